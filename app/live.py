@@ -1,0 +1,188 @@
+"""The balance wire, both ends: what a posting announces, and how whoever follows an account is woken.
+
+A notice says "this account is at this version" and nothing else; it is sent by the transaction that made the change, so it
+arrives after the commit or never. A wake-up has no value: the follower reads the state, so ten changes during a slow send
+cost one read, and versions a client sees rise strictly (*conflation*). What a lost notice hides, the version sweep finds
+within SWEEP_SECONDS; after a lost connection everybody is woken.
+
+Topics are account ids; an owner who has no account yet is followed by `ownerId`, until the first write makes one.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+import asyncpg
+
+from app import database
+
+log = logging.getLogger(__name__)
+
+CHANNEL: Final = "credits"
+OWNERS_CHANNEL: Final = "credits_owners"
+_PAYLOAD_LIMIT: Final = 7900  # PostgreSQL refuses a payload of 8,000 bytes
+_RECONNECT_SECONDS: Final = 1.0
+
+_VERSIONS: Final = "SELECT id, version FROM account WHERE id = ANY($1::bigint[])"
+
+Topic = int | str
+
+
+def payloads(versions: Mapping[int, int]) -> Iterator[str]:
+    """The notices for those accounts: "id:version,id:version...", each short enough for PostgreSQL."""
+    line: list[str] = []
+    size = 0
+    for account_id, version in versions.items():
+        part = f"{account_id}:{version}"
+        if line and size + len(part) + 1 > _PAYLOAD_LIMIT:
+            yield ",".join(line)
+            line, size = [], 0
+        line.append(part)
+        size += len(part) + 1
+    if line:
+        yield ",".join(line)
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    """One follower of one topic. `swept`: woken by every sweep, because what it reads may change without a version."""
+
+    topic: Topic
+    swept: bool
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def changed(self) -> None:
+        """Wait until something may have changed since the last call. Call it, then read: not the other way round."""
+        await self._woken.wait()
+        self._woken.clear()
+
+
+class Feed:
+    """The follower's end of the wire, one for a process: `run()` listens, `watch()` registers."""
+
+    def __init__(self, *, sweep_seconds: float, conflate_seconds: float) -> None:
+        self._sweep_seconds = sweep_seconds
+        self._conflate_seconds = conflate_seconds
+        self._watches: dict[Topic, set[Watch]] = {}
+        self._versions: dict[int, int] = {}
+        self._dirty: set[Topic] = set()
+        self._flush: asyncio.TimerHandle | None = None
+
+    @contextmanager
+    def watch(self, topic: Topic, *, swept: bool = False) -> Iterator[Watch]:
+        """Follow `topic` until the block ends. Register first, read afterwards, so that nothing falls in between."""
+        watch = Watch(topic, swept or isinstance(topic, str))
+        self._watches.setdefault(topic, set()).add(watch)
+        try:
+            yield watch
+        finally:
+            followers = self._watches[topic]
+            followers.discard(watch)
+            if not followers:
+                del self._watches[topic]
+                self._versions.pop(topic, None) if isinstance(topic, int) else None
+
+    async def run(self, url: str) -> None:
+        """Listen and sweep until cancelled. Faults of the database are logged and lived through."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen(url), name="live.listen")
+            group.create_task(self._sweep(), name="live.sweep")
+
+    def wake_everybody(self) -> None:
+        """Have every follower read anew: after a connection was lost, nobody knows what was missed."""
+        for topic in self._watches:
+            self._mark(topic)
+
+    def receive(self, payload: str) -> None:
+        """Take one notice of changed accounts."""
+        for part in payload.split(","):
+            number, _, version = part.partition(":")
+            if not (number.isdigit() and version.isdigit()):
+                log.warning("a notice that is not ours was ignored: %.100r", payload)
+                return
+            account_id = int(number)
+            if account_id in self._watches:
+                self._versions[account_id] = max(int(version), self._versions.get(account_id, 0))
+                self._mark(account_id)
+
+    def _mark(self, topic: Topic) -> None:
+        """Wake the topic's followers within one tick: changes closer together than a tick cost one read."""
+        self._dirty.add(topic)
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(self._conflate_seconds, self._wake_dirty)
+
+    def _wake_dirty(self) -> None:
+        self._flush = None
+        dirty, self._dirty = self._dirty, set()
+        for topic in dirty:
+            for watch in self._watches.get(topic, ()):
+                watch.wake()
+
+    async def _listen(self, url: str) -> None:
+        while True:
+            try:
+                async with _listening(url, self) as connection:
+                    self.wake_everybody()
+                    await _until_lost(connection)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as fault:
+                log.warning("the notice connection was lost, the sweep goes on: %s", fault)
+            await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self._sweep_seconds)
+            try:
+                await self.sweep()
+            except Exception as fault:
+                if not database.is_lost(fault):
+                    raise
+                log.warning("the version sweep could not read: %s", fault)
+
+    async def sweep(self) -> None:
+        """Compare versions of every followed account with those last heard of, and wake where they differ."""
+        accounts = [topic for topic in self._watches if isinstance(topic, int)]
+        if accounts:
+            for record in await database.fetch(_VERSIONS, accounts):
+                account_id, version = record["id"], record["version"]
+                if self._versions.get(account_id) != version and account_id in self._watches:
+                    self._versions[account_id] = version
+                    self._mark(account_id)
+        for topic, watches in self._watches.items():
+            if any(watch.swept for watch in watches):
+                self._mark(topic)
+
+
+@asynccontextmanager
+async def _listening(url: str, feed: Feed) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of its own that listens: behind a pooler in transaction mode LISTEN is accepted and never delivers."""
+    connection = await asyncpg.connect(**database.credentials(url), timeout=10, statement_cache_size=0)
+    try:
+        arrived = asyncio.Event()
+        await connection.add_listener(CHANNEL, lambda _c, _p, _ch, payload: feed.receive(payload))
+        await connection.add_listener(OWNERS_CHANNEL, lambda _c, _p, _ch, owner: feed._mark(owner))
+        await connection.add_listener("credits_probe", lambda *_: arrived.set())
+        await connection.execute("NOTIFY credits_probe")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(arrived.wait(), 5)
+        if not arrived.is_set():
+            log.error("LISTEN delivers nothing: DATABASE_URL must not go through a pooler in transaction mode")
+        yield connection
+    finally:
+        await connection.close(timeout=5)
+
+
+async def _until_lost(connection: asyncpg.Connection) -> None:
+    """Return when the connection is gone; a dead peer is noticed by asking every few seconds."""
+    lost = asyncio.Event()
+    connection.add_termination_listener(lambda _: lost.set())
+    while not lost.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(lost.wait(), 5)
+            break
+        await connection.execute("SELECT 1", timeout=5)

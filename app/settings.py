@@ -1,0 +1,83 @@
+"""One frozen object read from the environment. The descriptions stand in `python -m app --help` and in the README."""
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every setting has a default that suits development; an empty variable counts as unset."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
+
+    environment: Literal["development", "production"] = Field(
+        default="development", description="development is convenient; production refuses development's secrets."
+    )
+    database_url: str | None = Field(
+        default=None,
+        pattern=r"^postgres(ql)?://",
+        description="A PostgreSQL 15 or newer. Unset: an embedded one starts by itself, in DATA_DIR.",
+    )
+    data_dir: Path | None = Field(
+        default=None, description="Where the embedded PostgreSQL and the development keys live. Unset: .data here."
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
+    workers: int = Field(default=1, ge=1, le=64, description="Server processes.")
+    public_url: str | None = Field(
+        default=None, description="How browsers reach this server, for payment pages. Unset: http://HOST:PORT."
+    )
+    ledger_key: str | None = Field(
+        default=None, description="At least 32 bytes, in hex: keys the chain of entries. Required in production."
+    )
+    jwt_issuer: str = Field(default="http://localhost/development", description="The `iss` that users' tokens carry.")
+    jwt_audience: str = Field(default="credits", description="The `aud` that users' tokens carry.")
+    jwks_url: str | None = Field(
+        default=None, description="Where the public keys of users' tokens are. Unset: development's own key pair."
+    )
+    jwt_admin_role: str = Field(default="credits-admin", description="The role that makes a token an operator's.")
+    jwt_roles_claim: str = Field(default="roles", description="The claim that lists a token's roles.")
+    jwt_organisations_claim: str = Field(
+        default="organisations", description="The claim that lists the organisations a user may look at."
+    )
+    lanes: int = Field(
+        default=2, ge=1, le=16, description="Posting connections per process; an account keeps its lane."
+    )
+    batch_limit: int = Field(default=256, ge=1, le=1000, description="Charges gathered into one transaction at most.")
+    queue_limit: int = Field(
+        default=4096,
+        ge=1,
+        le=100_000,
+        description="Charges waiting per lane before new ones are refused as OVERLOADED.",
+    )
+    read_connections: int = Field(default=5, ge=1, le=100, description="Connections for reads, per process.")
+    sweep_seconds: float = Field(
+        default=5.0, gt=0, le=5, description="How often versions are compared, should a notice have been lost."
+    )
+    conflate_ms: int = Field(
+        default=25, ge=0, le=1000, description="Balance changes closer together than this are one."
+    )
+    low_balance_at: int = Field(default=500, ge=0, description="Available credits below this show as LOW.")
+    payment_provider: Literal["sandbox"] = Field(default="sandbox", description="Who takes the money.")
+    currency: str = Field(default="USD", pattern="^[A-Z]{3}$", description="Currency of top-ups.")
+    minor_per_credit: int = Field(default=1, ge=1, description="Price of a credit in minor units (1: one cent).")
+    top_up_minimum: int = Field(default=500, ge=1, description="Fewest credits in a top-up.")
+    top_up_multiple: int = Field(default=100, ge=1, description="Top-ups are multiples of this.")
+    top_up_maximum: int = Field(default=1_000_000, ge=1, description="Most credits in a top-up.")
+    sandbox_secret: str | None = Field(
+        default=None, description="Signs the sandbox provider's notices. Unset: development's own."
+    )
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()
+
+
+def data_directory(chosen: Settings | None = None) -> Path:
+    """Where this installation keeps what is its own: DATA_DIR, or `.data` beside the checkout. Not created here."""
+    return ((chosen or settings()).data_dir or Path(__file__).resolve().parent.parent / ".data").absolute()
