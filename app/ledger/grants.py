@@ -1,0 +1,160 @@
+"""Granting credits and taking back what is unspent. Grants only add, need a reason and a key, and never touch a card."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.credits import check_amount, check_key
+from app.errors import GrantNotFound, InvalidInput, Problem
+from app.ledger import accounts, operations, posting, rules, statements
+from app.ledger.posting import Posting
+from app.ledger.rules import Book, Cause, Figures, Lot, Posted, Source
+
+MAX_PRIORITY = 1_000
+MAX_REASON_LENGTH = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    """A grant after the call. `entry` is None for one that starts later, and where nothing was left to revoke."""
+
+    owner_id: str
+    lot: Lot
+    entry: Posted | None
+    balance: Figures
+    replayed: bool
+    revoked_credits: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantRequest:
+    """A lot of credits to add. `priority`: lower burns first, within ±1,000."""
+
+    owner_id: str
+    credits: int
+    source: Source
+    priority: int = 0
+    starts_at: datetime | None = None
+    expires_at: datetime | None = None
+    reason: str
+    key: str
+    actor: str
+    request_id: str | None = None
+
+    def check(self) -> None:
+        """Raises: InvalidInput, naming every problem."""
+        check_key(self.key, path="idempotencyKey")
+        check_amount(self.credits)
+        problems = []
+        if abs(self.priority) > MAX_PRIORITY:
+            problems.append(Problem("priority", f"must lie between -{MAX_PRIORITY:,} and {MAX_PRIORITY:,}"))
+        problems += reason_problems(self.reason)
+        if self.starts_at and self.expires_at and self.expires_at <= self.starts_at:
+            problems.append(Problem("expiresAt", "must come after startsAt"))
+        if problems:
+            raise InvalidInput(problems)
+
+    def fingerprint(self) -> bytes:
+        return operations.fingerprint(
+            "grantCredits",
+            {
+                "credits": self.credits,
+                "source": self.source.value,
+                "priority": self.priority,
+                "startsAt": self.starts_at,
+                "expiresAt": self.expires_at,
+                "reason": self.reason,
+            },
+        )
+
+
+def reason_problems(reason: str) -> list[Problem]:
+    """What is wrong with a reason: it must say something, in 1,000 characters."""
+    if reason.strip() and len(reason) <= MAX_REASON_LENGTH and "\x00" not in reason:
+        return []
+    return [Problem("reason", f"must say why, in 1 to {MAX_REASON_LENGTH:,} characters")]
+
+
+async def grant(request: GrantRequest) -> Granted:
+    """Add a lot of credits to an owner's account, making the account if this is its first write.
+
+    Raises: InvalidInput, IdempotencyConflict, BalanceLimitReached.
+    """
+    request.check()
+    account_id = await accounts.ensure(request.owner_id)
+    print_ = request.fingerprint()
+
+    async def decide(posting: Posting) -> Granted:
+        book = posting.books[account_id]
+        if (first := await operations.replayed(posting, book, request.key, print_)) is not None:
+            return await _replay(posting, book, first)
+        if request.expires_at is not None and request.expires_at <= book.at:
+            raise InvalidInput.at("expiresAt", f"must lie ahead; it is now {book.at.isoformat()}")
+        lot, entry = rules.grant(
+            book,
+            request.credits,
+            Cause(actor=request.actor, reason=request.reason, request_id=request.request_id),
+            source=request.source,
+            priority=request.priority,
+            starts_at=request.starts_at,
+            expires_at=request.expires_at,
+        )
+        result = {"grant": lot.number, "seq": entry.line.seq if entry else None}
+        operations.remember(posting, book, request.key, "grantCredits", print_, result)
+        return Granted(owner_id=book.owner_id, lot=lot, entry=entry, balance=book.figures(), replayed=False)
+
+    return await posting.post([account_id], decide)
+
+
+async def revoke(account_id: int, number: int, *, reason: str, key: str, actor: str) -> Granted:
+    """Take back the unspent, unclaimed part of a grant; one that has not started never will.
+
+    Raises: InvalidInput, GrantNotFound, IdempotencyConflict.
+    """
+    check_key(key, path="idempotencyKey")
+    if problems := reason_problems(reason):
+        raise InvalidInput(problems)
+    print_ = operations.fingerprint("revokeGrant", {"grant": number, "reason": reason})
+
+    async def decide(posting: Posting) -> Granted:
+        book = posting.books.get(account_id)
+        if book is None:
+            raise GrantNotFound(grant_id=str(number))
+        if (first := await operations.replayed(posting, book, key, print_)) is not None:
+            return await _replay(posting, book, first)
+        await posting.load_lots(book, [number])
+        lot = book.lots.get(number)
+        if lot is None:
+            raise GrantNotFound(grant_id=str(number))
+        credits, entry = rules.revoke(book, lot, Cause(actor=actor, reason=reason))
+        result = {"grant": number, "seq": entry.line.seq if entry else None, "revoked": credits}
+        operations.remember(posting, book, key, "revokeGrant", print_, result)
+        return Granted(
+            owner_id=book.owner_id,
+            lot=lot,
+            entry=entry,
+            balance=book.figures(),
+            replayed=False,
+            revoked_credits=credits,
+        )
+
+    return await posting.post([account_id], decide)
+
+
+async def _replay(posting: Posting, book: Book, first: dict[str, object]) -> Granted:
+    """The first result's grant, as it stands today, and its first entry."""
+    number, seq, revoked = first["grant"], first["seq"], first.get("revoked", 0)
+    if not isinstance(number, int) or not isinstance(revoked, int):
+        raise TypeError("an operation's result is not a grant's")
+    await posting.load_lots(book, [number])
+    entry = None
+    if isinstance(seq, int):
+        entry_key = (book.account_id, seq)
+        entry = (await statements.entries_by_seq([entry_key], using=posting.connection))[entry_key]
+    return Granted(
+        owner_id=book.owner_id,
+        lot=book.lots[number],
+        entry=entry,
+        balance=book.figures(),
+        replayed=True,
+        revoked_credits=revoked,
+    )

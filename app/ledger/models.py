@@ -1,0 +1,101 @@
+"""Rows of the books.
+
+Tortoise knows single primary keys, so the second half of each key is declared as the key here and the migrations make
+the true one, led by `account_id`. Nothing in the project reads these rows by that half alone.
+"""
+
+from tortoise import fields
+from tortoise.models import Model
+
+
+class Owner(Model):
+    """Which account is whose: the small table that makes `owner_id` unique when accounts are partitioned."""
+
+    owner_id = fields.CharField(max_length=255, primary_key=True)
+    account_id = fields.BigIntField()
+
+    class Meta:
+        table = "owner"
+
+
+class Account(Model):
+    """One owner's account. Its row lock guards all that is the account's."""
+
+    id = fields.BigIntField(primary_key=True, generated=False)
+    owner_id = fields.CharField(max_length=255)
+    seq = fields.BigIntField(default=0)
+    version = fields.BigIntField(default=0)
+    grants = fields.IntField(default=0)
+    posted = fields.BigIntField(default=0)
+    held = fields.BigIntField(default=0)
+    frozen = fields.BigIntField(default=0)
+    owed = fields.BigIntField(default=0)
+    last_mac = fields.BinaryField()
+    last_entry_at = fields.DatetimeField(null=True)
+    next_change_at = fields.DatetimeField(null=True)
+    low_balance_at = fields.BigIntField(null=True)
+    created_at = fields.DatetimeField()
+
+    class Meta:
+        table = "account"
+
+
+class Entry(Model):
+    """One signed line. Grants to the application's role and triggers refuse its change and its deletion."""
+
+    account_id = fields.BigIntField()
+    seq = fields.BigIntField(primary_key=True, generated=False)
+    version = fields.BigIntField()
+    kind = fields.CharField(max_length=16)
+    credits = fields.BigIntField()
+    owed = fields.BigIntField()
+    balance_after = fields.BigIntField()
+    at = fields.DatetimeField()
+    actor = fields.TextField()
+    reason = fields.TextField(null=True)
+    task_id = fields.CharField(max_length=255, null=True)
+    block_run_id = fields.CharField(max_length=255, null=True)
+    top_up_id = fields.CharField(max_length=64, null=True)
+    request_id = fields.TextField(null=True)
+    draws: fields.Field[list[list[int]]] = fields.JSONField()
+    mac = fields.BinaryField()
+
+    class Meta:
+        table = "entry"
+
+
+class Grant(Model):
+    """A lot of credits. `open` is False once nothing is left or it has expired; a reversal may open it again."""
+
+    account_id = fields.BigIntField()
+    number = fields.IntField(primary_key=True, generated=False)
+    source = fields.CharField(max_length=16)
+    credits = fields.BigIntField()
+    remaining = fields.BigIntField()
+    claimed = fields.BigIntField(default=0)
+    priority = fields.IntField()
+    starts_at = fields.DatetimeField(null=True)
+    expires_at = fields.DatetimeField(null=True)
+    started = fields.BooleanField()
+    open = fields.BooleanField()
+    actor = fields.TextField()
+    reason = fields.TextField(null=True)
+    top_up_id = fields.CharField(max_length=64, null=True)
+    created_at = fields.DatetimeField()
+
+    class Meta:
+        table = "credit_grant"
+
+
+class Operation(Model):
+    """An idempotency key, for ever: the fingerprint of the request that used it, and the ids of its result."""
+
+    account_id = fields.BigIntField()
+    key = fields.CharField(max_length=255, primary_key=True)
+    kind = fields.CharField(max_length=32)
+    fingerprint = fields.BinaryField()
+    result: fields.Field[dict[str, object]] = fields.JSONField()
+    at = fields.DatetimeField()
+
+    class Meta:
+        table = "operation"

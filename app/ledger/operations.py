@@ -1,0 +1,50 @@
+"""Idempotency keys: unique per account, kept for ever with the request's fingerprint and the ids of its result."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from app.errors import IdempotencyConflict
+from app.ledger.posting import Posting
+from app.ledger.rules import Book
+from app.sets import Part
+
+_SEEN: Final = "SELECT kind, fingerprint, result FROM operation WHERE account_id = $1 AND key = $2"
+
+_NEW: Final = Part(
+    "operations",
+    """
+    INSERT INTO operation (account_id, key, kind, fingerprint, result, at)
+    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bytea[], $5::jsonb[], $6::timestamptz[])
+    RETURNING 1
+    """,
+    6,
+)
+
+
+def fingerprint(kind: str, request: Mapping[str, Any]) -> bytes:
+    """The first 16 bytes of SHA-256 over the canonical input: same request, same bytes, whatever the order of its keys."""
+    canonical = orjson.dumps([kind, request], option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z, default=str)
+    return hashlib.sha256(canonical).digest()[:16]
+
+
+async def replayed(posting: Posting, book: Book, key: str, print_: bytes) -> dict[str, Any] | None:
+    """The result ids of the request that used `key` before, or None. Raises: IdempotencyConflict on another request.
+
+    Read after the account's lock, in a statement of its own, so a request that just committed is seen.
+    """
+    _, records = await posting.connection.execute_query(_SEEN, [book.account_id, key])
+    if not records:
+        return None
+    if bytes(records[0]["fingerprint"]) != print_:
+        raise IdempotencyConflict(key=key)
+    result: dict[str, Any] = json.loads(records[0]["result"])
+    return result
+
+
+def remember(posting: Posting, book: Book, key: str, kind: str, print_: bytes, result: Mapping[str, Any]) -> None:
+    """Keep `key` with the ids of its result, in the transaction that made them."""
+    posting.write.add(_NEW, (book.account_id, key, kind, print_, orjson.dumps(result).decode(), book.at))

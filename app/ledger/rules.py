@@ -1,0 +1,396 @@
+"""Pure rules of the books: values in, values out. What a posting may do, burn-down order, what time alone changes.
+
+A `Book` is one account in memory, under its lock: figures, open grants, and the lines written so far. Every function
+either changes the book completely or raises and leaves it as it was.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from app.credits import MAX_CREDITS
+from app.errors import BalanceLimitReached, InsufficientCredits
+from app.ledger.chain import Line, sign
+
+Draws = tuple[tuple[int, int], ...]
+"""(grant number, credits) pairs: which grant paid, or got back, how much."""
+
+
+class Kind(StrEnum):
+    """What an entry is."""
+
+    TOP_UP = "TOP_UP"
+    GRANT = "GRANT"
+    CHARGE = "CHARGE"
+    REVERSAL = "REVERSAL"
+    REFUND = "REFUND"
+    EXPIRY = "EXPIRY"
+    ADJUSTMENT = "ADJUSTMENT"
+    DEBT = "DEBT"
+    DEBT_PAID = "DEBT_PAID"
+
+
+class Source(StrEnum):
+    """Where the credits of a grant came from."""
+
+    PURCHASED = "PURCHASED"
+    PROMOTIONAL = "PROMOTIONAL"
+    ADJUSTMENT = "ADJUSTMENT"
+
+
+_SOURCE_RANK = {Source.PROMOTIONAL: 0, Source.ADJUSTMENT: 1, Source.PURCHASED: 2}
+_NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """Who did it and what for: stands in every entry that follows from it."""
+
+    actor: str
+    reason: str | None = None
+    task_id: str | None = None
+    block_run_id: str | None = None
+    top_up_id: str | None = None
+    request_id: str | None = None
+
+
+BY_TIME = Cause(actor="time")
+"""The cause of what nobody did: grants that start and expire."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Lot:
+    """A grant in memory. `remaining` counts credits that are posted (all of them once `started`)."""
+
+    number: int
+    source: Source
+    credits: int
+    remaining: int
+    claimed: int
+    priority: int
+    starts_at: datetime | None
+    expires_at: datetime | None
+    started: bool
+    open: bool
+    actor: str
+    reason: str | None
+    top_up_id: str | None
+    created_at: datetime
+
+    @property
+    def spendable(self) -> int:
+        return self.remaining - self.claimed if self.started else 0
+
+    @property
+    def next_change_at(self) -> datetime | None:
+        """The next instant at which time alone changes this grant; None when nothing will."""
+        if not self.open:
+            return None
+        return self.expires_at if self.started else self.starts_at
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """An entry as it was written: its line and the MAC that signs it."""
+
+    line: Line
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """One state of an account: the same for every reader of that version."""
+
+    account_id: int
+    owner_id: str
+    version: int
+    posted: int
+    held: int
+    frozen: int
+    owed: int
+
+    @property
+    def available(self) -> int:
+        """posted - held - frozen, never below 0."""
+        return max(0, self.posted - self.held - self.frozen)
+
+
+@dataclass(slots=True, kw_only=True)
+class Book:
+    """One account under its lock, with what is written to it. `at` is the instant at which everything is decided."""
+
+    account_id: int
+    owner_id: str
+    seq: int
+    version: int
+    grants: int
+    posted: int
+    held: int
+    frozen: int
+    owed: int
+    last_mac: bytes
+    last_entry_at: datetime | None
+    next_change_at: datetime | None
+    at: datetime
+    key: bytes
+    lots: dict[int, Lot] = field(default_factory=dict)
+    entries: list[Posted] = field(default_factory=list)
+    touched: set[int] = field(default_factory=set)
+    made: set[int] = field(default_factory=set)
+    locked_version: int = 0
+    request_id: str | None = None
+    _burning: list[Lot] | None = None
+
+    @property
+    def available(self) -> int:
+        return max(0, self.posted - self.held - self.frozen)
+
+    def figures(self) -> Figures:
+        return Figures(
+            account_id=self.account_id,
+            owner_id=self.owner_id,
+            version=self.version,
+            posted=self.posted,
+            held=self.held,
+            frozen=self.frozen,
+            owed=self.owed,
+        )
+
+
+def burn_order(lot: Lot) -> tuple[int, float, int, datetime, int]:
+    """Sort key: priority, earliest expiry (none last), promotional before purchased, oldest, id (DESIGN 2)."""
+    return (
+        lot.priority,
+        lot.expires_at.timestamp() if lot.expires_at else _NEVER,
+        _SOURCE_RANK[lot.source],
+        lot.created_at,
+        lot.number,
+    )
+
+
+def burn_down(lots: Iterable[Lot], credits: int) -> Draws:
+    """Split `credits` over `lots`, which stand in burn order.
+
+    Raises: InsufficientCredits: the grants together hold less.
+    """
+    draws: list[tuple[int, int]] = []
+    wanted = credits
+    for lot in lots:
+        if taken := min(wanted, lot.spendable):
+            draws.append((lot.number, taken))
+            wanted -= taken
+            if not wanted:
+                return tuple(draws)
+    if wanted:
+        raise InsufficientCredits(required_credits=credits, available_credits=credits - wanted)
+    return tuple(draws)
+
+
+def charge(book: Book, credits: int, cause: Cause) -> Posted:
+    """Take `credits` (> 0) by burn-down. Raises: InsufficientCredits, and nothing has moved."""
+    if credits > book.available:
+        raise InsufficientCredits(required_credits=credits, available_credits=book.available)
+    draws = burn_down(_burning(book), credits)
+    entry = _enter(book, Kind.CHARGE, -credits, draws, cause)
+    _take(book, draws)
+    return entry
+
+
+def grant(
+    book: Book,
+    credits: int,
+    cause: Cause,
+    *,
+    source: Source,
+    priority: int = 0,
+    starts_at: datetime | None = None,
+    expires_at: datetime | None = None,
+) -> tuple[Lot, Posted | None]:
+    """A new lot of `credits`. One that starts later is posted when it starts, and has no entry yet.
+
+    Raises: BalanceLimitReached: the balance, or what it will be when it starts, would pass 2^53 - 1.
+    """
+    scheduled = sum(lot.credits for lot in book.lots.values() if lot.open and not lot.started)
+    if book.posted + scheduled + credits > MAX_CREDITS:
+        raise BalanceLimitReached(figure="The balance")
+    started = starts_at is None or starts_at <= book.at
+    lot = Lot(
+        number=book.grants + 1,
+        source=source,
+        credits=credits,
+        remaining=credits if started else 0,
+        claimed=0,
+        priority=priority,
+        starts_at=starts_at,
+        expires_at=expires_at,
+        started=started,
+        open=True,
+        actor=cause.actor,
+        reason=cause.reason,
+        top_up_id=cause.top_up_id,
+        created_at=book.at,
+    )
+    entry = _enter(book, _kind_of(lot), credits, ((lot.number, credits),), cause) if started else None
+    book.grants += 1
+    book.lots[lot.number] = lot
+    book.made.add(lot.number)
+    book._burning = None
+    return lot, entry
+
+
+def give_back(book: Book, draws: Draws, cause: Cause) -> list[Posted]:
+    """Return what was drawn, into the grants it came from: one REVERSAL entry.
+
+    What comes back to a grant that has expired since expires at once: both are visible (DESIGN 4). The lots of `draws`
+    must be loaded. Raises: BalanceLimitReached.
+    """
+    credits = sum(drawn for _, drawn in draws)
+    entries = [_enter(book, Kind.REVERSAL, credits, draws, cause)]
+    for number, drawn in draws:
+        lot = book.lots[number]
+        lot.remaining += drawn
+        lot.open = True
+        book.touched.add(number)
+    book._burning = None
+    for number, _ in draws:
+        lot = book.lots[number]
+        if lot.expires_at is not None and lot.expires_at <= book.at:
+            entries += _expire(book, lot, book.at)
+    return entries
+
+
+def revoke(book: Book, lot: Lot, cause: Cause) -> tuple[int, Posted | None]:
+    """Take back the unspent, unclaimed part of a grant: how much that was, and its entry (none when it was nothing)."""
+    if not lot.started:
+        lot.open = False
+        book.touched.add(lot.number)
+        return 0, None
+    credits = min(lot.spendable, book.available)
+    if not credits:
+        return 0, None
+    draws = ((lot.number, credits),)
+    entry = _enter(book, Kind.ADJUSTMENT, -credits, draws, cause)
+    _take(book, draws)
+    return credits, entry
+
+
+def settle(book: Book) -> list[Posted]:
+    """What time alone has changed up to `book.at`, in the order in which it happened, each entry dated at its instant."""
+    if book.next_change_at is None or book.next_change_at > book.at:
+        return []
+    entries: list[Posted] = []
+    while due := [lot for lot in book.lots.values() if (when := lot.next_change_at) is not None and when <= book.at]:
+        # Starts come before expiries of the same instant, so that a grant is there before it leaves.
+        lot = min(due, key=lambda lot: (lot.next_change_at, lot.started, lot.number))
+        entries += _expire(book, lot, _instant(lot)) if lot.started else _start(book, lot)
+    return entries
+
+
+def next_change_at(book: Book) -> datetime | None:
+    """The next instant at which time alone changes the account; None when nothing is due ever."""
+    return min((when for lot in book.lots.values() if (when := lot.next_change_at) is not None), default=None)
+
+
+def tail(draws: Sequence[tuple[int, int]], *, already: int, credits: int) -> Draws:
+    """The draws that give back `credits` of a charge, `already` of which have been given back before.
+
+    What was drawn last comes back first, so partial reversals in any sizes end at the same grants.
+    """
+    given: list[tuple[int, int]] = []
+    for number, drawn in reversed(draws):
+        skipped = min(already, drawn)
+        already -= skipped
+        if back := min(drawn - skipped, credits):
+            given.append((number, back))
+            credits -= back
+    return tuple(given)
+
+
+def _instant(lot: Lot) -> datetime:
+    instant = lot.next_change_at
+    if instant is None:
+        raise ValueError(f"time does not change grant {lot.number}")
+    return instant
+
+
+def _start(book: Book, lot: Lot) -> list[Posted]:
+    draws = ((lot.number, lot.credits),)
+    cause = Cause(actor=lot.actor, reason=lot.reason, top_up_id=lot.top_up_id)
+    entry = _enter(book, _kind_of(lot), lot.credits, draws, cause, at=_instant(lot))
+    lot.started = True
+    lot.remaining = lot.credits
+    book.touched.add(lot.number)
+    book._burning = None
+    return [entry]
+
+
+def _expire(book: Book, lot: Lot, at: datetime) -> list[Posted]:
+    """The unclaimed part of `lot` leaves. What is claimed stays until its claim is released."""
+    entries: list[Posted] = []
+    if credits := lot.remaining - lot.claimed:
+        entries.append(_enter(book, Kind.EXPIRY, -credits, ((lot.number, credits),), BY_TIME, at=at))
+        lot.remaining -= credits
+    lot.open = False
+    book.touched.add(lot.number)
+    book._burning = None
+    return entries
+
+
+def _take(book: Book, draws: Draws) -> None:
+    for number, drawn in draws:
+        lot = book.lots[number]
+        lot.remaining -= drawn
+        lot.open = lot.remaining > 0
+        book.touched.add(number)
+
+
+def _burning(book: Book) -> list[Lot]:
+    """The book's open grants in burn order; sorted once while nothing but draws changes them."""
+    if book._burning is None:
+        book._burning = sorted((lot for lot in book.lots.values() if lot.open and lot.started), key=burn_order)
+    return book._burning
+
+
+def _kind_of(lot: Lot) -> Kind:
+    if lot.top_up_id is not None:
+        return Kind.TOP_UP if lot.source is Source.PURCHASED else Kind.GRANT
+    return Kind.ADJUSTMENT if lot.source is Source.ADJUSTMENT else Kind.GRANT
+
+
+def _enter(
+    book: Book, kind: Kind, credits: int, draws: Draws, cause: Cause, *, owed: int = 0, at: datetime | None = None
+) -> Posted:
+    """Write one line: the only place where posted, owed, seq, version and the chain move."""
+    balance_after = book.posted + credits
+    if balance_after > MAX_CREDITS:
+        raise BalanceLimitReached(figure="The balance")
+    if book.owed + owed > MAX_CREDITS:
+        raise BalanceLimitReached(figure="The debt")
+    when = at or book.at
+    line = Line(
+        account_id=book.account_id,
+        seq=book.seq + 1,
+        version=book.version + 1,
+        kind=kind.value,
+        credits=credits,
+        owed=owed,
+        balance_after=balance_after,
+        at=when if book.last_entry_at is None or when >= book.last_entry_at else book.last_entry_at,
+        actor=cause.actor,
+        reason=cause.reason,
+        task_id=cause.task_id,
+        block_run_id=cause.block_run_id,
+        top_up_id=cause.top_up_id,
+        request_id=cause.request_id,
+        draws=draws,
+    )
+    entry = Posted(line, sign(line, after=book.last_mac, key=book.key))
+    book.seq = line.seq
+    book.version = line.version
+    book.posted = balance_after
+    book.owed += owed
+    book.last_mac = entry.mac
+    book.last_entry_at = line.at
+    book.entries.append(entry)
+    return entry

@@ -1,0 +1,201 @@
+"""Reads of the books: balances, entries by cursor, grants. Whatever is due by time is settled before it is read."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from app import database
+from app.database import Connection
+from app.ledger import posting
+from app.ledger.chain import Line
+from app.ledger.rules import Figures, Lot, Posted, Source
+
+ENTRY_COLUMNS: Final = (
+    "e.account_id, e.seq, e.version, e.kind, e.credits, e.owed, e.balance_after, e.at, e.actor, e.reason, e.task_id,"
+    " e.block_run_id, e.top_up_id, e.request_id, e.draws, e.mac"
+)
+_LOT_COLUMNS: Final = (
+    "g.account_id, g.number, g.source, g.credits, g.remaining, g.claimed, g.priority, g.starts_at, g.expires_at,"
+    " g.started, g.open, g.actor, g.reason, g.top_up_id, g.created_at"
+)
+
+_BALANCES: Final = """
+    SELECT id, owner_id, version, posted, held, frozen, owed, low_balance_at, clock_timestamp() AS as_of,
+           coalesce(next_change_at <= clock_timestamp(), false) AS due
+    FROM account WHERE id = ANY($1::bigint[])
+"""
+
+_ENTRIES_BY_SEQ: Final = f"""
+    SELECT {ENTRY_COLUMNS} FROM unnest($1::bigint[], $2::bigint[]) AS k(account_id, seq)
+    JOIN entry AS e ON e.account_id = k.account_id AND e.seq = k.seq
+"""  # noqa: S608  our own constant
+
+# A null list of kinds means all of them.
+_ENTRIES: Final = f"""
+    SELECT {ENTRY_COLUMNS} FROM entry AS e
+    WHERE e.account_id = $1 AND e.seq < $2 AND ($3::text[] IS NULL OR e.kind = ANY($3))
+    ORDER BY e.seq DESC LIMIT $4
+"""  # noqa: S608  our own constant
+
+_LOTS: Final = f"""
+    SELECT {_LOT_COLUMNS} FROM credit_grant AS g
+    WHERE g.account_id = $1 AND g.number < $2
+      AND (NOT $3 OR (g.open AND g.started AND g.remaining > g.claimed))
+    ORDER BY g.number DESC LIMIT $4
+"""  # noqa: S608  our own constant
+
+_LOTS_BY_NUMBER: Final = f"""
+    SELECT {_LOT_COLUMNS} FROM unnest($1::bigint[], $2::int[]) AS k(account_id, number)
+    JOIN credit_grant AS g ON g.account_id = k.account_id AND g.number = k.number
+"""  # noqa: S608  our own constant
+
+# What leaves at the earliest expiry, if nothing is spent before.
+_NEXT_EXPIRY: Final = """
+    SELECT account_id, expires_at, sum(remaining) AS credits FROM (
+        SELECT account_id, expires_at, remaining, min(expires_at) OVER (PARTITION BY account_id) AS first
+        FROM credit_grant
+        WHERE account_id = ANY($1::bigint[]) AND open AND started AND remaining > 0 AND expires_at IS NOT NULL
+    ) AS expiring WHERE expires_at = first GROUP BY account_id, expires_at
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """One state of an account as it was read."""
+
+    figures: Figures
+    low_balance_at: int | None
+    as_of: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """Credits that leave at an instant."""
+
+    credits: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AccountLot:
+    """A grant and the account that it belongs to."""
+
+    account_id: int
+    lot: Lot
+
+
+async def balances(account_ids: Sequence[int]) -> dict[int, Balance]:
+    """The balance of each account, settled to now: one statement, and a posting only where time has changed something."""
+    records = await database.fetch(_BALANCES, list(account_ids))
+    if due := [record["id"] for record in records if record["due"]]:
+        await posting.settle(due)
+        records = await database.fetch(_BALANCES, list(account_ids))
+    return {record["id"]: _balance(record) for record in records}
+
+
+async def entries_by_seq(
+    keys: Iterable[tuple[int, int]], *, using: Connection | None = None
+) -> dict[tuple[int, int], Posted]:
+    """Entries by (account, seq)."""
+    pairs = list(dict.fromkeys(keys))
+    values: list[Any] = [[account_id for account_id, _ in pairs], [seq for _, seq in pairs]]
+    if using is None:
+        records = await database.fetch(_ENTRIES_BY_SEQ, *values)
+    else:
+        _, records = await using.execute_query(_ENTRIES_BY_SEQ, values)
+    return {(record["account_id"], record["seq"]): entry(record) for record in records}
+
+
+async def entries(
+    account_id: int, *, before_seq: int, limit: int, kinds: Sequence[str] | None = None
+) -> list[Posted]:
+    """Entries below a seq, newest first."""
+    found = await database.fetch(_ENTRIES, account_id, before_seq, list(kinds) if kinds is not None else None, limit)
+    return [entry(record) for record in found]
+
+
+async def lots(account_id: int, *, before_number: int, limit: int, spendable_only: bool = False) -> list[Lot]:
+    """Grants below a number, newest first."""
+    found = await database.fetch(_LOTS, account_id, before_number, spendable_only, limit)
+    return [_lot(record).lot for record in found]
+
+
+async def lots_by_number(keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Lot]:
+    """Grants by (account, number)."""
+    pairs = list(dict.fromkeys(keys))
+    found = await database.fetch(
+        _LOTS_BY_NUMBER, [account_id for account_id, _ in pairs], [number for _, number in pairs]
+    )
+    return {(lot.account_id, lot.lot.number): lot.lot for lot in map(_lot, found)}
+
+
+async def next_expiries(account_ids: Sequence[int]) -> dict[int, Expiry]:
+    """For each account that has one, what leaves at its earliest expiry if nothing is spent before."""
+    return {
+        record["account_id"]: Expiry(int(record["credits"]), record["expires_at"])
+        for record in await database.fetch(_NEXT_EXPIRY, list(account_ids))
+    }
+
+
+def entry(record: Any) -> Posted:
+    """An entry from its columns, in the order of ENTRY_COLUMNS."""
+    (account_id, seq, version, kind, credits, owed, balance_after, at, actor, reason, task_id, block_run_id, top_up_id,
+     request_id, draws, mac) = record  # fmt: skip
+    line = Line(
+        account_id=account_id,
+        seq=seq,
+        version=version,
+        kind=kind,
+        credits=credits,
+        owed=owed,
+        balance_after=balance_after,
+        at=at,
+        actor=actor,
+        reason=reason,
+        task_id=task_id,
+        block_run_id=block_run_id,
+        top_up_id=top_up_id,
+        request_id=request_id,
+        draws=tuple((number, drawn) for number, drawn in json.loads(draws)),
+    )
+    return Posted(line, bytes(mac))
+
+
+def _balance(record: Any) -> Balance:
+    return Balance(
+        Figures(
+            account_id=record["id"],
+            owner_id=record["owner_id"],
+            version=record["version"],
+            posted=record["posted"],
+            held=record["held"],
+            frozen=record["frozen"],
+            owed=record["owed"],
+        ),
+        record["low_balance_at"],
+        record["as_of"],
+    )
+
+
+def _lot(record: Any) -> AccountLot:
+    (account_id, number, source, credits, remaining, claimed, priority, starts_at, expires_at, started, open_, actor,
+     reason, top_up_id, created_at) = record  # fmt: skip
+    lot = Lot(
+        number=number,
+        source=Source(source),
+        credits=credits,
+        remaining=remaining,
+        claimed=claimed,
+        priority=priority,
+        starts_at=starts_at,
+        expires_at=expires_at,
+        started=started,
+        open=open_,
+        actor=actor,
+        reason=reason,
+        top_up_id=top_up_id,
+        created_at=created_at,
+    )
+    return AccountLot(account_id, lot)
