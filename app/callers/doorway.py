@@ -1,0 +1,68 @@
+"""The one way in: what a request brought becomes a viewer, over HTTP, WebSocket and SSE alike."""
+
+from collections.abc import Callable
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from app.callers.development import own_keys
+from app.callers.jwks import FixedKeys, KeySource, RemoteKeys, VerificationKey
+from app.callers.keys import PREFIX, KeyRing
+from app.callers.rules import Viewer
+from app.callers.tokens import Expected, TokenVerifier, utc_now
+from app.errors import Misconfigured, Unauthenticated
+from app.settings import Settings
+
+
+class Doorway:
+    """Made once per process, by `open_doorway`."""
+
+    def __init__(self, tokens: TokenVerifier, service_keys: KeyRing, remote: RemoteKeys | None = None) -> None:
+        self._tokens = tokens
+        self._service_keys = service_keys
+        self._remote = remote
+
+    async def identify(self, authorization: str | None) -> Viewer | None:
+        """Who sent this Authorization header (or the same text in connection_init); None: nobody, there was none.
+
+        Raises: Unauthenticated: it is malformed or not accepted. Unavailable: tokens cannot be checked at the moment.
+        """
+        if authorization is None:
+            return None
+        scheme, _, credential = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthenticated("Send 'Authorization: Bearer <token or service key>', or nothing at all.")
+        return await self.admit(credential.strip(" "))
+
+    async def admit(self, credential: str) -> Viewer:
+        """Who a bare token or service key belongs to. Raises as `identify` does."""
+        if credential.startswith(PREFIX):
+            return await self._service_keys.verify(credential)
+        return await self._tokens.verify(credential)
+
+    async def close(self) -> None:
+        """Before the database closes."""
+        await self._service_keys.close()
+        if self._remote is not None:
+            await self._remote.close()
+
+
+def open_doorway(chosen: Settings, *, now: Callable[[], datetime] = utc_now) -> Doorway:
+    """The doorway these settings ask for. Raises: Misconfigured: production without keys it can trust."""
+    remote = RemoteKeys(_trusted(chosen.jwks_url, chosen)) if chosen.jwks_url is not None else None
+    keys: KeySource = remote or FixedKeys([_development_key(chosen)])
+    return Doorway(TokenVerifier(keys, Expected.by(chosen), now=now), KeyRing(now=now), remote)
+
+
+def _development_key(chosen: Settings) -> VerificationKey:
+    if chosen.environment == "production":
+        raise Misconfigured("JWKS_URL is not set: production needs the address of your identity provider's key set.")
+    return own_keys(chosen).verification_key()
+
+
+def _trusted(url: str, chosen: Settings) -> str:
+    """The address, if whoever sits on the network between cannot answer in its place."""
+    address = urlsplit(url)
+    local = address.hostname in {"localhost", "127.0.0.1", "::1"}
+    if address.scheme == "https" or (address.scheme == "http" and (local or chosen.environment == "development")):
+        return url
+    raise Misconfigured("JWKS_URL must be an https address: whoever can change the key set can be anybody.")

@@ -1,0 +1,182 @@
+"""Where the public keys come from that users' tokens are checked with."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import httpx
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from app.errors import Unavailable
+
+PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+
+REFETCH_SECONDS: Final = 30
+"""An unknown key id fetches the set again at most this often: anyone can invent key ids."""
+FIRST_FETCH_RETRY_SECONDS: Final = 1
+"""While there is no set at all no token can be checked, so it is tried more often."""
+FRESH_SECONDS: Final = 300
+"""After this a set is fetched anew in the background, so that a withdrawn key goes."""
+FETCH_TIMEOUT_SECONDS: Final = 5.0
+MAX_SET_BYTES: Final = 1 << 20
+MIN_RSA_BITS: Final = 2048
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationKey:
+    """A public key with the algorithms of its family; nothing a token says can widen them."""
+
+    key_id: str | None
+    public_key: PublicKey
+    algorithms: tuple[str, ...]
+
+
+class KeySource(Protocol):
+    async def find(self, key_id: str | None) -> VerificationKey | None:
+        """The key of this id; without an id the only key there is. Raises: Unavailable: no key is known yet."""
+
+
+class FixedKeys:
+    """Keys that never change: development's own pair."""
+
+    def __init__(self, keys: Iterable[VerificationKey]) -> None:
+        self._keys = tuple(keys)
+
+    async def find(self, key_id: str | None) -> VerificationKey | None:
+        return _pick(self._keys, key_id)
+
+
+class RemoteKeys:
+    """The identity provider's key set (JWKS): cached, fetched once for all who wait; the last good set is kept."""
+
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._url = url
+        self._clock = clock
+        self._keys: tuple[VerificationKey, ...] = ()
+        self._fetched_at = 0.0
+        self._tried_at: float | None = None
+        self._fetching: asyncio.Task[None] | None = None
+
+    async def find(self, key_id: str | None) -> VerificationKey | None:
+        if not self._keys:
+            await self._refetch()
+            if not self._keys:
+                raise Unavailable("Tokens cannot be checked at the moment: try again shortly.")
+        elif self._clock() - self._fetched_at >= FRESH_SECONDS:
+            self._start_fetch()
+        key = _pick(self._keys, key_id)
+        if key is None and key_id is not None:
+            await self._refetch()
+            key = _pick(self._keys, key_id)
+        return key
+
+    async def close(self) -> None:
+        if self._fetching is not None:
+            self._fetching.cancel()
+            await asyncio.gather(self._fetching, return_exceptions=True)
+
+    async def _refetch(self) -> None:
+        """Waits for a fetch, if one is under way or due."""
+        fetching = self._start_fetch()
+        if fetching is not None:
+            await asyncio.shield(fetching)  # shared: a caller who goes away must not cancel it for the others
+
+    def _start_fetch(self) -> asyncio.Task[None] | None:
+        if self._fetching is not None and not self._fetching.done():
+            return self._fetching
+        pause = REFETCH_SECONDS if self._keys else FIRST_FETCH_RETRY_SECONDS
+        if self._tried_at is not None and self._clock() - self._tried_at < pause:
+            return None
+        self._tried_at = self._clock()
+        self._fetching = asyncio.create_task(self._fetch())
+        return self._fetching
+
+    async def _fetch(self) -> None:
+        try:
+            document = await _download(self._url)
+            self._keys = read_keys(document)
+            self._fetched_at = self._clock()
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError, TimeoutError) as error:
+            kept = "the last good set stays in use" if self._keys else "no token can be checked"
+            _log.warning("The key set could not be fetched (%s); %s.", type(error).__name__, kept)
+
+
+async def _download(url: str) -> object:
+    body = bytearray()
+    async with (
+        asyncio.timeout(FETCH_TIMEOUT_SECONDS),  # httpx's own timeout starts anew with every chunk
+        httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS) as client,
+        client.stream("GET", url, headers={"accept": "application/json"}) as response,
+    ):
+        response.raise_for_status()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > MAX_SET_BYTES:
+                raise ValueError("the key set is too large")
+    return json.loads(body)
+
+
+def read_keys(document: object) -> tuple[VerificationKey, ...]:
+    """The usable keys of a JWKS; those for encryption, of other families or too weak are left out.
+
+    Raises: ValueError: it is no key set, or none of its keys can be used.
+    """
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError("not a key set: it has no list of keys")
+    keys = tuple(key for entry in entries if isinstance(entry, dict) and (key := _read_key(entry)) is not None)
+    if not keys:
+        raise ValueError("the key set has no key that can be used")
+    return keys
+
+
+_PUBLIC_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "RSA": ("kty", "n", "e"),
+    "EC": ("kty", "crv", "x", "y"),
+    "OKP": ("kty", "crv", "x"),
+}
+
+
+def _read_key(entry: Mapping[str, object]) -> VerificationKey | None:
+    members = _PUBLIC_MEMBERS.get(str(entry.get("kty")))
+    if members is None or entry.get("use", "sig") != "sig":
+        return None
+    try:
+        public_key = jwt.PyJWK({name: entry[name] for name in members}).key
+    except (KeyError, jwt.PyJWTError, ValueError, TypeError):
+        return None
+    algorithms = algorithms_of(public_key)
+    if "alg" in entry:
+        algorithms = tuple(algorithm for algorithm in algorithms if algorithm == entry["alg"])
+    key_id = entry.get("kid")
+    if not algorithms or not isinstance(key_id, str | None):
+        return None
+    return VerificationKey(key_id, public_key, algorithms)
+
+
+def algorithms_of(public_key: object) -> tuple[str, ...]:
+    """The algorithms pinned to a key's family; none for a key that is not accepted."""
+    match public_key:
+        case RSAPublicKey(key_size=bits) if bits >= MIN_RSA_BITS:
+            return ("RS256", "PS256")
+        case EllipticCurvePublicKey(curve=curve) if curve.name == "secp256r1":
+            return ("ES256",)
+        case Ed25519PublicKey():
+            return ("EdDSA",)
+        case _:
+            return ()
+
+
+def _pick(keys: tuple[VerificationKey, ...], key_id: str | None) -> VerificationKey | None:
+    if key_id is None:
+        return keys[0] if len(keys) == 1 else None
+    return next((key for key in keys if key.key_id == key_id), None)
