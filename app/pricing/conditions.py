@@ -1,0 +1,121 @@
+"""The conditions of rules: when settings match one, and when two of them could match the same settings."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Final, TypeAlias
+
+JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
+Path: TypeAlias = tuple[str, ...]
+Scalar: TypeAlias = str | int | float | tuple[str]
+"""A scalar made comparable: True == 1 in Python, so booleans and null are replaced by one-word tuples."""
+
+TRUE: Final = ("true",)
+FALSE: Final = ("false",)
+NULL: Final = ("null",)
+NOT_SCALAR: Final = ("a list or an object",)
+"""No condition holds this value, so it matches nothing."""
+
+_COMPARABLE: Final = (str, int, float)
+
+
+def scalar(value: object) -> Scalar:
+    if value is True:
+        return TRUE
+    if value is False:
+        return FALSE
+    if isinstance(value, _COMPARABLE):
+        return value
+    return NULL if value is None else NOT_SCALAR
+
+
+def leaves(when: Mapping[str, JSON], above: Path = ()) -> dict[Path, Scalar]:
+    """The scalars of a condition by their paths: `{"a": {"b": 1}}` has the one leaf `("a", "b") -> 1`."""
+    found: dict[Path, Scalar] = {}
+    for name, value in when.items():
+        path = (*above, name)
+        if isinstance(value, Mapping):
+            found |= leaves(value, path)
+        else:
+            found[path] = scalar(value)
+    return found
+
+
+def value_at(path: Path, settings: Mapping[str, JSON]) -> Scalar:
+    """What stands at `path`. A missing setting reads as false, and so does everything under a missing object."""
+    level: JSON = settings
+    for name in path:
+        if not isinstance(level, Mapping):
+            return NOT_SCALAR
+        if name not in level:
+            return FALSE
+        level = level[name]
+    return scalar(level)
+
+
+class Condition:
+    """A condition prepared for comparison with others."""
+
+    __slots__ = ("leaves", "parents")
+
+    def __init__(self, when: Mapping[str, JSON]) -> None:
+        self.leaves = leaves(when)
+        self.parents: dict[Path, bool] = {}
+        """Every path that must be an object -> whether it may also be missing, all leaves under it being false."""
+        for path, value in self.leaves.items():
+            for length in range(1, len(path)):
+                parent = path[:length]
+                self.parents[parent] = self.parents.get(parent, True) and value is FALSE
+
+
+def can_both_match(one: Condition, other: Condition) -> bool:
+    """Whether some settings match both.
+
+    They cannot if both name a path and want different scalars of it, or if one wants a scalar where the other wants
+    an object; except that false there and only falses below are both content with nothing there. Otherwise the
+    settings that hold exactly the leaves that are not false match both.
+    """
+    others = other.leaves
+    for path, value in one.leaves.items():  # in half the time of any(): a card may have millions of pairs
+        if others.get(path, value) != value:
+            return False
+    return not (_scalar_meets_object(one, other) or _scalar_meets_object(other, one))
+
+
+def _scalar_meets_object(one: Condition, other: Condition) -> bool:
+    return bool(other.parents) and any(
+        path in one.leaves and not (may_be_missing and one.leaves[path] is FALSE)
+        for path, may_be_missing in other.parents.items()
+    )
+
+
+def ambiguous_pairs(conditions: Sequence[Condition]) -> Iterator[tuple[int, int]]:
+    """The pairs, by position, that have equally many leaves and can both match the same settings."""
+    by_leaf_count: dict[int, list[int]] = {}
+    for position, condition in enumerate(conditions):
+        by_leaf_count.setdefault(len(condition.leaves), []).append(position)
+    for positions in by_leaf_count.values():
+        yield from _pairs_among(positions, conditions, frozenset())
+
+
+def _pairs_among(
+    positions: list[int], conditions: Sequence[Condition], split: frozenset[Path]
+) -> Iterator[tuple[int, int]]:
+    """As above, for conditions with equally many leaves.
+
+    Where all of them name one path, only those that want the same value there can clash: a thousand rules on `model`
+    cost a thousand look-ups, not half a million comparisons.
+    """
+    if len(positions) < 2:
+        return
+    shared = set.intersection(*(set(conditions[position].leaves) for position in positions)) - split
+    if not shared:
+        for one, other in combinations(positions, 2):
+            if can_both_match(conditions[one], conditions[other]):
+                yield one, other
+        return
+    path = min(shared)
+    by_value: dict[Scalar, list[int]] = {}
+    for position in positions:
+        by_value.setdefault(conditions[position].leaves[path], []).append(position)
+    for same in by_value.values():
+        yield from _pairs_among(same, conditions, split | {path})

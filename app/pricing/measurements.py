@@ -1,0 +1,89 @@
+"""What was measured of a block run, for prices that are by measure."""
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from app.credits import MAX_CREDITS
+from app.errors import InvalidInput, Problem
+
+MAX_SECONDS: Final = 366 * 86_400
+MAX_USD: Final = 10_000_000
+MAX_DIGITS: Final = 40
+"""Significant digits of a measure: far more than anything measures, few enough to calculate with exactly."""
+MAX_EXPONENT: Final = 400
+"""Either way: a float prints with three digits of exponent, and a decimal may hold eighteen."""
+
+_DECIMAL_TEXT: Final = re.compile(r"-?[0-9]{1,64}(\.[0-9]{1,64})?([eE][+-]?[0-9]{1,3})?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurements:
+    """Quantities of one block run; None: not measured. Raises: InvalidInput, when one is out of its bounds.
+
+    Seconds and US dollars of provider cost are exact decimals, never binary fractions.
+    """
+
+    seconds: Decimal | None = None
+    items: int | None = None
+    bytes: int | None = None
+    usd: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def check(measurements: Measurements, *, path: str = "measurements") -> None:
+    """Raises: InvalidInput, naming under `path` every measure that is negative, not finite or beyond its maximum."""
+    problems = [
+        *_decimal_problems(measurements.seconds, MAX_SECONDS, f"{path}.seconds"),
+        *_whole_problems(measurements.items, f"{path}.items"),
+        *_whole_problems(measurements.bytes, f"{path}.bytes"),
+        *_decimal_problems(measurements.usd, MAX_USD, f"{path}.usd"),
+    ]
+    if problems:
+        raise InvalidInput(problems)
+
+
+def read(
+    *,
+    seconds: Decimal | float | None = None,
+    items: int | None = None,
+    bytes: int | None = None,
+    usd: Decimal | str | None = None,
+    path: str = "measurements",
+) -> Measurements:
+    """Measurements as they arrive from outside. A float is taken as the decimal that it prints as: 0.1 is 0.1.
+
+    Raises: InvalidInput, with the problems under `path`.
+    """
+    if isinstance(usd, str) and not _DECIMAL_TEXT.fullmatch(usd):
+        raise InvalidInput.at(f"{path}.usd", 'must be a decimal number in text, like "0.25"')
+    exact_usd = Decimal(usd) if usd is not None else None
+    exact_seconds = Decimal(str(seconds)) if seconds is not None else None
+    try:
+        return Measurements(seconds=exact_seconds, items=items, bytes=bytes, usd=exact_usd)
+    except InvalidInput as refusal:
+        prefix = len("measurements")
+        raise InvalidInput([Problem(path + at.path[prefix:], at.message) for at in refusal.problems]) from None
+
+
+def _decimal_problems(value: Decimal | None, maximum: int, path: str) -> list[Problem]:
+    if value is None:
+        return []
+    # NaN does not compare, so finite comes first.
+    if value.is_finite() and _is_handy(value) and 0 <= value <= maximum:
+        return []
+    return [Problem(path, f"must be a number from 0 to {maximum:,} of at most {MAX_DIGITS} digits")]
+
+
+def _is_handy(value: Decimal) -> bool:
+    _, digits, exponent = value.as_tuple()
+    return len(digits) <= MAX_DIGITS and isinstance(exponent, int) and abs(exponent) <= MAX_EXPONENT
+
+
+def _whole_problems(value: int | None, path: str) -> list[Problem]:
+    if value is None or (type(value) is int and 0 <= value <= MAX_CREDITS):
+        return []
+    return [Problem(path, f"must be a whole number from 0 to {MAX_CREDITS:,}")]

@@ -1,0 +1,148 @@
+"""Publishing rate cards: the next version, in force from an instant that every process can prepare for.
+
+Only the database's clock counts. `effective_at` is at least 10 s after the last statement of the publication, which is
+what a process may rely on that has read the cards and found no such version (see catalogue).
+"""
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from app import database
+from app.credits import check_key
+from app.errors import IdempotencyConflict, InvalidInput
+from app.pricing import document as documents
+from app.pricing.models import RateCard
+from app.pricing.rules import Card
+from app.pricing.text import canonical, default_document, fingerprint
+
+NOTICE: Final = timedelta(seconds=10)
+COMMIT_ALLOWANCE: Final = timedelta(seconds=1)
+"""How long a commit may take to be seen, beyond the notice."""
+MAX_AHEAD: Final = timedelta(days=366)
+MAX_REASON_LENGTH: Final = 1_000
+MAX_ATTEMPTS: Final = 50
+
+LATEST: Final = """
+SELECT version, effective_at, clock_timestamp() AS now FROM rate_card ORDER BY version DESC LIMIT 1
+"""
+# Waits for an uncommitted card of the same version or key, and then writes nothing: the next attempt sees it.
+# Begins with WITH because Tortoise drops the rows of a statement that begins with INSERT.
+INSERT: Final = """
+WITH written AS (
+    INSERT INTO rate_card (version, effective_at, document, fingerprint, published_at, published_by, reason, key)
+    VALUES ($1, coalesce($2::timestamptz, clock_timestamp()), $3::jsonb, $4, clock_timestamp(), $5, $6, $7)
+    ON CONFLICT DO NOTHING
+    RETURNING version
+)
+SELECT version FROM written
+"""
+NOW: Final = "SELECT clock_timestamp() AS now"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    card: Card
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    document: object
+    effective_at: datetime | None
+    actor: str
+    reason: str | None
+    key: str | None
+
+    def fingerprint(self) -> bytes:
+        """Of what was asked: who asked, and when, is no part of it."""
+        instant = self.effective_at and self.effective_at.astimezone(UTC).isoformat(timespec="microseconds")
+        return fingerprint({"document": self.document, "effective_at": instant, "reason": self.reason})
+
+    def row(self, version: int, effective_at: datetime | None) -> list[object]:
+        text = canonical(self.document).decode()
+        return [version, effective_at, text, self.fingerprint(), self.actor, self.reason, self.key]
+
+
+class _NoticeRanOut(Exception):
+    """Rolls an attempt back."""
+
+
+async def load_default() -> bool:
+    """Publish the default card as version 1, in force at once, if no card is published yet. True: it did."""
+    document = default_document()
+    documents.read(document, version=1, effective_at=datetime.now(UTC))
+    request = _Request(document=document, effective_at=None, actor="default card", reason=None, key=None)
+    return bool(await database.fetch(INSERT, *request.row(1, None)))
+
+
+async def publish(
+    document: object, *, effective_at: datetime | None = None, actor: str, reason: str | None = None, key: str
+) -> Published:
+    """Publish `document` as the next version, in force from `effective_at`; None: from the earliest instant allowed,
+    which is 10 s ahead (and a second for the commit), and after every card published before.
+
+    The same request with the same key is answered with the first result.
+    Raises: InvalidRateCard, with all problems of the document; InvalidInput: the instant, reason or key;
+    IdempotencyConflict.
+    """
+    check_key(key, path="idempotencyKey")
+    if reason is not None and not (1 <= len(reason) <= MAX_REASON_LENGTH and reason.isprintable()):
+        raise InvalidInput.at("reason", f"must have 1 to {MAX_REASON_LENGTH:,} printable characters")
+    if effective_at is not None and effective_at.tzinfo is None:
+        raise InvalidInput.at("effectiveAt", "must say its offset from UTC")
+    draft = await asyncio.to_thread(documents.read, document, version=0, effective_at=datetime.now(UTC))
+    request = _Request(document=document, effective_at=effective_at, actor=actor, reason=reason, key=key)
+    for _ in range(MAX_ATTEMPTS):
+        published = await database.retried(lambda: _try_to_publish(request, draft))
+        if published is not None:
+            return published
+    raise RuntimeError(f"another rate card was published before this one {MAX_ATTEMPTS} times")
+
+
+async def _try_to_publish(request: _Request, draft: Card) -> Published | None:
+    """One attempt; None: another card came first, or the notice ran out while waiting for it."""
+    try:
+        async with database.transaction() as connection:
+            seen = await RateCard.get_or_none(key=request.key, using_db=connection)
+            if seen is not None:
+                if bytes(seen.fingerprint) != request.fingerprint():
+                    raise IdempotencyConflict(key=str(request.key))
+                return Published(await card_of(seen), replayed=True)
+            _, latest = await connection.execute_query(LATEST)
+            if latest:
+                version = latest[0]["version"] + 1
+                instant = _instant(request.effective_at, now=latest[0]["now"], after=latest[0]["effective_at"])
+                _, written = await connection.execute_query(INSERT, request.row(version, instant))
+                if not written:
+                    return None
+                # Waiting for another publication takes as long as that one takes: so the notice is measured again.
+                _, after = await connection.execute_query(NOW)
+                if instant < after[0]["now"] + NOTICE:
+                    raise _NoticeRanOut
+                return Published(replace(draft, version=version, effective_at=instant), replayed=False)
+    except _NoticeRanOut:
+        return None
+    await load_default()
+    return None
+
+
+async def card_of(row: RateCard) -> Card:
+    """A stored card, read as strictly as a new one: a price that this code cannot read must not be guessed."""
+    return await asyncio.to_thread(
+        documents.read, row.document, version=row.version, effective_at=row.effective_at.astimezone(UTC)
+    )
+
+
+def _instant(effective_at: datetime | None, *, now: datetime, after: datetime) -> datetime:
+    """When the next card takes effect. Raises: InvalidInput."""
+    if effective_at is None:
+        return max(now + NOTICE + COMMIT_ALLOWANCE, after + timedelta(microseconds=1))
+    if effective_at < now + NOTICE:
+        raise InvalidInput.at("effectiveAt", f"must be at least {NOTICE.seconds} s ahead; it is now {now.isoformat()}")
+    if effective_at <= after:
+        raise InvalidInput.at("effectiveAt", f"must be after that of the card published last, {after.isoformat()}")
+    if effective_at > now + MAX_AHEAD:
+        raise InvalidInput.at("effectiveAt", f"must be at most {MAX_AHEAD.days} days ahead")
+    return effective_at.astimezone(UTC)

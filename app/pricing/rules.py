@@ -1,0 +1,213 @@
+"""Quoting: a card, a block and its settings in, the price of one block run and the rule that said so out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, Context, Decimal
+from enum import StrEnum
+from typing import Final
+
+from app.credits import MAX_CREDITS, round_up
+from app.errors import BalanceLimitReached, MeasurementMissing, PriceNotFound
+from app.pricing.conditions import JSON, Path, Scalar, leaves, scalar, value_at
+from app.pricing.measurements import Measurements
+
+MAX_REASON_LENGTH: Final = 300
+
+# A product of two 57-digit numbers at most is exact in 120 digits. The quotient may not be, and is rounded towards the
+# next whole number, as the price is: so rounding the rounded gives what rounding the exact one would.
+_EXACT: Final = Context(prec=120, rounding=ROUND_CEILING, Emax=MAX_EMAX, Emin=MIN_EMIN)
+
+
+class Unit(StrEnum):
+    RUN = "run"
+    SECOND = "second"
+    ITEM = "item"
+    BYTE = "byte"
+    USD = "usd"
+
+    @property
+    def measurement(self) -> str:
+        """The field of Measurements that counts this unit."""
+        return "usd" if self is Unit.USD else f"{self}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`credits` for every `per` units (`per` is 1 where the unit is RUN), for settings that match `when`."""
+
+    credits: int
+    when: Mapping[str, JSON] = field(default_factory=dict)
+    unit: Unit = Unit.RUN
+    per: int = 1
+
+    def as_json(self) -> dict[str, JSON]:
+        """The rule as card documents write it: what says nothing is left out."""
+        written: dict[str, JSON] = {"when": self.when} if self.when else {}
+        written["credits"] = self.credits
+        if self.unit is not Unit.RUN:
+            written["unit"] = self.unit.value
+        if self.per != 1:
+            written["per"] = self.per
+        return written
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPrices:
+    """The rules of one block; those of a block priced by model are the card's models, one rule each."""
+
+    block: str
+    rules: tuple[Rule, ...]
+    provider: str | None = None
+    priced_by_model: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPrice:
+    model: str
+    provider: str
+    credits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The price of one block run.
+
+    `rate` is credits per one unit, for display; `credits` is exact. `rule` is the rule as card documents write it, None
+    where no rule decided (own key, unlisted and free). `model` is the value of the model setting if the rule names it.
+    """
+
+    credits: int
+    unit: Unit
+    rate: Decimal
+    rule: Mapping[str, JSON] | None
+    model: str | None
+    rate_card_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A rule made ready: at a fixed price the quote is the same object every time."""
+
+    rule: Rule
+    quote: Quote
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """All rules of a block that name the same paths. No two want the same values, so one look-up finds the match."""
+
+    paths: tuple[Path, ...]
+    setting: str | None
+    """The setting, where the only path is one top-level setting: nearly every rule of a real card."""
+    offers: Mapping[tuple[Scalar, ...], _Offer]
+
+    def match(self, settings: Mapping[str, JSON]) -> _Offer | None:
+        if self.setting is not None:
+            return self.offers.get((scalar(settings.get(self.setting, False)),))
+        return self.offers.get(tuple([value_at(path, settings) for path in self.paths]))
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One version of all prices, indexed for quoting. Its rules are free of ambiguity: `document.read` sees to that."""
+
+    version: int
+    effective_at: datetime
+    blocks: Mapping[str, BlockPrices]
+    models: tuple[ModelPrice, ...] = ()
+    model_setting: str = "model"
+    unlisted_free: bool = False
+    _shapes: Mapping[str, tuple[_Shape, ...]] = field(init=False, repr=False, compare=False)
+    _free: Quote = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        shapes_of: dict[int, tuple[_Shape, ...]] = {}  # blocks priced by model share one tuple of rules, and its index
+        for prices in self.blocks.values():
+            if id(prices.rules) not in shapes_of:
+                shapes_of[id(prices.rules)] = self._index(prices.rules)
+        by_block = {name: shapes_of[id(prices.rules)] for name, prices in self.blocks.items()}
+        object.__setattr__(self, "_shapes", by_block)
+        object.__setattr__(self, "_free", Quote(0, Unit.RUN, Decimal(0), None, None, self.version))
+
+    def _index(self, rules: Sequence[Rule]) -> tuple[_Shape, ...]:
+        """Shapes with most leaves first, so that the first match is the most specific."""
+        by_paths: dict[tuple[Path, ...], dict[tuple[Scalar, ...], _Offer]] = {}
+        for rule in rules:
+            wanted = sorted(leaves(rule.when).items())
+            offers = by_paths.setdefault(tuple([path for path, _ in wanted]), {})
+            offers[tuple([value for _, value in wanted])] = _Offer(rule, self._prepared(rule))
+        return tuple(
+            _Shape(paths, paths[0][0] if len(paths) == 1 and len(paths[0]) == 1 else None, offers)
+            for paths, offers in sorted(by_paths.items(), key=lambda item: -len(item[0]))
+        )
+
+    def _prepared(self, rule: Rule) -> Quote:
+        model = rule.when.get(self.model_setting)
+        rate = Decimal(rule.credits) / rule.per
+        named = model if isinstance(model, str) else None
+        return Quote(rule.credits, rule.unit, rate, rule.as_json(), named, self.version)
+
+
+def quote(
+    card: Card,
+    block: str,
+    settings: Mapping[str, JSON] | None,
+    *,
+    uses_own_key: bool = False,
+    measurements: Measurements | None = None,
+) -> Quote:
+    """What one run of `block` costs. With the customer's own key it is 0 whatever the block, and needs no measurement.
+
+    The quote may be shared with others: do not change its rule.
+    Raises: PriceNotFound, MeasurementMissing; BalanceLimitReached: the price would pass 2^53 - 1.
+    """
+    if uses_own_key:
+        return card._free
+    shapes = card._shapes.get(block)
+    if shapes is None:
+        if card.unlisted_free:
+            return card._free
+        raise PriceNotFound(block=block, rate_card_version=card.version)
+    known = settings or {}
+    for shape in shapes:
+        if (offer := shape.match(known)) is not None:
+            return offer.quote if offer.rule.unit is Unit.RUN else _measured(block, offer, measurements)
+    raise PriceNotFound(block=block, rate_card_version=card.version, reason=_what_is_priced(shapes))
+
+
+def _measured(block: str, offer: _Offer, measurements: Measurements | None) -> Quote:
+    rule, prepared = offer.rule, offer.quote
+    measure: Decimal | int | None = getattr(measurements, rule.unit.measurement, None)
+    if measure is None:
+        raise MeasurementMissing(block=block, measurement=rule.unit.measurement)
+    credits = price(rule.credits, Decimal(measure), per=rule.per)
+    return Quote(credits, prepared.unit, prepared.rate, prepared.rule, prepared.model, prepared.rate_card_version)
+
+
+def price(credits: int, measure: Decimal, *, per: int) -> int:
+    """`credits` for every `per` of `measure`, rounded up once. Raises: BalanceLimitReached."""
+    total = round_up(_EXACT.divide(_EXACT.multiply(Decimal(credits), measure), Decimal(per)))
+    if total > MAX_CREDITS:
+        raise BalanceLimitReached(figure="The price of this block run")
+    return total
+
+
+def _what_is_priced(shapes: Sequence[_Shape]) -> str:
+    """Which settings and values the card prices, cut to a readable length. It repeats nothing of what was sent."""
+    reason = "Its settings match no rule. Priced are:"
+    listed = 0
+    total = sum(len(shape.offers) for shape in shapes)
+    for shape in shapes:
+        for values in shape.offers:
+            words = [f"{'.'.join(path)} = {_written(value)}" for path, value in zip(shape.paths, values, strict=True)]
+            entry = " and ".join(words)
+            if len(reason) + len(entry) > MAX_REASON_LENGTH:
+                return f"{reason} … ({total - listed} more)." if listed else f"{reason} {entry[:MAX_REASON_LENGTH]}…"
+            reason = f"{reason} {entry};"
+            listed += 1
+    return f"{reason.rstrip(';')}."
+
+
+def _written(value: Scalar) -> str:
+    return value[0] if isinstance(value, tuple) else repr(value)

@@ -1,0 +1,86 @@
+"""Card documents as text: strict reading, the canonical form that is fingerprinted, and the layout people read."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from hashlib import sha256
+from importlib import resources
+from typing import Any, Final
+
+from app.errors import InvalidRateCard
+
+MAX_TEXT_LENGTH: Final = 4_000_000
+_LINE_A_ENTRY: Final = ("blocks", "models", "model_priced_blocks", "free_blocks")
+
+
+def parse(text: str) -> Any:
+    """The JSON of a card file. Raises: InvalidRateCard: not JSON, too long, or a name twice in one object.
+
+    Plain JSON readers keep the last of two equal names and say nothing, and a price would be lost.
+    """
+    if len(text) > MAX_TEXT_LENGTH:
+        raise InvalidRateCard.at("document", f"must be at most {MAX_TEXT_LENGTH:,} characters")
+    try:
+        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as fault:  # RecursionError: nested deeper than the reader goes
+        raise InvalidRateCard.at("document", f"is not JSON that a card can be: {str(fault)[:200]}") from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(pairs)
+    if len(read) < len(pairs):
+        twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+        raise ValueError(f"the same name twice in one object: {', '.join(twice)}")
+    return read
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def canonical(value: object) -> bytes:
+    """One text for equal documents: names in order, no spaces, 5.0 written 5, UTF-8."""
+    return json.dumps(
+        _with_whole_numbers(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def fingerprint(value: object) -> bytes:
+    """The SHA-256 of the canonical form."""
+    return sha256(canonical(value)).digest()
+
+
+def _with_whole_numbers(value: object) -> object:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {name: _with_whole_numbers(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_whole_numbers(part) for part in value]
+    return value
+
+
+def layout(document: Mapping[str, Any]) -> str:
+    """The document as a file for people: one block or model a line."""
+    parts = []
+    for name, value in document.items():
+        if name in _LINE_A_ENTRY and isinstance(value, list) and value:
+            lines = ",\n".join(f"    {_compact(entry)}" for entry in value)
+            parts.append(f"  {_compact(name)}: [\n{lines}\n  ]")
+        else:
+            parts.append(f"  {_compact(name)}: {_compact(value)}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def default_text() -> str:
+    """The file of the default rate card, as it is installed with the package."""
+    return (resources.files("app.pricing") / "default_rate_card.json").read_text(encoding="utf-8")
+
+
+def default_document() -> dict[str, Any]:
+    document: dict[str, Any] = parse(default_text())
+    return document

@@ -1,0 +1,36 @@
+"""Small rate cards for tests, made as every card is made: from a document."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from app.pricing import document
+from app.pricing.rules import Card
+
+EFFECTIVE_AT = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def a_card(*blocks: dict[str, Any], **parts: Any) -> Card:
+    return document.read({"blocks": list(blocks), **parts}, version=7, effective_at=EFFECTIVE_AT)
+
+
+def a_card_with_rules(*rules: dict[str, Any]) -> Card:
+    """A card whose one block, `Block`, has these rules."""
+    return a_card({"block": "Block", "rules": list(rules)})
+
+
+def matches(when: Any, settings: Any) -> bool:
+    """The specification of matching, written to be read and not to be fast."""
+    for name, wanted in when.items():
+        if isinstance(wanted, dict):
+            inner = settings.get(name, {})  # under a missing object everything is missing
+            if not isinstance(inner, dict) or not matches(wanted, inner):
+                return False
+        else:
+            value = settings.get(name, False)  # false also matches a missing setting
+            if value != wanted or isinstance(value, bool) != isinstance(wanted, bool):
+                return False
+    return True
+
+
+def leaf_count(when: Any) -> int:
+    return sum(leaf_count(wanted) if isinstance(wanted, dict) else 1 for wanted in when.values())
