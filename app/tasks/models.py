@@ -1,0 +1,61 @@
+"""Rows of tasks and their block runs. The migrations make the true keys, led by `account_id` (see ledger.models)."""
+
+from tortoise import fields
+from tortoise.models import Model
+
+
+class TaskAccount(Model):
+    """Which account a task belongs to: the small table that makes a task id unique on the platform."""
+
+    task_id = fields.CharField(max_length=255, primary_key=True)
+    account_id = fields.BigIntField()
+
+    class Meta:
+        table = "task_account"
+
+
+class Task(Model):
+    """One execution of an agent. `charged`, `reversed` and `steps` run along with its block runs."""
+
+    account_id = fields.BigIntField()
+    task_id = fields.CharField(max_length=255, primary_key=True)
+    agent_id = fields.CharField(max_length=255)
+    status = fields.CharField(max_length=16)
+    stop_reason = fields.CharField(max_length=32, null=True)
+    trigger = fields.CharField(max_length=16)
+    parent_task_id = fields.CharField(max_length=255, null=True)
+    started_at = fields.DatetimeField()
+    ended_at = fields.DatetimeField(null=True)
+    steps = fields.IntField(default=0)
+    charged = fields.BigIntField(default=0)
+    reversed = fields.BigIntField(default=0)
+    lacked = fields.BigIntField(null=True)
+    version = fields.BigIntField(default=1)
+    fingerprint = fields.BinaryField()
+    actor = fields.TextField()
+
+    class Meta:
+        table = "task"
+
+
+class BlockRun(Model):
+    """One block run, at cost 0 too. Settings are not kept: only the matched rule and the model that it names."""
+
+    account_id = fields.BigIntField()
+    block_run_id = fields.CharField(max_length=255, primary_key=True)
+    task_id = fields.CharField(max_length=255)
+    position = fields.IntField()
+    block = fields.CharField(max_length=255)
+    model = fields.CharField(max_length=255, null=True)
+    cost = fields.BigIntField()
+    reversed = fields.BigIntField(default=0)
+    uses_own_key = fields.BooleanField()
+    at = fields.DatetimeField()
+    price_version = fields.IntField()
+    rule: fields.Field[object] = fields.JSONField(null=True)
+    entry_seq = fields.BigIntField(null=True)
+    fingerprint = fields.BinaryField()
+    actor = fields.TextField()
+
+    class Meta:
+        table = "block_run"

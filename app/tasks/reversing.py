@@ -1,0 +1,109 @@
+"""Giving back what a block run cost: part or all of it, never more than it took, into the grants it came from."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from app.credits import check_amount, check_key
+from app.errors import BlockRunNotFound, ReversalExceedsCharge, TaskNotFound
+from app.ledger import operations, posting, rules, statements
+from app.ledger.posting import Posting
+from app.ledger.rules import Book, Cause, Figures, Posted
+from app.tasks import owners, rows
+from app.tasks.rules import BlockRunState, TaskState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reversed:
+    """What was given back, with the task and the balance after it."""
+
+    credits: int
+    entry: Posted
+    block_run: BlockRunState
+    task: TaskState
+    balance: Figures
+    replayed: bool
+
+
+async def reverse_charge(
+    task_id: str, block_run_id: str, *, credits: int | None, reason: str, key: str, actor: str
+) -> Reversed:
+    """Give back `credits` of one charge; None: what is left of it. On an ended task too.
+
+    Raises: TaskNotFound, BlockRunNotFound, ReversalExceedsCharge, IdempotencyConflict, InvalidInput.
+    """
+    check_key(key, path="idempotencyKey")
+    if credits is not None:
+        check_amount(credits)
+    account_id = await owners.find(task_id)
+    if account_id is None:
+        raise TaskNotFound(task_id=task_id)
+    print_ = operations.fingerprint(
+        "reverseCharge", {"taskId": task_id, "blockRunId": block_run_id, "credits": credits, "reason": reason}
+    )
+
+    async def decide(posting: Posting) -> Reversed:
+        book = posting.books[account_id]
+        first = await operations.replayed(posting, book, key, print_)
+        task, run = _found(posting, task_id, block_run_id)
+        if first is not None:
+            return await _replay(posting, book, task, run, first)
+        given, entry = await _give_back(posting, book, run, credits, Cause(
+            actor=actor, reason=reason, task_id=task_id, block_run_id=block_run_id
+        ))
+        run = run._replace(reversed=run.reversed + given)
+        task = task._replace(reversed=task.reversed + given, version=task.version + 1)
+        rows.reverse_block_run(posting.write, run)
+        rows.change_task(posting.write, task)
+        operations.remember(
+            posting, book, key, "reverseCharge", print_, {"seq": entry.line.seq, "credits": given}
+        )
+        return Reversed(
+            credits=given, entry=entry, block_run=run, task=task, balance=book.figures(), replayed=False
+        )
+
+    return await posting.post(
+        [account_id],
+        decide,
+        reads=[
+            rows.read_tasks([(account_id, task_id)], first_parameter=2),
+            rows.read_block_runs([(account_id, block_run_id)], first_parameter=4),
+        ],
+    )
+
+
+def _found(posting: Posting, task_id: str, block_run_id: str) -> tuple[TaskState, BlockRunState]:
+    tasks, runs = posting.rows
+    if not tasks:
+        raise TaskNotFound(task_id=task_id)
+    if not runs or (run := rows.block_run(runs[0])).task_id != task_id:
+        raise BlockRunNotFound(task_id=task_id, block_run_id=block_run_id)
+    return rows.task(tasks[0]), run
+
+
+async def _give_back(
+    posting: Posting, book: Book, run: BlockRunState, credits: int | None, cause: Cause
+) -> tuple[int, Posted]:
+    left = run.cost - run.reversed
+    wanted = left if credits is None else credits
+    if wanted > left or not wanted or run.entry_seq is None:
+        raise ReversalExceedsCharge(requested_credits=wanted, reversible_credits=left)
+    charge_key = (run.account_id, run.entry_seq)
+    charge = (await statements.entries_by_seq([charge_key], using=posting.connection))[charge_key]
+    draws = rules.tail(charge.line.draws, already=run.reversed, credits=wanted)
+    await posting.load_lots(book, [number for number, _ in draws])
+    return wanted, rules.give_back(book, draws, cause)[0]
+
+
+async def _replay(
+    posting: Posting, book: Book, task: TaskState, run: BlockRunState, first: dict[str, Any]
+) -> Reversed:
+    entry_key = (book.account_id, int(first["seq"]))
+    entries = await statements.entries_by_seq([entry_key], using=posting.connection)
+    return Reversed(
+        credits=first["credits"],
+        entry=entries[entry_key],
+        block_run=run,
+        task=task,
+        balance=book.figures(),
+        replayed=True,
+    )

@@ -1,0 +1,179 @@
+"""The rows of tasks and block runs as sets: what rides in a posting's one read and one write."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from app.ledger.posting import Read
+from app.sets import Part, Write
+from app.tasks.rules import BlockRunState, Status, StopReason, TaskState, Trigger
+
+TASK_COLUMNS: Final = (
+    "t.account_id, t.task_id, t.agent_id, t.status, t.stop_reason, t.trigger, t.parent_task_id, t.started_at,"
+    " t.ended_at, t.steps, t.charged, t.reversed, t.lacked, t.version"
+)
+BLOCK_RUN_COLUMNS: Final = (
+    "b.account_id, b.block_run_id, b.task_id, b.position, b.block, b.model, b.cost, b.reversed, b.uses_own_key, b.at,"
+    " b.price_version, b.rule, b.entry_seq"
+)
+
+_NEW_TASKS: Final = Part(
+    "new tasks",
+    """
+    INSERT INTO task (account_id, task_id, agent_id, status, stop_reason, trigger, parent_task_id, started_at, ended_at,
+                      steps, charged, reversed, lacked, version, fingerprint, actor)
+    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                         $8::timestamptz[], $9::timestamptz[], $10::int[], $11::bigint[], $12::bigint[], $13::bigint[],
+                         $14::bigint[], $15::bytea[], $16::text[])
+    RETURNING 1
+    """,
+    16,
+)
+
+NEW_TASK_ACCOUNTS: Final = Part(
+    "task accounts",
+    """
+    INSERT INTO task_account (task_id, account_id) SELECT * FROM unnest($1::text[], $2::bigint[])
+    ON CONFLICT (task_id) DO NOTHING RETURNING 1
+    """,
+    2,
+)
+
+_TASKS: Final = Part(
+    "tasks",
+    """
+    UPDATE task AS t SET status = v.status, stop_reason = v.stop_reason, ended_at = v.ended_at, steps = v.steps,
+        charged = v.charged, reversed = v.reversed, lacked = v.lacked, version = v.version
+    FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::int[], $7::bigint[],
+                $8::bigint[], $9::bigint[], $10::bigint[])
+        AS v(account_id, task_id, status, stop_reason, ended_at, steps, charged, reversed, lacked, version)
+    WHERE t.account_id = v.account_id AND t.task_id = v.task_id
+    RETURNING 1
+    """,
+    10,
+)
+
+_NEW_BLOCK_RUNS: Final = Part(
+    "block runs",
+    """
+    INSERT INTO block_run (account_id, block_run_id, task_id, position, block, model, cost, reversed, uses_own_key, at,
+                           price_version, rule, entry_seq, fingerprint, actor)
+    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::bigint[],
+                         $8::bigint[], $9::bool[], $10::timestamptz[], $11::int[], $12::jsonb[], $13::bigint[],
+                         $14::bytea[], $15::text[])
+    RETURNING 1
+    """,
+    15,
+)
+
+_REVERSED_BLOCK_RUNS: Final = Part(
+    "reversed block runs",
+    """
+    UPDATE block_run AS b SET reversed = v.reversed
+    FROM unnest($1::bigint[], $2::text[], $3::bigint[]) AS v(account_id, block_run_id, reversed)
+    WHERE b.account_id = v.account_id AND b.block_run_id = v.block_run_id
+    RETURNING 1
+    """,
+    3,
+)
+
+
+def read_tasks(keys: Iterable[tuple[int, str]], *, first_parameter: int = 2) -> Read:
+    """A read of tasks by (account, task id), each followed by its start's fingerprint."""
+    a, b = first_parameter, first_parameter + 1
+    accounts, tasks = _columns(keys)
+    return Read(
+        f"SELECT ROW({TASK_COLUMNS}, t.fingerprint) FROM unnest(${a}::bigint[], ${b}::text[]) AS k(account_id, task_id)"  # noqa: S608  numbers of ours
+        " JOIN task AS t ON t.account_id = k.account_id AND t.task_id = k.task_id",
+        (accounts, tasks),
+    )
+
+
+def read_block_runs(keys: Iterable[tuple[int, str]], *, first_parameter: int = 4) -> Read:
+    """A read of block runs by (account, block run id), each followed by its request's fingerprint."""
+    a, b = first_parameter, first_parameter + 1
+    accounts, runs = _columns(keys)
+    return Read(
+        f"SELECT ROW({BLOCK_RUN_COLUMNS}, b.fingerprint)"  # noqa: S608  numbers of ours
+        f" FROM unnest(${a}::bigint[], ${b}::text[]) AS k(account_id, block_run_id)"
+        " JOIN block_run AS b ON b.account_id = k.account_id AND b.block_run_id = k.block_run_id",
+        (accounts, runs),
+    )
+
+
+def task(row: Sequence[Any]) -> TaskState:
+    """A task from its columns, in the order of TASK_COLUMNS."""
+    (account_id, task_id, agent_id, status, stop_reason, trigger, parent, started_at, ended_at, steps, charged,
+     reversed_, lacked, version) = row[:14]  # fmt: skip
+    return TaskState(
+        account_id,
+        task_id,
+        agent_id,
+        Status(status),
+        StopReason(stop_reason) if stop_reason else None,
+        Trigger(trigger),
+        parent,
+        started_at,
+        ended_at,
+        steps,
+        charged,
+        reversed_,
+        lacked,
+        version,
+    )
+
+
+def block_run(row: Sequence[Any]) -> BlockRunState:
+    """A block run from its columns, in the order of BLOCK_RUN_COLUMNS."""
+    (account_id, block_run_id, task_id, position, block, model, cost, reversed_, own, at, version, rule, seq) = row[:13]
+    return BlockRunState(
+        account_id,
+        block_run_id,
+        task_id,
+        position,
+        block,
+        model,
+        cost,
+        reversed_,
+        own,
+        at,
+        version,
+        json.loads(rule) if rule else None,
+        seq,
+    )
+
+
+def add_task(write: Write, task: TaskState, *, fingerprint: bytes, actor: str) -> None:
+    """Write a new task, and whose it is."""
+    write.add(_NEW_TASKS, (*task, fingerprint, actor))
+    write.add(NEW_TASK_ACCOUNTS, (task.task_id, task.account_id))
+
+
+def change_task(write: Write, task: TaskState) -> None:
+    """Write what a task has become."""
+    write.add(
+        _TASKS,
+        (task.account_id, task.task_id, task.status, task.stop_reason, task.ended_at, task.steps, task.charged,
+         task.reversed, task.lacked, task.version),
+    )  # fmt: skip
+
+
+def add_block_run(write: Write, run: BlockRunState, *, fingerprint: bytes, actor: str) -> None:
+    """Write a new block run."""
+    write.add(_NEW_BLOCK_RUNS, (*run[:11], _json(run.rule), run.entry_seq, fingerprint, actor))
+
+
+def reverse_block_run(write: Write, run: BlockRunState) -> None:
+    """Write how much of a block run's cost has been given back."""
+    write.add(_REVERSED_BLOCK_RUNS, (run.account_id, run.block_run_id, run.reversed))
+
+
+def _json(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
+
+
+def _columns(keys: Iterable[tuple[int, str]]) -> tuple[list[int], list[str]]:
+    pairs = list(dict.fromkeys(keys))
+    return [account_id for account_id, _ in pairs], [name for _, name in pairs]

@@ -1,0 +1,94 @@
+"""What every test may ask for: a migrated PostgreSQL, emptied before each test that names `db`.
+
+The server is the one of DATABASE_URL (a database of its own is made there) or an embedded one in a directory made for this
+run. Emptied before, not after: what a failed test left can be looked at. No rollback per test: NOTIFY and contention need
+commits.
+"""
+
+import os
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import anyio
+import asyncpg
+import pytest
+
+from app import database, embedded, migrating
+from app.ledger import accounts, posting
+from app.pricing import publishing
+from app.pricing.catalogue import Catalogue
+from app.tasks import owners
+
+LEDGER_KEY = bytes(range(32))
+
+TABLES = (
+    "operation", "block_run", "task", "task_account", "top_up", "provider_notice", "entry", "credit_grant", "account",
+    "owner", "rate_card", "api_key",
+)  # fmt: skip
+
+# Nothing but a superuser who switches triggers off may empty the entries.
+EMPTY = "SET session_replication_role = replica;" + "".join(f"DELETE FROM {table};" for table in TABLES)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[str]:
+    """A migrated database of this run's own."""
+    given = os.environ.get("DATABASE_URL")
+    if given:
+        name = f"credits_test_{secrets.token_hex(6)}"
+        anyio.run(_administer, given, f'CREATE DATABASE "{name}"')
+        url = urlunsplit(urlsplit(given)._replace(path=f"/{name}"))
+        try:
+            anyio.run(_migrate, url)
+            yield url
+        finally:
+            anyio.run(_administer, given, f'DROP DATABASE "{name}" WITH (FORCE)')
+        return
+    with tempfile.TemporaryDirectory(prefix="credits-test-", ignore_cleanup_errors=True) as directory:
+        Path(directory).chmod(0o755)
+        with embedded.start(Path(directory) / "postgres") as server:
+            anyio.run(_migrate, server.url)
+            yield server.url
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[str]:
+    """The pools of this test, open on an empty database. Value: its address."""
+    admin = await asyncpg.connect(**database.credentials(database_url))
+    await admin.execute(EMPTY)
+    await admin.close()
+    accounts.forget()
+    owners.forget()
+    posting.use_key(LEDGER_KEY)
+    await database.connect(database_url)
+    yield database_url
+    await database.disconnect()
+
+
+@pytest.fixture
+async def catalogue(db: str) -> Catalogue:
+    """The default rate card, in force."""
+    catalogue = Catalogue()
+    await publishing.load_default()
+    await catalogue.refresh()
+    return catalogue
+
+
+async def _migrate(url: str) -> None:
+    await database.connect(url)
+    await migrating.apply()
+    await database.disconnect()
+
+
+async def _administer(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(**database.credentials(url))
+    await connection.execute(sql)
+    await connection.close()

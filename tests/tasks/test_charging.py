@@ -1,0 +1,105 @@
+"""Charging a list of block runs: each item its own outcome, the same block run once."""
+
+from asyncio import gather
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.errors import IdempotencyConflict, InsufficientCredits, PriceNotFound, TaskEnded, TaskNotFound, TaskStopped
+from app.ledger import statements
+from app.pricing.catalogue import Catalogue
+from app.tasks import lifecycle
+from app.tasks.charging import Charged, Charger, charge_many
+from app.tasks.rules import Status
+from tests.factories import a_block_run, a_task, balance, granted, some_tasks
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def charger(catalogue: Catalogue) -> AsyncIterator[Charger]:
+    charger = Charger(catalogue, lanes=2, batch_limit=256, queue_limit=4096)
+    yield charger
+    await charger.close()
+
+
+async def test_a_charge_moves_credits_the_task_and_the_balance_together(charger: Charger) -> None:
+    await granted("alice", 70)
+    task = await a_task("alice")
+    charged = await charger.charge(a_block_run(task, block_run_id="run-a"))
+    assert isinstance(charged, Charged)
+    assert charged.entry is not None
+    assert (charged.entry.line.credits, charged.entry.line.balance_after, charged.entry.line.seq) == (-10, 60, 2)
+    assert (charged.task.total, charged.task.steps, charged.balance.available) == (10, 1, 60)
+    assert (await balance(task.account_id)).figures == charged.balance
+
+
+async def test_twenty_charges_at_once_never_overdraw(charger: Charger) -> None:
+    tasks = await some_tasks(20, sharing_credits=70)
+    outcomes = await gather(*(charger.charge(a_block_run(task)) for task in tasks))
+    assert [type(outcome) for outcome in outcomes].count(Charged) == 7
+    assert [type(outcome) for outcome in outcomes].count(InsufficientCredits) == 13
+    assert (await balance(tasks[0].account_id)).figures.available == 0
+
+
+async def test_the_same_block_run_twenty_times_at_once_moves_credits_once(charger: Charger) -> None:
+    [task] = await some_tasks(1, sharing_credits=1000)
+    run = a_block_run(task)
+    outcomes = await gather(*(charger.charge(run) for _ in range(20)))
+    charged = [outcome for outcome in outcomes if isinstance(outcome, Charged)]
+    assert len(charged) == 20
+    assert sum(not one.replayed for one in charged) == 1
+    assert {one.entry for one in charged} == {charged[0].entry}
+    assert (await balance(task.account_id)).figures.posted == 990
+
+
+async def test_a_replay_is_answered_after_the_task_has_ended(charger: Charger) -> None:
+    [task] = await some_tasks(1, sharing_credits=100)
+    run = a_block_run(task)
+    first = await charger.charge(run)
+    await lifecycle.finish(task.task_id, Status.COMPLETED)
+    again = await charger.charge(run)
+    assert isinstance(first, Charged)
+    assert isinstance(again, Charged)
+    assert (again.replayed, again.entry, again.block_run) == (True, first.entry, first.block_run)
+    assert isinstance(await charger.charge(a_block_run(task)), TaskEnded)
+
+
+async def test_another_request_under_the_same_block_run_is_a_conflict_in_any_task(charger: Charger) -> None:
+    one, two = await some_tasks(2, sharing_credits=100)
+    await charger.charge(a_block_run(one, block_run_id="run"))
+    for other in (a_block_run(one, block_run_id="run", block="FactCheckerBlock"), a_block_run(two, block_run_id="run")):
+        assert isinstance(await charger.charge(other), IdempotencyConflict)
+    assert (await balance(one.account_id)).figures.posted == 90
+
+
+async def test_a_charge_that_cannot_be_paid_stops_its_task_and_only_free_runs_pass_afterwards(
+    charger: Charger,
+) -> None:
+    [task] = await some_tasks(1, sharing_credits=5)
+    refusal = await charger.charge(a_block_run(task))
+    assert isinstance(refusal, InsufficientCredits)
+    assert (refusal.required_credits, refusal.available_credits, refusal.shortfall_credits) == (10, 5, 5)
+    assert isinstance(await charger.charge(a_block_run(task, block="FactCheckerBlock")), TaskStopped)
+    free = await charger.charge(a_block_run(task, block="NoteBlock"))
+    assert isinstance(free, Charged)
+    assert (free.block_run.cost, free.entry, free.task.status, free.task.steps) == (0, None, Status.STOPPED, 1)
+
+
+async def test_items_of_a_list_see_those_before_them_and_keep_their_own_outcomes(catalogue: Catalogue) -> None:
+    [task] = await some_tasks(1, sharing_credits=25)
+    twice = a_block_run(task)
+    items = [twice, a_block_run(task, block="Nothing"), twice, a_block_run(task), a_block_run(task), a_block_run(task)]
+    outcomes = await charge_many([(task.account_id, item) for item in items], catalogue)
+    assert [type(outcome) for outcome in outcomes] == [
+        Charged, PriceNotFound, Charged, Charged, InsufficientCredits, TaskStopped,
+    ]  # fmt: skip
+    assert [outcome.balance.available for outcome in outcomes if isinstance(outcome, Charged)] == [15, 15, 5]
+    page = await statements.entries(task.account_id, before_seq=99, limit=10)
+    assert [entry.line.seq for entry in page] == [3, 2, 1]
+
+
+async def test_a_batch_keeps_order_and_says_which_task_is_unknown(charger: Charger) -> None:
+    [task] = await some_tasks(1, sharing_credits=25)
+    outcomes = await charger.charge_batch([a_block_run(task), a_block_run("nowhere"), a_block_run(task)])
+    assert [type(outcome) for outcome in outcomes] == [Charged, TaskNotFound, Charged]
