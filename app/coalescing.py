@@ -1,8 +1,8 @@
 """Many concurrent callers, one call with a list: group commit for the charge path, shared reads for the live feed.
 
 While one list is being carried out, what arrives meanwhile gathers and becomes the next: nothing waits when idle, and
-under load one transaction pays for many. A `Lanes` has several such queues; a key always takes the same lane, so items of
-one account keep their order and no account is in two lists at once.
+under load one transaction pays for many. A `Lanes` has several such queues; a key always takes the same lane, so items
+of one account keep their order and no account is in two lists at once.
 
 A list that faults is bisected until the poisonous item stands alone: it fails with the fault, its neighbours succeed. A
 caller who goes away cancels nobody else.
@@ -91,7 +91,8 @@ class _Lane(Generic[Item, Result]):
         while self.waiting:
             size = min(len(self.waiting), self._list_limit)
             taken = [self.waiting.popleft() for _ in range(size)]
-            # Whoever went away before the list was begun is left out; afterwards it is too late, and the result is lost.
+            # Whoever went away before the list was begun is left out; afterwards it is too late, and the result is
+            # lost.
             await self._carry_out([pair for pair in taken if not pair[1].done()])
 
     async def _carry_out(self, pairs: list[tuple[Item, asyncio.Future[Result]]]) -> None:

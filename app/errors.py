@@ -206,6 +206,12 @@ class Forbidden(RequestError):
     code = "FORBIDDEN"
 
 
+class NotPriced(RequestError):
+    """A part of what was asked for has no price, where the answer has no room to say which otherwise."""
+
+    code = "PRICE_NOT_FOUND"
+
+
 class Overloaded(RequestError):
     code = "OVERLOADED"
 

@@ -1,9 +1,9 @@
 """The balance wire, both ends: what a posting announces, and how whoever follows an account is woken.
 
-A notice says "this account is at this version" and nothing else; it is sent by the transaction that made the change, so it
-arrives after the commit or never. A wake-up has no value: the follower reads the state, so ten changes during a slow send
-cost one read, and versions a client sees rise strictly (*conflation*). What a lost notice hides, the version sweep finds
-within SWEEP_SECONDS; after a lost connection everybody is woken.
+A notice says "this account is at this version" and nothing else; it is sent by the transaction that made the change, so
+it arrives after the commit or never. A wake-up has no value: the follower reads the state, so ten changes during a slow
+send cost one read, and versions a client sees rise strictly (*conflation*). What a lost notice hides, the version sweep
+finds within SWEEP_SECONDS; after a lost connection everybody is woken.
 
 Topics are account ids; an owner who has no account yet is followed by `ownerId`, until the first write makes one.
 """
@@ -160,7 +160,7 @@ class Feed:
 
 @asynccontextmanager
 async def _listening(url: str, feed: Feed) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of its own that listens: behind a pooler in transaction mode LISTEN is accepted and never delivers."""
+    """A connection that listens, not through a pooler: in transaction mode LISTEN is accepted and never delivers."""
     connection = await asyncpg.connect(**database.credentials(url), timeout=10, statement_cache_size=0)
     try:
         arrived = asyncio.Event()

@@ -164,6 +164,22 @@ class Migration(migrations.Migration):
             bases=['Model'],
         ),
         ops.CreateModel(
+            name='SandboxPayment',
+            fields=[
+                ('reference', fields.CharField(primary_key=True, unique=True, db_index=True, max_length=255)),
+                ('provider_ref', fields.CharField(unique=True, max_length=255)),
+                ('description', fields.TextField(unique=False)),
+                ('amount_minor', fields.BigIntField()),
+                ('currency', fields.CharField(max_length=3)),
+                ('return_url', fields.TextField(null=True, unique=False)),
+                ('state', fields.CharField(max_length=16)),
+                ('created_at', fields.DatetimeField(auto_now=False, auto_now_add=False)),
+                ('decided_at', fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
+            ],
+            options={'table': 'sandbox_payment', 'app': 'credits', 'pk_attr': 'reference', 'table_description': 'What the sandbox provider remembers of a payment: its own books, as a real provider would keep them elsewhere.'},
+            bases=['Model'],
+        ),
+        ops.CreateModel(
             name='Task',
             fields=[
                 ('account_id', fields.BigIntField()),

@@ -89,6 +89,11 @@ CREATE INDEX top_up_pending ON top_up (created_at) WHERE status = 'PENDING';
 
 ALTER TABLE provider_notice ALTER event_id TYPE varchar(255) COLLATE "C";
 
+ALTER TABLE sandbox_payment
+    ALTER reference TYPE varchar(255) COLLATE "C", ALTER provider_ref TYPE varchar(255) COLLATE "C",
+    ALTER state TYPE varchar(16) COLLATE "C",
+    ADD CONSTRAINT sandbox_payment_figures CHECK (amount_minor > 0 AND (state = 'OPEN') = (decided_at IS NULL));
+
 CREATE FUNCTION entry_is_final() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'entries are never changed or deleted: write a reversal or an adjustment'
@@ -110,6 +115,7 @@ ALTER TABLE credit_grant DROP CONSTRAINT credit_grant_figures;
 ALTER TABLE task DROP CONSTRAINT task_figures;
 ALTER TABLE block_run DROP CONSTRAINT block_run_figures;
 ALTER TABLE top_up DROP CONSTRAINT top_up_figures;
+ALTER TABLE sandbox_payment DROP CONSTRAINT sandbox_payment_figures;
 """
 
 

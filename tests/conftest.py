@@ -1,8 +1,8 @@
 """What every test may ask for: a migrated PostgreSQL, emptied before each test that names `db`.
 
-The server is the one of DATABASE_URL (a database of its own is made there) or an embedded one in a directory made for this
-run. Emptied before, not after: what a failed test left can be looked at. No rollback per test: NOTIFY and contention need
-commits.
+The server is the one of DATABASE_URL (a database of its own is made there) or an embedded one in a directory made for
+this run. Emptied before, not after: what a failed test left can be looked at. No rollback per test: NOTIFY and
+contention need commits.
 """
 
 import os

@@ -5,7 +5,7 @@ from typing import Any
 
 from app.ledger import grants, statements
 from app.ledger.grants import Granted, GrantRequest
-from app.ledger.rules import Source
+from app.ledger.rules import Figures, Source
 from app.tasks import lifecycle
 from app.tasks.lifecycle import StartRequest
 from app.tasks.rules import ChargeRequest, TaskState
@@ -51,6 +51,6 @@ def a_block_run(task: TaskState | str, **more: Any) -> ChargeRequest:
     return ChargeRequest(task_id=task_id, **asked)
 
 
-async def balance(account_id: int) -> statements.Balance:
-    """The account's balance as a reader sees it."""
+async def balance(account_id: int) -> Figures:
+    """The account's figures as a reader sees it."""
     return (await statements.balances([account_id]))[account_id]

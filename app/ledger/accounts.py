@@ -18,6 +18,8 @@ _CLAIM: Final = """
     SELECT id, pg_notify($2, $1) FROM made
 """
 
+_OWNERS: Final = "SELECT id, owner_id FROM account WHERE id = ANY($1::bigint[])"
+
 _REMEMBERED: Final = 200_000
 _account_ids: dict[str, int] = {}
 
@@ -34,6 +36,16 @@ async def find_many(owner_ids: list[str]) -> dict[str, int]:
         for record in await database.fetch(_FIND, missing):
             found[record["owner_id"]] = _remember(record["owner_id"], record["account_id"])
     return found
+
+
+async def owner_of(account_id: int) -> str | None:
+    """Whose account it is, or None where there is no such account."""
+    return (await owners_of([account_id])).get(account_id)
+
+
+async def owners_of(account_ids: list[int]) -> dict[int, str]:
+    """Whose accounts they are, for those that exist."""
+    return {record["id"]: record["owner_id"] for record in await database.fetch(_OWNERS, account_ids)}
 
 
 async def ensure(owner_id: str) -> int:

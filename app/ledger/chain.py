@@ -1,11 +1,12 @@
 """The keyed chain over an account's entries.
 
-Each entry carries HMAC-SHA256(key, canonical bytes of its content and the MAC of the account's entry before it). The key
-is not in the database, so whoever can write tables still cannot write history. A chain per account: nothing serialises
-across accounts. The first entry follows 32 zero bytes.
+Each entry carries HMAC-SHA256(key, canonical bytes of its content and the MAC of the account's entry before it). The
+key is not in the database, so whoever can write tables still cannot write history. A chain per account: nothing
+serialises across accounts. The first entry follows 32 zero bytes.
 
-Canonical bytes: the fields in the order of `Line`, each as decimal length, colon, UTF-8 text, comma (a netstring); no field
-is '-', integers are plain decimal, time is whole microseconds since 1970 UTC, draws are `grant:credits` joined by ';'.
+Canonical bytes: the fields in the order of `Line`, each as decimal length, colon, UTF-8 text, comma (a netstring); no
+field is '-', integers are plain decimal, time is whole microseconds since 1970 UTC, draws are `grant:credits` joined by
+';'.
 """
 
 import hmac

@@ -1,4 +1,4 @@
-"""Granting credits and taking back what is unspent. Grants only add, need a reason and a key, and never touch a card."""
+"""Granting credits, and taking back what is unspent: with a reason and a key, and never touching a card."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -99,7 +99,7 @@ async def grant(request: GrantRequest) -> Granted:
             expires_at=request.expires_at,
         )
         result = {"grant": lot.number, "seq": entry.line.seq if entry else None}
-        operations.remember(posting, book, request.key, "grantCredits", print_, result)
+        operations.remember(posting, book, request.key, kind="grantCredits", print_=print_, result=result)
         return Granted(owner_id=book.owner_id, lot=lot, entry=entry, balance=book.figures(), replayed=False)
 
     return await posting.post([account_id], decide)
@@ -127,7 +127,7 @@ async def revoke(account_id: int, number: int, *, reason: str, key: str, actor: 
             raise GrantNotFound(grant_id=str(number))
         credits, entry = rules.revoke(book, lot, Cause(actor=actor, reason=reason))
         result = {"grant": number, "seq": entry.line.seq if entry else None, "revoked": credits}
-        operations.remember(posting, book, key, "revokeGrant", print_, result)
+        operations.remember(posting, book, key, kind="revokeGrant", print_=print_, result=result)
         return Granted(
             owner_id=book.owner_id,
             lot=lot,

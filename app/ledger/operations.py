@@ -26,7 +26,7 @@ _NEW: Final = Part(
 
 
 def fingerprint(kind: str, request: Mapping[str, Any]) -> bytes:
-    """The first 16 bytes of SHA-256 over the canonical input: same request, same bytes, whatever the order of its keys."""
+    """16 bytes of SHA-256 over the canonical input: the same for the same request, whatever the order of its keys."""
     canonical = orjson.dumps([kind, request], option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z, default=str)
     return hashlib.sha256(canonical).digest()[:16]
 
@@ -45,6 +45,6 @@ async def replayed(posting: Posting, book: Book, key: str, print_: bytes) -> dic
     return result
 
 
-def remember(posting: Posting, book: Book, key: str, kind: str, print_: bytes, result: Mapping[str, Any]) -> None:
+def remember(posting: Posting, book: Book, key: str, *, kind: str, print_: bytes, result: Mapping[str, Any]) -> None:
     """Keep `key` with the ids of its result, in the transaction that made them."""
     posting.write.add(_NEW, (book.account_id, key, kind, print_, orjson.dumps(result).decode(), book.at))

@@ -27,7 +27,8 @@ from app.sets import Part, Write
 T = TypeVar("T")
 
 _LOCK: Final = """
-    SELECT id, owner_id, seq, version, grants, posted, held, frozen, owed, last_mac, last_entry_at, next_change_at
+    SELECT id, owner_id, seq, version, grants, posted, held, frozen, owed, last_mac, last_entry_at, next_change_at,
+           low_balance_at
     FROM account WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE
 """
 
@@ -229,6 +230,7 @@ def _book(record: Any, clock: datetime, key: bytes) -> Book:
         last_mac=bytes(record["last_mac"]),
         last_entry_at=last,
         next_change_at=record["next_change_at"],
+        low_balance_at=record["low_balance_at"],
         # The database's clock, read after the lock, and never before the account's last entry.
         at=clock if last is None or clock >= last else last,
         key=key,

@@ -100,7 +100,10 @@ class Posted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """One state of an account: the same for every reader of that version."""
+    """One state of an account: the same for every reader of that version, whenever it was read.
+
+    `low_balance_at` is the account's own threshold, None where it has chosen none.
+    """
 
     account_id: int
     owner_id: str
@@ -109,6 +112,8 @@ class Figures:
     held: int
     frozen: int
     owed: int
+    low_balance_at: int | None = field(default=None, compare=False)
+    as_of: datetime = field(compare=False)
 
     @property
     def available(self) -> int:
@@ -132,6 +137,7 @@ class Book:
     last_mac: bytes
     last_entry_at: datetime | None
     next_change_at: datetime | None
+    low_balance_at: int | None = None
     at: datetime
     key: bytes
     lots: dict[int, Lot] = field(default_factory=dict)
@@ -139,7 +145,6 @@ class Book:
     touched: set[int] = field(default_factory=set)
     made: set[int] = field(default_factory=set)
     locked_version: int = 0
-    request_id: str | None = None
     _burning: list[Lot] | None = None
 
     @property
@@ -155,6 +160,8 @@ class Book:
             held=self.held,
             frozen=self.frozen,
             owed=self.owed,
+            low_balance_at=self.low_balance_at,
+            as_of=self.at,
         )
 
 
@@ -276,7 +283,7 @@ def revoke(book: Book, lot: Lot, cause: Cause) -> tuple[int, Posted | None]:
 
 
 def settle(book: Book) -> list[Posted]:
-    """What time alone has changed up to `book.at`, in the order in which it happened, each entry dated at its instant."""
+    """What time alone has changed up to `book.at`, in the order in which it happened, each entry dated at its time."""
     if book.next_change_at is None or book.next_change_at > book.at:
         return []
     entries: list[Posted] = []

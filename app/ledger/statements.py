@@ -62,15 +62,6 @@ _NEXT_EXPIRY: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class Balance:
-    """One state of an account as it was read."""
-
-    figures: Figures
-    low_balance_at: int | None
-    as_of: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Expiry:
     """Credits that leave at an instant."""
 
@@ -86,13 +77,19 @@ class AccountLot:
     lot: Lot
 
 
-async def balances(account_ids: Sequence[int]) -> dict[int, Balance]:
-    """The balance of each account, settled to now: one statement, and a posting only where time has changed something."""
+async def balances(account_ids: Sequence[int]) -> dict[int, Figures]:
+    """The figures of each account, settled to now: one statement; a posting only where time has changed something."""
     records = await database.fetch(_BALANCES, list(account_ids))
     if due := [record["id"] for record in records if record["due"]]:
         await posting.settle(due)
         records = await database.fetch(_BALANCES, list(account_ids))
-    return {record["id"]: _balance(record) for record in records}
+    return {record["id"]: _figures(record) for record in records}
+
+
+async def nothing(owner_id: str) -> Figures:
+    """The figures of an owner for whom nothing was ever written: all zero, at version 0."""
+    [record] = await database.fetch("SELECT clock_timestamp() AS now")
+    return Figures(account_id=0, owner_id=owner_id, version=0, posted=0, held=0, frozen=0, owed=0, as_of=record["now"])
 
 
 async def entries_by_seq(
@@ -108,9 +105,7 @@ async def entries_by_seq(
     return {(record["account_id"], record["seq"]): entry(record) for record in records}
 
 
-async def entries(
-    account_id: int, *, before_seq: int, limit: int, kinds: Sequence[str] | None = None
-) -> list[Posted]:
+async def entries(account_id: int, *, before_seq: int, limit: int, kinds: Sequence[str] | None = None) -> list[Posted]:
     """Entries below a seq, newest first."""
     found = await database.fetch(_ENTRIES, account_id, before_seq, list(kinds) if kinds is not None else None, limit)
     return [entry(record) for record in found]
@@ -163,19 +158,17 @@ def entry(record: Any) -> Posted:
     return Posted(line, bytes(mac))
 
 
-def _balance(record: Any) -> Balance:
-    return Balance(
-        Figures(
-            account_id=record["id"],
-            owner_id=record["owner_id"],
-            version=record["version"],
-            posted=record["posted"],
-            held=record["held"],
-            frozen=record["frozen"],
-            owed=record["owed"],
-        ),
-        record["low_balance_at"],
-        record["as_of"],
+def _figures(record: Any) -> Figures:
+    return Figures(
+        account_id=record["id"],
+        owner_id=record["owner_id"],
+        version=record["version"],
+        posted=record["posted"],
+        held=record["held"],
+        frozen=record["frozen"],
+        owed=record["owed"],
+        low_balance_at=record["low_balance_at"],
+        as_of=record["as_of"],
     )
 
 

@@ -1,7 +1,7 @@
 """What the product does with credits: tasks, the block runs that are charged inside them, and what they cost.
 
-Words: a *task* is one execution of an *agent*; a *block run* is one execution of one block inside a task, and its id is the
-identity of its charge: however often and however it is sent, it moves credits once.
+Words: a *task* is one execution of an *agent*; a *block run* is one execution of one block inside a task, and its id is
+the identity of its charge: however often and however it is sent, it moves credits once.
 
 Invariants: a task's charged and reversed are the sums of its entries at every moment; what has ended takes no charge;
 STOPPED is written only by the charge that could not be paid, under the account's lock.

@@ -3,7 +3,8 @@
 A charge is decided under its account's lock, in the order of DESIGN 4: seen before, task ended, price, task stopped,
 funds. An item sees the effects of those before it in the list. One item's refusal never touches its neighbours.
 
-`Charger` gathers what arrives while the previous list commits (group commit); `charge` and `charge_batch` are the same code.
+`Charger` gathers what arrives while the previous list commits (group commit); `charge` and `charge_batch` are the same
+code.
 """
 
 from collections.abc import Sequence
@@ -162,9 +163,7 @@ class _Batch:
         except BillingError as refusal:
             self.results.append(refusal)
 
-    def _decide(
-        self, book: Book, request: ChargeRequest, card: Card
-    ) -> Outcome | tuple[_Seen, TaskState, Figures]:
+    def _decide(self, book: Book, request: ChargeRequest, card: Card) -> Outcome | tuple[_Seen, TaskState, Figures]:
         print_ = request.fingerprint()
         key = (book.account_id, request.task_id)
         task = self.tasks.get(key)
@@ -233,15 +232,10 @@ class _Batch:
         replays = [
             (seen.run.account_id, seen.run.entry_seq)
             for result in self.results
-            if isinstance(result, tuple)
-            and (seen := result[0]).entry is None
-            and seen.run.entry_seq is not None
+            if isinstance(result, tuple) and (seen := result[0]).entry is None and seen.run.entry_seq is not None
         ]
         entries = await statements.entries_by_seq(replays, using=self.posting.connection) if replays else {}
-        return [
-            _replay(*result, entries) if isinstance(result, tuple) else result
-            for result in self.results
-        ]
+        return [_replay(*result, entries) if isinstance(result, tuple) else result for result in self.results]
 
 
 def _replay(seen: _Seen, task: TaskState, balance: Figures, entries: dict[tuple[int, int], Posted]) -> Charged:

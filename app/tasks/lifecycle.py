@@ -46,8 +46,8 @@ class StartRequest:
 async def start(request: StartRequest) -> Changed:
     """Open a task; the same task again is the same task.
 
-    Raises: InsufficientCredits: nothing is available, or the account owes; IdempotencyConflict: the task id was used for
-    another task; TaskNotFound: there is no such parent in this account; TaskEnded, TaskStopped: of the parent.
+    Raises: InsufficientCredits: nothing is available, or the account owes; IdempotencyConflict: the task id was used
+    for another task; TaskNotFound: there is no such parent in this account; TaskEnded, TaskStopped: of the parent.
     """
     account_id = await accounts.find(request.owner_id)
     if (taken := await owners.find(request.task_id)) is not None and taken != account_id:

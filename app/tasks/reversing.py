@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.credits import check_amount, check_key
-from app.errors import BlockRunNotFound, ReversalExceedsCharge, TaskNotFound
+from app.errors import BlockRunNotFound, InvalidInput, ReversalExceedsCharge, TaskNotFound
 from app.ledger import operations, posting, rules, statements
+from app.ledger.grants import reason_problems
 from app.ledger.posting import Posting
 from app.ledger.rules import Book, Cause, Figures, Posted
 from app.tasks import owners, rows
@@ -34,6 +35,8 @@ async def reverse_charge(
     check_key(key, path="idempotencyKey")
     if credits is not None:
         check_amount(credits)
+    if problems := reason_problems(reason):
+        raise InvalidInput(problems)
     account_id = await owners.find(task_id)
     if account_id is None:
         raise TaskNotFound(task_id=task_id)
@@ -47,19 +50,17 @@ async def reverse_charge(
         task, run = _found(posting, task_id, block_run_id)
         if first is not None:
             return await _replay(posting, book, task, run, first)
-        given, entry = await _give_back(posting, book, run, credits, Cause(
-            actor=actor, reason=reason, task_id=task_id, block_run_id=block_run_id
-        ))
+        given, entry = await _give_back(
+            posting, book, run, credits, Cause(actor=actor, reason=reason, task_id=task_id, block_run_id=block_run_id)
+        )
         run = run._replace(reversed=run.reversed + given)
         task = task._replace(reversed=task.reversed + given, version=task.version + 1)
         rows.reverse_block_run(posting.write, run)
         rows.change_task(posting.write, task)
         operations.remember(
-            posting, book, key, "reverseCharge", print_, {"seq": entry.line.seq, "credits": given}
+            posting, book, key, kind="reverseCharge", print_=print_, result={"seq": entry.line.seq, "credits": given}
         )
-        return Reversed(
-            credits=given, entry=entry, block_run=run, task=task, balance=book.figures(), replayed=False
-        )
+        return Reversed(credits=given, entry=entry, block_run=run, task=task, balance=book.figures(), replayed=False)
 
     return await posting.post(
         [account_id],
@@ -94,9 +95,7 @@ async def _give_back(
     return wanted, rules.give_back(book, draws, cause)[0]
 
 
-async def _replay(
-    posting: Posting, book: Book, task: TaskState, run: BlockRunState, first: dict[str, Any]
-) -> Reversed:
+async def _replay(posting: Posting, book: Book, task: TaskState, run: BlockRunState, first: dict[str, Any]) -> Reversed:
     entry_key = (book.account_id, int(first["seq"]))
     entries = await statements.entries_by_seq([entry_key], using=posting.connection)
     return Reversed(

@@ -42,3 +42,20 @@ class ProviderNotice(Model):
 
     class Meta:
         table = "provider_notice"
+
+
+class SandboxPayment(Model):
+    """What the sandbox provider remembers of a payment: its own books, as a real provider would keep them elsewhere."""
+
+    reference = fields.CharField(max_length=255, primary_key=True)
+    provider_ref = fields.CharField(max_length=255, unique=True)
+    description = fields.TextField()
+    amount_minor = fields.BigIntField()
+    currency = fields.CharField(max_length=3)
+    return_url = fields.TextField(null=True)
+    state = fields.CharField(max_length=16)
+    created_at = fields.DatetimeField()
+    decided_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "sandbox_payment"

@@ -85,7 +85,7 @@ async def test_superseded_cards_are_held_for_a_day_and_shown_for_ever(db: str) -
     for number in (2, 3, 4):
         await publish(a_document(number), actor="operator:ann", key=f"k{number}")
     now = await database_now()
-    for version, hours in ((1, 100), (2, 50), (3, 20), (4, 1)):
+    for version, hours in ((1, 100), (2, 50), (3, 23.5), (4, 1)):
         await _move_effect(version, to=now - timedelta(hours=hours))
 
     catalogue = await a_catalogue()

@@ -31,7 +31,7 @@ async def test_a_charge_moves_credits_the_task_and_the_balance_together(charger:
     assert charged.entry is not None
     assert (charged.entry.line.credits, charged.entry.line.balance_after, charged.entry.line.seq) == (-10, 60, 2)
     assert (charged.task.total, charged.task.steps, charged.balance.available) == (10, 1, 60)
-    assert (await balance(task.account_id)).figures == charged.balance
+    assert (await balance(task.account_id)) == charged.balance
 
 
 async def test_twenty_charges_at_once_never_overdraw(charger: Charger) -> None:
@@ -39,7 +39,7 @@ async def test_twenty_charges_at_once_never_overdraw(charger: Charger) -> None:
     outcomes = await gather(*(charger.charge(a_block_run(task)) for task in tasks))
     assert [type(outcome) for outcome in outcomes].count(Charged) == 7
     assert [type(outcome) for outcome in outcomes].count(InsufficientCredits) == 13
-    assert (await balance(tasks[0].account_id)).figures.available == 0
+    assert (await balance(tasks[0].account_id)).available == 0
 
 
 async def test_the_same_block_run_twenty_times_at_once_moves_credits_once(charger: Charger) -> None:
@@ -50,7 +50,7 @@ async def test_the_same_block_run_twenty_times_at_once_moves_credits_once(charge
     assert len(charged) == 20
     assert sum(not one.replayed for one in charged) == 1
     assert {one.entry for one in charged} == {charged[0].entry}
-    assert (await balance(task.account_id)).figures.posted == 990
+    assert (await balance(task.account_id)).posted == 990
 
 
 async def test_a_replay_is_answered_after_the_task_has_ended(charger: Charger) -> None:
@@ -70,7 +70,7 @@ async def test_another_request_under_the_same_block_run_is_a_conflict_in_any_tas
     await charger.charge(a_block_run(one, block_run_id="run"))
     for other in (a_block_run(one, block_run_id="run", block="FactCheckerBlock"), a_block_run(two, block_run_id="run")):
         assert isinstance(await charger.charge(other), IdempotencyConflict)
-    assert (await balance(one.account_id)).figures.posted == 90
+    assert (await balance(one.account_id)).posted == 90
 
 
 async def test_a_charge_that_cannot_be_paid_stops_its_task_and_only_free_runs_pass_afterwards(

@@ -1,0 +1,66 @@
+# Every target works alone on a fresh clone with nothing but Python 3.11 or newer. ARGS is handed on: make simulate ARGS=--help
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test simulate bench lock schema migrations format clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+LOCK_OPTIONS := --quiet --strip-extras --allow-unsafe --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+serve: $(INSTALLED) ## start the server and, if DATABASE_URL is unset, a PostgreSQL
+	@$(BIN)/python -m app serve
+
+test: $(INSTALLED) ## lint, types, and the whole suite on a real PostgreSQL
+	@echo "Lint"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@echo "Types"
+	@$(BIN)/mypy --no-error-summary
+	@echo "Tests"
+	@$(BIN)/python -m pytest --quiet $(ARGS)
+
+simulate: $(INSTALLED) ## play a platform's day against the running server, then audit
+	@$(BIN)/python -m app simulate $(ARGS)
+
+bench: $(INSTALLED) ## measure charges, as ratios against references
+	@$(BIN)/python -m bench $(ARGS)
+
+format: $(INSTALLED) ## lay out the code and mend what can be mended
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+schema: $(INSTALLED) ## print schema.graphql anew
+	@$(BIN)/python -m app schema > $(VENV)/schema.graphql
+	@mv $(VENV)/schema.graphql schema.graphql
+
+migrations: $(INSTALLED) ## write the migrations that the models now ask for
+	@$(BIN)/tortoise makemigrations $(ARGS)
+
+lock: $(INSTALLED) ## choose all versions anew and write requirements.lock, for the oldest Python supported
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "make lock needs a .venv with Python 3.11: make clean lock PYTHON=python3.11")'
+	@CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(LOCK_OPTIONS) --upgrade --extra dev --output-file requirements.lock pyproject.toml
+
+clean: ## remove what can be made again; the data in .data stays
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements.lock
+	@if ! $(BIN)/python -c '' 2>/dev/null; then \
+		for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python; do \
+			if "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+		done; \
+		if [ -z "$$found" ]; then \
+			echo "No Python 3.11 or newer with venv and pip found: install one (Debian: python3 and python3-venv), or name it: make PYTHON=/path/to/python3" >&2; \
+			exit 1; \
+		fi; \
+		echo "Making $(VENV) with $$("$$found" --version)"; \
+		"$$found" -m venv --clear $(VENV); \
+	fi
+	@echo "Installing what requirements.lock names (once, about a minute)"
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@

@@ -1,0 +1,117 @@
+"""`python -m app`: the commands. What a command needs is imported when it runs, so that `--help` is quick."""
+
+import asyncio
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class Commands(click.Group):
+    """Says which settings there are below its commands, and turns what can go wrong into a sentence with its remedy."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from app.commands import settings_table
+
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Settings, from the environment, each with its [default]"):
+            formatter.write_dl(list(settings_table.rows()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as fault:
+            from app.commands import remedies
+
+            if (message := remedies.sentence(fault)) is None:
+                raise
+            raise click.ClickException(message) from fault
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+def commands() -> None:
+    """Prepaid credits for a platform that runs AI agents."""
+
+
+@commands.command()
+@click.pass_context
+def serve(ctx: click.Context) -> None:
+    """Start the server, and a PostgreSQL if DATABASE_URL is unset."""
+    from app.commands import serve
+
+    ctx.exit(serve.run())
+
+
+@commands.command()
+def migrate() -> None:
+    """Bring the database up to date."""
+    from app.commands import migrate
+
+    asyncio.run(migrate.run())
+
+
+@commands.command()
+def schema() -> None:
+    """Print the GraphQL schema."""
+    from app.commands import schema
+
+    schema.run()
+
+
+@commands.command()
+@click.argument("kind", type=click.Choice(["user", "service", "operator"]))
+@click.argument("name")
+def token(kind: Any, name: str) -> None:
+    """Print a token of development, and nothing else: token user alice."""
+    from app.commands import token
+
+    asyncio.run(token.run(kind, name))
+
+
+@commands.group()
+def prices() -> None:
+    """Show, check and publish rate cards."""
+
+
+@prices.command("show")
+@click.option("--version", type=click.IntRange(min=1), help="Any version ever published. Default: the one in force.")
+def prices_show(version: int | None) -> None:
+    """Print the rate card as a file that can be changed and published."""
+    from app.commands import prices
+
+    asyncio.run(prices.show(version))
+
+
+@prices.command("check")
+@click.argument("file", type=FILE)
+def prices_check(file: Path) -> None:
+    """Say whether FILE can be published, or everything that is wrong with it."""
+    from app.commands import prices
+
+    prices.check(file)
+
+
+@prices.command("publish")
+@click.argument("file", type=FILE)
+@click.option(
+    "--at",
+    "effective_at",
+    type=click.DateTime(["%Y-%m-%dT%H:%M:%S%z"]),
+    help="2026-01-31T00:00:00+0000. Default: in 11 s.",
+)
+@click.option("--reason", help="Why, for whoever reads the list of versions.")
+@click.option("--key", help="An idempotency key: the same one again publishes nothing new.")
+def prices_publish(file: Path, effective_at: datetime | None, reason: str | None, key: str | None) -> None:
+    """Publish FILE as the next rate card."""
+    from app.commands import prices
+
+    prices.publish(file, effective_at=effective_at, reason=reason, key=key)
+
+
+if __name__ == "__main__":
+    commands(prog_name="python -m app")

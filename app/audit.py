@@ -1,0 +1,312 @@
+"""The checker: proves that the books are what DESIGN section 9 says, for one account or for all.
+
+I1  posted = sum of the entries = sum of what the grants have left; each grant has left what its draws say
+I2  seq without gap, balance after each entry, versions rising, time not falling, the keyed chain, the account's head
+I3  one charge per block run, one operation per key, and each points at what it made
+I4  held and frozen = open claims
+I5  a task's cost and steps = its entries and block runs
+I6  available is never below 0
+I7  a paid top-up has entries for exactly its credits, one that is not paid has none
+I8  owed = sum of the entries' owed
+
+It goes along the account ids in ranges that leave no id out, so that rows without an account are found too. Each range
+is read in one snapshot, its entries in order and in chunks: memory does not grow with the books.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from app import database
+from app.database import Connection
+from app.ledger import accounts, posting, statements
+from app.ledger.chain import GENESIS, sign
+from app.ledger.rules import Posted
+from app.ledger.statements import ENTRY_COLUMNS
+
+MOST_LISTED: Final = 1_000
+"""Breaks that are told one by one; beyond them they are only counted."""
+
+_ACCOUNTS_AT_ONCE: Final = 200
+_ENTRIES_AT_ONCE: Final = 2_000
+_LAST_ID: Final = 2**63 - 1
+
+_SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
+_COUNT: Final = "SELECT count(*) FROM account"
+
+_ACCOUNTS: Final = """
+    SELECT a.id, a.owner_id, a.seq, a.version, a.posted, a.held, a.frozen, a.owed, a.last_mac, a.last_entry_at,
+           ARRAY(SELECT ROW(g.number, g.remaining, g.claimed) FROM credit_grant AS g WHERE g.account_id = a.id) AS grants
+    FROM account AS a WHERE a.id BETWEEN $1 AND $2 ORDER BY a.id LIMIT $3
+"""
+
+_ENTRIES: Final = f"""
+    SELECT {ENTRY_COLUMNS} FROM entry AS e
+    WHERE (e.account_id, e.seq) > ($1::bigint, $2::bigint) AND e.account_id <= $3
+    ORDER BY e.account_id, e.seq LIMIT $4
+"""  # noqa: S608  our own constant
+
+# The proofs that compare tables. Each gives (account, what is wrong) for the accounts $1..$2 and nothing on whole
+# books.
+_PROOFS: Final = {
+    "I1": """
+    SELECT g.account_id, format('grant %s belongs to no account', g.number) FROM credit_grant AS g
+    WHERE g.account_id BETWEEN $1 AND $2 AND NOT EXISTS (SELECT FROM account AS a WHERE a.id = g.account_id)
+    """,
+    "I3 charges": """
+    SELECT coalesce(b.account_id, e.account_id),
+           format('block run %s at cost %s points at entry %s, entry %s charges %s for block run %s of task %s',
+                  b.block_run_id, b.cost, b.entry_seq, e.seq, -e.credits, e.block_run_id, e.task_id)
+    FROM (SELECT * FROM block_run WHERE account_id BETWEEN $1 AND $2 AND (entry_seq IS NOT NULL OR cost > 0)) AS b
+    FULL JOIN (SELECT * FROM entry WHERE account_id BETWEEN $1 AND $2 AND kind = 'CHARGE') AS e
+        ON e.account_id = b.account_id AND e.seq = b.entry_seq
+    WHERE (b.block_run_id, b.task_id, b.cost) IS DISTINCT FROM (e.block_run_id, e.task_id, -e.credits)
+    """,
+    "I3 reversals": """
+    SELECT coalesce(b.account_id, e.account_id),
+           format('block run %s has %s reversed, its entries %s', coalesce(b.block_run_id, e.block_run_id),
+                  coalesce(b.reversed, 0), coalesce(e.credits, 0))
+    FROM (SELECT * FROM block_run WHERE account_id BETWEEN $1 AND $2 AND reversed > 0) AS b
+    FULL JOIN (SELECT account_id, block_run_id, sum(credits) AS credits FROM entry
+               WHERE account_id BETWEEN $1 AND $2 AND kind = 'REVERSAL' GROUP BY account_id, block_run_id) AS e
+        ON e.account_id = b.account_id AND e.block_run_id = b.block_run_id
+    WHERE b.reversed IS DISTINCT FROM e.credits
+    """,
+    "I3 operations": """
+    SELECT o.account_id, format('operation %s (%s) points at %s, which is not there', o.key, o.kind, o.result)
+    FROM operation AS o WHERE o.account_id BETWEEN $1 AND $2
+      AND (o.result->>'seq' IS NOT NULL AND NOT EXISTS (
+               SELECT FROM entry AS e WHERE e.account_id = o.account_id AND e.seq = (o.result->>'seq')::bigint)
+           OR o.result->>'grant' IS NOT NULL AND NOT EXISTS (
+               SELECT FROM credit_grant AS g WHERE g.account_id = o.account_id AND g.number = (o.result->>'grant')::int))
+    """,
+    "I5 entries": """
+    SELECT coalesce(t.account_id, e.account_id),
+           format('task %s charged %s and reversed %s, its entries %s and %s', coalesce(t.task_id, e.task_id),
+                  t.charged, t.reversed, coalesce(e.charged, 0), coalesce(e.reversed, 0))
+    FROM (SELECT * FROM task WHERE account_id BETWEEN $1 AND $2) AS t
+    FULL JOIN (SELECT account_id, task_id, coalesce(-sum(credits) FILTER (WHERE kind = 'CHARGE'), 0) AS charged,
+                      coalesce(sum(credits) FILTER (WHERE kind = 'REVERSAL'), 0) AS reversed
+               FROM entry WHERE account_id BETWEEN $1 AND $2 AND kind IN ('CHARGE', 'REVERSAL')
+               GROUP BY account_id, task_id) AS e
+        ON e.account_id = t.account_id AND e.task_id = t.task_id
+    WHERE (t.charged, t.reversed) IS DISTINCT FROM (coalesce(e.charged, 0), coalesce(e.reversed, 0))
+    """,
+    "I5 block runs": """
+    SELECT coalesce(t.account_id, b.account_id),
+           format('task %s has %s steps, charged %s and reversed %s; its %s block runs up to %s cost %s and %s',
+                  coalesce(t.task_id, b.task_id), t.steps, t.charged, t.reversed, coalesce(b.steps, 0),
+                  coalesce(b.last, 0), coalesce(b.cost, 0), coalesce(b.reversed, 0))
+    FROM (SELECT * FROM task WHERE account_id BETWEEN $1 AND $2) AS t
+    FULL JOIN (SELECT account_id, task_id, count(*) AS steps, max(position) AS last, sum(cost) AS cost,
+                      sum(reversed) AS reversed
+               FROM block_run WHERE account_id BETWEEN $1 AND $2 GROUP BY account_id, task_id) AS b
+        ON b.account_id = t.account_id AND b.task_id = t.task_id
+    WHERE (t.steps, t.steps, t.charged, t.reversed) IS DISTINCT FROM
+          (coalesce(b.steps, 0), coalesce(b.last, 0), coalesce(b.cost, 0), coalesce(b.reversed, 0))
+    """,
+    "I7": """
+    SELECT coalesce(p.account_id, e.account_id),
+           format('top-up %s over %s is %s, its entries %s', coalesce(p.id, e.top_up_id), p.credits,
+                  coalesce(p.status, 'unknown'), coalesce(e.credits, 0))
+    FROM (SELECT * FROM top_up WHERE account_id BETWEEN $1 AND $2) AS p
+    FULL JOIN (SELECT account_id, top_up_id, sum(credits) AS credits FROM entry
+               WHERE account_id BETWEEN $1 AND $2 AND kind = 'TOP_UP' GROUP BY account_id, top_up_id) AS e
+        ON e.account_id = p.account_id AND e.top_up_id = p.id
+    WHERE coalesce(e.credits, 0) IS DISTINCT FROM
+          CASE WHEN p.status = 'PAID' THEN p.credits WHEN p.id IS NOT NULL THEN 0 END
+    """,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """One thing that is not as it must be."""
+
+    invariant: str
+    account_id: int
+    owner_id: str | None
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant} account {self.account_id} ({self.owner_id or 'no owner'}): {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last entry of an account that was found whole: whoever keeps it elsewhere can prove that it still stands."""
+
+    account_id: int
+    seq: int
+    mac: bytes
+
+
+@dataclass(slots=True)
+class Report:
+    """What was checked and what is broken: the first breaks one by one, `unlisted` counts the rest."""
+
+    accounts: int = 0
+    entries: int = 0
+    breaks: list[Break] = field(default_factory=list)
+    unlisted: int = 0
+
+    @property
+    def intact(self) -> bool:
+        return not self.breaks
+
+    def add(self, found: Break) -> None:
+        if len(self.breaks) < MOST_LISTED:
+            self.breaks.append(found)
+        else:
+            self.unlisted += 1
+
+
+Progress = Callable[[int, int], None]
+"""Called now and then with the accounts checked so far, and how many there are."""
+
+
+async def audit(
+    owner_id: str | None = None, progress: Progress | None = None, *, head: Callable[[Head], None] | None = None
+) -> Report:
+    """Check one owner's account, or all. `head` is told the last entry of each account that has one, in id order.
+
+    An owner without an account gives an empty report. Needs the ledger key (`posting.use_key`).
+    """
+    report = Report()
+    first, last, total = 0, _LAST_ID, 1
+    if owner_id is None:
+        total = (await database.fetch(_COUNT))[0][0]
+    else:
+        found = await accounts.find(owner_id)
+        if found is None:
+            return report
+        first = last = found
+    while first <= last:
+        async with database.transaction() as connection:
+            await connection.execute_query(_SNAPSHOT, [])
+            first = await _audit_range(connection, first, last, report, head)
+        if progress is not None:
+            progress(report.accounts, max(total, report.accounts))
+    return report
+
+
+async def _audit_range(
+    connection: Connection, first: int, last: int, report: Report, head: Callable[[Head], None] | None
+) -> int:
+    """Check the next accounts from `first` on, and the ids between them. Returns: where to go on."""
+    _, records = await connection.execute_query(_ACCOUNTS, [first, last, _ACCOUNTS_AT_ONCE])
+    end = records[-1]["id"] if len(records) == _ACCOUNTS_AT_ONCE else last
+    checks = {record["id"]: _Check(record) for record in records}
+    async for row in _entries(connection, first, end):
+        account_id = row["account_id"]
+        report.entries += 1
+        check = checks.get(account_id)
+        if check is None:
+            report.add(Break("I1", account_id, None, f"entry {row['seq']} belongs to no account"))
+            continue
+        for found in check.follow(row):
+            report.add(found)
+    for name, sql in _PROOFS.items():
+        _, broken = await connection.execute_query(sql, [first, end])
+        for account_id, what in broken:
+            owner_id = checks[account_id].owner_id if account_id in checks else None
+            report.add(Break(name.split()[0], account_id, owner_id, what))
+    for check in checks.values():
+        for found in check.close():
+            report.add(found)
+        if head is not None and check.account["seq"]:
+            head(Head(check.account["id"], check.account["seq"], bytes(check.account["last_mac"])))
+    report.accounts += len(checks)
+    return int(end) + 1
+
+
+async def _entries(connection: Connection, first: int, last: int) -> AsyncIterator[Any]:
+    place = (first - 1, _LAST_ID)
+    while True:
+        _, rows = await connection.execute_query(_ENTRIES, [*place, last, _ENTRIES_AT_ONCE])
+        for row in rows:
+            yield row
+        if len(rows) < _ENTRIES_AT_ONCE:
+            return
+        place = (rows[-1]["account_id"], rows[-1]["seq"])
+
+
+class _Check:
+    """One account being followed along its entries."""
+
+    def __init__(self, account: Any) -> None:
+        self.account = account
+        self.owner_id: str = account["owner_id"]
+        self._seq = self._version = self._posted = self._owed = self._balance = 0
+        self._mac = GENESIS
+        self._at: Any = None
+        self._left: dict[int, int] = {}
+
+    def follow(self, row: Any) -> Iterator[Break]:
+        """Check the next entry against what came before it, and take it in."""
+        try:
+            posted = statements.entry(row)
+            mac = sign(posted.line, after=self._mac, key=posting.signing_key())
+        except (ValueError, TypeError) as fault:
+            yield self._break("I2", f"entry {row['seq']} cannot be read: {fault}")
+            self._mac, self._seq = bytes(row["mac"]), row["seq"]
+            return
+        line = posted.line
+        if line.seq != self._seq + 1:
+            yield self._break("I2", f"entry {line.seq} follows entry {self._seq}")
+        if line.version <= self._version:
+            yield self._break("I2", f"entry {line.seq} has version {line.version} after version {self._version}")
+        if self._at is not None and line.at < self._at:
+            yield self._break("I2", f"entry {line.seq} is dated before the entry it follows")
+        if line.balance_after != self._balance + line.credits:
+            yield self._break(
+                "I2", f"entry {line.seq} says {line.balance_after} after {self._balance} and {line.credits:+}"
+            )
+        if line.balance_after < 0:
+            yield self._break("I6", f"entry {line.seq} leaves {line.balance_after}")
+        if posted.mac != mac:
+            yield self._break("I2", f"entry {line.seq} does not carry the MAC of its content and its place")
+        yield from self._draw(posted)
+        self._seq, self._version, self._at, self._mac = line.seq, line.version, line.at, posted.mac
+        self._balance = line.balance_after
+        self._posted += line.credits
+        self._owed += line.owed
+
+    def _draw(self, entry: Posted) -> Iterator[Break]:
+        line = entry.line
+        if sum(drawn for _, drawn in line.draws) != abs(line.credits):
+            yield self._break("I1", f"entry {line.seq} moves {line.credits}, its draws do not")
+        for number, drawn in line.draws:
+            self._left[number] = self._left.get(number, 0) + (drawn if line.credits > 0 else -drawn)
+
+    def close(self) -> Iterator[Break]:
+        """Compare the account and its grants with what its entries came to."""
+        account = self.account
+        grants = {number: (remaining, claimed) for number, remaining, claimed in account["grants"]}
+        remaining = sum(left for left, _ in grants.values())
+        claimed = sum(claims for _, claims in grants.values())
+        if not account["posted"] == self._posted == remaining:
+            yield self._break("I1", f"posted {account['posted']}, entries {self._posted}, grants {remaining}")
+        for number in sorted(grants.keys() | self._left.keys()):
+            if (left := grants.get(number, (None,))[0]) != self._left.get(number, 0):
+                yield self._break("I1", f"grant {number} has {left} left, its draws {self._left.get(number, 0)}")
+        for figure, stored, found in (
+            ("seq", account["seq"], self._seq),
+            ("MAC", bytes(account["last_mac"]).hex(), self._mac.hex()),
+            ("time", account["last_entry_at"], self._at),
+            ("balance", account["posted"], self._balance),
+        ):
+            if stored != found:
+                yield self._break("I2", f"the account's last {figure} is {stored}, its last entry's {found}")
+        if account["version"] < self._version:
+            yield self._break("I2", f"the account has version {account['version']}, its last entry {self._version}")
+        if account["held"] + account["frozen"] != claimed:
+            yield self._break("I4", f"held {account['held']} and frozen {account['frozen']}, open claims {claimed}")
+        if (available := account["posted"] - account["held"] - account["frozen"]) < 0:
+            yield self._break("I6", f"available {available}")
+        if account["owed"] != self._owed:
+            yield self._break("I8", f"owed {account['owed']}, entries {self._owed}")
+
+    def _break(self, invariant: str, what: str) -> Break:
+        return Break(invariant, self.account["id"], self.owner_id, what)

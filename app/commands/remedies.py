@@ -1,0 +1,34 @@
+"""What a person can do about a command that failed. Anything not listed is a fault of ours and keeps its traceback."""
+
+from typing import Final
+
+import asyncpg
+from pydantic import ValidationError
+
+from app import database
+from app.embedded import EmbeddedPostgresError
+from app.errors import BillingError, Misconfigured, RequestError
+
+SECRET: Final = ("KEY", "SECRET", "URL")
+"""Settings with these words in their names are not repeated on a screen."""
+
+
+def sentence(fault: Exception) -> str | None:
+    match fault:
+        case BillingError() | RequestError() | Misconfigured() | EmbeddedPostgresError():
+            return str(fault)
+        case ValidationError():
+            return "\n".join(_setting(dict(problem)) for problem in fault.errors())
+        case asyncpg.InvalidAuthorizationSpecificationError() | asyncpg.InvalidCatalogNameError():
+            return f"The database refuses: {fault}. Check user, password and database name in DATABASE_URL."
+        case _ if database.is_lost(fault):
+            return f"The database cannot be reached ({fault}): start it, check DATABASE_URL, or unset it."
+        case _:
+            return None
+
+
+def _setting(problem: dict[str, object]) -> str:
+    location = problem["loc"]
+    name = str(location[0]).upper() if isinstance(location, tuple) and location else "The settings"
+    told = "" if any(word in name for word in SECRET) else f" (it is {problem['input']!r})"
+    return f"{name}: {problem['msg']}{told}."

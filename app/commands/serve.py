@@ -1,0 +1,178 @@
+"""`python -m app serve`: the database, if there is none yet, then the server, and both stopped together."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import multiprocessing
+import os
+import shlex
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from app import migrating
+from app.commands import token
+from app.commands.reach import embedded_server, open_database, use_settings
+from app.errors import Misconfigured
+from app.pricing import publishing
+from app.settings import settings
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+STOP_SECONDS: Final = 10
+"""How long requests and subscriptions may take to end once the server has been asked to stop."""
+
+PORT_SECONDS: Final = 2
+"""How long a port in use is tried again: the workers of a server killed with -9 need a moment to notice."""
+
+TRY_IT: Final = '{"query": "{ account { ownerId balance { available status version } } }"}'
+
+
+def run() -> int:
+    """Serve until SIGINT or SIGTERM. The exit status: 0, or what the server process failed with."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    with _listen(settings().host, settings().port) as listener, _database():
+        use_settings(port=str(listener.getsockname()[1]))
+        _greet(asyncio.run(_prepare()))
+        try:
+            return _serve(listener)
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(
+                    number, signal.SIG_IGN
+                )  # an impatient second Ctrl-C must not interrupt the database's end
+
+
+def application() -> "Starlette":
+    """What a server process runs. A worker ends at once if the process that started it is gone (`kill -9`)."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def follow() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True, name="follow-parent").start()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("app").setLevel(logging.INFO)
+    from app.main import create  # here, so that the supervisor does not carry what only its workers use
+
+    return create()
+
+
+def _serve(listener: socket.socket) -> int:
+    config = uvicorn.Config(
+        f"{__name__}:{application.__name__}",
+        factory=True,
+        workers=settings().workers,
+        loop="uvloop",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=65_536,
+        ws_per_message_deflate=False,
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    if config.workers == 1:
+        uvicorn.Server(config).run(sockets=[listener])
+        return 0
+    supervisor = Multiprocess(config, sockets=[listener])
+    supervisor.run()
+    return STARTUP_FAILURE if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes) else 0
+
+
+@contextlib.contextmanager
+def _database() -> Iterator[None]:
+    """A database for this process and its workers: the one of DATABASE_URL, or the embedded one."""
+    if settings().database_url:
+        yield
+        return
+    with embedded_server() as server:
+        use_settings(database_url=server.url)
+        yield
+
+
+async def _prepare() -> dict[token.Kind, str]:
+    """Bring a development database up to date, and make tokens for it. Production's is only looked at: a release step
+    migrates it, an operator publishes its prices, and its tokens come from elsewhere."""
+    here = settings()
+    async with open_database(_url(), migrated=here.environment == "production"):
+        if here.environment == "production":
+            return {}
+        await migrating.apply()
+        await publishing.load_default()
+        if here.jwks_url is not None:
+            return {}
+        return {kind: await token.make(kind, name) for kind, name in token.EXAMPLES.items()}
+
+
+def _greet(tokens: dict[token.Kind, str]) -> None:
+    """Say where the server is and, in development, how to talk to it."""
+    here = settings()
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(here.host, here.host)  # noqa: S104 - compared, not bound
+    address = f"http://[{host}]:{here.port}" if ":" in host else f"http://{host}:{here.port}"
+    print(f"Serving on {address} (stop with Ctrl-C)")
+    if tokens:
+        print("\nTokens of development, for the header `Authorization: Bearer TOKEN`:")
+        for kind, name in token.EXAMPLES.items():
+            print(f"\n  {kind} {name}\n  {tokens[kind]}")
+        headers = ("Content-Type: application/json", f"Authorization: Bearer {tokens['user']}")
+        options = " ".join(f"-H {shlex.quote(header)}" for header in headers)
+        print(f"\nTry it:\n\n  curl -s {address}/graphql {options} -d {shlex.quote(TRY_IT)}\n")
+    sys.stdout.flush()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens already: nobody takes the port meanwhile, and who connects early waits a moment."""
+    deadline = time.monotonic() + PORT_SECONDS
+    while True:
+        try:
+            return _bound(host, port)
+        except OSError as fault:
+            if fault.errno != errno.EADDRINUSE:
+                raise Misconfigured(
+                    f"Cannot listen on {host}, port {port} ({fault.strerror}): set HOST and PORT."
+                ) from None
+            if time.monotonic() > deadline:
+                other = port + 1 if port < 65_535 else 8000
+                raise Misconfigured(f"Port {port} of {host} is in use: try PORT={other} make serve.") from None
+        time.sleep(0.1)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _url() -> str:
+    url = settings().database_url
+    if url is None:
+        raise Misconfigured("DATABASE_URL is unset.")
+    return url
+
+
+def _leave(_signal: int, _frame: object) -> None:
+    """While it starts, and when the server hands on the signal that ended it: leave through every `with`."""
+    raise SystemExit(0)

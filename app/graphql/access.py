@@ -1,0 +1,195 @@
+"""Who may ask for what: every field says what it needs, and says it where it is declared.
+
+Fields of Query, Mutation and Subscription say it one by one (`query`, `mutation`, `subscription`). A type says it once
+for all its fields (`type`, `interface`), a field may ask for more (`field`, `value`). `undeclared` finds the silent.
+
+Why a field class and no permission extension: the check is one comparison before the resolver, and a field that needs
+nothing keeps Strawberry's short path.
+"""
+
+import builtins
+import dataclasses
+from collections.abc import Callable
+from copy import copy
+from enum import Enum
+from typing import Any, Final, TypeVar, dataclass_transform
+
+import strawberry
+from graphql import GraphQLField, GraphQLInterfaceType, GraphQLObjectType, GraphQLSchema
+from strawberry.annotation import StrawberryAnnotation
+from strawberry.types.base import get_object_definition, has_object_definition
+from strawberry.types.field import StrawberryField
+from strawberry.types.info import Info
+
+from app.callers.rules import Scope, Viewer, may
+from app.errors import Forbidden, Unauthenticated
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+
+class Needs(Enum):
+    ANYONE = "anyone, signed in or not"
+    REACHED = "whoever could reach the object"
+    """For the fields of types only: what led to the object was checked."""
+    USER_OR_ABOVE = "a user, a service or an operator"
+    SERVICE = "a service key with the scope charge, or an operator"
+    OPERATOR = "an operator"
+
+
+_UNCHECKED: Final = frozenset({None, Needs.ANYONE, Needs.REACHED})
+
+
+def check(viewer: Viewer | None, needs: Needs) -> None:
+    """Raises: Unauthenticated: nobody is calling. Forbidden: somebody who may not."""
+    if needs is Needs.ANYONE or needs is Needs.REACHED:
+        return
+    if viewer is None:
+        raise Unauthenticated("Say who you are: send an Authorization header with a bearer token.")
+    if needs is Needs.USER_OR_ABOVE or may(viewer, Scope.ADMIN):
+        return
+    if needs is Needs.SERVICE and may(viewer, Scope.CHARGE):
+        return
+    raise Forbidden(f"This needs {needs.value}.")
+
+
+class GuardedField(StrawberryField):
+    """A field that knows what it needs and checks it before its resolver runs, or before a subscription begins."""
+
+    needs: Needs | None
+
+    def __init__(self, *args: Any, needs: Needs | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.needs = needs
+
+    def __copy__(self) -> "GuardedField":
+        twin: GuardedField = super().__copy__()
+        twin.needs = self.needs
+        return twin
+
+    @property
+    def is_basic_field(self) -> bool:
+        return super().is_basic_field and self.needs in _UNCHECKED
+
+    def get_result(self, source: Any, info: Info[Any, Any] | None, args: list[Any], kwargs: Any) -> Any:
+        if info is not None and self.needs is not None:  # without info nothing is to be checked: see is_basic_field
+            check(info.context.viewer, self.needs)
+        return super().get_result(source, info, args, kwargs)
+
+
+def value(
+    *,
+    description: str,
+    needs: Needs | None = None,
+    name: str | None = None,
+    default: Any = dataclasses.MISSING,
+    default_factory: Any = dataclasses.MISSING,
+    deprecation_reason: str | None = None,
+) -> Any:
+    """An attribute of a type: `credits: Credits = access.value(description=...)`."""
+    return GuardedField(
+        needs=needs,
+        graphql_name=name,
+        description=description,
+        default=default,
+        default_factory=default_factory,
+        deprecation_reason=deprecation_reason,
+    )
+
+
+def field(
+    *, description: str, needs: Needs | None = None, name: str | None = None, graphql_type: Any = None
+) -> Callable[[F], F]:
+    """A method of a type that resolves a field; it needs what its type needs, unless it says otherwise."""
+    return _resolved(needs=needs, description=description, name=name, graphql_type=graphql_type)
+
+
+def query(*, needs: Needs, description: str, name: str | None = None, graphql_type: Any = None) -> Callable[[F], F]:
+    """A field of Query."""
+    return _resolved(needs=needs, description=description, name=name, graphql_type=graphql_type)
+
+
+def mutation(*, needs: Needs, description: str, name: str | None = None, graphql_type: Any = None) -> Callable[[F], F]:
+    """A field of Mutation."""
+    return _resolved(needs=needs, description=description, name=name, graphql_type=graphql_type)
+
+
+def subscription(
+    *, needs: Needs, description: str, name: str | None = None, graphql_type: Any = None
+) -> Callable[[F], F]:
+    """A field of Subscription, over an async generator."""
+    return _resolved(needs=needs, description=description, name=name, graphql_type=graphql_type, is_subscription=True)
+
+
+def _resolved(
+    *, needs: Needs | None, description: str, name: str | None, graphql_type: Any, is_subscription: bool = False
+) -> Callable[[F], F]:
+    annotation = StrawberryAnnotation.from_annotation(graphql_type)
+
+    def declare(resolver: F) -> F:
+        declared: Any = GuardedField(
+            needs=needs,
+            graphql_name=name,
+            description=description,
+            type_annotation=annotation,
+            is_subscription=is_subscription,
+        )(resolver)
+        return declared  # type: ignore[no-any-return]  # to the type checker the method stays a method
+
+    return declare
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(value,))
+def type(*, description: str, needs: Needs, name: str | None = None) -> Callable[[builtins.type[T]], builtins.type[T]]:
+    """An object type whose fields need `needs`, each unless it says otherwise."""
+
+    def declare(cls: builtins.type[T]) -> builtins.type[T]:
+        if any(has_object_definition(base) for base in cls.__mro__[1:]) and not hasattr(cls, "__parameters__"):
+            # Strawberry's own test takes anything with the same interface: an error that a union does not name would
+            # be sent as the first error that it does.
+            exactly = staticmethod(lambda found, _info: builtins.type(found) is cls)
+            cls.is_type_of = exactly  # type: ignore[attr-defined]  # Strawberry looks for it
+        return _declared(strawberry.type(cls, name=name, description=description), needs)
+
+    return declare
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(value,))
+def interface(
+    *, description: str, needs: Needs, name: str | None = None
+) -> Callable[[builtins.type[T]], builtins.type[T]]:
+    """An interface, declared like a type."""
+
+    def declare(cls: builtins.type[T]) -> builtins.type[T]:
+        return _declared(strawberry.interface(cls, name=name, description=description), needs)
+
+    return declare
+
+
+def _declared(cls: builtins.type[T], needs: Needs) -> builtins.type[T]:
+    """Write the type's need into each field that says none. Raises: TypeError: a field that cannot hold one."""
+    definition = get_object_definition(cls, strict=True)
+    for place, declared in enumerate(definition.fields):
+        if not isinstance(declared, GuardedField):
+            raise TypeError(f"{cls.__name__}.{declared.python_name}: declare it with access.value or access.field")
+        if declared.needs is None:
+            definition.fields[place] = mine = copy(declared)  # a copy: an inherited field is its parent's too
+            mine.needs = needs
+    return cls
+
+
+def undeclared(schema: GraphQLSchema) -> list[str]:
+    """The fields that say nothing, as `Type.field`; on the root types REACHED says nothing either."""
+    roots = {schema.query_type, schema.mutation_type, schema.subscription_type}
+    return [
+        f"{kind.name}.{name}"
+        for kind in schema.type_map.values()
+        if isinstance(kind, GraphQLObjectType | GraphQLInterfaceType) and not kind.name.startswith("__")
+        for name, found in kind.fields.items()
+        if (needs := _needs(found)) is None or (needs is Needs.REACHED and kind in roots)
+    ]
+
+
+def _needs(found: GraphQLField) -> Needs | None:
+    declared = found.extensions.get("strawberry-definition")
+    return declared.needs if isinstance(declared, GuardedField) else None

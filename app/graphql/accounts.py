@@ -1,0 +1,188 @@
+"""Accounts: the balance, whether anything may start, the statement, entries, grants, agents, top-ups."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+import strawberry
+
+from app.credits import MAX_CREDITS
+from app.errors import BadRequest
+from app.graphql import access, nodes
+from app.graphql.access import Needs
+from app.graphql.agents import Agent, agent_of
+from app.graphql.balances import Balance, account_id_of, balance_of, figures_of
+from app.graphql.context import Context, Information
+from app.graphql.entries import Entry, Grant, entry_of, grant_of
+from app.graphql.enums import shown
+from app.graphql.inputs import checked
+from app.graphql.pagination import After, Connection, First, checked_first, cursor, instant, page, position
+from app.graphql.scalars import Credits
+from app.graphql.sight import owner_asked
+from app.graphql.statement import Statement, statement_page
+from app.graphql.topups import TopUp, top_up_of
+from app.ledger import statements
+from app.ledger.rules import Figures, Kind
+from app.tasks import agents
+from app.topups import rows as topups
+
+Kinds = Annotated[list[Kind] | None, strawberry.argument(description="Only these; null: all.")]
+SpendableOnly = Annotated[bool, strawberry.argument(description="Only those that pay for something now.")]
+From = Annotated[datetime | None, strawberry.argument(description="Entries from this instant on.", name="from")]
+To = Annotated[datetime | None, strawberry.argument(description="Entries before this instant.")]
+Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Whose account; null: one's own.")]
+
+
+class CannotRunReason(StrEnum):
+    OUT_OF_CREDITS = "OUT_OF_CREDITS"
+    OWING = "OWING"
+
+
+shown(
+    CannotRunReason,
+    description="Why nothing can start.",
+    values={
+        CannotRunReason.OUT_OF_CREDITS: "Nothing is available: add credits.",
+        CannotRunReason.OWING: "The account owes: a top-up pays it first.",
+    },
+)
+
+
+@access.type(description="Whether a task could start now: for schedulers, ahead of startTask.", needs=Needs.REACHED)
+class CanRun:
+    ok: bool = access.value(description="Whether it could.")
+    reason: CannotRunReason | None = access.value(description="Why not; null where it could.")
+
+
+@access.type(description="An owner's account. One that was never written to is shown empty.", needs=Needs.REACHED)
+class Account(nodes.Node):
+    owner_id: strawberry.ID = access.value(description="The user or organisation that it belongs to.")
+    figures: strawberry.Private[Figures]
+
+    @access.field(description="The balance, settled to now.")
+    def balance(self, info: Information) -> Balance:
+        return balance_of(self.figures, info.context)
+
+    @access.field(description="Whether a task could start now.")
+    def can_run(self) -> CanRun:
+        if self.figures.owed:
+            return CanRun(ok=False, reason=CannotRunReason.OWING)
+        if not self.figures.available:
+            return CanRun(ok=False, reason=CannotRunReason.OUT_OF_CREDITS)
+        return CanRun(ok=True, reason=None)
+
+    @access.field(description="Below this the balance shows as LOW.")
+    def low_balance_at(self, info: Information) -> Credits:
+        own = self.figures.low_balance_at
+        return Credits(info.context.house.settings.low_balance_at if own is None else own)
+
+    @access.field(description="The agents that have run, last started first.")
+    async def agents(self, first: First = 25, after: After = None) -> Connection[Agent]:
+        number = self.figures.account_id
+        place = position(after, "agents", number, shape=(str, str))
+        found = await agents.page(
+            number,
+            limit=checked_first(first) + 1,
+            after=agents.Activity(place[1], instant(place[0])) if place else None,
+        )
+        return page(
+            found,
+            first=first,
+            after=after,
+            cursor_of=lambda one: cursor("agents", number, one.last_started_at.isoformat(), one.agent_id),
+            node_of=lambda one: agent_of(number, self.owner_id, one.agent_id),
+        )
+
+    @access.field(
+        description="Groups, newest first: a task is one group, everything else one line each. Pinned to the version "
+        "of the first page, so that writes between pages move nothing."
+    )
+    async def statement(
+        self,
+        first: First = 25,
+        after: After = None,
+        kinds: Kinds = None,
+        from_: From = None,
+        to: To = None,
+    ) -> Connection[Statement]:
+        return await statement_page(self.figures, first=first, after=after, kinds=kinds, from_at=from_, to_at=to)
+
+    @access.field(description="The entries, newest first.")
+    async def entries(self, first: First = 25, after: After = None, kinds: Kinds = None) -> Connection[Entry]:
+        number = self.figures.account_id
+        place = position(after, "entries", number, shape=(int,))
+        found = await statements.entries(
+            number, before_seq=place[0] if place else MAX_CREDITS, limit=checked_first(first) + 1, kinds=kinds
+        )
+        return page(
+            found,
+            first=first,
+            after=after,
+            cursor_of=lambda posted: cursor("entries", number, posted.line.seq),
+            node_of=entry_of,
+        )
+
+    @access.field(description="The grants, newest first.")
+    async def grants(
+        self, first: First = 25, after: After = None, spendable_only: SpendableOnly = False
+    ) -> Connection[Grant]:
+        number = self.figures.account_id
+        place = position(after, "grants", number, shape=(int,))
+        found = await statements.lots(
+            number,
+            before_number=_small(place[0]) if place else 2**31 - 1,
+            limit=checked_first(first) + 1,
+            spendable_only=spendable_only,
+        )
+        return page(
+            found,
+            first=first,
+            after=after,
+            cursor_of=lambda lot: cursor("grants", number, lot.number),
+            node_of=lambda lot: grant_of(number, lot),
+        )
+
+    @access.field(description="The top-ups, newest first.")
+    async def top_ups(self, first: First = 25, after: After = None) -> Connection[TopUp]:
+        number = self.figures.account_id
+        place = position(after, "topUps", number, shape=(str, str))
+        found = await topups.page(
+            number, before=(instant(place[0]), place[1]) if place else None, limit=checked_first(first) + 1
+        )
+        return page(
+            found,
+            first=first,
+            after=after,
+            cursor_of=lambda one: cursor("topUps", number, one.created_at.isoformat(), one.id),
+            node_of=top_up_of,
+        )
+
+
+@strawberry.type(description="Reading accounts.")
+class AccountQueries:
+    @access.query(
+        needs=Needs.USER_OR_ABOVE,
+        description="A user's own account; organisations a user may look at, services and operators name the owner.",
+    )
+    async def account(self, info: Information, owner_id: Owner = None) -> Account | None:
+        checked(ownerId=owner_id)
+        owner = owner_asked(info.context, owner_id)
+        return await _account(info.context, owner) if owner is not None else None
+
+
+@nodes.fetches("Account", str)
+async def fetch_account(context: Context, owner_id: str) -> Account | None:
+    return await _account(context, owner_id) if owner_asked(context, owner_id) is not None else None
+
+
+async def _account(context: Context, owner_id: str) -> Account:
+    return Account(
+        id=account_id_of(owner_id), owner_id=strawberry.ID(owner_id), figures=await figures_of(owner_id, context)
+    )
+
+
+def _small(number: int) -> int:
+    """A grant's number fits 32 bits. Raises: BadRequest: somebody wrote the cursor by hand."""
+    if abs(number) < 2**31:
+        return number
+    raise BadRequest("after is not a cursor of this list: take it from pageInfo.endCursor of the page before.")

@@ -1,0 +1,76 @@
+"""Block runs: what was executed, and what it cost."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import strawberry
+from strawberry.scalars import JSON
+
+from app.graphql import access, nodes
+from app.graphql.access import Needs
+from app.graphql.context import Context, Information
+from app.graphql.entries import Entry, entry_of, load_entry
+from app.graphql.scalars import Credits, as_json
+from app.graphql.sight import owner_asked
+from app.ledger import accounts
+from app.ledger.rules import Posted
+from app.tasks import costs
+from app.tasks.rules import BlockRunState
+
+
+@access.type(description="One execution of one block inside a task.", needs=Needs.REACHED)
+class BlockRun(nodes.Node):
+    block_run_id: strawberry.ID = access.value(description="The platform's id of the execution.")
+    block: str = access.value(description="The block.")
+    model: str | None = access.value(description="The language model, where the price went by it.")
+    cost: Credits = access.value(description="What it was charged: reversals stand in entries of their own.")
+    uses_own_key: bool = access.value(description="Whether it used the customer's own provider key, and so cost 0.")
+    at: datetime = access.value(description="When it was charged.")
+    price_version: int = access.value(description="The rate card that priced it.")
+    rule: JSON | None = access.value(description="The rule of that card that said so.")
+    state: strawberry.Private[BlockRunState]
+    posted: strawberry.Private[Posted | None] = None
+
+    @access.field(description="Its charge in the account; null at cost 0.")
+    async def entry(self, info: Information) -> Entry | None:
+        if self.posted is not None:
+            return entry_of(self.posted)
+        if self.state.entry_seq is None:
+            return None
+        return await load_entry(info.context, self.state.account_id, self.state.entry_seq)
+
+
+def block_run_of(state: BlockRunState, posted: Posted | None = None) -> BlockRun:
+    """A block run as GraphQL shows it; with its entry, where that is at hand."""
+    return BlockRun(
+        id=nodes.encode_id("BlockRun", state.account_id, state.block_run_id),
+        block_run_id=strawberry.ID(state.block_run_id),
+        block=state.block,
+        model=state.model,
+        cost=Credits(state.cost),
+        uses_own_key=state.uses_own_key,
+        at=state.at,
+        price_version=state.price_version,
+        rule=as_json(state.rule),
+        state=state,
+        posted=posted,
+    )
+
+
+async def load_block_run(context: Context, account_id: int, block_run_id: str) -> BlockRun | None:
+    """A block run by its key, batched with the others of this request."""
+    state = await context.loader(_block_runs).load((account_id, block_run_id))
+    return block_run_of(state) if state else None
+
+
+@nodes.fetches("BlockRun", int, str)
+async def fetch_block_run(context: Context, account_id: int, block_run_id: str) -> BlockRun | None:
+    owner_id = await accounts.owner_of(account_id)
+    if owner_id is None or owner_asked(context, owner_id) is None:
+        return None
+    return await load_block_run(context, account_id, block_run_id)
+
+
+async def _block_runs(keys: list[tuple[int, str]]) -> Sequence[BlockRunState | None]:
+    found = await costs.block_runs_by_id(keys)
+    return [found.get(key) for key in keys]

@@ -1,0 +1,74 @@
+"""What arrives, before anything is executed: the size of a body, its JSON, and the operation in it."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+import orjson
+
+from app.callers.rules import Kind, Viewer
+from app.graphql.execution import Request
+
+SMALL_BODY: Final = 64 * 1024
+LARGE_BODY: Final = 1024 * 1024
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+class TooLarge(Exception):
+    """More bytes than this caller may send."""
+
+
+class Malformed(Exception):
+    """The bytes hold no GraphQL request; the text says why, to a person."""
+
+
+class Gone(Exception):
+    """The caller left before its request was complete."""
+
+
+def allowed_bytes(viewer: Viewer | None) -> int:
+    """Users and strangers send one operation; services send batches, operators rate cards."""
+    return SMALL_BODY if viewer is None or viewer.kind is Kind.USER else LARGE_BODY
+
+
+async def read(receive: Receive, limit: int) -> bytes:
+    """The body. Raises: TooLarge as soon as it passes `limit`, whatever Content-Length said; Gone."""
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        chunk: bytes = message.get("body", b"")
+        if len(body) + len(chunk) > limit:
+            raise TooLarge
+        body = body + chunk if body else chunk
+        if not message.get("more_body", False):
+            return body
+
+
+def parse(body: bytes) -> Request:
+    """The operation in a body. Raises: Malformed."""
+    try:
+        # It refuses invalid UTF-8, NaN, numbers beyond a double and nesting beyond 1,024, all as a ValueError.
+        parameters = orjson.loads(body)
+    except ValueError as error:
+        raise Malformed(f"The body is not JSON in UTF-8: {error}.") from None
+    if isinstance(parameters, list):
+        raise Malformed("One operation per request: batches are not served; for charges there is chargeBatch.")
+    return request(parameters)
+
+
+def request(parameters: object) -> Request:
+    """The operation that these parameters name; what else they hold is ignored. Raises: Malformed."""
+    if not isinstance(parameters, dict):
+        raise Malformed('Send a JSON object: {"query": "…", "variables": {…}, "operationName": "…"}.')
+    query, variables, name = parameters.get("query"), parameters.get("variables"), parameters.get("operationName")
+    if not isinstance(query, str):
+        raise Malformed("query must be a string: the GraphQL document.")
+    if not (variables is None or isinstance(variables, dict)):
+        raise Malformed("variables must be an object or null.")
+    if not (name is None or isinstance(name, str)):
+        raise Malformed("operationName must be a string or null.")
+    if not isinstance(parameters.get("extensions"), dict | None):
+        raise Malformed("extensions must be an object or null.")
+    return Request(query, variables, name)

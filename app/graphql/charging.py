@@ -1,0 +1,166 @@
+"""The mutations that charge: one block run, or a list of them. Both are the same code below."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import strawberry
+from strawberry.scalars import JSON
+
+from app.errors import BadRequest, BillingError, InvalidInput
+from app.graphql import access
+from app.graphql.access import Needs
+from app.graphql.balances import Balance, balance_of
+from app.graphql.block_runs import BlockRun, block_run_of
+from app.graphql.context import Context, Information
+from app.graphql.entries import Entry, entry_of
+from app.graphql.errors import (
+    BalanceLimitReachedError,
+    FaultError,
+    IdempotencyConflictError,
+    InsufficientCreditsError,
+    MeasurementMissingError,
+    PriceNotFoundError,
+    TaskEndedError,
+    TaskNotFoundError,
+    TaskStoppedError,
+)
+from app.graphql.faults import masked
+from app.graphql.inputs import checked, checked_list
+from app.graphql.refusals import as_member
+from app.graphql.scalars import Credits, Long
+from app.graphql.tasks import Task, task_of
+from app.pricing import measurements as measured
+from app.tasks.charging import Charged
+from app.tasks.rules import ChargeRequest
+
+MAX_BATCH = 1_000
+
+
+@strawberry.input(description="What was measured of a block run, for prices that are by measure.")
+class Measurements:
+    seconds: float | None = strawberry.field(default=None, description="How long it ran.")
+    items: Long | None = strawberry.field(default=None, description="How many items it handled.")
+    bytes: Long | None = strawberry.field(default=None, description="How many bytes it moved.")
+    usd: str | None = strawberry.field(
+        default=None, description='What the provider charged, in US dollars, as a decimal: "0.0123".'
+    )
+
+    def read(self, path: str) -> measured.Measurements:
+        """Raises: BadRequest, naming what is out of bounds under `path`."""
+        try:
+            return measured.read(seconds=self.seconds, items=self.items, bytes=self.bytes, usd=self.usd, path=path)
+        except InvalidInput as refusal:
+            raise BadRequest(refusal.message) from None
+
+
+@strawberry.input(description="A block run about to be executed. The server prices it: no amount is sent.")
+class ChargeInput:
+    task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
+    block_run_id: strawberry.ID = strawberry.field(
+        description="The platform's id of this block's execution. Charged once, however often it is sent."
+    )
+    block: str = strawberry.field(description="The block, as the rate card names it.")
+    settings: JSON | None = strawberry.field(
+        default=None, description="The block's settings, an object: those that the price goes by; others are ignored."
+    )
+    uses_own_key: bool = strawberry.field(
+        default=False, description="Whether it uses the customer's own provider key: then it costs 0."
+    )
+    measurements: Measurements | None = strawberry.field(default=None, description="For prices that are by measure.")
+
+    def read(self, context: Context, path: str = "input") -> ChargeRequest:
+        """Raises: BadRequest."""
+        checked(
+            **{
+                f"{path}.taskId": self.task_id,
+                f"{path}.blockRunId": self.block_run_id,
+                f"{path}.block": self.block,
+            }
+        )
+        return ChargeRequest(
+            task_id=self.task_id,
+            block_run_id=self.block_run_id,
+            block=self.block,
+            settings=settings_of(self.settings, f"{path}.settings"),
+            uses_own_key=self.uses_own_key,
+            measurements=self.measurements.read(f"{path}.measurements") if self.measurements else None,
+            actor=context.caller.actor,
+            request_id=context.request_id,
+        )
+
+
+def settings_of(settings: object, path: str) -> Mapping[str, Any] | None:
+    """Raises: BadRequest: not an object."""
+    if settings is None or isinstance(settings, dict):
+        return settings
+    raise BadRequest(f"{path} must be an object.")
+
+
+@access.type(description="The block run is paid: run it.", needs=Needs.REACHED)
+class ChargeSuccess:
+    cost: Credits = access.value(description="What it cost, the first time it was sent.")
+    replayed: bool = access.value(description="Whether it had been charged before: nothing has moved now.")
+    entry: Entry | None = access.value(description="Its line in the account; null at cost 0.")
+    block_run: BlockRun = access.value(description="What was recorded.")
+    task: Task = access.value(description="The task, with its cost so far.")
+    balance: Balance = access.value(description="The balance now.")
+
+
+ChargeResult = Annotated[
+    ChargeSuccess
+    | InsufficientCreditsError
+    | PriceNotFoundError
+    | MeasurementMissingError
+    | TaskNotFoundError
+    | TaskStoppedError
+    | TaskEndedError
+    | IdempotencyConflictError
+    | BalanceLimitReachedError
+    | FaultError,
+    strawberry.union("ChargeResult", description="The block run is paid, or why it must not run."),
+]
+
+OneInput = Annotated[ChargeInput, strawberry.argument(description="The block run.")]
+ManyInputs = Annotated[list[ChargeInput], strawberry.argument(description="1 to 1,000 block runs, in order.")]
+
+
+@strawberry.type(description="Charging.")
+class ChargingMutations:
+    @access.mutation(needs=Needs.SERVICE, description="Charge a block run before it is run; a refusal means: do not.")
+    async def charge(self, info: Information, input: OneInput) -> ChargeResult:
+        outcome = await info.context.house.charger.charge(input.read(info.context))
+        result: ChargeResult = shown(outcome, info.context)
+        return result
+
+    @access.mutation(
+        needs=Needs.SERVICE, description="Up to 1,000 charges in order, each with its own result. Not all or nothing."
+    )
+    async def charge_batch(self, info: Information, input: ManyInputs) -> list[ChargeResult]:
+        checked_list(input, name="input", limit=MAX_BATCH)
+        requests = [one.read(info.context, f"input.{place}") for place, one in enumerate(input)]
+        outcomes = await info.context.house.charger.charge_batch(requests)
+        return [_alone(outcome, info.context) for outcome in outcomes]
+
+
+def _alone(outcome: Charged | BaseException, context: Context) -> Any:
+    """As `shown`, but a fault stands in the item's place: its neighbours are charged, and must be told so."""
+    if isinstance(outcome, Exception) and not isinstance(outcome, BillingError):
+        told = masked(outcome, context)
+        return FaultError(message=told["message"], reference=told["extensions"]["reference"])
+    return shown(outcome, context)
+
+
+def shown(outcome: Charged | BaseException, context: Context) -> Any:
+    """What became of one item as a member of ChargeResult. Raises: a fault, which is masked, is raised."""
+    if isinstance(outcome, BillingError):
+        return as_member(outcome, context)
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return ChargeSuccess(
+        cost=Credits(outcome.block_run.cost),
+        replayed=outcome.replayed,
+        entry=entry_of(outcome.entry) if outcome.entry else None,
+        block_run=block_run_of(outcome.block_run, outcome.entry),
+        task=task_of(outcome.task, outcome.balance.owner_id),
+        balance=balance_of(outcome.balance, context),
+    )

@@ -1,0 +1,75 @@
+"""What the resolvers of one request share, and what all requests of one process share."""
+
+import secrets
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from strawberry.dataloader import DataLoader
+from strawberry.types.info import Info
+
+from app.callers.rules import Viewer
+from app.coalescing import Shared
+from app.ledger.rules import Figures
+from app.live import Feed
+from app.pricing.catalogue import Catalogue
+from app.settings import Settings
+from app.tasks.charging import Charger
+from app.topups.provider import PaymentProvider
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """What lives as long as the process. `balances` reads for many callers at once: subscribers woken together."""
+
+    settings: Settings
+    live: Feed
+    catalogue: Catalogue
+    charger: Charger
+    balances: Shared[int, Figures]
+    provider: PaymentProvider
+
+
+class Context:
+    """Made for each request, and anew for each item of a subscription; what costs something is made when asked for."""
+
+    __slots__ = ("_loaders", "_request_id", "house", "viewer")
+
+    def __init__(self, viewer: Viewer | None, house: House, *, request_id: str | None = None) -> None:
+        self.viewer = viewer
+        self.house = house
+        self._request_id = request_id
+        self._loaders: dict[object, DataLoader[Any, Any]] | None = None
+
+    @property
+    def request_id(self) -> str:
+        """What logs, masked errors and entries call this request."""
+        if self._request_id is None:
+            self._request_id = secrets.token_hex(8)
+        return self._request_id
+
+    @property
+    def caller(self) -> Viewer:
+        """The viewer, where the field's need has been checked. Raises: RuntimeError where it has not."""
+        if self.viewer is None:
+            raise RuntimeError("a field that asks who calls must need more than ANYONE")
+        return self.viewer
+
+    def loader(self, load: Callable[[list[K]], Awaitable[Sequence[V | BaseException]]]) -> DataLoader[K, V]:
+        """The data loader of this request over `load` (a module's function: it is the key), for one read per list."""
+        if self._loaders is None:
+            self._loaders = {}
+        if (found := self._loaders.get(load)) is None:
+            found = self._loaders[load] = DataLoader(load_fn=load)
+        return found
+
+    def renewed(self) -> "Context":
+        """The same caller with nothing loaded yet: the next item of a subscription must not see the last one's rows."""
+        return Context(self.viewer, self.house, request_id=self._request_id)
+
+
+Information = Info[Context, None]
+"""The type of a resolver's `info`."""

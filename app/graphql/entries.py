@@ -1,0 +1,186 @@
+"""Entries, the draws that say which grant paid, and grants."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import strawberry
+
+from app.graphql import access, nodes
+from app.graphql.access import Needs
+from app.graphql.context import Context, Information
+from app.graphql.enums import shown
+from app.graphql.scalars import Credits, Long
+from app.graphql.sight import owner_asked
+from app.ledger import accounts, statements
+from app.ledger.rules import Kind, Lot, Posted, Source
+
+if TYPE_CHECKING:
+    from app.graphql.block_runs import BlockRun
+    from app.graphql.tasks import Task
+    from app.graphql.topups import TopUp
+
+LazyTask: TypeAlias = Annotated["Task", strawberry.lazy("app.graphql.tasks")]
+LazyBlockRun: TypeAlias = Annotated["BlockRun", strawberry.lazy("app.graphql.block_runs")]
+LazyTopUp: TypeAlias = Annotated["TopUp", strawberry.lazy("app.graphql.topups")]
+
+shown(
+    Kind,
+    name="EntryKind",
+    description="What an entry is.",
+    values={
+        Kind.TOP_UP: "Bought credits arrive.",
+        Kind.GRANT: "Granted credits arrive.",
+        Kind.CHARGE: "A block run is paid.",
+        Kind.REVERSAL: "A charge is given back.",
+        Kind.REFUND: "Bought credits leave, the money goes back.",
+        Kind.EXPIRY: "Credits of a grant have expired.",
+        Kind.ADJUSTMENT: "An operator corrects, or takes back what is unspent of a grant.",
+        Kind.DEBT: "What a refund or a lost dispute could not take becomes debt.",
+        Kind.DEBT_PAID: "Credits that became free pay debt.",
+    },
+)
+shown(
+    Source,
+    name="GrantSource",
+    description="Where the credits of a grant came from.",
+    values={
+        Source.PURCHASED: "Bought.",
+        Source.PROMOTIONAL: "Given.",
+        Source.ADJUSTMENT: "A correction.",
+    },
+)
+
+
+@access.type(description="A lot of credits. Every posted credit sits in one.", needs=Needs.REACHED)
+class Grant(nodes.Node):
+    source: Source = access.value(description="Where the credits came from.")
+    credits: Credits = access.value(description="Its size when it was made.")
+    remaining: Credits = access.value(description="What is posted of it and not spent.")
+    claimed: Credits = access.value(description="The part of what remains that holds and envelopes claim.")
+    priority: int = access.value(description="Lower burns first.")
+    starts_at: datetime | None = access.value(description="When it is posted; null: at once.")
+    expires_at: datetime | None = access.value(description="When what is unspent leaves; null: never.")
+    reason: str | None = access.value(description="Why it was made.")
+    created_at: datetime = access.value(description="When it was made.")
+
+
+@access.type(description="Which grant paid, or got back, how much of an entry.", needs=Needs.REACHED)
+class Draw:
+    credits: Credits = access.value(description="How much, always positive.")
+    key: strawberry.Private[tuple[int, int]]
+
+    @access.field(description="The grant, as it stands now.")
+    async def grant(self, info: Information) -> Grant:
+        lot = await info.context.loader(_lots).load(self.key)
+        return grant_of(self.key[0], lot)
+
+
+@access.type(description="One signed line of an account. It never changes.", needs=Needs.REACHED)
+class Entry(nodes.Node):
+    seq: Long = access.value(description="Its number in the account: 1, 2, 3 without gap.")
+    version: Long = access.value(description="The version of the balance that it made.")
+    kind: Kind = access.value(description="What it is.")
+    credits: Credits = access.value(description="Change of the posted balance.")
+    owed: Credits = access.value(description="Change of the debt.")
+    balance_after: Credits = access.value(description="The posted balance after it.")
+    at: datetime = access.value(description="When it counts from.")
+    actor: str = access.value(description="Who did it, such as user:alice or service:1f2e; time, for what nobody did.")
+    reason: str | None = access.value(description="Why, where somebody had to say.")
+    mac: str = access.value(description="HMAC-SHA256 over it and the entry before, in hex: proves the chain.")
+    posted: strawberry.Private[Posted]
+
+    @access.field(description="The task whose block run it pays or gives back.")
+    async def task(self, info: Information) -> LazyTask | None:
+        from app.graphql.tasks import load_task  # noqa: PLC0415  tasks shows entries, entries show tasks
+
+        line = self.posted.line
+        return await load_task(info.context, line.account_id, line.task_id) if line.task_id else None
+
+    @access.field(description="The block run that it pays or gives back.")
+    async def block_run(self, info: Information) -> LazyBlockRun | None:
+        from app.graphql.block_runs import load_block_run  # noqa: PLC0415  as above
+
+        line = self.posted.line
+        return await load_block_run(info.context, line.account_id, line.block_run_id) if line.block_run_id else None
+
+    @access.field(description="The top-up that it credits.")
+    async def top_up(self, info: Information) -> LazyTopUp | None:
+        from app.graphql.topups import load_top_up  # noqa: PLC0415  as above
+
+        line = self.posted.line
+        return await load_top_up(info.context, line.account_id, line.top_up_id) if line.top_up_id else None
+
+    @access.field(description="Which grants it drew on or filled; their credits add up to the entry's.")
+    def draws(self) -> list[Draw]:
+        line = self.posted.line
+        return [Draw(credits=Credits(drawn), key=(line.account_id, number)) for number, drawn in line.draws]
+
+
+def entry_of(posted: Posted) -> Entry:
+    """An entry as GraphQL shows it."""
+    line = posted.line
+    return Entry(
+        id=nodes.encode_id("Entry", line.account_id, line.seq),
+        seq=Long(line.seq),
+        version=Long(line.version),
+        kind=Kind(line.kind),
+        credits=Credits(line.credits),
+        owed=Credits(line.owed),
+        balance_after=Credits(line.balance_after),
+        at=line.at,
+        actor=line.actor,
+        reason=line.reason,
+        mac=posted.mac.hex(),
+        posted=posted,
+    )
+
+
+def grant_of(account_id: int, lot: Lot) -> Grant:
+    """A grant as GraphQL shows it."""
+    return Grant(
+        id=nodes.encode_id("Grant", account_id, lot.number),
+        source=lot.source,
+        credits=Credits(lot.credits),
+        remaining=Credits(lot.remaining),
+        claimed=Credits(lot.claimed),
+        priority=lot.priority,
+        starts_at=lot.starts_at,
+        expires_at=lot.expires_at,
+        reason=lot.reason,
+        created_at=lot.created_at,
+    )
+
+
+async def load_entry(context: Context, account_id: int, seq: int) -> Entry | None:
+    """An entry by its key, batched with the others of this request."""
+    posted = await context.loader(_entries).load((account_id, seq))
+    return entry_of(posted) if posted else None
+
+
+@nodes.fetches("Entry", int, int)
+async def fetch_entry(context: Context, account_id: int, seq: int) -> Entry | None:
+    return await load_entry(context, account_id, seq) if await _may_see(context, account_id) else None
+
+
+@nodes.fetches("Grant", int, int)
+async def fetch_grant(context: Context, account_id: int, number: int) -> Grant | None:
+    if not await _may_see(context, account_id):
+        return None
+    lot = (await statements.lots_by_number([(account_id, number)])).get((account_id, number))
+    return grant_of(account_id, lot) if lot else None
+
+
+async def _may_see(context: Context, account_id: int) -> bool:
+    owner_id = await accounts.owner_of(account_id)
+    return owner_id is not None and owner_asked(context, owner_id) is not None
+
+
+async def _entries(keys: list[tuple[int, int]]) -> Sequence[Posted | None]:
+    found = await statements.entries_by_seq(keys)
+    return [found.get(key) for key in keys]
+
+
+async def _lots(keys: list[tuple[int, int]]) -> Sequence[Lot]:
+    found = await statements.lots_by_number(keys)
+    return [found[key] for key in keys]

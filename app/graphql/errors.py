@@ -1,0 +1,117 @@
+"""Refusals as GraphQL types: the UserError interface and a type for each.
+
+A resolver raises the BillingError; where the field's union has the type, it is returned (`refusals` has the table). A
+refusal that its union does not name is a mistake of ours: it is masked as a fault.
+"""
+
+import strawberry
+
+from app.graphql import access
+from app.graphql.access import Needs
+from app.graphql.balances import Balance
+from app.graphql.scalars import Credits
+
+
+@access.interface(
+    description="Every expected refusal. __typename is the stable code; message is for people.", needs=Needs.REACHED
+)
+class UserError:
+    message: str = access.value(description="What is wrong and what to do about it, for people.")
+
+
+@access.type(description="One thing wrong with an input.", needs=Needs.REACHED)
+class Problem:
+    path: str = access.value(description="Where in the input, dotted.")
+    message: str = access.value(description="What is wrong there and what to do about it.")
+
+
+@access.type(description="A value that the rules do not allow. Nothing was recorded.", needs=Needs.REACHED)
+class InvalidInputError(UserError):
+    problems: list[Problem] = access.value(description="Everything that is wrong.")
+
+
+@access.type(description="A rate card that may not be published. Nothing was published.", needs=Needs.REACHED)
+class InvalidRateCardError(UserError):
+    problems: list[Problem] = access.value(description="Everything that is wrong.")
+
+
+@access.type(description="The credits do not suffice. Nothing moved.", needs=Needs.REACHED)
+class InsufficientCreditsError(UserError):
+    required: Credits = access.value(description="Credits that this needs.")
+    available: Credits = access.value(description="Credits that can be spent now.")
+    shortfall: Credits = access.value(description="Credits to add so that it can be paid: required - available.")
+    balance: Balance | None = access.value(
+        description="The balance at the refusal; null where nothing was ever written for the owner."
+    )
+
+
+@access.type(description="No rule of the rate card prices this block run.", needs=Needs.REACHED)
+class PriceNotFoundError(UserError):
+    block: str = access.value(description="The block that was asked for.")
+    rate_card_version: int = access.value(description="The rate card that has no price for it.")
+
+
+@access.type(description="The price is by measure, and the measure was not sent.", needs=Needs.REACHED)
+class MeasurementMissingError(UserError):
+    block: str = access.value(description="The block that is priced by measure.")
+    measurement: str = access.value(description="The measurement to send.")
+
+
+@access.type(description="There is no such task for you.", needs=Needs.REACHED)
+class TaskNotFoundError(UserError):
+    task_id: strawberry.ID = access.value(description="The platform's id that was asked for.")
+
+
+@access.type(description="The task is stopped: it takes no paid block run until it is resumed.", needs=Needs.REACHED)
+class TaskStoppedError(UserError):
+    task_id: strawberry.ID = access.value(description="The platform's id of the task.")
+    stop_reason: str = access.value(description="Why it was stopped.")
+
+
+@access.type(description="The task has ended and takes nothing more.", needs=Needs.REACHED)
+class TaskEndedError(UserError):
+    task_id: strawberry.ID = access.value(description="The platform's id of the task.")
+    status: str = access.value(description="How it ended.")
+
+
+@access.type(description="The task has no such block run.", needs=Needs.REACHED)
+class BlockRunNotFoundError(UserError):
+    task_id: strawberry.ID = access.value(description="The platform's id of the task.")
+    block_run_id: strawberry.ID = access.value(description="The platform's id of the block run.")
+
+
+@access.type(description="More was to be reversed than the charge still holds. Nothing moved.", needs=Needs.REACHED)
+class ReversalExceedsChargeError(UserError):
+    requested: Credits = access.value(description="Credits that were to be reversed.")
+    reversible: Credits = access.value(description="Credits that can still be reversed.")
+
+
+@access.type(description="There is no such grant for you.", needs=Needs.REACHED)
+class GrantNotFoundError(UserError):
+    grant_id: strawberry.ID = access.value(description="The id that was asked for.")
+
+
+@access.type(description="There is no such top-up for you.", needs=Needs.REACHED)
+class TopUpNotFoundError(UserError):
+    top_up_id: strawberry.ID = access.value(description="The id that was asked for.")
+
+
+@access.type(
+    description="The same key or block run was used before with another request. Nothing moved.", needs=Needs.REACHED
+)
+class IdempotencyConflictError(UserError):
+    key: str = access.value(description="The key, or the block run's id, that was used before.")
+
+
+@access.type(description="A figure would pass 2^53 - 1. Nothing moved.", needs=Needs.REACHED)
+class BalanceLimitReachedError(UserError):
+    figure: str = access.value(description="The figure that would pass the bound.")
+
+
+@access.type(
+    description="This item failed on our side, the others did not. Whether it was charged is unknown: send it again, a "
+    "block run is charged once.",
+    needs=Needs.REACHED,
+)
+class FaultError(UserError):
+    reference: str = access.value(description="Quote it when you ask what happened.")

@@ -1,0 +1,159 @@
+"""A request is executed: known documents, graphql-core's executor, errors as they are sent.
+
+Strawberry builds the schema and its resolvers; its own pipeline around each execution costs nearly as much
+as the execution itself, so requests go from the document cache straight to graphql-core.
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Any, Final
+
+from graphql import (
+    DocumentNode,
+    ExecutionResult,
+    Executor,
+    GraphQLError,
+    GraphQLSchema,
+    OperationType,
+    create_source_event_stream,
+    execute,
+    execute_subscription_event,
+    get_operation_ast,
+    map_source_to_response_event,
+)
+from graphql.pyutils import AwaitableOrValue
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+
+from app.graphql.context import Context
+from app.graphql.documents import DocumentRefused, Documents
+from app.graphql.faults import Code, error, sent
+
+_EXECUTOR: Final = StrawberryGraphQLCoreExecutionContext
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One operation to execute, of the types that the transports have checked."""
+
+    query: str
+    variables: dict[str, Any] | None = None
+    operation_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response map, and whether the operation ran at all."""
+
+    payload: Mapping[str, Any]
+    ran: bool = True
+
+
+class OperationFailed(Exception):
+    """The operation ends here without a result; `errors` are as they are sent."""
+
+    def __init__(self, *errors: dict[str, Any]) -> None:
+        super().__init__(*errors)
+        self.errors = list(errors)
+
+
+class Execution:
+    """Executes operations of one schema. Made once per process."""
+
+    def __init__(self, schema: GraphQLSchema, *, open_to_explorers: bool) -> None:
+        self.schema = schema
+        self._documents = Documents(schema, open_to_explorers=open_to_explorers)
+        self._hides_suggestions = not open_to_explorers
+
+    async def answer(self, request: Request, context: Context) -> Answer:
+        """The whole answer to a query or mutation."""
+        try:
+            document, kind = self._prepared(request, context)
+            if kind is OperationType.SUBSCRIPTION:
+                raise OperationFailed(
+                    error("Subscriptions are served over WebSocket: graphql-transport-ws.", Code.BAD_REQUEST)
+                )
+            return Answer(await self._executed(document, request, context))
+        except OperationFailed as failed:
+            return Answer({"errors": failed.errors}, ran=False)
+
+    async def stream(self, request: Request, context: Context) -> AsyncGenerator[Mapping[str, Any], None]:
+        """The items of a subscription, or the one answer to a query or mutation. Raises: OperationFailed."""
+        document, kind = self._prepared(request, context)
+        if kind is not OperationType.SUBSCRIPTION:
+            yield await self._executed(document, request, context)
+            return
+        async with aclosing(await self._source(document, request, context)) as results:
+            try:
+                async for result in results:
+                    yield _payload(result, context)
+            except Exception as fault:
+                raise OperationFailed(*_told(fault, context)) from None
+
+    def _prepared(self, request: Request, context: Context) -> tuple[DocumentNode, OperationType]:
+        try:
+            document = self._documents.prepared(request.query)
+        except DocumentRefused as refused:
+            raise OperationFailed(*sent(refused.errors, context)) from None
+        operation = get_operation_ast(document, request.operation_name)
+        if operation is None:
+            problem = (
+                f"The document has no operation named {request.operation_name[:100]!r}."
+                if request.operation_name is not None
+                else "The document must hold one operation, or operationName must name one of several."
+            )
+            raise OperationFailed(error(problem, Code.BAD_USER_INPUT))
+        return document, operation.operation
+
+    async def _executed(self, document: DocumentNode, request: Request, context: Context) -> Mapping[str, Any]:
+        result = execute(
+            self.schema,
+            document,
+            context_value=context,
+            variable_values=request.variables,
+            operation_name=request.operation_name,
+            executor_class=_EXECUTOR,
+            hide_suggestions=self._hides_suggestions,
+        )
+        if isawaitable(result):
+            result = await result
+        if result.data is None and result.errors and all(found.path is None for found in result.errors):
+            raise OperationFailed(*sent(result.errors, context))  # variables were refused: nothing ran
+        return _payload(result, context)
+
+    async def _source(self, document: DocumentNode, request: Request, context: Context) -> Any:
+        """The results of a subscription that has begun."""
+        executor = _EXECUTOR.build(
+            self.schema,
+            document,
+            context_value=context,
+            raw_variable_values=request.variables,
+            operation_name=request.operation_name,
+            hide_suggestions=self._hides_suggestions,
+        )
+        if isinstance(executor, list):
+            raise OperationFailed(*sent(executor, context))
+        source = create_source_event_stream(executor)
+        if isawaitable(source):
+            source = await source
+        if isinstance(source, ExecutionResult):
+            raise OperationFailed(*sent(source.errors or [], context))
+        return map_source_to_response_event(executor, source, _executed_anew)
+
+
+def _executed_anew(executor: Executor[Any]) -> AwaitableOrValue[ExecutionResult]:
+    """Each item is executed with a context of its own, so that no item is answered from what an earlier one loaded."""
+    executor.context_value = executor.context_value.renewed()
+    return execute_subscription_event(executor)
+
+
+def _payload(result: ExecutionResult, context: Context) -> Mapping[str, Any]:
+    if result.errors:
+        return {"data": result.data, "errors": sent(result.errors, context)}
+    return {"data": result.data}
+
+
+def _told(fault: Exception, context: Context) -> list[dict[str, Any]]:
+    """What a client is told when a subscription's own generator raises."""
+    return sent([fault if isinstance(fault, GraphQLError) else GraphQLError(str(fault), original_error=fault)], context)

@@ -1,0 +1,85 @@
+"""Top-level errors: each with `extensions.code`, and nothing unexpected told to a client.
+
+GRAPHQL_PARSE_FAILED, GRAPHQL_VALIDATION_FAILED    the document
+BAD_USER_INPUT                                     variables, arguments, the operation's name
+the code of a RequestError                         missing permission, bad request, overload
+INTERNAL                                           everything else: logged with its traceback under a reference
+"""
+
+import logging
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+from graphql import GraphQLError
+
+from app.errors import RequestError
+from app.graphql.context import Context
+
+log = logging.getLogger(__name__)
+
+
+class Code(StrEnum):
+    PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
+    VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
+    BAD_USER_INPUT = "BAD_USER_INPUT"
+    BAD_REQUEST = "BAD_REQUEST"
+    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
+    UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
+    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
+    INTERNAL = "INTERNAL"
+
+
+def error(message: str, code: str) -> dict[str, Any]:
+    """A top-level error as it is sent."""
+    return {"message": message, "extensions": {"code": code}}
+
+
+def sent(errors: Sequence[GraphQLError], context: Context) -> list[dict[str, Any]]:
+    """The errors of an execution as they are sent; unexpected ones are masked and logged here."""
+    return [_sent(found, context) for found in errors]
+
+
+def _sent(found: GraphQLError, context: Context) -> dict[str, Any]:
+    cause = _cause(found)
+    if isinstance(cause, RequestError):
+        message, code = str(cause), cause.code
+    elif isinstance(cause, GraphQLError) and _is_the_callers(found, cause):
+        message, code = found.message, (cause.extensions or {}).get("code", Code.BAD_USER_INPUT)
+    else:
+        return _at(found, masked(cause, context))
+    return _at(found, error(message, code))
+
+
+def masked(fault: BaseException, context: Context) -> dict[str, Any]:
+    """What a client is told of a fault: a reference, under which the traceback is in the log."""
+    reference = context.request_id
+    log.error("fault %s", reference, exc_info=fault)
+    told = error(f"Something went wrong on our side. Quote reference {reference}.", Code.INTERNAL)
+    told["extensions"]["reference"] = reference
+    return told
+
+
+def _cause(found: GraphQLError) -> Exception:
+    """What was raised in the first place: graphql-core wraps it once for each place that it passes."""
+    cause: Exception = found
+    while isinstance(cause, GraphQLError) and cause.original_error is not None:
+        cause = cause.original_error
+    return cause
+
+
+def _is_the_callers(found: GraphQLError, cause: GraphQLError) -> bool:
+    """Whether graphql-core blames the request.
+
+    Before execution (no path) it always does. In a field it blames an argument, naming its place in the document; a
+    value of ours that a scalar cannot write is raised without one and is our fault.
+    """
+    return found.path is None or cause.nodes is not None
+
+
+def _at(found: GraphQLError, told: dict[str, Any]) -> dict[str, Any]:
+    if found.locations:
+        told["locations"] = [{"line": place.line, "column": place.column} for place in found.locations]
+    if found.path is not None:
+        told["path"] = found.path
+    return told

@@ -1,0 +1,86 @@
+"""The subscriptions: the balance in the header, and a task's cost while it runs.
+
+Each registers before it reads, so nothing falls in between; a wake-up has no value, so the newest state is read and
+sent, and versions rise strictly.
+"""
+
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+import strawberry
+
+from app.errors import Forbidden
+from app.graphql import access
+from app.graphql.access import Needs
+from app.graphql.balances import Balance, balance_of, figures_of
+from app.graphql.context import Information
+from app.graphql.inputs import checked
+from app.graphql.scalars import Long
+from app.graphql.sight import owner_asked, owners_seen
+from app.graphql.tasks import TaskCost, cost_of
+from app.ledger import accounts
+from app.tasks import owners, sight
+from app.tasks.rules import ENDED
+
+Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Whose balance; null: one's own.")]
+Since = Annotated[
+    Long | None,
+    strawberry.argument(description="The last version seen: the first item comes once there is a newer one."),
+]
+TaskId = Annotated[strawberry.ID, strawberry.argument(description="The platform's id of the task.")]
+
+
+@strawberry.type(description="What is pushed.")
+class Subscription:
+    @access.subscription(
+        needs=Needs.USER_OR_ABOVE,
+        description="The whole state of the balance, newest only: a snapshot first, then every change. The header "
+        "subscribes to this.",
+    )
+    async def balance(
+        self, info: Information, owner_id: Owner = None, since_version: Since = None
+    ) -> AsyncGenerator[Balance, None]:
+        checked(ownerId=owner_id)
+        owner = owner_asked(info.context, owner_id)
+        if owner is None:
+            raise Forbidden("You may not look at that owner's balance.")
+        context = info.context
+        feed = context.house.live
+        seen = -1 if since_version is None else since_version
+        if await accounts.find(owner) is None:
+            # Nothing was ever written for this owner: the first write is announced by the owner's name.
+            with feed.watch(owner) as watch:
+                while await accounts.find(owner) is None:
+                    figures = await figures_of(owner, context)
+                    if figures.version > seen:
+                        seen = figures.version
+                        yield balance_of(figures, context)
+                    await watch.changed()
+        number = await accounts.find(owner)
+        with feed.watch(number if number is not None else owner) as watch:
+            while True:
+                figures = await figures_of(owner, context)
+                if figures.version > seen:
+                    seen = figures.version
+                    yield balance_of(figures, context)
+                await watch.changed()
+
+    @access.subscription(
+        needs=Needs.USER_OR_ABOVE,
+        description="What a task costs, newest only: a snapshot, then every change. Completes when the task ends.",
+    )
+    async def task_cost(self, info: Information, task_id: TaskId) -> AsyncGenerator[TaskCost, None]:
+        checked(taskId=task_id)
+        context = info.context
+        number = await owners.find(task_id)
+        visible = owners_seen(context.caller)
+        seen = 0
+        # A task that is another's is answered like one that does not exist: the stream ends without an item.
+        with context.house.live.watch(number if number is not None else f"task {task_id}", swept=True) as watch:
+            while found := (await sight.find([task_id], owner_ids=visible)).get(task_id):
+                if found.task.version > seen:
+                    seen = found.task.version
+                    yield cost_of(found.task)
+                if found.task.status in ENDED:
+                    return
+                await watch.changed()

@@ -1,0 +1,178 @@
+"""The operator's mutations: grants and their revocation, reversals of charges."""
+
+from datetime import datetime
+from typing import Annotated
+
+import strawberry
+
+from app.errors import GrantNotFound
+from app.graphql import access, nodes
+from app.graphql.access import Needs
+from app.graphql.balances import Balance, balance_of
+from app.graphql.block_runs import BlockRun, block_run_of
+from app.graphql.context import Information
+from app.graphql.entries import Entry, Grant, entry_of, grant_of
+from app.graphql.errors import (
+    BalanceLimitReachedError,
+    BlockRunNotFoundError,
+    GrantNotFoundError,
+    IdempotencyConflictError,
+    InvalidInputError,
+    ReversalExceedsChargeError,
+    TaskNotFoundError,
+)
+from app.graphql.inputs import checked
+from app.graphql.scalars import Credits
+from app.graphql.tasks import Task, task_of
+from app.ledger import grants
+from app.ledger.grants import GrantRequest
+from app.ledger.rules import Source
+from app.tasks import reversing
+
+
+@strawberry.input(description="Credits to give. They only add, and never touch a card.")
+class GrantCreditsInput:
+    owner_id: strawberry.ID = strawberry.field(description="Whose account.")
+    credits: Credits = strawberry.field(description="How many, from 1.")
+    source: Source = strawberry.field(default=Source.PROMOTIONAL, description="Where they come from.")
+    priority: int = strawberry.field(default=0, description="Lower burns first, from -1,000 to 1,000.")
+    starts_at: datetime | None = strawberry.field(default=None, description="When they are posted; null: at once.")
+    expires_at: datetime | None = strawberry.field(
+        default=None, description="When what is unspent leaves; null: never. It must lie ahead."
+    )
+    reason: str = strawberry.field(description="Why, in 1 to 1,000 characters: it stands in the entry.")
+    idempotency_key: str = strawberry.field(description="The same key and request again gives the first result.")
+
+
+@strawberry.input(description="A grant to take back, as far as it is unspent and unclaimed.")
+class RevokeGrantInput:
+    grant_id: strawberry.ID = strawberry.field(description="The grant's `id`.")
+    reason: str = strawberry.field(description="Why, in 1 to 1,000 characters.")
+    idempotency_key: str = strawberry.field(description="The same key and request again gives the first result.")
+
+
+@strawberry.input(description="A charge to give back, in part or whole.")
+class ReverseChargeInput:
+    task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
+    block_run_id: strawberry.ID = strawberry.field(description="The platform's id of the block run.")
+    credits: Credits | None = strawberry.field(default=None, description="How many, from 1; null: all that is left.")
+    reason: str = strawberry.field(description="Why, in 1 to 1,000 characters: it stands in the entry.")
+    idempotency_key: str = strawberry.field(description="The same key and request again gives the first result.")
+
+
+@access.type(description="The credits are granted.", needs=Needs.REACHED)
+class GrantCreditsSuccess:
+    grant: Grant = access.value(description="The grant.")
+    entry: Entry | None = access.value(description="Its entry; null until it starts.")
+    balance: Balance = access.value(description="The balance now.")
+    replayed: bool = access.value(description="Whether the same request had made it before.")
+
+
+@access.type(description="What was unspent of the grant is taken back.", needs=Needs.REACHED)
+class RevokeGrantSuccess:
+    grant: Grant = access.value(description="The grant.")
+    entry: Entry | None = access.value(description="What was taken back; null where nothing was left.")
+    balance: Balance = access.value(description="The balance now.")
+    revoked: Credits = access.value(description="How much was taken back.")
+    replayed: bool = access.value(description="Whether the same request had done it before.")
+
+
+@access.type(description="The charge is given back.", needs=Needs.REACHED)
+class ReverseChargeSuccess:
+    reversed: Credits = access.value(description="How much was given back by this request.")
+    entry: Entry = access.value(description="Its line in the account.")
+    block_run: BlockRun = access.value(description="The block run.")
+    task: Task = access.value(description="The task, with its cost now.")
+    balance: Balance = access.value(description="The balance now.")
+    replayed: bool = access.value(description="Whether the same request had done it before.")
+
+
+GrantCreditsResult = Annotated[
+    GrantCreditsSuccess | InvalidInputError | IdempotencyConflictError | BalanceLimitReachedError,
+    strawberry.union("GrantCreditsResult", description="Granted, or why not."),
+]
+RevokeGrantResult = Annotated[
+    RevokeGrantSuccess | InvalidInputError | GrantNotFoundError | IdempotencyConflictError,
+    strawberry.union("RevokeGrantResult", description="Taken back, or why not."),
+]
+ReverseChargeResult = Annotated[
+    ReverseChargeSuccess
+    | InvalidInputError
+    | TaskNotFoundError
+    | BlockRunNotFoundError
+    | ReversalExceedsChargeError
+    | IdempotencyConflictError
+    | BalanceLimitReachedError,
+    strawberry.union("ReverseChargeResult", description="Given back, or why not."),
+]
+
+GrantInput = Annotated[GrantCreditsInput, strawberry.argument(description="What to give, to whom, and why.")]
+RevokeInput = Annotated[RevokeGrantInput, strawberry.argument(description="Which grant, and why.")]
+ReverseInput = Annotated[ReverseChargeInput, strawberry.argument(description="Which charge, how much, and why.")]
+
+
+@strawberry.type(description="What an operator does to accounts.")
+class GrantingMutations:
+    @access.mutation(needs=Needs.OPERATOR, description="Give credits to an account, making it if need be.")
+    async def grant_credits(self, info: Information, input: GrantInput) -> GrantCreditsResult:
+        checked(**{"input.ownerId": input.owner_id})
+        granted = await grants.grant(
+            GrantRequest(
+                owner_id=input.owner_id,
+                credits=input.credits,
+                source=input.source,
+                priority=input.priority,
+                starts_at=input.starts_at,
+                expires_at=input.expires_at,
+                reason=input.reason,
+                key=input.idempotency_key,
+                actor=info.context.caller.actor,
+                request_id=info.context.request_id,
+            )
+        )
+        return GrantCreditsSuccess(
+            grant=grant_of(granted.balance.account_id, granted.lot),
+            entry=entry_of(granted.entry) if granted.entry else None,
+            balance=balance_of(granted.balance, info.context),
+            replayed=granted.replayed,
+        )
+
+    @access.mutation(needs=Needs.OPERATOR, description="Take back the unspent, unclaimed part of a grant.")
+    async def revoke_grant(self, info: Information, input: RevokeInput) -> RevokeGrantResult:
+        parts = nodes.decode_id(input.grant_id, "Grant", int, int)
+        if parts is None:
+            raise GrantNotFound(grant_id=input.grant_id)
+        account_id, number = int(parts[0]), int(parts[1])
+        revoked = await grants.revoke(
+            account_id, number, reason=input.reason, key=input.idempotency_key, actor=info.context.caller.actor
+        )
+        return RevokeGrantSuccess(
+            grant=grant_of(account_id, revoked.lot),
+            entry=entry_of(revoked.entry) if revoked.entry else None,
+            balance=balance_of(revoked.balance, info.context),
+            revoked=Credits(revoked.revoked_credits),
+            replayed=revoked.replayed,
+        )
+
+    @access.mutation(
+        needs=Needs.OPERATOR,
+        description="Give back part or all of a charge, never more than it took, into the grants it came from.",
+    )
+    async def reverse_charge(self, info: Information, input: ReverseInput) -> ReverseChargeResult:
+        checked(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id})
+        done = await reversing.reverse_charge(
+            input.task_id,
+            input.block_run_id,
+            credits=input.credits,
+            reason=input.reason,
+            key=input.idempotency_key,
+            actor=info.context.caller.actor,
+        )
+        return ReverseChargeSuccess(
+            reversed=Credits(done.credits),
+            entry=entry_of(done.entry),
+            block_run=block_run_of(done.block_run),
+            task=task_of(done.task, done.balance.owner_id),
+            balance=balance_of(done.balance, info.context),
+            replayed=done.replayed,
+        )

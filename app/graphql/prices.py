@@ -1,0 +1,307 @@
+"""Prices: what one block run costs, what a plan would cost, the rate card, and publishing a new one."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+import strawberry
+from strawberry.scalars import JSON
+
+from app.errors import BadRequest, BillingError, Forbidden, InvalidInput, NotPriced
+from app.graphql import access
+from app.graphql.access import Needs
+from app.graphql.balances import figures_of
+from app.graphql.charging import Measurements, settings_of
+from app.graphql.context import Information
+from app.graphql.enums import shown
+from app.graphql.errors import (
+    BalanceLimitReachedError,
+    IdempotencyConflictError,
+    InvalidInputError,
+    InvalidRateCardError,
+    MeasurementMissingError,
+    PriceNotFoundError,
+)
+from app.graphql.inputs import checked, checked_list
+from app.graphql.scalars import Credits, RateCardDocument, as_json
+from app.graphql.sight import owner_asked
+from app.pricing import estimate as estimates
+from app.pricing import publishing
+from app.pricing.rules import BlockPrices as PricedBlock
+from app.pricing.rules import Card, Quote, Rule, Unit, quote
+
+
+class PriceUnit(StrEnum):
+    RUN = "RUN"
+    SECOND = "SECOND"
+    ITEM = "ITEM"
+    BYTE = "BYTE"
+    USD = "USD"
+
+
+class UnlistedBlocks(StrEnum):
+    REFUSED = "REFUSED"
+    FREE = "FREE"
+
+
+shown(
+    PriceUnit,
+    description="What a price counts.",
+    values={
+        PriceUnit.RUN: "Each block run.",
+        PriceUnit.SECOND: "Seconds.",
+        PriceUnit.ITEM: "Items.",
+        PriceUnit.BYTE: "Bytes.",
+        PriceUnit.USD: "US dollars of provider cost.",
+    },
+)
+shown(
+    UnlistedBlocks,
+    description="What a rate card does with blocks that it does not name.",
+    values={UnlistedBlocks.REFUSED: "No price: they must not run.", UnlistedBlocks.FREE: "They cost 0."},
+)
+
+
+@access.type(description="What one block run costs now.", needs=Needs.REACHED)
+class BlockPrice:
+    credits: Credits = access.value(description="The price of this block run.")
+    unit: PriceUnit = access.value(description="What the price counts.")
+    rate: float = access.value(description="Credits for one unit, for display; `credits` is exact.")
+    rule: JSON | None = access.value(description="The rule that says so; null with one's own key.")
+    rate_card_version: int = access.value(description="The rate card in force.")
+
+
+PriceResult = Annotated[
+    BlockPrice | PriceNotFoundError | MeasurementMissingError | BalanceLimitReachedError,
+    strawberry.union("PriceResult", description="The price, or why there is none."),
+]
+
+
+@strawberry.input(description="A line of a plan: so many runs of one block with the same settings.")
+class PlannedBlockRun:
+    block: str = strawberry.field(description="The block, as the rate card names it.")
+    settings: JSON | None = strawberry.field(default=None, description="The block's settings, an object.")
+    uses_own_key: bool = strawberry.field(default=False, description="Whether the customer's own key is used.")
+    measurements: Measurements | None = strawberry.field(default=None, description="Of each run, expected.")
+    count: int = strawberry.field(default=1, description="How many runs, from 1 to 1,000,000.")
+
+
+@access.type(description="A line of an estimate.", needs=Needs.REACHED)
+class EstimateLine:
+    block: str = access.value(description="The block.")
+    count: int = access.value(description="How many runs.")
+    credits_each: Credits = access.value(description="What one run costs.")
+    credits: Credits = access.value(description="What the line costs.")
+    rule: JSON | None = access.value(description="The rule that says so; null with one's own key.")
+
+
+@access.type(description="What a plan would cost at today's prices and balance.", needs=Needs.REACHED)
+class TaskEstimate:
+    credits: Credits = access.value(description="The plan's cost.")
+    lines: list[EstimateLine] = access.value(description="Its lines, in the plan's order.")
+    affordable: bool = access.value(description="Whether all of it could be paid now.")
+    runs_out_at: int | None = access.value(
+        description="The first line, counted from 0, that could not be paid in full; null where all can."
+    )
+    shortfall: Credits = access.value(description="Credits to add so that all of it could be paid.")
+
+
+@access.type(description="One rule of a block's price.", needs=Needs.REACHED)
+class PriceRule:
+    when: JSON | None = access.value(description="The settings that it wants; null: any.")
+    credits: Credits = access.value(description="Credits for every `per` units.")
+    unit: PriceUnit = access.value(description="What it counts.")
+    per: int = access.value(description="The divisor.")
+
+
+@access.type(description="The prices of one block.", needs=Needs.REACHED)
+class BlockPrices:
+    block: str = access.value(description="The block.")
+    provider: str | None = access.value(description="Who does the work.")
+    priced_by_model: bool = access.value(description="Whether it costs what its model costs: see models.")
+    rules: list[PriceRule] = access.value(description="Its rules; none where it is priced by model.")
+
+
+@access.type(description="What a block priced by model costs with this model.", needs=Needs.REACHED)
+class ModelPrice:
+    model: str = access.value(description="The model, as the settings name it.")
+    provider: str = access.value(description="Who runs it.")
+    credits: Credits = access.value(description="Credits for each run.")
+
+
+@access.type(description="A version of all prices.", needs=Needs.REACHED)
+class RateCard:
+    version: int = access.value(description="Its number.")
+    effective_at: datetime = access.value(description="When it took or takes effect.")
+    unlisted_blocks: UnlistedBlocks = access.value(description="What it does with blocks that it does not name.")
+    blocks: list[BlockPrices] = access.value(description="The blocks, in the card's order.")
+    models: list[ModelPrice] = access.value(description="The models, in the card's order.")
+
+
+@strawberry.input(description="A rate card to publish.")
+class PublishRateCardInput:
+    document: RateCardDocument = strawberry.field(description="The card.")
+    effective_at: datetime | None = strawberry.field(
+        default=None, description="When it takes effect, at least 10 s ahead; null: as soon as every worker holds it."
+    )
+    reason: str | None = strawberry.field(default=None, description="Why, for the record.")
+    idempotency_key: str = strawberry.field(description="The same key and request again gives the first result.")
+
+
+@access.type(description="The rate card is published.", needs=Needs.REACHED)
+class PublishRateCardSuccess:
+    rate_card: RateCard = access.value(description="The card, with its version and instant.")
+    replayed: bool = access.value(description="Whether the same request had published it before.")
+
+
+PublishRateCardResult = Annotated[
+    PublishRateCardSuccess | InvalidRateCardError | InvalidInputError | IdempotencyConflictError,
+    strawberry.union("PublishRateCardResult", description="Published, or why not."),
+]
+
+Block = Annotated[str, strawberry.argument(description="The block, as the rate card names it.")]
+BlockSettings = Annotated[JSON | None, strawberry.argument(description="The block's settings, an object.")]
+OwnKey = Annotated[bool, strawberry.argument(description="Whether the customer's own provider key is used.")]
+Measured = Annotated[Measurements | None, strawberry.argument(description="For prices that are by measure.")]
+Plan = Annotated[list[PlannedBlockRun], strawberry.argument(description="1 to 1,000 lines, in the order they run.")]
+Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Whose balance; null: one's own.")]
+Version = Annotated[int | None, strawberry.argument(description="Which card; null: the one in force.")]
+Publish = Annotated[PublishRateCardInput, strawberry.argument(description="The card, and when.")]
+
+
+@strawberry.type(description="Reading prices.")
+class PriceQueries:
+    @access.query(
+        needs=Needs.USER_OR_ABOVE,
+        description="What one block run with these settings would cost now, and which rule says so.",
+    )
+    async def block_price(
+        self,
+        info: Information,
+        block: Block,
+        settings: BlockSettings = None,
+        uses_own_key: OwnKey = False,
+        measurements: Measured = None,
+    ) -> PriceResult:
+        checked(block=block)
+        card = await info.context.house.catalogue.current()
+        found = quote(
+            card,
+            block,
+            settings_of(settings, "settings"),
+            uses_own_key=uses_own_key,
+            measurements=measurements.read("measurements") if measurements else None,
+        )
+        return price_of(found)
+
+    @access.query(
+        needs=Needs.USER_OR_ABOVE,
+        description="What a plan of block runs would cost, and where the balance would run out. A line without a price "
+        "is an error with the code PRICE_NOT_FOUND.",
+    )
+    async def estimate_task(self, info: Information, block_runs: Plan, owner_id: Owner = None) -> TaskEstimate:
+        checked_list(block_runs, name="blockRuns", limit=estimates.MAX_LINES)
+        owner = owner_asked(info.context, owner_id)
+        if owner is None:
+            raise Forbidden("You may not look at that owner's balance.")
+        planned = [_planned(line, f"blockRuns.{place}") for place, line in enumerate(block_runs)]
+        card = await info.context.house.catalogue.current()
+        figures = await figures_of(owner, info.context)
+        try:
+            found = estimates.estimate(card, planned, available_credits=figures.available)
+        except InvalidInput as refusal:
+            raise BadRequest(refusal.message) from None
+        except BillingError as refusal:
+            raise NotPriced(refusal.message) from None
+        return _estimate_of(found)
+
+    @access.query(needs=Needs.USER_OR_ABOVE, description="The rate card in force, or any version; null where none is.")
+    async def rate_card(self, info: Information, version: Version = None) -> RateCard | None:
+        card = await info.context.house.catalogue.show(version)
+        return rate_card_of(card) if card else None
+
+
+@strawberry.type(description="Changing prices.")
+class PriceMutations:
+    @access.mutation(
+        needs=Needs.OPERATOR, description="Publish a new version of all prices. Every worker holds it before it counts."
+    )
+    async def publish_rate_card(self, info: Information, input: Publish) -> PublishRateCardResult:
+        published = await publishing.publish(
+            input.document,
+            effective_at=input.effective_at,
+            actor=info.context.caller.actor,
+            reason=input.reason,
+            key=input.idempotency_key,
+        )
+        return PublishRateCardSuccess(rate_card=rate_card_of(published.card), replayed=published.replayed)
+
+
+def price_of(found: Quote) -> BlockPrice:
+    return BlockPrice(
+        credits=Credits(found.credits),
+        unit=PriceUnit[found.unit.name],
+        rate=float(found.rate),
+        rule=as_json(found.rule),
+        rate_card_version=found.rate_card_version,
+    )
+
+
+def rate_card_of(card: Card) -> RateCard:
+    return RateCard(
+        version=card.version,
+        effective_at=card.effective_at,
+        unlisted_blocks=UnlistedBlocks.FREE if card.unlisted_free else UnlistedBlocks.REFUSED,
+        blocks=[_block_of(prices) for prices in card.blocks.values()],
+        models=[ModelPrice(model=m.model, provider=m.provider, credits=Credits(m.credits)) for m in card.models],
+    )
+
+
+def _block_of(prices: PricedBlock) -> BlockPrices:
+    # Blocks priced by model share one long list: it stands once, in models.
+    rules: tuple[Rule, ...] = () if prices.priced_by_model else prices.rules
+    return BlockPrices(
+        block=prices.block,
+        provider=prices.provider,
+        priced_by_model=prices.priced_by_model,
+        rules=[
+            PriceRule(
+                when=as_json(rule.when or None), credits=Credits(rule.credits), unit=_unit(rule.unit), per=rule.per
+            )
+            for rule in rules
+        ],
+    )
+
+
+def _unit(unit: Unit) -> PriceUnit:
+    return PriceUnit[unit.name]
+
+
+def _planned(line: PlannedBlockRun, path: str) -> estimates.PlannedBlockRun:
+    checked(**{f"{path}.block": line.block})
+    return estimates.PlannedBlockRun(
+        block=line.block,
+        settings=settings_of(line.settings, f"{path}.settings"),
+        uses_own_key=line.uses_own_key,
+        measurements=line.measurements.read(f"{path}.measurements") if line.measurements else None,
+        count=line.count,
+    )
+
+
+def _estimate_of(found: estimates.Estimate) -> TaskEstimate:
+    return TaskEstimate(
+        credits=Credits(found.credits),
+        lines=[
+            EstimateLine(
+                block=line.block,
+                count=line.count,
+                credits_each=Credits(line.credits_each),
+                credits=Credits(line.credits),
+                rule=as_json(line.quote.rule),
+            )
+            for line in found.lines
+        ],
+        affordable=found.affordable,
+        runs_out_at=found.runs_out_at,
+        shortfall=Credits(found.shortfall_credits),
+    )

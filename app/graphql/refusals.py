@@ -1,0 +1,151 @@
+"""The table refusal -> GraphQL type, and the two ways it is used: raised by a resolver, or returned in a list."""
+
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
+
+import strawberry
+from strawberry.types.field import StrawberryField
+from strawberry.types.info import Info
+
+from app import errors
+from app.graphql.balances import balance_of
+from app.graphql.context import Context
+from app.graphql.errors import (
+    BalanceLimitReachedError,
+    BlockRunNotFoundError,
+    GrantNotFoundError,
+    IdempotencyConflictError,
+    InsufficientCreditsError,
+    InvalidInputError,
+    InvalidRateCardError,
+    MeasurementMissingError,
+    PriceNotFoundError,
+    Problem,
+    ReversalExceedsChargeError,
+    TaskEndedError,
+    TaskNotFoundError,
+    TaskStoppedError,
+    TopUpNotFoundError,
+    UserError,
+)
+from app.graphql.scalars import Credits
+from app.ledger.rules import Figures
+
+R = TypeVar("R", bound=errors.BillingError)
+M = TypeVar("M", bound=UserError)
+
+
+class Refusal(Generic[R, M]):
+    """One line of the table, and what Strawberry's `exception_handlers` ask for.
+
+    Strawberry applies it to a field whose union has `error_type`, except in lists and subscriptions.
+    """
+
+    def __init__(self, refusal: type[R], error_type: type[M], made: Callable[[R, Context], M]) -> None:
+        self.exception_type = refusal
+        self.error_type = error_type
+        self.made = made
+
+    def handle(self, exception: R, *, field: StrawberryField, info: Info[Any, Any]) -> M:
+        return self.made(exception, info.context)
+
+
+TABLE: Final[tuple[Refusal[Any, Any], ...]] = (
+    Refusal(
+        errors.InvalidRateCard,  # before InvalidInput, which it is too: the first that fits is taken
+        InvalidRateCardError,
+        lambda no, _: InvalidRateCardError(message=no.message, problems=_problems(no)),
+    ),
+    Refusal(
+        errors.InvalidInput,
+        InvalidInputError,
+        lambda no, _: InvalidInputError(message=no.message, problems=_problems(no)),
+    ),
+    Refusal(
+        errors.InsufficientCredits,
+        InsufficientCreditsError,
+        lambda no, context: InsufficientCreditsError(
+            message=no.message,
+            required=Credits(no.required_credits),
+            available=Credits(no.available_credits),
+            shortfall=Credits(no.shortfall_credits),
+            balance=balance_of(no.balance, context) if isinstance(no.balance, Figures) else None,
+        ),
+    ),
+    Refusal(
+        errors.PriceNotFound,
+        PriceNotFoundError,
+        lambda no, _: PriceNotFoundError(message=no.message, block=no.block, rate_card_version=no.rate_card_version),
+    ),
+    Refusal(
+        errors.MeasurementMissing,
+        MeasurementMissingError,
+        lambda no, _: MeasurementMissingError(message=no.message, block=no.block, measurement=no.measurement),
+    ),
+    Refusal(
+        errors.TaskNotFound,
+        TaskNotFoundError,
+        lambda no, _: TaskNotFoundError(message=no.message, task_id=strawberry.ID(no.task_id)),
+    ),
+    Refusal(
+        errors.TaskStopped,
+        TaskStoppedError,
+        lambda no, _: TaskStoppedError(
+            message=no.message, task_id=strawberry.ID(no.task_id), stop_reason=no.stop_reason
+        ),
+    ),
+    Refusal(
+        errors.TaskEnded,
+        TaskEndedError,
+        lambda no, _: TaskEndedError(message=no.message, task_id=strawberry.ID(no.task_id), status=no.status),
+    ),
+    Refusal(
+        errors.BlockRunNotFound,
+        BlockRunNotFoundError,
+        lambda no, _: BlockRunNotFoundError(
+            message=no.message, task_id=strawberry.ID(no.task_id), block_run_id=strawberry.ID(no.block_run_id)
+        ),
+    ),
+    Refusal(
+        errors.ReversalExceedsCharge,
+        ReversalExceedsChargeError,
+        lambda no, _: ReversalExceedsChargeError(
+            message=no.message,
+            requested=Credits(no.requested_credits),
+            reversible=Credits(no.reversible_credits),
+        ),
+    ),
+    Refusal(
+        errors.GrantNotFound,
+        GrantNotFoundError,
+        lambda no, _: GrantNotFoundError(message=no.message, grant_id=strawberry.ID(no.grant_id)),
+    ),
+    Refusal(
+        errors.TopUpNotFound,
+        TopUpNotFoundError,
+        lambda no, _: TopUpNotFoundError(message=no.message, top_up_id=strawberry.ID(no.top_up_id)),
+    ),
+    Refusal(
+        errors.IdempotencyConflict,
+        IdempotencyConflictError,
+        lambda no, _: IdempotencyConflictError(message=no.message, key=no.key),
+    ),
+    Refusal(
+        errors.BalanceLimitReached,
+        BalanceLimitReachedError,
+        lambda no, _: BalanceLimitReachedError(message=no.message, figure=no.figure),
+    ),
+)
+
+
+def as_member(refusal: errors.BillingError, context: Context) -> UserError:
+    """The GraphQL object of this refusal, for an item of a list. Raises: the refusal itself, if the table lacks it."""
+    for line in TABLE:
+        if isinstance(refusal, line.exception_type):
+            member: UserError = line.made(refusal, context)
+            return member
+    raise refusal
+
+
+def _problems(refusal: errors.InvalidInput) -> list[Problem]:
+    return [Problem(path=problem.path, message=problem.message) for problem in refusal.problems]

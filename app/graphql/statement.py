@@ -1,0 +1,80 @@
+"""The statement of an account: groups, newest first, pinned to the first page."""
+
+from datetime import datetime
+
+import strawberry
+
+from app.graphql import access
+from app.graphql.access import Needs
+from app.graphql.context import Information
+from app.graphql.entries import Entry, entry_of
+from app.graphql.pagination import Connection, checked_first, cursor, page, position
+from app.graphql.scalars import Credits
+from app.graphql.tasks import Task, load_task
+from app.ledger.rules import Figures, Kind
+from app.tasks import statement
+from app.tasks.statement import Group, Place
+
+
+@access.type(
+    description="One line of a statement: all charges and reversals of a task, or one other entry.", needs=Needs.REACHED
+)
+class Statement:
+    kinds: list[Kind] = access.value(description="What is in it.")
+    credits: Credits = access.value(description="The sum of its entries.")
+    entry_count: int = access.value(description="How many entries.")
+    first_at: datetime = access.value(description="When its first entry counts from.")
+    last_at: datetime = access.value(description="When its last entry counts from: the statement's order.")
+    balance_after: Credits = access.value(description="The posted balance after its last entry.")
+    group: strawberry.Private[Group]
+
+    @access.field(description="The task that it is about; null where it is not about one.")
+    async def task(self, info: Information) -> Task | None:
+        if self.group.task_id is None:
+            return None
+        return await load_task(info.context, self.group.last.line.account_id, self.group.task_id)
+
+    @access.field(description="Its one entry; null where it is a task's.")
+    def entry(self) -> Entry | None:
+        return entry_of(self.group.last) if self.group.task_id is None else None
+
+
+async def statement_page(
+    figures: Figures,
+    *,
+    first: int,
+    after: str | None,
+    kinds: list[Kind] | None,
+    from_at: datetime | None,
+    to_at: datetime | None,
+) -> Connection[Statement]:
+    """A page of an account's groups."""
+    number = figures.account_id
+    place = position(after, "statement", number, shape=(int, int))
+    found = await statement.page(
+        number,
+        limit=checked_first(first) + 1,
+        after=Place(*place) if place else None,
+        kinds=kinds,
+        from_at=from_at,
+        to_at=to_at,
+    )
+    return page(
+        found.groups,
+        first=first,
+        after=after,
+        cursor_of=lambda group: cursor("statement", number, *found.place_of(group)),
+        node_of=_statement_of,
+    )
+
+
+def _statement_of(group: Group) -> Statement:
+    return Statement(
+        kinds=list(group.kinds),
+        credits=Credits(group.credits),
+        entry_count=group.entries,
+        first_at=group.first.line.at,
+        last_at=group.last.line.at,
+        balance_after=Credits(group.last.line.balance_after),
+        group=group,
+    )

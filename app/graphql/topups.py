@@ -1,0 +1,180 @@
+"""Top-ups: buying credits on the provider's page."""
+
+from datetime import datetime
+from typing import Annotated
+
+import strawberry
+
+from app.errors import Forbidden, TopUpNotFound
+from app.graphql import access, nodes
+from app.graphql.access import Needs
+from app.graphql.balances import Balance, balance_of
+from app.graphql.context import Context, Information
+from app.graphql.enums import shown
+from app.graphql.errors import (
+    BalanceLimitReachedError,
+    IdempotencyConflictError,
+    InvalidInputError,
+    TopUpNotFoundError,
+)
+from app.graphql.scalars import Credits, Long
+from app.graphql.sight import owner_asked
+from app.ledger import accounts
+from app.topups import purchase, rows
+from app.topups.purchase import TopUpRequest
+from app.topups.rules import Status, Terms, TopUpState
+
+shown(
+    Status,
+    name="TopUpStatus",
+    description="Where a top-up stands.",
+    values={
+        Status.PENDING: "Not paid yet.",
+        Status.PAID: "Paid, and its credits are in the account.",
+        Status.FAILED: "Declined.",
+        Status.EXPIRED: "Not paid in time.",
+        Status.REFUNDED: "The money went back.",
+        Status.DISPUTED: "The buyer disputes the payment.",
+    },
+)
+
+
+@access.type(description="A purchase of credits.", needs=Needs.REACHED)
+class TopUp(nodes.Node):
+    credits: Credits = access.value(description="Credits bought.")
+    amount_minor: Long = access.value(description="The price, in minor units of the currency (cents).")
+    currency: str = access.value(description="The currency, ISO 4217.")
+    status: Status = access.value(description="Where it stands.")
+    payment_url: str | None = access.value(description="Where to pay.")
+    created_at: datetime = access.value(description="When it was begun.")
+    paid_at: datetime | None = access.value(description="When its credits arrived.")
+    refunded: Credits = access.value(description="Credits that went back for money.")
+
+
+@strawberry.input(description="Credits to buy.")
+class BeginTopUpInput:
+    credits: Credits = strawberry.field(description="How many: at least 500, a multiple of 100 (the operator's terms).")
+    currency: str | None = strawberry.field(default=None, description="ISO 4217; null: the one credits are sold in.")
+    return_url: str | None = strawberry.field(
+        default=None, description="Where the buyer returns to from the provider's page, http or https."
+    )
+    idempotency_key: str = strawberry.field(description="The same key and request again gives the same top-up.")
+
+
+@strawberry.input(description="A top-up whose buyer has come back from the provider's page.")
+class ConfirmTopUpInput:
+    top_up_id: strawberry.ID = strawberry.field(description="The top-up's `id`.")
+
+
+@access.type(description="The top-up is begun: send the buyer to its paymentUrl.", needs=Needs.REACHED)
+class BeginTopUpSuccess:
+    top_up: TopUp = access.value(description="The top-up.")
+    balance: Balance = access.value(description="The balance; it moves when the top-up is paid.")
+    replayed: bool = access.value(description="Whether the same request had begun it before.")
+
+
+@access.type(description="What the provider says of the top-up, and the balance with it.", needs=Needs.REACHED)
+class ConfirmTopUpSuccess:
+    top_up: TopUp = access.value(description="The top-up; PENDING where the provider does not know yet.")
+    balance: Balance = access.value(description="The balance now.")
+
+
+BeginTopUpResult = Annotated[
+    BeginTopUpSuccess | InvalidInputError | IdempotencyConflictError | BalanceLimitReachedError,
+    strawberry.union("BeginTopUpResult", description="Begun, or why not."),
+]
+ConfirmTopUpResult = Annotated[
+    ConfirmTopUpSuccess | TopUpNotFoundError | BalanceLimitReachedError,
+    strawberry.union("ConfirmTopUpResult", description="Where it stands, or why that cannot be said."),
+]
+
+TopUpId = Annotated[strawberry.ID, strawberry.argument(description="The top-up's `id`.")]
+Begin = Annotated[BeginTopUpInput, strawberry.argument(description="How many credits.")]
+Confirm = Annotated[ConfirmTopUpInput, strawberry.argument(description="Which top-up.")]
+
+
+@strawberry.type(description="Reading top-ups.")
+class TopUpQueries:
+    @access.query(needs=Needs.USER_OR_ABOVE, description="A top-up by its id; null where there is none for you.")
+    async def top_up(self, info: Information, id: TopUpId) -> TopUp | None:
+        state = await _find(info.context, id)
+        return top_up_of(state) if state else None
+
+
+@strawberry.type(description="Buying credits.")
+class TopUpMutations:
+    @access.mutation(needs=Needs.USER_OR_ABOVE, description="Begin to buy credits for one's own account.")
+    async def begin_top_up(self, info: Information, input: Begin) -> BeginTopUpResult:
+        viewer = info.context.caller
+        if viewer.owner_id is None:
+            raise Forbidden("Credits are bought by a user, for its own account.")
+        begun = await purchase.begin(
+            TopUpRequest(
+                owner_id=viewer.owner_id,
+                credits=input.credits,
+                currency=input.currency,
+                return_url=input.return_url,
+                key=input.idempotency_key,
+                actor=viewer.actor,
+            ),
+            info.context.house.provider,
+            Terms.of(info.context.house.settings),
+        )
+        return BeginTopUpSuccess(
+            top_up=top_up_of(begun.top_up), balance=balance_of(begun.balance, info.context), replayed=begun.replayed
+        )
+
+    @access.mutation(
+        needs=Needs.USER_OR_ABOVE,
+        description="For the return page: ask the provider and credit what is paid, should the page be there first.",
+    )
+    async def confirm_top_up(self, info: Information, input: Confirm) -> ConfirmTopUpResult:
+        state = await _find(info.context, input.top_up_id)
+        if state is None:
+            raise TopUpNotFound(top_up_id=input.top_up_id)
+        done = await purchase.confirm(state.account_id, state.id, info.context.house.provider)
+        return ConfirmTopUpSuccess(top_up=top_up_of(done.top_up), balance=balance_of(done.balance, info.context))
+
+
+def top_up_of(state: TopUpState) -> TopUp:
+    """A top-up as GraphQL shows it."""
+    return TopUp(
+        id=nodes.encode_id("TopUp", state.account_id, state.id),
+        credits=Credits(state.credits),
+        amount_minor=Long(state.amount_minor),
+        currency=state.currency,
+        status=state.status,
+        payment_url=state.payment_url,
+        created_at=state.created_at,
+        paid_at=state.paid_at,
+        refunded=Credits(state.refunded),
+    )
+
+
+async def load_top_up(context: Context, account_id: int, top_up_id: str) -> TopUp | None:
+    """A top-up by its key, batched with the others of this request."""
+    state = await context.loader(_top_ups).load((account_id, top_up_id))
+    return top_up_of(state) if state else None
+
+
+@nodes.fetches("TopUp", int, str)
+async def fetch_top_up(context: Context, account_id: int, top_up_id: str) -> TopUp | None:
+    state = await _visible(context, account_id, top_up_id)
+    return top_up_of(state) if state else None
+
+
+async def _find(context: Context, text: str) -> TopUpState | None:
+    parts = nodes.decode_id(text, "TopUp", int, str)
+    return await _visible(context, int(parts[0]), str(parts[1])) if parts else None
+
+
+async def _visible(context: Context, account_id: int, top_up_id: str) -> TopUpState | None:
+    owner_id = await accounts.owner_of(account_id)
+    if owner_id is None or owner_asked(context, owner_id) is None:
+        return None
+    return await rows.find(account_id, top_up_id)
+
+
+async def _top_ups(keys: list[tuple[int, str]]) -> list[TopUpState | None]:
+    found = await rows.find_many(keys)
+    return [found.get(key) for key in keys]

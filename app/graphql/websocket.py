@@ -1,0 +1,235 @@
+"""GraphQL over WebSocket: the graphql-transport-ws protocol, and no other.
+
+Close codes are the protocol's. 4403 is what stock clients retry with a fresh token (4401 is fatal to them): it answers
+a refused token, and ends a connection whose token has expired.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+from starlette.types import Receive, Scope, Send
+from strawberry.http.websocket_origin import is_same_origin
+
+from app.callers.doorway import Doorway
+from app.callers.rules import Viewer
+from app.errors import RequestError, Unauthenticated
+from app.graphql import body
+from app.graphql.context import Context, House
+from app.graphql.execution import Execution, OperationFailed, Request
+from app.graphql.faults import Code, error, masked
+
+PROTOCOL: Final = "graphql-transport-ws"
+INIT_SECONDS: Final = 10.0
+MAX_OPERATIONS: Final = 100
+"""At once, in one connection."""
+
+log = logging.getLogger(__name__)
+
+
+class _Closed(Exception):
+    """The conversation ends with this close code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+class GraphQLOverWebSocket:
+    """The ASGI application of the WebSocket transport."""
+
+    def __init__(
+        self,
+        execution: Execution,
+        doorway: Doorway,
+        house: House,
+        *,
+        allowed_origins: Collection[str] = (),
+        init_seconds: float = INIT_SECONDS,
+    ) -> None:
+        """`allowed_origins`: pages of other hosts that may connect; "*" allows all."""
+        self._execution = execution
+        self._doorway = doorway
+        self._house = house
+        self._allowed_origins = frozenset(allowed_origins)
+        self._init_seconds = init_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # websocket.connect
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        if not self._is_welcome(headers.get(b"origin"), headers.get(b"host")):
+            await send({"type": "websocket.close", "code": 4403, "reason": "Origin not allowed"})
+            return
+        spoken = PROTOCOL in scope["subprotocols"]
+        await send({"type": "websocket.accept", "subprotocol": PROTOCOL if spoken else None})
+        if not spoken:
+            await send({"type": "websocket.close", "code": 4406, "reason": "Subprotocol not acceptable"})
+            return
+        conversation = _Conversation(self._execution, self._doorway, self._house, receive, send)
+        await conversation.hold(headers.get(b"authorization"), self._init_seconds)
+
+    def _is_welcome(self, origin: str | None, host: str | None) -> bool:
+        """A page of another host may not use its visitor's network position, not even to read what anyone may."""
+        return origin is None or bool(self._allowed_origins & {"*", origin.lower()}) or is_same_origin(origin, host)
+
+
+class _Conversation:
+    """One connection: its viewer, its operations, and its end."""
+
+    def __init__(self, execution: Execution, doorway: Doorway, house: House, receive: Receive, send: Send) -> None:
+        self._execution = execution
+        self._doorway = doorway
+        self._house = house
+        self._receive = receive
+        self._send_event = send
+        self._acknowledged = False
+        self._viewer: Viewer | None = None
+        self._operations: dict[str, asyncio.Task[None]] = {}
+
+    async def hold(self, authorization: str | None, init_seconds: float) -> None:
+        """Converse until either side closes. `authorization`: the handshake's, should connection_init bring none."""
+        self._authorization = authorization
+        async with asyncio.TaskGroup() as self._group:
+            try:
+                await self._until_closed(init_seconds)
+            except _Closed as closed:
+                await self._close(closed)
+            except OSError:
+                pass  # the client went while it was being answered
+            finally:
+                for task in self._operations.values():
+                    task.cancel()
+
+    async def _until_closed(self, init_seconds: float) -> None:
+        try:
+            async with asyncio.timeout(init_seconds) as self._timeout:  # moved to the token's end when it is known
+                while (text := await self._received()) is not None:
+                    await self._handle(text)
+        except TimeoutError:
+            if not self._acknowledged:
+                raise _Closed(4408, "Connection initialisation timeout") from None
+            raise _Closed(4403, "Forbidden: the token has expired") from None
+
+    async def _received(self) -> str | None:
+        """The next message; None: the client has left."""
+        event = await self._receive()
+        if event["type"] == "websocket.disconnect":
+            return None
+        text = event.get("text")
+        if not isinstance(text, str):
+            raise _Closed(4400, "Messages must be text")
+        if len(text) > body.allowed_bytes(self._viewer):
+            raise _Closed(1009, "Message too big")
+        return text
+
+    async def _handle(self, text: str) -> None:
+        try:
+            message = orjson.loads(text)
+        except ValueError:
+            raise _Closed(4400, "Messages must be JSON") from None
+        match message:
+            case {"type": "connection_init"}:
+                await self._init(message.get("payload"))
+            case {"type": "ping"}:
+                await self._say({"type": "pong"})
+            case {"type": "pong"}:
+                pass
+            case {"type": "subscribe", "id": str(id), "payload": dict(payload)} if id:
+                await self._subscribe(id, payload)
+            case {"type": "complete", "id": str(id)}:
+                if task := self._operations.pop(id, None):
+                    task.cancel()
+            case _:
+                raise _Closed(4400, "Invalid message")
+
+    async def _init(self, payload: object) -> None:
+        if self._acknowledged:
+            raise _Closed(4429, "Too many initialisation requests")
+        if not isinstance(payload, dict | None):
+            raise _Closed(4400, "Invalid connection_init payload")
+        try:
+            self._viewer = await self._identify(payload or {})
+        except Unauthenticated:
+            raise _Closed(4403, "Forbidden") from None
+        except RequestError as refusal:
+            raise _Closed(1013, str(refusal)[:100]) from None
+        self._acknowledged = True
+        self._timeout.reschedule(_loop_time(self._viewer.expires_at) if self._viewer else None)
+        await self._say({"type": "connection_ack"})
+
+    async def _identify(self, payload: Mapping[str, object]) -> Viewer | None:
+        """Raises: Unauthenticated. Unavailable."""
+        given = {name.lower(): value for name, value in payload.items() if value is not None}
+        match given.get("authorization"), given.get("token"):
+            case None, None:
+                return await self._doorway.identify(self._authorization)
+            case str(authorization), _:
+                return await self._doorway.identify(authorization)
+            case None, str(token):
+                return await self._doorway.admit(token)
+        raise Unauthenticated("authorization and token are strings")
+
+    async def _subscribe(self, id: str, payload: dict[str, Any]) -> None:
+        if not self._acknowledged:
+            raise _Closed(4401, "Unauthorized")
+        if id in self._operations:
+            raise _Closed(4409, f"Subscriber for {id[:40]} already exists")
+        try:
+            request = body.request(payload)
+        except body.Malformed:
+            raise _Closed(4400, "Invalid subscribe payload") from None
+        if len(self._operations) >= MAX_OPERATIONS:
+            problem = error(f"A connection carries at most {MAX_OPERATIONS} operations at once.", Code.BAD_REQUEST)
+            await self._say({"id": id, "type": "error", "payload": [problem]})
+            return
+        self._operations[id] = self._group.create_task(self._carry_out(id, request))
+
+    async def _carry_out(self, id: str, request: Request) -> None:
+        """Send what the operation yields, then its end. Raises nothing: one operation never ends the others."""
+        context = Context(self._viewer, self._house)
+        try:
+            last: dict[str, Any] = {"id": id, "type": "complete"}
+            try:
+                async with aclosing(self._execution.stream(request, context)) as results:
+                    async for result in results:
+                        await self._say({"id": id, "type": "next", "payload": result})
+            except OperationFailed as failed:
+                last = {"id": id, "type": "error", "payload": failed.errors}
+            self._forget(id)  # before the last message: its id is free for the client as soon as it reads that
+            await self._say(last)
+        except OSError:
+            pass  # the client has gone; `hold` sees it too
+        except Exception as fault:
+            self._forget(id)
+            await self._give_up(id, masked(fault, context))
+
+    async def _give_up(self, id: str, problem: dict[str, Any]) -> None:
+        try:
+            await self._say({"id": id, "type": "error", "payload": [problem]})
+        except (OSError, RuntimeError):
+            log.debug("the client left before it was told of a fault")
+
+    def _forget(self, id: str) -> None:
+        if self._operations.get(id) is asyncio.current_task():  # else the client ended it and may have used the id anew
+            del self._operations[id]
+
+    async def _say(self, message: Mapping[str, Any]) -> None:
+        await self._send_event({"type": "websocket.send", "text": orjson.dumps(message).decode()})
+
+    async def _close(self, closed: _Closed) -> None:
+        try:
+            await self._send_event({"type": "websocket.close", "code": closed.code, "reason": closed.reason})
+        except (OSError, RuntimeError):
+            log.debug("the client closed first")
+
+
+def _loop_time(instant: datetime | None) -> float | None:
+    """The event loop's clock at `instant`."""
+    if instant is None:
+        return None
+    return asyncio.get_running_loop().time() + (instant - datetime.now(UTC)).total_seconds()

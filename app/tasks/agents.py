@@ -1,0 +1,150 @@
+"""Reads: the agents of an account, and what each cost. Every read takes many agents and is one statement."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from app import database
+from app.errors import InvalidInput
+from app.tasks.costs import LAST_AT, BlockCost, Key, columns
+
+MOST_DAYS: Final = 366
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """An agent that has tasks, and when its newest task started."""
+
+    agent_id: str
+    last_started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """What all tasks of an agent cost, charged minus reversed, and how many there are."""
+
+    credits: int
+    tasks: int
+
+    @property
+    def average_per_task(self) -> float:
+        return self.credits / self.tasks if self.tasks else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DayCost:
+    """What an agent's block runs of one day cost, net of reversals whenever those came; and how many tasks ran any."""
+
+    day: str
+    credits: int
+    tasks: int
+
+
+# Leaps from agent to agent along the index, however many tasks each has.
+_AGENTS: Final = """
+    WITH RECURSIVE agent(agent_id) AS (
+        (SELECT agent_id FROM task WHERE account_id = $1 ORDER BY agent_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT t.agent_id FROM task AS t WHERE t.account_id = $1 AND t.agent_id > a.agent_id
+                ORDER BY t.agent_id LIMIT 1)
+        FROM agent AS a WHERE a.agent_id IS NOT NULL
+    )
+    SELECT a.agent_id, newest.started_at FROM agent AS a CROSS JOIN LATERAL (
+        SELECT t.started_at FROM task AS t WHERE t.account_id = $1 AND t.agent_id = a.agent_id
+        ORDER BY t.started_at DESC LIMIT 1
+    ) AS newest
+    WHERE (newest.started_at, a.agent_id) < ($2::timestamptz, $3::text)
+    ORDER BY newest.started_at DESC, a.agent_id DESC LIMIT $4
+"""
+
+_TOTALS: Final = """
+    SELECT t.account_id, t.agent_id, sum(t.charged - t.reversed)::bigint, count(*)
+    FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
+    JOIN task AS t ON t.account_id = k.account_id AND t.agent_id = k.agent_id
+    GROUP BY t.account_id, t.agent_id
+"""
+
+_BY_BLOCK: Final = """
+    SELECT t.account_id, t.agent_id, b.block, sum(b.cost - b.reversed)::bigint AS credits, count(*)
+    FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
+    JOIN task AS t ON t.account_id = k.account_id AND t.agent_id = k.agent_id
+    JOIN block_run AS b ON b.account_id = t.account_id AND b.task_id = t.task_id
+    GROUP BY t.account_id, t.agent_id, b.block ORDER BY credits DESC, b.block
+"""
+
+_ZONES: Final = "SELECT name FROM pg_timezone_names WHERE name !~ '^(posix|right|localtime|Factory)'"
+
+# A task that ended before the first day has no block run in any of them.
+_BY_DAY: Final = """
+    WITH today AS MATERIALIZED (
+        SELECT (clock_timestamp() AT TIME ZONE $4)::date AS day
+    ), listed AS MATERIALIZED (
+        SELECT today.day - number AS day FROM today, generate_series(0, $3::int - 1) AS number
+    ), beginning AS MATERIALIZED (
+        SELECT min(day)::timestamp AT TIME ZONE $4 AS at FROM listed
+    ), spent AS (
+        SELECT t.account_id, t.agent_id, (b.at AT TIME ZONE $4)::date AS day,
+               sum(b.cost - b.reversed)::bigint AS credits, count(DISTINCT b.task_id) AS tasks
+        FROM beginning, unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
+        JOIN task AS t ON t.account_id = k.account_id AND t.agent_id = k.agent_id
+        JOIN block_run AS b ON b.account_id = t.account_id AND b.task_id = t.task_id
+        WHERE (t.ended_at IS NULL OR t.ended_at >= beginning.at) AND b.at >= beginning.at
+        GROUP BY t.account_id, t.agent_id, 3
+    )
+    SELECT k.account_id, k.agent_id, to_char(listed.day, 'YYYY-MM-DD'), coalesce(s.credits, 0), coalesce(s.tasks, 0)
+    FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id) CROSS JOIN listed
+    LEFT JOIN spent AS s ON s.account_id = k.account_id AND s.agent_id = k.agent_id AND s.day = listed.day
+    ORDER BY listed.day
+"""
+
+_zones: frozenset[str] = frozenset()
+
+
+async def page(account_id: int, *, limit: int, after: Activity | None = None) -> list[Activity]:
+    """The next `limit` agents of an account, newest activity first.
+
+    An agent that starts a task between two pages moves to the front, so it may be on neither.
+    """
+    place = (after.last_started_at, after.agent_id) if after else (LAST_AT, "")
+    return [Activity(*record) for record in await database.fetch(_AGENTS, account_id, *place, limit)]
+
+
+async def totals(keys: Iterable[Key]) -> dict[Key, Total]:
+    """What each agent (account, agent id) cost in all, for those that have tasks."""
+    found = await database.fetch(_TOTALS, *columns(keys))
+    return {(account_id, agent_id): Total(credits, tasks) for account_id, agent_id, credits, tasks in found}
+
+
+async def by_block(keys: Iterable[Key]) -> dict[Key, list[BlockCost]]:
+    """What each agent paid for each block, dearest first; a list for every key. It adds up all its block runs."""
+    found: dict[Key, list[BlockCost]] = {key: [] for key in keys}
+    for account_id, agent_id, *cost in await database.fetch(_BY_BLOCK, *columns(found)):
+        found[account_id, agent_id].append(BlockCost(*cost))
+    return found
+
+
+async def by_day(keys: Iterable[Key], *, days: int, time_zone: str) -> dict[Key, list[DayCost]]:
+    """What each agent cost on each of the last `days` days, today included, oldest first, days without cost too.
+
+    Days are those of `time_zone`, an IANA name. Raises: InvalidInput.
+    """
+    await check_window(days=days, time_zone=time_zone)
+    found: dict[Key, list[DayCost]] = {key: [] for key in keys}
+    for account_id, agent_id, *cost in await database.fetch(_BY_DAY, *columns(found), days, time_zone):
+        found[account_id, agent_id].append(DayCost(*cost))
+    return found
+
+
+async def check_window(*, days: int, time_zone: str) -> None:
+    """Raises: InvalidInput: not 1 to 366 days, or not a time zone that the database knows by that name.
+
+    PostgreSQL alone would also take `UTC+5` as a zone, with the sign of POSIX, which is the opposite of everybody's.
+    """
+    global _zones  # noqa: PLW0603  read once, the list is the server's own
+    if not 1 <= days <= MOST_DAYS:
+        raise InvalidInput.at("days", f"must lie between 1 and {MOST_DAYS}; it is {days}")
+    if not _zones:
+        _zones = frozenset(record["name"] for record in await database.fetch(_ZONES))
+    if time_zone not in _zones:
+        raise InvalidInput.at("timeZone", f"must be an IANA time zone such as Europe/Berlin; it is {time_zone[:64]!r}")

@@ -1,0 +1,36 @@
+"""Finding tasks for somebody: the statement names the owners that the caller may look at.
+
+A task that is another's is not found by the same statement as one that does not exist, so neither the answer nor its
+cost tells them apart.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from app import database
+from app.tasks import rows
+from app.tasks.rules import TaskState
+
+# A null list of owners means every owner (services and operators).
+_FIND: Final = f"""
+    SELECT {rows.TASK_COLUMNS}, a.owner_id
+    FROM task_account AS k
+    JOIN task AS t ON t.account_id = k.account_id AND t.task_id = k.task_id
+    JOIN account AS a ON a.id = t.account_id
+    WHERE k.task_id = ANY($1::text[]) AND ($2::text[] IS NULL OR a.owner_id = ANY($2))
+"""  # noqa: S608  our own constant
+
+
+@dataclass(frozen=True, slots=True)
+class SeenTask:
+    """A task and whose it is."""
+
+    task: TaskState
+    owner_id: str
+
+
+async def find(task_ids: Iterable[str], *, owner_ids: Collection[str] | None) -> dict[str, SeenTask]:
+    """Those of the tasks that exist in the accounts of `owner_ids`; None: in any account."""
+    records = await database.fetch(_FIND, list(dict.fromkeys(task_ids)), None if owner_ids is None else list(owner_ids))
+    return {record["task_id"]: SeenTask(rows.task(record), record["owner_id"]) for record in records}

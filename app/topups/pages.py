@@ -1,0 +1,78 @@
+"""The sandbox's pages as HTML. Every text that is put into one is escaped here."""
+
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Final
+
+from app.topups.rules import PaymentState, money
+from app.topups.sandbox import SandboxPage
+
+_PAGE: Final = Template(files("app.topups").joinpath("sandbox_page.html").read_text(encoding="utf-8"))
+
+_PAYMENT: Final = Template("""\
+<p class="amount">$amount</p>
+<p>$description</p>
+<p>$state</p>
+<form method="post">
+<input type="hidden" name="token" value="$token">
+$buttons
+</form>
+<p class="note">$onward<br>Reference: $reference</p>
+""")
+
+_BUTTON: Final = Template('<button class="$decision" name="decision" value="$decision">$label</button>')
+_LINK: Final = Template('<a href="$url" rel="noreferrer">$url</a>')
+_NOTICE: Final = Template("<p>$text</p>")
+
+_TITLES: Final = {
+    PaymentState.OPEN: "Pay for credits",
+    PaymentState.PAID: "Paid",
+    PaymentState.DECLINED: "The payment was declined",
+}
+_STATES: Final = {
+    PaymentState.OPEN: "Choose what the bank should say.",
+    PaymentState.PAID: "Thank you. The credits are on their way to your account.",
+    PaymentState.DECLINED: "Nothing was paid. You may try again.",
+}
+_BUTTONS: Final[dict[PaymentState, Sequence[tuple[str, str]]]] = {
+    PaymentState.OPEN: [("pay", "Pay"), ("decline", "Decline")],
+    PaymentState.PAID: [("resend", "Send the notice of this payment again")],
+    PaymentState.DECLINED: [("pay", "Pay after all")],
+}
+
+
+def payment(page: SandboxPage, *, token: str) -> str:
+    """The page of a payment: buttons while there is something to decide, the result afterwards."""
+    content = _filled(
+        _PAYMENT,
+        amount=money(page.amount_minor, page.currency),
+        description=page.description,
+        state=_STATES[page.state],
+        token=token,
+        reference=page.reference,
+        html={"buttons": _buttons(page.state), "onward": _onward(page)},
+    )
+    return _filled(_PAGE, title=_TITLES[page.state], html={"content": content})
+
+
+def notice(title: str, text: str) -> str:
+    """A page that only says something."""
+    return _filled(_PAGE, title=title, html={"content": _filled(_NOTICE, text=text)})
+
+
+def _buttons(state: PaymentState) -> str:
+    return "\n".join(_filled(_BUTTON, decision=decision, label=label) for decision, label in _BUTTONS[state])
+
+
+def _onward(page: SandboxPage) -> str:
+    if page.return_url is None:
+        return "You may close this page afterwards."
+    link = _filled(_LINK, url=page.return_url)
+    return f"You return to {link}" if page.state is PaymentState.PAID else f"Afterwards you return to {link}"
+
+
+def _filled(template: Template, *, html: dict[str, str] | None = None, **texts: str) -> str:
+    """`texts` are escaped, `html` is put in as it is: what this module has made itself."""
+    return template.substitute({name: escape(text) for name, text in texts.items()} | (html or {}))

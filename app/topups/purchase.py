@@ -1,0 +1,222 @@
+"""Buying credits: `begin` a top-up, `settle` what its provider tells of it, `confirm` it on the return page.
+
+Webhook and return page settle by the same function, under the account's lock: whoever flips the row posts, the other
+finds it done. The provider is called before or after a transaction, never within one.
+"""
+
+import logging
+from dataclasses import dataclass
+from enum import StrEnum
+from uuid import uuid4
+
+from app.credits import MAX_CREDITS, check_key
+from app.errors import BalanceLimitReached, InvalidInput, TopUpNotFound
+from app.ledger import accounts, operations, posting, statements
+from app.ledger import rules as books
+from app.ledger.posting import Posting
+from app.ledger.rules import Cause, Figures, Source
+from app.topups import inbox, rows
+from app.topups.provider import Checkout, PaymentProvider, ProviderEvent
+from app.topups.rules import (
+    UNPAID,
+    PaymentState,
+    Reference,
+    Status,
+    Terms,
+    TopUpState,
+    disagreements,
+    follows,
+    return_url_problems,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopUpRequest:
+    """What a buyer asks for. `currency` None: the one in which credits are sold."""
+
+    owner_id: str
+    credits: int
+    currency: str | None = None
+    return_url: str | None = None
+    key: str
+    actor: str
+
+    def fingerprint(self) -> bytes:
+        return operations.fingerprint(
+            "beginTopUp", {"credits": self.credits, "currency": self.currency, "returnUrl": self.return_url}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A top-up, and where to pay for it (`top_up.payment_url`). `replayed`: the same call had begun it before."""
+
+    top_up: TopUpState
+    balance: Figures
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A top-up and the balance, once its provider was asked."""
+
+    top_up: TopUpState
+    balance: Figures
+
+
+class Outcome(StrEnum):
+    """What became of a notice. The PARKED ones wait in the inbox for a person; nothing was credited."""
+
+    CREDITED = "CREDITED"
+    DECLINED = "DECLINED"
+    UNCHANGED = "UNCHANGED"
+    DUPLICATE = "DUPLICATE"
+    PARKED_UNKNOWN = "PARKED_UNKNOWN"
+    PARKED_MISMATCH = "PARKED_MISMATCH"
+
+
+async def begin(request: TopUpRequest, provider: PaymentProvider, terms: Terms) -> Begun:
+    """Record a PENDING top-up, and get the page on which it is paid.
+
+    The same call again gives the same top-up and page, also after a crash between our row and the provider's answer:
+    the provider is then called anew, with the same reference.
+
+    Raises: InvalidInput, IdempotencyConflict; BalanceLimitReached: the credits would not fit; Unavailable: the provider
+    does not answer, and the same call may be sent again.
+    """
+    check_key(request.key, path="idempotencyKey")
+    if problems := return_url_problems(request.return_url):
+        raise InvalidInput(problems)
+    refused = terms.problems(request.credits, request.currency)
+    # A refusal writes nothing, no account either. What was accepted once is replayed, even if the terms have changed.
+    if refused and await accounts.find(request.owner_id) is None:
+        raise InvalidInput(refused)
+    account_id = await accounts.ensure(request.owner_id)
+    print_ = request.fingerprint()
+
+    async def decide(posting: Posting) -> Begun:
+        book = posting.books[account_id]
+        if (first := await operations.replayed(posting, book, request.key, print_)) is not None:
+            top_up = await rows.get(posting.connection, account_id, first["topUp"])
+            return Begun(top_up, book.figures(), replayed=True)
+        if refused:
+            raise InvalidInput(refused)
+        if book.posted + request.credits > MAX_CREDITS:
+            raise BalanceLimitReached(figure="The balance")
+        top_up = TopUpState(
+            account_id=account_id,
+            id=uuid4().hex,
+            credits=request.credits,
+            amount_minor=terms.amount_minor(request.credits),
+            currency=terms.currency,
+            status=Status.PENDING,
+            provider=provider.name,
+            provider_ref=None,
+            payment_url=None,
+            return_url=request.return_url,
+            actor=request.actor,
+            created_at=book.at,
+            paid_at=None,
+            refunded=0,
+        )
+        rows.add(posting.write, top_up)
+        operations.remember(posting, book, request.key, kind="beginTopUp", print_=print_, result={"topUp": top_up.id})
+        return Begun(top_up, book.figures(), replayed=False)
+
+    begun = await posting.post([account_id], decide)
+    return Begun(await _opened(begun.top_up, provider), begun.balance, begun.replayed)
+
+
+async def settle(event: ProviderEvent) -> Outcome:
+    """Do what an event says, once: inbox row, top-up, entry and grant change together or not at all.
+
+    An event that is not about a top-up of ours, or that disagrees with it, is parked and credits nothing. After a
+    failure, which is raised, the event waits in the inbox to be tried again.
+    """
+    await inbox.receive(event)
+    reference = Reference.parse(event.payment.reference)
+
+    async def decide(posting: Posting) -> Outcome:
+        waiting, found = posting.rows if reference else (posting.rows[0], [])
+        if not waiting:
+            return Outcome.DUPLICATE
+        if not found:
+            return _park(posting, event, Outcome.PARKED_UNKNOWN, "There is no top-up of this reference.")
+        top_up = rows.from_row(found[0])
+        if wrong := disagreements(top_up, event.payment):
+            return _park(posting, event, Outcome.PARKED_MISMATCH, "; ".join(wrong))
+        outcome = _apply(posting, top_up, event)
+        inbox.handled(posting, event, outcome)
+        return outcome
+
+    reads = [inbox.read(event)] + ([rows.read(*reference, first_parameter=3)] if reference else [])
+    try:
+        return await posting.post([reference.account_id] if reference else [], decide, reads=reads)
+    except Exception as fault:
+        await _note_failure(event, fault)
+        raise
+
+
+async def confirm(account_id: int, top_up_id: str, provider: PaymentProvider) -> Confirmed:
+    """Ask the provider about a top-up and settle what it says: what the return page does, should it be there before the
+    webhook. A top-up that is settled already is only read.
+
+    Raises: TopUpNotFound: there is no such top-up in this account; Unavailable: the provider does not answer.
+    """
+    top_up = await rows.find(account_id, top_up_id)
+    if top_up is None:
+        raise TopUpNotFound(top_up_id=top_up_id)
+    if top_up.status in UNPAID and top_up.provider_ref is not None and top_up.provider == provider.name:
+        payment = await provider.ask(top_up.provider_ref)
+        if payment is not None and payment.state is not PaymentState.OPEN:
+            asked = f"{provider.name}:asked:{payment.provider_ref}:{payment.state}"
+            await settle(ProviderEvent(event_id=asked, payment=payment, body={"asked": payment.provider_ref}))
+            top_up = await rows.find(account_id, top_up_id) or top_up
+    return Confirmed(top_up, (await statements.balances([account_id]))[account_id])
+
+
+async def _opened(top_up: TopUpState, provider: PaymentProvider) -> TopUpState:
+    """The top-up with its payment page; the provider is called only where the page is not known yet."""
+    if top_up.payment_url is not None or top_up.status is not Status.PENDING or top_up.provider != provider.name:
+        return top_up
+    checkout = await provider.begin(
+        Checkout(
+            reference=top_up.reference,
+            description=f"{top_up.credits:,} credits",
+            amount_minor=top_up.amount_minor,
+            currency=top_up.currency,
+            return_url=top_up.return_url,
+        )
+    )
+    return await rows.opened(top_up, provider_ref=checkout.provider_ref, payment_url=checkout.payment_url)
+
+
+def _apply(posting: Posting, top_up: TopUpState, event: ProviderEvent) -> Outcome:
+    """Flip the row if the event says so; a payment also makes the entry and the grant, which never expires."""
+    status = follows(top_up.status, event.payment.state)
+    if status is None:
+        return Outcome.UNCHANGED
+    book = posting.books[top_up.account_id]
+    changed = top_up._replace(status=status, provider_ref=event.payment.provider_ref)
+    if status is Status.PAID:
+        changed = changed._replace(paid_at=book.at)
+        cause = Cause(actor=top_up.actor, top_up_id=top_up.id)
+        books.grant(book, top_up.credits, cause, source=Source.PURCHASED)
+    rows.flip(posting.write, changed, before=top_up.status)
+    return Outcome.CREDITED if status is Status.PAID else Outcome.DECLINED
+
+
+def _park(posting: Posting, event: ProviderEvent, outcome: Outcome, reason: str) -> Outcome:
+    log.error("payment notice %s is parked, nothing was credited: %s", event.event_id, reason)
+    inbox.parked(posting, event, outcome, reason)
+    return outcome
+
+
+async def _note_failure(event: ProviderEvent, fault: Exception) -> None:
+    try:
+        await inbox.failed(event, fault)
+    except Exception:
+        # Whatever broke the handling may break this too; the row is there either way, and the first fault is raised.
+        log.exception("the failure of payment notice %s could not be recorded", event.event_id)

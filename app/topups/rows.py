@@ -1,0 +1,115 @@
+"""The rows of top-ups: what rides in a posting's one read and one write, and the reads for pages and loaders."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final
+
+from app import database
+from app.database import Connection
+from app.ledger.posting import Read
+from app.sets import Part, Write
+from app.topups.rules import Reference, Status, TopUpState
+
+COLUMNS: Final = (
+    "t.account_id, t.id, t.credits, t.amount_minor, t.currency, t.status, t.provider, t.provider_ref, t.payment_url,"
+    " t.return_url, t.actor, t.created_at, t.paid_at, t.refunded"
+)
+
+_NEW: Final = Part(
+    "new top-ups",
+    """
+    INSERT INTO top_up (account_id, id, credits, amount_minor, currency, status, provider, provider_ref, payment_url,
+                        return_url, actor, created_at, paid_at, refunded)
+    SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[],
+                         $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
+                         $14::bigint[])
+    RETURNING 1
+    """,
+    14,
+)
+
+# The status that was read guards the change: whoever flips the row posts, and nobody flips it twice.
+_FLIPPED: Final = Part(
+    "flipped top-ups",
+    """
+    UPDATE top_up AS t SET status = v.status, paid_at = v.paid_at, provider_ref = v.provider_ref
+    FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[])
+        AS v(account_id, id, status_before, status, paid_at, provider_ref)
+    WHERE t.account_id = v.account_id AND t.id = v.id AND t.status = v.status_before
+    RETURNING 1
+    """,
+    6,
+)
+
+# A notice may come before the answer to our call: what it brought stays.
+_OPENED: Final = f"""
+    UPDATE top_up AS t SET provider_ref = coalesce(provider_ref, $3), payment_url = coalesce(payment_url, $4)
+    WHERE account_id = $1 AND id = $2 RETURNING {COLUMNS}
+"""  # noqa: S608  our own constant
+
+_SOME: Final = f"""
+    SELECT {COLUMNS} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, id)
+    JOIN top_up AS t ON t.account_id = k.account_id AND t.id = k.id
+"""  # noqa: S608  our own constant
+
+_PAGE: Final = f"""
+    SELECT {COLUMNS} FROM top_up AS t
+    WHERE t.account_id = $1
+      AND (t.created_at, t.id) < (coalesce($2::timestamptz, 'infinity'::timestamptz), coalesce($3::text, ''))
+    ORDER BY t.created_at DESC, t.id DESC LIMIT $4
+"""  # noqa: S608  our own constant
+
+
+def read(account_id: int, top_up_id: str, *, first_parameter: int = 2) -> Read:
+    """A read of one top-up."""
+    a, b = first_parameter, first_parameter + 1
+    return Read(
+        f"SELECT ROW({COLUMNS}) FROM top_up AS t WHERE t.account_id = ${a} AND t.id = ${b}",  # noqa: S608  numbers of ours
+        (account_id, top_up_id),
+    )
+
+
+def add(write: Write, top_up: TopUpState) -> None:
+    """Write a new top-up."""
+    write.add(_NEW, top_up)
+
+
+def flip(write: Write, top_up: TopUpState, *, before: Status) -> None:
+    """Write what a top-up has become. RowsLost where its status is no longer `before`."""
+    write.add(_FLIPPED, (top_up.account_id, top_up.id, before, top_up.status, top_up.paid_at, top_up.provider_ref))
+
+
+async def opened(top_up: TopUpState, *, provider_ref: str, payment_url: str) -> TopUpState:
+    """Write where the buyer pays, unless it is known already. Returns: the top-up as it is now."""
+    [record] = await database.fetch(_OPENED, top_up.account_id, top_up.id, provider_ref, payment_url)
+    return from_row(record)
+
+
+async def get(connection: Connection, account_id: int, top_up_id: str) -> TopUpState:
+    """A top-up that is known to be there, read within a transaction."""
+    _, [record] = await connection.execute_query(_SOME, [[account_id], [top_up_id]])
+    return from_row(record)
+
+
+async def find(account_id: int, top_up_id: str) -> TopUpState | None:
+    """A top-up of this account, or None: another account's is not found either."""
+    return (await find_many([Reference(account_id, top_up_id)])).get(Reference(account_id, top_up_id))
+
+
+async def find_many(references: Iterable[tuple[int, str]]) -> dict[tuple[int, str], TopUpState]:
+    """Top-ups by (account, id), in one statement. What cannot be an id of ours is not looked for."""
+    pairs = [pair for pair in dict.fromkeys(references) if Reference.parse(str(Reference(*pair)))]
+    records = await database.fetch(_SOME, [account for account, _ in pairs], [name for _, name in pairs])
+    return {(top_up.account_id, top_up.id): top_up for top_up in map(from_row, records)}
+
+
+async def page(account_id: int, *, before: tuple[datetime, str] | None, limit: int) -> list[TopUpState]:
+    """Top-ups of an account, newest first, from below a (created_at, id)."""
+    created_at, top_up_id = before or (None, None)
+    return [from_row(record) for record in await database.fetch(_PAGE, account_id, created_at, top_up_id, limit)]
+
+
+def from_row(row: Any) -> TopUpState:
+    """A top-up from its columns, in the order of COLUMNS."""
+    (account_id, id_, credits, amount_minor, currency, status, *others) = row
+    return TopUpState(account_id, id_, credits, amount_minor, currency, Status(status), *others)

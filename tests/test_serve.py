@@ -1,0 +1,178 @@
+"""`python -m app serve`: from nothing to an answer, and both servers gone afterwards, however it ends."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from app import embedded
+from app.settings import Settings
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SETTINGS = {name.upper() for name in Settings.model_fields}
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A new directory into which every user may look."""
+    directory = Path(tempfile.mkdtemp(prefix="credits-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+def environment(**chosen: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in SETTINGS} | chosen
+
+
+def run(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        cwd=CHECKOUT,
+        env=environment(**chosen),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+class Served:
+    """A server started as somebody starts it, in a process group of its own; `said` is what it printed."""
+
+    def __init__(self, data_dir: Path, *, port: int = 0, workers: int = 1) -> None:
+        self.data_dir = data_dir
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "app", "serve"],
+            cwd=CHECKOUT,
+            env=environment(DATA_DIR=str(data_dir), PORT=str(port), WORKERS=str(workers)),
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+        )
+        self.said = ""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said += line
+            if line.startswith("  curl "):
+                break
+        found = re.search(r"^Serving on (http://127\.0\.0\.1:(\d+)) ", self.said)
+        assert found is not None, self.said
+        self.url, self.port = found[1], int(found[2])
+        ready = httpx.get(f"{self.url}/readyz", timeout=30)
+        assert ready.status_code == 200, ready.text
+        self.family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+
+    def end(self, number: signal.Signals, *, group: bool = False) -> int:
+        """Send a signal to the server alone, or, as Ctrl-C in a terminal does, to its whole group."""
+        (os.killpg if group else os.kill)(self.process.pid, number)
+        status = self.process.wait(timeout=30)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return status
+
+    def leaves_nothing(self) -> bool:
+        """Whether all processes, the port and the pid file are gone within a moment."""
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            if not self._left_over() and not (self.data_dir / "postgres" / "cluster" / "postmaster.pid").exists():
+                with pytest.raises(httpx.ConnectError):
+                    httpx.get(self.url)
+                return True
+            time.sleep(0.05)
+        return False
+
+    def _left_over(self) -> list[psutil.Process]:
+        return [one for one in self.family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("number", "group"), [(signal.SIGTERM, False), (signal.SIGINT, True)], ids=["SIGTERM", "Ctrl-C"]
+)
+def test_the_server_and_its_database_stop_cleanly(
+    number: signal.Signals, group: bool, workers: int, place: Path
+) -> None:
+    served = Served(place, workers=workers)
+
+    status = served.end(number, group=group)
+
+    assert status == 0
+    assert served.leaves_nothing()
+    assert "database system is shut down" in (place / "postgres" / "postgres.log").read_text()
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["the server alone", "its whole group"])
+def test_after_kill_9_nothing_stays_and_the_next_start_takes_the_same_port(group: bool, place: Path) -> None:
+    killed = Served(place, workers=2)
+
+    assert killed.end(signal.SIGKILL, group=group) == -signal.SIGKILL
+
+    again = Served(place, port=killed.port)  # at once: nobody waits before starting anew
+    assert killed._left_over() == []
+    assert again.end(signal.SIGTERM) == 0
+    assert again.leaves_nothing()
+
+
+def test_a_start_that_is_interrupted_leaves_nothing(place: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "serve"],
+        cwd=CHECKOUT,
+        env=environment(DATA_DIR=str(place), PORT="0"),
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while not (place / "postgres" / "lock").exists():
+        time.sleep(0.01)
+
+    process.terminate()
+
+    assert process.wait(timeout=30) == 0
+    assert embedded.running_url(place / "postgres") is None
+    served = Served(place)
+    assert served.end(signal.SIGTERM) == 0
+
+
+def test_the_printed_tokens_are_those_of_the_command_line_and_one_command_can_be_pasted(place: Path) -> None:
+    served = Served(place)
+    try:
+        service = run("token", "service", "executor", DATA_DIR=str(place))
+        command = served.said.splitlines()[-1]
+        pasted = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)  # noqa: S602 - as pasted
+    finally:
+        served.end(signal.SIGTERM)
+
+    assert service.stdout.strip() in served.said
+    assert re.fullmatch(r"ck_[0-9a-f]{16}_[0-9a-f]{64}\n", service.stdout)
+    assert '"ownerId":"alice"' in pasted.stdout.replace(" ", "")
+
+
+def test_production_does_not_migrate_by_itself_and_names_the_command_that_does(place: Path) -> None:
+    with embedded.start(place) as server:
+        production = {
+            "ENVIRONMENT": "production",
+            "DATABASE_URL": server.url,
+            "PORT": "0",
+            "LEDGER_KEY": "ab" * 32,
+            "SANDBOX_SECRET": "cd" * 32,
+            "JWKS_URL": "https://id.example.com/jwks.json",
+            "JWT_ISSUER": "https://id.example.com/",
+        }
+        refused = run("serve", **production)
+        first, second = run("migrate", **production), run("migrate", **production)
+
+    assert refused.returncode == 1
+    assert "run `python -m app migrate`" in refused.stderr
+    assert first.stdout.startswith("applied 0001_")
+    assert first.stdout.endswith("loaded the default rate card\n")
+    assert second.stdout == "nothing to do\n"

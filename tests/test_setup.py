@@ -1,0 +1,220 @@
+"""What a newcomer meets first: the lock file, make, the command line, the container files."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from app.settings import Settings
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+LOCK = (CHECKOUT / "requirements.lock").read_text()
+PROJECT: dict[str, Any] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
+SETTINGS = {name.upper() for name in Settings.model_fields}
+
+
+def locked() -> Iterator[tuple[str, str, int]]:
+    """Name, version and number of hashes of every package in the lock file."""
+    for block in re.split(r"\n(?=[a-z0-9])", LOCK):
+        if found := re.match(r"([a-z0-9.-]+)==(\S+) ", block):
+            yield found[1], found[2], block.count("--hash=sha256:")
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m app` as somebody types it, with nothing set but `environment`."""
+    inherited = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    command = [sys.executable, "-m", "app", *arguments]
+    return subprocess.run(
+        command, cwd=CHECKOUT, env=inherited | environment, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def dockerfile() -> list[tuple[str, str]]:
+    """Its instructions, lines joined, without comments."""
+    text = (CHECKOUT / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in lines)]
+
+
+# The lock file
+
+
+def test_every_package_is_pinned_with_hashes() -> None:
+    packages = list(locked())
+
+    assert len(packages) > 40
+    assert [name for name, _, hashes in packages if hashes == 0] == []
+    assert len(packages) == len(re.findall(r"^[a-z0-9]", LOCK, re.MULTILINE))
+
+
+def test_the_lock_names_no_place_to_download_from() -> None:
+    lines = [line for line in LOCK.splitlines() if not line.lstrip().startswith("#")]
+
+    assert [line for line in lines if "://" in line or " @ " in line or "file:" in line or line.startswith("-")] == []
+    assert "://" not in LOCK
+
+
+def test_the_lock_satisfies_the_project() -> None:
+    versions = {name: version for name, version, _ in locked()}
+    wanted = [Requirement(text) for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
+
+    assert [str(need) for need in wanted if not need.specifier.contains(versions.get(need.name, "0"))] == []
+
+
+# make
+
+
+@pytest.mark.parametrize(
+    "target", ["help", "serve", "test", "simulate", "bench", "lock", "schema", "migrations", "format", "clean"]
+)
+def test_make_knows_the_target_and_help_lists_it(target: str) -> None:
+    make = shutil.which("make")
+    assert make is not None
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+
+    known = subprocess.run(
+        [make, "-n", target], cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True
+    )
+    listed = subprocess.run([make], cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True)
+
+    assert known.stdout != ""
+    assert re.search(rf"^  make {target} +\w", listed.stdout, re.MULTILINE)
+
+
+# The command line
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate", "schema", "token", "prices"])
+def test_help_lists_the_command_with_what_it_does(command: str) -> None:
+    assert re.search(rf"^  {command} +[A-Z].+\.", run("--help").stdout, re.MULTILINE)
+    assert run(command, "--help").returncode == 0
+
+
+def test_help_and_readme_document_every_setting() -> None:
+    listed = run("--help").stdout
+    readme = (CHECKOUT / "README.md").read_text()
+
+    assert [name for name, setting in Settings.model_fields.items() if not setting.description] == []
+    assert [name for name in SETTINGS if not re.search(rf"^  {name}\b", listed, re.MULTILINE)] == []
+    assert [name for name in SETTINGS if f"`{name}`" not in readme] == []
+
+
+@pytest.mark.parametrize(("kind", "roles"), [("user", []), ("operator", ["credits-admin"])])
+def test_a_token_is_printed_and_nothing_else(kind: str, roles: list[str], tmp_path: Path) -> None:
+    told = run("token", kind, "ada", DATA_DIR=str(tmp_path))
+
+    assert told.stderr == ""
+    claims = jwt.decode(told.stdout.removesuffix("\n"), options={"verify_signature": False})
+    assert (claims["sub"], claims["roles"]) == ("ada", roles)
+
+
+def test_a_port_in_use_is_said_with_the_way_out(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = run("serve", PORT=str(port), DATA_DIR=str(tmp_path))
+
+    assert told.returncode == 1
+    assert f"Port {port} of 127.0.0.1 is in use: try PORT=" in told.stderr
+    assert "Traceback" not in told.stderr
+    assert list(tmp_path.iterdir()) == []  # nothing was started before
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"PORT": "eighty"}, "PORT: Input should be a valid integer"),
+        ({"WORKERS": "0"}, "WORKERS: Input should be greater than or equal to 1"),
+        ({"HOST": "192.0.2.1", "PORT": "0"}, "set HOST and PORT"),
+        ({"PORT": "0", "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}, "check DATABASE_URL"),
+        ({"PORT": "0", "DATABASE_URL": "mysql://127.0.0.1/nothing"}, "DATABASE_URL: String should match"),
+        ({"PORT": "0", "ENVIRONMENT": "production"}, "set DATABASE_URL"),
+    ],
+)
+def test_a_setting_that_does_not_work_is_named(environment: dict[str, str], says: str, tmp_path: Path) -> None:
+    told = run("serve", **environment, DATA_DIR=str(tmp_path))
+
+    assert told.returncode == 1
+    assert says in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_a_rate_card_file_is_checked_without_a_database(tmp_path: Path) -> None:
+    good, bad = CHECKOUT / "app" / "pricing" / "default_rate_card.json", tmp_path / "card.json"
+    bad.write_text('{"blocks": "none"}')
+
+    assert re.search(r"can be published: \d+ blocks, 108 models$", run("prices", "check", str(good)).stdout)
+    told = run("prices", "check", str(bad))
+    assert told.returncode == 1
+    assert told.stderr.startswith("Error: ")
+    assert "Traceback" not in told.stderr
+
+
+# The containers: no engine runs here, so what can be known without one
+
+
+def test_what_the_image_copies_exists_and_is_not_ignored() -> None:
+    sources = [source for word, rest in dockerfile() if word == "COPY" for source in rest.split()[:-1]]
+    ignored = (CHECKOUT / ".dockerignore").read_text().splitlines()
+
+    assert "app" in sources
+    assert "requirements.lock" in sources
+    assert [source for source in sources if not (CHECKOUT / source).exists()] == []
+    assert ignored[0] == "*"
+    assert [source for source in sources if f"!{source}" not in ignored] == []
+
+
+def test_the_image_installs_by_hash_and_serves_as_an_ordinary_user() -> None:
+    instructions = dockerfile()
+    words = [word for word, _ in instructions]
+
+    assert words[0] == "FROM"
+    assert any(word == "RUN" and "--require-hashes -r requirements.lock" in rest for word, rest in instructions)
+    assert words.index("USER") < words.index("CMD")
+    assert dict(instructions)["CMD"] == '["python", "-m", "app", "serve"]'
+    environment = {pair.partition("=")[0] for word, rest in instructions if word == "ENV" for pair in rest.split()}
+    assert environment - {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"} <= SETTINGS
+
+
+def test_the_services_start_in_order_and_are_watched() -> None:
+    services = COMPOSE["services"]
+
+    assert set(services) == {"database", "migrate", "app"}
+    assert services["database"]["image"] == "postgres:17"
+    assert services["database"]["healthcheck"]["test"][1] == "pg_isready"
+    assert services["migrate"]["command"] == ["python", "-m", "app", "migrate"]
+    assert services["migrate"]["depends_on"] == {"database": {"condition": "service_healthy"}}
+    assert services["app"]["command"] == ["python", "-m", "app", "serve"]
+    assert services["app"]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+    assert "/readyz" in services["app"]["healthcheck"]["test"][-1]
+    assert services["app"]["ports"] == ["127.0.0.1:8000:8000"]
+
+
+def test_the_services_set_only_settings_that_exist_and_those_that_production_asks_for() -> None:
+    environment = COMPOSE["services"]["app"]["environment"]
+
+    assert set(environment) <= SETTINGS
+    assert environment["ENVIRONMENT"] == "production"
+    assert {"DATABASE_URL", "LEDGER_KEY", "JWKS_URL", "JWT_ISSUER", "SANDBOX_SECRET"} <= set(environment)
+    assert "@database:5432/credits" in environment["DATABASE_URL"]
+    assert [volume.partition(":")[0] for volume in COMPOSE["services"]["database"]["volumes"]] == list(
+        COMPOSE["volumes"]
+    )
+
+
+def test_no_secret_is_written_down() -> None:
+    secret = [COMPOSE["services"]["app"]["environment"][name] for name in ("LEDGER_KEY", "SANDBOX_SECRET")]
+    secret.append(COMPOSE["services"]["database"]["environment"]["POSTGRES_PASSWORD"])
+
+    assert [value for value in secret if not re.fullmatch(r"\$\{\w+:\?[^}]+\}", value)] == []
