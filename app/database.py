@@ -121,9 +121,13 @@ async def disconnect() -> None:
 
 
 async def fetch(sql: str, *values: Any) -> Sequence[asyncpg.Record]:
-    """The records of one read, outside any transaction."""
-    _, records = await get_connection("default").execute_query(sql, list(values))
-    return records
+    """The records of one statement, outside any transaction; of one that writes, what it RETURNs.
+
+    Not by Tortoise's `execute_query`: that drops the records of what begins with INSERT, UPDATE or DELETE.
+    """
+    async with get_connection("default").acquire_connection() as connection:
+        records: Sequence[asyncpg.Record] = await connection.fetch(sql, *values)
+        return records
 
 
 @asynccontextmanager

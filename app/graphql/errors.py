@@ -40,9 +40,7 @@ class InsufficientCreditsError(UserError):
     required: Credits = access.value(description="Credits that this needs.")
     available: Credits = access.value(description="Credits that can be spent now.")
     shortfall: Credits = access.value(description="Credits to add so that it can be paid: required - available.")
-    balance: Balance | None = access.value(
-        description="The balance at the refusal; null where nothing was ever written for the owner."
-    )
+    balance: Balance = access.value(description="The balance at the refusal.")
 
 
 @access.type(description="No rule of the rate card prices this block run.", needs=Needs.REACHED)

@@ -69,7 +69,7 @@ TABLE: Final[tuple[Refusal[Any, Any], ...]] = (
             required=Credits(no.required_credits),
             available=Credits(no.available_credits),
             shortfall=Credits(no.shortfall_credits),
-            balance=balance_of(no.balance, context) if isinstance(no.balance, Figures) else None,
+            balance=balance_of(_figures(no), context),
         ),
     ),
     Refusal(
@@ -149,3 +149,9 @@ def as_member(refusal: errors.BillingError, context: Context) -> UserError:
 
 def _problems(refusal: errors.InvalidInput) -> list[Problem]:
     return [Problem(path=problem.path, message=problem.message) for problem in refusal.problems]
+
+
+def _figures(refusal: errors.InsufficientCredits) -> Figures:
+    if isinstance(refusal.balance, Figures):
+        return refusal.balance
+    raise TypeError("a refusal for want of credits must carry the account's figures")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from app.errors import IdempotencyConflict, InsufficientCredits, TaskEnded, TaskNotFound
-from app.ledger import accounts, posting
+from app.ledger import accounts, posting, statements
 from app.ledger.operations import fingerprint
 from app.ledger.posting import Posting
 from app.sets import RowsLost
@@ -54,7 +54,8 @@ async def start(request: StartRequest) -> Changed:
         raise IdempotencyConflict(key=request.task_id)
     if account_id is None:
         # An owner without an account has nothing available, and a refusal writes nothing, no account either.
-        raise InsufficientCredits(required_credits=1, available_credits=0)
+        figures = await statements.nothing(request.owner_id)
+        raise InsufficientCredits(required_credits=1, available_credits=0, balance=figures)
     names = [request.task_id] + ([request.parent_task_id] if request.parent_task_id else [])
 
     async def decide(posting: Posting) -> Changed:
