@@ -13,7 +13,7 @@ from app.graphql.errors import UserError
 from app.graphql.execution import Execution, OperationFailed, Request
 from app.graphql.refusals import TABLE, as_member
 from tests.graphql import toy
-from tests.graphql.toy import SERVICE, USER, context, execution, production
+from tests.graphql.toy import FIGURES, SERVICE, USER, context, execution, production
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +40,7 @@ def test_the_table_has_every_refusal_of_the_product() -> None:
         (errors.InvalidRateCard.at("blocks.0", "is twice there"), "InvalidRateCardError", {}),
         (errors.InvalidInput.at("credits", "must be positive"), "InvalidInputError", {}),
         (
-            errors.InsufficientCredits(required_credits=10, available_credits=4),
+            errors.InsufficientCredits(required_credits=10, available_credits=4, balance=FIGURES),
             "InsufficientCreditsError",
             {"required": 10, "available": 4, "shortfall": 6},
         ),

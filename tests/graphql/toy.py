@@ -25,6 +25,7 @@ from app.graphql.pagination import After, Connection, First, checked_first, curs
 from app.graphql.refusals import as_member
 from app.graphql.scalars import Credits, Long
 from app.graphql.schema import build
+from app.ledger.rules import Figures
 from app.ledger.statements import balances
 from app.live import Feed
 from app.pricing.catalogue import Catalogue
@@ -37,6 +38,10 @@ SERVICE = Viewer(kind=Kind.SERVICE, actor="service:executor", scopes=frozenset({
 READER = Viewer(kind=Kind.SERVICE, actor="service:reports", scopes=frozenset({Scope.READ}))
 OPERATOR = Viewer(kind=Kind.OPERATOR, actor="operator:olga", scopes=frozenset({Scope.ADMIN}))
 ACCOUNT = 7
+
+FIGURES = Figures(
+    account_id=ACCOUNT, owner_id="ada", version=1, posted=100, held=0, frozen=0, owed=0, as_of=datetime.now(UTC)
+)
 
 ran: list[str] = []
 """The resolvers that ran, so that a test can see that one did not."""
@@ -164,7 +169,7 @@ def spent(cost: int) -> Credits:
     if cost < 0:
         raise InvalidInput.at("cost", "must not be negative")
     if cost > 100:
-        raise InsufficientCredits(required_credits=cost, available_credits=100)
+        raise InsufficientCredits(required_credits=cost, available_credits=100, balance=FIGURES)
     if cost == 13:
         raise TaskNotFound(task_id="unlucky")
     return Credits(cost)

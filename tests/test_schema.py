@@ -1,0 +1,11 @@
+"""schema.graphql is the code's own schema."""
+
+from pathlib import Path
+
+from app.graphql.schema import build, printed
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def test_the_file_is_what_the_code_prints() -> None:
+    assert (CHECKOUT / "schema.graphql").read_text(encoding="utf-8") == printed(build()), "run `make schema`"
