@@ -168,8 +168,10 @@ async def _listening(url: str, feed: Feed) -> AsyncIterator[asyncpg.Connection]:
         await connection.add_listener(OWNERS_CHANNEL, lambda _c, _p, _ch, owner: feed._mark(owner))
         await connection.add_listener("credits_probe", lambda *_: arrived.set())
         await connection.execute("NOTIFY credits_probe")
+        # asyncio.timeout throughout, never wait_for: before Python 3.12 that one can swallow a cancellation.
         with suppress(TimeoutError):
-            await asyncio.wait_for(arrived.wait(), 5)
+            async with asyncio.timeout(5):
+                await arrived.wait()
         if not arrived.is_set():
             log.error("LISTEN delivers nothing: DATABASE_URL must not go through a pooler in transaction mode")
         yield connection
@@ -181,8 +183,9 @@ async def _until_lost(connection: asyncpg.Connection) -> None:
     """Return when the connection is gone; a dead peer is noticed by asking every few seconds."""
     lost = asyncio.Event()
     connection.add_termination_listener(lambda _: lost.set())
-    while not lost.is_set():
+    while True:
         with suppress(TimeoutError):
-            await asyncio.wait_for(lost.wait(), 5)
-            break
+            async with asyncio.timeout(5):
+                await lost.wait()
+                return
         await connection.execute("SELECT 1", timeout=5)

@@ -188,7 +188,8 @@ async def test_a_page_has_one_to_a_hundred_items(api: Api, first: int) -> None:
 async def test_a_cursor_of_another_account_or_list_is_refused(api: Api) -> None:
     for owner in ("alice", "bob"):
         await granted(owner, 10)
-    query = "query($owner: ID!, $after: String) { account(ownerId: $owner) { entries(after: $after) { pageInfo { endCursor } } } }"
+    query = """query($owner: ID!, $after: String) { account(ownerId: $owner) {
+        entries(after: $after) { pageInfo { endCursor } } } }"""
     cursor = (await api.data(OPERATOR, query, owner="bob"))["account"]["entries"]["pageInfo"]["endCursor"]
     for after in (cursor, "garbage", ""):
         assert (await api.refused(OPERATOR, query, owner="alice", after=after))[0] == "BAD_USER_INPUT"

@@ -1,6 +1,5 @@
 """What the frontend reads: another's things are not found, pages stand still, the library page is a few statements."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,7 +28,7 @@ query Library($first: Int!) {
 
 
 @pytest.fixture
-def statements_sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def statements_sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The statements that reads send while the test runs."""
     sent: list[str] = []
     fetch = database.fetch
@@ -39,7 +38,7 @@ def statements_sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return await fetch(sql, *values)
 
     monkeypatch.setattr(database, "fetch", counted)
-    yield sent
+    return sent
 
 
 async def charged_tasks(catalogue: Catalogue, count: int) -> list[str]:
