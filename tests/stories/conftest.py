@@ -1,0 +1,106 @@
+"""A whole platform: the real server as two worker processes, and clients that know nothing but its public API."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.settings import Settings
+from tests.factories import unique
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+SETTINGS = {name.upper() for name in Settings.model_fields}
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """The server's address and the tokens it printed, by kind."""
+
+    url: str
+    tokens: Mapping[str, str]
+    client: httpx.AsyncClient
+
+    async def ask(self, kind: str, query: str, **variables: Any) -> Any:
+        """The data of an answer without errors."""
+        body = (await self.post(kind, query, **variables)).json()
+        assert "errors" not in body, body
+        return body["data"]
+
+    async def post(self, kind: str, query: str, **variables: Any) -> httpx.Response:
+        return await self.client.post(
+            "/graphql",
+            json={"query": query, "variables": variables},
+            headers={"authorization": f"Bearer {self.tokens.get(kind, kind)}"},
+        )
+
+    async def grant(self, owner_id: str, credits: int) -> Any:
+        query = """mutation($owner: ID!, $credits: Credits!, $key: String!) { grantCredits(input: {
+            ownerId: $owner, credits: $credits, reason: "story", idempotencyKey: $key}) {
+            ... on GrantCreditsSuccess { balance { available version } } } }"""
+        data = await self.ask("operator", query, owner=owner_id, credits=credits, key=unique("key"))
+        return data["grantCredits"]["balance"]
+
+    async def start(self, owner_id: str, task_id: str | None = None) -> str:
+        query = """mutation($task: ID!, $owner: ID!) { startTask(input: {
+            taskId: $task, ownerId: $owner, agentId: "agent"}) { ... on StartTaskSuccess { task { taskId } } } }"""
+        data = await self.ask("service", query, task=task_id or unique("story-task"), owner=owner_id)
+        return str(data["startTask"]["task"]["taskId"])
+
+    async def charge(self, task_id: str, block_run_id: str, block: str = "ReplicateModelBlock") -> Any:
+        query = """mutation($input: ChargeInput!) { charge(input: $input) { __typename
+            ... on ChargeSuccess { cost replayed entry { seq mac } balance { available version } task { steps } }
+            ... on InsufficientCreditsError { required available shortfall } } }"""
+        asked = {"taskId": task_id, "blockRunId": block_run_id, "block": block}
+        return (await self.ask("service", query, input=asked))["charge"]
+
+    async def balance(self, owner_id: str) -> Any:
+        query = "query($owner: ID!) { account(ownerId: $owner) { balance { available posted version } } }"
+        return (await self.ask("service", query, owner=owner_id))["account"]["balance"]
+
+
+@pytest.fixture(scope="session")
+def server(database_url: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The address and tokens of a server of two workers over this run's database."""
+    with tempfile.TemporaryDirectory(prefix="credits-story-") as directory:
+        chosen = {"DATABASE_URL": database_url, "DATA_DIR": directory, "PORT": "0", "WORKERS": "2"}
+        inherited = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app", "serve"],
+            cwd=CHECKOUT,
+            env=inherited | chosen | {"LEDGER_KEY": bytes(range(32)).hex()},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            said = ""
+            for line in process.stdout:
+                said += line
+                if line.startswith("  curl "):
+                    break
+            found = re.search(r"^Serving on (\S+) ", said)
+            assert found is not None, said
+            tokens = dict(re.findall(r"^  (user|service|operator) \S+\n  (\S+)$", said, re.MULTILINE))
+            assert set(tokens) == {"user", "service", "operator"}, said
+            yield found[1], tokens
+        finally:
+            process.terminate()
+            assert process.wait(timeout=30) == 0
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+@pytest.fixture
+async def platform(server: tuple[str, dict[str, str]]) -> AsyncIterator[Platform]:
+    """The server, with clients on many connections, so that both workers are met. Each story has owners of its own."""
+    url, tokens = server
+    async with httpx.AsyncClient(base_url=url, timeout=20, limits=httpx.Limits(max_connections=40)) as client:
+        yield Platform(url, tokens, client)

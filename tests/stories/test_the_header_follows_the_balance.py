@@ -1,0 +1,93 @@
+"""The header of every page: graphql-transport-ws, from the first credit through charges to a paid top-up."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from tests.factories import unique
+from tests.stories.conftest import Platform
+
+pytestmark = pytest.mark.anyio
+
+BALANCE = "subscription($owner: ID) { balance(ownerId: $owner) { available version status } }"
+
+
+@asynccontextmanager
+async def subscribed(platform: Platform, kind: str, query: str, **variables: Any) -> AsyncIterator[ClientConnection]:
+    url = platform.url.replace("http", "ws", 1) + "/graphql"
+    async with connect(url, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]  # a NewType
+        hello = {"type": "connection_init", "payload": {"authorization": f"Bearer {platform.tokens.get(kind, kind)}"}}
+        await socket.send(json.dumps(hello))
+        assert json.loads(await socket.recv()) == {"type": "connection_ack"}
+        request = {"query": query, "variables": variables}
+        await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": request}))
+        yield socket
+
+
+async def pushed(socket: ClientConnection) -> Any:
+    async with asyncio.timeout(5):
+        message = json.loads(await socket.recv())
+    assert message["type"] == "next", message
+    return message["payload"]["data"]["balance"]
+
+
+async def test_the_header_ends_at_the_true_version_whoever_changed_it(platform: Platform) -> None:
+    owner = unique("story")
+    async with subscribed(platform, "service", BALANCE, owner=owner) as header:
+        assert await pushed(header) == {"available": 0, "version": 0, "status": "EMPTY"}
+        await platform.grant(owner, 1000)
+        task = await platform.start(owner)
+        await asyncio.gather(*(platform.charge(task, unique("story-run")) for _ in range(30)))
+        versions = [0]
+        while versions[-1] < 31:
+            state = await pushed(header)
+            versions.append(state["version"])
+        assert versions == sorted(set(versions))
+        assert state == {"available": 700, "version": 31, "status": "OK"}
+
+
+async def test_a_paid_top_up_reaches_the_header_once(platform: Platform) -> None:
+    begin = """mutation($key: String!) { beginTopUp(input: {credits: 500, idempotencyKey: $key}) {
+        ... on BeginTopUpSuccess { topUp { id status paymentUrl } } } }"""
+    confirm = """mutation($id: ID!) { confirmTopUp(input: {topUpId: $id}) {
+        ... on ConfirmTopUpSuccess { topUp { status credits } balance { available } } } }"""
+    before = (await platform.balance("alice"))["available"]
+    async with subscribed(platform, "user", BALANCE) as header:
+        assert (await pushed(header))["available"] == before
+        top_up = (await platform.ask("user", begin, key=unique("story-key")))["beginTopUp"]["topUp"]
+        assert top_up["status"] == "PENDING"
+        page = (await platform.client.get(top_up["paymentUrl"])).text
+        found = re.search(r'name="token" value="(\w+)"', page)
+        assert found is not None
+        paid, *confirmed = await asyncio.gather(
+            platform.client.post(top_up["paymentUrl"], data={"token": found[1], "decision": "pay"}),
+            *(platform.ask("user", confirm, id=top_up["id"]) for _ in range(3)),
+        )
+        assert paid.status_code == 303
+        assert all(one["confirmTopUp"]["topUp"]["status"] in {"PENDING", "PAID"} for one in confirmed)
+        assert (await pushed(header))["available"] == before + 500
+    last = (await platform.ask("user", confirm, id=top_up["id"]))["confirmTopUp"]
+    assert last == {"topUp": {"status": "PAID", "credits": 500}, "balance": {"available": before + 500}}
+
+
+async def test_a_wrong_token_closes_the_socket_so_that_stock_clients_come_back(platform: Platform) -> None:
+    url = platform.url.replace("http", "ws", 1) + "/graphql"
+    async with connect(url, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]  # a NewType
+        await socket.send(json.dumps({"type": "connection_init", "payload": {"authorization": "Bearer nonsense"}}))
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4403
+
+
+async def test_a_user_follows_nobody_elses_balance(platform: Platform) -> None:
+    async with subscribed(platform, "user", BALANCE, owner="somebody-else") as socket:
+        message = json.loads(await socket.recv())
+    assert (message["type"], message["payload"][0]["extensions"]["code"]) == ("error", "FORBIDDEN")
