@@ -45,12 +45,12 @@ async def test_the_header_ends_at_the_true_version_whoever_changed_it(platform: 
         await platform.grant(owner, 1000)
         task = await platform.start(owner)
         await asyncio.gather(*(platform.charge(task, unique("story-run")) for _ in range(30)))
-        versions = [0]
-        while versions[-1] < 31:
-            state = await pushed(header)
-            versions.append(state["version"])
+        states = [await pushed(header)]
+        while states[-1]["version"] < 31:
+            states.append(await pushed(header))
+        versions = [state["version"] for state in states]
         assert versions == sorted(set(versions))
-        assert state == {"available": 700, "version": 31, "status": "OK"}
+        assert states[-1] == {"available": 700, "version": 31, "status": "OK"}
 
 
 async def test_a_paid_top_up_reaches_the_header_once(platform: Platform) -> None:
