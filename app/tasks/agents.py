@@ -41,17 +41,18 @@ class DayCost:
     tasks: int
 
 
+# `started_at > '-infinity'` is always true, and opens the index of agents (migration 0002 says why it is closed).
 # Leaps from agent to agent along the index, however many tasks each has.
 _AGENTS: Final = """
     WITH RECURSIVE agent(agent_id) AS (
-        (SELECT agent_id FROM task WHERE account_id = $1 ORDER BY agent_id LIMIT 1)
+        (SELECT agent_id FROM task WHERE account_id = $1 AND started_at > '-infinity' ORDER BY agent_id LIMIT 1)
         UNION ALL
         SELECT (SELECT t.agent_id FROM task AS t WHERE t.account_id = $1 AND t.agent_id > a.agent_id
-                ORDER BY t.agent_id LIMIT 1)
+                AND t.started_at > '-infinity' ORDER BY t.agent_id LIMIT 1)
         FROM agent AS a WHERE a.agent_id IS NOT NULL
     )
     SELECT a.agent_id, newest.started_at FROM agent AS a CROSS JOIN LATERAL (
-        SELECT t.started_at FROM task AS t WHERE t.account_id = $1 AND t.agent_id = a.agent_id
+        SELECT (SELECT t.agent_id FROM task AS t WHERE t.account_id = $1 AND t.agent_id > a.agent_id AND t.started_at > '-infinity'
         ORDER BY t.started_at DESC LIMIT 1
     ) AS newest
     WHERE (newest.started_at, a.agent_id) < ($2::timestamptz, $3::text)
@@ -61,14 +62,14 @@ _AGENTS: Final = """
 _TOTALS: Final = """
     SELECT t.account_id, t.agent_id, sum(t.charged - t.reversed)::bigint, count(*)
     FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
-    JOIN task AS t ON t.account_id = k.account_id AND t.agent_id = k.agent_id
+    JOIN task AS t ON t.account_id = k.account_id AND t.agent_id = k.agent_id AND t.started_at > '-infinity'
     GROUP BY t.account_id, t.agent_id
 """
 
 _BY_BLOCK: Final = """
     SELECT t.account_id, t.agent_id, b.block, sum(b.cost - b.reversed)::bigint AS credits, count(*)
     FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
-    JOIN task AS t ON t.account_id = k.account_id AND t.agent_id = k.agent_id
+    JOIN task AS t ON t.account_id = k.account_id AND t.agent_id = k.agent_id AND t.started_at > '-infinity'
     JOIN block_run AS b ON b.account_id = t.account_id AND b.task_id = t.task_id
     GROUP BY t.account_id, t.agent_id, b.block ORDER BY credits DESC, b.block
 """
@@ -87,7 +88,7 @@ _BY_DAY: Final = """
         SELECT t.account_id, t.agent_id, (b.at AT TIME ZONE $4)::date AS day,
                sum(b.cost - b.reversed)::bigint AS credits, count(DISTINCT b.task_id) AS tasks
         FROM beginning, unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
-        JOIN task AS t ON t.account_id = k.account_id AND t.agent_id = k.agent_id
+        JOIN task AS t ON t.account_id = k.account_id AND t.agent_id = k.agent_id AND t.started_at > '-infinity'
         JOIN block_run AS b ON b.account_id = t.account_id AND b.task_id = t.task_id
         WHERE (t.ended_at IS NULL OR t.ended_at >= beginning.at) AND b.at >= beginning.at
         GROUP BY t.account_id, t.agent_id, 3

@@ -62,12 +62,13 @@ _BLOCK_RUNS: Final = f"""
     JOIN block_run AS b ON b.account_id = k.account_id AND b.block_run_id = k.block_run_id
 """  # noqa: S608  our own constant
 
+# `started_at > '-infinity'` is always true, and opens the index of agents (migration 0002 says why it is closed).
 # The place is never null, so that it bounds the index scan: a first page begins beyond every task. Null statuses: all.
 _NEWEST: Final = f"""
     SELECT {TASK_COLUMNS} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
     CROSS JOIN LATERAL (
         SELECT * FROM task
-        WHERE account_id = k.account_id AND agent_id = k.agent_id
+        WHERE account_id = k.account_id AND agent_id = k.agent_id AND started_at > '-infinity'
           AND (started_at, task_id) < ($4::timestamptz, $5::text)
           AND ($3::text[] IS NULL OR status = ANY($3))
         ORDER BY started_at DESC, task_id DESC LIMIT $6
@@ -78,7 +79,7 @@ _OLDEST: Final = f"""
     SELECT {TASK_COLUMNS} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
     CROSS JOIN LATERAL (
         SELECT * FROM task
-        WHERE account_id = k.account_id AND agent_id = k.agent_id
+        WHERE account_id = k.account_id AND agent_id = k.agent_id AND started_at > '-infinity'
           AND (started_at, task_id) > ($4::timestamptz, $5::text)
           AND ($3::text[] IS NULL OR status = ANY($3))
         ORDER BY started_at, task_id LIMIT $6
@@ -90,7 +91,7 @@ _DEAREST: Final = f"""
     SELECT {TASK_COLUMNS} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
     CROSS JOIN LATERAL (
         SELECT * FROM task
-        WHERE account_id = k.account_id AND agent_id = k.agent_id
+        WHERE account_id = k.account_id AND agent_id = k.agent_id AND started_at > '-infinity'
           AND (charged - reversed, task_id) < ($4::bigint, $5::text)
           AND ($3::text[] IS NULL OR status = ANY($3))
         ORDER BY charged - reversed DESC, task_id DESC LIMIT $6
