@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+INSTANT = click.DateTime(["%Y-%m-%dT%H:%M:%S%z"])
 
 
 class Commands(click.Group):
@@ -73,6 +74,21 @@ def token(kind: Any, name: str) -> None:
     asyncio.run(token.run(kind, name))
 
 
+@commands.command()
+@click.argument("owner")
+@click.argument("credits", type=int)
+@click.option("--reason", required=True, help="Why: it stands in the entry.")
+@click.option("--source", type=click.Choice(["PROMOTIONAL", "PURCHASED", "ADJUSTMENT"]), default="PROMOTIONAL")
+@click.option("--priority", type=int, default=0, help="Lower burns first, from -1000 to 1000.")
+@click.option("--expires-at", type=INSTANT, help="2026-01-31T00:00:00+0000. Default: never.")
+@click.option("--key", help="An idempotency key: the same one again grants nothing more. Default: a new one.")
+def grant(owner: str, credits: int, **chosen: Any) -> None:
+    """Give credits to an account: grant alice 1000 --reason welcome."""
+    from app.commands import grant
+
+    asyncio.run(grant.run(owner, credits, **chosen))
+
+
 @commands.group()
 def prices() -> None:
     """Show, check and publish rate cards."""
@@ -101,7 +117,7 @@ def prices_check(file: Path) -> None:
 @click.option(
     "--at",
     "effective_at",
-    type=click.DateTime(["%Y-%m-%dT%H:%M:%S%z"]),
+    type=INSTANT,
     help="2026-01-31T00:00:00+0000. Default: in 11 s.",
 )
 @click.option("--reason", help="Why, for whoever reads the list of versions.")
@@ -111,6 +127,23 @@ def prices_publish(file: Path, effective_at: datetime | None, reason: str | None
     from app.commands import prices
 
     prices.publish(file, effective_at=effective_at, reason=reason, key=key)
+
+
+@commands.command()
+@click.argument("owner", required=False)
+@click.option(
+    "--heads",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Compare with the last entries kept in this file, then keep the new ones. Store it elsewhere.",
+)
+@click.pass_context
+def audit(ctx: click.Context, owner: str | None, heads: Path | None) -> None:
+    """Prove that the books are whole; exit with 1 if not."""
+    from app.commands import audit
+
+    if owner and heads:
+        raise click.UsageError("--heads is for all accounts: leave OWNER out.")
+    ctx.exit(audit.run(owner, heads))
 
 
 if __name__ == "__main__":

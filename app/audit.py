@@ -20,8 +20,8 @@ from typing import Any, Final
 from app import database
 from app.database import Connection
 from app.ledger import accounts, posting, statements
+from app.ledger.book import Posted
 from app.ledger.chain import GENESIS, sign
-from app.ledger.rules import Posted
 from app.ledger.statements import ENTRY_COLUMNS
 
 MOST_LISTED: Final = 1_000
@@ -37,7 +37,8 @@ _COUNT: Final = "SELECT count(*) FROM account"
 
 _ACCOUNTS: Final = """
     SELECT a.id, a.owner_id, a.seq, a.version, a.posted, a.held, a.frozen, a.owed, a.last_mac, a.last_entry_at,
-           ARRAY(SELECT ROW(g.number, g.remaining, g.claimed) FROM credit_grant AS g WHERE g.account_id = a.id) AS grants
+           ARRAY(SELECT ROW(g.number, g.remaining, g.claimed) FROM credit_grant AS g
+                 WHERE g.account_id = a.id) AS grants
     FROM account AS a WHERE a.id BETWEEN $1 AND $2 ORDER BY a.id LIMIT $3
 """
 
@@ -79,7 +80,8 @@ _PROOFS: Final = {
       AND (o.result->>'seq' IS NOT NULL AND NOT EXISTS (
                SELECT FROM entry AS e WHERE e.account_id = o.account_id AND e.seq = (o.result->>'seq')::bigint)
            OR o.result->>'grant' IS NOT NULL AND NOT EXISTS (
-               SELECT FROM credit_grant AS g WHERE g.account_id = o.account_id AND g.number = (o.result->>'grant')::int))
+               SELECT FROM credit_grant AS g
+               WHERE g.account_id = o.account_id AND g.number = (o.result->>'grant')::int))
     """,
     "I5 entries": """
     SELECT coalesce(t.account_id, e.account_id),

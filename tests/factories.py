@@ -4,8 +4,8 @@ import itertools
 from typing import Any
 
 from app.ledger import grants, statements
+from app.ledger.book import Figures, Source
 from app.ledger.grants import Granted, GrantRequest
-from app.ledger.rules import Figures, Source
 from app.tasks import lifecycle
 from app.tasks.lifecycle import StartRequest
 from app.tasks.rules import ChargeRequest, TaskState

@@ -2,12 +2,10 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,14 +16,14 @@ import pytest
 
 from app import embedded
 from app.postgres_programs import copied
-
-CHECKOUT = Path(__file__).resolve().parent.parent
+from tests.commands import CHECKOUT, open_place
 
 OWNER = """
 import sys, time
 from pathlib import Path
 from app import embedded
 from app.postgres_programs import copied
+from tests.commands import CHECKOUT, open_place
 server = embedded.start(Path(sys.argv[1]))
 print(server.server.pid, server.watcher.pid, flush=True)
 time.sleep(600)
@@ -34,14 +32,8 @@ time.sleep(600)
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A new directory into which every user may look."""
-    directory = Path(tempfile.mkdtemp(prefix="credits-"))
-    directory.chmod(0o755)
-    yield directory
-    for link in directory.rglob("cluster"):
-        if link.is_symlink():
-            shutil.rmtree(link.resolve().parent)
-    shutil.rmtree(directory)
+    with open_place() as directory:
+        yield directory
 
 
 def ask(url: str, sql: str) -> object:

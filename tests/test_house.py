@@ -54,7 +54,7 @@ def is_ours(value: ast.expr, before: ast.expr) -> bool:
     match before, value:
         case (_, ast.Constant()) | (ast.Constant(value=str()), ast.FormattedValue(value=ast.Constant())):
             return True
-        case ast.Constant(value=str(text)), ast.FormattedValue(value=ast.Name(id=name)):
+        case ast.Constant(value=str(text)), ast.FormattedValue(value=ast.Name(id=name) | ast.Attribute(attr=name)):
             return name.isupper() or text.endswith("$")
         case ast.Constant(value=str(text)), ast.FormattedValue():
             return text.endswith("$")
@@ -123,6 +123,7 @@ def test_these_checks_see_what_they_are_meant_to_see() -> None:
     for harmless in (
         '"SELECT a FROM b"',
         'f"SELECT {COLUMNS} FROM a WHERE b = ${position}"',
+        'f"SELECT {rows.COLUMNS} FROM a"',
         'f"{name} is taken from the selection"',
     ):
         assert list(composed_statements(harmless)) == [], harmless

@@ -2,11 +2,8 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,35 +13,13 @@ import psutil
 import pytest
 
 from app import embedded
-from app.settings import Settings
-
-CHECKOUT = Path(__file__).resolve().parent.parent
-SETTINGS = {name.upper() for name in Settings.model_fields}
+from tests.commands import CHECKOUT, COMMAND, environment, open_place, run
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A new directory into which every user may look."""
-    directory = Path(tempfile.mkdtemp(prefix="credits-"))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
-
-
-def environment(**chosen: str) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in SETTINGS} | chosen
-
-
-def run(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "app", *arguments],
-        cwd=CHECKOUT,
-        env=environment(**chosen),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    with open_place() as directory:
+        yield directory
 
 
 class Served:
@@ -53,7 +28,7 @@ class Served:
     def __init__(self, data_dir: Path, *, port: int = 0, workers: int = 1) -> None:
         self.data_dir = data_dir
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve"],
+            [*COMMAND, "serve"],
             cwd=CHECKOUT,
             env=environment(DATA_DIR=str(data_dir), PORT=str(port), WORKERS=str(workers)),
             stdout=subprocess.PIPE,
@@ -126,7 +101,7 @@ def test_after_kill_9_nothing_stays_and_the_next_start_takes_the_same_port(group
 
 def test_a_start_that_is_interrupted_leaves_nothing(place: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "app", "serve"],
+        [*COMMAND, "serve"],
         cwd=CHECKOUT,
         env=environment(DATA_DIR=str(place), PORT="0"),
         stdout=subprocess.DEVNULL,
@@ -158,7 +133,7 @@ def test_the_printed_tokens_are_those_of_the_command_line_and_one_command_can_be
 
 
 def test_production_does_not_migrate_by_itself_and_names_the_command_that_does(place: Path) -> None:
-    with embedded.start(place) as server:
+    with embedded.start(place / "postgres") as server:
         production = {
             "ENVIRONMENT": "production",
             "DATABASE_URL": server.url,

@@ -5,7 +5,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +16,11 @@ import yaml
 from packaging.requirements import Requirement
 
 from app.settings import Settings
+from tests.commands import CHECKOUT, SETTINGS, run
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 LOCK = (CHECKOUT / "requirements.lock").read_text()
 PROJECT: dict[str, Any] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
-SETTINGS = {name.upper() for name in Settings.model_fields}
 
 
 def locked() -> Iterator[tuple[str, str, int]]:
@@ -30,15 +28,6 @@ def locked() -> Iterator[tuple[str, str, int]]:
     for block in re.split(r"\n(?=[a-z0-9])", LOCK):
         if found := re.match(r"([a-z0-9.-]+)==(\S+) ", block):
             yield found[1], found[2], block.count("--hash=sha256:")
-
-
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m app` as somebody types it, with nothing set but `environment`."""
-    inherited = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-    command = [sys.executable, "-m", "app", *arguments]
-    return subprocess.run(
-        command, cwd=CHECKOUT, env=inherited | environment, capture_output=True, text=True, check=False, timeout=60
-    )
 
 
 def dockerfile() -> list[tuple[str, str]]:
@@ -96,7 +85,7 @@ def test_make_knows_the_target_and_help_lists_it(target: str) -> None:
 # The command line
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate", "schema", "token", "prices"])
+@pytest.mark.parametrize("command", ["serve", "migrate", "schema", "token", "grant", "prices", "audit"])
 def test_help_lists_the_command_with_what_it_does(command: str) -> None:
     assert re.search(rf"^  {command} +[A-Z].+\.", run("--help").stdout, re.MULTILINE)
     assert run(command, "--help").returncode == 0

@@ -22,7 +22,7 @@ from app.graphql.sight import owner_asked
 from app.graphql.statement import Statement, statement_page
 from app.graphql.topups import TopUp, top_up_of
 from app.ledger import statements
-from app.ledger.rules import Figures, Kind
+from app.ledger.book import Figures, Kind
 from app.tasks import agents
 from app.topups import rows as topups
 

@@ -12,7 +12,7 @@ from app.graphql.enums import shown
 from app.graphql.scalars import Credits, Long
 from app.graphql.sight import owner_asked
 from app.ledger import accounts, statements
-from app.ledger.rules import Figures
+from app.ledger.book import Figures
 from app.ledger.statements import Expiry as ExpiryRead
 
 

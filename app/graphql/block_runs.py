@@ -13,7 +13,7 @@ from app.graphql.entries import Entry, entry_of, load_entry
 from app.graphql.scalars import Credits, as_json
 from app.graphql.sight import owner_asked
 from app.ledger import accounts
-from app.ledger.rules import Posted
+from app.ledger.book import Posted
 from app.tasks import costs
 from app.tasks.rules import BlockRunState
 

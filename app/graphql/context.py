@@ -10,7 +10,7 @@ from strawberry.types.info import Info
 
 from app.callers.rules import Viewer
 from app.coalescing import Shared
-from app.ledger.rules import Figures
+from app.ledger.book import Figures
 from app.live import Feed
 from app.pricing.catalogue import Catalogue
 from app.settings import Settings

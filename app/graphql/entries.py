@@ -13,7 +13,7 @@ from app.graphql.enums import shown
 from app.graphql.scalars import Credits, Long
 from app.graphql.sight import owner_asked
 from app.ledger import accounts, statements
-from app.ledger.rules import Kind, Lot, Posted, Source
+from app.ledger.book import Kind, Lot, Posted, Source
 
 if TYPE_CHECKING:
     from app.graphql.block_runs import BlockRun

@@ -25,8 +25,8 @@ from app.graphql.inputs import checked
 from app.graphql.scalars import Credits
 from app.graphql.tasks import Task, task_of
 from app.ledger import grants
+from app.ledger.book import Source
 from app.ledger.grants import GrantRequest
-from app.ledger.rules import Source
 from app.tasks import reversing
 
 

@@ -29,7 +29,7 @@ from app.graphql.errors import (
     UserError,
 )
 from app.graphql.scalars import Credits
-from app.ledger.rules import Figures
+from app.ledger.book import Figures
 
 R = TypeVar("R", bound=errors.BillingError)
 M = TypeVar("M", bound=UserError)

@@ -11,7 +11,7 @@ from app.graphql.entries import Entry, entry_of
 from app.graphql.pagination import Connection, checked_first, cursor, page, position
 from app.graphql.scalars import Credits
 from app.graphql.tasks import Task, load_task
-from app.ledger.rules import Figures, Kind
+from app.ledger.book import Figures, Kind
 from app.tasks import statement
 from app.tasks.statement import Group, Place
 

@@ -6,8 +6,8 @@ from datetime import datetime
 from app.credits import check_amount, check_key
 from app.errors import GrantNotFound, InvalidInput, Problem
 from app.ledger import accounts, operations, posting, rules, statements
+from app.ledger.book import Book, Cause, Figures, Lot, Posted, Source
 from app.ledger.posting import Posting
-from app.ledger.rules import Book, Cause, Figures, Lot, Posted, Source
 
 MAX_PRIORITY = 1_000
 MAX_REASON_LENGTH = 1_000

@@ -8,8 +8,8 @@ from typing import Any, Final
 import orjson
 
 from app.errors import IdempotencyConflict
+from app.ledger.book import Book
 from app.ledger.posting import Posting
-from app.ledger.rules import Book
 from app.sets import Part
 
 _SEEN: Final = "SELECT kind, fingerprint, result FROM operation WHERE account_id = $1 AND key = $2"

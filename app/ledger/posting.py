@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 from app import database, live
 from app.database import Connection
 from app.ledger import rules
-from app.ledger.rules import Book, Lot, Source
+from app.ledger.book import Book, Lot, Source
 from app.sets import Part, Write
 
 T = TypeVar("T")

@@ -9,8 +9,8 @@ from typing import Any, Final
 from app import database
 from app.database import Connection
 from app.ledger import posting
+from app.ledger.book import Figures, Lot, Posted, Source
 from app.ledger.chain import Line
-from app.ledger.rules import Figures, Lot, Posted, Source
 
 ENTRY_COLUMNS: Final = (
     "e.account_id, e.seq, e.version, e.kind, e.credits, e.owed, e.balance_after, e.at, e.actor, e.reason, e.task_id,"

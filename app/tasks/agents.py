@@ -52,7 +52,8 @@ _AGENTS: Final = """
         FROM agent AS a WHERE a.agent_id IS NOT NULL
     )
     SELECT a.agent_id, newest.started_at FROM agent AS a CROSS JOIN LATERAL (
-        SELECT (SELECT t.agent_id FROM task AS t WHERE t.account_id = $1 AND t.agent_id > a.agent_id AND t.started_at > '-infinity'
+        SELECT t.started_at FROM task AS t
+        WHERE t.account_id = $1 AND t.agent_id = a.agent_id AND t.started_at > '-infinity'
         ORDER BY t.started_at DESC LIMIT 1
     ) AS newest
     WHERE (newest.started_at, a.agent_id) < ($2::timestamptz, $3::text)

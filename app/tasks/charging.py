@@ -15,8 +15,8 @@ from app import database
 from app.coalescing import Lanes
 from app.errors import BillingError, IdempotencyConflict, InsufficientCredits, TaskNotFound
 from app.ledger import posting, rules, statements
+from app.ledger.book import Book, Cause, Figures, Posted
 from app.ledger.posting import Posting
-from app.ledger.rules import Book, Cause, Figures, Posted
 from app.pricing.catalogue import Catalogue, Stale
 from app.pricing.rules import Card, quote
 from app.tasks import owners, rows

@@ -6,9 +6,9 @@ from typing import Any
 from app.credits import check_amount, check_key
 from app.errors import BlockRunNotFound, InvalidInput, ReversalExceedsCharge, TaskNotFound
 from app.ledger import operations, posting, rules, statements
+from app.ledger.book import Book, Cause, Figures, Posted
 from app.ledger.grants import reason_problems
 from app.ledger.posting import Posting
-from app.ledger.rules import Book, Cause, Figures, Posted
 from app.tasks import owners, rows
 from app.tasks.rules import BlockRunState, TaskState
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from app.errors import InsufficientCredits, TaskEnded, TaskStopped
-from app.ledger.rules import Book
+from app.ledger.book import Book
 from app.pricing.measurements import Measurements
 
 

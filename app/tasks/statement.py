@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from app import database
 from app.ledger import statements
-from app.ledger.rules import Kind, Posted
+from app.ledger.book import Kind, Posted
 
 GROUPED: Final = (Kind.CHARGE, Kind.REVERSAL)
 """Kinds whose entries join the group of their task."""

@@ -13,8 +13,8 @@ from app.credits import MAX_CREDITS, check_key
 from app.errors import BalanceLimitReached, InvalidInput, TopUpNotFound
 from app.ledger import accounts, operations, posting, statements
 from app.ledger import rules as books
+from app.ledger.book import Cause, Figures, Source
 from app.ledger.posting import Posting
-from app.ledger.rules import Cause, Figures, Source
 from app.topups import inbox, rows
 from app.topups.provider import Checkout, PaymentProvider, ProviderEvent
 from app.topups.rules import (

@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.callers.rules import Viewer
 from tests.factories import a_task, granted
 from tests.graphql.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
 
@@ -84,10 +85,10 @@ async def test_a_charge_that_cannot_be_paid_says_what_is_missing(api: Api) -> No
 
 
 @pytest.mark.parametrize("viewer", [ALICE, BOB, READER, None])
-async def test_only_a_service_key_that_may_charge_charges(api: Api, viewer: object) -> None:
+async def test_only_a_service_key_that_may_charge_charges(api: Api, viewer: Viewer | None) -> None:
     await granted("alice", 70)
     task = await a_task("alice")
-    code, _ = await api.refused(viewer, CHARGE, input=an_input(task.task_id))  # type: ignore[arg-type]  # parametrised
+    code, _ = await api.refused(viewer, CHARGE, input=an_input(task.task_id))
     assert code == ("UNAUTHENTICATED" if viewer is None else "FORBIDDEN")
     assert (await api.data(ALICE, "{ account { balance { posted } } }")) == {"account": {"balance": {"posted": 70}}}
 

@@ -25,7 +25,7 @@ from app.graphql.pagination import After, Connection, First, checked_first, curs
 from app.graphql.refusals import as_member
 from app.graphql.scalars import Credits, Long
 from app.graphql.schema import build
-from app.ledger.rules import Figures
+from app.ledger.book import Figures
 from app.ledger.statements import balances
 from app.live import Feed
 from app.pricing.catalogue import Catalogue

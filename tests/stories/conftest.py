@@ -1,23 +1,18 @@
 """A whole platform: the real server as two worker processes, and clients that know nothing but its public API."""
 
-import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from app.settings import Settings
+from tests.commands import CHECKOUT, COMMAND, environment
+from tests.conftest import LEDGER_KEY
 from tests.factories import unique
-
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
-SETTINGS = {name.upper() for name in Settings.model_fields}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +66,10 @@ def server(database_url: str) -> Iterator[tuple[str, dict[str, str]]]:
     """The address and tokens of a server of two workers over this run's database."""
     with tempfile.TemporaryDirectory(prefix="credits-story-") as directory:
         chosen = {"DATABASE_URL": database_url, "DATA_DIR": directory, "PORT": "0", "WORKERS": "2"}
-        inherited = {name: value for name, value in os.environ.items() if name not in SETTINGS}
         process = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve"],
+            [*COMMAND, "serve"],
             cwd=CHECKOUT,
-            env=inherited | chosen | {"LEDGER_KEY": bytes(range(32)).hex()},
+            env=environment(**chosen, LEDGER_KEY=LEDGER_KEY.hex()),
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -1,0 +1,154 @@
+"""An account in memory: its figures, its open grants, and the lines written so far. Values only; `rules` moves them."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from app.ledger.chain import Line
+
+Draws = tuple[tuple[int, int], ...]
+"""(grant number, credits) pairs: which grant paid, or got back, how much."""
+
+
+class Kind(StrEnum):
+    """What an entry is."""
+
+    TOP_UP = "TOP_UP"
+    GRANT = "GRANT"
+    CHARGE = "CHARGE"
+    REVERSAL = "REVERSAL"
+    REFUND = "REFUND"
+    EXPIRY = "EXPIRY"
+    ADJUSTMENT = "ADJUSTMENT"
+    DEBT = "DEBT"
+    DEBT_PAID = "DEBT_PAID"
+
+
+class Source(StrEnum):
+    """Where the credits of a grant came from."""
+
+    PURCHASED = "PURCHASED"
+    PROMOTIONAL = "PROMOTIONAL"
+    ADJUSTMENT = "ADJUSTMENT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """Who did it and what for: stands in every entry that follows from it."""
+
+    actor: str
+    reason: str | None = None
+    task_id: str | None = None
+    block_run_id: str | None = None
+    top_up_id: str | None = None
+    request_id: str | None = None
+
+
+BY_TIME = Cause(actor="time")
+"""The cause of what nobody did: grants that start and expire."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Lot:
+    """A grant in memory. `remaining` counts credits that are posted (all of them once `started`)."""
+
+    number: int
+    source: Source
+    credits: int
+    remaining: int
+    claimed: int
+    priority: int
+    starts_at: datetime | None
+    expires_at: datetime | None
+    started: bool
+    open: bool
+    actor: str
+    reason: str | None
+    top_up_id: str | None
+    created_at: datetime
+
+    @property
+    def spendable(self) -> int:
+        return self.remaining - self.claimed if self.started else 0
+
+    @property
+    def next_change_at(self) -> datetime | None:
+        """The next instant at which time alone changes this grant; None when nothing will."""
+        if not self.open:
+            return None
+        return self.expires_at if self.started else self.starts_at
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """An entry as it was written: its line and the MAC that signs it."""
+
+    line: Line
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """One state of an account: the same for every reader of that version, whenever it was read.
+
+    `low_balance_at` is the account's own threshold, None where it has chosen none.
+    """
+
+    account_id: int
+    owner_id: str
+    version: int
+    posted: int
+    held: int
+    frozen: int
+    owed: int
+    low_balance_at: int | None = field(default=None, compare=False)
+    as_of: datetime = field(compare=False)
+
+    @property
+    def available(self) -> int:
+        """posted - held - frozen, never below 0."""
+        return max(0, self.posted - self.held - self.frozen)
+
+
+@dataclass(slots=True, kw_only=True)
+class Book:
+    """One account under its lock, with what is written to it. `at` is the instant at which everything is decided."""
+
+    account_id: int
+    owner_id: str
+    seq: int
+    version: int
+    grants: int
+    posted: int
+    held: int
+    frozen: int
+    owed: int
+    last_mac: bytes
+    last_entry_at: datetime | None
+    next_change_at: datetime | None
+    low_balance_at: int | None = None
+    at: datetime
+    key: bytes
+    lots: dict[int, Lot] = field(default_factory=dict)
+    entries: list[Posted] = field(default_factory=list)
+    touched: set[int] = field(default_factory=set)
+    made: set[int] = field(default_factory=set)
+    locked_version: int = 0
+    _burning: list[Lot] | None = None
+
+    @property
+    def available(self) -> int:
+        return max(0, self.posted - self.held - self.frozen)
+
+    def figures(self) -> Figures:
+        return Figures(
+            account_id=self.account_id,
+            owner_id=self.owner_id,
+            version=self.version,
+            posted=self.posted,
+            held=self.held,
+            frozen=self.frozen,
+            owed=self.owed,
+            low_balance_at=self.low_balance_at,
+            as_of=self.at,
+        )

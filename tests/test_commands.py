@@ -1,0 +1,135 @@
+"""The commands that read and write the books and the prices, run as somebody runs them."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import anyio
+import asyncpg
+
+from app import database
+from app.pricing import publishing
+from tests.commands import CHECKOUT, COMMAND, environment
+from tests.conftest import LEDGER_KEY
+from tests.factories import granted
+
+
+async def run(db: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """As `commands.run`, beside this test's own event loop, on its database and with its key."""
+    settings = environment(DATABASE_URL=db, LEDGER_KEY=LEDGER_KEY.hex())
+    return await anyio.run_process([*COMMAND, *arguments], cwd=CHECKOUT, env=settings, check=False)
+
+
+async def tamper(db: str, sql: str) -> None:
+    """What only a superuser can who switches the refusing triggers off."""
+    connection = await asyncpg.connect(**database.credentials(db))
+    try:
+        await connection.execute(f"SET session_replication_role = replica; {sql}")
+    finally:
+        await connection.close()
+
+
+async def test_granting_tells_what_is_available_and_the_same_key_grants_once(db: str) -> None:
+    asked = ("grant", "alice", "1000", "--reason", "welcome", "--key", "first")
+
+    first, again = await run(db, *asked), await run(db, *asked)
+
+    assert first.stdout == b"1,000 credits granted to alice: 1,000 available\n"
+    assert again.stdout == b"1,000 credits had been granted before to alice: 1,000 available\n"
+    [(kind, credits, actor, reason)] = await database.fetch("SELECT kind, credits, actor, reason FROM entry")
+    assert (kind, credits, actor, reason) == ("GRANT", 1000, "operator:command-line", "welcome")
+
+
+async def test_a_grant_that_the_rules_refuse_is_an_error_and_writes_nothing(db: str) -> None:
+    refused = await run(db, "grant", "alice", "0", "--reason", "nothing")
+
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(b"Error: credits must lie between 1 and ")
+    assert await database.fetch("SELECT 1 FROM account") == []
+
+
+async def test_whole_books_pass_the_audit(db: str) -> None:
+    await granted("alice", 100)
+    await granted("bob", 100)
+
+    everybody, bob = await run(db, "audit"), await run(db, "audit", "bob")
+
+    assert (everybody.returncode, everybody.stdout) == (0, b"2 accounts, 2 entries: the books are whole\n")
+    assert (bob.returncode, bob.stdout) == (0, b"1 accounts, 1 entries: the books are whole\n")
+
+
+async def test_a_changed_balance_fails_the_audit(db: str) -> None:
+    await granted("alice", 100)
+    await tamper(db, "UPDATE account SET posted = 101")
+
+    found = await run(db, "audit")
+
+    assert found.returncode == 1
+    assert b"I1 account" in found.stdout
+    assert b"(alice): posted 101, entries 100, grants 100\n" in found.stdout
+
+
+async def test_books_cut_back_to_an_earlier_whole_state_are_found_by_the_heads(db: str, tmp_path: Path) -> None:
+    heads = tmp_path / "heads"
+    await granted("alice", 100)
+    before = dict((await database.fetch("SELECT * FROM account"))[0])
+    await granted("alice", 50)
+    kept = await run(db, "audit", "--heads", str(heads))
+    told = heads.read_text()
+    await tamper(
+        db,
+        "DELETE FROM entry WHERE seq = 2; DELETE FROM credit_grant WHERE number = 2;"
+        "DELETE FROM operation WHERE (result->>'seq')::int = 2;"
+        "UPDATE account SET seq = 1, version = {version}, posted = 100,"
+        " last_mac = (SELECT mac FROM entry), last_entry_at = (SELECT at FROM entry)".format_map(before),
+    )
+
+    without, cut = await run(db, "audit"), await run(db, "audit", "--heads", str(heads))
+
+    assert kept.returncode == 0
+    assert without.stdout == b"1 accounts, 1 entries: the books are whole\n"  # the chain alone cannot know
+    assert cut.returncode == 1
+    assert f"HEAD account {before['id']}: entry 2 is gone\n" in cut.stdout.decode()
+    assert heads.read_text() == told
+
+
+async def test_books_that_have_grown_pass_and_their_new_heads_are_kept(db: str, tmp_path: Path) -> None:
+    heads = tmp_path / "heads"
+    await granted("alice", 100)
+    first = await run(db, "audit", "--heads", str(heads))
+    await granted("alice", 50)
+    await granted("bob", 50)
+
+    second = await run(db, "audit", "--heads", str(heads))
+
+    assert f"0 heads found in their places, 1 kept in {heads}\n" in first.stdout.decode()
+    assert f"1 heads found in their places, 2 kept in {heads}\n" in second.stdout.decode()
+    macs = await database.fetch("SELECT id, seq, last_mac FROM account ORDER BY id")
+    assert heads.read_text() == "".join(f"{number} {seq} {mac.hex()}\n" for number, seq, mac in macs)
+
+
+async def test_a_file_that_holds_no_heads_is_refused(db: str, tmp_path: Path) -> None:
+    heads = tmp_path / "heads"
+    heads.write_text("something else\n")
+
+    refused = await run(db, "audit", "--heads", str(heads))
+
+    assert (refused.returncode, refused.stderr) == (1, b"Error: heads is not a file of heads: see line 1\n")
+    assert heads.read_text() == "something else\n"
+
+
+async def test_a_shown_rate_card_can_be_changed_and_published(db: str, tmp_path: Path) -> None:
+    await publishing.load_default()
+    card = tmp_path / "card.json"
+    shown = await run(db, "prices", "show")
+    card.write_bytes(shown.stdout)
+    assert json.loads(shown.stdout) == json.loads((CHECKOUT / "app/pricing/default_rate_card.json").read_bytes())
+    assert shown.stderr.startswith(b"rate card 1, in force from ")
+
+    published = await run(db, "prices", "publish", str(card), "--reason", "as before", "--key", "again")
+    again = await run(db, "prices", "publish", str(card), "--reason", "as before", "--key", "again")
+
+    assert published.stdout.startswith(b"rate card 2 published, in force from ")
+    assert again.stdout.startswith(b"rate card 2 was published before, in force from ")
+    assert (await run(db, "prices", "show")).stderr.startswith(b"rate card 1, ")  # 2 is still to come
+    assert (await run(db, "prices", "show", "--version", "3")).stderr == b"Error: version 3 was never published\n"
