@@ -61,7 +61,9 @@ class Settings(BaseSettings):
         default=25, ge=0, le=1000, description="Balance changes closer together than this are one."
     )
     low_balance_at: int = Field(default=500, ge=0, description="Available credits below this show as LOW.")
-    payment_provider: Literal["sandbox"] = Field(default="sandbox", description="Who takes the money.")
+    payment_provider: Literal["sandbox", "none"] = Field(
+        default="sandbox", description="Who takes the money. none: credits come by grants only; sandbox: development's."
+    )
     currency: str = Field(default="USD", pattern="^[A-Z]{3}$", description="Currency of top-ups.")
     minor_per_credit: int = Field(default=1, ge=1, description="Price of a credit in minor units (1: one cent).")
     top_up_minimum: int = Field(default=500, ge=1, description="Fewest credits in a top-up.")

@@ -48,8 +48,10 @@ class BodyRefused(Exception):
     text: str
 
 
-def routes(provider: PaymentProvider) -> list[BaseRoute]:
-    """`POST /webhooks/<provider>`, and the sandbox's pages where the sandbox is the provider."""
+def routes(provider: PaymentProvider | None) -> list[BaseRoute]:
+    """`POST /webhooks/<provider>`, and the sandbox's pages where the sandbox is the provider; nothing without one."""
+    if provider is None:
+        return []
     path = f"/webhooks/{provider.name}"
     found: list[BaseRoute] = [Route(path, notices(provider), methods=["POST"])]
     if isinstance(provider, Sandbox):

@@ -195,7 +195,7 @@ def test_the_services_set_only_settings_that_exist_and_those_that_production_ask
 
     assert set(environment) <= SETTINGS
     assert environment["ENVIRONMENT"] == "production"
-    assert {"DATABASE_URL", "LEDGER_KEY", "JWKS_URL", "JWT_ISSUER", "SANDBOX_SECRET"} <= set(environment)
+    assert {"DATABASE_URL", "LEDGER_KEY", "JWKS_URL", "JWT_ISSUER"} <= set(environment)
     assert "@database:5432/credits" in environment["DATABASE_URL"]
     assert [volume.partition(":")[0] for volume in COMPOSE["services"]["database"]["volumes"]] == list(
         COMPOSE["volumes"]
@@ -203,7 +203,14 @@ def test_the_services_set_only_settings_that_exist_and_those_that_production_ask
 
 
 def test_no_secret_is_written_down() -> None:
-    secret = [COMPOSE["services"]["app"]["environment"][name] for name in ("LEDGER_KEY", "SANDBOX_SECRET")]
+    secret = [COMPOSE["services"]["app"]["environment"][name] for name in ("LEDGER_KEY",)]
     secret.append(COMPOSE["services"]["database"]["environment"]["POSTGRES_PASSWORD"])
 
     assert [value for value in secret if not re.fullmatch(r"\$\{\w+:\?[^}]+\}", value)] == []
+
+
+def test_the_readme_lists_every_setting_as_the_code_says() -> None:
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    for name, setting in Settings.model_fields.items():
+        default = "" if setting.default is None else f"`{setting.default}`"
+        assert f"| `{name.upper()}` | {setting.description} | {default} |" in readme

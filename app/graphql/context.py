@@ -23,14 +23,17 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class House:
-    """What lives as long as the process. `balances` reads for many callers at once: subscribers woken together."""
+    """What lives as long as the process.
+
+    `balances` reads for many callers at once: subscribers woken together. No `provider`: credits are not sold here.
+    """
 
     settings: Settings
     live: Feed
     catalogue: Catalogue
     charger: Charger
     balances: Shared[int, Figures]
-    provider: PaymentProvider
+    provider: PaymentProvider | None
 
 
 class Context:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import strawberry
 
-from app.errors import Forbidden, TopUpNotFound
+from app.errors import Forbidden, TopUpNotFound, Unavailable
 from app.graphql import access, nodes
 from app.graphql.access import Needs
 from app.graphql.balances import Balance, balance_of
@@ -21,6 +21,7 @@ from app.graphql.scalars import Credits, Long
 from app.graphql.sight import owner_asked
 from app.ledger import accounts
 from app.topups import purchase, rows
+from app.topups.provider import PaymentProvider
 from app.topups.purchase import TopUpRequest
 from app.topups.rules import Status, Terms, TopUpState
 
@@ -117,7 +118,7 @@ class TopUpMutations:
                 key=input.idempotency_key,
                 actor=viewer.actor,
             ),
-            info.context.house.provider,
+            _provider(info.context),
             Terms.of(info.context.house.settings),
         )
         return BeginTopUpSuccess(
@@ -132,8 +133,15 @@ class TopUpMutations:
         state = await _find(info.context, input.top_up_id)
         if state is None:
             raise TopUpNotFound(top_up_id=input.top_up_id)
-        done = await purchase.confirm(state.account_id, state.id, info.context.house.provider)
+        done = await purchase.confirm(state.account_id, state.id, _provider(info.context))
         return ConfirmTopUpSuccess(top_up=top_up_of(done.top_up), balance=balance_of(done.balance, info.context))
+
+
+def _provider(context: Context) -> PaymentProvider:
+    """Raises: Unavailable: there is none."""
+    if (provider := context.house.provider) is None:
+        raise Unavailable("Credits are not sold here: the operator grants them.")
+    return provider
 
 
 def top_up_of(state: TopUpState) -> TopUp:

@@ -5,6 +5,6 @@ from app.topups.provider import PaymentProvider
 from app.topups.sandbox import Sandbox
 
 
-def open_provider(chosen: Settings) -> PaymentProvider:
-    """The provider of the settings. Raises: Misconfigured: it cannot work as it is set up."""
-    return {"sandbox": Sandbox.open}[chosen.payment_provider](chosen)
+def open_provider(chosen: Settings) -> PaymentProvider | None:
+    """The provider of the settings; None: credits are not sold here. Raises: Misconfigured."""
+    return Sandbox.open(chosen) if chosen.payment_provider == "sandbox" else None
