@@ -40,6 +40,10 @@ POSTING_PLANNER: Final = {
     "enable_bitmapscan": "off",
     "enable_seqscan": "off",
     "jit": "off",
+    # What a posting reads after its lock must see what committed before: a fresh snapshot for each statement.
+    "default_transaction_isolation": "read committed",
+    # A worker that hangs between two statements must not keep its accounts locked for ever.
+    "idle_in_transaction_session_timeout": "30s",
 }
 
 RETRIED_SQLSTATES: Final = frozenset({"40001", "40P01"})

@@ -3,6 +3,7 @@
 GRAPHQL_PARSE_FAILED, GRAPHQL_VALIDATION_FAILED    the document
 BAD_USER_INPUT                                     variables, arguments, the operation's name
 the code of a RequestError                         missing permission, bad request, overload
+UNAVAILABLE                                        the database is out of reach
 INTERNAL                                           everything else: logged with its traceback under a reference
 """
 
@@ -13,7 +14,8 @@ from typing import Any
 
 from graphql import GraphQLError
 
-from app.errors import RequestError
+from app import database
+from app.errors import RequestError, Unavailable
 from app.graphql.context import Context
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,9 @@ def _sent(found: GraphQLError, context: Context) -> dict[str, Any]:
     cause = _cause(found)
     if isinstance(cause, RequestError):
         message, code = str(cause), cause.code
+    elif database.is_lost(cause):
+        log.warning("the database is out of reach: %s", cause)
+        message, code = "The database is out of reach: send the same request again in a moment.", Unavailable.code
     elif isinstance(cause, GraphQLError) and _is_the_callers(found, cause):
         message, code = found.message, (cause.extensions or {}).get("code", Code.BAD_USER_INPUT)
     else:

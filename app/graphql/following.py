@@ -4,11 +4,14 @@ Each registers before it reads, so nothing falls in between; a wake-up has no va
 sent, and versions rise strictly.
 """
 
-from collections.abc import AsyncGenerator
-from typing import Annotated
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Annotated, Final, TypeVar
 
 import strawberry
 
+from app import database
 from app.errors import Forbidden
 from app.graphql import access
 from app.graphql.access import Needs
@@ -21,6 +24,12 @@ from app.graphql.tasks import TaskCost, cost_of
 from app.ledger import accounts
 from app.tasks import owners, sight
 from app.tasks.rules import ENDED
+
+RETRY_SECONDS: Final = 1.0
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Whose balance; null: one's own.")]
 Since = Annotated[
@@ -50,8 +59,8 @@ class Subscription:
         if await accounts.find(owner) is None:
             # Nothing was ever written for this owner: the first write is announced by the owner's name.
             with feed.watch(owner) as watch:
-                while await accounts.find(owner) is None:
-                    figures = await figures_of(owner, context)
+                while await _patiently(lambda: accounts.find(owner)) is None:
+                    figures = await _patiently(lambda: figures_of(owner, context))
                     if figures.version > seen:
                         seen = figures.version
                         yield balance_of(figures, context)
@@ -59,7 +68,7 @@ class Subscription:
         number = await accounts.find(owner)
         with feed.watch(number if number is not None else owner) as watch:
             while True:
-                figures = await figures_of(owner, context)
+                figures = await _patiently(lambda: figures_of(owner, context))
                 if figures.version > seen:
                     seen = figures.version
                     yield balance_of(figures, context)
@@ -77,10 +86,22 @@ class Subscription:
         seen = 0
         # A task that is another's is answered like one that does not exist: the stream ends without an item.
         with context.house.live.watch(number if number is not None else f"task {task_id}", swept=True) as watch:
-            while found := (await sight.find([task_id], owner_ids=visible)).get(task_id):
+            while found := (await _patiently(lambda: sight.find([task_id], owner_ids=visible))).get(task_id):
                 if found.task.version > seen:
                     seen = found.task.version
                     yield cost_of(found.task)
                 if found.task.status in ENDED:
                     return
                 await watch.changed()
+
+
+async def _patiently(read: Callable[[], Awaitable[T]]) -> T:
+    """What is read, once the database is there: a restart of it must not end every header of the platform."""
+    while True:
+        try:
+            return await read()
+        except Exception as fault:
+            if not database.is_lost(fault):
+                raise
+            log.warning("a subscription waits for the database: %s", fault)
+        await asyncio.sleep(RETRY_SECONDS)

@@ -69,9 +69,7 @@ def grant(
 
     Raises: BalanceLimitReached: the balance, or what it will be when it starts, would pass 2^53 - 1.
     """
-    scheduled = sum(lot.credits for lot in book.lots.values() if lot.open and not lot.started)
-    if book.posted + scheduled + credits > MAX_CREDITS:
-        raise BalanceLimitReached(figure="The balance")
+    _check_room(book, credits)
     started = starts_at is None or starts_at <= book.at
     lot = Lot(
         number=book.grants + 1,
@@ -104,6 +102,7 @@ def give_back(book: Book, draws: Draws, cause: Cause) -> list[Posted]:
     must be loaded. Raises: BalanceLimitReached.
     """
     credits = sum(drawn for _, drawn in draws)
+    _check_room(book, credits)
     entries = [_enter(book, Kind.REVERSAL, credits, draws, cause)]
     for number, drawn in draws:
         lot = book.lots[number]
@@ -163,6 +162,13 @@ def tail(draws: Sequence[tuple[int, int]], *, already: int, credits: int) -> Dra
             given.append((number, back))
             credits -= back
     return tuple(given)
+
+
+def _check_room(book: Book, credits: int) -> None:
+    """Raises: BalanceLimitReached: the balance, or what it will be when all that is scheduled has started."""
+    scheduled = sum(lot.credits for lot in book.lots.values() if lot.open and not lot.started)
+    if book.posted + scheduled + credits > MAX_CREDITS:
+        raise BalanceLimitReached(figure="The balance")
 
 
 def _instant(lot: Lot) -> datetime:

@@ -1,0 +1,142 @@
+"""GraphQL over HTTP as an executor's client sends it, with the patience that one needs."""
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+import orjson
+
+from app.errors import RequestError, Unavailable
+from app.simulation.documents import Operation
+
+ATTEMPTS: Final = 5
+PAUSE_SECONDS: Final = 0.1
+KEEP_ALIVE_SECONDS: Final = 2.0
+"""Shorter than the server's, so that no request is sent on a connection that it is just closing."""
+
+
+class Unexpected(Exception):
+    """An answer that no sound server gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Who calls: the platform's backend, an operator, and each user by the owner's id."""
+
+    service: str
+    operator: str
+    user: Callable[[str], str]
+
+
+class Client:
+    def __init__(self, url: str, *, connections: int) -> None:
+        self.url = url.rstrip("/")
+        self.latencies: dict[str, list[float]] = defaultdict(list)
+        """Seconds, by operation; what was lost or repeated is not in it."""
+        self.events: Counter[str] = Counter()
+        limits = httpx.Limits(
+            max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEP_ALIVE_SECONDS
+        )
+        self.http = httpx.AsyncClient(limits=limits, timeout=httpx.Timeout(30, pool=None), trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.http.aclose()
+
+    async def check(self) -> None:
+        """Raises: Unavailable: nobody answers there."""
+        try:
+            ready = await self.http.get(f"{self.url}/readyz")
+        except httpx.HTTPError:
+            raise Unavailable(
+                f"No server answers at {self.url}: start it with `make serve` in another shell, or name one with --url."
+            ) from None
+        if ready.status_code != 200:
+            raise Unavailable(f"The server at {self.url} is not ready: {ready.text[:200]}")
+
+    async def ask(self, token: str, operation: Operation, **variables: Any) -> Any:
+        """The operation's one field. What can pass is waited for and sent again: every call here may be repeated.
+
+        Raises: Unavailable: the server is gone; RequestError: it refuses the request; Unexpected.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await self._once(token, operation, variables)
+            except httpx.TransportError as fault:
+                self.events["requests repeated"] += 1
+                if attempt == ATTEMPTS:
+                    raise Unavailable(f"The server at {self.url} does not answer any more ({fault!r}).") from fault
+            except _TryAgain as overload:
+                self.events["requests repeated"] += 1
+                if attempt == ATTEMPTS:
+                    raise Unavailable(f"The server stays overloaded: {overload}. Try a lower --concurrency.") from None
+            await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
+        raise AssertionError("unreachable")
+
+    async def _once(self, token: str, operation: Operation, variables: dict[str, Any]) -> Any:
+        began = time.perf_counter()
+        reply = await self.http.send(self._request(token, operation, variables))
+        elapsed = time.perf_counter() - began
+        try:
+            body = orjson.loads(reply.content)
+        except ValueError:
+            raise Unexpected(f"{operation.name}: {reply.status_code} and no JSON: {reply.text[:200]}") from None
+        if errors := body.get("errors"):
+            _raise(operation, errors[0])
+        self.latencies[operation.name].append(elapsed)
+        return body["data"][operation.name]
+
+    async def ask_and_vanish(self, token: str, operation: Operation, **variables: Any) -> None:
+        """Send a request in full and drop its connection without waiting for the reply."""
+        sent = asyncio.Event()
+
+        async def trace(event: str, _: object) -> None:
+            if event.endswith("send_request_body.complete"):
+                sent.set()
+
+        request = self._request(token, operation, variables)
+        request.extensions["trace"] = trace
+        asking = asyncio.create_task(self.http.send(request))
+        waiting = asyncio.create_task(sent.wait())
+        await asyncio.wait({asking, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        asking.cancel()
+        await asyncio.gather(asking, waiting, return_exceptions=True)
+        self.events["connections dropped"] += 1
+
+    def _request(self, token: str, operation: Operation, variables: dict[str, Any]) -> httpx.Request:
+        return self.http.build_request(
+            "POST",
+            f"{self.url}/graphql",
+            content=orjson.dumps({"query": operation.document, "variables": variables}),
+            headers={
+                "Content-Type": "application/json",
+                "Accept": "application/graphql-response+json",
+                "Authorization": f"Bearer {token}",
+            },
+        )
+
+
+class _TryAgain(Exception):
+    """The server says that it would like to be asked again."""
+
+
+def _raise(operation: Operation, error: dict[str, Any]) -> None:
+    code, message = error.get("extensions", {}).get("code"), error.get("message")
+    if code in {"OVERLOADED", "UNAVAILABLE"}:
+        raise _TryAgain(message)
+    if code == "UNAUTHENTICATED":
+        raise RequestError(
+            f"The server does not know this installation's tokens ({message}): give simulate the same DATA_DIR and "
+            "DATABASE_URL as serve."
+        )
+    raise Unexpected(f"{operation.name}: {code}: {message}")
