@@ -11,19 +11,22 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg
 from tortoise import Tortoise
-from tortoise.backends.base.client import BaseDBAsyncClient
 from tortoise.connection import get_connection
-from tortoise.transactions import in_transaction
 
 from app.settings import settings
 
-Connection = BaseDBAsyncClient
-"""Tortoise's client: `await connection.execute_query(sql, values)` gives (count, records)."""
+
+class Connection(Protocol):
+    """A connection inside a transaction."""
+
+    async def execute_query(self, query: str, values: list[Any] | None = None) -> tuple[int, Sequence[Any]]:
+        """The count and the records of one statement."""
+
 
 MODELS: Final = [
     "app.ledger.models",
@@ -134,18 +137,35 @@ async def fetch(sql: str, *values: Any) -> Sequence[asyncpg.Record]:
         return records
 
 
+class _Transaction:
+    """A connection of a pool inside a transaction, without what Tortoise does around each statement.
+
+    Not Tortoise's `in_transaction`: it takes the connection before it begins and does not give back one on which BEGIN
+    failed, so that a server that saw its database restart a few times would have no connection left.
+    """
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def execute_query(self, query: str, values: list[Any] | None = None) -> tuple[int, Sequence[Any]]:
+        records = await self._connection.fetch(query, *(values or ()))
+        return len(records), records
+
+
 @asynccontextmanager
 async def transaction() -> AsyncIterator[Connection]:
     """One transaction on the `default` pool: committed at the end, rolled back by an exception."""
-    async with in_transaction("default") as connection:
-        yield connection
+    async with get_connection("default").acquire_connection() as connection, connection.transaction():
+        yield _Transaction(connection)
 
 
 @asynccontextmanager
 async def posting_transaction() -> AsyncIterator[Connection]:
     """One transaction on the `posting` pool. The ledger's; nobody else writes books."""
-    async with in_transaction("posting") as connection:
-        yield connection
+    async with get_connection("posting").acquire_connection() as connection, connection.transaction():
+        yield _Transaction(connection)
 
 
 def sqlstate(fault: BaseException | None) -> str | None:

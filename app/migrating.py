@@ -1,5 +1,6 @@
 """Bringing the database to the state that this version of the code expects, by Tortoise's migrations."""
 
+from tortoise.backends.base.client import BaseDBAsyncClient
 from tortoise.connection import get_connection
 from tortoise.migrations.executor import MigrationExecutor
 from tortoise.migrations.recorder import MigrationRecorder
@@ -31,5 +32,5 @@ async def pending() -> list[str]:
     return [step.migration.name for step in plan if not step.backward]
 
 
-def _executor(connection: database.Connection) -> MigrationExecutor:
+def _executor(connection: BaseDBAsyncClient) -> MigrationExecutor:
     return MigrationExecutor(connection, {"credits": {"models": database.MODELS, "migrations": "migrations"}})
