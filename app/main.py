@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import database, migrating, webhooks
 from app.callers.development import development_secret
@@ -30,6 +31,7 @@ from app.settings import Settings, settings
 from app.tasks.charging import Charger
 from app.topups.choice import open_provider
 
+GRAPHQL: Final = "/graphql"
 RESTART_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 0.5
 READY_SECONDS: Final = 2.0
@@ -67,10 +69,12 @@ def create(chosen: Settings | None = None) -> Starlette:
             await doorway.close()
             await database.disconnect()
 
-    return Starlette(
+    graphql = GraphQLOverHTTP(execution, doorway, house, explorer=development)
+    return Application(
+        graphql,
         routes=[
-            Route("/graphql", GraphQLOverHTTP(execution, doorway, house, explorer=development)),
-            WebSocketRoute("/graphql", GraphQLOverWebSocket(execution, doorway, house, allowed_origins=origins)),
+            Route(GRAPHQL, graphql),
+            WebSocketRoute(GRAPHQL, GraphQLOverWebSocket(execution, doorway, house, allowed_origins=origins)),
             Route("/healthz", alive),
             Route("/readyz", Readiness().check),
             *webhooks.routes(house.provider),
@@ -81,6 +85,31 @@ def create(chosen: Settings | None = None) -> Starlette:
         else [],
         lifespan=life,
     )
+
+
+class Application(Starlette):
+    """Starlette, with the path of every charge straight to its door.
+
+    A request of a browser's page (one with an Origin) takes the way through the middleware; a backend's needs none of it.
+    """
+
+    def __init__(self, graphql: ASGIApp, **options: Any) -> None:
+        super().__init__(**options)
+        self._graphql = graphql
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (
+            scope["type"] == "http"
+            and scope["path"] == GRAPHQL
+            and not _has_origin(scope)
+        ):
+            await self._graphql(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def _has_origin(scope: Scope) -> bool:
+    return any(name == b"origin" for name, _ in scope["headers"])
 
 
 def furnish(here: Settings) -> House:

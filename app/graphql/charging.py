@@ -98,12 +98,27 @@ def settings_of(settings: object, path: str) -> Mapping[str, Any] | None:
 
 @access.type(description="The block run is paid: run it.", needs=Needs.REACHED)
 class ChargeSuccess:
+    """Its objects are made when they are asked for: most executors read the cost and the balance only."""
+
     cost: Credits = access.value(description="What it cost, the first time it was sent.")
     replayed: bool = access.value(description="Whether it had been charged before: nothing has moved now.")
-    entry: Entry | None = access.value(description="Its line in the account; null at cost 0.")
-    block_run: BlockRun = access.value(description="What was recorded.")
-    task: Task = access.value(description="The task, with its cost so far.")
-    balance: Balance = access.value(description="The balance now.")
+    charged: strawberry.Private[Charged]
+
+    @access.field(description="Its line in the account; null at cost 0.")
+    def entry(self) -> Entry | None:
+        return entry_of(self.charged.entry) if self.charged.entry else None
+
+    @access.field(description="What was recorded.")
+    def block_run(self) -> BlockRun:
+        return block_run_of(self.charged.block_run, self.charged.entry)
+
+    @access.field(description="The task, with its cost so far.")
+    def task(self) -> Task:
+        return task_of(self.charged.task, self.charged.balance.owner_id)
+
+    @access.field(description="The balance now.")
+    def balance(self, info: Information) -> Balance:
+        return balance_of(self.charged.balance, info.context)
 
 
 ChargeResult = Annotated[
@@ -159,8 +174,5 @@ def shown(outcome: Charged | BaseException, context: Context) -> Any:
     return ChargeSuccess(
         cost=Credits(outcome.block_run.cost),
         replayed=outcome.replayed,
-        entry=entry_of(outcome.entry) if outcome.entry else None,
-        block_run=block_run_of(outcome.block_run, outcome.entry),
-        task=task_of(outcome.task, outcome.balance.owner_id),
-        balance=balance_of(outcome.balance, context),
+        charged=outcome,
     )
