@@ -90,7 +90,7 @@ def create(chosen: Settings | None = None) -> Starlette:
 class Application(Starlette):
     """Starlette, with the path of every charge straight to its door.
 
-    A request of a browser's page (one with an Origin) takes the way through the middleware; a backend's needs none of it.
+    A request of a page in a browser (with an Origin) takes the way through the middleware; a backend needs none of it.
     """
 
     def __init__(self, graphql: ASGIApp, **options: Any) -> None:
@@ -98,11 +98,7 @@ class Application(Starlette):
         self._graphql = graphql
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (
-            scope["type"] == "http"
-            and scope["path"] == GRAPHQL
-            and not _has_origin(scope)
-        ):
+        if scope["type"] == "http" and scope["path"] == GRAPHQL and not _has_origin(scope):
             await self._graphql(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)

@@ -11,7 +11,7 @@ class Migration(migrations.Migration):
         ops.CreateModel(
             name='Account',
             fields=[
-                ('id', fields.BigIntField(primary_key=True, unique=True, db_index=True)),
+                ('id', fields.BigIntField(primary_key=True, generated=False, unique=True, db_index=True)),
                 ('owner_id', fields.CharField(max_length=255)),
                 ('seq', fields.BigIntField(default=0)),
                 ('version', fields.BigIntField(default=0)),
@@ -70,7 +70,7 @@ class Migration(migrations.Migration):
             name='Entry',
             fields=[
                 ('account_id', fields.BigIntField()),
-                ('seq', fields.BigIntField(primary_key=True, unique=True, db_index=True)),
+                ('seq', fields.BigIntField(primary_key=True, generated=False, unique=True, db_index=True)),
                 ('version', fields.BigIntField()),
                 ('kind', fields.CharField(max_length=16)),
                 ('credits', fields.BigIntField()),
@@ -93,7 +93,7 @@ class Migration(migrations.Migration):
             name='Grant',
             fields=[
                 ('account_id', fields.BigIntField()),
-                ('number', fields.IntField(primary_key=True, unique=True, db_index=True)),
+                ('number', fields.IntField(primary_key=True, generated=False, unique=True, db_index=True)),
                 ('source', fields.CharField(max_length=16)),
                 ('credits', fields.BigIntField()),
                 ('remaining', fields.BigIntField()),
@@ -151,7 +151,7 @@ class Migration(migrations.Migration):
         ops.CreateModel(
             name='RateCard',
             fields=[
-                ('version', fields.IntField(primary_key=True, unique=True, db_index=True, description='from 1, without gap')),
+                ('version', fields.IntField(primary_key=True, generated=False, unique=True, db_index=True, description='from 1, without gap')),
                 ('effective_at', fields.DatetimeField(description='rises strictly with the version', auto_now=False, auto_now_add=False)),
                 ('document', fields.JSONField(description='the card as published: app/pricing/document.py', encoder=JSON_DUMPS, decoder=loads)),
                 ('fingerprint', fields.BinaryField(description='SHA-256 of the canonical request: document, asked instant, reason')),

@@ -9,12 +9,7 @@ from tortoise import migrations
 from tortoise.migrations import operations as ops
 
 FORWARD = """
--- Tortoise gives every integer key a sequence; the account's is drawn by hand, the others' numbers are the account's own.
-ALTER TABLE account ALTER id DROP DEFAULT;
-ALTER TABLE entry ALTER seq DROP DEFAULT;
-ALTER TABLE credit_grant ALTER number DROP DEFAULT;
-ALTER TABLE rate_card ALTER version DROP DEFAULT;
-DROP SEQUENCE entry_seq_seq, credit_grant_number_seq, rate_card_version_seq;
+CREATE SEQUENCE account_id_seq AS bigint OWNED BY account.id;
 
 ALTER TABLE owner ALTER owner_id TYPE varchar(255) COLLATE "C";
 
@@ -119,6 +114,7 @@ ALTER TABLE task DROP CONSTRAINT task_figures;
 ALTER TABLE block_run DROP CONSTRAINT block_run_figures;
 ALTER TABLE top_up DROP CONSTRAINT top_up_figures;
 ALTER TABLE sandbox_payment DROP CONSTRAINT sandbox_payment_figures;
+DROP SEQUENCE account_id_seq;
 """
 
 

@@ -26,7 +26,7 @@ LEDGER_KEY = bytes(range(32))
 
 TABLES = (
     "operation", "block_run", "task", "task_account", "top_up", "provider_notice", "entry", "credit_grant", "account",
-    "owner", "rate_card", "api_key",
+    "owner", "rate_card", "api_key", "sandbox_payment",
 )  # fmt: skip
 
 # Nothing but a superuser who switches triggers off may empty the entries.

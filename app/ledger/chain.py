@@ -10,7 +10,6 @@ field is '-', integers are plain decimal, time is whole microseconds since 1970 
 """
 
 import hmac
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -38,7 +37,7 @@ class Line:
     block_run_id: str | None
     top_up_id: str | None
     request_id: str | None
-    draws: Sequence[tuple[int, int]]
+    draws: tuple[tuple[int, int], ...]
 
 
 def canonical(line: Line) -> bytes:

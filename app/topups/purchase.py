@@ -90,8 +90,9 @@ async def begin(request: TopUpRequest, provider: PaymentProvider, terms: Terms) 
     if problems := return_url_problems(request.return_url):
         raise InvalidInput(problems)
     refused = terms.problems(request.credits, request.currency)
-    # A refusal writes nothing, no account either. What was accepted once is replayed, even if the terms have changed.
-    if refused and await accounts.find(request.owner_id) is None:
+    # A refusal writes nothing, no account either. What was accepted once is replayed, even if the terms have changed;
+    # no terms ever accepted an amount past the bound, and it has no fingerprint.
+    if refused and (abs(request.credits) > MAX_CREDITS or await accounts.find(request.owner_id) is None):
         raise InvalidInput(refused)
     account_id = await accounts.ensure(request.owner_id)
     print_ = request.fingerprint()

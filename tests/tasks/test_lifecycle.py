@@ -1,0 +1,120 @@
+"""Tasks begin and end: each once, nothing starts without credits, nothing goes on after the end."""
+
+from asyncio import gather
+
+import pytest
+
+from app import database
+from app.errors import IdempotencyConflict, InsufficientCredits, TaskEnded, TaskNotFound, TaskStopped
+from app.pricing.catalogue import Catalogue
+from app.tasks import costs, lifecycle
+from app.tasks.charging import charge_many
+from app.tasks.lifecycle import StartRequest
+from app.tasks.rules import Status, Trigger
+from tests.factories import a_block_run, a_task, balance, granted
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_same_task_started_twenty_times_at_once_is_one(db: str) -> None:
+    await granted("alice", 10)
+    request = StartRequest(task_id="t", owner_id="alice", agent_id="a", trigger=Trigger.SCHEDULED, actor="service:s")
+    done = await gather(*(lifecycle.start(request) for _ in range(20)))
+    assert sorted(one.replayed for one in done) == [False] + [True] * 19
+    assert {one.task for one in done} == {done[0].task}
+    assert (done[0].task.trigger, done[0].task.status) == (Trigger.SCHEDULED, Status.RUNNING)
+
+
+async def test_one_task_id_started_for_two_owners_at_once_is_one_tasks(db: str) -> None:
+    for owner in ("alice", "bob"):
+        await granted(owner, 10)
+    for number in range(10):
+        requests = [
+            StartRequest(task_id=f"t{number}", owner_id=owner, agent_id="a", actor="service:s")
+            for owner in ("alice", "bob")
+        ]
+        done = await gather(*(lifecycle.start(request) for request in requests), return_exceptions=True)
+        assert sorted(type(one).__name__ for one in done) == ["Changed", "IdempotencyConflict"]
+    assert len(await database.fetch("SELECT FROM task")) == 10
+
+
+async def test_nothing_starts_with_nothing_available(db: str, catalogue: Catalogue) -> None:
+    await granted("alice", 10)
+    task = await a_task("alice")
+    await charge_many([(task.account_id, a_block_run(task))], catalogue)
+    with pytest.raises(InsufficientCredits) as refused:
+        await a_task("alice", task_id="t2")
+    assert (refused.value.required_credits, refused.value.available_credits) == (1, 0)
+    assert await database.fetch("SELECT FROM task_account WHERE task_id = 't2'") == []
+    again = await lifecycle.start(
+        StartRequest(task_id=task.task_id, owner_id="alice", agent_id="agent", actor="service:test")
+    )
+    assert again.replayed  # the first answer, whatever the balance says today
+
+
+async def test_a_task_ends_once(db: str) -> None:
+    await granted("alice", 10)
+    task = await a_task("alice")
+    first = await lifecycle.finish(task.task_id, Status.COMPLETED)
+    assert (first.task.status, first.replayed) == (Status.COMPLETED, False)
+    assert first.task.ended_at is not None
+    again = await lifecycle.finish(task.task_id, Status.COMPLETED)
+    assert (again.task, again.replayed) == (first.task, True)
+    with pytest.raises(TaskEnded):
+        await lifecycle.finish(task.task_id, Status.FAILED)
+    with pytest.raises(TaskEnded):
+        await lifecycle.cancel(task.task_id)
+    with pytest.raises(TaskNotFound):
+        await lifecycle.cancel("nowhere")
+
+
+async def test_of_two_ends_at_once_one_counts(db: str) -> None:
+    await granted("alice", 10)
+    for _ in range(10):
+        task = await a_task("alice")
+        done = await gather(
+            lifecycle.finish(task.task_id, Status.COMPLETED), lifecycle.cancel(task.task_id), return_exceptions=True
+        )
+        assert sorted(type(one).__name__ for one in done) == ["Changed", "TaskEnded"]
+
+
+async def test_a_stopped_task_may_still_end(db: str, catalogue: Catalogue) -> None:
+    await granted("alice", 5)
+    task = await a_task("alice")
+    await charge_many([(task.account_id, a_block_run(task))], catalogue)
+    done = await lifecycle.finish(task.task_id, Status.COMPLETED)
+    assert (done.task.status, done.task.stop_reason) == (Status.COMPLETED, None)
+
+
+async def test_a_child_belongs_to_its_parents_account_and_no_sum_counts_twice(db: str, catalogue: Catalogue) -> None:
+    for owner in ("alice", "bob"):
+        await granted(owner, 100)
+    parent = await a_task("alice")
+    child = await a_task("alice", parent_task_id=parent.task_id)
+    grandchild = await a_task("alice", parent_task_id=child.task_id)
+    for task in (parent, child, grandchild):
+        await charge_many([(task.account_id, a_block_run(task))], catalogue)
+    keys = [(task.account_id, task.task_id) for task in (parent, child, grandchild)]
+    assert list((await costs.below(keys)).values()) == [20, 10, 0]
+    assert [task.total for task in (await costs.tasks_by_id(keys)).values()] == [10, 10, 10]
+    assert (await balance(parent.account_id)).posted == 70
+    with pytest.raises(TaskNotFound):
+        await a_task("bob", parent_task_id=parent.task_id)
+    await lifecycle.finish(child.task_id, Status.FAILED)
+    with pytest.raises(TaskEnded):
+        await a_task("alice", parent_task_id=child.task_id)
+
+
+async def test_no_child_of_a_stopped_task_starts(db: str, catalogue: Catalogue) -> None:
+    await granted("alice", 5)
+    task = await a_task("alice")
+    await charge_many([(task.account_id, a_block_run(task))], catalogue)
+    with pytest.raises(TaskStopped):
+        await a_task("alice", parent_task_id=task.task_id)
+
+
+async def test_another_request_under_a_task_id_is_a_conflict(db: str) -> None:
+    await granted("alice", 5)
+    await a_task("alice", task_id="t")
+    with pytest.raises(IdempotencyConflict):
+        await a_task("alice", task_id="t", agent_id="another")

@@ -1,0 +1,173 @@
+"""The migrations make what the models and the raw SQL say, and posting finds its rows by their keys."""
+
+import re
+import secrets
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+from tortoise import Tortoise
+from tortoise.connection import get_connection
+from tortoise.fields import (
+    BigIntField,
+    BinaryField,
+    BooleanField,
+    CharField,
+    DatetimeField,
+    IntField,
+    JSONField,
+    TextField,
+)
+from tortoise.migrations.autodetector import MigrationAutodetector
+from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
+
+from app import database, migrating
+from app.ledger import posting
+from app.tasks import rows
+from tests.conftest import TABLES
+from tests.factories import a_task, granted
+
+pytestmark = pytest.mark.anyio
+
+TYPES: dict[type, str] = {
+    BigIntField: "bigint",
+    IntField: "integer",
+    CharField: "character varying",
+    TextField: "text",
+    BinaryField: "bytea",
+    DatetimeField: "timestamp with time zone",
+    BooleanField: "boolean",
+    JSONField: "jsonb",
+}
+
+KEYS = {
+    "account": ["id"],
+    "api_key": ["id"],
+    "block_run": ["account_id", "block_run_id"],
+    "credit_grant": ["account_id", "number"],
+    "entry": ["account_id", "seq"],
+    "operation": ["account_id", "key"],
+    "owner": ["owner_id"],
+    "provider_notice": ["event_id"],
+    "rate_card": ["version"],
+    "sandbox_payment": ["reference"],
+    "task": ["account_id", "task_id"],
+    "task_account": ["task_id"],
+    "top_up": ["account_id", "id"],
+}
+
+
+async def test_every_table_has_the_columns_of_its_model(db: str) -> None:
+    for model in Tortoise.apps["credits"].values():
+        meta = model._meta
+        found = {
+            record["column_name"]: (record["data_type"], record["is_nullable"] == "YES", record["size"])
+            for record in await database.fetch(
+                "SELECT column_name, data_type, is_nullable, character_maximum_length AS size"
+                " FROM information_schema.columns WHERE table_name = $1",
+                meta.db_table,
+            )
+        }
+        said = {
+            field.source_field or name: (TYPES[field.__class__], field.null, getattr(field, "max_length", None))
+            for name, field in meta.fields_map.items()
+        }
+        assert found == said, meta.db_table
+
+
+async def test_the_true_keys_lead_with_the_account(db: str) -> None:
+    found = await database.fetch(
+        "SELECT c.conrelid::regclass::text AS name, array_agg(a.attname::text ORDER BY k.place) AS columns"
+        " FROM pg_constraint AS c, unnest(c.conkey) WITH ORDINALITY AS k(number, place), pg_attribute AS a"
+        " WHERE c.contype = 'p' AND a.attrelid = c.conrelid AND a.attnum = k.number"
+        " AND c.connamespace = 'public'::regnamespace GROUP BY 1"
+    )
+    assert {record["name"]: record["columns"] for record in found if record["name"] in KEYS} == KEYS
+    assert set(TABLES) <= set(KEYS)
+
+
+async def test_the_checks_and_triggers_are_there(db: str) -> None:
+    checks = await database.fetch(
+        "SELECT conname FROM pg_constraint WHERE contype = 'c' AND connamespace = 'public'::regnamespace"
+    )
+    assert {record["conname"] for record in checks} >= {
+        "account_figures",
+        "block_run_figures",
+        "credit_grant_figures",
+        "entry_bounds",
+        "entry_mac",
+        "entry_moves",
+        "sandbox_payment_figures",
+        "task_figures",
+        "top_up_figures",
+    }
+    triggers = await database.fetch(
+        "SELECT tgname FROM pg_trigger WHERE tgrelid = 'entry'::regclass AND NOT tgisinternal"
+    )
+    assert {record["tgname"] for record in triggers} == {"entry_is_final", "entries_are_final"}
+    text = await database.fetch(
+        "SELECT table_name, column_name FROM information_schema.columns"
+        " WHERE column_name IN ('owner_id', 'task_id', 'block_run_id', 'key') AND table_schema = 'public'"
+        " AND table_name <> 'rate_card' AND collation_name IS DISTINCT FROM 'C'"
+    )
+    assert [tuple(record) for record in text] == []
+
+
+async def test_no_figures_can_be_written_that_no_rule_allows(db: str) -> None:
+    await granted("alice", 10)
+    for wrong in (
+        "UPDATE account SET posted = -1",
+        "UPDATE account SET held = 11",
+        "UPDATE credit_grant SET remaining = 11",
+        "UPDATE credit_grant SET claimed = 11",
+    ):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await database.fetch(wrong)
+
+
+async def test_the_models_ask_for_no_further_migration(db: str) -> None:
+    apps = {"credits": {"models": database.MODELS, "migrations": "migrations"}}
+    writers = await MigrationAutodetector(Tortoise.apps, apps).changes()
+    assert [operation.describe() for writer in writers for operation in writer.operations] == []
+
+
+async def test_down_to_nothing_and_up_again(database_url: str) -> None:
+    """In a database of its own, because it leaves no table standing."""
+    name = f"credits_scratch_{secrets.token_hex(4)}"
+    admin = await asyncpg.connect(**database.credentials(database_url))
+    await admin.execute(f'CREATE DATABASE "{name}"')
+    url = urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
+    try:
+        await database.connect(url)
+        assert await migrating.apply() == ["0001_initial", "0002_true_keys"]
+        assert await migrating.apply() == []
+        executor = MigrationExecutor(
+            get_connection("default"), {"credits": {"models": database.MODELS, "migrations": "migrations"}}
+        )
+        await executor.migrate([MigrationTarget("credits", "__first__")])
+        left = await database.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        assert {record["tablename"] for record in left} == {"tortoise_migrations"}
+        assert await migrating.pending() == ["0001_initial", "0002_true_keys"]
+        assert await migrating.apply() == ["0001_initial", "0002_true_keys"]
+    finally:
+        await database.disconnect()
+        await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        await admin.close()
+
+
+async def test_posting_finds_its_rows_by_their_keys_even_on_empty_tables(db: str) -> None:
+    """A posting connection keeps the plan of its first use, when there is nothing that statistics could tell."""
+    connection = await asyncpg.connect(**database.credentials(db), server_settings=database.POSTING_PLANNER)
+    reads = [rows.read_tasks([(1, "t")]), rows.read_block_runs([(1, "b")])]
+    sql, values = posting._read_statement([1], reads)
+    for analysed in (False, True):
+        if analysed:
+            await granted("alice", 1_000)
+            for _ in range(20):
+                await a_task("alice")
+            await connection.execute("ANALYZE")
+        plan = "\n".join(record[0] for record in await connection.fetch(f"EXPLAIN {sql}", *values))
+        used = set(re.findall(r"Index (?:Only )?Scan using (\w+)", plan))
+        assert used == {"credit_grant_open", "task_pkey", "block_run_pkey"}, plan
+        assert "Seq Scan" not in plan
+    await connection.close()

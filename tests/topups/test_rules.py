@@ -1,0 +1,199 @@
+"""What may be bought, what a reference is, and what a provider's word does to a top-up."""
+
+from datetime import UTC, datetime
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.settings import Settings
+from app.topups.rules import (
+    Payment,
+    PaymentState,
+    Reference,
+    Status,
+    Terms,
+    TopUpState,
+    disagreements,
+    follows,
+    money,
+    return_url_problems,
+)
+from tests.topups.buying import TERMS
+
+TOP_UP = TopUpState(
+    account_id=7,
+    id="0" * 32,
+    credits=500,
+    amount_minor=500,
+    currency="USD",
+    status=Status.PENDING,
+    provider="sandbox",
+    provider_ref="pay_1",
+    payment_url=None,
+    return_url=None,
+    actor="user:alice",
+    created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    paid_at=None,
+    refunded=0,
+)
+
+
+def a_payment(**claims: Any) -> Payment:
+    told: dict[str, Any] = {
+        "provider": "sandbox", "provider_ref": "pay_1", "reference": TOP_UP.reference, "state": PaymentState.PAID,
+        "amount_minor": 500, "currency": "USD",
+    }  # fmt: skip
+    return Payment(**(told | claims))
+
+
+@pytest.mark.parametrize("credits", [500, 600, 9_900, 10_000])
+def test_multiples_within_the_bounds_may_be_bought(credits: int) -> None:
+    assert TERMS.problems(credits, None) == []
+    assert TERMS.problems(credits, "USD") == []
+
+
+@pytest.mark.parametrize(
+    ("credits", "message"),
+    [
+        (-500, "must lie between 500 and 10,000; it is -500"),
+        (0, "must lie between 500 and 10,000; it is 0"),
+        (499, "must lie between 500 and 10,000; it is 499"),
+        (550, "must be a multiple of 100; it is 550"),
+        (10_100, "must lie between 500 and 10,000; it is 10,100"),
+        (2**63, "must lie between 500 and 10,000; it is 9,223,372,036,854,775,808"),
+    ],
+)
+def test_other_amounts_are_refused_in_plain_words(credits: int, message: str) -> None:
+    [problem] = TERMS.problems(credits, None)
+    assert (problem.path, problem.message) == ("credits", message)
+
+
+@pytest.mark.parametrize("currency", ["EUR", "usd", "", "USD "])
+def test_credits_are_sold_for_one_currency(currency: str) -> None:
+    assert [problem.path for problem in TERMS.problems(500, currency)] == ["currency"]
+    assert [problem.path for problem in TERMS.problems(499, currency)] == ["credits", "currency"]
+
+
+def test_the_terms_are_those_of_the_settings() -> None:
+    chosen = Settings(
+        top_up_minimum=200, top_up_maximum=400, top_up_multiple=50, currency="JPY", minor_per_credit=3
+    )  # fmt: skip
+    terms = Terms.of(chosen)
+    assert (terms.problems(250, "JPY"), terms.amount_minor(250)) == ([], 750)
+    assert [bool(terms.problems(credits, None)) for credits in (150, 225, 450)] == [True, True, True]
+
+
+def test_a_price_that_cannot_be_written_down_is_refused() -> None:
+    terms = Terms(
+        minimum_credits=1, maximum_credits=2**53, multiple_credits=1, currency="USD", minor_per_credit=2
+    )  # fmt: skip
+    assert terms.problems(2**52 - 1, None) == []
+    assert [problem.path for problem in terms.problems(2**52, None)] == ["credits"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://shop.example",
+        "http://localhost:3000/credits?done=1#top",
+        "https://shop.example/?q=\"><script>alert('x')</script>",
+        "https://[::1]:8443/x",
+        "HTTPS://SHOP.EXAMPLE/",
+        "https://shop.example/" + "x" * 1_979,
+    ],
+)
+def test_web_addresses_may_be_returned_to(url: str) -> None:
+    assert return_url_problems(url) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "/credits",
+        "//shop.example/",
+        "shop.example",
+        "javascript:alert(1)",
+        "data:text/html,x",
+        "ftp://shop.example/",
+        "https:///credits",
+        "https:shop.example",
+        "https://shop.example\\@evil.example/",
+        "https://shop.example\\.evil.example/",
+        "https://shop.example@evil.example/",
+        "https://user:word@shop.example/",
+        "https://shop.example/a b",
+        "https://shop.example/\r\nSet-Cookie: a=b",
+        "https://shop.example/\x00",
+        "https://shöp.example/",
+        "https://shop.example:99999/",
+        "https://shop.example:port/",
+        "https://[::1/",
+        "https://shop.example/" + "x" * 1_980,
+    ],
+)
+def test_nothing_else_may_be_returned_to(url: str) -> None:
+    assert [problem.path for problem in return_url_problems(url)] == ["returnUrl"]
+
+
+def test_no_return_address_is_no_problem() -> None:
+    assert return_url_problems(None) == []
+
+
+@given(st.integers(1, 10**18 - 1), st.uuids())
+def test_a_reference_names_account_and_top_up(account_id: int, id_: object) -> None:
+    reference = Reference(account_id, str(id_).replace("-", ""))
+    assert Reference.parse(str(reference)) == reference
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "7", "7-", f"0-{'0' * 32}", f"-7-{'0' * 32}", f"7-{'0' * 31}", f"7-{'0' * 33}", f"7-{'A' * 32}",
+     f"7-{'0' * 32}\n", f" 7-{'0' * 32}", f"²-{'0' * 32}", f"{10**18}-{'0' * 32}"],
+)  # fmt: skip
+def test_what_is_not_quite_a_reference_is_none(text: str) -> None:
+    assert Reference.parse(text) is None
+
+
+def test_a_payment_that_agrees_with_our_row_has_nothing_against_it() -> None:
+    assert disagreements(TOP_UP, a_payment()) == []
+    assert disagreements(TOP_UP._replace(provider_ref=None), a_payment(provider_ref="pay_9")) == []
+
+
+@pytest.mark.parametrize(
+    ("claim", "told"),
+    [
+        ({"amount_minor": 501}, "amount in minor units is 501, ours is 500"),
+        ({"currency": "JPY"}, "currency is JPY, ours is USD"),
+        ({"provider": "other"}, "provider is other, ours is sandbox"),
+        ({"provider_ref": "pay_2"}, "payment is pay_2, ours is pay_1"),
+        ({"reference": f"8-{'0' * 32}"}, f"reference is 8-{'0' * 32}, ours is 7-{'0' * 32}"),
+    ],
+)
+def test_every_claim_is_compared_with_our_own_row(claim: dict[str, Any], told: str) -> None:
+    assert disagreements(TOP_UP, a_payment(**claim)) == [told]
+
+
+def test_a_payment_counts_whatever_came_before_and_nothing_else_undoes_one() -> None:
+    moves = {
+        (status, state): after
+        for status, state in product(Status, PaymentState)
+        if (after := follows(status, state)) is not None
+    }
+    assert moves == {
+        (Status.PENDING, PaymentState.PAID): Status.PAID,
+        (Status.FAILED, PaymentState.PAID): Status.PAID,
+        (Status.EXPIRED, PaymentState.PAID): Status.PAID,
+        (Status.PENDING, PaymentState.DECLINED): Status.FAILED,
+    }
+
+
+@pytest.mark.parametrize(
+    ("amount_minor", "currency", "shown"),
+    [(5, "USD", "0.05 USD"), (123_456, "USD", "1,234.56 USD"), (500, "JPY", "500 JPY"), (1_500, "KWD", "1.500 KWD")],
+)
+def test_money_is_shown_with_the_places_of_its_currency(amount_minor: int, currency: str, shown: str) -> None:
+    assert money(amount_minor, currency) == shown
