@@ -27,7 +27,6 @@ MAX_ATTEMPTS: Final = 50
 LATEST: Final = """
 SELECT version, effective_at, clock_timestamp() AS now FROM rate_card ORDER BY version DESC LIMIT 1
 """
-BY_KEY: Final = "SELECT version, fingerprint FROM rate_card WHERE key = $1"
 # Waits for an uncommitted card of the same version or key, and then writes nothing: the next attempt sees it.
 INSERT: Final = """
 INSERT INTO rate_card (version, effective_at, document, fingerprint, published_at, published_by, reason, key)
@@ -100,13 +99,13 @@ async def publish(
 
 async def _try_to_publish(request: _Request, draft: Card) -> Published | None:
     """One attempt; None: another card came first, or the notice ran out while waiting for it."""
+    seen = await RateCard.get_or_none(key=request.key)  # before the transaction: it would wait for a second connection
+    if seen is not None:
+        if bytes(seen.fingerprint) != request.fingerprint():
+            raise IdempotencyConflict(key=str(request.key))
+        return Published(await card_of(seen), replayed=True)
     try:
         async with database.transaction() as connection:
-            _, same_key = await connection.execute_query(BY_KEY, [request.key])
-            if same_key:
-                if bytes(same_key[0]["fingerprint"]) != request.fingerprint():
-                    raise IdempotencyConflict(key=str(request.key))
-                return Published(await card_of(await RateCard.get(version=same_key[0]["version"])), replayed=True)
             _, latest = await connection.execute_query(LATEST)
             if latest:
                 version = latest[0]["version"] + 1
