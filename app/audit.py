@@ -78,10 +78,13 @@ _PROOFS: Final = {
     SELECT o.account_id, format('operation %s (%s) points at %s, which is not there', o.key, o.kind, o.result)
     FROM operation AS o WHERE o.account_id BETWEEN $1 AND $2
       AND (o.result->>'seq' IS NOT NULL AND NOT EXISTS (
-               SELECT FROM entry AS e WHERE e.account_id = o.account_id AND e.seq = (o.result->>'seq')::bigint)
+               SELECT FROM entry AS e WHERE e.account_id = o.account_id
+               AND e.seq = CASE WHEN o.result->>'seq' ~ '^[0-9]{1,18}$' THEN (o.result->>'seq')::bigint END)
            OR o.result->>'grant' IS NOT NULL AND NOT EXISTS (
-               SELECT FROM credit_grant AS g
-               WHERE g.account_id = o.account_id AND g.number = (o.result->>'grant')::int))
+               SELECT FROM credit_grant AS g WHERE g.account_id = o.account_id
+               AND g.number = CASE WHEN o.result->>'grant' ~ '^[0-9]{1,9}$' THEN (o.result->>'grant')::int END)
+           OR o.result->>'topUp' IS NOT NULL AND NOT EXISTS (
+               SELECT FROM top_up AS p WHERE p.account_id = o.account_id AND p.id = o.result->>'topUp'))
     """,
     "I5 entries": """
     SELECT coalesce(t.account_id, e.account_id),
@@ -277,6 +280,9 @@ class _Check:
 
     def _draw(self, entry: Posted) -> Iterator[Break]:
         line = entry.line
+        if not all(type(part) is int for draw in line.draws for part in draw):
+            yield self._break("I1", f"the draws of entry {line.seq} are not numbers")
+            return
         if sum(drawn for _, drawn in line.draws) != abs(line.credits):
             yield self._break("I1", f"entry {line.seq} moves {line.credits}, its draws do not")
         for number, drawn in line.draws:

@@ -33,6 +33,8 @@ ALTER TABLE entry
         credits BETWEEN -9007199254740991 AND 9007199254740991 AND balance_after BETWEEN 0 AND 9007199254740991),
     ADD CONSTRAINT entry_moves CHECK (credits <> 0 OR owed <> 0),
     ADD CONSTRAINT entry_mac CHECK (length(mac) = 32);
+-- No charge is written to it: what costs a charge nothing finds everything else without reading past the charges.
+CREATE INDEX entry_beside_charges ON entry (account_id, seq) WHERE kind <> 'CHARGE';
 
 ALTER TABLE credit_grant DROP CONSTRAINT credit_grant_pkey;
 ALTER TABLE credit_grant
@@ -74,8 +76,9 @@ ALTER TABLE block_run
     ADD PRIMARY KEY (account_id, block_run_id),
     ADD CONSTRAINT block_run_figures CHECK (
         cost BETWEEN 0 AND 9007199254740991 AND reversed BETWEEN 0 AND cost AND (cost > 0) = (entry_seq IS NOT NULL));
--- Not led by account_id, so that no look-up by the key can mistake it for the key (see task_of_agent).
-CREATE INDEX block_run_of_task ON block_run (task_id, position);
+-- Always true, and kept from look-ups by (account_id, block_run_id) by its predicate (see task_of_agent). All three columns:
+-- with task_id alone the planner joins it, by bitmaps, with every key of the account (90 ms instead of 1 at 10^5 block runs).
+CREATE UNIQUE INDEX block_run_of_task ON block_run (account_id, task_id, position) WHERE position > 0;
 
 ALTER TABLE top_up DROP CONSTRAINT top_up_pkey;
 ALTER TABLE top_up
@@ -106,7 +109,7 @@ BACKWARD = """
 DROP TRIGGER entries_are_final ON entry;
 DROP TRIGGER entry_is_final ON entry;
 DROP FUNCTION entry_is_final();
-DROP INDEX top_up_pending, top_up_newest, block_run_of_task, task_child, task_of_agent, credit_grant_open, account_due;
+DROP INDEX entry_beside_charges, top_up_pending, top_up_newest, block_run_of_task, task_child, task_of_agent, credit_grant_open, account_due;
 ALTER TABLE account DROP CONSTRAINT account_figures;
 ALTER TABLE entry DROP CONSTRAINT entry_bounds, DROP CONSTRAINT entry_moves, DROP CONSTRAINT entry_mac;
 ALTER TABLE credit_grant DROP CONSTRAINT credit_grant_figures;

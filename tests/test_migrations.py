@@ -23,9 +23,11 @@ from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
 
 from app import database, migrating
 from app.ledger import posting
-from app.tasks import rows
+from app.pricing.catalogue import Catalogue
+from app.tasks import costs, rows, statement
+from app.tasks.charging import charge_many
 from tests.conftest import TABLES
-from tests.factories import a_task, granted
+from tests.factories import a_block_run, a_task, granted
 
 pytestmark = pytest.mark.anyio
 
@@ -171,3 +173,26 @@ async def test_posting_finds_its_rows_by_their_keys_even_on_empty_tables(db: str
         assert used == {"credit_grant_open", "task_pkey", "block_run_pkey"}, plan
         assert "Seq Scan" not in plan
     await connection.close()
+
+
+async def test_reads_of_one_task_read_nothing_else_of_a_busy_account(db: str, catalogue: Catalogue) -> None:
+    """On the reading pool, where the planner is free to choose."""
+    await granted("alice", 10_000)
+    tasks = [await a_task("alice") for _ in range(100)]
+    for place in range(0, 100, 10):
+        runs = [a_block_run(task, block="SearchTheWebBlock") for task in tasks[place : place + 10] for _ in range(80)]
+        await charge_many([(tasks[0].account_id, run) for run in runs], catalogue)
+    await database.fetch("ANALYZE")
+    accounts, names = costs.columns((task.account_id, task.task_id) for task in tasks[:10])
+    for sql, index, values in (
+        (costs._BY_BLOCK, "block_run_of_task", (accounts, names)),
+        (costs._BY_MODEL, "block_run_of_task", (accounts, names)),
+        (costs._BLOCK_RUNS_OF_TASKS, "block_run_of_task", (accounts, names, 0, 5)),
+        (statement._CHARGES, "block_run_of_task", (accounts[0], names, 0, 9_999)),
+        (statement._LINES, "entry_pkey", (accounts[0], 0, 9_999, None, 200)),
+        (statement._LINES_WITHOUT_CHARGES, "entry_beside_charges", (accounts[0], 0, 9_999, ["GRANT"], 200)),
+        (statement._REVERSALS, "entry_beside_charges", (accounts[0], names, 0, 9_999)),
+    ):
+        plan = "\n".join(record[0] for record in await database.fetch(f"EXPLAIN {sql}", *values))
+        assert index in plan, plan
+        assert "BitmapAnd" not in plan, plan

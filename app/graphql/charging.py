@@ -1,7 +1,7 @@
 """The mutations that charge: one block run, or a list of them. Both are the same code below."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import strawberry
 from strawberry.scalars import JSON
@@ -68,25 +68,22 @@ class ChargeInput:
     )
     measurements: Measurements | None = strawberry.field(default=None, description="For prices that are by measure.")
 
-    def read(self, context: Context, path: str = "input") -> ChargeRequest:
-        """Raises: BadRequest."""
-        checked(
-            **{
-                f"{path}.taskId": self.task_id,
-                f"{path}.blockRunId": self.block_run_id,
-                f"{path}.block": self.block,
-            }
-        )
-        return ChargeRequest(
-            task_id=self.task_id,
-            block_run_id=self.block_run_id,
-            block=self.block,
-            settings=settings_of(self.settings, f"{path}.settings"),
-            uses_own_key=self.uses_own_key,
-            measurements=self.measurements.read(f"{path}.measurements") if self.measurements else None,
-            actor=context.caller.actor,
-            request_id=context.request_id,
-        )
+
+def request_of(plain: Mapping[str, Any], context: Context, path: str = "input") -> ChargeRequest:
+    """A ChargeInput as graphql-core has coerced it. Raises: BadRequest."""
+    task_id, block_run_id, block = plain["taskId"], plain["blockRunId"], plain["block"]
+    checked(**{f"{path}.taskId": task_id, f"{path}.blockRunId": block_run_id, f"{path}.block": block})
+    measurements = plain.get("measurements")
+    return ChargeRequest(
+        task_id=task_id,
+        block_run_id=block_run_id,
+        block=block,
+        settings=settings_of(plain.get("settings"), f"{path}.settings"),
+        uses_own_key=plain["usesOwnKey"],
+        measurements=Measurements(**measurements).read(f"{path}.measurements") if measurements else None,
+        actor=context.caller.actor,
+        request_id=context.request_id,
+    )
 
 
 def settings_of(settings: object, path: str) -> Mapping[str, Any] | None:
@@ -141,20 +138,31 @@ ManyInputs = Annotated[list[ChargeInput], strawberry.argument(description="1 to 
 
 @strawberry.type(description="Charging.")
 class ChargingMutations:
-    @access.mutation(needs=Needs.SERVICE, description="Charge a block run before it is run; a refusal means: do not.")
+    @access.mutation(
+        needs=Needs.SERVICE,
+        description="Charge a block run before it is run; a refusal means: do not.",
+        plain_input=True,
+    )
     async def charge(self, info: Information, input: OneInput) -> ChargeResult:
-        outcome = await info.context.house.charger.charge(input.read(info.context))
+        outcome = await info.context.house.charger.charge(request_of(_plain(input), info.context))
         result: ChargeResult = shown(outcome, info.context)
         return result
 
     @access.mutation(
-        needs=Needs.SERVICE, description="Up to 1,000 charges in order, each with its own result. Not all or nothing."
+        needs=Needs.SERVICE,
+        description="Up to 1,000 charges in order, each with its own result. Not all or nothing.",
+        plain_input=True,
     )
     async def charge_batch(self, info: Information, input: ManyInputs) -> list[ChargeResult]:
         checked_list(input, name="input", limit=MAX_BATCH)
-        requests = [one.read(info.context, f"input.{place}") for place, one in enumerate(input)]
+        requests = [request_of(_plain(one), info.context, f"input.{place}") for place, one in enumerate(input)]
         outcomes = await info.context.house.charger.charge_batch(requests)
         return [_alone(outcome, info.context) for outcome in outcomes]
+
+
+def _plain(input: ChargeInput) -> Mapping[str, Any]:
+    """What is there in truth: the type stands in the signature for the schema (`plain_input`)."""
+    return cast(Mapping[str, Any], input)
 
 
 def _alone(outcome: Charged | BaseException, context: Context) -> Any:

@@ -6,7 +6,7 @@ import strawberry
 from strawberry.printer import print_schema
 from strawberry.schema.config import StrawberryConfig
 
-from app.graphql.access import undeclared
+from app.graphql.access import resolve_plainly, undeclared
 from app.graphql.accounts import AccountQueries
 from app.graphql.agents import AgentQueries
 from app.graphql.charging import ChargingMutations
@@ -57,6 +57,7 @@ def build(
         raise Incomplete(f"They do not say what they need: {', '.join(silent)}")
     if bare := undescribed(core):
         raise Incomplete(f"They have no description: {', '.join(bare)}")
+    resolve_plainly(core)
     return schema
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from app import database
 from app.database import Connection
 from app.ledger import posting
-from app.ledger.book import Figures, Lot, Posted, Source
+from app.ledger.book import Figures, Kind, Lot, Posted, Source
 from app.ledger.chain import Line
 
 ENTRY_COLUMNS: Final = (
@@ -36,6 +36,13 @@ _ENTRIES_BY_SEQ: Final = f"""
 _ENTRIES: Final = f"""
     SELECT {ENTRY_COLUMNS} FROM entry AS e
     WHERE e.account_id = $1 AND e.seq < $2 AND ($3::text[] IS NULL OR e.kind = ANY($3))
+    ORDER BY e.seq DESC LIMIT $4
+"""  # noqa: S608  our own constant
+
+# The same for kinds without CHARGE: what looks redundant opens the index of entries beside charges, a short one.
+_ENTRIES_BESIDE_CHARGES: Final = f"""
+    SELECT {ENTRY_COLUMNS} FROM entry AS e
+    WHERE e.account_id = $1 AND e.seq < $2 AND e.kind = ANY($3::text[]) AND e.kind <> 'CHARGE'
     ORDER BY e.seq DESC LIMIT $4
 """  # noqa: S608  our own constant
 
@@ -107,7 +114,9 @@ async def entries_by_seq(
 
 async def entries(account_id: int, *, before_seq: int, limit: int, kinds: Sequence[str] | None = None) -> list[Posted]:
     """Entries below a seq, newest first."""
-    found = await database.fetch(_ENTRIES, account_id, before_seq, list(kinds) if kinds is not None else None, limit)
+    chosen = list(kinds) if kinds is not None else None
+    sql = _ENTRIES if chosen is None or Kind.CHARGE in chosen else _ENTRIES_BESIDE_CHARGES
+    found = await database.fetch(sql, account_id, before_seq, chosen, limit)
     return [entry(record) for record in found]
 
 

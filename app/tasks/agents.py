@@ -71,7 +71,7 @@ _BY_BLOCK: Final = """
     SELECT t.account_id, t.agent_id, b.block, sum(b.cost - b.reversed)::bigint AS credits, count(*)
     FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
     JOIN task AS t ON t.account_id = k.account_id AND t.agent_id = k.agent_id AND t.started_at > '-infinity'
-    JOIN block_run AS b ON b.account_id = t.account_id AND b.task_id = t.task_id
+    JOIN block_run AS b ON b.account_id = t.account_id AND b.task_id = t.task_id AND b.position > 0
     GROUP BY t.account_id, t.agent_id, b.block ORDER BY credits DESC, b.block
 """
 
@@ -90,7 +90,7 @@ _BY_DAY: Final = """
                sum(b.cost - b.reversed)::bigint AS credits, count(DISTINCT b.task_id) AS tasks
         FROM beginning, unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
         JOIN task AS t ON t.account_id = k.account_id AND t.agent_id = k.agent_id AND t.started_at > '-infinity'
-        JOIN block_run AS b ON b.account_id = t.account_id AND b.task_id = t.task_id
+        JOIN block_run AS b ON b.account_id = t.account_id AND b.task_id = t.task_id AND b.position > 0
         WHERE (t.ended_at IS NULL OR t.ended_at >= beginning.at) AND b.at >= beginning.at
         GROUP BY t.account_id, t.agent_id, 3
     )

@@ -112,21 +112,22 @@ _BLOCK_RUNS_OF_TASKS: Final = f"""
     SELECT {BLOCK_RUN_COLUMNS} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
     CROSS JOIN LATERAL (
         SELECT * FROM block_run
-        WHERE account_id = k.account_id AND task_id = k.task_id AND position > $3 ORDER BY position LIMIT $4
+        WHERE account_id = k.account_id AND task_id = k.task_id AND position > 0 AND position > $3
+        ORDER BY position LIMIT $4
     ) AS b ORDER BY b.position
 """  # noqa: S608  our own constant
 
 _BY_BLOCK: Final = """
     SELECT b.account_id, b.task_id, b.block, sum(b.cost - b.reversed)::bigint AS credits, count(*) AS count
     FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
-    JOIN block_run AS b ON b.account_id = k.account_id AND b.task_id = k.task_id
+    JOIN block_run AS b ON b.account_id = k.account_id AND b.task_id = k.task_id AND b.position > 0
     GROUP BY b.account_id, b.task_id, b.block ORDER BY credits DESC, b.block
 """
 
 _BY_MODEL: Final = """
     SELECT b.account_id, b.task_id, b.model, sum(b.cost - b.reversed)::bigint AS credits, count(*) AS count
     FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
-    JOIN block_run AS b ON b.account_id = k.account_id AND b.task_id = k.task_id
+    JOIN block_run AS b ON b.account_id = k.account_id AND b.task_id = k.task_id AND b.position > 0
     WHERE b.model IS NOT NULL
     GROUP BY b.account_id, b.task_id, b.model ORDER BY credits DESC, b.model
 """

@@ -61,7 +61,7 @@ _CHARGES: Final = """
         SELECT -coalesce(sum(b.cost), 0)::bigint AS credits, count(*) AS count, min(b.entry_seq) AS first,
                max(b.entry_seq) AS last
         FROM block_run AS b
-        WHERE b.account_id = $1 AND b.task_id = t.task_id AND b.entry_seq > $3 AND b.entry_seq <= $4
+        WHERE b.account_id = $1 AND b.task_id = t.task_id AND b.position > 0 AND b.entry_seq > $3 AND b.entry_seq <= $4
     ) AS c
 """
 
