@@ -45,19 +45,19 @@ WATCHED: Final = 0
 """The owner whose header is followed all day: the one to whom most happens."""
 
 HABITS: Final = (
-    Habit(name="watched", weight=4, opening_credits=300, top_up_credits=1_000, batch_share=0.2, promotion_share=0.2),
-    Habit(name="steady-1", weight=3, opening_credits=5_000, top_up_credits=2_000),
-    Habit(name="steady-2", weight=3, opening_credits=4_000, top_up_credits=2_000),
-    Habit(name="heavy", weight=6, opening_credits=20_000, top_up_credits=5_000, batch_share=0.5),
-    Habit(name="organisation", weight=6, opening_credits=50_000, top_up_credits=10_000, batch_share=0.3),
-    Habit(name="scheduler-1", weight=3, opening_credits=2_000, top_up_credits=1_000, scheduled_share=0.95),
-    Habit(name="scheduler-2", weight=3, opening_credits=600, scheduled_share=1.0),
-    Habit(name="own-keys", weight=2, opening_credits=1_000, top_up_credits=500, own_key_share=0.6),
-    Habit(name="trial", weight=2, opening_credits=100, promotion_share=0.6),
-    Habit(name="broke", weight=1, opening_credits=60),
-    Habit(name="small-sums", weight=2, opening_credits=80, top_up_credits=500),
-    Habit(name="second-card", weight=2, opening_credits=150, top_up_credits=700, declines_first=True),
-    Habit(name="curious", weight=1, opening_credits=2_500, top_up_credits=500, own_key_share=0.2),
+    Habit(name="watched", weight=4, opening_credits=30, top_up_credits=500, batch_share=0.2, promotion_share=0.2),
+    Habit(name="steady-1", weight=3, opening_credits=800, top_up_credits=500),
+    Habit(name="steady-2", weight=3, opening_credits=600, top_up_credits=700),
+    Habit(name="heavy", weight=6, opening_credits=2_000, top_up_credits=1_500, batch_share=0.5),
+    Habit(name="organisation", weight=6, opening_credits=5_000, top_up_credits=3_000, batch_share=0.3),
+    Habit(name="scheduler-1", weight=3, opening_credits=500, top_up_credits=500, scheduled_share=0.95),
+    Habit(name="scheduler-2", weight=3, opening_credits=400, scheduled_share=1.0),
+    Habit(name="own-keys", weight=2, opening_credits=200, top_up_credits=500, own_key_share=0.6),
+    Habit(name="trial", weight=2, opening_credits=60, promotion_share=0.6),
+    Habit(name="broke", weight=1, opening_credits=20),
+    Habit(name="small-sums", weight=2, opening_credits=12, top_up_credits=500),
+    Habit(name="second-card", weight=2, opening_credits=12, top_up_credits=500, declines_first=True),
+    Habit(name="curious", weight=1, opening_credits=300, top_up_credits=500, own_key_share=0.2),
 )
 
 CHARACTERS: Final = (

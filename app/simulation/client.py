@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import httpx
 import orjson
@@ -14,8 +15,11 @@ import orjson
 from app.errors import RequestError, Unavailable
 from app.simulation.documents import Operation
 
+T = TypeVar("T")
+
 ATTEMPTS: Final = 5
 PAUSE_SECONDS: Final = 0.1
+TIMEOUT_SECONDS: Final = 30.0
 KEEP_ALIVE_SECONDS: Final = 2.0
 """Shorter than the server's, so that no request is sent on a connection that it is just closing."""
 
@@ -42,7 +46,7 @@ class Client:
         limits = httpx.Limits(
             max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEP_ALIVE_SECONDS
         )
-        self.http = httpx.AsyncClient(limits=limits, timeout=httpx.Timeout(30, pool=None), trust_env=False)
+        self.http = httpx.AsyncClient(limits=limits, timeout=TIMEOUT_SECONDS, trust_env=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -64,23 +68,28 @@ class Client:
             raise Unavailable(f"The server at {self.url} is not ready: {ready.text[:200]}")
 
     async def ask(self, token: str, operation: Operation, **variables: Any) -> Any:
-        """The operation's one field. What can pass is waited for and sent again: every call here may be repeated.
+        """The operation's one field.
 
         Raises: Unavailable: the server is gone; RequestError: it refuses the request; Unexpected.
         """
-        for attempt in range(1, ATTEMPTS + 1):
+        return await self._patiently(lambda: self._once(token, operation, variables))
+
+    async def browse(self, method: str, url: str, form: dict[str, str] | None = None) -> httpx.Response:
+        """What a person's browser does with a page. Raises: Unavailable: the server is gone."""
+        return await self._patiently(lambda: self.http.request(method, url, data=form))
+
+    async def _patiently(self, send: Callable[[], Awaitable[T]]) -> T:
+        """What can pass is waited for and sent again: everything that is sent here may be repeated."""
+        attempt = 0
+        while True:
             try:
-                return await self._once(token, operation, variables)
-            except httpx.TransportError as fault:
+                return await send()
+            except (httpx.TransportError, _TryAgain) as fault:
+                attempt += 1
                 self.events["requests repeated"] += 1
                 if attempt == ATTEMPTS:
-                    raise Unavailable(f"The server at {self.url} does not answer any more ({fault!r}).") from fault
-            except _TryAgain as overload:
-                self.events["requests repeated"] += 1
-                if attempt == ATTEMPTS:
-                    raise Unavailable(f"The server stays overloaded: {overload}. Try a lower --concurrency.") from None
+                    raise Unavailable(f"The server at {self.url} does not answer any more: {fault!r}") from fault
             await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
-        raise AssertionError("unreachable")
 
     async def _once(self, token: str, operation: Operation, variables: dict[str, Any]) -> Any:
         began = time.perf_counter()
@@ -95,22 +104,25 @@ class Client:
         self.latencies[operation.name].append(elapsed)
         return body["data"][operation.name]
 
-    async def ask_and_vanish(self, token: str, operation: Operation, **variables: Any) -> None:
-        """Send a request in full and drop its connection without waiting for the reply."""
-        sent = asyncio.Event()
+    async def ask_and_vanish(self, token: str, operation: Operation, *, answered: bool, **variables: Any) -> None:
+        """Send a request in full and drop its connection before the reply, or (`answered`) with the reply unread.
 
-        async def trace(event: str, _: object) -> None:
-            if event.endswith("send_request_body.complete"):
-                sent.set()
-
+        On a connection of its own: a request that is cancelled half-way may keep its place in the pool for ever.
+        """
         request = self._request(token, operation, variables)
-        request.extensions["trace"] = trace
-        asking = asyncio.create_task(self.http.send(request))
-        waiting = asyncio.create_task(sent.wait())
-        await asyncio.wait({asking, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        asking.cancel()
-        await asyncio.gather(asking, waiting, return_exceptions=True)
+        lines = [f"POST {request.url.raw_path.decode()} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in request.headers.items()]
+        secure = request.url.scheme == "https"
+        port = request.url.port or (443 if secure else 80)
+        with suppress(OSError):  # what is wrong with the server, the next request tells; a timeout is one too
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                reader, writer = await asyncio.open_connection(request.url.host, port, ssl=secure or None)
+                writer.write("\r\n".join([*lines, "", ""]).encode() + request.content)
+                await writer.drain()
+                if answered:
+                    await reader.read(1)
+                writer.close()
+                await writer.wait_closed()
         self.events["connections dropped"] += 1
 
     def _request(self, token: str, operation: Operation, variables: dict[str, Any]) -> httpx.Request:

@@ -14,7 +14,7 @@ REFUSAL: Final = "... on UserError { message }"
 CHARGED: Final = f"""
     __typename
     ... on ChargeSuccess {{
-      cost replayed entry {{ seq credits }} blockRun {{ priceVersion }} task {{ cost {{ total }} }} balance {{ available }}
+      cost replayed entry {{ seq credits }} balance {{ available }}
     }}
     ... on InsufficientCreditsError {{ required available shortfall }}
     {REFUSAL}
@@ -83,7 +83,8 @@ AGENT_TASKS: Final = Operation(
     "agent",
     """query agentTasks($agentId: ID!, $ownerId: ID!, $after: String) { agent(agentId: $agentId, ownerId: $ownerId) {
       cost { total tasks } tasks(first: 100, after: $after) {
-        edges { node { taskId status steps cost { total charged reversed } } } pageInfo { hasNextPage endCursor } } } }""",
+        edges { node { taskId status steps cost { total charged reversed } } }
+        pageInfo { hasNextPage endCursor } } } }""",
 )
 ENTRIES: Final = Operation(
     "account",

@@ -6,10 +6,11 @@ from typing import Any, Final
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
+from websockets.typing import Subprotocol
 
 from app.simulation.documents import BALANCE_FOLLOWED
 
-PROTOCOL: Final = "graphql-transport-ws"
+PROTOCOL: Final = Subprotocol("graphql-transport-ws")
 
 
 class Header:
@@ -30,7 +31,7 @@ class Header:
     async def follow(self) -> None:
         """Receive until cancelled."""
         try:
-            async with connect(self._url, subprotocols=[PROTOCOL], proxy=None) as socket:  # type: ignore[list-item]  # a NewType of str
+            async with connect(self._url, subprotocols=[PROTOCOL], proxy=None) as socket:
                 await self._converse(socket)
         except (OSError, WebSocketException) as fault:
             self._problem(f"the subscription broke: {fault!r}")

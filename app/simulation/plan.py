@@ -12,8 +12,9 @@ from app.simulation.cast import CHARACTERS, HABITS, Character, Habit, Taste
 
 NESTED_SHARE: Final = 0.07
 REVERSED_SHARE: Final = 0.02
+FRUGAL_CREDITS: Final = 15
 ESTIMATED_SHARE: Final = 0.05
-LONGEST_PROMOTION_SECONDS: Final = 3.0
+LONGEST_PROMOTION_SECONDS: Final = 2.0
 
 
 class Sending(StrEnum):
@@ -196,7 +197,7 @@ class _Planner:
 
 def _promotion(chance: Random) -> Promotion:
     starts_after = chance.choice([0.0, 0.0, 0.5])
-    return Promotion(chance.choice([20, 50, 100, 250]), starts_after, chance.uniform(1.0, LONGEST_PROMOTION_SECONDS))
+    return Promotion(chance.choice([20, 50, 100, 250]), starts_after, chance.uniform(0.8, LONGEST_PROMOTION_SECONDS))
 
 
 def _agent(card: Card, character: Character, chance: Random) -> Agent:
@@ -214,7 +215,7 @@ def _step(card: Card, taste: Taste, chance: Random) -> Step:
     drawn = [_any_step(card, chance) for _ in range(3)]
     match taste:
         case Taste.FRUGAL:
-            return min(drawn, key=lambda step: step.credits)
+            return next((step for step in drawn if step.credits <= FRUGAL_CREDITS), drawn[0])
         case Taste.DEAR:
             return max(drawn, key=lambda step: step.credits)
         case Taste.ANY:

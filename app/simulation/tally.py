@@ -1,6 +1,6 @@
 """What the replies said: every amount by what identifies it, and every reply that contradicts another."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -39,8 +39,6 @@ class Tally:
     topped_up: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
-    latencies: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """Seconds, by operation."""
     _moved: set[tuple[str, str]] = field(default_factory=set)
     _keys: dict[str, int] = field(default_factory=dict)
 

@@ -1,0 +1,180 @@
+"""A day from beginning to end: accounts opened, the header followed, tasks played, everything read and compared."""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from app.simulation import documents, executor, money, plan, seen
+from app.simulation.card import Card
+from app.simulation.cast import WATCHED
+from app.simulation.client import Client, Tokens, Unexpected
+from app.simulation.header import Header
+from app.simulation.report import differences
+from app.simulation.seen import Seen, SeenAccount
+from app.simulation.stage import Owner, Stage
+from app.simulation.tally import Pair, Tally
+
+HEADER_SECONDS: Final = 10.0
+"""How long the header may take to show the last version: a notice that was lost is made good within 5 s."""
+EXPIRY_MARGIN_SECONDS: Final = 0.1
+CONNECTIONS_PER_TASK: Final = 4
+
+
+class Audience(Protocol):
+    """Who watches the day go by."""
+
+    def say(self, text: str) -> None: ...
+
+    def begin(self, tasks: int) -> None: ...
+
+    def moved_on(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """A day that is over."""
+
+    run_id: str
+    owner_ids: list[str]
+    tally: Tally
+    seen: Seen
+    header: Header
+    client: Client
+    differences: list[str]
+    notes: list[str]
+    seconds: float
+    """Of the tasks alone, without what was read before and after."""
+
+
+async def play(
+    url: str, tokens: Callable[[], Awaitable[Tokens]], audience: Audience, *, seed: int, tasks: int, concurrency: int
+) -> Played:
+    """Play a day. `tokens` is called once the server has answered.
+
+    Raises: Unavailable: there is no server, or no more; RequestError: it refuses; Unexpected: it cannot go on.
+    """
+    try:
+        return await _play(url, tokens, audience, seed=seed, tasks=tasks, concurrency=concurrency)
+    except BaseExceptionGroup as faults:
+        raise _first(faults) from None
+
+
+async def _play(
+    url: str, tokens: Callable[[], Awaitable[Tokens]], audience: Audience, *, seed: int, tasks: int, concurrency: int
+) -> Played:
+    run_id = f"sim-{datetime.now(UTC):%y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    async with Client(url, connections=concurrency * CONNECTIONS_PER_TASK) as client:
+        await client.check()
+        held = await tokens()
+        card = await _card(client, held)
+        day = plan.make_day(card, seed=seed, tasks=tasks)
+        owners = [
+            Owner(owner_id, habit, held.user(owner_id))
+            for habit in day.owners
+            for owner_id in [f"{run_id}-{habit.name}"]
+        ]
+        stage = Stage(
+            run_id=run_id,
+            day=day,
+            client=client,
+            tokens=held,
+            owners=owners,
+            say=audience.say,
+            moved_on=audience.moved_on,
+        )
+        audience.begin(tasks)
+        async with _followed(Header(url, owners[WATCHED].token)) as header:
+            began = time.perf_counter()
+            await _play_all(stage, concurrency)
+            seconds = time.perf_counter() - began
+            await _until_quiet(stage)
+            found = await seen.read(client, held.operator, [owner.id for owner in owners], _pairs(stage))
+            wrong = await _header_wrong(header, found.accounts[owners[WATCHED].id])
+        prices_off, notes = _priced(stage, card, await _card(client, held))
+        return Played(
+            run_id=run_id,
+            owner_ids=[owner.id for owner in owners],
+            tally=stage.tally,
+            seen=found,
+            header=header,
+            client=client,
+            differences=[*prices_off, *differences(stage.tally, found), *wrong],
+            notes=notes,
+            seconds=seconds,
+        )
+
+
+async def _card(client: Client, tokens: Tokens) -> Card:
+    answer = await client.ask(tokens.operator, documents.RATE_CARD)
+    if answer is None:
+        raise Unexpected("The server has no rate card in force: publish one (`python -m app prices publish FILE`).")
+    return Card.read(answer)
+
+
+@contextlib.asynccontextmanager
+async def _followed(header: Header) -> AsyncIterator[Header]:
+    following = asyncio.create_task(header.follow())
+    try:
+        await header.reached(0, within_seconds=HEADER_SECONDS)  # the snapshot, before anything happens
+        yield header
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+async def _play_all(stage: Stage, concurrency: int) -> None:
+    """Everybody's account, then the tasks in their order, so many at once."""
+    async with asyncio.TaskGroup() as group:
+        for owner in stage.owners:
+            group.create_task(money.open_account(stage, owner))
+    waiting = iter(stage.day.tasks)
+
+    async def worker() -> None:
+        for task in waiting:  # one iterator, shared: each takes the next one
+            await executor.play(stage, task)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(concurrency):
+            group.create_task(worker())
+
+
+async def _until_quiet(stage: Stage) -> None:
+    """Wait for the last promotional grant to expire, so that nothing changes while everything is read."""
+    if stage.quiet_at is None:
+        return
+    now = await money.server_time(stage, stage.owners[WATCHED])
+    await asyncio.sleep(max(0.0, (stage.quiet_at - now).total_seconds()) + EXPIRY_MARGIN_SECONDS)
+
+
+def _pairs(stage: Stage) -> list[Pair]:
+    """Every agent that may have run for an owner; those that never did are not there, and are not asked for."""
+    return sorted({task.pair for task in stage.tally.tasks.values()})
+
+
+async def _header_wrong(header: Header, account: SeenAccount) -> list[str]:
+    """What was wrong with the header all day, and with its last item."""
+    if not await header.reached(account.version, within_seconds=HEADER_SECONDS):
+        return [*header.problems, f"header: ends at version {header.version}, the account is at {account.version}"]
+    last = header.items[-1]
+    shown = (last["version"], last["available"], last["posted"])
+    true = (account.version, account.available, account.posted)
+    return header.problems + ([f"header: ends at {shown}, the account is at {true}"] if shown != true else [])
+
+
+def _priced(stage: Stage, before: Card, after: Card) -> tuple[list[str], list[str]]:
+    """Differences and notes about prices."""
+    if before.version == after.version:
+        return stage.prices_off, []
+    unchecked = len(stage.prices_off)
+    return [], [f"Rate card {after.version} came into force meanwhile: {unchecked:,} amounts could not be checked."]
+
+
+def _first(faults: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What went wrong first: the other tasks of a group fail for the same reason, or were cancelled."""
+    fault = faults.exceptions[0]
+    return _first(fault) if isinstance(fault, BaseExceptionGroup) else fault
