@@ -1,0 +1,200 @@
+"""One run: the contenders' servers and databases for as long as it lasts, and one measurement at a time."""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+
+from app import database, embedded
+from bench import preparing, scenarios, servers
+from bench.load import Plan, Tally
+from bench.pgbench import Pgbench, set_up
+from bench.scenarios import Measurement
+from bench.servers import Server
+
+WARM_UP_SECONDS: Final = 0.5
+SETTLE_SECONDS: Final = 0.2
+
+# Charges that are in a contender's books; in the product's, the block runs.
+RECORDED: Final = {
+    "gathered": "SELECT count(*) FROM block_run WHERE cost > 0",
+    "single": "SELECT count(*) FROM block_run WHERE cost > 0",
+    "reference": """
+        SELECT count(*) FROM reference_block_run AS b
+        JOIN reference_entry AS e ON e.id = b.entry_id AND e.credits = -b.cost
+    """,
+}
+UNBALANCED: Final = """
+SELECT count(*) FROM reference_account AS a
+WHERE a.balance <> $1 + (SELECT coalesce(sum(e.credits), 0) FROM reference_entry AS e WHERE e.account_id = a.id)
+"""
+
+Said = Callable[[str], object]
+
+
+class Failed(Exception):
+    """A measurement that cannot be believed; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the books of one contender say after the run."""
+
+    database: str
+    exact: bool
+    said: str
+
+
+@dataclass(slots=True)
+class Field:
+    """Where the contenders meet."""
+
+    place: Path
+    database_pids: list[int]
+    urls: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    running: dict[str, Server] = field(default_factory=dict)
+    acknowledged: dict[str, int] = field(default_factory=dict)
+    """Charges that the clients were told of, by the database that has them."""
+
+    async def measure(self, measurement: Measurement, *, number: int, seconds: float) -> Tally:
+        """Raises: Failed: a charge was refused, or the client came to nothing."""
+        run = f"{measurement.name}-{number:03d}"
+        await asyncio.sleep(SETTLE_SECONDS)
+        if measurement.contender == "pgbench":
+            pgbench = Pgbench(self.urls["pgbench"], self.place, self.database_pids)
+            await pgbench.empty()
+            tally = await asyncio.to_thread(pgbench.run, measurement.load, seconds=seconds, run=run)
+        else:
+            tally = await asyncio.to_thread(self._load, measurement, run, seconds)
+        if tally.refused:
+            raise Failed(f"{tally.refused:,} charges of {run} were not answered as they should be: {tally.refusal}")
+        if measurement.database is not None:
+            self.acknowledged[measurement.database] += tally.acknowledged
+        return tally
+
+    def _load(self, measurement: Measurement, run: str, seconds: float) -> Tally:
+        name = measurement.database or "floor"
+        server = self.running[name]
+        plan = Plan(
+            kind=measurement.contender if measurement.contender in ("batch", "floor") else "charge",
+            load=measurement.load,
+            port=server.port,
+            key=self.keys.get(name, "none"),
+            run=run,
+            connections=measurement.clients,
+            warm_up_seconds=WARM_UP_SECONDS,
+            seconds=seconds,
+            server_pids=[server.pid],
+            database_pids=self.database_pids,
+        )
+        client = subprocess.run(
+            [sys.executable, "-m", "bench.load"],
+            cwd=servers.CHECKOUT,
+            input=json.dumps(asdict(plan)),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if client.returncode != 0:
+            raise Failed(f"The client of {run} failed:\n{client.stderr[-4000:]}")
+        return Tally(**json.loads(client.stdout))
+
+    async def verdicts(self) -> list[Verdict]:
+        """Whether the books of each contender are exact and hold exactly the charges that were acknowledged."""
+        found = []
+        for name in ("gathered", "single", "reference"):
+            if name not in self.urls:
+                continue
+            whole, said = await (self._balanced() if name == "reference" else self._audited(name))
+            recorded = await self._count(name, RECORDED[name])
+            told = self.acknowledged[name]
+            said += f"; {recorded:,} charges recorded, {told:,} acknowledged"
+            found.append(Verdict(name, whole and recorded == told, said))
+        return found
+
+    async def _audited(self, name: str) -> tuple[bool, str]:
+        told = await asyncio.to_thread(servers.run, "app", "audit", **servers.settings_of(self.urls[name]))
+        return told.returncode == 0, (told.stdout.strip() or told.stderr.strip())[-2000:]
+
+    async def _balanced(self) -> tuple[bool, str]:
+        wrong = await self._count("reference", UNBALANCED, scenarios.GRANTED_CREDITS)
+        return wrong == 0, f"{wrong} accounts differ from their entries"
+
+    async def _count(self, name: str, sql: str, *values: object) -> int:
+        connection = await asyncpg.connect(**database.credentials(self.urls[name]))
+        try:
+            return int(await connection.fetchval(sql, *values))
+        finally:
+            await connection.close()
+
+
+@asynccontextmanager
+async def opened(
+    measurements: list[Measurement], *, place: Path, advanced: preparing.Advanced, say: Said
+) -> AsyncIterator[Field]:
+    """Everything that these measurements need, started and filled; all of it ended afterwards."""
+    needed = {measurement.database or "floor" for measurement in measurements}
+    with ExitStack() as stack:
+        say("starting PostgreSQL")
+        postgres = stack.enter_context(embedded.start(place / "postgres"))
+        found = Field(place, [postgres.server.pid])
+        await _fill(found, needed, postgres.url, advanced, say)
+        say("starting the servers")
+        for name in sorted(needed - {"pgbench"}):
+            found.running[name] = stack.enter_context(_server(found, name))
+        for name in sorted(needed & {"gathered", "single"}):
+            await preparing.introduce(found.running[name].url, found.keys[name])
+        await _rehearse(found, measurements, say)
+        yield found
+
+
+async def _rehearse(found: Field, measurements: list[Measurement], say: Said) -> None:
+    """Some charges that do not count, so that no server is new to it and no table is empty when rows are counted."""
+    begun: set[str] = set()
+    for measurement in measurements:
+        name = measurement.database or "floor"
+        if name not in begun:
+            begun.add(name)
+            say(f"rehearsing {name}")
+            await found.measure(measurement, number=0, seconds=1)
+            if name in found.urls:
+                await preparing.settle(found.urls[name])
+
+
+async def _fill(found: Field, needed: set[str], server_url: str, advanced: preparing.Advanced, say: Said) -> None:
+    products = sorted(needed & {"gathered", "single"})
+    for place, name in enumerate(products):
+        if place == 0:
+            say("making accounts and tasks")
+            found.urls[name] = await preparing.create_database(server_url, name)
+            found.keys[name] = await preparing.fill_product(found.urls[name], advanced)
+        else:
+            found.urls[name] = await preparing.create_database(server_url, name, template=products[0])
+            found.keys[name] = found.keys[products[0]]
+    if "reference" in needed:
+        found.urls["reference"] = await preparing.create_database(server_url, "reference")
+        found.keys["reference"] = await preparing.fill_reference(found.urls["reference"])
+    if "pgbench" in needed:
+        found.urls["pgbench"] = await preparing.create_database(server_url, "pgbench")
+        await set_up(found.urls["pgbench"])
+    found.acknowledged.update(dict.fromkeys(found.urls, 0))
+
+
+def _server(found: Field, name: str) -> contextlib.AbstractContextManager[Server]:
+    if name == "floor":
+        return servers.running(name, "bench.floor", place=found.place)
+    environment = servers.settings_of(found.urls[name])
+    if name == "reference":
+        return servers.running(name, "bench.reference", place=found.place, **environment)
+    if name == "single":
+        environment = {**environment, "BATCH_LIMIT": "1"}
+    return servers.running(name, "app", "serve", place=found.place, **environment)

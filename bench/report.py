@@ -1,0 +1,172 @@
+"""The table's arithmetic: medians over rounds, and ratios of what was measured in the same round."""
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rich import box
+from rich.table import Table
+
+from bench.load import Tally
+from bench.measure import Verdict
+from bench.scenarios import Contender, Load, Measurement
+
+Rounds = Sequence[Mapping[str, Tally]]
+"""What each round measured, by the measurement's name."""
+
+Figure = Callable[[Tally], float]
+
+MICROS: Final = 1_000_000
+
+
+def rate(tally: Tally) -> float:
+    """Charges a second."""
+    return tally.charges / tally.seconds
+
+
+def server_micros(tally: Tally) -> float:
+    """CPU of the server for one charge, in µs."""
+    return tally.server_cpu_seconds * MICROS / tally.charges if tally.charges else 0.0
+
+
+def database_micros(tally: Tally) -> float:
+    """CPU of PostgreSQL for one charge, in µs."""
+    return tally.database_cpu_seconds * MICROS / tally.charges if tally.charges else 0.0
+
+
+def median(rounds: Rounds, name: str, figure: Figure) -> float:
+    return statistics.median(figure(measured[name]) for measured in rounds)
+
+
+def ratio(rounds: Rounds, name: str, other: str, figure: Figure) -> float | None:
+    """The median of the rounds' ratios: what one round's noise does to both falls out. None: one was not measured."""
+    found = [
+        figure(measured[name]) / divisor
+        for measured in rounds
+        if name in measured and other in measured and (divisor := figure(measured[other]))
+    ]
+    return statistics.median(found) if found else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One measurement's medians, and what its rate is of others' at the same load."""
+
+    name: str
+    title: str
+    accounts: str
+    clients: int
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    server_micros: float | None
+    database_micros: float | None
+    of_reference: float | None
+    of_single: float | None
+    of_pgbench: float | None
+    of_floor_cpu: float | None
+    """Its server CPU, where the plain route's is 1."""
+
+
+def row(measurement: Measurement, rounds: Rounds) -> Row:
+    def against(contender: Contender, figure: Figure = rate, load: Load = measurement.load) -> float | None:
+        other = f"{contender}-{load}"
+        return ratio(rounds, measurement.name, other, figure) if other != measurement.name else None
+
+    is_charge = measurement.contender != "floor"
+    is_server = measurement.contender != "pgbench"
+    return Row(
+        name=measurement.name,
+        title=measurement.title,
+        accounts={"many": "10,000", "hot": "1"}[measurement.load] if is_charge else "",
+        clients=measurement.clients,
+        per_second=median(rounds, measurement.name, rate),
+        p50_ms=median(rounds, measurement.name, lambda tally: tally.p50_ms),
+        p99_ms=median(rounds, measurement.name, lambda tally: tally.p99_ms),
+        server_micros=median(rounds, measurement.name, server_micros) if is_server else None,
+        database_micros=median(rounds, measurement.name, database_micros) if is_charge else None,
+        of_reference=against("reference") if is_charge else None,
+        of_single=against("single") if is_charge else None,
+        of_pgbench=against("pgbench") if is_charge else None,
+        of_floor_cpu=against("floor", server_micros, "many") if is_server else None,
+    )
+
+
+COLUMNS: Final[dict[str, Callable[[Row], str]]] = {
+    "accounts": lambda row: row.accounts,
+    "clients": lambda row: str(row.clients),
+    "charges/s": lambda row: f"{row.per_second:,.0f}",
+    "p50 ms": lambda row: f"{row.p50_ms:.1f}",
+    "p99 ms": lambda row: f"{row.p99_ms:.1f}",
+    "server µs": lambda row: _number(row.server_micros, ",.0f"),
+    "PostgreSQL µs": lambda row: _number(row.database_micros, ",.0f"),
+    "reference = 1": lambda row: _number(row.of_reference, ".2f"),
+    "list size 1 = 1": lambda row: _number(row.of_single, ".2f"),
+    "pgbench = 1": lambda row: _number(row.of_pgbench, ".2f"),
+    "route's CPU = 1": lambda row: _number(row.of_floor_cpu, ".2f"),
+}
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """Markdown, so that what the terminal shows can stand in a README."""
+    shown = Table(box=box.MARKDOWN)
+    shown.add_column("", no_wrap=True)
+    for title in COLUMNS:
+        shown.add_column(title, justify="right", no_wrap=True)
+    for one in rows:
+        shown.add_row(one.title, *(cell(one) for cell in COLUMNS.values()))
+    return shown
+
+
+CAPTION: Final = (
+    "Medians of {rounds} interleaved rounds of {seconds:g} s. p50 and p99 are a request's latency; µs are the CPU of "
+    "the server's processes, and of PostgreSQL's, for one charge (for one request of the route). A ratio is the median "
+    "of the rounds' own: of charges/s at the same number of accounts, and of server CPU to the plain route's."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What gathering is for, and what came of it."""
+
+    text: str
+    at_least: float
+    found: float
+
+    @property
+    def reached(self) -> bool:
+        return self.found >= self.at_least
+
+
+def goals(rounds: Rounds) -> list[Goal]:
+    """The goals that these rounds can tell of."""
+    wanted: tuple[tuple[str, str, float], ...] = (
+        ("many", "gathering, over 10,000 accounts, against list size 1", 1.5),
+        ("hot", "gathering, on one hot account, against list size 1", 4.0),
+    )
+    return [
+        Goal(text, at_least, found)
+        for load, text, at_least in wanted
+        if (found := ratio(rounds, f"gathered-{load}", f"single-{load}", rate)) is not None
+    ]
+
+
+def write(
+    path: Path, *, machine: Mapping[str, Any], rows: Sequence[Row], rounds: Rounds, verdicts: Sequence[Verdict]
+) -> None:
+    """All of it as JSON: what the machine is, the table, the goals, the books, and every round as it was measured."""
+    found = {
+        "machine": machine,
+        "table": [asdict(one) for one in rows],
+        "goals": [asdict(goal) | {"reached": goal.reached} for goal in goals(rounds)],
+        "books": [asdict(verdict) for verdict in verdicts],
+        "rounds": [{name: asdict(tally) for name, tally in measured.items()} for measured in rounds],
+    }
+    path.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -1,0 +1,23 @@
+"""Serving an application the way `python -m app serve` does: for the contenders that are no product."""
+
+import socket
+
+import uvicorn
+from starlette.types import ASGIApp
+
+
+def serve(application: ASGIApp) -> None:
+    """On a port that is free, which is printed, until SIGTERM or SIGINT."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(2048)
+        print(f"Serving on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+        config = uvicorn.Config(
+            application,
+            loop="uvloop",
+            http="httptools",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
