@@ -83,3 +83,10 @@ def settings() -> Settings:
 def data_directory(chosen: Settings | None = None) -> Path:
     """Where this installation keeps what is its own: DATA_DIR, or `.data` beside the checkout. Not created here."""
     return ((chosen or settings()).data_dir or Path(__file__).resolve().parent.parent / ".data").absolute()
+
+
+def address(chosen: Settings | None = None) -> str:
+    """How a client on this machine reaches the server: http://HOST:PORT, by the loopback where HOST means all."""
+    here = chosen or settings()
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(here.host, here.host)  # noqa: S104  compared, not bound
+    return f"http://[{host}]:{here.port}" if ":" in host else f"http://{host}:{here.port}"

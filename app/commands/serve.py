@@ -24,7 +24,7 @@ from app.commands import token
 from app.commands.reach import embedded_server, open_database, use_settings
 from app.errors import Misconfigured
 from app.pricing import publishing
-from app.settings import settings
+from app.settings import address, settings
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -122,17 +122,15 @@ async def _prepare() -> dict[token.Kind, str]:
 
 def _greet(tokens: dict[token.Kind, str]) -> None:
     """Say where the server is and, in development, how to talk to it."""
-    here = settings()
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(here.host, here.host)  # noqa: S104 - compared, not bound
-    address = f"http://[{host}]:{here.port}" if ":" in host else f"http://{host}:{here.port}"
-    print(f"Serving on {address} (stop with Ctrl-C)")
+    url = address()
+    print(f"Serving on {url} (stop with Ctrl-C)")
     if tokens:
         print("\nTokens of development, for the header `Authorization: Bearer TOKEN`:")
         for kind, name in token.EXAMPLES.items():
             print(f"\n  {kind} {name}\n  {tokens[kind]}")
         headers = ("Content-Type: application/json", f"Authorization: Bearer {tokens['user']}")
         options = " ".join(f"-H {shlex.quote(header)}" for header in headers)
-        print(f"\nTry it:\n\n  curl -s {address}/graphql {options} -d {shlex.quote(TRY_IT)}\n")
+        print(f"\nTry it:\n\n  curl -s {url}/graphql {options} -d {shlex.quote(TRY_IT)}\n")
     sys.stdout.flush()
 
 

@@ -6,7 +6,7 @@ from app.callers import development
 from app.commands import audit, token
 from app.commands.reach import database_url, open_database
 from app.errors import Misconfigured
-from app.settings import settings
+from app.settings import address, settings
 from app.simulation import screen
 from app.simulation.client import Tokens, Unexpected
 from app.simulation.play import Played, play
@@ -48,5 +48,4 @@ def _own_url() -> str:
     here = settings()
     if here.port == 0:
         raise Misconfigured("PORT is 0, so the server chose one: name it with --url http://127.0.0.1:PORT.")
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(here.host, here.host)  # noqa: S104 - compared, not bound
-    return f"http://[{host}]:{here.port}" if ":" in host else f"http://{host}:{here.port}"
+    return address(here)

@@ -19,7 +19,7 @@ from app import database
 from app.callers.development import development_secret
 from app.credits import MAX_CREDITS
 from app.errors import Misconfigured
-from app.settings import Settings
+from app.settings import Settings, address
 from app.topups import signatures
 from app.topups.provider import Checkout, CheckoutPage, NoticeRefused, ProviderEvent
 from app.topups.rules import Payment, PaymentState, Reference
@@ -209,5 +209,4 @@ def _page(record: Any) -> SandboxPage:
 def _address(chosen: Settings) -> str:
     if chosen.public_url is not None:
         return chosen.public_url.rstrip("/")
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(chosen.host, chosen.host)  # noqa: S104  compared, not bound
-    return f"http://[{host}]:{chosen.port}" if ":" in host else f"http://{host}:{chosen.port}"
+    return address(chosen)
