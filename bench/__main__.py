@@ -3,6 +3,7 @@
 import asyncio
 import os
 import platform
+import shutil
 import signal
 import tempfile
 import time
@@ -145,7 +146,12 @@ def _place() -> Iterator[Path]:
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=home, ignore_cleanup_errors=True) as directory:
         Path(directory).chmod(0o755)
-        yield Path(directory)
+        try:
+            yield Path(directory)
+        finally:
+            cluster = Path(directory, "postgres", "cluster")
+            if cluster.is_symlink():  # for root it lies elsewhere, in a directory of its own: app.postgres_programs
+                shutil.rmtree(cluster.resolve().parent, ignore_errors=True)
 
 
 def _progress(console: Console) -> Progress:
