@@ -1,6 +1,7 @@
 """The ASGI application: its routes, and its life from open database to clean stop."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -63,6 +64,10 @@ def create(chosen: Settings | None = None) -> Starlette:
         await database.connect(url)
         try:
             async with running(loops):
+                # What start-up has made lives as long as the process: frozen, it is not walked by each full collection,
+                # which stopped everybody for 80 ms twice a second under load.
+                gc.collect()
+                gc.freeze()
                 yield
         finally:
             await house.charger.close()
