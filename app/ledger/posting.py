@@ -32,14 +32,14 @@ _LOCK: Final = """
     FROM account WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE
 """
 
-_LOT_COLUMNS: Final = (
+LOT_COLUMNS: Final = (
     "account_id, number, source, credits, remaining, claimed, priority, starts_at, expires_at, started, open, actor,"
     " reason, top_up_id, created_at"
 )
 
-_OPEN_LOTS: Final = f"SELECT ROW({_LOT_COLUMNS}) FROM credit_grant WHERE account_id = ANY($1::bigint[]) AND open"  # noqa: S608  our own constant
+_OPEN_LOTS: Final = f"SELECT ROW({LOT_COLUMNS}) FROM credit_grant WHERE account_id = ANY($1::bigint[]) AND open"  # noqa: S608  our own constant
 
-_SOME_LOTS: Final = f"SELECT {_LOT_COLUMNS} FROM credit_grant WHERE account_id = $1 AND number = ANY($2::int[])"  # noqa: S608  our own constant
+_SOME_LOTS: Final = f"SELECT {LOT_COLUMNS} FROM credit_grant WHERE account_id = $1 AND number = ANY($2::int[])"  # noqa: S608  our own constant
 
 _DUE: Final = """
     SELECT id FROM account WHERE next_change_at <= clock_timestamp() ORDER BY next_change_at LIMIT $1
@@ -150,7 +150,7 @@ class Posting:
         if missing:
             _, records = await self.connection.execute_query(_SOME_LOTS, [book.account_id, missing])
             for record in records:
-                book.lots[record["number"]] = _lot(record)
+                book.lots[record["number"]] = lot_of(record)
 
 
 Decide = Callable[[Posting], Awaitable[T]]
@@ -199,7 +199,7 @@ async def _open(connection: Connection, ids: list[int], reads: Sequence[Read]) -
     key = signing_key()
     books = {record["id"]: _book(record, clock, key) for record in locked}
     for row in found[1]:
-        books[row[0]].lots[row[1]] = _lot(row)
+        books[row[0]].lots[row[1]] = lot_of(row)
     for book in books.values():
         rules.settle(book)
     return Posting(connection, clock, books, found[2:], Write(), set())
@@ -237,7 +237,8 @@ def _book(record: Any, clock: datetime, key: bytes) -> Book:
     )
 
 
-def _lot(row: Any) -> Lot:
+def lot_of(row: Any) -> Lot:
+    """A grant from its columns: account_id, number, source and so on, in the order of LOT_COLUMNS."""
     (_, number, source, credits, remaining, claimed, priority, starts_at, expires_at, started, open_, actor, reason,
      top_up_id, created_at) = row  # fmt: skip
     return Lot(

@@ -9,16 +9,13 @@ from typing import Any, Final
 from app import database
 from app.database import Connection
 from app.ledger import posting
-from app.ledger.book import Figures, Kind, Lot, Posted, Source
+from app.ledger.book import Figures, Kind, Lot, Posted
 from app.ledger.chain import Line
+from app.ledger.posting import LOT_COLUMNS
 
 ENTRY_COLUMNS: Final = (
     "e.account_id, e.seq, e.version, e.kind, e.credits, e.owed, e.balance_after, e.at, e.actor, e.reason, e.task_id,"
     " e.block_run_id, e.top_up_id, e.request_id, e.draws, e.mac"
-)
-_LOT_COLUMNS: Final = (
-    "g.account_id, g.number, g.source, g.credits, g.remaining, g.claimed, g.priority, g.starts_at, g.expires_at,"
-    " g.started, g.open, g.actor, g.reason, g.top_up_id, g.created_at"
 )
 
 _BALANCES: Final = """
@@ -47,15 +44,15 @@ _ENTRIES_BESIDE_CHARGES: Final = f"""
 """  # noqa: S608  our own constant
 
 _LOTS: Final = f"""
-    SELECT {_LOT_COLUMNS} FROM credit_grant AS g
+    SELECT {LOT_COLUMNS} FROM credit_grant AS g
     WHERE g.account_id = $1 AND g.number < $2
       AND (NOT $3 OR (g.open AND g.started AND g.remaining > g.claimed))
     ORDER BY g.number DESC LIMIT $4
 """  # noqa: S608  our own constant
 
 _LOTS_BY_NUMBER: Final = f"""
-    SELECT {_LOT_COLUMNS} FROM unnest($1::bigint[], $2::int[]) AS k(account_id, number)
-    JOIN credit_grant AS g ON g.account_id = k.account_id AND g.number = k.number
+    SELECT {LOT_COLUMNS} FROM unnest($1::bigint[], $2::int[]) AS k(wanted_account, wanted_number)
+    JOIN credit_grant AS g ON g.account_id = k.wanted_account AND g.number = k.wanted_number
 """  # noqa: S608  our own constant
 
 # What leaves at the earliest expiry, if nothing is spent before.
@@ -182,22 +179,4 @@ def _figures(record: Any) -> Figures:
 
 
 def _lot(record: Any) -> AccountLot:
-    (account_id, number, source, credits, remaining, claimed, priority, starts_at, expires_at, started, open_, actor,
-     reason, top_up_id, created_at) = record  # fmt: skip
-    lot = Lot(
-        number=number,
-        source=Source(source),
-        credits=credits,
-        remaining=remaining,
-        claimed=claimed,
-        priority=priority,
-        starts_at=starts_at,
-        expires_at=expires_at,
-        started=started,
-        open=open_,
-        actor=actor,
-        reason=reason,
-        top_up_id=top_up_id,
-        created_at=created_at,
-    )
-    return AccountLot(account_id, lot)
+    return AccountLot(record[0], posting.lot_of(record))
