@@ -1,7 +1,7 @@
 """The database: Tortoise's configuration, two pools, and what may be tried again.
 
 Pool `default` serves models, reads and small transactions. Pool `posting` writes the books: its planner settings keep
-the set statements on their indexes whatever the statistics say (FINDINGS: a generic plan saves 180 us a batch, and the
+the set statements on their indexes whatever the statistics say (measured: a generic plan saves 180 us a batch, and the
 wrong index costs 80 ms instead of 0.08); audits and reports want the opposite, so they stay on `default`.
 
 Rows on hot paths come by SQL through Tortoise's own connections; each statement is a named constant beside its model.
