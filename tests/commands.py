@@ -1,11 +1,12 @@
 """Running `python -m app` as somebody runs it, and a place for what it keeps."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,3 +47,28 @@ def open_place() -> Iterator[Path]:
             if link.is_symlink():
                 shutil.rmtree(link.resolve().parent)
         shutil.rmtree(directory)
+
+
+@contextmanager
+def serving(**chosen: str) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """A server with these settings, ended cleanly afterwards: its address, and the tokens it printed, by kind."""
+    process = subprocess.Popen(
+        [*COMMAND, "serve"], cwd=CHECKOUT, env=environment(**chosen), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line.startswith("  curl "):
+                break
+        found = re.search(r"^Serving on (\S+) ", said)
+        tokens = dict(re.findall(r"^  (user|service|operator) \S+\n  (\S+)$", said, re.MULTILINE))
+        assert found is not None, said
+        assert set(tokens) == {"user", "service", "operator"}, said
+        yield found[1], tokens
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+        if process.stdout is not None:
+            process.stdout.close()

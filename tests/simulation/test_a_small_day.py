@@ -2,8 +2,7 @@
 
 import asyncio
 import re
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from app.errors import RequestError
 from app.settings import Settings
 from app.simulation.client import Tokens
 from app.simulation.play import Played, play
-from tests.commands import CHECKOUT, COMMAND, environment, open_place, run
+from tests.commands import open_place, run, serving
 
 GRANT = """mutation($owner: ID!) { grantCredits(input: {
     ownerId: $owner, credits: 1, reason: "nobody knows", idempotencyKey: "unknown"}) { __typename } }"""
@@ -25,34 +24,13 @@ GRANT = """mutation($owner: ID!) { grantCredits(input: {
 class Server:
     url: str
     data_dir: Path
-    tokens: dict[str, str]
+    tokens: Mapping[str, str]
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with open_place() as place:
-        process = subprocess.Popen(
-            [*COMMAND, "serve"],
-            cwd=CHECKOUT,
-            env=environment(DATA_DIR=str(place), PORT="0", WORKERS="2"),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert process.stdout is not None
-            said = ""
-            for line in process.stdout:
-                said += line
-                if line.startswith("  curl "):
-                    break
-            found = re.search(r"^Serving on (\S+) ", said)
-            assert found is not None, said
-            yield Server(found[1], place, dict(re.findall(r"^  (service|operator) \S+\n  (\S+)$", said, re.MULTILINE)))
-        finally:
-            process.terminate()
-            assert process.wait(timeout=30) == 0
-            if process.stdout is not None:
-                process.stdout.close()
+    with open_place() as place, serving(DATA_DIR=str(place), PORT="0", WORKERS="2") as (url, tokens):
+        yield Server(url, place, tokens)
 
 
 @dataclass(slots=True)

@@ -1,7 +1,5 @@
 """A whole platform: the real server as two worker processes, and clients that know nothing but its public API."""
 
-import re
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.commands import CHECKOUT, COMMAND, environment
+from tests.commands import serving
 from tests.conftest import LEDGER_KEY
 from tests.factories import unique
 
@@ -62,38 +60,19 @@ class Platform:
 
 
 @pytest.fixture(scope="session")
-def server(database_url: str) -> Iterator[tuple[str, dict[str, str]]]:
+def server(database_url: str) -> Iterator[tuple[str, Mapping[str, str]]]:
     """The address and tokens of a server of two workers over this run's database."""
-    with tempfile.TemporaryDirectory(prefix="credits-story-") as directory:
-        chosen = {"DATABASE_URL": database_url, "DATA_DIR": directory, "PORT": "0", "WORKERS": "2"}
-        process = subprocess.Popen(
-            [*COMMAND, "serve"],
-            cwd=CHECKOUT,
-            env=environment(**chosen, LEDGER_KEY=LEDGER_KEY.hex()),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert process.stdout is not None
-            said = ""
-            for line in process.stdout:
-                said += line
-                if line.startswith("  curl "):
-                    break
-            found = re.search(r"^Serving on (\S+) ", said)
-            assert found is not None, said
-            tokens = dict(re.findall(r"^  (user|service|operator) \S+\n  (\S+)$", said, re.MULTILINE))
-            assert set(tokens) == {"user", "service", "operator"}, said
-            yield found[1], tokens
-        finally:
-            process.terminate()
-            assert process.wait(timeout=30) == 0
-            if process.stdout is not None:
-                process.stdout.close()
+    with (
+        tempfile.TemporaryDirectory(prefix="credits-story-") as directory,
+        serving(
+            DATABASE_URL=database_url, DATA_DIR=directory, PORT="0", WORKERS="2", LEDGER_KEY=LEDGER_KEY.hex()
+        ) as served,
+    ):
+        yield served
 
 
 @pytest.fixture
-async def platform(server: tuple[str, dict[str, str]]) -> AsyncIterator[Platform]:
+async def platform(server: tuple[str, Mapping[str, str]]) -> AsyncIterator[Platform]:
     """The server, with clients on many connections, so that both workers are met. Each story has owners of its own."""
     url, tokens = server
     async with httpx.AsyncClient(base_url=url, timeout=20, limits=httpx.Limits(max_connections=40)) as client:
