@@ -176,7 +176,7 @@ async def audit(
 ) -> Report:
     """Check one owner's account, or all. `head` is told the last entry of each account that has one, in id order.
 
-    An owner without an account gives an empty report. Needs the ledger key (`posting.use_key`).
+    An owner without an account gives an empty report. Needs the ledger key (`tasks.lapses.open_books`).
     """
     report = Report()
     first, last, total = 0, _LAST_ID, 1

@@ -6,7 +6,10 @@ BillingError                    an expected "no": carries facts, nothing moved; 
 ├── InsufficientCredits         required, available, shortfall
 ├── PriceNotFound               no rule of the card prices this block run
 ├── MeasurementMissing          the price is by measure and the measure was not sent
-├── TaskNotFound, TaskStopped, TaskEnded
+├── TaskNotFound, TaskStopped, TaskEnded, TaskNotStopped
+├── BudgetReached               the task's envelope has less than this needs
+├── HoldNotFound, HoldClosed    no such hold; captured, voided or expired before
+├── HoldExceeded                a capture above what is held
 ├── BlockRunNotFound, ReversalExceedsCharge
 ├── GrantNotFound, TopUpNotFound
 ├── IdempotencyConflict         the same key or block run with another request
@@ -127,6 +130,74 @@ class TaskEnded(BillingError):
     @property
     def message(self) -> str:
         return f"Task {self.task_id!r} has ended ({self.status}): start a new task."
+
+
+@dataclass(eq=False, kw_only=True)
+class TaskNotStopped(BillingError):
+    task_id: str
+    status: str
+
+    @property
+    def message(self) -> str:
+        return f"Task {self.task_id!r} is {self.status}: only a stopped task is resumed."
+
+
+@dataclass(eq=False, kw_only=True)
+class BudgetReached(BillingError):
+    """`task_id`: whose envelope it is; a nested task may draw on that of the task around it."""
+
+    task_id: str
+    required_credits: int
+    remaining_credits: int
+
+    @property
+    def shortfall_credits(self) -> int:
+        return self.required_credits - self.remaining_credits
+
+    @property
+    def message(self) -> str:
+        return (
+            f"This needs {self.required_credits:,} credits and the budget of task {self.task_id!r} has "
+            f"{self.remaining_credits:,} left: add {self.shortfall_credits:,} credits to it with resumeTask."
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class HoldNotFound(BillingError):
+    task_id: str
+    block_run_id: str
+
+    @property
+    def message(self) -> str:
+        return f"Task {self.task_id!r} has no hold for block run {self.block_run_id!r}: place it with placeHold."
+
+
+@dataclass(eq=False, kw_only=True)
+class HoldClosed(BillingError):
+    block_run_id: str
+    status: str
+
+    @property
+    def message(self) -> str:
+        return f"The hold for block run {self.block_run_id!r} is {self.status} already: nothing has moved."
+
+
+@dataclass(eq=False, kw_only=True)
+class HoldExceeded(BillingError):
+    block_run_id: str
+    required_credits: int
+    held_credits: int
+
+    @property
+    def shortfall_credits(self) -> int:
+        return self.required_credits - self.held_credits
+
+    @property
+    def message(self) -> str:
+        return (
+            f"Block run {self.block_run_id!r} costs {self.required_credits:,} credits and {self.held_credits:,} are "
+            "held for it: capture it with overHold: CAP, or void it."
+        )
 
 
 @dataclass(eq=False, kw_only=True)

@@ -10,7 +10,7 @@ Topics are account ids; an owner who has no account yet is followed by `ownerId`
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,6 +23,11 @@ log = logging.getLogger(__name__)
 
 CHANNEL: Final = "credits"
 OWNERS_CHANNEL: Final = "credits_owners"
+SIGNALS_CHANNEL: Final = "credits_signals"
+OF_ACCOUNT: Final = "a"
+"""A signal of an account: what is available became 0, or came back."""
+OF_TASKS: Final = "t"
+"""A signal of its tasks: one has stopped, or goes on."""
 _PAYLOAD_LIMIT: Final = 7900  # PostgreSQL refuses a payload of 8,000 bytes
 _RECONNECT_SECONDS: Final = 1.0
 
@@ -33,10 +38,18 @@ Topic = int | str
 
 def payloads(versions: Mapping[int, int]) -> Iterator[str]:
     """The notices for those accounts: "id:version,id:version...", each short enough for PostgreSQL."""
+    yield from _packed(f"{account_id}:{version}" for account_id, version in versions.items())
+
+
+def signal_payloads(signals: Iterable[tuple[int, int, str]]) -> Iterator[str]:
+    """The notices for those signals: "id:version:a,id:version:t..."."""
+    yield from _packed(f"{account_id}:{version}:{kind}" for account_id, version, kind in signals)
+
+
+def _packed(parts: Iterable[str]) -> Iterator[str]:
     line: list[str] = []
     size = 0
-    for account_id, version in versions.items():
-        part = f"{account_id}:{version}"
+    for part in parts:
         if line and size + len(part) + 1 > _PAYLOAD_LIMIT:
             yield ",".join(line)
             line, size = [], 0
@@ -63,6 +76,32 @@ class Watch:
         self._woken.clear()
 
 
+@dataclass(slots=True, eq=False)
+class SignalWatch:
+    """One follower of the signals: of all accounts, since whom they concern is known by reading only."""
+
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _signalled: dict[int, set[str]] = field(default_factory=dict)
+    _everything: bool = False
+
+    def wake(self, signals: Iterable[tuple[int, str]] | None = None) -> None:
+        """Take signals of (account id, kind) in; None: some may have been lost."""
+        if signals is None:
+            self._everything = True
+        else:
+            for account_id, kind in signals:
+                self._signalled.setdefault(account_id, set()).add(kind)
+        self._woken.set()
+
+    async def changed(self) -> dict[int, set[str]] | None:
+        """Wait for signals. Returns: their kinds by account id; None: look at everything, some may have been lost."""
+        await self._woken.wait()
+        self._woken.clear()
+        signalled, self._signalled = self._signalled, {}
+        everything, self._everything = self._everything, False
+        return None if everything else signalled
+
+
 class Feed:
     """The follower's end of the wire, one for a process: `run()` listens, `watch()` registers."""
 
@@ -70,6 +109,7 @@ class Feed:
         self._sweep_seconds = sweep_seconds
         self._conflate_seconds = conflate_seconds
         self._watches: dict[Topic, set[Watch]] = {}
+        self._signal_watches: set[SignalWatch] = set()
         self._versions: dict[int, int] = {}
         self._dirty: set[Topic] = set()
         self._flush: asyncio.TimerHandle | None = None
@@ -88,6 +128,16 @@ class Feed:
                 del self._watches[topic]
                 self._versions.pop(topic, None) if isinstance(topic, int) else None
 
+    @contextmanager
+    def watch_signals(self) -> Iterator[SignalWatch]:
+        """Follow the signals until the block ends. Register first, read afterwards."""
+        watch = SignalWatch()
+        self._signal_watches.add(watch)
+        try:
+            yield watch
+        finally:
+            self._signal_watches.discard(watch)
+
     async def run(self, url: str) -> None:
         """Listen and sweep until cancelled. Faults of the database are logged and lived through."""
         async with asyncio.TaskGroup() as group:
@@ -98,6 +148,8 @@ class Feed:
         """Have every follower read anew: after a connection was lost, nobody knows what was missed."""
         for topic in self._watches:
             self._mark(topic)
+        for watch in self._signal_watches:
+            watch.wake()
 
     def receive(self, payload: str) -> None:
         """Take one notice of changed accounts."""
@@ -110,6 +162,19 @@ class Feed:
             if account_id in self._watches:
                 self._versions[account_id] = max(int(version), self._versions.get(account_id, 0))
                 self._mark(account_id)
+
+    def receive_signals(self, payload: str) -> None:
+        """Take one notice of signals."""
+        signals: list[tuple[int, str]] = []
+        for part in payload.split(","):
+            number, _, rest = part.partition(":")
+            _, _, kind = rest.partition(":")
+            if not number.isdigit() or kind not in (OF_ACCOUNT, OF_TASKS):
+                log.warning("a signal that is not ours was ignored: %.100r", payload)
+                return
+            signals.append((int(number), kind))
+        for watch in self._signal_watches:
+            watch.wake(signals)
 
     def _mark(self, topic: Topic) -> None:
         """Wake the topic's followers within one tick: changes closer together than a tick cost one read."""
@@ -156,6 +221,8 @@ class Feed:
         for topic, watches in self._watches.items():
             if any(watch.swept for watch in watches):
                 self._mark(topic)
+        for signal_watch in self._signal_watches:
+            signal_watch.wake()
 
 
 @asynccontextmanager
@@ -165,6 +232,7 @@ async def _listening(url: str, feed: Feed) -> AsyncIterator[asyncpg.Connection]:
     try:
         arrived = asyncio.Event()
         await connection.add_listener(CHANNEL, lambda _c, _p, _ch, payload: feed.receive(payload))
+        await connection.add_listener(SIGNALS_CHANNEL, lambda _c, _p, _ch, payload: feed.receive_signals(payload))
         await connection.add_listener(OWNERS_CHANNEL, lambda _c, _p, _ch, owner: feed._mark(owner))
         await connection.add_listener("credits_probe", lambda *_: arrived.set())
         await connection.execute("NOTIFY credits_probe")

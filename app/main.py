@@ -29,6 +29,7 @@ from app.ledger import posting, statements
 from app.live import Feed
 from app.pricing.catalogue import Catalogue
 from app.settings import Settings, settings
+from app.tasks import lapses
 from app.tasks.charging import Charger
 from app.topups.choice import open_provider
 
@@ -115,7 +116,7 @@ def _has_origin(scope: Scope) -> bool:
 
 def furnish(here: Settings) -> House:
     """What all requests of this process share. Raises: Misconfigured."""
-    posting.use_key(ledger_key(here))
+    open_books(here)
     catalogue = Catalogue()
     return House(
         settings=here,
@@ -125,6 +126,11 @@ def furnish(here: Settings) -> House:
         balances=Shared(statements.balances, list_limit=1_000),
         provider=open_provider(here),
     )
+
+
+def open_books(here: Settings) -> None:
+    """Make this process ready to write books. Raises: Misconfigured."""
+    lapses.open_books(ledger_key(here), low_balance_at=here.low_balance_at)
 
 
 def ledger_key(here: Settings) -> bytes:

@@ -2,7 +2,7 @@
 
 A `Part` is one data-modifying statement over `unnest`ed columns, with parameters `$1..$n` of its own and `RETURNING`.
 `write` joins parts into one statement, numbers their parameters through, and checks that each touched as many rows as
-it was given: a set that lost a row is a fault, and the transaction must not commit.
+it was given: a set that lost a row is a fault, and the transaction must not commit. (Parts that say so are exempt.)
 
     WITH p0 AS (INSERT INTO entry ... RETURNING 1), p1 AS (UPDATE account ... RETURNING 1)
     SELECT (SELECT count(*) FROM p0), (SELECT count(*) FROM p1)
@@ -23,11 +23,15 @@ Row = Sequence[Any]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One statement over columns: `sql` has one array parameter for each column, in order, and ends in RETURNING 1."""
+    """One statement over columns: `sql` has one array parameter for each column, in order, and ends in RETURNING 1.
+
+    Not `exact`: it may rightly touch more or fewer rows than it is given.
+    """
 
     name: str
     sql: str
     columns: int
+    exact: bool = True
 
 
 class RowsLost(Exception):
@@ -67,7 +71,7 @@ class Write:
             values.extend(map(list, zip(*self._notices, strict=True)))
         _, records = await connection.execute_query(_joined(parts, bool(self._notices)), values)
         for position, part in enumerate(parts):
-            if records[0][position] != len(self._rows[part]):
+            if part.exact and records[0][position] != len(self._rows[part]):
                 raise RowsLost(f"{part.name}: {records[0][position]} rows instead of {len(self._rows[part])}")
 
 
@@ -77,7 +81,7 @@ def _joined(parts: tuple[Part, ...], notifies: bool) -> str:
     counts: list[str] = []
     offset = 0
     for position, part in enumerate(parts):
-        ctes.append(f"p{position} AS ({_shifted(part.sql, offset)})")
+        ctes.append(f"p{position} AS ({shifted(part.sql, offset)})")
         counts.append(f"(SELECT count(*) FROM p{position})")  # noqa: S608  a number of ours, no input
         offset += part.columns
     if notifies:
@@ -88,5 +92,6 @@ def _joined(parts: tuple[Part, ...], notifies: bool) -> str:
     return (f"WITH {', '.join(ctes)} " if ctes else "") + f"SELECT {', '.join(counts)}"
 
 
-def _shifted(sql: str, offset: int) -> str:
+def shifted(sql: str, offset: int) -> str:
+    """The statement with its parameters numbered from `offset` + 1, to stand behind others."""
     return re.sub(r"\$(\d+)", lambda match: f"${int(match[1]) + offset}", sql)

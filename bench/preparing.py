@@ -11,10 +11,10 @@ from tortoise import Tortoise
 
 from app import database, migrating
 from app.callers import keys
-from app.ledger import accounts, grants, posting
+from app.ledger import accounts, grants
 from app.ledger.book import Source
 from app.ledger.grants import GrantRequest
-from app.main import ledger_key
+from app.main import open_books
 from app.pricing import publishing
 from app.settings import settings
 from app.tasks import lifecycle, owners
@@ -42,7 +42,7 @@ async def create_database(server_url: str, name: str, *, template: str | None = 
 
 async def fill_product(url: str, advanced: Advanced) -> str:
     """This server's books, made by its own use cases; the service key that may charge."""
-    posting.use_key(ledger_key(settings()))
+    open_books(settings())
     accounts.forget()
     owners.forget()
     await database.connect(url, posting_connections=AT_ONCE, read_connections=AT_ONCE)

@@ -17,16 +17,16 @@ import asyncpg
 import pytest
 
 from app import database, embedded, migrating
-from app.ledger import accounts, posting
+from app.ledger import accounts
 from app.pricing import publishing
 from app.pricing.catalogue import Catalogue
-from app.tasks import owners
+from app.tasks import lapses, owners
 
 LEDGER_KEY = bytes(range(32))
 
 TABLES = (
-    "operation", "block_run", "task", "task_account", "top_up", "provider_notice", "entry", "credit_grant", "account",
-    "owner", "rate_card", "api_key", "sandbox_payment",
+    "operation", "notice", "skipped_tick", "hold", "block_run", "task", "task_account", "top_up", "provider_notice",
+    "entry", "credit_grant", "account", "owner", "rate_card", "api_key", "sandbox_payment",
 )  # fmt: skip
 
 # Nothing but a superuser who switches triggers off may empty the entries.
@@ -67,7 +67,7 @@ async def db(database_url: str) -> AsyncIterator[str]:
     await admin.close()
     accounts.forget()
     owners.forget()
-    posting.use_key(LEDGER_KEY)
+    lapses.open_books(LEDGER_KEY)
     await database.connect(database_url)
     yield database_url
     await database.disconnect()

@@ -16,7 +16,7 @@ from app.audit import audit
 from app.ledger import accounts, posting, statements
 from app.ledger.chain import sign
 from app.pricing.catalogue import Catalogue
-from app.tasks import reversing
+from app.tasks import lapses, reversing
 from app.tasks.charging import charge_many
 from app.topups import purchase
 from app.topups.provider import ProviderEvent
@@ -201,5 +201,5 @@ async def test_availability_below_zero_is_found(books: None, vandal: asyncpg.Con
 
 
 async def test_another_key_does_not_open_the_chain(books: None) -> None:
-    posting.use_key(bytes(32))
+    lapses.open_books(bytes(32))
     assert {one.invariant for one in (await audit()).breaks} == {"I2"}

@@ -31,6 +31,8 @@ from tests.factories import a_block_run, a_task, granted
 
 pytestmark = pytest.mark.anyio
 
+ALL_MIGRATIONS = ["0001_initial", "0002_true_keys", "0003_holds_and_notices", "0004_keys_of_holds"]
+
 TYPES: dict[type, str] = {
     BigIntField: "bigint",
     IntField: "integer",
@@ -48,11 +50,14 @@ KEYS = {
     "block_run": ["account_id", "block_run_id"],
     "credit_grant": ["account_id", "number"],
     "entry": ["account_id", "seq"],
+    "hold": ["account_id", "number"],
+    "notice": ["account_id", "number"],
     "operation": ["account_id", "key"],
     "owner": ["owner_id"],
     "provider_notice": ["event_id"],
     "rate_card": ["version"],
     "sandbox_payment": ["reference"],
+    "skipped_tick": ["account_id", "task_id"],
     "task": ["account_id", "task_id"],
     "task_account": ["task_id"],
     "top_up": ["account_id", "id"],
@@ -93,14 +98,18 @@ async def test_the_checks_and_triggers_are_there(db: str) -> None:
         "SELECT conname FROM pg_constraint WHERE contype = 'c' AND connamespace = 'public'::regnamespace"
     )
     assert {record["conname"] for record in checks} >= {
+        "account_counters",
         "account_figures",
         "block_run_figures",
         "credit_grant_figures",
         "entry_bounds",
         "entry_mac",
         "entry_moves",
+        "hold_closed",
+        "hold_figures",
         "sandbox_payment_figures",
         "task_figures",
+        "task_lack",
         "top_up_figures",
     }
     triggers = await database.fetch(
@@ -141,7 +150,7 @@ async def test_down_to_nothing_and_up_again(database_url: str) -> None:
     url = urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
     try:
         await database.connect(url)
-        assert await migrating.apply() == ["0001_initial", "0002_true_keys"]
+        assert await migrating.apply() == ALL_MIGRATIONS
         assert await migrating.apply() == []
         executor = MigrationExecutor(
             get_connection("default"), {"credits": {"models": database.MODELS, "migrations": "migrations"}}
@@ -149,8 +158,8 @@ async def test_down_to_nothing_and_up_again(database_url: str) -> None:
         await executor.migrate([MigrationTarget("credits", "__first__")])
         left = await database.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         assert {record["tablename"] for record in left} == {"tortoise_migrations"}
-        assert await migrating.pending() == ["0001_initial", "0002_true_keys"]
-        assert await migrating.apply() == ["0001_initial", "0002_true_keys"]
+        assert await migrating.pending() == ALL_MIGRATIONS
+        assert await migrating.apply() == ALL_MIGRATIONS
     finally:
         await database.disconnect()
         await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
@@ -160,8 +169,10 @@ async def test_down_to_nothing_and_up_again(database_url: str) -> None:
 async def test_posting_finds_its_rows_by_their_keys_even_on_empty_tables(db: str) -> None:
     """A posting connection keeps the plan of its first use, when there is nothing that statistics could tell."""
     connection = await asyncpg.connect(**database.credentials(db), server_settings=database.POSTING_PLANNER)
-    reads = [rows.read_tasks([(1, "t")]), rows.read_block_runs([(1, "b")])]
-    sql, values = posting._read_statement([1], reads)
+    reads = [rows.read_tasks([(1, "t")]), rows.read_block_runs([(1, "b")]), rows.read_reversible([(1, "t")])]
+    holds = [rows.read_envelopes([(1, "t")]), rows.read_holds([(1, "b")])]
+    sql = posting._statement(*[tuple((read.sql, len(read.values)) for read in some) for some in (holds, reads)], True)
+    values = [[1], [1], *[value for read in (*holds, *reads) for value in read.values]]
     for stage in ("new", "vacuumed while empty", "filled and analysed"):
         if stage == "vacuumed while empty":
             await connection.execute("VACUUM ANALYZE")
@@ -172,7 +183,8 @@ async def test_posting_finds_its_rows_by_their_keys_even_on_empty_tables(db: str
             await connection.execute("ANALYZE")
         plan = "\n".join(record[0] for record in await connection.fetch(f"EXPLAIN {sql}", *values))
         used = set(re.findall(r"Index (?:Only )?Scan using (\w+)", plan))
-        assert used == {"credit_grant_open", "task_pkey", "block_run_pkey"}, (stage, plan)
+        keys = {"task_pkey", "block_run_pkey", "block_run_of_task", "entry_pkey", "hold_pkey", "hold_of_block_run"}
+        assert used == keys | {"credit_grant_open", "hold_open"}, (stage, plan)
         assert "Seq Scan" not in plan
     await connection.close()
 

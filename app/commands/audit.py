@@ -15,8 +15,7 @@ from rich.progress import Progress
 from app import audit, database
 from app.commands.reach import database_url, open_database
 from app.errors import InvalidInput
-from app.ledger import posting
-from app.main import ledger_key
+from app.main import open_books
 from app.settings import settings
 
 HEADS_AT_ONCE: Final = 1_000
@@ -45,7 +44,7 @@ def run(owner_id: str | None, heads: Path | None) -> int:
 
 async def _run(owner_id: str | None, kept: list[audit.Head]) -> list[audit.Head] | None:
     """Audit and tell. Returns: the heads, where the books are whole and the ones that were kept are in them."""
-    posting.use_key(ledger_key(settings()))
+    open_books(settings())
     with database_url() as url:
         async with open_database(url):
             lost = await _lost(kept)

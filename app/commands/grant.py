@@ -4,9 +4,9 @@ import secrets
 from datetime import datetime
 
 from app.commands.reach import database_url, open_database
-from app.ledger import grants, posting
+from app.ledger import grants
 from app.ledger.book import Source
-from app.main import ledger_key
+from app.main import open_books
 from app.settings import settings
 
 
@@ -20,7 +20,7 @@ async def run(
     expires_at: datetime | None,
     key: str | None,
 ) -> None:
-    posting.use_key(ledger_key(settings()))
+    open_books(settings())
     request = grants.GrantRequest(
         owner_id=owner_id,
         credits=credits,

@@ -72,6 +72,44 @@ class TaskEndedError(UserError):
     status: str = access.value(description="How it ended.")
 
 
+@access.type(description="Only a stopped task is resumed, and this one is not stopped.", needs=Needs.REACHED)
+class TaskNotStoppedError(UserError):
+    task_id: strawberry.ID = access.value(description="The platform's id of the task.")
+    status: str = access.value(description="Where it stands.")
+
+
+@access.type(
+    description="The budget that pays for the task has less left than this needs. Nothing moved; a block run that was "
+    "refused so has stopped its task.",
+    needs=Needs.REACHED,
+)
+class BudgetReachedError(UserError):
+    task_id: strawberry.ID = access.value(description="Whose budget it is: the task's own, or a task's around it.")
+    required: Credits = access.value(description="Credits that this needs.")
+    remaining: Credits = access.value(description="Credits that the budget has left for it.")
+    shortfall: Credits = access.value(description="Credits to add to the budget: required - remaining.")
+
+
+@access.type(description="Nothing is held for this block run of this task.", needs=Needs.REACHED)
+class HoldNotFoundError(UserError):
+    task_id: strawberry.ID = access.value(description="The platform's id of the task.")
+    block_run_id: strawberry.ID = access.value(description="The platform's id of the block run.")
+
+
+@access.type(description="The hold was captured, voided or expired before. Nothing moved.", needs=Needs.REACHED)
+class HoldClosedError(UserError):
+    block_run_id: strawberry.ID = access.value(description="The platform's id of the block run.")
+    status: str = access.value(description="What became of the hold.")
+
+
+@access.type(description="The capture is priced above its hold. Nothing moved, the hold is open.", needs=Needs.REACHED)
+class HoldExceededError(UserError):
+    block_run_id: strawberry.ID = access.value(description="The platform's id of the block run.")
+    required: Credits = access.value(description="What the block run costs by its measurements.")
+    held: Credits = access.value(description="What is held for it.")
+    shortfall: Credits = access.value(description="How much more it costs: required - held.")
+
+
 @access.type(description="The task has no such block run.", needs=Needs.REACHED)
 class BlockRunNotFoundError(UserError):
     task_id: strawberry.ID = access.value(description="The platform's id of the task.")

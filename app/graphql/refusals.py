@@ -13,7 +13,11 @@ from app.graphql.context import Context
 from app.graphql.errors import (
     BalanceLimitReachedError,
     BlockRunNotFoundError,
+    BudgetReachedError,
     GrantNotFoundError,
+    HoldClosedError,
+    HoldExceededError,
+    HoldNotFoundError,
     IdempotencyConflictError,
     InsufficientCreditsError,
     InvalidInputError,
@@ -24,6 +28,7 @@ from app.graphql.errors import (
     ReversalExceedsChargeError,
     TaskEndedError,
     TaskNotFoundError,
+    TaskNotStoppedError,
     TaskStoppedError,
     TopUpNotFoundError,
     UserError,
@@ -98,6 +103,47 @@ TABLE: Final[tuple[Refusal[Any, Any], ...]] = (
         errors.TaskEnded,
         TaskEndedError,
         lambda no, _: TaskEndedError(message=no.message, task_id=strawberry.ID(no.task_id), status=no.status),
+    ),
+    Refusal(
+        errors.TaskNotStopped,
+        TaskNotStoppedError,
+        lambda no, _: TaskNotStoppedError(message=no.message, task_id=strawberry.ID(no.task_id), status=no.status),
+    ),
+    Refusal(
+        errors.BudgetReached,
+        BudgetReachedError,
+        lambda no, _: BudgetReachedError(
+            message=no.message,
+            task_id=strawberry.ID(no.task_id),
+            required=Credits(no.required_credits),
+            remaining=Credits(no.remaining_credits),
+            shortfall=Credits(no.shortfall_credits),
+        ),
+    ),
+    Refusal(
+        errors.HoldNotFound,
+        HoldNotFoundError,
+        lambda no, _: HoldNotFoundError(
+            message=no.message, task_id=strawberry.ID(no.task_id), block_run_id=strawberry.ID(no.block_run_id)
+        ),
+    ),
+    Refusal(
+        errors.HoldClosed,
+        HoldClosedError,
+        lambda no, _: HoldClosedError(
+            message=no.message, block_run_id=strawberry.ID(no.block_run_id), status=no.status
+        ),
+    ),
+    Refusal(
+        errors.HoldExceeded,
+        HoldExceededError,
+        lambda no, _: HoldExceededError(
+            message=no.message,
+            block_run_id=strawberry.ID(no.block_run_id),
+            required=Credits(no.required_credits),
+            held=Credits(no.held_credits),
+            shortfall=Credits(no.shortfall_credits),
+        ),
     ),
     Refusal(
         errors.BlockRunNotFound,

@@ -32,14 +32,19 @@ shown(
         Status.COMPLETED: "It did what it should.",
         Status.FAILED: "It could not.",
         Status.CANCELLED: "Somebody ended it, for good.",
-        Status.STOPPED: "A charge could not be paid: it takes no paid block run.",
+        Status.STOPPED: "A block run could not be paid, or its budget lapsed: it takes none until it is resumed.",
     },
 )
 shown(
     StopReason,
     name="StopReason",
     description="Why a task is stopped.",
-    values={StopReason.OUT_OF_CREDITS: "The account had less than a block run costs."},
+    values={
+        StopReason.OUT_OF_CREDITS: "The account had less than a block run costs.",
+        StopReason.BUDGET_REACHED: "Its budget had less left than a block run costs: resumeTask may add to it.",
+        StopReason.BUDGET_EXPIRED: "Nobody charged within its budget's timeout, or the task whose budget it drew on "
+        "has ended: the rest went back to the account. resumeTask may give it a new one.",
+    },
 )
 shown(
     Trigger,

@@ -1,8 +1,12 @@
-"""An account in memory: its figures, its open grants, and the lines written so far. Values only; `rules` moves them."""
+"""An account in memory: its figures, its open grants and holds, and the lines written so far.
+
+Values only: `rules` and `claims` move them.
+"""
 
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from app.ledger.chain import Line
 
@@ -32,9 +36,18 @@ class Source(StrEnum):
     ADJUSTMENT = "ADJUSTMENT"
 
 
+class HoldStatus(StrEnum):
+    """Where a hold stands. Only OPEN ones claim; the others are for good (an envelope may be opened again)."""
+
+    OPEN = "OPEN"
+    CAPTURED = "CAPTURED"
+    VOIDED = "VOIDED"
+    EXPIRED = "EXPIRED"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """Who did it and what for: stands in every entry that follows from it."""
+    """Who did it and what for: stands in every entry that follows from it. `hold`: the number of the hold that paid."""
 
     actor: str
     reason: str | None = None
@@ -42,6 +55,7 @@ class Cause:
     block_run_id: str | None = None
     top_up_id: str | None = None
     request_id: str | None = None
+    hold: int | None = None
 
 
 BY_TIME = Cause(actor="time")
@@ -76,7 +90,54 @@ class Lot:
         """The next instant at which time alone changes this grant; None when nothing will."""
         if not self.open:
             return None
-        return self.expires_at if self.started else self.starts_at
+        if not self.started:
+            return self.starts_at
+        # Nothing leaves at the expiry of a grant that is claimed altogether: it leaves when its claims are released.
+        return self.expires_at if self.spendable else None
+
+
+@dataclass(slots=True, kw_only=True)
+class Hold:
+    """Credits of named grants, claimed for one block run, or for a whole task: then it is an *envelope*.
+
+    `claims` says which grants, in no order that counts. At every moment credits = captured + released + remaining +
+    lent. `within` is the envelope that its claims came from and go back to; `lent` is what stands in open holds
+    within this one. `reserve`: the part that only closing work may draw. `terms` belong to whoever placed it.
+    """
+
+    number: int
+    task_id: str
+    block_run_id: str | None
+    within: int | None
+    credits: int
+    captured: int = 0
+    released: int = 0
+    lent: int = 0
+    reserve: int = 0
+    claims: dict[int, int]
+    status: HoldStatus = HoldStatus.OPEN
+    timeout_seconds: int
+    placed_at: datetime
+    expires_at: datetime
+    closed_at: datetime | None = None
+    terms: Any = None
+    priced: int | None = None
+    fingerprint: bytes | None = None
+    capture_fingerprint: bytes | None = None
+    actor: str
+
+    @property
+    def remaining(self) -> int:
+        """What it claims now."""
+        return sum(self.claims.values())
+
+    @property
+    def open(self) -> bool:
+        return self.status is HoldStatus.OPEN
+
+    @property
+    def is_envelope(self) -> bool:
+        return self.block_run_id is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +173,19 @@ class Figures:
 
 @dataclass(slots=True, kw_only=True)
 class Book:
-    """One account under its lock, with what is written to it. `at` is the instant at which everything is decided."""
+    """One account under its lock, with what is written to it. `at` is the instant at which everything is decided.
+
+    `lots` has every open grant; `holds` has those that are due and those that the caller named.
+    """
 
     account_id: int
     owner_id: str
     seq: int
     version: int
     grants: int
+    hold_count: int = 0
+    open_holds: int = 0
+    notice_count: int = 0
     posted: int
     held: int
     frozen: int
@@ -130,11 +197,22 @@ class Book:
     at: datetime
     key: bytes
     lots: dict[int, Lot] = field(default_factory=dict)
+    holds: dict[int, Hold] = field(default_factory=dict)
+    next_lapse_at: datetime | None = None
+    """The earliest expiry of the holds that are not in `holds`, or earlier: a bound, not the instant itself."""
     entries: list[Posted] = field(default_factory=list)
     touched: set[int] = field(default_factory=set)
     made: set[int] = field(default_factory=set)
+    touched_holds: set[int] = field(default_factory=set)
+    made_holds: set[int] = field(default_factory=set)
+    lapsed: list[Hold] = field(default_factory=list)
+    """What time has ended while the book was settled."""
     locked_version: int = 0
-    _burning: list[Lot] | None = None
+    locked_available: int = 0
+    locked_posted: int = 0
+    locked_notices: int = 0
+    """As they were locked, before anything was settled or decided."""
+    burning: list[Lot] | None = None
 
     @property
     def available(self) -> int:

@@ -6,7 +6,7 @@ serialises across accounts. The first entry follows 32 zero bytes.
 
 Canonical bytes: the fields in the order of `Line`, each as decimal length, colon, UTF-8 text, comma (a netstring); no
 field is '-', integers are plain decimal, time is whole microseconds since 1970 UTC, draws are `grant:credits` joined by
-';'.
+';'. `hold` came later: where a hold paid, its number stands behind the rest as `hold=` and a netstring.
 """
 
 import hmac
@@ -38,6 +38,7 @@ class Line:
     top_up_id: str | None
     request_id: str | None
     draws: tuple[tuple[int, int], ...]
+    hold: int | None = None
 
 
 def canonical(line: Line) -> bytes:
@@ -66,6 +67,9 @@ def canonical(line: Line) -> bytes:
             continue
         text = field.encode()
         out += b"%d:%b," % (len(text), text)
+    if line.hold is not None:
+        hold = str(line.hold).encode()
+        out += b"hold=%d:%b," % (len(hold), hold)
     return bytes(out)
 
 

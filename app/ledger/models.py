@@ -26,6 +26,9 @@ class Account(Model):
     seq = fields.BigIntField(default=0)
     version = fields.BigIntField(default=0)
     grants = fields.IntField(default=0)
+    holds = fields.IntField(default=0)
+    open_holds = fields.IntField(default=0)
+    notices = fields.IntField(default=0)
     posted = fields.BigIntField(default=0)
     held = fields.BigIntField(default=0)
     frozen = fields.BigIntField(default=0)
@@ -58,6 +61,7 @@ class Entry(Model):
     top_up_id = fields.CharField(max_length=64, null=True)
     request_id = fields.TextField(null=True)
     draws: fields.Field[list[list[int]]] = fields.JSONField()
+    hold = fields.IntField(null=True)
     mac = fields.BinaryField()
 
     class Meta:
@@ -85,6 +89,53 @@ class Grant(Model):
 
     class Meta:
         table = "credit_grant"
+
+
+class Hold(Model):
+    """Credits claimed for one block run, or for a whole task (`block_run_id` is null: an envelope)."""
+
+    account_id = fields.BigIntField()
+    number = fields.IntField(primary_key=True, generated=False)
+    task_id = fields.CharField(max_length=255)
+    block_run_id = fields.CharField(max_length=255, null=True)
+    within = fields.IntField(null=True)
+    credits = fields.BigIntField()
+    captured = fields.BigIntField()
+    released = fields.BigIntField()
+    lent = fields.BigIntField()
+    reserve = fields.BigIntField()
+    claims: fields.Field[list[list[int]]] = fields.JSONField()
+    remaining = fields.BigIntField()
+    status = fields.CharField(max_length=16)
+    timeout_seconds = fields.IntField()
+    placed_at = fields.DatetimeField()
+    expires_at = fields.DatetimeField()
+    closed_at = fields.DatetimeField(null=True)
+    terms: fields.Field[dict[str, object]] = fields.JSONField(null=True)
+    priced = fields.BigIntField(null=True)
+    fingerprint = fields.BinaryField(null=True)
+    capture_fingerprint = fields.BinaryField(null=True)
+    actor = fields.TextField()
+
+    class Meta:
+        table = "hold"
+
+
+class Notice(Model):
+    """What a person is told about an account. One stands per kind, agent and subject until it is cleared."""
+
+    account_id = fields.BigIntField()
+    number = fields.IntField(primary_key=True, generated=False)
+    kind = fields.CharField(max_length=32)
+    agent_id = fields.CharField(max_length=255)
+    subject = fields.CharField(max_length=64)
+    message = fields.TextField()
+    at = fields.DatetimeField()
+    read_at = fields.DatetimeField(null=True)
+    cleared_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "notice"
 
 
 class Operation(Model):

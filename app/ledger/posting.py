@@ -14,119 +14,96 @@ A caller's own rows ride along: `reads` adds selects to the one read, `posting.w
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from app import database, live
 from app.database import Connection
-from app.ledger import rules
-from app.ledger.book import Book, Lot, Source
-from app.sets import Part, Write
+from app.ledger import lines, notices, rows, rules
+from app.ledger.book import Book
+from app.ledger.rows import ACCOUNT_COLUMNS, HOLD_COLUMNS, LOT_COLUMNS
+from app.sets import Write, shifted
 
 T = TypeVar("T")
 
-_LOCK: Final = """
-    SELECT id, owner_id, seq, version, grants, posted, held, frozen, owed, last_mac, last_entry_at, next_change_at,
-           low_balance_at
-    FROM account WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE
-"""
-
-LOT_COLUMNS: Final = (
-    "account_id, number, source, credits, remaining, claimed, priority, starts_at, expires_at, started, open, actor,"
-    " reason, top_up_id, created_at"
-)
+_LOCK: Final = f"SELECT {ACCOUNT_COLUMNS} FROM account WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE"  # noqa: S608  our own constant
 
 _OPEN_LOTS: Final = f"SELECT ROW({LOT_COLUMNS}) FROM credit_grant WHERE account_id = ANY($1::bigint[]) AND open"  # noqa: S608  our own constant
 
 _SOME_LOTS: Final = f"SELECT {LOT_COLUMNS} FROM credit_grant WHERE account_id = $1 AND number = ANY($2::int[])"  # noqa: S608  our own constant
 
+# Of the accounts that have open holds ($2): the holds that are due. OFFSET 0 keeps the look-up by key, see tasks.rows.
+_DUE_HOLDS: Final = """
+    SELECT d.account_id, d.number FROM unnest($2::bigint[]) AS a(id)
+    CROSS JOIN LATERAL (
+        SELECT account_id, number FROM hold
+        WHERE account_id = a.id AND status = 'OPEN' AND expires_at <= (SELECT at FROM clock) OFFSET 0
+    ) AS d
+"""
+
+# And when the next of them lapses.
+_NEXT_LAPSES: Final = """
+    SELECT ROW(a.id, n.expires_at) FROM unnest($2::bigint[]) AS a(id)
+    CROSS JOIN LATERAL (
+        SELECT expires_at FROM hold
+        WHERE account_id = a.id AND status = 'OPEN' AND expires_at > (SELECT at FROM clock)
+        ORDER BY expires_at LIMIT 1
+    ) AS n
+"""
+
 _DUE: Final = """
     SELECT id FROM account WHERE next_change_at <= clock_timestamp() ORDER BY next_change_at LIMIT $1
 """
 
-_ENTRIES: Final = Part(
-    "entries",
+Lapsed = Callable[[Write, Book], None]
+"""Adds to the write what has to be done where holds have lapsed by time: `book.lapsed` says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wiring:
+    key: bytes
+    low_balance_at: int
+    lapsed: Lapsed
+
+
+_wiring: _Wiring | None = None
+
+
+def wire(key: bytes, *, low_balance_at: int, lapsed: Lapsed) -> None:
+    """Say, once at start, what signs entries, below what a balance is low, and who follows up on lapsed holds.
+
+    Raises: ValueError: a key under 32 bytes.
     """
-    INSERT INTO entry (account_id, seq, version, kind, credits, owed, balance_after, at, actor, reason, task_id,
-                       block_run_id, top_up_id, request_id, draws, mac)
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[],
-                         $7::bigint[], $8::timestamptz[], $9::text[], $10::text[], $11::text[],
-                         $12::text[], $13::text[], $14::text[], $15::jsonb[], $16::bytea[])
-    RETURNING 1
-    """,
-    16,
-)
-
-# The version that was locked guards the absolute figures: nobody can have written the row in between.
-_ACCOUNTS: Final = Part(
-    "accounts",
-    """
-    UPDATE account AS a SET seq = v.seq, version = v.version, grants = v.grants, posted = v.posted, held = v.held,
-        frozen = v.frozen, owed = v.owed, last_mac = v.last_mac, last_entry_at = v.last_entry_at,
-        next_change_at = v.next_change_at
-    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::bigint[], $7::bigint[],
-                $8::bigint[], $9::bigint[], $10::bytea[], $11::timestamptz[], $12::timestamptz[])
-        AS v(id, locked_version, seq, version, grants, posted, held, frozen, owed, last_mac, last_entry_at,
-             next_change_at)
-    WHERE a.id = v.id AND a.version = v.locked_version
-    RETURNING 1
-    """,
-    12,
-)
-
-_NEW_LOTS: Final = Part(
-    "new grants",
-    """
-    INSERT INTO credit_grant (account_id, number, source, credits, remaining, claimed, priority, starts_at, expires_at,
-                              started, open, actor, reason, top_up_id, created_at)
-    SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::int[],
-                         $8::timestamptz[], $9::timestamptz[], $10::bool[], $11::bool[], $12::text[], $13::text[],
-                         $14::text[], $15::timestamptz[])
-    RETURNING 1
-    """,
-    15,
-)
-
-_LOTS: Final = Part(
-    "grants",
-    """
-    UPDATE credit_grant AS g SET remaining = v.remaining, claimed = v.claimed, started = v.started, open = v.open
-    FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::bigint[], $5::bool[], $6::bool[])
-        AS v(account_id, number, remaining, claimed, started, open)
-    WHERE g.account_id = v.account_id AND g.number = v.number
-    RETURNING 1
-    """,
-    6,
-)
-
-_key: bytes | None = None
-
-
-def use_key(key: bytes) -> None:
-    """Set the key that signs entries, once at start. Raises: ValueError under 32 bytes."""
-    global _key  # noqa: PLW0603  one wiring place, before the first posting
+    global _wiring  # noqa: PLW0603  one wiring place, before the first posting
     if len(key) < 32:
         raise ValueError("the ledger key must have at least 32 bytes")
-    _key = key
+    _wiring = _Wiring(key, low_balance_at, lapsed)
 
 
 def signing_key() -> bytes:
     """The key that signs entries. Raises: RuntimeError where the start-up has not set one."""
-    if _key is None:
-        raise RuntimeError("no ledger key: call posting.use_key at start")
-    return _key
+    return _wired().key
+
+
+def _wired() -> _Wiring:
+    if _wiring is None:
+        raise RuntimeError("the ledger is not wired: call tasks.lapses.open_books at start")
+    return _wiring
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A select of the caller's own that rides in the one read after the lock.
+    """A select of the caller's own that rides in the one read after the lock; its parameters are $1, $2 and so on.
 
-    `sql` gives one ROW(...) a row and numbers its parameters from $2 ($1 is the accounts' ids).
+    As one of `reads` it gives one ROW(...) a row. As one of `holds` it gives columns account_id and number: those
+    holds, and the envelopes around them, are brought into the books. `only_open`: left out where nothing is held.
     """
 
     sql: str
     values: Sequence[Any] = ()
+    only_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +114,19 @@ class Posting:
     at: datetime
     books: dict[int, Book]
     rows: Sequence[Sequence[Any]]
-    write: Write
-    also_announced: set[int]
+    write: Write = field(default_factory=Write)
+    also_announced: set[int] = field(default_factory=set)
+    signalled: set[int] = field(default_factory=set)
 
     def announce(self, account_id: int) -> None:
         """Wake whoever follows this account, though none of its figures may have changed (a task's cost of 0)."""
         self.also_announced.add(account_id)
+
+    def signal(self, account_id: int) -> None:
+        """Tell executors that a task of this account has stopped or goes on; by a new version, which orders signals."""
+        if account_id not in self.signalled:
+            lines.move_on(self.books[account_id])
+            self.signalled.add(account_id)
 
     async def load_lots(self, book: Book, numbers: Iterable[int]) -> None:
         """Bring grants into the book that may be closed: a reversal gives back into what was drawn once."""
@@ -150,13 +134,15 @@ class Posting:
         if missing:
             _, records = await self.connection.execute_query(_SOME_LOTS, [book.account_id, missing])
             for record in records:
-                book.lots[record["number"]] = lot_of(record)
+                book.lots[record["number"]] = rows.lot_of(record)
 
 
 Decide = Callable[[Posting], Awaitable[T]]
 
 
-async def post(account_ids: Iterable[int], decide: Decide[T], *, reads: Sequence[Read] = ()) -> T:
+async def post(
+    account_ids: Iterable[int], decide: Decide[T], *, reads: Sequence[Read] = (), holds: Sequence[Read] = ()
+) -> T:
     """Run `decide` with those accounts locked and settled, and write what it leaves in the books.
 
     An exception from `decide` rolls everything back, the settling included; the next who comes settles again.
@@ -165,7 +151,13 @@ async def post(account_ids: Iterable[int], decide: Decide[T], *, reads: Sequence
 
     async def once() -> T:
         async with database.posting_transaction() as connection:
-            posting = await _open(connection, ids, reads)
+            posting = await _open(connection, ids, reads, holds)
+            while any(book.lapsed for book in posting.books.values()):
+                # Whose hold has lapsed may read otherwise now, so what time has done is written first, and all is read
+                # again.
+                _gather(posting)
+                await posting.write.send(connection)
+                posting = await _open(connection, ids, reads, holds)
             result = await decide(posting)
             _gather(posting)
             await posting.write.send(connection)
@@ -191,113 +183,89 @@ async def settle_due(*, limit: int = 256) -> int:
     return len(due)
 
 
-async def _open(connection: Connection, ids: list[int], reads: Sequence[Read]) -> Posting:
+async def _open(connection: Connection, ids: list[int], reads: Sequence[Read], holds: Sequence[Read]) -> Posting:
     _, locked = await connection.execute_query(_LOCK, [ids])
-    sql, values = _read_statement(ids, reads)
+    holding = [record["id"] for record in locked if record["open_holds"]]
+    named = tuple(read for read in holds if holding or not read.only_open)
+    values: list[Any] = [ids, *([holding] if holding else [])]
+    for read in (*named, *reads):
+        values.extend(read.values)
+    sql = _statement(
+        tuple([(read.sql, len(read.values)) for read in named]),
+        tuple([(read.sql, len(read.values)) for read in reads]),
+        bool(holding),
+    )
     _, [found] = await connection.execute_query(sql, values)
     clock: datetime = found[0]
     key = signing_key()
-    books = {record["id"]: _book(record, clock, key) for record in locked}
+    books = {record["id"]: rows.book_of(record, clock, key) for record in locked}
     for row in found[1]:
-        books[row[0]].lots[row[1]] = lot_of(row)
+        books[row[0]].lots[row[1]] = rows.lot_of(row)
+    place = 2
+    if holding:
+        for account_id, expires_at in found[2]:
+            books[account_id].next_lapse_at = expires_at
+        place = 3
+    for brought in found[place : place + len(named) + bool(holding)]:
+        for row in brought:
+            books[row[0]].holds[row[1]] = rows.hold_of(row)
     for book in books.values():
         rules.settle(book)
-    return Posting(connection, clock, books, found[2:], Write(), set())
+    return Posting(connection, clock, books, found[place + len(named) + bool(holding) :])
 
 
-def _read_statement(ids: list[int], reads: Sequence[Read]) -> tuple[str, list[Any]]:
-    values: list[Any] = [ids]
-    selects = ["clock_timestamp()", f"ARRAY({_OPEN_LOTS})"]
-    for read in reads:
-        selects.append(f"ARRAY({read.sql})")
-        values.extend(read.values)
-    return "SELECT " + ", ".join(selects), values
+@lru_cache(maxsize=256)
+def _statement(named: tuple[tuple[str, int], ...], reads: tuple[tuple[str, int], ...], holding: bool) -> str:
+    """The one read: clock, open grants, then where something is held the next lapses and the due holds, the named
+    holds, and the caller's own rows.
+    """
+    selects = ["(SELECT at FROM clock)", f"ARRAY({_OPEN_LOTS})"]
+    if holding:
+        selects += [f"ARRAY({_NEXT_LAPSES})", f"ARRAY({_and_around(_DUE_HOLDS)})"]
+    offset = 2 if holding else 1
+    for sql, count in named:
+        selects.append(f"ARRAY({_and_around(shifted(sql, offset))})")
+        offset += count
+    for sql, count in reads:
+        selects.append(f"ARRAY({shifted(sql, offset)})")
+        offset += count
+    return "WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at) SELECT " + ", ".join(selects)
 
 
-def _book(record: Any, clock: datetime, key: bytes) -> Book:
-    last = record["last_entry_at"]
-    return Book(
-        account_id=record["id"],
-        owner_id=record["owner_id"],
-        seq=record["seq"],
-        version=record["version"],
-        locked_version=record["version"],
-        grants=record["grants"],
-        posted=record["posted"],
-        held=record["held"],
-        frozen=record["frozen"],
-        owed=record["owed"],
-        last_mac=bytes(record["last_mac"]),
-        last_entry_at=last,
-        next_change_at=record["next_change_at"],
-        low_balance_at=record["low_balance_at"],
-        # The database's clock, read after the lock, and never before the account's last entry.
-        at=clock if last is None or clock >= last else last,
-        key=key,
-    )
-
-
-def lot_of(row: Any) -> Lot:
-    """A grant from its columns: account_id, number, source and so on, in the order of LOT_COLUMNS."""
-    (_, number, source, credits, remaining, claimed, priority, starts_at, expires_at, started, open_, actor, reason,
-     top_up_id, created_at) = row  # fmt: skip
-    return Lot(
-        number=number,
-        source=Source(source),
-        credits=credits,
-        remaining=remaining,
-        claimed=claimed,
-        priority=priority,
-        starts_at=starts_at,
-        expires_at=expires_at,
-        started=started,
-        open=open_,
-        actor=actor,
-        reason=reason,
-        top_up_id=top_up_id,
-        created_at=created_at,
-    )
+def _and_around(seed: str) -> str:
+    """The holds of a seed (account_id, number), and the envelopes around them."""
+    return f"""
+    WITH RECURSIVE named AS (
+        SELECT h.* FROM ({seed}) AS s CROSS JOIN LATERAL (
+            SELECT * FROM hold AS r WHERE r.account_id = s.account_id AND r.number = s.number OFFSET 0
+        ) AS h
+        UNION ALL
+        SELECT h.* FROM named AS n CROSS JOIN LATERAL (
+            SELECT * FROM hold AS r WHERE r.account_id = n.account_id AND r.number = n.within OFFSET 0
+        ) AS h
+    ) SELECT ROW({HOLD_COLUMNS}) FROM named
+    """  # noqa: S608  our own constants
 
 
 def _gather(posting: Posting) -> None:
     """Turn what the books hold now into rows to write, and one announcement for all of them."""
+    wiring = _wired()
     changed: dict[int, int] = dict.fromkeys(posting.also_announced, 0)
+    signals: list[tuple[int, int, str]] = []
     for book in posting.books.values():
-        if book.version != book.locked_version or book.touched or book.made:
-            _gather_book(book, posting.write)
+        if book.lapsed:
+            wiring.lapsed(posting.write, book)
+            posting.signal(book.account_id)
+        notices.follow(book, posting.write, low_balance_at=wiring.low_balance_at)
+        if rows.gather(book, posting.write):
             changed[book.account_id] = book.version
+        if notices.emptied(book) or notices.replenished(book):
+            signals.append((book.account_id, book.version, live.OF_ACCOUNT))
+        if book.account_id in posting.signalled:
+            signals.append((book.account_id, book.version, live.OF_TASKS))
     for account_id in posting.also_announced:
         changed[account_id] = posting.books[account_id].version
     for payload in live.payloads(changed):
         posting.write.notify(live.CHANNEL, payload)
-
-
-def _gather_book(book: Book, write: Write) -> None:
-    for posted in book.entries:
-        line = posted.line
-        write.add(
-            _ENTRIES,
-            (line.account_id, line.seq, line.version, line.kind, line.credits, line.owed, line.balance_after, line.at,
-             line.actor, line.reason, line.task_id, line.block_run_id, line.top_up_id, line.request_id,
-             _draws_json(line.draws), posted.mac),
-        )  # fmt: skip
-    for number in book.made:
-        lot = book.lots[number]
-        write.add(
-            _NEW_LOTS,
-            (book.account_id, number, lot.source.value, lot.credits, lot.remaining, lot.claimed, lot.priority,
-             lot.starts_at, lot.expires_at, lot.started, lot.open, lot.actor, lot.reason, lot.top_up_id,
-             lot.created_at),
-        )  # fmt: skip
-    for number in book.touched - book.made:
-        lot = book.lots[number]
-        write.add(_LOTS, (book.account_id, number, lot.remaining, lot.claimed, lot.started, lot.open))
-    write.add(
-        _ACCOUNTS,
-        (book.account_id, book.locked_version, book.seq, book.version, book.grants, book.posted, book.held,
-         book.frozen, book.owed, book.last_mac, book.last_entry_at, rules.next_change_at(book)),
-    )  # fmt: skip
-
-
-def _draws_json(draws: Sequence[tuple[int, int]]) -> str:
-    return "[" + ",".join([f"[{number},{credits}]" for number, credits in draws]) + "]"
+    for payload in live.signal_payloads(signals):
+        posting.write.notify(live.SIGNALS_CHANNEL, payload)

@@ -1,57 +1,26 @@
-"""Pure rules of the books: values in, values out. What a posting may do, burn-down order, what time alone changes.
+"""Pure rules of the books: values in, values out. What a posting may do, and what time alone changes.
 
 A `Book` is one account in memory, under its lock: figures, open grants, and the lines written so far. Every function
-either changes the book completely or raises and leaves it as it was.
+either changes the book completely or raises and leaves it as it was. Holds: `claims`. What both are made of: `lines`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from app.credits import MAX_CREDITS
 from app.errors import BalanceLimitReached, InsufficientCredits
-from app.ledger.book import BY_TIME, Book, Cause, Draws, Kind, Lot, Posted, Source
-from app.ledger.chain import Line, sign
-
-_SOURCE_RANK = {Source.PROMOTIONAL: 0, Source.ADJUSTMENT: 1, Source.PURCHASED: 2}
-_NEVER = float("inf")
-
-
-def burn_order(lot: Lot) -> tuple[int, float, int, datetime, int]:
-    """Sort key: priority, earliest expiry (none last), promotional before purchased, oldest, id (DESIGN 2)."""
-    return (
-        lot.priority,
-        lot.expires_at.timestamp() if lot.expires_at else _NEVER,
-        _SOURCE_RANK[lot.source],
-        lot.created_at,
-        lot.number,
-    )
-
-
-def burn_down(lots: Iterable[Lot], credits: int) -> Draws:
-    """Split `credits` over `lots`, which stand in burn order.
-
-    Raises: InsufficientCredits: the grants together hold less.
-    """
-    draws: list[tuple[int, int]] = []
-    wanted = credits
-    for lot in lots:
-        if taken := min(wanted, lot.spendable):
-            draws.append((lot.number, taken))
-            wanted -= taken
-            if not wanted:
-                return tuple(draws)
-    if wanted:
-        raise InsufficientCredits(required_credits=credits, available_credits=credits - wanted)
-    return tuple(draws)
+from app.ledger import claims
+from app.ledger.book import Book, Cause, Draws, Hold, Kind, Lot, Posted, Source
+from app.ledger.lines import burn_down, burning, enter, expire, take
 
 
 def charge(book: Book, credits: int, cause: Cause) -> Posted:
     """Take `credits` (> 0) by burn-down. Raises: InsufficientCredits, and nothing has moved."""
     if credits > book.available:
         raise InsufficientCredits(required_credits=credits, available_credits=book.available)
-    draws = burn_down(_burning(book), credits)
-    entry = _enter(book, Kind.CHARGE, -credits, draws, cause)
-    _take(book, draws)
+    draws = burn_down(burning(book), credits)
+    entry = enter(book, Kind.CHARGE, -credits, draws, cause)
+    take(book, draws)
     return entry
 
 
@@ -87,11 +56,11 @@ def grant(
         top_up_id=cause.top_up_id,
         created_at=book.at,
     )
-    entry = _enter(book, _kind_of(lot), credits, ((lot.number, credits),), cause) if started else None
+    entry = enter(book, _kind_of(lot), credits, ((lot.number, credits),), cause) if started else None
     book.grants += 1
     book.lots[lot.number] = lot
     book.made.add(lot.number)
-    book._burning = None
+    book.burning = None
     return lot, entry
 
 
@@ -103,17 +72,17 @@ def give_back(book: Book, draws: Draws, cause: Cause) -> list[Posted]:
     """
     credits = sum(drawn for _, drawn in draws)
     _check_room(book, credits)
-    entries = [_enter(book, Kind.REVERSAL, credits, draws, cause)]
+    entries = [enter(book, Kind.REVERSAL, credits, draws, cause)]
     for number, drawn in draws:
         lot = book.lots[number]
         lot.remaining += drawn
         lot.open = True
         book.touched.add(number)
-    book._burning = None
+    book.burning = None
     for number, _ in draws:
         lot = book.lots[number]
         if lot.expires_at is not None and lot.expires_at <= book.at:
-            entries += _expire(book, lot, book.at)
+            entries += expire(book, lot, book.at)
     return entries
 
 
@@ -127,26 +96,38 @@ def revoke(book: Book, lot: Lot, cause: Cause) -> tuple[int, Posted | None]:
     if not credits:
         return 0, None
     draws = ((lot.number, credits),)
-    entry = _enter(book, Kind.ADJUSTMENT, -credits, draws, cause)
-    _take(book, draws)
+    entry = enter(book, Kind.ADJUSTMENT, -credits, draws, cause)
+    take(book, draws)
     return credits, entry
 
 
 def settle(book: Book) -> list[Posted]:
-    """What time alone has changed up to `book.at`, in the order in which it happened, each entry dated at its time."""
+    """What time alone has changed up to `book.at`, in the order in which it happened, each entry dated at its time.
+
+    The holds that lapse are left in `book.lapsed`.
+    """
     if book.next_change_at is None or book.next_change_at > book.at:
         return []
     entries: list[Posted] = []
-    while due := [lot for lot in book.lots.values() if (when := lot.next_change_at) is not None and when <= book.at]:
-        # Starts come before expiries of the same instant, so that a grant is there before it leaves.
-        lot = min(due, key=lambda lot: (lot.next_change_at, lot.started, lot.number))
-        entries += _expire(book, lot, _instant(lot)) if lot.started else _start(book, lot)
+    while changes := _due(book):
+        # Of one instant: starts, then lapses (from the inside), then expiries, so that what is released leaves in one.
+        _, _, _, changed = min(changes, key=lambda change: change[:3])
+        if isinstance(changed, Hold):
+            entries += claims.lapse(book, changed)
+        elif changed.started:
+            entries += expire(book, changed, _instant(changed))
+        else:
+            entries += _start(book, changed)
     return entries
 
 
 def next_change_at(book: Book) -> datetime | None:
-    """The next instant at which time alone changes the account; None when nothing is due ever."""
-    return min((when for lot in book.lots.values() if (when := lot.next_change_at) is not None), default=None)
+    """The next instant at which time alone changes the account, or earlier; None when nothing is due ever."""
+    instants = [when for lot in book.lots.values() if (when := lot.next_change_at) is not None]
+    instants += [hold.expires_at for hold in book.holds.values() if hold.open]
+    if book.next_lapse_at is not None:
+        instants.append(book.next_lapse_at)
+    return min(instants, default=None)
 
 
 def tail(draws: Sequence[tuple[int, int]], *, already: int, credits: int) -> Draws:
@@ -171,6 +152,17 @@ def _check_room(book: Book, credits: int) -> None:
         raise BalanceLimitReached(figure="The balance")
 
 
+def _due(book: Book) -> list[tuple[datetime, int, int, Lot | Hold]]:
+    """What is due: (instant, rank among those of one instant, number, the grant or hold)."""
+    due: list[tuple[datetime, int, int, Lot | Hold]] = [
+        (when, 2 if lot.started else 0, lot.number, lot)
+        for lot in book.lots.values()
+        if (when := lot.next_change_at) is not None and when <= book.at
+    ]
+    due += [(hold.expires_at, 1, -hold.number, hold) for hold in claims.due(book)]
+    return due
+
+
 def _instant(lot: Lot) -> datetime:
     instant = lot.next_change_at
     if instant is None:
@@ -181,80 +173,15 @@ def _instant(lot: Lot) -> datetime:
 def _start(book: Book, lot: Lot) -> list[Posted]:
     draws = ((lot.number, lot.credits),)
     cause = Cause(actor=lot.actor, reason=lot.reason, top_up_id=lot.top_up_id)
-    entry = _enter(book, _kind_of(lot), lot.credits, draws, cause, at=_instant(lot))
+    entry = enter(book, _kind_of(lot), lot.credits, draws, cause, at=_instant(lot))
     lot.started = True
     lot.remaining = lot.credits
     book.touched.add(lot.number)
-    book._burning = None
+    book.burning = None
     return [entry]
-
-
-def _expire(book: Book, lot: Lot, at: datetime) -> list[Posted]:
-    """The unclaimed part of `lot` leaves. What is claimed stays until its claim is released."""
-    entries: list[Posted] = []
-    if credits := lot.remaining - lot.claimed:
-        entries.append(_enter(book, Kind.EXPIRY, -credits, ((lot.number, credits),), BY_TIME, at=at))
-        lot.remaining -= credits
-    lot.open = False
-    book.touched.add(lot.number)
-    book._burning = None
-    return entries
-
-
-def _take(book: Book, draws: Draws) -> None:
-    for number, drawn in draws:
-        lot = book.lots[number]
-        lot.remaining -= drawn
-        lot.open = lot.remaining > 0
-        book.touched.add(number)
-
-
-def _burning(book: Book) -> list[Lot]:
-    """The book's open grants in burn order; sorted once while nothing but draws changes them."""
-    if book._burning is None:
-        book._burning = sorted((lot for lot in book.lots.values() if lot.open and lot.started), key=burn_order)
-    return book._burning
 
 
 def _kind_of(lot: Lot) -> Kind:
     if lot.top_up_id is not None:
         return Kind.TOP_UP if lot.source is Source.PURCHASED else Kind.GRANT
     return Kind.ADJUSTMENT if lot.source is Source.ADJUSTMENT else Kind.GRANT
-
-
-def _enter(
-    book: Book, kind: Kind, credits: int, draws: Draws, cause: Cause, *, owed: int = 0, at: datetime | None = None
-) -> Posted:
-    """Write one line: the only place where posted, owed, seq, version and the chain move."""
-    balance_after = book.posted + credits
-    if balance_after > MAX_CREDITS:
-        raise BalanceLimitReached(figure="The balance")
-    if book.owed + owed > MAX_CREDITS:
-        raise BalanceLimitReached(figure="The debt")
-    when = at or book.at
-    line = Line(
-        account_id=book.account_id,
-        seq=book.seq + 1,
-        version=book.version + 1,
-        kind=kind.value,
-        credits=credits,
-        owed=owed,
-        balance_after=balance_after,
-        at=when if book.last_entry_at is None or when >= book.last_entry_at else book.last_entry_at,
-        actor=cause.actor,
-        reason=cause.reason,
-        task_id=cause.task_id,
-        block_run_id=cause.block_run_id,
-        top_up_id=cause.top_up_id,
-        request_id=cause.request_id,
-        draws=draws,
-    )
-    entry = Posted(line, sign(line, after=book.last_mac, key=book.key))
-    book.seq = line.seq
-    book.version = line.version
-    book.posted = balance_after
-    book.owed += owed
-    book.last_mac = entry.mac
-    book.last_entry_at = line.at
-    book.entries.append(entry)
-    return entry

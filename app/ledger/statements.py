@@ -11,11 +11,11 @@ from app.database import Connection
 from app.ledger import posting
 from app.ledger.book import Figures, Kind, Lot, Posted
 from app.ledger.chain import Line
-from app.ledger.posting import LOT_COLUMNS
+from app.ledger.rows import LOT_COLUMNS, lot_of
 
 ENTRY_COLUMNS: Final = (
     "e.account_id, e.seq, e.version, e.kind, e.credits, e.owed, e.balance_after, e.at, e.actor, e.reason, e.task_id,"
-    " e.block_run_id, e.top_up_id, e.request_id, e.draws, e.mac"
+    " e.block_run_id, e.top_up_id, e.request_id, e.draws, e.hold, e.mac"
 )
 
 _BALANCES: Final = """
@@ -143,7 +143,7 @@ async def next_expiries(account_ids: Sequence[int]) -> dict[int, Expiry]:
 def entry(record: Any) -> Posted:
     """An entry from its columns, in the order of ENTRY_COLUMNS."""
     (account_id, seq, version, kind, credits, owed, balance_after, at, actor, reason, task_id, block_run_id, top_up_id,
-     request_id, draws, mac) = record  # fmt: skip
+     request_id, draws, hold, mac) = record  # fmt: skip
     line = Line(
         account_id=account_id,
         seq=seq,
@@ -160,6 +160,7 @@ def entry(record: Any) -> Posted:
         top_up_id=top_up_id,
         request_id=request_id,
         draws=tuple((number, drawn) for number, drawn in json.loads(draws)),
+        hold=hold,
     )
     return Posted(line, bytes(mac))
 
@@ -179,4 +180,4 @@ def _figures(record: Any) -> Figures:
 
 
 def _lot(record: Any) -> AccountLot:
-    return AccountLot(record[0], posting.lot_of(record))
+    return AccountLot(record[0], lot_of(record))

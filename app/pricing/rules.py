@@ -176,13 +176,31 @@ def quote(
     raise PriceNotFound(block=block, rate_card_version=card.version, reason=_what_is_priced(shapes))
 
 
+def recorded_price(block: str, rule: Mapping[str, JSON] | None, measurements: Measurements) -> int:
+    """What a block run costs by a rule that was recorded before (`Quote.rule`), whatever the prices are today.
+
+    Raises: MeasurementMissing, BalanceLimitReached.
+    """
+    if rule is None:
+        return 0
+    credits, per, named = rule["credits"], rule.get("per", 1), rule.get("unit", "run")
+    if not isinstance(credits, int) or not isinstance(per, int) or not isinstance(named, str):
+        raise TypeError(f"not a recorded rule: {rule!r}")
+    unit = Unit(named)
+    return credits if unit is Unit.RUN else _by_measure(block, credits, unit, per, measurements)
+
+
 def _measured(block: str, offer: _Offer, measurements: Measurements | None) -> Quote:
     rule, prepared = offer.rule, offer.quote
-    measure: Decimal | int | None = getattr(measurements, rule.unit.measurement, None)
-    if measure is None:
-        raise MeasurementMissing(block=block, measurement=rule.unit.measurement)
-    credits = price(rule.credits, Decimal(measure), per=rule.per)
+    credits = _by_measure(block, rule.credits, rule.unit, rule.per, measurements)
     return Quote(credits, prepared.unit, prepared.rate, prepared.rule, prepared.model, prepared.rate_card_version)
+
+
+def _by_measure(block: str, credits: int, unit: Unit, per: int, measurements: Measurements | None) -> int:
+    measure: Decimal | int | None = getattr(measurements, unit.measurement, None)
+    if measure is None:
+        raise MeasurementMissing(block=block, measurement=unit.measurement)
+    return price(credits, Decimal(measure), per=per)
 
 
 def price(credits: int, measure: Decimal, *, per: int) -> int:

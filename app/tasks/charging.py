@@ -8,26 +8,35 @@ code.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from app import database
 from app.coalescing import Lanes
-from app.errors import BillingError, IdempotencyConflict, InsufficientCredits, TaskNotFound
-from app.ledger import posting, rules, statements
+from app.errors import (
+    BillingError,
+    BudgetReached,
+    IdempotencyConflict,
+    InsufficientCredits,
+    TaskNotFound,
+    TaskStopped,
+)
+from app.ledger import posting, statements
 from app.ledger.book import Book, Cause, Figures, Posted
 from app.ledger.posting import Posting
 from app.pricing.catalogue import Catalogue, Stale
 from app.pricing.rules import Card, quote
 from app.tasks import owners, rows
+from app.tasks.paying import pay, renew_envelope, stop, to_stop
 from app.tasks.rules import (
     BlockRunState,
     ChargeRequest,
+    SignalKind,
+    Status,
     TaskState,
     charged,
     check_open,
     check_running,
-    stopped,
 )
 
 _CARD_SECONDS: Final = 8.0
@@ -43,6 +52,8 @@ class Charged:
     task: TaskState
     balance: Figures
     replayed: bool
+    signal: SignalKind | None = None
+    """STOP: nothing is left for this task to be paid with, so its executor should start no more block runs."""
 
 
 Outcome = Charged | BillingError
@@ -96,14 +107,15 @@ class Charger:
 
 async def charge_many(items: Sequence[tuple[int, ChargeRequest]], catalogue: Catalogue) -> list[Outcome]:
     """Decide and write a list of (account id, request) in one transaction: an outcome for each, in order."""
-    if not catalogue.is_fresh(_CARD_SECONDS):  # read before any lock is held
-        await catalogue.refresh()
+    await keep_cards_fresh(catalogue)
+
+    tasks = [(account_id, request.task_id) for account_id, request in items]
 
     async def decide(posting: Posting) -> list[Outcome]:
         batch = _Batch(posting)
         for account_id, request in items:
             book = posting.books[account_id]
-            card = await _card(catalogue, book)
+            card = await card_at(catalogue, book)
             batch.decide(book, request, card)
         batch.gather()
         return await batch.outcomes()
@@ -112,15 +124,20 @@ async def charge_many(items: Sequence[tuple[int, ChargeRequest]], catalogue: Cat
         [account_id for account_id, _ in items],
         decide,
         reads=(
-            rows.read_tasks(((account_id, request.task_id) for account_id, request in items), first_parameter=2),
-            rows.read_block_runs(
-                ((account_id, request.block_run_id) for account_id, request in items), first_parameter=4
-            ),
+            rows.read_tasks(tasks),
+            rows.read_block_runs((account_id, request.block_run_id) for account_id, request in items),
         ),
+        holds=[rows.read_envelopes(tasks, only_open=True)],
     )
 
 
-async def _card(catalogue: Catalogue, book: Book) -> Card:
+async def keep_cards_fresh(catalogue: Catalogue) -> None:
+    """Have the cards at hand before any lock is held."""
+    if not catalogue.is_fresh(_CARD_SECONDS):
+        await catalogue.refresh()
+
+
+async def card_at(catalogue: Catalogue, book: Book) -> Card:
     """The card in force at the instant of the decision, not at that of the request."""
     try:
         return catalogue.at(book.at)
@@ -154,7 +171,7 @@ class _Batch:
             self.tasks[task.account_id, task.task_id] = task
         for row in run_rows:
             run = rows.block_run(row)
-            self.seen[run.account_id, run.block_run_id] = _Seen(run, bytes(row[13]))
+            self.seen[run.account_id, run.block_run_id] = _Seen(run, bytes(row[rows.BLOCK_RUN_WIDTH]))
 
     def decide(self, book: Book, request: ChargeRequest, card: Card) -> None:
         """Append what becomes of one item, and its effects for those after it."""
@@ -183,8 +200,10 @@ class _Batch:
         )
         entry = None
         if price.credits:
-            check_running(task)
+            if not (request.closing and task.envelope is not None):
+                check_running(task)
             entry = self._pay(book, task, price.credits, request)
+        renew_envelope(book, task)
         task = self.tasks[key] = self.changed[key] = charged(task, price.credits)
         run = BlockRunState(
             book.account_id,
@@ -214,11 +233,11 @@ class _Batch:
             request_id=request.request_id,
         )
         try:
-            return rules.charge(book, credits, cause)
-        except InsufficientCredits as refusal:
-            key = (task.account_id, task.task_id)
-            self.tasks[key] = self.changed[key] = stopped(task, lacked=credits)
-            refusal.balance = book.figures()
+            return pay(book, task, credits, cause, closing=request.closing)
+        except (InsufficientCredits, BudgetReached, TaskStopped) as refusal:
+            if task.status is Status.RUNNING:
+                key = (task.account_id, task.task_id)
+                self.tasks[key] = self.changed[key] = stop(self.posting, book, task, refusal, required=credits)
             raise
 
     def gather(self) -> None:
@@ -235,7 +254,16 @@ class _Batch:
             if isinstance(result, tuple) and (seen := result[0]).entry is None and seen.run.entry_seq is not None
         ]
         entries = await statements.entries_by_seq(replays, using=self.posting.connection) if replays else {}
-        return [_replay(*result, entries) if isinstance(result, tuple) else result for result in self.results]
+        outcomes = [_replay(*result, entries) if isinstance(result, tuple) else result for result in self.results]
+        stops = await to_stop(self.posting, [one.task for one in outcomes if isinstance(one, Charged)])
+        if not stops:
+            return outcomes
+        return [
+            replace(one, signal=SignalKind.STOP)
+            if isinstance(one, Charged) and (one.task.account_id, one.task.task_id) in stops
+            else one
+            for one in outcomes
+        ]
 
 
 def _replay(seen: _Seen, task: TaskState, balance: Figures, entries: dict[tuple[int, int], Posted]) -> Charged:

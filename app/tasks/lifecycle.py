@@ -1,14 +1,36 @@
-"""Tasks begin and end. Each is decided under the account's lock and identified by the platform's own task id."""
+"""Tasks begin and end. Each is decided under the account's lock and identified by the platform's own task id.
 
+A task may begin with a budget: an envelope that pays for it and returns what is left when it ends. A scheduled one that
+cannot begin for want of credits is recorded as skipped. Tasks that were stopped go on in `resuming`.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.errors import IdempotencyConflict, InsufficientCredits, TaskEnded, TaskNotFound
-from app.ledger import accounts, posting, statements
+from app.ledger import accounts, claims, notices, posting, statements
+from app.ledger.book import Book, Hold, HoldStatus
+from app.ledger.notices import NoticeKind
 from app.ledger.operations import fingerprint
 from app.ledger.posting import Posting
 from app.sets import RowsLost
 from app.tasks import owners, rows
-from app.tasks.rules import ENDED, Status, TaskState, Trigger, check_may_start, check_open, check_running, ended
+from app.tasks.paying import own_envelope
+from app.tasks.rules import (
+    BUDGET_TIMEOUT_SECONDS,
+    ENDED,
+    Status,
+    StopReason,
+    TaskState,
+    Trigger,
+    check_budget,
+    check_has_left,
+    check_may_start,
+    check_open,
+    check_owes_nothing,
+    check_running,
+    ended,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,51 +50,67 @@ class StartRequest:
     agent_id: str
     trigger: Trigger = Trigger.MANUAL
     parent_task_id: str | None = None
+    budget: int | None = None
+    budget_timeout_seconds: int | None = None
+    landing_reserve: int | None = None
     actor: str
 
+    def check(self) -> None:
+        """Raises: InvalidInput, naming every problem."""
+        check_budget(self.budget, timeout_seconds=self.budget_timeout_seconds, landing_reserve=self.landing_reserve)
+
     def fingerprint(self) -> bytes:
-        return fingerprint(
-            "startTask",
-            {
-                "taskId": self.task_id,
-                "ownerId": self.owner_id,
-                "agentId": self.agent_id,
-                "trigger": self.trigger.value,
-                "parentTaskId": self.parent_task_id,
-            },
-        )
+        said = {
+            "taskId": self.task_id,
+            "ownerId": self.owner_id,
+            "agentId": self.agent_id,
+            "trigger": self.trigger.value,
+            "parentTaskId": self.parent_task_id,
+        }
+        budget = {
+            "budget": self.budget,
+            "budgetTimeoutSeconds": self.budget_timeout_seconds,
+            "landingReserve": self.landing_reserve,
+        }
+        return fingerprint("startTask", said | {name: value for name, value in budget.items() if value is not None})
 
 
 async def start(request: StartRequest) -> Changed:
     """Open a task; the same task again is the same task.
 
-    Raises: InsufficientCredits: nothing is available, or the account owes; IdempotencyConflict: the task id was used
-    for another task; TaskNotFound: there is no such parent in this account; TaskEnded, TaskStopped: of the parent.
+    Raises: InvalidInput; InsufficientCredits: nothing is available, less than the budget, or the account owes;
+    BudgetReached: of the parent; IdempotencyConflict: the task id was used for another task; TaskNotFound: there is no
+    such parent in this account; TaskEnded, TaskStopped: of the parent.
     """
+    request.check()
     account_id = await accounts.find(request.owner_id)
     if (taken := await owners.find(request.task_id)) is not None and taken != account_id:
         raise IdempotencyConflict(key=request.task_id)
     if account_id is None:
-        # An owner without an account has nothing available, and a refusal writes nothing, no account either.
-        figures = await statements.nothing(request.owner_id)
-        raise InsufficientCredits(required_credits=1, available_credits=0, balance=figures)
+        if request.trigger is not Trigger.SCHEDULED:
+            # An owner without an account has nothing available, and a refusal writes nothing, no account either.
+            figures = await statements.nothing(request.owner_id)
+            raise InsufficientCredits(required_credits=request.budget or 1, available_credits=0, balance=figures)
+        account_id = await accounts.ensure(request.owner_id)  # what was skipped is written down
     names = [request.task_id] + ([request.parent_task_id] if request.parent_task_id else [])
+    keys = [(account_id, name) for name in names]
 
-    async def decide(posting: Posting) -> Changed:
+    async def decide(posting: Posting) -> Changed | InsufficientCredits:
         book = posting.books[account_id]
-        found = {row[1]: (rows.task(row), bytes(row[14])) for row in posting.rows[0]}
+        found = {row[1]: (rows.task(row), bytes(row[rows.TASK_WIDTH])) for row in posting.rows[0]}
         if request.task_id in found:
             task, print_ = found[request.task_id]
             if print_ != request.fingerprint():
                 raise IdempotencyConflict(key=request.task_id)
             return Changed(task, replayed=True)
-        if request.parent_task_id is not None:
-            if request.parent_task_id not in found:
-                raise TaskNotFound(task_id=request.parent_task_id)
-            parent, _ = found[request.parent_task_id]
-            check_open(parent)
-            check_running(parent)
-        check_may_start(book)
+        try:
+            envelope = _envelope(book, request, _parent(request, found))
+        except InsufficientCredits as refusal:
+            refusal.balance = book.figures()
+            if request.trigger is not Trigger.SCHEDULED:
+                raise
+            _skip(posting, book, request, refusal)
+            return refusal
         task = TaskState(
             account_id,
             request.task_id,
@@ -87,6 +125,8 @@ async def start(request: StartRequest) -> Changed:
             0,
             0,
             None,
+            None,
+            envelope,
             1,
         )
         rows.add_task(posting.write, task, fingerprint=request.fingerprint(), actor=request.actor)
@@ -94,16 +134,74 @@ async def start(request: StartRequest) -> Changed:
         return Changed(task, replayed=False)
 
     try:
-        changed = await posting.post(
-            [account_id], decide, reads=[rows.read_tasks([(account_id, name) for name in names])]
+        outcome = await posting.post(
+            [account_id], decide, reads=[rows.read_tasks(keys)], holds=[rows.read_envelopes(keys, only_open=True)]
         )
     except RowsLost:
         # Another account's task took the id between our look and our write.
         if await owners.find(request.task_id) != account_id:
             raise IdempotencyConflict(key=request.task_id) from None
         raise
+    if isinstance(outcome, InsufficientCredits):
+        raise outcome
     owners.remember(request.task_id, account_id)
-    return changed
+    return outcome
+
+
+def _parent(request: StartRequest, found: Mapping[str, tuple[TaskState, bytes]]) -> TaskState | None:
+    """The running task around the new one. Raises: TaskNotFound, TaskEnded, TaskStopped."""
+    if request.parent_task_id is None:
+        return None
+    if request.parent_task_id not in found:
+        raise TaskNotFound(task_id=request.parent_task_id)
+    parent, _ = found[request.parent_task_id]
+    check_open(parent)
+    check_running(parent)
+    return parent
+
+
+def _envelope(book: Book, request: StartRequest, parent: TaskState | None) -> int | None:
+    """The number of the envelope that will pay: its own, taken from its parent's if that has one, or its parent's."""
+    around: Hold | None = None
+    if parent is not None and parent.envelope is not None:
+        check_owes_nothing(book)
+        around = check_has_left(book.holds.get(parent.envelope), parent)
+    else:
+        check_may_start(book)
+    if request.budget is None:
+        return around.number if around is not None else None
+    return claims.place(
+        book,
+        request.budget,
+        task_id=request.task_id,
+        block_run_id=None,
+        timeout_seconds=request.budget_timeout_seconds or BUDGET_TIMEOUT_SECONDS,
+        within=around,
+        reserve=request.landing_reserve or 0,
+        fingerprint=request.fingerprint(),
+        actor=request.actor,
+    ).number
+
+
+def _skip(posting: Posting, book: Book, request: StartRequest, refusal: InsufficientCredits) -> None:
+    """Write down that a tick was skipped, and tell it once per agent until the account is replenished."""
+    reason = "OWING" if book.owed else StopReason.OUT_OF_CREDITS
+    rows.add_skipped_tick(
+        posting.write,
+        book.account_id,
+        task_id=request.task_id,
+        agent_id=request.agent_id,
+        reason=reason,
+        at=book.at,
+    )
+    notices.give(
+        book,
+        posting.write,
+        NoticeKind.SCHEDULE_SKIPPED,
+        f"A scheduled run of agent {request.agent_id!r} did not start: {refusal.message}",
+        agent_id=request.agent_id,
+    )
+    posting.announce(book.account_id)
 
 
 async def finish(task_id: str, status: Status) -> Changed:
@@ -135,9 +233,18 @@ async def _end(task_id: str, status: Status) -> Changed:
             if task.status is not status:
                 raise TaskEnded(task_id=task_id, status=task.status)
             return Changed(task, replayed=True)
-        task = ended(task, status, posting.books[account_id].at)
+        book = posting.books[account_id]
+        envelope = own_envelope(book, task)
+        if envelope is not None and envelope.open:
+            claims.release(book, envelope, HoldStatus.CAPTURED)
+        task = ended(task, status, book.at)
         rows.change_task(posting.write, task)
         posting.announce(account_id)
         return Changed(task, replayed=False)
 
-    return await posting.post([account_id], decide, reads=[rows.read_tasks([(account_id, task_id)])])
+    return await posting.post(
+        [account_id],
+        decide,
+        reads=[rows.read_tasks([(account_id, task_id)])],
+        holds=[rows.read_envelopes([(account_id, task_id)], only_open=True)],
+    )

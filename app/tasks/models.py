@@ -30,12 +30,27 @@ class Task(Model):
     charged = fields.BigIntField(default=0)
     reversed = fields.BigIntField(default=0)
     lacked = fields.BigIntField(null=True)
+    required = fields.BigIntField(null=True)
+    envelope = fields.IntField(null=True)
     version = fields.BigIntField(default=1)
     fingerprint = fields.BinaryField()
     actor = fields.TextField()
 
     class Meta:
         table = "task"
+
+
+class SkippedTick(Model):
+    """A scheduled run that did not start for want of credits. No task exists; the same tick may start later."""
+
+    account_id = fields.BigIntField()
+    task_id = fields.CharField(max_length=255, primary_key=True)
+    agent_id = fields.CharField(max_length=255)
+    reason = fields.CharField(max_length=32)
+    at = fields.DatetimeField()
+
+    class Meta:
+        table = "skipped_tick"
 
 
 class BlockRun(Model):

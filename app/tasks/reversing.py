@@ -1,6 +1,11 @@
-"""Giving back what a block run cost: part or all of it, never more than it took, into the grants it came from."""
+"""Giving back what a block run or a whole task cost: never more than it took, into the grants it came from.
 
-from dataclasses import dataclass
+Never into a hold or an envelope: what comes back is the account's. On a task that has ended too.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.credits import check_amount, check_key
@@ -66,10 +71,70 @@ async def reverse_charge(
         [account_id],
         decide,
         reads=[
-            rows.read_tasks([(account_id, task_id)], first_parameter=2),
-            rows.read_block_runs([(account_id, block_run_id)], first_parameter=4),
+            rows.read_tasks([(account_id, task_id)]),
+            rows.read_block_runs([(account_id, block_run_id)]),
         ],
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskReversed:
+    """What was given back of a whole task: 0 where nothing was left. `entries`: one for each block run."""
+
+    credits: int
+    entries: int
+    task: TaskState
+    balance: Figures
+    replayed: bool
+
+
+async def reverse_task(task_id: str, *, reason: str, key: str, actor: str) -> TaskReversed:
+    """Give back all that a task still costs, in one transaction. Its children stand apart.
+
+    Raises: TaskNotFound, IdempotencyConflict, InvalidInput, BalanceLimitReached.
+    """
+    check_key(key, path="idempotencyKey")
+    if problems := reason_problems(reason):
+        raise InvalidInput(problems)
+    account_id = await owners.find(task_id)
+    if account_id is None:
+        raise TaskNotFound(task_id=task_id)
+    print_ = operations.fingerprint("reverseTask", {"taskId": task_id, "reason": reason})
+
+    async def decide(posting: Posting) -> TaskReversed:
+        book = posting.books[account_id]
+        tasks, runs = posting.rows
+        if not tasks:
+            raise TaskNotFound(task_id=task_id)
+        task = rows.task(tasks[0])
+        first = await operations.replayed(posting, book, key, print_)
+        if first is not None:
+            return TaskReversed(
+                credits=first["credits"], entries=first["entries"], task=task, balance=book.figures(), replayed=True
+            )
+        given = await _give_back_all(posting, book, task, runs, Cause(actor=actor, reason=reason, task_id=task_id))
+        if given:
+            task = task._replace(reversed=task.reversed + given, version=task.version + 1)
+            rows.change_task(posting.write, task)
+        result = {"credits": given, "entries": len(runs)}
+        operations.remember(posting, book, key, kind="reverseTask", print_=print_, result=result)
+        return TaskReversed(credits=given, entries=len(runs), task=task, balance=book.figures(), replayed=False)
+
+    tasks = [(account_id, task_id)]
+    return await posting.post([account_id], decide, reads=[rows.read_tasks(tasks), rows.read_reversible(tasks)])
+
+
+async def _give_back_all(
+    posting: Posting, book: Book, task: TaskState, runs: Sequence[Sequence[Any]], cause: Cause
+) -> int:
+    """One entry for each block run that still costs something. Returns: the credits given back."""
+    found = [(rows.block_run(row), json.loads(row[rows.BLOCK_RUN_WIDTH])) for row in runs]
+    await posting.load_lots(book, {number for _, draws in found for number, _ in draws})
+    for run, drawn in found:
+        draws = rules.tail(drawn, already=run.reversed, credits=run.cost - run.reversed)
+        rules.give_back(book, draws, replace(cause, block_run_id=run.block_run_id))
+        rows.reverse_block_run(posting.write, run._replace(reversed=run.cost))
+    return sum(run.cost - run.reversed for run, _ in found)
 
 
 def _found(posting: Posting, task_id: str, block_run_id: str) -> tuple[TaskState, BlockRunState]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
@@ -12,24 +13,28 @@ from app.tasks.rules import BlockRunState, Status, StopReason, TaskState, Trigge
 
 TASK_COLUMNS: Final = (
     "t.account_id, t.task_id, t.agent_id, t.status, t.stop_reason, t.trigger, t.parent_task_id, t.started_at,"
-    " t.ended_at, t.steps, t.charged, t.reversed, t.lacked, t.version"
+    " t.ended_at, t.steps, t.charged, t.reversed, t.lacked, t.required, t.envelope, t.version"
 )
+TASK_WIDTH: Final = 16
+"""How many they are: what a read adds stands behind them."""
 BLOCK_RUN_COLUMNS: Final = (
     "b.account_id, b.block_run_id, b.task_id, b.position, b.block, b.model, b.cost, b.reversed, b.uses_own_key, b.at,"
     " b.price_version, b.rule, b.entry_seq"
 )
 
+BLOCK_RUN_WIDTH: Final = 13
+
 _NEW_TASKS: Final = Part(
     "new tasks",
     """
     INSERT INTO task (account_id, task_id, agent_id, status, stop_reason, trigger, parent_task_id, started_at, ended_at,
-                      steps, charged, reversed, lacked, version, fingerprint, actor)
+                      steps, charged, reversed, lacked, required, envelope, version, fingerprint, actor)
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
                          $8::timestamptz[], $9::timestamptz[], $10::int[], $11::bigint[], $12::bigint[], $13::bigint[],
-                         $14::bigint[], $15::bytea[], $16::text[])
+                         $14::bigint[], $15::int[], $16::bigint[], $17::bytea[], $18::text[])
     RETURNING 1
     """,
-    16,
+    18,
 )
 
 NEW_TASK_ACCOUNTS: Final = Part(
@@ -45,14 +50,16 @@ _TASKS: Final = Part(
     "tasks",
     """
     UPDATE task AS t SET status = v.status, stop_reason = v.stop_reason, ended_at = v.ended_at, steps = v.steps,
-        charged = v.charged, reversed = v.reversed, lacked = v.lacked, version = v.version
+        charged = v.charged, reversed = v.reversed, lacked = v.lacked, required = v.required, envelope = v.envelope,
+        version = v.version
     FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::int[], $7::bigint[],
-                $8::bigint[], $9::bigint[], $10::bigint[])
-        AS v(account_id, task_id, status, stop_reason, ended_at, steps, charged, reversed, lacked, version)
+                $8::bigint[], $9::bigint[], $10::bigint[], $11::int[], $12::bigint[])
+        AS v(account_id, task_id, status, stop_reason, ended_at, steps, charged, reversed, lacked, required, envelope,
+             version)
     WHERE t.account_id = v.account_id AND t.task_id = v.task_id
     RETURNING 1
     """,
-    10,
+    12,
 )
 
 _NEW_BLOCK_RUNS: Final = Part(
@@ -80,39 +87,93 @@ _REVERSED_BLOCK_RUNS: Final = Part(
 )
 
 
+_SKIPPED_TICKS: Final = Part(
+    "skipped ticks",
+    """
+    INSERT INTO skipped_tick (account_id, task_id, agent_id, reason, at)
+    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
+    ON CONFLICT (account_id, task_id) DO NOTHING RETURNING 1
+    """,
+    5,
+    exact=False,
+)
+
+
 # OFFSET 0 keeps the look-up by key for each item, whatever the planner thinks of the table: of one that was vacuumed
 # while it was empty it thinks that a scan costs nothing, and a posting connection keeps the plan.
 
 
-def read_tasks(keys: Iterable[tuple[int, str]], *, first_parameter: int = 2) -> Read:
+_READ_TASKS: Final = f"""
+    SELECT ROW({TASK_COLUMNS}, t.fingerprint) FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM task AS r WHERE r.account_id = k.account_id AND r.task_id = k.task_id OFFSET 0
+    ) AS t
+"""  # noqa: S608  our own constant
+
+_READ_BLOCK_RUNS: Final = f"""
+    SELECT ROW({BLOCK_RUN_COLUMNS}, b.fingerprint) FROM unnest($1::bigint[], $2::text[]) AS k(account_id, block_run_id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM block_run AS r WHERE r.account_id = k.account_id AND r.block_run_id = k.block_run_id OFFSET 0
+    ) AS b
+"""  # noqa: S608  our own constant
+
+_READ_REVERSIBLE: Final = f"""
+    SELECT ROW({BLOCK_RUN_COLUMNS}, e.draws) FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM block_run AS r
+        WHERE r.account_id = k.account_id AND r.task_id = k.task_id AND r.position > 0 AND r.cost > r.reversed OFFSET 0
+    ) AS b
+    CROSS JOIN LATERAL (
+        SELECT draws FROM entry AS r WHERE r.account_id = b.account_id AND r.seq = b.entry_seq OFFSET 0
+    ) AS e ORDER BY b.position
+"""  # noqa: S608  our own constant
+
+_READ_ENVELOPES: Final = """
+    SELECT DISTINCT t.account_id, t.envelope AS number FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
+    CROSS JOIN LATERAL (
+        SELECT account_id, envelope FROM task AS r
+        WHERE r.account_id = k.account_id AND r.task_id = k.task_id OFFSET 0
+    ) AS t WHERE t.envelope IS NOT NULL
+"""
+
+_READ_HOLDS: Final = """
+    SELECT h.account_id, h.number FROM unnest($1::bigint[], $2::text[]) AS k(account_id, block_run_id)
+    CROSS JOIN LATERAL (
+        SELECT account_id, number FROM hold AS r
+        WHERE r.account_id = k.account_id AND r.block_run_id = k.block_run_id OFFSET 0
+    ) AS h
+"""
+
+
+def read_tasks(keys: Iterable[tuple[int, str]]) -> Read:
     """A read of tasks by (account, task id), each followed by its start's fingerprint."""
-    a, b = first_parameter, first_parameter + 1
-    accounts, tasks = _columns(keys)
-    return Read(
-        f"SELECT ROW({TASK_COLUMNS}, t.fingerprint) FROM unnest(${a}::bigint[], ${b}::text[]) AS k(account_id, task_id)"  # noqa: S608  numbers of ours
-        " CROSS JOIN LATERAL (SELECT * FROM task AS r"
-        " WHERE r.account_id = k.account_id AND r.task_id = k.task_id OFFSET 0) AS t",
-        (accounts, tasks),
-    )
+    return Read(_READ_TASKS, columns(keys))
 
 
-def read_block_runs(keys: Iterable[tuple[int, str]], *, first_parameter: int = 4) -> Read:
+def read_block_runs(keys: Iterable[tuple[int, str]]) -> Read:
     """A read of block runs by (account, block run id), each followed by its request's fingerprint."""
-    a, b = first_parameter, first_parameter + 1
-    accounts, runs = _columns(keys)
-    return Read(
-        f"SELECT ROW({BLOCK_RUN_COLUMNS}, b.fingerprint)"  # noqa: S608  numbers of ours
-        f" FROM unnest(${a}::bigint[], ${b}::text[]) AS k(account_id, block_run_id)"
-        " CROSS JOIN LATERAL (SELECT * FROM block_run AS r"
-        " WHERE r.account_id = k.account_id AND r.block_run_id = k.block_run_id OFFSET 0) AS b",
-        (accounts, runs),
-    )
+    return Read(_READ_BLOCK_RUNS, columns(keys))
+
+
+def read_reversible(keys: Iterable[tuple[int, str]]) -> Read:
+    """The block runs of tasks that still cost something, in order, each followed by its entry's draws."""
+    return Read(_READ_REVERSIBLE, columns(keys))
+
+
+def read_envelopes(keys: Iterable[tuple[int, str]], *, only_open: bool = False) -> Read:
+    """The envelopes that tasks (account, task id) draw on, for a posting's `holds`."""
+    return Read(_READ_ENVELOPES, columns(keys), only_open=only_open)
+
+
+def read_holds(keys: Iterable[tuple[int, str]]) -> Read:
+    """The holds for block runs (account, block run id), for a posting's `holds`."""
+    return Read(_READ_HOLDS, columns(keys))
 
 
 def task(row: Sequence[Any]) -> TaskState:
     """A task from its columns, in the order of TASK_COLUMNS."""
     (account_id, task_id, agent_id, status, stop_reason, trigger, parent, started_at, ended_at, steps, charged,
-     reversed_, lacked, version) = row[:14]  # fmt: skip
+     reversed_, lacked, required, envelope, version) = row[:TASK_WIDTH]  # fmt: skip
     return TaskState(
         account_id,
         task_id,
@@ -127,13 +188,17 @@ def task(row: Sequence[Any]) -> TaskState:
         charged,
         reversed_,
         lacked,
+        required,
+        envelope,
         version,
     )
 
 
 def block_run(row: Sequence[Any]) -> BlockRunState:
     """A block run from its columns, in the order of BLOCK_RUN_COLUMNS."""
-    (account_id, block_run_id, task_id, position, block, model, cost, reversed_, own, at, version, rule, seq) = row[:13]
+    (account_id, block_run_id, task_id, position, block, model, cost, reversed_, own, at, version, rule, seq) = row[
+        :BLOCK_RUN_WIDTH
+    ]
     return BlockRunState(
         account_id,
         block_run_id,
@@ -162,13 +227,18 @@ def change_task(write: Write, task: TaskState) -> None:
     write.add(
         _TASKS,
         (task.account_id, task.task_id, task.status, task.stop_reason, task.ended_at, task.steps, task.charged,
-         task.reversed, task.lacked, task.version),
+         task.reversed, task.lacked, task.required, task.envelope, task.version),
     )  # fmt: skip
 
 
 def add_block_run(write: Write, run: BlockRunState, *, fingerprint: bytes, actor: str) -> None:
     """Write a new block run."""
     write.add(_NEW_BLOCK_RUNS, (*run[:11], _json(run.rule), run.entry_seq, fingerprint, actor))
+
+
+def add_skipped_tick(write: Write, account_id: int, *, task_id: str, agent_id: str, reason: str, at: datetime) -> None:
+    """Write that a scheduled run did not start, once however often its tick is sent."""
+    write.add(_SKIPPED_TICKS, (account_id, task_id, agent_id, reason, at))
 
 
 def reverse_block_run(write: Write, run: BlockRunState) -> None:
@@ -180,6 +250,6 @@ def _json(value: Mapping[str, Any] | None) -> str | None:
     return None if value is None else orjson.dumps(value).decode()
 
 
-def _columns(keys: Iterable[tuple[int, str]]) -> tuple[list[int], list[str]]:
+def columns(keys: Iterable[tuple[int, str]]) -> tuple[list[int], list[str]]:
     pairs = list(dict.fromkeys(keys))
     return [account_id for account_id, _ in pairs], [name for _, name in pairs]

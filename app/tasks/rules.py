@@ -1,16 +1,18 @@
-"""Pure rules of tasks: which take charges, who may start, what a block run's request is."""
+"""Pure rules of tasks: which take charges, who may start and go on, what a block run's request is."""
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
-from app.errors import InsufficientCredits, TaskEnded, TaskStopped
-from app.ledger.book import Book
+from app.credits import MAX_CREDITS
+from app.errors import BudgetReached, InsufficientCredits, InvalidInput, Problem, TaskEnded, TaskStopped
+from app.ledger.book import Book, Hold
+from app.ledger.claims import MAX_TIMEOUT_SECONDS
 from app.pricing.measurements import Measurements
 
 
@@ -28,6 +30,15 @@ class StopReason(StrEnum):
     """Why a task is STOPPED."""
 
     OUT_OF_CREDITS = "OUT_OF_CREDITS"
+    BUDGET_REACHED = "BUDGET_REACHED"
+    BUDGET_EXPIRED = "BUDGET_EXPIRED"
+
+
+class SignalKind(StrEnum):
+    """What executors are told: start no more block runs; or go on."""
+
+    STOP = "STOP"
+    RESUME = "RESUME"
 
 
 class Trigger(StrEnum):
@@ -38,11 +49,18 @@ class Trigger(StrEnum):
     WEBHOOK = "WEBHOOK"
 
 
+BUDGET_TIMEOUT_SECONDS: Final = 3600
+"""After this long without a charge a budget lapses, unless its task was started with another timeout."""
+
 ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
 
 class TaskState(NamedTuple):
-    """A task at one version."""
+    """A task at one version.
+
+    `required` and `lacked`: what the refused block run cost, and how much of it was missing; None where none was.
+    `envelope`: the number of the hold that pays for it, its own or that of a task around it; None: the account pays.
+    """
 
     account_id: int
     task_id: str
@@ -57,6 +75,8 @@ class TaskState(NamedTuple):
     charged: int
     reversed: int
     lacked: int | None
+    required: int | None
+    envelope: int | None
     version: int
 
     @property
@@ -85,7 +105,10 @@ class BlockRunState(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChargeRequest:
-    """What an executor sends before it runs a block. No amount: the server prices."""
+    """What an executor sends before it runs a block. No amount: the server prices.
+
+    `closing`: work with which a task comes to its end; it may use the budget's landing reserve, stopped or not.
+    """
 
     task_id: str
     block_run_id: str
@@ -93,30 +116,54 @@ class ChargeRequest:
     settings: Mapping[str, Any] | None = None
     uses_own_key: bool = False
     measurements: Measurements | None = None
+    closing: bool = False
     actor: str
     request_id: str | None = None
 
     def fingerprint(self) -> bytes:
         """16 bytes that are the same for the same request: everything that says what was run, not who sent it."""
-        measured = self.measurements
-        canonical = orjson.dumps(
-            [
-                self.task_id,
-                self.block_run_id,
-                self.block,
-                self.settings or {},
-                self.uses_own_key,
-                [measured.seconds, measured.items, measured.bytes, measured.usd] if measured else None,
-            ],
-            option=orjson.OPT_SORT_KEYS,
-            default=_normalised,
+        return fingerprint(
+            self.task_id,
+            self.block_run_id,
+            self.block,
+            self.settings or {},
+            self.uses_own_key,
+            measured(self.measurements),
+            *(["closing"] if self.closing else []),
         )
-        return hashlib.sha256(canonical).digest()[:16]
+
+
+def measured(measurements: Measurements | None) -> list[Any] | None:
+    """Measurements as a part of a fingerprint."""
+    if measurements is None:
+        return None
+    return [measurements.seconds, measurements.items, measurements.bytes, measurements.usd]
+
+
+def fingerprint(*parts: Any) -> bytes:
+    """16 bytes of SHA-256 over the parts of a request, whatever the order of keys in them."""
+    canonical = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS, default=_normalised)
+    return hashlib.sha256(canonical).digest()[:16]
 
 
 def _normalised(value: object) -> str:
     """A decimal in one form: 1.0, 1.00 and 1 are the same measurement."""
     return format(value.normalize(), "f") if hasattr(value, "normalize") else str(value)
+
+
+def check_budget(budget: int | None, *, timeout_seconds: int | None, landing_reserve: int | None) -> None:
+    """Raises: InvalidInput, naming every problem."""
+    problems = []
+    if budget is not None and not 1 <= budget <= MAX_CREDITS:
+        problems.append(Problem("budget", f"must lie between 1 and {MAX_CREDITS:,} credits"))
+    if timeout_seconds is not None and not 1 <= timeout_seconds <= MAX_TIMEOUT_SECONDS:
+        problems.append(Problem("budgetTimeoutSeconds", f"must lie between 1 and {MAX_TIMEOUT_SECONDS:,} (24 hours)"))
+    if landing_reserve is not None and not 0 <= landing_reserve <= (budget or 0):
+        problems.append(Problem("landingReserve", "must be a part of the budget: between 0 and all of it"))
+    if budget is None and timeout_seconds is not None:
+        problems.append(Problem("budgetTimeoutSeconds", "says when a budget lapses: send a budget too"))
+    if problems:
+        raise InvalidInput(problems)
 
 
 def check_open(task: TaskState) -> None:
@@ -132,13 +179,28 @@ def check_running(task: TaskState) -> None:
 
 
 def check_may_start(book: Book) -> None:
-    """Raises: InsufficientCredits: with nothing available, or with debt, nothing starts (DESIGN 5)."""
-    if book.available == 0 or book.owed:
-        raise InsufficientCredits(
-            required_credits=book.owed + 1 if book.owed else 1,
-            available_credits=0 if book.owed else book.available,
-            balance=book.figures(),
-        )
+    """Raises: InsufficientCredits: with nothing available, or with debt, nothing starts or goes on (DESIGN 5)."""
+    check_owes_nothing(book)
+    if book.available == 0:
+        raise InsufficientCredits(required_credits=1, available_credits=0, balance=book.figures())
+
+
+def check_owes_nothing(book: Book) -> None:
+    """Raises: InsufficientCredits: the account owes; whatever frees credits pays that first."""
+    if book.owed:
+        raise InsufficientCredits(required_credits=book.owed + 1, available_credits=0, balance=book.figures())
+
+
+def check_has_left(envelope: Hold | None, task: TaskState) -> Hold:
+    """The open envelope that `task` draws on, with something left in it.
+
+    Raises: TaskStopped: it has lapsed, or ended with the task that it was for; BudgetReached: nothing is left.
+    """
+    if envelope is None or not envelope.open:
+        raise TaskStopped(task_id=task.task_id, stop_reason=StopReason.BUDGET_EXPIRED)
+    if envelope.remaining <= envelope.reserve:
+        raise BudgetReached(task_id=envelope.task_id, required_credits=1, remaining_credits=0)
+    return envelope
 
 
 def charged(task: TaskState, cost: int) -> TaskState:
@@ -146,11 +208,21 @@ def charged(task: TaskState, cost: int) -> TaskState:
     return task._replace(steps=task.steps + 1, charged=task.charged + cost, version=task.version + 1)
 
 
-def stopped(task: TaskState, *, lacked: int) -> TaskState:
-    """The task after a charge that could not be paid."""
+def stopped(task: TaskState, reason: StopReason, *, required: int, lacked: int) -> TaskState:
+    """The task after a block run that could not be paid."""
     return task._replace(
-        status=Status.STOPPED, stop_reason=StopReason.OUT_OF_CREDITS, lacked=lacked, version=task.version + 1
+        status=Status.STOPPED, stop_reason=reason, required=required, lacked=lacked, version=task.version + 1
     )
+
+
+def resumed(task: TaskState) -> TaskState:
+    """The task after its resumption: as it was, and running."""
+    return task._replace(status=Status.RUNNING, stop_reason=None, required=None, lacked=None, version=task.version + 1)
+
+
+def touched(task: TaskState) -> TaskState:
+    """The task after something that changes what it holds, and nothing else."""
+    return task._replace(version=task.version + 1)
 
 
 def ended(task: TaskState, status: Status, at: datetime) -> TaskState:

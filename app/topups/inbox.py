@@ -49,11 +49,10 @@ async def failed(event: ProviderEvent, fault: Exception) -> None:
     await database.fetch(_FAILED, event.event_id, text)
 
 
-def read(event: ProviderEvent, *, first_parameter: int = 2) -> Read:
+def read(event: ProviderEvent) -> Read:
     """A read of a notice that gives a row while it waits to be handled."""
     return Read(
-        f"SELECT ROW(n.event_id) FROM provider_notice AS n WHERE n.event_id = ${first_parameter}"  # noqa: S608  a number of ours
-        " AND n.handled_at IS NULL",
+        "SELECT ROW(n.event_id) FROM provider_notice AS n WHERE n.event_id = $1 AND n.handled_at IS NULL",
         (event.event_id,),
     )
 

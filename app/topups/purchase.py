@@ -152,7 +152,7 @@ async def settle(event: ProviderEvent) -> Outcome:
         inbox.handled(posting, event, outcome)
         return outcome
 
-    reads = [inbox.read(event)] + ([rows.read(*reference, first_parameter=3)] if reference else [])
+    reads = [inbox.read(event)] + ([rows.read(*reference)] if reference else [])
     try:
         return await posting.post([reference.account_id] if reference else [], decide, reads=reads)
     except Exception as fault:

@@ -60,11 +60,10 @@ _PAGE: Final = f"""
 """  # noqa: S608  our own constant
 
 
-def read(account_id: int, top_up_id: str, *, first_parameter: int = 2) -> Read:
+def read(account_id: int, top_up_id: str) -> Read:
     """A read of one top-up."""
-    a, b = first_parameter, first_parameter + 1
     return Read(
-        f"SELECT ROW({COLUMNS}) FROM top_up AS t WHERE t.account_id = ${a} AND t.id = ${b}",  # noqa: S608  numbers of ours
+        f"SELECT ROW({COLUMNS}) FROM top_up AS t WHERE t.account_id = $1::bigint AND t.id = $2",  # noqa: S608  our own constant
         (account_id, top_up_id),
     )
 

@@ -8,7 +8,7 @@ import pytest
 
 from app import database
 from app.audit import audit
-from app.ledger import posting
+from app.tasks import lapses
 from tests.conftest import LEDGER_KEY
 from tests.factories import unique
 from tests.stories.conftest import Platform
@@ -80,7 +80,7 @@ async def test_two_first_credits_at_the_same_instant_both_count(platform: Platfo
 
 
 async def test_the_books_of_all_stories_balance(platform: Platform, database_url: str) -> None:
-    posting.use_key(LEDGER_KEY)
+    lapses.open_books(LEDGER_KEY)
     await database.connect(database_url)
     try:
         report = await audit()

@@ -8,7 +8,7 @@ import pytest
 
 from app import database
 from app.audit import audit
-from app.ledger import posting
+from app.tasks import lapses
 from tests.conftest import LEDGER_KEY
 from tests.factories import unique
 from tests.stories.conftest import Platform
@@ -66,7 +66,7 @@ async def test_connections_are_killed_under_charges_and_a_header(platform: Platf
         assert last == {"available": 1_000, "version": 201, "status": "OK"}
     assert sorted(seq for some in seqs for seq in some) == list(range(2, 202))
     await killer.close()
-    posting.use_key(LEDGER_KEY)
+    lapses.open_books(LEDGER_KEY)
     await database.connect(database_url)
     try:
         assert (await audit(owner)).breaks == []

@@ -1,0 +1,219 @@
+"""Pure rules of holds: claiming credits of named grants, drawing them, letting them go.
+
+A hold claims by burn-down; what it claims is nobody else's until it is captured, voided or lapses. An *envelope* is a
+hold for a whole task: block runs draw on it one by one, and holds within it take their claims from it and give back
+what they did not need. A claim outlives its grant's expiry, by 24 h at most: released later, it expires then.
+
+Every function either changes the book completely or raises and leaves it as it was. The holds that it touches, and the
+envelopes around them, must be in the book.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from app.errors import BudgetReached, InsufficientCredits
+from app.ledger.book import Book, Cause, Draws, Hold, HoldStatus, Kind, Lot, Posted
+from app.ledger.lines import burn_down, burn_order, burning, enter, expire, move_on
+
+CLAIM_OUTLIVES_GRANT: Final = timedelta(hours=24)
+MAX_TIMEOUT_SECONDS: Final = 24 * 3600
+
+
+def place(
+    book: Book,
+    credits: int,
+    *,
+    task_id: str,
+    block_run_id: str | None,
+    timeout_seconds: int,
+    actor: str,
+    within: Hold | None = None,
+    reserve: int = 0,
+    terms: Any = None,
+    fingerprint: bytes | None = None,
+) -> Hold:
+    """Claim `credits`: of the account, or of the open envelope `within`.
+
+    Raises: InsufficientCredits, BudgetReached (of the envelope around it).
+    """
+    claims = _claim(book, credits, within)
+    hold = Hold(
+        number=book.hold_count + 1,
+        task_id=task_id,
+        block_run_id=block_run_id,
+        within=within.number if within is not None else None,
+        credits=credits,
+        reserve=reserve,
+        claims=dict(claims),
+        timeout_seconds=timeout_seconds,
+        placed_at=book.at,
+        expires_at=book.at,
+        terms=terms,
+        fingerprint=fingerprint,
+        actor=actor,
+    )
+    hold.expires_at = _until(book, hold)
+    book.hold_count += 1
+    book.open_holds += 1
+    book.holds[hold.number] = hold
+    book.made_holds.add(hold.number)
+    return hold
+
+
+def add(book: Book, envelope: Hold, credits: int) -> None:
+    """Put `credits` more into an envelope, opening it again if it was closed.
+
+    They come from the envelope around it; once that is closed, from the account, and it stands alone from then on.
+    Raises: InsufficientCredits, BudgetReached (of the envelope around it).
+    """
+    around = book.holds[envelope.within] if envelope.within is not None else None
+    if around is not None and not around.open:
+        around = None
+    claims = _claim(book, credits, around)
+    envelope.within = around.number if around is not None else None
+    for number, claimed in claims:
+        envelope.claims[number] = envelope.claims.get(number, 0) + claimed
+    envelope.credits += credits
+    book.open_holds += not envelope.open
+    envelope.status = HoldStatus.OPEN
+    envelope.closed_at = None
+    renew(book, envelope)
+
+
+def draw(book: Book, hold: Hold, credits: int, cause: Cause, *, closing: bool = False) -> Posted:
+    """Charge `credits` (> 0) to an open hold. Work that is `closing` may use the reserve too.
+
+    Raises: BudgetReached, and nothing has moved.
+    """
+    free = hold.remaining - (0 if closing else hold.reserve)
+    if credits > free:
+        raise BudgetReached(task_id=hold.task_id, required_credits=credits, remaining_credits=max(0, free))
+    draws = _split(book, hold, credits)
+    entry = enter(book, Kind.CHARGE, -credits, draws, replace(cause, hold=hold.number))
+    for number, drawn in draws:
+        lot = book.lots[number]
+        lot.remaining -= drawn
+        lot.claimed -= drawn
+        lot.open = lot.remaining > 0
+        book.touched.add(number)
+        _unclaim(hold, number, drawn)
+    book.held -= credits
+    hold.captured += credits
+    hold.reserve = min(hold.reserve, hold.remaining)
+    _touch(book, hold)
+    return entry
+
+
+def release(book: Book, hold: Hold, status: HoldStatus, *, at: datetime | None = None) -> list[Posted]:
+    """Close an open hold: what it still claims goes back to the envelope around it, or else to the account.
+
+    Of a grant that has expired meanwhile it goes to neither: it leaves now, with an entry of its own. Returns: those.
+    """
+    when = at or book.at
+    around = book.holds[hold.within] if hold.within is not None else None
+    rest = hold.remaining
+    freed = 0
+    expired: list[Lot] = []
+    for number, claimed in hold.claims.items():
+        lot = book.lots[number]
+        gone = lot.expires_at is not None and lot.expires_at <= when
+        if around is not None and around.open and not gone:
+            around.claims[number] = around.claims.get(number, 0) + claimed
+            around.lent -= claimed
+            continue
+        lot.claimed -= claimed
+        book.touched.add(number)
+        freed += claimed
+        if gone:
+            expired.append(lot)
+    hold.claims = {}
+    hold.reserve = 0
+    hold.released += rest
+    book.open_holds -= 1
+    hold.status = status
+    hold.closed_at = when
+    _touch(book, hold)
+    if around is not None:
+        _touch(book, around)
+    if freed:
+        book.held -= freed
+        move_on(book)
+    return [entry for lot in expired for entry in expire(book, lot, when)]
+
+
+def renew(book: Book, hold: Hold) -> None:
+    """Start the timeout of an envelope anew, and of those around it: somebody works in there."""
+    inner: Hold | None = hold
+    while inner is not None:
+        if inner.open:
+            inner.expires_at = _until(book, inner)
+            _touch(book, inner)
+        inner = book.holds[inner.within] if inner.within is not None else None
+
+
+def due(book: Book) -> Iterable[Hold]:
+    """The open holds whose time is over."""
+    return [hold for hold in book.holds.values() if hold.open and hold.expires_at <= book.at]
+
+
+def lapse(book: Book, hold: Hold) -> list[Posted]:
+    """Close a hold whose time is over, dated at that instant."""
+    book.lapsed.append(hold)
+    return release(book, hold, HoldStatus.EXPIRED, at=hold.expires_at)
+
+
+def _claim(book: Book, credits: int, within: Hold | None) -> Draws:
+    if within is not None:
+        free = within.remaining - within.reserve
+        if credits > free:
+            raise BudgetReached(task_id=within.task_id, required_credits=credits, remaining_credits=max(0, free))
+        claims = _split(book, within, credits)
+        for number, claimed in claims:
+            _unclaim(within, number, claimed)
+        within.lent += credits
+        _touch(book, within)
+        return claims
+    if credits > book.available:
+        raise InsufficientCredits(required_credits=credits, available_credits=book.available)
+    claims = burn_down(burning(book), credits) if credits else ()
+    for number, claimed in claims:
+        book.lots[number].claimed += claimed
+        book.touched.add(number)
+    if credits:
+        book.held += credits
+        move_on(book)
+    return claims
+
+
+def _split(book: Book, hold: Hold, credits: int) -> Draws:
+    """`credits` of a hold's claims, in burn order."""
+    if len(hold.claims) == 1:
+        return ((next(iter(hold.claims)), credits),) if credits else ()
+    draws: list[tuple[int, int]] = []
+    for lot in sorted((book.lots[number] for number in hold.claims), key=burn_order):
+        if taken := min(credits, hold.claims[lot.number]):
+            draws.append((lot.number, taken))
+            credits -= taken
+    return tuple(draws)
+
+
+def _unclaim(hold: Hold, number: int, credits: int) -> None:
+    hold.claims[number] -= credits
+    if not hold.claims[number]:
+        del hold.claims[number]
+
+
+def _until(book: Book, hold: Hold) -> datetime:
+    """When a hold lapses that is placed or renewed now: no claim outlives its grant's expiry by more than 24 h."""
+    until = book.at + timedelta(seconds=hold.timeout_seconds)
+    for number in hold.claims:
+        if (expires_at := book.lots[number].expires_at) is not None:
+            until = min(until, expires_at + CLAIM_OUTLIVES_GRANT)
+    return until
+
+
+def _touch(book: Book, hold: Hold) -> None:
+    if hold.number not in book.made_holds:
+        book.touched_holds.add(hold.number)

@@ -1,0 +1,116 @@
+"""The elementary moves: one line written, one grant starting or leaving, one change of state without a line. Pure.
+
+`rules` (what posts) and `claims` (what holds) are made of these; nobody else calls them.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from app.credits import MAX_CREDITS
+from app.errors import BalanceLimitReached, InsufficientCredits
+from app.ledger.book import BY_TIME, Book, Cause, Draws, Kind, Lot, Posted, Source
+from app.ledger.chain import Line, sign
+
+_SOURCE_RANK = {Source.PROMOTIONAL: 0, Source.ADJUSTMENT: 1, Source.PURCHASED: 2}
+_NEVER = float("inf")
+
+
+def burn_order(lot: Lot) -> tuple[int, float, int, datetime, int]:
+    """Sort key: priority, earliest expiry (none last), promotional before purchased, oldest, id (DESIGN 2)."""
+    return (
+        lot.priority,
+        lot.expires_at.timestamp() if lot.expires_at else _NEVER,
+        _SOURCE_RANK[lot.source],
+        lot.created_at,
+        lot.number,
+    )
+
+
+def burn_down(lots: Iterable[Lot], credits: int) -> Draws:
+    """Split `credits` over `lots`, which stand in burn order.
+
+    Raises: InsufficientCredits: the grants together hold less.
+    """
+    draws: list[tuple[int, int]] = []
+    wanted = credits
+    for lot in lots:
+        if taken := min(wanted, lot.spendable):
+            draws.append((lot.number, taken))
+            wanted -= taken
+            if not wanted:
+                return tuple(draws)
+    if wanted:
+        raise InsufficientCredits(required_credits=credits, available_credits=credits - wanted)
+    return tuple(draws)
+
+
+def burning(book: Book) -> list[Lot]:
+    """The book's open grants in burn order; sorted once while nothing but draws changes them."""
+    if book.burning is None:
+        book.burning = sorted((lot for lot in book.lots.values() if lot.open and lot.started), key=burn_order)
+    return book.burning
+
+
+def take(book: Book, draws: Draws) -> None:
+    """Draw from the grants; one with nothing left closes."""
+    for number, drawn in draws:
+        lot = book.lots[number]
+        lot.remaining -= drawn
+        lot.open = lot.remaining > 0
+        book.touched.add(number)
+
+
+def expire(book: Book, lot: Lot, at: datetime) -> list[Posted]:
+    """The unclaimed part of `lot` leaves. What is claimed stays, and the grant open, until its claim is released."""
+    entries: list[Posted] = []
+    if credits := lot.remaining - lot.claimed:
+        entries.append(enter(book, Kind.EXPIRY, -credits, ((lot.number, credits),), BY_TIME, at=at))
+        lot.remaining -= credits
+    lot.open = lot.remaining > 0
+    book.touched.add(lot.number)
+    book.burning = None
+    return entries
+
+
+def move_on(book: Book) -> None:
+    """A new version without a line: what is held has changed, or what the account's tasks may do."""
+    book.version += 1
+
+
+def enter(
+    book: Book, kind: Kind, credits: int, draws: Draws, cause: Cause, *, owed: int = 0, at: datetime | None = None
+) -> Posted:
+    """Write one line: the only place where posted, owed, seq and the chain move. Raises: BalanceLimitReached."""
+    balance_after = book.posted + credits
+    if balance_after > MAX_CREDITS:
+        raise BalanceLimitReached(figure="The balance")
+    if book.owed + owed > MAX_CREDITS:
+        raise BalanceLimitReached(figure="The debt")
+    when = at or book.at
+    line = Line(
+        account_id=book.account_id,
+        seq=book.seq + 1,
+        version=book.version + 1,
+        kind=kind.value,
+        credits=credits,
+        owed=owed,
+        balance_after=balance_after,
+        at=when if book.last_entry_at is None or when >= book.last_entry_at else book.last_entry_at,
+        actor=cause.actor,
+        reason=cause.reason,
+        task_id=cause.task_id,
+        block_run_id=cause.block_run_id,
+        top_up_id=cause.top_up_id,
+        request_id=cause.request_id,
+        draws=draws,
+        hold=cause.hold,
+    )
+    entry = Posted(line, sign(line, after=book.last_mac, key=book.key))
+    book.seq = line.seq
+    book.version = line.version
+    book.posted = balance_after
+    book.owed += owed
+    book.last_mac = entry.mac
+    book.last_entry_at = line.at
+    book.entries.append(entry)
+    return entry

@@ -1,0 +1,45 @@
+"""What becomes of tasks whose holds have lapsed: written with the lapse, in one transaction and under one lock.
+
+An envelope that lapses stops the tasks that draw on it (BUDGET_EXPIRED): nobody has charged within its timeout, so
+whoever ran them is taken for dead. A lapsed hold for one block run only changes what its task holds.
+"""
+
+from typing import Final
+
+from app.ledger import posting
+from app.ledger.book import Book
+from app.sets import Part, Write
+from app.tasks.rules import Status, StopReason
+
+# Each row names a task by its id, or all tasks that draw on an envelope. A task may be named in both ways.
+_LAPSED: Final = Part(
+    "lapses",
+    f"""
+    UPDATE task AS t SET version = t.version + 1,
+        status = CASE WHEN v.stops THEN '{Status.STOPPED}' ELSE t.status END,
+        stop_reason = CASE WHEN v.stops THEN '{StopReason.BUDGET_EXPIRED}' ELSE t.stop_reason END
+    FROM (
+        SELECT account_id, task_id, bool_or(stops) AS stops FROM (
+            SELECT t.account_id, t.task_id, t.status = '{Status.RUNNING}' AS stops
+            FROM unnest($1::bigint[], $2::text[], $3::int[]) AS k(account_id, task_id, envelope)
+            JOIN task AS t ON t.account_id = k.account_id AND t.envelope = k.envelope
+            UNION ALL
+            SELECT account_id, task_id, false
+            FROM unnest($1::bigint[], $2::text[], $3::int[]) AS k(account_id, task_id, envelope)
+        ) AS concerned GROUP BY account_id, task_id
+    ) AS v WHERE t.account_id = v.account_id AND t.task_id = v.task_id
+    RETURNING 1
+    """,  # noqa: S608  our own constants
+    3,
+    exact=False,
+)
+
+
+def open_books(key: bytes, *, low_balance_at: int = 500) -> None:
+    """Make the ledger ready for postings, once at start: with its key, and with who follows up on lapsed holds."""
+    posting.wire(key, low_balance_at=low_balance_at, lapsed=_follow_up)
+
+
+def _follow_up(write: Write, book: Book) -> None:
+    for hold in book.lapsed:
+        write.add(_LAPSED, (book.account_id, hold.task_id, hold.number if hold.is_envelope else None))
