@@ -197,7 +197,7 @@ async def test_reads_of_one_task_read_nothing_else_of_a_busy_account(db: str, ca
         runs = [a_block_run(task, block="SearchTheWebBlock") for task in tasks[place : place + 10] for _ in range(80)]
         await charge_many([(tasks[0].account_id, run) for run in runs], catalogue)
     await database.fetch("ANALYZE")
-    accounts, names = costs.columns((task.account_id, task.task_id) for task in tasks[:10])
+    accounts, names = rows.columns((task.account_id, task.task_id) for task in tasks[:10])
     for sql, index, values in (
         (costs._BY_BLOCK, "block_run_of_task", (accounts, names)),
         (costs._BY_MODEL, "block_run_of_task", (accounts, names)),

@@ -15,19 +15,22 @@ from app.graphql.balances import Balance, account_id_of, balance_of, figures_of
 from app.graphql.context import Context, Information
 from app.graphql.entries import Entry, Grant, entry_of, grant_of
 from app.graphql.enums import shown
+from app.graphql.holds import Hold, hold_of
 from app.graphql.inputs import checked
 from app.graphql.pagination import After, Connection, First, checked_first, cursor, instant, page, position
 from app.graphql.scalars import Credits
 from app.graphql.sight import owner_asked
 from app.graphql.statement import Statement, statement_page
 from app.graphql.topups import TopUp, top_up_of
-from app.ledger import statements
+from app.graphql.waiting import ResumableTask, resumable_page
+from app.ledger import holds, statements
 from app.ledger.book import Figures, Kind
 from app.tasks import agents
 from app.topups import rows as topups
 
 Kinds = Annotated[list[Kind] | None, strawberry.argument(description="Only these; null: all.")]
 SpendableOnly = Annotated[bool, strawberry.argument(description="Only those that pay for something now.")]
+OpenOnly = Annotated[bool, strawberry.argument(description="Only those that claim something now.")]
 From = Annotated[datetime | None, strawberry.argument(description="Entries from this instant on.", name="from")]
 To = Annotated[datetime | None, strawberry.argument(description="Entries before this instant.")]
 Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Whose account; null: one's own.")]
@@ -141,6 +144,31 @@ class Account(nodes.Node):
             cursor_of=lambda lot: cursor("grants", number, lot.number),
             node_of=lambda lot: grant_of(number, lot),
         )
+
+    @access.field(description="The holds and budgets, newest first.")
+    async def holds(self, first: First = 25, after: After = None, open_only: OpenOnly = True) -> Connection[Hold]:
+        number = self.figures.account_id
+        place = position(after, "holds", number, shape=(int,))
+        found = await holds.page(
+            number,
+            before_number=_small(place[0]) if place else 2**31 - 1,
+            limit=checked_first(first) + 1,
+            open_only=open_only,
+        )
+        return page(
+            found,
+            first=first,
+            after=after,
+            cursor_of=lambda hold: cursor("holds", number, hold.number),
+            node_of=lambda hold: hold_of(number, hold),
+        )
+
+    @access.field(
+        description="The tasks that were stopped and wait, each with what it lacked, last started first. What was "
+        "cancelled is not among them."
+    )
+    async def resumable_tasks(self, first: First = 25, after: After = None) -> Connection[ResumableTask]:
+        return await resumable_page(self.figures.account_id, str(self.owner_id), first=first, after=after)
 
     @access.field(description="The top-ups, newest first.")
     async def top_ups(self, first: First = 25, after: After = None) -> Connection[TopUp]:

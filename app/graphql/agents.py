@@ -14,8 +14,9 @@ from app.graphql.pagination import After, Connection, First, checked_first, curs
 from app.graphql.scalars import Credits
 from app.graphql.sight import owner_asked
 from app.graphql.tasks import BlockCost, Task, task_of
-from app.ledger import accounts
-from app.tasks import agents, costs
+from app.graphql.waiting import SkippedTick, skipped_page
+from app.ledger import accounts, statements
+from app.tasks import agents, costs, waiting
 from app.tasks.agents import Total
 from app.tasks.costs import Key, Order
 from app.tasks.rules import Status, TaskState
@@ -103,6 +104,10 @@ class Agent(nodes.Node):
             found[key], first=first, after=after, cursor_of=cursor_of, node_of=lambda task: task_of(task, self.owner_id)
         )
 
+    @access.field(description="Scheduled runs of it that did not start for want of credits, newest first.")
+    async def skipped_ticks(self, first: First = 25, after: After = None) -> Connection[SkippedTick]:
+        return await skipped_page(self.number, str(self.agent_id), first=first, after=after)
+
     @access.field(description="What it costs in all.")
     async def cost(self, info: Information) -> AgentCost:
         key = (self.number, str(self.agent_id))
@@ -140,9 +145,13 @@ def agent_of(number: int, owner_id: str, agent_id: str) -> Agent:
 
 async def _find(owner_id: str, agent_id: str) -> Agent | None:
     number = await accounts.find(owner_id)
-    if number is None or not (await costs.tasks_of_agents([(number, agent_id)], limit=1))[number, agent_id]:
+    if number is None:
         return None
-    return agent_of(number, owner_id, agent_id)
+    await statements.settled([number])
+    if (await costs.tasks_of_agents([(number, agent_id)], limit=1))[number, agent_id]:
+        return agent_of(number, owner_id, agent_id)
+    # One whose every run was skipped is there too.
+    return agent_of(number, owner_id, agent_id) if await waiting.skipped(number, agent_id, limit=1) else None
 
 
 async def _totals(keys: list[Key]) -> list[Total]:

@@ -15,6 +15,7 @@ from app.graphql.context import Context, Information
 from app.graphql.entries import Entry, entry_of
 from app.graphql.errors import (
     BalanceLimitReachedError,
+    BudgetReachedError,
     FaultError,
     IdempotencyConflictError,
     InsufficientCreditsError,
@@ -31,7 +32,7 @@ from app.graphql.scalars import Credits, Long
 from app.graphql.tasks import Task, task_of
 from app.pricing import measurements as measured
 from app.tasks.charging import Charged
-from app.tasks.rules import ChargeRequest
+from app.tasks.rules import ChargeRequest, SignalKind
 
 MAX_BATCH = 1_000
 
@@ -67,6 +68,11 @@ class ChargeInput:
         default=False, description="Whether it uses the customer's own provider key: then it costs 0."
     )
     measurements: Measurements | None = strawberry.field(default=None, description="For prices that are by measure.")
+    closing: bool = strawberry.field(
+        default=False,
+        description="Whether the task saves its work with it: then it may use the budget's landing reserve, and runs "
+        "on a stopped task too, as long as its budget has something left.",
+    )
 
 
 def request_of(plain: Mapping[str, Any], context: Context, path: str = "input") -> ChargeRequest:
@@ -81,6 +87,7 @@ def request_of(plain: Mapping[str, Any], context: Context, path: str = "input") 
         settings=settings_of(plain.get("settings"), f"{path}.settings"),
         uses_own_key=plain["usesOwnKey"],
         measurements=Measurements(**measurements).read(f"{path}.measurements") if measurements else None,
+        closing=plain["closing"],
         actor=context.caller.actor,
         request_id=context.request_id,
     )
@@ -99,6 +106,9 @@ class ChargeSuccess:
 
     cost: Credits = access.value(description="What it cost, the first time it was sent.")
     replayed: bool = access.value(description="Whether it had been charged before: nothing has moved now.")
+    signal: SignalKind | None = access.value(
+        description="STOP where nothing is left for this task to be paid with: finish what runs, start no more."
+    )
     charged: strawberry.Private[Charged]
 
     @access.field(description="Its line in the account; null at cost 0.")
@@ -126,6 +136,7 @@ ChargeResult = Annotated[
     | TaskNotFoundError
     | TaskStoppedError
     | TaskEndedError
+    | BudgetReachedError
     | IdempotencyConflictError
     | BalanceLimitReachedError
     | FaultError,
@@ -182,5 +193,6 @@ def shown(outcome: Charged | BaseException, context: Context) -> Any:
     return ChargeSuccess(
         cost=Credits(outcome.block_run.cost),
         replayed=outcome.replayed,
+        signal=outcome.signal,
         charged=outcome,
     )

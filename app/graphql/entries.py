@@ -10,6 +10,7 @@ from app.graphql import access, nodes
 from app.graphql.access import Needs
 from app.graphql.context import Context, Information
 from app.graphql.enums import shown
+from app.graphql.holds import Hold, load_hold
 from app.graphql.scalars import Credits, Long
 from app.graphql.sight import owner_asked
 from app.ledger import accounts, statements
@@ -110,6 +111,11 @@ class Entry(nodes.Node):
 
         line = self.posted.line
         return await load_top_up(info.context, line.account_id, line.top_up_id) if line.top_up_id else None
+
+    @access.field(description="The hold or budget that paid it; null where the account did.")
+    async def hold(self, info: Information) -> Hold | None:
+        line = self.posted.line
+        return await load_hold(info.context, line.account_id, line.hold) if line.hold is not None else None
 
     @access.field(description="Which grants it drew on or filled; their credits add up to the entry's.")
     def draws(self) -> list[Draw]:

@@ -4,32 +4,24 @@ Each registers before it reads, so nothing falls in between; a wake-up has no va
 sent, and versions rise strictly.
 """
 
-import asyncio
-import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Annotated, Final, TypeVar
+from collections.abc import AsyncGenerator
+from typing import Annotated
 
 import strawberry
 
-from app import database
 from app.errors import Forbidden
 from app.graphql import access
 from app.graphql.access import Needs
 from app.graphql.balances import Balance, balance_of, figures_of
 from app.graphql.context import Information
 from app.graphql.inputs import checked
+from app.graphql.patience import patiently
 from app.graphql.scalars import Long
 from app.graphql.sight import owner_asked, owners_seen
 from app.graphql.tasks import TaskCost, cost_of
 from app.ledger import accounts
 from app.tasks import owners, sight
 from app.tasks.rules import ENDED
-
-RETRY_SECONDS: Final = 1.0
-
-T = TypeVar("T")
-
-log = logging.getLogger(__name__)
 
 Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Whose balance; null: one's own.")]
 Since = Annotated[
@@ -39,8 +31,8 @@ Since = Annotated[
 TaskId = Annotated[strawberry.ID, strawberry.argument(description="The platform's id of the task.")]
 
 
-@strawberry.type(description="What is pushed.")
-class Subscription:
+@strawberry.type(description="Balances and costs, as they change.")
+class FollowingSubscription:
     @access.subscription(
         needs=Needs.USER_OR_ABOVE,
         description="The whole state of the balance, newest only: a snapshot first, then every change. The header "
@@ -59,8 +51,8 @@ class Subscription:
         if await accounts.find(owner) is None:
             # Nothing was ever written for this owner: the first write is announced by the owner's name.
             with feed.watch(owner) as watch:
-                while await _patiently(lambda: accounts.find(owner)) is None:
-                    figures = await _patiently(lambda: figures_of(owner, context))
+                while await patiently(lambda: accounts.find(owner)) is None:
+                    figures = await patiently(lambda: figures_of(owner, context))
                     if figures.version > seen:
                         seen = figures.version
                         yield balance_of(figures, context)
@@ -68,7 +60,7 @@ class Subscription:
         number = await accounts.find(owner)
         with feed.watch(number if number is not None else owner) as watch:
             while True:
-                figures = await _patiently(lambda: figures_of(owner, context))
+                figures = await patiently(lambda: figures_of(owner, context))
                 if figures.version > seen:
                     seen = figures.version
                     yield balance_of(figures, context)
@@ -86,22 +78,10 @@ class Subscription:
         seen = 0
         # A task that is another's is answered like one that does not exist: the stream ends without an item.
         with context.house.live.watch(number if number is not None else f"task {task_id}", swept=True) as watch:
-            while found := (await _patiently(lambda: sight.find([task_id], owner_ids=visible))).get(task_id):
+            while found := (await patiently(lambda: sight.find([task_id], owner_ids=visible))).get(task_id):
                 if found.task.version > seen:
                     seen = found.task.version
                     yield cost_of(found.task)
                 if found.task.status in ENDED:
                     return
                 await watch.changed()
-
-
-async def _patiently(read: Callable[[], Awaitable[T]]) -> T:
-    """What is read, once the database is there: a restart of it must not end every header of the platform."""
-    while True:
-        try:
-            return await read()
-        except Exception as fault:
-            if not database.is_lost(fault):
-                raise
-            log.warning("a subscription waits for the database: %s", fault)
-        await asyncio.sleep(RETRY_SECONDS)

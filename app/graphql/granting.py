@@ -60,6 +60,13 @@ class ReverseChargeInput:
     idempotency_key: str = strawberry.field(description="The same key and request again gives the first result.")
 
 
+@strawberry.input(description="A task whose whole cost is to be given back.")
+class ReverseTaskInput:
+    task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
+    reason: str = strawberry.field(description="Why, in 1 to 1,000 characters: it stands in the entries.")
+    idempotency_key: str = strawberry.field(description="The same key and request again gives the first result.")
+
+
 @access.type(description="The credits are granted.", needs=Needs.REACHED)
 class GrantCreditsSuccess:
     grant: Grant = access.value(description="The grant.")
@@ -87,6 +94,15 @@ class ReverseChargeSuccess:
     replayed: bool = access.value(description="Whether the same request had done it before.")
 
 
+@access.type(description="All that the task still cost is given back.", needs=Needs.REACHED)
+class ReverseTaskSuccess:
+    reversed: Credits = access.value(description="How much was given back by this request; 0 where nothing was left.")
+    entries: int = access.value(description="In how many entries: one for each block run that still cost something.")
+    task: Task = access.value(description="The task, with its cost now.")
+    balance: Balance = access.value(description="The balance now.")
+    replayed: bool = access.value(description="Whether the same request had done it before.")
+
+
 GrantCreditsResult = Annotated[
     GrantCreditsSuccess | InvalidInputError | IdempotencyConflictError | BalanceLimitReachedError,
     strawberry.union("GrantCreditsResult", description="Granted, or why not."),
@@ -105,9 +121,14 @@ ReverseChargeResult = Annotated[
     | BalanceLimitReachedError,
     strawberry.union("ReverseChargeResult", description="Given back, or why not."),
 ]
+ReverseTaskResult = Annotated[
+    ReverseTaskSuccess | InvalidInputError | TaskNotFoundError | IdempotencyConflictError | BalanceLimitReachedError,
+    strawberry.union("ReverseTaskResult", description="Given back, or why not."),
+]
 
 GrantInput = Annotated[GrantCreditsInput, strawberry.argument(description="What to give, to whom, and why.")]
 RevokeInput = Annotated[RevokeGrantInput, strawberry.argument(description="Which grant, and why.")]
+ReverseAllInput = Annotated[ReverseTaskInput, strawberry.argument(description="Which task, and why.")]
 ReverseInput = Annotated[ReverseChargeInput, strawberry.argument(description="Which charge, how much, and why.")]
 
 
@@ -172,6 +193,23 @@ class GrantingMutations:
             reversed=Credits(done.credits),
             entry=entry_of(done.entry),
             block_run=block_run_of(done.block_run),
+            task=task_of(done.task, done.balance.owner_id),
+            balance=balance_of(done.balance, info.context),
+            replayed=done.replayed,
+        )
+
+    @access.mutation(
+        needs=Needs.OPERATOR,
+        description="Give back all that a task still costs, in one transaction. Tasks nested in it stand apart.",
+    )
+    async def reverse_task(self, info: Information, input: ReverseAllInput) -> ReverseTaskResult:
+        checked(**{"input.taskId": input.task_id})
+        done = await reversing.reverse_task(
+            input.task_id, reason=input.reason, key=input.idempotency_key, actor=info.context.caller.actor
+        )
+        return ReverseTaskSuccess(
+            reversed=Credits(done.credits),
+            entries=done.entries,
             task=task_of(done.task, done.balance.owner_id),
             balance=balance_of(done.balance, info.context),
             replayed=done.replayed,

@@ -5,24 +5,28 @@ from typing import Annotated
 
 import strawberry
 
-from app.callers.rules import Scope, may
-from app.errors import Forbidden, TaskNotFound
+from app.errors import TaskNotFound
 from app.graphql import access
 from app.graphql.access import Needs
 from app.graphql.context import Context, Information
 from app.graphql.enums import shown
 from app.graphql.errors import (
+    BudgetReachedError,
     IdempotencyConflictError,
     InsufficientCreditsError,
+    InvalidInputError,
     TaskEndedError,
     TaskNotFoundError,
+    TaskNotStoppedError,
     TaskStoppedError,
 )
 from app.graphql.inputs import checked
-from app.graphql.sight import owners_seen
+from app.graphql.scalars import Credits
+from app.graphql.sight import check_may_change, owners_seen
 from app.graphql.tasks import Task, task_of
-from app.tasks import lifecycle, sight
+from app.tasks import lifecycle, resuming, sight
 from app.tasks.lifecycle import StartRequest
+from app.tasks.resuming import ResumeRequest
 from app.tasks.rules import Status, Trigger
 
 
@@ -47,6 +51,20 @@ class StartTaskInput:
     parent_task_id: strawberry.ID | None = strawberry.field(
         default=None, description="The task that it is nested in; it must be the same owner's."
     )
+    budget: Credits | None = strawberry.field(
+        default=None,
+        description="Credits to hold for the whole task: it spends these and nothing else, whatever others spend "
+        "meanwhile. A nested task's come out of the budget of the task around it. Null: it pays from what is available "
+        "(or, nested in a task with a budget, from that).",
+    )
+    budget_timeout_seconds: int | None = strawberry.field(
+        default=None,
+        description="Without a charge for so long the budget lapses and the task is stopped: 1 second to 24 hours; "
+        "null: an hour.",
+    )
+    landing_reserve: Credits | None = strawberry.field(
+        default=None, description="The part of the budget that only block runs marked `closing` may use."
+    )
 
 
 @strawberry.input(description="A task that has come to its end.")
@@ -58,6 +76,25 @@ class FinishTaskInput:
 @strawberry.input(description="A task to end for good.")
 class CancelTaskInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
+
+
+@strawberry.input(description="A stopped task that is to go on.")
+class ResumeTaskInput:
+    task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
+    add_budget: Credits | None = strawberry.field(
+        default=None, description="Credits to put into its budget, making one if it has none; null: none."
+    )
+    idempotency_key: str | None = strawberry.field(
+        default=None,
+        description="The same key and request again gives the first result. Without one a task that runs already is "
+        "refused, and nothing is added twice.",
+    )
+
+
+@access.type(description="The task runs again.", needs=Needs.REACHED)
+class ResumeTaskSuccess:
+    task: Task = access.value(description="The task.")
+    replayed: bool = access.value(description="Whether the same request had resumed it before.")
 
 
 @access.type(description="The task is open.", needs=Needs.REACHED)
@@ -80,12 +117,25 @@ class CancelTaskSuccess:
 
 StartTaskResult = Annotated[
     StartTaskSuccess
+    | InvalidInputError
     | InsufficientCreditsError
+    | BudgetReachedError
     | TaskNotFoundError
     | TaskStoppedError
     | TaskEndedError
     | IdempotencyConflictError,
     strawberry.union("StartTaskResult", description="The task is open, or why it must not run."),
+]
+ResumeTaskResult = Annotated[
+    ResumeTaskSuccess
+    | InvalidInputError
+    | InsufficientCreditsError
+    | BudgetReachedError
+    | TaskNotFoundError
+    | TaskNotStoppedError
+    | TaskEndedError
+    | IdempotencyConflictError,
+    strawberry.union("ResumeTaskResult", description="The task runs again, or why not."),
 ]
 FinishTaskResult = Annotated[
     FinishTaskSuccess | TaskNotFoundError | TaskEndedError,
@@ -97,6 +147,7 @@ CancelTaskResult = Annotated[
 ]
 
 Start = Annotated[StartTaskInput, strawberry.argument(description="The task.")]
+Resume = Annotated[ResumeTaskInput, strawberry.argument(description="Which task.")]
 Finish = Annotated[FinishTaskInput, strawberry.argument(description="Which task, and how it ended.")]
 Cancel = Annotated[CancelTaskInput, strawberry.argument(description="Which task.")]
 
@@ -105,7 +156,8 @@ Cancel = Annotated[CancelTaskInput, strawberry.argument(description="Which task.
 class LifecycleMutations:
     @access.mutation(
         needs=Needs.SERVICE,
-        description="Open a task before its first block run. With nothing available it is refused, and no task exists.",
+        description="Open a task before its first block run. With nothing available it is refused, and no task exists; "
+        "a scheduled one is recorded as skipped.",
     )
     async def start_task(self, info: Information, input: Start) -> StartTaskResult:
         checked(
@@ -123,6 +175,9 @@ class LifecycleMutations:
                 agent_id=input.agent_id,
                 trigger=input.trigger,
                 parent_task_id=input.parent_task_id,
+                budget=input.budget,
+                budget_timeout_seconds=input.budget_timeout_seconds,
+                landing_reserve=input.landing_reserve,
                 actor=info.context.caller.actor,
             )
         )
@@ -136,10 +191,28 @@ class LifecycleMutations:
         changed = await lifecycle.finish(input.task_id, Status(input.status))
         return FinishTaskSuccess(task=task_of(changed.task, owner_id), replayed=changed.replayed)
 
+    @access.mutation(
+        needs=Needs.USER_OR_ABOVE,
+        description="Let a stopped task go on, one's own or by a service. Block runs that were charged are not charged "
+        "again.",
+    )
+    async def resume_task(self, info: Information, input: Resume) -> ResumeTaskResult:
+        owner_id = await _owner(info.context, input.task_id)
+        check_may_change(info.context, owner_id, f"Task {input.task_id!r}")
+        changed = await resuming.resume(
+            ResumeRequest(
+                task_id=input.task_id,
+                add_budget=input.add_budget,
+                key=input.idempotency_key,
+                actor=info.context.caller.actor,
+            )
+        )
+        return ResumeTaskSuccess(task=task_of(changed.task, owner_id), replayed=changed.replayed)
+
     @access.mutation(needs=Needs.USER_OR_ABOVE, description="Cancel a task, one's own or by a service.")
     async def cancel_task(self, info: Information, input: Cancel) -> CancelTaskResult:
         owner_id = await _owner(info.context, input.task_id)
-        _check_may_cancel(info.context, owner_id, input.task_id)
+        check_may_change(info.context, owner_id, f"Task {input.task_id!r}")
         changed = await lifecycle.cancel(input.task_id)
         return CancelTaskSuccess(task=task_of(changed.task, owner_id), replayed=changed.replayed)
 
@@ -151,13 +224,3 @@ async def _owner(context: Context, task_id: str) -> str:
     if task_id not in found:
         raise TaskNotFound(task_id=task_id)
     return found[task_id].owner_id
-
-
-def _check_may_cancel(context: Context, owner_id: str, task_id: str) -> None:
-    """A task of an organisation may be looked at by its members; to cancel it takes the owner or a service.
-
-    Raises: Forbidden.
-    """
-    viewer = context.caller
-    if viewer.owner_id != owner_id and not may(viewer, Scope.CHARGE) and not may(viewer, Scope.ADMIN):
-        raise Forbidden(f"Task {task_id!r} is another's: you may look at it, and not cancel it.")

@@ -11,13 +11,15 @@ from app.graphql.accounts import AccountQueries
 from app.graphql.agents import AgentQueries
 from app.graphql.charging import ChargingMutations
 from app.graphql.descriptions import undescribed
-from app.graphql.following import Subscription
+from app.graphql.following import FollowingSubscription
 from app.graphql.granting import GrantingMutations
+from app.graphql.holding import HoldingMutations
 from app.graphql.lifecycle import LifecycleMutations
 from app.graphql.nodes import NodeQueries
 from app.graphql.prices import PriceMutations, PriceQueries
 from app.graphql.refusals import TABLE
 from app.graphql.scalars import SCALARS
+from app.graphql.signals import SignalSubscription
 from app.graphql.tasks import TaskQueries
 from app.graphql.topups import TopUpMutations, TopUpQueries
 
@@ -32,7 +34,14 @@ class Query(AccountQueries, AgentQueries, TaskQueries, TopUpQueries, PriceQuerie
 
 
 @strawberry.type(description="Everything that changes something.")
-class Mutation(LifecycleMutations, ChargingMutations, GrantingMutations, TopUpMutations, PriceMutations):
+class Mutation(
+    LifecycleMutations, ChargingMutations, HoldingMutations, GrantingMutations, TopUpMutations, PriceMutations
+):
+    pass
+
+
+@strawberry.type(description="What is pushed.")
+class Subscription(FollowingSubscription, SignalSubscription):
     pass
 
 

@@ -1,7 +1,7 @@
 """Whose accounts a viewer may look at. What it may not see is "not found", like what does not exist."""
 
 from app.callers.rules import Scope, Viewer, may, may_read
-from app.errors import BadRequest
+from app.errors import BadRequest, Forbidden
 from app.graphql.context import Context
 
 
@@ -24,3 +24,13 @@ def owners_seen(viewer: Viewer) -> list[str] | None:
         return None
     own = [viewer.owner_id] if viewer.owner_id is not None else []
     return [*own, *sorted(viewer.organisations)]
+
+
+def check_may_change(context: Context, owner_id: str, what: str) -> None:
+    """What is an organisation's its members may look at; to change it takes the owner, a service or an operator.
+
+    Raises: Forbidden.
+    """
+    viewer = context.caller
+    if viewer.owner_id != owner_id and not may(viewer, Scope.CHARGE) and not may(viewer, Scope.ADMIN):
+        raise Forbidden(f"{what} is another's: you may look at it, and not change it.")

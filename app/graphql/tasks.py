@@ -12,6 +12,7 @@ from app.graphql.access import Needs
 from app.graphql.block_runs import BlockRun, block_run_of
 from app.graphql.context import Context, Information
 from app.graphql.enums import shown
+from app.graphql.holds import Budget, budget_of, held_of
 from app.graphql.inputs import checked, checked_list
 from app.graphql.pagination import MAX_PAGE, After, Connection, First, checked_first, cursor, instant, page, position
 from app.graphql.scalars import Credits, Long
@@ -21,7 +22,7 @@ from app.tasks import costs, sight
 from app.tasks.costs import BlockCost as BlockCostRead
 from app.tasks.costs import Key
 from app.tasks.costs import ModelCost as ModelCostRead
-from app.tasks.rules import BlockRunState, Status, StopReason, TaskState, Trigger
+from app.tasks.rules import BlockRunState, SignalKind, Status, StopReason, TaskState, Trigger
 
 shown(
     Status,
@@ -44,6 +45,15 @@ shown(
         StopReason.BUDGET_REACHED: "Its budget had less left than a block run costs: resumeTask may add to it.",
         StopReason.BUDGET_EXPIRED: "Nobody charged within its budget's timeout, or the task whose budget it drew on "
         "has ended: the rest went back to the account. resumeTask may give it a new one.",
+    },
+)
+shown(
+    SignalKind,
+    name="SignalKind",
+    description="What executors are told.",
+    values={
+        SignalKind.STOP: "Finish the block runs in flight, they are paid, and start no more.",
+        SignalKind.RESUME: "Credits are there again: go on with what runs, resume what was stopped.",
     },
 )
 shown(
@@ -85,6 +95,10 @@ class TaskCost(nodes.Node):
     reversed: Credits = access.value(description="The sum of what was given back.")
     state: strawberry.Private[TaskState]
 
+    @access.field(description="Credits held for this task now: its own budget's rest, and holds for its block runs.")
+    async def held(self, info: Information) -> Credits:
+        return await held_of(info.context, *_key(self.state))
+
     @access.field(description="What its children cost, theirs included; never part of total.")
     async def children(self, info: Information) -> Credits:
         return Credits(await info.context.loader(_below).load(_key(self.state)))
@@ -120,6 +134,10 @@ class Task(nodes.Node):
     @access.field(description="What it costs.")
     def cost(self) -> TaskCost:
         return cost_of(self.state)
+
+    @access.field(description="What it may spend; null where it pays from what the account has available.")
+    async def budget(self, info: Information) -> Budget | None:
+        return await budget_of(info.context, self.state.account_id, self.state.envelope)
 
     @access.field(description="The task that it is nested in.")
     async def parent(self, info: Information) -> LaterTask | None:

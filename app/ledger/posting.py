@@ -53,6 +53,21 @@ _NEXT_LAPSES: Final = """
     ) AS n
 """
 
+# Around a statement that names holds (account_id, number): those holds, and the envelopes around them.
+_SEEDED: Final = "WITH RECURSIVE named AS (SELECT h.* FROM"
+_AND_AROUND: Final = f"""
+    AS s CROSS JOIN LATERAL (
+        SELECT * FROM hold AS r WHERE r.account_id = s.account_id AND r.number = s.number OFFSET 0
+    ) AS h
+    UNION ALL
+    SELECT h.* FROM named AS n CROSS JOIN LATERAL (
+        SELECT * FROM hold AS r WHERE r.account_id = n.account_id AND r.number = n.within OFFSET 0
+    ) AS h
+    ) SELECT ROW({HOLD_COLUMNS}) FROM named
+"""  # noqa: S608  our own constant
+
+_AT_ONE_INSTANT: Final = "WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at) SELECT"
+
 _DUE: Final = """
     SELECT id FROM account WHERE next_change_at <= clock_timestamp() ORDER BY next_change_at LIMIT $1
 """
@@ -229,22 +244,12 @@ def _statement(named: tuple[tuple[str, int], ...], reads: tuple[tuple[str, int],
     for sql, count in reads:
         selects.append(f"ARRAY({shifted(sql, offset)})")
         offset += count
-    return "WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at) SELECT " + ", ".join(selects)
+    return f"{_AT_ONE_INSTANT} {', '.join(selects)}"
 
 
 def _and_around(seed: str) -> str:
-    """The holds of a seed (account_id, number), and the envelopes around them."""
-    return f"""
-    WITH RECURSIVE named AS (
-        SELECT h.* FROM ({seed}) AS s CROSS JOIN LATERAL (
-            SELECT * FROM hold AS r WHERE r.account_id = s.account_id AND r.number = s.number OFFSET 0
-        ) AS h
-        UNION ALL
-        SELECT h.* FROM named AS n CROSS JOIN LATERAL (
-            SELECT * FROM hold AS r WHERE r.account_id = n.account_id AND r.number = n.within OFFSET 0
-        ) AS h
-    ) SELECT ROW({HOLD_COLUMNS}) FROM named
-    """  # noqa: S608  our own constants
+    """The holds of a seed, and the envelopes around them."""
+    return f"{_SEEDED} ({seed}) {_AND_AROUND}"
 
 
 def _gather(posting: Posting) -> None:

@@ -24,6 +24,8 @@ _BALANCES: Final = """
     FROM account WHERE id = ANY($1::bigint[])
 """
 
+_DUE: Final = "SELECT id FROM account WHERE id = ANY($1::bigint[]) AND next_change_at <= clock_timestamp()"
+
 _ENTRIES_BY_SEQ: Final = f"""
     SELECT {ENTRY_COLUMNS} FROM unnest($1::bigint[], $2::bigint[]) AS k(account_id, seq)
     JOIN entry AS e ON e.account_id = k.account_id AND e.seq = k.seq
@@ -88,6 +90,13 @@ async def balances(account_ids: Sequence[int]) -> dict[int, Figures]:
         await posting.settle(due)
         records = await database.fetch(_BALANCES, list(account_ids))
     return {record["id"]: _figures(record) for record in records}
+
+
+async def settled(account_ids: Iterable[int]) -> None:
+    """Have what is due by time done with, before something else of these accounts is read."""
+    records = await database.fetch(_DUE, list(dict.fromkeys(account_ids)))
+    if records:
+        await posting.settle(record["id"] for record in records)
 
 
 async def nothing(owner_id: str) -> Figures:

@@ -7,7 +7,8 @@ from typing import Final
 
 from app import database
 from app.errors import InvalidInput
-from app.tasks.costs import LAST_AT, BlockCost, Key, columns
+from app.tasks.costs import LAST_AT, BlockCost, Key
+from app.tasks.rows import columns
 
 MOST_DAYS: Final = 366
 

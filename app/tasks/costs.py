@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from app import database
 from app.credits import MAX_CREDITS
+from app.ledger import statements
 from app.tasks import rows
 from app.tasks.rows import BLOCK_RUN_COLUMNS, TASK_COLUMNS
 from app.tasks.rules import BlockRunState, Status, TaskState
@@ -153,13 +154,15 @@ _ORDERED: Final = {
 
 async def tasks_by_id(keys: Iterable[Key]) -> dict[Key, TaskState]:
     """Those tasks that exist, by (account, task id)."""
-    found = map(rows.task, await database.fetch(_TASKS, *columns(keys)))
+    accounts, names = rows.columns(keys)
+    await statements.settled(accounts)
+    found = map(rows.task, await database.fetch(_TASKS, accounts, names))
     return {(task.account_id, task.task_id): task for task in found}
 
 
 async def block_runs_by_id(keys: Iterable[Key]) -> dict[Key, BlockRunState]:
     """Those block runs that exist, by (account, block run id)."""
-    found = map(rows.block_run, await database.fetch(_BLOCK_RUNS, *columns(keys)))
+    found = map(rows.block_run, await database.fetch(_BLOCK_RUNS, *rows.columns(keys)))
     return {(run.account_id, run.block_run_id): run for run in found}
 
 
@@ -178,13 +181,15 @@ async def tasks_of_agents(
 ) -> dict[Key, list[TaskState]]:
     """The next `limit` tasks of each agent (account, agent id) behind `after`, in order; a list for every key.
 
+    As they are written: whoever reads an agent or its account has had it settled (`ledger.statements.settled`).
+
     NEWEST and OLDEST stand still while tasks are charged. DEAREST does not: a task that is charged between two pages
     may be on both or on neither.
     """
     sql, beginning = _ORDERED[order]
     found = _empty(keys)
     chosen = [str(status) for status in statuses] if statuses is not None else None
-    for task in map(rows.task, await database.fetch(sql, *columns(found), chosen, *(after or beginning), limit)):
+    for task in map(rows.task, await database.fetch(sql, *rows.columns(found), chosen, *(after or beginning), limit)):
         found[task.account_id, task.agent_id].append(task)
     return found
 
@@ -194,7 +199,8 @@ async def children(
 ) -> dict[Key, list[TaskState]]:
     """The next `limit` tasks that each task started, oldest first; a list for every key."""
     found = _empty(keys)
-    records = await database.fetch(_CHILDREN, *columns(found), *(after or (FIRST_AT, "")), limit)
+    await statements.settled(account_id for account_id, _ in found)
+    records = await database.fetch(_CHILDREN, *rows.columns(found), *(after or (FIRST_AT, "")), limit)
     for task in map(rows.task, records):
         if task.parent_task_id is not None:
             found[task.account_id, task.parent_task_id].append(task)
@@ -204,7 +210,9 @@ async def children(
 async def block_runs(keys: Iterable[Key], *, limit: int, after_position: int = 0) -> dict[Key, list[BlockRunState]]:
     """The next `limit` block runs of each task in the order in which they were charged; a list for every key."""
     found = _empty(keys)
-    for run in map(rows.block_run, await database.fetch(_BLOCK_RUNS_OF_TASKS, *columns(found), after_position, limit)):
+    for run in map(
+        rows.block_run, await database.fetch(_BLOCK_RUNS_OF_TASKS, *rows.columns(found), after_position, limit)
+    ):
         found[run.account_id, run.task_id].append(run)
     return found
 
@@ -212,7 +220,7 @@ async def block_runs(keys: Iterable[Key], *, limit: int, after_position: int = 0
 async def by_block(keys: Iterable[Key]) -> dict[Key, list[BlockCost]]:
     """What each task paid for each block, dearest first; a list for every key."""
     found = _empty(keys)
-    for account_id, task_id, block, credits, count in await database.fetch(_BY_BLOCK, *columns(found)):
+    for account_id, task_id, block, credits, count in await database.fetch(_BY_BLOCK, *rows.columns(found)):
         found[account_id, task_id].append(BlockCost(block, credits, count))
     return found
 
@@ -220,7 +228,7 @@ async def by_block(keys: Iterable[Key]) -> dict[Key, list[BlockCost]]:
 async def by_model(keys: Iterable[Key]) -> dict[Key, list[ModelCost]]:
     """What each task paid for each model, dearest first, of the block runs whose model is known."""
     found = _empty(keys)
-    for account_id, task_id, model, credits, count in await database.fetch(_BY_MODEL, *columns(found)):
+    for account_id, task_id, model, credits, count in await database.fetch(_BY_MODEL, *rows.columns(found)):
         found[account_id, task_id].append(ModelCost(model, credits, count))
     return found
 
@@ -228,15 +236,9 @@ async def by_model(keys: Iterable[Key]) -> dict[Key, list[ModelCost]]:
 async def below(keys: Iterable[Key]) -> dict[Key, int]:
     """What the children of each task cost, theirs included, the task itself not; 0 without children."""
     found = dict.fromkeys(keys, 0)
-    for account_id, task_id, credits in await database.fetch(_BELOW, *columns(found)):
+    for account_id, task_id, credits in await database.fetch(_BELOW, *rows.columns(found)):
         found[account_id, task_id] = credits
     return found
-
-
-def columns(keys: Iterable[Key]) -> tuple[list[int], list[str]]:
-    """The keys, each once, as the two arrays that a statement takes."""
-    pairs = list(dict.fromkeys(keys))
-    return [account_id for account_id, _ in pairs], [name for _, name in pairs]
 
 
 def _empty(keys: Iterable[Key]) -> dict[Key, list[Any]]:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from app import database
+from app.ledger import posting
 from app.tasks import rows
 from app.tasks.rules import TaskState
 
 # A null list of owners means every owner (services and operators).
 _FIND: Final = f"""
-    SELECT {rows.TASK_COLUMNS}, a.owner_id
+    SELECT {rows.TASK_COLUMNS}, a.owner_id, coalesce(a.next_change_at <= clock_timestamp(), false) AS due
     FROM task_account AS k
     JOIN task AS t ON t.account_id = k.account_id AND t.task_id = k.task_id
     JOIN account AS a ON a.id = t.account_id
@@ -31,6 +32,10 @@ class SeenTask:
 
 
 async def find(task_ids: Iterable[str], *, owner_ids: Collection[str] | None) -> dict[str, SeenTask]:
-    """Those of the tasks that exist in the accounts of `owner_ids`; None: in any account."""
-    records = await database.fetch(_FIND, list(dict.fromkeys(task_ids)), None if owner_ids is None else list(owner_ids))
+    """Those of the tasks that exist in the accounts of `owner_ids`; None: in any account. Settled to now."""
+    asked = (list(dict.fromkeys(task_ids)), None if owner_ids is None else list(owner_ids))
+    records = await database.fetch(_FIND, *asked)
+    if due := {record["account_id"] for record in records if record["due"]}:
+        await posting.settle(due)
+        records = await database.fetch(_FIND, *asked)
     return {record["task_id"]: SeenTask(rows.task(record), record["owner_id"]) for record in records}

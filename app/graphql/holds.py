@@ -1,0 +1,141 @@
+"""Holds and budgets as they are read: credits that are claimed and not spent yet."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import strawberry
+
+from app.graphql import access, nodes
+from app.graphql.access import Needs
+from app.graphql.context import Context, Information
+from app.graphql.enums import shown
+from app.graphql.scalars import Credits
+from app.graphql.sight import owner_asked
+from app.ledger import accounts, holds
+from app.ledger.book import Hold as HoldState
+from app.ledger.book import HoldStatus
+
+if TYPE_CHECKING:
+    from app.graphql.tasks import Task
+
+LazyTask: TypeAlias = Annotated["Task", strawberry.lazy("app.graphql.tasks")]
+
+shown(
+    HoldStatus,
+    name="HoldStatus",
+    description="Where a hold stands.",
+    values={
+        HoldStatus.OPEN: "It claims credits.",
+        HoldStatus.CAPTURED: "What was needed is drawn, the rest went back; of a budget: its task has ended.",
+        HoldStatus.VOIDED: "It was let go of: all went back.",
+        HoldStatus.EXPIRED: "Its time was over before anybody captured it: what was left went back.",
+    },
+)
+
+
+@access.type(
+    description="Credits claimed of named grants: for one block run, or, as a budget, for a whole task. Nobody else "
+    "can spend them.",
+    needs=Needs.REACHED,
+)
+class Hold(nodes.Node):
+    block_run_id: strawberry.ID | None = access.value(description="The block run it is for; null for a task's budget.")
+    block: str | None = access.value(description="The block, as the rate card names it; null for a task's budget.")
+    credits: Credits = access.value(description="What it claimed in all, additions to a budget included.")
+    captured: Credits = access.value(description="What was drawn of it.")
+    remaining: Credits = access.value(description="What it claims now.")
+    priced: Credits | None = access.value(
+        description="What the capture was priced at, by its measurements: more than `captured` where it was capped."
+    )
+    status: HoldStatus = access.value(description="Where it stands.")
+    placed_at: datetime = access.value(description="When it was placed.")
+    expires_at: datetime = access.value(description="When it lapses by itself, or would have.")
+    closed_at: datetime | None = access.value(description="When it was captured, voided or lapsed; null while open.")
+    key: strawberry.Private[tuple[int, str]]
+
+    @access.field(description="The task that it is for.")
+    async def task(self, info: Information) -> LazyTask | None:
+        from app.graphql.tasks import load_task  # noqa: PLC0415  tasks show budgets, holds show tasks
+
+        return await load_task(info.context, *self.key)
+
+
+@access.type(
+    description="What a task may spend: credits held for it, whatever others spend meanwhile. What is left returns "
+    "when the task ends, or when nobody charges within its timeout.",
+    needs=Needs.REACHED,
+)
+class Budget:
+    task_id: strawberry.ID = access.value(
+        description="Whose budget it is: a nested task without one of its own draws on that of the task around it."
+    )
+    credits: Credits = access.value(description="What was put into it.")
+    spent: Credits = access.value(description="Drawn, or claimed by holds and nested budgets taken from it.")
+    remaining: Credits = access.value(description="What block runs may still draw, the landing reserve included.")
+    landing_reserve: Credits = access.value(description="The part of the rest that only closing block runs may use.")
+    expires_at: datetime = access.value(description="When it lapses unless somebody charges before.")
+
+
+def hold_of(account_id: int, hold: HoldState) -> Hold:
+    """A hold as GraphQL shows it."""
+    return Hold(
+        id=nodes.encode_id("Hold", account_id, hold.number),
+        block_run_id=strawberry.ID(hold.block_run_id) if hold.block_run_id is not None else None,
+        block=hold.terms["block"] if hold.terms else None,
+        credits=Credits(hold.credits),
+        captured=Credits(hold.captured),
+        remaining=Credits(hold.remaining),
+        priced=Credits(hold.priced) if hold.priced is not None else None,
+        status=hold.status,
+        placed_at=hold.placed_at,
+        expires_at=hold.expires_at,
+        closed_at=hold.closed_at,
+        key=(account_id, hold.task_id),
+    )
+
+
+async def budget_of(context: Context, account_id: int, envelope: int | None) -> Budget | None:
+    """The budget that pays for a task, batched with the others of this request."""
+    if envelope is None:
+        return None
+    hold = await context.loader(_holds).load((account_id, envelope))
+    if hold is None:
+        return None
+    return Budget(
+        task_id=strawberry.ID(hold.task_id),
+        credits=Credits(hold.credits),
+        spent=Credits(hold.captured + hold.lent),
+        remaining=Credits(hold.remaining),
+        landing_reserve=Credits(hold.reserve),
+        expires_at=hold.expires_at,
+    )
+
+
+async def load_hold(context: Context, account_id: int, number: int) -> Hold | None:
+    """A hold by its key, batched with the others of this request."""
+    hold = await context.loader(_holds).load((account_id, number))
+    return hold_of(account_id, hold) if hold is not None else None
+
+
+@nodes.fetches("Hold", int, int)
+async def fetch_hold(context: Context, account_id: int, number: int) -> Hold | None:
+    owner_id = await accounts.owner_of(account_id)
+    if owner_id is None or owner_asked(context, owner_id) is None or abs(number) >= 2**31:
+        return None
+    return await load_hold(context, account_id, number)
+
+
+async def held_of(context: Context, account_id: int, task_id: str) -> Credits:
+    """What a task holds now, batched with the others of this request."""
+    return Credits(await context.loader(_held).load((account_id, task_id)))
+
+
+async def _holds(keys: list[tuple[int, int]]) -> Sequence[HoldState | None]:
+    found = await holds.by_number(keys)
+    return [found.get(key) for key in keys]
+
+
+async def _held(keys: list[tuple[int, str]]) -> Sequence[int]:
+    found = await holds.held(keys)
+    return [found[key] for key in keys]

@@ -1,0 +1,67 @@
+"""The subscription of executors and schedulers: who has to stop, who may go on."""
+
+from collections.abc import AsyncGenerator
+from datetime import datetime
+from typing import Annotated
+
+import strawberry
+
+from app.graphql import access
+from app.graphql.access import Needs
+from app.graphql.context import Information
+from app.graphql.inputs import checked, checked_list
+from app.graphql.patience import patiently
+from app.graphql.scalars import Long
+from app.tasks.rules import SignalKind, StopReason
+from app.tasks.signals import Follower, Signal
+
+MAX_OWNERS = 1_000
+
+
+@access.type(description="Who has to stop, or may go on.", needs=Needs.REACHED)
+class TaskSignal:
+    kind: SignalKind = access.value(description="Stop, or go on.")
+    owner_id: strawberry.ID = access.value(description="Whose tasks.")
+    task_ids: list[strawberry.ID] | None = access.value(
+        description="Which tasks; null: every open task of the owner that has neither a budget nor an open hold."
+    )
+    reason: StopReason | None = access.value(description="Why to stop; null where they may go on.")
+    version: Long = access.value(description="The account's version: ignore a signal older than one you have seen.")
+    at: datetime = access.value(description="When it was derived, by the database's clock.")
+
+
+OwnerIds = Annotated[
+    list[strawberry.ID] | None,
+    strawberry.argument(description=f"Whose tasks, 1 to {MAX_OWNERS:,} owners; null: everybody's."),
+]
+
+
+@strawberry.type(description="What executors are told.")
+class SignalSubscription:
+    @access.subscription(
+        needs=Needs.SERVICE,
+        description="For executors and schedulers: what is stopped now, then every change, within a second.",
+    )
+    async def task_signals(self, info: Information, owner_ids: OwnerIds = None) -> AsyncGenerator[TaskSignal, None]:
+        if owner_ids is not None:
+            checked_list(owner_ids, name="ownerIds", limit=MAX_OWNERS)
+            checked(**{f"ownerIds.{place}": owner_id for place, owner_id in enumerate(owner_ids)})
+        follower = Follower(frozenset(owner_ids) if owner_ids is not None else None)
+        with info.context.house.live.watch_signals() as watch:
+            for signal in await patiently(follower.snapshot):
+                yield _shown(signal)
+            while True:
+                signalled = await watch.changed()
+                for signal in await patiently(lambda: follower.changes(signalled)):  # noqa: B023  awaited at once
+                    yield _shown(signal)
+
+
+def _shown(signal: Signal) -> TaskSignal:
+    return TaskSignal(
+        kind=signal.kind,
+        owner_id=strawberry.ID(signal.owner_id),
+        task_ids=[strawberry.ID(one) for one in signal.task_ids] if signal.task_ids is not None else None,
+        reason=signal.reason,
+        version=Long(signal.version),
+        at=signal.at,
+    )

@@ -1,0 +1,49 @@
+"""Reads of what did not get its credits: tasks that are stopped, and scheduled runs that were skipped."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from app import database
+from app.ledger import statements
+from app.tasks import rows
+from app.tasks.costs import LAST_AT
+from app.tasks.rows import TASK_COLUMNS
+from app.tasks.rules import TaskState
+
+_STOPPED: Final = f"""
+    SELECT {TASK_COLUMNS} FROM task AS t
+    WHERE t.account_id = $1 AND t.status = 'STOPPED' AND (t.started_at, t.task_id) < ($2::timestamptz, $3::text)
+    ORDER BY t.started_at DESC, t.task_id DESC LIMIT $4
+"""  # noqa: S608  our own constant
+
+# `at > '-infinity'` is always true, and opens the index of agents (migration 0004).
+_SKIPPED: Final = """
+    SELECT task_id, agent_id, reason, at FROM skipped_tick
+    WHERE account_id = $1 AND agent_id = $2 AND at > '-infinity' AND (at, task_id) < ($3::timestamptz, $4::text)
+    ORDER BY at DESC, task_id DESC LIMIT $5
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedTick:
+    """A scheduled run that did not start: under which task id it was asked for, why, and when."""
+
+    task_id: str
+    agent_id: str
+    reason: str
+    at: datetime
+
+
+async def stopped(account_id: int, *, limit: int, before: tuple[datetime, str] | None = None) -> list[TaskState]:
+    """The account's stopped tasks, last started first, behind (started_at, task id)."""
+    await statements.settled([account_id])
+    return [rows.task(row) for row in await database.fetch(_STOPPED, account_id, *(before or (LAST_AT, "")), limit)]
+
+
+async def skipped(
+    account_id: int, agent_id: str, *, limit: int, before: tuple[datetime, str] | None = None
+) -> list[SkippedTick]:
+    """The skipped scheduled runs of an agent, newest first, behind (at, task id)."""
+    found = await database.fetch(_SKIPPED, account_id, agent_id, *(before or (LAST_AT, "")), limit)
+    return [SkippedTick(*record) for record in found]
