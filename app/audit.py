@@ -3,7 +3,7 @@
 I1  posted = sum of the entries = sum of what the grants have left; each grant has left what its draws say
 I2  seq without gap, balance after each entry, versions rising, time not falling, the keyed chain, the account's head
 I3  one charge per block run, one operation per key, and each points at what it made
-I4  held and frozen = open claims
+I4  held and frozen = open claims, the account's and each grant's; what a hold was for = what has become of it
 I5  a task's cost and steps = its entries and block runs
 I6  available is never below 0
 I7  a paid top-up has entries for exactly its credits, one that is not paid has none
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app import database
+from app.audit_proofs import PROOFS
 from app.database import Connection
 from app.ledger import accounts, posting, statements
 from app.ledger.book import Posted
@@ -47,82 +48,6 @@ _ENTRIES: Final = f"""
     WHERE (e.account_id, e.seq) > ($1::bigint, $2::bigint) AND e.account_id <= $3
     ORDER BY e.account_id, e.seq LIMIT $4
 """  # noqa: S608  our own constant
-
-# The proofs that compare tables. Each gives (account, what is wrong) for the accounts $1..$2 and nothing on whole
-# books.
-_PROOFS: Final = {
-    "I1": """
-    SELECT g.account_id, format('grant %s belongs to no account', g.number) FROM credit_grant AS g
-    WHERE g.account_id BETWEEN $1 AND $2 AND NOT EXISTS (SELECT FROM account AS a WHERE a.id = g.account_id)
-    """,
-    "I3 charges": """
-    SELECT coalesce(b.account_id, e.account_id),
-           format('block run %s at cost %s points at entry %s, entry %s charges %s for block run %s of task %s',
-                  b.block_run_id, b.cost, b.entry_seq, e.seq, -e.credits, e.block_run_id, e.task_id)
-    FROM (SELECT * FROM block_run WHERE account_id BETWEEN $1 AND $2 AND (entry_seq IS NOT NULL OR cost > 0)) AS b
-    FULL JOIN (SELECT * FROM entry WHERE account_id BETWEEN $1 AND $2 AND kind = 'CHARGE') AS e
-        ON e.account_id = b.account_id AND e.seq = b.entry_seq
-    WHERE (b.block_run_id, b.task_id, b.cost) IS DISTINCT FROM (e.block_run_id, e.task_id, -e.credits)
-    """,
-    "I3 reversals": """
-    SELECT coalesce(b.account_id, e.account_id),
-           format('block run %s has %s reversed, its entries %s', coalesce(b.block_run_id, e.block_run_id),
-                  coalesce(b.reversed, 0), coalesce(e.credits, 0))
-    FROM (SELECT * FROM block_run WHERE account_id BETWEEN $1 AND $2 AND reversed > 0) AS b
-    FULL JOIN (SELECT account_id, block_run_id, sum(credits) AS credits FROM entry
-               WHERE account_id BETWEEN $1 AND $2 AND kind = 'REVERSAL' GROUP BY account_id, block_run_id) AS e
-        ON e.account_id = b.account_id AND e.block_run_id = b.block_run_id
-    WHERE b.reversed IS DISTINCT FROM e.credits
-    """,
-    "I3 operations": """
-    SELECT o.account_id, format('operation %s (%s) points at %s, which is not there', o.key, o.kind, o.result)
-    FROM operation AS o WHERE o.account_id BETWEEN $1 AND $2
-      AND (o.result->>'seq' IS NOT NULL AND NOT EXISTS (
-               SELECT FROM entry AS e WHERE e.account_id = o.account_id
-               AND e.seq = CASE WHEN o.result->>'seq' ~ '^[0-9]{1,18}$' THEN (o.result->>'seq')::bigint END)
-           OR o.result->>'grant' IS NOT NULL AND NOT EXISTS (
-               SELECT FROM credit_grant AS g WHERE g.account_id = o.account_id
-               AND g.number = CASE WHEN o.result->>'grant' ~ '^[0-9]{1,9}$' THEN (o.result->>'grant')::int END)
-           OR o.result->>'topUp' IS NOT NULL AND NOT EXISTS (
-               SELECT FROM top_up AS p WHERE p.account_id = o.account_id AND p.id = o.result->>'topUp'))
-    """,
-    "I5 entries": """
-    SELECT coalesce(t.account_id, e.account_id),
-           format('task %s charged %s and reversed %s, its entries %s and %s', coalesce(t.task_id, e.task_id),
-                  t.charged, t.reversed, coalesce(e.charged, 0), coalesce(e.reversed, 0))
-    FROM (SELECT * FROM task WHERE account_id BETWEEN $1 AND $2) AS t
-    FULL JOIN (SELECT account_id, task_id, coalesce(-sum(credits) FILTER (WHERE kind = 'CHARGE'), 0) AS charged,
-                      coalesce(sum(credits) FILTER (WHERE kind = 'REVERSAL'), 0) AS reversed
-               FROM entry WHERE account_id BETWEEN $1 AND $2 AND kind IN ('CHARGE', 'REVERSAL')
-               GROUP BY account_id, task_id) AS e
-        ON e.account_id = t.account_id AND e.task_id = t.task_id
-    WHERE (t.charged, t.reversed) IS DISTINCT FROM (coalesce(e.charged, 0), coalesce(e.reversed, 0))
-    """,
-    "I5 block runs": """
-    SELECT coalesce(t.account_id, b.account_id),
-           format('task %s has %s steps, charged %s and reversed %s; its %s block runs up to %s cost %s and %s',
-                  coalesce(t.task_id, b.task_id), t.steps, t.charged, t.reversed, coalesce(b.steps, 0),
-                  coalesce(b.last, 0), coalesce(b.cost, 0), coalesce(b.reversed, 0))
-    FROM (SELECT * FROM task WHERE account_id BETWEEN $1 AND $2) AS t
-    FULL JOIN (SELECT account_id, task_id, count(*) AS steps, max(position) AS last, sum(cost) AS cost,
-                      sum(reversed) AS reversed
-               FROM block_run WHERE account_id BETWEEN $1 AND $2 GROUP BY account_id, task_id) AS b
-        ON b.account_id = t.account_id AND b.task_id = t.task_id
-    WHERE (t.steps, t.steps, t.charged, t.reversed) IS DISTINCT FROM
-          (coalesce(b.steps, 0), coalesce(b.last, 0), coalesce(b.cost, 0), coalesce(b.reversed, 0))
-    """,
-    "I7": """
-    SELECT coalesce(p.account_id, e.account_id),
-           format('top-up %s over %s is %s, its entries %s', coalesce(p.id, e.top_up_id), p.credits,
-                  coalesce(p.status, 'unknown'), coalesce(e.credits, 0))
-    FROM (SELECT * FROM top_up WHERE account_id BETWEEN $1 AND $2) AS p
-    FULL JOIN (SELECT account_id, top_up_id, sum(credits) AS credits FROM entry
-               WHERE account_id BETWEEN $1 AND $2 AND kind = 'TOP_UP' GROUP BY account_id, top_up_id) AS e
-        ON e.account_id = p.account_id AND e.top_up_id = p.id
-    WHERE coalesce(e.credits, 0) IS DISTINCT FROM
-          CASE WHEN p.status = 'PAID' THEN p.credits WHEN p.id IS NOT NULL THEN 0 END
-    """,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +137,7 @@ async def _audit_range(
             continue
         for found in check.follow(row):
             report.add(found)
-    for name, sql in _PROOFS.items():
+    for name, sql in PROOFS.items():
         _, broken = await connection.execute_query(sql, [first, end])
         for account_id, what in broken:
             owner_id = checks[account_id].owner_id if account_id in checks else None

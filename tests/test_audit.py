@@ -16,13 +16,13 @@ from app.audit import audit
 from app.ledger import accounts, posting, statements
 from app.ledger.chain import sign
 from app.pricing.catalogue import Catalogue
-from app.tasks import lapses, reversing
+from app.tasks import holding, lapses, reversing
 from app.tasks.charging import charge_many
 from app.topups import purchase
 from app.topups.provider import ProviderEvent
 from app.topups.rules import Payment, PaymentState, Terms
 from app.topups.sandbox import Sandbox
-from tests.factories import a_block_run, a_task, granted
+from tests.factories import a_block_run, a_capture, a_catalogue_of, a_hold, a_task, charged, granted
 
 pytestmark = pytest.mark.anyio
 
@@ -203,3 +203,156 @@ async def test_availability_below_zero_is_found(books: None, vandal: asyncpg.Con
 async def test_another_key_does_not_open_the_chain(books: None) -> None:
     lapses.open_books(bytes(32))
     assert {one.invariant for one in (await audit()).breaks} == {"I2"}
+
+
+@pytest.fixture
+async def claimed_books(db: str) -> None:
+    """Books with claims of every kind, all on grant 1 of 200 credits: 62 are held in the open holds 3, 4 and 5.
+
+    1: 12 of 30 captured; 2: 20 voided; 3: 25 open; 4: an envelope of 60, with 5, another of 20, and 6 (3 of 8
+    captured) within it, each envelope with a block run of 10 paid from it. Bob has one entry and no hold.
+    """
+    prices = await a_catalogue_of()
+    await granted("alice", 200)
+    await granted("bob", 5)
+    plain = await a_task("alice", task_id="plain")
+    captured, voided = a_hold(plain, 30, block_run_id="captured"), a_hold(plain, 20, block_run_id="voided")
+    for request in (captured, voided, a_hold(plain, 25, block_run_id="open")):
+        await holding.place(request, prices)
+    await holding.capture(a_capture(captured, 12))
+    await holding.void("plain", "voided")
+    outer = await a_task("alice", task_id="outer", budget=60)
+    inner = await a_task("alice", task_id="inner", parent_task_id="outer", budget=20)
+    for task in (outer, inner):
+        await charged(task, prices)
+    within = a_hold(outer, 8, block_run_id="within")
+    await holding.place(within, prices)
+    await holding.capture(a_capture(within, 3))
+
+
+@pytest.fixture
+async def unchecked(claimed_books: None, vandal: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+    """Somebody who has taken away the table's own checks of holds, too."""
+    checks = await vandal.fetch(
+        "SELECT conname, pg_get_constraintdef(oid) AS told FROM pg_constraint"
+        " WHERE conrelid = 'hold'::regclass AND contype = 'c'"
+    )
+    assert len(checks) == 2
+    for check in checks:
+        await vandal.execute(f"ALTER TABLE hold DROP CONSTRAINT {check['conname']}")
+    yield vandal
+    await vandal.execute("DELETE FROM hold")
+    for check in checks:
+        await vandal.execute(f"ALTER TABLE hold ADD CONSTRAINT {check['conname']} {check['told']}")
+
+
+async def told(invariant: str) -> list[str]:
+    """What is told of one invariant, for Alice unless it says otherwise."""
+    found = (await audit()).breaks
+    return [one.what if one.owner_id == "alice" else str(one) for one in found if one.invariant == invariant]
+
+
+async def test_books_with_claims_are_whole(claimed_books: None) -> None:
+    report = await audit()
+    assert (report.breaks, report.accounts, report.entries) == ([], 2, 6)
+    [account] = await database.fetch("SELECT posted, held, holds, open_holds FROM account WHERE owner_id = 'alice'")
+    assert tuple(account) == (165, 62, 6, 3)
+
+
+GRANT_1 = "grant 1 has 62 claimed, open holds claim {}"
+HELD = "held 62, 3 open holds, the last hold 6; found {}, {} and {}"
+
+
+@pytest.mark.parametrize(
+    ("sql", "whats"),
+    [
+        ("UPDATE account SET held = 63 WHERE owner_id = 'alice'",
+         ["held 63, 3 open holds, the last hold 6; found 62, 3 and 6", "held 63 and frozen 0, open claims 62"]),
+        ("UPDATE account SET open_holds = 4 WHERE owner_id = 'alice'",
+         ["held 62, 4 open holds, the last hold 6; found 62, 3 and 6"]),
+        ("UPDATE account SET holds = 7 WHERE owner_id = 'alice'",
+         ["held 62, 3 open holds, the last hold 7; found 62, 3 and 6"]),
+        ("UPDATE credit_grant SET claimed = 63 WHERE credits = 200",
+         ["grant 1 has 63 claimed, open holds claim 62", "held 62 and frozen 0, open claims 63"]),
+        ("DELETE FROM hold WHERE number = 3", [HELD.format(37, 2, 6), GRANT_1.format(37)]),
+        ("UPDATE hold SET claims = '[[2, 25]]' WHERE number = 3",
+         [GRANT_1.format(37), "grant 2 has 0 claimed, open holds claim 25"]),
+        ("UPDATE hold SET claims = '[[1, 24]]' WHERE number = 3",
+         [GRANT_1.format(61), "hold 3 has 25 remaining and claims 24"]),
+        ("UPDATE hold SET claims = '[[1, \"25\"]]' WHERE number = 3",
+         [GRANT_1.format(37), "hold 3 has 25 remaining and claims 0"]),
+        ("UPDATE hold SET claims = '{}' WHERE number = 3",
+         [GRANT_1.format(37), "hold 3 has 25 remaining and claims 0"]),
+        ("UPDATE hold SET claims = '[1, [2]]' WHERE number = 3",
+         [GRANT_1.format(37), "hold 3 has 25 remaining and claims 0"]),
+        ("UPDATE hold SET credits = 26 WHERE number = 3",
+         ["hold 3 was for 26: captured 0, released 0, remaining 25, lent 0"]),
+        ("UPDATE hold SET captured = 13, released = 17 WHERE number = 1",
+         ["hold 1 captured 13, block run captured cost 12", "hold 1 captured 13, its charges 12"]),
+        ("UPDATE hold SET captured = 9, released = 1 WHERE number = 4", ["hold 4 captured 9, its charges 10"]),
+        ("UPDATE hold SET remaining = 24, released = 1 WHERE number = 3",
+         [HELD.format(61, 3, 6), "hold 3 has 24 remaining and claims 25"]),
+        ("UPDATE hold SET status = 'VOIDED' WHERE number = 3",
+         [HELD.format(37, 2, 6), GRANT_1.format(37), "hold 3 is VOIDED and still claims"]),
+        ("UPDATE hold SET claims = '[[1, 1]]' WHERE number = 2",
+         ["hold 2 has 0 remaining and claims 1", "hold 2 is VOIDED and still claims"]),
+        ("UPDATE hold SET claims = '[[1, 0]]' WHERE number = 2", ["hold 2 is VOIDED and still claims"]),
+        ("UPDATE hold SET lent = 22, released = 1 WHERE number = 4", ["hold 4 lent 22, those within it have 23"]),
+        ("UPDATE hold SET block_run_id = 'another' WHERE number = 1",
+         ["hold 1 captured 12, block run another cost unknown"]),
+        ("UPDATE hold SET task_id = 'nowhere' WHERE number = 3",
+         ["hold 3 is for task nowhere, which is not there"]),
+        ("UPDATE task SET envelope = 9 WHERE task_id = 'inner'",
+         ["task inner draws on envelope 9, which is not there"]),
+        ("UPDATE task SET envelope = 3 WHERE task_id = 'inner'",  # a hold for a block run is no envelope
+         ["task inner draws on envelope 3, which is not there"]),
+    ],
+    ids=lambda value: value[:60] if isinstance(value, str) else "",
+)  # fmt: skip
+async def test_claims_that_do_not_add_up_are_told_and_nothing_else(
+    unchecked: asyncpg.Connection, sql: str, whats: list[str]
+) -> None:
+    assert await unchecked.execute(sql) in ("UPDATE 1", "DELETE 1")
+    found = (await audit()).breaks
+    assert {(one.invariant, one.owner_id) for one in found} == {("I4", "alice")}
+    assert sorted(one.what for one in found) == sorted(whats)
+
+
+async def test_a_captured_hold_whose_block_run_is_gone_is_told(claimed_books: None, vandal: asyncpg.Connection) -> None:
+    await vandal.execute("DELETE FROM block_run WHERE block_run_id = 'within'")
+    assert await told("I4") == ["hold 6 captured 3, block run within cost unknown"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "whats"),
+    [
+        ("UPDATE entry SET hold = NULL WHERE hold = 6", ["hold 6 captured 3, its charges 0"]),
+        ("UPDATE entry SET hold = 5 WHERE hold = 4",
+         ["hold 4 captured 10, its charges 0", "hold 5 captured 10, its charges 20"]),
+        ("UPDATE entry SET hold = 99 WHERE hold = 6",
+         ["hold 6 captured 3, its charges 0", "hold 99 stands in entries and nowhere else"]),
+    ],
+)  # fmt: skip
+async def test_another_hold_in_an_entry_breaks_its_mac_and_the_sums(
+    claimed_books: None, vandal: asyncpg.Connection, sql: str, whats: list[str]
+) -> None:
+    [seq] = await vandal.fetchrow("SELECT seq FROM entry WHERE hold = $1", 4 if "hold = 4" in sql else 6)
+    assert await vandal.execute(sql) == "UPDATE 1"
+    assert await told("I2") == [f"entry {seq} does not carry the MAC of its content and its place"]
+    assert sorted(await told("I4")) == whats
+
+
+async def test_an_entry_that_names_a_hold_of_another_account_is_told(
+    claimed_books: None, vandal: asyncpg.Connection
+) -> None:
+    bob = await accounts.ensure("bob")
+    await vandal.execute("UPDATE entry SET hold = 3 WHERE account_id = $1", bob)
+    assert await told("I4") == [f"I4 account {bob} (bob): hold 3 stands in entries and nowhere else"]
+    assert len(await told("I2")) == 1
+
+
+async def test_holds_of_no_account_are_told(claimed_books: None, vandal: asyncpg.Connection) -> None:
+    await vandal.execute("UPDATE hold SET account_id = account_id + 1000 WHERE number = 3")
+    found = await told("I4")
+    assert HELD.format(37, 2, 6) in found
+    assert any(one.endswith("(no owner): hold 3 is for task plain, which is not there") for one in found)

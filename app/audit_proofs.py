@@ -1,0 +1,141 @@
+"""The checker's proofs that compare tables with each other: statements, by the invariant of DESIGN section 9.
+
+Each gives (account, what is wrong) for the accounts $1..$2, and nothing on whole books. Both sides of a comparison are
+cut to the range, so that a range costs what is in it however large the books are.
+"""
+
+from typing import Final
+
+# The claims of hold h: [grant, credits] each. What is no such pair is left out, and then missing in the sums.
+_CLAIMS: Final = "jsonb_path_query(h.claims, 'strict $[*] ? (@[0] > 0 && @[1] > 0)', '{}', true)"
+
+PROOFS: Final = {
+    "I1": """
+    SELECT g.account_id, format('grant %s belongs to no account', g.number) FROM credit_grant AS g
+    WHERE g.account_id BETWEEN $1 AND $2 AND NOT EXISTS (SELECT FROM account AS a WHERE a.id = g.account_id)
+    """,
+    "I3 charges": """
+    SELECT coalesce(b.account_id, e.account_id),
+           format('block run %s at cost %s points at entry %s, entry %s charges %s for block run %s of task %s',
+                  b.block_run_id, b.cost, b.entry_seq, e.seq, -e.credits, e.block_run_id, e.task_id)
+    FROM (SELECT * FROM block_run WHERE account_id BETWEEN $1 AND $2 AND (entry_seq IS NOT NULL OR cost > 0)) AS b
+    FULL JOIN (SELECT * FROM entry WHERE account_id BETWEEN $1 AND $2 AND kind = 'CHARGE') AS e
+        ON e.account_id = b.account_id AND e.seq = b.entry_seq
+    WHERE (b.block_run_id, b.task_id, b.cost) IS DISTINCT FROM (e.block_run_id, e.task_id, -e.credits)
+    """,
+    "I3 reversals": """
+    SELECT coalesce(b.account_id, e.account_id),
+           format('block run %s has %s reversed, its entries %s', coalesce(b.block_run_id, e.block_run_id),
+                  coalesce(b.reversed, 0), coalesce(e.credits, 0))
+    FROM (SELECT * FROM block_run WHERE account_id BETWEEN $1 AND $2 AND reversed > 0) AS b
+    FULL JOIN (SELECT account_id, block_run_id, sum(credits) AS credits FROM entry
+               WHERE account_id BETWEEN $1 AND $2 AND kind = 'REVERSAL' GROUP BY account_id, block_run_id) AS e
+        ON e.account_id = b.account_id AND e.block_run_id = b.block_run_id
+    WHERE b.reversed IS DISTINCT FROM e.credits
+    """,
+    "I3 operations": """
+    SELECT o.account_id, format('operation %s (%s) points at %s, which is not there', o.key, o.kind, o.result)
+    FROM operation AS o WHERE o.account_id BETWEEN $1 AND $2
+      AND (o.result->>'seq' IS NOT NULL AND NOT EXISTS (
+               SELECT FROM entry AS e WHERE e.account_id = o.account_id
+               AND e.seq = CASE WHEN o.result->>'seq' ~ '^[0-9]{1,18}$' THEN (o.result->>'seq')::bigint END)
+           OR o.result->>'grant' IS NOT NULL AND NOT EXISTS (
+               SELECT FROM credit_grant AS g WHERE g.account_id = o.account_id
+               AND g.number = CASE WHEN o.result->>'grant' ~ '^[0-9]{1,9}$' THEN (o.result->>'grant')::int END)
+           OR o.result->>'topUp' IS NOT NULL AND NOT EXISTS (
+               SELECT FROM top_up AS p WHERE p.account_id = o.account_id AND p.id = o.result->>'topUp'))
+    """,
+    "I4 accounts": """
+    SELECT coalesce(a.id, h.account_id),
+           format('held %s, %s open holds, the last hold %s; found %s, %s and %s', a.held, a.open_holds, a.holds,
+                  coalesce(h.held, 0), coalesce(h.open, 0), coalesce(h.last, 0))
+    FROM (SELECT * FROM account WHERE id BETWEEN $1 AND $2) AS a
+    FULL JOIN (SELECT account_id, coalesce(sum(remaining) FILTER (WHERE status = 'OPEN'), 0) AS held,
+                      count(*) FILTER (WHERE status = 'OPEN') AS open, max(number) AS last
+               FROM hold WHERE account_id BETWEEN $1 AND $2 GROUP BY account_id) AS h
+        ON h.account_id = a.id
+    WHERE (a.held, a.open_holds, a.holds) IS DISTINCT FROM
+          (coalesce(h.held, 0), coalesce(h.open, 0), coalesce(h.last, 0))
+    """,
+    "I4 grants": f"""
+    SELECT coalesce(g.account_id, c.account_id),
+           format('grant %s has %s claimed, open holds claim %s', coalesce(g.number, c.number),
+                  coalesce(g.claimed, 0), coalesce(c.claimed, 0))
+    FROM (SELECT * FROM credit_grant WHERE account_id BETWEEN $1 AND $2 AND claimed > 0) AS g
+    FULL JOIN (SELECT h.account_id, (c->0)::numeric AS number, sum((c->1)::numeric) AS claimed
+               FROM hold AS h CROSS JOIN LATERAL {_CLAIMS} AS c
+               WHERE h.account_id BETWEEN $1 AND $2 AND h.status = 'OPEN' GROUP BY 1, 2) AS c
+        ON c.account_id = g.account_id AND c.number = g.number
+    WHERE g.claimed IS DISTINCT FROM c.claimed
+    """,  # noqa: S608  our own constant
+    "I4 holds": f"""
+    SELECT coalesce(h.account_id, e.account_id), format('hold %s %s', coalesce(h.number, e.hold), w.what)
+    FROM (SELECT * FROM hold WHERE account_id BETWEEN $1 AND $2) AS h
+    FULL JOIN (SELECT account_id, hold, coalesce(-sum(credits) FILTER (WHERE kind = 'CHARGE'), 0) AS charges
+               FROM entry WHERE account_id BETWEEN $1 AND $2 AND hold IS NOT NULL GROUP BY account_id, hold) AS e
+        ON e.account_id = h.account_id AND e.hold = h.number
+    LEFT JOIN (SELECT account_id, within, sum(captured + remaining + lent) AS lent FROM hold
+               WHERE account_id BETWEEN $1 AND $2 AND within IS NOT NULL GROUP BY account_id, within) AS i
+        ON i.account_id = h.account_id AND i.within = h.number
+    LEFT JOIN (SELECT * FROM block_run WHERE account_id BETWEEN $1 AND $2) AS b
+        ON b.account_id = h.account_id AND b.block_run_id = h.block_run_id
+    LEFT JOIN (SELECT * FROM task WHERE account_id BETWEEN $1 AND $2) AS t
+        ON t.account_id = h.account_id AND t.task_id = h.task_id
+    CROSS JOIN LATERAL (SELECT coalesce(sum((c->1)::numeric), 0) AS claimed FROM {_CLAIMS} AS c) AS c
+    CROSS JOIN LATERAL (VALUES
+        (h.number IS NULL, 'stands in entries and nowhere else'),
+        (h.number IS NOT NULL AND t.task_id IS NULL, format('is for task %s, which is not there', h.task_id)),
+        (h.credits <> h.captured + h.released + h.remaining + h.lent,
+         format('was for %s: captured %s, released %s, remaining %s, lent %s',
+                h.credits, h.captured, h.released, h.remaining, h.lent)),
+        (h.captured <> coalesce(e.charges, 0),
+         format('captured %s, its charges %s', h.captured, coalesce(e.charges, 0))),
+        (h.status = 'CAPTURED' AND h.block_run_id IS NOT NULL AND h.captured IS DISTINCT FROM b.cost,
+         format('captured %s, block run %s cost %s', h.captured, h.block_run_id, coalesce(b.cost::text, 'unknown'))),
+        (h.remaining <> c.claimed, format('has %s remaining and claims %s', h.remaining, c.claimed)),
+        (h.status <> 'OPEN' AND (h.remaining <> 0 OR h.claims <> '[]'), format('is %s and still claims', h.status)),
+        (h.lent < i.lent, format('lent %s, those within it have %s', h.lent, i.lent))
+    ) AS w(broken, what) WHERE w.broken
+    """,  # noqa: S608  our own constant
+    "I4 envelopes": """
+    SELECT t.account_id, format('task %s draws on envelope %s, which is not there', t.task_id, t.envelope)
+    FROM task AS t WHERE t.account_id BETWEEN $1 AND $2 AND t.envelope IS NOT NULL AND NOT EXISTS (
+        SELECT FROM hold AS h WHERE h.account_id = t.account_id AND h.number = t.envelope AND h.block_run_id IS NULL)
+    """,
+    "I5 entries": """
+    SELECT coalesce(t.account_id, e.account_id),
+           format('task %s charged %s and reversed %s, its entries %s and %s', coalesce(t.task_id, e.task_id),
+                  t.charged, t.reversed, coalesce(e.charged, 0), coalesce(e.reversed, 0))
+    FROM (SELECT * FROM task WHERE account_id BETWEEN $1 AND $2) AS t
+    FULL JOIN (SELECT account_id, task_id, coalesce(-sum(credits) FILTER (WHERE kind = 'CHARGE'), 0) AS charged,
+                      coalesce(sum(credits) FILTER (WHERE kind = 'REVERSAL'), 0) AS reversed
+               FROM entry WHERE account_id BETWEEN $1 AND $2 AND kind IN ('CHARGE', 'REVERSAL')
+               GROUP BY account_id, task_id) AS e
+        ON e.account_id = t.account_id AND e.task_id = t.task_id
+    WHERE (t.charged, t.reversed) IS DISTINCT FROM (coalesce(e.charged, 0), coalesce(e.reversed, 0))
+    """,
+    "I5 block runs": """
+    SELECT coalesce(t.account_id, b.account_id),
+           format('task %s has %s steps, charged %s and reversed %s; its %s block runs up to %s cost %s and %s',
+                  coalesce(t.task_id, b.task_id), t.steps, t.charged, t.reversed, coalesce(b.steps, 0),
+                  coalesce(b.last, 0), coalesce(b.cost, 0), coalesce(b.reversed, 0))
+    FROM (SELECT * FROM task WHERE account_id BETWEEN $1 AND $2) AS t
+    FULL JOIN (SELECT account_id, task_id, count(*) AS steps, max(position) AS last, sum(cost) AS cost,
+                      sum(reversed) AS reversed
+               FROM block_run WHERE account_id BETWEEN $1 AND $2 GROUP BY account_id, task_id) AS b
+        ON b.account_id = t.account_id AND b.task_id = t.task_id
+    WHERE (t.steps, t.steps, t.charged, t.reversed) IS DISTINCT FROM
+          (coalesce(b.steps, 0), coalesce(b.last, 0), coalesce(b.cost, 0), coalesce(b.reversed, 0))
+    """,
+    "I7": """
+    SELECT coalesce(p.account_id, e.account_id),
+           format('top-up %s over %s is %s, its entries %s', coalesce(p.id, e.top_up_id), p.credits,
+                  coalesce(p.status, 'unknown'), coalesce(e.credits, 0))
+    FROM (SELECT * FROM top_up WHERE account_id BETWEEN $1 AND $2) AS p
+    FULL JOIN (SELECT account_id, top_up_id, sum(credits) AS credits FROM entry
+               WHERE account_id BETWEEN $1 AND $2 AND kind = 'TOP_UP' GROUP BY account_id, top_up_id) AS e
+        ON e.account_id = p.account_id AND e.top_up_id = p.id
+    WHERE coalesce(e.credits, 0) IS DISTINCT FROM
+          CASE WHEN p.status = 'PAID' THEN p.credits WHEN p.id IS NOT NULL THEN 0 END
+    """,
+}
