@@ -11,7 +11,7 @@ BillingError                    an expected "no": carries facts, nothing moved; 
 ├── HoldNotFound, HoldClosed    no such hold; captured, voided or expired before
 ├── HoldExceeded                a capture above what is held
 ├── BlockRunNotFound, ReversalExceedsCharge
-├── GrantNotFound, TopUpNotFound
+├── GrantNotFound, TopUpNotFound, NoticeNotFound
 ├── IdempotencyConflict         the same key or block run with another request
 └── BalanceLimitReached         a figure would pass 2^53 - 1
 RequestError                    a bad request or a missing permission: a top-level error with `code`
@@ -239,6 +239,15 @@ class TopUpNotFound(BillingError):
     @property
     def message(self) -> str:
         return f"There is no top-up {self.top_up_id!r}."
+
+
+@dataclass(eq=False, kw_only=True)
+class NoticeNotFound(BillingError):
+    notice_id: str
+
+    @property
+    def message(self) -> str:
+        return f"There is no notice {self.notice_id!r} of this account: nothing was marked."
 
 
 @dataclass(eq=False, kw_only=True)

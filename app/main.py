@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from app.graphql.execution import Execution
 from app.graphql.schema import build
 from app.graphql.view import GraphQLOverHTTP
 from app.graphql.websocket import GraphQLOverWebSocket
-from app.ledger import posting, statements
+from app.ledger import expiring, posting, statements
 from app.live import Feed
 from app.pricing.catalogue import Catalogue
 from app.settings import Settings, settings
@@ -36,6 +36,7 @@ from app.topups.choice import open_provider
 GRAPHQL: Final = "/graphql"
 RESTART_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 0.5
+EXPIRY_NOTICE_SECONDS: Final = 60.0
 READY_SECONDS: Final = 2.0
 
 Loop = Callable[[], Awaitable[None]]
@@ -58,6 +59,7 @@ def create(chosen: Settings | None = None) -> Starlette:
         "live feed": lambda: house.live.run(url),
         "rate cards": house.catalogue.keep_fresh,
         "time": settle_in_time,
+        "notices of expiry": lambda: tell_of_expiry(here.expiry_notice_days),
     }
 
     @asynccontextmanager
@@ -151,6 +153,13 @@ async def settle_in_time() -> None:
     while True:
         if await posting.settle_due() == 0:
             await asyncio.sleep(SETTLE_SECONDS)
+
+
+async def tell_of_expiry(days: Sequence[int]) -> None:
+    """Give notice of what expires within `days`; other processes do the same, and each is told once."""
+    while True:
+        if await expiring.give_notices(days) == 0:
+            await asyncio.sleep(EXPIRY_NOTICE_SECONDS)
 
 
 @asynccontextmanager

@@ -2,10 +2,23 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _days(given: object) -> tuple[int, ...]:
+    """Days as somebody writes them: 30,7,1."""
+    parts = given.split(",") if isinstance(given, str) else given
+    if isinstance(parts, list | tuple):
+        texts = [str(part).strip() for part in parts]
+        if 1 <= len(texts) <= 10 and all(text.isascii() and text.isdigit() and len(text) <= 3 for text in texts):
+            days = tuple(int(text) for text in texts)
+            if all(1 <= day <= 365 for day in days):
+                return days
+    raise PydanticCustomError("days", "It must be 1 to 10 whole numbers of days from 1 to 365, such as 30,7,1")
 
 
 class Settings(BaseSettings):
@@ -61,6 +74,9 @@ class Settings(BaseSettings):
         default=25, ge=0, le=1000, description="Balance changes closer together than this are one."
     )
     low_balance_at: int = Field(default=500, ge=0, description="Available credits below this show as LOW.")
+    expiry_notice_days: Annotated[tuple[int, ...], NoDecode, BeforeValidator(_days)] = Field(
+        default=(30, 7, 1), description="How many days ahead of an expiry its owner is told, once each."
+    )
     payment_provider: Literal["sandbox", "none"] = Field(
         default="sandbox", description="Who takes the money. none: credits come by grants only; sandbox: development's."
     )

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from app.commands.settings_table import written
 from app.settings import Settings
 from tests.commands import CHECKOUT, SETTINGS, run
 
@@ -212,5 +213,5 @@ def test_no_secret_is_written_down() -> None:
 def test_the_readme_lists_every_setting_as_the_code_says() -> None:
     readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
     for name, setting in Settings.model_fields.items():
-        default = "" if setting.default is None else f"`{setting.default}`"
+        default = "" if setting.default is None else f"`{written(setting.default)}`"
         assert f"| `{name.upper()}` | {setting.description} | {default} |" in readme

@@ -17,6 +17,7 @@ from app.graphql.entries import Entry, Grant, entry_of, grant_of
 from app.graphql.enums import shown
 from app.graphql.holds import Hold, hold_of
 from app.graphql.inputs import checked
+from app.graphql.notices import Notice, notice_page
 from app.graphql.pagination import After, Connection, First, checked_first, cursor, instant, page, position
 from app.graphql.scalars import Credits
 from app.graphql.sight import owner_asked
@@ -30,6 +31,7 @@ from app.topups import rows as topups
 
 Kinds = Annotated[list[Kind] | None, strawberry.argument(description="Only these; null: all.")]
 SpendableOnly = Annotated[bool, strawberry.argument(description="Only those that pay for something now.")]
+UnreadOnly = Annotated[bool, strawberry.argument(description="Only those that are not marked read.")]
 OpenOnly = Annotated[bool, strawberry.argument(description="Only those that claim something now.")]
 From = Annotated[datetime | None, strawberry.argument(description="Entries from this instant on.", name="from")]
 To = Annotated[datetime | None, strawberry.argument(description="Entries before this instant.")]
@@ -169,6 +171,12 @@ class Account(nodes.Node):
     )
     async def resumable_tasks(self, first: First = 25, after: After = None) -> Connection[ResumableTask]:
         return await resumable_page(self.figures.account_id, str(self.owner_id), first=first, after=after)
+
+    @access.field(description="What its owner was told, newest first.")
+    async def notices(
+        self, first: First = 25, after: After = None, unread_only: UnreadOnly = False
+    ) -> Connection[Notice]:
+        return await notice_page(self.figures.account_id, first=first, after=after, unread_only=unread_only)
 
     @access.field(description="The top-ups, newest first.")
     async def top_ups(self, first: First = 25, after: After = None) -> Connection[TopUp]:

@@ -132,6 +132,11 @@ class TopUpNotFoundError(UserError):
     top_up_id: strawberry.ID = access.value(description="The id that was asked for.")
 
 
+@access.type(description="There is no such notice of this account for you. Nothing was marked.", needs=Needs.REACHED)
+class NoticeNotFoundError(UserError):
+    notice_id: strawberry.ID = access.value(description="The id that was asked for.")
+
+
 @access.type(
     description="The same key or block run was used before with another request. Nothing moved.", needs=Needs.REACHED
 )

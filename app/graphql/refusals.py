@@ -23,6 +23,7 @@ from app.graphql.errors import (
     InvalidInputError,
     InvalidRateCardError,
     MeasurementMissingError,
+    NoticeNotFoundError,
     PriceNotFoundError,
     Problem,
     ReversalExceedsChargeError,
@@ -170,6 +171,11 @@ TABLE: Final[tuple[Refusal[Any, Any], ...]] = (
         errors.TopUpNotFound,
         TopUpNotFoundError,
         lambda no, _: TopUpNotFoundError(message=no.message, top_up_id=strawberry.ID(no.top_up_id)),
+    ),
+    Refusal(
+        errors.NoticeNotFound,
+        NoticeNotFoundError,
+        lambda no, _: NoticeNotFoundError(message=no.message, notice_id=strawberry.ID(no.notice_id)),
     ),
     Refusal(
         errors.IdempotencyConflict,

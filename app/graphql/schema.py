@@ -16,6 +16,7 @@ from app.graphql.granting import GrantingMutations
 from app.graphql.holding import HoldingMutations
 from app.graphql.lifecycle import LifecycleMutations
 from app.graphql.nodes import NodeQueries
+from app.graphql.notices import NoticeMutations, NoticeSubscription
 from app.graphql.prices import PriceMutations, PriceQueries
 from app.graphql.refusals import TABLE
 from app.graphql.scalars import SCALARS
@@ -35,13 +36,19 @@ class Query(AccountQueries, AgentQueries, TaskQueries, TopUpQueries, PriceQuerie
 
 @strawberry.type(description="Everything that changes something.")
 class Mutation(
-    LifecycleMutations, ChargingMutations, HoldingMutations, GrantingMutations, TopUpMutations, PriceMutations
+    LifecycleMutations,
+    ChargingMutations,
+    HoldingMutations,
+    GrantingMutations,
+    TopUpMutations,
+    NoticeMutations,
+    PriceMutations,
 ):
     pass
 
 
 @strawberry.type(description="What is pushed.")
-class Subscription(FollowingSubscription, SignalSubscription):
+class Subscription(FollowingSubscription, SignalSubscription, NoticeSubscription):
     pass
 
 

@@ -1,0 +1,126 @@
+"""Reading notices, and marking them read. `notices` gives and clears them.
+
+An account's notices are numbered under its lock, in the order in which they commit, so who has seen those up to a
+number has missed none of them. Numbers rise and leave gaps.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from app import database
+from app.ledger.notices import NoticeKind
+
+COLUMNS: Final = "n.account_id, n.number, n.kind, n.agent_id, n.message, n.at, n.read_at, n.cleared_at"
+
+_PAGE: Final = f"""
+    SELECT {COLUMNS} FROM notice AS n WHERE n.account_id = $1 AND n.number < $2 ORDER BY n.number DESC LIMIT $3
+"""  # noqa: S608  our own constant
+
+# By an index of its own, a short one.
+_UNREAD_PAGE: Final = f"""
+    SELECT {COLUMNS} FROM notice AS n WHERE n.account_id = $1 AND n.number < $2 AND n.read_at IS NULL
+    ORDER BY n.number DESC LIMIT $3
+"""  # noqa: S608  our own constant
+
+_AFTER: Final = f"""
+    SELECT {COLUMNS} FROM notice AS n WHERE n.account_id = $1 AND n.number > $2 ORDER BY n.number LIMIT $3
+"""  # noqa: S608  our own constant
+
+_LAST: Final = "SELECT notices FROM account WHERE id = $1"
+
+_BY_NUMBER: Final = f"""
+    SELECT {COLUMNS} FROM unnest($1::bigint[], $2::int[]) AS k(account_id, number)
+    JOIN notice AS n ON n.account_id = k.account_id AND n.number = k.number
+"""  # noqa: S608  our own constant
+
+# The account's row is locked before the first notice is, as in a posting, so that the two cannot wait for each other.
+# A null list of numbers means all of them.
+_MARK: Final = f"""
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM account WHERE id = $1 FOR NO KEY UPDATE
+    ), marked AS (
+        UPDATE notice AS n SET read_at = clock_timestamp() FROM locked
+        WHERE n.account_id = locked.id AND n.read_at IS NULL AND ($2::int[] IS NULL OR n.number = ANY($2))
+        RETURNING {COLUMNS}
+    )
+    SELECT * FROM marked ORDER BY number DESC LIMIT $3
+"""  # noqa: S608  our own constant
+
+LAST_NUMBER: Final = 2**31 - 1
+"""No notice has a higher number."""
+
+MOST_MARKED: Final = 100
+"""How many of the notices that were marked are given back, the newest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """A notice as it stands. `agent_id`: the agent that it is about; None where it is about the account."""
+
+    account_id: int
+    number: int
+    kind: NoticeKind
+    agent_id: str | None
+    message: str
+    at: datetime
+    read_at: datetime | None
+    cleared_at: datetime | None
+
+
+async def page(
+    account_id: int, *, before_number: int = LAST_NUMBER, limit: int, unread_only: bool = False
+) -> list[Notice]:
+    """Notices below a number, newest first."""
+    sql = _UNREAD_PAGE if unread_only else _PAGE
+    return _notices(await database.fetch(sql, account_id, before_number, limit))
+
+
+async def after(account_id: int, number: int, limit: int) -> list[Notice]:
+    """Notices above a number, oldest first."""
+    return _notices(await database.fetch(_AFTER, account_id, number, limit))
+
+
+async def last_number(account_id: int) -> int:
+    """Notices from now on have higher numbers than this."""
+    found = await database.fetch(_LAST, account_id)
+    return int(found[0]["notices"]) if found else 0
+
+
+async def by_number(keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Notice]:
+    """Notices by (account, number)."""
+    pairs = [(account_id, number) for account_id, number in dict.fromkeys(keys) if 0 < number <= LAST_NUMBER]
+    found = _notices(
+        await database.fetch(_BY_NUMBER, [account_id for account_id, _ in pairs], [number for _, number in pairs])
+    )
+    return {(notice.account_id, notice.number): notice for notice in found}
+
+
+async def mark_read(account_id: int, numbers: Sequence[int] | None) -> list[Notice]:
+    """Mark these notices of an account as read, all that are unread where `numbers` is None; what was read stays so.
+
+    Returns: as they stand, newest first: those of `numbers` that exist, or the newest 100 of all that were unread.
+    """
+    chosen = None if numbers is None else [number for number in numbers if 0 < number <= LAST_NUMBER]
+    marked = await database.retried(lambda: database.fetch(_MARK, account_id, chosen, MOST_MARKED))
+    if chosen is None:
+        return _notices(marked)
+    found = await by_number((account_id, number) for number in chosen)
+    return sorted(found.values(), key=lambda notice: -notice.number)
+
+
+def _notices(records: Iterable[Any]) -> list[Notice]:
+    return [
+        Notice(
+            account_id=account_id,
+            number=number,
+            kind=NoticeKind(kind),
+            agent_id=agent_id or None,
+            message=message,
+            at=at,
+            read_at=read_at,
+            cleared_at=cleared_at,
+        )
+        for account_id, number, kind, agent_id, message, at, read_at, cleared_at in records
+    ]
