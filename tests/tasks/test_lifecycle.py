@@ -1,6 +1,7 @@
 """Tasks begin and end: each once, nothing starts without credits, nothing goes on after the end."""
 
 from asyncio import gather
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from app.errors import IdempotencyConflict, InsufficientCredits, TaskEnded, Task
 from app.pricing.catalogue import Catalogue
 from app.tasks import costs, lifecycle
 from app.tasks.charging import charge_many
-from app.tasks.lifecycle import StartRequest
+from app.tasks.lifecycle import Changed, StartRequest
 from app.tasks.rules import Status, Trigger
 from tests.factories import a_block_run, a_task, balance, granted
 
@@ -118,3 +119,152 @@ async def test_another_request_under_a_task_id_is_a_conflict(db: str) -> None:
     await a_task("alice", task_id="t")
     with pytest.raises(IdempotencyConflict):
         await a_task("alice", task_id="t", agent_id="another")
+
+
+async def ticks() -> list[tuple[str, str, str]]:
+    """The scheduled runs that did not start: (task id, agent, reason)."""
+    found = await database.fetch("SELECT task_id, agent_id, reason FROM skipped_tick ORDER BY task_id")
+    return [tuple(row) for row in found]
+
+
+async def skipped_notices() -> list[tuple[str, bool]]:
+    """The notices that say so: (agent, whether it still stands)."""
+    found = await database.fetch(
+        "SELECT agent_id, cleared_at IS NULL FROM notice WHERE kind = 'SCHEDULE_SKIPPED' ORDER BY number"
+    )
+    return [tuple(row) for row in found]
+
+
+async def scheduled(task_id: str, *, owner_id: str = "alice", agent_id: str = "agent", **more: Any) -> Changed:
+    request = StartRequest(
+        task_id=task_id, owner_id=owner_id, agent_id=agent_id, trigger=Trigger.SCHEDULED, actor="service:s", **more
+    )
+    return await lifecycle.start(request)
+
+
+async def test_a_scheduled_tick_with_nothing_available_is_skipped_and_no_task_exists(
+    db: str, catalogue: Catalogue
+) -> None:
+    await granted("alice", 10)
+    task = await a_task("alice")
+    await charge_many([(task.account_id, a_block_run(task))], catalogue)
+    before = await balance(task.account_id)
+
+    with pytest.raises(InsufficientCredits) as refused:
+        await scheduled("tick")
+
+    assert (refused.value.required_credits, refused.value.available_credits) == (1, 0)
+    assert refused.value.balance == before
+    assert await ticks() == [("tick", "agent", "OUT_OF_CREDITS")]
+    assert await skipped_notices() == [("agent", True)]
+    assert await database.fetch("SELECT FROM task WHERE task_id = 'tick'") == []
+    assert await database.fetch("SELECT FROM task_account WHERE task_id = 'tick'") == []
+    assert await balance(task.account_id) == before
+
+
+async def test_other_triggers_are_refused_and_nothing_is_written_down(db: str, catalogue: Catalogue) -> None:
+    await granted("alice", 10)
+    task = await a_task("alice")
+    await charge_many([(task.account_id, a_block_run(task))], catalogue)
+
+    for trigger in (Trigger.MANUAL, Trigger.WEBHOOK):
+        with pytest.raises(InsufficientCredits):
+            await a_task("alice", trigger=trigger)
+
+    assert await ticks() == []
+    assert await skipped_notices() == []
+
+
+async def test_an_owner_for_whom_nothing_was_written_yet_has_skipped_ticks_too(db: str) -> None:
+    with pytest.raises(InsufficientCredits):
+        await scheduled("tick", owner_id="nobody")
+
+    assert await ticks() == [("tick", "agent", "OUT_OF_CREDITS")]
+    assert await database.fetch("SELECT FROM task") == []
+
+
+async def test_one_notice_stands_for_each_agent_until_credits_come_never_one_for_each_tick(
+    db: str, catalogue: Catalogue
+) -> None:
+    await granted("alice", 10)
+    task = await a_task("alice")
+    await charge_many([(task.account_id, a_block_run(task))], catalogue)
+
+    for number in range(5):
+        for agent in ("one", "two"):
+            with pytest.raises(InsufficientCredits):
+                await scheduled(f"{agent}-{number}", agent_id=agent)
+    assert len(await ticks()) == 10
+    assert await skipped_notices() == [("one", True), ("two", True)]
+
+    await granted("alice", 10)
+    assert await skipped_notices() == [("one", False), ("two", False)]
+    started = await scheduled("one-9", agent_id="one")
+    await charge_many([(task.account_id, a_block_run(started.task))], catalogue)
+    with pytest.raises(InsufficientCredits):
+        await scheduled("one-10", agent_id="one")
+    assert await skipped_notices() == [("one", False), ("two", False), ("one", True)]
+
+
+async def test_the_same_tick_is_written_down_once_and_may_start_later(db: str) -> None:
+    for _ in range(3):
+        with pytest.raises(InsufficientCredits):
+            await scheduled("tick")
+    done = await gather(*(scheduled("tick") for _ in range(10)), return_exceptions=True)
+    assert {type(one) for one in done} == {InsufficientCredits}
+    assert await ticks() == [("tick", "agent", "OUT_OF_CREDITS")]
+
+    await granted("alice", 10)
+    started = await scheduled("tick")
+
+    assert (started.replayed, started.task.status, started.task.trigger) == (False, Status.RUNNING, Trigger.SCHEDULED)
+
+
+async def test_a_scheduled_budget_above_what_is_available_is_skipped(db: str) -> None:
+    await granted("alice", 10)
+
+    with pytest.raises(InsufficientCredits) as refused:
+        await scheduled("tick", budget=11)
+
+    assert (refused.value.required_credits, refused.value.available_credits) == (11, 10)
+    assert await ticks() == [("tick", "agent", "OUT_OF_CREDITS")]
+    assert await database.fetch("SELECT FROM hold") == []
+
+
+async def test_an_account_that_owes_starts_nothing_and_its_ticks_say_so(db: str) -> None:
+    given = await granted("alice", 10)
+    await database.fetch("UPDATE account SET owed = 3 WHERE id = $1 RETURNING 1", given.balance.account_id)
+
+    with pytest.raises(InsufficientCredits) as refused:
+        await scheduled("tick")
+
+    assert (refused.value.required_credits, refused.value.available_credits) == (4, 0)
+    assert await ticks() == [("tick", "agent", "OWING")]
+    with pytest.raises(InsufficientCredits):
+        await a_task("alice")
+    assert await database.fetch("SELECT FROM task") == []
+
+
+async def test_a_scheduled_child_of_a_stopped_task_is_refused_and_not_skipped(db: str, catalogue: Catalogue) -> None:
+    await granted("alice", 5)
+    task = await a_task("alice")
+    await charge_many([(task.account_id, a_block_run(task))], catalogue)
+
+    with pytest.raises(TaskStopped):
+        await a_task("alice", parent_task_id=task.task_id, trigger=Trigger.SCHEDULED)
+
+    assert await ticks() == []
+
+
+async def test_a_stopped_task_that_was_cancelled_stays_cancelled(db: str, catalogue: Catalogue) -> None:
+    await granted("alice", 5)
+    task = await a_task("alice")
+    await charge_many([(task.account_id, a_block_run(task))], catalogue)
+    done = await lifecycle.cancel(task.task_id)
+    await granted("alice", 100)
+
+    [late] = await charge_many([(task.account_id, a_block_run(task))], catalogue)
+
+    assert isinstance(late, TaskEnded)
+    assert (await lifecycle.cancel(task.task_id)).task == done.task
+    assert (await balance(task.account_id)).posted == 105

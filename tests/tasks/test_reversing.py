@@ -5,14 +5,29 @@ from typing import Any
 
 import pytest
 
-from app.errors import BlockRunNotFound, IdempotencyConflict, InvalidInput, ReversalExceedsCharge
+from app import database
+from app.audit import audit
+from app.errors import BlockRunNotFound, IdempotencyConflict, InvalidInput, ReversalExceedsCharge, TaskNotFound
 from app.ledger import statements
 from app.pricing.catalogue import Catalogue
-from app.tasks import costs, lifecycle, reversing
+from app.tasks import costs, holding, lifecycle, reversing
 from app.tasks.charging import charge_many
-from app.tasks.reversing import Reversed
+from app.tasks.reversing import Reversed, TaskReversed
 from app.tasks.rules import Status, TaskState
-from tests.factories import a_block_run, a_task, balance, granted, unique
+from tests.factories import (
+    a_block_run,
+    a_capture,
+    a_catalogue_of,
+    a_hold,
+    a_task,
+    balance,
+    granted,
+    in_seconds,
+    outcome,
+    past,
+    unique,
+)
+from tests.factories import charged as charged_once
 
 pytestmark = pytest.mark.anyio
 
@@ -91,3 +106,176 @@ async def test_what_was_free_or_never_run_has_nothing_to_give_back(charged: Task
     for wrong in ({"credits": 0}, {"credits": -1}, {"reason": ""}, {"key": ""}):
         with pytest.raises(InvalidInput):
             await reverse(charged, **wrong)
+
+
+async def reverse_all(task: TaskState | str, **more: Any) -> TaskReversed:
+    asked = {"reason": "it failed", "key": unique("reversal"), "actor": "operator:test"} | more
+    return await reversing.reverse_task(task if isinstance(task, str) else task.task_id, **asked)
+
+
+async def lines(task: TaskState, kind: str) -> list[tuple[str | None, int, tuple[tuple[int, int], ...]]]:
+    """The account's entries of a kind, oldest first: (block run, credits, draws)."""
+    page = await statements.entries(task.account_id, before_seq=999, limit=999, kinds=[kind])
+    return [(entry.line.block_run_id, entry.line.credits, entry.line.draws) for entry in reversed(page)]
+
+
+async def test_a_task_gives_back_its_whole_cost_into_the_grants_it_came_from(
+    charged: TaskState, catalogue: Catalogue
+) -> None:
+    for more in ({"block_run_id": "two"}, {"block_run_id": "free", "block": "NoteBlock"}):
+        await charged_once(charged, catalogue, **more)
+    other = await a_task("alice")
+    await charged_once(other, catalogue)
+
+    done = await reverse_all(charged, actor="operator:o", reason="all failed")
+
+    assert (done.credits, done.entries, done.replayed, done.balance.posted) == (20, 2, False, 94)
+    assert (done.task.total, done.task.charged, done.task.reversed, done.task.steps) == (0, 20, 20, 3)
+    assert await lines(charged, "REVERSAL") == [("run", 10, ((2, 6), (1, 4))), ("two", 10, ((2, 10),))]
+    page = await statements.entries(charged.account_id, before_seq=99, limit=1)
+    assert (page[0].line.actor, page[0].line.reason) == ("operator:o", "all failed")
+    lots = await statements.lots(charged.account_id, before_number=99, limit=9)
+    assert [(lot.number, lot.remaining) for lot in lots] == [(2, 90), (1, 4)]
+    runs = (await costs.block_runs([(charged.account_id, charged.task_id)], limit=9)).popitem()[1]
+    assert {run.block_run_id: (run.cost, run.reversed) for run in runs} == {
+        "run": (10, 10), "two": (10, 10), "free": (0, 0),
+    }  # fmt: skip
+    assert (await audit()).breaks == []
+
+
+async def test_what_was_given_back_before_is_not_given_back_again(charged: TaskState, catalogue: Catalogue) -> None:
+    await charged_once(charged, catalogue, block_run_id="two")
+    await charged_once(charged, catalogue, block_run_id="three")
+    await reverse(charged, 7)
+    await reverse(charged, run="two")
+
+    done = await reverse_all(charged)
+
+    assert (done.credits, done.entries, done.task.total, done.balance.posted) == (13, 2, 0, 104)
+    assert (await lines(charged, "REVERSAL"))[2:] == [("run", 3, ((1, 3),)), ("three", 10, ((2, 10),))]
+    with pytest.raises(ReversalExceedsCharge):
+        await reverse(charged, 1)
+    assert (await audit()).breaks == []
+
+
+async def test_the_same_key_gives_the_task_back_once_and_another_finds_nothing_left(charged: TaskState) -> None:
+    first = await reverse_all(charged, key="k")
+    again = await reverse_all(charged, key="k")
+    assert (again.replayed, again.credits, again.entries, again.balance) == (True, 10, 1, first.balance)
+
+    other = await reverse_all(charged, key="k2")
+
+    assert (other.replayed, other.credits, other.entries) == (False, 0, 0)
+    assert (other.task, other.balance) == (first.task, first.balance)
+    with pytest.raises(IdempotencyConflict):
+        await reverse_all(charged, key="k", reason="another")
+    assert (await reverse_all(charged, key="k2")).replayed
+    assert (await balance(charged.account_id)) == first.balance
+    assert (await audit()).breaks == []
+
+
+async def test_many_reversals_of_a_task_and_of_its_block_run_at_once_give_it_back_once(charged: TaskState) -> None:
+    done = await gather(
+        *(reverse_all(charged) for _ in range(5)), *(reverse(charged, 3) for _ in range(5)), return_exceptions=True
+    )
+
+    given = [one.credits for one in done if isinstance(one, (Reversed, TaskReversed))]
+    assert sum(given) == 10
+    assert {type(one) for one in done} <= {Reversed, TaskReversed, ReversalExceedsCharge}
+    assert (await balance(charged.account_id)).posted == 104
+    assert (await audit()).breaks == []
+
+
+async def test_what_comes_back_to_an_expired_grant_leaves_at_once_and_both_are_seen(catalogue: Catalogue) -> None:
+    grant = await granted("alice", 14, expires_at=await in_seconds(1))
+    await granted("alice", 100)
+    task = await a_task("alice")
+    for name in ("one", "two"):
+        await charged_once(task, catalogue, block_run_id=name)
+    assert grant.lot.expires_at is not None
+    await past(grant.lot.expires_at)
+
+    done = await reverse_all(task)
+
+    assert (done.credits, done.entries, done.task.total, done.balance.posted) == (20, 2, 0, 100)
+    page = await statements.entries(task.account_id, before_seq=99, limit=4)
+    assert [(one.line.kind, one.line.credits, one.line.draws) for one in reversed(page)] == [
+        ("REVERSAL", 10, ((1, 10),)),
+        ("EXPIRY", -10, ((1, 10),)),
+        ("REVERSAL", 10, ((2, 6), (1, 4))),
+        ("EXPIRY", -4, ((1, 4),)),
+    ]
+    assert len({one.line.at for one in page}) == 1
+    assert (await audit()).breaks == []
+
+
+async def test_children_stand_apart(charged: TaskState, catalogue: Catalogue) -> None:
+    child = await a_task("alice", parent_task_id=charged.task_id)
+    await charged_once(child, catalogue)
+
+    done = await reverse_all(charged)
+
+    assert (done.credits, done.balance.posted) == (10, 94)
+    [state] = (await costs.tasks_by_id([(child.account_id, child.task_id)])).values()
+    assert (state.charged, state.reversed) == (10, 0)
+    assert (await audit()).breaks == []
+
+
+async def test_a_task_that_cost_nothing_gives_back_nothing_and_no_entry(catalogue: Catalogue, db: str) -> None:
+    await granted("alice", 10)
+    empty = await a_task("alice")
+    free = await a_task("alice")
+    free = (await charged_once(free, catalogue, block="NoteBlock")).task
+    before = await balance(free.account_id)
+
+    for task in (empty, free):
+        done = await reverse_all(task)
+        assert (done.credits, done.entries, done.replayed, done.task, done.balance) == (0, 0, False, task, before)
+    assert await lines(free, "REVERSAL") == []
+
+
+@pytest.mark.parametrize("end", [Status.COMPLETED, Status.FAILED, Status.CANCELLED])
+async def test_a_task_that_has_ended_is_given_back_too(charged: TaskState, end: Status) -> None:
+    await (lifecycle.cancel(charged.task_id) if end is Status.CANCELLED else lifecycle.finish(charged.task_id, end))
+
+    done = await reverse_all(charged)
+
+    assert (done.credits, done.task.status, done.balance.posted) == (10, end, 104)
+
+
+async def test_what_a_budget_and_a_hold_paid_comes_back_to_the_account(db: str) -> None:
+    prices = await a_catalogue_of()
+    await granted("alice", 100)
+    task = await a_task("alice", budget=40)
+    hold, open_hold = a_hold(task, 20), a_hold(task, 5)
+    await charged_once(task, prices)
+    for request in (hold, open_hold):
+        await holding.place(request, prices)
+    await holding.capture(a_capture(hold, 12))
+
+    done = await reverse_all(task)
+
+    # Neither into the hold nor into the budget, which have what they had.
+    assert (done.credits, done.balance.posted, done.balance.held, done.balance.available) == (22, 100, 18, 82)
+    [envelope, captured, still] = await database.fetch("SELECT captured, remaining, lent FROM hold ORDER BY number")
+    assert [tuple(row) for row in (envelope, captured, still)] == [(10, 13, 17), (12, 0, 0), (0, 5, 0)]
+    assert (await audit()).breaks == []
+
+
+async def test_a_stopped_task_that_is_given_back_stays_stopped(charged: TaskState, catalogue: Catalogue) -> None:
+    for _ in range(9):
+        await charged_once(charged, catalogue)
+    assert isinstance(await outcome(charged, catalogue), BaseException)
+
+    done = await reverse_all(charged)
+
+    assert (done.credits, done.entries, done.task.status, done.balance.available) == (100, 10, Status.STOPPED, 104)
+
+
+async def test_a_task_that_is_not_there_and_a_missing_reason_or_key_are_refused(charged: TaskState) -> None:
+    with pytest.raises(TaskNotFound):
+        await reverse_all("nowhere")
+    for wrong in ({"reason": ""}, {"reason": "x" * 1001}, {"key": ""}):
+        with pytest.raises(InvalidInput):
+            await reverse_all(charged, **wrong)
+    assert (await balance(charged.account_id)).posted == 94
