@@ -1,7 +1,7 @@
 # Every target works alone on a fresh clone with nothing but Python 3.11 or newer. ARGS is handed on: make simulate ARGS=--help
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test simulate bench lock schema migrations format clean
+.PHONY: help serve test soak simulate bench lock schema migrations format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,6 +23,9 @@ test: $(INSTALLED) ## lint, types, and the whole suite on a real PostgreSQL
 	@$(BIN)/mypy --no-error-summary
 	@echo "Tests"
 	@$(BIN)/python -m pytest --quiet $(ARGS)
+
+soak: $(INSTALLED) ## play the books at random against a plain model, for about ten minutes: make soak ARGS=--hypothesis-show-statistics
+	@SOAK_EXAMPLES=$${SOAK_EXAMPLES:-4000} $(BIN)/python -m pytest --quiet -o faulthandler_timeout=0 tests/machine $(ARGS)
 
 simulate: $(INSTALLED) ## play a platform's day against the running server, then audit
 	@$(BIN)/python -m app simulate $(ARGS)

@@ -1,0 +1,1 @@
+"""The books, played at random against a plain model of them."""

@@ -1,0 +1,358 @@
+"""What the books should say, from DESIGN.md alone: no database, no code of the product, and no thought for speed.
+
+Every credit of a grant lies in a pocket: the account's own, a task's budget, or a hold for one block run. A charge
+takes credits out of a pocket, in burn order; placing a hold or a budget moves them from one pocket to another; letting
+go moves them back, or out where their grant has expired. All figures are counted anew from the pockets.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+ACCOUNT = ""
+"""The pocket of what is available."""
+
+DAY = timedelta(hours=24)
+SOURCES = ["PROMOTIONAL", "ADJUSTMENT", "PURCHASED"]
+ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
+
+Answer = dict[str, Any]
+
+
+class Refused(Exception):
+    """A typed refusal with its figures."""
+
+    def __init__(self, name: str, **facts: Any) -> None:
+        super().__init__(name)
+        self.answer: Answer = {"refused": name} | facts
+
+
+@dataclass(kw_only=True)
+class Grant:
+    number: int
+    source: str
+    credits: int
+    priority: int
+    starts_at: datetime | None
+    expires_at: datetime | None
+    started: bool
+    revoked: bool = False
+    pockets: dict[str, int] = field(default_factory=dict)
+
+    def inside(self, pocket: str) -> int:
+        return self.pockets.get(pocket, 0)
+
+    def move(self, credits: int, source: str, target: str | None) -> None:
+        """From one pocket to another; None: out of the books."""
+        self.pockets[source] -= credits
+        if target is not None:
+            self.pockets[target] = self.inside(target) + credits
+
+    def expired(self, at: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= at
+
+
+@dataclass(kw_only=True)
+class Hold:
+    """A hold for a block run, or a task's budget (`run` is None)."""
+
+    pocket: str
+    task: str
+    run: str | None
+    around: str
+    credits: int
+    reserve: int
+    timeout: timedelta
+    expires_at: datetime
+    status: str = "OPEN"
+    captured: int = 0
+    price: "Price | None" = None
+    request: object = None
+    capture: object = None
+
+    @property
+    def open(self) -> bool:
+        return self.status == "OPEN"
+
+
+@dataclass(kw_only=True)
+class Task:
+    name: str
+    pocket: str
+    request: object
+    status: str = "RUNNING"
+    reason: str | None = None
+    required: int | None = None
+    lacked: int | None = None
+    charged: int = 0
+    reversed: int = 0
+    steps: int = 0
+
+
+@dataclass(kw_only=True)
+class Run:
+    name: str
+    task: str
+    cost: int
+    request: object
+    draws: list[tuple[int, int]]
+    reversed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    kind: str
+    credits: int
+    at: datetime
+    task: str | None
+    run: str | None
+    draws: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Price:
+    """Credits for every `per` of a measure, rounded up; of no measure: for each block run."""
+
+    credits: int
+    measure: str | None = None
+    per: int = 1
+
+    def of(self, block: str, measured: Mapping[str, int]) -> int:
+        if self.measure is None:
+            return self.credits
+        if self.measure not in measured:
+            raise Refused("MeasurementMissing", block=block, measurement=self.measure)
+        return -(-self.credits * measured[self.measure] // self.per)
+
+
+FREE = Price(0)
+
+
+def budget_of(task: str) -> str:
+    return f"budget of {task}"
+
+
+def hold_for(run: str) -> str:
+    return f"hold for {run}"
+
+
+class Account:
+    """One owner's account at `now`."""
+
+    def __init__(self, prices: Mapping[str, Price], now: datetime) -> None:
+        self.cards = [(now, prices)]
+        """From when, and the prices from then on."""
+        self.now = now
+        self.grants: list[Grant] = []
+        self.tasks: dict[str, Task] = {}
+        self.holds: dict[str, Hold] = {}
+        self.runs: dict[str, Run] = {}
+        self.keys: dict[str, tuple[object, Answer]] = {}
+        self.skipped: set[str] = set()
+        self.entries: list[Entry] = []
+        self.signals = 0
+        """How often a task was stopped or resumed."""
+        self.detached = False
+        """Whether a budget stands alone that was once taken from another: it still counts there."""
+
+    # Figures.
+
+    @property
+    def posted(self) -> int:
+        return sum(sum(grant.pockets.values()) for grant in self.grants)
+
+    @property
+    def available(self) -> int:
+        return self.inside(ACCOUNT)
+
+    @property
+    def held(self) -> int:
+        return self.posted - self.available
+
+    def inside(self, pocket: str) -> int:
+        return sum(grant.inside(pocket) for grant in self.grants)
+
+    def lent(self, pocket: str) -> int:
+        """What holds within a budget hold, or have spent."""
+        within = [hold for hold in self.holds.values() if hold.around == pocket]
+        return sum(self.inside(hold.pocket) + hold.captured + self.lent(hold.pocket) for hold in within)
+
+    # Time.
+
+    def instants(self) -> list[datetime]:
+        """When time alone changes the account, from now on."""
+        return sorted(when for when, *_ in self._events())
+
+    def _events(self) -> Iterable[tuple[datetime, int, int, Grant | Hold]]:
+        """(instant, rank among those of one instant, order, what): starts, then lapses from the inside, then ends."""
+        for grant in self.grants:
+            if not grant.started and not grant.revoked and grant.starts_at is not None:
+                yield grant.starts_at, 0, grant.number, grant
+            if grant.started and grant.inside(ACCOUNT) and grant.expires_at is not None:
+                yield grant.expires_at, 2, grant.number, grant
+        for age, hold in enumerate(self.holds.values()):
+            if hold.open:
+                yield hold.expires_at, 1, -age, hold
+
+    def pass_time(self, until: datetime) -> None:
+        """Everything happens at its own instant, in order."""
+        while due := [event for event in self._events() if event[0] <= until]:
+            when, _, _, what = min(due, key=lambda event: event[:3])
+            self.now = max(self.now, when)
+            if isinstance(what, Hold):
+                self._let_go(what, "EXPIRED")
+                if what.run is None:
+                    for task in self.tasks.values():
+                        if task.pocket == what.pocket and task.status == "RUNNING":
+                            task.status, task.reason = "STOPPED", "BUDGET_EXPIRED"
+                            self.signals += 1
+            elif what.started:
+                self._expire(what)
+            else:
+                what.started = True
+                self._enter_grant(what)
+        self.now = until
+
+    def _expire(self, grant: Grant) -> None:
+        """What nobody claims leaves."""
+        if credits := grant.inside(ACCOUNT):
+            grant.move(credits, ACCOUNT, None)
+            self._enter("EXPIRY", -credits, [(grant.number, credits)])
+
+    def _enter_grant(self, grant: Grant) -> None:
+        grant.pockets[ACCOUNT] = grant.credits
+        kind = "ADJUSTMENT" if grant.source == "ADJUSTMENT" else "GRANT"
+        self._enter(kind, grant.credits, [(grant.number, grant.credits)])
+
+    def _enter(self, kind: str, credits: int, draws: Iterable[tuple[int, int]], run: Run | None = None) -> None:
+        named = (run.task, run.name) if run is not None else (None, None)
+        self.entries.append(Entry(kind=kind, credits=credits, at=self.now, task=named[0], run=named[1],
+                                  draws=tuple(draws)))  # fmt: skip
+
+    # Credits between pockets.
+
+    def _take(self, credits: int, pocket: str, target: str | None) -> list[tuple[int, int]]:
+        """Move credits out of a pocket, by burn-down. Returns: how much of which grant."""
+        never = datetime.max.replace(tzinfo=self.now.tzinfo)
+        order = sorted(
+            self.grants,
+            key=lambda one: (one.priority, one.expires_at or never, SOURCES.index(one.source), one.number),
+        )
+        draws = []
+        for grant in order:
+            if taken := min(credits, grant.inside(pocket)):
+                grant.move(taken, pocket, target)
+                draws.append((grant.number, taken))
+                credits -= taken
+        assert credits == 0
+        return draws
+
+    def _give_back(self, task: Task, run: Run, credits: int) -> None:
+        """Into the grants it came from, what was drawn last first; of an expired one it leaves at once."""
+        skipped = run.reversed
+        back: list[tuple[int, int]] = []
+        for number, drawn in reversed(run.draws):
+            already = min(skipped, drawn)
+            skipped -= already
+            if given := min(drawn - already, credits - sum(some for _, some in back)):
+                back.append((number, given))
+        self._enter("REVERSAL", credits, back, run)
+        for number, given in back:
+            grant = self.grants[number - 1]
+            grant.pockets[ACCOUNT] = grant.inside(ACCOUNT) + given
+        for number, _ in back:
+            if self.grants[number - 1].expired(self.now):
+                self._expire(self.grants[number - 1])
+        run.reversed += credits
+        task.reversed += credits
+
+    def _let_go(self, hold: Hold, status: str) -> None:
+        """Close a hold. What is left goes to the budget around it while that is open, else to the account; credits
+        whose grant has expired leave.
+        """
+        around = self.holds.get(hold.around)
+        target = hold.around if around is not None and around.open else ACCOUNT
+        hold.status = status
+        hold.reserve = 0
+        for grant in self.grants:
+            if credits := grant.inside(hold.pocket):
+                grant.move(credits, hold.pocket, ACCOUNT if grant.expired(self.now) else target)
+                if grant.expired(self.now):
+                    self._expire(grant)
+
+    def _renew(self, pocket: str) -> None:
+        """The timeouts of an open budget, and of those around it, start anew: at most 24 h beyond their grants."""
+        hold = self.holds.get(pocket)
+        if hold is None or not hold.open:
+            return
+        while hold is not None:
+            if hold.open:
+                hold.expires_at = self._until(hold.pocket, hold.timeout)
+            hold = self.holds.get(hold.around)
+
+    def _until(self, pocket: str, timeout: timedelta) -> datetime:
+        ends = [grant.expires_at + DAY for grant in self.grants if grant.expires_at and grant.inside(pocket)]
+        return min([self.now + timeout, *ends])
+
+    def _claim(self, hold: Hold) -> None:
+        self.holds[hold.pocket] = hold
+        self._take(hold.credits, hold.around, hold.pocket)
+        hold.expires_at = self._until(hold.pocket, hold.timeout)
+
+    def _check_budget(self, task: Task, credits: int, *, closing: bool = False) -> None:
+        """Whether the budget that a task draws on has so much. Raises: Refused."""
+        budget = self.holds[task.pocket]
+        if not budget.open:
+            raise Refused("TaskStopped", task_id=task.name, stop_reason="BUDGET_EXPIRED")
+        self._check_inside(budget, credits, closing=closing)
+
+    def _check_inside(self, budget: Hold, credits: int, *, closing: bool = False) -> None:
+        left = self.inside(budget.pocket) - (0 if closing else budget.reserve)
+        if credits > left:
+            raise Refused("BudgetReached", task_id=budget.task, required_credits=credits, remaining_credits=left)
+
+    def _check_available(self, credits: int) -> None:
+        if credits > self.available:
+            raise Refused("InsufficientCredits", required_credits=credits, available_credits=self.available)
+
+    def _task(self, name: str) -> Task:
+        if name not in self.tasks:
+            raise Refused("TaskNotFound", task_id=name)
+        return self.tasks[name]
+
+    def _open_task(self, name: str) -> Task:
+        task = self._task(name)
+        if task.status in ENDED:
+            raise Refused("TaskEnded", task_id=name, status=task.status)
+        return task
+
+    def _price(self, block: str, own_key: bool) -> Price:
+        if own_key:
+            return FREE
+        [*_, prices] = [prices for effective_at, prices in self.cards if effective_at <= self.now]
+        if block not in prices:
+            raise Refused("PriceNotFound", block=block)
+        return prices[block]
+
+    def _check_running(self, task: Task) -> None:
+        if task.status == "STOPPED":
+            raise Refused("TaskStopped", task_id=task.name, stop_reason=task.reason)
+
+    def _stop(self, task: Task, why: Refused, required: int) -> None:
+        """What could not be paid stops its task."""
+        if task.status == "RUNNING":
+            reasons = {"InsufficientCredits": "OUT_OF_CREDITS", "BudgetReached": "BUDGET_REACHED"}
+            had = why.answer.get("available_credits") or why.answer.get("remaining_credits") or 0
+            task.status, task.reason = "STOPPED", reasons.get(why.answer["refused"], "BUDGET_EXPIRED")
+            task.required, task.lacked = required, required - had
+            self.signals += 1
+
+    def remembered(self, key: str, request: object) -> Answer | None:
+        """The first answer to this key, or None. Raises: Refused: it was another request."""
+        if key in self.keys:
+            first, answer = self.keys[key]
+            if first != request:
+                raise Refused("IdempotencyConflict", key=key)
+            return answer | {"replayed": True}
+        return None

@@ -1,0 +1,31 @@
+"""The books against a plain model of them, over random histories. `make soak` plays the same for longer."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from app import audit
+from tests.machine.machine import Books
+from tests.machine.world import a_world
+
+EXAMPLES = int(os.environ.get("SOAK_EXAMPLES", "100"))
+STEPS = 50
+
+AS_LONG_AS_IT_TAKES = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=STEPS,
+    deadline=None,
+    print_blob=True,
+    # A step goes to a database and back, and an example has many: slower than what Hypothesis expects of pure code.
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+def test_the_books_say_what_a_plain_model_says_after_any_history(database_url: str) -> None:
+    with a_world(database_url) as world:
+        run_state_machine_as_test(Books.of(world), settings=AS_LONG_AS_IT_TAKES)
+        report = world.run(audit.audit())
+        assert report.intact, [str(found) for found in report.breaks]
+        assert world.examples >= EXAMPLES
+        assert world.steps >= 20 * EXAMPLES
