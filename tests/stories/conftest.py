@@ -1,16 +1,34 @@
 """A whole platform: the real server as two worker processes, and clients that know nothing but its public API."""
 
+import asyncio
+import json
+import re
+import ssl
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
+import anyio
+import asyncpg
 import httpx
+import psutil
 import pytest
+from websockets.asyncio.client import ClientConnection, connect
 
+from app import database
+from app.audit import audit
+from app.pricing import publishing
+from app.pricing.text import default_document
+from app.tasks import lapses
 from tests.commands import serving
 from tests.conftest import LEDGER_KEY
-from tests.factories import unique
+from tests.factories import a_catalogue_of, unique
+from tests.stories import operations
+
+ITEMS = {"block": "ItemBlock", "credits": 1, "unit": "item"}
+"""A block that costs a credit for each item: the stories' card has it besides those of the default card."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +38,7 @@ class Platform:
     url: str
     tokens: Mapping[str, str]
     client: httpx.AsyncClient
+    database_url: str
 
     async def ask(self, kind: str, query: str, **variables: Any) -> Any:
         """The data of an answer without errors."""
@@ -34,34 +53,150 @@ class Platform:
             headers={"authorization": f"Bearer {self.tokens.get(kind, kind)}"},
         )
 
-    async def grant(self, owner_id: str, credits: int) -> Any:
-        query = """mutation($owner: ID!, $credits: Credits!, $key: String!) { grantCredits(input: {
-            ownerId: $owner, credits: $credits, reason: "story", idempotencyKey: $key}) {
-            ... on GrantCreditsSuccess { balance { available version } } } }"""
-        data = await self.ask("operator", query, owner=owner_id, credits=credits, key=unique("key"))
-        return data["grantCredits"]["balance"]
+    async def do(self, name: str, kind: str | None = None, **input: Any) -> Any:
+        """What an operation answers, by whoever may call it unless `kind` says who does."""
+        caller = kind or ("operator" if name in operations.OPERATORS else "service")
+        return (await self.ask(caller, operations.document(name), input=input))[name]
 
-    async def start(self, owner_id: str, task_id: str | None = None) -> str:
-        query = """mutation($task: ID!, $owner: ID!) { startTask(input: {
-            taskId: $task, ownerId: $owner, agentId: "agent"}) { ... on StartTaskSuccess { task { taskId } } } }"""
-        data = await self.ask("service", query, task=task_id or unique("story-task"), owner=owner_id)
-        return str(data["startTask"]["task"]["taskId"])
+    async def done(self, name: str, kind: str | None = None, **input: Any) -> Any:
+        """As `do`, of an operation that is not refused."""
+        answer = await self.do(name, kind, **input)
+        assert answer["__typename"].endswith("Success"), answer
+        return answer
 
-    async def charge(self, task_id: str, block_run_id: str, block: str = "ReplicateModelBlock") -> Any:
-        query = """mutation($input: ChargeInput!) { charge(input: $input) { __typename
-            ... on ChargeSuccess { cost replayed entry { seq mac } balance { available version } task { steps } }
-            ... on InsufficientCreditsError { required available shortfall } } }"""
-        asked = {"taskId": task_id, "blockRunId": block_run_id, "block": block}
-        return (await self.ask("service", query, input=asked))["charge"]
+    async def grant(self, owner_id: str, credits: int, **more: Any) -> Any:
+        asked: dict[str, Any] = {
+            "ownerId": owner_id,
+            "credits": credits,
+            "reason": "story",
+            "idempotencyKey": unique("key"),
+        } | more
+        return (await self.done("grantCredits", None, **asked))["balance"]
+
+    async def start(self, owner_id: str, task_id: str | None = None, **more: Any) -> str:
+        asked: dict[str, Any] = {
+            "taskId": task_id or unique("story-task"),
+            "ownerId": owner_id,
+            "agentId": "agent",
+        } | more
+        return str((await self.done("startTask", **asked))["task"]["taskId"])
+
+    async def charge(
+        self, task_id: str, block_run_id: str, block: str = "ReplicateModelBlock", items: int | None = None, **more: Any
+    ) -> Any:
+        """Of 10 credits; with `items`, of as many as that."""
+        query = f"mutation($input: ChargeInput!) {{ charge(input: $input) {{ {operations.CHARGED} }} }}"
+        return (await self.ask("service", query, input=a_charge(task_id, block_run_id, block, items) | more))["charge"]
+
+    async def charge_batch(self, *charges: Mapping[str, Any]) -> Any:
+        query = f"mutation($input: [ChargeInput!]!) {{ chargeBatch(input: $input) {{ {operations.CHARGED} }} }}"
+        return (await self.ask("service", query, input=list(charges)))["chargeBatch"]
+
+    async def hold(self, task_id: str, block_run_id: str, at_most: int, timeout_seconds: int = 600) -> Any:
+        """Hold what that many items cost at most."""
+        return await self.do(
+            "placeHold", taskId=task_id, blockRunId=block_run_id, block=ITEMS["block"], atMost={"items": at_most},
+            timeoutSeconds=timeout_seconds,
+        )  # fmt: skip
+
+    async def capture(self, task_id: str, block_run_id: str, items: int, **more: Any) -> Any:
+        asked: dict[str, Any] = {"taskId": task_id, "blockRunId": block_run_id, "measurements": {"items": items}} | more
+        return await self.do("captureHold", **asked)
+
+    async def void(self, task_id: str, block_run_id: str) -> Any:
+        return await self.do("voidHold", taskId=task_id, blockRunId=block_run_id)
+
+    async def resume(self, task_id: str, **more: Any) -> Any:
+        return await self.do("resumeTask", taskId=task_id, **more)
+
+    async def top_up(self, credits: int) -> None:
+        """As the user: begin a top-up and pay it on the provider's page."""
+        begin = """mutation($credits: Credits!, $key: String!) {
+            beginTopUp(input: {credits: $credits, idempotencyKey: $key}) {
+            ... on BeginTopUpSuccess { topUp { paymentUrl } } } }"""
+        begun = await self.ask("user", begin, credits=credits, key=unique("key"))
+        page = begun["beginTopUp"]["topUp"]["paymentUrl"]
+        found = re.search(r'name="token" value="(\w+)"', (await self.client.get(page)).text)
+        assert found is not None
+        assert (await self.client.post(page, data={"token": found[1], "decision": "pay"})).status_code == 303
+
+    async def task(self, task_id: str) -> Any:
+        query = f"query($task: ID!) {{ task(taskId: $task) {operations.TASK} }}"
+        return (await self.ask("service", query, task=task_id))["task"]
 
     async def balance(self, owner_id: str) -> Any:
         query = "query($owner: ID!) { account(ownerId: $owner) { balance { available posted version } } }"
         return (await self.ask("service", query, owner=owner_id))["account"]["balance"]
 
+    async def account(self, owner_id: str, selection: str) -> Any:
+        """What a service reads of an account."""
+        query = f"query($owner: ID!) {{ account(ownerId: $owner) {{ {selection} }} }}"
+        return (await self.ask("service", query, owner=owner_id))["account"]
+
+    async def entries(self, owner_id: str) -> list[tuple[str, int]]:
+        """The account's entries, oldest first: what each is, and what it moved."""
+        found = await self.account(owner_id, "entries(first: 100) { edges { node { kind credits } } }")
+        return [(edge["node"]["kind"], edge["node"]["credits"]) for edge in reversed(found["entries"]["edges"])]
+
+    @asynccontextmanager
+    async def subscribed(self, kind: str, query: str, **variables: Any) -> AsyncIterator[ClientConnection]:
+        """A graphql-transport-ws connection with one subscription."""
+        async with self.connected(kind) as socket:
+            await subscribe(socket, query, **variables)
+            yield socket
+
+    @asynccontextmanager
+    async def connected(self, kind: str) -> AsyncIterator[ClientConnection]:
+        """A graphql-transport-ws connection that has said who it is."""
+        url = self.url.replace("http", "ws", 1) + "/graphql"
+        async with connect(url, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]  # a NewType
+            hello = {"authorization": f"Bearer {self.tokens.get(kind, kind)}"}
+            await socket.send(json.dumps({"type": "connection_init", "payload": hello}))
+            assert json.loads(await socket.recv()) == {"type": "connection_ack"}
+            yield socket
+
+    async def audited(self, owner_id: str) -> None:
+        """The owner's books are exact."""
+        lapses.open_books(LEDGER_KEY)
+        await database.connect(self.database_url)
+        try:
+            assert (await audit(owner_id)).breaks == []
+        finally:
+            await database.disconnect()
+
+
+async def subscribe(socket: ClientConnection, query: str, **variables: Any) -> None:
+    request = {"query": query, "variables": variables}
+    await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": request}))
+
+
+async def pushed(socket: ClientConnection, field: str) -> Any:
+    """The next item of a subscription, within five seconds."""
+    async with asyncio.timeout(5):
+        message = json.loads(await socket.recv())
+    assert message["type"] == "next", message
+    return message["payload"]["data"][field]
+
+
+async def until(look: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for what happens in another process, or by time: five seconds at most."""
+    async with asyncio.timeout(5):
+        while not await look():  # noqa: ASYNC110  it happens in another process
+            await asyncio.sleep(0.02)
+
+
+def a_charge(
+    task_id: str, block_run_id: str, block: str = "ReplicateModelBlock", items: int | None = None
+) -> dict[str, Any]:
+    """What an executor sends for a block run of 10 credits; with `items`, of as many as that."""
+    asked: dict[str, Any] = {"taskId": task_id, "blockRunId": block_run_id, "block": block}
+    return asked | ({"block": ITEMS["block"], "measurements": {"items": items}} if items is not None else {})
+
 
 @pytest.fixture(scope="session")
 def server(database_url: str) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """The address and tokens of a server of two workers over this run's database."""
+    """The address and tokens of a server of two workers over this run's database, with the stories' prices."""
+    anyio.run(_publish, database_url)
     with (
         tempfile.TemporaryDirectory(prefix="credits-story-") as directory,
         serving(
@@ -72,8 +207,67 @@ def server(database_url: str) -> Iterator[tuple[str, Mapping[str, str]]]:
 
 
 @pytest.fixture
-async def platform(server: tuple[str, Mapping[str, str]]) -> AsyncIterator[Platform]:
+async def platform(server: tuple[str, Mapping[str, str]], database_url: str) -> AsyncIterator[Platform]:
     """The server, with clients on many connections, so that both workers are met. Each story has owners of its own."""
     url, tokens = server
     async with httpx.AsyncClient(base_url=url, timeout=20, limits=httpx.Limits(max_connections=40)) as client:
-        yield Platform(url, tokens, client)
+        yield Platform(url, tokens, client, database_url)
+
+
+@pytest.fixture
+async def workers(platform: Platform) -> AsyncIterator[tuple[Platform, Platform]]:
+    """The same platform twice, each with one connection: the first to one worker, the second to the other."""
+    certificates = ssl.create_default_context()  # read once: to read them for each client takes longest of all
+    found: dict[int, httpx.AsyncClient] = {}
+    clients: list[httpx.AsyncClient] = []
+    async with asyncio.timeout(10):
+        while len(found) < 2:
+            alone = httpx.Limits(max_connections=1, keepalive_expiry=None)
+            some = [
+                httpx.AsyncClient(base_url=platform.url, timeout=20, limits=alone, verify=certificates)
+                for _ in range(8)
+            ]
+            clients += some
+            for client, reply in zip(some, await asyncio.gather(*(one.get("/healthz") for one in some)), strict=True):
+                here = reply.extensions["network_stream"].get_extra_info("client_addr")[1]
+                found.setdefault(worker_of(platform, here), client)
+    first, second = found.values()
+    yield replace(platform, client=first), replace(platform, client=second)
+    for client in clients:
+        await client.aclose()
+
+
+@pytest.fixture
+async def snapshots(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A reader of the database's own: each of its statements sees one state of everything."""
+    connection = await asyncpg.connect(**database.credentials(database_url))
+    yield connection
+    await connection.close()
+
+
+def worker_of(platform: Platform, port: int) -> int:
+    """The process that has the other end of this process's connection from `port`."""
+    there = httpx.URL(platform.url).port
+    for process in psutil.Process().children(recursive=True):
+        for connection in process.net_connections("tcp"):
+            if connection.status != psutil.CONN_LISTEN and (connection.laddr.port, connection.raddr.port) == (
+                there,
+                port,
+            ):
+                return process.pid
+    raise LookupError(f"no worker has a connection from port {port}")
+
+
+def successes(answers: Sequence[Any]) -> list[Any]:
+    """Those that are no refusals."""
+    return [answer for answer in answers if answer["__typename"].endswith("Success")]
+
+
+async def _publish(database_url: str) -> None:
+    await database.connect(database_url)
+    try:
+        await publishing.load_default()
+        card = default_document()
+        await a_catalogue_of(card | {"blocks": [*card["blocks"], ITEMS]})
+    finally:
+        await database.disconnect()

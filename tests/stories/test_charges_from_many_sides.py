@@ -2,6 +2,7 @@
 
 import asyncio
 from asyncio import gather
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -61,7 +62,7 @@ async def test_a_charge_whose_reply_was_lost_is_answered_again_after_the_task_ha
     task, run = await platform.start(owner), unique("story-run")
     with pytest.raises(httpx.TimeoutException):  # the client goes away before the reply
         async with httpx.AsyncClient(base_url=platform.url, timeout=httpx.Timeout(5, read=0.0001)) as hasty:
-            await Platform(platform.url, platform.tokens, hasty).charge(task, run)
+            await replace(platform, client=hasty).charge(task, run)
     async with asyncio.timeout(5):
         while (await platform.balance(owner))["posted"] == 100:  # noqa: ASYNC110  it happens in another process
             await asyncio.sleep(0.02)

@@ -11,8 +11,8 @@ from app.audit import audit
 from app.tasks import lapses
 from tests.conftest import LEDGER_KEY
 from tests.factories import unique
-from tests.stories.conftest import Platform
-from tests.stories.test_the_header_follows_the_balance import BALANCE, pushed, subscribed
+from tests.stories.conftest import Platform, pushed
+from tests.stories.test_the_header_follows_the_balance import BALANCE
 
 pytestmark = pytest.mark.anyio
 
@@ -43,8 +43,8 @@ async def test_connections_are_killed_under_charges_and_a_header(platform: Platf
     task = await platform.start(owner)
     codes: set[str] = set()
     killer = await asyncpg.connect(**database.credentials(database_url))
-    async with subscribed(platform, "service", BALANCE, owner=owner) as header:
-        assert (await pushed(header))["available"] == 3_000
+    async with platform.subscribed("service", BALANCE, owner=owner) as header:
+        assert (await pushed(header, "balance"))["available"] == 3_000
 
         async def charges() -> list[int]:
             return [await charge_until_answered(platform, task, unique("story-run"), codes) for _ in range(20)]
@@ -60,9 +60,9 @@ async def test_connections_are_killed_under_charges_and_a_header(platform: Platf
         seqs = await asyncio.gather(*(charges() for _ in range(10)))
         assert await killing > 8
         assert codes <= {"UNAVAILABLE"}
-        last = await pushed(header)
+        last = await pushed(header, "balance")
         while last["version"] < 201:
-            last = await pushed(header)
+            last = await pushed(header, "balance")
         assert last == {"available": 1_000, "version": 201, "status": "OK"}
     assert sorted(seq for some in seqs for seq in some) == list(range(2, 202))
     await killer.close()

@@ -3,51 +3,29 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.factories import unique
-from tests.stories.conftest import Platform
+from tests.stories.conftest import Platform, pushed
 
 pytestmark = pytest.mark.anyio
 
 BALANCE = "subscription($owner: ID) { balance(ownerId: $owner) { available version status } }"
 
 
-@asynccontextmanager
-async def subscribed(platform: Platform, kind: str, query: str, **variables: Any) -> AsyncIterator[ClientConnection]:
-    url = platform.url.replace("http", "ws", 1) + "/graphql"
-    async with connect(url, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]  # a NewType
-        hello = {"type": "connection_init", "payload": {"authorization": f"Bearer {platform.tokens.get(kind, kind)}"}}
-        await socket.send(json.dumps(hello))
-        assert json.loads(await socket.recv()) == {"type": "connection_ack"}
-        request = {"query": query, "variables": variables}
-        await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": request}))
-        yield socket
-
-
-async def pushed(socket: ClientConnection) -> Any:
-    async with asyncio.timeout(5):
-        message = json.loads(await socket.recv())
-    assert message["type"] == "next", message
-    return message["payload"]["data"]["balance"]
-
-
 async def test_the_header_ends_at_the_true_version_whoever_changed_it(platform: Platform) -> None:
     owner = unique("story")
-    async with subscribed(platform, "service", BALANCE, owner=owner) as header:
-        assert await pushed(header) == {"available": 0, "version": 0, "status": "EMPTY"}
+    async with platform.subscribed("service", BALANCE, owner=owner) as header:
+        assert await pushed(header, "balance") == {"available": 0, "version": 0, "status": "EMPTY"}
         await platform.grant(owner, 1000)
         task = await platform.start(owner)
         await asyncio.gather(*(platform.charge(task, unique("story-run")) for _ in range(30)))
-        states = [await pushed(header)]
+        states = [await pushed(header, "balance")]
         while states[-1]["version"] < 31:
-            states.append(await pushed(header))
+            states.append(await pushed(header, "balance"))
         versions = [state["version"] for state in states]
         assert versions == sorted(set(versions))
         assert states[-1] == {"available": 700, "version": 31, "status": "OK"}
@@ -59,8 +37,8 @@ async def test_a_paid_top_up_reaches_the_header_once(platform: Platform) -> None
     confirm = """mutation($id: ID!) { confirmTopUp(input: {topUpId: $id}) {
         ... on ConfirmTopUpSuccess { topUp { status credits } balance { available } } } }"""
     before = (await platform.balance("alice"))["available"]
-    async with subscribed(platform, "user", BALANCE) as header:
-        assert (await pushed(header))["available"] == before
+    async with platform.subscribed("user", BALANCE) as header:
+        assert (await pushed(header, "balance"))["available"] == before
         top_up = (await platform.ask("user", begin, key=unique("story-key")))["beginTopUp"]["topUp"]
         assert top_up["status"] == "PENDING"
         page = (await platform.client.get(top_up["paymentUrl"])).text
@@ -72,7 +50,7 @@ async def test_a_paid_top_up_reaches_the_header_once(platform: Platform) -> None
         )
         assert paid.status_code == 303
         assert all(one["confirmTopUp"]["topUp"]["status"] in {"PENDING", "PAID"} for one in confirmed)
-        assert (await pushed(header))["available"] == before + 500
+        assert (await pushed(header, "balance"))["available"] == before + 500
     last = (await platform.ask("user", confirm, id=top_up["id"]))["confirmTopUp"]
     assert last == {"topUp": {"status": "PAID", "credits": 500}, "balance": {"available": before + 500}}
 
@@ -88,6 +66,6 @@ async def test_a_wrong_token_closes_the_socket_so_that_stock_clients_come_back(p
 
 
 async def test_a_user_follows_nobody_elses_balance(platform: Platform) -> None:
-    async with subscribed(platform, "user", BALANCE, owner="somebody-else") as socket:
+    async with platform.subscribed("user", BALANCE, owner="somebody-else") as socket:
         message = json.loads(await socket.recv())
     assert (message["type"], message["payload"][0]["extensions"]["code"]) == ("error", "FORBIDDEN")

@@ -1,0 +1,199 @@
+"""Notices as clients see them: listed, pushed, marked read, cleared by credits."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.errors import InsufficientCredits
+from app.ledger import expiring
+from app.pricing.catalogue import Catalogue
+from app.tasks import lifecycle
+from app.tasks.charging import charge_many
+from app.tasks.lifecycle import StartRequest
+from app.tasks.rules import Trigger
+from tests.factories import a_block_run, a_task, granted, unique
+from tests.graphql.conftest import ALICE, BOB, OPERATOR, SERVICE, Api
+
+pytestmark = pytest.mark.anyio
+
+LIST = """query($owner: ID, $unread: Boolean! = false, $after: String, $first: Int! = 25) {
+    account(ownerId: $owner) { lowBalanceAt notices(unreadOnly: $unread, after: $after, first: $first) {
+        edges { node { id kind agentId message readAt clearedAt } } pageInfo { hasNextPage endCursor } } } }"""
+MARK = """mutation($input: MarkNoticesReadInput!) { markNoticesRead(input: $input) { __typename
+    ... on MarkNoticesReadSuccess { notices { id kind readAt } } ... on NoticeNotFoundError { noticeId } } }"""
+SET = """mutation($input: SetLowBalanceAtInput!) { setLowBalanceAt(input: $input) { __typename
+    ... on SetLowBalanceAtSuccess { replayed account { lowBalanceAt } balance { status version } }
+    ... on UserError { message } } }"""
+FOLLOW = "subscription { notices { id kind } }"
+
+
+async def notices(api: Api, viewer: Any = ALICE, **variables: Any) -> list[Any]:
+    found = await api.data(viewer, LIST, **variables)
+    return [edge["node"] for edge in found["account"]["notices"]["edges"]]
+
+
+async def kinds(api: Api, **variables: Any) -> list[str]:
+    return [notice["kind"] for notice in await notices(api, **variables)]
+
+
+async def spend(credits: int, catalogue: Catalogue) -> None:
+    """Ten credits at a time, out of one task."""
+    task = await a_task("alice")
+    runs = [a_block_run(task) for _ in range(credits // 10)]
+    await charge_many([(task.account_id, run) for run in runs], catalogue)
+
+
+async def tick(agent_id: str, task_id: str | None = None) -> None:
+    """A scheduled run that finds no credits."""
+    asked = StartRequest(
+        task_id=task_id or unique("tick"),
+        owner_id="alice",
+        agent_id=agent_id,
+        trigger=Trigger.SCHEDULED,
+        actor="service:scheduler",
+    )
+    with pytest.raises(InsufficientCredits):
+        await lifecycle.start(asked)
+
+
+async def set_threshold(api: Api, credits: int, key: str = "key-1", viewer: Any = ALICE, **more: Any) -> Any:
+    asked = {"credits": credits, "idempotencyKey": key} | more
+    return (await api.data(viewer, SET, input=asked))["setLowBalanceAt"]
+
+
+async def test_a_balance_that_falls_below_its_threshold_is_told_once_at_each_fall(
+    api: Api, catalogue: Catalogue
+) -> None:
+    await set_threshold(api, 100)
+    await granted("alice", 120)
+    await spend(20, catalogue)
+    assert await kinds(api) == []
+    await spend(10, catalogue)
+    await spend(10, catalogue)
+    assert await kinds(api, unread=True) == ["LOW_BALANCE"]
+    await granted("alice", 100)
+    assert await kinds(api, unread=True) == []
+    [cleared] = await notices(api)
+    assert cleared["clearedAt"] == cleared["readAt"] is not None
+    await spend(100, catalogue)
+    assert await kinds(api) == ["LOW_BALANCE", "LOW_BALANCE"]
+    assert await kinds(api, unread=True) == ["LOW_BALANCE"]
+
+
+async def test_setting_a_threshold_is_no_fall_and_one_that_no_longer_binds_clears(
+    api: Api, catalogue: Catalogue
+) -> None:
+    await granted("alice", 70)
+    first = await set_threshold(api, 100)
+    assert first == {
+        "__typename": "SetLowBalanceAtSuccess",
+        "replayed": False,
+        "account": {"lowBalanceAt": 100},
+        "balance": {"status": "LOW", "version": 2},
+    }
+    assert await kinds(api) == []
+    assert (await set_threshold(api, 100))["replayed"] is True
+    assert (await set_threshold(api, 90))["__typename"] == "IdempotencyConflictError"
+    await set_threshold(api, 65, "key-2")
+    await spend(10, catalogue)
+    assert await kinds(api, unread=True) == ["LOW_BALANCE"]
+    assert (await set_threshold(api, 60, "key-3"))["balance"]["status"] == "OK"
+    assert await kinds(api, unread=True) == []
+    assert (await set_threshold(api, -1, "key-4"))["__typename"] == "InvalidInputError"
+
+
+async def test_an_empty_account_and_each_agent_that_it_stopped_are_told_until_credits_come(
+    api: Api, catalogue: Catalogue
+) -> None:
+    await granted("alice", 25)
+    await spend(20, catalogue)
+    for agent in ("writer", "writer", "painter"):
+        task = await a_task("alice", agent_id=agent)
+        await charge_many([(task.account_id, a_block_run(task))], catalogue)
+    told = [(notice["kind"], notice["agentId"]) for notice in await notices(api, unread=True)]
+    assert told == [("OUT_OF_CREDITS", "painter"), ("OUT_OF_CREDITS", "writer")]
+    await granted("alice", 500)
+    assert await kinds(api, unread=True) == []
+
+
+async def test_skipped_schedules_are_told_once_per_agent_however_often_they_tick(api: Api) -> None:
+    for _ in range(3):
+        await tick("writer")
+        await tick("painter")
+    assert sorted((n["kind"], n["agentId"]) for n in await notices(api)) == [
+        ("SCHEDULE_SKIPPED", "painter"),
+        ("SCHEDULE_SKIPPED", "writer"),
+    ]
+    skipped = await api.data(ALICE, '{ agent(agentId: "writer") { skippedTicks { edges { node { reason } } } } }')
+    assert [edge["node"]["reason"] for edge in skipped["agent"]["skippedTicks"]["edges"]] == ["OUT_OF_CREDITS"] * 3
+    await granted("alice", 10)
+    assert await kinds(api, unread=True) == []
+
+
+async def test_credits_about_to_expire_are_told_once_for_each_step_by_whoever_looks(api: Api) -> None:
+    now = datetime.now(UTC)
+    await granted("alice", 10, expires_at=now + timedelta(days=5))
+    await granted("alice", 20, expires_at=now + timedelta(days=20))
+    await granted("alice", 40, expires_at=now + timedelta(days=60))
+    assert sum(await asyncio.gather(*(expiring.give_notices((30, 7, 1)) for _ in range(4)))) == 2
+    assert await expiring.give_notices((30, 7, 1)) == 0
+    texts = sorted(notice["message"].split(" will ")[0] for notice in await notices(api))
+    assert texts == ["10 credits", "20 credits"]
+    await granted("alice", 1_000)
+    assert await kinds(api, unread=True) == ["EXPIRING", "EXPIRING"]
+    assert await expiring.give_notices((90,)) == 3
+
+
+async def test_notices_are_marked_by_their_owner_a_service_or_an_operator(api: Api) -> None:
+    for agent in ("a", "b", "c"):
+        await tick(agent)
+    newest, *_, oldest = [notice["id"] for notice in await notices(api)]
+    marked = (await api.data(ALICE, MARK, input={"noticeIds": [oldest]}))["markNoticesRead"]["notices"]
+    assert [one["id"] for one in marked] == [oldest]
+    assert marked[0]["readAt"] is not None
+    again = (await api.data(ALICE, MARK, input={"noticeIds": [oldest]}))["markNoticesRead"]["notices"]
+    assert again == marked
+    assert newest in [notice["id"] for notice in await notices(api, unread=True)]
+    for viewer, asked in ((BOB, {"noticeIds": [newest]}), (ALICE, {"noticeIds": ["nonsense"]})):
+        answer = (await api.data(viewer, MARK, input=asked))["markNoticesRead"]
+        assert answer["__typename"] == "NoticeNotFoundError"
+    code, _ = await api.refused(BOB, MARK, input={"ownerId": "alice"})
+    assert code == "FORBIDDEN"
+    assert len((await api.data(SERVICE, MARK, input={"ownerId": "alice"}))["markNoticesRead"]["notices"]) == 2
+    assert await kinds(api, unread=True) == []
+    assert (await api.data(OPERATOR, MARK, input={"ownerId": "alice"}))["markNoticesRead"]["notices"] == []
+
+
+async def test_notices_come_in_pages_and_are_nodes_of_their_owner_alone(api: Api) -> None:
+    for agent in ("a", "b", "c"):
+        await tick(agent)
+    first = (await api.data(ALICE, LIST, first=2))["account"]["notices"]
+    rest = (await api.data(ALICE, LIST, first=2, after=first["pageInfo"]["endCursor"]))["account"]["notices"]
+    agents = [edge["node"]["agentId"] for edge in (*first["edges"], *rest["edges"])]
+    assert agents == ["c", "b", "a"]
+    assert (first["pageInfo"]["hasNextPage"], rest["pageInfo"]["hasNextPage"]) == (True, False)
+    query = "query($id: ID!) { node(id: $id) { ... on Notice { agentId } } }"
+    named = first["edges"][0]["node"]["id"]
+    assert (await api.data(ALICE, query, id=named))["node"] == {"agentId": "c"}
+    assert (await api.data(BOB, query, id=named))["node"] is None
+
+
+async def test_a_follower_gets_the_unread_ones_and_then_each_new_one_once(api: Api) -> None:
+    followed = api.follow(ALICE, FOLLOW)
+    waiting = asyncio.ensure_future(anext(followed))  # before there is an account
+    await asyncio.sleep(0.1)
+    await tick("a")
+    async with asyncio.timeout(10):
+        got = [(await waiting)["data"]["notices"]["id"]]
+        await tick("b")
+        await tick("a")
+        await tick("c")
+        got += [(await anext(followed))["data"]["notices"]["id"] for _ in range(2)]
+    await followed.aclose()
+    assert got == [notice["id"] for notice in reversed(await notices(api))]
+    later = api.follow(ALICE, FOLLOW)
+    async with asyncio.timeout(10):
+        assert [(await anext(later))["data"]["notices"]["id"] for _ in range(3)] == got
+    await later.aclose()

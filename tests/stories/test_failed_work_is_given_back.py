@@ -1,0 +1,96 @@
+"""Failed work: a charge is given back in part or whole, a task's whole cost at once, and never more than was taken."""
+
+from asyncio import gather
+
+import pytest
+
+from tests.factories import unique
+from tests.stories.conftest import Platform, successes
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_charge_is_given_back_in_parts_from_two_workers_and_never_beyond_what_it_took(
+    workers: tuple[Platform, Platform],
+) -> None:
+    here, there = workers
+    owner, run = unique("story"), unique("run")
+    await here.grant(owner, 100)
+    task = await here.start(owner)
+    await here.charge(task, run, items=100)
+    asked = {"taskId": task, "blockRunId": run, "reason": "the model did not answer"}
+
+    first = await here.done("reverseCharge", **asked, credits=30, idempotencyKey="a")
+    assert (first["reversed"], first["balance"]["available"]) == (30, 30)
+    assert await there.done("reverseCharge", **asked, credits=30, idempotencyKey="a") == first | {"replayed": True}
+    assert await there.do("reverseCharge", **asked, credits=71, idempotencyKey="b") == {
+        "__typename": "ReversalExceedsChargeError", "requested": 71, "reversible": 70,
+    }  # fmt: skip
+
+    told = await gather(
+        *(
+            platform.do("reverseCharge", **asked, credits=20, idempotencyKey=unique("key"))
+            for platform in (here, there)
+            for _ in range(4)
+        )
+    )
+    assert len(successes(told)) == 3
+    assert {answer["reversible"] for answer in told if answer["__typename"] == "ReversalExceedsChargeError"} == {10}
+    assert (await here.task(task))["cost"]["reversed"] == 90
+    assert (await here.balance(owner))["available"] == 90
+    await here.audited(owner)
+
+
+async def test_a_whole_task_is_given_back_once_however_often_it_is_asked_for(
+    workers: tuple[Platform, Platform],
+) -> None:
+    here, there = workers
+    owner = unique("story")
+    await here.grant(owner, 200)
+    task = await here.start(owner, budget=100)
+    child = await here.start(owner, parentTaskId=task)
+    runs = [unique("run") for _ in range(5)]
+    for run in runs:
+        await here.charge(task, run)
+    await here.charge(task, unique("run"), block="NoteBlock")
+    await here.charge(child, unique("run"))
+    await here.done(
+        "reverseCharge", taskId=task, blockRunId=runs[0], credits=4, reason="half of it", idempotencyKey="part"
+    )
+    await here.done("finishTask", taskId=task, status="FAILED")
+    assert (await here.balance(owner))["available"] == 144
+
+    told = await gather(
+        *(
+            platform.done("reverseTask", taskId=task, reason="all of it failed", idempotencyKey=f"key-{key}")
+            for platform in (here, there)
+            for key in range(3)
+        )
+    )
+
+    assert sorted((answer["reversed"], answer["entries"], answer["replayed"]) for answer in told) == [
+        (0, 0, False), (0, 0, False), (0, 0, True), (0, 0, True), (46, 5, False), (46, 5, True),
+    ]  # fmt: skip
+    found = await here.task(task)
+    assert (found["status"], found["cost"]["total"], found["cost"]["charged"]) == ("FAILED", 0, 50)
+    assert (await here.task(child))["cost"]["total"] == 10  # it stands apart
+    assert await here.account(owner, "balance { available held }") == {"balance": {"available": 190, "held": 0}}
+    reversals = [credits for kind, credits in await here.entries(owner) if kind == "REVERSAL"]
+    assert sorted(reversals) == [4, 6, 10, 10, 10, 10]
+    await here.audited(owner)
+
+
+async def test_what_is_given_back_lets_a_stopped_task_go_on(platform: Platform) -> None:
+    owner, run = unique("story"), unique("run")
+    await platform.grant(owner, 10)
+    failed, stopped = await platform.start(owner), await platform.start(owner)
+    await platform.charge(failed, unique("run"))
+    assert (await platform.charge(stopped, run))["shortfall"] == 10
+    assert (await platform.resume(stopped))["__typename"] == "InsufficientCreditsError"
+
+    await platform.done("reverseTask", taskId=failed, reason="it failed", idempotencyKey="key")
+
+    assert (await platform.resume(stopped))["task"]["status"] == "RUNNING"
+    assert (await platform.charge(stopped, run))["cost"] == 10
+    assert await platform.entries(owner) == [("GRANT", 10), ("CHARGE", -10), ("REVERSAL", 10), ("CHARGE", -10)]
+    await platform.audited(owner)

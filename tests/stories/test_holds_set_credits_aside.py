@@ -1,0 +1,206 @@
+"""Holds: work of unknown price is held before, captured after, or let go, whoever else wants the credits."""
+
+import random
+from asyncio import gather, sleep, timeout
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.factories import unique
+from tests.stories.conftest import Platform, a_charge, pushed, subscribe, until
+from tests.stories.operations import SIGNALS
+
+pytestmark = pytest.mark.anyio
+
+
+async def funded(platform: Platform, credits: int) -> tuple[str, str]:
+    """An owner with that many credits, and a running task."""
+    owner = unique("story")
+    await platform.grant(owner, credits)
+    return owner, await platform.start(owner)
+
+
+async def state_of(platform: Platform, owner: str, block_run: str) -> Any:
+    """The hold for that block run, as a reader sees it."""
+    found = await platform.account(
+        owner, "holds(first: 100, openOnly: false) { edges { node { blockRunId status captured remaining closedAt } } }"
+    )
+    return next(edge["node"] for edge in found["holds"]["edges"] if edge["node"]["blockRunId"] == block_run)
+
+
+async def test_held_credits_are_nobody_elses_until_the_capture_gives_the_rest_back(platform: Platform) -> None:
+    owner, task = await funded(platform, 50)
+    other, run, void = await platform.start(owner), unique("run"), unique("run")
+
+    held = await platform.hold(task, run, 30)
+    assert held["hold"] == {
+        "blockRunId": run, "credits": 30, "captured": 0, "remaining": 30, "priced": None, "status": "OPEN",
+    }  # fmt: skip
+    assert held["balance"] == {"available": 20, "posted": 50, "held": 30, "version": 2}
+    assert (await platform.task(task))["cost"] | {"version": 0} == {
+        "total": 0, "charged": 0, "reversed": 0, "held": 30, "version": 0,
+    }  # fmt: skip
+    assert await platform.charge(other, unique("run"), items=21) | {"__typename": ""} == {
+        "__typename": "", "required": 21, "available": 20, "shortfall": 1,
+    }  # fmt: skip
+    over = await platform.capture(task, run, 31)
+    assert over == {"__typename": "HoldExceededError", "required": 31, "held": 30, "shortfall": 1}
+
+    captured = await platform.capture(task, run, 12)
+    assert (captured["cost"], captured["balance"]["available"], captured["balance"]["held"]) == (12, 38, 0)
+    again = await platform.capture(task, run, 12)
+    assert again == captured | {"replayed": True}
+    assert (await platform.hold(task, run, 30))["replayed"] is True
+
+    assert (await platform.hold(task, void, 38))["balance"]["available"] == 0
+    voided = await platform.void(task, void)
+    assert (voided["hold"]["status"], voided["balance"]["available"]) == ("VOIDED", 38)
+    assert await platform.void(task, void) == voided | {"replayed": True}
+    assert await platform.capture(task, void, 1) == {
+        "__typename": "HoldClosedError", "blockRunId": void, "status": "VOIDED",
+    }  # fmt: skip
+    assert await platform.entries(owner) == [("GRANT", 50), ("CHARGE", -12)]
+    await platform.audited(owner)
+
+
+async def test_a_hold_that_nobody_captures_stops_counting_at_its_instant(platform: Platform) -> None:
+    owner, task = await funded(platform, 40)
+    run = unique("run")
+    await platform.hold(task, run, 40, timeout_seconds=1)
+    query = "balance { available asOf } holds(openOnly: false) { edges { node { status expiresAt closedAt } } }"
+
+    seen = [await platform.account(owner, query)]
+    async with timeout(5):
+        while seen[-1]["balance"]["available"] == 0:
+            seen.append(await platform.account(owner, query))
+
+    *before, after = seen
+    assert before
+    [hold] = [edge["node"] for edge in after["holds"]["edges"]]
+    assert (hold["status"], hold["closedAt"]) == ("EXPIRED", hold["expiresAt"])
+    assert all(one["balance"]["asOf"] < hold["expiresAt"] for one in before)
+    assert hold["expiresAt"] <= after["balance"]["asOf"]
+    for late in (await platform.capture(task, run, 1), await platform.void(task, run)):
+        assert late == {"__typename": "HoldClosedError", "blockRunId": run, "status": "EXPIRED"}
+    assert (await platform.charge(task, unique("run"), items=40))["cost"] == 40
+    await platform.audited(owner)
+
+
+async def test_captures_voids_and_expiries_in_any_order_come_to_one_end(platform: Platform) -> None:
+    chance = random.Random(1)  # noqa: S311  an order, no secret
+    owner, task = await funded(platform, 200)
+    runs = [unique("run") for _ in range(8)]
+
+    async def one(run: str, call: str, after_seconds: float) -> Any:
+        await sleep(after_seconds)
+        return await (platform.void(task, run) if call == "void" else platform.capture(task, run, 20))
+
+    async def meet(place: int, run: str) -> list[tuple[str, Any]]:
+        """Fifty calls for one hold: for some at once, for others about the instant at which it lapses."""
+        calls = ["void"] * 25 + ["capture"] * 25
+        chance.shuffle(calls)
+        begin, timeout_seconds = ((0.0, 10), (0.9, 1), (0.97, 1), (1.1, 1))[place % 4]
+        held = await platform.hold(task, run, 25, timeout_seconds=timeout_seconds)
+        assert held["__typename"] == "PlaceHoldSuccess"
+        told = await gather(*(one(run, call, begin + chance.random() * 0.1) for call in calls))
+        return list(zip(calls, told, strict=True))
+
+    ends = await gather(*(meet(place, run) for place, run in enumerate(runs)))
+
+    charged = 0
+    statuses = []
+    for run, told in zip(runs, ends, strict=True):
+        hold = await state_of(platform, owner, run)
+        status = hold["status"]
+        statuses.append(status)
+        refused = {"__typename": "HoldClosedError", "blockRunId": run, "status": status}
+        winner = {"CAPTURED": "capture", "VOIDED": "void", "EXPIRED": "nobody"}[status]
+        won = [answer for call, answer in told if call == winner]
+        assert all(answer == refused for call, answer in told if call != winner)
+        assert sorted(answer["replayed"] for answer in won) == ([False] + [True] * 24 if won else [])
+        assert all(answer["hold"] == won[0]["hold"] for answer in won)
+        if winner == "capture":
+            assert {(answer["cost"], answer["entry"]["mac"]) for answer in won} == {(20, won[0]["entry"]["mac"])}
+            charged += 20
+        assert (hold["captured"], hold["remaining"]) == (20 if winner == "capture" else 0, 0)
+        retried = [await platform.capture(task, run, 20), await platform.void(task, run)]
+        assert [one["__typename"] for one in retried].count("HoldClosedError") == (1 if won else 2)
+        assert [one["replayed"] for one in retried if "replayed" in one] == ([True] if won else [])
+    assert [statuses[3], statuses[7]] == ["EXPIRED", "EXPIRED"]
+    assert set(statuses[0::4]) <= {"CAPTURED", "VOIDED"}
+    assert (await platform.task(task))["cost"]["total"] == charged
+    assert await platform.account(owner, "balance { available held }") == {
+        "balance": {"available": 200 - charged, "held": 0}
+    }
+    await platform.audited(owner)
+
+
+async def test_a_grant_expires_under_its_holds_and_then_all_of_it_is_captured_and_given_back(
+    platform: Platform,
+) -> None:
+    owner, task = await funded(platform, 100)
+    now = datetime.fromisoformat((await platform.account(owner, "balance { asOf }"))["balance"]["asOf"])
+    expires_at = (now + timedelta(seconds=1)).isoformat()
+    await platform.grant(owner, 60, expiresAt=expires_at)
+    one, two = unique("run"), unique("run")
+    assert [(await platform.hold(task, run, 20))["balance"]["held"] for run in (one, two)] == [20, 40]
+
+    async def expired() -> bool:
+        return bool((await platform.balance(owner))["posted"] < 160)
+
+    await until(expired)  # the 20 that nobody has claimed
+    assert await platform.account(owner, "balance { available posted held }") == {
+        "balance": {"available": 100, "posted": 140, "held": 40}
+    }
+    batch = [a_charge(task, unique("run")) for _ in range(3)]
+    first, second, charged = await gather(
+        platform.capture(task, one, 15), platform.capture(task, two, 20), platform.charge_batch(*batch)
+    )
+    assert (first["cost"], second["cost"], [item["cost"] for item in charged]) == (15, 20, [10, 10, 10])
+    assert (await platform.balance(owner))["available"] == 70
+    back = await gather(
+        *(
+            platform.done(
+                "reverseCharge", taskId=task, blockRunId=run, reason="it failed", idempotencyKey=unique("key")
+            )
+            for run in (one, two, batch[0]["blockRunId"])
+        )
+    )
+    assert [answer["reversed"] for answer in back] == [15, 20, 10]
+
+    # What came of the expired grant left again at once; what came of the other one stayed.
+    entries = await platform.entries(owner)
+    assert entries[:3] == [("GRANT", 100), ("GRANT", 60), ("EXPIRY", -20)]
+    captured = [("CHARGE", -15), ("EXPIRY", -5), ("CHARGE", -20)]
+    given_back = [("REVERSAL", 15), ("EXPIRY", -15), ("REVERSAL", 20), ("EXPIRY", -20), ("REVERSAL", 10)]
+    assert sorted(entries[3:]) == sorted([*captured, *([("CHARGE", -10)] * 3), *given_back])
+    assert (await platform.task(task))["cost"]["total"] == 20
+    assert await platform.account(owner, "balance { available posted held }") == {
+        "balance": {"available": 80, "posted": 80, "held": 0}
+    }
+    await platform.audited(owner)
+
+
+async def test_a_task_that_holds_the_last_credits_is_not_told_to_stop_by_its_own_hold(
+    workers: tuple[Platform, Platform],
+) -> None:
+    here, there = workers
+    owner, task = await funded(here, 30)
+    other, run = await there.start(owner), unique("run")
+    async with there.connected("service") as executor:
+        await subscribe(executor, SIGNALS, owners=[owner])
+        assert (await here.hold(task, run, 30))["balance"]["available"] == 0
+
+        # All without a hold are meant, and only they are told by the replies to their charges.
+        stop = await pushed(executor, "taskSignals")
+        assert (stop["kind"], stop["taskIds"], stop["reason"]) == ("STOP", None, "OUT_OF_CREDITS")
+        mine = await here.charge(task, unique("run"), block="NoteBlock")
+        others = await there.charge(other, unique("run"), block="NoteBlock")
+        assert (mine["signal"], mine["cost"], others["signal"], others["cost"]) == (None, 0, "STOP", 0)
+        assert [(await there.task(one))["status"] for one in (task, other)] == ["RUNNING", "RUNNING"]
+
+        assert (await there.capture(task, run, 25))["balance"]["available"] == 5
+        go_on = await pushed(executor, "taskSignals")
+        assert (go_on["kind"], go_on["taskIds"], go_on["version"] > stop["version"]) == ("RESUME", None, True)
+    await here.audited(owner)

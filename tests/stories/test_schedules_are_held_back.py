@@ -1,0 +1,76 @@
+"""Schedules: with nothing available a tick is skipped, told once, and nothing exists that could fail."""
+
+from asyncio import gather
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.factories import unique
+from tests.stories.conftest import Platform
+
+pytestmark = pytest.mark.anyio
+
+NOTICES = """
+    SELECT n.kind, n.agent_id, n.cleared_at IS NULL AS stands FROM notice AS n JOIN account AS a ON a.id = n.account_id
+    WHERE a.owner_id = $1 AND n.kind = 'SCHEDULE_SKIPPED' ORDER BY n.number
+"""
+CAN_RUN = "canRun { ok reason }"
+
+
+async def tick(platform: Platform, owner: str, task: str, agent: str = "agent") -> Any:
+    """What a scheduler asks for when an agent is due."""
+    return await platform.do("startTask", taskId=task, ownerId=owner, agentId=agent, trigger="SCHEDULED")
+
+
+async def skipped(platform: Platform, owner: str, agent: str = "agent") -> list[tuple[str, str]]:
+    """The agent's skipped ticks, newest first."""
+    query = """query($owner: ID!, $agent: ID!) { agent(agentId: $agent, ownerId: $owner) {
+        skippedTicks { edges { node { taskId reason } } } } }"""
+    found = (await platform.ask("service", query, owner=owner, agent=agent))["agent"]
+    return [(edge["node"]["taskId"], edge["node"]["reason"]) for edge in found["skippedTicks"]["edges"]]
+
+
+async def test_a_schedule_without_credits_is_skipped_until_a_top_up(
+    workers: tuple[Platform, Platform], snapshots: asyncpg.Connection
+) -> None:
+    here, there = workers
+    owner = unique("story")
+    await here.grant(owner, 10)
+    assert await there.account(owner, CAN_RUN) == {"canRun": {"ok": True, "reason": None}}
+    first = unique("tick")
+    assert (await tick(here, owner, first))["task"]["status"] == "RUNNING"
+    await here.charge(first, unique("run"))
+    assert await there.account(owner, CAN_RUN) == {"canRun": {"ok": False, "reason": "OUT_OF_CREDITS"}}
+
+    ticks = [unique("tick") for _ in range(10)]
+    before = await here.balance(owner)
+    told = [await tick(platform, owner, one) for platform, one in zip((here, there) * 5, ticks, strict=True)]
+    assert told == [{"__typename": "InsufficientCreditsError", "required": 1, "available": 0, "shortfall": 1}] * 10
+    assert (await tick(there, owner, ticks[0]))["__typename"] == "InsufficientCreditsError"  # and is skipped once
+    await tick(there, owner, unique("tick"), agent="another")
+    assert await skipped(here, owner) == [(one, "OUT_OF_CREDITS") for one in reversed(ticks)]
+    assert [await here.task(one) for one in ticks] == [None] * 10
+    assert await here.balance(owner) == before
+    assert await snapshots.fetch(NOTICES, owner) == [
+        ("SCHEDULE_SKIPPED", "agent", True),
+        ("SCHEDULE_SKIPPED", "another", True),
+    ]
+
+    await here.grant(owner, 100)
+    assert await there.account(owner, CAN_RUN) == {"canRun": {"ok": True, "reason": None}}
+    assert {row["stands"] for row in await snapshots.fetch(NOTICES, owner)} == {False}
+    assert (await tick(there, owner, unique("tick")))["task"]["status"] == "RUNNING"
+    assert (await tick(here, owner, ticks[-1]))["task"]["status"] == "RUNNING"  # asked for again, it runs now
+    await here.audited(owner)
+
+
+async def test_an_owner_who_never_had_credits_has_its_ticks_skipped_too(platform: Platform) -> None:
+    owner, one = unique("story"), unique("tick")
+    told = await gather(*(tick(platform, owner, one) for _ in range(6)))
+    assert {answer["__typename"] for answer in told} == {"InsufficientCreditsError"}
+    assert await skipped(platform, owner) == [(one, "OUT_OF_CREDITS")]
+    assert await platform.task(one) is None
+    by_hand = await platform.do("startTask", taskId=unique("task"), ownerId=owner, agentId="agent")
+    assert by_hand["__typename"] == "InsufficientCreditsError"
+    assert len(await skipped(platform, owner)) == 1
