@@ -110,9 +110,11 @@ def release(book: Book, hold: Hold, status: HoldStatus, *, at: datetime | None =
     """Close an open hold: what it still claims goes back to the envelope around it, or else to the account.
 
     Of a grant that has expired meanwhile it goes to neither: it leaves now, with an entry of its own. Returns: those.
+    What does not go back to the envelope is released by it too, and by those around that one: none of it was spent.
     """
     when = at or book.at
-    around = book.holds[hold.within] if hold.within is not None else None
+    surrounding = _around(book, hold)
+    around = surrounding[0] if surrounding else None
     rest = hold.remaining
     freed = 0
     expired: list[Lot] = []
@@ -123,6 +125,9 @@ def release(book: Book, hold: Hold, status: HoldStatus, *, at: datetime | None =
             around.claims[number] = around.claims.get(number, 0) + claimed
             around.lent -= claimed
             continue
+        for envelope in surrounding:
+            envelope.lent -= claimed
+            envelope.released += claimed
         lot.claimed -= claimed
         book.touched.add(number)
         freed += claimed
@@ -135,8 +140,8 @@ def release(book: Book, hold: Hold, status: HoldStatus, *, at: datetime | None =
     hold.status = status
     hold.closed_at = when
     _touch(book, hold)
-    if around is not None:
-        _touch(book, around)
+    for envelope in surrounding:
+        _touch(book, envelope)
     if freed:
         book.held -= freed
         move_on(book)
@@ -145,12 +150,10 @@ def release(book: Book, hold: Hold, status: HoldStatus, *, at: datetime | None =
 
 def renew(book: Book, hold: Hold) -> None:
     """Start the timeout of an envelope anew, and of those around it: somebody works in there."""
-    inner: Hold | None = hold
-    while inner is not None:
-        if inner.open:
-            inner.expires_at = _until(book, inner)
-            _touch(book, inner)
-        inner = book.holds[inner.within] if inner.within is not None else None
+    for one in (hold, *_around(book, hold)):
+        if one.open:
+            one.expires_at = _until(book, one)
+            _touch(book, one)
 
 
 def due(book: Book) -> Iterable[Hold]:
@@ -162,6 +165,15 @@ def lapse(book: Book, hold: Hold) -> list[Posted]:
     """Close a hold whose time is over, dated at that instant."""
     book.lapsed.append(hold)
     return release(book, hold, HoldStatus.EXPIRED, at=hold.expires_at)
+
+
+def _around(book: Book, hold: Hold) -> list[Hold]:
+    """The envelopes around a hold, from the inside, open or not."""
+    found: list[Hold] = []
+    while hold.within is not None:
+        hold = book.holds[hold.within]
+        found.append(hold)
+    return found
 
 
 def _claim(book: Book, credits: int, within: Hold | None) -> Draws:

@@ -7,19 +7,7 @@ credits stops its task.
 from datetime import timedelta
 from typing import Any
 
-from tests.machine.model import (
-    ACCOUNT,
-    ENDED,
-    Account,
-    Answer,
-    Grant,
-    Hold,
-    Refused,
-    Run,
-    Task,
-    budget_of,
-    hold_for,
-)
+from tests.machine.model import Account
 from tests.machine.requests import (
     Capture,
     Charge,
@@ -35,8 +23,7 @@ from tests.machine.requests import (
     Start,
     Void,
 )
-
-HOUR = timedelta(hours=1)
+from tests.machine.values import ACCOUNT, ENDED, Answer, Grant, Hold, Refused, Run, Task, budget_of, hold_for
 
 
 class Model(Account):
@@ -90,21 +77,6 @@ class Model(Account):
         task = self.tasks[asked.task] = Task(name=asked.task, pocket=pocket, request=asked)
         return self._shown(task)
 
-    def _check_room(self, pocket: str, credits: int) -> None:
-        if pocket == ACCOUNT:
-            self._check_available(credits)
-        else:
-            self._check_inside(self.holds[pocket], credits)
-
-    def _make_budget(self, task: str, credits: int, around: str, seconds: int | None, reserve: int) -> str:
-        timeout = timedelta(seconds=seconds) if seconds is not None else HOUR
-        budget = Hold(
-            pocket=budget_of(task), task=task, run=None, around=around, credits=credits, reserve=reserve,
-            timeout=timeout, expires_at=self.now,
-        )  # fmt: skip
-        self._claim(budget)
-        return budget.pocket
-
     def _end(self, asked: End) -> Answer:
         task = self._task(asked.task)
         if task.status in ENDED:
@@ -138,22 +110,6 @@ class Model(Account):
         if asked.key is not None:
             self.keys[asked.key] = asked, {}
         return self._shown(task)
-
-    def _add_budget(self, task: Task, budget: Hold | None, credits: int) -> None:
-        if budget is None:
-            self._check_available(credits)
-            task.pocket = self._make_budget(task.name, credits, ACCOUNT, None, 0)
-            return
-        if budget.task != task.name:
-            raise Refused("InvalidInput", paths=["addBudget"])
-        around = self.holds.get(budget.around)
-        source = ACCOUNT if around is None or not around.open else around.pocket
-        self._check_room(source, credits)
-        self._take(credits, source, budget.pocket)
-        self.detached |= budget.around != source
-        budget.around, budget.status = source, "OPEN"
-        budget.credits += credits
-        self._renew(budget.pocket)
 
     def _shown(self, task: Task, *, replayed: bool = False) -> Answer:
         return {"task": task.name, "status": task.status, "replayed": replayed}

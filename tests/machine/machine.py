@@ -16,10 +16,10 @@ from app import audit
 from app.ledger import statements
 from tests.machine import requests
 from tests.machine.asking import Model
-from tests.machine.model import ENDED, SOURCES
 from tests.machine.product import Product, facts, lasting
 from tests.machine.requests import Request
 from tests.machine.stored import Stored
+from tests.machine.values import ENDED, SOURCES
 from tests.machine.world import CHEAP, DEAR, World
 
 T = TypeVar("T")

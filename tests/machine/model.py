@@ -6,135 +6,24 @@ go moves them back, or out where their grant has expired. All figures are counte
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
-ACCOUNT = ""
-"""The pocket of what is available."""
-
-DAY = timedelta(hours=24)
-SOURCES = ["PROMOTIONAL", "ADJUSTMENT", "PURCHASED"]
-ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
-
-Answer = dict[str, Any]
-
-
-class Refused(Exception):
-    """A typed refusal with its figures."""
-
-    def __init__(self, name: str, **facts: Any) -> None:
-        super().__init__(name)
-        self.answer: Answer = {"refused": name} | facts
-
-
-@dataclass(kw_only=True)
-class Grant:
-    number: int
-    source: str
-    credits: int
-    priority: int
-    starts_at: datetime | None
-    expires_at: datetime | None
-    started: bool
-    revoked: bool = False
-    pockets: dict[str, int] = field(default_factory=dict)
-
-    def inside(self, pocket: str) -> int:
-        return self.pockets.get(pocket, 0)
-
-    def move(self, credits: int, source: str, target: str | None) -> None:
-        """From one pocket to another; None: out of the books."""
-        self.pockets[source] -= credits
-        if target is not None:
-            self.pockets[target] = self.inside(target) + credits
-
-    def expired(self, at: datetime) -> bool:
-        return self.expires_at is not None and self.expires_at <= at
-
-
-@dataclass(kw_only=True)
-class Hold:
-    """A hold for a block run, or a task's budget (`run` is None)."""
-
-    pocket: str
-    task: str
-    run: str | None
-    around: str
-    credits: int
-    reserve: int
-    timeout: timedelta
-    expires_at: datetime
-    status: str = "OPEN"
-    captured: int = 0
-    price: "Price | None" = None
-    request: object = None
-    capture: object = None
-
-    @property
-    def open(self) -> bool:
-        return self.status == "OPEN"
-
-
-@dataclass(kw_only=True)
-class Task:
-    name: str
-    pocket: str
-    request: object
-    status: str = "RUNNING"
-    reason: str | None = None
-    required: int | None = None
-    lacked: int | None = None
-    charged: int = 0
-    reversed: int = 0
-    steps: int = 0
-
-
-@dataclass(kw_only=True)
-class Run:
-    name: str
-    task: str
-    cost: int
-    request: object
-    draws: list[tuple[int, int]]
-    reversed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    kind: str
-    credits: int
-    at: datetime
-    task: str | None
-    run: str | None
-    draws: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class Price:
-    """Credits for every `per` of a measure, rounded up; of no measure: for each block run."""
-
-    credits: int
-    measure: str | None = None
-    per: int = 1
-
-    def of(self, block: str, measured: Mapping[str, int]) -> int:
-        if self.measure is None:
-            return self.credits
-        if self.measure not in measured:
-            raise Refused("MeasurementMissing", block=block, measurement=self.measure)
-        return -(-self.credits * measured[self.measure] // self.per)
-
-
-FREE = Price(0)
-
-
-def budget_of(task: str) -> str:
-    return f"budget of {task}"
-
-
-def hold_for(run: str) -> str:
-    return f"hold for {run}"
+from tests.machine.values import (
+    ACCOUNT,
+    DAY,
+    ENDED,
+    FREE,
+    SOURCES,
+    Answer,
+    Entry,
+    Grant,
+    Hold,
+    Price,
+    Refused,
+    Run,
+    Task,
+    budget_of,
+)
 
 
 class Account:
@@ -347,6 +236,37 @@ class Account:
             task.status, task.reason = "STOPPED", reasons.get(why.answer["refused"], "BUDGET_EXPIRED")
             task.required, task.lacked = required, required - had
             self.signals += 1
+
+    def _check_room(self, pocket: str, credits: int) -> None:
+        if pocket == ACCOUNT:
+            self._check_available(credits)
+        else:
+            self._check_inside(self.holds[pocket], credits)
+
+    def _make_budget(self, task: str, credits: int, around: str, seconds: int | None, reserve: int) -> str:
+        timeout = timedelta(seconds=seconds) if seconds is not None else timedelta(hours=1)
+        budget = Hold(
+            pocket=budget_of(task), task=task, run=None, around=around, credits=credits, reserve=reserve,
+            timeout=timeout, expires_at=self.now,
+        )  # fmt: skip
+        self._claim(budget)
+        return budget.pocket
+
+    def _add_budget(self, task: Task, budget: Hold | None, credits: int) -> None:
+        if budget is None:
+            self._check_available(credits)
+            task.pocket = self._make_budget(task.name, credits, ACCOUNT, None, 0)
+            return
+        if budget.task != task.name:
+            raise Refused("InvalidInput", paths=["addBudget"])
+        around = self.holds.get(budget.around)
+        source = ACCOUNT if around is None or not around.open else around.pocket
+        self._check_room(source, credits)
+        self._take(credits, source, budget.pocket)
+        self.detached |= budget.around != source
+        budget.around, budget.status = source, "OPEN"
+        budget.credits += credits
+        self._renew(budget.pocket)
 
     def remembered(self, key: str, request: object) -> Answer | None:
         """The first answer to this key, or None. Raises: Refused: it was another request."""

@@ -19,7 +19,7 @@ from app.tasks.resuming import ResumeRequest
 from app.tasks.reversing import Reversed, TaskReversed
 from app.tasks.rules import ChargeRequest, Status, Trigger
 from tests.machine import requests
-from tests.machine.model import Answer
+from tests.machine.values import Answer
 
 ACTOR = "service:machine"
 REASON = "for a test"

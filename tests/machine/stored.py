@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tests.machine.asking import Model
-from tests.machine.model import ACCOUNT, Entry, budget_of, hold_for
+from tests.machine.values import ACCOUNT, Entry, budget_of, hold_for
 from tests.machine.world import World
 
 ROWS = """
@@ -64,8 +64,8 @@ class Stored:
         pockets = {row[0]: budget_of(row[1]) if row[2] is None else hold_for(row[2]) for row in rows}
         found = {
             pockets[number]: (
-                pockets.get(within, ACCOUNT), status, credits, captured, None if model.detached else lent, remaining, reserve,
-                claims_of(claims),
+                pockets.get(within, ACCOUNT), status, credits, captured, None if model.detached else lent,
+                remaining, reserve, claims_of(claims),
                 expires_at if status == "OPEN" else None,
             )
             for number, _, _, within, status, credits, captured, lent, remaining, reserve, claims, expires_at in rows

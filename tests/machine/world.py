@@ -21,7 +21,7 @@ from app.pricing import publishing
 from app.pricing.catalogue import Catalogue
 from app.pricing.text import default_document
 from app.tasks import lapses, owners
-from tests.machine.model import Price
+from tests.machine.values import Price
 
 T = TypeVar("T")
 
