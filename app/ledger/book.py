@@ -101,8 +101,9 @@ class Hold:
     """Credits of named grants, claimed for one block run, or for a whole task: then it is an *envelope*.
 
     `claims` says which grants, in no order that counts. At every moment credits = captured + released + remaining +
-    lent. `within` is the envelope that its claims came from and go back to; `lent` is what stands in open holds
-    within this one. `reserve`: the part that only closing work may draw. `terms` belong to whoever placed it.
+    lent. `within` is the envelope that its claims came from and go back to; `lent` is what holds within this
+    one have taken and not given back: claimed there, or drawn. `reserve`: the part that only closing work may draw.
+    `terms` belong to whoever placed it.
     """
 
     number: int
