@@ -10,7 +10,7 @@ INTERNAL                                           everything else: logged with 
 import logging
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from graphql import GraphQLError
 
@@ -19,6 +19,9 @@ from app.errors import RequestError, Unavailable
 from app.graphql.context import Context
 
 log = logging.getLogger(__name__)
+
+
+OUT_OF_REACH: Final = "The database is out of reach: send the same request again in a moment."
 
 
 class Code(StrEnum):
@@ -48,7 +51,7 @@ def _sent(found: GraphQLError, context: Context) -> dict[str, Any]:
         message, code = str(cause), cause.code
     elif database.is_lost(cause):
         log.warning("the database is out of reach: %s", cause)
-        message, code = "The database is out of reach: send the same request again in a moment.", Unavailable.code
+        message, code = OUT_OF_REACH, Unavailable.code
     elif isinstance(cause, GraphQLError) and _is_the_callers(found, cause):
         message, code = found.message, (cause.extensions or {}).get("code", Code.BAD_USER_INPUT)
     else:

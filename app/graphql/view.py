@@ -4,6 +4,7 @@ Status codes follow the GraphQL over HTTP specification: who accepts application
 the operation did not run; with application/json a well-formed request is always answered 200.
 """
 
+import logging
 import re
 from collections.abc import Iterable
 from typing import Any, Final
@@ -12,13 +13,14 @@ import orjson
 from starlette.types import Receive, Scope, Send
 from strawberry.http.ides import get_graphql_ide_html
 
+from app import database
 from app.callers.doorway import Doorway
 from app.callers.rules import Viewer
-from app.errors import RequestError, Unauthenticated
+from app.errors import RequestError, Unauthenticated, Unavailable
 from app.graphql import body
 from app.graphql.context import Context, House
 from app.graphql.execution import Answer, Execution
-from app.graphql.faults import Code, error, masked
+from app.graphql.faults import OUT_OF_REACH, Code, error, masked
 
 JSON: Final = b"application/json"
 GRAPHQL_JSON: Final = b"application/graphql-response+json"
@@ -26,6 +28,8 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _JSON_TYPE: Final = re.compile(rb'application/json *(; *charset *= *"?utf-?8"? *)?', re.IGNORECASE)
 
 Headers = dict[bytes, bytes]
+
+log = logging.getLogger(__name__)
 
 
 class _Refused(Exception):
@@ -93,6 +97,11 @@ class GraphQLOverHTTP:
             raise _Refused(401, str(refusal), refusal.code, (b"www-authenticate", b"Bearer")) from None
         except RequestError as refusal:
             raise _Refused(503, str(refusal), refusal.code, (b"retry-after", b"1")) from None
+        except Exception as fault:
+            if not database.is_lost(fault):
+                raise
+            log.warning("a service key could not be looked up: %s", fault)
+            raise _Refused(503, OUT_OF_REACH, Unavailable.code, (b"retry-after", b"1")) from None
 
 
 def _check(method: str, headers: Headers) -> None:

@@ -8,12 +8,14 @@ import orjson
 import pytest
 from starlette.types import Message
 
+from app import database
 from app.graphql.body import LARGE_BODY, SMALL_BODY
 from app.graphql.view import GraphQLOverHTTP
 from tests.graphql.toy import doorway, execution, house, token
 
 pytestmark = pytest.mark.anyio
 
+KEY_OF_NOBODY = f"ck_{'0' * 16}_{'0' * 64}"
 GRAPHQL_JSON = "application/graphql-response+json"
 view = GraphQLOverHTTP(execution, doorway, house, explorer=True)
 production_view = GraphQLOverHTTP(execution, doorway, house, explorer=False)
@@ -261,3 +263,13 @@ async def test_a_browser_is_shown_graphiql_in_development_only() -> None:
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert b"graphiql" in page.body
     assert (await sent([], method="GET", accept="text/html", to=production_view)).status == 405
+
+
+async def test_a_service_whose_key_cannot_be_looked_up_is_told_to_ask_again() -> None:
+    with pytest.raises(OSError, match=r"refused|failed"):
+        await database.connect("postgresql://127.0.0.1:1/nobody")
+    try:
+        reply = await sent(body("{ hello }"), bearer=KEY_OF_NOBODY)
+    finally:
+        await database.disconnect()
+    assert (reply.status, reply.code, reply.headers["retry-after"]) == (503, "UNAVAILABLE", "1")
