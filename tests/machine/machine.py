@@ -67,18 +67,30 @@ class Books(RuleBasedStateMachine):
     # Requests.
 
     @initialize(
-        credits=st.sampled_from([[100], [70, 30], [20, 20, 60], [60]]), expires=st.sampled_from([0.5, None, 0.5, 5]),
-        budgets=st.sampled_from([[60], [60, 40], [60, None], [60, 40, 20], [None, 30]]), timeout=TIMEOUTS,
+        credits=st.sampled_from([[100], [70, 30], [20, 20, 60]]),
+        expires=st.sampled_from([0.5, None, 0.5, 5]),
+        budgets=st.sampled_from([[60, 40], [60], [60, None], [60, 40, 20], [None, 30]]),
+        timeout=TIMEOUTS,
         reserve=st.sampled_from([0, 0, 5]),
-    )  # fmt: skip
+        held=st.sampled_from([4, None, 8]),
+    )
     def begin(
-        self, credits: list[int], expires: float | None, budgets: list[int | None], timeout: int, reserve: int
+        self,
+        *,
+        credits: list[int],
+        expires: float | None,
+        budgets: list[int | None],
+        timeout: int,
+        reserve: int,
+        held: int | None,
     ) -> None:
-        """Grants, the first of which may expire, and tasks, each nested in the one before."""
+        """Grants, the first of which may expire; tasks, each nested in the one before; a hold in the last."""
         for number, amount in enumerate(credits):
             self.grant(amount, "PURCHASED", 0, None, None if number else expires)
         for number, budget in enumerate(budgets):
             self.start(0 if number else None, budget, timeout, reserve, False)
+        if held is not None:
+            self.place(task=0, block="Mail", quantity=held, timeout=timeout, missing=False, own_key=False)
 
     @precondition(lambda self: len(self.model.tasks) < MOST_TASKS)
     @rule(
