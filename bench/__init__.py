@@ -9,6 +9,9 @@ interleaved rounds, on one PostgreSQL (fsync on), and the table shows what each 
 - `pgbench`: PostgreSQL alone, calling a function that does the least a charge can do;
 - `floor`: a Starlette route that reads and writes a little JSON.
 
+Besides: 200 block runs at once in one task, and the same inside one budget (`task`, `budget`); and how long after an
+account's last credit an executor that follows the signals of another server is told (`stop`).
+
 Words: a *measurement* is one contender at one load (`gathered-hot`); *many* is 10,000 accounts in random order, *hot*
 is one account; a *round* takes every measurement once. The client is a process of its own; all of them share the
 machine.

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from app import database
 from app.commands.reach import use_settings
 from app.settings import data_directory, settings
-from bench import measure, report, scenarios
+from bench import measure, report, scenarios, stopping
 from bench.load import Tally
 from bench.pgbench import PgbenchFailed
 from bench.scenarios import Measurement
@@ -38,8 +38,8 @@ QUICK: Final = {"rounds": 2, "seconds": 1.0}
     "--only",
     metavar="NAME",
     multiple=True,
-    help="A contender (reference, single, gathered, batch, pgbench, floor), a load (many, hot), or one measurement "
-    "(gathered-hot). May be given several times. Ratios need both of their sides.",
+    help="A contender (reference, single, gathered, batch, pgbench, floor), a load (many, hot, task, budget), one "
+    "measurement (gathered-hot), or stop. May be given several times. Ratios need both of their sides.",
 )
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures to this file.")
 @click.pass_context
@@ -60,20 +60,28 @@ def command(
     usual = QUICK if quick else USUAL
     try:
         measurements = scenarios.chosen(only)
+        stops = not only or scenarios.STOP in only
     except ValueError as fault:
         raise click.BadParameter(str(fault), param_hint="--only") from None
     signal.signal(signal.SIGTERM, _leave)
     try:
         whole = asyncio.run(
-            run(measurements, rounds=int(rounds or usual["rounds"]), seconds=seconds or usual["seconds"], file=file)
+            run(
+                measurements,
+                stops=stops,
+                rounds=int(rounds or usual["rounds"]),
+                seconds=seconds or usual["seconds"],
+                file=file,
+            )
         )
     except (measure.Failed, ServerFailed, PgbenchFailed) as fault:
         raise click.ClickException(str(fault)) from None
     ctx.exit(0 if whole else 1)
 
 
-async def run(measurements: list[Measurement], *, rounds: int, seconds: float, file: Path | None) -> bool:
-    """Measure and tell. True: all books were exact afterwards."""
+async def run(measurements: list[Measurement], *, stops: bool, rounds: int, seconds: float, file: Path | None) -> bool:
+    """Measure and tell. `stops`: also how long it takes to tell an executor to stop. True: all books were exact
+    afterwards."""
     started = time.monotonic()
     err = Console(stderr=True)
     with _place() as place:
@@ -82,6 +90,7 @@ async def run(measurements: list[Measurement], *, rounds: int, seconds: float, f
             making = progress.add_task("preparing", total=scenarios.MANY_ACCOUNTS)
             async with measure.opened(
                 measurements,
+                stops=stops,
                 place=place,
                 advanced=lambda count: progress.advance(making, count),
                 say=lambda text: progress.update(making, description=text),
@@ -89,22 +98,28 @@ async def run(measurements: list[Measurement], *, rounds: int, seconds: float, f
                 progress.update(making, visible=False)
                 machine = await _machine(field, rounds=rounds, seconds=seconds)
                 measured = await _rounds(field, measurements, progress, rounds=rounds, seconds=seconds)
+                delays = await stopping.measure(field, progress.console.print) if stops else []
                 progress.console.print("auditing the books")
                 verdicts = await field.verdicts()
     rows = [report.row(measurement, measured) for measurement in measurements]
     # Wide, whatever the terminal: a row that is broken in two is no row of a table.
     out = Console(width=220)
-    out.print(report.table(rows))
-    out.print(report.CAPTION.format(rounds=rounds, seconds=seconds), width=120, highlight=False)
+    if rows:
+        out.print(report.table(rows))
+        out.print(report.CAPTION.format(rounds=rounds, seconds=seconds), width=120, highlight=False)
     out.print(f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, ", end="")
     out.print(f"PostgreSQL {machine['postgresql']}, fsync {machine['fsync']}", highlight=False)
     for goal in report.goals(measured):
         verdict = "reached" if goal.reached else "NOT REACHED"
         out.print(f"{goal.text}: {goal.found:.2f}x, at least {goal.at_least:g}x wanted: {verdict}", highlight=False)
+    if (inside := report.of_budget(measured)) is not None:
+        out.print(f"block runs inside one budget, against the same task without: {inside:.2f}x", highlight=False)
+    for delay in delays:
+        out.print(f"from the last credit to the STOP at an executor on another server, {delay.said}", highlight=False)
     for one in verdicts:
         out.print(f"books of {one.database}: {'exact' if one.exact else 'NOT EXACT'}. {one.said}", highlight=False)
     if file:
-        report.write(file, machine=machine, rows=rows, rounds=measured, verdicts=verdicts)
+        report.write(file, machine=machine, rows=rows, rounds=measured, verdicts=verdicts, delays=delays)
         err.print(f"written to {file}")
     err.print(f"{time.monotonic() - started:.0f} s in all")
     return all(one.exact for one in verdicts)

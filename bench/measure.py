@@ -111,10 +111,13 @@ class Field:
     async def verdicts(self) -> list[Verdict]:
         """Whether the books of each contender are exact and hold exactly the charges that were acknowledged."""
         found = []
-        for name in ("gathered", "single", "reference"):
+        for name in ("gathered", "single", "reference", scenarios.STOP):
             if name not in self.urls:
                 continue
             whole, said = await (self._balanced() if name == "reference" else self._audited(name))
+            if name == scenarios.STOP:  # whoever keeps its server busy is cut off
+                found.append(Verdict(name, whole, said))
+                continue
             recorded = await self._count(name, RECORDED[name])
             told = self.acknowledged[name]
             said += f"; {recorded:,} charges recorded, {told:,} acknowledged"
@@ -139,20 +142,27 @@ class Field:
 
 @asynccontextmanager
 async def opened(
-    measurements: list[Measurement], *, place: Path, advanced: preparing.Advanced, say: Said
+    measurements: list[Measurement], *, stops: bool, place: Path, advanced: preparing.Advanced, say: Said
 ) -> AsyncIterator[Field]:
-    """Everything that these measurements need, started and filled; all of it ended afterwards."""
+    """Everything that these measurements need, started and filled; all of it ended afterwards. `stops`: and what
+    `stopping` needs, filled only."""
     needed = {measurement.database or "floor" for measurement in measurements}
+    loads = {measurement.load for measurement in measurements}
     with ExitStack() as stack:
         say("starting PostgreSQL")
         postgres = stack.enter_context(embedded.start(place / "postgres"))
         found = Field(place, [postgres.server.pid])
-        await _fill(found, needed, postgres.url, advanced, say)
+        await _fill(found, measurements, postgres.url, advanced, say)
+        if stops:
+            say("making accounts to be emptied")
+            found.urls[scenarios.STOP] = await preparing.create_database(postgres.url, scenarios.STOP)
+            found.keys[scenarios.STOP] = await preparing.fill_stops(found.urls[scenarios.STOP])
+            await preparing.settle(found.urls[scenarios.STOP])
         say("starting the servers")
         for name in sorted(needed - {"pgbench"}):
             found.running[name] = stack.enter_context(_server(found, name))
         for name in sorted(needed & {"gathered", "single"}):
-            await preparing.introduce(found.running[name].url, found.keys[name])
+            await preparing.introduce(found.running[name].url, found.keys[name], loads)
         await _rehearse(found, measurements, say)
         yield found
 
@@ -170,13 +180,17 @@ async def _rehearse(found: Field, measurements: list[Measurement], say: Said) ->
                 await preparing.settle(found.urls[name])
 
 
-async def _fill(found: Field, needed: set[str], server_url: str, advanced: preparing.Advanced, say: Said) -> None:
-    products = sorted(needed & {"gathered", "single"})
+async def _fill(
+    found: Field, measurements: list[Measurement], server_url: str, advanced: preparing.Advanced, say: Said
+) -> None:
+    needed = {measurement.database for measurement in measurements}
+    loads = {measurement.load for measurement in measurements}
+    products = [name for name in ("gathered", "single") if name in needed]
     for place, name in enumerate(products):
         if place == 0:
             say("making accounts and tasks")
             found.urls[name] = await preparing.create_database(server_url, name)
-            found.keys[name] = await preparing.fill_product(found.urls[name], advanced)
+            found.keys[name] = await preparing.fill_product(found.urls[name], loads, advanced)
         else:
             found.urls[name] = await preparing.create_database(server_url, name, template=products[0])
             found.keys[name] = found.keys[products[0]]

@@ -1,7 +1,8 @@
 """The databases of the contenders: their accounts, each with credits and a running task, and the key that charges."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -20,6 +21,7 @@ from app.settings import settings
 from app.tasks import lifecycle, owners
 from app.tasks.lifecycle import StartRequest
 from bench import reference, reference_rows, scenarios
+from bench.scenarios import Load
 
 AT_ONCE: Final = 12
 """Accounts made at once: each posting waits for its commit."""
@@ -40,18 +42,16 @@ async def create_database(server_url: str, name: str, *, template: str | None = 
     return urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
 
 
-async def fill_product(url: str, advanced: Advanced) -> str:
-    """This server's books, made by its own use cases; the service key that may charge."""
-    open_books(settings())
-    accounts.forget()
-    owners.forget()
-    await database.connect(url, posting_connections=AT_ONCE, read_connections=AT_ONCE)
-    try:
-        await migrating.apply()
-        await publishing.load_default()
-        key = await keys.development_key("bench")
-        await _make(HOT_OWNER, [scenarios.task_id("hot", number) for number in range(scenarios.HOT_TASKS)])
-        numbers = iter(range(scenarios.MANY_ACCOUNTS))
+async def fill_product(url: str, loads: Collection[Load], advanced: Advanced) -> str:
+    """This server's books for these loads, made by its own use cases; the service key that may charge."""
+    async with _books(url) as key:
+        if "hot" in loads:
+            await _make(HOT_OWNER, task_ids("hot"))
+        if "task" in loads:
+            await _make("one-task", task_ids("task"))
+        if "budget" in loads:
+            await _make("one-budget", task_ids("budget"), budget=scenarios.GRANTED_CREDITS)
+        numbers = iter(range(scenarios.MANY_ACCOUNTS if "many" in loads else 0))
 
         async def make_some() -> None:
             for number in numbers:
@@ -62,15 +62,46 @@ async def fill_product(url: str, advanced: Advanced) -> str:
             for _ in range(AT_ONCE):
                 group.create_task(make_some())
         return key
+
+
+async def fill_stops(url: str) -> str:
+    """Accounts that one charge empties, and the hot account; the service key that may charge."""
+    async with _books(url) as key:
+        await _make(HOT_OWNER, task_ids("hot"))
+        for busy in (False, True):
+            for number in scenarios.stop_numbers(busy=busy):
+                owner, task = scenarios.stop_owner(number), scenarios.stop_task(number)
+                await _make(owner, [task], credits=scenarios.STOP_CREDITS)
+        return key
+
+
+def task_ids(load: Load) -> list[str]:
+    """All tasks of a load."""
+    return [scenarios.task_id(load, number) for number in range(scenarios.task_count(load))]
+
+
+@asynccontextmanager
+async def _books(url: str) -> AsyncIterator[str]:
+    """The use cases, working on a new database at `url`; the service key that may charge there."""
+    open_books(settings())
+    accounts.forget()
+    owners.forget()
+    await database.connect(url, posting_connections=AT_ONCE, read_connections=AT_ONCE)
+    try:
+        await migrating.apply()
+        await publishing.load_default()
+        yield await keys.development_key("bench")
     finally:
         await database.disconnect()
 
 
-async def _make(owner_id: str, task_ids: Iterable[str]) -> None:
+async def _make(
+    owner_id: str, task_ids: Iterable[str], *, credits: int = scenarios.GRANTED_CREDITS, budget: int | None = None
+) -> None:
     await grants.grant(
         GrantRequest(
             owner_id=owner_id,
-            credits=scenarios.GRANTED_CREDITS,
+            credits=credits,
             source=Source.PROMOTIONAL,
             reason="for the bench",
             key="bench",
@@ -78,7 +109,9 @@ async def _make(owner_id: str, task_ids: Iterable[str]) -> None:
         )
     )
     for task_id in task_ids:
-        await lifecycle.start(StartRequest(task_id=task_id, owner_id=owner_id, agent_id="agent", actor="service:bench"))
+        await lifecycle.start(
+            StartRequest(task_id=task_id, owner_id=owner_id, agent_id="agent", budget=budget, actor="service:bench")
+        )
 
 
 async def fill_reference(url: str) -> str:
@@ -101,10 +134,9 @@ async def fill_reference(url: str) -> str:
         return await keys.development_key("bench")
 
 
-async def introduce(url: str, key: str) -> None:
+async def introduce(url: str, key: str, loads: Collection[Load]) -> None:
     """Have a server look at every task once, so that it knows them as one that has started them does."""
-    tasks = [scenarios.task_id("many", number) for number in range(scenarios.MANY_ACCOUNTS)]
-    tasks += [scenarios.task_id("hot", number) for number in range(scenarios.HOT_TASKS)]
+    tasks = [task_id for load in sorted(loads) for task_id in task_ids(load)]
     headers = {"authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
         for start in range(0, len(tasks), PAGE):

@@ -13,6 +13,7 @@ from rich.table import Table
 from bench.load import Tally
 from bench.measure import Verdict
 from bench.scenarios import Contender, Load, Measurement
+from bench.stopping import Delays
 
 Rounds = Sequence[Mapping[str, Tally]]
 """What each round measured, by the measurement's name."""
@@ -81,7 +82,7 @@ def row(measurement: Measurement, rounds: Rounds) -> Row:
     return Row(
         name=measurement.name,
         title=measurement.title,
-        accounts={"many": "10,000", "hot": "1"}[measurement.load] if is_charge else "",
+        accounts=("10,000" if measurement.load == "many" else "1") if is_charge else "",
         clients=measurement.clients,
         per_second=median(rounds, measurement.name, rate),
         p50_ms=median(rounds, measurement.name, lambda tally: tally.p50_ms),
@@ -154,14 +155,27 @@ def goals(rounds: Rounds) -> list[Goal]:
     ]
 
 
+def of_budget(rounds: Rounds) -> float | None:
+    """Charges/s inside one budget, where those of the same task without one are 1."""
+    return ratio(rounds, "gathered-budget", "gathered-task", rate)
+
+
 def write(
-    path: Path, *, machine: Mapping[str, Any], rows: Sequence[Row], rounds: Rounds, verdicts: Sequence[Verdict]
+    path: Path,
+    *,
+    machine: Mapping[str, Any],
+    rows: Sequence[Row],
+    rounds: Rounds,
+    verdicts: Sequence[Verdict],
+    delays: Sequence[Delays] = (),
 ) -> None:
     """All of it as JSON: what the machine is, the table, the goals, the books, and every round as it was measured."""
     found = {
         "machine": machine,
         "table": [asdict(one) for one in rows],
         "goals": [asdict(goal) | {"reached": goal.reached} for goal in goals(rounds)],
+        "budget": of_budget(rounds),
+        "stop": [asdict(one) | {"median_ms": one.median_ms, "worst_ms": one.worst_ms} for one in delays],
         "books": [asdict(verdict) for verdict in verdicts],
         "rounds": [{name: asdict(tally) for name, tally in measured.items()} for measured in rounds],
     }

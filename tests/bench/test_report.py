@@ -10,6 +10,7 @@ from bench import report, scenarios
 from bench.load import Plan, Tally, is_whole, percentile, requests_of
 from bench.measure import Verdict
 from bench.scenarios import Measurement
+from bench.stopping import Delays
 
 SINGLE, GATHERED, ROUTE = scenarios.chosen(("single-many", "gathered-many", "floor"))
 
@@ -78,8 +79,11 @@ def test_the_file_holds_the_table_the_goals_the_books_and_every_round(tmp_path: 
     rounds = [{"single-many": a_tally(1_000), "gathered-many": a_tally(2_000)}]
     rows = [report.row(GATHERED, rounds)]
     verdicts = [Verdict("gathered", exact=True, said="the books are whole")]
+    delays = [Delays(title="servers idle", milliseconds=[7.0, 30.0, 8.0])]
 
-    report.write(tmp_path / "bench.json", machine={"cores": 2}, rows=rows, rounds=rounds, verdicts=verdicts)
+    report.write(
+        tmp_path / "bench.json", machine={"cores": 2}, rows=rows, rounds=rounds, verdicts=verdicts, delays=delays
+    )
 
     found = json.loads((tmp_path / "bench.json").read_text())
     assert found["machine"] == {"cores": 2}
@@ -87,6 +91,25 @@ def test_the_file_holds_the_table_the_goals_the_books_and_every_round(tmp_path: 
     assert [(goal["found"], goal["reached"]) for goal in found["goals"]] == [(2.0, True)]
     assert found["books"] == [{"database": "gathered", "exact": True, "said": "the books are whole"}]
     assert found["rounds"][0]["gathered-many"]["charges"] == 2_000
+    assert found["stop"] == [
+        {"title": "servers idle", "milliseconds": [7.0, 30.0, 8.0], "median_ms": 8.0, "worst_ms": 30.0}
+    ]
+    assert found["budget"] is None
+
+
+def test_block_runs_in_a_budget_are_told_as_a_share_of_those_without() -> None:
+    rounds = [
+        {"gathered-task": a_tally(1_000), "gathered-budget": a_tally(900)},
+        {"gathered-task": a_tally(100), "gathered-budget": a_tally(100)},
+        {"gathered-task": a_tally(1_000), "gathered-budget": a_tally(800)},
+    ]
+
+    assert report.of_budget(rounds) == 0.9
+    assert report.of_budget([{"gathered-task": a_tally(1_000)}]) is None
+    task, budget = scenarios.chosen(("task", "budget"))
+    assert [(one.clients, one.database, report.row(one, rounds).accounts) for one in (task, budget)] == [
+        (200, "gathered", "1"), (200, "gathered", "1"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -102,6 +125,8 @@ def test_a_contender_a_load_or_one_measurement_can_be_chosen() -> None:
 
     assert names("batch", "floor") == ["batch-many", "batch-hot", "floor-many"]
     assert names("gathered-hot") == ["gathered-hot"]
+    assert names("stop") == []
+    assert names("stop", "task", "budget") == ["gathered-task", "gathered-budget"]
     assert all(name.endswith("-hot") for name in names("hot"))
     assert names() == [measurement.name for measurement in scenarios.ALL]
     with pytest.raises(ValueError, match="There is no nonsense; there are batch, "):
@@ -137,6 +162,6 @@ def test_a_reply_in_pieces_is_whole_with_its_last_byte() -> None:
 
 
 def test_the_measurements_are_named_once_and_know_their_books() -> None:
-    assert len({measurement.name for measurement in scenarios.ALL}) == len(scenarios.ALL) == 11
+    assert len({measurement.name for measurement in scenarios.ALL}) == len(scenarios.ALL) == 13
     assert Measurement("batch", "hot", "").database == "gathered"
     assert ROUTE.database is None
