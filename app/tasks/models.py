@@ -54,7 +54,10 @@ class SkippedTick(Model):
 
 
 class BlockRun(Model):
-    """One block run, at cost 0 too. Settings are not kept: only the matched rule and the model that it names."""
+    """One block run, at cost 0 too. Settings are not kept: only the matched rule and the model that it names.
+
+    `outcome`: how it ended, if its executor has said so, and `finished_at` when it did.
+    """
 
     account_id = fields.BigIntField()
     block_run_id = fields.CharField(max_length=255, primary_key=True)
@@ -71,6 +74,8 @@ class BlockRun(Model):
     entry_seq = fields.BigIntField(null=True)
     fingerprint = fields.BinaryField()
     actor = fields.TextField()
+    outcome = fields.CharField(max_length=16, null=True)
+    finished_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "block_run"
