@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from app import database
 from app.errors import Unavailable
-from app.topups import pages, purchase, sandbox
+from app.topups import pages, sandbox, settling
 from app.topups.provider import NoticeRefused, PaymentProvider
 from app.topups.rules import PaymentState
 from app.topups.sandbox import Sandbox, SandboxPage
@@ -64,7 +64,7 @@ def routes(provider: PaymentProvider | None) -> list[BaseRoute]:
 
 
 def notices(provider: PaymentProvider) -> Answer:
-    """The webhook: raw body in, the provider verifies, `purchase` settles, 200 out."""
+    """The webhook: raw body in, the provider verifies, `settling` settles, 200 out."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -77,7 +77,7 @@ def notices(provider: PaymentProvider) -> Answer:
         if event is None:
             return _said(200, "Thank you; this kind of notice changes nothing here.")
         try:
-            outcome = await purchase.settle(event)
+            outcome = await settling.settle(event)
         except Exception:
             # Whatever it was, the notice must not be lost: it waits in our inbox, and the provider sends it again.
             log.exception("payment notice %s could not be settled", event.event_id)

@@ -18,7 +18,7 @@ from app.ledger.chain import sign
 from app.pricing.catalogue import Catalogue
 from app.tasks import holding, lapses, reversing
 from app.tasks.charging import charge_many
-from app.topups import purchase
+from app.topups import purchase, settling
 from app.topups.provider import ProviderEvent
 from app.topups.rules import Payment, PaymentState, Terms
 from app.topups.sandbox import Sandbox
@@ -50,7 +50,7 @@ async def books(db: str, catalogue: Catalogue) -> None:
         currency="USD",
         state=PaymentState.PAID,
     )
-    await purchase.settle(ProviderEvent(event_id="sandbox:evt_1", payment=payment, body={}))
+    await settling.settle(ProviderEvent(event_id="sandbox:evt_1", told=payment, body={}))
 
 
 @pytest.fixture

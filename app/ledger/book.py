@@ -64,7 +64,10 @@ BY_TIME = Cause(actor="time")
 
 @dataclass(slots=True, kw_only=True)
 class Lot:
-    """A grant in memory. `remaining` counts credits that are posted (all of them once `started`)."""
+    """A grant in memory. `remaining` counts credits that are posted (all of them once `started`).
+
+    `pays_debt`: whether debt may be paid of it. A promotional grant pays only where the operator says so.
+    """
 
     number: int
     source: Source
@@ -79,6 +82,7 @@ class Lot:
     actor: str
     reason: str | None
     top_up_id: str | None
+    pays_debt: bool
     created_at: datetime
 
     @property

@@ -85,6 +85,7 @@ class Grant(Model):
     actor = fields.TextField()
     reason = fields.TextField(null=True)
     top_up_id = fields.CharField(max_length=64, null=True)
+    pays_debt = fields.BooleanField(default=True)
     created_at = fields.DatetimeField()
 
     class Meta:

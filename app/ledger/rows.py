@@ -18,7 +18,7 @@ ACCOUNT_COLUMNS: Final = (
 
 LOT_COLUMNS: Final = (
     "account_id, number, source, credits, remaining, claimed, priority, starts_at, expires_at, started, open, actor,"
-    " reason, top_up_id, created_at"
+    " reason, top_up_id, pays_debt, created_at"
 )
 
 HOLD_COLUMNS: Final = (
@@ -62,13 +62,13 @@ _NEW_LOTS: Final = Part(
     "new grants",
     """
     INSERT INTO credit_grant (account_id, number, source, credits, remaining, claimed, priority, starts_at, expires_at,
-                              started, open, actor, reason, top_up_id, created_at)
+                              started, open, actor, reason, top_up_id, pays_debt, created_at)
     SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::int[],
                          $8::timestamptz[], $9::timestamptz[], $10::bool[], $11::bool[], $12::text[], $13::text[],
-                         $14::text[], $15::timestamptz[])
+                         $14::text[], $15::bool[], $16::timestamptz[])
     RETURNING 1
     """,
-    15,
+    16,
 )
 
 _LOTS: Final = Part(
@@ -151,7 +151,7 @@ def book_of(record: Any, clock: datetime, key: bytes) -> Book:
 def lot_of(row: Sequence[Any]) -> Lot:
     """A grant from its columns: account_id, number, source and so on, in the order of LOT_COLUMNS."""
     (_, number, source, credits, remaining, claimed, priority, starts_at, expires_at, started, open_, actor, reason,
-     top_up_id, created_at) = row  # fmt: skip
+     top_up_id, pays_debt, created_at) = row  # fmt: skip
     return Lot(
         number=number,
         source=Source(source),
@@ -166,6 +166,7 @@ def lot_of(row: Sequence[Any]) -> Lot:
         actor=actor,
         reason=reason,
         top_up_id=top_up_id,
+        pays_debt=pays_debt,
         created_at=created_at,
     )
 
@@ -220,7 +221,7 @@ def gather(book: Book, write: Write) -> bool:
             _NEW_LOTS,
             (book.account_id, number, lot.source.value, lot.credits, lot.remaining, lot.claimed, lot.priority,
              lot.starts_at, lot.expires_at, lot.started, lot.open, lot.actor, lot.reason, lot.top_up_id,
-             lot.created_at),
+             lot.pays_debt, lot.created_at),
         )  # fmt: skip
     for number in book.touched - book.made:
         lot = book.lots[number]

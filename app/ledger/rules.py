@@ -33,8 +33,11 @@ def grant(
     priority: int = 0,
     starts_at: datetime | None = None,
     expires_at: datetime | None = None,
+    pays_debt: bool | None = None,
 ) -> tuple[Lot, Posted | None]:
     """A new lot of `credits`. One that starts later is posted when it starts, and has no entry yet.
+
+    `pays_debt`: whether debt may be paid of it; None: unless it is promotional.
 
     Raises: BalanceLimitReached: the balance, or what it will be when it starts, would pass 2^53 - 1.
     """
@@ -54,6 +57,7 @@ def grant(
         actor=cause.actor,
         reason=cause.reason,
         top_up_id=cause.top_up_id,
+        pays_debt=source is not Source.PROMOTIONAL if pays_debt is None else pays_debt,
         created_at=book.at,
     )
     entry = enter(book, _kind_of(lot), credits, ((lot.number, credits),), cause) if started else None

@@ -40,7 +40,7 @@ _LONGEST_ERROR: Final = 2_000
 async def receive(event: ProviderEvent) -> None:
     """Keep a notice; one that is there already stays as it is."""
     body = orjson.dumps(event.body).decode()
-    await database.fetch(_RECEIVE, event.event_id, event.payment.provider, body)
+    await database.fetch(_RECEIVE, event.event_id, event.told.provider, body)
 
 
 async def failed(event: ProviderEvent, fault: Exception) -> None:

@@ -23,9 +23,109 @@ class TopUp(Model):
     created_at = fields.DatetimeField()
     paid_at = fields.DatetimeField(null=True)
     refunded = fields.BigIntField(default=0)
+    refunded_minor = fields.BigIntField(default=0)
+    clawed_back = fields.BigIntField(default=0)
+    bonus_credits = fields.BigIntField(default=0)
+    live = fields.BooleanField(default=False)
+    automatic = fields.BooleanField(default=False)
+    saves_card = fields.BooleanField(default=False)
+    payment_ref = fields.CharField(max_length=255, null=True)
+    decline_reason = fields.CharField(max_length=64, null=True)
+    tax_lines: fields.Field[list[dict[str, Any]]] = fields.JSONField(null=True)
+    asked_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "top_up"
+
+
+class ProviderPayment(Model):
+    """Which top-up a provider's payment paid: the small table for notices that name only the payment."""
+
+    payment_ref = fields.CharField(max_length=255, primary_key=True)
+    account_id = fields.BigIntField()
+    top_up_id = fields.CharField(max_length=64)
+
+    class Meta:
+        table = "provider_payment"
+
+
+class TopUpRefund(Model):
+    """Money that goes back for a top-up. The true key is (account_id, id).
+
+    `credits` = those taken from the top-up's grant + `debt_credits`; `bonus_credits`: taken of its bonus besides.
+    """
+
+    account_id = fields.BigIntField()
+    id = fields.CharField(max_length=64, primary_key=True)
+    top_up_id = fields.CharField(max_length=64)
+    credits = fields.BigIntField()
+    debt_credits = fields.BigIntField()
+    bonus_credits = fields.BigIntField()
+    amount_minor = fields.BigIntField()
+    status = fields.CharField(max_length=16)
+    refund_ref = fields.CharField(max_length=255, null=True)
+    reason = fields.TextField()
+    actor = fields.TextField()
+    created_at = fields.DatetimeField()
+    decided_at = fields.DatetimeField(null=True)
+    asked_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "top_up_refund"
+
+
+class Dispute(Model):
+    """A payment whose buyer's bank wants it back. The true key is (account_id, dispute_ref)."""
+
+    account_id = fields.BigIntField()
+    dispute_ref = fields.CharField(max_length=255, primary_key=True)
+    top_up_id = fields.CharField(max_length=64)
+    credits = fields.BigIntField()
+    amount_minor = fields.BigIntField()
+    status = fields.CharField(max_length=16)
+    opened_at = fields.DatetimeField()
+    decided_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "dispute"
+
+
+class PaymentCustomer(Model):
+    """An account at a provider, with the card that it keeps for it. The true key is (account_id, provider)."""
+
+    account_id = fields.BigIntField()
+    provider = fields.CharField(max_length=16, primary_key=True)
+    customer_ref = fields.CharField(max_length=255)
+    card_ref = fields.CharField(max_length=255, null=True)
+    card_label = fields.CharField(max_length=64, null=True)
+    card_saved_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "payment_customer"
+
+
+class AutoTopUp(Model):
+    """When an account buys credits by itself: only ever on by its owner's own word."""
+
+    account_id = fields.BigIntField(primary_key=True, generated=False)
+    enabled = fields.BooleanField()
+    threshold = fields.BigIntField(null=True)
+    amount = fields.BigIntField(null=True)
+    up_to = fields.BigIntField(null=True)
+    max_per_day = fields.BigIntField(null=True)
+    max_per_month = fields.BigIntField(null=True)
+    max_count_per_day = fields.IntField(null=True)
+    max_count_per_month = fields.IntField(null=True)
+    consent_version = fields.CharField(max_length=64, null=True)
+    consent_at = fields.DatetimeField(null=True)
+    consent_actor = fields.TextField(null=True)
+    declines = fields.IntField(default=0)
+    blocked_reason = fields.CharField(max_length=32, null=True)
+    next_eligible_at = fields.DatetimeField(null=True)
+    changed_at = fields.DatetimeField()
+
+    class Meta:
+        table = "auto_top_up"
 
 
 class ProviderNotice(Model):
@@ -38,6 +138,8 @@ class ProviderNotice(Model):
     handled_at = fields.DatetimeField(null=True)
     outcome = fields.CharField(max_length=64, null=True)
     attempts = fields.IntField(default=0)
+    next_attempt_at = fields.DatetimeField(null=True)
+    parked_at = fields.DatetimeField(null=True)
     last_error = fields.TextField(null=True)
 
     class Meta:

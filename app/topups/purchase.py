@@ -1,35 +1,20 @@
-"""Buying credits: `begin` a top-up, `settle` what its provider tells of it, `confirm` it on the return page.
+"""Buying credits: `begin` a top-up, `confirm` it on the return page. What its provider tells of it: `settling`.
 
-Webhook and return page settle by the same function, under the account's lock: whoever flips the row posts, the other
-finds it done. The provider is called before or after a transaction, never within one.
+The provider is called before or after a transaction, never within one.
 """
 
-import logging
 from dataclasses import dataclass
-from enum import StrEnum
 from uuid import uuid4
 
 from app.credits import MAX_CREDITS, check_key
 from app.errors import BalanceLimitReached, InvalidInput, TopUpNotFound
 from app.ledger import accounts, operations, posting, statements
-from app.ledger import rules as books
-from app.ledger.book import Cause, Figures, Source
+from app.ledger.book import Figures
 from app.ledger.posting import Posting
-from app.topups import inbox, rows
+from app.topups import rows
 from app.topups.provider import Checkout, PaymentProvider, ProviderEvent
-from app.topups.rules import (
-    UNPAID,
-    PaymentState,
-    Reference,
-    Status,
-    Terms,
-    TopUpState,
-    disagreements,
-    follows,
-    return_url_problems,
-)
-
-log = logging.getLogger(__name__)
+from app.topups.rules import UNPAID, PaymentState, Status, Terms, TopUpState, return_url_problems
+from app.topups.settling import settle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,17 +49,6 @@ class Confirmed:
 
     top_up: TopUpState
     balance: Figures
-
-
-class Outcome(StrEnum):
-    """What became of a notice. The PARKED ones wait in the inbox for a person; nothing was credited."""
-
-    CREDITED = "CREDITED"
-    DECLINED = "DECLINED"
-    UNCHANGED = "UNCHANGED"
-    DUPLICATE = "DUPLICATE"
-    PARKED_UNKNOWN = "PARKED_UNKNOWN"
-    PARKED_MISMATCH = "PARKED_MISMATCH"
 
 
 async def begin(request: TopUpRequest, provider: PaymentProvider, terms: Terms) -> Begun:
@@ -120,7 +94,7 @@ async def begin(request: TopUpRequest, provider: PaymentProvider, terms: Terms) 
             actor=request.actor,
             created_at=book.at,
             paid_at=None,
-            refunded=0,
+            live=provider.live,
         )
         rows.add(posting.write, top_up)
         operations.remember(posting, book, request.key, kind="beginTopUp", print_=print_, result={"topUp": top_up.id})
@@ -128,36 +102,6 @@ async def begin(request: TopUpRequest, provider: PaymentProvider, terms: Terms) 
 
     begun = await posting.post([account_id], decide)
     return Begun(await _opened(begun.top_up, provider), begun.balance, begun.replayed)
-
-
-async def settle(event: ProviderEvent) -> Outcome:
-    """Do what an event says, once: inbox row, top-up, entry and grant change together or not at all.
-
-    An event that is not about a top-up of ours, or that disagrees with it, is parked and credits nothing. After a
-    failure, which is raised, the event waits in the inbox to be tried again.
-    """
-    await inbox.receive(event)
-    reference = Reference.parse(event.payment.reference)
-
-    async def decide(posting: Posting) -> Outcome:
-        waiting, found = posting.rows if reference else (posting.rows[0], [])
-        if not waiting:
-            return Outcome.DUPLICATE
-        if not found:
-            return _park(posting, event, Outcome.PARKED_UNKNOWN, "There is no top-up of this reference.")
-        top_up = rows.from_row(found[0])
-        if wrong := disagreements(top_up, event.payment):
-            return _park(posting, event, Outcome.PARKED_MISMATCH, "; ".join(wrong))
-        outcome = _apply(posting, top_up, event)
-        inbox.handled(posting, event, outcome)
-        return outcome
-
-    reads = [inbox.read(event)] + ([rows.read(*reference)] if reference else [])
-    try:
-        return await posting.post([reference.account_id] if reference else [], decide, reads=reads)
-    except Exception as fault:
-        await _note_failure(event, fault)
-        raise
 
 
 async def confirm(account_id: int, top_up_id: str, provider: PaymentProvider) -> Confirmed:
@@ -173,7 +117,7 @@ async def confirm(account_id: int, top_up_id: str, provider: PaymentProvider) ->
         payment = await provider.ask(top_up.provider_ref)
         if payment is not None and payment.state is not PaymentState.OPEN:
             asked = f"{provider.name}:asked:{payment.provider_ref}:{payment.state}"
-            await settle(ProviderEvent(event_id=asked, payment=payment, body={"asked": payment.provider_ref}))
+            await settle(ProviderEvent(event_id=asked, told=payment, body={"asked": payment.provider_ref}))
             top_up = await rows.find(account_id, top_up_id) or top_up
     return Confirmed(top_up, (await statements.balances([account_id]))[account_id])
 
@@ -192,32 +136,3 @@ async def _opened(top_up: TopUpState, provider: PaymentProvider) -> TopUpState:
         )
     )
     return await rows.opened(top_up, provider_ref=checkout.provider_ref, payment_url=checkout.payment_url)
-
-
-def _apply(posting: Posting, top_up: TopUpState, event: ProviderEvent) -> Outcome:
-    """Flip the row if the event says so; a payment also makes the entry and the grant, which never expires."""
-    status = follows(top_up.status, event.payment.state)
-    if status is None:
-        return Outcome.UNCHANGED
-    book = posting.books[top_up.account_id]
-    changed = top_up._replace(status=status, provider_ref=event.payment.provider_ref)
-    if status is Status.PAID:
-        changed = changed._replace(paid_at=book.at)
-        cause = Cause(actor=top_up.actor, top_up_id=top_up.id)
-        books.grant(book, top_up.credits, cause, source=Source.PURCHASED)
-    rows.flip(posting.write, changed, before=top_up.status)
-    return Outcome.CREDITED if status is Status.PAID else Outcome.DECLINED
-
-
-def _park(posting: Posting, event: ProviderEvent, outcome: Outcome, reason: str) -> Outcome:
-    log.error("payment notice %s is parked, nothing was credited: %s", event.event_id, reason)
-    inbox.parked(posting, event, outcome, reason)
-    return outcome
-
-
-async def _note_failure(event: ProviderEvent, fault: Exception) -> None:
-    try:
-        await inbox.failed(event, fault)
-    except Exception:
-        # Whatever broke the handling may break this too; the row is there either way, and the first fault is raised.
-        log.exception("the failure of payment notice %s could not be recorded", event.event_id)

@@ -1,45 +1,66 @@
 """The rows of top-ups: what rides in a posting's one read and one write, and the reads for pages and loaders."""
 
+import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
+
+import orjson
 
 from app import database
 from app.database import Connection
 from app.ledger.posting import Read
 from app.sets import Part, Write
-from app.topups.rules import Reference, Status, TopUpState
+from app.topups.rules import Reference, Status, TaxLine, TopUpState
 
 COLUMNS: Final = (
     "t.account_id, t.id, t.credits, t.amount_minor, t.currency, t.status, t.provider, t.provider_ref, t.payment_url,"
-    " t.return_url, t.actor, t.created_at, t.paid_at, t.refunded"
+    " t.return_url, t.actor, t.created_at, t.paid_at, t.refunded, t.refunded_minor, t.clawed_back, t.bonus_credits,"
+    " t.live, t.automatic, t.saves_card, t.payment_ref, t.decline_reason, t.tax_lines"
 )
 
 _NEW: Final = Part(
     "new top-ups",
     """
     INSERT INTO top_up (account_id, id, credits, amount_minor, currency, status, provider, provider_ref, payment_url,
-                        return_url, actor, created_at, paid_at, refunded)
+                        return_url, actor, created_at, bonus_credits, live, automatic, saves_card)
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[],
-                         $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
-                         $14::bigint[])
+                         $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::bigint[],
+                         $14::bool[], $15::bool[], $16::bool[])
     RETURNING 1
     """,
-    14,
+    16,
 )
 
 # The status that was read guards the change: whoever flips the row posts, and nobody flips it twice.
 _FLIPPED: Final = Part(
     "flipped top-ups",
     """
-    UPDATE top_up AS t SET status = v.status, paid_at = v.paid_at, provider_ref = v.provider_ref
-    FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[])
-        AS v(account_id, id, status_before, status, paid_at, provider_ref)
+    UPDATE top_up AS t SET status = v.status, paid_at = v.paid_at, provider_ref = v.provider_ref,
+        payment_url = v.payment_url, payment_ref = v.payment_ref, decline_reason = v.decline_reason,
+        tax_lines = v.tax_lines, refunded = v.refunded, refunded_minor = v.refunded_minor, clawed_back = v.clawed_back
+    FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[],
+                $8::text[], $9::text[], $10::jsonb[], $11::bigint[], $12::bigint[], $13::bigint[])
+        AS v(account_id, id, status_before, status, paid_at, provider_ref, payment_url, payment_ref, decline_reason,
+             tax_lines, refunded, refunded_minor, clawed_back)
     WHERE t.account_id = v.account_id AND t.id = v.id AND t.status = v.status_before
     RETURNING 1
     """,
-    6,
+    13,
 )
+
+_PAYMENTS: Final = Part(
+    "provider payments",
+    """
+    INSERT INTO provider_payment (payment_ref, account_id, top_up_id)
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[]) ON CONFLICT (payment_ref) DO NOTHING
+    RETURNING 1
+    """,
+    3,
+)
+
+_OF_PAYMENT: Final = "SELECT account_id, top_up_id FROM provider_payment WHERE payment_ref = $1"
 
 # A notice may come before the answer to our call: what it brought stays.
 _OPENED: Final = f"""
@@ -70,12 +91,32 @@ def read(account_id: int, top_up_id: str) -> Read:
 
 def add(write: Write, top_up: TopUpState) -> None:
     """Write a new top-up."""
-    write.add(_NEW, top_up)
+    write.add(
+        _NEW,
+        (*top_up[:12], top_up.bonus_credits, top_up.live, top_up.automatic, top_up.saves_card),
+    )
 
 
 def flip(write: Write, top_up: TopUpState, *, before: Status) -> None:
     """Write what a top-up has become. RowsLost where its status is no longer `before`."""
-    write.add(_FLIPPED, (top_up.account_id, top_up.id, before, top_up.status, top_up.paid_at, top_up.provider_ref))
+    taxes = orjson.dumps([asdict(line) for line in top_up.tax_lines]).decode() if top_up.tax_lines else None
+    write.add(
+        _FLIPPED,
+        (top_up.account_id, top_up.id, before, top_up.status, top_up.paid_at, top_up.provider_ref, top_up.payment_url,
+         top_up.payment_ref, top_up.decline_reason, taxes, top_up.refunded, top_up.refunded_minor,
+         top_up.clawed_back),
+    )  # fmt: skip
+
+
+def add_payment(write: Write, top_up: TopUpState) -> None:
+    """Write which top-up a payment paid. RowsLost where it paid another before."""
+    write.add(_PAYMENTS, (top_up.payment_ref, top_up.account_id, top_up.id))
+
+
+async def of_payment(payment_ref: str) -> Reference | None:
+    """The top-up that a provider's payment paid."""
+    records = await database.fetch(_OF_PAYMENT, payment_ref)
+    return Reference(*records[0]) if records else None
 
 
 async def opened(top_up: TopUpState, *, provider_ref: str, payment_url: str) -> TopUpState:
@@ -110,5 +151,6 @@ async def page(account_id: int, *, before: tuple[datetime, str] | None, limit: i
 
 def from_row(row: Any) -> TopUpState:
     """A top-up from its columns, in the order of COLUMNS."""
-    (account_id, id_, credits, amount_minor, currency, status, *others) = row
-    return TopUpState(account_id, id_, credits, amount_minor, currency, Status(status), *others)
+    (account_id, id_, credits, amount_minor, currency, status, *others, taxes) = row
+    lines = tuple(TaxLine(**line) for line in json.loads(taxes)) if taxes else ()
+    return TopUpState._make((account_id, id_, credits, amount_minor, currency, Status(status), *others, lines))

@@ -38,11 +38,35 @@ UNPAID: Final = frozenset({Status.PENDING, Status.FAILED, Status.EXPIRED})
 
 
 class PaymentState(StrEnum):
-    """What a provider says of a payment."""
+    """What a provider says of a payment.
+
+    ACTION_REQUIRED: a payment with a saved card that its owner has to authenticate, on the page `action_url`.
+    """
 
     OPEN = "OPEN"
     PAID = "PAID"
     DECLINED = "DECLINED"
+    EXPIRED = "EXPIRED"
+    ACTION_REQUIRED = "ACTION_REQUIRED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedCard:
+    """A card that the provider keeps for later payments, by the buyer's consent."""
+
+    customer_ref: str
+    card_ref: str
+    label: str
+    """For people: "visa 4242"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaxLine:
+    """Tax within or on top of a price, as the provider reckons it; nothing of it is ours."""
+
+    label: str
+    amount_minor: int
+    inclusive: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +74,19 @@ class Payment:
     """A payment as its provider tells of it: claims, to be compared with our own row before anything is credited."""
 
     provider: str
+    live: bool = False
     provider_ref: str
+    payment_ref: str | None = None
+    """The provider's id of the money that moved, by which it is given back and disputed; None before it moved."""
     reference: str
     state: PaymentState
     amount_minor: int
+    """Without tax that is put on top."""
     currency: str
+    card: SavedCard | None = None
+    tax_lines: tuple[TaxLine, ...] = ()
+    decline_reason: str | None = None
+    action_url: str | None = None
 
 
 class TopUpState(NamedTuple):
@@ -73,7 +105,20 @@ class TopUpState(NamedTuple):
     actor: str
     created_at: datetime
     paid_at: datetime | None
-    refunded: int
+    refunded: int = 0
+    """Credits that went back for money, or are on their way."""
+    refunded_minor: int = 0
+    clawed_back: int = 0
+    """Credits that a lost dispute took."""
+    bonus_credits: int = 0
+    """Promotional credits that came with it, in a grant of their own."""
+    live: bool = False
+    automatic: bool = False
+    """Whether the account bought it by itself (auto top-up)."""
+    saves_card: bool = False
+    payment_ref: str | None = None
+    decline_reason: str | None = None
+    tax_lines: tuple[TaxLine, ...] = ()
 
     @property
     def reference(self) -> str:

@@ -90,6 +90,10 @@ class Sandbox:
     def name(self) -> str:
         return NAME
 
+    @property
+    def live(self) -> bool:
+        return False
+
     async def begin(self, checkout: Checkout) -> CheckoutPage:
         [record] = await database.fetch(
             _OPEN,
@@ -189,7 +193,7 @@ def _event(raw_body: bytes) -> ProviderEvent | None:
                 amount_minor=amount_minor,
                 currency=currency,
             )
-            return ProviderEvent(event_id=f"{NAME}:{event_id}", payment=payment, body=body)
+            return ProviderEvent(event_id=f"{NAME}:{event_id}", told=payment, body=body)
     raise NoticeRefused("The notice lacks something, or has it in another form than it should.")
 
 

@@ -53,7 +53,7 @@ async def an_event(top_up: TopUpState, state: PaymentState = PaymentState.PAID, 
         "amount_minor": page.amount_minor, "currency": page.currency,
     }  # fmt: skip
     event_id = claims.pop("event_id", None) or f"sandbox:evt_{page.provider_ref}_{state.lower()}"
-    return ProviderEvent(event_id=event_id, payment=Payment(**(told | claims)), body={"id": event_id})
+    return ProviderEvent(event_id=event_id, told=Payment(**(told | claims)), body={"id": event_id})
 
 
 async def now(top_up: TopUpState) -> TopUpState:

@@ -11,7 +11,7 @@ from app import database
 from app.credits import MAX_CREDITS
 from app.errors import BalanceLimitReached, IdempotencyConflict, InvalidInput, Misconfigured, Unavailable
 from app.settings import Settings
-from app.topups import purchase, rows
+from app.topups import purchase, rows, settling
 from app.topups.choice import open_provider
 from app.topups.provider import Checkout, CheckoutPage
 from app.topups.purchase import TopUpRequest
@@ -174,7 +174,7 @@ class Hasty(Sandbox):
     async def begin(self, checkout: Checkout) -> CheckoutPage:
         page = await SANDBOX.begin(checkout)
         [top_up] = await rows.page(await account_of("alice") or 0, before=None, limit=10)
-        await purchase.settle(await an_event(top_up))
+        await settling.settle(await an_event(top_up))
         return page
 
 

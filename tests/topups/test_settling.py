@@ -12,8 +12,9 @@ from app.errors import BalanceLimitReached, TopUpNotFound
 from app.ledger import statements
 from app.ledger.book import Source
 from app.topups import purchase
-from app.topups.purchase import Outcome, confirm, settle
+from app.topups.purchase import confirm
 from app.topups.rules import PaymentState, Status
+from app.topups.settling import Outcome, settle
 from tests.factories import granted
 from tests.topups.buying import (
     SANDBOX,
@@ -224,4 +225,4 @@ async def test_a_notice_that_comes_before_the_providers_answer_is_credited(db: s
     event = await an_event(top_up)
     await database.fetch("UPDATE top_up SET provider_ref = NULL, payment_url = NULL")
     assert await settle(event) is Outcome.CREDITED
-    assert ((await now(top_up)).status, (await now(top_up)).provider_ref) == (Status.PAID, event.payment.provider_ref)
+    assert ((await now(top_up)).status, (await now(top_up)).provider_ref) == (Status.PAID, top_up.provider_ref)

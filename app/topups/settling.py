@@ -1,0 +1,107 @@
+"""Doing what a provider tells, exactly once: `settle`.
+
+Webhook, return page and sweep settle by the same function, under the account's lock: whoever flips the row posts, the
+others find it done. Inbox row, top-up, entries and grants change in one transaction.
+"""
+
+import logging
+from enum import StrEnum
+
+from app.ledger import posting
+from app.ledger import rules as books
+from app.ledger.book import Cause, Source
+from app.ledger.posting import Posting
+from app.topups import inbox, rows
+from app.topups.provider import ProviderEvent
+from app.topups.rules import Payment, Reference, Status, TopUpState, disagreements, follows
+
+log = logging.getLogger(__name__)
+
+
+class Outcome(StrEnum):
+    """What became of a notice. The PARKED ones wait in the inbox for a person; nothing was credited."""
+
+    CREDITED = "CREDITED"
+    DECLINED = "DECLINED"
+    UNCHANGED = "UNCHANGED"
+    DUPLICATE = "DUPLICATE"
+    PARKED_UNKNOWN = "PARKED_UNKNOWN"
+    PARKED_MISMATCH = "PARKED_MISMATCH"
+
+
+async def settle(event: ProviderEvent) -> Outcome:
+    """Do what an event says, once: inbox row, top-up, entry and grant change together or not at all.
+
+    An event that is not about a top-up of ours, or that disagrees with it, is parked and credits nothing. After a
+    failure, which is raised, the event waits in the inbox to be tried again.
+    """
+    await inbox.receive(event)
+    reference = await _whose(event)
+
+    async def decide(posting: Posting) -> Outcome:
+        waiting, found = posting.rows if reference else (posting.rows[0], [])
+        if not waiting:
+            return Outcome.DUPLICATE
+        if not found:
+            return _park(posting, event, Outcome.PARKED_UNKNOWN, "There is no top-up of this reference.")
+        top_up = rows.from_row(found[0])
+        match event.told:
+            case Payment() as payment:
+                if wrong := disagreements(top_up, payment):
+                    return _park(posting, event, Outcome.PARKED_MISMATCH, "; ".join(wrong))
+                outcome = _paid(posting, top_up, payment)
+            case _:
+                return _park(posting, event, Outcome.PARKED_UNKNOWN, "Nothing is known of refunds and disputes.")
+        inbox.handled(posting, event, outcome)
+        return outcome
+
+    reads = [inbox.read(event)] + ([rows.read(*reference)] if reference else [])
+    try:
+        return await posting.post([reference.account_id] if reference else [], decide, reads=reads)
+    except Exception as fault:
+        await _note_failure(event, fault)
+        raise
+
+
+async def _whose(event: ProviderEvent) -> Reference | None:
+    """The top-up that an event is about: by our own reference, or by the payment that paid it."""
+    if isinstance(event.told, Payment):
+        return Reference.parse(event.told.reference)
+    return await rows.of_payment(event.told.payment_ref)
+
+
+def _paid(posting: Posting, top_up: TopUpState, payment: Payment) -> Outcome:
+    """Flip the row if the event says so; a payment also makes the entry and the grant, which never expires."""
+    status = follows(top_up.status, payment.state)
+    if status is None:
+        return Outcome.UNCHANGED
+    book = posting.books[top_up.account_id]
+    changed = top_up._replace(
+        status=status,
+        provider_ref=payment.provider_ref,
+        payment_ref=payment.payment_ref or top_up.payment_ref,
+        decline_reason=payment.decline_reason,
+        tax_lines=payment.tax_lines,
+    )
+    if status is Status.PAID:
+        changed = changed._replace(paid_at=book.at)
+        cause = Cause(actor=top_up.actor, top_up_id=top_up.id)
+        books.grant(book, top_up.credits, cause, source=Source.PURCHASED)
+        if changed.payment_ref is not None:
+            rows.add_payment(posting.write, changed)
+    rows.flip(posting.write, changed, before=top_up.status)
+    return Outcome.CREDITED if status is Status.PAID else Outcome.DECLINED
+
+
+def _park(posting: Posting, event: ProviderEvent, outcome: Outcome, reason: str) -> Outcome:
+    log.error("payment notice %s is parked, nothing was credited: %s", event.event_id, reason)
+    inbox.parked(posting, event, outcome, reason)
+    return outcome
+
+
+async def _note_failure(event: ProviderEvent, fault: Exception) -> None:
+    try:
+        await inbox.failed(event, fault)
+    except Exception:
+        # Whatever broke the handling may break this too; the row is there either way, and the first fault is raised.
+        log.exception("the failure of payment notice %s could not be recorded", event.event_id)
