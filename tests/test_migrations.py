@@ -31,7 +31,9 @@ from tests.factories import a_block_run, a_task, granted
 
 pytestmark = pytest.mark.anyio
 
-ALL_MIGRATIONS = ["0001_initial", "0002_true_keys", "0003_holds_and_notices", "0004_keys_of_holds", "0005_outcomes"]
+ALL_MIGRATIONS = [
+    "0001_initial", "0002_true_keys", "0003_holds_and_notices", "0004_keys_of_holds", "0005_outcomes", "0006_money",
+    "0007_keys_of_money"]  # fmt: skip
 
 TYPES: dict[type, str] = {
     BigIntField: "bigint",
@@ -47,20 +49,25 @@ TYPES: dict[type, str] = {
 KEYS = {
     "account": ["id"],
     "api_key": ["id"],
+    "auto_top_up": ["account_id"],
     "block_run": ["account_id", "block_run_id"],
     "credit_grant": ["account_id", "number"],
+    "dispute": ["account_id", "dispute_ref"],
     "entry": ["account_id", "seq"],
     "hold": ["account_id", "number"],
     "notice": ["account_id", "number"],
     "operation": ["account_id", "key"],
     "owner": ["owner_id"],
+    "payment_customer": ["account_id", "provider"],
     "provider_notice": ["event_id"],
+    "provider_payment": ["payment_ref"],
     "rate_card": ["version"],
     "sandbox_payment": ["reference"],
     "skipped_tick": ["account_id", "task_id"],
     "task": ["account_id", "task_id"],
     "task_account": ["task_id"],
     "top_up": ["account_id", "id"],
+    "top_up_refund": ["account_id", "id"],
 }
 
 
