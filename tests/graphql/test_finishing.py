@@ -97,7 +97,7 @@ async def test_the_rate_card_shows_what_outcomes_cost(api: Api, prices: Catalogu
 
 async def test_an_unfinished_block_run_has_no_outcome(api: Api, prices: Catalogue) -> None:
     task = await a_task()
-    await charged(task, prices, block_run_id=a_block_run(task).block_run_id)
+    await charged(task, prices)
 
     read = "query($id: ID!) { task(taskId: $id) { blockRuns { edges { node { outcome finishedAt } } } } }"
     [edge] = (await api.data(ALICE, read, id=task.task_id))["task"]["blockRuns"]["edges"]
