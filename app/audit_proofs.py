@@ -33,6 +33,13 @@ PROOFS: Final = {
         ON e.account_id = b.account_id AND e.block_run_id = b.block_run_id
     WHERE b.reversed IS DISTINCT FROM e.credits
     """,
+    "I3 outcomes": """
+    SELECT b.account_id, format('block run %s ended as %s by entry %s, which gives it nothing back', b.block_run_id,
+                                b.outcome, b.outcome_seq)
+    FROM block_run AS b LEFT JOIN entry AS e ON e.account_id = b.account_id AND e.seq = b.outcome_seq
+    WHERE b.account_id BETWEEN $1 AND $2 AND b.outcome_seq IS NOT NULL
+      AND (e.kind, e.block_run_id) IS DISTINCT FROM ('REVERSAL', b.block_run_id)
+    """,
     "I3 operations": """
     SELECT o.account_id, format('operation %s (%s) points at %s, which is not there', o.key, o.kind, o.result)
     FROM operation AS o WHERE o.account_id BETWEEN $1 AND $2

@@ -91,6 +91,8 @@ async def test_whole_books_have_no_break(books: None) -> None:
         ("I3", "UPDATE block_run SET cost = 9 WHERE block_run_id = 'b'"),
         ("I3", "DELETE FROM block_run WHERE block_run_id = 'b'"),
         ("I3", "UPDATE block_run SET reversed = 5 WHERE block_run_id = 'a'"),
+        ("I3", "UPDATE block_run SET outcome = 'FAILED', finished_at = at, outcome_seq = 1 WHERE block_run_id = 'a'"),
+        ("I3", "UPDATE block_run SET outcome = 'FAILED', finished_at = at, outcome_seq = 99 WHERE block_run_id = 'a'"),
         ("I3", "UPDATE operation SET result = '{\"seq\": 99}' WHERE key = 'r'"),
         ("I3", "UPDATE operation SET result = '{\"seq\": \"none\"}' WHERE key = 'r'"),
         ("I3", "UPDATE operation SET result = '{\"grant\": 99}' WHERE kind = 'grantCredits'"),

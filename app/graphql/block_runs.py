@@ -10,12 +10,26 @@ from app.graphql import access, nodes
 from app.graphql.access import Needs
 from app.graphql.context import Context, Information
 from app.graphql.entries import Entry, entry_of, load_entry
+from app.graphql.enums import shown
 from app.graphql.scalars import Credits, as_json
 from app.graphql.sight import owner_asked
 from app.ledger import accounts
 from app.ledger.book import Posted
+from app.pricing.outcomes import Outcome
 from app.tasks import costs
 from app.tasks.rules import BlockRunState
+
+shown(
+    Outcome,
+    name="BlockRunOutcome",
+    description="How a block run ended.",
+    values={
+        Outcome.SUCCEEDED: "It did its work.",
+        Outcome.FAILED: "It failed.",
+        Outcome.CANCELLED: "It was cancelled.",
+        Outcome.PROVIDER_FAILED: "The provider behind it failed.",
+    },
+)
 
 
 @access.type(description="One execution of one block inside a task.", needs=Needs.REACHED)
@@ -28,6 +42,8 @@ class BlockRun(nodes.Node):
     at: datetime = access.value(description="When it was charged.")
     price_version: int = access.value(description="The rate card that priced it.")
     rule: JSON | None = access.value(description="The rule of that card that said so.")
+    outcome: Outcome | None = access.value(description="How it ended; null until its executor has said so.")
+    finished_at: datetime | None = access.value(description="When its executor said so.")
     state: strawberry.Private[BlockRunState]
     posted: strawberry.Private[Posted | None] = None
 
@@ -52,6 +68,8 @@ def block_run_of(state: BlockRunState, posted: Posted | None = None) -> BlockRun
         at=state.at,
         price_version=state.price_version,
         rule=as_json(state.rule),
+        outcome=state.outcome,
+        finished_at=state.finished_at,
         state=state,
         posted=posted,
     )

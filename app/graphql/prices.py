@@ -27,6 +27,7 @@ from app.graphql.scalars import Credits, RateCardDocument, as_json
 from app.graphql.sight import owner_asked
 from app.pricing import estimate as estimates
 from app.pricing import publishing
+from app.pricing.outcomes import Outcome, Outcomes
 from app.pricing.rules import BlockPrices as PricedBlock
 from app.pricing.rules import Card, Quote, Rule, Unit, quote
 
@@ -114,12 +115,19 @@ class PriceRule:
     per: int = access.value(description="The divisor.")
 
 
+@access.type(description="What a block run costs that did not succeed.", needs=Needs.REACHED)
+class OutcomePrice:
+    outcome: Outcome = access.value(description="How it ended.")
+    at_most: Credits | None = access.value(description="What it costs at the most; null: what success costs.")
+
+
 @access.type(description="The prices of one block.", needs=Needs.REACHED)
 class BlockPrices:
     block: str = access.value(description="The block.")
     provider: str | None = access.value(description="Who does the work.")
     priced_by_model: bool = access.value(description="Whether it costs what its model costs: see models.")
     rules: list[PriceRule] = access.value(description="Its rules; none where it is priced by model.")
+    outcomes: list[OutcomePrice] = access.value(description="Its own outcomes; the others are the card's.")
 
 
 @access.type(description="What a block priced by model costs with this model.", needs=Needs.REACHED)
@@ -136,6 +144,9 @@ class RateCard:
     unlisted_blocks: UnlistedBlocks = access.value(description="What it does with blocks that it does not name.")
     blocks: list[BlockPrices] = access.value(description="The blocks, in the card's order.")
     models: list[ModelPrice] = access.value(description="The models, in the card's order.")
+    outcomes: list[OutcomePrice] = access.value(
+        description="What block runs cost that did not succeed; in full where an outcome is not named."
+    )
 
 
 @strawberry.input(description="A rate card to publish.")
@@ -254,7 +265,15 @@ def rate_card_of(card: Card) -> RateCard:
         unlisted_blocks=UnlistedBlocks.FREE if card.unlisted_free else UnlistedBlocks.REFUSED,
         blocks=[_block_of(prices) for prices in card.blocks.values()],
         models=[ModelPrice(model=m.model, provider=m.provider, credits=Credits(m.credits)) for m in card.models],
+        outcomes=_outcomes_of(card.outcomes),
     )
+
+
+def _outcomes_of(outcomes: Outcomes) -> list[OutcomePrice]:
+    return [
+        OutcomePrice(outcome=outcome, at_most=None if most is None else Credits(most))
+        for outcome, most in outcomes.items()
+    ]
 
 
 def _block_of(prices: PricedBlock) -> BlockPrices:
@@ -270,6 +289,7 @@ def _block_of(prices: PricedBlock) -> BlockPrices:
             )
             for rule in rules
         ],
+        outcomes=_outcomes_of(prices.outcomes),
     )
 
 

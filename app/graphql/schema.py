@@ -11,6 +11,7 @@ from app.graphql.accounts import AccountQueries
 from app.graphql.agents import AgentQueries
 from app.graphql.charging import ChargingMutations
 from app.graphql.descriptions import undescribed
+from app.graphql.finishing import FinishingMutations
 from app.graphql.following import FollowingSubscription
 from app.graphql.granting import GrantingMutations
 from app.graphql.holding import HoldingMutations
@@ -39,6 +40,7 @@ class Mutation(
     LifecycleMutations,
     ChargingMutations,
     HoldingMutations,
+    FinishingMutations,
     GrantingMutations,
     TopUpMutations,
     NoticeMutations,

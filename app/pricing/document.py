@@ -11,10 +11,12 @@
       ],
       "model_priced_blocks": ["WriteText"],                               these cost what their model costs
       "models": [{"model": "small-1", "provider": "y", "credits": 1}],
-      "free_blocks": ["Note"]                                             explicit zeros
+      "free_blocks": ["Note"],                                            explicit zeros
+      "outcomes": {"failed": "full", "cancelled": {"fee": 1}, "provider_failed": "nothing"}
     }
 
-Units are run (the default), second, item, byte and usd; `per` divides. Only `blocks` is required.
+Units are run (the default), second, item, byte and usd; `per` divides. Only `blocks` is required. `outcomes` says what
+a block run costs that did not succeed: in full (the default), nothing, or at most a fee; a block may have its own.
 """
 
 from collections.abc import Mapping
@@ -25,6 +27,7 @@ from typing import Any, Final
 from app.errors import InvalidRateCard, Problem
 from app.pricing.checks import Checks
 from app.pricing.conditions import Condition, ambiguous_pairs
+from app.pricing.outcomes import Outcome, Outcomes
 from app.pricing.rules import BlockPrices, Card, ModelPrice, Rule, Unit
 from app.pricing.text import MAX_TEXT_LENGTH, canonical
 
@@ -36,7 +39,8 @@ MAX_RULES: Final = 20_000
 MAX_ABOUT_LENGTH: Final = 10_000
 MAX_AMBIGUITIES_PER_BLOCK: Final = 20
 
-_OPTIONAL: Final = {"about", "unlisted", "model_setting", "model_priced_blocks", "models", "free_blocks"}
+_OPTIONAL: Final = {"about", "unlisted", "model_setting", "model_priced_blocks", "models", "free_blocks", "outcomes"}
+_UNSUCCESSFUL: Final = tuple(outcome.value for outcome in Outcome if outcome is not Outcome.SUCCEEDED)
 _PRICE: Final = {"credits", "unit", "per"}
 
 
@@ -92,7 +96,27 @@ def _read(document: object, checks: Checks, *, version: int, effective_at: datet
         models=models,
         model_setting=model_setting,
         unlisted_free=unlisted == "free",
+        outcomes=_outcomes(parts.get("outcomes", {}), "outcomes", checks),
     )
+
+
+def _outcomes(value: object, path: str, checks: Checks) -> Outcomes:
+    parts = checks.fields(value, path, required=set(), optional={name.lower() for name in _UNSUCCESSFUL})
+    return {Outcome(name.upper()): _most(price, f"{path}.{name}", checks) for name, price in parts.items()
+            if name.upper() in _UNSUCCESSFUL}  # fmt: skip
+
+
+def _most(value: object, path: str, checks: Checks) -> int | None:
+    """The most that an outcome costs."""
+    if value == "full":
+        return None
+    if value == "nothing":
+        return 0
+    if isinstance(value, dict):
+        parts = checks.fields(value, path, required={"fee"}, optional=set())
+        return checks.whole(parts.get("fee", 1), f"{path}.fee", minimum=1)
+    checks.note(path, 'must be "full", "nothing" or {"fee": credits}')
+    return None
 
 
 def _models(value: object, checks: Checks) -> tuple[ModelPrice, ...]:
@@ -109,11 +133,12 @@ def _models(value: object, checks: Checks) -> tuple[ModelPrice, ...]:
 
 
 def _block(value: object, path: str, checks: Checks) -> BlockPrices:
-    parts = checks.fields(value, path, required={"block"}, optional={"provider", "rules", *_PRICE})
+    parts = checks.fields(value, path, required={"block"}, optional={"provider", "rules", "outcomes", *_PRICE})
     block = checks.name(parts.get("block", path), f"{path}.block")
     provider = checks.name(parts["provider"], f"{path}.provider", spaces=True) if "provider" in parts else None
+    outcomes = _outcomes(parts.get("outcomes", {}), f"{path}.outcomes", checks)
     if "rules" not in parts:
-        return BlockPrices(block, (_rule(parts, path, checks),), provider)
+        return BlockPrices(block, (_rule(parts, path, checks),), provider, outcomes=outcomes)
     if both := sorted(_PRICE & parts.keys()):
         checks.note(path, f"has rules and also {', '.join(both)}: a block has one fixed price or a list of rules")
     entries = checks.entries(parts["rules"], f"{path}.rules", at_most=MAX_RULES_PER_BLOCK)
@@ -126,7 +151,7 @@ def _block(value: object, path: str, checks: Checks) -> BlockPrices:
         if checks.count == noted:
             rules[position] = rule
     _note_ambiguities(block, rules, path, checks)
-    return BlockPrices(block, tuple(rules.values()), provider)
+    return BlockPrices(block, tuple(rules.values()), provider, outcomes=outcomes)
 
 
 def _note_ambiguities(block: str, rules: Mapping[int, Rule], path: str, checks: Checks) -> None:

@@ -11,6 +11,7 @@ from app.credits import MAX_CREDITS, round_up
 from app.errors import BalanceLimitReached, MeasurementMissing, PriceNotFound
 from app.pricing.conditions import JSON, Path, Scalar, leaves, scalar, value_at
 from app.pricing.measurements import Measurements
+from app.pricing.outcomes import Outcomes
 
 MAX_REASON_LENGTH: Final = 300
 
@@ -60,6 +61,8 @@ class BlockPrices:
     rules: tuple[Rule, ...]
     provider: str | None = None
     priced_by_model: bool = False
+    outcomes: Outcomes = field(default_factory=dict)
+    """Where the block has outcomes of its own; those that it does not name are the card's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ class Card:
     models: tuple[ModelPrice, ...] = ()
     model_setting: str = "model"
     unlisted_free: bool = False
+    outcomes: Outcomes = field(default_factory=dict)
     _shapes: Mapping[str, tuple[_Shape, ...]] = field(init=False, repr=False, compare=False)
     _free: Quote = field(init=False, repr=False, compare=False)
 
@@ -129,6 +133,11 @@ class Card:
         by_block = {name: shapes_of[id(prices.rules)] for name, prices in self.blocks.items()}
         object.__setattr__(self, "_shapes", by_block)
         object.__setattr__(self, "_free", Quote(0, Unit.RUN, Decimal(0), None, None, self.version))
+
+    def outcomes_of(self, block: str) -> Outcomes:
+        """What the outcomes of a block's runs cost: the block's own prices, then the card's."""
+        prices = self.blocks.get(block)
+        return {**self.outcomes, **prices.outcomes} if prices is not None and prices.outcomes else self.outcomes
 
     def _index(self, rules: Sequence[Rule]) -> tuple[_Shape, ...]:
         """Shapes with most leaves first, so that the first match is the most specific."""

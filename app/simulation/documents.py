@@ -41,6 +41,11 @@ CANCEL_TASK: Final = Operation(
     f"""mutation cancelTask($input: CancelTaskInput!) {{ cancelTask(input: $input) {{ __typename
       ... on CancelTaskSuccess {{ task {{ status cost {{ total }} }} }} {REFUSAL} }} }}""",
 )
+RESUME_TASK: Final = Operation(
+    "resumeTask",
+    f"""mutation resumeTask($input: ResumeTaskInput!) {{ resumeTask(input: $input) {{ __typename
+      ... on ResumeTaskSuccess {{ task {{ status }} }} {REFUSAL} }} }}""",
+)
 CHARGE: Final = Operation(
     "charge", f"mutation charge($input: ChargeInput!) {{ charge(input: $input) {{ {CHARGED} }} }}"
 )
@@ -98,5 +103,24 @@ GRANTS: Final = Operation(
       grants(first: 100, after: $after) { edges { node { remaining } } pageInfo { hasNextPage endCursor } } } }""",
 )
 
+TASKS: Final = Operation(
+    "tasks",
+    """query tasks($taskIds: [ID!]!) { tasks(taskIds: $taskIds) {
+      taskId status stopReason cost { total held } budget { remaining } } }""",
+)
+WANT: Final = Operation(
+    "account",
+    """query want($ownerId: ID!) { account(ownerId: $ownerId) { balance { available held } canRun { ok reason }
+      notices(first: 100, unreadOnly: true) { edges { node { kind agentId } } }
+      resumableTasks(first: 100) { edges { node { task { taskId } lacked required } } } } }""",
+)
+SKIPPED: Final = Operation(
+    "agent",
+    """query skipped($agentId: ID!, $ownerId: ID!) { agent(agentId: $agentId, ownerId: $ownerId) {
+      skippedTicks(first: 100) { edges { node { reason } } } } }""",
+)
+
+SIGNALS_FOLLOWED: Final = """subscription signals($ownerIds: [ID!]) {
+  taskSignals(ownerIds: $ownerIds) { kind taskIds reason version } }"""
 BALANCE_FOLLOWED: Final = """subscription header($sinceVersion: Long) {
   balance(sinceVersion: $sinceVersion) { available posted version status } }"""

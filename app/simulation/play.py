@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from app.simulation import documents, executor, money, plan, seen
+from app.simulation import documents, drought, executor, money, plan, seen
 from app.simulation.card import Card
 from app.simulation.cast import WATCHED
 from app.simulation.client import Client, Tokens, Unexpected
@@ -73,9 +73,10 @@ async def _play(
         held = await tokens()
         card = await _card(client, held)
         day = plan.make_day(card, seed=seed, tasks=tasks)
+        dry = drought.owner_habit(day)
         owners = [
             Owner(owner_id, habit, held.user(owner_id))
-            for habit in day.owners
+            for habit in (*day.owners, *([dry] if dry else []))
             for owner_id in [f"{run_id}-{habit.name}"]
         ]
         stage = Stage(
@@ -92,6 +93,8 @@ async def _play(
             began = time.perf_counter()
             await _play_all(stage, concurrency)
             seconds = time.perf_counter() - began
+            if dry:
+                await drought.play(stage, owners[-1])
             await _until_quiet(stage)
             found = await seen.read(client, held.operator, [owner.id for owner in owners], _pairs(stage))
             wrong = await _header_wrong(header, found.accounts[owners[WATCHED].id])

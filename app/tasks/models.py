@@ -56,7 +56,8 @@ class SkippedTick(Model):
 class BlockRun(Model):
     """One block run, at cost 0 too. Settings are not kept: only the matched rule and the model that it names.
 
-    `outcome`: how it ended, if its executor has said so, and `finished_at` when it did.
+    `outcome`: how it ended, if its executor has said so; `finished_at`: when it said so; `outcome_seq`: the entry by
+    which the outcome gave something back.
     """
 
     account_id = fields.BigIntField()
@@ -76,6 +77,7 @@ class BlockRun(Model):
     actor = fields.TextField()
     outcome = fields.CharField(max_length=16, null=True)
     finished_at = fields.DatetimeField(null=True)
+    outcome_seq = fields.BigIntField(null=True)
 
     class Meta:
         table = "block_run"

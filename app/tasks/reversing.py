@@ -52,10 +52,10 @@ async def reverse_charge(
     async def decide(posting: Posting) -> Reversed:
         book = posting.books[account_id]
         first = await operations.replayed(posting, book, key, print_)
-        task, run = _found(posting, task_id, block_run_id)
+        task, run = found(posting, task_id, block_run_id)
         if first is not None:
             return await _replay(posting, book, task, run, first)
-        given, entry = await _give_back(
+        given, entry = await give_back(
             posting, book, run, credits, Cause(actor=actor, reason=reason, task_id=task_id, block_run_id=block_run_id)
         )
         run = run._replace(reversed=run.reversed + given)
@@ -137,7 +137,8 @@ async def _give_back_all(
     return sum(run.cost - run.reversed for run, _ in found)
 
 
-def _found(posting: Posting, task_id: str, block_run_id: str) -> tuple[TaskState, BlockRunState]:
+def found(posting: Posting, task_id: str, block_run_id: str) -> tuple[TaskState, BlockRunState]:
+    """The task and the block run that the posting has read. Raises: TaskNotFound, BlockRunNotFound."""
     tasks, runs = posting.rows
     if not tasks:
         raise TaskNotFound(task_id=task_id)
@@ -146,9 +147,13 @@ def _found(posting: Posting, task_id: str, block_run_id: str) -> tuple[TaskState
     return rows.task(tasks[0]), run
 
 
-async def _give_back(
+async def give_back(
     posting: Posting, book: Book, run: BlockRunState, credits: int | None, cause: Cause
 ) -> tuple[int, Posted]:
+    """Give back `credits` of a block run's charge; None: what is left of it. Returns: how much, and its entry.
+
+    Raises: ReversalExceedsCharge, BalanceLimitReached.
+    """
     left = run.cost - run.reversed
     wanted = left if credits is None else credits
     if wanted > left or not wanted or run.entry_seq is None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 
 from app.ledger.posting import Read
+from app.pricing.outcomes import Outcome
 from app.sets import Part, Write
 from app.tasks.rules import BlockRunState, Status, StopReason, TaskState, Trigger
 
@@ -19,10 +20,10 @@ TASK_WIDTH: Final = 16
 """How many they are: what a read adds stands behind them."""
 BLOCK_RUN_COLUMNS: Final = (
     "b.account_id, b.block_run_id, b.task_id, b.position, b.block, b.model, b.cost, b.reversed, b.uses_own_key, b.at,"
-    " b.price_version, b.rule, b.entry_seq"
+    " b.price_version, b.rule, b.entry_seq, b.outcome, b.finished_at, b.outcome_seq"
 )
 
-BLOCK_RUN_WIDTH: Final = 13
+BLOCK_RUN_WIDTH: Final = 16
 
 _NEW_TASKS: Final = Part(
     "new tasks",
@@ -86,6 +87,19 @@ _REVERSED_BLOCK_RUNS: Final = Part(
     3,
 )
 
+
+_FINISHED_BLOCK_RUNS: Final = Part(
+    "finished block runs",
+    """
+    UPDATE block_run AS b SET reversed = v.reversed, outcome = v.outcome, finished_at = v.finished_at,
+        outcome_seq = v.outcome_seq
+    FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::timestamptz[], $6::bigint[])
+        AS v(account_id, block_run_id, reversed, outcome, finished_at, outcome_seq)
+    WHERE b.account_id = v.account_id AND b.block_run_id = v.block_run_id AND b.outcome IS NULL
+    RETURNING 1
+    """,
+    6,
+)
 
 _SKIPPED_TICKS: Final = Part(
     "skipped ticks",
@@ -196,9 +210,8 @@ def task(row: Sequence[Any]) -> TaskState:
 
 def block_run(row: Sequence[Any]) -> BlockRunState:
     """A block run from its columns, in the order of BLOCK_RUN_COLUMNS."""
-    (account_id, block_run_id, task_id, position, block, model, cost, reversed_, own, at, version, rule, seq) = row[
-        :BLOCK_RUN_WIDTH
-    ]
+    (account_id, block_run_id, task_id, position, block, model, cost, reversed_, own, at, version, rule, seq, outcome,
+     finished_at, outcome_seq) = row[:BLOCK_RUN_WIDTH]  # fmt: skip
     return BlockRunState(
         account_id,
         block_run_id,
@@ -213,6 +226,9 @@ def block_run(row: Sequence[Any]) -> BlockRunState:
         version,
         json.loads(rule) if rule else None,
         seq,
+        Outcome(outcome) if outcome else None,
+        finished_at,
+        outcome_seq,
     )
 
 
@@ -244,6 +260,14 @@ def add_skipped_tick(write: Write, account_id: int, *, task_id: str, agent_id: s
 def reverse_block_run(write: Write, run: BlockRunState) -> None:
     """Write how much of a block run's cost has been given back."""
     write.add(_REVERSED_BLOCK_RUNS, (run.account_id, run.block_run_id, run.reversed))
+
+
+def finish_block_run(write: Write, run: BlockRunState) -> None:
+    """Write how a block run ended, and how much of its cost has been given back with that."""
+    write.add(
+        _FINISHED_BLOCK_RUNS,
+        (run.account_id, run.block_run_id, run.reversed, run.outcome, run.finished_at, run.outcome_seq),
+    )
 
 
 def _json(value: Mapping[str, Any] | None) -> str | None:

@@ -14,6 +14,7 @@ from app.errors import BudgetReached, InsufficientCredits, InvalidInput, Problem
 from app.ledger.book import Book, Hold
 from app.ledger.claims import MAX_TIMEOUT_SECONDS
 from app.pricing.measurements import Measurements
+from app.pricing.outcomes import Outcome
 
 
 class Status(StrEnum):
@@ -101,6 +102,10 @@ class BlockRunState(NamedTuple):
     price_version: int
     rule: Mapping[str, Any] | None
     entry_seq: int | None
+    outcome: Outcome | None = None
+    finished_at: datetime | None = None
+    outcome_seq: int | None = None
+    """The entry by which its outcome gave something back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

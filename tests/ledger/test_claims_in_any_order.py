@@ -107,6 +107,14 @@ class Claims(RuleBasedStateMachine):
         within = envelope.within
         self._tried(lambda: claims.add(self.book, envelope, credits))
         self.detached |= envelope.within != within
+        # What it got comes out of the claims of the envelope around it, which may be of a grant that has expired since.
+        self.claimed_of_expired.update(
+            {
+                (envelope.number, lot): claimed
+                for lot, claimed in envelope.claims.items()
+                if (envelope.number, lot) in self.claimed_of_expired
+            }
+        )
 
     @precondition(lambda self: self._open(0, envelopes=True))
     @rule(pick=PICKS)

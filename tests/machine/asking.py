@@ -13,6 +13,7 @@ from tests.machine.requests import (
     Charge,
     ChargeList,
     End,
+    Finish,
     Give,
     Place,
     Request,
@@ -23,7 +24,7 @@ from tests.machine.requests import (
     Start,
     Void,
 )
-from tests.machine.values import ACCOUNT, ENDED, Answer, Grant, Hold, Refused, Run, Task, budget_of, hold_for
+from tests.machine.values import ACCOUNT, ENDED, FEE, Answer, Grant, Hold, Refused, Run, Task, budget_of, hold_for
 
 
 class Model(Account):
@@ -41,7 +42,7 @@ class Model(Account):
         handlers: dict[type, Any] = {
             Start: self._start, Charge: self._charge, Place: self._place, Capture: self._capture, Void: self._void,
             Give: self._give, Revoke: self._revoke, ReverseCharge: self._reverse_charge,
-            ReverseTask: self._reverse_task, Resume: self._resume, End: self._end,
+            ReverseTask: self._reverse_task, Finish: self._finish, Resume: self._resume, End: self._end,
         }  # fmt: skip
         try:
             answer: Answer = handlers[type(request)](request)
@@ -303,6 +304,23 @@ class Model(Account):
         for run in costing:
             self._give_back(task, run, run.cost - run.reversed)
         return self._remember(asked.key, asked, {"credits": given, "entries": len(costing)}) | self._total(task)
+
+    def _finish(self, asked: Finish) -> Answer:
+        """A failed block run costs the fee, one whose provider failed nothing, a cancelled one what success costs."""
+        task = self._task(asked.task)
+        run = self.runs.get(asked.run)
+        if run is None or run.task != asked.task:
+            raise Refused("BlockRunNotFound", task_id=asked.task, block_run_id=asked.run)
+        if run.outcome is not None:
+            if run.outcome != asked.outcome:
+                raise Refused("IdempotencyConflict", key=asked.run)
+            return {"credits": run.given_back, "replayed": True} | self._total(task)
+        costs = {"FAILED": min(FEE, run.cost), "PROVIDER_FAILED": 0}.get(asked.outcome, run.cost)
+        run.outcome = asked.outcome
+        run.given_back = max(0, run.cost - run.reversed - costs)
+        if run.given_back:
+            self._give_back(task, run, run.given_back)
+        return {"credits": run.given_back, "replayed": False} | self._total(task)
 
     def _total(self, task: Task) -> Answer:
         return {"total": task.charged - task.reversed}

@@ -179,6 +179,13 @@ class Books(RuleBasedStateMachine):
             task = self._task(run) if how == "astray" else charged.task
             self._send(requests.ReverseCharge(key=key, task=task, run=charged.name, credits=credits))
 
+    @precondition(lambda self: self.model.runs)
+    @rule(run=PICKS, outcome=st.sampled_from(["FAILED", "PROVIDER_FAILED", "SUCCEEDED", "CANCELLED"]), astray=RARELY)
+    def finish(self, run: int, outcome: str, astray: bool) -> None:
+        charged = self._pick(list(self.model.runs.values()), run)
+        task = self._task(run) if astray else charged.task
+        self._send(requests.Finish(task=task, run=charged.name, outcome=outcome))
+
     @rule(credits=AMOUNTS, source=st.sampled_from(SOURCES), priority=st.sampled_from([0, 0, -1, 1]), starts=HOURS,
           expires=HOURS)  # fmt: skip
     def grant(self, credits: int, source: str, priority: int, starts: float | None, expires: float | None) -> None:
@@ -231,6 +238,8 @@ class Books(RuleBasedStateMachine):
                 request = replace(request, number=amount)
             case requests.Resume():
                 request = replace(request, add_budget=amount)
+            case requests.Finish():
+                request = replace(request, outcome="FAILED" if request.outcome != "FAILED" else "SUCCEEDED")
             case requests.ReverseTask():
                 request = requests.Revoke(key=request.key, number=1)
             case _:

@@ -11,8 +11,10 @@ from app.ledger.book import Figures, Source
 from app.ledger.grants import Granted, GrantRequest
 from app.pricing.catalogue import Catalogue
 from app.pricing.measurements import Measurements
-from app.tasks import charging, holding, lifecycle, resuming, reversing
+from app.pricing.outcomes import Outcome
+from app.tasks import charging, finishing, holding, lifecycle, resuming, reversing
 from app.tasks.charging import Charged
+from app.tasks.finishing import Finished, FinishRequest
 from app.tasks.holding import CaptureRequest, Held, OverHold, PlaceRequest
 from app.tasks.lifecycle import Changed, StartRequest
 from app.tasks.resuming import ResumeRequest
@@ -24,7 +26,7 @@ from tests.machine.values import Answer
 ACTOR = "service:machine"
 REASON = "for a test"
 
-Result = Charged | Held | Changed | Granted | Reversed | TaskReversed | BillingError
+Result = Charged | Held | Changed | Granted | Reversed | TaskReversed | Finished | BillingError
 
 WORDS_OF_REFUSALS = {"balance", "reason", "rate_card_version", "problems"}
 """What a refusal says beyond its figures."""
@@ -56,12 +58,26 @@ class Product:
         match request:
             case requests.Start():
                 return await lifecycle.start(self._start(request))
+            case requests.Resume():
+                return await resuming.resume(
+                    ResumeRequest(task_id=request.task, add_budget=request.add_budget, key=request.key, actor=ACTOR)
+                )
+            case requests.End(status="CANCELLED"):
+                return await lifecycle.cancel(request.task)
+            case requests.End():
+                return await lifecycle.finish(request.task, Status(request.status))
             case requests.Place():
                 return await holding.place(_place(request), self._catalogue)
             case requests.Capture():
                 return await holding.capture(_capture(request))
             case requests.Void():
                 return await holding.void(request.task, request.run)
+            case _:
+                return await self._given(request)
+
+    async def _given(self, request: requests.Request) -> Result:
+        """Credits that are given, taken back, or given back."""
+        match request:
             case requests.Give():
                 return await grants.grant(self._give(request))
             case requests.Revoke():
@@ -72,14 +88,11 @@ class Product:
                 )
             case requests.ReverseTask():
                 return await reversing.reverse_task(request.task, reason=REASON, key=request.key, actor=ACTOR)
-            case requests.Resume():
-                return await resuming.resume(
-                    ResumeRequest(task_id=request.task, add_budget=request.add_budget, key=request.key, actor=ACTOR)
+            case requests.Finish():
+                asked = FinishRequest(
+                    task_id=request.task, block_run_id=request.run, outcome=Outcome(request.outcome), actor=ACTOR
                 )
-            case requests.End(status="CANCELLED"):
-                return await lifecycle.cancel(request.task)
-            case requests.End():
-                return await lifecycle.finish(request.task, Status(request.status))
+                return await finishing.finish_block_run(asked, self._catalogue)
             case _:
                 raise TypeError(f"not a request: {request!r}")
 
@@ -170,7 +183,7 @@ def facts(result: Result) -> Answer:
             found = {"hold": hold.status, "credits": hold.credits, "captured": hold.captured}
         case Granted():
             found = {"grant": result.lot.number, "revoked": result.revoked_credits}
-        case Reversed():
+        case Reversed() | Finished():
             found = {"credits": result.credits, "total": result.task.total}
         case TaskReversed():
             found = {"credits": result.credits, "entries": result.entries, "total": result.task.total}
@@ -192,10 +205,10 @@ def lasting(result: Result) -> Any:
     match result:
         case Charged() | Held():
             run = result.block_run
-            return result.entry, run and run._replace(reversed=0)
+            return result.entry, run and run._replace(reversed=0, outcome=None, finished_at=None, outcome_seq=None)
         case Granted():
             return result.entry, result.lot.number, result.revoked_credits
-        case Reversed():
+        case Reversed() | Finished():
             return result.entry, result.credits
         case _:
             return None

@@ -80,6 +80,13 @@ class ReverseTask:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Finish:
+    task: str
+    run: str
+    outcome: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resume:
     task: str
     add_budget: int | None = None
@@ -98,5 +105,6 @@ class ChargeList:
 
 
 Request = (
-    Start | Charge | Place | Capture | Void | Give | Revoke | ReverseCharge | ReverseTask | Resume | End | ChargeList
-)
+    Start | Charge | Place | Capture | Void | Give | Revoke | ReverseCharge | ReverseTask | Finish | Resume | End
+    | ChargeList
+)  # fmt: skip

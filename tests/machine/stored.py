@@ -17,7 +17,7 @@ SELECT a.version, a.seq, a.next_change_at, a.open_holds,
                      claims, expires_at)
           FROM hold WHERE account_id = a.id) AS holds,
     ARRAY(SELECT ROW(number, remaining, claimed, started) FROM credit_grant WHERE account_id = a.id) AS grants,
-    ARRAY(SELECT ROW(block_run_id, task_id, cost, reversed) FROM block_run WHERE account_id = a.id) AS runs,
+    ARRAY(SELECT ROW(block_run_id, task_id, cost, reversed, outcome) FROM block_run WHERE account_id = a.id) AS runs,
     ARRAY(SELECT ROW(kind, credits, at, task_id, block_run_id, draws)
           FROM entry WHERE account_id = a.id AND seq > $2 ORDER BY seq) AS entries,
     ARRAY(SELECT task_id FROM skipped_tick WHERE account_id = a.id) AS skipped
@@ -54,7 +54,7 @@ class Stored:
             for grant in model.grants
         }  # fmt: skip
         assert {name: tuple(rest) for name, *rest in row["runs"]} == {
-            run.name: (run.task, run.cost, run.reversed) for run in model.runs.values()
+            run.name: (run.task, run.cost, run.reversed, run.outcome) for run in model.runs.values()
         }
         assert set(row["skipped"]) == model.skipped
         self._compare_version(row)

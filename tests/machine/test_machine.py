@@ -13,7 +13,8 @@ EXAMPLES = int(os.environ.get("SOAK_EXAMPLES", "100"))
 STEPS = 50
 
 KINDS = [
-    "Start", "Charge", "Place", "Capture", "Void", "Give", "Revoke", "ReverseCharge", "ReverseTask", "Resume", "End",
+    "Start", "Charge", "Place", "Capture", "Void", "Give", "Revoke", "ReverseCharge", "ReverseTask", "Finish",
+    "Resume", "End",
 ]  # fmt: skip
 
 AS_LONG_AS_IT_TAKES = settings(

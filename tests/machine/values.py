@@ -93,6 +93,9 @@ class Run:
     request: object
     draws: list[tuple[int, int]]
     reversed: int = 0
+    outcome: str | None = None
+    given_back: int = 0
+    """By its outcome."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +125,8 @@ class Price:
 
 
 FREE = Price(0)
+FEE = 3
+"""What a failed block run costs at the most."""
 
 
 def budget_of(task: str) -> str:

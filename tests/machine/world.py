@@ -21,7 +21,7 @@ from app.pricing import publishing
 from app.pricing.catalogue import Catalogue
 from app.pricing.text import default_document
 from app.tasks import lapses, owners
-from tests.machine.values import Price
+from tests.machine.values import FEE, Price
 
 T = TypeVar("T")
 
@@ -79,7 +79,11 @@ class World:
         ]
         self._cards += 1
         published = await publishing.publish(
-            document | {"blocks": document["blocks"] + by_measure}, actor="operator:test", key=f"card-{self._cards}"
+            document
+            | {"blocks": document["blocks"] + by_measure}
+            | {"outcomes": {"failed": {"fee": FEE}, "provider_failed": "nothing"}},
+            actor="operator:test",
+            key=f"card-{self._cards}",
         )
         return published.card.effective_at, prices
 

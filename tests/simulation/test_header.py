@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 from websockets.asyncio.server import ServerConnection, serve
 
-from app.simulation.header import PROTOCOL, Header
+from app.simulation.following import PROTOCOL
+from app.simulation.header import Header
 
 
 @asynccontextmanager

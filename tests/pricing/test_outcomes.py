@@ -1,0 +1,71 @@
+"""What a block run costs that did not succeed: what cards may say of it, and what follows."""
+
+from typing import Any
+
+import pytest
+
+from app.pricing.outcomes import Outcome, due
+from app.pricing.text import default_document
+from tests.pricing.cards import a_card
+from tests.pricing.test_documents import problems_of
+
+FAILED, CANCELLED, PROVIDER_FAILED = Outcome.FAILED, Outcome.CANCELLED, Outcome.PROVIDER_FAILED
+
+
+def test_a_card_says_in_full_nothing_or_a_fee() -> None:
+    card = a_card(
+        {"block": "Any", "credits": 9},
+        {"block": "Own", "credits": 9, "outcomes": {"failed": "full", "cancelled": "nothing"}},
+        {"block": "Ruled", "rules": [{"credits": 9}], "outcomes": {"provider_failed": {"fee": 5}}},
+        free_blocks=["Note"],
+        outcomes={"failed": {"fee": 2}, "provider_failed": "nothing"},
+    )
+
+    assert card.outcomes == {FAILED: 2, PROVIDER_FAILED: 0}
+    assert card.outcomes_of("Any") == card.outcomes_of("Note") == card.outcomes_of("unknown") == card.outcomes
+    assert card.outcomes_of("Own") == {FAILED: None, CANCELLED: 0, PROVIDER_FAILED: 0}
+    assert card.outcomes_of("Ruled") == {FAILED: 2, PROVIDER_FAILED: 5}
+    assert a_card({"block": "Any", "credits": 9}).outcomes_of("Any") == {}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "cost", "found"),
+    [
+        (Outcome.SUCCEEDED, 9, 9),
+        (FAILED, 9, 2),
+        (FAILED, 1, 1),
+        (FAILED, 0, 0),
+        (CANCELLED, 9, 9),
+        (PROVIDER_FAILED, 9, 0),
+    ],
+)
+def test_an_outcome_never_costs_more_than_was_charged_and_success_costs_that(
+    outcome: Outcome, cost: int, found: int
+) -> None:
+    assert due({Outcome.SUCCEEDED: 0, FAILED: 2, PROVIDER_FAILED: 0}, outcome, cost) == found
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "path", "message"),
+    [
+        ("full", "outcomes", "must be an object"),
+        ({"succeeded": "nothing"}, "outcomes", "has the unknown key 'succeeded'; known are"),
+        ({"FAILED": "full"}, "outcomes", "has the unknown key 'FAILED'; known are"),
+        ({"failed": "half"}, "outcomes.failed", 'must be "full", "nothing" or {"fee": credits}'),
+        ({"failed": 3}, "outcomes.failed", 'must be "full", "nothing" or {"fee": credits}'),
+        ({"failed": {"fee": 0}}, "outcomes.failed.fee", "must be a whole number from 1"),
+        ({"failed": {"fee": 1.5}}, "outcomes.failed.fee", "must be a whole number from 1"),
+        ({"failed": {}}, "outcomes.failed", "lacks 'fee'"),
+        ({"failed": {"fee": 1, "per": 2}}, "outcomes.failed", "has the unknown key 'per'"),
+    ],
+)
+def test_a_faulty_outcome_is_told_by_its_place(outcomes: Any, path: str, message: str) -> None:
+    [(found, told)] = problems_of({"blocks": [{"block": "A", "credits": 1}], "outcomes": outcomes})
+    assert (found, told[: len(message)]) == (path, message)
+    [(found, told)] = problems_of({"blocks": [{"block": "A", "credits": 1, "outcomes": outcomes}]})
+    assert (found, told[: len(message)]) == (f"blocks.0.{path}", message)
+
+
+def test_by_the_default_card_a_provider_that_failed_costs_nothing() -> None:
+    document = default_document()
+    assert document["outcomes"] == {"failed": "full", "cancelled": "full", "provider_failed": "nothing"}
