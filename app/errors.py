@@ -245,12 +245,11 @@ class TopUpNotFound(BillingError):
 
 @dataclass(eq=False, kw_only=True)
 class TopUpNotPaid(BillingError):
-    top_up_id: str
     status: str
 
     @property
     def message(self) -> str:
-        return f"Top-up {self.top_up_id!r} is {self.status}: nothing was paid that could go back."
+        return f"The top-up is {self.status}: nothing was paid that could go back."
 
 
 @dataclass(eq=False, kw_only=True)

@@ -18,6 +18,7 @@ from app.graphql.lifecycle import LifecycleMutations
 from app.graphql.nodes import NodeQueries
 from app.graphql.notices import NoticeMutations, NoticeSubscription
 from app.graphql.prices import PriceMutations, PriceQueries
+from app.graphql.refunding import RefundingMutations
 from app.graphql.refusals import TABLE
 from app.graphql.scalars import SCALARS
 from app.graphql.signals import SignalSubscription
@@ -41,6 +42,7 @@ class Mutation(
     HoldingMutations,
     GrantingMutations,
     TopUpMutations,
+    RefundingMutations,
     NoticeMutations,
     PriceMutations,
 ):

@@ -116,7 +116,7 @@ async def reconcile(provider: PaymentProvider, *, after_seconds: int = UNKNOWN_A
 
 def _check(top_up: TopUpState, provider: PaymentProvider) -> None:
     if top_up.status in UNPAID:
-        raise TopUpNotPaid(top_up_id=top_up.id, status=top_up.status)
+        raise TopUpNotPaid(status=top_up.status)
     if (top_up.provider, top_up.live) != (provider.name, provider.live) or top_up.payment_ref is None:
         raise Unavailable(f"This top-up was not paid through the provider that is set up here ({provider.name}).")
 
