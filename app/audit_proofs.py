@@ -52,7 +52,9 @@ PROOFS: Final = {
                SELECT FROM credit_grant AS g WHERE g.account_id = o.account_id
                AND g.number = CASE WHEN o.result->>'grant' ~ '^[0-9]{1,9}$' THEN (o.result->>'grant')::int END)
            OR o.result->>'topUp' IS NOT NULL AND NOT EXISTS (
-               SELECT FROM top_up AS p WHERE p.account_id = o.account_id AND p.id = o.result->>'topUp'))
+               SELECT FROM top_up AS p WHERE p.account_id = o.account_id AND p.id = o.result->>'topUp')
+           OR o.result->>'refund' IS NOT NULL AND NOT EXISTS (
+               SELECT FROM top_up_refund AS r WHERE r.account_id = o.account_id AND r.id = o.result->>'refund'))
     """,
     "I4 accounts": """
     SELECT coalesce(a.id, h.account_id),

@@ -102,7 +102,7 @@ def freeze(book: Book, credits: int) -> None:
 
 
 def thaw(book: Book, credits: int, *, paying: bool = True) -> list[Posted]:
-    """Undo `freeze`; what is free again pays debt. Not `paying`: the caller takes it back, and pays then."""
+    """Undo `freeze`; what is free again pays debt. Not `paying`: the caller takes back as much at once."""
     if not credits:
         return []
     book.frozen -= credits

@@ -68,13 +68,12 @@ def _won(case: Case, dispute: DisputeRow) -> Outcome:
 
 
 def _lost(case: Case, dispute: DisputeRow) -> Outcome:
-    # Thawed without paying other debts of it: it is this top-up's own credits that are taken first.
+    # Thawed without paying other debts of it: as much leaves at once, and it is this top-up's own that is taken first.
     debt.thaw(case.book, dispute.credits, paying=False)
     lost = dispute._replace(credits=0, state=DisputeState.LOST, decided_at=case.book.at)
     case.keep(lost)
     credits = min(credits_of(case.top_up, dispute.amount_minor), case.given.refundable)
     if credits:
         claw(case, lost, credits)
-    debt.pay(case.book)
     catch_up(case)
     return Outcome.DISPUTE_LOST

@@ -99,7 +99,6 @@ def _begun_elsewhere(case: Case, said: Refund) -> Outcome:
             bonus_expired=taken.bonus_expired,
             bonus_spent=taken.bonus_spent,
         )
-        debt.pay(case.book)
     case.keep(refund)
     return Outcome.REFUND_FAILED if said.state is RefundState.FAILED else Outcome.REFUNDED
 

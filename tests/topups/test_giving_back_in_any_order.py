@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from app.errors import BillingError
-from app.ledger import claims, rules
+from app.ledger import claims, debt, rules
 from app.ledger.book import Cause, Hold, HoldStatus, Kind, Source
 from app.topups import disputes, refunding
 from app.topups.cases import Case
@@ -32,6 +32,7 @@ class GivingBack(RuleBasedStateMachine):
         self.book = a_book()
         self.holds: list[Hold] = []
         self.told_refunds = 0
+        self.frozen_elsewhere = 0
 
     @initialize(credits=st.integers(1, 60), price=st.integers(1, 3), bonus=st.integers(0, 30), pays=st.booleans())
     def buy(self, credits: int, price: int, bonus: int, pays: bool) -> None:
@@ -91,6 +92,16 @@ class GivingBack(RuleBasedStateMachine):
         said = a_dispute(self.case.top_up, state, dispute_ref=f"dp_{which}", amount_minor=amount)
         self._told(lambda: disputes.told(self.case, said))
 
+    @rule(credits=AMOUNTS)
+    def freeze_for_another_top_up(self, credits: int) -> None:
+        debt.freeze(self.book, credits)
+        self.frozen_elsewhere += credits
+
+    @rule()
+    def thaw_for_another_top_up(self) -> None:
+        debt.thaw(self.book, self.frozen_elsewhere)
+        self.frozen_elsewhere = 0
+
     def _tried(self, move: Any) -> Any:
         before = (self.book.seq, self.book.version, self.case.given)
         try:
@@ -129,7 +140,7 @@ class GivingBack(RuleBasedStateMachine):
     @invariant()
     def what_is_frozen_is_what_is_disputed(self) -> None:
         open_ones = [row for row in self.case.disputes.values() if row.state is DisputeState.OPEN]
-        assert self.book.frozen == sum(row.credits for row in open_ones)
+        assert self.book.frozen == sum(row.credits for row in open_ones) + self.frozen_elsewhere
 
     @invariant()
     def disputes_have_all_that_refunds_leave_them(self) -> None:
@@ -148,4 +159,4 @@ class GivingBack(RuleBasedStateMachine):
 
 
 TestGivingBack = GivingBack.TestCase
-TestGivingBack.settings = settings(max_examples=300, stateful_step_count=30, deadline=None, print_blob=True)
+TestGivingBack.settings = settings(max_examples=300, stateful_step_count=40, deadline=None, print_blob=True)
