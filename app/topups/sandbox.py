@@ -178,6 +178,11 @@ class Sandbox:
         """What the buyer's bank does about a payment: OPEN, then WON or LOST for good. Returns: the dispute now."""
         return await sandbox_refunds.dispute(page.provider_ref, state, provider=NAME)
 
+    async def disputed(self, page: SandboxPage) -> DisputeState | None:
+        """Where the dispute of a payment stands; None: there is none."""
+        found = await sandbox_refunds.find_dispute(page.provider_ref, provider=NAME)
+        return found.state if found is not None else None
+
     def _signed(self, body: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
         raw_body = orjson.dumps(body)
         signature = signatures.sign(raw_body, self.secret, at_seconds=int(time.time()))

@@ -339,7 +339,8 @@ async def test_an_unknown_outcome_is_asked_for_and_settled_once(db: str) -> None
     assert (done.refund.state, await figures(top_up)) == (RefundState.PENDING, (600, 0, 0, 0, 600))
     assert await refunds.reconcile(SANDBOX) == 0  # too early
     await database.fetch("UPDATE top_up_refund SET asked_at = asked_at - interval '11 minutes'")
-    assert sum(await gather(*(refunds.reconcile(SANDBOX) for _ in range(5)))) == 1
+    asked: list[int] = await gather(*(refunds.reconcile(SANDBOX) for _ in range(5)))
+    assert sorted(asked) == [0, 0, 0, 0, 1]
     assert await refunds.reconcile(SANDBOX) == 0
     [row] = await database.fetch("SELECT status, refund_ref FROM top_up_refund")
     [[there]] = await database.fetch("SELECT refund_ref FROM sandbox_refund")
