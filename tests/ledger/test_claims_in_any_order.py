@@ -113,6 +113,10 @@ class Claims(RuleBasedStateMachine):
         within = envelope.within
         self._tried(lambda: claims.add(self.book, envelope, credits))
         self.detached |= envelope.within != within
+        # What the budget around it claims of an expired grant may be given to it: that is no release.
+        for (number, lot), claimed in self.claimed_of_expired.items():
+            if number == envelope.number:
+                self.claimed_of_expired[number, lot] = max(claimed, envelope.claims.get(lot, 0))
 
     @precondition(lambda self: self._open(0, envelopes=True))
     @rule(pick=PICKS)
