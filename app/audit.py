@@ -3,11 +3,12 @@
 I1  posted = sum of the entries = sum of what the grants have left; each grant has left what its draws say
 I2  seq without gap, balance after each entry, versions rising, time not falling, the keyed chain, the account's head
 I3  one charge per block run, one operation per key, and each points at what it made
-I4  held and frozen = open claims, the account's and each grant's; what a hold was for = what has become of it
+I4  held = open claims, the account's and each grant's; frozen = open disputes; what a hold was for = what became of it
 I5  a task's cost and steps = its entries and block runs
-I6  available is never below 0
-I7  a paid top-up has entries for exactly its credits, one that is not paid has none
-I8  owed = sum of the entries' owed
+I6  what is held is never more than is posted, so that available is never below 0
+I7  per top-up: paid - refunded - clawed back = its entries in credits and debt, likewise its bonus; what is refunded
+    and clawed back = its refunds that stand and its lost disputes; one that is not paid has no entries
+I8  owed = sum of the entries' owed; where something is owed, nothing is available in grants that pay debt
 
 It goes along the account ids in ranges that leave no id out, so that rows without an account are found too. Each range
 is read in one snapshot, its entries in order and in chunks: memory does not grow with the books.
@@ -234,10 +235,10 @@ class _Check:
                 yield self._break("I2", f"the account's last {figure} is {stored}, its last entry's {found}")
         if account["version"] < self._version:
             yield self._break("I2", f"the account has version {account['version']}, its last entry {self._version}")
-        if account["held"] + account["frozen"] != claimed:
-            yield self._break("I4", f"held {account['held']} and frozen {account['frozen']}, open claims {claimed}")
-        if (available := account["posted"] - account["held"] - account["frozen"]) < 0:
-            yield self._break("I6", f"available {available}")
+        if account["held"] != claimed:
+            yield self._break("I4", f"held {account['held']}, open claims {claimed}")
+        if (free := account["posted"] - account["held"]) < 0:
+            yield self._break("I6", f"posted - held is {free}")
         if account["owed"] != self._owed:
             yield self._break("I8", f"owed {account['owed']}, entries {self._owed}")
 

@@ -9,6 +9,15 @@ from typing import Final
 # The claims of hold h: [grant, credits] each. What is no such pair is left out, and then missing in the sums.
 _CLAIMS: Final = "jsonb_path_query(h.claims, 'strict $[*] ? (@[0] > 0 && @[1] > 0)', '{}', true)"
 
+# What the entries of top-ups come to: bought, given back in credits and debt, and the bonus that is left of its own.
+_OF_TOP_UPS: Final = """
+    (SELECT account_id, top_up_id, sum(credits) FILTER (WHERE kind = 'TOP_UP') AS bought,
+            coalesce(sum(owed - credits) FILTER (WHERE kind IN ('REFUND', 'DEBT')), 0) AS returned,
+            coalesce(sum(credits) FILTER (WHERE kind IN ('GRANT', 'ADJUSTMENT')), 0) AS bonus
+     FROM entry WHERE account_id BETWEEN $1 AND $2 AND top_up_id IS NOT NULL GROUP BY account_id, top_up_id)
+"""
+_PAID: Final = "p.status IN ('PAID', 'REFUNDED', 'DISPUTED')"
+
 PROOFS: Final = {
     "I1": """
     SELECT g.account_id, format('grant %s belongs to no account', g.number) FROM credit_grant AS g
@@ -50,7 +59,9 @@ PROOFS: Final = {
                SELECT FROM credit_grant AS g WHERE g.account_id = o.account_id
                AND g.number = CASE WHEN o.result->>'grant' ~ '^[0-9]{1,9}$' THEN (o.result->>'grant')::int END)
            OR o.result->>'topUp' IS NOT NULL AND NOT EXISTS (
-               SELECT FROM top_up AS p WHERE p.account_id = o.account_id AND p.id = o.result->>'topUp'))
+               SELECT FROM top_up AS p WHERE p.account_id = o.account_id AND p.id = o.result->>'topUp')
+           OR o.result->>'refund' IS NOT NULL AND NOT EXISTS (
+               SELECT FROM top_up_refund AS r WHERE r.account_id = o.account_id AND r.id = o.result->>'refund'))
     """,
     "I4 accounts": """
     SELECT coalesce(a.id, h.account_id),
@@ -134,15 +145,65 @@ PROOFS: Final = {
     WHERE (t.steps, t.steps, t.charged, t.reversed) IS DISTINCT FROM
           (coalesce(b.steps, 0), coalesce(b.last, 0), coalesce(b.cost, 0), coalesce(b.reversed, 0))
     """,
-    "I7": """
+    "I4 frozen": """
+    SELECT coalesce(a.id, d.account_id),
+           format('frozen %s, open disputes %s', coalesce(a.frozen, 0), coalesce(d.credits, 0))
+    FROM (SELECT * FROM account WHERE id BETWEEN $1 AND $2 AND frozen <> 0) AS a
+    FULL JOIN (SELECT account_id, sum(credits) AS credits FROM dispute
+               WHERE account_id BETWEEN $1 AND $2 AND status = 'OPEN' GROUP BY account_id) AS d ON d.account_id = a.id
+    WHERE coalesce(a.frozen, 0) <> coalesce(d.credits, 0)
+    """,
+    "I7 entries": f"""
     SELECT coalesce(p.account_id, e.account_id),
            format('top-up %s over %s is %s, its entries %s', coalesce(p.id, e.top_up_id), p.credits,
-                  coalesce(p.status, 'unknown'), coalesce(e.credits, 0))
+                  coalesce(p.status, 'unknown'), coalesce(e.bought, 0))
     FROM (SELECT * FROM top_up WHERE account_id BETWEEN $1 AND $2) AS p
-    FULL JOIN (SELECT account_id, top_up_id, sum(credits) AS credits FROM entry
-               WHERE account_id BETWEEN $1 AND $2 AND kind = 'TOP_UP' GROUP BY account_id, top_up_id) AS e
-        ON e.account_id = p.account_id AND e.top_up_id = p.id
-    WHERE coalesce(e.credits, 0) IS DISTINCT FROM
-          CASE WHEN p.status = 'PAID' THEN p.credits WHEN p.id IS NOT NULL THEN 0 END
+    FULL JOIN {_OF_TOP_UPS} AS e ON e.account_id = p.account_id AND e.top_up_id = p.id
+    WHERE coalesce(e.bought, 0) IS DISTINCT FROM CASE WHEN {_PAID} THEN p.credits WHEN p.id IS NOT NULL THEN 0 END
+    """,  # noqa: S608  our own constants
+    "I7 given back": f"""
+    SELECT p.account_id, format('top-up %s %s', p.id, w.what)
+    FROM top_up AS p
+    LEFT JOIN {_OF_TOP_UPS} AS e ON e.account_id = p.account_id AND e.top_up_id = p.id
+    LEFT JOIN (SELECT account_id, top_up_id, sum(credits) AS credits, sum(amount_minor) AS minor,
+                      sum(bonus_credits) AS bonus FROM top_up_refund
+               WHERE account_id BETWEEN $1 AND $2 AND status <> 'FAILED' GROUP BY account_id, top_up_id) AS r
+        ON r.account_id = p.account_id AND r.top_up_id = p.id
+    LEFT JOIN (SELECT account_id, top_up_id, coalesce(sum(credits) FILTER (WHERE status = 'LOST'), 0) AS lost,
+                      sum(bonus_credits) AS bonus, bool_or(status = 'OPEN') AS open FROM dispute
+               WHERE account_id BETWEEN $1 AND $2 GROUP BY account_id, top_up_id) AS d
+        ON d.account_id = p.account_id AND d.top_up_id = p.id
+    CROSS JOIN LATERAL (VALUES
+        (coalesce(e.returned, 0) <> p.refunded + p.clawed_back,
+         format('has %s refunded and %s clawed back, its entries %s', p.refunded, p.clawed_back,
+                coalesce(e.returned, 0))),
+        (p.refunded <> coalesce(r.credits, 0) OR p.refunded_minor <> coalesce(r.minor, 0),
+         format('has %s refunded for %s, its refunds %s for %s', p.refunded, p.refunded_minor, coalesce(r.credits, 0),
+                coalesce(r.minor, 0))),
+        (p.clawed_back <> coalesce(d.lost, 0),
+         format('has %s clawed back, its lost disputes %s', p.clawed_back, coalesce(d.lost, 0))),
+        (coalesce(e.bonus, 0) <> CASE WHEN {_PAID} THEN p.bonus_credits ELSE 0 END
+                                 - coalesce(r.bonus, 0) - coalesce(d.bonus, 0),
+         format('has a bonus of %s, %s of it taken back, its entries %s', p.bonus_credits,
+                coalesce(r.bonus, 0) + coalesce(d.bonus, 0), coalesce(e.bonus, 0))),
+        ({_PAID} AND p.status <> CASE WHEN p.refunded + p.clawed_back = p.credits THEN 'REFUNDED'
+                                      WHEN d.open THEN 'DISPUTED' ELSE 'PAID' END,
+         format('is %s with %s of %s given back', p.status, p.refunded + p.clawed_back, p.credits))
+    ) AS w(broken, what) WHERE p.account_id BETWEEN $1 AND $2 AND w.broken
+    """,  # noqa: S608  our own constants
+    "I7 refunds": """
+    SELECT g.account_id, format('%s is of top-up %s, which is not there', g.what, g.top_up_id)
+    FROM (SELECT account_id, top_up_id, format('refund %s', id) AS what FROM top_up_refund
+          UNION ALL SELECT account_id, top_up_id, format('dispute %s', dispute_ref) FROM dispute) AS g
+    WHERE g.account_id BETWEEN $1 AND $2 AND NOT EXISTS (
+        SELECT FROM top_up AS p WHERE p.account_id = g.account_id AND p.id = g.top_up_id)
+    """,
+    "I8 debt": """
+    SELECT a.id, format('owes %s with %s available and %s in grants that pay debt', a.owed,
+                        a.posted - a.held - a.frozen, g.free)
+    FROM account AS a
+    CROSS JOIN LATERAL (SELECT sum(remaining - claimed) AS free FROM credit_grant AS g
+                        WHERE g.account_id = a.id AND g.open AND g.started AND g.pays_debt) AS g
+    WHERE a.id BETWEEN $1 AND $2 AND a.owed > 0 AND a.posted - a.held - a.frozen > 0 AND g.free > 0
     """,
 }

@@ -12,6 +12,8 @@ BillingError                    an expected "no": carries facts, nothing moved; 
 ├── HoldExceeded                a capture above what is held
 ├── BlockRunNotFound, ReversalExceedsCharge
 ├── GrantNotFound, TopUpNotFound, NoticeNotFound
+├── TopUpNotPaid                nothing was paid that could go back
+├── RefundExceedsTopUp          more was to go back than is left of the top-up
 ├── IdempotencyConflict         the same key or block run with another request
 └── BalanceLimitReached         a figure would pass 2^53 - 1
 RequestError                    a bad request or a missing permission: a top-level error with `code`
@@ -239,6 +241,30 @@ class TopUpNotFound(BillingError):
     @property
     def message(self) -> str:
         return f"There is no top-up {self.top_up_id!r}."
+
+
+@dataclass(eq=False, kw_only=True)
+class TopUpNotPaid(BillingError):
+    status: str
+
+    @property
+    def message(self) -> str:
+        return f"The top-up is {self.status}: nothing was paid that could go back."
+
+
+@dataclass(eq=False, kw_only=True)
+class RefundExceedsTopUp(BillingError):
+    requested_credits: int
+    refundable_credits: int
+
+    @property
+    def message(self) -> str:
+        if not self.refundable_credits:
+            return "Nothing is left of this top-up to refund: it went back, or is disputed."
+        return (
+            f"At most {self.refundable_credits:,} credits of this top-up can still be refunded; "
+            f"{self.requested_credits:,} were asked for."
+        )
 
 
 @dataclass(eq=False, kw_only=True)

@@ -31,12 +31,15 @@ from app.pricing.catalogue import Catalogue
 from app.settings import Settings, settings
 from app.tasks import lapses
 from app.tasks.charging import Charger
+from app.topups import refunds
 from app.topups.choice import open_provider
+from app.topups.provider import PaymentProvider
 
 GRAPHQL: Final = "/graphql"
 RESTART_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 0.5
 EXPIRY_NOTICE_SECONDS: Final = 60.0
+REFUND_SWEEP_SECONDS: Final = 300.0
 READY_SECONDS: Final = 2.0
 
 Loop = Callable[[], Awaitable[None]]
@@ -55,12 +58,14 @@ def create(chosen: Settings | None = None) -> Starlette:
     execution = Execution(build()._schema, open_to_explorers=development)
     doorway = open_doorway(here)
     house = furnish(here)
-    loops: Mapping[str, Loop] = {
+    loops: dict[str, Loop] = {
         "live feed": lambda: house.live.run(url),
         "rate cards": house.catalogue.keep_fresh,
         "time": settle_in_time,
         "notices of expiry": lambda: tell_of_expiry(here.expiry_notice_days),
     }
+    if (provider := house.provider) is not None:
+        loops |= {"refunds": lambda: reconcile_refunds(provider)}
 
     @asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
@@ -160,6 +165,13 @@ async def tell_of_expiry(days: Sequence[int]) -> None:
     while True:
         if await expiring.give_notices(days) == 0:
             await asyncio.sleep(EXPIRY_NOTICE_SECONDS)
+
+
+async def reconcile_refunds(provider: PaymentProvider) -> None:
+    """Ask the provider about refunds whose outcome is not known; other processes do the same, each is asked once."""
+    while True:
+        if await refunds.reconcile(provider) == 0:
+            await asyncio.sleep(REFUND_SWEEP_SECONDS)
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from app import database
 from app.errors import Unavailable
 from app.topups import pages, sandbox, settling
-from app.topups.provider import NoticeRefused, PaymentProvider
+from app.topups.provider import DisputeState, NoticeRefused, PaymentProvider
 from app.topups.rules import PaymentState
 from app.topups.sandbox import Sandbox, SandboxPage
 
@@ -92,7 +92,7 @@ def payment_page(provider: Sandbox) -> Answer:
 
     async def answer(request: Request) -> Response:
         page = await provider.find(request.path_params["reference"])
-        return _no_payment() if page is None else _shown(provider, page)
+        return _no_payment() if page is None else await _shown(provider, page)
 
     return answer
 
@@ -100,6 +100,7 @@ def payment_page(provider: Sandbox) -> Answer:
 def payment_form(provider: Sandbox, *, notify_path: str) -> Answer:
     """What the page's buttons send: pay, decline, or send the notice again; then back to where the buyer came from."""
     decisions = {"pay": PaymentState.PAID, "decline": PaymentState.DECLINED, "resend": None}
+    disputes = {"dispute": DisputeState.OPEN, "win": DisputeState.WON, "lose": DisputeState.LOST}
 
     async def answer(request: Request) -> Response:
         page = await provider.find(request.path_params["reference"])
@@ -112,12 +113,16 @@ def payment_form(provider: Sandbox, *, notify_path: str) -> Answer:
         [token, decision] = [fields.get(name, [""])[0] for name in ("token", "decision")]
         if not provider.knows_form_token(page.reference, token):
             return _told(403, "Not sent by this page", "Open the payment page again and use its buttons.")
+        if decision in disputes and page.state is PaymentState.PAID:
+            dispute = await provider.dispute(page, disputes[decision])
+            await _notify(request, provider, provider.notice_of(dispute), path=notify_path)
+            return Response(status_code=303, headers={"Location": request.url.path} | PAGE_HEADERS)
         if decision not in decisions:
             return _told(400, "Nothing was chosen", "Open the payment page again and choose one of its buttons.")
         if (state := decisions[decision]) is not None:
             page = await provider.decide(page, state)
         if page.state is not PaymentState.OPEN:
-            await _notify(request, provider, page, path=notify_path)
+            await _notify(request, provider, provider.notice(page), path=notify_path)
         # Back to the buyer's own page, exactly as it was given; to this one where there is none.
         onward = page.return_url if page.return_url is not None and state is not None else request.url.path
         return Response(status_code=303, headers={"Location": onward} | PAGE_HEADERS)
@@ -125,17 +130,17 @@ def payment_form(provider: Sandbox, *, notify_path: str) -> Answer:
     return answer
 
 
-async def _notify(request: Request, provider: Sandbox, page: SandboxPage, *, path: str) -> None:
+async def _notify(request: Request, provider: Sandbox, notice: tuple[bytes, dict[str, str]], *, path: str) -> None:
     """Send the notice to this server's own webhook, signed and in full, as a provider would.
 
     It may fail without harm: the return page asks (`confirmTopUp`), and the payment's page sends it again.
     """
-    raw_body, headers = provider.notice(page)
+    raw_body, headers = notice
     transport = httpx.ASGITransport(app=request.app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=provider.address) as client:
         answer = await client.post(path, content=raw_body, headers=headers)
     if answer.status_code != 200:
-        log.warning("the sandbox's notice of payment %s was answered with %s", page.provider_ref, answer.status_code)
+        log.warning("the sandbox's notice to %s was answered with %s", path, answer.status_code)
 
 
 async def _body(request: Request, *, limit_bytes: int) -> bytes:
@@ -166,8 +171,10 @@ def _kindly(answer: Answer) -> Answer:
     return wrapped
 
 
-def _shown(provider: Sandbox, page: SandboxPage) -> Response:
-    return HTMLResponse(pages.payment(page, token=provider.form_token(page.reference)), headers=PAGE_HEADERS)
+async def _shown(provider: Sandbox, page: SandboxPage) -> Response:
+    dispute = await provider.disputed(page)
+    text = pages.payment(page, token=provider.form_token(page.reference), dispute=dispute)
+    return HTMLResponse(text, headers=PAGE_HEADERS)
 
 
 def _no_payment() -> Response:

@@ -191,14 +191,14 @@ async def test_charges_while_it_runs_break_nothing(books: None, catalogue: Catal
 async def test_availability_below_zero_is_found(books: None, vandal: asyncpg.Connection) -> None:
     await vandal.execute("ALTER TABLE account DROP CONSTRAINT account_figures")
     try:
-        await vandal.execute("UPDATE account SET frozen = posted + 1 WHERE owner_id = 'bob'")
+        await vandal.execute("UPDATE account SET held = posted + 1 WHERE owner_id = 'bob'")
         assert any(one.invariant.startswith("I6") for one in (await audit()).breaks)
     finally:
-        await vandal.execute("UPDATE account SET frozen = 0 WHERE owner_id = 'bob'")
+        await vandal.execute("UPDATE account SET held = 0 WHERE owner_id = 'bob'")
         await vandal.execute(
             "ALTER TABLE account ADD CONSTRAINT account_figures CHECK ("
-            "posted BETWEEN 0 AND 9007199254740991 AND held >= 0 AND frozen >= 0"
-            " AND owed BETWEEN 0 AND 9007199254740991 AND held + frozen <= posted AND seq >= 0 AND version >= seq)"
+            "posted BETWEEN 0 AND 9007199254740991 AND held >= 0 AND frozen BETWEEN 0 AND 9007199254740991"
+            " AND owed BETWEEN 0 AND 9007199254740991 AND held <= posted AND seq >= 0 AND version >= seq)"
         )
 
 
@@ -269,13 +269,13 @@ HELD = "held 62, 3 open holds, the last hold 6; found {}, {} and {}"
     ("sql", "whats"),
     [
         ("UPDATE account SET held = 63 WHERE owner_id = 'alice'",
-         ["held 63, 3 open holds, the last hold 6; found 62, 3 and 6", "held 63 and frozen 0, open claims 62"]),
+         ["held 63, 3 open holds, the last hold 6; found 62, 3 and 6", "held 63, open claims 62"]),
         ("UPDATE account SET open_holds = 4 WHERE owner_id = 'alice'",
          ["held 62, 4 open holds, the last hold 6; found 62, 3 and 6"]),
         ("UPDATE account SET holds = 7 WHERE owner_id = 'alice'",
          ["held 62, 3 open holds, the last hold 7; found 62, 3 and 6"]),
         ("UPDATE credit_grant SET claimed = 63 WHERE credits = 200",
-         ["grant 1 has 63 claimed, open holds claim 62", "held 62 and frozen 0, open claims 63"]),
+         ["grant 1 has 63 claimed, open holds claim 62", "held 62, open claims 63"]),
         ("DELETE FROM hold WHERE number = 3", [HELD.format(37, 2, 6), GRANT_1.format(37)]),
         ("UPDATE hold SET claims = '[[2, 25]]' WHERE number = 3",
          [GRANT_1.format(37), "grant 2 has 0 claimed, open holds claim 25"]),

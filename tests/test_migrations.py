@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 
 ALL_MIGRATIONS = [
     "0001_initial", "0002_true_keys", "0003_holds_and_notices", "0004_keys_of_holds", "0005_outcomes", "0006_money",
-    "0007_keys_of_money"]  # fmt: skip
+    "0007_keys_of_money", "0008_giving_back", "0009_keys_of_giving_back"]  # fmt: skip
 
 TYPES: dict[type, str] = {
     BigIntField: "bigint",
@@ -62,7 +62,9 @@ KEYS = {
     "provider_notice": ["event_id"],
     "provider_payment": ["payment_ref"],
     "rate_card": ["version"],
+    "sandbox_dispute": ["payment_ref"],
     "sandbox_payment": ["reference"],
+    "sandbox_refund": ["refund_ref"],
     "skipped_tick": ["account_id", "task_id"],
     "task": ["account_id", "task_id"],
     "task_account": ["task_id"],
@@ -114,10 +116,14 @@ async def test_the_checks_and_triggers_are_there(db: str) -> None:
         "entry_moves",
         "hold_closed",
         "hold_figures",
+        "dispute_shares",
         "sandbox_payment_figures",
+        "sandbox_payment_refunded",
+        "sandbox_refund_figures",
         "task_figures",
         "task_lack",
         "top_up_figures",
+        "top_up_refund_shares",
     }
     triggers = await database.fetch(
         "SELECT tgname FROM pg_trigger WHERE tgrelid = 'entry'::regclass AND NOT tgisinternal"

@@ -206,7 +206,7 @@ async def test_without_a_return_address_the_page_shows_the_result(client: httpx.
     assert (answer.status_code, answer.headers["location"]) == (303, path_of(top_up))
     page = (await client.get(path_of(top_up))).text
     assert "<h1>Paid</h1>" in page
-    assert re.findall(r'name="decision" value="(\w+)"', page) == ["resend"]
+    assert re.findall(r'name="decision" value="(\w+)"', page) == ["resend", "dispute"]
 
 
 async def test_a_declined_payment_fails_and_may_be_paid_after_all(client: httpx.AsyncClient) -> None:
@@ -290,3 +290,33 @@ async def test_the_page_says_so_when_the_database_is_away(client: httpx.AsyncCli
     await database.disconnect()
     await database.connect(db)
     assert (await client.get(path_of(top_up))).status_code == 200
+
+
+async def test_a_paid_payment_can_be_disputed_and_decided_on_its_page(client: httpx.AsyncClient) -> None:
+    top_up = await a_top_up()
+    assert (await press(client, top_up, "dispute")).status_code == 400  # nothing was paid yet
+    await press(client, top_up, "pay")
+    seen = []
+    for decision in ("dispute", "dispute", "lose", "win"):
+        await press(client, top_up, decision)
+        text = (await client.get(path_of(top_up))).text
+        offered = [name for name in ("dispute", "win", "lose") if f'value="{name}"' in text]
+        seen.append(((await now(top_up)).status, offered))
+    assert seen == [(Status.DISPUTED, ["win", "lose"])] * 2 + [(Status.REFUNDED, [])] * 2
+    assert await posted(top_up.account_id) == 0
+    assert [notice["outcome"] for notice in (await inbox()).values()] == ["CREDITED", "DISPUTED", "DISPUTE_LOST"]
+
+
+async def test_signed_notices_of_refunds_are_settled_and_incomplete_ones_refused(client: httpx.AsyncClient) -> None:
+    top_up = await a_top_up()
+    await press(client, top_up, "pay")
+    about = {"id": "re_1", "payment": top_up.provider_ref, "reference": None, "amountMinor": 200, "currency": "USD"}
+    body = {"id": "evt_re_1", "type": "refund.done", "refund": about}
+    answer = await send(client, body)
+    assert (answer.status_code, answer.json()) == (200, {"outcome": "REFUNDED"})
+    for wrong in ({"id": ""}, {"payment": 5}, {"amountMinor": 0}, {"currency": None}, {"reference": 5}):
+        assert (await send(client, body | {"refund": about | wrong})).status_code == 400
+    assert (await send(client, body | {"id": "e" * 201})).status_code == 400
+    early = body | {"id": "evt_re_2", "refund": about | {"id": "re_2", "payment": "pay_unknown"}}
+    assert (await send(client, early)).json() == {"outcome": "WAITING"}
+    assert await posted(top_up.account_id) == 300

@@ -86,7 +86,7 @@ class Entry(nodes.Node):
     owed: Credits = access.value(description="Change of the debt.")
     balance_after: Credits = access.value(description="The posted balance after it.")
     at: datetime = access.value(description="When it counts from.")
-    actor: str = access.value(description="Who did it, such as user:alice or service:1f2e; time, for what nobody did.")
+    actor: str = access.value(description="Who did it, such as user:alice; time and debt, for what nobody did.")
     reason: str | None = access.value(description="Why, where somebody had to say.")
     mac: str = access.value(description="HMAC-SHA256 over it and the entry before, in hex: proves the chain.")
     posted: strawberry.Private[Posted]

@@ -132,6 +132,17 @@ class TopUpNotFoundError(UserError):
     top_up_id: strawberry.ID = access.value(description="The id that was asked for.")
 
 
+@access.type(description="Nothing was paid for this top-up that could go back.", needs=Needs.REACHED)
+class TopUpNotPaidError(UserError):
+    status: str = access.value(description="Where the top-up stands.")
+
+
+@access.type(description="More was to go back than is left of the top-up. Nothing moved.", needs=Needs.REACHED)
+class RefundExceedsTopUpError(UserError):
+    requested: Credits = access.value(description="Credits that were to go back.")
+    refundable: Credits = access.value(description="Credits that can still go back: what is disputed cannot.")
+
+
 @access.type(description="There is no such notice of this account for you. Nothing was marked.", needs=Needs.REACHED)
 class NoticeNotFoundError(UserError):
     notice_id: strawberry.ID = access.value(description="The id that was asked for.")

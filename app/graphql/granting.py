@@ -40,6 +40,9 @@ class GrantCreditsInput:
     expires_at: datetime | None = strawberry.field(
         default=None, description="When what is unspent leaves; null: never. It must lie ahead."
     )
+    pays_debt: bool | None = strawberry.field(
+        default=None, description="Whether debt is paid of them first; null: unless they are PROMOTIONAL."
+    )
     reason: str = strawberry.field(description="Why, in 1 to 1,000 characters: it stands in the entry.")
     idempotency_key: str = strawberry.field(description="The same key and request again gives the first result.")
 
@@ -145,6 +148,7 @@ class GrantingMutations:
                 priority=input.priority,
                 starts_at=input.starts_at,
                 expires_at=input.expires_at,
+                pays_debt=input.pays_debt,
                 reason=input.reason,
                 key=input.idempotency_key,
                 actor=info.context.caller.actor,

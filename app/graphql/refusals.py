@@ -26,12 +26,14 @@ from app.graphql.errors import (
     NoticeNotFoundError,
     PriceNotFoundError,
     Problem,
+    RefundExceedsTopUpError,
     ReversalExceedsChargeError,
     TaskEndedError,
     TaskNotFoundError,
     TaskNotStoppedError,
     TaskStoppedError,
     TopUpNotFoundError,
+    TopUpNotPaidError,
     UserError,
 )
 from app.graphql.scalars import Credits
@@ -171,6 +173,20 @@ TABLE: Final[tuple[Refusal[Any, Any], ...]] = (
         errors.TopUpNotFound,
         TopUpNotFoundError,
         lambda no, _: TopUpNotFoundError(message=no.message, top_up_id=strawberry.ID(no.top_up_id)),
+    ),
+    Refusal(
+        errors.TopUpNotPaid,
+        TopUpNotPaidError,
+        lambda no, _: TopUpNotPaidError(message=no.message, status=no.status),
+    ),
+    Refusal(
+        errors.RefundExceedsTopUp,
+        RefundExceedsTopUpError,
+        lambda no, _: RefundExceedsTopUpError(
+            message=no.message,
+            requested=Credits(no.requested_credits),
+            refundable=Credits(no.refundable_credits),
+        ),
     ),
     Refusal(
         errors.NoticeNotFound,

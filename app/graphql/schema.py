@@ -19,6 +19,7 @@ from app.graphql.lifecycle import LifecycleMutations
 from app.graphql.nodes import NodeQueries
 from app.graphql.notices import NoticeMutations, NoticeSubscription
 from app.graphql.prices import PriceMutations, PriceQueries
+from app.graphql.refunding import RefundingMutations
 from app.graphql.refusals import TABLE
 from app.graphql.scalars import SCALARS
 from app.graphql.signals import SignalSubscription
@@ -43,6 +44,7 @@ class Mutation(
     FinishingMutations,
     GrantingMutations,
     TopUpMutations,
+    RefundingMutations,
     NoticeMutations,
     PriceMutations,
 ):

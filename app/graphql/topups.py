@@ -98,7 +98,7 @@ Confirm = Annotated[ConfirmTopUpInput, strawberry.argument(description="Which to
 class TopUpQueries:
     @access.query(needs=Needs.USER_OR_ABOVE, description="A top-up by its id; null where there is none for you.")
     async def top_up(self, info: Information, id: TopUpId) -> TopUp | None:
-        state = await _find(info.context, id)
+        state = await visible_top_up(info.context, id)
         return top_up_of(state) if state else None
 
 
@@ -118,7 +118,7 @@ class TopUpMutations:
                 key=input.idempotency_key,
                 actor=viewer.actor,
             ),
-            _provider(info.context),
+            provider_of(info.context),
             Terms.of(info.context.house.settings),
         )
         return BeginTopUpSuccess(
@@ -130,15 +130,15 @@ class TopUpMutations:
         description="For the return page: ask the provider and credit what is paid, should the page be there first.",
     )
     async def confirm_top_up(self, info: Information, input: Confirm) -> ConfirmTopUpResult:
-        state = await _find(info.context, input.top_up_id)
+        state = await visible_top_up(info.context, input.top_up_id)
         if state is None:
             raise TopUpNotFound(top_up_id=input.top_up_id)
-        done = await purchase.confirm(state.account_id, state.id, _provider(info.context))
+        done = await purchase.confirm(state.account_id, state.id, provider_of(info.context))
         return ConfirmTopUpSuccess(top_up=top_up_of(done.top_up), balance=balance_of(done.balance, info.context))
 
 
-def _provider(context: Context) -> PaymentProvider:
-    """Raises: Unavailable: there is none."""
+def provider_of(context: Context) -> PaymentProvider:
+    """Whoever takes the money. Raises: Unavailable: there is none."""
     if (provider := context.house.provider) is None:
         raise Unavailable("Credits are not sold here: the operator grants them.")
     return provider
@@ -171,7 +171,8 @@ async def fetch_top_up(context: Context, account_id: int, top_up_id: str) -> Top
     return top_up_of(state) if state else None
 
 
-async def _find(context: Context, text: str) -> TopUpState | None:
+async def visible_top_up(context: Context, text: str) -> TopUpState | None:
+    """The top-up of an id, or None: there is none, or it is not for this viewer."""
     parts = nodes.decode_id(text, "TopUp", int, str)
     return await _visible(context, int(parts[0]), str(parts[1])) if parts else None
 

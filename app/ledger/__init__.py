@@ -2,7 +2,7 @@
 
 Words: an *account* belongs to an owner; a *grant* is a lot of credits, and every posted credit sits in one; an *entry*
 is one signed line that never changes; a *draw* says which grant paid (or got back) how much of an entry; an *operation*
-is a request with an idempotency key, remembered for ever with its result.
+is a request with an idempotency key, remembered for ever with its result; *debt* is what had to leave and was spent.
 
 Invariants (DESIGN 9, proved by `audit`): posted = sum of entries = sum of what the grants have left; `seq` numbers an
 account's entries without gap; `version` numbers its states; each entry's HMAC covers its content and the one before.

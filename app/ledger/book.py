@@ -15,7 +15,12 @@ Draws = tuple[tuple[int, int], ...]
 
 
 class Kind(StrEnum):
-    """What an entry is."""
+    """What an entry is.
+
+    REFUND: credits of a top-up that went back for money, or that a lost dispute took (its reason says so); with a plus,
+    that came back because the provider refused. DEBT: the part of such a thing that was spent already, its sign in
+    `owed`. ADJUSTMENT: by an operator, or the bonus of a top-up that is taken back. DEBT_PAID: credits that paid debt.
+    """
 
     TOP_UP = "TOP_UP"
     GRANT = "GRANT"
@@ -60,6 +65,9 @@ class Cause:
 
 BY_TIME = Cause(actor="time")
 """The cause of what nobody did: grants that start and expire."""
+
+BY_DEBT = Cause(actor="debt")
+"""The cause of what nobody did either: debt that is paid by whatever frees credits."""
 
 
 @dataclass(slots=True, kw_only=True)

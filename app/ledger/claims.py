@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from app.errors import BudgetReached, InsufficientCredits
+from app.ledger import debt
 from app.ledger.book import Book, Cause, Draws, Hold, HoldStatus, Kind, Lot, Posted
 from app.ledger.lines import burn_down, burn_order, burning, enter, expire, move_on
 
@@ -109,7 +110,8 @@ def draw(book: Book, hold: Hold, credits: int, cause: Cause, *, closing: bool = 
 def release(book: Book, hold: Hold, status: HoldStatus, *, at: datetime | None = None) -> list[Posted]:
     """Close an open hold: what it still claims goes back to the envelope around it, or else to the account.
 
-    Of a grant that has expired meanwhile it goes to neither: it leaves now, with an entry of its own. Returns: those.
+    Of a grant that has expired meanwhile it goes to neither: it leaves now, with an entry of its own. What the account
+    gets back pays its debt first. Returns: the entries of both.
     What does not go back to the envelope is released by it too, and by those around that one: none of it was spent.
     """
     when = at or book.at
@@ -145,7 +147,8 @@ def release(book: Book, hold: Hold, status: HoldStatus, *, at: datetime | None =
     if freed:
         book.held -= freed
         move_on(book)
-    return [entry for lot in expired for entry in expire(book, lot, when)]
+    entries = [entry for lot in expired for entry in expire(book, lot, when)]
+    return entries + debt.pay(book, when)
 
 
 def renew(book: Book, hold: Hold) -> None:

@@ -35,6 +35,8 @@ class GrantRequest:
     priority: int = 0
     starts_at: datetime | None = None
     expires_at: datetime | None = None
+    pays_debt: bool | None = None
+    """Whether debt may be paid of it; None: unless it is promotional."""
     reason: str
     key: str
     actor: str
@@ -63,7 +65,9 @@ class GrantRequest:
                 "startsAt": self.starts_at,
                 "expiresAt": self.expires_at,
                 "reason": self.reason,
-            },
+            }
+            # It came later: what was asked for without it keeps its fingerprint.
+            | ({} if self.pays_debt is None else {"paysDebt": self.pays_debt}),
         )
 
 
@@ -97,6 +101,7 @@ async def grant(request: GrantRequest) -> Granted:
             priority=request.priority,
             starts_at=request.starts_at,
             expires_at=request.expires_at,
+            pays_debt=request.pays_debt,
         )
         result = {"grant": lot.number, "seq": entry.line.seq if entry else None}
         operations.remember(posting, book, request.key, kind="grantCredits", print_=print_, result=result)

@@ -1,7 +1,8 @@
 """Pure rules of the books: values in, values out. What a posting may do, and what time alone changes.
 
 A `Book` is one account in memory, under its lock: figures, open grants, and the lines written so far. Every function
-either changes the book completely or raises and leaves it as it was. Holds: `claims`. What both are made of: `lines`.
+either changes the book completely or raises and leaves it as it was. Holds: `claims`. Debt and what is frozen: `debt`.
+What all are made of: `lines`.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from datetime import datetime
 
 from app.credits import MAX_CREDITS
 from app.errors import BalanceLimitReached, InsufficientCredits
-from app.ledger import claims
+from app.ledger import claims, debt
 from app.ledger.book import Book, Cause, Draws, Hold, Kind, Lot, Posted, Source
 from app.ledger.lines import burn_down, burning, enter, expire, take
 
@@ -35,7 +36,7 @@ def grant(
     expires_at: datetime | None = None,
     pays_debt: bool | None = None,
 ) -> tuple[Lot, Posted | None]:
-    """A new lot of `credits`. One that starts later is posted when it starts, and has no entry yet.
+    """A new lot of `credits`. One that starts later is posted when it starts, and has no entry yet. Debt is paid first.
 
     `pays_debt`: whether debt may be paid of it; None: unless it is promotional.
 
@@ -65,11 +66,12 @@ def grant(
     book.lots[lot.number] = lot
     book.made.add(lot.number)
     book.burning = None
+    debt.pay(book)
     return lot, entry
 
 
 def give_back(book: Book, draws: Draws, cause: Cause) -> list[Posted]:
-    """Return what was drawn, into the grants it came from: one REVERSAL entry.
+    """Return what was drawn, into the grants it came from: one REVERSAL entry. Then debt is paid of it.
 
     What comes back to a grant that has expired since expires at once: both are visible (DESIGN 4). The lots of `draws`
     must be loaded. Raises: BalanceLimitReached.
@@ -87,7 +89,7 @@ def give_back(book: Book, draws: Draws, cause: Cause) -> list[Posted]:
         lot = book.lots[number]
         if lot.expires_at is not None and lot.expires_at <= book.at:
             entries += expire(book, lot, book.at)
-    return entries
+    return entries + debt.pay(book)
 
 
 def revoke(book: Book, lot: Lot, cause: Cause) -> tuple[int, Posted | None]:
@@ -177,12 +179,13 @@ def _instant(lot: Lot) -> datetime:
 def _start(book: Book, lot: Lot) -> list[Posted]:
     draws = ((lot.number, lot.credits),)
     cause = Cause(actor=lot.actor, reason=lot.reason, top_up_id=lot.top_up_id)
-    entry = enter(book, _kind_of(lot), lot.credits, draws, cause, at=_instant(lot))
+    when = _instant(lot)
+    entry = enter(book, _kind_of(lot), lot.credits, draws, cause, at=when)
     lot.started = True
     lot.remaining = lot.credits
     book.touched.add(lot.number)
     book.burning = None
-    return [entry]
+    return [entry, *debt.pay(book, when)]
 
 
 def _kind_of(lot: Lot) -> Kind:

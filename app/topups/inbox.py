@@ -34,6 +34,18 @@ _DECIDED: Final = Part(
     4,
 )
 
+_WAITS: Final = Part(
+    "waiting notices",
+    """
+    UPDATE provider_notice AS n SET outcome = v.outcome, last_error = v.last_error,
+        next_attempt_at = clock_timestamp() + interval '1 minute'
+    FROM unnest($1::text[], $2::text[], $3::text[]) AS v(event_id, outcome, last_error)
+    WHERE n.event_id = v.event_id AND n.handled_at IS NULL
+    RETURNING 1
+    """,
+    3,
+)
+
 _LONGEST_ERROR: Final = 2_000
 
 
@@ -65,3 +77,8 @@ def handled(posting: Posting, event: ProviderEvent, outcome: str) -> None:
 def parked(posting: Posting, event: ProviderEvent, outcome: str, reason: str) -> None:
     """Set a notice aside for a person: it stays unhandled, with the reason."""
     posting.write.add(_DECIDED, (event.event_id, outcome, reason[:_LONGEST_ERROR], False))
+
+
+def waits(posting: Posting, event: ProviderEvent, outcome: str, reason: str) -> None:
+    """Leave a notice to be tried again in a minute: nothing has failed, what it is about is not there yet."""
+    posting.write.add(_WAITS, (event.event_id, outcome, reason[:_LONGEST_ERROR]))

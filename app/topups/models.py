@@ -52,7 +52,8 @@ class ProviderPayment(Model):
 class TopUpRefund(Model):
     """Money that goes back for a top-up. The true key is (account_id, id).
 
-    `credits` = those taken from the top-up's grant + `debt_credits`; `bonus_credits`: taken of its bonus besides.
+    `credits` = those taken from the top-up's grant + `debt_credits`. Its share of the bonus = `bonus_credits` (taken)
+    + `bonus_expired` (gone unspent) + `bonus_spent`, for which the money was reduced by `reduced_minor`.
     """
 
     account_id = fields.BigIntField()
@@ -61,7 +62,10 @@ class TopUpRefund(Model):
     credits = fields.BigIntField()
     debt_credits = fields.BigIntField()
     bonus_credits = fields.BigIntField()
+    bonus_expired = fields.BigIntField(default=0)
+    bonus_spent = fields.BigIntField(default=0)
     amount_minor = fields.BigIntField()
+    reduced_minor = fields.BigIntField(default=0)
     status = fields.CharField(max_length=16)
     refund_ref = fields.CharField(max_length=255, null=True)
     reason = fields.TextField()
@@ -75,12 +79,18 @@ class TopUpRefund(Model):
 
 
 class Dispute(Model):
-    """A payment whose buyer's bank wants it back. The true key is (account_id, dispute_ref)."""
+    """A payment whose buyer's bank wants it back. The true key is (account_id, dispute_ref).
+
+    `credits`: frozen while it is OPEN, taken back once it is LOST. The bonus as in a refund, without money.
+    """
 
     account_id = fields.BigIntField()
     dispute_ref = fields.CharField(max_length=255, primary_key=True)
     top_up_id = fields.CharField(max_length=64)
     credits = fields.BigIntField()
+    bonus_credits = fields.BigIntField(default=0)
+    bonus_expired = fields.BigIntField(default=0)
+    bonus_spent = fields.BigIntField(default=0)
     amount_minor = fields.BigIntField()
     status = fields.CharField(max_length=16)
     opened_at = fields.DatetimeField()
@@ -158,6 +168,33 @@ class SandboxPayment(Model):
     state = fields.CharField(max_length=16)
     created_at = fields.DatetimeField()
     decided_at = fields.DatetimeField(null=True)
+    refunded_minor = fields.BigIntField(default=0)
 
     class Meta:
         table = "sandbox_payment"
+
+
+class SandboxRefund(Model):
+    """What the sandbox provider remembers of money that it gave back, or refused to."""
+
+    refund_ref = fields.CharField(max_length=255, primary_key=True)
+    reference = fields.CharField(max_length=255, unique=True, null=True)
+    payment_ref = fields.CharField(max_length=255)
+    amount_minor = fields.BigIntField()
+    currency = fields.CharField(max_length=3)
+    state = fields.CharField(max_length=16)
+    created_at = fields.DatetimeField()
+
+    class Meta:
+        table = "sandbox_refund"
+
+
+class SandboxDispute(Model):
+    """What the sandbox provider remembers of a payment that its buyer disputes: one for each payment."""
+
+    payment_ref = fields.CharField(max_length=255, primary_key=True)
+    state = fields.CharField(max_length=16)
+    opened_at = fields.DatetimeField()
+
+    class Meta:
+        table = "sandbox_dispute"

@@ -6,6 +6,7 @@ from importlib.resources import files
 from string import Template
 from typing import Final
 
+from app.topups.provider import DisputeState
 from app.topups.rules import PaymentState, money
 from app.topups.sandbox import SandboxPage
 
@@ -43,7 +44,14 @@ _BUTTONS: Final[dict[PaymentState, Sequence[tuple[str, str]]]] = {
 }
 
 
-def payment(page: SandboxPage, *, token: str) -> str:
+_OF_DISPUTE: Final[dict[DisputeState | None, Sequence[tuple[str, str]]]] = {
+    None: [("dispute", "Dispute it, as the buyer")],
+    DisputeState.OPEN: [("win", "Decide the dispute for the seller"), ("lose", "Decide it for the buyer")],
+}
+"""What may be done about a payment that is paid, by where its dispute stands."""
+
+
+def payment(page: SandboxPage, *, token: str, dispute: DisputeState | None = None) -> str:
     """The page of a payment: buttons while there is something to decide, the result afterwards."""
     content = _filled(
         _PAYMENT,
@@ -52,7 +60,7 @@ def payment(page: SandboxPage, *, token: str) -> str:
         state=_STATES[page.state],
         token=token,
         reference=page.reference,
-        html={"buttons": _buttons(page.state), "onward": _onward(page)},
+        html={"buttons": _buttons(page.state, dispute), "onward": _onward(page)},
     )
     return _filled(_PAGE, title=_TITLES[page.state], html={"content": content})
 
@@ -62,8 +70,9 @@ def notice(title: str, text: str) -> str:
     return _filled(_PAGE, title=title, html={"content": _filled(_NOTICE, text=text)})
 
 
-def _buttons(state: PaymentState) -> str:
-    return "\n".join(_filled(_BUTTON, decision=decision, label=label) for decision, label in _BUTTONS[state])
+def _buttons(state: PaymentState, dispute: DisputeState | None) -> str:
+    offered = [*_BUTTONS[state], *(_OF_DISPUTE.get(dispute, ()) if state is PaymentState.PAID else ())]
+    return "\n".join(_filled(_BUTTON, decision=decision, label=label) for decision, label in offered)
 
 
 def _onward(page: SandboxPage) -> str:

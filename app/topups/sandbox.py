@@ -20,8 +20,17 @@ from app.callers.development import development_secret
 from app.credits import MAX_CREDITS
 from app.errors import Misconfigured
 from app.settings import Settings, address
-from app.topups import signatures
-from app.topups.provider import Checkout, CheckoutPage, NoticeRefused, ProviderEvent
+from app.topups import sandbox_refunds, signatures
+from app.topups.provider import (
+    Checkout,
+    CheckoutPage,
+    Dispute,
+    DisputeState,
+    NoticeRefused,
+    ProviderEvent,
+    Refund,
+    RefundOrder,
+)
 from app.topups.rules import Payment, PaymentState, Reference
 
 NAME: Final = "sandbox"
@@ -120,6 +129,7 @@ class Sandbox:
         return Payment(
             provider=NAME,
             provider_ref=page.provider_ref,
+            payment_ref=_payment_ref(page.provider_ref, page.state),
             reference=page.reference,
             state=page.state,
             amount_minor=page.amount_minor,
@@ -152,6 +162,28 @@ class Sandbox:
                 "currency": page.currency,
             },
         }
+        return self._signed(body)
+
+    def notice_of(self, told: Refund | Dispute) -> tuple[bytes, dict[str, str]]:
+        """Body and headers of the notice that tells of a refund or a dispute, as `notice` of a payment."""
+        return self._signed(sandbox_refunds.body_of(told))
+
+    async def refund(self, order: RefundOrder) -> Refund:
+        return await sandbox_refunds.give_back(order, provider=NAME)
+
+    async def find_refund(self, reference: str, payment_ref: str) -> Refund | None:
+        return await sandbox_refunds.find(reference, provider=NAME)
+
+    async def dispute(self, page: SandboxPage, state: DisputeState) -> Dispute:
+        """What the buyer's bank does about a payment: OPEN, then WON or LOST for good. Returns: the dispute now."""
+        return await sandbox_refunds.dispute(page.provider_ref, state, provider=NAME)
+
+    async def disputed(self, page: SandboxPage) -> DisputeState | None:
+        """Where the dispute of a payment stands; None: there is none."""
+        found = await sandbox_refunds.find_dispute(page.provider_ref, provider=NAME)
+        return found.state if found is not None else None
+
+    def _signed(self, body: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
         raw_body = orjson.dumps(body)
         signature = signatures.sign(raw_body, self.secret, at_seconds=int(time.time()))
         return raw_body, {"Content-Type": "application/json", SIGNATURE_HEADER: signature}
@@ -173,7 +205,10 @@ def _event(raw_body: bytes) -> ProviderEvent | None:
     except ValueError:
         raise NoticeRefused("The notice is not JSON.") from None
     match body:
-        case {"type": str(kind)} if kind not in _STATES:
+        case {"id": str(event_id), "type": str(kind)} if kind in sandbox_refunds.KINDS and 1 <= len(event_id) <= 200:
+            if (told := sandbox_refunds.told(body, provider=NAME)) is not None:
+                return ProviderEvent(event_id=f"{NAME}:{event_id}", told=told, body=body)
+        case {"type": str(kind)} if kind not in _STATES and kind not in sandbox_refunds.KINDS:
             return None
         case {
             "id": str(event_id),
@@ -188,6 +223,7 @@ def _event(raw_body: bytes) -> ProviderEvent | None:
             payment = Payment(
                 provider=NAME,
                 provider_ref=provider_ref,
+                payment_ref=_payment_ref(provider_ref, _STATES[kind]),
                 reference=reference,
                 state=_STATES[kind],
                 amount_minor=amount_minor,
@@ -195,6 +231,11 @@ def _event(raw_body: bytes) -> ProviderEvent | None:
             )
             return ProviderEvent(event_id=f"{NAME}:{event_id}", told=payment, body=body)
     raise NoticeRefused("The notice lacks something, or has it in another form than it should.")
+
+
+def _payment_ref(provider_ref: str, state: PaymentState) -> str | None:
+    """The money that moved has the checkout's id; there is none before it moved."""
+    return provider_ref if state is PaymentState.PAID else None
 
 
 def _page(record: Any) -> SandboxPage:

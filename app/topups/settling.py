@@ -5,28 +5,22 @@ others find it done. Inbox row, top-up, entries and grants change in one transac
 """
 
 import logging
-from enum import StrEnum
+from collections.abc import Sequence
+from typing import Any
 
 from app.ledger import posting
 from app.ledger import rules as books
 from app.ledger.book import Cause, Source
 from app.ledger.posting import Posting
-from app.topups import inbox, rows
-from app.topups.provider import ProviderEvent
-from app.topups.rules import Payment, Reference, Status, TopUpState, disagreements, follows
+from app.topups import cases, disputes, inbox, refunding, rows
+from app.topups.cases import Case
+from app.topups.outcomes import Disagrees, Outcome
+from app.topups.provider import Dispute, ProviderEvent, Refund
+from app.topups.rules import UNPAID, Payment, Reference, Status, TopUpState, disagreements, follows
+
+__all__ = ["Outcome", "settle"]
 
 log = logging.getLogger(__name__)
-
-
-class Outcome(StrEnum):
-    """What became of a notice. The PARKED ones wait in the inbox for a person; nothing was credited."""
-
-    CREDITED = "CREDITED"
-    DECLINED = "DECLINED"
-    UNCHANGED = "UNCHANGED"
-    DUPLICATE = "DUPLICATE"
-    PARKED_UNKNOWN = "PARKED_UNKNOWN"
-    PARKED_MISMATCH = "PARKED_MISMATCH"
 
 
 async def settle(event: ProviderEvent) -> Outcome:
@@ -39,28 +33,55 @@ async def settle(event: ProviderEvent) -> Outcome:
     reference = await _whose(event)
 
     async def decide(posting: Posting) -> Outcome:
-        waiting, found = posting.rows if reference else (posting.rows[0], [])
+        [waiting, *found] = posting.rows
         if not waiting:
             return Outcome.DUPLICATE
-        if not found:
-            return _park(posting, event, Outcome.PARKED_UNKNOWN, "There is no top-up of this reference.")
-        top_up = rows.from_row(found[0])
-        match event.told:
-            case Payment() as payment:
-                if wrong := disagreements(top_up, payment):
-                    return _park(posting, event, Outcome.PARKED_MISMATCH, "; ".join(wrong))
-                outcome = _paid(posting, top_up, payment)
-            case _:
-                return _park(posting, event, Outcome.PARKED_UNKNOWN, "Nothing is known of refunds and disputes.")
+        if reference is None or not found[0]:
+            return _of_nobody(posting, event)
+        try:
+            outcome = await _follow(posting, event, found)
+        except Disagrees as why:
+            return _park(posting, event, why.outcome, why.reason)
         inbox.handled(posting, event, outcome)
         return outcome
 
-    reads = [inbox.read(event)] + ([rows.read(*reference)] if reference else [])
+    reads = [inbox.read(event)]
+    if reference is not None:
+        reads += [rows.read(*reference)] if isinstance(event.told, Payment) else cases.reads(reference)
     try:
         return await posting.post([reference.account_id] if reference else [], decide, reads=reads)
     except Exception as fault:
         await _note_failure(event, fault)
         raise
+
+
+async def _follow(posting: Posting, event: ProviderEvent, found: Sequence[Any]) -> Outcome:
+    """Do what an event about this top-up says. Raises: Disagrees, before anything has moved."""
+    if isinstance(event.told, Payment):
+        top_up = rows.from_row(found[0][0])
+        if wrong := disagreements(top_up, event.told):
+            raise Disagrees("; ".join(wrong))
+        return _paid(posting, top_up, event.told)
+    case = await cases.opened(posting, found)
+    if case is None or case.top_up.status in UNPAID:
+        raise Disagrees("The top-up was not paid.")
+    outcome = _given_back(case, event.told)
+    if case.changed:
+        case.write(posting)
+    return outcome
+
+
+def _given_back(case: Case, told: Refund | Dispute) -> Outcome:
+    return refunding.told(case, told) if isinstance(told, Refund) else disputes.told(case, told)
+
+
+def _of_nobody(posting: Posting, event: ProviderEvent) -> Outcome:
+    """A payment that we did not ask for is parked; what follows from a payment waits until that is settled."""
+    if isinstance(event.told, Payment):
+        return _park(posting, event, Outcome.PARKED_UNKNOWN, "There is no top-up of this reference.")
+    log.info("payment notice %s waits for payment %s", event.event_id, event.told.payment_ref)
+    inbox.waits(posting, event, Outcome.WAITING, f"Payment {event.told.payment_ref} is not settled yet.")
+    return Outcome.WAITING
 
 
 async def _whose(event: ProviderEvent) -> Reference | None:

@@ -73,6 +73,12 @@ def test_the_table_has_every_refusal_of_the_product() -> None:
         ),
         (errors.GrantNotFound(grant_id="g"), "GrantNotFoundError", {"grant_id": "g"}),
         (errors.TopUpNotFound(top_up_id="p"), "TopUpNotFoundError", {"top_up_id": "p"}),
+        (errors.TopUpNotPaid(status="PENDING"), "TopUpNotPaidError", {"status": "PENDING"}),
+        (
+            errors.RefundExceedsTopUp(requested_credits=5, refundable_credits=4),
+            "RefundExceedsTopUpError",
+            {"requested": 5, "refundable": 4},
+        ),
         (errors.IdempotencyConflict(key="k"), "IdempotencyConflictError", {"key": "k"}),
         (errors.BalanceLimitReached(figure="posted"), "BalanceLimitReachedError", {"figure": "posted"}),
     ],

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from app.errors import BillingError
-from app.ledger import claims, rules
-from app.ledger.book import Book, Cause, Hold, HoldStatus, Kind, Posted
+from app.ledger import claims, debt, rules
+from app.ledger.book import Book, Cause, Hold, HoldStatus, Kind, Posted, Source
 from tests.ledger.test_burn_down import SOMEBODY, a_book, given_lot, moved_on
 from tests.ledger.test_claims import DAY, HOUR, figures, lines, placed
 
@@ -21,6 +21,7 @@ AMOUNTS = st.integers(1, 40)
 PICKS = st.integers(0, 3)
 HOURS = st.sampled_from([0.5, None, 1, 2.5, 24])
 TIMEOUTS = st.sampled_from([DAY, HOUR, HOUR // 2, 1])
+BACK = (Kind.REVERSAL, Kind.REFUND, Kind.ADJUSTMENT)
 
 
 @dataclass
@@ -39,8 +40,10 @@ class Claims(RuleBasedStateMachine):
         self.book = a_book()
         self.charges: list[Charged] = []
         self.credited = 0
-        self.seen = (0, 0, (0, 0))
+        self.seen = (0, 0, (0, 0, 0, 0))
         self.claimed_of_expired: dict[tuple[int, int], int] = {}
+        self.taken: list[tuple[int, int, int]] = []
+        """What was taken back and may be put back: grant, credits, and how many of them became debt."""
         self.detached = False
         """Whether an envelope stands alone that was taken from another: it still counts there."""
 
@@ -54,10 +57,13 @@ class Claims(RuleBasedStateMachine):
         for envelope in inner:
             self.place(credits // 4, 0, timeout, envelope, 0)
 
-    @rule(credits=AMOUNTS, priority=st.integers(-1, 1), begins=HOURS, ends=HOURS)
-    def grant(self, credits: int, priority: int, begins: float | None, ends: float | None) -> None:
+    @rule(credits=AMOUNTS, priority=st.integers(-1, 1), begins=HOURS, ends=HOURS, source=st.sampled_from(Source))
+    def grant(
+        self, credits: int, priority: int, begins: float | None, ends: float | None,
+        source: Source = Source.PROMOTIONAL,
+    ) -> None:  # fmt: skip
         given_lot(
-            self.book, credits, priority=priority,
+            self.book, credits, priority=priority, source=source,
             starts_at=None if begins is None else self.book.at + timedelta(hours=begins),
             expires_at=None if ends is None else self.book.at + timedelta(hours=(begins or 0) + ends),
         )  # fmt: skip
@@ -107,14 +113,10 @@ class Claims(RuleBasedStateMachine):
         within = envelope.within
         self._tried(lambda: claims.add(self.book, envelope, credits))
         self.detached |= envelope.within != within
-        # What it got comes out of the claims of the envelope around it, which may be of a grant that has expired since.
-        self.claimed_of_expired.update(
-            {
-                (envelope.number, lot): claimed
-                for lot, claimed in envelope.claims.items()
-                if (envelope.number, lot) in self.claimed_of_expired
-            }
-        )
+        # What the budget around it claims of an expired grant may be given to it: that is no release.
+        for (number, lot), claimed in self.claimed_of_expired.items():
+            if number == envelope.number:
+                self.claimed_of_expired[number, lot] = max(claimed, envelope.claims.get(lot, 0))
 
     @precondition(lambda self: self._open(0, envelopes=True))
     @rule(pick=PICKS)
@@ -146,6 +148,39 @@ class Claims(RuleBasedStateMachine):
         claimed = lot.claimed
         credits, entry = rules.revoke(self.book, lot, Cause(actor="operator:test"))
         assert (credits, lot.claimed) == (-entry.line.credits if entry is not None else 0, claimed)
+
+    @rule(pick=PICKS, credits=AMOUNTS)
+    def take_back(self, pick: int, credits: int) -> None:
+        lot = self.book.lots[1 + pick % len(self.book.lots)]
+        claimed, free = lot.claimed, min(lot.spendable, self.book.available)
+        became_debt = debt.take_back(self.book, lot, credits, SOMEBODY)
+        assert (became_debt, lot.claimed) == (credits - min(credits, free), claimed)
+        self.taken.append((lot.number, credits, became_debt))
+
+    @rule(pick=PICKS, credits=AMOUNTS)
+    def take_unspent(self, pick: int, credits: int) -> None:
+        lot = self.book.lots[1 + pick % len(self.book.lots)]
+        owed, posted = self.book.owed, self.book.posted
+        taken = debt.take_unspent(self.book, lot, credits, SOMEBODY)
+        assert (self.book.owed, self.book.posted) == (owed, posted - taken)
+
+    @precondition(lambda self: self.taken)
+    @rule(pick=PICKS)
+    def put_back(self, pick: int) -> None:
+        number, credits, became_debt = self.taken.pop(-1 - pick % len(self.taken))
+        worth = self.book.posted - self.book.owed
+        entries = debt.put_back(self.book, self.book.lots[number], credits, SOMEBODY, debt=became_debt)
+        expired = -sum(entry.line.credits for entry in entries if entry.line.kind == Kind.EXPIRY)
+        assert self.book.posted - self.book.owed == worth + credits - expired
+
+    @rule(credits=AMOUNTS)
+    def freeze(self, credits: int) -> None:
+        debt.freeze(self.book, credits)
+
+    @precondition(lambda self: self.book.frozen)
+    @rule(credits=AMOUNTS)
+    def thaw(self, credits: int) -> None:
+        debt.thaw(self.book, min(credits, self.book.frozen))
 
     @rule(passed=st.sampled_from([0.3, 1, 2, 25]))
     def pass_time(self, passed: float) -> None:
@@ -191,12 +226,18 @@ class Claims(RuleBasedStateMachine):
         lots, holds = book.lots.values(), book.holds.values()
         assert book.posted == sum(lot.remaining for lot in lots)
         assert book.posted == sum(posted.line.credits for posted in book.entries)
+        assert book.owed == sum(posted.line.owed for posted in book.entries) >= 0
         assert book.held == sum(hold.remaining for hold in holds if hold.open)
         assert book.posted - book.held >= 0
         assert book.open_holds == sum(hold.open for hold in holds)
         for lot in lots:
             assert sum(hold.claims.get(lot.number, 0) for hold in holds) == lot.claimed
             assert 0 <= lot.claimed <= lot.remaining <= lot.credits
+
+    @invariant()
+    def nothing_is_available_to_pay_debt_where_something_is_owed(self) -> None:
+        payable = sum(lot.spendable for lot in self.book.lots.values() if lot.open and lot.pays_debt)
+        assert not (self.book.owed and self.book.available and payable)
 
     @invariant()
     def every_hold_is_accounted_for(self) -> None:
@@ -235,13 +276,13 @@ class Claims(RuleBasedStateMachine):
         seq, version, state = self.seen
         assert [posted.line.seq for posted in book.entries] == list(range(1, book.seq + 1))
         assert version <= book.version
-        assert version < book.version or state == (book.posted, book.held)
+        assert version < book.version or state == (book.posted, book.held, book.frozen, book.owed)
         versions = [posted.line.version for posted in book.entries]
         assert all(one < after for one, after in itertools.pairwise(versions))
         assert seq <= book.seq
         times = [posted.line.at for posted in book.entries]
         assert times == sorted(times)
-        self.seen = (book.seq, book.version, (book.posted, book.held))
+        self.seen = (book.seq, book.version, (book.posted, book.held, book.frozen, book.owed))
 
     @invariant()
     def what_leaves_is_dated_at_the_expiry_or_later_at_its_release(self) -> None:
@@ -250,7 +291,7 @@ class Claims(RuleBasedStateMachine):
                 [(number, _)] = posted.line.draws
                 expires_at = self.book.lots[number].expires_at
                 closed = {hold.closed_at for hold in self.book.holds.values()}
-                back = {other.line.at for other in self.book.entries if other.line.kind == Kind.REVERSAL}
+                back = {other.line.at for other in self.book.entries if other.line.kind in BACK}
                 assert expires_at is not None
                 assert posted.line.at == expires_at or posted.line.at in closed | back
                 assert posted.line.at >= expires_at

@@ -1,4 +1,4 @@
-"""What the model answers to each request: DESIGN sections 4, 5 and 7, a request a method.
+"""What the model answers to each request: DESIGN sections 4, 5 and 7, a request a method. Of money: `money`.
 
 A method changes the model and answers with facts, or raises `Refused`; a refusal moves nothing, but one for want of
 credits stops its task.
@@ -7,8 +7,9 @@ credits stops its task.
 from datetime import timedelta
 from typing import Any
 
-from tests.machine.model import Account
+from tests.machine.money import Money
 from tests.machine.requests import (
+    Buy,
     Capture,
     Charge,
     ChargeList,
@@ -16,18 +17,21 @@ from tests.machine.requests import (
     Finish,
     Give,
     Place,
+    Refund,
     Request,
     Resume,
     ReverseCharge,
     ReverseTask,
     Revoke,
     Start,
+    TellOfDispute,
+    TellOfRefund,
     Void,
 )
 from tests.machine.values import ACCOUNT, ENDED, FEE, Answer, Grant, Hold, Refused, Run, Task, budget_of, hold_for
 
 
-class Model(Account):
+class Model(Money):
     """The account, and what it answers."""
 
     def answer(self, request: Request) -> list[Answer]:
@@ -42,7 +46,8 @@ class Model(Account):
         handlers: dict[type, Any] = {
             Start: self._start, Charge: self._charge, Place: self._place, Capture: self._capture, Void: self._void,
             Give: self._give, Revoke: self._revoke, ReverseCharge: self._reverse_charge,
-            ReverseTask: self._reverse_task, Finish: self._finish, Resume: self._resume, End: self._end,
+            ReverseTask: self._reverse_task, Finish: self._finish, Resume: self._resume, End: self._end, Buy: self._buy,
+            Refund: self._refund, TellOfRefund: self._told_of_refund, TellOfDispute: self._told_of_dispute,
         }  # fmt: skip
         try:
             answer: Answer = handlers[type(request)](request)
@@ -63,6 +68,7 @@ class Model(Account):
             self._check_running(parent)
         try:
             pocket = ACCOUNT if parent is None else parent.pocket
+            self._check_owes_nothing()
             if pocket == ACCOUNT or parent is None:
                 self._check_available(1)
             else:
@@ -97,6 +103,7 @@ class Model(Account):
         if task.status != "STOPPED":
             raise Refused("TaskNotStopped", task_id=task.name, status=task.status)
         budget = self.holds.get(task.pocket)
+        self._check_owes_nothing()
         if asked.add_budget is not None:
             self._add_budget(task, budget, asked.add_budget)
         elif budget is None:
@@ -260,11 +267,14 @@ class Model(Account):
             number=len(self.grants) + 1, source=asked.source, credits=asked.credits, priority=asked.priority,
             starts_at=asked.starts_at, expires_at=asked.expires_at,
             started=asked.starts_at is None or asked.starts_at <= self.now,
+            pays_debt=asked.source != "PROMOTIONAL" if asked.pays_debt is None else asked.pays_debt,
+            kind="ADJUSTMENT" if asked.source == "ADJUSTMENT" else "GRANT",
         )  # fmt: skip
         self.grants.append(grant)
         if grant.started:
             self._enter_grant(grant)
-        return self._remember(asked.key, asked, {"grant": grant.number, "revoked": 0})
+            self._pay_debt()
+        return self.remember(asked.key, asked, {"grant": grant.number, "revoked": 0})
 
     def _revoke(self, asked: Revoke) -> Answer:
         if (first := self.remembered(asked.key, asked)) is not None:
@@ -274,11 +284,11 @@ class Model(Account):
         grant = self.grants[asked.number - 1]
         if not grant.started:
             grant.revoked = True
-        credits = grant.inside(ACCOUNT)
+        credits = min(grant.inside(ACCOUNT), self.available)
         if credits:
             grant.move(credits, ACCOUNT, None)
             self._enter("ADJUSTMENT", -credits, [(grant.number, credits)])
-        return self._remember(asked.key, asked, {"grant": grant.number, "revoked": credits})
+        return self.remember(asked.key, asked, {"grant": grant.number, "revoked": credits})
 
     def _reverse_charge(self, asked: ReverseCharge) -> Answer:
         task = self._task(asked.task)
@@ -293,7 +303,7 @@ class Model(Account):
         if wanted > left or not wanted:
             raise Refused("ReversalExceedsCharge", requested_credits=wanted, reversible_credits=left)
         self._give_back(task, run, wanted)
-        return self._remember(asked.key, asked, {"credits": wanted}) | self._total(task)
+        return self.remember(asked.key, asked, {"credits": wanted}) | self._total(task)
 
     def _reverse_task(self, asked: ReverseTask) -> Answer:
         task = self._task(asked.task)
@@ -303,7 +313,7 @@ class Model(Account):
         given = sum(run.cost - run.reversed for run in costing)
         for run in costing:
             self._give_back(task, run, run.cost - run.reversed)
-        return self._remember(asked.key, asked, {"credits": given, "entries": len(costing)}) | self._total(task)
+        return self.remember(asked.key, asked, {"credits": given, "entries": len(costing)}) | self._total(task)
 
     def _finish(self, asked: Finish) -> Answer:
         """A failed block run costs the fee, one whose provider failed nothing, a cancelled one what success costs."""
@@ -324,7 +334,3 @@ class Model(Account):
 
     def _total(self, task: Task) -> Answer:
         return {"total": task.charged - task.reversed}
-
-    def _remember(self, key: str, request: object, answer: Answer) -> Answer:
-        self.keys[key] = request, answer
-        return answer | {"replayed": False}

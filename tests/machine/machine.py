@@ -25,6 +25,7 @@ from tests.machine.world import CHEAP, DEAR, World
 T = TypeVar("T")
 
 MOST_TASKS = 7
+MOST_TOP_UPS = 3
 MOMENT = timedelta(microseconds=1)
 
 PICKS = st.integers(0, 5)
@@ -187,14 +188,17 @@ class Books(RuleBasedStateMachine):
         self._send(requests.Finish(task=task, run=charged.name, outcome=outcome))
 
     @rule(credits=AMOUNTS, source=st.sampled_from(SOURCES), priority=st.sampled_from([0, 0, -1, 1]), starts=HOURS,
-          expires=HOURS)  # fmt: skip
-    def grant(self, credits: int, source: str, priority: int, starts: float | None, expires: float | None) -> None:
+          expires=HOURS, pays_debt=st.sampled_from([None, None, True, False]))  # fmt: skip
+    def grant(  # noqa: PLR0917  Hypothesis names them
+        self, credits: int, source: str, priority: int, starts: float | None, expires: float | None,
+        pays_debt: bool | None = None,
+    ) -> None:  # fmt: skip
         now = self.world.now
         self._send(
             requests.Give(
                 key=self._name("key"), credits=credits, source=source, priority=priority,
                 starts_at=None if starts is None else now + timedelta(hours=starts - 0.5),
-                expires_at=None if expires is None else now + timedelta(hours=expires),
+                expires_at=None if expires is None else now + timedelta(hours=expires), pays_debt=pays_debt,
             )
         )  # fmt: skip
 
@@ -204,6 +208,28 @@ class Books(RuleBasedStateMachine):
         """One of the latest grants; now and then one that there is not."""
         number = len(self.model.grants) + 1 - grant
         self._send(requests.Revoke(key=self._name("key"), number=max(1, number)))
+
+    @precondition(lambda self: len(self.model.top_ups) < MOST_TOP_UPS)
+    @rule(credits=AMOUNTS)
+    def buy(self, credits: int) -> None:
+        self._send(requests.Buy(key=self._name("key"), credits=credits))
+
+    @precondition(lambda self: self.model.top_ups)
+    @rule(top_up=PICKS, credits=st.none() | AMOUNTS, answer=st.sampled_from(["DONE", "PENDING", "FAILED", "DONE"]))
+    def refund(self, top_up: int, credits: int | None, answer: str) -> None:
+        bought = self._pick(list(self.model.top_ups), top_up)
+        self._send(requests.Refund(key=self._name("key"), top_up=bought, credits=credits, answer=answer))
+
+    @precondition(lambda self: self.model.refunds)
+    @rule(refund=PICKS, state=st.sampled_from(["DONE", "FAILED", "PENDING"]))
+    def tell_of_refund(self, refund: int, state: str) -> None:
+        self._send(requests.TellOfRefund(refund=self._pick(list(self.model.refunds), refund), state=state))
+
+    @precondition(lambda self: self.model.top_ups)
+    @rule(top_up=PICKS, state=st.sampled_from(["OPEN", "LOST", "WON"]), half=RARELY)
+    def tell_of_dispute(self, top_up: int, state: str, half: bool) -> None:
+        bought = self._pick(list(self.model.top_ups), top_up)
+        self._send(requests.TellOfDispute(top_up=bought, state=state, half=half))
 
     @precondition(lambda self: any(task.status != "RUNNING" for task in self.model.tasks.values()))
     @rule(task=PICKS, add=st.none() | AMOUNTS, keyed=st.booleans())
@@ -232,7 +258,7 @@ class Books(RuleBasedStateMachine):
                 request = replace(request, block="Mail" if request.block != "Mail" else "Video")
             case requests.Capture():
                 request = replace(request, cap=not request.cap)
-            case requests.Give() | requests.ReverseCharge():
+            case requests.Give() | requests.ReverseCharge() | requests.Buy() | requests.Refund():
                 request = replace(request, credits=amount)
             case requests.Revoke():
                 request = replace(request, number=amount)
@@ -306,8 +332,9 @@ class Books(RuleBasedStateMachine):
     async def _read(self) -> None:
         account_id = self.product.account_id
         figures = (await statements.balances([account_id]))[account_id]
-        assert (figures.posted, figures.held, figures.available, figures.owed) == (
-            self.model.posted, self.model.held, self.model.available, 0,
+        model = self.model
+        assert (figures.posted, figures.held, figures.frozen, figures.owed, figures.available) == (
+            model.posted, model.held, model.frozen, model.owed, model.available,
         )  # fmt: skip
         await self.stored.compare(account_id)
 

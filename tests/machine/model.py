@@ -19,9 +19,11 @@ from tests.machine.values import (
     Grant,
     Hold,
     Price,
+    RefundOf,
     Refused,
     Run,
     Task,
+    TopUp,
     budget_of,
 )
 
@@ -40,6 +42,9 @@ class Account:
         self.keys: dict[str, tuple[object, Answer]] = {}
         self.skipped: set[str] = set()
         self.entries: list[Entry] = []
+        self.top_ups: dict[str, TopUp] = {}
+        self.refunds: dict[str, RefundOf] = {}
+        self.owed = 0
         self.signals = 0
         """How often a task was stopped or resumed."""
         self.detached = False
@@ -53,11 +58,15 @@ class Account:
 
     @property
     def available(self) -> int:
-        return self.inside(ACCOUNT)
+        return max(0, self.inside(ACCOUNT) - self.frozen)
 
     @property
     def held(self) -> int:
-        return self.posted - self.available
+        return self.posted - self.inside(ACCOUNT)
+
+    @property
+    def frozen(self) -> int:
+        return sum(top_up.disputed for top_up in self.top_ups.values() if top_up.dispute == "OPEN")
 
     def inside(self, pocket: str) -> int:
         return sum(grant.inside(pocket) for grant in self.grants)
@@ -101,6 +110,7 @@ class Account:
             else:
                 what.started = True
                 self._enter_grant(what)
+                self._pay_debt()
         self.now = until
 
     def _expire(self, grant: Grant) -> None:
@@ -111,21 +121,33 @@ class Account:
 
     def _enter_grant(self, grant: Grant) -> None:
         grant.pockets[ACCOUNT] = grant.credits
-        kind = "ADJUSTMENT" if grant.source == "ADJUSTMENT" else "GRANT"
-        self._enter(kind, grant.credits, [(grant.number, grant.credits)])
+        self._enter(grant.kind, grant.credits, [(grant.number, grant.credits)])
 
-    def _enter(self, kind: str, credits: int, draws: Iterable[tuple[int, int]], run: Run | None = None) -> None:
+    def _pay_debt(self) -> None:
+        """Of what is available, in grants that pay debt."""
+        payers = [grant for grant in self.grants if grant.pays_debt and not grant.expired(self.now)]
+        credits = min(self.owed, self.available, sum(grant.inside(ACCOUNT) for grant in payers))
+        if credits:
+            draws = self._take(credits, ACCOUNT, None, among=payers)
+            self._enter("DEBT_PAID", -credits, draws, owed=-credits)
+
+    def _enter(
+        self, kind: str, credits: int, draws: Iterable[tuple[int, int]], run: Run | None = None, *, owed: int = 0
+    ) -> None:
+        self.owed += owed
         named = (run.task, run.name) if run is not None else (None, None)
         self.entries.append(Entry(kind=kind, credits=credits, at=self.now, task=named[0], run=named[1],
-                                  draws=tuple(draws)))  # fmt: skip
+                                  draws=tuple(draws), owed=owed))  # fmt: skip
 
     # Credits between pockets.
 
-    def _take(self, credits: int, pocket: str, target: str | None) -> list[tuple[int, int]]:
+    def _take(
+        self, credits: int, pocket: str, target: str | None, *, among: Iterable[Grant] | None = None
+    ) -> list[tuple[int, int]]:
         """Move credits out of a pocket, by burn-down. Returns: how much of which grant."""
         never = datetime.max.replace(tzinfo=self.now.tzinfo)
         order = sorted(
-            self.grants,
+            self.grants if among is None else among,
             key=lambda one: (one.priority, one.expires_at or never, SOURCES.index(one.source), one.number),
         )
         draws = []
@@ -153,6 +175,7 @@ class Account:
         for number, _ in back:
             if self.grants[number - 1].expired(self.now):
                 self._expire(self.grants[number - 1])
+        self._pay_debt()
         run.reversed += credits
         task.reversed += credits
 
@@ -169,6 +192,7 @@ class Account:
                 grant.move(credits, hold.pocket, ACCOUNT if grant.expired(self.now) else target)
                 if grant.expired(self.now):
                     self._expire(grant)
+        self._pay_debt()
 
     def _renew(self, pocket: str) -> None:
         """The timeouts of an open budget, and of those around it, start anew: at most 24 h beyond their grants."""
@@ -200,6 +224,10 @@ class Account:
         left = self.inside(budget.pocket) - (0 if closing else budget.reserve)
         if credits > left:
             raise Refused("BudgetReached", task_id=budget.task, required_credits=credits, remaining_credits=left)
+
+    def _check_owes_nothing(self) -> None:
+        if self.owed:
+            raise Refused("InsufficientCredits", required_credits=self.owed + 1, available_credits=0)
 
     def _check_available(self, credits: int) -> None:
         if credits > self.available:
@@ -276,3 +304,7 @@ class Account:
                 raise Refused("IdempotencyConflict", key=key)
             return answer | {"replayed": True}
         return None
+
+    def remember(self, key: str, request: object, answer: Answer) -> Answer:
+        self.keys[key] = request, answer
+        return answer | {"replayed": False}

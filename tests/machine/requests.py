@@ -57,6 +57,7 @@ class Give:
     priority: int = 0
     starts_at: datetime | None = None
     expires_at: datetime | None = None
+    pays_debt: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +101,46 @@ class End:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Buy:
+    """A top-up that is begun and paid. Later ones name it by its key."""
+
+    key: str
+    credits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refund:
+    """`answer`: what the provider says at once, DONE or FAILED; PENDING: nothing that arrives."""
+
+    key: str
+    top_up: str
+    credits: int | None
+    answer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TellOfRefund:
+    """The provider tells of what has become of a refund."""
+
+    refund: str
+    state: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TellOfDispute:
+    """The provider tells of a dispute: of all that was paid, or of half."""
+
+    top_up: str
+    state: str
+    half: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChargeList:
     items: Sequence[Charge] = field(default_factory=tuple)
 
 
 Request = (
     Start | Charge | Place | Capture | Void | Give | Revoke | ReverseCharge | ReverseTask | Finish | Resume | End
-    | ChargeList
+    | ChargeList | Buy | Refund | TellOfRefund | TellOfDispute
 )  # fmt: skip

@@ -18,9 +18,11 @@ SELECT a.version, a.seq, a.next_change_at, a.open_holds,
           FROM hold WHERE account_id = a.id) AS holds,
     ARRAY(SELECT ROW(number, remaining, claimed, started) FROM credit_grant WHERE account_id = a.id) AS grants,
     ARRAY(SELECT ROW(block_run_id, task_id, cost, reversed, outcome) FROM block_run WHERE account_id = a.id) AS runs,
-    ARRAY(SELECT ROW(kind, credits, at, task_id, block_run_id, draws)
+    ARRAY(SELECT ROW(kind, credits, at, task_id, block_run_id, draws, owed)
           FROM entry WHERE account_id = a.id AND seq > $2 ORDER BY seq) AS entries,
-    ARRAY(SELECT task_id FROM skipped_tick WHERE account_id = a.id) AS skipped
+    ARRAY(SELECT task_id FROM skipped_tick WHERE account_id = a.id) AS skipped,
+    ARRAY(SELECT ROW(credits, status, refunded, clawed_back) FROM top_up
+          WHERE account_id = a.id ORDER BY created_at, id) AS top_ups
 FROM account AS a WHERE a.id = $1
 """
 
@@ -33,7 +35,7 @@ class Stored:
         self._model = model
         self._entries = 0
         self._seq = 0
-        self._state = (0, 0, 0)
+        self._state = (0, 0, 0, 0, 0)
         self._version = 0
 
     async def compare(self, account_id: int) -> None:
@@ -57,6 +59,9 @@ class Stored:
             run.name: (run.task, run.cost, run.reversed, run.outcome) for run in model.runs.values()
         }
         assert set(row["skipped"]) == model.skipped
+        assert sorted(map(tuple, row["top_ups"])) == sorted(
+            (top_up.credits, *model.standing(top_up)) for top_up in model.top_ups.values()
+        )
         self._compare_version(row)
 
     def _compare_holds(self, rows: Iterable[Any]) -> None:
@@ -83,8 +88,10 @@ class Stored:
     def _compare_entries(self, row: Any) -> None:
         """In order, but for expiries: the books may say in two lines what left a grant at one instant."""
         found = [
-            Entry(kind=kind, credits=credits, at=at, task=task, run=run, draws=tuple(claims_of(draws).items()))
-            for kind, credits, at, task, run, draws in row["entries"]
+            Entry(
+                kind=kind, credits=credits, at=at, task=task, run=run, draws=tuple(claims_of(draws).items()), owed=owed
+            )
+            for kind, credits, at, task, run, draws, owed in row["entries"]
         ]
         wanted = self._model.entries[self._entries :]
         assert [entry for entry in found if entry.kind != "EXPIRY"] == [
@@ -96,7 +103,8 @@ class Stored:
 
     def _compare_version(self, row: Any) -> None:
         """A change of the figures raises the version, a stop and a resumption too; and time wakes the account."""
-        state = (self._model.posted, self._model.held, self._model.signals)
+        model = self._model
+        state = (model.posted, model.held, model.frozen, model.owed, model.signals)
         assert row["version"] >= self._version + (state != self._state)
         self._version, self._state = row["version"], state
         if coming := self._model.instants():

@@ -14,7 +14,7 @@ STEPS = 50
 
 KINDS = [
     "Start", "Charge", "Place", "Capture", "Void", "Give", "Revoke", "ReverseCharge", "ReverseTask", "Finish",
-    "Resume", "End",
+    "Resume", "End", "Buy", "Refund", "TellOfRefund", "TellOfDispute",
 ]  # fmt: skip
 
 AS_LONG_AS_IT_TAKES = settings(

@@ -32,6 +32,8 @@ class Grant:
     starts_at: datetime | None
     expires_at: datetime | None
     started: bool
+    pays_debt: bool = True
+    kind: str = "GRANT"
     revoked: bool = False
     pockets: dict[str, int] = field(default_factory=dict)
 
@@ -106,6 +108,30 @@ class Entry:
     task: str | None
     run: str | None
     draws: tuple[tuple[int, int], ...]
+    owed: int = 0
+
+
+@dataclass(kw_only=True)
+class TopUp:
+    """A paid top-up, the grant that it made, and the dispute of its payment."""
+
+    key: str
+    grant: int
+    credits: int
+    dispute: str | None = None
+    half: bool = False
+    disputed: int = 0
+    """Credits that the dispute has frozen or taken."""
+
+
+@dataclass(kw_only=True)
+class RefundOf:
+    """A refund, and how much of it became debt."""
+
+    top_up: str
+    credits: int
+    debt: int
+    state: str
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,154 @@
+"""Pure rules of debt: credits that leave though they are spent, what pays for them, and what disputes freeze.
+
+*Owed* credits are those that had to leave and were no longer there: of a refund, or of a dispute that was lost.
+Whatever frees credits pays them first, by an entry of its own, out of the grants that pay debt. After every operation:
+where something is owed, nothing is available in such grants.
+
+*Frozen* credits are posted and nobody's to spend. They are a figure of the account, not of its grants, and may be more
+than is left: then nothing is available until they are thawed.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from app.credits import MAX_CREDITS
+from app.errors import BalanceLimitReached
+from app.ledger.book import BY_DEBT, Book, Cause, Kind, Lot, Posted, Source
+from app.ledger.lines import burn_down, burning, enter, expire, move_on, take
+
+
+def pay(book: Book, at: datetime | None = None) -> list[Posted]:
+    """Pay what is owed of what is available, by burn-down over the grants that pay debt: one DEBT_PAID entry, or none.
+
+    `at`: the instant of what freed the credits; what expires by then pays nothing.
+    """
+    if not (book.owed and book.available):
+        return []
+    when = at or book.at
+    payers = [lot for lot in burning(book) if lot.pays_debt and (lot.expires_at is None or lot.expires_at > when)]
+    credits = min(book.owed, book.available, sum(lot.spendable for lot in payers))
+    if not credits:
+        return []
+    draws = burn_down(payers, credits)
+    entry = enter(book, Kind.DEBT_PAID, -credits, draws, BY_DEBT, owed=-credits, at=when)
+    take(book, draws)
+    return [entry]
+
+
+def take_back(book: Book, lot: Lot | None, credits: int, cause: Cause) -> int:
+    """Credits (> 0) of a grant leave: a REFUND entry for what is there, unclaimed and not frozen, a DEBT entry for the
+    rest, which other grants pay at once if they can. Returns: how much is a new debt, before it is paid.
+
+    Raises: BalanceLimitReached: the debt would pass 2^53 - 1.
+    """
+    free = min(credits, lot.spendable, book.available) if lot is not None else 0
+    rest = credits - free
+    if book.owed + rest > MAX_CREDITS:
+        raise BalanceLimitReached(figure="The debt")
+    if lot is not None and free:
+        _leave(book, lot, free, Kind.REFUND, cause)
+    if rest:
+        enter(book, Kind.DEBT, 0, (), cause, owed=rest)
+        pay(book)
+    return rest
+
+
+def take_unspent(book: Book, lot: Lot | None, credits: int, cause: Cause) -> int:
+    """Take at most `credits` of a grant, as far as they are there, unclaimed and not frozen: an ADJUSTMENT entry.
+
+    Returns: how much that was; nothing of the rest becomes debt.
+    """
+    free = min(credits, lot.spendable, book.available) if lot is not None else 0
+    if lot is not None and free:
+        _leave(book, lot, free, Kind.ADJUSTMENT, cause)
+    return free
+
+
+def put_back(book: Book, lot: Lot | None, credits: int, cause: Cause, *, debt: int) -> list[Posted]:
+    """Undo `take_back` of `credits`, `debt` of which were a new debt: that is forgiven as far as it is still owed.
+
+    What was paid of it meanwhile comes as a grant of its own (ADJUSTMENT, the top-up's), the rest into `lot`. Entries
+    DEBT and REFUND; then other debts are paid. Raises: BalanceLimitReached.
+    """
+    forgiven = min(debt, book.owed)
+    if book.posted + credits - forgiven > MAX_CREDITS:
+        raise BalanceLimitReached(figure="The balance")
+    entries: list[Posted] = []
+    if forgiven:
+        entries.append(enter(book, Kind.DEBT, 0, (), cause, owed=-forgiven))
+    if own := credits - debt:
+        if lot is None:
+            raise ValueError("credits were taken of a grant that is not there")
+        entries += _return(book, lot, own, Kind.REFUND, cause)
+    if paid := debt - forgiven:
+        entries.append(_new_lot(book, paid, cause))
+    return entries + pay(book)
+
+
+def return_unspent(book: Book, lot: Lot | None, credits: int, cause: Cause) -> list[Posted]:
+    """Undo `take_unspent`. What comes back to a grant that has expired expires at once: both are visible."""
+    if not credits or lot is None:
+        return []
+    return _return(book, lot, credits, Kind.ADJUSTMENT, cause) + pay(book)
+
+
+def freeze(book: Book, credits: int) -> None:
+    """Take `credits` out of what is available, without an entry. Raises: BalanceLimitReached."""
+    if book.frozen + credits > MAX_CREDITS:
+        raise BalanceLimitReached(figure="What is frozen")
+    if credits:
+        book.frozen += credits
+        move_on(book)
+
+
+def thaw(book: Book, credits: int, *, paying: bool = True) -> list[Posted]:
+    """Undo `freeze`; what is free again pays debt. Not `paying`: the caller takes back as much at once."""
+    if not credits:
+        return []
+    book.frozen -= credits
+    move_on(book)
+    return pay(book) if paying else []
+
+
+def _leave(book: Book, lot: Lot, credits: int, kind: Kind, cause: Cause) -> None:
+    draws = ((lot.number, credits),)
+    enter(book, kind, -credits, draws, cause)
+    take(book, draws)
+
+
+def _return(book: Book, lot: Lot, credits: int, kind: Kind, cause: Cause) -> list[Posted]:
+    entries = [enter(book, kind, credits, ((lot.number, credits),), cause)]
+    lot.remaining += credits
+    lot.open = True
+    book.touched.add(lot.number)
+    book.burning = None
+    if lot.expires_at is not None and lot.expires_at <= book.at:
+        entries += expire(book, lot, book.at)
+    return entries
+
+
+def _new_lot(book: Book, credits: int, cause: Cause) -> Posted:
+    """A grant for credits that had paid a debt which is forgiven now."""
+    number = book.grants + 1
+    entry = enter(book, Kind.REFUND, credits, ((number, credits),), replace(cause, hold=None))
+    book.lots[number] = Lot(
+        number=number,
+        source=Source.ADJUSTMENT,
+        credits=credits,
+        remaining=credits,
+        claimed=0,
+        priority=0,
+        starts_at=None,
+        expires_at=None,
+        started=True,
+        open=True,
+        actor=cause.actor,
+        reason=cause.reason,
+        top_up_id=cause.top_up_id,
+        pays_debt=True,
+        created_at=book.at,
+    )
+    book.grants = number
+    book.made.add(number)
+    book.burning = None
+    return entry

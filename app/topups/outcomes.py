@@ -1,0 +1,35 @@
+"""What becomes of a notice."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What became of a notice. The PARKED ones wait in the inbox for a person; nothing was credited.
+
+    WAITING: it tells of a payment that is not settled yet, and is tried again.
+    """
+
+    CREDITED = "CREDITED"
+    DECLINED = "DECLINED"
+    REFUNDED = "REFUNDED"
+    REFUND_FAILED = "REFUND_FAILED"
+    DISPUTED = "DISPUTED"
+    DISPUTE_WON = "DISPUTE_WON"
+    DISPUTE_LOST = "DISPUTE_LOST"
+    UNCHANGED = "UNCHANGED"
+    DUPLICATE = "DUPLICATE"
+    WAITING = "WAITING"
+    PARKED_UNKNOWN = "PARKED_UNKNOWN"
+    PARKED_MISMATCH = "PARKED_MISMATCH"
+
+
+@dataclass(eq=False)
+class Disagrees(Exception):
+    """A notice that does not fit our own rows, said before anything has moved: it is parked with this reason."""
+
+    reason: str
+    outcome: Outcome = Outcome.PARKED_MISMATCH
+
+    def __str__(self) -> str:
+        return self.reason

@@ -1,0 +1,152 @@
+"""What a refund does, decided under the account's lock: when it is asked for, and when its provider tells of it.
+
+The credits leave when it is asked for, not when the provider's notice comes, and return if the provider refuses. A
+refund that was begun at the provider has the same effect as one that was asked for here; the money has gone back
+already then, so that it goes before open disputes and lost ones, whichever notice came first.
+"""
+
+from uuid import uuid4
+
+from app.errors import RefundExceedsTopUp
+from app.ledger import debt
+from app.ledger.book import Cause
+from app.topups.cases import Case, Taken, catch_up, put_back, take
+from app.topups.outcomes import Disagrees, Outcome
+from app.topups.provider import DisputeState, Refund, RefundState
+from app.topups.rules import Reference
+from app.topups.shares import RefundRow, disagreements, value_of_bonus
+
+
+def begin(case: Case, credits: int | None, *, reason: str, actor: str) -> RefundRow:
+    """Take back `credits` of the top-up (None: all that is left), and reckon the money that goes back for them.
+
+    Spent bonus reduces the money, not below 0; a refund of no money is done at once. What is disputed waits for its
+    decision. Raises: RefundExceedsTopUp; BalanceLimitReached, of the debt.
+    """
+    given = case.given
+    wanted = given.refundable if credits is None else credits
+    if not 0 < wanted <= given.refundable:
+        requested = wanted if credits is None else credits
+        raise RefundExceedsTopUp(requested_credits=requested, refundable_credits=given.refundable)
+    gross = given.money_of(wanted)
+    taken = take(case, wanted, Cause(actor=actor, reason=reason, top_up_id=case.top_up.id))
+    reduced = min(gross, value_of_bonus(case.top_up, taken.bonus_spent))
+    state = RefundState.PENDING if gross > reduced else RefundState.DONE
+    refund = _row(case, wanted, taken, state=state, reason=reason, actor=actor)
+    refund = refund._replace(amount_minor=gross - reduced, reduced_minor=reduced)
+    case.keep(refund)
+    return refund
+
+
+def told(case: Case, said: Refund) -> Outcome:
+    """Follow what a provider tells of a refund. FAILED is final; DONE is not, a bank may still send the money back.
+
+    Raises: Disagrees, before anything has moved; BalanceLimitReached.
+    """
+    refund = _ours(case, said)
+    if wrong := disagreements(case.top_up, said, amount_minor=refund.amount_minor if refund else None):
+        raise Disagrees("; ".join(wrong))
+    if refund is None:
+        return _begun_elsewhere(case, said)
+    if refund.refund_ref not in (None, said.refund_ref):
+        raise Disagrees(f"refund is {said.refund_ref}, ours is {refund.refund_ref}")
+    follows = {RefundState.PENDING: (RefundState.DONE, RefundState.FAILED), RefundState.DONE: (RefundState.FAILED,)}
+    moves = said.state in follows.get(refund.state, ())
+    if not moves:
+        if refund.refund_ref is None:
+            case.keep(refund._replace(refund_ref=said.refund_ref))
+        return Outcome.UNCHANGED
+    refund = refund._replace(state=said.state, refund_ref=said.refund_ref, decided_at=case.book.at)
+    case.keep(refund)
+    if said.state is RefundState.DONE:
+        return Outcome.REFUNDED
+    put_back(case, refund, _cause(case, f"refund {refund.id} was refused"))
+    catch_up(case)
+    return Outcome.REFUND_FAILED
+
+
+def _ours(case: Case, said: Refund) -> RefundRow | None:
+    """The refund that is told of, by our reference or the provider's; None: it was begun at the provider."""
+    if said.reference is None:
+        return next((one for one in case.refunds.values() if one.refund_ref == said.refund_ref), None)
+    reference = Reference.parse(said.reference)
+    known = reference is not None and reference.account_id == case.top_up.account_id
+    refund = case.refunds.get(reference.top_up_id) if reference is not None and known else None
+    if refund is None:
+        raise Disagrees(f"There is no refund {said.reference!r} of this top-up.", Outcome.PARKED_UNKNOWN)
+    return refund
+
+
+def _begun_elsewhere(case: Case, said: Refund) -> Outcome:
+    """A refund that we hear of first: the credits of its money, rounded up, all that is left for all the money."""
+    refunds = [one for one in case.refunds.values() if one.stands]
+    left = case.top_up.credits - sum(one.credits for one in refunds)
+    money = case.top_up.amount_minor - sum(one.gross_minor for one in refunds)
+    if said.amount_minor > case.given.returnable_minor or not left:
+        raise Disagrees(f"amount in minor units is {said.amount_minor}, {case.given.returnable_minor} could go back")
+    credits = left if said.amount_minor >= money else min(left, -(-left * said.amount_minor // money))
+    nothing = Taken(0, 0, 0, 0)
+    refund = _row(case, credits, nothing, state=said.state, reason="begun at the provider", actor=_actor(case))
+    refund = refund._replace(amount_minor=said.amount_minor, refund_ref=said.refund_ref)
+    if said.state is not RefundState.FAILED:
+        retaken = _before_disputes(case, credits)
+        taken = take(case, credits - retaken, _cause(case, refund.reason)) if credits > retaken else nothing
+        _reattribute(case, retaken)
+        refund = refund._replace(
+            # What a lost dispute had taken comes back, should this fail, as if it had become debt and been paid.
+            debt_credits=taken.debt_credits + retaken,
+            bonus_credits=taken.bonus_credits,
+            bonus_expired=taken.bonus_expired,
+            bonus_spent=taken.bonus_spent,
+        )
+    case.keep(refund)
+    return Outcome.REFUND_FAILED if said.state is RefundState.FAILED else Outcome.REFUNDED
+
+
+def _before_disputes(case: Case, credits: int) -> int:
+    """Make room for `credits`: open disputes freeze less. Returns: how many lost disputes have taken of them before."""
+    over = credits - case.given.refundable
+    for dispute in reversed(list(case.disputes.values())):
+        if over > 0 and dispute.state is DisputeState.OPEN and (less := min(dispute.credits, over)):
+            debt.thaw(case.book, less, paying=False)
+            case.keep(dispute._replace(credits=dispute.credits - less))
+            over -= less
+    return max(0, over)
+
+
+def _reattribute(case: Case, credits: int) -> None:
+    """What lost disputes have taken counts as refunded instead: no credits move."""
+    for dispute in reversed(list(case.disputes.values())):
+        if credits and dispute.state is DisputeState.LOST and (less := min(dispute.credits, credits)):
+            case.keep(dispute._replace(credits=dispute.credits - less))
+            credits -= less
+
+
+def _row(case: Case, credits: int, taken: Taken, *, state: RefundState, reason: str, actor: str) -> RefundRow:
+    at = case.book.at
+    return RefundRow(
+        account_id=case.top_up.account_id,
+        id=uuid4().hex,
+        top_up_id=case.top_up.id,
+        credits=credits,
+        debt_credits=taken.debt_credits,
+        bonus_credits=taken.bonus_credits,
+        bonus_expired=taken.bonus_expired,
+        bonus_spent=taken.bonus_spent,
+        amount_minor=0,
+        reduced_minor=0,
+        state=state,
+        refund_ref=None,
+        reason=reason,
+        actor=actor,
+        created_at=at,
+        decided_at=None if state is RefundState.PENDING else at,
+    )
+
+
+def _cause(case: Case, reason: str) -> Cause:
+    return Cause(actor=_actor(case), reason=reason, top_up_id=case.top_up.id)
+
+
+def _actor(case: Case) -> str:
+    return f"provider:{case.top_up.provider}"

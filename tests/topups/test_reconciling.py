@@ -1,0 +1,25 @@
+"""The loop that asks about refunds without an outcome, as the server runs it."""
+
+import asyncio
+
+import pytest
+
+from app import database
+from app.main import reconcile_refunds, running
+from tests.factories import in_seconds, past
+from tests.topups.buying import SANDBOX
+from tests.topups.giving_back import paid, refunded
+from tests.topups.test_refunds import SILENT
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_servers_loop_settles_refunds_whose_outcome_was_lost(db: str) -> None:
+    top_up = await paid()
+    await refunded(top_up, 400, provider=SILENT)
+    await database.fetch("UPDATE top_up_refund SET asked_at = asked_at - interval '11 minutes'")
+    async with asyncio.timeout(10), running({"refunds": lambda: reconcile_refunds(SANDBOX)}):
+        while not await database.fetch("SELECT 1 FROM top_up_refund WHERE status = 'DONE'"):
+            await past(await in_seconds(0.01))
+    [row] = await database.fetch("SELECT refunded, refunded_minor FROM top_up")
+    assert tuple(row) == (400, 400)
