@@ -17,10 +17,11 @@ from starlette.routing import BaseRoute, Route
 
 from app import database
 from app.errors import Unavailable
-from app.topups import pages, sandbox, settling
+from app.topups import pages, sandbox, sandbox_cards, settling
 from app.topups.provider import NoticeRefused, PaymentProvider
-from app.topups.rules import PaymentState
+from app.topups.rules import PaymentState, return_url_problems
 from app.topups.sandbox import Sandbox, SandboxPage
+from app.topups.sandbox_cards import CHOICES, Behaviour
 
 NOTICE_LIMIT_BYTES: Final = 65_536
 FORM_LIMIT_BYTES: Final = 4_096
@@ -59,6 +60,7 @@ def routes(provider: PaymentProvider | None) -> list[BaseRoute]:
         found += [
             Route(page, _kindly(payment_page(provider)), methods=["GET"]),
             Route(page, _kindly(payment_form(provider, notify_path=path)), methods=["POST"]),
+            Route(f"{sandbox.PORTAL_PATH}/{{customer_ref}}", _kindly(portal_page), methods=["GET"]),
         ]
     return found
 
@@ -91,7 +93,7 @@ def payment_page(provider: Sandbox) -> Answer:
     """The sandbox's page of one payment."""
 
     async def answer(request: Request) -> Response:
-        page = await provider.find(request.path_params["reference"])
+        page = await provider.page(request.path_params["reference"])
         return _no_payment() if page is None else _shown(provider, page)
 
     return answer
@@ -102,20 +104,20 @@ def payment_form(provider: Sandbox, *, notify_path: str) -> Answer:
     decisions = {"pay": PaymentState.PAID, "decline": PaymentState.DECLINED, "resend": None}
 
     async def answer(request: Request) -> Response:
-        page = await provider.find(request.path_params["reference"])
+        page = await provider.page(request.path_params["reference"])
         if page is None:
             return _no_payment()
         try:
             fields = parse_qs((await _body(request, limit_bytes=FORM_LIMIT_BYTES)).decode("latin-1"))
         except BodyRefused as refusal:
             return _told(refusal.status, "Not sent by this page", refusal.text)
-        [token, decision] = [fields.get(name, [""])[0] for name in ("token", "decision")]
+        [token, decision, card] = [fields.get(name, [""])[0] for name in ("token", "decision", "card")]
         if not provider.knows_form_token(page.reference, token):
             return _told(403, "Not sent by this page", "Open the payment page again and use its buttons.")
         if decision not in decisions:
             return _told(400, "Nothing was chosen", "Open the payment page again and choose one of its buttons.")
         if (state := decisions[decision]) is not None:
-            page = await provider.decide(page, state)
+            page = await provider.decide(page, state, card=CHOICES.get(card, Behaviour.PAYS))
         if page.state is not PaymentState.OPEN:
             await _notify(request, provider, page, path=notify_path)
         # Back to the buyer's own page, exactly as it was given; to this one where there is none.
@@ -125,12 +127,19 @@ def payment_form(provider: Sandbox, *, notify_path: str) -> Answer:
     return answer
 
 
+async def portal_page(request: Request) -> Response:
+    """The sandbox's page of a customer's cards, with a link back to where it came from."""
+    labels = await sandbox_cards.labels_of(request.path_params["customer_ref"])
+    back = request.query_params.get("return")
+    return HTMLResponse(pages.portal(labels, None if return_url_problems(back) else back), headers=PAGE_HEADERS)
+
+
 async def _notify(request: Request, provider: Sandbox, page: SandboxPage, *, path: str) -> None:
     """Send the notice to this server's own webhook, signed and in full, as a provider would.
 
     It may fail without harm: the return page asks (`confirmTopUp`), and the payment's page sends it again.
     """
-    raw_body, headers = provider.notice(page)
+    raw_body, headers = provider.notice(page, await sandbox_cards.card_of(page.provider_ref))
     transport = httpx.ASGITransport(app=request.app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=provider.address) as client:
         answer = await client.post(path, content=raw_body, headers=headers)

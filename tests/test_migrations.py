@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 
 ALL_MIGRATIONS = [
     "0001_initial", "0002_true_keys", "0003_holds_and_notices", "0004_keys_of_holds", "0005_outcomes", "0006_money",
-    "0007_keys_of_money"]  # fmt: skip
+    "0007_keys_of_money", "0010_saved_cards", "0011_keys_of_saved_cards"]  # fmt: skip
 
 TYPES: dict[type, str] = {
     BigIntField: "bigint",
@@ -62,6 +62,8 @@ KEYS = {
     "provider_notice": ["event_id"],
     "provider_payment": ["payment_ref"],
     "rate_card": ["version"],
+    "sandbox_card": ["card_ref"],
+    "sandbox_customer": ["customer_ref"],
     "sandbox_payment": ["reference"],
     "skipped_tick": ["account_id", "task_id"],
     "task": ["account_id", "task_id"],
@@ -117,6 +119,7 @@ async def test_the_checks_and_triggers_are_there(db: str) -> None:
         "sandbox_payment_figures",
         "task_figures",
         "task_lack",
+        "top_up_bonus",
         "top_up_figures",
     }
     triggers = await database.fetch(
