@@ -31,7 +31,9 @@ from app.pricing.catalogue import Catalogue
 from app.settings import Settings, settings
 from app.tasks import lapses
 from app.tasks.charging import Charger
+from app.topups import refilling
 from app.topups.choice import open_provider
+from app.topups.rules import Terms
 
 GRAPHQL: Final = "/graphql"
 RESTART_SECONDS: Final = 1.0
@@ -59,6 +61,7 @@ def create(chosen: Settings | None = None) -> Starlette:
         "live feed": lambda: house.live.run(url),
         "rate cards": house.catalogue.keep_fresh,
         "time": settle_in_time,
+        **refills(house),
         "notices of expiry": lambda: tell_of_expiry(here.expiry_notice_days),
     }
 
@@ -128,6 +131,14 @@ def furnish(here: Settings) -> House:
         balances=Shared(statements.balances, list_limit=1_000),
         provider=open_provider(here),
     )
+
+
+def refills(house: House) -> Mapping[str, Loop]:
+    """The loop of automatic top-ups, where credits are sold."""
+    provider = house.provider
+    if provider is None:
+        return {}
+    return {"auto top-up": lambda: refilling.follow(house.live, provider, Terms.of(house.settings))}
 
 
 def open_books(here: Settings) -> None:

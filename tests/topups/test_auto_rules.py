@@ -47,7 +47,7 @@ def ago(status: Status = Status.PAID, credits: int = 1_000, **since: float) -> A
 
 
 def declined(**since: float) -> Attempt:
-    return ago(Status.FAILED, **since)._replace(decline_reason="card_declined")
+    return Attempt(NOW - timedelta(**since), 1_000, Status.FAILED, "card_declined")
 
 
 def decided(*attempts: Attempt, level: Level = LOW, now: datetime = NOW, **more: Any) -> Buy | Skip:
