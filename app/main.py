@@ -88,7 +88,7 @@ def create(chosen: Settings | None = None) -> Starlette:
             WebSocketRoute(GRAPHQL, GraphQLOverWebSocket(execution, doorway, house, allowed_origins=origins)),
             Route("/healthz", alive),
             Route("/readyz", Readiness().check),
-            *webhooks.routes(house.provider),
+            *webhooks.routes(house.provider, seller=here.receipt_seller),
         ],
         # Tokens travel in headers and never in cookies, so that a page of another host gains nothing by being let in.
         middleware=[Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["POST"], allow_headers=["*"])]

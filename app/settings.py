@@ -105,7 +105,9 @@ class Settings(BaseSettings):
     )
     top_up_bonus_days: int = Field(default=365, ge=1, le=3650, description="Days after which such a bonus expires.")
     receipt_seller: str | None = Field(
-        default=None, max_length=500, description="Who sells, for receipts: name and address, lines divided by |."
+        default=None,
+        max_length=500,
+        description="Who sells, for receipts: name and address, lines divided by semicolons.",
     )
     sandbox_secret: str | None = Field(
         default=None, description="Signs the sandbox provider's notices. Unset: development's own."

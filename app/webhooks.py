@@ -1,4 +1,4 @@
-"""The routes of payments: notices of the provider, and the sandbox's own pages.
+"""The routes of payments: notices of the provider, the sandbox's own pages, and receipts.
 
 A notice is answered with 200 when it has been dealt with for good, 400 when it is not the provider's, and 503 when it
 could not be dealt with now, so that the provider sends it again.
@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from app import database
 from app.errors import Unavailable
-from app.topups import pages, sandbox, sandbox_cards, settling
+from app.topups import pages, receipt_pages, receipts, rows, sandbox, sandbox_cards, settling
 from app.topups.provider import NoticeRefused, PaymentProvider
 from app.topups.rules import PaymentState, return_url_problems
 from app.topups.sandbox import Sandbox, SandboxPage
@@ -49,12 +49,16 @@ class BodyRefused(Exception):
     text: str
 
 
-def routes(provider: PaymentProvider | None) -> list[BaseRoute]:
-    """`POST /webhooks/<provider>`, and the sandbox's pages where the sandbox is the provider; nothing without one."""
+def routes(provider: PaymentProvider | None, *, seller: str | None = None) -> list[BaseRoute]:
+    """`POST /webhooks/<provider>`, the sandbox's pages where the sandbox is the provider, and receipts.
+
+    Without a provider nothing is sold any more, and receipts of what was sold stay.
+    """
+    found: list[BaseRoute] = [Route(f"{receipts.PATH}/{{token}}", _kindly(receipt_page(seller)), methods=["GET"])]
     if provider is None:
-        return []
+        return found
     path = f"/webhooks/{provider.name}"
-    found: list[BaseRoute] = [Route(path, notices(provider), methods=["POST"])]
+    found.append(Route(path, notices(provider), methods=["POST"]))
     if isinstance(provider, Sandbox):
         page = f"{sandbox.PAGE_PATH}/{{reference}}"
         found += [
@@ -127,6 +131,20 @@ def payment_form(provider: Sandbox, *, notify_path: str) -> Answer:
     return answer
 
 
+def receipt_page(seller: str | None) -> Answer:
+    """The receipt that a signed link names."""
+
+    async def answer(request: Request) -> Response:
+        reference = receipts.named_by(request.path_params["token"])
+        top_up = await rows.find(*reference) if reference is not None else None
+        receipt = receipts.receipt_of(top_up) if top_up is not None else None
+        if receipt is None:
+            return _told(404, "There is no such receipt", "Take the address from your account's list of top-ups.")
+        return HTMLResponse(receipt_pages.page(receipt, seller), headers=PAGE_HEADERS)
+
+    return answer
+
+
 async def portal_page(request: Request) -> Response:
     """The sandbox's page of a customer's cards, with a link back to where it came from."""
     labels = await sandbox_cards.labels_of(request.path_params["customer_ref"])
@@ -169,7 +187,7 @@ def _kindly(answer: Answer) -> Answer:
         except Exception as fault:
             if not (isinstance(fault, Unavailable) or database.is_lost(fault)):
                 raise
-            log.warning("a sandbox page could not be shown: %s", fault)
+            log.warning("a page could not be shown: %s", fault)
             return _told(503, "Not now", "The server cannot reach its database. Try again in a moment.")
 
     return wrapped

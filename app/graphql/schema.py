@@ -9,6 +9,7 @@ from strawberry.schema.config import StrawberryConfig
 from app.graphql.access import resolve_plainly, undeclared
 from app.graphql.accounts import AccountQueries
 from app.graphql.agents import AgentQueries
+from app.graphql.auto_top_up import AutoTopUpMutations
 from app.graphql.charging import ChargingMutations
 from app.graphql.descriptions import undescribed
 from app.graphql.following import FollowingSubscription
@@ -41,6 +42,7 @@ class Mutation(
     HoldingMutations,
     GrantingMutations,
     TopUpMutations,
+    AutoTopUpMutations,
     NoticeMutations,
     PriceMutations,
 ):
