@@ -21,9 +21,9 @@ def _days(given: object) -> tuple[int, ...]:
     raise PydanticCustomError("days", "It must be 1 to 10 whole numbers of days from 1 to 365, such as 30,7,1")
 
 
-def _bonuses(given: object) -> tuple[tuple[int, int], ...]:
+def _bonuses(given: object) -> tuple[tuple[int, int], ...] | None:
     """Promotions as somebody writes them: 5000:500,10000:1500. Given in any order, kept in rising order."""
-    if isinstance(given, tuple):
+    if given is None or isinstance(given, tuple):
         return given
     parts = [part.strip().split(":") for part in given.split(",")] if isinstance(given, str) else []
     if 1 <= len(parts) <= 20 and all(
@@ -99,8 +99,8 @@ class Settings(BaseSettings):
     top_up_minimum: int = Field(default=500, ge=1, description="Fewest credits in a top-up.")
     top_up_multiple: int = Field(default=100, ge=1, description="Top-ups are multiples of this.")
     top_up_maximum: int = Field(default=1_000_000, ge=1, description="Most credits in a top-up.")
-    top_up_bonuses: Annotated[tuple[tuple[int, int], ...], NoDecode, BeforeValidator(_bonuses)] = Field(
-        default=(),
+    top_up_bonuses: Annotated[tuple[tuple[int, int], ...] | None, NoDecode, BeforeValidator(_bonuses)] = Field(
+        default=None,
         description="Promotional credits with a top-up from so many credits on, such as 5000:500,10000:1500.",
     )
     top_up_bonus_days: int = Field(default=365, ge=1, le=3650, description="Days after which such a bonus expires.")

@@ -164,7 +164,7 @@ class Terms:
             multiple_credits=chosen.top_up_multiple,
             currency=chosen.currency,
             minor_per_credit=chosen.minor_per_credit,
-            bonuses=chosen.top_up_bonuses,
+            bonuses=chosen.top_up_bonuses or (),
             bonus_days=chosen.top_up_bonus_days,
         )
 
