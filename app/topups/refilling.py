@@ -13,7 +13,8 @@ from app.topups import auto, auto_rows
 from app.topups.provider import PaymentProvider
 from app.topups.rules import Terms
 
-SWEEP_SECONDS: Final = 15.0
+SWEEP_SECONDS: Final = 5.0
+"""Also how long it takes at most until another process knows that it was switched on for an account."""
 LOOK_SECONDS: Final = 300.0
 """How often an account that is held back is looked at, though nothing has told of a change."""
 _AT_ONCE: Final = 8
