@@ -1,7 +1,7 @@
 # Every target works alone on a fresh clone with nothing but Python 3.11 or newer. ARGS is handed on: make simulate ARGS=--help
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test soak simulate bench lock schema migrations format clean
+.PHONY: help serve test browser soak simulate bench lock schema migrations format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,6 +23,9 @@ test: $(INSTALLED) ## lint, types, and the whole suite on a real PostgreSQL
 	@$(BIN)/mypy --no-error-summary
 	@echo "Tests"
 	@$(BIN)/python -m pytest --quiet $(ARGS)
+
+browser: $(INSTALLED) ## buy credits in a browser without a window, on a server of its own (needs Chromium)
+	@$(BIN)/python -m pytest --quiet tests/browser/top_up_in_a_browser.py $(ARGS)
 
 soak: $(INSTALLED) ## play the books at random against a plain model, for about ten minutes: make soak ARGS=--hypothesis-show-statistics
 	@SOAK_EXAMPLES=$${SOAK_EXAMPLES:-4000} $(BIN)/python -m pytest --quiet -o faulthandler_timeout=0 tests/machine $(ARGS)

@@ -10,7 +10,7 @@ Topics are account ids; an owner who has no account yet is followed by `ownerId`
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Container, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -102,6 +102,27 @@ class SignalWatch:
         return None if everything else signalled
 
 
+@dataclass(slots=True, eq=False)
+class ChangeWatch:
+    """One follower of the changes of many accounts, those that are in `among` when they change."""
+
+    among: Container[int]
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _changed: set[int] = field(default_factory=set)
+
+    def wake(self, account_id: int) -> None:
+        if account_id in self.among:
+            self._changed.add(account_id)
+            self._woken.set()
+
+    async def changed(self) -> set[int]:
+        """Wait for changes. Returns: the accounts; what was lost with the connection is for a sweep to find."""
+        await self._woken.wait()
+        self._woken.clear()
+        changed, self._changed = self._changed, set()
+        return changed
+
+
 class Feed:
     """The follower's end of the wire, one for a process: `run()` listens, `watch()` registers."""
 
@@ -110,6 +131,7 @@ class Feed:
         self._conflate_seconds = conflate_seconds
         self._watches: dict[Topic, set[Watch]] = {}
         self._signal_watches: set[SignalWatch] = set()
+        self._change_watches: set[ChangeWatch] = set()
         self._versions: dict[int, int] = {}
         self._dirty: set[Topic] = set()
         self._flush: asyncio.TimerHandle | None = None
@@ -138,6 +160,16 @@ class Feed:
         finally:
             self._signal_watches.discard(watch)
 
+    @contextmanager
+    def watch_changes(self, among: Container[int]) -> Iterator[ChangeWatch]:
+        """Follow the changes of the accounts in `among`, which may change meanwhile, until the block ends."""
+        watch = ChangeWatch(among)
+        self._change_watches.add(watch)
+        try:
+            yield watch
+        finally:
+            self._change_watches.discard(watch)
+
     async def run(self, url: str) -> None:
         """Listen and sweep until cancelled. Faults of the database are logged and lived through."""
         async with asyncio.TaskGroup() as group:
@@ -159,6 +191,8 @@ class Feed:
                 log.warning("a notice that is not ours was ignored: %.100r", payload)
                 return
             account_id = int(number)
+            for change_watch in self._change_watches:
+                change_watch.wake(account_id)
             if account_id in self._watches:
                 self._versions[account_id] = max(int(version), self._versions.get(account_id, 0))
                 self._mark(account_id)

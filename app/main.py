@@ -31,9 +31,10 @@ from app.pricing.catalogue import Catalogue
 from app.settings import Settings, settings
 from app.tasks import lapses
 from app.tasks.charging import Charger
-from app.topups import refunds
+from app.topups import refilling, refunds
 from app.topups.choice import open_provider
 from app.topups.provider import PaymentProvider
+from app.topups.rules import Terms
 
 GRAPHQL: Final = "/graphql"
 RESTART_SECONDS: Final = 1.0
@@ -62,6 +63,7 @@ def create(chosen: Settings | None = None) -> Starlette:
         "live feed": lambda: house.live.run(url),
         "rate cards": house.catalogue.keep_fresh,
         "time": settle_in_time,
+        **refills(house),
         "notices of expiry": lambda: tell_of_expiry(here.expiry_notice_days),
     }
     if (provider := house.provider) is not None:
@@ -90,7 +92,7 @@ def create(chosen: Settings | None = None) -> Starlette:
             WebSocketRoute(GRAPHQL, GraphQLOverWebSocket(execution, doorway, house, allowed_origins=origins)),
             Route("/healthz", alive),
             Route("/readyz", Readiness().check),
-            *webhooks.routes(house.provider),
+            *webhooks.routes(house.provider, seller=here.receipt_seller),
         ],
         # Tokens travel in headers and never in cookies, so that a page of another host gains nothing by being let in.
         middleware=[Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["POST"], allow_headers=["*"])]
@@ -133,6 +135,14 @@ def furnish(here: Settings) -> House:
         balances=Shared(statements.balances, list_limit=1_000),
         provider=open_provider(here),
     )
+
+
+def refills(house: House) -> Mapping[str, Loop]:
+    """The loop of automatic top-ups, where credits are sold."""
+    provider = house.provider
+    if provider is None:
+        return {}
+    return {"auto top-up": lambda: refilling.follow(house.live, provider, Terms.of(house.settings))}
 
 
 def open_books(here: Settings) -> None:

@@ -21,6 +21,20 @@ def _days(given: object) -> tuple[int, ...]:
     raise PydanticCustomError("days", "It must be 1 to 10 whole numbers of days from 1 to 365, such as 30,7,1")
 
 
+def _bonuses(given: object) -> tuple[tuple[int, int], ...] | None:
+    """Promotions as somebody writes them: 5000:500,10000:1500. Given in any order, kept in rising order."""
+    if given is None or isinstance(given, tuple):
+        return given
+    parts = [part.strip().split(":") for part in given.split(",")] if isinstance(given, str) else []
+    if 1 <= len(parts) <= 20 and all(
+        len(part) == 2 and all(text.isascii() and text.isdigit() and len(text) <= 12 for text in part) for part in parts
+    ):
+        steps = sorted((int(least), int(bonus)) for least, bonus in parts)
+        if len({least for least, _ in steps}) == len(steps) and all(least and bonus for least, bonus in steps):
+            return tuple(steps)
+    raise PydanticCustomError("bonuses", "It must be pairs of credits, CREDITS:BONUS, such as 5000:500,10000:1500")
+
+
 class Settings(BaseSettings):
     """Every setting has a default that suits development; an empty variable counts as unset."""
 
@@ -85,6 +99,16 @@ class Settings(BaseSettings):
     top_up_minimum: int = Field(default=500, ge=1, description="Fewest credits in a top-up.")
     top_up_multiple: int = Field(default=100, ge=1, description="Top-ups are multiples of this.")
     top_up_maximum: int = Field(default=1_000_000, ge=1, description="Most credits in a top-up.")
+    top_up_bonuses: Annotated[tuple[tuple[int, int], ...] | None, NoDecode, BeforeValidator(_bonuses)] = Field(
+        default=None,
+        description="Promotional credits with a top-up from so many credits on, such as 5000:500,10000:1500.",
+    )
+    top_up_bonus_days: int = Field(default=365, ge=1, le=3650, description="Days after which such a bonus expires.")
+    receipt_seller: str | None = Field(
+        default=None,
+        max_length=500,
+        description="Who sells, for receipts: name and address, lines divided by semicolons.",
+    )
     sandbox_secret: str | None = Field(
         default=None, description="Signs the sandbox provider's notices. Unset: development's own."
     )

@@ -1,4 +1,4 @@
-"""The routes of payments: notices of the provider, and the sandbox's own pages.
+"""The routes of payments: notices of the provider, the sandbox's own pages, and receipts.
 
 A notice is answered with 200 when it has been dealt with for good, 400 when it is not the provider's, and 503 when it
 could not be dealt with now, so that the provider sends it again.
@@ -17,10 +17,11 @@ from starlette.routing import BaseRoute, Route
 
 from app import database
 from app.errors import Unavailable
-from app.topups import pages, sandbox, settling
+from app.topups import pages, receipt_pages, receipts, rows, sandbox, sandbox_cards, settling
 from app.topups.provider import DisputeState, NoticeRefused, PaymentProvider
-from app.topups.rules import PaymentState
+from app.topups.rules import PaymentState, return_url_problems
 from app.topups.sandbox import Sandbox, SandboxPage
+from app.topups.sandbox_cards import CHOICES, Behaviour
 
 NOTICE_LIMIT_BYTES: Final = 65_536
 FORM_LIMIT_BYTES: Final = 4_096
@@ -48,17 +49,22 @@ class BodyRefused(Exception):
     text: str
 
 
-def routes(provider: PaymentProvider | None) -> list[BaseRoute]:
-    """`POST /webhooks/<provider>`, and the sandbox's pages where the sandbox is the provider; nothing without one."""
+def routes(provider: PaymentProvider | None, *, seller: str | None = None) -> list[BaseRoute]:
+    """`POST /webhooks/<provider>`, the sandbox's pages where the sandbox is the provider, and receipts.
+
+    Without a provider nothing is sold any more, and receipts of what was sold stay.
+    """
+    found: list[BaseRoute] = [Route(f"{receipts.PATH}/{{token}}", _kindly(receipt_page(seller)), methods=["GET"])]
     if provider is None:
-        return []
+        return found
     path = f"/webhooks/{provider.name}"
-    found: list[BaseRoute] = [Route(path, notices(provider), methods=["POST"])]
+    found.append(Route(path, notices(provider), methods=["POST"]))
     if isinstance(provider, Sandbox):
         page = f"{sandbox.PAGE_PATH}/{{reference}}"
         found += [
             Route(page, _kindly(payment_page(provider)), methods=["GET"]),
             Route(page, _kindly(payment_form(provider, notify_path=path)), methods=["POST"]),
+            Route(f"{sandbox.PORTAL_PATH}/{{customer_ref}}", _kindly(portal_page), methods=["GET"]),
         ]
     return found
 
@@ -91,7 +97,7 @@ def payment_page(provider: Sandbox) -> Answer:
     """The sandbox's page of one payment."""
 
     async def answer(request: Request) -> Response:
-        page = await provider.find(request.path_params["reference"])
+        page = await provider.page(request.path_params["reference"])
         return _no_payment() if page is None else await _shown(provider, page)
 
     return answer
@@ -103,14 +109,14 @@ def payment_form(provider: Sandbox, *, notify_path: str) -> Answer:
     disputes = {"dispute": DisputeState.OPEN, "win": DisputeState.WON, "lose": DisputeState.LOST}
 
     async def answer(request: Request) -> Response:
-        page = await provider.find(request.path_params["reference"])
+        page = await provider.page(request.path_params["reference"])
         if page is None:
             return _no_payment()
         try:
             fields = parse_qs((await _body(request, limit_bytes=FORM_LIMIT_BYTES)).decode("latin-1"))
         except BodyRefused as refusal:
             return _told(refusal.status, "Not sent by this page", refusal.text)
-        [token, decision] = [fields.get(name, [""])[0] for name in ("token", "decision")]
+        [token, decision, card] = [fields.get(name, [""])[0] for name in ("token", "decision", "card")]
         if not provider.knows_form_token(page.reference, token):
             return _told(403, "Not sent by this page", "Open the payment page again and use its buttons.")
         if decision in disputes and page.state is PaymentState.PAID:
@@ -120,14 +126,36 @@ def payment_form(provider: Sandbox, *, notify_path: str) -> Answer:
         if decision not in decisions:
             return _told(400, "Nothing was chosen", "Open the payment page again and choose one of its buttons.")
         if (state := decisions[decision]) is not None:
-            page = await provider.decide(page, state)
+            page = await provider.decide(page, state, card=CHOICES.get(card, Behaviour.PAYS))
         if page.state is not PaymentState.OPEN:
-            await _notify(request, provider, provider.notice(page), path=notify_path)
+            notice = provider.notice(page, await sandbox_cards.card_of(page.provider_ref))
+            await _notify(request, provider, notice, path=notify_path)
         # Back to the buyer's own page, exactly as it was given; to this one where there is none.
         onward = page.return_url if page.return_url is not None and state is not None else request.url.path
         return Response(status_code=303, headers={"Location": onward} | PAGE_HEADERS)
 
     return answer
+
+
+def receipt_page(seller: str | None) -> Answer:
+    """The receipt that a signed link names."""
+
+    async def answer(request: Request) -> Response:
+        reference = receipts.named_by(request.path_params["token"])
+        top_up = await rows.find(*reference) if reference is not None else None
+        receipt = receipts.receipt_of(top_up) if top_up is not None else None
+        if receipt is None:
+            return _told(404, "There is no such receipt", "Take the address from your account's list of top-ups.")
+        return HTMLResponse(receipt_pages.page(receipt, seller), headers=PAGE_HEADERS)
+
+    return answer
+
+
+async def portal_page(request: Request) -> Response:
+    """The sandbox's page of a customer's cards, with a link back to where it came from."""
+    labels = await sandbox_cards.labels_of(request.path_params["customer_ref"])
+    back = request.query_params.get("return")
+    return HTMLResponse(pages.portal(labels, None if return_url_problems(back) else back), headers=PAGE_HEADERS)
 
 
 async def _notify(request: Request, provider: Sandbox, notice: tuple[bytes, dict[str, str]], *, path: str) -> None:
@@ -165,7 +193,7 @@ def _kindly(answer: Answer) -> Answer:
         except Exception as fault:
             if not (isinstance(fault, Unavailable) or database.is_lost(fault)):
                 raise
-            log.warning("a sandbox page could not be shown: %s", fault)
+            log.warning("a page could not be shown: %s", fault)
             return _told(503, "Not now", "The server cannot reach its database. Try again in a moment.")
 
     return wrapped

@@ -33,7 +33,9 @@ pytestmark = pytest.mark.anyio
 
 ALL_MIGRATIONS = [
     "0001_initial", "0002_true_keys", "0003_holds_and_notices", "0004_keys_of_holds", "0005_outcomes", "0006_money",
-    "0007_keys_of_money", "0008_giving_back", "0009_keys_of_giving_back"]  # fmt: skip
+    "0007_keys_of_money", "0008_giving_back", "0009_keys_of_giving_back", "0010_saved_cards",
+    "0011_keys_of_saved_cards",
+]  # fmt: skip
 
 TYPES: dict[type, str] = {
     BigIntField: "bigint",
@@ -62,6 +64,8 @@ KEYS = {
     "provider_notice": ["event_id"],
     "provider_payment": ["payment_ref"],
     "rate_card": ["version"],
+    "sandbox_card": ["card_ref"],
+    "sandbox_customer": ["customer_ref"],
     "sandbox_dispute": ["payment_ref"],
     "sandbox_payment": ["reference"],
     "sandbox_refund": ["refund_ref"],
@@ -122,6 +126,7 @@ async def test_the_checks_and_triggers_are_there(db: str) -> None:
         "sandbox_refund_figures",
         "task_figures",
         "task_lack",
+        "top_up_bonus",
         "top_up_figures",
         "top_up_refund_shares",
     }

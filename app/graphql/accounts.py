@@ -11,7 +11,8 @@ from app.errors import BadRequest
 from app.graphql import access, nodes
 from app.graphql.access import Needs
 from app.graphql.agents import Agent, agent_of
-from app.graphql.balances import Balance, account_id_of, balance_of, figures_of
+from app.graphql.auto_top_up import AutoTopUp, auto_top_up_of
+from app.graphql.balances import Balance, account_id_of, auto_top_up_view, balance_of, figures_of
 from app.graphql.context import Context, Information
 from app.graphql.entries import Entry, Grant, entry_of, grant_of
 from app.graphql.enums import shown
@@ -177,6 +178,10 @@ class Account(nodes.Node):
         self, first: First = 25, after: After = None, unread_only: UnreadOnly = False
     ) -> Connection[Notice]:
         return await notice_page(self.figures.account_id, first=first, after=after, unread_only=unread_only)
+
+    @access.field(description="Whether and how it buys credits by itself.")
+    async def auto_top_up(self, info: Information) -> AutoTopUp:
+        return auto_top_up_of(await auto_top_up_view(self.figures.account_id, info.context))
 
     @access.field(description="The top-ups, newest first.")
     async def top_ups(self, first: First = 25, after: After = None) -> Connection[TopUp]:

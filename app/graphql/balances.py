@@ -14,6 +14,25 @@ from app.graphql.sight import owner_asked
 from app.ledger import accounts, statements
 from app.ledger.book import Figures
 from app.ledger.statements import Expiry as ExpiryRead
+from app.topups import auto
+from app.topups.auto import View
+from app.topups.auto_rules import State
+from app.topups.rules import Terms
+
+shown(
+    State,
+    name="AutoTopUpState",
+    description="How auto top-up stands.",
+    values={
+        State.OFF: "It is switched off.",
+        State.READY: "It buys as soon as too little is available.",
+        State.PENDING: "A purchase is under way.",
+        State.COOLING_DOWN: "It has just bought.",
+        State.BACKING_OFF: "The last purchase failed: it is tried again later.",
+        State.BLOCKED: "It buys nothing until something is done, or a cap ends: see blockedReason.",
+        State.ACTION_REQUIRED: "Its owner has to confirm a payment: see actionUrl.",
+    },
+)
 
 
 class BalanceStatus(StrEnum):
@@ -54,12 +73,34 @@ class Balance(nodes.Node):
     as_of: datetime = access.value(description="When it was read, by the database's clock.")
     number: strawberry.Private[int | None] = None
 
+    @access.field(
+        description="How auto top-up stands. What happens to it moves the version, so whoever follows the balance is "
+        "told; what time alone ends is seen at the next reading."
+    )
+    async def auto_top_up(self, info: Information) -> State:
+        return (await auto_top_up_view(self.number, info.context)).state
+
     @access.field(description="What leaves next by expiry; null where nothing will.")
     async def next_expiry(self, info: Information) -> Expiry | None:
         if self.number is None:
             return None
         found = await info.context.loader(_next_expiries).load(self.number)
         return Expiry(credits=Credits(found.credits), at=found.at) if found else None
+
+
+async def auto_top_up_view(account_id: int | None, context: Context) -> View:
+    """How auto top-up of an account stands, batched with the others of this request; None or 0: there is no account."""
+    return (
+        await context.loader(_views).load(
+            (
+                account_id,
+                context.house.provider.name if context.house.provider else "",
+                Terms.of(context.house.settings),
+            )
+        )
+        if account_id
+        else auto.NOTHING
+    )
 
 
 def balance_of(figures: Figures, context: Context) -> Balance:
@@ -115,3 +156,10 @@ async def fetch_balance(context: Context, owner_id: str) -> Balance | None:
 async def _next_expiries(numbers: list[int]) -> list[ExpiryRead | None]:
     found = await statements.next_expiries(numbers)
     return [found.get(number) for number in numbers]
+
+
+async def _views(keys: list[tuple[int, str, Terms]]) -> list[View]:
+    """One provider and one set of terms: those of this process."""
+    [(_, provider, terms), *_] = keys
+    found = await auto.views([account_id for account_id, _, _ in keys], provider, terms)
+    return [found.get(account_id, auto.NOTHING) for account_id, _, _ in keys]

@@ -9,6 +9,7 @@ from strawberry.schema.config import StrawberryConfig
 from app.graphql.access import resolve_plainly, undeclared
 from app.graphql.accounts import AccountQueries
 from app.graphql.agents import AgentQueries
+from app.graphql.auto_top_up import AutoTopUpMutations
 from app.graphql.charging import ChargingMutations
 from app.graphql.descriptions import undescribed
 from app.graphql.finishing import FinishingMutations
@@ -45,6 +46,7 @@ class Mutation(
     GrantingMutations,
     TopUpMutations,
     RefundingMutations,
+    AutoTopUpMutations,
     NoticeMutations,
     PriceMutations,
 ):

@@ -20,7 +20,8 @@ from app.graphql.errors import (
 from app.graphql.scalars import Credits, Long
 from app.graphql.sight import owner_asked
 from app.ledger import accounts
-from app.topups import purchase, rows
+from app.settings import address
+from app.topups import purchase, receipts, rows
 from app.topups.provider import PaymentProvider
 from app.topups.purchase import TopUpRequest
 from app.topups.rules import Status, Terms, TopUpState
@@ -40,6 +41,27 @@ shown(
 )
 
 
+@access.type(description="Tax, as the provider reckons it.", needs=Needs.REACHED)
+class TaxLine:
+    label: str = access.value(description="What the provider calls it.")
+    amount_minor: Long = access.value(description="How much, in minor units of the receipt's currency.")
+    inclusive: bool = access.value(description="Whether the price has it in it; else it was paid on top.")
+
+
+@access.type(description="What a payment bought, for the buyer's books.", needs=Needs.REACHED)
+class Receipt:
+    number: str = access.value(description="The receipt's number.")
+    credits_bought: Credits = access.value(description="Credits paid for.")
+    bonus: Credits = access.value(description="Promotional credits that came with them.")
+    amount_minor: Long = access.value(description="The price, in minor units of the currency, without tax on top.")
+    currency: str = access.value(description="The currency, ISO 4217.")
+    tax_lines: list[TaxLine] = access.value(description="The taxes, as the provider told them.")
+    total_minor: Long = access.value(description="What was paid in all: the price, and the taxes on top of it.")
+    paid_at: datetime = access.value(description="When the payment was credited.")
+    reference: str = access.value(description="What the provider knows the payment by.")
+    url: str = access.value(description="A page to print. Whoever has this address can open it.")
+
+
 @access.type(description="A purchase of credits.", needs=Needs.REACHED)
 class TopUp(nodes.Node):
     credits: Credits = access.value(description="Credits bought.")
@@ -50,6 +72,13 @@ class TopUp(nodes.Node):
     created_at: datetime = access.value(description="When it was begun.")
     paid_at: datetime | None = access.value(description="When its credits arrived.")
     refunded: Credits = access.value(description="Credits that went back for money.")
+    bonus: Credits = access.value(description="Promotional credits that come with it when it is paid; they expire.")
+    automatic: bool = access.value(description="Whether the account bought it by itself: auto top-up.")
+    state: strawberry.Private[TopUpState]
+
+    @access.field(description="The receipt; null before it is paid.")
+    def receipt(self, info: Information) -> Receipt | None:
+        return _receipt(self.state, info.context)
 
 
 @strawberry.input(description="Credits to buy.")
@@ -156,6 +185,32 @@ def top_up_of(state: TopUpState) -> TopUp:
         created_at=state.created_at,
         paid_at=state.paid_at,
         refunded=Credits(state.refunded),
+        bonus=Credits(state.bonus_credits),
+        automatic=state.automatic,
+        state=state,
+    )
+
+
+def _receipt(state: TopUpState, context: Context) -> Receipt | None:
+    found = receipts.receipt_of(state)
+    if found is None:
+        return None
+    chosen = context.house.settings
+    server = (chosen.public_url or address(chosen)).rstrip("/")
+    return Receipt(
+        number=found.number,
+        credits_bought=Credits(found.credits_bought),
+        bonus=Credits(found.bonus),
+        amount_minor=Long(found.amount_minor),
+        currency=found.currency,
+        tax_lines=[
+            TaxLine(label=line.label, amount_minor=Long(line.amount_minor), inclusive=line.inclusive)
+            for line in found.tax_lines
+        ],
+        total_minor=Long(found.total_minor),
+        paid_at=found.paid_at,
+        reference=found.reference,
+        url=f"{server}{receipts.PATH}/{found.token}",
     )
 
 

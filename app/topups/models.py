@@ -26,6 +26,7 @@ class TopUp(Model):
     refunded_minor = fields.BigIntField(default=0)
     clawed_back = fields.BigIntField(default=0)
     bonus_credits = fields.BigIntField(default=0)
+    bonus_days = fields.IntField(null=True)
     live = fields.BooleanField(default=False)
     automatic = fields.BooleanField(default=False)
     saves_card = fields.BooleanField(default=False)
@@ -115,7 +116,10 @@ class PaymentCustomer(Model):
 
 
 class AutoTopUp(Model):
-    """When an account buys credits by itself: only ever on by its owner's own word."""
+    """When an account buys credits by itself: only ever on by its owner's own word.
+
+    `declines`, `blocked_reason` and `next_eligible_at` as they were when it was last looked at (`looked_at`).
+    """
 
     account_id = fields.BigIntField(primary_key=True, generated=False)
     enabled = fields.BooleanField()
@@ -133,6 +137,7 @@ class AutoTopUp(Model):
     blocked_reason = fields.CharField(max_length=32, null=True)
     next_eligible_at = fields.DatetimeField(null=True)
     changed_at = fields.DatetimeField()
+    looked_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "auto_top_up"
@@ -169,6 +174,9 @@ class SandboxPayment(Model):
     created_at = fields.DatetimeField()
     decided_at = fields.DatetimeField(null=True)
     refunded_minor = fields.BigIntField(default=0)
+    customer_ref = fields.CharField(max_length=255, null=True)
+    saves_card = fields.BooleanField(default=False)
+    card_ref = fields.CharField(max_length=255, null=True)
 
     class Meta:
         table = "sandbox_payment"
@@ -198,3 +206,24 @@ class SandboxDispute(Model):
 
     class Meta:
         table = "sandbox_dispute"
+
+
+class SandboxCustomer(Model):
+    """Whom the sandbox provider knows: `reference` is ours."""
+
+    customer_ref = fields.CharField(max_length=255, primary_key=True)
+    reference = fields.CharField(max_length=255, unique=True)
+
+    class Meta:
+        table = "sandbox_customer"
+
+
+class SandboxCard(Model):
+    """A card that the sandbox provider keeps. `behaviour`: what becomes of payments with it, see sandbox_cards."""
+
+    card_ref = fields.CharField(max_length=255, primary_key=True)
+    customer_ref = fields.CharField(max_length=255)
+    behaviour = fields.CharField(max_length=16)
+
+    class Meta:
+        table = "sandbox_card"

@@ -9,6 +9,7 @@ from typing import Final
 from app.topups.provider import DisputeState
 from app.topups.rules import PaymentState, money
 from app.topups.sandbox import SandboxPage
+from app.topups.sandbox_cards import LABELS
 
 _PAGE: Final = Template(files("app.topups").joinpath("sandbox_page.html").read_text(encoding="utf-8"))
 
@@ -18,12 +19,19 @@ _PAYMENT: Final = Template("""\
 <p>$state</p>
 <form method="post">
 <input type="hidden" name="token" value="$token">
+$cards
 $buttons
 </form>
 <p class="note">$onward<br>Reference: $reference</p>
 """)
 
 _BUTTON: Final = Template('<button class="$decision" name="decision" value="$decision">$label</button>')
+_CARDS: Final = Template("""\
+<label>Your card is saved for later payments. It is a <select name="card">
+$options
+</select></label>
+""")
+_OPTION: Final = Template('<option value="$card">$label</option>')
 _LINK: Final = Template('<a href="$url" rel="noreferrer">$url</a>')
 _NOTICE: Final = Template("<p>$text</p>")
 
@@ -60,7 +68,7 @@ def payment(page: SandboxPage, *, token: str, dispute: DisputeState | None = Non
         state=_STATES[page.state],
         token=token,
         reference=page.reference,
-        html={"buttons": _buttons(page.state, dispute), "onward": _onward(page)},
+        html={"cards": _cards(page), "buttons": _buttons(page.state, dispute), "onward": _onward(page)},
     )
     return _filled(_PAGE, title=_TITLES[page.state], html={"content": content})
 
@@ -68,6 +76,21 @@ def payment(page: SandboxPage, *, token: str, dispute: DisputeState | None = Non
 def notice(title: str, text: str) -> str:
     """A page that only says something."""
     return _filled(_PAGE, title=title, html={"content": _filled(_NOTICE, text=text)})
+
+
+def portal(labels: Sequence[str], return_url: str | None) -> str:
+    """The page on which a customer looks at the cards that are saved."""
+    texts = [_filled(_NOTICE, text=label) for label in labels] or [_filled(_NOTICE, text="No card is saved.")]
+    onward = [_filled(_LINK, url=return_url)] if return_url is not None else []
+    return _filled(_PAGE, title="Your saved cards", html={"content": "\n".join(texts + onward)})
+
+
+def _cards(page: SandboxPage) -> str:
+    """The choice of a card, where the payment saves it and is not made yet."""
+    if not page.saves_card or page.state is PaymentState.PAID:
+        return ""
+    options = "\n".join(_filled(_OPTION, card=card, label=label) for card, label in LABELS.items())
+    return _filled(_CARDS, html={"options": options})
 
 
 def _buttons(state: PaymentState, dispute: DisputeState | None) -> str:

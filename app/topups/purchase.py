@@ -78,7 +78,8 @@ async def begin(request: TopUpRequest, provider: PaymentProvider, terms: Terms) 
             return Begun(top_up, book.figures(), replayed=True)
         if refused:
             raise InvalidInput(refused)
-        if book.posted + request.credits > MAX_CREDITS:
+        bonus_credits = terms.bonus_credits(request.credits)
+        if book.posted + request.credits + bonus_credits > MAX_CREDITS:
             raise BalanceLimitReached(figure="The balance")
         top_up = TopUpState(
             account_id=account_id,
@@ -94,6 +95,8 @@ async def begin(request: TopUpRequest, provider: PaymentProvider, terms: Terms) 
             actor=request.actor,
             created_at=book.at,
             paid_at=None,
+            bonus_credits=bonus_credits,
+            bonus_days=terms.bonus_days if bonus_credits else None,
             live=provider.live,
         )
         rows.add(posting.write, top_up)

@@ -17,20 +17,20 @@ from app.topups.rules import Reference, Status, TaxLine, TopUpState
 COLUMNS: Final = (
     "t.account_id, t.id, t.credits, t.amount_minor, t.currency, t.status, t.provider, t.provider_ref, t.payment_url,"
     " t.return_url, t.actor, t.created_at, t.paid_at, t.refunded, t.refunded_minor, t.clawed_back, t.bonus_credits,"
-    " t.live, t.automatic, t.saves_card, t.payment_ref, t.decline_reason, t.tax_lines"
+    " t.bonus_days, t.live, t.automatic, t.saves_card, t.payment_ref, t.decline_reason, t.tax_lines"
 )
 
 _NEW: Final = Part(
     "new top-ups",
     """
     INSERT INTO top_up (account_id, id, credits, amount_minor, currency, status, provider, provider_ref, payment_url,
-                        return_url, actor, created_at, bonus_credits, live, automatic, saves_card)
+                        return_url, actor, created_at, bonus_credits, bonus_days, live, automatic, saves_card)
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[],
                          $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::bigint[],
-                         $14::bool[], $15::bool[], $16::bool[])
+                         $14::int[], $15::bool[], $16::bool[], $17::bool[])
     RETURNING 1
     """,
-    16,
+    17,
 )
 
 # The status that was read guards the change: whoever flips the row posts, and nobody flips it twice.
@@ -93,7 +93,7 @@ def add(write: Write, top_up: TopUpState) -> None:
     """Write a new top-up."""
     write.add(
         _NEW,
-        (*top_up[:12], top_up.bonus_credits, top_up.live, top_up.automatic, top_up.saves_card),
+        (*top_up[:12], top_up.bonus_credits, top_up.bonus_days, top_up.live, top_up.automatic, top_up.saves_card),
     )
 
 

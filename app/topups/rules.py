@@ -111,7 +111,8 @@ class TopUpState(NamedTuple):
     clawed_back: int = 0
     """Credits that a lost dispute took."""
     bonus_credits: int = 0
-    """Promotional credits that came with it, in a grant of their own."""
+    """Promotional credits that come with it, in a grant of their own that expires `bonus_days` after the payment."""
+    bonus_days: int | None = None
     live: bool = False
     automatic: bool = False
     """Whether the account bought it by itself (auto top-up)."""
@@ -151,6 +152,9 @@ class Terms:
     multiple_credits: int
     currency: str
     minor_per_credit: int
+    bonuses: tuple[tuple[int, int], ...] = ()
+    """What top-ups bring besides, as (from so many credits, so many promotional ones), in rising order."""
+    bonus_days: int = 365
 
     @classmethod
     def of(cls, chosen: Settings) -> Self:
@@ -160,11 +164,17 @@ class Terms:
             multiple_credits=chosen.top_up_multiple,
             currency=chosen.currency,
             minor_per_credit=chosen.minor_per_credit,
+            bonuses=chosen.top_up_bonuses or (),
+            bonus_days=chosen.top_up_bonus_days,
         )
 
     def amount_minor(self, credits: int) -> int:
         """The price of `credits`, in minor units of the currency: exact, nothing is rounded."""
         return credits * self.minor_per_credit
+
+    def bonus_credits(self, credits: int) -> int:
+        """The promotional credits that come with a top-up of `credits`: those of the highest step that it reaches."""
+        return max(((least, bonus) for least, bonus in self.bonuses if least <= credits), default=(0, 0))[1]
 
     def problems(self, credits: int, currency: str | None) -> list[Problem]:
         """What is wrong with buying `credits` for `currency` (None: the one in which credits are sold)."""

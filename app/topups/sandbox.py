@@ -9,18 +9,19 @@ import hmac
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final, Self
+from urllib.parse import urlencode
 
 import orjson
 
 from app import database
 from app.callers.development import development_secret
 from app.credits import MAX_CREDITS
-from app.errors import Misconfigured
+from app.errors import Misconfigured, Unavailable
 from app.settings import Settings, address
-from app.topups import sandbox_refunds, signatures
+from app.topups import sandbox_cards, sandbox_refunds, signatures
 from app.topups.provider import (
     Checkout,
     CheckoutPage,
@@ -30,28 +31,32 @@ from app.topups.provider import (
     ProviderEvent,
     Refund,
     RefundOrder,
+    SavedCharge,
 )
-from app.topups.rules import Payment, PaymentState, Reference
+from app.topups.rules import Payment, PaymentState, Reference, SavedCard
+from app.topups.sandbox_cards import Behaviour
 
 NAME: Final = "sandbox"
 SIGNATURE_HEADER: Final = "Sandbox-Signature"
 PAGE_PATH: Final = "/sandbox/pay"
+PORTAL_PATH: Final = "/sandbox/portal"
 SHORTEST_SECRET: Final = 32
 
 _STATES: Final = {"payment.paid": PaymentState.PAID, "payment.declined": PaymentState.DECLINED}
 
-_COLUMNS: Final = "reference, provider_ref, description, amount_minor, currency, return_url, state, decided_at"
+_COLUMNS: Final = (
+    "reference, provider_ref, description, amount_minor, currency, return_url, state, decided_at, saves_card"
+)
 
 # The second of two calls for one reference finds the first one's payment.
 _OPEN: Final = """
     INSERT INTO sandbox_payment (reference, provider_ref, description, amount_minor, currency, return_url, state,
-                                 created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, 'OPEN', clock_timestamp())
+                                 created_at, customer_ref, saves_card)
+    VALUES ($1, $2, $3, $4, $5, $6, 'OPEN', clock_timestamp(), $7, $8)
     ON CONFLICT (reference) DO UPDATE SET reference = EXCLUDED.reference RETURNING provider_ref
 """
 
 _BY_REFERENCE: Final = f"SELECT {_COLUMNS} FROM sandbox_payment WHERE reference = $1"  # noqa: S608  our own constant
-_BY_PROVIDER_REF: Final = f"SELECT {_COLUMNS} FROM sandbox_payment WHERE provider_ref = $1"  # noqa: S608  our own constant
 
 # Paid is for good; declined is not.
 _DECIDE: Final = """
@@ -72,6 +77,7 @@ class SandboxPage:
     return_url: str | None
     state: PaymentState
     decided_at: datetime | None
+    saves_card: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,8 @@ class Sandbox:
             checkout.amount_minor,
             checkout.currency,
             checkout.return_url,
+            checkout.customer_ref,
+            checkout.saves_card and checkout.customer_ref is not None,
         )
         return CheckoutPage(
             provider_ref=record["provider_ref"], payment_url=f"{self.address}{PAGE_PATH}/{checkout.reference}"
@@ -122,35 +130,47 @@ class Sandbox:
         return _event(raw_body)
 
     async def ask(self, provider_ref: str) -> Payment | None:
-        records = await database.fetch(_BY_PROVIDER_REF, provider_ref)
-        if not records:
-            return None
-        page = _page(records[0])
-        return Payment(
-            provider=NAME,
-            provider_ref=page.provider_ref,
-            payment_ref=_payment_ref(page.provider_ref, page.state),
-            reference=page.reference,
-            state=page.state,
-            amount_minor=page.amount_minor,
-            currency=page.currency,
-        )
+        return await sandbox_cards.payment(provider_ref=provider_ref, provider=NAME, pages=self._pages)
 
-    async def find(self, reference: str) -> SandboxPage | None:
+    async def customer(self, reference: str) -> str:
+        return await sandbox_cards.customer(reference)
+
+    async def charge_saved(self, charge: SavedCharge) -> Payment:
+        await sandbox_cards.charge(charge)
+        payment = await sandbox_cards.payment(reference=charge.reference, provider=NAME, pages=self._pages)
+        if payment is None:
+            raise Unavailable("The sandbox has lost a payment.")
+        return payment
+
+    async def find(self, reference: str, *, since: datetime) -> Payment | None:
+        return await sandbox_cards.payment(reference=reference, provider=NAME, pages=self._pages)
+
+    async def portal(self, customer_ref: str, return_url: str) -> str:
+        return f"{self.address}{PORTAL_PATH}/{customer_ref}?{urlencode({'return': return_url})}"
+
+    async def page(self, reference: str) -> SandboxPage | None:
         """The payment behind a page, or None."""
         if Reference.parse(reference) is None:
             return None
         records = await database.fetch(_BY_REFERENCE, reference)
         return _page(records[0]) if records else None
 
-    async def decide(self, page: SandboxPage, state: PaymentState) -> SandboxPage:
-        """Pay or decline. Returns: the payment as it is now, which is PAID whoever was first if anybody paid."""
+    async def decide(self, page: SandboxPage, state: PaymentState, *, card: Behaviour = Behaviour.PAYS) -> SandboxPage:
+        """Pay or decline. Returns: the payment as it is now, which is PAID whoever was first if anybody paid.
+
+        `card`: how later payments with the card go, where this one saves it.
+        """
         await database.fetch(_DECIDE, page.reference, state.value)
+        if state is PaymentState.PAID and page.saves_card:
+            await sandbox_cards.keep(page.reference, card)
         [record] = await database.fetch(_BY_REFERENCE, page.reference)
         return _page(record)
 
-    def notice(self, page: SandboxPage) -> tuple[bytes, dict[str, str]]:
-        """Body and headers of the notice that tells of a decided payment: the same event however often it is sent."""
+    def notice(self, page: SandboxPage, card: SavedCard | None = None) -> tuple[bytes, dict[str, str]]:
+        """Body and headers of the notice that tells of a decided payment: the same event however often it is sent.
+
+        `card`: the one that it saved.
+        """
         [kind] = [kind for kind, state in _STATES.items() if state is page.state]
         body = {
             "id": f"evt_{page.provider_ref}_{page.state.lower()}",
@@ -160,7 +180,8 @@ class Sandbox:
                 "reference": page.reference,
                 "amountMinor": page.amount_minor,
                 "currency": page.currency,
-            },
+            }
+            | ({"card": asdict(card)} if card else {}),
         }
         return self._signed(body)
 
@@ -187,6 +208,10 @@ class Sandbox:
         raw_body = orjson.dumps(body)
         signature = signatures.sign(raw_body, self.secret, at_seconds=int(time.time()))
         return raw_body, {"Content-Type": "application/json", SIGNATURE_HEADER: signature}
+
+    @property
+    def _pages(self) -> str:
+        return f"{self.address}{PAGE_PATH}"
 
     def form_token(self, reference: str) -> str:
         """What a form of this payment's page must send: without it no other site can make a browser pay."""
@@ -228,6 +253,7 @@ def _event(raw_body: bytes) -> ProviderEvent | None:
                 state=_STATES[kind],
                 amount_minor=amount_minor,
                 currency=currency,
+                card=_card(body["payment"].get("card")),
             )
             return ProviderEvent(event_id=f"{NAME}:{event_id}", told=payment, body=body)
     raise NoticeRefused("The notice lacks something, or has it in another form than it should.")
@@ -236,6 +262,13 @@ def _event(raw_body: bytes) -> ProviderEvent | None:
 def _payment_ref(provider_ref: str, state: PaymentState) -> str | None:
     """The money that moved has the checkout's id; there is none before it moved."""
     return provider_ref if state is PaymentState.PAID else None
+
+
+def _card(told: object) -> SavedCard | None:
+    match told:
+        case {"customer_ref": str(customer_ref), "card_ref": str(card_ref), "label": str(label)}:
+            return SavedCard(customer_ref=customer_ref, card_ref=card_ref, label=label)
+    return None
 
 
 def _page(record: Any) -> SandboxPage:
@@ -248,6 +281,7 @@ def _page(record: Any) -> SandboxPage:
         return_url=record["return_url"],
         state=PaymentState(record["state"]),
         decided_at=record["decided_at"],
+        saves_card=record["saves_card"],
     )
 
 

@@ -6,11 +6,13 @@ others find it done. Inbox row, top-up, entries and grants change in one transac
 
 import logging
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
-from app.ledger import posting
+from app.ledger import notices, posting
 from app.ledger import rules as books
 from app.ledger.book import Cause, Source
+from app.ledger.notices import NoticeKind
 from app.ledger.posting import Posting
 from app.topups import cases, disputes, inbox, refunding, rows
 from app.topups.cases import Case
@@ -92,7 +94,9 @@ async def _whose(event: ProviderEvent) -> Reference | None:
 
 
 def _paid(posting: Posting, top_up: TopUpState, payment: Payment) -> Outcome:
-    """Flip the row if the event says so; a payment also makes the entry and the grant, which never expires."""
+    """Flip the row if the event says so. A payment also makes the entry and the grant, which never expires, and those
+    of the bonus, which does.
+    """
     status = follows(top_up.status, payment.state)
     if status is None:
         return Outcome.UNCHANGED
@@ -108,10 +112,22 @@ def _paid(posting: Posting, top_up: TopUpState, payment: Payment) -> Outcome:
         changed = changed._replace(paid_at=book.at)
         cause = Cause(actor=top_up.actor, top_up_id=top_up.id)
         books.grant(book, top_up.credits, cause, source=Source.PURCHASED)
+        if top_up.bonus_credits:
+            expires_at = book.at + timedelta(days=top_up.bonus_days or 0)
+            books.grant(book, top_up.bonus_credits, cause, source=Source.PROMOTIONAL, expires_at=expires_at)
+        notices.clear(book, posting.write, NoticeKind.TOP_UP_FAILED)
         if changed.payment_ref is not None:
             rows.add_payment(posting.write, changed)
+    elif top_up.automatic:
+        # Nobody was there to see it declined.
+        notices.give(book, posting.write, NoticeKind.TOP_UP_FAILED, _not_paid(changed), subject=top_up.id)
+        posting.announce(top_up.account_id)
     rows.flip(posting.write, changed, before=top_up.status)
     return Outcome.CREDITED if status is Status.PAID else Outcome.DECLINED
+
+
+def _not_paid(top_up: TopUpState) -> str:
+    return f"An automatic top-up of {top_up.credits:,} credits was not paid: the card was declined."
 
 
 def _park(posting: Posting, event: ProviderEvent, outcome: Outcome, reason: str) -> Outcome:

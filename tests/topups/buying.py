@@ -35,7 +35,7 @@ async def a_top_up(owner_id: str = "alice", credits: int = 500, **more: Any) -> 
 
 async def page_of(top_up: TopUpState) -> SandboxPage:
     """The sandbox's own record of the payment."""
-    page = await SANDBOX.find(top_up.reference)
+    page = await SANDBOX.page(top_up.reference)
     assert page is not None
     return page
 

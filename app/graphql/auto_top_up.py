@@ -1,0 +1,196 @@
+"""Auto top-up: how it stands, and switching it on and off."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import strawberry
+
+from app.errors import Forbidden, Unavailable
+from app.graphql import access
+from app.graphql.access import Needs
+from app.graphql.balances import Balance, account_id_of, auto_top_up_view, balance_of
+from app.graphql.context import Information
+from app.graphql.enums import shown
+from app.graphql.errors import IdempotencyConflictError, InvalidInputError
+from app.graphql.inputs import checked
+from app.graphql.scalars import Credits
+from app.graphql.sight import check_may_change, owner_asked
+from app.topups import auto
+from app.topups.auto import SetRequest, View
+from app.topups.auto_rules import MOST_PER_DAY, MOST_PER_MONTH, Reason, State, Wishes
+from app.topups.rules import Terms
+
+if TYPE_CHECKING:
+    from app.graphql.accounts import Account
+
+LazyAccount: TypeAlias = Annotated["Account", strawberry.lazy("app.graphql.accounts")]
+
+shown(
+    Reason,
+    name="AutoTopUpBlockedReason",
+    description="Why auto top-up buys nothing now.",
+    values={
+        Reason.DISABLED: "It is switched off.",
+        Reason.ABOVE_THRESHOLD: "Enough is available.",
+        Reason.NO_CARD: "No card is saved.",
+        Reason.OPEN_INTENT: "A purchase is under way; or nobody knows yet what became of it, and it is asked for.",
+        Reason.ACTION_REQUIRED: "A purchase waits for the owner to confirm it at the bank: see actionUrl.",
+        Reason.OWING: "The account owes: a person pays by hand first.",
+        Reason.DISPUTED: "A payment is disputed.",
+        Reason.DECLINED_TOO_OFTEN: "Declined three times: until another card is saved, or a person pays by hand.",
+        Reason.BACKING_OFF: "The last payment was declined: the next is tried later.",
+        Reason.PROVIDER_UNAVAILABLE: "The payment provider could not be reached: the next is tried later.",
+        Reason.COOLDOWN: "The last purchase is less than a minute ago.",
+        Reason.DAY_COUNT: "It has bought as often today (UTC) as it may.",
+        Reason.MONTH_COUNT: "It has bought as often this month (UTC) as it may.",
+        Reason.DAY_CAP: "One more purchase would be more than it may buy today (UTC).",
+        Reason.MONTH_CAP: "One more purchase would be more than it may buy this month (UTC).",
+    },
+)
+
+
+@access.type(description="Buying credits by itself when few are left.", needs=Needs.REACHED)
+class AutoTopUp:
+    enabled: bool = access.value(description="Whether it is switched on.")
+    threshold: Credits | None = access.value(description="It buys when less than this is available.")
+    amount: Credits | None = access.value(description="How many credits it buys at a time; null: see upTo.")
+    up_to: Credits | None = access.value(description="It buys what is missing to this; null: see amount.")
+    max_per_day: Credits | None = access.value(description="Credits that it buys in a day (UTC) at most.")
+    max_per_month: Credits | None = access.value(description="Credits that it buys in a calendar month (UTC) at most.")
+    max_count_per_day: int = access.value(description="How often it buys in a day (UTC) at most.")
+    max_count_per_month: int = access.value(description="How often it buys in a calendar month (UTC) at most.")
+    consent_version: str | None = access.value(description="The version of the text that its owner has agreed to.")
+    consent_at: datetime | None = access.value(description="When its owner agreed.")
+    state: State = access.value(description="How it stands.")
+    blocked_reason: Reason | None = access.value(
+        description="Why it buys nothing now; null where it would, or where enough is available."
+    )
+    next_eligible_at: datetime | None = access.value(
+        description="When time alone ends that; null: never, or something else has to happen."
+    )
+    action_url: str | None = access.value(description="Where the owner confirms a payment; null: there is none to.")
+    spent_this_month: Credits = access.value(
+        description="Credits bought by itself in this calendar month (UTC), with those that may yet turn out bought."
+    )
+
+
+@strawberry.input(description="How credits are to be bought by themselves, or that they are not.")
+class SetAutoTopUpInput:
+    enabled: bool = strawberry.field(description="On or off. Off needs nothing else: the rest is not looked at.")
+    threshold: Credits | None = strawberry.field(default=None, description="Buy when less than this is available.")
+    amount: Credits | None = strawberry.field(default=None, description="Credits at a time; or give upTo.")
+    up_to: Credits | None = strawberry.field(default=None, description="Buy what is missing to this; or give amount.")
+    max_per_day: Credits | None = strawberry.field(default=None, description="Credits in a day (UTC) at most.")
+    max_per_month: Credits | None = strawberry.field(default=None, description="Credits in a month (UTC) at most.")
+    max_count_per_day: int | None = strawberry.field(
+        default=None, description=f"Purchases in a day (UTC) at most: 1 to {MOST_PER_DAY}, and that where it is null."
+    )
+    max_count_per_month: int | None = strawberry.field(
+        default=None,
+        description=f"Purchases in a month (UTC) at most: 1 to {MOST_PER_MONTH}, and that where it is null.",
+    )
+    consent_version: str | None = strawberry.field(
+        default=None, description="The version of the text that the owner has just agreed to: needed for on."
+    )
+    owner_id: strawberry.ID | None = strawberry.field(
+        default=None, description="Whose account; null: one's own. Another's can be switched off, and never on."
+    )
+    idempotency_key: str | None = strawberry.field(
+        default=None, description="The same key and request again changes nothing more."
+    )
+
+
+@access.type(description="It is set.", needs=Needs.REACHED)
+class SetAutoTopUpSuccess:
+    account: LazyAccount = access.value(description="The account.")
+    auto_top_up: AutoTopUp = access.value(description="How it stands now.")
+    balance: Balance = access.value(description="The balance.")
+    replayed: bool = access.value(description="Whether the same request had set it before.")
+
+
+SetAutoTopUpResult = Annotated[
+    SetAutoTopUpSuccess | InvalidInputError | IdempotencyConflictError,
+    strawberry.union("SetAutoTopUpResult", description="Set, or why not."),
+]
+Set = Annotated[SetAutoTopUpInput, strawberry.argument(description="How it is to be.")]
+
+
+@strawberry.type(description="Letting an account buy credits by itself.")
+class AutoTopUpMutations:
+    @access.mutation(
+        needs=Needs.USER_OR_ABOVE,
+        description="Switch auto top-up on for one's own account, with caps and consent, or off. It buys within them "
+        "with the saved card whenever too little is left.",
+    )
+    async def set_auto_top_up(self, info: Information, input: Set) -> SetAutoTopUpResult:
+        from app.graphql.accounts import Account  # noqa: PLC0415  accounts show auto top-up
+
+        context = info.context
+        owner = _owner_to_change(info, input)
+        request = SetRequest(
+            owner_id=owner,
+            wishes=_wishes(input),
+            consent_version=input.consent_version,
+            key=input.idempotency_key,
+            actor=context.caller.actor,
+        )
+        done = await auto.configure(request, Terms.of(context.house.settings))
+        return SetAutoTopUpSuccess(
+            account=Account(id=account_id_of(owner), owner_id=strawberry.ID(owner), figures=done.balance),
+            auto_top_up=auto_top_up_of(await auto_top_up_view(done.balance.account_id, context)),
+            balance=balance_of(done.balance, context),
+            replayed=done.replayed,
+        )
+
+
+def auto_top_up_of(view: View) -> AutoTopUp:
+    """Auto top-up as GraphQL shows it."""
+    wishes = view.wishes
+    return AutoTopUp(
+        enabled=wishes.enabled,
+        threshold=_credits(wishes.threshold),
+        amount=_credits(wishes.amount),
+        up_to=_credits(wishes.up_to),
+        max_per_day=_credits(wishes.max_per_day),
+        max_per_month=_credits(wishes.max_per_month),
+        max_count_per_day=wishes.max_count_per_day or MOST_PER_DAY,
+        max_count_per_month=wishes.max_count_per_month or MOST_PER_MONTH,
+        consent_version=view.consent_version,
+        consent_at=view.consent_at,
+        state=view.state,
+        blocked_reason=view.reason,
+        next_eligible_at=view.next_eligible_at,
+        action_url=view.action_url,
+        spent_this_month=Credits(view.spent_this_month),
+    )
+
+
+def _owner_to_change(info: Information, input: SetAutoTopUpInput) -> str:
+    """The owner whose account is to be changed. Raises: Forbidden, BadRequest; Unavailable: nothing is sold here."""
+    checked(**{"input.ownerId": input.owner_id})
+    owner = owner_asked(info.context, input.owner_id)
+    if owner is None:
+        raise Forbidden("You may not look at that owner's account.")
+    check_may_change(info.context, owner, f"The account of {owner!r}")
+    if input.enabled and info.context.caller.owner_id != owner:
+        raise Forbidden("Only its owner may agree that an account buys credits by itself.")
+    if input.enabled and info.context.house.provider is None:
+        raise Unavailable("Credits are not sold here: the operator grants them.")
+    return owner
+
+
+def _wishes(input: SetAutoTopUpInput) -> Wishes:
+    return Wishes(
+        enabled=input.enabled,
+        threshold=input.threshold,
+        amount=input.amount,
+        up_to=input.up_to,
+        max_per_day=input.max_per_day,
+        max_per_month=input.max_per_month,
+        max_count_per_day=input.max_count_per_day,
+        max_count_per_month=input.max_count_per_month,
+    )
+
+
+def _credits(credits: int | None) -> Credits | None:
+    return None if credits is None else Credits(credits)

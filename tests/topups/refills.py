@@ -1,0 +1,119 @@
+"""State for tests of auto top-up: accounts with a saved card that are low, and a sandbox that counts its calls."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from app import database
+from app.errors import Unavailable
+from app.ledger import accounts, noticeboard
+from app.topups import auto, auto_rows, rows
+from app.topups.auto import SetRequest, View
+from app.topups.auto_rules import Wishes
+from app.topups.provider import Checkout, SavedCharge
+from app.topups.rules import Payment, PaymentState, TopUpState
+from app.topups.sandbox import Sandbox
+from app.topups.sandbox_cards import Behaviour
+from tests.factories import unique
+from tests.topups.buying import ADDRESS, SANDBOX, SECRET, TERMS
+
+_SAVE_CARD = """
+    INSERT INTO payment_customer (account_id, provider, customer_ref, card_ref, card_label, card_saved_at)
+    VALUES ($1, 'sandbox', $2, $3, $4, clock_timestamp())
+    ON CONFLICT (account_id, provider) DO UPDATE SET card_ref = EXCLUDED.card_ref, card_label = EXCLUDED.card_label,
+        card_saved_at = EXCLUDED.card_saved_at
+"""
+
+_TOP_UPS_PASS = """
+    UPDATE top_up SET created_at = created_at - $2::interval, paid_at = paid_at - $2::interval WHERE account_id = $1
+"""
+_CARDS_PASS = "UPDATE payment_customer SET card_saved_at = card_saved_at - $2::interval WHERE account_id = $1"
+_LOOKS_PASS = """
+    UPDATE auto_top_up SET looked_at = looked_at - $2::interval, next_eligible_at = next_eligible_at - $2::interval
+    WHERE account_id = $1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Counting(Sandbox):
+    """The sandbox, with the references that it was asked to charge. `lost`: it does not answer, after doing that."""
+
+    charged: list[str] = field(default_factory=list)
+    before: bool = False
+    """Does not answer, without doing anything."""
+    after: bool = False
+    """Does not answer, after doing it."""
+
+    async def charge_saved(self, charge: SavedCharge) -> Payment:
+        self.charged.append(charge.reference)
+        if self.before:
+            raise Unavailable("The payment provider does not answer.")
+        payment = await SANDBOX.charge_saved(charge)
+        if self.after:
+            raise Unavailable("The payment provider does not answer.")
+        return payment
+
+
+def counting(**more: Any) -> Counting:
+    return Counting(ADDRESS, SECRET, **more)
+
+
+async def save_card(owner_id: str, behaviour: Behaviour = Behaviour.PAYS) -> int:
+    """A card that was saved with a payment at the sandbox. Returns: the account."""
+    account_id = await accounts.ensure(owner_id)
+    customer_ref = await SANDBOX.customer(str(account_id))
+    checkout = Checkout(
+        reference=f"{account_id}-{unique('')[1:]:0>32}", description="a card", amount_minor=500, currency="USD",
+        return_url=None, customer_ref=customer_ref, saves_card=True,
+    )  # fmt: skip
+    await SANDBOX.begin(checkout)
+    page = await SANDBOX.page(checkout.reference)
+    assert page is not None
+    await SANDBOX.decide(page, PaymentState.PAID, card=behaviour)
+    payment = await SANDBOX.ask(page.provider_ref)
+    assert payment is not None
+    assert payment.card is not None
+    await database.fetch(_SAVE_CARD, account_id, customer_ref, payment.card.card_ref, payment.card.label)
+    return account_id
+
+
+async def switched_on(owner_id: str = "alice", behaviour: Behaviour = Behaviour.PAYS, **more: Any) -> int:
+    """An account with nothing in it that buys 1,000 credits below 100, with a saved card. Returns: the account."""
+    account_id = await save_card(owner_id, behaviour)
+    asked: dict[str, Any] = {"threshold": 100, "amount": 1_000} | more
+    wishes = Wishes(enabled=True, **asked)
+    await auto.configure(
+        SetRequest(owner_id=owner_id, wishes=wishes, consent_version="2026-01", actor=f"user:{owner_id}"), TERMS
+    )
+    return account_id
+
+
+async def switched_off(owner_id: str = "alice") -> None:
+    request = SetRequest(owner_id=owner_id, wishes=Wishes(enabled=False), consent_version=None, actor="user:alice")
+    await auto.configure(request, TERMS)
+
+
+async def attempts(account_id: int) -> list[TopUpState]:
+    """The automatic top-ups, oldest first."""
+    return [one for one in reversed(await rows.page(account_id, before=None, limit=100)) if one.automatic]
+
+
+async def view(account_id: int) -> View:
+    return (await auto.views([account_id], "sandbox", TERMS))[account_id]
+
+
+async def passes(account_id: int, **time: float) -> None:
+    """So much time goes by for what the account has done: its top-ups, its card, and when it was looked at."""
+    back = timedelta(**time)
+    for sql in (_TOP_UPS_PASS, _CARDS_PASS, _LOOKS_PASS):
+        await database.fetch(sql, account_id, back)
+
+
+async def told(account_id: int, *, standing: bool = True) -> list[str]:
+    """The kinds of the notices, oldest first; those that are not cleared unless said otherwise."""
+    found = await noticeboard.page(account_id, limit=100)
+    return [notice.kind.value for notice in reversed(found) if not (standing and notice.cleared_at)]
+
+
+async def due() -> list[int]:
+    return await auto_rows.due(look_seconds=300, limit=10)
