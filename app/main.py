@@ -31,6 +31,7 @@ from app.pricing.catalogue import Catalogue
 from app.settings import Settings, settings
 from app.tasks import lapses
 from app.tasks.charging import Charger
+from app.topups import retries, sweep
 from app.topups.choice import open_provider
 
 GRAPHQL: Final = "/graphql"
@@ -55,12 +56,17 @@ def create(chosen: Settings | None = None) -> Starlette:
     execution = Execution(build()._schema, open_to_explorers=development)
     doorway = open_doorway(here)
     house = furnish(here)
-    loops: Mapping[str, Loop] = {
+    loops: dict[str, Loop] = {
         "live feed": lambda: house.live.run(url),
         "rate cards": house.catalogue.keep_fresh,
         "time": settle_in_time,
         "notices of expiry": lambda: tell_of_expiry(here.expiry_notice_days),
     }
+    if (provider := house.provider) is not None:
+        loops |= {
+            "payment notices": lambda: retries.keep_trying(provider),
+            "pending top-ups": lambda: sweep.keep_sweeping(provider),
+        }
 
     @asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
@@ -75,6 +81,8 @@ def create(chosen: Settings | None = None) -> Starlette:
         finally:
             await house.charger.close()
             await doorway.close()
+            if provider is not None:
+                await provider.close()
             await database.disconnect()
 
     graphql = GraphQLOverHTTP(execution, doorway, house, explorer=development)

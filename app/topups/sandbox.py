@@ -110,7 +110,18 @@ class Sandbox:
 
     async def verify(self, raw_body: bytes, headers: Mapping[str, str]) -> ProviderEvent | None:
         signatures.check(raw_body, headers.get(SIGNATURE_HEADER), self.secret, now_seconds=time.time())
-        return _event(raw_body)
+        if b"\\u0000" in raw_body:
+            raise NoticeRefused("The notice holds a NUL character.")
+        try:
+            return self.read_event(orjson.loads(raw_body))
+        except ValueError:
+            raise NoticeRefused("The notice is not JSON.") from None
+
+    def read_event(self, body: Mapping[str, Any]) -> ProviderEvent | None:
+        return _event(body)
+
+    async def close(self) -> None:
+        """It has no connections of its own."""
 
     async def ask(self, provider_ref: str) -> Payment | None:
         records = await database.fetch(_BY_PROVIDER_REF, provider_ref)
@@ -164,14 +175,8 @@ class Sandbox:
         return hmac.compare_digest(self.form_token(reference).encode(), token.encode())
 
 
-def _event(raw_body: bytes) -> ProviderEvent | None:
+def _event(body: Any) -> ProviderEvent | None:
     """The event in a body whose signature is proved. Raises: NoticeRefused: it does not say what a notice must."""
-    if b"\\u0000" in raw_body:
-        raise NoticeRefused("The notice holds a NUL character.")
-    try:
-        body = orjson.loads(raw_body)
-    except ValueError:
-        raise NoticeRefused("The notice is not JSON.") from None
     match body:
         case {"type": str(kind)} if kind not in _STATES:
             return None

@@ -11,22 +11,28 @@ from app.ledger import posting
 from app.ledger import rules as books
 from app.ledger.book import Cause, Source
 from app.ledger.posting import Posting
-from app.topups import inbox, rows
+from app.topups import customers, inbox, rows
 from app.topups.provider import ProviderEvent
-from app.topups.rules import Payment, Reference, Status, TopUpState, disagreements, follows
+from app.topups.rules import Payment, PaymentState, Reference, Status, TopUpState, disagreements, follows
 
 log = logging.getLogger(__name__)
 
 
 class Outcome(StrEnum):
-    """What became of a notice. The PARKED ones wait in the inbox for a person; nothing was credited."""
+    """What became of a notice. The PARKED ones wait in the inbox for a person; nothing was credited.
+
+    WAITING: what it follows from is not settled yet.
+    """
 
     CREDITED = "CREDITED"
     DECLINED = "DECLINED"
+    EXPIRED = "EXPIRED"
     UNCHANGED = "UNCHANGED"
     DUPLICATE = "DUPLICATE"
+    WAITING = "WAITING"
     PARKED_UNKNOWN = "PARKED_UNKNOWN"
     PARKED_MISMATCH = "PARKED_MISMATCH"
+    PARKED_FAILED = "PARKED_FAILED"
 
 
 async def settle(event: ProviderEvent) -> Outcome:
@@ -42,14 +48,18 @@ async def settle(event: ProviderEvent) -> Outcome:
         waiting, found = posting.rows if reference else (posting.rows[0], [])
         if not waiting:
             return Outcome.DUPLICATE
+        if (parked_as := waiting[0][1]) is not None:
+            return Outcome(parked_as)
         if not found:
-            return _park(posting, event, Outcome.PARKED_UNKNOWN, "There is no top-up of this reference.")
+            return _of_nobody(posting, event)
         top_up = rows.from_row(found[0])
         match event.told:
             case Payment() as payment:
                 if wrong := disagreements(top_up, payment):
                     return _park(posting, event, Outcome.PARKED_MISMATCH, "; ".join(wrong))
                 outcome = _paid(posting, top_up, payment)
+                if payment.state is PaymentState.PAID:
+                    customers.keep_card(posting, top_up, payment)
             case _:
                 return _park(posting, event, Outcome.PARKED_UNKNOWN, "Nothing is known of refunds and disputes.")
         inbox.handled(posting, event, outcome)
@@ -78,7 +88,7 @@ def _paid(posting: Posting, top_up: TopUpState, payment: Payment) -> Outcome:
     book = posting.books[top_up.account_id]
     changed = top_up._replace(
         status=status,
-        provider_ref=payment.provider_ref,
+        provider_ref=top_up.provider_ref if payment.money_only else payment.provider_ref,
         payment_ref=payment.payment_ref or top_up.payment_ref,
         decline_reason=payment.decline_reason,
         tax_lines=payment.tax_lines,
@@ -90,7 +100,19 @@ def _paid(posting: Posting, top_up: TopUpState, payment: Payment) -> Outcome:
         if changed.payment_ref is not None:
             rows.add_payment(posting.write, changed)
     rows.flip(posting.write, changed, before=top_up.status)
-    return Outcome.CREDITED if status is Status.PAID else Outcome.DECLINED
+    return _OUTCOMES[status]
+
+
+_OUTCOMES = {Status.PAID: Outcome.CREDITED, Status.FAILED: Outcome.DECLINED, Status.EXPIRED: Outcome.EXPIRED}
+
+
+def _of_nobody(posting: Posting, event: ProviderEvent) -> Outcome:
+    """A payment that we did not ask for is parked; what follows from a payment waits until that is settled."""
+    if isinstance(event.told, Payment):
+        return _park(posting, event, Outcome.PARKED_UNKNOWN, "There is no top-up of this reference.")
+    log.info("payment notice %s waits for payment %s", event.event_id, event.told.payment_ref)
+    inbox.waits(posting, event, Outcome.WAITING, f"Payment {event.told.payment_ref} is not settled yet.")
+    return Outcome.WAITING
 
 
 def _park(posting: Posting, event: ProviderEvent, outcome: Outcome, reason: str) -> Outcome:
@@ -101,7 +123,7 @@ def _park(posting: Posting, event: ProviderEvent, outcome: Outcome, reason: str)
 
 async def _note_failure(event: ProviderEvent, fault: Exception) -> None:
     try:
-        await inbox.failed(event, fault)
+        await inbox.failed(event.event_id, fault)
     except Exception:
         # Whatever broke the handling may break this too; the row is there either way, and the first fault is raised.
         log.exception("the failure of payment notice %s could not be recorded", event.event_id)
