@@ -58,6 +58,7 @@ _UNKNOWN_OUTCOME: Final = (
     stripe.PermissionError,
     stripe.IdempotencyError,
 )
+_CARD_IS_GONE: Final = {"resource_missing", "payment_method_unexpected_state"}
 _MULTIPLE_OF_TEN: Final = {"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"}
 _NOT_SOLD: Final = {"MGA", "MRU", "CLF", "UYI"}
 """Currencies that Stripe counts otherwise than ISO 4217 does."""
@@ -172,13 +173,15 @@ class Stripe:
                         "description": charge.description,
                         "metadata": {REFERENCE: charge.reference, ORIGIN: SAVED},
                     },
-                    {"idempotency_key": charge.reference},
+                    {"idempotency_key": f"charge-{charge.reference}"},
                 )
             except stripe.CardError as refusal:
                 return await self._declined(charge, refusal)
             except stripe.InvalidRequestError as refusal:
                 # The card or its owner is no longer there: taken off on the portal, or by hand at Stripe.
-                return _not_charged(charge, self.live, reason=str(refusal.code or "invalid_request"))
+                if refusal.code not in _CARD_IS_GONE:
+                    raise
+                return _not_charged(charge, self.live, reason=str(refusal.code))
         return stripe_told.of_intent(made.to_dict())
 
     async def find(self, reference: str, *, since: datetime) -> Payment | None:

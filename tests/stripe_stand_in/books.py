@@ -36,7 +36,7 @@ class Books:
     """Method, path and form of each call, in order, repeated ones too."""
     _answered: dict[str, tuple[str, Json, int, Json]] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
-    _number: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    _number: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def once(self, key: str | None, path: str, form: Json, do: Callable[[Json], Json]) -> tuple[int, Json]:
         """Status and reply: with a key that was used before, those of the first call."""

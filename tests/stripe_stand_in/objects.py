@@ -118,6 +118,7 @@ def dispute(**known: Any) -> Json:
             "has_evidence": False,
             "past_due": False,
             "submission_count": 0,
+            "submission_method": "not_submitted",
         },
         "is_charge_refundable": False,
         "livemode": False,

@@ -11,7 +11,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from functools import cache
 from typing import Any, ForwardRef, Literal, get_args, get_origin
@@ -107,24 +107,23 @@ def _generic(value: Any, hint: Any, home: str, path: str, *, written: bool) -> I
         yield from _contents(value, list if origin is list else dict, args[-1], home, path, written=written)
 
 
-def _contents(value: Any, kind: type, inner: Any, home: str, path: str, *, written: bool) -> Iterator[str]:
+def _contents(
+    value: Any, kind: type[list[Any] | dict[str, Any]], inner: Any, home: str, path: str, *, written: bool
+) -> Iterator[str]:
     if not isinstance(value, kind):
         yield f"{path} is no {kind.__name__}"
         return
-    inside: dict[Any, Any] = value if kind is dict else dict(enumerate(value))
-    for name, one in inside.items():
+    inside: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, one in inside:
         yield from _problems(one, inner, home, f"{path}.{name}", written=written)
 
 
 def _one_of(value: Any, args: tuple[Any, ...], home: str, path: str, *, written: bool) -> Iterator[str]:
     named = [one for arg in args if get_origin(arg) is Literal for one in get_args(arg)]
-    if named and str in args and isinstance(value, str):
-        if value not in named:
-            yield f"{path} is {value!r}, none of {named[:8]}"
-        return
-    tried = [list(_problems(value, arg, home, path, written=written)) for arg in args]
+    strict = [arg for arg in args if not (named and arg is str)]
+    tried = [list(_problems(value, arg, home, path, written=written)) for arg in strict]
     if all(tried):
-        yield min(tried, key=len)[0] if len(args) > 2 or type(None) not in args else tried[0][0]
+        yield tried[0][0]
 
 
 def _typed_dict(value: Any, hint: Any, path: str, *, written: bool) -> Iterator[str]:

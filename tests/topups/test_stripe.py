@@ -118,12 +118,11 @@ async def test_a_checkout_that_nobody_paid_expires(
     assert ((await now(top_up)).status, await entries(top_up.account_id)) == (Status.EXPIRED, [])
 
 
-@pytest.mark.parametrize(
-    ("paid", "outcome", "status"), [(True, "CREDITED", Status.PAID), (False, "DECLINED", Status.FAILED)]
-)
+@pytest.mark.parametrize("paid", [True, False])
 async def test_money_that_comes_later_is_credited_when_it_has_come(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient, paid: bool, outcome: str, status: Status
+    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient, paid: bool
 ) -> None:
+    outcome, status = ("CREDITED", Status.PAID) if paid else ("DECLINED", Status.FAILED)
     top_up = await a_checkout(at_stripe)
     assert await deliver(webhook, *stripe_books.pay(session_of(top_up), later=True)) == ["UNCHANGED"]
     asked = await at_stripe.ask(session_of(top_up))
@@ -163,14 +162,12 @@ async def test_stripe_being_down_is_no_fault_of_ours(at_stripe: Stripe, stripe_b
     assert stripe_books.of("checkout.session") == []
 
 
-@pytest.mark.parametrize(
-    ("currency", "credits", "asked"), [("JPY", 700, "2100"), ("EUR", 700, "2100"), ("ISK", 700, "210000")]
-)
+@pytest.mark.parametrize(("currency", "asked"), [("JPY", "2100"), ("EUR", "2100"), ("ISK", "210000")])
 async def test_amounts_are_in_stripes_own_units(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient, currency: str, credits: int, asked: str
+    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient, currency: str, asked: str
 ) -> None:
     terms = replace(TERMS, minor_per_credit=3, currency=currency)
-    top_up = await a_checkout(at_stripe, "alice", credits, terms=terms)
+    top_up = await a_checkout(at_stripe, "alice", 700, terms=terms)
     price = stripe_books.calls[0][2]["line_items"][0]["price_data"]
     assert (price["unit_amount"], price["currency"], top_up.amount_minor) == (asked, currency.lower(), 2_100)
     assert (await deliver(webhook, *stripe_books.pay(session_of(top_up))))[0] == "CREDITED"
