@@ -124,15 +124,15 @@ async def confirm(account_id: int, top_up_id: str, provider: PaymentProvider) ->
     return Confirmed(top_up, (await statements.balances([account_id]))[account_id])
 
 
-async def portal(account_id: int, provider: PaymentProvider, return_url: str) -> str | None:
-    """Where an account's owner looks after cards and receipts; None: the provider does not know the account.
+async def portal(owner_id: str, provider: PaymentProvider, return_url: str) -> str:
+    """Where an account's owner looks after cards and receipts, on a page of the provider's.
 
     Raises: InvalidInput: the return address; Unavailable: the provider does not answer.
     """
     if problems := return_url_problems(return_url):
         raise InvalidInput(problems)
-    customer_ref = await customers.find(account_id, provider.name)
-    return await provider.portal(customer_ref, return_url) if customer_ref is not None else None
+    customer_ref = await customers.ensure(await accounts.ensure(owner_id), provider)
+    return await provider.portal(customer_ref, return_url)
 
 
 async def _opened(top_up: TopUpState, provider: PaymentProvider) -> TopUpState:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from app import database
-from app.errors import Misconfigured, Unavailable
+from app.errors import InvalidInput, Misconfigured, Unavailable
 from app.settings import Settings
 from app.topups import customers, purchase
 from app.topups.choice import open_provider
@@ -319,12 +319,14 @@ async def test_disputes_are_told_and_banks_questions_are_not(
 
 
 async def test_the_portal_is_the_customers_own(at_stripe: Stripe, stripe_books: Books) -> None:
-    top_up = await a_checkout(at_stripe, save_card=True)
-    url = await purchase.portal(top_up.account_id, at_stripe, "https://shop.example/account")
-    assert url is not None
-    assert re.fullmatch(rf"{re.escape(stripe_books.url)}/portal/bps_\d+", url)
-    other = await a_checkout(at_stripe, "bob")
-    assert await purchase.portal(other.account_id, at_stripe, "https://shop.example/account") is None
+    await a_checkout(at_stripe, save_card=True)
+    urls = [await purchase.portal(owner, at_stripe, "https://shop.example/account") for owner in ("alice", "bob")]
+    assert all(re.fullmatch(rf"{re.escape(stripe_books.url)}/portal/bps_\d+", url) for url in urls)
+    first, second = reversed(stripe_books.of("customer"))
+    asked = [form for _, path, form in stripe_books.calls if path == "/v1/billing_portal/sessions"]
+    assert [form["customer"] for form in asked] == [first["id"], second["id"]]
+    with pytest.raises(InvalidInput):
+        await purchase.portal("alice", at_stripe, "javascript:alert(1)")
 
 
 async def test_stripe_knows_nothing_of_an_id_that_it_never_gave(at_stripe: Stripe) -> None:

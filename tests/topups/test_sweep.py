@@ -1,4 +1,4 @@
-"""The sweep: what a lost notice would have told is asked for, of rows that have been pending for more than ten minutes."""
+"""The sweep: what a lost notice would have told is asked for, of rows pending for more than ten minutes."""
 
 from asyncio import gather
 
