@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import orjson
 import stripe
 
-from app.errors import Misconfigured, Unavailable
+from app.errors import Unavailable
 from app.settings import Settings, address
 from app.topups import stripe_told
 from app.topups.provider import (
@@ -30,6 +30,7 @@ from app.topups.provider import (
     SavedCharge,
 )
 from app.topups.rules import Payment, PaymentState
+from app.topups.stripe_settings import is_live
 from app.topups.stripe_told import CHECKOUT, KEEPS_CARD, NAME, ORIGIN, REFERENCE, SAVED, TAXED_PRICE, YES, sent
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ CALL_WINDOW: Final = (timedelta(minutes=-5), timedelta(hours=1))
 """Around our row's time, on Stripe's clock: when a payment can have been made that our call asked for."""
 
 _SIGNED_AT: Final = re.compile(r"(?:^|,)t=([0-9]{1,15})(?=,|$)")
-_KEY: Final = re.compile(r"(?:sk|rk)_(live|test)_\w+")
 _UNKNOWN_OUTCOME: Final = (
     stripe.APIConnectionError,
     stripe.APIError,
@@ -59,9 +59,6 @@ _UNKNOWN_OUTCOME: Final = (
     stripe.IdempotencyError,
 )
 _CARD_IS_GONE: Final = {"resource_missing", "payment_method_unexpected_state"}
-_MULTIPLE_OF_TEN: Final = {"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"}
-_NOT_SOLD: Final = {"MGA", "MRU", "CLF", "UYI"}
-"""Currencies that Stripe counts otherwise than ISO 4217 does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +76,7 @@ class Stripe:
     def open(cls, chosen: Settings) -> Self:
         """Stripe as the settings say. Raises: Misconfigured."""
         key = chosen.stripe_secret_key.get_secret_value() if chosen.stripe_secret_key else ""
-        live = _check(chosen, key)
+        live = is_live(chosen, key)
         http = stripe.HTTPXClient(timeout=TIMEOUT_SECONDS)
         given = (chosen.stripe_webhook_secret, chosen.stripe_webhook_secret_previous)
         return cls(
@@ -181,7 +178,7 @@ class Stripe:
                 # The card or its owner is no longer there: taken off on the portal, or by hand at Stripe.
                 if refusal.code not in _CARD_IS_GONE:
                     raise
-                return _not_charged(charge, self.live, reason=str(refusal.code))
+                return stripe_told.not_charged(charge, self.live, reason=str(refusal.code))
         return stripe_told.of_intent(made.to_dict())
 
     async def find(self, reference: str, *, since: datetime) -> Payment | None:
@@ -298,7 +295,9 @@ class Stripe:
         error = ((refusal.json_body or {}) if isinstance(refusal.json_body, dict) else {}).get("error", {})
         intent = error.get("payment_intent")
         if not isinstance(intent, dict):
-            return _not_charged(charge, self.live, reason=str(error.get("decline_code") or refusal.code or "declined"))
+            return stripe_told.not_charged(
+                charge, self.live, reason=str(error.get("decline_code") or refusal.code or "declined")
+            )
         payment = stripe_told.of_intent(intent)
         if payment.state is not PaymentState.ACTION_REQUIRED or payment.action_url is not None:
             return payment
@@ -342,45 +341,3 @@ async def _answering() -> AsyncIterator[None]:
         raise Unavailable(
             f"Stripe does not answer as it should ({type(fault).__name__}): try again shortly."
         ) from fault
-
-
-def _not_charged(charge: SavedCharge, live: bool, *, reason: str) -> Payment:
-    """A charge that made no payment at all: its reference stands where the payment's id would."""
-    return Payment(
-        provider=NAME,
-        live=live,
-        provider_ref=f"refused-{charge.reference}",
-        reference=charge.reference,
-        state=PaymentState.DECLINED,
-        amount_minor=charge.amount_minor,
-        currency=charge.currency,
-        decline_reason=reason[:64],
-    )
-
-
-def _check(chosen: Settings, key: str) -> bool:
-    """Whether the key takes real money. Raises: Misconfigured."""
-    if (found := _KEY.fullmatch(key)) is None:
-        raise Misconfigured(
-            "PAYMENT_PROVIDER is stripe: set STRIPE_SECRET_KEY to an API key, which begins with sk_test_ or sk_live_"
-            " (rk_ for a restricted one)."
-        )
-    live, production = found[1] == "live", chosen.environment == "production"
-    if production and not live:
-        raise Misconfigured(
-            "STRIPE_SECRET_KEY is one of Stripe's test mode, where nobody pays: production needs a live one."
-        )
-    if live and not production:
-        raise Misconfigured(
-            "STRIPE_SECRET_KEY takes real money: use one of test mode, or set ENVIRONMENT to production."
-        )
-    if chosen.stripe_base_url is not None and production:
-        raise Misconfigured("STRIPE_BASE_URL sends the key elsewhere: unset it in production.")
-    if chosen.stripe_webhook_secret_previous is not None and chosen.stripe_webhook_secret is None:
-        raise Misconfigured("STRIPE_WEBHOOK_SECRET_PREVIOUS is set without STRIPE_WEBHOOK_SECRET: set the new one too.")
-    step = chosen.top_up_multiple * chosen.minor_per_credit
-    if chosen.currency in _NOT_SOLD or (chosen.currency in _MULTIPLE_OF_TEN and step % 10):
-        raise Misconfigured(
-            f"Stripe cannot take such amounts of {chosen.currency}: change CURRENCY or TOP_UP_MULTIPLE."
-        )
-    return live

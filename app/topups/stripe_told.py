@@ -7,7 +7,7 @@ its session's id; the intent behind it tells of the same payment, with `money_on
 from collections.abc import Mapping
 from typing import Any, Final
 
-from app.topups.provider import Dispute, DisputeState, Refund, RefundState, Told
+from app.topups.provider import Dispute, DisputeState, Refund, RefundState, SavedCharge, Told
 from app.topups.rules import Payment, PaymentState, SavedCard, TaxLine
 
 NAME: Final = "stripe"
@@ -168,6 +168,20 @@ def of_dispute(dispute: Json) -> Dispute:
         state=_DISPUTE_STATES[dispute["status"]],
         amount_minor=_ours(int(dispute["amount"]), currency),
         currency=currency,
+    )
+
+
+def not_charged(charge: SavedCharge, live: bool, *, reason: str) -> Payment:
+    """A charge that made no payment at all: its reference stands where the payment's id would."""
+    return Payment(
+        provider=NAME,
+        live=live,
+        provider_ref=f"refused-{charge.reference}",
+        reference=charge.reference,
+        state=PaymentState.DECLINED,
+        amount_minor=charge.amount_minor,
+        currency=charge.currency,
+        decline_reason=reason[:64],
     )
 
 

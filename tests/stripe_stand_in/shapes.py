@@ -80,6 +80,8 @@ def of_event(event: Mapping[str, Any]) -> None:
 
 def _problems(value: Any, hint: Any, home: str, path: str, *, written: bool) -> Iterator[str]:
     """`written`: as a form writes it, all text."""
+    if not written and type(value) is hint:
+        return
     if isinstance(hint, str | ForwardRef):
         hint, home = _resolved(hint if isinstance(hint, str) else hint.__forward_arg__, home)
     if get_origin(hint) is not None:
@@ -144,14 +146,27 @@ def _object(value: Any, resource: type[StripeObject], path: str) -> Iterator[str
     if not isinstance(value, dict):
         yield f"{path} is no object"
         return
-    known = {name: one for name, one in inspect.get_annotations(resource).items() if not _is_inner(name, one)}
-    if unknown := set(value) - set(known):
-        yield f"{path} has no {sorted(unknown)}"
-    for name, one in known.items():
-        if name in value:
-            yield from _problems(value[name], one, resource.__module__, f"{path}.{name}", written=False)
-        elif type(None) not in get_args(one):
-            yield f"{path}.{name} is missing"
+    known, required = _fields(resource)  # type: ignore[arg-type]  # the SDK types make classes look unhashable
+    for name in required - value.keys():
+        yield f"{path}.{name} is missing"
+    for name, one in value.items():
+        if name not in known:
+            yield f"{path} has no {name}"
+        elif not (one is None and name not in required):
+            yield from _problems(one, known[name], resource.__module__, f"{path}.{name}", written=False)
+
+
+@cache
+def _fields(resource: type[StripeObject]) -> tuple[dict[str, Any], frozenset[str]]:
+    """What a resource has: the type of each field (of what may be null: the type otherwise), and what is never null."""
+    known = {name: hint for name, hint in inspect.get_annotations(resource).items() if not _is_inner(name, hint)}
+    required = frozenset(name for name, hint in known.items() if type(None) not in get_args(hint))
+    return {name: hint if name in required else _not_null(hint) for name, hint in known.items()}, required
+
+
+def _not_null(hint: Any) -> Any:
+    others = tuple(arg for arg in get_args(hint) if arg is not type(None))
+    return others[0] if len(others) == 1 else typing.Union[others]  # noqa: UP007  of a tuple
 
 
 def _is_inner(name: str, hint: Any) -> bool:
