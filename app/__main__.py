@@ -129,6 +129,28 @@ def prices_publish(file: Path, effective_at: datetime | None, reason: str | None
     prices.publish(file, effective_at=effective_at, reason=reason, key=key)
 
 
+@commands.group()
+def notices() -> None:
+    """Payment notices that were not handled: what a provider told and nothing came of yet."""
+
+
+@notices.command("list")
+def notices_list() -> None:
+    """Print them, one a line, with the reason: those that wait for a person first."""
+    from app.commands import notices
+
+    asyncio.run(notices.show())
+
+
+@notices.command("replay")
+@click.argument("id")
+def notices_replay(id: str) -> None:
+    """Try the notice ID again now, as if it had just come."""
+    from app.commands import notices
+
+    asyncio.run(notices.replay(id))
+
+
 @commands.command()
 @click.argument("owner", required=False)
 @click.option(

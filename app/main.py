@@ -31,7 +31,7 @@ from app.pricing.catalogue import Catalogue
 from app.settings import Settings, settings
 from app.tasks import lapses
 from app.tasks.charging import Charger
-from app.topups import refilling, refunds
+from app.topups import refilling, refunds, retries, sweep
 from app.topups.choice import open_provider
 from app.topups.provider import PaymentProvider
 from app.topups.rules import Terms
@@ -67,7 +67,11 @@ def create(chosen: Settings | None = None) -> Starlette:
         "notices of expiry": lambda: tell_of_expiry(here.expiry_notice_days),
     }
     if (provider := house.provider) is not None:
-        loops |= {"refunds": lambda: reconcile_refunds(provider)}
+        loops |= {
+            "refunds": lambda: reconcile_refunds(provider),
+            "payment notices": lambda: retries.keep_trying(provider),
+            "pending top-ups": lambda: sweep.keep_sweeping(provider),
+        }
 
     @asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
@@ -82,6 +86,8 @@ def create(chosen: Settings | None = None) -> Starlette:
         finally:
             await house.charger.close()
             await doorway.close()
+            if provider is not None:
+                await provider.close()
             await database.disconnect()
 
     graphql = GraphQLOverHTTP(execution, doorway, house, explorer=development)

@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -91,8 +91,9 @@ class Settings(BaseSettings):
     expiry_notice_days: Annotated[tuple[int, ...], NoDecode, BeforeValidator(_days)] = Field(
         default=(30, 7, 1), description="How many days ahead of an expiry its owner is told, once each."
     )
-    payment_provider: Literal["sandbox", "none"] = Field(
-        default="sandbox", description="Who takes the money. none: credits come by grants only; sandbox: development's."
+    payment_provider: Literal["sandbox", "stripe", "none"] = Field(
+        default="sandbox",
+        description="Who takes the money. none: credits come by grants only; sandbox: development's; stripe.",
     )
     currency: str = Field(default="USD", pattern="^[A-Z]{3}$", description="Currency of top-ups.")
     minor_per_credit: int = Field(default=1, ge=1, description="Price of a credit in minor units (1: one cent).")
@@ -111,6 +112,24 @@ class Settings(BaseSettings):
     )
     sandbox_secret: str | None = Field(
         default=None, description="Signs the sandbox provider's notices. Unset: development's own."
+    )
+    stripe_secret_key: SecretStr | None = Field(
+        default=None, description="Stripe's API key, sk_ or rk_: live ones in production, test ones in development."
+    )
+    stripe_webhook_secret: SecretStr | None = Field(
+        default=None,
+        description="Signs Stripe's notices (whsec_...). Unset: each is answered with 503, and comes again.",
+    )
+    stripe_webhook_secret_previous: SecretStr | None = Field(
+        default=None, description="The secret before, taken as well while the new one is rolled out."
+    )
+    stripe_automatic_tax: bool = Field(
+        default=False, description="Have Stripe Tax reckon tax and put it on top of the price."
+    )
+    stripe_base_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Where Stripe's API is, for a stand-in in development. Unset: Stripe's own.",
     )
 
 

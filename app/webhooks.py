@@ -80,6 +80,9 @@ def notices(provider: PaymentProvider) -> Answer:
             return _said(refusal.status, refusal.text)
         except NoticeRefused as refusal:
             return _said(400, refusal.reason)
+        except Unavailable as refusal:
+            log.error("a payment notice was turned away: %s", refusal)
+            return _said(503, str(refusal))
         if event is None:
             return _said(200, "Thank you; this kind of notice changes nothing here.")
         try:

@@ -88,7 +88,18 @@ class BeginTopUpInput:
     return_url: str | None = strawberry.field(
         default=None, description="Where the buyer returns to from the provider's page, http or https."
     )
+    save_card: bool = strawberry.field(
+        default=False,
+        description="Whether the provider keeps the card, by the buyer's consent, for payments without the buyer.",
+    )
     idempotency_key: str = strawberry.field(description="The same key and request again gives the same top-up.")
+
+
+@strawberry.input(description="Where a buyer looks after cards and receipts.")
+class BillingPortalInput:
+    return_url: str = strawberry.field(
+        description="Where the buyer returns to from the provider's page, http or https."
+    )
 
 
 @strawberry.input(description="A top-up whose buyer has come back from the provider's page.")
@@ -101,6 +112,11 @@ class BeginTopUpSuccess:
     top_up: TopUp = access.value(description="The top-up.")
     balance: Balance = access.value(description="The balance; it moves when the top-up is paid.")
     replayed: bool = access.value(description="Whether the same request had begun it before.")
+
+
+@access.type(description="Send the buyer to this page.", needs=Needs.REACHED)
+class BillingPortalSuccess:
+    url: str = access.value(description="A page of the provider's, the buyer's own, for a few minutes.")
 
 
 @access.type(description="What the provider says of the top-up, and the balance with it.", needs=Needs.REACHED)
@@ -118,8 +134,14 @@ ConfirmTopUpResult = Annotated[
     strawberry.union("ConfirmTopUpResult", description="Where it stands, or why that cannot be said."),
 ]
 
+BillingPortalResult = Annotated[
+    BillingPortalSuccess | InvalidInputError,
+    strawberry.union("BillingPortalResult", description="A page, or why not."),
+]
+
 TopUpId = Annotated[strawberry.ID, strawberry.argument(description="The top-up's `id`.")]
 Begin = Annotated[BeginTopUpInput, strawberry.argument(description="How many credits.")]
+Portal = Annotated[BillingPortalInput, strawberry.argument(description="Where to return to.")]
 Confirm = Annotated[ConfirmTopUpInput, strawberry.argument(description="Which top-up.")]
 
 
@@ -136,14 +158,14 @@ class TopUpMutations:
     @access.mutation(needs=Needs.USER_OR_ABOVE, description="Begin to buy credits for one's own account.")
     async def begin_top_up(self, info: Information, input: Begin) -> BeginTopUpResult:
         viewer = info.context.caller
-        if viewer.owner_id is None:
-            raise Forbidden("Credits are bought by a user, for its own account.")
+        owner_id = _buyer(info.context)
         begun = await purchase.begin(
             TopUpRequest(
-                owner_id=viewer.owner_id,
+                owner_id=owner_id,
                 credits=input.credits,
                 currency=input.currency,
                 return_url=input.return_url,
+                save_card=input.save_card,
                 key=input.idempotency_key,
                 actor=viewer.actor,
             ),
@@ -164,6 +186,21 @@ class TopUpMutations:
             raise TopUpNotFound(top_up_id=input.top_up_id)
         done = await purchase.confirm(state.account_id, state.id, provider_of(info.context))
         return ConfirmTopUpSuccess(top_up=top_up_of(done.top_up), balance=balance_of(done.balance, info.context))
+
+    @access.mutation(
+        needs=Needs.USER_OR_ABOVE,
+        description="A page of the provider's on which the caller looks after its own cards and receipts.",
+    )
+    async def billing_portal(self, info: Information, input: Portal) -> BillingPortalResult:
+        owner_id = _buyer(info.context)
+        return BillingPortalSuccess(url=await purchase.portal(owner_id, provider_of(info.context), input.return_url))
+
+
+def _buyer(context: Context) -> str:
+    """Raises: Forbidden: the caller has no account of its own."""
+    if context.caller.owner_id is None:
+        raise Forbidden("Credits are bought by a user, for its own account.")
+    return context.caller.owner_id
 
 
 def provider_of(context: Context) -> PaymentProvider:

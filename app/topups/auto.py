@@ -19,10 +19,10 @@ from app.ledger import accounts, lines, notices, operations, posting, statements
 from app.ledger.book import Book, Figures
 from app.ledger.notices import NoticeKind
 from app.ledger.posting import Posting
-from app.topups import auto_rows, auto_rules, rows
+from app.topups import asking, auto_rows, auto_rules, rows
 from app.topups.auto_rows import Card, Standing
 from app.topups.auto_rules import OFF, Buy, Level, Reason, Skip, State, Wishes
-from app.topups.provider import PaymentProvider, ProviderEvent, SavedCharge
+from app.topups.provider import PaymentProvider, SavedCharge
 from app.topups.rules import Payment, PaymentState, Reference, Status, Terms, TopUpState
 from app.topups.settling import settle
 
@@ -274,15 +274,14 @@ async def _pay(intent: _Intent, provider: PaymentProvider) -> None:
         log.warning("the outcome of automatic top-up %s is unknown, it will be asked for: %s", top_up.reference,
                     refusal)  # fmt: skip
         return
-    await _settle(Reference(top_up.account_id, top_up.id), payment, told="charged")
+    await _settle(Reference(top_up.account_id, top_up.id), payment)
 
 
-async def _settle(reference: Reference, payment: Payment, *, told: str) -> None:
+async def _settle(reference: Reference, payment: Payment) -> None:
     if payment.state in {PaymentState.OPEN, PaymentState.ACTION_REQUIRED}:
         await auto_rows.answered(reference, provider_ref=payment.provider_ref, action_url=payment.action_url)
         return
-    event_id = f"{payment.provider}:{told}:{payment.provider_ref}:{payment.state}"
-    await settle(ProviderEvent(event_id=event_id, told=payment, body={told: payment.provider_ref}))
+    await settle(asking.asked(payment))
 
 
 async def _reconcile(reference: Reference, provider: PaymentProvider) -> None:
@@ -297,7 +296,7 @@ async def _reconcile(reference: Reference, provider: PaymentProvider) -> None:
         payment = await provider.ask(top_up.provider_ref)
         becomes = Status.EXPIRED
     if payment is not None:
-        await _settle(reference, payment, told="found")
+        await _settle(reference, payment)
         if becomes is Status.FAILED or payment.state is not PaymentState.ACTION_REQUIRED:
             return
     await _give_up(reference, becomes)

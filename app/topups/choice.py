@@ -7,4 +7,8 @@ from app.topups.sandbox import Sandbox
 
 def open_provider(chosen: Settings) -> PaymentProvider | None:
     """The provider of the settings; None: credits are not sold here. Raises: Misconfigured."""
+    if chosen.payment_provider == "stripe":
+        from app.topups.stripe import Stripe
+
+        return Stripe.open(chosen)
     return Sandbox.open(chosen) if chosen.payment_provider == "sandbox" else None

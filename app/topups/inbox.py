@@ -1,32 +1,59 @@
 """The inbox: what providers told, each event once, kept before anything is done about it.
 
 A notice is recorded when it arrives and marked handled in the transaction of its effect, so that one whose handling
-failed, or was cut off, is still there to be tried again.
+failed, or was cut off, is still there to be tried again: `retries` does that, after 30 s, 2 min, 10 min and 1 h. After
+the fifth failure it is *parked* and waits for a person, as one does at once that disagrees with our rows.
 """
 
-from typing import Final
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
 
 import orjson
 
 from app import database
+from app.errors import InvalidInput
 from app.ledger.posting import Posting, Read
 from app.sets import Part
 from app.topups.provider import ProviderEvent
 
+MOST_ATTEMPTS: Final = 5
+BACK_OFF_SECONDS: Final = [30.0, 120.0, 600.0, 3_600.0]
+"""After the first failure, the second, and so on."""
+CUT_OFF_SECONDS: Final = 60.0
+"""A notice that nobody has finished by then was cut off, and is taken up by whoever looks next."""
+FAILED: Final = "PARKED_FAILED"
+
 _RECEIVE: Final = """
-    INSERT INTO provider_notice (event_id, provider, body, received_at, attempts)
-    VALUES ($1, $2, $3::jsonb, clock_timestamp(), 0) ON CONFLICT (event_id) DO NOTHING
+    INSERT INTO provider_notice (event_id, provider, body, received_at, attempts, next_attempt_at)
+    VALUES ($1, $2, $3::jsonb, clock_timestamp(), 0, clock_timestamp() + $4 * interval '1 second')
+    ON CONFLICT (event_id) DO NOTHING
 """
 
+# One that is handled or parked is left as it is: a delivery that failed late says nothing new.
 _FAILED: Final = """
-    UPDATE provider_notice SET attempts = attempts + 1, last_error = $2 WHERE event_id = $1 AND handled_at IS NULL
+    UPDATE provider_notice SET attempts = attempts + 1, last_error = $2,
+        parked_at = CASE WHEN attempts + 1 >= $3 THEN clock_timestamp() END,
+        outcome = CASE WHEN attempts + 1 >= $3 THEN $4 END,
+        next_attempt_at = clock_timestamp() + ($5::float8[])[attempts + 1] * interval '1 second'
+    WHERE event_id = $1 AND handled_at IS NULL AND parked_at IS NULL
+    RETURNING parked_at IS NOT NULL
+"""
+
+_POSTPONED: Final = """
+    UPDATE provider_notice SET last_error = $2, next_attempt_at = clock_timestamp() + $3 * interval '1 second'
+    WHERE event_id = $1 AND handled_at IS NULL AND parked_at IS NULL
 """
 
 _DECIDED: Final = Part(
     "decided notices",
     """
-    UPDATE provider_notice AS n SET outcome = v.outcome, last_error = v.last_error,
-        handled_at = CASE WHEN v.handled THEN clock_timestamp() END
+    UPDATE provider_notice AS n SET outcome = v.outcome, last_error = v.last_error, next_attempt_at = NULL,
+        handled_at = CASE WHEN v.handled THEN clock_timestamp() END,
+        parked_at = CASE WHEN NOT v.handled THEN clock_timestamp() END
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[]) AS v(event_id, outcome, last_error, handled)
     WHERE n.event_id = v.event_id AND n.handled_at IS NULL
     RETURNING 1
@@ -37,34 +64,91 @@ _DECIDED: Final = Part(
 _WAITS: Final = Part(
     "waiting notices",
     """
-    UPDATE provider_notice AS n SET outcome = v.outcome, last_error = v.last_error,
-        next_attempt_at = clock_timestamp() + interval '1 minute'
-    FROM unnest($1::text[], $2::text[], $3::text[]) AS v(event_id, outcome, last_error)
+    UPDATE provider_notice AS n SET last_error = v.last_error, attempts = n.attempts + 1,
+        outcome = CASE WHEN n.attempts + 1 >= v.most THEN v.parked ELSE v.outcome END,
+        parked_at = CASE WHEN n.attempts + 1 >= v.most THEN clock_timestamp() END,
+        next_attempt_at = clock_timestamp() + (v.seconds::float8[])[n.attempts + 1] * interval '1 second'
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[])
+        AS v(event_id, outcome, last_error, parked, most, seconds)
     WHERE n.event_id = v.event_id AND n.handled_at IS NULL
     RETURNING 1
     """,
-    3,
+    6,
 )
 
+_CLAIM: Final = """
+    UPDATE provider_notice SET next_attempt_at = clock_timestamp() + $3 * interval '1 second'
+    WHERE event_id IN (
+        SELECT event_id FROM provider_notice
+        WHERE handled_at IS NULL AND parked_at IS NULL AND next_attempt_at <= clock_timestamp() AND provider = $1
+        ORDER BY next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    )
+    RETURNING event_id, body
+"""
+
+_UNHANDLED: Final = """
+    SELECT event_id, provider, received_at, attempts, outcome, parked_at, last_error FROM provider_notice
+    WHERE handled_at IS NULL ORDER BY parked_at IS NULL, received_at LIMIT $1
+"""
+
+_RELEASE: Final = """
+    UPDATE provider_notice SET parked_at = NULL, outcome = NULL, attempts = 0,
+        next_attempt_at = clock_timestamp() + $3 * interval '1 second'
+    WHERE event_id = $1 AND provider = $2 AND handled_at IS NULL
+    RETURNING event_id, body
+"""
+
 _LONGEST_ERROR: Final = 2_000
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unhandled:
+    """A notice of which nothing has come yet. `parked_at` None: it is tried again by itself."""
+
+    event_id: str
+    provider: str
+    received_at: datetime
+    attempts: int
+    outcome: str | None
+    parked_at: datetime | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A notice as it was verified when it came."""
+
+    event_id: str
+    body: dict[str, Any]
 
 
 async def receive(event: ProviderEvent) -> None:
     """Keep a notice; one that is there already stays as it is."""
     body = orjson.dumps(event.body).decode()
-    await database.fetch(_RECEIVE, event.event_id, event.told.provider, body)
+    await database.fetch(_RECEIVE, event.event_id, event.told.provider, body, CUT_OFF_SECONDS)
 
 
-async def failed(event: ProviderEvent, fault: Exception) -> None:
-    """Count a failure, and say why: the notice waits to be tried again."""
-    text = f"{type(fault).__name__}: {fault}".replace("\x00", "")[:_LONGEST_ERROR]
-    await database.fetch(_FAILED, event.event_id, text)
+async def failed(event_id: str, fault: Exception) -> None:
+    """Count a failure, and say why: the notice waits to be tried again, or for a person after the fifth.
+
+    That the database went away says nothing about the notice, and is not counted.
+    """
+    text = _text(f"{type(fault).__name__}: {fault}")
+    if database.is_lost(fault):
+        await database.fetch(_POSTPONED, event_id, text, BACK_OFF_SECONDS[0])
+        return
+    found = await database.fetch(_FAILED, event_id, text, MOST_ATTEMPTS, FAILED, BACK_OFF_SECONDS)
+    if found and found[0][0]:
+        log.error("payment notice %s is parked after %s failures: %s", event_id, MOST_ATTEMPTS, text)
 
 
 def read(event: ProviderEvent) -> Read:
-    """A read of a notice that gives a row while it waits to be handled."""
+    """A read of a notice while it waits to be handled: its id, and what it was parked as (None: it is not parked)."""
     return Read(
-        "SELECT ROW(n.event_id) FROM provider_notice AS n WHERE n.event_id = $1 AND n.handled_at IS NULL",
+        "SELECT ROW(n.event_id, CASE WHEN n.parked_at IS NOT NULL THEN n.outcome END)"
+        " FROM provider_notice AS n WHERE n.event_id = $1 AND n.handled_at IS NULL",
         (event.event_id,),
     )
 
@@ -76,9 +160,41 @@ def handled(posting: Posting, event: ProviderEvent, outcome: str) -> None:
 
 def parked(posting: Posting, event: ProviderEvent, outcome: str, reason: str) -> None:
     """Set a notice aside for a person: it stays unhandled, with the reason."""
-    posting.write.add(_DECIDED, (event.event_id, outcome, reason[:_LONGEST_ERROR], False))
+    posting.write.add(_DECIDED, (event.event_id, outcome, _text(reason), False))
 
 
 def waits(posting: Posting, event: ProviderEvent, outcome: str, reason: str) -> None:
-    """Leave a notice to be tried again in a minute: nothing has failed, what it is about is not there yet."""
-    posting.write.add(_WAITS, (event.event_id, outcome, reason[:_LONGEST_ERROR]))
+    """Leave a notice to be tried again: nothing has failed, but what it is about is not there yet.
+
+    It waits as long as a failure would, and is parked where what it waits for has not come by then.
+    """
+    seconds = "{" + ",".join(map(str, BACK_OFF_SECONDS)) + "}"
+    posting.write.add(_WAITS, (event.event_id, outcome, _text(reason), FAILED, MOST_ATTEMPTS, seconds))
+
+
+async def claim(provider: str, *, limit: int) -> list[Kept]:
+    """Take up to `limit` notices of a provider that are due to be tried again; nobody else gets them for a minute."""
+    return [_kept(record) for record in await database.fetch(_CLAIM, provider, limit, CUT_OFF_SECONDS)]
+
+
+async def unhandled(*, limit: int) -> Sequence[Unhandled]:
+    """Notices of which nothing has come yet: the parked ones first, the oldest first."""
+    return [Unhandled(**dict(record)) for record in await database.fetch(_UNHANDLED, limit)]
+
+
+async def release(event_id: str, provider: str) -> Kept:
+    """Have a notice tried as if it had just come. Raises: InvalidInput: nothing of this id waits."""
+    found = await database.fetch(_RELEASE, event_id, provider, CUT_OFF_SECONDS)
+    if not found:
+        raise InvalidInput.at(
+            "id", f"{event_id} is no unhandled notice of {provider}: see `python -m app notices list`"
+        )
+    return _kept(found[0])
+
+
+def _kept(record: Any) -> Kept:
+    return Kept(record["event_id"], json.loads(record["body"]))
+
+
+def _text(error: str) -> str:
+    return error.replace("\x00", "")[:_LONGEST_ERROR]

@@ -159,6 +159,9 @@ class PaymentProvider(Protocol):
         Raises: NoticeRefused; Unavailable: it cannot be verified here (no secret is set).
         """
 
+    def read_event(self, body: Mapping[str, Any]) -> ProviderEvent | None:
+        """The event in a notice that was verified before, from what the inbox keeps of it. Raises: NoticeRefused."""
+
     async def ask(self, provider_ref: str) -> Payment | None:
         """What the provider says of a checkout or payment now; None: it knows none of this id."""
 
@@ -176,3 +179,6 @@ class PaymentProvider(Protocol):
 
     async def portal(self, customer_ref: str, return_url: str) -> str:
         """Address of a page on which a customer looks after cards and receipts."""
+
+    async def close(self) -> None:
+        """Let go of connections: the process ends."""

@@ -11,8 +11,9 @@ from app.errors import BalanceLimitReached, InvalidInput, TopUpNotFound
 from app.ledger import accounts, operations, posting, statements
 from app.ledger.book import Figures
 from app.ledger.posting import Posting
-from app.topups import rows
-from app.topups.provider import Checkout, PaymentProvider, ProviderEvent
+from app.topups import customers, rows
+from app.topups.asking import asked
+from app.topups.provider import Checkout, PaymentProvider
 from app.topups.rules import UNPAID, PaymentState, Status, Terms, TopUpState, return_url_problems
 from app.topups.settling import settle
 
@@ -25,13 +26,14 @@ class TopUpRequest:
     credits: int
     currency: str | None = None
     return_url: str | None = None
+    save_card: bool = False
+    """Whether the buyer consents to later payments with this card without being there."""
     key: str
     actor: str
 
     def fingerprint(self) -> bytes:
-        return operations.fingerprint(
-            "beginTopUp", {"credits": self.credits, "currency": self.currency, "returnUrl": self.return_url}
-        )
+        asked = {"credits": self.credits, "currency": self.currency, "returnUrl": self.return_url}
+        return operations.fingerprint("beginTopUp", asked | ({"saveCard": True} if self.save_card else {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ async def begin(request: TopUpRequest, provider: PaymentProvider, terms: Terms) 
             bonus_credits=bonus_credits,
             bonus_days=terms.bonus_days if bonus_credits else None,
             live=provider.live,
+            saves_card=request.save_card,
         )
         rows.add(posting.write, top_up)
         operations.remember(posting, book, request.key, kind="beginTopUp", print_=print_, result={"topUp": top_up.id})
@@ -119,16 +122,28 @@ async def confirm(account_id: int, top_up_id: str, provider: PaymentProvider) ->
     if top_up.status in UNPAID and top_up.provider_ref is not None and top_up.provider == provider.name:
         payment = await provider.ask(top_up.provider_ref)
         if payment is not None and payment.state is not PaymentState.OPEN:
-            asked = f"{provider.name}:asked:{payment.provider_ref}:{payment.state}"
-            await settle(ProviderEvent(event_id=asked, told=payment, body={"asked": payment.provider_ref}))
+            await settle(asked(payment))
             top_up = await rows.find(account_id, top_up_id) or top_up
     return Confirmed(top_up, (await statements.balances([account_id]))[account_id])
+
+
+async def portal(owner_id: str, provider: PaymentProvider, return_url: str) -> str:
+    """Where an account's owner looks after cards and receipts, on a page of the provider's.
+
+    Raises: InvalidInput: the return address; Unavailable: the provider does not answer.
+    """
+    if problems := return_url_problems(return_url):
+        raise InvalidInput(problems)
+    customer_ref = await customers.ensure(await accounts.ensure(owner_id), provider)
+    return await provider.portal(customer_ref, return_url)
 
 
 async def _opened(top_up: TopUpState, provider: PaymentProvider) -> TopUpState:
     """The top-up with its payment page; the provider is called only where the page is not known yet."""
     if top_up.payment_url is not None or top_up.status is not Status.PENDING or top_up.provider != provider.name:
         return top_up
+    # A customer only where the card is kept: the call must be the same whenever it is sent again.
+    customer_ref = await customers.ensure(top_up.account_id, provider) if top_up.saves_card else None
     checkout = await provider.begin(
         Checkout(
             reference=top_up.reference,
@@ -136,6 +151,8 @@ async def _opened(top_up: TopUpState, provider: PaymentProvider) -> TopUpState:
             amount_minor=top_up.amount_minor,
             currency=top_up.currency,
             return_url=top_up.return_url,
+            customer_ref=customer_ref,
+            saves_card=top_up.saves_card,
         )
     )
     return await rows.opened(top_up, provider_ref=checkout.provider_ref, payment_url=checkout.payment_url)

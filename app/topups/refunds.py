@@ -15,8 +15,8 @@ from app.ledger import operations, posting, statements
 from app.ledger.book import Figures
 from app.ledger.grants import reason_problems
 from app.ledger.posting import Posting
-from app.topups import cases, refund_rows, refunding, rows
-from app.topups.provider import PaymentProvider, ProviderEvent, Refund, RefundOrder, RefundState
+from app.topups import asking, cases, refund_rows, refunding, rows
+from app.topups.provider import PaymentProvider, Refund, RefundOrder, RefundState
 from app.topups.rules import UNPAID, Reference, TopUpState
 from app.topups.settling import settle
 from app.topups.shares import RefundRow
@@ -150,5 +150,4 @@ async def _order(top_up: TopUpState, refund: RefundRow, provider: PaymentProvide
 
 async def _learn(answer: Refund) -> None:
     """Settle an answer as if a notice had brought it."""
-    event_id = f"{answer.provider}:answered:{answer.refund_ref}:{answer.state}"
-    await settle(ProviderEvent(event_id=event_id, told=answer, body={"answered": answer.refund_ref}))
+    await settle(asking.answered(answer))

@@ -76,6 +76,8 @@ class Payment:
     provider: str
     live: bool = False
     provider_ref: str
+    money_only: bool = False
+    """Whether `provider_ref` names only the money that moved, where the top-up knows its checkout by another id."""
     payment_ref: str | None = None
     """The provider's id of the money that moved, by which it is given back and disputed; None before it moved."""
     reference: str
@@ -212,26 +214,33 @@ def disagreements(top_up: TopUpState, payment: Payment) -> list[str]:
 
     A row without a provider's id is one whose begin was cut off after the provider had answered: any id will do.
     """
+    known_as = payment.payment_ref if payment.money_only else payment.provider_ref
+    knew_as = top_up.payment_ref if payment.money_only else top_up.provider_ref
     pairs = [
         ("provider", payment.provider, top_up.provider),
+        ("mode", _mode(payment.live), _mode(top_up.live)),
         ("reference", payment.reference, top_up.reference),
-        ("payment", payment.provider_ref, top_up.provider_ref or payment.provider_ref),
+        ("payment", known_as, knew_as or known_as),
         ("amount in minor units", payment.amount_minor, top_up.amount_minor),
         ("currency", payment.currency, top_up.currency),
     ]
     return [f"{name} is {told}, ours is {ours}" for name, told, ours in pairs if told != ours]
 
 
+def _mode(live: bool) -> str:
+    return "live" if live else "test"
+
+
 def follows(status: Status, state: PaymentState) -> Status | None:
     """What a top-up becomes on a provider's word; None where it stays as it is.
 
     A payment counts whenever it truly was made: a buyer whose first card is declined may pay with another, and one who
-    pays after giving up has paid. A decline that arrives after the payment changes nothing.
+    pays after giving up has paid. A decline or an expiry that arrives after the payment changes nothing.
     """
     if state is PaymentState.PAID and status in UNPAID:
         return Status.PAID
-    if state is PaymentState.DECLINED and status is Status.PENDING:
-        return Status.FAILED
+    if status is Status.PENDING:
+        return {PaymentState.DECLINED: Status.FAILED, PaymentState.EXPIRED: Status.EXPIRED}.get(state)
     return None
 
 

@@ -127,7 +127,18 @@ class Sandbox:
 
     async def verify(self, raw_body: bytes, headers: Mapping[str, str]) -> ProviderEvent | None:
         signatures.check(raw_body, headers.get(SIGNATURE_HEADER), self.secret, now_seconds=time.time())
-        return _event(raw_body)
+        if b"\\u0000" in raw_body:
+            raise NoticeRefused("The notice holds a NUL character.")
+        try:
+            return self.read_event(orjson.loads(raw_body))
+        except ValueError:
+            raise NoticeRefused("The notice is not JSON.") from None
+
+    def read_event(self, body: Mapping[str, Any]) -> ProviderEvent | None:
+        return _event(body)
+
+    async def close(self) -> None:
+        """It has no connections of its own."""
 
     async def ask(self, provider_ref: str) -> Payment | None:
         return await sandbox_cards.payment(provider_ref=provider_ref, provider=NAME, pages=self._pages)
@@ -221,14 +232,8 @@ class Sandbox:
         return hmac.compare_digest(self.form_token(reference).encode(), token.encode())
 
 
-def _event(raw_body: bytes) -> ProviderEvent | None:
+def _event(body: Any) -> ProviderEvent | None:
     """The event in a body whose signature is proved. Raises: NoticeRefused: it does not say what a notice must."""
-    if b"\\u0000" in raw_body:
-        raise NoticeRefused("The notice holds a NUL character.")
-    try:
-        body = orjson.loads(raw_body)
-    except ValueError:
-        raise NoticeRefused("The notice is not JSON.") from None
     match body:
         case {"id": str(event_id), "type": str(kind)} if kind in sandbox_refunds.KINDS and 1 <= len(event_id) <= 200:
             if (told := sandbox_refunds.told(body, provider=NAME)) is not None:

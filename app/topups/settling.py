@@ -14,11 +14,11 @@ from app.ledger import rules as books
 from app.ledger.book import Cause, Source
 from app.ledger.notices import NoticeKind
 from app.ledger.posting import Posting
-from app.topups import cases, disputes, inbox, refunding, rows
+from app.topups import cases, customers, disputes, inbox, refunding, rows
 from app.topups.cases import Case
 from app.topups.outcomes import Disagrees, Outcome
 from app.topups.provider import Dispute, ProviderEvent, Refund
-from app.topups.rules import UNPAID, Payment, Reference, Status, TopUpState, disagreements, follows
+from app.topups.rules import UNPAID, Payment, PaymentState, Reference, Status, TopUpState, disagreements, follows
 
 __all__ = ["Outcome", "settle"]
 
@@ -38,6 +38,8 @@ async def settle(event: ProviderEvent) -> Outcome:
         [waiting, *found] = posting.rows
         if not waiting:
             return Outcome.DUPLICATE
+        if (parked_as := waiting[0][1]) is not None:
+            return Outcome(parked_as)
         if reference is None or not found[0]:
             return _of_nobody(posting, event)
         try:
@@ -63,7 +65,10 @@ async def _follow(posting: Posting, event: ProviderEvent, found: Sequence[Any]) 
         top_up = rows.from_row(found[0][0])
         if wrong := disagreements(top_up, event.told):
             raise Disagrees("; ".join(wrong))
-        return _paid(posting, top_up, event.told)
+        outcome = _paid(posting, top_up, event.told)
+        if event.told.state is PaymentState.PAID:
+            customers.keep_card(posting, top_up, event.told)
+        return outcome
     case = await cases.opened(posting, found)
     if case is None or case.top_up.status in UNPAID:
         raise Disagrees("The top-up was not paid.")
@@ -103,7 +108,7 @@ def _paid(posting: Posting, top_up: TopUpState, payment: Payment) -> Outcome:
     book = posting.books[top_up.account_id]
     changed = top_up._replace(
         status=status,
-        provider_ref=payment.provider_ref,
+        provider_ref=top_up.provider_ref if payment.money_only else payment.provider_ref,
         payment_ref=payment.payment_ref or top_up.payment_ref,
         decline_reason=payment.decline_reason,
         tax_lines=payment.tax_lines,
@@ -123,7 +128,10 @@ def _paid(posting: Posting, top_up: TopUpState, payment: Payment) -> Outcome:
         notices.give(book, posting.write, NoticeKind.TOP_UP_FAILED, _not_paid(changed), subject=top_up.id)
         posting.announce(top_up.account_id)
     rows.flip(posting.write, changed, before=top_up.status)
-    return Outcome.CREDITED if status is Status.PAID else Outcome.DECLINED
+    return _OUTCOMES[status]
+
+
+_OUTCOMES = {Status.PAID: Outcome.CREDITED, Status.FAILED: Outcome.DECLINED, Status.EXPIRED: Outcome.EXPIRED}
 
 
 def _not_paid(top_up: TopUpState) -> str:
@@ -138,7 +146,7 @@ def _park(posting: Posting, event: ProviderEvent, outcome: Outcome, reason: str)
 
 async def _note_failure(event: ProviderEvent, fault: Exception) -> None:
     try:
-        await inbox.failed(event, fault)
+        await inbox.failed(event.event_id, fault)
     except Exception:
         # Whatever broke the handling may break this too; the row is there either way, and the first fault is raised.
         log.exception("the failure of payment notice %s could not be recorded", event.event_id)

@@ -469,7 +469,7 @@ async def test_a_refund_before_its_payment_waits_for_it(db: str) -> None:
     said = a_refund(top_up, 400, payment_ref=top_up.provider_ref)
     assert [await told(said, event_id="sandbox:early") for _ in range(2)] == [Outcome.WAITING] * 2
     notice = (await inbox())["sandbox:early"]
-    assert (notice["handled_at"], notice["attempts"], notice["parked_at"]) == (None, 0, None)
+    assert (notice["handled_at"], notice["attempts"], notice["parked_at"]) == (None, 2, None)
     assert notice["next_attempt_at"] is not None
     assert await settle(payment) is Outcome.CREDITED
     assert await told(said, event_id="sandbox:early") is Outcome.REFUNDED

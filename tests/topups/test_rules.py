@@ -169,6 +169,7 @@ def test_a_payment_that_agrees_with_our_row_has_nothing_against_it() -> None:
         ({"amount_minor": 501}, "amount in minor units is 501, ours is 500"),
         ({"currency": "JPY"}, "currency is JPY, ours is USD"),
         ({"provider": "other"}, "provider is other, ours is sandbox"),
+        ({"live": True}, "mode is live, ours is test"),
         ({"provider_ref": "pay_2"}, "payment is pay_2, ours is pay_1"),
         ({"reference": f"8-{'0' * 32}"}, f"reference is 8-{'0' * 32}, ours is 7-{'0' * 32}"),
     ],
@@ -188,7 +189,17 @@ def test_a_payment_counts_whatever_came_before_and_nothing_else_undoes_one() -> 
         (Status.FAILED, PaymentState.PAID): Status.PAID,
         (Status.EXPIRED, PaymentState.PAID): Status.PAID,
         (Status.PENDING, PaymentState.DECLINED): Status.FAILED,
+        (Status.PENDING, PaymentState.EXPIRED): Status.EXPIRED,
     }
+
+
+def test_the_money_of_a_checkout_is_compared_by_the_payment_and_not_by_the_checkouts_id() -> None:
+    known = TOP_UP._replace(payment_ref="pi_1")
+    assert disagreements(TOP_UP, a_payment(provider_ref="pi_1", payment_ref="pi_1", money_only=True)) == []
+    assert disagreements(known, a_payment(provider_ref="pi_1", payment_ref="pi_1", money_only=True)) == []
+    assert disagreements(known, a_payment(provider_ref="pi_2", payment_ref="pi_2", money_only=True)) == [
+        "payment is pi_2, ours is pi_1"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""`python -m app notices list | replay ID`"""
+
+from typing import Final
+
+from app.commands.reach import database_url, open_database
+from app.errors import Misconfigured
+from app.main import open_books
+from app.settings import settings
+from app.topups import inbox, retries
+from app.topups.choice import open_provider
+from app.topups.inbox import Unhandled
+
+MOST: Final = 1_000
+
+
+async def show() -> None:
+    """Notices that wait, one a line: those that wait for a person first."""
+    with database_url() as url:
+        async with open_database(url):
+            found = await inbox.unhandled(limit=MOST)
+    print("\n".join(map(_line, found)) if found else "nothing waits")
+
+
+async def replay(event_id: str) -> None:
+    """Try a notice again, as if it had just come."""
+    here = settings()
+    open_books(here)
+    if (provider := open_provider(here)) is None:
+        raise Misconfigured("PAYMENT_PROVIDER is none: set it to the provider that has sent the notice.")
+    with database_url() as url:
+        async with open_database(url):
+            try:
+                outcome = await retries.replay(provider, event_id)
+            finally:
+                await provider.close()
+    print(f"{event_id}: {outcome}")
+
+
+def _line(notice: Unhandled) -> str:
+    state = notice.outcome if notice.parked_at is not None else "is tried again"
+    why = (notice.last_error or "").split("\n", 1)[0]
+    return f"{notice.event_id}  {notice.received_at:%Y-%m-%dT%H:%M:%SZ}  {notice.attempts} failures  {state}  {why}"

@@ -1,0 +1,70 @@
+"""Accounts at a provider: made at the first purchase that keeps a card, with the card that was kept last."""
+
+import hashlib
+from datetime import datetime
+from typing import Final
+
+from app import database
+from app.ledger.posting import Posting
+from app.sets import Part
+from app.topups.provider import PaymentProvider
+from app.topups.rules import Payment, TopUpState
+
+_FIND: Final = "SELECT customer_ref FROM payment_customer WHERE account_id = $1 AND provider = $2"
+
+# Of two at once the first stays, and both read it.
+_NEW: Final = """
+    INSERT INTO payment_customer (account_id, provider, customer_ref) VALUES ($1, $2, $3)
+    ON CONFLICT (account_id, provider) DO NOTHING
+"""
+
+_ACCOUNT: Final = "SELECT owner_id, created_at FROM account WHERE id = $1"
+
+# Only the customer that is ours; and a purchase that was begun before the last card was kept brings no older one back.
+_CARDS: Final = Part(
+    "kept cards",
+    """
+    UPDATE payment_customer AS c SET card_ref = v.card_ref, card_label = v.card_label, card_saved_at = v.saved_at
+    FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[])
+        AS v(account_id, provider, customer_ref, card_ref, card_label, saved_at, begun_at)
+    WHERE c.account_id = v.account_id AND c.provider = v.provider AND c.customer_ref = v.customer_ref
+      AND (c.card_saved_at IS NULL OR c.card_saved_at < v.begun_at)
+    RETURNING 1
+    """,
+    7,
+    exact=False,
+)
+
+
+async def find(account_id: int, provider: str) -> str | None:
+    """The provider's customer for an account, or None."""
+    records = await database.fetch(_FIND, account_id, provider)
+    return records[0]["customer_ref"] if records else None
+
+
+async def ensure(account_id: int, provider: PaymentProvider) -> str:
+    """The provider's customer for an account, made where there is none. Raises: Unavailable."""
+    if (known := await find(account_id, provider.name)) is not None:
+        return known
+    [account] = await database.fetch(_ACCOUNT, account_id)
+    made = await provider.customer(_reference(account_id, account["owner_id"], account["created_at"]))
+    await database.fetch(_NEW, account_id, provider.name, made)
+    return await find(account_id, provider.name) or made
+
+
+def keep_card(posting: Posting, top_up: TopUpState, payment: Payment) -> None:
+    """Keep the card of a payment whose buyer consented to that; a card of any other is not kept."""
+    if payment.card is None or not top_up.saves_card:
+        return
+    card = payment.card
+    posting.write.add(
+        _CARDS,
+        (top_up.account_id, top_up.provider, card.customer_ref, card.card_ref, card.label, posting.at,
+         top_up.created_at),
+    )  # fmt: skip
+
+
+def _reference(account_id: int, owner_id: str, created_at: datetime) -> str:
+    """What names this account at the provider, and no account of another installation that sells there too."""
+    print_ = hashlib.sha256(f"{owner_id} {created_at.isoformat()}".encode()).hexdigest()
+    return f"{account_id}-{print_[:32]}"

@@ -1,0 +1,111 @@
+"""The sweep: what a lost notice would have told is asked for, of rows pending for more than ten minutes."""
+
+from asyncio import gather
+
+import pytest
+
+from app import database
+from app.topups import sweep
+from app.topups.rules import PaymentState, Status, TopUpState
+from app.topups.sandbox import Sandbox
+from app.topups.stripe import Stripe
+from tests.stripe_stand_in import Books
+from tests.topups.at_stripe import a_checkout, at_stripe, session_of, stripe_books
+from tests.topups.buying import ADDRESS, SANDBOX, SECRET, a_top_up, decided, entries, now, posted
+
+pytestmark = pytest.mark.anyio
+__all__ = ["at_stripe", "stripe_books"]
+
+
+async def made_older(minutes: float, *top_ups: TopUpState) -> None:
+    ids = [top_up.id for top_up in top_ups]
+    await database.fetch(
+        "UPDATE top_up SET created_at = created_at - $2 * interval '1 minute',"
+        " asked_at = asked_at - $2 * interval '1 minute' WHERE id = ANY($1::text[])", ids, minutes,
+    )  # fmt: skip
+
+
+async def test_a_payment_whose_notice_was_lost_is_credited_after_ten_minutes(db: str) -> None:
+    top_up = await a_top_up()
+    await decided(top_up)
+    await made_older(9, top_up)
+    assert (await sweep.sweep(SANDBOX), (await now(top_up)).status) == (0, Status.PENDING)
+    await made_older(1, top_up)
+    assert await sweep.sweep(SANDBOX) == 1
+    assert ((await now(top_up)).status, await posted(top_up.account_id)) == (Status.PAID, 500)
+    assert await sweep.sweep(SANDBOX) == 0
+
+
+async def test_what_is_still_open_is_asked_about_again_after_five_minutes(db: str) -> None:
+    top_up = await a_top_up()
+    await made_older(11, top_up)
+    assert [await sweep.sweep(SANDBOX), await sweep.sweep(SANDBOX)] == [1, 0]
+    await decided(top_up, PaymentState.DECLINED)
+    await made_older(4.4, top_up)
+    assert await sweep.sweep(SANDBOX) == 0
+    await made_older(0.2, top_up)
+    assert (await sweep.sweep(SANDBOX), (await now(top_up)).status) == (1, Status.FAILED)
+
+
+async def test_a_lost_notice_costs_fifteen_minutes_at_most() -> None:
+    assert 600 + sweep.ASK_EVERY_SECONDS + sweep.LOOK_SECONDS <= 900
+
+
+async def test_the_longest_not_asked_about_come_first_and_each_is_asked_about_by_one_process(db: str) -> None:
+    top_ups = [await a_top_up(f"owner-{number}") for number in range(6)]
+    await made_older(20, *top_ups)
+    assert await sweep.sweep(SANDBOX, limit=2) == 2
+    for top_up in top_ups:
+        await decided(top_up)
+    counts = await gather(*(sweep.sweep(SANDBOX, limit=2) for _ in range(4)))
+    assert sum(counts) == 4
+    assert [(await now(top_up)).status for top_up in top_ups] == [Status.PENDING] * 2 + [Status.PAID] * 4
+    await made_older(5, *top_ups)
+    assert await sweep.sweep(SANDBOX) == 2
+
+
+class Forgetful(Sandbox):
+    """A provider that cannot say anything about the first purchases of this server."""
+
+    async def ask(self, provider_ref: str):  # type: ignore[no-untyped-def]  # as the sandbox's own
+        [record] = await database.fetch("SELECT count(*) FROM top_up WHERE provider_ref < $1", provider_ref)
+        if record[0] == 0:
+            raise ValueError("no answer")
+        return await super().ask(provider_ref)
+
+
+async def test_one_that_cannot_be_asked_about_keeps_no_other_waiting(db: str) -> None:
+    top_ups = [await a_top_up(f"owner-{number}") for number in range(5)]
+    for top_up in top_ups:
+        await decided(top_up)
+    await made_older(11, *top_ups)
+    assert await sweep.sweep(Forgetful(ADDRESS, SECRET)) == 5
+    assert sorted([(await now(top_up)).status for top_up in top_ups]) == [Status.PAID] * 4 + [Status.PENDING]
+
+
+async def test_a_top_up_whose_page_was_never_learnt_is_over_after_a_day(db: str) -> None:
+    top_up = await a_top_up()
+    await database.fetch("UPDATE top_up SET provider_ref = NULL, payment_url = NULL")
+    await made_older(60, top_up)
+    assert await sweep.sweep(SANDBOX) == 0
+    await made_older(24 * 60, top_up)
+    assert await sweep.sweep(SANDBOX) == 1
+    over = await now(top_up)
+    assert (over.status, over.provider_ref, await entries(top_up.account_id)) == (Status.EXPIRED, None, [])
+
+
+async def test_at_stripe_the_sweep_settles_payments_and_expiries(at_stripe: Stripe, stripe_books: Books) -> None:
+    paid, expired, open_ = [await a_checkout(at_stripe, f"owner-{number}") for number in range(3)]
+    stripe_books.pay(session_of(paid))
+    stripe_books.expire(session_of(expired))
+    await made_older(11, paid, expired, open_)
+    assert await sweep.sweep(at_stripe) == 3
+    assert [(await now(one)).status for one in (paid, expired, open_)] == [Status.PAID, Status.EXPIRED, Status.PENDING]
+    assert await entries(paid.account_id) == [("TOP_UP", 500, paid.id, "user:owner-0")]
+
+
+async def test_rows_of_another_provider_or_mode_are_left_alone(at_stripe: Stripe) -> None:
+    other, live = await a_top_up(), await a_checkout(at_stripe)
+    await database.fetch("UPDATE top_up SET live = true WHERE id = $1", live.id)
+    await made_older(11, other, live)
+    assert await sweep.sweep(at_stripe) == 0
