@@ -23,7 +23,7 @@ from app.pricing import publishing
 from app.pricing.text import default_document
 from app.tasks import lapses
 from tests.commands import serving
-from tests.conftest import LEDGER_KEY
+from tests.conftest import EMPTY, LEDGER_KEY
 from tests.factories import a_catalogue_of, unique
 from tests.stories import operations
 
@@ -193,9 +193,12 @@ def a_charge(
     return asked | ({"block": ITEMS["block"], "measurements": {"items": items}} if items is not None else {})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(database_url: str) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """The address and tokens of a server of two workers over this run's database, with the stories' prices."""
+    """The address and tokens of a server of two workers over this run's database, with the stories' prices.
+
+    It ends with the stories: its loops would settle, retry and refill what the tests of other rooms look at.
+    """
     anyio.run(_publish, database_url)
     with (
         tempfile.TemporaryDirectory(prefix="credits-story-") as directory,
@@ -264,6 +267,9 @@ def successes(answers: Sequence[Any]) -> list[Any]:
 
 
 async def _publish(database_url: str) -> None:
+    admin = await asyncpg.connect(**database.credentials(database_url))
+    await admin.execute(EMPTY)  # of what the tests of other rooms have left
+    await admin.close()
     await database.connect(database_url)
     try:
         await publishing.load_default()
