@@ -72,8 +72,13 @@ class GuardedField(StrawberryField):
         return twin
 
     @property
+    def is_checked(self) -> bool:
+        """Whether anybody may be refused here."""
+        return self.needs not in _UNCHECKED
+
+    @property
     def is_basic_field(self) -> bool:
-        return super().is_basic_field and self.needs in _UNCHECKED
+        return super().is_basic_field and not self.is_checked
 
     def resolve_plainly(self, source: Any, info: GraphQLResolveInfo[Any], **arguments: Any) -> Any:
         """The resolver for graphql-core itself, where `plain_input` asks for it."""
