@@ -5,6 +5,7 @@ Strawberry's own rules can only answer one way the answer is kept here. `strawbe
 that was cast is never answered from here.
 """
 
+from functools import lru_cache
 from typing import Any, Final
 
 from graphql import GraphQLAbstractType, GraphQLObjectType, GraphQLSchema, GraphQLUnionType
@@ -27,6 +28,7 @@ def sure_class(kind: GraphQLObjectType) -> type | None:
     return definition.origin
 
 
+@lru_cache(maxsize=1_024)
 def sure_classes(schema: GraphQLSchema, kind: GraphQLAbstractType) -> dict[type, GraphQLObjectType]:
     """The classes whose objects Strawberry's resolver of `kind` can only call one type."""
     if not _is_resolved_by_strawberry(kind):

@@ -7,6 +7,7 @@ Strawberry's order. A field that is not understood is resolved by what graphql-c
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from inspect import isawaitable
 from typing import Any, Final
 
@@ -165,7 +166,9 @@ def _is_plain(place: Place, field: Any) -> bool:
     return isinstance(field, GuardedField) and field.plain_input and place.definition.resolve == field.resolve_plainly
 
 
+@lru_cache(maxsize=4_096)
 def _handlers(field: StrawberryField, schema: GraphQLSchema) -> Handlers:
+    """Strawberry compares the field's type with each line of the table; here it does once."""
     found: Handlers = _strawberry(schema).schema_converter._get_field_exception_handlers(field)
     return found
 
