@@ -19,6 +19,7 @@ from app.pricing.catalogue import Catalogue
 from app.settings import Settings
 from app.tasks.charging import Charger
 from app.topups.sandbox import Sandbox
+from tests.graphql import toy
 
 ALICE = Viewer(kind=Kind.USER, actor="user:alice", owner_id="alice", organisations=frozenset({"guild"}))
 BOB = Viewer(kind=Kind.USER, actor="user:bob", owner_id="bob")
@@ -26,7 +27,15 @@ SERVICE = Viewer(kind=Kind.SERVICE, actor="service:executor", scopes=frozenset({
 READER = Viewer(kind=Kind.SERVICE, actor="service:reports", scopes=frozenset({Scope.READ}))
 OPERATOR = Viewer(kind=Kind.OPERATOR, actor="operator:olivia", owner_id="olivia", scopes=frozenset({Scope.ADMIN}))
 
-EXECUTION = Execution(build()._schema, open_to_explorers=True)
+EXECUTION = Execution(build()._schema, open_to_explorers=True, plans=True)
+
+
+@pytest.fixture(autouse=True, params=["plans", "no plans"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test of the edge runs with plans and without them: no answer may differ."""
+    if request.param == "no plans":
+        for execution in (EXECUTION, toy.execution, toy.production):
+            monkeypatch.setattr(execution, "_plans", None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ def arguments_of(place: Place, *, hides_suggestions: bool) -> Arguments | None:
             return in_full
         if isinstance(value, VariableNode):
             variable.append((out_name, value.name.value, coerced, isinstance(definition.type, GraphQLNonNull)))
+            fixed[out_name] = None  # its place in the order
         elif coerced is not Undefined:
             fixed[out_name] = coerced
     return _looked_up(fixed, variable, in_full) if variable else lambda _: fixed
@@ -59,11 +60,10 @@ def _looked_up(fixed: dict[str, Any], variable: list[_Variable], in_full: Argume
         found = fixed.copy()
         for name, variable_name, default, refuses_null in variable:
             value = coerced.get(variable_name, default)
-            if value is Undefined:
-                if refuses_null:
-                    return in_full(values)
-            elif value is None and refuses_null:
+            if refuses_null and (value is Undefined or value is None):
                 return in_full(values)
+            if value is Undefined:
+                del found[name]
             else:
                 found[name] = value
         return found

@@ -212,17 +212,13 @@ class Cage:
 
     @access.field(description="Items that wait, fail, or are faults.")
     def mixed(self) -> list[Named | None]:
-        return [
-            slowly(fish(self.number), 2),
-            ValueError("a fault among animals"),
-            slowly(ValueError("slow"), 1),
-            cat(self.number),
-            Stray("nobody"),
-        ]  # type: ignore[return-value, list-item]
+        found: list[Any] = [slowly(fish(self.number), 2), ValueError("a fault among animals")]
+        return [*found, slowly(ValueError("slow"), 1), cat(self.number), Stray("nobody")]
 
     @access.field(description="The same, and none may be missing.")
     async def mixed_surely(self) -> list[Animal]:
-        return [slowly(cat(1), 3), fish(1), slowly(ValueError("slow"), self.number % 3), Stray("nobody")]
+        found: list[Any] = [slowly(cat(1), 3), fish(1), slowly(ValueError("slow"), self.number % 3)]
+        return [*found, Stray("nobody")]
 
     @access.field(description="No list at all.")
     def no_list(self) -> list[str] | None:
@@ -356,7 +352,7 @@ class Query:
         return f"{wishes} {diets} {grid}"
 
     @access.query(needs=Needs.ANYONE, description="Scalars, as they arrived.")
-    def scalars(
+    def scalars(  # noqa: PLR0917  Strawberry calls it by names
         self,
         text: Annotated[str, argument()] = "default",
         number: Annotated[int, argument()] = 5,
@@ -390,9 +386,7 @@ class Query:
 
     @access.query(needs=Needs.ANYONE, description="Fish, in pages.")
     def school(self, first: First = 2, after: After = None) -> Connection[Fish]:
-        return page(
-            range(4)[: max(first, 0) + 1], first=max(first, 0), after=after, cursor_of=str, node_of=fish
-        )
+        return page(range(4)[: max(first, 0) + 1], first=max(first, 0), after=after, cursor_of=str, node_of=fish)
 
     @access.query(needs=Needs.ANYONE, description="An error's member of an interface.")
     def refusal(self, info: Information, meals: Meals = 101) -> UserError | None:

@@ -232,7 +232,9 @@ class Author:
             return self._variable(name, kind, None)
         inner = kind.of_type if isinstance(kind, GraphQLNonNull) else kind
         if isinstance(inner, GraphQLList) and name not in self._pools and not self._rarely(0.1):
-            return f"[{', '.join(self._literal(inner.of_type, name, depth) for _ in range(self._chance.randint(0, 3)))}]"
+            return (
+                f"[{', '.join(self._literal(inner.of_type, name, depth) for _ in range(self._chance.randint(0, 3)))}]"
+            )
         if isinstance(inner, GraphQLInputObjectType):
             parts = [
                 f"{field_name}: {self._literal(field.type, field_name, depth + 1)}"
