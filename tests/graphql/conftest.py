@@ -1,7 +1,7 @@
 """The real schema over an empty database, asked in process: what a transport would send is what a test gets."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,14 @@ def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     if request.param == "no plans":
         for execution in (EXECUTION, toy.execution, toy.production):
             monkeypatch.setattr(execution, "_plans", None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def plans_are_used() -> Iterator[None]:
+    """What tests of the edge ask is compiled; only introspection is left to the ordinary executor."""
+    yield
+    for execution in (EXECUTION, toy.execution, toy.production):
+        assert execution.tally.ordinary.keys() <= {"introspection", "length"}
 
 
 @dataclass(frozen=True, slots=True)

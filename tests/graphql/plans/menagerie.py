@@ -255,7 +255,7 @@ def cat(number: int) -> Cat:
         nickname=slowly("kitty", number) if number % 2 else None,  # type: ignore[arg-type]
         lives=(9, "many", None, 2**40, "7", 1.0, True)[number % 7],  # type: ignore[arg-type]
         diet=(Diet.MEAT, "plants", "poison", 3)[number % 4],  # type: ignore[arg-type]
-        diets=([Diet.MEAT, None], [Diet.PLANTS, "poison"], "meat", None)[number % 4],  # type: ignore[arg-type, list-item]
+        diets=([Diet.MEAT, None], [Diet.PLANTS, "poison"], "meat", None)[number % 4],  # type: ignore[arg-type]
         owner_id=strawberry.ID("a") if number % 2 else 7,  # type: ignore[arg-type]
         weight=(1.5, 2, float("nan"), "3.5", True)[number % 5],  # type: ignore[arg-type]
         tame=(True, 0, 1, "yes", None)[number % 5],  # type: ignore[arg-type]

@@ -498,7 +498,10 @@ async def test_arguments_are_coerced(
             "Box",
             {"v": {"width": 1, "depth": 1}},
             [
-                ": Expected value of type 'Box' not to include unknown field 'depth'. Did you mean 'width'? Found: {'width': 1, 'depth': 1}."
+                (
+                    ": Expected value of type 'Box' not to include unknown field 'depth'. Did you mean 'width'? "
+                    "Found: {'width': 1, 'depth': 1}."
+                )
             ],
         ),
         (
