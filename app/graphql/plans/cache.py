@@ -1,9 +1,9 @@
 """The plans that are kept, by document text and operation name: bounded in number and bytes, oldest use first out."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from graphql import DocumentNode, ExecutionResult, GraphQLSchema, OperationDefinitionNode
 from graphql.execution.values import VariableValues
@@ -14,7 +14,6 @@ from app.graphql.plans.plan import Plan
 MAX_PLANS: Final = 500
 MAX_BYTES: Final = 32 * 1024 * 1024
 
-T = TypeVar("T")
 Key = tuple[str, str | None]
 
 
@@ -86,24 +85,31 @@ class Plans:
         self, known: Known, context: Any, given: Mapping[str, Any] | None
     ) -> ExecutionResult | Awaitable[ExecutionResult]:
         """The result of a query or mutation. Raises: NotUnderstood, counted, before anything has run."""
-        return self._counted(known, lambda plan: plan.execute(context, given))
-
-    def execute_event(
-        self, known: Known, context: Any, values: VariableValues, source: Any
-    ) -> ExecutionResult | Awaitable[ExecutionResult]:
-        """The result for one item of a subscription. Raises: NotUnderstood, counted, before anything has run."""
-        return self._counted(known, lambda plan: plan.execute_event(context, values, source))
-
-    def _counted(self, known: Known, execute: Callable[[Plan], T]) -> T:
         try:
-            if known.plan is None:
-                raise NotUnderstood(known.reason)
-            result = execute(known.plan)
+            result = self._plan(known).execute(context, given)
         except NotUnderstood as reason:
             self.tally.ordinary[str(reason)] += 1
             raise
         self.tally.compiled += 1
         return result
+
+    def execute_event(
+        self, known: Known, context: Any, values: VariableValues, source: Any
+    ) -> ExecutionResult | Awaitable[ExecutionResult]:
+        """The result for one item of a subscription. Raises: NotUnderstood, counted, before anything has run."""
+        try:
+            result = self._plan(known).execute_event(context, values, source)
+        except NotUnderstood as reason:
+            self.tally.ordinary[str(reason)] += 1
+            raise
+        self.tally.compiled += 1
+        return result
+
+    @staticmethod
+    def _plan(known: Known) -> Plan:
+        if known.plan is None:
+            raise NotUnderstood(known.reason)
+        return known.plan
 
     def _make_room(self) -> None:
         """Plans grow as objects of new types are met, so they are measured anew; a hundred take 20 µs."""

@@ -23,8 +23,8 @@ from graphql.execution.executor import default_type_resolver
 from app.graphql.plans import completing, steps
 from app.graphql.plans.arguments import arguments_of
 from app.graphql.plans.completing import Fields
-from app.graphql.plans.kinds import sure_class, sure_classes
-from app.graphql.plans.leaves import PLAIN, leaf_completion
+from app.graphql.plans.kinds import own_classes, sure_classes
+from app.graphql.plans.leaves import leaf_completion, plain_classes
 from app.graphql.plans.lists import ListCompletion
 from app.graphql.plans.places import Conditions, Place, Selection
 from app.graphql.plans.resolving import attribute_of, is_event, method_of, whole
@@ -68,7 +68,10 @@ class Compiler:
 
     def _completion(self, place: Place, kind: GraphQLOutputType) -> Completion:
         if isinstance(kind, GraphQLNonNull):
-            return completing.non_null(place, self._completion(place, kind.of_type))
+            inner = kind.of_type
+            if isinstance(inner, GraphQLObjectType):
+                return self._object(place, inner, is_required=True)
+            return completing.non_null(place, self._completion(place, inner))
         if isinstance(kind, GraphQLList):
             item = self._completion(place, kind.of_type)
             return ListCompletion(place, kind, item, self._plain(_nullable(kind.of_type)))
@@ -78,10 +81,10 @@ class Compiler:
             return self._abstract(place, kind)
         return leaf_completion(_leaf(kind))
 
-    def _object(self, place: Place, kind: GraphQLObjectType) -> Completion:
+    def _object(self, place: Place, kind: GraphQLObjectType, *, is_required: bool = False) -> Completion:
         below = [node.selection_set for node in place.nodes if node.selection_set]
         fields = completing.together(self._steps(kind, below))
-        return completing.object_completion(place, kind, fields, sure_class(kind))
+        return completing.object_completion(place, kind, fields, own_classes(kind), is_required=is_required)
 
     def _abstract(self, place: Place, kind: GraphQLAbstractType) -> Completion:
         made: dict[str, Completion] = {}
@@ -101,11 +104,10 @@ class Compiler:
         if isinstance(kind, GraphQLList):
             return frozenset({list, tuple})
         if isinstance(kind, GraphQLObjectType):
-            sure = sure_class(kind)
-            return frozenset({sure}) if sure else frozenset()
+            return own_classes(kind)
         if is_abstract_type(kind):
             return frozenset(sure_classes(self._schema, kind))
-        return PLAIN
+        return plain_classes(kind)
 
 
 def _nullable(kind: GraphQLOutputType) -> Any:

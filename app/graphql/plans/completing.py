@@ -67,22 +67,30 @@ def non_null(place: Place, inner: Completion) -> Completion:
     def complete(run: Run, trail: Trail, value: Any) -> Any:
         done = inner(run, trail, value)
         if done is None:
-            raise TypeError(f"Cannot return null for non-nullable field {place.parent}.{place.field_name}.")
+            raise null_refused(place)
         return done
 
     return complete
 
 
-def object_completion(place: Place, kind: GraphQLObjectType, fields: Fields, sure: type | None) -> Completion:
-    """`sure`: the class whose objects need not be asked whether they are of this type."""
+def null_refused(place: Place) -> TypeError:
+    return TypeError(f"Cannot return null for non-nullable field {place.parent}.{place.field_name}.")
+
+
+def object_completion(
+    place: Place, kind: GraphQLObjectType, fields: Fields, own: frozenset[type], *, is_required: bool
+) -> Completion:
+    """`own`: classes whose objects need not be asked whether they are of this type."""
     is_type_of = kind.is_type_of
 
     def complete(run: Run, trail: Trail, value: Any) -> Any:
-        if type(value) is sure and not is_cast(value):
+        if type(value) in own and not is_cast(value):
             return fields(run, value, trail)
         if isinstance(value, Exception):
             raise value
         if value is None or value is Undefined:
+            if is_required:
+                raise null_refused(place)
             return None
         if is_type_of is not None:
             info: Any = BareInfo(run, place, trail)

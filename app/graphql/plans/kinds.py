@@ -13,6 +13,8 @@ from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.cast import TYPE_CAST_ATTRIBUTE
 from strawberry.types.union import StrawberryUnion
 
+from app.graphql.access import Exactly
+
 DEFINITION: Final = "strawberry-definition"
 
 
@@ -20,12 +22,20 @@ def is_cast(value: Any) -> bool:
     return getattr(value, TYPE_CAST_ATTRIBUTE, None) is not None
 
 
-def sure_class(kind: GraphQLObjectType) -> type | None:
-    """The class whose objects are of this type without asking: Strawberry decides by the class alone."""
+@lru_cache(maxsize=1_024)
+def own_classes(kind: GraphQLObjectType) -> frozenset[type]:
+    """The classes whose objects are of this type without asking: Strawberry decides by the class alone."""
     definition = _definition(kind)
-    if definition is None or definition.is_type_of is not None or not _is_ordinary(definition.origin):
-        return None
-    return definition.origin
+    if definition is None:
+        return frozenset()
+    classes = {definition.origin}
+    if isinstance(definition.is_type_of, Exactly):
+        classes &= {definition.is_type_of.cls}
+    elif definition.is_type_of is not None:
+        return frozenset()
+    elif definition.concrete_of is not None:
+        classes.add(definition.concrete_of.origin)
+    return frozenset(filter(_is_ordinary, classes))
 
 
 @lru_cache(maxsize=1_024)

@@ -1,9 +1,10 @@
 """Scalars and enums, written as graphql-core writes them."""
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any, Final
 
-from graphql import GraphQLBoolean, GraphQLEnumType, GraphQLID, GraphQLInt, GraphQLLeafType, GraphQLString
+from graphql import GraphQLBoolean, GraphQLID, GraphQLInt, GraphQLLeafType, GraphQLString
 from graphql.pyutils import Undefined, inspect
 from strawberry.schema.schema_converter import CustomGraphQLEnumType
 
@@ -11,8 +12,12 @@ from app.graphql.plans.running import Completion, Run, Trail
 
 Write = Callable[[Any], Any]
 _WRITTEN_AS_THEY_ARE: Final[Mapping[Any, type]] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
-PLAIN: Final = frozenset({str, int, float, bool})
-"""Classes whose values neither wait nor are faults, and may be written at once."""
+_PLAIN: Final = frozenset({str, int, float, bool, datetime})
+
+
+def plain_classes(kind: GraphQLLeafType) -> frozenset[type]:
+    """Classes whose values neither wait nor are faults, and may be written at once."""
+    return _PLAIN | {kind.wrapped_cls} if type(kind) is CustomGraphQLEnumType else _PLAIN
 
 
 def exact_class(kind: GraphQLLeafType) -> type | None:
@@ -22,7 +27,7 @@ def exact_class(kind: GraphQLLeafType) -> type | None:
 
 def writer(kind: GraphQLLeafType) -> Write:
     """How a value that is not null is written. Raises: whatever the type says of a wrong one."""
-    coerce = _short_writer(kind) or kind.coerce_output_value
+    coerce = kind.coerce_output_value
 
     def write(value: Any) -> Any:
         written = coerce(value)
@@ -33,6 +38,10 @@ def writer(kind: GraphQLLeafType) -> Write:
             )
         return written
 
+    if kind is GraphQLInt:
+        return _int_writer(write)
+    if type(kind) is CustomGraphQLEnumType:
+        return _enum_writer(kind, write)
     return write
 
 
@@ -48,26 +57,19 @@ def leaf_completion(kind: GraphQLLeafType) -> Completion:
     return complete
 
 
-def _short_writer(kind: GraphQLLeafType) -> Write | None:
-    if kind is GraphQLInt:
-        return _write_int
-    if type(kind) is CustomGraphQLEnumType:
-        return _enum_writer(kind, kind.wrapped_cls)
-    return None
+def _int_writer(otherwise: Write) -> Write:
+    def write(value: Any) -> Any:
+        return value if type(value) is int and -(2**31) <= value < 2**31 else otherwise(value)
+
+    return write
 
 
-def _write_int(value: Any) -> Any:
-    if type(value) is int and -(2**31) <= value < 2**31:
-        return value
-    return GraphQLInt.coerce_output_value(value)
-
-
-def _enum_writer(kind: GraphQLEnumType, members: Iterable[Any]) -> Write:
+def _enum_writer(kind: CustomGraphQLEnumType, otherwise: Write) -> Write:
     """Strawberry looks through all values for each; here each member's name is looked up."""
-    names = {id(member): kind.coerce_output_value(member) for member in members}
+    members: Iterable[Any] = kind.wrapped_cls
+    names = {id(member): otherwise(member) for member in members}
 
     def write(value: Any) -> Any:
-        name = names.get(id(value))  # by identity: a text that equals a member is not one
-        return name if name is not None else kind.coerce_output_value(value)
+        return names.get(id(value)) or otherwise(value)  # by identity: a text that equals a member is not one
 
     return write

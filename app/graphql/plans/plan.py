@@ -86,7 +86,9 @@ class Plan:
         return ExecutionResult(data, run.errors)
 
     def _variant(self, values: Values) -> Fields:
-        conditions = tuple([values.coerced.get(name) for name in self._condition_names])
+        conditions = (
+            tuple([values.coerced.get(name) for name in self._condition_names]) if self._condition_names else ()
+        )
         found = self._variants.get(conditions)
         if found is None:
             return self._compiled(conditions)

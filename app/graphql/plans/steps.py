@@ -13,7 +13,7 @@ from graphql import GraphQLLeafType, is_non_null_type
 from graphql.pyutils import is_awaitable
 
 from app.graphql.plans.arguments import Arguments
-from app.graphql.plans.leaves import PLAIN, exact_class, writer
+from app.graphql.plans.leaves import exact_class, plain_classes, writer
 from app.graphql.plans.places import Place
 from app.graphql.plans.resolving import Call, Method, handled
 from app.graphql.plans.running import Completion, Run, Step, Trail, located
@@ -101,13 +101,16 @@ def _exact(answering: Answering, get: Any, exact: type, key: str, parent: str) -
 
 
 def _written(answering: Answering, get: Any, leaf: GraphQLLeafType, key: str, parent: str) -> Step:
-    write = writer(leaf)
-    plain = answering.expected | PLAIN
+    write, plain, is_nullable = writer(leaf), plain_classes(leaf), not answering.non_null
 
     def step(run: Run, source: Any, above: Trail | None) -> Any:
         try:
             value = get(source)
-            return write(value) if type(value) in plain else answering.answer(run, (above, key, parent), value)
+            if type(value) in plain:
+                return write(value)
+            if value is None and is_nullable:
+                return None
+            return answering.answer(run, (above, key, parent), value)
         except Exception as error:
             return answering.failed(run, (above, key, parent), error)
 
