@@ -74,7 +74,7 @@ class Execution:
     @property
     def tally(self) -> Tally:
         """How often plans were used, and why not."""
-        return self._plans.tally if self._plans else Tally()
+        return self._plans.tally if self._plans is not None else Tally()
 
     async def answer(self, request: Request, context: Context) -> Answer:
         """The whole answer to a query or mutation."""

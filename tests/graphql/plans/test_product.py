@@ -99,7 +99,7 @@ async def twins(api: Api) -> AsyncIterator[Twins]:
 
 @pytest.fixture
 async def pools(api: Api, catalogue: Catalogue) -> dict[str, list[Any]]:
-    """Accounts, tasks that run, that have ended and have stopped, grants, block runs; and what they are asked for by."""
+    """Accounts, grants, block runs, tasks that run, have ended and have stopped; and the ids they are asked for by."""
     await granted("alice", 300)
     await granted("bob", 5)
     found = [await a_task("alice", agent_id=f"agent-{place % 2}") for place in range(4)]
