@@ -121,5 +121,5 @@ class Plans:
 
 
 def _size(key: Key, known: Known) -> int:
-    """The text stands for its syntax tree too, at about 60 bytes a character."""
-    return len(key[0]) * 60 + (known.plan.size_bytes if known.plan else 0)
+    """The text stands for its syntax tree too, of about 80 bytes a character."""
+    return len(key[0]) * 80 + (known.plan.size_bytes if known.plan else 0)

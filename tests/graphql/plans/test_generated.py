@@ -19,8 +19,8 @@ from tests.graphql.plans.comparing import Twins, silence
 from tests.graphql.plans.writing import Author
 from tests.graphql.toy import OPERATOR, SERVICE, USER, house
 
-DOCUMENTS = int(os.environ.get("SOAK_DOCUMENTS", "4500"))
-HYPOTHESIS_DOCUMENTS = DOCUMENTS // 9
+DOCUMENTS = int(os.environ.get("SOAK_DOCUMENTS", "4800"))
+HYPOTHESIS_DOCUMENTS = max(DOCUMENTS // 24, 200)
 PARTS = 10
 FIRST = int(os.environ.get("SOAK_FIRST", "0"))
 SCHEMA = menagerie.schema._schema
