@@ -336,7 +336,14 @@ class Query:
 
     @access.query(needs=Needs.ANYONE, description="Any animal.")
     def animal(self, number: Annotated[int, argument()] = 1) -> Animal | None:
-        return ugly((cat(number), fish(number), Ghost(scare="boo"), 5)[number % 4])
+        found = (
+            cat(number),
+            fish(number),
+            Ghost(scare="boo"),
+            5,
+            *(strawberry.cast(one, fish(2)) for one in (Cat, Ghost)),
+        )
+        return ugly(found[number % 6])
 
     @access.query(needs=Needs.ANYONE, description="Anything with a name.")
     async def named(self, number: Annotated[int | None, argument()] = None) -> Named | None:
