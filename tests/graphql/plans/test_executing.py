@@ -209,9 +209,27 @@ async def test_null_that_reaches_the_root_is_the_whole_answer() -> None:
 
 
 async def test_what_fails_below_a_place_that_is_null_already_is_not_told() -> None:
-    data, errors = await both("{ nest { sureFails laterNest { failsLater } failsLater } }")
-    assert data == {"nest": None}
+    """Though the answer still waits for something else when it fails."""
+    data, errors = await both("{ nest { sureFails failsLater } laterNest { laterNest { laterNest { value } } } }")
+    assert data == {"nest": None, "laterNest": {"laterNest": {"laterNest": {"value": "value"}}}}
     assert errors == [("sureFails", ["nest", "sureFails"])]
+
+
+async def test_what_had_begun_when_its_sibling_failed_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    async def slow(*_: Any) -> None:
+        await later(None)
+        ended.append("slow")
+
+    monkeypatch.setattr(SCHEMA.type_map["Nest"].fields["null"], "resolve", slow)  # type: ignore[attr-defined]  # an object's
+    for waits in ("null", "nest { null }", "laterNest { null }"):
+        ended.clear()
+        data, errors = await both(f"{{ nest {{ {waits} sureFails }} }}")
+        assert (data, errors) == ({"nest": None}, [("sureFails", ["nest", "sureFails"])])
+        for _ in range(5):
+            await later(None)
+        assert ended == ["slow", "slow"]  # of the plan, and of the executor
 
 
 async def test_errors_come_in_the_order_in_which_they_happen() -> None:
