@@ -210,7 +210,7 @@ async def test_null_that_reaches_the_root_is_the_whole_answer() -> None:
 
 async def test_what_fails_below_a_place_that_is_null_already_is_not_told() -> None:
     """Though the answer still waits for something else when it fails."""
-    data, errors = await both("{ nest { sureFails failsLater } laterNest { laterNest { laterNest { value } } } }")
+    data, errors = await both("{ nest { failsLater sureFails } laterNest { laterNest { laterNest { value } } } }")
     assert data == {"nest": None, "laterNest": {"laterNest": {"laterNest": {"value": "value"}}}}
     assert errors == [("sureFails", ["nest", "sureFails"])]
 
