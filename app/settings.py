@@ -67,7 +67,7 @@ class Settings(BaseSettings):
         description="Charges waiting per lane before new ones are refused as OVERLOADED.",
     )
     plans: Literal["on", "off"] = Field(
-        default="off",
+        default="on",
         description="on: documents are compiled when first seen. off: each is executed by graphql-core's own executor.",
     )
     read_connections: int = Field(default=5, ge=1, le=100, description="Connections for reads, per process.")
