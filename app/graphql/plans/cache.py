@@ -112,7 +112,7 @@ class Plans:
         return known.plan
 
     def _make_room(self) -> None:
-        """Plans grow as objects of new types are met, so they are measured anew; a hundred take 20 µs."""
+        """Plans grow as objects of new types are met, so all are measured anew: 0.1 ms for 500 of them."""
         while len(self._known) > self._max_plans:
             self._known.popitem(last=False)
         size = self.size_bytes

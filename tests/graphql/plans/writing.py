@@ -60,7 +60,7 @@ class Author:
         self._schema = schema
         self._pools = pools
         self._wrong = wrong
-        self._breadth = chance.choice((1, 1, 2, 2, 2, 3, 3 if chance.random() < 0.5 else 5))
+        self._breadth = chance.choice((1, 1, 1, 2, 2, 2, 2, 3, 3, 5))
         """How many selections a level has at most; each deeper one has one fewer."""
         self._definitions: list[str] = []
         self._variables: dict[str, Any] = {}
