@@ -27,8 +27,9 @@ test: $(INSTALLED) ## lint, types, and the whole suite on a real PostgreSQL
 browser: $(INSTALLED) ## buy credits in a browser without a window, on a server of its own (needs Chromium)
 	@$(BIN)/python -m pytest --quiet tests/browser/top_up_in_a_browser.py $(ARGS)
 
-soak: $(INSTALLED) ## play the books at random against a plain model, for about ten minutes: make soak ARGS=--hypothesis-show-statistics
-	@SOAK_EXAMPLES=$${SOAK_EXAMPLES:-4000} $(BIN)/python -m pytest --quiet -o faulthandler_timeout=0 tests/machine $(ARGS)
+soak: $(INSTALLED) ## play the books against a plain model, and plans against the executor, for about a quarter of an hour
+	@SOAK_EXAMPLES=$${SOAK_EXAMPLES:-4000} SOAK_DOCUMENTS=$${SOAK_DOCUMENTS:-30000} \
+		$(BIN)/python -m pytest --quiet -o faulthandler_timeout=0 tests/machine tests/graphql/plans/test_generated.py $(ARGS)
 
 simulate: $(INSTALLED) ## play a platform's day against the running server, then audit
 	@$(BIN)/python -m app simulate $(ARGS)

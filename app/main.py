@@ -56,7 +56,7 @@ def create(chosen: Settings | None = None) -> Starlette:
         raise Misconfigured("DATABASE_URL is not set: `python -m app serve` starts a database when there is none.")
     url = here.database_url
     origins = ["*"] if development else []
-    execution = Execution(build()._schema, open_to_explorers=development)
+    execution = Execution(build()._schema, open_to_explorers=development, plans=here.plans == "on")
     doorway = open_doorway(here)
     house = furnish(here)
     loops: dict[str, Loop] = {

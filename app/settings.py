@@ -80,6 +80,10 @@ class Settings(BaseSettings):
         le=100_000,
         description="Charges waiting per lane before new ones are refused as OVERLOADED.",
     )
+    plans: Literal["on", "off"] = Field(
+        default="on",
+        description="on: documents are compiled when first seen. off: each is executed by graphql-core's own executor.",
+    )
     read_connections: int = Field(default=5, ge=1, le=100, description="Connections for reads, per process.")
     sweep_seconds: float = Field(
         default=5.0, gt=0, le=5, description="How often versions are compared, should a notice have been lost."

@@ -1,6 +1,7 @@
 """The edge: GraphQL over HTTP and WebSocket. It translates and decides nothing.
 
-A **document** is the text of a request, parsed, guarded and validated once (`documents`). A **need** is what a field
+A **document** is the text of a request, parsed, guarded and validated once (`documents`). A **plan** is that
+document compiled (`plans`); what has no plan is executed by graphql-core. A **need** is what a field
 asks of its viewer (`access`). A **refusal** is an expected no, returned as a member of the field's union (`refusals`).
 A **fault** is anything unexpected, masked and logged under a reference (`faults`).
 

@@ -72,8 +72,13 @@ class GuardedField(StrawberryField):
         return twin
 
     @property
+    def is_checked(self) -> bool:
+        """Whether anybody may be refused here."""
+        return self.needs not in _UNCHECKED
+
+    @property
     def is_basic_field(self) -> bool:
-        return super().is_basic_field and self.needs in _UNCHECKED
+        return super().is_basic_field and not self.is_checked
 
     def resolve_plainly(self, source: Any, info: GraphQLResolveInfo[Any], **arguments: Any) -> Any:
         """The resolver for graphql-core itself, where `plain_input` asks for it."""
@@ -87,6 +92,18 @@ class GuardedField(StrawberryField):
         if info is not None and self.needs is not None:  # without info nothing is to be checked: see is_basic_field
             check(info.context.viewer, self.needs)
         return super().get_result(source, info, args, kwargs)
+
+
+class Exactly:
+    """The `is_type_of` of a type whose objects are of one class and no other."""
+
+    __slots__ = ("cls",)
+
+    def __init__(self, cls: "builtins.type[Any]") -> None:
+        self.cls = cls
+
+    def __call__(self, found: object, _info: object) -> bool:
+        return builtins.type(found) is self.cls
 
 
 def value(
@@ -174,8 +191,7 @@ def type(*, description: str, needs: Needs, name: str | None = None) -> Callable
         if any(has_object_definition(base) for base in cls.__mro__[1:]) and not hasattr(cls, "__parameters__"):
             # Strawberry's own test takes anything with the same interface: an error that a union does not name would
             # be sent as the first error that it does.
-            exactly = staticmethod(lambda found, _info: builtins.type(found) is cls)
-            cls.is_type_of = exactly  # type: ignore[attr-defined]  # Strawberry looks for it
+            cls.is_type_of = Exactly(cls)  # type: ignore[attr-defined]  # Strawberry looks for it
         return _declared(strawberry.type(cls, name=name, description=description), needs)
 
     return declare

@@ -1,7 +1,7 @@
-"""A request is executed: known documents, graphql-core's executor, errors as they are sent.
+"""A request is executed: known documents, their plans or graphql-core's executor, errors as they are sent.
 
 Strawberry builds the schema and its resolvers; its own pipeline around each execution costs nearly as much
-as the execution itself, so requests go from the document cache straight to graphql-core.
+as the execution itself, so requests go from the document cache straight to a plan, or to graphql-core.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -16,6 +16,7 @@ from graphql import (
     Executor,
     GraphQLError,
     GraphQLSchema,
+    OperationDefinitionNode,
     OperationType,
     create_source_event_stream,
     execute,
@@ -27,8 +28,10 @@ from graphql.pyutils import AwaitableOrValue
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from app.graphql.context import Context
-from app.graphql.documents import DocumentRefused, Documents
+from app.graphql.documents import KNOWN_LENGTH, DocumentRefused, Documents
 from app.graphql.faults import Code, error, sent
+from app.graphql.plans.analysing import NotUnderstood
+from app.graphql.plans.cache import Known, Plans, Tally
 
 _EXECUTOR: Final = StrawberryGraphQLCoreExecutionContext
 
@@ -61,37 +64,56 @@ class OperationFailed(Exception):
 class Execution:
     """Executes operations of one schema. Made once per process."""
 
-    def __init__(self, schema: GraphQLSchema, *, open_to_explorers: bool) -> None:
+    def __init__(self, schema: GraphQLSchema, *, open_to_explorers: bool, plans: bool = False) -> None:
+        """`plans`: whether documents are compiled; no answer differs by it."""
         self.schema = schema
         self._documents = Documents(schema, open_to_explorers=open_to_explorers)
         self._hides_suggestions = not open_to_explorers
+        self._plans = Plans(schema, hides_suggestions=self._hides_suggestions) if plans else None
+
+    @property
+    def tally(self) -> Tally:
+        """How often plans were used, and why not."""
+        return self._plans.tally if self._plans is not None else Tally()
 
     async def answer(self, request: Request, context: Context) -> Answer:
         """The whole answer to a query or mutation."""
         try:
-            document, kind = self._prepared(request, context)
-            if kind is OperationType.SUBSCRIPTION:
+            known = self._known(request, context)
+            if known.operation.operation is OperationType.SUBSCRIPTION:
                 raise OperationFailed(
                     error("Subscriptions are served over WebSocket: graphql-transport-ws.", Code.BAD_REQUEST)
                 )
-            return Answer(await self._executed(document, request, context))
+            return Answer(await self._executed(known, request, context))
         except OperationFailed as failed:
             return Answer({"errors": failed.errors}, ran=False)
 
     async def stream(self, request: Request, context: Context) -> AsyncGenerator[Mapping[str, Any], None]:
         """The items of a subscription, or the one answer to a query or mutation. Raises: OperationFailed."""
-        document, kind = self._prepared(request, context)
-        if kind is not OperationType.SUBSCRIPTION:
-            yield await self._executed(document, request, context)
+        known = self._known(request, context)
+        if known.operation.operation is not OperationType.SUBSCRIPTION:
+            yield await self._executed(known, request, context)
             return
-        async with aclosing(await self._source(document, request, context)) as results:
+        async with aclosing(await self._source(known, request, context)) as results:
             try:
                 async for result in results:
                     yield _payload(result, context)
             except Exception as fault:
                 raise OperationFailed(*_told(fault, context)) from None
 
-    def _prepared(self, request: Request, context: Context) -> tuple[DocumentNode, OperationType]:
+    def _known(self, request: Request, context: Context) -> Known:
+        """The operation of a request, with its plan. Raises: OperationFailed."""
+        if self._plans is None:
+            return Known(*self._prepared(request, context))
+        known = self._plans.find(request.query, request.operation_name)
+        if known is None:
+            document, operation = self._prepared(request, context)
+            if len(request.query) > KNOWN_LENGTH:  # executed once: to compile it costs more
+                return Known(document, operation, reason="length")
+            known = self._plans.learn(request.query, request.operation_name, document, operation)
+        return known
+
+    def _prepared(self, request: Request, context: Context) -> tuple[DocumentNode, OperationDefinitionNode]:
         try:
             document = self._documents.prepared(request.query)
         except DocumentRefused as refused:
@@ -104,29 +126,38 @@ class Execution:
                 else "The document must hold one operation, or operationName must name one of several."
             )
             raise OperationFailed(error(problem, Code.BAD_USER_INPUT))
-        return document, operation.operation
+        return document, operation
 
-    async def _executed(self, document: DocumentNode, request: Request, context: Context) -> Mapping[str, Any]:
-        result = execute(
+    async def _executed(self, known: Known, request: Request, context: Context) -> Mapping[str, Any]:
+        result = self._begun(known, request, context)
+        if not isinstance(result, ExecutionResult):
+            result = await result
+        if result.data is None and result.errors and all(found.path is None for found in result.errors):
+            raise OperationFailed(*sent(result.errors, context))  # variables were refused: nothing ran
+        return _payload(result, context)
+
+    def _begun(self, known: Known, request: Request, context: Context) -> AwaitableOrValue[ExecutionResult]:
+        """The result, by the plan or by graphql-core's executor."""
+        if self._plans is not None:
+            try:
+                return self._plans.execute(known, context, request.variables)
+            except NotUnderstood:  # counted; nothing has run
+                pass
+        return execute(
             self.schema,
-            document,
+            known.document,
             context_value=context,
             variable_values=request.variables,
             operation_name=request.operation_name,
             executor_class=_EXECUTOR,
             hide_suggestions=self._hides_suggestions,
         )
-        if isawaitable(result):
-            result = await result
-        if result.data is None and result.errors and all(found.path is None for found in result.errors):
-            raise OperationFailed(*sent(result.errors, context))  # variables were refused: nothing ran
-        return _payload(result, context)
 
-    async def _source(self, document: DocumentNode, request: Request, context: Context) -> Any:
+    async def _source(self, known: Known, request: Request, context: Context) -> Any:
         """The results of a subscription that has begun."""
         executor = _EXECUTOR.build(
             self.schema,
-            document,
+            known.document,
             context_value=context,
             raw_variable_values=request.variables,
             operation_name=request.operation_name,
@@ -139,13 +170,22 @@ class Execution:
             source = await source
         if isinstance(source, ExecutionResult):
             raise OperationFailed(*sent(source.errors or [], context))
-        return map_source_to_response_event(executor, source, _executed_anew)
 
+        def executed(event: Executor[Any]) -> AwaitableOrValue[ExecutionResult]:
+            """Each item has a context of its own, so that no item is answered from what an earlier one loaded."""
+            event.context_value = event.context_value.renewed()
+            return self._item(known, event)
 
-def _executed_anew(executor: Executor[Any]) -> AwaitableOrValue[ExecutionResult]:
-    """Each item is executed with a context of its own, so that no item is answered from what an earlier one loaded."""
-    executor.context_value = executor.context_value.renewed()
-    return execute_subscription_event(executor)
+        return map_source_to_response_event(executor, source, executed)
+
+    def _item(self, known: Known, event: Executor[Any]) -> AwaitableOrValue[ExecutionResult]:
+        """The result for one item of a subscription, by the plan or by graphql-core's executor."""
+        if self._plans is not None:
+            try:
+                return self._plans.execute_event(known, event.context_value, event.variable_values, event.root_value)
+            except NotUnderstood:  # counted; nothing has run
+                pass
+        return execute_subscription_event(event)
 
 
 def _payload(result: ExecutionResult, context: Context) -> Mapping[str, Any]:

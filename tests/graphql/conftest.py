@@ -1,7 +1,7 @@
 """The real schema over an empty database, asked in process: what a transport would send is what a test gets."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from app.pricing.catalogue import Catalogue
 from app.settings import Settings
 from app.tasks.charging import Charger
 from app.topups.sandbox import Sandbox
+from tests.graphql import toy
 
 ALICE = Viewer(kind=Kind.USER, actor="user:alice", owner_id="alice", organisations=frozenset({"guild"}))
 BOB = Viewer(kind=Kind.USER, actor="user:bob", owner_id="bob")
@@ -26,7 +27,23 @@ SERVICE = Viewer(kind=Kind.SERVICE, actor="service:executor", scopes=frozenset({
 READER = Viewer(kind=Kind.SERVICE, actor="service:reports", scopes=frozenset({Scope.READ}))
 OPERATOR = Viewer(kind=Kind.OPERATOR, actor="operator:olivia", owner_id="olivia", scopes=frozenset({Scope.ADMIN}))
 
-EXECUTION = Execution(build()._schema, open_to_explorers=True)
+EXECUTION = Execution(build()._schema, open_to_explorers=True, plans=True)
+
+
+@pytest.fixture(autouse=True, params=["plans", "no plans"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test of the edge runs with plans and without them: no answer may differ."""
+    if request.param == "no plans":
+        for execution in (EXECUTION, toy.execution, toy.production):
+            monkeypatch.setattr(execution, "_plans", None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def plans_are_used() -> Iterator[None]:
+    """What tests of the edge ask is compiled; only introspection is left to the ordinary executor."""
+    yield
+    for execution in (EXECUTION, toy.execution, toy.production):
+        assert execution.tally.ordinary.keys() <= {"introspection", "length"}
 
 
 @dataclass(frozen=True, slots=True)

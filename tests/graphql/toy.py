@@ -214,8 +214,8 @@ class Subscription:
 
 
 schema = build(query=Query, mutation=Mutation, subscription=Subscription)
-execution = Execution(schema._schema, open_to_explorers=True)
-production = Execution(schema._schema, open_to_explorers=False)
+execution = Execution(schema._schema, open_to_explorers=True, plans=True)
+production = Execution(schema._schema, open_to_explorers=False, plans=True)
 feed = Feed(sweep_seconds=5, conflate_seconds=0)
 catalogue = Catalogue()
 house = House(

@@ -1,0 +1,125 @@
+"""The plans that are kept, by document text and operation name: bounded in number and bytes, oldest use first out."""
+
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from graphql import DocumentNode, ExecutionResult, GraphQLSchema, OperationDefinitionNode
+from graphql.execution.values import VariableValues
+
+from app.graphql.plans.analysing import NotUnderstood
+from app.graphql.plans.plan import Plan
+
+MAX_PLANS: Final = 500
+MAX_BYTES: Final = 32 * 1024 * 1024
+
+Key = tuple[str, str | None]
+
+
+@dataclass(slots=True)
+class Tally:
+    """How operations were executed since the process began."""
+
+    compiled: int = 0
+    ordinary: Counter[str] = field(default_factory=Counter)
+    """Left to the ordinary executor, by reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An operation that was seen before."""
+
+    document: DocumentNode
+    operation: OperationDefinitionNode
+    plan: Plan | None = None
+    reason: str = ""
+    """Why there is no plan."""
+
+
+class Plans:
+    """The plans of one schema."""
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        *,
+        hides_suggestions: bool,
+        max_plans: int = MAX_PLANS,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self.tally = Tally()
+        self._schema = schema
+        self._hides_suggestions = hides_suggestions
+        self._max_plans = max_plans
+        self._max_bytes = max_bytes
+        self._known: OrderedDict[Key, Known] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(_size(key, known) for key, known in self._known.items())
+
+    def find(self, text: str, name: str | None) -> Known | None:
+        """The operation of this text, if it is known; it is then the one used last."""
+        key = (text, name)
+        known = self._known.get(key)
+        if known is not None:
+            self._known.move_to_end(key)
+        return known
+
+    def learn(self, text: str, name: str | None, document: DocumentNode, operation: OperationDefinitionNode) -> Known:
+        """Plan this operation and keep the plan, if it can be planned; what must go for it goes."""
+        try:
+            plan = Plan(self._schema, document, operation, hides_suggestions=self._hides_suggestions)
+            known = Known(document, operation, plan)
+        except NotUnderstood as reason:
+            known = Known(document, operation, None, str(reason))
+        self._known[text, name] = known
+        self._make_room()
+        return known
+
+    def execute(
+        self, known: Known, context: Any, given: Mapping[str, Any] | None
+    ) -> ExecutionResult | Awaitable[ExecutionResult]:
+        """The result of a query or mutation. Raises: NotUnderstood, counted, before anything has run."""
+        try:
+            result = self._plan(known).execute(context, given)
+        except NotUnderstood as reason:
+            self.tally.ordinary[str(reason)] += 1
+            raise
+        self.tally.compiled += 1
+        return result
+
+    def execute_event(
+        self, known: Known, context: Any, values: VariableValues, source: Any
+    ) -> ExecutionResult | Awaitable[ExecutionResult]:
+        """The result for one item of a subscription. Raises: NotUnderstood, counted, before anything has run."""
+        try:
+            result = self._plan(known).execute_event(context, values, source)
+        except NotUnderstood as reason:
+            self.tally.ordinary[str(reason)] += 1
+            raise
+        self.tally.compiled += 1
+        return result
+
+    @staticmethod
+    def _plan(known: Known) -> Plan:
+        if known.plan is None:
+            raise NotUnderstood(known.reason)
+        return known.plan
+
+    def _make_room(self) -> None:
+        """Plans grow as objects of new types are met, so all are measured anew: 0.1 ms for 500 of them."""
+        while len(self._known) > self._max_plans:
+            self._known.popitem(last=False)
+        size = self.size_bytes
+        while size > self._max_bytes and len(self._known) > 1:
+            size -= _size(*self._known.popitem(last=False))
+
+
+def _size(key: Key, known: Known) -> int:
+    """The text stands for its syntax tree too, of about 80 bytes a character."""
+    return len(key[0]) * 80 + (known.plan.size_bytes if known.plan else 0)

@@ -1,0 +1,120 @@
+"""From an operation to closures: each place gets a step, each type a completion.
+
+What stands below a union or an interface is compiled when the first object of a type is met: of a dozen kinds of errors
+that a mutation may answer, most are never seen.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from graphql import (
+    GraphQLAbstractType,
+    GraphQLLeafType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    GraphQLOutputType,
+    SelectionSetNode,
+    is_abstract_type,
+    is_leaf_type,
+)
+from graphql.execution.executor import default_type_resolver
+
+from app.graphql.plans import completing, steps
+from app.graphql.plans.arguments import arguments_of
+from app.graphql.plans.completing import Fields
+from app.graphql.plans.kinds import own_classes, sure_classes
+from app.graphql.plans.leaves import leaf_completion, plain_classes
+from app.graphql.plans.lists import ListCompletion
+from app.graphql.plans.places import Conditions, Place, Selection
+from app.graphql.plans.resolving import attribute_of, is_event, method_of, whole
+from app.graphql.plans.running import Completion, Operation, Step
+
+
+class Compiler:
+    """Compiles one operation for one set of conditions."""
+
+    def __init__(self, operation: Operation, conditions: Conditions, count: Callable[[], None]) -> None:
+        """`count`: called for each step, whenever it is made."""
+        self._operation = operation
+        self._schema = operation.schema
+        self._selection = Selection(operation.schema, operation.fragments, conditions)
+        self._count = count
+
+    def root(self, parent: GraphQLObjectType, *, serially: bool) -> Fields:
+        """The operation's own fields."""
+        named = self._steps(parent, [self._operation.definition.selection_set])
+        return completing.one_by_one(named) if serially else completing.together(named)
+
+    def _steps(self, parent: GraphQLObjectType, selections: list[SelectionSetNode]) -> list[tuple[str, Step]]:
+        return [(place.response_name, self._step(place)) for place in self._selection.places(parent, selections)]
+
+    def _step(self, place: Place) -> Step:
+        self._count()
+        if place.field_name == "__typename":
+            return steps.constant(place.parent.name)
+        kind = _nullable(place.definition.type)
+        leaf: Any = kind if is_leaf_type(kind) else None
+        answering = steps.Answering(place, self._completion(place, place.definition.type), self._plain(kind))
+        if (attribute := attribute_of(place, self._schema)) is not None:
+            return steps.attribute(answering, attribute, leaf)
+        arguments = arguments_of(place, hides_suggestions=self._operation.hides_suggestions)
+        if is_event(place):
+            return steps.event(answering, arguments)
+        method = method_of(place, self._schema)
+        if method is not None:
+            return steps.method(answering, method, arguments)
+        return steps.called(answering, whole(place), arguments)
+
+    def _completion(self, place: Place, kind: GraphQLOutputType) -> Completion:
+        if isinstance(kind, GraphQLNonNull):
+            inner = kind.of_type
+            if isinstance(inner, GraphQLObjectType):
+                return self._object(place, inner, is_required=True)
+            return completing.non_null(place, self._completion(place, inner))
+        if isinstance(kind, GraphQLList):
+            item = self._completion(place, kind.of_type)
+            return ListCompletion(place, kind, item, self._plain(_nullable(kind.of_type)))
+        if isinstance(kind, GraphQLObjectType):
+            return self._object(place, kind)
+        if is_abstract_type(kind):
+            return self._abstract(place, kind)
+        return leaf_completion(_leaf(kind))
+
+    def _object(self, place: Place, kind: GraphQLObjectType, *, is_required: bool = False) -> Completion:
+        below = [node.selection_set for node in place.nodes if node.selection_set]
+        fields = completing.together(self._steps(kind, below))
+        return completing.object_completion(place, kind, fields, own_classes(kind), is_required=is_required)
+
+    def _abstract(self, place: Place, kind: GraphQLAbstractType) -> Completion:
+        made: dict[str, Completion] = {}
+
+        def completion_of(found: GraphQLObjectType) -> Completion:
+            if found.name not in made:
+                made[found.name] = self._object(place, found)
+            return made[found.name]
+
+        resolve_type = kind.resolve_type or default_type_resolver
+        return completing.abstract_completion(
+            place, kind, completion_of, sure_classes(self._schema, kind), resolve_type
+        )
+
+    def _plain(self, kind: Any) -> frozenset[type]:
+        """Classes whose objects do not wait, where this type is expected."""
+        if isinstance(kind, GraphQLList):
+            return frozenset({list, tuple})
+        if isinstance(kind, GraphQLObjectType):
+            return own_classes(kind)
+        if is_abstract_type(kind):
+            return frozenset(sure_classes(self._schema, kind))
+        return plain_classes(kind)
+
+
+def _nullable(kind: GraphQLOutputType) -> Any:
+    return kind.of_type if isinstance(kind, GraphQLNonNull) else kind
+
+
+def _leaf(kind: Any) -> GraphQLLeafType:
+    if not is_leaf_type(kind):
+        raise TypeError(f"an unknown kind of type: {kind}")
+    return kind

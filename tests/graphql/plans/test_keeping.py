@@ -1,0 +1,135 @@
+"""Which plans are kept, what is left to the ordinary executor, and that it is counted."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from graphql import get_operation_ast, parse
+
+from app.graphql.documents import KNOWN_LENGTH
+from app.graphql.execution import Execution, Request
+from app.graphql.plans.cache import Plans
+from app.graphql.plans.plan import MAX_VARIANTS, Plan
+from tests.graphql import toy
+from tests.graphql.plans import menagerie
+from tests.graphql.toy import USER, context
+
+pytestmark = pytest.mark.anyio
+
+SCHEMA = menagerie.schema._schema
+
+
+def planned() -> Execution:
+    return Execution(SCHEMA, open_to_explorers=True, plans=True)
+
+
+async def asked(execution: Execution, query: str, name: str | None = None, **variables: Any) -> Any:
+    return (await execution.answer(Request(query, variables, name), context(USER))).payload
+
+
+def learned(plans: Plans, text: str) -> None:
+    document = parse(text)
+    operation = get_operation_ast(document)
+    assert operation is not None
+    plans.learn(text, None, document, operation)
+
+
+def texts(plans: Plans) -> list[str]:
+    return [text for text, _ in plans._known]
+
+
+async def test_a_document_is_compiled_once_for_each_operation_that_is_asked_for() -> None:
+    execution = planned()
+    both = "query A { scalars(number: 1) } query B { scalars(number: 2) }"
+    first = await asked(execution, both, "A")
+    assert await asked(execution, both, "A") == first
+    assert await asked(execution, both, "B") != first
+    assert execution._plans is not None
+    assert list(execution._plans._known) == [(both, "A"), (both, "B")]
+    assert (execution.tally.compiled, execution.tally.ordinary) == (3, Counter())
+
+
+def test_the_plan_used_longest_ago_goes_first() -> None:
+    plans = Plans(SCHEMA, hides_suggestions=True, max_plans=2)
+    learned(plans, "{ __typename }")
+    learned(plans, "{ audit }")
+    assert plans.find("{ __typename }", None) is not None
+    learned(plans, "{ returned }")
+    assert texts(plans) == ["{ __typename }", "{ returned }"]
+    assert plans.find("{ audit }", None) is None
+
+
+async def test_plans_take_up_no_more_than_their_bytes_however_they_grow() -> None:
+    execution = Execution(SCHEMA, open_to_explorers=True, plans=True)
+    wide = "{ cage { animals { " + " ".join(f"...on Cat {{ name{place}: name }}" for place in range(50)) + " } } }"
+    await asked(execution, wide)
+    assert execution._plans is not None
+    assert execution._plans.size_bytes > 50 * 1024
+
+    plans = execution._plans
+    plans._max_bytes = 40 * 1024
+    await asked(execution, "{ audit }")
+    assert texts(plans) == ["{ audit }"]
+    assert plans.size_bytes < 16 * 1024
+
+
+async def test_one_plan_is_kept_for_a_bounded_number_of_conditions() -> None:
+    names = [f"c{place}" for place in range(5)]
+    declared = ", ".join(f"${name}: Boolean!" for name in names)
+    text = f"query ({declared}) {{ {' '.join(f'{name}: audit @skip(if: ${name})' for name in names)} }}"
+    document = parse(text)
+    operation = get_operation_ast(document)
+    assert operation is not None
+    plan = Plan(SCHEMA, document, operation, hides_suggestions=True)
+    for number in range(2**5):
+        variables = {name: bool(number >> place & 1) for place, name in enumerate(names)}
+        result: Any = plan.execute(context(toy.OPERATOR), variables)
+        assert set(result.data) == {name for name in names if not variables[name]}
+    assert len(plan._variants) == MAX_VARIANTS
+
+
+@pytest.mark.parametrize(
+    ("query", "variables", "reason"),
+    [
+        ("{ __schema { queryType { name } } }", {}, "introspection"),
+        ('{ a: __typename ...F } fragment F on Query { __type(name: "Cat") { name } }', {}, "introspection"),
+        ("query ($c: Boolean = true) { __typename audit @skip(if: $c) }", {"c": None}, "condition"),
+        ("{ __typename }" + " " * KNOWN_LENGTH, {}, "length"),
+    ],
+)
+async def test_what_no_plan_understands_is_answered_by_the_ordinary_executor_and_counted(
+    query: str, variables: dict[str, Any], reason: str
+) -> None:
+    execution = planned()
+    ordinary = Execution(SCHEMA, open_to_explorers=True)
+    for _ in range(2):
+        assert await asked(execution, query, **variables) == await asked(ordinary, query, **variables)
+    assert execution.tally.ordinary == {reason: 2}
+    assert execution.tally.compiled == 0
+
+
+async def test_the_items_of_a_subscription_are_compiled_too_each_with_rows_of_its_own() -> None:
+    execution = planned()
+    menagerie.ran.clear()
+    request = Request("subscription { fishes { name doubled } }")
+    items = [item async for item in execution.stream(request, context(USER))]
+    assert [item["data"]["fishes"] for item in items] == [
+        {"name": "fish2", "doubled": 4},
+        {"name": "fish2", "doubled": 4},
+        {"name": "fish3", "doubled": None},
+    ]
+    assert [line for line in menagerie.ran if line.startswith("load")] == ["load [2]", "load [2]", "load [3]"]
+    assert (execution.tally.compiled, execution.tally.ordinary) == (3, Counter())
+
+
+async def test_without_plans_nothing_is_compiled_or_counted() -> None:
+    execution = Execution(SCHEMA, open_to_explorers=True)
+    assert await asked(execution, "{ __typename }") == {"data": {"__typename": "Query"}}
+    assert (execution.tally.compiled, execution.tally.ordinary) == (0, Counter())
+
+
+async def test_a_refused_document_is_not_kept() -> None:
+    execution = planned()
+    assert "errors" in await asked(execution, "{ nothing }")
+    assert execution._plans is not None
+    assert len(execution._plans) == 0
