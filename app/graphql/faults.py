@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final
 
-from graphql import GraphQLError
+from graphql import FieldNode, GraphQLError
 
 from app import database
 from app.errors import RequestError, Unavailable
@@ -79,10 +79,14 @@ def _cause(found: GraphQLError) -> Exception:
 def _is_the_callers(found: GraphQLError, cause: GraphQLError) -> bool:
     """Whether graphql-core blames the request.
 
-    Before execution (no path) it always does. In a field it blames an argument, naming its place in the document; a
-    value of ours that a scalar cannot write is raised without one and is our fault.
+    Before execution (no path) it always does. In a field it blames an argument, naming its place in the document. What
+    it says of a value of ours is our fault: that names no place, or the field's.
     """
-    return found.path is None or cause.nodes is not None
+    if found.path is None:
+        return True
+    if not cause.nodes:
+        return False
+    return not isinstance(cause.nodes[0], FieldNode) or cause.message.startswith("Argument ")
 
 
 def _at(found: GraphQLError, told: dict[str, Any]) -> dict[str, Any]:

@@ -164,6 +164,14 @@ async def test_a_fault_is_masked_and_logged_under_its_reference(caplog: pytest.L
     assert "hunter2" in caplog.text
 
 
+async def test_what_graphql_says_of_a_value_of_ours_is_a_masked_fault() -> None:
+    payload = await asked("{ mistaken { id } hello }")
+    [error] = payload["errors"]
+    assert payload["data"] == {"mistaken": None, "hello": "hello world"}
+    assert (error["extensions"]["code"], error["path"]) == ("INTERNAL", ["mistaken"])
+    assert "hunter2" not in str(payload)
+
+
 @pytest.mark.parametrize(
     ("query", "code"),
     [

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import strawberry
 from strawberry.scalars import JSON
@@ -119,6 +119,10 @@ class Query(nodes.NodeQueries):
     @access.query(needs=Needs.ANYONE, description="Fails in a way nobody foresaw.")
     def broken(self) -> str | None:
         raise ValueError("the password is hunter2")
+
+    @access.query(needs=Needs.ANYONE, description="Answers with something else than it says.")
+    def mistaken(self) -> Toy | None:
+        return cast(Toy, "hunter2")
 
     @access.query(needs=Needs.ANYONE, description="Refuses without a union that could say so.")
     def unforeseen(self) -> str | None:
