@@ -31,9 +31,11 @@ from app.pricing.catalogue import Catalogue
 from app.settings import Settings, settings
 from app.tasks import lapses
 from app.tasks.charging import Charger
-from app.topups import refilling, refunds, retries, sweep
+from app.topups import retries, sweep
 from app.topups.choice import open_provider
+from app.topups.giving_back import refunds
 from app.topups.provider import PaymentProvider
+from app.topups.refills import refilling
 from app.topups.rules import Terms
 
 GRAPHQL: Final = "/graphql"

@@ -17,11 +17,14 @@ from starlette.routing import BaseRoute, Route
 
 from app import database
 from app.errors import Unavailable
-from app.topups import pages, receipt_pages, receipts, rows, sandbox, sandbox_cards, settling
+from app.topups import receipt_pages, receipts, rows, settling
 from app.topups.provider import DisputeState, NoticeRefused, PaymentProvider
 from app.topups.rules import PaymentState, return_url_problems
-from app.topups.sandbox import Sandbox, SandboxPage
-from app.topups.sandbox_cards import CHOICES, Behaviour
+from app.topups.sandbox import cards as sandbox_cards
+from app.topups.sandbox import pages
+from app.topups.sandbox import provider as sandbox
+from app.topups.sandbox.cards import CHOICES, Behaviour
+from app.topups.sandbox.provider import Sandbox, SandboxPage
 
 NOTICE_LIMIT_BYTES: Final = 65_536
 FORM_LIMIT_BYTES: Final = 4_096

@@ -21,7 +21,7 @@ from app.tasks.charging import charge_many
 from app.topups import purchase, settling
 from app.topups.provider import ProviderEvent
 from app.topups.rules import Payment, PaymentState, Terms
-from app.topups.sandbox import Sandbox
+from app.topups.sandbox.provider import Sandbox
 from tests.factories import a_block_run, a_capture, a_catalogue_of, a_hold, a_task, charged, granted
 
 pytestmark = pytest.mark.anyio

@@ -13,8 +13,8 @@ from starlette.applications import Starlette
 
 from app import database
 from app.topups.rules import PaymentState, Status, TopUpState
-from app.topups.sandbox import SIGNATURE_HEADER
-from app.topups.signatures import sign
+from app.topups.sandbox.provider import SIGNATURE_HEADER
+from app.topups.sandbox.signatures import sign
 from app.webhooks import NOTICE_LIMIT_BYTES, routes
 from tests.topups.buying import ADDRESS, SANDBOX, SECRET, a_top_up, decided, entries, inbox, now, page_of, posted
 

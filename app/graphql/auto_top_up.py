@@ -15,9 +15,9 @@ from app.graphql.errors import IdempotencyConflictError, InvalidInputError
 from app.graphql.inputs import checked
 from app.graphql.scalars import Credits
 from app.graphql.sight import check_may_change, owner_asked
-from app.topups import auto
-from app.topups.auto import SetRequest, View
-from app.topups.auto_rules import MOST_PER_DAY, MOST_PER_MONTH, Reason, State, Wishes
+from app.topups.refills import auto
+from app.topups.refills.auto import SetRequest, View
+from app.topups.refills.auto_rules import MOST_PER_DAY, MOST_PER_MONTH, Reason, State, Wishes
 from app.topups.rules import Terms
 
 if TYPE_CHECKING:

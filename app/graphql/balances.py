@@ -14,9 +14,9 @@ from app.graphql.sight import owner_asked
 from app.ledger import accounts, statements
 from app.ledger.book import Figures
 from app.ledger.statements import Expiry as ExpiryRead
-from app.topups import auto
-from app.topups.auto import View
-from app.topups.auto_rules import State
+from app.topups.refills import auto
+from app.topups.refills.auto import View
+from app.topups.refills.auto_rules import State
 from app.topups.rules import Terms
 
 shown(

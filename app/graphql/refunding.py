@@ -21,10 +21,10 @@ from app.graphql.errors import (
 )
 from app.graphql.scalars import Credits, Long
 from app.graphql.topups import TopUp, provider_of, top_up_of, visible_top_up
-from app.topups import refunds
+from app.topups.giving_back import refunds
+from app.topups.giving_back.refunds import RefundRequest
+from app.topups.giving_back.shares import RefundRow
 from app.topups.provider import RefundState
-from app.topups.refunds import RefundRequest
-from app.topups.shares import RefundRow
 
 shown(
     RefundState,

@@ -8,6 +8,10 @@ A *refund* takes credits of a paid top-up back when it is asked for, and a *disp
 what of them was spent is *debt* (`ledger.debt`). A *case* is a top-up with all of these, on which both are decided
 under the account's lock; the top-up's own figures follow from them.
 
+In this room: `purchase` begins and confirms, `settling` does what is told, with the `inbox`, `retries` and the `sweep`
+around it; `receipts` are shown. In rooms of their own: `giving_back` (refunds, disputes), `refills` (auto top-up), and
+the providers `sandbox` and `stripe`, which only `choice` knows apart.
+
 Invariants: a payment is credited once, whatever tells of it and however often; amount, currency and account are
 compared with our own row, never believed from a message; the provider is never called inside a transaction; what
 refunds and lost disputes take is never more than the top-up, and is what its entries say in credits and debt.

@@ -219,7 +219,7 @@ class SandboxCustomer(Model):
 
 
 class SandboxCard(Model):
-    """A card that the sandbox provider keeps. `behaviour`: what becomes of payments with it, see sandbox_cards."""
+    """A card that the sandbox provider keeps. `behaviour`: what becomes of payments with it, see sandbox.cards."""
 
     card_ref = fields.CharField(max_length=255, primary_key=True)
     customer_ref = fields.CharField(max_length=255)

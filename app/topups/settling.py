@@ -14,8 +14,9 @@ from app.ledger import rules as books
 from app.ledger.book import Cause, Source
 from app.ledger.notices import NoticeKind
 from app.ledger.posting import Posting
-from app.topups import cases, customers, disputes, inbox, refunding, rows
-from app.topups.cases import Case
+from app.topups import customers, inbox, rows
+from app.topups.giving_back import cases, disputes, refunding
+from app.topups.giving_back.cases import Case
 from app.topups.outcomes import Disagrees, Outcome
 from app.topups.provider import Dispute, ProviderEvent, Refund
 from app.topups.rules import UNPAID, Payment, PaymentState, Reference, Status, TopUpState, disagreements, follows

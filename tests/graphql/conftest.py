@@ -18,7 +18,7 @@ from app.live import Feed
 from app.pricing.catalogue import Catalogue
 from app.settings import Settings
 from app.tasks.charging import Charger
-from app.topups.sandbox import Sandbox
+from app.topups.sandbox.provider import Sandbox
 from tests.graphql import toy
 
 ALICE = Viewer(kind=Kind.USER, actor="user:alice", owner_id="alice", organisations=frozenset({"guild"}))

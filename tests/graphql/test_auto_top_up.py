@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from app.topups import auto
+from app.topups.refills import auto
 from app.topups.rules import Terms
-from app.topups.sandbox_cards import Behaviour
+from app.topups.sandbox.cards import Behaviour
 from app.topups.settling import settle
 from tests.factories import granted
 from tests.graphql.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api

@@ -31,7 +31,7 @@ from app.live import Feed
 from app.pricing.catalogue import Catalogue
 from app.settings import Settings
 from app.tasks.charging import Charger
-from app.topups.sandbox import Sandbox
+from app.topups.sandbox.provider import Sandbox
 
 USER = Viewer(kind=Kind.USER, actor="user:ada", owner_id="ada")
 SERVICE = Viewer(kind=Kind.SERVICE, actor="service:executor", scopes=frozenset({Scope.CHARGE}))

@@ -6,12 +6,13 @@ from typing import Any
 from app.errors import Unavailable
 from app.ledger import statements
 from app.ledger.book import Figures
-from app.topups import purchase, refund_rows, refunds, rows
+from app.topups import purchase, rows
+from app.topups.giving_back import refund_rows, refunds
+from app.topups.giving_back.refunds import RefundRequest
 from app.topups.provider import Dispute, DisputeState, ProviderEvent, Refund, RefundOrder, RefundState
 from app.topups.purchase import TopUpRequest
-from app.topups.refunds import RefundRequest
 from app.topups.rules import Payment, PaymentState, Reference, Terms, TopUpState
-from app.topups.sandbox import Sandbox
+from app.topups.sandbox.provider import Sandbox
 from app.topups.settling import settle
 from tests.factories import unique
 from tests.machine import requests

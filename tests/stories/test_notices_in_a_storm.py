@@ -19,7 +19,7 @@ from app.audit import audit
 from app.tasks import lapses
 from app.topups.provider import Checkout, CheckoutPage
 from app.topups.rules import Status, TopUpState
-from app.topups.stripe import Stripe
+from app.topups.stripe.provider import Stripe
 from tests.commands import serving
 from tests.conftest import LEDGER_KEY
 from tests.factories import unique

@@ -11,7 +11,7 @@ from app.settings import Settings
 from app.topups import purchase
 from app.topups.purchase import Begun, TopUpRequest
 from app.topups.rules import TopUpState
-from app.topups.stripe import Stripe
+from app.topups.stripe.provider import Stripe
 from app.webhooks import routes
 from tests.factories import unique
 from tests.stripe_stand_in import KEY, SECRET, Books, serving_stripe, signed

@@ -10,7 +10,7 @@ from app.topups import purchase, rows
 from app.topups.provider import ProviderEvent
 from app.topups.purchase import Begun, TopUpRequest
 from app.topups.rules import Payment, PaymentState, Terms, TopUpState
-from app.topups.sandbox import Sandbox, SandboxPage
+from app.topups.sandbox.provider import Sandbox, SandboxPage
 from tests.factories import unique
 
 ADDRESS = "http://credits.example"

@@ -6,10 +6,11 @@ from app import database
 from app.ledger import rules
 from app.ledger.book import Cause, Source
 from app.ledger.posting import Posting, post
-from app.topups import rows, sandbox_refunds
+from app.topups import rows
+from app.topups.giving_back.refunds import Refunded, RefundRequest, refund
 from app.topups.provider import Dispute, DisputeState, ProviderEvent, Refund, RefundState
-from app.topups.refunds import Refunded, RefundRequest, refund
 from app.topups.rules import Status, TopUpState
+from app.topups.sandbox import refunds as sandbox_refunds
 from app.topups.settling import Outcome, settle
 from tests.factories import balance, unique
 from tests.topups.buying import SANDBOX, TERMS, a_top_up, an_event, now, page_of

@@ -7,13 +7,14 @@ from typing import Any
 from app import database
 from app.errors import Unavailable
 from app.ledger import accounts, noticeboard
-from app.topups import auto, auto_rows, rows
-from app.topups.auto import SetRequest, View
-from app.topups.auto_rules import Wishes
+from app.topups import rows
 from app.topups.provider import Checkout, SavedCharge
+from app.topups.refills import auto, auto_rows
+from app.topups.refills.auto import SetRequest, View
+from app.topups.refills.auto_rules import Wishes
 from app.topups.rules import Payment, PaymentState, TopUpState
-from app.topups.sandbox import Sandbox
-from app.topups.sandbox_cards import Behaviour
+from app.topups.sandbox.cards import Behaviour
+from app.topups.sandbox.provider import Sandbox
 from tests.factories import unique
 from tests.topups.buying import ADDRESS, SANDBOX, SECRET, TERMS
 

@@ -12,11 +12,12 @@ from app import database
 from app.errors import IdempotencyConflict, InvalidInput
 from app.ledger import accounts
 from app.live import Feed
-from app.topups import auto, refilling, rows, settling
-from app.topups.auto import SetRequest, consider, reconcile
-from app.topups.auto_rules import Buy, Reason, Skip, State, Wishes
+from app.topups import rows, settling
+from app.topups.refills import auto, refilling
+from app.topups.refills.auto import SetRequest, consider, reconcile
+from app.topups.refills.auto_rules import Buy, Reason, Skip, State, Wishes
 from app.topups.rules import PaymentState, Status, TopUpState
-from app.topups.sandbox_cards import Behaviour
+from app.topups.sandbox.cards import Behaviour
 from tests.factories import balance, granted
 from tests.topups.buying import SANDBOX, TERMS, a_top_up, an_event, decided, entries, posted
 from tests.topups.refills import (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.topups.auto_rules import (
+from app.topups.refills.auto_rules import (
     NOT_CHARGED,
     OFF,
     Attempt,

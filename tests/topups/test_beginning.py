@@ -16,7 +16,7 @@ from app.topups.choice import open_provider
 from app.topups.provider import Checkout, CheckoutPage
 from app.topups.purchase import TopUpRequest
 from app.topups.rules import PaymentState, Status, TopUpState
-from app.topups.sandbox import Sandbox
+from app.topups.sandbox.provider import Sandbox
 from tests.factories import granted
 from tests.topups.buying import (
     ADDRESS,

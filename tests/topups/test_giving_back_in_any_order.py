@@ -9,12 +9,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from app.errors import BillingError
 from app.ledger import claims, debt, rules
 from app.ledger.book import Cause, Hold, HoldStatus, Kind, Source
-from app.topups import disputes, refunding
-from app.topups.cases import Case
+from app.topups.giving_back import disputes, refunding
+from app.topups.giving_back.cases import Case
+from app.topups.giving_back.shares import credits_of, standing
 from app.topups.outcomes import Disagrees
 from app.topups.provider import DisputeState, RefundState
 from app.topups.rules import Status, TopUpState
-from app.topups.shares import credits_of, standing
 from tests.ledger.test_burn_down import NOON, SOMEBODY, a_book, given_lot
 from tests.ledger.test_claims import placed
 from tests.topups.giving_back import a_dispute, a_refund

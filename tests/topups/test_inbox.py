@@ -13,7 +13,7 @@ from app.topups import retries
 from app.topups.asking import asked, read
 from app.topups.provider import ProviderEvent, Refund, RefundState
 from app.topups.rules import Payment, PaymentState, SavedCard, Status, TaxLine, TopUpState
-from app.topups.sandbox import Sandbox
+from app.topups.sandbox.provider import Sandbox
 from app.topups.settling import Outcome, settle
 from tests.commands import CHECKOUT, COMMAND, environment
 from tests.conftest import LEDGER_KEY

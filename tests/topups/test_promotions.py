@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from app.ledger import statements
 from app.ledger.book import Source
 from app.settings import Settings
-from app.topups.auto import consider
+from app.topups.refills.auto import consider
 from app.topups.rules import PaymentState, Terms
 from app.topups.settling import Outcome, settle
 from tests.factories import a_catalogue_of, a_task, charged

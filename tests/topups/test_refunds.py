@@ -25,12 +25,13 @@ from app.pricing.catalogue import Catalogue
 from app.tasks import holding, lifecycle, reversing
 from app.tasks.resuming import ResumeRequest, resume
 from app.tasks.rules import Status as Ended
-from app.topups import refunds, sandbox_refunds
+from app.topups.giving_back import refunds
+from app.topups.giving_back.shares import Given, RefundRow
 from app.topups.provider import DisputeState, Refund, RefundOrder, RefundState
 from app.topups.rules import Status, Terms, TopUpState
-from app.topups.sandbox import Sandbox
+from app.topups.sandbox import refunds as sandbox_refunds
+from app.topups.sandbox.provider import Sandbox
 from app.topups.settling import Outcome, settle
-from app.topups.shares import Given, RefundRow
 from tests.factories import a_catalogue_of, a_hold, a_task, charged, granted, in_seconds, past
 from tests.ledger.test_burn_down import NOON
 from tests.topups.buying import ADDRESS, SANDBOX, SECRET, a_top_up, an_event, inbox

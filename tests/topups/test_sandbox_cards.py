@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from app import database
 from app.topups.provider import Checkout, SavedCharge
 from app.topups.rules import PaymentState
-from app.topups.sandbox_cards import Behaviour
+from app.topups.sandbox.cards import Behaviour
 from app.webhooks import routes
 from tests.topups.buying import ADDRESS, SANDBOX
 

@@ -3,7 +3,7 @@
 import pytest
 
 from app.topups.provider import NoticeRefused
-from app.topups.signatures import check, sign
+from app.topups.sandbox.signatures import check, sign
 
 BODY = b'{"id": "evt_1"}'
 SECRET = b"one secret"

@@ -17,7 +17,7 @@ from app.topups.choice import open_provider
 from app.topups.provider import DisputeState, RefundOrder, RefundState, SavedCharge
 from app.topups.purchase import TopUpRequest, confirm
 from app.topups.rules import PaymentState, SavedCard, Status, TaxLine
-from app.topups.stripe import Stripe
+from app.topups.stripe.provider import Stripe
 from tests.stripe_stand_in import KEY, Books
 from tests.topups.at_stripe import (
     a_checkout,

@@ -9,7 +9,7 @@ import pytest
 import stripe
 
 from app.topups.rules import Status
-from app.topups.stripe import Stripe
+from app.topups.stripe.provider import Stripe
 from tests.stripe_stand_in import SECRET, Books, signed
 from tests.stripe_stand_in.objects import Json
 from tests.topups.at_stripe import (

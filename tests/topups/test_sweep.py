@@ -7,8 +7,8 @@ import pytest
 from app import database
 from app.topups import sweep
 from app.topups.rules import PaymentState, Status, TopUpState
-from app.topups.sandbox import Sandbox
-from app.topups.stripe import Stripe
+from app.topups.sandbox.provider import Sandbox
+from app.topups.stripe.provider import Stripe
 from tests.stripe_stand_in import Books
 from tests.topups.at_stripe import a_checkout, at_stripe, session_of, stripe_books
 from tests.topups.buying import ADDRESS, SANDBOX, SECRET, a_top_up, decided, entries, now, posted

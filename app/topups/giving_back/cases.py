@@ -12,10 +12,11 @@ from app.ledger import debt
 from app.ledger.book import Book, Cause, Kind, Lot, Source
 from app.ledger.posting import Posting, Read
 from app.ledger.rows import LOT_COLUMNS, lot_of
-from app.topups import refund_rows, rows
+from app.topups import rows
+from app.topups.giving_back import refund_rows
+from app.topups.giving_back.shares import COUNTED, DisputeRow, Given, RefundRow, credits_of, standing
 from app.topups.provider import DisputeState
 from app.topups.rules import Reference, Status, TopUpState
-from app.topups.shares import COUNTED, DisputeRow, Given, RefundRow, credits_of, standing
 
 READS: Final = 4
 """How many reads make a case."""

@@ -8,10 +8,10 @@ from typing import Final
 
 from app.topups.provider import DisputeState
 from app.topups.rules import PaymentState, money
-from app.topups.sandbox import SandboxPage
-from app.topups.sandbox_cards import LABELS
+from app.topups.sandbox.cards import LABELS
+from app.topups.sandbox.provider import SandboxPage
 
-_PAGE: Final = Template(files("app.topups").joinpath("sandbox_page.html").read_text(encoding="utf-8"))
+_PAGE: Final = Template(files("app.topups.sandbox").joinpath("page.html").read_text(encoding="utf-8"))
 
 _PAYMENT: Final = Template("""\
 <p class="amount">$amount</p>

@@ -18,7 +18,6 @@ import stripe
 
 from app.errors import Unavailable
 from app.settings import Settings, address
-from app.topups import stripe_told
 from app.topups.provider import (
     Checkout,
     CheckoutPage,
@@ -30,8 +29,9 @@ from app.topups.provider import (
     SavedCharge,
 )
 from app.topups.rules import Payment, PaymentState
-from app.topups.stripe_settings import is_live
-from app.topups.stripe_told import CHECKOUT, KEEPS_CARD, NAME, ORIGIN, REFERENCE, SAVED, TAXED_PRICE, YES, sent
+from app.topups.stripe import told as stripe_told
+from app.topups.stripe.settings import is_live
+from app.topups.stripe.told import CHECKOUT, KEEPS_CARD, NAME, ORIGIN, REFERENCE, SAVED, TAXED_PRICE, YES, sent
 
 if TYPE_CHECKING:
     from stripe.params.checkout import SessionCreateParams

@@ -6,9 +6,9 @@ from typing import Any, Final
 from app import database
 from app.ledger.posting import Read
 from app.sets import Part, Write
+from app.topups.giving_back.shares import DisputeRow, RefundRow
 from app.topups.provider import DisputeState, RefundState
 from app.topups.rules import Reference
-from app.topups.shares import DisputeRow, RefundRow
 
 _REFUND_COLUMNS: Final = (
     "account_id, id, top_up_id, credits, debt_credits, bonus_credits, bonus_expired, bonus_spent, amount_minor,"

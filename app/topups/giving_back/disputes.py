@@ -8,10 +8,10 @@ changes nothing, and a decision that comes first does all at once.
 """
 
 from app.ledger import debt
-from app.topups.cases import Case, catch_up, claw
+from app.topups.giving_back.cases import Case, catch_up, claw
+from app.topups.giving_back.shares import DisputeRow, credits_of, disagreements
 from app.topups.outcomes import Disagrees, Outcome
 from app.topups.provider import Dispute, DisputeState
-from app.topups.shares import DisputeRow, credits_of, disagreements
 
 
 def told(case: Case, said: Dispute) -> Outcome:

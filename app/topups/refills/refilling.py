@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from app.live import ChangeWatch, Feed
-from app.topups import auto, auto_rows
 from app.topups.provider import PaymentProvider
+from app.topups.refills import auto, auto_rows
 from app.topups.rules import Terms
 
 SWEEP_SECONDS: Final = 5.0

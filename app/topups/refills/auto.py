@@ -19,10 +19,11 @@ from app.ledger import accounts, lines, notices, operations, posting, statements
 from app.ledger.book import Book, Figures
 from app.ledger.notices import NoticeKind
 from app.ledger.posting import Posting
-from app.topups import asking, auto_rows, auto_rules, rows
-from app.topups.auto_rows import Card, Standing
-from app.topups.auto_rules import OFF, Buy, Level, Reason, Skip, State, Wishes
+from app.topups import asking, rows
 from app.topups.provider import PaymentProvider, SavedCharge
+from app.topups.refills import auto_rows, auto_rules
+from app.topups.refills.auto_rows import Card, Standing
+from app.topups.refills.auto_rules import OFF, Buy, Level, Reason, Skip, State, Wishes
 from app.topups.rules import Payment, PaymentState, Reference, Status, Terms, TopUpState
 from app.topups.settling import settle
 

@@ -8,7 +8,7 @@ from app import database
 from app.ledger.book import Book
 from app.ledger.posting import Read
 from app.sets import Part, Write
-from app.topups.auto_rules import Attempt, History, Level, Reason, Wishes
+from app.topups.refills.auto_rules import Attempt, History, Level, Reason, Wishes
 from app.topups.rules import Reference, Status
 
 _WISHES: Final = (

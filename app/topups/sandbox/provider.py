@@ -21,7 +21,6 @@ from app.callers.development import development_secret
 from app.credits import MAX_CREDITS
 from app.errors import Misconfigured, Unavailable
 from app.settings import Settings, address
-from app.topups import sandbox_cards, sandbox_refunds, signatures
 from app.topups.provider import (
     Checkout,
     CheckoutPage,
@@ -34,7 +33,8 @@ from app.topups.provider import (
     SavedCharge,
 )
 from app.topups.rules import Payment, PaymentState, Reference, SavedCard
-from app.topups.sandbox_cards import Behaviour
+from app.topups.sandbox import cards, refunds, signatures
+from app.topups.sandbox.cards import Behaviour
 
 NAME: Final = "sandbox"
 SIGNATURE_HEADER: Final = "Sandbox-Signature"
@@ -141,20 +141,20 @@ class Sandbox:
         """It has no connections of its own."""
 
     async def ask(self, provider_ref: str) -> Payment | None:
-        return await sandbox_cards.payment(provider_ref=provider_ref, provider=NAME, pages=self._pages)
+        return await cards.payment(provider_ref=provider_ref, provider=NAME, pages=self._pages)
 
     async def customer(self, reference: str) -> str:
-        return await sandbox_cards.customer(reference)
+        return await cards.customer(reference)
 
     async def charge_saved(self, charge: SavedCharge) -> Payment:
-        await sandbox_cards.charge(charge)
-        payment = await sandbox_cards.payment(reference=charge.reference, provider=NAME, pages=self._pages)
+        await cards.charge(charge)
+        payment = await cards.payment(reference=charge.reference, provider=NAME, pages=self._pages)
         if payment is None:
             raise Unavailable("The sandbox has lost a payment.")
         return payment
 
     async def find(self, reference: str, *, since: datetime) -> Payment | None:
-        return await sandbox_cards.payment(reference=reference, provider=NAME, pages=self._pages)
+        return await cards.payment(reference=reference, provider=NAME, pages=self._pages)
 
     async def portal(self, customer_ref: str, return_url: str) -> str:
         return f"{self.address}{PORTAL_PATH}/{customer_ref}?{urlencode({'return': return_url})}"
@@ -173,7 +173,7 @@ class Sandbox:
         """
         await database.fetch(_DECIDE, page.reference, state.value)
         if state is PaymentState.PAID and page.saves_card:
-            await sandbox_cards.keep(page.reference, card)
+            await cards.keep(page.reference, card)
         [record] = await database.fetch(_BY_REFERENCE, page.reference)
         return _page(record)
 
@@ -198,21 +198,21 @@ class Sandbox:
 
     def notice_of(self, told: Refund | Dispute) -> tuple[bytes, dict[str, str]]:
         """Body and headers of the notice that tells of a refund or a dispute, as `notice` of a payment."""
-        return self._signed(sandbox_refunds.body_of(told))
+        return self._signed(refunds.body_of(told))
 
     async def refund(self, order: RefundOrder) -> Refund:
-        return await sandbox_refunds.give_back(order, provider=NAME)
+        return await refunds.give_back(order, provider=NAME)
 
     async def find_refund(self, reference: str, payment_ref: str) -> Refund | None:
-        return await sandbox_refunds.find(reference, provider=NAME)
+        return await refunds.find(reference, provider=NAME)
 
     async def dispute(self, page: SandboxPage, state: DisputeState) -> Dispute:
         """What the buyer's bank does about a payment: OPEN, then WON or LOST for good. Returns: the dispute now."""
-        return await sandbox_refunds.dispute(page.provider_ref, state, provider=NAME)
+        return await refunds.dispute(page.provider_ref, state, provider=NAME)
 
     async def disputed(self, page: SandboxPage) -> DisputeState | None:
         """Where the dispute of a payment stands; None: there is none."""
-        found = await sandbox_refunds.find_dispute(page.provider_ref, provider=NAME)
+        found = await refunds.find_dispute(page.provider_ref, provider=NAME)
         return found.state if found is not None else None
 
     def _signed(self, body: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
@@ -235,10 +235,10 @@ class Sandbox:
 def _event(body: Any) -> ProviderEvent | None:
     """The event in a body whose signature is proved. Raises: NoticeRefused: it does not say what a notice must."""
     match body:
-        case {"id": str(event_id), "type": str(kind)} if kind in sandbox_refunds.KINDS and 1 <= len(event_id) <= 200:
-            if (told := sandbox_refunds.told(body, provider=NAME)) is not None:
+        case {"id": str(event_id), "type": str(kind)} if kind in refunds.KINDS and 1 <= len(event_id) <= 200:
+            if (told := refunds.told(body, provider=NAME)) is not None:
                 return ProviderEvent(event_id=f"{NAME}:{event_id}", told=told, body=body)
-        case {"type": str(kind)} if kind not in _STATES and kind not in sandbox_refunds.KINDS:
+        case {"type": str(kind)} if kind not in _STATES and kind not in refunds.KINDS:
             return None
         case {
             "id": str(event_id),

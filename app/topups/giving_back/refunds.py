@@ -15,11 +15,12 @@ from app.ledger import operations, posting, statements
 from app.ledger.book import Figures
 from app.ledger.grants import reason_problems
 from app.ledger.posting import Posting
-from app.topups import asking, cases, refund_rows, refunding, rows
+from app.topups import asking, rows
+from app.topups.giving_back import cases, refund_rows, refunding
+from app.topups.giving_back.shares import RefundRow
 from app.topups.provider import PaymentProvider, Refund, RefundOrder, RefundState
 from app.topups.rules import UNPAID, Reference, TopUpState
 from app.topups.settling import settle
-from app.topups.shares import RefundRow
 
 UNKNOWN_AFTER_SECONDS: Final = 600
 """How long a refund may be without an outcome before the provider is asked about it."""

@@ -10,11 +10,11 @@ from uuid import uuid4
 from app.errors import RefundExceedsTopUp
 from app.ledger import debt
 from app.ledger.book import Cause
-from app.topups.cases import Case, Taken, catch_up, put_back, take
+from app.topups.giving_back.cases import Case, Taken, catch_up, put_back, take
+from app.topups.giving_back.shares import RefundRow, disagreements, value_of_bonus
 from app.topups.outcomes import Disagrees, Outcome
 from app.topups.provider import DisputeState, Refund, RefundState
 from app.topups.rules import Reference
-from app.topups.shares import RefundRow, disagreements, value_of_bonus
 
 
 def begin(case: Case, credits: int | None, *, reason: str, actor: str) -> RefundRow:
