@@ -10,7 +10,7 @@ under the account's lock; the top-up's own figures follow from them.
 
 In this room: `purchase` begins and confirms, `settling` does what is told, with the `inbox`, `retries` and the `sweep`
 around it; `receipts` are shown. In rooms of their own: `giving_back` (refunds, disputes), `refills` (auto top-up), and
-the providers `sandbox` and `stripe`, which only `choice` knows apart.
+the providers `sandbox` and `stripe`: `choice` picks one by settings, and `webhooks` serves the sandbox's pages.
 
 Invariants: a payment is credited once, whatever tells of it and however often; amount, currency and account are
 compared with our own row, never believed from a message; the provider is never called inside a transaction; what
