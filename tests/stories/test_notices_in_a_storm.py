@@ -8,6 +8,7 @@ import signal
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 import asyncpg
 import httpx
@@ -167,10 +168,11 @@ async def lose_workers(url: str) -> None:
 def worker_of_shop(url: str) -> psutil.Process:
     """One of the processes that listen at the shop's address."""
     port = httpx.URL(url).port
-    found = [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "spawn_main" in " ".join(process.cmdline())
-        and any(one.laddr.port == port for one in process.net_connections("tcp"))
-    ]
-    return found[0]
+    for process in psutil.Process().children(recursive=True):
+        # One that was killed a moment ago is still in the list, and says nothing.
+        with suppress(psutil.NoSuchProcess):
+            if "spawn_main" in " ".join(process.cmdline()) and any(
+                one.laddr.port == port for one in process.net_connections("tcp")
+            ):
+                return process
+    raise AssertionError("no worker listens")
