@@ -7,8 +7,8 @@ from enum import StrEnum
 class Outcome(StrEnum):
     """What became of a notice. The PARKED ones wait in the inbox for a person; nothing was credited.
 
-    WAITING: it tells of a payment that is not settled yet, or of a refund for which an earlier one must have failed, and
-    is tried again.
+    WAITING: it tells of a payment that is not settled yet, or of a refund for which an earlier one must have failed;
+    it is tried again.
     """
 
     CREDITED = "CREDITED"

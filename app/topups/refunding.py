@@ -88,7 +88,7 @@ def _begun_elsewhere(case: Case, said: Refund) -> Outcome:
     have failed at the provider, whose notice of that is on its way.
     """
     if said.amount_minor > case.top_up.amount_minor:
-        raise Disagrees(f"amount in minor units is {said.amount_minor}, {case.top_up.amount_minor} were paid")
+        raise Disagrees(f"amount in minor units is {said.amount_minor}, {case.top_up.amount_minor} could go back")
     nothing = Taken(0, 0, 0, 0)
     if said.state is RefundState.FAILED:
         case.keep(_elsewhere(case, said, credits_of(case.top_up, said.amount_minor), nothing))
