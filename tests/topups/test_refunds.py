@@ -430,7 +430,8 @@ async def test_a_refund_begun_at_the_provider_has_the_same_effect(db: str, catal
 
 async def test_a_refund_that_follows_a_failed_one_waits_until_that_is_known(db: str) -> None:
     top_up = await paid(credits=1_000)
-    first, second = {"refund_ref": "re_first"}, {"refund_ref": "re_second"}
+    first: dict[str, Any] = {"refund_ref": "re_first"}
+    second: dict[str, Any] = {"refund_ref": "re_second"}
     assert await told(a_refund(top_up, 1_000, **first)) is Outcome.REFUNDED
     assert await told(a_refund(top_up, 300, **second), event_id="sandbox:early") is Outcome.WAITING
     assert (await inbox())["sandbox:early"]["last_error"] == "amount in minor units is 300, 0 could go back"
