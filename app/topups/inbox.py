@@ -61,13 +61,18 @@ _DECIDED: Final = Part(
     4,
 )
 
+# One that is told of again while it waits is not tried by that: its outcome stands until it is claimed.
 _WAITS: Final = Part(
     "waiting notices",
     """
-    UPDATE provider_notice AS n SET last_error = v.last_error, attempts = n.attempts + 1,
-        outcome = CASE WHEN n.attempts + 1 >= v.most THEN v.parked ELSE v.outcome END,
-        parked_at = CASE WHEN n.attempts + 1 >= v.most THEN clock_timestamp() END,
-        next_attempt_at = clock_timestamp() + (v.seconds::float8[])[n.attempts + 1] * interval '1 second'
+    UPDATE provider_notice AS n SET last_error = v.last_error,
+        attempts = n.attempts + (n.outcome IS DISTINCT FROM v.outcome)::int,
+        outcome = CASE WHEN n.attempts + 1 >= v.most AND n.outcome IS DISTINCT FROM v.outcome THEN v.parked
+                       ELSE v.outcome END,
+        parked_at = CASE WHEN n.attempts + 1 >= v.most AND n.outcome IS DISTINCT FROM v.outcome
+                         THEN clock_timestamp() END,
+        next_attempt_at = CASE WHEN n.outcome IS NOT DISTINCT FROM v.outcome THEN n.next_attempt_at
+            ELSE clock_timestamp() + (v.seconds::float8[])[n.attempts + 1] * interval '1 second' END
     FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[])
         AS v(event_id, outcome, last_error, parked, most, seconds)
     WHERE n.event_id = v.event_id AND n.handled_at IS NULL
@@ -77,7 +82,7 @@ _WAITS: Final = Part(
 )
 
 _CLAIM: Final = """
-    UPDATE provider_notice SET next_attempt_at = clock_timestamp() + $3 * interval '1 second'
+    UPDATE provider_notice SET outcome = NULL, next_attempt_at = clock_timestamp() + $3 * interval '1 second'
     WHERE event_id IN (
         SELECT event_id FROM provider_notice
         WHERE handled_at IS NULL AND parked_at IS NULL AND next_attempt_at <= clock_timestamp() AND provider = $1
@@ -166,7 +171,8 @@ def parked(posting: Posting, event: ProviderEvent, outcome: str, reason: str) ->
 def waits(posting: Posting, event: ProviderEvent, outcome: str, reason: str) -> None:
     """Leave a notice to be tried again: nothing has failed, but what it is about is not there yet.
 
-    It waits as long as a failure would, and is parked where what it waits for has not come by then.
+    It waits as long as a failure would, and is parked where what it waits for has not come by then; that it is told of
+    again meanwhile makes this no shorter.
     """
     seconds = "{" + ",".join(map(str, BACK_OFF_SECONDS)) + "}"
     posting.write.add(_WAITS, (event.event_id, outcome, _text(reason), FAILED, MOST_ATTEMPTS, seconds))

@@ -7,7 +7,8 @@ from enum import StrEnum
 class Outcome(StrEnum):
     """What became of a notice. The PARKED ones wait in the inbox for a person; nothing was credited.
 
-    WAITING: it tells of a payment that is not settled yet, and is tried again.
+    WAITING: it tells of a payment that is not settled yet, or of a refund for which an earlier one must have failed;
+    it is tried again.
     """
 
     CREDITED = "CREDITED"
@@ -28,7 +29,9 @@ class Outcome(StrEnum):
 
 @dataclass(eq=False)
 class Disagrees(Exception):
-    """A notice that does not fit our own rows, said before anything has moved: it is parked with this reason."""
+    """A notice that does not fit our own rows, said before anything has moved: it is parked with this reason,
+    or waits where the outcome says so.
+    """
 
     reason: str
     outcome: Outcome = Outcome.PARKED_MISMATCH

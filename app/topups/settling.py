@@ -46,7 +46,7 @@ async def settle(event: ProviderEvent) -> Outcome:
         try:
             outcome = await _follow(posting, event, found)
         except Disagrees as why:
-            return _park(posting, event, why.outcome, why.reason)
+            return _set_aside(posting, event, why.outcome, why.reason)
         inbox.handled(posting, event, outcome)
         return outcome
 
@@ -86,10 +86,9 @@ def _given_back(case: Case, told: Refund | Dispute) -> Outcome:
 def _of_nobody(posting: Posting, event: ProviderEvent) -> Outcome:
     """A payment that we did not ask for is parked; what follows from a payment waits until that is settled."""
     if isinstance(event.told, Payment):
-        return _park(posting, event, Outcome.PARKED_UNKNOWN, "There is no top-up of this reference.")
-    log.info("payment notice %s waits for payment %s", event.event_id, event.told.payment_ref)
-    inbox.waits(posting, event, Outcome.WAITING, f"Payment {event.told.payment_ref} is not settled yet.")
-    return Outcome.WAITING
+        return _set_aside(posting, event, Outcome.PARKED_UNKNOWN, "There is no top-up of this reference.")
+    reason = f"Payment {event.told.payment_ref} is not settled yet."
+    return _set_aside(posting, event, Outcome.WAITING, reason)
 
 
 async def _whose(event: ProviderEvent) -> Reference | None:
@@ -139,9 +138,14 @@ def _not_paid(top_up: TopUpState) -> str:
     return f"An automatic top-up of {top_up.credits:,} credits was not paid: the card was declined."
 
 
-def _park(posting: Posting, event: ProviderEvent, outcome: Outcome, reason: str) -> Outcome:
-    log.error("payment notice %s is parked, nothing was credited: %s", event.event_id, reason)
-    inbox.parked(posting, event, outcome, reason)
+def _set_aside(posting: Posting, event: ProviderEvent, outcome: Outcome, reason: str) -> Outcome:
+    """Let a notice wait for another, or for a person: it has done nothing."""
+    if outcome is Outcome.WAITING:
+        log.info("payment notice %s waits: %s", event.event_id, reason)
+        inbox.waits(posting, event, outcome, reason)
+    else:
+        log.error("payment notice %s is parked, nothing was credited: %s", event.event_id, reason)
+        inbox.parked(posting, event, outcome, reason)
     return outcome
 
 

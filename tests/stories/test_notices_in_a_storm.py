@@ -1,13 +1,20 @@
-"""300 payments by Stripe, told of again and again, in any order and eight at once, while handlers are killed: each is
-credited once. The real server as two worker processes; the SDK against the stand-in.
+"""300 payments by Stripe, their refunds and disputes, told of again and again, in any order and eight at once, while
+handlers are killed and credits are spent: each is credited once, and ends as its notices say. The real server as two
+worker processes; notices and signatures of the stand-in.
 """
 
 import asyncio
+import json
 import random
+import re
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, NamedTuple, TypeVar
 
 import asyncpg
 import httpx
@@ -16,31 +23,41 @@ import pytest
 
 from app import database
 from app.audit import audit
-from app.tasks import lapses
+from app.errors import BillingError
+from app.pricing.catalogue import Catalogue
+from app.pricing.measurements import Measurements
+from app.tasks import charging
+from app.tasks.charging import Charged
+from app.topups import retries
 from app.topups.provider import Checkout, CheckoutPage
 from app.topups.rules import Status, TopUpState
 from app.topups.stripe.provider import Stripe
 from tests.commands import serving
 from tests.conftest import LEDGER_KEY
-from tests.factories import unique
+from tests.factories import a_block_run, a_catalogue_of, a_task, granted, unique
 from tests.stripe_stand_in import KEY, SECRET, Books, serving_stripe, signed
 from tests.stripe_stand_in.objects import Json
-from tests.topups.at_stripe import begun_at, session_of, settings_for
+from tests.topups.at_stripe import begun_at, provider_at, session_of, settings_for
 from tests.topups.buying import entries, now
 
 pytestmark = pytest.mark.anyio
 
 PAYMENTS = 300
 OWNERS = 30
+SPENDERS = 10
 AT_ONCE = 8
 KILLED_SHARE = 0.1
 OTHERS_SHARE = 0.3
 MOST_TRIES = 40
 
-# The handlers that are in the middle of a transaction: their connections break under them.
+T = TypeVar("T")
+
+# One handler that is in the middle of a transaction: its connection breaks under it.
 KILL = """
-    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = current_database() AND application_name = 'credits-posting' AND state <> 'idle'
+    SELECT pg_terminate_backend(pid) FROM (
+        SELECT pid FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'credits-posting' AND state <> 'idle'
+        ORDER BY random() LIMIT 1) AS busy
 """
 
 
@@ -51,12 +68,12 @@ def stripe_books() -> Iterator[Books]:
 
 
 @pytest.fixture
-def shop(database_url: str, stripe_books: Books) -> Iterator[str]:
+def shop(db: str, stripe_books: Books) -> Iterator[str]:
     """The address of a server of two workers that sells by Stripe."""
     with (
         tempfile.TemporaryDirectory(prefix="credits-shop-") as directory,
         serving(
-            DATABASE_URL=database_url, DATA_DIR=directory, PORT="0", WORKERS="2", LEDGER_KEY=LEDGER_KEY.hex(),
+            DATABASE_URL=db, DATA_DIR=directory, PORT="0", WORKERS="2", LEDGER_KEY=LEDGER_KEY.hex(),
             PAYMENT_PROVIDER="stripe", STRIPE_SECRET_KEY=KEY, STRIPE_WEBHOOK_SECRET=SECRET,
             STRIPE_BASE_URL=stripe_books.url,
         ) as (url, _),
@@ -64,17 +81,58 @@ def shop(database_url: str, stripe_books: Books) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-async def books_open(database_url: str) -> AsyncIterator[None]:
-    """The pools of this process, to begin purchases and to look at what came of them."""
-    lapses.open_books(LEDGER_KEY)
-    await database.connect(database_url)
-    yield
-    await database.disconnect()
+class Bought(NamedTuple):
+    """A purchase, and what is to be said of it in the end: credits refunded and clawed back."""
+
+    top_up: TopUpState
+    refunded: int
+    clawed_back: int
+
+    @property
+    def status(self) -> Status:
+        return Status.REFUNDED if self.refunded + self.clawed_back == self.top_up.credits else Status.PAID
 
 
-async def begun_and_paid(books: Books) -> tuple[list[TopUpState], list[Json]]:
-    """The purchases, and all that Stripe tells of them: three events each."""
+class CutOff(Exception):
+    """The shop has gone in the middle of a request."""
+
+
+@dataclass
+class Line:
+    """A connection to the shop that is kept, as Stripe keeps its own; opened anew where it broke."""
+
+    shop: httpx.URL
+    ends: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def deliver(self, event: Json) -> tuple[int, Json]:
+        """Status and answer. Raises: CutOff."""
+        body, headers = signed(event)
+        head = {"Host": f"{self.shop.host}:{self.shop.port}", "Content-Length": str(len(body)), **headers}
+        lines = ["POST /webhooks/stripe HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
+        try:
+            if self.ends is None:
+                self.ends = await asyncio.open_connection(self.shop.host, self.shop.port)
+            reader, writer = self.ends
+            writer.write("\r\n".join(lines).encode() + body)
+            answered = (await reader.readuntil(b"\r\n\r\n")).decode()
+            length = re.search(r"content-length: (\d+)", answered, re.IGNORECASE)
+            assert length is not None, answered
+            answer = json.loads(await reader.readexactly(int(length[1])))
+        except (OSError, asyncio.IncompleteReadError):
+            await self.close()
+            raise CutOff from None
+        return int(answered.split(" ", 2)[1]), answer
+
+    async def close(self) -> None:
+        if self.ends is not None:
+            self.ends[1].close()
+            with suppress(OSError):
+                await self.ends[1].wait_closed()
+            self.ends = None
+
+
+async def begun(books: Books) -> list[TopUpState]:
+    """The purchases, none of them paid yet."""
 
     class AtTheCounter(Stripe):
         """Opens its checkouts without the wire between: 300 calls of the SDK are not what is looked at here."""
@@ -85,76 +143,180 @@ async def begun_and_paid(books: Books) -> tuple[list[TopUpState], list[Json]]:
 
     provider = AtTheCounter.open(settings_for(books))
     owners = [unique("storm") for _ in range(OWNERS)]
-    top_ups = [
-        (await begun_at(provider, owners[number % OWNERS], 500 + 100 * (number % 7))).top_up
-        for number in range(PAYMENTS)
+    purchases = [
+        await begun_at(provider, owners[number % OWNERS], 500 + 100 * (number % 7)) for number in range(PAYMENTS)
     ]
     await provider.close()
-    told = [event for top_up in top_ups for event in books.pay(session_of(top_up))]
-    # Refunds and disputes of these payments belong here, once their notices are settled.
-    return top_ups, told
+    return [one.top_up for one in purchases]
+
+
+def afterwards(books: Books, top_up: TopUpState, number: int) -> tuple[Bought, list[Json]]:
+    """What becomes of the payment with this number, and what Stripe tells of it: a refund of every fifth (of a part, of
+    all, one that fails, one that fails and is followed by another), a dispute of two in fifteen, every other one lost.
+    """
+    intent_id = books.get(session_of(top_up))["payment_intent"]
+    told: list[Json] = []
+    refunded = 0
+
+    def refund(credits: int, status: Literal["succeeded", "failed"]) -> int:
+        begun = books.refund(intent_id, credits, status="pending")
+        told.extend([begun, *books.decide_refund(begun["data"]["object"]["id"], status)])
+        return credits if status == "succeeded" else 0
+
+    if number % 5 == 0:
+        match number // 5 % 4:
+            case 0:
+                refunded = refund(200, "succeeded")
+            case 1:
+                refunded = refund(top_up.credits, "succeeded")
+            case 2:
+                refunded = refund(300, "failed")
+            case _:
+                refunded = refund(top_up.credits, "failed") + refund(200, "succeeded")
+    if number % 15 not in (1, 5):
+        return Bought(top_up, refunded, 0), told
+    ending = "lost" if number // 15 % 2 else "won"
+    told += [books.dispute(intent_id), books.dispute(intent_id, "closed", ending)]
+    return Bought(top_up, refunded, top_up.credits - refunded if ending == "lost" else 0), told
+
+
+async def spent(owner_id: str, catalogue: Catalogue, chance: random.Random) -> None:
+    """Some of an owner's credits are spent meanwhile, as far as they are there; each block run at most once."""
+    task = await asked_until_answered(lambda: a_task(owner_id, task_id=f"task-of-{owner_id}"))
+    for _ in range(8):
+        run = a_block_run(task, block="ItemBlock", measurements=Measurements(items=chance.randint(500, 1_500)))
+        [outcome] = await asked_until_answered(partial(charging.charge_many, [(task.account_id, run)], catalogue))
+        assert isinstance(outcome, Charged | BillingError)
+        await asyncio.sleep(chance.uniform(0, 1))
+
+
+async def asked_until_answered(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask again where the connection was lost: those of this process are killed too."""
+    for _ in range(MOST_TRIES):
+        try:
+            return await ask()
+        except Exception as fault:
+            if not database.is_lost(fault):
+                raise
+            await asyncio.sleep(0.05)
+    raise AssertionError("the database never answered")
+
+
+async def settle_what_waits(books: Books) -> None:
+    """Time passes, until everything that waits for another notice has been tried again."""
+    provider = provider_at(books)
+    for _ in range(4):
+        due = await database.fetch(
+            "UPDATE provider_notice SET next_attempt_at = clock_timestamp()"
+            " WHERE handled_at IS NULL AND parked_at IS NULL RETURNING 1"
+        )
+        if due:
+            await retries.retry_due(provider, limit=len(due))
+    await provider.close()
+
+
+@dataclass
+class Storm:
+    """Deliveries, some of whose handlers are killed; `said` counts what came of them."""
+
+    shop: httpx.URL
+    killer: asyncpg.Connection
+    chance: random.Random
+    killing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    said: "Counter[str]" = field(default_factory=Counter)
+
+    async def carry(self, waiting: Iterator[Json]) -> None:
+        """Deliver one after another, by a line of one's own."""
+        line = Line(self.shop)
+        for event in waiting:
+            await self._deliver(line, event)
+        await line.close()
+
+    async def _deliver(self, line: Line, event: Json) -> None:
+        """As Stripe does: until it is acknowledged."""
+        kills = self.chance.random() < KILLED_SHARE
+        for _ in range(MOST_TRIES):
+            killed = asyncio.create_task(self._kill()) if kills else None
+            try:
+                status, answer = await line.deliver(event)
+            except CutOff:
+                self.said["cut off"] += 1
+            else:
+                if status == 200:
+                    self.said[answer["outcome"]] += 1
+                    return
+                assert status == 503, answer
+                self.said["again"] += 1
+            finally:
+                if killed is not None:
+                    await killed
+            kills = False
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{event['id']} was never acknowledged")
+
+    async def _kill(self) -> None:
+        await asyncio.sleep(self.chance.uniform(0, 0.01))
+        async with self.killing:
+            self.said["killed"] += len(await self.killer.fetch(KILL))
+
+
+def told_of(books: Books, top_ups: list[TopUpState], chance: random.Random) -> tuple[list[Bought], list[Json]]:
+    """All are paid. Returns: what they must come to, and the deliveries in any order: of each payment one of its three
+    events, one to five times, and of some another one too; what came after it, each one to three times.
+    """
+    bought: list[Bought] = []
+    deliveries: list[Json] = []
+    for number, top_up in enumerate(top_ups):
+        event, other, _ = chance.sample(books.pay(session_of(top_up)), 3)
+        deliveries += [event] * chance.randint(1, 5) + [other] * (chance.random() < OTHERS_SHARE)
+        one, told = afterwards(books, top_up, number)
+        bought.append(one)
+        deliveries += [event for event in told for _ in range(chance.randint(1, 3))]
+    chance.shuffle(deliveries)
+    return bought, deliveries
 
 
 async def test_three_hundred_payments_are_credited_once_each_whatever_is_killed(
-    shop: str, stripe_books: Books, books_open: None, database_url: str
+    shop: str, stripe_books: Books, db: str
 ) -> None:
     chance = random.Random(11)  # noqa: S311  the same storm in every run
-    top_ups, told = await begun_and_paid(stripe_books)
-    # Of each payment one of its three events, one to five times; of some another one too.
-    deliveries: list[Json] = []
-    for first in range(0, len(told), 3):
-        event, other, _ = chance.sample(told[first : first + 3], 3)
-        deliveries += [event] * chance.randint(1, 5) + [other] * (chance.random() < OTHERS_SHARE)
-    chance.shuffle(deliveries)
-    killer = await asyncpg.connect(**database.credentials(database_url))
-    killing = asyncio.Lock()
-    places = asyncio.Semaphore(AT_ONCE)
-    said: Counter[str] = Counter()
-
-    async def kill() -> None:
-        async with killing:
-            said["killed"] += len(await killer.fetch(KILL))
-
-    async def deliver(client: httpx.AsyncClient, event: Json, *, killed: bool) -> None:
-        """As Stripe does: until it is acknowledged."""
-        async with places:
-            for _ in range(MOST_TRIES):
-                body, headers = signed(event)
-                sending = asyncio.create_task(client.post("/webhooks/stripe", content=body, headers=headers))
-                if killed:
-                    await asyncio.sleep(chance.uniform(0, 0.01))
-                    await kill()
-                try:
-                    answer = await sending
-                except httpx.TransportError:
-                    said["cut off"] += 1
-                else:
-                    if answer.status_code == 200:
-                        said[answer.json()["outcome"]] += 1
-                        return
-                    assert answer.status_code == 503, answer.text
-                    said["again"] += 1
-                killed = False
-                await asyncio.sleep(0.05)
-            raise AssertionError(f"{event['id']} was never acknowledged")
-
-    async with httpx.AsyncClient(base_url=shop, timeout=20) as client:
-        losing = asyncio.create_task(lose_workers(shop))
-        await asyncio.gather(*(deliver(client, event, killed=chance.random() < KILLED_SHARE) for event in deliveries))
-        await losing
+    bought, deliveries = told_of(stripe_books, await begun(stripe_books), chance)
+    owners = sorted({one.top_up.actor.removeprefix("user:") for one in bought})[:SPENDERS]
+    catalogue = await a_catalogue_of()
+    for owner in owners:
+        await granted(owner, 100)
+    killer = await asyncpg.connect(**database.credentials(db))
+    storm, waiting = Storm(httpx.URL(shop), killer, chance), iter(deliveries)
+    await asyncio.gather(
+        lose_workers(shop),
+        *(storm.carry(waiting) for _ in range(AT_ONCE)),
+        *(spent(owner, catalogue, chance) for owner in owners),
+    )
     await killer.close()
-    print(f"{len(deliveries)} deliveries: {dict(said)}")
+    print(f"{len(deliveries)} deliveries: {dict(storm.said)}")
+    assert storm.said["killed"] >= 50, storm.said
+    assert storm.said["cut off"] >= 1, storm.said
+    assert storm.said["WAITING"] >= 10, storm.said
+    await settle_what_waits(stripe_books)
+    await all_is_as_told(bought)
 
-    assert said["killed"] >= 5, said
-    assert said["cut off"] >= 1, said
-    accounts = {top_up.account_id for top_up in top_ups}
-    found = [entry for account_id in accounts for entry in await entries(account_id)]
-    assert sorted(found) == sorted(("TOP_UP", one.credits, one.id, one.actor) for one in top_ups)
-    assert {(await now(top_up)).status for top_up in top_ups} == {Status.PAID}
-    waiting = "SELECT event_id FROM provider_notice WHERE provider = 'stripe' AND handled_at IS NULL"
-    assert await database.fetch(waiting) == []
-    for owner in {top_up.actor.removeprefix("user:") for top_up in top_ups}:
-        assert (await audit(owner)).breaks == []
+
+async def all_is_as_told(bought: list[Bought]) -> None:
+    unhandled = "SELECT event_id, outcome, last_error FROM provider_notice WHERE handled_at IS NULL"
+    assert await database.fetch(unhandled) == []
+    found = [entry for account_id in {one.top_up.account_id for one in bought} for entry in await entries(account_id)]
+    credited = [entry for entry in found if entry[0] == "TOP_UP"]
+    top_ups = [one.top_up for one in bought]
+    assert len(credited) == PAYMENTS
+    assert sorted(credited) == sorted(("TOP_UP", one.credits, one.id, one.actor) for one in top_ups)
+    for one in bought:
+        top_up = await now(one.top_up)
+        assert (top_up.status, top_up.refunded, top_up.refunded_minor, top_up.clawed_back) == (
+            one.status, one.refunded, one.refunded, one.clawed_back,
+        )  # fmt: skip
+    assert {"CHARGE", "DEBT", "DEBT_PAID", "REFUND"} <= {entry[0] for entry in found}
+    assert await database.fetch("SELECT 1 FROM account WHERE frozen <> 0") == []
+    assert (await audit()).breaks == []
 
 
 async def lose_workers(url: str) -> None:
@@ -167,10 +329,11 @@ async def lose_workers(url: str) -> None:
 def worker_of_shop(url: str) -> psutil.Process:
     """One of the processes that listen at the shop's address."""
     port = httpx.URL(url).port
-    found = [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "spawn_main" in " ".join(process.cmdline())
-        and any(one.laddr.port == port for one in process.net_connections("tcp"))
-    ]
-    return found[0]
+    for process in psutil.Process().children(recursive=True):
+        # One that was killed a moment ago is still in the list, and says nothing.
+        with suppress(psutil.NoSuchProcess):
+            if "spawn_main" in " ".join(process.cmdline()) and any(
+                one.laddr.port == port for one in process.net_connections("tcp")
+            ):
+                return process
+    raise AssertionError("no worker listens")

@@ -140,7 +140,7 @@ class Books:
                 "charge": charge["id"],
                 "payment_intent": form["payment_intent"],
                 "metadata": form.get("metadata", {}),
-                "status": "succeeded",
+                "status": form.get("status", "succeeded"),
             },
         )
         self.tell("refund.created", made)
@@ -224,6 +224,27 @@ class Books:
             session = self.get(session_id)
             session |= {"status": "expired", "url": None}
             return [self.tell("checkout.session.expired", session)]
+
+    def refund(self, intent_id: str, amount: int, *, status: Literal["pending", "succeeded"] = "succeeded") -> Json:
+        """Somebody gives money back on Stripe's own pages. Returns: what Stripe tells."""
+        with self._lock:
+            self.create_refund({"payment_intent": intent_id, "amount": amount, "status": status})
+            return self.events[-1]
+
+    def decide_refund(self, refund_id: str, status: Literal["succeeded", "failed"]) -> list[Json]:
+        """The buyer's bank takes the money, or sends it back, which it may do after it took it. Returns: what Stripe
+        tells.
+        """
+        with self._lock:
+            before = len(self.events)
+            refund = self.get(refund_id)
+            refund["status"] = status
+            if status == "failed":
+                refund["failure_reason"] = "expired_or_canceled_card"
+                self.get(refund["charge"])["amount_refunded"] -= refund["amount"]
+                self.tell("refund.failed", refund)
+            self.tell("refund.updated", refund)
+            return self.events[before:]
 
     def dispute(self, intent_id: str, kind: str = "created", status: str = "needs_response") -> Json:
         """What the buyer's bank does. Returns: what Stripe tells."""

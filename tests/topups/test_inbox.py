@@ -126,10 +126,17 @@ async def test_a_refund_before_its_payment_waits_and_is_parked_where_none_comes(
         provider="sandbox", live=False, refund_ref="re_1", payment_ref="pay_unheard_of", reference=None,
         state=RefundState.DONE, amount_minor=100, currency="USD",
     )  # fmt: skip
-    event = ProviderEvent(event_id="sandbox:evt_early", told=refund, body={})
-    outcomes = [await settle(event) for _ in range(6)]
-    assert outcomes == [Outcome.WAITING] * 5 + [Outcome.PARKED_FAILED]
-    notice = (await inbox())["sandbox:evt_early"]
+    raw_body, headers = SANDBOX.notice_of(refund)
+    event = await SANDBOX.verify(raw_body, headers)
+    assert event is not None
+    for attempts in range(1, 5):
+        # That it is told of again and again is no further attempt.
+        assert [await settle(event) for _ in range(6)] == [Outcome.WAITING] * 6
+        assert (await inbox())[event.event_id]["attempts"] == attempts
+        await make_due()
+        await retries.retry_due(SANDBOX)
+    assert await settle(event) is Outcome.PARKED_FAILED
+    notice = (await inbox())[event.event_id]
     assert (notice["attempts"], notice["last_error"]) == (5, "Payment pay_unheard_of is not settled yet.")
     assert notice["parked_at"] is not None
 

@@ -425,7 +425,29 @@ async def test_a_refund_begun_at_the_provider_has_the_same_effect(db: str, catal
     assert tuple(entry) == ("provider:sandbox", -250)
     assert await told(a_refund(top_up, 750)) is Outcome.REFUNDED
     assert (await given_back(top_up), await figures(top_up)) == ((Status.REFUNDED, 1_000, 1_000, 0), (0, 0, 0, 0, 0))
-    assert await told(a_refund(top_up, 1)) is Outcome.PARKED_MISMATCH
+    assert await told(a_refund(top_up, 1)) is Outcome.WAITING
+    await whole()
+
+
+async def test_a_refund_that_follows_a_failed_one_waits_until_that_is_known(db: str) -> None:
+    top_up = await paid(credits=1_000)
+    first: dict[str, Any] = {"refund_ref": "re_first"}
+    second: dict[str, Any] = {"refund_ref": "re_second"}
+    assert await told(a_refund(top_up, 1_000, **first)) is Outcome.REFUNDED
+    assert await told(a_refund(top_up, 300, **second), event_id="sandbox:early") is Outcome.WAITING
+    assert (await inbox())["sandbox:early"]["last_error"] == "amount in minor units is 300, 0 could go back"
+    assert await told(a_refund(top_up, 1_000, RefundState.FAILED, **first)) is Outcome.REFUND_FAILED
+    assert await told(a_refund(top_up, 300, **second), event_id="sandbox:early") is Outcome.REFUNDED
+    assert await given_back(top_up) == (Status.PAID, 300, 300, 0)
+    await whole()
+
+
+async def test_a_failed_refund_that_was_not_heard_of_before_takes_nothing_and_is_over(db: str) -> None:
+    top_up = await paid(credits=1_000)
+    assert await told(a_refund(top_up, 300, refund_ref="re_second")) is Outcome.REFUNDED
+    assert await told(a_refund(top_up, 1_000, RefundState.FAILED, refund_ref="re_first")) is Outcome.REFUND_FAILED
+    assert await told(a_refund(top_up, 1_000, RefundState.DONE, refund_ref="re_first")) is Outcome.UNCHANGED
+    assert (await given_back(top_up), (await figures(top_up)).posted) == ((Status.PAID, 300, 300, 0), 700)
     await whole()
 
 
@@ -470,7 +492,7 @@ async def test_a_refund_before_its_payment_waits_for_it(db: str) -> None:
     said = a_refund(top_up, 400, payment_ref=top_up.provider_ref)
     assert [await told(said, event_id="sandbox:early") for _ in range(2)] == [Outcome.WAITING] * 2
     notice = (await inbox())["sandbox:early"]
-    assert (notice["handled_at"], notice["attempts"], notice["parked_at"]) == (None, 2, None)
+    assert (notice["handled_at"], notice["attempts"], notice["parked_at"]) == (None, 1, None)
     assert notice["next_attempt_at"] is not None
     assert await settle(payment) is Outcome.CREDITED
     assert await told(said, event_id="sandbox:early") is Outcome.REFUNDED

@@ -5,16 +5,20 @@ refund that was begun at the provider has the same effect as one that was asked 
 already then, so that it goes before open disputes and lost ones, whichever notice came first.
 """
 
+from dataclasses import replace
+from typing import Final
 from uuid import uuid4
 
 from app.errors import RefundExceedsTopUp
 from app.ledger import debt
 from app.ledger.book import Cause
 from app.topups.giving_back.cases import Case, Taken, catch_up, put_back, take
-from app.topups.giving_back.shares import RefundRow, disagreements, value_of_bonus
+from app.topups.giving_back.shares import RefundRow, credits_of, disagreements, value_of_bonus
 from app.topups.outcomes import Disagrees, Outcome
 from app.topups.provider import DisputeState, Refund, RefundState
 from app.topups.rules import Reference
+
+BEGUN_ELSEWHERE: Final = "begun at the provider"
 
 
 def begin(case: Case, credits: int | None, *, reason: str, actor: str) -> RefundRow:
@@ -78,29 +82,36 @@ def _ours(case: Case, said: Refund) -> RefundRow | None:
 
 
 def _begun_elsewhere(case: Case, said: Refund) -> Outcome:
-    """A refund that we hear of first: the credits of its money, rounded up, all that is left for all the money."""
+    """A refund that we hear of first: the credits of its money, rounded up, all that is left for all the money.
+
+    One that failed before we heard of it is only noted. More than can go back now waits: a refund that stands here may
+    have failed at the provider, whose notice of that is on its way.
+    """
+    if said.amount_minor > case.top_up.amount_minor:
+        raise Disagrees(f"amount in minor units is {said.amount_minor}, {case.top_up.amount_minor} could go back")
+    nothing = Taken(0, 0, 0, 0)
+    if said.state is RefundState.FAILED:
+        case.keep(_elsewhere(case, said, credits_of(case.top_up, said.amount_minor), nothing))
+        return Outcome.REFUND_FAILED
     refunds = [one for one in case.refunds.values() if one.stands]
     left = case.top_up.credits - sum(one.credits for one in refunds)
     money = case.top_up.amount_minor - sum(one.gross_minor for one in refunds)
     if said.amount_minor > case.given.returnable_minor or not left:
-        raise Disagrees(f"amount in minor units is {said.amount_minor}, {case.given.returnable_minor} could go back")
+        why = f"amount in minor units is {said.amount_minor}, {case.given.returnable_minor} could go back"
+        raise Disagrees(why, Outcome.WAITING)
     credits = left if said.amount_minor >= money else min(left, -(-left * said.amount_minor // money))
-    nothing = Taken(0, 0, 0, 0)
-    refund = _row(case, credits, nothing, state=said.state, reason="begun at the provider", actor=_actor(case))
-    refund = refund._replace(amount_minor=said.amount_minor, refund_ref=said.refund_ref)
-    if said.state is not RefundState.FAILED:
-        retaken = _before_disputes(case, credits)
-        taken = take(case, credits - retaken, _cause(case, refund.reason)) if credits > retaken else nothing
-        _reattribute(case, retaken)
-        refund = refund._replace(
-            # What a lost dispute had taken comes back, should this fail, as if it had become debt and been paid.
-            debt_credits=taken.debt_credits + retaken,
-            bonus_credits=taken.bonus_credits,
-            bonus_expired=taken.bonus_expired,
-            bonus_spent=taken.bonus_spent,
-        )
-    case.keep(refund)
-    return Outcome.REFUND_FAILED if said.state is RefundState.FAILED else Outcome.REFUNDED
+    retaken = _before_disputes(case, credits)
+    taken = take(case, credits - retaken, _cause(case, BEGUN_ELSEWHERE)) if credits > retaken else nothing
+    _reattribute(case, retaken)
+    # What a lost dispute had taken comes back, should this fail, as if it had become debt and been paid.
+    taken = replace(taken, debt_credits=taken.debt_credits + retaken)
+    case.keep(_elsewhere(case, said, credits, taken))
+    return Outcome.REFUNDED
+
+
+def _elsewhere(case: Case, said: Refund, credits: int, taken: Taken) -> RefundRow:
+    refund = _row(case, credits, taken, state=said.state, reason=BEGUN_ELSEWHERE, actor=_actor(case))
+    return refund._replace(amount_minor=said.amount_minor, refund_ref=said.refund_ref)
 
 
 def _before_disputes(case: Case, credits: int) -> int:
