@@ -3,11 +3,14 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from app.callers.development import user_token
+from app.settings import Settings
 from tests.commands import serving
 from tests.conftest import LEDGER_KEY
 from tests.factories import unique
@@ -16,6 +19,9 @@ from tests.stripe_stand_in import KEY, SECRET, Books, serving_stripe, signed
 from tests.stripe_stand_in.objects import Json
 
 pytestmark = pytest.mark.anyio
+
+SAVER = "saver-at-stripe"
+"""Whose account buys by itself, so that no other story's account has to cool down."""
 
 HEADER = "subscription { balance { available version } }"
 BEGIN = """mutation($input: BeginTopUpInput!) { beginTopUp(input: $input) {
@@ -43,9 +49,9 @@ def selling(database_url: str, books: Books) -> Iterator[tuple[str, Mapping[str,
         serving(
             DATABASE_URL=database_url, DATA_DIR=directory, PORT="0", WORKERS="1", LEDGER_KEY=LEDGER_KEY.hex(),
             PAYMENT_PROVIDER="stripe", STRIPE_SECRET_KEY=KEY, STRIPE_WEBHOOK_SECRET=SECRET, STRIPE_BASE_URL=books.url,
-        ) as served,
+        ) as (url, tokens),
     ):  # fmt: skip
-        yield served
+        yield url, {**tokens, SAVER: user_token(SAVER, chosen=Settings(data_dir=Path(directory)))}
 
 
 @pytest.fixture
@@ -55,10 +61,10 @@ async def shop(selling: tuple[str, Mapping[str, str]], database_url: str) -> Asy
         yield Platform(url, tokens, client, database_url)
 
 
-async def begin(shop: Platform, credits: int, **more: Any) -> tuple[str, str]:
-    """As the user. Returns: the top-up's id, and the checkout that its page is for."""
+async def begin(shop: Platform, credits: int, user: str = "user", **more: Any) -> tuple[str, str]:
+    """As a user. Returns: the top-up's id, and the checkout that its page is for."""
     wish = {"credits": credits, "idempotencyKey": unique("key")} | more
-    top_up = (await shop.ask("user", BEGIN, input=wish))["beginTopUp"]["topUp"]
+    top_up = (await shop.ask(user, BEGIN, input=wish))["beginTopUp"]["topUp"]
     assert top_up["status"] == "PENDING"
     return top_up["id"], top_up["paymentUrl"].rsplit("/", 1)[1]
 
@@ -113,28 +119,28 @@ async def test_the_return_page_before_the_webhook_credits_once(shop: Platform, b
 
 
 async def test_a_card_saved_at_the_checkout_pays_when_the_threshold_is_crossed(shop: Platform, books: Books) -> None:
-    _, session = await begin(shop, 500, saveCard=True)
+    _, session = await begin(shop, 500, SAVER, saveCard=True)
     await delivered(shop, books.pay(session))
-    available = (await shop.balance("alice"))["available"]
+    available = (await shop.balance(SAVER))["available"]
     made = len(books.of("payment_intent"))
     wishes = {"enabled": True, "threshold": available, "amount": 1_000, "consentVersion": "story-1"}
     try:
-        on = (await shop.ask("user", SET, input=wishes))["setAutoTopUp"]
+        on = (await shop.ask(SAVER, SET, input=wishes))["setAutoTopUp"]
         assert on == {"autoTopUp": {"state": "READY"}}
-        task = await shop.start("alice")
+        task = await shop.start(SAVER)
         charged = 0
         async with asyncio.timeout(15):
             charged += (await shop.charge(task, unique("story-run")))["cost"]
             # The server learns by its sweep, every five seconds, what is switched on; each charge is looked at then.
-            while (now := (await shop.balance("alice"))["available"]) < available:
+            while (now := (await shop.balance(SAVER))["available"]) < available:
                 charged += (await shop.charge(task, unique("story-run")))["cost"]
                 await asyncio.sleep(0.5)
         assert now == available - charged + 1_000
     finally:
-        off = (await shop.ask("user", SET, input={"enabled": False}))["setAutoTopUp"]
+        off = (await shop.ask(SAVER, SET, input={"enabled": False}))["setAutoTopUp"]
     assert off == {"autoTopUp": {"state": "OFF"}}
     [intent] = books.of("payment_intent")[: len(books.of("payment_intent")) - made]
     assert (intent["status"], intent["amount"]) == ("succeeded", 1_000)
     # Stripe tells of it too, after its answer to the call.
     assert "CREDITED" not in await delivered(shop, books.events[-2:])
-    await shop.audited("alice")
+    await shop.audited(SAVER)
