@@ -59,16 +59,27 @@ class GuardedField(StrawberryField):
     needs: Needs | None
     plain_input: bool
     """Whether the resolver takes its arguments as graphql-core has coerced them (see `mutation`)."""
+    changes: bool
+    """Whether it changes something: what was loaded before it is no longer true."""
 
-    def __init__(self, *args: Any, needs: Needs | None = None, plain_input: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        needs: Needs | None = None,
+        plain_input: bool = False,
+        changes: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.needs = needs
         self.plain_input = plain_input
+        self.changes = changes
 
     def __copy__(self) -> "GuardedField":
         twin: GuardedField = super().__copy__()
         twin.needs = self.needs
         twin.plain_input = self.plain_input
+        twin.changes = self.changes
         return twin
 
     @property
@@ -85,12 +96,15 @@ class GuardedField(StrawberryField):
         if self.needs is None or self.base_resolver is None:
             raise TypeError(f"{self.python_name} declares no need, or has no resolver")
         check(info.context.viewer, self.needs)
+        info.context.forget()
         resolver: Any = self.base_resolver.wrapped_func
         return resolver(source, info, **arguments)
 
     def get_result(self, source: Any, info: Info[Any, Any] | None, args: list[Any], kwargs: Any) -> Any:
         if info is not None and self.needs is not None:  # without info nothing is to be checked: see is_basic_field
             check(info.context.viewer, self.needs)
+            if self.changes:
+                info.context.forget()
         return super().get_result(source, info, args, kwargs)
 
 
@@ -147,7 +161,12 @@ def mutation(
     Strawberry makes input objects by asking each field anew for its type: a fifth of all CPU of a charge.
     """
     return _resolved(
-        needs=needs, description=description, name=name, graphql_type=graphql_type, plain_input=plain_input
+        needs=needs,
+        description=description,
+        name=name,
+        graphql_type=graphql_type,
+        plain_input=plain_input,
+        changes=True,
     )
 
 
@@ -166,6 +185,7 @@ def _resolved(
     graphql_type: Any,
     is_subscription: bool = False,
     plain_input: bool = False,
+    changes: bool = False,
 ) -> Callable[[F], F]:
     annotation = StrawberryAnnotation.from_annotation(graphql_type)
 
@@ -177,6 +197,7 @@ def _resolved(
             type_annotation=annotation,
             is_subscription=is_subscription,
             plain_input=plain_input,
+            changes=changes,
         )(resolver)
         return declared  # type: ignore[no-any-return]  # to the type checker the method stays a method
 

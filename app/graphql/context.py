@@ -69,6 +69,10 @@ class Context:
             found = self._loaders[load] = DataLoader(load_fn=load)
         return found
 
+    def forget(self) -> None:
+        """Load anew from here on: of several mutations of one request, none answers with what was true before it."""
+        self._loaders = None
+
     def renewed(self) -> "Context":
         """The same caller with nothing loaded yet: the next item of a subscription must not see the last one's rows."""
         return Context(self.viewer, self.house, request_id=self._request_id)

@@ -1,6 +1,5 @@
 """Refunds of top-ups: the operator's."""
 
-from datetime import datetime
 from typing import Annotated
 
 import strawberry
@@ -10,7 +9,6 @@ from app.graphql import access
 from app.graphql.access import Needs
 from app.graphql.balances import Balance, balance_of
 from app.graphql.context import Information
-from app.graphql.enums import shown
 from app.graphql.errors import (
     BalanceLimitReachedError,
     IdempotencyConflictError,
@@ -19,36 +17,11 @@ from app.graphql.errors import (
     TopUpNotFoundError,
     TopUpNotPaidError,
 )
-from app.graphql.scalars import Credits, Long
+from app.graphql.giving_back import TopUpRefund, refund_of
+from app.graphql.scalars import Credits
 from app.graphql.topups import TopUp, provider_of, top_up_of, visible_top_up
 from app.topups.giving_back import refunds
 from app.topups.giving_back.refunds import RefundRequest
-from app.topups.giving_back.shares import RefundRow
-from app.topups.provider import RefundState
-
-shown(
-    RefundState,
-    name="RefundStatus",
-    description="Where a refund stands. Its credits are gone in all but FAILED.",
-    values={
-        RefundState.PENDING: "The provider has not said yet that the money went back.",
-        RefundState.DONE: "The money went back; or none did, because spent bonus was worth as much.",
-        RefundState.FAILED: "The provider refused: the credits are back.",
-    },
-)
-
-
-@access.type(description="Credits of a top-up that go back for money.", needs=Needs.REACHED)
-class TopUpRefund:
-    credits: Credits = access.value(description="Bought credits that were taken back.")
-    debt: Credits = access.value(description="Of these, what had been spent or is held: it became debt.")
-    bonus: Credits = access.value(description="Bonus credits that were taken back with them.")
-    amount_minor: Long = access.value(description="The money that goes back, in minor units of the top-up's currency.")
-    reduced_minor: Long = access.value(description="By how much spent bonus has reduced the money.")
-    status: RefundState = access.value(description="Where it stands.")
-    reason: str = access.value(description="Why.")
-    created_at: datetime = access.value(description="When it was asked for.")
-    decided_at: datetime | None = access.value(description="When the provider decided it.")
 
 
 @strawberry.input(description="A top-up to give back, in part or whole.")
@@ -110,21 +83,7 @@ class RefundingMutations:
         )
         return RefundTopUpSuccess(
             top_up=top_up_of(done.top_up),
-            refund=_refund_of(done.refund),
+            refund=refund_of(done.refund),
             balance=balance_of(done.balance, info.context),
             replayed=done.replayed,
         )
-
-
-def _refund_of(row: RefundRow) -> TopUpRefund:
-    return TopUpRefund(
-        credits=Credits(row.credits),
-        debt=Credits(row.debt_credits),
-        bonus=Credits(row.bonus_credits),
-        amount_minor=Long(row.amount_minor),
-        reduced_minor=Long(row.reduced_minor),
-        status=row.state,
-        reason=row.reason,
-        created_at=row.created_at,
-        decided_at=row.decided_at,
-    )

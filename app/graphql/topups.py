@@ -17,11 +17,13 @@ from app.graphql.errors import (
     InvalidInputError,
     TopUpNotFoundError,
 )
+from app.graphql.giving_back import TopUpDispute, TopUpRefund, load_disputes, load_refunds
 from app.graphql.scalars import Credits, Long
 from app.graphql.sight import owner_asked
 from app.ledger import accounts
 from app.settings import address
 from app.topups import purchase, receipts, rows
+from app.topups.giving_back.refund_rows import MOST_SHOWN
 from app.topups.provider import PaymentProvider
 from app.topups.purchase import TopUpRequest
 from app.topups.rules import Status, Terms, TopUpState
@@ -72,6 +74,7 @@ class TopUp(nodes.Node):
     created_at: datetime = access.value(description="When it was begun.")
     paid_at: datetime | None = access.value(description="When its credits arrived.")
     refunded: Credits = access.value(description="Credits that went back for money.")
+    clawed_back: Credits = access.value(description="Credits that lost disputes took back.")
     bonus: Credits = access.value(description="Promotional credits that come with it when it is paid; they expire.")
     automatic: bool = access.value(description="Whether the account bought it by itself: auto top-up.")
     state: strawberry.Private[TopUpState]
@@ -79,6 +82,14 @@ class TopUp(nodes.Node):
     @access.field(description="The receipt; null before it is paid.")
     def receipt(self, info: Information) -> Receipt | None:
         return _receipt(self.state, info.context)
+
+    @access.field(description=f"Its refunds, newest first: the last {MOST_SHOWN} where there are more.")
+    async def refunds(self, info: Information) -> list[TopUpRefund]:
+        return await load_refunds(info.context, self.state)
+
+    @access.field(description=f"Its disputes, newest first: the last {MOST_SHOWN} where there are more.")
+    async def disputes(self, info: Information) -> list[TopUpDispute]:
+        return await load_disputes(info.context, self.state)
 
 
 @strawberry.input(description="Credits to buy.")
@@ -222,6 +233,7 @@ def top_up_of(state: TopUpState) -> TopUp:
         created_at=state.created_at,
         paid_at=state.paid_at,
         refunded=Credits(state.refunded),
+        clawed_back=Credits(state.clawed_back),
         bonus=Credits(state.bonus_credits),
         automatic=state.automatic,
         state=state,

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -19,8 +20,10 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from app import database
 from app.audit import audit
+from app.callers.development import user_token
 from app.pricing import publishing
 from app.pricing.text import default_document
+from app.settings import Settings
 from app.tasks import lapses
 from tests.commands import serving
 from tests.conftest import EMPTY, LEDGER_KEY
@@ -29,6 +32,9 @@ from tests.stories import operations
 
 ITEMS = {"block": "ItemBlock", "credits": 1, "unit": "item"}
 """A block that costs a credit for each item: the stories' card has it besides those of the default card."""
+
+OTHER_USERS = ("saver", "unlucky")
+"""Users with tokens under their names: auto top-up of one story must not hold back another's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +208,13 @@ def server(database_url: str) -> Iterator[tuple[str, Mapping[str, str]]]:
     anyio.run(_publish, database_url)
     with (
         tempfile.TemporaryDirectory(prefix="credits-story-") as directory,
-        serving(
-            DATABASE_URL=database_url, DATA_DIR=directory, PORT="0", WORKERS="2", LEDGER_KEY=LEDGER_KEY.hex()
-        ) as served,
+        serving(DATABASE_URL=database_url, DATA_DIR=directory, PORT="0", WORKERS="2", LEDGER_KEY=LEDGER_KEY.hex()) as (
+            url,
+            tokens,
+        ),
     ):
-        yield served
+        here = Settings(data_dir=Path(directory))
+        yield url, {**tokens, **{name: user_token(name, chosen=here) for name in OTHER_USERS}}
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The rows of refunds and disputes: what rides in a posting's one read and one write."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from app import database
@@ -20,10 +20,30 @@ _DISPUTE_COLUMNS: Final = (
     " opened_at, decided_at"
 )
 
+MOST_SHOWN: Final = 100
+"""How many refunds, and how many disputes, of one top-up are read for whoever looks at it: the newest."""
+
 _OF_TOP_UP: Final = "WHERE account_id = $1::bigint AND top_up_id = $2"
 _REFUNDS: Final = f"SELECT ROW({_REFUND_COLUMNS}) FROM top_up_refund {_OF_TOP_UP}"  # noqa: S608  our own constant
 _DISPUTES: Final = f"SELECT ROW({_DISPUTE_COLUMNS}) FROM dispute {_OF_TOP_UP}"  # noqa: S608  our own constant
 _FIND: Final = f"SELECT {_REFUND_COLUMNS} FROM top_up_refund WHERE account_id = $1 AND id = $2"  # noqa: S608  our own constant
+
+# An index look-up for each top-up, which ends at the bound.
+_REFUNDS_OF_SOME: Final = f"""
+    SELECT r.* FROM unnest($1::bigint[], $2::text[]) AS k(of_account, of_top_up)
+    CROSS JOIN LATERAL (
+        SELECT {_REFUND_COLUMNS} FROM top_up_refund WHERE account_id = k.of_account AND top_up_id = k.of_top_up
+        ORDER BY created_at DESC, id DESC LIMIT $3
+    ) AS r ORDER BY r.created_at DESC, r.id DESC
+"""  # noqa: S608  our own constant
+
+_DISPUTES_OF_SOME: Final = f"""
+    SELECT d.* FROM unnest($1::bigint[], $2::text[]) AS k(of_account, of_top_up)
+    CROSS JOIN LATERAL (
+        SELECT {_DISPUTE_COLUMNS} FROM dispute WHERE account_id = k.of_account AND top_up_id = k.of_top_up
+        ORDER BY opened_at DESC, dispute_ref DESC LIMIT $3
+    ) AS d ORDER BY d.opened_at DESC, d.dispute_ref DESC
+"""  # noqa: S608  our own constant
 
 # The provider is asked, or called, right after the transaction that writes it: hence `asked_at`.
 _NEW_REFUNDS: Final = Part(
@@ -120,6 +140,22 @@ async def find(reference: Reference) -> RefundRow | None:
     return refund_of(records[0]) if records else None
 
 
+async def refunds_of(references: Iterable[tuple[int, str]]) -> dict[tuple[int, str], list[RefundRow]]:
+    """The refunds of top-ups by (account, top-up), newest first and MOST_SHOWN of each at most, in one statement."""
+    found: dict[tuple[int, str], list[RefundRow]] = {}
+    for row in map(refund_of, await _of_some(_REFUNDS_OF_SOME, references)):
+        found.setdefault((row.account_id, row.top_up_id), []).append(row)
+    return found
+
+
+async def disputes_of(references: Iterable[tuple[int, str]]) -> dict[tuple[int, str], list[DisputeRow]]:
+    """The disputes of top-ups, like `refunds_of`."""
+    found: dict[tuple[int, str], list[DisputeRow]] = {}
+    for row in map(dispute_of, await _of_some(_DISPUTES_OF_SOME, references)):
+        found.setdefault((row.account_id, row.top_up_id), []).append(row)
+    return found
+
+
 async def unknown(*, after_seconds: int, limit: int) -> list[Reference]:
     """Refunds whose outcome is not known so long after they were asked for, each given to one caller only."""
     return [Reference(*record) for record in await database.fetch(_UNKNOWN, after_seconds, limit)]
@@ -135,3 +171,8 @@ def dispute_of(row: Sequence[Any]) -> DisputeRow:
     """A dispute from its columns."""
     made = DisputeRow._make(row)
     return made._replace(state=DisputeState(made.state))
+
+
+async def _of_some(sql: str, references: Iterable[tuple[int, str]]) -> Sequence[Any]:
+    pairs = list(dict.fromkeys(references))
+    return await database.fetch(sql, [account for account, _ in pairs], [name for _, name in pairs], MOST_SHOWN)
