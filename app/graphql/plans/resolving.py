@@ -107,6 +107,7 @@ async def _or_raised(found: Any, error: Exception) -> Any:
 def _direct(place: Place, field: StrawberryField, resolver: StrawberryResolver[Any], converter: Any) -> Call:
     function: Any = resolver.wrapped_func
     needs = field.needs if isinstance(field, GuardedField) and field.is_checked else None
+    changes = isinstance(field, GuardedField) and field.changes
     info_name = resolver.info_parameter.name if resolver.info_parameter else None
     takes_source = resolver.self_parameter is not None
     if takes_source and not (needs or info_name or field.arguments):
@@ -118,6 +119,8 @@ def _direct(place: Place, field: StrawberryField, resolver: StrawberryResolver[A
         named = convert(arguments, info)
         if needs is not None:
             check(run.context.viewer, needs)
+        if changes:
+            run.context.forget()
         if info_name is not None:
             named[info_name] = info
         return function(source, **named) if takes_source else function(**named)
