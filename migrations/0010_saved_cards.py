@@ -15,7 +15,7 @@ class Migration(migrations.Migration):
                 ('customer_ref', fields.CharField(max_length=255)),
                 ('behaviour', fields.CharField(max_length=16)),
             ],
-            options={'table': 'sandbox_card', 'app': 'credits', 'pk_attr': 'card_ref', 'table_description': 'A card that the sandbox provider keeps. `behaviour`: what becomes of payments with it, see sandbox_cards.'},
+            options={'table': 'sandbox_card', 'app': 'credits', 'pk_attr': 'card_ref', 'table_description': 'A card that the sandbox provider keeps. `behaviour`: what becomes of payments with it, see sandbox.cards.'},
             bases=['Model'],
         ),
         ops.CreateModel(
