@@ -1,8 +1,9 @@
 """A local stand-in of Stripe: its HTTP interface for what the product calls, with books of its own.
 
-It does not prove itself: every request and every reply is compared with Stripe's own description of them, as Stripe's
-SDK carries it in its types ("generated from our OpenAPI spec", of the very version that is installed); notices are
-signed by the SDK's own code. `shapes` compares, `books` keeps, `objects` fills in, `server` answers.
+It does not prove itself: every request and every reply, refusals and notices too, is compared with Stripe's published
+OpenAPI description (`description`, by an excerpt that `excerpting` cuts), and with what Stripe generates from it into
+the types of the SDK that is installed (`shapes`); notices are signed by the SDK's own code. `books` keeps, `objects`
+fills in, `server` answers.
 """
 
 from tests.stripe_stand_in.books import Books, Declined

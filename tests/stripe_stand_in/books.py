@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tests.stripe_stand_in import objects, shapes
+from tests.stripe_stand_in import description, objects, shapes
 from tests.stripe_stand_in.objects import Json
 
 
@@ -281,6 +281,7 @@ class Books:
             "data": {"object": copy.deepcopy(thing)},
         }
         shapes.of_event(event)
+        description.of_event(event)
         self.events.append(event)
         return event
 

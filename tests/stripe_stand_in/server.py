@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from stripe import params
 
-from tests.stripe_stand_in import shapes
+from tests.stripe_stand_in import description, shapes
 from tests.stripe_stand_in.books import Books, Declined
 from tests.stripe_stand_in.objects import Json
 
@@ -164,6 +164,13 @@ class LostReply(Response):
         await send({"type": "http.response.body", "body": b"{", "more_body": True})
 
 
+def _done(books: Books, call: Call, request: Request, form: Json, key: str | None) -> tuple[int, Json]:
+    try:
+        return books.once(key, request.url.path, form, lambda form: call.do(books, request, form))
+    except Declined as refusal:
+        return refusal.status, refusal.body
+
+
 def _answering(books: Books, call: Call) -> Callable[[Request], Any]:
     async def answer(request: Request) -> Response:
         assert request.headers["authorization"] == f"Bearer {KEY}"
@@ -171,16 +178,19 @@ def _answering(books: Books, call: Call) -> Callable[[Request], Any]:
         books.calls.append((call.method, request.url.path, form))
         if books.unavailable:
             books.unavailable -= 1
-            return JSONResponse({"error": {"type": "api_error", "message": "Not now."}}, status_code=500)
+            reply: Json = {"error": {"type": "api_error", "message": "Not now."}}
+            status = 500
+            description.of_reply(call.method, call.path, status, reply)
+            return JSONResponse(reply, status_code=status)
         try:
             shapes.of_request(form, call.parameters)
+            description.of_request(call.method, call.path, form)
             key = request.headers.get("idempotency-key") if call.method == "POST" else None
-            status, reply = books.once(key, request.url.path, form, lambda form: call.do(books, request, form))
+            status, reply = _done(books, call, request, form, key)
             if status == 200:
                 (shapes.of_list if reply["object"] == "list" else shapes.of_object)(reply)
-        except Declined as refusal:
-            status, reply = refusal.status, refusal.body
-        except shapes.Misshapen as fault:
+            description.of_reply(call.method, call.path, status, reply)
+        except (shapes.Misshapen, description.Undescribed) as fault:
             books.things[f"misshapen {len(books.things)}"] = {"object": "misshapen", "why": str(fault)}
             status, reply = 400, {"error": {"type": "invalid_request_error", "message": str(fault)}}
         if books.swallowed_replies:
