@@ -34,7 +34,7 @@ from app.topups.rules import Status, TopUpState
 from app.topups.stripe.provider import Stripe
 from tests.commands import serving
 from tests.conftest import LEDGER_KEY
-from tests.factories import a_block_run, a_catalogue_of, a_task, granted, unique
+from tests.factories import a_block_run, a_catalogue_of, a_task, balance, granted, unique
 from tests.stripe_stand_in import KEY, SECRET, Books, serving_stripe, signed
 from tests.stripe_stand_in.objects import Json
 from tests.topups.at_stripe import begun_at, provider_at, session_of, settings_for
@@ -180,14 +180,28 @@ def afterwards(books: Books, top_up: TopUpState, number: int) -> tuple[Bought, l
     return Bought(top_up, refunded, top_up.credits - refunded if ending == "lost" else 0), told
 
 
-async def spent(owner_id: str, catalogue: Catalogue, chance: random.Random) -> None:
-    """Some of an owner's credits are spent meanwhile, as far as they are there; each block run at most once."""
+async def spent(owner_id: str, catalogue: Catalogue, chance: random.Random, storm_is_over: asyncio.Event) -> None:
+    """Some of an owner's credits are spent meanwhile, as they come; each block run at most once."""
     task = await asked_until_answered(lambda: a_task(owner_id, task_id=f"task-of-{owner_id}"))
     for _ in range(8):
-        run = a_block_run(task, block="ItemBlock", measurements=Measurements(items=chance.randint(500, 1_500)))
+        items = chance.randint(500, 1_500)
+        if not await is_credited(task.account_id, items, storm_is_over):
+            return
+        run = a_block_run(task, block="ItemBlock", measurements=Measurements(items=items))
         [outcome] = await asked_until_answered(partial(charging.charge_many, [(task.account_id, run)], catalogue))
         assert isinstance(outcome, Charged | BillingError)
         await asyncio.sleep(chance.uniform(0, 1))
+
+
+async def is_credited(account_id: int, credits: int, storm_is_over: asyncio.Event) -> bool:
+    """Wait until so many credits are there: a refused charge would stop the task, and nothing would be spent. False:
+    they never came.
+    """
+    while (await asked_until_answered(lambda: balance(account_id))).available < credits:
+        if storm_is_over.is_set():
+            return False
+        await asyncio.sleep(0.05)
+    return True
 
 
 async def asked_until_answered(ask: Callable[[], Awaitable[T]]) -> T:
@@ -224,6 +238,13 @@ class Storm:
     chance: random.Random
     killing: asyncio.Lock = field(default_factory=asyncio.Lock)
     said: "Counter[str]" = field(default_factory=Counter)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def carry_all(self, deliveries: list[Json]) -> None:
+        """Deliver all, so many at once; then the storm is over."""
+        waiting = iter(deliveries)
+        await asyncio.gather(*(self.carry(waiting) for _ in range(AT_ONCE)))
+        self.over.set()
 
     async def carry(self, waiting: Iterator[Json]) -> None:
         """Deliver one after another, by a line of one's own."""
@@ -286,11 +307,11 @@ async def test_three_hundred_payments_are_credited_once_each_whatever_is_killed(
     for owner in owners:
         await granted(owner, 100)
     killer = await asyncpg.connect(**database.credentials(db))
-    storm, waiting = Storm(httpx.URL(shop), killer, chance), iter(deliveries)
+    storm = Storm(httpx.URL(shop), killer, chance)
     await asyncio.gather(
         lose_workers(shop),
-        *(storm.carry(waiting) for _ in range(AT_ONCE)),
-        *(spent(owner, catalogue, chance) for owner in owners),
+        storm.carry_all(deliveries),
+        *(spent(owner, catalogue, chance, storm.over) for owner in owners),
     )
     await killer.close()
     print(f"{len(deliveries)} deliveries: {dict(storm.said)}")
