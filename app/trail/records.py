@@ -38,6 +38,8 @@ COLUMNS: Final = (
 
 _PAGE: Final = f"SELECT {COLUMNS} FROM audit_record AS r WHERE r.id < $1 ORDER BY r.id DESC LIMIT $2"  # noqa: S608  our own constant
 
+_ONE: Final = f"SELECT {COLUMNS} FROM audit_record AS r WHERE r.id = $1"  # noqa: S608  our own constant
+
 # One statement for each index: the filter that leaves least leads, and those after it may be null, for any.
 _OF_ACCOUNT: Final = f"""
     SELECT {COLUMNS} FROM audit_record AS r
@@ -126,6 +128,12 @@ async def page(
     else:
         found = await database.fetch(_PAGE, before_id, limit)
     return list(map(_record, found))
+
+
+async def find(record_id: int) -> Record | None:
+    """One record."""
+    found = await database.fetch(_ONE, record_id)
+    return _record(found[0]) if found else None
 
 
 def _record(row: Any) -> Record:
