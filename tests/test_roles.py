@@ -1,17 +1,22 @@
 """The application's role owns nothing and cannot change history; migrations run as another."""
 
 import secrets
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit, urlunsplit
 
+import anyio
 import asyncpg
+import httpx
 import pytest
 
-from app import database, roles
+from app import database, embedded, roles
 from app.commands.reach import migrate
 from app.errors import Misconfigured
 from app.pricing import publishing
 from app.pricing.catalogue import Catalogue
+from tests.commands import CHECKOUT, open_place, serving
 from tests.factories import a_task, charged, granted
 
 pytestmark = pytest.mark.anyio
@@ -124,6 +129,38 @@ async def test_migrating_as_the_owner_makes_the_applications_role_and_lets_it_in
 
 
 OWNERS = "SELECT DISTINCT tableowner AS owner FROM pg_tables WHERE schemaname = 'public'"
+
+
+def test_the_server_of_a_fresh_clone_serves_in_a_role_that_owns_nothing() -> None:
+    with open_place() as place, serving(DATA_DIR=str(place), PORT="0") as (url, _):
+        assert httpx.get(f"{url}/readyz", timeout=30).status_code == 200
+        owner = embedded.running_url(place / "postgres")
+        assert owner is not None
+        found = anyio.run(asked, owner, "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name LIKE $1")
+        assert found == [embedded.APPLICATION]
+        faults = subprocess.run(
+            [sys.executable, "-c", SAY_FAULTS, address_of(owner, embedded.APPLICATION)],
+            cwd=CHECKOUT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert faults.stdout == "[]\n"
+
+
+async def asked(url: str, sql: str) -> list[str]:
+    connection = await asyncpg.connect(**database.credentials(url))
+    found = [record[0] for record in await connection.fetch(sql, "credits%")]
+    await connection.close()
+    return found
+
+
+SAY_FAULTS = """
+import asyncio, sys
+from app import database, roles
+async def say():
+    await database.connect(sys.argv[1])
+    print(await roles.database_role_faults())
+    await database.disconnect()
+asyncio.run(say())
+"""
 
 
 async def test_where_one_role_is_both_nothing_is_granted_and_it_is_said(db: str) -> None:

@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 
 from app.callers.development import own_keys
 from app.callers.jwks import FixedKeys, KeySource, RemoteKeys, SharedSecret
-from app.callers.keys import PREFIX, KeyRing
-from app.callers.rules import Viewer
+from app.callers.keys import PREFIX
+from app.callers.ring import Ended, KeyRing
+from app.callers.rules import Kind, Viewer
 from app.callers.tokens import Expected, TokenVerifier, utc_now
 from app.errors import Misconfigured, Unauthenticated
 from app.settings import Settings
@@ -43,11 +44,24 @@ class Doorway:
             return await self._service_keys.verify(credential)
         return await self._tokens.verify(credential)
 
+    def watch(self, viewer: Viewer | None, ended: Ended) -> Callable[[], None]:
+        """For a live connection: `ended` is called when the viewer's proof is withdrawn. Returns: what ends the watch.
+
+        A token's end, and a key's expiry, are instants that the viewer knows (`expires_at`): only a key is withdrawn.
+        """
+        if viewer is None or viewer.kind is not Kind.SERVICE or viewer.key_id is None:
+            return _nothing
+        return self._service_keys.watch(viewer.key_id, ended)
+
     async def close(self) -> None:
         """Before the database closes."""
         await self._service_keys.close()
         if self._remote is not None:
             await self._remote.close()
+
+
+def _nothing() -> None:
+    """The end of a watch that never began."""
 
 
 def open_doorway(chosen: Settings, *, now: Callable[[], datetime] = utc_now) -> Doorway:

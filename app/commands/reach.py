@@ -4,12 +4,15 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Final
 
 from app import database, embedded, migrating, roles
+from app.callers.rules import Scope
 from app.embedded import APPLICATION
 from app.errors import Misconfigured
 from app.pricing import publishing
 from app.settings import data_directory, settings
+from app.trail.records import Act
 
 
 def embedded_directory() -> Path:
@@ -74,6 +77,15 @@ async def open_database(url: str, *, migrated: bool = True) -> AsyncIterator[Non
         yield
     finally:
         await database.disconnect()
+
+
+COMMAND_LINE: Final = "operator:command-line"
+"""Whoever runs a command: it has the database and its secrets, and so is an operator."""
+
+
+def by_command(action: str) -> Act:
+    """What a command does, as the trail tells it; named as the mutation is that does the same."""
+    return Act(action=action, actor=COMMAND_LINE, scope=Scope.ADMIN)
 
 
 def use_settings(**values: str) -> None:
