@@ -74,6 +74,49 @@ def token(kind: Any, name: str) -> None:
     asyncio.run(token.run(kind, name))
 
 
+@commands.group()
+def keys() -> None:
+    """Make, list and revoke service keys.
+
+    To change a key without a gap: create a second one of the same name, roll it out, revoke the first.
+    """
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=click.Choice(["charge", "read", "admin"]),
+    help="charge: open tasks, charge, and read; read: read any account; admin: what an operator may. Repeat for more.",
+)
+@click.option("--expires-at", type=INSTANT, help="2026-01-31T00:00:00+0000. Default: never.")
+def keys_create(name: str, scopes: tuple[str, ...], expires_at: datetime | None) -> None:
+    """Print a new key for NAME, and nothing else; it is shown this once: keys create executor --scope charge."""
+    from app.commands import keys
+
+    asyncio.run(keys.create(name, scopes, expires_at=expires_at))
+
+
+@keys.command("list")
+def keys_list() -> None:
+    """Print every key ever made, without its secret."""
+    from app.commands import keys
+
+    asyncio.run(keys.show())
+
+
+@keys.command("revoke")
+@click.argument("id")
+def keys_revoke(id: str) -> None:
+    """End the key ID (the whole key will do); every server refuses it within 5 seconds."""
+    from app.commands import keys
+
+    asyncio.run(keys.revoke(id))
+
+
 @commands.command()
 @click.argument("owner")
 @click.argument("credits", type=int)

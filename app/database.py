@@ -34,6 +34,7 @@ MODELS: Final = [
     "app.topups.models",
     "app.pricing.models",
     "app.callers.models",
+    "app.trail.models",
 ]
 
 POSTING_PLANNER: Final = {

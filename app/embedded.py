@@ -37,6 +37,9 @@ __all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "bin_dir", "start"]
 
 DATABASE: Final = "credits"
 SUPERUSER: Final = "postgres"
+"""Owns the tables and migrates."""
+APPLICATION: Final = "credits_app"
+"""The role of whatever serves: it owns nothing (app/roles.py says what it may)."""
 PORT: Final = 5432
 """It only names the socket file: nothing listens on a network."""
 
@@ -68,7 +71,10 @@ WATCHER: Final = 'read -r word; [ "$word" = stopped ] || kill -INT "$0"'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddedPostgres:
-    """A running server of this process. `url` reaches it; `stop()` ends it cleanly and keeps the data."""
+    """A running server of this process. `stop()` ends it cleanly and keeps the data.
+
+    `url` reaches it as the owner of everything, `application_url` as the application, once migrated.
+    """
 
     socket_dir: Path
     server: subprocess.Popen[bytes]
@@ -78,6 +84,10 @@ class EmbeddedPostgres:
     @property
     def url(self) -> str:
         return _url(self.socket_dir)
+
+    @property
+    def application_url(self) -> str:
+        return _url(self.socket_dir, APPLICATION)
 
     def stop(self) -> None:
         """End every connection, write everything down, wait for the server's end. A second call does nothing."""
@@ -120,7 +130,7 @@ def start(data_dir: Path) -> EmbeddedPostgres:
     return postgres
 
 
-def running_url(data_dir: Path) -> str | None:
+def running_url(data_dir: Path, *, user: str = SUPERUSER) -> str | None:
     """The address of a server that another process runs on `data_dir`; None: there is none that answers."""
     cluster = data_dir.absolute() / "cluster"
     try:
@@ -129,7 +139,7 @@ def running_url(data_dir: Path) -> str | None:
     except (OSError, ValueError, IndexError, psutil.NoSuchProcess):
         return None
     ready = len(lines) >= 8 and lines[7].strip() == "ready"
-    return _url(Path(lines[4])) if is_postgres and ready else None
+    return _url(Path(lines[4]), user) if is_postgres and ready else None
 
 
 def _lock(data_dir: Path) -> IO[str]:
@@ -241,14 +251,19 @@ def _answers(server: subprocess.Popen[bytes], socket_dir: Path, programs: Progra
 
 
 def _ensure_database(socket_dir: Path, programs: Programs) -> None:
-    listed = programs.run("psql", "-X", "-l", "-A", "-t", "-F", "|", *_connection(socket_dir)).stdout
-    if not any(line.startswith(f"{DATABASE}|") for line in listed.splitlines()):
+    """The database, and the application's role."""
+    names = "SELECT 'database ' || datname FROM pg_database UNION ALL SELECT 'role ' || rolname FROM pg_roles"
+    ask = ("psql", "-X", "-A", "-t", *_connection(socket_dir), "--dbname", "postgres", "--command")
+    there = programs.run(*ask, names).stdout.splitlines()
+    if f"database {DATABASE}" not in there:
         programs.run("createdb", *_connection(socket_dir), DATABASE)
+    if f"role {APPLICATION}" not in there:
+        programs.run(*ask, f"CREATE ROLE {APPLICATION} LOGIN")
 
 
-def _url(socket_dir: Path) -> str:
+def _url(socket_dir: Path, user: str = SUPERUSER) -> str:
     """It names user, database and port too, so that no PGUSER, PGDATABASE or PGPORT of the environment counts."""
-    return f"postgresql://{SUPERUSER}@/{DATABASE}?host={quote(str(socket_dir), safe='')}&port={PORT}"
+    return f"postgresql://{user}@/{DATABASE}?host={quote(str(socket_dir), safe='')}&port={PORT}"
 
 
 def _connection(socket_dir: Path) -> tuple[str, ...]:

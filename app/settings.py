@@ -48,6 +48,11 @@ class Settings(BaseSettings):
         pattern=r"^postgres(ql)?://",
         description="A PostgreSQL 15 or newer. Unset: an embedded one starts by itself, in DATA_DIR.",
     )
+    migration_database_url: str | None = Field(
+        default=None,
+        pattern=r"^postgres(ql)?://",
+        description="The same database as the owner of its tables, who migrates. Unset: DATABASE_URL is that too.",
+    )
     data_dir: Path | None = Field(
         default=None, description="Where the embedded PostgreSQL and the development keys live. Unset: .data here."
     )
@@ -64,6 +69,11 @@ class Settings(BaseSettings):
     jwt_audience: str = Field(default="credits", description="The `aud` that users' tokens carry.")
     jwks_url: str | None = Field(
         default=None, description="Where the public keys of users' tokens are. Unset: development's own key pair."
+    )
+    jwt_hs256_secret: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="For an issuer that signs by a shared secret of at least 32 bytes: HS256 alone, and no JWKS_URL.",
     )
     jwt_admin_role: str = Field(default="credits-admin", description="The role that makes a token an operator's.")
     jwt_roles_claim: str = Field(default="roles", description="The claim that lists a token's roles.")

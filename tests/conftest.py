@@ -28,7 +28,7 @@ TABLES = (
     "operation", "notice", "skipped_tick", "hold", "block_run", "task", "task_account", "top_up", "top_up_refund",
     "dispute", "provider_payment", "payment_customer", "auto_top_up", "provider_notice", "entry", "credit_grant",
     "account", "owner", "rate_card", "api_key", "sandbox_payment", "sandbox_refund", "sandbox_dispute",
-    "sandbox_card", "sandbox_customer",
+    "sandbox_card", "sandbox_customer", "audit_record",
 )  # fmt: skip
 
 # Nothing but a superuser who switches triggers off may empty the entries.

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.anyio
 ALL_MIGRATIONS = [
     "0001_initial", "0002_true_keys", "0003_holds_and_notices", "0004_keys_of_holds", "0005_outcomes", "0006_money",
     "0007_keys_of_money", "0008_giving_back", "0009_keys_of_giving_back", "0010_saved_cards",
-    "0011_keys_of_saved_cards",
+    "0011_keys_of_saved_cards", "0012_trail_and_keys",
 ]  # fmt: skip
 
 TYPES: dict[type, str] = {
@@ -51,6 +51,7 @@ TYPES: dict[type, str] = {
 KEYS = {
     "account": ["id"],
     "api_key": ["id"],
+    "audit_record": ["id"],
     "auto_top_up": ["account_id"],
     "block_run": ["account_id", "block_run_id"],
     "credit_grant": ["account_id", "number"],
@@ -113,6 +114,8 @@ async def test_the_checks_and_triggers_are_there(db: str) -> None:
     assert {record["conname"] for record in checks} >= {
         "account_counters",
         "account_figures",
+        "api_key_place",
+        "audit_record_says_who",
         "block_run_figures",
         "credit_grant_figures",
         "entry_bounds",
@@ -130,10 +133,10 @@ async def test_the_checks_and_triggers_are_there(db: str) -> None:
         "top_up_figures",
         "top_up_refund_shares",
     }
-    triggers = await database.fetch(
-        "SELECT tgname FROM pg_trigger WHERE tgrelid = 'entry'::regclass AND NOT tgisinternal"
-    )
-    assert {record["tgname"] for record in triggers} == {"entry_is_final", "entries_are_final"}
+    triggers = await database.fetch("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal")
+    assert {record["tgname"] for record in triggers} == {
+        "entry_is_final", "entries_are_final", "audit_record_is_final", "audit_records_are_final",
+    }  # fmt: skip
     text = await database.fetch(
         "SELECT table_name, column_name FROM information_schema.columns"
         " WHERE column_name IN ('owner_id', 'task_id', 'block_run_id', 'key') AND table_schema = 'public'"

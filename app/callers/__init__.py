@@ -6,7 +6,8 @@ may do. `doorway` turns what a request brought (HTTP header, connection_init) in
 
 Invariants
 - A token counts only with a signature by a known asymmetric key, by an algorithm of that key's family, and with
-  exp, iat, sub, aud and iss; issuer and audience are compared exactly. HS256 and `none` are in no list.
+  exp, iat, sub, aud and iss; issuer and audience are compared exactly. `none` is in no list; HS256 is in one only where
+  the operator has chosen a shared secret instead of a key set, and then it stands there alone.
 - A user has no scopes: it can never charge, grant or refund, whatever its token says.
 - A service key is stored as a hash, shown once, and dead within 5 seconds of its revocation.
 - Refusals say what to do and never which part of a secret was wrong.

@@ -141,9 +141,15 @@ def development_secret(purpose: str, *, chosen: Settings | None = None) -> bytes
     return own_keys(chosen).secret_for(purpose)
 
 
+def makes_tokens(chosen: Settings) -> bool:
+    """Whether this server makes its own tokens: no identity provider is set."""
+    return chosen.jwks_url is None and chosen.jwt_hs256_secret is None
+
+
 def _issuer(chosen: Settings) -> DevelopmentKeys:
-    if chosen.jwks_url is not None:
-        raise Misconfigured("JWKS_URL is set: tokens come from your identity provider, this server makes none.")
+    if not makes_tokens(chosen):
+        name = "JWKS_URL" if chosen.jwks_url is not None else "JWT_HS256_SECRET"
+        raise Misconfigured(f"{name} is set: tokens come from your identity provider, this server makes none.")
     return own_keys(chosen)
 
 

@@ -2,15 +2,20 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 from urllib.parse import urlsplit
 
 from app.callers.development import own_keys
-from app.callers.jwks import FixedKeys, KeySource, RemoteKeys, VerificationKey
-from app.callers.keys import PREFIX, KeyRing
-from app.callers.rules import Viewer
+from app.callers.jwks import FixedKeys, KeySource, RemoteKeys, SharedSecret
+from app.callers.keys import PREFIX
+from app.callers.ring import Ended, KeyRing
+from app.callers.rules import Kind, Viewer
 from app.callers.tokens import Expected, TokenVerifier, utc_now
 from app.errors import Misconfigured, Unauthenticated
 from app.settings import Settings
+
+MIN_SECRET_BYTES: Final = 32
+MIN_DIFFERENT_BYTES: Final = 10
 
 
 class Doorway:
@@ -39,6 +44,15 @@ class Doorway:
             return await self._service_keys.verify(credential)
         return await self._tokens.verify(credential)
 
+    def watch(self, viewer: Viewer | None, ended: Ended) -> Callable[[], None]:
+        """For a live connection: `ended` is called when the viewer's proof is withdrawn. Returns: what ends the watch.
+
+        A token's end, and a key's expiry, are instants that the viewer knows (`expires_at`): only a key is withdrawn.
+        """
+        if viewer is None or viewer.kind is not Kind.SERVICE or viewer.key_id is None:
+            return _nothing
+        return self._service_keys.watch(viewer.key_id, ended)
+
     async def close(self) -> None:
         """Before the database closes."""
         await self._service_keys.close()
@@ -46,17 +60,39 @@ class Doorway:
             await self._remote.close()
 
 
+def _nothing() -> None:
+    """The end of a watch that never began."""
+
+
 def open_doorway(chosen: Settings, *, now: Callable[[], datetime] = utc_now) -> Doorway:
     """The doorway these settings ask for. Raises: Misconfigured: production without keys it can trust."""
-    remote = RemoteKeys(_trusted(chosen.jwks_url, chosen)) if chosen.jwks_url is not None else None
-    keys: KeySource = remote or FixedKeys([_development_key(chosen)])
+    keys = _key_source(chosen)
+    remote = keys if isinstance(keys, RemoteKeys) else None
     return Doorway(TokenVerifier(keys, Expected.by(chosen), now=now), KeyRing(now=now), remote)
 
 
-def _development_key(chosen: Settings) -> VerificationKey:
+def _key_source(chosen: Settings) -> KeySource:
+    """One kind of key and no other: the identity provider's, a shared secret by choice, or development's own."""
+    secret = chosen.jwt_hs256_secret
+    if chosen.jwks_url is not None:
+        if secret is not None:
+            raise Misconfigured(
+                "JWKS_URL and JWT_HS256_SECRET are both set: tokens are signed in one way. Leave out the secret unless "
+                "your identity provider has no key set."
+            )
+        return RemoteKeys(_trusted(chosen.jwks_url, chosen))
+    if secret is not None:
+        return SharedSecret(_strong(secret.get_secret_value().encode()))
     if chosen.environment == "production":
         raise Misconfigured("JWKS_URL is not set: production needs the address of your identity provider's key set.")
-    return own_keys(chosen).verification_key()
+    return FixedKeys([own_keys(chosen).verification_key()])
+
+
+def _strong(secret: bytes) -> bytes:
+    """The secret, if nobody guesses it offline from one token: whoever has it can be anybody, operators too."""
+    if len(secret) >= MIN_SECRET_BYTES and len(set(secret)) >= MIN_DIFFERENT_BYTES:
+        return secret
+    raise Misconfigured("JWT_HS256_SECRET must be at least 32 random bytes: make one with `openssl rand -hex 32`.")
 
 
 def _trusted(url: str, chosen: Settings) -> str:

@@ -33,10 +33,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A public key with the algorithms of its family; nothing a token says can widen them."""
+    """A public key with the algorithms of its family; nothing a token says can widen them.
+
+    A shared secret (bytes) is a family of its own: HS256, which no other key takes (see `SharedSecret`).
+    """
 
     key_id: str | None
-    public_key: PublicKey
+    public_key: PublicKey | bytes
     algorithms: tuple[str, ...]
 
 
@@ -53,6 +56,16 @@ class FixedKeys:
 
     async def find(self, key_id: str | None) -> VerificationKey | None:
         return _pick(self._keys, key_id)
+
+
+class SharedSecret:
+    """The one secret of an issuer of the old kind, whatever key id a token names. Beside it there is no other key."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = VerificationKey(None, secret, ("HS256",))
+
+    async def find(self, _key_id: str | None) -> VerificationKey | None:
+        return self._key
 
 
 class RemoteKeys:

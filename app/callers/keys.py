@@ -1,52 +1,107 @@
-"""Service keys: made, checked, revoked. A key reads `ck_<id>_<secret>`, id and secret in hex."""
+"""Service keys: made, listed, revoked. A key reads `ck_<id>_<secret>`, id and secret in hex."""
 
-import asyncio
 import hashlib
-import hmac
-import logging
+import json
 import re
 import secrets
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Final
 
-from tortoise.expressions import Q
-
+from app import database
 from app.callers.development import development_secret
 from app.callers.models import ApiKey
-from app.callers.rules import Kind, Scope, Viewer
+from app.callers.rules import Scope
 from app.callers.tokens import utc_now
-from app.errors import InvalidInput, Unauthenticated
+from app.database import Connection
+from app.errors import InvalidInput
+from app.sets import Write
 from app.settings import Settings
+from app.trail import records
+from app.trail.records import Act, Facts
 
 PREFIX: Final = "ck_"
-REMEMBERED_SECONDS: Final = 5
-"""How long a row is believed without looking again: a revocation acts within this time."""
-REMEMBERED_KEYS: Final = 10_000
-LAST_USED_EVERY: Final = timedelta(minutes=1)
 MAX_NAME_LENGTH: Final = 255
+ACTIVE_OF_A_NAME: Final = 2
+"""The one in use, and the one that takes over from it."""
+MAX_ATTEMPTS: Final = 5
 
-_SHAPE: Final = re.compile(r"ck_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)
+# Written for whoever makes two keys of one name at once: the unique index of places lets one through, the other tries
+# anew and sees it.
+_NEW: Final = """
+    INSERT INTO api_key (id, name, secret_hash, scopes, expires_at, place, created_at)
+    VALUES ($1, $2, $3, $4::jsonb, $5, $6, clock_timestamp()) ON CONFLICT DO NOTHING RETURNING id
+"""
+_ACTIVE: Final = """
+    SELECT id, place FROM api_key
+    WHERE name = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())
+    ORDER BY created_at
+"""
+_VACATE: Final = """
+    UPDATE api_key SET place = NULL
+    WHERE name = $1 AND place IS NOT NULL AND revoked_at IS NULL AND expires_at <= clock_timestamp()
+"""
+_REVOKE: Final = """
+    UPDATE api_key SET revoked_at = clock_timestamp() WHERE id = $1 AND revoked_at IS NULL RETURNING name
+"""
 
-_log = logging.getLogger(__name__)
+SHAPE: Final = re.compile(r"ck_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)
 
 
-async def create(name: str, scopes: Iterable[Scope], *, expires_at: datetime | None = None) -> str:
-    """A new key, readable only now. Raises: InvalidInput: no name, no scope, or it would have expired already."""
+async def create(
+    name: str, scopes: Iterable[Scope], *, expires_at: datetime | None = None, act: Act | None = None
+) -> str:
+    """A new key, readable only now.
+
+    Raises: InvalidInput: no name, no scope, it would have expired already, or two keys of this name are active.
+    """
     granted = _check(name, scopes)
     if expires_at is not None and expires_at <= utc_now():
         raise InvalidInput.at("expiresAt", "must lie in the future")
     key_id, secret = secrets.token_hex(8), secrets.token_bytes(32)
-    await ApiKey.create(id=key_id, name=name, secret_hash=_hash(secret), scopes=granted, expires_at=expires_at)
-    return _written(key_id, secret)
+    for _ in range(MAX_ATTEMPTS):
+        async with database.transaction() as connection:
+            place = await _free_place(connection, name)
+            row = [key_id, name, hash_of(secret), json.dumps(granted), expires_at, place]
+            _, made = await connection.execute_query(_NEW, row)
+            if made:
+                after: dict[str, object] = {"name": name, "scopes": granted}
+                after["expiresAt"] = expires_at and expires_at.isoformat()
+                await _leave(connection, act, key_id, before=None, after=after)
+                return _written(key_id, secret)
+    raise RuntimeError(f"another key of this name was made at the same moment, {MAX_ATTEMPTS} times")
 
 
-async def revoke(key_id: str) -> bool:
+async def revoke(key_id: str, *, act: Act | None = None) -> bool:
     """Every process refuses the key within 5 seconds. False: there is no such key, or it was revoked before."""
-    return await ApiKey.filter(id=key_id, revoked_at=None).update(revoked_at=utc_now()) == 1
+    async with database.transaction() as connection:
+        _, revoked = await connection.execute_query(_REVOKE, [key_id])
+        if revoked:
+            name = revoked[0]["name"]
+            state = {"name": name, "revoked": True}
+            await _leave(connection, act, key_id, before=state | {"revoked": False}, after=state)
+    return bool(revoked)
+
+
+async def listed() -> list[ApiKey]:
+    """Every key ever made, by name, the oldest of a name first; what they open with is not among it."""
+    return await ApiKey.all().order_by("name", "created_at", "id")
+
+
+async def _free_place(connection: Connection, name: str) -> int:
+    """The place of a new key among the active ones of its name: 1 or 2. Raises: InvalidInput: both are taken."""
+    await connection.execute_query(_VACATE, [name])
+    _, active = await connection.execute_query(_ACTIVE, [name])
+    if len(active) >= ACTIVE_OF_A_NAME:
+        ids = " and ".join(record["id"] for record in active)
+        raise InvalidInput.at("name", f"{name!r} has {len(active)} active keys ({ids}): revoke one of them first")
+    return min({1, 2} - {record["place"] for record in active})
+
+
+async def _leave(connection: Connection, act: Act | None, key_id: str, *, before: Facts | None, after: Facts) -> None:
+    write = Write()
+    records.leave(write, act, subject=f"key {key_id}", before=before, after=after)
+    await write.send(connection)
 
 
 async def development_key(
@@ -59,115 +114,10 @@ async def development_key(
     granted = _check(name, scopes)
     key_id = development_secret(f"service key id: {name}", chosen=chosen)[:8].hex()
     secret = development_secret(f"service key: {name}", chosen=chosen)
-    row = ApiKey(id=key_id, name=name, secret_hash=_hash(secret), scopes=granted)
+    row = ApiKey(id=key_id, name=name, secret_hash=hash_of(secret), scopes=granted)
     renewed = ("name", "secret_hash", "scopes", "expires_at", "revoked_at")
     await ApiKey.bulk_create([row], on_conflict=["id"], update_fields=renewed)
     return _written(key_id, secret)
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What the database said about a key id; no viewer: there is no such key, or it was revoked."""
-
-    read_at: float
-    secret_hash: bytes = bytes(32)
-    viewer: Viewer | None = None
-    last_used_at: datetime | None = None
-
-
-class KeyRing:
-    """Checks service keys for one process. A row is read at most once in 5 seconds, whoever and however many ask."""
-
-    def __init__(
-        self,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], datetime] = utc_now,
-        remember: int = REMEMBERED_KEYS,
-    ) -> None:
-        self._clock = clock
-        self._now = now
-        self._limit = remember
-        # Two stores: a flood of invented ids must not push out the keys that are really in use.
-        self._accepted: OrderedDict[str, _Known] = OrderedDict()
-        self._unknown: OrderedDict[str, _Known] = OrderedDict()
-        self._reading: dict[str, asyncio.Task[_Known]] = {}
-        self._used_at: dict[str, datetime] = {}
-        self._writing: set[asyncio.Task[None]] = set()
-
-    async def verify(self, key: str) -> Viewer:
-        """The service (or operator's key) behind this key. Raises: Unauthenticated."""
-        shape = _SHAPE.fullmatch(key)
-        if shape is None:
-            raise _not_accepted()
-        key_id, secret = shape[1], bytes.fromhex(shape[2])
-        known = self._remembered(key_id) or await self._read_shared(key_id)
-        # Always compared, always in full: the time taken tells nothing about the secret.
-        same = hmac.compare_digest(_hash(secret), known.secret_hash)
-        if known.viewer is None or not same:
-            raise _not_accepted()
-        if known.viewer.expires_at is not None and self._now() >= known.viewer.expires_at:
-            raise _not_accepted()
-        self._note_use(key_id, known)
-        return known.viewer
-
-    async def close(self) -> None:
-        """Waits for what is still being read or written."""
-        await asyncio.gather(*self._reading.values(), *self._writing, return_exceptions=True)
-
-    def _remembered(self, key_id: str) -> _Known | None:
-        known = self._accepted.get(key_id) or self._unknown.get(key_id)
-        return known if known is not None and self._clock() - known.read_at < REMEMBERED_SECONDS else None
-
-    async def _read_shared(self, key_id: str) -> _Known:
-        reading = self._reading.get(key_id)
-        if reading is None:
-            reading = self._reading[key_id] = asyncio.create_task(self._read(key_id))
-            reading.add_done_callback(lambda _: self._reading.pop(key_id, None))
-        return await asyncio.shield(reading)  # shared: a caller who goes away must not cancel it for the others
-
-    async def _read(self, key_id: str) -> _Known:
-        read_at = self._clock()  # before the query: what it finds may be as old as that
-        row = await ApiKey.get_or_none(id=key_id, revoked_at=None)
-        known = _Known(read_at) if row is None else _known(row, read_at)
-        store, other = (self._unknown, self._accepted) if row is None else (self._accepted, self._unknown)
-        other.pop(key_id, None)
-        store[key_id] = known
-        store.move_to_end(key_id)
-        if len(store) > self._limit:
-            forgotten, _ = store.popitem(last=False)
-            self._used_at.pop(forgotten, None)
-        return known
-
-    def _note_use(self, key_id: str, known: _Known) -> None:
-        """Beside the request, never in it: at most one write a minute for a key, over all processes."""
-        now = self._now()
-        before = max(filter(None, (self._used_at.get(key_id), known.last_used_at)), default=None)
-        if before is not None and now - before < LAST_USED_EVERY:
-            return
-        self._used_at[key_id] = now
-        writing = asyncio.create_task(_write_use(key_id, now))
-        self._writing.add(writing)
-        writing.add_done_callback(self._writing.discard)
-
-
-def _known(row: ApiKey, read_at: float) -> _Known:
-    viewer = Viewer(
-        kind=Kind.SERVICE,
-        actor=f"{Kind.SERVICE}:{row.id}",
-        scopes=frozenset(scope for scope in Scope if scope in row.scopes),
-        expires_at=row.expires_at,
-        key_id=row.id,
-    )
-    return _Known(read_at, row.secret_hash, viewer, row.last_used_at)
-
-
-async def _write_use(key_id: str, used_at: datetime) -> None:
-    try:
-        due = Q(last_used_at=None) | Q(last_used_at__lte=used_at - LAST_USED_EVERY)
-        await ApiKey.filter(due, id=key_id).update(last_used_at=used_at)
-    except Exception:
-        _log.warning("The last use of service key %s could not be noted.", key_id, exc_info=True)
 
 
 def _check(name: str, scopes: Iterable[Scope]) -> list[str]:
@@ -183,9 +133,6 @@ def _written(key_id: str, secret: bytes) -> str:
     return f"{PREFIX}{key_id}_{secret.hex()}"
 
 
-def _hash(secret: bytes) -> bytes:
+def hash_of(secret: bytes) -> bytes:
+    """What is stored of a secret."""
     return hashlib.sha256(secret).digest()
-
-
-def _not_accepted() -> Unauthenticated:
-    return Unauthenticated("The service key is not accepted: it is unknown, expired or revoked. Send a current one.")

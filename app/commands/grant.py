@@ -3,7 +3,7 @@
 import secrets
 from datetime import datetime
 
-from app.commands.reach import database_url, open_database
+from app.commands.reach import COMMAND_LINE, by_command, database_url, open_database
 from app.ledger import grants
 from app.ledger.book import Source
 from app.main import open_books
@@ -29,7 +29,8 @@ async def run(
         expires_at=expires_at,
         reason=reason,
         key=key or f"command-line-{secrets.token_hex(8)}",
-        actor="operator:command-line",
+        actor=COMMAND_LINE,
+        act=by_command("grantCredits"),
     )
     with database_url() as url:
         async with open_database(url):

@@ -5,7 +5,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app.commands.reach import database_url, open_database
+from app.commands.reach import COMMAND_LINE, by_command, database_url, open_database
 from app.errors import InvalidInput
 from app.pricing import document, publishing
 from app.pricing.catalogue import Catalogue
@@ -43,7 +43,8 @@ async def _publish(content: object, *, effective_at: datetime | None, reason: st
             published = await publishing.publish(
                 content,
                 effective_at=effective_at,
-                actor="operator:command-line",
+                actor=COMMAND_LINE,
+                act=by_command("publishRateCard"),
                 reason=reason,
                 key=key or f"command-line-{datetime.now(UTC):%Y%m%dT%H%M%S}-{fingerprint(content).hex()[:16]}",
             )

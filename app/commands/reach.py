@@ -4,10 +4,15 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Final
 
-from app import database, embedded, migrating
+from app import database, embedded, migrating, roles
+from app.callers.rules import Scope
+from app.embedded import APPLICATION
 from app.errors import Misconfigured
+from app.pricing import publishing
 from app.settings import data_directory, settings
+from app.trail.records import Act
 
 
 def embedded_directory() -> Path:
@@ -17,12 +22,25 @@ def embedded_directory() -> Path:
 
 @contextmanager
 def database_url() -> Iterator[str]:
-    """The database of this installation, for as long as this lasts."""
-    if url := settings().database_url or embedded.running_url(embedded_directory()):
+    """The database of this installation as the application reaches it, for as long as this lasts."""
+    if url := settings().database_url or embedded.running_url(embedded_directory(), user=APPLICATION):
         yield url
         return
     with embedded_server() as server:
-        yield server.url
+        yield server.application_url
+
+
+@contextmanager
+def both_urls() -> Iterator[tuple[str, str]]:
+    """The database of this installation, as the owner of its tables reaches it and as the application does."""
+    if url := settings().database_url:
+        yield settings().migration_database_url or url, url
+        return
+    with database_url() as url:
+        owner = embedded.running_url(embedded_directory())
+        if owner is None:
+            raise Misconfigured("The embedded PostgreSQL has stopped meanwhile: try again.")
+        yield owner, url
 
 
 @contextmanager
@@ -32,6 +50,19 @@ def embedded_server() -> Iterator[embedded.EmbeddedPostgres]:
         raise Misconfigured("ENVIRONMENT is production: set DATABASE_URL to a PostgreSQL 15 or newer.")
     with embedded.start(embedded_directory()) as server:
         yield server
+
+
+async def migrate(owner_url: str, application_url: str) -> list[str]:
+    """Bring the database up to date as its owner, and let the application's role do its work. Returns: what was done.
+
+    Raises: Misconfigured: there is no such role, and the owner may not make it.
+    """
+    async with open_database(owner_url, migrated=False):
+        done = [f"applied {name}" for name in await migrating.apply()]
+        if await publishing.load_default():
+            done.append("loaded the default rate card")
+        await roles.allow(application_url)
+    return done
 
 
 @asynccontextmanager
@@ -46,6 +77,15 @@ async def open_database(url: str, *, migrated: bool = True) -> AsyncIterator[Non
         yield
     finally:
         await database.disconnect()
+
+
+COMMAND_LINE: Final = "operator:command-line"
+"""Whoever runs a command: it has the database and its secrets, and so is an operator."""
+
+
+def by_command(action: str) -> Act:
+    """What a command does, as the trail tells it; named as the mutation is that does the same."""
+    return Act(action=action, actor=COMMAND_LINE, scope=Scope.ADMIN)
 
 
 def use_settings(**values: str) -> None:

@@ -13,6 +13,9 @@ SECRET: Final = ("KEY", "SECRET", "URL")
 """Settings with these words in their names are not repeated on a screen."""
 
 
+INSUFFICIENT_PRIVILEGE: Final = "42501"
+
+
 def sentence(fault: Exception) -> str | None:
     match fault:
         case BillingError() | RequestError() | Misconfigured() | EmbeddedPostgresError():
@@ -21,6 +24,11 @@ def sentence(fault: Exception) -> str | None:
             return "\n".join(_setting(dict(problem)) for problem in fault.errors())
         case asyncpg.InvalidAuthorizationSpecificationError() | asyncpg.InvalidCatalogNameError():
             return f"The database refuses: {fault}. Check user, password and database name in DATABASE_URL."
+        case _ if database.sqlstate(fault) == INSUFFICIENT_PRIVILEGE:
+            return (
+                f"The database refuses: {fault}. `python -m app migrate`, run with the owner's MIGRATION_DATABASE_URL, "
+                "lets DATABASE_URL's role do what the application does; what it may never do, run as the owner."
+            )
         case _ if database.is_lost(fault):
             return f"The database cannot be reached ({fault}): start it, check DATABASE_URL, or unset it."
         case _:

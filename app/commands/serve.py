@@ -19,11 +19,10 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from app import migrating
+from app.callers.development import makes_tokens
 from app.commands import token
-from app.commands.reach import embedded_server, open_database, use_settings
+from app.commands.reach import embedded_server, migrate, open_database, use_settings
 from app.errors import Misconfigured
-from app.pricing import publishing
 from app.settings import address, settings
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ def _database() -> Iterator[None]:
         yield
         return
     with embedded_server() as server:
-        use_settings(database_url=server.url)
+        use_settings(database_url=server.application_url, migration_database_url=server.url)
         yield
 
 
@@ -110,12 +109,10 @@ async def _prepare() -> dict[token.Kind, str]:
     """Bring a development database up to date, and make tokens for it. Production's is only looked at: a release step
     migrates it, an operator publishes its prices, and its tokens come from elsewhere."""
     here = settings()
-    async with open_database(_url(), migrated=here.environment == "production"):
-        if here.environment == "production":
-            return {}
-        await migrating.apply()
-        await publishing.load_default()
-        if here.jwks_url is not None:
+    if here.environment == "development":
+        await migrate(here.migration_database_url or _url(), _url())
+    async with open_database(_url()):
+        if here.environment == "production" or not makes_tokens(here):
             return {}
         return {kind: await token.make(kind, name) for kind, name in token.EXAMPLES.items()}
 

@@ -37,6 +37,14 @@ class Needs(Enum):
     OPERATOR = "an operator"
 
 
+class Trail(Enum):
+    """What a mutation leaves behind, so that it can be said who did it."""
+
+    RECORD = "a record of the trail, whoever calls but a user for itself"
+    ENTRY = "the ledger's own: its entry, hold or block run names the actor"
+    NOTHING = "nothing: it changes nothing here"
+
+
 _UNCHECKED: Final = frozenset({None, Needs.ANYONE, Needs.REACHED})
 
 
@@ -61,6 +69,8 @@ class GuardedField(StrawberryField):
     """Whether the resolver takes its arguments as graphql-core has coerced them (see `mutation`)."""
     changes: bool
     """Whether it changes something: what was loaded before it is no longer true."""
+    trail: Trail | None
+    """What a mutation leaves behind; None: it does not say."""
 
     def __init__(
         self,
@@ -68,18 +78,21 @@ class GuardedField(StrawberryField):
         needs: Needs | None = None,
         plain_input: bool = False,
         changes: bool = False,
+        trail: Trail | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.needs = needs
         self.plain_input = plain_input
         self.changes = changes
+        self.trail = trail
 
     def __copy__(self) -> "GuardedField":
         twin: GuardedField = super().__copy__()
         twin.needs = self.needs
         twin.plain_input = self.plain_input
         twin.changes = self.changes
+        twin.trail = self.trail
         return twin
 
     @property
@@ -153,9 +166,15 @@ def query(*, needs: Needs, description: str, name: str | None = None, graphql_ty
 
 
 def mutation(
-    *, needs: Needs, description: str, name: str | None = None, graphql_type: Any = None, plain_input: bool = False
+    *,
+    needs: Needs,
+    trail: Trail | None = None,
+    description: str,
+    name: str | None = None,
+    graphql_type: Any = None,
+    plain_input: bool = False,
 ) -> Callable[[F], F]:
-    """A field of Mutation.
+    """A field of Mutation. `trail`: what it leaves behind; `untraced` finds those that do not say.
 
     `plain_input`: the resolver gets its input as the coerced dictionaries, by GraphQL names, and returns its refusals.
     Strawberry makes input objects by asking each field anew for its type: a fifth of all CPU of a charge.
@@ -167,6 +186,7 @@ def mutation(
         graphql_type=graphql_type,
         plain_input=plain_input,
         changes=True,
+        trail=trail,
     )
 
 
@@ -186,6 +206,7 @@ def _resolved(
     is_subscription: bool = False,
     plain_input: bool = False,
     changes: bool = False,
+    trail: Trail | None = None,
 ) -> Callable[[F], F]:
     annotation = StrawberryAnnotation.from_annotation(graphql_type)
 
@@ -198,6 +219,7 @@ def _resolved(
             is_subscription=is_subscription,
             plain_input=plain_input,
             changes=changes,
+            trail=trail,
         )(resolver)
         return declared  # type: ignore[no-any-return]  # to the type checker the method stays a method
 
@@ -252,6 +274,19 @@ def undeclared(schema: GraphQLSchema) -> list[str]:
         for name, found in kind.fields.items()
         if (needs := _needs(found)) is None or (needs is Needs.REACHED and kind in roots)
     ]
+
+
+def untraced(schema: GraphQLSchema) -> list[str]:
+    """The mutations that do not say what they leave behind."""
+    return [name for name, trail in trails(schema).items() if trail is None]
+
+
+def trails(schema: GraphQLSchema) -> dict[str, Trail | None]:
+    """What each mutation leaves behind."""
+    fields = schema.mutation_type.fields if schema.mutation_type else {}
+    return {
+        name: getattr(found.extensions.get("strawberry-definition"), "trail", None) for name, found in fields.items()
+    }
 
 
 def resolve_plainly(schema: GraphQLSchema) -> None:

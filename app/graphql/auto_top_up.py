@@ -7,7 +7,8 @@ import strawberry
 
 from app.errors import Forbidden, Unavailable
 from app.graphql import access
-from app.graphql.access import Needs
+from app.graphql.access import Needs, Trail
+from app.graphql.acts import act_of
 from app.graphql.balances import Balance, account_id_of, auto_top_up_view, balance_of
 from app.graphql.context import Information
 from app.graphql.enums import shown
@@ -119,6 +120,7 @@ Set = Annotated[SetAutoTopUpInput, strawberry.argument(description="How it is to
 class AutoTopUpMutations:
     @access.mutation(
         needs=Needs.USER_OR_ABOVE,
+        trail=Trail.RECORD,
         description="Switch auto top-up on for one's own account, with caps and consent, or off. It buys within them "
         "with the saved card whenever too little is left.",
     )
@@ -133,6 +135,7 @@ class AutoTopUpMutations:
             consent_version=input.consent_version,
             key=input.idempotency_key,
             actor=context.caller.actor,
+            act=act_of(info),
         )
         done = await auto.configure(request, Terms.of(context.house.settings))
         return SetAutoTopUpSuccess(

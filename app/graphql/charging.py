@@ -8,7 +8,7 @@ from strawberry.scalars import JSON
 
 from app.errors import BadRequest, BillingError, InvalidInput
 from app.graphql import access
-from app.graphql.access import Needs
+from app.graphql.access import Needs, Trail
 from app.graphql.balances import Balance, balance_of
 from app.graphql.block_runs import BlockRun, block_run_of
 from app.graphql.context import Context, Information
@@ -151,6 +151,7 @@ ManyInputs = Annotated[list[ChargeInput], strawberry.argument(description="1 to 
 class ChargingMutations:
     @access.mutation(
         needs=Needs.SERVICE,
+        trail=Trail.ENTRY,
         description="Charge a block run before it is run; a refusal means: do not.",
         plain_input=True,
     )
@@ -161,6 +162,7 @@ class ChargingMutations:
 
     @access.mutation(
         needs=Needs.SERVICE,
+        trail=Trail.ENTRY,
         description="Up to 1,000 charges in order, each with its own result. Not all or nothing.",
         plain_input=True,
     )

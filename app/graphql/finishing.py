@@ -5,7 +5,7 @@ from typing import Annotated
 import strawberry
 
 from app.graphql import access
-from app.graphql.access import Needs
+from app.graphql.access import Needs, Trail
 from app.graphql.balances import Balance, balance_of
 from app.graphql.block_runs import BlockRun, block_run_of
 from app.graphql.context import Information
@@ -57,6 +57,7 @@ FinishInput = Annotated[FinishBlockRunInput, strawberry.argument(description="Wh
 class FinishingMutations:
     @access.mutation(
         needs=Needs.SERVICE,
+        trail=Trail.ENTRY,
         description="Say how a charged block run ended. What the rate card does not charge for such an outcome goes "
         "back into the grants it came from; of a task that has ended too.",
     )

@@ -7,7 +7,8 @@ import strawberry
 
 from app.errors import GrantNotFound
 from app.graphql import access, nodes
-from app.graphql.access import Needs
+from app.graphql.access import Needs, Trail
+from app.graphql.acts import act_of
 from app.graphql.balances import Balance, balance_of
 from app.graphql.block_runs import BlockRun, block_run_of
 from app.graphql.context import Information
@@ -137,7 +138,9 @@ ReverseInput = Annotated[ReverseChargeInput, strawberry.argument(description="Wh
 
 @strawberry.type(description="What an operator does to accounts.")
 class GrantingMutations:
-    @access.mutation(needs=Needs.OPERATOR, description="Give credits to an account, making it if need be.")
+    @access.mutation(
+        needs=Needs.OPERATOR, trail=Trail.RECORD, description="Give credits to an account, making it if need be."
+    )
     async def grant_credits(self, info: Information, input: GrantInput) -> GrantCreditsResult:
         checked(**{"input.ownerId": input.owner_id})
         granted = await grants.grant(
@@ -153,6 +156,7 @@ class GrantingMutations:
                 key=input.idempotency_key,
                 actor=info.context.caller.actor,
                 request_id=info.context.request_id,
+                act=act_of(info),
             )
         )
         return GrantCreditsSuccess(
@@ -162,14 +166,22 @@ class GrantingMutations:
             replayed=granted.replayed,
         )
 
-    @access.mutation(needs=Needs.OPERATOR, description="Take back the unspent, unclaimed part of a grant.")
+    @access.mutation(
+        needs=Needs.OPERATOR, trail=Trail.RECORD, description="Take back the unspent, unclaimed part of a grant."
+    )
     async def revoke_grant(self, info: Information, input: RevokeInput) -> RevokeGrantResult:
         parts = nodes.decode_id(input.grant_id, "Grant", int, int)
         if parts is None:
             raise GrantNotFound(grant_id=input.grant_id)
         account_id, number = int(parts[0]), int(parts[1])
         revoked = await grants.revoke(
-            account_id, number, reason=input.reason, key=input.idempotency_key, actor=info.context.caller.actor
+            account_id,
+            number,
+            reason=input.reason,
+            key=input.idempotency_key,
+            actor=info.context.caller.actor,
+            request_id=info.context.request_id,
+            act=act_of(info),
         )
         return RevokeGrantSuccess(
             grant=grant_of(account_id, revoked.lot),
@@ -181,6 +193,7 @@ class GrantingMutations:
 
     @access.mutation(
         needs=Needs.OPERATOR,
+        trail=Trail.RECORD,
         description="Give back part or all of a charge, never more than it took, into the grants it came from.",
     )
     async def reverse_charge(self, info: Information, input: ReverseInput) -> ReverseChargeResult:
@@ -192,6 +205,8 @@ class GrantingMutations:
             reason=input.reason,
             key=input.idempotency_key,
             actor=info.context.caller.actor,
+            request_id=info.context.request_id,
+            act=act_of(info),
         )
         return ReverseChargeSuccess(
             reversed=Credits(done.credits),
@@ -204,12 +219,18 @@ class GrantingMutations:
 
     @access.mutation(
         needs=Needs.OPERATOR,
+        trail=Trail.RECORD,
         description="Give back all that a task still costs, in one transaction. Tasks nested in it stand apart.",
     )
     async def reverse_task(self, info: Information, input: ReverseAllInput) -> ReverseTaskResult:
         checked(**{"input.taskId": input.task_id})
         done = await reversing.reverse_task(
-            input.task_id, reason=input.reason, key=input.idempotency_key, actor=info.context.caller.actor
+            input.task_id,
+            reason=input.reason,
+            key=input.idempotency_key,
+            actor=info.context.caller.actor,
+            request_id=info.context.request_id,
+            act=act_of(info),
         )
         return ReverseTaskSuccess(
             reversed=Credits(done.credits),

@@ -6,7 +6,8 @@ import strawberry
 from strawberry.scalars import JSON
 
 from app.graphql import access
-from app.graphql.access import Needs
+from app.graphql.access import Needs, Trail
+from app.graphql.acts import act_of
 from app.graphql.balances import Balance, balance_of
 from app.graphql.block_runs import BlockRun, block_run_of
 from app.graphql.charging import Measurements, settings_of
@@ -145,6 +146,7 @@ VoidInput = Annotated[VoidHoldInput, strawberry.argument(description="Which hold
 class HoldingMutations:
     @access.mutation(
         needs=Needs.SERVICE,
+        trail=Trail.ENTRY,
         description="Hold the most that a block run may cost, before it is run; a refusal means: do not, and stops the "
         "task as a refused charge does.",
     )
@@ -168,6 +170,7 @@ class HoldingMutations:
 
     @access.mutation(
         needs=Needs.SERVICE,
+        trail=Trail.ENTRY,
         description="Charge what a held block run measured, at the prices of its placing, and let go of the rest. Of a "
         "task that has stopped or ended meanwhile too: the work is done.",
     )
@@ -196,10 +199,12 @@ class HoldingMutations:
             replayed=held.replayed,
         )
 
-    @access.mutation(needs=Needs.SERVICE, description="Let go of a hold whose block run was not run.")
+    @access.mutation(
+        needs=Needs.SERVICE, trail=Trail.RECORD, description="Let go of a hold whose block run was not run."
+    )
     async def void_hold(self, info: Information, input: VoidInput) -> VoidHoldResult:
         checked(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id})
-        held = await holding.void(input.task_id, input.block_run_id)
+        held = await holding.void(input.task_id, input.block_run_id, act=act_of(info))
         hold, task, balance = _parts(held, info)
         return VoidHoldSuccess(hold=hold, task=task, balance=balance, replayed=held.replayed)
 

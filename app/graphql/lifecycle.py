@@ -7,7 +7,8 @@ import strawberry
 
 from app.errors import TaskNotFound
 from app.graphql import access
-from app.graphql.access import Needs
+from app.graphql.access import Needs, Trail
+from app.graphql.acts import act_of
 from app.graphql.context import Context, Information
 from app.graphql.enums import shown
 from app.graphql.errors import (
@@ -156,6 +157,7 @@ Cancel = Annotated[CancelTaskInput, strawberry.argument(description="Which task.
 class LifecycleMutations:
     @access.mutation(
         needs=Needs.SERVICE,
+        trail=Trail.RECORD,
         description="Open a task before its first block run. With nothing available it is refused, and no task exists; "
         "a scheduled one is recorded as skipped.",
     )
@@ -179,20 +181,24 @@ class LifecycleMutations:
                 budget_timeout_seconds=input.budget_timeout_seconds,
                 landing_reserve=input.landing_reserve,
                 actor=info.context.caller.actor,
+                act=act_of(info),
             )
         )
         return StartTaskSuccess(task=task_of(changed.task, input.owner_id), replayed=changed.replayed)
 
     @access.mutation(
-        needs=Needs.SERVICE, description="End a task. What was charged stays charged, replays stay answered."
+        needs=Needs.SERVICE,
+        trail=Trail.RECORD,
+        description="End a task. What was charged stays charged, replays stay answered.",
     )
     async def finish_task(self, info: Information, input: Finish) -> FinishTaskResult:
         owner_id = await _owner(info.context, input.task_id)
-        changed = await lifecycle.finish(input.task_id, Status(input.status))
+        changed = await lifecycle.finish(input.task_id, Status(input.status), act=act_of(info))
         return FinishTaskSuccess(task=task_of(changed.task, owner_id), replayed=changed.replayed)
 
     @access.mutation(
         needs=Needs.USER_OR_ABOVE,
+        trail=Trail.RECORD,
         description="Let a stopped task go on, one's own or by a service. Block runs that were charged are not charged "
         "again.",
     )
@@ -205,15 +211,19 @@ class LifecycleMutations:
                 add_budget=input.add_budget,
                 key=input.idempotency_key,
                 actor=info.context.caller.actor,
+                owner_ids=owners_seen(info.context.caller),
+                act=act_of(info),
             )
         )
         return ResumeTaskSuccess(task=task_of(changed.task, owner_id), replayed=changed.replayed)
 
-    @access.mutation(needs=Needs.USER_OR_ABOVE, description="Cancel a task, one's own or by a service.")
+    @access.mutation(
+        needs=Needs.USER_OR_ABOVE, trail=Trail.RECORD, description="Cancel a task, one's own or by a service."
+    )
     async def cancel_task(self, info: Information, input: Cancel) -> CancelTaskResult:
         owner_id = await _owner(info.context, input.task_id)
         check_may_change(info.context, owner_id, f"Task {input.task_id!r}")
-        changed = await lifecycle.cancel(input.task_id)
+        changed = await lifecycle.cancel(input.task_id, owner_ids=owners_seen(info.context.caller), act=act_of(info))
         return CancelTaskSuccess(task=task_of(changed.task, owner_id), replayed=changed.replayed)
 
 

@@ -9,7 +9,8 @@ import strawberry
 
 from app.errors import Forbidden, NoticeNotFound
 from app.graphql import access, nodes
-from app.graphql.access import Needs
+from app.graphql.access import Needs, Trail
+from app.graphql.acts import act_of
 from app.graphql.balances import Balance, account_id_of, balance_of
 from app.graphql.context import Context, Information
 from app.graphql.enums import shown
@@ -106,6 +107,7 @@ Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Whose n
 class NoticeMutations:
     @access.mutation(
         needs=Needs.USER_OR_ABOVE,
+        trail=Trail.RECORD,
         description="Mark notices as read, one's own or by a service. It takes no idempotency key: what is read stays "
         "as it was, so marking twice is marking once.",
     )
@@ -115,11 +117,12 @@ class NoticeMutations:
             checked_list(input.notice_ids, name="input.noticeIds", limit=MAX_MARKED)
         account_id = await accounts.find(owner)
         numbers = None if input.notice_ids is None else await _numbers(account_id, input.notice_ids)
-        marked = await noticeboard.mark_read(account_id, numbers) if account_id is not None else []
+        marked = await noticeboard.mark_read(account_id, numbers, act=act_of(info)) if account_id is not None else []
         return MarkNoticesReadSuccess(notices=[notice_of(notice) for notice in marked])
 
     @access.mutation(
         needs=Needs.USER_OR_ABOVE,
+        trail=Trail.RECORD,
         description="Choose below how many credits the balance is low, for one's own account or by a service. Each "
         "fall below it gives a notice; setting it gives none.",
     )
@@ -128,7 +131,7 @@ class NoticeMutations:
 
         owner = _owner_to_change(info.context, input.owner_id)
         done = await thresholds.set_low_balance_at(
-            owner, input.credits, key=input.idempotency_key, actor=info.context.caller.actor
+            owner, input.credits, key=input.idempotency_key, actor=info.context.caller.actor, act=act_of(info)
         )
         return SetLowBalanceAtSuccess(
             account=Account(id=account_id_of(owner), owner_id=strawberry.ID(owner), figures=done.balance),

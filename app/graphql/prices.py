@@ -9,7 +9,8 @@ from strawberry.scalars import JSON
 
 from app.errors import BadRequest, BillingError, Forbidden, InvalidInput, NotPriced
 from app.graphql import access
-from app.graphql.access import Needs
+from app.graphql.access import Needs, Trail
+from app.graphql.acts import act_of
 from app.graphql.balances import figures_of
 from app.graphql.charging import Measurements, settings_of
 from app.graphql.context import Information
@@ -235,7 +236,9 @@ class PriceQueries:
 @strawberry.type(description="Changing prices.")
 class PriceMutations:
     @access.mutation(
-        needs=Needs.OPERATOR, description="Publish a new version of all prices. Every worker holds it before it counts."
+        needs=Needs.OPERATOR,
+        trail=Trail.RECORD,
+        description="Publish a new version of all prices. Every worker holds it before it counts.",
     )
     async def publish_rate_card(self, info: Information, input: Publish) -> PublishRateCardResult:
         published = await publishing.publish(
@@ -244,6 +247,7 @@ class PriceMutations:
             actor=info.context.caller.actor,
             reason=input.reason,
             key=input.idempotency_key,
+            act=act_of(info),
         )
         return PublishRateCardSuccess(rate_card=rate_card_of(published.card), replayed=published.replayed)
 

@@ -6,7 +6,8 @@ import strawberry
 
 from app.errors import TopUpNotFound
 from app.graphql import access
-from app.graphql.access import Needs
+from app.graphql.access import Needs, Trail
+from app.graphql.acts import act_of
 from app.graphql.balances import Balance, balance_of
 from app.graphql.context import Information
 from app.graphql.errors import (
@@ -63,6 +64,7 @@ RefundInput = Annotated[RefundTopUpInput, strawberry.argument(description="Which
 class RefundingMutations:
     @access.mutation(
         needs=Needs.OPERATOR,
+        trail=Trail.RECORD,
         description="Give a top-up back: its credits leave now, those that were spent become debt, its bonus goes with "
         "them, and spent bonus reduces the money. They return if the provider refuses.",
     )
@@ -78,6 +80,7 @@ class RefundingMutations:
                 reason=input.reason,
                 key=input.idempotency_key,
                 actor=info.context.caller.actor,
+                act=act_of(info),
             ),
             provider_of(info.context),
         )

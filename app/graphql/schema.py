@@ -26,6 +26,7 @@ from app.graphql.scalars import SCALARS
 from app.graphql.signals import SignalSubscription
 from app.graphql.tasks import TaskQueries
 from app.graphql.topups import TopUpMutations, TopUpQueries
+from app.graphql.trail import TrailQueries
 
 
 class Incomplete(Exception):
@@ -33,7 +34,7 @@ class Incomplete(Exception):
 
 
 @strawberry.type(description="Everything that can be read.")
-class Query(AccountQueries, AgentQueries, TaskQueries, TopUpQueries, PriceQueries, NodeQueries):
+class Query(AccountQueries, AgentQueries, TaskQueries, TopUpQueries, PriceQueries, TrailQueries, NodeQueries):
     pass
 
 

@@ -7,7 +7,8 @@ import strawberry
 
 from app.errors import Forbidden, TopUpNotFound, Unavailable
 from app.graphql import access, nodes
-from app.graphql.access import Needs
+from app.graphql.access import Needs, Trail
+from app.graphql.acts import act_of
 from app.graphql.balances import Balance, balance_of
 from app.graphql.context import Context, Information
 from app.graphql.enums import shown
@@ -166,7 +167,9 @@ class TopUpQueries:
 
 @strawberry.type(description="Buying credits.")
 class TopUpMutations:
-    @access.mutation(needs=Needs.USER_OR_ABOVE, description="Begin to buy credits for one's own account.")
+    @access.mutation(
+        needs=Needs.USER_OR_ABOVE, trail=Trail.RECORD, description="Begin to buy credits for one's own account."
+    )
     async def begin_top_up(self, info: Information, input: Begin) -> BeginTopUpResult:
         viewer = info.context.caller
         owner_id = _buyer(info.context)
@@ -179,6 +182,7 @@ class TopUpMutations:
                 save_card=input.save_card,
                 key=input.idempotency_key,
                 actor=viewer.actor,
+                act=act_of(info),
             ),
             provider_of(info.context),
             Terms.of(info.context.house.settings),
@@ -189,6 +193,7 @@ class TopUpMutations:
 
     @access.mutation(
         needs=Needs.USER_OR_ABOVE,
+        trail=Trail.ENTRY,
         description="For the return page: ask the provider and credit what is paid, should the page be there first.",
     )
     async def confirm_top_up(self, info: Information, input: Confirm) -> ConfirmTopUpResult:
@@ -200,6 +205,7 @@ class TopUpMutations:
 
     @access.mutation(
         needs=Needs.USER_OR_ABOVE,
+        trail=Trail.NOTHING,
         description="A page of the provider's on which the caller looks after its own cards and receipts.",
     )
     async def billing_portal(self, info: Information, input: Portal) -> BillingPortalResult:

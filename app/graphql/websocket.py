@@ -6,8 +6,8 @@ a refused token, and ends a connection whose token has expired.
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Collection, Mapping
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -90,6 +90,8 @@ class _Conversation:
         self._acknowledged = False
         self._viewer: Viewer | None = None
         self._operations: dict[str, asyncio.Task[None]] = {}
+        self._unwatch: Callable[[], None] | None = None
+        self._ending = "the token has expired"
 
     async def hold(self, authorization: str | None, init_seconds: float) -> None:
         """Converse until either side closes. `authorization`: the handshake's, should connection_init bring none."""
@@ -102,6 +104,8 @@ class _Conversation:
             except OSError:
                 pass  # the client went while it was being answered
             finally:
+                if self._unwatch is not None:
+                    self._unwatch()
                 for task in self._operations.values():
                     task.cancel()
 
@@ -113,7 +117,7 @@ class _Conversation:
         except TimeoutError:
             if not self._acknowledged:
                 raise _Closed(4408, "Connection initialisation timeout") from None
-            raise _Closed(4403, "Forbidden: the token has expired") from None
+            raise _Closed(4403, f"Forbidden: {self._ending}") from None
 
     async def _received(self) -> str | None:
         """The next message; None: the client has left."""
@@ -160,7 +164,14 @@ class _Conversation:
             raise _Closed(1013, str(refusal)[:100]) from None
         self._acknowledged = True
         self._timeout.reschedule(_loop_time(self._viewer.expires_at) if self._viewer else None)
+        self._unwatch = self._doorway.watch(self._viewer, self._cut)
         await self._say({"type": "connection_ack"})
+
+    def _cut(self) -> None:
+        """The key was revoked: that ends the conversation as a token's end does."""
+        self._ending = "the key was revoked"
+        with suppress(RuntimeError):  # it is ending already
+            self._timeout.reschedule(0)
 
     async def _identify(self, payload: Mapping[str, object]) -> Viewer | None:
         """Raises: Unauthenticated. Unavailable."""

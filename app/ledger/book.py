@@ -183,6 +183,10 @@ class Figures:
         """posted - held - frozen, never below 0."""
         return max(0, self.posted - self.held - self.frozen)
 
+    def facts(self) -> dict[str, object]:
+        """As the trail tells of them."""
+        return {name: getattr(self, name) for name in ("version", "posted", "held", "frozen", "owed")}
+
 
 @dataclass(slots=True, kw_only=True)
 class Book:

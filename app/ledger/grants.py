@@ -8,6 +8,7 @@ from app.errors import GrantNotFound, InvalidInput, Problem
 from app.ledger import accounts, operations, posting, rules, statements
 from app.ledger.book import Book, Cause, Figures, Lot, Posted, Source
 from app.ledger.posting import Posting
+from app.trail.records import Act
 
 MAX_PRIORITY = 1_000
 MAX_REASON_LENGTH = 1_000
@@ -41,6 +42,7 @@ class GrantRequest:
     key: str
     actor: str
     request_id: str | None = None
+    act: Act | None = None
 
     def check(self) -> None:
         """Raises: InvalidInput, naming every problem."""
@@ -93,6 +95,7 @@ async def grant(request: GrantRequest) -> Granted:
             return await _replay(posting, book, first)
         if request.expires_at is not None and request.expires_at <= book.at:
             raise InvalidInput.at("expiresAt", f"must lie ahead; it is now {book.at.isoformat()}")
+        before = book.figures().facts()
         lot, entry = rules.grant(
             book,
             request.credits,
@@ -105,12 +108,25 @@ async def grant(request: GrantRequest) -> Granted:
         )
         result = {"grant": lot.number, "seq": entry.line.seq if entry else None}
         operations.remember(posting, book, request.key, kind="grantCredits", print_=print_, result=result)
+        after = book.figures().facts() | {"credits": request.credits, "source": request.source}
+        posting.leave(
+            request.act, book, subject=f"grant {lot.number}", reason=request.reason, before=before, after=after
+        )
         return Granted(owner_id=book.owner_id, lot=lot, entry=entry, balance=book.figures(), replayed=False)
 
     return await posting.post([account_id], decide)
 
 
-async def revoke(account_id: int, number: int, *, reason: str, key: str, actor: str) -> Granted:
+async def revoke(
+    account_id: int,
+    number: int,
+    *,
+    reason: str,
+    key: str,
+    actor: str,
+    request_id: str | None = None,
+    act: Act | None = None,
+) -> Granted:
     """Take back the unspent, unclaimed part of a grant; one that has not started never will.
 
     Raises: InvalidInput, GrantNotFound, IdempotencyConflict.
@@ -130,9 +146,12 @@ async def revoke(account_id: int, number: int, *, reason: str, key: str, actor: 
         lot = book.lots.get(number)
         if lot is None:
             raise GrantNotFound(grant_id=str(number))
-        credits, entry = rules.revoke(book, lot, Cause(actor=actor, reason=reason))
+        before = book.figures().facts() | {"remaining": lot.remaining}
+        credits, entry = rules.revoke(book, lot, Cause(actor=actor, reason=reason, request_id=request_id))
         result = {"grant": number, "seq": entry.line.seq if entry else None, "revoked": credits}
         operations.remember(posting, book, key, kind="revokeGrant", print_=print_, result=result)
+        after = book.figures().facts() | {"remaining": lot.remaining}
+        posting.leave(act, book, subject=f"grant {number}", reason=reason, before=before, after=after)
         return Granted(
             owner_id=book.owner_id,
             lot=lot,

@@ -11,6 +11,9 @@ from typing import Any, Final
 
 from app import database
 from app.ledger.notices import NoticeKind
+from app.sets import Write
+from app.trail import records
+from app.trail.records import Act
 
 COLUMNS: Final = "n.account_id, n.number, n.kind, n.agent_id, n.message, n.at, n.read_at, n.cleared_at"
 
@@ -97,20 +100,34 @@ async def by_number(keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], No
     return {(notice.account_id, notice.number): notice for notice in found}
 
 
-async def mark_read(account_id: int, numbers: Sequence[int] | None) -> list[Notice]:
+async def mark_read(account_id: int, numbers: Sequence[int] | None, *, act: Act | None = None) -> list[Notice]:
     """Mark these notices of an account as read, all that are unread where `numbers` is None; what was read stays so.
 
     Returns: as they stand, newest first: those of `numbers` that exist, or the newest 100 of all that were unread.
     """
     chosen = None if numbers is None else [number for number in numbers if 0 < number <= LAST_NUMBER]
-    marked = await database.retried(lambda: database.fetch(_MARK, account_id, chosen, MOST_MARKED))
+    marked = await database.retried(lambda: _marked(account_id, chosen, act))
     if chosen is None:
         return _notices(marked)
     found = await by_number((account_id, number) for number in chosen)
     return sorted(found.values(), key=lambda notice: -notice.number)
 
 
-def _notices(records: Iterable[Any]) -> list[Notice]:
+async def _marked(account_id: int, numbers: list[int] | None, act: Act | None) -> Sequence[Any]:
+    """The rows that were unread, marked: one statement, and where an act leaves a record one transaction."""
+    if act is None:
+        return await database.fetch(_MARK, account_id, numbers, MOST_MARKED)
+    write = Write()
+    async with database.transaction() as connection:
+        _, marked = await connection.execute_query(_MARK, [account_id, numbers, MOST_MARKED])
+        if marked:
+            after = {"read": [record["number"] for record in marked]}
+            records.leave(write, act, account_id=account_id, subject="notices", before={"read": []}, after=after)
+        await write.send(connection)
+    return marked
+
+
+def _notices(found: Iterable[Any]) -> list[Notice]:
     return [
         Notice(
             account_id=account_id,
@@ -122,5 +139,5 @@ def _notices(records: Iterable[Any]) -> list[Notice]:
             read_at=read_at,
             cleared_at=cleared_at,
         )
-        for account_id, number, kind, agent_id, message, at, read_at, cleared_at in records
+        for account_id, number, kind, agent_id, message, at, read_at, cleared_at in found
     ]

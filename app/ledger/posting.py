@@ -25,6 +25,8 @@ from app.ledger import lines, notices, rows, rules
 from app.ledger.book import Book
 from app.ledger.rows import ACCOUNT_COLUMNS, HOLD_COLUMNS, LOT_COLUMNS
 from app.sets import Write, shifted
+from app.trail import records
+from app.trail.records import Act, Facts
 
 T = TypeVar("T")
 
@@ -142,6 +144,28 @@ class Posting:
         if account_id not in self.signalled:
             lines.move_on(self.books[account_id])
             self.signalled.add(account_id)
+
+    def leave(
+        self,
+        act: Act | None,
+        book: Book,
+        *,
+        subject: str,
+        before: Facts | None,
+        after: Facts,
+        reason: str | None = None,
+    ) -> None:
+        """Have what is written leave a record of `act` too; there is none to leave where somebody sees to its own."""
+        records.leave(
+            self.write,
+            act,
+            account_id=book.account_id,
+            at=book.at,
+            subject=subject,
+            reason=reason,
+            before=before,
+            after=after,
+        )
 
     async def load_lots(self, book: Book, numbers: Iterable[int]) -> None:
         """Bring grants into the book that may be closed: a reversal gives back into what was drawn once."""

@@ -7,6 +7,7 @@ from app.ledger import accounts, lines, notices, operations, posting
 from app.ledger.book import Figures
 from app.ledger.notices import NoticeKind
 from app.ledger.posting import Posting
+from app.trail.records import Act
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +18,9 @@ class ThresholdSet:
     replayed: bool
 
 
-async def set_low_balance_at(owner_id: str, credits: int, *, key: str, actor: str) -> ThresholdSet:
+async def set_low_balance_at(
+    owner_id: str, credits: int, *, key: str, actor: str, act: Act | None = None
+) -> ThresholdSet:
     """Choose below how many available credits the balance is low (0: never), making the account if need be.
 
     Nobody is told of a balance that the new threshold makes low: setting a threshold is no crossing. A notice that it
@@ -32,12 +35,14 @@ async def set_low_balance_at(owner_id: str, credits: int, *, key: str, actor: st
         book = posting.books[account_id]
         if await operations.replayed(posting, book, key, print_) is not None:
             return ThresholdSet(balance=book.figures(), replayed=True)
+        before = {"lowBalanceAt": book.low_balance_at}
         book.low_balance_at = credits
         lines.move_on(book)  # what subscribers see as the balance's status depends on it
         if book.available >= credits:
             notices.clear(book, posting.write, NoticeKind.LOW_BALANCE)
         result = {"lowBalanceAt": credits, "actor": actor}
         operations.remember(posting, book, key, kind="setLowBalanceAt", print_=print_, result=result)
+        posting.leave(act, book, subject="threshold", before=before, after={"lowBalanceAt": credits})
         return ThresholdSet(balance=book.figures(), replayed=False)
 
     return await posting.post([account_id], decide)

@@ -11,11 +11,15 @@ from typing import Final
 
 from app import database
 from app.credits import check_key
+from app.database import Connection
 from app.errors import IdempotencyConflict, InvalidInput
 from app.pricing import document as documents
 from app.pricing.models import RateCard
 from app.pricing.rules import Card
 from app.pricing.text import canonical, default_document, fingerprint
+from app.sets import Write
+from app.trail import records
+from app.trail.records import Act
 
 NOTICE: Final = timedelta(seconds=10)
 COMMIT_ALLOWANCE: Final = timedelta(seconds=1)
@@ -74,7 +78,13 @@ async def load_default() -> bool:
 
 
 async def publish(
-    document: object, *, effective_at: datetime | None = None, actor: str, reason: str | None = None, key: str
+    document: object,
+    *,
+    effective_at: datetime | None = None,
+    actor: str,
+    reason: str | None = None,
+    key: str,
+    act: Act | None = None,
 ) -> Published:
     """Publish `document` as the next version, in force from `effective_at`; None: from the earliest instant allowed,
     which is 10 s ahead (and a second for the commit), and after every card published before.
@@ -91,13 +101,13 @@ async def publish(
     draft = await asyncio.to_thread(documents.read, document, version=0, effective_at=datetime.now(UTC))
     request = _Request(document=document, effective_at=effective_at, actor=actor, reason=reason, key=key)
     for _ in range(MAX_ATTEMPTS):
-        published = await database.retried(lambda: _try_to_publish(request, draft))
+        published = await database.retried(lambda: _try_to_publish(request, draft, act))
         if published is not None:
             return published
     raise RuntimeError(f"another rate card was published before this one {MAX_ATTEMPTS} times")
 
 
-async def _try_to_publish(request: _Request, draft: Card) -> Published | None:
+async def _try_to_publish(request: _Request, draft: Card, act: Act | None) -> Published | None:
     """One attempt; None: another card came first, or the notice ran out while waiting for it."""
     seen = await RateCard.get_or_none(key=request.key)  # before the transaction: it would wait for a second connection
     if seen is not None:
@@ -113,6 +123,7 @@ async def _try_to_publish(request: _Request, draft: Card) -> Published | None:
                 _, written = await connection.execute_query(INSERT, request.row(version, instant))
                 if not written:
                     return None
+                await _leave(connection, act, request, version=version, before=latest[0]["version"], instant=instant)
                 # Waiting for another publication takes as long as that one takes: so the notice is measured again.
                 _, after = await connection.execute_query(NOW)
                 if instant < after[0]["now"] + NOTICE:
@@ -122,6 +133,21 @@ async def _try_to_publish(request: _Request, draft: Card) -> Published | None:
         return None
     await load_default()
     return None
+
+
+async def _leave(
+    connection: Connection, act: Act | None, request: _Request, *, version: int, before: int, instant: datetime
+) -> None:
+    write = Write()
+    records.leave(
+        write,
+        act,
+        subject=f"rate card {version}",
+        reason=request.reason,
+        before={"version": before},
+        after={"version": version, "effectiveAt": instant.isoformat()},
+    )
+    await write.send(connection)
 
 
 async def card_of(row: RateCard) -> Card:

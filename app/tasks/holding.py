@@ -40,6 +40,7 @@ from app.tasks.rules import (
     measured,
     touched,
 )
+from app.trail.records import Act
 
 T = TypeVar("T")
 
@@ -198,7 +199,7 @@ async def capture(request: CaptureRequest) -> Held:
     return await _post(account_id, request.task_id, request.block_run_id, decide)
 
 
-async def void(task_id: str, block_run_id: str) -> Held:
+async def void(task_id: str, block_run_id: str, *, act: Act | None = None) -> Held:
     """Let go of a hold whose block run was not run.
 
     Raises: TaskNotFound, HoldNotFound; HoldClosed: captured or expired before.
@@ -214,7 +215,10 @@ async def void(task_id: str, block_run_id: str) -> Held:
             return Held(hold=hold, task=task, balance=book.figures(), replayed=True)
         if not hold.open:
             raise HoldClosed(block_run_id=block_run_id, status=hold.status)
+        before = {"status": hold.status, "held": hold.remaining}
         claims.release(book, hold, HoldStatus.VOIDED)
+        subject = f"task {task_id} block run {block_run_id}"
+        posting.leave(act, book, subject=subject, before=before, after={"status": hold.status, "held": 0})
         task = touched(task)
         rows.change_task(posting.write, task)
         posting.announce(account_id)

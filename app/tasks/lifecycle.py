@@ -4,7 +4,7 @@ A task may begin with a budget: an envelope that pays for it and returns what is
 cannot begin for want of credits is recorded as skipped. Tasks that were stopped go on in `resuming`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from app.errors import IdempotencyConflict, InsufficientCredits, TaskEnded, TaskNotFound
@@ -31,6 +31,7 @@ from app.tasks.rules import (
     check_running,
     ended,
 )
+from app.trail.records import Act
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class StartRequest:
     budget_timeout_seconds: int | None = None
     landing_reserve: int | None = None
     actor: str
+    act: Act | None = None
 
     def check(self) -> None:
         """Raises: InvalidInput, naming every problem."""
@@ -130,6 +132,8 @@ async def start(request: StartRequest) -> Changed:
             1,
         )
         rows.add_task(posting.write, task, fingerprint=request.fingerprint(), actor=request.actor)
+        after = {"status": task.status, "agentId": task.agent_id, "trigger": task.trigger, "budget": request.budget}
+        posting.leave(request.act, book, subject=f"task {task.task_id}", before=None, after=after)
         posting.announce(account_id)
         return Changed(task, replayed=False)
 
@@ -194,6 +198,7 @@ def _skip(posting: Posting, book: Book, request: StartRequest, refusal: Insuffic
         reason=reason,
         at=book.at,
     )
+    posting.leave(request.act, book, subject=f"task {request.task_id}", before=None, after={"skipped": reason})
     notices.give(
         book,
         posting.write,
@@ -204,39 +209,42 @@ def _skip(posting: Posting, book: Book, request: StartRequest, refusal: Insuffic
     posting.announce(book.account_id)
 
 
-async def finish(task_id: str, status: Status) -> Changed:
+async def finish(task_id: str, status: Status, *, act: Act | None = None) -> Changed:
     """End a task as COMPLETED or FAILED; a stopped one too, which needs nothing more. The same end again is a replay.
 
     Raises: TaskNotFound; TaskEnded: it has ended otherwise.
     """
     if status not in (Status.COMPLETED, Status.FAILED):
         raise ValueError(f"a task is not finished as {status}")
-    return await _end(task_id, status)
+    return await _end(task_id, status, act=act)
 
 
-async def cancel(task_id: str) -> Changed:
-    """End a task as CANCELLED, for good: what was cancelled stays cancelled. Raises: TaskNotFound, TaskEnded."""
-    return await _end(task_id, Status.CANCELLED)
+async def cancel(task_id: str, *, owner_ids: Collection[str] | None = None, act: Act | None = None) -> Changed:
+    """End a task as CANCELLED, for good: what was cancelled stays cancelled.
+
+    `owner_ids`: whose task it may be; None: anybody's. Raises: TaskNotFound: another's, too; TaskEnded.
+    """
+    return await _end(task_id, Status.CANCELLED, owner_ids=owner_ids, act=act)
 
 
-async def _end(task_id: str, status: Status) -> Changed:
+async def _end(task_id: str, status: Status, *, owner_ids: Collection[str] | None = None, act: Act | None) -> Changed:
     account_id = await owners.find(task_id)
     if account_id is None:
         raise TaskNotFound(task_id=task_id)
 
     async def decide(posting: Posting) -> Changed:
-        found = posting.rows[0]
-        if not found:
+        book, found = posting.books[account_id], posting.rows[0]
+        if not found or (owner_ids is not None and book.owner_id not in owner_ids):
             raise TaskNotFound(task_id=task_id)
         task = rows.task(found[0])
         if task.status in ENDED:
             if task.status is not status:
                 raise TaskEnded(task_id=task_id, status=task.status)
             return Changed(task, replayed=True)
-        book = posting.books[account_id]
         envelope = own_envelope(book, task)
         if envelope is not None and envelope.open:
             claims.release(book, envelope, HoldStatus.CAPTURED)
+        posting.leave(act, book, subject=f"task {task_id}", before={"status": task.status}, after={"status": status})
         task = ended(task, status, book.at)
         rows.change_task(posting.write, task)
         posting.announce(account_id)

@@ -1,5 +1,6 @@
 """A task that was stopped goes on from where it stopped: what was charged is not charged again, its ids see to that."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from app.credits import check_amount, check_key
@@ -19,6 +20,7 @@ from app.tasks.rules import (
     check_owes_nothing,
     resumed,
 )
+from app.trail.records import Act
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,9 @@ class ResumeRequest:
     add_budget: int | None = None
     key: str | None = None
     actor: str
+    owner_ids: Collection[str] | None = None
+    """Whose task it may be; None: anybody's."""
+    act: Act | None = None
 
     def check(self) -> None:
         """Raises: InvalidInput."""
@@ -59,7 +64,7 @@ async def resume(request: ResumeRequest) -> Changed:
     async def decide(posting: Posting) -> Changed:
         book = posting.books[account_id]
         found = posting.rows[0]
-        if not found:
+        if not found or (request.owner_ids is not None and book.owner_id not in request.owner_ids):
             raise TaskNotFound(task_id=request.task_id)
         task = rows.task(found[0])
         if request.key is not None:
@@ -69,8 +74,11 @@ async def resume(request: ResumeRequest) -> Changed:
         check_open(task)
         if task.status is not Status.STOPPED:
             raise TaskNotStopped(task_id=task.task_id, status=task.status)
+        before = {"status": task.status, "stopReason": task.stop_reason}
         task = _funded(book, resumed(task), request)
         rows.change_task(posting.write, task)
+        after = {"status": task.status, "addBudget": request.add_budget}
+        posting.leave(request.act, book, subject=f"task {task.task_id}", before=before, after=after)
         posting.signal(account_id)
         return Changed(task, replayed=False)
 

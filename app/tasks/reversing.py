@@ -16,6 +16,7 @@ from app.ledger.grants import reason_problems
 from app.ledger.posting import Posting
 from app.tasks import owners, rows
 from app.tasks.rules import BlockRunState, TaskState
+from app.trail.records import Act
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,15 @@ class Reversed:
 
 
 async def reverse_charge(
-    task_id: str, block_run_id: str, *, credits: int | None, reason: str, key: str, actor: str
+    task_id: str,
+    block_run_id: str,
+    *,
+    credits: int | None,
+    reason: str,
+    key: str,
+    actor: str,
+    request_id: str | None = None,
+    act: Act | None = None,
 ) -> Reversed:
     """Give back `credits` of one charge; None: what is left of it. On an ended task too.
 
@@ -55,9 +64,9 @@ async def reverse_charge(
         task, run = found(posting, task_id, block_run_id)
         if first is not None:
             return await _replay(posting, book, task, run, first)
-        given, entry = await give_back(
-            posting, book, run, credits, Cause(actor=actor, reason=reason, task_id=task_id, block_run_id=block_run_id)
-        )
+        before = book.figures().facts() | {"reversed": run.reversed}
+        cause = Cause(actor=actor, reason=reason, task_id=task_id, block_run_id=block_run_id, request_id=request_id)
+        given, entry = await give_back(posting, book, run, credits, cause)
         run = run._replace(reversed=run.reversed + given)
         task = task._replace(reversed=task.reversed + given, version=task.version + 1)
         rows.reverse_block_run(posting.write, run)
@@ -65,6 +74,9 @@ async def reverse_charge(
         operations.remember(
             posting, book, key, kind="reverseCharge", print_=print_, result={"seq": entry.line.seq, "credits": given}
         )
+        after = book.figures().facts() | {"reversed": run.reversed}
+        subject = f"task {task_id} block run {block_run_id}"
+        posting.leave(act, book, subject=subject, reason=reason, before=before, after=after)
         return Reversed(credits=given, entry=entry, block_run=run, task=task, balance=book.figures(), replayed=False)
 
     return await posting.post(
@@ -88,7 +100,9 @@ class TaskReversed:
     replayed: bool
 
 
-async def reverse_task(task_id: str, *, reason: str, key: str, actor: str) -> TaskReversed:
+async def reverse_task(
+    task_id: str, *, reason: str, key: str, actor: str, request_id: str | None = None, act: Act | None = None
+) -> TaskReversed:
     """Give back all that a task still costs, in one transaction. Its children stand apart.
 
     Raises: TaskNotFound, IdempotencyConflict, InvalidInput, BalanceLimitReached.
@@ -112,12 +126,16 @@ async def reverse_task(task_id: str, *, reason: str, key: str, actor: str) -> Ta
             return TaskReversed(
                 credits=first["credits"], entries=first["entries"], task=task, balance=book.figures(), replayed=True
             )
-        given = await _give_back_all(posting, book, task, runs, Cause(actor=actor, reason=reason, task_id=task_id))
+        before = book.figures().facts() | {"reversed": task.reversed}
+        cause = Cause(actor=actor, reason=reason, task_id=task_id, request_id=request_id)
+        given = await _give_back_all(posting, book, task, runs, cause)
         if given:
             task = task._replace(reversed=task.reversed + given, version=task.version + 1)
             rows.change_task(posting.write, task)
         result = {"credits": given, "entries": len(runs)}
         operations.remember(posting, book, key, kind="reverseTask", print_=print_, result=result)
+        after = book.figures().facts() | {"reversed": task.reversed}
+        posting.leave(act, book, subject=f"task {task_id}", reason=reason, before=before, after=after)
         return TaskReversed(credits=given, entries=len(runs), task=task, balance=book.figures(), replayed=False)
 
     tasks = [(account_id, task_id)]

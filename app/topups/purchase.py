@@ -16,6 +16,7 @@ from app.topups.asking import asked
 from app.topups.provider import Checkout, PaymentProvider
 from app.topups.rules import UNPAID, PaymentState, Status, Terms, TopUpState, return_url_problems
 from app.topups.settling import settle
+from app.trail.records import Act
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,7 @@ class TopUpRequest:
     """Whether the buyer consents to later payments with this card without being there."""
     key: str
     actor: str
+    act: Act | None = None
 
     def fingerprint(self) -> bytes:
         asked = {"credits": self.credits, "currency": self.currency, "returnUrl": self.return_url}
@@ -103,6 +105,8 @@ async def begin(request: TopUpRequest, provider: PaymentProvider, terms: Terms) 
             saves_card=request.save_card,
         )
         rows.add(posting.write, top_up)
+        after = {"status": top_up.status, "credits": top_up.credits, "amountMinor": top_up.amount_minor}
+        posting.leave(request.act, book, subject=f"top-up {top_up.id}", before=None, after=after)
         operations.remember(posting, book, request.key, kind="beginTopUp", print_=print_, result={"topUp": top_up.id})
         return Begun(top_up, book.figures(), replayed=False)
 

@@ -13,8 +13,8 @@ import pytest
 
 from app.callers import keys
 from app.callers.doorway import open_doorway
-from app.callers.keys import KeyRing
 from app.callers.models import ApiKey
+from app.callers.ring import KeyRing
 from app.callers.rules import Kind, Scope, Viewer
 from app.errors import InvalidInput, Misconfigured, Unauthenticated
 from app.settings import Settings

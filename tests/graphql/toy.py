@@ -11,7 +11,7 @@ from strawberry.scalars import JSON
 from app.callers.development import DevelopmentKeys
 from app.callers.doorway import Doorway
 from app.callers.jwks import FixedKeys
-from app.callers.keys import KeyRing
+from app.callers.ring import KeyRing
 from app.callers.rules import Kind, Scope, Viewer
 from app.callers.tokens import Expected, TokenVerifier
 from app.coalescing import Shared

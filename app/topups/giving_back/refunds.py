@@ -21,6 +21,7 @@ from app.topups.giving_back.shares import RefundRow
 from app.topups.provider import PaymentProvider, Refund, RefundOrder, RefundState
 from app.topups.rules import UNPAID, Reference, TopUpState
 from app.topups.settling import settle
+from app.trail.records import Act
 
 UNKNOWN_AFTER_SECONDS: Final = 600
 """How long a refund may be without an outcome before the provider is asked about it."""
@@ -38,6 +39,7 @@ class RefundRequest:
     reason: str
     key: str
     actor: str
+    act: Act | None = None
 
     def check(self) -> None:
         """Raises: InvalidInput."""
@@ -79,10 +81,15 @@ async def refund(request: RefundRequest, provider: PaymentProvider) -> Refunded:
         if (first := await operations.replayed(posting, case.book, request.key, print_)) is not None:
             return case.top_up, case.refunds[first["refund"]], True
         _check(case.top_up, provider)
+        before = case.book.figures().facts() | {"status": case.top_up.status, "refunded": case.top_up.refunded}
         made = refunding.begin(case, request.credits, reason=request.reason, actor=request.actor)
         case.write(posting)
         result = {"topUp": case.top_up.id, "refund": made.id}
         operations.remember(posting, case.book, request.key, kind="refundTopUp", print_=print_, result=result)
+        after = case.book.figures().facts() | {"status": case.top_up.status, "refunded": case.top_up.refunded}
+        after |= {"refund": made.id, "credits": made.credits, "amountMinor": made.amount_minor}
+        subject = f"top-up {case.top_up.id}"
+        posting.leave(request.act, case.book, subject=subject, reason=request.reason, before=before, after=after)
         return case.top_up, made, False
 
     reference = Reference(request.account_id, request.top_up_id)

@@ -26,6 +26,7 @@ from app.topups.refills.auto_rows import Card, Standing
 from app.topups.refills.auto_rules import OFF, Buy, Level, Reason, Skip, State, Wishes
 from app.topups.rules import Payment, PaymentState, Reference, Status, Terms, TopUpState
 from app.topups.settling import settle
+from app.trail.records import Act
 
 ACTOR: Final = "auto-top-up"
 UNKNOWN_SECONDS: Final = 180.0
@@ -48,6 +49,7 @@ class SetRequest:
     consent_version: str | None
     key: str | None = None
     actor: str
+    act: Act | None = None
 
     def fingerprint(self) -> bytes:
         wishes = {name: getattr(self.wishes, name) for name in Wishes.__slots__}
@@ -88,7 +90,7 @@ async def configure(request: SetRequest, terms: Terms) -> SetDone:
     Raises, when switching on: InvalidInput, IdempotencyConflict.
     """
     if not request.wishes.enabled:
-        return await _switch_off(request.owner_id)
+        return await _switch_off(request)
     if problems := auto_rules.problems(request.wishes, terms, request.consent_version):
         raise InvalidInput(problems)
     if request.key is not None:
@@ -106,24 +108,32 @@ async def configure(request: SetRequest, terms: Terms) -> SetDone:
         auto_rows.set_on(posting.write, book, request.wishes, request.consent_version or "", request.actor)
         notices.clear(book, posting.write, NoticeKind.AUTO_TOP_UP_BLOCKED)
         lines.move_on(book)
+        _leave(posting, book, request)
         return SetDone(book.figures(), replayed=False)
 
-    return await posting.post([account_id], decide)
+    return await posting.post([account_id], decide, reads=[auto_rows.read_wishes(account_id)])
 
 
-async def _switch_off(owner_id: str) -> SetDone:
-    account_id = await accounts.find(owner_id)
+async def _switch_off(request: SetRequest) -> SetDone:
+    account_id = await accounts.find(request.owner_id)
     if account_id is None:
-        return SetDone(await statements.nothing(owner_id), replayed=False)
+        return SetDone(await statements.nothing(request.owner_id), replayed=False)
 
     async def decide(posting: Posting) -> SetDone:
         book = posting.books[account_id]
         auto_rows.set_off(posting.write, book)
         notices.clear(book, posting.write, NoticeKind.AUTO_TOP_UP_BLOCKED)
         lines.move_on(book)
+        _leave(posting, book, request)
         return SetDone(book.figures(), replayed=False)
 
-    return await posting.post([account_id], decide)
+    return await posting.post([account_id], decide, reads=[auto_rows.read_wishes(account_id)])
+
+
+def _leave(posting: Posting, book: Book, request: SetRequest) -> None:
+    before = dict(zip(Wishes.__slots__, posting.rows[0][0], strict=True)) if posting.rows[0] else None
+    after = {name: getattr(request.wishes, name) for name in Wishes.__slots__} if request.wishes.enabled else None
+    posting.leave(request.act, book, subject="auto top-up", before=before, after=after or {"enabled": False})
 
 
 async def consider(account_id: int, provider: PaymentProvider, terms: Terms) -> Buy | Skip:

@@ -184,6 +184,14 @@ def standing_of(row: Any) -> Standing:
     )
 
 
+def read_wishes(account_id: int) -> Read:
+    """A read of what an account's owner wishes now; no row where it was never switched on."""
+    return Read(
+        f"SELECT ROW({_WISHES}) FROM auto_top_up AS u WHERE u.account_id = $1::bigint",  # noqa: S608  our own constant
+        (account_id,),
+    )
+
+
 def set_on(write: Write, book: Book, wishes: Wishes, consent_version: str, actor: str) -> None:
     """Write an owner's wishes, and the text that it has agreed to."""
     write.add(

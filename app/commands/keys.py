@@ -1,0 +1,87 @@
+"""`python -m app keys create NAME --scope SCOPE | list | revoke ID`"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import click
+
+from app.callers import keys
+from app.callers.keys import SHAPE
+from app.callers.models import ApiKey
+from app.callers.rules import Scope
+from app.callers.tokens import utc_now
+from app.commands.reach import by_command, database_url, open_database
+
+HEADINGS: Final = ("ID", "NAME", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED")
+
+
+async def create(name: str, scopes: Sequence[str], *, expires_at: datetime | None) -> None:
+    """Print the key alone, so that it can be piped into a secret store; what to do with it goes to stderr."""
+    with database_url() as url:
+        async with open_database(url):
+            key = await keys.create(name, map(Scope, scopes), expires_at=expires_at, act=by_command("createKey"))
+    click.echo(key)
+    click.echo(
+        "Store it now: it is not shown again. It goes into the header `Authorization: Bearer KEY`; "
+        f"`python -m app keys revoke {_id_of(key)}` ends it.",
+        err=True,
+    )
+
+
+async def show() -> None:
+    """Print every key, one a line."""
+    with database_url() as url:
+        async with open_database(url):
+            found = await keys.listed()
+    if not found:
+        click.echo("There are no keys: make one with `python -m app keys create NAME --scope charge`.")
+        return
+    now = utc_now()
+    click.echo("\n".join(_table([HEADINGS, *(_row(key, now) for key in found)])))
+
+
+async def revoke(key_id: str) -> None:
+    """End a key; every server refuses it within 5 seconds, on live connections too."""
+    with database_url() as url:
+        async with open_database(url):
+            done = await keys.revoke(_id_of(key_id), act=by_command("revokeKey"))
+    if not done:
+        raise click.ClickException(
+            f"There is no active key {_id_of(key_id)!r}: `python -m app keys list` shows the ids."
+        )
+    click.echo(f"{_id_of(key_id)} is revoked: every server refuses it within 5 seconds")
+
+
+def _id_of(text: str) -> str:
+    """The id, also where somebody gives the whole key."""
+    found = SHAPE.fullmatch(text)
+    return found[1] if found is not None else text
+
+
+def _row(key: ApiKey, now: datetime) -> tuple[str, ...]:
+    return (
+        key.id,
+        key.name,
+        ",".join(key.scopes),
+        _state(key, now),
+        _written(key.created_at),
+        _written(key.expires_at),
+        _written(key.last_used_at),
+    )
+
+
+def _state(key: ApiKey, now: datetime) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= now else "active"
+
+
+def _written(instant: datetime | None) -> str:
+    return "never" if instant is None else f"{instant.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,0 +1,108 @@
+"""A key that is revoked ends the connections that it opened, and asks the database little for that."""
+
+import asyncio
+
+import pytest
+
+from app.callers import keys
+from app.callers.doorway import Doorway
+from app.callers.ring import REMEMBERED_SECONDS, WATCH_SECONDS, KeyRing
+from app.callers.rules import Scope
+from app.callers.tokens import Expected, TokenVerifier
+from app.graphql.websocket import GraphQLOverWebSocket
+from tests.callers.issuer import CountingKeys
+from tests.callers.test_service_keys import id_of, statements
+from tests.graphql import toy, wire
+
+pytestmark = pytest.mark.anyio
+
+OFTEN = 0.02
+
+
+def test_a_revocation_is_seen_in_time_even_if_it_came_right_after_a_look() -> None:
+    assert 2 * WATCH_SECONDS < REMEMBERED_SECONDS
+
+
+@pytest.fixture
+def doorway(monkeypatch: pytest.MonkeyPatch) -> Doorway:
+    """A doorway that looks at live keys often, behind the toy's socket."""
+    made = Doorway(TokenVerifier(CountingKeys(()), Expected.by(toy.chosen)), KeyRing(watch_seconds=OFTEN))
+    monkeypatch.setattr(wire, "sockets", GraphQLOverWebSocket(toy.execution, made, toy.house))
+    return made
+
+
+async def test_a_revoked_key_closes_its_live_connections_with_4403_and_no_others(db: str, doorway: Doorway) -> None:
+    key, other = await keys.create("executor", [Scope.CHARGE]), await keys.create("scheduler", [Scope.CHARGE])
+    async with wire.accepted() as first, wire.accepted() as second, wire.accepted() as spared:
+        for client, used in ((first, key), (second, key), (spared, other)):
+            await client.init({"token": used})
+        await first.subscribe("1", "subscription { forever }")
+        await keys.revoke(id_of(key))
+        assert await first.closed() == await second.closed() == (4403, "Forbidden: the key was revoked")
+        await spared.say({"type": "ping"})
+        assert await spared.said() == {"type": "pong"}
+    assert toy.ran == ["begun", "ended"]
+    await doorway.close()
+
+
+async def test_many_connections_of_a_key_are_one_read_and_none_once_they_have_left(
+    db: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = await keys.create("executor", [Scope.CHARGE])
+    ring = KeyRing(watch_seconds=OFTEN)
+    unwatch = [ring.watch(id_of(key), lambda: None) for _ in range(50)]
+    with statements(caplog, "SELECT") as sent:
+        await asyncio.sleep(10 * OFTEN)
+    assert 1 <= len(sent) <= 11
+    for leave in unwatch:
+        leave()
+    await asyncio.sleep(0)
+    with statements(caplog, "SELECT") as sent:
+        await asyncio.sleep(3 * OFTEN)
+    assert sent == []
+    await ring.close()
+
+
+async def test_each_watch_is_told_once_and_leaving_afterwards_is_harmless(db: str) -> None:
+    key = await keys.create("executor", [Scope.CHARGE])
+    ring, told, heard = KeyRing(watch_seconds=OFTEN), [], asyncio.Event()
+    first = ring.watch(id_of(key), lambda: told.append("first"))
+    ring.watch(id_of(key), heard.set)
+    await keys.revoke(id_of(key))
+    async with asyncio.timeout(5):
+        await heard.wait()
+    first()
+    assert told == ["first"]
+    await ring.close()
+
+
+async def test_a_database_that_is_away_cuts_nobody_off(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = await keys.create("executor", [Scope.CHARGE])
+    ring, told = KeyRing(watch_seconds=OFTEN), asyncio.Event()
+    read, failures = ring._read, 0
+
+    async def away(key_id: str) -> object:
+        nonlocal failures
+        failures += 1
+        if failures <= 3:
+            raise ConnectionRefusedError
+        return await read(key_id)
+
+    monkeypatch.setattr(ring, "_read", away)
+    ring.watch(id_of(key), told.set)
+    while failures < 3:
+        assert not told.is_set()
+        await asyncio.sleep(OFTEN)
+    await keys.revoke(id_of(key))
+    async with asyncio.timeout(5):
+        await told.wait()
+    await ring.close()
+
+
+async def test_a_token_is_not_watched(doorway: Doorway) -> None:
+    doorway.watch(None, lambda: None)()
+    async with wire.accepted() as client:
+        await client.init()
+        await client.say({"type": "ping"})
+        assert await client.said() == {"type": "pong"}
+    assert doorway._service_keys._watching == {}

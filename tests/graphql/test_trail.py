@@ -1,0 +1,253 @@
+"""The trail: every mutation says what it leaves behind, leaves it, and operators read it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app import database
+from app.callers.rules import Viewer
+from app.graphql.access import Needs, Trail, trails, untraced
+from app.graphql.nodes import encode_id
+from app.graphql.schema import build
+from app.pricing.catalogue import Catalogue
+from app.trail import records
+from tests.factories import ITEM_PRICES, a_hold, a_task, charged, granted
+from tests.graphql.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
+from tests.topups.giving_back import paid
+
+pytestmark = pytest.mark.anyio
+
+SCHEMA = build()._schema
+OLIVIA = replace(OPERATOR, key_id="signing-key-1")
+EXECUTOR = replace(SERVICE, actor="service:0123456789abcdef", key_id="0123456789abcdef")
+TRAIL = """query($first: Int! = 25, $after: String, $ownerId: ID, $actor: String, $action: String) {
+    auditTrail(first: $first, after: $after, ownerId: $ownerId, actor: $actor, action: $action) {
+        edges { cursor node { id at action subject actor keyId scope requestId reason ownerId before after } }
+        pageInfo { hasNextPage endCursor } } }"""
+GRANT = {"ownerId": "alice", "credits": 5, "reason": "sorry", "idempotencyKey": "k"}
+
+
+def test_every_mutation_says_what_it_leaves_behind() -> None:
+    assert untraced(SCHEMA) == []
+
+
+def test_a_mutation_of_operators_leaves_a_record_and_only_what_changes_nothing_leaves_nothing() -> None:
+    assert SCHEMA.mutation_type is not None
+    for name, trail in trails(SCHEMA).items():
+        if SCHEMA.mutation_type.fields[name].extensions["strawberry-definition"].needs is Needs.OPERATOR:
+            assert trail is Trail.RECORD, name
+    assert [name for name, trail in trails(SCHEMA).items() if trail is Trail.NOTHING] == ["billingPortal"]
+
+
+def test_what_moves_credits_by_everyday_work_is_the_ledgers_own() -> None:
+    assert {name for name, trail in trails(SCHEMA).items() if trail is Trail.ENTRY} == {
+        "charge", "chargeBatch", "placeHold", "captureHold", "finishBlockRun", "confirmTopUp",
+    }  # fmt: skip
+
+
+async def sent(api: Api, viewer: Viewer, name: str, **input: Any) -> Any:
+    """The one mutation with this input, which must succeed."""
+    kind = name[0].upper() + name[1:]
+    query = (
+        f"mutation($input: {kind}Input!) {{ {name}(input: $input) {{ __typename ... on UserError {{ message }} }} }}"
+    )
+    done = (await api.data(viewer, query, input=input))[name]
+    assert done["__typename"] == f"{kind}Success", done
+    return done
+
+
+async def the_trail(api: Api, **chosen: Any) -> list[Any]:
+    edges = (await api.data(OPERATOR, TRAIL, **chosen))["auditTrail"]["edges"]
+    return [edge["node"] for edge in edges]
+
+
+async def carried_out(api: Api, catalogue: Catalogue) -> dict[str, tuple[Viewer, str | None]]:
+    """Every mutation that leaves a record, once with an effect: who did it, and for which reason."""
+    done: dict[str, tuple[Viewer, str | None]] = {}
+
+    async def act(viewer: Viewer, name: str, **input: Any) -> None:
+        await sent(api, viewer, name, **input)
+        done[name] = viewer, input.get("reason")
+
+    await granted("alice", 1_000)
+    await act(OLIVIA, "grantCredits", **GRANT)
+    await act(OLIVIA, "revokeGrant", grantId=await a_grant_of(api), reason="too much", idempotencyKey="r")
+    await act(EXECUTOR, "startTask", taskId="t", ownerId="alice", agentId="a")
+    task = (await a_task("alice", task_id="stays")).task_id
+    held = a_hold(task, block="ReplicateModelBlock", at_most=1)
+    await charged(await a_task("alice", task_id="c"), catalogue, block_run_id="c-1")
+    await charged(await a_task("alice", task_id="d"), catalogue, block_run_id="d-1")
+    await sent(api, EXECUTOR, "placeHold", taskId="stays", blockRunId=held.block_run_id, block="ReplicateModelBlock",
+               atMost={}, timeoutSeconds=60)  # fmt: skip
+    await act(EXECUTOR, "voidHold", taskId="stays", blockRunId=held.block_run_id)
+    await act(OLIVIA, "reverseCharge", taskId="c", blockRunId="c-1", reason="it failed", idempotencyKey="rc")
+    await act(OLIVIA, "reverseTask", taskId="d", reason="all of it failed", idempotencyKey="rt")
+    await act(EXECUTOR, "finishTask", taskId="t", status="COMPLETED")
+    await act(EXECUTOR, "cancelTask", taskId="stays")
+    await a_task("alice", task_id="stopped")
+    await database.fetch("UPDATE task SET status = 'STOPPED', stop_reason = 'OUT_OF_CREDITS' WHERE task_id = 'stopped'")
+    await act(EXECUTOR, "resumeTask", taskId="stopped")
+    await act(OLIVIA, "beginTopUp", credits=500, idempotencyKey="b")
+    await act(OLIVIA, "setAutoTopUp", enabled=True, threshold=100, amount=1_000, consentVersion="1", idempotencyKey="s")
+    await act(EXECUTOR, "setLowBalanceAt", ownerId="alice", credits=7, idempotencyKey="l")
+    await granted("carol", 10)
+    await sent(api, EXECUTOR, "setLowBalanceAt", ownerId="carol", credits=9, idempotencyKey="l")
+    carols = await a_task("carol", task_id="carols")
+    await charged(carols, catalogue)
+    await act(EXECUTOR, "markNoticesRead", ownerId="carol")
+    top_up = await paid("dora", credits=1_000)
+    name = encode_id("TopUp", top_up.account_id, top_up.id)
+    await act(OLIVIA, "refundTopUp", topUpId=name, credits=400, reason="asked for it", idempotencyKey="rf")
+    await act(OLIVIA, "publishRateCard", document=ITEM_PRICES, reason="new prices", idempotencyKey="p")
+    return done
+
+
+async def a_grant_of(api: Api) -> str:
+    edges = await api.data(OPERATOR, '{ account(ownerId: "alice") { grants { edges { node { id } } } } }')
+    name: str = edges["account"]["grants"]["edges"][0]["node"]["id"]
+    return name
+
+
+async def test_every_mutation_that_is_to_leave_a_record_leaves_one_that_says_all(
+    api: Api, catalogue: Catalogue
+) -> None:
+    done = await carried_out(api, catalogue)
+    assert set(done) == {name for name, trail in trails(SCHEMA).items() if trail is Trail.RECORD}
+    for name, (viewer, reason) in done.items():
+        record = (await the_trail(api, action=name))[-1]
+        assert (record["actor"], record["keyId"], record["reason"]) == (viewer.actor, viewer.key_id, reason), name
+        assert record["scope"] == ("admin" if viewer is OLIVIA else "charge")
+        assert len(record["requestId"]) == 16
+        assert record["after"], name
+        assert (record["before"] is None) == (name in {"startTask", "beginTopUp", "setAutoTopUp"}), name
+
+
+async def test_a_record_says_what_was_before_and_after(api: Api) -> None:
+    await granted("alice", 10)
+    await sent(api, OLIVIA, "grantCredits", **GRANT)
+    [record] = await the_trail(api)
+    assert record["subject"] == "grant 2"
+    assert record["ownerId"] == "alice"
+    assert record["before"] == {"version": 1, "posted": 10, "held": 0, "frozen": 0, "owed": 0}
+    assert record["after"] == {
+        "version": 2, "posted": 15, "held": 0, "frozen": 0, "owed": 0, "credits": 5, "source": "PROMOTIONAL",
+    }  # fmt: skip
+    [entry] = await database.fetch("SELECT actor, request_id, reason FROM entry WHERE seq = 2")
+    assert tuple(entry) == ("operator:olivia", record["requestId"], "sorry")
+
+
+async def test_a_charge_leaves_its_entry_with_actor_key_and_request(api: Api, catalogue: Catalogue) -> None:
+    await granted("alice", 100)
+    await a_task("alice", task_id="t")
+    await sent(api, EXECUTOR, "charge", taskId="t", blockRunId="b", block="ReplicateModelBlock")
+    [entry] = await database.fetch("SELECT actor, length(request_id) FROM entry WHERE kind = 'CHARGE'")
+    assert tuple(entry) == ("service:0123456789abcdef", 16)
+    assert await the_trail(api) == []
+
+
+async def test_a_replay_and_a_refusal_leave_no_second_record(api: Api) -> None:
+    await sent(api, OLIVIA, "grantCredits", **GRANT)
+    await sent(api, OLIVIA, "grantCredits", **GRANT)
+    grant = "mutation($input: GrantCreditsInput!) { grantCredits(input: $input) { __typename } }"
+    other = await api.data(OLIVIA, grant, input=GRANT | {"credits": 6})
+    wrong = await api.data(OLIVIA, grant, input=GRANT | {"credits": -1, "idempotencyKey": "other"})
+    assert other == {"grantCredits": {"__typename": "IdempotencyConflictError"}}
+    assert wrong == {"grantCredits": {"__typename": "InvalidInputError"}}
+    assert len(await the_trail(api)) == 1
+
+
+async def test_what_a_user_does_for_itself_leaves_no_record(api: Api) -> None:
+    await granted("alice", 10)
+    await sent(api, ALICE, "setLowBalanceAt", credits=7, idempotencyKey="k")
+    assert await the_trail(api) == []
+
+
+async def test_a_record_is_rolled_back_with_its_effect(api: Api) -> None:
+    await granted("alice", 10)
+    await database.fetch("ALTER TABLE entry ADD CONSTRAINT broken CHECK (credits < 5) NOT VALID")
+    try:
+        answer = await api.ask(OLIVIA, "mutation($input: GrantCreditsInput!) { grantCredits(input: $input) "
+                               "{ __typename } }", input=GRANT)  # fmt: skip
+    finally:
+        await database.fetch("ALTER TABLE entry DROP CONSTRAINT broken")
+    assert answer["errors"][0]["extensions"]["code"] == "INTERNAL"
+    assert await the_trail(api) == []
+
+
+async def test_an_effect_without_its_record_is_rolled_back(api: Api) -> None:
+    await granted("alice", 10)
+    await database.fetch("ALTER TABLE audit_record ADD CONSTRAINT broken CHECK (false) NOT VALID")
+    try:
+        answer = await api.ask(OLIVIA, "mutation($input: GrantCreditsInput!) { grantCredits(input: $input) "
+                               "{ __typename } }", input=GRANT)  # fmt: skip
+    finally:
+        await database.fetch("ALTER TABLE audit_record DROP CONSTRAINT broken")
+    assert answer["errors"][0]["extensions"]["code"] == "INTERNAL"
+    assert [record["credits"] for record in await database.fetch("SELECT credits FROM entry")] == [10]
+
+
+async def test_pages_are_newest_first_and_by_owner_actor_and_action(api: Api) -> None:
+    otto = replace(OLIVIA, actor="operator:otto")
+    for number in (1, 2, 3):
+        for viewer, owner in ((OLIVIA, "alice"), (otto, "bob")):
+            input = GRANT | {"ownerId": owner, "credits": number, "idempotencyKey": f"k{number}"}
+            await sent(api, viewer, "grantCredits", **input)
+    await sent(api, otto, "setLowBalanceAt", ownerId="alice", credits=7, idempotencyKey="l")
+    first = (await api.data(OPERATOR, TRAIL, first=2))["auditTrail"]
+    rest = (await api.data(OPERATOR, TRAIL, first=100, after=first["pageInfo"]["endCursor"]))["auditTrail"]
+    found = [edge["node"] for edge in first["edges"] + rest["edges"]]
+    assert [one["action"] for one in found] == ["setLowBalanceAt", *["grantCredits"] * 6]
+    assert [one["at"] for one in found] == sorted((one["at"] for one in found), reverse=True)
+    assert (first["pageInfo"]["hasNextPage"], rest["pageInfo"]["hasNextPage"]) == (True, False)
+    assert found == await the_trail(api)
+    assert [one["after"].get("credits") for one in await the_trail(api, ownerId="alice")] == [None, 3, 2, 1]
+    assert len(await the_trail(api, actor="operator:otto")) == 4
+    assert len(await the_trail(api, action="setLowBalanceAt")) == 1
+    assert len(await the_trail(api, ownerId="alice", actor="operator:otto", action="setLowBalanceAt")) == 1
+    assert await the_trail(api, ownerId="alice", actor="operator:otto", action="grantCredits") == []
+    assert await the_trail(api, ownerId="nobody") == []
+
+
+async def test_a_cursor_of_other_filters_is_refused(api: Api) -> None:
+    for number in (1, 2):
+        await sent(api, OLIVIA, "grantCredits", **(GRANT | {"idempotencyKey": f"k{number}"}))
+    cursor = (await api.data(OPERATOR, TRAIL, first=1))["auditTrail"]["pageInfo"]["endCursor"]
+    code, message = await api.refused(OPERATOR, TRAIL, after=cursor, ownerId="alice")
+    assert code == "BAD_USER_INPUT"
+    assert message.startswith("after is not a cursor of this list")
+
+
+@pytest.mark.parametrize("actor", ["", "a b", "a" * 301, "a\x00"])
+async def test_what_is_no_actor_is_refused(api: Api, actor: str) -> None:
+    assert await api.refused(OPERATOR, TRAIL, actor=actor) == (
+        "BAD_USER_INPUT", "actor must have 1 to 300 visible characters, without spaces.",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("viewer", [ALICE, BOB, SERVICE, READER], ids=lambda viewer: viewer.actor)
+async def test_nobody_but_operators_reads_it_by_list_or_by_id(api: Api, viewer: Viewer) -> None:
+    await sent(api, OLIVIA, "grantCredits", **GRANT)
+    node = "query($id: ID!) { node(id: $id) { __typename id } }"
+    id = (await api.data(OPERATOR, "{ auditTrail { edges { node { id } } } }"))["auditTrail"]["edges"][0]["node"]["id"]
+    assert (await api.data(OPERATOR, node, id=id))["node"] == {"__typename": "AuditRecord", "id": id}
+    assert (await api.data(viewer, node, id=id))["node"] is None
+    assert await api.refused(viewer, TRAIL) == ("FORBIDDEN", "This needs an operator.")
+
+
+async def test_pages_go_by_an_index_whatever_is_asked_for(db: str) -> None:
+    await database.fetch(
+        "INSERT INTO audit_record (at, account_id, action, subject, actor, scope)"
+        " SELECT now(), n % 2000, 'a' || n % 2000, 's', 'operator:' || n % 2000, 'admin'"
+        " FROM generate_series(1, 20000) AS n"
+    )
+    await database.fetch("ANALYZE audit_record")
+    for sql, index, values in (
+        (records._PAGE, "audit_record_pkey", (records.LAST_ID, 26)),
+        (records._OF_ACCOUNT, "audit_record_of_account", (records.LAST_ID, 26, 7, None, None)),
+        (records._OF_ACTOR, "audit_record_of_actor", (records.LAST_ID, 26, "operator:7", None)),
+        (records._OF_ACTION, "audit_record_of_action", (records.LAST_ID, 26, "a7")),
+    ):
+        plan = "\n".join(record[0] for record in await database.fetch(f"EXPLAIN {sql}", *values))
+        assert index in plan, plan
+        assert "Seq Scan" not in plan
