@@ -81,13 +81,15 @@ _WAITS: Final = Part(
     6,
 )
 
+# Materialized, that is read once (see sweep.py).
 _CLAIM: Final = """
-    UPDATE provider_notice SET outcome = NULL, next_attempt_at = clock_timestamp() + $3 * interval '1 second'
-    WHERE event_id IN (
+    WITH due AS MATERIALIZED (
         SELECT event_id FROM provider_notice
         WHERE handled_at IS NULL AND parked_at IS NULL AND next_attempt_at <= clock_timestamp() AND provider = $1
         ORDER BY next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED
     )
+    UPDATE provider_notice SET outcome = NULL, next_attempt_at = clock_timestamp() + $3 * interval '1 second'
+    WHERE event_id IN (SELECT event_id FROM due)
     RETURNING event_id, body
 """
 

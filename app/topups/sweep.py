@@ -24,10 +24,10 @@ ASK_EVERY_SECONDS: Final = 270.0
 """With LOOK_SECONDS: five minutes at most between two answers about a row."""
 
 # Those never asked about first, then the longest not asked about. Asked is asked, whatever the answer: a row whose
-# question fails each time does not keep the others waiting.
+# question fails each time does not keep the others waiting. Materialized, that is read once: as a plain subquery the
+# planner may read it anew for each row of the table, and each time it skips what it has locked and takes more.
 _CLAIM: Final = f"""
-    UPDATE top_up AS t SET asked_at = clock_timestamp()
-    FROM (
+    WITH due AS MATERIALIZED (
         SELECT account_id, id FROM top_up
         WHERE status = 'PENDING' AND provider = $1 AND live = $2
           AND created_at <= clock_timestamp() - interval '10 minutes'
@@ -35,7 +35,8 @@ _CLAIM: Final = f"""
           AND (provider_ref IS NOT NULL
                OR (NOT automatic AND created_at <= clock_timestamp() - interval '1 day'))
         ORDER BY asked_at NULLS FIRST, created_at LIMIT $3 FOR UPDATE SKIP LOCKED
-    ) AS due
+    )
+    UPDATE top_up AS t SET asked_at = clock_timestamp() FROM due
     WHERE t.account_id = due.account_id AND t.id = due.id
     RETURNING {rows.COLUMNS}
 """  # noqa: S608  our own constant

@@ -97,12 +97,15 @@ _DISPUTES_CHANGED: Final = Part(
 )
 
 # Claimed for one process by the instant at which it is asked about: another one skips it, and comes back later.
+# Materialized, that is read once (see sweep.py).
 _UNKNOWN: Final = """
-    UPDATE top_up_refund AS r SET asked_at = clock_timestamp()
-    WHERE (r.account_id, r.id) IN (
+    WITH due AS MATERIALIZED (
         SELECT account_id, id FROM top_up_refund
         WHERE status = 'PENDING' AND coalesce(asked_at, created_at) < clock_timestamp() - $1 * interval '1 second'
-        ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+        ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    )
+    UPDATE top_up_refund AS r SET asked_at = clock_timestamp()
+    WHERE (r.account_id, r.id) IN (SELECT account_id, id FROM due)
     RETURNING r.account_id, r.id
 """
 
