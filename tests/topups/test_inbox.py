@@ -121,6 +121,16 @@ async def test_two_processes_take_different_notices(db: str) -> None:
     assert await notices.claim("another", limit=10) == []
 
 
+async def test_the_limit_holds_though_the_planner_thinks_that_the_inbox_has_one_row(db: str) -> None:
+    """As in the sweep: then it would read what is due anew for each row that there is."""
+    await notices.receive(await told(await a_top_up("owner-0")))
+    await database.fetch("VACUUM ANALYZE provider_notice")
+    for number in range(1, 7):
+        await notices.receive(await told(await a_top_up(f"owner-{number}")))
+    await make_due()
+    assert len(await notices.claim("sandbox", limit=2)) == 2
+
+
 async def test_a_refund_before_its_payment_waits_and_is_parked_where_none_comes(db: str) -> None:
     refund = Refund(
         provider="sandbox", live=False, refund_ref="re_1", payment_ref="pay_unheard_of", reference=None,

@@ -363,6 +363,16 @@ async def test_a_refund_that_never_arrived_is_ordered_again_and_the_money_goes_b
     assert back == 700
 
 
+async def test_the_limit_holds_though_the_planner_thinks_that_there_is_one_refund(db: str) -> None:
+    """As in the sweep: then it would read what is due anew for each row that there is."""
+    top_up = await paid()
+    await refunded(top_up, 100, provider=SILENT)
+    await database.fetch("VACUUM ANALYZE top_up_refund")
+    for number in range(6):
+        await refunded(top_up, 100, provider=SILENT, key=f"k-{number}")
+    assert await refunds.reconcile(SANDBOX, after_seconds=0, limit=2) == 2
+
+
 async def test_one_refund_that_cannot_be_asked_about_does_not_hold_up_the_others(db: str) -> None:
     first, second = await paid("alice"), await paid("bob")
     for top_up in (first, second):

@@ -64,6 +64,15 @@ async def test_the_longest_not_asked_about_come_first_and_each_is_asked_about_by
     assert await sweep.sweep(SANDBOX) == 2
 
 
+async def test_the_limit_holds_though_the_planner_thinks_that_the_table_has_one_row(db: str) -> None:
+    """Then it reads what is due anew for each row that there is, and each time would take others."""
+    top_ups = [await a_top_up("owner-0")]
+    await database.fetch("VACUUM ANALYZE top_up")
+    top_ups += [await a_top_up(f"owner-{number}") for number in range(1, 7)]
+    await made_older(20, *top_ups)
+    assert await sweep.sweep(SANDBOX, limit=2) == 2
+
+
 class Forgetful(Sandbox):
     """A provider that cannot say anything about the first purchases of this server."""
 
