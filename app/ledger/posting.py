@@ -171,8 +171,8 @@ class Posting:
         """Bring grants into the book that may be closed: a reversal gives back into what was drawn once."""
         missing = [number for number in numbers if number not in book.lots]
         if missing:
-            _, records = await self.connection.execute_query(_SOME_LOTS, [book.account_id, missing])
-            for record in records:
+            _, found = await self.connection.execute_query(_SOME_LOTS, [book.account_id, missing])
+            for record in found:
                 book.lots[record["number"]] = rows.lot_of(record)
 
 
