@@ -6,8 +6,6 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-LOCK_OPTIONS := --quiet --strip-extras --allow-unsafe --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,7 +48,7 @@ migrations: $(INSTALLED) ## write the migrations that the models now ask for
 
 lock: $(INSTALLED) ## choose all versions anew and write requirements.lock, for the oldest Python supported
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "make lock needs a .venv with Python 3.11: make clean lock PYTHON=python3.11")'
-	@CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile $(LOCK_OPTIONS) --upgrade --extra dev --output-file requirements.lock pyproject.toml
+	@CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --upgrade --extra dev --output-file requirements.lock pyproject.toml
 
 clean: ## remove what can be made again; the data in .data stays
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
