@@ -18,9 +18,7 @@ from tests.stripe_stand_in.server import CALLS
 PROSE: Final = {"description", "title", "externalDocs", "example", "discriminator"}
 NAMES: Final = {"properties", "encoding"}
 """What stands under these are names, not words of the description language."""
-LICENCE: Final = (
-    "From Stripe's OpenAPI description, (c) Stripe, MIT licence. Cut by tests/stripe_stand_in/excerpting.py."
-)
+ORIGIN: Final = "Cut by excerpting.py from Stripe's OpenAPI description of API version 2022-11-15, see LICENCE.txt."
 
 
 def excerpt(whole: Json) -> Json:
@@ -41,7 +39,7 @@ def excerpt(whole: Json) -> Json:
             kept[name] = _cut(schemas[name], schemas)
             wanted += _named(kept[name])
     return {
-        "info": {"licence": LICENCE},
+        "info": {"origin": ORIGIN},
         "paths": paths,
         "components": {"schemas": kept},
     }
