@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from app import embedded
+from app import embedded, roles
 from tests.commands import CHECKOUT, COMMAND, environment, open_place, run
 
 
@@ -142,12 +142,33 @@ def test_production_does_not_migrate_by_itself_and_names_the_command_that_does(p
             "SANDBOX_SECRET": "cd" * 32,
             "JWKS_URL": "https://id.example.com/jwks.json",
             "JWT_ISSUER": "https://id.example.com/",
+            "PAYMENT_PROVIDER": "none",
         }
         refused = run("serve", **production)
         first, second = run("migrate", **production), run("migrate", **production)
+        as_owner = said_at_start(**production)
+        run("migrate", **production | {"DATABASE_URL": server.application_url}, MIGRATION_DATABASE_URL=server.url)
+        in_its_role = said_at_start(**production | {"DATABASE_URL": server.application_url})
 
     assert refused.returncode == 1
     assert "run `python -m app migrate`" in refused.stderr
     assert first.stdout.startswith("applied 0001_")
     assert first.stdout.endswith("loaded the default rate card\n")
     assert second.stdout == "nothing to do\n"
+    assert as_owner.startswith("The database role postgres is a superuser: it can switch triggers off")
+    assert as_owner.endswith(f"{roles.ADVICE}\n")
+    assert in_its_role == ""
+
+
+def said_at_start(**chosen: str) -> str:
+    """What a server with these settings has to complain of until it serves."""
+    command = [*COMMAND, "serve"]
+    with subprocess.Popen(
+        command, cwd=CHECKOUT, env=environment(**chosen), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as served:
+        assert served.stdout is not None
+        assert served.stdout.readline().startswith("Serving on ")
+        served.terminate()
+        _, complaints = served.communicate(timeout=30)
+    assert served.returncode == 0
+    return complaints

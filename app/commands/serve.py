@@ -19,6 +19,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from app import roles
 from app.callers.development import makes_tokens
 from app.commands import token
 from app.commands.reach import embedded_server, migrate, open_database, use_settings
@@ -107,12 +108,17 @@ def _database() -> Iterator[None]:
 
 async def _prepare() -> dict[token.Kind, str]:
     """Bring a development database up to date, and make tokens for it. Production's is only looked at: a release step
-    migrates it, an operator publishes its prices, and its tokens come from elsewhere."""
+    migrates it, an operator publishes its prices, and its tokens come from elsewhere. What its role could do to history
+    is said."""
     here = settings()
     if here.environment == "development":
         await migrate(here.migration_database_url or _url(), _url())
     async with open_database(_url()):
-        if here.environment == "production" or not makes_tokens(here):
+        if here.environment == "production":
+            for fault in await roles.database_role_faults():
+                print(fault, file=sys.stderr)
+            return {}
+        if not makes_tokens(here):
             return {}
         return {kind: await token.make(kind, name) for kind, name in token.EXAMPLES.items()}
 
