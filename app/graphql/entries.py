@@ -88,6 +88,9 @@ class Entry(nodes.Node):
     at: datetime = access.value(description="When it counts from.")
     actor: str = access.value(description="Who did it, such as user:alice; time and debt, for what nobody did.")
     reason: str | None = access.value(description="Why, where somebody had to say.")
+    request_id: str | None = access.value(
+        needs=Needs.OPERATOR, description="The request that caused it, as logs call it; null where none did."
+    )
     mac: str = access.value(description="HMAC-SHA256 over it and the entry before, in hex: proves the chain.")
     posted: strawberry.Private[Posted]
 
@@ -137,6 +140,7 @@ def entry_of(posted: Posted) -> Entry:
         at=line.at,
         actor=line.actor,
         reason=line.reason,
+        request_id=line.request_id,
         mac=posted.mac.hex(),
         posted=posted,
     )
