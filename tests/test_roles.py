@@ -1,5 +1,6 @@
 """The application's role owns nothing and cannot change history; migrations run as another."""
 
+import re
 import secrets
 import subprocess
 import sys
@@ -106,6 +107,15 @@ async def catalogue_of_its_own(application: str) -> Catalogue:
     await publishing.load_default()
     await catalogue.refresh()
     return catalogue
+
+
+def test_no_statement_of_the_application_asks_for_what_its_role_may_not() -> None:
+    """Else a grant would be missing, and it would show in production first."""
+    text = "\n".join(path.read_text() for path in sorted((CHECKOUT / "app").rglob("*.py")))
+    assert re.findall(r"\bDELETE FROM\b|\bTRUNCATE \w+\b(?!')", text) == []
+    changed = set(re.findall(r"\bUPDATE (\w+)(?: AS \w+)? SET\b", text))
+    assert {"account", "task", "api_key"} <= changed
+    assert changed & {*roles.ADDED_ONLY, *roles.READ_ONLY} == set()
 
 
 async def test_migrating_as_the_owner_makes_the_applications_role_and_lets_it_in(database_url: str) -> None:

@@ -12,10 +12,10 @@ from app.graphql.enums import shown
 from app.graphql.inputs import checked
 from app.graphql.pagination import After, Connection, First, checked_first, cursor, instant, page, position
 from app.graphql.scalars import Credits
-from app.graphql.sight import owner_asked
+from app.graphql.sight import owner_asked, owners_seen
 from app.graphql.tasks import BlockCost, Task, task_of
 from app.graphql.waiting import SkippedTick, skipped_page
-from app.ledger import accounts, statements
+from app.ledger import sight, statements
 from app.tasks import agents, costs, waiting
 from app.tasks.agents import Total
 from app.tasks.costs import Key, Order
@@ -125,12 +125,12 @@ class AgentQueries:
     async def agent(self, info: Information, agent_id: AgentId, owner_id: Owner = None) -> Agent | None:
         checked(agentId=agent_id, ownerId=owner_id)
         owner = owner_asked(info.context, owner_id)
-        return await _find(owner, agent_id) if owner is not None else None
+        return await _find(info.context, owner, agent_id) if owner is not None else None
 
 
 @nodes.fetches("Agent", str, str)
 async def fetch_agent(context: Context, owner_id: str, agent_id: str) -> Agent | None:
-    return await _find(owner_id, agent_id) if owner_asked(context, owner_id) is not None else None
+    return await _find(context, owner_id, agent_id) if owner_asked(context, owner_id) is not None else None
 
 
 def agent_of(number: int, owner_id: str, agent_id: str) -> Agent:
@@ -143,8 +143,8 @@ def agent_of(number: int, owner_id: str, agent_id: str) -> Agent:
     )
 
 
-async def _find(owner_id: str, agent_id: str) -> Agent | None:
-    number = await accounts.find(owner_id)
+async def _find(context: Context, owner_id: str, agent_id: str) -> Agent | None:
+    number = await sight.account(owner_id, owner_ids=owners_seen(context.caller))
     if number is None:
         return None
     await statements.settled([number])

@@ -10,8 +10,8 @@ from app.graphql.access import Needs
 from app.graphql.context import Context, Information
 from app.graphql.enums import shown
 from app.graphql.scalars import Credits, Long
-from app.graphql.sight import owner_asked
-from app.ledger import accounts, statements
+from app.graphql.sight import owner_asked, owners_seen
+from app.ledger import sight, statements
 from app.ledger.book import Figures
 from app.ledger.statements import Expiry as ExpiryRead
 from app.topups.refills import auto
@@ -141,7 +141,7 @@ def balance_id(owner_id: str) -> strawberry.ID:
 
 async def figures_of(owner_id: str, context: Context) -> Figures:
     """The owner's figures now; all zero where nothing was ever written for it."""
-    number = await accounts.find(owner_id)
+    number = await sight.account(owner_id, owner_ids=owners_seen(context.caller))
     found = await context.house.balances.get(number) if number is not None else None
     return found or await statements.nothing(owner_id)
 

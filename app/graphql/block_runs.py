@@ -12,11 +12,10 @@ from app.graphql.context import Context, Information
 from app.graphql.entries import Entry, entry_of, load_entry
 from app.graphql.enums import shown
 from app.graphql.scalars import Credits, as_json
-from app.graphql.sight import owner_asked
-from app.ledger import accounts
+from app.graphql.sight import owners_seen
 from app.ledger.book import Posted
 from app.pricing.outcomes import Outcome
-from app.tasks import costs
+from app.tasks import costs, sight
 from app.tasks.rules import BlockRunState
 
 shown(
@@ -83,10 +82,8 @@ async def load_block_run(context: Context, account_id: int, block_run_id: str) -
 
 @nodes.fetches("BlockRun", int, str)
 async def fetch_block_run(context: Context, account_id: int, block_run_id: str) -> BlockRun | None:
-    owner_id = await accounts.owner_of(account_id)
-    if owner_id is None or owner_asked(context, owner_id) is None:
-        return None
-    return await load_block_run(context, account_id, block_run_id)
+    state = await sight.block_run(account_id, block_run_id, owner_ids=owners_seen(context.caller))
+    return block_run_of(state) if state else None
 
 
 async def _block_runs(keys: list[tuple[int, str]]) -> Sequence[BlockRunState | None]:

@@ -12,8 +12,8 @@ from app.graphql.context import Context, Information
 from app.graphql.enums import shown
 from app.graphql.holds import Hold, load_hold
 from app.graphql.scalars import Credits, Long
-from app.graphql.sight import owner_asked
-from app.ledger import accounts, statements
+from app.graphql.sight import owners_seen
+from app.ledger import sight, statements
 from app.ledger.book import Kind, Lot, Posted, Source
 
 if TYPE_CHECKING:
@@ -88,6 +88,9 @@ class Entry(nodes.Node):
     at: datetime = access.value(description="When it counts from.")
     actor: str = access.value(description="Who did it, such as user:alice; time and debt, for what nobody did.")
     reason: str | None = access.value(description="Why, where somebody had to say.")
+    request_id: str | None = access.value(
+        needs=Needs.OPERATOR, description="The request that caused it, as logs call it; null where none did."
+    )
     mac: str = access.value(description="HMAC-SHA256 over it and the entry before, in hex: proves the chain.")
     posted: strawberry.Private[Posted]
 
@@ -137,6 +140,7 @@ def entry_of(posted: Posted) -> Entry:
         at=line.at,
         actor=line.actor,
         reason=line.reason,
+        request_id=line.request_id,
         mac=posted.mac.hex(),
         posted=posted,
     )
@@ -166,20 +170,14 @@ async def load_entry(context: Context, account_id: int, seq: int) -> Entry | Non
 
 @nodes.fetches("Entry", int, int)
 async def fetch_entry(context: Context, account_id: int, seq: int) -> Entry | None:
-    return await load_entry(context, account_id, seq) if await _may_see(context, account_id) else None
+    posted = await sight.entry(account_id, seq, owner_ids=owners_seen(context.caller))
+    return entry_of(posted) if posted else None
 
 
 @nodes.fetches("Grant", int, int)
 async def fetch_grant(context: Context, account_id: int, number: int) -> Grant | None:
-    if not await _may_see(context, account_id):
-        return None
-    lot = (await statements.lots_by_number([(account_id, number)])).get((account_id, number))
+    lot = await sight.lot(account_id, number, owner_ids=owners_seen(context.caller))
     return grant_of(account_id, lot) if lot else None
-
-
-async def _may_see(context: Context, account_id: int) -> bool:
-    owner_id = await accounts.owner_of(account_id)
-    return owner_id is not None and owner_asked(context, owner_id) is not None
 
 
 async def _entries(keys: list[tuple[int, int]]) -> Sequence[Posted | None]:

@@ -19,8 +19,8 @@ from app.graphql.patience import patiently
 from app.graphql.scalars import Long
 from app.graphql.sight import owner_asked, owners_seen
 from app.graphql.tasks import TaskCost, cost_of
-from app.ledger import accounts
-from app.tasks import owners, sight
+from app.ledger import sight
+from app.tasks import sight as tasks
 from app.tasks.rules import ENDED
 
 Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Whose balance; null: one's own.")]
@@ -46,18 +46,18 @@ class FollowingSubscription:
         if owner is None:
             raise Forbidden("You may not look at that owner's balance.")
         context = info.context
-        feed = context.house.live
+        feed, visible = context.house.live, owners_seen(context.caller)
         seen = -1 if since_version is None else since_version
-        if await accounts.find(owner) is None:
+        if await sight.account(owner, owner_ids=visible) is None:
             # Nothing was ever written for this owner: the first write is announced by the owner's name.
             with feed.watch(owner) as watch:
-                while await patiently(lambda: accounts.find(owner)) is None:
+                while await patiently(lambda: sight.account(owner, owner_ids=visible)) is None:
                     figures = await patiently(lambda: figures_of(owner, context))
                     if figures.version > seen:
                         seen = figures.version
                         yield balance_of(figures, context)
                     await watch.changed()
-        number = await accounts.find(owner)
+        number = await sight.account(owner, owner_ids=visible)
         with feed.watch(number if number is not None else owner) as watch:
             while True:
                 figures = await patiently(lambda: figures_of(owner, context))
@@ -73,12 +73,14 @@ class FollowingSubscription:
     async def task_cost(self, info: Information, task_id: TaskId) -> AsyncGenerator[TaskCost, None]:
         checked(taskId=task_id)
         context = info.context
-        number = await owners.find(task_id)
         visible = owners_seen(context.caller)
         seen = 0
         # A task that is another's is answered like one that does not exist: the stream ends without an item.
-        with context.house.live.watch(number if number is not None else f"task {task_id}", swept=True) as watch:
-            while found := (await patiently(lambda: sight.find([task_id], owner_ids=visible))).get(task_id):
+        there = (await patiently(lambda: tasks.find([task_id], owner_ids=visible))).get(task_id)
+        if there is None:
+            return
+        with context.house.live.watch(there.task.account_id, swept=True) as watch:
+            while found := (await patiently(lambda: tasks.find([task_id], owner_ids=visible))).get(task_id):
                 if found.task.version > seen:
                     seen = found.task.version
                     yield cost_of(found.task)

@@ -11,8 +11,8 @@ from app.graphql.access import Needs
 from app.graphql.context import Context, Information
 from app.graphql.enums import shown
 from app.graphql.scalars import Credits
-from app.graphql.sight import owner_asked
-from app.ledger import accounts, holds
+from app.graphql.sight import owners_seen
+from app.ledger import holds, sight
 from app.ledger.book import Hold as HoldState
 from app.ledger.book import HoldStatus
 
@@ -120,10 +120,8 @@ async def load_hold(context: Context, account_id: int, number: int) -> Hold | No
 
 @nodes.fetches("Hold", int, int)
 async def fetch_hold(context: Context, account_id: int, number: int) -> Hold | None:
-    owner_id = await accounts.owner_of(account_id)
-    if owner_id is None or owner_asked(context, owner_id) is None or abs(number) >= 2**31:
-        return None
-    return await load_hold(context, account_id, number)
+    hold = await sight.hold(account_id, number, owner_ids=owners_seen(context.caller))
+    return hold_of(account_id, hold) if hold is not None else None
 
 
 async def held_of(context: Context, account_id: int, task_id: str) -> Credits:

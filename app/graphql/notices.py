@@ -19,8 +19,8 @@ from app.graphql.inputs import checked, checked_list
 from app.graphql.pagination import Connection, checked_first, cursor, page, position
 from app.graphql.patience import patiently
 from app.graphql.scalars import Credits
-from app.graphql.sight import check_may_change, owner_asked
-from app.ledger import accounts, noticeboard, thresholds
+from app.graphql.sight import check_may_change, owner_asked, owners_seen
+from app.ledger import noticeboard, sight, thresholds
 from app.ledger.notices import NoticeKind
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class NoticeMutations:
         owner = _owner_to_change(info.context, input.owner_id)
         if input.notice_ids is not None:
             checked_list(input.notice_ids, name="input.noticeIds", limit=MAX_MARKED)
-        account_id = await accounts.find(owner)
+        account_id = await sight.account(owner, owner_ids=owners_seen(info.context.caller))
         numbers = None if input.notice_ids is None else await _numbers(account_id, input.notice_ids)
         marked = await noticeboard.mark_read(account_id, numbers, act=act_of(info)) if account_id is not None else []
         return MarkNoticesReadSuccess(notices=[notice_of(notice) for notice in marked])
@@ -152,10 +152,10 @@ class NoticeSubscription:
         owner = owner_asked(info.context, owner_id)
         if owner is None:
             raise Forbidden("You may not look at that owner's notices.")
-        feed = info.context.house.live
+        feed, seen_owners = info.context.house.live, owners_seen(info.context.caller)
         with feed.watch(owner) as made:
             # Nothing was ever written for this owner, or so it may be: the first write is announced by its name.
-            while (account_id := await patiently(lambda: accounts.find(owner))) is None:
+            while (account_id := await patiently(lambda: sight.account(owner, owner_ids=seen_owners))) is None:
                 await made.changed()
         with feed.watch(account_id, swept=True) as watch:
             seen = await patiently(lambda: noticeboard.last_number(account_id))
@@ -206,11 +206,8 @@ async def notice_page(account_id: int, *, first: int, after: str | None, unread_
 
 @nodes.fetches("Notice", int, int)
 async def fetch_notice(context: Context, account_id: int, number: int) -> Notice | None:
-    owner = await accounts.owner_of(account_id)
-    if owner is None or owner_asked(context, owner) is None:
-        return None
-    found = await noticeboard.by_number([(account_id, number)])
-    return notice_of(found[account_id, number]) if found else None
+    found = await sight.notice(account_id, number, owner_ids=owners_seen(context.caller))
+    return notice_of(found) if found is not None else None
 
 
 def _owner_to_change(context: Context, owner_id: str | None) -> str:
@@ -225,14 +222,16 @@ def _owner_to_change(context: Context, owner_id: str | None) -> str:
 
 async def _numbers(account_id: int | None, notice_ids: list[strawberry.ID]) -> list[int]:
     """The numbers of an account's notices by their ids. Raises: NoticeNotFound: one of them is not the account's."""
-    numbers = {}
+    keys: dict[strawberry.ID, tuple[int, int]] = {}
     for text in notice_ids:
         parts = nodes.decode_id(text, "Notice", int, int)
-        if parts is None or parts[0] != account_id:
+        if parts is None:
             raise NoticeNotFound(notice_id=text)
-        numbers[int(parts[1])] = text
-    found = await noticeboard.by_number((int(account_id or 0), number) for number in numbers)
-    for number, text in numbers.items():
-        if (account_id, number) not in found:
+        keys[text] = (int(parts[0]), int(parts[1]))
+    # Of another account none is found, by the same read: as number 0, which no notice has.
+    mine = int(account_id or 0)
+    found = await noticeboard.by_number((mine, number if owner == mine else 0) for owner, number in keys.values())
+    for text, key in keys.items():
+        if key not in found:
             raise NoticeNotFound(notice_id=text)
-    return list(numbers)
+    return [number for _, number in dict.fromkeys(keys.values())]

@@ -20,10 +20,9 @@ from app.graphql.errors import (
 )
 from app.graphql.giving_back import TopUpDispute, TopUpRefund, load_disputes, load_refunds
 from app.graphql.scalars import Credits, Long
-from app.graphql.sight import owner_asked
-from app.ledger import accounts
+from app.graphql.sight import owners_seen
 from app.settings import address
-from app.topups import purchase, receipts, rows
+from app.topups import purchase, receipts, rows, sight
 from app.topups.giving_back.refund_rows import MOST_SHOWN
 from app.topups.provider import PaymentProvider
 from app.topups.purchase import TopUpRequest
@@ -277,21 +276,16 @@ async def load_top_up(context: Context, account_id: int, top_up_id: str) -> TopU
 
 @nodes.fetches("TopUp", int, str)
 async def fetch_top_up(context: Context, account_id: int, top_up_id: str) -> TopUp | None:
-    state = await _visible(context, account_id, top_up_id)
+    state = await sight.find(account_id, top_up_id, owner_ids=owners_seen(context.caller))
     return top_up_of(state) if state else None
 
 
 async def visible_top_up(context: Context, text: str) -> TopUpState | None:
     """The top-up of an id, or None: there is none, or it is not for this viewer."""
     parts = nodes.decode_id(text, "TopUp", int, str)
-    return await _visible(context, int(parts[0]), str(parts[1])) if parts else None
-
-
-async def _visible(context: Context, account_id: int, top_up_id: str) -> TopUpState | None:
-    owner_id = await accounts.owner_of(account_id)
-    if owner_id is None or owner_asked(context, owner_id) is None:
+    if parts is None:
         return None
-    return await rows.find(account_id, top_up_id)
+    return await sight.find(int(parts[0]), str(parts[1]), owner_ids=owners_seen(context.caller))
 
 
 async def _top_ups(keys: list[tuple[int, str]]) -> list[TopUpState | None]:

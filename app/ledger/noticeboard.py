@@ -77,12 +77,12 @@ async def page(
 ) -> list[Notice]:
     """Notices below a number, newest first."""
     sql = _UNREAD_PAGE if unread_only else _PAGE
-    return _notices(await database.fetch(sql, account_id, before_number, limit))
+    return notices(await database.fetch(sql, account_id, before_number, limit))
 
 
 async def after(account_id: int, number: int, limit: int) -> list[Notice]:
     """Notices above a number, oldest first."""
-    return _notices(await database.fetch(_AFTER, account_id, number, limit))
+    return notices(await database.fetch(_AFTER, account_id, number, limit))
 
 
 async def last_number(account_id: int) -> int:
@@ -93,8 +93,8 @@ async def last_number(account_id: int) -> int:
 
 async def by_number(keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Notice]:
     """Notices by (account, number)."""
-    pairs = [(account_id, number) for account_id, number in dict.fromkeys(keys) if 0 < number <= LAST_NUMBER]
-    found = _notices(
+    pairs = [(account_id, number) for account_id, number in dict.fromkeys(keys) if 0 <= number <= LAST_NUMBER]
+    found = notices(
         await database.fetch(_BY_NUMBER, [account_id for account_id, _ in pairs], [number for _, number in pairs])
     )
     return {(notice.account_id, notice.number): notice for notice in found}
@@ -108,7 +108,7 @@ async def mark_read(account_id: int, numbers: Sequence[int] | None, *, act: Act 
     chosen = None if numbers is None else [number for number in numbers if 0 < number <= LAST_NUMBER]
     marked = await database.retried(lambda: _marked(account_id, chosen, act))
     if chosen is None:
-        return _notices(marked)
+        return notices(marked)
     found = await by_number((account_id, number) for number in chosen)
     return sorted(found.values(), key=lambda notice: -notice.number)
 
@@ -127,7 +127,8 @@ async def _marked(account_id: int, numbers: list[int] | None, act: Act | None) -
     return marked
 
 
-def _notices(found: Iterable[Any]) -> list[Notice]:
+def notices(found: Iterable[Any]) -> list[Notice]:
+    """Notices from their COLUMNS."""
     return [
         Notice(
             account_id=account_id,

@@ -4,14 +4,15 @@ A task that is another's is not found by the same statement as one that does not
 cost tells them apart.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from app import database
 from app.ledger import posting
+from app.ledger.sight import OF_SEEN, Owners
 from app.tasks import rows
-from app.tasks.rules import TaskState
+from app.tasks.rules import BlockRunState, TaskState
 
 # A null list of owners means every owner (services and operators).
 _FIND: Final = f"""
@@ -22,6 +23,10 @@ _FIND: Final = f"""
     WHERE k.task_id = ANY($1::text[]) AND ($2::text[] IS NULL OR a.owner_id = ANY($2))
 """  # noqa: S608  our own constant
 
+_BLOCK_RUN: Final = f"""
+    SELECT {rows.BLOCK_RUN_COLUMNS} FROM block_run AS b WHERE b.account_id = $1 AND b.block_run_id = $2 AND {OF_SEEN}
+"""  # noqa: S608  our own constants
+
 
 @dataclass(frozen=True, slots=True)
 class SeenTask:
@@ -31,7 +36,7 @@ class SeenTask:
     owner_id: str
 
 
-async def find(task_ids: Iterable[str], *, owner_ids: Collection[str] | None) -> dict[str, SeenTask]:
+async def find(task_ids: Iterable[str], *, owner_ids: Owners) -> dict[str, SeenTask]:
     """Those of the tasks that exist in the accounts of `owner_ids`; None: in any account. Settled to now."""
     asked = (list(dict.fromkeys(task_ids)), None if owner_ids is None else list(owner_ids))
     records = await database.fetch(_FIND, *asked)
@@ -39,3 +44,9 @@ async def find(task_ids: Iterable[str], *, owner_ids: Collection[str] | None) ->
         await posting.settle(due)
         records = await database.fetch(_FIND, *asked)
     return {record["task_id"]: SeenTask(rows.task(record), record["owner_id"]) for record in records}
+
+
+async def block_run(account_id: int, block_run_id: str, *, owner_ids: Owners) -> BlockRunState | None:
+    """That block run, in an account of `owner_ids`; None: in any account."""
+    found = await database.fetch(_BLOCK_RUN, account_id, block_run_id, None if owner_ids is None else list(owner_ids))
+    return rows.block_run(found[0]) if found else None

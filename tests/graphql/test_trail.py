@@ -146,6 +146,17 @@ async def test_a_charge_leaves_its_entry_with_actor_key_and_request(api: Api, ca
     assert await the_trail(api) == []
 
 
+async def test_operators_and_nobody_else_read_an_entrys_request(api: Api) -> None:
+    await sent(api, OLIVIA, "grantCredits", **GRANT)
+    [record] = await the_trail(api)
+    query = '{ account(ownerId: "alice") { entries { edges { node { requestId } } } } }'
+    edges = (await api.data(OPERATOR, query))["account"]["entries"]["edges"]
+    assert edges == [{"node": {"requestId": record["requestId"]}}]
+    answer = await api.ask(ALICE, query)
+    assert answer["data"]["account"]["entries"]["edges"] == [{"node": {"requestId": None}}]
+    assert [error["extensions"]["code"] for error in answer["errors"]] == ["FORBIDDEN"]
+
+
 async def test_a_replay_and_a_refusal_leave_no_second_record(api: Api) -> None:
     await sent(api, OLIVIA, "grantCredits", **GRANT)
     await sent(api, OLIVIA, "grantCredits", **GRANT)

@@ -1,0 +1,76 @@
+"""Finding what is in the books for somebody: the statement names the owners that the caller may look at.
+
+These are the only ways from what a client sends (an owner's name, a node's id) to an account's number or to a row. What
+is read from there on carries that number in every statement, so a resolver that forgets to ask whether its caller may
+look still finds nothing. What is another's is not found by the same statement as what does not exist.
+"""
+
+from collections.abc import Collection
+from typing import Final
+
+from app import database
+from app.ledger import accounts, noticeboard, posting, statements
+from app.ledger.book import Hold, Lot, Posted
+from app.ledger.noticeboard import Notice
+from app.ledger.rows import HOLD_COLUMNS, LOT_COLUMNS, hold_of, lot_of
+
+Owners = Collection[str] | None
+"""Whose things may be found; None: everybody's (services and operators)."""
+
+OF_SEEN: Final = "($3::text[] IS NULL OR EXISTS (SELECT FROM account AS a WHERE a.id = $1 AND a.owner_id = ANY($3)))"
+"""For statements whose $1 is the account and $3 the owners."""
+
+_ENTRY: Final = f"""
+    SELECT {statements.ENTRY_COLUMNS} FROM entry AS e WHERE e.account_id = $1 AND e.seq = $2 AND {OF_SEEN}
+"""  # noqa: S608  our own constants
+
+_LOT: Final = f"""
+    SELECT {LOT_COLUMNS} FROM credit_grant WHERE account_id = $1 AND number = $2::bigint AND {OF_SEEN}
+"""  # noqa: S608  our own constants
+
+_HOLD: Final = f"""
+    SELECT {HOLD_COLUMNS},
+           (SELECT coalesce(d.next_change_at <= clock_timestamp(), false) FROM account AS d WHERE d.id = $1) AS due
+    FROM hold WHERE account_id = $1 AND number = $2::bigint AND {OF_SEEN}
+"""  # noqa: S608  our own constants
+
+_NOTICE: Final = f"""
+    SELECT {noticeboard.COLUMNS} FROM notice AS n WHERE n.account_id = $1 AND n.number = $2::bigint AND {OF_SEEN}
+"""  # noqa: S608  our own constants
+
+
+async def account(owner_id: str, *, owner_ids: Owners) -> int | None:
+    """The number of that owner's account, if it has one and is among `owner_ids`."""
+    return await accounts.find(owner_id) if owner_ids is None or owner_id in owner_ids else None
+
+
+async def entry(account_id: int, seq: int, *, owner_ids: Owners) -> Posted | None:
+    """That entry, in an account of `owner_ids`."""
+    found = await database.fetch(_ENTRY, account_id, seq, _named(owner_ids))
+    return statements.entry(found[0]) if found else None
+
+
+async def lot(account_id: int, number: int, *, owner_ids: Owners) -> Lot | None:
+    """That grant, in an account of `owner_ids`."""
+    found = await database.fetch(_LOT, account_id, number, _named(owner_ids))
+    return lot_of(found[0]) if found else None
+
+
+async def hold(account_id: int, number: int, *, owner_ids: Owners) -> Hold | None:
+    """That hold, in an account of `owner_ids`; settled to now."""
+    asked = (account_id, number, _named(owner_ids))
+    found = await database.fetch(_HOLD, *asked)
+    if found and found[0]["due"]:
+        await posting.settle([account_id])
+        found = await database.fetch(_HOLD, *asked)
+    return hold_of(tuple(found[0])[:-1]) if found else None
+
+
+async def notice(account_id: int, number: int, *, owner_ids: Owners) -> Notice | None:
+    """That notice, in an account of `owner_ids`."""
+    found = noticeboard.notices(await database.fetch(_NOTICE, account_id, number, _named(owner_ids)))
+    return found[0] if found else None
+
+
+def _named(owner_ids: Owners) -> list[str] | None:
+    return None if owner_ids is None else list(owner_ids)

@@ -1,0 +1,16 @@
+"""Finding a top-up for somebody: see `ledger.sight`."""
+
+from typing import Final
+
+from app import database
+from app.ledger.sight import OF_SEEN, Owners
+from app.topups.rows import COLUMNS, from_row
+from app.topups.rules import TopUpState
+
+_FIND: Final = f"SELECT {COLUMNS} FROM top_up AS t WHERE t.account_id = $1 AND t.id = $2 AND {OF_SEEN}"  # noqa: S608  our own constants
+
+
+async def find(account_id: int, top_up_id: str, *, owner_ids: Owners) -> TopUpState | None:
+    """That top-up, in an account of `owner_ids`; None: in any account."""
+    found = await database.fetch(_FIND, account_id, top_up_id, None if owner_ids is None else list(owner_ids))
+    return from_row(found[0]) if found else None

@@ -1,0 +1,164 @@
+"""Every kind of caller with a real credential, over real transports; and documents made from the schema."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import httpx
+from graphql import (
+    GraphQLEnumType,
+    GraphQLField,
+    GraphQLInputObjectType,
+    GraphQLInputType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLUnionType,
+    get_named_type,
+    is_leaf_type,
+    is_required_argument,
+    is_required_input_field,
+)
+
+from app.callers import keys
+from app.callers.development import DevelopmentKeys
+from app.callers.doorway import Doorway
+from app.callers.jwks import FixedKeys
+from app.callers.ring import KeyRing
+from app.callers.rules import Scope
+from app.callers.tokens import Expected, TokenVerifier
+from app.graphql.schema import build
+from app.graphql.view import GraphQLOverHTTP
+from app.graphql.websocket import GraphQLOverWebSocket
+from app.settings import Settings
+from tests.graphql import wire
+from tests.graphql.conftest import EXECUTION, Api
+
+SCHEMA = build()._schema
+CALLERS = (
+    "anonymous", "user", "user with organisation", "key: charge", "key: read", "key: admin", "operator",
+)  # fmt: skip
+TRANSPORTS = ("HTTP", "WebSocket")
+
+
+def operations() -> Iterator[tuple[str, str, GraphQLField]]:
+    """Every root field: query, mutation or subscription, its name, and its definition."""
+    for kind, root in (
+        ("query", SCHEMA.query_type), ("mutation", SCHEMA.mutation_type), ("subscription", SCHEMA.subscription_type),
+    ):  # fmt: skip
+        assert root is not None
+        for name, field in root.fields.items():
+            yield kind, name, field
+
+
+def value_of(kind: GraphQLInputType) -> Any:
+    """The least that an argument of this type takes."""
+    if isinstance(kind, GraphQLNonNull):
+        return value_of(kind.of_type)
+    if isinstance(kind, GraphQLList):
+        return [value_of(kind.of_type)]
+    if isinstance(kind, GraphQLEnumType):
+        return next(iter(kind.values))
+    if isinstance(kind, GraphQLInputObjectType):
+        return {name: value_of(field.type) for name, field in kind.fields.items() if is_required_input_field(field)}
+    return {"Boolean": False, "Int": 1, "Long": 1, "Credits": 1, "Float": 1.0, "JSON": {}, "RateCardDocument": {}}.get(
+        kind.name, "x"
+    )
+
+
+def arguments_of(field: GraphQLField) -> dict[str, Any]:
+    """The least variables that this field takes."""
+    return {name: value_of(argument.type) for name, argument in field.args.items() if is_required_argument(argument)}
+
+
+def selection_of(field: GraphQLField) -> str:
+    kind = get_named_type(field.type)
+    if is_leaf_type(kind):
+        return ""
+    return "{ __typename ... on UserError { message } }" if isinstance(kind, GraphQLUnionType) else "{ __typename }"
+
+
+def document_of(kind: str, name: str, field: GraphQLField, variables: Mapping[str, Any]) -> str:
+    """The operation that asks this one field with these variables."""
+    declared = ", ".join(f"${one}: {field.args[one].type}" for one in variables)
+    given = ", ".join(f"{one}: ${one}" for one in variables)
+    return (
+        f"{kind}{f'({declared})' if declared else ''} {{ {name}{f'({given})' if given else ''} {selection_of(field)} }}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The transports of one process, and the credentials of all callers."""
+
+    http: GraphQLOverHTTP
+    sockets: GraphQLOverWebSocket
+    credentials: Mapping[str, str | None]
+
+    async def ask(self, transport: str, caller: str, query: str, **variables: Any) -> dict[str, Any]:
+        """What the caller is answered, over that transport: `data`, `errors`, or nothing at all."""
+        credential = self.credentials[caller]
+        if transport == "HTTP":
+            async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(app=self.http), base_url="http://credits.example"
+            ) as client:
+                headers = {"authorization": f"Bearer {credential}"} if credential else {}
+                answer = await client.post("/graphql", json={"query": query, "variables": variables}, headers=headers)
+                told: dict[str, Any] = answer.json()
+                return told
+        async with wire.accepted() as socket:
+            await socket.init({"token": credential} if credential else None)
+            await _subscribe(socket, query, variables)
+            # Asked behind it, and answered without a look at the database: a refusal has been said by then.
+            await socket.subscribe("behind", "{ __typename }")
+            return await _told(socket, waits=not query.startswith("subscription"))
+
+    async def followed(self, caller: str, query: str, **variables: Any) -> list[Any]:
+        """All that a subscription says until it ends by itself."""
+        async with wire.accepted() as socket:
+            await socket.init({"token": self.credentials[caller]})
+            await _subscribe(socket, query, variables)
+            said: list[Any] = []
+            while not said or said[-1]["type"] == "next":
+                said.append(await socket.said())
+            return said
+
+
+async def _subscribe(socket: wire.Client, query: str, variables: Mapping[str, Any]) -> None:
+    await socket.say({"id": "asked", "type": "subscribe", "payload": {"query": query, "variables": variables}})
+
+
+async def _told(socket: wire.Client, *, waits: bool) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    behind = False
+    while not (told and behind) and not (behind and not waits):
+        message = await socket.said()
+        if message["id"] == "behind":
+            behind = behind or message["type"] == "complete"
+        elif message["type"] == "next":
+            told = told or message["payload"]
+        else:
+            told = told or ({"errors": message["payload"]} if message["type"] == "error" else {"data": None})
+    return told
+
+
+@asynccontextmanager
+async def opened(api: Api, patch: Any) -> AsyncIterator[Doors]:
+    """Doors of this test's house. `patch`: pytest's monkeypatch, for the socket that `wire` talks to."""
+    own, chosen = DevelopmentKeys.generate(), Settings()
+    ring = KeyRing()
+    doorway = Doorway(TokenVerifier(FixedKeys([own.verification_key()]), Expected.by(chosen)), ring)
+    hour = timedelta(hours=1)
+    credentials: dict[str, str | None] = {
+        "anonymous": None,
+        "user": own.token("alice", chosen, hour),
+        "user with organisation": own.token("alice", chosen, hour, organisations=["guild"]),
+        "operator": own.token("olivia", chosen, hour, roles=[chosen.jwt_admin_role]),
+    }
+    for scope in Scope:
+        credentials[f"key: {scope}"] = await keys.create(f"by {scope}", [scope])
+    sockets = GraphQLOverWebSocket(EXECUTION, doorway, api.house)
+    patch.setattr(wire, "sockets", sockets)
+    yield Doors(GraphQLOverHTTP(EXECUTION, doorway, api.house, explorer=False), sockets, credentials)
+    await doorway.close()

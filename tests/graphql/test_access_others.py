@@ -1,0 +1,318 @@
+"""Somebody else's things: for every argument that takes an id, the answer and the statements of what does not exist.
+
+Which arguments take ids is read from the schema; alice asks, and what she names is bob's, or nobody's.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from graphql import GraphQLField, GraphQLInputObjectType, get_named_type, is_required_input_field
+
+from app.errors import TaskNotFound
+from app.graphql import accounts as account_fields
+from app.graphql import agents, balances, following, lifecycle, notices, prices
+from app.graphql.nodes import encode_id
+from app.graphql.opaque import unpacked
+from app.ledger import sight
+from app.pricing.catalogue import Catalogue
+from app.tasks import resuming
+from app.tasks import sight as tasks
+from app.tasks.resuming import ResumeRequest
+from app.topups import sight as top_ups
+from tests.graphql.access_callers import (
+    SCHEMA,
+    TRANSPORTS,
+    Doors,
+    arguments_of,
+    document_of,
+    opened,
+    operations,
+    value_of,
+)
+from tests.graphql.access_world import KINDS, World, a_world, recorder
+from tests.graphql.conftest import ALICE, BOB, OPERATOR, Api
+
+pytestmark = pytest.mark.anyio
+__all__ = ["recorder"]
+
+ID_TYPES = {"ID"}
+
+
+def ids_of(field: GraphQLField) -> Iterator[tuple[str, ...]]:
+    """The path of every argument, and every field of an input, that takes an id."""
+    for name, argument in field.args.items():
+        kind = get_named_type(argument.type)
+        if kind.name in ID_TYPES:
+            yield (name,)
+        elif isinstance(kind, GraphQLInputObjectType):
+            for inner, member in kind.fields.items():
+                if get_named_type(member.type).name in ID_TYPES:
+                    yield (name, inner)
+
+
+ARGUMENTS = [(kind, name, path) for kind, name, field in operations() for path in ids_of(field)]
+NAMED = {".".join((name, *path)) for _, name, path in ARGUMENTS}
+
+
+def whose(world: World, name: str, path: tuple[str, ...]) -> list[str]:
+    """What of this world the argument may name."""
+    if name == "node":
+        return [world.nodes[kind] for kind in KINDS]
+    if name == "resumeTask":
+        return [world.names["stopped"]]
+    others = {"taskIds": "taskId", "parentTaskId": "taskId", "ownerIds": "ownerId"}
+    by_node = {"id": "TopUp", "topUpId": "TopUp", "noticeIds": "Notice", "grantId": "Grant"}
+    argument = path[-1]
+    return [world.nodes[by_node[argument]] if argument in by_node else world.names[others.get(argument, argument)]]
+
+
+def absent(found: str, own: World) -> list[str]:
+    """Ids of the same shape that nothing has: of no account, and of one's own where the shape has room for one."""
+    parts = unpacked(found)
+    if parts is None:
+        return [f"no-such-{len(found)}"]
+    kind, *rest = parts
+    if isinstance(rest[0], str):
+        return [encode_id(str(kind), "nobody", *rest[1:])]
+    last = rest[-1]
+    missing = 10**6 if isinstance(last, int) else "f" * len(last)
+    return [encode_id(str(kind), 10**9, *rest[1:]), encode_id(str(kind), own.account_id, missing)]
+
+
+def variables_for(field: GraphQLField, path: tuple[str, ...], value: str) -> dict[str, Any]:
+    """The least variables of a field, with this id in its place."""
+    variables = arguments_of(field)
+    if len(path) == 1:
+        listed = "[" in str(field.args[path[0]].type)
+        variables[path[0]] = [value] if listed else value
+        return variables
+    kind = get_named_type(field.args[path[0]].type)
+    assert isinstance(kind, GraphQLInputObjectType)
+    many = "[" in str(field.args[path[0]].type)
+    input = {one: value_of(member.type) for one, member in kind.fields.items() if is_required_input_field(member)}
+    input[path[1]] = [value] if "[" in str(kind.fields[path[1]].type) else value
+    variables[path[0]] = [input] if many else input
+    return variables
+
+
+def without(answer: Any, *ids: str) -> str:
+    """The answer as text, with the ids that were asked for taken out."""
+    text = repr(answer)
+    for one in ids:
+        text = text.replace(one, "ID")
+    return text
+
+
+@pytest.fixture
+async def doors(api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Doors]:
+    async with opened(api, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+async def alice(api: Api, catalogue: Catalogue) -> World:
+    return await a_world(api, catalogue, "alice")
+
+
+@pytest.fixture
+async def bob(api: Api, catalogue: Catalogue) -> World:
+    return await a_world(api, catalogue, "bob")
+
+
+def test_the_arguments_that_take_ids_are_those_that_are_known() -> None:
+    assert {path[-1] for _, _, path in ARGUMENTS} == {
+        "id", "ownerId", "ownerIds", "agentId", "taskId", "taskIds", "parentTaskId", "blockRunId", "topUpId", "grantId",
+        "noticeIds",
+    }  # fmt: skip
+    assert len(NAMED) >= 38
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_anothers_thing_is_answered_as_what_does_not_exist_and_by_the_same_statements(
+    doors: Doors, alice: World, bob: World, transport: str, recorder: Any
+) -> None:
+    asked_the_database = set()
+    fields = {(kind, name): field for kind, name, field in operations()}
+    for kind, name, path in ARGUMENTS:
+        if kind == "subscription" and transport == "HTTP":
+            continue
+        field = fields[kind, name]
+
+        async def ask(value: str) -> tuple[str, list[str]]:
+            variables = variables_for(field, path, value)  # noqa: B023  awaited at once
+            document = document_of(kind, name, field, variables)  # noqa: B023  as above
+            with recorder() as sent:
+                if kind == "subscription":  # noqa: B023  as above
+                    answer: Any = await doors.followed("user", document, **variables)
+                else:
+                    answer = await doors.ask(transport, "user", document, **variables)
+            return without(answer, value), sent
+
+        for theirs in whose(bob, name, path):
+            found, statements = await ask(theirs)
+            assert "INTERNAL" not in found
+            if statements:
+                asked_the_database.add(name)
+            for missing in absent(theirs, alice):
+                assert await ask(missing) == (found, statements), (kind, name, path, theirs)
+    assert asked_the_database >= {
+        "node", "task", "tasks", "topUp", "cancelTask", "resumeTask", "confirmTopUp", "markNoticesRead",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_one_request_with_aliases_and_fragments_tells_no_more(
+    doors: Doors, alice: World, bob: World, transport: str
+) -> None:
+    for kind in KINDS:
+        theirs = bob.nodes[kind]
+        for missing in absent(theirs, alice):
+            query = """query($theirs: ID!, $missing: ID!) {
+                theirs: node(id: $theirs) { ...Seen } missing: node(id: $missing) { ...Seen } ...Again }
+                fragment Seen on Node { __typename id }
+                fragment Again on Query { again: node(id: $theirs) { ... on Node { id } } }"""
+            answer = await doors.ask(transport, "user", query, theirs=theirs, missing=missing)
+            assert answer == {"data": {"theirs": None, "missing": None, "again": None}}, kind
+    query = """query($theirs: ID!) { theirs: task(taskId: $theirs) { ...Seen } missing: task(taskId: "no") { ...Seen }
+        both: tasks(taskIds: [$theirs, "no"]) { ...Seen } } fragment Seen on Task { taskId cost { total } }"""
+    answer = await doors.ask(transport, "user", query, theirs=bob.names["taskId"])
+    assert answer == {"data": {"theirs": None, "missing": None, "both": [None, None]}}
+
+
+async def test_what_is_there_is_found_by_its_owner(doors: Doors, bob: World, api: Api) -> None:
+    """Else the tests above would compare nothing with nothing."""
+    for kind in KINDS:
+        query = "query($id: ID!) { node(id: $id) { __typename id } }"
+        assert (await api.data(BOB, query, id=bob.nodes[kind]))["node"] == {"__typename": kind, "id": bob.nodes[kind]}
+        assert (await api.data(OPERATOR, query, id=bob.nodes[kind]))["node"]["id"] == bob.nodes[kind]
+
+
+# Cursors
+
+
+IN_ACCOUNT = {
+    "agents": "agents", "statement": "statement", "entries": "entries", "grants": "grants", "holds": "holds",
+    "resumableTasks": "resumableTasks", "topUps": "topUps", "notices": "notices",
+}  # fmt: skip
+LISTS = {
+    **{f"Account.{name}": f"query($after: String) {{ account {{ page: {name}(first: 1, after: $after) PAGE }} }}"
+       for name in IN_ACCOUNT},
+    "Agent.tasks": "query($after: String) { agent(agentId: AGENT) { page: tasks(first: 1, after: $after) PAGE } }",
+    "Agent.skippedTicks":
+        "query($after: String) { agent(agentId: AGENT) { page: skippedTicks(first: 1, after: $after) PAGE } }",
+    "Task.children": "query($after: String) { task(taskId: TASK) { page: children(first: 1, after: $after) PAGE } }",
+    "Task.blockRuns": "query($after: String) { task(taskId: TASK) { page: blockRuns(first: 1, after: $after) PAGE } }",
+}  # fmt: skip
+"""A first page of every list that a user can reach."""
+
+
+def listed(name: str, world: World) -> str:
+    return (
+        LISTS[name]
+        .replace("PAGE", "{ pageInfo { endCursor hasNextPage } edges { cursor } }")
+        .replace("AGENT", f'"{world.names["agentId"]}"')
+        .replace("TASK", f'"{world.names["taskId"]}"')
+    )
+
+
+def test_every_list_of_the_schema_is_among_them() -> None:
+    found = {
+        f"{kind.name}.{name}"
+        for kind in SCHEMA.type_map.values()
+        for name, field in getattr(kind, "fields", {}).items()
+        if "after" in getattr(field, "args", {})
+    }
+    assert found == set(LISTS) | {"Query.auditTrail"}  # of which a user sees nothing
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_cursor_is_bound_to_its_account_and_no_other_text_is_one(
+    doors: Doors, api: Api, alice: World, bob: World, transport: str
+) -> None:
+    for name in LISTS:
+        [theirs] = (await api.data(BOB, listed(name, bob))).values()
+        [mine] = (await api.data(ALICE, listed(name, alice))).values()
+        assert mine["page"]["pageInfo"]["hasNextPage"], name
+        cursor = mine["page"]["pageInfo"]["endCursor"]
+        again = await doors.ask(transport, "user", listed(name, alice), after=cursor)
+        assert "errors" not in again, name
+        flipped = cursor[:-1] + ("A" if cursor[-1] != "A" else "B")
+        for wrong in (theirs["page"]["pageInfo"]["endCursor"], flipped, cursor[:-1], cursor + "A", "", "x", "é"):
+            answer = await doors.ask(transport, "user", listed(name, alice), after=wrong)
+            [error] = answer["errors"]
+            assert error["extensions"]["code"] == "BAD_USER_INPUT", (name, wrong)
+            assert error["message"].startswith("after is "), (name, wrong)
+
+
+# The second wall
+
+
+async def test_a_resolver_that_forgets_to_ask_still_finds_nothing(
+    api: Api, bob: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (account_fields, agents, balances, following, notices, prices):
+        monkeypatch.setattr(module, "owner_asked", lambda _context, owner_id: owner_id)
+    monkeypatch.setattr(notices, "check_may_change", lambda *_: None)
+    query = """{ account(ownerId: "bob") { balance { posted version } entries { edges { cursor } }
+        grants { edges { cursor } } topUps { edges { cursor } } agents { edges { cursor } } }
+        agent(ownerId: "bob", agentId: "bob-agent") { agentId } }"""
+    nothing: dict[str, Any] = {"edges": []}
+    assert await api.data(ALICE, query) == {
+        "account": {
+            "balance": {"posted": 0, "version": 0}, "entries": nothing, "grants": nothing, "topUps": nothing,
+            "agents": nothing,
+        },
+        "agent": None,
+    }  # fmt: skip
+    for kind in set(KINDS) - {"Account", "Balance"}:
+        node = "query($id: ID!) { node(id: $id) { id } }"
+        assert (await api.data(ALICE, node, id=bob.nodes[kind]))["node"] is None, kind
+    mark = 'mutation { markNoticesRead(input: {ownerId: "bob"}) { ... on MarkNoticesReadSuccess { notices { id } } } }'
+    assert await api.data(ALICE, mark) == {"markNoticesRead": {"notices": []}}
+    stream = api.follow(ALICE, 'subscription { balance(ownerId: "bob") { posted version } }')
+    assert (await anext(stream))["data"] == {"balance": {"posted": 0, "version": 0}}
+    await stream.aclose()
+
+
+async def test_a_mutation_that_forgets_to_ask_changes_nothing(
+    api: Api, bob: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def anybodys(_context: object, _task_id: str) -> str:
+        return "alice"
+
+    monkeypatch.setattr(lifecycle, "_owner", anybodys)
+    for name, task in (("cancelTask", bob.names["taskId"]), ("resumeTask", bob.names["stopped"])):
+        kind = name[0].upper() + name[1:]
+        answer = await api.data(
+            ALICE,
+            f"mutation($input: {kind}Input!) {{ {name}(input: $input) {{ __typename }} }}",
+            input={"taskId": task},
+        )
+        assert answer == {name: {"__typename": "TaskNotFoundError"}}
+    found = await tasks.find([bob.names["taskId"], bob.names["stopped"]], owner_ids=None)
+    assert {seen.task.status for seen in found.values()} == {"RUNNING", "STOPPED"}
+
+
+async def test_the_reads_themselves_find_nothing_of_others(bob: World) -> None:
+    number, owners = bob.account_id, ["alice"]
+    top_up = str((unpacked(bob.nodes["TopUp"]) or ())[-1])
+    run = bob.names["blockRunId"]
+    notice = int((unpacked(bob.nodes["Notice"]) or ())[-1])
+
+    async def all_of(owner_ids: list[str] | None) -> list[object]:
+        return [
+            await sight.account("bob", owner_ids=owner_ids),
+            await sight.entry(number, 1, owner_ids=owner_ids),
+            await sight.lot(number, 1, owner_ids=owner_ids),
+            await sight.hold(number, 1, owner_ids=owner_ids),
+            await sight.notice(number, notice, owner_ids=owner_ids),
+            await tasks.block_run(number, run, owner_ids=owner_ids),
+            await top_ups.find(number, top_up, owner_ids=owner_ids),
+        ]
+
+    assert await all_of(owners) == await all_of([]) == [None] * 7
+    assert None not in await all_of(["bob"])
+    assert await all_of(["bob"]) == await all_of(None)
+    with pytest.raises(TaskNotFound):
+        await resuming.resume(ResumeRequest(task_id=bob.names["stopped"], actor="user:alice", owner_ids=owners))
