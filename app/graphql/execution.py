@@ -27,9 +27,11 @@ from graphql import (
 from graphql.pyutils import AwaitableOrValue
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
+from app.errors import Misconfigured
 from app.graphql.context import Context
 from app.graphql.documents import KNOWN_LENGTH, DocumentRefused, Documents
 from app.graphql.faults import Code, error, sent
+from app.graphql.known import Library, NotServed, operations, problems
 from app.graphql.plans.analysing import NotUnderstood
 from app.graphql.plans.cache import Known, Plans, Tally
 
@@ -41,8 +43,11 @@ class Request:
     """One operation to execute, of the types that the transports have checked."""
 
     query: str
+    """The document's text; it may be empty where `hash` names a known one."""
     variables: dict[str, Any] | None = None
     operation_name: str | None = None
+    hash: str | None = None
+    """SHA-256 of a known document's text, in hex, as the client sent it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,19 @@ class OperationFailed(Exception):
 class Execution:
     """Executes operations of one schema. Made once per process."""
 
-    def __init__(self, schema: GraphQLSchema, *, open_to_explorers: bool, plans: bool = False) -> None:
-        """`plans`: whether documents are compiled; no answer differs by it."""
+    def __init__(
+        self, schema: GraphQLSchema, *, open_to_explorers: bool, plans: bool = False, library: Library | None = None
+    ) -> None:
+        """`plans`: whether documents are compiled; no answer differs by it. `library`: the documents known ahead.
+
+        Raises: Misconfigured: a known document cannot be carried out.
+        """
         self.schema = schema
         self._documents = Documents(schema, open_to_explorers=open_to_explorers)
         self._hides_suggestions = not open_to_explorers
         self._plans = Plans(schema, hides_suggestions=self._hides_suggestions) if plans else None
+        self._library = library or Library()
+        self._ahead = self._compiled(self._library)
 
     @property
     def tally(self) -> Tally:
@@ -103,19 +115,38 @@ class Execution:
 
     def _known(self, request: Request, context: Context) -> Known:
         """The operation of a request, with its plan. Raises: OperationFailed."""
-        if self._plans is None:
-            return Known(*self._prepared(request, context))
-        known = self._plans.find(request.query, request.operation_name)
-        if known is None:
-            document, operation = self._prepared(request, context)
-            if len(request.query) > KNOWN_LENGTH:  # executed once: to compile it costs more
-                return Known(document, operation, reason="length")
-            known = self._plans.learn(request.query, request.operation_name, document, operation)
-        return known
-
-    def _prepared(self, request: Request, context: Context) -> tuple[DocumentNode, OperationDefinitionNode]:
         try:
-            document = self._documents.prepared(request.query)
+            text = self._library.text(request.query, request.hash, context.viewer)
+        except NotServed as refusal:
+            raise OperationFailed(refusal.error) from None
+        known = self._ahead.get((text, request.operation_name))
+        if known is None and self._plans is not None:
+            known = self._plans.find(text, request.operation_name)
+        if known is not None:
+            return known
+        document, operation = self._prepared(text, request, context)
+        if self._plans is None or len(text) > KNOWN_LENGTH:  # executed once: to compile it costs more
+            return Known(document, operation, reason="length")
+        return self._plans.learn(text, request.operation_name, document, operation)
+
+    def _compiled(self, library: Library) -> Mapping[tuple[str, str | None], Known]:
+        """The operations of known documents, by text and operation name: kept as long as the process."""
+        if invalid := problems(library.documents, self._documents):
+            listed = "\n".join(map(str, invalid[:10]))
+            raise Misconfigured(
+                f"{len(invalid)} problems with KNOWN_DOCUMENTS; `python -m app documents check` lists all:\n{listed}"
+            )
+        planned = self._plans.planned if self._plans is not None else Known
+        return {
+            (known.text, name): planned(document, operation)
+            for known in library.documents
+            for document in (self._documents.prepared(known.text),)
+            for name, operation in operations(document).items()
+        }
+
+    def _prepared(self, text: str, request: Request, context: Context) -> tuple[DocumentNode, OperationDefinitionNode]:
+        try:
+            document = self._documents.prepared(text)
         except DocumentRefused as refused:
             raise OperationFailed(*sent(refused.errors, context)) from None
         operation = get_operation_ast(document, request.operation_name)
