@@ -39,7 +39,7 @@ class Exposure:
 
     @classmethod
     def of(cls, chosen: Settings) -> Self:
-        """What these settings let in. Raises: Misconfigured: they let in too much, or lean on what anybody can guess."""
+        """What these settings let in. Raises: Misconfigured: they let in too much, or a secret is weak."""
         production = chosen.environment == "production"
         if production:
             _refuse_guessable(chosen)

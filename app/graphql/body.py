@@ -95,8 +95,10 @@ def _hash(document_id: object, persisted_query: object) -> str | None:
     )
 
 
-def from_url(query_string: bytes) -> Request:
-    """The operation in an address; variables and extensions are JSON there. Raises: Malformed."""
+def from_url(query_string: bytes, limit: int) -> Request:
+    """The operation in an address; variables and extensions are JSON there. Raises: TooLarge; Malformed."""
+    if len(query_string) > limit:
+        raise TooLarge
     try:
         pairs = parse_qsl(
             query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_URL_FIELDS

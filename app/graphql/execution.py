@@ -35,6 +35,9 @@ from app.graphql.known import Library, NotServed, operations, problems
 from app.graphql.plans.analysing import NotUnderstood
 from app.graphql.plans.cache import Known, Plans, Tally
 
+SUBSCRIPTIONS: Final = (
+    "Subscriptions are served over WebSocket (graphql-transport-ws), or as an event stream (Accept: text/event-stream)."
+)
 _EXECUTOR: Final = StrawberryGraphQLCoreExecutionContext
 
 
@@ -88,14 +91,19 @@ class Execution:
         """How often plans were used, and why not."""
         return self._plans.tally if self._plans is not None else Tally()
 
+    def kind(self, request: Request, context: Context) -> OperationType | None:
+        """What kind of operation it is; None: it cannot be carried out, as `answer` says."""
+        try:
+            return self._known(request, context).operation.operation
+        except OperationFailed:
+            return None
+
     async def answer(self, request: Request, context: Context) -> Answer:
         """The whole answer to a query or mutation."""
         try:
             known = self._known(request, context)
             if known.operation.operation is OperationType.SUBSCRIPTION:
-                raise OperationFailed(
-                    error("Subscriptions are served over WebSocket: graphql-transport-ws.", Code.BAD_REQUEST)
-                )
+                raise OperationFailed(error(SUBSCRIPTIONS, Code.BAD_REQUEST))
             return Answer(await self._executed(known, request, context))
         except OperationFailed as failed:
             return Answer({"errors": failed.errors}, ran=False)
