@@ -27,11 +27,10 @@ from graphql import (
 from graphql.pyutils import AwaitableOrValue
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
-from app.errors import Misconfigured
 from app.graphql.context import Context
 from app.graphql.documents import KNOWN_LENGTH, DocumentRefused, Documents
 from app.graphql.faults import Code, error, sent
-from app.graphql.known import Library, NotServed, operations, problems
+from app.graphql.known import Library, NotServed, misconfigured, operations, problems
 from app.graphql.plans.analysing import NotUnderstood
 from app.graphql.plans.cache import Known, Plans, Tally
 
@@ -140,10 +139,7 @@ class Execution:
     def _compiled(self, library: Library) -> Mapping[tuple[str, str | None], Known]:
         """The operations of known documents, by text and operation name: kept as long as the process."""
         if invalid := problems(library.documents, self._documents):
-            listed = "\n".join(map(str, invalid[:10]))
-            raise Misconfigured(
-                f"{len(invalid)} problems with KNOWN_DOCUMENTS; `python -m app documents check` lists all:\n{listed}"
-            )
+            raise misconfigured(invalid)
         planned = self._plans.planned if self._plans is not None else Known
         return {
             (known.text, name): planned(document, operation)

@@ -6,17 +6,21 @@ send texts of its own (*free documents*) is a setting per kind of caller; a text
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from graphql import DocumentNode, OperationDefinitionNode
 
 from app.callers.rules import Viewer
+from app.errors import Misconfigured
 from app.graphql.documents import DocumentRefused, Documents
 from app.graphql.faults import Code, error
-from app.graphql.known_files import KnownDocument, Problem, hash_of
+from app.graphql.known_files import KnownDocument, Problem, Unreadable, hash_of, read
 
 ANONYMOUS: Final = "anonymous"
+LISTED: Final = 10
+"""Problems that a message lists; the command lists all."""
 CALLERS: Final = frozenset({ANONYMOUS, "users", "services", "operators"})
 _HASH: Final = re.compile("(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
 
@@ -71,6 +75,22 @@ class Library:
         if digest not in self._texts:
             raise NotServed(NOT_FOUND)
         return self._texts[digest]
+
+
+def open_library(path: Path | None, *, free_for: Collection[str]) -> Library:
+    """The library in these files; None: it is empty. Raises: Misconfigured: they cannot be read."""
+    try:
+        return Library(read(path) if path is not None else (), free_for=free_for)
+    except Unreadable as refusal:
+        raise misconfigured(refusal.problems) from None
+
+
+def misconfigured(found: Sequence[Problem]) -> Misconfigured:
+    """Why nothing starts with these problems: the first of them in words."""
+    listed = "\n".join(map(str, found[:LISTED]))
+    return Misconfigured(
+        f"Problems with KNOWN_DOCUMENTS: {len(found)}; `python -m app documents check` lists all:\n{listed}"
+    )
 
 
 def _kind(viewer: Viewer | None) -> str:
