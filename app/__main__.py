@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+PLACE = click.Path(path_type=Path)
 INSTANT = click.DateTime(["%Y-%m-%dT%H:%M:%S%z"])
 
 
@@ -170,6 +171,34 @@ def prices_publish(file: Path, effective_at: datetime | None, reason: str | None
     from app.commands import prices
 
     prices.publish(file, effective_at=effective_at, reason=reason, key=key)
+
+
+@commands.group()
+def documents() -> None:
+    """Known documents: what clients name by hash. PATH is a directory of *.graphql, or a manifest."""
+
+
+@documents.command("check")
+@click.argument("path", type=PLACE, required=False)
+@click.pass_context
+def documents_check(ctx: click.Context, path: Path | None) -> None:
+    """Say whether the server can start with them, or everything that is wrong; exit with 1 if not.
+
+    Default: KNOWN_DOCUMENTS.
+    """
+    from app.commands import documents
+
+    ctx.exit(documents.check(path))
+
+
+@documents.command("manifest")
+@click.argument("path", type=PLACE)
+@click.pass_context
+def documents_manifest(ctx: click.Context, path: Path) -> None:
+    """Print them as a manifest, each by the hash of its text: documents manifest queries/ > manifest.json."""
+    from app.commands import documents
+
+    ctx.exit(documents.manifest(path))
 
 
 @commands.group()

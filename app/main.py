@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -15,13 +15,15 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app import database, migrating, webhooks
+from app import database, hosts, migrating, webhooks
 from app.callers.development import development_secret
 from app.callers.doorway import open_doorway
 from app.coalescing import Shared
 from app.errors import Misconfigured
+from app.exposure import Exposure
 from app.graphql.context import House
 from app.graphql.execution import Execution
+from app.graphql.known import open_library
 from app.graphql.schema import build
 from app.graphql.view import GraphQLOverHTTP
 from app.graphql.websocket import GraphQLOverWebSocket
@@ -44,6 +46,9 @@ SETTLE_SECONDS: Final = 0.5
 EXPIRY_NOTICE_SECONDS: Final = 60.0
 REFUND_SWEEP_SECONDS: Final = 300.0
 READY_SECONDS: Final = 2.0
+CALLED_WITH: Final = ("Authorization", "Content-Type", "Last-Event-ID", "X-Request-ID")
+"""The headers that pages of other origins may send in production."""
+PLAIN: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 Loop = Callable[[], Awaitable[None]]
 
@@ -53,12 +58,15 @@ log = logging.getLogger(__name__)
 def create(chosen: Settings | None = None) -> Starlette:
     """The application. Raises: Misconfigured."""
     here = chosen or settings()
-    development = here.environment == "development"
+    exposure = Exposure.of(here)
+    log.log(logging.INFO if here.environment == "production" else logging.WARNING, exposure.summary)
     if here.database_url is None:
         raise Misconfigured("DATABASE_URL is not set: `python -m app serve` starts a database when there is none.")
     url = here.database_url
-    origins = ["*"] if development else []
-    execution = Execution(build()._schema, open_to_explorers=development, plans=here.plans == "on")
+    library = open_library(here.known_documents, free_for=exposure.free_for)
+    execution = Execution(
+        build()._schema, open_to_explorers=exposure.explorers, plans=here.plans == "on", library=library
+    )
     doorway = open_doorway(here)
     house = furnish(here)
     loops: dict[str, Loop] = {
@@ -92,9 +100,13 @@ def create(chosen: Settings | None = None) -> Starlette:
                 await provider.close()
             await database.disconnect()
 
-    graphql = GraphQLOverHTTP(execution, doorway, house, explorer=development)
+    graphql = GraphQLOverHTTP(
+        execution, doorway, house, explorer=exposure.explorers, reads_by_get=exposure.reads_by_get
+    )
+    origins = exposure.origins
     return Application(
         graphql,
+        exposure.hosts,
         routes=[
             Route(GRAPHQL, graphql),
             WebSocketRoute(GRAPHQL, GraphQLOverWebSocket(execution, doorway, house, allowed_origins=origins)),
@@ -103,7 +115,15 @@ def create(chosen: Settings | None = None) -> Starlette:
             *webhooks.routes(house.provider, seller=here.receipt_seller),
         ],
         # Tokens travel in headers and never in cookies, so that a page of another host gains nothing by being let in.
-        middleware=[Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["POST"], allow_headers=["*"])]
+        middleware=[
+            Middleware(
+                CORSMiddleware,
+                allow_origins=origins,
+                allow_methods=["POST", "GET"] if exposure.reads_by_get else ["POST"],
+                allow_headers=["*"] if exposure.explorers else CALLED_WITH,
+                expose_headers=["Retry-After"],
+            )
+        ]
         if origins
         else [],
         lifespan=life,
@@ -116,12 +136,16 @@ class Application(Starlette):
     A request of a page in a browser (with an Origin) takes the way through the middleware; a backend needs none of it.
     """
 
-    def __init__(self, graphql: ASGIApp, **options: Any) -> None:
+    def __init__(self, graphql: ASGIApp, hosts: Collection[str] | None, **options: Any) -> None:
+        """`hosts`: the names by which it may be addressed; None: any."""
         super().__init__(**options)
         self._graphql = graphql
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == GRAPHQL and not _has_origin(scope):
+        if self._hosts is not None and scope["type"] != "lifespan" and not hosts.is_addressed(scope, self._hosts):
+            await hosts.refuse(scope, send)
+        elif scope["type"] == "http" and scope["path"] == GRAPHQL and not _has_origin(scope):
             await self._graphql(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
@@ -215,7 +239,7 @@ async def _kept_running(name: str, loop: Loop) -> None:
 
 
 async def alive(_: Request) -> JSONResponse:
-    return JSONResponse({"alive": True})
+    return JSONResponse({"alive": True}, headers=PLAIN)
 
 
 class Readiness:
@@ -226,7 +250,9 @@ class Readiness:
 
     async def check(self, _: Request) -> JSONResponse:
         reason = await self._reason()
-        return JSONResponse({"ready": reason is None, "reason": reason}, status_code=503 if reason else 200)
+        return JSONResponse(
+            {"ready": reason is None, "reason": reason}, status_code=503 if reason else 200, headers=PLAIN
+        )
 
     async def _reason(self) -> str | None:
         """What stands in the way."""

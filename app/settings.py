@@ -35,6 +35,26 @@ def _bonuses(given: object) -> tuple[tuple[int, int], ...] | None:
     raise PydanticCustomError("bonuses", "It must be pairs of credits, CREDITS:BONUS, such as 5000:500,10000:1500")
 
 
+def _names(given: object) -> tuple[str, ...] | None:
+    """A list as somebody writes it, divided by commas."""
+    if given is None or isinstance(given, tuple):
+        return given
+    names = [part.strip() for part in given.split(",")] if isinstance(given, str) else []
+    if 1 <= len(names) <= 50 and all(names):
+        return tuple(dict.fromkeys(names))
+    raise PydanticCustomError("names", "It must be 1 to 50 names, divided by commas")
+
+
+def _callers(given: object) -> tuple[str, ...] | None:
+    """Kinds of callers as somebody writes them: services,operators; nobody: none of them."""
+    names = _names(given)
+    if names is None or names == ("nobody",):
+        return None if names is None else ()
+    if set(names) <= {"anonymous", "users", "services", "operators"}:
+        return names
+    raise PydanticCustomError("callers", "It must be some of anonymous,users,services,operators, or nobody")
+
+
 class Settings(BaseSettings):
     """Every setting has a default that suits development; an empty variable counts as unset."""
 
@@ -61,6 +81,22 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, ge=1, le=64, description="Server processes.")
     public_url: str | None = Field(
         default=None, description="How browsers reach this server, for payment pages. Unset: http://HOST:PORT."
+    )
+    allowed_hosts: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_names)] = Field(
+        default=None,
+        description="Hosts by which this server is addressed, by commas. Unset: PUBLIC_URL's; any in development.",
+    )
+    allowed_origins: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_names)] = Field(
+        default=None,
+        description="Origins of pages that may call, by commas. Unset: none but its own; any in development.",
+    )
+    known_documents: Path | None = Field(
+        default=None, description="GraphQL documents known by hash: a directory of *.graphql files, or a manifest."
+    )
+    free_documents: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_callers)] = Field(
+        default=None,
+        description="Who may send others: of anonymous,users,services,operators, or nobody. "
+        "Unset: services,operators; all in development.",
     )
     ledger_key: str | None = Field(
         default=None, description="At least 32 bytes, in hex: keys the chain of entries. Required in production."

@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import signal
 import subprocess
 import time
@@ -138,11 +139,12 @@ def test_production_does_not_migrate_by_itself_and_names_the_command_that_does(p
             "ENVIRONMENT": "production",
             "DATABASE_URL": server.url,
             "PORT": "0",
-            "LEDGER_KEY": "ab" * 32,
+            "LEDGER_KEY": secrets.token_hex(32),
             "SANDBOX_SECRET": "cd" * 32,
             "JWKS_URL": "https://id.example.com/jwks.json",
             "JWT_ISSUER": "https://id.example.com/",
             "PAYMENT_PROVIDER": "none",
+            "ALLOWED_HOSTS": "credits.example.com",
         }
         refused = run("serve", **production)
         first, second = run("migrate", **production), run("migrate", **production)

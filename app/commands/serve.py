@@ -24,6 +24,7 @@ from app.callers.development import makes_tokens
 from app.commands import token
 from app.commands.reach import embedded_server, migrate, open_database, use_settings
 from app.errors import Misconfigured
+from app.exposure import Exposure
 from app.settings import address, settings
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def run() -> int:
         signal.signal(number, _leave)
     with _listen(settings().host, settings().port) as listener, _database():
         use_settings(port=str(listener.getsockname()[1]))
+        Exposure.of(settings())
         _greet(asyncio.run(_prepare()))
         try:
             return _serve(listener)

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import orjson
 
@@ -10,6 +11,7 @@ from app.graphql.execution import Request
 
 SMALL_BODY: Final = 64 * 1024
 LARGE_BODY: Final = 1024 * 1024
+MAX_URL_FIELDS: Final = 20
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -63,12 +65,49 @@ def request(parameters: object) -> Request:
     if not isinstance(parameters, dict):
         raise Malformed('Send a JSON object: {"query": "…", "variables": {…}, "operationName": "…"}.')
     query, variables, name = parameters.get("query"), parameters.get("variables"), parameters.get("operationName")
-    if not isinstance(query, str):
-        raise Malformed("query must be a string: the GraphQL document.")
+    extensions = parameters.get("extensions")
     if not (variables is None or isinstance(variables, dict)):
         raise Malformed("variables must be an object or null.")
     if not (name is None or isinstance(name, str)):
         raise Malformed("operationName must be a string or null.")
-    if not isinstance(parameters.get("extensions"), dict | None):
+    if not (extensions is None or isinstance(extensions, dict)):
         raise Malformed("extensions must be an object or null.")
-    return Request(query, variables, name)
+    hash = _hash(parameters.get("documentId"), (extensions or {}).get("persistedQuery"))
+    if hash is not None and query is None:
+        query = ""
+    if not isinstance(query, str):
+        raise Malformed("query must be a string: the GraphQL document.")
+    return Request(query, variables, name, hash)
+
+
+def _hash(document_id: object, persisted_query: object) -> str | None:
+    """How the request names a known document: by `documentId`, by Apollo's extension, or by both alike."""
+    if not (document_id is None or isinstance(document_id, str)):
+        raise Malformed('documentId must be a string or null: "sha256:<64 hex digits>".')
+    if persisted_query is None:
+        return document_id
+    match persisted_query:
+        case {"sha256Hash": str(hash)} if document_id in {None, hash, f"sha256:{hash}"}:
+            return hash
+    raise Malformed(
+        'extensions.persistedQuery must be {"version": 1, "sha256Hash": "<64 hex digits>"}, and name what documentId '
+        "names if both are sent."
+    )
+
+
+def from_url(query_string: bytes, limit: int) -> Request:
+    """The operation in an address; variables and extensions are JSON there. Raises: TooLarge; Malformed."""
+    if len(query_string) > limit:
+        raise TooLarge
+    try:
+        pairs = parse_qsl(
+            query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_URL_FIELDS
+        )
+        parameters: dict[str, object] = dict(pairs)
+        for name in ("variables", "extensions"):
+            parameters[name] = orjson.loads(text) if (text := str(parameters.get(name, ""))) else None
+    except ValueError as error:
+        raise Malformed(f"The address holds no request: {error}.") from None
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise Malformed("Each parameter may stand in the address once.")
+    return request(parameters)

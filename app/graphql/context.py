@@ -39,11 +39,13 @@ class House:
 class Context:
     """Made for each request, and anew for each item of a subscription; what costs something is made when asked for."""
 
-    __slots__ = ("_loaders", "_request_id", "house", "viewer")
+    __slots__ = ("_loaders", "_request_id", "house", "seen_version", "viewer")
 
     def __init__(self, viewer: Viewer | None, house: House, *, request_id: str | None = None) -> None:
         self.viewer = viewer
         self.house = house
+        self.seen_version: int | None = None
+        """The version of the balance that the follower has seen: what it came back with, then that of each item."""
         self._request_id = request_id
         self._loaders: dict[object, DataLoader[Any, Any]] | None = None
 

@@ -37,10 +37,10 @@ class DocumentRefused(Exception):
 class Documents:
     """The documents of one schema."""
 
-    def __init__(self, schema: GraphQLSchema, *, open_to_explorers: bool) -> None:
-        """`open_to_explorers`: whether introspection and suggestions ("Did you mean …?") are on."""
+    def __init__(self, schema: GraphQLSchema, *, open_to_explorers: bool, suggests: bool | None = None) -> None:
+        """`open_to_explorers`: whether introspection is on, and unless `suggests` says otherwise "Did you mean …?"."""
         self._schema = schema
-        self._suggests = open_to_explorers
+        self._suggests = open_to_explorers if suggests is None else suggests
         self._rules: tuple[type[ASTValidationRule], ...] = (
             tuple(specified_rules) if open_to_explorers else (*specified_rules, NoSchemaIntrospectionCustomRule)
         )

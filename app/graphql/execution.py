@@ -30,9 +30,13 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from app.graphql.context import Context
 from app.graphql.documents import KNOWN_LENGTH, DocumentRefused, Documents
 from app.graphql.faults import Code, error, sent
+from app.graphql.known import Library, NotServed, misconfigured, operations, problems
 from app.graphql.plans.analysing import NotUnderstood
 from app.graphql.plans.cache import Known, Plans, Tally
 
+SUBSCRIPTIONS: Final = (
+    "Subscriptions are served over WebSocket (graphql-transport-ws), or as an event stream (Accept: text/event-stream)."
+)
 _EXECUTOR: Final = StrawberryGraphQLCoreExecutionContext
 
 
@@ -41,8 +45,11 @@ class Request:
     """One operation to execute, of the types that the transports have checked."""
 
     query: str
+    """The document's text; it may be empty where `hash` names a known one."""
     variables: dict[str, Any] | None = None
     operation_name: str | None = None
+    hash: str | None = None
+    """SHA-256 of a known document's text, in hex, as the client sent it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +71,38 @@ class OperationFailed(Exception):
 class Execution:
     """Executes operations of one schema. Made once per process."""
 
-    def __init__(self, schema: GraphQLSchema, *, open_to_explorers: bool, plans: bool = False) -> None:
-        """`plans`: whether documents are compiled; no answer differs by it."""
+    def __init__(
+        self, schema: GraphQLSchema, *, open_to_explorers: bool, plans: bool = False, library: Library | None = None
+    ) -> None:
+        """`plans`: whether documents are compiled; no answer differs by it. `library`: the documents known ahead.
+
+        Raises: Misconfigured: a known document cannot be carried out.
+        """
         self.schema = schema
         self._documents = Documents(schema, open_to_explorers=open_to_explorers)
         self._hides_suggestions = not open_to_explorers
         self._plans = Plans(schema, hides_suggestions=self._hides_suggestions) if plans else None
+        self._library = library or Library()
+        self._ahead = self._compiled(self._library)
 
     @property
     def tally(self) -> Tally:
         """How often plans were used, and why not."""
         return self._plans.tally if self._plans is not None else Tally()
 
+    def kind(self, request: Request, context: Context) -> OperationType | None:
+        """What kind of operation it is; None: it cannot be carried out, as `answer` says."""
+        try:
+            return self._known(request, context).operation.operation
+        except OperationFailed:
+            return None
+
     async def answer(self, request: Request, context: Context) -> Answer:
         """The whole answer to a query or mutation."""
         try:
             known = self._known(request, context)
             if known.operation.operation is OperationType.SUBSCRIPTION:
-                raise OperationFailed(
-                    error("Subscriptions are served over WebSocket: graphql-transport-ws.", Code.BAD_REQUEST)
-                )
+                raise OperationFailed(error(SUBSCRIPTIONS, Code.BAD_REQUEST))
             return Answer(await self._executed(known, request, context))
         except OperationFailed as failed:
             return Answer({"errors": failed.errors}, ran=False)
@@ -103,19 +122,35 @@ class Execution:
 
     def _known(self, request: Request, context: Context) -> Known:
         """The operation of a request, with its plan. Raises: OperationFailed."""
-        if self._plans is None:
-            return Known(*self._prepared(request, context))
-        known = self._plans.find(request.query, request.operation_name)
-        if known is None:
-            document, operation = self._prepared(request, context)
-            if len(request.query) > KNOWN_LENGTH:  # executed once: to compile it costs more
-                return Known(document, operation, reason="length")
-            known = self._plans.learn(request.query, request.operation_name, document, operation)
-        return known
-
-    def _prepared(self, request: Request, context: Context) -> tuple[DocumentNode, OperationDefinitionNode]:
         try:
-            document = self._documents.prepared(request.query)
+            text = self._library.text(request.query, request.hash, context.viewer)
+        except NotServed as refusal:
+            raise OperationFailed(refusal.error) from None
+        known = self._ahead.get((text, request.operation_name))
+        if known is None and self._plans is not None:
+            known = self._plans.find(text, request.operation_name)
+        if known is not None:
+            return known
+        document, operation = self._prepared(text, request, context)
+        if self._plans is None or len(text) > KNOWN_LENGTH:  # executed once: to compile it costs more
+            return Known(document, operation, reason="length")
+        return self._plans.learn(text, request.operation_name, document, operation)
+
+    def _compiled(self, library: Library) -> Mapping[tuple[str, str | None], Known]:
+        """The operations of known documents, by text and operation name: kept as long as the process."""
+        if invalid := problems(library.documents, self._documents):
+            raise misconfigured(invalid)
+        planned = self._plans.planned if self._plans is not None else Known
+        return {
+            (known.text, name): planned(document, operation)
+            for known in library.documents
+            for document in (self._documents.prepared(known.text),)
+            for name, operation in operations(document).items()
+        }
+
+    def _prepared(self, text: str, request: Request, context: Context) -> tuple[DocumentNode, OperationDefinitionNode]:
+        try:
+            document = self._documents.prepared(text)
         except DocumentRefused as refused:
             raise OperationFailed(*sent(refused.errors, context)) from None
         operation = get_operation_ast(document, request.operation_name)

@@ -1,6 +1,7 @@
 """Top-level errors: each with `extensions.code`, and nothing unexpected told to a client.
 
 GRAPHQL_PARSE_FAILED, GRAPHQL_VALIDATION_FAILED    the document
+PERSISTED_QUERY_NOT_FOUND, DOCUMENT_NOT_ALLOWED    a hash that is not known; a text that this caller may not send
 BAD_USER_INPUT                                     variables, arguments, the operation's name
 the code of a RequestError                         missing permission, bad request, overload
 UNAVAILABLE                                        the database is out of reach
@@ -32,6 +33,9 @@ class Code(StrEnum):
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
+    NOT_ACCEPTABLE = "NOT_ACCEPTABLE"
+    DOCUMENT_NOT_FOUND = "PERSISTED_QUERY_NOT_FOUND"
+    DOCUMENT_NOT_ALLOWED = "DOCUMENT_NOT_ALLOWED"
     INTERNAL = "INTERNAL"
 
 

@@ -47,14 +47,15 @@ class FollowingSubscription:
             raise Forbidden("You may not look at that owner's balance.")
         context = info.context
         feed, visible = context.house.live, owners_seen(context.caller)
-        seen = -1 if since_version is None else since_version
+        # Who came back with both has seen the newer of them.
+        seen = max(value for value in (-1, since_version, context.seen_version) if value is not None)
         if await sight.account(owner, owner_ids=visible) is None:
             # Nothing was ever written for this owner: the first write is announced by the owner's name.
             with feed.watch(owner) as watch:
                 while await patiently(lambda: sight.account(owner, owner_ids=visible)) is None:
                     figures = await patiently(lambda: figures_of(owner, context))
                     if figures.version > seen:
-                        seen = figures.version
+                        seen = context.seen_version = figures.version
                         yield balance_of(figures, context)
                     await watch.changed()
         number = await sight.account(owner, owner_ids=visible)
@@ -62,7 +63,7 @@ class FollowingSubscription:
             while True:
                 figures = await patiently(lambda: figures_of(owner, context))
                 if figures.version > seen:
-                    seen = figures.version
+                    seen = context.seen_version = figures.version
                     yield balance_of(figures, context)
                 await watch.changed()
 

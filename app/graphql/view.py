@@ -1,15 +1,18 @@
-"""GraphQL over HTTP: POST /graphql, and GraphiQL by GET in development.
+"""GraphQL over HTTP: POST /graphql; in development also queries by GET, and GraphiQL.
 
 Status codes follow the GraphQL over HTTP specification: who accepts application/graphql-response+json gets 400 where
-the operation did not run; with application/json a well-formed request is always answered 200.
+the operation did not run; with application/json a well-formed request is always answered 200. Who asks for
+text/event-stream gets one (`event_stream`), and who asks for a subscription and takes one as well.
 """
 
 import logging
 import re
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Final
 
 import orjson
+from graphql import OperationType
 from starlette.types import Receive, Scope, Send
 from strawberry.http.ides import get_graphql_ide_html
 
@@ -17,13 +20,13 @@ from app import database
 from app.callers.doorway import Doorway
 from app.callers.rules import Viewer
 from app.errors import RequestError, Unauthenticated, Unavailable
-from app.graphql import body
+from app.graphql import body, event_stream
 from app.graphql.context import Context, House
-from app.graphql.execution import Answer, Execution
+from app.graphql.execution import Answer, Execution, Request
 from app.graphql.faults import OUT_OF_REACH, Code, error, masked
+from app.graphql.negotiation import GRAPHQL_JSON, HTML, JSON, Wanted, wanted
 
-JSON: Final = b"application/json"
-GRAPHQL_JSON: Final = b"application/graphql-response+json"
+READING: Final = frozenset({"GET", "HEAD"})
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _JSON_TYPE: Final = re.compile(rb'application/json *(; *charset *= *"?utf-?8"? *)?', re.IGNORECASE)
 
@@ -42,26 +45,48 @@ class _Refused(Exception):
         self.headers = headers
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One request as it came, and the way back."""
+
+    method: str
+    query_string: bytes
+    headers: Headers
+    takes: Wanted
+    receive: Receive
+    send: Send
+
+
 class GraphQLOverHTTP:
     """The ASGI application of the HTTP transport."""
 
-    def __init__(self, execution: Execution, doorway: Doorway, house: House, *, explorer: bool) -> None:
-        """`explorer`: whether GET shows GraphiQL."""
+    def __init__(
+        self, execution: Execution, doorway: Doorway, house: House, *, explorer: bool, reads_by_get: bool = False
+    ) -> None:
+        """`explorer`: whether GET shows GraphiQL to browsers. `reads_by_get`: whether GET carries out queries."""
         self._execution = execution
         self._doorway = doorway
         self._house = house
         self._explorer_page = get_graphql_ide_html("graphiql").encode() if explorer else None
+        self._methods = ("POST", "GET", "HEAD", "OPTIONS") if reads_by_get else ("POST", "OPTIONS")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope["headers"])
-        if scope["method"] == "GET" and self._explorer_page and b"text/html" in headers.get(b"accept", b""):
-            await _respond(send, 200, self._explorer_page, b"text/html; charset=utf-8")
+        accept = headers.get(b"accept")
+        call = _Call(scope["method"], scope.get("query_string", b""), headers, wanted(accept), receive, send)
+        if call.method == "OPTIONS":
+            await _respond(call, 204, b"", more_headers=[_allow(*self._methods)])
             return
-        media_type = GRAPHQL_JSON if GRAPHQL_JSON in headers.get(b"accept", b"") else JSON
-        more_headers: Iterable[tuple[bytes, bytes]] = ()
+        if self._explorer_page and call.method in READING and accept is not None and HTML in accept:
+            await _respond(call, 200, self._explorer_page, HTML)
+            return
         context = Context(None, self._house, request_id=_request_id(headers))
+        more_headers: Iterable[tuple[bytes, bytes]] = ()
+        media_type = call.takes.media_type or (GRAPHQL_JSON if call.takes.stream else JSON)
         try:
-            answer = await self._answer(scope["method"], headers, receive, context)
+            answer = await self._answer(call, context)
+            if answer is None:
+                return
             status = 200 if answer.ran or media_type is JSON else 400
             payload = orjson.dumps(answer.payload)
         except _Refused as refused:
@@ -71,21 +96,31 @@ class GraphQLOverHTTP:
             return
         except Exception as fault:
             status, payload = 500, orjson.dumps({"errors": [masked(fault, context)]})
-        await _respond(send, status, payload, media_type + b"; charset=utf-8", more_headers)
+        await _respond(call, status, payload, media_type, more_headers)
 
-    async def _answer(self, method: str, headers: Headers, receive: Receive, context: Context) -> Answer:
-        _check(method, headers)
-        context.viewer = await self._identify(headers)
-        limit = body.allowed_bytes(context.viewer)
-        try:
-            if headers.get(b"content-length", b"0").isdigit() and int(headers.get(b"content-length", b"0")) > limit:
-                raise body.TooLarge
-            request = body.parse(await body.read(receive, limit))
-        except body.TooLarge:
-            raise _Refused(413, f"The body may take at most {limit:,} bytes.", Code.PAYLOAD_TOO_LARGE) from None
-        except body.Malformed as malformed:
-            raise _Refused(400, str(malformed), Code.BAD_REQUEST) from None
-        return await self._execution.answer(request, context)
+    async def _answer(self, call: _Call, context: Context) -> Answer | None:
+        """The answer; None: an event stream was sent. Raises: _Refused; Gone."""
+        _check(call, self._methods)
+        context.viewer = await self._identify(call.headers)
+        request = await _request(call, context.viewer)
+        if call.method == "POST" and not call.takes.stream:
+            return await self._execution.answer(request, context)
+        # Here it counts what kind of operation it is; `answer` says why one cannot be carried out at all.
+        kind = self._execution.kind(request, context)
+        if call.method in READING and kind is OperationType.MUTATION:
+            raise _Refused(405, "Mutations are carried out by POST only.", Code.METHOD_NOT_ALLOWED, _allow("POST"))
+        streams = call.takes.stream_first or (call.takes.stream and kind is OperationType.SUBSCRIPTION)
+        if not streams or call.method == "HEAD":
+            return await self._execution.answer(request, context)
+        return await self._streamed(call, request, context)
+
+    async def _streamed(self, call: _Call, request: Request, context: Context) -> Answer | None:
+        context.seen_version = event_stream.last_seen(call.headers.get(b"last-event-id"))
+        authorization = call.headers.get(b"authorization", b"").decode("latin-1") or None
+        items = self._execution.stream(request, context)
+        return await event_stream.answer(
+            items, context, call.receive, call.send, lambda: self._doorway.identify(authorization)
+        )
 
     async def _identify(self, headers: Headers) -> Viewer | None:
         authorization = headers.get(b"authorization")
@@ -104,14 +139,42 @@ class GraphQLOverHTTP:
             raise _Refused(503, OUT_OF_REACH, Unavailable.code, (b"retry-after", b"1")) from None
 
 
-def _check(method: str, headers: Headers) -> None:
-    if method != "POST":
-        raise _Refused(405, "Send operations by POST.", Code.METHOD_NOT_ALLOWED, (b"allow", b"POST"))
-    content_type = headers.get(b"content-type", b"")
-    if content_type != JSON and not _JSON_TYPE.fullmatch(content_type.strip()):
-        raise _Refused(415, "Send Content-Type: application/json.", Code.UNSUPPORTED_MEDIA_TYPE)
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise _Refused(400, "Send the body without Content-Encoding.", Code.BAD_REQUEST)
+def _check(call: _Call, methods: Collection[str]) -> None:
+    """Raises: _Refused: whatever its body says, the request is not served as it came."""
+    if call.method not in methods:
+        raise _Refused(405, "Send operations by POST.", Code.METHOD_NOT_ALLOWED, _allow(*methods))
+    if call.method == "POST":
+        content_type = call.headers.get(b"content-type", b"")
+        if content_type != JSON and not _JSON_TYPE.fullmatch(content_type.strip()):
+            raise _Refused(415, "Send Content-Type: application/json.", Code.UNSUPPORTED_MEDIA_TYPE)
+        if call.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise _Refused(400, "Send the body without Content-Encoding.", Code.BAD_REQUEST)
+    if call.takes.media_type is None and not call.takes.stream:
+        raise _Refused(
+            406,
+            "Accept application/graphql-response+json, application/json or text/event-stream.",
+            Code.NOT_ACCEPTABLE,
+        )
+
+
+async def _request(call: _Call, viewer: Viewer | None) -> Request:
+    """The operation that was sent. Raises: _Refused; Gone."""
+    limit = body.allowed_bytes(viewer)
+    try:
+        if call.method in READING:
+            return body.from_url(call.query_string, limit)
+        length = call.headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > limit:
+            raise body.TooLarge
+        return body.parse(await body.read(call.receive, limit))
+    except body.TooLarge:
+        raise _Refused(413, f"The body may take at most {limit:,} bytes.", Code.PAYLOAD_TOO_LARGE) from None
+    except body.Malformed as malformed:
+        raise _Refused(400, str(malformed), Code.BAD_REQUEST) from None
+
+
+def _allow(*methods: str) -> tuple[bytes, bytes]:
+    return b"allow", ", ".join(methods).encode()
 
 
 def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -129,17 +192,17 @@ def _request_id(headers: Headers) -> str | None:
 
 
 async def _respond(
-    send: Send, status: int, payload: bytes, content_type: bytes, more_headers: Iterable[tuple[bytes, bytes]] = ()
+    call: _Call,
+    status: int,
+    payload: bytes,
+    media_type: bytes | None = None,
+    more_headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
-    start: dict[str, Any] = {
-        "type": "http.response.start",
-        "status": status,
-        "headers": [
-            (b"content-type", content_type),
+    headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"), *more_headers]
+    if media_type is not None:
+        headers += [
+            (b"content-type", media_type + b"; charset=utf-8"),
             (b"content-length", b"%d" % len(payload)),
-            (b"cache-control", b"no-store"),
-            *more_headers,
-        ],
-    }
-    await send(start)
-    await send({"type": "http.response.body", "body": payload})
+        ]
+    await call.send({"type": "http.response.start", "status": status, "headers": headers})
+    await call.send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else payload})

@@ -2,7 +2,6 @@
 
 import gzip
 from collections.abc import Iterable
-from typing import Any
 
 import orjson
 import pytest
@@ -10,69 +9,20 @@ from starlette.types import Message
 
 from app import database
 from app.graphql.body import LARGE_BODY, SMALL_BODY
-from app.graphql.view import GraphQLOverHTTP
-from tests.graphql.toy import doorway, execution, house, token
+from tests.graphql import toy
+from tests.graphql.http_wire import GRAPHQL_JSON, Reply, body, got, production_view, sent, view
+from tests.graphql.toy import token
 
 pytestmark = pytest.mark.anyio
 
 KEY_OF_NOBODY = f"ck_{'0' * 16}_{'0' * 64}"
-GRAPHQL_JSON = "application/graphql-response+json"
-view = GraphQLOverHTTP(execution, doorway, house, explorer=True)
-production_view = GraphQLOverHTTP(execution, doorway, house, explorer=False)
-
-
-class Reply:
-    def __init__(self, messages: list[Message]) -> None:
-        assert [message["type"] for message in messages] == ["http.response.start", "http.response.body"]
-        self.status: int = messages[0]["status"]
-        self.headers = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
-        self.body: bytes = messages[1]["body"]
-        assert self.headers["content-length"] == str(len(self.body))
-
-    @property
-    def json(self) -> Any:
-        return orjson.loads(self.body)
-
-    @property
-    def code(self) -> str:
-        assert "data" not in self.json
-        [error] = self.json["errors"]
-        return str(error["extensions"]["code"])
-
-
-async def sent(
-    chunks: Iterable[bytes] | bytes,
-    *,
-    method: str = "POST",
-    to: GraphQLOverHTTP = view,
-    bearer: str | None = None,
-    **headers: str,
-) -> Reply:
-    """The reply to a request that arrives in these chunks."""
-    waiting = [chunks] if isinstance(chunks, bytes) else list(chunks)
-    named = {"content_type": "application/json"} | headers | ({"authorization": f"Bearer {bearer}"} if bearer else {})
-    replies: list[Message] = []
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": waiting.pop(0), "more_body": bool(waiting)}
-
-    async def send(message: Message) -> None:
-        replies.append(message)
-
-    pairs = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in named.items() if value]
-    await to({"type": "http", "method": method, "path": "/graphql", "headers": pairs}, receive, send)
-    return Reply(replies)
-
-
-def body(query: str, **more: Any) -> bytes:
-    return orjson.dumps({"query": query, **more})
 
 
 async def test_a_query_is_answered() -> None:
     reply = await sent(body("query ($n: String!) { hello(name: $n) }", variables={"n": "you"}))
     assert (reply.status, reply.json) == (200, {"data": {"hello": "hello you"}})
     assert reply.headers["content-type"] == "application/json; charset=utf-8"
-    assert reply.headers["cache-control"] == "no-store"
+    assert reply.headers["content-length"] == str(len(reply.body))
 
 
 async def test_a_token_makes_the_viewer() -> None:
@@ -250,11 +200,25 @@ async def test_a_fault_names_the_request_id_that_a_proxy_gave() -> None:
     assert forged.json["errors"][0]["extensions"]["reference"] != "two\tlines"
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "PATCH"])
-async def test_operations_are_sent_by_post_only(method: str) -> None:
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH"])
+async def test_in_production_operations_are_sent_by_post_only(method: str) -> None:
+    reply = await sent([], method=method, to=production_view, query_string=b"query={hello}")
+    assert reply.status == 405
+    assert reply.headers["allow"] == "POST, OPTIONS"
+    if method != "HEAD":
+        assert reply.code == "METHOD_NOT_ALLOWED"
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE"])
+async def test_in_development_operations_are_sent_by_post_or_get(method: str) -> None:
     reply = await sent([], method=method)
-    assert (reply.status, reply.code) == (405, "METHOD_NOT_ALLOWED")
-    assert reply.headers["allow"] == "POST"
+    assert (reply.status, reply.headers["allow"]) == (405, "POST, GET, HEAD, OPTIONS")
+
+
+async def test_options_says_what_may_be_sent() -> None:
+    for to, allowed in ((view, "POST, GET, HEAD, OPTIONS"), (production_view, "POST, OPTIONS")):
+        reply = await sent([], method="OPTIONS", to=to)
+        assert (reply.status, reply.headers["allow"], reply.body) == (204, allowed, b"")
 
 
 async def test_a_browser_is_shown_graphiql_in_development_only() -> None:
@@ -263,6 +227,79 @@ async def test_a_browser_is_shown_graphiql_in_development_only() -> None:
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert b"graphiql" in page.body
     assert (await sent([], method="GET", accept="text/html", to=production_view)).status == 405
+
+
+async def test_get_carries_out_a_query_with_variables_of_the_address() -> None:
+    asked = {
+        "query": "query A { me } query B($n: String!) { hello(name: $n) }",
+        "variables": {"n": "é&?"},
+        "operationName": "B",
+        "extensions": {"any": 1},
+    }
+    reply = await got(asked, accept=GRAPHQL_JSON, bearer=token())
+    assert (reply.status, reply.json) == (200, {"data": {"hello": "hello é&?"}})
+    assert reply.headers["content-type"] == f"{GRAPHQL_JSON}; charset=utf-8"
+
+
+async def test_head_is_answered_as_get_is_without_its_body() -> None:
+    full = await got({"query": "{ hello }"})
+    bare = await got({"query": "{ hello }"}, method="HEAD")
+    assert (bare.status, bare.headers, bare.body) == (full.status, full.headers, b"")
+
+
+@pytest.mark.parametrize("accept", ["", "application/json", GRAPHQL_JSON, "text/event-stream"])
+async def test_a_mutation_by_get_is_405_and_does_not_run(accept: str) -> None:
+    toy.ran.clear()
+    reply = await got({"query": "mutation { spend(cost: 1) { __typename } }"}, accept=accept)
+    assert (reply.status, reply.code, reply.headers["allow"]) == (405, "METHOD_NOT_ALLOWED", "POST")
+    assert toy.ran == []
+
+
+async def test_the_mutation_that_a_get_names_counts_and_not_the_document() -> None:
+    both = "query Q { hello } mutation M { spend(cost: 1) { __typename } }"
+    assert (await got({"query": both, "operationName": "Q"})).json == {"data": {"hello": "hello world"}}
+    assert (await got({"query": both, "operationName": "M"})).status == 405
+
+
+MALFORMED_ADDRESSES = {
+    "nothing": b"",
+    "no query": b"operationName=A",
+    "variables are no JSON": b"query={hello}&variables={",
+    "variables are a list": b"query={hello}&variables=[]",
+    "variables are text": b"query={hello}&variables=%22a%22",
+    "extensions are a number": b"query={hello}&extensions=1",
+    "query twice": b"query={hello}&query={me}",
+    "variables twice": b"query={hello}&variables={}&variables={}",
+    "invalid UTF-8": b"query=%ff",
+    "not ASCII": "query={é}".encode(),
+    "too many": b"query={hello}" + b"&a=1" * 30,
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED_ADDRESSES)
+async def test_a_malformed_address_is_400(name: str) -> None:
+    reply = await sent([], method="GET", query_string=MALFORMED_ADDRESSES[name], content_type="")
+    assert (reply.status, reply.code) == (400, "BAD_REQUEST")
+
+
+async def test_an_address_may_be_as_long_as_a_body_and_not_a_byte_longer() -> None:
+    for size, status in ((SMALL_BODY, 200), (SMALL_BODY + 1, 413)):
+        reply = await sent([], method="GET", query_string=b"query={hello}&a=" + b"x" * (size - 16), content_type="")
+        assert reply.status == status
+
+
+@pytest.mark.parametrize(
+    "accept", ["text/plain", "text/html", "image/*", "application/xml", "application/json;q=0", "*/*;q=0"]
+)
+async def test_an_answer_in_no_form_that_is_accepted_is_406_before_anything_is_read(accept: str) -> None:
+    reply = await sent([], accept=accept)
+    assert (reply.status, reply.code) == (406, "NOT_ACCEPTABLE")
+
+
+async def test_a_request_without_accept_is_answered_in_plain_json() -> None:
+    for accept in ("", "*/*", "application/*", "text/html, */*;q=0.1"):
+        reply = await sent(body("{ hello }"), accept=accept)
+        assert reply.headers["content-type"] == "application/json; charset=utf-8"
 
 
 async def test_a_service_whose_key_cannot_be_looked_up_is_told_to_ask_again() -> None:

@@ -72,14 +72,17 @@ class Plans:
 
     def learn(self, text: str, name: str | None, document: DocumentNode, operation: OperationDefinitionNode) -> Known:
         """Plan this operation and keep the plan, if it can be planned; what must go for it goes."""
-        try:
-            plan = Plan(self._schema, document, operation, hides_suggestions=self._hides_suggestions)
-            known = Known(document, operation, plan)
-        except NotUnderstood as reason:
-            known = Known(document, operation, None, str(reason))
-        self._known[text, name] = known
+        known = self._known[text, name] = self.planned(document, operation)
         self._make_room()
         return known
+
+    def planned(self, document: DocumentNode, operation: OperationDefinitionNode) -> Known:
+        """This operation with its plan, if it can be planned, for whoever keeps it."""
+        try:
+            plan = Plan(self._schema, document, operation, hides_suggestions=self._hides_suggestions)
+            return Known(document, operation, plan)
+        except NotUnderstood as reason:
+            return Known(document, operation, None, str(reason))
 
     def execute(
         self, known: Known, context: Any, given: Mapping[str, Any] | None

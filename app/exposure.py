@@ -1,0 +1,123 @@
+"""What is open to whom: the one place where production differs from development in what it lets in.
+
+Closed by default in production, open in development: introspection, GraphiQL, suggestions, queries by GET, pages of any
+origin, documents that are not known. Never there at all: the legacy graphql-ws subprotocol, multipart, batches.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Self
+from urllib.parse import unquote, urlsplit
+
+from app.errors import Misconfigured
+from app.settings import Settings
+
+FREE_IN_PRODUCTION: Final = ("services", "operators")
+FREE_IN_DEVELOPMENT: Final = ("anonymous", "users", "services", "operators")
+FEWEST_DISTINCT_BYTES: Final = 12
+"""32 random bytes hold some 30 different ones; below this somebody typed them."""
+GUESSED: Final = frozenset({"postgres", "password", "secret", "changeme", "change-me", "admin", "root", "credits"})
+_ORIGIN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
+_HOST: Final = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9.-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exposure:
+    """What this server lets in."""
+
+    explorers: bool
+    """Whether introspection, GraphiQL and suggestions are on."""
+    reads_by_get: bool
+    hosts: frozenset[str] | None
+    """The names by which requests may address this server, without port; None: any."""
+    origins: tuple[str, ...]
+    """Pages of other hosts that may call: exact origins, or in development "*"."""
+    free_for: tuple[str, ...]
+    """Kinds of callers that may send documents that are not known."""
+    summary: str
+    """All of it in one line, for whoever starts the server."""
+
+    @classmethod
+    def of(cls, chosen: Settings) -> Self:
+        """What these settings let in. Raises: Misconfigured: they let in too much, or a secret is weak."""
+        production = chosen.environment == "production"
+        if production:
+            _refuse_guessable(chosen)
+        return (cls._of_production if production else cls._of_development)(chosen)
+
+    @classmethod
+    def _of_production(cls, chosen: Settings) -> Self:
+        hosts, origins = _hosts(chosen), _origins(chosen)
+        if hosts is None:
+            raise Misconfigured("ALLOWED_HOSTS is not set: name the hosts by which clients reach this server.")
+        if "*" in origins:
+            raise Misconfigured('ALLOWED_ORIGINS is "*": production needs the exact origins of your pages.')
+        free_for = FREE_IN_PRODUCTION if chosen.free_documents is None else chosen.free_documents
+        return cls(
+            explorers=False,
+            reads_by_get=False,
+            hosts=hosts,
+            origins=origins,
+            free_for=free_for,
+            summary=(
+                "PRODUCTION: no introspection, GraphiQL, suggestions or GET; "
+                f"hosts: {', '.join(sorted(hosts))}; pages of other origins: {', '.join(origins) or 'none'}; "
+                f"free documents: {', '.join(free_for) or 'nobody'}; known documents: "
+                f"{chosen.known_documents or 'NONE, so that nobody else can ask anything: set KNOWN_DOCUMENTS'}."
+            ),
+        )
+
+    @classmethod
+    def _of_development(cls, chosen: Settings) -> Self:
+        return cls(
+            explorers=True,
+            reads_by_get=True,
+            hosts=_hosts(chosen),
+            origins=_origins(chosen) or ("*",),
+            free_for=FREE_IN_DEVELOPMENT if chosen.free_documents is None else chosen.free_documents,
+            summary=(
+                "DEVELOPMENT: introspection, GraphiQL, suggestions, GET, pages of any origin, free documents and "
+                "ready-made tokens are OPEN. Set ENVIRONMENT=production before anybody else can reach this server."
+            ),
+        )
+
+
+def _hosts(chosen: Settings) -> frozenset[str] | None:
+    if chosen.allowed_hosts is None:
+        host = urlsplit(chosen.public_url or "").hostname
+        return frozenset({host}) if host and chosen.environment == "production" else None
+    for host in chosen.allowed_hosts:
+        if not _HOST.fullmatch(host.lower()):
+            raise Misconfigured(f"ALLOWED_HOSTS: {host!r} is no host name: write credits.example.com, without port.")
+    return frozenset(host.lower() for host in chosen.allowed_hosts)
+
+
+def _origins(chosen: Settings) -> tuple[str, ...]:
+    origins = tuple(origin.lower() for origin in chosen.allowed_origins or ())
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise Misconfigured(f"ALLOWED_ORIGINS: {origin!r} is no origin: write https://app.example.com, no path.")
+    return origins
+
+
+def _refuse_guessable(chosen: Settings) -> None:
+    """Raises: Misconfigured: a secret of production that is weak, or is a default."""
+    _refuse_typed("LEDGER_KEY", chosen.ledger_key)
+    if chosen.jwt_issuer == Settings.model_fields["jwt_issuer"].default:
+        raise Misconfigured("JWT_ISSUER is development's: set it to the `iss` of your identity provider's tokens.")
+    if chosen.stripe_webhook_secret is None and chosen.payment_provider == "stripe":
+        raise Misconfigured("STRIPE_WEBHOOK_SECRET is not set: no payment would ever be credited by its notice.")
+    address = urlsplit(chosen.database_url or "")
+    password = unquote(address.password or "")
+    if password and (password.lower() in GUESSED or password == address.username):
+        raise Misconfigured("DATABASE_URL has a password that anybody can guess: `openssl rand -hex 16` makes one.")
+
+
+def _refuse_typed(name: str, hexadecimal: str | None) -> None:
+    """What is missing or too short is refused where the key is opened."""
+    try:
+        key = bytes.fromhex(hexadecimal or "")
+    except ValueError:
+        return
+    if key and len(set(key)) < FEWEST_DISTINCT_BYTES:
+        raise Misconfigured(f"{name} is no random key: make one with `openssl rand -hex 32`.")

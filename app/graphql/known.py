@@ -1,0 +1,132 @@
+"""Documents known ahead: a client names one by the SHA-256 of its text, and need not send the text.
+
+They are read from a directory or a manifest at start, checked there, and compiled before the first request. A client
+cannot register one while the server runs: what is not known stays unknown until the server is started with it. Who may
+send texts of its own (*free documents*) is a setting per kind of caller; a text that equals a known one is not free.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from graphql import DocumentNode, OperationDefinitionNode
+
+from app.callers.rules import Viewer
+from app.errors import Misconfigured
+from app.graphql.documents import DocumentRefused, Documents
+from app.graphql.faults import Code, error
+from app.graphql.known_files import KnownDocument, Problem, Unreadable, hash_of, read
+
+ANONYMOUS: Final = "anonymous"
+LISTED: Final = 10
+"""Problems that a message lists; the command lists all."""
+CALLERS: Final = frozenset({ANONYMOUS, "users", "services", "operators"})
+_HASH: Final = re.compile("(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
+
+NOT_FOUND: Final = error("PersistedQueryNotFound", Code.DOCUMENT_NOT_FOUND)
+"""The message is the one that stock clients compare with; what it means here stands beside it."""
+NOT_FOUND["extensions"]["reason"] = (
+    "No document of this hash is known. Documents are not registered at run time: add it to KNOWN_DOCUMENTS and start "
+    "the server anew."
+)
+
+
+class NotServed(Exception):
+    """The document is not carried out for this caller; `error` is as it is sent."""
+
+    def __init__(self, problem: dict[str, Any]) -> None:
+        super().__init__(problem)
+        self.error = problem
+
+
+class Library:
+    """The known documents of one server, and who may send others."""
+
+    def __init__(self, documents: Iterable[KnownDocument] = (), *, free_for: Collection[str] = CALLERS) -> None:
+        """`free_for`: kinds of callers that may send any text, of CALLERS."""
+        self.documents = tuple(documents)
+        self._texts: Mapping[str, str] = {hash_of(document.text): document.text for document in self.documents}
+        self._known = frozenset(self._texts.values())
+        self._free_for = frozenset(free_for)
+        self._all_free = self._free_for >= CALLERS
+
+    def text(self, query: str, hash: str | None, viewer: Viewer | None) -> str:
+        """The text that a caller means by a text, a hash, or both. Raises: NotServed."""
+        if hash is not None:
+            query = self._named(query, hash)
+        if self._all_free or query in self._known or _kind(viewer) in self._free_for:
+            return query
+        raise NotServed(
+            error(
+                f"Documents of one's own are not served to {_kind(viewer)} callers here: send a known one, by its "
+                "hash or by exactly its text.",
+                Code.DOCUMENT_NOT_ALLOWED,
+            )
+        )
+
+    def _named(self, query: str, hash: str) -> str:
+        found = _HASH.fullmatch(hash)
+        digest = found[1].lower() if found else ""
+        if query:  # a client that was told "not found" sends both: the text is then what counts
+            if digest != hash_of(query):
+                raise NotServed(error("The hash is not the SHA-256 of the document sent with it.", Code.BAD_REQUEST))
+            return query
+        if digest not in self._texts:
+            raise NotServed(NOT_FOUND)
+        return self._texts[digest]
+
+
+def open_library(path: Path | None, *, free_for: Collection[str]) -> Library:
+    """The library in these files; None: it is empty. Raises: Misconfigured: they cannot be read."""
+    try:
+        return Library(read(path) if path is not None else (), free_for=free_for)
+    except Unreadable as refusal:
+        raise misconfigured(refusal.problems) from None
+
+
+def misconfigured(found: Sequence[Problem]) -> Misconfigured:
+    """Why nothing starts with these problems: the first of them in words."""
+    listed = "\n".join(map(str, found[:LISTED]))
+    return Misconfigured(
+        f"Problems with KNOWN_DOCUMENTS: {len(found)}; `python -m app documents check` lists all:\n{listed}"
+    )
+
+
+def _kind(viewer: Viewer | None) -> str:
+    return ANONYMOUS if viewer is None else f"{viewer.kind}s"
+
+
+def operations(document: DocumentNode) -> Mapping[str | None, OperationDefinitionNode]:
+    """The operations of a document by the names that a request may give; None: the only one."""
+    found = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
+    named: dict[str | None, OperationDefinitionNode] = {node.name.value: node for node in found if node.name}
+    return named | {None: found[0]} if len(found) == 1 else named
+
+
+def problems(documents: Iterable[KnownDocument], rules: Documents) -> list[Problem]:
+    """Everything for which these documents could not be carried out, by the schema and the limits."""
+    found: list[Problem] = []
+    named: dict[str, KnownDocument] = {}
+    for document in documents:
+        try:
+            parsed = rules.prepared(document.text)
+        except DocumentRefused as refused:
+            for problem in refused.errors:
+                line = problem.locations[0].line if problem.locations else 1
+                found.append(Problem(document.at(line), f"{problem.message} {_remedy(problem.extensions)}"))
+            continue
+        if not operations(parsed):
+            found.append(Problem(document.at(1), "It holds no operation. Add one, or remove the document."))
+        for name in filter(None, operations(parsed)):
+            other = named.setdefault(name, document)
+            if other.text != document.text:
+                told = f"Operation {name} stands with another text at {other.at(1)}. Give one of them another name."
+                found.append(Problem(document.at(1), told))
+    return found
+
+
+def _remedy(extensions: Mapping[str, Any] | None) -> str:
+    if (extensions or {}).get("code") == Code.PARSE_FAILED:
+        return "Mend the document's syntax."
+    return "Change the document to what schema.graphql and the limits allow."

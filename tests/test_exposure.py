@@ -1,0 +1,187 @@
+"""What production lets in and development does not; what a server of production refuses to start with."""
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import Message
+
+from app import main
+from app.errors import Misconfigured
+from app.exposure import Exposure
+from app.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+KEY = secrets.token_hex(32)
+PRODUCTION: dict[str, Any] = {
+    "environment": "production",
+    "database_url": "postgresql://credits:3c9f1b7aa0@127.0.0.1/credits",
+    "ledger_key": KEY,
+    "jwks_url": "https://id.example.com/keys",
+    "jwt_issuer": "https://id.example.com/",
+    "payment_provider": "none",
+    "allowed_hosts": "credits.example.com,10.0.0.7",
+    "allowed_origins": "https://app.example.com",
+}
+
+
+def production(**changed: Any) -> Settings:
+    return Settings(**PRODUCTION | changed)
+
+
+def development(**changed: Any) -> Settings:
+    return Settings(**changed)
+
+
+def client_of(chosen: Settings, host: str = "credits.example.com") -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(main.create(chosen)), base_url=f"http://{host}")
+
+
+def test_production_is_closed_and_says_so() -> None:
+    exposure = Exposure.of(production())
+
+    assert (exposure.explorers, exposure.reads_by_get) == (False, False)
+    assert exposure.hosts == frozenset({"credits.example.com", "10.0.0.7"})
+    assert exposure.origins == ("https://app.example.com",)
+    assert exposure.free_for == ("services", "operators")
+    assert exposure.summary == (
+        "PRODUCTION: no introspection, GraphiQL, suggestions or GET; hosts: 10.0.0.7, credits.example.com; "
+        "pages of other origins: https://app.example.com; free documents: services, operators; known documents: NONE, "
+        "so that nobody else can ask anything: set KNOWN_DOCUMENTS."
+    )
+
+
+def test_development_is_open_and_says_so_louder() -> None:
+    exposure = Exposure.of(Settings())
+
+    assert (exposure.explorers, exposure.reads_by_get, exposure.hosts, exposure.origins) == (True, True, None, ("*",))
+    assert exposure.free_for == ("anonymous", "users", "services", "operators")
+    assert exposure.summary.startswith("DEVELOPMENT: ")
+    assert "OPEN" in exposure.summary
+
+
+async def test_the_start_says_which_of_the_two_it_is_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    main.create(Settings(database_url="postgresql://localhost/nowhere", data_dir=tmp_path))
+
+    [line] = [record for record in caplog.records if record.name == "app.main"]
+    assert line.levelname == "WARNING"
+    assert line.getMessage().startswith("DEVELOPMENT: ")
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"ledger_key": "ab" * 32}, "LEDGER_KEY is no random key"),
+        ({"ledger_key": "0123456789abcdef" * 4}, "LEDGER_KEY is no random key"),
+        ({"jwt_issuer": "http://localhost/development"}, "JWT_ISSUER is development's"),
+        ({"database_url": "postgresql://credits:credits@db/credits"}, "DATABASE_URL has a password"),
+        ({"database_url": "postgresql://alice:alice@db/credits"}, "DATABASE_URL has a password"),
+        ({"database_url": "postgresql://alice:Pass%77ord@db/credits"}, "DATABASE_URL has a password"),
+        ({"payment_provider": "stripe"}, "STRIPE_WEBHOOK_SECRET is not set"),
+        ({"allowed_hosts": None}, "ALLOWED_HOSTS is not set"),
+        ({"allowed_hosts": "*"}, "ALLOWED_HOSTS: '\\*' is no host name"),
+        ({"allowed_hosts": "*.example.com"}, "is no host name"),
+        ({"allowed_hosts": "credits.example.com:443"}, "is no host name"),
+        ({"allowed_origins": "*"}, 'ALLOWED_ORIGINS is "\\*"'),
+        ({"allowed_origins": "https://app.example.com,*"}, 'ALLOWED_ORIGINS is "\\*"'),
+        ({"allowed_origins": "app.example.com"}, "is no origin"),
+        ({"allowed_origins": "https://app.example.com/"}, "is no origin"),
+    ],
+)
+def test_production_does_not_start_with_what_is_weak_or_lets_everybody_in(changed: dict[str, Any], says: str) -> None:
+    with pytest.raises(Misconfigured, match=says):
+        main.create(production(**changed))
+
+
+def test_a_ledger_key_that_is_missing_or_too_short_is_refused_too() -> None:
+    for key in (None, "", KEY[:62], "no hex"):
+        with pytest.raises(Misconfigured):
+            main.create(production(ledger_key=key))
+
+
+def test_the_host_of_the_public_address_is_allowed_where_none_is_named() -> None:
+    chosen = production(allowed_hosts=None, public_url="https://Credits.example.com:8443")
+    assert Exposure.of(chosen).hosts == frozenset({"credits.example.com"})
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("credits.example.com", 401),
+        ("Credits.Example.COM:8443", 401),
+        ("10.0.0.7:8000", 401),
+        ("evil.example.com", 400),
+        ("credits.example.com.evil.com", 400),
+        ("[::1]:8000", 400),
+        ("127.0.0.1", 400),
+    ],
+)
+@pytest.mark.parametrize("origin", [None, "https://app.example.com"])
+async def test_only_the_hosts_on_the_list_are_answered(host: str, status: int, origin: str | None) -> None:
+    headers = {"Host": host, "Authorization": "Basic YTpi"} | ({"Origin": origin} if origin else {})
+    async with client_of(production()) as client:
+        reply = await client.post("/graphql", json={"query": "{ __typename }"}, headers=headers)
+
+    assert reply.status_code == status
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert reply.headers["cache-control"] == "no-store"
+
+
+async def test_probes_are_answered_by_whatever_address_they_come() -> None:
+    async with client_of(production(), "192.0.2.9:8000") as client:
+        reply = await client.get("/healthz")
+
+    assert (reply.status_code, reply.json()) == (200, {"alive": True})
+    assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_websocket_is_refused_by_another_hosts_name() -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/graphql", "headers": [(b"host", b"evil.example.com")], "subprotocols": []}
+    await main.create(production())(scope, receive, send)
+    assert sent == [{"type": "websocket.close", "code": 4403, "reason": "Host not allowed"}]
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("https://app.example.com", "https://app.example.com"),
+        ("https://app.example.com.evil.com", None),
+        ("http://app.example.com", None),
+        ("null", None),
+    ],
+)
+async def test_only_pages_of_the_listed_origins_may_call_in_production(origin: str, allowed: str | None) -> None:
+    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    async with client_of(production()) as client:
+        reply = await client.options(
+            "/graphql", headers=asked | {"Access-Control-Request-Headers": "content-type,authorization"}
+        )
+        by_get = await client.options("/graphql", headers=asked | {"Access-Control-Request-Method": "GET"})
+
+    assert reply.headers.get("access-control-allow-origin") == allowed
+    assert reply.status_code == (200 if allowed else 400)
+    assert by_get.status_code == 400
+
+
+@pytest.mark.parametrize("given", ["everybody", "users,", ""])
+def test_kinds_of_callers_are_named_as_they_are(given: str) -> None:
+    with pytest.raises(ValueError, match="free_documents"):
+        development(free_documents=given)
+
+
+def test_free_documents_may_be_nobodys() -> None:
+    assert Exposure.of(production(free_documents="nobody")).free_for == ()
+    assert Exposure.of(development(free_documents="services")).free_for == ("services",)
