@@ -22,13 +22,15 @@ from app.coalescing import Shared
 from app.errors import Misconfigured
 from app.graphql.context import House
 from app.graphql.execution import Execution
+from app.graphql.gate import Gate
 from app.graphql.schema import build
 from app.graphql.view import GraphQLOverHTTP
 from app.graphql.websocket import GraphQLOverWebSocket
 from app.ledger import expiring, posting, statements
 from app.live import Feed
 from app.pricing.catalogue import Catalogue
-from app.settings import Settings, settings
+from app.request_log import RequestLog
+from app.settings import Settings, log_format, settings
 from app.tasks import lapses
 from app.tasks.charging import Charger
 from app.topups import retries, sweep
@@ -58,7 +60,10 @@ def create(chosen: Settings | None = None) -> Starlette:
         raise Misconfigured("DATABASE_URL is not set: `python -m app serve` starts a database when there is none.")
     url = here.database_url
     origins = ["*"] if development else []
-    execution = Execution(build()._schema, open_to_explorers=development, plans=here.plans == "on")
+    lines = RequestLog(log_format(here), here.request_log)
+    execution = Execution(
+        build()._schema, open_to_explorers=development, plans=here.plans == "on", gate=Gate(here), log=lines
+    )
     doorway = open_doorway(here)
     house = furnish(here)
     loops: dict[str, Loop] = {
@@ -91,13 +96,17 @@ def create(chosen: Settings | None = None) -> Starlette:
             if provider is not None:
                 await provider.close()
             await database.disconnect()
+            lines.flush()
 
     graphql = GraphQLOverHTTP(execution, doorway, house, explorer=development)
+    sockets = GraphQLOverWebSocket(
+        execution, doorway, house, allowed_origins=origins, connections_per_caller=here.connections_per_user
+    )
     return Application(
         graphql,
         routes=[
             Route(GRAPHQL, graphql),
-            WebSocketRoute(GRAPHQL, GraphQLOverWebSocket(execution, doorway, house, allowed_origins=origins)),
+            WebSocketRoute(GRAPHQL, sockets),
             Route("/healthz", alive),
             Route("/readyz", Readiness().check),
             *webhooks.routes(house.provider, seller=here.receipt_seller),

@@ -10,6 +10,11 @@ from app.graphql.execution import Request
 
 SMALL_BODY: Final = 64 * 1024
 LARGE_BODY: Final = 1024 * 1024
+MAX_VARIABLES: Final = 100
+MAX_VALUES: Final = 50_000
+"""Of all variables together, containers included: a batch of 1,000 charges has 50 for each."""
+MAX_NESTING: Final = 16
+"""Of the variables: settings, 8 deep, of an item of a list in an input are 11."""
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -67,8 +72,32 @@ def request(parameters: object) -> Request:
         raise Malformed("query must be a string: the GraphQL document.")
     if not (variables is None or isinstance(variables, dict)):
         raise Malformed("variables must be an object or null.")
+    if variables:
+        _check_size(variables)
     if not (name is None or isinstance(name, str)):
         raise Malformed("operationName must be a string or null.")
     if not isinstance(parameters.get("extensions"), dict | None):
         raise Malformed("extensions must be an object or null.")
     return Request(query, variables, name)
+
+
+def _check_size(variables: dict[str, Any]) -> None:
+    """Raises: Malformed: too many, too large or too deep."""
+    if len(variables) > MAX_VARIABLES:
+        raise Malformed(f"At most {MAX_VARIABLES} variables may be sent; these are {len(variables):,}.")
+    if _values_in(variables, MAX_NESTING, MAX_VALUES) < 0:
+        raise Malformed(f"variables may hold at most {MAX_VALUES:,} values, nested at most {MAX_NESTING} deep.")
+
+
+def _values_in(container: dict[str, Any] | list[Any], levels: int, left: int) -> int:
+    """How many more values there may be, of `left`, after those in here; negative: it is too deep, or has too many."""
+    left -= len(container)
+    if left < 0 or not levels:
+        return -1
+    for value in container if isinstance(container, list) else container.values():
+        kind = type(value)
+        if kind is dict or kind is list:
+            left = _values_in(value, levels - 1, left)
+            if left < 0:
+                break
+    return left

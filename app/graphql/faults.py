@@ -4,6 +4,7 @@ GRAPHQL_PARSE_FAILED, GRAPHQL_VALIDATION_FAILED    the document
 BAD_USER_INPUT                                     variables, arguments, the operation's name
 the code of a RequestError                         missing permission, bad request, overload
 UNAVAILABLE                                        the database is out of reach
+TIMED_OUT                                          the operation took too long
 INTERNAL                                           everything else: logged with its traceback under a reference
 """
 
@@ -24,6 +25,11 @@ log = logging.getLogger(__name__)
 OUT_OF_REACH: Final = "The database is out of reach: send the same request again in a moment."
 
 
+TOO_SLOW: Final = (
+    "The operation took too long and was given up. A mutation may have been carried out: send the same request again."
+)
+
+
 class Code(StrEnum):
     PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
     VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
@@ -32,6 +38,7 @@ class Code(StrEnum):
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
+    TIMED_OUT = "TIMED_OUT"
     INTERNAL = "INTERNAL"
 
 

@@ -18,7 +18,7 @@ from app.callers.doorway import Doorway
 from app.callers.rules import Viewer
 from app.errors import RequestError, Unauthenticated, Unavailable
 from app.graphql import body
-from app.graphql.context import Context, House
+from app.graphql.context import Context, House, address_of
 from app.graphql.execution import Answer, Execution
 from app.graphql.faults import OUT_OF_REACH, Code, error, masked
 
@@ -59,18 +59,23 @@ class GraphQLOverHTTP:
             return
         media_type = GRAPHQL_JSON if GRAPHQL_JSON in headers.get(b"accept", b"") else JSON
         more_headers: Iterable[tuple[bytes, bytes]] = ()
-        context = Context(None, self._house, request_id=_request_id(headers))
+        context = Context(None, self._house, request_id=_request_id(headers), address=address_of(scope))
         try:
             answer = await self._answer(scope["method"], headers, receive, context)
             status = 200 if answer.ran or media_type is JSON else 400
+            if answer.retry_after_seconds is not None:
+                status, more_headers = 429, [(b"retry-after", b"%d" % answer.retry_after_seconds)]
             payload = orjson.dumps(answer.payload)
         except _Refused as refused:
             status, more_headers = refused.status, refused.headers
             payload = orjson.dumps({"errors": [refused.error]})
+            self._execution.refused(context, refused.error)
         except body.Gone:
             return
         except Exception as fault:
-            status, payload = 500, orjson.dumps({"errors": [masked(fault, context)]})
+            problem = masked(fault, context)
+            status, payload = 500, orjson.dumps({"errors": [problem]})
+            self._execution.refused(context, problem)
         await _respond(send, status, payload, media_type + b"; charset=utf-8", more_headers)
 
     async def _answer(self, method: str, headers: Headers, receive: Receive, context: Context) -> Answer:
