@@ -1,4 +1,4 @@
-"""The live connections of each caller: one too many ends the oldest, so that a forgotten tab never locks anybody out."""
+"""The live connections of each caller: one too many ends the oldest, so that a forgotten tab locks nobody out."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -16,22 +16,15 @@ _UNKNOWN: Final = Traits(kind="request", name="-", charges=False)
 
 def line_of(context: Context, traits: Traits | None, errors: Sequence[Mapping[str, Any]] | None) -> Line:
     """`traits`: none, it ended before its operation was known. `errors`: as they were sent; the first one is told."""
-    found = traits if traits is not None else _UNKNOWN
+    found = traits or _UNKNOWN
     outcome, reference = "ok", None
     if errors:
         extensions = errors[0].get("extensions") or {}
         outcome = _kept(_CODE, extensions.get("code")) or "INTERNAL"
         reference = _kept(_ID, extensions.get("reference"))
-    return Line(
-        transport=context.transport,
-        caller=context.viewer.kind.value if context.viewer is not None else "nobody",
-        request_id=context.request_id,
-        outcome=outcome,
-        seconds=time.perf_counter() - context.begun_at,
-        kind=found.kind,
-        name=found.name,
-        reference=reference,
-    )
+    caller = context.viewer.kind if context.viewer is not None else "nobody"
+    seconds = time.perf_counter() - context.begun_at
+    return Line(context.transport, caller, context.request_id, outcome, seconds, found.kind, found.name, reference)
 
 
 def _kept(shape: re.Pattern[str], text: object) -> str | None:
