@@ -19,6 +19,7 @@ BillingError                    an expected "no": carries facts, nothing moved; 
 RequestError                    a bad request or a missing permission: a top-level error with `code`
 ├── Unauthenticated, Forbidden, BadRequest
 ├── Overloaded                  the queue is full: try again shortly
+├── RateLimited                 this caller asks too often, or too much at once: try again after so many seconds
 └── Unavailable                 something the answer needs cannot be reached: try again shortly
 Misconfigured                   the settings do not fit together: the server does not start
 """
@@ -323,6 +324,16 @@ class Overloaded(RequestError):
 
     def __init__(self) -> None:
         super().__init__("The server has more charges waiting than it takes on: try again in a moment.")
+
+
+class RateLimited(RequestError):
+    """Never of a charge: that knows only `Overloaded`."""
+
+    code = "RATE_LIMITED"
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__(f"Too many requests: try again in {retry_after_seconds} s.")
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Unavailable(RequestError):

@@ -23,6 +23,7 @@ from app.errors import Misconfigured
 from app.exposure import Exposure
 from app.graphql.context import House
 from app.graphql.execution import Execution
+from app.graphql.gate import Gate
 from app.graphql.known import open_library
 from app.graphql.schema import build
 from app.graphql.view import GraphQLOverHTTP
@@ -30,7 +31,8 @@ from app.graphql.websocket import GraphQLOverWebSocket
 from app.ledger import expiring, posting, statements
 from app.live import Feed
 from app.pricing.catalogue import Catalogue
-from app.settings import Settings, settings
+from app.request_log import RequestLog
+from app.settings import Settings, log_format, settings
 from app.tasks import lapses
 from app.tasks.charging import Charger
 from app.topups import retries, sweep
@@ -64,8 +66,14 @@ def create(chosen: Settings | None = None) -> Starlette:
         raise Misconfigured("DATABASE_URL is not set: `python -m app serve` starts a database when there is none.")
     url = here.database_url
     library = open_library(here.known_documents, free_for=exposure.free_for)
+    lines = RequestLog(log_format(here), here.request_log)
     execution = Execution(
-        build()._schema, open_to_explorers=exposure.explorers, plans=here.plans == "on", library=library
+        build()._schema,
+        open_to_explorers=exposure.explorers,
+        plans=here.plans == "on",
+        library=library,
+        gate=Gate(here),
+        log=lines,
     )
     doorway = open_doorway(here)
     house = furnish(here)
@@ -99,17 +107,24 @@ def create(chosen: Settings | None = None) -> Starlette:
             if provider is not None:
                 await provider.close()
             await database.disconnect()
+            lines.flush()
 
     graphql = GraphQLOverHTTP(
         execution, doorway, house, explorer=exposure.explorers, reads_by_get=exposure.reads_by_get
     )
-    origins = exposure.origins
+    sockets = GraphQLOverWebSocket(
+        execution,
+        doorway,
+        house,
+        allowed_origins=exposure.origins,
+        connections_per_caller=here.connections_per_user,
+    )
     return Application(
         graphql,
         exposure.hosts,
         routes=[
             Route(GRAPHQL, graphql),
-            WebSocketRoute(GRAPHQL, GraphQLOverWebSocket(execution, doorway, house, allowed_origins=origins)),
+            WebSocketRoute(GRAPHQL, sockets),
             Route("/healthz", alive),
             Route("/readyz", Readiness().check),
             *webhooks.routes(house.provider, seller=here.receipt_seller),
@@ -118,13 +133,13 @@ def create(chosen: Settings | None = None) -> Starlette:
         middleware=[
             Middleware(
                 CORSMiddleware,
-                allow_origins=origins,
+                allow_origins=exposure.origins,
                 allow_methods=["POST", "GET"] if exposure.reads_by_get else ["POST"],
                 allow_headers=["*"] if exposure.explorers else CALLED_WITH,
                 expose_headers=["Retry-After"],
             )
         ]
-        if origins
+        if exposure.origins
         else [],
         lifespan=life,
     )

@@ -130,6 +130,40 @@ class Settings(BaseSettings):
         default="on",
         description="on: documents are compiled when first seen. off: each is executed by graphql-core's own executor.",
     )
+    request_seconds: float = Field(
+        default=15, gt=0, le=300, description="How long a whole HTTP request may take to arrive, headers and body."
+    )
+    operation_seconds: float = Field(
+        default=30, gt=0, le=300, description="How long a query or mutation may take; charges wait in their queue."
+    )
+    rate_per_user: float = Field(
+        default=50,
+        ge=0,
+        description="Operations a second of one user, over all WORKERS; five seconds' worth at once. 0: no limit.",
+    )
+    rate_per_address: float = Field(
+        default=200,
+        ge=0,
+        description="The same of all users and strangers at one address (for IPv6: one /64). 0: no limit.",
+    )
+    rate_per_service: float = Field(
+        default=2000,
+        ge=0,
+        description="The same of one service key or operator; charges and holds are not counted. 0: no limit.",
+    )
+    operations_per_user: int = Field(
+        default=50, ge=1, description="Queries and mutations of one user at once, per process."
+    )
+    streams_per_user: int = Field(default=200, ge=1, description="Subscriptions of one user at once, per process.")
+    connections_per_user: int = Field(
+        default=20, ge=1, description="WebSocket connections of one user, per process; one more closes the oldest."
+    )
+    log_format: Literal["json", "text"] | None = Field(
+        default=None, description="json: an object a line, redacted. Unset: json in production, text in development."
+    )
+    request_log: Literal["all", "without-charges", "none"] = Field(
+        default="all", description="Which operations leave a line in the log; refused and failed charges always do."
+    )
     read_connections: int = Field(default=5, ge=1, le=100, description="Connections for reads, per process.")
     sweep_seconds: float = Field(
         default=5.0, gt=0, le=5, description="How often versions are compared, should a notice have been lost."
@@ -181,6 +215,11 @@ class Settings(BaseSettings):
         pattern=r"^https?://",
         description="Where Stripe's API is, for a stand-in in development. Unset: Stripe's own.",
     )
+
+
+def log_format(chosen: Settings) -> Literal["json", "text"]:
+    """How this process logs."""
+    return chosen.log_format or ("json" if chosen.environment == "production" else "text")
 
 
 @cache

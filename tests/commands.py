@@ -52,8 +52,16 @@ def open_place() -> Iterator[Path]:
 @contextmanager
 def serving(**chosen: str) -> Iterator[tuple[str, Mapping[str, str]]]:
     """A server with these settings, ended cleanly afterwards: its address, and the tokens it printed, by kind."""
+    with started(None, **chosen) as (_, url, tokens):
+        yield url, tokens
+
+
+@contextmanager
+def started(log: Path | None, **chosen: str) -> Iterator[tuple[int, str, Mapping[str, str]]]:
+    """As `serving`, with the id of its process. `log`: where what it writes to stderr is kept."""
+    kept = log.open("wb") if log is not None else None
     process = subprocess.Popen(
-        [*COMMAND, "serve"], cwd=CHECKOUT, env=environment(**chosen), stdout=subprocess.PIPE, text=True
+        [*COMMAND, "serve"], cwd=CHECKOUT, env=environment(**chosen), stdout=subprocess.PIPE, stderr=kept, text=True
     )
     try:
         assert process.stdout is not None
@@ -66,8 +74,10 @@ def serving(**chosen: str) -> Iterator[tuple[str, Mapping[str, str]]]:
         tokens = dict(re.findall(r"^  (user|service|operator) \S+\n  (\S+)$", said, re.MULTILINE))
         assert found is not None, said
         assert set(tokens) == {"user", "service", "operator"}, said
-        yield found[1], tokens
+        yield process.pid, found[1], tokens
     finally:
+        if kept is not None:
+            kept.close()
         process.terminate()
         assert process.wait(timeout=30) == 0
         if process.stdout is not None:

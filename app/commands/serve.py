@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import logging
 import multiprocessing
 import os
 import shlex
@@ -19,13 +18,14 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from app import roles
+from app import logs, roles
 from app.callers.development import makes_tokens
 from app.commands import token
+from app.commands.punctual import PunctualHttp
 from app.commands.reach import embedded_server, migrate, open_database, use_settings
 from app.errors import Misconfigured
 from app.exposure import Exposure
-from app.settings import address, settings
+from app.settings import address, log_format, settings
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -66,24 +66,25 @@ def application() -> "Starlette":
             os._exit(1)
 
         threading.Thread(target=follow, daemon=True, name="follow-parent").start()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("app").setLevel(logging.INFO)
+    logs.configure(log_format(settings()))
     from app.main import create  # here, so that the supervisor does not carry what only its workers use
 
     return create()
 
 
 def _serve(listener: socket.socket) -> int:
+    logs.configure(log_format(settings()))
     config = uvicorn.Config(
         f"{__name__}:{application.__name__}",
         factory=True,
         workers=settings().workers,
         loop="uvloop",
-        http="httptools",
+        http=PunctualHttp,
         ws="websockets-sansio",
         ws_max_size=65_536,
         ws_per_message_deflate=False,
         lifespan="on",
+        log_config=None,  # ours: `logs`
         log_level="warning",
         access_log=False,
         server_header=False,

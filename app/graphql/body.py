@@ -12,6 +12,11 @@ from app.graphql.execution import Request
 SMALL_BODY: Final = 64 * 1024
 LARGE_BODY: Final = 1024 * 1024
 MAX_URL_FIELDS: Final = 20
+MAX_VARIABLES: Final = 100
+MAX_VALUES: Final = 50_000
+"""Of all variables together, containers included: a batch of 1,000 charges has 50 for each."""
+MAX_NESTING: Final = 16
+"""Of the variables: settings, 8 deep, of an item of a list in an input are 11."""
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -68,6 +73,8 @@ def request(parameters: object) -> Request:
     extensions = parameters.get("extensions")
     if not (variables is None or isinstance(variables, dict)):
         raise Malformed("variables must be an object or null.")
+    if variables:
+        _check_size(variables)
     if not (name is None or isinstance(name, str)):
         raise Malformed("operationName must be a string or null.")
     if not (extensions is None or isinstance(extensions, dict)):
@@ -111,3 +118,25 @@ def from_url(query_string: bytes, limit: int) -> Request:
     if len({name for name, _ in pairs}) < len(pairs):
         raise Malformed("Each parameter may stand in the address once.")
     return request(parameters)
+
+
+def _check_size(variables: dict[str, Any]) -> None:
+    """Raises: Malformed: too many, too large or too deep."""
+    if len(variables) > MAX_VARIABLES:
+        raise Malformed(f"At most {MAX_VARIABLES} variables may be sent; these are {len(variables):,}.")
+    if _values_in(variables, MAX_NESTING, MAX_VALUES) < 0:
+        raise Malformed(f"variables may hold at most {MAX_VALUES:,} values, nested at most {MAX_NESTING} deep.")
+
+
+def _values_in(container: dict[str, Any] | list[Any], levels: int, left: int) -> int:
+    """How many more values there may be, of `left`, after those in here; negative: it is too deep, or has too many."""
+    left -= len(container)
+    if left < 0 or not levels:
+        return -1
+    for value in container if isinstance(container, list) else container.values():
+        kind = type(value)
+        if kind is dict or kind is list:
+            left = _values_in(value, levels - 1, left)
+            if left < 0:
+                break
+    return left

@@ -1,7 +1,8 @@
 """What the resolvers of one request share, and what all requests of one process share."""
 
 import secrets
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -39,11 +40,23 @@ class House:
 class Context:
     """Made for each request, and anew for each item of a subscription; what costs something is made when asked for."""
 
-    __slots__ = ("_loaders", "_request_id", "house", "seen_version", "viewer")
+    __slots__ = ("_loaders", "_request_id", "address", "begun_at", "house", "seen_version", "transport", "viewer")
 
-    def __init__(self, viewer: Viewer | None, house: House, *, request_id: str | None = None) -> None:
+    def __init__(
+        self,
+        viewer: Viewer | None,
+        house: House,
+        *,
+        request_id: str | None = None,
+        transport: str = "http",
+        address: str | None = None,
+    ) -> None:
+        """`transport`: http, websocket or sse. `address`: the client's, as the server or its proxy knows it."""
         self.viewer = viewer
         self.house = house
+        self.transport = transport
+        self.address = address
+        self.begun_at = time.perf_counter()
         self.seen_version: int | None = None
         """The version of the balance that the follower has seen: what it came back with, then that of each item."""
         self._request_id = request_id
@@ -55,6 +68,11 @@ class Context:
         if self._request_id is None:
             self._request_id = secrets.token_hex(8)
         return self._request_id
+
+    @property
+    def caller_key(self) -> str:
+        """What a caller is counted by: its actor, or the address of somebody who has not said who it is."""
+        return self.viewer.actor if self.viewer is not None else f"nobody at {self.address}"
 
     @property
     def caller(self) -> Viewer:
@@ -77,7 +95,15 @@ class Context:
 
     def renewed(self) -> "Context":
         """The same caller with nothing loaded yet: the next item of a subscription must not see the last one's rows."""
-        return Context(self.viewer, self.house, request_id=self._request_id)
+        return Context(
+            self.viewer, self.house, request_id=self._request_id, transport=self.transport, address=self.address
+        )
+
+
+def address_of(scope: Mapping[str, Any]) -> str | None:
+    """The client's address in an ASGI scope; the server has believed its own proxies (FORWARDED_ALLOW_IPS)."""
+    client = scope.get("client")
+    return client[0] if client else None
 
 
 Information = Info[Context, None]

@@ -22,7 +22,9 @@ from app.graphql.guards import exceeded
 KNOWN_DOCUMENTS: Final = 500
 KNOWN_LENGTH: Final = 16 * 1024
 """A longer text is served but not kept, so that the cache stays within some tens of megabytes."""
-MAX_TOKENS: Final = 2_000
+MAX_LENGTH: Final = 32 * 1024
+"""In characters, of which a text may have many and still few tokens: a comment, a string of many lines."""
+MAX_TOKENS: Final = 1_000
 MAX_ERRORS: Final = 10
 
 
@@ -52,12 +54,15 @@ class Documents:
 
     def _prepared(self, text: str) -> DocumentNode:
         # What is refused raises and so is not kept: it cannot drive the good documents out.
+        if len(text) > MAX_LENGTH:
+            too_long = GraphQLError(f"A document may have at most {MAX_LENGTH:,} characters; it has {len(text):,}.")
+            raise DocumentRefused([_coded(too_long, Code.PARSE_FAILED)])
         try:
             document = parse(text, max_tokens=MAX_TOKENS)
         except GraphQLSyntaxError as error:
             raise DocumentRefused([_coded(error, Code.PARSE_FAILED)]) from None
         # The guards come first: validation itself is quadratic in what they bound.
-        errors = exceeded(document) or validate(
+        errors = exceeded(document, self._schema) or validate(
             self._schema, document, self._rules, max_errors=MAX_ERRORS, hide_suggestions=not self._suggests
         )
         if errors:

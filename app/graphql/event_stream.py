@@ -51,6 +51,7 @@ _VERSION: Final = re.compile(rb"[0-9]{1,16}")
 
 Payload = Mapping[str, Any]
 Recheck = Callable[[], Awaitable[object]]
+Faulted = Callable[[Mapping[str, Any]], None]
 
 log = logging.getLogger(__name__)
 
@@ -61,21 +62,28 @@ def last_seen(last_event_id: bytes | None) -> int | None:
 
 
 async def answer(
-    items: AsyncGenerator[Payload, None], context: Context, receive: Receive, send: Send, recheck: Recheck
+    items: AsyncGenerator[Payload, None],
+    context: Context,
+    receive: Receive,
+    send: Send,
+    *,
+    recheck: Recheck,
+    faulted: Faulted,
 ) -> Answer | None:
-    """Stream what an operation yields. `recheck` raises Unauthenticated once the caller's proof no longer holds.
+    """Stream what an operation yields. `recheck` raises Unauthenticated once the caller's proof no longer holds;
+    `faulted` is told of a masked fault that ends the stream.
 
     Returns: the ordinary answer to an operation that was refused before its stream began; None: it was streamed.
     """
     async with aclosing(items):
-        stream = _Stream(items, context, send)
+        stream = _Stream(items, context, send, faulted)
         try:
             await stream.begin()
             gone = await _first_of(stream.carry_on(), _gone(receive), _expired(context), _refused(recheck))
             if not gone:
                 await stream.end()
         except OperationFailed as failed:
-            return Answer({"errors": failed.errors}, ran=False)
+            return Answer({"errors": failed.errors}, ran=False, retry_after_seconds=failed.retry_after_seconds)
         finally:
             await stream.stop()
     return None
@@ -125,10 +133,11 @@ async def _refused(recheck: Recheck) -> bool:
 class _Stream:
     """What is sent of one operation: an item is asked for when the one before it has been sent, so none is queued."""
 
-    def __init__(self, items: AsyncGenerator[Payload, None], context: Context, send: Send) -> None:
+    def __init__(self, items: AsyncGenerator[Payload, None], context: Context, send: Send, faulted: Faulted) -> None:
         self._items = items
         self._context = context
         self._send = send
+        self._faulted = faulted
         self._told_version = context.seen_version
         self._upcoming: asyncio.Future[Payload | None] | None = None
         self._begun = False
@@ -172,7 +181,9 @@ class _Stream:
         except OperationFailed as failed:
             payload = {"errors": failed.errors}
         except Exception as fault:
-            payload = {"errors": [masked(fault, self._context)]}
+            problem = masked(fault, self._context)
+            self._faulted(problem)
+            payload = {"errors": [problem]}
         if payload is None:
             return None
         return b"event: next\n%bdata: %b\n\n" % (self._id(), orjson.dumps(payload))

@@ -4,8 +4,9 @@ Strawberry builds the schema and its resolvers; its own pipeline around each exe
 as the execution itself, so requests go from the document cache straight to a plan, or to graphql-core.
 """
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, Final
@@ -27,12 +28,16 @@ from graphql import (
 from graphql.pyutils import AwaitableOrValue
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
+from app.errors import RateLimited
 from app.graphql.context import Context
 from app.graphql.documents import KNOWN_LENGTH, DocumentRefused, Documents
-from app.graphql.faults import Code, error, sent
+from app.graphql.faults import TOO_SLOW, Code, error, sent
+from app.graphql.gate import Gate, is_user
 from app.graphql.known import Library, NotServed, misconfigured, operations, problems
+from app.graphql.noting import line_of
 from app.graphql.plans.analysing import NotUnderstood
 from app.graphql.plans.cache import Known, Plans, Tally
+from app.request_log import RequestLog
 
 SUBSCRIPTIONS: Final = (
     "Subscriptions are served over WebSocket (graphql-transport-ws), or as an event stream (Accept: text/event-stream)."
@@ -58,27 +63,47 @@ class Answer:
 
     payload: Mapping[str, Any]
     ran: bool = True
+    retry_after_seconds: int | None = None
+    """Where the caller asks too often: when to ask again."""
 
 
 class OperationFailed(Exception):
     """The operation ends here without a result; `errors` are as they are sent."""
 
-    def __init__(self, *errors: dict[str, Any]) -> None:
+    def __init__(self, *errors: dict[str, Any], retry_after_seconds: int | None = None) -> None:
         super().__init__(*errors)
         self.errors = list(errors)
+        self.retry_after_seconds = retry_after_seconds
+
+
+def limited(refusal: RateLimited) -> OperationFailed:
+    """The end of an operation that its caller may not begin now."""
+    told = error(str(refusal), refusal.code)
+    told["extensions"]["retryAfterSeconds"] = refusal.retry_after_seconds
+    return OperationFailed(told, retry_after_seconds=refusal.retry_after_seconds)
 
 
 class Execution:
     """Executes operations of one schema. Made once per process."""
 
     def __init__(
-        self, schema: GraphQLSchema, *, open_to_explorers: bool, plans: bool = False, library: Library | None = None
+        self,
+        schema: GraphQLSchema,
+        *,
+        open_to_explorers: bool,
+        plans: bool = False,
+        library: Library | None = None,
+        gate: Gate | None = None,
+        log: RequestLog | None = None,
     ) -> None:
-        """`plans`: whether documents are compiled; no answer differs by it. `library`: the documents known ahead.
+        """`plans`: whether documents are compiled; no answer differs by it. `library`: the documents known ahead. No
+        `gate`: no limit; no `log`: no line.
 
         Raises: Misconfigured: a known document cannot be carried out.
         """
         self.schema = schema
+        self._gate = gate
+        self._log = log
         self._documents = Documents(schema, open_to_explorers=open_to_explorers)
         self._hides_suggestions = not open_to_explorers
         self._plans = Plans(schema, hides_suggestions=self._hides_suggestions) if plans else None
@@ -99,26 +124,98 @@ class Execution:
 
     async def answer(self, request: Request, context: Context) -> Answer:
         """The whole answer to a query or mutation."""
+        known = None
         try:
-            known = self._known(request, context)
+            known = self._admitted(request, context)
             if known.operation.operation is OperationType.SUBSCRIPTION:
                 raise OperationFailed(error(SUBSCRIPTIONS, Code.BAD_REQUEST))
-            return Answer(await self._executed(known, request, context))
+            answer = Answer(await self._in_time(known, request, context))
         except OperationFailed as failed:
-            return Answer({"errors": failed.errors}, ran=False)
+            answer = Answer({"errors": failed.errors}, ran=False, retry_after_seconds=failed.retry_after_seconds)
+        self._note(context, known, answer.payload.get("errors"))
+        return answer
 
     async def stream(self, request: Request, context: Context) -> AsyncGenerator[Mapping[str, Any], None]:
         """The items of a subscription, or the one answer to a query or mutation. Raises: OperationFailed."""
-        known = self._known(request, context)
-        if known.operation.operation is not OperationType.SUBSCRIPTION:
-            yield await self._executed(known, request, context)
+        known, errors, faulted = None, None, False
+        try:
+            known = self._admitted(request, context)
+            if known.operation.operation is not OperationType.SUBSCRIPTION:
+                payload = await self._in_time(known, request, context)
+                errors = payload.get("errors")
+                yield payload
+                return
+            with self._streaming(context):
+                async with aclosing(await self._source(known, request, context)) as results:
+                    try:
+                        async for result in results:
+                            yield _payload(result, context)
+                    except Exception as fault:
+                        raise OperationFailed(*_told(fault, context)) from None
+        except OperationFailed as failed:
+            errors = failed.errors
+            raise
+        except Exception:
+            faulted = True  # noted by who masks it
+            raise
+        finally:
+            if not faulted:
+                self._note(context, known, errors)
+
+    def refused(self, context: Context, problem: Mapping[str, Any]) -> None:
+        """Leave a line for a request that ended before, or in a fault outside, its operation: `problem` was its end."""
+        self._note(context, None, [problem])
+
+    def _note(self, context: Context, known: Known | None, errors: Sequence[Mapping[str, Any]] | None) -> None:
+        if self._log is None:
             return
-        async with aclosing(await self._source(known, request, context)) as results:
+        if not errors and known is not None and not self._log.wants(charges=known.traits.charges):
+            return
+        self._log.add(line_of(context, known.traits if known is not None else None, errors))
+
+    def _admitted(self, request: Request, context: Context) -> Known:
+        """The operation, if this caller may begin one now. Raises: OperationFailed.
+
+        A user is counted before its document is looked at; a service after, for charges are not counted.
+        """
+        if self._gate is None:
+            return self._known(request, context)
+        try:
+            if is_user(context):
+                self._gate.admit(context)
+                return self._known(request, context)
+            known = self._known(request, context)
+            if not known.traits.charges:
+                self._gate.admit(context)
+        except RateLimited as refusal:
+            raise limited(refusal) from None
+        return known
+
+    async def _in_time(self, known: Known, request: Request, context: Context) -> Mapping[str, Any]:
+        """As `_executed`, within the time and number that a caller may have. Charges wait in their own queue."""
+        if self._gate is None or (known.traits.charges and not is_user(context)):
+            return await self._executed(known, request, context)
+        deadline = asyncio.timeout(self._gate.seconds)
+        try:
+            with self._gate.running(context):
+                async with deadline:
+                    return await self._executed(known, request, context)
+        except RateLimited as refusal:
+            raise limited(refusal) from None
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            return {"data": None, "errors": [error(TOO_SLOW, Code.TIMED_OUT)]}
+
+    @contextmanager
+    def _streaming(self, context: Context) -> Iterator[None]:
+        with ExitStack() as stack:
             try:
-                async for result in results:
-                    yield _payload(result, context)
-            except Exception as fault:
-                raise OperationFailed(*_told(fault, context)) from None
+                if self._gate is not None:
+                    stack.enter_context(self._gate.streaming(context))
+            except RateLimited as refusal:
+                raise limited(refusal) from None
+            yield
 
     def _known(self, request: Request, context: Context) -> Known:
         """The operation of a request, with its plan. Raises: OperationFailed."""

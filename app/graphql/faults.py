@@ -5,6 +5,7 @@ PERSISTED_QUERY_NOT_FOUND, DOCUMENT_NOT_ALLOWED    a hash that is not known; a t
 BAD_USER_INPUT                                     variables, arguments, the operation's name
 the code of a RequestError                         missing permission, bad request, overload
 UNAVAILABLE                                        the database is out of reach
+TIMED_OUT                                          the operation took too long
 INTERNAL                                           everything else: logged with its traceback under a reference
 """
 
@@ -25,6 +26,11 @@ log = logging.getLogger(__name__)
 OUT_OF_REACH: Final = "The database is out of reach: send the same request again in a moment."
 
 
+TOO_SLOW: Final = (
+    "The operation took too long and was given up. A mutation may have been carried out: send the same request again."
+)
+
+
 class Code(StrEnum):
     PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
     VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
@@ -36,6 +42,7 @@ class Code(StrEnum):
     NOT_ACCEPTABLE = "NOT_ACCEPTABLE"
     DOCUMENT_NOT_FOUND = "PERSISTED_QUERY_NOT_FOUND"
     DOCUMENT_NOT_ALLOWED = "DOCUMENT_NOT_ALLOWED"
+    TIMED_OUT = "TIMED_OUT"
     INTERNAL = "INTERNAL"
 
 

@@ -21,7 +21,7 @@ from app.callers.doorway import Doorway
 from app.callers.rules import Viewer
 from app.errors import RequestError, Unauthenticated, Unavailable
 from app.graphql import body, event_stream
-from app.graphql.context import Context, House
+from app.graphql.context import Context, House, address_of
 from app.graphql.execution import Answer, Execution, Request
 from app.graphql.faults import OUT_OF_REACH, Code, error, masked
 from app.graphql.negotiation import GRAPHQL_JSON, HTML, JSON, Wanted, wanted
@@ -80,7 +80,7 @@ class GraphQLOverHTTP:
         if self._explorer_page and call.method in READING and accept is not None and HTML in accept:
             await _respond(call, 200, self._explorer_page, HTML)
             return
-        context = Context(None, self._house, request_id=_request_id(headers))
+        context = Context(None, self._house, request_id=_request_id(headers), address=address_of(scope))
         more_headers: Iterable[tuple[bytes, bytes]] = ()
         media_type = call.takes.media_type or (GRAPHQL_JSON if call.takes.stream else JSON)
         try:
@@ -88,14 +88,19 @@ class GraphQLOverHTTP:
             if answer is None:
                 return
             status = 200 if answer.ran or media_type is JSON else 400
+            if answer.retry_after_seconds is not None:
+                status, more_headers = 429, [(b"retry-after", b"%d" % answer.retry_after_seconds)]
             payload = orjson.dumps(answer.payload)
         except _Refused as refused:
             status, more_headers = refused.status, refused.headers
             payload = orjson.dumps({"errors": [refused.error]})
+            self._execution.refused(context, refused.error)
         except body.Gone:
             return
         except Exception as fault:
-            status, payload = 500, orjson.dumps({"errors": [masked(fault, context)]})
+            problem = masked(fault, context)
+            status, payload = 500, orjson.dumps({"errors": [problem]})
+            self._execution.refused(context, problem)
         await _respond(call, status, payload, media_type, more_headers)
 
     async def _answer(self, call: _Call, context: Context) -> Answer | None:
@@ -115,11 +120,17 @@ class GraphQLOverHTTP:
         return await self._streamed(call, request, context)
 
     async def _streamed(self, call: _Call, request: Request, context: Context) -> Answer | None:
+        context.transport = "sse"
         context.seen_version = event_stream.last_seen(call.headers.get(b"last-event-id"))
         authorization = call.headers.get(b"authorization", b"").decode("latin-1") or None
         items = self._execution.stream(request, context)
         return await event_stream.answer(
-            items, context, call.receive, call.send, lambda: self._doorway.identify(authorization)
+            items,
+            context,
+            call.receive,
+            call.send,
+            recheck=lambda: self._doorway.identify(authorization),
+            faulted=lambda problem: self._execution.refused(context, problem),
         )
 
     async def _identify(self, headers: Headers) -> Viewer | None:

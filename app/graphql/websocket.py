@@ -6,8 +6,8 @@ a refused token, and ends a connection whose token has expired.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack, aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,15 +18,18 @@ from strawberry.http.websocket_origin import is_same_origin
 from app.callers.doorway import Doorway
 from app.callers.rules import Viewer
 from app.errors import RequestError, Unauthenticated
-from app.graphql import body
-from app.graphql.context import Context, House
+from app.graphql import body, connections
+from app.graphql.connections import Connections
+from app.graphql.context import Context, House, address_of
 from app.graphql.execution import Execution, OperationFailed, Request
 from app.graphql.faults import Code, error, masked
 
 PROTOCOL: Final = "graphql-transport-ws"
 INIT_SECONDS: Final = 10.0
 MAX_OPERATIONS: Final = 100
-"""At once, in one connection."""
+"""At once, in one connection, subscriptions among them."""
+MAX_MESSAGE: Final = body.SMALL_BODY
+"""In bytes: more is sent by HTTP."""
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class GraphQLOverWebSocket:
         *,
         allowed_origins: Collection[str] = (),
         init_seconds: float = INIT_SECONDS,
+        connections_per_caller: int = 20,
     ) -> None:
         """`allowed_origins`: pages of other hosts that may connect; "*" allows all."""
         self._execution = execution
@@ -58,6 +62,7 @@ class GraphQLOverWebSocket:
         self._house = house
         self._allowed_origins = frozenset(allowed_origins)
         self._init_seconds = init_seconds
+        self._connections = Connections(connections_per_caller)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
@@ -71,6 +76,7 @@ class GraphQLOverWebSocket:
             await send({"type": "websocket.close", "code": 4406, "reason": "Subprotocol not acceptable"})
             return
         conversation = _Conversation(self._execution, self._doorway, self._house, receive, send)
+        conversation.address, conversation.connections = address_of(scope), self._connections
         await conversation.hold(headers.get(b"authorization"), self._init_seconds)
 
     def _is_welcome(self, origin: str | None, host: str | None) -> bool:
@@ -90,8 +96,12 @@ class _Conversation:
         self._acknowledged = False
         self._viewer: Viewer | None = None
         self._operations: dict[str, asyncio.Task[None]] = {}
-        self._unwatch: Callable[[], None] | None = None
-        self._ending = "the token has expired"
+        self._ends = ExitStack()
+        """What has to be let go of at the end."""
+        self._closed = _Closed(4403, "Forbidden: the token has expired")
+        """How the conversation ends if it is cut off."""
+        self.address: str | None = None
+        self.connections = Connections(1)
 
     async def hold(self, authorization: str | None, init_seconds: float) -> None:
         """Converse until either side closes. `authorization`: the handshake's, should connection_init bring none."""
@@ -104,8 +114,7 @@ class _Conversation:
             except OSError:
                 pass  # the client went while it was being answered
             finally:
-                if self._unwatch is not None:
-                    self._unwatch()
+                self._ends.close()
                 for task in self._operations.values():
                     task.cancel()
 
@@ -117,7 +126,7 @@ class _Conversation:
         except TimeoutError:
             if not self._acknowledged:
                 raise _Closed(4408, "Connection initialisation timeout") from None
-            raise _Closed(4403, f"Forbidden: {self._ending}") from None
+            raise self._closed from None
 
     async def _received(self) -> str | None:
         """The next message; None: the client has left."""
@@ -127,7 +136,7 @@ class _Conversation:
         text = event.get("text")
         if not isinstance(text, str):
             raise _Closed(4400, "Messages must be text")
-        if len(text) > body.allowed_bytes(self._viewer):
+        if len(text) > MAX_MESSAGE or (not text.isascii() and len(text.encode()) > MAX_MESSAGE):
             raise _Closed(1009, "Message too big")
         return text
 
@@ -164,14 +173,27 @@ class _Conversation:
             raise _Closed(1013, str(refusal)[:100]) from None
         self._acknowledged = True
         self._timeout.reschedule(_loop_time(self._viewer.expires_at) if self._viewer else None)
-        self._unwatch = self._doorway.watch(self._viewer, self._cut)
+        self._ends.callback(self._doorway.watch(self._viewer, self._revoked))
+        caller = self._context().caller_key
+        self._ends.enter_context(self.connections.counted(caller, self._one_too_many))
         await self._say({"type": "connection_ack"})
 
-    def _cut(self) -> None:
+    def _context(self) -> Context:
+        return Context(self._viewer, self._house, transport="websocket", address=self.address)
+
+    def _revoked(self) -> None:
         """The key was revoked: that ends the conversation as a token's end does."""
-        self._ending = "the key was revoked"
+        self._cut(_Closed(4403, "Forbidden: the key was revoked"))
+
+    def _one_too_many(self) -> None:
+        """The caller has opened a newer connection than it may have."""
+        self._cut(_Closed(connections.CODE, connections.REASON))
+
+    def _cut(self, closed: _Closed) -> None:
+        """Ended from outside, like this."""
+        self._closed = closed
         with suppress(RuntimeError):  # it is ending already
-            self._timeout.reschedule(0)
+            self._timeout.reschedule(asyncio.get_running_loop().time())
 
     async def _identify(self, payload: Mapping[str, object]) -> Viewer | None:
         """Raises: Unauthenticated. Unavailable."""
@@ -202,7 +224,7 @@ class _Conversation:
 
     async def _carry_out(self, id: str, request: Request) -> None:
         """Send what the operation yields, then its end. Raises nothing: one operation never ends the others."""
-        context = Context(self._viewer, self._house)
+        context = self._context()
         try:
             last: dict[str, Any] = {"id": id, "type": "complete"}
             try:
@@ -217,7 +239,9 @@ class _Conversation:
             pass  # the client has gone; `hold` sees it too
         except Exception as fault:
             self._forget(id)
-            await self._give_up(id, masked(fault, context))
+            problem = masked(fault, context)
+            self._execution.refused(context, problem)
+            await self._give_up(id, problem)
 
     async def _give_up(self, id: str, problem: dict[str, Any]) -> None:
         try:

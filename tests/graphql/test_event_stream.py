@@ -53,7 +53,8 @@ class Follower:
         """Id and payload of the next item."""
         name, *fields, data, end, nothing = (await self.frame()).split("\n")
         assert (name, end, nothing) == ("event: next", "", "")
-        [id] = [line.removeprefix("id: ") for line in fields] or [None]
+        id = fields[0].removeprefix("id: ") if fields else None
+        assert len(fields) <= 1
         return id, orjson.loads(data.removeprefix("data: "))
 
     async def begun(self) -> None:

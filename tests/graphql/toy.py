@@ -136,6 +136,11 @@ class Query(nodes.NodeQueries):
     def too_wide(self) -> int | None:
         return 2**40
 
+    @access.query(needs=Needs.ANYONE, description="Takes an hour.")
+    async def slow(self) -> str | None:
+        await asyncio.sleep(3600)
+        return "done"
+
     @access.query(needs=Needs.ANYONE, description="Credits and back.")
     def credits(self, value: Cost) -> Credits:
         return value

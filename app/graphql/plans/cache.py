@@ -10,6 +10,7 @@ from graphql.execution.values import VariableValues
 
 from app.graphql.plans.analysing import NotUnderstood
 from app.graphql.plans.plan import Plan
+from app.graphql.traits import Traits, traits_of
 
 MAX_PLANS: Final = 500
 MAX_BYTES: Final = 32 * 1024 * 1024
@@ -35,6 +36,10 @@ class Known:
     plan: Plan | None = None
     reason: str = ""
     """Why there is no plan."""
+    traits: Traits = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "traits", traits_of(self.operation))
 
 
 class Plans:

@@ -1,0 +1,31 @@
+"""What the request log is told of an operation: nothing that a caller can fill with words of its own."""
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from app.graphql.context import Context
+from app.graphql.traits import Traits
+from app.request_log import Line
+
+_CODE: Final = re.compile(r"[A-Z_]{1,40}")
+_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_UNKNOWN: Final = Traits(kind="request", name="-", charges=False)
+
+
+def line_of(context: Context, traits: Traits | None, errors: Sequence[Mapping[str, Any]] | None) -> Line:
+    """`traits`: none, it ended before its operation was known. `errors`: as they were sent; the first one is told."""
+    found = traits or _UNKNOWN
+    outcome, reference = "ok", None
+    if errors:
+        extensions = errors[0].get("extensions") or {}
+        outcome = _kept(_CODE, extensions.get("code")) or "INTERNAL"
+        reference = _kept(_ID, extensions.get("reference"))
+    caller = context.viewer.kind if context.viewer is not None else "nobody"
+    seconds = time.perf_counter() - context.begun_at
+    return Line(context.transport, caller, context.request_id, outcome, seconds, found.kind, found.name, reference)
+
+
+def _kept(shape: re.Pattern[str], text: object) -> str | None:
+    return str(text) if isinstance(text, str) and shape.fullmatch(text) else None

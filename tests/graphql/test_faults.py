@@ -1,0 +1,163 @@
+"""A fault in each kind of resolver, over each transport: a reference, and never SQL, a path, a host or a stack."""
+
+from collections.abc import AsyncGenerator
+from typing import Any, cast
+
+import asyncpg
+import pytest
+import strawberry
+
+from app.graphql import access
+from app.graphql.access import Needs
+from app.graphql.context import Information
+from app.graphql.execution import Execution
+from app.graphql.scalars import Credits
+from app.graphql.schema import build
+from tests.graphql.transports import TRANSPORTS, Ask
+
+pytestmark = pytest.mark.anyio
+
+SECRETS = ("SELECT", "credit_grant", "/srv/app", "db.internal", "5432", "hunter2", "Traceback", "UndefinedTable")
+WORDS = "SELECT * FROM credit_grant at /srv/app/rows.py of db.internal:5432, password hunter2"
+
+
+def fault() -> Exception:
+    """What a database says, and what caused it."""
+    found: Exception = asyncpg.UndefinedTableError(WORDS)
+    found.__cause__ = ConnectionAbortedError(WORDS)
+    return found
+
+
+async def load(names: list[str]) -> list[str]:
+    raise fault()
+
+
+async def load_each(names: list[str]) -> list[str | BaseException]:
+    return [fault() for _ in names]
+
+
+@access.type(description="A thing.", needs=Needs.REACHED)
+class Thing:
+    name: str = access.value(description="Its name.")
+
+    @access.field(description="Faults at once.")
+    def sync(self) -> str:
+        raise fault()
+
+    @access.field(description="Faults after a while.")
+    async def late(self) -> str:
+        raise fault()
+
+    @access.field(description="Faults where a list is loaded.")
+    async def loaded(self, info: Information) -> str:
+        return await info.context.loader(load).load(self.name)
+
+    @access.field(description="Faults for one row of a list.")
+    async def row(self, info: Information) -> str:
+        return await info.context.loader(load_each).load(self.name)
+
+    @access.field(description="A number that its type does not hold.")
+    def number(self) -> Credits:
+        return cast(Credits, WORDS)
+
+
+@strawberry.type(description="Reads.")
+class Query:
+    @access.query(needs=Needs.ANYONE, description="Faults at once.")
+    def sync(self) -> str:
+        raise fault()
+
+    @access.query(needs=Needs.ANYONE, description="Faults after a while.")
+    async def late(self) -> str | None:
+        raise fault()
+
+    @access.query(needs=Needs.ANYONE, description="A thing.")
+    def thing(self) -> Thing | None:
+        return Thing(name="a")
+
+    @access.query(needs=Needs.ANYONE, description="Things.")
+    async def things(self) -> list[Thing]:
+        return [Thing(name="a"), Thing(name="b")]
+
+    @access.query(needs=Needs.ANYONE, description="No thing at all.")
+    def mistaken(self) -> Thing:
+        return cast(Thing, WORDS)
+
+    @access.query(needs=Needs.ANYONE, description="No list at all.")
+    def listless(self) -> list[Thing]:
+        return cast(list[Thing], 5)
+
+    @access.query(needs=Needs.ANYONE, description="Null where there may be none.")
+    def missing(self) -> str:
+        return cast(str, None)
+
+
+@strawberry.type(description="Writes.")
+class Mutation:
+    @access.mutation(needs=Needs.ANYONE, description="Faults.")
+    async def change(self) -> str:
+        raise fault()
+
+    @access.mutation(needs=Needs.ANYONE, description="Faults, taking its input plainly.", plain_input=True)
+    async def plain(self, info: Information) -> str:
+        raise fault()
+
+
+@strawberry.type(description="Follows.")
+class Subscription:
+    @access.subscription(needs=Needs.ANYONE, description="Faults before its first item.")
+    async def stillborn(self) -> AsyncGenerator[str, None]:
+        raise fault()
+        yield "never"
+
+    @access.subscription(needs=Needs.ANYONE, description="Its item faults.")
+    async def items(self) -> AsyncGenerator[Thing, None]:
+        yield Thing(name="a")
+
+
+EXECUTION = Execution(
+    build(query=Query, mutation=Mutation, subscription=Subscription)._schema, open_to_explorers=True, plans=True
+)
+OPERATIONS = [
+    "{ sync }",
+    "{ late }",
+    "{ a: late b: late }",
+    *(f"{{ thing {{ {field} }} }}" for field in ("sync", "late", "loaded", "row", "number")),
+    *(f"{{ things {{ {field} }} }}" for field in ("sync", "late", "loaded", "row", "number")),
+    "{ mistaken { name } }",
+    "{ listless { name } }",
+    "{ missing }",
+    "mutation { change }",
+    "mutation { plain }",
+    "query ($n: Boolean = true) { late @include(if: $n) ...F } fragment F on Query { thing { late } }",
+]
+STREAMS = ["subscription { stillborn }", *(f"subscription {{ items {{ {field} }} }}" for field in ("sync", "loaded"))]
+
+
+def check(outcome: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Only references are told, and each stands in the log with its fault."""
+    assert outcome.codes == {"INTERNAL"}
+    for error in outcome.errors:
+        reference = error["extensions"]["reference"]
+        assert error["message"] == f"Something went wrong on our side. Quote reference {reference}."
+        assert error.keys() <= {"message", "extensions", "locations", "path"}
+        assert any(reference in record.getMessage() and record.exc_info for record in caplog.records)
+    told = str(outcome)
+    assert [secret for secret in SECRETS if secret in told] == []
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("query", OPERATIONS)
+async def test_a_fault_is_told_by_a_reference_only(
+    query: str, transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask: Ask = TRANSPORTS[transport]
+    check(await ask(EXECUTION, query), caplog)
+
+
+@pytest.mark.parametrize("transport", [name for name in TRANSPORTS if name != "http"])
+@pytest.mark.parametrize("query", STREAMS)
+async def test_a_fault_of_a_subscription_is_told_by_a_reference_only(
+    query: str, transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    check(await TRANSPORTS[transport](EXECUTION, query), caplog)

@@ -1,0 +1,300 @@
+"""Every limit at its bound and one beyond it, over every transport."""
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+
+from app.callers.rules import Kind, Scope, Viewer
+from app.graphql import body, connections, json_values, websocket
+from app.graphql.body import MAX_NESTING, MAX_VALUES, MAX_VARIABLES, Malformed
+from app.graphql.context import Context
+from app.graphql.documents import MAX_LENGTH, MAX_TOKENS
+from app.graphql.execution import Execution, OperationFailed, Request
+from app.graphql.gate import Gate
+from app.graphql.guards import MAX_ALIASES, MAX_DEPTH, MAX_DIRECTIVES, MAX_FIELDS, MAX_ROOT_FIELDS
+from app.graphql.schema import build
+from app.graphql.websocket import MAX_MESSAGE, GraphQLOverWebSocket
+from app.settings import Settings
+from tests.graphql import toy
+from tests.graphql.toy import token
+from tests.graphql.transports import TRANSPORTS, Ask, connected, over_http
+
+pytestmark = pytest.mark.anyio
+
+PRODUCT = build()._schema
+CHARGE = 'mutation { charge(input: {taskId: "", blockRunId: "r", block: "b"}) { __typename } }'
+SERVICE = Viewer(kind=Kind.SERVICE, actor="service:executor", scopes=frozenset({Scope.CHARGE}))
+OTHERS = {
+    "rate_per_user": 0, "rate_per_address": 0, "rate_per_service": 0, "operations_per_user": 50, "streams_per_user": 50,
+}  # fmt: skip
+
+
+@pytest.fixture(params=TRANSPORTS)
+def ask(request: pytest.FixtureRequest) -> Ask:
+    return TRANSPORTS[request.param]
+
+
+def limited(*, schema: Any = toy.schema._schema, **chosen: Any) -> Execution:
+    """An edge with these limits and no others."""
+    return Execution(schema, open_to_explorers=True, plans=True, gate=Gate(Settings(**(OTHERS | chosen))))
+
+
+def names(count: int) -> str:
+    return " ".join(f"a{number}: hello" for number in range(count))
+
+
+def page_of(first: int, leaves: int) -> str:
+    fields = " ".join(("id", "name", "__typename")[number % 3] for number in range(leaves))
+    return f"toys(first: {first}) {{ edges {{ node {{ {fields} }} }} }}"
+
+
+COST = " ".join([*(f"p{n}: {page_of(100, 25)}" for n in range(9)), page_of(23, 28)])
+"""Of exactly the most that an operation may cost."""
+
+DOCUMENTS = {
+    "tokens": (f"{{ json(value: [{'1 ' * (MAX_TOKENS - 9)}]) }}", f"{{ json(value: [{'1 ' * (MAX_TOKENS - 8)}]) }}"),
+    "characters": ("{ hello }".ljust(MAX_LENGTH), "{ hello }".ljust(MAX_LENGTH + 1)),
+    "levels": ("{ a " * MAX_DEPTH + "}" * MAX_DEPTH, "{ a " * (MAX_DEPTH + 1) + "}" * (MAX_DEPTH + 1)),
+    "fields at its root": ("{ " + names(MAX_ROOT_FIELDS) + " }", "{ " + names(MAX_ROOT_FIELDS + 1) + " }"),
+    "aliases": (
+        '{ toy(name: "a") { ' + " ".join(f"a{n}: name" for n in range(MAX_ALIASES)) + " } }",
+        '{ toy(name: "a") { ' + " ".join(f"a{n}: name" for n in range(MAX_ALIASES + 1)) + " } }",
+    ),
+    "directives": (
+        "{ hello " + "@skip(if: false) " * MAX_DIRECTIVES + "}",
+        "{ hello " + "@skip(if: false) " * (MAX_DIRECTIVES + 1) + "}",
+    ),
+    "fields, fragments": (
+        "{ " + " ".join(f"a{n}" for n in range(MAX_FIELDS)) + " }",
+        "{ " + " ".join(f"a{n}" for n in range(MAX_FIELDS + 1)) + " }",
+    ),
+    "may cost at most": ("{ " + COST + " }", "{ hello " + COST + " }"),
+    "over and over": ('{ toy(name: "a") { ' + "name " * 63 + "} }", '{ toy(name: "a") { ' + "name " * 64 + "} }"),
+}
+"""What the refusal says -> a document within, a document beyond."""
+
+
+@pytest.mark.parametrize("what", DOCUMENTS)
+async def test_a_document_may_go_to_the_bound(ask: Ask, what: str) -> None:
+    within, beyond = DOCUMENTS[what]
+    assert what not in (await ask(limited(), within)).says
+    refused = await ask(limited(), beyond)
+    assert what in refused.says
+    assert refused.data is None
+    assert refused.codes <= {"GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED"}
+
+
+async def test_a_page_has_at_most_a_hundred_items(ask: Ask) -> None:
+    query = "query ($n: Int!) { toys(first: $n) { edges { cursor } } }"
+    assert len((await ask(limited(), query, n=100)).data["toys"]["edges"]) == 5
+    assert (await ask(limited(), query, n=101)).codes == {"BAD_USER_INPUT"}
+    assert (await ask(limited(), query, n=0)).codes == {"BAD_USER_INPUT"}
+
+
+def settings_of(size: int) -> dict[str, str]:
+    """An object that takes `size` bytes."""
+    return {"a": "x" * (size - len(orjson.dumps({"a": ""})))}
+
+
+def nested(levels: int) -> Any:
+    return {"a": nested(levels - 1)} if levels else 1
+
+
+@pytest.mark.parametrize(
+    ("within", "beyond"),
+    [
+        (settings_of(json_values.MAX_BYTES), settings_of(json_values.MAX_BYTES + 1)),
+        (nested(json_values.MAX_DEPTH), nested(json_values.MAX_DEPTH + 1)),
+    ],
+    ids=["8 KiB", "8 deep"],
+)
+async def test_settings_have_a_size_and_a_depth(ask: Ask, within: Any, beyond: Any) -> None:
+    query = "query ($value: JSON!) { json(value: $value) }"
+    assert (json_values.MAX_BYTES, json_values.MAX_DEPTH) == (8 * 1024, 8)
+    assert (await ask(limited(), query, value=within)).data == {"json": within}
+    assert (await ask(limited(), query, value=beyond)).codes == {"BAD_USER_INPUT"}
+
+
+@pytest.mark.parametrize(
+    ("within", "beyond"),
+    [
+        ({f"v{n}": 1 for n in range(MAX_VARIABLES)}, {f"v{n}": 1 for n in range(MAX_VARIABLES + 1)}),
+        ({"v": nested(MAX_NESTING - 1)}, {"v": nested(MAX_NESTING)}),
+    ],
+    ids=["100 of them", "16 deep"],
+)
+async def test_variables_have_a_number_and_a_depth(ask: Ask, within: Any, beyond: Any) -> None:
+    assert (await ask(limited(), "{ hello }", **within)).data == {"hello": "hello world"}
+    refused = await ask(limited(), "{ hello }", **beyond)
+    assert refused.data is None
+    assert refused.codes == {"BAD_REQUEST"} or refused.close_code == 4400
+
+
+def test_all_variables_together_have_a_number_of_values() -> None:
+    # One list, and what is in it, counts with the variable itself.
+    body.request({"query": "{ hello }", "variables": {"v": [1] * (MAX_VALUES - 1)}})
+    with pytest.raises(Malformed, match="at most 50,000 values"):
+        body.request({"query": "{ hello }", "variables": {"v": [1] * MAX_VALUES}})
+
+
+def test_a_batch_of_a_thousand_charges_fits_a_services_body() -> None:
+    settings = {"model": "gpt-4o", "temperature": 0.7, "prompt": "x" * 600}
+    charge = {"taskId": "t" * 36, "blockRunId": "r" * 36, "block": "AITextGeneratorBlock", "settings": settings}
+    whole = orjson.dumps({"query": "mutation {}", "variables": {"input": [charge] * 1000}})
+    assert body.SMALL_BODY < len(whole) <= body.LARGE_BODY == 1024 * 1024
+    assert len((body.parse(whole).variables or {})["input"]) == 1000
+
+
+async def test_a_batched_array_is_refused() -> None:
+    with pytest.raises(Malformed, match="chargeBatch"):
+        body.parse(b'[{"query": "{ hello }"}]')
+
+
+@pytest.mark.parametrize("character", ["x", "é", "☃"])
+async def test_a_message_may_have_64_kilobytes_and_not_one_more(character: str) -> None:
+    assert MAX_MESSAGE == 64 * 1024
+    room = MAX_MESSAGE - len('{"type":"ping","payload":{"a":""}}')
+    filling = character * (room // len(character.encode())) + "x" * (room % len(character.encode()))
+    within = f'{{"type":"ping","payload":{{"a":"{filling}"}}}}'
+    assert len(within.encode()) == MAX_MESSAGE
+    async with connected(limited(), bearer=token("olga", operator=True)) as client:
+        await client.init()
+        await client.say(within)
+        assert await client.said() == {"type": "pong"}
+        await client.say(within + " ")
+        assert await client.closed() == (1009, "Message too big")
+
+
+async def test_a_user_has_a_rate_and_is_told_when_to_come_again(ask: Ask) -> None:
+    execution = limited(rate_per_user=1)  # five at once
+    ada = [await ask(execution, "{ me }", bearer=token("ada")) for _ in range(5)]
+    assert [one.data for one in ada] == [{"me": "user:ada"}] * 5
+    refused = await ask(execution, "{ me }", bearer=token("ada"))
+    assert refused.codes == {"RATE_LIMITED"}
+    assert refused.errors[0]["extensions"]["retryAfterSeconds"] == 1
+    assert (refused.status, refused.retry_after) in {(429, "1"), (None, None)}
+    assert (await ask(execution, "{ me }", bearer=token("bob"))).data == {"me": "user:bob"}
+
+
+async def test_what_is_refused_for_its_document_counts_too_and_is_not_looked_at_beyond_the_rate(ask: Ask) -> None:
+    execution = limited(rate_per_user=1)
+    for _ in range(5):
+        assert (await ask(execution, "{", bearer=token("ada"))).codes == {"GRAPHQL_PARSE_FAILED"}
+    assert (await ask(execution, "{", bearer=token("ada"))).codes == {"RATE_LIMITED"}
+
+
+async def test_an_address_has_a_rate_whoever_asks_from_it(ask: Ask) -> None:
+    execution = limited(rate_per_address=0.4)  # two at once
+    for name in ("ada", "bob"):
+        assert (await ask(execution, "{ hello }", bearer=token(name), address="192.0.2.1")).data
+    refused = await ask(execution, "{ hello }", address="192.0.2.1")
+    assert refused.codes == {"RATE_LIMITED"}
+    assert refused.errors[0]["extensions"]["retryAfterSeconds"] == 3
+    assert (await ask(execution, "{ hello }", address="192.0.2.2")).data
+
+
+async def test_strangers_at_one_address_are_one_caller(ask: Ask) -> None:
+    execution = limited(rate_per_user=0.2)  # one at once
+    assert (await ask(execution, "{ hello }", address="192.0.2.1")).data
+    assert (await ask(execution, "{ hello }", address="192.0.2.1")).codes == {"RATE_LIMITED"}
+    assert (await ask(execution, "{ hello }", address="192.0.2.2")).data
+
+
+async def test_each_worker_gives_out_its_share() -> None:
+    execution = limited(rate_per_user=2, workers=2)
+    answers = [await over_http(execution, "{ hello }", bearer=token()) for _ in range(6)]
+    assert [one.status for one in answers] == [200] * 5 + [429]
+
+
+async def asked(execution: Execution, query: str, viewer: Viewer | None) -> str | None:
+    """The code of the first error."""
+    payload = (await execution.answer(Request(query), Context(viewer, toy.house))).payload
+    return payload["errors"][0]["extensions"]["code"] if "errors" in payload else None
+
+
+async def test_a_services_charges_are_never_counted_and_all_else_is() -> None:
+    execution = limited(schema=PRODUCT, rate_per_service=1, rate_per_user=1)
+    codes = [await asked(execution, CHARGE, SERVICE) for _ in range(20)]
+    assert set(codes) == {"BAD_USER_INPUT"}  # the charge itself was looked at, each time
+    aliased = "mutation { a: " + CHARGE[11:-2] + " b: " + CHARGE[11:]
+    assert [await asked(execution, aliased, SERVICE) for _ in range(6)] == ["BAD_USER_INPUT"] * 6
+    with_more = CHARGE[:-2] + ' cancelTask(input: {taskId: ""}) { __typename } }'
+    codes = [await asked(execution, with_more, SERVICE) for _ in range(6)]
+    assert "RATE_LIMITED" not in codes[:5]
+    assert codes[5] == "RATE_LIMITED"
+    assert await asked(execution, CHARGE, SERVICE) == "BAD_USER_INPUT"
+
+
+async def test_who_may_not_charge_gains_nothing_by_asking_to() -> None:
+    execution = limited(schema=PRODUCT, rate_per_user=1)
+    codes = [await asked(execution, CHARGE, toy.USER) for _ in range(6)]
+    assert codes == ["FORBIDDEN"] * 5 + ["RATE_LIMITED"]
+
+
+async def test_a_user_has_a_number_of_operations_at_once(ask: Ask) -> None:
+    execution = limited(operations_per_user=2)
+    running = [asyncio.create_task(execution_of_slow(execution)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    refused = await ask(execution, "{ me }", bearer=token("ada"))
+    assert refused.codes == {"RATE_LIMITED"}
+    assert (await ask(execution, "{ me }", bearer=token("bob"))).data == {"me": "user:bob"}
+    running[0].cancel()
+    await asyncio.sleep(0.01)
+    assert (await ask(execution, "{ me }", bearer=token("ada"))).data == {"me": "user:ada"}
+    running[1].cancel()
+
+
+async def execution_of_slow(execution: Execution) -> None:
+    await execution.answer(Request("{ slow }"), Context(toy.USER, toy.house))
+
+
+async def test_a_user_has_a_number_of_subscriptions_at_once() -> None:
+    execution = limited(streams_per_user=2)
+    streams = [execution.stream(Request("subscription { toyTwice { name } }"), toy.context(toy.USER)) for _ in range(3)]
+    first, second, third = streams
+    await anext(first)
+    await anext(second)
+    with pytest.raises(OperationFailed) as refused:
+        await anext(third)
+    assert refused.value.errors[0]["extensions"] == {"code": "RATE_LIMITED", "retryAfterSeconds": 1}
+    assert refused.value.retry_after_seconds == 1
+    await first.aclose()
+    again = execution.stream(Request("subscription { toyTwice { name } }"), toy.context(toy.USER))
+    assert await anext(again) == {"data": {"toyTwice": {"name": "bear"}}}
+    for stream in (second, again):
+        await stream.aclose()
+
+
+async def test_an_operation_has_a_time(ask: Ask) -> None:
+    execution = limited(operation_seconds=0.05)
+    assert (await ask(execution, "{ hello }")).data == {"hello": "hello world"}
+    late = await ask(execution, "{ slow }")
+    assert late.codes == {"TIMED_OUT"}
+    assert late.data is None
+
+
+async def test_one_connection_too_many_closes_the_oldest_and_says_why() -> None:
+    execution = limited()
+    sockets = GraphQLOverWebSocket(execution, toy.doorway, toy.house, connections_per_caller=2)
+    async with (
+        connected(execution, bearer=token("ada"), sockets=sockets) as first,
+        connected(execution, bearer=token("ada"), sockets=sockets) as second,
+        connected(execution, bearer=token("bob"), sockets=sockets) as other,
+    ):
+        for client in (first, second, other):
+            await client.init()
+        await first.subscribe("1", "subscription { forever }")
+        assert await first.silent()
+        async with connected(execution, bearer=token("ada"), sockets=sockets) as third:
+            await third.init()
+            assert await first.closed() == (connections.CODE, connections.REASON)
+            for client in (second, third, other):
+                await client.say({"type": "ping"})
+                assert await client.said() == {"type": "pong"}
+    assert sockets._connections._open == {}
+
+
+def test_who_connects_has_ten_seconds_to_say_who_it_is() -> None:
+    assert websocket.INIT_SECONDS == 10

@@ -1,0 +1,163 @@
+"""The lines of requests, and how a process logs in production: an allow-list, whatever is put in."""
+
+import asyncio
+import logging
+from typing import Any
+
+import orjson
+import pytest
+
+from app.callers.rules import Kind, Viewer
+from app.graphql.execution import Execution, OperationFailed, Request
+from app.logs import JsonFormatter
+from app.request_log import Line, RequestLog
+from tests.graphql import toy
+
+pytestmark = pytest.mark.anyio
+
+FIELDS = {"at", "level", "event", "transport", "kind", "operation", "caller", "outcome", "ms", "request", "reference"}
+LINE = Line("http", "service", "abc", "ok", 0.00123, "mutation", "charge")
+
+
+class Written:
+    """An edge whose log is kept here."""
+
+    def __init__(self, keep: Any = "all") -> None:
+        self.text = ""
+        self.log = RequestLog("json", keep, write=self._write, clock=lambda: 1_767_225_600)
+        self.execution = Execution(toy.schema._schema, open_to_explorers=True, plans=True, log=self.log)
+
+    def _write(self, text: str) -> None:
+        self.text += text
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        self.log.flush()
+        return [orjson.loads(line) for line in self.text.splitlines()]
+
+
+async def test_a_request_leaves_one_line_with_these_fields_and_no_others() -> None:
+    written = Written()
+    await written.execution.answer(Request("query Greet { hello }"), toy.context(toy.USER))
+    [line] = written.lines
+    assert line.keys() == FIELDS - {"reference"}
+    assert line | {"ms": 0, "request": ""} == {
+        "at": "2026-01-01T00:00:00Z", "level": "info", "event": "operation", "transport": "http", "kind": "query",
+        "operation": "Greet", "caller": "user", "outcome": "ok", "ms": 0, "request": "",
+    }  # fmt: skip
+    assert 0 <= line["ms"] < 1000
+
+
+@pytest.mark.parametrize(
+    ("query", "viewer", "operation", "caller", "outcome"),
+    [
+        ("{ hello }", None, "hello", "nobody", "ok"),
+        ("{ me }", None, "me", "nobody", "UNAUTHENTICATED"),
+        ("{ audit }", toy.USER, "audit", "user", "FORBIDDEN"),
+        ("{", toy.OPERATOR, "-", "operator", "GRAPHQL_PARSE_FAILED"),
+        ("mutation { spend(cost: 500) { __typename } }", toy.SERVICE, "spend", "service", "ok"),
+        ("subscription { forever }", toy.USER, "forever", "user", "BAD_REQUEST"),
+        ("query " + "N" * 100 + " { hello }", toy.USER, "N" * 64, "user", "ok"),
+        ("{ ...F } fragment F on Query { hello }", toy.USER, "fragment", "user", "ok"),
+    ],
+)
+async def test_the_line_says_what_who_and_how_it_ended(
+    query: str, viewer: Viewer | None, operation: str, caller: str, outcome: str
+) -> None:
+    written = Written()
+    await written.execution.answer(Request(query), toy.context(viewer))
+    [line] = written.lines
+    assert (line["operation"], line["caller"], line["outcome"]) == (operation, caller, outcome)
+
+
+async def test_a_fault_is_named_by_its_reference() -> None:
+    written = Written()
+    answer = await written.execution.answer(Request("{ broken }"), toy.context(toy.USER))
+    [line] = written.lines
+    assert line["outcome"] == "INTERNAL"
+    assert line["reference"] == answer.payload["errors"][0]["extensions"]["reference"] == line["request"]
+
+
+async def test_a_subscription_leaves_its_line_at_its_end() -> None:
+    written = Written()
+    stream = written.execution.stream(Request("subscription { toyTwice { name } }"), toy.context(toy.USER))
+    await anext(stream)
+    assert written.lines == []
+    await stream.aclose()
+    with pytest.raises(OperationFailed):
+        async for _ in written.execution.stream(Request("subscription { breaking }"), toy.context(toy.USER)):
+            pass
+    assert [(line["kind"], line["outcome"]) for line in written.lines] == [
+        ("subscription", "ok"),
+        ("subscription", "INTERNAL"),
+    ]
+
+
+async def test_lines_are_written_together_within_a_tenth_of_a_second() -> None:
+    written = Written()
+    for _ in range(3):
+        written.log.add(LINE)
+    assert written.text == ""
+    await asyncio.sleep(0.15)
+    assert written.text.count("\n") == 3
+
+
+def test_without_a_loop_a_line_is_written_at_once() -> None:
+    written = Written()
+    written.log.add(LINE)
+    assert written.text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("keep", "charges", "others"), [("all", True, True), ("without-charges", False, True), ("none", False, False)]
+)
+def test_charges_may_be_left_out(keep: Any, charges: bool, others: bool) -> None:
+    log = RequestLog("json", keep)
+    assert (log.wants(charges=True), log.wants(charges=False)) == (charges, others)
+
+
+def test_in_development_a_line_reads_like_a_sentence() -> None:
+    text: list[str] = []
+    log = RequestLog("text", write=text.append, clock=lambda: 1_767_225_600)
+    log.add(LINE)
+    assert text == ["2026-01-01T00:00:00Z http mutation charge by service: ok in 1.23 ms (request abc)\n"]
+
+
+def record(name: str, message: str, *arguments: object, fault: BaseException | None = None) -> Any:
+    """What production writes of a record."""
+    made = logging.LogRecord(
+        name, logging.ERROR, "x.py", 1, message, arguments, (type(fault), fault, fault.__traceback__) if fault else None
+    )
+    return orjson.loads(JsonFormatter().format(made))
+
+
+def raised(fault: Exception) -> Exception:
+    try:
+        raise fault
+    except Exception as found:
+        return found
+
+
+def test_a_fault_is_logged_by_its_types_and_places_and_never_by_its_words() -> None:
+    fault = raised(ValueError("the password is hunter2"))
+    fault.__cause__ = KeyError("hunter2")
+    line = record("app.graphql.faults", "fault %s", "ab12", fault=fault)
+    assert line.keys() == {"at", "level", "event", "logger", "text", "fault", "places"}
+    assert (line["text"], line["fault"]) == ("fault ab12", ["ValueError", "KeyError"])
+    assert line["places"][0].startswith("tests/test_request_log.py:")
+    assert line["places"][0].endswith(" raised")
+    assert "hunter2" not in str(line)
+
+
+def test_a_fault_in_a_text_is_written_as_its_type() -> None:
+    line = record("app.main", "not ready: %r", ConnectionError("to db.internal:5432 as postgres"))
+    assert line["text"] == "not ready: 'ConnectionError'"
+
+
+def test_the_text_of_another_library_is_left_out() -> None:
+    assert "hunter2" not in str(record("asyncio", "Task exception was never retrieved: ValueError('hunter2')"))
+    assert "text" not in record("stripe", "hunter2")
+
+
+def test_the_kinds_of_callers_are_the_words_of_the_log() -> None:
+    assert {str(kind) for kind in Kind} == {"user", "service", "operator"}
