@@ -37,6 +37,7 @@ from app.graphql.known import Library, NotServed, misconfigured, operations, pro
 from app.graphql.noting import line_of
 from app.graphql.plans.analysing import NotUnderstood
 from app.graphql.plans.cache import Known, Plans, Tally
+from app.graphql.plans.plan import Begun
 from app.request_log import RequestLog
 
 SUBSCRIPTIONS: Final = (
@@ -286,7 +287,16 @@ class Execution:
         )
 
     async def _source(self, known: Known, request: Request, context: Context) -> Any:
-        """The results of a subscription that has begun."""
+        """The results of a subscription that has begun, by the plan or by graphql-core. Raises: OperationFailed."""
+        if self._plans is not None:
+            try:
+                begun = await self._plans.begin(known, context, request.variables)
+            except NotUnderstood:  # counted; nothing has run
+                pass
+            else:
+                if isinstance(begun, list):
+                    raise OperationFailed(*sent(begun, context))
+                return self._items(self._plans, known, begun, context)
         executor = _EXECUTOR.build(
             self.schema,
             known.document,
@@ -306,18 +316,22 @@ class Execution:
         def executed(event: Executor[Any]) -> AwaitableOrValue[ExecutionResult]:
             """Each item has a context of its own, so that no item is answered from what an earlier one loaded."""
             event.context_value = event.context_value.renewed()
-            return self._item(known, event)
+            return execute_subscription_event(event)
 
         return map_source_to_response_event(executor, source, executed)
 
-    def _item(self, known: Known, event: Executor[Any]) -> AwaitableOrValue[ExecutionResult]:
-        """The result for one item of a subscription, by the plan or by graphql-core's executor."""
-        if self._plans is not None:
-            try:
-                return self._plans.execute_event(known, event.context_value, event.variable_values, event.root_value)
-            except NotUnderstood:  # counted; nothing has run
-                pass
-        return execute_subscription_event(event)
+    @staticmethod
+    async def _items(
+        plans: Plans, known: Known, begun: Begun, context: Context
+    ) -> AsyncGenerator[ExecutionResult, None]:
+        """The result for each event, with a context of its own, as above. The events end when this does."""
+        try:
+            async for event in begun.events:
+                result = plans.execute_event(known, context.renewed(), begun, event)
+                yield result if isinstance(result, ExecutionResult) else await result
+        finally:
+            if isinstance(begun.events, AsyncGenerator):
+                await begun.events.aclose()
 
 
 def _payload(result: ExecutionResult, context: Context) -> Mapping[str, Any]:

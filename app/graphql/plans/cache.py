@@ -5,11 +5,10 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from graphql import DocumentNode, ExecutionResult, GraphQLSchema, OperationDefinitionNode
-from graphql.execution.values import VariableValues
+from graphql import DocumentNode, ExecutionResult, GraphQLError, GraphQLSchema, OperationDefinitionNode
 
 from app.graphql.plans.analysing import NotUnderstood
-from app.graphql.plans.plan import Plan
+from app.graphql.plans.plan import Begun, Plan
 from app.graphql.traits import Traits, traits_of
 
 MAX_PLANS: Final = 500
@@ -101,15 +100,22 @@ class Plans:
         self.tally.compiled += 1
         return result
 
-    def execute_event(
-        self, known: Known, context: Any, values: VariableValues, source: Any
-    ) -> ExecutionResult | Awaitable[ExecutionResult]:
-        """The result for one item of a subscription. Raises: NotUnderstood, counted, before anything has run."""
+    async def begin(self, known: Known, context: Any, given: Mapping[str, Any] | None) -> Begun | list[GraphQLError]:
+        """A subscription, whose events are counted one by one; or why there is none.
+
+        Raises: NotUnderstood, counted, before anything has run.
+        """
         try:
-            result = self._plan(known).execute_event(context, values, source)
+            return await self._plan(known).begin(context, given)
         except NotUnderstood as reason:
             self.tally.ordinary[str(reason)] += 1
             raise
+
+    def execute_event(
+        self, known: Known, context: Any, begun: Begun, event: Any
+    ) -> ExecutionResult | Awaitable[ExecutionResult]:
+        """The result for one event of a subscription that a plan has begun."""
+        result = self._plan(known).execute_event(context, begun, event)
         self.tally.compiled += 1
         return result
 

@@ -21,7 +21,9 @@ from graphql import (
 from graphql.execution.executor import default_type_resolver
 
 from app.graphql.plans import completing, steps
+from app.graphql.plans.analysing import NotUnderstood
 from app.graphql.plans.arguments import arguments_of
+from app.graphql.plans.beginning import Beginning, beginning
 from app.graphql.plans.completing import Fields
 from app.graphql.plans.kinds import own_classes, sure_classes
 from app.graphql.plans.leaves import leaf_completion, plain_classes
@@ -45,6 +47,13 @@ class Compiler:
         """The operation's own fields."""
         named = self._steps(parent, [self._operation.definition.selection_set])
         return completing.one_by_one(named) if serially else completing.together(named)
+
+    def beginning(self, parent: GraphQLObjectType) -> Beginning:
+        """How a subscription begins: it has one field. Raises: NotUnderstood."""
+        places = self._selection.places(parent, [self._operation.definition.selection_set])
+        if len(places) != 1:
+            raise NotUnderstood("root fields")
+        return beginning(places[0], hides_suggestions=self._operation.hides_suggestions)
 
     def _steps(self, parent: GraphQLObjectType, selections: list[SelectionSetNode]) -> list[tuple[str, Step]]:
         return [(place.response_name, self._step(place)) for place in self._selection.places(parent, selections)]

@@ -1,7 +1,8 @@
 """A plan: one operation of one document, ready to run."""
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Mapping
+from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any, Final
 
@@ -13,9 +14,9 @@ from graphql import (
     OperationDefinitionNode,
     OperationType,
 )
-from graphql.execution.values import VariableValues
 
 from app.graphql.plans.analysing import NotUnderstood, parts
+from app.graphql.plans.beginning import Beginning
 from app.graphql.plans.compiling import Compiler
 from app.graphql.plans.completing import Fields
 from app.graphql.plans.running import Operation, Run
@@ -27,6 +28,14 @@ BYTES_PER_PLAN: Final = 8 * 1024
 """Measured with tracemalloc over the product's documents: 2 to 10 KiB, most of it for input objects."""
 BYTES_PER_STEP: Final = 4 * 1024
 """What a step comes to with its place and completion: 3.1 to 4.2 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A subscription that has begun: its events, and the variables that each is answered with."""
+
+    values: Values
+    events: AsyncIterable[Any]
 
 
 class Plan:
@@ -50,6 +59,7 @@ class Plan:
         self._variables = Variables(schema, definition, hides_suggestions=hides_suggestions)
         self._variants: OrderedDict[tuple[Any, ...], Fields] = OrderedDict()
         self._steps = 0
+        self._beginning: Beginning | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -63,12 +73,27 @@ class Plan:
             return ExecutionResult(None, errors=values)
         return self._run(Run(self._operation, values, context), self._variant(values))
 
-    def execute_event(
-        self, context: Any, values: VariableValues, source: Any
-    ) -> ExecutionResult | Awaitable[ExecutionResult]:
-        """The result for one item of a subscription, with the variables of its beginning. Raises: NotUnderstood."""
-        mine = self._variables.coerced(values, {})
-        return self._run(Run(self._operation, mine, context, source), self._variant(mine))
+    async def begin(self, context: Any, given: Mapping[str, Any] | None) -> Begun | list[GraphQLError]:
+        """The subscription for these variables as they were sent, or why there is none.
+
+        Raises: NotUnderstood, before anything has run.
+        """
+        if self._condition_names:  # which field is the one may depend on them
+            raise NotUnderstood("condition")
+        if self._beginning is None:
+            self._beginning = Compiler(self._operation, {}, self._count).beginning(self._root)
+        values = self._variables.values(given or {})
+        if isinstance(values, list):
+            return values
+        self._variant(values)  # what the items ask is understood, too: no subscription changes its executor midway
+        try:
+            return Begun(values, await self._beginning(Run(self._operation, values, context)))
+        except GraphQLError as error:
+            return [error]
+
+    def execute_event(self, context: Any, begun: Begun, event: Any) -> ExecutionResult | Awaitable[ExecutionResult]:
+        """The result for one event of a subscription, with the variables of its beginning."""
+        return self._run(Run(self._operation, begun.values, context, event), self._variant(begun.values))
 
     def _run(self, run: Run, fields: Fields) -> ExecutionResult | Awaitable[ExecutionResult]:
         try:

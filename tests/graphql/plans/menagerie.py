@@ -465,5 +465,11 @@ class Subscription:
         yield fish(2)
         yield fish(3)
 
+    @access.subscription(needs=Needs.USER_OR_ABOVE, description="Fish for callers only, then a fault.")
+    async def sinking(self, count: Annotated[int, argument()]) -> AsyncIterator[Fish]:
+        for number in range(min(count, 3)):  # generated documents ask for any count
+            yield fish(number)
+        raise ValueError("it sank")
+
 
 schema = build(query=Query, mutation=Mutation, subscription=Subscription)
