@@ -36,12 +36,14 @@ STOP_SECONDS: Final = 10
 PORT_SECONDS: Final = 2
 """How long a port in use is tried again: the workers of a server killed with -9 need a moment to notice."""
 
+ENDS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
+
 TRY_IT: Final = '{"query": "{ account { ownerId balance { available status version } } }"}'
 
 
 def run() -> int:
     """Serve until SIGINT or SIGTERM. The exit status: 0, or what the server process failed with."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDS:
         signal.signal(number, _leave)
     with _listen(settings().host, settings().port) as listener, _database():
         use_settings(port=str(listener.getsockname()[1]))
@@ -50,7 +52,7 @@ def run() -> int:
         try:
             return _serve(listener)
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in ENDS:
                 signal.signal(
                     number, signal.SIG_IGN
                 )  # an impatient second Ctrl-C must not interrupt the database's end
@@ -72,6 +74,17 @@ def application() -> "Starlette":
     return create()
 
 
+class _Server(uvicorn.Server):
+    """Is asked to end only once it listens for that: while its modules are loaded, an exception raised by a signal can
+    fall into a callback that swallows it, and the server would go on for ever."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+            yield
+
+
 def _serve(listener: socket.socket) -> int:
     logs.configure(log_format(settings()))
     config = uvicorn.Config(
@@ -91,7 +104,8 @@ def _serve(listener: socket.socket) -> int:
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     if config.workers == 1:
-        uvicorn.Server(config).run(sockets=[listener])
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+        _Server(config).run(sockets=[listener])
         return 0
     supervisor = Multiprocess(config, sockets=[listener])
     supervisor.run()
