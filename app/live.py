@@ -10,7 +10,7 @@ Topics are account ids; an owner who has no account yet is followed by `ownerId`
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Container, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -63,7 +63,6 @@ def _packed(parts: Iterable[str]) -> Iterator[str]:
 class Watch:
     """One follower of one topic. `swept`: woken by every sweep, because what it reads may change without a version."""
 
-    topic: Topic
     swept: bool
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -123,13 +122,21 @@ class ChangeWatch:
         return changed
 
 
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A follower that is called instead of waiting."""
+
+    wake: Callable[[], None]
+    swept: bool = False
+
+
 class Feed:
     """The follower's end of the wire, one for a process: `run()` listens, `watch()` registers."""
 
     def __init__(self, *, sweep_seconds: float, conflate_seconds: float) -> None:
         self._sweep_seconds = sweep_seconds
         self._conflate_seconds = conflate_seconds
-        self._watches: dict[Topic, set[Watch]] = {}
+        self._watches: dict[Topic, set[Watch | _Call]] = {}
         self._signal_watches: set[SignalWatch] = set()
         self._change_watches: set[ChangeWatch] = set()
         self._versions: dict[int, int] = {}
@@ -139,10 +146,21 @@ class Feed:
     @contextmanager
     def watch(self, topic: Topic, *, swept: bool = False) -> Iterator[Watch]:
         """Follow `topic` until the block ends. Register first, read afterwards, so that nothing falls in between."""
-        watch = Watch(topic, swept or isinstance(topic, str))
+        watch = Watch(swept or isinstance(topic, str))
+        with self._registered(topic, watch):
+            yield watch
+
+    @contextmanager
+    def calling(self, topic: Topic, wake: Callable[[], None]) -> Iterator[None]:
+        """Follow `topic` until the block ends, by a call for each tick in which it may have changed."""
+        with self._registered(topic, _Call(wake)):
+            yield
+
+    @contextmanager
+    def _registered(self, topic: Topic, watch: "Watch | _Call") -> Iterator[None]:
         self._watches.setdefault(topic, set()).add(watch)
         try:
-            yield watch
+            yield
         finally:
             followers = self._watches[topic]
             followers.discard(watch)

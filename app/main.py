@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import database, hosts, migrating, webhooks
@@ -21,6 +21,7 @@ from app.callers.doorway import open_doorway
 from app.coalescing import Shared
 from app.errors import Misconfigured
 from app.exposure import Exposure
+from app.graphql.balances import newest_balances
 from app.graphql.context import House
 from app.graphql.execution import Execution
 from app.graphql.gate import Gate
@@ -121,10 +122,10 @@ def create(chosen: Settings | None = None) -> Starlette:
     )
     return Application(
         graphql,
+        sockets,
         exposure.hosts,
         routes=[
             Route(GRAPHQL, graphql),
-            WebSocketRoute(GRAPHQL, sockets),
             Route("/healthz", alive),
             Route("/readyz", Readiness().check),
             *webhooks.routes(house.provider, seller=here.receipt_seller),
@@ -146,15 +147,17 @@ def create(chosen: Settings | None = None) -> Starlette:
 
 
 class Application(Starlette):
-    """Starlette, with the path of every charge straight to its door.
+    """Starlette, with the path of every charge and of every header's balance straight to its door.
 
-    A request of a page in a browser (with an Origin) takes the way through the middleware; a backend needs none of it.
+    A request of a page in a browser (with an Origin) takes the way through the middleware; a backend needs none of it,
+    and a WebSocket looks at its Origin itself.
     """
 
-    def __init__(self, graphql: ASGIApp, hosts: Collection[str] | None, **options: Any) -> None:
+    def __init__(self, graphql: ASGIApp, sockets: ASGIApp, hosts: Collection[str] | None, **options: Any) -> None:
         """`hosts`: the names by which it may be addressed; None: any."""
         super().__init__(**options)
         self._graphql = graphql
+        self._sockets = sockets
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -162,6 +165,8 @@ class Application(Starlette):
             await hosts.refuse(scope, send)
         elif scope["type"] == "http" and scope["path"] == GRAPHQL and not _has_origin(scope):
             await self._graphql(scope, receive, send)
+        elif scope["type"] == "websocket" and scope["path"] == GRAPHQL:
+            await self._sockets(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -174,12 +179,14 @@ def furnish(here: Settings) -> House:
     """What all requests of this process share. Raises: Misconfigured."""
     open_books(here)
     catalogue = Catalogue()
+    feed = Feed(sweep_seconds=here.sweep_seconds, conflate_seconds=here.conflate_ms / 1000)
     return House(
         settings=here,
-        live=Feed(sweep_seconds=here.sweep_seconds, conflate_seconds=here.conflate_ms / 1000),
+        live=feed,
         catalogue=catalogue,
         charger=Charger(catalogue, lanes=here.lanes, batch_limit=here.batch_limit, queue_limit=here.queue_limit),
         balances=Shared(statements.balances, list_limit=1_000),
+        newest=newest_balances(feed, low_balance_at=here.low_balance_at),
         provider=open_provider(here),
     )
 

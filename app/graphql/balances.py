@@ -1,5 +1,6 @@
 """The balance, as it stands in the header of every page."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -9,11 +10,15 @@ from app.graphql import access, nodes
 from app.graphql.access import Needs
 from app.graphql.context import Context, Information
 from app.graphql.enums import shown
+from app.graphql.patience import patiently
+from app.graphql.plans.sharing import Shared
 from app.graphql.scalars import Credits, Long
 from app.graphql.sight import owner_asked, owners_seen
 from app.ledger import sight, statements
 from app.ledger.book import Figures
 from app.ledger.statements import Expiry as ExpiryRead
+from app.live import Feed
+from app.newest import Newest
 from app.topups.refills import auto
 from app.topups.refills.auto import View
 from app.topups.refills.auto_rules import State
@@ -61,7 +66,7 @@ class Expiry:
 
 
 @access.type(description="The state of an account at one version: the same for whoever reads it.", needs=Needs.REACHED)
-class Balance(nodes.Node):
+class Balance(Shared, nodes.Node):
     account_id: strawberry.ID = access.value(description="The id of its Account.")
     available: Credits = access.value(description="Can be spent now: posted - held - frozen, never below 0.")
     posted: Credits = access.value(description="The sum of the account's entries.")
@@ -105,9 +110,26 @@ async def auto_top_up_view(account_id: int | None, context: Context) -> View:
 
 def balance_of(figures: Figures, context: Context) -> Balance:
     """A state of an account as GraphQL shows it."""
+    return _shown(figures, context.house.settings.low_balance_at)
+
+
+def newest_balances(feed: Feed, *, low_balance_at: int) -> Newest[Balance]:
+    """The balances that are followed: one object a state, for all of its followers."""
+
+    async def read(numbers: Sequence[int]) -> Mapping[int, Balance]:
+        found = await patiently(lambda: statements.balances(numbers))
+        shown = {number: _shown(figures, low_balance_at) for number, figures in found.items()}
+        for balance in shown.values():
+            balance.encoded = {}
+        return shown
+
+    return Newest(feed, read)
+
+
+def _shown(figures: Figures, low_balance_at: int) -> Balance:
     threshold = figures.low_balance_at
     if threshold is None:
-        threshold = context.house.settings.low_balance_at
+        threshold = low_balance_at
     available = figures.available
     if figures.owed:
         status = BalanceStatus.OWING

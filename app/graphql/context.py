@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from strawberry.dataloader import DataLoader
 from strawberry.types.info import Info
@@ -13,10 +13,14 @@ from app.callers.rules import Viewer
 from app.coalescing import Shared
 from app.ledger.book import Figures
 from app.live import Feed
+from app.newest import Newest
 from app.pricing.catalogue import Catalogue
 from app.settings import Settings
 from app.tasks.charging import Charger
 from app.topups.provider import PaymentProvider
+
+if TYPE_CHECKING:
+    from app.graphql.balances import Balance
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -26,7 +30,7 @@ V = TypeVar("V")
 class House:
     """What lives as long as the process.
 
-    `balances` reads for many callers at once: subscribers woken together. No `provider`: credits are not sold here.
+    `balances` reads for many callers at once, `newest` for all who follow. No `provider`: credits are not sold here.
     """
 
     settings: Settings
@@ -34,6 +38,7 @@ class House:
     catalogue: Catalogue
     charger: Charger
     balances: Shared[int, Figures]
+    newest: "Newest[Balance]"
     provider: PaymentProvider | None
 
 

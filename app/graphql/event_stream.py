@@ -49,7 +49,6 @@ COMMENT: Final = b":\n\n"
 COMPLETE: Final = b"event: complete\ndata:\n\n"
 _VERSION: Final = re.compile(rb"[0-9]{1,16}")
 
-Payload = Mapping[str, Any]
 Recheck = Callable[[], Awaitable[object]]
 Faulted = Callable[[Mapping[str, Any]], None]
 
@@ -62,7 +61,7 @@ def last_seen(last_event_id: bytes | None) -> int | None:
 
 
 async def answer(
-    items: AsyncGenerator[Payload, None],
+    items: AsyncGenerator[bytes, None],
     context: Context,
     receive: Receive,
     send: Send,
@@ -133,13 +132,13 @@ async def _refused(recheck: Recheck) -> bool:
 class _Stream:
     """What is sent of one operation: an item is asked for when the one before it has been sent, so none is queued."""
 
-    def __init__(self, items: AsyncGenerator[Payload, None], context: Context, send: Send, faulted: Faulted) -> None:
+    def __init__(self, items: AsyncGenerator[bytes, None], context: Context, send: Send, faulted: Faulted) -> None:
         self._items = items
         self._context = context
         self._send = send
         self._faulted = faulted
         self._told_version = context.seen_version
-        self._upcoming: asyncio.Future[Payload | None] | None = None
+        self._upcoming: asyncio.Future[bytes | None] | None = None
         self._begun = False
 
     async def begin(self) -> None:
@@ -177,25 +176,25 @@ class _Stream:
             return COMMENT
         self._upcoming = None  # the next one is asked for when this one has been sent
         try:
-            payload = await arrived
+            item = await arrived
         except OperationFailed as failed:
-            payload = {"errors": failed.errors}
+            item = orjson.dumps({"errors": failed.errors})
         except Exception as fault:
             problem = masked(fault, self._context)
             self._faulted(problem)
-            payload = {"errors": [problem]}
-        if payload is None:
+            item = orjson.dumps({"errors": [problem]})
+        if item is None:
             return None
-        return b"event: next\n%bdata: %b\n\n" % (self._id(), orjson.dumps(payload))
+        return b"event: next\n%bdata: %b\n\n" % (self._id(), item)
 
-    async def _within(self, seconds: float) -> asyncio.Future[Payload | None] | None:
+    async def _within(self, seconds: float) -> asyncio.Future[bytes | None] | None:
         """The next item if it comes in time; it is waited for once, however often this is called."""
         if self._upcoming is None:
             self._upcoming = asyncio.ensure_future(self._advance())
         done, _ = await asyncio.wait([self._upcoming], timeout=seconds)
         return self._upcoming if done else None
 
-    async def _advance(self) -> Payload | None:
+    async def _advance(self) -> bytes | None:
         return await anext(self._items, None)
 
     def _id(self) -> bytes:

@@ -8,27 +8,23 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
-from inspect import isawaitable
 from typing import Any, Final
 
+import orjson
 from graphql import (
     DocumentNode,
     ExecutionResult,
-    Executor,
-    GraphQLError,
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
-    create_source_event_stream,
     execute,
-    execute_subscription_event,
     get_operation_ast,
-    map_source_to_response_event,
 )
 from graphql.pyutils import AwaitableOrValue
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from app.errors import RateLimited
+from app.graphql import streaming
 from app.graphql.context import Context
 from app.graphql.documents import KNOWN_LENGTH, DocumentRefused, Documents
 from app.graphql.faults import TOO_SLOW, Code, error, sent
@@ -37,7 +33,7 @@ from app.graphql.known import Library, NotServed, misconfigured, operations, pro
 from app.graphql.noting import line_of
 from app.graphql.plans.analysing import NotUnderstood
 from app.graphql.plans.cache import Known, Plans, Tally
-from app.graphql.plans.plan import Begun
+from app.graphql.streaming import payload_of
 from app.request_log import RequestLog
 
 SUBSCRIPTIONS: Final = (
@@ -136,23 +132,23 @@ class Execution:
         self._note(context, known, answer.payload.get("errors"))
         return answer
 
-    async def stream(self, request: Request, context: Context) -> AsyncGenerator[Mapping[str, Any], None]:
-        """The items of a subscription, or the one answer to a query or mutation. Raises: OperationFailed."""
+    async def stream(self, request: Request, context: Context) -> AsyncGenerator[bytes, None]:
+        """The items of a subscription, or the one answer to a query or mutation, as JSON. Raises: OperationFailed."""
         known, errors, faulted = None, None, False
         try:
             known = self._admitted(request, context)
             if known.operation.operation is not OperationType.SUBSCRIPTION:
                 payload = await self._in_time(known, request, context)
                 errors = payload.get("errors")
-                yield payload
+                yield orjson.dumps(payload)
                 return
             with self._streaming(context):
-                async with aclosing(await self._source(known, request, context)) as results:
+                async with aclosing(await self._items(known, request, context)) as items:
                     try:
-                        async for result in results:
-                            yield _payload(result, context)
+                        async for item in items:
+                            yield item
                     except Exception as fault:
-                        raise OperationFailed(*_told(fault, context)) from None
+                        raise OperationFailed(*streaming.told(fault, context)) from None
         except OperationFailed as failed:
             errors = failed.errors
             raise
@@ -267,7 +263,7 @@ class Execution:
             result = await result
         if result.data is None and result.errors and all(found.path is None for found in result.errors):
             raise OperationFailed(*sent(result.errors, context))  # variables were refused: nothing ran
-        return _payload(result, context)
+        return payload_of(result, context)
 
     def _begun(self, known: Known, request: Request, context: Context) -> AwaitableOrValue[ExecutionResult]:
         """The result, by the plan or by graphql-core's executor."""
@@ -286,17 +282,23 @@ class Execution:
             hide_suggestions=self._hides_suggestions,
         )
 
-    async def _source(self, known: Known, request: Request, context: Context) -> Any:
-        """The results of a subscription that has begun, by the plan or by graphql-core. Raises: OperationFailed."""
+    async def _items(self, known: Known, request: Request, context: Context) -> AsyncGenerator[bytes, None]:
+        """The items of a subscription that has begun, by the plan or by graphql-core. Raises: OperationFailed."""
+        found: AsyncGenerator[bytes, None] | list[dict[str, Any]]
         if self._plans is not None:
             try:
-                begun = await self._plans.begin(known, context, request.variables)
+                found = await streaming.planned(self._plans, known, context, request.variables)
             except NotUnderstood:  # counted; nothing has run
-                pass
-            else:
-                if isinstance(begun, list):
-                    raise OperationFailed(*sent(begun, context))
-                return self._items(self._plans, known, begun, context)
+                found = await self._ordinary_items(known, request, context)
+        else:
+            found = await self._ordinary_items(known, request, context)
+        if isinstance(found, list):
+            raise OperationFailed(*found)
+        return found
+
+    async def _ordinary_items(
+        self, known: Known, request: Request, context: Context
+    ) -> AsyncGenerator[bytes, None] | list[dict[str, Any]]:
         executor = _EXECUTOR.build(
             self.schema,
             known.document,
@@ -305,41 +307,4 @@ class Execution:
             operation_name=request.operation_name,
             hide_suggestions=self._hides_suggestions,
         )
-        if isinstance(executor, list):
-            raise OperationFailed(*sent(executor, context))
-        source = create_source_event_stream(executor)
-        if isawaitable(source):
-            source = await source
-        if isinstance(source, ExecutionResult):
-            raise OperationFailed(*sent(source.errors or [], context))
-
-        def executed(event: Executor[Any]) -> AwaitableOrValue[ExecutionResult]:
-            """Each item has a context of its own, so that no item is answered from what an earlier one loaded."""
-            event.context_value = event.context_value.renewed()
-            return execute_subscription_event(event)
-
-        return map_source_to_response_event(executor, source, executed)
-
-    @staticmethod
-    async def _items(
-        plans: Plans, known: Known, begun: Begun, context: Context
-    ) -> AsyncGenerator[ExecutionResult, None]:
-        """The result for each event, with a context of its own, as above. The events end when this does."""
-        try:
-            async for event in begun.events:
-                result = plans.execute_event(known, context.renewed(), begun, event)
-                yield result if isinstance(result, ExecutionResult) else await result
-        finally:
-            if isinstance(begun.events, AsyncGenerator):
-                await begun.events.aclose()
-
-
-def _payload(result: ExecutionResult, context: Context) -> Mapping[str, Any]:
-    if result.errors:
-        return {"data": result.data, "errors": sent(result.errors, context)}
-    return {"data": result.data}
-
-
-def _told(fault: Exception, context: Context) -> list[dict[str, Any]]:
-    """What a client is told when a subscription's own generator raises."""
-    return sent([fault if isinstance(fault, GraphQLError) else GraphQLError(str(fault), original_error=fault)], context)
+        return sent(executor, context) if isinstance(executor, list) else await streaming.ordinary(executor, context)

@@ -59,13 +59,13 @@ class FollowingSubscription:
                         yield balance_of(figures, context)
                     await watch.changed()
         number = await sight.account(owner, owner_ids=visible)
-        with feed.watch(number if number is not None else owner) as watch:
+        if number is None:
+            raise LookupError(f"the account of {owner!r} was there a moment ago")
+        with context.house.newest.follow(number) as follower:
             while True:
-                figures = await patiently(lambda: figures_of(owner, context))
-                if figures.version > seen:
-                    seen = context.seen_version = figures.version
-                    yield balance_of(figures, context)
-                await watch.changed()
+                balance = await follower.newer_than(seen)
+                seen = context.seen_version = balance.version
+                yield balance
 
     @access.subscription(
         needs=Needs.USER_OR_ABOVE,

@@ -228,9 +228,9 @@ class _Conversation:
         try:
             last: dict[str, Any] = {"id": id, "type": "complete"}
             try:
-                async with aclosing(self._execution.stream(request, context)) as results:
-                    async for result in results:
-                        await self._say({"id": id, "type": "next", "payload": result})
+                async with aclosing(self._execution.stream(request, context)) as items:
+                    async for item in items:
+                        await self._say({"id": id, "type": "next", "payload": orjson.Fragment(item)})
             except OperationFailed as failed:
                 last = {"id": id, "type": "error", "payload": failed.errors}
             self._forget(id)  # before the last message: its id is free for the client as soon as it reads that

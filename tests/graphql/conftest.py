@@ -10,6 +10,7 @@ import pytest
 
 from app.callers.rules import Kind, Scope, Viewer
 from app.coalescing import Shared
+from app.graphql.balances import newest_balances
 from app.graphql.context import Context, House
 from app.graphql.execution import Execution, Request
 from app.graphql.schema import build
@@ -20,6 +21,7 @@ from app.settings import Settings
 from app.tasks.charging import Charger
 from app.topups.sandbox.provider import Sandbox
 from tests.graphql import toy
+from tests.graphql.toy import read
 
 ALICE = Viewer(kind=Kind.USER, actor="user:alice", owner_id="alice", organisations=frozenset({"guild"}))
 BOB = Viewer(kind=Kind.USER, actor="user:bob", owner_id="bob")
@@ -71,7 +73,7 @@ class Api:
 
     def follow(self, viewer: Viewer | None, query: str, **variables: Any) -> Any:
         """The payloads of a subscription."""
-        return EXECUTION.stream(Request(query, variables), Context(viewer, self.house))
+        return read(EXECUTION.stream(Request(query, variables), Context(viewer, self.house)))
 
 
 @pytest.fixture
@@ -88,6 +90,7 @@ async def api(db: str, catalogue: Catalogue) -> AsyncIterator[Api]:
             catalogue=catalogue,
             charger=charger,
             balances=Shared(statements.balances, list_limit=1000),
+            newest=newest_balances(feed, low_balance_at=chosen.low_balance_at),
             provider=Sandbox("http://testserver", b"a secret of the sandbox, long enough"),
         )
     )

@@ -258,10 +258,10 @@ async def test_a_connection_that_breaks_ends_what_it_asked_for(monkeypatch: pyte
 async def test_nothing_is_made_for_a_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
-    async def counting() -> AsyncIterator[dict[str, int]]:
+    async def counting() -> AsyncIterator[bytes]:
         for number in range(100):
             made.append(number)
-            yield {"data": number}
+            yield orjson.dumps({"data": number})
 
     monkeypatch.setattr(toy.execution, "stream", lambda *_: counting())
     async with following("subscription { count(to: 100) }", reads=False, bearer=token()) as follower:

@@ -13,7 +13,7 @@ from app.graphql.errors import UserError
 from app.graphql.execution import Execution, OperationFailed, Request
 from app.graphql.refusals import TABLE, as_member
 from tests.graphql import toy
-from tests.graphql.toy import FIGURES, SERVICE, USER, context, execution, production
+from tests.graphql.toy import FIGURES, SERVICE, USER, context, execution, production, read
 
 pytestmark = pytest.mark.anyio
 
@@ -226,7 +226,7 @@ async def streamed(query: str, viewer: Viewer | None = None) -> tuple[list[Any],
     """What a stream yields, and the errors that it ends with."""
     items: list[Any] = []
     try:
-        async for item in execution.stream(Request(query), context(viewer)):
+        async for item in read(execution.stream(Request(query), context(viewer))):
             items.append(item)  # noqa: PERF401  a comprehension would lose the items before a failure
     except OperationFailed as failed:
         return items, failed.errors

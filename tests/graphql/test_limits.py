@@ -261,7 +261,7 @@ async def test_a_user_has_a_number_of_subscriptions_at_once() -> None:
     assert refused.value.errors[0]["extensions"] == {"code": "RATE_LIMITED", "retryAfterSeconds": 1}
     assert refused.value.retry_after_seconds == 1
     await first.aclose()
-    again = execution.stream(Request("subscription { toyTwice { name } }"), toy.context(toy.USER))
+    again = toy.read(execution.stream(Request("subscription { toyTwice { name } }"), toy.context(toy.USER)))
     assert await anext(again) == {"data": {"toyTwice": {"name": "bear"}}}
     for stream in (second, again):
         await stream.aclose()

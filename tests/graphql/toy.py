@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, cast
 
+import orjson
 import strawberry
 from strawberry.scalars import JSON
 
@@ -18,6 +20,7 @@ from app.coalescing import Shared
 from app.errors import BadRequest, InsufficientCredits, InvalidInput, TaskNotFound
 from app.graphql import access, nodes
 from app.graphql.access import Needs
+from app.graphql.balances import newest_balances
 from app.graphql.context import Context, House, Information
 from app.graphql.errors import InsufficientCreditsError, InvalidInputError
 from app.graphql.execution import Execution
@@ -233,6 +236,7 @@ house = House(
     catalogue=catalogue,
     charger=Charger(catalogue, lanes=1, batch_limit=10, queue_limit=10),
     balances=Shared(balances, list_limit=10),
+    newest=newest_balances(feed, low_balance_at=0),
     provider=Sandbox.open(Settings()),
 )
 keys = DevelopmentKeys.generate()
@@ -243,6 +247,13 @@ doorway = Doorway(TokenVerifier(FixedKeys([keys.verification_key()]), Expected.b
 def token(name: str = "ada", *, seconds: float = 3600, operator: bool = False) -> str:
     roles = [chosen.jwt_admin_role] if operator else []
     return keys.token(name, chosen, timedelta(seconds=seconds), roles=roles)
+
+
+async def read(items: AsyncGenerator[bytes, None]) -> AsyncGenerator[Any, None]:
+    """The payloads of a stream, out of their JSON."""
+    async with aclosing(items):
+        async for item in items:
+            yield orjson.loads(item)
 
 
 def context(viewer: Viewer | None = None) -> Context:

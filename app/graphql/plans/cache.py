@@ -119,6 +119,13 @@ class Plans:
         self.tally.compiled += 1
         return result
 
+    def encoded_event(self, known: Known, context: Any, begun: Begun, event: Any) -> bytes | None:
+        """The answer to an event that many are given, as JSON; None: it has to be executed for itself."""
+        encoded = self._plan(known).encoded_event(context, begun, event)
+        if encoded is not None:
+            self.tally.compiled += 1
+        return encoded
+
     @staticmethod
     def _plan(known: Known) -> Plan:
         if known.plan is None:

@@ -42,6 +42,8 @@ class Compiler:
         self._schema = operation.schema
         self._selection = Selection(operation.schema, operation.fragments, conditions)
         self._count = count
+        self.is_plain = True
+        """Whether all that was compiled so far shows attributes of its source, and nothing else."""
 
     def root(self, parent: GraphQLObjectType, *, serially: bool) -> Fields:
         """The operation's own fields."""
@@ -70,6 +72,7 @@ class Compiler:
         arguments = arguments_of(place, hides_suggestions=self._operation.hides_suggestions)
         if is_event(place):
             return steps.event(answering, arguments)
+        self.is_plain = False
         method = method_of(place, self._schema)
         if method is not None:
             return steps.method(answering, method, arguments)
@@ -96,6 +99,7 @@ class Compiler:
         return completing.object_completion(place, kind, fields, own_classes(kind), is_required=is_required)
 
     def _abstract(self, place: Place, kind: GraphQLAbstractType) -> Completion:
+        self.is_plain = False  # what stands below is compiled later
         made: dict[str, Completion] = {}
 
         def completion_of(found: GraphQLObjectType) -> Completion:

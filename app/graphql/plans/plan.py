@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any, Final
 
+import orjson
 from graphql import (
     DocumentNode,
     ExecutionResult,
@@ -20,6 +21,7 @@ from app.graphql.plans.beginning import Beginning
 from app.graphql.plans.compiling import Compiler
 from app.graphql.plans.completing import Fields
 from app.graphql.plans.running import Operation, Run
+from app.graphql.plans.sharing import kept
 from app.graphql.plans.variables import Values, Variables
 
 MAX_VARIANTS: Final = 16
@@ -36,6 +38,15 @@ class Begun:
 
     values: Values
     events: AsyncIterable[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Variant:
+    """The operation for one set of conditions."""
+
+    fields: Fields
+    is_plain: bool
+    """Whether the answer to an event is nothing but a copy of what stands in it."""
 
 
 class Plan:
@@ -57,7 +68,7 @@ class Plan:
         self._root = root
         self._operation = Operation(schema, definition, fragments, hides_suggestions=hides_suggestions)
         self._variables = Variables(schema, definition, hides_suggestions=hides_suggestions)
-        self._variants: OrderedDict[tuple[Any, ...], Fields] = OrderedDict()
+        self._variants: OrderedDict[tuple[Any, ...], _Variant] = OrderedDict()
         self._steps = 0
         self._beginning: Beginning | None = None
 
@@ -71,7 +82,7 @@ class Plan:
         values = self._variables.values(given or {})
         if isinstance(values, list):
             return ExecutionResult(None, errors=values)
-        return self._run(Run(self._operation, values, context), self._variant(values))
+        return self._run(Run(self._operation, values, context), self._variant(values).fields)
 
     async def begin(self, context: Any, given: Mapping[str, Any] | None) -> Begun | list[GraphQLError]:
         """The subscription for these variables as they were sent, or why there is none.
@@ -93,7 +104,23 @@ class Plan:
 
     def execute_event(self, context: Any, begun: Begun, event: Any) -> ExecutionResult | Awaitable[ExecutionResult]:
         """The result for one event of a subscription, with the variables of its beginning."""
-        return self._run(Run(self._operation, begun.values, context, event), self._variant(begun.values))
+        return self._run(Run(self._operation, begun.values, context, event), self._variant(begun.values).fields)
+
+    def encoded_event(self, context: Any, begun: Begun, event: Any) -> bytes | None:
+        """The answer to an event that many are given, as JSON: encoded once for all who ask the same of it.
+
+        None: it is not such an event, or the answer is more than a copy of it.
+        """
+        variant = self._variant(begun.values)
+        if not variant.is_plain or (encoded := kept(event)) is None:
+            return None
+        found = encoded.get(variant)
+        if found is None:
+            result = self.execute_event(context, begun, event)
+            if not isinstance(result, ExecutionResult) or result.errors:
+                return None
+            found = encoded[variant] = orjson.dumps({"data": result.data})
+        return found
 
     def _run(self, run: Run, fields: Fields) -> ExecutionResult | Awaitable[ExecutionResult]:
         try:
@@ -112,7 +139,7 @@ class Plan:
             data = None
         return ExecutionResult(data, run.errors)
 
-    def _variant(self, values: Values) -> Fields:
+    def _variant(self, values: Values) -> _Variant:
         conditions = (
             tuple([values.coerced.get(name) for name in self._condition_names]) if self._condition_names else ()
         )
@@ -123,15 +150,16 @@ class Plan:
             self._variants.move_to_end(conditions)
         return found
 
-    def _compiled(self, conditions: tuple[Any, ...]) -> Fields:
+    def _compiled(self, conditions: tuple[Any, ...]) -> _Variant:
         if not all(type(value) is bool for value in conditions):
             raise NotUnderstood("condition")
         compiler = Compiler(self._operation, dict(zip(self._condition_names, conditions, strict=True)), self._count)
         serially = self._operation.definition.operation is OperationType.MUTATION
         if len(self._variants) >= MAX_VARIANTS:
             self._variants.popitem(last=False)
-        fields = self._variants[conditions] = compiler.root(self._root, serially=serially)
-        return fields
+        fields = compiler.root(self._root, serially=serially)
+        variant = self._variants[conditions] = _Variant(fields, compiler.is_plain)
+        return variant
 
     def _count(self) -> None:
         self._steps += 1

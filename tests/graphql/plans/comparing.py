@@ -97,7 +97,7 @@ class Twins:
         items: list[Any] = []
         try:
             context = Context(viewer, house, request_id=REFERENCE)
-            items.extend([orjson.dumps(item) async for item in execution.stream(request, context)])
+            items.extend([item async for item in execution.stream(request, context)])
         except OperationFailed as failed:
             items.append(orjson.dumps(failed.errors))
         return [*items, await self._what_ran()]

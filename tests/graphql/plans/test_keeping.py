@@ -12,7 +12,7 @@ from app.graphql.plans.cache import Plans
 from app.graphql.plans.plan import MAX_VARIANTS, Plan
 from tests.graphql import toy
 from tests.graphql.plans import menagerie
-from tests.graphql.toy import USER, context
+from tests.graphql.toy import USER, context, read
 
 pytestmark = pytest.mark.anyio
 
@@ -112,7 +112,7 @@ async def test_the_items_of_a_subscription_are_compiled_too_each_with_rows_of_it
     execution = planned()
     menagerie.ran.clear()
     request = Request("subscription { fishes { name doubled } }")
-    items = [item async for item in execution.stream(request, context(USER))]
+    items = [item async for item in read(execution.stream(request, context(USER)))]
     assert [item["data"]["fishes"] for item in items] == [
         {"name": "fish2", "doubled": 4},
         {"name": "fish2", "doubled": 4},

@@ -10,7 +10,7 @@ from app.graphql.execution import Execution, Request
 from tests.graphql import toy
 from tests.graphql.plans import menagerie
 from tests.graphql.plans.comparing import Twins, silence
-from tests.graphql.toy import USER, context
+from tests.graphql.toy import USER, context, read
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +53,7 @@ async def test_the_conditions_of_a_subscription_are_left_to_the_ordinary_executo
 
 async def test_a_subscription_that_is_left_ends_its_events() -> None:
     execution = Execution(toy.schema._schema, open_to_explorers=True, plans=True)
-    stream = execution.stream(Request("subscription { toyTwice { name } }"), context(USER))
+    stream = read(execution.stream(Request("subscription { toyTwice { name } }"), context(USER)))
     assert await anext(stream) == {"data": {"toyTwice": {"name": "bear"}}}
     await stream.aclose()
     with pytest.raises(StopAsyncIteration):
