@@ -60,6 +60,19 @@ async def test_a_list_whose_fault_is_nobodys_fails_whole_at_once() -> None:
     assert call.lists == [[1, 13, 3]]
 
 
+async def test_what_arrives_within_a_few_turns_of_the_loop_is_in_the_first_list() -> None:
+    call = Slowly()
+    lanes = Lanes(call, list_limit=10, queue_limit=10, turns=3)
+
+    async def after(turns: int) -> int:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await lanes.submit(0, turns)
+
+    await asyncio.gather(*(after(turns) for turns in range(6)))
+    assert call.lists == [[0, 1, 2, 3], [4, 5]]
+
+
 async def test_lists_are_bounded_and_keys_keep_their_lane() -> None:
     call = Slowly()
     lanes = Lanes(call, lanes=2, list_limit=2, queue_limit=100)

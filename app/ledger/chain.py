@@ -60,17 +60,13 @@ def canonical(line: Line) -> bytes:
         line.request_id,
         ";".join([f"{grant}:{credits}" for grant, credits in line.draws]),
     )
-    out = bytearray()
-    for field in fields:
-        if field is None:
-            out += b"-,"
-            continue
-        text = field.encode()
-        out += b"%d:%b," % (len(text), text)
+    text = "".join(["-," if field is None else f"{len(field)}:{field}," for field in fields])
+    if not text.isascii():  # lengths are of bytes
+        text = "".join(["-," if field is None else f"{len(field.encode())}:{field}," for field in fields])
     if line.hold is not None:
-        hold = str(line.hold).encode()
-        out += b"hold=%d:%b," % (len(hold), hold)
-    return bytes(out)
+        hold = str(line.hold)
+        text += f"hold={len(hold)}:{hold},"
+    return text.encode()
 
 
 def sign(line: Line, *, after: bytes, key: bytes) -> bytes:

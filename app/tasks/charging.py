@@ -39,6 +39,8 @@ from app.tasks.rules import (
     check_running,
 )
 
+_TURNS: Final = 3
+"""One in which sockets are read, one in which what was read is parsed, one in which it is submitted."""
 _CARD_SECONDS: Final = 8.0
 """Cards read longer ago than this are read again first: a second before their lease runs out (pricing.catalogue)."""
 
@@ -71,6 +73,7 @@ class Charger:
             list_limit=batch_limit,
             queue_limit=queue_limit,
             hopeless=database.is_lost,
+            turns=_TURNS,
         )
 
     async def charge(self, request: ChargeRequest) -> Outcome:
