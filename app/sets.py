@@ -14,11 +14,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from app.database import Connection
 
 Row = Sequence[Any]
+
+_COLUMNS: Final = re.compile(r"\bunnest\(((?:\s*\$\d+::\w+\[\],?)+)\)(\s+AS\b)?")
+"""The columns of a statement, and whether they are given a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +67,28 @@ class Write:
         if not self._rows and not self._notices:
             return
         parts = tuple(self._rows)
+        is_tiny = all(len(rows) == 1 for rows in self._rows.values())
         values: list[Any] = []
         for part in parts:
-            values.extend(map(list, zip(*self._rows[part], strict=True)))
+            if is_tiny:
+                values.extend(self._rows[part][0])
+            else:
+                values.extend(map(list, zip(*self._rows[part], strict=True)))
         if self._notices:
             values.extend(map(list, zip(*self._notices, strict=True)))
-        _, records = await connection.execute_query(_joined(parts, bool(self._notices)), values)
+        _, records = await connection.execute_query(_joined(parts, bool(self._notices), is_tiny), values)
         for position, part in enumerate(parts):
             if part.exact and records[0][position] != len(self._rows[part]):
                 raise RowsLost(f"{part.name}: {records[0][position]} rows instead of {len(self._rows[part])}")
 
 
 @lru_cache(maxsize=256)
-def _joined(parts: tuple[Part, ...], notifies: bool) -> str:
+def _joined(parts: tuple[Part, ...], notifies: bool, is_tiny: bool) -> str:
     ctes: list[str] = []
     counts: list[str] = []
     offset = 0
     for position, part in enumerate(parts):
-        ctes.append(f"p{position} AS ({shifted(part.sql, offset)})")
+        ctes.append(f"p{position} AS ({shifted(plain(part.sql) if is_tiny else part.sql, offset)})")
         counts.append(f"(SELECT count(*) FROM p{position})")  # noqa: S608  a number of ours, no input
         offset += part.columns
     if notifies:
@@ -90,6 +97,11 @@ def _joined(parts: tuple[Part, ...], notifies: bool) -> str:
             f" FROM unnest(${offset + 1}::text[], ${offset + 2}::text[]) AS notice(channel, payload))"
         )
     return (f"WITH {', '.join(ctes)} " if ctes else "") + f"SELECT {', '.join(counts)}"
+
+
+def plain(sql: str) -> str:
+    """The statement for one row: its parameters are the values themselves, no arrays of one."""
+    return _COLUMNS.sub(lambda found: f"(SELECT {found[1].replace('[]', '')}){found[2] or ' AS v'}", sql)
 
 
 def shifted(sql: str, offset: int) -> str:
