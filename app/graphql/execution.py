@@ -54,7 +54,7 @@ class Request:
     variables: dict[str, Any] | None = None
     operation_name: str | None = None
     hash: str | None = None
-    """SHA-256 of a known document's text, in hex, as the client sent it."""
+    """SHA-256 of a known document's text, in lower-case hex."""
 
 
 @dataclass(frozen=True, slots=True)
