@@ -57,7 +57,8 @@ def run() -> int:
 
 
 def application() -> "Starlette":
-    """What a server process runs. A worker ends at once if the process that started it is gone (`kill -9`)."""
+    """What a server process runs. A worker ends at once if the process that started it is gone (`kill -9`), and for
+    good if these settings do not let it begin."""
     parent = multiprocessing.parent_process()
     if parent is not None:
 
@@ -69,7 +70,13 @@ def application() -> "Starlette":
     logs.configure(log_format(settings()))
     from app.main import create  # here, so that the supervisor does not carry what only its workers use
 
-    return create()
+    try:
+        return create()
+    except Misconfigured as refusal:
+        if parent is None:
+            raise
+        print(f"Error: {refusal}", file=sys.stderr)
+        sys.exit(STARTUP_FAILURE)  # any other status, and the supervisor would start it again and again
 
 
 def _serve(listener: socket.socket) -> int:
