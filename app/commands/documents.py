@@ -41,7 +41,7 @@ def _looked_at(place: Path) -> tuple[list[KnownDocument], list[Problem]]:
     except Unreadable as refusal:
         return [], refusal.problems
     rules = Documents(build()._schema, open_to_explorers=False, suggests=True)
-    return documents, known.problems(documents, rules)
+    return documents, known.prepared(documents, rules)[1]
 
 
 def _told(found: list[Problem]) -> int:

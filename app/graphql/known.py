@@ -100,13 +100,17 @@ def operations(document: DocumentNode) -> Mapping[str | None, OperationDefinitio
     return named | {None: found[0]} if len(found) == 1 else named
 
 
-def problems(documents: Iterable[KnownDocument], rules: Documents) -> list[Problem]:
-    """Everything for which these documents could not be carried out, by the schema and the limits.
+def prepared(documents: Iterable[KnownDocument], rules: Documents) -> tuple[Mapping[str, DocumentNode], list[Problem]]:
+    """What these texts say, by text, and everything for which some could not be carried out, by the schema and the
+    limits.
 
     Operations of one name may stand in several texts: those of older releases of a client beside today's.
     """
+    said: dict[str, DocumentNode] = {}
     found: list[Problem] = []
     for document in documents:
+        if document.text in said:
+            continue
         try:
             parsed = rules.prepared(document.text)
         except DocumentRefused as refused:
@@ -116,7 +120,8 @@ def problems(documents: Iterable[KnownDocument], rules: Documents) -> list[Probl
             continue
         if not operations(parsed):
             found.append(Problem(document.at(1), "It holds no operation. Add one, or remove the document."))
-    return found
+        said[document.text] = parsed
+    return said, found
 
 
 def _remedy(extensions: Mapping[str, Any] | None) -> str:

@@ -13,14 +13,19 @@ from hypothesis import strategies as st
 from app.graphql import known_files
 from app.graphql.documents import Documents
 from app.graphql.guards import MAX_DEPTH
-from app.graphql.known import problems
-from app.graphql.known_files import SHAPES, KnownDocument, Unreadable, hash_of, manifest, read
+from app.graphql.known import prepared
+from app.graphql.known_files import SHAPES, KnownDocument, Problem, Unreadable, hash_of, manifest, read
 from tests.graphql import toy
 
 HELLO = "query Hello {\n  hello\n}\n"
 ME = "query Me {\n  me\n}\n"
 LET_READ = "Let the server's user read it, or remove it."
 PRODUCTION = Documents(toy.schema._schema, open_to_explorers=False, suggests=True)
+
+
+def problems(*documents: KnownDocument) -> list[Problem]:
+    """For what these could not be carried out in production."""
+    return prepared(documents, PRODUCTION)[1]
 
 
 def digest(text: str) -> str:
@@ -69,7 +74,7 @@ def test_line_ends_and_spaces_are_kept_so_that_the_hash_is_that_of_the_file(fold
     [document] = read(folder)
     assert document.text == text
     assert hash_of(document.text) == sha256((folder / "hello.graphql").read_bytes()).hexdigest()
-    assert problems([document], PRODUCTION) == []
+    assert problems(document) == []
 
 
 @pytest.mark.parametrize("prefix", ["", "sha256:"])
@@ -238,7 +243,7 @@ def test_a_document_that_could_not_be_carried_out_is_told_with_its_line(
     file: Path, text: str, line: int, says: str | None
 ) -> None:
     in_a_file, in_a_manifest = KnownDocument(text, "old.graphql"), KnownDocument(text, "manifest.json", 7)
-    [first, *_], [second, *_] = problems([in_a_file], PRODUCTION), problems([in_a_manifest], PRODUCTION)
+    [first, *_], [second, *_] = problems(in_a_file), problems(in_a_manifest)
     assert (first.place, second.place) == (f"old.graphql:{line}", f"manifest.json:7 (line {line} of the text)")
     assert first.message == second.message
     assert first.message.endswith((MEND_SYNTAX, CHANGE))
@@ -246,10 +251,10 @@ def test_a_document_that_could_not_be_carried_out_is_told_with_its_line(
 
 
 def test_a_document_of_fragments_alone_is_told() -> None:
-    [problem, *_] = problems([KnownDocument("fragment F on Toy { name }", "f.graphql")], PRODUCTION)
+    [problem, *_] = problems(KnownDocument("fragment F on Toy { name }", "f.graphql"))
     assert str(problem).startswith("f.graphql:1: ")
 
 
 def test_one_operation_name_may_stand_in_several_texts() -> None:
     texts = ("query Hello { hello }", 'query Hello { hello(name: "newer") }', "query Hello { hello }")
-    assert problems([KnownDocument(text, f"{number}.graphql") for number, text in enumerate(texts)], PRODUCTION) == []
+    assert problems(*(KnownDocument(text, f"{number}.graphql") for number, text in enumerate(texts))) == []
