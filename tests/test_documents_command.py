@@ -78,6 +78,22 @@ def test_a_directory_becomes_a_manifest_that_names_the_bytes_of_its_files(folder
     assert run("documents", "manifest", str(manifest)).stdout == written.stdout
 
 
+def test_the_manifests_of_two_releases_become_one(tmp_path: Path) -> None:
+    older, newer = tmp_path / "older", tmp_path / "newer"
+    texts = {older: (BALANCE, FOLLOW), newer: (BALANCE.replace("available", "posted"), FOLLOW)}
+    for release, held in texts.items():
+        release.mkdir()
+        for number, text in enumerate(held):
+            (release / f"{number}.graphql").write_bytes(text.encode())
+    written = run("documents", "manifest", str(older), str(newer))
+    assert (written.returncode, written.stderr) == (0, "")
+    assert sorted(json.loads(written.stdout).values()) == sorted({*texts[older], *texts[newer]})
+
+    refused = run("documents", "manifest", str(older), str(tmp_path / "gone"))
+    says = f"{tmp_path}/gone: There is no such file or directory. Set KNOWN_DOCUMENTS to one, or unset it.\n"
+    assert outcome(refused) == (1, "", says + "Problems: 1. The server would not start.\n")
+
+
 @pytest.mark.parametrize(("workers", "status"), [("1", 1), ("2", 3)])
 def test_a_server_with_such_documents_does_not_start_and_says_why_in_a_sentence(
     workers: str, status: int, folder: Path, database_url: str

@@ -55,10 +55,11 @@ class Library:
             query = self._named(query, hash)
         if self._all_free or query in self._known or _kind(viewer) in self._free_for:
             return query
+        callers = "anonymous callers" if viewer is None else _kind(viewer)
         raise NotServed(
             error(
-                f"Documents of one's own are not served to {_kind(viewer)} callers here: send a known one, by its "
-                "hash or by exactly its text.",
+                f"Texts of one's own are not served to {callers} here: send a known document, by its hash or by "
+                "exactly its text.",
                 Code.DOCUMENT_NOT_ALLOWED,
             )
         )

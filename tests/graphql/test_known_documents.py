@@ -270,9 +270,10 @@ async def test_a_text_of_ones_own_is_served_to_the_kinds_of_callers_that_may_sen
         assert answer.payload == {"data": {"hello": "hello world"}}
         return
     assert not answer.ran
+    callers = "anonymous callers" if kind == "anonymous" else kind
     says = (
-        f"Documents of one's own are not served to {kind} callers here: send a known one, by its hash or by exactly "
-        "its text."
+        f"Texts of one's own are not served to {callers} here: send a known document, by its hash or by exactly its "
+        "text."
     )
     assert refused(answer.payload) == ("DOCUMENT_NOT_ALLOWED", says)
 
