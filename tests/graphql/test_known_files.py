@@ -235,7 +235,7 @@ CHANGE = "Change the document to what schema.graphql and the limits allow."
         ("", 1, f"Syntax Error: Unexpected <EOF>. {MEND_SYNTAX}"),
         ("query Hello {\n  hello\n", 3, f"Syntax Error: Expected Name, found <EOF>. {MEND_SYNTAX}"),
         ("query Hello {\n  helo\n}", 2, f"Cannot query field 'helo' on type 'Query'. Did you mean 'hello'? {CHANGE}"),
-        ("{ __schema { __typename } }", 1, None),
+        ("{ __schema { queryType { name } } }", 1, None),
         ("{ " + "toy(name: 1) { " * MAX_DEPTH, 1, None),
     ],
 )
