@@ -192,13 +192,16 @@ def documents_check(ctx: click.Context, path: Path | None) -> None:
 
 
 @documents.command("manifest")
-@click.argument("path", type=PLACE)
+@click.argument("paths", metavar="PATH...", type=PLACE, nargs=-1, required=True)
 @click.pass_context
-def documents_manifest(ctx: click.Context, path: Path) -> None:
-    """Print them as a manifest, each by the hash of its text: documents manifest queries/ > manifest.json."""
+def documents_manifest(ctx: click.Context, paths: tuple[Path, ...]) -> None:
+    """Print them as a manifest, each by the hash of its text: documents manifest queries/ > manifest.json.
+
+    Of several it makes one: documents manifest release-1.json release-2.json > manifest.json.
+    """
     from app.commands import documents
 
-    ctx.exit(documents.manifest(path))
+    ctx.exit(documents.manifest(paths))
 
 
 @commands.group()

@@ -69,14 +69,17 @@ class Exposure:
 
     @classmethod
     def _of_development(cls, chosen: Settings) -> Self:
+        origins = _origins(chosen) or ("*",)
+        free_for = FREE_IN_DEVELOPMENT if chosen.free_documents is None else chosen.free_documents
         return cls(
             explorers=True,
             reads_by_get=True,
             hosts=_hosts(chosen),
-            origins=_origins(chosen) or ("*",),
-            free_for=FREE_IN_DEVELOPMENT if chosen.free_documents is None else chosen.free_documents,
+            origins=origins,
+            free_for=free_for,
             summary=(
-                "DEVELOPMENT: introspection, GraphiQL, suggestions, GET, pages of any origin, free documents and "
+                "DEVELOPMENT: introspection, GraphiQL, suggestions, GET, "
+                f"{'pages of any origin, ' if '*' in origins else ''}{'free documents, ' if free_for else ''}"
                 "ready-made tokens are OPEN. Set ENVIRONMENT=production before anybody else can reach this server."
             ),
         )

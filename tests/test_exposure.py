@@ -59,8 +59,15 @@ def test_development_is_open_and_says_so_louder() -> None:
 
     assert (exposure.explorers, exposure.reads_by_get, exposure.hosts, exposure.origins) == (True, True, None, ("*",))
     assert exposure.free_for == ("anonymous", "users", "services", "operators")
-    assert exposure.summary.startswith("DEVELOPMENT: ")
-    assert "OPEN" in exposure.summary
+    assert exposure.summary == (
+        "DEVELOPMENT: introspection, GraphiQL, suggestions, GET, pages of any origin, free documents, ready-made "
+        "tokens are OPEN. Set ENVIRONMENT=production before anybody else can reach this server."
+    )
+
+
+def test_development_says_of_what_was_closed_by_hand_no_more_that_it_is_open() -> None:
+    summary = Exposure.of(development(allowed_origins="https://app.example.com", free_documents="nobody")).summary
+    assert summary.startswith("DEVELOPMENT: introspection, GraphiQL, suggestions, GET, ready-made tokens are OPEN.")
 
 
 async def test_the_start_says_which_of_the_two_it_is_in_one_line(

@@ -12,6 +12,7 @@ from app.graphql.execution import Execution, OperationFailed, Request
 from app.logs import JsonFormatter
 from app.request_log import Line, RequestLog
 from tests.graphql import toy
+from tests.graphql.transports import connected
 
 pytestmark = pytest.mark.anyio
 
@@ -91,6 +92,15 @@ async def test_a_subscription_leaves_its_line_at_its_end() -> None:
         ("subscription", "ok"),
         ("subscription", "INTERNAL"),
     ]
+
+
+async def test_an_operation_that_a_connection_does_not_begin_leaves_its_line_too() -> None:
+    written = Written()
+    async with connected(written.execution) as client:
+        await client.init()
+        await client.say({"id": "1", "type": "subscribe", "payload": {"documentId": "no hash"}})
+        assert (await client.said())["type"] == "error"
+    assert [(line["transport"], line["outcome"]) for line in written.lines] == [("websocket", "BAD_REQUEST")]
 
 
 async def test_lines_are_written_together_within_a_tenth_of_a_second() -> None:

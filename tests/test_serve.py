@@ -163,7 +163,7 @@ def test_production_does_not_migrate_by_itself_and_names_the_command_that_does(p
 
 
 def said_at_start(**chosen: str) -> str:
-    """What a server with these settings has to complain of until it serves, beside its log."""
+    """What a server with these settings has to complain of; its log, of objects a line, left out."""
     command = [*COMMAND, "serve"]
     with subprocess.Popen(
         command, cwd=CHECKOUT, env=environment(**chosen), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -171,6 +171,9 @@ def said_at_start(**chosen: str) -> str:
         assert served.stdout is not None
         assert served.stdout.readline().startswith("Serving on ")
         served.terminate()
-        _, complaints = served.communicate(timeout=30)
+        try:
+            _, said = served.communicate(timeout=30)
+        finally:
+            served.kill()
     assert served.returncode == 0
-    return "".join(line for line in complaints.splitlines(keepends=True) if not line.startswith('{"at":'))
+    return "".join(line for line in said.splitlines(keepends=True) if not line.startswith("{"))

@@ -1,6 +1,7 @@
-"""`python -m app documents check [PATH] | manifest PATH`"""
+"""`python -m app documents check [PATH] | manifest PATH...`"""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from app.errors import Misconfigured
@@ -19,29 +20,32 @@ def check(path: Path | None) -> int:
     place = path or settings().known_documents
     if place is None:
         raise Misconfigured("KNOWN_DOCUMENTS is not set: name the directory or manifest to check.")
-    documents, found = _looked_at(place)
+    documents, found = _looked_at([place])
     if found:
         return _told(found)
     print(f"{place} can be served: {len(documents)} documents")
     return 0
 
 
-def manifest(path: Path) -> int:
-    """Print a manifest of documents that can be served. The exit status: 1: some cannot be."""
-    documents, found = _looked_at(path)
+def manifest(paths: Iterable[Path]) -> int:
+    """Print one manifest of documents that can be served. The exit status: 1: some cannot be."""
+    documents, found = _looked_at(paths)
     if found:
         return _told(found)
     print(known_files.manifest(documents), end="")
     return 0
 
 
-def _looked_at(place: Path) -> tuple[list[KnownDocument], list[Problem]]:
-    try:
-        documents = known_files.read(place)
-    except Unreadable as refusal:
-        return [], refusal.problems
+def _looked_at(places: Iterable[Path]) -> tuple[list[KnownDocument], list[Problem]]:
+    documents: list[KnownDocument] = []
+    unreadable: list[Problem] = []
+    for place in places:
+        try:
+            documents += known_files.read(place)
+        except Unreadable as refusal:
+            unreadable += refusal.problems
     rules = Documents(build()._schema, open_to_explorers=False, suggests=True)
-    return documents, known.problems(documents, rules)
+    return documents, unreadable + known.prepared(documents, rules)[1]
 
 
 def _told(found: list[Problem]) -> int:

@@ -30,36 +30,36 @@ from app.settings import address, log_format, settings
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
 STOP_SECONDS: Final = 10
 """How long requests and subscriptions may take to end once the server has been asked to stop."""
 
 PORT_SECONDS: Final = 2
 """How long a port in use is tried again: the workers of a server killed with -9 need a moment to notice."""
 
-ENDS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
-
 TRY_IT: Final = '{"query": "{ account { ownerId balance { available status version } } }"}'
 
 
 def run() -> int:
     """Serve until SIGINT or SIGTERM. The exit status: 0, or what the server process failed with."""
-    for number in ENDS:
+    for number in STOPPING:
         signal.signal(number, _leave)
     with _listen(settings().host, settings().port) as listener, _database():
         use_settings(port=str(listener.getsockname()[1]))
         Exposure.of(settings())
-        _greet(asyncio.run(_prepare()))
+        tokens = asyncio.run(_prepare())
         try:
-            return _serve(listener)
+            return _serve(listener, tokens)
         finally:
-            for number in ENDS:
+            for number in STOPPING:
                 signal.signal(
                     number, signal.SIG_IGN
                 )  # an impatient second Ctrl-C must not interrupt the database's end
 
 
 def application() -> "Starlette":
-    """What a server process runs. A worker ends at once if the process that started it is gone (`kill -9`)."""
+    """What a server process runs. A worker ends at once if the process that started it is gone (`kill -9`), and for
+    good if these settings do not let it begin."""
     parent = multiprocessing.parent_process()
     if parent is not None:
 
@@ -71,21 +71,19 @@ def application() -> "Starlette":
     logs.configure(log_format(settings()))
     from app.main import create  # here, so that the supervisor does not carry what only its workers use
 
-    return create()
+    try:
+        return create()
+    except Misconfigured as refusal:
+        if parent is None:
+            raise
+        print(f"Error: {refusal}", file=sys.stderr)
+        sys.exit(STARTUP_FAILURE)  # any other status, and the supervisor would start it again and again
 
 
-class _Server(uvicorn.Server):
-    """Is asked to end only once it listens for that: while its modules are loaded, an exception raised by a signal can
-    fall into a callback that swallows it, and the server would go on for ever."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        with super().capture_signals():
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
-            yield
-
-
-def _serve(listener: socket.socket) -> int:
+def _serve(listener: socket.socket, tokens: dict[token.Kind, str]) -> int:
+    """Once it has greeted, whoever started it may stop it: by then a signal is kept until the server can end in order.
+    Raised as `_leave` does, it would end a beginning server anywhere, or nowhere: in a callback it is lost.
+    """
     logs.configure(log_format(settings()))
     config = uvicorn.Config(
         f"{__name__}:{application.__name__}",
@@ -104,10 +102,14 @@ def _serve(listener: socket.socket) -> int:
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     if config.workers == 1:
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
-        _Server(config).run(sockets=[listener])
+        server = uvicorn.Server(config)
+        for number in STOPPING:
+            signal.signal(number, server.handle_exit)
+        _greet(tokens)
+        server.run(sockets=[listener])
         return 0
-    supervisor = Multiprocess(config, sockets=[listener])
+    supervisor = Multiprocess(config, sockets=[listener])  # it keeps signals from here on
+    _greet(tokens)
     supervisor.run()
     return STARTUP_FAILURE if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes) else 0
 
@@ -192,5 +194,5 @@ def _url() -> str:
 
 
 def _leave(_signal: int, _frame: object) -> None:
-    """While it starts, and when the server hands on the signal that ended it: leave through every `with`."""
+    """While it starts: leave through every `with`."""
     raise SystemExit(0)

@@ -1,5 +1,6 @@
 """What arrives, before anything is executed: the size of a body, its JSON, and the operation in it."""
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -18,6 +19,8 @@ MAX_VALUES: Final = 50_000
 MAX_NESTING: Final = 16
 """Of the variables: settings, 8 deep, of an item of a list in an input are 11."""
 
+_DOCUMENT_ID: Final = re.compile("(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
+
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
@@ -27,6 +30,10 @@ class TooLarge(Exception):
 
 class Malformed(Exception):
     """The bytes hold no GraphQL request; the text says why, to a person."""
+
+
+class Misnamed(Malformed):
+    """The request is one of GraphQL's, but names its document in a way that is not served here."""
 
 
 class Gone(Exception):
@@ -66,7 +73,7 @@ def parse(body: bytes) -> Request:
 
 
 def request(parameters: object) -> Request:
-    """The operation that these parameters name; what else they hold is ignored. Raises: Malformed."""
+    """The operation that these parameters name; what else they hold is ignored. Raises: Malformed; Misnamed."""
     if not isinstance(parameters, dict):
         raise Malformed('Send a JSON object: {"query": "…", "variables": {…}, "operationName": "…"}.')
     query, variables, name = parameters.get("query"), parameters.get("variables"), parameters.get("operationName")
@@ -88,18 +95,26 @@ def request(parameters: object) -> Request:
 
 
 def _hash(document_id: object, persisted_query: object) -> str | None:
-    """How the request names a known document: by `documentId`, by Apollo's extension, or by both alike."""
-    if not (document_id is None or isinstance(document_id, str)):
-        raise Malformed('documentId must be a string or null: "sha256:<64 hex digits>".')
-    if persisted_query is None:
-        return document_id
+    """The SHA-256, in lower-case hex, by which the request names its document: by `documentId`, by Apollo's extension,
+    or by both alike. None: by neither. Raises: Misnamed."""
+    if document_id is None:
+        return None if persisted_query is None else _hash_of_apollo(persisted_query)
+    found = _DOCUMENT_ID.fullmatch(document_id) if isinstance(document_id, str) else None
+    if found is None:
+        raise Misnamed('documentId must be "sha256:<64 hex digits>": the SHA-256 of the document\'s exact text.')
+    hash = found[1].lower()
+    if persisted_query is not None and _hash_of_apollo(persisted_query) != hash:
+        raise Misnamed("documentId and extensions.persistedQuery name two documents: send one of them, or both alike.")
+    return hash
+
+
+def _hash_of_apollo(persisted_query: object) -> str:
     match persisted_query:
-        case {"sha256Hash": str(hash)} if document_id in {None, hash, f"sha256:{hash}"}:
-            return hash
-    raise Malformed(
-        'extensions.persistedQuery must be {"version": 1, "sha256Hash": "<64 hex digits>"}, and name what documentId '
-        "names if both are sent."
-    )
+        case {"version": int(version)} if version != 1:
+            raise Misnamed(f"extensions.persistedQuery of version {version!s:.20} is not served: send version 1.")
+        case {"version": 1, "sha256Hash": str(hash)} if found := _DOCUMENT_ID.fullmatch(hash):
+            return found[1].lower()
+    raise Misnamed('extensions.persistedQuery must be {"version": 1, "sha256Hash": "<64 hex digits>"}.')
 
 
 def from_url(query_string: bytes, limit: int) -> Request:

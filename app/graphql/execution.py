@@ -29,7 +29,7 @@ from app.graphql.context import Context
 from app.graphql.documents import KNOWN_LENGTH, DocumentRefused, Documents
 from app.graphql.faults import TOO_SLOW, Code, error, sent
 from app.graphql.gate import Gate, is_user
-from app.graphql.known import Library, NotServed, misconfigured, operations, problems
+from app.graphql.known import Library, NotServed, misconfigured, operations, prepared
 from app.graphql.noting import line_of
 from app.graphql.plans.analysing import NotUnderstood
 from app.graphql.plans.cache import Known, Plans, Tally
@@ -51,7 +51,7 @@ class Request:
     variables: dict[str, Any] | None = None
     operation_name: str | None = None
     hash: str | None = None
-    """SHA-256 of a known document's text, in hex, as the client sent it."""
+    """SHA-256 of a known document's text, in lower-case hex."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,13 +232,13 @@ class Execution:
 
     def _compiled(self, library: Library) -> Mapping[tuple[str, str | None], Known]:
         """The operations of known documents, by text and operation name: kept as long as the process."""
-        if invalid := problems(library.documents, self._documents):
-            raise misconfigured(invalid)
+        documents, problems = prepared(library.documents, self._documents)
+        if problems:
+            raise misconfigured(problems)
         planned = self._plans.planned if self._plans is not None else Known
         return {
-            (known.text, name): planned(document, operation)
-            for known in library.documents
-            for document in (self._documents.prepared(known.text),)
+            (text, name): planned(document, operation)
+            for text, document in documents.items()
             for name, operation in operations(document).items()
         }
 

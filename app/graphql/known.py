@@ -5,7 +5,6 @@ cannot register one while the server runs: what is not known stays unknown until
 send texts of its own (*free documents*) is a setting per kind of caller; a text that equals a known one is not free.
 """
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +21,6 @@ ANONYMOUS: Final = "anonymous"
 LISTED: Final = 10
 """Problems that a message lists; the command lists all."""
 CALLERS: Final = frozenset({ANONYMOUS, "users", "services", "operators"})
-_HASH: Final = re.compile("(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
 
 NOT_FOUND: Final = error("PersistedQueryNotFound", Code.DOCUMENT_NOT_FOUND)
 """The message is the one that stock clients compare with; what it means here stands beside it."""
@@ -52,29 +50,28 @@ class Library:
         self._all_free = self._free_for >= CALLERS
 
     def text(self, query: str, hash: str | None, viewer: Viewer | None) -> str:
-        """The text that a caller means by a text, a hash, or both. Raises: NotServed."""
+        """The text that a caller means by a text, a hash (as `hash_of` writes it), or both. Raises: NotServed."""
         if hash is not None:
             query = self._named(query, hash)
         if self._all_free or query in self._known or _kind(viewer) in self._free_for:
             return query
+        callers = "anonymous callers" if viewer is None else _kind(viewer)
         raise NotServed(
             error(
-                f"Documents of one's own are not served to {_kind(viewer)} callers here: send a known one, by its "
-                "hash or by exactly its text.",
+                f"Texts of one's own are not served to {callers} here: send a known document, by its hash or by "
+                "exactly its text.",
                 Code.DOCUMENT_NOT_ALLOWED,
             )
         )
 
     def _named(self, query: str, hash: str) -> str:
-        found = _HASH.fullmatch(hash)
-        digest = found[1].lower() if found else ""
         if query:  # a client that was told "not found" sends both: the text is then what counts
-            if digest != hash_of(query):
+            if hash != hash_of(query):
                 raise NotServed(error("The hash is not the SHA-256 of the document sent with it.", Code.BAD_REQUEST))
             return query
-        if digest not in self._texts:
+        if hash not in self._texts:
             raise NotServed(NOT_FOUND)
-        return self._texts[digest]
+        return self._texts[hash]
 
 
 def open_library(path: Path | None, *, free_for: Collection[str]) -> Library:
@@ -104,11 +101,17 @@ def operations(document: DocumentNode) -> Mapping[str | None, OperationDefinitio
     return named | {None: found[0]} if len(found) == 1 else named
 
 
-def problems(documents: Iterable[KnownDocument], rules: Documents) -> list[Problem]:
-    """Everything for which these documents could not be carried out, by the schema and the limits."""
+def prepared(documents: Iterable[KnownDocument], rules: Documents) -> tuple[Mapping[str, DocumentNode], list[Problem]]:
+    """What these texts say, by text, and everything for which some could not be carried out, by the schema and the
+    limits.
+
+    Operations of one name may stand in several texts: those of older releases of a client beside today's.
+    """
+    said: dict[str, DocumentNode] = {}
     found: list[Problem] = []
-    named: dict[str, KnownDocument] = {}
     for document in documents:
+        if document.text in said:
+            continue
         try:
             parsed = rules.prepared(document.text)
         except DocumentRefused as refused:
@@ -118,12 +121,8 @@ def problems(documents: Iterable[KnownDocument], rules: Documents) -> list[Probl
             continue
         if not operations(parsed):
             found.append(Problem(document.at(1), "It holds no operation. Add one, or remove the document."))
-        for name in filter(None, operations(parsed)):
-            other = named.setdefault(name, document)
-            if other.text != document.text:
-                told = f"Operation {name} stands with another text at {other.at(1)}. Give one of them another name."
-                found.append(Problem(document.at(1), told))
-    return found
+        said[document.text] = parsed
+    return said, found
 
 
 def _remedy(extensions: Mapping[str, Any] | None) -> str:

@@ -72,17 +72,20 @@ def read(path: Path) -> list[KnownDocument]:
 
 
 def _directory(path: Path) -> list[KnownDocument]:
-    files = sorted(path.rglob("*.graphql"))
+    files = sorted(file for file in path.rglob("*.graphql") if not file.is_dir())
     if not files:
         raise Unreadable([Problem(str(path), "It holds no *.graphql. Put one document into each such file.")])
-    _check_bounds(path, len(files), sum(file.stat().st_size for file in files))
+    _check_bounds(path, len(files), sum(file.stat().st_size for file in files if file.exists()))
     found, problems = [], []
     for file in files:
         try:
             # Bytes: reading as text would turn "\r\n" into "\n", and the hash would be another than the client's.
             found.append(KnownDocument(file.read_bytes().decode(), str(file)))
-        except UnicodeDecodeError:
-            problems.append(Problem(f"{file}:1", "It is not UTF-8. Save it as UTF-8."))
+        except UnicodeDecodeError as fault:
+            line = fault.object.count(b"\n", 0, fault.start) + 1
+            problems.append(Problem(f"{file}:{line}", "It is not UTF-8. Save it as UTF-8."))
+        except OSError as fault:
+            problems.append(_unreadable(file, fault))
     if problems:
         raise Unreadable(problems)
     return found
@@ -90,17 +93,13 @@ def _directory(path: Path) -> list[KnownDocument]:
 
 def _manifest(path: Path) -> list[KnownDocument]:
     _check_bounds(path, 0, path.stat().st_size)
-    try:
-        content = path.read_bytes().decode()
-        held = json.loads(content)
-    except json.JSONDecodeError as fault:
-        raise Unreadable([Problem(f"{path}:{fault.lineno}", f"It is not JSON ({fault.msg}). {SHAPES}")]) from None
-    except (UnicodeDecodeError, RecursionError):
-        raise Unreadable([Problem(f"{path}:1", f"It is not JSON in UTF-8. {SHAPES}")]) from None
+    content, held = _json(path)
     found, problems = [], []
+    position, line = 0, 1
     for hash, text in _entries(held, path):
-        position = content.find(json.dumps(hash))
-        line = content.count("\n", 0, position) + 1 if position >= 0 else 1
+        at = content.find(json.dumps(hash), position)  # they come in the order of the file
+        if at >= 0:
+            position, line = at, line + content.count("\n", position, at)
         if not isinstance(text, str):
             problems.append(Problem(f"{path}:{line}", f"{hash[:80]!r} is not a text. {SHAPES}"))
         elif hash.lower().removeprefix("sha256:") != hash_of(text):
@@ -116,27 +115,45 @@ def _manifest(path: Path) -> list[KnownDocument]:
     return found
 
 
+def _json(path: Path) -> tuple[str, object]:
+    """The text of a manifest and what it holds. Raises: Unreadable."""
+    try:
+        content = path.read_bytes().decode()
+        return content, json.loads(content)
+    except OSError as fault:
+        raise Unreadable([_unreadable(path, fault)]) from None
+    except json.JSONDecodeError as fault:
+        raise Unreadable([Problem(f"{path}:{fault.lineno}", f"It is not JSON ({fault.msg}). {SHAPES}")]) from None
+    except (ValueError, RecursionError):  # no UTF-8, a number of thousands of digits, nested beyond reason
+        raise Unreadable([Problem(f"{path}:1", f"It is not JSON in UTF-8. {SHAPES}")]) from None
+
+
 def _entries(held: object, path: Path) -> Iterator[tuple[str, object]]:
     """Hash and text of each document of a manifest. Raises: Unreadable: it has another shape."""
     match held:
-        case {"format": str(name), "version": version, "operations": list(listed)}:
-            if name != APOLLO or version != 1:
-                told = f"Format {name[:80]!r} of version {version!r} is not known. {SHAPES}"
+        case {"format": name, **rest}:
+            listed = rest.get("operations")
+            if name != APOLLO or rest.get("version") != 1 or not isinstance(listed, list):
+                told = f"Format {str(name)[:80]!r} of version {str(rest.get('version'))[:80]} is not known. {SHAPES}"
                 raise Unreadable([Problem(f"{path}:1", told)])
-            for operation in listed:
-                yield _apollo(operation, path)
+            for number, operation in enumerate(listed, 1):
+                yield _apollo(operation, number, path)
         case dict():
             yield from held.items()
         case _:
             raise Unreadable([Problem(f"{path}:1", f"It is neither of the two shapes. {SHAPES}")])
 
 
-def _apollo(operation: object, path: Path) -> tuple[str, object]:
+def _apollo(operation: object, number: int, path: Path) -> tuple[str, object]:
     match operation:
         case {"id": str(hash), "body": text}:
             return hash, text
         case _:
-            raise Unreadable([Problem(f"{path}:1", f"An operation of it has no id or no body. {SHAPES}")])
+            raise Unreadable([Problem(f"{path}:1", f"Its operation number {number} has no id or no body. {SHAPES}")])
+
+
+def _unreadable(path: Path, fault: OSError) -> Problem:
+    return Problem(str(path), f"It cannot be read ({fault.strerror}). Let the server's user read it, or remove it.")
 
 
 def _check_bounds(path: Path, documents: int, size_bytes: int) -> None:

@@ -214,13 +214,21 @@ class _Conversation:
             raise _Closed(4409, f"Subscriber for {id[:40]} already exists")
         try:
             request = body.request(payload)
+        except body.Misnamed as misnamed:
+            await self._refuse(id, str(misnamed))
+            return
         except body.Malformed:
             raise _Closed(4400, "Invalid subscribe payload") from None
         if len(self._operations) >= MAX_OPERATIONS:
-            problem = error(f"A connection carries at most {MAX_OPERATIONS} operations at once.", Code.BAD_REQUEST)
-            await self._say({"id": id, "type": "error", "payload": [problem]})
+            await self._refuse(id, f"A connection carries at most {MAX_OPERATIONS} operations at once.")
             return
         self._operations[id] = self._group.create_task(self._carry_out(id, request))
+
+    async def _refuse(self, id: str, message: str) -> None:
+        """The operation does not begin; the others go on."""
+        problem = error(message, Code.BAD_REQUEST)
+        self._execution.refused(self._context(), problem)
+        await self._say({"id": id, "type": "error", "payload": [problem]})
 
     async def _carry_out(self, id: str, request: Request) -> None:
         """Send what the operation yields, then its end. Raises nothing: one operation never ends the others."""

@@ -1,0 +1,107 @@
+"""`python -m app documents`: what it says, where, and with which exit status; and a start that refuses the same."""
+
+import json
+import subprocess
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from tests.commands import run
+
+BALANCE = "query Balance {\n  account {\n    balance { available }\n  }\n}\n"
+FOLLOW = "subscription Follow {\r\n  balance { available version }\r\n}\r\n"
+OLD = "query Old {\n  account {\n    balanse\n  }\n}\n"
+CHANGE = "Change the document to what schema.graphql and the limits allow."
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two documents that can be served."""
+    (tmp_path / "balance.graphql").write_bytes(BALANCE.encode())
+    (tmp_path / "follow.graphql").write_bytes(FOLLOW.encode())
+    return tmp_path
+
+
+def outcome(ended: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+def test_documents_that_can_be_served_are_counted(folder: Path) -> None:
+    says = f"{folder} can be served: 2 documents\n"
+    assert outcome(run("documents", "check", str(folder))) == (0, says, "")
+    assert outcome(run("documents", "check", KNOWN_DOCUMENTS=str(folder))) == (0, says, "")
+
+
+def test_everything_that_is_wrong_is_told_with_its_place_and_the_status_is_1(folder: Path) -> None:
+    (folder / "old.graphql").write_text(OLD)
+    (folder / "open.graphql").write_text("query Open {\n  account {\n")
+    (folder / "schema.graphql").write_text("{ __schema { queryType { name } } }")
+    told = (
+        f"{folder}/old.graphql:3: Cannot query field 'balanse' on type 'Account'. Did you mean 'balance'? {CHANGE}\n"
+        f"{folder}/open.graphql:3: Syntax Error: Expected Name, found <EOF>. Mend the document's syntax.\n"
+        f"{folder}/schema.graphql:1: GraphQL introspection has been disabled, but the requested query contained the "
+        f"field '__schema'. {CHANGE}\n"
+        f"{folder}/schema.graphql:1: GraphQL introspection has been disabled, but the requested query contained the "
+        f"field 'queryType'. {CHANGE}\n"
+    )
+    for command in ("check", "manifest"):
+        ended = run("documents", command, str(folder))
+        assert outcome(ended) == (1, "", told + "Problems: 4. The server would not start.\n")
+
+
+@pytest.mark.parametrize("command", ["check", "manifest"])
+def test_files_that_cannot_be_read_are_told_in_the_same_way(command: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("[]")
+    told = (
+        f"{tmp_path}/manifest.json:1: It is neither of the two shapes. "
+        'Write {"<sha256>": "<text>", ...}, or an apollo-persisted-query-manifest of version 1.\n'
+    )
+    ended = run("documents", command, str(tmp_path / "manifest.json"))
+    assert outcome(ended) == (1, "", told + "Problems: 1. The server would not start.\n")
+
+
+def test_without_a_place_the_setting_is_named() -> None:
+    says = "Error: KNOWN_DOCUMENTS is not set: name the directory or manifest to check.\n"
+    assert outcome(run("documents", "check")) == (1, "", says)
+
+
+def test_a_directory_becomes_a_manifest_that_names_the_bytes_of_its_files(folder: Path) -> None:
+    written = run("documents", "manifest", str(folder))
+    assert (written.returncode, written.stderr) == (0, "")
+    assert json.loads(written.stdout) == {
+        sha256(file.read_bytes()).hexdigest(): file.read_bytes().decode() for file in folder.iterdir()
+    }
+    manifest = folder / "manifest.json"
+    manifest.write_text(written.stdout)
+    assert run("documents", "check", str(manifest)).stdout == f"{manifest} can be served: 2 documents\n"
+    assert run("documents", "manifest", str(manifest)).stdout == written.stdout
+
+
+def test_the_manifests_of_two_releases_become_one(tmp_path: Path) -> None:
+    older, newer = tmp_path / "older", tmp_path / "newer"
+    texts = {older: (BALANCE, FOLLOW), newer: (BALANCE.replace("available", "posted"), FOLLOW)}
+    for release, held in texts.items():
+        release.mkdir()
+        for number, text in enumerate(held):
+            (release / f"{number}.graphql").write_bytes(text.encode())
+    written = run("documents", "manifest", str(older), str(newer))
+    assert (written.returncode, written.stderr) == (0, "")
+    assert sorted(json.loads(written.stdout).values()) == sorted({*texts[older], *texts[newer]})
+
+    refused = run("documents", "manifest", str(older), str(tmp_path / "gone"))
+    says = f"{tmp_path}/gone: There is no such file or directory. Set KNOWN_DOCUMENTS to one, or unset it.\n"
+    assert outcome(refused) == (1, "", says + "Problems: 1. The server would not start.\n")
+
+
+@pytest.mark.parametrize(("workers", "status"), [("1", 1), ("2", 3)])
+def test_a_server_with_such_documents_does_not_start_and_says_why_in_a_sentence(
+    workers: str, status: int, folder: Path, database_url: str
+) -> None:
+    old = folder / "old.graphql"
+    old.write_text(OLD)
+    place = {"DATABASE_URL": database_url, "DATA_DIR": str(folder / "data"), "PORT": "0"}
+    ended = run("serve", **place, WORKERS=workers, KNOWN_DOCUMENTS=str(folder))
+    assert ended.returncode == status
+    assert f"{old}:3: Cannot query field 'balanse' on type 'Account'." in ended.stderr
+    assert "Traceback" not in ended.stderr
