@@ -82,5 +82,5 @@ $(CLIENTS_INSTALLED): $(CLIENTS)/package-lock.json $(CLIENTS)/package.json
 		exit 1; \
 	fi
 	@echo "Installing what $(CLIENTS)/package-lock.json names"
-	@cd $(CLIENTS) && npm ci --silent
+	@cd $(CLIENTS) && npm ci --loglevel=error >/dev/null
 	@touch $@

@@ -19,7 +19,6 @@ const sha256 = async text => createHash('sha256').update(text).digest('hex')
 
 /** As a page makes it; `token` is asked for at every request. `sent`: method and body of its requests. */
 function connected(token, { url = HTTP, byHash = false, socket, sent = [], ...more } = {}) {
-  const followers = socket && resuming(socket)
   return new Client({
     url,
     preferGetMethod: false, // its default is GET, which is served in development only
@@ -33,17 +32,19 @@ function connected(token, { url = HTTP, byHash = false, socket, sent = [], ...mo
         ? [persistedExchange({ generateHash: sha256, enableForMutation: true, preferGetForPersistedQueries: false })]
         : []),
       fetchExchange,
-      ...(followers
-        ? [subscriptionExchange({
-            forwardSubscription: request => ({
-              subscribe: sink => ({ unsubscribe: followers.subscribe(request, sink) }),
-            }),
-          })]
-        : []),
+      ...(socket ? [following(resuming(socket))] : []),
     ],
     ...more,
   })
 }
+
+/** Subscriptions by a client of graphql-ws or graphql-sse. */
+const following = followers =>
+  subscriptionExchange({
+    forwardSubscription: request => ({
+      subscribe: sink => ({ unsubscribe: followers.subscribe(request, sink) }),
+    }),
+  })
 
 function socketOf(t, token, more = {}) {
   const socket = createWsClient({
