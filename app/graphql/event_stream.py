@@ -17,7 +17,7 @@ the end of the caller's token or of the server: stock clients come back by thems
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -25,7 +25,7 @@ from typing import Any, Final
 import orjson
 from starlette.types import Receive, Send
 
-from app.errors import Unauthenticated
+from app.callers.ring import Ended
 from app.graphql.context import Context
 from app.graphql.execution import Answer, OperationFailed
 from app.graphql.faults import masked
@@ -34,8 +34,6 @@ KEEP_ALIVE_SECONDS: Final = 12.0
 """Silence after which a comment is sent, so that nobody on the way takes the connection for dead."""
 BEGIN_SECONDS: Final = 0.25
 """How long the first item, or a refusal, is waited for before the stream is begun without it."""
-RECHECK_SECONDS: Final = 5.0
-"""How often the caller's proof is looked at again: a revoked key is cut off within this time."""
 
 HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -50,7 +48,7 @@ COMPLETE: Final = b"event: complete\ndata:\n\n"
 _VERSION: Final = re.compile(rb"[0-9]{1,16}")
 
 Payload = Mapping[str, Any]
-Recheck = Callable[[], Awaitable[object]]
+Watch = Callable[[Ended], Callable[[], None]]
 Faulted = Callable[[Mapping[str, Any]], None]
 
 log = logging.getLogger(__name__)
@@ -67,11 +65,11 @@ async def answer(
     receive: Receive,
     send: Send,
     *,
-    recheck: Recheck,
+    watch: Watch,
     faulted: Faulted,
 ) -> Answer | None:
-    """Stream what an operation yields. `recheck` raises Unauthenticated once the caller's proof no longer holds;
-    `faulted` is told of a masked fault that ends the stream.
+    """Stream what an operation yields. `watch` has what it is given called when the caller's proof is withdrawn, and
+    returns what ends the watch; `faulted` is told of a masked fault that ends the stream.
 
     Returns: the ordinary answer to an operation that was refused before its stream began; None: it was streamed.
     """
@@ -79,7 +77,7 @@ async def answer(
         stream = _Stream(items, context, send, faulted)
         try:
             await stream.begin()
-            gone = await _first_of(stream.carry_on(), _gone(receive), _expired(context), _refused(recheck))
+            gone = await _first_of(stream.carry_on(), _gone(receive), _expired(context), _revoked(watch))
             if not gone:
                 await stream.end()
         except OperationFailed as failed:
@@ -118,16 +116,15 @@ async def _expired(context: Context) -> bool:
     return False
 
 
-async def _refused(recheck: Recheck) -> bool:
-    """Wait until the caller's proof is refused; while it cannot be looked at it holds."""
-    while True:
-        await asyncio.sleep(RECHECK_SECONDS)
-        try:
-            await recheck()
-        except Unauthenticated:
-            return False
-        except Exception as fault:
-            log.warning("a follower's proof could not be looked at again: %s", fault)
+async def _revoked(watch: Watch) -> bool:
+    """Wait until the caller's proof is withdrawn."""
+    told = asyncio.Event()
+    unwatch = watch(told.set)
+    try:
+        await told.wait()
+    finally:
+        unwatch()
+    return False
 
 
 class _Stream:

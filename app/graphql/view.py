@@ -122,14 +122,13 @@ class GraphQLOverHTTP:
     async def _streamed(self, call: _Call, request: Request, context: Context) -> Answer | None:
         context.transport = "sse"
         context.seen_version = event_stream.last_seen(call.headers.get(b"last-event-id"))
-        authorization = call.headers.get(b"authorization", b"").decode("latin-1") or None
         items = self._execution.stream(request, context)
         return await event_stream.answer(
             items,
             context,
             call.receive,
             call.send,
-            recheck=lambda: self._doorway.identify(authorization),
+            watch=lambda ended: self._doorway.watch(context.viewer, ended),
             faulted=lambda problem: self._execution.refused(context, problem),
         )
 

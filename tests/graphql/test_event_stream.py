@@ -13,7 +13,11 @@ import pytest
 from starlette.types import Message
 
 from app.callers import keys
+from app.callers.doorway import Doorway
+from app.callers.jwks import FixedKeys
+from app.callers.ring import KeyRing
 from app.callers.rules import Scope
+from app.callers.tokens import Expected, TokenVerifier
 from app.graphql import event_stream
 from app.graphql.view import GraphQLOverHTTP
 from tests.factories import granted
@@ -159,8 +163,18 @@ async def test_queries_are_streamed_to_who_asks_for_a_stream(query: str, payload
 
 
 async def test_a_mutation_is_carried_out_once_and_its_refusal_is_typed() -> None:
+    spend = "mutation ($cost: Credits!) { spend(cost: $cost) { __typename } }"
     operator = token("olga", operator=True)
-    async with following("mutation { spend(cost: 1) { __typename } }", bearer=operator) as follower:
+    for cost, outcome in ((1, "SpendSuccess"), (101, "InsufficientCreditsError")):
+        async with following(spend, bearer=operator, cost=cost) as follower:
+            await follower.begun()
+            assert await follower.item() == (None, {"data": {"spend": {"__typename": outcome}}})
+            await follower.completed()
+        assert toy.ran == ["spend"]
+
+
+async def test_a_mutation_of_who_may_not_is_told_in_the_stream_and_does_nothing() -> None:
+    async with following("mutation { spend(cost: 1) { __typename } }", bearer=token()) as follower:
         await follower.begun()
         _, payload = await follower.item()
         assert payload["errors"][0]["extensions"] == {"code": "FORBIDDEN"}
@@ -293,19 +307,17 @@ async def test_a_client_that_does_not_read_is_let_go_when_its_token_ends(monkeyp
 
 async def test_a_revoked_key_is_cut_off(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "BEGIN_SECONDS", 0.01)
-    monkeypatch.setattr(event_stream, "RECHECK_SECONDS", 0.02)
-    monkeypatch.setattr(keys, "REMEMBERED_SECONDS", 0)
+    often = Doorway(TokenVerifier(FixedKeys(()), Expected.by(toy.chosen)), KeyRing(watch_seconds=0.02))
+    watching = GraphQLOverHTTP(toy.execution, often, toy.house, explorer=False)
     key = await keys.create("follower", [Scope.READ])
-    async with following("subscription { forever }", bearer=key) as follower:
+    async with following("subscription { forever }", to=watching, bearer=key) as follower:
         await follower.begun()
         await asyncio.sleep(0.1)
         assert follower.incoming.empty()
         assert await keys.revoke(key.split("_")[1])
         await follower.cut()
-
-
-def test_a_revoked_key_is_looked_for_often_enough() -> None:
-    assert event_stream.RECHECK_SECONDS <= 5
+    assert toy.ran == ["begun", "ended"]
+    await often.close()
 
 
 async def test_each_balance_carries_its_version_as_id_even_if_the_document_does_not_ask_for_it(
