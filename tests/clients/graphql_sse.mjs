@@ -64,6 +64,23 @@ test('a subscription tells a snapshot, then every change', async t => {
   assert.deepEqual(await balance(header), { available: 70 - CHARGE, version: 2 })
 })
 
+test('what is refused is told once, and not asked again', async t => {
+  const user = someone()
+  let requests = 0
+  const client = connected(t, () => tokenFor(user), { on: { connecting: () => { requests += 1 } } })
+  const refused = [
+    ['FORBIDDEN', 'subscription { balance(ownerId: "somebody-else") { available } }'],
+    ['GRAPHQL_VALIDATION_FAILED', 'subscription { nothing }'],
+    ['GRAPHQL_PARSE_FAILED', 'subscription {'],
+    ['BAD_USER_INPUT', FOLLOW_BALANCE, { sinceVersion: 'many' }],
+  ]
+  for (const [code, query, variables] of refused) {
+    const { errors } = await answer(client, query, variables)
+    assert.deepEqual(errors.map(one => one.extensions.code), [code])
+  }
+  assert.equal(requests, refused.length)
+})
+
 test('at the end of its token it comes back with a fresh one, told nothing twice and missing nothing', async t => {
   const user = someone()
   const lifetimes = [3, 3, 600]

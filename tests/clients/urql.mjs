@@ -186,6 +186,13 @@ describe('at the end of the token', { concurrency: true }, () => {
   })
 })
 
+test('its own event stream tells why a subscription is refused', async t => {
+  const user = someone()
+  const client = connected(() => tokenFor(user), { fetchSubscriptions: true })
+  const refused = followed(t, client.subscription('subscription { balance(ownerId: "somebody-else") { id } }', {}))
+  assert.deepEqual((await refused.next()).error.graphQLErrors.map(one => one.extensions.code), ['FORBIDDEN'])
+})
+
 test('a request with a token that is not accepted is an error that says so, and the next one is served', async () => {
   const user = someone()
   const tokens = ['nonsense', await tokenFor(user)]
