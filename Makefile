@@ -1,11 +1,14 @@
-# Every target works alone on a fresh clone with nothing but Python 3.11 or newer. ARGS is handed on: make simulate ARGS=--help
+# Every target works alone on a fresh clone with nothing but Python 3.11 or newer, and what it says it needs. ARGS is handed
+# on: make simulate ARGS=--help
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test browser soak simulate bench lock schema migrations format clean
+.PHONY: help serve test browser clients soak simulate bench lock schema migrations format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+CLIENTS := tests/clients
+CLIENTS_INSTALLED := $(CLIENTS)/node_modules/.installed
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -24,6 +27,9 @@ test: $(INSTALLED) ## lint, types, and the whole suite on a real PostgreSQL
 
 browser: $(INSTALLED) ## buy credits in a browser without a window, on a server of its own (needs Chromium)
 	@$(BIN)/python -m pytest --quiet tests/browser/top_up_in_a_browser.py $(ARGS)
+
+clients: $(INSTALLED) $(CLIENTS_INSTALLED) ## the audits of GraphQL over HTTP, and stock clients, on a server of its own (needs Node and npm)
+	@$(BIN)/python -m pytest --quiet --capture=no $(CLIENTS)/stock_clients.py $(ARGS)
 
 soak: $(INSTALLED) ## play the books against a plain model, and plans against the executor, for about a quarter of an hour
 	@SOAK_EXAMPLES=$${SOAK_EXAMPLES:-4000} SOAK_DOCUMENTS=$${SOAK_DOCUMENTS:-30000} \
@@ -51,7 +57,7 @@ lock: $(INSTALLED) ## choose all versions anew and write requirements.lock, for 
 	@CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --upgrade --extra dev --output-file requirements.lock pyproject.toml
 
 clean: ## remove what can be made again; the data in .data stays
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
+	@rm -rf $(VENV) $(CLIENTS)/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements.lock
@@ -68,4 +74,13 @@ $(INSTALLED): requirements.lock
 	fi
 	@echo "Installing what requirements.lock names (once, about a minute)"
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+$(CLIENTS_INSTALLED): $(CLIENTS)/package-lock.json $(CLIENTS)/package.json
+	@if ! node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' 2>/dev/null || ! npm --version >/dev/null 2>&1; then \
+		echo "No Node 18 or newer with npm found: install both (Debian: nodejs and npm)" >&2; \
+		exit 1; \
+	fi
+	@echo "Installing what $(CLIENTS)/package-lock.json names"
+	@cd $(CLIENTS) && npm ci --loglevel=error >/dev/null
 	@touch $@

@@ -26,9 +26,9 @@ Call = Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
 class Lanes(Generic[Item, Result]):
     """Bounded queues in front of `call`, one list in flight in each.
 
-    `hopeless(fault)` says that no part of the list could fare better (the database is away), so it fails whole. `turns`:
-    of the event loop, that pass before a list is taken, so that what has arrived at the sockets meanwhile is in it: no
-    time when idle, and under load the difference between two lists and one.
+    `hopeless(fault)` says that no part of the list could fare better (the database is away), so it fails whole.
+    `turns`: of the event loop, that pass before a list is taken, so that what has arrived at the sockets by then is in
+    it: no time when idle, and under load the difference between two lists and one.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """What a newcomer meets first: the lock file, make, the command line, the container files."""
 
+import json
 import os
 import re
 import shutil
@@ -20,6 +21,8 @@ from app.settings import Settings
 from tests.commands import CHECKOUT, SETTINGS, run
 
 LOCK = (CHECKOUT / "requirements.lock").read_text()
+CLIENTS = CHECKOUT / "tests" / "clients"
+CLIENTS_LOCK = (CLIENTS / "package-lock.json").read_text()
 PROJECT: dict[str, Any] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
 
@@ -63,11 +66,40 @@ def test_the_lock_satisfies_the_project() -> None:
     assert [str(need) for need in wanted if not need.specifier.contains(versions.get(need.name, "0"))] == []
 
 
+# The clients of tests/clients
+
+
+def test_every_package_of_the_clients_is_pinned_with_its_hash() -> None:
+    wanted: dict[str, str] = json.loads((CLIENTS / "package.json").read_text())["dependencies"]
+    packages: dict[str, Any] = json.loads(CLIENTS_LOCK)["packages"]
+    ourselves = packages.pop("")
+
+    assert ourselves["dependencies"] == wanted
+    assert {name: packages[f"node_modules/{name}"]["version"] for name in wanted} == wanted
+    assert [name for name, package in packages.items() if not package["integrity"].startswith("sha512-")] == []
+
+
+def test_the_lock_of_the_clients_names_no_place_to_download_from() -> None:
+    assert [word for word in ("resolved", "registry", "://") if word in CLIENTS_LOCK] == []
+    assert "omit-lockfile-registry-resolved=true" in (CLIENTS / ".npmrc").read_text().splitlines()
+
+
+def test_what_the_readme_shows_of_clients_is_what_is_run_against_the_server() -> None:
+    _, _, rest = (CHECKOUT / "README.md").read_text().partition("\n### Clients\n")
+    chapter, _, _ = rest.partition("\n#")
+    shown = [line.strip() for line in chapter.splitlines() if line.startswith("    ")]
+    run_lines = {line.strip() for path in CLIENTS.glob("*.mjs") for line in path.read_text().splitlines()}
+
+    assert len(shown) > 20
+    assert [line for line in shown if line not in run_lines] == []
+
+
 # make
 
 
 @pytest.mark.parametrize(
-    "target", ["help", "serve", "test", "simulate", "bench", "lock", "schema", "migrations", "format", "clean"]
+    "target",
+    ["help", "serve", "test", "clients", "simulate", "bench", "lock", "schema", "migrations", "format", "clean"],
 )
 def test_make_knows_the_target_and_help_lists_it(target: str) -> None:
     make = shutil.which("make")

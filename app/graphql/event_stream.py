@@ -10,7 +10,12 @@ A request that takes text/event-stream is one operation, and its answer the stre
     data:
 
 `id` is the version of the balance in that item; who comes back with it as Last-Event-ID is told only what is newer.
-What is refused before the stream begins is an ordinary answer. A stream that ends without `complete` was cut off, by
+What is refused before the stream begins is an ordinary answer to who takes one, too. Who takes nothing but a stream is
+told of the errors by an item, as the protocol asks: its client takes every status but 200 for a lost connection, and
+sends the same again. Such a status has only what may be served the next time: too much is asked for now, or the token
+is not accepted.
+
+A stream that ends without `complete` was cut off, by
 the end of the caller's token or of the server: stock clients come back by themselves, with a fresh token.
 """
 
@@ -66,16 +71,18 @@ async def answer(
     *,
     watch: Watch,
     faulted: Faulted,
+    takes_answers: bool,
 ) -> Answer | None:
     """Stream what an operation yields. `watch` has what it is given called when the caller's proof is withdrawn, and
-    returns what ends the watch; `faulted` is told of a masked fault that ends the stream.
+    returns what ends the watch; `faulted` is told of a masked fault that ends the stream. `takes_answers`: whether the
+    client takes an ordinary answer, too.
 
     Returns: the ordinary answer to an operation that was refused before its stream began; None: it was streamed.
     """
     async with aclosing(items):
         stream = _Stream(items, context, send, faulted)
         try:
-            await stream.begin()
+            await stream.begin(takes_answers=takes_answers)
             gone = await _first_of(stream.carry_on(), _gone(receive), _expired(context), _revoked(watch))
             if not gone:
                 await stream.end()
@@ -138,10 +145,18 @@ class _Stream:
         self._upcoming: asyncio.Future[bytes | None] | None = None
         self._begun = False
 
-    async def begin(self) -> None:
-        """Wait a moment for the first item, so that a refusal needs no stream. Raises: what the operation raises."""
-        if (first := await self._within(BEGIN_SECONDS)) is not None:
+    async def begin(self, *, takes_answers: bool) -> None:
+        """Wait a moment for the first item, so that a refusal needs no stream.
+
+        Raises: what the operation raises; not OperationFailed where it has to be streamed.
+        """
+        if (first := await self._within(BEGIN_SECONDS)) is None:
+            return
+        try:
             await first
+        except OperationFailed as failed:
+            if takes_answers or failed.retry_after_seconds is not None:
+                raise
 
     async def carry_on(self) -> None:
         """Send until the operation ends. Raises: OSError: the client has gone."""

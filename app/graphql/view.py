@@ -130,6 +130,7 @@ class GraphQLOverHTTP:
             call.send,
             watch=lambda ended: self._doorway.watch(context.viewer, ended),
             faulted=lambda problem: self._execution.refused(context, problem),
+            takes_answers=call.takes.media_type is not None,
         )
 
     async def _identify(self, headers: Headers) -> Viewer | None:

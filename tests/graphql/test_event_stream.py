@@ -19,7 +19,10 @@ from app.callers.ring import KeyRing
 from app.callers.rules import Scope
 from app.callers.tokens import Expected, TokenVerifier
 from app.graphql import event_stream
+from app.graphql.execution import Execution
+from app.graphql.gate import Gate
 from app.graphql.view import GraphQLOverHTTP
+from app.settings import Settings
 from tests.factories import granted
 from tests.graphql import toy
 from tests.graphql.conftest import EXECUTION, Api
@@ -193,19 +196,41 @@ async def test_who_would_take_a_stream_as_well_gets_one_for_a_subscription_and_j
         await follower.completed()
 
 
-@pytest.mark.parametrize(
-    ("query", "code"),
-    [
-        ("{", "GRAPHQL_PARSE_FAILED"),
-        ("subscription { nothing }", "GRAPHQL_VALIDATION_FAILED"),
-        ("subscription ($n: Int!) { count(to: $n) }", "BAD_USER_INPUT"),
-        ("subscription { count(to: 1) }", "UNAUTHENTICATED"),
-    ],
-)
-async def test_what_is_refused_before_the_stream_is_an_ordinary_answer(query: str, code: str) -> None:
-    reply = await sent(body(query), accept=STREAM)
+REFUSED = [
+    ("{", "GRAPHQL_PARSE_FAILED"),
+    ("subscription { nothing }", "GRAPHQL_VALIDATION_FAILED"),
+    ("subscription ($n: Int!) { count(to: $n) }", "BAD_USER_INPUT"),
+    ("subscription { count(to: 1) }", "UNAUTHENTICATED"),
+]
+
+
+@pytest.mark.parametrize(("query", "code"), REFUSED)
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_who_takes_a_stream_alone_is_told_of_a_refusal_by_an_item(query: str, code: str, method: str) -> None:
+    async with following(query, method=method) as follower:
+        await follower.begun()
+        id, payload = await follower.item()
+        assert (id, list(payload)) == (None, ["errors"])
+        assert [told["extensions"]["code"] for told in payload["errors"]] == [code]
+        await follower.completed()
+
+
+@pytest.mark.parametrize(("query", "code"), REFUSED)
+async def test_who_takes_an_answer_as_well_is_told_of_a_refusal_by_one(query: str, code: str) -> None:
+    reply = await sent(body(query), accept=f"{STREAM}, application/graphql-response+json;q=0.5")
     assert (reply.status, reply.code) == (400, code)
     assert reply.headers["content-type"] == "application/graphql-response+json; charset=utf-8"
+
+
+async def test_a_refusal_for_now_is_no_stream_so_that_its_client_comes_back() -> None:
+    once = Gate(Settings(rate_per_user=0.01))
+    execution = Execution(toy.schema._schema, open_to_explorers=True, gate=once)
+    narrow = GraphQLOverHTTP(execution, doorway, toy.house, explorer=False)
+    query = "subscription { count(to: 1) }"
+    async with following(query, to=narrow, bearer=token()) as follower:
+        await follower.begun()
+    reply = await sent(body(query), to=narrow, bearer=token(), accept=STREAM)
+    assert (reply.status, reply.code, reply.headers["retry-after"]) == (429, "RATE_LIMITED", "100")
 
 
 async def test_a_bad_token_or_body_is_refused_with_its_own_status() -> None:
@@ -362,10 +387,13 @@ async def test_who_comes_back_is_told_only_what_is_newer_than_all_it_has_seen(
         assert await follower.item() == ("4", {"data": {"balance": {"available": 40}}})
 
 
-async def test_another_owners_balance_is_refused_before_the_stream(balances: GraphQLOverHTTP) -> None:
-    asked = body('subscription { balance(ownerId: "bob") { available } }')
-    reply = await sent(asked, to=balances, accept=STREAM, bearer=token("alice"))
-    assert (reply.status, reply.code) == (400, "FORBIDDEN")
+async def test_another_owners_balance_is_refused_and_nothing_follows(balances: GraphQLOverHTTP) -> None:
+    query = 'subscription { balance(ownerId: "bob") { available } }'
+    async with following(query, to=balances, bearer=token("alice")) as follower:
+        await follower.begun()
+        _, payload = await follower.item()
+        assert [told["extensions"]["code"] for told in payload["errors"]] == ["FORBIDDEN"]
+        await follower.completed()
 
 
 async def test_an_item_without_a_version_has_no_id_though_the_client_came_with_one() -> None:

@@ -1,0 +1,204 @@
+// Apollo Client 4: HTTP for queries and mutations, graphql-ws for subscriptions, a cache that knows objects by their id.
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import test from 'node:test'
+import { ApolloClient, ApolloLink, HttpLink, InMemoryCache, gql } from '@apollo/client'
+import { CombinedGraphQLErrors } from '@apollo/client/errors'
+import { SetContextLink } from '@apollo/client/link/context'
+import { PersistedQueryLink } from '@apollo/client/link/persisted-queries'
+import { GraphQLWsLink } from '@apollo/client/link/subscriptions'
+import { OperationTypeNode } from 'graphql'
+import { createClient } from 'graphql-ws'
+import WebSocket from 'ws'
+import { Inbox } from './inbox.mjs'
+import { BUY, FOLLOW_BALANCE, HEADER, PRICE, SET_THRESHOLD } from './operations.mjs'
+import { CHARGE, HTTP, WS, charge, grant, schema, someone, startTask, tokenFor } from './platform.mjs'
+import { resuming } from './resuming.mjs'
+
+/** Which types each union and interface may be: the cache matches fragments by it. Made from schema.graphql. */
+const possibleTypes = Object.fromEntries(
+  Object.values(schema.getTypeMap())
+    .filter(type => 'resolveType' in type)
+    .map(type => [type.name, schema.getPossibleTypes(type).map(({ name }) => name)]),
+)
+const sha256 = text => createHash('sha256').update(text).digest('hex')
+
+/** As a page makes it; `token` is asked for at every request and connection. `sent`: the bodies of its requests. */
+function connected(t, token, { http = HTTP, ws = WS, byHash = false, sent = [], ...more } = {}) {
+  const socket = createClient({
+    url: ws,
+    webSocketImpl: WebSocket,
+    connectionParams: async () => ({ authorization: `Bearer ${await token()}` }),
+    ...more,
+  })
+  const signed = new SetContextLink(async () => ({ headers: { authorization: `Bearer ${await token()}` } }))
+  const recorded = (url, options) => {
+    sent.push(JSON.parse(options.body))
+    return fetch(url, options)
+  }
+  const requests = ApolloLink.from([
+    signed,
+    ...(byHash ? [new PersistedQueryLink({ sha256 })] : []),
+    new HttpLink({ uri: http, fetch: recorded }),
+  ])
+  const client = new ApolloClient({
+    link: ApolloLink.split(
+      ({ operationType }) => operationType === OperationTypeNode.SUBSCRIPTION,
+      new GraphQLWsLink(resuming(socket)),
+      requests,
+    ),
+    cache: new InMemoryCache({ possibleTypes }),
+  })
+  t.after(() => {
+    client.stop()
+    return socket.dispose()
+  })
+  return { client, socket }
+}
+
+function followed(observable) {
+  const inbox = new Inbox()
+  observable.subscribe(inbox.sink)
+  return inbox
+}
+
+const buy = (client, credits, idempotencyKey) =>
+  client.mutate({ mutation: gql(BUY), variables: { input: { credits, idempotencyKey } } })
+
+const balance = async inbox => {
+  const { data: { balance: { available, version } } } = await inbox.next()
+  return { available, version }
+}
+
+test('a query, a mutation and its refusal are answered', async t => {
+  const user = someone()
+  await grant(user, 70)
+  const { client } = connected(t, () => tokenFor(user))
+
+  const { data: { account } } = await client.query({ query: gql(HEADER) })
+  assert.deepEqual([account.balance.available, account.balance.version], [70, 1])
+
+  const bought = await buy(client, 500, 'first')
+  assert.equal(bought.data.beginTopUp.topUp.status, 'PENDING')
+
+  const { data: { beginTopUp: refusal } } = await buy(client, 501, 'second')
+  assert.equal(refusal.__typename, 'InvalidInputError')
+  assert.deepEqual(refusal.problems, [{ __typename: 'Problem', path: 'credits' }])
+  assert.match(refusal.message, /multiple|100/)
+})
+
+test('a refusal is read from the cache as it came, by the fragment on its interface', async t => {
+  const user = someone()
+  const sent = []
+  const { client } = connected(t, () => tokenFor(user), { sent })
+  const asked = { query: gql(PRICE), variables: { block: 'NoSuchBlock' } }
+
+  const { data: { blockPrice: came } } = await client.query(asked)
+  const { data: { blockPrice: kept } } = await client.query({ ...asked, fetchPolicy: 'cache-only' })
+  assert.deepEqual([came.__typename, came.block, kept], ['PriceNotFoundError', 'NoSuchBlock', came])
+  assert.ok(kept.message)
+  assert.equal(sent.length, 1)
+})
+
+test('what a subscription tells and a mutation answers is seen by every query of the same object, without a request', async t => {
+  const user = someone()
+  const sent = []
+  const { client } = connected(t, () => tokenFor(user), { sent })
+  const page = new Inbox()
+  client.watchQuery({ query: gql(HEADER) }).subscribe(({ data, dataState }) => {
+    if (dataState === 'complete') page.put(data.account.balance.available)
+  })
+  assert.equal(await page.next(), 0)
+  const header = followed(client.subscribe({ query: gql(FOLLOW_BALANCE) }))
+  assert.deepEqual(await balance(header), { available: 0, version: 0 })
+
+  await grant(user, 70)
+  assert.equal(await page.next(), 70)
+  await charge(await startTask(user))
+  assert.equal(await page.next(), 70 - CHARGE)
+  assert.equal(sent.length, 1)
+
+  const { data } = await client.mutate({
+    mutation: gql(SET_THRESHOLD), variables: { input: { credits: 40, idempotencyKey: 'threshold' } },
+  })
+  const kept = client.cache.extract()
+  const { account, balance: now } = data.setLowBalanceAt
+  assert.equal(kept[`Account:${account.id}`].lowBalanceAt, 40)
+  assert.deepEqual(kept[`Account:${account.id}`].balance, { __ref: `Balance:${now.id}` })
+})
+
+test('at the end of its token a subscription comes back with a fresh one, told nothing twice and missing nothing', async t => {
+  const user = someone()
+  const lifetimes = [3, 600]
+  const closes = new Inbox()
+  const { client, socket } = connected(t, () => tokenFor(user, lifetimes.shift()), {
+    retryWait: async () => grant(user, 5), // what happens while it is away
+  })
+  socket.on('closed', ({ code }) => closes.put(code))
+  const header = followed(client.subscribe({ query: gql(FOLLOW_BALANCE) }))
+  assert.deepEqual(await balance(header), { available: 0, version: 0 })
+
+  await grant(user, 70)
+  assert.deepEqual(await balance(header), { available: 70, version: 1 })
+  assert.equal(await closes.next(), 4403)
+  assert.deepEqual(await balance(header), { available: 75, version: 2 })
+  await grant(user, 1)
+  assert.deepEqual(await balance(header), { available: 76, version: 3 })
+  assert.deepEqual(lifetimes, [])
+})
+
+test('a request with a token that is not accepted is an error that says so, and the next one is served', async t => {
+  const user = someone()
+  const tokens = ['nonsense', await tokenFor(user)]
+  const { client } = connected(t, () => tokens.shift())
+  await assert.rejects(client.query({ query: gql(HEADER) }), error => {
+    assert.ok(CombinedGraphQLErrors.is(error))
+    assert.deepEqual(error.errors.map(one => one.extensions.code), ['UNAUTHENTICATED'])
+    return true
+  })
+  const { data } = await client.query({ query: gql(HEADER) })
+  assert.equal(data.account.balance.available, 0)
+})
+
+const strict = {
+  http: `${process.env.STRICT_SERVER_URL}/graphql`,
+  ws: `${process.env.STRICT_SERVER_URL.replace(/^http/, 'ws')}/graphql`,
+  byHash: true,
+}
+
+test('known documents are served by their hash alone where no others are, and subscriptions by their exact text', async t => {
+  const user = someone()
+  await grant(user, 70)
+  const sent = []
+  const { client } = connected(t, () => tokenFor(user), { ...strict, sent })
+
+  const { data } = await client.query({ query: gql(HEADER) })
+  assert.equal(data.account.balance.available, 70)
+  const bought = await buy(client, 500, 'first')
+  assert.equal(bought.data.beginTopUp.topUp.status, 'PENDING')
+  assert.deepEqual(await balance(followed(client.subscribe({ query: gql(FOLLOW_BALANCE) }))), { available: 70, version: 1 })
+
+  assert.deepEqual(sent.map(({ query, extensions }) => [query, typeof extensions.persistedQuery.sha256Hash]), [
+    [undefined, 'string'], [undefined, 'string'],
+  ])
+})
+
+test('a hash that is not known is sent again with its text, which is served only where others are', async t => {
+  const user = someone()
+  const asked = { query: gql('query Unheard { account { id ownerId } }') }
+  const sent = []
+  const shown = () => sent.map(({ query, extensions }) => [query !== undefined, extensions.persistedQuery !== undefined])
+
+  const open = connected(t, () => tokenFor(user), { byHash: true, sent })
+  const { data } = await open.client.query(asked)
+  assert.equal(data.account.ownerId, user)
+  assert.deepEqual(shown(), [[false, true], [true, true]])
+
+  sent.length = 0
+  const closed = connected(t, () => tokenFor(user), { ...strict, sent })
+  await assert.rejects(closed.client.query(asked), error => {
+    assert.deepEqual(error.errors.map(one => one.extensions.code), ['DOCUMENT_NOT_ALLOWED'])
+    return true
+  })
+  assert.deepEqual(shown(), [[false, true], [true, true]])
+})
