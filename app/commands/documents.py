@@ -19,7 +19,7 @@ def check(path: Path | None) -> int:
     place = path or settings().known_documents
     if place is None:
         raise Misconfigured("KNOWN_DOCUMENTS is not set: name the directory or manifest to check.")
-    documents, found = _looked_at(place)
+    documents, found = looked_at(place)
     if found:
         return _told(found)
     print(f"{place} can be served: {len(documents)} documents")
@@ -28,14 +28,15 @@ def check(path: Path | None) -> int:
 
 def manifest(path: Path) -> int:
     """Print a manifest of documents that can be served. The exit status: 1: some cannot be."""
-    documents, found = _looked_at(path)
+    documents, found = looked_at(path)
     if found:
         return _told(found)
     print(known_files.manifest(documents), end="")
     return 0
 
 
-def _looked_at(place: Path) -> tuple[list[KnownDocument], list[Problem]]:
+def looked_at(place: Path) -> tuple[list[KnownDocument], list[Problem]]:
+    """The documents there, and everything for which they could not be served."""
     try:
         documents = known_files.read(place)
     except Unreadable as refusal:
