@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Final
 
 from app import database
@@ -53,6 +54,8 @@ async def reachable(here: Installation) -> Finding:
         async with asyncio.timeout(CONNECT_SECONDS):
             await database.connect(here.database_url, read_connections=1, posting_connections=1)
     except Exception as fault:
+        with suppress(Exception):  # whatever of it is open already
+            await database.disconnect()
         return verdict([_unreachable(fault)], "")
     return holds("it answers")
 
@@ -74,19 +77,28 @@ def _unreachable(fault: Exception) -> str:
 async def version(_: Installation) -> Finding:
     """PostgreSQL is one of those that this code is tested on."""
     [found] = await database.fetch(_VERSION)
+    return supported(found["number"], found["name"])
+
+
+def supported(number: int, name: str) -> Finding:
+    """`number`: as PostgreSQL counts its versions, 150004 for 15.4."""
     faults = []
-    if found["number"] // 10_000 < OLDEST_POSTGRESQL:
-        faults.append(f"PostgreSQL is {found['name']}: upgrade to {OLDEST_POSTGRESQL} or newer.")
-    return verdict(faults, f"PostgreSQL {found['name']}")
+    if number // 10_000 < OLDEST_POSTGRESQL:
+        faults.append(f"PostgreSQL is {name}: upgrade to {OLDEST_POSTGRESQL} or newer.")
+    return verdict(faults, f"PostgreSQL {name}")
 
 
 async def encryption(_: Installation) -> Finding:
     """What goes between server and database cannot be read on the way."""
     [found] = await database.fetch(_PRIVATE)
-    if found["local"]:
+    return private(local=found["local"], encrypted=found["encrypted"])
+
+
+def private(*, local: bool, encrypted: bool) -> Finding:
+    """`local`: by a unix socket or the loopback."""
+    if local:
         return holds("not needed: it is reached on this machine")
-    faults = [] if found["encrypted"] else [_IN_THE_CLEAR]
-    return verdict(faults, "the connection is encrypted")
+    return verdict([] if encrypted else [_IN_THE_CLEAR], "the connection is encrypted")
 
 
 async def durability(_: Installation) -> Finding:
