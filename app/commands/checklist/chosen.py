@@ -83,9 +83,9 @@ async def origins(here: Installation) -> Finding:
 async def public_address(here: Installation) -> Finding:
     """Payers come back by https, to a name on the list."""
     chosen = here.settings
+    if chosen.payment_provider == "none":
+        return holds("not needed: credits are not sold here")
     if chosen.public_url is None:
-        if chosen.payment_provider == "none":
-            return holds("not needed: credits are not sold here")
         return verdict(["PUBLIC_URL is not set: payers would be sent to HOST:PORT. Set it to https://YOUR-HOST."], "")
     address = urlsplit(chosen.public_url)
     faults = []
