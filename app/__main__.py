@@ -244,6 +244,17 @@ def audit(ctx: click.Context, owner: str | None, heads: Path | None) -> None:
 
 
 @commands.command()
+@click.option("--production", is_flag=True, help="Ask for all that production needs, as the README lists it.")
+@click.option("--json", "as_json", is_flag=True, help="Say the same to a program.")
+@click.pass_context
+def check(ctx: click.Context, *, production: bool, as_json: bool) -> None:
+    """Look whether this installation can serve, point by point; exit with 1 if not."""
+    from app.commands import check
+
+    ctx.exit(check.run(production=production, as_json=as_json))
+
+
+@commands.command()
 @click.option("--url", help="The server. Default: http://HOST:PORT.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed and rate card: the same day.")
 @click.option("--tasks", type=click.IntRange(1, 100_000), default=1_200, show_default=True, help="How many.")

@@ -18,7 +18,7 @@ import asyncpg
 from tortoise import Tortoise
 from tortoise.connection import get_connection
 
-from app.settings import settings
+from app.settings import Settings, settings
 
 
 class Connection(Protocol):
@@ -115,12 +115,21 @@ async def connect(url: str, *, read_connections: int | None = None, posting_conn
         config=configuration(
             url,
             read_connections=read_connections or here.read_connections,
-            # One for each lane, and some for the operations that post one by one.
-            posting_connections=posting_connections or here.lanes + 4,
+            posting_connections=posting_connections or posting_connections_of(here),
         ),
         _enable_global_fallback=True,  # resolvers and loops run in tasks that did not see this context
     )
     await fetch("SELECT 1")
+
+
+def posting_connections_of(chosen: Settings) -> int:
+    """One for each lane, and some for the operations that post one by one."""
+    return chosen.lanes + 4
+
+
+def connections_of(chosen: Settings) -> int:
+    """How many connections a server takes at most: both pools of each process, and the one that listens."""
+    return chosen.workers * (chosen.read_connections + posting_connections_of(chosen) + 1)
 
 
 async def disconnect() -> None:

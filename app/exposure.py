@@ -42,16 +42,13 @@ class Exposure:
         """What these settings let in. Raises: Misconfigured: they let in too much, or a secret is weak."""
         production = chosen.environment == "production"
         if production:
-            _refuse_guessable(chosen)
+            for fault in (*weak_secrets(chosen), *issuer_faults(chosen), *notice_faults(chosen)):
+                raise Misconfigured(fault)
         return (cls._of_production if production else cls._of_development)(chosen)
 
     @classmethod
     def _of_production(cls, chosen: Settings) -> Self:
-        hosts, origins = _hosts(chosen), _origins(chosen)
-        if hosts is None:
-            raise Misconfigured("ALLOWED_HOSTS is not set: name the hosts by which clients reach this server.")
-        if "*" in origins:
-            raise Misconfigured('ALLOWED_ORIGINS is "*": production needs the exact origins of your pages.')
+        hosts, origins = named_hosts(chosen), exact_origins(chosen)
         free_for = FREE_IN_PRODUCTION if chosen.free_documents is None else chosen.free_documents
         return cls(
             explorers=False,
@@ -85,6 +82,22 @@ class Exposure:
         )
 
 
+def named_hosts(chosen: Settings) -> frozenset[str]:
+    """The names by which production may be addressed. Raises: Misconfigured: there are none, or one is no name."""
+    hosts = _hosts(chosen)
+    if hosts is None:
+        raise Misconfigured("ALLOWED_HOSTS is not set: name the hosts by which clients reach this server.")
+    return hosts
+
+
+def exact_origins(chosen: Settings) -> tuple[str, ...]:
+    """The origins whose pages may call production. Raises: Misconfigured: one is no origin, or is all of them."""
+    origins = _origins(chosen)
+    if "*" in origins:
+        raise Misconfigured('ALLOWED_ORIGINS is "*": production needs the exact origins of your pages.')
+    return origins
+
+
 def _hosts(chosen: Settings) -> frozenset[str] | None:
     if chosen.allowed_hosts is None:
         host = urlsplit(chosen.public_url or "").hostname
@@ -103,24 +116,42 @@ def _origins(chosen: Settings) -> tuple[str, ...]:
     return origins
 
 
-def _refuse_guessable(chosen: Settings) -> None:
-    """Raises: Misconfigured: a secret of production that is weak, or is a default."""
-    _refuse_typed("LEDGER_KEY", chosen.ledger_key)
-    if chosen.jwt_issuer == Settings.model_fields["jwt_issuer"].default:
-        raise Misconfigured("JWT_ISSUER is development's: set it to the `iss` of your identity provider's tokens.")
-    if chosen.stripe_webhook_secret is None and chosen.payment_provider == "stripe":
-        raise Misconfigured("STRIPE_WEBHOOK_SECRET is not set: no payment would ever be credited by its notice.")
-    address = urlsplit(chosen.database_url or "")
+def weak_secrets(chosen: Settings) -> list[str]:
+    """What production refuses to start with: secrets that anybody can guess, a sentence each."""
+    found = []
+    if _is_typed(chosen.ledger_key):
+        found.append("LEDGER_KEY is no random key: make one with `openssl rand -hex 32`.")
+    for name, url in (("DATABASE_URL", chosen.database_url), ("MIGRATION_DATABASE_URL", chosen.migration_database_url)):
+        if _has_guessable_password(url):
+            found.append(f"{name} has a password that anybody can guess: `openssl rand -hex 16` makes one.")
+    return found
+
+
+def issuer_faults(chosen: Settings) -> list[str]:
+    """Why production would take tokens that nobody issued for it."""
+    if chosen.jwt_issuer != Settings.model_fields["jwt_issuer"].default:
+        return []
+    return ["JWT_ISSUER is development's: set it to the `iss` of your identity provider's tokens."]
+
+
+def notice_faults(chosen: Settings) -> list[str]:
+    """Why production would hear of no payment."""
+    if chosen.payment_provider != "stripe" or chosen.stripe_webhook_secret is not None:
+        return []
+    return ["STRIPE_WEBHOOK_SECRET is not set: no payment would ever be credited by its notice."]
+
+
+def _has_guessable_password(url: str | None) -> bool:
+    """Whether an address holds a password that is tried first: a usual word, or the user's own name."""
+    address = urlsplit(url or "")
     password = unquote(address.password or "")
-    if password and (password.lower() in GUESSED or password == address.username):
-        raise Misconfigured("DATABASE_URL has a password that anybody can guess: `openssl rand -hex 16` makes one.")
+    return bool(password) and (password.lower() in GUESSED or password == address.username)
 
 
-def _refuse_typed(name: str, hexadecimal: str | None) -> None:
-    """What is missing or too short is refused where the key is opened."""
+def _is_typed(hexadecimal: str | None) -> bool:
+    """Whether somebody typed this key. What is missing or too short is refused where the key is opened."""
     try:
         key = bytes.fromhex(hexadecimal or "")
     except ValueError:
-        return
-    if key and len(set(key)) < FEWEST_DISTINCT_BYTES:
-        raise Misconfigured(f"{name} is no random key: make one with `openssl rand -hex 32`.")
+        return False
+    return bool(key) and len(set(key)) < FEWEST_DISTINCT_BYTES

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -11,14 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import jwt
 import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from app import embedded
 from app.commands.settings_table import written
 from app.settings import Settings
-from tests.commands import CHECKOUT, SETTINGS, run
+from tests.careless import execute
+from tests.commands import CHECKOUT, SETTINGS, open_place, run
 
 LOCK = (CHECKOUT / "requirements.lock").read_text()
 CLIENTS = CHECKOUT / "tests" / "clients"
@@ -39,6 +43,12 @@ def dockerfile() -> list[tuple[str, str]]:
     text = (CHECKOUT / "Dockerfile").read_text().replace("\\\n", " ")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in lines)]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with open_place() as directory:
+        yield directory
 
 
 # The lock file
@@ -118,7 +128,7 @@ def test_make_knows_the_target_and_help_lists_it(target: str) -> None:
 # The command line
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate", "schema", "token", "grant", "prices", "audit"])
+@pytest.mark.parametrize("command", ["serve", "migrate", "schema", "token", "grant", "prices", "audit", "check"])
 def test_help_lists_the_command_with_what_it_does(command: str) -> None:
     assert re.search(rf"^  {command} +[A-Z].+\.", run("--help").stdout, re.MULTILINE)
     assert run(command, "--help").returncode == 0
@@ -236,10 +246,65 @@ def test_the_services_set_only_settings_that_exist_and_those_that_production_ask
 
 
 def test_no_secret_is_written_down() -> None:
-    secret = [COMPOSE["services"]["app"]["environment"][name] for name in ("LEDGER_KEY",)]
-    secret.append(COMPOSE["services"]["database"]["environment"]["POSTGRES_PASSWORD"])
+    services = COMPOSE["services"]
+    secret = [services["app"]["environment"]["LEDGER_KEY"], services["database"]["environment"]["POSTGRES_PASSWORD"]]
+    for url in (services["app"]["environment"]["DATABASE_URL"], services["migrate"]["environment"][OWNERS]):
+        secret += re.findall(r"//[a-z_]+:(.*)@database:", url)
 
+    assert len(secret) == 4
     assert [value for value in secret if not re.fullmatch(r"\$\{\w+:\?[^}]+\}", value)] == []
+
+
+def test_only_the_step_that_migrates_knows_the_owner_of_the_tables() -> None:
+    database, migrate, app = (COMPOSE["services"][name]["environment"] for name in ("database", "migrate", "app"))
+
+    assert migrate.items() - app.items() == {(OWNERS, migrate[OWNERS])}
+    assert app.items() <= migrate.items()
+    assert migrate[OWNERS].startswith(f"postgresql://{database['POSTGRES_USER']}:{database['POSTGRES_PASSWORD']}@")
+    assert app["DATABASE_URL"].startswith("postgresql://credits_app:${APPLICATION_PASSWORD:")
+    assert "POSTGRES_PASSWORD" not in str(app)
+
+
+def test_the_steps_of_the_containers_make_a_role_that_owns_nothing(place: Path) -> None:
+    """The same addresses, settings and commands, on a PostgreSQL that asks that role for its password."""
+    given = {"POSTGRES_PASSWORD": secrets.token_hex(16), "APPLICATION_PASSWORD": secrets.token_hex(16)}
+    given |= {
+        "LEDGER_KEY": secrets.token_hex(32),
+        "JWKS_URL": "https://127.0.0.1:1/",
+        "JWT_ISSUER": "https://id.example",
+    }
+    with embedded.start(place / "postgres") as server:
+        rules = place / "postgres" / "cluster" / "pg_hba.conf"
+        rules.write_text(f"local all credits_app scram-sha-256\n{rules.read_text()}")
+        as_the_image_does = (
+            f"CREATE ROLE credits LOGIN SUPERUSER; DROP ROLE {embedded.APPLICATION}; SELECT pg_reload_conf()"
+        )
+        anyio.run(execute, server.url, as_the_image_does)
+        here = server.url.partition("@")[2]
+
+        def environment(service: str, **others: str) -> dict[str, str]:
+            written = COMPOSE["services"][service]["environment"]
+            return {
+                name: filled(str(value), given | others).replace("@database:5432/credits", f"@{here}")
+                for name, value in written.items()
+            }
+
+        migrated = run("migrate", **environment("migrate"))
+        checked = run("check", "--production", **environment("app"))
+        forged = run("check", "--production", **environment("app", APPLICATION_PASSWORD="guessed"))
+
+    assert migrated.stdout.startswith("applied 0001_initial\n"), migrated.stderr
+    holding = re.findall(r"^OK +([a-z-]+) ", checked.stdout, re.MULTILINE)
+    assert {"settings", "secrets", "database", "migrations", "database-role", "rate-card"} <= set(holding)
+    assert re.search(r"^FAULT  database +The database refuses the role of DATABASE_URL", forged.stdout, re.MULTILINE)
+
+
+OWNERS = "MIGRATION_DATABASE_URL"
+
+
+def filled(text: str, given: dict[str, str]) -> str:
+    """As compose fills in variables: ${NAME}, ${NAME:-default} and ${NAME:?why}."""
+    return re.sub(r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}", lambda found: given.get(found[1], found[2] or ""), text)
 
 
 def test_the_readme_lists_every_setting_as_the_code_says() -> None:

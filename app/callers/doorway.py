@@ -66,13 +66,16 @@ def _nothing() -> None:
 
 def open_doorway(chosen: Settings, *, now: Callable[[], datetime] = utc_now) -> Doorway:
     """The doorway these settings ask for. Raises: Misconfigured: production without keys it can trust."""
-    keys = _key_source(chosen)
+    keys = key_source(chosen)
     remote = keys if isinstance(keys, RemoteKeys) else None
     return Doorway(TokenVerifier(keys, Expected.by(chosen), now=now), KeyRing(now=now), remote)
 
 
-def _key_source(chosen: Settings) -> KeySource:
-    """One kind of key and no other: the identity provider's, a shared secret by choice, or development's own."""
+def key_source(chosen: Settings) -> KeySource:
+    """One kind of key and no other: the identity provider's, a shared secret by choice, or development's own.
+
+    Raises: Misconfigured.
+    """
     secret = chosen.jwt_hs256_secret
     if chosen.jwks_url is not None:
         if secret is not None:

@@ -27,6 +27,8 @@ FRESH_SECONDS: Final = 300
 FETCH_TIMEOUT_SECONDS: Final = 5.0
 MAX_SET_BYTES: Final = 1 << 20
 MIN_RSA_BITS: Final = 2048
+NOT_FETCHED: Final = (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError, TimeoutError)
+"""What a fetch may end with: nobody answers, or it is no key set."""
 
 _log = logging.getLogger(__name__)
 
@@ -115,12 +117,16 @@ class RemoteKeys:
 
     async def _fetch(self) -> None:
         try:
-            document = await _download(self._url)
-            self._keys = read_keys(document)
+            self._keys = await fetch_keys(self._url)
             self._fetched_at = self._clock()
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError, TimeoutError) as error:
+        except NOT_FETCHED as error:
             kept = "the last good set stays in use" if self._keys else "no token can be checked"
             _log.warning("The key set could not be fetched (%s); %s.", type(error).__name__, kept)
+
+
+async def fetch_keys(url: str) -> tuple[VerificationKey, ...]:
+    """The keys that can be used of the set at an address. Raises: one of NOT_FETCHED."""
+    return read_keys(await _download(url))
 
 
 async def _download(url: str) -> object:

@@ -20,7 +20,7 @@ def check(path: Path | None) -> int:
     place = path or settings().known_documents
     if place is None:
         raise Misconfigured("KNOWN_DOCUMENTS is not set: name the directory or manifest to check.")
-    documents, found = _looked_at([place])
+    documents, found = looked_at([place])
     if found:
         return _told(found)
     print(f"{place} can be served: {len(documents)} documents")
@@ -29,14 +29,15 @@ def check(path: Path | None) -> int:
 
 def manifest(paths: Iterable[Path]) -> int:
     """Print one manifest of documents that can be served. The exit status: 1: some cannot be."""
-    documents, found = _looked_at(paths)
+    documents, found = looked_at(paths)
     if found:
         return _told(found)
     print(known_files.manifest(documents), end="")
     return 0
 
 
-def _looked_at(places: Iterable[Path]) -> tuple[list[KnownDocument], list[Problem]]:
+def looked_at(places: Iterable[Path]) -> tuple[list[KnownDocument], list[Problem]]:
+    """The documents there, and everything for which they could not be served."""
     documents: list[KnownDocument] = []
     unreadable: list[Problem] = []
     for place in places:

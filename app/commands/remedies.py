@@ -21,7 +21,7 @@ def sentence(fault: Exception) -> str | None:
         case BillingError() | RequestError() | Misconfigured() | EmbeddedPostgresError():
             return str(fault)
         case ValidationError():
-            return "\n".join(_setting(dict(problem)) for problem in fault.errors())
+            return "\n".join(settings_problems(fault))
         case asyncpg.InvalidAuthorizationSpecificationError() | asyncpg.InvalidCatalogNameError():
             return f"The database refuses: {fault}. Check user, password and database name in DATABASE_URL."
         case _ if database.sqlstate(fault) == INSUFFICIENT_PRIVILEGE:
@@ -33,6 +33,11 @@ def sentence(fault: Exception) -> str | None:
             return f"The database cannot be reached ({fault}): start it, check DATABASE_URL, or unset it."
         case _:
             return None
+
+
+def settings_problems(fault: ValidationError) -> list[str]:
+    """What is wrong with each setting that cannot be read, without what must not be repeated on a screen."""
+    return [_setting(dict(problem)) for problem in fault.errors()]
 
 
 def _setting(problem: dict[str, object]) -> str:

@@ -15,7 +15,7 @@ from app.graphql.enums import shown
 from app.graphql.errors import IdempotencyConflictError, InvalidInputError
 from app.graphql.inputs import checked
 from app.graphql.scalars import Credits
-from app.graphql.sight import check_may_change, owner_asked
+from app.graphql.sight import check_may_change, owner_asked, owners_changed
 from app.topups.refills import auto
 from app.topups.refills.auto import SetRequest, View
 from app.topups.refills.auto_rules import MOST_PER_DAY, MOST_PER_MONTH, Reason, State, Wishes
@@ -135,6 +135,7 @@ class AutoTopUpMutations:
             consent_version=input.consent_version,
             key=input.idempotency_key,
             actor=context.caller.actor,
+            owner_ids=[context.caller.owner_id or ""] if input.enabled else owners_changed(context.caller),
             act=act_of(info),
         )
         done = await auto.configure(request, Terms.of(context.house.settings))

@@ -19,7 +19,7 @@ from app.graphql.inputs import checked, checked_list
 from app.graphql.pagination import Connection, checked_first, cursor, page, position
 from app.graphql.patience import patiently
 from app.graphql.scalars import Credits
-from app.graphql.sight import check_may_change, owner_asked, owners_seen
+from app.graphql.sight import check_may_change, owner_asked, owners_changed, owners_seen
 from app.ledger import noticeboard, sight, thresholds
 from app.ledger.notices import NoticeKind
 
@@ -115,7 +115,7 @@ class NoticeMutations:
         owner = _owner_to_change(info.context, input.owner_id)
         if input.notice_ids is not None:
             checked_list(input.notice_ids, name="input.noticeIds", limit=MAX_MARKED)
-        account_id = await sight.account(owner, owner_ids=owners_seen(info.context.caller))
+        account_id = await sight.account(owner, owner_ids=owners_changed(info.context.caller))
         numbers = None if input.notice_ids is None else await _numbers(account_id, input.notice_ids)
         marked = await noticeboard.mark_read(account_id, numbers, act=act_of(info)) if account_id is not None else []
         return MarkNoticesReadSuccess(notices=[notice_of(notice) for notice in marked])
@@ -131,7 +131,12 @@ class NoticeMutations:
 
         owner = _owner_to_change(info.context, input.owner_id)
         done = await thresholds.set_low_balance_at(
-            owner, input.credits, key=input.idempotency_key, actor=info.context.caller.actor, act=act_of(info)
+            owner,
+            input.credits,
+            key=input.idempotency_key,
+            actor=info.context.caller.actor,
+            owner_ids=owners_changed(info.context.caller),
+            act=act_of(info),
         )
         return SetLowBalanceAtSuccess(
             account=Account(id=account_id_of(owner), owner_id=strawberry.ID(owner), figures=done.balance),

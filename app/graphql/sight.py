@@ -26,6 +26,13 @@ def owners_seen(viewer: Viewer) -> list[str] | None:
     return [*own, *sorted(viewer.organisations)]
 
 
+def owners_changed(viewer: Viewer) -> list[str] | None:
+    """The owners whose accounts the viewer may change (see `check_may_change`); None: everybody's."""
+    if may(viewer, Scope.CHARGE) or may(viewer, Scope.ADMIN):
+        return None
+    return [viewer.owner_id] if viewer.owner_id is not None else []
+
+
 def check_may_change(context: Context, owner_id: str, what: str) -> None:
     """What is an organisation's its members may look at; to change it takes the owner, a service or an operator.
 

@@ -9,13 +9,14 @@ from collections.abc import Collection
 from typing import Final
 
 from app import database
+from app.errors import Forbidden
 from app.ledger import accounts, noticeboard, posting, statements
 from app.ledger.book import Hold, Lot, Posted
 from app.ledger.noticeboard import Notice
 from app.ledger.rows import HOLD_COLUMNS, LOT_COLUMNS, hold_of, lot_of
 
 Owners = Collection[str] | None
-"""Whose things may be found; None: everybody's (services and operators)."""
+"""Whose things may be found, or changed; None: everybody's (services and operators)."""
 
 OF_SEEN: Final = "($3::text[] IS NULL OR EXISTS (SELECT FROM account AS a WHERE a.id = $1 AND a.owner_id = ANY($3)))"
 """For statements whose $1 is the account and $3 the owners."""
@@ -42,6 +43,16 @@ _NOTICE: Final = f"""
 async def account(owner_id: str, *, owner_ids: Owners) -> int | None:
     """The number of that owner's account, if it has one and is among `owner_ids`."""
     return await accounts.find(owner_id) if owner_ids is None or owner_id in owner_ids else None
+
+
+def check_own(owner_id: str, *, owner_ids: Owners) -> None:
+    """For what changes an account on somebody's word: asked of the owner that is named, so that no account is made for
+    another, and again of the one that was read with the account's lock.
+
+    Raises: Forbidden: it is none of `owner_ids`. Of a decision under way nothing stays.
+    """
+    if owner_ids is not None and owner_id not in owner_ids:
+        raise Forbidden(f"The account of {owner_id!r} is another's: you may not change it.")
 
 
 async def entry(account_id: int, seq: int, *, owner_ids: Owners) -> Posted | None:

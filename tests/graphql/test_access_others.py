@@ -4,22 +4,30 @@ Which arguments take ids is read from the schema; alice asks, and what she names
 """
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from graphql import GraphQLField, GraphQLInputObjectType, get_named_type, is_required_input_field
 
-from app.errors import TaskNotFound
+from app import database
+from app.errors import Forbidden, TaskNotFound
 from app.graphql import accounts as account_fields
-from app.graphql import agents, balances, following, lifecycle, notices, prices
+from app.graphql import agents, auto_top_up, balances, following, lifecycle, notices, prices
 from app.graphql.nodes import encode_id
 from app.graphql.opaque import unpacked
-from app.ledger import sight
+from app.ledger import accounts as ledger_accounts
+from app.ledger import sight, thresholds
 from app.pricing.catalogue import Catalogue
+from app.settings import Settings
 from app.tasks import resuming
 from app.tasks import sight as tasks
 from app.tasks.resuming import ResumeRequest
 from app.topups import sight as top_ups
+from app.topups.refills import auto
+from app.topups.refills.auto import SetRequest
+from app.topups.refills.auto_rules import Wishes
+from app.topups.rules import Terms
 from tests.graphql.access_callers import (
     SCHEMA,
     TRANSPORTS,
@@ -292,6 +300,57 @@ async def test_a_mutation_that_forgets_to_ask_changes_nothing(
         assert answer == {name: {"__typename": "TaskNotFoundError"}}
     found = await tasks.find([bob.names["taskId"], bob.names["stopped"]], owner_ids=None)
     assert {seen.task.status for seen in found.values()} == {"RUNNING", "STOPPED"}
+
+
+async def test_a_mutation_of_an_account_that_forgets_to_ask_is_refused_by_the_books(
+    api: Api, bob: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (notices, auto_top_up):
+        monkeypatch.setattr(module, "owner_asked", lambda _context, owner_id: owner_id)
+        monkeypatch.setattr(module, "check_may_change", lambda *_: None)
+    monkeypatch.setattr(auto_top_up, "_owner_to_change", lambda _info, input: input.owner_id)
+    before = await everything_of(bob)
+    on = {"threshold": 100, "amount": 500, "maxPerDay": 500, "consentVersion": "1"}
+    for owner in ("bob", "nobody"):
+        for name, input in (
+            ("setLowBalanceAt", {"credits": 1, "idempotencyKey": "wall"}),
+            ("setAutoTopUp", {"enabled": False}),
+            ("setAutoTopUp", {"enabled": True, **on}),
+        ):
+            kind = name[0].upper() + name[1:]
+            mutation = f"mutation($input: {kind}Input!) {{ {name}(input: $input) {{ __typename }} }}"
+            answer = await api.ask(ALICE, mutation, input={"ownerId": owner, **input})
+            [error] = answer["errors"]
+            assert error["extensions"]["code"] == "FORBIDDEN", (name, owner, input)
+    assert await everything_of(bob) == before
+    assert await sight.account("nobody", owner_ids=None) is None
+    operator = 'mutation { setAutoTopUp(input: {ownerId: "bob", enabled: false}) { __typename } }'
+    assert await api.data(OPERATOR, operator) == {"setAutoTopUp": {"__typename": "SetAutoTopUpSuccess"}}
+
+
+async def test_an_account_that_turns_out_to_be_anothers_under_its_lock_is_not_changed(bob: World) -> None:
+    """As after a database was brought back from a backup: what this process remembers is not what is there."""
+    ledger_accounts._remember("alice", bob.account_id)
+    before = await everything_of(bob)
+    wishes = Wishes(enabled=True, threshold=100, amount=500, max_per_day=500)
+    on = SetRequest(owner_id="alice", wishes=wishes, consent_version="1", actor="user:alice", owner_ids=["alice"])
+    off = replace(on, wishes=Wishes(enabled=False))
+    with pytest.raises(Forbidden):
+        await thresholds.set_low_balance_at("alice", 1, key="k", actor="user:alice", owner_ids=["alice"])
+    for request in (on, off):
+        with pytest.raises(Forbidden):
+            await auto.configure(request, Terms.of(Settings()))
+    assert await everything_of(bob) == before
+
+
+async def everything_of(world: World) -> list[tuple[Any, ...]]:
+    """The rows that a threshold or auto top-up changes."""
+    found = [
+        *await database.fetch("SELECT version, low_balance_at FROM account WHERE id = $1", world.account_id),
+        *await database.fetch("SELECT enabled, changed_at FROM auto_top_up WHERE account_id = $1", world.account_id),
+        *await database.fetch("SELECT count(*) FROM operation WHERE account_id = $1", world.account_id),
+    ]
+    return [tuple(record) for record in found]
 
 
 async def test_the_reads_themselves_find_nothing_of_others(bob: World) -> None:

@@ -15,10 +15,11 @@ from uuid import uuid4
 
 from app.credits import check_key
 from app.errors import InvalidInput, Unavailable
-from app.ledger import accounts, lines, notices, operations, posting, statements
+from app.ledger import accounts, lines, notices, operations, posting, sight, statements
 from app.ledger.book import Book, Figures
 from app.ledger.notices import NoticeKind
 from app.ledger.posting import Posting
+from app.ledger.sight import Owners
 from app.topups import asking, rows
 from app.topups.provider import PaymentProvider, SavedCharge
 from app.topups.refills import auto_rows, auto_rules
@@ -42,13 +43,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetRequest:
-    """What an owner asks of auto top-up. `key` None: no replay is remembered."""
+    """What an owner asks of auto top-up. `key` None: no replay is remembered.
+
+    `owner_ids`: whose account it may be; None: anybody's.
+    """
 
     owner_id: str
     wishes: Wishes
     consent_version: str | None
     key: str | None = None
     actor: str
+    owner_ids: Owners = None
     act: Act | None = None
 
     def fingerprint(self) -> bytes:
@@ -87,8 +92,9 @@ class _Intent:
 async def configure(request: SetRequest, terms: Terms) -> SetDone:
     """Switch on with these wishes, or off: off needs nothing else and cannot be refused.
 
-    Raises, when switching on: InvalidInput, IdempotencyConflict.
+    Raises, when switching on: InvalidInput, IdempotencyConflict; and always: Forbidden: it is another's account.
     """
+    sight.check_own(request.owner_id, owner_ids=request.owner_ids)
     if not request.wishes.enabled:
         return await _switch_off(request)
     if problems := auto_rules.problems(request.wishes, terms, request.consent_version):
@@ -100,6 +106,7 @@ async def configure(request: SetRequest, terms: Terms) -> SetDone:
 
     async def decide(posting: Posting) -> SetDone:
         book = posting.books[account_id]
+        sight.check_own(book.owner_id, owner_ids=request.owner_ids)
         if request.key is not None:
             if await operations.replayed(posting, book, request.key, print_) is not None:
                 return SetDone(book.figures(), replayed=True)
@@ -121,6 +128,7 @@ async def _switch_off(request: SetRequest) -> SetDone:
 
     async def decide(posting: Posting) -> SetDone:
         book = posting.books[account_id]
+        sight.check_own(book.owner_id, owner_ids=request.owner_ids)
         auto_rows.set_off(posting.write, book)
         notices.clear(book, posting.write, NoticeKind.AUTO_TOP_UP_BLOCKED)
         lines.move_on(book)

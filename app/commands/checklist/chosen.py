@@ -1,0 +1,153 @@
+"""Points about settings alone: who may come in, by which secrets, and who takes the money."""
+
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from app import exposure
+from app.callers import doorway
+from app.callers.jwks import RemoteKeys, SharedSecret
+from app.commands import documents
+from app.commands.checklist.findings import Finding, Installation, holds, verdict
+from app.errors import Misconfigured
+from app.main import ledger_key
+from app.settings import Settings
+from app.topups.choice import open_provider
+
+FAULTS_LISTED: Final = 10
+"""Of one point; the first ones say enough."""
+_NO_DOCUMENTS: Final = (
+    "KNOWN_DOCUMENTS is not set, so that users can ask nothing: name the directory or manifest of your clients' "
+    "documents, or say by FREE_DOCUMENTS who may send others."
+)
+
+
+async def settings(here: Installation) -> Finding:
+    """Every setting can be read, and ENVIRONMENT is what is asked for."""
+    faults = [*here.problems]
+    readable = not any(problem.startswith("ENVIRONMENT:") for problem in here.problems)
+    if here.production and here.environment != "production" and readable:
+        faults.append(f"ENVIRONMENT is {here.environment}: set ENVIRONMENT=production.")
+    return verdict(faults, f"{len(Settings.model_fields)} can be read; ENVIRONMENT is {here.environment}")
+
+
+async def secrets(here: Installation) -> Finding:
+    """The keys of the ledger and the passwords of the database are there, and nobody guesses them."""
+    chosen = here.settings
+    faults = exposure.weak_secrets(chosen)
+    if chosen.ledger_key is None:
+        faults.append("LEDGER_KEY is not set: make one with `openssl rand -hex 32`, and keep a copy elsewhere.")
+    else:
+        faults += _refusal(lambda: ledger_key(chosen))
+    if chosen.ledger_key and chosen.ledger_key in _others(chosen):
+        faults.append("LEDGER_KEY is another setting's secret too: make one of its own with `openssl rand -hex 32`.")
+    return verdict(faults, "LEDGER_KEY and the passwords of the database are not guessable")
+
+
+async def tokens(here: Installation) -> Finding:
+    """Tokens are signed in one way, by an issuer and for an audience that somebody chose."""
+    chosen, faults = here.settings, []
+    if here.production:
+        faults += exposure.issuer_faults(chosen)
+        if "jwt_audience" not in chosen.model_fields_set:
+            faults.append("JWT_AUDIENCE is not set: name the `aud` that your identity provider writes for this server.")
+    faults += _refusal(lambda: doorway.key_source(chosen))
+    if faults:
+        return verdict(faults, "")
+    source = doorway.key_source(chosen)
+    signed = "a key set" if isinstance(source, RemoteKeys) else "development's own keys"
+    signed = "one shared secret" if isinstance(source, SharedSecret) else signed
+    return holds(f"checked by {signed}; iss {chosen.jwt_issuer}, aud {chosen.jwt_audience}")
+
+
+async def hosts(here: Installation) -> Finding:
+    """The names by which the server may be addressed are listed."""
+    faults = _refusal(lambda: exposure.named_hosts(here.settings))
+    return verdict(faults, "" if faults else ", ".join(sorted(exposure.named_hosts(here.settings))))
+
+
+async def origins(here: Installation) -> Finding:
+    """Pages that may call are exact origins, by https."""
+    if faults := _refusal(lambda: exposure.exact_origins(here.settings)):
+        return verdict(faults, "")
+    listed = exposure.exact_origins(here.settings)
+    faults = [
+        f"ALLOWED_ORIGINS: {origin!r} is not https: who sits on the network between can put a page of his own there."
+        " Serve your pages by https, and name them so."
+        for origin in listed
+        if not origin.startswith("https://")
+    ]
+    return verdict(faults, ", ".join(listed) or "no page of another origin may call")
+
+
+async def public_address(here: Installation) -> Finding:
+    """Payers come back by https, to a name on the list."""
+    chosen = here.settings
+    if chosen.payment_provider == "none":
+        return holds("not needed: credits are not sold here")
+    if chosen.public_url is None:
+        return verdict(["PUBLIC_URL is not set: payers would be sent to HOST:PORT. Set it to https://YOUR-HOST."], "")
+    address = urlsplit(chosen.public_url)
+    faults = []
+    if address.scheme != "https" or not address.hostname or address.username or address.query or address.fragment:
+        faults.append("PUBLIC_URL is not https://YOUR-HOST, without anything but a path: write it so.")
+    elif not _refusal(lambda: exposure.named_hosts(chosen)) and address.hostname not in exposure.named_hosts(chosen):
+        faults.append("PUBLIC_URL names a host that is not in ALLOWED_HOSTS: add it, or payers are turned away.")
+    return verdict(faults, f"https://{address.hostname}")
+
+
+async def payments(here: Installation) -> Finding:
+    """Who takes the money takes real money, and its notices can be told from forged ones."""
+    chosen = here.settings
+    faults = exposure.notice_faults(chosen) if here.production else []
+    given = {
+        "STRIPE_WEBHOOK_SECRET": chosen.stripe_webhook_secret,
+        "STRIPE_WEBHOOK_SECRET_PREVIOUS": chosen.stripe_webhook_secret_previous,
+    }
+    if here.production and chosen.payment_provider == "stripe":
+        faults += [
+            f"{name} does not begin with whsec_: copy the signing secret of the webhook endpoint from Stripe."
+            for name, secret in given.items()
+            if secret is not None and not secret.get_secret_value().startswith("whsec_")
+        ]
+    try:
+        provider = open_provider(chosen)
+    except Misconfigured as refusal:
+        return verdict([*faults, str(refusal)], "")
+    if provider is not None:
+        await provider.close()
+    return verdict(faults, "credits are not sold here" if provider is None else provider.name)
+
+
+async def known_documents(here: Installation) -> Finding:
+    """What users' clients send is known, and can be served."""
+    chosen = here.settings
+    if chosen.known_documents is not None:
+        read, problems = documents.looked_at([chosen.known_documents])
+        faults = [f"KNOWN_DOCUMENTS: {problem}" for problem in problems[:FAULTS_LISTED]]
+        if len(problems) > FAULTS_LISTED:
+            faults.append(f"KNOWN_DOCUMENTS: {len(problems)} problems. `python -m app documents check` lists all.")
+        return verdict(faults, f"{len(read)} can be served")
+    if here.production and chosen.free_documents is None:
+        return verdict([_NO_DOCUMENTS], "")
+    free = exposure.FREE_IN_DEVELOPMENT if chosen.free_documents is None else chosen.free_documents
+    return holds(f"none; others may be sent by {', '.join(free) or 'nobody'}")
+
+
+def _refusal(attempt: Callable[[], object]) -> list[str]:
+    """Why the server would not start, where it would not."""
+    try:
+        attempt()
+    except Misconfigured as refusal:
+        return [str(refusal)]
+    return []
+
+
+def _others(chosen: Settings) -> set[str]:
+    given = (
+        chosen.jwt_hs256_secret,
+        chosen.stripe_secret_key,
+        chosen.stripe_webhook_secret,
+        chosen.stripe_webhook_secret_previous,
+    )
+    return {secret.get_secret_value() for secret in given if secret is not None}

@@ -1,0 +1,42 @@
+"""Points about what the database holds, and what the application's role may do to it."""
+
+from typing import Final
+
+from app import database, migrating, roles
+from app.commands.checklist.findings import Finding, Installation, verdict
+
+_CARD: Final = """
+    SELECT version FROM rate_card WHERE effective_at <= clock_timestamp() ORDER BY version DESC LIMIT 1
+"""
+_KEYS: Final = """
+    SELECT count(*) AS active FROM api_key
+    WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())
+"""
+
+
+async def migrations(_: Installation) -> Finding:
+    """The tables are those that this version of the code expects."""
+    missing = await migrating.pending()
+    faults = [f"The database lacks {', '.join(missing)}: run `python -m app migrate` as the owner."] if missing else []
+    return verdict(faults, "all are applied")
+
+
+async def role(_: Installation) -> Finding:
+    """The application's role owns nothing, and cannot change or delete an entry."""
+    return verdict(await roles.database_role_faults(), "it owns nothing and cannot change history")
+
+
+async def rate_card(_: Installation) -> Finding:
+    """There are prices."""
+    found = await database.fetch(_CARD)
+    faults = [] if found else ["No rate card is in force: publish one by `python -m app prices publish FILE`."]
+    return verdict(faults, f"version {found[0]['version']} is in force" if found else "")
+
+
+async def service_keys(_: Installation) -> Finding:
+    """Somebody may charge, or give credits: nobody else starts anything."""
+    [[active]] = await database.fetch(_KEYS)
+    faults = []
+    if not active:
+        faults.append("No service key is active: make one by `python -m app keys create executor --scope charge`.")
+    return verdict(faults, f"{active} active")

@@ -1,0 +1,412 @@
+"""Each point of the checklist, where it holds and where it does not."""
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+
+from app import database, roles
+from app.callers import keys
+from app.callers.rules import Scope
+from app.commands.checklist import chosen, content, installed, points, server
+from app.commands.checklist.findings import LOCK, Finding, Installation, Look, Point, State
+from app.pricing import publishing
+from app.settings import Settings
+from tests.callers.issuer import key_set, public_jwk, serving
+from tests.careless import Careless, careless_postgres
+from tests.commands import open_place
+from tests.test_roles import address_of
+
+pytestmark = pytest.mark.anyio
+
+KEY = secrets.token_hex(32)
+GOOD: dict[str, Any] = {
+    "environment": "production",
+    "database_url": "postgresql://credits:3c9f1b7aa0@127.0.0.1/credits",
+    "ledger_key": KEY,
+    "jwks_url": "https://id.example.com/keys",
+    "jwt_issuer": "https://id.example.com/",
+    "jwt_audience": "credits",
+    "payment_provider": "stripe",
+    "stripe_secret_key": "sk_live_" + "a1B2" * 6,
+    "stripe_webhook_secret": "whsec_" + "c3D4" * 6,
+    "public_url": "https://credits.example.com",
+    "allowed_hosts": "credits.example.com",
+    "allowed_origins": "https://app.example.com",
+    "free_documents": "services,operators",
+}
+
+
+def installation(*, production: bool = True, changed: dict[str, Any] | None = None, **more: Any) -> Installation:
+    settings = Settings(**{name: value for name, value in (GOOD | (changed or {})).items() if value is not None})
+    return Installation(settings=settings, production=production, **more)
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("look", "told"),
+    [
+        (chosen.settings, f"{len(Settings.model_fields)} can be read; ENVIRONMENT is production"),
+        (chosen.secrets, "LEDGER_KEY and the passwords of the database are not guessable"),
+        (chosen.tokens, "checked by a key set; iss https://id.example.com/, aud credits"),
+        (chosen.hosts, "credits.example.com"),
+        (chosen.origins, "https://app.example.com"),
+        (chosen.public_address, "https://credits.example.com"),
+        (chosen.payments, "stripe"),
+        (chosen.known_documents, "none; others may be sent by services, operators"),
+    ],
+)
+async def test_good_settings_hold(look: Look, told: str) -> None:
+    assert await look(installation()) == Finding(State.OK, (told,))
+
+
+@pytest.mark.parametrize(
+    ("look", "changed", "says"),
+    [
+        (chosen.secrets, {"ledger_key": None}, "LEDGER_KEY is not set: make one with `openssl rand -hex 32`"),
+        (chosen.secrets, {"ledger_key": "ab" * 32}, "LEDGER_KEY is no random key: make one"),
+        (chosen.secrets, {"ledger_key": KEY[:62]}, "LEDGER_KEY must be at least 64 hex digits: make one"),
+        (chosen.secrets, {"ledger_key": "no hex"}, "LEDGER_KEY must be at least 64 hex digits: make one"),
+        (chosen.secrets, {"jwt_hs256_secret": KEY}, "LEDGER_KEY is another setting's secret too: make one of its own"),
+        (chosen.secrets, {"database_url": "postgresql://a:a@db/c"}, "DATABASE_URL has a password that anybody"),
+        (chosen.secrets, {"migration_database_url": "postgresql://a:Pass%77ord@db/c"}, "MIGRATION_DATABASE_URL has a"),
+        (chosen.tokens, {"jwt_issuer": None}, "JWT_ISSUER is development's: set it"),
+        (chosen.tokens, {"jwt_audience": None}, "JWT_AUDIENCE is not set: name the `aud`"),
+        (chosen.tokens, {"jwks_url": None}, "JWKS_URL is not set: production needs"),
+        (chosen.tokens, {"jwks_url": "http://id.example.com/keys"}, "JWKS_URL must be an https address"),
+        (chosen.tokens, {"jwt_hs256_secret": KEY}, "JWKS_URL and JWT_HS256_SECRET are both set"),
+        (chosen.tokens, {"jwks_url": None, "jwt_hs256_secret": "ab" * 16}, "JWT_HS256_SECRET must be at least 32"),
+        (chosen.hosts, {"allowed_hosts": None, "public_url": None}, "ALLOWED_HOSTS is not set: name the hosts"),
+        (chosen.hosts, {"allowed_hosts": "*.example.com"}, "ALLOWED_HOSTS: '*.example.com' is no host name: write"),
+        (chosen.origins, {"allowed_origins": "*"}, 'ALLOWED_ORIGINS is "*": production needs the exact origins'),
+        (chosen.origins, {"allowed_origins": "https://a.example/"}, "ALLOWED_ORIGINS: 'https://a.example/' is no"),
+        (chosen.origins, {"allowed_origins": "http://a.example"}, "ALLOWED_ORIGINS: 'http://a.example' is not https"),
+        (chosen.public_address, {"public_url": None}, "PUBLIC_URL is not set: payers would be sent to HOST:PORT."),
+        (chosen.public_address, {"public_url": "http://credits.example.com"}, "PUBLIC_URL is not https://YOUR-HOST"),
+        (chosen.public_address, {"public_url": "https://a:b@credits.example.com"}, "PUBLIC_URL is not https://YOUR"),
+        (chosen.public_address, {"public_url": "https://other.example"}, "PUBLIC_URL names a host that is not in"),
+        (chosen.payments, {"payment_provider": "sandbox"}, "The sandbox payment provider gives credits away"),
+        (chosen.payments, {"stripe_secret_key": None}, "PAYMENT_PROVIDER is stripe: set STRIPE_SECRET_KEY"),
+        (chosen.payments, {"stripe_secret_key": "sk_test_a1B2"}, "STRIPE_SECRET_KEY is one of Stripe's test mode"),
+        (chosen.payments, {"stripe_webhook_secret": None}, "STRIPE_WEBHOOK_SECRET is not set: no payment would"),
+        (chosen.payments, {"stripe_webhook_secret": "typed"}, "STRIPE_WEBHOOK_SECRET does not begin with whsec_: copy"),
+        (chosen.payments, {"stripe_base_url": "http://stand-in"}, "STRIPE_BASE_URL sends the key elsewhere: unset"),
+        (chosen.known_documents, {"free_documents": None}, "KNOWN_DOCUMENTS is not set, so that users can ask nothing"),
+        (chosen.known_documents, {"known_documents": "no/such"}, "KNOWN_DOCUMENTS: no/such: There is no such file"),
+    ],
+)
+async def test_a_setting_that_is_wrong_is_named_with_what_to_do(look: Look, changed: dict[str, Any], says: str) -> None:
+    finding = await look(installation(changed=changed))
+
+    assert finding.state is State.FAULT
+    assert finding.told[0].startswith(says)
+
+
+async def test_settings_that_cannot_be_read_are_told_each() -> None:
+    here = installation(environment="development", problems=("WORKERS: no.", "PORT: no."))
+
+    assert (await chosen.settings(here)).told == (
+        *("WORKERS: no.", "PORT: no."),
+        "ENVIRONMENT is development: set ENVIRONMENT=production.",
+    )
+
+
+async def test_where_nothing_is_sold_no_public_address_is_needed() -> None:
+    here = installation(changed={"payment_provider": "none", "public_url": None})
+
+    assert (await chosen.public_address(here)).told == ("not needed: credits are not sold here",)
+    assert (await chosen.payments(here)).told == ("credits are not sold here",)
+
+
+async def test_documents_are_held_against_the_schema(tmp_path: Path) -> None:
+    (tmp_path / "balance.graphql").write_text("query Balance { account { balance { available } } }")
+    here = installation(changed={"known_documents": tmp_path})
+    held = await chosen.known_documents(here)
+    for number in range(12):
+        (tmp_path / f"wrong_{number:02}.graphql").write_text(f"query Wrong{number} {{ noSuchField }}")
+
+    broken = await chosen.known_documents(here)
+
+    assert held == Finding(State.OK, ("1 can be served",))
+    assert broken.state is State.FAULT
+    assert len(broken.told) == 11
+    assert broken.told[0].startswith(
+        f"KNOWN_DOCUMENTS: {tmp_path}/wrong_00.graphql:1: Cannot query field 'noSuchField'"
+    )
+    assert broken.told[10] == "KNOWN_DOCUMENTS: 12 problems. `python -m app documents check` lists all."
+
+
+# What stands around the server
+
+
+async def test_what_is_installed_is_what_the_lock_file_pins() -> None:
+    finding = await installed.versions(installation())
+
+    assert finding.state is State.OK
+    assert finding.told[0].endswith(" packages as in requirements.lock")
+
+
+async def test_packages_that_are_missing_or_others_are_named(tmp_path: Path) -> None:
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("click==1.0 \\\n    --hash=sha256:00\nno-such-package==2.0 \\\n    --hash=sha256:00\n")
+
+    other, missing = (await installed.versions(installation(lock=lock))).told
+    nothing = await installed.versions(installation(lock=tmp_path / "absent"))
+
+    remedy = "run `python -m pip install --require-hashes -r requirements.lock` in this environment."
+    assert other == f"click is {metadata.version('click')}, and requirements.lock says 1.0: {remedy}"
+    assert missing == f"no-such-package 2.0 is not installed: {remedy}"
+    assert nothing.told == ("There is no requirements.lock beside the application: install from a whole checkout.",)
+    assert LOCK.is_file()
+
+
+async def test_a_key_set_is_fetched_and_its_algorithms_are_told() -> None:
+    with serving(key_set(one=Ed25519PrivateKey.generate(), two=generate_private_key(65537, 2048))) as issuer:
+        finding = await installed.key_set(installation(changed={"jwks_url": issuer.url}))
+
+    assert finding == Finding(State.OK, ("keys that can be used: 2 (EdDSA, PS256, RS256)",))
+
+
+async def test_a_key_set_that_is_not_there_or_has_no_usable_key_is_told_without_its_address() -> None:
+    nameless = {"keys": [public_jwk(Ed25519PrivateKey.generate(), key_id) for key_id in (None, "one")]}
+    breakable = generate_private_key(65537, 1024)  # noqa: S505  to be refused
+    with serving(key_set(weak=breakable)) as issuer:
+        here = installation(changed={"jwks_url": issuer.url.replace("//", "//user:canary@")})
+        weak = await installed.key_set(here)
+        issuer.serve(nameless)
+        several = await installed.key_set(here)
+        issuer.status = 404
+        absent = await installed.key_set(here)
+    gone = await installed.key_set(here)
+
+    assert [finding.state for finding in (weak, several, absent, gone)] == [State.FAULT] * 4
+    assert weak.told[0].startswith("JWKS_URL answers, but with no key set that has a signing key of RS256")
+    assert several.told[0].startswith("JWKS_URL has several keys, and one without `kid`")
+    assert absent.told[0].startswith("JWKS_URL answers with 404: check the address")
+    assert gone.told[0].startswith("JWKS_URL cannot be reached from here: check")
+
+
+async def test_no_key_set_is_asked_for_where_a_secret_is_shared() -> None:
+    shared = await installed.key_set(installation(changed={"jwks_url": None, "jwt_hs256_secret": KEY}))
+    none = await installed.key_set(installation(changed={"jwks_url": None}))
+
+    assert shared == Finding(State.OK, ("not needed: tokens are signed by a shared secret",))
+    assert none == Finding(State.LEFT_OUT, ("not looked at: JWKS_URL is not set",))
+
+
+# The database
+
+
+@pytest.fixture(scope="module")
+def careless() -> Iterator[Careless]:
+    with open_place() as place, pytest.MonkeyPatch.context() as patch, careless_postgres(place, patch) as found:
+        yield found
+
+
+@pytest.fixture
+async def role(db: str) -> AsyncIterator[str]:
+    """The application's role: the pools are its own until the test ends."""
+    name = f"application_{secrets.token_hex(4)}"
+    await roles.allow(address_of(db, name, "secret"))
+    await database.disconnect()
+    await database.connect(address_of(db, name))
+    yield name
+    await database.disconnect()
+    await database.connect(db)
+    await database.fetch(f"DROP OWNED BY {name}")
+    await database.fetch(f"DROP ROLE {name}")
+
+
+async def test_a_good_database_holds_in_every_point(role: str) -> None:
+    here = installation()
+    looks = (server.version, server.encryption, server.durability, server.connections, server.clock)
+    findings = [await look(here) for look in (*looks, content.migrations, content.role)]
+
+    assert [finding.state for finding in findings] == [State.OK] * 7
+    assert findings[0].told[0].startswith("PostgreSQL 1")
+    assert [finding.told[0] for finding in findings[1:3]] == [
+        "not needed: it is reached on this machine",
+        "fsync, synchronous_commit and full_page_writes are on",
+    ]
+    assert findings[3].told[0].startswith("12 at most for WORKERS=1, ")
+    assert [finding.told[0] for finding in findings[4:]] == [
+        "the clocks differ by less than 2 s",
+        "all are applied",
+        "it owns nothing and cannot change history",
+    ]
+
+
+async def test_a_careless_database_is_told_what_is_wrong_with_it(careless: Careless) -> None:
+    here = installation(database_url=careless.url)
+    reached = await server.reachable(here)
+    try:
+        durability = await server.durability(here)
+        connections = await server.connections(here)
+        migrations = await content.migrations(here)
+        owner = await content.role(here)
+    finally:
+        await database.disconnect()
+
+    assert reached == Finding(State.OK, ("it answers",))
+    assert [told.partition(":")[0] for told in durability.told] == [
+        "fsync is off", "synchronous_commit is off", "full_page_writes is off",
+    ]  # fmt: skip
+    assert connections.told[0].startswith("WORKERS=1 take up to 12 connections, and PostgreSQL has 9 for this role:")
+    assert migrations.told[0].startswith("The database lacks 0001_initial, ")
+    assert migrations.told[0].endswith(": run `python -m app migrate` as the owner.")
+    assert owner.state is State.FAULT
+    assert owner.told[-1] == roles.ADVICE
+
+
+async def test_an_open_connection_over_a_network_is_a_fault(careless: Careless) -> None:
+    if careless.network_url is None:
+        pytest.skip("this machine has no address but its loopback")
+    here = installation(database_url=careless.network_url)
+    await server.reachable(here)
+    try:
+        finding = await server.encryption(here)
+    finally:
+        await database.disconnect()
+
+    assert finding.state is State.FAULT
+    assert finding.told[0].startswith("The connection to the database is not encrypted: switch ssl on")
+
+
+def test_an_encrypted_connection_over_a_network_holds() -> None:
+    assert server.private(local=False, encrypted=True) == Finding(State.OK, ("the connection is encrypted",))
+    assert server.private(local=False, encrypted=False).state is State.FAULT
+
+
+def test_an_old_postgresql_is_a_fault() -> None:
+    assert server.supported(150_000, "15.0") == Finding(State.OK, ("PostgreSQL 15.0",))
+    assert server.supported(140_012, "14.12").told == ("PostgreSQL is 14.12: upgrade to 15 or newer.",)
+
+
+def test_clocks_may_differ_by_two_seconds_whichever_is_ahead() -> None:
+    assert server.clocks(100.0, 102.5, 100.5).state is State.OK
+    assert server.clocks(100.0, 98.0, 100.5).state is State.OK
+    [ahead] = server.clocks(100.0, 102.7, 100.5).told
+    [behind] = server.clocks(100.0, 97.9, 100.5).told
+    assert ahead == "The clocks of server and database differ by 2.2 s: let both follow a time server (NTP)."
+    assert behind == "The clocks of server and database differ by 2.1 s: let both follow a time server (NTP)."
+
+
+async def test_a_role_that_may_open_few_connections_is_told(role: str, database_url: str) -> None:
+    await database.disconnect()
+    await database.connect(database_url)
+    await database.fetch(f"ALTER ROLE {role} CONNECTION LIMIT 11")
+    await database.disconnect()
+    await database.connect(address_of(database_url, role))
+
+    too_few = await server.connections(installation())
+    enough = await server.connections(installation(changed={"lanes": 1}))
+
+    assert too_few.told[0].startswith("WORKERS=1 take up to 12 connections, and PostgreSQL has 11 for this role:")
+    assert enough == Finding(State.OK, ("11 at most for WORKERS=1, 11 there for this role",))
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        (None, "DATABASE_URL is not set: production needs a PostgreSQL 15 or newer."),
+        ("postgresql://a:canary@127.0.0.1:1/credits", "The database cannot be reached: start it, and check host"),
+        ("postgresql://a:canary/x@127.0.0.1/credits", "DATABASE_URL is no address: write postgresql://USER:PASSWORD"),
+    ],
+)
+async def test_a_database_out_of_reach_is_told_without_its_address(url: str | None, says: str) -> None:
+    finding = await server.reachable(installation(database_url=url))
+
+    assert finding.state is State.FAULT
+    assert finding.told[0].startswith(says)
+    assert "canary" not in finding.told[0]
+
+
+async def test_a_database_or_a_role_that_does_not_exist_is_told(careless: Careless) -> None:
+    nobody = await server.reachable(installation(database_url=address_of(careless.url, "nobody_canary")))
+    nowhere = await server.reachable(installation(database_url=careless.url.replace("/credits?", "/canary?")))
+
+    assert nobody.told[0].startswith("The database refuses the role of DATABASE_URL, or its password: check both")
+    assert nowhere.told[0].startswith("There is no database of DATABASE_URL's name: create it")
+
+
+async def test_prices_count_once_they_are_in_force(db: str) -> None:
+    none = await content.rate_card(installation())
+    await publishing.load_default()
+
+    assert none.told == ("No rate card is in force: publish one by `python -m app prices publish FILE`.",)
+    assert await content.rate_card(installation()) == Finding(State.OK, ("version 1 is in force",))
+
+    await database.fetch("UPDATE rate_card SET effective_at = clock_timestamp() + interval '1 minute'")
+    assert (await content.rate_card(installation())).state is State.FAULT
+
+
+async def test_only_an_active_key_counts(db: str) -> None:
+    none = await content.service_keys(installation())
+    revoked = await keys.create("revoked", [Scope.CHARGE])
+    await keys.revoke(revoked.split("_")[1])
+    await keys.create("expired", [Scope.CHARGE], expires_at=datetime.now(UTC) + timedelta(hours=1))
+    await database.fetch("UPDATE api_key SET expires_at = clock_timestamp() WHERE name = 'expired'")
+    still_none = await content.service_keys(installation())
+    await keys.create("executor", [Scope.CHARGE])
+
+    assert none.told == still_none.told
+    assert none.told[0].startswith("No service key is active: make one by `python -m app keys create")
+    assert await content.service_keys(installation()) == Finding(State.OK, ("1 active",))
+
+
+# The walk
+
+
+async def test_a_fault_that_no_point_foresees_is_told_without_its_words_and_the_walk_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def breaks(_: Installation) -> Finding:
+        raise RuntimeError("canary")
+
+    async def hangs(_: Installation) -> Finding:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(points, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(
+        points,
+        "POINTS",
+        (
+            Point(name="broken", look=breaks),
+            Point(name="slow", look=hangs),
+            Point(name="after", look=chosen.hosts, needs="broken"),
+            Point(name="last", look=chosen.hosts),
+        ),
+    )
+    found = {point.name: finding for point, finding in await points.walk(installation())}
+
+    assert found["broken"].told == (
+        "It cannot be looked at (RuntimeError): mend the points above, and run this again.",
+    )
+    assert found["slow"].told == ("There was no answer within 0.05 s: see what keeps it, and run this again.",)
+    assert found["after"] == Finding(State.LEFT_OUT, ("not looked at: it needs broken",))
+    assert found["last"].state is State.OK
+
+
+async def test_what_the_role_may_not_read_is_told_with_the_way_out(role: str, database_url: str) -> None:
+    await database.disconnect()
+    await database.connect(database_url)
+    await database.fetch(f"REVOKE SELECT ON rate_card FROM {role}")
+    await database.disconnect()
+
+    walked = await points.walk(installation(database_url=address_of(database_url, role)))
+
+    await database.connect(database_url)
+    [told] = [finding.told for point, finding in walked if point.name == "rate-card"]
+    assert told == (
+        "DATABASE_URL's role may not read this: run `python -m app migrate` with MIGRATION_DATABASE_URL set.",
+    )
