@@ -67,8 +67,10 @@ def test_the_lock_satisfies_the_project() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["help", "serve", "test", "simulate", "bench", "lock", "schema", "migrations", "format", "clean"]
-)
+    "target",
+    ["help", "serve", "test", "hostile", "simulate", "bench", "audit-dependencies", "lock", "schema", "migrations",
+     "format", "clean"],
+)  # fmt: skip
 def test_make_knows_the_target_and_help_lists_it(target: str) -> None:
     make = shutil.which("make")
     assert make is not None
