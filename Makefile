@@ -2,7 +2,7 @@
 # on: make simulate ARGS=--help
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test browser clients soak simulate bench lock schema migrations format clean
+.PHONY: help serve test browser clients soak hostile simulate bench audit-dependencies lock schema migrations format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ CLIENTS := tests/clients
 CLIENTS_INSTALLED := $(CLIENTS)/node_modules/.installed
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 serve: $(INSTALLED) ## start the server and, if DATABASE_URL is unset, a PostgreSQL
 	@$(BIN)/python -m app serve
@@ -35,6 +35,10 @@ soak: $(INSTALLED) ## play the books against a plain model, and plans against th
 	@SOAK_EXAMPLES=$${SOAK_EXAMPLES:-4000} SOAK_DOCUMENTS=$${SOAK_DOCUMENTS:-30000} \
 		$(BIN)/python -m pytest --quiet -o faulthandler_timeout=0 tests/machine tests/graphql/plans/test_generated.py $(ARGS)
 
+hostile: $(INSTALLED) ## 5,000 random documents and 2,000 malformed messages against a server of its own
+	@HOSTILE_DOCUMENTS=$${HOSTILE_DOCUMENTS:-5000} HOSTILE_MESSAGES=$${HOSTILE_MESSAGES:-2000} \
+		$(BIN)/python -m pytest --quiet -s tests/hostile $(ARGS)
+
 simulate: $(INSTALLED) ## play a platform's day against the running server, then audit
 	@$(BIN)/python -m app simulate $(ARGS)
 
@@ -51,6 +55,11 @@ schema: $(INSTALLED) ## print schema.graphql anew
 
 migrations: $(INSTALLED) ## write the migrations that the models now ask for
 	@$(BIN)/tortoise makemigrations $(ARGS)
+
+audit-dependencies: $(INSTALLED) ## before a release: ask the advisory service about every locked version (needs the internet)
+	@$(BIN)/python -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@$(VENV)/audit/bin/pip-audit --disable-pip --require-hashes -r requirements.lock $(ARGS)
 
 lock: $(INSTALLED) ## choose all versions anew and write requirements.lock, for the oldest Python supported
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "make lock needs a .venv with Python 3.11: make clean lock PYTHON=python3.11")'

@@ -1,7 +1,6 @@
-"""The rules of the house that a machine can check: storeys, sizes, names, statements, silenced checks."""
+"""The rules of the house that a machine can check: storeys, sizes, names, silenced checks."""
 
 import ast
-import itertools
 import re
 import subprocess
 import sys
@@ -16,50 +15,12 @@ OURS = [*MODULES, *sorted((CHECKOUT / "tests").rglob("*.py")), *sorted((CHECKOUT
 
 LONGEST_MODULE_LINES = 350
 DRAWERS = {"utils", "util", "helpers", "helper", "common", "core", "misc", "service", "services", "manager", "managers"}
-JOINING = {"sets.py"}
-"""The one module whose purpose is to join statements of ours into one."""
-STATEMENT = re.compile(
-    r"\b(SELECT\s.*\sFROM|INSERT\s+INTO|UPDATE\s+\S+\s+SET|DELETE\s+FROM|WITH\s+\S+\s+AS)\b", re.DOTALL
-)
 SILENCED = re.compile(r"#\s*(?:noqa|type:\s*ignore|pragma)(?P<rest>.*)")
 WITH_REASON = re.compile(r"(?:: [A-Z]+[0-9]+(?:, [A-Z]+[0-9]+)*|\[[a-z-]+(?:, [a-z-]+)*\]) +\S.*\w+ +\w+")
 
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(CHECKOUT))
-
-
-def composed_statements(source: str) -> Iterator[int]:
-    """Lines where SQL is put together by an f-string, `%`, `+` or `.format`.
-
-    An f-string may hold constants of ours (`{COLUMNS}`) and the numbers of parameters (`${position}`).
-    """
-    for node in ast.walk(ast.parse(source)):
-        match node:
-            case ast.JoinedStr(values=values):
-                pieces = [value.value if isinstance(value, ast.Constant) else " x " for value in values]
-                if all(is_ours(value, before) for before, value in itertools.pairwise([ast.Constant(""), *values])):
-                    continue
-            case ast.BinOp(left=ast.Constant(value=str(text)), op=ast.Mod() | ast.Add()):
-                pieces = [text]
-            case ast.Call(func=ast.Attribute(value=ast.Constant(value=str(text)), attr="format")):
-                pieces = [text]
-            case _:
-                continue
-        if STATEMENT.search("".join(map(str, pieces)).upper()):
-            yield node.lineno
-
-
-def is_ours(value: ast.expr, before: ast.expr) -> bool:
-    match before, value:
-        case (_, ast.Constant()) | (ast.Constant(value=str()), ast.FormattedValue(value=ast.Constant())):
-            return True
-        case ast.Constant(value=str(text)), ast.FormattedValue(value=ast.Name(id=name) | ast.Attribute(attr=name)):
-            return name.isupper() or text.endswith("$")
-        case ast.Constant(value=str(text)), ast.FormattedValue():
-            return text.endswith("$")
-        case _:
-            return False
 
 
 def unexplained(source: str) -> Iterator[int]:
@@ -85,11 +46,6 @@ def test_a_module_is_short_and_named_for_what_it_does(path: Path) -> None:
     assert path.parent.name not in DRAWERS
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.name not in JOINING], ids=name_of)
-def test_no_statement_is_put_together_from_pieces(path: Path) -> None:
-    assert list(composed_statements(path.read_text())) == []
-
-
 @pytest.mark.parametrize("path", OURS, ids=name_of)
 def test_a_silenced_check_is_named_and_explained(path: Path) -> None:
     assert list(unexplained(path.read_text())) == []
@@ -110,24 +66,7 @@ def test_rules_never_wait(path: Path) -> None:
     assert [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, waiting)] == []
 
 
-def test_these_checks_see_what_they_are_meant_to_see() -> None:
-    for composed in (
-        'f"SELECT a FROM {table}"',
-        'f"SELECT {COLUMNS} FROM a WHERE b = {value}"',
-        "f\"DELETE FROM a WHERE b = '{input.name}'\"",
-        '"DELETE FROM {table}".format(table=table)',
-        '"UPDATE %s SET a = 1" % table',
-        '"SELECT a FROM " + table',
-    ):
-        assert list(composed_statements(composed)) == [1], composed
-    for harmless in (
-        '"SELECT a FROM b"',
-        'f"SELECT {COLUMNS} FROM a WHERE b = ${position}"',
-        'f"SELECT {rows.COLUMNS} FROM a"',
-        'f"{name} is taken from the selection"',
-    ):
-        assert list(composed_statements(harmless)) == [], harmless
-
+def test_this_check_sees_what_it_is_meant_to_see() -> None:
     silencing = "# no" + "qa"
     assert list(unexplained(f"a = 1  {silencing}\nb = 2  {silencing}: S608")) == [1, 2]
     assert list(unexplained(f"a = 1  {silencing}: S608 - a constant, no input")) == []

@@ -109,8 +109,11 @@ def test_what_the_readme_shows_of_clients_is_what_is_run_against_the_server() ->
 
 @pytest.mark.parametrize(
     "target",
-    ["help", "serve", "test", "clients", "simulate", "bench", "lock", "schema", "migrations", "format", "clean"],
-)
+    [
+        "help", "serve", "test", "clients", "hostile", "simulate", "bench", "audit-dependencies", "lock", "schema",
+        "migrations", "format", "clean",
+    ],
+)  # fmt: skip
 def test_make_knows_the_target_and_help_lists_it(target: str) -> None:
     make = shutil.which("make")
     assert make is not None

@@ -1,0 +1,229 @@
+"""What comes from outside and what must not go out: versions, rules of the linter, statements, secrets in the tree."""
+
+import ast
+import math
+import re
+import shutil
+import subprocess
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.version import Version
+
+from tests.commands import CHECKOUT
+
+LOCK = (CHECKOUT / "requirements.lock").read_text()
+PROJECT_TEXT = (CHECKOUT / "pyproject.toml").read_text()
+RUFF: dict[str, Any] = tomllib.loads(PROJECT_TEXT)["tool"]["ruff"]["lint"]
+MODULES = sorted((CHECKOUT / "app").rglob("*.py"))
+
+FLOORS = {"strawberry-graphql": "0.323", "starlette": "1.3.1", "pyjwt": "2.13"}
+"""Releases below which a known hole is open."""
+
+STATEMENT = re.compile(
+    r"\b(SELECT|INSERT INTO|UPDATE|DELETE FROM|FROM|WHERE|AND|OR|SET|VALUES|JOIN|WITH|ORDER BY|LIMIT|TRUNCATE|CREATE"
+    r"|ALTER|DROP|NOTIFY|ARRAY)\b"
+)
+CONSTANT = re.compile(r"(\w+\.)*_*[A-Z][A-Z0-9_]*")
+ASKING = {"fetch", "fetchrow", "fetchval", "execute", "execute_query", "execute_script", "executemany", "prepare"}
+JOINING = {
+    "sets.py": {"', '.join(ctes)", "', '.join(counts)", "f\"WITH {', '.join(ctes)} \" if ctes else ''", "position",
+                "offset + 1", "offset + 2"},
+    "posting.py": {"shifted(sql, offset)", "_and_around(shifted(sql, offset))", "_and_around(_DUE_HOLDS)"},
+}  # fmt: skip
+"""Modules that make one statement of several of ours, and what they write into it: those, and numbers they count."""
+
+
+def locked() -> dict[str, Version]:
+    return {name: Version(version) for name, version in re.findall(r"^([a-z0-9.-]+)==(\S+) ", LOCK, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_no_version_with_a_known_hole_is_locked_or_allowed(name: str) -> None:
+    assert locked()[name] >= Version(FLOORS[name])
+    project = tomllib.loads(PROJECT_TEXT)["project"]
+    [wanted] = [text for text in project["dependencies"] if re.match(rf"{name}\b", text)]
+    floor = re.search(r">=([\d.]+)", wanted)
+    assert floor is not None
+    assert Version(floor[1]) >= Version(FLOORS[name])
+
+
+@pytest.mark.parametrize("name", ["Makefile", "Dockerfile"])
+def test_nothing_is_installed_but_what_has_the_locked_hash(name: str) -> None:
+    installs = re.findall(r"pip install.*", (CHECKOUT / name).read_text())
+    locked = [line for line in installs if "pip-audit" not in line]  # it is in an environment of its own
+    assert locked != []
+    assert [line for line in locked if "--require-hashes -r requirements.lock" not in line] == []
+
+
+def test_the_linters_security_rules_are_on_and_each_exception_says_why() -> None:
+    assert "S" in RUFF["select"]
+    table = PROJECT_TEXT.partition("[tool.ruff.lint]")[2].partition("[tool.ruff.lint.mccabe]")[0]
+    silenced = [code for codes in [RUFF["ignore"], *RUFF["per-file-ignores"].values()] for code in codes]
+    security = [code for code in silenced if re.fullmatch(r"S\d+", code)]
+    assert set(security) <= {"S101", "S105", "S106", "S603", "S608"}
+    for path, codes in RUFF["per-file-ignores"].items():
+        assert path == "tests/**" or not any(re.fullmatch(r"S\d+", code) for code in codes), path
+    reasons = re.findall(r'"(S\d+)",(.*)', table)
+    assert sorted(code for code, _ in reasons) == sorted(security)
+    # S106 stands below S105, of one reason.
+    assert [code for code, reason in reasons if code != "S106" and not re.search(r"# \w+ \w+", reason)] == []
+
+
+def test_dependencies_can_be_audited_by_one_command() -> None:
+    make = shutil.which("make")
+    assert make is not None
+    told = subprocess.run([make, "-n", "audit-dependencies"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert re.search(r"pip-audit .*--require-hashes .*-r requirements\.lock", told.stdout)
+
+
+# Statements
+
+
+def outside_values(source: str) -> Iterator[str]:
+    """What is written into statements other than constants: `line: expression`.
+
+    A statement is text with words of SQL in capitals, outside of what is raised; ruff's S608 looks for the others.
+    Constants have names in capitals, which the linter's N803 and N806 keep parameters and variables from.
+    """
+    tree = ast.parse(source)
+    told = {id(part) for node in ast.walk(tree) if isinstance(node, ast.Raise) for part in ast.walk(node)}
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and name_of(node.func) in ASKING
+            and any(parts_of(node.args[0]) for _ in node.args[:1])
+        ):
+            yield f"{node.lineno}: made where it is sent: {ast.unparse(node.args[0])}"
+        parts = parts_of(node) if id(node) not in told else []
+        if any(isinstance(part, ast.Constant) and STATEMENT.search(str(part.value)) for part in parts):
+            for part in parts:
+                if not isinstance(part, ast.Constant) and not CONSTANT.fullmatch(ast.unparse(part)):
+                    yield f"{part.lineno}: {ast.unparse(part)}"
+
+
+def name_of(function: ast.expr) -> str:
+    return ast.unparse(function).rpartition(".")[2]
+
+
+def parts_of(node: ast.AST) -> list[ast.expr]:
+    """What a text is made of, if it is made here: an f-string, a sum, or by `%`, `format` or `replace`."""
+    match node:
+        case ast.JoinedStr(values=values):
+            return [part.value if isinstance(part, ast.FormattedValue) else part for part in values]
+        case ast.BinOp(left=left, op=ast.Add() | ast.Mod(), right=right):
+            return [one for side in (left, right) for one in parts_of(side) or [side]]
+        case ast.AugAssign(op=ast.Add(), value=value):
+            return parts_of(value) or [value]
+        case ast.Call(func=ast.Attribute(value=text, attr="format" | "format_map" | "replace" | "join")):
+            return [text, *node.args, *(keyword.value for keyword in node.keywords)]
+    return []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_nothing_but_constants_is_written_into_a_statement(path: Path) -> None:
+    found = list(outside_values(path.read_text()))
+    assert [what for what in found if what.partition(": ")[2] not in JOINING.get(path.name, ())] == []
+
+
+@pytest.mark.parametrize(
+    "unsafe",
+    [
+        'fetch(f"SELECT {name}")',
+        'fetch(f"SELECT 1 FROM {_TABLE} WHERE id = {id}")',
+        'fetch(f"SELECT {made(_NAME)}")',
+        "fetch('SELECT %s' % name)",
+        "fetch('SELECT {}'.format(name))",
+        "fetch('SELECT {what}'.format(what=name))",
+        "fetch('DELETE FROM x WHERE a = A'.replace('A', name))",
+        "sql = 'SELECT 1 WHERE x = ' + name + ' LIMIT 1'",
+        "sql += f' AND owner_id = {owner}'",
+        "sql += ' ORDER BY ' + column",
+        "fetch(f'{_FIND} {name}')",
+        "self.connection.execute_query(_FIND + name, [])",
+        "def f(table):\n return f'TRUNCATE {table}'",
+    ],
+)
+def test_a_value_from_outside_in_a_statement_is_seen(unsafe: str) -> None:
+    assert list(outside_values(unsafe)) != []
+
+
+@pytest.mark.parametrize(
+    "safe",
+    [
+        'fetch("SELECT 1 WHERE x = $1", name)',
+        '_ALL = f"SELECT {_COLUMNS} FROM {rows.TABLE}"',
+        "sql = _SOME + ' LIMIT 1'",
+        "raise Misconfigured(f'run CREATE ROLE {role}')",
+        "log.info(f'selected {name} from where they were')",
+    ],
+)
+def test_a_statement_of_constants_passes(safe: str) -> None:
+    assert list(outside_values(safe)) == []
+
+
+# Secrets
+
+KEYS = re.compile(
+    r"(?:sk|rk)_live_[0-9A-Za-z]{8,}|whsec_[0-9A-Za-z+/]{24,}|AKIA[0-9A-Z]{16}|ghp_[0-9A-Za-z]{30,}|xox[abp]-[0-9]{8,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}|ck_[0-9a-f]{16}_[0-9a-f]{64}"
+)
+NAMED = re.compile(
+    r"""(?i)(?P<name>\b\w*(?:secret|token|password|passwd|api_?key|private_?key|ledger_key)\w*)["']?\s*[:=]\s*
+    ["']?(?P<value>[A-Za-z0-9+/=_-]{20,})""",
+    re.VERBOSE,
+)
+ALLOWED = {"0123456789abcdefghijklmnopqrstuv": "the alphabet, as a test's shared secret"}
+"""What looks like a secret and is none, and why."""
+
+
+def tracked() -> list[Path]:
+    git = shutil.which("git")
+    assert git is not None
+    told = subprocess.run([git, "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    return [CHECKOUT / name for name in told.stdout.split("\0") if name and (CHECKOUT / name).is_file()]
+
+
+def secrets_in(text: str) -> Iterator[str]:
+    """What looks like a key of a known make, or is assigned to a secret's name and looks random."""
+    yield from (found[0] for found in KEYS.finditer(text) if found[0] not in ALLOWED)
+    for found in NAMED.finditer(text):
+        value = found["value"]
+        if value not in ALLOWED and looks_random(value):
+            yield f"{found['name']}={value}"
+
+
+def looks_random(value: str) -> bool:
+    """Whether it could be a key: digits among letters, and few repetitions (bits a character, over its length)."""
+    counts = Counter(value)
+    bits = -sum(count / len(value) * math.log2(count / len(value)) for count in counts.values())
+    return bits > 3.3 and any(char.isdigit() for char in value) and "_" not in value.strip("_")
+
+
+def test_no_secret_is_in_the_tree() -> None:
+    hashes_of_releases = CHECKOUT / "requirements.lock"
+    texts = {path: path.read_text(errors="replace") for path in tracked() if path != hashes_of_releases}
+    found = {str(path.relative_to(CHECKOUT)): list(secrets_in(text)) for path, text in texts.items()}
+    assert {path: secrets for path, secrets in found.items() if secrets} == {}
+
+
+def test_the_scan_sees_what_it_is_meant_to_see() -> None:
+    random_hex = "9f8e7d6c5b4a39281706f5e4d3c2b1a0"
+    for secret in (
+        "sk_" + "live_4eC39HqLyjWDarjtT1zdp7dc",
+        "rk_" + "live_4eC39HqLyjWDarjtT1zdp7dc",
+        "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "AKIA" + "IOSFODNN7EXAMPLE",
+        "-----BEGIN " + "RSA PRIVATE KEY-----",
+        f'LEDGER_KEY="{random_hex}"',
+        f"password: {random_hex}",
+        f'"api_key": "{random_hex}"',
+        "ey" + "JhbGciOiJIUzI1NiJ9.ey" + "JzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P",
+    ):
+        assert list(secrets_in(secret)) != [], secret
+    for harmless in ("sk_test_…", "LEDGER_KEY=${LEDGER_KEY:?make one}", 'token = "abcabcabcabcabcabcabcabc"'):
+        assert list(secrets_in(harmless)) == [], harmless
