@@ -17,6 +17,8 @@ from app.callers import keys
 from app.callers.rules import Scope
 from app.commands.checklist import chosen, content, installed, points, server
 from app.commands.checklist.findings import LOCK, Finding, Installation, Look, Point, State
+from app.errors import Misconfigured
+from app.exposure import Exposure
 from app.pricing import publishing
 from app.settings import Settings
 from tests.callers.issuer import key_set, public_jwk, serving
@@ -69,46 +71,65 @@ async def test_good_settings_hold(look: Look, told: str) -> None:
     assert await look(installation()) == Finding(State.OK, (told,))
 
 
-@pytest.mark.parametrize(
-    ("look", "changed", "says"),
-    [
-        (chosen.secrets, {"ledger_key": None}, "LEDGER_KEY is not set: make one with `openssl rand -hex 32`"),
-        (chosen.secrets, {"ledger_key": "ab" * 32}, "LEDGER_KEY is no random key: make one"),
-        (chosen.secrets, {"ledger_key": KEY[:62]}, "LEDGER_KEY must be at least 64 hex digits: make one"),
-        (chosen.secrets, {"ledger_key": "no hex"}, "LEDGER_KEY must be at least 64 hex digits: make one"),
-        (chosen.secrets, {"jwt_hs256_secret": KEY}, "LEDGER_KEY is another setting's secret too: make one of its own"),
-        (chosen.secrets, {"database_url": "postgresql://a:a@db/c"}, "DATABASE_URL has a password that anybody"),
-        (chosen.secrets, {"migration_database_url": "postgresql://a:Pass%77ord@db/c"}, "MIGRATION_DATABASE_URL has a"),
-        (chosen.tokens, {"jwt_issuer": None}, "JWT_ISSUER is development's: set it"),
-        (chosen.tokens, {"jwt_audience": None}, "JWT_AUDIENCE is not set: name the `aud`"),
-        (chosen.tokens, {"jwks_url": None}, "JWKS_URL is not set: production needs"),
-        (chosen.tokens, {"jwks_url": "http://id.example.com/keys"}, "JWKS_URL must be an https address"),
-        (chosen.tokens, {"jwt_hs256_secret": KEY}, "JWKS_URL and JWT_HS256_SECRET are both set"),
-        (chosen.tokens, {"jwks_url": None, "jwt_hs256_secret": "ab" * 16}, "JWT_HS256_SECRET must be at least 32"),
-        (chosen.hosts, {"allowed_hosts": None, "public_url": None}, "ALLOWED_HOSTS is not set: name the hosts"),
-        (chosen.hosts, {"allowed_hosts": "*.example.com"}, "ALLOWED_HOSTS: '*.example.com' is no host name: write"),
-        (chosen.origins, {"allowed_origins": "*"}, 'ALLOWED_ORIGINS is "*": production needs the exact origins'),
-        (chosen.origins, {"allowed_origins": "https://a.example/"}, "ALLOWED_ORIGINS: 'https://a.example/' is no"),
-        (chosen.origins, {"allowed_origins": "http://a.example"}, "ALLOWED_ORIGINS: 'http://a.example' is not https"),
-        (chosen.public_address, {"public_url": None}, "PUBLIC_URL is not set: payers would be sent to HOST:PORT."),
-        (chosen.public_address, {"public_url": "http://credits.example.com"}, "PUBLIC_URL is not https://YOUR-HOST"),
-        (chosen.public_address, {"public_url": "https://a:b@credits.example.com"}, "PUBLIC_URL is not https://YOUR"),
-        (chosen.public_address, {"public_url": "https://other.example"}, "PUBLIC_URL names a host that is not in"),
-        (chosen.payments, {"payment_provider": "sandbox"}, "The sandbox payment provider gives credits away"),
-        (chosen.payments, {"stripe_secret_key": None}, "PAYMENT_PROVIDER is stripe: set STRIPE_SECRET_KEY"),
-        (chosen.payments, {"stripe_secret_key": "sk_test_a1B2"}, "STRIPE_SECRET_KEY is one of Stripe's test mode"),
-        (chosen.payments, {"stripe_webhook_secret": None}, "STRIPE_WEBHOOK_SECRET is not set: no payment would"),
-        (chosen.payments, {"stripe_webhook_secret": "typed"}, "STRIPE_WEBHOOK_SECRET does not begin with whsec_: copy"),
-        (chosen.payments, {"stripe_base_url": "http://stand-in"}, "STRIPE_BASE_URL sends the key elsewhere: unset"),
-        (chosen.known_documents, {"free_documents": None}, "KNOWN_DOCUMENTS is not set, so that users can ask nothing"),
-        (chosen.known_documents, {"known_documents": "no/such"}, "KNOWN_DOCUMENTS: no/such: There is no such file"),
-    ],
-)
+WRONG: list[tuple[Look, dict[str, Any], str]] = [
+    (chosen.secrets, {"ledger_key": None}, "LEDGER_KEY is not set: make one with `openssl rand -hex 32`"),
+    (chosen.secrets, {"ledger_key": "ab" * 32}, "LEDGER_KEY is no random key: make one"),
+    (chosen.secrets, {"ledger_key": KEY[:62]}, "LEDGER_KEY must be at least 64 hex digits: make one"),
+    (chosen.secrets, {"ledger_key": "no hex"}, "LEDGER_KEY must be at least 64 hex digits: make one"),
+    (chosen.secrets, {"jwt_hs256_secret": KEY}, "LEDGER_KEY is another setting's secret too: make one of its own"),
+    (chosen.secrets, {"database_url": "postgresql://a:a@db/c"}, "DATABASE_URL has a password that anybody"),
+    (chosen.secrets, {"migration_database_url": "postgresql://a:Pass%77ord@db/c"}, "MIGRATION_DATABASE_URL has a"),
+    (chosen.tokens, {"jwt_issuer": None}, "JWT_ISSUER is development's: set it"),
+    (chosen.tokens, {"jwt_audience": None}, "JWT_AUDIENCE is not set: name the `aud`"),
+    (chosen.tokens, {"jwks_url": None}, "JWKS_URL is not set: production needs"),
+    (chosen.tokens, {"jwks_url": "http://id.example.com/keys"}, "JWKS_URL must be an https address"),
+    (chosen.tokens, {"jwt_hs256_secret": KEY}, "JWKS_URL and JWT_HS256_SECRET are both set"),
+    (chosen.tokens, {"jwks_url": None, "jwt_hs256_secret": "ab" * 16}, "JWT_HS256_SECRET must be at least 32"),
+    (chosen.hosts, {"allowed_hosts": None, "public_url": None}, "ALLOWED_HOSTS is not set: name the hosts"),
+    (chosen.hosts, {"allowed_hosts": "*.example.com"}, "ALLOWED_HOSTS: '*.example.com' is no host name: write"),
+    (chosen.origins, {"allowed_origins": "*"}, 'ALLOWED_ORIGINS is "*": production needs the exact origins'),
+    (chosen.origins, {"allowed_origins": "https://a.example/"}, "ALLOWED_ORIGINS: 'https://a.example/' is no"),
+    (chosen.origins, {"allowed_origins": "http://a.example"}, "ALLOWED_ORIGINS: 'http://a.example' is not https"),
+    (chosen.public_address, {"public_url": None}, "PUBLIC_URL is not set: payers would be sent to HOST:PORT."),
+    (chosen.public_address, {"public_url": "http://credits.example.com"}, "PUBLIC_URL is not https://YOUR-HOST"),
+    (chosen.public_address, {"public_url": "https://a:b@credits.example.com"}, "PUBLIC_URL is not https://YOUR"),
+    (chosen.public_address, {"public_url": "https://other.example"}, "PUBLIC_URL names a host that is not in"),
+    (chosen.payments, {"payment_provider": "sandbox"}, "The sandbox payment provider gives credits away"),
+    (chosen.payments, {"stripe_secret_key": None}, "PAYMENT_PROVIDER is stripe: set STRIPE_SECRET_KEY"),
+    (chosen.payments, {"stripe_secret_key": "sk_test_a1B2"}, "STRIPE_SECRET_KEY is one of Stripe's test mode"),
+    (chosen.payments, {"stripe_webhook_secret": None}, "STRIPE_WEBHOOK_SECRET is not set: no payment would"),
+    (chosen.payments, {"stripe_webhook_secret": "typed"}, "STRIPE_WEBHOOK_SECRET does not begin with whsec_: copy"),
+    (chosen.payments, {"stripe_base_url": "http://stand-in"}, "STRIPE_BASE_URL sends the key elsewhere: unset"),
+    (chosen.known_documents, {"free_documents": None}, "KNOWN_DOCUMENTS is not set, so that users can ask nothing"),
+    (chosen.known_documents, {"known_documents": "no/such"}, "KNOWN_DOCUMENTS: no/such: There is no such file"),
+]
+
+
+@pytest.mark.parametrize(("look", "changed", "says"), WRONG)
 async def test_a_setting_that_is_wrong_is_named_with_what_to_do(look: Look, changed: dict[str, Any], says: str) -> None:
     finding = await look(installation(changed=changed))
 
     assert finding.state is State.FAULT
     assert finding.told[0].startswith(says)
+
+
+async def test_whatever_the_start_refuses_a_point_says_in_the_same_words() -> None:
+    said = set()
+    for look, changed, _ in WRONG:
+        here = installation(changed=changed)
+        if refusal := why_it_does_not_start(here.settings):
+            assert refusal in (await look(here)).told, changed
+            said.add(refusal)
+
+    assert len(said) == 9  # all that Exposure knows
+
+
+def why_it_does_not_start(settings: Settings) -> str | None:
+    try:
+        Exposure.of(settings)
+    except Misconfigured as refusal:
+        return str(refusal)
+    return None
 
 
 async def test_settings_that_cannot_be_read_are_told_each() -> None:

@@ -23,7 +23,7 @@ from app.graphql.errors import (
 )
 from app.graphql.inputs import checked
 from app.graphql.scalars import Credits
-from app.graphql.sight import check_may_change, owners_seen
+from app.graphql.sight import check_may_change, owners_changed, owners_seen
 from app.graphql.tasks import Task, task_of
 from app.tasks import lifecycle, resuming, sight
 from app.tasks.lifecycle import StartRequest
@@ -211,7 +211,7 @@ class LifecycleMutations:
                 add_budget=input.add_budget,
                 key=input.idempotency_key,
                 actor=info.context.caller.actor,
-                owner_ids=owners_seen(info.context.caller),
+                owner_ids=owners_changed(info.context.caller),
                 act=act_of(info),
             )
         )
@@ -223,7 +223,7 @@ class LifecycleMutations:
     async def cancel_task(self, info: Information, input: Cancel) -> CancelTaskResult:
         owner_id = await _owner(info.context, input.task_id)
         check_may_change(info.context, owner_id, f"Task {input.task_id!r}")
-        changed = await lifecycle.cancel(input.task_id, owner_ids=owners_seen(info.context.caller), act=act_of(info))
+        changed = await lifecycle.cancel(input.task_id, owner_ids=owners_changed(info.context.caller), act=act_of(info))
         return CancelTaskSuccess(task=task_of(changed.task, owner_id), replayed=changed.replayed)
 
 

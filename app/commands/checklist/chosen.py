@@ -130,7 +130,8 @@ async def known_documents(here: Installation) -> Finding:
         return verdict(faults, f"{len(read)} can be served")
     if here.production and chosen.free_documents is None:
         return verdict([_NO_DOCUMENTS], "")
-    free = exposure.FREE_IN_DEVELOPMENT if chosen.free_documents is None else chosen.free_documents
+    usual = exposure.FREE_IN_DEVELOPMENT if chosen.environment == "development" else exposure.FREE_IN_PRODUCTION
+    free = usual if chosen.free_documents is None else chosen.free_documents
     return holds(f"none; others may be sent by {', '.join(free) or 'nobody'}")
 
 
