@@ -1,5 +1,6 @@
 """Every kind of caller with a real credential, over real transports; and documents made from the schema."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -34,12 +35,15 @@ from app.graphql.websocket import GraphQLOverWebSocket
 from app.settings import Settings
 from tests.graphql import wire
 from tests.graphql.conftest import EXECUTION, Api
+from tests.graphql.transports import first_item
 
 SCHEMA = build()._schema
 CALLERS = (
     "anonymous", "user", "user with organisation", "key: charge", "key: read", "key: admin", "operator",
 )  # fmt: skip
-TRANSPORTS = ("HTTP", "WebSocket")
+SILENCE_SECONDS = 0.5
+"""More than a subscription needs to say why it is refused."""
+TRANSPORTS = ("HTTP", "WebSocket", "event stream")
 
 
 def operations() -> Iterator[tuple[str, str, GraphQLField]]:
@@ -107,6 +111,15 @@ class Doors:
                 answer = await client.post("/graphql", json={"query": query, "variables": variables}, headers=headers)
                 told: dict[str, Any] = answer.json()
                 return told
+        if transport == "event stream":
+            asked = first_item(self.http, {"query": query, "variables": variables}, bearer=credential)
+            if not query.startswith("subscription"):
+                return (await asked)[2]
+            try:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    return (await asked)[2]
+            except TimeoutError:  # it was begun, and nothing has happened yet
+                return {}
         async with wire.accepted() as socket:
             await socket.init({"token": credential} if credential else None)
             await _subscribe(socket, query, variables)

@@ -1,7 +1,7 @@
 """One operation asked over each transport of the toy edge, and how it ended: tests of limits run over all of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +67,51 @@ async def over_http(
     )
 
 
+async def over_event_stream(
+    execution: Execution, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
+) -> Outcome:
+    """One POST that takes nothing but an event stream: its first item, or how it ended without one."""
+    server = GraphQLOverHTTP(execution, toy.doorway, toy.house, explorer=False)
+    status, headers, item = await first_item(
+        server, {"query": query, "variables": variables}, bearer=bearer, client=(address, 1) if address else None
+    )
+    retry = headers.get(b"retry-after")
+    return Outcome(item.get("data"), item.get("errors", ()), status, retry.decode() if retry is not None else None)
+
+
+async def first_item(
+    server: GraphQLOverHTTP,
+    request: Mapping[str, Any],
+    *,
+    bearer: str | None = None,
+    client: tuple[str, int] | None = None,
+) -> tuple[int, dict[bytes, bytes], dict[str, Any]]:
+    """Status and headers of an event stream or of the ordinary answer in its place, and its first item; the client
+    leaves after that, and the server must end by itself."""
+    to_server: asyncio.Queue[Message] = asyncio.Queue()
+    from_server: asyncio.Queue[Message] = asyncio.Queue()
+    await to_server.put({"type": "http.request", "body": orjson.dumps(request), "more_body": False})
+    headers = [
+        (b"content-type", b"application/json"), (b"accept", b"text/event-stream"), *_authorization(bearer),
+    ]  # fmt: skip
+    scope = {"type": "http", "method": "POST", "path": "/graphql", "headers": headers, "client": client}
+    serving = asyncio.create_task(server(scope, to_server.get, from_server.put))
+    try:
+        async with asyncio.timeout(5):
+            start, told = await from_server.get(), await from_server.get()
+            named = dict(start["headers"])
+            payload = told["body"]
+            if named[b"content-type"].startswith(b"text/event-stream"):
+                name, *_, data, _, _ = payload.split(b"\n")
+                assert name in {b"event: next", b"event: complete"}, payload
+                payload = data.removeprefix(b"data: ") if name == b"event: next" else b'{"data": null}'
+            await to_server.put({"type": "http.disconnect"})
+            await serving
+        return start["status"], named, orjson.loads(payload)
+    finally:
+        serving.cancel()
+
+
 async def over_websocket(
     execution: Execution, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
 ) -> Outcome:
@@ -117,5 +162,5 @@ def _authorization(bearer: str | None) -> list[tuple[bytes, bytes]]:
     return [(b"authorization", f"Bearer {bearer}".encode())] if bearer is not None else []
 
 
-TRANSPORTS: dict[str, Ask] = {"http": over_http, "websocket": over_websocket}
+TRANSPORTS: dict[str, Ask] = {"http": over_http, "websocket": over_websocket, "event stream": over_event_stream}
 """By name; a transport that is added here is held to every limit."""
