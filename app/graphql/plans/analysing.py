@@ -1,6 +1,8 @@
 """What a plan does not understand, found before anything is compiled."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from graphql import (
@@ -15,12 +17,26 @@ from graphql import (
 from graphql.language import visit
 from graphql.language.visitor import Visitor
 
+log = logging.getLogger(__name__)
+
 _UNDERSTOOD: Final = frozenset({"skip", "include"})
 _INTROSPECTION: Final = frozenset({"__schema", "__type"})
 
 
 class NotUnderstood(Exception):
     """The ordinary executor must take it; the text says why, in a word or two, and is what is counted."""
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """A fault of the compiler's own leaves the operation to the ordinary executor, too. Raises: NotUnderstood."""
+    try:
+        yield
+    except NotUnderstood:
+        raise
+    except Exception as fault:
+        log.exception("an operation could not be compiled; the ordinary executor takes it")
+        raise NotUnderstood("fault") from fault
 
 
 def parts(

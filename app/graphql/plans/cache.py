@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from graphql import DocumentNode, ExecutionResult, GraphQLError, GraphQLSchema, OperationDefinitionNode
 
-from app.graphql.plans.analysing import NotUnderstood
+from app.graphql.plans.analysing import NotUnderstood, compiling
 from app.graphql.plans.plan import Begun, Plan
 from app.graphql.traits import Traits, traits_of
 
@@ -83,7 +83,8 @@ class Plans:
     def planned(self, document: DocumentNode, operation: OperationDefinitionNode) -> Known:
         """This operation with its plan, if it can be planned, for whoever keeps it."""
         try:
-            plan = Plan(self._schema, document, operation, hides_suggestions=self._hides_suggestions)
+            with compiling():
+                plan = Plan(self._schema, document, operation, hides_suggestions=self._hides_suggestions)
             return Known(document, operation, plan)
         except NotUnderstood as reason:
             return Known(document, operation, None, str(reason))

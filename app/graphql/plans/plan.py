@@ -16,7 +16,7 @@ from graphql import (
     OperationType,
 )
 
-from app.graphql.plans.analysing import NotUnderstood, parts
+from app.graphql.plans.analysing import NotUnderstood, compiling, parts
 from app.graphql.plans.beginning import Beginning
 from app.graphql.plans.compiling import Compiler
 from app.graphql.plans.completing import Fields
@@ -92,7 +92,8 @@ class Plan:
         if self._condition_names:  # which field is the one may depend on them
             raise NotUnderstood("condition")
         if self._beginning is None:
-            self._beginning = Compiler(self._operation, {}, self._count).beginning(self._root)
+            with compiling():
+                self._beginning = Compiler(self._operation, {}, self._count).beginning(self._root)
         values = self._variables.values(given or {})
         if isinstance(values, list):
             return values
@@ -157,7 +158,8 @@ class Plan:
         serially = self._operation.definition.operation is OperationType.MUTATION
         if len(self._variants) >= MAX_VARIANTS:
             self._variants.popitem(last=False)
-        fields = compiler.root(self._root, serially=serially)
+        with compiling():
+            fields = compiler.root(self._root, serially=serially)
         variant = self._variants[conditions] = _Variant(fields, compiler.is_plain)
         return variant
 

@@ -8,6 +8,7 @@ from graphql import get_operation_ast, parse
 
 from app.graphql.documents import KNOWN_LENGTH
 from app.graphql.execution import Execution, Request
+from app.graphql.plans import compiling
 from app.graphql.plans.cache import Plans
 from app.graphql.plans.plan import MAX_VARIANTS, Plan
 from tests.graphql import toy
@@ -106,6 +107,27 @@ async def test_what_no_plan_understands_is_answered_by_the_ordinary_executor_and
         assert await asked(execution, query, **variables) == await asked(ordinary, query, **variables)
     assert execution.tally.ordinary == {reason: 2}
     assert execution.tally.compiled == 0
+
+
+@pytest.mark.parametrize("broken", ["_step", "__init__"])
+async def test_a_fault_of_the_compiler_leaves_the_operation_to_the_ordinary_executor_and_is_counted(
+    broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fault(*_: Any) -> Any:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(compiling.Compiler, broken, fault) if broken == "_step" else monkeypatch.setattr(
+        Plan, "__init__", fault
+    )
+    execution = planned()
+    expected = await asked(Execution(SCHEMA, open_to_explorers=True), "{ audit }")
+    assert await asked(execution, "{ audit }") == expected
+    followed = [
+        item async for item in read(execution.stream(Request("subscription { fishes { name } }"), context(USER)))
+    ]
+    assert len(followed) == 3
+    assert execution.tally.ordinary == {"fault": 2}
+    assert "could not be compiled" in caplog.text
 
 
 async def test_the_items_of_a_subscription_are_compiled_too_each_with_rows_of_its_own() -> None:
