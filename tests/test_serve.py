@@ -169,8 +169,18 @@ def said_at_start(**chosen: str) -> str:
         command, cwd=CHECKOUT, env=environment(**chosen), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as served:
         assert served.stdout is not None
-        assert served.stdout.readline().startswith("Serving on ")
+        found = re.match(r"Serving on (\S+) ", served.stdout.readline())
+        assert found is not None
+        while not answers(found[1]):  # a signal before that would end it half started
+            time.sleep(0.05)
         served.terminate()
         _, complaints = served.communicate(timeout=30)
     assert served.returncode == 0
     return complaints
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
