@@ -254,7 +254,11 @@ class _Conversation:
             del self._operations[id]
 
     async def _say(self, message: Mapping[str, Any]) -> None:
-        await self._send_event({"type": "websocket.send", "text": orjson.dumps(message).decode()})
+        text = orjson.dumps(message).decode()
+        try:
+            await self._send_event({"type": "websocket.send", "text": text})
+        except RuntimeError as closed:  # by the server under this, meanwhile: a message was too big, or no UTF-8
+            raise ConnectionAbortedError("the connection was closed") from closed
 
     async def _close(self, closed: _Closed) -> None:
         try:
