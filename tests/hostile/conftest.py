@@ -41,6 +41,7 @@ def server(database_url: str) -> Iterator[Target]:
                 f"{url}/graphql",
                 json={"query": f"mutation {{ {mutation} {{ __typename }} }}"},
                 headers={"authorization": f"Bearer {tokens[kind]}"},
+                timeout=30,
             ).json()
             assert answer["data"][mutation.partition("(")[0]]["__typename"].endswith("Success"), answer
         yield Target(url, tokens, psutil.Process(pid), place / "log", place)

@@ -15,10 +15,10 @@ from app.settings import Settings
 
 DOCUMENTS: Final = int(os.environ.get("HOSTILE_DOCUMENTS", "120"))
 MESSAGES: Final = int(os.environ.get("HOSTILE_MESSAGES", "120"))
-ANSWERED_SECONDS: Final = 5.0
+ANSWERED_SECONDS: Final = 10.0
 """Within this time each probe has its answer, however busy the machine is."""
 REQUEST_SECONDS: Final = 2
-RATE_PER_USER: Final = 200
+RATE_PER_USER: Final = 60
 """High enough that every probe is looked at, and low enough that a flood of a user's is seen to be held back."""
 GRAPHQL_JSON: Final = "application/graphql-response+json"
 
