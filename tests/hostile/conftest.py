@@ -1,12 +1,17 @@
 """One server for all that is done to it; each probe ends with the question whether it still answers."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import anyio
 import asyncpg
 import httpx
 import psutil
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect as websocket
 
 from app import database
 from app.pricing import publishing
@@ -44,7 +49,21 @@ def server(database_url: str) -> Iterator[Target]:
                 timeout=30,
             ).json()
             assert answer["data"][mutation.partition("(")[0]]["__typename"].endswith("Success"), answer
-        yield Target(url, tokens, psutil.Process(pid), place / "log", place)
+        with ThreadPoolExecutor(1) as pool:
+            mute = pool.submit(say_nothing, url)
+            yield Target(url, tokens, psutil.Process(pid), place / "log", place, mute)
+
+
+def say_nothing(url: str) -> tuple[int, float]:
+    """The close code of a WebSocket connection that says nothing, and its seconds."""
+    begun = time.monotonic()
+    protocols: Any = ["graphql-transport-ws"]
+    with websocket(url.replace("http", "ws", 1) + "/graphql", subprotocols=protocols) as socket:
+        try:
+            socket.recv(timeout=30)
+        except ConnectionClosed as closed:
+            return (closed.rcvd.code if closed.rcvd is not None else 1006), time.monotonic() - begun
+    return 0, time.monotonic() - begun
 
 
 @pytest.fixture

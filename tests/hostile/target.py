@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +19,7 @@ MESSAGES: Final = int(os.environ.get("HOSTILE_MESSAGES", "120"))
 ANSWERED_SECONDS: Final = 10.0
 """Within this time each probe has its answer, however busy the machine is."""
 REQUEST_SECONDS: Final = 2
-RATE_PER_USER: Final = 60
+RATE_PER_USER: Final = 20
 """High enough that every probe is looked at, and low enough that a flood of a user's is seen to be held back."""
 GRAPHQL_JSON: Final = "application/graphql-response+json"
 
@@ -32,6 +33,8 @@ class Target:
     process: psutil.Process
     log: Path
     data_dir: Path
+    mute: "Future[tuple[int, float]]"
+    """How a WebSocket connection ended that was opened at the start and said nothing: its close code, its seconds."""
 
     @property
     def host(self) -> str:

@@ -69,9 +69,10 @@ async def test_random_documents_find_no_fault_and_leave_no_memory_behind(
         for first in range(0, DOCUMENTS, AT_ONCE):
             if first * 3 // DOCUMENTS and not warm:
                 warm = target.resident_bytes()
-            tokens = [None, users[first % 20], target.tokens["service"], target.tokens["operator"]]
+            user, service, operator = users[first % 20], target.tokens["service"], target.tokens["operator"]
+            tokens = [None, user, service, operator, service, operator, user, service, operator]
             seeds = range(first, min(first + AT_ONCE, DOCUMENTS))
-            found = await asyncio.gather(*(sent(client, streams, seed, tokens[seed % 4]) for seed in seeds))
+            found = await asyncio.gather(*(sent(client, streams, seed, tokens[seed % 9]) for seed in seeds))
             ended.update(code for some in found for code in some)
     ended += streams.ended
     grown = target.resident_bytes() - warm

@@ -1,4 +1,4 @@
-"""The character U+0000, which PostgreSQL cannot hold, in every text that an operation takes: refused before it asks."""
+"""Texts that nothing of ours can hold or has made: the character U+0000 everywhere, odd cursors, odd time zones."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -93,3 +93,29 @@ def is_refused(answer: Mapping[str, Any]) -> bool:
     [value] = answer["data"].values()
     first = value[0] if isinstance(value, list) and value else value
     return first is None or first["__typename"].endswith("Error")
+
+
+ODD = ["\x00", "a\x00b", "", "../../etc/passwd", "/etc/passwd", "Europe", "x" * 5_000, "%00", "\u202e", "Europe/Zürich"]
+CURSORS = [*ODD, "AAAA", "WyIAIl0=", "W1tbW1s=", "bnVsbA==", "MTI=", "eyJhIjoxfQ=="]
+"""Bytes, brackets, null, a number and an object, as cursors are written."""
+PAGED = ["statement", "entries", "grants", "holds", "resumableTasks", "notices", "topUps"]
+
+
+@pytest.mark.parametrize("field", PAGED)
+async def test_a_cursor_of_nobodys_making_is_refused(target: Target, field: str) -> None:
+    query = f'query($a: String) {{ account(ownerId: "alice") {{ {field}(after: $a) {{ __typename }} }} }}'
+    async with target.client() as client:
+        for after in CURSORS:
+            content = {"query": query, "variables": {"a": after}}
+            reply = await client.post("/graphql", json=content, headers=authorized(target.tokens["operator"]))
+            assert codes(reply.json()) == {"BAD_USER_INPUT"}, after
+
+
+async def test_a_time_zone_that_does_not_exist_is_refused(target: Target) -> None:
+    query = """query($zone: String!) { agent(agentId: "agent-1", ownerId: "alice") {
+        cost { byDay(timeZone: $zone) { day } } } }"""
+    async with target.client() as client:
+        for zone in ODD:
+            content = {"query": query, "variables": {"zone": zone}}
+            reply = await client.post("/graphql", json=content, headers=authorized(target.tokens["operator"]))
+            assert codes(reply.json()) == {"BAD_USER_INPUT"}, zone
