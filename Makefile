@@ -37,7 +37,7 @@ soak: $(INSTALLED) ## play the books against a plain model, and plans against th
 
 hostile: $(INSTALLED) ## 5,000 random documents and 2,000 malformed messages against a server of its own
 	@HOSTILE_DOCUMENTS=$${HOSTILE_DOCUMENTS:-5000} HOSTILE_MESSAGES=$${HOSTILE_MESSAGES:-2000} \
-		$(BIN)/python -m pytest --quiet -s tests/hostile $(ARGS)
+		$(BIN)/python -m pytest --quiet -s -o faulthandler_timeout=0 tests/hostile $(ARGS)
 
 simulate: $(INSTALLED) ## play a platform's day against the running server, then audit
 	@$(BIN)/python -m app simulate $(ARGS)

@@ -29,6 +29,12 @@ def configure(format: Format) -> None:
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("app").setLevel(logging.INFO)
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """A message that is no UTF-8 is its sender's fault: uvicorn writes a traceback of it, as often as one is sent."""
+    return record.msg != "Invalid UTF-8 sequence received from client."
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,7 +1,7 @@
 """HTTP connections that must deliver: one that sends nothing, or trickles its headers or its body, is ended.
 
-uvicorn waits for ever for a request that has begun, and for one that never begins. A request that arrives whole, as
-charges do, is not timed.
+uvicorn waits for ever for a request that has begun, and for one that never begins; it keeps headers of any length, and
+as many requests as came at once. A request that arrives whole, as charges do, is neither timed nor measured.
 """
 
 import asyncio
@@ -11,17 +11,29 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.settings import settings
 
-_TOLD: Final = b"The request took too long to arrive."
-LATE: Final = (
-    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%b" % (len(_TOLD), _TOLD)
-)
+MOST_HEAD_BYTES: Final = 64 * 1024
+"""Of a request, besides its body and what came with its first bytes."""
+MOST_WAITING: Final = 64
+"""Requests sent ahead on one connection."""
+
+
+def _last(status: bytes, told: bytes) -> bytes:
+    return (
+        b"HTTP/1.1 %b\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+        b"content-length: %d\r\n\r\n%b" % (status, len(told), told)
+    )
+
+
+LATE: Final = _last(b"408 Request Timeout", b"The request took too long to arrive.")
+TOO_LARGE: Final = _last(b"431 Request Header Fields Too Large", b"The request's headers are too large.")
 
 
 class PunctualHttp(HttpToolsProtocol):
     """uvicorn's protocol, with a time limit for each request from its first byte (the first: from the connection's)."""
 
     _arriving = False
+    _has_begun = False
+    _head_bytes = 0
     _due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
@@ -32,12 +44,25 @@ class PunctualHttp(HttpToolsProtocol):
         super().data_received(data)
         if not self._arriving:
             self._arrived()
-        elif self._due is None:
+            return
+        if self._due is None:
             self._expect()
+        if self._has_begun:
+            self._has_begun, self._head_bytes = False, 0
+        else:
+            self._head_bytes += len(data)
+        if self._head_bytes > MOST_HEAD_BYTES:
+            self._end(TOO_LARGE)
 
     def on_message_begin(self) -> None:
-        self._arriving = True
+        if len(self.pipeline) >= MOST_WAITING:
+            raise ValueError("too many requests were sent ahead")  # uvicorn answers 400 and closes
+        self._arriving = self._has_begun = True
         super().on_message_begin()
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes -= len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._arriving = False
@@ -61,7 +86,11 @@ class PunctualHttp(HttpToolsProtocol):
             self._due = None
 
     def _is_late(self) -> None:
+        self._end(LATE)
+
+    def _end(self, told: bytes) -> None:
+        """Close the connection, saying why unless an answer is on its way."""
         cycle: Any = self.cycle
         if cycle is None or cycle.response_complete or not cycle.response_started:
-            self.transport.write(LATE)
+            self.transport.write(told)
         self.transport.close()

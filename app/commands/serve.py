@@ -23,6 +23,7 @@ from app.callers.development import makes_tokens
 from app.commands import token
 from app.commands.punctual import PunctualHttp
 from app.commands.reach import embedded_server, migrate, open_database, use_settings
+from app.commands.steady import SteadyWebSocket
 from app.errors import Misconfigured
 from app.exposure import Exposure
 from app.settings import address, log_format, settings
@@ -91,7 +92,7 @@ def _serve(listener: socket.socket, tokens: dict[token.Kind, str]) -> int:
         workers=settings().workers,
         loop="uvloop",
         http=PunctualHttp,
-        ws="websockets-sansio",
+        ws=SteadyWebSocket,
         ws_max_size=65_536,
         ws_per_message_deflate=False,
         lifespan="on",

@@ -212,6 +212,7 @@ class PriceQueries:
         "is an error with the code PRICE_NOT_FOUND.",
     )
     async def estimate_task(self, info: Information, block_runs: Plan, owner_id: Owner = None) -> TaskEstimate:
+        checked(ownerId=owner_id)
         checked_list(block_runs, name="blockRuns", limit=estimates.MAX_LINES)
         owner = owner_asked(info.context, owner_id)
         if owner is None:

@@ -23,6 +23,7 @@ from app.graphql.connections import Connections
 from app.graphql.context import Context, House, address_of
 from app.graphql.execution import Execution, OperationFailed, Request
 from app.graphql.faults import Code, error, masked
+from app.graphql.rates import Buckets
 
 PROTOCOL: Final = "graphql-transport-ws"
 INIT_SECONDS: Final = 10.0
@@ -30,6 +31,8 @@ MAX_OPERATIONS: Final = 100
 """At once, in one connection, subscriptions among them."""
 MAX_MESSAGE: Final = body.SMALL_BODY
 """In bytes: more is sent by HTTP."""
+PINGS_PER_SECOND: Final = 10
+"""And ten seconds' worth at once, pongs among them: clients send one in several seconds."""
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +103,7 @@ class _Conversation:
         """What has to be let go of at the end."""
         self._closed = _Closed(4403, "Forbidden: the token has expired")
         """How the conversation ends if it is cut off."""
+        self._pings = Buckets(PINGS_PER_SECOND, burst=10 * PINGS_PER_SECOND)
         self.address: str | None = None
         self.connections = Connections(1)
 
@@ -148,10 +152,8 @@ class _Conversation:
         match message:
             case {"type": "connection_init"}:
                 await self._init(message.get("payload"))
-            case {"type": "ping"}:
-                await self._say({"type": "pong"})
-            case {"type": "pong"}:
-                pass
+            case {"type": "ping" | "pong" as kind}:
+                await self._ponder(kind)
             case {"type": "subscribe", "id": str(id), "payload": dict(payload)} if id:
                 await self._subscribe(id, payload)
             case {"type": "complete", "id": str(id)}:
@@ -159,6 +161,13 @@ class _Conversation:
                     task.cancel()
             case _:
                 raise _Closed(4400, "Invalid message")
+
+    async def _ponder(self, kind: str) -> None:
+        """Answer a ping. They cost no token of the caller's: who sends very many is sent away."""
+        if self._pings.take(""):
+            raise _Closed(1008, "Too many pings")
+        if kind == "ping":
+            await self._say({"type": "pong"})
 
     async def _init(self, payload: object) -> None:
         if self._acknowledged:
@@ -262,7 +271,11 @@ class _Conversation:
             del self._operations[id]
 
     async def _say(self, message: Mapping[str, Any]) -> None:
-        await self._send_event({"type": "websocket.send", "text": orjson.dumps(message).decode()})
+        text = orjson.dumps(message).decode()
+        try:
+            await self._send_event({"type": "websocket.send", "text": text})
+        except RuntimeError as closed:  # by the server under this, meanwhile: a message was too big, or no UTF-8
+            raise ConnectionAbortedError("the connection was closed") from closed
 
     async def _close(self, closed: _Closed) -> None:
         try:

@@ -6,7 +6,7 @@ import pytest
 from starlette.types import Message
 
 from app.graphql.body import SMALL_BODY
-from app.graphql.websocket import MAX_OPERATIONS, PROTOCOL
+from app.graphql.websocket import MAX_OPERATIONS, PINGS_PER_SECOND, PROTOCOL
 from tests.graphql import toy
 from tests.graphql.toy import token
 from tests.graphql.wire import Client, accepted, opened, sockets
@@ -299,3 +299,12 @@ async def test_a_client_that_is_gone_while_it_is_answered_is_no_fault(caplog: py
     async with asyncio.timeout(2):
         await sockets(scope, client.to_server.get, send)
     assert caplog.records == []
+
+
+async def test_a_hundred_pings_at_once_are_answered_and_one_more_ends_the_connection() -> None:
+    async with accepted() as client:
+        for _ in range(10 * PINGS_PER_SECOND):
+            await client.say({"type": "ping"})
+            assert await client.said() == {"type": "pong"}
+        await client.say(*[{"type": "pong"}] * 20)  # some flow in again meanwhile
+        assert await client.closed() == (1008, "Too many pings")

@@ -1,0 +1,84 @@
+"""One server for all that is done to it; each probe ends with the question whether it still answers."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import anyio
+import asyncpg
+import httpx
+import psutil
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect as websocket
+
+from app import database
+from app.pricing import publishing
+from tests.commands import open_place, started
+from tests.conftest import EMPTY, LEDGER_KEY
+from tests.hostile.target import RATE_PER_USER, REQUEST_SECONDS, Target
+
+SETTINGS = {
+    "PORT": "0",
+    "PLANS": "on",
+    "REQUEST_SECONDS": str(REQUEST_SECONDS),
+    "RATE_PER_USER": str(RATE_PER_USER),
+    "RATE_PER_ADDRESS": "0",
+    "RATE_PER_SERVICE": "0",
+    "CONNECTIONS_PER_USER": "1000",
+}
+PREPARED = (
+    ("operator", 'grantCredits(input: {ownerId: "alice", credits: 100000, reason: "r", idempotencyKey: "k"})'),
+    ("service", 'startTask(input: {taskId: "task-1", ownerId: "alice", agentId: "agent-1"})'),
+    ("service", 'charge(input: {taskId: "task-1", blockRunId: "run-1", block: "ReplicateModelBlock"})'),
+)
+"""What there is to be found."""
+
+
+@pytest.fixture(scope="package")
+def server(database_url: str) -> Iterator[Target]:
+    anyio.run(empty, database_url)
+    chosen = SETTINGS | {"DATABASE_URL": database_url, "LEDGER_KEY": LEDGER_KEY.hex()}
+    with open_place() as place, started(place / "log", DATA_DIR=str(place), **chosen) as (pid, url, tokens):
+        for kind, mutation in PREPARED:
+            answer = httpx.post(
+                f"{url}/graphql",
+                json={"query": f"mutation {{ {mutation} {{ __typename }} }}"},
+                headers={"authorization": f"Bearer {tokens[kind]}"},
+                timeout=30,
+            ).json()
+            assert answer["data"][mutation.partition("(")[0]]["__typename"].endswith("Success"), answer
+        with ThreadPoolExecutor(1) as pool:
+            mute = pool.submit(say_nothing, url)
+            yield Target(url, tokens, psutil.Process(pid), place / "log", place, mute)
+
+
+def say_nothing(url: str) -> tuple[int, float]:
+    """The close code of a WebSocket connection that says nothing, and its seconds."""
+    begun = time.monotonic()
+    protocols: Any = ["graphql-transport-ws"]
+    with websocket(url.replace("http", "ws", 1) + "/graphql", subprotocols=protocols) as socket:
+        try:
+            socket.recv(timeout=30)
+        except ConnectionClosed as closed:
+            return (closed.rcvd.code if closed.rcvd is not None else 1006), time.monotonic() - begun
+    return 0, time.monotonic() - begun
+
+
+@pytest.fixture
+def target(server: Target) -> Iterator[Target]:
+    """The server; after the test it must answer, and have had no fault of its own."""
+    yield server
+    assert server.is_alive()
+    assert server.faults() == []
+
+
+async def empty(database_url: str) -> None:
+    """Nothing but the default prices."""
+    admin = await asyncpg.connect(**database.credentials(database_url))
+    await admin.execute(EMPTY)
+    await admin.close()
+    await database.connect(database_url)
+    await publishing.load_default()
+    await database.disconnect()

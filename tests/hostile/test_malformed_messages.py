@@ -1,0 +1,212 @@
+"""What no client of graphql-transport-ws sends: each ends its connection by the protocol's code, or is answered."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any, Final
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from tests.hostile.target import ANSWERED_SECONDS, MESSAGES, Target, codes
+
+pytestmark = pytest.mark.anyio
+
+Sent = str | bytes | bytearray
+"""A text, a binary message (bytes), or a text frame of these bytes (bytearray)."""
+
+BALANCE = "subscription { balance { available } }"
+AT_ONCE = 8
+GROWTH_BYTES = 24 * 1024 * 1024
+PROTOCOL_ENDS = {1002, 1007, 1009, 4400, 4401, 4403, 4409, 4429}
+"""How a connection may end; 1006 and 1011 are the server's own faults."""
+
+
+def message(**parts: Any) -> str:
+    return json.dumps(parts)
+
+
+def subscribe(id: Any = "1", payload: Any = None) -> str:
+    return message(id=id, type="subscribe", payload={"query": BALANCE} if payload is None else payload)
+
+
+INIT: Final = message(type="connection_init")
+PING: Final = message(type="ping")
+HUGE: Final = 70_000
+MANY: Final = dict.fromkeys(map(str, range(999)))
+DEEP: Final[Any] = {"a": [[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]}
+CUT_OFF: Final[dict[str, tuple[int, Sequence[Sent]]]] = {
+    "binary": (4400, [INIT.encode()]),
+    "empty": (4400, [""]),
+    "broken JSON": (4400, ['{"type": "connection_init"']),
+    "not JSON": (4400, ["connection_init"]),
+    "a list": (4400, ["[]"]),
+    "null": (4400, ["null"]),
+    "a number": (4400, ["42"]),
+    "a number of thousands of digits": (4400, ["1" * 5_000]),
+    "NaN": (4400, ['{"type": NaN}']),
+    "no type": (4400, ["{}"]),
+    "type of another type": (4400, [message(type=["ping"])]),
+    "unknown type": (4400, [message(type="start")]),
+    "the server's type": (4400, [message(type="connection_ack")]),
+    "null byte in the type": (4400, [message(type="ping\x00")]),
+    "null byte in the text": (4400, ["{\x00}"]),
+    "lone surrogate": (4400, ['{"type": "ping", "payload": "\\ud800"}']),
+    "invalid UTF-8": (1007, [bytearray(b'{"type": "\xff\xfe"}')]),
+    "overlong UTF-8": (1007, [bytearray(b"\xc0\x80")]),
+    "surrogates in UTF-8": (1007, [bytearray(b"\xed\xa0\x80")]),
+    "invalid UTF-8 while an answer is on its way": (1007, [INIT, subscribe(), subscribe("2"), bytearray(b"\xff")]),
+    "huge": (1009, [message(type="ping", payload={"a": "x" * HUGE})]),
+    "huge in bytes alone": (1009, [message(type="ping", payload="☃").replace("\\u2603", "☃" * 22_000)]),
+    "huge and binary": (1009, [b"\x00" * HUGE]),
+    "deep": (4400, ["[" * 60_000]),
+    "deep, and whole": (4400, ['{"type": "ping", "payload": ' + "[" * 30_000 + "]" * 30_000 + "}"]),
+    "init of another type": (4400, [message(type="connection_init", payload="Bearer x")]),
+    "init twice": (4429, [INIT, INIT]),
+    "init with no token": (4403, [message(type="connection_init", payload={"authorization": "Bearer a.b.c"})]),
+    "init with a token of another type": (4403, [message(type="connection_init", payload={"authorization": [1]})]),
+    "init with a null byte": (4403, [message(type="connection_init", payload={"authorization": "Bearer \x00"})]),
+    "subscribe before init": (4401, [subscribe()]),
+    "no id": (4400, [INIT, message(type="subscribe", payload={"query": BALANCE})]),
+    "empty id": (4400, [INIT, subscribe("")]),
+    "id of another type": (4400, [INIT, subscribe(7)]),
+    "no payload": (4400, [INIT, message(id="1", type="subscribe")]),
+    "payload of another type": (4400, [INIT, subscribe(payload=["query"])]),
+    "no query": (4400, [INIT, subscribe(payload={"variables": {}})]),
+    "query of another type": (4400, [INIT, subscribe(payload={"query": {}})]),
+    "variables of another type": (4400, [INIT, subscribe(payload={"query": BALANCE, "variables": "a"})]),
+    "too many variables": (4400, [INIT, subscribe(payload={"query": "", "variables": MANY})]),
+    "deep variables": (4400, [INIT, subscribe(payload={"query": "", "variables": DEEP})]),
+    "an id twice": (4409, [INIT, subscribe("one"), subscribe("one")]),
+    "complete of another type": (4400, [INIT, message(id=1, type="complete")]),
+}  # fmt: skip
+"""The close code, and what is sent."""
+
+ANSWERED: Final[dict[str, Sequence[Sent]]] = {
+    "complete of nothing": [INIT, message(id="nothing", type="complete")],
+    "complete before init": [message(id="nothing", type="complete")],
+    "ping before init": [PING],
+    "pong of nothing": [message(type="pong", payload={"a": 1})],
+    "keys twice": ['{"type": "subscribe", "type": "ping"}'],
+    "null byte in an id": [INIT, subscribe("\x00", {"query": "{ __typename }"})],
+    "huge id": [INIT, subscribe("i" * 60_000, {"query": "{ __typename }"})],
+    "no operation": [INIT, subscribe(payload={"query": ""})],
+    "unknown operation": [INIT, subscribe(payload={"query": "{ __typename }", "operationName": "\x00"})],
+    "bomb": [INIT, subscribe(payload={"query": "{" + "a{" * 500})],
+    "null byte in a variable": [
+        INIT,
+        subscribe(payload={"query": "query($o: ID) { account(ownerId: $o) { ownerId } }", "variables": {"o": "\x00"}}),
+    ],
+}
+"""The connection stays."""
+
+
+@asynccontextmanager
+async def connected(target: Target, token: str) -> AsyncIterator[ClientConnection]:
+    async with connect(
+        target.socket_url,
+        subprotocols=["graphql-transport-ws"],  # type: ignore[list-item]  # a NewType
+        additional_headers={"authorization": f"Bearer {token}"},
+        compression=None,
+        ping_interval=None,
+    ) as socket:
+        yield socket
+
+
+async def said(socket: ClientConnection, what: Sequence[Sent]) -> tuple[int | None, list[Any]]:
+    """The close code (None: it was still open) and the messages that came, after all this and a last ping."""
+    heard: list[Any] = []
+    async with asyncio.timeout(ANSWERED_SECONDS):
+        try:
+            for one in [*what, message(type="ping", payload="last")]:
+                await socket.send(
+                    bytes(one) if isinstance(one, bytearray) else one, text=isinstance(one, str | bytearray)
+                )
+            pings = 1 + sum(
+                one in {PING, '{"type": "subscribe", "type": "ping"}'} for one in what if isinstance(one, str)
+            )
+            while pings:
+                heard.append(json.loads(await socket.recv()))
+                pings -= heard[-1]["type"] == "pong"
+        except ConnectionClosed as closed:
+            return (closed.rcvd.code if closed.rcvd is not None else 1006), heard
+    return None, heard
+
+
+@pytest.mark.parametrize("name", CUT_OFF)
+async def test_a_malformed_message_ends_the_connection_by_its_code(target: Target, name: str) -> None:
+    code, what = CUT_OFF[name]
+    async with connected(target, target.tokens["user"]) as socket:
+        # What is too big is not read to its end: then the close frame may be lost on the way.
+        assert (await said(socket, what))[0] in {code, 1006 if code == 1009 else code}
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+async def test_an_odd_message_is_answered_and_the_connection_stays(target: Target, name: str) -> None:
+    async with connected(target, target.tokens["user"]) as socket:
+        code, heard = await said(socket, ANSWERED[name])
+    assert code is None
+    assert found_in(heard) <= {"BAD_USER_INPUT", "GRAPHQL_PARSE_FAILED", "FORBIDDEN"}
+
+
+def found_in(heard: Sequence[Any]) -> set[str]:
+    """The codes of all errors that came."""
+    told = [one["payload"] for one in heard if one["type"] in {"next", "error"}]
+    return set().union(*(codes(one if isinstance(one, dict) else {"errors": one}) for one in told))
+
+
+def damaged(chance: Random) -> Sequence[Sent]:
+    """A conversation of which one message was damaged on the way."""
+    ends: Sequence[Sent] = [
+        message(id="1", type="complete"),
+        PING,
+        subscribe("2", {"query": "{ account { ownerId } }"}),
+    ]
+    whole = [INIT, subscribe(), *chance.sample(ends, chance.randint(0, 3))]
+    place = chance.randrange(len(whole))
+    text = bytearray(str(whole[place]).encode())
+    for _ in range(chance.choice((1, 1, 2))):
+        where = chance.randrange(len(text))
+        match chance.randrange(5):
+            case 0:
+                text[where] = chance.randrange(128)
+            case 1:
+                del text[where:]
+            case 2:
+                text[where:where] = bytes(chance.randrange(256) for _ in range(chance.randint(1, 20)))
+            case 3:
+                text[where:where] = text[where : where + 10] * chance.randint(1, 500)
+            case _:
+                text[where:where] = chance.choice([b"\x00", b"\\ud800", b'"', b"{", b"[" * 1_100, b"9" * 400, b"null"])
+        text = text or bytearray(b" ")
+    return [*whole[:place], bytes(text) if chance.random() < 0.1 else text, *whole[place + 1 :]]
+
+
+async def test_damaged_messages_end_as_the_protocol_says_and_leave_no_memory_behind(
+    target: Target, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended: Counter[str] = Counter()
+    warm = 0
+    token = target.user("rude")
+
+    async def one(seed: int) -> None:
+        chance = Random(seed)  # noqa: S311  what was written once is written again
+        async with connected(target, token) as socket:
+            code, heard = await said(socket, damaged(chance))
+        assert code in {None, *PROTOCOL_ENDS}, (seed, code)
+        found = found_in(heard)
+        assert "INTERNAL" not in found, (seed, heard)
+        ended.update({str(code)} if code else found or {"ok"})
+
+    for first in range(0, MESSAGES, AT_ONCE):
+        if first * 3 // MESSAGES and not warm:
+            warm = target.resident_bytes()
+        await asyncio.gather(*(one(seed) for seed in range(first, min(first + AT_ONCE, MESSAGES))))
+    grown = target.resident_bytes() - warm
+    with capsys.disabled():
+        print(f"\n{MESSAGES} messages: {dict(sorted(ended.items()))}, memory {grown / 2**20:+.1f} MiB", end=" ")
+    assert grown < GROWTH_BYTES

@@ -1,0 +1,10 @@
+"""A WebSocket connection that never says who it is. It was opened with the server, so that nobody waits for its end."""
+
+from app.graphql.websocket import INIT_SECONDS
+from tests.hostile.target import Target
+
+
+def test_a_connection_that_never_says_who_it_is_is_closed(target: Target) -> None:
+    code, seconds = target.mute.result(timeout=INIT_SECONDS + 5)
+    assert code == 4408
+    assert INIT_SECONDS * 0.9 <= seconds <= INIT_SECONDS + 5
