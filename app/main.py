@@ -24,11 +24,11 @@ from app.exposure import Exposure
 from app.graphql.balances import newest_balances
 from app.graphql.context import House
 from app.graphql.execution import Execution
-from app.graphql.gate import Gate
 from app.graphql.known import open_library
+from app.graphql.limits.gate import Gate
 from app.graphql.schema import build
-from app.graphql.view import GraphQLOverHTTP
-from app.graphql.websocket import GraphQLOverWebSocket
+from app.graphql.transports.view import GraphQLOverHTTP
+from app.graphql.transports.websocket import GraphQLOverWebSocket
 from app.ledger import expiring, posting, statements
 from app.live import Feed
 from app.pricing.catalogue import Catalogue

@@ -17,7 +17,7 @@ from graphql import (
 )
 
 from app.graphql.faults import Code
-from app.graphql.guards import exceeded
+from app.graphql.limits.guards import exceeded
 
 KNOWN_DOCUMENTS: Final = 500
 KNOWN_LENGTH: Final = 16 * 1024

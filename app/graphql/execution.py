@@ -28,8 +28,8 @@ from app.graphql import streaming
 from app.graphql.context import Context
 from app.graphql.documents import KNOWN_LENGTH, DocumentRefused, Documents
 from app.graphql.faults import TOO_SLOW, Code, error, sent
-from app.graphql.gate import Gate, is_user
 from app.graphql.known import Library, NotServed, misconfigured, operations, prepared
+from app.graphql.limits.gate import Gate, is_user
 from app.graphql.noting import line_of
 from app.graphql.plans.analysing import NotUnderstood
 from app.graphql.plans.cache import Known, Plans, Tally

@@ -9,7 +9,7 @@ from app.callers.doorway import Doorway
 from app.callers.ring import REMEMBERED_SECONDS, WATCH_SECONDS, KeyRing
 from app.callers.rules import Scope
 from app.callers.tokens import Expected, TokenVerifier
-from app.graphql.websocket import GraphQLOverWebSocket
+from app.graphql.transports.websocket import GraphQLOverWebSocket
 from tests.callers.issuer import CountingKeys
 from tests.callers.test_service_keys import id_of, statements
 from tests.graphql import toy, wire

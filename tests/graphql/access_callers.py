@@ -30,8 +30,8 @@ from app.callers.ring import KeyRing
 from app.callers.rules import Scope
 from app.callers.tokens import Expected, TokenVerifier
 from app.graphql.schema import build
-from app.graphql.view import GraphQLOverHTTP
-from app.graphql.websocket import GraphQLOverWebSocket
+from app.graphql.transports.view import GraphQLOverHTTP
+from app.graphql.transports.websocket import GraphQLOverWebSocket
 from app.settings import Settings
 from tests.graphql import wire
 from tests.graphql.conftest import EXECUTION, Api

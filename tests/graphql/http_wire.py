@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import orjson
 from starlette.types import Message
 
-from app.graphql.view import GraphQLOverHTTP
+from app.graphql.transports.view import GraphQLOverHTTP
 from tests.graphql.toy import doorway, execution, house
 
 GRAPHQL_JSON = "application/graphql-response+json"

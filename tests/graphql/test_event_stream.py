@@ -18,10 +18,10 @@ from app.callers.jwks import FixedKeys
 from app.callers.ring import KeyRing
 from app.callers.rules import Scope
 from app.callers.tokens import Expected, TokenVerifier
-from app.graphql import event_stream
 from app.graphql.execution import Execution
-from app.graphql.gate import Gate
-from app.graphql.view import GraphQLOverHTTP
+from app.graphql.limits.gate import Gate
+from app.graphql.transports import event_stream
+from app.graphql.transports.view import GraphQLOverHTTP
 from app.settings import Settings
 from tests.factories import granted
 from tests.graphql import toy

@@ -6,7 +6,7 @@ import pytest
 from graphql import FragmentDefinitionNode, OperationDefinitionNode, get_introspection_query, parse
 
 from app.graphql.documents import KNOWN_LENGTH, MAX_LENGTH, MAX_TOKENS, DocumentRefused, Documents
-from app.graphql.guards import (
+from app.graphql.limits.guards import (
     LIST_SIZE,
     MAX_ALIASES,
     MAX_COST,

@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Message
 
 from app import database
-from app.graphql.body import LARGE_BODY, SMALL_BODY
+from app.graphql.transports.body import LARGE_BODY, SMALL_BODY
 from tests.graphql import toy
 from tests.graphql.http_wire import GRAPHQL_JSON, Reply, body, got, production_view, sent, view
 from tests.graphql.toy import token

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from starlette.types import Message
 
-from app.graphql.body import SMALL_BODY
-from app.graphql.websocket import MAX_OPERATIONS, PINGS_PER_SECOND, PROTOCOL
+from app.graphql.transports.body import SMALL_BODY
+from app.graphql.transports.websocket import MAX_OPERATIONS, PINGS_PER_SECOND, PROTOCOL
 from tests.graphql import toy
 from tests.graphql.toy import token
 from tests.graphql.wire import Client, accepted, opened, sockets

@@ -18,7 +18,7 @@ from app.graphql.documents import KNOWN_LENGTH
 from app.graphql.execution import Execution, Request
 from app.graphql.known import CALLERS, LISTED, Library
 from app.graphql.known_files import KnownDocument, hash_of
-from app.graphql.view import GraphQLOverHTTP
+from app.graphql.transports.view import GraphQLOverHTTP
 from tests.graphql import toy
 from tests.graphql.http_wire import GRAPHQL_JSON, got, sent
 from tests.graphql.toy import OPERATOR, SERVICE, USER, doorway, house, token

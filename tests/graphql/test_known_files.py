@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from app.graphql import known_files
 from app.graphql.documents import Documents
-from app.graphql.guards import MAX_DEPTH
 from app.graphql.known import prepared
 from app.graphql.known_files import SHAPES, KnownDocument, Problem, Unreadable, hash_of, manifest, read
+from app.graphql.limits.guards import MAX_DEPTH
 from tests.graphql import toy
 
 HELLO = "query Hello {\n  hello\n}\n"

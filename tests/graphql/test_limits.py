@@ -7,15 +7,16 @@ import orjson
 import pytest
 
 from app.callers.rules import Kind, Scope, Viewer
-from app.graphql import body, connections, json_values, websocket
-from app.graphql.body import MAX_NESTING, MAX_VALUES, MAX_VARIABLES, Malformed
+from app.graphql import json_values
 from app.graphql.context import Context
 from app.graphql.documents import MAX_LENGTH, MAX_TOKENS
 from app.graphql.execution import Execution, OperationFailed, Request
-from app.graphql.gate import Gate
-from app.graphql.guards import MAX_ALIASES, MAX_DEPTH, MAX_DIRECTIVES, MAX_FIELDS, MAX_ROOT_FIELDS
+from app.graphql.limits.gate import Gate
+from app.graphql.limits.guards import MAX_ALIASES, MAX_DEPTH, MAX_DIRECTIVES, MAX_FIELDS, MAX_ROOT_FIELDS
 from app.graphql.schema import build
-from app.graphql.websocket import MAX_MESSAGE, GraphQLOverWebSocket
+from app.graphql.transports import body, connections, websocket
+from app.graphql.transports.body import MAX_NESTING, MAX_VALUES, MAX_VARIABLES, Malformed
+from app.graphql.transports.websocket import MAX_MESSAGE, GraphQLOverWebSocket
 from app.settings import Settings
 from tests.graphql import toy
 from tests.graphql.toy import token

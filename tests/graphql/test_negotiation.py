@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.graphql.negotiation import GRAPHQL_JSON, JSON, Wanted, wanted
+from app.graphql.transports.negotiation import GRAPHQL_JSON, JSON, Wanted, wanted
 
 MODERN = GRAPHQL_JSON.decode()
 PLAIN = JSON.decode()

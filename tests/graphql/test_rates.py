@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.graphql.rates import Buckets, network_of
+from app.graphql.limits.rates import Buckets, network_of
 
 
 class Clock:

@@ -10,8 +10,8 @@ import orjson
 from starlette.types import Message
 
 from app.graphql.execution import Execution
-from app.graphql.view import GraphQLOverHTTP
-from app.graphql.websocket import PROTOCOL, GraphQLOverWebSocket
+from app.graphql.transports.view import GraphQLOverHTTP
+from app.graphql.transports.websocket import PROTOCOL, GraphQLOverWebSocket
 from tests.graphql import toy
 from tests.graphql.wire import Client
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from starlette.types import Message
 
-from app.graphql.websocket import PROTOCOL, GraphQLOverWebSocket
+from app.graphql.transports.websocket import PROTOCOL, GraphQLOverWebSocket
 from tests.graphql import toy
 from tests.graphql.toy import doorway, execution, house
 

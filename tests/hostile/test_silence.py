@@ -1,6 +1,6 @@
 """A WebSocket connection that never says who it is. It was opened with the server, so that nobody waits for its end."""
 
-from app.graphql.websocket import INIT_SECONDS
+from app.graphql.transports.websocket import INIT_SECONDS
 from tests.hostile.target import Target
 
 

@@ -18,12 +18,12 @@ from strawberry.http.websocket_origin import is_same_origin
 from app.callers.doorway import Doorway
 from app.callers.rules import Viewer
 from app.errors import RequestError, Unauthenticated
-from app.graphql import body, connections
-from app.graphql.connections import Connections
 from app.graphql.context import Context, House, address_of
 from app.graphql.execution import Execution, OperationFailed, Request
 from app.graphql.faults import Code, error, masked
-from app.graphql.rates import Buckets
+from app.graphql.limits.rates import Buckets
+from app.graphql.transports import body, connections
+from app.graphql.transports.connections import Connections
 
 PROTOCOL: Final = "graphql-transport-ws"
 INIT_SECONDS: Final = 10.0

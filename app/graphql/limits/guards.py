@@ -29,8 +29,8 @@ from graphql import (
     get_nullable_type,
 )
 
+from app.graphql.limits.repetition import comparisons
 from app.graphql.pagination import MAX_PAGE
-from app.graphql.repetition import comparisons
 
 MAX_OPERATIONS: Final = 10
 MAX_FRAGMENTS: Final = 100

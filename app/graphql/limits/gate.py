@@ -12,7 +12,7 @@ from typing import Final
 from app.callers.rules import Kind
 from app.errors import RateLimited
 from app.graphql.context import Context
-from app.graphql.rates import Buckets, network_of
+from app.graphql.limits.rates import Buckets, network_of
 from app.settings import Settings
 
 SERVICE_OPERATIONS: Final = 1_000

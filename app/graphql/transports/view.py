@@ -20,11 +20,11 @@ from app import database
 from app.callers.doorway import Doorway
 from app.callers.rules import Viewer
 from app.errors import RequestError, Unauthenticated, Unavailable
-from app.graphql import body, event_stream
 from app.graphql.context import Context, House, address_of
 from app.graphql.execution import Answer, Execution, Request
 from app.graphql.faults import OUT_OF_REACH, Code, error, masked
-from app.graphql.negotiation import GRAPHQL_JSON, HTML, JSON, Wanted, wanted
+from app.graphql.transports import body, event_stream
+from app.graphql.transports.negotiation import GRAPHQL_JSON, HTML, JSON, Wanted, wanted
 
 READING: Final = frozenset({"GET", "HEAD"})
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")

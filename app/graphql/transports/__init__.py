@@ -1,0 +1,1 @@
+"""How operations come and answers go: HTTP, event streams, WebSockets. All of them are carried out by `execution`."""
