@@ -5,6 +5,7 @@ this run. Emptied before, not after: what a failed test left can be looked at. N
 contention need commits.
 """
 
+import logging
 import os
 import secrets
 import tempfile
@@ -21,6 +22,7 @@ from app.ledger import accounts
 from app.pricing import publishing
 from app.pricing.catalogue import Catalogue
 from app.tasks import lapses, owners
+from tests.canaries import Watch
 
 LEDGER_KEY = bytes(range(32))
 
@@ -43,6 +45,23 @@ EMPTY = (
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def watch() -> Iterator[Watch]:
+    """Sees each record that any test logs."""
+    handler = Watch(LEDGER_KEY.hex())
+    logging.getLogger().addHandler(handler)
+    yield handler
+    logging.getLogger().removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
+def no_secret_is_logged(watch: Watch) -> Iterator[None]:
+    """Whatever a test is about: no token, key or password stands in a record."""
+    yield
+    found, watch.found = watch.found, []
+    assert found == []
 
 
 @pytest.fixture(scope="session")

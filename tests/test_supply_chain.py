@@ -81,6 +81,13 @@ def test_dependencies_can_be_audited_by_one_command() -> None:
     assert re.search(r"pip-audit .*--require-hashes .*-r requirements\.lock", told.stdout)
 
 
+def test_each_promise_names_tests_that_exist() -> None:
+    promises = re.findall(r"^\| .* \| (`tests/.*) \|$", (CHECKOUT / "SECURITY.md").read_text(), re.MULTILINE)
+    named = [path for promise in promises for path in re.findall(r"`([^`]+)`", promise)]
+    assert len(promises) >= 10
+    assert [path for path in named if not (CHECKOUT / path).exists()] == []
+
+
 # Statements
 
 
