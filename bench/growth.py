@@ -161,7 +161,7 @@ def _audit(url: str) -> tuple[bool, str]:
 @click.option("--per-second", type=click.FloatRange(1, 5_000), help="Charges. Default: 200.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures to this file.")
 @click.pass_context
-def command(ctx: click.Context, *, quick: bool, full: bool, file: Path | None, **chosen: Any) -> None:
+def command(ctx: click.Context, /, *, quick: bool, full: bool, file: Path | None, **chosen: Any) -> None:
     """Measure whether charges and pages of history cost more as the books grow: about 4 minutes.
 
     Starts a PostgreSQL of its own in DATA_DIR, and a server for each size; ends them all. Every entry is made by the

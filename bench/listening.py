@@ -34,8 +34,9 @@ DOCUMENT: Final = "subscription { balance { available held owed version status }
 AT_ONCE: Final = 100
 """Subscribers that connect at the same time."""
 LISTEN_SECONDS: Final = 300
-DRAIN_SECONDS: Final = 1.0
-"""After the last charge, for what is still on its way."""
+DRAIN_SECONDS: Final = 0.5
+"""After the last charge, for what is still on its way; again and again, until each was seen or so many have passed:"""
+LONGEST_DRAIN_SECONDS: Final = 15.0
 LINE_BYTES: Final = 1 << 26
 
 SUBSCRIBE: Final = json.dumps({"id": "1", "type": "subscribe", "payload": {"query": DOCUMENT}}).encode()
@@ -89,15 +90,19 @@ class Audience:
         before, used = time.perf_counter(), fine_cpu_seconds([server_pid])
         charges = await charge_steadily(Steady(**plan))
         charging_seconds = time.perf_counter() - before
-        await asyncio.sleep(DRAIN_SECONDS)
+        while True:
+            await asyncio.sleep(DRAIN_SECONDS)
+            seen = told(charges, self.kept)
+            if not seen.unseen or time.perf_counter() - before > charging_seconds + LONGEST_DRAIN_SECONDS:
+                break
         used = fine_cpu_seconds([server_pid]) - used
         seconds = time.perf_counter() - before
-        arrivals, self.kept = self.kept, None
+        self.kept = None
         return {
             "seconds": seconds,
             "charging_seconds": charging_seconds,
             "server_cpu_seconds": used,
-            **asdict(told(charges, arrivals)),
+            **asdict(seen),
         }
 
     async def hang_up(self) -> dict[str, Any]:

@@ -24,6 +24,8 @@ REHEARSAL_SECONDS: Final = 1.0
 IDLE_PART: Final = 0.5
 """Idle time measured, as part of the time for charges."""
 WARM_UP_SECONDS: Final = 0.5
+SETTLE_SECONDS: Final = 1.0
+"""Between the arrival of the last subscriber and the idle time that is measured."""
 UNLIMITED: Final = {"RATE_PER_USER": "0", "RATE_PER_ADDRESS": "0"}
 """All subscribers come from one address: the limits that hold for one are off."""
 
@@ -41,6 +43,15 @@ class Field:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """All a second; None: this server takes no charges."""
+
+    charges_with: float | None = None
+    charges_without: float | None = None
+    pushes_with: float | None = None
+
+
 def settings_of(url: str) -> dict[str, str]:
     return {**servers.settings_of(url), **UNLIMITED}
 
@@ -55,33 +66,27 @@ async def measure(field: Field, contender: Contender, subscribers: int, run: str
     with _server(field, contender) as server:
         async with audience() as those:
             await _rehearse(field, those, server, run)
-            before = await _throughput(field, contender, server, subscribers, f"{run}-before")
             resident = resident_kib(server.pid)
             tokens = list(field.tokens[:subscribers])
             accepted = await those.told_to("listen", port=server.port, tokens=tokens)
             resident = resident_kib(server.pid) - resident
+            await asyncio.sleep(SETTLE_SECONDS)
             idle = await those.told_to("idle", server_pid=server.pid, seconds=max(field.seconds * IDLE_PART, 0.5))
             pushed = await _charge(
                 field, those, server, accounts=subscribers, run=f"{run}-pushed", seconds=field.seconds
             )
             if pushed["unseen"]:
                 raise Disturbed(f"{pushed['unseen']} charges of {run} were not seen by those who listen")
-            with_begin = await those.told_to("pushes")
-            during = await _throughput(field, contender, server, subscribers, f"{run}-during")
-            with_end = await those.told_to("pushes")
-            await those.told_to("hang_up")
-            after = await _throughput(field, contender, server, subscribers, f"{run}-after")
+            both = await _kept(field, those, server, subscribers, run) if contender == "live" else _Kept()
     return Sample(
         contender=contender,
         subscribers=subscribers,
         accepted_per_second=subscribers / accepted["seconds"],
         kib_per_subscriber=resident / subscribers,
         idle_cpu=idle["server_cpu_seconds"] / idle["seconds"],
-        charges_without=(_rate(before) + _rate(after)) / 2 if before and after else None,
-        charges_with=_rate(during) if during else None,
-        pushes_with=(
-            (with_end["pushes"] - with_begin["pushes"]) / (during.seconds + WARM_UP_SECONDS) if during else None
-        ),
+        charges_with=both.charges_with,
+        charges_without=both.charges_without,
+        pushes_with=both.pushes_with,
         **{name: value for name, value in pushed.items() if name in Sample.__dataclass_fields__},
     )
 
@@ -108,15 +113,26 @@ async def _charge(
     )  # fmt: skip
 
 
-async def _throughput(field: Field, contender: Contender, server: Server, accounts: int, run: str) -> Tally | None:
-    """As many charges as this server takes; None: it takes none. Raises: Disturbed."""
-    if contender != "live":
-        return None
-    if run.endswith("before"):
-        await preparing.introduce_tasks(server.url, field.key, tasks(accounts))
+async def _kept(field: Field, those: Audience, server: Server, accounts: int, run: str) -> _Kept:
+    """Charges a second that this server takes while those who are charged listen to it, and when they have left.
+
+    This comes last: the memory that it takes would hide what subscribers take. Raises: Disturbed.
+    """
+    await preparing.introduce_tasks(server.url, field.key, tasks(accounts))
+    await _throughput(field, server, accounts=accounts, run=f"{run}-warming", seconds=REHEARSAL_SECONDS)
+    before = await those.told_to("pushes")
+    listening = await _throughput(field, server, accounts=accounts, run=f"{run}-listening", seconds=field.seconds)
+    pushes = (await those.told_to("pushes"))["pushes"] - before["pushes"]
+    await those.told_to("hang_up")
+    alone = await _throughput(field, server, accounts=accounts, run=f"{run}-alone", seconds=field.seconds)
+    return _Kept(_rate(listening), _rate(alone), pushes / (listening.seconds + WARM_UP_SECONDS))
+
+
+async def _throughput(field: Field, server: Server, *, accounts: int, run: str, seconds: float) -> Tally:
+    """As many charges as this server takes. Raises: Disturbed."""
     plan = Plan(
         kind="charge", load="many", port=server.port, key=field.key, run=run, connections=CHARGING_CLIENTS,
-        warm_up_seconds=WARM_UP_SECONDS, seconds=field.seconds, server_pids=[server.pid], database_pids=[],
+        warm_up_seconds=WARM_UP_SECONDS, seconds=seconds, server_pids=[server.pid], database_pids=[],
     )  # fmt: skip
     client = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bench.listened_load", cwd=servers.CHECKOUT, stdin=PIPE, stdout=PIPE, stderr=PIPE
