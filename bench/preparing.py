@@ -1,7 +1,7 @@
 """The databases of the contenders: their accounts, each with credits and a running task, and the key that charges."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
@@ -44,29 +44,20 @@ async def create_database(server_url: str, name: str, *, template: str | None = 
 
 async def fill_product(url: str, loads: Collection[Load], advanced: Advanced) -> str:
     """This server's books for these loads, made by its own use cases; the service key that may charge."""
-    async with _books(url) as key:
+    async with books(url) as key:
         if "hot" in loads:
             await _make(HOT_OWNER, task_ids("hot"))
         if "task" in loads:
             await _make("one-task", task_ids("task"))
         if "budget" in loads:
             await _make("one-budget", task_ids("budget"), budget=scenarios.GRANTED_CREDITS)
-        numbers = iter(range(scenarios.MANY_ACCOUNTS if "many" in loads else 0))
-
-        async def make_some() -> None:
-            for number in numbers:
-                await _make(f"owner-{number}", [scenarios.task_id("many", number)])
-                advanced(1)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
-                group.create_task(make_some())
+        await _make_many(scenarios.MANY_ACCOUNTS if "many" in loads else 0, advanced)
         return key
 
 
 async def fill_stops(url: str) -> str:
     """Accounts that one charge empties, and the hot account; the service key that may charge."""
-    async with _books(url) as key:
+    async with books(url) as key:
         await _make(HOT_OWNER, task_ids("hot"))
         for busy in (False, True):
             for number in scenarios.stop_numbers(busy=busy):
@@ -75,13 +66,25 @@ async def fill_stops(url: str) -> str:
         return key
 
 
+async def fill_owners(url: str, count: int, advanced: Advanced) -> str:
+    """So many accounts, `owner-N` with the task `many-N` each; the service key that may charge."""
+    async with books(url) as key:
+        await _make_many(count, advanced)
+        return key
+
+
 def task_ids(load: Load) -> list[str]:
     """All tasks of a load."""
     return [scenarios.task_id(load, number) for number in range(scenarios.task_count(load))]
 
 
+def owner_id(number: int) -> str:
+    """Whose the task of that number is, of the many."""
+    return f"owner-{number}"
+
+
 @asynccontextmanager
-async def _books(url: str) -> AsyncIterator[str]:
+async def books(url: str) -> AsyncIterator[str]:
     """The use cases, working on a new database at `url`; the service key that may charge there."""
     open_books(settings())
     accounts.forget()
@@ -93,6 +96,19 @@ async def _books(url: str) -> AsyncIterator[str]:
         yield await keys.development_key("bench")
     finally:
         await database.disconnect()
+
+
+async def _make_many(count: int, advanced: Advanced) -> None:
+    numbers = iter(range(count))
+
+    async def make_some() -> None:
+        for number in numbers:
+            await _make(owner_id(number), [scenarios.task_id("many", number)])
+            advanced(1)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(AT_ONCE):
+            group.create_task(make_some())
 
 
 async def _make(
@@ -136,7 +152,11 @@ async def fill_reference(url: str) -> str:
 
 async def introduce(url: str, key: str, loads: Collection[Load]) -> None:
     """Have a server look at every task once, so that it knows them as one that has started them does."""
-    tasks = [task_id for load in sorted(loads) for task_id in task_ids(load)]
+    await introduce_tasks(url, key, [task_id for load in sorted(loads) for task_id in task_ids(load)])
+
+
+async def introduce_tasks(url: str, key: str, tasks: Sequence[str]) -> None:
+    """The same of these tasks."""
     headers = {"authorization": f"Bearer {key}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
         for start in range(0, len(tasks), PAGE):

@@ -16,6 +16,7 @@ def serve(application: ASGIApp) -> None:
             application,
             loop="uvloop",
             http="httptools",
+            ws="websockets-sansio",
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -1,0 +1,137 @@
+"""`python -m bench.stock`: the header's subscription, written the usual way. This server's pushes are compared with it.
+
+Strawberry's own ASGI view over graphql-transport-ws, with its defaults. It is woken by the same feed as this server's
+subscriptions (the other end of LISTEN and NOTIFY, with the same pause between changes), admits callers by the same
+doorway, and reads the balance by one query for each push.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from typing import Any, Final
+
+import strawberry
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+from strawberry.asgi import GraphQL
+from strawberry.exceptions import ConnectionRejectionError
+from strawberry.types import Info
+
+from app import database
+from app.callers.doorway import Doorway, open_doorway
+from app.callers.rules import Viewer
+from app.errors import Unauthenticated
+from app.live import Feed
+from app.main import running
+from app.settings import settings
+from bench.serving import serve
+
+ACCOUNT: Final = "SELECT account_id FROM owner WHERE owner_id = $1"
+BALANCE: Final = "SELECT posted, held, frozen, owed, version FROM account WHERE id = $1"
+
+
+@strawberry.enum
+class BalanceStatus(StrEnum):
+    OK = "OK"
+    LOW = "LOW"
+    EMPTY = "EMPTY"
+    OWING = "OWING"
+
+
+@strawberry.type
+class Balance:
+    available: int
+    held: int
+    owed: int
+    version: int
+    status: BalanceStatus
+
+
+@strawberry.type
+class Query:
+    alive: bool = True
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription
+    async def balance(self, info: Info[Any, Any]) -> AsyncGenerator[Balance, None]:
+        viewer: Viewer = info.context["viewer"]
+        feed: Feed = info.context["feed"]
+        [found] = await database.fetch(ACCOUNT, viewer.owner_id)
+        number = found["account_id"]
+        with feed.watch(number) as watch:
+            seen = -1
+            while True:
+                [row] = await database.fetch(BALANCE, number)
+                if row["version"] > seen:
+                    seen = row["version"]
+                    yield balance_of(row, low_at=settings().low_balance_at)
+                await watch.changed()
+
+
+def balance_of(row: Mapping[str, int], *, low_at: int) -> Balance:
+    available = max(row["posted"] - row["held"] - row["frozen"], 0)
+    if row["owed"]:
+        status = BalanceStatus.OWING
+    elif not available:
+        status = BalanceStatus.EMPTY
+    else:
+        status = BalanceStatus.LOW if available < low_at else BalanceStatus.OK
+    return Balance(available=available, held=row["held"], owed=row["owed"], version=row["version"], status=status)
+
+
+class View(GraphQL[Any, None]):
+    """Strawberry's view, with what the resolvers need in its context."""
+
+    def __init__(self, schema: strawberry.Schema, doorway: Doorway, feed: Feed) -> None:
+        super().__init__(schema, graphql_ide=None)
+        self._doorway = doorway
+        self._feed = feed
+
+    async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Any:
+        return {"request": request, "response": response, "feed": self._feed}
+
+    async def on_ws_connect(self, context: Any) -> Any:
+        """Raises: ConnectionRejectionError: nobody is known by this token."""
+        try:
+            context["viewer"] = await self._doorway.identify(context["connection_params"].get("authorization"))
+        except Unauthenticated:
+            raise ConnectionRejectionError from None
+        if context["viewer"] is None:
+            raise ConnectionRejectionError
+        return await super().on_ws_connect(context)
+
+
+def application(url: str) -> Starlette:
+    """The server, on the books at `url`."""
+    here = settings()
+    doorway = open_doorway(here)
+    feed = Feed(sweep_seconds=here.sweep_seconds, conflate_seconds=here.conflate_ms / 1_000)
+    view = View(strawberry.Schema(query=Query, subscription=Subscription), doorway, feed)
+
+    @asynccontextmanager
+    async def life(_: Starlette) -> AsyncIterator[None]:
+        await database.connect(url)
+        try:
+            async with running({"live feed": lambda: feed.run(url)}):
+                yield
+        finally:
+            await doorway.close()
+            await database.disconnect()
+
+    return Starlette(routes=[Route("/graphql", view), WebSocketRoute("/graphql", view)], lifespan=life)
+
+
+def main() -> None:
+    url = settings().database_url
+    if url is None:
+        raise SystemExit("Set DATABASE_URL to the books that the bench has prepared.")
+    serve(application(url))
+
+
+if __name__ == "__main__":
+    main()
