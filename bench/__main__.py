@@ -33,7 +33,7 @@ QUICK: Final = {"rounds": 2, "seconds": 1.0}
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("--quick", is_flag=True, help="About a minute: 2 rounds of 1 second. Good for a look, not for a table.")
 @click.option("--rounds", type=click.IntRange(1, 100), help="Times that everything is measured. Default: 5.")
-@click.option("--seconds", type=click.FloatRange(1, 600), help="Of each measurement, after its warm-up. Default: 3.")
+@click.option("--seconds", type=click.FloatRange(0.5, 600), help="Of each measurement, after its warm-up. Default: 3.")
 @click.option(
     "--only",
     metavar="NAME",

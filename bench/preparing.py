@@ -44,7 +44,7 @@ async def create_database(server_url: str, name: str, *, template: str | None = 
 
 async def fill_product(url: str, loads: Collection[Load], advanced: Advanced) -> str:
     """This server's books for these loads, made by its own use cases; the service key that may charge."""
-    async with _books(url) as key:
+    async with books(url) as key:
         if "hot" in loads:
             await _make(HOT_OWNER, task_ids("hot"))
         if "task" in loads:
@@ -66,7 +66,7 @@ async def fill_product(url: str, loads: Collection[Load], advanced: Advanced) ->
 
 async def fill_stops(url: str) -> str:
     """Accounts that one charge empties, and the hot account; the service key that may charge."""
-    async with _books(url) as key:
+    async with books(url) as key:
         await _make(HOT_OWNER, task_ids("hot"))
         for busy in (False, True):
             for number in scenarios.stop_numbers(busy=busy):
@@ -81,7 +81,7 @@ def task_ids(load: Load) -> list[str]:
 
 
 @asynccontextmanager
-async def _books(url: str) -> AsyncIterator[str]:
+async def books(url: str) -> AsyncIterator[str]:
     """The use cases, working on a new database at `url`; the service key that may charge there."""
     open_books(settings())
     accounts.forget()
