@@ -38,7 +38,7 @@ class Extent:
     full: bool = False
 
 
-USUAL: Final = Extent(rounds=5, seconds=2.0)
+USUAL: Final = Extent(rounds=5, seconds=1.5)
 QUICK: Final = Extent(rounds=1, seconds=1.0)
 FULL: Final = Extent(rounds=5, seconds=5.0, full=True)
 
@@ -50,7 +50,7 @@ FULL: Final = Extent(rounds=5, seconds=5.0, full=True)
 @click.option(
     "--seconds",
     type=click.FloatRange(0.5, 600),
-    help="Of each measurement, after its warm-up (pgbench: whole seconds). Default: 2.",
+    help="Of each measurement, after its warm-up (pgbench: whole seconds). Default: 1.5.",
 )
 @click.option(
     "--only",
