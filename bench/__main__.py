@@ -7,8 +7,9 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,26 +21,44 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from app import database
 from app.commands.reach import use_settings
 from app.settings import data_directory, settings
-from bench import measure, report, scenarios, stopping
+from bench import measure, report, scenarios, stopping, wanted
+from bench.goals import Goal
 from bench.load import Tally
 from bench.pgbench import PgbenchFailed
 from bench.scenarios import Measurement
 from bench.servers import ServerFailed
 
-USUAL: Final = {"rounds": 5, "seconds": 3.0}
-QUICK: Final = {"rounds": 2, "seconds": 1.0}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How much is measured. `full`: the large counts too, where something has them."""
+
+    rounds: int
+    seconds: float
+    full: bool = False
+
+
+USUAL: Final = Extent(rounds=5, seconds=1.5)
+QUICK: Final = Extent(rounds=1, seconds=1.0)
+FULL: Final = Extent(rounds=5, seconds=5.0, full=True)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.option("--quick", is_flag=True, help="About a minute: 2 rounds of 1 second. Good for a look, not for a table.")
+@click.option("--quick", is_flag=True, help="About two minutes: 1 round of 1 second. Good for a look, not for a table.")
+@click.option("--full", is_flag=True, help="About twenty minutes: 5 rounds of 5 seconds, and the large counts.")
 @click.option("--rounds", type=click.IntRange(1, 100), help="Times that everything is measured. Default: 5.")
-@click.option("--seconds", type=click.FloatRange(1, 600), help="Of each measurement, after its warm-up. Default: 3.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.5, 600),
+    help="Of each measurement, after its warm-up (pgbench: whole seconds). Default: 1.5.",
+)
 @click.option(
     "--only",
     metavar="NAME",
     multiple=True,
-    help="A contender (reference, single, gathered, batch, pgbench, floor), a load (many, hot, task, budget), one "
-    "measurement (gathered-hot), or stop. May be given several times. Ratios need both of their sides.",
+    help="A contender (reference, cached, single, plain, gathered, batch, pgbench, stock, floor), a load (many, hot, "
+    "task, budget, balance, library), one measurement (gathered-hot, gathered-many-256), or stop. May be given several "
+    "times. Ratios need both of their sides.",
 )
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures to this file.")
 @click.pass_context
@@ -47,17 +66,21 @@ def command(
     ctx: click.Context,
     *,
     quick: bool,
+    full: bool,
     rounds: int | None,
     seconds: float | None,
     only: tuple[str, ...],
     file: Path | None,
 ) -> None:
-    """Measure charges, as ratios against references: about 5 minutes.
+    """Measure charges and reads, as ratios against references: about 10 minutes.
 
     Starts a PostgreSQL of its own in DATA_DIR, and every server it measures; ends them all. The table goes to stdout,
     progress to stderr. Settings of the server that are in the environment (LANES=4) hold for it here too.
     """
-    usual = QUICK if quick else USUAL
+    if quick and full:
+        raise click.UsageError("--quick and --full exclude each other.")
+    usual = QUICK if quick else FULL if full else USUAL
+    extent = replace(usual, rounds=rounds or usual.rounds, seconds=seconds or usual.seconds)
     try:
         measurements = scenarios.chosen(only)
         stops = not only or scenarios.STOP in only
@@ -65,21 +88,13 @@ def command(
         raise click.BadParameter(str(fault), param_hint="--only") from None
     signal.signal(signal.SIGTERM, _leave)
     try:
-        whole = asyncio.run(
-            run(
-                measurements,
-                stops=stops,
-                rounds=int(rounds or usual["rounds"]),
-                seconds=seconds or usual["seconds"],
-                file=file,
-            )
-        )
+        whole = asyncio.run(run(measurements, extent, stops=stops, file=file))
     except (measure.Failed, ServerFailed, PgbenchFailed) as fault:
         raise click.ClickException(str(fault)) from None
     ctx.exit(0 if whole else 1)
 
 
-async def run(measurements: list[Measurement], *, stops: bool, rounds: int, seconds: float, file: Path | None) -> bool:
+async def run(measurements: list[Measurement], extent: Extent, *, stops: bool, file: Path | None) -> bool:
     """Measure and tell. `stops`: also how long it takes to tell an executor to stop. True: all books were exact
     afterwards."""
     started = time.monotonic()
@@ -96,8 +111,8 @@ async def run(measurements: list[Measurement], *, stops: bool, rounds: int, seco
                 say=lambda text: progress.update(making, description=text),
             ) as field:
                 progress.update(making, visible=False)
-                machine = await _machine(field, rounds=rounds, seconds=seconds)
-                measured = await _rounds(field, measurements, progress, rounds=rounds, seconds=seconds)
+                machine = await _machine(field, **asdict(extent))
+                measured = await _rounds(field, measurements, progress, extent)
                 delays = await stopping.measure(field, progress.console.print) if stops else []
                 progress.console.print("auditing the books")
                 verdicts = await field.verdicts()
@@ -106,12 +121,11 @@ async def run(measurements: list[Measurement], *, stops: bool, rounds: int, seco
     out = Console(width=220)
     if rows:
         out.print(report.table(rows))
-        out.print(report.CAPTION.format(rounds=rounds, seconds=seconds), width=120, highlight=False)
+        out.print(report.CAPTION.format(rounds=extent.rounds, seconds=extent.seconds), width=120, highlight=False)
     out.print(f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, ", end="")
     out.print(f"PostgreSQL {machine['postgresql']}, fsync {machine['fsync']}", highlight=False)
-    for goal in report.goals(measured):
-        verdict = "reached" if goal.reached else "NOT REACHED"
-        out.print(f"{goal.text}: {goal.found:.2f}x, at least {goal.at_least:g}x wanted: {verdict}", highlight=False)
+    if told := _goals(measured):
+        out.print(wanted.table(told))
     if (inside := report.of_budget(measured)) is not None:
         out.print(f"block runs inside one budget, against the same task without: {inside:.2f}x", highlight=False)
     for delay in delays:
@@ -119,26 +133,32 @@ async def run(measurements: list[Measurement], *, stops: bool, rounds: int, seco
     for one in verdicts:
         out.print(f"books of {one.database}: {'exact' if one.exact else 'NOT EXACT'}. {one.said}", highlight=False)
     if file:
-        report.write(file, machine=machine, rows=rows, rounds=measured, verdicts=verdicts, delays=delays)
+        goals = [wanted.said(goal) for goal in told]
+        report.write(file, machine=machine, rows=rows, rounds=measured, goals=goals, verdicts=verdicts, delays=delays)
         err.print(f"written to {file}")
     err.print(f"{time.monotonic() - started:.0f} s in all")
     return all(one.exact for one in verdicts)
 
 
+def _goals(measured: Sequence[dict[str, Tally]]) -> list[Goal]:
+    """Every goal that this run can tell of, in the order of the table."""
+    return [*wanted.goals(measured)]
+
+
 async def _rounds(
-    field: measure.Field, measurements: list[Measurement], progress: Progress, *, rounds: int, seconds: float
+    field: measure.Field, measurements: list[Measurement], progress: Progress, extent: Extent
 ) -> list[dict[str, Tally]]:
     """Every other round goes backwards, so that nobody always follows the same one."""
     measured: list[dict[str, Tally]] = []
-    bar = progress.add_task("measuring", total=rounds * len(measurements))
-    for number in range(1, rounds + 1):
+    bar = progress.add_task("measuring", total=extent.rounds * len(measurements))
+    for number in range(1, extent.rounds + 1):
         found: dict[str, Tally] = {}
         for measurement in measurements if number % 2 else reversed(measurements):
-            progress.update(bar, description=f"round {number} of {rounds}: {measurement.name}")
-            tally = found[measurement.name] = await field.measure(measurement, number=number, seconds=seconds)
+            progress.update(bar, description=f"round {number} of {extent.rounds}: {measurement.name}")
+            tally = found[measurement.name] = await field.measure(measurement, number=number, seconds=extent.seconds)
             progress.advance(bar)
             progress.console.print(
-                f"round {number}  {measurement.name:<15} {report.rate(tally):>9,.0f}/s  p50 {tally.p50_ms:>6.1f} ms"
+                f"round {number}  {measurement.name:<17} {report.rate(tally):>9,.0f}/s  p50 {tally.p50_ms:>6.1f} ms"
                 f"  p99 {tally.p99_ms:>6.1f} ms  server {report.server_micros(tally):>5.0f} µs"
                 f"  PostgreSQL {report.database_micros(tally):>5.0f} µs",
                 highlight=False,

@@ -1,7 +1,7 @@
 """The client: many connections, each sending its next request when the last one is answered.
 
-A process of its own, and a lean one: it shares the machine with what it measures. Requests are bytes of constant length
-with two numbers filled in, replies are only searched for a mark. It is given a `Plan` on stdin, writes a `Tally` on
+A process of its own, and a lean one: it shares the machine with what it measures. Requests are bytes with a
+number or two filled in, replies are only searched for a mark. It is given a `Plan` on stdin, writes a `Tally` on
 stdout, and waits for every reply, so that what it counts as acknowledged is all that can have been charged.
 """
 
@@ -11,7 +11,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Final, Literal, cast
 
@@ -20,15 +20,29 @@ import uvloop
 from bench import scenarios
 from bench.cpu import cpu_seconds
 
+LIBRARY_PAGE: Final = json.dumps({"query": scenarios.LIBRARY, "variables": scenarios.LIBRARY_ASKED}).encode()
+"""The body of the request that asks for the library page."""
 CONNECT_SECONDS: Final = 10
 DRAIN_SECONDS: Final = 60
+
+
+Kind = Literal["charge", "batch", "floor", "balance", "library"]
+
+MARKS: Final[Mapping[Kind, tuple[bytes, int]]] = {
+    "charge": (b'"ChargeSuccess"', 1),
+    "batch": (b'"ChargeSuccess"', scenarios.BATCH_ITEMS),
+    "floor": (b"HTTP/1.1 200 ", 1),
+    "balance": (b'"version":', 1),
+    "library": (b'"taskId":', scenarios.LIBRARY_TASKS),
+}
+"""What stands in a reply that is as it should be, and how often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What to send. `run` is the beginning of all block run ids of this measurement; nobody else uses it."""
 
-    kind: Literal["charge", "batch", "floor"]
+    kind: Kind
     load: scenarios.Load
     port: int
     key: str
@@ -42,8 +56,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """What came of it. Counts are of charges (of requests at the floor), latencies of requests; both of the `seconds`
-    after the warm-up. `acknowledged` counts from the first request to the last."""
+    """What came of it. Counts are of charges (of requests at the floor, of reads), latencies of requests; both of the
+    `seconds` after the warm-up. `acknowledged` counts from the first request to the last."""
 
     charges: int
     seconds: float
@@ -76,6 +90,9 @@ class Load:
     next_request: Callable[[], bytes]
     mark: bytes
     items: int
+    """Marks in a reply that is as it should be."""
+    counts_items: bool = True
+    """Whether each mark is one charge; False: the whole reply is one read."""
     begun: Usage | None = None
     ended: Usage | None = None
     charges: int = 0
@@ -87,13 +104,15 @@ class Load:
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     def answered(self, reply: bytes, sent_at: float) -> None:
-        good = reply.count(self.mark)
+        marks = reply.count(self.mark)
+        good = marks if self.counts_items else int(marks == self.items)
+        wanted = self.items if self.counts_items else 1
         self.acknowledged += good
         if self.begun is not None and self.ended is None:
             self.charges += good
             self.latencies.append(time.perf_counter() - sent_at)
-        if good != self.items:
-            self.refused += self.items - good
+        if good != wanted:
+            self.refused += wanted - good
             self.refusal = self.refusal or reply[-500:].decode(errors="replace")
 
     def lost(self) -> None:
@@ -189,7 +208,30 @@ def percentile(values: list[float], percent: int) -> float:
 
 
 def requests_of(plan: Plan) -> Callable[[], bytes]:
-    """A function that gives the next request: another block run, of a random task of the load."""
+    """A function that gives the next request."""
+    if plan.kind == "balance":
+        return _balances(plan)
+    if plan.kind == "library":
+        request = _head(plan, len(LIBRARY_PAGE)) + LIBRARY_PAGE
+        return lambda: request
+    return _charges(plan)
+
+
+def _balances(plan: Plan) -> Callable[[], bytes]:
+    """Each asks for the balance of a random one of the many accounts."""
+    body = b'{"query":%b,"variables":{"ownerId":"owner-%%d"}}' % json.dumps(scenarios.BALANCE).encode()
+    chance = random.Random(plan.run).random  # noqa: S311 - spreads the load, and the same way each time
+    heads = {digits: _head(plan, len(body % 10 ** (digits - 1))) for digits in range(1, 9)}
+
+    def one() -> bytes:
+        number = int(chance() * scenarios.MANY_ACCOUNTS)
+        return heads[len(str(number))] + body % number
+
+    return one
+
+
+def _charges(plan: Plan) -> Callable[[], bytes]:
+    """Each charges another block run, of a random task of the load."""
     item = b'{"taskId":"%b-%%06d","blockRunId":"%b-%%08d",%b}' % tuple(
         part.encode() for part in (plan.load, plan.run, scenarios.RUN)
     )
@@ -207,17 +249,21 @@ def requests_of(plan: Plan) -> Callable[[], bytes]:
     document = scenarios.CHARGE_BATCH if plan.kind == "batch" else scenarios.CHARGE
     frame = b'{"query":%b,"variables":{"input":%%b}}' % json.dumps(document).encode()
     # The body's length, all ids being equally long, is that of any body.
-    head = (
-        f"POST {'/route' if plan.kind == 'floor' else '/graphql'} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-        f"Content-Type: application/json\r\nAuthorization: Bearer {plan.key}\r\n"
-        f"Content-Length: {len(frame % filled())}\r\n\r\n"
-    ).encode()
+    head = _head(plan, len(frame % filled()))
     return lambda: head + frame % filled()
 
 
+def _head(plan: Plan, length: int) -> bytes:
+    return (
+        f"POST {'/route' if plan.kind == 'floor' else '/graphql'} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"Content-Type: application/json\r\nAuthorization: Bearer {plan.key}\r\n"
+        f"Content-Length: {length}\r\n\r\n"
+    ).encode()
+
+
 def load_of(plan: Plan) -> Load:
-    mark = b"HTTP/1.1 200 " if plan.kind == "floor" else b'"ChargeSuccess"'
-    return Load(plan, requests_of(plan), mark, scenarios.BATCH_ITEMS if plan.kind == "batch" else 1)
+    mark, items = MARKS[plan.kind]
+    return Load(plan, requests_of(plan), mark, items, counts_items=plan.kind not in scenarios.READS)
 
 
 async def carry_out(plan: Plan) -> Tally:

@@ -5,7 +5,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import Final
 import asyncpg
 
 from app import database, embedded
-from bench import preparing, scenarios, servers
-from bench.load import Plan, Tally
+from bench import library, preparing, reference, scenarios, servers
+from bench.load import Kind, Plan, Tally
 from bench.pgbench import Pgbench, set_up
 from bench.scenarios import Measurement
 from bench.servers import Server
@@ -23,15 +23,18 @@ from bench.servers import Server
 WARM_UP_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 0.2
 
+PRODUCTS: Final = ("gathered", "single", "plain")
+REFERENCES: Final = ("reference", "cached")
+"""The contenders with books of their own, by how these are kept."""
+
 # Charges that are in a contender's books; in the product's, the block runs.
-RECORDED: Final = {
-    "gathered": "SELECT count(*) FROM block_run WHERE cost > 0",
-    "single": "SELECT count(*) FROM block_run WHERE cost > 0",
-    "reference": """
-        SELECT count(*) FROM reference_block_run AS b
-        JOIN reference_entry AS e ON e.id = b.entry_id AND e.credits = -b.cost
-    """,
-}
+RECORDED: Final = "SELECT count(*) FROM block_run WHERE cost > 0"
+RECORDED_BY_REFERENCE: Final = """
+SELECT count(*) FROM reference_block_run AS b
+JOIN reference_entry AS e ON e.id = b.entry_id AND e.credits = -b.cost
+"""
+DIFFERENT: Final[Mapping[str, Mapping[str, str]]] = {"single": {"BATCH_LIMIT": "1"}, "plain": {"PLANS": "off"}}
+"""The settings by which a contender differs from this server as it is."""
 UNBALANCED: Final = """
 SELECT count(*) FROM reference_account AS a
 WHERE a.balance <> $1 + (SELECT coalesce(sum(e.credits), 0) FROM reference_entry AS e WHERE e.account_id = a.id)
@@ -72,23 +75,24 @@ class Field:
         if measurement.contender == "pgbench":
             pgbench = Pgbench(self.urls["pgbench"], self.place, self.database_pids)
             await pgbench.empty()
-            tally = await asyncio.to_thread(pgbench.run, measurement.load, seconds=seconds, run=run)
+            tally = await asyncio.to_thread(
+                pgbench.run, measurement.load, clients=measurement.clients, seconds=seconds, run=run
+            )
         else:
             tally = await asyncio.to_thread(self._load, measurement, run, seconds)
         if tally.refused:
-            raise Failed(f"{tally.refused:,} charges of {run} were not answered as they should be: {tally.refusal}")
-        if measurement.database is not None:
+            raise Failed(f"{tally.refused:,} requests of {run} were not answered as they should be: {tally.refusal}")
+        if measurement.charges and measurement.database is not None:
             self.acknowledged[measurement.database] += tally.acknowledged
         return tally
 
     def _load(self, measurement: Measurement, run: str, seconds: float) -> Tally:
-        name = measurement.database or "floor"
-        server = self.running[name]
+        server = self.running[measurement.server]
         plan = Plan(
-            kind=measurement.contender if measurement.contender in ("batch", "floor") else "charge",
+            kind=_kind(measurement),
             load=measurement.load,
             port=server.port,
-            key=self.keys.get(name, "none"),
+            key=self.keys.get(measurement.database or "", "none"),
             run=run,
             connections=measurement.clients,
             warm_up_seconds=WARM_UP_SECONDS,
@@ -111,14 +115,14 @@ class Field:
     async def verdicts(self) -> list[Verdict]:
         """Whether the books of each contender are exact and hold exactly the charges that were acknowledged."""
         found = []
-        for name in ("gathered", "single", "reference", scenarios.STOP):
+        for name in (*PRODUCTS, *REFERENCES, scenarios.STOP):
             if name not in self.urls:
                 continue
-            whole, said = await (self._balanced() if name == "reference" else self._audited(name))
+            whole, said = await (self._balanced(name) if name in REFERENCES else self._audited(name))
             if name == scenarios.STOP:  # whoever keeps its server busy is cut off
                 found.append(Verdict(name, whole, said))
                 continue
-            recorded = await self._count(name, RECORDED[name])
+            recorded = await self._count(name, RECORDED_BY_REFERENCE if name in REFERENCES else RECORDED)
             told = self.acknowledged[name]
             said += f"; {recorded:,} charges recorded, {told:,} acknowledged"
             found.append(Verdict(name, whole and recorded == told, said))
@@ -128,8 +132,8 @@ class Field:
         told = await asyncio.to_thread(servers.run, "app", "audit", **servers.settings_of(self.urls[name]))
         return told.returncode == 0, (told.stdout.strip() or told.stderr.strip())[-2000:]
 
-    async def _balanced(self) -> tuple[bool, str]:
-        wrong = await self._count("reference", UNBALANCED, scenarios.GRANTED_CREDITS)
+    async def _balanced(self, name: str) -> tuple[bool, str]:
+        wrong = await self._count(name, UNBALANCED, scenarios.GRANTED_CREDITS)
         return wrong == 0, f"{wrong} accounts differ from their entries"
 
     async def _count(self, name: str, sql: str, *values: object) -> int:
@@ -146,8 +150,8 @@ async def opened(
 ) -> AsyncIterator[Field]:
     """Everything that these measurements need, started and filled; all of it ended afterwards. `stops`: and what
     `stopping` needs, filled only."""
-    needed = {measurement.database or "floor" for measurement in measurements}
-    loads = {measurement.load for measurement in measurements}
+    needed = {measurement.server for measurement in measurements}
+    loads = scenarios.books_of(measurements)
     with ExitStack() as stack:
         say("starting PostgreSQL")
         postgres = stack.enter_context(embedded.start(place / "postgres"))
@@ -161,9 +165,14 @@ async def opened(
         say("starting the servers")
         for name in sorted(needed - {"pgbench"}):
             found.running[name] = stack.enter_context(_server(found, name))
-        for name in sorted(needed & {"gathered", "single"}):
+        for name in sorted(needed & set(PRODUCTS)):
             await preparing.introduce(found.running[name].url, found.keys[name], loads)
         await _rehearse(found, measurements, say)
+        if {"gathered", "stock"} <= needed and any(one.load == "library" for one in measurements):
+            say("comparing the library pages")
+            sides = (found.running["gathered"].url, found.running["stock"].url)
+            if (wrong := await library.difference(*sides, found.keys["gathered"])) is not None:
+                raise Failed(f"The library page of stock Strawberry is another one: {wrong}")
         yield found
 
 
@@ -171,44 +180,60 @@ async def _rehearse(found: Field, measurements: list[Measurement], say: Said) ->
     """Some charges that do not count, so that no server is new to it and no table is empty when rows are counted."""
     begun: set[str] = set()
     for measurement in measurements:
-        name = measurement.database or "floor"
-        if name not in begun:
-            begun.add(name)
-            say(f"rehearsing {name}")
+        if measurement.server not in begun:
+            begun.add(measurement.server)
+            say(f"rehearsing {measurement.server}")
             await found.measure(measurement, number=0, seconds=1)
-            if name in found.urls:
-                await preparing.settle(found.urls[name])
+            if measurement.database is not None:
+                await preparing.settle(found.urls[measurement.database])
 
 
 async def _fill(
     found: Field, measurements: list[Measurement], server_url: str, advanced: preparing.Advanced, say: Said
 ) -> None:
     needed = {measurement.database for measurement in measurements}
-    loads = {measurement.load for measurement in measurements}
-    products = [name for name in ("gathered", "single") if name in needed]
-    for place, name in enumerate(products):
-        if place == 0:
-            say("making accounts and tasks")
-            found.urls[name] = await preparing.create_database(server_url, name)
-            found.keys[name] = await preparing.fill_product(found.urls[name], loads, advanced)
-        else:
-            found.urls[name] = await preparing.create_database(server_url, name, template=products[0])
-            found.keys[name] = found.keys[products[0]]
-    if "reference" in needed:
-        found.urls["reference"] = await preparing.create_database(server_url, "reference")
-        found.keys["reference"] = await preparing.fill_reference(found.urls["reference"])
+    loads = scenarios.books_of(measurements)
+
+    async def fill(names: Iterable[str], filled: Callable[[str], Awaitable[str]]) -> None:
+        """The first is filled, the others are copies of it."""
+        wanted = [name for name in names if name in needed]
+        if not wanted:
+            return
+        first, *others = wanted
+        say(f"making accounts and tasks of {first}")
+        found.urls[first] = await preparing.create_database(server_url, first)
+        found.keys[first] = await filled(found.urls[first])
+        for name in others:
+            found.urls[name] = await preparing.create_database(server_url, name, template=first)
+            found.keys[name] = found.keys[first]
+
+    await fill(PRODUCTS, lambda url: preparing.fill_product(url, loads, advanced))
+    await fill(REFERENCES, preparing.fill_reference)
     if "pgbench" in needed:
         found.urls["pgbench"] = await preparing.create_database(server_url, "pgbench")
         await set_up(found.urls["pgbench"])
     found.acknowledged.update(dict.fromkeys(found.urls, 0))
+    if any(measurement.load == "library" for measurement in measurements):
+        say("filling the library")
+        found.acknowledged["gathered"] = await library.fill(found.urls["gathered"])
 
 
 def _server(found: Field, name: str) -> contextlib.AbstractContextManager[Server]:
     if name == "floor":
         return servers.running(name, "bench.floor", place=found.place)
-    environment = servers.settings_of(found.urls[name])
-    if name == "reference":
-        return servers.running(name, "bench.reference", place=found.place, **environment)
-    if name == "single":
-        environment = {**environment, "BATCH_LIMIT": "1"}
-    return servers.running(name, "app", "serve", place=found.place, **environment)
+    environment = servers.settings_of(found.urls["gathered" if name == "stock" else name], **DIFFERENT.get(name, {}))
+    if name == "stock":
+        return servers.running(name, "bench.stock_pages", place=found.place, **environment)
+    if name in REFERENCES:
+        arguments = [reference.CACHES] if name == "cached" else []
+        return servers.running(name, "bench.reference", *arguments, place=found.place, **environment)
+    return servers.running(name, "app", "serve", place=found.place, RATE_PER_SERVICE="0", **environment)
+
+
+def _kind(measurement: Measurement) -> Kind:
+    if measurement.contender == "batch":
+        return "batch"
+    if measurement.contender == "floor":
+        return "floor"
+    reads: Mapping[str, Kind] = {"balance": "balance", "library": "library"}
+    return reads.get(measurement.load, "charge")

@@ -47,6 +47,8 @@ ACCOUNTS: Final = "INSERT INTO account (id, balance) SELECT number, $2 FROM gene
 EMPTY: Final = "TRUNCATE entry; VACUUM ANALYZE account;"
 
 SCRIPTS: Final[dict[scenarios.Load, str]] = {
+    "balance": f"\\set account random(1, {scenarios.MANY_ACCOUNTS})\n"
+    "SELECT balance, seq FROM account WHERE id = :account;\n",
     "many": f"\\set account random(1, {scenarios.MANY_ACCOUNTS})\nSELECT charge(:account, 1);\n",
     "hot": "SELECT charge(0, 1);\n",
 }
@@ -70,13 +72,13 @@ class Pgbench:
             await connection.execute(statement)
         await connection.close()
 
-    def run(self, load: scenarios.Load, *, seconds: float, run: str) -> Tally:
+    def run(self, load: scenarios.Load, *, clients: int, seconds: float, run: str) -> Tally:
         """Whole seconds only. Raises: PgbenchFailed."""
         script = self.place / f"{run}.sql"
         script.write_text(SCRIPTS[load])
         log = self.place / run
         before, started = cpu_seconds(self.database_pids), time.monotonic()
-        told = self._pgbench(script, log, seconds=max(1, round(seconds)))
+        told = self._pgbench(script, log, clients=clients, seconds=max(1, round(seconds)))
         lasted = time.monotonic() - started
         used = cpu_seconds(self.database_pids) - before
         milliseconds = [micros / 1000 for path in self.place.glob(f"{run}.*") for micros in _latencies(path)]
@@ -97,12 +99,12 @@ class Pgbench:
             refusal=told if failed else None,
         )
 
-    def _pgbench(self, script: Path, log: Path, *, seconds: int) -> str:
+    def _pgbench(self, script: Path, log: Path, *, clients: int, seconds: int) -> str:
         parts = urlsplit(self.url)
         options = parse_qs(parts.query)
         command = [
             str(embedded.bin_dir() / "pgbench"), "--no-vacuum", "--protocol=prepared",
-            f"--client={scenarios.PGBENCH_CLIENTS}", "--jobs=2", f"--time={seconds}", f"--file={script}",
+            f"--client={clients}", f"--jobs={min(2, clients)}", f"--time={seconds}", f"--file={script}",
             "--log", f"--log-prefix={log}", f"--host={options['host'][0]}", f"--port={options['port'][0]}",
             f"--username={unquote(parts.username or '')}", parts.path.lstrip("/"),
         ]  # fmt: skip

@@ -2,10 +2,12 @@
 
 One ORM transaction for each request: the account's row is locked, a replay looked up, the task read, the price taken
 from the same rate card in memory, entry and block run inserted, account and task updated. Strawberry's own view on
-Starlette, with its parser and validation caches; callers are admitted by the same doorway as the product's. It keeps
+Starlette, with Strawberry's defaults, which parse and validate every request anew; `python -m bench.reference --caches`
+is the same with its parser and validation caches. Callers are admitted by the same doorway as the product's. It keeps
 less than the product does: no grants, no chain, no announcements.
 """
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -37,6 +39,7 @@ from app.tasks.rules import ChargeRequest
 from bench.reference_rows import Account, BlockRun, Entry, Task
 from bench.serving import serve
 
+CACHES: Final = "--caches"
 CONNECTIONS: Final = 20
 """Of its pool. More do not make it quicker: it is its own CPU that it waits for."""
 
@@ -213,12 +216,15 @@ class View(GraphQL[Any, None]):
         return {"request": request, "response": response, "viewer": viewer, "card": self._card}
 
 
-def application(url: str) -> Starlette:
+def application(url: str, *, caches: bool) -> Starlette:
     """The server, on the database at `url`, whose tables `bench.preparing` has made."""
     doorway = open_doorway(settings())
     card = document.read(default_document(), version=1, effective_at=datetime.now(UTC))
     schema = strawberry.Schema(
-        query=Query, mutation=Mutation, types=[InsufficientCreditsError], extensions=[ParserCache, ValidationCache]
+        query=Query,
+        mutation=Mutation,
+        types=[InsufficientCreditsError],
+        extensions=[ParserCache, ValidationCache] if caches else [],
     )
 
     @asynccontextmanager
@@ -234,7 +240,7 @@ def main() -> None:
     url = settings().database_url
     if url is None:
         raise SystemExit("Set DATABASE_URL to the database that the bench has prepared.")
-    serve(application(url))
+    serve(application(url, caches=CACHES in sys.argv[1:]))
 
 
 if __name__ == "__main__":

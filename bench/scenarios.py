@@ -1,12 +1,13 @@
-"""What is measured: the contenders, the accounts they charge, and the block run that all of them charge."""
+"""What is measured: the contenders, the accounts they charge, the block run that all of them charge, and the reads."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Contender = Literal["reference", "single", "gathered", "batch", "pgbench", "floor"]
-Load = Literal["many", "hot", "task", "budget"]
+Contender = Literal["reference", "cached", "single", "plain", "gathered", "batch", "pgbench", "stock", "floor"]
+Load = Literal["many", "hot", "task", "budget", "balance", "library"]
+READS: Final[frozenset[Load]] = frozenset({"balance", "library"})
 
 MANY_ACCOUNTS: Final = 10_000
 HOT_TASKS: Final = 64
@@ -18,6 +19,9 @@ BATCH_ITEMS: Final = 100
 PGBENCH_CLIENTS: Final = 32
 TASK_CONNECTIONS: Final = 200
 """Block runs at once in one task, with a budget or without."""
+LIBRARY_CONNECTIONS: Final = 16
+CROWD: Final = 256
+ALONE: Final = 1
 
 GRANTED_CREDITS: Final = 1_000_000_000
 """To each account: no charge is ever refused."""
@@ -41,6 +45,24 @@ _ANSWER: Final = (
 CHARGE: Final = f"mutation Charge($input: ChargeInput!) {{ charge(input: $input) {_ANSWER} }}"
 CHARGE_BATCH: Final = f"mutation ChargeBatch($input: [ChargeInput!]!) {{ chargeBatch(input: $input) {_ANSWER} }}"
 
+BALANCE: Final = """query Header($ownerId: ID!) {
+  account(ownerId: $ownerId) { id balance { id available held owed version status } }
+}"""
+"""What the header of every page shows, of one of the many accounts."""
+LIBRARY_OWNER: Final = "reader"
+LIBRARY_AGENT: Final = "library-agent"
+LIBRARY_TASKS: Final = 50
+LIBRARY_RUNS: Final = 3
+"""Block runs of each of those tasks."""
+LIBRARY: Final = """query Library($agentId: ID!, $ownerId: ID!, $first: Int!) {
+  agent(agentId: $agentId, ownerId: $ownerId) { id agentId tasks(first: $first) {
+    edges { cursor node { id taskId status stopReason trigger startedAt endedAt steps
+      cost { id total charged reversed version } } }
+    pageInfo { hasNextPage endCursor } } }
+}"""
+"""The library page: an agent's tasks, and what each has cost."""
+LIBRARY_ASKED: Final = {"agentId": LIBRARY_AGENT, "ownerId": LIBRARY_OWNER, "first": LIBRARY_TASKS}
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -49,26 +71,43 @@ class Measurement:
     contender: Contender
     load: Load
     title: str
+    connections: int | None = None
+    """None: as many as is usual; others are part of its name."""
 
     @property
     def name(self) -> str:
-        return f"{self.contender}-{self.load}"
+        return f"{self.contender}-{self.load}" + (f"-{self.connections}" if self.connections is not None else "")
 
     @property
     def clients(self) -> int:
-        if self.load in ("task", "budget"):
-            return TASK_CONNECTIONS
-        return {"batch": BATCH_CONNECTIONS, "pgbench": PGBENCH_CLIENTS}.get(self.contender, CONNECTIONS)
+        if self.connections is not None:
+            return self.connections
+        if self.contender == "pgbench":
+            return PGBENCH_CLIENTS
+        usual = {"task": TASK_CONNECTIONS, "budget": TASK_CONNECTIONS, "library": LIBRARY_CONNECTIONS}
+        return BATCH_CONNECTIONS if self.contender == "batch" else usual.get(self.load, CONNECTIONS)
+
+    @property
+    def server(self) -> str:
+        """Who answers, by the contender whose process it is."""
+        return "gathered" if self.contender == "batch" else self.contender
 
     @property
     def database(self) -> str | None:
-        """Whose books it writes, by the contender that owns them."""
-        return {"batch": "gathered", "floor": None}.get(self.contender, self.contender)
+        """Whose books it reads or writes, by the contender that owns them."""
+        return {"batch": "gathered", "stock": "gathered", "floor": None}.get(self.contender, self.contender)
+
+    @property
+    def charges(self) -> bool:
+        """Whether it leaves charges in those books."""
+        return self.load not in READS and self.contender != "floor"
 
 
 _TITLES: Final[dict[Contender, str]] = {
     "reference": "reference: an ORM transaction a request",
+    "cached": "reference, with Strawberry's caches",
     "single": "this server, list size 1",
+    "plain": "this server, plans off",
     "gathered": "this server",
     "batch": f"this server, chargeBatch({BATCH_ITEMS})",
     "pgbench": "pgbench, a minimal function",
@@ -79,6 +118,13 @@ ALL: Final[tuple[Measurement, ...]] = (
     *(Measurement(contender, load, title) for load in _LOADS for contender, title in _TITLES.items()),
     Measurement("gathered", "task", "this server, one task"),
     Measurement("gathered", "budget", "this server, one task with a budget"),
+    Measurement("gathered", "many", "this server", CROWD),
+    Measurement("gathered", "many", "this server", ALONE),
+    Measurement("pgbench", "many", "pgbench, a minimal function", ALONE),
+    Measurement("gathered", "balance", "this server, balance query"),
+    Measurement("pgbench", "balance", "pgbench, a row by its primary key"),
+    Measurement("gathered", "library", f"this server, page of {LIBRARY_TASKS} tasks"),
+    Measurement("stock", "library", f"stock Strawberry, page of {LIBRARY_TASKS} tasks"),
     Measurement("floor", "many", "a plain Starlette route"),
 )
 
@@ -90,6 +136,12 @@ def chosen(names: tuple[str, ...]) -> list[Measurement]:
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"There is no {', '.join(unknown)}; there are {', '.join(sorted(known))}.")
     return [one for one in ALL if not names or {one.name, one.contender, one.load} & set(names)]
+
+
+def books_of(measurements: Iterable[Measurement]) -> set[Load]:
+    """The loads whose accounts and tasks must be there: the balances that are read are those of the many."""
+    loads = {one.load for one in measurements}
+    return (loads - READS) | ({"many"} if "balance" in loads else set())
 
 
 def task_id(load: Load, number: int) -> str:

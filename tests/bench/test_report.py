@@ -40,25 +40,9 @@ def test_a_row_shows_medians_and_the_medians_of_the_rounds_own_ratios() -> None:
     assert report.row(ROUTE, rounds).of_single is None
 
 
-def test_a_ratio_is_taken_within_a_round() -> None:
-    quiet = {"single-many": a_tally(1_000), "gathered-many": a_tally(3_000)}
-    noisy = {"single-many": a_tally(100), "gathered-many": a_tally(300)}
-
-    [goal] = report.goals([quiet, noisy, {"single-many": a_tally(1_000), "gathered-many": a_tally(300)}])
-
-    assert (goal.found, goal.at_least, goal.reached) == (3.0, 1.5, True)  # that of the medians would be 0.3
-
-
-def test_a_goal_below_its_mark_is_not_reached() -> None:
-    [goal] = report.goals([{"single-hot": a_tally(1_000), "gathered-hot": a_tally(3_990)}])
-
-    assert (goal.found, goal.at_least, goal.reached) == (3.99, 4.0, False)
-
-
-def test_without_both_sides_there_is_no_ratio_and_no_goal() -> None:
+def test_without_both_sides_there_is_no_ratio() -> None:
     rounds = [{"gathered-many": a_tally(1_000)}]
 
-    assert report.goals(rounds) == []
     assert report.row(GATHERED, rounds).of_single is None
 
 
@@ -72,7 +56,7 @@ def test_the_table_is_markdown_with_a_line_for_each_row() -> None:
     lines = [line for line in captured.get().splitlines() if line.strip()]
     assert len(lines) == 4
     cells = [cell.strip() for cell in lines[-1].strip("|").split("|")]
-    assert cells == ["this server", "10,000", "64", "1,000", "4.0", "9.0", "250", "125", "", "2.00", "", ""]
+    assert cells == ["this server", "10,000", "64", "1,000", "4.0", "9.0", "250", "125", "", "", "2.00", "", ""]
 
 
 def test_the_file_holds_the_table_the_goals_the_books_and_every_round(tmp_path: Path) -> None:
@@ -82,19 +66,55 @@ def test_the_file_holds_the_table_the_goals_the_books_and_every_round(tmp_path: 
     delays = [Delays(title="servers idle", milliseconds=[7.0, 30.0, 8.0])]
 
     report.write(
-        tmp_path / "bench.json", machine={"cores": 2}, rows=rows, rounds=rounds, verdicts=verdicts, delays=delays
+        tmp_path / "bench.json",
+        machine={"cores": 2},
+        rows=rows,
+        rounds=rounds,
+        goals=[{"text": "a goal", "found": 2.0}],
+        verdicts=verdicts,
+        delays=delays,
     )
 
     found = json.loads((tmp_path / "bench.json").read_text())
     assert found["machine"] == {"cores": 2}
     assert [row["of_single"] for row in found["table"]] == [2.0]
-    assert [(goal["found"], goal["reached"]) for goal in found["goals"]] == [(2.0, True)]
+    assert found["goals"] == [{"text": "a goal", "found": 2.0}]
     assert found["books"] == [{"database": "gathered", "exact": True, "said": "the books are whole"}]
     assert found["rounds"][0]["gathered-many"]["charges"] == 2_000
     assert found["stop"] == [
         {"title": "servers idle", "milliseconds": [7.0, 30.0, 8.0], "median_ms": 8.0, "worst_ms": 30.0}
     ]
     assert found["budget"] is None
+
+
+def test_who_is_alone_is_compared_with_who_is_alone_and_a_crowd_with_the_usual_ones() -> None:
+    crowd, alone, pgbench = scenarios.chosen(("gathered-many-256", "gathered-many-1", "pgbench-many-1"))
+    rounds = [
+        {
+            "gathered-many-256": a_tally(3_000), "gathered-many-1": a_tally(100), "pgbench-many-1": a_tally(400),
+            "pgbench-many": a_tally(6_000), "floor-many": a_tally(10_000),
+        }
+    ]  # fmt: skip
+
+    rows = [report.row(one, rounds) for one in (crowd, alone, pgbench)]
+
+    assert [(row.clients, row.of_pgbench, row.of_floor_cpu) for row in rows] == [
+        (256, 0.5, pytest.approx(10 / 3)), (1, 0.25, 100.0), (1, None, None),
+    ]  # fmt: skip
+
+
+def test_a_read_says_whose_accounts_it_reads() -> None:
+    balance, row_read, page, stock = scenarios.chosen(("balance", "library"))
+    rounds = [{one.name: a_tally(1_000) for one in (balance, row_read, page, stock)}]
+
+    rows = [report.row(one, rounds) for one in (balance, row_read, page, stock)]
+
+    assert [(row.name, row.accounts, row.clients, row.of_pgbench) for row in rows] == [
+        ("gathered-balance", "10,000", 64, 1.0),
+        ("pgbench-balance", "10,000", 32, None),
+        ("gathered-library", "1", 16, None),
+        ("stock-library", "1", 16, None),
+    ]
 
 
 def test_block_runs_in_a_budget_are_told_as_a_share_of_those_without() -> None:
@@ -125,11 +145,12 @@ def test_a_contender_a_load_or_one_measurement_can_be_chosen() -> None:
 
     assert names("batch", "floor") == ["batch-many", "batch-hot", "floor-many"]
     assert names("gathered-hot") == ["gathered-hot"]
+    assert names("gathered-many-256", "cached-hot") == ["cached-hot", "gathered-many-256"]
     assert names("stop") == []
     assert names("stop", "task", "budget") == ["gathered-task", "gathered-budget"]
     assert all(name.endswith("-hot") for name in names("hot"))
     assert names() == [measurement.name for measurement in scenarios.ALL]
-    with pytest.raises(ValueError, match="There is no nonsense; there are batch, "):
+    with pytest.raises(ValueError, match="There is no nonsense; there are balance, batch, "):
         names("nonsense", "hot")
 
 
@@ -162,6 +183,15 @@ def test_a_reply_in_pieces_is_whole_with_its_last_byte() -> None:
 
 
 def test_the_measurements_are_named_once_and_know_their_books() -> None:
-    assert len({measurement.name for measurement in scenarios.ALL}) == len(scenarios.ALL) == 13
-    assert Measurement("batch", "hot", "").database == "gathered"
-    assert ROUTE.database is None
+    assert len({measurement.name for measurement in scenarios.ALL}) == len(scenarios.ALL) == 24
+    batch = Measurement("batch", "hot", "")
+    assert (batch.server, batch.database, batch.charges) == ("gathered", "gathered", True)
+    [stock] = scenarios.chosen(("stock",))
+    assert (stock.server, stock.database, stock.charges) == ("stock", "gathered", False)
+    assert (ROUTE.server, ROUTE.database, ROUTE.charges) == ("floor", None, False)
+
+
+def test_who_reads_balances_needs_the_accounts_that_have_them() -> None:
+    assert scenarios.books_of(scenarios.chosen(("gathered-balance",))) == {"many"}
+    assert scenarios.books_of(scenarios.chosen(("library",))) == set()
+    assert scenarios.books_of(scenarios.chosen(("batch", "budget"))) == {"many", "hot", "budget"}

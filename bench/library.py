@@ -1,0 +1,82 @@
+"""The library page that is read: its tasks, made by the real use cases, and whether two servers show it alike."""
+
+from typing import Any, Final
+
+import httpx
+
+from app.ledger import grants
+from app.ledger.book import Source
+from app.ledger.grants import GrantRequest
+from app.pricing.catalogue import Catalogue
+from app.tasks import lifecycle, owners
+from app.tasks.charging import Charged, charge_many
+from app.tasks.lifecycle import StartRequest
+from app.tasks.rules import ChargeRequest, Status
+from bench import preparing, scenarios
+
+ACTOR: Final = "service:bench"
+ANSWER_SECONDS: Final = 60
+
+
+async def fill(url: str) -> int:
+    """One account whose agent has run a page of tasks, every other one of which is complete; the charges made."""
+    async with preparing.books(url):
+        await grants.grant(
+            GrantRequest(
+                owner_id=scenarios.LIBRARY_OWNER,
+                credits=scenarios.GRANTED_CREDITS,
+                source=Source.PROMOTIONAL,
+                reason="for the bench",
+                key="bench",
+                actor="operator:bench",
+            )
+        )
+        catalogue = Catalogue()
+        charged = 0
+        for number in range(scenarios.LIBRARY_TASKS):
+            charged += await _ran(f"library-task-{number:02d}", catalogue)
+            if number % 2:
+                await lifecycle.finish(f"library-task-{number:02d}", Status.COMPLETED)
+        return charged
+
+
+async def _ran(task_id: str, catalogue: Catalogue) -> int:
+    """A new task and its block runs; how many. Raises: RuntimeError: one was refused."""
+    await lifecycle.start(
+        StartRequest(task_id=task_id, owner_id=scenarios.LIBRARY_OWNER, agent_id=scenarios.LIBRARY_AGENT, actor=ACTOR)
+    )
+    account_id = await owners.find(task_id)
+    if account_id is None:
+        raise RuntimeError(f"the bench's own task {task_id} is not found")
+    requests = [
+        ChargeRequest(
+            task_id=task_id,
+            block_run_id=f"{task_id}-{number}",
+            block=scenarios.BLOCK,
+            settings=scenarios.SETTINGS,
+            actor=ACTOR,
+        )
+        for number in range(scenarios.LIBRARY_RUNS)
+    ]
+    outcomes = await charge_many([(account_id, request) for request in requests], catalogue)
+    if refused := [outcome for outcome in outcomes if not isinstance(outcome, Charged)]:
+        raise RuntimeError(f"a block run of the bench's own task {task_id} was refused: {refused[0]}")
+    return len(outcomes)
+
+
+async def difference(one: str, other: str, key: str) -> str | None:
+    """What is wrong with the page of these two servers; None: both show the same whole page."""
+    pages = [await _page(url, key) for url in (one, other)]
+    if pages[0] != pages[1]:
+        return f"{pages[0]} here and {pages[1]} there"
+    tasks = len(pages[0]["data"]["agent"]["tasks"]["edges"]) if pages[0].get("data") else 0
+    if "errors" in pages[0] or tasks != scenarios.LIBRARY_TASKS:
+        return f"there are {tasks} tasks on it: {pages[0]}"
+    return None
+
+
+async def _page(url: str, key: str) -> Any:
+    asked = {"query": scenarios.LIBRARY, "variables": scenarios.LIBRARY_ASKED}
+    headers = {"authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=ANSWER_SECONDS) as client:
+        return (await client.post("/graphql", json=asked)).json()

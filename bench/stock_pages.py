@@ -1,0 +1,66 @@
+"""`python -m bench.stock_pages`: this server's schema and resolvers, served by Strawberry's own view.
+
+What the edge of this server saves is what remains: the same reads by the same resolvers from the same books, through
+Strawberry's defaults, which parse, validate and execute every request anew. Callers are admitted by the same doorway.
+It serves reads; nothing of what a process does besides (the live feed, what falls due by time) is started.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import strawberry
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.websockets import WebSocket
+from strawberry.asgi import GraphQL
+
+from app import database
+from app.callers.doorway import Doorway, open_doorway
+from app.graphql.context import Context, House
+from app.graphql.schema import build
+from app.main import furnish
+from app.settings import settings
+from bench.serving import serve
+
+
+class View(GraphQL[Context, None]):
+    """Strawberry's view, with what the resolvers need as its context."""
+
+    def __init__(self, schema: strawberry.Schema, doorway: Doorway, house: House) -> None:
+        super().__init__(schema, graphql_ide=None)
+        self._doorway = doorway
+        self._house = house
+
+    async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
+        return Context(await self._doorway.identify(request.headers.get("authorization")), self._house)
+
+
+def application(url: str) -> Starlette:
+    """The server, on the books at `url`."""
+    doorway = open_doorway(settings())
+    house = furnish(settings())
+
+    @asynccontextmanager
+    async def life(_: Starlette) -> AsyncIterator[None]:
+        await database.connect(url)
+        try:
+            yield
+        finally:
+            await house.charger.close()
+            await doorway.close()
+            await database.disconnect()
+
+    return Starlette(routes=[Route("/graphql", View(build(), doorway, house))], lifespan=life)
+
+
+def main() -> None:
+    url = settings().database_url
+    if url is None:
+        raise SystemExit("Set DATABASE_URL to the books that the bench has prepared.")
+    serve(application(url))
+
+
+if __name__ == "__main__":
+    main()
