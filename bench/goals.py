@@ -23,12 +23,5 @@ class Goal:
         """Whether what was hoped for came true."""
         return self._holds(self.aim)
 
-    @property
-    def said(self) -> str:
-        """As a line for people."""
-        bound = "at most" if self.lower_is_better else "at least"
-        verdict = "aim reached" if self.aimed else "reached" if self.reached else "NOT REACHED"
-        return f"{self.text}: {self.found:.3g}, {bound} {self.at_least:g} wanted, aim {self.aim:g}: {verdict}"
-
     def _holds(self, bound: float) -> bool:
         return self.found <= bound if self.lower_is_better else self.found >= bound

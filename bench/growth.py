@@ -17,7 +17,7 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from bench import growth_report, growth_rounds, live_rounds, place, preparing, servers
+from bench import growth_report, growth_rounds, live_rounds, place, preparing, servers, wanted
 from bench.goals import Goal
 from bench.growth_books import Unfilled, fill
 from bench.growth_report import Point, Row, Sample
@@ -173,10 +173,12 @@ def command(ctx: click.Context, /, *, quick: bool, full: bool, file: Path | None
     started = time.monotonic()
     err = Console(stderr=True)
     try:
-        found = asyncio.run(_measured(options, err))
+        found = asyncio.run(measured(options, err))
     except (Unfilled, Unpaced, Unequal, ServerFailed) as fault:
         raise click.ClickException(str(fault)) from None
-    _show(found)
+    out = place.wide()
+    show(found, out)
+    out.print(wanted.table(found.goals))
     if file:
         file.write_text(json.dumps({"machine": place.machine(), **found.as_json()}, indent=2) + "\n")
         err.print(f"written to {file}")
@@ -184,7 +186,8 @@ def command(ctx: click.Context, /, *, quick: bool, full: bool, file: Path | None
     ctx.exit(0 if found.exact else 1)
 
 
-async def _measured(options: Options, err: Console) -> Found:
+async def measured(options: Options, err: Console) -> Found:
+    """All of it in a place of its own, with its progress. Raises: as `run_everything`."""
     with place.own_place() as here, place.progress(err) as progress:
         step = progress.add_task("preparing", total=2 * max(options.entries))
 
@@ -203,13 +206,10 @@ CAPTION: Final = (
 )
 
 
-def _show(found: Found) -> None:
-    # Wide, whatever the terminal: a row that is broken in two is no row of a table.
-    out = Console(width=220)
+def show(found: Found, out: Console) -> None:
+    """The table, for people and READMEs, and what the audits said."""
     out.print(growth_report.table(found.rows))
     out.print(CAPTION.format(**asdict(found.options)), width=120, highlight=False)
-    for goal in found.goals:
-        out.print(goal.said, highlight=False)
     for subject, said in found.audits.items():
         out.print(f"largest books of {subject!r}: {said}", highlight=False)
 

@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 
 from app.callers import development
-from bench import live_report, live_rounds, place, preparing, servers
+from bench import live_report, live_rounds, place, preparing, servers, wanted
 from bench.audience import AudienceFailed
 from bench.goals import Goal
 from bench.listening import Disturbed
@@ -136,17 +136,20 @@ def command(*, quick: bool, full: bool, file: Path | None, **chosen: Any) -> Non
     started = time.monotonic()
     err = Console(stderr=True)
     try:
-        found = asyncio.run(_measured(options, err))
+        found = asyncio.run(measured(options, err))
     except (AudienceFailed, Disturbed, ServerFailed, ValueError) as fault:
         raise click.ClickException(str(fault)) from None
-    _show(found)
+    out = place.wide()
+    show(found, out)
+    out.print(wanted.table(found.goals))
     if file:
         file.write_text(json.dumps({"machine": place.machine(), **found.as_json()}, indent=2) + "\n")
         err.print(f"written to {file}")
     err.print(f"{time.monotonic() - started:.0f} s in all")
 
 
-async def _measured(options: Options, err: Console) -> Found:
+async def measured(options: Options, err: Console) -> Found:
+    """All of it in a place of its own, with its progress. Raises: as `run_everything`."""
     with place.own_place() as here, place.progress(err) as progress:
         step = progress.add_task("preparing", total=len(_plan(options)))
 
@@ -159,14 +162,11 @@ async def _measured(options: Options, err: Console) -> Found:
         )
 
 
-def _show(found: Found) -> None:
-    # Wide, whatever the terminal: a row that is broken in two is no row of a table.
-    out = Console(width=220)
+def show(found: Found, out: Console) -> None:
+    """The table, for people and READMEs."""
     out.print(live_report.table(found.rows))
     caption = live_report.CAPTION.format(clients=live_report.CHARGING_CLIENTS, **asdict(found.options))
     out.print(caption, width=120, highlight=False)
-    for goal in found.goals:
-        out.print(goal.said, highlight=False)
 
 
 if __name__ == "__main__":

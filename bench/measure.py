@@ -13,10 +13,11 @@ from typing import Final
 
 import asyncpg
 
-from app import database, embedded
+from app import database
 from bench import library, preparing, reference, scenarios, servers
 from bench.load import Kind, Plan, Tally
 from bench.pgbench import Pgbench, set_up
+from bench.place import postgres as own_postgres
 from bench.scenarios import Measurement
 from bench.servers import Server
 
@@ -154,7 +155,7 @@ async def opened(
     loads = scenarios.books_of(measurements)
     with ExitStack() as stack:
         say("starting PostgreSQL")
-        postgres = stack.enter_context(embedded.start(place / "postgres"))
+        postgres = stack.enter_context(own_postgres(place / "postgres"))
         found = Field(place, [postgres.server.pid])
         await _fill(found, measurements, postgres.url, advanced, say)
         if stops:

@@ -50,6 +50,11 @@ def progress(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
+def wide() -> Console:
+    """Where tables go: wide, whatever the terminal, for a row that is broken in two is no row of a table."""
+    return Console(width=220)
+
+
 def leave_when_told() -> None:
     """SIGTERM ends this process through every `with`, so that what was started is ended."""
     signal.signal(signal.SIGTERM, _leave)

@@ -1,10 +1,8 @@
 """The table's arithmetic: medians over rounds, and ratios of what was measured in the same round."""
 
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from rich import box
@@ -142,27 +140,23 @@ def of_budget(rounds: Rounds) -> float | None:
     return ratio(rounds, "gathered-budget", "gathered-task", rate)
 
 
-def write(
-    path: Path,
+def data(
     *,
     machine: Mapping[str, Any],
     rows: Sequence[Row],
     rounds: Rounds,
-    goals: Sequence[Mapping[str, Any]],
     verdicts: Sequence[Verdict],
     delays: Sequence[Delays] = (),
-) -> None:
-    """All of it as JSON: what the machine is, the table, the goals, the books, and every round as it was measured."""
-    found = {
+) -> dict[str, Any]:
+    """All of it as data: what the machine is, the table, the books, and every round as it was measured."""
+    return {
         "machine": machine,
         "table": [asdict(one) for one in rows],
-        "goals": goals,
         "budget": of_budget(rounds),
         "stop": [asdict(one) | {"median_ms": one.median_ms, "worst_ms": one.worst_ms} for one in delays],
         "books": [asdict(verdict) for verdict in verdicts],
         "rounds": [{name: asdict(tally) for name, tally in measured.items()} for measured in rounds],
     }
-    path.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def _number(value: float | None, form: str) -> str:

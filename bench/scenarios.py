@@ -31,6 +31,10 @@ SETTINGS: Final = {"model": "gpt-4o", "max_tokens": 500}
 RUN: Final = f'"block":"{BLOCK}","settings":{json.dumps(SETTINGS, separators=(",", ":"))}'
 """What every charge sends besides its ids."""
 
+LIVE: Final = "live"
+"""The measurement of subscriptions."""
+GROWTH: Final = "growth"
+"""The measurement of what larger books cost."""
 STOP: Final = "stop"
 """The measurement of how long it takes to tell an executor to stop, and the database that it has of its own."""
 STOPS: Final = 100
@@ -131,8 +135,8 @@ ALL: Final[tuple[Measurement, ...]] = (
 
 def chosen(names: tuple[str, ...]) -> list[Measurement]:
     """The measurements of these names: a contender's (`gathered`), a load's (`hot`), or one (`gathered-hot`); no
-    name means all. `stop` is none of them. Raises: ValueError: a name that there is not."""
-    known = {part for one in ALL for part in (one.name, one.contender, one.load)} | {STOP}
+    name means all. `stop`, `live` and `growth` are none of them. Raises: ValueError: a name that there is not."""
+    known = {part for one in ALL for part in (one.name, one.contender, one.load)} | {STOP, LIVE, GROWTH}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"There is no {', '.join(unknown)}; there are {', '.join(sorted(known))}.")
     return [one for one in ALL if not names or {one.name, one.contender, one.load} & set(names)]

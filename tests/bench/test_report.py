@@ -1,7 +1,6 @@
 """The table's arithmetic."""
 
 import json
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -59,26 +58,16 @@ def test_the_table_is_markdown_with_a_line_for_each_row() -> None:
     assert cells == ["this server", "10,000", "64", "1,000", "4.0", "9.0", "250", "125", "", "", "2.00", "", ""]
 
 
-def test_the_file_holds_the_table_the_goals_the_books_and_every_round(tmp_path: Path) -> None:
+def test_the_data_hold_the_table_the_books_and_every_round() -> None:
     rounds = [{"single-many": a_tally(1_000), "gathered-many": a_tally(2_000)}]
     rows = [report.row(GATHERED, rounds)]
     verdicts = [Verdict("gathered", exact=True, said="the books are whole")]
     delays = [Delays(title="servers idle", milliseconds=[7.0, 30.0, 8.0])]
 
-    report.write(
-        tmp_path / "bench.json",
-        machine={"cores": 2},
-        rows=rows,
-        rounds=rounds,
-        goals=[{"text": "a goal", "found": 2.0}],
-        verdicts=verdicts,
-        delays=delays,
-    )
+    found = report.data(machine={"cores": 2}, rows=rows, rounds=rounds, verdicts=verdicts, delays=delays)
 
-    found = json.loads((tmp_path / "bench.json").read_text())
     assert found["machine"] == {"cores": 2}
     assert [row["of_single"] for row in found["table"]] == [2.0]
-    assert found["goals"] == [{"text": "a goal", "found": 2.0}]
     assert found["books"] == [{"database": "gathered", "exact": True, "said": "the books are whole"}]
     assert found["rounds"][0]["gathered-many"]["charges"] == 2_000
     assert found["stop"] == [
