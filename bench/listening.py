@@ -33,7 +33,7 @@ DOCUMENT: Final = "subscription { balance { available held owed version status }
 """The header's."""
 AT_ONCE: Final = 100
 """Subscribers that connect at the same time."""
-LISTEN_SECONDS: Final = 300
+LISTEN_SECONDS: Final = 900
 DRAIN_SECONDS: Final = 0.5
 """After the last charge, for what is still on its way; again and again, until each was seen or so many have passed:"""
 LONGEST_DRAIN_SECONDS: Final = 15.0

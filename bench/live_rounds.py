@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bench import preparing, scenarios, servers
 from bench.audience import Audience, audience
-from bench.cpu import resident_kib
+from bench.cpu import fine_cpu_seconds, resident_kib
 from bench.listening import Disturbed
 from bench.live_report import CHARGING_CLIENTS, Contender, Sample
 from bench.load import Plan, Tally
@@ -26,6 +26,10 @@ IDLE_PART: Final = 0.5
 WARM_UP_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 1.0
 """Between the arrival of the last subscriber and the idle time that is measured."""
+CALM_SECONDS: Final = 0.5
+CALM_TURNS: Final = 60
+CALM_CPU: Final = 0.1
+"""The part of a core below which a server has nothing to do."""
 UNLIMITED: Final = {"RATE_PER_USER": "0", "RATE_PER_ADDRESS": "0"}
 """All subscribers come from one address: the limits that hold for one are off."""
 
@@ -124,8 +128,18 @@ async def _kept(field: Field, those: Audience, server: Server, accounts: int, ru
     listening = await _throughput(field, server, accounts=accounts, run=f"{run}-listening", seconds=field.seconds)
     pushes = (await those.told_to("pushes"))["pushes"] - before["pushes"]
     await those.told_to("hang_up")
+    await _calm(server)
     alone = await _throughput(field, server, accounts=accounts, run=f"{run}-alone", seconds=field.seconds)
     return _Kept(_rate(listening), _rate(alone), pushes / (listening.seconds + WARM_UP_SECONDS))
+
+
+async def _calm(server: Server) -> None:
+    """Wait until the server has done with those who left: thousands of goodbyes take seconds."""
+    for _ in range(CALM_TURNS):
+        used = fine_cpu_seconds([server.pid])
+        await asyncio.sleep(CALM_SECONDS)
+        if fine_cpu_seconds([server.pid]) - used < CALM_SECONDS * CALM_CPU:
+            return
 
 
 async def _throughput(field: Field, server: Server, *, accounts: int, run: str, seconds: float) -> Tally:
