@@ -178,12 +178,14 @@ async def opened(
 
 
 async def _rehearse(found: Field, measurements: list[Measurement], say: Said) -> None:
-    """Some charges that do not count, so that no server is new to it and no table is empty when rows are counted."""
-    begun: set[str] = set()
+    """Some charges and reads that do not count, so that no server is new to it and no table is empty when rows are
+    counted."""
+    begun: set[tuple[str, str]] = set()
     for measurement in measurements:
-        if measurement.server not in begun:
-            begun.add(measurement.server)
-            say(f"rehearsing {measurement.server}")
+        kind = (measurement.server, measurement.load if measurement.load in scenarios.READS else "charges")
+        if kind not in begun:
+            begun.add(kind)
+            say(f"rehearsing {measurement.name}")
             await found.measure(measurement, number=0, seconds=1)
             if measurement.database is not None:
                 await preparing.settle(found.urls[measurement.database])
