@@ -42,7 +42,7 @@ hostile: $(INSTALLED) ## 5,000 random documents and 2,000 malformed messages aga
 simulate: $(INSTALLED) ## play a platform's day against the running server, then audit
 	@$(BIN)/python -m app simulate $(ARGS)
 
-bench: $(INSTALLED) ## measure charges, as ratios against references
+bench: $(INSTALLED) ## measure charges, reads, subscriptions and growth, as ratios against references
 	@$(BIN)/python -m bench $(ARGS)
 
 format: $(INSTALLED) ## lay out the code and mend what can be mended
