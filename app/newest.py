@@ -63,7 +63,8 @@ class Newest(Generic[State]):
     """All that is followed in one process."""
 
     def __init__(self, feed: Feed, read: Read[State]) -> None:
-        """`read` gives the states of those accounts that there are; what it raises ends who waits for it."""
+        """`read` gives the states of those accounts that there are; what it raises ends who follows the account that it
+        was raised for."""
         self._feed = feed
         self._read = read
         self._followers: dict[int, set[Follower[State]]] = {}
@@ -98,12 +99,21 @@ class Newest(Generic[State]):
             asking = {account_id: list(self._followers.get(account_id, ())) for account_id in accounts}
             for account_id in accounts:
                 del self._changed[account_id]
-            try:
-                found = await self._read(accounts)
-            except Exception as fault:
-                for follower in (one for followers in asking.values() for one in followers):
+            await self._tell(accounts, asking)
+
+    async def _tell(self, accounts: list[int], asking: Mapping[int, list[Follower[State]]]) -> None:
+        """A list that faults is bisected until the poisonous account stands alone: the others' followers are told."""
+        try:
+            found = await self._read(accounts)
+        except Exception as fault:
+            if len(accounts) == 1:
+                for follower in asking[accounts[0]]:
                     follower.fail(fault)
-                continue
-            for account_id, state in found.items():
-                for follower in asking[account_id]:
-                    follower.tell(state)
+                return
+            middle = len(accounts) // 2
+            await self._tell(accounts[:middle], asking)
+            await self._tell(accounts[middle:], asking)
+            return
+        for account_id, state in found.items():
+            for follower in asking[account_id]:
+                follower.tell(state)

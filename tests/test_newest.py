@@ -27,6 +27,7 @@ class Books:
         self.open = asyncio.Event()
         self.open.set()
         self.fault: Exception | None = None
+        self.poison: int | None = None
 
     async def read(self, accounts: Sequence[int]) -> Mapping[int, State]:
         self.lists.append(list(accounts))
@@ -34,6 +35,8 @@ class Books:
         await self.open.wait()
         if self.fault is not None:
             raise self.fault
+        if self.poison in accounts:
+            raise ValueError("poison")
         return found
 
 
@@ -126,6 +129,17 @@ async def test_a_read_that_faults_ends_who_waits_for_it_and_nobody_who_comes_lat
         followed.books.fault = None
         with followed.newest.follow(7) as later:
             assert await soon(later.newer_than(0)) == State(7, 1)
+
+
+async def test_one_account_that_cannot_be_read_ends_its_own_followers_only() -> None:
+    followed = Followed()
+    followed.books.versions = {1: 1, 2: 1, 3: 1}
+    followed.books.poison = 2
+    with followed.newest.follow(1) as one, followed.newest.follow(2) as two, followed.newest.follow(3) as three:
+        assert await soon(one.newer_than(0)) == State(1, 1)
+        assert await soon(three.newer_than(0)) == State(3, 1)
+        with pytest.raises(ValueError, match="poison"):
+            await soon(two.newer_than(0))
 
 
 async def test_nothing_is_kept_or_read_of_what_nobody_follows_any_more() -> None:
