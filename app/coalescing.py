@@ -12,12 +12,15 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from app.errors import Overloaded
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+TURNS: Final = 3
+"""For what comes over sockets: in one turn they are read, in one what was read is parsed, in one it is submitted."""
 
 Call = Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
 """Carries out a list and gives one result for each item, in order."""
@@ -129,9 +132,14 @@ class Shared(Generic[Item, Result]):
     Callers that ask while a read is under way share the next one, so what a caller gets was read after it asked.
     """
 
-    def __init__(self, read: Callable[[Sequence[Item]], Awaitable[dict[Item, Result]]], *, list_limit: int) -> None:
+    def __init__(
+        self, read: Callable[[Sequence[Item]], Awaitable[dict[Item, Result]]], *, list_limit: int, turns: int = 0
+    ) -> None:
+        """`turns`: as of `Lanes`."""
         self._read = read
-        self._lanes: Lanes[Item, Result | None] = Lanes(self._once_each, list_limit=list_limit, queue_limit=1_000_000)
+        self._lanes: Lanes[Item, Result | None] = Lanes(
+            self._once_each, list_limit=list_limit, queue_limit=1_000_000, turns=turns
+        )
 
     async def get(self, key: Item) -> Result | None:
         return await self._lanes.submit(0, key)

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import database, hosts, migrating, webhooks
 from app.callers.development import development_secret
 from app.callers.doorway import open_doorway
-from app.coalescing import Shared
+from app.coalescing import TURNS, Shared
 from app.errors import Misconfigured
 from app.exposure import Exposure
 from app.graphql.balances import newest_balances
@@ -185,7 +185,7 @@ def furnish(here: Settings) -> House:
         live=feed,
         catalogue=catalogue,
         charger=Charger(catalogue, lanes=here.lanes, batch_limit=here.batch_limit, queue_limit=here.queue_limit),
-        balances=Shared(statements.balances, list_limit=1_000),
+        balances=Shared(statements.balances, list_limit=1_000, turns=TURNS),
         newest=newest_balances(feed, low_balance_at=here.low_balance_at),
         provider=open_provider(here),
     )

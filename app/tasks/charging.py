@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from app import database
-from app.coalescing import Lanes
+from app.coalescing import TURNS, Lanes
 from app.errors import (
     BillingError,
     BudgetReached,
@@ -39,8 +39,6 @@ from app.tasks.rules import (
     check_running,
 )
 
-_TURNS: Final = 3
-"""One in which sockets are read, one in which what was read is parsed, one in which it is submitted."""
 _CARD_SECONDS: Final = 8.0
 """Cards read longer ago than this are read again first: a second before their lease runs out (pricing.catalogue)."""
 
@@ -73,7 +71,7 @@ class Charger:
             list_limit=batch_limit,
             queue_limit=queue_limit,
             hopeless=database.is_lost,
-            turns=_TURNS,
+            turns=TURNS,
         )
 
     async def charge(self, request: ChargeRequest) -> Outcome:
