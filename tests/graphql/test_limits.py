@@ -16,11 +16,12 @@ from app.graphql.limits.guards import MAX_ALIASES, MAX_DEPTH, MAX_DIRECTIVES, MA
 from app.graphql.schema import build
 from app.graphql.transports import body, connections, websocket
 from app.graphql.transports.body import MAX_NESTING, MAX_VALUES, MAX_VARIABLES, Malformed
+from app.graphql.transports.view import GraphQLOverHTTP
 from app.graphql.transports.websocket import MAX_MESSAGE, GraphQLOverWebSocket
 from app.settings import Settings
 from tests.graphql import toy
 from tests.graphql.toy import token
-from tests.graphql.transports import TRANSPORTS, Ask, connected, over_http
+from tests.graphql.transports import TRANSPORTS, Ask, connected, first_item, over_http
 
 pytestmark = pytest.mark.anyio
 
@@ -148,6 +149,17 @@ def test_a_batch_of_a_thousand_charges_fits_a_services_body() -> None:
     assert len((body.parse(whole).variables or {})["input"]) == 1000
 
 
+@pytest.mark.parametrize(("operator", "limit"), [(False, body.SMALL_BODY), (True, body.LARGE_BODY)])
+async def test_a_body_that_asks_for_a_stream_may_have_its_size_and_not_a_byte_more(operator: bool, limit: int) -> None:
+    server = GraphQLOverHTTP(limited(), toy.doorway, toy.house, explorer=False)
+    bare = len(orjson.dumps({"query": "{ hello }", "extensions": {"filling": ""}}))
+    for size, status in ((limit, 200), (limit + 1, 413)):
+        request = {"query": "{ hello }", "extensions": {"filling": "x" * (size - bare)}}
+        told, _, item = await first_item(server, request, bearer=token("olga", operator=operator))
+        assert told == status
+        assert ("data" in item) is (status == 200)
+
+
 async def test_a_batched_array_is_refused() -> None:
     with pytest.raises(Malformed, match="chargeBatch"):
         body.parse(b'[{"query": "{ hello }"}]')
@@ -249,6 +261,21 @@ async def test_a_user_has_a_number_of_operations_at_once(ask: Ask) -> None:
 
 async def execution_of_slow(execution: Execution) -> None:
     await execution.answer(Request("{ slow }"), Context(toy.USER, toy.house))
+
+
+async def test_a_user_has_a_number_of_subscriptions_at_once_over_each_transport(ask: Ask) -> None:
+    if ask is over_http:
+        return  # it carries none
+    execution = limited(streams_per_user=2)
+    query = "subscription { toyTwice { name } }"
+    streams = [execution.stream(Request(query), toy.context(Viewer(kind=Kind.USER, actor="user:ada"))) for _ in "12"]
+    await anext(streams[0])
+    assert (await ask(execution, query, bearer=token("ada"))).data == {"toyTwice": {"name": "bear"}}
+    await anext(streams[1])
+    refused = await ask(execution, query, bearer=token("ada"))
+    assert (refused.codes, refused.data) == ({"RATE_LIMITED"}, None)
+    for stream in streams:
+        await stream.aclose()
 
 
 async def test_a_user_has_a_number_of_subscriptions_at_once() -> None:
