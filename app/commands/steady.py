@@ -5,10 +5,12 @@ answers all that came at once before it looks at another connection; and it wait
 last messages are never read.
 """
 
+from contextlib import suppress
 from typing import Final
 
 from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 
 MOST_PINGS: Final = 100
 PING_SECONDS: Final = 10.0
@@ -36,6 +38,11 @@ class SteadyWebSocket(WebSocketsSansIOProtocol):
     async def receive(self) -> ASGIReceiveEvent:
         await self.writable.wait()  # set too when the connection is lost
         return await super().receive()
+
+    def send_receive_event_to_app(self) -> None:
+        # A message that is no UTF-8, of who leaves in the same breath, is let go: uvicorn would close twice.
+        with suppress(InvalidState):
+            super().send_receive_event_to_app()
 
     def handle_ping(self) -> None:
         if self.close_sent:

@@ -12,6 +12,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from app.graphql.transports.websocket import MAX_MESSAGE
 from tests.hostile.target import ANSWERED_SECONDS, MESSAGES, Target, codes
 
 pytestmark = pytest.mark.anyio
@@ -186,6 +187,21 @@ def damaged(chance: Random) -> Sequence[Sent]:
     return [*whole[:place], bytes(text) if chance.random() < 0.1 else text, *whole[place + 1 :]]
 
 
+def is_cut_at_once(what: Sequence[Sent]) -> bool:
+    """Whether one of these is no UTF-8 or too big: then what was sent behind it is not read, and TCP may lose the close
+    frame on the way."""
+    texts = [bytes(one) for one in what if isinstance(one, bytearray)]
+    return any(len(text) > MAX_MESSAGE or not _is_utf_8(text) for text in texts)
+
+
+def _is_utf_8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 async def test_damaged_messages_end_as_the_protocol_says_and_leave_no_memory_behind(
     target: Target, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,9 +211,10 @@ async def test_damaged_messages_end_as_the_protocol_says_and_leave_no_memory_beh
 
     async def one(seed: int) -> None:
         chance = Random(seed)  # noqa: S311  what was written once is written again
+        what = damaged(chance)
         async with connected(target, token) as socket:
-            code, heard = await said(socket, damaged(chance))
-        assert code in {None, *PROTOCOL_ENDS}, (seed, code)
+            code, heard = await said(socket, what)
+        assert code in {None, *PROTOCOL_ENDS} or (code == 1006 and is_cut_at_once(what)), (seed, code)
         found = found_in(heard)
         assert "INTERNAL" not in found, (seed, heard)
         ended.update({str(code)} if code else found or {"ok"})
