@@ -37,7 +37,7 @@ from app.pricing.text import default_document
 from app.settings import settings
 from app.tasks.rules import ChargeRequest
 from bench.reference_rows import Account, BlockRun, Entry, Task
-from bench.serving import serve
+from bench.serving import serve_books
 
 CACHES: Final = "--caches"
 CONNECTIONS: Final = 20
@@ -236,12 +236,5 @@ def application(url: str, *, caches: bool) -> Starlette:
     return Starlette(routes=[Route("/graphql", View(schema, doorway, card))], lifespan=life)
 
 
-def main() -> None:
-    url = settings().database_url
-    if url is None:
-        raise SystemExit("Set DATABASE_URL to the database that the bench has prepared.")
-    serve(application(url, caches=CACHES in sys.argv[1:]))
-
-
 if __name__ == "__main__":
-    main()
+    serve_books(lambda url: application(url, caches=CACHES in sys.argv[1:]))

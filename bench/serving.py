@@ -1,9 +1,12 @@
 """Serving an application the way `python -m app serve` does: for the contenders that are no product."""
 
 import socket
+from collections.abc import Callable
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from app.settings import settings
 
 
 def serve(application: ASGIApp) -> None:
@@ -22,3 +25,11 @@ def serve(application: ASGIApp) -> None:
             server_header=False,
         )
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def serve_books(application: Callable[[str], ASGIApp]) -> None:
+    """The application on the books that DATABASE_URL names. Raises: SystemExit: it names none."""
+    url = settings().database_url
+    if url is None:
+        raise SystemExit("Set DATABASE_URL to the books that the bench has prepared.")
+    serve(application(url))

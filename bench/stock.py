@@ -27,7 +27,7 @@ from app.errors import Unauthenticated
 from app.live import Feed
 from app.main import running
 from app.settings import settings
-from bench.serving import serve
+from bench.serving import serve_books
 
 ACCOUNT: Final = "SELECT account_id FROM owner WHERE owner_id = $1"
 BALANCE: Final = "SELECT posted, held, frozen, owed, version FROM account WHERE id = $1"
@@ -126,12 +126,5 @@ def application(url: str) -> Starlette:
     return Starlette(routes=[Route("/graphql", view), WebSocketRoute("/graphql", view)], lifespan=life)
 
 
-def main() -> None:
-    url = settings().database_url
-    if url is None:
-        raise SystemExit("Set DATABASE_URL to the books that the bench has prepared.")
-    serve(application(url))
-
-
 if __name__ == "__main__":
-    main()
+    serve_books(application)

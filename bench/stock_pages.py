@@ -22,7 +22,7 @@ from app.graphql.context import Context, House
 from app.graphql.schema import build
 from app.main import furnish
 from app.settings import settings
-from bench.serving import serve
+from bench.serving import serve_books
 
 
 class View(GraphQL[Context, None]):
@@ -55,12 +55,5 @@ def application(url: str) -> Starlette:
     return Starlette(routes=[Route("/graphql", View(build(), doorway, house))], lifespan=life)
 
 
-def main() -> None:
-    url = settings().database_url
-    if url is None:
-        raise SystemExit("Set DATABASE_URL to the books that the bench has prepared.")
-    serve(application(url))
-
-
 if __name__ == "__main__":
-    main()
+    serve_books(application)

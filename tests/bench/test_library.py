@@ -1,34 +1,18 @@
 """The library page is whole, its books are exact, and stock Strawberry shows the same one."""
 
-import secrets
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import asyncpg
 import httpx
 import pytest
 
-from app import database
-from app.settings import settings
 from bench import library, preparing, scenarios, servers
 
 
 @pytest.fixture
-async def filled(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[str, int, dict[str, str]]]:
+async def filled(own_database: str, tmp_path: Path) -> tuple[str, int, dict[str, str]]:
     """The key of a database with a library, its charges, and what a server on it needs to know."""
-    monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    settings.cache_clear()
-    name = f"bench_{secrets.token_hex(6)}"
-    url = await preparing.create_database(database_url, name)
-    key = await preparing.fill_product(url, (), lambda _: None)
-    yield key, await library.fill(url), dict(servers.settings_of(url, DATA_DIR=str(tmp_path)))
-    admin = await asyncpg.connect(**database.credentials(database_url))
-    await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-    await admin.close()
-    monkeypatch.undo()
-    settings.cache_clear()
+    key = await preparing.fill_product(own_database, (), lambda _: None)
+    return key, await library.fill(own_database), dict(servers.settings_of(own_database, DATA_DIR=str(tmp_path)))
 
 
 async def test_stock_strawberry_shows_the_same_page_of_the_same_books_and_half_of_one_is_told(

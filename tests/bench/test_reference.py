@@ -1,9 +1,7 @@
 """The reference server is a fair one: it charges what this server charges, and never wrongly."""
 
 import asyncio
-import secrets
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +10,14 @@ import httpx
 import pytest
 
 from app import database
-from app.settings import settings
 from bench import preparing, scenarios, servers
 
 
 @pytest.fixture
-async def prepared(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[str, str, dict[str, str]]]:
+async def prepared(own_database: str, tmp_path: Path) -> tuple[str, str, dict[str, str]]:
     """The reference server's database, its key, and what its process needs to know."""
-    monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    settings.cache_clear()
-    name = f"bench_{secrets.token_hex(6)}"
-    url = await preparing.create_database(database_url, name)
-    yield url, await preparing.fill_reference(url), dict(servers.settings_of(url, DATA_DIR=str(tmp_path)))
-    admin = await asyncpg.connect(**database.credentials(database_url))
-    await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-    await admin.close()
-    monkeypatch.undo()
-    settings.cache_clear()
+    key = await preparing.fill_reference(own_database)
+    return own_database, key, dict(servers.settings_of(own_database, DATA_DIR=str(tmp_path)))
 
 
 async def test_the_reference_charges_once_never_overdraws_and_keeps_its_sums(
