@@ -1,7 +1,6 @@
 """`python -m bench`: the rounds, their progress, and the table at the end."""
 
 import asyncio
-import json
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
@@ -141,15 +140,10 @@ async def run(measurements: list[Measurement], extent: Extent, besides: Collecti
     if told.goals:
         out.print(wanted.table(told.goals))
     if file:
-        _write(file, told)
+        place.keep(file, told.data | {"goals": [wanted.said(goal) for goal in told.goals]})
         err.print(f"written to {file}")
     err.print(f"{time.monotonic() - started:.0f} s in all")
     return told.exact
-
-
-def _write(file: Path, told: Told) -> None:
-    found = {"machine": place.machine(), **told.data, "goals": [wanted.said(goal) for goal in told.goals]}
-    file.write_text(json.dumps(found, indent=2) + "\n")
 
 
 async def _charges(

@@ -6,7 +6,6 @@ can visit all of them in turn.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
@@ -180,7 +179,7 @@ def command(ctx: click.Context, /, *, quick: bool, full: bool, file: Path | None
     show(found, out)
     out.print(wanted.table(found.goals))
     if file:
-        file.write_text(json.dumps({"machine": place.machine(), **found.as_json()}, indent=2) + "\n")
+        place.keep(file, found.as_json())
         err.print(f"written to {file}")
     err.print(f"{time.monotonic() - started:.0f} s in all")
     ctx.exit(0 if found.exact else 1)

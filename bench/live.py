@@ -6,7 +6,6 @@ each server anew, so that memory and the rate of acceptance are those of a fresh
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -143,7 +142,7 @@ def command(*, quick: bool, full: bool, file: Path | None, **chosen: Any) -> Non
     show(found, out)
     out.print(wanted.table(found.goals))
     if file:
-        file.write_text(json.dumps({"machine": place.machine(), **found.as_json()}, indent=2) + "\n")
+        place.keep(file, found.as_json())
         err.print(f"written to {file}")
     err.print(f"{time.monotonic() - started:.0f} s in all")
 

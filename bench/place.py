@@ -1,12 +1,13 @@
 """Where a run of the bench keeps its data, and how it shows its progress and is stopped."""
 
+import json
 import os
 import platform
 import resource
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,11 @@ def allow_files(wanted: int) -> None:
     if hard != resource.RLIM_INFINITY and hard < wanted:
         raise ValueError(f"{wanted:,} open files are needed and {hard:,} allowed: raise the limit (ulimit -Hn).")
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def keep(file: Path, found: Mapping[str, Any]) -> None:
+    """Write all figures to this file, with what they depend on."""
+    file.write_text(json.dumps({"machine": machine(), **found}, indent=2) + "\n")
 
 
 def machine() -> dict[str, Any]:
