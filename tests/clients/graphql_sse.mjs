@@ -2,9 +2,10 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { createClient } from 'graphql-sse'
+import { answer, balance, followed, testAnswersAndChanges } from './following.mjs'
 import { Inbox } from './inbox.mjs'
-import { BUY, FOLLOW_BALANCE, HEADER } from './operations.mjs'
-import { CHARGE, HTTP, charge, grant, someone, startTask, tokenFor } from './platform.mjs'
+import { FOLLOW_BALANCE } from './operations.mjs'
+import { HTTP, grant, someone, tokenFor } from './platform.mjs'
 import { resuming } from './resuming.mjs'
 
 /** As a page makes it; `token` is asked for at every request, so that it is a fresh one each time. */
@@ -18,51 +19,7 @@ function connected(t, token, more = {}) {
   return client
 }
 
-function followed(client, query, variables) {
-  const inbox = new Inbox()
-  client.subscribe({ query, variables }, inbox.sink)
-  return inbox
-}
-
-async function answer(client, query, variables) {
-  const inbox = followed(client, query, variables)
-  const result = await inbox.next()
-  assert.equal(await inbox.next(), 'complete')
-  return result
-}
-
-const balance = async inbox => {
-  const { data: { balance: { available, version } } } = await inbox.next()
-  return { available, version }
-}
-
-test('a query, a mutation and its refusal are answered', async t => {
-  const user = someone()
-  await grant(user, 70)
-  const client = connected(t, () => tokenFor(user))
-
-  const { data: { account } } = await answer(client, HEADER)
-  assert.deepEqual([account.balance.available, account.balance.version], [70, 1])
-
-  const bought = await answer(client, BUY, { input: { credits: 500, idempotencyKey: 'first' } })
-  assert.equal(bought.data.beginTopUp.topUp.status, 'PENDING')
-
-  const refused = await answer(client, BUY, { input: { credits: 501, idempotencyKey: 'second' } })
-  assert.equal(refused.data.beginTopUp.__typename, 'InvalidInputError')
-  assert.deepEqual(refused.data.beginTopUp.problems, [{ path: 'credits' }])
-})
-
-test('a subscription tells a snapshot, then every change', async t => {
-  const user = someone()
-  const client = connected(t, () => tokenFor(user))
-  const header = followed(client, FOLLOW_BALANCE)
-
-  assert.deepEqual(await balance(header), { available: 0, version: 0 })
-  await grant(user, 70)
-  assert.deepEqual(await balance(header), { available: 70, version: 1 })
-  await charge(await startTask(user))
-  assert.deepEqual(await balance(header), { available: 70 - CHARGE, version: 2 })
-})
+testAnswersAndChanges(connected)
 
 test('what is refused is told once, and not asked again', async t => {
   const user = someone()
