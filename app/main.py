@@ -51,6 +51,9 @@ REFUND_SWEEP_SECONDS: Final = 300.0
 READY_SECONDS: Final = 2.0
 CALLED_WITH: Final = ("Authorization", "Content-Type", "Last-Event-ID", "X-Request-ID")
 """The headers that pages of other origins may send in production."""
+COLLECTED_EVERY: Final = 20_000
+"""New objects between two collections, some megabytes. With Python's 700 (10,000 since 3.13) the objects of requests in
+flight were found alive each time, for 6% of the CPU of charges and a fifth of an unseen document's; with these 1%."""
 PLAIN: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 Loop = Callable[[], Awaitable[None]]
@@ -101,6 +104,7 @@ def create(chosen: Settings | None = None) -> Starlette:
                 # which stopped everybody for 80 ms twice a second under load.
                 gc.collect()
                 gc.freeze()
+                gc.set_threshold(COLLECTED_EVERY)
                 yield
         finally:
             await house.charger.close()

@@ -5,7 +5,6 @@ from functools import lru_cache
 from typing import Final
 
 from graphql import (
-    ASTValidationRule,
     DocumentNode,
     GraphQLError,
     GraphQLSchema,
@@ -18,6 +17,7 @@ from graphql import (
 
 from app.graphql.faults import Code
 from app.graphql.limits.guards import exceeded
+from app.graphql.rules import looked_up_once
 
 KNOWN_DOCUMENTS: Final = 500
 KNOWN_LENGTH: Final = 16 * 1024
@@ -43,8 +43,8 @@ class Documents:
         """`open_to_explorers`: whether introspection is on, and unless `suggests` says otherwise "Did you mean …?"."""
         self._schema = schema
         self._suggests = open_to_explorers if suggests is None else suggests
-        self._rules: tuple[type[ASTValidationRule], ...] = (
-            tuple(specified_rules) if open_to_explorers else (*specified_rules, NoSchemaIntrospectionCustomRule)
+        self._rules = looked_up_once(
+            specified_rules if open_to_explorers else (*specified_rules, NoSchemaIntrospectionCustomRule)
         )
         self._known: Callable[[str], DocumentNode] = lru_cache(maxsize=KNOWN_DOCUMENTS)(self._prepared)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -206,7 +207,7 @@ async def test_damaged_messages_end_as_the_protocol_says_and_leave_no_memory_beh
     target: Target, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended: Counter[str] = Counter()
-    warm = 0
+    warm, begun = 0, time.monotonic()
     token = target.user("rude")
 
     async def one(seed: int) -> None:
@@ -225,5 +226,6 @@ async def test_damaged_messages_end_as_the_protocol_says_and_leave_no_memory_beh
         await asyncio.gather(*(one(seed) for seed in range(first, min(first + AT_ONCE, MESSAGES))))
     grown = target.resident_bytes() - warm
     with capsys.disabled():
-        print(f"\n{MESSAGES} messages: {dict(sorted(ended.items()))}, memory {grown / 2**20:+.1f} MiB", end=" ")
+        seconds = f"{MESSAGES} messages in {time.monotonic() - begun:.1f} s"
+        print(f"\n{seconds}: {dict(sorted(ended.items()))}, memory {grown / 2**20:+.1f} MiB", end=" ")
     assert grown < GROWTH_BYTES

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -62,7 +63,7 @@ def parameters(request: Request) -> dict[str, Any]:
 async def test_random_documents_find_no_fault_and_leave_no_memory_behind(
     target: Target, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    warm = 0
+    warm, begun = 0, time.monotonic()
     ended: Counter[str] = Counter()
     users = [target.user(f"user-{number}") for number in range(20)]
     async with target.client() as client, streaming(target) as streams:
@@ -77,7 +78,8 @@ async def test_random_documents_find_no_fault_and_leave_no_memory_behind(
     ended += streams.ended
     grown = target.resident_bytes() - warm
     with capsys.disabled():
-        print(f"\n{DOCUMENTS} documents: {dict(sorted(ended.items()))}, memory {grown / 2**20:+.1f} MiB", end=" ")
+        seconds = f"{DOCUMENTS} documents in {time.monotonic() - begun:.1f} s"
+        print(f"\n{seconds}: {dict(sorted(ended.items()))}, memory {grown / 2**20:+.1f} MiB", end=" ")
     assert {"ok", "BAD_USER_INPUT", "GRAPHQL_VALIDATION_FAILED", "FORBIDDEN", "UNAUTHENTICATED"} <= ended.keys()
     assert not ended.keys() & {"INTERNAL", "UNAVAILABLE", "RATE_LIMITED", "TIMED_OUT"}
     assert grown < GROWTH_BYTES

@@ -13,6 +13,8 @@ from app.graphql.traits import Traits, traits_of
 
 MAX_PLANS: Final = 500
 MAX_BYTES: Final = 32 * 1024 * 1024
+MEASURED_EVERY: Final = 32
+"""Plans grow as objects of new types are met, so all are measured anew, in 0.5 ms, whenever so many have come."""
 
 Key = tuple[str, str | None]
 
@@ -58,6 +60,9 @@ class Plans:
         self._max_plans = max_plans
         self._max_bytes = max_bytes
         self._known: OrderedDict[Key, Known] = OrderedDict()
+        self._size = 0
+        """When all were measured last, and what came since."""
+        self._unmeasured = 0
 
     def __len__(self) -> int:
         return len(self._known)
@@ -77,6 +82,8 @@ class Plans:
     def learn(self, text: str, name: str | None, document: DocumentNode, operation: OperationDefinitionNode) -> Known:
         """Plan this operation and keep the plan, if it can be planned; what must go for it goes."""
         known = self._known[text, name] = self.planned(document, operation)
+        self._size += _size((text, name), known)
+        self._unmeasured += 1
         self._make_room()
         return known
 
@@ -134,12 +141,15 @@ class Plans:
         return known.plan
 
     def _make_room(self) -> None:
-        """Plans grow as objects of new types are met, so all are measured anew: 0.1 ms for 500 of them."""
         while len(self._known) > self._max_plans:
-            self._known.popitem(last=False)
-        size = self.size_bytes
-        while size > self._max_bytes and len(self._known) > 1:
-            size -= _size(*self._known.popitem(last=False))
+            self._forget_oldest()
+        if self._unmeasured >= MEASURED_EVERY or self._size > self._max_bytes:
+            self._size, self._unmeasured = self.size_bytes, 0
+        while self._size > self._max_bytes and len(self._known) > 1:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        self._size -= _size(*self._known.popitem(last=False))
 
 
 def _size(key: Key, known: Known) -> int:
