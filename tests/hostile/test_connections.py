@@ -2,15 +2,18 @@
 
 import asyncio
 import base64
+import json
+import socket
 import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
+import httpx
 import pytest
 
-from tests.hostile.target import ANSWERED_SECONDS, REQUEST_SECONDS, Target
+from tests.hostile.target import ANSWERED_SECONDS, REQUEST_SECONDS, Target, authorized
 
 pytestmark = pytest.mark.anyio
 
@@ -25,6 +28,10 @@ UPGRADE: Final = (
     b"sec-websocket-version: 13\r\nsec-websocket-key: " + base64.b64encode(b"k" * 16) + b"\r\n"
     b"sec-websocket-protocol: graphql-transport-ws\r\n\r\n"
 )
+ALIASES: Final = 90
+STREAMS: Final = 100
+CHANGES: Final = 100
+"""Of which each stream could be sent 10 KB: 100 MB altogether."""
 PING: Final = 9
 TEXT: Final = 1
 
@@ -115,6 +122,59 @@ async def test_who_sends_pings_without_end_and_reads_no_answers_is_sent_away(
         assert target.resident_bytes() - memory < GROWTH_BYTES
         assert await asyncio.to_thread(target.is_alive)
         assert await is_sent_away(reader)
+
+
+async def test_who_follows_a_balance_and_reads_nothing_is_kept_only_the_newest(target: Target) -> None:
+    wide = "subscription { balance { version " + " ".join(f"{'a' * 100}{n}: available" for n in range(ALIASES)) + " } }"
+    async with following(target, "slow", wide) as (reader, _), target.client() as client:
+        memory = target.resident_bytes()
+        for change in range(1, CHANGES + 1):
+            await granted(client, target, "slow", change)
+            await asyncio.sleep(0.02)  # a tick, so that each change could be told for itself
+        assert target.resident_bytes() - memory < 2 * GROWTH_BYTES
+        async with asyncio.timeout(ANSWERED_SECONDS):
+            told, messages = [0] * STREAMS, 0
+            while min(told) < CHANGES:
+                said = json.loads(await message(reader))
+                if said["type"] == "next":
+                    messages += 1
+                    told[int(said["id"])] = said["payload"]["data"]["balance"]["version"]
+        assert messages < STREAMS * CHANGES / 5  # what lay on the way, and then the newest
+
+
+@asynccontextmanager
+async def following(
+    target: Target, user: str, document: str
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection that has begun this as many times as may be, and reads nothing of itself."""
+    async with opened(target) as (reader, writer):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        writer.write(UPGRADE)
+        await reader.readuntil(b"\r\n\r\n")
+        token = target.user(user)
+        writer.write(frame(TEXT, json.dumps({"type": "connection_init", "payload": {"token": token}}).encode()))
+        for number in range(STREAMS):
+            begin = {"id": str(number), "type": "subscribe", "payload": {"query": document}}
+            writer.write(frame(TEXT, json.dumps(begin).encode()))
+        yield reader, writer
+
+
+async def granted(client: httpx.AsyncClient, target: Target, user: str, number: int) -> None:
+    given = f'{{ownerId: "{user}", credits: 1, reason: "r", idempotencyKey: "k-{number}"}}'
+    reply = await client.post(
+        "/graphql",
+        json={"query": f"mutation {{ grantCredits(input: {given}) {{ __typename }} }}"},
+        headers=authorized(target.tokens["operator"]),
+    )
+    assert reply.json() == {"data": {"grantCredits": {"__typename": "GrantCreditsSuccess"}}}
+
+
+async def message(reader: asyncio.StreamReader) -> bytes:
+    """The next message of the server's."""
+    _, length = await reader.readexactly(2)
+    if length == 126:
+        [length] = struct.unpack("!H", await reader.readexactly(2))
+    return await reader.readexactly(length)
 
 
 async def is_sent_away(reader: asyncio.StreamReader) -> bool:
