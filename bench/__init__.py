@@ -18,5 +18,5 @@ account's last credit an executor that follows the signals of another server is 
 Words: a *measurement* is one contender at one load (`gathered-hot`), with as many clients as is usual or as its name
 says (`gathered-many-256`); *many* is 10,000 accounts in random order, *hot* is one account; *balance* and *library* are
 read: what the header of every page asks for, and a page of 50 tasks with their costs; a *round* takes every measurement
-once. The client is a process of its own; all of them share the machine.
+once. The client is a process of its own, wrk where it is installed (bench/client.py); all of them share the machine.
 """

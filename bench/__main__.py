@@ -16,15 +16,16 @@ from app import database
 from app.settings import settings
 from bench import growth, live, measure, place, report, scenarios, stopping, wanted
 from bench.audience import AudienceFailed
+from bench.client import ClientFailed
 from bench.goals import Goal
 from bench.growth_books import Unfilled
 from bench.growth_rounds import Unequal
 from bench.listening import Disturbed
-from bench.load import Tally
 from bench.pacing import Unpaced
 from bench.pgbench import PgbenchFailed
 from bench.scenarios import Measurement
 from bench.servers import ServerFailed
+from bench.tally import Tally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ FULL: Final = Extent(
 )
 BESIDES: Final = frozenset({scenarios.STOP, scenarios.LIVE, scenarios.GROWTH})
 FAULTS: Final = (
-    measure.Failed, ServerFailed, PgbenchFailed, AudienceFailed, Disturbed, Unfilled, Unpaced, Unequal,
+    measure.Failed, ClientFailed, ServerFailed, PgbenchFailed, AudienceFailed, Disturbed, Unfilled, Unpaced, Unequal,
 )  # fmt: skip
 """Why a run comes to nothing, in words for people."""
 
@@ -170,7 +171,9 @@ async def _charges(
         out.print(report.table(rows))
         out.print(report.CAPTION.format(rounds=extent.rounds, seconds=extent.seconds), width=120, highlight=False)
     out.print(f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, ", end="")
-    out.print(f"PostgreSQL {machine['postgresql']}, fsync {machine['fsync']}", highlight=False)
+    out.print(
+        f"PostgreSQL {machine['postgresql']}, fsync {machine['fsync']}, client {machine['client']}", highlight=False
+    )
     if (inside := report.of_budget(measured)) is not None:
         out.print(f"block runs inside one budget, against the same task without: {inside:.2f}x", highlight=False)
     for delay in delays:

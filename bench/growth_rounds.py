@@ -11,9 +11,9 @@ from bench import preparing, scenarios
 from bench.cpu import fine_cpu_seconds
 from bench.growth_books import count
 from bench.growth_report import Point, Sample
-from bench.load import percentile
 from bench.pacing import Caller, Steady, asking, charge_steadily
 from bench.servers import Server
+from bench.tally import percentile
 
 ONE: Final = "a charge, entries in its one account"
 SPREAD: Final = "a charge, entries in the ledger"

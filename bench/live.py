@@ -18,6 +18,7 @@ from rich.console import Console
 from app.callers import development
 from bench import live_report, live_rounds, place, preparing, servers, wanted
 from bench.audience import AudienceFailed
+from bench.client import ClientFailed
 from bench.goals import Goal
 from bench.listening import Disturbed
 from bench.live_report import Contender, Row, Sample
@@ -83,9 +84,10 @@ async def run_everything(here: Path, options: Options, *, say: Said, advanced: S
                 place=here, url=url, key=key, tokens=tokens, charging=charging,
                 per_second=options.per_second, seconds=options.seconds,
             )  # fmt: skip
-            for name, contender, subscribers in _plan(options):
+            for name, contender, subscribers, alone_first in _plan(options):
                 say(f"{name}: {live_report.TITLES[contender]}, {subscribers:,} subscribers")
-                sample = await live_rounds.measure(field, contender, subscribers, name.replace(" ", "-"))
+                run = name.replace(" ", "-")
+                sample = await live_rounds.measure(field, contender, subscribers, run, alone_first=alone_first)
                 samples.append(sample)
                 advanced(_line(name, sample))
     return Found(
@@ -96,15 +98,16 @@ async def run_everything(here: Path, options: Options, *, say: Said, advanced: S
     )
 
 
-def _plan(options: Options) -> list[tuple[str, Contender, int]]:
-    """Every other round goes backwards, so that nobody always follows the same one."""
+def _plan(options: Options) -> list[tuple[str, Contender, int, bool]]:
+    """Name, contender, subscribers, and whether it is without them first. Every other round goes backwards, so that
+    nobody always follows the same one."""
     both: tuple[Contender, ...] = ("live", "stock")
-    rounds: list[tuple[str, Contender, int]] = [
-        (f"{contender} round {number}", contender, options.subscribers)
+    rounds: list[tuple[str, Contender, int, bool]] = [
+        (f"{contender} round {number}", contender, options.subscribers, number % 2 == 0)
         for number in range(1, options.rounds + 1)
         for contender in (both if number % 2 else reversed(both))
     ]
-    return rounds + [(f"live with {count}", "live", count) for count in options.large]
+    return rounds + [(f"live with {count}", "live", count, False) for count in options.large]
 
 
 def _line(name: str, one: Sample) -> str:
@@ -136,7 +139,7 @@ def command(*, quick: bool, full: bool, file: Path | None, **chosen: Any) -> Non
     err = Console(stderr=True)
     try:
         found = asyncio.run(measured(options, err))
-    except (AudienceFailed, Disturbed, ServerFailed, ValueError) as fault:
+    except (AudienceFailed, ClientFailed, Disturbed, ServerFailed, ValueError) as fault:
         raise click.ClickException(str(fault)) from None
     out = place.wide()
     show(found, out)

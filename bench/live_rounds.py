@@ -1,22 +1,20 @@
 """One round of pushes: a server started anew, its subscribers, and what they see of charges."""
 
 import asyncio
-import json
-import sys
-from asyncio.subprocess import PIPE
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench import preparing, scenarios, servers
+from bench import client, preparing, scenarios, servers
 from bench.audience import Audience, audience
 from bench.cpu import fine_cpu_seconds, resident_kib
 from bench.listening import Disturbed
 from bench.live_report import CHARGING_CLIENTS, Contender, Sample
-from bench.load import Plan, Tally
+from bench.requests import Plan
 from bench.servers import Server
+from bench.tally import Tally
 
 REHEARSING: Final = 5
 """Subscribers that come and go before anything is measured, so that no server is new to it."""
@@ -65,8 +63,13 @@ def tasks(count: int) -> list[str]:
     return [scenarios.task_id("many", number) for number in range(count)]
 
 
-async def measure(field: Field, contender: Contender, subscribers: int, run: str) -> Sample:
-    """Raises: AudienceFailed. Disturbed: a charge was not answered as it should be, or no push told of it."""
+async def measure(
+    field: Field, contender: Contender, subscribers: int, run: str, *, alone_first: bool = False
+) -> Sample:
+    """`alone_first`: whether this server takes charges first while nobody listens, and then while they listen.
+
+    Raises: AudienceFailed. ClientFailed. Disturbed: a charge was not answered as it should be, or no push told of it.
+    """
     with _server(field, contender) as server:
         async with audience() as those:
             await _rehearse(field, those, server, run)
@@ -81,7 +84,9 @@ async def measure(field: Field, contender: Contender, subscribers: int, run: str
             )
             if pushed["unseen"]:
                 raise Disturbed(f"{pushed['unseen']} charges of {run} were not seen by those who listen")
-            both = await _kept(field, those, server, subscribers, run) if contender == "live" else _Kept()
+            both = _Kept()
+            if contender == "live":
+                both = await _kept(field, those, server, tokens=tokens, run=run, alone_first=alone_first)
     return Sample(
         contender=contender,
         subscribers=subscribers,
@@ -117,20 +122,33 @@ async def _charge(
     )  # fmt: skip
 
 
-async def _kept(field: Field, those: Audience, server: Server, accounts: int, run: str) -> _Kept:
-    """Charges a second that this server takes while those who are charged listen to it, and when they have left.
+async def _kept(
+    field: Field, those: Audience, server: Server, *, tokens: list[str], run: str, alone_first: bool
+) -> _Kept:
+    """Charges a second that this server takes while those who are charged listen to it, and while nobody does.
 
-    This comes last: the memory that it takes would hide what subscribers take. Raises: Disturbed.
+    This comes last: the memory that it takes would hide what subscribers take. Raises: AudienceFailed. Disturbed.
+    ClientFailed.
     """
+    accounts = len(tokens)
     await preparing.introduce_tasks(server.url, field.key, tasks(accounts))
     await _throughput(field, server, accounts=accounts, run=f"{run}-warming", seconds=REHEARSAL_SECONDS)
+    alone: Tally | None = None
+    if alone_first:
+        alone = await _alone(field, those, server, accounts=accounts, run=run)
+        await those.told_to("listen", port=server.port, tokens=tokens)
     before = await those.told_to("pushes")
     listening = await _throughput(field, server, accounts=accounts, run=f"{run}-listening", seconds=field.seconds)
     pushes = (await those.told_to("pushes"))["pushes"] - before["pushes"]
+    alone = alone or await _alone(field, those, server, accounts=accounts, run=run)
+    return _Kept(_rate(listening), _rate(alone), pushes / (listening.seconds + WARM_UP_SECONDS))
+
+
+async def _alone(field: Field, those: Audience, server: Server, *, accounts: int, run: str) -> Tally:
+    """What it takes when they have left."""
     await those.told_to("hang_up")
     await _calm(server)
-    alone = await _throughput(field, server, accounts=accounts, run=f"{run}-alone", seconds=field.seconds)
-    return _Kept(_rate(listening), _rate(alone), pushes / (listening.seconds + WARM_UP_SECONDS))
+    return await _throughput(field, server, accounts=accounts, run=f"{run}-alone", seconds=field.seconds)
 
 
 async def _calm(server: Server) -> None:
@@ -143,23 +161,12 @@ async def _calm(server: Server) -> None:
 
 
 async def _throughput(field: Field, server: Server, *, accounts: int, run: str, seconds: float) -> Tally:
-    """As many charges as this server takes. Raises: Disturbed."""
+    """As many charges as this server takes. Raises: Disturbed. ClientFailed."""
     plan = Plan(
         kind="charge", load="many", port=server.port, key=field.key, run=run, connections=CHARGING_CLIENTS,
-        warm_up_seconds=WARM_UP_SECONDS, seconds=seconds, server_pids=[server.pid], database_pids=[],
+        warm_up_seconds=WARM_UP_SECONDS, seconds=seconds, server_pids=[server.pid], database_pids=[], tasks=accounts,
     )  # fmt: skip
-    client = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.listened_load", cwd=servers.CHECKOUT, stdin=PIPE, stdout=PIPE, stderr=PIPE
-    )
-    try:
-        out, err = await client.communicate(json.dumps({"tasks": accounts, "plan": asdict(plan)}).encode())
-    finally:
-        if client.returncode is None:
-            client.terminate()
-            await client.wait()
-    if client.returncode != 0:
-        raise Disturbed(f"The client of {run} failed:\n{err.decode(errors='replace')[-4000:]}")
-    tally = Tally(**json.loads(out))
+    tally = await asyncio.to_thread(client.carry_out, plan)
     if tally.refused:
         raise Disturbed(f"{tally.refused:,} charges of {run} were not answered as they should be: {tally.refusal}")
     return tally

@@ -1,4 +1,5 @@
-"""The client: many connections, each sending its next request when the last one is answered.
+"""The bench's own client, for where wrk is not installed: many connections, each sending its next request when the last
+one is answered.
 
 A process of its own, and a lean one: it shares the machine with what it measures. Requests are bytes with a
 number or two filled in, replies are only searched for a mark. It is given a `Plan` on stdin, writes a `Tally` on
@@ -7,69 +8,21 @@ stdout, and waits for every reply, so that what it counts as acknowledged is all
 
 import asyncio
 import json
-import random
-import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Final, Literal, cast
+from typing import Final, cast
 
 import uvloop
 
 from bench import scenarios
 from bench.cpu import cpu_seconds
+from bench.requests import MARKS, Plan, requests_of
+from bench.tally import Tally, percentile
 
-LIBRARY_PAGE: Final = json.dumps({"query": scenarios.LIBRARY, "variables": scenarios.LIBRARY_ASKED}).encode()
-"""The body of the request that asks for the library page."""
 CONNECT_SECONDS: Final = 10
 DRAIN_SECONDS: Final = 60
-
-
-Kind = Literal["charge", "batch", "floor", "balance", "library"]
-
-MARKS: Final[Mapping[Kind, tuple[bytes, int]]] = {
-    "charge": (b'"ChargeSuccess"', 1),
-    "batch": (b'"ChargeSuccess"', scenarios.BATCH_ITEMS),
-    "floor": (b"HTTP/1.1 200 ", 1),
-    "balance": (b'"version":', 1),
-    "library": (b'"taskId":', scenarios.LIBRARY_TASKS),
-}
-"""What stands in a reply that is as it should be, and how often."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What to send. `run` is the beginning of all block run ids of this measurement; nobody else uses it."""
-
-    kind: Kind
-    load: scenarios.Load
-    port: int
-    key: str
-    run: str
-    connections: int
-    warm_up_seconds: float
-    seconds: float
-    server_pids: list[int]
-    database_pids: list[int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    """What came of it. Counts are of charges (of requests at the floor, of reads), latencies of requests; both of the
-    `seconds` after the warm-up. `acknowledged` counts from the first request to the last."""
-
-    charges: int
-    seconds: float
-    p50_ms: float
-    p99_ms: float
-    server_cpu_seconds: float
-    database_cpu_seconds: float
-    client_cpu_seconds: float = 0.0
-    acknowledged: int = 0
-    refused: int = 0
-    refusal: str | None = None
-    """The first reply that was not what it should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,70 +153,9 @@ def is_whole(reply: bytes) -> bool:
     return len(reply) >= head_end + 4 + int(length)
 
 
-def percentile(values: list[float], percent: int) -> float:
-    """0 where there is no value."""
-    if len(values) < 2:
-        return values[0] if values else 0.0
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
-
-
-def requests_of(plan: Plan) -> Callable[[], bytes]:
-    """A function that gives the next request."""
-    if plan.kind == "balance":
-        return _balances(plan)
-    if plan.kind == "library":
-        request = _head(plan, len(LIBRARY_PAGE)) + LIBRARY_PAGE
-        return lambda: request
-    return _charges(plan)
-
-
-def _balances(plan: Plan) -> Callable[[], bytes]:
-    """Each asks for the balance of a random one of the many accounts."""
-    body = b'{"query":%b,"variables":{"ownerId":"owner-%%d"}}' % json.dumps(scenarios.BALANCE).encode()
-    chance = random.Random(plan.run).random  # noqa: S311 - spreads the load, and the same way each time
-    heads = {digits: _head(plan, len(body % 10 ** (digits - 1))) for digits in range(1, 9)}
-
-    def one() -> bytes:
-        number = int(chance() * scenarios.MANY_ACCOUNTS)
-        return heads[len(str(number))] + body % number
-
-    return one
-
-
-def _charges(plan: Plan) -> Callable[[], bytes]:
-    """Each charges another block run, of a random task of the load."""
-    item = b'{"taskId":"%b-%%06d","blockRunId":"%b-%%08d",%b}' % tuple(
-        part.encode() for part in (plan.load, plan.run, scenarios.RUN)
-    )
-    tasks = scenarios.task_count(plan.load)
-    chance = random.Random(plan.run).random  # noqa: S311 - spreads the load, and the same way each time
-    numbers = iter(range(100_000_000))
-
-    def one() -> bytes:
-        return item % (int(chance() * tasks), next(numbers))
-
-    def many() -> bytes:
-        return b"[%b]" % b",".join([one() for _ in range(scenarios.BATCH_ITEMS)])
-
-    filled = many if plan.kind == "batch" else one
-    document = scenarios.CHARGE_BATCH if plan.kind == "batch" else scenarios.CHARGE
-    frame = b'{"query":%b,"variables":{"input":%%b}}' % json.dumps(document).encode()
-    # The body's length, all ids being equally long, is that of any body.
-    head = _head(plan, len(frame % filled()))
-    return lambda: head + frame % filled()
-
-
-def _head(plan: Plan, length: int) -> bytes:
-    return (
-        f"POST {'/route' if plan.kind == 'floor' else '/graphql'} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-        f"Content-Type: application/json\r\nAuthorization: Bearer {plan.key}\r\n"
-        f"Content-Length: {length}\r\n\r\n"
-    ).encode()
-
-
 def load_of(plan: Plan) -> Load:
     mark, items = MARKS[plan.kind]
-    return Load(plan, requests_of(plan), mark, items, counts_items=plan.kind not in scenarios.READS)
+    return Load(plan, requests_of(plan), mark.encode(), items, counts_items=plan.kind not in scenarios.READS)
 
 
 async def carry_out(plan: Plan) -> Tally:

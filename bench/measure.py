@@ -2,24 +2,22 @@
 
 import asyncio
 import contextlib
-import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import asyncpg
 
 from app import database
-from bench import library, preparing, reference, scenarios, servers
-from bench.load import Kind, Plan, Tally
+from bench import client, library, preparing, reference, scenarios, servers
 from bench.pgbench import Pgbench, set_up
 from bench.place import postgres as own_postgres
+from bench.requests import Kind, Plan
 from bench.scenarios import Measurement
 from bench.servers import Server
+from bench.tally import Tally
 
 WARM_UP_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 0.2
@@ -70,7 +68,7 @@ class Field:
     """Charges that the clients were told of, by the database that has them."""
 
     async def measure(self, measurement: Measurement, *, number: int, seconds: float) -> Tally:
-        """Raises: Failed: a charge was refused, or the client came to nothing."""
+        """Raises: Failed: a charge was refused. ClientFailed."""
         run = f"{measurement.name}-{number:03d}"
         await asyncio.sleep(SETTLE_SECONDS)
         if measurement.contender == "pgbench":
@@ -101,17 +99,7 @@ class Field:
             server_pids=[server.pid],
             database_pids=self.database_pids,
         )
-        client = subprocess.run(
-            [sys.executable, "-m", "bench.load"],
-            cwd=servers.CHECKOUT,
-            input=json.dumps(asdict(plan)),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if client.returncode != 0:
-            raise Failed(f"The client of {run} failed:\n{client.stderr[-4000:]}")
-        return Tally(**json.loads(client.stdout))
+        return client.carry_out(plan)
 
     async def verdicts(self) -> list[Verdict]:
         """Whether the books of each contender are exact and hold exactly the charges that were acknowledged."""

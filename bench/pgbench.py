@@ -17,7 +17,7 @@ import asyncpg
 from app import database, embedded
 from bench import scenarios
 from bench.cpu import cpu_seconds
-from bench.load import Tally, percentile
+from bench.tally import Tally, percentile
 
 SET_UP: Final = """
 CREATE TABLE account (

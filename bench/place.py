@@ -19,6 +19,7 @@ from app import embedded
 from app.commands.reach import use_settings
 from app.embedded import EmbeddedPostgres
 from app.settings import data_directory, settings
+from bench import client
 
 
 @contextmanager
@@ -86,4 +87,5 @@ def machine() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
+        "client": client.name(),
     }

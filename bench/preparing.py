@@ -12,20 +12,26 @@ from tortoise import Tortoise
 
 from app import database, migrating
 from app.callers import keys
-from app.ledger import accounts, grants
-from app.ledger.book import Source
+from app.ledger import accounts, grants, posting, rules
+from app.ledger.book import Cause, Source
 from app.ledger.grants import GrantRequest
+from app.ledger.posting import Posting
 from app.main import open_books
 from app.pricing import publishing
 from app.settings import settings
-from app.tasks import lifecycle, owners
+from app.tasks import lifecycle, owners, rows
 from app.tasks.lifecycle import StartRequest
+from app.tasks.rules import Status, TaskState
 from bench import reference, reference_rows, scenarios
 from bench.scenarios import Load
 
 AT_ONCE: Final = 12
 """Accounts made at once: each posting waits for its commit."""
 
+LIST: Final = 256
+"""Accounts made by one posting, of the many."""
+REASON: Final = "for the bench"
+EXECUTOR: Final = "service:bench"
 HOT_OWNER: Final = "hot"
 PAGE: Final = 100
 LOOK: Final = "query Look($taskIds: [ID!]!) { tasks(taskIds: $taskIds) { taskId } }"
@@ -67,7 +73,7 @@ async def fill_stops(url: str) -> str:
 
 
 async def fill_owners(url: str, count: int, advanced: Advanced) -> str:
-    """So many accounts, `owner-N` with the task `many-N` each; the service key that may charge."""
+    """So many accounts, `owner-000000` and so on, with the task `many-000000` and so on; the key that may charge."""
     async with books(url) as key:
         await _make_many(count, advanced)
         return key
@@ -80,7 +86,7 @@ def task_ids(load: Load) -> list[str]:
 
 def owner_id(number: int) -> str:
     """Whose the task of that number is, of the many."""
-    return f"owner-{number}"
+    return f"owner-{number:06d}"
 
 
 @asynccontextmanager
@@ -99,16 +105,34 @@ async def books(url: str) -> AsyncIterator[str]:
 
 
 async def _make_many(count: int, advanced: Advanced) -> None:
-    numbers = iter(range(count))
+    for start in range(0, count, LIST):
+        numbers = range(start, min(start + LIST, count))
+        await _make_list(numbers)
+        advanced(len(numbers))
 
-    async def make_some() -> None:
-        for number in numbers:
-            await _make(owner_id(number), [scenarios.task_id("many", number)])
-            advanced(1)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(AT_ONCE):
-            group.create_task(make_some())
+async def _make_list(numbers: Sequence[int]) -> None:
+    """What `_make` makes of each of these accounts, in one posting for all of them."""
+    account_ids = await asyncio.gather(*(accounts.ensure(owner_id(number)) for number in numbers))
+    cause = Cause(actor="operator:bench", reason=REASON)
+    starts = {
+        account_id: StartRequest(
+            task_id=scenarios.task_id("many", number), owner_id=owner_id(number), agent_id="agent", actor=EXECUTOR
+        )
+        for account_id, number in zip(account_ids, numbers, strict=True)
+    }
+
+    async def decide(opened: Posting) -> None:
+        for account_id, start in starts.items():
+            book = opened.books[account_id]
+            rules.grant(book, scenarios.GRANTED_CREDITS, cause, source=Source.PROMOTIONAL)
+            task = TaskState(
+                account_id, start.task_id, start.agent_id, Status.RUNNING, None, start.trigger, None, book.at, None,
+                0, 0, 0, None, None, None, 1,
+            )  # fmt: skip
+            rows.add_task(opened.write, task, fingerprint=start.fingerprint(), actor=start.actor)
+
+    await posting.post(account_ids, decide)
 
 
 async def _make(
@@ -119,14 +143,14 @@ async def _make(
             owner_id=owner_id,
             credits=credits,
             source=Source.PROMOTIONAL,
-            reason="for the bench",
+            reason=REASON,
             key="bench",
             actor="operator:bench",
         )
     )
     for task_id in task_ids:
         await lifecycle.start(
-            StartRequest(task_id=task_id, owner_id=owner_id, agent_id="agent", budget=budget, actor="service:bench")
+            StartRequest(task_id=task_id, owner_id=owner_id, agent_id="agent", budget=budget, actor=EXECUTOR)
         )
 
 
@@ -135,7 +159,7 @@ async def fill_reference(url: str) -> str:
     async with reference.connected(url):
         await Tortoise.generate_schemas()
         many = range(scenarios.MANY_ACCOUNTS)
-        owners = [HOT_OWNER, *(f"owner-{number}" for number in many)]
+        owners = [HOT_OWNER, *map(owner_id, many)]
         await reference_rows.Account.bulk_create(
             [
                 reference_rows.Account(id=place, owner_id=owner_id, balance=scenarios.GRANTED_CREDITS)

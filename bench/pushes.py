@@ -5,8 +5,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.load import percentile
 from bench.pacing import Charge
+from bench.tally import percentile
 
 
 @dataclass(frozen=True, slots=True)

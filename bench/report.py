@@ -8,10 +8,10 @@ from typing import Any, Final
 from rich import box
 from rich.table import Table
 
-from bench.load import Tally
 from bench.measure import Verdict
 from bench.scenarios import ALONE, Contender, Load, Measurement
 from bench.stopping import Delays
+from bench.tally import Tally
 
 Rounds = Sequence[Mapping[str, Tally]]
 """What each round measured, by the measurement's name."""

@@ -21,8 +21,8 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
 from bench import scenarios, servers
-from bench.load import Plan
 from bench.measure import WARM_UP_SECONDS, Failed, Field, Said
+from bench.requests import Plan
 from bench.servers import Server
 
 WAIT_SECONDS: Final = 10

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from bench import report, scenarios
 from bench.goals import Goal
-from bench.load import Tally
 from bench.report import Figure, Rounds, rate, server_micros
+from bench.tally import Tally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,8 @@ import pytest
 
 from bench import live_report, wanted
 from bench.goals import Goal
-from bench.listened_load import requests_of
 from bench.live_report import Contender, Sample
-from bench.load import Plan
+from bench.requests import Plan, requests_of
 
 
 def a_sample(contender: Contender, *, cpu: float, p99_ms: float = 40.0, with_: float | None = None) -> Sample:
@@ -80,9 +79,9 @@ def test_a_goal_from_below() -> None:
 def test_requests_charge_another_run_of_an_account_that_is_listened_to_and_say_their_length() -> None:
     plan = Plan(
         kind="charge", load="many", port=1, key="k", run="run", connections=1, warm_up_seconds=0, seconds=1,
-        server_pids=[], database_pids=[],
+        server_pids=[], database_pids=[], tasks=3,
     )  # fmt: skip
-    next_request = requests_of(plan, 3)
+    next_request = requests_of(plan)
 
     requests = [next_request() for _ in range(50)]
 
@@ -90,6 +89,6 @@ def test_requests_charge_another_run_of_an_account_that_is_listened_to_and_say_t
         head, _, body = request.partition(b"\r\n\r\n")
         assert f"Content-Length: {len(body)}".encode() in head
         assert f'"run-{number:08d}"'.encode() in body
-    assert {bytes(request.partition(b'"taskId": "')[2][:11]) for request in requests} == {
+    assert {bytes(request.partition(b'"taskId":"')[2][:11]) for request in requests} == {
         b"many-000000", b"many-000001", b"many-000002",
     }  # fmt: skip

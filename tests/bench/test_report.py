@@ -6,10 +6,12 @@ import pytest
 from rich.console import Console
 
 from bench import report, scenarios
-from bench.load import Plan, Tally, is_whole, percentile, requests_of
+from bench.load import is_whole
 from bench.measure import Verdict
+from bench.requests import Plan, requests_of
 from bench.scenarios import Measurement
 from bench.stopping import Delays
+from bench.tally import Tally, percentile
 
 SINGLE, GATHERED, ROUTE = scenarios.chosen(("single-many", "gathered-many", "floor"))
 

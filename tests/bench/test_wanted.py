@@ -6,7 +6,7 @@ from rich.console import Console
 
 from bench import scenarios, wanted
 from bench.goals import Goal
-from bench.load import Tally
+from bench.tally import Tally
 
 TALLY = Tally(charges=1_000, seconds=2.0, p50_ms=4.0, p99_ms=9.0, server_cpu_seconds=0.5, database_cpu_seconds=0.25)
 
