@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from app.settings import Settings
 
@@ -33,6 +34,13 @@ def run(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=60,
     )
+
+
+def address_of(url: str, role: str, password: str | None = None) -> str:
+    """The same database for another role."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}{':' + password if password else ''}@{place}"))
 
 
 @contextmanager

@@ -17,12 +17,13 @@ import anyio
 import asyncpg
 import pytest
 
-from app import database, embedded, migrating
+from app import database, embedded, migrating, roles
 from app.ledger import accounts
 from app.pricing import publishing
 from app.pricing.catalogue import Catalogue
 from app.tasks import lapses, owners
 from tests.canaries import Watch
+from tests.commands import address_of
 
 LEDGER_KEY = bytes(range(32))
 
@@ -85,6 +86,16 @@ def database_url() -> Iterator[str]:
             yield server.url
 
 
+@pytest.fixture(scope="session")
+def application_url(database_url: str) -> Iterator[str]:
+    """The same database for a role that owns nothing, as a server has it in production."""
+    name = f"application_{secrets.token_hex(4)}"
+    url = address_of(database_url, name, secrets.token_hex(16))
+    anyio.run(_allow, database_url, url)
+    yield url
+    anyio.run(_administer, database_url, f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+
+
 @pytest.fixture
 async def db(database_url: str) -> AsyncIterator[str]:
     """The pools of this test, open on an empty database. Value: its address."""
@@ -114,7 +125,14 @@ async def _migrate(url: str) -> None:
     await database.disconnect()
 
 
-async def _administer(url: str, sql: str) -> None:
+async def _allow(owner_url: str, application_url: str) -> None:
+    await database.connect(owner_url)
+    assert await roles.allow(application_url)
+    await database.disconnect()
+
+
+async def _administer(url: str, *statements: str) -> None:
     connection = await asyncpg.connect(**database.credentials(url))
-    await connection.execute(sql)
+    for statement in statements:
+        await connection.execute(statement)
     await connection.close()

@@ -23,8 +23,7 @@ from app.pricing import publishing
 from app.settings import Settings
 from tests.callers.issuer import key_set, public_jwk, serving
 from tests.careless import Careless, careless_postgres
-from tests.commands import open_place
-from tests.test_roles import address_of
+from tests.commands import address_of, open_place
 
 pytestmark = pytest.mark.anyio
 

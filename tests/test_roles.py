@@ -17,17 +17,10 @@ from app.commands.reach import migrate
 from app.errors import Misconfigured
 from app.pricing import publishing
 from app.pricing.catalogue import Catalogue
-from tests.commands import CHECKOUT, open_place, serving
+from tests.commands import CHECKOUT, address_of, open_place, serving
 from tests.factories import a_task, charged, granted
 
 pytestmark = pytest.mark.anyio
-
-
-def address_of(url: str, role: str, password: str | None = None) -> str:
-    """The same database for another role."""
-    parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{role}{':' + password if password else ''}@{place}"))
 
 
 @pytest.fixture

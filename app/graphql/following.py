@@ -26,7 +26,10 @@ from app.tasks.rules import ENDED
 Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Whose balance; null: one's own.")]
 Since = Annotated[
     Long | None,
-    strawberry.argument(description="The last version seen: the first item comes once there is a newer one."),
+    strawberry.argument(
+        description="The last version seen: the first item comes once there is a newer one; at once, if there has been "
+        "no such version."
+    ),
 ]
 TaskId = Annotated[strawberry.ID, strawberry.argument(description="The platform's id of the task.")]
 
@@ -54,6 +57,7 @@ class FollowingSubscription:
             with feed.watch(owner) as watch:
                 while await patiently(lambda: sight.account(owner, owner_ids=visible)) is None:
                     figures = await patiently(lambda: figures_of(owner, context))
+                    seen = _of_these_books(seen, figures.version)
                     if figures.version > seen:
                         seen = context.seen_version = figures.version
                         yield balance_of(figures, context)
@@ -62,6 +66,7 @@ class FollowingSubscription:
         if number is None:
             raise LookupError(f"the account of {owner!r} was there a moment ago")
         with context.house.newest.follow(number) as follower:
+            seen = _of_these_books(seen, (await follower.newer_than(-1)).version)
             while True:
                 balance = await follower.newer_than(seen)
                 seen = context.seen_version = balance.version
@@ -88,3 +93,9 @@ class FollowingSubscription:
                 if found.task.status in ENDED:
                     return
                 await watch.changed()
+
+
+def _of_these_books(seen: int, version: int) -> int:
+    """What was seen, if it can be of books that are at `version`; -1: it was another account's, or comes from before a
+    restore, and waiting for a newer one could last for ever."""
+    return seen if seen <= version else -1

@@ -70,9 +70,9 @@ def manifest(place: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def surroundings(database_url: str, place: Path, issuer: str, manifest: Path) -> Iterator[Mapping[str, str]]:
+def surroundings(application_url: str, place: Path, issuer: str, manifest: Path) -> Iterator[Mapping[str, str]]:
     """What the scripts find in their environment: a server, and one whose users send known documents only."""
-    shared = {"DATABASE_URL": database_url, "DATA_DIR": str(place), "PORT": "0", "KNOWN_DOCUMENTS": str(manifest)}
+    shared = {"DATABASE_URL": application_url, "DATA_DIR": str(place), "PORT": "0", "KNOWN_DOCUMENTS": str(manifest)}
     with (
         started(place / "log", **shared, PLANS="on") as (_, url, tokens),
         started(place / "strict-log", **shared, FREE_DOCUMENTS="services,operators") as (_, strict_url, _),

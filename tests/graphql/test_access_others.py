@@ -171,8 +171,12 @@ async def test_anothers_thing_is_answered_as_what_does_not_exist_and_by_the_same
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_one_request_with_aliases_and_fragments_tells_no_more(
-    doors: Doors, alice: World, bob: World, transport: str
+    doors: Doors, alice: World, bob: World, transport: str, recorder: Any
 ) -> None:
+    async def ask(query: str, **variables: str) -> tuple[Any, list[str]]:
+        with recorder() as sent:
+            return await doors.ask(transport, "user", query, **variables), sent
+
     for kind in KINDS:
         theirs = bob.nodes[kind]
         for missing in absent(theirs, alice):
@@ -180,12 +184,15 @@ async def test_one_request_with_aliases_and_fragments_tells_no_more(
                 theirs: node(id: $theirs) { ...Seen } missing: node(id: $missing) { ...Seen } ...Again }
                 fragment Seen on Node { __typename id }
                 fragment Again on Query { again: node(id: $theirs) { ... on Node { id } } }"""
-            answer = await doors.ask(transport, "user", query, theirs=theirs, missing=missing)
+            answer, statements = await ask(query, theirs=theirs, missing=missing)
             assert answer == {"data": {"theirs": None, "missing": None, "again": None}}, kind
+            assert await ask(query, theirs=missing, missing=missing) == (answer, statements), kind
     query = """query($theirs: ID!) { theirs: task(taskId: $theirs) { ...Seen } missing: task(taskId: "no") { ...Seen }
         both: tasks(taskIds: [$theirs, "no"]) { ...Seen } } fragment Seen on Task { taskId cost { total } }"""
-    answer = await doors.ask(transport, "user", query, theirs=bob.names["taskId"])
+    answer, statements = await ask(query, theirs=bob.names["taskId"])
     assert answer == {"data": {"theirs": None, "missing": None, "both": [None, None]}}
+    assert statements
+    assert await ask(query, theirs="another") == (answer, statements)
 
 
 async def test_what_is_there_is_found_by_its_owner(doors: Doors, bob: World, api: Api) -> None:

@@ -371,9 +371,11 @@ async def test_each_balance_carries_its_version_as_id_even_if_the_document_does_
         ("1e9", None, "3"),
         ("9" * 17, None, "3"),
         ("nonsense", 3, None),
+        ("4", None, "3"),
+        (None, 500, "3"),
     ],
 )
-async def test_who_comes_back_is_told_only_what_is_newer_than_all_it_has_seen(
+async def test_who_comes_back_is_told_only_what_is_newer_than_all_it_has_seen_of_these_books(
     balances: GraphQLOverHTTP, last_event_id: str | None, since: int | None, first: str | None
 ) -> None:
     for _ in range(3):
@@ -385,6 +387,16 @@ async def test_who_comes_back_is_told_only_what_is_newer_than_all_it_has_seen(
             assert await follower.item() == (first, {"data": {"balance": {"available": 30}}})
         await granted("alice", 10)
         assert await follower.item() == ("4", {"data": {"balance": {"available": 40}}})
+
+
+async def test_who_has_seen_versions_of_other_books_is_told_these_even_before_there_is_an_account(
+    balances: GraphQLOverHTTP,
+) -> None:
+    async with following(BALANCE, to=balances, bearer=token("alice"), last_event_id="7") as follower:
+        await follower.begun()
+        assert await follower.item() == ("0", {"data": {"balance": {"available": 0}}})
+        await granted("alice", 10)
+        assert await follower.item() == ("1", {"data": {"balance": {"available": 10}}})
 
 
 async def test_another_owners_balance_is_refused_and_nothing_follows(balances: GraphQLOverHTTP) -> None:

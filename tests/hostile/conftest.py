@@ -37,9 +37,9 @@ PREPARED = (
 
 
 @pytest.fixture(scope="package")
-def server(database_url: str) -> Iterator[Target]:
+def server(database_url: str, application_url: str) -> Iterator[Target]:
     anyio.run(empty, database_url)
-    chosen = SETTINGS | {"DATABASE_URL": database_url, "LEDGER_KEY": LEDGER_KEY.hex()}
+    chosen = SETTINGS | {"DATABASE_URL": application_url, "LEDGER_KEY": LEDGER_KEY.hex()}
     with open_place() as place, started(place / "log", DATA_DIR=str(place), **chosen) as (pid, url, tokens):
         for kind, mutation in PREPARED:
             answer = httpx.post(

@@ -200,7 +200,7 @@ def a_charge(
 
 
 @pytest.fixture(scope="package")
-def server(database_url: str) -> Iterator[tuple[str, Mapping[str, str]]]:
+def server(database_url: str, application_url: str) -> Iterator[tuple[str, Mapping[str, str]]]:
     """The address and tokens of a server of two workers over this run's database, with the stories' prices.
 
     It ends with the stories: its loops would settle, retry and refill what the tests of other rooms look at.
@@ -208,7 +208,9 @@ def server(database_url: str) -> Iterator[tuple[str, Mapping[str, str]]]:
     anyio.run(_publish, database_url)
     with (
         tempfile.TemporaryDirectory(prefix="credits-story-") as directory,
-        serving(DATABASE_URL=database_url, DATA_DIR=directory, PORT="0", WORKERS="2", LEDGER_KEY=LEDGER_KEY.hex()) as (
+        serving(
+            DATABASE_URL=application_url, DATA_DIR=directory, PORT="0", WORKERS="2", LEDGER_KEY=LEDGER_KEY.hex()
+        ) as (
             url,
             tokens,
         ),
