@@ -85,6 +85,12 @@ WANTED: Final[tuple[Wanted, ...]] = (
 )  # fmt: skip
 
 
+def measurements() -> list[scenarios.Measurement]:
+    """Those that the goals are about."""
+    named = {name for wanted in WANTED for name in (wanted.name, wanted.other)}
+    return [one for one in scenarios.ALL if one.name in named]
+
+
 def goals(rounds: Rounds) -> list[Goal]:
     """The goals that these rounds can tell of: both sides were measured."""
     named = {measurement.name: measurement for measurement in scenarios.ALL}

@@ -91,3 +91,11 @@ def test_the_goals_are_shown_as_markdown_and_said_as_data() -> None:
         "text": "server CPU of a charge, against a plain Starlette route", "clients": 64, "at_least": 2.5, "aim": 1.5,
         "found": 0.4, "lower_is_better": True, "verdict": "aim reached",
     }  # fmt: skip
+
+
+def test_what_the_goals_are_about_is_measured_without_the_rest() -> None:
+    names = [measurement.name for measurement in wanted.measurements()]
+
+    assert len(names) == len(set(names)) == 16
+    assert {"gathered-many", "pgbench-many-1", "stock-library", "floor-many"} <= set(names)
+    assert not {"reference-many", "plain-many", "gathered-task"} & set(names)
