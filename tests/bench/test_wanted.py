@@ -96,6 +96,6 @@ def test_the_goals_are_shown_as_markdown_and_said_as_data() -> None:
 def test_what_the_goals_are_about_is_measured_without_the_rest() -> None:
     names = [measurement.name for measurement in wanted.measurements()]
 
-    assert len(names) == len(set(names)) == 16
+    assert len(names) == len(set(names)) == 17
     assert {"gathered-many", "pgbench-many-1", "stock-library", "floor-many"} <= set(names)
     assert not {"reference-many", "plain-many", "gathered-task"} & set(names)
