@@ -1,8 +1,8 @@
 """WebSocket connections that take in no more than they give out, and whose pings have a measure.
 
 uvicorn answers the protocol's own pings whether or not the answers are read, and so keeps them, as many as are sent; it
-answers all that came at once before it looks at another connection; and it waits for ever to close a connection whose
-last messages are never read.
+answers all that came at once before it looks at another connection; it goes on reading, for ten seconds, what somebody
+sends who was told to go; and it waits for ever to close a connection whose last messages are never read.
 """
 
 from contextlib import suppress
@@ -15,6 +15,8 @@ from websockets.exceptions import InvalidState
 MOST_PINGS: Final = 100
 PING_SECONDS: Final = 10.0
 """So many pings of a client's in so much time; clients send one in several seconds."""
+MOST_AFTERWARDS: Final = 256 * 1024
+"""Bytes that are read of somebody who was told to go: what was on its way then, and the answer to that."""
 LEAVE_SECONDS: Final = 5.0
 """How long somebody who is sent away may take to read why."""
 
@@ -24,6 +26,15 @@ class SteadyWebSocket(WebSocketsSansIOProtocol):
 
     _pings = 0
     _counted_from = 0.0
+    _read_afterwards = 0
+
+    def data_received(self, data: bytes) -> None:
+        if self.close_sent:
+            self._read_afterwards += len(data)
+            if self._read_afterwards > MOST_AFTERWARDS:
+                self.transport.abort()
+                return
+        super().data_received(data)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -177,6 +177,18 @@ async def message(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(length)
 
 
+async def test_who_was_sent_away_and_goes_on_sending_is_cut_off(target: Target) -> None:
+    async with opened(target) as (reader, writer):
+        writer.write(UPGRADE)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(frame(TEXT, b'{"type":"nonsense"}'))
+        await reader.readuntil(b"Invalid message")
+        await fill(writer, frame(TEXT, b'{"type":"ping"}') * 400)
+        with suppress(ConnectionError):
+            async with asyncio.timeout(SLACK_SECONDS):  # uvicorn waits ten seconds for the other's goodbye
+                assert await reader.read() == b""
+
+
 async def is_sent_away(reader: asyncio.StreamReader) -> bool:
     """Whether the close frame comes, or, as it is lost where the server does not read to the end, the end."""
     async with asyncio.timeout(ANSWERED_SECONDS):
