@@ -1,0 +1,47 @@
+"""What services and operators may have at once, and how often, beside what users may: bounds of their own."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from app.errors import RateLimited
+from app.graphql.context import Context
+from app.graphql.execution import Execution
+from app.graphql.limits.gate import SERVICE_OPERATIONS, SERVICE_STREAMS, Gate
+from app.settings import Settings
+from tests.graphql import toy
+from tests.graphql.toy import token
+from tests.graphql.transports import TRANSPORTS, Ask
+
+pytestmark = pytest.mark.anyio
+
+NO_RATES = {"rate_per_user": 0, "rate_per_address": 0, "rate_per_service": 0}
+
+
+@pytest.mark.parametrize(("what", "bound"), [("running", SERVICE_OPERATIONS), ("streaming", SERVICE_STREAMS)])
+def test_a_service_may_have_so_many_at_once_and_not_one_more(what: str, bound: int) -> None:
+    gate = Gate(Settings.model_validate(NO_RATES | {"operations_per_user": 1, "streams_per_user": 1}))
+    begin = getattr(gate, what)
+    one, another = Context(toy.SERVICE, toy.house), Context(toy.READER, toy.house)
+    with ExitStack() as had:
+        for _ in range(bound):
+            had.enter_context(begin(one))
+        with pytest.raises(RateLimited), begin(one):
+            pass
+        with begin(another):
+            pass
+    with begin(one):
+        pass
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_an_operator_has_the_rate_of_services_and_is_told_when_to_come_again(transport: str) -> None:
+    ask: Ask = TRANSPORTS[transport]
+    gate = Gate(Settings.model_validate(NO_RATES | {"rate_per_service": 1, "rate_per_user": 1}))
+    execution = Execution(toy.schema._schema, open_to_explorers=True, plans=True, gate=gate)
+    operator = token("olga", operator=True)
+    for _ in range(5):
+        assert not (await ask(execution, "{ hello }", bearer=operator)).codes
+    refused = await ask(execution, "{ hello }", bearer=operator)
+    assert refused.codes == {"RATE_LIMITED"}
+    assert not (await ask(execution, "{ hello }", bearer=token())).codes  # another's bucket
