@@ -19,7 +19,7 @@ from tests.graphql.plans.comparing import Twins, silence
 from tests.graphql.plans.writing import Author
 from tests.graphql.toy import OPERATOR, SERVICE, USER, house
 
-DOCUMENTS = int(os.environ.get("SOAK_DOCUMENTS", "4800"))
+DOCUMENTS = int(os.environ.get("SOAK_DOCUMENTS", "6000"))
 HYPOTHESIS_DOCUMENTS = max(DOCUMENTS // 24, 200)
 PARTS = 10
 FIRST = int(os.environ.get("SOAK_FIRST", "0"))
