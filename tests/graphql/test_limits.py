@@ -1,11 +1,14 @@
 """Every limit at its bound and one beyond it, over every transport."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import orjson
 import pytest
 
+from app.callers import keys
+from app.callers.doorway import open_doorway
 from app.callers.rules import Kind, Scope, Viewer
 from app.graphql import json_values
 from app.graphql.context import Context
@@ -322,6 +325,30 @@ async def test_one_connection_too_many_closes_the_oldest_and_says_why() -> None:
                 await client.say({"type": "ping"})
                 assert await client.said() == {"type": "pong"}
     assert sockets._connections._open == {}
+
+
+@pytest.mark.parametrize("kind", [Kind.SERVICE, Kind.OPERATOR])
+async def test_a_service_or_operator_may_have_more_connections_than_a_user(
+    db: str, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    assert connections.SERVICE_CONNECTIONS == 2_000
+    monkeypatch.setattr(connections, "SERVICE_CONNECTIONS", 3)
+    made = open_doorway(toy.chosen) if kind is Kind.SERVICE else toy.doorway
+    bearer = await keys.create("executor", [Scope.CHARGE]) if kind is Kind.SERVICE else token("olga", operator=True)
+    execution = limited()
+    sockets = GraphQLOverWebSocket(execution, made, toy.house, connections_per_caller=2)
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(connected(execution, bearer=bearer, sockets=sockets)) for _ in range(4)
+        ]
+        for client in clients[:3]:
+            await client.init()
+        for client in clients[:3]:
+            await client.say({"type": "ping"})
+            assert await client.said() == {"type": "pong"}
+        await clients[3].init()
+        assert await clients[0].closed() == (connections.CODE, connections.REASON)
+    await made.close()
 
 
 def test_who_connects_has_ten_seconds_to_say_who_it_is() -> None:

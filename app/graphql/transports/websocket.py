@@ -183,8 +183,7 @@ class _Conversation:
         self._acknowledged = True
         self._timeout.reschedule(_loop_time(self._viewer.expires_at) if self._viewer else None)
         self._ends.callback(self._doorway.watch(self._viewer, self._revoked))
-        caller = self._context().caller_key
-        self._ends.enter_context(self.connections.counted(caller, self._one_too_many))
+        self._ends.enter_context(self.connections.counted(self._context(), self._one_too_many))
         await self._say({"type": "connection_ack"})
 
     def _context(self) -> Context:
