@@ -3,16 +3,18 @@
 import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
+from urllib.parse import urlencode
 
 import orjson
 import pytest
+from starlette.types import Message
 
 from app.callers import keys
 from app.callers.doorway import open_doorway
 from app.callers.rules import Kind, Scope, Viewer
 from app.graphql import json_values
 from app.graphql.context import Context
-from app.graphql.documents import MAX_LENGTH, MAX_TOKENS
+from app.graphql.documents import MAX_LENGTH, MAX_TOKENS, Documents
 from app.graphql.execution import Execution, OperationFailed, Request
 from app.graphql.limits.gate import Gate
 from app.graphql.limits.guards import MAX_ALIASES, MAX_DEPTH, MAX_DIRECTIVES, MAX_FIELDS, MAX_ROOT_FIELDS
@@ -194,11 +196,60 @@ async def test_a_user_has_a_rate_and_is_told_when_to_come_again(ask: Ask) -> Non
     assert (await ask(execution, "{ me }", bearer=token("bob"))).data == {"me": "user:bob"}
 
 
-async def test_what_is_refused_for_its_document_counts_too_and_is_not_looked_at_beyond_the_rate(ask: Ask) -> None:
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that were parsed and validated."""
+    texts: list[str] = []
+    prepared = Documents._prepared
+
+    def noted(documents: Documents, text: str) -> Any:
+        texts.append(text)
+        return prepared(documents, text)
+
+    monkeypatch.setattr(Documents, "_prepared", noted)
+    return texts
+
+
+async def test_what_is_refused_for_its_document_counts_too_and_is_not_looked_at_beyond_the_rate(
+    ask: Ask, looked_at: list[str]
+) -> None:
     execution = limited(rate_per_user=1)
     for _ in range(5):
         assert (await ask(execution, "{", bearer=token("ada"))).codes == {"GRAPHQL_PARSE_FAILED"}
-    assert (await ask(execution, "{", bearer=token("ada"))).codes == {"RATE_LIMITED"}
+    for _ in range(2):
+        assert (await ask(execution, "{", bearer=token("ada"))).codes == {"RATE_LIMITED"}
+    assert looked_at == ["{"] * 5
+
+
+@pytest.mark.parametrize("accept", ["", "text/event-stream", "application/json, text/event-stream"])
+async def test_by_get_too_it_is_looked_at_once_for_each_token(accept: str, looked_at: list[str]) -> None:
+    server = GraphQLOverHTTP(limited(rate_per_user=1), toy.doorway, toy.house, explorer=False, reads_by_get=True)
+    replies = [await begun(server, "{", accept=accept) for _ in range(7)]
+    assert replies[5:] == [429, 429]
+    assert 429 not in replies[:5]
+    assert looked_at == ["{"] * 5
+    fresh = GraphQLOverHTTP(limited(rate_per_user=1), toy.doorway, toy.house, explorer=False, reads_by_get=True)
+    mutation = "mutation { spend(cost: 1) { __typename } }"
+    assert [await begun(fresh, mutation, accept=accept) for _ in range(6)] == [405] * 5 + [429]
+
+
+async def begun(server: GraphQLOverHTTP, query: str, *, accept: str) -> int:
+    """The status of a GET."""
+    statuses: list[int] = []
+
+    async def send(message: Message) -> None:
+        statuses.append(message.get("status", 0))
+
+    scope = {
+        "type": "http", "method": "GET", "path": "/graphql", "query_string": urlencode({"query": query}).encode(),
+        "headers": [(b"accept", accept.encode())] if accept else [],
+    }  # fmt: skip
+    await server(scope, gone, send)
+    return statuses[0]
+
+
+async def gone() -> Message:
+    return {"type": "http.disconnect"}
 
 
 async def test_an_address_has_a_rate_whoever_asks_from_it(ask: Ask) -> None:

@@ -21,7 +21,7 @@ from app.callers.doorway import Doorway
 from app.callers.rules import Viewer
 from app.errors import RequestError, Unauthenticated, Unavailable
 from app.graphql.context import Context, House, address_of
-from app.graphql.execution import Answer, Execution, Request
+from app.graphql.execution import Answer, Execution, Looked, Request, kind_of
 from app.graphql.faults import OUT_OF_REACH, Code, error, masked
 from app.graphql.transports import body, event_stream
 from app.graphql.transports.negotiation import GRAPHQL_JSON, HTML, JSON, Wanted, wanted
@@ -110,19 +110,24 @@ class GraphQLOverHTTP:
         request = await _request(call, context.viewer)
         if call.method == "POST" and not call.takes.stream:
             return await self._execution.answer(request, context)
+        if call.method == "POST" and call.takes.stream_first:
+            return await self._streamed(call, request, context)
         # Here it counts what kind of operation it is; `answer` says why one cannot be carried out at all.
-        kind = self._execution.kind(request, context)
+        looked = self._execution.look(request, context)
+        kind = kind_of(looked)
         if call.method in READING and kind is OperationType.MUTATION:
             raise _Refused(405, "Mutations are carried out by POST only.", Code.METHOD_NOT_ALLOWED, _allow("POST"))
         streams = call.takes.stream_first or (call.takes.stream and kind is OperationType.SUBSCRIPTION)
         if not streams or call.method == "HEAD":
-            return await self._execution.answer(request, context)
-        return await self._streamed(call, request, context)
+            return await self._execution.answer(request, context, looked)
+        return await self._streamed(call, request, context, looked)
 
-    async def _streamed(self, call: _Call, request: Request, context: Context) -> Answer | None:
+    async def _streamed(
+        self, call: _Call, request: Request, context: Context, looked: Looked | None = None
+    ) -> Answer | None:
         context.transport = "sse"
         context.seen_version = event_stream.last_seen(call.headers.get(b"last-event-id"))
-        items = self._execution.stream(request, context)
+        items = self._execution.stream(request, context, looked)
         return await event_stream.answer(
             items,
             context,
