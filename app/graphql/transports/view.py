@@ -27,6 +27,8 @@ from app.graphql.transports import body, event_stream
 from app.graphql.transports.negotiation import GRAPHQL_JSON, HTML, JSON, Wanted, wanted
 
 READING: Final = frozenset({"GET", "HEAD"})
+GONE: Final = "CLIENT_GONE"
+"""In the log only: nobody is there to be told."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _JSON_TYPE: Final = re.compile(rb'application/json *(; *charset *= *"?utf-?8"? *)?', re.IGNORECASE)
 
@@ -96,6 +98,7 @@ class GraphQLOverHTTP:
             payload = orjson.dumps({"errors": [refused.error]})
             self._execution.refused(context, refused.error)
         except body.Gone:
+            self._execution.refused(context, error("The client left.", GONE))
             return
         except Exception as fault:
             problem = masked(fault, context)

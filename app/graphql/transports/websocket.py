@@ -26,6 +26,7 @@ from app.graphql.transports import body, connections
 from app.graphql.transports.connections import Connections
 
 PROTOCOL: Final = "graphql-transport-ws"
+EXPIRED: Final = "Forbidden: the token has expired"
 INIT_SECONDS: Final = 10.0
 MAX_OPERATIONS: Final = 100
 """At once, in one connection, subscriptions among them."""
@@ -44,6 +45,10 @@ class _Closed(Exception):
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
+
+    def as_error(self) -> dict[str, Any]:
+        """For the log."""
+        return error(self.reason, f"CLOSED_{self.code}")
 
 
 class GraphQLOverWebSocket:
@@ -70,17 +75,22 @@ class GraphQLOverWebSocket:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        context = Context(None, self._house, transport="websocket", address=address_of(scope))
         if not self._is_welcome(headers.get(b"origin"), headers.get(b"host")):
-            await send({"type": "websocket.close", "code": 4403, "reason": "Origin not allowed"})
+            await self._turn_away(_Closed(4403, "Origin not allowed"), context, send)
             return
         spoken = PROTOCOL in scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL if spoken else None})
         if not spoken:
-            await send({"type": "websocket.close", "code": 4406, "reason": "Subprotocol not acceptable"})
+            await self._turn_away(_Closed(4406, "Subprotocol not acceptable"), context, send)
             return
         conversation = _Conversation(self._execution, self._doorway, self._house, receive, send)
-        conversation.address, conversation.connections = address_of(scope), self._connections
+        conversation.address, conversation.connections = context.address, self._connections
         await conversation.hold(headers.get(b"authorization"), self._init_seconds)
+
+    async def _turn_away(self, closed: _Closed, context: Context, send: Send) -> None:
+        self._execution.refused(context, closed.as_error())
+        await send({"type": "websocket.close", "code": closed.code, "reason": closed.reason})
 
     def _is_welcome(self, origin: str | None, host: str | None) -> bool:
         """A page of another host may not use its visitor's network position, not even to read what anyone may."""
@@ -101,7 +111,7 @@ class _Conversation:
         self._operations: dict[str, asyncio.Task[None]] = {}
         self._ends = ExitStack()
         """What has to be let go of at the end."""
-        self._closed = _Closed(4403, "Forbidden: the token has expired")
+        self._closed = _Closed(4403, EXPIRED)
         """How the conversation ends if it is cut off."""
         self._pings = Buckets(PINGS_PER_SECOND, burst=10 * PINGS_PER_SECOND)
         self.address: str | None = None
@@ -110,10 +120,14 @@ class _Conversation:
     async def hold(self, authorization: str | None, init_seconds: float) -> None:
         """Converse until either side closes. `authorization`: the handshake's, should connection_init bring none."""
         self._authorization = authorization
+        connection = self._context()
         async with asyncio.TaskGroup() as self._group:
             try:
                 await self._until_closed(init_seconds)
             except _Closed as closed:
+                if closed.reason != EXPIRED:  # which is how a good one ends
+                    connection.viewer = self._viewer
+                    self._execution.refused(connection, closed.as_error())
                 await self._close(closed)
             except OSError:
                 pass  # the client went while it was being answered
