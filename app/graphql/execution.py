@@ -127,6 +127,16 @@ class Execution:
         """How often plans were used, and why not."""
         return self._plans.tally if self._plans is not None else Tally()
 
+    def hear(self, context: Context) -> None:
+        """Raises: RateLimited: too much has come from this address to look at who asks."""
+        if self._gate is not None:
+            self._gate.hear(context)
+
+    def strike(self, context: Context) -> None:
+        """Count a request that is refused before it is an operation. Raises: RateLimited: there were too many."""
+        if self._gate is not None:
+            self._gate.strike(context)
+
     def look(self, request: Request, context: Context) -> Looked:
         """Ahead of its execution: whether the operation may begin. Its caller is counted by this, and not again."""
         try:

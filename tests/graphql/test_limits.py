@@ -10,8 +10,10 @@ import pytest
 from starlette.types import Message
 
 from app.callers import keys
-from app.callers.doorway import open_doorway
+from app.callers.doorway import Doorway, open_doorway
+from app.callers.ring import KeyRing
 from app.callers.rules import Kind, Scope, Viewer
+from app.callers.tokens import TokenVerifier
 from app.graphql import json_values
 from app.graphql.context import Context
 from app.graphql.documents import MAX_LENGTH, MAX_TOKENS, Documents
@@ -25,6 +27,7 @@ from app.graphql.transports.view import GraphQLOverHTTP
 from app.graphql.transports.websocket import MAX_MESSAGE, GraphQLOverWebSocket
 from app.settings import Settings
 from tests.graphql import toy
+from tests.graphql.http_wire import Reply
 from tests.graphql.toy import token
 from tests.graphql.transports import TRANSPORTS, Ask, connected, first_item, over_http
 
@@ -260,6 +263,103 @@ async def test_an_address_has_a_rate_whoever_asks_from_it(ask: Ask) -> None:
     assert refused.codes == {"RATE_LIMITED"}
     assert refused.errors[0]["extensions"]["retryAfterSeconds"] == 3
     assert (await ask(execution, "{ hello }", address="192.0.2.2")).data
+
+
+REFUSED: dict[str, tuple[dict[str, Any], int]] = {
+    "a bad token": ({"bearer": "nonsense"}, 401),
+    "a bad key": ({"bearer": "ck_nonsense"}, 401),
+    "a bad body": ({"whole": b"{"}, 400),
+    "a user's bad body": ({"whole": b"{", "bearer": token("ada")}, 400),
+    "too large a body": ({"whole": b" " * (body.SMALL_BODY + 1)}, 413),
+    "another type": ({"content_type": "text/plain"}, 415),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_what_is_refused_before_it_is_an_operation_counts_for_its_address(what: str) -> None:
+    request, status = REFUSED[what]
+    server = GraphQLOverHTTP(limited(rate_per_address=0.4), toy.doorway, toy.house, explorer=False)  # two at once
+    replies = [await sent_from(server, "192.0.2.1", **request) for _ in range(4)]
+    assert [reply.status for reply in replies] == [status, status, 429, 429]
+    assert replies[2].headers["retry-after"] == "3"
+    assert replies[2].code == "RATE_LIMITED"
+    assert replies[2].json["errors"][0]["extensions"]["retryAfterSeconds"] == 3
+    assert (await sent_from(server, "192.0.2.1")).status == 429
+    assert (await sent_from(server, "192.0.2.2")).status == 200
+
+
+async def test_where_an_address_is_refused_neither_token_nor_body_is_looked_at() -> None:
+    server = GraphQLOverHTTP(limited(rate_per_address=0.4), Doorway(Untouched(), KeyRing()), toy.house, explorer=False)
+    for _ in range(2):
+        assert (await sent_from(server, "192.0.2.1", content_type="text/plain")).status == 415
+    assert (await sent_from(server, "192.0.2.1", bearer=token("ada"))).status == 429
+    assert (await sent_from(server, "192.0.2.1", whole=None)).status == 429
+
+
+class Untouched(TokenVerifier):
+    """Fails the test that has a token looked at."""
+
+    def __init__(self) -> None: ...
+
+    async def verify(self, token: str) -> Viewer:
+        pytest.fail("the token was looked at")
+
+
+async def test_an_accepted_service_key_is_heard_whatever_came_from_its_address(db: str) -> None:
+    made, key = open_doorway(toy.chosen), await keys.create("executor", [Scope.CHARGE])
+    server = GraphQLOverHTTP(limited(rate_per_address=0.4), made, toy.house, explorer=False)
+    stranger = [(await sent_from(server, "192.0.2.1", bearer="nonsense")).status for _ in range(3)]
+    assert stranger == [401, 401, 429]
+    for _ in range(5):
+        assert (await sent_from(server, "192.0.2.1", bearer=key)).status == 200
+        assert (await sent_from(server, "192.0.2.1", bearer=key, whole=b"{")).status == 400
+        assert (await sent_from(server, "192.0.2.1", bearer=key, content_type="text/plain")).status == 415
+    other = [(await sent_from(server, "192.0.2.2", bearer=key, whole=b"{")).status for _ in range(5)]
+    assert other == [400] * 5
+    assert (await sent_from(server, "192.0.2.2")).status == 200  # nothing of the service was counted there
+    await made.close()
+
+
+@pytest.mark.parametrize("credential", ["nonsense", "ck_nonsense"])
+async def test_over_websocket_too_bad_credentials_count_for_their_address(credential: str) -> None:
+    execution = limited(rate_per_address=0.4)
+    sockets = GraphQLOverWebSocket(execution, toy.doorway, toy.house)
+    ends = []
+    for _ in range(3):
+        async with connected(execution, address="192.0.2.1", sockets=sockets) as client:
+            await client.say({"type": "connection_init", "payload": {"token": credential}})
+            ends.append(await client.closed())
+    assert ends == [(4403, "Forbidden")] * 2 + [(1013, "Too many requests: try again in 3 s.")]
+    assert (await over_http(execution, "{ hello }", address="192.0.2.1")).status == 429
+    async with connected(execution, address="192.0.2.2", sockets=sockets, bearer=token()) as client:
+        await client.init()
+
+
+async def sent_from(
+    server: GraphQLOverHTTP,
+    address: str,
+    *,
+    bearer: str | None = None,
+    whole: bytes | None = b'{"query": "{ hello }"}',
+    content_type: str = "application/json",
+) -> Reply:
+    """The reply to a POST. `whole`: None, it must not be read."""
+    replies: list[Message] = []
+
+    async def receive() -> Message:
+        if whole is None:
+            pytest.fail("the body was read")
+        return {"type": "http.request", "body": whole, "more_body": False}
+
+    async def send(message: Message) -> None:
+        replies.append(message)
+
+    headers = [(b"content-type", content_type.encode())]
+    if bearer is not None:
+        headers.append((b"authorization", f"Bearer {bearer}".encode()))
+    scope = {"type": "http", "method": "POST", "path": "/graphql", "headers": headers, "client": (address, 1)}
+    await server(scope, receive, send)
+    return Reply(replies)
 
 
 async def test_strangers_at_one_address_are_one_caller(ask: Ask) -> None:

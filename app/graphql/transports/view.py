@@ -17,9 +17,9 @@ from starlette.types import Receive, Scope, Send
 from strawberry.http.ides import get_graphql_ide_html
 
 from app import database
-from app.callers.doorway import Doorway
+from app.callers.doorway import Doorway, brings_service_key
 from app.callers.rules import Viewer
-from app.errors import RequestError, Unauthenticated, Unavailable
+from app.errors import RateLimited, RequestError, Unauthenticated, Unavailable
 from app.graphql.context import Context, House, address_of
 from app.graphql.execution import Answer, Execution, Looked, Request, kind_of
 from app.graphql.faults import OUT_OF_REACH, Code, error, masked
@@ -29,6 +29,8 @@ from app.graphql.transports.negotiation import GRAPHQL_JSON, HTML, JSON, Wanted,
 READING: Final = frozenset({"GET", "HEAD"})
 GONE: Final = "CLIENT_GONE"
 """In the log only: nobody is there to be told."""
+NOT_COUNTED: Final = frozenset({429, 503})
+"""Refusals that are not for what was sent."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _JSON_TYPE: Final = re.compile(rb'application/json *(; *charset *= *"?utf-?8"? *)?', re.IGNORECASE)
 
@@ -93,7 +95,8 @@ class GraphQLOverHTTP:
             if answer.retry_after_seconds is not None:
                 status, more_headers = 429, [(b"retry-after", b"%d" % answer.retry_after_seconds)]
             payload = orjson.dumps(answer.payload)
-        except _Refused as refused:
+        except _Refused as found:
+            refused = self._counted(found, call, context)
             status, more_headers = refused.status, refused.headers
             payload = orjson.dumps({"errors": [refused.error]})
             self._execution.refused(context, refused.error)
@@ -108,6 +111,11 @@ class GraphQLOverHTTP:
 
     async def _answer(self, call: _Call, context: Context) -> Answer | None:
         """The answer; None: an event stream was sent. Raises: _Refused; Gone."""
+        if not _brings_service_key(call):
+            try:
+                self._execution.hear(context)
+            except RateLimited as limit:
+                raise _too_often(limit) from None
         _check(call, self._methods)
         context.viewer = await self._identify(call.headers)
         request = await _request(call, context.viewer)
@@ -124,6 +132,17 @@ class GraphQLOverHTTP:
         if not streams or call.method == "HEAD":
             return await self._execution.answer(request, context, looked)
         return await self._streamed(call, request, context, looked)
+
+    def _counted(self, refused: _Refused, call: _Call, context: Context) -> _Refused:
+        """The refusal, counted for its address; or that there were too many. A service is never told that instead: of
+        what brings its key only the refused key counts."""
+        if refused.status in NOT_COUNTED or (refused.status != 401 and _brings_service_key(call)):
+            return refused
+        try:
+            self._execution.strike(context)
+        except RateLimited as limit:
+            return _too_often(limit)
+        return refused
 
     async def _streamed(
         self, call: _Call, request: Request, context: Context, looked: Looked | None = None
@@ -156,6 +175,17 @@ class GraphQLOverHTTP:
                 raise
             log.warning("a service key could not be looked up: %s", fault)
             raise _Refused(503, OUT_OF_REACH, Unavailable.code, (b"retry-after", b"1")) from None
+
+
+def _brings_service_key(call: _Call) -> bool:
+    authorization = call.headers.get(b"authorization")
+    return authorization is not None and brings_service_key(authorization.decode("latin-1"))
+
+
+def _too_often(limit: RateLimited) -> _Refused:
+    refused = _Refused(429, str(limit), limit.code, (b"retry-after", b"%d" % limit.retry_after_seconds))
+    refused.error["extensions"]["retryAfterSeconds"] = limit.retry_after_seconds
+    return refused
 
 
 def _check(call: _Call, methods: Collection[str]) -> None:

@@ -17,7 +17,7 @@ from strawberry.http.websocket_origin import is_same_origin
 
 from app.callers.doorway import Doorway
 from app.callers.rules import Viewer
-from app.errors import RequestError, Unauthenticated
+from app.errors import RateLimited, RequestError, Unauthenticated
 from app.graphql.context import Context, House, address_of
 from app.graphql.execution import Execution, OperationFailed, Request
 from app.graphql.faults import Code, error, masked
@@ -191,7 +191,7 @@ class _Conversation:
         try:
             self._viewer = await self._identify(payload or {})
         except Unauthenticated:
-            raise _Closed(4403, "Forbidden") from None
+            raise self._forbidden() from None
         except RequestError as refusal:
             raise _Closed(1013, str(refusal)[:100]) from None
         self._acknowledged = True
@@ -199,6 +199,14 @@ class _Conversation:
         self._ends.callback(self._doorway.watch(self._viewer, self._revoked))
         self._ends.enter_context(self.connections.counted(self._context(), self._one_too_many))
         await self._say({"type": "connection_ack"})
+
+    def _forbidden(self) -> _Closed:
+        """How credentials are refused: those that come too often, by a code that says to wait."""
+        try:
+            self._execution.strike(self._context())
+        except RateLimited as limit:
+            return _Closed(1013, str(limit))
+        return _Closed(4403, "Forbidden")
 
     def _context(self) -> Context:
         return Context(self._viewer, self._house, transport="websocket", address=self.address)
