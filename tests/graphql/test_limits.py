@@ -30,6 +30,7 @@ from tests.graphql import toy
 from tests.graphql.http_wire import Reply
 from tests.graphql.toy import token
 from tests.graphql.transports import TRANSPORTS, Ask, connected, first_item, over_http
+from tests.graphql.wire import Client
 
 pytestmark = pytest.mark.anyio
 
@@ -500,6 +501,27 @@ async def test_a_service_or_operator_may_have_more_connections_than_a_user(
         await clients[3].init()
         assert await clients[0].closed() == (connections.CODE, connections.REASON)
     await made.close()
+
+
+async def test_an_address_has_a_number_of_connections_that_have_not_said_who_they_are() -> None:
+    assert connections.WAITING_CONNECTIONS == 1_000
+    execution = limited()
+    sockets = GraphQLOverWebSocket(execution, toy.doorway, toy.house, waiting_per_address=2)
+    async with AsyncExitStack() as stack:
+
+        async def connect(address: str | None) -> Client:
+            return await stack.enter_async_context(connected(execution, address=address, sockets=sockets))
+
+        known = [await connect("192.0.2.1") for _ in range(3)]
+        assert await known[0].closed() == (1013, connections.MANY_WAIT)
+        for client in known[1:]:
+            await client.init({"token": token()})
+        first, *waiting = [await connect(f"2001:db8::{number}") for number in range(3)]  # those in use are not counted
+        assert await first.closed() == (1013, connections.MANY_WAIT)
+        for client in (*known[1:], *waiting, *[await connect(None) for _ in range(3)]):
+            await client.say({"type": "ping"})
+            assert await client.said() == {"type": "pong"}
+    assert sockets._connections._waiting == sockets._connections._open == {}
 
 
 def test_who_connects_has_ten_seconds_to_say_who_it_is() -> None:

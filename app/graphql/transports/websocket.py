@@ -63,6 +63,7 @@ class GraphQLOverWebSocket:
         allowed_origins: Collection[str] = (),
         init_seconds: float = INIT_SECONDS,
         connections_per_caller: int = 20,
+        waiting_per_address: int = connections.WAITING_CONNECTIONS,
     ) -> None:
         """`allowed_origins`: pages of other hosts that may connect; "*" allows all."""
         self._execution = execution
@@ -70,7 +71,7 @@ class GraphQLOverWebSocket:
         self._house = house
         self._allowed_origins = frozenset(allowed_origins)
         self._init_seconds = init_seconds
-        self._connections = Connections(connections_per_caller)
+        self._connections = Connections(connections_per_caller, waiting_per_address)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
@@ -111,8 +112,10 @@ class _Conversation:
         self._operations: dict[str, asyncio.Task[None]] = {}
         self._ends = ExitStack()
         """What has to be let go of at the end."""
-        self._closed = _Closed(4403, EXPIRED)
-        """How the conversation ends if it is cut off."""
+        self._closed = _Closed(4408, "Connection initialisation timeout")
+        """How the conversation ends if it is cut off now."""
+        self._wait = ExitStack()
+        """For connection_init."""
         self._pings = Buckets(PINGS_PER_SECOND, burst=10 * PINGS_PER_SECOND)
         self.address: str | None = None
         self.connections = Connections(1)
@@ -139,11 +142,11 @@ class _Conversation:
     async def _until_closed(self, init_seconds: float) -> None:
         try:
             async with asyncio.timeout(init_seconds) as self._timeout:  # moved to the token's end when it is known
-                while (text := await self._received()) is not None:
-                    await self._handle(text)
+                with self._wait:
+                    self._wait.enter_context(self.connections.waiting(self._context(), self._one_waits_too_many))
+                    while (text := await self._received()) is not None:
+                        await self._handle(text)
         except TimeoutError:
-            if not self._acknowledged:
-                raise _Closed(4408, "Connection initialisation timeout") from None
             raise self._closed from None
 
     async def _received(self) -> str | None:
@@ -195,6 +198,8 @@ class _Conversation:
         except RequestError as refusal:
             raise _Closed(1013, str(refusal)[:100]) from None
         self._acknowledged = True
+        self._wait.close()
+        self._closed = _Closed(4403, EXPIRED)
         self._timeout.reschedule(_loop_time(self._viewer.expires_at) if self._viewer else None)
         self._ends.callback(self._doorway.watch(self._viewer, self._revoked))
         self._ends.enter_context(self.connections.counted(self._context(), self._one_too_many))
@@ -214,6 +219,10 @@ class _Conversation:
     def _revoked(self) -> None:
         """The key was revoked: that ends the conversation as a token's end does."""
         self._cut(_Closed(4403, "Forbidden: the key was revoked"))
+
+    def _one_waits_too_many(self) -> None:
+        """Its address has opened a newer connection than may wait for connection_init."""
+        self._cut(_Closed(1013, connections.MANY_WAIT))
 
     def _one_too_many(self) -> None:
         """The caller has opened a newer connection than it may have."""
