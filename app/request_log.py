@@ -27,7 +27,7 @@ class Line(NamedTuple):  # a dataclass takes thrice as long to make
     """user, service, operator or nobody."""
     request_id: str
     outcome: str
-    """ok, or the code of the first error."""
+    """ok, or the code of the first error; CLOSED_4403 and the like of a WebSocket connection that was refused."""
     seconds: float
     kind: str = "request"
     """query, mutation or subscription; request: it was refused before it was one."""

@@ -6,9 +6,12 @@ from typing import Any
 
 import orjson
 import pytest
+from starlette.types import Message
 
 from app.callers.rules import Kind, Viewer
 from app.graphql.execution import Execution, OperationFailed, Request
+from app.graphql.transports.view import GraphQLOverHTTP
+from app.graphql.transports.websocket import PROTOCOL, GraphQLOverWebSocket
 from app.logs import JsonFormatter
 from app.request_log import Line, RequestLog
 from tests.graphql import toy
@@ -17,6 +20,8 @@ from tests.graphql.transports import connected
 pytestmark = pytest.mark.anyio
 
 FIELDS = {"at", "level", "event", "transport", "kind", "operation", "caller", "outcome", "ms", "request", "reference"}
+INIT = {"type": "connection_init"}
+SUBSCRIBE = {"id": "1", "type": "subscribe", "payload": {"query": "subscription { forever }"}}
 LINE = Line("http", "service", "abc", "ok", 0.00123, "mutation", "charge")
 
 
@@ -101,6 +106,75 @@ async def test_an_operation_that_a_connection_does_not_begin_leaves_its_line_too
         await client.say({"id": "1", "type": "subscribe", "payload": {"documentId": "no hash"}})
         assert (await client.said())["type"] == "error"
     assert [(line["transport"], line["outcome"]) for line in written.lines] == [("websocket", "BAD_REQUEST")]
+
+
+REFUSED_CONNECTIONS: dict[str, tuple[dict[str, Any], list[Any], str]] = {
+    "a bad token": ({}, [INIT | {"payload": {"token": "nonsense"}}], "CLOSED_4403"),
+    "a key that was guessed": ({}, [INIT | {"payload": {"token": "ck_nonsense"}}], "CLOSED_4403"),
+    "no JSON": ({}, ["{"], "CLOSED_4400"),
+    "silence": ({}, [], "CLOSED_4408"),
+    "no connection_init": ({}, [SUBSCRIBE], "CLOSED_4401"),
+    "an id twice": ({}, [INIT, SUBSCRIBE, SUBSCRIBE], "CLOSED_4409"),
+    "two connection_inits": ({}, [INIT, INIT], "CLOSED_4429"),
+    "another page": ({"origin": "https://evil.example"}, [], "CLOSED_4403"),
+    "another protocol": ({"subprotocols": ["graphql-ws"]}, [], "CLOSED_4406"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED_CONNECTIONS)
+async def test_a_refused_connection_leaves_its_line(what: str) -> None:
+    handshake, messages, outcome = REFUSED_CONNECTIONS[what]
+    written = Written()
+    await held(written.execution, messages, **handshake)
+    [line] = [line for line in written.lines if line["kind"] == "request"]
+    assert line.keys() == FIELDS - {"reference"}
+    assert (line["transport"], line["caller"], line["outcome"]) == ("websocket", "nobody", outcome)
+
+
+async def test_a_connection_whose_token_has_expired_was_not_refused() -> None:
+    written = Written()
+    await held(written.execution, [INIT | {"payload": {"token": toy.token(seconds=-2)}}])
+    assert written.lines == []
+
+
+async def held(execution: Execution, messages: list[Any], **handshake: Any) -> None:
+    """A connection that says these things and then waits until the server closes it."""
+    sockets = GraphQLOverWebSocket(execution, toy.doorway, toy.house, init_seconds=0.2)
+    waiting: asyncio.Queue[Message] = asyncio.Queue()
+    for event in ({"type": "websocket.connect"}, *map(received, messages)):
+        await waiting.put(event)
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"origin", handshake["origin"].encode())] if "origin" in handshake else []
+    scope = {"type": "websocket", "headers": headers, "subprotocols": handshake.get("subprotocols", [PROTOCOL])}
+    async with asyncio.timeout(5):
+        await sockets(scope, waiting.get, send)
+    assert sent[-1]["type"] == "websocket.close"
+
+
+def received(message: Any) -> Message:
+    return {
+        "type": "websocket.receive",
+        "text": message if isinstance(message, str) else orjson.dumps(message).decode(),
+    }
+
+
+async def test_a_client_that_leaves_before_its_body_is_complete_leaves_a_line() -> None:
+    written = Written()
+    server = GraphQLOverHTTP(written.execution, toy.doorway, toy.house, explorer=False)
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
+
+    async def gone() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_: Message) -> None:
+        pytest.fail("nobody is there to be answered")
+
+    await server(scope, gone, send)
+    assert [(line["transport"], line["outcome"]) for line in written.lines] == [("http", "CLIENT_GONE")]
 
 
 async def test_lines_are_written_together_within_a_tenth_of_a_second() -> None:

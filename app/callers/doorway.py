@@ -60,6 +60,11 @@ class Doorway:
             await self._remote.close()
 
 
+def brings_service_key(authorization: str | None) -> bool:
+    """Whether this is meant for a service key. Whether one counts is what `Doorway.identify` says."""
+    return authorization is not None and authorization.partition(" ")[2].lstrip(" ").startswith(PREFIX)
+
+
 def _nothing() -> None:
     """The end of a watch that never began."""
 

@@ -110,15 +110,14 @@ class KeyRing:
 
     async def _look_after(self, key_id: str) -> None:
         while True:
-            await asyncio.sleep(self._watch_seconds)
+            # A look comes first: what the watcher was let in by may have been remembered for nearly 5 seconds.
             try:
-                known = await self._read_shared(key_id)
+                if (await self._read_shared(key_id)).viewer is None:
+                    break
             except Exception as fault:
                 # Nobody is cut off because the database is: it is asked again.
                 _log.warning("service key %s could not be looked at: %s", key_id, fault)
-                continue
-            if known.viewer is None:
-                break
+            await asyncio.sleep(self._watch_seconds)
         self._watching.pop(key_id, None)
         for ended in self._watched.pop(key_id, {}).values():
             ended()

@@ -73,6 +73,21 @@ class OperationFailed(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
+Looked = Known | OperationFailed
+"""The operation that may begin, or why none does."""
+
+
+def kind_of(looked: Looked) -> OperationType | None:
+    """None: it is not carried out."""
+    return looked.operation.operation if isinstance(looked, Known) else None
+
+
+def _found(looked: Looked) -> Known:
+    if isinstance(looked, OperationFailed):
+        raise looked
+    return looked
+
+
 def limited(refusal: RateLimited) -> OperationFailed:
     """The end of an operation that its caller may not begin now."""
     told = error(str(refusal), refusal.code)
@@ -112,18 +127,28 @@ class Execution:
         """How often plans were used, and why not."""
         return self._plans.tally if self._plans is not None else Tally()
 
-    def kind(self, request: Request, context: Context) -> OperationType | None:
-        """What kind of operation it is; None: it cannot be carried out, as `answer` says."""
-        try:
-            return self._known(request, context).operation.operation
-        except OperationFailed:
-            return None
+    def hear(self, context: Context) -> None:
+        """Raises: RateLimited: too much has come from this address to look at who asks."""
+        if self._gate is not None:
+            self._gate.hear(context)
 
-    async def answer(self, request: Request, context: Context) -> Answer:
-        """The whole answer to a query or mutation."""
+    def strike(self, context: Context) -> None:
+        """Count a request that is refused before it is an operation. Raises: RateLimited: there were too many."""
+        if self._gate is not None:
+            self._gate.strike(context)
+
+    def look(self, request: Request, context: Context) -> Looked:
+        """Ahead of its execution: whether the operation may begin. Its caller is counted by this, and not again."""
+        try:
+            return self._admitted(request, context)
+        except OperationFailed as failed:
+            return failed
+
+    async def answer(self, request: Request, context: Context, looked: Looked | None = None) -> Answer:
+        """The whole answer to a query or mutation. `looked`: what `look` found, if it was asked."""
         known = None
         try:
-            known = self._admitted(request, context)
+            known = _found(looked) if looked is not None else self._admitted(request, context)
             if known.operation.operation is OperationType.SUBSCRIPTION:
                 raise OperationFailed(error(SUBSCRIPTIONS, Code.BAD_REQUEST))
             answer = Answer(await self._in_time(known, request, context))
@@ -132,11 +157,13 @@ class Execution:
         self._note(context, known, answer.payload.get("errors"))
         return answer
 
-    async def stream(self, request: Request, context: Context) -> AsyncGenerator[bytes, None]:
+    async def stream(
+        self, request: Request, context: Context, looked: Looked | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """The items of a subscription, or the one answer to a query or mutation, as JSON. Raises: OperationFailed."""
         known, errors, faulted = None, None, False
         try:
-            known = self._admitted(request, context)
+            known = _found(looked) if looked is not None else self._admitted(request, context)
             if known.operation.operation is not OperationType.SUBSCRIPTION:
                 payload = await self._in_time(known, request, context)
                 errors = payload.get("errors")

@@ -9,7 +9,7 @@ from app.graphql.context import Context
 from app.graphql.traits import Traits
 from app.request_log import Line
 
-_CODE: Final = re.compile(r"[A-Z_]{1,40}")
+_CODE: Final = re.compile(r"[A-Z0-9_]{1,40}")
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNKNOWN: Final = Traits(kind="request", name="-", charges=False)
 

@@ -23,6 +23,21 @@ def test_a_revocation_is_seen_in_time_even_if_it_came_right_after_a_look() -> No
     assert 2 * WATCH_SECONDS < REMEMBERED_SECONDS
 
 
+async def test_who_connects_just_before_a_revoked_key_is_forgotten_is_cut_off_by_the_first_look(
+    db: str,
+) -> None:
+    key, seconds = await keys.create("executor", [Scope.CHARGE]), 0.0
+    ring, told = KeyRing(clock=lambda: seconds, watch_seconds=3600), asyncio.Event()  # no second look comes in time
+    await ring.verify(key)
+    await keys.revoke(id_of(key))
+    seconds = REMEMBERED_SECONDS - 0.2
+    await ring.verify(key)  # still remembered
+    ring.watch(id_of(key), told.set)
+    async with asyncio.timeout(2):
+        await told.wait()
+    await ring.close()
+
+
 @pytest.fixture
 def doorway(monkeypatch: pytest.MonkeyPatch) -> Doorway:
     """A doorway that looks at live keys often, behind the toy's socket."""

@@ -1,15 +1,22 @@
 """Every limit at its bound and one beyond it, over every transport."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
+from urllib.parse import urlencode
 
 import orjson
 import pytest
+from starlette.types import Message
 
+from app.callers import keys
+from app.callers.doorway import Doorway, open_doorway
+from app.callers.ring import KeyRing
 from app.callers.rules import Kind, Scope, Viewer
+from app.callers.tokens import TokenVerifier
 from app.graphql import json_values
 from app.graphql.context import Context
-from app.graphql.documents import MAX_LENGTH, MAX_TOKENS
+from app.graphql.documents import MAX_LENGTH, MAX_TOKENS, Documents
 from app.graphql.execution import Execution, OperationFailed, Request
 from app.graphql.limits.gate import Gate
 from app.graphql.limits.guards import MAX_ALIASES, MAX_DEPTH, MAX_DIRECTIVES, MAX_FIELDS, MAX_ROOT_FIELDS
@@ -20,8 +27,10 @@ from app.graphql.transports.view import GraphQLOverHTTP
 from app.graphql.transports.websocket import MAX_MESSAGE, GraphQLOverWebSocket
 from app.settings import Settings
 from tests.graphql import toy
+from tests.graphql.http_wire import Reply
 from tests.graphql.toy import token
 from tests.graphql.transports import TRANSPORTS, Ask, connected, first_item, over_http
+from tests.graphql.wire import Client
 
 pytestmark = pytest.mark.anyio
 
@@ -191,11 +200,60 @@ async def test_a_user_has_a_rate_and_is_told_when_to_come_again(ask: Ask) -> Non
     assert (await ask(execution, "{ me }", bearer=token("bob"))).data == {"me": "user:bob"}
 
 
-async def test_what_is_refused_for_its_document_counts_too_and_is_not_looked_at_beyond_the_rate(ask: Ask) -> None:
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that were parsed and validated."""
+    texts: list[str] = []
+    prepared = Documents._prepared
+
+    def noted(documents: Documents, text: str) -> Any:
+        texts.append(text)
+        return prepared(documents, text)
+
+    monkeypatch.setattr(Documents, "_prepared", noted)
+    return texts
+
+
+async def test_what_is_refused_for_its_document_counts_too_and_is_not_looked_at_beyond_the_rate(
+    ask: Ask, looked_at: list[str]
+) -> None:
     execution = limited(rate_per_user=1)
     for _ in range(5):
         assert (await ask(execution, "{", bearer=token("ada"))).codes == {"GRAPHQL_PARSE_FAILED"}
-    assert (await ask(execution, "{", bearer=token("ada"))).codes == {"RATE_LIMITED"}
+    for _ in range(2):
+        assert (await ask(execution, "{", bearer=token("ada"))).codes == {"RATE_LIMITED"}
+    assert looked_at == ["{"] * 5
+
+
+@pytest.mark.parametrize("accept", ["", "text/event-stream", "application/json, text/event-stream"])
+async def test_by_get_too_it_is_looked_at_once_for_each_token(accept: str, looked_at: list[str]) -> None:
+    server = GraphQLOverHTTP(limited(rate_per_user=1), toy.doorway, toy.house, explorer=False, reads_by_get=True)
+    replies = [await begun(server, "{", accept=accept) for _ in range(7)]
+    assert replies[5:] == [429, 429]
+    assert 429 not in replies[:5]
+    assert looked_at == ["{"] * 5
+    fresh = GraphQLOverHTTP(limited(rate_per_user=1), toy.doorway, toy.house, explorer=False, reads_by_get=True)
+    mutation = "mutation { spend(cost: 1) { __typename } }"
+    assert [await begun(fresh, mutation, accept=accept) for _ in range(6)] == [405] * 5 + [429]
+
+
+async def begun(server: GraphQLOverHTTP, query: str, *, accept: str) -> int:
+    """The status of a GET."""
+    statuses: list[int] = []
+
+    async def send(message: Message) -> None:
+        statuses.append(message.get("status", 0))
+
+    scope = {
+        "type": "http", "method": "GET", "path": "/graphql", "query_string": urlencode({"query": query}).encode(),
+        "headers": [(b"accept", accept.encode())] if accept else [],
+    }  # fmt: skip
+    await server(scope, gone, send)
+    return statuses[0]
+
+
+async def gone() -> Message:
+    return {"type": "http.disconnect"}
 
 
 async def test_an_address_has_a_rate_whoever_asks_from_it(ask: Ask) -> None:
@@ -206,6 +264,103 @@ async def test_an_address_has_a_rate_whoever_asks_from_it(ask: Ask) -> None:
     assert refused.codes == {"RATE_LIMITED"}
     assert refused.errors[0]["extensions"]["retryAfterSeconds"] == 3
     assert (await ask(execution, "{ hello }", address="192.0.2.2")).data
+
+
+REFUSED: dict[str, tuple[dict[str, Any], int]] = {
+    "a bad token": ({"bearer": "nonsense"}, 401),
+    "a bad key": ({"bearer": "ck_nonsense"}, 401),
+    "a bad body": ({"whole": b"{"}, 400),
+    "a user's bad body": ({"whole": b"{", "bearer": token("ada")}, 400),
+    "too large a body": ({"whole": b" " * (body.SMALL_BODY + 1)}, 413),
+    "another type": ({"content_type": "text/plain"}, 415),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_what_is_refused_before_it_is_an_operation_counts_for_its_address(what: str) -> None:
+    request, status = REFUSED[what]
+    server = GraphQLOverHTTP(limited(rate_per_address=0.4), toy.doorway, toy.house, explorer=False)  # two at once
+    replies = [await sent_from(server, "192.0.2.1", **request) for _ in range(4)]
+    assert [reply.status for reply in replies] == [status, status, 429, 429]
+    assert replies[2].headers["retry-after"] == "3"
+    assert replies[2].code == "RATE_LIMITED"
+    assert replies[2].json["errors"][0]["extensions"]["retryAfterSeconds"] == 3
+    assert (await sent_from(server, "192.0.2.1")).status == 429
+    assert (await sent_from(server, "192.0.2.2")).status == 200
+
+
+async def test_where_an_address_is_refused_neither_token_nor_body_is_looked_at() -> None:
+    server = GraphQLOverHTTP(limited(rate_per_address=0.4), Doorway(Untouched(), KeyRing()), toy.house, explorer=False)
+    for _ in range(2):
+        assert (await sent_from(server, "192.0.2.1", content_type="text/plain")).status == 415
+    assert (await sent_from(server, "192.0.2.1", bearer=token("ada"))).status == 429
+    assert (await sent_from(server, "192.0.2.1", whole=None)).status == 429
+
+
+class Untouched(TokenVerifier):
+    """Fails the test that has a token looked at."""
+
+    def __init__(self) -> None: ...
+
+    async def verify(self, token: str) -> Viewer:
+        pytest.fail("the token was looked at")
+
+
+async def test_an_accepted_service_key_is_heard_whatever_came_from_its_address(db: str) -> None:
+    made, key = open_doorway(toy.chosen), await keys.create("executor", [Scope.CHARGE])
+    server = GraphQLOverHTTP(limited(rate_per_address=0.4), made, toy.house, explorer=False)
+    stranger = [(await sent_from(server, "192.0.2.1", bearer="nonsense")).status for _ in range(3)]
+    assert stranger == [401, 401, 429]
+    for _ in range(5):
+        assert (await sent_from(server, "192.0.2.1", bearer=key)).status == 200
+        assert (await sent_from(server, "192.0.2.1", bearer=key, whole=b"{")).status == 400
+        assert (await sent_from(server, "192.0.2.1", bearer=key, content_type="text/plain")).status == 415
+    other = [(await sent_from(server, "192.0.2.2", bearer=key, whole=b"{")).status for _ in range(5)]
+    assert other == [400] * 5
+    assert (await sent_from(server, "192.0.2.2")).status == 200  # nothing of the service was counted there
+    await made.close()
+
+
+@pytest.mark.parametrize("credential", ["nonsense", "ck_nonsense"])
+async def test_over_websocket_too_bad_credentials_count_for_their_address(credential: str) -> None:
+    execution = limited(rate_per_address=0.4)
+    sockets = GraphQLOverWebSocket(execution, toy.doorway, toy.house)
+    ends = []
+    for _ in range(3):
+        async with connected(execution, address="192.0.2.1", sockets=sockets) as client:
+            await client.say({"type": "connection_init", "payload": {"token": credential}})
+            ends.append(await client.closed())
+    assert ends == [(4403, "Forbidden")] * 2 + [(1013, "Too many requests: try again in 3 s.")]
+    assert (await over_http(execution, "{ hello }", address="192.0.2.1")).status == 429
+    async with connected(execution, address="192.0.2.2", sockets=sockets, bearer=token()) as client:
+        await client.init()
+
+
+async def sent_from(
+    server: GraphQLOverHTTP,
+    address: str,
+    *,
+    bearer: str | None = None,
+    whole: bytes | None = b'{"query": "{ hello }"}',
+    content_type: str = "application/json",
+) -> Reply:
+    """The reply to a POST. `whole`: None, it must not be read."""
+    replies: list[Message] = []
+
+    async def receive() -> Message:
+        if whole is None:
+            pytest.fail("the body was read")
+        return {"type": "http.request", "body": whole, "more_body": False}
+
+    async def send(message: Message) -> None:
+        replies.append(message)
+
+    headers = [(b"content-type", content_type.encode())]
+    if bearer is not None:
+        headers.append((b"authorization", f"Bearer {bearer}".encode()))
+    scope = {"type": "http", "method": "POST", "path": "/graphql", "headers": headers, "client": (address, 1)}
+    await server(scope, receive, send)
+    return Reply(replies)
 
 
 async def test_strangers_at_one_address_are_one_caller(ask: Ask) -> None:
@@ -322,6 +477,51 @@ async def test_one_connection_too_many_closes_the_oldest_and_says_why() -> None:
                 await client.say({"type": "ping"})
                 assert await client.said() == {"type": "pong"}
     assert sockets._connections._open == {}
+
+
+@pytest.mark.parametrize("kind", [Kind.SERVICE, Kind.OPERATOR])
+async def test_a_service_or_operator_may_have_more_connections_than_a_user(
+    db: str, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    assert connections.SERVICE_CONNECTIONS == 2_000
+    monkeypatch.setattr(connections, "SERVICE_CONNECTIONS", 3)
+    made = open_doorway(toy.chosen) if kind is Kind.SERVICE else toy.doorway
+    bearer = await keys.create("executor", [Scope.CHARGE]) if kind is Kind.SERVICE else token("olga", operator=True)
+    execution = limited()
+    sockets = GraphQLOverWebSocket(execution, made, toy.house, connections_per_caller=2)
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(connected(execution, bearer=bearer, sockets=sockets)) for _ in range(4)
+        ]
+        for client in clients[:3]:
+            await client.init()
+        for client in clients[:3]:
+            await client.say({"type": "ping"})
+            assert await client.said() == {"type": "pong"}
+        await clients[3].init()
+        assert await clients[0].closed() == (connections.CODE, connections.REASON)
+    await made.close()
+
+
+async def test_an_address_has_a_number_of_connections_that_have_not_said_who_they_are() -> None:
+    assert connections.WAITING_CONNECTIONS == 1_000
+    execution = limited()
+    sockets = GraphQLOverWebSocket(execution, toy.doorway, toy.house, waiting_per_address=2)
+    async with AsyncExitStack() as stack:
+
+        async def connect(address: str | None) -> Client:
+            return await stack.enter_async_context(connected(execution, address=address, sockets=sockets))
+
+        known = [await connect("192.0.2.1") for _ in range(3)]
+        assert await known[0].closed() == (1013, connections.MANY_WAIT)
+        for client in known[1:]:
+            await client.init({"token": token()})
+        first, *waiting = [await connect(f"2001:db8::{number}") for number in range(3)]  # those in use are not counted
+        assert await first.closed() == (1013, connections.MANY_WAIT)
+        for client in (*known[1:], *waiting, *[await connect(None) for _ in range(3)]):
+            await client.say({"type": "ping"})
+            assert await client.said() == {"type": "pong"}
+    assert sockets._connections._waiting == sockets._connections._open == {}
 
 
 def test_who_connects_has_ten_seconds_to_say_who_it_is() -> None:

@@ -18,11 +18,18 @@ def test_a_bucket_gives_what_it_holds_and_fills_again_at_its_rate() -> None:
     buckets = Buckets(2, burst=3, clock=clock)
     assert [buckets.take("a") for _ in range(4)] == [0, 0, 0, 0.5]
     clock.now += 0.25
-    assert buckets.take("a") == 0.25  # what was refused has taken nothing
+    assert buckets.take("a") == buckets.wait("a") == 0.25  # what was refused has taken nothing
     clock.now += 0.25
     assert [buckets.take("a"), buckets.take("a")] == [0, 0.5]
     clock.now += 3600
     assert [buckets.take("a") for _ in range(4)] == [0, 0, 0, 0.5]
+
+
+def test_to_ask_how_long_it_takes_takes_nothing() -> None:
+    buckets = Buckets(1, burst=1, clock=Clock())
+    assert [buckets.wait("a"), buckets.wait("a"), len(buckets)] == [0, 0, 0]
+    assert [buckets.take("a"), buckets.wait("a"), buckets.wait("b")] == [0, 1, 0]
+    assert Buckets(0, clock=Clock()).wait("a") == 0
 
 
 def test_keys_have_buckets_of_their_own_and_a_burst_of_five_seconds() -> None:

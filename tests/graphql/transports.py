@@ -79,12 +79,29 @@ async def over_event_stream(
     return Outcome(item.get("data"), item.get("errors", ()), status, retry.decode() if retry is not None else None)
 
 
+async def over_either(
+    execution: Execution, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
+) -> Outcome:
+    """One POST that takes an event stream where there is one to send, and else a whole answer."""
+    server = GraphQLOverHTTP(execution, toy.doorway, toy.house, explorer=False)
+    status, headers, item = await first_item(
+        server,
+        {"query": query, "variables": variables},
+        bearer=bearer,
+        client=(address, 1) if address else None,
+        accept=b"application/json, text/event-stream",
+    )
+    retry = headers.get(b"retry-after")
+    return Outcome(item.get("data"), item.get("errors", ()), status, retry.decode() if retry is not None else None)
+
+
 async def first_item(
     server: GraphQLOverHTTP,
     request: Mapping[str, Any],
     *,
     bearer: str | None = None,
     client: tuple[str, int] | None = None,
+    accept: bytes = b"text/event-stream",
 ) -> tuple[int, dict[bytes, bytes], dict[str, Any]]:
     """Status and headers of an event stream or of the ordinary answer in its place, and its first item; the client
     leaves after that, and the server must end by itself."""
@@ -92,7 +109,7 @@ async def first_item(
     from_server: asyncio.Queue[Message] = asyncio.Queue()
     await to_server.put({"type": "http.request", "body": orjson.dumps(request), "more_body": False})
     headers = [
-        (b"content-type", b"application/json"), (b"accept", b"text/event-stream"), *_authorization(bearer),
+        (b"content-type", b"application/json"), (b"accept", accept), *_authorization(bearer),
     ]  # fmt: skip
     scope = {"type": "http", "method": "POST", "path": "/graphql", "headers": headers, "client": client}
     serving = asyncio.create_task(server(scope, to_server.get, from_server.put))
@@ -162,5 +179,7 @@ def _authorization(bearer: str | None) -> list[tuple[bytes, bytes]]:
     return [(b"authorization", f"Bearer {bearer}".encode())] if bearer is not None else []
 
 
-TRANSPORTS: dict[str, Ask] = {"http": over_http, "websocket": over_websocket, "event stream": over_event_stream}
+TRANSPORTS: dict[str, Ask] = {
+    "http": over_http, "websocket": over_websocket, "event stream": over_event_stream, "either": over_either,
+}  # fmt: skip
 """By name; a transport that is added here is held to every limit."""

@@ -44,6 +44,19 @@ class Gate:
         if wait:
             raise RateLimited(math.ceil(wait))
 
+    def hear(self, context: Context) -> None:
+        """Before it is looked at who asks. Raises: RateLimited: its address has no token left. Takes none."""
+        if context.address is not None and (wait := self._addresses.wait(network_of(context.address))):
+            raise RateLimited(math.ceil(wait))
+
+    def strike(self, context: Context) -> None:
+        """Count what was refused before it was an operation, for its address: guesses are not free. Nothing that an
+        accepted service or operator sends counts. Raises: RateLimited: there is no token left to take."""
+        if not is_user(context) or context.address is None:
+            return
+        if wait := self._addresses.take(network_of(context.address)):
+            raise RateLimited(math.ceil(wait))
+
     @contextmanager
     def running(self, context: Context) -> Iterator[None]:
         """A query or mutation of this caller. Raises: RateLimited: as many as it may have are running."""

@@ -41,14 +41,24 @@ class Buckets:
         if not self._per_second:
             return 0.0
         now = self._clock()
-        level, at = self._levels.get(key, (self._burst, now))
-        level = min(level + (now - at) * self._per_second, self._burst)
-        wait = 0.0 if level >= 1 else (1 - level) / self._per_second
+        level = self._level(key, now)
+        wait = self._wait(level)
         self._levels[key] = (level if wait else level - 1, now)
         self._levels.move_to_end(key)
         if len(self._levels) > self._remembered:
             self._levels.popitem(last=False)
         return wait
+
+    def wait(self, key: str) -> float:
+        """What `take` would answer; nothing is taken."""
+        return self._wait(self._level(key, self._clock())) if self._per_second else 0.0
+
+    def _level(self, key: str, now: float) -> float:
+        level, at = self._levels.get(key, (self._burst, now))
+        return min(level + (now - at) * self._per_second, self._burst)
+
+    def _wait(self, level: float) -> float:
+        return 0.0 if level >= 1 else (1 - level) / self._per_second
 
 
 def network_of(address: str) -> str:

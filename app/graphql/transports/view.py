@@ -17,16 +17,20 @@ from starlette.types import Receive, Scope, Send
 from strawberry.http.ides import get_graphql_ide_html
 
 from app import database
-from app.callers.doorway import Doorway
+from app.callers.doorway import Doorway, brings_service_key
 from app.callers.rules import Viewer
-from app.errors import RequestError, Unauthenticated, Unavailable
+from app.errors import RateLimited, RequestError, Unauthenticated, Unavailable
 from app.graphql.context import Context, House, address_of
-from app.graphql.execution import Answer, Execution, Request
+from app.graphql.execution import Answer, Execution, Looked, Request, kind_of
 from app.graphql.faults import OUT_OF_REACH, Code, error, masked
 from app.graphql.transports import body, event_stream
 from app.graphql.transports.negotiation import GRAPHQL_JSON, HTML, JSON, Wanted, wanted
 
 READING: Final = frozenset({"GET", "HEAD"})
+GONE: Final = "CLIENT_GONE"
+"""In the log only: nobody is there to be told."""
+NOT_COUNTED: Final = frozenset({429, 503})
+"""Refusals that are not for what was sent."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _JSON_TYPE: Final = re.compile(rb'application/json *(; *charset *= *"?utf-?8"? *)?', re.IGNORECASE)
 
@@ -91,11 +95,13 @@ class GraphQLOverHTTP:
             if answer.retry_after_seconds is not None:
                 status, more_headers = 429, [(b"retry-after", b"%d" % answer.retry_after_seconds)]
             payload = orjson.dumps(answer.payload)
-        except _Refused as refused:
+        except _Refused as found:
+            refused = self._counted(found, call, context)
             status, more_headers = refused.status, refused.headers
             payload = orjson.dumps({"errors": [refused.error]})
             self._execution.refused(context, refused.error)
         except body.Gone:
+            self._execution.refused(context, error("The client left.", GONE))
             return
         except Exception as fault:
             problem = masked(fault, context)
@@ -105,24 +111,45 @@ class GraphQLOverHTTP:
 
     async def _answer(self, call: _Call, context: Context) -> Answer | None:
         """The answer; None: an event stream was sent. Raises: _Refused; Gone."""
+        if not _brings_service_key(call):
+            try:
+                self._execution.hear(context)
+            except RateLimited as limit:
+                raise _too_often(limit) from None
         _check(call, self._methods)
         context.viewer = await self._identify(call.headers)
         request = await _request(call, context.viewer)
         if call.method == "POST" and not call.takes.stream:
             return await self._execution.answer(request, context)
+        if call.method == "POST" and call.takes.stream_first:
+            return await self._streamed(call, request, context)
         # Here it counts what kind of operation it is; `answer` says why one cannot be carried out at all.
-        kind = self._execution.kind(request, context)
+        looked = self._execution.look(request, context)
+        kind = kind_of(looked)
         if call.method in READING and kind is OperationType.MUTATION:
             raise _Refused(405, "Mutations are carried out by POST only.", Code.METHOD_NOT_ALLOWED, _allow("POST"))
         streams = call.takes.stream_first or (call.takes.stream and kind is OperationType.SUBSCRIPTION)
         if not streams or call.method == "HEAD":
-            return await self._execution.answer(request, context)
-        return await self._streamed(call, request, context)
+            return await self._execution.answer(request, context, looked)
+        return await self._streamed(call, request, context, looked)
 
-    async def _streamed(self, call: _Call, request: Request, context: Context) -> Answer | None:
+    def _counted(self, refused: _Refused, call: _Call, context: Context) -> _Refused:
+        """The refusal, counted for its address; or that there were too many. A service is never told that instead: of
+        what brings its key only the refused key counts."""
+        if refused.status in NOT_COUNTED or (refused.status != 401 and _brings_service_key(call)):
+            return refused
+        try:
+            self._execution.strike(context)
+        except RateLimited as limit:
+            return _too_often(limit)
+        return refused
+
+    async def _streamed(
+        self, call: _Call, request: Request, context: Context, looked: Looked | None = None
+    ) -> Answer | None:
         context.transport = "sse"
         context.seen_version = event_stream.last_seen(call.headers.get(b"last-event-id"))
-        items = self._execution.stream(request, context)
+        items = self._execution.stream(request, context, looked)
         return await event_stream.answer(
             items,
             context,
@@ -148,6 +175,17 @@ class GraphQLOverHTTP:
                 raise
             log.warning("a service key could not be looked up: %s", fault)
             raise _Refused(503, OUT_OF_REACH, Unavailable.code, (b"retry-after", b"1")) from None
+
+
+def _brings_service_key(call: _Call) -> bool:
+    authorization = call.headers.get(b"authorization")
+    return authorization is not None and brings_service_key(authorization.decode("latin-1"))
+
+
+def _too_often(limit: RateLimited) -> _Refused:
+    refused = _Refused(429, str(limit), limit.code, (b"retry-after", b"%d" % limit.retry_after_seconds))
+    refused.error["extensions"]["retryAfterSeconds"] = limit.retry_after_seconds
+    return refused
 
 
 def _check(call: _Call, methods: Collection[str]) -> None:

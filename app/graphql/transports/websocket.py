@@ -17,7 +17,7 @@ from strawberry.http.websocket_origin import is_same_origin
 
 from app.callers.doorway import Doorway
 from app.callers.rules import Viewer
-from app.errors import RequestError, Unauthenticated
+from app.errors import RateLimited, RequestError, Unauthenticated
 from app.graphql.context import Context, House, address_of
 from app.graphql.execution import Execution, OperationFailed, Request
 from app.graphql.faults import Code, error, masked
@@ -26,6 +26,7 @@ from app.graphql.transports import body, connections
 from app.graphql.transports.connections import Connections
 
 PROTOCOL: Final = "graphql-transport-ws"
+EXPIRED: Final = "Forbidden: the token has expired"
 INIT_SECONDS: Final = 10.0
 MAX_OPERATIONS: Final = 100
 """At once, in one connection, subscriptions among them."""
@@ -45,6 +46,10 @@ class _Closed(Exception):
         self.code = code
         self.reason = reason
 
+    def as_error(self) -> dict[str, Any]:
+        """For the log."""
+        return error(self.reason, f"CLOSED_{self.code}")
+
 
 class GraphQLOverWebSocket:
     """The ASGI application of the WebSocket transport."""
@@ -58,6 +63,7 @@ class GraphQLOverWebSocket:
         allowed_origins: Collection[str] = (),
         init_seconds: float = INIT_SECONDS,
         connections_per_caller: int = 20,
+        waiting_per_address: int = connections.WAITING_CONNECTIONS,
     ) -> None:
         """`allowed_origins`: pages of other hosts that may connect; "*" allows all."""
         self._execution = execution
@@ -65,22 +71,27 @@ class GraphQLOverWebSocket:
         self._house = house
         self._allowed_origins = frozenset(allowed_origins)
         self._init_seconds = init_seconds
-        self._connections = Connections(connections_per_caller)
+        self._connections = Connections(connections_per_caller, waiting_per_address)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        context = Context(None, self._house, transport="websocket", address=address_of(scope))
         if not self._is_welcome(headers.get(b"origin"), headers.get(b"host")):
-            await send({"type": "websocket.close", "code": 4403, "reason": "Origin not allowed"})
+            await self._turn_away(_Closed(4403, "Origin not allowed"), context, send)
             return
         spoken = PROTOCOL in scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL if spoken else None})
         if not spoken:
-            await send({"type": "websocket.close", "code": 4406, "reason": "Subprotocol not acceptable"})
+            await self._turn_away(_Closed(4406, "Subprotocol not acceptable"), context, send)
             return
         conversation = _Conversation(self._execution, self._doorway, self._house, receive, send)
-        conversation.address, conversation.connections = address_of(scope), self._connections
+        conversation.address, conversation.connections = context.address, self._connections
         await conversation.hold(headers.get(b"authorization"), self._init_seconds)
+
+    async def _turn_away(self, closed: _Closed, context: Context, send: Send) -> None:
+        self._execution.refused(context, closed.as_error())
+        await send({"type": "websocket.close", "code": closed.code, "reason": closed.reason})
 
     def _is_welcome(self, origin: str | None, host: str | None) -> bool:
         """A page of another host may not use its visitor's network position, not even to read what anyone may."""
@@ -101,8 +112,10 @@ class _Conversation:
         self._operations: dict[str, asyncio.Task[None]] = {}
         self._ends = ExitStack()
         """What has to be let go of at the end."""
-        self._closed = _Closed(4403, "Forbidden: the token has expired")
-        """How the conversation ends if it is cut off."""
+        self._closed = _Closed(4408, "Connection initialisation timeout")
+        """How the conversation ends if it is cut off now."""
+        self._wait = ExitStack()
+        """For connection_init."""
         self._pings = Buckets(PINGS_PER_SECOND, burst=10 * PINGS_PER_SECOND)
         self.address: str | None = None
         self.connections = Connections(1)
@@ -110,10 +123,14 @@ class _Conversation:
     async def hold(self, authorization: str | None, init_seconds: float) -> None:
         """Converse until either side closes. `authorization`: the handshake's, should connection_init bring none."""
         self._authorization = authorization
+        connection = self._context()
         async with asyncio.TaskGroup() as self._group:
             try:
                 await self._until_closed(init_seconds)
             except _Closed as closed:
+                if closed.reason != EXPIRED:  # which is how a good one ends
+                    connection.viewer = self._viewer
+                    self._execution.refused(connection, closed.as_error())
                 await self._close(closed)
             except OSError:
                 pass  # the client went while it was being answered
@@ -125,11 +142,11 @@ class _Conversation:
     async def _until_closed(self, init_seconds: float) -> None:
         try:
             async with asyncio.timeout(init_seconds) as self._timeout:  # moved to the token's end when it is known
-                while (text := await self._received()) is not None:
-                    await self._handle(text)
+                with self._wait:
+                    self._wait.enter_context(self.connections.waiting(self._context(), self._one_waits_too_many))
+                    while (text := await self._received()) is not None:
+                        await self._handle(text)
         except TimeoutError:
-            if not self._acknowledged:
-                raise _Closed(4408, "Connection initialisation timeout") from None
             raise self._closed from None
 
     async def _received(self) -> str | None:
@@ -177,15 +194,24 @@ class _Conversation:
         try:
             self._viewer = await self._identify(payload or {})
         except Unauthenticated:
-            raise _Closed(4403, "Forbidden") from None
+            raise self._forbidden() from None
         except RequestError as refusal:
             raise _Closed(1013, str(refusal)[:100]) from None
         self._acknowledged = True
+        self._wait.close()
+        self._closed = _Closed(4403, EXPIRED)
         self._timeout.reschedule(_loop_time(self._viewer.expires_at) if self._viewer else None)
         self._ends.callback(self._doorway.watch(self._viewer, self._revoked))
-        caller = self._context().caller_key
-        self._ends.enter_context(self.connections.counted(caller, self._one_too_many))
+        self._ends.enter_context(self.connections.counted(self._context(), self._one_too_many))
         await self._say({"type": "connection_ack"})
+
+    def _forbidden(self) -> _Closed:
+        """How credentials are refused: those that come too often, by a code that says to wait."""
+        try:
+            self._execution.strike(self._context())
+        except RateLimited as limit:
+            return _Closed(1013, str(limit))
+        return _Closed(4403, "Forbidden")
 
     def _context(self) -> Context:
         return Context(self._viewer, self._house, transport="websocket", address=self.address)
@@ -193,6 +219,10 @@ class _Conversation:
     def _revoked(self) -> None:
         """The key was revoked: that ends the conversation as a token's end does."""
         self._cut(_Closed(4403, "Forbidden: the key was revoked"))
+
+    def _one_waits_too_many(self) -> None:
+        """Its address has opened a newer connection than may wait for connection_init."""
+        self._cut(_Closed(1013, connections.MANY_WAIT))
 
     def _one_too_many(self) -> None:
         """The caller has opened a newer connection than it may have."""
