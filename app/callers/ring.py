@@ -18,8 +18,9 @@ from app.callers.rules import Kind, Scope, Viewer
 from app.callers.tokens import utc_now
 from app.errors import Unauthenticated
 
-REMEMBERED_SECONDS: Final = 5
-"""How long a row is believed without looking again: a revocation acts within this time."""
+REMEMBERED_SECONDS: Final = 4
+"""How long a row is believed without looking again: with the reading of it, and of the body of who asks to follow
+something, a revocation acts within 5 seconds."""
 WATCH_SECONDS: Final = 2.0
 """How often the keys behind live connections are looked at: with the reading, well within 5 seconds."""
 REMEMBERED_KEYS: Final = 10_000
