@@ -144,7 +144,8 @@ class Settings(BaseSettings):
     rate_per_address: float = Field(
         default=200,
         ge=0,
-        description="The same of all users and strangers at one address (for IPv6: one /64). 0: no limit.",
+        description="The same of all users and strangers at one address (for IPv6: one /64); credentials and requests "
+        "that are refused count, too. 0: no limit.",
     )
     rate_per_service: float = Field(
         default=2000,
@@ -156,7 +157,10 @@ class Settings(BaseSettings):
     )
     streams_per_user: int = Field(default=200, ge=1, description="Subscriptions of one user at once, per process.")
     connections_per_user: int = Field(
-        default=20, ge=1, description="WebSocket connections of one user, per process; one more closes the oldest."
+        default=20,
+        ge=1,
+        description="WebSocket connections of one user, per process; one more closes the oldest. A service key or an "
+        "operator may have 2,000; 1,000 of one address may still have to say who they are.",
     )
     log_format: Literal["json", "text"] | None = Field(
         default=None, description="json: an object a line, redacted. Unset: json in production, text in development."
