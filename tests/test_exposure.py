@@ -147,6 +147,28 @@ async def test_probes_are_answered_by_whatever_address_they_come() -> None:
     assert reply.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "asked", "status"),
+    [
+        ("GET", "/no-such-page", {}, 404),
+        ("POST", "/healthz", {}, 405),
+        ("POST", "/graphql/", {}, 404),
+        ("OPTIONS", "/graphql", {"Origin": "https://app.example.com", "Access-Control-Request-Method": "POST"}, 200),
+        ("OPTIONS", "/graphql", {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}, 400),
+        ("GET", "/healthz", {}, 200),
+    ],
+)
+async def test_no_answer_is_kept_or_taken_for_another_type(
+    method: str, path: str, asked: dict[str, str], status: int
+) -> None:
+    async with client_of(production()) as client:
+        reply = await client.request(method, path, headers=asked)
+
+    assert reply.status_code == status
+    assert reply.headers.get_list("x-content-type-options") == ["nosniff"]
+    assert reply.headers.get_list("cache-control") == ["no-store"]
+
+
 async def test_a_websocket_is_refused_by_another_hosts_name() -> None:
     sent: list[Message] = []
 
