@@ -31,7 +31,7 @@ pytestmark = pytest.mark.anyio
 KEY = secrets.token_hex(32)
 GOOD: dict[str, Any] = {
     "environment": "production",
-    "database_url": "postgresql://credits:3c9f1b7aa0@127.0.0.1/credits",
+    "database_url": "postgresql://credits:3c9f1b7aa0d2e486@db.example/credits",
     "ledger_key": KEY,
     "jwks_url": "https://id.example.com/keys",
     "jwt_issuer": "https://id.example.com/",
@@ -83,7 +83,7 @@ WRONG: list[tuple[Look, dict[str, Any], str]] = [
     (chosen.tokens, {"jwt_audience": None}, "JWT_AUDIENCE is not set: name the `aud`"),
     (chosen.tokens, {"jwks_url": None}, "JWKS_URL is not set: production needs"),
     (chosen.tokens, {"jwks_url": "http://id.example.com/keys"}, "JWKS_URL must be an https address"),
-    (chosen.tokens, {"jwt_hs256_secret": KEY}, "JWKS_URL and JWT_HS256_SECRET are both set"),
+    (chosen.tokens, {"jwt_hs256_secret": KEY[::-1]}, "JWKS_URL and JWT_HS256_SECRET are both set"),
     (chosen.tokens, {"jwks_url": None, "jwt_hs256_secret": "ab" * 16}, "JWT_HS256_SECRET must be at least 32"),
     (chosen.hosts, {"allowed_hosts": None, "public_url": None}, "ALLOWED_HOSTS is not set: name the hosts"),
     (chosen.hosts, {"allowed_hosts": "*.example.com"}, "ALLOWED_HOSTS: '*.example.com' is no host name: write"),
@@ -121,7 +121,7 @@ async def test_whatever_the_start_refuses_a_point_says_in_the_same_words() -> No
             assert refusal in (await look(here)).told, changed
             said.add(refusal)
 
-    assert len(said) == 9  # all that Exposure knows
+    assert len(said) == 10  # all that Exposure knows
 
 
 def why_it_does_not_start(settings: Settings) -> str | None:

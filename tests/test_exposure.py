@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 KEY = secrets.token_hex(32)
 PRODUCTION: dict[str, Any] = {
     "environment": "production",
-    "database_url": "postgresql://credits:3c9f1b7aa0@127.0.0.1/credits",
+    "database_url": f"postgresql://credits:{secrets.token_hex(16)}@db.example/credits",
     "ledger_key": KEY,
     "jwks_url": "https://id.example.com/keys",
     "jwt_issuer": "https://id.example.com/",
@@ -26,6 +26,9 @@ PRODUCTION: dict[str, Any] = {
     "allowed_hosts": "credits.example.com,10.0.0.7",
     "allowed_origins": "https://app.example.com",
 }
+
+TYPED = ("a", "123456", "hunter2", "changeme1", "correct-horse-1", "3c9f1b7aa0", "ab" * 16, "1234567" * 4)
+"""Passwords that somebody typed: too short, or of too few different characters."""
 
 
 def production(**changed: Any) -> Settings:
@@ -89,6 +92,14 @@ async def test_the_start_says_which_of_the_two_it_is_in_one_line(
         ({"database_url": "postgresql://credits:credits@db/credits"}, "DATABASE_URL has a password"),
         ({"database_url": "postgresql://alice:alice@db/credits"}, "DATABASE_URL has a password"),
         ({"database_url": "postgresql://alice:Pass%77ord@db/credits"}, "DATABASE_URL has a password"),
+        *(({"database_url": f"postgresql://credits:{word}@db/c"}, "DATABASE_URL has a password") for word in TYPED),
+        ({"database_url": "postgresql://db/c?user=credits&password=hunter2"}, "DATABASE_URL has a password"),
+        ({"database_url": "postgresql://a:hunter2@localhost/c?host=10.0.0.9"}, "DATABASE_URL has a password"),
+        ({"database_url": "postgresql://a:changeme@127.0.0.1/c"}, "DATABASE_URL has a password"),
+        ({"migration_database_url": "postgresql://a:hunter2@db/c"}, "MIGRATION_DATABASE_URL has a password"),
+        ({"jwks_url": None, "jwt_hs256_secret": KEY}, "LEDGER_KEY is another setting's secret too"),
+        ({"stripe_webhook_secret": KEY.upper()}, "LEDGER_KEY is another setting's secret too"),
+        ({"database_url": f"postgresql://credits:{KEY}@db/c"}, "LEDGER_KEY is another setting's secret too"),
         ({"payment_provider": "stripe"}, "STRIPE_WEBHOOK_SECRET is not set"),
         ({"allowed_hosts": None}, "ALLOWED_HOSTS is not set"),
         ({"allowed_hosts": "*"}, "ALLOWED_HOSTS: '\\*' is no host name"),
@@ -103,6 +114,21 @@ async def test_the_start_says_which_of_the_two_it_is_in_one_line(
 def test_production_does_not_start_with_what_is_weak_or_lets_everybody_in(changed: dict[str, Any], says: str) -> None:
     with pytest.raises(Misconfigured, match=says):
         main.create(production(**changed))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://db/c",
+        "postgresql://credits:3c9f1b7aa0d2e486@db/c",
+        "postgresql://credits:hunter2@127.0.0.1/c",
+        "postgresql://credits:hunter2@[::1]/c",
+        "postgresql://credits:hunter2@localhost/c",
+        "postgresql://credits:hunter2@/c?host=/run/postgresql",
+    ],
+)
+def test_a_password_may_be_short_where_it_stays_on_this_machine(url: str) -> None:
+    assert Exposure.of(production(database_url=url)).hosts == frozenset({"credits.example.com", "10.0.0.7"})
 
 
 def test_a_ledger_key_that_is_missing_or_too_short_is_refused_too() -> None:

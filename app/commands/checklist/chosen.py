@@ -39,8 +39,6 @@ async def secrets(here: Installation) -> Finding:
         faults.append("LEDGER_KEY is not set: make one with `openssl rand -hex 32`, and keep a copy elsewhere.")
     else:
         faults += _refusal(lambda: ledger_key(chosen))
-    if chosen.ledger_key and chosen.ledger_key in _others(chosen):
-        faults.append("LEDGER_KEY is another setting's secret too: make one of its own with `openssl rand -hex 32`.")
     return verdict(faults, "LEDGER_KEY and the passwords of the database are not guessable")
 
 
@@ -142,13 +140,3 @@ def _refusal(attempt: Callable[[], object]) -> list[str]:
     except Misconfigured as refusal:
         return [str(refusal)]
     return []
-
-
-def _others(chosen: Settings) -> set[str]:
-    given = (
-        chosen.jwt_hs256_secret,
-        chosen.stripe_secret_key,
-        chosen.stripe_webhook_secret,
-        chosen.stripe_webhook_secret_previous,
-    )
-    return {secret.get_secret_value() for secret in given if secret is not None}
