@@ -14,7 +14,7 @@ def plainly(send: Send) -> Send:
         if message["type"] == "http.response.start":
             given = list(message.get("headers", ()))
             names = {name.lower() for name, _ in given}
-            message = message | {"headers": [*given, *(pair for pair in _HEADERS if pair[0] not in names)]}
+            message = {**message, "headers": [*given, *(pair for pair in _HEADERS if pair[0] not in names)]}
         await send(message)
 
     return sent

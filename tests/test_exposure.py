@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.types import Message
+from starlette.types import ASGIApp, Message
 
 from app import main
 from app.errors import Misconfigured
@@ -195,17 +195,84 @@ async def test_no_answer_is_kept_or_taken_for_another_type(
     assert reply.headers.get_list("cache-control") == ["no-store"]
 
 
-async def test_a_websocket_is_refused_by_another_hosts_name() -> None:
+OPEN_TO_ALL = {"free_documents": "anonymous,users,services,operators"}
+ASKED = "{ __schema { queryType { name } } }"
+
+
+@pytest.mark.parametrize(
+    ("asked", "closed", "status", "open_says"),
+    [
+        ({"json": {"query": ASKED}}, "introspection has been disabled", 200, '{"data":{"__schema"'),
+        (
+            {"json": {"query": '{ __type(name: "Query") { name } }'}},
+            "introspection has been disabled",
+            200,
+            '{"data":{"__type"',
+        ),
+        (
+            {"json": {"query": ASKED}, "headers": {"Accept": "text/event-stream"}},
+            "introspection has been disabled",
+            200,
+            'data: {"data":{"__schema"',
+        ),
+        (
+            {"json": {"query": "{ acount { id } }"}},
+            "Cannot query field 'acount' on type 'Query'.\"",
+            200,
+            "Did you mean",
+        ),
+        ({"headers": {"Accept": "text/html"}}, "Send operations by POST.", 405, "GraphiQL"),
+        ({"params": {"query": "{ __typename }"}}, "Send operations by POST.", 405, '{"data":{"__typename":"Query"}}'),
+    ],
+)
+async def test_production_as_it_is_wired_shows_nothing_that_development_shows(
+    asked: dict[str, Any], closed: str, status: int, open_says: str, tmp_path: Path
+) -> None:
+    method = "POST" if "json" in asked else "GET"
+    async with client_of(production(**OPEN_TO_ALL)) as client:
+        shut = await client.request(method, "/graphql", **asked)
+    async with client_of(development(database_url="postgresql://localhost/c", data_dir=tmp_path)) as client:
+        shown = await client.request(method, "/graphql", **asked)
+
+    assert shut.status_code == status
+    assert closed in shut.text
+    assert open_says not in shut.text
+    assert shown.status_code == 200
+    assert open_says in shown.text
+
+
+async def handshake(
+    application: ASGIApp, *, subprotocol: str = "graphql-transport-ws", **headers: str
+) -> list[Message]:
+    """What is sent to a client that asks for a connection and leaves."""
+    events: list[Message] = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}]
     sent: list[Message] = []
 
     async def receive() -> Message:
-        return {"type": "websocket.connect"}
+        return events.pop(0)
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "websocket", "path": "/graphql", "headers": [(b"host", b"evil.example.com")], "subprotocols": []}
-    await main.create(production())(scope, receive, send)
+    pairs = [(name.encode(), value.encode()) for name, value in ({"host": "credits.example.com"} | headers).items()]
+    scope = {"type": "websocket", "path": "/graphql", "headers": pairs, "subprotocols": [subprotocol]}
+    await application(scope, receive, send)
+    return sent
+
+
+async def test_production_as_it_is_wired_speaks_one_protocol_over_websocket() -> None:
+    application = main.create(production())
+
+    assert await handshake(application) == [{"type": "websocket.accept", "subprotocol": "graphql-transport-ws"}]
+    assert await handshake(application, subprotocol="graphql-ws") == [
+        {"type": "websocket.accept", "subprotocol": None},
+        {"type": "websocket.close", "code": 4406, "reason": "Subprotocol not acceptable"},
+    ]
+
+
+async def test_a_websocket_is_refused_by_another_hosts_name() -> None:
+    sent = await handshake(main.create(production()), host="evil.example.com")
+
     assert sent == [{"type": "websocket.close", "code": 4403, "reason": "Host not allowed"}]
 
 
