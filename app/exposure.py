@@ -37,6 +37,10 @@ class Exposure:
     """The names by which requests may address this server, without port; None: any."""
     origins: tuple[str, ...]
     """Pages of other hosts that may call: exact origins, or in development "*"."""
+    socket_origins: frozenset[str]
+    """Pages that may open WebSockets, for which a browser asks nobody: `origins`, and production's own, by https."""
+    same_host_sockets: bool
+    """Whether besides any page of the host that it addresses may, by whatever scheme and port."""
     free_for: tuple[str, ...]
     """Kinds of callers that may send documents that are not known."""
     summary: str
@@ -60,6 +64,8 @@ class Exposure:
             reads_by_get=False,
             hosts=hosts,
             origins=origins,
+            socket_origins=frozenset({*origins, *(f"https://{host}" for host in hosts)}),
+            same_host_sockets=False,
             free_for=free_for,
             summary=(
                 "PRODUCTION: no introspection, GraphiQL, suggestions or GET; "
@@ -78,6 +84,8 @@ class Exposure:
             reads_by_get=True,
             hosts=_hosts(chosen),
             origins=origins,
+            socket_origins=frozenset(origins),
+            same_host_sockets=True,
             free_for=free_for,
             summary=(
                 "DEVELOPMENT: introspection, GraphiQL, suggestions, GET, "

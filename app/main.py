@@ -121,7 +121,8 @@ def create(chosen: Settings | None = None) -> Starlette:
         execution,
         doorway,
         house,
-        allowed_origins=exposure.origins,
+        allowed_origins=exposure.socket_origins,
+        same_host=exposure.same_host_sockets,
         connections_per_caller=here.connections_per_user,
     )
     return Application(

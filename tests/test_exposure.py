@@ -270,6 +270,38 @@ async def test_production_as_it_is_wired_speaks_one_protocol_over_websocket() ->
     ]
 
 
+@pytest.mark.parametrize(
+    ("origin", "welcome"),
+    [
+        ("https://app.example.com", True),
+        ("https://credits.example.com", True),
+        ("https://10.0.0.7", True),
+        ("HTTPS://Credits.Example.COM", True),
+        ("http://credits.example.com", False),
+        ("http://app.example.com", False),
+        ("https://credits.example.com:8443", False),
+        ("https://evil.example", False),
+        ("chrome-extension://credits.example.com", False),
+        ("null", False),
+    ],
+)
+async def test_only_pages_of_listed_origins_and_the_servers_own_by_https_open_websockets_in_production(
+    origin: str, welcome: bool
+) -> None:
+    [first] = await handshake(main.create(production()), origin=origin)
+
+    refusal = {"type": "websocket.close", "code": 4403, "reason": "Origin not allowed"}
+    assert first == ({"type": "websocket.accept", "subprotocol": "graphql-transport-ws"} if welcome else refusal)
+
+
+@pytest.mark.parametrize("named", [None, "https://app.example.com"])
+async def test_development_opens_websockets_to_its_own_pages_by_http(named: str | None, tmp_path: Path) -> None:
+    here = development(database_url="postgresql://localhost/c", data_dir=tmp_path, allowed_origins=named)
+    [first] = await handshake(main.create(here), host="127.0.0.1:8000", origin="http://127.0.0.1:8000")
+
+    assert first["type"] == "websocket.accept"
+
+
 async def test_a_websocket_is_refused_by_another_hosts_name() -> None:
     sent = await handshake(main.create(production()), host="evil.example.com")
 
