@@ -62,6 +62,7 @@ def installation(*, production: bool = True, changed: dict[str, Any] | None = No
         (chosen.tokens, "checked by a key set; iss https://id.example.com/, aud credits"),
         (chosen.hosts, "credits.example.com"),
         (chosen.origins, "https://app.example.com"),
+        (chosen.proxy, "clients' addresses are believed of 127.0.0.1"),
         (chosen.public_address, "https://credits.example.com"),
         (chosen.payments, "stripe"),
         (chosen.known_documents, "none; others may be sent by services, operators"),
@@ -90,6 +91,10 @@ WRONG: list[tuple[Look, dict[str, Any], str]] = [
     (chosen.origins, {"allowed_origins": "*"}, 'ALLOWED_ORIGINS is "*": production needs the exact origins'),
     (chosen.origins, {"allowed_origins": "https://a.example/"}, "ALLOWED_ORIGINS: 'https://a.example/' is no"),
     (chosen.origins, {"allowed_origins": "http://a.example"}, "ALLOWED_ORIGINS: 'http://a.example' is not https"),
+    (chosen.proxy, {"host": "192.0.2.7"}, "FORWARDED_ALLOW_IPS is not set, and HOST is open to other machines"),
+    (chosen.proxy, {"forwarded_allow_ips": "*"}, "FORWARDED_ALLOW_IPS: '*' believes everybody: name your proxies"),
+    (chosen.proxy, {"forwarded_allow_ips": "10.0.0.1, 0.0.0.0/0"}, "FORWARDED_ALLOW_IPS: '0.0.0.0/0' believes"),
+    (chosen.proxy, {"forwarded_allow_ips": "proxy"}, "FORWARDED_ALLOW_IPS: 'proxy' is no address or network"),
     (chosen.public_address, {"public_url": None}, "PUBLIC_URL is not set: payers would be sent to HOST:PORT."),
     (chosen.public_address, {"public_url": "http://credits.example.com"}, "PUBLIC_URL is not https://YOUR-HOST"),
     (chosen.public_address, {"public_url": "https://a:b@credits.example.com"}, "PUBLIC_URL is not https://YOUR"),
@@ -139,6 +144,12 @@ async def test_settings_that_cannot_be_read_are_told_each() -> None:
         *("WORKERS: no.", "PORT: no."),
         "ENVIRONMENT is development: set ENVIRONMENT=production.",
     )
+
+
+async def test_named_proxies_of_an_open_host_hold() -> None:
+    here = installation(changed={"host": "::", "forwarded_allow_ips": "10.0.0.1, fd00::/64"})
+
+    assert (await chosen.proxy(here)) == Finding(State.OK, ("clients' addresses are believed of 10.0.0.1, fd00::/64",))
 
 
 async def test_where_nothing_is_sold_no_public_address_is_needed() -> None:

@@ -1,6 +1,7 @@
 """Points about settings alone: who may come in, by which secrets, and who takes the money."""
 
 from collections.abc import Callable
+from ipaddress import ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,6 +20,10 @@ FAULTS_LISTED: Final = 10
 _NO_DOCUMENTS: Final = (
     "KNOWN_DOCUMENTS is not set, so that users can ask nothing: name the directory or manifest of your clients' "
     "documents, or say by FREE_DOCUMENTS who may send others."
+)
+_NO_PROXY: Final = (
+    "FORWARDED_ALLOW_IPS is not set, and HOST is open to other machines: behind a proxy all users would share its "
+    "address, and RATE_PER_ADDRESS. Name the addresses by which your proxies come."
 )
 
 
@@ -76,6 +81,27 @@ async def origins(here: Installation) -> Finding:
         if not origin.startswith("https://")
     ]
     return verdict(faults, ", ".join(listed) or "no page of another origin may call")
+
+
+async def proxy(here: Installation) -> Finding:
+    """Clients can be told from each other behind a proxy, and none of them can say that it is another."""
+    chosen = here.settings
+    if chosen.forwarded_allow_ips is None:
+        open_host = [] if exposure.is_this_machine(chosen.host) else [_NO_PROXY]
+        return verdict(open_host, "clients' addresses are believed of 127.0.0.1")
+    faults = [fault for named in chosen.forwarded_allow_ips if (fault := _not_a_proxy(named))]
+    return verdict(faults, f"clients' addresses are believed of {', '.join(chosen.forwarded_allow_ips)}")
+
+
+def _not_a_proxy(named: str) -> str | None:
+    """Why nobody should be believed by this name, or nobody would be."""
+    everybody = f"FORWARDED_ALLOW_IPS: {named!r} believes everybody: name your proxies by their addresses."
+    if named == "*":
+        return everybody
+    try:
+        return None if ip_network(named).prefixlen else everybody
+    except ValueError:
+        return f"FORWARDED_ALLOW_IPS: {named!r} is no address or network: write 10.0.0.1 or 10.0.0.0/24."
 
 
 async def public_address(here: Installation) -> Finding:

@@ -20,6 +20,7 @@ POINTS: Final = (
     Point(name="key-set", look=installed.key_set),
     Point(name="hosts", look=chosen.hosts, in_development=False),
     Point(name="origins", look=chosen.origins, in_development=False),
+    Point(name="proxy", look=chosen.proxy, in_development=False),
     Point(name="public-address", look=chosen.public_address, in_development=False),
     Point(name="payments", look=chosen.payments),
     Point(name="known-documents", look=chosen.known_documents),
