@@ -65,6 +65,8 @@ def installation(*, production: bool = True, changed: dict[str, Any] | None = No
         (chosen.proxy, "clients' addresses are believed of 127.0.0.1"),
         (chosen.public_address, "https://credits.example.com"),
         (chosen.payments, "stripe"),
+        (chosen.logs, "json, redacted; operations that leave a line: all"),
+        (chosen.limits, "operations a second: 50 of a user, 200 of an address, 2000 of a service"),
         (chosen.known_documents, "none; others may be sent by services, operators"),
     ],
 )
@@ -105,6 +107,11 @@ WRONG: list[tuple[Look, dict[str, Any], str]] = [
     (chosen.payments, {"stripe_webhook_secret": None}, "STRIPE_WEBHOOK_SECRET is not set: no payment would"),
     (chosen.payments, {"stripe_webhook_secret": "typed"}, "STRIPE_WEBHOOK_SECRET does not begin with whsec_: copy"),
     (chosen.payments, {"stripe_base_url": "http://stand-in"}, "STRIPE_BASE_URL sends the key elsewhere: unset"),
+    (chosen.logs, {"log_format": "text"}, "LOG_FORMAT is text, in which faults are written with their words"),
+    (chosen.logs, {"request_log": "none"}, "REQUEST_LOG is none: what was asked leaves no line"),
+    (chosen.limits, {"rate_per_user": 0}, "RATE_PER_USER is 0, which is no limit: unset it, or say how many"),
+    (chosen.limits, {"rate_per_address": 0}, "RATE_PER_ADDRESS is 0, which is no limit: unset it"),
+    (chosen.limits, {"rate_per_service": 0}, "RATE_PER_SERVICE is 0, which is no limit: unset it"),
     (chosen.known_documents, {"free_documents": None}, "KNOWN_DOCUMENTS is not set, so that users can ask nothing"),
     (chosen.known_documents, {"known_documents": "no/such"}, "KNOWN_DOCUMENTS: no/such: There is no such file"),
 ]

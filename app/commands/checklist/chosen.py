@@ -12,7 +12,7 @@ from app.commands import documents
 from app.commands.checklist.findings import Finding, Installation, holds, verdict
 from app.errors import Misconfigured
 from app.main import ledger_key
-from app.settings import Settings
+from app.settings import Settings, log_format
 from app.topups.choice import open_provider
 
 FAULTS_LISTED: Final = 10
@@ -141,6 +141,28 @@ async def payments(here: Installation) -> Finding:
     if provider is not None:
         await provider.close()
     return verdict(faults, "credits are not sold here" if provider is None else provider.name)
+
+
+async def logs(here: Installation) -> Finding:
+    """The log holds no words of faults, and shows afterwards who asked for what."""
+    chosen, faults = here.settings, []
+    if log_format(chosen) == "text":
+        faults.append("LOG_FORMAT is text, in which faults are written with their words, rows among them: set json.")
+    if chosen.request_log == "none":
+        faults.append("REQUEST_LOG is none: what was asked leaves no line. Unset it, or set without-charges.")
+    return verdict(faults, f"json, redacted; operations that leave a line: {chosen.request_log}")
+
+
+async def limits(here: Installation) -> Finding:
+    """Nobody may ask without limit."""
+    rates = {kind: getattr(here.settings, f"rate_per_{kind}") for kind in ("user", "address", "service")}
+    faults = [
+        f"RATE_PER_{kind.upper()} is 0, which is no limit: unset it, or say how many operations a second."
+        for kind, rate in rates.items()
+        if not rate
+    ]
+    said = ", ".join(f"{rate:g} of {'an' if kind == 'address' else 'a'} {kind}" for kind, rate in rates.items())
+    return verdict(faults, f"operations a second: {said}")
 
 
 async def known_documents(here: Installation) -> Finding:

@@ -24,6 +24,8 @@ POINTS: Final = (
     Point(name="public-address", look=chosen.public_address, in_development=False),
     Point(name="payments", look=chosen.payments),
     Point(name="known-documents", look=chosen.known_documents),
+    Point(name="logs", look=chosen.logs, in_development=False),
+    Point(name="limits", look=chosen.limits, in_development=False),
     Point(name="versions", look=installed.versions),
     Point(name=DATABASE, look=server.reachable),
     Point(name="postgresql", look=server.version, needs=DATABASE),
