@@ -6,8 +6,9 @@ origin, documents that are not known. Never there at all: the legacy graphql-ws 
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from app.errors import Misconfigured
 from app.settings import Settings
@@ -16,6 +17,10 @@ FREE_IN_PRODUCTION: Final = ("services", "operators")
 FREE_IN_DEVELOPMENT: Final = ("anonymous", "users", "services", "operators")
 FEWEST_DISTINCT_BYTES: Final = 12
 """32 random bytes hold some 30 different ones; below this somebody typed them."""
+SHORTEST_PASSWORD: Final = 16
+"""Of a database that is reached over a network, in characters."""
+FEWEST_DISTINCT_CHARACTERS: Final = 8
+"""In such a password. 16 random hexadecimal digits hold some 10 different ones, 32 nearly all 16."""
 GUESSED: Final = frozenset({"postgres", "password", "secret", "changeme", "change-me", "admin", "root", "credits"})
 _ORIGIN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 _HOST: Final = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9.-]+")
@@ -32,6 +37,10 @@ class Exposure:
     """The names by which requests may address this server, without port; None: any."""
     origins: tuple[str, ...]
     """Pages of other hosts that may call: exact origins, or in development "*"."""
+    socket_origins: frozenset[str]
+    """Pages that may open WebSockets, for which a browser asks nobody: `origins`, and production's own, by https."""
+    same_host_sockets: bool
+    """Whether besides any page of the host that it addresses may, by whatever scheme and port."""
     free_for: tuple[str, ...]
     """Kinds of callers that may send documents that are not known."""
     summary: str
@@ -55,6 +64,8 @@ class Exposure:
             reads_by_get=False,
             hosts=hosts,
             origins=origins,
+            socket_origins=frozenset({*origins, *(f"https://{host}" for host in hosts)}),
+            same_host_sockets=False,
             free_for=free_for,
             summary=(
                 "PRODUCTION: no introspection, GraphiQL, suggestions or GET; "
@@ -73,6 +84,8 @@ class Exposure:
             reads_by_get=True,
             hosts=_hosts(chosen),
             origins=origins,
+            socket_origins=frozenset(origins),
+            same_host_sockets=True,
             free_for=free_for,
             summary=(
                 "DEVELOPMENT: introspection, GraphiQL, suggestions, GET, "
@@ -121,10 +134,24 @@ def weak_secrets(chosen: Settings) -> list[str]:
     found = []
     if _is_typed(chosen.ledger_key):
         found.append("LEDGER_KEY is no random key: make one with `openssl rand -hex 32`.")
+    if chosen.ledger_key and chosen.ledger_key.lower() in _others(chosen):
+        found.append("LEDGER_KEY is another setting's secret too: make one of its own with `openssl rand -hex 32`.")
     for name, url in (("DATABASE_URL", chosen.database_url), ("MIGRATION_DATABASE_URL", chosen.migration_database_url)):
         if _has_guessable_password(url):
             found.append(f"{name} has a password that anybody can guess: `openssl rand -hex 16` makes one.")
     return found
+
+
+def _others(chosen: Settings) -> set[str]:
+    """The secrets beside LEDGER_KEY, in lower case: hexadecimal is the same key in either."""
+    given = (
+        chosen.jwt_hs256_secret,
+        chosen.stripe_secret_key,
+        chosen.stripe_webhook_secret,
+        chosen.stripe_webhook_secret_previous,
+    )
+    passwords = [_Login.of(url).password for url in (chosen.database_url, chosen.migration_database_url) if url]
+    return {secret.lower() for secret in (*(s.get_secret_value() for s in given if s is not None), *passwords)}
 
 
 def issuer_faults(chosen: Settings) -> list[str]:
@@ -141,11 +168,45 @@ def notice_faults(chosen: Settings) -> list[str]:
     return ["STRIPE_WEBHOOK_SECRET is not set: no payment would ever be credited by its notice."]
 
 
+@dataclass(frozen=True, slots=True)
+class _Login:
+    """What the address of a database says of who goes where; of what it does not say, nothing."""
+
+    host: str
+    user: str
+    password: str
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """As `database.credentials` reads it."""
+        address = urlsplit(url)
+        more = dict(parse_qsl(address.query))
+        return cls(
+            host=more.get("host") or address.hostname or "localhost",
+            user=unquote(address.username or "") or more.get("user", ""),
+            password=unquote(address.password or "") or more.get("password", ""),
+        )
+
+
 def _has_guessable_password(url: str | None) -> bool:
-    """Whether an address holds a password that is tried first: a usual word, or the user's own name."""
-    address = urlsplit(url or "")
-    password = unquote(address.password or "")
-    return bool(password) and (password.lower() in GUESSED or password == address.username)
+    """Whether a password is tried first (a usual word, the user's own name), or is soon found over a network."""
+    login = _Login.of(url or "")
+    if not login.password:
+        return False
+    if login.password.lower() in GUESSED or login.password == login.user:
+        return True
+    short = len(login.password) < SHORTEST_PASSWORD or len(set(login.password)) < FEWEST_DISTINCT_CHARACTERS
+    return short and not is_this_machine(login.host)
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether `host` is a socket's directory or the loopback."""
+    if host.startswith("/") or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_typed(hexadecimal: str | None) -> bool:

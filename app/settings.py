@@ -90,6 +90,10 @@ class Settings(BaseSettings):
         default=None,
         description="Origins of pages that may call, by commas. Unset: none but its own; any in development.",
     )
+    forwarded_allow_ips: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_names)] = Field(
+        default=None,
+        description="Proxies that are believed of their clients' addresses, by commas. Unset: those of 127.0.0.1.",
+    )
     known_documents: Path | None = Field(
         default=None, description="GraphQL documents known by hash: a directory of *.graphql files, or a manifest."
     )

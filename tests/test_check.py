@@ -84,6 +84,9 @@ def test_every_point_is_looked_at_whatever_the_others_gave_and_no_secret_is_show
             "PUBLIC_URL": "http://canaryuser:canaryword@credits.example.com",
             "ALLOWED_HOSTS": "*",
             "ALLOWED_ORIGINS": "http://app.example.com",
+            "FORWARDED_ALLOW_IPS": "*",
+            "LOG_FORMAT": "text",
+            "RATE_PER_ADDRESS": "0",
             "KNOWN_DOCUMENTS": "no/such/directory",
         }
         told = run("check", "--production", **careless)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.anyio
 KEY = secrets.token_hex(32)
 GOOD: dict[str, Any] = {
     "environment": "production",
-    "database_url": "postgresql://credits:3c9f1b7aa0@127.0.0.1/credits",
+    "database_url": "postgresql://credits:3c9f1b7aa0d2e486@db.example/credits",
     "ledger_key": KEY,
     "jwks_url": "https://id.example.com/keys",
     "jwt_issuer": "https://id.example.com/",
@@ -61,8 +61,11 @@ def installation(*, production: bool = True, changed: dict[str, Any] | None = No
         (chosen.tokens, "checked by a key set; iss https://id.example.com/, aud credits"),
         (chosen.hosts, "credits.example.com"),
         (chosen.origins, "https://app.example.com"),
+        (chosen.proxy, "clients' addresses are believed of 127.0.0.1"),
         (chosen.public_address, "https://credits.example.com"),
         (chosen.payments, "stripe"),
+        (chosen.logs, "json, redacted; operations that leave a line: all"),
+        (chosen.limits, "operations a second: 50 of a user, 200 of an address, 2000 of a service"),
         (chosen.known_documents, "none; others may be sent by services, operators"),
     ],
 )
@@ -82,13 +85,17 @@ WRONG: list[tuple[Look, dict[str, Any], str]] = [
     (chosen.tokens, {"jwt_audience": None}, "JWT_AUDIENCE is not set: name the `aud`"),
     (chosen.tokens, {"jwks_url": None}, "JWKS_URL is not set: production needs"),
     (chosen.tokens, {"jwks_url": "http://id.example.com/keys"}, "JWKS_URL must be an https address"),
-    (chosen.tokens, {"jwt_hs256_secret": KEY}, "JWKS_URL and JWT_HS256_SECRET are both set"),
+    (chosen.tokens, {"jwt_hs256_secret": KEY[::-1]}, "JWKS_URL and JWT_HS256_SECRET are both set"),
     (chosen.tokens, {"jwks_url": None, "jwt_hs256_secret": "ab" * 16}, "JWT_HS256_SECRET must be at least 32"),
     (chosen.hosts, {"allowed_hosts": None, "public_url": None}, "ALLOWED_HOSTS is not set: name the hosts"),
     (chosen.hosts, {"allowed_hosts": "*.example.com"}, "ALLOWED_HOSTS: '*.example.com' is no host name: write"),
     (chosen.origins, {"allowed_origins": "*"}, 'ALLOWED_ORIGINS is "*": production needs the exact origins'),
     (chosen.origins, {"allowed_origins": "https://a.example/"}, "ALLOWED_ORIGINS: 'https://a.example/' is no"),
     (chosen.origins, {"allowed_origins": "http://a.example"}, "ALLOWED_ORIGINS: 'http://a.example' is not https"),
+    (chosen.proxy, {"host": "192.0.2.7"}, "FORWARDED_ALLOW_IPS is not set, and HOST is open to other machines"),
+    (chosen.proxy, {"forwarded_allow_ips": "*"}, "FORWARDED_ALLOW_IPS: '*' believes everybody: name your proxies"),
+    (chosen.proxy, {"forwarded_allow_ips": "10.0.0.1, 0.0.0.0/0"}, "FORWARDED_ALLOW_IPS: '0.0.0.0/0' believes"),
+    (chosen.proxy, {"forwarded_allow_ips": "proxy"}, "FORWARDED_ALLOW_IPS: 'proxy' is no address or network"),
     (chosen.public_address, {"public_url": None}, "PUBLIC_URL is not set: payers would be sent to HOST:PORT."),
     (chosen.public_address, {"public_url": "http://credits.example.com"}, "PUBLIC_URL is not https://YOUR-HOST"),
     (chosen.public_address, {"public_url": "https://a:b@credits.example.com"}, "PUBLIC_URL is not https://YOUR"),
@@ -99,6 +106,11 @@ WRONG: list[tuple[Look, dict[str, Any], str]] = [
     (chosen.payments, {"stripe_webhook_secret": None}, "STRIPE_WEBHOOK_SECRET is not set: no payment would"),
     (chosen.payments, {"stripe_webhook_secret": "typed"}, "STRIPE_WEBHOOK_SECRET does not begin with whsec_: copy"),
     (chosen.payments, {"stripe_base_url": "http://stand-in"}, "STRIPE_BASE_URL sends the key elsewhere: unset"),
+    (chosen.logs, {"log_format": "text"}, "LOG_FORMAT is text, in which faults are written with their words"),
+    (chosen.logs, {"request_log": "none"}, "REQUEST_LOG is none: what was asked leaves no line"),
+    (chosen.limits, {"rate_per_user": 0}, "RATE_PER_USER is 0, which is no limit: unset it, or say how many"),
+    (chosen.limits, {"rate_per_address": 0}, "RATE_PER_ADDRESS is 0, which is no limit: unset it"),
+    (chosen.limits, {"rate_per_service": 0}, "RATE_PER_SERVICE is 0, which is no limit: unset it"),
     (chosen.known_documents, {"free_documents": None}, "KNOWN_DOCUMENTS is not set, so that users can ask nothing"),
     (chosen.known_documents, {"known_documents": "no/such"}, "KNOWN_DOCUMENTS: no/such: There is no such file"),
 ]
@@ -120,7 +132,7 @@ async def test_whatever_the_start_refuses_a_point_says_in_the_same_words() -> No
             assert refusal in (await look(here)).told, changed
             said.add(refusal)
 
-    assert len(said) == 9  # all that Exposure knows
+    assert len(said) == 10  # all that Exposure knows
 
 
 def why_it_does_not_start(settings: Settings) -> str | None:
@@ -138,6 +150,12 @@ async def test_settings_that_cannot_be_read_are_told_each() -> None:
         *("WORKERS: no.", "PORT: no."),
         "ENVIRONMENT is development: set ENVIRONMENT=production.",
     )
+
+
+async def test_named_proxies_of_an_open_host_hold() -> None:
+    here = installation(changed={"host": "::", "forwarded_allow_ips": "10.0.0.1, fd00::/64"})
+
+    assert (await chosen.proxy(here)) == Finding(State.OK, ("clients' addresses are believed of 10.0.0.1, fd00::/64",))
 
 
 async def test_where_nothing_is_sold_no_public_address_is_needed() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.types import Message
+from starlette.types import ASGIApp, Message
 
 from app import main
 from app.errors import Misconfigured
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 KEY = secrets.token_hex(32)
 PRODUCTION: dict[str, Any] = {
     "environment": "production",
-    "database_url": "postgresql://credits:3c9f1b7aa0@127.0.0.1/credits",
+    "database_url": f"postgresql://credits:{secrets.token_hex(16)}@db.example/credits",
     "ledger_key": KEY,
     "jwks_url": "https://id.example.com/keys",
     "jwt_issuer": "https://id.example.com/",
@@ -26,6 +26,9 @@ PRODUCTION: dict[str, Any] = {
     "allowed_hosts": "credits.example.com,10.0.0.7",
     "allowed_origins": "https://app.example.com",
 }
+
+TYPED = ("a", "123456", "hunter2", "changeme1", "correct-horse-1", "3c9f1b7aa0", "ab" * 16, "1234567" * 4)
+"""Passwords that somebody typed: too short, or of too few different characters."""
 
 
 def production(**changed: Any) -> Settings:
@@ -89,6 +92,14 @@ async def test_the_start_says_which_of_the_two_it_is_in_one_line(
         ({"database_url": "postgresql://credits:credits@db/credits"}, "DATABASE_URL has a password"),
         ({"database_url": "postgresql://alice:alice@db/credits"}, "DATABASE_URL has a password"),
         ({"database_url": "postgresql://alice:Pass%77ord@db/credits"}, "DATABASE_URL has a password"),
+        *(({"database_url": f"postgresql://credits:{word}@db/c"}, "DATABASE_URL has a password") for word in TYPED),
+        ({"database_url": "postgresql://db/c?user=credits&password=hunter2"}, "DATABASE_URL has a password"),
+        ({"database_url": "postgresql://a:hunter2@localhost/c?host=10.0.0.9"}, "DATABASE_URL has a password"),
+        ({"database_url": "postgresql://a:changeme@127.0.0.1/c"}, "DATABASE_URL has a password"),
+        ({"migration_database_url": "postgresql://a:hunter2@db/c"}, "MIGRATION_DATABASE_URL has a password"),
+        ({"jwks_url": None, "jwt_hs256_secret": KEY}, "LEDGER_KEY is another setting's secret too"),
+        ({"stripe_webhook_secret": KEY.upper()}, "LEDGER_KEY is another setting's secret too"),
+        ({"database_url": f"postgresql://credits:{KEY}@db/c"}, "LEDGER_KEY is another setting's secret too"),
         ({"payment_provider": "stripe"}, "STRIPE_WEBHOOK_SECRET is not set"),
         ({"allowed_hosts": None}, "ALLOWED_HOSTS is not set"),
         ({"allowed_hosts": "*"}, "ALLOWED_HOSTS: '\\*' is no host name"),
@@ -103,6 +114,21 @@ async def test_the_start_says_which_of_the_two_it_is_in_one_line(
 def test_production_does_not_start_with_what_is_weak_or_lets_everybody_in(changed: dict[str, Any], says: str) -> None:
     with pytest.raises(Misconfigured, match=says):
         main.create(production(**changed))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://db/c",
+        "postgresql://credits:3c9f1b7aa0d2e486@db/c",
+        "postgresql://credits:hunter2@127.0.0.1/c",
+        "postgresql://credits:hunter2@[::1]/c",
+        "postgresql://credits:hunter2@localhost/c",
+        "postgresql://credits:hunter2@/c?host=/run/postgresql",
+    ],
+)
+def test_a_password_may_be_short_where_it_stays_on_this_machine(url: str) -> None:
+    assert Exposure.of(production(database_url=url)).hosts == frozenset({"credits.example.com", "10.0.0.7"})
 
 
 def test_a_ledger_key_that_is_missing_or_too_short_is_refused_too() -> None:
@@ -147,17 +173,138 @@ async def test_probes_are_answered_by_whatever_address_they_come() -> None:
     assert reply.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_a_websocket_is_refused_by_another_hosts_name() -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "asked", "status"),
+    [
+        ("GET", "/no-such-page", {}, 404),
+        ("POST", "/healthz", {}, 405),
+        ("POST", "/graphql/", {}, 404),
+        ("OPTIONS", "/graphql", {"Origin": "https://app.example.com", "Access-Control-Request-Method": "POST"}, 200),
+        ("OPTIONS", "/graphql", {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}, 400),
+        ("GET", "/healthz", {}, 200),
+    ],
+)
+async def test_no_answer_is_kept_or_taken_for_another_type(
+    method: str, path: str, asked: dict[str, str], status: int
+) -> None:
+    async with client_of(production()) as client:
+        reply = await client.request(method, path, headers=asked)
+
+    assert reply.status_code == status
+    assert reply.headers.get_list("x-content-type-options") == ["nosniff"]
+    assert reply.headers.get_list("cache-control") == ["no-store"]
+
+
+OPEN_TO_ALL = {"free_documents": "anonymous,users,services,operators"}
+ASKED = "{ __schema { queryType { name } } }"
+
+
+@pytest.mark.parametrize(
+    ("asked", "closed", "status", "open_says"),
+    [
+        ({"json": {"query": ASKED}}, "introspection has been disabled", 200, '{"data":{"__schema"'),
+        (
+            {"json": {"query": '{ __type(name: "Query") { name } }'}},
+            "introspection has been disabled",
+            200,
+            '{"data":{"__type"',
+        ),
+        (
+            {"json": {"query": ASKED}, "headers": {"Accept": "text/event-stream"}},
+            "introspection has been disabled",
+            200,
+            'data: {"data":{"__schema"',
+        ),
+        (
+            {"json": {"query": "{ acount { id } }"}},
+            "Cannot query field 'acount' on type 'Query'.\"",
+            200,
+            "Did you mean",
+        ),
+        ({"headers": {"Accept": "text/html"}}, "Send operations by POST.", 405, "GraphiQL"),
+        ({"params": {"query": "{ __typename }"}}, "Send operations by POST.", 405, '{"data":{"__typename":"Query"}}'),
+    ],
+)
+async def test_production_as_it_is_wired_shows_nothing_that_development_shows(
+    asked: dict[str, Any], closed: str, status: int, open_says: str, tmp_path: Path
+) -> None:
+    method = "POST" if "json" in asked else "GET"
+    async with client_of(production(**OPEN_TO_ALL)) as client:
+        shut = await client.request(method, "/graphql", **asked)
+    async with client_of(development(database_url="postgresql://localhost/c", data_dir=tmp_path)) as client:
+        shown = await client.request(method, "/graphql", **asked)
+
+    assert shut.status_code == status
+    assert closed in shut.text
+    assert open_says not in shut.text
+    assert shown.status_code == 200
+    assert open_says in shown.text
+
+
+async def handshake(
+    application: ASGIApp, *, subprotocol: str = "graphql-transport-ws", **headers: str
+) -> list[Message]:
+    """What is sent to a client that asks for a connection and leaves."""
+    events: list[Message] = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}]
     sent: list[Message] = []
 
     async def receive() -> Message:
-        return {"type": "websocket.connect"}
+        return events.pop(0)
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "websocket", "path": "/graphql", "headers": [(b"host", b"evil.example.com")], "subprotocols": []}
-    await main.create(production())(scope, receive, send)
+    pairs = [(name.encode(), value.encode()) for name, value in ({"host": "credits.example.com"} | headers).items()]
+    scope = {"type": "websocket", "path": "/graphql", "headers": pairs, "subprotocols": [subprotocol]}
+    await application(scope, receive, send)
+    return sent
+
+
+async def test_production_as_it_is_wired_speaks_one_protocol_over_websocket() -> None:
+    application = main.create(production())
+
+    assert await handshake(application) == [{"type": "websocket.accept", "subprotocol": "graphql-transport-ws"}]
+    assert await handshake(application, subprotocol="graphql-ws") == [
+        {"type": "websocket.accept", "subprotocol": None},
+        {"type": "websocket.close", "code": 4406, "reason": "Subprotocol not acceptable"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("origin", "welcome"),
+    [
+        ("https://app.example.com", True),
+        ("https://credits.example.com", True),
+        ("https://10.0.0.7", True),
+        ("HTTPS://Credits.Example.COM", True),
+        ("http://credits.example.com", False),
+        ("http://app.example.com", False),
+        ("https://credits.example.com:8443", False),
+        ("https://evil.example", False),
+        ("chrome-extension://credits.example.com", False),
+        ("null", False),
+    ],
+)
+async def test_only_pages_of_listed_origins_and_the_servers_own_by_https_open_websockets_in_production(
+    origin: str, welcome: bool
+) -> None:
+    [first] = await handshake(main.create(production()), origin=origin)
+
+    refusal = {"type": "websocket.close", "code": 4403, "reason": "Origin not allowed"}
+    assert first == ({"type": "websocket.accept", "subprotocol": "graphql-transport-ws"} if welcome else refusal)
+
+
+@pytest.mark.parametrize("named", [None, "https://app.example.com"])
+async def test_development_opens_websockets_to_its_own_pages_by_http(named: str | None, tmp_path: Path) -> None:
+    here = development(database_url="postgresql://localhost/c", data_dir=tmp_path, allowed_origins=named)
+    [first] = await handshake(main.create(here), host="127.0.0.1:8000", origin="http://127.0.0.1:8000")
+
+    assert first["type"] == "websocket.accept"
+
+
+async def test_a_websocket_is_refused_by_another_hosts_name() -> None:
+    sent = await handshake(main.create(production()), host="evil.example.com")
+
     assert sent == [{"type": "websocket.close", "code": 4403, "reason": "Host not allowed"}]
 
 

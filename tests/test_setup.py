@@ -248,6 +248,22 @@ def test_the_services_set_only_settings_that_exist_and_those_that_production_ask
     )
 
 
+def test_what_only_the_identity_provider_knows_is_asked_for() -> None:
+    environment = COMPOSE["services"]["app"]["environment"]
+    asked_for = {name for name, value in environment.items() if re.fullmatch(rf"\$\{{{name}:\?[^}}]+\}}", str(value))}
+
+    assert asked_for == {"LEDGER_KEY", "JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE"}
+
+
+def test_the_proxy_of_this_machine_is_believed_and_documents_are_where_the_server_can_read_them() -> None:
+    [network] = COMPOSE["networks"]["default"]["ipam"]["config"]
+    app = COMPOSE["services"]["app"]
+
+    assert filled(app["environment"]["FORWARDED_ALLOW_IPS"], {}) == network["gateway"]
+    assert app["volumes"] == ["${DOCUMENTS:-./documents}:/srv/documents:ro"]
+    assert "KNOWN_DOCUMENTS=/srv/documents" in (CHECKOUT / "docker-compose.yml").read_text()
+
+
 def test_no_secret_is_written_down() -> None:
     services = COMPOSE["services"]
     secret = [services["app"]["environment"]["LEDGER_KEY"], services["database"]["environment"]["POSTGRES_PASSWORD"]]
@@ -275,6 +291,7 @@ def test_the_steps_of_the_containers_make_a_role_that_owns_nothing(place: Path) 
         "LEDGER_KEY": secrets.token_hex(32),
         "JWKS_URL": "https://127.0.0.1:1/",
         "JWT_ISSUER": "https://id.example",
+        "JWT_AUDIENCE": "https://credits.example",
     }
     with embedded.start(place / "postgres") as server:
         rules = place / "postgres" / "cluster" / "pg_hba.conf"
@@ -298,7 +315,8 @@ def test_the_steps_of_the_containers_make_a_role_that_owns_nothing(place: Path) 
 
     assert migrated.stdout.startswith("applied 0001_initial\n"), migrated.stderr
     holding = re.findall(r"^OK +([a-z-]+) ", checked.stdout, re.MULTILINE)
-    assert {"settings", "secrets", "database", "migrations", "database-role", "rate-card"} <= set(holding)
+    wanted = {"settings", "secrets", "tokens", "proxy", "database", "migrations", "database-role", "rate-card"}
+    assert wanted <= set(holding)
     assert re.search(r"^FAULT  database +The database refuses the role of DATABASE_URL", forged.stdout, re.MULTILINE)
 
 

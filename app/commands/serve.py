@@ -100,6 +100,7 @@ def _serve(listener: socket.socket, tokens: dict[token.Kind, str]) -> int:
         log_level="warning",
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=list(settings().forwarded_allow_ips or ("127.0.0.1",)),
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     if config.workers == 1:

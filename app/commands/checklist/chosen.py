@@ -1,6 +1,7 @@
 """Points about settings alone: who may come in, by which secrets, and who takes the money."""
 
 from collections.abc import Callable
+from ipaddress import ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ from app.commands import documents
 from app.commands.checklist.findings import Finding, Installation, holds, verdict
 from app.errors import Misconfigured
 from app.main import ledger_key
-from app.settings import Settings
+from app.settings import Settings, log_format
 from app.topups.choice import open_provider
 
 FAULTS_LISTED: Final = 10
@@ -19,6 +20,10 @@ FAULTS_LISTED: Final = 10
 _NO_DOCUMENTS: Final = (
     "KNOWN_DOCUMENTS is not set, so that users can ask nothing: name the directory or manifest of your clients' "
     "documents, or say by FREE_DOCUMENTS who may send others."
+)
+_NO_PROXY: Final = (
+    "FORWARDED_ALLOW_IPS is not set, and HOST is open to other machines: behind a proxy all users would share its "
+    "address, and RATE_PER_ADDRESS. Name the addresses by which your proxies come."
 )
 
 
@@ -39,8 +44,6 @@ async def secrets(here: Installation) -> Finding:
         faults.append("LEDGER_KEY is not set: make one with `openssl rand -hex 32`, and keep a copy elsewhere.")
     else:
         faults += _refusal(lambda: ledger_key(chosen))
-    if chosen.ledger_key and chosen.ledger_key in _others(chosen):
-        faults.append("LEDGER_KEY is another setting's secret too: make one of its own with `openssl rand -hex 32`.")
     return verdict(faults, "LEDGER_KEY and the passwords of the database are not guessable")
 
 
@@ -78,6 +81,27 @@ async def origins(here: Installation) -> Finding:
         if not origin.startswith("https://")
     ]
     return verdict(faults, ", ".join(listed) or "no page of another origin may call")
+
+
+async def proxy(here: Installation) -> Finding:
+    """Clients can be told from each other behind a proxy, and none of them can say that it is another."""
+    chosen = here.settings
+    if chosen.forwarded_allow_ips is None:
+        open_host = [] if exposure.is_this_machine(chosen.host) else [_NO_PROXY]
+        return verdict(open_host, "clients' addresses are believed of 127.0.0.1")
+    faults = [fault for named in chosen.forwarded_allow_ips if (fault := _not_a_proxy(named))]
+    return verdict(faults, f"clients' addresses are believed of {', '.join(chosen.forwarded_allow_ips)}")
+
+
+def _not_a_proxy(named: str) -> str | None:
+    """Why nobody should be believed by this name, or nobody would be."""
+    everybody = f"FORWARDED_ALLOW_IPS: {named!r} believes everybody: name your proxies by their addresses."
+    if named == "*":
+        return everybody
+    try:
+        return None if ip_network(named).prefixlen else everybody
+    except ValueError:
+        return f"FORWARDED_ALLOW_IPS: {named!r} is no address or network: write 10.0.0.1 or 10.0.0.0/24."
 
 
 async def public_address(here: Installation) -> Finding:
@@ -119,6 +143,28 @@ async def payments(here: Installation) -> Finding:
     return verdict(faults, "credits are not sold here" if provider is None else provider.name)
 
 
+async def logs(here: Installation) -> Finding:
+    """The log holds no words of faults, and shows afterwards who asked for what."""
+    chosen, faults = here.settings, []
+    if log_format(chosen) == "text":
+        faults.append("LOG_FORMAT is text, in which faults are written with their words, rows among them: set json.")
+    if chosen.request_log == "none":
+        faults.append("REQUEST_LOG is none: what was asked leaves no line. Unset it, or set without-charges.")
+    return verdict(faults, f"json, redacted; operations that leave a line: {chosen.request_log}")
+
+
+async def limits(here: Installation) -> Finding:
+    """Nobody may ask without limit."""
+    rates = {kind: getattr(here.settings, f"rate_per_{kind}") for kind in ("user", "address", "service")}
+    faults = [
+        f"RATE_PER_{kind.upper()} is 0, which is no limit: unset it, or say how many operations a second."
+        for kind, rate in rates.items()
+        if not rate
+    ]
+    said = ", ".join(f"{rate:g} of {'an' if kind == 'address' else 'a'} {kind}" for kind, rate in rates.items())
+    return verdict(faults, f"operations a second: {said}")
+
+
 async def known_documents(here: Installation) -> Finding:
     """What users' clients send is known, and can be served."""
     chosen = here.settings
@@ -142,13 +188,3 @@ def _refusal(attempt: Callable[[], object]) -> list[str]:
     except Misconfigured as refusal:
         return [str(refusal)]
     return []
-
-
-def _others(chosen: Settings) -> set[str]:
-    given = (
-        chosen.jwt_hs256_secret,
-        chosen.stripe_secret_key,
-        chosen.stripe_webhook_secret,
-        chosen.stripe_webhook_secret_previous,
-    )
-    return {secret.get_secret_value() for secret in given if secret is not None}

@@ -61,15 +61,17 @@ class GraphQLOverWebSocket:
         house: House,
         *,
         allowed_origins: Collection[str] = (),
+        same_host: bool = True,
         init_seconds: float = INIT_SECONDS,
         connections_per_caller: int = 20,
         waiting_per_address: int = connections.WAITING_CONNECTIONS,
     ) -> None:
-        """`allowed_origins`: pages of other hosts that may connect; "*" allows all."""
+        """`allowed_origins`: pages that may connect; "*" allows all. `same_host`: so may any of the host addressed."""
         self._execution = execution
         self._doorway = doorway
         self._house = house
         self._allowed_origins = frozenset(allowed_origins)
+        self._same_host = same_host
         self._init_seconds = init_seconds
         self._connections = Connections(connections_per_caller, waiting_per_address)
 
@@ -95,7 +97,9 @@ class GraphQLOverWebSocket:
 
     def _is_welcome(self, origin: str | None, host: str | None) -> bool:
         """A page of another host may not use its visitor's network position, not even to read what anyone may."""
-        return origin is None or bool(self._allowed_origins & {"*", origin.lower()}) or is_same_origin(origin, host)
+        if origin is None or self._allowed_origins & {"*", origin.lower()}:
+            return True
+        return self._same_host and is_same_origin(origin, host)
 
 
 class _Conversation:
