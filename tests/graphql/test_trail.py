@@ -1,5 +1,6 @@
 """The trail: every mutation says what it leaves behind, leaves it, and operators read it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -169,7 +170,7 @@ async def test_whatever_is_its_own_trail_names_actor_key_and_request(api: Api, f
     run = {"taskId": "t", "block": "ReplicateModelBlock", "usesOwnKey": free}
     runs = "SELECT actor, request_id FROM block_run WHERE block_run_id = $1"
     holds = "SELECT actor, request_id FROM hold WHERE block_run_id = $1"
-    left: dict[str, list[Any]] = {}
+    left: dict[str, Sequence[Any]] = {}
     await sent(api, EXECUTOR, "charge", **run, blockRunId="one")
     left["charge"] = await database.fetch(runs, "one")
     batch = "mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) { __typename } }"
