@@ -34,7 +34,7 @@ pytestmark = pytest.mark.anyio
 ALL_MIGRATIONS = [
     "0001_initial", "0002_true_keys", "0003_holds_and_notices", "0004_keys_of_holds", "0005_outcomes", "0006_money",
     "0007_keys_of_money", "0008_giving_back", "0009_keys_of_giving_back", "0010_saved_cards",
-    "0011_keys_of_saved_cards", "0012_trail_and_keys",
+    "0011_keys_of_saved_cards", "0012_trail_and_keys", "0013_requests_of_holds_and_block_runs",
 ]  # fmt: skip
 
 TYPES: dict[type, str] = {

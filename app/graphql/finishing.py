@@ -6,6 +6,7 @@ import strawberry
 
 from app.graphql import access
 from app.graphql.access import Needs, Trail
+from app.graphql.acts import act_of
 from app.graphql.balances import Balance, balance_of
 from app.graphql.block_runs import BlockRun, block_run_of
 from app.graphql.context import Information
@@ -57,7 +58,7 @@ FinishInput = Annotated[FinishBlockRunInput, strawberry.argument(description="Wh
 class FinishingMutations:
     @access.mutation(
         needs=Needs.SERVICE,
-        trail=Trail.ENTRY,
+        trail=Trail.RECORD,
         description="Say how a charged block run ended. What the rate card does not charge for such an outcome goes "
         "back into the grants it came from; of a task that has ended too.",
     )
@@ -70,6 +71,7 @@ class FinishingMutations:
                 outcome=input.outcome,
                 actor=info.context.caller.actor,
                 request_id=info.context.request_id,
+                act=act_of(info),
             ),
             info.context.house.catalogue,
         )

@@ -162,6 +162,7 @@ class HoldingMutations:
                 at_most=input.at_most.read("input.atMost"),
                 timeout_seconds=input.timeout_seconds,
                 actor=info.context.caller.actor,
+                request_id=info.context.request_id,
             ),
             info.context.house.catalogue,
         )

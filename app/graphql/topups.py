@@ -192,24 +192,25 @@ class TopUpMutations:
 
     @access.mutation(
         needs=Needs.USER_OR_ABOVE,
-        trail=Trail.ENTRY,
+        trail=Trail.RECORD,
         description="For the return page: ask the provider and credit what is paid, should the page be there first.",
     )
     async def confirm_top_up(self, info: Information, input: Confirm) -> ConfirmTopUpResult:
         state = await visible_top_up(info.context, input.top_up_id)
         if state is None:
             raise TopUpNotFound(top_up_id=input.top_up_id)
-        done = await purchase.confirm(state.account_id, state.id, provider_of(info.context))
+        done = await purchase.confirm(state.account_id, state.id, provider_of(info.context), act=act_of(info))
         return ConfirmTopUpSuccess(top_up=top_up_of(done.top_up), balance=balance_of(done.balance, info.context))
 
     @access.mutation(
         needs=Needs.USER_OR_ABOVE,
-        trail=Trail.NOTHING,
+        trail=Trail.RECORD,
         description="A page of the provider's on which the caller looks after its own cards and receipts.",
     )
     async def billing_portal(self, info: Information, input: Portal) -> BillingPortalResult:
         owner_id = _buyer(info.context)
-        return BillingPortalSuccess(url=await purchase.portal(owner_id, provider_of(info.context), input.return_url))
+        url = await purchase.portal(owner_id, provider_of(info.context), input.return_url, act=act_of(info))
+        return BillingPortalSuccess(url=url)
 
 
 def _buyer(context: Context) -> str:

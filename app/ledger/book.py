@@ -138,6 +138,8 @@ class Hold:
     fingerprint: bytes | None = None
     capture_fingerprint: bytes | None = None
     actor: str
+    request_id: str | None = None
+    """Written with a new hold, for the trail; not read again."""
 
     @property
     def remaining(self) -> int:

@@ -34,6 +34,7 @@ def place(
     reserve: int = 0,
     terms: Any = None,
     fingerprint: bytes | None = None,
+    request_id: str | None = None,
 ) -> Hold:
     """Claim `credits`: of the account, or of the open envelope `within`.
 
@@ -54,6 +55,7 @@ def place(
         terms=terms,
         fingerprint=fingerprint,
         actor=actor,
+        request_id=request_id,
     )
     hold.expires_at = _until(book, hold)
     book.hold_count += 1

@@ -117,6 +117,7 @@ class Hold(Model):
     fingerprint = fields.BinaryField(null=True)
     capture_fingerprint = fields.BinaryField(null=True)
     actor = fields.TextField()
+    request_id = fields.TextField(null=True)
 
     class Meta:
         table = "hold"

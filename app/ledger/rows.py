@@ -88,14 +88,14 @@ _NEW_HOLDS: Final = Part(
     """
     INSERT INTO hold (account_id, number, task_id, block_run_id, within, credits, captured, released, lent, reserve,
                       claims, remaining, status, timeout_seconds, placed_at, expires_at, closed_at, terms, priced,
-                      fingerprint, capture_fingerprint, actor)
+                      fingerprint, capture_fingerprint, actor, request_id)
     SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::int[], $6::bigint[], $7::bigint[],
                          $8::bigint[], $9::bigint[], $10::bigint[], $11::jsonb[], $12::bigint[], $13::text[],
                          $14::int[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::jsonb[],
-                         $19::bigint[], $20::bytea[], $21::bytea[], $22::text[])
+                         $19::bigint[], $20::bytea[], $21::bytea[], $22::text[], $23::text[])
     RETURNING 1
     """,
-    22,
+    23,
 )
 
 _HOLDS: Final = Part(
@@ -252,7 +252,7 @@ def _gather_new_hold(book: Book, hold: Hold, write: Write) -> None:
          hold.released, hold.lent, hold.reserve, _pairs(sorted(hold.claims.items())), hold.remaining,
          hold.status.value, hold.timeout_seconds, hold.placed_at, hold.expires_at, hold.closed_at,
          orjson.dumps(hold.terms).decode() if hold.terms is not None else None, hold.priced, hold.fingerprint,
-         hold.capture_fingerprint, hold.actor),
+         hold.capture_fingerprint, hold.actor, hold.request_id),
     )  # fmt: skip
 
 

@@ -222,7 +222,9 @@ class _Batch:
             entry.line.seq if entry else None,
         )
         self.seen[book.account_id, request.block_run_id] = _Seen(run, print_, entry)
-        rows.add_block_run(self.posting.write, run, fingerprint=print_, actor=request.actor)
+        rows.add_block_run(
+            self.posting.write, run, fingerprint=print_, actor=request.actor, request_id=request.request_id
+        )
         return Charged(block_run=run, entry=entry, task=task, balance=book.figures(), replayed=False)
 
     def _pay(self, book: Book, task: TaskState, credits: int, request: ChargeRequest) -> Posted:

@@ -15,6 +15,7 @@ from app.pricing.outcomes import Outcome, due
 from app.tasks import costs, owners, rows
 from app.tasks.reversing import found, give_back
 from app.tasks.rules import BlockRunState, TaskState
+from app.trail.records import Act
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class FinishRequest:
     outcome: Outcome
     actor: str
     request_id: str | None = None
+    act: Act | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,13 @@ async def finish_block_run(request: FinishRequest, catalogue: Catalogue) -> Fini
             outcome_seq=entry.line.seq if entry is not None else None,
         )
         rows.finish_block_run(posting.write, run)
+        posting.leave(
+            request.act,
+            book,
+            subject=f"block run {request.block_run_id}",
+            before={"reversed": run.reversed - excess},
+            after={"reversed": run.reversed, "outcome": request.outcome},
+        )
         return Finished(credits=excess, entry=entry, block_run=run, task=task, balance=book.figures(), replayed=False)
 
     return await posting.post(

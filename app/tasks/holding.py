@@ -64,6 +64,7 @@ class PlaceRequest:
     at_most: Measurements
     timeout_seconds: int
     actor: str
+    request_id: str | None = None
 
     def check(self) -> None:
         """Raises: InvalidInput."""
@@ -192,7 +193,13 @@ async def capture(request: CaptureRequest) -> Held:
         task = charged(task, hold.captured)
         run = _run_of(book, task, hold, entry)
         rows.change_task(posting.write, task)
-        rows.add_block_run(posting.write, run, fingerprint=request.fingerprint(), actor=request.actor)
+        rows.add_block_run(
+            posting.write,
+            run,
+            fingerprint=request.fingerprint(),
+            actor=request.actor,
+            request_id=request.request_id,
+        )
         posting.announce(account_id)
         return Held(hold=hold, task=task, balance=book.figures(), replayed=False, block_run=run, entry=entry)
 
@@ -272,6 +279,7 @@ def _place(book: Book, task: TaskState, price: Quote, request: PlaceRequest) -> 
         },
         fingerprint=request.fingerprint(),
         actor=request.actor,
+        request_id=request.request_id,
     )
 
 

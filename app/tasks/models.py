@@ -78,6 +78,7 @@ class BlockRun(Model):
     outcome = fields.CharField(max_length=16, null=True)
     finished_at = fields.DatetimeField(null=True)
     outcome_seq = fields.BigIntField(null=True)
+    request_id = fields.TextField(null=True)
 
     class Meta:
         table = "block_run"

@@ -67,13 +67,13 @@ _NEW_BLOCK_RUNS: Final = Part(
     "block runs",
     """
     INSERT INTO block_run (account_id, block_run_id, task_id, position, block, model, cost, reversed, uses_own_key, at,
-                           price_version, rule, entry_seq, fingerprint, actor)
+                           price_version, rule, entry_seq, fingerprint, actor, request_id)
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::bigint[],
                          $8::bigint[], $9::bool[], $10::timestamptz[], $11::int[], $12::jsonb[], $13::bigint[],
-                         $14::bytea[], $15::text[])
+                         $14::bytea[], $15::text[], $16::text[])
     RETURNING 1
     """,
-    15,
+    16,
 )
 
 _REVERSED_BLOCK_RUNS: Final = Part(
@@ -247,9 +247,11 @@ def change_task(write: Write, task: TaskState) -> None:
     )  # fmt: skip
 
 
-def add_block_run(write: Write, run: BlockRunState, *, fingerprint: bytes, actor: str) -> None:
-    """Write a new block run."""
-    write.add(_NEW_BLOCK_RUNS, (*run[:11], _json(run.rule), run.entry_seq, fingerprint, actor))
+def add_block_run(
+    write: Write, run: BlockRunState, *, fingerprint: bytes, actor: str, request_id: str | None = None
+) -> None:
+    """Write a new block run, with who had it charged, for which request."""
+    write.add(_NEW_BLOCK_RUNS, (*run[:11], _json(run.rule), run.entry_seq, fingerprint, actor, request_id))
 
 
 def add_skipped_tick(write: Write, account_id: int, *, task_id: str, agent_id: str, reason: str, at: datetime) -> None:

@@ -114,7 +114,7 @@ async def begin(request: TopUpRequest, provider: PaymentProvider, terms: Terms) 
     return Begun(await _opened(begun.top_up, provider), begun.balance, begun.replayed)
 
 
-async def confirm(account_id: int, top_up_id: str, provider: PaymentProvider) -> Confirmed:
+async def confirm(account_id: int, top_up_id: str, provider: PaymentProvider, *, act: Act | None = None) -> Confirmed:
     """Ask the provider about a top-up and settle what it says: what the return page does, should it be there before the
     webhook. A top-up that is settled already is only read.
 
@@ -126,19 +126,27 @@ async def confirm(account_id: int, top_up_id: str, provider: PaymentProvider) ->
     if top_up.status in UNPAID and top_up.provider_ref is not None and top_up.provider == provider.name:
         payment = await provider.ask(top_up.provider_ref)
         if payment is not None and payment.state is not PaymentState.OPEN:
-            await settle(asked(payment))
+            await settle(asked(payment), act=act)
             top_up = await rows.find(account_id, top_up_id) or top_up
     return Confirmed(top_up, (await statements.balances([account_id]))[account_id])
 
 
-async def portal(owner_id: str, provider: PaymentProvider, return_url: str) -> str:
+async def portal(owner_id: str, provider: PaymentProvider, return_url: str, *, act: Act | None = None) -> str:
     """Where an account's owner looks after cards and receipts, on a page of the provider's.
 
     Raises: InvalidInput: the return address; Unavailable: the provider does not answer.
     """
     if problems := return_url_problems(return_url):
         raise InvalidInput(problems)
-    customer_ref = await customers.ensure(await accounts.ensure(owner_id), provider)
+    account_id = await accounts.ensure(owner_id)
+    customer_ref = await customers.ensure(account_id, provider)
+
+    async def leave(posting: Posting) -> None:
+        after = {"provider": provider.name, "customer": customer_ref}
+        posting.leave(act, posting.books[account_id], subject="billing portal", before=None, after=after)
+
+    if act is not None:  # before the page is given: nobody gets one without its record
+        await posting.post([account_id], leave)
     return await provider.portal(customer_ref, return_url)
 
 

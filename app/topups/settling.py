@@ -20,17 +20,18 @@ from app.topups.giving_back.cases import Case
 from app.topups.outcomes import Disagrees, Outcome
 from app.topups.provider import Dispute, ProviderEvent, Refund
 from app.topups.rules import UNPAID, Payment, PaymentState, Reference, Status, TopUpState, disagreements, follows
+from app.trail.records import Act
 
 __all__ = ["Outcome", "settle"]
 
 log = logging.getLogger(__name__)
 
 
-async def settle(event: ProviderEvent) -> Outcome:
+async def settle(event: ProviderEvent, *, act: Act | None = None) -> Outcome:
     """Do what an event says, once: inbox row, top-up, entry and grant change together or not at all.
 
     An event that is not about a top-up of ours, or that disagrees with it, is parked and credits nothing. After a
-    failure, which is raised, the event waits in the inbox to be tried again.
+    failure, which is raised, the event waits in the inbox to be tried again. `act`: who had the provider asked.
     """
     await inbox.receive(event)
     reference = await _whose(event)
@@ -44,7 +45,7 @@ async def settle(event: ProviderEvent) -> Outcome:
         if reference is None or not found[0]:
             return _of_nobody(posting, event)
         try:
-            outcome = await _follow(posting, event, found)
+            outcome = await _follow(posting, event, found, act)
         except Disagrees as why:
             return _set_aside(posting, event, why.outcome, why.reason)
         inbox.handled(posting, event, outcome)
@@ -60,13 +61,13 @@ async def settle(event: ProviderEvent) -> Outcome:
         raise
 
 
-async def _follow(posting: Posting, event: ProviderEvent, found: Sequence[Any]) -> Outcome:
+async def _follow(posting: Posting, event: ProviderEvent, found: Sequence[Any], act: Act | None) -> Outcome:
     """Do what an event about this top-up says. Raises: Disagrees, before anything has moved."""
     if isinstance(event.told, Payment):
         top_up = rows.from_row(found[0][0])
         if wrong := disagreements(top_up, event.told):
             raise Disagrees("; ".join(wrong))
-        outcome = _paid(posting, top_up, event.told)
+        outcome = _paid(posting, top_up, event.told, act)
         if event.told.state is PaymentState.PAID:
             customers.keep_card(posting, top_up, event.told)
         return outcome
@@ -98,7 +99,7 @@ async def _whose(event: ProviderEvent) -> Reference | None:
     return await rows.of_payment(event.told.payment_ref)
 
 
-def _paid(posting: Posting, top_up: TopUpState, payment: Payment) -> Outcome:
+def _paid(posting: Posting, top_up: TopUpState, payment: Payment, act: Act | None) -> Outcome:
     """Flip the row if the event says so. A payment also makes the entry and the grant, which never expires, and those
     of the bonus, which does.
     """
@@ -128,6 +129,8 @@ def _paid(posting: Posting, top_up: TopUpState, payment: Payment) -> Outcome:
         notices.give(book, posting.write, NoticeKind.TOP_UP_FAILED, _not_paid(changed), subject=top_up.id)
         posting.announce(top_up.account_id)
     rows.flip(posting.write, changed, before=top_up.status)
+    before, after = {"status": top_up.status}, {"status": status, "declineReason": payment.decline_reason}
+    posting.leave(act, book, subject=f"top-up {top_up.id}", before=before, after=after)
     return _OUTCOMES[status]
 
 

@@ -6,8 +6,9 @@ effect. An act that was refused, or had been done before, leaves none.
 Invariants
 - A record is written in the transaction of its effect, in the same statement: neither is ever there without the other.
 - Records are added and never changed or deleted: grants to the application's role and triggers refuse it.
-- What moves credits by a service's everyday work (charges, holds, captures) leaves no record: its entry is the trail,
-  and names actor and request; a service's actor is its key's id.
+- What moves credits by a service's everyday work (charges, holds, captures) leaves no record: its entry, hold or block
+  run is the trail, and names actor and request; a service's actor is its key's id. An operator who does such work is
+  named too, but not the key that signed its token: that stands only in records.
 
 What this room does not do: it decides nothing, and knows no account's rules. Settings and inputs of blocks never enter.
 """
