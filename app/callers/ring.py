@@ -111,7 +111,7 @@ class KeyRing:
 
     async def _look_after(self, key_id: str) -> None:
         while True:
-            # A look comes first: what the watcher was let in by may have been remembered for nearly 5 seconds.
+            # A look comes first: what the watcher was let in by may have been remembered for a while.
             try:
                 if (await self._read_shared(key_id)).viewer is None:
                     break
