@@ -204,10 +204,10 @@ ASKED = "{ __schema { queryType { name } } }"
     [
         ({"json": {"query": ASKED}}, "introspection has been disabled", 200, '{"data":{"__schema"'),
         (
-            {"json": {"query": '{ __type(name: "Query") { name } }'}},
+            {"json": {"query": '{ a: __typename ...F } fragment F on Query { __type(name: "Cat") { name } }'}},
             "introspection has been disabled",
             200,
-            '{"data":{"__type"',
+            '{"data":{"a":"Query","__type":null}',
         ),
         (
             {"json": {"query": ASKED}, "headers": {"Accept": "text/event-stream"}},
