@@ -39,7 +39,7 @@ class Extent:
 
 
 USUAL: Final = Extent(
-    rounds=5, seconds=1.5, live=live.Options(seconds=3.0), growth=growth.Options(seconds=2.0, pages=100)
+    rounds=5, seconds=1.0, live=live.Options(seconds=2.0), growth=growth.Options(seconds=1.5, pages=100)
 )
 QUICK: Final = Extent(
     rounds=1,
@@ -76,7 +76,7 @@ class Told:
 @click.option(
     "--seconds",
     type=click.FloatRange(0.5, 600),
-    help="Of each measurement of charges and reads, after its warm-up (pgbench: whole seconds). Default: 1.5.",
+    help="Of each measurement of charges and reads, after its warm-up (pgbench: whole seconds). Default: 1.",
 )
 @click.option(
     "--only",
@@ -98,7 +98,7 @@ def command(
     only: tuple[str, ...],
     file: Path | None,
 ) -> None:
-    """Measure charges, reads, subscriptions and growth, as ratios against references: about a quarter of an hour.
+    """Measure charges, reads, subscriptions and growth, as ratios against references: a little over ten minutes.
 
     Starts PostgreSQLs of its own in DATA_DIR, and every server it measures; ends them all. Tables go to stdout,
     progress to stderr. Settings of the server that are in the environment (LANES=4) hold for it here too. Subscriptions
