@@ -66,15 +66,25 @@ async def test_random_documents_find_no_fault_and_leave_no_memory_behind(
     warm, begun = 0, time.monotonic()
     ended: Counter[str] = Counter()
     users = [target.user(f"user-{number}") for number in range(20)]
+    seeds = iter(range(DOCUMENTS))
     async with target.client() as client, streaming(target) as streams:
-        for first in range(0, DOCUMENTS, AT_ONCE):
-            if first * 3 // DOCUMENTS and not warm:
-                warm = target.resident_bytes()
-            user, service, operator = users[first % 20], target.tokens["service"], target.tokens["operator"]
-            tokens = [None, user, service, operator, service, operator, user, service, operator]
-            seeds = range(first, min(first + AT_ONCE, DOCUMENTS))
-            found = await asyncio.gather(*(sent(client, streams, seed, tokens[seed % 9]) for seed in seeds))
-            ended.update(code for some in found for code in some)
+
+        async def send_some() -> None:
+            nonlocal warm
+            for seed in seeds:
+                if seed == DOCUMENTS // 3:
+                    warm = target.resident_bytes()
+                user, service, operator = (
+                    users[seed // AT_ONCE % 20],
+                    target.tokens["service"],
+                    target.tokens["operator"],
+                )
+                tokens = [None, user, service, operator, service, operator, user, service, operator]
+                ended.update(await sent(client, streams, seed, tokens[seed % 9]))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(send_some())
     ended += streams.ended
     grown = target.resident_bytes() - warm
     with capsys.disabled():
