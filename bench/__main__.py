@@ -69,7 +69,7 @@ class Told:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option(
-    "--quick", is_flag=True, help="About two minutes: one round of what the goals are about. A look, not a table."
+    "--quick", is_flag=True, help="About three minutes: one round of what the goals are about. A look, not a table."
 )
 @click.option("--full", is_flag=True, help="About forty minutes: longer, 10,000 subscribers, a million entries.")
 @click.option("--rounds", type=click.IntRange(1, 100), help="Of charges and reads, live and growth. Default: 5.")
