@@ -74,7 +74,7 @@ class Mutation:
     @access.mutation(needs=Needs.SERVICE, description="A charge that touches nothing.", plain_input=True)
     async def charge(self, info: Information, input: OneInput) -> ChargeResult:
         plain: Any = input
-        request_of(plain, info.context)
+        request_of(plain, info)
         result: ChargeResult = shown(CHARGED, info.context)
         return result
 

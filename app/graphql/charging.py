@@ -9,6 +9,7 @@ from strawberry.scalars import JSON
 from app.errors import BadRequest, BillingError, InvalidInput
 from app.graphql import access
 from app.graphql.access import Needs, Trail
+from app.graphql.acts import act_of_operator
 from app.graphql.balances import Balance, balance_of
 from app.graphql.block_runs import BlockRun, block_run_of
 from app.graphql.context import Context, Information
@@ -75,7 +76,7 @@ class ChargeInput:
     )
 
 
-def request_of(plain: Mapping[str, Any], context: Context, path: str = "input") -> ChargeRequest:
+def request_of(plain: Mapping[str, Any], info: Information, path: str = "input") -> ChargeRequest:
     """A ChargeInput as graphql-core has coerced it. Raises: BadRequest."""
     task_id, block_run_id, block = plain["taskId"], plain["blockRunId"], plain["block"]
     checked(**{f"{path}.taskId": task_id, f"{path}.blockRunId": block_run_id, f"{path}.block": block})
@@ -88,8 +89,9 @@ def request_of(plain: Mapping[str, Any], context: Context, path: str = "input") 
         uses_own_key=plain["usesOwnKey"],
         measurements=Measurements(**measurements).read(f"{path}.measurements") if measurements else None,
         closing=plain["closing"],
-        actor=context.caller.actor,
-        request_id=context.request_id,
+        actor=info.context.caller.actor,
+        request_id=info.context.request_id,
+        act=act_of_operator(info),
     )
 
 
@@ -156,7 +158,7 @@ class ChargingMutations:
         plain_input=True,
     )
     async def charge(self, info: Information, input: OneInput) -> ChargeResult:
-        outcome = await info.context.house.charger.charge(request_of(_plain(input), info.context))
+        outcome = await info.context.house.charger.charge(request_of(_plain(input), info))
         result: ChargeResult = shown(outcome, info.context)
         return result
 
@@ -168,7 +170,7 @@ class ChargingMutations:
     )
     async def charge_batch(self, info: Information, input: ManyInputs) -> list[ChargeResult]:
         checked_list(input, name="input", limit=MAX_BATCH)
-        requests = [request_of(_plain(one), info.context, f"input.{place}") for place, one in enumerate(input)]
+        requests = [request_of(_plain(one), info, f"input.{place}") for place, one in enumerate(input)]
         outcomes = await info.context.house.charger.charge_batch(requests)
         return [_alone(outcome, info.context) for outcome in outcomes]
 

@@ -7,7 +7,7 @@ from strawberry.scalars import JSON
 
 from app.graphql import access
 from app.graphql.access import Needs, Trail
-from app.graphql.acts import act_of
+from app.graphql.acts import act_of, act_of_operator
 from app.graphql.balances import Balance, balance_of
 from app.graphql.block_runs import BlockRun, block_run_of
 from app.graphql.charging import Measurements, settings_of
@@ -163,6 +163,7 @@ class HoldingMutations:
                 timeout_seconds=input.timeout_seconds,
                 actor=info.context.caller.actor,
                 request_id=info.context.request_id,
+                act=act_of_operator(info),
             ),
             info.context.house.catalogue,
         )
@@ -185,6 +186,7 @@ class HoldingMutations:
                 over_hold=input.over_hold,
                 actor=info.context.caller.actor,
                 request_id=info.context.request_id,
+                act=act_of_operator(info),
             )
         )
         hold, task, balance = _parts(held, info)

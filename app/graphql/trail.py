@@ -55,8 +55,8 @@ class AuditRecord(nodes.Node):
 class TrailQueries:
     @access.query(
         needs=Needs.OPERATOR,
-        description="What operators and services did, newest first. Charges and their like are not in it: their "
-        "entries say who.",
+        description="What operators and services did, newest first. Charges and their like by services are "
+        "not in it: their entries say who.",
     )
     async def audit_trail(
         self,

@@ -199,6 +199,7 @@ class _Batch:
             uses_own_key=request.uses_own_key,
             measurements=request.measurements,
         )
+        before = book.figures().facts() if request.act else None
         entry = None
         if price.credits:
             if not (request.closing and task.envelope is not None):
@@ -225,6 +226,10 @@ class _Batch:
         rows.add_block_run(
             self.posting.write, run, fingerprint=print_, actor=request.actor, request_id=request.request_id
         )
+        if request.act is not None:
+            subject = f"task {request.task_id} block run {request.block_run_id}"
+            after = book.figures().facts() | {"cost": price.credits}
+            self.posting.leave(request.act, book, subject=subject, before=before, after=after)
         return Charged(block_run=run, entry=entry, task=task, balance=book.figures(), replayed=False)
 
     def _pay(self, book: Book, task: TaskState, credits: int, request: ChargeRequest) -> Posted:

@@ -65,6 +65,7 @@ class PlaceRequest:
     timeout_seconds: int
     actor: str
     request_id: str | None = None
+    act: Act | None = None
 
     def check(self) -> None:
         """Raises: InvalidInput."""
@@ -94,6 +95,7 @@ class CaptureRequest:
     over_hold: OverHold = OverHold.REFUSE
     actor: str
     request_id: str | None = None
+    act: Act | None = None
 
     def fingerprint(self) -> bytes:
         return fingerprint(
@@ -151,6 +153,9 @@ async def place(request: PlaceRequest, catalogue: Catalogue) -> Held:
         renew_envelope(book, task)
         task = touched(task)
         rows.change_task(posting.write, task)
+        subject = f"task {request.task_id} block run {request.block_run_id}"
+        after = {"status": hold.status, "held": hold.remaining}
+        posting.leave(request.act, book, subject=subject, before=None, after=after)
         posting.announce(account_id)
         return Held(hold=hold, task=task, balance=book.figures(), replayed=False)
 
@@ -183,6 +188,7 @@ async def capture(request: CaptureRequest) -> Held:
             raise HoldClosed(block_run_id=request.block_run_id, status=hold.status)
         if run is not None:
             raise IdempotencyConflict(key=request.block_run_id)
+        before = {"status": hold.status, "held": hold.remaining}
         priced = recorded_price(hold.terms["block"], hold.terms["rule"], request.measurements)
         if priced > hold.credits and request.over_hold is OverHold.REFUSE:
             raise HoldExceeded(block_run_id=request.block_run_id, required_credits=priced, held_credits=hold.credits)
@@ -200,6 +206,9 @@ async def capture(request: CaptureRequest) -> Held:
             actor=request.actor,
             request_id=request.request_id,
         )
+        subject = f"task {request.task_id} block run {request.block_run_id}"
+        after = {"status": hold.status, "held": 0, "cost": run.cost}
+        posting.leave(request.act, book, subject=subject, before=before, after=after)
         posting.announce(account_id)
         return Held(hold=hold, task=task, balance=book.figures(), replayed=False, block_run=run, entry=entry)
 

@@ -15,6 +15,7 @@ from app.ledger.book import Book, Hold
 from app.ledger.claims import MAX_TIMEOUT_SECONDS
 from app.pricing.measurements import Measurements
 from app.pricing.outcomes import Outcome
+from app.trail.records import Act
 
 
 class Status(StrEnum):
@@ -124,6 +125,7 @@ class ChargeRequest:
     closing: bool = False
     actor: str
     request_id: str | None = None
+    act: Act | None = None
 
     def fingerprint(self) -> bytes:
         """16 bytes that are the same for the same request: everything that says what was run, not who sent it."""

@@ -5,18 +5,26 @@ from datetime import datetime
 from typing import Final
 
 from app import database
-from app.ledger.posting import Posting
+from app.database import Connection
+from app.ledger.posting import Posting, post
 from app.sets import Part
 from app.topups.provider import PaymentProvider
 from app.topups.rules import Payment, TopUpState
+from app.trail.records import Act
 
 _FIND: Final = "SELECT customer_ref FROM payment_customer WHERE account_id = $1 AND provider = $2"
 
-# Of two at once the first stays, and both read it.
-_NEW: Final = """
-    INSERT INTO payment_customer (account_id, provider, customer_ref) VALUES ($1, $2, $3)
-    ON CONFLICT (account_id, provider) DO NOTHING
-"""
+# Of two at once the first stays.
+_NEW: Final = Part(
+    "new customers",
+    """
+    INSERT INTO payment_customer (account_id, provider, customer_ref)
+    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[]) ON CONFLICT (account_id, provider) DO NOTHING
+    RETURNING 1
+    """,
+    3,
+    exact=False,
+)
 
 _ACCOUNT: Final = "SELECT owner_id, created_at FROM account WHERE id = $1"
 
@@ -36,20 +44,35 @@ _CARDS: Final = Part(
 )
 
 
-async def find(account_id: int, provider: str) -> str | None:
+async def find(account_id: int, provider: str, *, using: Connection | None = None) -> str | None:
     """The provider's customer for an account, or None."""
-    records = await database.fetch(_FIND, account_id, provider)
+    if using is None:
+        records = await database.fetch(_FIND, account_id, provider)
+    else:
+        _, records = await using.execute_query(_FIND, [account_id, provider])
     return records[0]["customer_ref"] if records else None
 
 
-async def ensure(account_id: int, provider: PaymentProvider) -> str:
-    """The provider's customer for an account, made where there is none. Raises: Unavailable."""
-    if (known := await find(account_id, provider.name)) is not None:
+async def ensure(account_id: int, provider: PaymentProvider, act: Act | None = None, *, subject: str = "") -> str:
+    """The provider's customer for an account, made where there is none; `act` leaves a record, in the transaction that
+    writes a new one down.
+
+    Raises: Unavailable.
+    """
+    known = await find(account_id, provider.name)
+    if known is not None and act is None:
         return known
-    [account] = await database.fetch(_ACCOUNT, account_id)
-    made = await provider.customer(_reference(account_id, account["owner_id"], account["created_at"]))
-    await database.fetch(_NEW, account_id, provider.name, made)
-    return await find(account_id, provider.name) or made
+    ref = known or await _made(account_id, provider)
+
+    async def keep(posting: Posting) -> str:
+        kept = await find(account_id, provider.name, using=posting.connection)
+        if kept is None:
+            posting.write.add(_NEW, (account_id, provider.name, ref))
+        after = {"provider": provider.name, "customer": kept or ref}
+        posting.leave(act, posting.books[account_id], subject=subject, before=None, after=after)
+        return kept or ref
+
+    return await post([account_id], keep)
 
 
 def keep_card(posting: Posting, top_up: TopUpState, payment: Payment) -> None:
@@ -62,6 +85,12 @@ def keep_card(posting: Posting, top_up: TopUpState, payment: Payment) -> None:
         (top_up.account_id, top_up.provider, card.customer_ref, card.card_ref, card.label, posting.at,
          top_up.created_at),
     )  # fmt: skip
+
+
+async def _made(account_id: int, provider: PaymentProvider) -> str:
+    """A customer of the provider's: the same one if two ask at once, by its reference."""
+    [account] = await database.fetch(_ACCOUNT, account_id)
+    return await provider.customer(_reference(account_id, account["owner_id"], account["created_at"]))
 
 
 def _reference(account_id: int, owner_id: str, created_at: datetime) -> str:

@@ -132,21 +132,14 @@ async def confirm(account_id: int, top_up_id: str, provider: PaymentProvider, *,
 
 
 async def portal(owner_id: str, provider: PaymentProvider, return_url: str, *, act: Act | None = None) -> str:
-    """Where an account's owner looks after cards and receipts, on a page of the provider's.
+    """Where an account's owner looks after cards and receipts, on a page of the provider's; none without its record.
 
     Raises: InvalidInput: the return address; Unavailable: the provider does not answer.
     """
     if problems := return_url_problems(return_url):
         raise InvalidInput(problems)
     account_id = await accounts.ensure(owner_id)
-    customer_ref = await customers.ensure(account_id, provider)
-
-    async def leave(posting: Posting) -> None:
-        after = {"provider": provider.name, "customer": customer_ref}
-        posting.leave(act, posting.books[account_id], subject="billing portal", before=None, after=after)
-
-    if act is not None:  # before the page is given: nobody gets one without its record
-        await posting.post([account_id], leave)
+    customer_ref = await customers.ensure(account_id, provider, act, subject="billing portal")
     return await provider.portal(customer_ref, return_url)
 
 

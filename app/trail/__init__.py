@@ -7,8 +7,8 @@ Invariants
 - A record is written in the transaction of its effect, in the same statement: neither is ever there without the other.
 - Records are added and never changed or deleted: grants to the application's role and triggers refuse it.
 - What moves credits by a service's everyday work (charges, holds, captures) leaves no record: its entry, hold or block
-  run is the trail, and names actor and request; a service's actor is its key's id. An operator who does such work is
-  named too, but not the key that signed its token: that stands only in records.
+  run is the trail, and names actor and request; a service's actor is its key's id. An operator who does such work
+  leaves a record too, with the key that signed its token.
 
 What this room does not do: it decides nothing, and knows no account's rules. Settings and inputs of blocks never enter.
 """

@@ -190,6 +190,93 @@ async def test_whatever_is_its_own_trail_names_actor_key_and_request(api: Api, f
     assert list(map(tuple, entries)) == ([] if free else list(map(tuple, said)))
 
 
+@pytest.mark.parametrize("free", [False, True], ids=["paid", "free"])
+async def test_what_an_operator_charges_and_holds_leaves_a_record_too_that_names_its_tokens_key(
+    api: Api, free: bool
+) -> None:
+    await granted("alice", 100)
+    await a_task("alice", task_id="t")
+    run = {"taskId": "t", "block": "ReplicateModelBlock", "usesOwnKey": free}
+    batch = "mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) { __typename } }"
+    for _ in range(2):  # the second time all of it is a replay
+        await sent(api, OLIVIA, "charge", **run, blockRunId="one")
+        await api.data(OLIVIA, batch, input=[run | {"blockRunId": "two"}, run | {"blockRunId": "three"}])
+        await sent(api, OLIVIA, "placeHold", **run, blockRunId="held", atMost={}, timeoutSeconds=60)
+        await sent(api, OLIVIA, "captureHold", taskId="t", blockRunId="held", measurements={})
+    left = (await the_trail(api))[::-1]
+    assert {(one["actor"], one["keyId"], one["scope"], one["ownerId"]) for one in left} == {
+        ("operator:olivia", "signing-key-1", "admin", "alice")
+    }
+    assert [(one["action"], one["subject"]) for one in left] == [
+        ("charge", "task t block run one"),
+        ("chargeBatch", "task t block run two"),
+        ("chargeBatch", "task t block run three"),
+        ("placeHold", "task t block run held"),
+        ("captureHold", "task t block run held"),
+    ]
+    ids = [row["request_id"] for row in await database.fetch("SELECT request_id FROM block_run ORDER BY position")]
+    assert [one["requestId"] for one in left if one["action"] != "placeHold"] == ids
+    cost = 0 if free else 10
+    assert [one["after"].get("cost") for one in left] == [cost, cost, cost, None, cost]
+    charges = left[:3]
+    assert [one["before"]["posted"] - one["after"]["posted"] for one in charges] == [cost] * 3
+    held, captured = left[3:]
+    assert (held["before"], held["after"]) == (None, {"status": "OPEN", "held": cost})
+    assert (captured["before"], captured["after"]) == (held["after"], {"status": "CAPTURED", "held": 0, "cost": cost})
+
+
+async def test_a_new_customer_of_the_provider_is_written_down_with_its_record_or_not_at_all(api: Api) -> None:
+    portal = "mutation($input: BillingPortalInput!) { billingPortal(input: $input) { __typename } }"
+    await database.fetch("ALTER TABLE audit_record ADD CONSTRAINT broken CHECK (false) NOT VALID")
+    try:
+        answer = await api.ask(OLIVIA, portal, input={"returnUrl": "https://app.example/"})
+    finally:
+        await database.fetch("ALTER TABLE audit_record DROP CONSTRAINT broken")
+    assert answer["errors"][0]["extensions"]["code"] == "INTERNAL"
+    assert await database.fetch("SELECT 1 FROM payment_customer") == []
+    for _ in range(2):
+        await sent(api, OLIVIA, "billingPortal", returnUrl="https://app.example/")
+    [customer] = await database.fetch("SELECT provider, customer_ref FROM payment_customer")
+    assert [one["after"] for one in await the_trail(api)] == [
+        {"provider": customer["provider"], "customer": customer["customer_ref"]}
+    ] * 2
+
+
+async def test_who_gets_no_money_confirmed_leaves_no_record(api: Api) -> None:
+    """Confirming a top-up that is not paid yet, or that its notice settled before, changes nothing."""
+    sandbox = api.house.provider
+    assert isinstance(sandbox, Sandbox)
+    await sent(api, OLIVIA, "beginTopUp", credits=500, idempotencyKey="b")
+    [begun] = await database.fetch("SELECT account_id, id FROM top_up")
+    bought = await top_ups.find(begun["account_id"], begun["id"])
+    assert bought is not None
+    name = encode_id("TopUp", bought.account_id, bought.id)
+    await sent(api, OLIVIA, "confirmTopUp", topUpId=name)
+    assert await the_trail(api, action="confirmTopUp") == []
+    page = await sandbox.page(bought.reference)
+    assert page is not None
+    await sandbox.decide(page, PaymentState.DECLINED)
+    for _ in range(2):  # the second time it is settled already
+        await sent(api, OLIVIA, "confirmTopUp", topUpId=name)
+    [record] = await the_trail(api, action="confirmTopUp")
+    assert (record["before"]["status"], record["after"]["status"]) == ("PENDING", "FAILED")
+
+
+async def test_whatever_users_do_for_themselves_leaves_no_record(api: Api) -> None:
+    await granted("alice", 10)
+    await sent(api, ALICE, "beginTopUp", credits=500, idempotencyKey="b")
+    [begun] = await database.fetch("SELECT account_id, id FROM top_up")
+    await sent(api, ALICE, "confirmTopUp", topUpId=encode_id("TopUp", begun["account_id"], begun["id"]))
+    await sent(api, ALICE, "billingPortal", returnUrl="https://app.example/")
+    await sent(api, ALICE, "setAutoTopUp", enabled=True, threshold=100, amount=1_000, consentVersion="1",
+               idempotencyKey="s")  # fmt: skip
+    await a_task("alice", task_id="t")
+    await sent(api, ALICE, "cancelTask", taskId="t")
+    await sent(api, ALICE, "markNoticesRead")
+    await sent(api, ALICE, "setLowBalanceAt", credits=7, idempotencyKey="l")
+    assert await the_trail(api) == []
+
+
 async def test_operators_and_nobody_else_read_an_entrys_request(api: Api) -> None:
     await sent(api, OLIVIA, "grantCredits", **GRANT)
     [record] = await the_trail(api)
@@ -210,12 +297,6 @@ async def test_a_replay_and_a_refusal_leave_no_second_record(api: Api) -> None:
     assert other == {"grantCredits": {"__typename": "IdempotencyConflictError"}}
     assert wrong == {"grantCredits": {"__typename": "InvalidInputError"}}
     assert len(await the_trail(api)) == 1
-
-
-async def test_what_a_user_does_for_itself_leaves_no_record(api: Api) -> None:
-    await granted("alice", 10)
-    await sent(api, ALICE, "setLowBalanceAt", credits=7, idempotencyKey="k")
-    assert await the_trail(api) == []
 
 
 async def test_a_record_is_rolled_back_with_its_effect(api: Api) -> None:
