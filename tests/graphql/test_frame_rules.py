@@ -1,49 +1,124 @@
-"""Quick rules find what graphql-core's own find."""
+"""Rules that are walked as one find what graphql-core finds with each by itself."""
 
 from random import Random
 
-from graphql import ASTValidationRule, FieldNode, GraphQLError, parse, specified_rules, validate
+import pytest
+from graphql import (
+    BREAK,
+    SKIP,
+    ASTValidationRule,
+    FieldNode,
+    GraphQLError,
+    VisitorAction,
+    parse,
+    specified_rules,
+    validate,
+)
 
-from app.graphql.rules import looked_up_once
+from app.graphql.rules import as_one
 from app.graphql.schema import build
 from tests.graphql.plans.writing import Author
 
 SCHEMA = build()._schema
 DOCUMENTS = 150
 WRONG = 0.1
+NESTED = parse("{ notices { edges { node { kind } } } balance { available } }")
 
 
 def test_documents_written_at_random_have_the_same_errors() -> None:
-    quick = looked_up_once(specified_rules)
-    assert [rule.__name__ for rule in quick] == [rule.__name__ for rule in specified_rules]
+    one = as_one(specified_rules)
     root = SCHEMA.query_type
     assert root is not None
     found = 0
     for seed in range(DOCUMENTS):
         chance = Random(seed)  # noqa: S311  what was written once is written again
         document = parse(Author(chance, SCHEMA, {}, wrong=WRONG).request(root, "query").query)
-        errors = [error.formatted for error in validate(SCHEMA, document, quick)]
+        errors = [error.formatted for error in validate(SCHEMA, document, [one])]
         assert errors == [error.formatted for error in validate(SCHEMA, document)]
         found += bool(errors)
     assert DOCUMENTS // 5 < found < DOCUMENTS * 4 // 5
 
 
-def test_a_rule_that_has_methods_for_some_kinds_is_asked_at_those_only() -> None:
+class Names(ASTValidationRule):
+    """Tells of every field that it is shown, and of every one that is left."""
+
+    def enter_field(self, node: FieldNode, *_: object) -> VisitorAction | None:
+        self.report_error(GraphQLError(f"in {node.name.value}"))
+        return None
+
+    def leave_field(self, node: FieldNode, *_: object) -> VisitorAction | None:
+        self.report_error(GraphQLError(f"out {node.name.value}"))
+        return None
+
+
+class PassesOverEdges(Names):
+    def enter_field(self, node: FieldNode, *_: object) -> VisitorAction | None:
+        super().enter_field(node)
+        return SKIP if node.name.value == "edges" else None
+
+
+class EndsOnEnteringEdges(Names):
+    def enter_field(self, node: FieldNode, *_: object) -> VisitorAction | None:
+        super().enter_field(node)
+        return BREAK if node.name.value == "edges" else None
+
+
+class EndsOnLeavingNode(Names):
+    def leave_field(self, node: FieldNode, *_: object) -> VisitorAction | None:
+        super().leave_field(node)
+        return BREAK if node.name.value == "node" else None
+
+
+class AnyKind(ASTValidationRule):
+    def enter(self, node: object, *_: object) -> None:
+        self.report_error(GraphQLError(type(node).__name__))
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        (Names, 12),
+        (PassesOverEdges, 7),
+        (EndsOnEnteringEdges, 2),
+        (EndsOnLeavingNode, 6),
+        (AnyKind, 19),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_a_rule_passes_over_and_ends_as_by_itself(rule: type[ASTValidationRule], told: int) -> None:
+    def messages(*rules: type[ASTValidationRule]) -> list[str]:
+        return [error.message for error in validate(SCHEMA, NESTED, rules)]
+
+    assert len(messages(rule)) == told
+    assert messages(as_one([rule])) == messages(rule)
+    assert messages(as_one([Names, rule, Names])) == messages(Names, rule, Names)
+
+
+def test_a_rule_that_would_edit_the_document_is_refused() -> None:
+    class Edits(ASTValidationRule):
+        def enter_field(self, node: FieldNode, *_: object) -> FieldNode:
+            return node
+
+    with pytest.raises(TypeError, match="a rule of validation edits nothing, but answered FieldNode"):
+        validate(SCHEMA, NESTED, [as_one([Edits])])
+
+
+def test_a_rule_is_asked_for_its_methods_once_and_not_for_each_document() -> None:
     asked: list[str] = []
 
-    class Names(ASTValidationRule):
-        def enter_field(self, node: FieldNode, *_: object) -> None:
-            self.report_error(GraphQLError(node.name.value))
-
-        def __getattr__(self, name: str) -> object:
+    class Watched(type):
+        def __getattr__(cls, name: str) -> object:
             asked.append(name)
             raise AttributeError(name)
 
-    rules = looked_up_once([Names])
-    document = parse("{ noticeSettings notices { __typename } }")
+    class Rule(ASTValidationRule, metaclass=Watched):
+        def enter_field(self, node: FieldNode, *_: object) -> None:
+            self.report_error(GraphQLError(node.name.value))
+
+    one = as_one([Rule])
     for _ in range(2):
-        assert [error.message for error in validate(SCHEMA, document, rules)] == [
-            "noticeSettings", "notices", "__typename",
+        assert [error.message for error in validate(SCHEMA, parse("{ notices { __typename } }"), [one])] == [
+            "notices", "__typename",
         ]  # fmt: skip
     assert asked.count("enter_operation_definition") == 1
-    assert asked.count("leave_field") == 2
+    assert asked.count("leave_field") == 1
