@@ -9,9 +9,8 @@ from typing import Final
 from starlette.types import Scope, Send
 
 PROBES: Final = frozenset({"/healthz", "/readyz"})
-_REFUSAL: Final = (
-    b'{"errors":[{"message":"This server is not known by that name.","extensions":{"code":"BAD_REQUEST"}}]}'
-)
+UNKNOWN: Final = "This server is not known by that name."
+_REFUSAL: Final = f'{{"errors":[{{"message":"{UNKNOWN}","extensions":{{"code":"BAD_REQUEST"}}}}]}}'.encode()
 
 
 def is_addressed(scope: Scope, hosts: Collection[str]) -> bool:

@@ -22,8 +22,9 @@ from app.coalescing import TURNS, Shared
 from app.errors import Misconfigured
 from app.exposure import Exposure
 from app.graphql.balances import newest_balances
-from app.graphql.context import House
+from app.graphql.context import Context, House, address_of
 from app.graphql.execution import Execution
+from app.graphql.faults import Code, error
 from app.graphql.known import open_library
 from app.graphql.limits.gate import Gate
 from app.graphql.schema import build
@@ -125,10 +126,17 @@ def create(chosen: Settings | None = None) -> Starlette:
         same_host=exposure.same_host_sockets,
         connections_per_caller=here.connections_per_user,
     )
+
+    def misaddressed(scope: Scope) -> None:
+        kind = "websocket" if scope["type"] == "websocket" else "http"
+        problem = error(hosts.UNKNOWN, Code.BAD_REQUEST)
+        execution.refused(Context(None, house, transport=kind, address=address_of(scope)), problem)
+
     return Application(
         graphql,
         sockets,
         exposure.hosts,
+        misaddressed,
         routes=[
             Route(GRAPHQL, graphql),
             Route("/healthz", alive),
@@ -158,16 +166,25 @@ class Application(Starlette):
     and a WebSocket looks at its Origin itself.
     """
 
-    def __init__(self, graphql: ASGIApp, sockets: ASGIApp, hosts: Collection[str] | None, **options: Any) -> None:
-        """`hosts`: the names by which it may be addressed; None: any."""
+    def __init__(
+        self,
+        graphql: ASGIApp,
+        sockets: ASGIApp,
+        hosts: Collection[str] | None,
+        misaddressed: Callable[[Scope], None],
+        **options: Any,
+    ) -> None:
+        """`hosts`: the names by which it may be addressed; None: any. `misaddressed` is told of what names no such."""
         super().__init__(**options)
         self.router.redirect_slashes = False
         self._graphql = graphql
         self._sockets = sockets
         self._hosts = hosts
+        self._misaddressed = misaddressed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._hosts is not None and scope["type"] != "lifespan" and not hosts.is_addressed(scope, self._hosts):
+            self._misaddressed(scope)
             await hosts.refuse(scope, send)
         elif scope["type"] == "http" and scope["path"] == GRAPHQL and not _has_origin(scope):
             await self._graphql(scope, receive, send)

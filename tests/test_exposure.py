@@ -1,5 +1,7 @@
 """What production lets in and development does not; what a server of production refuses to start with."""
 
+import asyncio
+import json
 import secrets
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,26 @@ async def test_only_the_hosts_on_the_list_are_answered(host: str, status: int, o
     assert reply.status_code == status
     assert reply.headers["x-content-type-options"] == "nosniff"
     assert reply.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_who_addresses_another_host_leaves_a_line(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    if kind == "http":
+        async with client_of(production(), "evil.example.com") as client:
+            await client.post("/graphql", json={"query": "{ __typename }"})
+    else:
+        await handshake(main.create(production()), host="evil.example.com")
+
+    said = ""
+    async with asyncio.timeout(5):
+        while not said.endswith("}\n"):  # lines are written ten times a second
+            await asyncio.sleep(0.02)
+            said += capfd.readouterr().err
+    line = json.loads(said.splitlines()[-1])
+    assert (line["event"], line["transport"], line["caller"], line["outcome"], line["operation"]) == (
+        "operation", kind, "nobody", "BAD_REQUEST", "-",
+    )  # fmt: skip
+    assert "evil" not in said
 
 
 async def test_probes_are_answered_by_whatever_address_they_come() -> None:

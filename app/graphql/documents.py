@@ -1,4 +1,4 @@
-"""A document is parsed, guarded and validated once: an unseen one costs a millisecond of CPU or so, a known one a look-up."""
+"""A document is parsed, guarded and validated once: an unseen one costs a millisecond of CPU, a known one a look-up."""
 
 from collections.abc import Callable
 from functools import lru_cache
