@@ -69,7 +69,10 @@ class Told:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option(
-    "--quick", is_flag=True, help="About three minutes: one round of what the goals are about. A look, not a table."
+    "--quick",
+    is_flag=True,
+    help="About two minutes: one round of what the goals of charges, reads and subscriptions are about. A look, not a "
+    "table.",
 )
 @click.option("--full", is_flag=True, help="About forty minutes: longer, 10,000 subscribers, a million entries.")
 @click.option("--rounds", type=click.IntRange(1, 100), help="Of charges and reads, live and growth. Default: 5.")
@@ -114,7 +117,7 @@ def command(
         measurements = wanted.measurements() if quick and not only else scenarios.chosen(only)
     except ValueError as fault:
         raise click.BadParameter(str(fault), param_hint="--only") from None
-    besides = BESIDES & frozenset(only) if only else BESIDES - {scenarios.STOP} if quick else BESIDES
+    besides = BESIDES & frozenset(only) if only else frozenset({scenarios.LIVE}) if quick else BESIDES
     place.leave_when_told()
     try:
         whole = asyncio.run(run(measurements, replace(extent, seconds=seconds or extent.seconds), besides, file))
