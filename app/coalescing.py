@@ -133,15 +133,22 @@ class Shared(Generic[Item, Result]):
     """
 
     def __init__(
-        self, read: Callable[[Sequence[Item]], Awaitable[dict[Item, Result]]], *, list_limit: int, turns: int = 0
+        self,
+        read: Callable[[Sequence[Item]], Awaitable[dict[Item, Result]]],
+        *,
+        list_limit: int,
+        queue_limit: int = 1_000_000,
+        hopeless: Callable[[BaseException], bool] = lambda _: False,
+        turns: int = 0,
     ) -> None:
-        """`turns`: as of `Lanes`."""
+        """As of `Lanes`."""
         self._read = read
         self._lanes: Lanes[Item, Result | None] = Lanes(
-            self._once_each, list_limit=list_limit, queue_limit=1_000_000, turns=turns
+            self._once_each, list_limit=list_limit, queue_limit=queue_limit, hopeless=hopeless, turns=turns
         )
 
     async def get(self, key: Item) -> Result | None:
+        """Raises: Overloaded; the fault that reading this key causes."""
         return await self._lanes.submit(0, key)
 
     async def _once_each(self, keys: Sequence[Item]) -> list[Result | None]:

@@ -10,9 +10,14 @@ _REMEMBERED: Final = 200_000
 _account_ids: dict[str, int] = {}
 
 
+def remembered(task_id: str) -> int | None:
+    """The account of a task that was found before, or None."""
+    return _account_ids.get(task_id)
+
+
 async def find(task_id: str) -> int | None:
     """The account of a task, or None where there is no such task."""
-    return _account_ids.get(task_id) or (await find_many([task_id])).get(task_id)
+    return remembered(task_id) or (await find_many([task_id])).get(task_id)
 
 
 async def find_many(task_ids: Iterable[str]) -> dict[str, int]:
