@@ -85,9 +85,9 @@ class Told:
     "--only",
     metavar="NAME",
     multiple=True,
-    help="A contender (reference, cached, single, plain, gathered, batch, pgbench, stock, floor), a load (many, hot, "
-    "task, budget, balance, library), one measurement (gathered-hot, gathered-many-256), stop, live or growth. May be "
-    "given several times. Ratios need both of their sides.",
+    help="A contender (reference, cached, single, plain, gathered, pair, batch, pgbench, stock, floor), a load (many, "
+    "hot, task, budget, balance, library), one measurement (gathered-hot, gathered-many-256), stop, live or growth. "
+    "May be given several times. Ratios need both of their sides.",
 )
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures to this file.")
 @click.pass_context

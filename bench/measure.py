@@ -22,7 +22,7 @@ from bench.tally import Tally
 WARM_UP_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 0.2
 
-PRODUCTS: Final = ("gathered", "single", "plain")
+PRODUCTS: Final = ("gathered", "single", "plain", "pair")
 REFERENCES: Final = ("reference", "cached")
 """The contenders with books of their own, by how these are kept."""
 
@@ -32,7 +32,11 @@ RECORDED_BY_REFERENCE: Final = """
 SELECT count(*) FROM reference_block_run AS b
 JOIN reference_entry AS e ON e.id = b.entry_id AND e.credits = -b.cost
 """
-DIFFERENT: Final[Mapping[str, Mapping[str, str]]] = {"single": {"BATCH_LIMIT": "1"}, "plain": {"PLANS": "off"}}
+DIFFERENT: Final[Mapping[str, Mapping[str, str]]] = {
+    "single": {"BATCH_LIMIT": "1"},
+    "plain": {"PLANS": "off"},
+    "pair": {"WORKERS": "2"},
+}
 """The settings by which a contender differs from this server as it is."""
 UNBALANCED: Final = """
 SELECT count(*) FROM reference_account AS a

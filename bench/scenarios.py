@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Contender = Literal["reference", "cached", "single", "plain", "gathered", "batch", "pgbench", "stock", "floor"]
+Contender = Literal["reference", "cached", "single", "plain", "gathered", "pair", "batch", "pgbench", "stock", "floor"]
 Load = Literal["many", "hot", "task", "budget", "balance", "library"]
 READS: Final[frozenset[Load]] = frozenset({"balance", "library"})
 
@@ -113,6 +113,7 @@ _TITLES: Final[dict[Contender, str]] = {
     "single": "this server, list size 1",
     "plain": "this server, plans off",
     "gathered": "this server",
+    "pair": "this server, two workers",
     "batch": f"this server, chargeBatch({BATCH_ITEMS})",
     "pgbench": "pgbench, a minimal function",
 }
@@ -123,6 +124,7 @@ ALL: Final[tuple[Measurement, ...]] = (
     Measurement("gathered", "task", "this server, one task"),
     Measurement("gathered", "budget", "this server, one task with a budget"),
     Measurement("gathered", "many", "this server", CROWD),
+    Measurement("pair", "many", "this server, two workers", CROWD),
     Measurement("gathered", "many", "this server", ALONE),
     Measurement("pgbench", "many", "pgbench, a minimal function", ALONE),
     Measurement("gathered", "balance", "this server, balance query"),

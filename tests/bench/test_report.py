@@ -174,7 +174,7 @@ def test_a_reply_in_pieces_is_whole_with_its_last_byte() -> None:
 
 
 def test_the_measurements_are_named_once_and_know_their_books() -> None:
-    assert len({measurement.name for measurement in scenarios.ALL}) == len(scenarios.ALL) == 24
+    assert len({measurement.name for measurement in scenarios.ALL}) == len(scenarios.ALL) == 27
     batch = Measurement("batch", "hot", "")
     assert (batch.server, batch.database, batch.charges) == ("gathered", "gathered", True)
     [stock] = scenarios.chosen(("stock",))
