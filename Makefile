@@ -23,7 +23,7 @@ test: $(INSTALLED) ## lint, types, and the whole suite on a real PostgreSQL
 	@echo "Types"
 	@$(BIN)/mypy --no-error-summary
 	@echo "Tests"
-	@$(BIN)/python -m pytest --quiet $(ARGS)
+	@$(BIN)/python -m pytest --quiet --numprocesses=logical $(ARGS)
 
 browser: $(INSTALLED) ## buy credits in a browser without a window, on a server of its own (needs Chromium)
 	@$(BIN)/python -m pytest --quiet tests/browser/top_up_in_a_browser.py $(ARGS)

@@ -24,6 +24,23 @@ from app.pricing.catalogue import Catalogue
 from app.tasks import lapses, owners
 from tests.canaries import Watch
 from tests.commands import address_of
+from tests.processes import (
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+    tell,
+)
+
+__all__ = [
+    "pytest_collection_modifyitems",
+    "pytest_configure",
+    "pytest_sessionfinish",
+    "pytest_terminal_summary",
+    "pytest_testnodedown",
+    "tell",
+]
 
 LEDGER_KEY = bytes(range(32))
 

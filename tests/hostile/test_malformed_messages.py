@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from app.graphql.transports.websocket import MAX_MESSAGE
 from tests.hostile.target import ANSWERED_SECONDS, MESSAGES, Target, codes
+from tests.processes import Tell
 
 pytestmark = pytest.mark.anyio
 
@@ -203,9 +204,7 @@ def _is_utf_8(text: bytes) -> bool:
     return True
 
 
-async def test_damaged_messages_end_as_the_protocol_says_and_leave_no_memory_behind(
-    target: Target, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_damaged_messages_end_as_the_protocol_says_and_leave_no_memory_behind(target: Target, tell: Tell) -> None:
     ended: Counter[str] = Counter()
     warm, begun = 0, time.monotonic()
     token = target.user("rude")
@@ -225,7 +224,6 @@ async def test_damaged_messages_end_as_the_protocol_says_and_leave_no_memory_beh
             warm = target.resident_bytes()
         await asyncio.gather(*(one(seed) for seed in range(first, min(first + AT_ONCE, MESSAGES))))
     grown = target.resident_bytes() - warm
-    with capsys.disabled():
-        seconds = f"{MESSAGES} messages in {time.monotonic() - begun:.1f} s"
-        print(f"\n{seconds}: {dict(sorted(ended.items()))}, memory {grown / 2**20:+.1f} MiB", end=" ")
+    seconds = f"{MESSAGES} messages in {time.monotonic() - begun:.1f} s"
+    tell(f"{seconds}: {dict(sorted(ended.items()))}, memory {grown / 2**20:+.1f} MiB")
     assert grown < GROWTH_BYTES

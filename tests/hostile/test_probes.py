@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.hostile.target import DOCUMENTS, Target, authorized, codes
+from tests.processes import Tell
 
 pytestmark = pytest.mark.anyio
 
@@ -86,13 +87,12 @@ async def client(target: Target) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture(scope="module")
-def costs(request: pytest.FixtureRequest) -> Iterator[dict[str, float]]:
+def costs(tell: Tell) -> Iterator[dict[str, float]]:
     """The CPU milliseconds of each refusal; the dearest are told at the end."""
     found: dict[str, float] = {}
     yield found
     dearest = sorted(found.items(), key=lambda item: -item[1])[:5]
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print("\nCPU ms of a refusal, the dearest:", "; ".join(f"{name} {cost:.1f}" for name, cost in dearest), end=" ")
+    tell("CPU ms of a refusal, the dearest: " + "; ".join(f"{name} {cost:.1f}" for name, cost in dearest))
 
 
 @pytest.mark.parametrize("name", DOCUMENT_PROBES)

@@ -17,6 +17,7 @@ from app.graphql.execution import Request
 from app.graphql.schema import build
 from tests.graphql.plans.writing import Author
 from tests.hostile.target import ANSWERED_SECONDS, DOCUMENTS, Target, authorized, codes
+from tests.processes import Tell
 
 pytestmark = pytest.mark.anyio
 
@@ -60,9 +61,7 @@ def parameters(request: Request) -> dict[str, Any]:
     return {"query": request.query, "variables": request.variables, "operationName": request.operation_name}
 
 
-async def test_random_documents_find_no_fault_and_leave_no_memory_behind(
-    target: Target, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_random_documents_find_no_fault_and_leave_no_memory_behind(target: Target, tell: Tell) -> None:
     warm, begun = 0, time.monotonic()
     ended: Counter[str] = Counter()
     users = [target.user(f"user-{number}") for number in range(20)]
@@ -87,9 +86,8 @@ async def test_random_documents_find_no_fault_and_leave_no_memory_behind(
                 group.create_task(send_some())
     ended += streams.ended
     grown = target.resident_bytes() - warm
-    with capsys.disabled():
-        seconds = f"{DOCUMENTS} documents in {time.monotonic() - begun:.1f} s"
-        print(f"\n{seconds}: {dict(sorted(ended.items()))}, memory {grown / 2**20:+.1f} MiB", end=" ")
+    seconds = f"{DOCUMENTS} documents in {time.monotonic() - begun:.1f} s"
+    tell(f"{seconds}: {dict(sorted(ended.items()))}, memory {grown / 2**20:+.1f} MiB")
     assert {"ok", "BAD_USER_INPUT", "GRAPHQL_VALIDATION_FAILED", "FORBIDDEN", "UNAUTHENTICATED"} <= ended.keys()
     assert not ended.keys() & {"INTERNAL", "UNAVAILABLE", "RATE_LIMITED", "TIMED_OUT"}
     assert grown < GROWTH_BYTES

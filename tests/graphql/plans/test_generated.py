@@ -18,6 +18,7 @@ from tests.graphql.plans import menagerie
 from tests.graphql.plans.comparing import Twins, silence
 from tests.graphql.plans.writing import Author
 from tests.graphql.toy import OPERATOR, SERVICE, USER, house
+from tests.processes import Tell
 
 DOCUMENTS = int(os.environ.get("SOAK_DOCUMENTS", "6000"))
 HYPOTHESIS_DOCUMENTS = max(DOCUMENTS // 24, 200)
@@ -48,12 +49,11 @@ async def compare(twins: Twins, chance: Random) -> None:
 
 
 @pytest.fixture(scope="module")
-def twins(request: pytest.FixtureRequest) -> Iterator[Twins]:
+def twins(tell: Tell) -> Iterator[Twins]:
     """What is compared, with the figures of all parts."""
     twins = Twins(SCHEMA, ran=menagerie.ran)
     yield twins
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\nGenerated: {twins.figures}")
+    tell(f"Generated: {twins.figures}")
 
 
 @pytest.mark.parametrize("part", range(PARTS))

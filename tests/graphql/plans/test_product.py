@@ -24,6 +24,7 @@ from tests.factories import a_block_run, a_task, granted, unique
 from tests.graphql.conftest import ALICE, BOB, EXECUTION, OPERATOR, READER, SERVICE, Api
 from tests.graphql.plans.comparing import Twins, silence
 from tests.graphql.plans.writing import Author
+from tests.processes import Tell
 
 pytestmark = [
     pytest.mark.anyio,
@@ -74,7 +75,7 @@ def operations(text: str) -> list[tuple[Any, OperationDefinitionNode]]:
     return [(document, node) for node in document.definitions if isinstance(node, OperationDefinitionNode)]
 
 
-def test_every_operation_of_the_product_has_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_operation_of_the_product_has_a_plan(tell: Tell) -> None:
     compiled, without = 0, []
     for text in dict.fromkeys(own_documents()):
         for document, operation in operations(text):
@@ -84,8 +85,7 @@ def test_every_operation_of_the_product_has_a_plan(capsys: pytest.CaptureFixture
             except NotUnderstood as reason:
                 without.append((str(reason), text))
 
-    with capsys.disabled():
-        print(f"\nThe product's own operations: {compiled} compiled, {len(without)} not.")
+    tell(f"The product's own operations: {compiled} compiled, {len(without)} not.")
     assert compiled >= 80
     assert without == [("introspection", text) for _, text in without]
     assert len(without) <= 3  # tests ask for the schema itself
@@ -156,20 +156,19 @@ def request(seed: int, keyword: str, pools: dict[str, list[Any]]) -> tuple[Reque
 
 
 async def test_generated_queries_over_real_rows_are_answered_alike(
-    api: Api, twins: Twins, pools: dict[str, list[Any]], capsys: pytest.CaptureFixture[str]
+    api: Api, twins: Twins, pools: dict[str, list[Any]], tell: Tell
 ) -> None:
     for seed in range(QUERIES):
         asked, viewer = request(seed, "query", pools)
         await twins.compare(asked, viewer, api.house)
 
-    with capsys.disabled():
-        print(f"\nQueries over real rows: {twins.figures}")
+    tell(f"Queries over real rows: {twins.figures}")
     assert twins.figures.share >= 0.95
     assert twins.figures.valid - twins.figures.with_errors >= QUERIES // 4
 
 
 async def test_generated_mutations_are_answered_alike_once_they_have_been_carried_out(
-    api: Api, twins: Twins, pools: dict[str, list[Any]], capsys: pytest.CaptureFixture[str]
+    api: Api, twins: Twins, pools: dict[str, list[Any]], tell: Tell
 ) -> None:
     """Carried out once before, so that both executors meet the same rows: a replay, or the same refusal."""
     for seed in range(MUTATIONS):
@@ -177,7 +176,6 @@ async def test_generated_mutations_are_answered_alike_once_they_have_been_carrie
         await twins.ordinary.answer(asked, Context(viewer, api.house))
         await twins.compare(asked, viewer, api.house)
 
-    with capsys.disabled():
-        print(f"\nMutations on real rows: {twins.figures}")
+    tell(f"Mutations on real rows: {twins.figures}")
     assert twins.figures.share >= 0.95
     assert twins.figures.valid - twins.figures.with_errors >= MUTATIONS // 4
