@@ -74,7 +74,7 @@ class Told:
     help="About two minutes: one round of what the goals of charges, reads and subscriptions are about. A look, not a "
     "table.",
 )
-@click.option("--full", is_flag=True, help="About forty minutes: longer, 10,000 subscribers, a million entries.")
+@click.option("--full", is_flag=True, help="About thirty-five minutes: longer, 10,000 subscribers, a million entries.")
 @click.option("--rounds", type=click.IntRange(1, 100), help="Of charges and reads, live and growth. Default: 5.")
 @click.option(
     "--seconds",
