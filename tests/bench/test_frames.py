@@ -60,6 +60,7 @@ def test_frames_are_read_however_they_are_cut() -> None:
         (Frame(Opcode.TEXT, b"hel", fin=False).serialize(mask=False), "in parts"),
         (Frame(Opcode.CONT, b"lo").serialize(mask=False), "in parts"),
     ],
+    ids=["masked", "the first part", "the last part"],
 )
 def test_what_no_server_of_the_bench_sends_is_refused(data: bytes, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):

@@ -118,7 +118,9 @@ def test_clocks_may_differ_by_a_few_seconds() -> None:
         {"iat": "yesterday"},
         {"sub": 7},
     ],
-    ids=str,
+    ids=lambda changed: ", ".join(
+        f"{name}: {'ahead' if isinstance(value, datetime) else value}" for name, value in changed.items()
+    ),
 )
 def test_a_claim_that_is_not_what_is_expected_is_refused(changed: dict[str, object]) -> None:
     assert refusal(sign(ED, claims(changed), algorithm="EdDSA")) == NOT_ACCEPTED
