@@ -25,20 +25,20 @@ from app.tasks import lapses, owners
 from tests.canaries import Watch
 from tests.commands import address_of
 from tests.processes import (
-    pytest_collection_modifyitems,
     pytest_configure,
     pytest_sessionfinish,
     pytest_terminal_summary,
     pytest_testnodedown,
+    pytest_xdist_make_scheduler,
     tell,
 )
 
 __all__ = [
-    "pytest_collection_modifyitems",
     "pytest_configure",
     "pytest_sessionfinish",
     "pytest_terminal_summary",
     "pytest_testnodedown",
+    "pytest_xdist_make_scheduler",
     "tell",
 ]
 

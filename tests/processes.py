@@ -3,11 +3,13 @@
 `make test` runs it so (pytest-xdist); `-n0` runs it in one. A process that only runs tests has nowhere to print to.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any, Final
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 TOGETHER: Final = frozenset({"stories", "hostile", "simulation"})
 """Folders whose tests share a server."""
@@ -27,14 +29,16 @@ def tell(request: pytest.FixtureRequest) -> Tell:
     return request.config.stash[_TOLD].append
 
 
-def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
-    """A file's tests share its fixtures, so one process runs them."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(PurePath(item.nodeid.partition("::")[0]))))
+class _Together(LoadScopeScheduling):  # type: ignore[misc]  its package ships no types
+    """A file's tests share its fixtures, so one process runs them; so do those of some folders."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = PurePath(nodeid.partition("::")[0])
+        return next((folder for folder in path.parts[:-1] if folder in TOGETHER), str(path))
 
 
-def _group(path: PurePath) -> str:
-    return next((folder for folder in path.parts[:-1] if folder in TOGETHER), str(path))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Together:
+    return _Together(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -43,7 +47,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         output["told"] = session.config.stash[_TOLD]
 
 
-@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """In the process that gathers: take what such a process hands over."""
     node.config.stash[_TOLD] += getattr(node, "workeroutput", {}).get("told", [])
