@@ -29,7 +29,7 @@ def tell(request: pytest.FixtureRequest) -> Tell:
     return request.config.stash[_TOLD].append
 
 
-class _Together(LoadScopeScheduling):  # type: ignore[misc]  its package ships no types
+class _Together(LoadScopeScheduling):  # type: ignore[misc]  # its package ships no types
     """A file's tests share its fixtures, so one process runs them; so do those of some folders."""
 
     def _split_scope(self, nodeid: str) -> str:
