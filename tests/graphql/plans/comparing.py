@@ -56,6 +56,8 @@ class Twins:
         self.ordinary._documents = self.planned._documents  # validated once for both: that is most of the time
         self.figures = Figures()
         self._ran = ran
+        if ran is not None:
+            ran.clear()  # of what others made run before
         self._hidden = hidden
 
     async def compare(self, request: Request, viewer: Viewer | None, house: House) -> bytes:
