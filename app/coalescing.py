@@ -151,6 +151,10 @@ class Shared(Generic[Item, Result]):
         """Raises: Overloaded; the fault that reading this key causes."""
         return await self._lanes.submit(0, key)
 
+    async def close(self) -> None:
+        """As of `Lanes`."""
+        await self._lanes.close()
+
     async def _once_each(self, keys: Sequence[Item]) -> list[Result | None]:
         found = await self._read(list(dict.fromkeys(keys)))
         return [found.get(key) for key in keys]

@@ -49,7 +49,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_testnodedown(node: Any) -> None:
     """In the process that gathers: take what such a process hands over."""
-    node.config.stash[_TOLD] += getattr(node, "workeroutput", {}).get("told", [])
+    node.config.stash[_TOLD] += getattr(node, "workeroutput", {}).pop("told", [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -41,8 +41,10 @@ class Trail(Enum):
     """What a mutation leaves behind, so that it can be said who did it."""
 
     RECORD = "a record of the trail, whoever calls but a user for itself"
-    ENTRY = "the ledger's own: its entry, hold or block run names actor (of a service: its key) and request; an "
-    "operator's leaves a record too"
+    ENTRY = (
+        "the ledger's own: its entry, hold or block run names actor (of a service: its key) and request; an "
+        "operator's leaves a record too"
+    )
 
 
 _UNCHECKED: Final = frozenset({None, Needs.ANYONE, Needs.REACHED})

@@ -12,8 +12,10 @@ def act_of(info: Information) -> Act | None:
 
 
 def act_of_operator(info: Information) -> Act | None:
-    """The same for what is the ledger's own: only an operator's leaves a record too. A service is named by its key in
-    entry, hold and block run; an operator there has a name, and the key that signed its token stands in the record.
+    """The same for what is the ledger's own: only an operator's leaves a record too, also of a stop that it causes.
+
+    A service is named by its key in entry, hold and block run; an operator there has a name, and the key that signed
+    its token stands in the record.
     """
     viewer = info.context.caller
     return _act(viewer, info) if viewer.kind is Kind.OPERATOR else None

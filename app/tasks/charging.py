@@ -7,6 +7,7 @@ funds. An item sees the effects of those before it in the list. One item's refus
 code.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -108,6 +109,8 @@ class Charger:
 
     async def close(self) -> None:
         """Carry out what waits; the last thing before the database closes."""
+        await self._owners.close()
+        await asyncio.sleep(0)  # what was looked up takes its place in a lane
         await self._lanes.close()
 
     async def _post(self, items: Sequence[tuple[int, ChargeRequest]]) -> list[Outcome]:
@@ -253,7 +256,8 @@ class _Batch:
         except (InsufficientCredits, BudgetReached, TaskStopped) as refusal:
             if task.status is Status.RUNNING:
                 key = (task.account_id, task.task_id)
-                self.tasks[key] = self.changed[key] = stop(self.posting, book, task, refusal, required=credits)
+                stopped = stop(self.posting, book, task, refusal, required=credits, act=request.act)
+                self.tasks[key] = self.changed[key] = stopped
             raise
 
     def gather(self) -> None:

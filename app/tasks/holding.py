@@ -148,7 +148,8 @@ async def place(request: PlaceRequest, catalogue: Catalogue) -> Held:
             hold = _place(book, task, price, request)
         except (InsufficientCredits, BudgetReached, TaskStopped) as refusal:
             # Returned, so that the stop is committed.
-            rows.change_task(posting.write, stop(posting, book, task, refusal, required=price.credits))
+            stopped = stop(posting, book, task, refusal, required=price.credits, act=request.act)
+            rows.change_task(posting.write, stopped)
             return refusal
         renew_envelope(book, task)
         task = touched(task)

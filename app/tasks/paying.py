@@ -14,6 +14,7 @@ from app.ledger.book import Book, Cause, Hold, Posted
 from app.ledger.notices import NoticeKind
 from app.ledger.posting import Posting
 from app.tasks.rules import ENDED, StopReason, TaskState, stopped
+from app.trail.records import Act
 
 # `timeout_seconds > 0` is always true, and opens the index of open holds by task (migration 0004).
 _WITH_OPEN_HOLDS: Final = """
@@ -54,9 +55,20 @@ def renew_envelope(book: Book, task: TaskState) -> None:
         claims.renew(book, envelope)
 
 
-def stop(posting: Posting, book: Book, task: TaskState, refusal: BillingError, *, required: int) -> TaskState:
-    """The task after a block run of `required` credits that `refusal` says cannot be paid. The caller writes it."""
+def stop(
+    posting: Posting, book: Book, task: TaskState, refusal: BillingError, *, required: int, act: Act | None = None
+) -> TaskState:
+    """The task after a block run of `required` credits that `refusal` says cannot be paid. The caller writes it; that
+    `act` has stopped it stands in the trail.
+    """
     posting.signal(book.account_id)
+    after = _stopped(posting, book, task, refusal, required)
+    said = {"status": after.status, "stopReason": after.stop_reason, "required": required}
+    posting.leave(act, book, subject=f"task {task.task_id}", before={"status": task.status}, after=said)
+    return after
+
+
+def _stopped(posting: Posting, book: Book, task: TaskState, refusal: BillingError, required: int) -> TaskState:
     if isinstance(refusal, InsufficientCredits):
         refusal.balance = book.figures()
         missing = refusal.shortfall_credits

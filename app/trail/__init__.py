@@ -1,7 +1,7 @@
 """The trail of what operators and services do: who, by which key, for which request, why, what was before and after.
 
 Words: an *act* is one mutation by one caller, as the edge knows it; a *record* is what stays of an act that had an
-effect. An act that was refused, or had been done before, leaves none.
+effect. An act that was refused, or had been done before, leaves none; one whose refusal stops a task has that effect.
 
 Invariants
 - A record is written in the transaction of its effect, in the same statement: neither is ever there without the other.

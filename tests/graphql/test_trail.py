@@ -225,6 +225,32 @@ async def test_what_an_operator_charges_and_holds_leaves_a_record_too_that_names
     assert (captured["before"], captured["after"]) == (held["after"], {"status": "CAPTURED", "held": 0, "cost": cost})
 
 
+async def test_a_task_that_an_operators_unpaid_block_run_stops_is_in_the_trail_once(api: Api) -> None:
+    await granted("alice", 15)
+    kinds: dict[str, dict[str, Any]] = {
+        "charge": {"block": "ReplicateModelBlock"},
+        "placeHold": {"block": "ReplicateModelBlock", "atMost": {}, "timeoutSeconds": 60},
+    }
+    for name in kinds:
+        await a_task("alice", task_id=name)
+    await sent(api, EXECUTOR, "charge", taskId="charge", blockRunId="paid", block="ReplicateModelBlock")
+    for name, input in kinds.items():
+        kind = name[0].upper() + name[1:]
+        query = f"mutation($input: {kind}Input!) {{ {name}(input: $input) {{ __typename }} }}"
+        told = []
+        for _ in range(2):
+            done = await api.data(OLIVIA, query, input=input | {"taskId": name, "blockRunId": f"{name}-unpaid"})
+            told.append(done[name]["__typename"])
+        assert told == ["InsufficientCreditsError", "TaskStoppedError"]
+    assert [
+        (one["action"], one["subject"], one["keyId"], one["before"], one["after"]) for one in await the_trail(api)
+    ][::-1] == [
+        (name, f"task {name}", "signing-key-1", {"status": "RUNNING"},
+         {"status": "STOPPED", "stopReason": "OUT_OF_CREDITS", "required": 10})
+        for name in kinds
+    ]  # fmt: skip
+
+
 async def test_a_new_customer_of_the_provider_is_written_down_with_its_record_or_not_at_all(api: Api) -> None:
     portal = "mutation($input: BillingPortalInput!) { billingPortal(input: $input) { __typename } }"
     await database.fetch("ALTER TABLE audit_record ADD CONSTRAINT broken CHECK (false) NOT VALID")

@@ -1,14 +1,15 @@
 """Charging a list of block runs: each item its own outcome, the same block run once."""
 
-from asyncio import gather
+from asyncio import create_task, gather, sleep
 from collections.abc import AsyncIterator
 
 import pytest
 
+from app import database
 from app.errors import IdempotencyConflict, InsufficientCredits, PriceNotFound, TaskEnded, TaskNotFound, TaskStopped
 from app.ledger import statements
 from app.pricing.catalogue import Catalogue
-from app.tasks import lifecycle
+from app.tasks import lifecycle, owners
 from app.tasks.charging import Charged, Charger, charge_many
 from app.tasks.rules import Status
 from tests.factories import a_block_run, a_task, balance, granted, some_tasks
@@ -51,6 +52,37 @@ async def test_the_same_block_run_twenty_times_at_once_moves_credits_once(charge
     assert sum(not one.replayed for one in charged) == 1
     assert {one.entry for one in charged} == {charged[0].entry}
     assert (await balance(task.account_id)).posted == 990
+
+
+async def test_the_accounts_of_tasks_that_others_started_are_looked_up_together(
+    charger: Charger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = await some_tasks(20, sharing_credits=1000)
+    owners.forget()  # as if another process had started them
+    looked_up: list[object] = []
+    fetch = database.fetch
+
+    async def counted(sql: str, *values: object) -> object:
+        looked_up.append(values)
+        return await fetch(sql, *values)
+
+    monkeypatch.setattr(database, "fetch", counted)
+    requests = [*map(a_block_run, tasks), a_block_run("nobody's")]
+    outcomes = await gather(*map(charger.charge, requests))
+    assert [type(outcome) for outcome in outcomes] == [*[Charged] * 20, TaskNotFound]
+    assert looked_up == [([request.task_id for request in requests],)]
+
+
+async def test_a_charge_whose_account_is_looked_up_at_the_end_is_carried_out(catalogue: Catalogue) -> None:
+    charger = Charger(catalogue, lanes=2, batch_limit=256, queue_limit=4096)
+    [task] = await some_tasks(1, sharing_credits=1000)
+    owners.forget()
+    charge = create_task(charger.charge(a_block_run(task)))
+    await sleep(0)
+    await charger.close()
+    await sleep(0)  # in which it takes its outcome
+    assert charge.done()
+    assert isinstance(charge.result(), Charged)
 
 
 async def test_a_replay_is_answered_after_the_task_has_ended(charger: Charger) -> None:
