@@ -11,6 +11,7 @@ import secrets
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
@@ -140,6 +141,20 @@ async def _migrate(url: str) -> None:
     await database.connect(url)
     await migrating.apply()
     await database.disconnect()
+
+
+@pytest.fixture
+def statements_sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that reads send while the test runs."""
+    sent: list[str] = []
+    fetch = database.fetch
+
+    async def counted(sql: str, *values: Any) -> Any:
+        sent.append(sql)
+        return await fetch(sql, *values)
+
+    monkeypatch.setattr(database, "fetch", counted)
+    return sent
 
 
 async def _allow(owner_url: str, application_url: str) -> None:

@@ -48,16 +48,16 @@ class _Together(ASTValidationRule):
             at = self.at_kinds.get(kind)
             if at is None:
                 at = self.at_kinds[kind] = _at_kind(self.rules, kind)
-            found = EnterLeaveVisitor(self._entering(at.entered), self._leaving(at.left))
+            found = EnterLeaveVisitor(
+                self._entering(at.entered) if at.entered else None, self._leaving(at.left) if at.left else None
+            )
             self.enter_leave_map[kind] = found
             return found
 
     def _bound(self, named: tuple[tuple[int, str | None], ...]) -> list[tuple[int, _Method | None]]:
         return [(place, getattr(self._rules[place], name) if name else None) for place, name in named]
 
-    def _entering(self, named: tuple[tuple[int, str | None], ...]) -> _Method | None:
-        if not named:
-            return None
+    def _entering(self, named: tuple[tuple[int, str | None], ...]) -> _Method:
         methods, passing = self._bound(named), self._passing
 
         def enter(node: Node, *where: Any) -> None:
@@ -67,9 +67,7 @@ class _Together(ASTValidationRule):
 
         return enter
 
-    def _leaving(self, named: tuple[tuple[int, str | None], ...]) -> _Method | None:
-        if not named:
-            return None
+    def _leaving(self, named: tuple[tuple[int, str | None], ...]) -> _Method:
         methods, passing = self._bound(named), self._passing
 
         def leave(node: Node, *where: Any) -> None:

@@ -1,7 +1,5 @@
 """What the frontend reads: another's things are not found, pages stand still, the library page is a few statements."""
 
-from typing import Any
-
 import pytest
 
 from app import database
@@ -25,20 +23,6 @@ query Library($first: Int!) {
   }
 }
 """
-
-
-@pytest.fixture
-def statements_sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The statements that reads send while the test runs."""
-    sent: list[str] = []
-    fetch = database.fetch
-
-    async def counted(sql: str, *values: Any) -> Any:
-        sent.append(sql)
-        return await fetch(sql, *values)
-
-    monkeypatch.setattr(database, "fetch", counted)
-    return sent
 
 
 async def charged_tasks(catalogue: Catalogue, count: int) -> list[str]:

@@ -17,11 +17,9 @@ from app.topups.settling import Outcome, settle
 from app.webhooks import routes
 from tests.factories import unique
 from tests.graphql.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
-from tests.graphql.test_reading import statements_sent
 from tests.topups.giving_back import a_dispute, paid, refunded, told
 
 pytestmark = pytest.mark.anyio
-__all__ = ["statements_sent"]
 
 BEGIN = """mutation($input: BeginTopUpInput!) { beginTopUp(input: $input) { __typename
     ... on BeginTopUpSuccess { topUp { id status credits paymentUrl } balance { available } replayed }

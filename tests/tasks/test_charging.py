@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app import database
 from app.errors import IdempotencyConflict, InsufficientCredits, PriceNotFound, TaskEnded, TaskNotFound, TaskStopped
 from app.ledger import statements
 from app.pricing.catalogue import Catalogue
@@ -55,22 +54,15 @@ async def test_the_same_block_run_twenty_times_at_once_moves_credits_once(charge
 
 
 async def test_the_accounts_of_tasks_that_others_started_are_looked_up_together(
-    charger: Charger, monkeypatch: pytest.MonkeyPatch
+    charger: Charger, statements_sent: list[str]
 ) -> None:
     tasks = await some_tasks(20, sharing_credits=1000)
     owners.forget()  # as if another process had started them
-    looked_up: list[object] = []
-    fetch = database.fetch
-
-    async def counted(sql: str, *values: object) -> object:
-        looked_up.append(values)
-        return await fetch(sql, *values)
-
-    monkeypatch.setattr(database, "fetch", counted)
+    statements_sent.clear()
     requests = [*map(a_block_run, tasks), a_block_run("nobody's")]
     outcomes = await gather(*map(charger.charge, requests))
     assert [type(outcome) for outcome in outcomes] == [*[Charged] * 20, TaskNotFound]
-    assert looked_up == [([request.task_id for request in requests],)]
+    assert statements_sent == [owners._FIND]
 
 
 async def test_a_charge_whose_account_is_looked_up_at_the_end_is_carried_out(catalogue: Catalogue) -> None:

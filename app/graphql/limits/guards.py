@@ -186,8 +186,9 @@ def _items(node: FieldNode, declared: GraphQLField, parent: Any) -> int:
         for argument in node.arguments or ():
             if argument.name.value == "first":
                 value = argument.value
-                is_small = isinstance(value, IntValueNode) and len(value.value) <= 3
-                return min(max(int(value.value), 1), MAX_PAGE) if is_small else MAX_PAGE  # type: ignore[attr-defined]  # an IntValueNode
+                if isinstance(value, IntValueNode) and len(value.value) <= 3:
+                    return min(max(int(value.value), 1), MAX_PAGE)
+                return MAX_PAGE
         return first.default_value if isinstance(first.default_value, int) else MAX_PAGE
     is_list = isinstance(get_nullable_type(declared.type), GraphQLList)
     is_page = parent.name.endswith("Connection")  # its field's `first` has counted its edges
