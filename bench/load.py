@@ -80,8 +80,12 @@ class Load:
     async def run(self) -> Tally:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_SECONDS):
-            for _ in range(self.plan.connections):
+            made = [
                 await loop.create_connection(lambda: Connection(self), "127.0.0.1", self.plan.port)
+                for _ in range(self.plan.connections)
+            ]
+        for _, connection in made:
+            connection.send()
         await asyncio.sleep(self.plan.warm_up_seconds)
         begun = self.begun = self.usage()
         await asyncio.sleep(self.plan.seconds)
@@ -103,7 +107,7 @@ class Load:
 
 
 class Connection(asyncio.Protocol):
-    """One caller: a request, its whole reply, the next request."""
+    """One caller: a request, its whole reply, the next request. `send` begins it, when every caller is connected."""
 
     transport: asyncio.Transport
 
@@ -115,7 +119,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's own does not descend from it
-        self._send()
 
     def data_received(self, data: bytes) -> None:
         reply = self._received + data if self._received else data
@@ -126,7 +129,7 @@ class Connection(asyncio.Protocol):
         self._waiting = False
         self._load.answered(reply, self._sent_at)
         if self._load.ended is None:
-            self._send()
+            self.send()
         else:
             self.transport.close()
 
@@ -135,7 +138,7 @@ class Connection(asyncio.Protocol):
             self._load.answered(b"the server closed the connection", self._sent_at)
         self._load.lost()
 
-    def _send(self) -> None:
+    def send(self) -> None:
         self._waiting = True
         self._sent_at = time.perf_counter()
         self.transport.write(self._load.next_request())

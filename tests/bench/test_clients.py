@@ -41,7 +41,8 @@ def test_what_is_answered_as_it_should_be_is_counted(route: Server) -> None:
     tally = sent(route, "floor")
 
     assert tally.charges > 50
-    assert tally.charges <= tally.acknowledged <= tally.charges + 3 * 2
+    under_way = 3 * 2  # a request of each connection when it begins to count, and one when it ends
+    assert tally.charges <= tally.acknowledged <= tally.charges + under_way
     assert (tally.refused, tally.refusal) == (0, None)
     assert 0.3 < tally.seconds < 2
     assert 0 < tally.p50_ms <= tally.p99_ms
