@@ -5,10 +5,12 @@ as many requests as came at once. A request that arrives whole, as charges do, i
 """
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from app.commands.one_write import OneWrite
 from app.settings import settings
 
 MOST_HEAD_BYTES: Final = 64 * 1024
@@ -67,6 +69,11 @@ class PunctualHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._arriving = False
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if cycle.scope["method"] != "HEAD":  # whose length is that of a body which is not sent
+            cycle.transport = cast(asyncio.Transport, OneWrite(cycle, self.transport))
+        super()._start_asgi_task(cycle, app)
 
     def handle_websocket_upgrade(self) -> None:
         self._arriving = False
