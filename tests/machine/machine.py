@@ -74,6 +74,7 @@ class Books(RuleBasedStateMachine):
         timeout=TIMEOUTS,
         reserve=st.sampled_from([0, 0, 5]),
         held=st.sampled_from([4, None, 8]),
+        refunded=st.sampled_from(["PENDING", None, "DONE"]),
     )
     def begin(
         self,
@@ -84,14 +85,19 @@ class Books(RuleBasedStateMachine):
         timeout: int,
         reserve: int,
         held: int | None,
+        refunded: str | None,
     ) -> None:
-        """Grants, the first of which may expire; tasks, each nested in the one before; a hold in the last."""
+        """Grants, the first of which may expire; tasks, each nested in the one before; a hold in the last; a top-up of
+        which some is given back, or will be."""
         for number, amount in enumerate(credits):
             self.grant(amount, "PURCHASED", 0, None, None if number else expires)
         for number, budget in enumerate(budgets):
             self.start(0 if number else None, budget, timeout, reserve, False)
         if held is not None:
             self.place(task=0, block="Mail", quantity=held, timeout=timeout, missing=False, own_key=False)
+        if refunded is not None:
+            self.buy(20)
+            self.refund(0, 5, refunded)
 
     @precondition(lambda self: len(self.model.tasks) < MOST_TASKS)
     @rule(
