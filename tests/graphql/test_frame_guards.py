@@ -1,7 +1,5 @@
 """Bounds on documents, and that checking them is cheap."""
 
-import time
-
 import pytest
 from graphql import FragmentDefinitionNode, OperationDefinitionNode, get_introspection_query, parse
 
@@ -164,13 +162,14 @@ def test_depth_is_counted_through_fragments() -> None:
     assert complaint == "An operation may have at most 15 levels, fragments included; this one has 21."
 
 
-@pytest.mark.parametrize("doublings", [20, MAX_FRAGMENTS - 1])
-def test_doubling_fragments_are_measured_without_being_walked(doublings: int) -> None:
+def test_doubling_fragments_are_measured_without_being_walked() -> None:
+    doublings = MAX_FRAGMENTS - 1  # walked, they would not come to an end
     fragments = " ".join(f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(doublings))
     text = f"{{ ...F0 }} {fragments} fragment F{doublings} on Query {{ hello }}"
-    started = time.process_time()
-    assert complaints(text)
-    assert time.process_time() - started < 0.2
+    assert complaints(text) == [
+        "An operation may have at most 20 fields at its root, fragments included; this one has 1,000,000.",
+        "An operation may have at most 500 fields, fragments included; this one has 1,000,000.",
+    ]
 
 
 def test_a_fragment_that_spreads_itself_is_left_to_validation() -> None:
