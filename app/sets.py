@@ -24,11 +24,12 @@ _COLUMNS: Final = re.compile(r"\bunnest\(((?:\s*\$\d+::\w+\[\],?)+)\)(\s+AS\b)?"
 """The columns of a statement, and whether they are given a name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """One statement over columns: `sql` has one array parameter for each column, in order, and ends in RETURNING 1.
 
-    Not `exact`: it may rightly touch more or fewer rows than it is given.
+    Not `exact`: it may rightly touch more or fewer rows than it is given. A part is itself and no other: rows are
+    gathered by it, so it is looked up for each.
     """
 
     name: str

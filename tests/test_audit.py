@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -129,7 +128,7 @@ async def test_a_wrong_line_is_found_though_whoever_wrote_it_had_the_key(
     books: None, vandal: asyncpg.Connection, change: dict[str, Any], what: str
 ) -> None:
     before, last = reversed(await statements.entries(await accounts.ensure("alice"), before_seq=6, limit=2))
-    line = replace(last.line, **change)
+    line = last.line._replace(**change)
     mac = sign(line, after=before.mac, key=posting.signing_key())
     await vandal.execute(
         "UPDATE entry SET seq = $1, version = $2, at = $3, balance_after = $4, draws = $5, mac = $6 WHERE mac = $7",

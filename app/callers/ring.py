@@ -150,7 +150,9 @@ class KeyRing:
     def _note_use(self, key_id: str, known: _Known) -> None:
         """Beside the request, never in it: at most one write a minute for a key, over all processes."""
         now = self._now()
-        before = max(filter(None, (self._used_at.get(key_id), known.last_used_at)), default=None)
+        before = self._used_at.get(key_id)
+        if before is None or (known.last_used_at is not None and known.last_used_at > before):
+            before = known.last_used_at
         if before is not None and now - before < LAST_USED_EVERY:
             return
         self._used_at[key_id] = now

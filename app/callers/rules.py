@@ -51,7 +51,11 @@ class Viewer:
 
 def may(viewer: Viewer | None, scope: Scope) -> bool:
     """Whether one of the viewer's scopes is, or brings with it, `scope`. A user has none."""
-    return viewer is not None and any(scope in _IMPLIED[held] for held in viewer.scopes)
+    if viewer is not None:
+        for held in viewer.scopes:
+            if scope in _IMPLIED[held]:
+                return True
+    return False
 
 
 def may_read(viewer: Viewer | None, owner_id: str) -> bool:

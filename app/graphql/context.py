@@ -1,10 +1,11 @@
 """What the resolvers of one request share, and what all requests of one process share."""
 
+import itertools
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from strawberry.dataloader import DataLoader
 from strawberry.types.info import Info
@@ -21,6 +22,10 @@ from app.topups.provider import PaymentProvider
 
 if TYPE_CHECKING:
     from app.graphql.balances import Balance
+
+_PROCESS: Final = secrets.token_hex(5)
+_NUMBERS: Final = itertools.count(1)
+"""A request's id is no secret: random for each process, then counted."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -71,7 +76,7 @@ class Context:
     def request_id(self) -> str:
         """What logs, masked errors and entries call this request."""
         if self._request_id is None:
-            self._request_id = secrets.token_hex(8)
+            self._request_id = f"{_PROCESS}{next(_NUMBERS):06x}"
         return self._request_id
 
     @property

@@ -7,8 +7,7 @@ as the execution itself, so requests go from the document cache straight to a pl
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from graphql import (
@@ -42,8 +41,7 @@ SUBSCRIPTIONS: Final = (
 _EXECUTOR: Final = StrawberryGraphQLCoreExecutionContext
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One operation to execute, of the types that the transports have checked."""
 
     query: str
@@ -54,8 +52,7 @@ class Request:
     """SHA-256 of a known document's text, in lower-case hex."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A response map, and whether the operation ran at all."""
 
     payload: Mapping[str, Any]

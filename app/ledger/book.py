@@ -6,7 +6,7 @@ Values only: `rules` and `claims` move them.
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.ledger.chain import Line
 
@@ -50,8 +50,7 @@ class HoldStatus(StrEnum):
     EXPIRED = "EXPIRED"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cause:
+class Cause(NamedTuple):
     """Who did it and what for: stands in every entry that follows from it. `hold`: the number of the hold that paid."""
 
     actor: str
@@ -155,8 +154,7 @@ class Hold:
         return self.block_run_id is None
 
 
-@dataclass(frozen=True, slots=True)
-class Posted:
+class Posted(NamedTuple):
     """An entry as it was written: its line and the MAC that signs it."""
 
     line: Line

@@ -10,17 +10,15 @@ field is '-', integers are plain decimal, time is whole microseconds since 1970 
 """
 
 import hmac
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 GENESIS: Final = bytes(32)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Line(NamedTuple):
     """The content of one entry, in canonical order."""
 
     account_id: int

@@ -9,7 +9,6 @@ envelopes around them, must be in the book.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -94,7 +93,7 @@ def draw(book: Book, hold: Hold, credits: int, cause: Cause, *, closing: bool = 
     if credits > free:
         raise BudgetReached(task_id=hold.task_id, required_credits=credits, remaining_credits=max(0, free))
     draws = _split(book, hold, credits)
-    entry = enter(book, Kind.CHARGE, -credits, draws, replace(cause, hold=hold.number))
+    entry = enter(book, Kind.CHARGE, -credits, draws, cause._replace(hold=hold.number))
     for number, drawn in draws:
         lot = book.lots[number]
         lot.remaining -= drawn

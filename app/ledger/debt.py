@@ -8,7 +8,6 @@ where something is owed, nothing is available in such grants.
 than is left: then nothing is available until they are thawed.
 """
 
-from dataclasses import replace
 from datetime import datetime
 
 from app.credits import MAX_CREDITS
@@ -130,7 +129,7 @@ def _return(book: Book, lot: Lot, credits: int, kind: Kind, cause: Cause) -> lis
 def _new_lot(book: Book, credits: int, cause: Cause) -> Posted:
     """A grant for credits that had paid a debt which is forgiven now."""
     number = book.grants + 1
-    entry = enter(book, Kind.REFUND, credits, ((number, credits),), replace(cause, hold=None))
+    entry = enter(book, Kind.REFUND, credits, ((number, credits),), cause._replace(hold=None))
     book.lots[number] = Lot(
         number=number,
         source=Source.ADJUSTMENT,

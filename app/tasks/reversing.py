@@ -5,7 +5,7 @@ Never into a hold or an envelope: what comes back is the account's. On a task th
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from app.credits import check_amount, check_key
@@ -150,7 +150,7 @@ async def _give_back_all(
     await posting.load_lots(book, {number for _, draws in found for number, _ in draws})
     for run, drawn in found:
         draws = rules.tail(drawn, already=run.reversed, credits=run.cost - run.reversed)
-        rules.give_back(book, draws, replace(cause, block_run_id=run.block_run_id))
+        rules.give_back(book, draws, cause._replace(block_run_id=run.block_run_id))
         rows.reverse_block_run(posting.write, run._replace(reversed=run.cost))
     return sum(run.cost - run.reversed for run, _ in found)
 

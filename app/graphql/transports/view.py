@@ -8,8 +8,7 @@ text/event-stream gets one (`event_stream`), and who asks for a subscription and
 import logging
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 from graphql import OperationType
@@ -49,13 +48,13 @@ class _Refused(Exception):
         self.headers = headers
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(NamedTuple):
     """One request as it came, and the way back."""
 
     method: str
     query_string: bytes
     headers: Headers
+    authorization: str | None
     takes: Wanted
     receive: Receive
     send: Send
@@ -76,8 +75,16 @@ class GraphQLOverHTTP:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope["headers"])
-        accept = headers.get(b"accept")
-        call = _Call(scope["method"], scope.get("query_string", b""), headers, wanted(accept), receive, send)
+        accept, authorization = headers.get(b"accept"), headers.get(b"authorization")
+        call = _Call(
+            scope["method"],
+            scope.get("query_string", b""),
+            headers,
+            authorization.decode("latin-1") if authorization is not None else None,
+            wanted(accept),
+            receive,
+            send,
+        )
         if call.method == "OPTIONS":
             await _respond(call, 204, b"", more_headers=[_allow(*self._methods)])
             return
@@ -111,13 +118,13 @@ class GraphQLOverHTTP:
 
     async def _answer(self, call: _Call, context: Context) -> Answer | None:
         """The answer; None: an event stream was sent. Raises: _Refused; Gone."""
-        if not _brings_service_key(call):
+        if not brings_service_key(call.authorization):
             try:
                 self._execution.hear(context)
             except RateLimited as limit:
                 raise _too_often(limit) from None
         _check(call, self._methods)
-        context.viewer = await self._identify(call.headers)
+        context.viewer = await self._identify(call.authorization)
         request = await _request(call, context.viewer)
         if call.method == "POST" and not call.takes.stream:
             return await self._execution.answer(request, context)
@@ -136,7 +143,7 @@ class GraphQLOverHTTP:
     def _counted(self, refused: _Refused, call: _Call, context: Context) -> _Refused:
         """The refusal, counted for its address; or that there were too many. A service is never told that instead: of
         what brings its key only the refused key counts."""
-        if refused.status in NOT_COUNTED or (refused.status != 401 and _brings_service_key(call)):
+        if refused.status in NOT_COUNTED or (refused.status != 401 and brings_service_key(call.authorization)):
             return refused
         try:
             self._execution.strike(context)
@@ -160,12 +167,9 @@ class GraphQLOverHTTP:
             takes_answers=call.takes.media_type is not None,
         )
 
-    async def _identify(self, headers: Headers) -> Viewer | None:
-        authorization = headers.get(b"authorization")
-        if authorization is None:
-            return None
+    async def _identify(self, authorization: str | None) -> Viewer | None:
         try:
-            return await self._doorway.identify(authorization.decode("latin-1"))
+            return await self._doorway.identify(authorization)
         except Unauthenticated as refusal:
             raise _Refused(401, str(refusal), refusal.code, (b"www-authenticate", b"Bearer")) from None
         except RequestError as refusal:
@@ -175,11 +179,6 @@ class GraphQLOverHTTP:
                 raise
             log.warning("a service key could not be looked up: %s", fault)
             raise _Refused(503, OUT_OF_REACH, Unavailable.code, (b"retry-after", b"1")) from None
-
-
-def _brings_service_key(call: _Call) -> bool:
-    authorization = call.headers.get(b"authorization")
-    return authorization is not None and brings_service_key(authorization.decode("latin-1"))
 
 
 def _too_often(limit: RateLimited) -> _Refused:
