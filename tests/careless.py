@@ -1,5 +1,6 @@
 """A real PostgreSQL that is set up as none should be, reached through this machine's own address on a network."""
 
+import asyncio
 import secrets
 import socket
 from collections.abc import Iterator
@@ -7,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import anyio
 import asyncpg
 import pytest
 
@@ -42,7 +42,7 @@ def careless_postgres(place: Path, patch: pytest.MonkeyPatch) -> Iterator[Carele
         if host is not None:
             with (place / "postgres" / "cluster" / "pg_hba.conf").open("a") as rules:
                 rules.write(f"host all all {host}/32 trust\n")
-            anyio.run(execute, server.url, "SELECT pg_reload_conf()")
+            asyncio.run(execute(server.url, "SELECT pg_reload_conf()"))
         role, name = embedded.SUPERUSER, embedded.DATABASE
         yield Careless(server.url, host and f"postgresql://{role}:{secrets.token_hex(8)}@{host}:{port}/{name}")
 

@@ -1,17 +1,27 @@
 """Running `python -m app` as somebody runs it, and a place for what it keeps."""
 
+import asyncio
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import Context
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from app.settings import Settings
+from click.testing import CliRunner
+from tortoise import context as tortoise_context
+
+from app.__main__ import commands
+from app.ledger import accounts
+from app.settings import Settings, settings
+from app.tasks import owners
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-m", "app")
@@ -24,7 +34,42 @@ def environment(**chosen: str) -> dict[str, str]:
 
 
 def run(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[str]:
-    """`python -m app` with `arguments`, no settings but `chosen`, to its end."""
+    """Run the command `arguments` in this process, with no settings but `chosen`.
+
+    It behaves as `run_process` but for the second or two that a process takes to start. State of the process that a
+    command sets (environment, cached settings, the open database, logging) is as before afterwards.
+    """
+    variables, handlers, level = dict(os.environ), logging.root.handlers[:], logging.root.level
+    global_context, tortoise_context._global_context = tortoise_context._global_context, None
+    _replace_environment(environment(**chosen))
+    try:
+        ended = Context().run(CliRunner().invoke, commands, arguments, prog_name="python -m app")
+    finally:
+        _replace_environment(variables)
+        tortoise_context._global_context = global_context
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
+    stderr = ended.stderr
+    if ended.exc_info is not None and not isinstance(ended.exception, SystemExit | None):
+        stderr += "".join(traceback.format_exception(*ended.exc_info))
+    return subprocess.CompletedProcess([*COMMAND, *arguments], ended.exit_code, ended.stdout, stderr)
+
+
+async def run_beside(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[str]:
+    """As `run`, in another thread, because a command has an event loop of its own."""
+    return await asyncio.to_thread(run, *arguments, **chosen)
+
+
+def _replace_environment(variables: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(variables)
+    settings.cache_clear()
+    accounts.forget()
+    owners.forget()
+
+
+def run_process(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m app` with `arguments` as a process, with no settings but `chosen`, to its end."""
     return subprocess.run(
         [*COMMAND, *arguments],
         cwd=CHECKOUT,

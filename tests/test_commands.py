@@ -4,20 +4,18 @@ import json
 import subprocess
 from pathlib import Path
 
-import anyio
 import asyncpg
 
 from app import database
 from app.pricing import publishing
-from tests.commands import CHECKOUT, COMMAND, environment
+from tests.commands import CHECKOUT, run_beside
 from tests.conftest import LEDGER_KEY
 from tests.factories import granted
 
 
-async def run(db: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """As `commands.run`, beside this test's own event loop, on its database and with its key."""
-    settings = environment(DATABASE_URL=db, LEDGER_KEY=LEDGER_KEY.hex())
-    return await anyio.run_process([*COMMAND, *arguments], cwd=CHECKOUT, env=settings, check=False)
+async def run(db: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command on this test's database and with its key."""
+    return await run_beside(*arguments, DATABASE_URL=db, LEDGER_KEY=LEDGER_KEY.hex())
 
 
 async def tamper(db: str, sql: str) -> None:
@@ -34,8 +32,8 @@ async def test_granting_tells_what_is_available_and_the_same_key_grants_once(db:
 
     first, again = await run(db, *asked), await run(db, *asked)
 
-    assert first.stdout == b"1,000 credits granted to alice: 1,000 available\n"
-    assert again.stdout == b"1,000 credits had been granted before to alice: 1,000 available\n"
+    assert first.stdout == "1,000 credits granted to alice: 1,000 available\n"
+    assert again.stdout == "1,000 credits had been granted before to alice: 1,000 available\n"
     [(kind, credits, actor, reason)] = await database.fetch("SELECT kind, credits, actor, reason FROM entry")
     assert (kind, credits, actor, reason) == ("GRANT", 1000, "operator:command-line", "welcome")
 
@@ -44,7 +42,7 @@ async def test_a_grant_that_the_rules_refuse_is_an_error_and_writes_nothing(db: 
     refused = await run(db, "grant", "alice", "0", "--reason", "nothing")
 
     assert refused.returncode == 1
-    assert refused.stderr.startswith(b"Error: credits must lie between 1 and ")
+    assert refused.stderr.startswith("Error: credits must lie between 1 and ")
     assert await database.fetch("SELECT 1 FROM account") == []
 
 
@@ -54,8 +52,8 @@ async def test_whole_books_pass_the_audit(db: str) -> None:
 
     everybody, bob = await run(db, "audit"), await run(db, "audit", "bob")
 
-    assert (everybody.returncode, everybody.stdout) == (0, b"2 accounts, 2 entries: the books are whole\n")
-    assert (bob.returncode, bob.stdout) == (0, b"1 accounts, 1 entries: the books are whole\n")
+    assert (everybody.returncode, everybody.stdout) == (0, "2 accounts, 2 entries: the books are whole\n")
+    assert (bob.returncode, bob.stdout) == (0, "1 accounts, 1 entries: the books are whole\n")
 
 
 async def test_a_changed_balance_fails_the_audit(db: str) -> None:
@@ -65,8 +63,8 @@ async def test_a_changed_balance_fails_the_audit(db: str) -> None:
     found = await run(db, "audit")
 
     assert found.returncode == 1
-    assert b"I1 account" in found.stdout
-    assert b"(alice): posted 101, entries 100, grants 100\n" in found.stdout
+    assert "I1 account" in found.stdout
+    assert "(alice): posted 101, entries 100, grants 100\n" in found.stdout
 
 
 async def test_books_cut_back_to_an_earlier_whole_state_are_found_by_the_heads(db: str, tmp_path: Path) -> None:
@@ -87,9 +85,9 @@ async def test_books_cut_back_to_an_earlier_whole_state_are_found_by_the_heads(d
     without, cut = await run(db, "audit"), await run(db, "audit", "--heads", str(heads))
 
     assert kept.returncode == 0
-    assert without.stdout == b"1 accounts, 1 entries: the books are whole\n"  # the chain alone cannot know
+    assert without.stdout == "1 accounts, 1 entries: the books are whole\n"  # the chain alone cannot know
     assert cut.returncode == 1
-    assert f"HEAD account {before['id']}: entry 2 is gone\n" in cut.stdout.decode()
+    assert f"HEAD account {before['id']}: entry 2 is gone\n" in cut.stdout
     assert heads.read_text() == told
 
 
@@ -102,8 +100,8 @@ async def test_books_that_have_grown_pass_and_their_new_heads_are_kept(db: str, 
 
     second = await run(db, "audit", "--heads", str(heads))
 
-    assert f"0 heads found in their places, 1 kept in {heads}\n" in first.stdout.decode()
-    assert f"1 heads found in their places, 2 kept in {heads}\n" in second.stdout.decode()
+    assert f"0 heads found in their places, 1 kept in {heads}\n" in first.stdout
+    assert f"1 heads found in their places, 2 kept in {heads}\n" in second.stdout
     macs = await database.fetch("SELECT id, seq, last_mac FROM account ORDER BY id")
     assert heads.read_text() == "".join(f"{number} {seq} {mac.hex()}\n" for number, seq, mac in macs)
 
@@ -114,7 +112,7 @@ async def test_a_file_that_holds_no_heads_is_refused(db: str, tmp_path: Path) ->
 
     refused = await run(db, "audit", "--heads", str(heads))
 
-    assert (refused.returncode, refused.stderr) == (1, b"Error: heads is not a file of heads: see line 1\n")
+    assert (refused.returncode, refused.stderr) == (1, "Error: heads is not a file of heads: see line 1\n")
     assert heads.read_text() == "something else\n"
 
 
@@ -122,14 +120,14 @@ async def test_a_shown_rate_card_can_be_changed_and_published(db: str, tmp_path:
     await publishing.load_default()
     card = tmp_path / "card.json"
     shown = await run(db, "prices", "show")
-    card.write_bytes(shown.stdout)
+    card.write_text(shown.stdout)
     assert json.loads(shown.stdout) == json.loads((CHECKOUT / "app/pricing/default_rate_card.json").read_bytes())
-    assert shown.stderr.startswith(b"rate card 1, in force from ")
+    assert shown.stderr.startswith("rate card 1, in force from ")
 
     published = await run(db, "prices", "publish", str(card), "--reason", "as before", "--key", "again")
     again = await run(db, "prices", "publish", str(card), "--reason", "as before", "--key", "again")
 
-    assert published.stdout.startswith(b"rate card 2 published, in force from ")
-    assert again.stdout.startswith(b"rate card 2 was published before, in force from ")
-    assert (await run(db, "prices", "show")).stderr.startswith(b"rate card 1, ")  # 2 is still to come
-    assert (await run(db, "prices", "show", "--version", "3")).stderr == b"Error: version 3 was never published\n"
+    assert published.stdout.startswith("rate card 2 published, in force from ")
+    assert again.stdout.startswith("rate card 2 was published before, in force from ")
+    assert (await run(db, "prices", "show")).stderr.startswith("rate card 1, ")  # 2 is still to come
+    assert (await run(db, "prices", "show", "--version", "3")).stderr == "Error: version 3 was never published\n"

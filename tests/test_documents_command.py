@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import run
+from tests.commands import run, run_process
 
 BALANCE = "query Balance {\n  account {\n    balance { available }\n  }\n}\n"
 FOLLOW = "subscription Follow {\r\n  balance { available version }\r\n}\r\n"
@@ -101,7 +101,7 @@ def test_a_server_with_such_documents_does_not_start_and_says_why_in_a_sentence(
     old = folder / "old.graphql"
     old.write_text(OLD)
     place = {"DATABASE_URL": database_url, "DATA_DIR": str(folder / "data"), "PORT": "0"}
-    ended = run("serve", **place, WORKERS=workers, KNOWN_DOCUMENTS=str(folder))
+    ended = run_process("serve", **place, WORKERS=workers, KNOWN_DOCUMENTS=str(folder))
     assert ended.returncode == status
     assert f"{old}:3: Cannot query field 'balanse' on type 'Account'." in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -1,5 +1,6 @@
 """The application's role owns nothing and cannot change history; migrations run as another."""
 
+import asyncio
 import re
 import secrets
 import subprocess
@@ -7,7 +8,6 @@ import sys
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit, urlunsplit
 
-import anyio
 import asyncpg
 import httpx
 import pytest
@@ -139,7 +139,9 @@ def test_the_server_of_a_fresh_clone_serves_in_a_role_that_owns_nothing() -> Non
         assert httpx.get(f"{url}/readyz", timeout=30).status_code == 200
         owner = embedded.running_url(place / "postgres")
         assert owner is not None
-        found = anyio.run(asked, owner, "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name LIKE $1")
+        found = asyncio.run(
+            asked(owner, "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name LIKE $1")
+        )
         assert found == [embedded.APPLICATION]
         faults = subprocess.run(
             [sys.executable, "-c", SAY_FAULTS, address_of(owner, embedded.APPLICATION)],

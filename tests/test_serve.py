@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from app import embedded, roles
-from tests.commands import CHECKOUT, COMMAND, environment, open_place, run
+from tests.commands import CHECKOUT, COMMAND, environment, open_place, run, run_process
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_production_does_not_migrate_by_itself_and_names_the_command_that_does(p
             "PAYMENT_PROVIDER": "none",
             "ALLOWED_HOSTS": "credits.example.com",
         }
-        refused = run("serve", **production)
+        refused = run_process("serve", **production)
         first, second = run("migrate", **production), run("migrate", **production)
         as_owner = said_at_start(**production)
         run("migrate", **production | {"DATABASE_URL": server.application_url}, MIGRATION_DATABASE_URL=server.url)

@@ -1,5 +1,6 @@
 """What a newcomer meets first: the lock file, make, the command line, the container files."""
 
+import asyncio
 import json
 import os
 import re
@@ -12,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import anyio
 import jwt
 import pytest
 import yaml
@@ -299,7 +299,7 @@ def test_the_steps_of_the_containers_make_a_role_that_owns_nothing(place: Path) 
         as_the_image_does = (
             f"CREATE ROLE credits LOGIN SUPERUSER; DROP ROLE {embedded.APPLICATION}; SELECT pg_reload_conf()"
         )
-        anyio.run(execute, server.url, as_the_image_does)
+        asyncio.run(execute(server.url, as_the_image_does))
         here = server.url.partition("@")[2]
 
         def environment(service: str, **others: str) -> dict[str, str]:

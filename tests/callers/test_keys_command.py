@@ -21,8 +21,8 @@ from tests.test_commands import run
 pytestmark = pytest.mark.anyio
 
 
-def text(done: subprocess.CompletedProcess[bytes]) -> tuple[int, str, str]:
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+def text(done: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
+    return done.returncode, done.stdout, done.stderr
 
 
 async def test_a_key_is_made_shown_once_listed_and_revoked(db: str) -> None:
