@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-PLACE = click.Path(path_type=Path)
-INSTANT = click.DateTime(["%Y-%m-%dT%H:%M:%S%z"])
+PATH = click.Path(path_type=Path)
+TIMESTAMP = click.DateTime(["%Y-%m-%dT%H:%M:%S%z"])
 
 
-class Commands(click.Group):
+class CommandGroup(click.Group):
     """Says which settings there are below its commands, and turns what can go wrong into a sentence with its remedy."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -30,17 +30,17 @@ class Commands(click.Group):
         except Exception as fault:
             from app.commands import remedies
 
-            if (message := remedies.sentence(fault)) is None:
+            if (message := remedies.message_for(fault)) is None:
                 raise
             raise click.ClickException(message) from fault
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-def commands() -> None:
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+def cli() -> None:
     """Prepaid credits for a platform that runs AI agents."""
 
 
-@commands.command()
+@cli.command()
 @click.pass_context
 def serve(ctx: click.Context) -> None:
     """Start the server, and a PostgreSQL if DATABASE_URL is unset."""
@@ -49,7 +49,7 @@ def serve(ctx: click.Context) -> None:
     ctx.exit(serve.run())
 
 
-@commands.command()
+@cli.command()
 def migrate() -> None:
     """Bring the database up to date."""
     from app.commands import migrate
@@ -57,7 +57,7 @@ def migrate() -> None:
     asyncio.run(migrate.run())
 
 
-@commands.command()
+@cli.command()
 def schema() -> None:
     """Print the GraphQL schema."""
     from app.commands import schema
@@ -65,7 +65,7 @@ def schema() -> None:
     schema.run()
 
 
-@commands.command()
+@cli.command()
 @click.argument("kind", type=click.Choice(["user", "service", "operator"]))
 @click.argument("name")
 def token(kind: Any, name: str) -> None:
@@ -75,7 +75,7 @@ def token(kind: Any, name: str) -> None:
     asyncio.run(token.run(kind, name))
 
 
-@commands.group()
+@cli.group()
 def keys() -> None:
     """Make, list and revoke service keys.
 
@@ -93,7 +93,7 @@ def keys() -> None:
     type=click.Choice(["charge", "read", "admin"]),
     help="charge: open tasks, charge, and read; read: read any account; admin: what an operator may. Repeat for more.",
 )
-@click.option("--expires-at", type=INSTANT, help="2026-01-31T00:00:00+0000. Default: never.")
+@click.option("--expires-at", type=TIMESTAMP, help="2026-01-31T00:00:00+0000. Default: never.")
 def keys_create(name: str, scopes: tuple[str, ...], expires_at: datetime | None) -> None:
     """Print a new key for NAME, and nothing else; it is shown this once: keys create executor --scope charge."""
     from app.commands import keys
@@ -106,7 +106,7 @@ def keys_list() -> None:
     """Print every key ever made, without its secret."""
     from app.commands import keys
 
-    asyncio.run(keys.show())
+    asyncio.run(keys.list_keys())
 
 
 @keys.command("revoke")
@@ -118,13 +118,13 @@ def keys_revoke(id: str) -> None:
     asyncio.run(keys.revoke(id))
 
 
-@commands.command()
+@cli.command()
 @click.argument("owner")
 @click.argument("credits", type=int)
 @click.option("--reason", required=True, help="Why: it stands in the entry.")
 @click.option("--source", type=click.Choice(["PROMOTIONAL", "PURCHASED", "ADJUSTMENT"]), default="PROMOTIONAL")
 @click.option("--priority", type=int, default=0, help="Lower burns first, from -1000 to 1000.")
-@click.option("--expires-at", type=INSTANT, help="2026-01-31T00:00:00+0000. Default: never.")
+@click.option("--expires-at", type=TIMESTAMP, help="2026-01-31T00:00:00+0000. Default: never.")
 @click.option("--key", help="An idempotency key: the same one again grants nothing more. Default: a new one.")
 def grant(owner: str, credits: int, **chosen: Any) -> None:
     """Give credits to an account: grant alice 1000 --reason welcome."""
@@ -133,7 +133,7 @@ def grant(owner: str, credits: int, **chosen: Any) -> None:
     asyncio.run(grant.run(owner, credits, **chosen))
 
 
-@commands.group()
+@cli.group()
 def prices() -> None:
     """Show, check and publish rate cards."""
 
@@ -161,7 +161,7 @@ def prices_check(file: Path) -> None:
 @click.option(
     "--at",
     "effective_at",
-    type=INSTANT,
+    type=TIMESTAMP,
     help="2026-01-31T00:00:00+0000. Default: in 11 s.",
 )
 @click.option("--reason", help="Why, for whoever reads the list of versions.")
@@ -173,13 +173,13 @@ def prices_publish(file: Path, effective_at: datetime | None, reason: str | None
     prices.publish(file, effective_at=effective_at, reason=reason, key=key)
 
 
-@commands.group()
+@cli.group()
 def documents() -> None:
     """Known documents: what clients name by hash. PATH is a directory of *.graphql, or a manifest."""
 
 
 @documents.command("check")
-@click.argument("path", type=PLACE, required=False)
+@click.argument("path", type=PATH, required=False)
 @click.pass_context
 def documents_check(ctx: click.Context, path: Path | None) -> None:
     """Say whether the server can start with them, or everything that is wrong; exit with 1 if not.
@@ -192,7 +192,7 @@ def documents_check(ctx: click.Context, path: Path | None) -> None:
 
 
 @documents.command("manifest")
-@click.argument("paths", metavar="PATH...", type=PLACE, nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", type=PATH, nargs=-1, required=True)
 @click.pass_context
 def documents_manifest(ctx: click.Context, paths: tuple[Path, ...]) -> None:
     """Print them as a manifest, each by the hash of its text: documents manifest queries/ > manifest.json.
@@ -204,29 +204,29 @@ def documents_manifest(ctx: click.Context, paths: tuple[Path, ...]) -> None:
     ctx.exit(documents.manifest(paths))
 
 
-@commands.group()
-def notices() -> None:
+@cli.group()
+def provider_events() -> None:
     """Payment notices that were not handled: what a provider told and nothing came of yet."""
 
 
-@notices.command("list")
-def notices_list() -> None:
+@provider_events.command("list")
+def provider_events_list() -> None:
     """Print them, one a line, with the reason: those that wait for a person first."""
     from app.commands import notices
 
-    asyncio.run(notices.show())
+    asyncio.run(notices.list_unhandled())
 
 
-@notices.command("replay")
+@provider_events.command("replay")
 @click.argument("id")
-def notices_replay(id: str) -> None:
+def provider_events_replay(id: str) -> None:
     """Try the notice ID again now, as if it had just come."""
     from app.commands import notices
 
     asyncio.run(notices.replay(id))
 
 
-@commands.command()
+@cli.command()
 @click.argument("owner", required=False)
 @click.option(
     "--heads",
@@ -234,7 +234,7 @@ def notices_replay(id: str) -> None:
     help="Compare with the last entries kept in this file, then keep the new ones. Store it elsewhere.",
 )
 @click.pass_context
-def audit(ctx: click.Context, owner: str | None, heads: Path | None) -> None:
+def verify(ctx: click.Context, owner: str | None, heads: Path | None) -> None:
     """Prove that the books are whole; exit with 1 if not."""
     from app.commands import audit
 
@@ -243,7 +243,7 @@ def audit(ctx: click.Context, owner: str | None, heads: Path | None) -> None:
     ctx.exit(audit.run(owner, heads))
 
 
-@commands.command()
+@cli.command()
 @click.option("--production", is_flag=True, help="Ask for all that production needs, as the README lists it.")
 @click.option("--json", "as_json", is_flag=True, help="Say the same to a program.")
 @click.pass_context
@@ -254,7 +254,7 @@ def check(ctx: click.Context, *, production: bool, as_json: bool) -> None:
     ctx.exit(check.run(production=production, as_json=as_json))
 
 
-@commands.command()
+@cli.command()
 @click.option("--url", help="The server. Default: http://HOST:PORT.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed and rate card: the same day.")
 @click.option("--tasks", type=click.IntRange(1, 100_000), default=1_200, show_default=True, help="How many.")
@@ -269,4 +269,4 @@ def simulate(ctx: click.Context, *, url: str | None, seed: int, tasks: int, conc
 
 
 if __name__ == "__main__":
-    commands(prog_name="python -m app")
+    cli(prog_name="python -m app")

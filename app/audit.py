@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app import database
-from app.audit_proofs import PROOFS
+from app.audit_proofs import SQL_CHECKS
 from app.database import Connection
 from app.ledger import accounts, posting, statements
-from app.ledger.book import Posted
-from app.ledger.chain import GENESIS, sign
+from app.ledger.book import LedgerEntry
+from app.ledger.chain import GENESIS_MAC, sign_entry
 from app.ledger.statements import ENTRY_COLUMNS
 
-MOST_LISTED: Final = 1_000
+MAX_LISTED: Final = 1_000
 """Breaks that are told one by one; beyond them they are only counted."""
 
 _ACCOUNTS_AT_ONCE: Final = 200
@@ -52,20 +52,20 @@ _ENTRIES: Final = f"""
 
 
 @dataclass(frozen=True, slots=True)
-class Break:
+class Violation:
     """One thing that is not as it must be."""
 
     invariant: str
     account_id: int
     owner_id: str | None
-    what: str
+    message: str
 
     def __str__(self) -> str:
-        return f"{self.invariant} account {self.account_id} ({self.owner_id or 'no owner'}): {self.what}"
+        return f"{self.invariant} account {self.account_id} ({self.owner_id or 'no owner'}): {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class AccountHead:
     """The last entry of an account that was found whole: whoever keeps it elsewhere can prove that it still stands."""
 
     account_id: int
@@ -74,56 +74,63 @@ class Head:
 
 
 @dataclass(slots=True)
-class Report:
+class VerificationReport:
     """What was checked and what is broken: the first breaks one by one, `unlisted` counts the rest."""
 
     accounts: int = 0
     entries: int = 0
-    breaks: list[Break] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
     unlisted: int = 0
 
     @property
-    def intact(self) -> bool:
-        return not self.breaks
+    def is_intact(self) -> bool:
+        return not self.violations
 
-    def add(self, found: Break) -> None:
-        if len(self.breaks) < MOST_LISTED:
-            self.breaks.append(found)
+    def add(self, found: Violation) -> None:
+        if len(self.violations) < MAX_LISTED:
+            self.violations.append(found)
         else:
             self.unlisted += 1
 
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called now and then with the accounts checked so far, and how many there are."""
 
 
-async def audit(
-    owner_id: str | None = None, progress: Progress | None = None, *, head: Callable[[Head], None] | None = None
-) -> Report:
+async def verify_ledger(
+    owner_id: str | None = None,
+    on_progress: ProgressCallback | None = None,
+    *,
+    on_head: Callable[[AccountHead], None] | None = None,
+) -> VerificationReport:
     """Check one owner's account, or all. `head` is told the last entry of each account that has one, in id order.
 
     An owner without an account gives an empty report. Needs the ledger key (`tasks.lapses.open_books`).
     """
-    report = Report()
+    report = VerificationReport()
     first, last, total = 0, _LAST_ID, 1
     if owner_id is None:
         total = (await database.fetch(_COUNT))[0][0]
     else:
-        found = await accounts.find(owner_id)
+        found = await accounts.find_account_id(owner_id)
         if found is None:
             return report
         first = last = found
     while first <= last:
         async with database.transaction() as connection:
             await connection.execute_query(_SNAPSHOT, [])
-            first = await _audit_range(connection, first, last, report, head)
-        if progress is not None:
-            progress(report.accounts, max(total, report.accounts))
+            first = await _audit_range(connection, first, last, report, on_head)
+        if on_progress is not None:
+            on_progress(report.accounts, max(total, report.accounts))
     return report
 
 
 async def _audit_range(
-    connection: Connection, first: int, last: int, report: Report, head: Callable[[Head], None] | None
+    connection: Connection,
+    first: int,
+    last: int,
+    report: VerificationReport,
+    head: Callable[[AccountHead], None] | None,
 ) -> int:
     """Check the next accounts from `first` on, and the ids between them. Returns: where to go on."""
     _, records = await connection.execute_query(_ACCOUNTS, [first, last, _ACCOUNTS_AT_ONCE])
@@ -134,20 +141,20 @@ async def _audit_range(
         report.entries += 1
         check = checks.get(account_id)
         if check is None:
-            report.add(Break("I1", account_id, None, f"entry {row['seq']} belongs to no account"))
+            report.add(Violation("I1", account_id, None, f"entry {row['seq']} belongs to no account"))
             continue
         for found in check.follow(row):
             report.add(found)
-    for name, sql in PROOFS.items():
+    for name, sql in SQL_CHECKS.items():
         _, broken = await connection.execute_query(sql, [first, end])
         for account_id, what in broken:
             owner_id = checks[account_id].owner_id if account_id in checks else None
-            report.add(Break(name.split()[0], account_id, owner_id, what))
+            report.add(Violation(name.split()[0], account_id, owner_id, what))
     for check in checks.values():
         for found in check.close():
             report.add(found)
         if head is not None and check.account["seq"]:
-            head(Head(check.account["id"], check.account["seq"], bytes(check.account["last_mac"])))
+            head(AccountHead(check.account["id"], check.account["seq"], bytes(check.account["last_mac"])))
     report.accounts += len(checks)
     return int(end) + 1
 
@@ -170,15 +177,15 @@ class _Check:
         self.account = account
         self.owner_id: str = account["owner_id"]
         self._seq = self._version = self._posted = self._owed = self._balance = 0
-        self._mac = GENESIS
+        self._mac = GENESIS_MAC
         self._at: Any = None
         self._left: dict[int, int] = {}
 
-    def follow(self, row: Any) -> Iterator[Break]:
+    def follow(self, row: Any) -> Iterator[Violation]:
         """Check the next entry against what came before it, and take it in."""
         try:
-            posted = statements.entry(row)
-            mac = sign(posted.line, after=self._mac, key=posting.signing_key())
+            posted = statements.entry_from_row(row)
+            mac = sign_entry(posted.line, previous_mac=self._mac, key=posting.signing_key())
         except (ValueError, TypeError) as fault:
             yield self._break("I2", f"entry {row['seq']} cannot be read: {fault}")
             self._mac, self._seq = bytes(row["mac"]), row["seq"]
@@ -204,7 +211,7 @@ class _Check:
         self._posted += line.credits
         self._owed += line.owed
 
-    def _draw(self, entry: Posted) -> Iterator[Break]:
+    def _draw(self, entry: LedgerEntry) -> Iterator[Violation]:
         line = entry.line
         if not all(type(part) is int for draw in line.draws for part in draw):
             yield self._break("I1", f"the draws of entry {line.seq} are not numbers")
@@ -214,7 +221,7 @@ class _Check:
         for number, drawn in line.draws:
             self._left[number] = self._left.get(number, 0) + (drawn if line.credits > 0 else -drawn)
 
-    def close(self) -> Iterator[Break]:
+    def close(self) -> Iterator[Violation]:
         """Compare the account and its grants with what its entries came to."""
         account = self.account
         grants = {number: (remaining, claimed) for number, remaining, claimed in account["grants"]}
@@ -242,5 +249,5 @@ class _Check:
         if account["owed"] != self._owed:
             yield self._break("I8", f"owed {account['owed']}, entries {self._owed}")
 
-    def _break(self, invariant: str, what: str) -> Break:
-        return Break(invariant, self.account["id"], self.owner_id, what)
+    def _break(self, invariant: str, what: str) -> Violation:
+        return Violation(invariant, self.account["id"], self.owner_id, what)

@@ -18,7 +18,7 @@ _OF_TOP_UPS: Final = """
 """
 _PAID: Final = "p.status IN ('PAID', 'REFUNDED', 'DISPUTED')"
 
-PROOFS: Final = {
+SQL_CHECKS: Final = {
     "I1": """
     SELECT g.account_id, format('grant %s belongs to no account', g.number) FROM credit_grant AS g
     WHERE g.account_id BETWEEN $1 AND $2 AND NOT EXISTS (SELECT FROM account AS a WHERE a.id = g.account_id)

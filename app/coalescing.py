@@ -19,14 +19,14 @@ from app.errors import Overloaded
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-TURNS: Final = 3
+LOOP_TURNS: Final = 3
 """For what comes over sockets: in one turn they are read, in one what was read is parsed, in one it is submitted."""
 
 Call = Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
 """Carries out a list and gives one result for each item, in order."""
 
 
-class Lanes(Generic[Item, Result]):
+class GroupCommit(Generic[Item, Result]):
     """Bounded queues in front of `call`, one list in flight in each.
 
     `hopeless(fault)` says that no part of the list could fare better (the database is away), so it fails whole.
@@ -39,12 +39,12 @@ class Lanes(Generic[Item, Result]):
         call: Call[Item, Result],
         *,
         lanes: int = 1,
-        list_limit: int,
+        batch_limit: int,
         queue_limit: int,
-        hopeless: Callable[[BaseException], bool] = lambda _: False,
-        turns: int = 0,
+        fails_whole_batch: Callable[[BaseException], bool] = lambda _: False,
+        loop_turns: int = 0,
     ) -> None:
-        self._lanes = [_Lane(call, list_limit, hopeless, turns) for _ in range(lanes)]
+        self._lanes = [_Lane(call, batch_limit, fails_whole_batch, loop_turns) for _ in range(lanes)]
         self._queue_limit = queue_limit
 
     async def submit(self, key: int, item: Item) -> Result:
@@ -126,7 +126,7 @@ class _Lane(Generic[Item, Result]):
                 future.set_result(result)
 
 
-class Shared(Generic[Item, Result]):
+class BatchedReads(Generic[Item, Result]):
     """Reads of many callers as one: `read` gets each key once and gives what it found; a missing key is None.
 
     Callers that ask while a read is under way share the next one, so what a caller gets was read after it asked.
@@ -136,15 +136,19 @@ class Shared(Generic[Item, Result]):
         self,
         read: Callable[[Sequence[Item]], Awaitable[dict[Item, Result]]],
         *,
-        list_limit: int,
+        batch_limit: int,
         queue_limit: int = 1_000_000,
-        hopeless: Callable[[BaseException], bool] = lambda _: False,
-        turns: int = 0,
+        fails_whole_batch: Callable[[BaseException], bool] = lambda _: False,
+        loop_turns: int = 0,
     ) -> None:
         """As of `Lanes`."""
         self._read = read
-        self._lanes: Lanes[Item, Result | None] = Lanes(
-            self._once_each, list_limit=list_limit, queue_limit=queue_limit, hopeless=hopeless, turns=turns
+        self._lanes: GroupCommit[Item, Result | None] = GroupCommit(
+            self._once_each,
+            batch_limit=batch_limit,
+            queue_limit=queue_limit,
+            fails_whole_batch=fails_whole_batch,
+            loop_turns=loop_turns,
         )
 
     async def get(self, key: Item) -> Result | None:

@@ -18,7 +18,7 @@ import asyncpg
 from tortoise import Tortoise
 from tortoise.connection import get_connection
 
-from app.settings import Settings, settings
+from app.settings import Settings, get_settings
 
 
 class Connection(Protocol):
@@ -53,13 +53,13 @@ POSTING_PLANNER: Final = {
 RETRIED_SQLSTATES: Final = frozenset({"40001", "40P01"})
 """Serialisation failure and deadlock: the transaction is gone and may be run again as it was."""
 
-LOST_SQLSTATES: Final = frozenset({"57P01", "57P02", "57P03", "53300", "25006"})
+CONNECTION_FAILURE_SQLSTATES: Final = frozenset({"57P01", "57P02", "57P03", "53300", "25006"})
 """The server goes, comes, is full or is read-only: nothing is wrong with the request."""
 
 T = TypeVar("T")
 
 
-def credentials(url: str) -> dict[str, Any]:
+def connection_arguments(url: str) -> dict[str, Any]:
     """The parts of a postgresql:// address, as asyncpg names them. `?host=` names a unix socket's directory."""
     parts = urlsplit(url)
     if parts.scheme not in {"postgres", "postgresql"}:
@@ -79,13 +79,13 @@ def credentials(url: str) -> dict[str, Any]:
     return found
 
 
-def configuration(url: str, *, read_connections: int = 5, posting_connections: int = 2) -> dict[str, Any]:
+def tortoise_config(url: str, *, read_connections: int = 5, posting_connections: int = 2) -> dict[str, Any]:
     """Tortoise's configuration for the database at `url`."""
 
     def pool(size: int, **more: Any) -> dict[str, Any]:
         return {
             "engine": "tortoise.backends.asyncpg",
-            "credentials": credentials(url) | {"minsize": 1, "maxsize": size, "reset": _keep_session} | more,
+            "credentials": connection_arguments(url) | {"minsize": 1, "maxsize": size, "reset": _keep_session} | more,
         }
 
     return {
@@ -110,26 +110,26 @@ async def _keep_session(connection: object) -> None:
 
 async def connect(url: str, *, read_connections: int | None = None, posting_connections: int | None = None) -> None:
     """Open the pools. Raises: OSError or asyncpg.PostgresError where the database does not answer."""
-    here = settings()
+    here = get_settings()
     await Tortoise.init(
-        config=configuration(
+        config=tortoise_config(
             url,
             read_connections=read_connections or here.read_connections,
-            posting_connections=posting_connections or posting_connections_of(here),
+            posting_connections=posting_connections or posting_pool_size(here),
         ),
         _enable_global_fallback=True,  # resolvers and loops run in tasks that did not see this context
     )
     await fetch("SELECT 1")
 
 
-def posting_connections_of(chosen: Settings) -> int:
+def posting_pool_size(settings: Settings) -> int:
     """One for each lane, and some for the operations that post one by one."""
-    return chosen.lanes + 4
+    return settings.posting_connections + 4
 
 
-def connections_of(chosen: Settings) -> int:
+def max_connections(settings: Settings) -> int:
     """How many connections a server takes at most: both pools of each process, and the one that listens."""
-    return chosen.workers * (chosen.read_connections + posting_connections_of(chosen) + 1)
+    return settings.workers * (settings.read_connections + posting_pool_size(settings) + 1)
 
 
 async def disconnect() -> None:
@@ -187,15 +187,15 @@ def sqlstate(fault: BaseException | None) -> str | None:
     return None
 
 
-def is_lost(fault: BaseException) -> bool:
+def is_connection_failure(fault: BaseException) -> bool:
     """Whether the database was out of reach: nothing is wrong with what was asked, and asking again may do."""
     state = sqlstate(fault)
     if state is not None:
-        return state.startswith("08") or state in LOST_SQLSTATES
+        return state.startswith("08") or state in CONNECTION_FAILURE_SQLSTATES
     return isinstance(fault, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError | TimeoutError)
 
 
-async def retried(operation: Callable[[], Awaitable[T]], *, attempts: int = 6) -> T:
+async def run_with_retries(operation: Callable[[], Awaitable[T]], *, attempts: int = 6) -> T:
     """`operation`, run anew after a deadlock or a serialisation failure, with a short random wait between."""
     for attempt in range(1, attempts + 1):
         try:
@@ -210,5 +210,5 @@ async def retried(operation: Callable[[], Awaitable[T]], *, attempts: int = 6) -
 def __getattr__(name: str) -> Any:
     """`TORTOISE_ORM`, for Tortoise's own command line (`[tool.tortoise]`); read from the environment when asked for."""
     if name == "TORTOISE_ORM":
-        return configuration(settings().database_url or "postgresql://localhost/credits")
+        return tortoise_config(get_settings().database_url or "postgresql://localhost/credits")
     raise AttributeError(name)

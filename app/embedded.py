@@ -31,20 +31,20 @@ from urllib.parse import quote
 
 import psutil
 
-from app.postgres_programs import EmbeddedPostgresError, Programs, bin_dir, place_for, programs_for
+from app.postgres_programs import EmbeddedPostgresError, Programs, bin_dir, data_location, programs_for
 
 __all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "bin_dir", "start"]
 
 DATABASE: Final = "credits"
 SUPERUSER: Final = "postgres"
 """Owns the tables and migrates."""
-APPLICATION: Final = "credits_app"
+APPLICATION_ROLE: Final = "credits_app"
 """The role of whatever serves: it owns nothing (app/roles.py says what it may)."""
 PORT: Final = 5432
 """It only names the socket file: nothing listens on a network."""
 
 SOCKET_NAME: Final = f".s.PGSQL.{PORT}"
-LONGEST_SOCKET_PATH: Final = 100
+MAX_SOCKET_PATH_BYTES: Final = 100
 """Bytes. Systems allow 103 (macOS) to 107 (Linux)."""
 
 START_SECONDS: Final = 60
@@ -87,7 +87,7 @@ class EmbeddedPostgres:
 
     @property
     def application_url(self) -> str:
-        return _url(self.socket_dir, APPLICATION)
+        return _url(self.socket_dir, APPLICATION_ROLE)
 
     def stop(self) -> None:
         """End every connection, write everything down, wait for the server's end. A second call does nothing."""
@@ -177,11 +177,11 @@ def _stop_left_over(cluster: Path) -> None:
 
 def _create(cluster: Path, programs: Programs) -> None:
     """A new, empty cluster. It gets its name when it is complete, so that a killed start leaves nothing half made."""
-    place = place_for(cluster, programs)
+    place = data_location(cluster, programs)
     half_made = place.with_suffix(".new")
     shutil.rmtree(half_made, ignore_errors=True)
     half_made.mkdir()
-    programs.give(half_made)
+    programs.restrict_to_user(half_made)
     options = ("--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--no-locale")
     programs.run("initdb", *options, "--pgdata", half_made)
     half_made.rename(place)
@@ -203,13 +203,13 @@ def _socket_dir(cluster: Path, programs: Programs) -> Path:
         raise EmbeddedPostgresError(
             f"{directory} belongs to another user: remove it, or set DATA_DIR to a shorter path."
         )
-    programs.give(directory)
+    programs.restrict_to_user(directory)
     return directory
 
 
 def _fits(directory: Path) -> bool:
     quotable = '"' not in str(directory) and "," not in str(directory)
-    return quotable and len(os.fsencode(directory / SOCKET_NAME)) <= LONGEST_SOCKET_PATH
+    return quotable and len(os.fsencode(directory / SOCKET_NAME)) <= MAX_SOCKET_PATH_BYTES
 
 
 def _launch(
@@ -257,8 +257,8 @@ def _ensure_database(socket_dir: Path, programs: Programs) -> None:
     there = programs.run(*ask, names).stdout.splitlines()
     if f"database {DATABASE}" not in there:
         programs.run("createdb", *_connection(socket_dir), DATABASE)
-    if f"role {APPLICATION}" not in there:
-        programs.run(*ask, f"CREATE ROLE {APPLICATION} LOGIN")
+    if f"role {APPLICATION_ROLE}" not in there:
+        programs.run(*ask, f"CREATE ROLE {APPLICATION_ROLE} LOGIN")
 
 
 def _url(socket_dir: Path, user: str = SUPERUSER) -> str:

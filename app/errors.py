@@ -269,12 +269,12 @@ class RefundExceedsTopUp(BillingError):
 
 
 @dataclass(eq=False, kw_only=True)
-class NoticeNotFound(BillingError):
-    notice_id: str
+class NotificationNotFound(BillingError):
+    notification_id: str
 
     @property
     def message(self) -> str:
-        return f"There is no notice {self.notice_id!r} of this account: nothing was marked."
+        return f"There is no notice {self.notification_id!r} of this account: nothing was marked."
 
 
 @dataclass(eq=False, kw_only=True)
@@ -313,7 +313,7 @@ class Forbidden(RequestError):
     code = "FORBIDDEN"
 
 
-class NotPriced(RequestError):
+class PriceUnavailable(RequestError):
     """A part of what was asked for has no price, where the answer has no room to say which otherwise."""
 
     code = "PRICE_NOT_FOUND"

@@ -8,18 +8,18 @@ from typing import Final
 
 from starlette.types import Scope, Send
 
-PROBES: Final = frozenset({"/healthz", "/readyz"})
-UNKNOWN: Final = "This server is not known by that name."
-_REFUSAL: Final = f'{{"errors":[{{"message":"{UNKNOWN}","extensions":{{"code":"BAD_REQUEST"}}}}]}}'.encode()
+PROBE_PATHS: Final = frozenset({"/healthz", "/readyz"})
+HOST_NOT_ALLOWED: Final = "This server is not known by that name."
+_REFUSAL: Final = f'{{"errors":[{{"message":"{HOST_NOT_ALLOWED}","extensions":{{"code":"BAD_REQUEST"}}}}]}}'.encode()
 
 
-def is_addressed(scope: Scope, hosts: Collection[str]) -> bool:
+def is_allowed_host(scope: Scope, allowed_hosts: Collection[str]) -> bool:
     """Whether the request names one of `hosts` (lower case, without port), and no other beside it."""
     named = [value for name, value in scope["headers"] if name == b"host"]
-    return scope["path"] in PROBES or (len(named) == 1 and _without_port(named[0]) in hosts)
+    return scope["path"] in PROBE_PATHS or (len(named) == 1 and _without_port(named[0]) in allowed_hosts)
 
 
-async def refuse(scope: Scope, send: Send) -> None:
+async def reject_host(scope: Scope, send: Send) -> None:
     """Answer a request that addresses somebody else."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 4403, "reason": "Host not allowed"})

@@ -21,12 +21,12 @@ from app import database
 
 log = logging.getLogger(__name__)
 
-CHANNEL: Final = "credits"
+ACCOUNTS_CHANNEL: Final = "credits"
 OWNERS_CHANNEL: Final = "credits_owners"
 SIGNALS_CHANNEL: Final = "credits_signals"
-OF_ACCOUNT: Final = "a"
+ACCOUNT_SIGNAL: Final = "a"
 """A signal of an account: what is available became 0, or came back."""
-OF_TASKS: Final = "t"
+TASK_SIGNAL: Final = "t"
 """A signal of its tasks: one has stopped, or goes on."""
 _PAYLOAD_LIMIT: Final = 7900  # PostgreSQL refuses a payload of 8,000 bytes
 _RECONNECT_SECONDS: Final = 1.0
@@ -36,7 +36,7 @@ _VERSIONS: Final = "SELECT id, version FROM account WHERE id = ANY($1::bigint[])
 Topic = int | str
 
 
-def payloads(versions: Mapping[int, int]) -> Iterator[str]:
+def change_payloads(versions: Mapping[int, int]) -> Iterator[str]:
     """The notices for those accounts: "id:version,id:version...", each short enough for PostgreSQL."""
     yield from _packed(f"{account_id}:{version}" for account_id, version in versions.items())
 
@@ -60,7 +60,7 @@ def _packed(parts: Iterable[str]) -> Iterator[str]:
 
 
 @dataclass(slots=True, eq=False)
-class Watch:
+class Subscription:
     """One follower of one topic. `swept`: woken by every sweep, because what it reads may change without a version."""
 
     swept: bool
@@ -69,14 +69,14 @@ class Watch:
     def wake(self) -> None:
         self._woken.set()
 
-    async def changed(self) -> None:
+    async def wait(self) -> None:
         """Wait until something may have changed since the last call. Call it, then read: not the other way round."""
         await self._woken.wait()
         self._woken.clear()
 
 
 @dataclass(slots=True, eq=False)
-class SignalWatch:
+class SignalSubscription:
     """One follower of the signals: of all accounts, since whom they concern is known by reading only."""
 
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -92,7 +92,7 @@ class SignalWatch:
                 self._signalled.setdefault(account_id, set()).add(kind)
         self._woken.set()
 
-    async def changed(self) -> dict[int, set[str]] | None:
+    async def wait(self) -> dict[int, set[str]] | None:
         """Wait for signals. Returns: their kinds by account id; None: look at everything, some may have been lost."""
         await self._woken.wait()
         self._woken.clear()
@@ -102,7 +102,7 @@ class SignalWatch:
 
 
 @dataclass(slots=True, eq=False)
-class ChangeWatch:
+class AccountsSubscription:
     """One follower of the changes of many accounts, those that are in `among` when they change."""
 
     among: Container[int]
@@ -114,7 +114,7 @@ class ChangeWatch:
             self._changed.add(account_id)
             self._woken.set()
 
-    async def changed(self) -> set[int]:
+    async def wait(self) -> set[int]:
         """Wait for changes. Returns: the accounts; what was lost with the connection is for a sweep to find."""
         await self._woken.wait()
         self._woken.clear()
@@ -130,34 +130,34 @@ class _Call:
     swept: bool = False
 
 
-class Feed:
+class ChangeFeed:
     """The follower's end of the wire, one for a process: `run()` listens, `watch()` registers."""
 
     def __init__(self, *, sweep_seconds: float, conflate_seconds: float) -> None:
         self._sweep_seconds = sweep_seconds
         self._conflate_seconds = conflate_seconds
-        self._watches: dict[Topic, set[Watch | _Call]] = {}
-        self._signal_watches: set[SignalWatch] = set()
-        self._change_watches: set[ChangeWatch] = set()
+        self._watches: dict[Topic, set[Subscription | _Call]] = {}
+        self._signal_watches: set[SignalSubscription] = set()
+        self._change_watches: set[AccountsSubscription] = set()
         self._versions: dict[int, int] = {}
         self._dirty: set[Topic] = set()
         self._flush: asyncio.TimerHandle | None = None
 
     @contextmanager
-    def watch(self, topic: Topic, *, swept: bool = False) -> Iterator[Watch]:
+    def subscribe(self, topic: Topic, *, wake_on_sweep: bool = False) -> Iterator[Subscription]:
         """Follow `topic` until the block ends. Register first, read afterwards, so that nothing falls in between."""
-        watch = Watch(swept or isinstance(topic, str))
+        watch = Subscription(wake_on_sweep or isinstance(topic, str))
         with self._registered(topic, watch):
             yield watch
 
     @contextmanager
-    def calling(self, topic: Topic, wake: Callable[[], None]) -> Iterator[None]:
+    def subscribe_callback(self, topic: Topic, wake: Callable[[], None]) -> Iterator[None]:
         """Follow `topic` until the block ends, by a call for each tick in which it may have changed."""
         with self._registered(topic, _Call(wake)):
             yield
 
     @contextmanager
-    def _registered(self, topic: Topic, watch: "Watch | _Call") -> Iterator[None]:
+    def _registered(self, topic: Topic, watch: "Subscription | _Call") -> Iterator[None]:
         self._watches.setdefault(topic, set()).add(watch)
         try:
             yield
@@ -169,9 +169,9 @@ class Feed:
                 self._versions.pop(topic, None) if isinstance(topic, int) else None
 
     @contextmanager
-    def watch_signals(self) -> Iterator[SignalWatch]:
+    def subscribe_to_signals(self) -> Iterator[SignalSubscription]:
         """Follow the signals until the block ends. Register first, read afterwards."""
-        watch = SignalWatch()
+        watch = SignalSubscription()
         self._signal_watches.add(watch)
         try:
             yield watch
@@ -179,9 +179,9 @@ class Feed:
             self._signal_watches.discard(watch)
 
     @contextmanager
-    def watch_changes(self, among: Container[int]) -> Iterator[ChangeWatch]:
+    def subscribe_to_accounts(self, among: Container[int]) -> Iterator[AccountsSubscription]:
         """Follow the changes of the accounts in `among`, which may change meanwhile, until the block ends."""
-        watch = ChangeWatch(among)
+        watch = AccountsSubscription(among)
         self._change_watches.add(watch)
         try:
             yield watch
@@ -194,7 +194,7 @@ class Feed:
             group.create_task(self._listen(url), name="live.listen")
             group.create_task(self._sweep(), name="live.sweep")
 
-    def wake_everybody(self) -> None:
+    def wake_all(self) -> None:
         """Have every follower read anew: after a connection was lost, nobody knows what was missed."""
         for topic in self._watches:
             self._mark(topic)
@@ -221,7 +221,7 @@ class Feed:
         for part in payload.split(","):
             number, _, rest = part.partition(":")
             _, _, kind = rest.partition(":")
-            if not number.isdigit() or kind not in (OF_ACCOUNT, OF_TASKS):
+            if not number.isdigit() or kind not in (ACCOUNT_SIGNAL, TASK_SIGNAL):
                 log.warning("a signal that is not ours was ignored: %.100r", payload)
                 return
             signals.append((int(number), kind))
@@ -245,7 +245,7 @@ class Feed:
         while True:
             try:
                 async with _listening(url, self) as connection:
-                    self.wake_everybody()
+                    self.wake_all()
                     await _until_lost(connection)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as fault:
                 log.warning("the notice connection was lost, the sweep goes on: %s", fault)
@@ -257,7 +257,7 @@ class Feed:
             try:
                 await self.sweep()
             except Exception as fault:
-                if not database.is_lost(fault):
+                if not database.is_connection_failure(fault):
                     raise
                 log.warning("the version sweep could not read: %s", fault)
 
@@ -278,12 +278,12 @@ class Feed:
 
 
 @asynccontextmanager
-async def _listening(url: str, feed: Feed) -> AsyncIterator[asyncpg.Connection]:
+async def _listening(url: str, feed: ChangeFeed) -> AsyncIterator[asyncpg.Connection]:
     """A connection that listens, not through a pooler: in transaction mode LISTEN is accepted and never delivers."""
-    connection = await asyncpg.connect(**database.credentials(url), timeout=10, statement_cache_size=0)
+    connection = await asyncpg.connect(**database.connection_arguments(url), timeout=10, statement_cache_size=0)
     try:
         arrived = asyncio.Event()
-        await connection.add_listener(CHANNEL, lambda _c, _p, _ch, payload: feed.receive(payload))
+        await connection.add_listener(ACCOUNTS_CHANNEL, lambda _c, _p, _ch, payload: feed.receive(payload))
         await connection.add_listener(SIGNALS_CHANNEL, lambda _c, _p, _ch, payload: feed.receive_signals(payload))
         await connection.add_listener(OWNERS_CHANNEL, lambda _c, _p, _ch, owner: feed._mark(owner))
         await connection.add_listener("credits_probe", lambda *_: arrived.set())

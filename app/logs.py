@@ -14,14 +14,14 @@ from typing import Any, Final
 
 import orjson
 
-from app.request_log import Format
+from app.request_log import LogFormat
 
 _TRUSTED: Final = ("app", "uvicorn")
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _MOST_PLACES: Final = 30
 
 
-def configure(format: Format) -> None:
+def configure_logging(format: LogFormat) -> None:
     """Set up the process's logging; again, if it was before."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -17,43 +17,43 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import database, hosts, migrating, webhooks
 from app.callers.development import development_secret
-from app.callers.doorway import open_doorway
-from app.coalescing import TURNS, Shared
+from app.callers.doorway import build_authenticator
+from app.coalescing import LOOP_TURNS, BatchedReads
 from app.errors import Misconfigured
 from app.exposure import Exposure
-from app.graphql.balances import newest_balances
-from app.graphql.context import Context, House, address_of
-from app.graphql.execution import Execution
-from app.graphql.faults import Code, error
-from app.graphql.known import open_library
-from app.graphql.limits.gate import Gate
-from app.graphql.schema import build
+from app.graphql.balances import open_latest_balances
+from app.graphql.context import AppState, Context, client_address_of
+from app.graphql.execution import GraphQLEngine
+from app.graphql.faults import ErrorCode, format_error
+from app.graphql.known import load_persisted_documents
+from app.graphql.limits.gate import RateLimiter
+from app.graphql.schema import build_schema
 from app.graphql.transports.view import GraphQLOverHTTP
 from app.graphql.transports.websocket import GraphQLOverWebSocket
 from app.ledger import expiring, posting, statements
-from app.live import Feed
-from app.plain import plainly
-from app.pricing.catalogue import Catalogue
+from app.live import ChangeFeed
+from app.plain import with_security_headers
+from app.pricing.catalogue import RateCardCache
 from app.request_log import RequestLog
-from app.settings import Settings, log_format, settings
+from app.settings import Settings, get_settings, log_format
 from app.tasks import lapses
-from app.tasks.charging import Charger
+from app.tasks.charging import ChargeQueue
 from app.topups import retries, sweep
 from app.topups.choice import open_provider
 from app.topups.giving_back import refunds
 from app.topups.provider import PaymentProvider
 from app.topups.refills import refilling
-from app.topups.rules import Terms
+from app.topups.rules import TopUpTerms
 
-GRAPHQL: Final = "/graphql"
+GRAPHQL_PATH: Final = "/graphql"
 RESTART_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 0.5
-EXPIRY_NOTICE_SECONDS: Final = 60.0
+EXPIRY_NOTIFICATION_SECONDS: Final = 60.0
 REFUND_SWEEP_SECONDS: Final = 300.0
 READY_SECONDS: Final = 2.0
-CALLED_WITH: Final = ("Authorization", "Content-Type", "Last-Event-ID", "X-Request-ID")
+CORS_ALLOWED_HEADERS: Final = ("Authorization", "Content-Type", "Last-Event-ID", "X-Request-ID")
 """The headers that pages of other origins may send in production."""
-COLLECTED_EVERY: Final = 20_000
+GC_THRESHOLD: Final = 20_000
 """New objects between two collections, some megabytes. With Python's 700 (10,000 since 3.13) the objects of requests in
 flight were found alive each time, for 6% of the CPU of charges and a fifth of an unseen document's; with these 1%."""
 
@@ -62,53 +62,53 @@ Loop = Callable[[], Awaitable[None]]
 log = logging.getLogger(__name__)
 
 
-def create(chosen: Settings | None = None) -> Starlette:
+def create_app(settings: Settings | None = None) -> Starlette:
     """The application. Raises: Misconfigured."""
-    here = chosen or settings()
-    exposure = Exposure.of(here)
+    here = settings or get_settings()
+    exposure = Exposure.from_settings(here)
     log.log(logging.INFO if here.environment == "production" else logging.WARNING, exposure.summary)
     if here.database_url is None:
         raise Misconfigured("DATABASE_URL is not set: `python -m app serve` starts a database when there is none.")
     url = here.database_url
-    library = open_library(here.known_documents, free_for=exposure.free_for)
+    library = load_persisted_documents(here.known_documents, arbitrary_documents=exposure.arbitrary_documents)
     lines = RequestLog(log_format(here), here.request_log)
-    execution = Execution(
-        build()._schema,
-        open_to_explorers=exposure.explorers,
-        plans=here.plans == "on",
-        library=library,
-        gate=Gate(here),
-        log=lines,
+    execution = GraphQLEngine(
+        build_schema()._schema,
+        introspection=exposure.introspection,
+        compile_operations=here.compile_operations == "on",
+        persisted_documents=library,
+        rate_limiter=RateLimiter(here),
+        operation_log=lines,
     )
-    doorway = open_doorway(here)
-    house = furnish(here)
+    doorway = build_authenticator(here)
+    house = build_state(here)
     loops: dict[str, Loop] = {
-        "live feed": lambda: house.live.run(url),
-        "rate cards": house.catalogue.keep_fresh,
-        "time": settle_in_time,
-        **refills(house),
-        "notices of expiry": lambda: tell_of_expiry(here.expiry_notice_days),
+        "live feed": lambda: house.change_feed.run(url),
+        "rate cards": house.rate_cards.refresh_periodically,
+        "time": settle_due_accounts,
+        **auto_top_up_loop(house),
+        "notices of expiry": lambda: notify_of_expiring_grants(here.expiry_notification_days),
     }
-    if (provider := house.provider) is not None:
+    if (provider := house.payment_provider) is not None:
         loops |= {
             "refunds": lambda: reconcile_refunds(provider),
-            "payment notices": lambda: retries.keep_trying(provider),
-            "pending top-ups": lambda: sweep.keep_sweeping(provider),
+            "payment notices": lambda: retries.run_retries(provider),
+            "pending top-ups": lambda: sweep.run_sweep(provider),
         }
 
     @asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
         await database.connect(url)
         try:
-            async with running(loops):
+            async with run_in_background(loops):
                 # What start-up has made lives as long as the process: frozen, it is not walked by each full collection,
                 # which stopped everybody for 80 ms twice a second under load.
                 gc.collect()
                 gc.freeze()
-                gc.set_threshold(COLLECTED_EVERY)
+                gc.set_threshold(GC_THRESHOLD)
                 yield
         finally:
-            await house.charger.close()
+            await house.charge_queue.close()
             await doorway.close()
             if provider is not None:
                 await provider.close()
@@ -116,44 +116,44 @@ def create(chosen: Settings | None = None) -> Starlette:
             lines.flush()
 
     graphql = GraphQLOverHTTP(
-        execution, doorway, house, explorer=exposure.explorers, reads_by_get=exposure.reads_by_get
+        execution, doorway, house, graphiql=exposure.introspection, get_queries=exposure.get_queries
     )
     sockets = GraphQLOverWebSocket(
         execution,
         doorway,
         house,
-        allowed_origins=exposure.socket_origins,
-        same_host=exposure.same_host_sockets,
+        allowed_origins=exposure.websocket_origins,
+        allow_same_host=exposure.same_host_websockets,
         connections_per_caller=here.connections_per_user,
     )
 
     def misaddressed(scope: Scope) -> None:
         kind = "websocket" if scope["type"] == "websocket" else "http"
-        problem = error(hosts.UNKNOWN, Code.BAD_REQUEST)
-        execution.refused(Context(None, house, transport=kind, address=address_of(scope)), problem)
+        problem = format_error(hosts.HOST_NOT_ALLOWED, ErrorCode.BAD_REQUEST)
+        execution.log_refusal(Context(None, house, transport=kind, client_address=client_address_of(scope)), problem)
 
     return Application(
         graphql,
         sockets,
-        exposure.hosts,
+        exposure.allowed_hosts,
         misaddressed,
         routes=[
-            Route(GRAPHQL, graphql),
-            Route("/healthz", alive),
-            Route("/readyz", Readiness().check),
-            *webhooks.routes(house.provider, seller=here.receipt_seller),
+            Route(GRAPHQL_PATH, graphql),
+            Route("/healthz", healthz),
+            Route("/readyz", Readiness().readyz),
+            *webhooks.payment_routes(house.payment_provider, seller=here.receipt_seller),
         ],
         # Tokens travel in headers and never in cookies, so that a page of another host gains nothing by being let in.
         middleware=[
             Middleware(
                 CORSMiddleware,
-                allow_origins=exposure.origins,
-                allow_methods=["POST", "GET"] if exposure.reads_by_get else ["POST"],
-                allow_headers=["*"] if exposure.explorers else CALLED_WITH,
+                allow_origins=exposure.allowed_origins,
+                allow_methods=["POST", "GET"] if exposure.get_queries else ["POST"],
+                allow_headers=["*"] if exposure.introspection else CORS_ALLOWED_HEADERS,
                 expose_headers=["Retry-After"],
             )
         ]
-        if exposure.origins
+        if exposure.allowed_origins
         else [],
         lifespan=life,
     )
@@ -169,68 +169,74 @@ class Application(Starlette):
     def __init__(
         self,
         graphql: ASGIApp,
-        sockets: ASGIApp,
-        hosts: Collection[str] | None,
-        misaddressed: Callable[[Scope], None],
+        websockets: ASGIApp,
+        allowed_hosts: Collection[str] | None,
+        on_host_rejected: Callable[[Scope], None],
         **options: Any,
     ) -> None:
         """`hosts`: the names by which it may be addressed; None: any. `misaddressed` is told of what names no such."""
         super().__init__(**options)
         self.router.redirect_slashes = False
         self._graphql = graphql
-        self._sockets = sockets
-        self._hosts = hosts
-        self._misaddressed = misaddressed
+        self._sockets = websockets
+        self._hosts = allowed_hosts
+        self._misaddressed = on_host_rejected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._hosts is not None and scope["type"] != "lifespan" and not hosts.is_addressed(scope, self._hosts):
+        if self._hosts is not None and scope["type"] != "lifespan" and not hosts.is_allowed_host(scope, self._hosts):
             self._misaddressed(scope)
-            await hosts.refuse(scope, send)
-        elif scope["type"] == "http" and scope["path"] == GRAPHQL and not _has_origin(scope):
+            await hosts.reject_host(scope, send)
+        elif scope["type"] == "http" and scope["path"] == GRAPHQL_PATH and not _has_origin(scope):
             await self._graphql(scope, receive, send)
-        elif scope["type"] == "websocket" and scope["path"] == GRAPHQL:
+        elif scope["type"] == "websocket" and scope["path"] == GRAPHQL_PATH:
             await self._sockets(scope, receive, send)
         else:
-            await super().__call__(scope, receive, plainly(send))
+            await super().__call__(scope, receive, with_security_headers(send))
 
 
 def _has_origin(scope: Scope) -> bool:
     return any(name == b"origin" for name, _ in scope["headers"])
 
 
-def furnish(here: Settings) -> House:
+def build_state(here: Settings) -> AppState:
     """What all requests of this process share. Raises: Misconfigured."""
-    open_books(here)
-    catalogue = Catalogue()
-    feed = Feed(sweep_seconds=here.sweep_seconds, conflate_seconds=here.conflate_ms / 1000)
-    return House(
+    configure_ledger(here)
+    catalogue = RateCardCache()
+    feed = ChangeFeed(sweep_seconds=here.sweep_seconds, conflate_seconds=here.conflate_ms / 1000)
+    return AppState(
         settings=here,
-        live=feed,
-        catalogue=catalogue,
-        charger=Charger(catalogue, lanes=here.lanes, batch_limit=here.batch_limit, queue_limit=here.queue_limit),
-        balances=Shared(statements.balances, list_limit=1_000, turns=TURNS),
-        newest=newest_balances(feed, low_balance_at=here.low_balance_at),
-        provider=open_provider(here),
+        change_feed=feed,
+        rate_cards=catalogue,
+        charge_queue=ChargeQueue(
+            catalogue, lanes=here.posting_connections, batch_limit=here.batch_limit, queue_limit=here.queue_limit
+        ),
+        balance_reader=BatchedReads(statements.get_balances, batch_limit=1_000, loop_turns=LOOP_TURNS),
+        latest_balances=open_latest_balances(feed, low_balance_at=here.low_balance_threshold),
+        payment_provider=open_provider(here),
     )
 
 
-def refills(house: House) -> Mapping[str, Loop]:
+def auto_top_up_loop(state: AppState) -> Mapping[str, Loop]:
     """The loop of automatic top-ups, where credits are sold."""
-    provider = house.provider
+    provider = state.payment_provider
     if provider is None:
         return {}
-    return {"auto top-up": lambda: refilling.follow(house.live, provider, Terms.of(house.settings))}
+    return {
+        "auto top-up": lambda: refilling.run_worker(
+            state.change_feed, provider, TopUpTerms.from_settings(state.settings)
+        )
+    }
 
 
-def open_books(here: Settings) -> None:
+def configure_ledger(here: Settings) -> None:
     """Make this process ready to write books. Raises: Misconfigured."""
-    lapses.open_books(ledger_key(here), low_balance_at=here.low_balance_at)
+    lapses.configure_ledger(ledger_key(here), low_balance_at=here.low_balance_threshold)
 
 
 def ledger_key(here: Settings) -> bytes:
     """The key that signs entries. Raises: Misconfigured: production without one, or one that is too short."""
     if here.ledger_key is None:
-        return development_secret("ledger", chosen=here)
+        return development_secret("ledger", settings=here)
     try:
         key = bytes.fromhex(here.ledger_key)
     except ValueError:
@@ -240,29 +246,29 @@ def ledger_key(here: Settings) -> bytes:
     return key
 
 
-async def settle_in_time() -> None:
+async def settle_due_accounts() -> None:
     """Settle what falls due by time, so that subscribers hear of it; whoever touches such an account does the same."""
     while True:
-        if await posting.settle_due() == 0:
+        if await posting.apply_all_due_changes() == 0:
             await asyncio.sleep(SETTLE_SECONDS)
 
 
-async def tell_of_expiry(days: Sequence[int]) -> None:
+async def notify_of_expiring_grants(days: Sequence[int]) -> None:
     """Give notice of what expires within `days`; other processes do the same, and each is told once."""
     while True:
-        if await expiring.give_notices(days) == 0:
-            await asyncio.sleep(EXPIRY_NOTICE_SECONDS)
+        if await expiring.notify_expiring_grants(days) == 0:
+            await asyncio.sleep(EXPIRY_NOTIFICATION_SECONDS)
 
 
 async def reconcile_refunds(provider: PaymentProvider) -> None:
     """Ask the provider about refunds whose outcome is not known; other processes do the same, each is asked once."""
     while True:
-        if await refunds.reconcile(provider) == 0:
+        if await refunds.reconcile_refunds(provider) == 0:
             await asyncio.sleep(REFUND_SWEEP_SECONDS)
 
 
 @asynccontextmanager
-async def running(loops: Mapping[str, Loop]) -> AsyncIterator[None]:
+async def run_in_background(loops: Mapping[str, Loop]) -> AsyncIterator[None]:
     """Keep each loop running until the block ends: one that faults or returns is logged and started again."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_kept_running(name, loop), name=name) for name, loop in loops.items()]
@@ -283,7 +289,7 @@ async def _kept_running(name: str, loop: Loop) -> None:
         await asyncio.sleep(RESTART_SECONDS)
 
 
-async def alive(_: Request) -> JSONResponse:
+async def healthz(_: Request) -> JSONResponse:
     return JSONResponse({"alive": True})
 
 
@@ -293,7 +299,7 @@ class Readiness:
     def __init__(self) -> None:
         self._migrated = False  # believed once seen: reading the plan costs milliseconds, and anybody may ask
 
-    async def check(self, _: Request) -> JSONResponse:
+    async def readyz(self, _: Request) -> JSONResponse:
         reason = await self._reason()
         return JSONResponse({"ready": reason is None, "reason": reason}, status_code=503 if reason else 200)
 
@@ -307,7 +313,11 @@ class Readiness:
                     return f"migrations are pending: {', '.join(missing)}"
         except Exception as fault:
             log.warning("not ready: %r", fault)
-            return "the database does not answer" if database.is_lost(fault) else "the database cannot be read"
+            return (
+                "the database does not answer"
+                if database.is_connection_failure(fault)
+                else "the database cannot be read"
+            )
         self._migrated = True
         return None
 
@@ -315,5 +325,5 @@ class Readiness:
 def __getattr__(name: str) -> Any:
     """`app`, for `uvicorn app.main:app`; made when asked for, so that an import alone reads no settings."""
     if name == "app":
-        return create()
+        return create_app()
     raise AttributeError(name)

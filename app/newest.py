@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from app.live import Feed
+from app.live import ChangeFeed
 
-READ_TOGETHER = 1_000
+READ_BATCH_LIMIT = 1_000
 """How many states one read gives at most."""
 
 
@@ -34,14 +34,14 @@ Read = Callable[[Sequence[int]], Awaitable[Mapping[int, State]]]
 
 
 @dataclass(slots=True, eq=False)
-class Follower(Generic[State]):
+class StateSubscription(Generic[State]):
     """Somebody who follows one account; `state` is what was read last since it came."""
 
     state: State | None = None
     fault: Exception | None = None
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def newer_than(self, version: int) -> State:
+    async def wait_for_newer(self, version: int) -> State:
         """The newest state, as soon as there is one newer than `version`. Raises: what the read raised."""
         while self.state is None or self.state.version <= version:
             await self._woken.wait()
@@ -50,7 +50,7 @@ class Follower(Generic[State]):
                 raise self.fault
         return self.state
 
-    def tell(self, state: State) -> None:
+    def publish(self, state: State) -> None:
         self.state = state
         self._woken.set()
 
@@ -59,23 +59,23 @@ class Follower(Generic[State]):
         self._woken.set()
 
 
-class Newest(Generic[State]):
+class LatestStates(Generic[State]):
     """All that is followed in one process."""
 
-    def __init__(self, feed: Feed, read: Read[State]) -> None:
+    def __init__(self, feed: ChangeFeed, read: Read[State]) -> None:
         """`read` gives the states of those accounts that there are; what it raises ends who follows the account that it
         was raised for."""
         self._feed = feed
         self._read = read
-        self._followers: dict[int, set[Follower[State]]] = {}
+        self._followers: dict[int, set[StateSubscription[State]]] = {}
         self._changed: dict[int, None] = {}
         self._reading: asyncio.Task[None] | None = None
 
     @contextmanager
-    def follow(self, account_id: int) -> Iterator[Follower[State]]:
+    def subscribe(self, account_id: int) -> Iterator[StateSubscription[State]]:
         """Follow this account until the block ends."""
-        follower = Follower[State]()
-        with self._feed.calling(account_id, lambda: self._mark(account_id)):
+        follower = StateSubscription[State]()
+        with self._feed.subscribe_callback(account_id, lambda: self._mark(account_id)):
             self._followers.setdefault(account_id, set()).add(follower)
             self._mark(account_id)
             try:
@@ -94,14 +94,14 @@ class Newest(Generic[State]):
 
     async def _read_changed(self) -> None:
         while self._changed:
-            accounts = list(self._changed)[:READ_TOGETHER]
+            accounts = list(self._changed)[:READ_BATCH_LIMIT]
             # Who comes while this is being read is told by the next read.
             asking = {account_id: list(self._followers.get(account_id, ())) for account_id in accounts}
             for account_id in accounts:
                 del self._changed[account_id]
             await self._tell(accounts, asking)
 
-    async def _tell(self, accounts: list[int], asking: Mapping[int, list[Follower[State]]]) -> None:
+    async def _tell(self, accounts: list[int], asking: Mapping[int, list[StateSubscription[State]]]) -> None:
         """A list that faults is bisected until the poisonous account stands alone: the others' followers are told."""
         try:
             found = await self._read(accounts)
@@ -116,4 +116,4 @@ class Newest(Generic[State]):
             return
         for account_id, state in found.items():
             for follower in asking[account_id]:
-                follower.tell(state)
+                follower.publish(state)

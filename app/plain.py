@@ -7,7 +7,7 @@ from starlette.types import Message, Send
 _HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
 
-def plainly(send: Send) -> Send:
+def with_security_headers(send: Send) -> Send:
     """`send`, with either header added to an answer that lacks it: to what Starlette answers by itself, say."""
 
     async def sent(message: Message) -> None:

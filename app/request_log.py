@@ -12,14 +12,14 @@ from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 FLUSH_SECONDS: Final = 0.1
-MOST_WAITING: Final = 10_000
+MAX_BUFFERED_LINES: Final = 10_000
 """Lines gathered where no event loop runs to write them; then they are written at once."""
 
-Format = Literal["json", "text"]
-Kept = Literal["all", "without-charges", "none"]
+LogFormat = Literal["json", "text"]
+RequestLogMode = Literal["all", "without-charges", "none"]
 
 
-class Line(NamedTuple):  # a dataclass takes thrice as long to make
+class LoggedRequest(NamedTuple):  # a dataclass takes thrice as long to make
     """One request."""
 
     transport: str
@@ -41,15 +41,15 @@ class RequestLog:
 
     def __init__(
         self,
-        format: Format,
-        keep: Kept = "all",
+        format: LogFormat,
+        mode: RequestLogMode = "all",
         *,
         write: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._written = _json if format == "json" else _text
-        self._keeps = keep != "none"
-        self._keeps_charges = keep == "all"
+        self._keeps = mode != "none"
+        self._keeps_charges = mode == "all"
         self._write = write if write is not None else _to_stderr
         self._clock = clock
         self._waiting: list[str] = []
@@ -57,18 +57,18 @@ class RequestLog:
         self._second = 0
         self._stamp = ""
 
-    def wants(self, *, charges: bool) -> bool:
+    def is_logged(self, *, charges: bool) -> bool:
         """Whether there is to be a line."""
         return self._keeps_charges if charges else self._keeps
 
-    def add(self, line: Line) -> None:
+    def add(self, line: LoggedRequest) -> None:
         self._waiting.append(self._written(self._now(), line))
         if self._timer is None:
             try:
                 self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
             except RuntimeError:
                 self.flush()
-        elif len(self._waiting) >= MOST_WAITING:
+        elif len(self._waiting) >= MAX_BUFFERED_LINES:
             self.flush()
 
     def flush(self) -> None:
@@ -89,7 +89,7 @@ class RequestLog:
         return self._stamp
 
 
-def _json(stamp: str, line: Line) -> str:
+def _json(stamp: str, line: LoggedRequest) -> str:
     transport, caller, request_id, outcome, seconds, kind, name, reference = line
     fault = f',"reference":"{reference}"' if reference is not None else ""
     return (
@@ -99,7 +99,7 @@ def _json(stamp: str, line: Line) -> str:
     )
 
 
-def _text(stamp: str, line: Line) -> str:
+def _text(stamp: str, line: LoggedRequest) -> str:
     transport, caller, request_id, outcome, seconds, kind, name, reference = line
     fault = f", reference {reference}" if reference is not None else ""
     return (

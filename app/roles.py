@@ -15,11 +15,11 @@ from urllib.parse import unquote, urlsplit
 from app import database
 from app.errors import Misconfigured
 
-ADDED_ONLY: Final = (
+INSERT_ONLY_TABLES: Final = (
     "audit_record", "entry", "operation", "owner", "provider_payment", "rate_card", "task_account",
 )  # fmt: skip
 """Tables whose rows are never changed."""
-READ_ONLY: Final = ("tortoise_migrations",)
+READ_ONLY_TABLES: Final = ("tortoise_migrations",)
 
 _IS_THERE: Final = "SELECT 1 FROM pg_roles WHERE rolname = $1"
 _MAY_MAKE: Final = "SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user"
@@ -72,20 +72,20 @@ ADVICE: Final = (
 )
 
 
-def role_of(url: str) -> str:
+def role_name(url: str) -> str:
     """The role that an address names. Raises: Misconfigured: it names none."""
-    if (user := database.credentials(url)["user"]) is None:
+    if (user := database.connection_arguments(url)["user"]) is None:
         raise Misconfigured("DATABASE_URL names no user: postgresql://USER:PASSWORD@HOST/NAME.")
     return str(user)
 
 
-async def allow(application_url: str) -> bool:
+async def grant_privileges(application_url: str) -> bool:
     """Let the role of `application_url` do what the application has to, and no more, making it if it is missing.
 
     Needs `database.connect` as the owner. Returns: whether there was such a role; False: the owner itself is meant.
     Raises: Misconfigured: the role is missing, and the owner may not make roles.
     """
-    role = role_of(application_url)
+    role = role_name(application_url)
     if role == (await database.fetch("SELECT current_user"))[0][0]:
         return False
     async with database.transaction() as connection:
@@ -99,18 +99,18 @@ async def allow(application_url: str) -> bool:
                 )
             _, [[statement]] = await connection.execute_query(_MAKE, [role, _password(application_url)])
             await connection.execute_query(statement)
-        _, statements = await connection.execute_query(_ALLOW, [role, list(ADDED_ONLY), list(READ_ONLY)])
+        _, statements = await connection.execute_query(_ALLOW, [role, list(INSERT_ONLY_TABLES), list(READ_ONLY_TABLES)])
         for [statement] in statements:
             await connection.execute_query(statement)
     return True
 
 
-async def database_role_faults() -> list[str]:
+async def find_excess_privileges() -> list[str]:
     """What the role that is connected can do to history and should not, a sentence each, with the advice last.
 
     Empty: it owns nothing, and cannot change or delete an entry. Needs `database.connect`.
     """
-    faults = [str(record[0]) for record in await database.fetch(_FAULTS, [*ADDED_ONLY, *READ_ONLY])]
+    faults = [str(record[0]) for record in await database.fetch(_FAULTS, [*INSERT_ONLY_TABLES, *READ_ONLY_TABLES])]
     return [*faults, ADVICE] if faults else []
 
 

@@ -25,7 +25,7 @@ _COLUMNS: Final = re.compile(r"\bunnest\(((?:\s*\$\d+::\w+\[\],?)+)\)(\s+AS\b)?"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class SetStatement:
     """One statement over columns: `sql` has one array parameter for each column, in order, and ends in RETURNING 1.
 
     Not `exact`: it may rightly touch more or fewer rows than it is given. A part is itself and no other: rows are
@@ -35,26 +35,26 @@ class Part:
     name: str
     sql: str
     columns: int
-    exact: bool = True
+    checks_row_count: bool = True
 
 
-class RowsLost(Exception):
+class RowCountMismatch(Exception):
     """A set statement touched another number of rows than it was given: nothing of it may be committed."""
 
 
-class Write:
+class SetWrite:
     """Rows gathered for one statement, by part."""
 
     __slots__ = ("_notices", "_rows")
 
     def __init__(self) -> None:
-        self._rows: dict[Part, list[Row]] = {}
+        self._rows: dict[SetStatement, list[Row]] = {}
         self._notices: list[tuple[str, str]] = []
 
-    def add(self, part: Part, row: Row) -> None:
+    def add(self, part: SetStatement, row: Row) -> None:
         self._rows.setdefault(part, []).append(row)
 
-    def extend(self, part: Part, rows: Iterable[Row]) -> None:
+    def extend(self, part: SetStatement, rows: Iterable[Row]) -> None:
         found = list(rows)
         if found:
             self._rows.setdefault(part, []).extend(found)
@@ -63,7 +63,7 @@ class Write:
         """Send `payload` on `channel` when the transaction commits."""
         self._notices.append((channel, payload))
 
-    async def send(self, connection: Connection) -> None:
+    async def execute(self, connection: Connection) -> None:
         """Write it all in one statement. Raises: RowsLost."""
         if not self._rows and not self._notices:
             return
@@ -79,17 +79,19 @@ class Write:
             values.extend(map(list, zip(*self._notices, strict=True)))
         _, records = await connection.execute_query(_joined(parts, bool(self._notices), is_tiny), values)
         for position, part in enumerate(parts):
-            if part.exact and records[0][position] != len(self._rows[part]):
-                raise RowsLost(f"{part.name}: {records[0][position]} rows instead of {len(self._rows[part])}")
+            if part.checks_row_count and records[0][position] != len(self._rows[part]):
+                raise RowCountMismatch(f"{part.name}: {records[0][position]} rows instead of {len(self._rows[part])}")
 
 
 @lru_cache(maxsize=256)
-def _joined(parts: tuple[Part, ...], notifies: bool, is_tiny: bool) -> str:
+def _joined(parts: tuple[SetStatement, ...], notifies: bool, is_tiny: bool) -> str:
     ctes: list[str] = []
     counts: list[str] = []
     offset = 0
     for position, part in enumerate(parts):
-        ctes.append(f"p{position} AS ({shifted(plain(part.sql) if is_tiny else part.sql, offset)})")
+        ctes.append(
+            f"p{position} AS ({renumber_parameters(single_row_sql(part.sql) if is_tiny else part.sql, offset)})"
+        )
         counts.append(f"(SELECT count(*) FROM p{position})")  # noqa: S608  a number of ours, no input
         offset += part.columns
     if notifies:
@@ -100,11 +102,11 @@ def _joined(parts: tuple[Part, ...], notifies: bool, is_tiny: bool) -> str:
     return (f"WITH {', '.join(ctes)} " if ctes else "") + f"SELECT {', '.join(counts)}"
 
 
-def plain(sql: str) -> str:
+def single_row_sql(sql: str) -> str:
     """The statement for one row: its parameters are the values themselves, no arrays of one."""
     return _COLUMNS.sub(lambda found: f"(SELECT {found[1].replace('[]', '')}){found[2] or ' AS v'}", sql)
 
 
-def shifted(sql: str, offset: int) -> str:
+def renumber_parameters(sql: str, offset: int) -> str:
     """The statement with its parameters numbered from `offset` + 1, to stand behind others."""
     return re.sub(r"\$(\d+)", lambda match: f"${int(match[1]) + offset}", sql)

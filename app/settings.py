@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     known_documents: Path | None = Field(
         default=None, description="GraphQL documents known by hash: a directory of *.graphql files, or a manifest."
     )
-    free_documents: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_callers)] = Field(
+    arbitrary_documents: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_callers)] = Field(
         default=None,
         description="Who may send others: of anonymous,users,services,operators, or nobody. "
         "Unset: services,operators; all in development.",
@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     jwt_organisations_claim: str = Field(
         default="organisations", description="The claim that lists the organisations a user may look at."
     )
-    lanes: int = Field(
+    posting_connections: int = Field(
         default=2, ge=1, le=16, description="Posting connections per process; an account keeps its lane."
     )
     batch_limit: int = Field(default=256, ge=1, le=1000, description="Charges gathered into one transaction at most.")
@@ -130,7 +130,7 @@ class Settings(BaseSettings):
         le=100_000,
         description="Charges waiting per lane before new ones are refused as OVERLOADED.",
     )
-    plans: Literal["on", "off"] = Field(
+    compile_operations: Literal["on", "off"] = Field(
         default="on",
         description="on: documents are compiled when first seen. off: each is executed by graphql-core's own executor.",
     )
@@ -159,7 +159,9 @@ class Settings(BaseSettings):
     operations_per_user: int = Field(
         default=50, ge=1, description="Queries and mutations of one user at once, per process."
     )
-    streams_per_user: int = Field(default=200, ge=1, description="Subscriptions of one user at once, per process.")
+    subscriptions_per_user: int = Field(
+        default=200, ge=1, description="Subscriptions of one user at once, per process."
+    )
     connections_per_user: int = Field(
         default=20,
         ge=1,
@@ -179,8 +181,8 @@ class Settings(BaseSettings):
     conflate_ms: int = Field(
         default=25, ge=0, le=1000, description="Balance changes closer together than this are one."
     )
-    low_balance_at: int = Field(default=500, ge=0, description="Available credits below this show as LOW.")
-    expiry_notice_days: Annotated[tuple[int, ...], NoDecode, BeforeValidator(_days)] = Field(
+    low_balance_threshold: int = Field(default=500, ge=0, description="Available credits below this show as LOW.")
+    expiry_notification_days: Annotated[tuple[int, ...], NoDecode, BeforeValidator(_days)] = Field(
         default=(30, 7, 1), description="How many days ahead of an expiry its owner is told, once each."
     )
     payment_provider: Literal["sandbox", "stripe", "none"] = Field(
@@ -225,24 +227,24 @@ class Settings(BaseSettings):
     )
 
 
-def log_format(chosen: Settings) -> Literal["json", "text"]:
+def log_format(settings: Settings) -> Literal["json", "text"]:
     """How this process logs."""
-    return chosen.log_format or ("json" if chosen.environment == "production" else "text")
+    return settings.log_format or ("json" if settings.environment == "production" else "text")
 
 
 @cache
-def settings() -> Settings:
+def get_settings() -> Settings:
     """The settings of this process, read once."""
     return Settings()
 
 
-def data_directory(chosen: Settings | None = None) -> Path:
+def data_directory(settings: Settings | None = None) -> Path:
     """Where this installation keeps what is its own: DATA_DIR, or `.data` beside the checkout. Not created here."""
-    return ((chosen or settings()).data_dir or Path(__file__).resolve().parent.parent / ".data").absolute()
+    return ((settings or get_settings()).data_dir or Path(__file__).resolve().parent.parent / ".data").absolute()
 
 
-def address(chosen: Settings | None = None) -> str:
+def server_url(settings: Settings | None = None) -> str:
     """How a client on this machine reaches the server: http://HOST:PORT, by the loopback where HOST means all."""
-    here = chosen or settings()
+    here = settings or get_settings()
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(here.host, here.host)  # noqa: S104  compared, not bound
     return f"http://[{host}]:{here.port}" if ":" in host else f"http://{host}:{here.port}"

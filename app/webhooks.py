@@ -18,15 +18,15 @@ from starlette.routing import BaseRoute, Route
 from app import database
 from app.errors import Unavailable
 from app.topups import receipt_pages, receipts, rows, settling
-from app.topups.provider import DisputeState, NoticeRefused, PaymentProvider
-from app.topups.rules import PaymentState, return_url_problems
+from app.topups.provider import DisputeStatus, InvalidProviderEvent, PaymentProvider
+from app.topups.rules import PaymentStatus, find_return_url_problems
 from app.topups.sandbox import cards as sandbox_cards
 from app.topups.sandbox import pages
 from app.topups.sandbox import provider as sandbox
-from app.topups.sandbox.cards import CHOICES, Behaviour
+from app.topups.sandbox.cards import BEHAVIOURS_BY_FORM_VALUE, CardBehaviour
 from app.topups.sandbox.provider import Sandbox, SandboxPage
 
-NOTICE_LIMIT_BYTES: Final = 65_536
+EVENT_LIMIT_BYTES: Final = 65_536
 FORM_LIMIT_BYTES: Final = 4_096
 
 PAGE_HEADERS: Final = {
@@ -41,47 +41,47 @@ PAGE_HEADERS: Final = {
 
 log = logging.getLogger(__name__)
 
-Answer = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(eq=False)
-class BodyRefused(Exception):
+class BodyRejected(Exception):
     """A body that is longer than it may be, or was cut off."""
 
     status: int
     text: str
 
 
-def routes(provider: PaymentProvider | None, *, seller: str | None = None) -> list[BaseRoute]:
+def payment_routes(provider: PaymentProvider | None, *, seller: str | None = None) -> list[BaseRoute]:
     """`POST /webhooks/<provider>`, the sandbox's pages where the sandbox is the provider, and receipts.
 
     Without a provider nothing is sold any more, and receipts of what was sold stay.
     """
-    found: list[BaseRoute] = [Route(f"{receipts.PATH}/{{token}}", _kindly(receipt_page(seller)), methods=["GET"])]
+    found: list[BaseRoute] = [Route(f"{receipts.PATH}/{{token}}", _kindly(show_receipt_page(seller)), methods=["GET"])]
     if provider is None:
         return found
     path = f"/webhooks/{provider.name}"
-    found.append(Route(path, notices(provider), methods=["POST"]))
+    found.append(Route(path, webhook_endpoint(provider), methods=["POST"]))
     if isinstance(provider, Sandbox):
         page = f"{sandbox.PAGE_PATH}/{{reference}}"
         found += [
-            Route(page, _kindly(payment_page(provider)), methods=["GET"]),
-            Route(page, _kindly(payment_form(provider, notify_path=path)), methods=["POST"]),
-            Route(f"{sandbox.PORTAL_PATH}/{{customer_ref}}", _kindly(portal_page), methods=["GET"]),
+            Route(page, _kindly(show_payment_page(provider)), methods=["GET"]),
+            Route(page, _kindly(submit_payment_form(provider, notify_path=path)), methods=["POST"]),
+            Route(f"{sandbox.PORTAL_PATH}/{{customer_ref}}", _kindly(show_portal_page), methods=["GET"]),
         ]
     return found
 
 
-def notices(provider: PaymentProvider) -> Answer:
+def webhook_endpoint(provider: PaymentProvider) -> Endpoint:
     """The webhook: raw body in, the provider verifies, `settling` settles, 200 out."""
 
     async def answer(request: Request) -> Response:
         try:
-            raw_body = await _body(request, limit_bytes=NOTICE_LIMIT_BYTES)
-            event = await provider.verify(raw_body, request.headers)
-        except BodyRefused as refusal:
+            raw_body = await _body(request, limit_bytes=EVENT_LIMIT_BYTES)
+            event = await provider.verify_event(raw_body, request.headers)
+        except BodyRejected as refusal:
             return _said(refusal.status, refusal.text)
-        except NoticeRefused as refusal:
+        except InvalidProviderEvent as refusal:
             return _said(400, refusal.reason)
         except Unavailable as refusal:
             log.error("a payment notice was turned away: %s", refusal)
@@ -99,42 +99,44 @@ def notices(provider: PaymentProvider) -> Answer:
     return answer
 
 
-def payment_page(provider: Sandbox) -> Answer:
+def show_payment_page(provider: Sandbox) -> Endpoint:
     """The sandbox's page of one payment."""
 
     async def answer(request: Request) -> Response:
-        page = await provider.page(request.path_params["reference"])
+        page = await provider.find_payment_page(request.path_params["reference"])
         return _no_payment() if page is None else await _shown(provider, page)
 
     return answer
 
 
-def payment_form(provider: Sandbox, *, notify_path: str) -> Answer:
+def submit_payment_form(provider: Sandbox, *, notify_path: str) -> Endpoint:
     """What the page's buttons send: pay, decline, or send the notice again; then back to where the buyer came from."""
-    decisions = {"pay": PaymentState.PAID, "decline": PaymentState.DECLINED, "resend": None}
-    disputes = {"dispute": DisputeState.OPEN, "win": DisputeState.WON, "lose": DisputeState.LOST}
+    decisions = {"pay": PaymentStatus.PAID, "decline": PaymentStatus.DECLINED, "resend": None}
+    disputes = {"dispute": DisputeStatus.OPEN, "win": DisputeStatus.WON, "lose": DisputeStatus.LOST}
 
     async def answer(request: Request) -> Response:
-        page = await provider.page(request.path_params["reference"])
+        page = await provider.find_payment_page(request.path_params["reference"])
         if page is None:
             return _no_payment()
         try:
             fields = parse_qs((await _body(request, limit_bytes=FORM_LIMIT_BYTES)).decode("latin-1"))
-        except BodyRefused as refusal:
+        except BodyRejected as refusal:
             return _told(refusal.status, "Not sent by this page", refusal.text)
         [token, decision, card] = [fields.get(name, [""])[0] for name in ("token", "decision", "card")]
-        if not provider.knows_form_token(page.reference, token):
+        if not provider.check_form_token(page.reference, token):
             return _told(403, "Not sent by this page", "Open the payment page again and use its buttons.")
-        if decision in disputes and page.state is PaymentState.PAID:
-            dispute = await provider.dispute(page, disputes[decision])
-            await _notify(request, provider, provider.notice_of(dispute), path=notify_path)
+        if decision in disputes and page.status is PaymentStatus.PAID:
+            dispute = await provider.decide_dispute(page, disputes[decision])
+            await _notify(request, provider, provider.sign_event(dispute), path=notify_path)
             return Response(status_code=303, headers={"Location": request.url.path} | PAGE_HEADERS)
         if decision not in decisions:
             return _told(400, "Nothing was chosen", "Open the payment page again and choose one of its buttons.")
         if (state := decisions[decision]) is not None:
-            page = await provider.decide(page, state, card=CHOICES.get(card, Behaviour.PAYS))
-        if page.state is not PaymentState.OPEN:
-            notice = provider.notice(page, await sandbox_cards.card_of(page.provider_ref))
+            page = await provider.decide_payment(
+                page, state, card=BEHAVIOURS_BY_FORM_VALUE.get(card, CardBehaviour.PAYS)
+            )
+        if page.status is not PaymentStatus.OPEN:
+            notice = provider.sign_payment_event(page, await sandbox_cards.find_card(page.provider_ref))
             await _notify(request, provider, notice, path=notify_path)
         # Back to the buyer's own page, exactly as it was given; to this one where there is none.
         onward = page.return_url if page.return_url is not None and state is not None else request.url.path
@@ -143,25 +145,27 @@ def payment_form(provider: Sandbox, *, notify_path: str) -> Answer:
     return answer
 
 
-def receipt_page(seller: str | None) -> Answer:
+def show_receipt_page(seller: str | None) -> Endpoint:
     """The receipt that a signed link names."""
 
     async def answer(request: Request) -> Response:
-        reference = receipts.named_by(request.path_params["token"])
+        reference = receipts.parse_token(request.path_params["token"])
         top_up = await rows.find(*reference) if reference is not None else None
-        receipt = receipts.receipt_of(top_up) if top_up is not None else None
+        receipt = receipts.build_receipt(top_up) if top_up is not None else None
         if receipt is None:
             return _told(404, "There is no such receipt", "Take the address from your account's list of top-ups.")
-        return HTMLResponse(receipt_pages.page(receipt, seller), headers=PAGE_HEADERS)
+        return HTMLResponse(receipt_pages.render_receipt(receipt, seller), headers=PAGE_HEADERS)
 
     return answer
 
 
-async def portal_page(request: Request) -> Response:
+async def show_portal_page(request: Request) -> Response:
     """The sandbox's page of a customer's cards, with a link back to where it came from."""
-    labels = await sandbox_cards.labels_of(request.path_params["customer_ref"])
+    labels = await sandbox_cards.find_card_labels(request.path_params["customer_ref"])
     back = request.query_params.get("return")
-    return HTMLResponse(pages.portal(labels, None if return_url_problems(back) else back), headers=PAGE_HEADERS)
+    return HTMLResponse(
+        pages.render_portal(labels, None if find_return_url_problems(back) else back), headers=PAGE_HEADERS
+    )
 
 
 async def _notify(request: Request, provider: Sandbox, notice: tuple[bytes, dict[str, str]], *, path: str) -> None:
@@ -184,20 +188,20 @@ async def _body(request: Request, *, limit_bytes: int) -> bytes:
         async for part in request.stream():
             body += part
             if len(body) > limit_bytes:
-                raise BodyRefused(413, f"At most {limit_bytes:,} bytes are taken.")
+                raise BodyRejected(413, f"At most {limit_bytes:,} bytes are taken.")
     except ClientDisconnect:
-        raise BodyRefused(400, "The request was cut off.") from None
+        raise BodyRejected(400, "The request was cut off.") from None
     return bytes(body)
 
 
-def _kindly(answer: Answer) -> Answer:
+def _kindly(answer: Endpoint) -> Endpoint:
     """A page's answer that says so in plain words when the database is out of reach."""
 
     async def wrapped(request: Request) -> Response:
         try:
             return await answer(request)
         except Exception as fault:
-            if not (isinstance(fault, Unavailable) or database.is_lost(fault)):
+            if not (isinstance(fault, Unavailable) or database.is_connection_failure(fault)):
                 raise
             log.warning("a page could not be shown: %s", fault)
             return _told(503, "Not now", "The server cannot reach its database. Try again in a moment.")
@@ -206,8 +210,8 @@ def _kindly(answer: Answer) -> Answer:
 
 
 async def _shown(provider: Sandbox, page: SandboxPage) -> Response:
-    dispute = await provider.disputed(page)
-    text = pages.payment(page, token=provider.form_token(page.reference), dispute=dispute)
+    dispute = await provider.find_dispute_status(page)
+    text = pages.render_payment(page, token=provider.build_form_token(page.reference), dispute=dispute)
     return HTMLResponse(text, headers=PAGE_HEADERS)
 
 
@@ -216,7 +220,7 @@ def _no_payment() -> Response:
 
 
 def _told(status: int, title: str, text: str) -> Response:
-    return HTMLResponse(pages.notice(title, text), status_code=status, headers=PAGE_HEADERS)
+    return HTMLResponse(pages.render_message(title, text), status_code=status, headers=PAGE_HEADERS)
 
 
 def _said(status: int, message: str) -> Response:

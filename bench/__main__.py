@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from app import database
-from app.settings import settings
+from app.settings import get_settings
 from bench import growth, live, measure, place, report, scenarios, stopping, wanted
 from bench.audience import AudienceFailed
 from bench.client import ClientFailed
@@ -218,11 +218,11 @@ async def _machine(ground: measure.Field, **options: Any) -> dict[str, Any]:
     """What the figures depend on."""
     found: dict[str, Any] = {
         **place.machine(),
-        "lanes": settings().lanes,
-        "batch_limit": settings().batch_limit,
+        "lanes": get_settings().posting_connections,
+        "batch_limit": get_settings().batch_limit,
     }
     if url := next(iter(ground.urls.values()), None):
-        connection = await asyncpg.connect(**database.credentials(url))
+        connection = await asyncpg.connect(**database.connection_arguments(url))
         for name in ("server_version", "fsync", "synchronous_commit", "shared_buffers"):
             found[name] = await connection.fetchval("SELECT current_setting($1)", name)
         await connection.close()

@@ -5,9 +5,9 @@ from typing import Final
 import asyncpg
 
 from app import database
-from app.pricing.catalogue import Catalogue
+from app.pricing.catalogue import RateCardCache
 from app.tasks import owners
-from app.tasks.charging import Charged, charge_many
+from app.tasks.charging import Charge, charge_many
 from app.tasks.rules import ChargeRequest
 from bench import preparing, scenarios
 from bench.preparing import Advanced
@@ -22,7 +22,7 @@ class Unfilled(Exception):
 
 async def count(url: str, sql: str = ENTRIES) -> int:
     """The one number that this statement returns."""
-    connection = await asyncpg.connect(**database.credentials(url))
+    connection = await asyncpg.connect(**database.connection_arguments(url))
     try:
         return int(await connection.fetchval(sql))
     finally:
@@ -33,8 +33,8 @@ async def fill(url: str, tasks: list[str], entries: int, advanced: Advanced) -> 
     """Charge these tasks in turn until there are so many entries, then tidy up. Raises: Unfilled."""
     begun = await count(url)
     async with preparing.books(url):
-        catalogue = Catalogue()
-        accounts = await owners.find_many(tasks)
+        catalogue = RateCardCache()
+        accounts = await owners.find_accounts(tasks)
         for start in range(begun, entries, LIST):
             numbers = range(start, min(start + LIST, entries))
             items = [
@@ -43,7 +43,7 @@ async def fill(url: str, tasks: list[str], entries: int, advanced: Advanced) -> 
                 for task_id in (tasks[number % len(tasks)],)
             ]
             for outcome in await charge_many(items, catalogue):
-                if not isinstance(outcome, Charged):
+                if not isinstance(outcome, Charge):
                     raise Unfilled(f"a charge that was to fill the books was refused: {outcome}")
             advanced(len(numbers))
     await preparing.settle(url)

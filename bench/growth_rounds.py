@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.callers import development
-from app.graphql.pagination import cursor
+from app.graphql.pagination import encode_cursor
 from bench import preparing, scenarios
 from bench.cpu import fine_cpu_seconds
 from bench.growth_books import count
@@ -77,7 +77,7 @@ async def page(books: Books, depth: int, *, requests: int) -> Sample:
     Raises: Unequal: it is another page.
     """
     number, newest = await count(books.url, _ACCOUNT), await count(books.url, _NEWEST)
-    after = None if depth == 1 else cursor("entries", number, newest - depth + 2)
+    after = None if depth == 1 else encode_cursor("entries", number, newest - depth + 2)
     request = asking(development.user_token(preparing.HOT_OWNER), HISTORY, {"after": after})
     expected = [newest - depth + 1 - place for place in range(PAGE_ITEMS)]
     caller = await Caller.connected(books.server.port)

@@ -5,13 +5,13 @@ from typing import Any, Final
 import httpx
 
 from app.ledger import grants
-from app.ledger.book import Source
+from app.ledger.book import GrantSource
 from app.ledger.grants import GrantRequest
-from app.pricing.catalogue import Catalogue
+from app.pricing.catalogue import RateCardCache
 from app.tasks import lifecycle, owners
-from app.tasks.charging import Charged, charge_many
-from app.tasks.lifecycle import StartRequest
-from app.tasks.rules import ChargeRequest, Status
+from app.tasks.charging import Charge, charge_many
+from app.tasks.lifecycle import StartTaskRequest
+from app.tasks.rules import ChargeRequest, TaskStatus
 from bench import preparing, scenarios
 
 ACTOR: Final = "service:bench"
@@ -21,31 +21,33 @@ ANSWER_SECONDS: Final = 60
 async def fill(url: str) -> int:
     """One account whose agent has run a page of tasks, every other one of which is complete; the charges made."""
     async with preparing.books(url):
-        await grants.grant(
+        await grants.grant_credits(
             GrantRequest(
                 owner_id=scenarios.LIBRARY_OWNER,
                 credits=scenarios.GRANTED_CREDITS,
-                source=Source.PROMOTIONAL,
+                source=GrantSource.PROMOTIONAL,
                 reason="for the bench",
                 key="bench",
                 actor="operator:bench",
             )
         )
-        catalogue = Catalogue()
+        catalogue = RateCardCache()
         charged = 0
         for number in range(scenarios.LIBRARY_TASKS):
             charged += await _ran(f"library-task-{number:02d}", catalogue)
             if number % 2:
-                await lifecycle.finish(f"library-task-{number:02d}", Status.COMPLETED)
+                await lifecycle.finish_task(f"library-task-{number:02d}", TaskStatus.COMPLETED)
         return charged
 
 
-async def _ran(task_id: str, catalogue: Catalogue) -> int:
+async def _ran(task_id: str, catalogue: RateCardCache) -> int:
     """A new task and its block runs; how many. Raises: RuntimeError: one was refused."""
-    await lifecycle.start(
-        StartRequest(task_id=task_id, owner_id=scenarios.LIBRARY_OWNER, agent_id=scenarios.LIBRARY_AGENT, actor=ACTOR)
+    await lifecycle.start_task(
+        StartTaskRequest(
+            task_id=task_id, owner_id=scenarios.LIBRARY_OWNER, agent_id=scenarios.LIBRARY_AGENT, actor=ACTOR
+        )
     )
-    account_id = await owners.find(task_id)
+    account_id = await owners.find_account(task_id)
     if account_id is None:
         raise RuntimeError(f"the bench's own task {task_id} is not found")
     requests = [
@@ -59,7 +61,7 @@ async def _ran(task_id: str, catalogue: Catalogue) -> int:
         for number in range(scenarios.LIBRARY_RUNS)
     ]
     outcomes = await charge_many([(account_id, request) for request in requests], catalogue)
-    if refused := [outcome for outcome in outcomes if not isinstance(outcome, Charged)]:
+    if refused := [outcome for outcome in outcomes if not isinstance(outcome, Charge)]:
         raise RuntimeError(f"a block run of the bench's own task {task_id} was refused: {refused[0]}")
     return len(outcomes)
 

@@ -130,7 +130,7 @@ class Field:
         return wrong == 0, f"{wrong} accounts differ from their entries"
 
     async def _count(self, name: str, sql: str, *values: object) -> int:
-        connection = await asyncpg.connect(**database.credentials(self.urls[name]))
+        connection = await asyncpg.connect(**database.connection_arguments(self.urls[name]))
         try:
             return int(await connection.fetchval(sql, *values))
         finally:

@@ -67,7 +67,7 @@ class Pgbench:
     database_pids: list[int]
 
     async def empty(self) -> None:
-        connection = await asyncpg.connect(**database.credentials(self.url))
+        connection = await asyncpg.connect(**database.connection_arguments(self.url))
         for statement in filter(None, EMPTY.strip().split(";")):
             await connection.execute(statement)
         await connection.close()
@@ -116,7 +116,7 @@ class Pgbench:
 
 async def set_up(url: str) -> None:
     """The function, its tables and the accounts."""
-    connection = await asyncpg.connect(**database.credentials(url))
+    connection = await asyncpg.connect(**database.connection_arguments(url))
     await connection.execute(SET_UP)
     await connection.execute(ACCOUNTS, scenarios.MANY_ACCOUNTS, scenarios.GRANTED_CREDITS)
     await connection.close()

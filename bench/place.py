@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from app import embedded
-from app.commands.reach import use_settings
+from app.commands.reach import override_settings
 from app.embedded import EmbeddedPostgres
-from app.settings import data_directory, settings
+from app.settings import data_directory, get_settings
 from bench import client
 
 
@@ -26,12 +26,12 @@ from bench import client
 def own_place() -> Iterator[Path]:
     """A new directory on the disk where this installation keeps its data (a memory file system would flatter fsync),
     with development's keys in it: the settings of this process and of those it starts say so from here on."""
-    home = data_directory(settings())
+    home = data_directory(get_settings())
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=home, ignore_cleanup_errors=True) as directory:
         place = Path(directory)
         place.chmod(0o755)
-        use_settings(data_dir=str(place), environment="development", jwks_url="")
+        override_settings(data_dir=str(place), environment="development", jwks_url="")
         yield place
 
 

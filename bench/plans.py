@@ -13,37 +13,39 @@ from typing import Any, Final
 import click
 import strawberry
 
-from app.callers.rules import Kind, Scope, Viewer
+from app.callers.rules import Caller, CallerKind, Scope
 from app.graphql import access
-from app.graphql.access import Needs
-from app.graphql.balances import Balance, balance_of
-from app.graphql.charging import ChargeResult, OneInput, request_of, shown
-from app.graphql.context import Context, Information
-from app.graphql.execution import Execution, Request
-from app.graphql.pagination import Connection, First, page
-from app.graphql.schema import build
-from app.graphql.tasks import Task, task_of
-from app.ledger.book import Figures
-from app.main import furnish
+from app.graphql.access import Permission
+from app.graphql.balances import Balance, to_balance
+from app.graphql.charging import ChargeResult, OneInput, to_charge_request, to_charge_result
+from app.graphql.context import Context, ResolverInfo
+from app.graphql.execution import GraphQLEngine, GraphQLRequest
+from app.graphql.pagination import Connection, First, build_connection
+from app.graphql.schema import build_schema
+from app.graphql.tasks import Task, to_task
+from app.ledger.book import AccountBalance
+from app.main import build_state
 from app.settings import Settings
-from app.tasks.charging import Charged
-from app.tasks.rules import BlockRunState, Status, TaskState, Trigger
+from app.tasks.charging import Charge
+from app.tasks.rules import BlockRunState, TaskState, TaskStatus, TaskTrigger
 
 NOW: Final = datetime.now(UTC)
-SERVICE: Final = Viewer(kind=Kind.SERVICE, actor="service:bench", scopes=frozenset({Scope.CHARGE}))
-FIGURES: Final = Figures(account_id=1, owner_id="alice", version=7, posted=1_000, held=10, frozen=0, owed=0, as_of=NOW)
+SERVICE: Final = Caller(kind=CallerKind.SERVICE, actor="service:bench", scopes=frozenset({Scope.CHARGE}))
+FIGURES: Final = AccountBalance(
+    account_id=1, owner_id="alice", version=7, posted=1_000, held=10, frozen=0, owed=0, as_of=NOW
+)
 TASKS: Final = [
     TaskState(
-        account_id=1, task_id=f"task-{number}", agent_id="agent", status=Status.RUNNING, stop_reason=None,
-        trigger=Trigger.MANUAL, parent_task_id=None, started_at=NOW, ended_at=None, steps=3, charged=30, reversed=0,
-        lacked=None, required=None, envelope=None, version=4,
+        account_id=1, task_id=f"task-{number}", agent_id="agent", status=TaskStatus.RUNNING, stop_reason=None,
+        trigger=TaskTrigger.MANUAL, parent_task_id=None, started_at=NOW, ended_at=None, steps=3, charged=30, reversed=0,
+        shortfall=None, required=None, budget_hold=None, version=4,
     )
     for number in range(50)
 ]  # fmt: skip
-CHARGED: Final = Charged(
+CHARGED: Final = Charge(
     block_run=BlockRunState(
         account_id=1, block_run_id="run", task_id="task-1", position=3, block="ReplicateModelBlock", model=None,
-        cost=10, reversed=0, uses_own_key=False, at=NOW, price_version=1, rule=None, entry_seq=7,
+        cost=10, reversed=0, uses_own_key=False, charged_at=NOW, price_version=1, rule=None, entry_seq=7,
     ),
     entry=None,
     task=TASKS[1],
@@ -54,28 +56,28 @@ CHARGED: Final = Charged(
 
 @strawberry.type(description="Reads.")
 class Query:
-    @access.query(needs=Needs.USER_OR_ABOVE, description="A balance.")
-    async def balance(self, info: Information) -> Balance:
-        return balance_of(FIGURES, info.context)
+    @access.query(needs=Permission.AUTHENTICATED, description="A balance.")
+    async def balance(self, info: ResolverInfo) -> Balance:
+        return to_balance(FIGURES, info.context)
 
-    @access.query(needs=Needs.USER_OR_ABOVE, description="Tasks, in pages.")
+    @access.query(needs=Permission.AUTHENTICATED, description="Tasks, in pages.")
     async def tasks(self, first: First = 25) -> Connection[Task]:
-        return page(
+        return build_connection(
             TASKS,
             first=first,
             after=None,
             cursor_of=lambda state: state.task_id,
-            node_of=lambda state: task_of(state, "alice"),
+            node_of=lambda state: to_task(state, "alice"),
         )
 
 
 @strawberry.type(description="Writes.")
 class Mutation:
-    @access.mutation(needs=Needs.SERVICE, description="A charge that touches nothing.", plain_input=True)
-    async def charge(self, info: Information, input: OneInput) -> ChargeResult:
+    @access.mutation(needs=Permission.SERVICE, description="A charge that touches nothing.", input_as_dict=True)
+    async def charge(self, info: ResolverInfo, input: OneInput) -> ChargeResult:
         plain: Any = input
-        request_of(plain, info)
-        result: ChargeResult = shown(CHARGED, info.context)
+        to_charge_request(plain, info)
+        result: ChargeResult = to_charge_result(CHARGED, info.context)
         return result
 
 
@@ -86,35 +88,35 @@ PAGE: Final = """query Library($first: Int!) { tasks(first: $first) { edges { cu
   taskId status stopReason trigger startedAt steps cost { total charged reversed version } } }
   pageInfo { hasNextPage endCursor } } }"""
 OPERATIONS: Final = {
-    "charge": Request(
+    "charge": GraphQLRequest(
         CHARGE,
         {"input": {"taskId": "task-1", "blockRunId": "run", "block": "ReplicateModelBlock", "settings": {"a": 1}}},
     ),
-    "balance": Request(BALANCE),
-    "page of 50 tasks": Request(PAGE, {"first": 50}),
+    "balance": GraphQLRequest(BALANCE),
+    "page of 50 tasks": GraphQLRequest(PAGE, {"first": 50}),
 }
 
 
-async def cost(execution: Execution, request: Request, house: Any, seconds: float) -> float:
+async def cost(execution: GraphQLEngine, request: GraphQLRequest, house: Any, seconds: float) -> float:
     """CPU µs of one operation, from the request to what is to be encoded."""
     count = 0
     began = time.process_time()
     while (used := time.process_time() - began) < seconds:
         for _ in range(20):
-            await execution.answer(request, Context(SERVICE, house))
+            await execution.execute(request, Context(SERVICE, house))
         count += 20
     return used / count * 1e6
 
 
 async def measure(rounds: int, seconds: float) -> dict[str, tuple[float, float]]:
     """For each operation the medians: by the executor, by the plan."""
-    schema = build(query=Query, mutation=Mutation)._schema
-    ways = [Execution(schema, open_to_explorers=False, plans=plans) for plans in (False, True)]
-    house = furnish(Settings(ledger_key="00" * 32))
+    schema = build_schema(query=Query, mutation=Mutation)._schema
+    ways = [GraphQLEngine(schema, introspection=False, compile_operations=plans) for plans in (False, True)]
+    house = build_state(Settings(ledger_key="00" * 32))
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in OPERATIONS}
     for execution in ways:
         for request in OPERATIONS.values():
-            answer = await execution.answer(request, Context(SERVICE, house))
+            answer = await execution.execute(request, Context(SERVICE, house))
             if "errors" in answer.payload:
                 raise click.ClickException(str(answer.payload["errors"]))
     for _ in range(rounds):

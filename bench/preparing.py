@@ -13,15 +13,15 @@ from tortoise import Tortoise
 from app import database, migrating
 from app.callers import keys
 from app.ledger import accounts, grants, posting, rules
-from app.ledger.book import Cause, Source
+from app.ledger.book import Cause, GrantSource
 from app.ledger.grants import GrantRequest
 from app.ledger.posting import Posting
-from app.main import open_books
+from app.main import configure_ledger
 from app.pricing import publishing
-from app.settings import settings
+from app.settings import get_settings
 from app.tasks import lifecycle, owners, rows
-from app.tasks.lifecycle import StartRequest
-from app.tasks.rules import Status, TaskState
+from app.tasks.lifecycle import StartTaskRequest
+from app.tasks.rules import TaskState, TaskStatus
 from bench import reference, reference_rows, scenarios
 from bench.scenarios import Load
 
@@ -42,7 +42,7 @@ Advanced = Callable[[int], object]
 
 async def create_database(server_url: str, name: str, *, template: str | None = None) -> str:
     """A database of this name on the server; its address. A template must have no connections."""
-    connection = await asyncpg.connect(**database.credentials(server_url))
+    connection = await asyncpg.connect(**database.connection_arguments(server_url))
     await connection.execute(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
     await connection.close()
     return urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
@@ -92,13 +92,13 @@ def owner_id(number: int) -> str:
 @asynccontextmanager
 async def books(url: str) -> AsyncIterator[str]:
     """The use cases, working on a new database at `url`; the service key that may charge there."""
-    open_books(settings())
-    accounts.forget()
-    owners.forget()
+    configure_ledger(get_settings())
+    accounts.clear_cache()
+    owners.clear_cache()
     await database.connect(url, posting_connections=AT_ONCE, read_connections=AT_ONCE)
     try:
         await migrating.apply()
-        await publishing.load_default()
+        await publishing.publish_default_card()
         yield await keys.development_key("bench")
     finally:
         await database.disconnect()
@@ -113,10 +113,10 @@ async def _make_many(count: int, advanced: Advanced) -> None:
 
 async def _make_list(numbers: Sequence[int]) -> None:
     """What `_make` makes of each of these accounts, in one posting for all of them."""
-    account_ids = await asyncio.gather(*(accounts.ensure(owner_id(number)) for number in numbers))
+    account_ids = await asyncio.gather(*(accounts.get_or_create_account(owner_id(number)) for number in numbers))
     cause = Cause(actor="operator:bench", reason=REASON)
     starts = {
-        account_id: StartRequest(
+        account_id: StartTaskRequest(
             task_id=scenarios.task_id("many", number), owner_id=owner_id(number), agent_id="agent", actor=EXECUTOR
         )
         for account_id, number in zip(account_ids, numbers, strict=True)
@@ -124,13 +124,13 @@ async def _make_list(numbers: Sequence[int]) -> None:
 
     async def decide(opened: Posting) -> None:
         for account_id, start in starts.items():
-            book = opened.books[account_id]
-            rules.grant(book, scenarios.GRANTED_CREDITS, cause, source=Source.PROMOTIONAL)
+            book = opened.accounts[account_id]
+            rules.add_grant(book, scenarios.GRANTED_CREDITS, cause, source=GrantSource.PROMOTIONAL)
             task = TaskState(
-                account_id, start.task_id, start.agent_id, Status.RUNNING, None, start.trigger, None, book.at, None,
+                account_id, start.task_id, start.agent_id, TaskStatus.RUNNING, None, start.trigger, None, book.at, None,
                 0, 0, 0, None, None, None, 1,
             )  # fmt: skip
-            rows.add_task(opened.write, task, fingerprint=start.fingerprint(), actor=start.actor)
+            rows.insert_task(opened.write, task, request_hash=start.request_hash(), actor=start.actor)
 
     await posting.post(account_ids, decide)
 
@@ -138,19 +138,19 @@ async def _make_list(numbers: Sequence[int]) -> None:
 async def _make(
     owner_id: str, task_ids: Iterable[str], *, credits: int = scenarios.GRANTED_CREDITS, budget: int | None = None
 ) -> None:
-    await grants.grant(
+    await grants.grant_credits(
         GrantRequest(
             owner_id=owner_id,
             credits=credits,
-            source=Source.PROMOTIONAL,
+            source=GrantSource.PROMOTIONAL,
             reason=REASON,
             key="bench",
             actor="operator:bench",
         )
     )
     for task_id in task_ids:
-        await lifecycle.start(
-            StartRequest(task_id=task_id, owner_id=owner_id, agent_id="agent", budget=budget, actor=EXECUTOR)
+        await lifecycle.start_task(
+            StartTaskRequest(task_id=task_id, owner_id=owner_id, agent_id="agent", budget=budget, actor=EXECUTOR)
         )
 
 
@@ -193,6 +193,6 @@ async def introduce_tasks(url: str, key: str, tasks: Sequence[str]) -> None:
 async def settle(url: str) -> None:
     """Tidy up and count rows, as PostgreSQL itself does after a while. On empty tables it would do harm: a plan made
     for those is kept."""
-    connection = await asyncpg.connect(**database.credentials(url))
+    connection = await asyncpg.connect(**database.connection_arguments(url))
     await connection.execute("VACUUM ANALYZE")
     await connection.close()

@@ -28,13 +28,13 @@ from tortoise import Tortoise
 from tortoise.transactions import in_transaction
 
 from app import database
-from app.callers.doorway import Doorway, open_doorway
-from app.callers.rules import Scope, Viewer, may
+from app.callers.doorway import Authenticator, build_authenticator
+from app.callers.rules import Caller, Scope, has_scope
 from app.errors import BillingError, IdempotencyConflict, InsufficientCredits, TaskEnded, TaskNotFound
 from app.pricing import document
 from app.pricing.rules import Card, quote
-from app.pricing.text import default_document
-from app.settings import settings
+from app.pricing.text import default_rate_card
+from app.settings import get_settings
 from app.tasks.rules import ChargeRequest
 from bench.reference_rows import Account, BlockRun, Entry, Task
 from bench.serving import serve_books
@@ -45,7 +45,7 @@ CONNECTIONS: Final = 20
 
 
 def tortoise_configuration(url: str) -> dict[str, Any]:
-    pool = database.credentials(url) | {"minsize": 1, "maxsize": CONNECTIONS}
+    pool = database.connection_arguments(url) | {"minsize": 1, "maxsize": CONNECTIONS}
     return {
         "connections": {"default": {"engine": "tortoise.backends.asyncpg", "credentials": pool}},
         "apps": {
@@ -78,7 +78,7 @@ async def post(request: ChargeRequest, card: Card) -> tuple[BlockRun, Account, b
         )
         if account is None:
             raise TaskNotFound(task_id=request.task_id)
-        print_ = request.fingerprint()
+        print_ = request.request_hash()
         seen = await BlockRun.get_or_none(account=account, block_run_id=request.block_run_id, using_db=connection)
         if seen is not None:
             if seen.fingerprint != print_:
@@ -167,7 +167,7 @@ class IsService(BasePermission):
     message = "This needs a service key."
 
     def has_permission(self, source: Any, info: Info[Any, Any], **kwargs: Any) -> bool:
-        return may(info.context["viewer"], Scope.CHARGE)
+        return has_scope(info.context["viewer"], Scope.CHARGE)
 
 
 @strawberry.type
@@ -176,7 +176,7 @@ class Query:
 
 
 async def charge(info: Info[Any, Any], input: ChargeInput) -> ChargeResult:
-    viewer: Viewer = info.context["viewer"]
+    viewer: Caller = info.context["viewer"]
     given: object = input.settings
     request = ChargeRequest(
         task_id=input.task_id,
@@ -206,20 +206,20 @@ class Mutation:
 class View(GraphQL[Any, None]):
     """Strawberry's view, with what the resolvers need in its context."""
 
-    def __init__(self, schema: strawberry.Schema, doorway: Doorway, card: Card) -> None:
+    def __init__(self, schema: strawberry.Schema, doorway: Authenticator, card: Card) -> None:
         super().__init__(schema, graphql_ide=None)
         self._doorway = doorway
         self._card = card
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Any:
-        viewer = await self._doorway.identify(request.headers.get("authorization"))
+        viewer = await self._doorway.authenticate(request.headers.get("authorization"))
         return {"request": request, "response": response, "viewer": viewer, "card": self._card}
 
 
 def application(url: str, *, caches: bool) -> Starlette:
     """The server, on the database at `url`, whose tables `bench.preparing` has made."""
-    doorway = open_doorway(settings())
-    card = document.read(default_document(), version=1, effective_at=datetime.now(UTC))
+    doorway = build_authenticator(get_settings())
+    card = document.parse_rate_card(default_rate_card(), version=1, effective_at=datetime.now(UTC))
     schema = strawberry.Schema(
         query=Query,
         mutation=Mutation,

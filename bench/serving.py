@@ -6,7 +6,7 @@ from collections.abc import Callable
 import uvicorn
 from starlette.types import ASGIApp
 
-from app.settings import settings
+from app.settings import get_settings
 
 
 def serve(application: ASGIApp) -> None:
@@ -29,7 +29,7 @@ def serve(application: ASGIApp) -> None:
 
 def serve_books(application: Callable[[str], ASGIApp]) -> None:
     """The application on the books that DATABASE_URL names. Raises: SystemExit: it names none."""
-    url = settings().database_url
+    url = get_settings().database_url
     if url is None:
         raise SystemExit("Set DATABASE_URL to the books that the bench has prepared.")
     serve(application(url))

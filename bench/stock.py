@@ -21,12 +21,12 @@ from strawberry.exceptions import ConnectionRejectionError
 from strawberry.types import Info
 
 from app import database
-from app.callers.doorway import Doorway, open_doorway
-from app.callers.rules import Viewer
+from app.callers.doorway import Authenticator, build_authenticator
+from app.callers.rules import Caller
 from app.errors import Unauthenticated
-from app.live import Feed
-from app.main import running
-from app.settings import settings
+from app.live import ChangeFeed
+from app.main import run_in_background
+from app.settings import get_settings
 from bench.serving import serve_books
 
 ACCOUNT: Final = "SELECT account_id FROM owner WHERE owner_id = $1"
@@ -59,18 +59,18 @@ class Query:
 class Subscription:
     @strawberry.subscription
     async def balance(self, info: Info[Any, Any]) -> AsyncGenerator[Balance, None]:
-        viewer: Viewer = info.context["viewer"]
-        feed: Feed = info.context["feed"]
+        viewer: Caller = info.context["viewer"]
+        feed: ChangeFeed = info.context["feed"]
         [found] = await database.fetch(ACCOUNT, viewer.owner_id)
         number = found["account_id"]
-        with feed.watch(number) as watch:
+        with feed.subscribe(number) as watch:
             seen = -1
             while True:
                 [row] = await database.fetch(BALANCE, number)
                 if row["version"] > seen:
                     seen = row["version"]
-                    yield balance_of(row, low_at=settings().low_balance_at)
-                await watch.changed()
+                    yield balance_of(row, low_at=get_settings().low_balance_threshold)
+                await watch.wait()
 
 
 def balance_of(row: Mapping[str, int], *, low_at: int) -> Balance:
@@ -87,7 +87,7 @@ def balance_of(row: Mapping[str, int], *, low_at: int) -> Balance:
 class View(GraphQL[Any, None]):
     """Strawberry's view, with what the resolvers need in its context."""
 
-    def __init__(self, schema: strawberry.Schema, doorway: Doorway, feed: Feed) -> None:
+    def __init__(self, schema: strawberry.Schema, doorway: Authenticator, feed: ChangeFeed) -> None:
         super().__init__(schema, graphql_ide=None)
         self._doorway = doorway
         self._feed = feed
@@ -98,7 +98,7 @@ class View(GraphQL[Any, None]):
     async def on_ws_connect(self, context: Any) -> Any:
         """Raises: ConnectionRejectionError: nobody is known by this token."""
         try:
-            context["viewer"] = await self._doorway.identify(context["connection_params"].get("authorization"))
+            context["viewer"] = await self._doorway.authenticate(context["connection_params"].get("authorization"))
         except Unauthenticated:
             raise ConnectionRejectionError from None
         if context["viewer"] is None:
@@ -108,16 +108,16 @@ class View(GraphQL[Any, None]):
 
 def application(url: str) -> Starlette:
     """The server, on the books at `url`."""
-    here = settings()
-    doorway = open_doorway(here)
-    feed = Feed(sweep_seconds=here.sweep_seconds, conflate_seconds=here.conflate_ms / 1_000)
+    here = get_settings()
+    doorway = build_authenticator(here)
+    feed = ChangeFeed(sweep_seconds=here.sweep_seconds, conflate_seconds=here.conflate_ms / 1_000)
     view = View(strawberry.Schema(query=Query, subscription=Subscription), doorway, feed)
 
     @asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
         await database.connect(url)
         try:
-            async with running({"live feed": lambda: feed.run(url)}):
+            async with run_in_background({"live feed": lambda: feed.run(url)}):
                 yield
         finally:
             await doorway.close()

@@ -17,30 +17,30 @@ from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
 
 from app import database
-from app.callers.doorway import Doorway, open_doorway
-from app.graphql.context import Context, House
-from app.graphql.schema import build
-from app.main import furnish
-from app.settings import settings
+from app.callers.doorway import Authenticator, build_authenticator
+from app.graphql.context import AppState, Context
+from app.graphql.schema import build_schema
+from app.main import build_state
+from app.settings import get_settings
 from bench.serving import serve_books
 
 
 class View(GraphQL[Context, None]):
     """Strawberry's view, with what the resolvers need as its context."""
 
-    def __init__(self, schema: strawberry.Schema, doorway: Doorway, house: House) -> None:
+    def __init__(self, schema: strawberry.Schema, doorway: Authenticator, house: AppState) -> None:
         super().__init__(schema, graphql_ide=None)
         self._doorway = doorway
         self._house = house
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
-        return Context(await self._doorway.identify(request.headers.get("authorization")), self._house)
+        return Context(await self._doorway.authenticate(request.headers.get("authorization")), self._house)
 
 
 def application(url: str) -> Starlette:
     """The server, on the books at `url`."""
-    doorway = open_doorway(settings())
-    house = furnish(settings())
+    doorway = build_authenticator(get_settings())
+    house = build_state(get_settings())
 
     @asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
@@ -48,11 +48,11 @@ def application(url: str) -> Starlette:
         try:
             yield
         finally:
-            await house.charger.close()
+            await house.charge_queue.close()
             await doorway.close()
             await database.disconnect()
 
-    return Starlette(routes=[Route("/graphql", View(build(), doorway, house))], lifespan=life)
+    return Starlette(routes=[Route("/graphql", View(build_schema(), doorway, house))], lifespan=life)
 
 
 if __name__ == "__main__":

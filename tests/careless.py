@@ -23,7 +23,7 @@ SETTINGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Careless:
+class MisconfiguredPostgres:
     """`url`: by a socket, as a superuser. `network_url`: by an address that is no loopback; None: there is none."""
 
     url: str
@@ -31,9 +31,9 @@ class Careless:
 
 
 @contextmanager
-def careless_postgres(place: Path, patch: pytest.MonkeyPatch) -> Iterator[Careless]:
+def misconfigured_postgres(place: Path, patch: pytest.MonkeyPatch) -> Iterator[MisconfiguredPostgres]:
     """Empty: nothing was migrated."""
-    host, port = own_address(), free_port()
+    host, port = network_address(), free_port()
     patch.setattr(embedded, "PORT", port)
     patch.setattr(embedded, "SOCKET_NAME", f".s.PGSQL.{port}")
     for name, value in {**SETTINGS, "port": str(port), "listen_addresses": host or ""}.items():
@@ -44,18 +44,20 @@ def careless_postgres(place: Path, patch: pytest.MonkeyPatch) -> Iterator[Carele
                 rules.write(f"host all all {host}/32 trust\n")
             asyncio.run(execute(server.url, "SELECT pg_reload_conf()"))
         role, name = embedded.SUPERUSER, embedded.DATABASE
-        yield Careless(server.url, host and f"postgresql://{role}:{secrets.token_hex(8)}@{host}:{port}/{name}")
+        yield MisconfiguredPostgres(
+            server.url, host and f"postgresql://{role}:{secrets.token_hex(8)}@{host}:{port}/{name}"
+        )
 
 
 async def execute(url: str, sql: str) -> None:
-    connection = await asyncpg.connect(**database.credentials(url))
+    connection = await asyncpg.connect(**database.connection_arguments(url))
     try:
         await connection.execute(sql)
     finally:
         await connection.close()
 
 
-def own_address() -> str | None:
+def network_address() -> str | None:
     """This machine's IPv4 address on a network. Nothing is sent: a datagram socket only chooses its route."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         try:

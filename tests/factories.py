@@ -8,20 +8,20 @@ from typing import Any
 
 from app import database
 from app.ledger import grants, statements
-from app.ledger.book import Figures, Source
-from app.ledger.grants import Granted, GrantRequest
+from app.ledger.book import AccountBalance, GrantSource
+from app.ledger.grants import GrantRequest, GrantResult
 from app.pricing import publishing
-from app.pricing.catalogue import Catalogue
+from app.pricing.catalogue import RateCardCache
 from app.pricing.measurements import Measurements
 from app.tasks import charging, lifecycle
-from app.tasks.charging import Charged, Outcome
-from app.tasks.holding import CaptureRequest, PlaceRequest
-from app.tasks.lifecycle import StartRequest
+from app.tasks.charging import Charge, ChargeResult
+from app.tasks.holding import CaptureHoldRequest, PlaceHoldRequest
+from app.tasks.lifecycle import StartTaskRequest
 from app.tasks.rules import ChargeRequest, TaskState
 
 _numbers = itertools.count(1)
 
-TEN_CREDITS = {"block": "ReplicateModelBlock"}
+BLOCK_OF_TEN_CREDITS = {"block": "ReplicateModelBlock"}
 """A block that costs 10 credits in the default rate card."""
 
 ITEM_PRICES: dict[str, Any] = {
@@ -34,92 +34,92 @@ ITEM_PRICES: dict[str, Any] = {
 """A rate card by which a block run costs as many credits as it has items."""
 
 
-def unique(prefix: str) -> str:
+def unique_id(prefix: str) -> str:
     """A name that no other call gives."""
     return f"{prefix}-{next(_numbers)}"
 
 
-async def granted(owner_id: str, credits: int, **more: Any) -> Granted:
+async def grant_credits(owner_id: str, credits: int, **more: Any) -> GrantResult:
     """Credits for an owner, promotional unless said otherwise."""
     asked: dict[str, Any] = {
-        "source": Source.PROMOTIONAL, "reason": "for a test", "key": unique("grant"), "actor": "operator:test",
+        "source": GrantSource.PROMOTIONAL, "reason": "for a test", "key": unique_id("grant"), "actor": "operator:test",
     }  # fmt: skip
-    return await grants.grant(GrantRequest(owner_id=owner_id, credits=credits, **(asked | more)))
+    return await grants.grant_credits(GrantRequest(owner_id=owner_id, credits=credits, **(asked | more)))
 
 
-async def a_task(owner_id: str = "alice", *, agent_id: str = "agent", **more: Any) -> TaskState:
+async def start_task(owner_id: str = "alice", *, agent_id: str = "agent", **more: Any) -> TaskState:
     """A running task of an owner who has credits."""
-    request = StartRequest(
-        task_id=more.pop("task_id", None) or unique("task"), owner_id=owner_id, agent_id=agent_id,
+    request = StartTaskRequest(
+        task_id=more.pop("task_id", None) or unique_id("task"), owner_id=owner_id, agent_id=agent_id,
         actor="service:test", **more,
     )  # fmt: skip
-    return (await lifecycle.start(request)).task
+    return (await lifecycle.start_task(request)).task
 
 
-async def some_tasks(count: int, *, sharing_credits: int, owner_id: str = "alice") -> list[TaskState]:
+async def start_tasks(count: int, *, sharing_credits: int, owner_id: str = "alice") -> list[TaskState]:
     """Running tasks of one owner, who has that many credits in all."""
-    await granted(owner_id, sharing_credits)
-    return [await a_task(owner_id) for _ in range(count)]
+    await grant_credits(owner_id, sharing_credits)
+    return [await start_task(owner_id) for _ in range(count)]
 
 
-def a_block_run(task: TaskState | str, **more: Any) -> ChargeRequest:
+def block_run_request(task: TaskState | str, **more: Any) -> ChargeRequest:
     """A block run of that task that costs 10 credits unless `block` says otherwise."""
     task_id = task if isinstance(task, str) else task.task_id
-    asked: dict[str, Any] = {"block_run_id": unique("run"), "actor": "service:test"} | TEN_CREDITS | more
+    asked: dict[str, Any] = {"block_run_id": unique_id("run"), "actor": "service:test"} | BLOCK_OF_TEN_CREDITS | more
     return ChargeRequest(task_id=task_id, **asked)
 
 
-async def balance(account_id: int) -> Figures:
+async def get_balance(account_id: int) -> AccountBalance:
     """The account's figures as a reader sees it."""
-    return (await statements.balances([account_id]))[account_id]
+    return (await statements.get_balances([account_id]))[account_id]
 
 
-async def a_catalogue_of(document: dict[str, Any] = ITEM_PRICES) -> Catalogue:
+async def publish_rate_cards(document: dict[str, Any] = ITEM_PRICES) -> RateCardCache:
     """The prices of `document`, published and in force from now on."""
-    card = (await publishing.publish(document, actor="operator:test", key=unique("card"))).card
+    card = (await publishing.publish_rate_card(document, actor="operator:test", idempotency_key=unique_id("card"))).card
     await database.fetch(
         "UPDATE rate_card SET effective_at = clock_timestamp() WHERE version = $1 RETURNING 1", card.version
     )
-    catalogue = Catalogue()
+    catalogue = RateCardCache()
     await catalogue.refresh()
     return catalogue
 
 
-def a_hold(task: TaskState | str, at_most: int = 30, **more: Any) -> PlaceRequest:
+def hold_request(task: TaskState | str, at_most: int = 30, **more: Any) -> PlaceHoldRequest:
     """A hold for a block run of at most that many items, by ITEM_PRICES as many credits."""
     task_id = task if isinstance(task, str) else task.task_id
     asked: dict[str, Any] = {
-        "block_run_id": unique("run"), "block": "ItemBlock", "timeout_seconds": 600, "actor": "service:test",
+        "block_run_id": unique_id("run"), "block": "ItemBlock", "timeout_seconds": 600, "actor": "service:test",
     }  # fmt: skip
-    return PlaceRequest(task_id=task_id, at_most=Measurements(items=at_most), **(asked | more))
+    return PlaceHoldRequest(task_id=task_id, at_most=Measurements(items=at_most), **(asked | more))
 
 
-def a_capture(hold: PlaceRequest, items: int | None, **more: Any) -> CaptureRequest:
+def capture_request(hold: PlaceHoldRequest, items: int | None, **more: Any) -> CaptureHoldRequest:
     """The capture of that hold, for as many items."""
     asked: dict[str, Any] = {"task_id": hold.task_id, "actor": "service:test"} | more
-    return CaptureRequest(block_run_id=hold.block_run_id, measurements=Measurements(items=items), **asked)
+    return CaptureHoldRequest(block_run_id=hold.block_run_id, measurements=Measurements(items=items), **asked)
 
 
-async def outcome(task: TaskState, catalogue: Catalogue, **more: Any) -> Outcome:
+async def try_charge(task: TaskState, catalogue: RateCardCache, **more: Any) -> ChargeResult:
     """What becomes of one block run of that task, of 10 credits unless `block` says otherwise."""
-    [one] = await charging.charge_many([(task.account_id, a_block_run(task, **more))], catalogue)
+    [one] = await charging.charge_many([(task.account_id, block_run_request(task, **more))], catalogue)
     return one
 
 
-async def charged(task: TaskState, catalogue: Catalogue, **more: Any) -> Charged:
+async def charge_block_run(task: TaskState, catalogue: RateCardCache, **more: Any) -> Charge:
     """As `outcome`, of a block run that is admitted."""
-    one = await outcome(task, catalogue, **more)
-    if not isinstance(one, Charged):
+    one = await try_charge(task, catalogue, **more)
+    if not isinstance(one, Charge):
         raise one
     return one
 
 
-async def in_seconds(seconds: float) -> datetime:
+async def seconds_from_now(seconds: float) -> datetime:
     """That instant of the database's clock."""
     now: datetime = (await database.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
     return now + timedelta(seconds=seconds)
 
 
-async def past(instant: datetime) -> None:
+async def wait_until(instant: datetime) -> None:
     """Wait until the database's clock is past that instant."""
     await database.fetch("SELECT pg_sleep_until($1)", instant)

@@ -11,35 +11,49 @@ import pytest
 
 from app import audit as auditing
 from app import database
-from app.audit import audit
+from app.audit import verify_ledger
 from app.ledger import accounts, posting, statements
-from app.ledger.chain import sign
-from app.pricing.catalogue import Catalogue
+from app.ledger.chain import sign_entry
+from app.pricing.catalogue import RateCardCache
 from app.tasks import holding, lapses, reversing
 from app.tasks.charging import charge_many
 from app.topups import purchase, settling
 from app.topups.provider import ProviderEvent
-from app.topups.rules import Payment, PaymentState, Terms
+from app.topups.rules import Payment, PaymentStatus, TopUpTerms
 from app.topups.sandbox.provider import Sandbox
-from tests.factories import a_block_run, a_capture, a_catalogue_of, a_hold, a_task, charged, granted
+from tests.factories import (
+    block_run_request,
+    capture_request,
+    charge_block_run,
+    grant_credits,
+    hold_request,
+    publish_rate_cards,
+    start_task,
+)
 
 pytestmark = pytest.mark.anyio
 
-TERMS = Terms(minimum_credits=500, maximum_credits=10_000, multiple_credits=100, currency="USD", minor_per_credit=1)
+TERMS = TopUpTerms(
+    minimum_credits=500, maximum_credits=10_000, multiple_credits=100, currency="USD", minor_per_credit=1
+)
 
 
 @pytest.fixture
-async def books(db: str, catalogue: Catalogue) -> None:
+async def books(db: str, catalogue: RateCardCache) -> None:
     """Books with something of everything: grants, charges, a free run, a reversal, a top-up, two accounts."""
-    await granted("bob", 5)
-    await granted("alice", 100)
-    task = await a_task("alice")
-    runs = [a_block_run(task, block_run_id=name) for name in ("a", "b")] + [a_block_run(task, block="NoteBlock")]
+    await grant_credits("bob", 5)
+    await grant_credits("alice", 100)
+    task = await start_task("alice")
+    runs = [block_run_request(task, block_run_id=name) for name in ("a", "b")] + [
+        block_run_request(task, block="NoteBlock")
+    ]
     await charge_many([(task.account_id, run) for run in runs], catalogue)
-    await reversing.reverse_charge(task.task_id, "a", credits=4, reason="failed", key="r", actor="operator:o")
+    await reversing.reverse_charge(
+        task.task_id, "a", credits=4, reason="failed", idempotency_key="r", actor="operator:o"
+    )
     provider = Sandbox("http://testserver", b"a secret of the sandbox, long enough")
     request = purchase.TopUpRequest(owner_id="alice", credits=500, key="t", actor="user:alice")
-    top_up = (await purchase.begin(request, provider, TERMS)).top_up
+    top_up = (await purchase.begin_top_up(request, provider, TERMS)).top_up
     assert top_up.provider_ref is not None
     payment = Payment(
         provider=top_up.provider,
@@ -47,25 +61,25 @@ async def books(db: str, catalogue: Catalogue) -> None:
         provider_ref=top_up.provider_ref,
         amount_minor=500,
         currency="USD",
-        state=PaymentState.PAID,
+        status=PaymentStatus.PAID,
     )
-    await settling.settle(ProviderEvent(event_id="sandbox:evt_1", told=payment, body={}))
+    await settling.settle(ProviderEvent(event_id="sandbox:evt_1", object=payment, body={}))
 
 
 @pytest.fixture
 async def vandal(db: str) -> AsyncIterator[asyncpg.Connection]:
     """Somebody with all rights to the tables, whom no trigger stops: but without the key."""
-    connection = await asyncpg.connect(**database.credentials(db))
+    connection = await asyncpg.connect(**database.connection_arguments(db))
     await connection.execute("SET session_replication_role = replica")
     yield connection
     await connection.close()
 
 
 async def test_whole_books_have_no_break(books: None) -> None:
-    report = await audit()
-    assert (report.breaks, report.accounts, report.entries) == ([], 2, 6)
-    assert (await audit("alice")).entries == 5
-    assert (await audit("bob")).accounts == 1
+    report = await verify_ledger()
+    assert (report.violations, report.accounts, report.entries) == ([], 2, 6)
+    assert (await verify_ledger("alice")).entries == 5
+    assert (await verify_ledger("bob")).accounts == 1
 
 
 @pytest.mark.parametrize(
@@ -108,7 +122,7 @@ async def test_whole_books_have_no_break(books: None) -> None:
 )
 async def test_each_break_is_found(books: None, vandal: asyncpg.Connection, invariant: str, sql: str) -> None:
     await vandal.execute(sql)
-    found = {one.invariant for one in (await audit()).breaks}
+    found = {one.invariant for one in (await verify_ledger()).violations}
     assert any(name.startswith(invariant) for name in found), found
 
 
@@ -127,15 +141,17 @@ async def test_each_break_is_found(books: None, vandal: asyncpg.Connection, inva
 async def test_a_wrong_line_is_found_though_whoever_wrote_it_had_the_key(
     books: None, vandal: asyncpg.Connection, change: dict[str, Any], what: str
 ) -> None:
-    before, last = reversed(await statements.entries(await accounts.ensure("alice"), before_seq=6, limit=2))
+    before, last = reversed(
+        await statements.list_entries(await accounts.get_or_create_account("alice"), before_seq=6, limit=2)
+    )
     line = last.line._replace(**change)
-    mac = sign(line, after=before.mac, key=posting.signing_key())
+    mac = sign_entry(line, previous_mac=before.mac, key=posting.signing_key())
     await vandal.execute(
         "UPDATE entry SET seq = $1, version = $2, at = $3, balance_after = $4, draws = $5, mac = $6 WHERE mac = $7",
         line.seq, line.version, line.at, line.balance_after, json.dumps(line.draws), mac, last.mac,
     )  # fmt: skip
     await vandal.execute("UPDATE account SET last_mac = $1 WHERE last_mac = $2", mac, last.mac)
-    told = [one.what for one in (await audit()).breaks]
+    told = [one.message for one in (await verify_ledger()).violations]
     assert what in told
     assert not any("MAC" in one for one in told)
 
@@ -143,21 +159,21 @@ async def test_a_wrong_line_is_found_though_whoever_wrote_it_had_the_key(
 async def test_small_chunks_see_the_same_and_leave_no_id_out(
     books: None, vandal: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await granted("carol", 5)
+    await grant_credits("carol", 5)
     monkeypatch.setattr(auditing, "_ACCOUNTS_AT_ONCE", 1)
     monkeypatch.setattr(auditing, "_ENTRIES_AT_ONCE", 2)
-    heads: list[auditing.Head] = []
+    heads: list[auditing.AccountHead] = []
     seen: list[tuple[int, int]] = []
-    report = await audit(progress=lambda done, total: seen.append((done, total)), head=heads.append)
-    assert (report.breaks, report.accounts, report.entries) == ([], 3, 7)
+    report = await verify_ledger(on_progress=lambda done, total: seen.append((done, total)), on_head=heads.append)
+    assert (report.violations, report.accounts, report.entries) == ([], 3, 7)
     assert [head.seq for head in heads] == [1, 5, 1]
     assert seen[-1] == (3, 3)
     # Rows without an account stand before, between and behind those of accounts.
     ids = [head.account_id for head in heads]
     await vandal.execute("UPDATE credit_grant SET account_id = account_id + 1000")
     await vandal.execute("DELETE FROM account WHERE id = $1", ids[1])
-    broken = await audit()
-    assert sum("belongs to no account" in one.what for one in broken.breaks) == 5 + 4
+    broken = await verify_ledger()
+    assert sum("belongs to no account" in one.message for one in broken.violations) == 5 + 4
     assert broken.entries == 7
 
 
@@ -166,32 +182,32 @@ async def test_of_very_many_breaks_the_first_are_told_and_the_rest_counted(
 ) -> None:
     monkeypatch.setattr(auditing, "MOST_LISTED", 2)
     await vandal.execute("UPDATE entry SET mac = decode(repeat('11', 32), 'hex')")
-    report = await audit()
-    assert (len(report.breaks), report.intact) == (2, False)
+    report = await verify_ledger()
+    assert (len(report.violations), report.is_intact) == (2, False)
     assert report.unlisted >= 4
-    assert str(report.breaks[0]).startswith("I2 account ")
+    assert str(report.violations[0]).startswith("I2 account ")
 
 
-async def test_charges_while_it_runs_break_nothing(books: None, catalogue: Catalogue) -> None:
-    task = await a_task("alice")
+async def test_charges_while_it_runs_break_nothing(books: None, catalogue: RateCardCache) -> None:
+    task = await start_task("alice")
 
     async def write() -> None:
         for _ in range(30):
-            await charge_many([(task.account_id, a_block_run(task, block="SearchTheWebBlock"))], catalogue)
+            await charge_many([(task.account_id, block_run_request(task, block="SearchTheWebBlock"))], catalogue)
 
-    async def check() -> list[auditing.Break]:
-        return [one for _ in range(4) for one in (await audit()).breaks]
+    async def check() -> list[auditing.Violation]:
+        return [one for _ in range(4) for one in (await verify_ledger()).violations]
 
     _, *found = await asyncio.gather(write(), check(), check())
     assert found == [[], []]
-    assert (await audit()).entries == 36
+    assert (await verify_ledger()).entries == 36
 
 
 async def test_availability_below_zero_is_found(books: None, vandal: asyncpg.Connection) -> None:
     await vandal.execute("ALTER TABLE account DROP CONSTRAINT account_figures")
     try:
         await vandal.execute("UPDATE account SET held = posted + 1 WHERE owner_id = 'bob'")
-        assert any(one.invariant.startswith("I6") for one in (await audit()).breaks)
+        assert any(one.invariant.startswith("I6") for one in (await verify_ledger()).violations)
     finally:
         await vandal.execute("UPDATE account SET held = 0 WHERE owner_id = 'bob'")
         await vandal.execute(
@@ -202,8 +218,8 @@ async def test_availability_below_zero_is_found(books: None, vandal: asyncpg.Con
 
 
 async def test_another_key_does_not_open_the_chain(books: None) -> None:
-    lapses.open_books(bytes(32))
-    assert {one.invariant for one in (await audit()).breaks} == {"I2"}
+    lapses.configure_ledger(bytes(32))
+    assert {one.invariant for one in (await verify_ledger()).violations} == {"I2"}
 
 
 @pytest.fixture
@@ -213,22 +229,22 @@ async def claimed_books(db: str) -> None:
     1: 12 of 30 captured; 2: 20 voided; 3: 25 open; 4: an envelope of 60, with 5, another of 20, and 6 (3 of 8
     captured) within it, each envelope with a block run of 10 paid from it. Bob has one entry and no hold.
     """
-    prices = await a_catalogue_of()
-    await granted("alice", 200)
-    await granted("bob", 5)
-    plain = await a_task("alice", task_id="plain")
-    captured, voided = a_hold(plain, 30, block_run_id="captured"), a_hold(plain, 20, block_run_id="voided")
-    for request in (captured, voided, a_hold(plain, 25, block_run_id="open")):
-        await holding.place(request, prices)
-    await holding.capture(a_capture(captured, 12))
-    await holding.void("plain", "voided")
-    outer = await a_task("alice", task_id="outer", budget=60)
-    inner = await a_task("alice", task_id="inner", parent_task_id="outer", budget=20)
+    prices = await publish_rate_cards()
+    await grant_credits("alice", 200)
+    await grant_credits("bob", 5)
+    plain = await start_task("alice", task_id="plain")
+    captured, voided = hold_request(plain, 30, block_run_id="captured"), hold_request(plain, 20, block_run_id="voided")
+    for request in (captured, voided, hold_request(plain, 25, block_run_id="open")):
+        await holding.place_hold(request, prices)
+    await holding.capture_hold(capture_request(captured, 12))
+    await holding.void_hold("plain", "voided")
+    outer = await start_task("alice", task_id="outer", budget=60)
+    inner = await start_task("alice", task_id="inner", parent_task_id="outer", budget=20)
     for task in (outer, inner):
-        await charged(task, prices)
-    within = a_hold(outer, 8, block_run_id="within")
-    await holding.place(within, prices)
-    await holding.capture(a_capture(within, 3))
+        await charge_block_run(task, prices)
+    within = hold_request(outer, 8, block_run_id="within")
+    await holding.place_hold(within, prices)
+    await holding.capture_hold(capture_request(within, 3))
 
 
 @pytest.fixture
@@ -249,13 +265,13 @@ async def unchecked(claimed_books: None, vandal: asyncpg.Connection) -> AsyncIte
 
 async def told(invariant: str) -> list[str]:
     """What is told of one invariant, for Alice unless it says otherwise."""
-    found = (await audit()).breaks
-    return [one.what if one.owner_id == "alice" else str(one) for one in found if one.invariant == invariant]
+    found = (await verify_ledger()).violations
+    return [one.message if one.owner_id == "alice" else str(one) for one in found if one.invariant == invariant]
 
 
 async def test_books_with_claims_are_whole(claimed_books: None) -> None:
-    report = await audit()
-    assert (report.breaks, report.accounts, report.entries) == ([], 2, 6)
+    report = await verify_ledger()
+    assert (report.violations, report.accounts, report.entries) == ([], 2, 6)
     [account] = await database.fetch("SELECT posted, held, holds, open_holds FROM account WHERE owner_id = 'alice'")
     assert tuple(account) == (165, 62, 6, 3)
 
@@ -314,9 +330,9 @@ async def test_claims_that_do_not_add_up_are_told_and_nothing_else(
     unchecked: asyncpg.Connection, sql: str, whats: list[str]
 ) -> None:
     assert await unchecked.execute(sql) in ("UPDATE 1", "DELETE 1")
-    found = (await audit()).breaks
+    found = (await verify_ledger()).violations
     assert {(one.invariant, one.owner_id) for one in found} == {("I4", "alice")}
-    assert sorted(one.what for one in found) == sorted(whats)
+    assert sorted(one.message for one in found) == sorted(whats)
 
 
 async def test_a_captured_hold_whose_block_run_is_gone_is_told(claimed_books: None, vandal: asyncpg.Connection) -> None:
@@ -346,7 +362,7 @@ async def test_another_hold_in_an_entry_breaks_its_mac_and_the_sums(
 async def test_an_entry_that_names_a_hold_of_another_account_is_told(
     claimed_books: None, vandal: asyncpg.Connection
 ) -> None:
-    bob = await accounts.ensure("bob")
+    bob = await accounts.get_or_create_account("bob")
     await vandal.execute("UPDATE entry SET hold = 3 WHERE account_id = $1", bob)
     assert await told("I4") == [f"I4 account {bob} (bob): hold 3 stands in entries and nowhere else"]
     assert len(await told("I2")) == 1

@@ -6,35 +6,35 @@ import asyncpg
 import pytest
 
 from app import database
-from app.audit import audit
+from app.audit import verify_ledger
 from app.ledger import accounts
-from app.pricing.catalogue import Catalogue
-from app.topups.provider import DisputeState
-from tests.factories import a_task, charged, granted
-from tests.topups.giving_back import a_dispute, paid, refunded, told
+from app.pricing.catalogue import RateCardCache
+from app.topups.provider import DisputeStatus
+from tests.factories import charge_block_run, grant_credits, start_task
+from tests.topups.giving_back import build_dispute, create_paid_top_up, deliver, refunded
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def money(db: str, catalogue: Catalogue) -> None:
+async def money(db: str, catalogue: RateCardCache) -> None:
     """Alice: a top-up of 1,000 with a bonus of 100, partly refunded, partly disputed; one of 500 that was lost, 400 of
     it spent, and owed.
     """
-    lost = await paid(credits=500)
-    task = await a_task("alice")
+    lost = await create_paid_top_up(credits=500)
+    task = await start_task("alice")
     for _ in range(40):
-        await charged(task, catalogue)
-    await told(a_dispute(lost, DisputeState.LOST))
-    top_up = await paid("bob", credits=1_000, bonus=100)
+        await charge_block_run(task, catalogue)
+    await deliver(build_dispute(lost, DisputeStatus.LOST))
+    top_up = await create_paid_top_up("bob", credits=1_000, bonus=100)
     await refunded(top_up, 300, key="r")
-    await told(a_dispute(top_up, DisputeState.OPEN, amount_minor=200))
+    await deliver(build_dispute(top_up, DisputeStatus.OPEN, amount_minor=200))
 
 
 @pytest.fixture
 async def vandal(money: None, db: str) -> AsyncIterator[asyncpg.Connection]:
     """Somebody with all rights, whom no trigger and no check of these tables stops: but without the key."""
-    connection = await asyncpg.connect(**database.credentials(db))
+    connection = await asyncpg.connect(**database.connection_arguments(db))
     await connection.execute("SET session_replication_role = replica")
     checks = await connection.fetch(
         "SELECT conrelid::regclass::text AS name, conname, pg_get_constraintdef(oid) AS said FROM pg_constraint"
@@ -51,8 +51,8 @@ async def vandal(money: None, db: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def test_books_with_refunds_disputes_and_debt_are_whole(money: None) -> None:
-    report = await audit()
-    assert (report.breaks, report.accounts) == ([], 2)
+    report = await verify_ledger()
+    assert (report.violations, report.accounts) == ([], 2)
     found = await database.fetch("SELECT owner_id, posted, frozen, owed FROM account ORDER BY owner_id")
     assert [tuple(record) for record in found] == [("alice", 0, 0, 400), ("bob", 770, 200, 0)]
 
@@ -92,7 +92,7 @@ async def test_what_was_given_back_and_does_not_add_up_is_told(
     vandal: asyncpg.Connection, sql: str, whats: list[str]
 ) -> None:
     assert (await vandal.execute(sql)).endswith(" 1")
-    found = [one.what.split(" ", 2)[2] for one in (await audit()).breaks if one.invariant == "I7"]
+    found = [one.message.split(" ", 2)[2] for one in (await verify_ledger()).violations if one.invariant == "I7"]
     assert sorted(found) == sorted(whats)
 
 
@@ -114,18 +114,18 @@ async def test_what_was_given_back_and_does_not_add_up_is_told(
 )  # fmt: skip
 async def test_each_break_is_found(vandal: asyncpg.Connection, invariant: str, sql: str, what: str) -> None:
     assert (await vandal.execute(sql)).endswith(" 1")
-    assert any(what in one.what for one in (await audit()).breaks if one.invariant == invariant)
+    assert any(what in one.message for one in (await verify_ledger()).violations if one.invariant == invariant)
 
 
 async def test_a_top_up_that_is_not_paid_and_has_entries_is_told(vandal: asyncpg.Connection) -> None:
     await vandal.execute("UPDATE top_up SET status = 'PENDING' WHERE credits = 500")
-    found = [one.what.split(" ", 2)[2] for one in (await audit()).breaks if one.invariant == "I7"]
+    found = [one.message.split(" ", 2)[2] for one in (await verify_ledger()).violations if one.invariant == "I7"]
     assert "over 500 is PENDING, its entries 500" in found
 
 
 async def test_debt_beside_credits_that_do_not_pay_it_is_whole(money: None) -> None:
-    await granted("alice", 50)
-    assert (await audit()).breaks == []
-    alice = await accounts.find("alice")
+    await grant_credits("alice", 50)
+    assert (await verify_ledger()).violations == []
+    alice = await accounts.find_account_id("alice")
     [figures] = await database.fetch("SELECT posted, owed FROM account WHERE id = $1", alice)
     assert tuple(figures) == (50, 400)

@@ -31,7 +31,7 @@ from app.settings import Settings
 from app.topups.sandbox.provider import SIGNATURE_HEADER
 from app.topups.sandbox.signatures import sign
 from tests.canaries import SECRET, Watch
-from tests.commands import CHECKOUT, COMMAND, environment, open_place
+from tests.commands import COMMAND, REPOSITORY, environment, temporary_directory
 from tests.conftest import EMPTY
 
 pytestmark = pytest.mark.anyio
@@ -73,7 +73,7 @@ class Cage:
 @asynccontextmanager
 async def cage(database_url: str, place: Path, log_format: str) -> AsyncIterator[Cage]:
     """A server with the canaries as its secrets, writing to `place`."""
-    credentials = database.credentials(database_url)
+    credentials = database.connection_arguments(database_url)
     given = database_url.replace("postgresql://postgres@", f"postgresql://postgres:{PASSWORD}@", 1)
     assert PASSWORD in given or credentials["password"] is not None
     chosen = SECRET_SETTINGS | {
@@ -81,7 +81,7 @@ async def cage(database_url: str, place: Path, log_format: str) -> AsyncIterator
     }  # fmt: skip
     with (place / "out").open("w") as out, (place / "err").open("w") as err:
         env = environment(**chosen)
-        process = await anyio.open_process([*COMMAND, "serve"], cwd=CHECKOUT, env=env, stdout=out, stderr=err)
+        process = await anyio.open_process([*COMMAND, "serve"], cwd=REPOSITORY, env=env, stdout=out, stderr=err)
         try:
             while "Serving on" not in (place / "out").read_text():
                 assert process.returncode is None, (place / "err").read_text()
@@ -89,10 +89,10 @@ async def cage(database_url: str, place: Path, log_format: str) -> AsyncIterator
             url = (place / "out").read_text().partition("Serving on ")[2].split()[0]
             here = Settings(data_dir=place)
             await database.connect(database_url)
-            service = await keys.create("canaries", [Scope.CHARGE])
+            service = await keys.create_key("canaries", [Scope.CHARGE])
             await database.disconnect()
-            operator = operator_token("keeper", chosen=here)
-            yield Cage(url, user_token("bird", chosen=here), service, operator)
+            operator = operator_token("keeper", settings=here)
+            yield Cage(url, user_token("bird", settings=here), service, operator)
         finally:
             process.terminate()
             with anyio.fail_after(30):
@@ -193,7 +193,7 @@ async def over_websocket(cage: Cage, token: str, query: str) -> None:
 @asynccontextmanager
 async def refusing_the_agent(database_url: str) -> AsyncIterator[None]:
     """The database faults, quoting the whole row, when a task of the canary's agent is written."""
-    admin = await asyncpg.connect(**database.credentials(database_url))
+    admin = await asyncpg.connect(**database.connection_arguments(database_url))
     await admin.execute(f"ALTER TABLE task ADD CONSTRAINT no_canary CHECK (agent_id <> '{WORD}-agent') NOT VALID")
     try:
         yield
@@ -204,7 +204,7 @@ async def refusing_the_agent(database_url: str) -> AsyncIterator[None]:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    with open_place() as directory:
+    with temporary_directory() as directory:
         yield directory
 
 
@@ -237,11 +237,11 @@ async def test_nothing_that_a_server_writes_or_answers_holds_a_secret(
 
 
 async def emptied(database_url: str) -> None:
-    admin = await asyncpg.connect(**database.credentials(database_url))
+    admin = await asyncpg.connect(**database.connection_arguments(database_url))
     await admin.execute(EMPTY)
     await admin.close()
     await database.connect(database_url)
-    await publishing.load_default()
+    await publishing.publish_default_card()
     await database.disconnect()
 
 

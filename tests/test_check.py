@@ -10,25 +10,25 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app import embedded
-from app.commands.checklist.points import POINTS
+from app.commands.checklist.points import CHECKS
 from tests.callers.issuer import key_set, serving
-from tests.careless import careless_postgres
-from tests.commands import CHECKOUT, open_place, run
+from tests.careless import misconfigured_postgres
+from tests.commands import REPOSITORY, run_command, temporary_directory
 
-NAMES = [point.name for point in POINTS]
-OF_PRODUCTION = [point.name for point in POINTS if not point.in_development]
+NAMES = [point.name for point in CHECKS]
+OF_PRODUCTION = [point.name for point in CHECKS if not point.in_development]
 
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    with open_place() as directory:
+    with temporary_directory() as directory:
         yield directory
 
 
 @pytest.fixture(scope="module")
 def migrated(place: Path) -> Iterator[embedded.EmbeddedPostgres]:
     with embedded.start(place / "postgres") as server:
-        done = run("migrate", DATABASE_URL=server.application_url, MIGRATION_DATABASE_URL=server.url)
+        done = run_command("migrate", DATABASE_URL=server.application_url, MIGRATION_DATABASE_URL=server.url)
         assert done.returncode == 0, done.stderr
         yield server
 
@@ -58,8 +58,8 @@ def test_an_installation_of_production_passes_in_every_point(
             "ALLOWED_ORIGINS": "https://app.example.com",
             "KNOWN_DOCUMENTS": str(tmp_path),
         }
-        assert run("keys", "create", "executor", "--scope", "charge", **production).returncode == 0
-        told = run("check", "--production", **production)
+        assert run_command("keys", "create", "executor", "--scope", "charge", **production).returncode == 0
+        told = run_command("check", "--production", **production)
 
     assert (told.returncode, told.stderr) == (0, "")
     assert [line.split()[:2] for line in told.stdout.splitlines()[:-2]] == [["OK", name] for name in NAMES]
@@ -69,7 +69,7 @@ def test_an_installation_of_production_passes_in_every_point(
 def test_every_point_is_looked_at_whatever_the_others_gave_and_no_secret_is_shown(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with careless_postgres(place / "careless", monkeypatch) as found, serving({"keys": []}) as issuer:
+    with misconfigured_postgres(place / "careless", monkeypatch) as found, serving({"keys": []}) as issuer:
         careless = {
             "WORKERS": "canary-of-a-number",
             "READ_CONNECTIONS": "50",
@@ -89,7 +89,7 @@ def test_every_point_is_looked_at_whatever_the_others_gave_and_no_secret_is_show
             "RATE_PER_ADDRESS": "0",
             "KNOWN_DOCUMENTS": "no/such/directory",
         }
-        told = run("check", "--production", **careless)
+        told = run_command("check", "--production", **careless)
 
     assert told.returncode == 1
     found_states = states(told.stdout)
@@ -106,7 +106,7 @@ def test_every_point_is_looked_at_whatever_the_others_gave_and_no_secret_is_show
 
 
 def test_without_a_database_the_points_that_need_it_are_not_looked_at() -> None:
-    told = run("check", "--production", DATABASE_URL="postgresql://credits:canary@127.0.0.1:1/credits")
+    told = run_command("check", "--production", DATABASE_URL="postgresql://credits:canary@127.0.0.1:1/credits")
 
     assert told.returncode == 1
     found = states(told.stdout)
@@ -118,7 +118,7 @@ def test_without_a_database_the_points_that_need_it_are_not_looked_at() -> None:
 
 
 def test_development_starts_its_own_database_and_says_what_it_lacks(place: Path) -> None:
-    told = run("check", DATA_DIR=str(place / "development"))
+    told = run_command("check", DATA_DIR=str(place / "development"))
 
     assert told.returncode == 1
     assert [name for name, state in states(told.stdout).items() if state == "FAULT"] == ["migrations"]
@@ -127,7 +127,7 @@ def test_development_starts_its_own_database_and_says_what_it_lacks(place: Path)
 def test_development_passes_and_says_to_a_program_what_only_production_asks_for(
     migrated: embedded.EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    told = run("check", "--json", DATABASE_URL=migrated.url, DATA_DIR=str(tmp_path))
+    told = run_command("check", "--json", DATABASE_URL=migrated.url, DATA_DIR=str(tmp_path))
 
     assert (told.returncode, told.stderr) == (0, "")
     data = json.loads(told.stdout)
@@ -142,14 +142,14 @@ def test_development_passes_and_says_to_a_program_what_only_production_asks_for(
 
 
 def test_a_wrong_option_is_a_matter_of_usage() -> None:
-    told = run("check", "--prodction")
+    told = run_command("check", "--prodction")
 
     assert told.returncode == 2
     assert "No such option" in told.stderr
 
 
 def test_the_readmes_checklist_is_the_commands_points_in_their_order() -> None:
-    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     [chapter] = re.findall(r"^### Production, point by point\n(.*?)(?=^##)", readme, re.MULTILINE | re.DOTALL)
 
     assert re.findall(r"^\| `([a-z-]+)` \|", chapter, re.MULTILINE) == NAMES

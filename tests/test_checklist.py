@@ -16,14 +16,14 @@ from app import database, roles
 from app.callers import keys
 from app.callers.rules import Scope
 from app.commands.checklist import chosen, content, installed, points, server
-from app.commands.checklist.findings import LOCK, Finding, Installation, Look, Point, State
+from app.commands.checklist.findings import LOCK_FILE, Check, CheckFunction, CheckResult, CheckStatus, Installation
 from app.errors import Misconfigured
 from app.exposure import Exposure
 from app.pricing import publishing
 from app.settings import Settings
 from tests.callers.issuer import key_set, public_jwk, serving
-from tests.careless import Careless, careless_postgres
-from tests.commands import address_of, open_place
+from tests.careless import MisconfiguredPostgres, misconfigured_postgres
+from tests.commands import temporary_directory, url_for_role
 
 pytestmark = pytest.mark.anyio
 
@@ -62,18 +62,18 @@ def installation(*, production: bool = True, changed: dict[str, Any] | None = No
         (chosen.hosts, "credits.example.com"),
         (chosen.origins, "https://app.example.com"),
         (chosen.proxy, "clients' addresses are believed of 127.0.0.1"),
-        (chosen.public_address, "https://credits.example.com"),
+        (chosen.public_url, "https://credits.example.com"),
         (chosen.payments, "stripe"),
         (chosen.logs, "json, redacted; operations that leave a line: all"),
-        (chosen.limits, "operations a second: 50 of a user, 200 of an address, 2000 of a service"),
-        (chosen.known_documents, "none; others may be sent by services, operators"),
+        (chosen.rate_limits, "operations a second: 50 of a user, 200 of an address, 2000 of a service"),
+        (chosen.persisted_documents, "none; others may be sent by services, operators"),
     ],
 )
-async def test_good_settings_hold(look: Look, told: str) -> None:
-    assert await look(installation()) == Finding(State.OK, (told,))
+async def test_good_settings_hold(look: CheckFunction, told: str) -> None:
+    assert await look(installation()) == CheckResult(CheckStatus.OK, (told,))
 
 
-WRONG: list[tuple[Look, dict[str, Any], str]] = [
+WRONG: list[tuple[CheckFunction, dict[str, Any], str]] = [
     (chosen.secrets, {"ledger_key": None}, "LEDGER_KEY is not set: make one with `openssl rand -hex 32`"),
     (chosen.secrets, {"ledger_key": "ab" * 32}, "LEDGER_KEY is no random key: make one"),
     (chosen.secrets, {"ledger_key": KEY[:62]}, "LEDGER_KEY must be at least 64 hex digits: make one"),
@@ -96,10 +96,10 @@ WRONG: list[tuple[Look, dict[str, Any], str]] = [
     (chosen.proxy, {"forwarded_allow_ips": "*"}, "FORWARDED_ALLOW_IPS: '*' believes everybody: name your proxies"),
     (chosen.proxy, {"forwarded_allow_ips": "10.0.0.1, 0.0.0.0/0"}, "FORWARDED_ALLOW_IPS: '0.0.0.0/0' believes"),
     (chosen.proxy, {"forwarded_allow_ips": "proxy"}, "FORWARDED_ALLOW_IPS: 'proxy' is no address or network"),
-    (chosen.public_address, {"public_url": None}, "PUBLIC_URL is not set: payers would be sent to HOST:PORT."),
-    (chosen.public_address, {"public_url": "http://credits.example.com"}, "PUBLIC_URL is not https://YOUR-HOST"),
-    (chosen.public_address, {"public_url": "https://a:b@credits.example.com"}, "PUBLIC_URL is not https://YOUR"),
-    (chosen.public_address, {"public_url": "https://other.example"}, "PUBLIC_URL names a host that is not in"),
+    (chosen.public_url, {"public_url": None}, "PUBLIC_URL is not set: payers would be sent to HOST:PORT."),
+    (chosen.public_url, {"public_url": "http://credits.example.com"}, "PUBLIC_URL is not https://YOUR-HOST"),
+    (chosen.public_url, {"public_url": "https://a:b@credits.example.com"}, "PUBLIC_URL is not https://YOUR"),
+    (chosen.public_url, {"public_url": "https://other.example"}, "PUBLIC_URL names a host that is not in"),
     (chosen.payments, {"payment_provider": "sandbox"}, "The sandbox payment provider gives credits away"),
     (chosen.payments, {"stripe_secret_key": None}, "PAYMENT_PROVIDER is stripe: set STRIPE_SECRET_KEY"),
     (chosen.payments, {"stripe_secret_key": "sk_test_a1B2"}, "STRIPE_SECRET_KEY is one of Stripe's test mode"),
@@ -108,20 +108,22 @@ WRONG: list[tuple[Look, dict[str, Any], str]] = [
     (chosen.payments, {"stripe_base_url": "http://stand-in"}, "STRIPE_BASE_URL sends the key elsewhere: unset"),
     (chosen.logs, {"log_format": "text"}, "LOG_FORMAT is text, in which faults are written with their words"),
     (chosen.logs, {"request_log": "none"}, "REQUEST_LOG is none: what was asked leaves no line"),
-    (chosen.limits, {"rate_per_user": 0}, "RATE_PER_USER is 0, which is no limit: unset it, or say how many"),
-    (chosen.limits, {"rate_per_address": 0}, "RATE_PER_ADDRESS is 0, which is no limit: unset it"),
-    (chosen.limits, {"rate_per_service": 0}, "RATE_PER_SERVICE is 0, which is no limit: unset it"),
-    (chosen.known_documents, {"free_documents": None}, "KNOWN_DOCUMENTS is not set, so that users can ask nothing"),
-    (chosen.known_documents, {"known_documents": "no/such"}, "KNOWN_DOCUMENTS: no/such: There is no such file"),
+    (chosen.rate_limits, {"rate_per_user": 0}, "RATE_PER_USER is 0, which is no limit: unset it, or say how many"),
+    (chosen.rate_limits, {"rate_per_address": 0}, "RATE_PER_ADDRESS is 0, which is no limit: unset it"),
+    (chosen.rate_limits, {"rate_per_service": 0}, "RATE_PER_SERVICE is 0, which is no limit: unset it"),
+    (chosen.persisted_documents, {"free_documents": None}, "KNOWN_DOCUMENTS is not set, so that users can ask nothing"),
+    (chosen.persisted_documents, {"known_documents": "no/such"}, "KNOWN_DOCUMENTS: no/such: There is no such file"),
 ]
 
 
 @pytest.mark.parametrize(("look", "changed", "says"), WRONG)
-async def test_a_setting_that_is_wrong_is_named_with_what_to_do(look: Look, changed: dict[str, Any], says: str) -> None:
+async def test_a_setting_that_is_wrong_is_named_with_what_to_do(
+    look: CheckFunction, changed: dict[str, Any], says: str
+) -> None:
     finding = await look(installation(changed=changed))
 
-    assert finding.state is State.FAULT
-    assert finding.told[0].startswith(says)
+    assert finding.status is CheckStatus.FAILED
+    assert finding.messages[0].startswith(says)
 
 
 async def test_whatever_the_start_refuses_a_point_says_in_the_same_words() -> None:
@@ -129,7 +131,7 @@ async def test_whatever_the_start_refuses_a_point_says_in_the_same_words() -> No
     for look, changed, _ in WRONG:
         here = installation(changed=changed)
         if refusal := why_it_does_not_start(here.settings):
-            assert refusal in (await look(here)).told, changed
+            assert refusal in (await look(here)).messages, changed
             said.add(refusal)
 
     assert len(said) == 10  # all that Exposure knows
@@ -137,7 +139,7 @@ async def test_whatever_the_start_refuses_a_point_says_in_the_same_words() -> No
 
 def why_it_does_not_start(settings: Settings) -> str | None:
     try:
-        Exposure.of(settings)
+        Exposure.from_settings(settings)
     except Misconfigured as refusal:
         return str(refusal)
     return None
@@ -146,7 +148,7 @@ def why_it_does_not_start(settings: Settings) -> str | None:
 async def test_settings_that_cannot_be_read_are_told_each() -> None:
     here = installation(environment="development", problems=("WORKERS: no.", "PORT: no."))
 
-    assert (await chosen.settings(here)).told == (
+    assert (await chosen.settings(here)).messages == (
         *("WORKERS: no.", "PORT: no."),
         "ENVIRONMENT is development: set ENVIRONMENT=production.",
     )
@@ -155,63 +157,65 @@ async def test_settings_that_cannot_be_read_are_told_each() -> None:
 async def test_named_proxies_of_an_open_host_hold() -> None:
     here = installation(changed={"host": "::", "forwarded_allow_ips": "10.0.0.1, fd00::/64"})
 
-    assert (await chosen.proxy(here)) == Finding(State.OK, ("clients' addresses are believed of 10.0.0.1, fd00::/64",))
+    assert (await chosen.proxy(here)) == CheckResult(
+        CheckStatus.OK, ("clients' addresses are believed of 10.0.0.1, fd00::/64",)
+    )
 
 
 async def test_where_nothing_is_sold_no_public_address_is_needed() -> None:
     here = installation(changed={"payment_provider": "none", "public_url": None})
 
-    assert (await chosen.public_address(here)).told == ("not needed: credits are not sold here",)
-    assert (await chosen.payments(here)).told == ("credits are not sold here",)
+    assert (await chosen.public_url(here)).messages == ("not needed: credits are not sold here",)
+    assert (await chosen.payments(here)).messages == ("credits are not sold here",)
 
 
 async def test_documents_are_held_against_the_schema(tmp_path: Path) -> None:
     (tmp_path / "balance.graphql").write_text("query Balance { account { balance { available } } }")
     here = installation(changed={"known_documents": tmp_path})
-    held = await chosen.known_documents(here)
+    held = await chosen.persisted_documents(here)
     for number in range(12):
         (tmp_path / f"wrong_{number:02}.graphql").write_text(f"query Wrong{number} {{ noSuchField }}")
 
-    broken = await chosen.known_documents(here)
+    broken = await chosen.persisted_documents(here)
 
-    assert held == Finding(State.OK, ("1 can be served",))
-    assert broken.state is State.FAULT
-    assert len(broken.told) == 11
-    assert broken.told[0].startswith(
+    assert held == CheckResult(CheckStatus.OK, ("1 can be served",))
+    assert broken.status is CheckStatus.FAILED
+    assert len(broken.messages) == 11
+    assert broken.messages[0].startswith(
         f"KNOWN_DOCUMENTS: {tmp_path}/wrong_00.graphql:1: Cannot query field 'noSuchField'"
     )
-    assert broken.told[10] == "KNOWN_DOCUMENTS: 12 problems. `python -m app documents check` lists all."
+    assert broken.messages[10] == "KNOWN_DOCUMENTS: 12 problems. `python -m app documents check` lists all."
 
 
 # What stands around the server
 
 
 async def test_what_is_installed_is_what_the_lock_file_pins() -> None:
-    finding = await installed.versions(installation())
+    finding = await installed.package_versions(installation())
 
-    assert finding.state is State.OK
-    assert finding.told[0].endswith(" packages as in requirements.lock")
+    assert finding.status is CheckStatus.OK
+    assert finding.messages[0].endswith(" packages as in requirements.lock")
 
 
 async def test_packages_that_are_missing_or_others_are_named(tmp_path: Path) -> None:
     lock = tmp_path / "requirements.lock"
     lock.write_text("click==1.0 \\\n    --hash=sha256:00\nno-such-package==2.0 \\\n    --hash=sha256:00\n")
 
-    other, missing = (await installed.versions(installation(lock=lock))).told
-    nothing = await installed.versions(installation(lock=tmp_path / "absent"))
+    other, missing = (await installed.package_versions(installation(lock=lock))).messages
+    nothing = await installed.package_versions(installation(lock=tmp_path / "absent"))
 
     remedy = "run `python -m pip install --require-hashes -r requirements.lock` in this environment."
     assert other == f"click is {metadata.version('click')}, and requirements.lock says 1.0: {remedy}"
     assert missing == f"no-such-package 2.0 is not installed: {remedy}"
-    assert nothing.told == ("There is no requirements.lock beside the application: install from a whole checkout.",)
-    assert LOCK.is_file()
+    assert nothing.messages == ("There is no requirements.lock beside the application: install from a whole checkout.",)
+    assert LOCK_FILE.is_file()
 
 
 async def test_a_key_set_is_fetched_and_its_algorithms_are_told() -> None:
     with serving(key_set(one=Ed25519PrivateKey.generate(), two=generate_private_key(65537, 2048))) as issuer:
-        finding = await installed.key_set(installation(changed={"jwks_url": issuer.url}))
+        finding = await installed.jwks(installation(changed={"jwks_url": issuer.url}))
 
-    assert finding == Finding(State.OK, ("keys that can be used: 2 (EdDSA, PS256, RS256)",))
+    assert finding == CheckResult(CheckStatus.OK, ("keys that can be used: 2 (EdDSA, PS256, RS256)",))
 
 
 async def test_a_key_set_that_is_not_there_or_has_no_usable_key_is_told_without_its_address() -> None:
@@ -219,34 +223,38 @@ async def test_a_key_set_that_is_not_there_or_has_no_usable_key_is_told_without_
     breakable = generate_private_key(65537, 1024)  # noqa: S505  to be refused
     with serving(key_set(weak=breakable)) as issuer:
         here = installation(changed={"jwks_url": issuer.url.replace("//", "//user:canary@")})
-        weak = await installed.key_set(here)
+        weak = await installed.jwks(here)
         issuer.serve(nameless)
-        several = await installed.key_set(here)
+        several = await installed.jwks(here)
         issuer.status = 404
-        absent = await installed.key_set(here)
-    gone = await installed.key_set(here)
+        absent = await installed.jwks(here)
+    gone = await installed.jwks(here)
 
-    assert [finding.state for finding in (weak, several, absent, gone)] == [State.FAULT] * 4
-    assert weak.told[0].startswith("JWKS_URL answers, but with no key set that has a signing key of RS256")
-    assert several.told[0].startswith("JWKS_URL has several keys, and one without `kid`")
-    assert absent.told[0].startswith("JWKS_URL answers with 404: check the address")
-    assert gone.told[0].startswith("JWKS_URL cannot be reached from here: check")
+    assert [finding.status for finding in (weak, several, absent, gone)] == [CheckStatus.FAILED] * 4
+    assert weak.messages[0].startswith("JWKS_URL answers, but with no key set that has a signing key of RS256")
+    assert several.messages[0].startswith("JWKS_URL has several keys, and one without `kid`")
+    assert absent.messages[0].startswith("JWKS_URL answers with 404: check the address")
+    assert gone.messages[0].startswith("JWKS_URL cannot be reached from here: check")
 
 
 async def test_no_key_set_is_asked_for_where_a_secret_is_shared() -> None:
-    shared = await installed.key_set(installation(changed={"jwks_url": None, "jwt_hs256_secret": KEY}))
-    none = await installed.key_set(installation(changed={"jwks_url": None}))
+    shared = await installed.jwks(installation(changed={"jwks_url": None, "jwt_hs256_secret": KEY}))
+    none = await installed.jwks(installation(changed={"jwks_url": None}))
 
-    assert shared == Finding(State.OK, ("not needed: tokens are signed by a shared secret",))
-    assert none == Finding(State.LEFT_OUT, ("not looked at: JWKS_URL is not set",))
+    assert shared == CheckResult(CheckStatus.OK, ("not needed: tokens are signed by a shared secret",))
+    assert none == CheckResult(CheckStatus.SKIPPED, ("not looked at: JWKS_URL is not set",))
 
 
 # The database
 
 
 @pytest.fixture(scope="module")
-def careless() -> Iterator[Careless]:
-    with open_place() as place, pytest.MonkeyPatch.context() as patch, careless_postgres(place, patch) as found:
+def careless() -> Iterator[MisconfiguredPostgres]:
+    with (
+        temporary_directory() as place,
+        pytest.MonkeyPatch.context() as patch,
+        misconfigured_postgres(place, patch) as found,
+    ):
         yield found
 
 
@@ -254,9 +262,9 @@ def careless() -> Iterator[Careless]:
 async def role(db: str) -> AsyncIterator[str]:
     """The application's role: the pools are its own until the test ends."""
     name = f"application_{secrets.token_hex(4)}"
-    await roles.allow(address_of(db, name, "secret"))
+    await roles.grant_privileges(url_for_role(db, name, "secret"))
     await database.disconnect()
-    await database.connect(address_of(db, name))
+    await database.connect(url_for_role(db, name))
     yield name
     await database.disconnect()
     await database.connect(db)
@@ -269,21 +277,21 @@ async def test_a_good_database_holds_in_every_point(role: str) -> None:
     looks = (server.version, server.encryption, server.durability, server.connections, server.clock)
     findings = [await look(here) for look in (*looks, content.migrations, content.role)]
 
-    assert [finding.state for finding in findings] == [State.OK] * 7
-    assert findings[0].told[0].startswith("PostgreSQL 1")
-    assert [finding.told[0] for finding in findings[1:3]] == [
+    assert [finding.status for finding in findings] == [CheckStatus.OK] * 7
+    assert findings[0].messages[0].startswith("PostgreSQL 1")
+    assert [finding.messages[0] for finding in findings[1:3]] == [
         "not needed: it is reached on this machine",
         "fsync, synchronous_commit and full_page_writes are on",
     ]
-    assert findings[3].told[0].startswith("12 at most for WORKERS=1, ")
-    assert [finding.told[0] for finding in findings[4:]] == [
+    assert findings[3].messages[0].startswith("12 at most for WORKERS=1, ")
+    assert [finding.messages[0] for finding in findings[4:]] == [
         "the clocks differ by less than 2 s",
         "all are applied",
         "it owns nothing and cannot change history",
     ]
 
 
-async def test_a_careless_database_is_told_what_is_wrong_with_it(careless: Careless) -> None:
+async def test_a_careless_database_is_told_what_is_wrong_with_it(careless: MisconfiguredPostgres) -> None:
     here = installation(database_url=careless.url)
     reached = await server.reachable(here)
     try:
@@ -294,18 +302,20 @@ async def test_a_careless_database_is_told_what_is_wrong_with_it(careless: Carel
     finally:
         await database.disconnect()
 
-    assert reached == Finding(State.OK, ("it answers",))
-    assert [told.partition(":")[0] for told in durability.told] == [
+    assert reached == CheckResult(CheckStatus.OK, ("it answers",))
+    assert [told.partition(":")[0] for told in durability.messages] == [
         "fsync is off", "synchronous_commit is off", "full_page_writes is off",
     ]  # fmt: skip
-    assert connections.told[0].startswith("WORKERS=1 take up to 12 connections, and PostgreSQL has 9 for this role:")
-    assert migrations.told[0].startswith("The database lacks 0001_initial, ")
-    assert migrations.told[0].endswith(": run `python -m app migrate` as the owner.")
-    assert owner.state is State.FAULT
-    assert owner.told[-1] == roles.ADVICE
+    assert connections.messages[0].startswith(
+        "WORKERS=1 take up to 12 connections, and PostgreSQL has 9 for this role:"
+    )
+    assert migrations.messages[0].startswith("The database lacks 0001_initial, ")
+    assert migrations.messages[0].endswith(": run `python -m app migrate` as the owner.")
+    assert owner.status is CheckStatus.FAILED
+    assert owner.messages[-1] == roles.ADVICE
 
 
-async def test_an_open_connection_over_a_network_is_a_fault(careless: Careless) -> None:
+async def test_an_open_connection_over_a_network_is_a_fault(careless: MisconfiguredPostgres) -> None:
     if careless.network_url is None:
         pytest.skip("this machine has no address but its loopback")
     here = installation(database_url=careless.network_url)
@@ -315,25 +325,27 @@ async def test_an_open_connection_over_a_network_is_a_fault(careless: Careless) 
     finally:
         await database.disconnect()
 
-    assert finding.state is State.FAULT
-    assert finding.told[0].startswith("The connection to the database is not encrypted: switch ssl on")
+    assert finding.status is CheckStatus.FAILED
+    assert finding.messages[0].startswith("The connection to the database is not encrypted: switch ssl on")
 
 
 def test_an_encrypted_connection_over_a_network_holds() -> None:
-    assert server.private(local=False, encrypted=True) == Finding(State.OK, ("the connection is encrypted",))
-    assert server.private(local=False, encrypted=False).state is State.FAULT
+    assert server.check_encryption(local=False, encrypted=True) == CheckResult(
+        CheckStatus.OK, ("the connection is encrypted",)
+    )
+    assert server.check_encryption(local=False, encrypted=False).status is CheckStatus.FAILED
 
 
 def test_an_old_postgresql_is_a_fault() -> None:
-    assert server.supported(150_000, "15.0") == Finding(State.OK, ("PostgreSQL 15.0",))
-    assert server.supported(140_012, "14.12").told == ("PostgreSQL is 14.12: upgrade to 15 or newer.",)
+    assert server.check_version(150_000, "15.0") == CheckResult(CheckStatus.OK, ("PostgreSQL 15.0",))
+    assert server.check_version(140_012, "14.12").messages == ("PostgreSQL is 14.12: upgrade to 15 or newer.",)
 
 
 def test_clocks_may_differ_by_two_seconds_whichever_is_ahead() -> None:
-    assert server.clocks(100.0, 102.5, 100.5).state is State.OK
-    assert server.clocks(100.0, 98.0, 100.5).state is State.OK
-    [ahead] = server.clocks(100.0, 102.7, 100.5).told
-    [behind] = server.clocks(100.0, 97.9, 100.5).told
+    assert server.check_clock_difference(100.0, 102.5, 100.5).status is CheckStatus.OK
+    assert server.check_clock_difference(100.0, 98.0, 100.5).status is CheckStatus.OK
+    [ahead] = server.check_clock_difference(100.0, 102.7, 100.5).messages
+    [behind] = server.check_clock_difference(100.0, 97.9, 100.5).messages
     assert ahead == "The clocks of server and database differ by 2.2 s: let both follow a time server (NTP)."
     assert behind == "The clocks of server and database differ by 2.1 s: let both follow a time server (NTP)."
 
@@ -343,13 +355,13 @@ async def test_a_role_that_may_open_few_connections_is_told(role: str, database_
     await database.connect(database_url)
     await database.fetch(f"ALTER ROLE {role} CONNECTION LIMIT 11")
     await database.disconnect()
-    await database.connect(address_of(database_url, role))
+    await database.connect(url_for_role(database_url, role))
 
     too_few = await server.connections(installation())
     enough = await server.connections(installation(changed={"lanes": 1}))
 
-    assert too_few.told[0].startswith("WORKERS=1 take up to 12 connections, and PostgreSQL has 11 for this role:")
-    assert enough == Finding(State.OK, ("11 at most for WORKERS=1, 11 there for this role",))
+    assert too_few.messages[0].startswith("WORKERS=1 take up to 12 connections, and PostgreSQL has 11 for this role:")
+    assert enough == CheckResult(CheckStatus.OK, ("11 at most for WORKERS=1, 11 there for this role",))
 
 
 @pytest.mark.parametrize(
@@ -363,42 +375,42 @@ async def test_a_role_that_may_open_few_connections_is_told(role: str, database_
 async def test_a_database_out_of_reach_is_told_without_its_address(url: str | None, says: str) -> None:
     finding = await server.reachable(installation(database_url=url))
 
-    assert finding.state is State.FAULT
-    assert finding.told[0].startswith(says)
-    assert "canary" not in finding.told[0]
+    assert finding.status is CheckStatus.FAILED
+    assert finding.messages[0].startswith(says)
+    assert "canary" not in finding.messages[0]
 
 
-async def test_a_database_or_a_role_that_does_not_exist_is_told(careless: Careless) -> None:
-    nobody = await server.reachable(installation(database_url=address_of(careless.url, "nobody_canary")))
+async def test_a_database_or_a_role_that_does_not_exist_is_told(careless: MisconfiguredPostgres) -> None:
+    nobody = await server.reachable(installation(database_url=url_for_role(careless.url, "nobody_canary")))
     nowhere = await server.reachable(installation(database_url=careless.url.replace("/credits?", "/canary?")))
 
-    assert nobody.told[0].startswith("The database refuses the role of DATABASE_URL, or its password: check both")
-    assert nowhere.told[0].startswith("There is no database of DATABASE_URL's name: create it")
+    assert nobody.messages[0].startswith("The database refuses the role of DATABASE_URL, or its password: check both")
+    assert nowhere.messages[0].startswith("There is no database of DATABASE_URL's name: create it")
 
 
 async def test_prices_count_once_they_are_in_force(db: str) -> None:
     none = await content.rate_card(installation())
-    await publishing.load_default()
+    await publishing.publish_default_card()
 
-    assert none.told == ("No rate card is in force: publish one by `python -m app prices publish FILE`.",)
-    assert await content.rate_card(installation()) == Finding(State.OK, ("version 1 is in force",))
+    assert none.messages == ("No rate card is in force: publish one by `python -m app prices publish FILE`.",)
+    assert await content.rate_card(installation()) == CheckResult(CheckStatus.OK, ("version 1 is in force",))
 
     await database.fetch("UPDATE rate_card SET effective_at = clock_timestamp() + interval '1 minute'")
-    assert (await content.rate_card(installation())).state is State.FAULT
+    assert (await content.rate_card(installation())).status is CheckStatus.FAILED
 
 
 async def test_only_an_active_key_counts(db: str) -> None:
     none = await content.service_keys(installation())
-    revoked = await keys.create("revoked", [Scope.CHARGE])
-    await keys.revoke(revoked.split("_")[1])
-    await keys.create("expired", [Scope.CHARGE], expires_at=datetime.now(UTC) + timedelta(hours=1))
+    revoked = await keys.create_key("revoked", [Scope.CHARGE])
+    await keys.revoke_key(revoked.split("_")[1])
+    await keys.create_key("expired", [Scope.CHARGE], expires_at=datetime.now(UTC) + timedelta(hours=1))
     await database.fetch("UPDATE api_key SET expires_at = clock_timestamp() WHERE name = 'expired'")
     still_none = await content.service_keys(installation())
-    await keys.create("executor", [Scope.CHARGE])
+    await keys.create_key("executor", [Scope.CHARGE])
 
-    assert none.told == still_none.told
-    assert none.told[0].startswith("No service key is active: make one by `python -m app keys create")
-    assert await content.service_keys(installation()) == Finding(State.OK, ("1 active",))
+    assert none.messages == still_none.messages
+    assert none.messages[0].startswith("No service key is active: make one by `python -m app keys create")
+    assert await content.service_keys(installation()) == CheckResult(CheckStatus.OK, ("1 active",))
 
 
 # The walk
@@ -407,10 +419,10 @@ async def test_only_an_active_key_counts(db: str) -> None:
 async def test_a_fault_that_no_point_foresees_is_told_without_its_words_and_the_walk_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def breaks(_: Installation) -> Finding:
+    async def breaks(_: Installation) -> CheckResult:
         raise RuntimeError("canary")
 
-    async def hangs(_: Installation) -> Finding:
+    async def hangs(_: Installation) -> CheckResult:
         await anyio.sleep_forever()
         raise AssertionError
 
@@ -419,20 +431,20 @@ async def test_a_fault_that_no_point_foresees_is_told_without_its_words_and_the_
         points,
         "POINTS",
         (
-            Point(name="broken", look=breaks),
-            Point(name="slow", look=hangs),
-            Point(name="after", look=chosen.hosts, needs="broken"),
-            Point(name="last", look=chosen.hosts),
+            Check(name="broken", run=breaks),
+            Check(name="slow", run=hangs),
+            Check(name="after", run=chosen.hosts, requires="broken"),
+            Check(name="last", run=chosen.hosts),
         ),
     )
-    found = {point.name: finding for point, finding in await points.walk(installation())}
+    found = {point.name: finding for point, finding in await points.run_checks(installation())}
 
-    assert found["broken"].told == (
+    assert found["broken"].messages == (
         "It cannot be looked at (RuntimeError): mend the points above, and run this again.",
     )
-    assert found["slow"].told == ("There was no answer within 0.05 s: see what keeps it, and run this again.",)
-    assert found["after"] == Finding(State.LEFT_OUT, ("not looked at: it needs broken",))
-    assert found["last"].state is State.OK
+    assert found["slow"].messages == ("There was no answer within 0.05 s: see what keeps it, and run this again.",)
+    assert found["after"] == CheckResult(CheckStatus.SKIPPED, ("not looked at: it needs broken",))
+    assert found["last"].status is CheckStatus.OK
 
 
 async def test_what_the_role_may_not_read_is_told_with_the_way_out(role: str, database_url: str) -> None:
@@ -441,10 +453,10 @@ async def test_what_the_role_may_not_read_is_told_with_the_way_out(role: str, da
     await database.fetch(f"REVOKE SELECT ON rate_card FROM {role}")
     await database.disconnect()
 
-    walked = await points.walk(installation(database_url=address_of(database_url, role)))
+    walked = await points.run_checks(installation(database_url=url_for_role(database_url, role)))
 
     await database.connect(database_url)
-    [told] = [finding.told for point, finding in walked if point.name == "rate-card"]
+    [told] = [finding.messages for point, finding in walked if point.name == "rate-card"]
     assert told == (
         "DATABASE_URL's role may not read this: run `python -m app migrate` with MIGRATION_DATABASE_URL set.",
     )

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.coalescing import Lanes, Shared
+from app.coalescing import BatchedReads, GroupCommit
 from app.errors import Overloaded
 
 pytestmark = pytest.mark.anyio
 
 
-class Slowly:
+class SlowDoubler:
     """Doubles numbers, a list at a time; 13 is poison. `gate` holds the lists back."""
 
     def __init__(self) -> None:
@@ -28,8 +28,8 @@ class Slowly:
 
 
 async def test_an_idle_lane_waits_for_nobody_and_a_busy_one_gathers() -> None:
-    call = Slowly()
-    lanes = Lanes(call, list_limit=10, queue_limit=100)
+    call = SlowDoubler()
+    lanes = GroupCommit(call, batch_limit=10, queue_limit=100)
     assert await lanes.submit(0, 1) == 2
     call.gate.clear()
     waiting = [asyncio.create_task(lanes.submit(0, number)) for number in (2, 3, 4, 5)]
@@ -45,24 +45,26 @@ async def test_an_idle_lane_waits_for_nobody_and_a_busy_one_gathers() -> None:
 
 
 async def test_a_poisonous_item_fails_alone_and_order_stays() -> None:
-    call = Slowly()
-    lanes = Lanes(call, list_limit=10, queue_limit=100)
+    call = SlowDoubler()
+    lanes = GroupCommit(call, batch_limit=10, queue_limit=100)
     found = await lanes.submit_all([(0, number) for number in (1, 2, 13, 4, 5)])
     assert [str(one) for one in found] == ["2", "4", "poison", "8", "10"]
     assert call.lists[-1] == [4, 5]
 
 
 async def test_a_list_whose_fault_is_nobodys_fails_whole_at_once() -> None:
-    call = Slowly()
-    lanes = Lanes(call, list_limit=10, queue_limit=100, hopeless=lambda fault: isinstance(fault, ValueError))
+    call = SlowDoubler()
+    lanes = GroupCommit(
+        call, batch_limit=10, queue_limit=100, fails_whole_batch=lambda fault: isinstance(fault, ValueError)
+    )
     found = await lanes.submit_all([(0, number) for number in (1, 13, 3)])
     assert [str(one) for one in found] == ["poison"] * 3
     assert call.lists == [[1, 13, 3]]
 
 
 async def test_what_arrives_within_a_few_turns_of_the_loop_is_in_the_first_list() -> None:
-    call = Slowly()
-    lanes = Lanes(call, list_limit=10, queue_limit=10, turns=3)
+    call = SlowDoubler()
+    lanes = GroupCommit(call, batch_limit=10, queue_limit=10, loop_turns=3)
 
     async def after(turns: int) -> int:
         for _ in range(turns):
@@ -74,16 +76,16 @@ async def test_what_arrives_within_a_few_turns_of_the_loop_is_in_the_first_list(
 
 
 async def test_lists_are_bounded_and_keys_keep_their_lane() -> None:
-    call = Slowly()
-    lanes = Lanes(call, lanes=2, list_limit=2, queue_limit=100)
+    call = SlowDoubler()
+    lanes = GroupCommit(call, lanes=2, batch_limit=2, queue_limit=100)
     await lanes.submit_all([(number, number) for number in range(6)])
     assert sorted(call.lists) == [[0, 2], [1, 3], [4], [5]]
 
 
 async def test_a_full_queue_refuses_at_once_and_takes_none_of_a_batch() -> None:
-    call = Slowly()
+    call = SlowDoubler()
     call.gate.clear()
-    lanes = Lanes(call, list_limit=1, queue_limit=2)
+    lanes = GroupCommit(call, batch_limit=1, queue_limit=2)
     first = asyncio.create_task(lanes.submit(0, 1))
     await asyncio.sleep(0.01)
     waiting = [asyncio.create_task(lanes.submit(0, number)) for number in (2, 3)]
@@ -98,9 +100,9 @@ async def test_a_full_queue_refuses_at_once_and_takes_none_of_a_batch() -> None:
 
 
 async def test_a_caller_who_goes_away_cancels_nobody_else() -> None:
-    call = Slowly()
+    call = SlowDoubler()
     call.gate.clear()
-    lanes = Lanes(call, list_limit=10, queue_limit=10)
+    lanes = GroupCommit(call, batch_limit=10, queue_limit=10)
     gone = asyncio.create_task(lanes.submit(0, 1))
     stays = asyncio.create_task(lanes.submit(0, 2))
     await asyncio.sleep(0.01)
@@ -119,7 +121,7 @@ async def test_shared_reads_ask_for_each_key_once() -> None:
         await asyncio.sleep(0)
         return {key: str(key) for key in keys if key != 3}
 
-    shared = Shared(read, list_limit=10)
+    shared = BatchedReads(read, batch_limit=10)
     found = await asyncio.gather(*(shared.get(key) for key in (1, 2, 2, 3, 1)))
     assert found == ["1", "2", "2", None, "1"]
     assert asked == [[1, 2, 3]]

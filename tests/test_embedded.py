@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from app import embedded
-from app.postgres_programs import copied
-from tests.commands import CHECKOUT, open_place
+from app.postgres_programs import copy_programs
+from tests.commands import REPOSITORY, temporary_directory
 
 OWNER = """
 import sys, time
@@ -32,7 +32,7 @@ time.sleep(600)
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    with open_place() as directory:
+    with temporary_directory() as directory:
         yield directory
 
 
@@ -52,7 +52,7 @@ class Owner:
 
     def __init__(self, data_dir: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", OWNER, str(data_dir)], cwd=CHECKOUT, stdout=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-c", OWNER, str(data_dir)], cwd=REPOSITORY, stdout=subprocess.PIPE, start_new_session=True
         )
         assert self.process.stdout is not None
         with self.process.stdout as output:
@@ -232,7 +232,7 @@ def test_a_server_that_cannot_start_says_what_postgresql_said(place: Path) -> No
 
 
 def test_a_copy_of_the_programs_finds_its_libraries_and_is_for_everybody(place: Path) -> None:
-    copy = copied(embedded.bin_dir(), place / "copy")
+    copy = copy_programs(embedded.bin_dir(), place / "copy")
 
     told = subprocess.run([copy / "initdb", "--version"], capture_output=True, text=True, check=True)
     assert told.stdout.startswith("initdb (PostgreSQL) 18.")
@@ -241,7 +241,7 @@ def test_a_copy_of_the_programs_finds_its_libraries_and_is_for_everybody(place: 
     ]
     assert private == []
     made = copy.stat().st_ino
-    assert copied(embedded.bin_dir(), place / "copy").stat().st_ino == made
+    assert copy_programs(embedded.bin_dir(), place / "copy").stat().st_ino == made
 
 
 def test_the_programs_of_the_wheel_include_pgbench() -> None:

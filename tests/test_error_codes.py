@@ -3,8 +3,8 @@
 import re
 
 from app.errors import RequestError
-from app.graphql.faults import Code
-from tests.commands import CHECKOUT
+from app.graphql.faults import ErrorCode
+from tests.commands import REPOSITORY
 
 
 def codes() -> set[str]:
@@ -12,11 +12,11 @@ def codes() -> set[str]:
     kinds = [RequestError]
     for kind in kinds:
         kinds += kind.__subclasses__()
-    return {kind.code for kind in kinds} | {code.value for code in Code}
+    return {kind.code for kind in kinds} | {code.value for code in ErrorCode}
 
 
 def test_the_readme_lists_every_code_and_no_other() -> None:
-    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     section = readme.partition("\n### Errors\n")[2].partition("\n### ")[0]
     rows = [row for row in section.splitlines() if row.startswith("| `")]
     assert set(re.findall(r"`([A-Z_]+)`", " ".join(row.split("|")[1] for row in rows))) == codes()

@@ -42,16 +42,16 @@ def development(**changed: Any) -> Settings:
 
 
 def client_of(chosen: Settings, host: str = "credits.example.com") -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(main.create(chosen)), base_url=f"http://{host}")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(main.create_app(chosen)), base_url=f"http://{host}")
 
 
 def test_production_is_closed_and_says_so() -> None:
-    exposure = Exposure.of(production())
+    exposure = Exposure.from_settings(production())
 
-    assert (exposure.explorers, exposure.reads_by_get) == (False, False)
-    assert exposure.hosts == frozenset({"credits.example.com", "10.0.0.7"})
-    assert exposure.origins == ("https://app.example.com",)
-    assert exposure.free_for == ("services", "operators")
+    assert (exposure.introspection, exposure.get_queries) == (False, False)
+    assert exposure.allowed_hosts == frozenset({"credits.example.com", "10.0.0.7"})
+    assert exposure.allowed_origins == ("https://app.example.com",)
+    assert exposure.arbitrary_documents == ("services", "operators")
     assert exposure.summary == (
         "PRODUCTION: no introspection, GraphiQL, suggestions or GET; hosts: 10.0.0.7, credits.example.com; "
         "pages of other origins: https://app.example.com; free documents: services, operators; known documents: NONE, "
@@ -60,10 +60,15 @@ def test_production_is_closed_and_says_so() -> None:
 
 
 def test_development_is_open_and_says_so_louder() -> None:
-    exposure = Exposure.of(Settings())
+    exposure = Exposure.from_settings(Settings())
 
-    assert (exposure.explorers, exposure.reads_by_get, exposure.hosts, exposure.origins) == (True, True, None, ("*",))
-    assert exposure.free_for == ("anonymous", "users", "services", "operators")
+    assert (exposure.introspection, exposure.get_queries, exposure.allowed_hosts, exposure.allowed_origins) == (
+        True,
+        True,
+        None,
+        ("*",),
+    )
+    assert exposure.arbitrary_documents == ("anonymous", "users", "services", "operators")
     assert exposure.summary == (
         "DEVELOPMENT: introspection, GraphiQL, suggestions, GET, pages of any origin, free documents, ready-made "
         "tokens are OPEN. Set ENVIRONMENT=production before anybody else can reach this server."
@@ -71,14 +76,16 @@ def test_development_is_open_and_says_so_louder() -> None:
 
 
 def test_development_says_of_what_was_closed_by_hand_no_more_that_it_is_open() -> None:
-    summary = Exposure.of(development(allowed_origins="https://app.example.com", free_documents="nobody")).summary
+    summary = Exposure.from_settings(
+        development(allowed_origins="https://app.example.com", free_documents="nobody")
+    ).summary
     assert summary.startswith("DEVELOPMENT: introspection, GraphiQL, suggestions, GET, ready-made tokens are OPEN.")
 
 
 async def test_the_start_says_which_of_the_two_it_is_in_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    main.create(Settings(database_url="postgresql://localhost/nowhere", data_dir=tmp_path))
+    main.create_app(Settings(database_url="postgresql://localhost/nowhere", data_dir=tmp_path))
 
     [line] = [record for record in caplog.records if record.name == "app.main"]
     assert line.levelname == "WARNING"
@@ -115,7 +122,7 @@ async def test_the_start_says_which_of_the_two_it_is_in_one_line(
 )
 def test_production_does_not_start_with_what_is_weak_or_lets_everybody_in(changed: dict[str, Any], says: str) -> None:
     with pytest.raises(Misconfigured, match=says):
-        main.create(production(**changed))
+        main.create_app(production(**changed))
 
 
 @pytest.mark.parametrize(
@@ -130,18 +137,20 @@ def test_production_does_not_start_with_what_is_weak_or_lets_everybody_in(change
     ],
 )
 def test_a_password_may_be_short_where_it_stays_on_this_machine(url: str) -> None:
-    assert Exposure.of(production(database_url=url)).hosts == frozenset({"credits.example.com", "10.0.0.7"})
+    assert Exposure.from_settings(production(database_url=url)).allowed_hosts == frozenset(
+        {"credits.example.com", "10.0.0.7"}
+    )
 
 
 def test_a_ledger_key_that_is_missing_or_too_short_is_refused_too() -> None:
     for key in (None, "", KEY[:62], "no hex"):
         with pytest.raises(Misconfigured):
-            main.create(production(ledger_key=key))
+            main.create_app(production(ledger_key=key))
 
 
 def test_the_host_of_the_public_address_is_allowed_where_none_is_named() -> None:
     chosen = production(allowed_hosts=None, public_url="https://Credits.example.com:8443")
-    assert Exposure.of(chosen).hosts == frozenset({"credits.example.com"})
+    assert Exposure.from_settings(chosen).allowed_hosts == frozenset({"credits.example.com"})
 
 
 @pytest.mark.parametrize(
@@ -173,7 +182,7 @@ async def test_who_addresses_another_host_leaves_a_line(kind: str, capfd: pytest
         async with client_of(production(), "evil.example.com") as client:
             await client.post("/graphql", json={"query": "{ __typename }"})
     else:
-        await handshake(main.create(production()), host="evil.example.com")
+        await handshake(main.create_app(production()), host="evil.example.com")
 
     said = ""
     async with asyncio.timeout(5):
@@ -283,7 +292,7 @@ async def handshake(
 
 
 async def test_production_as_it_is_wired_speaks_one_protocol_over_websocket() -> None:
-    application = main.create(production())
+    application = main.create_app(production())
 
     assert await handshake(application) == [{"type": "websocket.accept", "subprotocol": "graphql-transport-ws"}]
     assert await handshake(application, subprotocol="graphql-ws") == [
@@ -310,7 +319,7 @@ async def test_production_as_it_is_wired_speaks_one_protocol_over_websocket() ->
 async def test_only_pages_of_listed_origins_and_the_servers_own_by_https_open_websockets_in_production(
     origin: str, welcome: bool
 ) -> None:
-    [first] = await handshake(main.create(production()), origin=origin)
+    [first] = await handshake(main.create_app(production()), origin=origin)
 
     refusal = {"type": "websocket.close", "code": 4403, "reason": "Origin not allowed"}
     assert first == ({"type": "websocket.accept", "subprotocol": "graphql-transport-ws"} if welcome else refusal)
@@ -319,13 +328,13 @@ async def test_only_pages_of_listed_origins_and_the_servers_own_by_https_open_we
 @pytest.mark.parametrize("named", [None, "https://app.example.com"])
 async def test_development_opens_websockets_to_its_own_pages_by_http(named: str | None, tmp_path: Path) -> None:
     here = development(database_url="postgresql://localhost/c", data_dir=tmp_path, allowed_origins=named)
-    [first] = await handshake(main.create(here), host="127.0.0.1:8000", origin="http://127.0.0.1:8000")
+    [first] = await handshake(main.create_app(here), host="127.0.0.1:8000", origin="http://127.0.0.1:8000")
 
     assert first["type"] == "websocket.accept"
 
 
 async def test_a_websocket_is_refused_by_another_hosts_name() -> None:
-    sent = await handshake(main.create(production()), host="evil.example.com")
+    sent = await handshake(main.create_app(production()), host="evil.example.com")
 
     assert sent == [{"type": "websocket.close", "code": 4403, "reason": "Host not allowed"}]
 
@@ -359,5 +368,5 @@ def test_kinds_of_callers_are_named_as_they_are(given: str) -> None:
 
 
 def test_free_documents_may_be_nobodys() -> None:
-    assert Exposure.of(production(free_documents="nobody")).free_for == ()
-    assert Exposure.of(development(free_documents="services")).free_for == ("services",)
+    assert Exposure.from_settings(production(free_documents="nobody")).arbitrary_documents == ()
+    assert Exposure.from_settings(development(free_documents="services")).arbitrary_documents == ("services",)

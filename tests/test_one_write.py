@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from app.commands.punctual import PunctualHttp
+from app.commands.punctual import DeadlineHttpProtocol
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +55,7 @@ async def connected(app: App) -> AsyncIterator[Client]:
     config = uvicorn.Config(app, log_config=None, server_header=False, date_header=False)
     config.load()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: PunctualHttp(config, ServerState(), {}), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: DeadlineHttpProtocol(config, ServerState(), {}), "127.0.0.1", 0)
     transport, client = await loop.create_connection(Client, *server.sockets[0].getsockname())
     try:
         yield client

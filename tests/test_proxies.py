@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from tests.commands import open_place, serving
+from tests.commands import running_server, temporary_directory
 from tests.conftest import LEDGER_KEY
 
 TWO_AT_ONCE = "0.4"
@@ -23,8 +23,8 @@ def test_clients_are_told_apart_by_the_addresses_that_a_believed_proxy_names(
 ) -> None:
     chosen = {"PORT": "0", "DATABASE_URL": application_url, "LEDGER_KEY": LEDGER_KEY.hex(), **believed}
     with (
-        open_place() as place,
-        serving(DATA_DIR=str(place), RATE_PER_ADDRESS=TWO_AT_ONCE, **chosen) as (url, _),
+        temporary_directory() as place,
+        running_server(DATA_DIR=str(place), RATE_PER_ADDRESS=TWO_AT_ONCE, **chosen) as (url, _),
         httpx.Client() as client,
     ):
 

@@ -8,12 +8,12 @@ import orjson
 import pytest
 from starlette.types import Message
 
-from app.callers.rules import Kind, Viewer
-from app.graphql.execution import Execution, OperationFailed, Request
+from app.callers.rules import Caller, CallerKind
+from app.graphql.execution import GraphQLEngine, GraphQLRequest, OperationFailed
 from app.graphql.transports.view import GraphQLOverHTTP
 from app.graphql.transports.websocket import PROTOCOL, GraphQLOverWebSocket
 from app.logs import JsonFormatter
-from app.request_log import Line, RequestLog
+from app.request_log import LoggedRequest, RequestLog
 from tests.graphql import toy
 from tests.graphql.transports import connected
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 FIELDS = {"at", "level", "event", "transport", "kind", "operation", "caller", "outcome", "ms", "request", "reference"}
 INIT = {"type": "connection_init"}
 SUBSCRIBE = {"id": "1", "type": "subscribe", "payload": {"query": "subscription { forever }"}}
-LINE = Line("http", "service", "abc", "ok", 0.00123, "mutation", "charge")
+LINE = LoggedRequest("http", "service", "abc", "ok", 0.00123, "mutation", "charge")
 
 
 class Written:
@@ -31,7 +31,9 @@ class Written:
     def __init__(self, keep: Any = "all") -> None:
         self.text = ""
         self.log = RequestLog("json", keep, write=self._write, clock=lambda: 1_767_225_600)
-        self.execution = Execution(toy.schema._schema, open_to_explorers=True, plans=True, log=self.log)
+        self.execution = GraphQLEngine(
+            toy.schema._schema, introspection=True, compile_operations=True, operation_log=self.log
+        )
 
     def _write(self, text: str) -> None:
         self.text += text
@@ -44,7 +46,7 @@ class Written:
 
 async def test_a_request_leaves_one_line_with_these_fields_and_no_others() -> None:
     written = Written()
-    await written.execution.answer(Request("query Greet { hello }"), toy.context(toy.USER))
+    await written.execution.execute(GraphQLRequest("query Greet { hello }"), toy.context(toy.USER))
     [line] = written.lines
     assert line.keys() == FIELDS - {"reference"}
     assert line | {"ms": 0, "request": ""} == {
@@ -68,17 +70,17 @@ async def test_a_request_leaves_one_line_with_these_fields_and_no_others() -> No
     ],
 )
 async def test_the_line_says_what_who_and_how_it_ended(
-    query: str, viewer: Viewer | None, operation: str, caller: str, outcome: str
+    query: str, viewer: Caller | None, operation: str, caller: str, outcome: str
 ) -> None:
     written = Written()
-    await written.execution.answer(Request(query), toy.context(viewer))
+    await written.execution.execute(GraphQLRequest(query), toy.context(viewer))
     [line] = written.lines
     assert (line["operation"], line["caller"], line["outcome"]) == (operation, caller, outcome)
 
 
 async def test_a_fault_is_named_by_its_reference() -> None:
     written = Written()
-    answer = await written.execution.answer(Request("{ broken }"), toy.context(toy.USER))
+    answer = await written.execution.execute(GraphQLRequest("{ broken }"), toy.context(toy.USER))
     [line] = written.lines
     assert line["outcome"] == "INTERNAL"
     assert line["reference"] == answer.payload["errors"][0]["extensions"]["reference"] == line["request"]
@@ -86,12 +88,12 @@ async def test_a_fault_is_named_by_its_reference() -> None:
 
 async def test_a_subscription_leaves_its_line_at_its_end() -> None:
     written = Written()
-    stream = written.execution.stream(Request("subscription { toyTwice { name } }"), toy.context(toy.USER))
+    stream = written.execution.stream(GraphQLRequest("subscription { toyTwice { name } }"), toy.context(toy.USER))
     await anext(stream)
     assert written.lines == []
     await stream.aclose()
     with pytest.raises(OperationFailed):
-        async for _ in written.execution.stream(Request("subscription { breaking }"), toy.context(toy.USER)):
+        async for _ in written.execution.stream(GraphQLRequest("subscription { breaking }"), toy.context(toy.USER)):
             pass
     assert [(line["kind"], line["outcome"]) for line in written.lines] == [
         ("subscription", "ok"),
@@ -137,9 +139,9 @@ async def test_a_connection_whose_token_has_expired_was_not_refused() -> None:
     assert written.lines == []
 
 
-async def held(execution: Execution, messages: list[Any], **handshake: Any) -> None:
+async def held(execution: GraphQLEngine, messages: list[Any], **handshake: Any) -> None:
     """A connection that says these things and then waits until the server closes it."""
-    sockets = GraphQLOverWebSocket(execution, toy.doorway, toy.house, init_seconds=0.2)
+    sockets = GraphQLOverWebSocket(execution, toy.authenticator, toy.state, init_seconds=0.2)
     waiting: asyncio.Queue[Message] = asyncio.Queue()
     for event in ({"type": "websocket.connect"}, *map(received, messages)):
         await waiting.put(event)
@@ -164,7 +166,7 @@ def received(message: Any) -> Message:
 
 async def test_a_client_that_leaves_before_its_body_is_complete_leaves_a_line() -> None:
     written = Written()
-    server = GraphQLOverHTTP(written.execution, toy.doorway, toy.house, explorer=False)
+    server = GraphQLOverHTTP(written.execution, toy.authenticator, toy.state, graphiql=False)
     scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
 
     async def gone() -> Message:
@@ -197,7 +199,7 @@ def test_without_a_loop_a_line_is_written_at_once() -> None:
 )
 def test_charges_may_be_left_out(keep: Any, charges: bool, others: bool) -> None:
     log = RequestLog("json", keep)
-    assert (log.wants(charges=True), log.wants(charges=False)) == (charges, others)
+    assert (log.is_logged(charges=True), log.is_logged(charges=False)) == (charges, others)
 
 
 def test_in_development_a_line_reads_like_a_sentence() -> None:
@@ -244,4 +246,4 @@ def test_the_text_of_another_library_is_left_out() -> None:
 
 
 def test_the_kinds_of_callers_are_the_words_of_the_log() -> None:
-    assert {str(kind) for kind in Kind} == {"user", "service", "operator"}
+    assert {str(kind) for kind in CallerKind} == {"user", "service", "operator"}

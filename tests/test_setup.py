@@ -19,16 +19,16 @@ import yaml
 from packaging.requirements import Requirement
 
 from app import embedded
-from app.commands.settings_table import written
+from app.commands.settings_table import format_value
 from app.settings import Settings
 from tests.careless import execute
-from tests.commands import CHECKOUT, SETTINGS, open_place, run
+from tests.commands import REPOSITORY, SETTINGS, run_command, temporary_directory
 
-LOCK = (CHECKOUT / "requirements.lock").read_text()
-CLIENTS = CHECKOUT / "tests" / "clients"
+LOCK = (REPOSITORY / "requirements.lock").read_text()
+CLIENTS = REPOSITORY / "tests" / "clients"
 CLIENTS_LOCK = (CLIENTS / "package-lock.json").read_text()
-PROJECT: dict[str, Any] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
+PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
 
 
 def locked() -> Iterator[tuple[str, str, int]]:
@@ -40,14 +40,14 @@ def locked() -> Iterator[tuple[str, str, int]]:
 
 def dockerfile() -> list[tuple[str, str]]:
     """Its instructions, lines joined, without comments."""
-    text = (CHECKOUT / "Dockerfile").read_text().replace("\\\n", " ")
+    text = (REPOSITORY / "Dockerfile").read_text().replace("\\\n", " ")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in lines)]
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    with open_place() as directory:
+    with temporary_directory() as directory:
         yield directory
 
 
@@ -95,7 +95,7 @@ def test_the_lock_of_the_clients_names_no_place_to_download_from() -> None:
 
 
 def test_what_the_readme_shows_of_clients_is_what_is_run_against_the_server() -> None:
-    _, _, rest = (CHECKOUT / "README.md").read_text().partition("\n### Clients\n")
+    _, _, rest = (REPOSITORY / "README.md").read_text().partition("\n### Clients\n")
     chapter, _, _ = rest.partition("\n#")
     shown = [line.strip() for line in chapter.splitlines() if line.startswith("    ")]
     run_lines = {line.strip() for path in CLIENTS.glob("*.mjs") for line in path.read_text().splitlines()}
@@ -120,9 +120,9 @@ def test_make_knows_the_target_and_help_lists_it(target: str) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
 
     known = subprocess.run(
-        [make, "-n", target], cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True
+        [make, "-n", target], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
     )
-    listed = subprocess.run([make], cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True)
+    listed = subprocess.run([make], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
 
     assert known.stdout != ""
     assert re.search(rf"^  make {target} +\w", listed.stdout, re.MULTILINE)
@@ -133,13 +133,13 @@ def test_make_knows_the_target_and_help_lists_it(target: str) -> None:
 
 @pytest.mark.parametrize("command", ["serve", "migrate", "schema", "token", "grant", "prices", "audit", "check"])
 def test_help_lists_the_command_with_what_it_does(command: str) -> None:
-    assert re.search(rf"^  {command} +[A-Z].+\.", run("--help").stdout, re.MULTILINE)
-    assert run(command, "--help").returncode == 0
+    assert re.search(rf"^  {command} +[A-Z].+\.", run_command("--help").stdout, re.MULTILINE)
+    assert run_command(command, "--help").returncode == 0
 
 
 def test_help_and_readme_document_every_setting() -> None:
-    listed = run("--help").stdout
-    readme = (CHECKOUT / "README.md").read_text()
+    listed = run_command("--help").stdout
+    readme = (REPOSITORY / "README.md").read_text()
 
     assert [name for name, setting in Settings.model_fields.items() if not setting.description] == []
     assert [name for name in SETTINGS if not re.search(rf"^  {name}\b", listed, re.MULTILINE)] == []
@@ -148,7 +148,7 @@ def test_help_and_readme_document_every_setting() -> None:
 
 @pytest.mark.parametrize(("kind", "roles"), [("user", []), ("operator", ["credits-admin"])])
 def test_a_token_is_printed_and_nothing_else(kind: str, roles: list[str], tmp_path: Path) -> None:
-    told = run("token", kind, "ada", DATA_DIR=str(tmp_path))
+    told = run_command("token", kind, "ada", DATA_DIR=str(tmp_path))
 
     assert told.stderr == ""
     claims = jwt.decode(told.stdout.removesuffix("\n"), options={"verify_signature": False})
@@ -158,7 +158,7 @@ def test_a_token_is_printed_and_nothing_else(kind: str, roles: list[str], tmp_pa
 def test_a_port_in_use_is_said_with_the_way_out(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        told = run("serve", PORT=str(port), DATA_DIR=str(tmp_path))
+        told = run_command("serve", PORT=str(port), DATA_DIR=str(tmp_path))
 
     assert told.returncode == 1
     assert f"Port {port} of 127.0.0.1 is in use: try PORT=" in told.stderr
@@ -178,7 +178,7 @@ def test_a_port_in_use_is_said_with_the_way_out(tmp_path: Path) -> None:
     ],
 )
 def test_a_setting_that_does_not_work_is_named(environment: dict[str, str], says: str, tmp_path: Path) -> None:
-    told = run("serve", **environment, DATA_DIR=str(tmp_path))
+    told = run_command("serve", **environment, DATA_DIR=str(tmp_path))
 
     assert told.returncode == 1
     assert says in told.stderr
@@ -186,11 +186,11 @@ def test_a_setting_that_does_not_work_is_named(environment: dict[str, str], says
 
 
 def test_a_rate_card_file_is_checked_without_a_database(tmp_path: Path) -> None:
-    good, bad = CHECKOUT / "app" / "pricing" / "default_rate_card.json", tmp_path / "card.json"
+    good, bad = REPOSITORY / "app" / "pricing" / "default_rate_card.json", tmp_path / "card.json"
     bad.write_text('{"blocks": "none"}')
 
-    assert re.search(r"can be published: \d+ blocks, 108 models$", run("prices", "check", str(good)).stdout)
-    told = run("prices", "check", str(bad))
+    assert re.search(r"can be published: \d+ blocks, 108 models$", run_command("prices", "check", str(good)).stdout)
+    told = run_command("prices", "check", str(bad))
     assert told.returncode == 1
     assert told.stderr.startswith("Error: ")
     assert "Traceback" not in told.stderr
@@ -201,11 +201,11 @@ def test_a_rate_card_file_is_checked_without_a_database(tmp_path: Path) -> None:
 
 def test_what_the_image_copies_exists_and_is_not_ignored() -> None:
     sources = [source for word, rest in dockerfile() if word == "COPY" for source in rest.split()[:-1]]
-    ignored = (CHECKOUT / ".dockerignore").read_text().splitlines()
+    ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()
 
     assert "app" in sources
     assert "requirements.lock" in sources
-    assert [source for source in sources if not (CHECKOUT / source).exists()] == []
+    assert [source for source in sources if not (REPOSITORY / source).exists()] == []
     assert ignored[0] == "*"
     assert [source for source in sources if f"!{source}" not in ignored] == []
 
@@ -261,7 +261,7 @@ def test_the_proxy_of_this_machine_is_believed_and_documents_are_where_the_serve
 
     assert filled(app["environment"]["FORWARDED_ALLOW_IPS"], {}) == network["gateway"]
     assert app["volumes"] == ["${DOCUMENTS:-./documents}:/srv/documents:ro"]
-    assert "KNOWN_DOCUMENTS=/srv/documents" in (CHECKOUT / "docker-compose.yml").read_text()
+    assert "KNOWN_DOCUMENTS=/srv/documents" in (REPOSITORY / "docker-compose.yml").read_text()
 
 
 def test_no_secret_is_written_down() -> None:
@@ -297,7 +297,7 @@ def test_the_steps_of_the_containers_make_a_role_that_owns_nothing(place: Path) 
         rules = place / "postgres" / "cluster" / "pg_hba.conf"
         rules.write_text(f"local all credits_app scram-sha-256\n{rules.read_text()}")
         as_the_image_does = (
-            f"CREATE ROLE credits LOGIN SUPERUSER; DROP ROLE {embedded.APPLICATION}; SELECT pg_reload_conf()"
+            f"CREATE ROLE credits LOGIN SUPERUSER; DROP ROLE {embedded.APPLICATION_ROLE}; SELECT pg_reload_conf()"
         )
         asyncio.run(execute(server.url, as_the_image_does))
         here = server.url.partition("@")[2]
@@ -309,9 +309,9 @@ def test_the_steps_of_the_containers_make_a_role_that_owns_nothing(place: Path) 
                 for name, value in written.items()
             }
 
-        migrated = run("migrate", **environment("migrate"))
-        checked = run("check", "--production", **environment("app"))
-        forged = run("check", "--production", **environment("app", APPLICATION_PASSWORD="guessed"))
+        migrated = run_command("migrate", **environment("migrate"))
+        checked = run_command("check", "--production", **environment("app"))
+        forged = run_command("check", "--production", **environment("app", APPLICATION_PASSWORD="guessed"))
 
     assert migrated.stdout.startswith("applied 0001_initial\n"), migrated.stderr
     holding = re.findall(r"^OK +([a-z-]+) ", checked.stdout, re.MULTILINE)
@@ -329,7 +329,7 @@ def filled(text: str, given: dict[str, str]) -> str:
 
 
 def test_the_readme_lists_every_setting_as_the_code_says() -> None:
-    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     for name, setting in Settings.model_fields.items():
-        default = "" if setting.default is None else f"`{written(setting.default)}`"
+        default = "" if setting.default is None else f"`{format_value(setting.default)}`"
         assert f"| `{name.upper()}` | {setting.description} | {default} |" in readme

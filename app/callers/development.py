@@ -25,11 +25,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from app.callers.jwks import VerificationKey, algorithms_of
+from app.callers.jwks import VerificationKey, allowed_algorithms
 from app.callers.tokens import utc_now
 from app.credits import check_key
 from app.errors import Misconfigured
-from app.settings import Settings, data_directory, settings
+from app.settings import Settings, data_directory, get_settings
 
 FILE_NAME: Final = "development-keys.json"
 TOKEN_LIFETIME: Final = timedelta(hours=12)
@@ -63,7 +63,7 @@ class DevelopmentKeys:
 
     def verification_key(self) -> VerificationKey:
         public_key = self.private_key.public_key()
-        return VerificationKey(self.key_id, public_key, algorithms_of(public_key))
+        return VerificationKey(self.key_id, public_key, allowed_algorithms(public_key))
 
     def secret_for(self, purpose: str) -> bytes:
         """32 bytes that are the same in every process of this installation, and others for every purpose."""
@@ -72,7 +72,7 @@ class DevelopmentKeys:
     def token(
         self,
         name: str,
-        chosen: Settings,
+        settings: Settings,
         lifetime: timedelta = TOKEN_LIFETIME,
         *,
         roles: Iterable[str] = (),
@@ -82,22 +82,22 @@ class DevelopmentKeys:
         issued_at = utc_now()
         claims = {
             "sub": check_key(name, path="name"),
-            "iss": chosen.jwt_issuer,
-            "aud": chosen.jwt_audience,
+            "iss": settings.jwt_issuer,
+            "aud": settings.jwt_audience,
             "iat": issued_at,
             "exp": issued_at + lifetime,
-            chosen.jwt_roles_claim: sorted(roles),
-            chosen.jwt_organisations_claim: sorted(organisations),
+            settings.jwt_roles_claim: sorted(roles),
+            settings.jwt_organisations_claim: sorted(organisations),
         }
         return jwt.encode(claims, self.private_key, algorithm="EdDSA", headers={"kid": self.key_id})
 
 
 @cache
-def open_keys(directory: Path) -> DevelopmentKeys:
+def load_or_create_keys(directory: Path) -> DevelopmentKeys:
     """The keys kept in this directory, made if there are none yet. Raises: Misconfigured: the file is damaged."""
     path = directory / FILE_NAME
     if not path.exists():
-        write_unless_there(path, DevelopmentKeys.generate().to_json())
+        write_if_missing(path, DevelopmentKeys.generate().to_json())
     if path.stat().st_mode & 0o077:
         _log.warning("%s could be read by others: it is now for this user only.", FILE_NAME)
         path.chmod(0o600)
@@ -110,12 +110,12 @@ def open_keys(directory: Path) -> DevelopmentKeys:
         ) from error
 
 
-def own_keys(chosen: Settings | None = None) -> DevelopmentKeys:
+def installation_keys(settings: Settings | None = None) -> DevelopmentKeys:
     """This installation's keys. Raises: Misconfigured in production, where nothing may lean on them."""
-    chosen = chosen or settings()
-    if chosen.environment == "production":
+    settings = settings or get_settings()
+    if settings.environment == "production":
         raise Misconfigured("ENVIRONMENT is production: it uses no keys or secrets of development; set your own.")
-    return open_keys(data_directory(chosen))
+    return load_or_create_keys(data_directory(settings))
 
 
 def user_token(
@@ -123,37 +123,37 @@ def user_token(
     lifetime: timedelta = TOKEN_LIFETIME,
     *,
     organisations: Iterable[str] = (),
-    chosen: Settings | None = None,
+    settings: Settings | None = None,
 ) -> str:
     """A token for a user of this development server, who may look at these organisations."""
-    chosen = chosen or settings()
-    return _issuer(chosen).token(name, chosen, lifetime, organisations=organisations)
+    settings = settings or get_settings()
+    return _issuer(settings).token(name, settings, lifetime, organisations=organisations)
 
 
-def operator_token(name: str, lifetime: timedelta = TOKEN_LIFETIME, *, chosen: Settings | None = None) -> str:
+def operator_token(name: str, lifetime: timedelta = TOKEN_LIFETIME, *, settings: Settings | None = None) -> str:
     """A token for an operator of this development server."""
-    chosen = chosen or settings()
-    return _issuer(chosen).token(name, chosen, lifetime, roles=[chosen.jwt_admin_role])
+    settings = settings or get_settings()
+    return _issuer(settings).token(name, settings, lifetime, roles=[settings.jwt_admin_role])
 
 
-def development_secret(purpose: str, *, chosen: Settings | None = None) -> bytes:
+def development_secret(purpose: str, *, settings: Settings | None = None) -> bytes:
     """32 bytes for this purpose, for a secret that is not set. Raises: Misconfigured in production."""
-    return own_keys(chosen).secret_for(purpose)
+    return installation_keys(settings).secret_for(purpose)
 
 
-def makes_tokens(chosen: Settings) -> bool:
+def issues_development_tokens(settings: Settings) -> bool:
     """Whether this server makes its own tokens: no identity provider is set."""
-    return chosen.jwks_url is None and chosen.jwt_hs256_secret is None
+    return settings.jwks_url is None and settings.jwt_hs256_secret is None
 
 
-def _issuer(chosen: Settings) -> DevelopmentKeys:
-    if not makes_tokens(chosen):
-        name = "JWKS_URL" if chosen.jwks_url is not None else "JWT_HS256_SECRET"
+def _issuer(settings: Settings) -> DevelopmentKeys:
+    if not issues_development_tokens(settings):
+        name = "JWKS_URL" if settings.jwks_url is not None else "JWT_HS256_SECRET"
         raise Misconfigured(f"{name} is set: tokens come from your identity provider, this server makes none.")
-    return own_keys(chosen)
+    return installation_keys(settings)
 
 
-def write_unless_there(path: Path, text: str) -> None:
+def write_if_missing(path: Path, text: str) -> None:
     """Writes the whole file or nothing; of processes that start together the first one's file stays."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")

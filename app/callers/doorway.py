@@ -5,28 +5,30 @@ from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
 
-from app.callers.development import own_keys
-from app.callers.jwks import FixedKeys, KeySource, RemoteKeys, SharedSecret
-from app.callers.keys import PREFIX
-from app.callers.ring import Ended, KeyRing
-from app.callers.rules import Kind, Viewer
-from app.callers.tokens import Expected, TokenVerifier, utc_now
+from app.callers.development import installation_keys
+from app.callers.jwks import KeySource, RemoteKeySet, SharedSecret, StaticKeys
+from app.callers.keys import KEY_PREFIX
+from app.callers.ring import OnRevoked, ServiceKeyCache
+from app.callers.rules import Caller, CallerKind
+from app.callers.tokens import TokenRequirements, TokenVerifier, utc_now
 from app.errors import Misconfigured, Unauthenticated
 from app.settings import Settings
 
 MIN_SECRET_BYTES: Final = 32
-MIN_DIFFERENT_BYTES: Final = 10
+MIN_DISTINCT_BYTES: Final = 10
 
 
-class Doorway:
+class Authenticator:
     """Made once per process, by `open_doorway`."""
 
-    def __init__(self, tokens: TokenVerifier, service_keys: KeyRing, remote: RemoteKeys | None = None) -> None:
+    def __init__(
+        self, tokens: TokenVerifier, service_keys: ServiceKeyCache, remote: RemoteKeySet | None = None
+    ) -> None:
         self._tokens = tokens
         self._service_keys = service_keys
         self._remote = remote
 
-    async def identify(self, authorization: str | None) -> Viewer | None:
+    async def authenticate(self, authorization: str | None) -> Caller | None:
         """Who sent this Authorization header (or the same text in connection_init); None: nobody, there was none.
 
         Raises: Unauthenticated: it is malformed or not accepted. Unavailable: tokens cannot be checked at the moment.
@@ -36,22 +38,22 @@ class Doorway:
         scheme, _, credential = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthenticated("Send 'Authorization: Bearer <token or service key>', or nothing at all.")
-        return await self.admit(credential.strip(" "))
+        return await self.authenticate_credential(credential.strip(" "))
 
-    async def admit(self, credential: str) -> Viewer:
+    async def authenticate_credential(self, credential: str) -> Caller:
         """Who a bare token or service key belongs to. Raises as `identify` does."""
-        if credential.startswith(PREFIX):
+        if credential.startswith(KEY_PREFIX):
             return await self._service_keys.verify(credential)
         return await self._tokens.verify(credential)
 
-    def watch(self, viewer: Viewer | None, ended: Ended) -> Callable[[], None]:
+    def watch_revocation(self, caller: Caller | None, on_revoked: OnRevoked) -> Callable[[], None]:
         """For a live connection: `ended` is called when the viewer's proof is withdrawn. Returns: what ends the watch.
 
         A token's end, and a key's expiry, are instants that the viewer knows (`expires_at`): only a key is withdrawn.
         """
-        if viewer is None or viewer.kind is not Kind.SERVICE or viewer.key_id is None:
+        if caller is None or caller.kind is not CallerKind.SERVICE or caller.key_id is None:
             return _nothing
-        return self._service_keys.watch(viewer.key_id, ended)
+        return self._service_keys.watch_revocation(caller.key_id, on_revoked)
 
     async def close(self) -> None:
         """Before the database closes."""
@@ -60,53 +62,55 @@ class Doorway:
             await self._remote.close()
 
 
-def brings_service_key(authorization: str | None) -> bool:
+def has_service_key(authorization: str | None) -> bool:
     """Whether this is meant for a service key. Whether one counts is what `Doorway.identify` says."""
-    return authorization is not None and authorization.partition(" ")[2].lstrip(" ").startswith(PREFIX)
+    return authorization is not None and authorization.partition(" ")[2].lstrip(" ").startswith(KEY_PREFIX)
 
 
 def _nothing() -> None:
     """The end of a watch that never began."""
 
 
-def open_doorway(chosen: Settings, *, now: Callable[[], datetime] = utc_now) -> Doorway:
+def build_authenticator(settings: Settings, *, now: Callable[[], datetime] = utc_now) -> Authenticator:
     """The doorway these settings ask for. Raises: Misconfigured: production without keys it can trust."""
-    keys = key_source(chosen)
-    remote = keys if isinstance(keys, RemoteKeys) else None
-    return Doorway(TokenVerifier(keys, Expected.by(chosen), now=now), KeyRing(now=now), remote)
+    keys = key_source(settings)
+    remote = keys if isinstance(keys, RemoteKeySet) else None
+    return Authenticator(
+        TokenVerifier(keys, TokenRequirements.from_settings(settings), now=now), ServiceKeyCache(now=now), remote
+    )
 
 
-def key_source(chosen: Settings) -> KeySource:
+def key_source(settings: Settings) -> KeySource:
     """One kind of key and no other: the identity provider's, a shared secret by choice, or development's own.
 
     Raises: Misconfigured.
     """
-    secret = chosen.jwt_hs256_secret
-    if chosen.jwks_url is not None:
+    secret = settings.jwt_hs256_secret
+    if settings.jwks_url is not None:
         if secret is not None:
             raise Misconfigured(
                 "JWKS_URL and JWT_HS256_SECRET are both set: tokens are signed in one way. Leave out the secret unless "
                 "your identity provider has no key set."
             )
-        return RemoteKeys(_trusted(chosen.jwks_url, chosen))
+        return RemoteKeySet(_trusted(settings.jwks_url, settings))
     if secret is not None:
         return SharedSecret(_strong(secret.get_secret_value().encode()))
-    if chosen.environment == "production":
+    if settings.environment == "production":
         raise Misconfigured("JWKS_URL is not set: production needs the address of your identity provider's key set.")
-    return FixedKeys([own_keys(chosen).verification_key()])
+    return StaticKeys([installation_keys(settings).verification_key()])
 
 
 def _strong(secret: bytes) -> bytes:
     """The secret, if nobody guesses it offline from one token: whoever has it can be anybody, operators too."""
-    if len(secret) >= MIN_SECRET_BYTES and len(set(secret)) >= MIN_DIFFERENT_BYTES:
+    if len(secret) >= MIN_SECRET_BYTES and len(set(secret)) >= MIN_DISTINCT_BYTES:
         return secret
     raise Misconfigured("JWT_HS256_SECRET must be at least 32 random bytes: make one with `openssl rand -hex 32`.")
 
 
-def _trusted(url: str, chosen: Settings) -> str:
+def _trusted(url: str, settings: Settings) -> str:
     """The address, if whoever sits on the network between cannot answer in its place."""
     address = urlsplit(url)
     local = address.hostname in {"localhost", "127.0.0.1", "::1"}
-    if address.scheme == "https" or (address.scheme == "http" and (local or chosen.environment == "development")):
+    if address.scheme == "https" or (address.scheme == "http" and (local or settings.environment == "development")):
         return url
     raise Misconfigured("JWKS_URL must be an https address: whoever can change the key set can be anybody.")

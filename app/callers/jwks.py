@@ -27,7 +27,7 @@ FRESH_SECONDS: Final = 300
 FETCH_TIMEOUT_SECONDS: Final = 5.0
 MAX_SET_BYTES: Final = 1 << 20
 MIN_RSA_BITS: Final = 2048
-NOT_FETCHED: Final = (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError, TimeoutError)
+FETCH_ERRORS: Final = (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError, TimeoutError)
 """What a fetch may end with: nobody answers, or it is no key set."""
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class KeySource(Protocol):
         """The key of this id; without an id the only key there is. Raises: Unavailable: no key is known yet."""
 
 
-class FixedKeys:
+class StaticKeys:
     """Keys that never change: development's own pair."""
 
     def __init__(self, keys: Iterable[VerificationKey]) -> None:
@@ -70,7 +70,7 @@ class SharedSecret:
         return self._key
 
 
-class RemoteKeys:
+class RemoteKeySet:
     """The identity provider's key set (JWKS): cached, fetched once for all who wait; the last good set is kept."""
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -119,14 +119,14 @@ class RemoteKeys:
         try:
             self._keys = await fetch_keys(self._url)
             self._fetched_at = self._clock()
-        except NOT_FETCHED as error:
+        except FETCH_ERRORS as error:
             kept = "the last good set stays in use" if self._keys else "no token can be checked"
             _log.warning("The key set could not be fetched (%s); %s.", type(error).__name__, kept)
 
 
 async def fetch_keys(url: str) -> tuple[VerificationKey, ...]:
     """The keys that can be used of the set at an address. Raises: one of NOT_FETCHED."""
-    return read_keys(await _download(url))
+    return parse_key_set(await _download(url))
 
 
 async def _download(url: str) -> object:
@@ -144,7 +144,7 @@ async def _download(url: str) -> object:
     return json.loads(body)
 
 
-def read_keys(document: object) -> tuple[VerificationKey, ...]:
+def parse_key_set(document: object) -> tuple[VerificationKey, ...]:
     """The usable keys of a JWKS; those for encryption, of other families or too weak are left out.
 
     Raises: ValueError: it is no key set, or none of its keys can be used.
@@ -173,7 +173,7 @@ def _read_key(entry: Mapping[str, object]) -> VerificationKey | None:
         public_key = jwt.PyJWK({name: entry[name] for name in members}).key
     except (KeyError, jwt.PyJWTError, ValueError, TypeError):
         return None
-    algorithms = algorithms_of(public_key)
+    algorithms = allowed_algorithms(public_key)
     if "alg" in entry:
         algorithms = tuple(algorithm for algorithm in algorithms if algorithm == entry["alg"])
     key_id = entry.get("kid")
@@ -182,7 +182,7 @@ def _read_key(entry: Mapping[str, object]) -> VerificationKey | None:
     return VerificationKey(key_id, public_key, algorithms)
 
 
-def algorithms_of(public_key: object) -> tuple[str, ...]:
+def allowed_algorithms(public_key: object) -> tuple[str, ...]:
     """The algorithms pinned to a key's family; none for a key that is not accepted."""
     match public_key:
         case RSAPublicKey(key_size=bits) if bits >= MIN_RSA_BITS:

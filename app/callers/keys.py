@@ -10,19 +10,19 @@ from typing import Final
 
 from app import database
 from app.callers.development import development_secret
-from app.callers.models import ApiKey
+from app.callers.models import ServiceKey
 from app.callers.rules import Scope
 from app.callers.tokens import utc_now
 from app.database import Connection
 from app.errors import InvalidInput
-from app.sets import Write
+from app.sets import SetWrite
 from app.settings import Settings
 from app.trail import records
-from app.trail.records import Act, Facts
+from app.trail.records import AuditContext, AuditState
 
-PREFIX: Final = "ck_"
+KEY_PREFIX: Final = "ck_"
 MAX_NAME_LENGTH: Final = 255
-ACTIVE_OF_A_NAME: Final = 2
+MAX_ACTIVE_KEYS_PER_NAME: Final = 2
 """The one in use, and the one that takes over from it."""
 MAX_ATTEMPTS: Final = 5
 
@@ -45,11 +45,11 @@ _REVOKE: Final = """
     UPDATE api_key SET revoked_at = clock_timestamp() WHERE id = $1 AND revoked_at IS NULL RETURNING name
 """
 
-SHAPE: Final = re.compile(r"ck_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)
+KEY_PATTERN: Final = re.compile(r"ck_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)
 
 
-async def create(
-    name: str, scopes: Iterable[Scope], *, expires_at: datetime | None = None, act: Act | None = None
+async def create_key(
+    name: str, scopes: Iterable[Scope], *, expires_at: datetime | None = None, audit: AuditContext | None = None
 ) -> str:
     """A new key, readable only now.
 
@@ -62,61 +62,63 @@ async def create(
     for _ in range(MAX_ATTEMPTS):
         async with database.transaction() as connection:
             place = await _free_place(connection, name)
-            row = [key_id, name, hash_of(secret), json.dumps(granted), expires_at, place]
+            row = [key_id, name, hash_secret(secret), json.dumps(granted), expires_at, place]
             _, made = await connection.execute_query(_NEW, row)
             if made:
                 after: dict[str, object] = {"name": name, "scopes": granted}
                 after["expiresAt"] = expires_at and expires_at.isoformat()
-                await _leave(connection, act, key_id, before=None, after=after)
+                await _leave(connection, audit, key_id, before=None, after=after)
                 return _written(key_id, secret)
     raise RuntimeError(f"another key of this name was made at the same moment, {MAX_ATTEMPTS} times")
 
 
-async def revoke(key_id: str, *, act: Act | None = None) -> bool:
+async def revoke_key(key_id: str, *, audit: AuditContext | None = None) -> bool:
     """Every process refuses the key within 5 seconds. False: there is no such key, or it was revoked before."""
     async with database.transaction() as connection:
         _, revoked = await connection.execute_query(_REVOKE, [key_id])
         if revoked:
             name = revoked[0]["name"]
             state = {"name": name, "revoked": True}
-            await _leave(connection, act, key_id, before=state | {"revoked": False}, after=state)
+            await _leave(connection, audit, key_id, before=state | {"revoked": False}, after=state)
     return bool(revoked)
 
 
-async def listed() -> list[ApiKey]:
+async def list_keys() -> list[ServiceKey]:
     """Every key ever made, by name, the oldest of a name first; what they open with is not among it."""
-    return await ApiKey.all().order_by("name", "created_at", "id")
+    return await ServiceKey.all().order_by("name", "created_at", "id")
 
 
 async def _free_place(connection: Connection, name: str) -> int:
     """The place of a new key among the active ones of its name: 1 or 2. Raises: InvalidInput: both are taken."""
     await connection.execute_query(_VACATE, [name])
     _, active = await connection.execute_query(_ACTIVE, [name])
-    if len(active) >= ACTIVE_OF_A_NAME:
+    if len(active) >= MAX_ACTIVE_KEYS_PER_NAME:
         ids = " and ".join(record["id"] for record in active)
         raise InvalidInput.at("name", f"{name!r} has {len(active)} active keys ({ids}): revoke one of them first")
     return min({1, 2} - {record["place"] for record in active})
 
 
-async def _leave(connection: Connection, act: Act | None, key_id: str, *, before: Facts | None, after: Facts) -> None:
-    write = Write()
-    records.leave(write, act, subject=f"key {key_id}", before=before, after=after)
-    await write.send(connection)
+async def _leave(
+    connection: Connection, audit: AuditContext | None, key_id: str, *, before: AuditState | None, after: AuditState
+) -> None:
+    write = SetWrite()
+    records.append_record(write, audit, subject=f"key {key_id}", before=before, after=after)
+    await write.execute(connection)
 
 
 async def development_key(
-    name: str, scopes: Iterable[Scope] = (Scope.CHARGE, Scope.READ), *, chosen: Settings | None = None
+    name: str, scopes: Iterable[Scope] = (Scope.CHARGE, Scope.READ), *, settings: Settings | None = None
 ) -> str:
     """Development's key of this name: the same each time, and working each time, even if it was revoked.
 
     Raises: Misconfigured in production; InvalidInput.
     """
     granted = _check(name, scopes)
-    key_id = development_secret(f"service key id: {name}", chosen=chosen)[:8].hex()
-    secret = development_secret(f"service key: {name}", chosen=chosen)
-    row = ApiKey(id=key_id, name=name, secret_hash=hash_of(secret), scopes=granted)
+    key_id = development_secret(f"service key id: {name}", settings=settings)[:8].hex()
+    secret = development_secret(f"service key: {name}", settings=settings)
+    row = ServiceKey(id=key_id, name=name, secret_hash=hash_secret(secret), scopes=granted)
     renewed = ("name", "secret_hash", "scopes", "expires_at", "revoked_at")
-    await ApiKey.bulk_create([row], on_conflict=["id"], update_fields=renewed)
+    await ServiceKey.bulk_create([row], on_conflict=["id"], update_fields=renewed)
     return _written(key_id, secret)
 
 
@@ -130,9 +132,9 @@ def _check(name: str, scopes: Iterable[Scope]) -> list[str]:
 
 
 def _written(key_id: str, secret: bytes) -> str:
-    return f"{PREFIX}{key_id}_{secret.hex()}"
+    return f"{KEY_PREFIX}{key_id}_{secret.hex()}"
 
 
-def hash_of(secret: bytes) -> bytes:
+def hash_secret(secret: bytes) -> bytes:
     """What is stored of a secret."""
     return hashlib.sha256(secret).digest()

@@ -4,7 +4,7 @@ from tortoise import fields
 from tortoise.models import Model
 
 
-class ApiKey(Model):
+class ServiceKey(Model):
     """A service key. The secret is not here: only its hash."""
 
     id = fields.CharField(primary_key=True, max_length=16, description="The public part of the key, 16 hex digits.")

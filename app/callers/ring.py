@@ -12,21 +12,21 @@ from typing import Final
 
 from tortoise.expressions import Q
 
-from app.callers.keys import SHAPE, hash_of
-from app.callers.models import ApiKey
-from app.callers.rules import Kind, Scope, Viewer
+from app.callers.keys import KEY_PATTERN, hash_secret
+from app.callers.models import ServiceKey
+from app.callers.rules import Caller, CallerKind, Scope
 from app.callers.tokens import utc_now
 from app.errors import Unauthenticated
 
-REMEMBERED_SECONDS: Final = 4
+CACHE_SECONDS: Final = 4
 """How long a row is believed without looking again: with the reading of it, and of the body of who asks to follow
 something, a revocation acts within 5 seconds."""
 WATCH_SECONDS: Final = 2.0
 """How often the keys behind live connections are looked at: with the reading, well within 5 seconds."""
-REMEMBERED_KEYS: Final = 10_000
-LAST_USED_EVERY: Final = timedelta(minutes=1)
+CACHE_SIZE: Final = 10_000
+LAST_USED_INTERVAL: Final = timedelta(minutes=1)
 
-Ended = Callable[[], None]
+OnRevoked = Callable[[], None]
 """Called once, from the event loop, when a key no longer counts."""
 
 _log = logging.getLogger(__name__)
@@ -38,11 +38,11 @@ class _Known:
 
     read_at: float
     secret_hash: bytes = bytes(32)
-    viewer: Viewer | None = None
+    caller: Caller | None = None
     last_used_at: datetime | None = None
 
 
-class KeyRing:
+class ServiceKeyCache:
     """Checks service keys for one process. A row is read at most once in 5 seconds, whoever and however many ask."""
 
     def __init__(
@@ -50,12 +50,12 @@ class KeyRing:
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = utc_now,
-        remember: int = REMEMBERED_KEYS,
+        cache_size: int = CACHE_SIZE,
         watch_seconds: float = WATCH_SECONDS,
     ) -> None:
         self._clock = clock
         self._now = now
-        self._limit = remember
+        self._limit = cache_size
         # Two stores: a flood of invented ids must not push out the keys that are really in use.
         self._accepted: OrderedDict[str, _Known] = OrderedDict()
         self._unknown: OrderedDict[str, _Known] = OrderedDict()
@@ -63,33 +63,33 @@ class KeyRing:
         self._used_at: dict[str, datetime] = {}
         self._writing: set[asyncio.Task[None]] = set()
         self._watch_seconds = watch_seconds
-        self._watched: dict[str, dict[object, Ended]] = {}
+        self._watched: dict[str, dict[object, OnRevoked]] = {}
         self._watching: dict[str, asyncio.Task[None]] = {}
 
-    async def verify(self, key: str) -> Viewer:
+    async def verify(self, key: str) -> Caller:
         """The service (or operator's key) behind this key. Raises: Unauthenticated."""
-        shape = SHAPE.fullmatch(key)
+        shape = KEY_PATTERN.fullmatch(key)
         if shape is None:
             raise _not_accepted()
         key_id, secret = shape[1], bytes.fromhex(shape[2])
         known = self._remembered(key_id) or await self._read_shared(key_id)
         # Always compared, always in full: the time taken tells nothing about the secret.
-        same = hmac.compare_digest(hash_of(secret), known.secret_hash)
-        if known.viewer is None or not same:
+        same = hmac.compare_digest(hash_secret(secret), known.secret_hash)
+        if known.caller is None or not same:
             raise _not_accepted()
-        if known.viewer.expires_at is not None and self._now() >= known.viewer.expires_at:
+        if known.caller.expires_at is not None and self._now() >= known.caller.expires_at:
             raise _not_accepted()
         self._note_use(key_id, known)
-        return known.viewer
+        return known.caller
 
-    def watch(self, key_id: str, ended: Ended) -> Callable[[], None]:
+    def watch_revocation(self, key_id: str, on_revoked: OnRevoked) -> Callable[[], None]:
         """Have `ended` called when the key is revoked, within 5 seconds. Returns: what ends the watch.
 
         However many connections a key has, it is one read every two seconds. A key's expiry is not told of: its viewer
         says when it ends.
         """
         token = object()
-        self._watched.setdefault(key_id, {})[token] = ended
+        self._watched.setdefault(key_id, {})[token] = on_revoked
         if key_id not in self._watching:
             self._watching[key_id] = asyncio.create_task(self._look_after(key_id))
 
@@ -113,7 +113,7 @@ class KeyRing:
         while True:
             # A look comes first: what the watcher was let in by may have been remembered for a while.
             try:
-                if (await self._read_shared(key_id)).viewer is None:
+                if (await self._read_shared(key_id)).caller is None:
                     break
             except Exception as fault:
                 # Nobody is cut off because the database is: it is asked again.
@@ -125,7 +125,7 @@ class KeyRing:
 
     def _remembered(self, key_id: str) -> _Known | None:
         known = self._accepted.get(key_id) or self._unknown.get(key_id)
-        return known if known is not None and self._clock() - known.read_at < REMEMBERED_SECONDS else None
+        return known if known is not None and self._clock() - known.read_at < CACHE_SECONDS else None
 
     async def _read_shared(self, key_id: str) -> _Known:
         reading = self._reading.get(key_id)
@@ -136,7 +136,7 @@ class KeyRing:
 
     async def _read(self, key_id: str) -> _Known:
         read_at = self._clock()  # before the query: what it finds may be as old as that
-        row = await ApiKey.get_or_none(id=key_id, revoked_at=None)
+        row = await ServiceKey.get_or_none(id=key_id, revoked_at=None)
         known = _Known(read_at) if row is None else _known(row, read_at)
         store, other = (self._unknown, self._accepted) if row is None else (self._accepted, self._unknown)
         other.pop(key_id, None)
@@ -153,7 +153,7 @@ class KeyRing:
         before = self._used_at.get(key_id)
         if before is None or (known.last_used_at is not None and known.last_used_at > before):
             before = known.last_used_at
-        if before is not None and now - before < LAST_USED_EVERY:
+        if before is not None and now - before < LAST_USED_INTERVAL:
             return
         self._used_at[key_id] = now
         writing = asyncio.create_task(_write_use(key_id, now))
@@ -161,10 +161,10 @@ class KeyRing:
         writing.add_done_callback(self._writing.discard)
 
 
-def _known(row: ApiKey, read_at: float) -> _Known:
-    viewer = Viewer(
-        kind=Kind.SERVICE,
-        actor=f"{Kind.SERVICE}:{row.id}",
+def _known(row: ServiceKey, read_at: float) -> _Known:
+    viewer = Caller(
+        kind=CallerKind.SERVICE,
+        actor=f"{CallerKind.SERVICE}:{row.id}",
         scopes=frozenset(scope for scope in Scope if scope in row.scopes),
         expires_at=row.expires_at,
         key_id=row.id,
@@ -174,8 +174,8 @@ def _known(row: ApiKey, read_at: float) -> _Known:
 
 async def _write_use(key_id: str, used_at: datetime) -> None:
     try:
-        due = Q(last_used_at=None) | Q(last_used_at__lte=used_at - LAST_USED_EVERY)
-        await ApiKey.filter(due, id=key_id).update(last_used_at=used_at)
+        due = Q(last_used_at=None) | Q(last_used_at__lte=used_at - LAST_USED_INTERVAL)
+        await ServiceKey.filter(due, id=key_id).update(last_used_at=used_at)
     except Exception:
         _log.warning("The last use of service key %s could not be noted.", key_id, exc_info=True)
 

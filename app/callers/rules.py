@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 
-class Kind(StrEnum):
+class CallerKind(StrEnum):
     """How the caller proved itself; what it may do is said by its scopes."""
 
     USER = "user"
@@ -32,10 +32,10 @@ _IMPLIED: Final[Mapping[Scope, frozenset[Scope]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Viewer:
+class Caller:
     """A caller that has proved itself. Nobody (anonymous) is `None`, never a Viewer."""
 
-    kind: Kind
+    kind: CallerKind
     actor: str
     """What the ledger records: `user:alice`, `service:<key id>`, `operator:carol`."""
     owner_id: str | None = None
@@ -49,22 +49,24 @@ class Viewer:
     """The service key's public id, or the id of the key that signed the token."""
 
 
-def may(viewer: Viewer | None, scope: Scope) -> bool:
+def has_scope(caller: Caller | None, scope: Scope) -> bool:
     """Whether one of the viewer's scopes is, or brings with it, `scope`. A user has none."""
-    if viewer is not None:
-        for held in viewer.scopes:
+    if caller is not None:
+        for held in caller.scopes:
             if scope in _IMPLIED[held]:
                 return True
     return False
 
 
-def may_read(viewer: Viewer | None, owner_id: str) -> bool:
+def can_read(caller: Caller | None, owner_id: str) -> bool:
     """Whether the viewer may look at this owner's account; if not, the account is "not found" to it."""
     return (
-        owns(viewer, owner_id) or may(viewer, Scope.READ) or (viewer is not None and owner_id in viewer.organisations)
+        owns(caller, owner_id)
+        or has_scope(caller, Scope.READ)
+        or (caller is not None and owner_id in caller.organisations)
     )
 
 
-def owns(viewer: Viewer | None, owner_id: str) -> bool:
+def owns(caller: Caller | None, owner_id: str) -> bool:
     """Whether it is the viewer's own account: needed to top up, or to cancel a task, without a scope."""
-    return viewer is not None and viewer.owner_id == owner_id
+    return caller is not None and caller.owner_id == owner_id

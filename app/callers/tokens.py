@@ -10,17 +10,17 @@ from typing import Any, Final, Self
 import jwt
 
 from app.callers.jwks import KeySource
-from app.callers.rules import Kind, Scope, Viewer
+from app.callers.rules import Caller, CallerKind, Scope
 from app.credits import check_key
 from app.errors import InvalidInput, Unauthenticated
 from app.settings import Settings
 
 REQUIRED_CLAIMS: Final = ("exp", "iat", "sub", "aud", "iss")
-LEEWAY: Final = timedelta(seconds=5)
+CLOCK_SKEW: Final = timedelta(seconds=5)
 """How far the clocks of issuer and server may differ."""
 MAX_TOKEN_LENGTH: Final = 8192
-REMEMBERED_TOKENS: Final = 10_000
-REMEMBERED_FOR: Final = timedelta(minutes=5)
+TOKEN_CACHE_SIZE: Final = 10_000
+TOKEN_CACHE_LIFETIME: Final = timedelta(minutes=5)
 """A remembered token is checked again after this, so that a key withdrawn by the issuer stops counting."""
 
 
@@ -29,7 +29,7 @@ def utc_now() -> datetime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
+class TokenRequirements:
     """What a token has to say, and where in it roles and organisations stand."""
 
     issuer: str
@@ -39,7 +39,7 @@ class Expected:
     organisations_claim: str = "organisations"
 
     @classmethod
-    def by(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings) -> Self:
         return cls(
             issuer=settings.jwt_issuer,
             audience=settings.jwt_audience,
@@ -51,7 +51,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class _Remembered:
-    viewer: Viewer
+    caller: Caller
     ends_at: datetime
     verified_at: datetime
 
@@ -62,24 +62,24 @@ class TokenVerifier:
     def __init__(
         self,
         keys: KeySource,
-        expected: Expected,
+        requirements: TokenRequirements,
         *,
         now: Callable[[], datetime] = utc_now,
-        remember: int = REMEMBERED_TOKENS,
+        cache_size: int = TOKEN_CACHE_SIZE,
     ) -> None:
         self._keys = keys
-        self._expected = expected
+        self._expected = requirements
         self._now = now
-        self._limit = remember
+        self._limit = cache_size
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
 
-    async def verify(self, token: str) -> Viewer:
+    async def verify(self, token: str) -> Caller:
         """The token's user or operator. Raises: Unauthenticated; Unavailable while no keys could be fetched."""
         if len(token) > MAX_TOKEN_LENGTH or not token.isascii():
             raise _not_accepted()
         digest = hashlib.sha256(token.encode()).digest()
         known = self._remembered.get(digest)
-        if known is None or self._now() - known.verified_at >= REMEMBERED_FOR:
+        if known is None or self._now() - known.verified_at >= TOKEN_CACHE_LIFETIME:
             verified_at = self._now()
             viewer, ends_at = await self._check(token)
             known = _Remembered(viewer, ends_at, verified_at)
@@ -90,9 +90,9 @@ class TokenVerifier:
         self._remembered.move_to_end(digest)
         if len(self._remembered) > self._limit:
             self._remembered.popitem(last=False)
-        return known.viewer
+        return known.caller
 
-    async def _check(self, token: str) -> tuple[Viewer, datetime]:
+    async def _check(self, token: str) -> tuple[Caller, datetime]:
         try:
             key = await self._keys.find(jwt.get_unverified_header(token).get("kid"))
             if key is None:
@@ -103,11 +103,11 @@ class TokenVerifier:
                 algorithms=list(key.algorithms),
                 issuer=self._expected.issuer,
                 audience=self._expected.audience,
-                leeway=LEEWAY,
+                leeway=CLOCK_SKEW,
                 options={"require": list(REQUIRED_CLAIMS)},
             )
             expires_at = datetime.fromtimestamp(int(claims["exp"]), UTC)
-            return _viewer(claims, self._expected, expires_at, key.key_id), expires_at + LEEWAY
+            return _viewer(claims, self._expected, expires_at, key.key_id), expires_at + CLOCK_SKEW
         except jwt.ExpiredSignatureError:
             raise _expired() from None
         except jwt.MissingRequiredClaimError as error:  # raised only after the signature has been found good
@@ -119,14 +119,14 @@ class TokenVerifier:
             raise _not_accepted() from None
 
 
-def _viewer(claims: Mapping[str, Any], expected: Expected, expires_at: datetime, key_id: str | None) -> Viewer:
+def _viewer(claims: Mapping[str, Any], expected: TokenRequirements, expires_at: datetime, key_id: str | None) -> Caller:
     try:
         owner_id = check_key(claims["sub"], path="sub")
     except InvalidInput as refusal:
         raise Unauthenticated(f"The token cannot be used: {refusal.message}.") from None
     operator = expected.admin_role in _names(claims, expected.roles_claim)
-    kind = Kind.OPERATOR if operator else Kind.USER
-    return Viewer(
+    kind = CallerKind.OPERATOR if operator else CallerKind.USER
+    return Caller(
         kind=kind,
         actor=f"{kind}:{owner_id}",
         owner_id=owner_id,

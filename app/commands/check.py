@@ -12,20 +12,20 @@ from pydantic import ValidationError
 
 from app.commands import remedies
 from app.commands.checklist import points
-from app.commands.checklist.findings import Installation, State
-from app.commands.checklist.points import Walked
-from app.commands.reach import database_url, use_settings
+from app.commands.checklist.findings import CheckStatus, Installation
+from app.commands.checklist.points import Results
+from app.commands.reach import database_url, override_settings
 from app.embedded import EmbeddedPostgresError
 from app.errors import Misconfigured
-from app.settings import Settings, settings
+from app.settings import Settings, get_settings
 
 
 def run(*, production: bool, as_json: bool) -> int:
     """Look at every point and tell. The exit status: 0 where all hold, else 1."""
     with ExitStack() as open_meanwhile:
         here = _installation(production, open_meanwhile)
-        found = asyncio.run(points.walk(here))
-    passed = all(finding.state is not State.FAULT for _, finding in found)
+        found = asyncio.run(points.run_checks(here))
+    passed = all(finding.status is not CheckStatus.FAILED for _, finding in found)
     if as_json:
         click.echo(json.dumps(_data(found, production=production, passed=passed), indent=2))
     else:
@@ -35,7 +35,7 @@ def run(*, production: bool, as_json: bool) -> int:
 
 def _installation(production: bool, open_meanwhile: ExitStack) -> Installation:
     environment, problems = _settled(production)
-    chosen = settings()
+    chosen = get_settings()
     common: dict[str, Any] = {
         "settings": chosen,
         "production": production,
@@ -47,7 +47,7 @@ def _installation(production: bool, open_meanwhile: ExitStack) -> Installation:
     try:
         return Installation(**common, database_url=open_meanwhile.enter_context(database_url()))
     except (Misconfigured, EmbeddedPostgresError) as refusal:
-        return Installation(**common, out_of_reach=str(refusal))
+        return Installation(**common, database_error=str(refusal))
 
 
 def _settled(production: bool) -> tuple[str, tuple[str, ...]]:
@@ -59,31 +59,31 @@ def _settled(production: bool) -> tuple[str, tuple[str, ...]]:
     try:
         Settings()
     except ValidationError as fault:
-        problems = tuple(remedies.settings_problems(fault))
+        problems = tuple(remedies.settings_errors(fault))
         unreadable = {str(problem["loc"][0]).upper() for problem in fault.errors()}
         for name in [name for name in os.environ if name.upper() in unreadable]:
             del os.environ[name]
     environment = Settings().environment
-    use_settings(environment="production" if production else environment)
+    override_settings(environment="production" if production else environment)
     return environment, problems
 
 
-def _lines(found: Walked) -> Iterator[str]:
+def _lines(found: Results) -> Iterator[str]:
     """One line a point; each fault after the first below it."""
     width = max(len(point.name) for point, _ in found)
     for point, finding in found:
-        first, *others = finding.told
-        yield f"{finding.state:<5}  {point.name:<{width}}  {first}"
+        first, *others = finding.messages
+        yield f"{finding.status:<5}  {point.name:<{width}}  {first}"
         yield from (f"{'':<5}  {'':<{width}}  {other}" for other in others)
-    faults = sum(finding.state is State.FAULT for _, finding in found)
-    left_out = sum(finding.state is State.LEFT_OUT for _, finding in found)
+    faults = sum(finding.status is CheckStatus.FAILED for _, finding in found)
+    left_out = sum(finding.status is CheckStatus.SKIPPED for _, finding in found)
     yield f"\n{len(found)} points: {len(found) - faults - left_out} hold, {faults} faults, {left_out} not looked at"
 
 
-def _data(found: Walked, *, production: bool, passed: bool) -> dict[str, Any]:
-    states = {State.LEFT_OUT: "NOT_LOOKED_AT"}
+def _data(found: Results, *, production: bool, passed: bool) -> dict[str, Any]:
+    states = {CheckStatus.SKIPPED: "NOT_LOOKED_AT"}
     listed = [
-        {"point": point.name, "state": states.get(finding.state, str(finding.state)), "told": list(finding.told)}
+        {"point": point.name, "state": states.get(finding.status, str(finding.status)), "told": list(finding.messages)}
         for point, finding in found
     ]
     return {"production": production, "passed": passed, "points": listed}

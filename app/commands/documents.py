@@ -6,10 +6,10 @@ from pathlib import Path
 
 from app.errors import Misconfigured
 from app.graphql import known, known_files
-from app.graphql.documents import Documents
-from app.graphql.known_files import KnownDocument, Problem, Unreadable
-from app.graphql.schema import build
-from app.settings import settings
+from app.graphql.documents import DocumentCache
+from app.graphql.known_files import DocumentProblem, PersistedDocument, UnreadableDocuments
+from app.graphql.schema import build_schema
+from app.settings import get_settings
 
 
 def check(path: Path | None) -> int:
@@ -17,10 +17,10 @@ def check(path: Path | None) -> int:
 
     Raises: Misconfigured: neither PATH nor KNOWN_DOCUMENTS says where they are.
     """
-    place = path or settings().known_documents
+    place = path or get_settings().known_documents
     if place is None:
         raise Misconfigured("KNOWN_DOCUMENTS is not set: name the directory or manifest to check.")
-    documents, found = looked_at([place])
+    documents, found = load_and_validate([place])
     if found:
         return _told(found)
     print(f"{place} can be served: {len(documents)} documents")
@@ -29,27 +29,27 @@ def check(path: Path | None) -> int:
 
 def manifest(paths: Iterable[Path]) -> int:
     """Print one manifest of documents that can be served. The exit status: 1: some cannot be."""
-    documents, found = looked_at(paths)
+    documents, found = load_and_validate(paths)
     if found:
         return _told(found)
-    print(known_files.manifest(documents), end="")
+    print(known_files.format_manifest(documents), end="")
     return 0
 
 
-def looked_at(places: Iterable[Path]) -> tuple[list[KnownDocument], list[Problem]]:
+def load_and_validate(places: Iterable[Path]) -> tuple[list[PersistedDocument], list[DocumentProblem]]:
     """The documents there, and everything for which they could not be served."""
-    documents: list[KnownDocument] = []
-    unreadable: list[Problem] = []
+    documents: list[PersistedDocument] = []
+    unreadable: list[DocumentProblem] = []
     for place in places:
         try:
-            documents += known_files.read(place)
-        except Unreadable as refusal:
+            documents += known_files.read_documents(place)
+        except UnreadableDocuments as refusal:
             unreadable += refusal.problems
-    rules = Documents(build()._schema, open_to_explorers=False, suggests=True)
-    return documents, unreadable + known.prepared(documents, rules)[1]
+    rules = DocumentCache(build_schema()._schema, introspection=False, suggestions=True)
+    return documents, unreadable + known.validate_documents(documents, rules)[1]
 
 
-def _told(found: list[Problem]) -> int:
+def _told(found: list[DocumentProblem]) -> int:
     for problem in found:
         print(problem, file=sys.stderr)
     print(f"Problems: {len(found)}. The server would not start.", file=sys.stderr)

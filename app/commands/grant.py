@@ -3,11 +3,11 @@
 import secrets
 from datetime import datetime
 
-from app.commands.reach import COMMAND_LINE, by_command, database_url, open_database
+from app.commands.reach import COMMAND_LINE, command_line_action, database_url, open_database
 from app.ledger import grants
-from app.ledger.book import Source
-from app.main import open_books
-from app.settings import settings
+from app.ledger.book import GrantSource
+from app.main import configure_ledger
+from app.settings import get_settings
 
 
 async def run(
@@ -20,20 +20,20 @@ async def run(
     expires_at: datetime | None,
     key: str | None,
 ) -> None:
-    open_books(settings())
+    configure_ledger(get_settings())
     request = grants.GrantRequest(
         owner_id=owner_id,
         credits=credits,
-        source=Source(source),
+        source=GrantSource(source),
         priority=priority,
         expires_at=expires_at,
         reason=reason,
         key=key or f"command-line-{secrets.token_hex(8)}",
         actor=COMMAND_LINE,
-        act=by_command("grantCredits"),
+        audit=command_line_action("grantCredits"),
     )
     with database_url() as url:
         async with open_database(url):
-            granted = await grants.grant(request)
+            granted = await grants.grant_credits(request)
     done = "had been granted before" if granted.replayed else "granted"
-    print(f"{granted.lot.credits:,} credits {done} to {owner_id}: {granted.balance.available:,} available")
+    print(f"{granted.grant.credits:,} credits {done} to {owner_id}: {granted.balance.available:,} available")

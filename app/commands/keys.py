@@ -7,11 +7,11 @@ from typing import Final
 import click
 
 from app.callers import keys
-from app.callers.keys import SHAPE
-from app.callers.models import ApiKey
+from app.callers.keys import KEY_PATTERN
+from app.callers.models import ServiceKey
 from app.callers.rules import Scope
 from app.callers.tokens import utc_now
-from app.commands.reach import by_command, database_url, open_database
+from app.commands.reach import command_line_action, database_url, open_database
 
 HEADINGS: Final = ("ID", "NAME", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED")
 
@@ -20,7 +20,9 @@ async def create(name: str, scopes: Sequence[str], *, expires_at: datetime | Non
     """Print the key alone, so that it can be piped into a secret store; what to do with it goes to stderr."""
     with database_url() as url:
         async with open_database(url):
-            key = await keys.create(name, map(Scope, scopes), expires_at=expires_at, act=by_command("createKey"))
+            key = await keys.create_key(
+                name, map(Scope, scopes), expires_at=expires_at, audit=command_line_action("createKey")
+            )
     click.echo(key)
     click.echo(
         "Store it now: it is not shown again. It goes into the header `Authorization: Bearer KEY`; "
@@ -29,11 +31,11 @@ async def create(name: str, scopes: Sequence[str], *, expires_at: datetime | Non
     )
 
 
-async def show() -> None:
+async def list_keys() -> None:
     """Print every key, one a line."""
     with database_url() as url:
         async with open_database(url):
-            found = await keys.listed()
+            found = await keys.list_keys()
     if not found:
         click.echo("There are no keys: make one with `python -m app keys create NAME --scope charge`.")
         return
@@ -45,7 +47,7 @@ async def revoke(key_id: str) -> None:
     """End a key; every server refuses it within 5 seconds, on live connections too."""
     with database_url() as url:
         async with open_database(url):
-            done = await keys.revoke(_id_of(key_id), act=by_command("revokeKey"))
+            done = await keys.revoke_key(_id_of(key_id), audit=command_line_action("revokeKey"))
     if not done:
         raise click.ClickException(
             f"There is no active key {_id_of(key_id)!r}: `python -m app keys list` shows the ids."
@@ -55,11 +57,11 @@ async def revoke(key_id: str) -> None:
 
 def _id_of(text: str) -> str:
     """The id, also where somebody gives the whole key."""
-    found = SHAPE.fullmatch(text)
+    found = KEY_PATTERN.fullmatch(text)
     return found[1] if found is not None else text
 
 
-def _row(key: ApiKey, now: datetime) -> tuple[str, ...]:
+def _row(key: ServiceKey, now: datetime) -> tuple[str, ...]:
     return (
         key.id,
         key.name,
@@ -71,7 +73,7 @@ def _row(key: ApiKey, now: datetime) -> tuple[str, ...]:
     )
 
 
-def _state(key: ApiKey, now: datetime) -> str:
+def _state(key: ServiceKey, now: datetime) -> str:
     if key.revoked_at is not None:
         return "revoked"
     return "expired" if key.expires_at is not None and key.expires_at <= now else "active"

@@ -4,27 +4,27 @@ from typing import Final
 
 from app.commands.reach import database_url, open_database
 from app.errors import Misconfigured
-from app.main import open_books
-from app.settings import settings
+from app.main import configure_ledger
+from app.settings import get_settings
 from app.topups import inbox, retries
 from app.topups.choice import open_provider
-from app.topups.inbox import Unhandled
+from app.topups.inbox import UnhandledEvent
 
-MOST: Final = 1_000
+LIMIT: Final = 1_000
 
 
-async def show() -> None:
+async def list_unhandled() -> None:
     """Notices that wait, one a line: those that wait for a person first."""
     with database_url() as url:
         async with open_database(url):
-            found = await inbox.unhandled(limit=MOST)
+            found = await inbox.find_unhandled(limit=LIMIT)
     print("\n".join(map(_line, found)) if found else "nothing waits")
 
 
 async def replay(event_id: str) -> None:
     """Try a notice again, as if it had just come."""
-    here = settings()
-    open_books(here)
+    here = get_settings()
+    configure_ledger(here)
     if (provider := open_provider(here)) is None:
         raise Misconfigured("PAYMENT_PROVIDER is none: set it to the provider that has sent the notice.")
     with database_url() as url:
@@ -36,7 +36,7 @@ async def replay(event_id: str) -> None:
     print(f"{event_id}: {outcome}")
 
 
-def _line(notice: Unhandled) -> str:
+def _line(notice: UnhandledEvent) -> str:
     state = notice.outcome if notice.parked_at is not None else "is tried again"
     why = (notice.last_error or "").split("\n", 1)[0]
     return f"{notice.event_id}  {notice.received_at:%Y-%m-%dT%H:%M:%SZ}  {notice.attempts} failures  {state}  {why}"

@@ -8,7 +8,7 @@ import asyncio
 from typing import Protocol
 
 
-class Cycle(Protocol):
+class ResponseCycle(Protocol):
     """What is looked at of uvicorn's request and its response."""
 
     @property
@@ -19,12 +19,12 @@ class Cycle(Protocol):
         """Bytes of the body that are still to come; 0: none, or nobody knows."""
 
 
-class OneWrite:
+class SingleWriteTransport:
     """A connection as one response uses it. A response that faults before its body never began."""
 
     __slots__ = ("_begun", "_cycle", "_head", "_transport")
 
-    def __init__(self, cycle: Cycle, transport: asyncio.Transport) -> None:
+    def __init__(self, cycle: ResponseCycle, transport: asyncio.Transport) -> None:
         self._cycle = cycle
         self._transport = transport
         self._begun = False

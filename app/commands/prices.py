@@ -5,25 +5,25 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app.commands.reach import COMMAND_LINE, by_command, database_url, open_database
+from app.commands.reach import COMMAND_LINE, command_line_action, database_url, open_database
 from app.errors import InvalidInput
 from app.pricing import document, publishing
-from app.pricing.catalogue import Catalogue
+from app.pricing.catalogue import RateCardCache
 from app.pricing.models import RateCard
 from app.pricing.rules import Card
-from app.pricing.text import fingerprint, layout, parse
+from app.pricing.text import document_hash, format_document, parse_json
 
 
 async def show(version: int | None) -> None:
     """The card's document on standard output, to be kept, changed and published; version and instant on the other."""
     with database_url() as url:
         async with open_database(url):
-            card = await Catalogue().show(version)
+            card = await RateCardCache().find_card(version)
             row = await RateCard.get_or_none(version=card.version) if card else None
     if row is None:
         raise InvalidInput.at("version", f"{version} was never published")
     print(f"rate card {row.version}, in force from {row.effective_at.isoformat()}", file=sys.stderr)
-    print(layout(row.document))
+    print(format_document(row.document))
 
 
 def check(file: Path) -> None:
@@ -40,13 +40,14 @@ def publish(file: Path, *, effective_at: datetime | None, reason: str | None, ke
 async def _publish(content: object, *, effective_at: datetime | None, reason: str | None, key: str | None) -> None:
     with database_url() as url:
         async with open_database(url):
-            published = await publishing.publish(
+            published = await publishing.publish_rate_card(
                 content,
                 effective_at=effective_at,
                 actor=COMMAND_LINE,
-                act=by_command("publishRateCard"),
+                audit=command_line_action("publishRateCard"),
                 reason=reason,
-                key=key or f"command-line-{datetime.now(UTC):%Y%m%dT%H%M%S}-{fingerprint(content).hex()[:16]}",
+                idempotency_key=key
+                or f"command-line-{datetime.now(UTC):%Y%m%dT%H%M%S}-{document_hash(content).hex()[:16]}",
             )
     card = published.card
     done = "was published before" if published.replayed else "published"
@@ -54,13 +55,13 @@ async def _publish(content: object, *, effective_at: datetime | None, reason: st
 
 
 def _content(file: Path) -> object:
-    content: object = parse(file.read_text(encoding="utf-8"))
+    content: object = parse_json(file.read_text(encoding="utf-8"))
     return content
 
 
 def _read(content: object) -> Card:
     """Raises: InvalidRateCard, with every problem."""
-    return document.read(content, version=0, effective_at=datetime.now(UTC))
+    return document.parse_rate_card(content, version=0, effective_at=datetime.now(UTC))
 
 
 def _size(card: Card) -> str:

@@ -10,12 +10,12 @@ from typing import Any, Final, cast
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.commands.one_write import OneWrite
-from app.settings import settings
+from app.commands.one_write import SingleWriteTransport
+from app.settings import get_settings
 
-MOST_HEAD_BYTES: Final = 64 * 1024
+MAX_HEADER_BYTES: Final = 64 * 1024
 """Of a request, besides its body and what came with its first bytes."""
-MOST_WAITING: Final = 64
+MAX_PIPELINED_REQUESTS: Final = 64
 """Requests sent ahead on one connection."""
 
 
@@ -26,11 +26,13 @@ def _last(status: bytes, told: bytes) -> bytes:
     )
 
 
-LATE: Final = _last(b"408 Request Timeout", b"The request took too long to arrive.")
-TOO_LARGE: Final = _last(b"431 Request Header Fields Too Large", b"The request's headers are too large.")
+TIMEOUT_RESPONSE: Final = _last(b"408 Request Timeout", b"The request took too long to arrive.")
+HEADERS_TOO_LARGE_RESPONSE: Final = _last(
+    b"431 Request Header Fields Too Large", b"The request's headers are too large."
+)
 
 
-class PunctualHttp(HttpToolsProtocol):
+class DeadlineHttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with a time limit for each request from its first byte (the first: from the connection's)."""
 
     _arriving = False
@@ -53,11 +55,11 @@ class PunctualHttp(HttpToolsProtocol):
             self._has_begun, self._head_bytes = False, 0
         else:
             self._head_bytes += len(data)
-        if self._head_bytes > MOST_HEAD_BYTES:
-            self._end(TOO_LARGE)
+        if self._head_bytes > MAX_HEADER_BYTES:
+            self._end(HEADERS_TOO_LARGE_RESPONSE)
 
     def on_message_begin(self) -> None:
-        if len(self.pipeline) >= MOST_WAITING:
+        if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
             raise ValueError("too many requests were sent ahead")  # uvicorn answers 400 and closes
         self._arriving = self._has_begun = True
         super().on_message_begin()
@@ -72,7 +74,7 @@ class PunctualHttp(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if cycle.scope["method"] != "HEAD":  # whose length is that of a body which is not sent
-            cycle.transport = cast(asyncio.Transport, OneWrite(cycle, self.transport))
+            cycle.transport = cast(asyncio.Transport, SingleWriteTransport(cycle, self.transport))
         super()._start_asgi_task(cycle, app)
 
     def handle_websocket_upgrade(self) -> None:
@@ -85,7 +87,7 @@ class PunctualHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _expect(self) -> None:
-        self._due = self.loop.call_later(settings().request_seconds, self._is_late)
+        self._due = self.loop.call_later(get_settings().request_seconds, self._is_late)
 
     def _arrived(self) -> None:
         if self._due is not None:
@@ -93,7 +95,7 @@ class PunctualHttp(HttpToolsProtocol):
             self._due = None
 
     def _is_late(self) -> None:
-        self._end(LATE)
+        self._end(TIMEOUT_RESPONSE)
 
     def _end(self, told: bytes) -> None:
         """Close the connection, saying why unless an answer is on its way."""

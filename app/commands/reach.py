@@ -8,11 +8,11 @@ from typing import Final
 
 from app import database, embedded, migrating, roles
 from app.callers.rules import Scope
-from app.embedded import APPLICATION
+from app.embedded import APPLICATION_ROLE
 from app.errors import Misconfigured
 from app.pricing import publishing
-from app.settings import data_directory, settings
-from app.trail.records import Act
+from app.settings import data_directory, get_settings
+from app.trail.records import AuditContext
 
 
 def embedded_directory() -> Path:
@@ -23,7 +23,7 @@ def embedded_directory() -> Path:
 @contextmanager
 def database_url() -> Iterator[str]:
     """The database of this installation as the application reaches it, for as long as this lasts."""
-    if url := settings().database_url or embedded.running_url(embedded_directory(), user=APPLICATION):
+    if url := get_settings().database_url or embedded.running_url(embedded_directory(), user=APPLICATION_ROLE):
         yield url
         return
     with embedded_server() as server:
@@ -31,10 +31,10 @@ def database_url() -> Iterator[str]:
 
 
 @contextmanager
-def both_urls() -> Iterator[tuple[str, str]]:
+def owner_and_application_urls() -> Iterator[tuple[str, str]]:
     """The database of this installation, as the owner of its tables reaches it and as the application does."""
-    if url := settings().database_url:
-        yield settings().migration_database_url or url, url
+    if url := get_settings().database_url:
+        yield get_settings().migration_database_url or url, url
         return
     with database_url() as url:
         owner = embedded.running_url(embedded_directory())
@@ -46,7 +46,7 @@ def both_urls() -> Iterator[tuple[str, str]]:
 @contextmanager
 def embedded_server() -> Iterator[embedded.EmbeddedPostgres]:
     """The embedded PostgreSQL, started for as long as this lasts."""
-    if settings().environment == "production":
+    if get_settings().environment == "production":
         raise Misconfigured("ENVIRONMENT is production: set DATABASE_URL to a PostgreSQL 15 or newer.")
     with embedded.start(embedded_directory()) as server:
         yield server
@@ -59,9 +59,9 @@ async def migrate(owner_url: str, application_url: str) -> list[str]:
     """
     async with open_database(owner_url, migrated=False):
         done = [f"applied {name}" for name in await migrating.apply()]
-        if await publishing.load_default():
+        if await publishing.publish_default_card():
             done.append("loaded the default rate card")
-        await roles.allow(application_url)
+        await roles.grant_privileges(application_url)
     return done
 
 
@@ -83,12 +83,12 @@ COMMAND_LINE: Final = "operator:command-line"
 """Whoever runs a command: it has the database and its secrets, and so is an operator."""
 
 
-def by_command(action: str) -> Act:
+def command_line_action(action: str) -> AuditContext:
     """What a command does, as the trail tells it; named as the mutation is that does the same."""
-    return Act(action=action, actor=COMMAND_LINE, scope=Scope.ADMIN)
+    return AuditContext(action=action, actor=COMMAND_LINE, scope=Scope.ADMIN)
 
 
-def use_settings(**values: str) -> None:
+def override_settings(**values: str) -> None:
     """Settle settings for this process and the ones it starts."""
     os.environ.update({name.upper(): value for name, value in values.items()})
-    settings.cache_clear()
+    get_settings.cache_clear()

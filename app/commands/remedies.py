@@ -9,19 +9,19 @@ from app import database
 from app.embedded import EmbeddedPostgresError
 from app.errors import BillingError, Misconfigured, RequestError
 
-SECRET: Final = ("KEY", "SECRET", "URL")
+SECRET_WORDS: Final = ("KEY", "SECRET", "URL")
 """Settings with these words in their names are not repeated on a screen."""
 
 
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 
-def sentence(fault: Exception) -> str | None:
+def message_for(fault: Exception) -> str | None:
     match fault:
         case BillingError() | RequestError() | Misconfigured() | EmbeddedPostgresError():
             return str(fault)
         case ValidationError():
-            return "\n".join(settings_problems(fault))
+            return "\n".join(settings_errors(fault))
         case asyncpg.InvalidAuthorizationSpecificationError() | asyncpg.InvalidCatalogNameError():
             return f"The database refuses: {fault}. Check user, password and database name in DATABASE_URL."
         case _ if database.sqlstate(fault) == INSUFFICIENT_PRIVILEGE:
@@ -29,13 +29,13 @@ def sentence(fault: Exception) -> str | None:
                 f"The database refuses: {fault}. `python -m app migrate`, run with the owner's MIGRATION_DATABASE_URL, "
                 "lets DATABASE_URL's role do what the application does; what it may never do, run as the owner."
             )
-        case _ if database.is_lost(fault):
+        case _ if database.is_connection_failure(fault):
             return f"The database cannot be reached ({fault}): start it, check DATABASE_URL, or unset it."
         case _:
             return None
 
 
-def settings_problems(fault: ValidationError) -> list[str]:
+def settings_errors(fault: ValidationError) -> list[str]:
     """What is wrong with each setting that cannot be read, without what must not be repeated on a screen."""
     return [_setting(dict(problem)) for problem in fault.errors()]
 
@@ -43,5 +43,5 @@ def settings_problems(fault: ValidationError) -> list[str]:
 def _setting(problem: dict[str, object]) -> str:
     location = problem["loc"]
     name = str(location[0]).upper() if isinstance(location, tuple) and location else "The settings"
-    told = "" if any(word in name for word in SECRET) else f" (it is {problem['input']!r})"
+    told = "" if any(word in name for word in SECRET_WORDS) else f" (it is {problem['input']!r})"
     return f"{name}: {problem['msg']}{told}."

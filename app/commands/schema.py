@@ -1,7 +1,7 @@
 """`python -m app schema`"""
 
-from app.graphql.schema import build, printed
+from app.graphql.schema import build_schema, format_schema
 
 
 def run() -> None:
-    print(printed(build()), end="")
+    print(format_schema(build_schema()), end="")

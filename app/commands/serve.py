@@ -19,40 +19,40 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from app import logs, roles
-from app.callers.development import makes_tokens
+from app.callers.development import issues_development_tokens
 from app.commands import token
-from app.commands.punctual import PunctualHttp
-from app.commands.reach import embedded_server, migrate, open_database, use_settings
-from app.commands.steady import SteadyWebSocket
+from app.commands.punctual import DeadlineHttpProtocol
+from app.commands.reach import embedded_server, migrate, open_database, override_settings
+from app.commands.steady import LimitedWebSocketProtocol
 from app.errors import Misconfigured
 from app.exposure import Exposure
-from app.settings import address, log_format, settings
+from app.settings import get_settings, log_format, server_url
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 STOP_SECONDS: Final = 10
 """How long requests and subscriptions may take to end once the server has been asked to stop."""
 
-PORT_SECONDS: Final = 2
+PORT_RETRY_SECONDS: Final = 2
 """How long a port in use is tried again: the workers of a server killed with -9 need a moment to notice."""
 
-TRY_IT: Final = '{"query": "{ account { ownerId balance { available status version } } }"}'
+EXAMPLE_QUERY: Final = '{"query": "{ account { ownerId balance { available status version } } }"}'
 
 
 def run() -> int:
     """Serve until SIGINT or SIGTERM. The exit status: 0, or what the server process failed with."""
-    for number in STOPPING:
+    for number in STOP_SIGNALS:
         signal.signal(number, _leave)
-    with _listen(settings().host, settings().port) as listener, _database():
-        use_settings(port=str(listener.getsockname()[1]))
-        Exposure.of(settings())
+    with _listen(get_settings().host, get_settings().port) as listener, _database():
+        override_settings(port=str(listener.getsockname()[1]))
+        Exposure.from_settings(get_settings())
         tokens = asyncio.run(_prepare())
         try:
             return _serve(listener, tokens)
         finally:
-            for number in STOPPING:
+            for number in STOP_SIGNALS:
                 signal.signal(
                     number, signal.SIG_IGN
                 )  # an impatient second Ctrl-C must not interrupt the database's end
@@ -69,11 +69,11 @@ def application() -> "Starlette":
             os._exit(1)
 
         threading.Thread(target=follow, daemon=True, name="follow-parent").start()
-    logs.configure(log_format(settings()))
-    from app.main import create  # here, so that the supervisor does not carry what only its workers use
+    logs.configure_logging(log_format(get_settings()))
+    from app.main import create_app  # here, so that the supervisor does not carry what only its workers use
 
     try:
-        return create()
+        return create_app()
     except Misconfigured as refusal:
         if parent is None:
             raise
@@ -85,14 +85,14 @@ def _serve(listener: socket.socket, tokens: dict[token.Kind, str]) -> int:
     """Once it has greeted, whoever started it may stop it: by then a signal is kept until the server can end in order.
     Raised as `_leave` does, it would end a beginning server anywhere, or nowhere: in a callback it is lost.
     """
-    logs.configure(log_format(settings()))
+    logs.configure_logging(log_format(get_settings()))
     config = uvicorn.Config(
         f"{__name__}:{application.__name__}",
         factory=True,
-        workers=settings().workers,
+        workers=get_settings().workers,
         loop="uvloop",
-        http=PunctualHttp,
-        ws=SteadyWebSocket,
+        http=DeadlineHttpProtocol,
+        ws=LimitedWebSocketProtocol,
         ws_max_size=65_536,
         ws_per_message_deflate=False,
         lifespan="on",
@@ -100,12 +100,12 @@ def _serve(listener: socket.socket, tokens: dict[token.Kind, str]) -> int:
         log_level="warning",
         access_log=False,
         server_header=False,
-        forwarded_allow_ips=list(settings().forwarded_allow_ips or ("127.0.0.1",)),
+        forwarded_allow_ips=list(get_settings().forwarded_allow_ips or ("127.0.0.1",)),
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     if config.workers == 1:
         server = uvicorn.Server(config)
-        for number in STOPPING:
+        for number in STOP_SIGNALS:
             signal.signal(number, server.handle_exit)
         _greet(tokens)
         server.run(sockets=[listener])
@@ -119,11 +119,11 @@ def _serve(listener: socket.socket, tokens: dict[token.Kind, str]) -> int:
 @contextlib.contextmanager
 def _database() -> Iterator[None]:
     """A database for this process and its workers: the one of DATABASE_URL, or the embedded one."""
-    if settings().database_url:
+    if get_settings().database_url:
         yield
         return
     with embedded_server() as server:
-        use_settings(database_url=server.application_url, migration_database_url=server.url)
+        override_settings(database_url=server.application_url, migration_database_url=server.url)
         yield
 
 
@@ -131,36 +131,36 @@ async def _prepare() -> dict[token.Kind, str]:
     """Bring a development database up to date, and make tokens for it. Production's is only looked at: a release step
     migrates it, an operator publishes its prices, and its tokens come from elsewhere. What its role could do to history
     is said."""
-    here = settings()
+    here = get_settings()
     if here.environment == "development":
         await migrate(here.migration_database_url or _url(), _url())
     async with open_database(_url()):
         if here.environment == "production":
-            for fault in await roles.database_role_faults():
+            for fault in await roles.find_excess_privileges():
                 print(fault, file=sys.stderr)
             return {}
-        if not makes_tokens(here):
+        if not issues_development_tokens(here):
             return {}
-        return {kind: await token.make(kind, name) for kind, name in token.EXAMPLES.items()}
+        return {kind: await token.create_token(kind, name) for kind, name in token.EXAMPLE_NAMES.items()}
 
 
 def _greet(tokens: dict[token.Kind, str]) -> None:
     """Say where the server is and, in development, how to talk to it."""
-    url = address()
+    url = server_url()
     print(f"Serving on {url} (stop with Ctrl-C)")
     if tokens:
         print("\nTokens of development, for the header `Authorization: Bearer TOKEN`:")
-        for kind, name in token.EXAMPLES.items():
+        for kind, name in token.EXAMPLE_NAMES.items():
             print(f"\n  {kind} {name}\n  {tokens[kind]}")
         headers = ("Content-Type: application/json", f"Authorization: Bearer {tokens['user']}")
         options = " ".join(f"-H {shlex.quote(header)}" for header in headers)
-        print(f"\nTry it:\n\n  curl -s {url}/graphql {options} -d {shlex.quote(TRY_IT)}\n")
+        print(f"\nTry it:\n\n  curl -s {url}/graphql {options} -d {shlex.quote(EXAMPLE_QUERY)}\n")
     sys.stdout.flush()
 
 
 def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens already: nobody takes the port meanwhile, and who connects early waits a moment."""
-    deadline = time.monotonic() + PORT_SECONDS
+    deadline = time.monotonic() + PORT_RETRY_SECONDS
     while True:
         try:
             return _bound(host, port)
@@ -189,7 +189,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _url() -> str:
-    url = settings().database_url
+    url = get_settings().database_url
     if url is None:
         raise Misconfigured("DATABASE_URL is unset.")
     return url

@@ -6,12 +6,12 @@ from app.callers import development
 from app.commands import audit, token
 from app.commands.reach import database_url, open_database
 from app.errors import Misconfigured
-from app.settings import address, settings
+from app.settings import get_settings, server_url
 from app.simulation import screen
-from app.simulation.client import Tokens, Unexpected
-from app.simulation.play import Played, play
-from app.simulation.report import sums
-from app.simulation.screen import Screen
+from app.simulation.client import Tokens, UnexpectedResponse
+from app.simulation.play import SimulationResult, run_simulation
+from app.simulation.report import credit_totals
+from app.simulation.screen import ProgressOutput
 
 NAME = "simulation"
 """Of the service and the operator that act in it."""
@@ -21,31 +21,31 @@ def run(url: str | None, *, seed: int, tasks: int, concurrency: int, verbose: bo
     """The exit status: 0 where everything agrees and the books are whole, else 1."""
     console = screen.console()
     try:
-        with Screen(console, verbose=verbose) as watching:
+        with ProgressOutput(console, verbose=verbose) as watching:
             played = asyncio.run(_play(url or _own_url(), watching, seed=seed, tasks=tasks, concurrency=concurrency))
-    except Unexpected as fault:
+    except UnexpectedResponse as fault:
         console.print(f"The day broke off: {fault}", markup=False)
         return 1
-    screen.show(console, played)
+    screen.print_results(console, played)
     console.print("Audit")
     whole = audit.run(None, None) == 0
-    return 0 if whole and not played.differences and sums(played.tally, played.seen).agree else 1
+    return 0 if whole and not played.differences and credit_totals(played.tally, played.seen).agree else 1
 
 
-async def _play(url: str, watching: Screen, *, seed: int, tasks: int, concurrency: int) -> Played:
-    return await play(url, _tokens, watching, seed=seed, tasks=tasks, concurrency=concurrency)
+async def _play(url: str, watching: ProgressOutput, *, seed: int, tasks: int, concurrency: int) -> SimulationResult:
+    return await run_simulation(url, _tokens, watching, seed=seed, tasks=tasks, concurrency=concurrency)
 
 
 async def _tokens() -> Tokens:
-    operator = await token.make("operator", NAME)
+    operator = await token.create_token("operator", NAME)
     with database_url() as address:
         async with open_database(address):
-            return Tokens(await token.make("service", NAME), operator, development.user_token)
+            return Tokens(await token.create_token("service", NAME), operator, development.user_token)
 
 
 def _own_url() -> str:
     """Where `serve` listens with these settings. Raises: Misconfigured: it chose a port by itself."""
-    here = settings()
+    here = get_settings()
     if here.port == 0:
         raise Misconfigured("PORT is 0, so the server chose one: name it with --url http://127.0.0.1:PORT.")
-    return address(here)
+    return server_url(here)

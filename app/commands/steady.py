@@ -12,16 +12,16 @@ from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 
-MOST_PINGS: Final = 100
-PING_SECONDS: Final = 10.0
+MAX_PINGS: Final = 100
+PING_WINDOW_SECONDS: Final = 10.0
 """So many pings of a client's in so much time; clients send one in several seconds."""
-MOST_AFTERWARDS: Final = 256 * 1024
+MAX_BYTES_AFTER_CLOSE: Final = 256 * 1024
 """Bytes that are read of somebody who was told to go: what was on its way then, and the answer to that."""
-LEAVE_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 5.0
 """How long somebody who is sent away may take to read why."""
 
 
-class SteadyWebSocket(WebSocketsSansIOProtocol):
+class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's protocol; reading waits for writing."""
 
     _pings = 0
@@ -31,7 +31,7 @@ class SteadyWebSocket(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         if self.close_sent:
             self._read_afterwards += len(data)
-            if self._read_afterwards > MOST_AFTERWARDS:
+            if self._read_afterwards > MAX_BYTES_AFTER_CLOSE:
                 self.transport.abort()
                 return
         super().data_received(data)
@@ -59,15 +59,15 @@ class SteadyWebSocket(WebSocketsSansIOProtocol):
         if self.close_sent:
             return
         now = self.loop.time()
-        if now - self._counted_from > PING_SECONDS:
+        if now - self._counted_from > PING_WINDOW_SECONDS:
             self._pings, self._counted_from = 0, now
         self._pings += 1
-        if self._pings <= MOST_PINGS:
+        if self._pings <= MAX_PINGS:
             super().handle_ping()
         else:
             self.conn.fail(1008, "too many pings")
             self.handle_parser_exception()
-            self.loop.call_later(LEAVE_SECONDS, self.transport.abort)
+            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()

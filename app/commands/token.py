@@ -7,20 +7,20 @@ from app.commands.reach import database_url, open_database
 
 Kind = Literal["user", "service", "operator"]
 
-EXAMPLES: Final[dict[Kind, str]] = {"user": "alice", "service": "executor", "operator": "olivia"}
+EXAMPLE_NAMES: Final[dict[Kind, str]] = {"user": "alice", "service": "executor", "operator": "olivia"}
 """The names for which `serve` prints tokens."""
 
 
 async def run(kind: Kind, name: str) -> None:
     if kind != "service":
-        print(await make(kind, name))
+        print(await create_token(kind, name))
         return
     with database_url() as url:
         async with open_database(url):
-            print(await make(kind, name))
+            print(await create_token(kind, name))
 
 
-async def make(kind: Kind, name: str) -> str:
+async def create_token(kind: Kind, name: str) -> str:
     """A token of development. A service's is a key in the database, which has to be open; the same one each time."""
     match kind:
         case "user":

@@ -21,44 +21,44 @@ from strawberry.types.base import get_object_definition, has_object_definition
 from strawberry.types.field import StrawberryField
 from strawberry.types.info import Info
 
-from app.callers.rules import Scope, Viewer, may
+from app.callers.rules import Caller, Scope, has_scope
 from app.errors import Forbidden, Unauthenticated
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-class Needs(Enum):
-    ANYONE = "anyone, signed in or not"
-    REACHED = "whoever could reach the object"
+class Permission(Enum):
+    PUBLIC = "anyone, signed in or not"
+    INHERITED = "whoever could reach the object"
     """For the fields of types only: what led to the object was checked."""
-    USER_OR_ABOVE = "a user, a service or an operator"
+    AUTHENTICATED = "a user, a service or an operator"
     SERVICE = "a service key with the scope charge, or an operator"
     OPERATOR = "an operator"
 
 
-class Trail(Enum):
+class AuditPolicy(Enum):
     """What a mutation leaves behind, so that it can be said who did it."""
 
-    RECORD = "a record of the trail, whoever calls but a user for itself"
-    ENTRY = (
+    SERVICES_AND_OPERATORS = "a record of the trail, whoever calls but a user for itself"
+    OPERATORS = (
         "the ledger's own: its entry, hold or block run names actor (of a service: its key) and request; an "
         "operator's leaves a record too"
     )
 
 
-_UNCHECKED: Final = frozenset({None, Needs.ANYONE, Needs.REACHED})
+_UNCHECKED: Final = frozenset({None, Permission.PUBLIC, Permission.INHERITED})
 
 
-def check(viewer: Viewer | None, needs: Needs) -> None:
+def check_permission(caller: Caller | None, needs: Permission) -> None:
     """Raises: Unauthenticated: nobody is calling. Forbidden: somebody who may not."""
-    if needs is Needs.ANYONE or needs is Needs.REACHED:
+    if needs is Permission.PUBLIC or needs is Permission.INHERITED:
         return
-    if viewer is None:
+    if caller is None:
         raise Unauthenticated("Say who you are: send an Authorization header with a bearer token.")
-    if needs is Needs.USER_OR_ABOVE or may(viewer, Scope.ADMIN):
+    if needs is Permission.AUTHENTICATED or has_scope(caller, Scope.ADMIN):
         return
-    if needs is Needs.SERVICE and may(viewer, Scope.CHARGE):
+    if needs is Permission.SERVICE and has_scope(caller, Scope.CHARGE):
         return
     raise Forbidden(f"This needs {needs.value}.")
 
@@ -66,35 +66,35 @@ def check(viewer: Viewer | None, needs: Needs) -> None:
 class GuardedField(StrawberryField):
     """A field that knows what it needs and checks it before its resolver runs, or before a subscription begins."""
 
-    needs: Needs | None
-    plain_input: bool
+    needs: Permission | None
+    input_as_dict: bool
     """Whether the resolver takes its arguments as graphql-core has coerced them (see `mutation`)."""
-    changes: bool
+    is_mutation: bool
     """Whether it changes something: what was loaded before it is no longer true."""
-    trail: Trail | None
+    audit: AuditPolicy | None
     """What a mutation leaves behind; None: it does not say."""
 
     def __init__(
         self,
         *args: Any,
-        needs: Needs | None = None,
-        plain_input: bool = False,
-        changes: bool = False,
-        trail: Trail | None = None,
+        needs: Permission | None = None,
+        input_as_dict: bool = False,
+        is_mutation: bool = False,
+        audit: AuditPolicy | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.needs = needs
-        self.plain_input = plain_input
-        self.changes = changes
-        self.trail = trail
+        self.input_as_dict = input_as_dict
+        self.is_mutation = is_mutation
+        self.audit = audit
 
     def __copy__(self) -> "GuardedField":
         twin: GuardedField = super().__copy__()
         twin.needs = self.needs
-        twin.plain_input = self.plain_input
-        twin.changes = self.changes
-        twin.trail = self.trail
+        twin.input_as_dict = self.input_as_dict
+        twin.is_mutation = self.is_mutation
+        twin.audit = self.audit
         return twin
 
     @property
@@ -106,24 +106,24 @@ class GuardedField(StrawberryField):
     def is_basic_field(self) -> bool:
         return super().is_basic_field and not self.is_checked
 
-    def resolve_plainly(self, source: Any, info: GraphQLResolveInfo[Any], **arguments: Any) -> Any:
+    def resolve_with_dicts(self, source: Any, info: GraphQLResolveInfo[Any], **arguments: Any) -> Any:
         """The resolver for graphql-core itself, where `plain_input` asks for it."""
         if self.needs is None or self.base_resolver is None:
             raise TypeError(f"{self.python_name} declares no need, or has no resolver")
-        check(info.context.viewer, self.needs)
+        check_permission(info.context.viewer, self.needs)
         info.context.forget()
         resolver: Any = self.base_resolver.wrapped_func
         return resolver(source, info, **arguments)
 
     def get_result(self, source: Any, info: Info[Any, Any] | None, args: list[Any], kwargs: Any) -> Any:
         if info is not None and self.needs is not None:  # without info nothing is to be checked: see is_basic_field
-            check(info.context.viewer, self.needs)
-            if self.changes:
+            check_permission(info.context.viewer, self.needs)
+            if self.is_mutation:
                 info.context.forget()
         return super().get_result(source, info, args, kwargs)
 
 
-class Exactly:
+class IsExactClass:
     """The `is_type_of` of a type whose objects are of one class and no other."""
 
     __slots__ = ("cls",)
@@ -138,7 +138,7 @@ class Exactly:
 def value(
     *,
     description: str,
-    needs: Needs | None = None,
+    needs: Permission | None = None,
     name: str | None = None,
     default: Any = dataclasses.MISSING,
     default_factory: Any = dataclasses.MISSING,
@@ -156,25 +156,27 @@ def value(
 
 
 def field(
-    *, description: str, needs: Needs | None = None, name: str | None = None, graphql_type: Any = None
+    *, description: str, needs: Permission | None = None, name: str | None = None, graphql_type: Any = None
 ) -> Callable[[F], F]:
     """A method of a type that resolves a field; it needs what its type needs, unless it says otherwise."""
     return _resolved(needs=needs, description=description, name=name, graphql_type=graphql_type)
 
 
-def query(*, needs: Needs, description: str, name: str | None = None, graphql_type: Any = None) -> Callable[[F], F]:
+def query(
+    *, needs: Permission, description: str, name: str | None = None, graphql_type: Any = None
+) -> Callable[[F], F]:
     """A field of Query."""
     return _resolved(needs=needs, description=description, name=name, graphql_type=graphql_type)
 
 
 def mutation(
     *,
-    needs: Needs,
-    trail: Trail | None = None,
+    needs: Permission,
+    audit: AuditPolicy | None = None,
     description: str,
     name: str | None = None,
     graphql_type: Any = None,
-    plain_input: bool = False,
+    input_as_dict: bool = False,
 ) -> Callable[[F], F]:
     """A field of Mutation. `trail`: what it leaves behind; `untraced` finds those that do not say.
 
@@ -186,14 +188,14 @@ def mutation(
         description=description,
         name=name,
         graphql_type=graphql_type,
-        plain_input=plain_input,
-        changes=True,
-        trail=trail,
+        input_as_dict=input_as_dict,
+        is_mutation=True,
+        audit=audit,
     )
 
 
 def subscription(
-    *, needs: Needs, description: str, name: str | None = None, graphql_type: Any = None
+    *, needs: Permission, description: str, name: str | None = None, graphql_type: Any = None
 ) -> Callable[[F], F]:
     """A field of Subscription, over an async generator."""
     return _resolved(needs=needs, description=description, name=name, graphql_type=graphql_type, is_subscription=True)
@@ -201,14 +203,14 @@ def subscription(
 
 def _resolved(
     *,
-    needs: Needs | None,
+    needs: Permission | None,
     description: str,
     name: str | None,
     graphql_type: Any,
     is_subscription: bool = False,
-    plain_input: bool = False,
-    changes: bool = False,
-    trail: Trail | None = None,
+    input_as_dict: bool = False,
+    is_mutation: bool = False,
+    audit: AuditPolicy | None = None,
 ) -> Callable[[F], F]:
     annotation = StrawberryAnnotation.from_annotation(graphql_type)
 
@@ -219,9 +221,9 @@ def _resolved(
             description=description,
             type_annotation=annotation,
             is_subscription=is_subscription,
-            plain_input=plain_input,
-            changes=changes,
-            trail=trail,
+            input_as_dict=input_as_dict,
+            is_mutation=is_mutation,
+            audit=audit,
         )(resolver)
         return declared  # type: ignore[no-any-return]  # to the type checker the method stays a method
 
@@ -229,14 +231,16 @@ def _resolved(
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(value,))
-def type(*, description: str, needs: Needs, name: str | None = None) -> Callable[[builtins.type[T]], builtins.type[T]]:
+def type(
+    *, description: str, needs: Permission, name: str | None = None
+) -> Callable[[builtins.type[T]], builtins.type[T]]:
     """An object type whose fields need `needs`, each unless it says otherwise."""
 
     def declare(cls: builtins.type[T]) -> builtins.type[T]:
         if any(has_object_definition(base) for base in cls.__mro__[1:]) and not hasattr(cls, "__parameters__"):
             # Strawberry's own test takes anything with the same interface: an error that a union does not name would
             # be sent as the first error that it does.
-            cls.is_type_of = Exactly(cls)  # type: ignore[attr-defined]  # Strawberry looks for it
+            cls.is_type_of = IsExactClass(cls)  # type: ignore[attr-defined]  # Strawberry looks for it
         return _declared(strawberry.type(cls, name=name, description=description), needs)
 
     return declare
@@ -244,7 +248,7 @@ def type(*, description: str, needs: Needs, name: str | None = None) -> Callable
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(value,))
 def interface(
-    *, description: str, needs: Needs, name: str | None = None
+    *, description: str, needs: Permission, name: str | None = None
 ) -> Callable[[builtins.type[T]], builtins.type[T]]:
     """An interface, declared like a type."""
 
@@ -254,7 +258,7 @@ def interface(
     return declare
 
 
-def _declared(cls: builtins.type[T], needs: Needs) -> builtins.type[T]:
+def _declared(cls: builtins.type[T], needs: Permission) -> builtins.type[T]:
     """Write the type's need into each field that says none. Raises: TypeError: a field that cannot hold one."""
     definition = get_object_definition(cls, strict=True)
     for place, declared in enumerate(definition.fields):
@@ -266,7 +270,7 @@ def _declared(cls: builtins.type[T], needs: Needs) -> builtins.type[T]:
     return cls
 
 
-def undeclared(schema: GraphQLSchema) -> list[str]:
+def fields_without_permission(schema: GraphQLSchema) -> list[str]:
     """The fields that say nothing, as `Type.field`; on the root types REACHED says nothing either."""
     roots = {schema.query_type, schema.mutation_type, schema.subscription_type}
     return [
@@ -274,16 +278,16 @@ def undeclared(schema: GraphQLSchema) -> list[str]:
         for kind in schema.type_map.values()
         if isinstance(kind, GraphQLObjectType | GraphQLInterfaceType) and not kind.name.startswith("__")
         for name, found in kind.fields.items()
-        if (needs := _needs(found)) is None or (needs is Needs.REACHED and kind in roots)
+        if (needs := _needs(found)) is None or (needs is Permission.INHERITED and kind in roots)
     ]
 
 
-def untraced(schema: GraphQLSchema) -> list[str]:
+def mutations_without_audit_policy(schema: GraphQLSchema) -> list[str]:
     """The mutations that do not say what they leave behind."""
-    return [name for name, trail in trails(schema).items() if trail is None]
+    return [name for name, trail in audit_policies(schema).items() if trail is None]
 
 
-def trails(schema: GraphQLSchema) -> dict[str, Trail | None]:
+def audit_policies(schema: GraphQLSchema) -> dict[str, AuditPolicy | None]:
     """What each mutation leaves behind."""
     fields = schema.mutation_type.fields if schema.mutation_type else {}
     return {
@@ -291,14 +295,14 @@ def trails(schema: GraphQLSchema) -> dict[str, Trail | None]:
     }
 
 
-def resolve_plainly(schema: GraphQLSchema) -> None:
+def use_dict_resolvers(schema: GraphQLSchema) -> None:
     """Give graphql-core the resolvers of fields that take their input plainly."""
     for found in (schema.mutation_type.fields if schema.mutation_type else {}).values():
         declared = found.extensions.get("strawberry-definition")
-        if isinstance(declared, GuardedField) and declared.plain_input:
-            found.resolve = declared.resolve_plainly
+        if isinstance(declared, GuardedField) and declared.input_as_dict:
+            found.resolve = declared.resolve_with_dicts
 
 
-def _needs(found: GraphQLField) -> Needs | None:
+def _needs(found: GraphQLField) -> Permission | None:
     declared = found.extensions.get("strawberry-definition")
     return declared.needs if isinstance(declared, GuardedField) else None

@@ -9,28 +9,37 @@ import strawberry
 from app.credits import MAX_CREDITS
 from app.errors import BadRequest
 from app.graphql import access, nodes
-from app.graphql.access import Needs
-from app.graphql.agents import Agent, agent_of
-from app.graphql.auto_top_up import AutoTopUp, auto_top_up_of
-from app.graphql.balances import Balance, account_id_of, auto_top_up_view, balance_of, figures_of
-from app.graphql.context import Context, Information
-from app.graphql.entries import Entry, Grant, entry_of, grant_of
-from app.graphql.enums import shown
-from app.graphql.holds import Hold, hold_of
-from app.graphql.inputs import checked
-from app.graphql.notices import Notice, notice_page
-from app.graphql.pagination import After, Connection, First, checked_first, cursor, instant, page, position
+from app.graphql.access import Permission
+from app.graphql.agents import Agent, to_agent
+from app.graphql.auto_top_up import AutoTopUp, to_auto_top_up
+from app.graphql.balances import Balance, account_node_id, load_auto_top_up, load_figures, to_balance
+from app.graphql.context import Context, ResolverInfo
+from app.graphql.entries import Entry, Grant, to_entry, to_grant
+from app.graphql.enums import describe_enum
+from app.graphql.holds import Hold, to_hold
+from app.graphql.inputs import check_ids
+from app.graphql.notices import Notification, load_notification_page
+from app.graphql.pagination import (
+    After,
+    Connection,
+    First,
+    build_connection,
+    check_first,
+    decode_cursor,
+    encode_cursor,
+    parse_cursor_time,
+)
 from app.graphql.scalars import Credits
-from app.graphql.sight import owner_asked
-from app.graphql.statement import Statement, statement_page
-from app.graphql.topups import TopUp, top_up_of
-from app.graphql.waiting import ResumableTask, resumable_page
+from app.graphql.sight import resolve_owner
+from app.graphql.statement import StatementLine, load_statement_page
+from app.graphql.topups import TopUp, to_top_up
+from app.graphql.waiting import ResumableTask, load_resumable_page
 from app.ledger import holds, statements
-from app.ledger.book import Figures, Kind
+from app.ledger.book import AccountBalance, EntryKind
 from app.tasks import agents
 from app.topups import rows as topups
 
-Kinds = Annotated[list[Kind] | None, strawberry.argument(description="Only these; null: all.")]
+Kinds = Annotated[list[EntryKind] | None, strawberry.argument(description="Only these; null: all.")]
 SpendableOnly = Annotated[bool, strawberry.argument(description="Only those that pay for something now.")]
 UnreadOnly = Annotated[bool, strawberry.argument(description="Only those that are not marked read.")]
 OpenOnly = Annotated[bool, strawberry.argument(description="Only those that claim something now.")]
@@ -41,62 +50,66 @@ Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Whose a
 
 class CannotRunReason(StrEnum):
     OUT_OF_CREDITS = "OUT_OF_CREDITS"
-    OWING = "OWING"
+    IN_DEBT = "OWING"
 
 
-shown(
+describe_enum(
     CannotRunReason,
     description="Why nothing can start.",
     values={
         CannotRunReason.OUT_OF_CREDITS: "Nothing is available: add credits.",
-        CannotRunReason.OWING: "The account owes: a top-up pays it first.",
+        CannotRunReason.IN_DEBT: "The account owes: a top-up pays it first.",
     },
 )
 
 
-@access.type(description="Whether a task could start now: for schedulers, ahead of startTask.", needs=Needs.REACHED)
+@access.type(
+    description="Whether a task could start now: for schedulers, ahead of startTask.", needs=Permission.INHERITED
+)
 class CanRun:
     ok: bool = access.value(description="Whether it could.")
     reason: CannotRunReason | None = access.value(description="Why not; null where it could.")
 
 
-@access.type(description="An owner's account. One that was never written to is shown empty.", needs=Needs.REACHED)
+@access.type(
+    description="An owner's account. One that was never written to is shown empty.", needs=Permission.INHERITED
+)
 class Account(nodes.Node):
     owner_id: strawberry.ID = access.value(description="The user or organisation that it belongs to.")
-    figures: strawberry.Private[Figures]
+    figures: strawberry.Private[AccountBalance]
 
     @access.field(description="The balance, settled to now.")
-    def balance(self, info: Information) -> Balance:
-        return balance_of(self.figures, info.context)
+    def balance(self, info: ResolverInfo) -> Balance:
+        return to_balance(self.figures, info.context)
 
     @access.field(description="Whether a task could start now.")
     def can_run(self) -> CanRun:
         if self.figures.owed:
-            return CanRun(ok=False, reason=CannotRunReason.OWING)
+            return CanRun(ok=False, reason=CannotRunReason.IN_DEBT)
         if not self.figures.available:
             return CanRun(ok=False, reason=CannotRunReason.OUT_OF_CREDITS)
         return CanRun(ok=True, reason=None)
 
     @access.field(description="Below this the balance shows as LOW.")
-    def low_balance_at(self, info: Information) -> Credits:
-        own = self.figures.low_balance_at
-        return Credits(info.context.house.settings.low_balance_at if own is None else own)
+    def low_balance_threshold(self, info: ResolverInfo) -> Credits:
+        own = self.figures.low_balance_threshold
+        return Credits(info.context.state.settings.low_balance_threshold if own is None else own)
 
     @access.field(description="The agents that have run, last started first.")
     async def agents(self, first: First = 25, after: After = None) -> Connection[Agent]:
         number = self.figures.account_id
-        place = position(after, "agents", number, shape=(str, str))
-        found = await agents.page(
+        place = decode_cursor(after, "agents", number, shape=(str, str))
+        found = await agents.agent_page(
             number,
-            limit=checked_first(first) + 1,
-            after=agents.Activity(place[1], instant(place[0])) if place else None,
+            limit=check_first(first) + 1,
+            after=agents.AgentActivity(place[1], parse_cursor_time(place[0])) if place else None,
         )
-        return page(
+        return build_connection(
             found,
             first=first,
             after=after,
-            cursor_of=lambda one: cursor("agents", number, one.last_started_at.isoformat(), one.agent_id),
-            node_of=lambda one: agent_of(number, self.owner_id, one.agent_id),
+            cursor_of=lambda one: encode_cursor("agents", number, one.last_started_at.isoformat(), one.agent_id),
+            node_of=lambda one: to_agent(number, self.owner_id, one.agent_id),
         )
 
     @access.field(
@@ -110,22 +123,22 @@ class Account(nodes.Node):
         kinds: Kinds = None,
         from_: From = None,
         to: To = None,
-    ) -> Connection[Statement]:
-        return await statement_page(self.figures, first=first, after=after, kinds=kinds, from_at=from_, to_at=to)
+    ) -> Connection[StatementLine]:
+        return await load_statement_page(self.figures, first=first, after=after, kinds=kinds, from_at=from_, to_at=to)
 
     @access.field(description="The entries, newest first.")
     async def entries(self, first: First = 25, after: After = None, kinds: Kinds = None) -> Connection[Entry]:
         number = self.figures.account_id
-        place = position(after, "entries", number, shape=(int,))
-        found = await statements.entries(
-            number, before_seq=place[0] if place else MAX_CREDITS, limit=checked_first(first) + 1, kinds=kinds
+        place = decode_cursor(after, "entries", number, shape=(int,))
+        found = await statements.list_entries(
+            number, before_seq=place[0] if place else MAX_CREDITS, limit=check_first(first) + 1, kinds=kinds
         )
-        return page(
+        return build_connection(
             found,
             first=first,
             after=after,
-            cursor_of=lambda posted: cursor("entries", number, posted.line.seq),
-            node_of=entry_of,
+            cursor_of=lambda posted: encode_cursor("entries", number, posted.line.seq),
+            node_of=to_entry,
         )
 
     @access.field(description="The grants, newest first.")
@@ -133,37 +146,37 @@ class Account(nodes.Node):
         self, first: First = 25, after: After = None, spendable_only: SpendableOnly = False
     ) -> Connection[Grant]:
         number = self.figures.account_id
-        place = position(after, "grants", number, shape=(int,))
-        found = await statements.lots(
+        place = decode_cursor(after, "grants", number, shape=(int,))
+        found = await statements.list_grants(
             number,
             before_number=_small(place[0]) if place else 2**31 - 1,
-            limit=checked_first(first) + 1,
+            limit=check_first(first) + 1,
             spendable_only=spendable_only,
         )
-        return page(
+        return build_connection(
             found,
             first=first,
             after=after,
-            cursor_of=lambda lot: cursor("grants", number, lot.number),
-            node_of=lambda lot: grant_of(number, lot),
+            cursor_of=lambda lot: encode_cursor("grants", number, lot.number),
+            node_of=lambda lot: to_grant(number, lot),
         )
 
     @access.field(description="The holds and budgets, newest first.")
     async def holds(self, first: First = 25, after: After = None, open_only: OpenOnly = True) -> Connection[Hold]:
         number = self.figures.account_id
-        place = position(after, "holds", number, shape=(int,))
-        found = await holds.page(
+        place = decode_cursor(after, "holds", number, shape=(int,))
+        found = await holds.list_holds(
             number,
             before_number=_small(place[0]) if place else 2**31 - 1,
-            limit=checked_first(first) + 1,
+            limit=check_first(first) + 1,
             open_only=open_only,
         )
-        return page(
+        return build_connection(
             found,
             first=first,
             after=after,
-            cursor_of=lambda hold: cursor("holds", number, hold.number),
-            node_of=lambda hold: hold_of(number, hold),
+            cursor_of=lambda hold: encode_cursor("holds", number, hold.number),
+            node_of=lambda hold: to_hold(number, hold),
         )
 
     @access.field(
@@ -171,54 +184,54 @@ class Account(nodes.Node):
         "cancelled is not among them."
     )
     async def resumable_tasks(self, first: First = 25, after: After = None) -> Connection[ResumableTask]:
-        return await resumable_page(self.figures.account_id, str(self.owner_id), first=first, after=after)
+        return await load_resumable_page(self.figures.account_id, str(self.owner_id), first=first, after=after)
 
     @access.field(description="What its owner was told, newest first.")
-    async def notices(
+    async def notifications(
         self, first: First = 25, after: After = None, unread_only: UnreadOnly = False
-    ) -> Connection[Notice]:
-        return await notice_page(self.figures.account_id, first=first, after=after, unread_only=unread_only)
+    ) -> Connection[Notification]:
+        return await load_notification_page(self.figures.account_id, first=first, after=after, unread_only=unread_only)
 
     @access.field(description="Whether and how it buys credits by itself.")
-    async def auto_top_up(self, info: Information) -> AutoTopUp:
-        return auto_top_up_of(await auto_top_up_view(self.figures.account_id, info.context))
+    async def auto_top_up(self, info: ResolverInfo) -> AutoTopUp:
+        return to_auto_top_up(await load_auto_top_up(self.figures.account_id, info.context))
 
     @access.field(description="The top-ups, newest first.")
     async def top_ups(self, first: First = 25, after: After = None) -> Connection[TopUp]:
         number = self.figures.account_id
-        place = position(after, "topUps", number, shape=(str, str))
-        found = await topups.page(
-            number, before=(instant(place[0]), place[1]) if place else None, limit=checked_first(first) + 1
+        place = decode_cursor(after, "topUps", number, shape=(str, str))
+        found = await topups.list_page(
+            number, before=(parse_cursor_time(place[0]), place[1]) if place else None, limit=check_first(first) + 1
         )
-        return page(
+        return build_connection(
             found,
             first=first,
             after=after,
-            cursor_of=lambda one: cursor("topUps", number, one.created_at.isoformat(), one.id),
-            node_of=top_up_of,
+            cursor_of=lambda one: encode_cursor("topUps", number, one.created_at.isoformat(), one.id),
+            node_of=to_top_up,
         )
 
 
 @strawberry.type(description="Reading accounts.")
 class AccountQueries:
     @access.query(
-        needs=Needs.USER_OR_ABOVE,
+        needs=Permission.AUTHENTICATED,
         description="A user's own account; organisations a user may look at, services and operators name the owner.",
     )
-    async def account(self, info: Information, owner_id: Owner = None) -> Account | None:
-        checked(ownerId=owner_id)
-        owner = owner_asked(info.context, owner_id)
+    async def account(self, info: ResolverInfo, owner_id: Owner = None) -> Account | None:
+        check_ids(ownerId=owner_id)
+        owner = resolve_owner(info.context, owner_id)
         return await _account(info.context, owner) if owner is not None else None
 
 
-@nodes.fetches("Account", str)
+@nodes.node_fetcher("Account", str)
 async def fetch_account(context: Context, owner_id: str) -> Account | None:
-    return await _account(context, owner_id) if owner_asked(context, owner_id) is not None else None
+    return await _account(context, owner_id) if resolve_owner(context, owner_id) is not None else None
 
 
 async def _account(context: Context, owner_id: str) -> Account:
     return Account(
-        id=account_id_of(owner_id), owner_id=strawberry.ID(owner_id), figures=await figures_of(owner_id, context)
+        id=account_node_id(owner_id), owner_id=strawberry.ID(owner_id), figures=await load_figures(owner_id, context)
     )
 
 

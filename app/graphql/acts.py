@@ -1,31 +1,31 @@
 """What a mutation is to the trail: every caller's but a user's own leaves a record."""
 
-from app.callers.rules import Kind, Viewer
-from app.graphql.context import Information
-from app.trail.records import Act
+from app.callers.rules import Caller, CallerKind
+from app.graphql.context import ResolverInfo
+from app.trail.records import AuditContext
 
 
-def act_of(info: Information) -> Act | None:
+def audit_context(info: ResolverInfo) -> AuditContext | None:
     """The act that this mutation is, for whoever carries it out; None: a user sees to what is its own."""
-    viewer = info.context.caller
-    return None if viewer.kind is Kind.USER else _act(viewer, info)
+    viewer = info.context.authenticated_caller
+    return None if viewer.kind is CallerKind.USER else _act(viewer, info)
 
 
-def act_of_operator(info: Information) -> Act | None:
+def operator_audit_context(info: ResolverInfo) -> AuditContext | None:
     """The same for what is the ledger's own: only an operator's leaves a record too, also of a stop that it causes.
 
     A service is named by its key in entry, hold and block run; an operator there has a name, and the key that signed
     its token stands in the record.
     """
-    viewer = info.context.caller
-    return _act(viewer, info) if viewer.kind is Kind.OPERATOR else None
+    viewer = info.context.authenticated_caller
+    return _act(viewer, info) if viewer.kind is CallerKind.OPERATOR else None
 
 
-def _act(viewer: Viewer, info: Information) -> Act:
-    return Act(
+def _act(caller: Caller, info: ResolverInfo) -> AuditContext:
+    return AuditContext(
         action=info.field_name,
-        actor=viewer.actor,
-        key_id=viewer.key_id,
-        scope=", ".join(sorted(viewer.scopes)) or "none",
+        actor=caller.actor,
+        key_id=caller.key_id,
+        scope=", ".join(sorted(caller.scopes)) or "none",
         request_id=info.context.request_id,
     )

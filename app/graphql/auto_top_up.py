@@ -7,63 +7,69 @@ import strawberry
 
 from app.errors import Forbidden, Unavailable
 from app.graphql import access
-from app.graphql.access import Needs, Trail
-from app.graphql.acts import act_of
-from app.graphql.balances import Balance, account_id_of, auto_top_up_view, balance_of
-from app.graphql.context import Information
-from app.graphql.enums import shown
+from app.graphql.access import AuditPolicy, Permission
+from app.graphql.acts import audit_context
+from app.graphql.balances import Balance, account_node_id, load_auto_top_up, to_balance
+from app.graphql.context import ResolverInfo
+from app.graphql.enums import describe_enum
 from app.graphql.errors import IdempotencyConflictError, InvalidInputError
-from app.graphql.inputs import checked
+from app.graphql.inputs import check_ids
 from app.graphql.scalars import Credits
-from app.graphql.sight import check_may_change, owner_asked, owners_changed
+from app.graphql.sight import check_can_change, resolve_owner, writable_owners
 from app.topups.refills import auto
-from app.topups.refills.auto import SetRequest, View
-from app.topups.refills.auto_rules import MOST_PER_DAY, MOST_PER_MONTH, Reason, State, Wishes
-from app.topups.rules import Terms
+from app.topups.refills.auto import AutoTopUpView, ConfigureRequest
+from app.topups.refills.auto_rules import (
+    MAX_COUNT_PER_DAY,
+    MAX_COUNT_PER_MONTH,
+    AutoTopUpConfig,
+    AutoTopUpState,
+    SkipReason,
+)
+from app.topups.rules import TopUpTerms
 
 if TYPE_CHECKING:
     from app.graphql.accounts import Account
 
 LazyAccount: TypeAlias = Annotated["Account", strawberry.lazy("app.graphql.accounts")]
 
-shown(
-    Reason,
+describe_enum(
+    SkipReason,
     name="AutoTopUpBlockedReason",
     description="Why auto top-up buys nothing now.",
     values={
-        Reason.DISABLED: "It is switched off.",
-        Reason.ABOVE_THRESHOLD: "Enough is available.",
-        Reason.NO_CARD: "No card is saved.",
-        Reason.OPEN_INTENT: "A purchase is under way; or nobody knows yet what became of it, and it is asked for.",
-        Reason.ACTION_REQUIRED: "A purchase waits for the owner to confirm it at the bank: see actionUrl.",
-        Reason.OWING: "The account owes: a person pays by hand first.",
-        Reason.DISPUTED: "A payment is disputed.",
-        Reason.DECLINED_TOO_OFTEN: "Declined three times: until another card is saved, or a person pays by hand.",
-        Reason.BACKING_OFF: "The last payment was declined: the next is tried later.",
-        Reason.PROVIDER_UNAVAILABLE: "The payment provider could not be reached: the next is tried later.",
-        Reason.COOLDOWN: "The last purchase is less than a minute ago.",
-        Reason.DAY_COUNT: "It has bought as often today (UTC) as it may.",
-        Reason.MONTH_COUNT: "It has bought as often this month (UTC) as it may.",
-        Reason.DAY_CAP: "One more purchase would be more than it may buy today (UTC).",
-        Reason.MONTH_CAP: "One more purchase would be more than it may buy this month (UTC).",
+        SkipReason.DISABLED: "It is switched off.",
+        SkipReason.ABOVE_THRESHOLD: "Enough is available.",
+        SkipReason.NO_CARD: "No card is saved.",
+        SkipReason.OPEN_INTENT: "A purchase is under way; or nobody knows yet what became of it, and it is asked for.",
+        SkipReason.ACTION_REQUIRED: "A purchase waits for the owner to confirm it at the bank: see actionUrl.",
+        SkipReason.IN_DEBT: "The account owes: a person pays by hand first.",
+        SkipReason.DISPUTED: "A payment is disputed.",
+        SkipReason.DECLINED_TOO_OFTEN: "Declined three times: until another card is saved, or a person pays by hand.",
+        SkipReason.BACKING_OFF: "The last payment was declined: the next is tried later.",
+        SkipReason.PROVIDER_UNAVAILABLE: "The payment provider could not be reached: the next is tried later.",
+        SkipReason.COOLDOWN: "The last purchase is less than a minute ago.",
+        SkipReason.DAY_COUNT: "It has bought as often today (UTC) as it may.",
+        SkipReason.MONTH_COUNT: "It has bought as often this month (UTC) as it may.",
+        SkipReason.DAY_CAP: "One more purchase would be more than it may buy today (UTC).",
+        SkipReason.MONTH_CAP: "One more purchase would be more than it may buy this month (UTC).",
     },
 )
 
 
-@access.type(description="Buying credits by itself when few are left.", needs=Needs.REACHED)
+@access.type(description="Buying credits by itself when few are left.", needs=Permission.INHERITED)
 class AutoTopUp:
     enabled: bool = access.value(description="Whether it is switched on.")
     threshold: Credits | None = access.value(description="It buys when less than this is available.")
     amount: Credits | None = access.value(description="How many credits it buys at a time; null: see upTo.")
-    up_to: Credits | None = access.value(description="It buys what is missing to this; null: see amount.")
+    target: Credits | None = access.value(description="It buys what is missing to this; null: see amount.")
     max_per_day: Credits | None = access.value(description="Credits that it buys in a day (UTC) at most.")
     max_per_month: Credits | None = access.value(description="Credits that it buys in a calendar month (UTC) at most.")
     max_count_per_day: int = access.value(description="How often it buys in a day (UTC) at most.")
     max_count_per_month: int = access.value(description="How often it buys in a calendar month (UTC) at most.")
     consent_version: str | None = access.value(description="The version of the text that its owner has agreed to.")
     consent_at: datetime | None = access.value(description="When its owner agreed.")
-    state: State = access.value(description="How it stands.")
-    blocked_reason: Reason | None = access.value(
+    state: AutoTopUpState = access.value(description="How it stands.")
+    blocked_reason: SkipReason | None = access.value(
         description="Why it buys nothing now; null where it would, or where enough is available."
     )
     next_eligible_at: datetime | None = access.value(
@@ -80,15 +86,16 @@ class SetAutoTopUpInput:
     enabled: bool = strawberry.field(description="On or off. Off needs nothing else: the rest is not looked at.")
     threshold: Credits | None = strawberry.field(default=None, description="Buy when less than this is available.")
     amount: Credits | None = strawberry.field(default=None, description="Credits at a time; or give upTo.")
-    up_to: Credits | None = strawberry.field(default=None, description="Buy what is missing to this; or give amount.")
+    target: Credits | None = strawberry.field(default=None, description="Buy what is missing to this; or give amount.")
     max_per_day: Credits | None = strawberry.field(default=None, description="Credits in a day (UTC) at most.")
     max_per_month: Credits | None = strawberry.field(default=None, description="Credits in a month (UTC) at most.")
     max_count_per_day: int | None = strawberry.field(
-        default=None, description=f"Purchases in a day (UTC) at most: 1 to {MOST_PER_DAY}, and that where it is null."
+        default=None,
+        description=f"Purchases in a day (UTC) at most: 1 to {MAX_COUNT_PER_DAY}, and that where it is null.",
     )
     max_count_per_month: int | None = strawberry.field(
         default=None,
-        description=f"Purchases in a month (UTC) at most: 1 to {MOST_PER_MONTH}, and that where it is null.",
+        description=f"Purchases in a month (UTC) at most: 1 to {MAX_COUNT_PER_MONTH}, and that where it is null.",
     )
     consent_version: str | None = strawberry.field(
         default=None, description="The version of the text that the owner has just agreed to: needed for on."
@@ -101,7 +108,7 @@ class SetAutoTopUpInput:
     )
 
 
-@access.type(description="It is set.", needs=Needs.REACHED)
+@access.type(description="It is set.", needs=Permission.INHERITED)
 class SetAutoTopUpSuccess:
     account: LazyAccount = access.value(description="The account.")
     auto_top_up: AutoTopUp = access.value(description="How it stands now.")
@@ -119,46 +126,48 @@ Set = Annotated[SetAutoTopUpInput, strawberry.argument(description="How it is to
 @strawberry.type(description="Letting an account buy credits by itself.")
 class AutoTopUpMutations:
     @access.mutation(
-        needs=Needs.USER_OR_ABOVE,
-        trail=Trail.RECORD,
+        needs=Permission.AUTHENTICATED,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="Switch auto top-up on for one's own account, with caps and consent, or off. It buys within them "
         "with the saved card whenever too little is left.",
     )
-    async def set_auto_top_up(self, info: Information, input: Set) -> SetAutoTopUpResult:
+    async def set_auto_top_up(self, info: ResolverInfo, input: Set) -> SetAutoTopUpResult:
         from app.graphql.accounts import Account  # noqa: PLC0415  accounts show auto top-up
 
         context = info.context
         owner = _owner_to_change(info, input)
-        request = SetRequest(
+        request = ConfigureRequest(
             owner_id=owner,
-            wishes=_wishes(input),
+            config=_wishes(input),
             consent_version=input.consent_version,
             key=input.idempotency_key,
-            actor=context.caller.actor,
-            owner_ids=[context.caller.owner_id or ""] if input.enabled else owners_changed(context.caller),
-            act=act_of(info),
+            actor=context.authenticated_caller.actor,
+            owner_ids=[context.authenticated_caller.owner_id or ""]
+            if input.enabled
+            else writable_owners(context.authenticated_caller),
+            audit=audit_context(info),
         )
-        done = await auto.configure(request, Terms.of(context.house.settings))
+        done = await auto.configure(request, TopUpTerms.from_settings(context.state.settings))
         return SetAutoTopUpSuccess(
-            account=Account(id=account_id_of(owner), owner_id=strawberry.ID(owner), figures=done.balance),
-            auto_top_up=auto_top_up_of(await auto_top_up_view(done.balance.account_id, context)),
-            balance=balance_of(done.balance, context),
+            account=Account(id=account_node_id(owner), owner_id=strawberry.ID(owner), figures=done.balance),
+            auto_top_up=to_auto_top_up(await load_auto_top_up(done.balance.account_id, context)),
+            balance=to_balance(done.balance, context),
             replayed=done.replayed,
         )
 
 
-def auto_top_up_of(view: View) -> AutoTopUp:
+def to_auto_top_up(view: AutoTopUpView) -> AutoTopUp:
     """Auto top-up as GraphQL shows it."""
-    wishes = view.wishes
+    wishes = view.config
     return AutoTopUp(
         enabled=wishes.enabled,
         threshold=_credits(wishes.threshold),
         amount=_credits(wishes.amount),
-        up_to=_credits(wishes.up_to),
+        target=_credits(wishes.target),
         max_per_day=_credits(wishes.max_per_day),
         max_per_month=_credits(wishes.max_per_month),
-        max_count_per_day=wishes.max_count_per_day or MOST_PER_DAY,
-        max_count_per_month=wishes.max_count_per_month or MOST_PER_MONTH,
+        max_count_per_day=wishes.max_count_per_day or MAX_COUNT_PER_DAY,
+        max_count_per_month=wishes.max_count_per_month or MAX_COUNT_PER_MONTH,
         consent_version=view.consent_version,
         consent_at=view.consent_at,
         state=view.state,
@@ -169,26 +178,26 @@ def auto_top_up_of(view: View) -> AutoTopUp:
     )
 
 
-def _owner_to_change(info: Information, input: SetAutoTopUpInput) -> str:
+def _owner_to_change(info: ResolverInfo, input: SetAutoTopUpInput) -> str:
     """The owner whose account is to be changed. Raises: Forbidden, BadRequest; Unavailable: nothing is sold here."""
-    checked(**{"input.ownerId": input.owner_id})
-    owner = owner_asked(info.context, input.owner_id)
+    check_ids(**{"input.ownerId": input.owner_id})
+    owner = resolve_owner(info.context, input.owner_id)
     if owner is None:
         raise Forbidden("You may not look at that owner's account.")
-    check_may_change(info.context, owner, f"The account of {owner!r}")
-    if input.enabled and info.context.caller.owner_id != owner:
+    check_can_change(info.context, owner, f"The account of {owner!r}")
+    if input.enabled and info.context.authenticated_caller.owner_id != owner:
         raise Forbidden("Only its owner may agree that an account buys credits by itself.")
-    if input.enabled and info.context.house.provider is None:
+    if input.enabled and info.context.state.payment_provider is None:
         raise Unavailable("Credits are not sold here: the operator grants them.")
     return owner
 
 
-def _wishes(input: SetAutoTopUpInput) -> Wishes:
-    return Wishes(
+def _wishes(input: SetAutoTopUpInput) -> AutoTopUpConfig:
+    return AutoTopUpConfig(
         enabled=input.enabled,
         threshold=input.threshold,
         amount=input.amount,
-        up_to=input.up_to,
+        target=input.target,
         max_per_day=input.max_per_day,
         max_per_month=input.max_per_month,
         max_count_per_day=input.max_count_per_day,

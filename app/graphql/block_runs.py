@@ -7,31 +7,31 @@ import strawberry
 from strawberry.scalars import JSON
 
 from app.graphql import access, nodes
-from app.graphql.access import Needs
-from app.graphql.context import Context, Information
-from app.graphql.entries import Entry, entry_of, load_entry
-from app.graphql.enums import shown
-from app.graphql.scalars import Credits, as_json
-from app.graphql.sight import owners_seen
-from app.ledger.book import Posted
-from app.pricing.outcomes import Outcome
+from app.graphql.access import Permission
+from app.graphql.context import Context, ResolverInfo
+from app.graphql.entries import Entry, load_entry, to_entry
+from app.graphql.enums import describe_enum
+from app.graphql.scalars import Credits, to_json
+from app.graphql.sight import readable_owners
+from app.ledger.book import LedgerEntry
+from app.pricing.outcomes import BlockRunOutcome
 from app.tasks import costs, sight
 from app.tasks.rules import BlockRunState
 
-shown(
-    Outcome,
+describe_enum(
+    BlockRunOutcome,
     name="BlockRunOutcome",
     description="How a block run ended.",
     values={
-        Outcome.SUCCEEDED: "It did its work.",
-        Outcome.FAILED: "It failed.",
-        Outcome.CANCELLED: "It was cancelled.",
-        Outcome.PROVIDER_FAILED: "The provider behind it failed.",
+        BlockRunOutcome.SUCCEEDED: "It did its work.",
+        BlockRunOutcome.FAILED: "It failed.",
+        BlockRunOutcome.CANCELLED: "It was cancelled.",
+        BlockRunOutcome.PROVIDER_FAILED: "The provider behind it failed.",
     },
 )
 
 
-@access.type(description="One execution of one block inside a task.", needs=Needs.REACHED)
+@access.type(description="One execution of one block inside a task.", needs=Permission.INHERITED)
 class BlockRun(nodes.Node):
     block_run_id: strawberry.ID = access.value(description="The platform's id of the execution.")
     block: str = access.value(description="The block.")
@@ -39,23 +39,23 @@ class BlockRun(nodes.Node):
     cost: Credits = access.value(description="What it was charged: reversals stand in entries of their own.")
     uses_own_key: bool = access.value(description="Whether it used the customer's own provider key, and so cost 0.")
     at: datetime = access.value(description="When it was charged.")
-    price_version: int = access.value(description="The rate card that priced it.")
+    rate_card_version: int = access.value(description="The rate card that priced it.")
     rule: JSON | None = access.value(description="The rule of that card that said so.")
-    outcome: Outcome | None = access.value(description="How it ended; null until its executor has said so.")
+    outcome: BlockRunOutcome | None = access.value(description="How it ended; null until its executor has said so.")
     finished_at: datetime | None = access.value(description="When its executor said so.")
     state: strawberry.Private[BlockRunState]
-    posted: strawberry.Private[Posted | None] = None
+    posted: strawberry.Private[LedgerEntry | None] = None
 
     @access.field(description="Its charge in the account; null at cost 0.")
-    async def entry(self, info: Information) -> Entry | None:
+    async def entry(self, info: ResolverInfo) -> Entry | None:
         if self.posted is not None:
-            return entry_of(self.posted)
+            return to_entry(self.posted)
         if self.state.entry_seq is None:
             return None
         return await load_entry(info.context, self.state.account_id, self.state.entry_seq)
 
 
-def block_run_of(state: BlockRunState, posted: Posted | None = None) -> BlockRun:
+def to_block_run(state: BlockRunState, posted: LedgerEntry | None = None) -> BlockRun:
     """A block run as GraphQL shows it; with its entry, where that is at hand."""
     return BlockRun(
         id=nodes.encode_id("BlockRun", state.account_id, state.block_run_id),
@@ -64,9 +64,9 @@ def block_run_of(state: BlockRunState, posted: Posted | None = None) -> BlockRun
         model=state.model,
         cost=Credits(state.cost),
         uses_own_key=state.uses_own_key,
-        at=state.at,
-        price_version=state.price_version,
-        rule=as_json(state.rule),
+        at=state.charged_at,
+        rate_card_version=state.price_version,
+        rule=to_json(state.rule),
         outcome=state.outcome,
         finished_at=state.finished_at,
         state=state,
@@ -76,14 +76,16 @@ def block_run_of(state: BlockRunState, posted: Posted | None = None) -> BlockRun
 
 async def load_block_run(context: Context, account_id: int, block_run_id: str) -> BlockRun | None:
     """A block run by its key, batched with the others of this request."""
-    state = await context.loader(_block_runs).load((account_id, block_run_id))
-    return block_run_of(state) if state else None
+    state = await context.data_loader(_block_runs).load((account_id, block_run_id))
+    return to_block_run(state) if state else None
 
 
-@nodes.fetches("BlockRun", int, str)
+@nodes.node_fetcher("BlockRun", int, str)
 async def fetch_block_run(context: Context, account_id: int, block_run_id: str) -> BlockRun | None:
-    state = await sight.block_run(account_id, block_run_id, owner_ids=owners_seen(context.caller))
-    return block_run_of(state) if state else None
+    state = await sight.find_block_run(
+        account_id, block_run_id, owner_ids=readable_owners(context.authenticated_caller)
+    )
+    return to_block_run(state) if state else None
 
 
 async def _block_runs(keys: list[tuple[int, str]]) -> Sequence[BlockRunState | None]:

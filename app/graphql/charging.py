@@ -8,31 +8,31 @@ from strawberry.scalars import JSON
 
 from app.errors import BadRequest, BillingError, InvalidInput
 from app.graphql import access
-from app.graphql.access import Needs, Trail
-from app.graphql.acts import act_of_operator
-from app.graphql.balances import Balance, balance_of
-from app.graphql.block_runs import BlockRun, block_run_of
-from app.graphql.context import Context, Information
-from app.graphql.entries import Entry, entry_of
+from app.graphql.access import AuditPolicy, Permission
+from app.graphql.acts import operator_audit_context
+from app.graphql.balances import Balance, to_balance
+from app.graphql.block_runs import BlockRun, to_block_run
+from app.graphql.context import Context, ResolverInfo
+from app.graphql.entries import Entry, to_entry
 from app.graphql.errors import (
     BalanceLimitReachedError,
     BudgetReachedError,
-    FaultError,
     IdempotencyConflictError,
     InsufficientCreditsError,
+    InternalError,
     MeasurementMissingError,
     PriceNotFoundError,
     TaskEndedError,
     TaskNotFoundError,
     TaskStoppedError,
 )
-from app.graphql.faults import masked
-from app.graphql.inputs import checked, checked_list
-from app.graphql.refusals import as_member
+from app.graphql.faults import mask_fault
+from app.graphql.inputs import check_ids, check_list_length
+from app.graphql.refusals import to_user_error
 from app.graphql.scalars import Credits, Long
-from app.graphql.tasks import Task, task_of
+from app.graphql.tasks import Task, to_task
 from app.pricing import measurements as measured
-from app.tasks.charging import Charged
+from app.tasks.charging import Charge
 from app.tasks.rules import ChargeRequest, SignalKind
 
 MAX_BATCH = 1_000
@@ -50,7 +50,9 @@ class Measurements:
     def read(self, path: str) -> measured.Measurements:
         """Raises: BadRequest, naming what is out of bounds under `path`."""
         try:
-            return measured.read(seconds=self.seconds, items=self.items, bytes=self.bytes, usd=self.usd, path=path)
+            return measured.parse_measurements(
+                seconds=self.seconds, items=self.items, bytes=self.bytes, usd=self.usd, path=path
+            )
         except InvalidInput as refusal:
             raise BadRequest(refusal.message) from None
 
@@ -76,33 +78,33 @@ class ChargeInput:
     )
 
 
-def request_of(plain: Mapping[str, Any], info: Information, path: str = "input") -> ChargeRequest:
+def to_charge_request(plain: Mapping[str, Any], info: ResolverInfo, path: str = "input") -> ChargeRequest:
     """A ChargeInput as graphql-core has coerced it. Raises: BadRequest."""
     task_id, block_run_id, block = plain["taskId"], plain["blockRunId"], plain["block"]
-    checked(**{f"{path}.taskId": task_id, f"{path}.blockRunId": block_run_id, f"{path}.block": block})
+    check_ids(**{f"{path}.taskId": task_id, f"{path}.blockRunId": block_run_id, f"{path}.block": block})
     measurements = plain.get("measurements")
     return ChargeRequest(
         task_id=task_id,
         block_run_id=block_run_id,
         block=block,
-        settings=settings_of(plain.get("settings"), f"{path}.settings"),
+        settings=check_settings(plain.get("settings"), f"{path}.settings"),
         uses_own_key=plain["usesOwnKey"],
         measurements=Measurements(**measurements).read(f"{path}.measurements") if measurements else None,
         closing=plain["closing"],
-        actor=info.context.caller.actor,
+        actor=info.context.authenticated_caller.actor,
         request_id=info.context.request_id,
-        act=act_of_operator(info),
+        audit=operator_audit_context(info),
     )
 
 
-def settings_of(settings: object, path: str) -> Mapping[str, Any] | None:
+def check_settings(settings: object, path: str) -> Mapping[str, Any] | None:
     """Raises: BadRequest: not an object."""
     if settings is None or isinstance(settings, dict):
         return settings
     raise BadRequest(f"{path} must be an object.")
 
 
-@access.type(description="The block run is paid: run it.", needs=Needs.REACHED)
+@access.type(description="The block run is paid: run it.", needs=Permission.INHERITED)
 class ChargeSuccess:
     """Its objects are made when they are asked for: most executors read the cost and the balance only."""
 
@@ -111,23 +113,23 @@ class ChargeSuccess:
     signal: SignalKind | None = access.value(
         description="STOP where nothing is left for this task to be paid with: finish what runs, start no more."
     )
-    charged: strawberry.Private[Charged]
+    charged: strawberry.Private[Charge]
 
     @access.field(description="Its line in the account; null at cost 0.")
     def entry(self) -> Entry | None:
-        return entry_of(self.charged.entry) if self.charged.entry else None
+        return to_entry(self.charged.entry) if self.charged.entry else None
 
     @access.field(description="What was recorded.")
     def block_run(self) -> BlockRun:
-        return block_run_of(self.charged.block_run, self.charged.entry)
+        return to_block_run(self.charged.block_run, self.charged.entry)
 
     @access.field(description="The task, with its cost so far.")
     def task(self) -> Task:
-        return task_of(self.charged.task, self.charged.balance.owner_id)
+        return to_task(self.charged.task, self.charged.balance.owner_id)
 
     @access.field(description="The balance now.")
-    def balance(self, info: Information) -> Balance:
-        return balance_of(self.charged.balance, info.context)
+    def balance(self, info: ResolverInfo) -> Balance:
+        return to_balance(self.charged.balance, info.context)
 
 
 ChargeResult = Annotated[
@@ -141,7 +143,7 @@ ChargeResult = Annotated[
     | BudgetReachedError
     | IdempotencyConflictError
     | BalanceLimitReachedError
-    | FaultError,
+    | InternalError,
     strawberry.union("ChargeResult", description="The block run is paid, or why it must not run."),
 ]
 
@@ -152,26 +154,26 @@ ManyInputs = Annotated[list[ChargeInput], strawberry.argument(description="1 to 
 @strawberry.type(description="Charging.")
 class ChargingMutations:
     @access.mutation(
-        needs=Needs.SERVICE,
-        trail=Trail.ENTRY,
+        needs=Permission.SERVICE,
+        audit=AuditPolicy.OPERATORS,
         description="Charge a block run before it is run; a refusal means: do not.",
-        plain_input=True,
+        input_as_dict=True,
     )
-    async def charge(self, info: Information, input: OneInput) -> ChargeResult:
-        outcome = await info.context.house.charger.charge(request_of(_plain(input), info))
-        result: ChargeResult = shown(outcome, info.context)
+    async def charge(self, info: ResolverInfo, input: OneInput) -> ChargeResult:
+        outcome = await info.context.state.charge_queue.charge(to_charge_request(_plain(input), info))
+        result: ChargeResult = to_charge_result(outcome, info.context)
         return result
 
     @access.mutation(
-        needs=Needs.SERVICE,
-        trail=Trail.ENTRY,
+        needs=Permission.SERVICE,
+        audit=AuditPolicy.OPERATORS,
         description="Up to 1,000 charges in order, each with its own result. Not all or nothing.",
-        plain_input=True,
+        input_as_dict=True,
     )
-    async def charge_batch(self, info: Information, input: ManyInputs) -> list[ChargeResult]:
-        checked_list(input, name="input", limit=MAX_BATCH)
-        requests = [request_of(_plain(one), info, f"input.{place}") for place, one in enumerate(input)]
-        outcomes = await info.context.house.charger.charge_batch(requests)
+    async def charge_batch(self, info: ResolverInfo, input: ManyInputs) -> list[ChargeResult]:
+        check_list_length(input, name="input", limit=MAX_BATCH)
+        requests = [to_charge_request(_plain(one), info, f"input.{place}") for place, one in enumerate(input)]
+        outcomes = await info.context.state.charge_queue.charge_batch(requests)
         return [_alone(outcome, info.context) for outcome in outcomes]
 
 
@@ -180,18 +182,18 @@ def _plain(input: ChargeInput) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], input)
 
 
-def _alone(outcome: Charged | BaseException, context: Context) -> Any:
+def _alone(outcome: Charge | BaseException, context: Context) -> Any:
     """As `shown`, but a fault stands in the item's place: its neighbours are charged, and must be told so."""
     if isinstance(outcome, Exception) and not isinstance(outcome, BillingError):
-        told = masked(outcome, context)
-        return FaultError(message=told["message"], reference=told["extensions"]["reference"])
-    return shown(outcome, context)
+        told = mask_fault(outcome, context)
+        return InternalError(message=told["message"], reference=told["extensions"]["reference"])
+    return to_charge_result(outcome, context)
 
 
-def shown(outcome: Charged | BaseException, context: Context) -> Any:
+def to_charge_result(outcome: Charge | BaseException, context: Context) -> Any:
     """What became of one item as a member of ChargeResult. Raises: a fault, which is masked, is raised."""
     if isinstance(outcome, BillingError):
-        return as_member(outcome, context)
+        return to_user_error(outcome, context)
     if isinstance(outcome, BaseException):
         raise outcome
     return ChargeSuccess(

@@ -12,7 +12,7 @@ from graphql import (
 )
 
 
-def undescribed(schema: GraphQLSchema) -> list[str]:
+def parts_without_description(schema: GraphQLSchema) -> list[str]:
     """Types, fields, arguments, input fields and enum values without a description, as `Type.field(argument)`."""
     return [
         place

@@ -15,12 +15,12 @@ from graphql import (
     validate,
 )
 
-from app.graphql.faults import Code
-from app.graphql.limits.guards import exceeded
-from app.graphql.rules import as_one
+from app.graphql.faults import ErrorCode
+from app.graphql.limits.guards import exceeded_limits
+from app.graphql.rules import combine_rules
 
-KNOWN_DOCUMENTS: Final = 500
-KNOWN_LENGTH: Final = 16 * 1024
+MAX_CACHED_DOCUMENTS: Final = 500
+MAX_CACHED_LENGTH: Final = 16 * 1024
 """A longer text is served but not kept, so that the cache stays within some tens of megabytes."""
 MAX_LENGTH: Final = 32 * 1024
 """In characters, of which a text may have many and still few tokens: a comment, a string of many lines."""
@@ -28,7 +28,7 @@ MAX_TOKENS: Final = 1_000
 MAX_ERRORS: Final = 10
 
 
-class DocumentRefused(Exception):
+class InvalidDocument(Exception):
     """The document cannot be executed; `errors` say why, each with its code in `extensions`."""
 
     def __init__(self, errors: list[GraphQLError]) -> None:
@@ -36,39 +36,39 @@ class DocumentRefused(Exception):
         self.errors = errors
 
 
-class Documents:
+class DocumentCache:
     """The documents of one schema."""
 
-    def __init__(self, schema: GraphQLSchema, *, open_to_explorers: bool, suggests: bool | None = None) -> None:
+    def __init__(self, schema: GraphQLSchema, *, introspection: bool, suggestions: bool | None = None) -> None:
         """`open_to_explorers`: whether introspection is on, and unless `suggests` says otherwise "Did you mean …?"."""
         self._schema = schema
-        self._suggests = open_to_explorers if suggests is None else suggests
-        closed = () if open_to_explorers else (NoSchemaIntrospectionCustomRule,)
-        self._rules = [as_one((*specified_rules, *closed))]
-        self._known: Callable[[str], DocumentNode] = lru_cache(maxsize=KNOWN_DOCUMENTS)(self._prepared)
+        self._suggests = introspection if suggestions is None else suggestions
+        closed = () if introspection else (NoSchemaIntrospectionCustomRule,)
+        self._rules = [combine_rules((*specified_rules, *closed))]
+        self._known: Callable[[str], DocumentNode] = lru_cache(maxsize=MAX_CACHED_DOCUMENTS)(self._prepared)
 
-    def prepared(self, text: str) -> DocumentNode:
+    def parse_and_validate(self, text: str) -> DocumentNode:
         """The document of this text, ready to execute. Raises: DocumentRefused."""
-        return self._known(text) if len(text) <= KNOWN_LENGTH else self._prepared(text)
+        return self._known(text) if len(text) <= MAX_CACHED_LENGTH else self._prepared(text)
 
     def _prepared(self, text: str) -> DocumentNode:
         # What is refused raises and so is not kept: it cannot drive the good documents out.
         if len(text) > MAX_LENGTH:
             too_long = GraphQLError(f"A document may have at most {MAX_LENGTH:,} characters; it has {len(text):,}.")
-            raise DocumentRefused([_coded(too_long, Code.PARSE_FAILED)])
+            raise InvalidDocument([_coded(too_long, ErrorCode.PARSE_FAILED)])
         try:
             document = parse(text, max_tokens=MAX_TOKENS)
         except GraphQLSyntaxError as error:
-            raise DocumentRefused([_coded(error, Code.PARSE_FAILED)]) from None
+            raise InvalidDocument([_coded(error, ErrorCode.PARSE_FAILED)]) from None
         # The guards come first: validation itself is quadratic in what they bound.
-        errors = exceeded(document, self._schema) or validate(
+        errors = exceeded_limits(document, self._schema) or validate(
             self._schema, document, self._rules, max_errors=MAX_ERRORS, hide_suggestions=not self._suggests
         )
         if errors:
-            raise DocumentRefused([_coded(error, Code.VALIDATION_FAILED) for error in errors])
+            raise InvalidDocument([_coded(error, ErrorCode.VALIDATION_FAILED) for error in errors])
         return document
 
 
-def _coded(error: GraphQLError, code: Code) -> GraphQLError:
+def _coded(error: GraphQLError, code: ErrorCode) -> GraphQLError:
     error.extensions = {"code": code}
     return error

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import strawberry
 
 from app.graphql import access, nodes
-from app.graphql.access import Needs
-from app.graphql.context import Context, Information
-from app.graphql.enums import shown
+from app.graphql.access import Permission
+from app.graphql.context import Context, ResolverInfo
+from app.graphql.enums import describe_enum
 from app.graphql.holds import Hold, load_hold
 from app.graphql.scalars import Credits, Long
-from app.graphql.sight import owners_seen
+from app.graphql.sight import readable_owners
 from app.ledger import sight, statements
-from app.ledger.book import Kind, Lot, Posted, Source
+from app.ledger.book import EntryKind, GrantSource, GrantState, LedgerEntry
 
 if TYPE_CHECKING:
     from app.graphql.block_runs import BlockRun
@@ -25,37 +25,37 @@ LazyTask: TypeAlias = Annotated["Task", strawberry.lazy("app.graphql.tasks")]
 LazyBlockRun: TypeAlias = Annotated["BlockRun", strawberry.lazy("app.graphql.block_runs")]
 LazyTopUp: TypeAlias = Annotated["TopUp", strawberry.lazy("app.graphql.topups")]
 
-shown(
-    Kind,
+describe_enum(
+    EntryKind,
     name="EntryKind",
     description="What an entry is.",
     values={
-        Kind.TOP_UP: "Bought credits arrive.",
-        Kind.GRANT: "Granted credits arrive.",
-        Kind.CHARGE: "A block run is paid.",
-        Kind.REVERSAL: "A charge is given back.",
-        Kind.REFUND: "Bought credits leave, the money goes back.",
-        Kind.EXPIRY: "Credits of a grant have expired.",
-        Kind.ADJUSTMENT: "An operator corrects, or takes back what is unspent of a grant.",
-        Kind.DEBT: "What a refund or a lost dispute could not take becomes debt.",
-        Kind.DEBT_PAID: "Credits that became free pay debt.",
+        EntryKind.TOP_UP: "Bought credits arrive.",
+        EntryKind.GRANT: "Granted credits arrive.",
+        EntryKind.CHARGE: "A block run is paid.",
+        EntryKind.REVERSAL: "A charge is given back.",
+        EntryKind.REFUND: "Bought credits leave, the money goes back.",
+        EntryKind.EXPIRY: "Credits of a grant have expired.",
+        EntryKind.ADJUSTMENT: "An operator corrects, or takes back what is unspent of a grant.",
+        EntryKind.DEBT: "What a refund or a lost dispute could not take becomes debt.",
+        EntryKind.DEBT_PAID: "Credits that became free pay debt.",
     },
 )
-shown(
-    Source,
+describe_enum(
+    GrantSource,
     name="GrantSource",
     description="Where the credits of a grant came from.",
     values={
-        Source.PURCHASED: "Bought.",
-        Source.PROMOTIONAL: "Given.",
-        Source.ADJUSTMENT: "A correction.",
+        GrantSource.PURCHASED: "Bought.",
+        GrantSource.PROMOTIONAL: "Given.",
+        GrantSource.ADJUSTMENT: "A correction.",
     },
 )
 
 
-@access.type(description="A lot of credits. Every posted credit sits in one.", needs=Needs.REACHED)
+@access.type(description="A lot of credits. Every posted credit sits in one.", needs=Permission.INHERITED)
 class Grant(nodes.Node):
-    source: Source = access.value(description="Where the credits came from.")
+    source: GrantSource = access.value(description="Where the credits came from.")
     credits: Credits = access.value(description="Its size when it was made.")
     remaining: Credits = access.value(description="What is posted of it and not spent.")
     claimed: Credits = access.value(description="The part of what remains that holds and envelopes claim.")
@@ -66,22 +66,22 @@ class Grant(nodes.Node):
     created_at: datetime = access.value(description="When it was made.")
 
 
-@access.type(description="Which grant paid, or got back, how much of an entry.", needs=Needs.REACHED)
+@access.type(description="Which grant paid, or got back, how much of an entry.", needs=Permission.INHERITED)
 class Draw:
     credits: Credits = access.value(description="How much, always positive.")
     key: strawberry.Private[tuple[int, int]]
 
     @access.field(description="The grant, as it stands now.")
-    async def grant(self, info: Information) -> Grant:
-        lot = await info.context.loader(_lots).load(self.key)
-        return grant_of(self.key[0], lot)
+    async def grant(self, info: ResolverInfo) -> Grant:
+        lot = await info.context.data_loader(_lots).load(self.key)
+        return to_grant(self.key[0], lot)
 
 
-@access.type(description="One signed line of an account. It never changes.", needs=Needs.REACHED)
+@access.type(description="One signed line of an account. It never changes.", needs=Permission.INHERITED)
 class Entry(nodes.Node):
     seq: Long = access.value(description="Its number in the account: 1, 2, 3 without gap.")
     version: Long = access.value(description="The version of the balance that it made.")
-    kind: Kind = access.value(description="What it is.")
+    kind: EntryKind = access.value(description="What it is.")
     credits: Credits = access.value(description="Change of the posted balance.")
     owed: Credits = access.value(description="Change of the debt.")
     balance_after: Credits = access.value(description="The posted balance after it.")
@@ -89,36 +89,38 @@ class Entry(nodes.Node):
     actor: str = access.value(description="Who did it, such as user:alice; time and debt, for what nobody did.")
     reason: str | None = access.value(description="Why, where somebody had to say.")
     request_id: str | None = access.value(
-        needs=Needs.OPERATOR, description="The request that caused it, as logs call it; null where none did."
+        needs=Permission.OPERATOR, description="The request that caused it, as logs call it; null where none did."
     )
     mac: str = access.value(description="HMAC-SHA256 over it and the entry before, in hex: proves the chain.")
-    posted: strawberry.Private[Posted]
+    posted: strawberry.Private[LedgerEntry]
 
     @access.field(description="The task whose block run it pays or gives back.")
-    async def task(self, info: Information) -> LazyTask | None:
+    async def task(self, info: ResolverInfo) -> LazyTask | None:
         from app.graphql.tasks import load_task  # noqa: PLC0415  tasks shows entries, entries show tasks
 
         line = self.posted.line
         return await load_task(info.context, line.account_id, line.task_id) if line.task_id else None
 
     @access.field(description="The block run that it pays or gives back.")
-    async def block_run(self, info: Information) -> LazyBlockRun | None:
+    async def block_run(self, info: ResolverInfo) -> LazyBlockRun | None:
         from app.graphql.block_runs import load_block_run  # noqa: PLC0415  as above
 
         line = self.posted.line
         return await load_block_run(info.context, line.account_id, line.block_run_id) if line.block_run_id else None
 
     @access.field(description="The top-up that it credits.")
-    async def top_up(self, info: Information) -> LazyTopUp | None:
+    async def top_up(self, info: ResolverInfo) -> LazyTopUp | None:
         from app.graphql.topups import load_top_up  # noqa: PLC0415  as above
 
         line = self.posted.line
         return await load_top_up(info.context, line.account_id, line.top_up_id) if line.top_up_id else None
 
     @access.field(description="The hold or budget that paid it; null where the account did.")
-    async def hold(self, info: Information) -> Hold | None:
+    async def hold(self, info: ResolverInfo) -> Hold | None:
         line = self.posted.line
-        return await load_hold(info.context, line.account_id, line.hold) if line.hold is not None else None
+        return (
+            await load_hold(info.context, line.account_id, line.hold_number) if line.hold_number is not None else None
+        )
 
     @access.field(description="Which grants it drew on or filled; their credits add up to the entry's.")
     def draws(self) -> list[Draw]:
@@ -126,14 +128,14 @@ class Entry(nodes.Node):
         return [Draw(credits=Credits(drawn), key=(line.account_id, number)) for number, drawn in line.draws]
 
 
-def entry_of(posted: Posted) -> Entry:
+def to_entry(posted: LedgerEntry) -> Entry:
     """An entry as GraphQL shows it."""
     line = posted.line
     return Entry(
         id=nodes.encode_id("Entry", line.account_id, line.seq),
         seq=Long(line.seq),
         version=Long(line.version),
-        kind=Kind(line.kind),
+        kind=EntryKind(line.kind),
         credits=Credits(line.credits),
         owed=Credits(line.owed),
         balance_after=Credits(line.balance_after),
@@ -146,7 +148,7 @@ def entry_of(posted: Posted) -> Entry:
     )
 
 
-def grant_of(account_id: int, lot: Lot) -> Grant:
+def to_grant(account_id: int, lot: GrantState) -> Grant:
     """A grant as GraphQL shows it."""
     return Grant(
         id=nodes.encode_id("Grant", account_id, lot.number),
@@ -164,27 +166,27 @@ def grant_of(account_id: int, lot: Lot) -> Grant:
 
 async def load_entry(context: Context, account_id: int, seq: int) -> Entry | None:
     """An entry by its key, batched with the others of this request."""
-    posted = await context.loader(_entries).load((account_id, seq))
-    return entry_of(posted) if posted else None
+    posted = await context.data_loader(_entries).load((account_id, seq))
+    return to_entry(posted) if posted else None
 
 
-@nodes.fetches("Entry", int, int)
+@nodes.node_fetcher("Entry", int, int)
 async def fetch_entry(context: Context, account_id: int, seq: int) -> Entry | None:
-    posted = await sight.entry(account_id, seq, owner_ids=owners_seen(context.caller))
-    return entry_of(posted) if posted else None
+    posted = await sight.find_entry(account_id, seq, owner_ids=readable_owners(context.authenticated_caller))
+    return to_entry(posted) if posted else None
 
 
-@nodes.fetches("Grant", int, int)
+@nodes.node_fetcher("Grant", int, int)
 async def fetch_grant(context: Context, account_id: int, number: int) -> Grant | None:
-    lot = await sight.lot(account_id, number, owner_ids=owners_seen(context.caller))
-    return grant_of(account_id, lot) if lot else None
+    lot = await sight.find_grant(account_id, number, owner_ids=readable_owners(context.authenticated_caller))
+    return to_grant(account_id, lot) if lot else None
 
 
-async def _entries(keys: list[tuple[int, int]]) -> Sequence[Posted | None]:
-    found = await statements.entries_by_seq(keys)
+async def _entries(keys: list[tuple[int, int]]) -> Sequence[LedgerEntry | None]:
+    found = await statements.get_entries(keys)
     return [found.get(key) for key in keys]
 
 
-async def _lots(keys: list[tuple[int, int]]) -> Sequence[Lot]:
-    found = await statements.lots_by_number(keys)
+async def _lots(keys: list[tuple[int, int]]) -> Sequence[GrantState]:
+    found = await statements.get_grants(keys)
     return [found[key] for key in keys]

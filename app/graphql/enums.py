@@ -10,7 +10,7 @@ from strawberry.types.enum import StrawberryEnumDefinition
 E = TypeVar("E", bound=Enum)
 
 
-def shown(enum: type[E], *, description: str, values: Mapping[E, str], name: str | None = None) -> type[E]:
+def describe_enum(enum: type[E], *, description: str, values: Mapping[E, str], name: str | None = None) -> type[E]:
     """`enum` as a GraphQL enum. Raises: TypeError: a value has no description."""
     if missing := [member.name for member in enum if member not in values]:
         raise TypeError(f"{enum.__name__}: no description for {', '.join(missing)}")

@@ -7,35 +7,36 @@ refusal that its union does not name is a mistake of ours: it is masked as a fau
 import strawberry
 
 from app.graphql import access
-from app.graphql.access import Needs
+from app.graphql.access import Permission
 from app.graphql.balances import Balance
 from app.graphql.scalars import Credits
 
 
 @access.interface(
-    description="Every expected refusal. __typename is the stable code; message is for people.", needs=Needs.REACHED
+    description="Every expected refusal. __typename is the stable code; message is for people.",
+    needs=Permission.INHERITED,
 )
 class UserError:
     message: str = access.value(description="What is wrong and what to do about it, for people.")
 
 
-@access.type(description="One thing wrong with an input.", needs=Needs.REACHED)
+@access.type(description="One thing wrong with an input.", needs=Permission.INHERITED)
 class Problem:
     path: str = access.value(description="Where in the input, dotted.")
     message: str = access.value(description="What is wrong there and what to do about it.")
 
 
-@access.type(description="A value that the rules do not allow. Nothing was recorded.", needs=Needs.REACHED)
+@access.type(description="A value that the rules do not allow. Nothing was recorded.", needs=Permission.INHERITED)
 class InvalidInputError(UserError):
     problems: list[Problem] = access.value(description="Everything that is wrong.")
 
 
-@access.type(description="A rate card that may not be published. Nothing was published.", needs=Needs.REACHED)
+@access.type(description="A rate card that may not be published. Nothing was published.", needs=Permission.INHERITED)
 class InvalidRateCardError(UserError):
     problems: list[Problem] = access.value(description="Everything that is wrong.")
 
 
-@access.type(description="The credits do not suffice. Nothing moved.", needs=Needs.REACHED)
+@access.type(description="The credits do not suffice. Nothing moved.", needs=Permission.INHERITED)
 class InsufficientCreditsError(UserError):
     required: Credits = access.value(description="Credits that this needs.")
     available: Credits = access.value(description="Credits that can be spent now.")
@@ -43,36 +44,38 @@ class InsufficientCreditsError(UserError):
     balance: Balance = access.value(description="The balance at the refusal.")
 
 
-@access.type(description="No rule of the rate card prices this block run.", needs=Needs.REACHED)
+@access.type(description="No rule of the rate card prices this block run.", needs=Permission.INHERITED)
 class PriceNotFoundError(UserError):
     block: str = access.value(description="The block that was asked for.")
     rate_card_version: int = access.value(description="The rate card that has no price for it.")
 
 
-@access.type(description="The price is by measure, and the measure was not sent.", needs=Needs.REACHED)
+@access.type(description="The price is by measure, and the measure was not sent.", needs=Permission.INHERITED)
 class MeasurementMissingError(UserError):
     block: str = access.value(description="The block that is priced by measure.")
     measurement: str = access.value(description="The measurement to send.")
 
 
-@access.type(description="There is no such task for you.", needs=Needs.REACHED)
+@access.type(description="There is no such task for you.", needs=Permission.INHERITED)
 class TaskNotFoundError(UserError):
     task_id: strawberry.ID = access.value(description="The platform's id that was asked for.")
 
 
-@access.type(description="The task is stopped: it takes no paid block run until it is resumed.", needs=Needs.REACHED)
+@access.type(
+    description="The task is stopped: it takes no paid block run until it is resumed.", needs=Permission.INHERITED
+)
 class TaskStoppedError(UserError):
     task_id: strawberry.ID = access.value(description="The platform's id of the task.")
     stop_reason: str = access.value(description="Why it was stopped.")
 
 
-@access.type(description="The task has ended and takes nothing more.", needs=Needs.REACHED)
+@access.type(description="The task has ended and takes nothing more.", needs=Permission.INHERITED)
 class TaskEndedError(UserError):
     task_id: strawberry.ID = access.value(description="The platform's id of the task.")
     status: str = access.value(description="How it ended.")
 
 
-@access.type(description="Only a stopped task is resumed, and this one is not stopped.", needs=Needs.REACHED)
+@access.type(description="Only a stopped task is resumed, and this one is not stopped.", needs=Permission.INHERITED)
 class TaskNotStoppedError(UserError):
     task_id: strawberry.ID = access.value(description="The platform's id of the task.")
     status: str = access.value(description="Where it stands.")
@@ -81,7 +84,7 @@ class TaskNotStoppedError(UserError):
 @access.type(
     description="The budget that pays for the task has less left than this needs. Nothing moved; a block run that was "
     "refused so has stopped its task.",
-    needs=Needs.REACHED,
+    needs=Permission.INHERITED,
 )
 class BudgetReachedError(UserError):
     task_id: strawberry.ID = access.value(description="Whose budget it is: the task's own, or a task's around it.")
@@ -90,19 +93,21 @@ class BudgetReachedError(UserError):
     shortfall: Credits = access.value(description="Credits to add to the budget: required - remaining.")
 
 
-@access.type(description="Nothing is held for this block run of this task.", needs=Needs.REACHED)
+@access.type(description="Nothing is held for this block run of this task.", needs=Permission.INHERITED)
 class HoldNotFoundError(UserError):
     task_id: strawberry.ID = access.value(description="The platform's id of the task.")
     block_run_id: strawberry.ID = access.value(description="The platform's id of the block run.")
 
 
-@access.type(description="The hold was captured, voided or expired before. Nothing moved.", needs=Needs.REACHED)
+@access.type(description="The hold was captured, voided or expired before. Nothing moved.", needs=Permission.INHERITED)
 class HoldClosedError(UserError):
     block_run_id: strawberry.ID = access.value(description="The platform's id of the block run.")
     status: str = access.value(description="What became of the hold.")
 
 
-@access.type(description="The capture is priced above its hold. Nothing moved, the hold is open.", needs=Needs.REACHED)
+@access.type(
+    description="The capture is priced above its hold. Nothing moved, the hold is open.", needs=Permission.INHERITED
+)
 class HoldExceededError(UserError):
     block_run_id: strawberry.ID = access.value(description="The platform's id of the block run.")
     required: Credits = access.value(description="What the block run costs by its measurements.")
@@ -110,52 +115,57 @@ class HoldExceededError(UserError):
     shortfall: Credits = access.value(description="How much more it costs: required - held.")
 
 
-@access.type(description="The task has no such block run.", needs=Needs.REACHED)
+@access.type(description="The task has no such block run.", needs=Permission.INHERITED)
 class BlockRunNotFoundError(UserError):
     task_id: strawberry.ID = access.value(description="The platform's id of the task.")
     block_run_id: strawberry.ID = access.value(description="The platform's id of the block run.")
 
 
-@access.type(description="More was to be reversed than the charge still holds. Nothing moved.", needs=Needs.REACHED)
+@access.type(
+    description="More was to be reversed than the charge still holds. Nothing moved.", needs=Permission.INHERITED
+)
 class ReversalExceedsChargeError(UserError):
     requested: Credits = access.value(description="Credits that were to be reversed.")
     reversible: Credits = access.value(description="Credits that can still be reversed.")
 
 
-@access.type(description="There is no such grant for you.", needs=Needs.REACHED)
+@access.type(description="There is no such grant for you.", needs=Permission.INHERITED)
 class GrantNotFoundError(UserError):
     grant_id: strawberry.ID = access.value(description="The id that was asked for.")
 
 
-@access.type(description="There is no such top-up for you.", needs=Needs.REACHED)
+@access.type(description="There is no such top-up for you.", needs=Permission.INHERITED)
 class TopUpNotFoundError(UserError):
     top_up_id: strawberry.ID = access.value(description="The id that was asked for.")
 
 
-@access.type(description="Nothing was paid for this top-up that could go back.", needs=Needs.REACHED)
+@access.type(description="Nothing was paid for this top-up that could go back.", needs=Permission.INHERITED)
 class TopUpNotPaidError(UserError):
     status: str = access.value(description="Where the top-up stands.")
 
 
-@access.type(description="More was to go back than is left of the top-up. Nothing moved.", needs=Needs.REACHED)
+@access.type(description="More was to go back than is left of the top-up. Nothing moved.", needs=Permission.INHERITED)
 class RefundExceedsTopUpError(UserError):
     requested: Credits = access.value(description="Credits that were to go back.")
     refundable: Credits = access.value(description="Credits that can still go back: what is disputed cannot.")
 
 
-@access.type(description="There is no such notice of this account for you. Nothing was marked.", needs=Needs.REACHED)
-class NoticeNotFoundError(UserError):
-    notice_id: strawberry.ID = access.value(description="The id that was asked for.")
+@access.type(
+    description="There is no such notice of this account for you. Nothing was marked.", needs=Permission.INHERITED
+)
+class NotificationNotFoundError(UserError):
+    notification_id: strawberry.ID = access.value(description="The id that was asked for.")
 
 
 @access.type(
-    description="The same key or block run was used before with another request. Nothing moved.", needs=Needs.REACHED
+    description="The same key or block run was used before with another request. Nothing moved.",
+    needs=Permission.INHERITED,
 )
 class IdempotencyConflictError(UserError):
     key: str = access.value(description="The key, or the block run's id, that was used before.")
 
 
-@access.type(description="A figure would pass 2^53 - 1. Nothing moved.", needs=Needs.REACHED)
+@access.type(description="A figure would pass 2^53 - 1. Nothing moved.", needs=Permission.INHERITED)
 class BalanceLimitReachedError(UserError):
     figure: str = access.value(description="The figure that would pass the bound.")
 
@@ -163,7 +173,7 @@ class BalanceLimitReachedError(UserError):
 @access.type(
     description="This item failed on our side, the others did not. Whether it was charged is unknown: send it again, a "
     "block run is charged once.",
-    needs=Needs.REACHED,
+    needs=Permission.INHERITED,
 )
-class FaultError(UserError):
+class InternalError(UserError):
     reference: str = access.value(description="Quote it when you ask what happened.")

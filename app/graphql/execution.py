@@ -25,34 +25,40 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from app.errors import RateLimited
 from app.graphql import streaming
 from app.graphql.context import Context
-from app.graphql.documents import KNOWN_LENGTH, DocumentRefused, Documents
-from app.graphql.faults import TOO_SLOW, Code, error, sent
-from app.graphql.known import Library, NotServed, misconfigured, operations, prepared
-from app.graphql.limits.gate import Gate, is_user
-from app.graphql.noting import line_of
-from app.graphql.plans.analysing import NotUnderstood
-from app.graphql.plans.cache import Known, Plans, Tally
-from app.graphql.streaming import payload_of
+from app.graphql.documents import MAX_CACHED_LENGTH, DocumentCache, InvalidDocument
+from app.graphql.faults import OPERATION_TIMED_OUT, ErrorCode, format_error, format_errors
+from app.graphql.known import (
+    DocumentNotServed,
+    PersistedDocuments,
+    operations_by_name,
+    to_misconfigured,
+    validate_documents,
+)
+from app.graphql.limits.gate import RateLimiter, is_user_or_anonymous
+from app.graphql.noting import operation_record
+from app.graphql.plans.analysing import NotCompilable
+from app.graphql.plans.cache import ExecutionCounts, OperationCache, PreparedOperation
+from app.graphql.streaming import response_payload
 from app.request_log import RequestLog
 
-SUBSCRIPTIONS: Final = (
+SUBSCRIPTION_TRANSPORTS: Final = (
     "Subscriptions are served over WebSocket (graphql-transport-ws), or as an event stream (Accept: text/event-stream)."
 )
 _EXECUTOR: Final = StrawberryGraphQLCoreExecutionContext
 
 
-class Request(NamedTuple):
+class GraphQLRequest(NamedTuple):
     """One operation to execute, of the types that the transports have checked."""
 
     query: str
     """The document's text; it may be empty where `hash` names a known one."""
     variables: dict[str, Any] | None = None
     operation_name: str | None = None
-    hash: str | None = None
+    document_hash: str | None = None
     """SHA-256 of a known document's text, in lower-case hex."""
 
 
-class Answer(NamedTuple):
+class GraphQLResponse(NamedTuple):
     """A response map, and whether the operation ran at all."""
 
     payload: Mapping[str, Any]
@@ -70,40 +76,40 @@ class OperationFailed(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
-Looked = Known | OperationFailed
+Prepared = PreparedOperation | OperationFailed
 """The operation that may begin, or why none does."""
 
 
-def kind_of(looked: Looked) -> OperationType | None:
+def operation_type(prepared: Prepared) -> OperationType | None:
     """None: it is not carried out."""
-    return looked.operation.operation if isinstance(looked, Known) else None
+    return prepared.operation.operation if isinstance(prepared, PreparedOperation) else None
 
 
-def _found(looked: Looked) -> Known:
+def _found(looked: Prepared) -> PreparedOperation:
     if isinstance(looked, OperationFailed):
         raise looked
     return looked
 
 
-def limited(refusal: RateLimited) -> OperationFailed:
+def rate_limit_failure(refusal: RateLimited) -> OperationFailed:
     """The end of an operation that its caller may not begin now."""
-    told = error(str(refusal), refusal.code)
+    told = format_error(str(refusal), refusal.code)
     told["extensions"]["retryAfterSeconds"] = refusal.retry_after_seconds
     return OperationFailed(told, retry_after_seconds=refusal.retry_after_seconds)
 
 
-class Execution:
+class GraphQLEngine:
     """Executes operations of one schema. Made once per process."""
 
     def __init__(
         self,
         schema: GraphQLSchema,
         *,
-        open_to_explorers: bool,
-        plans: bool = False,
-        library: Library | None = None,
-        gate: Gate | None = None,
-        log: RequestLog | None = None,
+        introspection: bool,
+        compile_operations: bool = False,
+        persisted_documents: PersistedDocuments | None = None,
+        rate_limiter: RateLimiter | None = None,
+        operation_log: RequestLog | None = None,
     ) -> None:
         """`plans`: whether documents are compiled; no answer differs by it. `library`: the documents known ahead. No
         `gate`: no limit; no `log`: no line.
@@ -111,56 +117,60 @@ class Execution:
         Raises: Misconfigured: a known document cannot be carried out.
         """
         self.schema = schema
-        self._gate = gate
-        self._log = log
-        self._documents = Documents(schema, open_to_explorers=open_to_explorers)
-        self._hides_suggestions = not open_to_explorers
-        self._plans = Plans(schema, hides_suggestions=self._hides_suggestions) if plans else None
-        self._library = library or Library()
+        self._gate = rate_limiter
+        self._log = operation_log
+        self._documents = DocumentCache(schema, introspection=introspection)
+        self._hides_suggestions = not introspection
+        self._plans = OperationCache(schema, hide_suggestions=self._hides_suggestions) if compile_operations else None
+        self._library = persisted_documents or PersistedDocuments()
         self._ahead = self._compiled(self._library)
 
     @property
-    def tally(self) -> Tally:
+    def execution_counts(self) -> ExecutionCounts:
         """How often plans were used, and why not."""
-        return self._plans.tally if self._plans is not None else Tally()
+        return self._plans.counts if self._plans is not None else ExecutionCounts()
 
-    def hear(self, context: Context) -> None:
+    def check_address_rate(self, context: Context) -> None:
         """Raises: RateLimited: too much has come from this address to look at who asks."""
         if self._gate is not None:
-            self._gate.hear(context)
+            self._gate.check(context)
 
-    def strike(self, context: Context) -> None:
+    def record_failure(self, context: Context) -> None:
         """Count a request that is refused before it is an operation. Raises: RateLimited: there were too many."""
         if self._gate is not None:
-            self._gate.strike(context)
+            self._gate.record_failure(context)
 
-    def look(self, request: Request, context: Context) -> Looked:
+    def prepare(self, request: GraphQLRequest, context: Context) -> Prepared:
         """Ahead of its execution: whether the operation may begin. Its caller is counted by this, and not again."""
         try:
             return self._admitted(request, context)
         except OperationFailed as failed:
             return failed
 
-    async def answer(self, request: Request, context: Context, looked: Looked | None = None) -> Answer:
+    async def execute(
+        self, request: GraphQLRequest, context: Context, prepared: Prepared | None = None
+    ) -> GraphQLResponse:
         """The whole answer to a query or mutation. `looked`: what `look` found, if it was asked."""
         known = None
         try:
-            known = _found(looked) if looked is not None else self._admitted(request, context)
+            known = _found(prepared) if prepared is not None else self._admitted(request, context)
             if known.operation.operation is OperationType.SUBSCRIPTION:
-                raise OperationFailed(error(SUBSCRIPTIONS, Code.BAD_REQUEST))
-            answer = Answer(await self._in_time(known, request, context))
+                raise OperationFailed(format_error(SUBSCRIPTION_TRANSPORTS, ErrorCode.BAD_REQUEST))
+            answer = GraphQLResponse(await self._in_time(known, request, context))
         except OperationFailed as failed:
-            answer = Answer({"errors": failed.errors}, ran=False, retry_after_seconds=failed.retry_after_seconds)
+            answer = GraphQLResponse(
+                {"errors": failed.errors}, ran=False, retry_after_seconds=failed.retry_after_seconds
+            )
         self._note(context, known, answer.payload.get("errors"))
         return answer
 
     async def stream(
-        self, request: Request, context: Context, looked: Looked | None = None
+        self, request: GraphQLRequest, context: Context, prepared: Prepared | None = None
     ) -> AsyncGenerator[bytes, None]:
         """The items of a subscription, or the one answer to a query or mutation, as JSON. Raises: OperationFailed."""
         known, errors, faulted = None, None, False
         try:
-            known = _found(looked) if looked is not None else self._admitted(request, context)
+            known = _found(prepared) if prepared is not None else self._admitted(request, context)
             if known.operation.operation is not OperationType.SUBSCRIPTION:
                 payload = await self._in_time(known, request, context)
                 errors = payload.get("errors")
@@ -172,7 +182,7 @@ class Execution:
                         async for item in items:
                             yield item
                     except Exception as fault:
-                        raise OperationFailed(*streaming.told(fault, context)) from None
+                        raise OperationFailed(*streaming.format_subscription_fault(fault, context)) from None
         except OperationFailed as failed:
             errors = failed.errors
             raise
@@ -183,18 +193,20 @@ class Execution:
             if not faulted:
                 self._note(context, known, errors)
 
-    def refused(self, context: Context, problem: Mapping[str, Any]) -> None:
+    def log_refusal(self, context: Context, problem: Mapping[str, Any]) -> None:
         """Leave a line for a request that ended before, or in a fault outside, its operation: `problem` was its end."""
         self._note(context, None, [problem])
 
-    def _note(self, context: Context, known: Known | None, errors: Sequence[Mapping[str, Any]] | None) -> None:
+    def _note(
+        self, context: Context, known: PreparedOperation | None, errors: Sequence[Mapping[str, Any]] | None
+    ) -> None:
         if self._log is None:
             return
-        if not errors and known is not None and not self._log.wants(charges=known.traits.charges):
+        if not errors and known is not None and not self._log.is_logged(charges=known.info.is_unlimited):
             return
-        self._log.add(line_of(context, known.traits if known is not None else None, errors))
+        self._log.add(operation_record(context, known.info if known is not None else None, errors))
 
-    def _admitted(self, request: Request, context: Context) -> Known:
+    def _admitted(self, request: GraphQLRequest, context: Context) -> PreparedOperation:
         """The operation, if this caller may begin one now. Raises: OperationFailed.
 
         A user is counted before its document is looked at; a service after, for charges are not counted.
@@ -202,47 +214,47 @@ class Execution:
         if self._gate is None:
             return self._known(request, context)
         try:
-            if is_user(context):
-                self._gate.admit(context)
+            if is_user_or_anonymous(context):
+                self._gate.record_operation(context)
                 return self._known(request, context)
             known = self._known(request, context)
-            if not known.traits.charges:
-                self._gate.admit(context)
+            if not known.info.is_unlimited:
+                self._gate.record_operation(context)
         except RateLimited as refusal:
-            raise limited(refusal) from None
+            raise rate_limit_failure(refusal) from None
         return known
 
-    async def _in_time(self, known: Known, request: Request, context: Context) -> Mapping[str, Any]:
+    async def _in_time(self, known: PreparedOperation, request: GraphQLRequest, context: Context) -> Mapping[str, Any]:
         """As `_executed`, within the time and number that a caller may have. Charges wait in their own queue."""
-        if self._gate is None or (known.traits.charges and not is_user(context)):
+        if self._gate is None or (known.info.is_unlimited and not is_user_or_anonymous(context)):
             return await self._executed(known, request, context)
-        deadline = asyncio.timeout(self._gate.seconds)
+        deadline = asyncio.timeout(self._gate.timeout_seconds)
         try:
-            with self._gate.running(context):
+            with self._gate.running_operation(context):
                 async with deadline:
                     return await self._executed(known, request, context)
         except RateLimited as refusal:
-            raise limited(refusal) from None
+            raise rate_limit_failure(refusal) from None
         except TimeoutError:
             if not deadline.expired():
                 raise
-            return {"data": None, "errors": [error(TOO_SLOW, Code.TIMED_OUT)]}
+            return {"data": None, "errors": [format_error(OPERATION_TIMED_OUT, ErrorCode.TIMED_OUT)]}
 
     @contextmanager
     def _streaming(self, context: Context) -> Iterator[None]:
         with ExitStack() as stack:
             try:
                 if self._gate is not None:
-                    stack.enter_context(self._gate.streaming(context))
+                    stack.enter_context(self._gate.open_subscription(context))
             except RateLimited as refusal:
-                raise limited(refusal) from None
+                raise rate_limit_failure(refusal) from None
             yield
 
-    def _known(self, request: Request, context: Context) -> Known:
+    def _known(self, request: GraphQLRequest, context: Context) -> PreparedOperation:
         """The operation of a request, with its plan. Raises: OperationFailed."""
         try:
-            text = self._library.text(request.query, request.hash, context.viewer)
-        except NotServed as refusal:
+            text = self._library.resolve_text(request.query, request.document_hash, context.caller)
+        except DocumentNotServed as refusal:
             raise OperationFailed(refusal.error) from None
         known = self._ahead.get((text, request.operation_name))
         if known is None and self._plans is not None:
@@ -250,27 +262,29 @@ class Execution:
         if known is not None:
             return known
         document, operation = self._prepared(text, request, context)
-        if self._plans is None or len(text) > KNOWN_LENGTH:  # executed once: to compile it costs more
-            return Known(document, operation, reason="length")
-        return self._plans.learn(text, request.operation_name, document, operation)
+        if self._plans is None or len(text) > MAX_CACHED_LENGTH:  # executed once: to compile it costs more
+            return PreparedOperation(document, operation, not_compiled_reason="length")
+        return self._plans.add(text, request.operation_name, document, operation)
 
-    def _compiled(self, library: Library) -> Mapping[tuple[str, str | None], Known]:
+    def _compiled(self, library: PersistedDocuments) -> Mapping[tuple[str, str | None], PreparedOperation]:
         """The operations of known documents, by text and operation name: kept as long as the process."""
-        documents, problems = prepared(library.documents, self._documents)
+        documents, problems = validate_documents(library.documents, self._documents)
         if problems:
-            raise misconfigured(problems)
-        planned = self._plans.planned if self._plans is not None else Known
+            raise to_misconfigured(problems)
+        planned = self._plans.prepare if self._plans is not None else PreparedOperation
         return {
             (text, name): planned(document, operation)
             for text, document in documents.items()
-            for name, operation in operations(document).items()
+            for name, operation in operations_by_name(document).items()
         }
 
-    def _prepared(self, text: str, request: Request, context: Context) -> tuple[DocumentNode, OperationDefinitionNode]:
+    def _prepared(
+        self, text: str, request: GraphQLRequest, context: Context
+    ) -> tuple[DocumentNode, OperationDefinitionNode]:
         try:
-            document = self._documents.prepared(text)
-        except DocumentRefused as refused:
-            raise OperationFailed(*sent(refused.errors, context)) from None
+            document = self._documents.parse_and_validate(text)
+        except InvalidDocument as refused:
+            raise OperationFailed(*format_errors(refused.errors, context)) from None
         operation = get_operation_ast(document, request.operation_name)
         if operation is None:
             problem = (
@@ -278,23 +292,25 @@ class Execution:
                 if request.operation_name is not None
                 else "The document must hold one operation, or operationName must name one of several."
             )
-            raise OperationFailed(error(problem, Code.BAD_USER_INPUT))
+            raise OperationFailed(format_error(problem, ErrorCode.BAD_USER_INPUT))
         return document, operation
 
-    async def _executed(self, known: Known, request: Request, context: Context) -> Mapping[str, Any]:
+    async def _executed(self, known: PreparedOperation, request: GraphQLRequest, context: Context) -> Mapping[str, Any]:
         result = self._begun(known, request, context)
         if not isinstance(result, ExecutionResult):
             result = await result
         if result.data is None and result.errors and all(found.path is None for found in result.errors):
-            raise OperationFailed(*sent(result.errors, context))  # variables were refused: nothing ran
-        return payload_of(result, context)
+            raise OperationFailed(*format_errors(result.errors, context))  # variables were refused: nothing ran
+        return response_payload(result, context)
 
-    def _begun(self, known: Known, request: Request, context: Context) -> AwaitableOrValue[ExecutionResult]:
+    def _begun(
+        self, known: PreparedOperation, request: GraphQLRequest, context: Context
+    ) -> AwaitableOrValue[ExecutionResult]:
         """The result, by the plan or by graphql-core's executor."""
         if self._plans is not None:
             try:
                 return self._plans.execute(known, context, request.variables)
-            except NotUnderstood:  # counted; nothing has run
+            except NotCompilable:  # counted; nothing has run
                 pass
         return execute(
             self.schema,
@@ -306,13 +322,15 @@ class Execution:
             hide_suggestions=self._hides_suggestions,
         )
 
-    async def _items(self, known: Known, request: Request, context: Context) -> AsyncGenerator[bytes, None]:
+    async def _items(
+        self, known: PreparedOperation, request: GraphQLRequest, context: Context
+    ) -> AsyncGenerator[bytes, None]:
         """The items of a subscription that has begun, by the plan or by graphql-core. Raises: OperationFailed."""
         found: AsyncGenerator[bytes, None] | list[dict[str, Any]]
         if self._plans is not None:
             try:
-                found = await streaming.planned(self._plans, known, context, request.variables)
-            except NotUnderstood:  # counted; nothing has run
+                found = await streaming.compiled_items(self._plans, known, context, request.variables)
+            except NotCompilable:  # counted; nothing has run
                 found = await self._ordinary_items(known, request, context)
         else:
             found = await self._ordinary_items(known, request, context)
@@ -321,7 +339,7 @@ class Execution:
         return found
 
     async def _ordinary_items(
-        self, known: Known, request: Request, context: Context
+        self, known: PreparedOperation, request: GraphQLRequest, context: Context
     ) -> AsyncGenerator[bytes, None] | list[dict[str, Any]]:
         executor = _EXECUTOR.build(
             self.schema,
@@ -331,4 +349,8 @@ class Execution:
             operation_name=request.operation_name,
             hide_suggestions=self._hides_suggestions,
         )
-        return sent(executor, context) if isinstance(executor, list) else await streaming.ordinary(executor, context)
+        return (
+            format_errors(executor, context)
+            if isinstance(executor, list)
+            else await streaming.interpreted_items(executor, context)
+        )

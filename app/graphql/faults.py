@@ -23,15 +23,15 @@ from app.graphql.context import Context
 log = logging.getLogger(__name__)
 
 
-OUT_OF_REACH: Final = "The database is out of reach: send the same request again in a moment."
+DATABASE_UNAVAILABLE: Final = "The database is out of reach: send the same request again in a moment."
 
 
-TOO_SLOW: Final = (
+OPERATION_TIMED_OUT: Final = (
     "The operation took too long and was given up. A mutation may have been carried out: send the same request again."
 )
 
 
-class Code(StrEnum):
+class ErrorCode(StrEnum):
     PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
     VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
     BAD_USER_INPUT = "BAD_USER_INPUT"
@@ -46,12 +46,12 @@ class Code(StrEnum):
     INTERNAL = "INTERNAL"
 
 
-def error(message: str, code: str) -> dict[str, Any]:
+def format_error(message: str, code: str) -> dict[str, Any]:
     """A top-level error as it is sent."""
     return {"message": message, "extensions": {"code": code}}
 
 
-def sent(errors: Sequence[GraphQLError], context: Context) -> list[dict[str, Any]]:
+def format_errors(errors: Sequence[GraphQLError], context: Context) -> list[dict[str, Any]]:
     """The errors of an execution as they are sent; unexpected ones are masked and logged here."""
     return [_sent(found, context) for found in errors]
 
@@ -60,21 +60,21 @@ def _sent(found: GraphQLError, context: Context) -> dict[str, Any]:
     cause = _cause(found)
     if isinstance(cause, RequestError):
         message, code = str(cause), cause.code
-    elif database.is_lost(cause):
+    elif database.is_connection_failure(cause):
         log.warning("the database is out of reach: %s", cause)
-        message, code = OUT_OF_REACH, Unavailable.code
+        message, code = DATABASE_UNAVAILABLE, Unavailable.code
     elif isinstance(cause, GraphQLError) and _is_the_callers(found, cause):
-        message, code = found.message, (cause.extensions or {}).get("code", Code.BAD_USER_INPUT)
+        message, code = found.message, (cause.extensions or {}).get("code", ErrorCode.BAD_USER_INPUT)
     else:
-        return _at(found, masked(cause, context))
-    return _at(found, error(message, code))
+        return _at(found, mask_fault(cause, context))
+    return _at(found, format_error(message, code))
 
 
-def masked(fault: BaseException, context: Context) -> dict[str, Any]:
+def mask_fault(fault: BaseException, context: Context) -> dict[str, Any]:
     """What a client is told of a fault: a reference, under which the traceback is in the log."""
     reference = context.request_id
     log.error("fault %s", reference, exc_info=fault)
-    told = error(f"Something went wrong on our side. Quote reference {reference}.", Code.INTERNAL)
+    told = format_error(f"Something went wrong on our side. Quote reference {reference}.", ErrorCode.INTERNAL)
     told["extensions"]["reference"] = reference
     return told
 

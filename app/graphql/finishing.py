@@ -5,34 +5,34 @@ from typing import Annotated
 import strawberry
 
 from app.graphql import access
-from app.graphql.access import Needs, Trail
-from app.graphql.acts import act_of
-from app.graphql.balances import Balance, balance_of
-from app.graphql.block_runs import BlockRun, block_run_of
-from app.graphql.context import Information
-from app.graphql.entries import Entry, entry_of
+from app.graphql.access import AuditPolicy, Permission
+from app.graphql.acts import audit_context
+from app.graphql.balances import Balance, to_balance
+from app.graphql.block_runs import BlockRun, to_block_run
+from app.graphql.context import ResolverInfo
+from app.graphql.entries import Entry, to_entry
 from app.graphql.errors import (
     BalanceLimitReachedError,
     BlockRunNotFoundError,
     IdempotencyConflictError,
     TaskNotFoundError,
 )
-from app.graphql.inputs import checked
+from app.graphql.inputs import check_ids
 from app.graphql.scalars import Credits
-from app.graphql.tasks import Task, task_of
-from app.pricing.outcomes import Outcome
+from app.graphql.tasks import Task, to_task
+from app.pricing.outcomes import BlockRunOutcome
 from app.tasks import finishing
-from app.tasks.finishing import FinishRequest
+from app.tasks.finishing import FinishBlockRunRequest
 
 
 @strawberry.input(description="A block run that is over, said once.")
 class FinishBlockRunInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
     block_run_id: strawberry.ID = strawberry.field(description="The platform's id of the block run.")
-    outcome: Outcome = strawberry.field(description="How it ended.")
+    outcome: BlockRunOutcome = strawberry.field(description="How it ended.")
 
 
-@access.type(description="It is recorded how the block run ended.", needs=Needs.REACHED)
+@access.type(description="It is recorded how the block run ended.", needs=Permission.INHERITED)
 class FinishBlockRunSuccess:
     reversed: Credits = access.value(description="What its outcome does not cost, given back by this; 0 for nothing.")
     entry: Entry | None = access.value(description="The line that gives it back; null where it was nothing.")
@@ -55,31 +55,31 @@ FinishInput = Annotated[FinishBlockRunInput, strawberry.argument(description="Wh
 
 
 @strawberry.type(description="Saying how block runs ended.")
-class FinishingMutations:
+class ReversalMutations:
     @access.mutation(
-        needs=Needs.SERVICE,
-        trail=Trail.RECORD,
+        needs=Permission.SERVICE,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="Say how a charged block run ended. What the rate card does not charge for such an outcome goes "
         "back into the grants it came from; of a task that has ended too.",
     )
-    async def finish_block_run(self, info: Information, input: FinishInput) -> FinishBlockRunResult:
-        checked(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id})
+    async def finish_block_run(self, info: ResolverInfo, input: FinishInput) -> FinishBlockRunResult:
+        check_ids(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id})
         done = await finishing.finish_block_run(
-            FinishRequest(
+            FinishBlockRunRequest(
                 task_id=input.task_id,
                 block_run_id=input.block_run_id,
                 outcome=input.outcome,
-                actor=info.context.caller.actor,
+                actor=info.context.authenticated_caller.actor,
                 request_id=info.context.request_id,
-                act=act_of(info),
+                audit=audit_context(info),
             ),
-            info.context.house.catalogue,
+            info.context.state.rate_cards,
         )
         return FinishBlockRunSuccess(
             reversed=Credits(done.credits),
-            entry=entry_of(done.entry) if done.entry else None,
-            block_run=block_run_of(done.block_run),
-            task=task_of(done.task, done.balance.owner_id),
-            balance=balance_of(done.balance, info.context),
+            entry=to_entry(done.entry) if done.entry else None,
+            block_run=to_block_run(done.block_run),
+            task=to_task(done.task, done.balance.owner_id),
+            balance=to_balance(done.balance, info.context),
             replayed=done.replayed,
         )

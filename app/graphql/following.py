@@ -11,17 +11,17 @@ import strawberry
 
 from app.errors import Forbidden
 from app.graphql import access
-from app.graphql.access import Needs
-from app.graphql.balances import Balance, balance_of, figures_of
-from app.graphql.context import Information
-from app.graphql.inputs import checked
-from app.graphql.patience import patiently
+from app.graphql.access import Permission
+from app.graphql.balances import Balance, load_figures, to_balance
+from app.graphql.context import ResolverInfo
+from app.graphql.inputs import check_ids
+from app.graphql.patience import retry_until_available
 from app.graphql.scalars import Long
-from app.graphql.sight import owner_asked, owners_seen
-from app.graphql.tasks import TaskCost, cost_of
+from app.graphql.sight import readable_owners, resolve_owner
+from app.graphql.tasks import TaskCost, to_task_cost
 from app.ledger import sight
 from app.tasks import sight as tasks
-from app.tasks.rules import ENDED
+from app.tasks.rules import ENDED_STATUSES
 
 Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Whose balance; null: one's own.")]
 Since = Annotated[
@@ -35,64 +35,66 @@ TaskId = Annotated[strawberry.ID, strawberry.argument(description="The platform'
 
 
 @strawberry.type(description="Balances and costs, as they change.")
-class FollowingSubscription:
+class AccountSubscription:
     @access.subscription(
-        needs=Needs.USER_OR_ABOVE,
+        needs=Permission.AUTHENTICATED,
         description="The whole state of the balance, newest only: a snapshot first, then every change. The header "
         "subscribes to this.",
     )
     async def balance(
-        self, info: Information, owner_id: Owner = None, since_version: Since = None
+        self, info: ResolverInfo, owner_id: Owner = None, since_version: Since = None
     ) -> AsyncGenerator[Balance, None]:
-        checked(ownerId=owner_id)
-        owner = owner_asked(info.context, owner_id)
+        check_ids(ownerId=owner_id)
+        owner = resolve_owner(info.context, owner_id)
         if owner is None:
             raise Forbidden("You may not look at that owner's balance.")
         context = info.context
-        feed, visible = context.house.live, owners_seen(context.caller)
+        feed, visible = context.state.change_feed, readable_owners(context.authenticated_caller)
         # Who came back with both has seen the newer of them.
-        seen = max(value for value in (-1, since_version, context.seen_version) if value is not None)
-        if await sight.account(owner, owner_ids=visible) is None:
+        seen = max(value for value in (-1, since_version, context.last_seen_version) if value is not None)
+        if await sight.find_account_id(owner, owner_ids=visible) is None:
             # Nothing was ever written for this owner: the first write is announced by the owner's name.
-            with feed.watch(owner) as watch:
-                while await patiently(lambda: sight.account(owner, owner_ids=visible)) is None:
-                    figures = await patiently(lambda: figures_of(owner, context))
+            with feed.subscribe(owner) as watch:
+                while await retry_until_available(lambda: sight.find_account_id(owner, owner_ids=visible)) is None:
+                    figures = await retry_until_available(lambda: load_figures(owner, context))
                     seen = _of_these_books(seen, figures.version)
                     if figures.version > seen:
-                        seen = context.seen_version = figures.version
-                        yield balance_of(figures, context)
-                    await watch.changed()
-        number = await sight.account(owner, owner_ids=visible)
+                        seen = context.last_seen_version = figures.version
+                        yield to_balance(figures, context)
+                    await watch.wait()
+        number = await sight.find_account_id(owner, owner_ids=visible)
         if number is None:
             raise LookupError(f"the account of {owner!r} was there a moment ago")
-        with context.house.newest.follow(number) as follower:
-            seen = _of_these_books(seen, (await follower.newer_than(-1)).version)
+        with context.state.latest_balances.subscribe(number) as follower:
+            seen = _of_these_books(seen, (await follower.wait_for_newer(-1)).version)
             while True:
-                balance = await follower.newer_than(seen)
-                seen = context.seen_version = balance.version
+                balance = await follower.wait_for_newer(seen)
+                seen = context.last_seen_version = balance.version
                 yield balance
 
     @access.subscription(
-        needs=Needs.USER_OR_ABOVE,
+        needs=Permission.AUTHENTICATED,
         description="What a task costs, newest only: a snapshot, then every change. Completes when the task ends.",
     )
-    async def task_cost(self, info: Information, task_id: TaskId) -> AsyncGenerator[TaskCost, None]:
-        checked(taskId=task_id)
+    async def task_cost(self, info: ResolverInfo, task_id: TaskId) -> AsyncGenerator[TaskCost, None]:
+        check_ids(taskId=task_id)
         context = info.context
-        visible = owners_seen(context.caller)
+        visible = readable_owners(context.authenticated_caller)
         seen = 0
         # A task that is another's is answered like one that does not exist: the stream ends without an item.
-        there = (await patiently(lambda: tasks.find([task_id], owner_ids=visible))).get(task_id)
+        there = (await retry_until_available(lambda: tasks.find_tasks([task_id], owner_ids=visible))).get(task_id)
         if there is None:
             return
-        with context.house.live.watch(there.task.account_id, swept=True) as watch:
-            while found := (await patiently(lambda: tasks.find([task_id], owner_ids=visible))).get(task_id):
+        with context.state.change_feed.subscribe(there.task.account_id, wake_on_sweep=True) as watch:
+            while found := (await retry_until_available(lambda: tasks.find_tasks([task_id], owner_ids=visible))).get(
+                task_id
+            ):
                 if found.task.version > seen:
                     seen = found.task.version
-                    yield cost_of(found.task)
-                if found.task.status in ENDED:
+                    yield to_task_cost(found.task)
+                if found.task.status in ENDED_STATUSES:
                     return
-                await watch.changed()
+                await watch.wait()
 
 
 def _of_these_books(seen: int, version: int) -> int:

@@ -4,59 +4,59 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from app.graphql import access
-from app.graphql.access import Needs
+from app.graphql.access import Permission
 from app.graphql.context import Context
-from app.graphql.enums import shown
+from app.graphql.enums import describe_enum
 from app.graphql.scalars import Credits, Long
 from app.topups.giving_back import refund_rows
 from app.topups.giving_back.shares import DisputeRow, RefundRow
-from app.topups.provider import DisputeState, RefundState
-from app.topups.rules import TopUpState
+from app.topups.provider import DisputeStatus, RefundStatus
+from app.topups.rules import TopUpRow
 
-shown(
-    RefundState,
+describe_enum(
+    RefundStatus,
     name="RefundStatus",
     description="Where a refund stands. Its credits are gone in all but FAILED.",
     values={
-        RefundState.PENDING: "The provider has not said yet that the money went back.",
-        RefundState.DONE: "The money went back; or none did, because spent bonus was worth as much.",
-        RefundState.FAILED: "The provider refused: the credits are back.",
+        RefundStatus.PENDING: "The provider has not said yet that the money went back.",
+        RefundStatus.DONE: "The money went back; or none did, because spent bonus was worth as much.",
+        RefundStatus.FAILED: "The provider refused: the credits are back.",
     },
 )
-shown(
-    DisputeState,
+describe_enum(
+    DisputeStatus,
     name="DisputeStatus",
     description="Where a dispute stands.",
     values={
-        DisputeState.OPEN: "The bank has not decided: its credits are frozen.",
-        DisputeState.WON: "Decided for the seller: its credits are free again.",
-        DisputeState.LOST: "Decided for the buyer: its credits were taken back, and what was spent of them is debt.",
+        DisputeStatus.OPEN: "The bank has not decided: its credits are frozen.",
+        DisputeStatus.WON: "Decided for the seller: its credits are free again.",
+        DisputeStatus.LOST: "Decided for the buyer: its credits were taken back, and what was spent of them is debt.",
     },
 )
 
 
-@access.type(description="Credits of a top-up that go back for money.", needs=Needs.REACHED)
+@access.type(description="Credits of a top-up that go back for money.", needs=Permission.INHERITED)
 class TopUpRefund:
     credits: Credits = access.value(description="Bought credits that were taken back.")
     debt: Credits = access.value(description="Of these, what had been spent or is held: it became debt.")
     bonus: Credits = access.value(description="Bonus credits that were taken back with them.")
     amount_minor: Long = access.value(description="The money that goes back, in minor units of the top-up's currency.")
     reduced_minor: Long = access.value(description="By how much spent bonus has reduced the money.")
-    status: RefundState = access.value(description="Where it stands.")
+    status: RefundStatus = access.value(description="Where it stands.")
     reason: str = access.value(description="Why.")
     created_at: datetime = access.value(description="When it was asked for.")
     decided_at: datetime | None = access.value(description="When the provider decided it.")
 
 
-@access.type(description="A payment that its buyer's bank wants back.", needs=Needs.REACHED)
+@access.type(description="A payment that its buyer's bank wants back.", needs=Permission.INHERITED)
 class TopUpDispute:
-    status: DisputeState = access.value(description="Where it stands.")
+    status: DisputeStatus = access.value(description="Where it stands.")
     amount_minor: Long = access.value(description="The disputed money, in minor units of the top-up's currency.")
     opened_at: datetime = access.value(description="When the provider told of it.")
     decided_at: datetime | None = access.value(description="When it was decided; null while it is open.")
 
 
-def refund_of(row: RefundRow) -> TopUpRefund:
+def to_refund(row: RefundRow) -> TopUpRefund:
     """A refund as GraphQL shows it."""
     return TopUpRefund(
         credits=Credits(row.credits),
@@ -64,40 +64,40 @@ def refund_of(row: RefundRow) -> TopUpRefund:
         bonus=Credits(row.bonus_credits),
         amount_minor=Long(row.amount_minor),
         reduced_minor=Long(row.reduced_minor),
-        status=row.state,
+        status=row.status,
         reason=row.reason,
         created_at=row.created_at,
         decided_at=row.decided_at,
     )
 
 
-def dispute_of(row: DisputeRow) -> TopUpDispute:
+def to_dispute(row: DisputeRow) -> TopUpDispute:
     """A dispute as GraphQL shows it."""
     return TopUpDispute(
-        status=row.state,
+        status=row.status,
         amount_minor=Long(row.amount_minor),
         opened_at=row.opened_at,
         decided_at=row.decided_at,
     )
 
 
-async def load_refunds(context: Context, top_up: TopUpState) -> list[TopUpRefund]:
+async def load_refunds(context: Context, top_up: TopUpRow) -> list[TopUpRefund]:
     """A top-up's refunds, newest first, batched with the others of this request."""
-    found = await context.loader(_refunds).load((top_up.account_id, top_up.id))
-    return [refund_of(row) for row in found]
+    found = await context.data_loader(_refunds).load((top_up.account_id, top_up.id))
+    return [to_refund(row) for row in found]
 
 
-async def load_disputes(context: Context, top_up: TopUpState) -> list[TopUpDispute]:
+async def load_disputes(context: Context, top_up: TopUpRow) -> list[TopUpDispute]:
     """A top-up's disputes, newest first, batched with the others of this request."""
-    found = await context.loader(_disputes).load((top_up.account_id, top_up.id))
-    return [dispute_of(row) for row in found]
+    found = await context.data_loader(_disputes).load((top_up.account_id, top_up.id))
+    return [to_dispute(row) for row in found]
 
 
 async def _refunds(keys: list[tuple[int, str]]) -> Sequence[list[RefundRow]]:
-    found = await refund_rows.refunds_of(keys)
+    found = await refund_rows.find_refunds(keys)
     return [found.get(key, []) for key in keys]
 
 
 async def _disputes(keys: list[tuple[int, str]]) -> Sequence[list[DisputeRow]]:
-    found = await refund_rows.disputes_of(keys)
+    found = await refund_rows.find_disputes(keys)
     return [found.get(key, []) for key in keys]

@@ -7,12 +7,12 @@ import strawberry
 
 from app.errors import GrantNotFound
 from app.graphql import access, nodes
-from app.graphql.access import Needs, Trail
-from app.graphql.acts import act_of
-from app.graphql.balances import Balance, balance_of
-from app.graphql.block_runs import BlockRun, block_run_of
-from app.graphql.context import Information
-from app.graphql.entries import Entry, Grant, entry_of, grant_of
+from app.graphql.access import AuditPolicy, Permission
+from app.graphql.acts import audit_context
+from app.graphql.balances import Balance, to_balance
+from app.graphql.block_runs import BlockRun, to_block_run
+from app.graphql.context import ResolverInfo
+from app.graphql.entries import Entry, Grant, to_entry, to_grant
 from app.graphql.errors import (
     BalanceLimitReachedError,
     BlockRunNotFoundError,
@@ -22,11 +22,11 @@ from app.graphql.errors import (
     ReversalExceedsChargeError,
     TaskNotFoundError,
 )
-from app.graphql.inputs import checked
+from app.graphql.inputs import check_ids
 from app.graphql.scalars import Credits
-from app.graphql.tasks import Task, task_of
+from app.graphql.tasks import Task, to_task
 from app.ledger import grants
-from app.ledger.book import Source
+from app.ledger.book import GrantSource
 from app.ledger.grants import GrantRequest
 from app.tasks import reversing
 
@@ -35,7 +35,7 @@ from app.tasks import reversing
 class GrantCreditsInput:
     owner_id: strawberry.ID = strawberry.field(description="Whose account.")
     credits: Credits = strawberry.field(description="How many, from 1.")
-    source: Source = strawberry.field(default=Source.PROMOTIONAL, description="Where they come from.")
+    source: GrantSource = strawberry.field(default=GrantSource.PROMOTIONAL, description="Where they come from.")
     priority: int = strawberry.field(default=0, description="Lower burns first, from -1,000 to 1,000.")
     starts_at: datetime | None = strawberry.field(default=None, description="When they are posted; null: at once.")
     expires_at: datetime | None = strawberry.field(
@@ -71,7 +71,7 @@ class ReverseTaskInput:
     idempotency_key: str = strawberry.field(description="The same key and request again gives the first result.")
 
 
-@access.type(description="The credits are granted.", needs=Needs.REACHED)
+@access.type(description="The credits are granted.", needs=Permission.INHERITED)
 class GrantCreditsSuccess:
     grant: Grant = access.value(description="The grant.")
     entry: Entry | None = access.value(description="Its entry; null until it starts.")
@@ -79,7 +79,7 @@ class GrantCreditsSuccess:
     replayed: bool = access.value(description="Whether the same request had made it before.")
 
 
-@access.type(description="What was unspent of the grant is taken back.", needs=Needs.REACHED)
+@access.type(description="What was unspent of the grant is taken back.", needs=Permission.INHERITED)
 class RevokeGrantSuccess:
     grant: Grant = access.value(description="The grant.")
     entry: Entry | None = access.value(description="What was taken back; null where nothing was left.")
@@ -88,7 +88,7 @@ class RevokeGrantSuccess:
     replayed: bool = access.value(description="Whether the same request had done it before.")
 
 
-@access.type(description="The charge is given back.", needs=Needs.REACHED)
+@access.type(description="The charge is given back.", needs=Permission.INHERITED)
 class ReverseChargeSuccess:
     reversed: Credits = access.value(description="How much was given back by this request.")
     entry: Entry = access.value(description="Its line in the account.")
@@ -98,7 +98,7 @@ class ReverseChargeSuccess:
     replayed: bool = access.value(description="Whether the same request had done it before.")
 
 
-@access.type(description="All that the task still cost is given back.", needs=Needs.REACHED)
+@access.type(description="All that the task still cost is given back.", needs=Permission.INHERITED)
 class ReverseTaskSuccess:
     reversed: Credits = access.value(description="How much was given back by this request; 0 where nothing was left.")
     entries: int = access.value(description="In how many entries: one for each block run that still cost something.")
@@ -137,13 +137,15 @@ ReverseInput = Annotated[ReverseChargeInput, strawberry.argument(description="Wh
 
 
 @strawberry.type(description="What an operator does to accounts.")
-class GrantingMutations:
+class AccountMutations:
     @access.mutation(
-        needs=Needs.OPERATOR, trail=Trail.RECORD, description="Give credits to an account, making it if need be."
+        needs=Permission.OPERATOR,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
+        description="Give credits to an account, making it if need be.",
     )
-    async def grant_credits(self, info: Information, input: GrantInput) -> GrantCreditsResult:
-        checked(**{"input.ownerId": input.owner_id})
-        granted = await grants.grant(
+    async def grant_credits(self, info: ResolverInfo, input: GrantInput) -> GrantCreditsResult:
+        check_ids(**{"input.ownerId": input.owner_id})
+        granted = await grants.grant_credits(
             GrantRequest(
                 owner_id=input.owner_id,
                 credits=input.credits,
@@ -154,88 +156,90 @@ class GrantingMutations:
                 pays_debt=input.pays_debt,
                 reason=input.reason,
                 key=input.idempotency_key,
-                actor=info.context.caller.actor,
+                actor=info.context.authenticated_caller.actor,
                 request_id=info.context.request_id,
-                act=act_of(info),
+                audit=audit_context(info),
             )
         )
         return GrantCreditsSuccess(
-            grant=grant_of(granted.balance.account_id, granted.lot),
-            entry=entry_of(granted.entry) if granted.entry else None,
-            balance=balance_of(granted.balance, info.context),
+            grant=to_grant(granted.balance.account_id, granted.grant),
+            entry=to_entry(granted.entry) if granted.entry else None,
+            balance=to_balance(granted.balance, info.context),
             replayed=granted.replayed,
         )
 
     @access.mutation(
-        needs=Needs.OPERATOR, trail=Trail.RECORD, description="Take back the unspent, unclaimed part of a grant."
+        needs=Permission.OPERATOR,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
+        description="Take back the unspent, unclaimed part of a grant.",
     )
-    async def revoke_grant(self, info: Information, input: RevokeInput) -> RevokeGrantResult:
+    async def revoke_grant(self, info: ResolverInfo, input: RevokeInput) -> RevokeGrantResult:
         parts = nodes.decode_id(input.grant_id, "Grant", int, int)
         if parts is None:
             raise GrantNotFound(grant_id=input.grant_id)
         account_id, number = int(parts[0]), int(parts[1])
-        revoked = await grants.revoke(
+        revoked = await grants.revoke_grant(
             account_id,
             number,
             reason=input.reason,
             key=input.idempotency_key,
-            actor=info.context.caller.actor,
+            actor=info.context.authenticated_caller.actor,
             request_id=info.context.request_id,
-            act=act_of(info),
+            audit=audit_context(info),
         )
         return RevokeGrantSuccess(
-            grant=grant_of(account_id, revoked.lot),
-            entry=entry_of(revoked.entry) if revoked.entry else None,
-            balance=balance_of(revoked.balance, info.context),
+            grant=to_grant(account_id, revoked.grant),
+            entry=to_entry(revoked.entry) if revoked.entry else None,
+            balance=to_balance(revoked.balance, info.context),
             revoked=Credits(revoked.revoked_credits),
             replayed=revoked.replayed,
         )
 
     @access.mutation(
-        needs=Needs.OPERATOR,
-        trail=Trail.RECORD,
+        needs=Permission.OPERATOR,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="Give back part or all of a charge, never more than it took, into the grants it came from.",
     )
-    async def reverse_charge(self, info: Information, input: ReverseInput) -> ReverseChargeResult:
-        checked(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id})
+    async def reverse_charge(self, info: ResolverInfo, input: ReverseInput) -> ReverseChargeResult:
+        check_ids(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id})
         done = await reversing.reverse_charge(
             input.task_id,
             input.block_run_id,
             credits=input.credits,
             reason=input.reason,
-            key=input.idempotency_key,
-            actor=info.context.caller.actor,
+            idempotency_key=input.idempotency_key,
+            actor=info.context.authenticated_caller.actor,
             request_id=info.context.request_id,
-            act=act_of(info),
+            audit=audit_context(info),
         )
         return ReverseChargeSuccess(
             reversed=Credits(done.credits),
-            entry=entry_of(done.entry),
-            block_run=block_run_of(done.block_run),
-            task=task_of(done.task, done.balance.owner_id),
-            balance=balance_of(done.balance, info.context),
+            entry=to_entry(done.entry),
+            block_run=to_block_run(done.block_run),
+            task=to_task(done.task, done.balance.owner_id),
+            balance=to_balance(done.balance, info.context),
             replayed=done.replayed,
         )
 
     @access.mutation(
-        needs=Needs.OPERATOR,
-        trail=Trail.RECORD,
+        needs=Permission.OPERATOR,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="Give back all that a task still costs, in one transaction. Tasks nested in it stand apart.",
     )
-    async def reverse_task(self, info: Information, input: ReverseAllInput) -> ReverseTaskResult:
-        checked(**{"input.taskId": input.task_id})
+    async def reverse_task(self, info: ResolverInfo, input: ReverseAllInput) -> ReverseTaskResult:
+        check_ids(**{"input.taskId": input.task_id})
         done = await reversing.reverse_task(
             input.task_id,
             reason=input.reason,
-            key=input.idempotency_key,
-            actor=info.context.caller.actor,
+            idempotency_key=input.idempotency_key,
+            actor=info.context.authenticated_caller.actor,
             request_id=info.context.request_id,
-            act=act_of(info),
+            audit=audit_context(info),
         )
         return ReverseTaskSuccess(
             reversed=Credits(done.credits),
             entries=done.entries,
-            task=task_of(done.task, done.balance.owner_id),
-            balance=balance_of(done.balance, info.context),
+            task=to_task(done.task, done.balance.owner_id),
+            balance=to_balance(done.balance, info.context),
             replayed=done.replayed,
         )

@@ -6,14 +6,14 @@ import strawberry
 from strawberry.scalars import JSON
 
 from app.graphql import access
-from app.graphql.access import Needs, Trail
-from app.graphql.acts import act_of, act_of_operator
-from app.graphql.balances import Balance, balance_of
-from app.graphql.block_runs import BlockRun, block_run_of
-from app.graphql.charging import Measurements, settings_of
-from app.graphql.context import Information
-from app.graphql.entries import Entry, entry_of
-from app.graphql.enums import shown
+from app.graphql.access import AuditPolicy, Permission
+from app.graphql.acts import audit_context, operator_audit_context
+from app.graphql.balances import Balance, to_balance
+from app.graphql.block_runs import BlockRun, to_block_run
+from app.graphql.charging import Measurements, check_settings
+from app.graphql.context import ResolverInfo
+from app.graphql.entries import Entry, to_entry
+from app.graphql.enums import describe_enum
 from app.graphql.errors import (
     BalanceLimitReachedError,
     BudgetReachedError,
@@ -29,14 +29,14 @@ from app.graphql.errors import (
     TaskNotFoundError,
     TaskStoppedError,
 )
-from app.graphql.holds import Hold, hold_of
-from app.graphql.inputs import checked
+from app.graphql.holds import Hold, to_hold
+from app.graphql.inputs import check_ids
 from app.graphql.scalars import Credits
-from app.graphql.tasks import Task, task_of
+from app.graphql.tasks import Task, to_task
 from app.tasks import holding
-from app.tasks.holding import CaptureRequest, Held, OverHold, PlaceRequest
+from app.tasks.holding import CaptureHoldRequest, HoldResult, OverHold, PlaceHoldRequest
 
-shown(
+describe_enum(
     OverHold,
     name="OverHold",
     description="What a capture does that is priced above its hold.",
@@ -80,7 +80,7 @@ class VoidHoldInput:
     block_run_id: strawberry.ID = strawberry.field(description="The platform's id of the block run.")
 
 
-@access.type(description="The most that the block run may cost is held: run it.", needs=Needs.REACHED)
+@access.type(description="The most that the block run may cost is held: run it.", needs=Permission.INHERITED)
 class PlaceHoldSuccess:
     hold: Hold = access.value(description="The hold, as it stands now.")
     task: Task = access.value(description="The task.")
@@ -88,7 +88,7 @@ class PlaceHoldSuccess:
     replayed: bool = access.value(description="Whether the same request had placed it before.")
 
 
-@access.type(description="The block run is paid, and the rest of the hold went back.", needs=Needs.REACHED)
+@access.type(description="The block run is paid, and the rest of the hold went back.", needs=Permission.INHERITED)
 class CaptureHoldSuccess:
     cost: Credits = access.value(description="What was drawn of the hold.")
     hold: Hold = access.value(description="The hold.")
@@ -99,7 +99,7 @@ class CaptureHoldSuccess:
     replayed: bool = access.value(description="Whether the same request had captured it before.")
 
 
-@access.type(description="Nothing is held for the block run any more.", needs=Needs.REACHED)
+@access.type(description="Nothing is held for the block run any more.", needs=Permission.INHERITED)
 class VoidHoldSuccess:
     hold: Hold = access.value(description="The hold.")
     task: Task = access.value(description="The task.")
@@ -143,50 +143,50 @@ VoidInput = Annotated[VoidHoldInput, strawberry.argument(description="Which hold
 
 
 @strawberry.type(description="Holding credits.")
-class HoldingMutations:
+class HoldMutations:
     @access.mutation(
-        needs=Needs.SERVICE,
-        trail=Trail.ENTRY,
+        needs=Permission.SERVICE,
+        audit=AuditPolicy.OPERATORS,
         description="Hold the most that a block run may cost, before it is run; a refusal means: do not, and stops the "
         "task as a refused charge does.",
     )
-    async def place_hold(self, info: Information, input: PlaceInput) -> PlaceHoldResult:
-        checked(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id, "input.block": input.block})
-        held = await holding.place(
-            PlaceRequest(
+    async def place_hold(self, info: ResolverInfo, input: PlaceInput) -> PlaceHoldResult:
+        check_ids(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id, "input.block": input.block})
+        held = await holding.place_hold(
+            PlaceHoldRequest(
                 task_id=input.task_id,
                 block_run_id=input.block_run_id,
                 block=input.block,
-                settings=settings_of(input.settings, "input.settings"),
+                settings=check_settings(input.settings, "input.settings"),
                 uses_own_key=input.uses_own_key,
                 at_most=input.at_most.read("input.atMost"),
                 timeout_seconds=input.timeout_seconds,
-                actor=info.context.caller.actor,
+                actor=info.context.authenticated_caller.actor,
                 request_id=info.context.request_id,
-                act=act_of_operator(info),
+                audit=operator_audit_context(info),
             ),
-            info.context.house.catalogue,
+            info.context.state.rate_cards,
         )
         hold, task, balance = _parts(held, info)
         return PlaceHoldSuccess(hold=hold, task=task, balance=balance, replayed=held.replayed)
 
     @access.mutation(
-        needs=Needs.SERVICE,
-        trail=Trail.ENTRY,
+        needs=Permission.SERVICE,
+        audit=AuditPolicy.OPERATORS,
         description="Charge what a held block run measured, at the prices of its placing, and let go of the rest. Of a "
         "task that has stopped or ended meanwhile too: the work is done.",
     )
-    async def capture_hold(self, info: Information, input: CaptureInput) -> CaptureHoldResult:
-        checked(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id})
-        held = await holding.capture(
-            CaptureRequest(
+    async def capture_hold(self, info: ResolverInfo, input: CaptureInput) -> CaptureHoldResult:
+        check_ids(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id})
+        held = await holding.capture_hold(
+            CaptureHoldRequest(
                 task_id=input.task_id,
                 block_run_id=input.block_run_id,
                 measurements=input.measurements.read("input.measurements"),
                 over_hold=input.over_hold,
-                actor=info.context.caller.actor,
+                actor=info.context.authenticated_caller.actor,
                 request_id=info.context.request_id,
-                act=act_of_operator(info),
+                audit=operator_audit_context(info),
             )
         )
         hold, task, balance = _parts(held, info)
@@ -195,26 +195,28 @@ class HoldingMutations:
         return CaptureHoldSuccess(
             cost=Credits(held.block_run.cost),
             hold=hold,
-            entry=entry_of(held.entry) if held.entry else None,
-            block_run=block_run_of(held.block_run, held.entry),
+            entry=to_entry(held.entry) if held.entry else None,
+            block_run=to_block_run(held.block_run, held.entry),
             task=task,
             balance=balance,
             replayed=held.replayed,
         )
 
     @access.mutation(
-        needs=Needs.SERVICE, trail=Trail.RECORD, description="Let go of a hold whose block run was not run."
+        needs=Permission.SERVICE,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
+        description="Let go of a hold whose block run was not run.",
     )
-    async def void_hold(self, info: Information, input: VoidInput) -> VoidHoldResult:
-        checked(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id})
-        held = await holding.void(input.task_id, input.block_run_id, act=act_of(info))
+    async def void_hold(self, info: ResolverInfo, input: VoidInput) -> VoidHoldResult:
+        check_ids(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id})
+        held = await holding.void_hold(input.task_id, input.block_run_id, audit=audit_context(info))
         hold, task, balance = _parts(held, info)
         return VoidHoldSuccess(hold=hold, task=task, balance=balance, replayed=held.replayed)
 
 
-def _parts(held: Held, info: Information) -> tuple[Hold, Task, Balance]:
+def _parts(held: HoldResult, info: ResolverInfo) -> tuple[Hold, Task, Balance]:
     return (
-        hold_of(held.task.account_id, held.hold),
-        task_of(held.task, held.balance.owner_id),
-        balance_of(held.balance, info.context),
+        to_hold(held.task.account_id, held.hold),
+        to_task(held.task, held.balance.owner_id),
+        to_balance(held.balance, info.context),
     )

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import strawberry
 
 from app.graphql import access, nodes
-from app.graphql.access import Needs
-from app.graphql.context import Context, Information
-from app.graphql.enums import shown
+from app.graphql.access import Permission
+from app.graphql.context import Context, ResolverInfo
+from app.graphql.enums import describe_enum
 from app.graphql.scalars import Credits
-from app.graphql.sight import owners_seen
+from app.graphql.sight import readable_owners
 from app.ledger import holds, sight
 from app.ledger.book import Hold as HoldState
 from app.ledger.book import HoldStatus
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LazyTask: TypeAlias = Annotated["Task", strawberry.lazy("app.graphql.tasks")]
 
-shown(
+describe_enum(
     HoldStatus,
     name="HoldStatus",
     description="Where a hold stands.",
@@ -37,7 +37,7 @@ shown(
 @access.type(
     description="Credits claimed of named grants: for one block run, or, as a budget, for a whole task. Nobody else "
     "can spend them.",
-    needs=Needs.REACHED,
+    needs=Permission.INHERITED,
 )
 class Hold(nodes.Node):
     block_run_id: strawberry.ID | None = access.value(description="The block run it is for; null for a task's budget.")
@@ -55,7 +55,7 @@ class Hold(nodes.Node):
     key: strawberry.Private[tuple[int, str]]
 
     @access.field(description="The task that it is for.")
-    async def task(self, info: Information) -> LazyTask | None:
+    async def task(self, info: ResolverInfo) -> LazyTask | None:
         from app.graphql.tasks import load_task  # noqa: PLC0415  tasks show budgets, holds show tasks
 
         return await load_task(info.context, *self.key)
@@ -64,7 +64,7 @@ class Hold(nodes.Node):
 @access.type(
     description="What a task may spend: credits held for it, whatever others spend meanwhile. What is left returns "
     "when the task ends, or when nobody charges within its timeout.",
-    needs=Needs.REACHED,
+    needs=Permission.INHERITED,
 )
 class Budget:
     task_id: strawberry.ID = access.value(
@@ -73,11 +73,11 @@ class Budget:
     credits: Credits = access.value(description="What was put into it.")
     spent: Credits = access.value(description="Drawn, or claimed by holds and nested budgets taken from it.")
     remaining: Credits = access.value(description="What block runs may still draw, the landing reserve included.")
-    landing_reserve: Credits = access.value(description="The part of the rest that only closing block runs may use.")
+    closing_reserve: Credits = access.value(description="The part of the rest that only closing block runs may use.")
     expires_at: datetime = access.value(description="When it lapses unless somebody charges before.")
 
 
-def hold_of(account_id: int, hold: HoldState) -> Hold:
+def to_hold(account_id: int, hold: HoldState) -> Hold:
     """A hold as GraphQL shows it."""
     return Hold(
         id=nodes.encode_id("Hold", account_id, hold.number),
@@ -86,7 +86,7 @@ def hold_of(account_id: int, hold: HoldState) -> Hold:
         credits=Credits(hold.credits),
         captured=Credits(hold.captured),
         remaining=Credits(hold.remaining),
-        priced=Credits(hold.priced) if hold.priced is not None else None,
+        priced=Credits(hold.priced_credits) if hold.priced_credits is not None else None,
         status=hold.status,
         placed_at=hold.placed_at,
         expires_at=hold.expires_at,
@@ -95,45 +95,45 @@ def hold_of(account_id: int, hold: HoldState) -> Hold:
     )
 
 
-async def budget_of(context: Context, account_id: int, envelope: int | None) -> Budget | None:
+async def load_budget(context: Context, account_id: int, envelope: int | None) -> Budget | None:
     """The budget that pays for a task, batched with the others of this request."""
     if envelope is None:
         return None
-    hold = await context.loader(_holds).load((account_id, envelope))
+    hold = await context.data_loader(_holds).load((account_id, envelope))
     if hold is None:
         return None
     return Budget(
         task_id=strawberry.ID(hold.task_id),
         credits=Credits(hold.credits),
-        spent=Credits(hold.captured + hold.lent),
+        spent=Credits(hold.captured + hold.allocated),
         remaining=Credits(hold.remaining),
-        landing_reserve=Credits(hold.reserve),
+        closing_reserve=Credits(hold.closing_reserve),
         expires_at=hold.expires_at,
     )
 
 
 async def load_hold(context: Context, account_id: int, number: int) -> Hold | None:
     """A hold by its key, batched with the others of this request."""
-    hold = await context.loader(_holds).load((account_id, number))
-    return hold_of(account_id, hold) if hold is not None else None
+    hold = await context.data_loader(_holds).load((account_id, number))
+    return to_hold(account_id, hold) if hold is not None else None
 
 
-@nodes.fetches("Hold", int, int)
+@nodes.node_fetcher("Hold", int, int)
 async def fetch_hold(context: Context, account_id: int, number: int) -> Hold | None:
-    hold = await sight.hold(account_id, number, owner_ids=owners_seen(context.caller))
-    return hold_of(account_id, hold) if hold is not None else None
+    hold = await sight.find_hold(account_id, number, owner_ids=readable_owners(context.authenticated_caller))
+    return to_hold(account_id, hold) if hold is not None else None
 
 
-async def held_of(context: Context, account_id: int, task_id: str) -> Credits:
+async def load_held_credits(context: Context, account_id: int, task_id: str) -> Credits:
     """What a task holds now, batched with the others of this request."""
-    return Credits(await context.loader(_held).load((account_id, task_id)))
+    return Credits(await context.data_loader(_held).load((account_id, task_id)))
 
 
 async def _holds(keys: list[tuple[int, int]]) -> Sequence[HoldState | None]:
-    found = await holds.by_number(keys)
+    found = await holds.get_holds(keys)
     return [found.get(key) for key in keys]
 
 
 async def _held(keys: list[tuple[int, str]]) -> Sequence[int]:
-    found = await holds.held(keys)
+    found = await holds.get_held_by_task(keys)
     return [found[key] for key in keys]

@@ -6,7 +6,7 @@ from app.credits import check_key
 from app.errors import BadRequest, InvalidInput
 
 
-def checked(**ids: str | None) -> None:
+def check_ids(**ids: str | None) -> None:
     """Ids, keys and names: 1 to 255 visible characters each; null is left to whoever takes it. Raises: BadRequest."""
     for path, text in ids.items():
         if text is not None:
@@ -16,7 +16,7 @@ def checked(**ids: str | None) -> None:
                 raise BadRequest(refusal.message) from None
 
 
-def checked_list(items: Iterable[object], *, name: str, limit: int) -> None:
+def check_list_length(items: Iterable[object], *, name: str, limit: int) -> None:
     """Raises: BadRequest: empty, or more than `limit`."""
     count = sum(1 for _ in items)
     if not 1 <= count <= limit:

@@ -43,7 +43,7 @@ def parse_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> o
     return parse(_from_literal(node, variables or {}, 0))
 
 
-def shown(value: object) -> str:
+def shorten(value: object) -> str:
     """A value that was refused, short enough for a message."""
     text = print_ast(value) if isinstance(value, ValueNode) else repr(value)
     return text if len(text) <= 40 else f"{text[:40]}…"

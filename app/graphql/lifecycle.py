@@ -7,10 +7,10 @@ import strawberry
 
 from app.errors import TaskNotFound
 from app.graphql import access
-from app.graphql.access import Needs, Trail
-from app.graphql.acts import act_of
-from app.graphql.context import Context, Information
-from app.graphql.enums import shown
+from app.graphql.access import AuditPolicy, Permission
+from app.graphql.acts import audit_context
+from app.graphql.context import Context, ResolverInfo
+from app.graphql.enums import describe_enum
 from app.graphql.errors import (
     BudgetReachedError,
     IdempotencyConflictError,
@@ -21,14 +21,14 @@ from app.graphql.errors import (
     TaskNotStoppedError,
     TaskStoppedError,
 )
-from app.graphql.inputs import checked
+from app.graphql.inputs import check_ids
 from app.graphql.scalars import Credits
-from app.graphql.sight import check_may_change, owners_changed, owners_seen
-from app.graphql.tasks import Task, task_of
+from app.graphql.sight import check_can_change, readable_owners, writable_owners
+from app.graphql.tasks import Task, to_task
 from app.tasks import lifecycle, resuming, sight
-from app.tasks.lifecycle import StartRequest
-from app.tasks.resuming import ResumeRequest
-from app.tasks.rules import Status, Trigger
+from app.tasks.lifecycle import StartTaskRequest
+from app.tasks.resuming import ResumeTaskRequest
+from app.tasks.rules import TaskStatus, TaskTrigger
 
 
 class FinishedStatus(StrEnum):
@@ -36,7 +36,7 @@ class FinishedStatus(StrEnum):
     FAILED = "FAILED"
 
 
-shown(
+describe_enum(
     FinishedStatus,
     description="How a task came to its end.",
     values={FinishedStatus.COMPLETED: "It did what it should.", FinishedStatus.FAILED: "It could not."},
@@ -48,7 +48,7 @@ class StartTaskInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's own id, unique on the platform.")
     owner_id: strawberry.ID = strawberry.field(description="Whose account pays.")
     agent_id: strawberry.ID = strawberry.field(description="The agent that is executed.")
-    trigger: Trigger = strawberry.field(default=Trigger.MANUAL, description="What started it.")
+    trigger: TaskTrigger = strawberry.field(default=TaskTrigger.MANUAL, description="What started it.")
     parent_task_id: strawberry.ID | None = strawberry.field(
         default=None, description="The task that it is nested in; it must be the same owner's."
     )
@@ -63,7 +63,7 @@ class StartTaskInput:
         description="Without a charge for so long the budget lapses and the task is stopped: 1 second to 24 hours; "
         "null: an hour.",
     )
-    landing_reserve: Credits | None = strawberry.field(
+    closing_reserve: Credits | None = strawberry.field(
         default=None, description="The part of the budget that only block runs marked `closing` may use."
     )
 
@@ -92,25 +92,25 @@ class ResumeTaskInput:
     )
 
 
-@access.type(description="The task runs again.", needs=Needs.REACHED)
+@access.type(description="The task runs again.", needs=Permission.INHERITED)
 class ResumeTaskSuccess:
     task: Task = access.value(description="The task.")
     replayed: bool = access.value(description="Whether the same request had resumed it before.")
 
 
-@access.type(description="The task is open.", needs=Needs.REACHED)
+@access.type(description="The task is open.", needs=Permission.INHERITED)
 class StartTaskSuccess:
     task: Task = access.value(description="The task.")
     replayed: bool = access.value(description="Whether the same request had opened it before.")
 
 
-@access.type(description="The task has ended.", needs=Needs.REACHED)
+@access.type(description="The task has ended.", needs=Permission.INHERITED)
 class FinishTaskSuccess:
     task: Task = access.value(description="The task.")
     replayed: bool = access.value(description="Whether it had ended so before.")
 
 
-@access.type(description="The task is cancelled, for good.", needs=Needs.REACHED)
+@access.type(description="The task is cancelled, for good.", needs=Permission.INHERITED)
 class CancelTaskSuccess:
     task: Task = access.value(description="The task.")
     replayed: bool = access.value(description="Whether it was cancelled before.")
@@ -156,13 +156,13 @@ Cancel = Annotated[CancelTaskInput, strawberry.argument(description="Which task.
 @strawberry.type(description="Tasks begin and end.")
 class LifecycleMutations:
     @access.mutation(
-        needs=Needs.SERVICE,
-        trail=Trail.RECORD,
+        needs=Permission.SERVICE,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="Open a task before its first block run. With nothing available it is refused, and no task exists; "
         "a scheduled one is recorded as skipped.",
     )
-    async def start_task(self, info: Information, input: Start) -> StartTaskResult:
-        checked(
+    async def start_task(self, info: ResolverInfo, input: Start) -> StartTaskResult:
+        check_ids(
             **{
                 "input.taskId": input.task_id,
                 "input.ownerId": input.owner_id,
@@ -170,8 +170,8 @@ class LifecycleMutations:
                 "input.parentTaskId": input.parent_task_id,
             }
         )
-        changed = await lifecycle.start(
-            StartRequest(
+        changed = await lifecycle.start_task(
+            StartTaskRequest(
                 task_id=input.task_id,
                 owner_id=input.owner_id,
                 agent_id=input.agent_id,
@@ -179,58 +179,62 @@ class LifecycleMutations:
                 parent_task_id=input.parent_task_id,
                 budget=input.budget,
                 budget_timeout_seconds=input.budget_timeout_seconds,
-                landing_reserve=input.landing_reserve,
-                actor=info.context.caller.actor,
-                act=act_of(info),
+                closing_reserve=input.closing_reserve,
+                actor=info.context.authenticated_caller.actor,
+                audit=audit_context(info),
             )
         )
-        return StartTaskSuccess(task=task_of(changed.task, input.owner_id), replayed=changed.replayed)
+        return StartTaskSuccess(task=to_task(changed.task, input.owner_id), replayed=changed.replayed)
 
     @access.mutation(
-        needs=Needs.SERVICE,
-        trail=Trail.RECORD,
+        needs=Permission.SERVICE,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="End a task. What was charged stays charged, replays stay answered.",
     )
-    async def finish_task(self, info: Information, input: Finish) -> FinishTaskResult:
+    async def finish_task(self, info: ResolverInfo, input: Finish) -> FinishTaskResult:
         owner_id = await _owner(info.context, input.task_id)
-        changed = await lifecycle.finish(input.task_id, Status(input.status), act=act_of(info))
-        return FinishTaskSuccess(task=task_of(changed.task, owner_id), replayed=changed.replayed)
+        changed = await lifecycle.finish_task(input.task_id, TaskStatus(input.status), audit=audit_context(info))
+        return FinishTaskSuccess(task=to_task(changed.task, owner_id), replayed=changed.replayed)
 
     @access.mutation(
-        needs=Needs.USER_OR_ABOVE,
-        trail=Trail.RECORD,
+        needs=Permission.AUTHENTICATED,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="Let a stopped task go on, one's own or by a service. Block runs that were charged are not charged "
         "again.",
     )
-    async def resume_task(self, info: Information, input: Resume) -> ResumeTaskResult:
+    async def resume_task(self, info: ResolverInfo, input: Resume) -> ResumeTaskResult:
         owner_id = await _owner(info.context, input.task_id)
-        check_may_change(info.context, owner_id, f"Task {input.task_id!r}")
-        changed = await resuming.resume(
-            ResumeRequest(
+        check_can_change(info.context, owner_id, f"Task {input.task_id!r}")
+        changed = await resuming.resume_task(
+            ResumeTaskRequest(
                 task_id=input.task_id,
                 add_budget=input.add_budget,
-                key=input.idempotency_key,
-                actor=info.context.caller.actor,
-                owner_ids=owners_changed(info.context.caller),
-                act=act_of(info),
+                idempotency_key=input.idempotency_key,
+                actor=info.context.authenticated_caller.actor,
+                owner_ids=writable_owners(info.context.authenticated_caller),
+                audit=audit_context(info),
             )
         )
-        return ResumeTaskSuccess(task=task_of(changed.task, owner_id), replayed=changed.replayed)
+        return ResumeTaskSuccess(task=to_task(changed.task, owner_id), replayed=changed.replayed)
 
     @access.mutation(
-        needs=Needs.USER_OR_ABOVE, trail=Trail.RECORD, description="Cancel a task, one's own or by a service."
+        needs=Permission.AUTHENTICATED,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
+        description="Cancel a task, one's own or by a service.",
     )
-    async def cancel_task(self, info: Information, input: Cancel) -> CancelTaskResult:
+    async def cancel_task(self, info: ResolverInfo, input: Cancel) -> CancelTaskResult:
         owner_id = await _owner(info.context, input.task_id)
-        check_may_change(info.context, owner_id, f"Task {input.task_id!r}")
-        changed = await lifecycle.cancel(input.task_id, owner_ids=owners_changed(info.context.caller), act=act_of(info))
-        return CancelTaskSuccess(task=task_of(changed.task, owner_id), replayed=changed.replayed)
+        check_can_change(info.context, owner_id, f"Task {input.task_id!r}")
+        changed = await lifecycle.cancel_task(
+            input.task_id, owner_ids=writable_owners(info.context.authenticated_caller), audit=audit_context(info)
+        )
+        return CancelTaskSuccess(task=to_task(changed.task, owner_id), replayed=changed.replayed)
 
 
 async def _owner(context: Context, task_id: str) -> str:
     """The owner of a task that the caller may see. Raises: TaskNotFound."""
-    checked(**{"input.taskId": task_id})
-    found = await sight.find([task_id], owner_ids=owners_seen(context.caller))
+    check_ids(**{"input.taskId": task_id})
+    found = await sight.find_tasks([task_id], owner_ids=readable_owners(context.authenticated_caller))
     if task_id not in found:
         raise TaskNotFound(task_id=task_id)
     return found[task_id].owner_id

@@ -10,12 +10,14 @@ from typing import Annotated, Final, TypeVar
 import strawberry
 
 from app.graphql import access
-from app.graphql.access import Needs
-from app.graphql.context import Context, Information
-from app.graphql.opaque import Part, packed, unpacked
+from app.graphql.access import Permission
+from app.graphql.context import Context, ResolverInfo
+from app.graphql.opaque import Part, decode_parts, encode_parts
 
 
-@access.interface(description="Whatever has an id of its own and can be fetched again by it.", needs=Needs.REACHED)
+@access.interface(
+    description="Whatever has an id of its own and can be fetched again by it.", needs=Permission.INHERITED
+)
 class Node:
     id: strawberry.ID = access.value(description="Opaque and global: the same object has the same id for everybody.")
 
@@ -25,7 +27,7 @@ FetchT = TypeVar("FetchT", bound=Fetch)
 _FETCHES: Final[dict[str, tuple[tuple[type, ...], Fetch]]] = {}
 
 
-def fetches(kind: str, *shape: type) -> Callable[[FetchT], FetchT]:
+def node_fetcher(kind: str, *shape: type) -> Callable[[FetchT], FetchT]:
     """`async def fetch(context, *parts)` finds a node of this kind, or None: absent, or not for this viewer."""
 
     def register(fetch: FetchT) -> FetchT:
@@ -38,19 +40,19 @@ def fetches(kind: str, *shape: type) -> Callable[[FetchT], FetchT]:
 
 
 def encode_id(kind: str, *parts: Part) -> strawberry.ID:
-    return strawberry.ID(packed(kind, *parts))
+    return strawberry.ID(encode_parts(kind, *parts))
 
 
 def decode_id(text: str, kind: str, *shape: type) -> tuple[Part, ...] | None:
     """The parts of an id of this kind, or None where it is none."""
-    found = unpacked(text)
+    found = decode_parts(text)
     if found and found[0] == kind and [type(part) for part in found[1:]] == list(shape):
         return found[1:]
     return None
 
 
 async def fetch_node(context: Context, text: str) -> Node | None:
-    found = unpacked(text)
+    found = decode_parts(text)
     if not found or not isinstance(found[0], str) or found[0] not in _FETCHES:
         return None
     shape, fetch = _FETCHES[found[0]]
@@ -60,10 +62,10 @@ async def fetch_node(context: Context, text: str) -> Node | None:
 
 @strawberry.type(description="Fetching by id.")
 class NodeQueries:
-    @access.query(needs=Needs.USER_OR_ABOVE, description="Any object by its id; null where there is none for you.")
+    @access.query(needs=Permission.AUTHENTICATED, description="Any object by its id; null where there is none for you.")
     async def node(
         self,
-        info: Information,
+        info: ResolverInfo,
         id: Annotated[strawberry.ID, strawberry.argument(description="An `id` read before.")],
     ) -> Node | None:
         return await fetch_node(info.context, id)

@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from app.graphql.context import Context
-from app.graphql.traits import Traits
-from app.request_log import Line
+from app.graphql.traits import OperationInfo
+from app.request_log import LoggedRequest
 
 _CODE: Final = re.compile(r"[A-Z0-9_]{1,40}")
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_UNKNOWN: Final = Traits(kind="request", name="-", charges=False)
+_UNKNOWN: Final = OperationInfo(kind="request", name="-", is_unlimited=False)
 
 
-def line_of(context: Context, traits: Traits | None, errors: Sequence[Mapping[str, Any]] | None) -> Line:
+def operation_record(
+    context: Context, traits: OperationInfo | None, errors: Sequence[Mapping[str, Any]] | None
+) -> LoggedRequest:
     """`traits`: none, it ended before its operation was known. `errors`: as they were sent; the first one is told."""
     found = traits or _UNKNOWN
     outcome, reference = "ok", None
@@ -22,9 +24,11 @@ def line_of(context: Context, traits: Traits | None, errors: Sequence[Mapping[st
         extensions = errors[0].get("extensions") or {}
         outcome = _kept(_CODE, extensions.get("code")) or "INTERNAL"
         reference = _kept(_ID, extensions.get("reference"))
-    caller = context.viewer.kind if context.viewer is not None else "nobody"
-    seconds = time.perf_counter() - context.begun_at
-    return Line(context.transport, caller, context.request_id, outcome, seconds, found.kind, found.name, reference)
+    caller = context.caller.kind if context.caller is not None else "nobody"
+    seconds = time.perf_counter() - context.started_seconds
+    return LoggedRequest(
+        context.transport, caller, context.request_id, outcome, seconds, found.kind, found.name, reference
+    )
 
 
 def _kept(shape: re.Pattern[str], text: object) -> str | None:

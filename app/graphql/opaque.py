@@ -16,11 +16,11 @@ _ALPHABET: Final = re.compile(r"[A-Za-z0-9_-]+")
 _INTEGERS: Final = range(-(2**63), 2**63)
 
 
-def packed(*parts: Part) -> str:
+def encode_parts(*parts: Part) -> str:
     return urlsafe_b64encode(orjson.dumps(parts)).rstrip(b"=").decode()
 
 
-def unpacked(text: str) -> tuple[Part, ...] | None:
+def decode_parts(text: str) -> tuple[Part, ...] | None:
     """The parts, or None where `packed` did not write this. Numbers fit 64 bits, strings hold nothing unprintable."""
     if len(text) > MAX_LENGTH or not _ALPHABET.fullmatch(text):
         return None
@@ -28,7 +28,7 @@ def unpacked(text: str) -> tuple[Part, ...] | None:
         parts = orjson.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except ValueError:
         return None
-    if isinstance(parts, list) and parts and all(map(_is_part, parts)) and packed(*parts) == text:
+    if isinstance(parts, list) and parts and all(map(_is_part, parts)) and encode_parts(*parts) == text:
         return tuple(parts)
     return None
 

@@ -12,8 +12,8 @@ import strawberry
 
 from app.errors import BadRequest
 from app.graphql import access
-from app.graphql.access import Needs
-from app.graphql.opaque import Part, packed, unpacked
+from app.graphql.access import Permission
+from app.graphql.opaque import Part, decode_parts, encode_parts
 
 MAX_PAGE: Final = 100
 
@@ -27,7 +27,7 @@ After = Annotated[
 ]
 
 
-@access.type(description="Where a page stands in its list.", needs=Needs.REACHED)
+@access.type(description="Where a page stands in its list.", needs=Permission.INHERITED)
 class PageInfo:
     has_next_page: bool = access.value(description="Whether there is more after this page.")
     has_previous_page: bool = access.value(description="Whether this page was asked for with a cursor.")
@@ -35,37 +35,37 @@ class PageInfo:
     end_cursor: str | None = access.value(description="Send it as `after` to read on; null on an empty page.")
 
 
-@access.type(description="One item of a list and its place there.", needs=Needs.REACHED)
+@access.type(description="One item of a list and its place there.", needs=Permission.INHERITED)
 class Edge(Generic[NodeT]):
     cursor: str = access.value(description="The item's place, to read on from it.")
     node: NodeT = access.value(description="The item.")
 
 
-@access.type(description="One page of a list.", needs=Needs.REACHED)
+@access.type(description="One page of a list.", needs=Permission.INHERITED)
 class Connection(Generic[NodeT]):
     edges: list[Edge[NodeT]] = access.value(description="The items of this page, in order.")
     page_info: PageInfo = access.value(description="How to read on.")
 
 
-def checked_first(first: int) -> int:
+def check_first(first: int) -> int:
     """Raises: BadRequest: not from 1 to 100."""
     if 1 <= first <= MAX_PAGE:
         return first
     raise BadRequest(f"first must lie between 1 and {MAX_PAGE}; it is {first}.")
 
 
-def cursor(kind: str, account_id: Part, *position: Part) -> str:
-    return packed(kind, account_id, *position)
+def encode_cursor(kind: str, account_id: Part, *position: Part) -> str:
+    return encode_parts(kind, account_id, *position)
 
 
-def position(text: str | None, kind: str, account_id: Part, *, shape: Sequence[type]) -> tuple[Any, ...] | None:
+def decode_cursor(text: str | None, kind: str, account_id: Part, *, shape: Sequence[type]) -> tuple[Any, ...] | None:
     """Where to read on: a value of each type in `shape`; None on the first page.
 
     Raises: BadRequest: it is not a cursor of this list and this account.
     """
     if text is None:
         return None
-    match unpacked(text):
+    match decode_parts(text):
         case (found_kind, found_account, *rest) if (
             found_kind == kind and found_account == account_id and [type(part) for part in rest] == list(shape)
         ):
@@ -73,7 +73,7 @@ def position(text: str | None, kind: str, account_id: Part, *, shape: Sequence[t
     raise BadRequest("after is not a cursor of this list: take it from pageInfo.endCursor of the page before.")
 
 
-def instant(text: str) -> datetime:
+def parse_cursor_time(text: str) -> datetime:
     """An instant out of a cursor. Raises: BadRequest: somebody wrote the cursor by hand."""
     with suppress(ValueError):
         found = datetime.fromisoformat(text)
@@ -82,7 +82,7 @@ def instant(text: str) -> datetime:
     raise BadRequest("after is not a cursor of this list: take it from pageInfo.endCursor of the page before.")
 
 
-def page(
+def build_connection(
     rows: Sequence[Row],
     *,
     first: int,

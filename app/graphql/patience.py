@@ -14,13 +14,13 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-async def patiently(read: Callable[[], Awaitable[T]]) -> T:
+async def retry_until_available(read: Callable[[], Awaitable[T]]) -> T:
     """What is read, once the database is there."""
     while True:
         try:
             return await read()
         except Exception as fault:
-            if not database.is_lost(fault):
+            if not database.is_connection_failure(fault):
                 raise
             log.warning("a subscription waits for the database: %s", fault)
         await asyncio.sleep(RETRY_SECONDS)

@@ -7,14 +7,14 @@ from typing import Annotated
 import strawberry
 from strawberry.scalars import JSON
 
-from app.errors import BadRequest, BillingError, Forbidden, InvalidInput, NotPriced
+from app.errors import BadRequest, BillingError, Forbidden, InvalidInput, PriceUnavailable
 from app.graphql import access
-from app.graphql.access import Needs, Trail
-from app.graphql.acts import act_of
-from app.graphql.balances import figures_of
-from app.graphql.charging import Measurements, settings_of
-from app.graphql.context import Information
-from app.graphql.enums import shown
+from app.graphql.access import AuditPolicy, Permission
+from app.graphql.acts import audit_context
+from app.graphql.balances import load_figures
+from app.graphql.charging import Measurements, check_settings
+from app.graphql.context import ResolverInfo
+from app.graphql.enums import describe_enum
 from app.graphql.errors import (
     BalanceLimitReachedError,
     IdempotencyConflictError,
@@ -23,12 +23,12 @@ from app.graphql.errors import (
     MeasurementMissingError,
     PriceNotFoundError,
 )
-from app.graphql.inputs import checked, checked_list
-from app.graphql.scalars import Credits, RateCardDocument, as_json
-from app.graphql.sight import owner_asked
+from app.graphql.inputs import check_ids, check_list_length
+from app.graphql.scalars import Credits, RateCardDocument, to_json
+from app.graphql.sight import resolve_owner
 from app.pricing import estimate as estimates
 from app.pricing import publishing
-from app.pricing.outcomes import Outcome, Outcomes
+from app.pricing.outcomes import BlockRunOutcome, OutcomePrices
 from app.pricing.rules import BlockPrices as PricedBlock
 from app.pricing.rules import Card, Quote, Rule, Unit, quote
 
@@ -46,7 +46,7 @@ class UnlistedBlocks(StrEnum):
     FREE = "FREE"
 
 
-shown(
+describe_enum(
     PriceUnit,
     description="What a price counts.",
     values={
@@ -57,14 +57,14 @@ shown(
         PriceUnit.USD: "US dollars of provider cost.",
     },
 )
-shown(
+describe_enum(
     UnlistedBlocks,
     description="What a rate card does with blocks that it does not name.",
     values={UnlistedBlocks.REFUSED: "No price: they must not run.", UnlistedBlocks.FREE: "They cost 0."},
 )
 
 
-@access.type(description="What one block run costs now.", needs=Needs.REACHED)
+@access.type(description="What one block run costs now.", needs=Permission.INHERITED)
 class BlockPrice:
     credits: Credits = access.value(description="The price of this block run.")
     unit: PriceUnit = access.value(description="What the price counts.")
@@ -88,7 +88,7 @@ class PlannedBlockRun:
     count: int = strawberry.field(default=1, description="How many runs, from 1 to 1,000,000.")
 
 
-@access.type(description="A line of an estimate.", needs=Needs.REACHED)
+@access.type(description="A line of an estimate.", needs=Permission.INHERITED)
 class EstimateLine:
     block: str = access.value(description="The block.")
     count: int = access.value(description="How many runs.")
@@ -97,18 +97,18 @@ class EstimateLine:
     rule: JSON | None = access.value(description="The rule that says so; null with one's own key.")
 
 
-@access.type(description="What a plan would cost at today's prices and balance.", needs=Needs.REACHED)
+@access.type(description="What a plan would cost at today's prices and balance.", needs=Permission.INHERITED)
 class TaskEstimate:
     credits: Credits = access.value(description="The plan's cost.")
     lines: list[EstimateLine] = access.value(description="Its lines, in the plan's order.")
     affordable: bool = access.value(description="Whether all of it could be paid now.")
-    runs_out_at: int | None = access.value(
+    first_unaffordable_line: int | None = access.value(
         description="The first line, counted from 0, that could not be paid in full; null where all can."
     )
     shortfall: Credits = access.value(description="Credits to add so that all of it could be paid.")
 
 
-@access.type(description="One rule of a block's price.", needs=Needs.REACHED)
+@access.type(description="One rule of a block's price.", needs=Permission.INHERITED)
 class PriceRule:
     when: JSON | None = access.value(description="The settings that it wants; null: any.")
     credits: Credits = access.value(description="Credits for every `per` units.")
@@ -116,13 +116,13 @@ class PriceRule:
     per: int = access.value(description="The divisor.")
 
 
-@access.type(description="What a block run costs that did not succeed.", needs=Needs.REACHED)
+@access.type(description="What a block run costs that did not succeed.", needs=Permission.INHERITED)
 class OutcomePrice:
-    outcome: Outcome = access.value(description="How it ended.")
+    outcome: BlockRunOutcome = access.value(description="How it ended.")
     at_most: Credits | None = access.value(description="What it costs at the most; null: what success costs.")
 
 
-@access.type(description="The prices of one block.", needs=Needs.REACHED)
+@access.type(description="The prices of one block.", needs=Permission.INHERITED)
 class BlockPrices:
     block: str = access.value(description="The block.")
     provider: str | None = access.value(description="Who does the work.")
@@ -131,14 +131,14 @@ class BlockPrices:
     outcomes: list[OutcomePrice] = access.value(description="Its own outcomes; the others are the card's.")
 
 
-@access.type(description="What a block priced by model costs with this model.", needs=Needs.REACHED)
+@access.type(description="What a block priced by model costs with this model.", needs=Permission.INHERITED)
 class ModelPrice:
     model: str = access.value(description="The model, as the settings name it.")
     provider: str = access.value(description="Who runs it.")
     credits: Credits = access.value(description="Credits for each run.")
 
 
-@access.type(description="A version of all prices.", needs=Needs.REACHED)
+@access.type(description="A version of all prices.", needs=Permission.INHERITED)
 class RateCard:
     version: int = access.value(description="Its number.")
     effective_at: datetime = access.value(description="When it took or takes effect.")
@@ -160,7 +160,7 @@ class PublishRateCardInput:
     idempotency_key: str = strawberry.field(description="The same key and request again gives the first result.")
 
 
-@access.type(description="The rate card is published.", needs=Needs.REACHED)
+@access.type(description="The rate card is published.", needs=Permission.INHERITED)
 class PublishRateCardSuccess:
     rate_card: RateCard = access.value(description="The card, with its version and instant.")
     replayed: bool = access.value(description="Whether the same request had published it before.")
@@ -184,86 +184,88 @@ Publish = Annotated[PublishRateCardInput, strawberry.argument(description="The c
 @strawberry.type(description="Reading prices.")
 class PriceQueries:
     @access.query(
-        needs=Needs.USER_OR_ABOVE,
+        needs=Permission.AUTHENTICATED,
         description="What one block run with these settings would cost now, and which rule says so.",
     )
     async def block_price(
         self,
-        info: Information,
+        info: ResolverInfo,
         block: Block,
         settings: BlockSettings = None,
         uses_own_key: OwnKey = False,
         measurements: Measured = None,
     ) -> PriceResult:
-        checked(block=block)
-        card = await info.context.house.catalogue.current()
+        check_ids(block=block)
+        card = await info.context.state.rate_cards.current_card()
         found = quote(
             card,
             block,
-            settings_of(settings, "settings"),
+            check_settings(settings, "settings"),
             uses_own_key=uses_own_key,
             measurements=measurements.read("measurements") if measurements else None,
         )
-        return price_of(found)
+        return to_block_price(found)
 
     @access.query(
-        needs=Needs.USER_OR_ABOVE,
+        needs=Permission.AUTHENTICATED,
         description="What a plan of block runs would cost, and where the balance would run out. A line without a price "
         "is an error with the code PRICE_NOT_FOUND.",
     )
-    async def estimate_task(self, info: Information, block_runs: Plan, owner_id: Owner = None) -> TaskEstimate:
-        checked(ownerId=owner_id)
-        checked_list(block_runs, name="blockRuns", limit=estimates.MAX_LINES)
-        owner = owner_asked(info.context, owner_id)
+    async def estimate_task(self, info: ResolverInfo, block_runs: Plan, owner_id: Owner = None) -> TaskEstimate:
+        check_ids(ownerId=owner_id)
+        check_list_length(block_runs, name="blockRuns", limit=estimates.MAX_LINES)
+        owner = resolve_owner(info.context, owner_id)
         if owner is None:
             raise Forbidden("You may not look at that owner's balance.")
         planned = [_planned(line, f"blockRuns.{place}") for place, line in enumerate(block_runs)]
-        card = await info.context.house.catalogue.current()
-        figures = await figures_of(owner, info.context)
+        card = await info.context.state.rate_cards.current_card()
+        figures = await load_figures(owner, info.context)
         try:
-            found = estimates.estimate(card, planned, available_credits=figures.available)
+            found = estimates.estimate_cost(card, planned, available_credits=figures.available)
         except InvalidInput as refusal:
             raise BadRequest(refusal.message) from None
         except BillingError as refusal:
-            raise NotPriced(refusal.message) from None
+            raise PriceUnavailable(refusal.message) from None
         return _estimate_of(found)
 
-    @access.query(needs=Needs.USER_OR_ABOVE, description="The rate card in force, or any version; null where none is.")
-    async def rate_card(self, info: Information, version: Version = None) -> RateCard | None:
-        card = await info.context.house.catalogue.show(version)
-        return rate_card_of(card) if card else None
+    @access.query(
+        needs=Permission.AUTHENTICATED, description="The rate card in force, or any version; null where none is."
+    )
+    async def rate_card(self, info: ResolverInfo, version: Version = None) -> RateCard | None:
+        card = await info.context.state.rate_cards.find_card(version)
+        return to_rate_card(card) if card else None
 
 
 @strawberry.type(description="Changing prices.")
 class PriceMutations:
     @access.mutation(
-        needs=Needs.OPERATOR,
-        trail=Trail.RECORD,
+        needs=Permission.OPERATOR,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="Publish a new version of all prices. Every worker holds it before it counts.",
     )
-    async def publish_rate_card(self, info: Information, input: Publish) -> PublishRateCardResult:
-        published = await publishing.publish(
+    async def publish_rate_card(self, info: ResolverInfo, input: Publish) -> PublishRateCardResult:
+        published = await publishing.publish_rate_card(
             input.document,
             effective_at=input.effective_at,
-            actor=info.context.caller.actor,
+            actor=info.context.authenticated_caller.actor,
             reason=input.reason,
-            key=input.idempotency_key,
-            act=act_of(info),
+            idempotency_key=input.idempotency_key,
+            audit=audit_context(info),
         )
-        return PublishRateCardSuccess(rate_card=rate_card_of(published.card), replayed=published.replayed)
+        return PublishRateCardSuccess(rate_card=to_rate_card(published.card), replayed=published.replayed)
 
 
-def price_of(found: Quote) -> BlockPrice:
+def to_block_price(found: Quote) -> BlockPrice:
     return BlockPrice(
         credits=Credits(found.credits),
         unit=PriceUnit[found.unit.name],
         rate=float(found.rate),
-        rule=as_json(found.rule),
+        rule=to_json(found.rule),
         rate_card_version=found.rate_card_version,
     )
 
 
-def rate_card_of(card: Card) -> RateCard:
+def to_rate_card(card: Card) -> RateCard:
     return RateCard(
         version=card.version,
         effective_at=card.effective_at,
@@ -274,7 +276,7 @@ def rate_card_of(card: Card) -> RateCard:
     )
 
 
-def _outcomes_of(outcomes: Outcomes) -> list[OutcomePrice]:
+def _outcomes_of(outcomes: OutcomePrices) -> list[OutcomePrice]:
     return [
         OutcomePrice(outcome=outcome, at_most=None if most is None else Credits(most))
         for outcome, most in outcomes.items()
@@ -290,7 +292,7 @@ def _block_of(prices: PricedBlock) -> BlockPrices:
         priced_by_model=prices.priced_by_model,
         rules=[
             PriceRule(
-                when=as_json(rule.when or None), credits=Credits(rule.credits), unit=_unit(rule.unit), per=rule.per
+                when=to_json(rule.when or None), credits=Credits(rule.credits), unit=_unit(rule.unit), per=rule.per
             )
             for rule in rules
         ],
@@ -303,10 +305,10 @@ def _unit(unit: Unit) -> PriceUnit:
 
 
 def _planned(line: PlannedBlockRun, path: str) -> estimates.PlannedBlockRun:
-    checked(**{f"{path}.block": line.block})
+    check_ids(**{f"{path}.block": line.block})
     return estimates.PlannedBlockRun(
         block=line.block,
-        settings=settings_of(line.settings, f"{path}.settings"),
+        settings=check_settings(line.settings, f"{path}.settings"),
         uses_own_key=line.uses_own_key,
         measurements=line.measurements.read(f"{path}.measurements") if line.measurements else None,
         count=line.count,
@@ -322,11 +324,11 @@ def _estimate_of(found: estimates.Estimate) -> TaskEstimate:
                 count=line.count,
                 credits_each=Credits(line.credits_each),
                 credits=Credits(line.credits),
-                rule=as_json(line.quote.rule),
+                rule=to_json(line.quote.rule),
             )
             for line in found.lines
         ],
-        affordable=found.affordable,
-        runs_out_at=found.runs_out_at,
+        affordable=found.is_affordable,
+        first_unaffordable_line=found.first_unaffordable_line,
         shortfall=Credits(found.shortfall_credits),
     )

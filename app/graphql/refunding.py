@@ -6,10 +6,10 @@ import strawberry
 
 from app.errors import TopUpNotFound
 from app.graphql import access
-from app.graphql.access import Needs, Trail
-from app.graphql.acts import act_of
-from app.graphql.balances import Balance, balance_of
-from app.graphql.context import Information
+from app.graphql.access import AuditPolicy, Permission
+from app.graphql.acts import audit_context
+from app.graphql.balances import Balance, to_balance
+from app.graphql.context import ResolverInfo
 from app.graphql.errors import (
     BalanceLimitReachedError,
     IdempotencyConflictError,
@@ -18,9 +18,9 @@ from app.graphql.errors import (
     TopUpNotFoundError,
     TopUpNotPaidError,
 )
-from app.graphql.giving_back import TopUpRefund, refund_of
+from app.graphql.giving_back import TopUpRefund, to_refund
 from app.graphql.scalars import Credits
-from app.graphql.topups import TopUp, provider_of, top_up_of, visible_top_up
+from app.graphql.topups import TopUp, find_top_up, require_payment_provider, to_top_up
 from app.topups.giving_back import refunds
 from app.topups.giving_back.refunds import RefundRequest
 
@@ -37,7 +37,7 @@ class RefundTopUpInput:
 
 @access.type(
     description="The credits have left the account, and the provider was told to give the money back.",
-    needs=Needs.REACHED,
+    needs=Permission.INHERITED,
 )
 class RefundTopUpSuccess:
     top_up: TopUp = access.value(description="The top-up.")
@@ -61,32 +61,32 @@ RefundInput = Annotated[RefundTopUpInput, strawberry.argument(description="Which
 
 
 @strawberry.type(description="What an operator does to top-ups.")
-class RefundingMutations:
+class RefundMutations:
     @access.mutation(
-        needs=Needs.OPERATOR,
-        trail=Trail.RECORD,
+        needs=Permission.OPERATOR,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="Give a top-up back: its credits leave now, those that were spent become debt, its bonus goes with "
         "them, and spent bonus reduces the money. They return if the provider refuses.",
     )
-    async def refund_top_up(self, info: Information, input: RefundInput) -> RefundTopUpResult:
-        state = await visible_top_up(info.context, input.top_up_id)
+    async def refund_top_up(self, info: ResolverInfo, input: RefundInput) -> RefundTopUpResult:
+        state = await find_top_up(info.context, input.top_up_id)
         if state is None:
             raise TopUpNotFound(top_up_id=input.top_up_id)
-        done = await refunds.refund(
+        done = await refunds.request_refund(
             RefundRequest(
                 account_id=state.account_id,
                 top_up_id=state.id,
                 credits=input.credits,
                 reason=input.reason,
                 key=input.idempotency_key,
-                actor=info.context.caller.actor,
-                act=act_of(info),
+                actor=info.context.authenticated_caller.actor,
+                audit=audit_context(info),
             ),
-            provider_of(info.context),
+            require_payment_provider(info.context),
         )
         return RefundTopUpSuccess(
-            top_up=top_up_of(done.top_up),
-            refund=refund_of(done.refund),
-            balance=balance_of(done.balance, info.context),
+            top_up=to_top_up(done.top_up),
+            refund=to_refund(done.refund),
+            balance=to_balance(done.balance, info.context),
             replayed=done.replayed,
         )

@@ -8,7 +8,7 @@ from strawberry.types.field import StrawberryField
 from strawberry.types.info import Info
 
 from app import errors
-from app.graphql.balances import balance_of
+from app.graphql.balances import to_balance
 from app.graphql.context import Context
 from app.graphql.errors import (
     BalanceLimitReachedError,
@@ -23,7 +23,7 @@ from app.graphql.errors import (
     InvalidInputError,
     InvalidRateCardError,
     MeasurementMissingError,
-    NoticeNotFoundError,
+    NotificationNotFoundError,
     PriceNotFoundError,
     Problem,
     RefundExceedsTopUpError,
@@ -37,13 +37,13 @@ from app.graphql.errors import (
     UserError,
 )
 from app.graphql.scalars import Credits
-from app.ledger.book import Figures
+from app.ledger.book import AccountBalance
 
 R = TypeVar("R", bound=errors.BillingError)
 M = TypeVar("M", bound=UserError)
 
 
-class Refusal(Generic[R, M]):
+class ErrorHandler(Generic[R, M]):
     """One line of the table, and what Strawberry's `exception_handlers` ask for.
 
     Strawberry applies it to a field whose union has `error_type`, except in lists and subscriptions.
@@ -52,24 +52,24 @@ class Refusal(Generic[R, M]):
     def __init__(self, refusal: type[R], error_type: type[M], made: Callable[[R, Context], M]) -> None:
         self.exception_type = refusal
         self.error_type = error_type
-        self.made = made
+        self.convert = made
 
     def handle(self, exception: R, *, field: StrawberryField, info: Info[Any, Any]) -> M:
-        return self.made(exception, info.context)
+        return self.convert(exception, info.context)
 
 
-TABLE: Final[tuple[Refusal[Any, Any], ...]] = (
-    Refusal(
+ERROR_HANDLERS: Final[tuple[ErrorHandler[Any, Any], ...]] = (
+    ErrorHandler(
         errors.InvalidRateCard,  # before InvalidInput, which it is too: the first that fits is taken
         InvalidRateCardError,
         lambda no, _: InvalidRateCardError(message=no.message, problems=_problems(no)),
     ),
-    Refusal(
+    ErrorHandler(
         errors.InvalidInput,
         InvalidInputError,
         lambda no, _: InvalidInputError(message=no.message, problems=_problems(no)),
     ),
-    Refusal(
+    ErrorHandler(
         errors.InsufficientCredits,
         InsufficientCreditsError,
         lambda no, context: InsufficientCreditsError(
@@ -77,42 +77,42 @@ TABLE: Final[tuple[Refusal[Any, Any], ...]] = (
             required=Credits(no.required_credits),
             available=Credits(no.available_credits),
             shortfall=Credits(no.shortfall_credits),
-            balance=balance_of(_figures(no), context),
+            balance=to_balance(_figures(no), context),
         ),
     ),
-    Refusal(
+    ErrorHandler(
         errors.PriceNotFound,
         PriceNotFoundError,
         lambda no, _: PriceNotFoundError(message=no.message, block=no.block, rate_card_version=no.rate_card_version),
     ),
-    Refusal(
+    ErrorHandler(
         errors.MeasurementMissing,
         MeasurementMissingError,
         lambda no, _: MeasurementMissingError(message=no.message, block=no.block, measurement=no.measurement),
     ),
-    Refusal(
+    ErrorHandler(
         errors.TaskNotFound,
         TaskNotFoundError,
         lambda no, _: TaskNotFoundError(message=no.message, task_id=strawberry.ID(no.task_id)),
     ),
-    Refusal(
+    ErrorHandler(
         errors.TaskStopped,
         TaskStoppedError,
         lambda no, _: TaskStoppedError(
             message=no.message, task_id=strawberry.ID(no.task_id), stop_reason=no.stop_reason
         ),
     ),
-    Refusal(
+    ErrorHandler(
         errors.TaskEnded,
         TaskEndedError,
         lambda no, _: TaskEndedError(message=no.message, task_id=strawberry.ID(no.task_id), status=no.status),
     ),
-    Refusal(
+    ErrorHandler(
         errors.TaskNotStopped,
         TaskNotStoppedError,
         lambda no, _: TaskNotStoppedError(message=no.message, task_id=strawberry.ID(no.task_id), status=no.status),
     ),
-    Refusal(
+    ErrorHandler(
         errors.BudgetReached,
         BudgetReachedError,
         lambda no, _: BudgetReachedError(
@@ -123,21 +123,21 @@ TABLE: Final[tuple[Refusal[Any, Any], ...]] = (
             shortfall=Credits(no.shortfall_credits),
         ),
     ),
-    Refusal(
+    ErrorHandler(
         errors.HoldNotFound,
         HoldNotFoundError,
         lambda no, _: HoldNotFoundError(
             message=no.message, task_id=strawberry.ID(no.task_id), block_run_id=strawberry.ID(no.block_run_id)
         ),
     ),
-    Refusal(
+    ErrorHandler(
         errors.HoldClosed,
         HoldClosedError,
         lambda no, _: HoldClosedError(
             message=no.message, block_run_id=strawberry.ID(no.block_run_id), status=no.status
         ),
     ),
-    Refusal(
+    ErrorHandler(
         errors.HoldExceeded,
         HoldExceededError,
         lambda no, _: HoldExceededError(
@@ -148,14 +148,14 @@ TABLE: Final[tuple[Refusal[Any, Any], ...]] = (
             shortfall=Credits(no.shortfall_credits),
         ),
     ),
-    Refusal(
+    ErrorHandler(
         errors.BlockRunNotFound,
         BlockRunNotFoundError,
         lambda no, _: BlockRunNotFoundError(
             message=no.message, task_id=strawberry.ID(no.task_id), block_run_id=strawberry.ID(no.block_run_id)
         ),
     ),
-    Refusal(
+    ErrorHandler(
         errors.ReversalExceedsCharge,
         ReversalExceedsChargeError,
         lambda no, _: ReversalExceedsChargeError(
@@ -164,22 +164,22 @@ TABLE: Final[tuple[Refusal[Any, Any], ...]] = (
             reversible=Credits(no.reversible_credits),
         ),
     ),
-    Refusal(
+    ErrorHandler(
         errors.GrantNotFound,
         GrantNotFoundError,
         lambda no, _: GrantNotFoundError(message=no.message, grant_id=strawberry.ID(no.grant_id)),
     ),
-    Refusal(
+    ErrorHandler(
         errors.TopUpNotFound,
         TopUpNotFoundError,
         lambda no, _: TopUpNotFoundError(message=no.message, top_up_id=strawberry.ID(no.top_up_id)),
     ),
-    Refusal(
+    ErrorHandler(
         errors.TopUpNotPaid,
         TopUpNotPaidError,
         lambda no, _: TopUpNotPaidError(message=no.message, status=no.status),
     ),
-    Refusal(
+    ErrorHandler(
         errors.RefundExceedsTopUp,
         RefundExceedsTopUpError,
         lambda no, _: RefundExceedsTopUpError(
@@ -188,17 +188,17 @@ TABLE: Final[tuple[Refusal[Any, Any], ...]] = (
             refundable=Credits(no.refundable_credits),
         ),
     ),
-    Refusal(
-        errors.NoticeNotFound,
-        NoticeNotFoundError,
-        lambda no, _: NoticeNotFoundError(message=no.message, notice_id=strawberry.ID(no.notice_id)),
+    ErrorHandler(
+        errors.NotificationNotFound,
+        NotificationNotFoundError,
+        lambda no, _: NotificationNotFoundError(message=no.message, notification_id=strawberry.ID(no.notice_id)),
     ),
-    Refusal(
+    ErrorHandler(
         errors.IdempotencyConflict,
         IdempotencyConflictError,
         lambda no, _: IdempotencyConflictError(message=no.message, key=no.key),
     ),
-    Refusal(
+    ErrorHandler(
         errors.BalanceLimitReached,
         BalanceLimitReachedError,
         lambda no, _: BalanceLimitReachedError(message=no.message, figure=no.figure),
@@ -206,11 +206,11 @@ TABLE: Final[tuple[Refusal[Any, Any], ...]] = (
 )
 
 
-def as_member(refusal: errors.BillingError, context: Context) -> UserError:
+def to_user_error(refusal: errors.BillingError, context: Context) -> UserError:
     """The GraphQL object of this refusal, for an item of a list. Raises: the refusal itself, if the table lacks it."""
-    for line in TABLE:
+    for line in ERROR_HANDLERS:
         if isinstance(refusal, line.exception_type):
-            member: UserError = line.made(refusal, context)
+            member: UserError = line.convert(refusal, context)
             return member
     raise refusal
 
@@ -219,7 +219,7 @@ def _problems(refusal: errors.InvalidInput) -> list[Problem]:
     return [Problem(path=problem.path, message=problem.message) for problem in refusal.problems]
 
 
-def _figures(refusal: errors.InsufficientCredits) -> Figures:
-    if isinstance(refusal.balance, Figures):
+def _figures(refusal: errors.InsufficientCredits) -> AccountBalance:
+    if isinstance(refusal.balance, AccountBalance):
         return refusal.balance
     raise TypeError("a refusal for want of credits must carry the account's figures")

@@ -24,7 +24,7 @@ class _AtKind(NamedTuple):
     left: tuple[tuple[int, str | None], ...]
 
 
-def as_one(rules: Iterable[type[ASTValidationRule]]) -> type[ASTValidationRule]:
+def combine_rules(rules: Iterable[type[ASTValidationRule]]) -> type[ASTValidationRule]:
     """One rule that finds what these find, in the same order."""
     return type("AllRules", (_Together,), {"rules": tuple(rules), "at_kinds": {}})
 

@@ -6,35 +6,35 @@ import strawberry
 from strawberry.printer import print_schema
 from strawberry.schema.config import StrawberryConfig
 
-from app.graphql.access import resolve_plainly, undeclared
+from app.graphql.access import fields_without_permission, use_dict_resolvers
 from app.graphql.accounts import AccountQueries
 from app.graphql.agents import AgentQueries
 from app.graphql.auto_top_up import AutoTopUpMutations
 from app.graphql.charging import ChargingMutations
-from app.graphql.descriptions import undescribed
-from app.graphql.finishing import FinishingMutations
-from app.graphql.following import FollowingSubscription
-from app.graphql.granting import GrantingMutations
-from app.graphql.holding import HoldingMutations
+from app.graphql.descriptions import parts_without_description
+from app.graphql.finishing import ReversalMutations
+from app.graphql.following import AccountSubscription
+from app.graphql.granting import AccountMutations
+from app.graphql.holding import HoldMutations
 from app.graphql.lifecycle import LifecycleMutations
 from app.graphql.nodes import NodeQueries
-from app.graphql.notices import NoticeMutations, NoticeSubscription
+from app.graphql.notices import NotificationMutations, NotificationSubscription
 from app.graphql.prices import PriceMutations, PriceQueries
-from app.graphql.refunding import RefundingMutations
-from app.graphql.refusals import TABLE
+from app.graphql.refunding import RefundMutations
+from app.graphql.refusals import ERROR_HANDLERS
 from app.graphql.scalars import SCALARS
-from app.graphql.signals import SignalSubscription
+from app.graphql.signals import TaskSubscription
 from app.graphql.tasks import TaskQueries
 from app.graphql.topups import TopUpMutations, TopUpQueries
-from app.graphql.trail import TrailQueries
+from app.graphql.trail import AuditLogQueries
 
 
-class Incomplete(Exception):
+class IncompleteSchema(Exception):
     """Fields that do not say what they need, or parts without a description: such a schema is not built."""
 
 
 @strawberry.type(description="Everything that can be read.")
-class Query(AccountQueries, AgentQueries, TaskQueries, TopUpQueries, PriceQueries, TrailQueries, NodeQueries):
+class Query(AccountQueries, AgentQueries, TaskQueries, TopUpQueries, PriceQueries, AuditLogQueries, NodeQueries):
     pass
 
 
@@ -42,24 +42,24 @@ class Query(AccountQueries, AgentQueries, TaskQueries, TopUpQueries, PriceQuerie
 class Mutation(
     LifecycleMutations,
     ChargingMutations,
-    HoldingMutations,
-    FinishingMutations,
-    GrantingMutations,
+    HoldMutations,
+    ReversalMutations,
+    AccountMutations,
     TopUpMutations,
-    RefundingMutations,
+    RefundMutations,
     AutoTopUpMutations,
-    NoticeMutations,
+    NotificationMutations,
     PriceMutations,
 ):
     pass
 
 
 @strawberry.type(description="What is pushed.")
-class Subscription(FollowingSubscription, SignalSubscription, NoticeSubscription):
+class Subscription(AccountSubscription, TaskSubscription, NotificationSubscription):
     pass
 
 
-def build(
+def build_schema(
     *,
     query: type = Query,
     mutation: type = Mutation,
@@ -73,17 +73,17 @@ def build(
         subscription=subscription,
         types=types,
         config=StrawberryConfig(scalar_map=SCALARS),
-        exception_handlers=TABLE,
+        exception_handlers=ERROR_HANDLERS,
     )
     core = schema._schema  # graphql-core's schema has no public name in Strawberry
-    if silent := undeclared(core):
-        raise Incomplete(f"They do not say what they need: {', '.join(silent)}")
-    if bare := undescribed(core):
-        raise Incomplete(f"They have no description: {', '.join(bare)}")
-    resolve_plainly(core)
+    if silent := fields_without_permission(core):
+        raise IncompleteSchema(f"They do not say what they need: {', '.join(silent)}")
+    if bare := parts_without_description(core):
+        raise IncompleteSchema(f"They have no description: {', '.join(bare)}")
+    use_dict_resolvers(core)
     return schema
 
 
-def printed(schema: strawberry.Schema) -> str:
+def format_schema(schema: strawberry.Schema) -> str:
     """The schema's text, the same from every process: types by name, fields as declared."""
     return print_schema(schema) + "\n"

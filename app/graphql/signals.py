@@ -7,18 +7,18 @@ from typing import Annotated
 import strawberry
 
 from app.graphql import access
-from app.graphql.access import Needs
-from app.graphql.context import Information
-from app.graphql.inputs import checked, checked_list
-from app.graphql.patience import patiently
+from app.graphql.access import Permission
+from app.graphql.context import ResolverInfo
+from app.graphql.inputs import check_ids, check_list_length
+from app.graphql.patience import retry_until_available
 from app.graphql.scalars import Long
 from app.tasks.rules import SignalKind, StopReason
-from app.tasks.signals import Follower, Signal
+from app.tasks.signals import Signal, SignalTracker
 
 MAX_OWNERS = 1_000
 
 
-@access.type(description="Who has to stop, or may go on.", needs=Needs.REACHED)
+@access.type(description="Who has to stop, or may go on.", needs=Permission.INHERITED)
 class TaskSignal:
     kind: SignalKind = access.value(description="Stop, or go on.")
     owner_id: strawberry.ID = access.value(description="Whose tasks.")
@@ -37,22 +37,22 @@ OwnerIds = Annotated[
 
 
 @strawberry.type(description="What executors are told.")
-class SignalSubscription:
+class TaskSubscription:
     @access.subscription(
-        needs=Needs.SERVICE,
+        needs=Permission.SERVICE,
         description="For executors and schedulers: what is stopped now, then every change, within a second.",
     )
-    async def task_signals(self, info: Information, owner_ids: OwnerIds = None) -> AsyncGenerator[TaskSignal, None]:
+    async def task_signals(self, info: ResolverInfo, owner_ids: OwnerIds = None) -> AsyncGenerator[TaskSignal, None]:
         if owner_ids is not None:
-            checked_list(owner_ids, name="ownerIds", limit=MAX_OWNERS)
-            checked(**{f"ownerIds.{place}": owner_id for place, owner_id in enumerate(owner_ids)})
-        follower = Follower(frozenset(owner_ids) if owner_ids is not None else None)
-        with info.context.house.live.watch_signals() as watch:
-            for signal in await patiently(follower.snapshot):
+            check_list_length(owner_ids, name="ownerIds", limit=MAX_OWNERS)
+            check_ids(**{f"ownerIds.{place}": owner_id for place, owner_id in enumerate(owner_ids)})
+        follower = SignalTracker(frozenset(owner_ids) if owner_ids is not None else None)
+        with info.context.state.change_feed.subscribe_to_signals() as watch:
+            for signal in await retry_until_available(follower.initial_signals):
                 yield _shown(signal)
             while True:
-                signalled = await watch.changed()
-                for signal in await patiently(lambda: follower.changes(signalled)):  # noqa: B023  awaited at once
+                signalled = await watch.wait()
+                for signal in await retry_until_available(lambda: follower.new_signals(signalled)):  # noqa: B023  awaited at once
                     yield _shown(signal)
 
 
@@ -63,5 +63,5 @@ def _shown(signal: Signal) -> TaskSignal:
         task_ids=[strawberry.ID(one) for one in signal.task_ids] if signal.task_ids is not None else None,
         reason=signal.reason,
         version=Long(signal.version),
-        at=signal.at,
+        at=signal.as_of,
     )

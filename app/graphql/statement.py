@@ -5,71 +5,72 @@ from datetime import datetime
 import strawberry
 
 from app.graphql import access
-from app.graphql.access import Needs
-from app.graphql.context import Information
-from app.graphql.entries import Entry, entry_of
-from app.graphql.pagination import Connection, checked_first, cursor, page, position
+from app.graphql.access import Permission
+from app.graphql.context import ResolverInfo
+from app.graphql.entries import Entry, to_entry
+from app.graphql.pagination import Connection, build_connection, check_first, decode_cursor, encode_cursor
 from app.graphql.scalars import Credits
 from app.graphql.tasks import Task, load_task
-from app.ledger.book import Figures, Kind
+from app.ledger.book import AccountBalance, EntryKind
 from app.tasks import statement
-from app.tasks.statement import Group, Place
+from app.tasks.statement import StatementGroup, StatementPosition
 
 
 @access.type(
-    description="One line of a statement: all charges and reversals of a task, or one other entry.", needs=Needs.REACHED
+    description="One line of a statement: all charges and reversals of a task, or one other entry.",
+    needs=Permission.INHERITED,
 )
-class Statement:
-    kinds: list[Kind] = access.value(description="What is in it.")
+class StatementLine:
+    kinds: list[EntryKind] = access.value(description="What is in it.")
     credits: Credits = access.value(description="The sum of its entries.")
     entry_count: int = access.value(description="How many entries.")
     first_at: datetime = access.value(description="When its first entry counts from.")
     last_at: datetime = access.value(description="When its last entry counts from: the statement's order.")
     balance_after: Credits = access.value(description="The posted balance after its last entry.")
-    group: strawberry.Private[Group]
+    group: strawberry.Private[StatementGroup]
 
     @access.field(description="The task that it is about; null where it is not about one.")
-    async def task(self, info: Information) -> Task | None:
+    async def task(self, info: ResolverInfo) -> Task | None:
         if self.group.task_id is None:
             return None
         return await load_task(info.context, self.group.last.line.account_id, self.group.task_id)
 
     @access.field(description="Its one entry; null where it is a task's.")
     def entry(self) -> Entry | None:
-        return entry_of(self.group.last) if self.group.task_id is None else None
+        return to_entry(self.group.last) if self.group.task_id is None else None
 
 
-async def statement_page(
-    figures: Figures,
+async def load_statement_page(
+    figures: AccountBalance,
     *,
     first: int,
     after: str | None,
-    kinds: list[Kind] | None,
+    kinds: list[EntryKind] | None,
     from_at: datetime | None,
     to_at: datetime | None,
-) -> Connection[Statement]:
+) -> Connection[StatementLine]:
     """A page of an account's groups."""
     number = figures.account_id
-    place = position(after, "statement", number, shape=(int, int))
-    found = await statement.page(
+    place = decode_cursor(after, "statement", number, shape=(int, int))
+    found = await statement.statement_page(
         number,
-        limit=checked_first(first) + 1,
-        after=Place(*place) if place else None,
+        limit=check_first(first) + 1,
+        after=StatementPosition(*place) if place else None,
         kinds=kinds,
         from_at=from_at,
         to_at=to_at,
     )
-    return page(
+    return build_connection(
         found.groups,
         first=first,
         after=after,
-        cursor_of=lambda group: cursor("statement", number, *found.place_of(group)),
+        cursor_of=lambda group: encode_cursor("statement", number, *found.position_of(group)),
         node_of=_statement_of,
     )
 
 
-def _statement_of(group: Group) -> Statement:
-    return Statement(
+def _statement_of(group: StatementGroup) -> StatementLine:
+    return StatementLine(
         kinds=list(group.kinds),
         credits=Credits(group.credits),
         entry_count=group.entries,

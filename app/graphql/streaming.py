@@ -21,50 +21,56 @@ from graphql import (
 from graphql.pyutils import AwaitableOrValue
 
 from app.graphql.context import Context
-from app.graphql.faults import sent
-from app.graphql.plans.cache import Known, Plans
-from app.graphql.plans.plan import Begun
+from app.graphql.faults import format_errors
+from app.graphql.plans.cache import OperationCache, PreparedOperation
+from app.graphql.plans.plan import StartedSubscription
 
 Items = AsyncGenerator[bytes, None]
 Errors = list[dict[str, Any]]
 """Why there are no items, as it is sent."""
 
 
-async def planned(plans: Plans, known: Known, context: Context, given: Mapping[str, Any] | None) -> Items | Errors:
+async def compiled_items(
+    plans: OperationCache, known: PreparedOperation, context: Context, given: Mapping[str, Any] | None
+) -> Items | Errors:
     """By the plan. Raises: NotUnderstood, counted, before anything has run."""
-    begun = await plans.begin(known, context, given)
-    return sent(begun, context) if isinstance(begun, list) else _planned_items(plans, known, begun, context)
+    begun = await plans.subscribe(known, context, given)
+    return format_errors(begun, context) if isinstance(begun, list) else _planned_items(plans, known, begun, context)
 
 
-async def ordinary(executor: Executor[Any], context: Context) -> Items | Errors:
+async def interpreted_items(executor: Executor[Any], context: Context) -> Items | Errors:
     """By graphql-core, which has coerced the variables."""
     source = create_source_event_stream(executor)
     if isawaitable(source):
         source = await source
     if isinstance(source, ExecutionResult):
-        return sent(source.errors or [], context)
+        return format_errors(source.errors or [], context)
     return _ordinary_items(executor, source, context)
 
 
-def payload_of(result: ExecutionResult, context: Context) -> Mapping[str, Any]:
+def response_payload(result: ExecutionResult, context: Context) -> Mapping[str, Any]:
     """A result as it is sent, errors masked."""
     if result.errors:
-        return {"data": result.data, "errors": sent(result.errors, context)}
+        return {"data": result.data, "errors": format_errors(result.errors, context)}
     return {"data": result.data}
 
 
-def told(fault: Exception, context: Context) -> Errors:
+def format_subscription_fault(fault: Exception, context: Context) -> Errors:
     """What a client is told when a subscription's own generator raises."""
-    return sent([fault if isinstance(fault, GraphQLError) else GraphQLError(str(fault), original_error=fault)], context)
+    return format_errors(
+        [fault if isinstance(fault, GraphQLError) else GraphQLError(str(fault), original_error=fault)], context
+    )
 
 
-async def _planned_items(plans: Plans, known: Known, begun: Begun, context: Context) -> Items:
+async def _planned_items(
+    plans: OperationCache, known: PreparedOperation, begun: StartedSubscription, context: Context
+) -> Items:
     """The events end when this does."""
     try:
         async for event in begun.events:
-            item = plans.encoded_event(known, context, begun, event)
+            item = plans.encode_event(known, context, begun, event)
             if item is None:
-                result = plans.execute_event(known, context.renewed(), begun, event)
+                result = plans.execute_event(known, context.for_next_item(), begun, event)
                 item = _encoded(result if isinstance(result, ExecutionResult) else await result, context)
             yield item
     finally:
@@ -83,4 +89,4 @@ async def _ordinary_items(executor: Executor[Any], source: AsyncIterable[Any], c
 
 
 def _encoded(result: ExecutionResult, context: Context) -> bytes:
-    return orjson.dumps(payload_of(result, context))
+    return orjson.dumps(response_payload(result, context))

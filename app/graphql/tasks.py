@@ -8,35 +8,45 @@ import strawberry
 
 from app.errors import BadRequest
 from app.graphql import access, nodes
-from app.graphql.access import Needs
-from app.graphql.block_runs import BlockRun, block_run_of
-from app.graphql.context import Context, Information
-from app.graphql.enums import shown
-from app.graphql.holds import Budget, budget_of, held_of
-from app.graphql.inputs import checked, checked_list
-from app.graphql.pagination import MAX_PAGE, After, Connection, First, checked_first, cursor, instant, page, position
+from app.graphql.access import Permission
+from app.graphql.block_runs import BlockRun, to_block_run
+from app.graphql.context import Context, ResolverInfo
+from app.graphql.enums import describe_enum
+from app.graphql.holds import Budget, load_budget, load_held_credits
+from app.graphql.inputs import check_ids, check_list_length
+from app.graphql.pagination import (
+    MAX_PAGE,
+    After,
+    Connection,
+    First,
+    build_connection,
+    check_first,
+    decode_cursor,
+    encode_cursor,
+    parse_cursor_time,
+)
 from app.graphql.scalars import Credits, Long
-from app.graphql.sight import owners_seen
+from app.graphql.sight import readable_owners
 from app.ledger import accounts
 from app.tasks import costs, sight
+from app.tasks.costs import AccountScopedId
 from app.tasks.costs import BlockCost as BlockCostRead
-from app.tasks.costs import Key
 from app.tasks.costs import ModelCost as ModelCostRead
-from app.tasks.rules import BlockRunState, SignalKind, Status, StopReason, TaskState, Trigger
+from app.tasks.rules import BlockRunState, SignalKind, StopReason, TaskState, TaskStatus, TaskTrigger
 
-shown(
-    Status,
+describe_enum(
+    TaskStatus,
     name="TaskStatus",
     description="Where a task stands.",
     values={
-        Status.RUNNING: "It takes block runs.",
-        Status.COMPLETED: "It did what it should.",
-        Status.FAILED: "It could not.",
-        Status.CANCELLED: "Somebody ended it, for good.",
-        Status.STOPPED: "A block run could not be paid, or its budget lapsed: it takes none until it is resumed.",
+        TaskStatus.RUNNING: "It takes block runs.",
+        TaskStatus.COMPLETED: "It did what it should.",
+        TaskStatus.FAILED: "It could not.",
+        TaskStatus.CANCELLED: "Somebody ended it, for good.",
+        TaskStatus.STOPPED: "A block run could not be paid, or its budget lapsed: it takes none until it is resumed.",
     },
 )
-shown(
+describe_enum(
     StopReason,
     name="StopReason",
     description="Why a task is stopped.",
@@ -47,7 +57,7 @@ shown(
         "has ended: the rest went back to the account. resumeTask may give it a new one.",
     },
 )
-shown(
+describe_enum(
     SignalKind,
     name="SignalKind",
     description="What executors are told.",
@@ -56,11 +66,15 @@ shown(
         SignalKind.RESUME: "Credits are there again: go on with what runs, resume what was stopped.",
     },
 )
-shown(
-    Trigger,
+describe_enum(
+    TaskTrigger,
     name="TaskTrigger",
     description="What started a task.",
-    values={Trigger.MANUAL: "A person.", Trigger.SCHEDULED: "A schedule.", Trigger.WEBHOOK: "An event from outside."},
+    values={
+        TaskTrigger.MANUAL: "A person.",
+        TaskTrigger.SCHEDULED: "A schedule.",
+        TaskTrigger.WEBHOOK: "An event from outside.",
+    },
 )
 
 FirstRuns = Annotated[int, strawberry.argument(description=f"How many, from 1 to {MAX_PAGE}.")]
@@ -68,14 +82,14 @@ TaskId = Annotated[strawberry.ID, strawberry.argument(description="The platform'
 TaskIds = Annotated[list[strawberry.ID], strawberry.argument(description="1 to 100 ids of the platform.")]
 
 
-@access.type(description="What was spent on one block.", needs=Needs.REACHED)
+@access.type(description="What was spent on one block.", needs=Permission.INHERITED)
 class BlockCost:
     block: str = access.value(description="The block.")
     credits: Credits = access.value(description="Charged minus reversed.")
     count: int = access.value(description="Its block runs, those at cost 0 included.")
 
 
-@access.type(description="What was spent on one language model.", needs=Needs.REACHED)
+@access.type(description="What was spent on one language model.", needs=Permission.INHERITED)
 class ModelCost:
     model: str = access.value(description="The model.")
     credits: Credits = access.value(description="Charged minus reversed.")
@@ -84,11 +98,11 @@ class ModelCost:
 
 @access.type(
     description="What a task costs: exact at the moment the balance moves, while it runs and after.",
-    needs=Needs.REACHED,
+    needs=Permission.INHERITED,
 )
 class TaskCost(nodes.Node):
     task_id: strawberry.ID = access.value(description="The platform's id of the task.")
-    status: Status = access.value(description="Where the task stands.")
+    status: TaskStatus = access.value(description="Where the task stands.")
     version: Long = access.value(description="Rises with every change of the task.")
     total: Credits = access.value(description="Charged minus reversed, of this task itself.")
     charged: Credits = access.value(description="The sum of its charges.")
@@ -96,21 +110,21 @@ class TaskCost(nodes.Node):
     state: strawberry.Private[TaskState]
 
     @access.field(description="Credits held for this task now: its own budget's rest, and holds for its block runs.")
-    async def held(self, info: Information) -> Credits:
-        return await held_of(info.context, *_key(self.state))
+    async def held(self, info: ResolverInfo) -> Credits:
+        return await load_held_credits(info.context, *_key(self.state))
 
     @access.field(description="What its children cost, theirs included; never part of total.")
-    async def children(self, info: Information) -> Credits:
-        return Credits(await info.context.loader(_below).load(_key(self.state)))
+    async def children(self, info: ResolverInfo) -> Credits:
+        return Credits(await info.context.data_loader(_below).load(_key(self.state)))
 
     @access.field(description="By block, dearest first.")
-    async def by_block(self, info: Information) -> list[BlockCost]:
-        found = await info.context.loader(_by_block).load(_key(self.state))
+    async def by_block(self, info: ResolverInfo) -> list[BlockCost]:
+        found = await info.context.data_loader(_by_block).load(_key(self.state))
         return [BlockCost(block=one.block, credits=Credits(one.credits), count=one.count) for one in found]
 
     @access.field(description="By language model, dearest first, of the block runs priced by model.")
-    async def by_model(self, info: Information) -> list[ModelCost]:
-        found = await info.context.loader(_by_model).load(_key(self.state))
+    async def by_model(self, info: ResolverInfo) -> list[ModelCost]:
+        found = await info.context.data_loader(_by_model).load(_key(self.state))
         return [ModelCost(model=one.model, credits=Credits(one.credits), count=one.count) for one in found]
 
 
@@ -118,14 +132,14 @@ class TaskCost(nodes.Node):
 LaterTask: TypeAlias = Annotated["Task", strawberry.lazy("app.graphql.tasks")]
 
 
-@access.type(description="One execution of an agent.", needs=Needs.REACHED)
+@access.type(description="One execution of an agent.", needs=Permission.INHERITED)
 class Task(nodes.Node):
     task_id: strawberry.ID = access.value(description="The platform's own id.")
     agent_id: strawberry.ID = access.value(description="The agent that is executed.")
     owner_id: strawberry.ID = access.value(description="Whose account pays.")
-    status: Status = access.value(description="Where it stands.")
+    status: TaskStatus = access.value(description="Where it stands.")
     stop_reason: StopReason | None = access.value(description="Why it is stopped; null where it is not.")
-    trigger: Trigger = access.value(description="What started it.")
+    trigger: TaskTrigger = access.value(description="What started it.")
     started_at: datetime = access.value(description="When it was opened.")
     ended_at: datetime | None = access.value(description="When it ended; null while it is open.")
     steps: int = access.value(description="Block runs recorded so far, those at cost 0 included.")
@@ -133,74 +147,77 @@ class Task(nodes.Node):
 
     @access.field(description="What it costs.")
     def cost(self) -> TaskCost:
-        return cost_of(self.state)
+        return to_task_cost(self.state)
 
     @access.field(description="What it may spend; null where it pays from what the account has available.")
-    async def budget(self, info: Information) -> Budget | None:
-        return await budget_of(info.context, self.state.account_id, self.state.envelope)
+    async def budget(self, info: ResolverInfo) -> Budget | None:
+        return await load_budget(info.context, self.state.account_id, self.state.budget_hold)
 
     @access.field(description="The task that it is nested in.")
-    async def parent(self, info: Information) -> LaterTask | None:
+    async def parent(self, info: ResolverInfo) -> LaterTask | None:
         if self.state.parent_task_id is None:
             return None
         return await load_task(info.context, self.state.account_id, self.state.parent_task_id)
 
     @access.field(description="The tasks nested in it, oldest first.")
-    async def children(self, info: Information, first: First = 25, after: After = None) -> Connection[LaterTask]:
+    async def children(self, info: ResolverInfo, first: First = 25, after: After = None) -> Connection[LaterTask]:
         key = _key(self.state)
-        place = position(after, "children", key[0], shape=(str, str, str))
+        place = decode_cursor(after, "children", key[0], shape=(str, str, str))
         if place is not None and place[0] != key[1]:
             raise BadRequest("after is a cursor of another task's children.")
-        found = await costs.children(
-            [key], limit=checked_first(first) + 1, after=(instant(place[1]), place[2]) if place else None
+        found = await costs.child_tasks(
+            [key], limit=check_first(first) + 1, after=(parse_cursor_time(place[1]), place[2]) if place else None
         )
-        return page(
+        return build_connection(
             found[key],
             first=first,
             after=after,
-            cursor_of=lambda child: cursor("children", key[0], key[1], child.started_at.isoformat(), child.task_id),
-            node_of=lambda child: task_of(child, self.owner_id),
+            cursor_of=lambda child: encode_cursor(
+                "children", key[0], key[1], child.started_at.isoformat(), child.task_id
+            ),
+            node_of=lambda child: to_task(child, self.owner_id),
         )
 
     @access.field(description="Its block runs, in the order in which they were charged.")
-    async def block_runs(self, info: Information, first: FirstRuns = 50, after: After = None) -> Connection[BlockRun]:
+    async def block_runs(self, info: ResolverInfo, first: FirstRuns = 50, after: After = None) -> Connection[BlockRun]:
         key = _key(self.state)
-        place = position(after, "blockRuns", key[0], shape=(str, int))
+        place = decode_cursor(after, "blockRuns", key[0], shape=(str, int))
         if place is not None and place[0] != key[1]:
             raise BadRequest("after is a cursor of another task's block runs.")
-        limit = checked_first(first) + 1
+        limit = check_first(first) + 1
         if place is None:  # many tasks' first pages are one read
-            found = await info.context.loader(_FIRST_RUNS[limit]).load(key)
+            found = await info.context.data_loader(_FIRST_RUNS[limit]).load(key)
         else:
-            found = (await costs.block_runs([key], limit=limit, after_position=place[1]))[key]
-        return page(
+            found = (await costs.block_runs_of_tasks([key], limit=limit, after_position=place[1]))[key]
+        return build_connection(
             found,
             first=first,
             after=after,
-            cursor_of=lambda run: cursor("blockRuns", key[0], key[1], run.position),
-            node_of=block_run_of,
+            cursor_of=lambda run: encode_cursor("blockRuns", key[0], key[1], run.position),
+            node_of=to_block_run,
         )
 
 
 @strawberry.type(description="Reading tasks.")
 class TaskQueries:
     @access.query(
-        needs=Needs.USER_OR_ABOVE, description="A task by the platform's id; null where there is none for you."
+        needs=Permission.AUTHENTICATED, description="A task by the platform's id; null where there is none for you."
     )
-    async def task(self, info: Information, task_id: TaskId) -> Task | None:
-        checked(taskId=task_id)
+    async def task(self, info: ResolverInfo, task_id: TaskId) -> Task | None:
+        check_ids(taskId=task_id)
         return (await _find(info.context, [task_id]))[0]
 
     @access.query(
-        needs=Needs.USER_OR_ABOVE, description="Tasks by the platform's ids, in their order; null for each not found."
+        needs=Permission.AUTHENTICATED,
+        description="Tasks by the platform's ids, in their order; null for each not found.",
     )
-    async def tasks(self, info: Information, task_ids: TaskIds) -> list[Task | None]:
-        checked_list(task_ids, name="taskIds", limit=MAX_PAGE)
-        checked(**{f"taskIds.{place}": task_id for place, task_id in enumerate(task_ids)})
+    async def tasks(self, info: ResolverInfo, task_ids: TaskIds) -> list[Task | None]:
+        check_list_length(task_ids, name="taskIds", limit=MAX_PAGE)
+        check_ids(**{f"taskIds.{place}": task_id for place, task_id in enumerate(task_ids)})
         return await _find(info.context, task_ids)
 
 
-def task_of(state: TaskState, owner_id: str) -> Task:
+def to_task(state: TaskState, owner_id: str) -> Task:
     """A task as GraphQL shows it."""
     return Task(
         id=nodes.encode_id("Task", state.account_id, state.task_id),
@@ -217,7 +234,7 @@ def task_of(state: TaskState, owner_id: str) -> Task:
     )
 
 
-def cost_of(state: TaskState) -> TaskCost:
+def to_task_cost(state: TaskState) -> TaskCost:
     """What a task costs, as GraphQL shows it."""
     return TaskCost(
         id=nodes.encode_id("TaskCost", state.account_id, state.task_id),
@@ -233,49 +250,49 @@ def cost_of(state: TaskState) -> TaskCost:
 
 async def load_task(context: Context, account_id: int, task_id: str) -> Task | None:
     """A task by its key, batched with the others of this request."""
-    found = await context.loader(_tasks).load((account_id, task_id))
-    return task_of(*found) if found else None
+    found = await context.data_loader(_tasks).load((account_id, task_id))
+    return to_task(*found) if found else None
 
 
-@nodes.fetches("Task", int, str)
+@nodes.node_fetcher("Task", int, str)
 async def fetch_task(context: Context, account_id: int, task_id: str) -> Task | None:
     found = (await _find(context, [task_id]))[0]
     return found if found and found.state.account_id == account_id else None
 
 
-@nodes.fetches("TaskCost", int, str)
+@nodes.node_fetcher("TaskCost", int, str)
 async def fetch_task_cost(context: Context, account_id: int, task_id: str) -> TaskCost | None:
     task = await fetch_task(context, account_id, task_id)
-    return cost_of(task.state) if task else None
+    return to_task_cost(task.state) if task else None
 
 
 async def _find(context: Context, task_ids: Sequence[str]) -> list[Task | None]:
-    found = await sight.find(task_ids, owner_ids=owners_seen(context.caller))
-    return [task_of(seen.task, seen.owner_id) if (seen := found.get(one)) else None for one in task_ids]
+    found = await sight.find_tasks(task_ids, owner_ids=readable_owners(context.authenticated_caller))
+    return [to_task(seen.task, seen.owner_id) if (seen := found.get(one)) else None for one in task_ids]
 
 
-def _key(state: TaskState) -> Key:
+def _key(state: TaskState) -> AccountScopedId:
     return state.account_id, state.task_id
 
 
-async def _tasks(keys: list[Key]) -> Sequence[tuple[TaskState, str] | None]:
+async def _tasks(keys: list[AccountScopedId]) -> Sequence[tuple[TaskState, str] | None]:
     found = await costs.tasks_by_id(keys)
-    owners = await accounts.owners_of([account_id for account_id, _ in found])
+    owners = await accounts.find_owners([account_id for account_id, _ in found])
     return [(found[key], owners[key[0]]) if key in found else None for key in keys]
 
 
-async def _below(keys: list[Key]) -> Sequence[int]:
-    found = await costs.below(keys)
+async def _below(keys: list[AccountScopedId]) -> Sequence[int]:
+    found = await costs.descendant_costs(keys)
     return [found[key] for key in keys]
 
 
-async def _by_block(keys: list[Key]) -> Sequence[list[BlockCostRead]]:
-    found = await costs.by_block(keys)
+async def _by_block(keys: list[AccountScopedId]) -> Sequence[list[BlockCostRead]]:
+    found = await costs.costs_by_block(keys)
     return [found[key] for key in keys]
 
 
-async def _by_model(keys: list[Key]) -> Sequence[list[ModelCostRead]]:
-    found = await costs.by_model(keys)
+async def _by_model(keys: list[AccountScopedId]) -> Sequence[list[ModelCostRead]]:
+    found = await costs.costs_by_model(keys)
     return [found[key] for key in keys]
 
 
@@ -285,8 +302,8 @@ class _FirstRuns:
     def __init__(self, limit: int) -> None:
         self._limit = limit
 
-    async def __call__(self, keys: list[Key]) -> Sequence[list[BlockRunState]]:
-        found = await costs.block_runs(keys, limit=self._limit)
+    async def __call__(self, keys: list[AccountScopedId]) -> Sequence[list[BlockRunState]]:
+        found = await costs.block_runs_of_tasks(keys, limit=self._limit)
         return [found[key] for key in keys]
 
 

@@ -7,11 +7,11 @@ import strawberry
 
 from app.errors import Forbidden, TopUpNotFound, Unavailable
 from app.graphql import access, nodes
-from app.graphql.access import Needs, Trail
-from app.graphql.acts import act_of
-from app.graphql.balances import Balance, balance_of
-from app.graphql.context import Context, Information
-from app.graphql.enums import shown
+from app.graphql.access import AuditPolicy, Permission
+from app.graphql.acts import audit_context
+from app.graphql.balances import Balance, to_balance
+from app.graphql.context import Context, ResolverInfo
+from app.graphql.enums import describe_enum
 from app.graphql.errors import (
     BalanceLimitReachedError,
     IdempotencyConflictError,
@@ -20,37 +20,37 @@ from app.graphql.errors import (
 )
 from app.graphql.giving_back import TopUpDispute, TopUpRefund, load_disputes, load_refunds
 from app.graphql.scalars import Credits, Long
-from app.graphql.sight import owners_seen
-from app.settings import address
+from app.graphql.sight import readable_owners
+from app.settings import server_url
 from app.topups import purchase, receipts, rows, sight
-from app.topups.giving_back.refund_rows import MOST_SHOWN
+from app.topups.giving_back.refund_rows import MAX_LISTED
 from app.topups.provider import PaymentProvider
 from app.topups.purchase import TopUpRequest
-from app.topups.rules import Status, Terms, TopUpState
+from app.topups.rules import TopUpRow, TopUpStatus, TopUpTerms
 
-shown(
-    Status,
+describe_enum(
+    TopUpStatus,
     name="TopUpStatus",
     description="Where a top-up stands.",
     values={
-        Status.PENDING: "Not paid yet.",
-        Status.PAID: "Paid, and its credits are in the account.",
-        Status.FAILED: "Declined.",
-        Status.EXPIRED: "Not paid in time.",
-        Status.REFUNDED: "The money went back.",
-        Status.DISPUTED: "The buyer disputes the payment.",
+        TopUpStatus.PENDING: "Not paid yet.",
+        TopUpStatus.PAID: "Paid, and its credits are in the account.",
+        TopUpStatus.FAILED: "Declined.",
+        TopUpStatus.EXPIRED: "Not paid in time.",
+        TopUpStatus.REFUNDED: "The money went back.",
+        TopUpStatus.DISPUTED: "The buyer disputes the payment.",
     },
 )
 
 
-@access.type(description="Tax, as the provider reckons it.", needs=Needs.REACHED)
+@access.type(description="Tax, as the provider reckons it.", needs=Permission.INHERITED)
 class TaxLine:
     label: str = access.value(description="What the provider calls it.")
     amount_minor: Long = access.value(description="How much, in minor units of the receipt's currency.")
     inclusive: bool = access.value(description="Whether the price has it in it; else it was paid on top.")
 
 
-@access.type(description="What a payment bought, for the buyer's books.", needs=Needs.REACHED)
+@access.type(description="What a payment bought, for the buyer's books.", needs=Permission.INHERITED)
 class Receipt:
     number: str = access.value(description="The receipt's number.")
     credits_bought: Credits = access.value(description="Credits paid for.")
@@ -64,12 +64,12 @@ class Receipt:
     url: str = access.value(description="A page to print. Whoever has this address can open it.")
 
 
-@access.type(description="A purchase of credits.", needs=Needs.REACHED)
+@access.type(description="A purchase of credits.", needs=Permission.INHERITED)
 class TopUp(nodes.Node):
     credits: Credits = access.value(description="Credits bought.")
     amount_minor: Long = access.value(description="The price, in minor units of the currency (cents).")
     currency: str = access.value(description="The currency, ISO 4217.")
-    status: Status = access.value(description="Where it stands.")
+    status: TopUpStatus = access.value(description="Where it stands.")
     payment_url: str | None = access.value(description="Where to pay.")
     created_at: datetime = access.value(description="When it was begun.")
     paid_at: datetime | None = access.value(description="When its credits arrived.")
@@ -77,18 +77,18 @@ class TopUp(nodes.Node):
     clawed_back: Credits = access.value(description="Credits that lost disputes took back.")
     bonus: Credits = access.value(description="Promotional credits that come with it when it is paid; they expire.")
     automatic: bool = access.value(description="Whether the account bought it by itself: auto top-up.")
-    state: strawberry.Private[TopUpState]
+    state: strawberry.Private[TopUpRow]
 
     @access.field(description="The receipt; null before it is paid.")
-    def receipt(self, info: Information) -> Receipt | None:
+    def receipt(self, info: ResolverInfo) -> Receipt | None:
         return _receipt(self.state, info.context)
 
-    @access.field(description=f"Its refunds, newest first: the last {MOST_SHOWN} where there are more.")
-    async def refunds(self, info: Information) -> list[TopUpRefund]:
+    @access.field(description=f"Its refunds, newest first: the last {MAX_LISTED} where there are more.")
+    async def refunds(self, info: ResolverInfo) -> list[TopUpRefund]:
         return await load_refunds(info.context, self.state)
 
-    @access.field(description=f"Its disputes, newest first: the last {MOST_SHOWN} where there are more.")
-    async def disputes(self, info: Information) -> list[TopUpDispute]:
+    @access.field(description=f"Its disputes, newest first: the last {MAX_LISTED} where there are more.")
+    async def disputes(self, info: ResolverInfo) -> list[TopUpDispute]:
         return await load_disputes(info.context, self.state)
 
 
@@ -107,7 +107,7 @@ class BeginTopUpInput:
 
 
 @strawberry.input(description="Where a buyer looks after cards and receipts.")
-class BillingPortalInput:
+class OpenBillingPortalInput:
     return_url: str = strawberry.field(
         description="Where the buyer returns to from the provider's page, http or https."
     )
@@ -118,19 +118,19 @@ class ConfirmTopUpInput:
     top_up_id: strawberry.ID = strawberry.field(description="The top-up's `id`.")
 
 
-@access.type(description="The top-up is begun: send the buyer to its paymentUrl.", needs=Needs.REACHED)
+@access.type(description="The top-up is begun: send the buyer to its paymentUrl.", needs=Permission.INHERITED)
 class BeginTopUpSuccess:
     top_up: TopUp = access.value(description="The top-up.")
     balance: Balance = access.value(description="The balance; it moves when the top-up is paid.")
     replayed: bool = access.value(description="Whether the same request had begun it before.")
 
 
-@access.type(description="Send the buyer to this page.", needs=Needs.REACHED)
-class BillingPortalSuccess:
+@access.type(description="Send the buyer to this page.", needs=Permission.INHERITED)
+class OpenBillingPortalSuccess:
     url: str = access.value(description="A page of the provider's, the buyer's own, for a few minutes.")
 
 
-@access.type(description="What the provider says of the top-up, and the balance with it.", needs=Needs.REACHED)
+@access.type(description="What the provider says of the top-up, and the balance with it.", needs=Permission.INHERITED)
 class ConfirmTopUpSuccess:
     top_up: TopUp = access.value(description="The top-up; PENDING where the provider does not know yet.")
     balance: Balance = access.value(description="The balance now.")
@@ -145,34 +145,36 @@ ConfirmTopUpResult = Annotated[
     strawberry.union("ConfirmTopUpResult", description="Where it stands, or why that cannot be said."),
 ]
 
-BillingPortalResult = Annotated[
-    BillingPortalSuccess | InvalidInputError,
+OpenBillingPortalResult = Annotated[
+    OpenBillingPortalSuccess | InvalidInputError,
     strawberry.union("BillingPortalResult", description="A page, or why not."),
 ]
 
 TopUpId = Annotated[strawberry.ID, strawberry.argument(description="The top-up's `id`.")]
 Begin = Annotated[BeginTopUpInput, strawberry.argument(description="How many credits.")]
-Portal = Annotated[BillingPortalInput, strawberry.argument(description="Where to return to.")]
+Portal = Annotated[OpenBillingPortalInput, strawberry.argument(description="Where to return to.")]
 Confirm = Annotated[ConfirmTopUpInput, strawberry.argument(description="Which top-up.")]
 
 
 @strawberry.type(description="Reading top-ups.")
 class TopUpQueries:
-    @access.query(needs=Needs.USER_OR_ABOVE, description="A top-up by its id; null where there is none for you.")
-    async def top_up(self, info: Information, id: TopUpId) -> TopUp | None:
-        state = await visible_top_up(info.context, id)
-        return top_up_of(state) if state else None
+    @access.query(needs=Permission.AUTHENTICATED, description="A top-up by its id; null where there is none for you.")
+    async def top_up(self, info: ResolverInfo, id: TopUpId) -> TopUp | None:
+        state = await find_top_up(info.context, id)
+        return to_top_up(state) if state else None
 
 
 @strawberry.type(description="Buying credits.")
 class TopUpMutations:
     @access.mutation(
-        needs=Needs.USER_OR_ABOVE, trail=Trail.RECORD, description="Begin to buy credits for one's own account."
+        needs=Permission.AUTHENTICATED,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
+        description="Begin to buy credits for one's own account.",
     )
-    async def begin_top_up(self, info: Information, input: Begin) -> BeginTopUpResult:
-        viewer = info.context.caller
+    async def begin_top_up(self, info: ResolverInfo, input: Begin) -> BeginTopUpResult:
+        viewer = info.context.authenticated_caller
         owner_id = _buyer(info.context)
-        begun = await purchase.begin(
+        begun = await purchase.begin_top_up(
             TopUpRequest(
                 owner_id=owner_id,
                 credits=input.credits,
@@ -181,53 +183,57 @@ class TopUpMutations:
                 save_card=input.save_card,
                 key=input.idempotency_key,
                 actor=viewer.actor,
-                act=act_of(info),
+                audit=audit_context(info),
             ),
-            provider_of(info.context),
-            Terms.of(info.context.house.settings),
+            require_payment_provider(info.context),
+            TopUpTerms.from_settings(info.context.state.settings),
         )
         return BeginTopUpSuccess(
-            top_up=top_up_of(begun.top_up), balance=balance_of(begun.balance, info.context), replayed=begun.replayed
+            top_up=to_top_up(begun.top_up), balance=to_balance(begun.balance, info.context), replayed=begun.replayed
         )
 
     @access.mutation(
-        needs=Needs.USER_OR_ABOVE,
-        trail=Trail.RECORD,
+        needs=Permission.AUTHENTICATED,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="For the return page: ask the provider and credit what is paid, should the page be there first.",
     )
-    async def confirm_top_up(self, info: Information, input: Confirm) -> ConfirmTopUpResult:
-        state = await visible_top_up(info.context, input.top_up_id)
+    async def confirm_top_up(self, info: ResolverInfo, input: Confirm) -> ConfirmTopUpResult:
+        state = await find_top_up(info.context, input.top_up_id)
         if state is None:
             raise TopUpNotFound(top_up_id=input.top_up_id)
-        done = await purchase.confirm(state.account_id, state.id, provider_of(info.context), act=act_of(info))
-        return ConfirmTopUpSuccess(top_up=top_up_of(done.top_up), balance=balance_of(done.balance, info.context))
+        done = await purchase.confirm_top_up(
+            state.account_id, state.id, require_payment_provider(info.context), audit=audit_context(info)
+        )
+        return ConfirmTopUpSuccess(top_up=to_top_up(done.top_up), balance=to_balance(done.balance, info.context))
 
     @access.mutation(
-        needs=Needs.USER_OR_ABOVE,
-        trail=Trail.RECORD,
+        needs=Permission.AUTHENTICATED,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="A page of the provider's on which the caller looks after its own cards and receipts.",
     )
-    async def billing_portal(self, info: Information, input: Portal) -> BillingPortalResult:
+    async def open_billing_portal(self, info: ResolverInfo, input: Portal) -> OpenBillingPortalResult:
         owner_id = _buyer(info.context)
-        url = await purchase.portal(owner_id, provider_of(info.context), input.return_url, act=act_of(info))
-        return BillingPortalSuccess(url=url)
+        url = await purchase.open_billing_portal(
+            owner_id, require_payment_provider(info.context), input.return_url, audit=audit_context(info)
+        )
+        return OpenBillingPortalSuccess(url=url)
 
 
 def _buyer(context: Context) -> str:
     """Raises: Forbidden: the caller has no account of its own."""
-    if context.caller.owner_id is None:
+    if context.authenticated_caller.owner_id is None:
         raise Forbidden("Credits are bought by a user, for its own account.")
-    return context.caller.owner_id
+    return context.authenticated_caller.owner_id
 
 
-def provider_of(context: Context) -> PaymentProvider:
+def require_payment_provider(context: Context) -> PaymentProvider:
     """Whoever takes the money. Raises: Unavailable: there is none."""
-    if (provider := context.house.provider) is None:
+    if (provider := context.state.payment_provider) is None:
         raise Unavailable("Credits are not sold here: the operator grants them.")
     return provider
 
 
-def top_up_of(state: TopUpState) -> TopUp:
+def to_top_up(state: TopUpRow) -> TopUp:
     """A top-up as GraphQL shows it."""
     return TopUp(
         id=nodes.encode_id("TopUp", state.account_id, state.id),
@@ -238,24 +244,24 @@ def top_up_of(state: TopUpState) -> TopUp:
         payment_url=state.payment_url,
         created_at=state.created_at,
         paid_at=state.paid_at,
-        refunded=Credits(state.refunded),
-        clawed_back=Credits(state.clawed_back),
+        refunded=Credits(state.refunded_credits),
+        clawed_back=Credits(state.clawed_back_credits),
         bonus=Credits(state.bonus_credits),
         automatic=state.automatic,
         state=state,
     )
 
 
-def _receipt(state: TopUpState, context: Context) -> Receipt | None:
-    found = receipts.receipt_of(state)
+def _receipt(state: TopUpRow, context: Context) -> Receipt | None:
+    found = receipts.build_receipt(state)
     if found is None:
         return None
-    chosen = context.house.settings
-    server = (chosen.public_url or address(chosen)).rstrip("/")
+    chosen = context.state.settings
+    server = (chosen.public_url or server_url(chosen)).rstrip("/")
     return Receipt(
         number=found.number,
-        credits_bought=Credits(found.credits_bought),
-        bonus=Credits(found.bonus),
+        credits_bought=Credits(found.bought_credits),
+        bonus=Credits(found.bonus_credits),
         amount_minor=Long(found.amount_minor),
         currency=found.currency,
         tax_lines=[
@@ -271,24 +277,28 @@ def _receipt(state: TopUpState, context: Context) -> Receipt | None:
 
 async def load_top_up(context: Context, account_id: int, top_up_id: str) -> TopUp | None:
     """A top-up by its key, batched with the others of this request."""
-    state = await context.loader(_top_ups).load((account_id, top_up_id))
-    return top_up_of(state) if state else None
+    state = await context.data_loader(_top_ups).load((account_id, top_up_id))
+    return to_top_up(state) if state else None
 
 
-@nodes.fetches("TopUp", int, str)
+@nodes.node_fetcher("TopUp", int, str)
 async def fetch_top_up(context: Context, account_id: int, top_up_id: str) -> TopUp | None:
-    state = await sight.find(account_id, top_up_id, owner_ids=owners_seen(context.caller))
-    return top_up_of(state) if state else None
+    state = await sight.find_top_up_in_scope(
+        account_id, top_up_id, owner_ids=readable_owners(context.authenticated_caller)
+    )
+    return to_top_up(state) if state else None
 
 
-async def visible_top_up(context: Context, text: str) -> TopUpState | None:
+async def find_top_up(context: Context, text: str) -> TopUpRow | None:
     """The top-up of an id, or None: there is none, or it is not for this viewer."""
     parts = nodes.decode_id(text, "TopUp", int, str)
     if parts is None:
         return None
-    return await sight.find(int(parts[0]), str(parts[1]), owner_ids=owners_seen(context.caller))
+    return await sight.find_top_up_in_scope(
+        int(parts[0]), str(parts[1]), owner_ids=readable_owners(context.authenticated_caller)
+    )
 
 
-async def _top_ups(keys: list[tuple[int, str]]) -> list[TopUpState | None]:
+async def _top_ups(keys: list[tuple[int, str]]) -> list[TopUpRow | None]:
     found = await rows.find_many(keys)
     return [found.get(key) for key in keys]

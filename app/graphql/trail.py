@@ -7,19 +7,19 @@ from typing import Annotated, Final
 import strawberry
 from strawberry.scalars import JSON
 
-from app.callers.rules import Scope, may
+from app.callers.rules import Scope, has_scope
 from app.errors import BadRequest
 from app.graphql import access, nodes
-from app.graphql.access import Needs
-from app.graphql.context import Context, Information
-from app.graphql.inputs import checked
-from app.graphql.pagination import After, Connection, First, checked_first, cursor, page, position
-from app.graphql.scalars import as_json
+from app.graphql.access import Permission
+from app.graphql.context import Context, ResolverInfo
+from app.graphql.inputs import check_ids
+from app.graphql.pagination import After, Connection, First, build_connection, check_first, decode_cursor, encode_cursor
+from app.graphql.scalars import to_json
 from app.ledger import accounts
 from app.trail import records
 from app.trail.records import Record
 
-LONGEST_ACTOR: Final = 300
+MAX_ACTOR_LENGTH: Final = 300
 
 Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Only what was done to this owner's account.")]
 Actor = Annotated[str | None, strawberry.argument(description="Only what this actor did, such as operator:olivia.")]
@@ -28,7 +28,7 @@ Action = Annotated[str | None, strawberry.argument(description="Only this mutati
 
 @access.type(
     description="What an operator or a service did, written in the transaction of its effect. It never changes.",
-    needs=Needs.OPERATOR,
+    needs=Permission.OPERATOR,
 )
 class AuditRecord(nodes.Node):
     at: datetime = access.value(description="When, by the database's clock.")
@@ -44,23 +44,23 @@ class AuditRecord(nodes.Node):
     account_id: strawberry.Private[int | None]
 
     @access.field(description="Whose account it was done to; null: to nobody's in particular.")
-    async def owner_id(self, info: Information) -> strawberry.ID | None:
+    async def owner_id(self, info: ResolverInfo) -> strawberry.ID | None:
         if self.account_id is None:
             return None
-        owner = await info.context.loader(_owners).load(self.account_id)
+        owner = await info.context.data_loader(_owners).load(self.account_id)
         return strawberry.ID(owner) if owner is not None else None
 
 
 @strawberry.type(description="Reading the trail.")
-class TrailQueries:
+class AuditLogQueries:
     @access.query(
-        needs=Needs.OPERATOR,
+        needs=Permission.OPERATOR,
         description="What operators and services did, newest first. Charges and their like by services are "
         "not in it: their entries say who.",
     )
-    async def audit_trail(
+    async def audit_log(
         self,
-        info: Information,
+        info: ResolverInfo,
         first: First = 25,
         after: After = None,
         *,
@@ -68,61 +68,61 @@ class TrailQueries:
         actor: Actor = None,
         action: Action = None,
     ) -> Connection[AuditRecord]:
-        checked(ownerId=owner_id, action=action)
+        check_ids(ownerId=owner_id, action=action)
         _check_actor(actor)
-        limit = checked_first(first) + 1
+        limit = check_first(first) + 1
         chosen = f"{owner_id or ''} {actor or ''} {action or ''}"
-        place = position(after, "auditTrail", chosen, shape=(int,))
-        account_id = await accounts.find(owner_id) if owner_id is not None else None
+        place = decode_cursor(after, "auditTrail", chosen, shape=(int,))
+        account_id = await accounts.find_account_id(owner_id) if owner_id is not None else None
         found: Sequence[Record] = []
         if owner_id is None or account_id is not None:
-            found = await records.page(
-                before_id=place[0] if place else records.LAST_ID,
+            found = await records.list_records(
+                before_id=place[0] if place else records.MAX_RECORD_ID,
                 limit=limit,
                 account_id=account_id,
                 actor=actor,
                 action=action,
             )
-        return page(
+        return build_connection(
             found,
             first=first,
             after=after,
-            cursor_of=lambda record: cursor("auditTrail", chosen, record.id),
-            node_of=record_of,
+            cursor_of=lambda record: encode_cursor("auditTrail", chosen, record.id),
+            node_of=to_audit_record,
         )
 
 
-def record_of(record: Record) -> AuditRecord:
+def to_audit_record(record: Record) -> AuditRecord:
     """A record as GraphQL shows it."""
     return AuditRecord(
         id=nodes.encode_id("AuditRecord", record.id),
         at=record.at,
-        action=record.act.action,
+        action=record.audit.action,
         subject=record.subject,
-        actor=record.act.actor,
-        key_id=record.act.key_id,
-        scope=record.act.scope,
-        request_id=record.act.request_id,
+        actor=record.audit.actor,
+        key_id=record.audit.key_id,
+        scope=record.audit.scope,
+        request_id=record.audit.request_id,
         reason=record.reason,
-        before=as_json(record.before),
-        after=as_json(record.after),
+        before=to_json(record.before),
+        after=to_json(record.after),
         account_id=record.account_id,
     )
 
 
-@nodes.fetches("AuditRecord", int)
+@nodes.node_fetcher("AuditRecord", int)
 async def fetch_record(context: Context, record_id: int) -> AuditRecord | None:
-    if not may(context.caller, Scope.ADMIN):
+    if not has_scope(context.authenticated_caller, Scope.ADMIN):
         return None
-    found = await records.find(record_id)
-    return record_of(found) if found else None
+    found = await records.find_record(record_id)
+    return to_audit_record(found) if found else None
 
 
 def _check_actor(actor: str | None) -> None:
-    if actor is not None and not (1 <= len(actor) <= LONGEST_ACTOR and actor.isprintable() and " " not in actor):
-        raise BadRequest(f"actor must have 1 to {LONGEST_ACTOR} visible characters, without spaces.")
+    if actor is not None and not (1 <= len(actor) <= MAX_ACTOR_LENGTH and actor.isprintable() and " " not in actor):
+        raise BadRequest(f"actor must have 1 to {MAX_ACTOR_LENGTH} visible characters, without spaces.")
 
 
 async def _owners(account_ids: list[int]) -> Sequence[str | None]:
-    found = await accounts.owners_of(account_ids)
+    found = await accounts.find_owners(account_ids)
     return [found.get(account_id) for account_id in account_ids]

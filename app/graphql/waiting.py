@@ -5,15 +5,22 @@ from datetime import datetime
 import strawberry
 
 from app.graphql import access
-from app.graphql.access import Needs
-from app.graphql.pagination import Connection, checked_first, cursor, instant, page, position
+from app.graphql.access import Permission
+from app.graphql.pagination import (
+    Connection,
+    build_connection,
+    check_first,
+    decode_cursor,
+    encode_cursor,
+    parse_cursor_time,
+)
 from app.graphql.scalars import Credits
-from app.graphql.tasks import Task, task_of
+from app.graphql.tasks import Task, to_task
 from app.tasks import waiting
 from app.tasks.rules import TaskState
 
 
-@access.type(description="A task that was stopped. resumeTask lets it go on from there.", needs=Needs.REACHED)
+@access.type(description="A task that was stopped. resumeTask lets it go on from there.", needs=Permission.INHERITED)
 class ResumableTask:
     task: Task = access.value(description="The task.")
     lacked: Credits | None = access.value(
@@ -24,47 +31,54 @@ class ResumableTask:
     )
 
 
-@access.type(description="A scheduled run that did not start for want of credits. No task exists.", needs=Needs.REACHED)
-class SkippedTick:
+@access.type(
+    description="A scheduled run that did not start for want of credits. No task exists.", needs=Permission.INHERITED
+)
+class SkippedTask:
     task_id: strawberry.ID = access.value(description="The id under which it was to start.")
     reason: str = access.value(description="Why: OUT_OF_CREDITS or OWING.")
     at: datetime = access.value(description="When it was skipped.")
 
 
-async def resumable_page(number: int, owner_id: str, *, first: int, after: str | None) -> Connection[ResumableTask]:
+async def load_resumable_page(
+    number: int, owner_id: str, *, first: int, after: str | None
+) -> Connection[ResumableTask]:
     """An account's stopped tasks, last started first."""
-    place = position(after, "resumable", number, shape=(str, str))
-    found = await waiting.stopped(
-        number, limit=checked_first(first) + 1, before=(instant(place[0]), place[1]) if place else None
+    place = decode_cursor(after, "resumable", number, shape=(str, str))
+    found = await waiting.stopped_tasks(
+        number, limit=check_first(first) + 1, before=(parse_cursor_time(place[0]), place[1]) if place else None
     )
 
     def node_of(task: TaskState) -> ResumableTask:
         return ResumableTask(
-            task=task_of(task, owner_id),
-            lacked=Credits(task.lacked) if task.lacked is not None else None,
+            task=to_task(task, owner_id),
+            lacked=Credits(task.shortfall) if task.shortfall is not None else None,
             required=Credits(task.required) if task.required is not None else None,
         )
 
-    return page(
+    return build_connection(
         found,
         first=first,
         after=after,
-        cursor_of=lambda task: cursor("resumable", number, task.started_at.isoformat(), task.task_id),
+        cursor_of=lambda task: encode_cursor("resumable", number, task.started_at.isoformat(), task.task_id),
         node_of=node_of,
     )
 
 
-async def skipped_page(number: int, agent_id: str, *, first: int, after: str | None) -> Connection[SkippedTick]:
+async def load_skipped_page(number: int, agent_id: str, *, first: int, after: str | None) -> Connection[SkippedTask]:
     """An agent's skipped runs, newest first."""
     kind = f"skipped.{agent_id}"
-    place = position(after, kind, number, shape=(str, str))
-    found = await waiting.skipped(
-        number, agent_id, limit=checked_first(first) + 1, before=(instant(place[0]), place[1]) if place else None
+    place = decode_cursor(after, kind, number, shape=(str, str))
+    found = await waiting.skipped_starts(
+        number,
+        agent_id,
+        limit=check_first(first) + 1,
+        before=(parse_cursor_time(place[0]), place[1]) if place else None,
     )
-    return page(
+    return build_connection(
         found,
         first=first,
         after=after,
-        cursor_of=lambda tick: cursor(kind, number, tick.at.isoformat(), tick.task_id),
-        node_of=lambda tick: SkippedTick(task_id=strawberry.ID(tick.task_id), reason=tick.reason, at=tick.at),
+        cursor_of=lambda tick: encode_cursor(kind, number, tick.skipped_at.isoformat(), tick.task_id),
+        node_of=lambda tick: SkippedTask(task_id=strawberry.ID(tick.task_id), reason=tick.reason, at=tick.skipped_at),
     )

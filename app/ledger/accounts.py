@@ -24,12 +24,12 @@ _REMEMBERED: Final = 200_000
 _account_ids: dict[str, int] = {}
 
 
-async def find(owner_id: str) -> int | None:
+async def find_account_id(owner_id: str) -> int | None:
     """The owner's account, or None where nothing was ever written for it."""
-    return (await find_many([owner_id])).get(owner_id)
+    return (await find_account_ids([owner_id])).get(owner_id)
 
 
-async def find_many(owner_ids: list[str]) -> dict[str, int]:
+async def find_account_ids(owner_ids: list[str]) -> dict[str, int]:
     """The accounts of those owners who have one."""
     found = {owner: number for owner in owner_ids if (number := _account_ids.get(owner)) is not None}
     if missing := [owner for owner in owner_ids if owner not in found]:
@@ -38,28 +38,28 @@ async def find_many(owner_ids: list[str]) -> dict[str, int]:
     return found
 
 
-async def owner_of(account_id: int) -> str | None:
+async def find_owner(account_id: int) -> str | None:
     """Whose account it is, or None where there is no such account."""
-    return (await owners_of([account_id])).get(account_id)
+    return (await find_owners([account_id])).get(account_id)
 
 
-async def owners_of(account_ids: list[int]) -> dict[int, str]:
+async def find_owners(account_ids: list[int]) -> dict[int, str]:
     """Whose accounts they are, for those that exist."""
     return {record["id"]: record["owner_id"] for record in await database.fetch(_OWNERS, account_ids)}
 
 
-async def ensure(owner_id: str) -> int:
+async def get_or_create_account(owner_id: str) -> int:
     """The owner's account, made if this is the first write for it."""
-    if (number := await find(owner_id)) is not None:
+    if (number := await find_account_id(owner_id)) is not None:
         return number
     if made := await database.fetch(_CLAIM, owner_id, live.OWNERS_CHANNEL):
         return _remember(owner_id, made[0]["id"])
-    if (number := await find(owner_id)) is None:
+    if (number := await find_account_id(owner_id)) is None:
         raise LookupError(f"the account of {owner_id!r} was claimed by a transaction that did not commit")
     return number
 
 
-def forget() -> None:
+def clear_cache() -> None:
     """Drop what is remembered: for a database that was emptied or replaced."""
     _account_ids.clear()
 

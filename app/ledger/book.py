@@ -8,13 +8,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from app.ledger.chain import Line
+from app.ledger.chain import EntryContent
 
 Draws = tuple[tuple[int, int], ...]
 """(grant number, credits) pairs: which grant paid, or got back, how much."""
 
 
-class Kind(StrEnum):
+class EntryKind(StrEnum):
     """What an entry is.
 
     REFUND: credits of a top-up that went back for money, or that a lost dispute took (its reason says so); with a plus,
@@ -33,7 +33,7 @@ class Kind(StrEnum):
     DEBT_PAID = "DEBT_PAID"
 
 
-class Source(StrEnum):
+class GrantSource(StrEnum):
     """Where the credits of a grant came from."""
 
     PURCHASED = "PURCHASED"
@@ -59,33 +59,33 @@ class Cause(NamedTuple):
     block_run_id: str | None = None
     top_up_id: str | None = None
     request_id: str | None = None
-    hold: int | None = None
+    hold_number: int | None = None
 
 
-BY_TIME = Cause(actor="time")
+CAUSED_BY_TIME = Cause(actor="time")
 """The cause of what nobody did: grants that start and expire."""
 
-BY_DEBT = Cause(actor="debt")
+CAUSED_BY_DEBT = Cause(actor="debt")
 """The cause of what nobody did either: debt that is paid by whatever frees credits."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Lot:
+class GrantState:
     """A grant in memory. `remaining` counts credits that are posted (all of them once `started`).
 
     `pays_debt`: whether debt may be paid of it. A promotional grant pays only where the operator says so.
     """
 
     number: int
-    source: Source
+    source: GrantSource
     credits: int
     remaining: int
     claimed: int
     priority: int
     starts_at: datetime | None
     expires_at: datetime | None
-    started: bool
-    open: bool
+    is_started: bool
+    is_open: bool
     actor: str
     reason: str | None
     top_up_id: str | None
@@ -94,14 +94,14 @@ class Lot:
 
     @property
     def spendable(self) -> int:
-        return self.remaining - self.claimed if self.started else 0
+        return self.remaining - self.claimed if self.is_started else 0
 
     @property
     def next_change_at(self) -> datetime | None:
         """The next instant at which time alone changes this grant; None when nothing will."""
-        if not self.open:
+        if not self.is_open:
             return None
-        if not self.started:
+        if not self.is_started:
             return self.starts_at
         # Nothing leaves at the expiry of a grant that is claimed altogether: it leaves when its claims are released.
         return self.expires_at if self.spendable else None
@@ -120,12 +120,12 @@ class Hold:
     number: int
     task_id: str
     block_run_id: str | None
-    within: int | None
+    parent_budget: int | None
     credits: int
     captured: int = 0
     released: int = 0
-    lent: int = 0
-    reserve: int = 0
+    allocated: int = 0
+    closing_reserve: int = 0
     claims: dict[int, int]
     status: HoldStatus = HoldStatus.OPEN
     timeout_seconds: int
@@ -133,9 +133,9 @@ class Hold:
     expires_at: datetime
     closed_at: datetime | None = None
     terms: Any = None
-    priced: int | None = None
-    fingerprint: bytes | None = None
-    capture_fingerprint: bytes | None = None
+    priced_credits: int | None = None
+    request_hash: bytes | None = None
+    capture_request_hash: bytes | None = None
     actor: str
     request_id: str | None = None
     """Written with a new hold, for the trail; not read again."""
@@ -146,23 +146,23 @@ class Hold:
         return sum(self.claims.values())
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         return self.status is HoldStatus.OPEN
 
     @property
-    def is_envelope(self) -> bool:
+    def is_budget(self) -> bool:
         return self.block_run_id is None
 
 
-class Posted(NamedTuple):
+class LedgerEntry(NamedTuple):
     """An entry as it was written: its line and the MAC that signs it."""
 
-    line: Line
+    line: EntryContent
     mac: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class AccountBalance:
     """One state of an account: the same for every reader of that version, whenever it was read.
 
     `low_balance_at` is the account's own threshold, None where it has chosen none.
@@ -175,7 +175,7 @@ class Figures:
     held: int
     frozen: int
     owed: int
-    low_balance_at: int | None = field(default=None, compare=False)
+    low_balance_threshold: int | None = field(default=None, compare=False)
     as_of: datetime = field(compare=False)
 
     @property
@@ -183,13 +183,13 @@ class Figures:
         """posted - held - frozen, never below 0."""
         return max(0, self.posted - self.held - self.frozen)
 
-    def facts(self) -> dict[str, object]:
+    def audit_fields(self) -> dict[str, object]:
         """As the trail tells of them."""
         return {name: getattr(self, name) for name in ("version", "posted", "held", "frozen", "owed")}
 
 
 @dataclass(slots=True, kw_only=True)
-class Book:
+class AccountState:
     """One account under its lock, with what is written to it. `at` is the instant at which everything is decided.
 
     `lots` has every open grant; `holds` has those that are due and those that the caller named.
@@ -199,10 +199,10 @@ class Book:
     owner_id: str
     seq: int
     version: int
-    grants: int
+    grant_count: int
     hold_count: int = 0
     open_holds: int = 0
-    notice_count: int = 0
+    notification_count: int = 0
     posted: int
     held: int
     frozen: int
@@ -210,33 +210,33 @@ class Book:
     last_mac: bytes
     last_entry_at: datetime | None
     next_change_at: datetime | None
-    low_balance_at: int | None = None
+    low_balance_threshold: int | None = None
     at: datetime
-    key: bytes
-    lots: dict[int, Lot] = field(default_factory=dict)
+    signing_key: bytes
+    grants: dict[int, GrantState] = field(default_factory=dict)
     holds: dict[int, Hold] = field(default_factory=dict)
-    next_lapse_at: datetime | None = None
+    next_hold_expiry_at: datetime | None = None
     """The earliest expiry of the holds that are not in `holds`, or earlier: a bound, not the instant itself."""
-    entries: list[Posted] = field(default_factory=list)
-    touched: set[int] = field(default_factory=set)
-    made: set[int] = field(default_factory=set)
-    touched_holds: set[int] = field(default_factory=set)
-    made_holds: set[int] = field(default_factory=set)
-    lapsed: list[Hold] = field(default_factory=list)
+    new_entries: list[LedgerEntry] = field(default_factory=list)
+    changed_grants: set[int] = field(default_factory=set)
+    new_grants: set[int] = field(default_factory=set)
+    changed_holds: set[int] = field(default_factory=set)
+    new_holds: set[int] = field(default_factory=set)
+    expired_holds: list[Hold] = field(default_factory=list)
     """What time has ended while the book was settled."""
     locked_version: int = 0
     locked_available: int = 0
     locked_posted: int = 0
-    locked_notices: int = 0
+    locked_notification_count: int = 0
     """As they were locked, before anything was settled or decided."""
-    burning: list[Lot] | None = None
+    burn_order: list[GrantState] | None = None
 
     @property
     def available(self) -> int:
         return max(0, self.posted - self.held - self.frozen)
 
-    def figures(self) -> Figures:
-        return Figures(
+    def balance(self) -> AccountBalance:
+        return AccountBalance(
             account_id=self.account_id,
             owner_id=self.owner_id,
             version=self.version,
@@ -244,6 +244,6 @@ class Book:
             held=self.held,
             frozen=self.frozen,
             owed=self.owed,
-            low_balance_at=self.low_balance_at,
+            low_balance_threshold=self.low_balance_threshold,
             as_of=self.at,
         )

@@ -13,12 +13,12 @@ import hmac
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-GENESIS: Final = bytes(32)
+GENESIS_MAC: Final = bytes(32)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
-class Line(NamedTuple):
+class EntryContent(NamedTuple):
     """The content of one entry, in canonical order."""
 
     account_id: int
@@ -36,10 +36,10 @@ class Line(NamedTuple):
     top_up_id: str | None
     request_id: str | None
     draws: tuple[tuple[int, int], ...]
-    hold: int | None = None
+    hold_number: int | None = None
 
 
-def canonical(line: Line) -> bytes:
+def canonical_bytes(line: EntryContent) -> bytes:
     """The bytes that are signed: a netstring of each field."""
     fields = (
         str(line.account_id),
@@ -61,12 +61,12 @@ def canonical(line: Line) -> bytes:
     text = "".join(["-," if field is None else f"{len(field)}:{field}," for field in fields])
     if not text.isascii():  # lengths are of bytes
         text = "".join(["-," if field is None else f"{len(field.encode())}:{field}," for field in fields])
-    if line.hold is not None:
-        hold = str(line.hold)
+    if line.hold_number is not None:
+        hold = str(line.hold_number)
         text += f"hold={len(hold)}:{hold},"
     return text.encode()
 
 
-def sign(line: Line, *, after: bytes, key: bytes) -> bytes:
+def sign_entry(line: EntryContent, *, previous_mac: bytes, key: bytes) -> bytes:
     """The 32 bytes that bind `line` to the entry `after` whose MAC it follows."""
-    return hmac.digest(key, after + canonical(line), "sha256")
+    return hmac.digest(key, previous_mac + canonical_bytes(line), "sha256")

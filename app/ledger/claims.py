@@ -14,45 +14,52 @@ from typing import Any, Final
 
 from app.errors import BudgetReached, InsufficientCredits
 from app.ledger import debt
-from app.ledger.book import Book, Cause, Draws, Hold, HoldStatus, Kind, Lot, Posted
-from app.ledger.lines import burn_down, burn_order, burning, enter, expire, move_on
+from app.ledger.book import AccountState, Cause, Draws, EntryKind, GrantState, Hold, HoldStatus, LedgerEntry
+from app.ledger.lines import (
+    append_entry,
+    bump_version,
+    burn_order_key,
+    compute_draws,
+    expire_grant,
+    grants_in_burn_order,
+)
 
 CLAIM_OUTLIVES_GRANT: Final = timedelta(hours=24)
 MAX_TIMEOUT_SECONDS: Final = 24 * 3600
 
 
-def place(
-    book: Book,
+def place_hold(
+    book: AccountState,
     credits: int,
     *,
     task_id: str,
     block_run_id: str | None,
     timeout_seconds: int,
     actor: str,
-    within: Hold | None = None,
-    reserve: int = 0,
+    parent_budget: Hold | None = None,
+    closing_reserve: int = 0,
     terms: Any = None,
-    fingerprint: bytes | None = None,
+    request_hash: bytes | None = None,
     request_id: str | None = None,
 ) -> Hold:
     """Claim `credits`: of the account, or of the open envelope `within`.
 
     Raises: InsufficientCredits, BudgetReached (of the envelope around it).
     """
-    claims = _claim(book, credits, within)
+    claims = _claim(book, credits, parent_budget)
     hold = Hold(
         number=book.hold_count + 1,
         task_id=task_id,
         block_run_id=block_run_id,
-        within=within.number if within is not None else None,
+        parent_budget=parent_budget.number if parent_budget is not None else None,
         credits=credits,
-        reserve=reserve,
+        closing_reserve=closing_reserve,
         claims=dict(claims),
         timeout_seconds=timeout_seconds,
         placed_at=book.at,
         expires_at=book.at,
         terms=terms,
-        fingerprint=fingerprint,
+        request_hash=request_hash,
         actor=actor,
         request_id=request_id,
     )
@@ -60,55 +67,55 @@ def place(
     book.hold_count += 1
     book.open_holds += 1
     book.holds[hold.number] = hold
-    book.made_holds.add(hold.number)
+    book.new_holds.add(hold.number)
     return hold
 
 
-def add(book: Book, envelope: Hold, credits: int) -> None:
+def add_to_budget(book: AccountState, envelope: Hold, credits: int) -> None:
     """Put `credits` more into an envelope, opening it again if it was closed.
 
     They come from the envelope around it; once that is closed, from the account, and it stands alone from then on.
     Raises: InsufficientCredits, BudgetReached (of the envelope around it).
     """
-    around = book.holds[envelope.within] if envelope.within is not None else None
-    if around is not None and not around.open:
+    around = book.holds[envelope.parent_budget] if envelope.parent_budget is not None else None
+    if around is not None and not around.is_open:
         around = None
     claims = _claim(book, credits, around)
-    envelope.within = around.number if around is not None else None
+    envelope.parent_budget = around.number if around is not None else None
     for number, claimed in claims:
         envelope.claims[number] = envelope.claims.get(number, 0) + claimed
     envelope.credits += credits
-    book.open_holds += not envelope.open
+    book.open_holds += not envelope.is_open
     envelope.status = HoldStatus.OPEN
     envelope.closed_at = None
-    renew(book, envelope)
+    renew_timeout(book, envelope)
 
 
-def draw(book: Book, hold: Hold, credits: int, cause: Cause, *, closing: bool = False) -> Posted:
+def charge_hold(book: AccountState, hold: Hold, credits: int, cause: Cause, *, is_closing: bool = False) -> LedgerEntry:
     """Charge `credits` (> 0) to an open hold. Work that is `closing` may use the reserve too.
 
     Raises: BudgetReached, and nothing has moved.
     """
-    free = hold.remaining - (0 if closing else hold.reserve)
+    free = hold.remaining - (0 if is_closing else hold.closing_reserve)
     if credits > free:
         raise BudgetReached(task_id=hold.task_id, required_credits=credits, remaining_credits=max(0, free))
     draws = _split(book, hold, credits)
-    entry = enter(book, Kind.CHARGE, -credits, draws, cause._replace(hold=hold.number))
+    entry = append_entry(book, EntryKind.CHARGE, -credits, draws, cause._replace(hold_number=hold.number))
     for number, drawn in draws:
-        lot = book.lots[number]
+        lot = book.grants[number]
         lot.remaining -= drawn
         lot.claimed -= drawn
-        lot.open = lot.remaining > 0
-        book.touched.add(number)
+        lot.is_open = lot.remaining > 0
+        book.changed_grants.add(number)
         _unclaim(hold, number, drawn)
     book.held -= credits
     hold.captured += credits
-    hold.reserve = min(hold.reserve, hold.remaining)
+    hold.closing_reserve = min(hold.closing_reserve, hold.remaining)
     _touch(book, hold)
     return entry
 
 
-def release(book: Book, hold: Hold, status: HoldStatus, *, at: datetime | None = None) -> list[Posted]:
+def close_hold(book: AccountState, hold: Hold, status: HoldStatus, *, at: datetime | None = None) -> list[LedgerEntry]:
     """Close an open hold: what it still claims goes back to the envelope around it, or else to the account.
 
     Of a grant that has expired meanwhile it goes to neither: it leaves now, with an entry of its own. What the account
@@ -120,24 +127,24 @@ def release(book: Book, hold: Hold, status: HoldStatus, *, at: datetime | None =
     around = surrounding[0] if surrounding else None
     rest = hold.remaining
     freed = 0
-    expired: list[Lot] = []
+    expired: list[GrantState] = []
     for number, claimed in hold.claims.items():
-        lot = book.lots[number]
+        lot = book.grants[number]
         gone = lot.expires_at is not None and lot.expires_at <= when
-        if around is not None and around.open and not gone:
+        if around is not None and around.is_open and not gone:
             around.claims[number] = around.claims.get(number, 0) + claimed
-            around.lent -= claimed
+            around.allocated -= claimed
             continue
         for envelope in surrounding:
-            envelope.lent -= claimed
+            envelope.allocated -= claimed
             envelope.released += claimed
         lot.claimed -= claimed
-        book.touched.add(number)
+        book.changed_grants.add(number)
         freed += claimed
         if gone:
             expired.append(lot)
     hold.claims = {}
-    hold.reserve = 0
+    hold.closing_reserve = 0
     hold.released += rest
     book.open_holds -= 1
     hold.status = status
@@ -147,68 +154,68 @@ def release(book: Book, hold: Hold, status: HoldStatus, *, at: datetime | None =
         _touch(book, envelope)
     if freed:
         book.held -= freed
-        move_on(book)
-    entries = [entry for lot in expired for entry in expire(book, lot, when)]
-    return entries + debt.pay(book, when)
+        bump_version(book)
+    entries = [entry for lot in expired for entry in expire_grant(book, lot, when)]
+    return entries + debt.pay_debt(book, when)
 
 
-def renew(book: Book, hold: Hold) -> None:
+def renew_timeout(book: AccountState, hold: Hold) -> None:
     """Start the timeout of an envelope anew, and of those around it: somebody works in there."""
     for one in (hold, *_around(book, hold)):
-        if one.open:
+        if one.is_open:
             one.expires_at = _until(book, one)
             _touch(book, one)
 
 
-def due(book: Book) -> Iterable[Hold]:
+def due_holds(book: AccountState) -> Iterable[Hold]:
     """The open holds whose time is over."""
-    return [hold for hold in book.holds.values() if hold.open and hold.expires_at <= book.at]
+    return [hold for hold in book.holds.values() if hold.is_open and hold.expires_at <= book.at]
 
 
-def lapse(book: Book, hold: Hold) -> list[Posted]:
+def expire_hold(book: AccountState, hold: Hold) -> list[LedgerEntry]:
     """Close a hold whose time is over, dated at that instant."""
-    book.lapsed.append(hold)
-    return release(book, hold, HoldStatus.EXPIRED, at=hold.expires_at)
+    book.expired_holds.append(hold)
+    return close_hold(book, hold, HoldStatus.EXPIRED, at=hold.expires_at)
 
 
-def _around(book: Book, hold: Hold) -> list[Hold]:
+def _around(book: AccountState, hold: Hold) -> list[Hold]:
     """The envelopes around a hold, from the inside, open or not."""
     found: list[Hold] = []
-    while hold.within is not None:
-        hold = book.holds[hold.within]
+    while hold.parent_budget is not None:
+        hold = book.holds[hold.parent_budget]
         found.append(hold)
     return found
 
 
-def _claim(book: Book, credits: int, within: Hold | None) -> Draws:
+def _claim(book: AccountState, credits: int, within: Hold | None) -> Draws:
     if within is not None:
-        free = within.remaining - within.reserve
+        free = within.remaining - within.closing_reserve
         if credits > free:
             raise BudgetReached(task_id=within.task_id, required_credits=credits, remaining_credits=max(0, free))
         claims = _split(book, within, credits)
         for number, claimed in claims:
             _unclaim(within, number, claimed)
-        within.lent += credits
+        within.allocated += credits
         _touch(book, within)
         return claims
     if credits > book.available:
         raise InsufficientCredits(required_credits=credits, available_credits=book.available)
-    claims = burn_down(burning(book), credits) if credits else ()
+    claims = compute_draws(grants_in_burn_order(book), credits) if credits else ()
     for number, claimed in claims:
-        book.lots[number].claimed += claimed
-        book.touched.add(number)
+        book.grants[number].claimed += claimed
+        book.changed_grants.add(number)
     if credits:
         book.held += credits
-        move_on(book)
+        bump_version(book)
     return claims
 
 
-def _split(book: Book, hold: Hold, credits: int) -> Draws:
+def _split(book: AccountState, hold: Hold, credits: int) -> Draws:
     """`credits` of a hold's claims, in burn order."""
     if len(hold.claims) == 1:
         return ((next(iter(hold.claims)), credits),) if credits else ()
     draws: list[tuple[int, int]] = []
-    for lot in sorted((book.lots[number] for number in hold.claims), key=burn_order):
+    for lot in sorted((book.grants[number] for number in hold.claims), key=burn_order_key):
         if taken := min(credits, hold.claims[lot.number]):
             draws.append((lot.number, taken))
             credits -= taken
@@ -221,15 +228,15 @@ def _unclaim(hold: Hold, number: int, credits: int) -> None:
         del hold.claims[number]
 
 
-def _until(book: Book, hold: Hold) -> datetime:
+def _until(book: AccountState, hold: Hold) -> datetime:
     """When a hold lapses that is placed or renewed now: no claim outlives its grant's expiry by more than 24 h."""
     until = book.at + timedelta(seconds=hold.timeout_seconds)
     for number in hold.claims:
-        if (expires_at := book.lots[number].expires_at) is not None:
+        if (expires_at := book.grants[number].expires_at) is not None:
             until = min(until, expires_at + CLAIM_OUTLIVES_GRANT)
     return until
 
 
-def _touch(book: Book, hold: Hold) -> None:
-    if hold.number not in book.made_holds:
-        book.touched_holds.add(hold.number)
+def _touch(book: AccountState, hold: Hold) -> None:
+    if hold.number not in book.new_holds:
+        book.changed_holds.add(hold.number)

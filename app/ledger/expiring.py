@@ -9,9 +9,9 @@ from typing import Final
 
 from app import database
 from app.ledger import notices, posting
-from app.ledger.book import Book, Lot
-from app.ledger.notices import NoticeKind
-from app.ledger.posting import Posting, Read
+from app.ledger.book import AccountState, GrantState
+from app.ledger.notices import NotificationKind
+from app.ledger.posting import ExtraRead, Posting
 
 # Grants that expire within the largest of the days ($1), and whose step has not been told. A notice that stands is
 # found by its index, and only who has none is looked for among the account's cleared ones; OFFSET 0 keeps both look-ups
@@ -43,7 +43,7 @@ _TOLD: Final = """
 _AT_ONCE: Final = 256
 
 
-async def give_notices(days: Sequence[int], *, limit: int = _AT_ONCE) -> int:
+async def notify_expiring_grants(days: Sequence[int], *, limit: int = _AT_ONCE) -> int:
     """Tell the owners of grants that expire within `days`, the next to expire first. Returns: how many were told.
 
     It is 0 once all are told, or while another process tells those that are left.
@@ -52,40 +52,40 @@ async def give_notices(days: Sequence[int], *, limit: int = _AT_ONCE) -> int:
     if not untold:
         return 0
     account_ids = [account_id for account_id, _ in untold]
-    subjects = {subject(number, step) for _, number in untold for step in days}
+    subjects = {expiry_subject(number, step) for _, number in untold for step in days}
 
     async def decide(posting: Posting) -> int:
         # Decided anew under the lock: meanwhile another process may have told it, or somebody spent the credits.
         told = {(account_id, said) for account_id, said in posting.rows[0]}
         given = 0
         for account_id, number in untold:
-            book = posting.books[account_id]
-            lot = book.lots.get(number)
-            step = step_of(lot, days, at=book.at) if lot is not None else None
-            if lot is not None and step is not None and (account_id, subject(number, step)) not in told:
+            book = posting.accounts[account_id]
+            lot = book.grants.get(number)
+            step = expiry_step(lot, days, at=book.at) if lot is not None else None
+            if lot is not None and step is not None and (account_id, expiry_subject(number, step)) not in told:
                 _give(posting, book, lot, step)
                 given += 1
         return given
 
-    return await posting.post(account_ids, decide, reads=[Read(_TOLD, (account_ids, sorted(subjects)))])
+    return await posting.post(account_ids, decide, reads=[ExtraRead(_TOLD, (account_ids, sorted(subjects)))])
 
 
-def step_of(lot: Lot, days: Iterable[int], *, at: datetime) -> int | None:
+def expiry_step(lot: GrantState, days: Iterable[int], *, at: datetime) -> int | None:
     """The smallest of `days` within which a grant expires that has something left; None: nothing to tell of."""
-    if lot.expires_at is None or not lot.open or not lot.spendable or lot.expires_at <= at:
+    if lot.expires_at is None or not lot.is_open or not lot.spendable or lot.expires_at <= at:
         return None
     left = lot.expires_at - at
     return min((step for step in days if left <= timedelta(days=step)), default=None)
 
 
-def subject(number: int, step: int) -> str:
+def expiry_subject(number: int, step: int) -> str:
     """By what a grant's notice of one step is known; the statement above writes the same."""
     return f"grant {number}, {step} days"
 
 
-def _give(posting: Posting, book: Book, lot: Lot, step: int) -> None:
+def _give(posting: Posting, book: AccountState, lot: GrantState, step: int) -> None:
     if lot.expires_at is None:
         raise ValueError(f"grant {lot.number} does not expire")
     message = notices.expiring_message(lot.spendable, lot.expires_at)
-    notices.give(book, posting.write, NoticeKind.EXPIRING, message, subject=subject(lot.number, step))
-    posting.announce(book.account_id)
+    notices.notify(book, posting.write, NotificationKind.EXPIRING, message, subject=expiry_subject(lot.number, step))
+    posting.publish_change(book.account_id)

@@ -6,22 +6,22 @@ from datetime import datetime
 from app.credits import check_amount, check_key
 from app.errors import GrantNotFound, InvalidInput, Problem
 from app.ledger import accounts, operations, posting, rules, statements
-from app.ledger.book import Book, Cause, Figures, Lot, Posted, Source
+from app.ledger.book import AccountBalance, AccountState, Cause, GrantSource, GrantState, LedgerEntry
 from app.ledger.posting import Posting
-from app.trail.records import Act
+from app.trail.records import AuditContext
 
 MAX_PRIORITY = 1_000
 MAX_REASON_LENGTH = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Granted:
+class GrantResult:
     """A grant after the call. `entry` is None for one that starts later, and where nothing was left to revoke."""
 
     owner_id: str
-    lot: Lot
-    entry: Posted | None
-    balance: Figures
+    grant: GrantState
+    entry: LedgerEntry | None
+    balance: AccountBalance
     replayed: bool
     revoked_credits: int = 0
 
@@ -32,7 +32,7 @@ class GrantRequest:
 
     owner_id: str
     credits: int
-    source: Source
+    source: GrantSource
     priority: int = 0
     starts_at: datetime | None = None
     expires_at: datetime | None = None
@@ -42,7 +42,7 @@ class GrantRequest:
     key: str
     actor: str
     request_id: str | None = None
-    act: Act | None = None
+    audit: AuditContext | None = None
 
     def check(self) -> None:
         """Raises: InvalidInput, naming every problem."""
@@ -57,8 +57,8 @@ class GrantRequest:
         if problems:
             raise InvalidInput(problems)
 
-    def fingerprint(self) -> bytes:
-        return operations.fingerprint(
+    def request_hash(self) -> bytes:
+        return operations.hash_request(
             "grantCredits",
             {
                 "credits": self.credits,
@@ -80,23 +80,23 @@ def reason_problems(reason: str) -> list[Problem]:
     return [Problem("reason", f"must say why, in 1 to {MAX_REASON_LENGTH:,} characters")]
 
 
-async def grant(request: GrantRequest) -> Granted:
+async def grant_credits(request: GrantRequest) -> GrantResult:
     """Add a lot of credits to an owner's account, making the account if this is its first write.
 
     Raises: InvalidInput, IdempotencyConflict, BalanceLimitReached.
     """
     request.check()
-    account_id = await accounts.ensure(request.owner_id)
-    print_ = request.fingerprint()
+    account_id = await accounts.get_or_create_account(request.owner_id)
+    print_ = request.request_hash()
 
-    async def decide(posting: Posting) -> Granted:
-        book = posting.books[account_id]
-        if (first := await operations.replayed(posting, book, request.key, print_)) is not None:
+    async def decide(posting: Posting) -> GrantResult:
+        book = posting.accounts[account_id]
+        if (first := await operations.find_result(posting, book, request.key, print_)) is not None:
             return await _replay(posting, book, first)
         if request.expires_at is not None and request.expires_at <= book.at:
             raise InvalidInput.at("expiresAt", f"must lie ahead; it is now {book.at.isoformat()}")
-        before = book.figures().facts()
-        lot, entry = rules.grant(
+        before = book.balance().audit_fields()
+        lot, entry = rules.add_grant(
             book,
             request.credits,
             Cause(actor=request.actor, reason=request.reason, request_id=request.request_id),
@@ -107,17 +107,17 @@ async def grant(request: GrantRequest) -> Granted:
             pays_debt=request.pays_debt,
         )
         result = {"grant": lot.number, "seq": entry.line.seq if entry else None}
-        operations.remember(posting, book, request.key, kind="grantCredits", print_=print_, result=result)
-        after = book.figures().facts() | {"credits": request.credits, "source": request.source}
-        posting.leave(
-            request.act, book, subject=f"grant {lot.number}", reason=request.reason, before=before, after=after
+        operations.save_result(posting, book, request.key, kind="grantCredits", request_hash=print_, result=result)
+        after = book.balance().audit_fields() | {"credits": request.credits, "source": request.source}
+        posting.record_audit(
+            request.audit, book, subject=f"grant {lot.number}", reason=request.reason, before=before, after=after
         )
-        return Granted(owner_id=book.owner_id, lot=lot, entry=entry, balance=book.figures(), replayed=False)
+        return GrantResult(owner_id=book.owner_id, grant=lot, entry=entry, balance=book.balance(), replayed=False)
 
     return await posting.post([account_id], decide)
 
 
-async def revoke(
+async def revoke_grant(
     account_id: int,
     number: int,
     *,
@@ -125,8 +125,8 @@ async def revoke(
     key: str,
     actor: str,
     request_id: str | None = None,
-    act: Act | None = None,
-) -> Granted:
+    audit: AuditContext | None = None,
+) -> GrantResult:
     """Take back the unspent, unclaimed part of a grant; one that has not started never will.
 
     Raises: InvalidInput, GrantNotFound, IdempotencyConflict.
@@ -134,29 +134,29 @@ async def revoke(
     check_key(key, path="idempotencyKey")
     if problems := reason_problems(reason):
         raise InvalidInput(problems)
-    print_ = operations.fingerprint("revokeGrant", {"grant": number, "reason": reason})
+    print_ = operations.hash_request("revokeGrant", {"grant": number, "reason": reason})
 
-    async def decide(posting: Posting) -> Granted:
-        book = posting.books.get(account_id)
+    async def decide(posting: Posting) -> GrantResult:
+        book = posting.accounts.get(account_id)
         if book is None:
             raise GrantNotFound(grant_id=str(number))
-        if (first := await operations.replayed(posting, book, key, print_)) is not None:
+        if (first := await operations.find_result(posting, book, key, print_)) is not None:
             return await _replay(posting, book, first)
-        await posting.load_lots(book, [number])
-        lot = book.lots.get(number)
+        await posting.load_grants(book, [number])
+        lot = book.grants.get(number)
         if lot is None:
             raise GrantNotFound(grant_id=str(number))
-        before = book.figures().facts() | {"remaining": lot.remaining}
-        credits, entry = rules.revoke(book, lot, Cause(actor=actor, reason=reason, request_id=request_id))
+        before = book.balance().audit_fields() | {"remaining": lot.remaining}
+        credits, entry = rules.revoke_grant(book, lot, Cause(actor=actor, reason=reason, request_id=request_id))
         result = {"grant": number, "seq": entry.line.seq if entry else None, "revoked": credits}
-        operations.remember(posting, book, key, kind="revokeGrant", print_=print_, result=result)
-        after = book.figures().facts() | {"remaining": lot.remaining}
-        posting.leave(act, book, subject=f"grant {number}", reason=reason, before=before, after=after)
-        return Granted(
+        operations.save_result(posting, book, key, kind="revokeGrant", request_hash=print_, result=result)
+        after = book.balance().audit_fields() | {"remaining": lot.remaining}
+        posting.record_audit(audit, book, subject=f"grant {number}", reason=reason, before=before, after=after)
+        return GrantResult(
             owner_id=book.owner_id,
-            lot=lot,
+            grant=lot,
             entry=entry,
-            balance=book.figures(),
+            balance=book.balance(),
             replayed=False,
             revoked_credits=credits,
         )
@@ -164,21 +164,21 @@ async def revoke(
     return await posting.post([account_id], decide)
 
 
-async def _replay(posting: Posting, book: Book, first: dict[str, object]) -> Granted:
+async def _replay(posting: Posting, book: AccountState, first: dict[str, object]) -> GrantResult:
     """The first result's grant, as it stands today, and its first entry."""
     number, seq, revoked = first["grant"], first["seq"], first.get("revoked", 0)
     if not isinstance(number, int) or not isinstance(revoked, int):
         raise TypeError("an operation's result is not a grant's")
-    await posting.load_lots(book, [number])
+    await posting.load_grants(book, [number])
     entry = None
     if isinstance(seq, int):
         entry_key = (book.account_id, seq)
-        entry = (await statements.entries_by_seq([entry_key], using=posting.connection))[entry_key]
-    return Granted(
+        entry = (await statements.get_entries([entry_key], connection=posting.connection))[entry_key]
+    return GrantResult(
         owner_id=book.owner_id,
-        lot=book.lots[number],
+        grant=book.grants[number],
         entry=entry,
-        balance=book.figures(),
+        balance=book.balance(),
         replayed=True,
         revoked_credits=revoked,
     )

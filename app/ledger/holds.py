@@ -6,7 +6,7 @@ from typing import Final
 from app import database
 from app.ledger import statements
 from app.ledger.book import Hold
-from app.ledger.rows import HOLD_COLUMNS, hold_of
+from app.ledger.rows import HOLD_COLUMNS, hold_from_row
 
 Key = tuple[int, int]
 """An account and the number of a hold."""
@@ -32,26 +32,28 @@ _HELD: Final = """
 """
 
 
-async def page(account_id: int, *, before_number: int, limit: int, open_only: bool) -> list[Hold]:
+async def list_holds(account_id: int, *, before_number: int, limit: int, open_only: bool) -> list[Hold]:
     """Holds below a number, newest first."""
-    await statements.settled([account_id])
-    return [hold_of(record) for record in await database.fetch(_PAGE, account_id, before_number, open_only, limit)]
+    await statements.ensure_due_changes_applied([account_id])
+    return [
+        hold_from_row(record) for record in await database.fetch(_PAGE, account_id, before_number, open_only, limit)
+    ]
 
 
-async def by_number(keys: Iterable[Key]) -> dict[Key, Hold]:
+async def get_holds(keys: Iterable[Key]) -> dict[Key, Hold]:
     """Those holds that exist."""
     pairs = list(dict.fromkeys(keys))
     accounts = [account_id for account_id, _ in pairs]
-    await statements.settled(accounts)
+    await statements.ensure_due_changes_applied(accounts)
     found = await database.fetch(_BY_NUMBER, accounts, [number for _, number in pairs])
-    return {(record["account_id"], record["number"]): hold_of(record) for record in found}
+    return {(record["account_id"], record["number"]): hold_from_row(record) for record in found}
 
 
-async def held(tasks: Iterable[tuple[int, str]]) -> dict[tuple[int, str], int]:
+async def get_held_by_task(tasks: Iterable[tuple[int, str]]) -> dict[tuple[int, str], int]:
     """What is claimed now for each task (account, task id): by its own envelope and its holds; 0 where nothing is."""
     found = dict.fromkeys(tasks, 0)
     accounts = [account_id for account_id, _ in found]
-    await statements.settled(accounts)
+    await statements.ensure_due_changes_applied(accounts)
     for account_id, task_id, credits in await database.fetch(_HELD, accounts, [task_id for _, task_id in found]):
         found[account_id, task_id] = credits
     return found

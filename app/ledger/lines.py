@@ -8,14 +8,14 @@ from datetime import datetime
 
 from app.credits import MAX_CREDITS
 from app.errors import BalanceLimitReached, InsufficientCredits
-from app.ledger.book import BY_TIME, Book, Cause, Draws, Kind, Lot, Posted, Source
-from app.ledger.chain import Line, sign
+from app.ledger.book import CAUSED_BY_TIME, AccountState, Cause, Draws, EntryKind, GrantSource, GrantState, LedgerEntry
+from app.ledger.chain import EntryContent, sign_entry
 
-_SOURCE_RANK = {Source.PROMOTIONAL: 0, Source.ADJUSTMENT: 1, Source.PURCHASED: 2}
+_SOURCE_RANK = {GrantSource.PROMOTIONAL: 0, GrantSource.ADJUSTMENT: 1, GrantSource.PURCHASED: 2}
 _NEVER = float("inf")
 
 
-def burn_order(lot: Lot) -> tuple[int, float, int, datetime, int]:
+def burn_order_key(lot: GrantState) -> tuple[int, float, int, datetime, int]:
     """Sort key: priority, earliest expiry (none last), promotional before purchased, oldest, id (DESIGN 2)."""
     return (
         lot.priority,
@@ -26,7 +26,7 @@ def burn_order(lot: Lot) -> tuple[int, float, int, datetime, int]:
     )
 
 
-def burn_down(lots: Iterable[Lot], credits: int) -> Draws:
+def compute_draws(lots: Iterable[GrantState], credits: int) -> Draws:
     """Split `credits` over `lots`, which stand in burn order.
 
     Raises: InsufficientCredits: the grants together hold less.
@@ -44,42 +44,51 @@ def burn_down(lots: Iterable[Lot], credits: int) -> Draws:
     return tuple(draws)
 
 
-def burning(book: Book) -> list[Lot]:
+def grants_in_burn_order(book: AccountState) -> list[GrantState]:
     """The book's open grants in burn order; sorted once while nothing but draws changes them."""
-    if book.burning is None:
-        book.burning = sorted((lot for lot in book.lots.values() if lot.open and lot.started), key=burn_order)
-    return book.burning
+    if book.burn_order is None:
+        book.burn_order = sorted(
+            (lot for lot in book.grants.values() if lot.is_open and lot.is_started), key=burn_order_key
+        )
+    return book.burn_order
 
 
-def take(book: Book, draws: Draws) -> None:
+def draw(book: AccountState, draws: Draws) -> None:
     """Draw from the grants; one with nothing left closes."""
     for number, drawn in draws:
-        lot = book.lots[number]
+        lot = book.grants[number]
         lot.remaining -= drawn
-        lot.open = lot.remaining > 0
-        book.touched.add(number)
+        lot.is_open = lot.remaining > 0
+        book.changed_grants.add(number)
 
 
-def expire(book: Book, lot: Lot, at: datetime) -> list[Posted]:
+def expire_grant(book: AccountState, lot: GrantState, at: datetime) -> list[LedgerEntry]:
     """The unclaimed part of `lot` leaves. What is claimed stays, and the grant open, until its claim is released."""
-    entries: list[Posted] = []
+    entries: list[LedgerEntry] = []
     if credits := lot.remaining - lot.claimed:
-        entries.append(enter(book, Kind.EXPIRY, -credits, ((lot.number, credits),), BY_TIME, at=at))
+        entries.append(append_entry(book, EntryKind.EXPIRY, -credits, ((lot.number, credits),), CAUSED_BY_TIME, at=at))
         lot.remaining -= credits
-    lot.open = lot.remaining > 0
-    book.touched.add(lot.number)
-    book.burning = None
+    lot.is_open = lot.remaining > 0
+    book.changed_grants.add(lot.number)
+    book.burn_order = None
     return entries
 
 
-def move_on(book: Book) -> None:
+def bump_version(book: AccountState) -> None:
     """A new version without a line: what is held has changed, or what the account's tasks may do."""
     book.version += 1
 
 
-def enter(
-    book: Book, kind: Kind, credits: int, draws: Draws, cause: Cause, *, owed: int = 0, at: datetime | None = None
-) -> Posted:
+def append_entry(
+    book: AccountState,
+    kind: EntryKind,
+    credits: int,
+    draws: Draws,
+    cause: Cause,
+    *,
+    owed: int = 0,
+    at: datetime | None = None,
+) -> LedgerEntry:
     """Write one line: the only place where posted, owed, seq and the chain move. Raises: BalanceLimitReached."""
     balance_after = book.posted + credits
     if balance_after > MAX_CREDITS:
@@ -87,7 +96,7 @@ def enter(
     if book.owed + owed > MAX_CREDITS:
         raise BalanceLimitReached(figure="The debt")
     when = at or book.at
-    line = Line(
+    line = EntryContent(
         account_id=book.account_id,
         seq=book.seq + 1,
         version=book.version + 1,
@@ -103,14 +112,14 @@ def enter(
         top_up_id=cause.top_up_id,
         request_id=cause.request_id,
         draws=draws,
-        hold=cause.hold,
+        hold_number=cause.hold_number,
     )
-    entry = Posted(line, sign(line, after=book.last_mac, key=book.key))
+    entry = LedgerEntry(line, sign_entry(line, previous_mac=book.last_mac, key=book.signing_key))
     book.seq = line.seq
     book.version = line.version
     book.posted = balance_after
     book.owed += owed
     book.last_mac = entry.mac
     book.last_entry_at = line.at
-    book.entries.append(entry)
+    book.new_entries.append(entry)
     return entry

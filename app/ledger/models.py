@@ -123,7 +123,7 @@ class Hold(Model):
         table = "hold"
 
 
-class Notice(Model):
+class Notification(Model):
     """What a person is told about an account. One stands per kind, agent and subject until it is cleared."""
 
     account_id = fields.BigIntField()

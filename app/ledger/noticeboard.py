@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from app import database
-from app.ledger.notices import NoticeKind
-from app.sets import Write
+from app.ledger.notices import NotificationKind
+from app.sets import SetWrite
 from app.trail import records
-from app.trail.records import Act
+from app.trail.records import AuditContext
 
 COLUMNS: Final = "n.account_id, n.number, n.kind, n.agent_id, n.message, n.at, n.read_at, n.cleared_at"
 
@@ -51,94 +51,100 @@ _MARK: Final = f"""
     SELECT * FROM marked ORDER BY number DESC LIMIT $3
 """  # noqa: S608  our own constant
 
-LAST_NUMBER: Final = 2**31 - 1
+MAX_NOTIFICATION_NUMBER: Final = 2**31 - 1
 """No notice has a higher number."""
 
-MOST_MARKED: Final = 100
+MARK_READ_LIMIT: Final = 100
 """How many of the notices that were marked are given back, the newest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
+class Notification:
     """A notice as it stands. `agent_id`: the agent that it is about; None where it is about the account."""
 
     account_id: int
     number: int
-    kind: NoticeKind
+    kind: NotificationKind
     agent_id: str | None
     message: str
     at: datetime
     read_at: datetime | None
-    cleared_at: datetime | None
+    resolved_at: datetime | None
 
 
-async def page(
-    account_id: int, *, before_number: int = LAST_NUMBER, limit: int, unread_only: bool = False
-) -> list[Notice]:
+async def list_notifications(
+    account_id: int, *, before_number: int = MAX_NOTIFICATION_NUMBER, limit: int, unread_only: bool = False
+) -> list[Notification]:
     """Notices below a number, newest first."""
     sql = _UNREAD_PAGE if unread_only else _PAGE
-    return notices(await database.fetch(sql, account_id, before_number, limit))
+    return notifications_from_rows(await database.fetch(sql, account_id, before_number, limit))
 
 
-async def after(account_id: int, number: int, limit: int) -> list[Notice]:
+async def list_notifications_after(account_id: int, number: int, limit: int) -> list[Notification]:
     """Notices above a number, oldest first."""
-    return notices(await database.fetch(_AFTER, account_id, number, limit))
+    return notifications_from_rows(await database.fetch(_AFTER, account_id, number, limit))
 
 
-async def last_number(account_id: int) -> int:
+async def last_notification_number(account_id: int) -> int:
     """Notices from now on have higher numbers than this."""
     found = await database.fetch(_LAST, account_id)
     return int(found[0]["notices"]) if found else 0
 
 
-async def by_number(keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Notice]:
+async def get_notifications(keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Notification]:
     """Notices by (account, number)."""
-    pairs = [(account_id, number) for account_id, number in dict.fromkeys(keys) if 0 <= number <= LAST_NUMBER]
-    found = notices(
+    pairs = [
+        (account_id, number) for account_id, number in dict.fromkeys(keys) if 0 <= number <= MAX_NOTIFICATION_NUMBER
+    ]
+    found = notifications_from_rows(
         await database.fetch(_BY_NUMBER, [account_id for account_id, _ in pairs], [number for _, number in pairs])
     )
     return {(notice.account_id, notice.number): notice for notice in found}
 
 
-async def mark_read(account_id: int, numbers: Sequence[int] | None, *, act: Act | None = None) -> list[Notice]:
+async def mark_read(
+    account_id: int, numbers: Sequence[int] | None, *, audit: AuditContext | None = None
+) -> list[Notification]:
     """Mark these notices of an account as read, all that are unread where `numbers` is None; what was read stays so.
 
     Returns: as they stand, newest first: those of `numbers` that exist, or the newest 100 of all that were unread.
     """
-    chosen = None if numbers is None else [number for number in numbers if 0 < number <= LAST_NUMBER]
-    marked = await database.retried(lambda: _marked(account_id, chosen, act))
+    chosen = None if numbers is None else [number for number in numbers if 0 < number <= MAX_NOTIFICATION_NUMBER]
+    marked = await database.run_with_retries(lambda: _marked(account_id, chosen, audit))
     if chosen is None:
-        return notices(marked)
-    found = await by_number((account_id, number) for number in chosen)
+        return notifications_from_rows(marked)
+    found = await get_notifications((account_id, number) for number in chosen)
     return sorted(found.values(), key=lambda notice: -notice.number)
 
 
-async def _marked(account_id: int, numbers: list[int] | None, act: Act | None) -> Sequence[Any]:
+async def _marked(account_id: int, numbers: list[int] | None, audit: AuditContext | None) -> Sequence[Any]:
     """The rows that were unread, marked: one statement, and where an act leaves a record one transaction."""
-    if act is None:
-        return await database.fetch(_MARK, account_id, numbers, MOST_MARKED)
-    write = Write()
+    if audit is None:
+        return await database.fetch(_MARK, account_id, numbers, MARK_READ_LIMIT)
+    write = SetWrite()
     async with database.transaction() as connection:
-        _, marked = await connection.execute_query(_MARK, [account_id, numbers, MOST_MARKED])
+        _, marked = await connection.execute_query(_MARK, [account_id, numbers, MARK_READ_LIMIT])
         if marked:
             after = {"read": [record["number"] for record in marked]}
-            records.leave(write, act, account_id=account_id, subject="notices", before={"read": []}, after=after)
-        await write.send(connection)
+            records.append_record(
+                write, audit, account_id=account_id, subject="notices", before={"read": []}, after=after
+            )
+        await write.execute(connection)
     return marked
 
 
-def notices(found: Iterable[Any]) -> list[Notice]:
+def notifications_from_rows(found: Iterable[Any]) -> list[Notification]:
     """Notices from their COLUMNS."""
     return [
-        Notice(
+        Notification(
             account_id=account_id,
             number=number,
-            kind=NoticeKind(kind),
+            kind=NotificationKind(kind),
             agent_id=agent_id or None,
             message=message,
             at=at,
             read_at=read_at,
-            cleared_at=cleared_at,
+            resolved_at=cleared_at,
         )
         for account_id, number, kind, agent_id, message, at, read_at, cleared_at in found
     ]

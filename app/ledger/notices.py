@@ -8,11 +8,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from app.ledger.book import Book
-from app.sets import Part, Write
+from app.ledger.book import AccountState
+from app.sets import SetStatement, SetWrite
 
 
-class NoticeKind(StrEnum):
+class NotificationKind(StrEnum):
     """What a notice is about."""
 
     LOW_BALANCE = "LOW_BALANCE"
@@ -23,10 +23,10 @@ class NoticeKind(StrEnum):
     TOP_UP_FAILED = "TOP_UP_FAILED"
 
 
-OF_WANT: Final = (NoticeKind.OUT_OF_CREDITS, NoticeKind.SCHEDULE_SKIPPED)
+RESOLVED_BY_CREDITS: Final = (NotificationKind.OUT_OF_CREDITS, NotificationKind.SCHEDULE_SKIPPED)
 """Cleared by whatever replenishes the account."""
 
-_NEW: Final = Part(
+_NEW: Final = SetStatement(
     "notices",
     """
     INSERT INTO notice (account_id, number, kind, agent_id, subject, message, at)
@@ -35,10 +35,10 @@ _NEW: Final = Part(
     RETURNING 1
     """,
     7,
-    exact=False,
+    checks_row_count=False,
 )
 
-_CLEARED: Final = Part(
+_CLEARED: Final = SetStatement(
     "cleared notices",
     """
     UPDATE notice AS n SET cleared_at = v.at, read_at = coalesce(n.read_at, v.at)
@@ -47,57 +47,59 @@ _CLEARED: Final = Part(
     RETURNING 1
     """,
     3,
-    exact=False,
+    checks_row_count=False,
 )
 
 
-def give(book: Book, write: Write, kind: NoticeKind, message: str, *, agent_id: str = "", subject: str = "") -> None:
+def notify(
+    book: AccountState, write: SetWrite, kind: NotificationKind, message: str, *, agent_id: str = "", subject: str = ""
+) -> None:
     """Tell it, unless the same stands already. The caller announces the account."""
-    book.notice_count += 1
-    write.add(_NEW, (book.account_id, book.notice_count, kind.value, agent_id, subject, message, book.at))
+    book.notification_count += 1
+    write.add(_NEW, (book.account_id, book.notification_count, kind.value, agent_id, subject, message, book.at))
 
 
-def clear(book: Book, write: Write, kind: NoticeKind) -> None:
+def resolve(book: AccountState, write: SetWrite, kind: NotificationKind) -> None:
     """What these notices said is no longer so."""
     write.add(_CLEARED, (book.account_id, kind.value, book.at))
 
 
-def threshold(book: Book, low_balance_at: int) -> int:
+def effective_low_balance_threshold(book: AccountState, default_credits: int) -> int:
     """Below this the balance is low: the account's own figure, or else everybody's."""
-    return low_balance_at if book.low_balance_at is None else book.low_balance_at
+    return default_credits if book.low_balance_threshold is None else book.low_balance_threshold
 
 
-def replenished(book: Book) -> bool:
+def is_replenished(book: AccountState) -> bool:
     """Whether this posting has made credits available that were not there: from nothing, or by a credit."""
     after = book.available
     return after > book.locked_available and (book.locked_available == 0 or book.posted > book.locked_posted)
 
 
-def emptied(book: Book) -> bool:
+def is_emptied(book: AccountState) -> bool:
     """Whether this posting has used up what was available."""
     return book.available == 0 < book.locked_available
 
 
-def follow(book: Book, write: Write, *, low_balance_at: int) -> None:
+def notify_balance_change(book: AccountState, write: SetWrite, *, low_balance_threshold: int) -> None:
     """What the change of this book has people told, or tells them no longer."""
     before, after = book.locked_available, book.available
     if before == after:
         return
-    low = threshold(book, low_balance_at)
+    low = effective_low_balance_threshold(book, low_balance_threshold)
     if after < low <= before:
-        give(book, write, NoticeKind.LOW_BALANCE, f"{_credits(after)} left: less than {low:,}.")
+        notify(book, write, NotificationKind.LOW_BALANCE, f"{_credits(after)} left: less than {low:,}.")
     elif before < low <= after:
-        clear(book, write, NoticeKind.LOW_BALANCE)
-    if emptied(book):
-        give(
+        resolve(book, write, NotificationKind.LOW_BALANCE)
+    if is_emptied(book):
+        notify(
             book,
             write,
-            NoticeKind.OUT_OF_CREDITS,
+            NotificationKind.OUT_OF_CREDITS,
             "No credits are left: running agents stop, and scheduled ones do not start until credits are added.",
         )
-    elif replenished(book):
-        for kind in OF_WANT:
-            clear(book, write, kind)
+    elif is_replenished(book):
+        for kind in RESOLVED_BY_CREDITS:
+            resolve(book, write, kind)
 
 
 def expiring_message(credits: int, at: datetime) -> str:

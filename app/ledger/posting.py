@@ -22,19 +22,19 @@ from typing import Any, Final, TypeVar
 from app import database, live
 from app.database import Connection
 from app.ledger import lines, notices, rows, rules
-from app.ledger.book import Book
-from app.ledger.rows import ACCOUNT_COLUMNS, HOLD_COLUMNS, LOT_COLUMNS
-from app.sets import Write, shifted
+from app.ledger.book import AccountState
+from app.ledger.rows import ACCOUNT_COLUMNS, GRANT_COLUMNS, HOLD_COLUMNS
+from app.sets import SetWrite, renumber_parameters
 from app.trail import records
-from app.trail.records import Act, Facts
+from app.trail.records import AuditContext, AuditState
 
 T = TypeVar("T")
 
 _LOCK: Final = f"SELECT {ACCOUNT_COLUMNS} FROM account WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE"  # noqa: S608  our own constant
 
-_OPEN_LOTS: Final = f"SELECT ROW({LOT_COLUMNS}) FROM credit_grant WHERE account_id = ANY($1::bigint[]) AND open"  # noqa: S608  our own constant
+_OPEN_LOTS: Final = f"SELECT ROW({GRANT_COLUMNS}) FROM credit_grant WHERE account_id = ANY($1::bigint[]) AND open"  # noqa: S608  our own constant
 
-_SOME_LOTS: Final = f"SELECT {LOT_COLUMNS} FROM credit_grant WHERE account_id = $1 AND number = ANY($2::int[])"  # noqa: S608  our own constant
+_SOME_LOTS: Final = f"SELECT {GRANT_COLUMNS} FROM credit_grant WHERE account_id = $1 AND number = ANY($2::int[])"  # noqa: S608  our own constant
 
 # Of the accounts that have open holds ($2): the holds that are due. OFFSET 0 keeps the look-up by key, see tasks.rows.
 _DUE_HOLDS: Final = """
@@ -74,7 +74,7 @@ _DUE: Final = """
     SELECT id FROM account WHERE next_change_at <= clock_timestamp() ORDER BY next_change_at LIMIT $1
 """
 
-Lapsed = Callable[[Write, Book], None]
+OnHoldsExpired = Callable[[SetWrite, AccountState], None]
 """Adds to the write what has to be done where holds have lapsed by time: `book.lapsed` says which."""
 
 
@@ -82,13 +82,13 @@ Lapsed = Callable[[Write, Book], None]
 class _Wiring:
     key: bytes
     low_balance_at: int
-    lapsed: Lapsed
+    lapsed: OnHoldsExpired
 
 
 _wiring: _Wiring | None = None
 
 
-def wire(key: bytes, *, low_balance_at: int, lapsed: Lapsed) -> None:
+def configure(key: bytes, *, low_balance_threshold: int, on_holds_expired: OnHoldsExpired) -> None:
     """Say, once at start, what signs entries, below what a balance is low, and who follows up on lapsed holds.
 
     Raises: ValueError: a key under 32 bytes.
@@ -96,7 +96,7 @@ def wire(key: bytes, *, low_balance_at: int, lapsed: Lapsed) -> None:
     global _wiring  # noqa: PLW0603  one wiring place, before the first posting
     if len(key) < 32:
         raise ValueError("the ledger key must have at least 32 bytes")
-    _wiring = _Wiring(key, low_balance_at, lapsed)
+    _wiring = _Wiring(key, low_balance_threshold, on_holds_expired)
 
 
 def signing_key() -> bytes:
@@ -111,7 +111,7 @@ def _wired() -> _Wiring:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ExtraRead:
     """A select of the caller's own that rides in the one read after the lock; its parameters are $1, $2 and so on.
 
     As one of `reads` it gives one ROW(...) a row. As one of `holds` it gives columns account_id and number: those
@@ -129,36 +129,36 @@ class Posting:
 
     connection: Connection
     at: datetime
-    books: dict[int, Book]
+    accounts: dict[int, AccountState]
     rows: Sequence[Sequence[Any]]
-    write: Write = field(default_factory=Write)
+    write: SetWrite = field(default_factory=SetWrite)
     also_announced: set[int] = field(default_factory=set)
     signalled: set[int] = field(default_factory=set)
 
-    def announce(self, account_id: int) -> None:
+    def publish_change(self, account_id: int) -> None:
         """Wake whoever follows this account, though none of its figures may have changed (a task's cost of 0)."""
         self.also_announced.add(account_id)
 
-    def signal(self, account_id: int) -> None:
+    def signal_tasks(self, account_id: int) -> None:
         """Tell executors that a task of this account has stopped or goes on; by a new version, which orders signals."""
         if account_id not in self.signalled:
-            lines.move_on(self.books[account_id])
+            lines.bump_version(self.accounts[account_id])
             self.signalled.add(account_id)
 
-    def leave(
+    def record_audit(
         self,
-        act: Act | None,
-        book: Book,
+        audit: AuditContext | None,
+        book: AccountState,
         *,
         subject: str,
-        before: Facts | None,
-        after: Facts,
+        before: AuditState | None,
+        after: AuditState,
         reason: str | None = None,
     ) -> None:
         """Have what is written leave a record of `act` too; there is none to leave where somebody sees to its own."""
-        records.leave(
+        records.append_record(
             self.write,
-            act,
+            audit,
             account_id=book.account_id,
             at=book.at,
             subject=subject,
@@ -167,20 +167,20 @@ class Posting:
             after=after,
         )
 
-    async def load_lots(self, book: Book, numbers: Iterable[int]) -> None:
+    async def load_grants(self, book: AccountState, numbers: Iterable[int]) -> None:
         """Bring grants into the book that may be closed: a reversal gives back into what was drawn once."""
-        missing = [number for number in numbers if number not in book.lots]
+        missing = [number for number in numbers if number not in book.grants]
         if missing:
             _, found = await self.connection.execute_query(_SOME_LOTS, [book.account_id, missing])
             for record in found:
-                book.lots[record["number"]] = rows.lot_of(record)
+                book.grants[record["number"]] = rows.grant_from_row(record)
 
 
 Decide = Callable[[Posting], Awaitable[T]]
 
 
 async def post(
-    account_ids: Iterable[int], decide: Decide[T], *, reads: Sequence[Read] = (), holds: Sequence[Read] = ()
+    account_ids: Iterable[int], decide: Decide[T], *, reads: Sequence[ExtraRead] = (), holds: Sequence[ExtraRead] = ()
 ) -> T:
     """Run `decide` with those accounts locked and settled, and write what it leaves in the books.
 
@@ -191,21 +191,21 @@ async def post(
     async def once() -> T:
         async with database.posting_transaction() as connection:
             posting = await _open(connection, ids, reads, holds)
-            while any(book.lapsed for book in posting.books.values()):
+            while any(book.expired_holds for book in posting.accounts.values()):
                 # Whose hold has lapsed may read otherwise now, so what time has done is written first, and all is read
                 # again.
                 _gather(posting)
-                await posting.write.send(connection)
+                await posting.write.execute(connection)
                 posting = await _open(connection, ids, reads, holds)
             result = await decide(posting)
             _gather(posting)
-            await posting.write.send(connection)
+            await posting.write.execute(connection)
             return result
 
-    return await database.retried(once)
+    return await database.run_with_retries(once)
 
 
-async def settle(account_ids: Iterable[int]) -> None:
+async def apply_due_changes(account_ids: Iterable[int]) -> None:
     """Write what time alone has changed, for accounts whose next change is due."""
 
     async def nothing_more(posting: Posting) -> None:
@@ -214,15 +214,17 @@ async def settle(account_ids: Iterable[int]) -> None:
     await post(account_ids, nothing_more)
 
 
-async def settle_due(*, limit: int = 256) -> int:
+async def apply_all_due_changes(*, limit: int = 256) -> int:
     """Settle accounts that nobody touches, the longest due first. Returns: how many were due, `limit` at most."""
     due = [record["id"] for record in await database.fetch(_DUE, limit)]
     if due:
-        await settle(due)
+        await apply_due_changes(due)
     return len(due)
 
 
-async def _open(connection: Connection, ids: list[int], reads: Sequence[Read], holds: Sequence[Read]) -> Posting:
+async def _open(
+    connection: Connection, ids: list[int], reads: Sequence[ExtraRead], holds: Sequence[ExtraRead]
+) -> Posting:
     _, locked = await connection.execute_query(_LOCK, [ids])
     holding = [record["id"] for record in locked if record["open_holds"]]
     named = tuple(read for read in holds if holding or not read.only_open)
@@ -237,19 +239,19 @@ async def _open(connection: Connection, ids: list[int], reads: Sequence[Read], h
     _, [found] = await connection.execute_query(sql, values)
     clock: datetime = found[0]
     key = signing_key()
-    books = {record["id"]: rows.book_of(record, clock, key) for record in locked}
+    books = {record["id"]: rows.account_from_row(record, clock, key) for record in locked}
     for row in found[1]:
-        books[row[0]].lots[row[1]] = rows.lot_of(row)
+        books[row[0]].grants[row[1]] = rows.grant_from_row(row)
     place = 2
     if holding:
         for account_id, expires_at in found[2]:
-            books[account_id].next_lapse_at = expires_at
+            books[account_id].next_hold_expiry_at = expires_at
         place = 3
     for brought in found[place : place + len(named) + bool(holding)]:
         for row in brought:
-            books[row[0]].holds[row[1]] = rows.hold_of(row)
+            books[row[0]].holds[row[1]] = rows.hold_from_row(row)
     for book in books.values():
-        rules.settle(book)
+        rules.apply_due_changes(book)
     return Posting(connection, clock, books, found[place + len(named) + bool(holding) :])
 
 
@@ -263,10 +265,10 @@ def _statement(named: tuple[tuple[str, int], ...], reads: tuple[tuple[str, int],
         selects += [f"ARRAY({_NEXT_LAPSES})", f"ARRAY({_and_around(_DUE_HOLDS)})"]
     offset = 2 if holding else 1
     for sql, count in named:
-        selects.append(f"ARRAY({_and_around(shifted(sql, offset))})")
+        selects.append(f"ARRAY({_and_around(renumber_parameters(sql, offset))})")
         offset += count
     for sql, count in reads:
-        selects.append(f"ARRAY({shifted(sql, offset)})")
+        selects.append(f"ARRAY({renumber_parameters(sql, offset)})")
         offset += count
     return f"{_AT_ONE_INSTANT} {', '.join(selects)}"
 
@@ -281,20 +283,20 @@ def _gather(posting: Posting) -> None:
     wiring = _wired()
     changed: dict[int, int] = dict.fromkeys(posting.also_announced, 0)
     signals: list[tuple[int, int, str]] = []
-    for book in posting.books.values():
-        if book.lapsed:
+    for book in posting.accounts.values():
+        if book.expired_holds:
             wiring.lapsed(posting.write, book)
-            posting.signal(book.account_id)
-        notices.follow(book, posting.write, low_balance_at=wiring.low_balance_at)
-        if rows.gather(book, posting.write):
+            posting.signal_tasks(book.account_id)
+        notices.notify_balance_change(book, posting.write, low_balance_threshold=wiring.low_balance_at)
+        if rows.add_account_writes(book, posting.write):
             changed[book.account_id] = book.version
-        if notices.emptied(book) or notices.replenished(book):
-            signals.append((book.account_id, book.version, live.OF_ACCOUNT))
+        if notices.is_emptied(book) or notices.is_replenished(book):
+            signals.append((book.account_id, book.version, live.ACCOUNT_SIGNAL))
         if book.account_id in posting.signalled:
-            signals.append((book.account_id, book.version, live.OF_TASKS))
+            signals.append((book.account_id, book.version, live.TASK_SIGNAL))
     for account_id in posting.also_announced:
-        changed[account_id] = posting.books[account_id].version
-    for payload in live.payloads(changed):
-        posting.write.notify(live.CHANNEL, payload)
+        changed[account_id] = posting.accounts[account_id].version
+    for payload in live.change_payloads(changed):
+        posting.write.notify(live.ACCOUNTS_CHANNEL, payload)
     for payload in live.signal_payloads(signals):
         posting.write.notify(live.SIGNALS_CHANNEL, payload)

@@ -8,15 +8,15 @@ from typing import Any, Final
 import orjson
 
 from app.ledger import rules
-from app.ledger.book import Book, Hold, HoldStatus, Lot, Source
-from app.sets import Part, Write
+from app.ledger.book import AccountState, GrantSource, GrantState, Hold, HoldStatus
+from app.sets import SetStatement, SetWrite
 
 ACCOUNT_COLUMNS: Final = (
     "id, owner_id, seq, version, grants, holds, open_holds, notices, posted, held, frozen, owed, last_mac,"
     " last_entry_at, next_change_at, low_balance_at"
 )
 
-LOT_COLUMNS: Final = (
+GRANT_COLUMNS: Final = (
     "account_id, number, source, credits, remaining, claimed, priority, starts_at, expires_at, started, open, actor,"
     " reason, top_up_id, pays_debt, created_at"
 )
@@ -26,7 +26,7 @@ HOLD_COLUMNS: Final = (
     " timeout_seconds, placed_at, expires_at, closed_at, terms, priced, fingerprint, capture_fingerprint, actor"
 )
 
-_ENTRIES: Final = Part(
+_ENTRIES: Final = SetStatement(
     "entries",
     """
     INSERT INTO entry (account_id, seq, version, kind, credits, owed, balance_after, at, actor, reason, task_id,
@@ -40,7 +40,7 @@ _ENTRIES: Final = Part(
 )
 
 # The version that was locked guards the absolute figures: nobody can have written the row in between.
-_ACCOUNTS: Final = Part(
+_ACCOUNTS: Final = SetStatement(
     "accounts",
     """
     UPDATE account AS a SET seq = v.seq, version = v.version, grants = v.grants, holds = v.holds,
@@ -58,7 +58,7 @@ _ACCOUNTS: Final = Part(
     16,
 )
 
-_NEW_LOTS: Final = Part(
+_NEW_LOTS: Final = SetStatement(
     "new grants",
     """
     INSERT INTO credit_grant (account_id, number, source, credits, remaining, claimed, priority, starts_at, expires_at,
@@ -71,7 +71,7 @@ _NEW_LOTS: Final = Part(
     16,
 )
 
-_LOTS: Final = Part(
+_LOTS: Final = SetStatement(
     "grants",
     """
     UPDATE credit_grant AS g SET remaining = v.remaining, claimed = v.claimed, started = v.started, open = v.open
@@ -83,7 +83,7 @@ _LOTS: Final = Part(
     6,
 )
 
-_NEW_HOLDS: Final = Part(
+_NEW_HOLDS: Final = SetStatement(
     "new holds",
     """
     INSERT INTO hold (account_id, number, task_id, block_run_id, within, credits, captured, released, lent, reserve,
@@ -98,7 +98,7 @@ _NEW_HOLDS: Final = Part(
     23,
 )
 
-_HOLDS: Final = Part(
+_HOLDS: Final = SetStatement(
     "holds",
     """
     UPDATE hold AS h SET within = v.within, credits = v.credits, captured = v.captured, released = v.released,
@@ -117,11 +117,11 @@ _HOLDS: Final = Part(
 )
 
 
-def book_of(record: Any, clock: datetime, key: bytes) -> Book:
+def account_from_row(record: Any, clock: datetime, key: bytes) -> AccountState:
     """An account as it was locked, from its ACCOUNT_COLUMNS by name."""
     last = record["last_entry_at"]
     posted, held, frozen = record["posted"], record["held"], record["frozen"]
-    return Book(
+    return AccountState(
         account_id=record["id"],
         owner_id=record["owner_id"],
         seq=record["seq"],
@@ -129,11 +129,11 @@ def book_of(record: Any, clock: datetime, key: bytes) -> Book:
         locked_version=record["version"],
         locked_available=max(0, posted - held - frozen),
         locked_posted=posted,
-        grants=record["grants"],
+        grant_count=record["grants"],
         hold_count=record["holds"],
         open_holds=record["open_holds"],
-        notice_count=record["notices"],
-        locked_notices=record["notices"],
+        notification_count=record["notices"],
+        locked_notification_count=record["notices"],
         posted=posted,
         held=held,
         frozen=frozen,
@@ -141,28 +141,28 @@ def book_of(record: Any, clock: datetime, key: bytes) -> Book:
         last_mac=bytes(record["last_mac"]),
         last_entry_at=last,
         next_change_at=record["next_change_at"],
-        low_balance_at=record["low_balance_at"],
+        low_balance_threshold=record["low_balance_at"],
         # The database's clock, read after the lock, and never before the account's last entry.
         at=clock if last is None or clock >= last else last,
-        key=key,
+        signing_key=key,
     )
 
 
-def lot_of(row: Sequence[Any]) -> Lot:
+def grant_from_row(row: Sequence[Any]) -> GrantState:
     """A grant from its columns: account_id, number, source and so on, in the order of LOT_COLUMNS."""
     (_, number, source, credits, remaining, claimed, priority, starts_at, expires_at, started, open_, actor, reason,
      top_up_id, pays_debt, created_at) = row  # fmt: skip
-    return Lot(
+    return GrantState(
         number=number,
-        source=Source(source),
+        source=GrantSource(source),
         credits=credits,
         remaining=remaining,
         claimed=claimed,
         priority=priority,
         starts_at=starts_at,
         expires_at=expires_at,
-        started=started,
-        open=open_,
+        is_started=started,
+        is_open=open_,
         actor=actor,
         reason=reason,
         top_up_id=top_up_id,
@@ -171,7 +171,7 @@ def lot_of(row: Sequence[Any]) -> Lot:
     )
 
 
-def hold_of(row: Sequence[Any]) -> Hold:
+def hold_from_row(row: Sequence[Any]) -> Hold:
     """A hold from its columns, in the order of HOLD_COLUMNS."""
     (_, number, task_id, block_run_id, within, credits, captured, released, lent, reserve, claims, status,
      timeout_seconds, placed_at, expires_at, closed_at, terms, priced, fingerprint, capture_fingerprint,
@@ -180,12 +180,12 @@ def hold_of(row: Sequence[Any]) -> Hold:
         number=number,
         task_id=task_id,
         block_run_id=block_run_id,
-        within=within,
+        parent_budget=within,
         credits=credits,
         captured=captured,
         released=released,
-        lent=lent,
-        reserve=reserve,
+        allocated=lent,
+        closing_reserve=reserve,
         claims=dict(json.loads(claims)),
         status=HoldStatus(status),
         timeout_seconds=timeout_seconds,
@@ -193,66 +193,72 @@ def hold_of(row: Sequence[Any]) -> Hold:
         expires_at=expires_at,
         closed_at=closed_at,
         terms=json.loads(terms) if terms else None,
-        priced=priced,
-        fingerprint=bytes(fingerprint) if fingerprint else None,
-        capture_fingerprint=bytes(capture_fingerprint) if capture_fingerprint else None,
+        priced_credits=priced,
+        request_hash=bytes(fingerprint) if fingerprint else None,
+        capture_request_hash=bytes(capture_fingerprint) if capture_fingerprint else None,
         actor=actor,
     )
 
 
-def gather(book: Book, write: Write) -> bool:
+def add_account_writes(book: AccountState, write: SetWrite) -> bool:
     """What a book has become, as rows to write. Returns: whether there is anything."""
-    changed = book.version != book.locked_version or book.touched or book.made
+    changed = book.version != book.locked_version or book.changed_grants or book.new_grants
     # A next change that was only a bound has to move on, though nothing has come of it.
     due = book.next_change_at is not None and book.next_change_at <= book.at
-    if not (changed or book.touched_holds or book.made_holds or book.notice_count != book.locked_notices or due):
+    if not (
+        changed
+        or book.changed_holds
+        or book.new_holds
+        or book.notification_count != book.locked_notification_count
+        or due
+    ):
         return False
-    for posted in book.entries:
+    for posted in book.new_entries:
         line = posted.line
         write.add(
             _ENTRIES,
             (line.account_id, line.seq, line.version, line.kind, line.credits, line.owed, line.balance_after, line.at,
              line.actor, line.reason, line.task_id, line.block_run_id, line.top_up_id, line.request_id,
-             _pairs(line.draws), line.hold, posted.mac),
+             _pairs(line.draws), line.hold_number, posted.mac),
         )  # fmt: skip
-    for number in book.made:
-        lot = book.lots[number]
+    for number in book.new_grants:
+        lot = book.grants[number]
         write.add(
             _NEW_LOTS,
             (book.account_id, number, lot.source.value, lot.credits, lot.remaining, lot.claimed, lot.priority,
-             lot.starts_at, lot.expires_at, lot.started, lot.open, lot.actor, lot.reason, lot.top_up_id,
+             lot.starts_at, lot.expires_at, lot.is_started, lot.is_open, lot.actor, lot.reason, lot.top_up_id,
              lot.pays_debt, lot.created_at),
         )  # fmt: skip
-    for number in book.touched - book.made:
-        lot = book.lots[number]
-        write.add(_LOTS, (book.account_id, number, lot.remaining, lot.claimed, lot.started, lot.open))
-    for number in book.made_holds:
+    for number in book.changed_grants - book.new_grants:
+        lot = book.grants[number]
+        write.add(_LOTS, (book.account_id, number, lot.remaining, lot.claimed, lot.is_started, lot.is_open))
+    for number in book.new_holds:
         _gather_new_hold(book, book.holds[number], write)
-    for number in book.touched_holds:
+    for number in book.changed_holds:
         hold = book.holds[number]
         write.add(
             _HOLDS,
-            (book.account_id, number, hold.within, hold.credits, hold.captured, hold.released, hold.lent, hold.reserve,
+            (book.account_id, number, hold.parent_budget, hold.credits, hold.captured, hold.released, hold.allocated, hold.closing_reserve,
              _pairs(sorted(hold.claims.items())), hold.remaining, hold.status.value, hold.expires_at, hold.closed_at,
-             hold.priced, hold.capture_fingerprint),
+             hold.priced_credits, hold.capture_request_hash),
         )  # fmt: skip
     write.add(
         _ACCOUNTS,
-        (book.account_id, book.locked_version, book.seq, book.version, book.grants, book.hold_count, book.open_holds,
-         book.notice_count, book.posted, book.held, book.frozen, book.owed, book.last_mac, book.last_entry_at,
-         rules.next_change_at(book), book.low_balance_at),
+        (book.account_id, book.locked_version, book.seq, book.version, book.grant_count, book.hold_count, book.open_holds,
+         book.notification_count, book.posted, book.held, book.frozen, book.owed, book.last_mac, book.last_entry_at,
+         rules.next_change_at(book), book.low_balance_threshold),
     )  # fmt: skip
     return True
 
 
-def _gather_new_hold(book: Book, hold: Hold, write: Write) -> None:
+def _gather_new_hold(book: AccountState, hold: Hold, write: SetWrite) -> None:
     write.add(
         _NEW_HOLDS,
-        (book.account_id, hold.number, hold.task_id, hold.block_run_id, hold.within, hold.credits, hold.captured,
-         hold.released, hold.lent, hold.reserve, _pairs(sorted(hold.claims.items())), hold.remaining,
+        (book.account_id, hold.number, hold.task_id, hold.block_run_id, hold.parent_budget, hold.credits, hold.captured,
+         hold.released, hold.allocated, hold.closing_reserve, _pairs(sorted(hold.claims.items())), hold.remaining,
          hold.status.value, hold.timeout_seconds, hold.placed_at, hold.expires_at, hold.closed_at,
-         orjson.dumps(hold.terms).decode() if hold.terms is not None else None, hold.priced, hold.fingerprint,
-         hold.capture_fingerprint, hold.actor, hold.request_id),
+         orjson.dumps(hold.terms).decode() if hold.terms is not None else None, hold.priced_credits, hold.request_hash,
+         hold.capture_request_hash, hold.actor, hold.request_id),
     )  # fmt: skip
 
 

@@ -11,41 +11,43 @@ from typing import Final
 from app import database
 from app.errors import Forbidden
 from app.ledger import accounts, noticeboard, posting, statements
-from app.ledger.book import Hold, Lot, Posted
-from app.ledger.noticeboard import Notice
-from app.ledger.rows import HOLD_COLUMNS, LOT_COLUMNS, hold_of, lot_of
+from app.ledger.book import GrantState, Hold, LedgerEntry
+from app.ledger.noticeboard import Notification
+from app.ledger.rows import GRANT_COLUMNS, HOLD_COLUMNS, grant_from_row, hold_from_row
 
-Owners = Collection[str] | None
+OwnerScope = Collection[str] | None
 """Whose things may be found, or changed; None: everybody's (services and operators)."""
 
-OF_SEEN: Final = "($3::text[] IS NULL OR EXISTS (SELECT FROM account AS a WHERE a.id = $1 AND a.owner_id = ANY($3)))"
+OWNER_SCOPE_SQL: Final = (
+    "($3::text[] IS NULL OR EXISTS (SELECT FROM account AS a WHERE a.id = $1 AND a.owner_id = ANY($3)))"
+)
 """For statements whose $1 is the account and $3 the owners."""
 
 _ENTRY: Final = f"""
-    SELECT {statements.ENTRY_COLUMNS} FROM entry AS e WHERE e.account_id = $1 AND e.seq = $2 AND {OF_SEEN}
+    SELECT {statements.ENTRY_COLUMNS} FROM entry AS e WHERE e.account_id = $1 AND e.seq = $2 AND {OWNER_SCOPE_SQL}
 """  # noqa: S608  our own constants
 
 _LOT: Final = f"""
-    SELECT {LOT_COLUMNS} FROM credit_grant WHERE account_id = $1 AND number = $2::bigint AND {OF_SEEN}
+    SELECT {GRANT_COLUMNS} FROM credit_grant WHERE account_id = $1 AND number = $2::bigint AND {OWNER_SCOPE_SQL}
 """  # noqa: S608  our own constants
 
 _HOLD: Final = f"""
     SELECT {HOLD_COLUMNS},
            (SELECT coalesce(d.next_change_at <= clock_timestamp(), false) FROM account AS d WHERE d.id = $1) AS due
-    FROM hold WHERE account_id = $1 AND number = $2::bigint AND {OF_SEEN}
+    FROM hold WHERE account_id = $1 AND number = $2::bigint AND {OWNER_SCOPE_SQL}
 """  # noqa: S608  our own constants
 
 _NOTICE: Final = f"""
-    SELECT {noticeboard.COLUMNS} FROM notice AS n WHERE n.account_id = $1 AND n.number = $2::bigint AND {OF_SEEN}
+    SELECT {noticeboard.COLUMNS} FROM notice AS n WHERE n.account_id = $1 AND n.number = $2::bigint AND {OWNER_SCOPE_SQL}
 """  # noqa: S608  our own constants
 
 
-async def account(owner_id: str, *, owner_ids: Owners) -> int | None:
+async def find_account_id(owner_id: str, *, owner_ids: OwnerScope) -> int | None:
     """The number of that owner's account, if it has one and is among `owner_ids`."""
-    return await accounts.find(owner_id) if owner_ids is None or owner_id in owner_ids else None
+    return await accounts.find_account_id(owner_id) if owner_ids is None or owner_id in owner_ids else None
 
 
-def check_own(owner_id: str, *, owner_ids: Owners) -> None:
+def check_owner(owner_id: str, *, owner_ids: OwnerScope) -> None:
     """For what changes an account on somebody's word: asked of the owner that is named, so that no account is made for
     another, and again of the one that was read with the account's lock.
 
@@ -55,33 +57,33 @@ def check_own(owner_id: str, *, owner_ids: Owners) -> None:
         raise Forbidden(f"The account of {owner_id!r} is another's: you may not change it.")
 
 
-async def entry(account_id: int, seq: int, *, owner_ids: Owners) -> Posted | None:
+async def find_entry(account_id: int, seq: int, *, owner_ids: OwnerScope) -> LedgerEntry | None:
     """That entry, in an account of `owner_ids`."""
     found = await database.fetch(_ENTRY, account_id, seq, _named(owner_ids))
-    return statements.entry(found[0]) if found else None
+    return statements.entry_from_row(found[0]) if found else None
 
 
-async def lot(account_id: int, number: int, *, owner_ids: Owners) -> Lot | None:
+async def find_grant(account_id: int, number: int, *, owner_ids: OwnerScope) -> GrantState | None:
     """That grant, in an account of `owner_ids`."""
     found = await database.fetch(_LOT, account_id, number, _named(owner_ids))
-    return lot_of(found[0]) if found else None
+    return grant_from_row(found[0]) if found else None
 
 
-async def hold(account_id: int, number: int, *, owner_ids: Owners) -> Hold | None:
+async def find_hold(account_id: int, number: int, *, owner_ids: OwnerScope) -> Hold | None:
     """That hold, in an account of `owner_ids`; settled to now."""
     asked = (account_id, number, _named(owner_ids))
     found = await database.fetch(_HOLD, *asked)
     if found and found[0]["due"]:
-        await posting.settle([account_id])
+        await posting.apply_due_changes([account_id])
         found = await database.fetch(_HOLD, *asked)
-    return hold_of(tuple(found[0])[:-1]) if found else None
+    return hold_from_row(tuple(found[0])[:-1]) if found else None
 
 
-async def notice(account_id: int, number: int, *, owner_ids: Owners) -> Notice | None:
+async def find_notification(account_id: int, number: int, *, owner_ids: OwnerScope) -> Notification | None:
     """That notice, in an account of `owner_ids`."""
-    found = noticeboard.notices(await database.fetch(_NOTICE, account_id, number, _named(owner_ids)))
+    found = noticeboard.notifications_from_rows(await database.fetch(_NOTICE, account_id, number, _named(owner_ids)))
     return found[0] if found else None
 
 
-def _named(owner_ids: Owners) -> list[str] | None:
+def _named(owner_ids: OwnerScope) -> list[str] | None:
     return None if owner_ids is None else list(owner_ids)

@@ -9,9 +9,9 @@ from typing import Any, Final
 from app import database
 from app.database import Connection
 from app.ledger import posting
-from app.ledger.book import Figures, Kind, Lot, Posted
-from app.ledger.chain import Line
-from app.ledger.rows import LOT_COLUMNS, lot_of
+from app.ledger.book import AccountBalance, EntryKind, GrantState, LedgerEntry
+from app.ledger.chain import EntryContent
+from app.ledger.rows import GRANT_COLUMNS, grant_from_row
 
 ENTRY_COLUMNS: Final = (
     "e.account_id, e.seq, e.version, e.kind, e.credits, e.owed, e.balance_after, e.at, e.actor, e.reason, e.task_id,"
@@ -46,14 +46,14 @@ _ENTRIES_BESIDE_CHARGES: Final = f"""
 """  # noqa: S608  our own constant
 
 _LOTS: Final = f"""
-    SELECT {LOT_COLUMNS} FROM credit_grant AS g
+    SELECT {GRANT_COLUMNS} FROM credit_grant AS g
     WHERE g.account_id = $1 AND g.number < $2
       AND (NOT $3 OR (g.open AND g.started AND g.remaining > g.claimed))
     ORDER BY g.number DESC LIMIT $4
 """  # noqa: S608  our own constant
 
 _LOTS_BY_NUMBER: Final = f"""
-    SELECT {LOT_COLUMNS} FROM unnest($1::bigint[], $2::int[]) AS k(wanted_account, wanted_number)
+    SELECT {GRANT_COLUMNS} FROM unnest($1::bigint[], $2::int[]) AS k(wanted_account, wanted_number)
     JOIN credit_grant AS g ON g.account_id = k.wanted_account AND g.number = k.wanted_number
 """  # noqa: S608  our own constant
 
@@ -68,7 +68,7 @@ _NEXT_EXPIRY: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class Expiry:
+class NextExpiry:
     """Credits that leave at an instant."""
 
     credits: int
@@ -76,84 +76,90 @@ class Expiry:
 
 
 @dataclass(frozen=True, slots=True)
-class AccountLot:
+class AccountGrant:
     """A grant and the account that it belongs to."""
 
     account_id: int
-    lot: Lot
+    grant: GrantState
 
 
-async def balances(account_ids: Sequence[int]) -> dict[int, Figures]:
+async def get_balances(account_ids: Sequence[int]) -> dict[int, AccountBalance]:
     """The figures of each account, settled to now: one statement; a posting only where time has changed something."""
     records = await database.fetch(_BALANCES, list(account_ids))
     if due := [record["id"] for record in records if record["due"]]:
-        await posting.settle(due)
+        await posting.apply_due_changes(due)
         records = await database.fetch(_BALANCES, list(account_ids))
     return {record["id"]: _figures(record) for record in records}
 
 
-async def settled(account_ids: Iterable[int]) -> None:
+async def ensure_due_changes_applied(account_ids: Iterable[int]) -> None:
     """Have what is due by time done with, before something else of these accounts is read."""
     records = await database.fetch(_DUE, list(dict.fromkeys(account_ids)))
     if records:
-        await posting.settle(record["id"] for record in records)
+        await posting.apply_due_changes(record["id"] for record in records)
 
 
-async def nothing(owner_id: str) -> Figures:
+async def empty_balance(owner_id: str) -> AccountBalance:
     """The figures of an owner for whom nothing was ever written: all zero, at version 0."""
     [record] = await database.fetch("SELECT clock_timestamp() AS now")
-    return Figures(account_id=0, owner_id=owner_id, version=0, posted=0, held=0, frozen=0, owed=0, as_of=record["now"])
+    return AccountBalance(
+        account_id=0, owner_id=owner_id, version=0, posted=0, held=0, frozen=0, owed=0, as_of=record["now"]
+    )
 
 
-async def entries_by_seq(
-    keys: Iterable[tuple[int, int]], *, using: Connection | None = None
-) -> dict[tuple[int, int], Posted]:
+async def get_entries(
+    keys: Iterable[tuple[int, int]], *, connection: Connection | None = None
+) -> dict[tuple[int, int], LedgerEntry]:
     """Entries by (account, seq)."""
     pairs = list(dict.fromkeys(keys))
     values: list[Any] = [[account_id for account_id, _ in pairs], [seq for _, seq in pairs]]
-    if using is None:
+    if connection is None:
         records = await database.fetch(_ENTRIES_BY_SEQ, *values)
     else:
-        _, records = await using.execute_query(_ENTRIES_BY_SEQ, values)
-    return {(record["account_id"], record["seq"]): entry(record) for record in records}
+        _, records = await connection.execute_query(_ENTRIES_BY_SEQ, values)
+    return {(record["account_id"], record["seq"]): entry_from_row(record) for record in records}
 
 
-async def entries(account_id: int, *, before_seq: int, limit: int, kinds: Sequence[str] | None = None) -> list[Posted]:
+async def list_entries(
+    account_id: int, *, before_seq: int, limit: int, kinds: Sequence[str] | None = None
+) -> list[LedgerEntry]:
     """Entries below a seq, newest first."""
     chosen = list(kinds) if kinds is not None else None
-    sql = _ENTRIES if chosen is None or Kind.CHARGE in chosen else _ENTRIES_BESIDE_CHARGES
+    sql = _ENTRIES if chosen is None or EntryKind.CHARGE in chosen else _ENTRIES_BESIDE_CHARGES
     found = await database.fetch(sql, account_id, before_seq, chosen, limit)
-    return [entry(record) for record in found]
+    return [entry_from_row(record) for record in found]
 
 
-async def lots(account_id: int, *, before_number: int, limit: int, spendable_only: bool = False) -> list[Lot]:
+async def list_grants(
+    account_id: int, *, before_number: int, limit: int, spendable_only: bool = False
+) -> list[GrantState]:
     """Grants below a number, newest first."""
     found = await database.fetch(_LOTS, account_id, before_number, spendable_only, limit)
-    return [_lot(record).lot for record in found]
+    return [_lot(record).grant for record in found]
 
 
-async def lots_by_number(keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Lot]:
+async def get_grants(keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], GrantState]:
     """Grants by (account, number)."""
     pairs = list(dict.fromkeys(keys))
     found = await database.fetch(
         _LOTS_BY_NUMBER, [account_id for account_id, _ in pairs], [number for _, number in pairs]
     )
-    return {(lot.account_id, lot.lot.number): lot.lot for lot in map(_lot, found)}
+    return {(lot.account_id, lot.grant.number): lot.grant for lot in map(_lot, found)}
 
 
-async def next_expiries(account_ids: Sequence[int]) -> dict[int, Expiry]:
+async def get_next_expiries(account_ids: Sequence[int]) -> dict[int, NextExpiry]:
     """For each account that has one, what leaves at its earliest expiry if nothing is spent before."""
     return {
-        record["account_id"]: Expiry(int(record["credits"]), record["expires_at"])
+        record["account_id"]: NextExpiry(int(record["credits"]), record["expires_at"])
         for record in await database.fetch(_NEXT_EXPIRY, list(account_ids))
     }
 
 
-def entry(record: Any) -> Posted:
+def entry_from_row(record: Any) -> LedgerEntry:
     """An entry from its columns, in the order of ENTRY_COLUMNS."""
     (account_id, seq, version, kind, credits, owed, balance_after, at, actor, reason, task_id, block_run_id, top_up_id,
      request_id, draws, hold, mac) = record  # fmt: skip
-    line = Line(
+    line = EntryContent(
         account_id=account_id,
         seq=seq,
         version=version,
@@ -169,13 +175,13 @@ def entry(record: Any) -> Posted:
         top_up_id=top_up_id,
         request_id=request_id,
         draws=tuple((number, drawn) for number, drawn in json.loads(draws)),
-        hold=hold,
+        hold_number=hold,
     )
-    return Posted(line, bytes(mac))
+    return LedgerEntry(line, bytes(mac))
 
 
-def _figures(record: Any) -> Figures:
-    return Figures(
+def _figures(record: Any) -> AccountBalance:
+    return AccountBalance(
         account_id=record["id"],
         owner_id=record["owner_id"],
         version=record["version"],
@@ -183,10 +189,10 @@ def _figures(record: Any) -> Figures:
         held=record["held"],
         frozen=record["frozen"],
         owed=record["owed"],
-        low_balance_at=record["low_balance_at"],
+        low_balance_threshold=record["low_balance_at"],
         as_of=record["as_of"],
     )
 
 
-def _lot(record: Any) -> AccountLot:
-    return AccountLot(record[0], lot_of(record))
+def _lot(record: Any) -> AccountGrant:
+    return AccountGrant(record[0], grant_from_row(record))

@@ -12,20 +12,20 @@ Scalar: TypeAlias = str | int | float | tuple[str]
 TRUE: Final = ("true",)
 FALSE: Final = ("false",)
 NULL: Final = ("null",)
-NOT_SCALAR: Final = ("a list or an object",)
+NO_SCALAR: Final = ("a list or an object",)
 """No condition holds this value, so it matches nothing."""
 
 _COMPARABLE: Final = (str, int, float)
 
 
-def scalar(value: object) -> Scalar:
+def comparable_scalar(value: object) -> Scalar:
     if value is True:
         return TRUE
     if value is False:
         return FALSE
     if isinstance(value, _COMPARABLE):
         return value
-    return NULL if value is None else NOT_SCALAR
+    return NULL if value is None else NO_SCALAR
 
 
 def leaves(when: Mapping[str, JSON], above: Path = ()) -> dict[Path, Scalar]:
@@ -36,7 +36,7 @@ def leaves(when: Mapping[str, JSON], above: Path = ()) -> dict[Path, Scalar]:
         if isinstance(value, Mapping):
             found |= leaves(value, path)
         else:
-            found[path] = scalar(value)
+            found[path] = comparable_scalar(value)
     return found
 
 
@@ -45,11 +45,11 @@ def value_at(path: Path, settings: Mapping[str, JSON]) -> Scalar:
     level: JSON = settings
     for name in path:
         if not isinstance(level, Mapping):
-            return NOT_SCALAR
+            return NO_SCALAR
         if name not in level:
             return FALSE
         level = level[name]
-    return scalar(level)
+    return comparable_scalar(level)
 
 
 class Condition:

@@ -27,9 +27,9 @@ from typing import Any, Final
 from app.errors import InvalidRateCard, Problem
 from app.pricing.checks import Checks
 from app.pricing.conditions import Condition, ambiguous_pairs
-from app.pricing.outcomes import Outcome, Outcomes
+from app.pricing.outcomes import BlockRunOutcome, OutcomePrices
 from app.pricing.rules import BlockPrices, Card, ModelPrice, Rule, Unit
-from app.pricing.text import MAX_TEXT_LENGTH, canonical
+from app.pricing.text import MAX_TEXT_LENGTH, canonical_json
 
 MAX_BLOCKS: Final = 2_000
 MAX_MODELS: Final = 2_000
@@ -40,11 +40,11 @@ MAX_ABOUT_LENGTH: Final = 10_000
 MAX_AMBIGUITIES_PER_BLOCK: Final = 20
 
 _OPTIONAL: Final = {"about", "unlisted", "model_setting", "model_priced_blocks", "models", "free_blocks", "outcomes"}
-_UNSUCCESSFUL: Final = tuple(outcome.value for outcome in Outcome if outcome is not Outcome.SUCCEEDED)
+_UNSUCCESSFUL: Final = tuple(outcome.value for outcome in BlockRunOutcome if outcome is not BlockRunOutcome.SUCCEEDED)
 _PRICE: Final = {"credits", "unit", "per"}
 
 
-def read(document: object, *, version: int, effective_at: datetime) -> Card:
+def parse_rate_card(document: object, *, version: int, effective_at: datetime) -> Card:
     """The card that `document` describes. Raises: InvalidRateCard, with all of its problems (the first 200)."""
     checks = Checks()
     card = _read(document, checks, version=version, effective_at=effective_at)
@@ -100,9 +100,9 @@ def _read(document: object, checks: Checks, *, version: int, effective_at: datet
     )
 
 
-def _outcomes(value: object, path: str, checks: Checks) -> Outcomes:
+def _outcomes(value: object, path: str, checks: Checks) -> OutcomePrices:
     parts = checks.fields(value, path, required=set(), optional={name.lower() for name in _UNSUCCESSFUL})
-    return {Outcome(name.upper()): _most(price, f"{path}.{name}", checks) for name, price in parts.items()
+    return {BlockRunOutcome(name.upper()): _most(price, f"{path}.{name}", checks) for name, price in parts.items()
             if name.upper() in _UNSUCCESSFUL}  # fmt: skip
 
 
@@ -182,7 +182,7 @@ def _rule(parts: Mapping[str, Any], path: str, checks: Checks) -> Rule:
 
 
 def _when(rule: Rule) -> str:
-    words = canonical(rule.when).decode()
+    words = canonical_json(rule.when).decode()
     return words if len(words) <= 200 else f"{words[:200]}…"
 
 
@@ -192,7 +192,7 @@ def _check_sizes(document: object, blocks: Mapping[str, BlockPrices], checks: Ch
     total = sum(len(prices.rules) for prices in blocks.values())
     if total > MAX_RULES:
         checks.note("document", f"must have at most {MAX_RULES:,} rules (blocks times models too); it has {total:,}")
-    if not checks.problems and len(canonical(document)) > MAX_TEXT_LENGTH:
+    if not checks.problems and len(canonical_json(document)) > MAX_TEXT_LENGTH:
         checks.note("document", f"must be at most {MAX_TEXT_LENGTH:,} bytes")
 
 

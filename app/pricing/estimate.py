@@ -44,19 +44,19 @@ class Estimate:
     credits: int
     available_credits: int
     lines: tuple[EstimateLine, ...]
-    runs_out_at: int | None
+    first_unaffordable_line: int | None
     """Position, from 0, of the first planned line that could not be paid in full. None: all can."""
 
     @property
-    def affordable(self) -> bool:
-        return self.runs_out_at is None
+    def is_affordable(self) -> bool:
+        return self.first_unaffordable_line is None
 
     @property
     def shortfall_credits(self) -> int:
         return max(0, self.credits - self.available_credits)
 
 
-def estimate(card: Card, planned: Sequence[PlannedBlockRun], *, available_credits: int) -> Estimate:
+def estimate_cost(card: Card, planned: Sequence[PlannedBlockRun], *, available_credits: int) -> Estimate:
     """The plan priced line by line, spent in its order from `available_credits`.
 
     Raises: InvalidInput: more than 1,000 lines, or a count outside 1 to 1,000,000. PriceNotFound, MeasurementMissing:
@@ -78,7 +78,9 @@ def estimate(card: Card, planned: Sequence[PlannedBlockRun], *, available_credit
     if total > MAX_CREDITS:
         raise BalanceLimitReached(figure="The cost of this plan")
     runs_out_at = next((position for position, so_far in enumerate(spent) if so_far > available_credits), None)
-    return Estimate(credits=total, available_credits=available_credits, lines=lines, runs_out_at=runs_out_at)
+    return Estimate(
+        credits=total, available_credits=available_credits, lines=lines, first_unaffordable_line=runs_out_at
+    )
 
 
 def _line(card: Card, run: PlannedBlockRun) -> EstimateLine:

@@ -31,10 +31,10 @@ class Measurements:
     usd: Decimal | None = None
 
     def __post_init__(self) -> None:
-        check(self)
+        check_measurements(self)
 
 
-def check(measurements: Measurements, *, path: str = "measurements") -> None:
+def check_measurements(measurements: Measurements, *, path: str = "measurements") -> None:
     """Raises: InvalidInput, naming under `path` every measure that is negative, not finite or beyond its maximum."""
     problems = [
         *_decimal_problems(measurements.seconds, MAX_SECONDS, f"{path}.seconds"),
@@ -46,7 +46,7 @@ def check(measurements: Measurements, *, path: str = "measurements") -> None:
         raise InvalidInput(problems)
 
 
-def read(
+def parse_measurements(
     *,
     seconds: Decimal | float | None = None,
     items: int | None = None,

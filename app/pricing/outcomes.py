@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 
-class Outcome(StrEnum):
+class BlockRunOutcome(StrEnum):
     """How a block run ended."""
 
     SUCCEEDED = "SUCCEEDED"
@@ -17,11 +17,11 @@ class Outcome(StrEnum):
     PROVIDER_FAILED = "PROVIDER_FAILED"
 
 
-Outcomes = Mapping[Outcome, int | None]
+OutcomePrices = Mapping[BlockRunOutcome, int | None]
 """The most that an outcome costs, in credits: 0 is nothing, None is in full. An outcome that is not named: in full."""
 
 
-def due(outcomes: Outcomes, outcome: Outcome, cost: int) -> int:
+def cost_after_outcome(outcomes: OutcomePrices, outcome: BlockRunOutcome, cost: int) -> int:
     """What a block run costs that was charged `cost` and ended so: never more than it was charged."""
     most = outcomes.get(outcome)
-    return cost if most is None or outcome is Outcome.SUCCEEDED else min(cost, most)
+    return cost if most is None or outcome is BlockRunOutcome.SUCCEEDED else min(cost, most)

@@ -16,33 +16,33 @@ from app.errors import IdempotencyConflict, InvalidInput
 from app.pricing import document as documents
 from app.pricing.models import RateCard
 from app.pricing.rules import Card
-from app.pricing.text import canonical, default_document, fingerprint
-from app.sets import Write
+from app.pricing.text import canonical_json, default_rate_card, document_hash
+from app.sets import SetWrite
 from app.trail import records
-from app.trail.records import Act
+from app.trail.records import AuditContext
 
-NOTICE: Final = timedelta(seconds=10)
+LEAD_TIME: Final = timedelta(seconds=10)
 COMMIT_ALLOWANCE: Final = timedelta(seconds=1)
 """How long a commit may take to be seen, beyond the notice."""
 MAX_AHEAD: Final = timedelta(days=366)
 MAX_REASON_LENGTH: Final = 1_000
 MAX_ATTEMPTS: Final = 50
 
-LATEST: Final = """
+SELECT_LATEST: Final = """
 SELECT version, effective_at, clock_timestamp() AS now FROM rate_card ORDER BY version DESC LIMIT 1
 """
 # Waits for an uncommitted card of the same version or key, and then writes nothing: the next attempt sees it.
-INSERT: Final = """
+INSERT_RATE_CARD: Final = """
 INSERT INTO rate_card (version, effective_at, document, fingerprint, published_at, published_by, reason, key)
 VALUES ($1, coalesce($2::timestamptz, clock_timestamp()), $3::jsonb, $4, clock_timestamp(), $5, $6, $7)
 ON CONFLICT DO NOTHING
 RETURNING version
 """
-NOW: Final = "SELECT clock_timestamp() AS now"
+SELECT_NOW: Final = "SELECT clock_timestamp() AS now"
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class Publication:
     card: Card
     replayed: bool
 
@@ -58,10 +58,10 @@ class _Request:
     def fingerprint(self) -> bytes:
         """Of what was asked: who asked, and when, is no part of it."""
         instant = self.effective_at and self.effective_at.astimezone(UTC).isoformat(timespec="microseconds")
-        return fingerprint({"document": self.document, "effective_at": instant, "reason": self.reason})
+        return document_hash({"document": self.document, "effective_at": instant, "reason": self.reason})
 
     def row(self, version: int, effective_at: datetime | None) -> list[object]:
-        text = canonical(self.document).decode()
+        text = canonical_json(self.document).decode()
         return [version, effective_at, text, self.fingerprint(), self.actor, self.reason, self.key]
 
 
@@ -69,23 +69,23 @@ class _NoticeRanOut(Exception):
     """Rolls an attempt back."""
 
 
-async def load_default() -> bool:
+async def publish_default_card() -> bool:
     """Publish the default card as version 1, in force at once, if no card is published yet. True: it did."""
-    document = default_document()
-    documents.read(document, version=1, effective_at=datetime.now(UTC))
+    document = default_rate_card()
+    documents.parse_rate_card(document, version=1, effective_at=datetime.now(UTC))
     request = _Request(document=document, effective_at=None, actor="default card", reason=None, key=None)
-    return bool(await database.fetch(INSERT, *request.row(1, None)))
+    return bool(await database.fetch(INSERT_RATE_CARD, *request.row(1, None)))
 
 
-async def publish(
+async def publish_rate_card(
     document: object,
     *,
     effective_at: datetime | None = None,
     actor: str,
     reason: str | None = None,
-    key: str,
-    act: Act | None = None,
-) -> Published:
+    idempotency_key: str,
+    audit: AuditContext | None = None,
+) -> Publication:
     """Publish `document` as the next version, in force from `effective_at`; None: from the earliest instant allowed,
     which is 10 s ahead (and a second for the commit), and after every card published before.
 
@@ -93,76 +93,84 @@ async def publish(
     Raises: InvalidRateCard, with all problems of the document; InvalidInput: the instant, reason or key;
     IdempotencyConflict.
     """
-    check_key(key, path="idempotencyKey")
+    check_key(idempotency_key, path="idempotencyKey")
     if reason is not None and not (1 <= len(reason) <= MAX_REASON_LENGTH and reason.isprintable()):
         raise InvalidInput.at("reason", f"must have 1 to {MAX_REASON_LENGTH:,} printable characters")
     if effective_at is not None and effective_at.tzinfo is None:
         raise InvalidInput.at("effectiveAt", "must say its offset from UTC")
-    draft = await asyncio.to_thread(documents.read, document, version=0, effective_at=datetime.now(UTC))
-    request = _Request(document=document, effective_at=effective_at, actor=actor, reason=reason, key=key)
+    draft = await asyncio.to_thread(documents.parse_rate_card, document, version=0, effective_at=datetime.now(UTC))
+    request = _Request(document=document, effective_at=effective_at, actor=actor, reason=reason, key=idempotency_key)
     for _ in range(MAX_ATTEMPTS):
-        published = await database.retried(lambda: _try_to_publish(request, draft, act))
+        published = await database.run_with_retries(lambda: _try_to_publish(request, draft, audit))
         if published is not None:
             return published
     raise RuntimeError(f"another rate card was published before this one {MAX_ATTEMPTS} times")
 
 
-async def _try_to_publish(request: _Request, draft: Card, act: Act | None) -> Published | None:
+async def _try_to_publish(request: _Request, draft: Card, audit: AuditContext | None) -> Publication | None:
     """One attempt; None: another card came first, or the notice ran out while waiting for it."""
     seen = await RateCard.get_or_none(key=request.key)  # before the transaction: it would wait for a second connection
     if seen is not None:
         if bytes(seen.fingerprint) != request.fingerprint():
             raise IdempotencyConflict(key=str(request.key))
-        return Published(await card_of(seen), replayed=True)
+        return Publication(await card_from_row(seen), replayed=True)
     try:
         async with database.transaction() as connection:
-            _, latest = await connection.execute_query(LATEST)
+            _, latest = await connection.execute_query(SELECT_LATEST)
             if latest:
                 version = latest[0]["version"] + 1
                 instant = _instant(request.effective_at, now=latest[0]["now"], after=latest[0]["effective_at"])
-                _, written = await connection.execute_query(INSERT, request.row(version, instant))
+                _, written = await connection.execute_query(INSERT_RATE_CARD, request.row(version, instant))
                 if not written:
                     return None
-                await _leave(connection, act, request, version=version, before=latest[0]["version"], instant=instant)
+                await _leave(connection, audit, request, version=version, before=latest[0]["version"], instant=instant)
                 # Waiting for another publication takes as long as that one takes: so the notice is measured again.
-                _, after = await connection.execute_query(NOW)
-                if instant < after[0]["now"] + NOTICE:
+                _, after = await connection.execute_query(SELECT_NOW)
+                if instant < after[0]["now"] + LEAD_TIME:
                     raise _NoticeRanOut
-                return Published(replace(draft, version=version, effective_at=instant), replayed=False)
+                return Publication(replace(draft, version=version, effective_at=instant), replayed=False)
     except _NoticeRanOut:
         return None
-    await load_default()
+    await publish_default_card()
     return None
 
 
 async def _leave(
-    connection: Connection, act: Act | None, request: _Request, *, version: int, before: int, instant: datetime
+    connection: Connection,
+    audit: AuditContext | None,
+    request: _Request,
+    *,
+    version: int,
+    before: int,
+    instant: datetime,
 ) -> None:
-    write = Write()
-    records.leave(
+    write = SetWrite()
+    records.append_record(
         write,
-        act,
+        audit,
         subject=f"rate card {version}",
         reason=request.reason,
         before={"version": before},
         after={"version": version, "effectiveAt": instant.isoformat()},
     )
-    await write.send(connection)
+    await write.execute(connection)
 
 
-async def card_of(row: RateCard) -> Card:
+async def card_from_row(row: RateCard) -> Card:
     """A stored card, read as strictly as a new one: a price that this code cannot read must not be guessed."""
     return await asyncio.to_thread(
-        documents.read, row.document, version=row.version, effective_at=row.effective_at.astimezone(UTC)
+        documents.parse_rate_card, row.document, version=row.version, effective_at=row.effective_at.astimezone(UTC)
     )
 
 
 def _instant(effective_at: datetime | None, *, now: datetime, after: datetime) -> datetime:
     """When the next card takes effect. Raises: InvalidInput."""
     if effective_at is None:
-        return max(now + NOTICE + COMMIT_ALLOWANCE, after + timedelta(microseconds=1))
-    if effective_at < now + NOTICE:
-        raise InvalidInput.at("effectiveAt", f"must be at least {NOTICE.seconds} s ahead; it is now {now.isoformat()}")
+        return max(now + LEAD_TIME + COMMIT_ALLOWANCE, after + timedelta(microseconds=1))
+    if effective_at < now + LEAD_TIME:
+        raise InvalidInput.at(
+            "effectiveAt", f"must be at least {LEAD_TIME.seconds} s ahead; it is now {now.isoformat()}"
+        )
     if effective_at <= after:
         raise InvalidInput.at("effectiveAt", f"must be after that of the card published last, {after.isoformat()}")
     if effective_at > now + MAX_AHEAD:

@@ -9,9 +9,9 @@ from typing import Final
 
 from app.credits import MAX_CREDITS, round_up
 from app.errors import BalanceLimitReached, MeasurementMissing, PriceNotFound
-from app.pricing.conditions import JSON, Path, Scalar, leaves, scalar, value_at
+from app.pricing.conditions import JSON, Path, Scalar, comparable_scalar, leaves, value_at
 from app.pricing.measurements import Measurements
-from app.pricing.outcomes import Outcomes
+from app.pricing.outcomes import OutcomePrices
 
 MAX_REASON_LENGTH: Final = 300
 
@@ -61,7 +61,7 @@ class BlockPrices:
     rules: tuple[Rule, ...]
     provider: str | None = None
     priced_by_model: bool = False
-    outcomes: Outcomes = field(default_factory=dict)
+    outcomes: OutcomePrices = field(default_factory=dict)
     """Where the block has outcomes of its own; those that it does not name are the card's."""
 
 
@@ -107,7 +107,7 @@ class _Shape:
 
     def match(self, settings: Mapping[str, JSON]) -> _Offer | None:
         if self.setting is not None:
-            return self.offers.get((scalar(settings.get(self.setting, False)),))
+            return self.offers.get((comparable_scalar(settings.get(self.setting, False)),))
         return self.offers.get(tuple([value_at(path, settings) for path in self.paths]))
 
 
@@ -121,7 +121,7 @@ class Card:
     models: tuple[ModelPrice, ...] = ()
     model_setting: str = "model"
     unlisted_free: bool = False
-    outcomes: Outcomes = field(default_factory=dict)
+    outcomes: OutcomePrices = field(default_factory=dict)
     _shapes: Mapping[str, tuple[_Shape, ...]] = field(init=False, repr=False, compare=False)
     _free: Quote = field(init=False, repr=False, compare=False)
 
@@ -134,7 +134,7 @@ class Card:
         object.__setattr__(self, "_shapes", by_block)
         object.__setattr__(self, "_free", Quote(0, Unit.RUN, Decimal(0), None, None, self.version))
 
-    def outcomes_of(self, block: str) -> Outcomes:
+    def outcome_prices_of(self, block: str) -> OutcomePrices:
         """What the outcomes of a block's runs cost: the block's own prices, then the card's."""
         prices = self.blocks.get(block)
         return {**self.outcomes, **prices.outcomes} if prices is not None and prices.outcomes else self.outcomes
@@ -185,7 +185,7 @@ def quote(
     raise PriceNotFound(block=block, rate_card_version=card.version, reason=_what_is_priced(shapes))
 
 
-def recorded_price(block: str, rule: Mapping[str, JSON] | None, measurements: Measurements) -> int:
+def price_by_recorded_rule(block: str, rule: Mapping[str, JSON] | None, measurements: Measurements) -> int:
     """What a block run costs by a rule that was recorded before (`Quote.rule`), whatever the prices are today.
 
     Raises: MeasurementMissing, BalanceLimitReached.

@@ -13,7 +13,7 @@ MAX_TEXT_LENGTH: Final = 4_000_000
 _LINE_A_ENTRY: Final = ("blocks", "models", "model_priced_blocks", "free_blocks")
 
 
-def parse(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """The JSON of a card file. Raises: InvalidRateCard: not JSON, too long, or a name twice in one object.
 
     Plain JSON readers keep the last of two equal names and say nothing, and a price would be lost.
@@ -38,16 +38,16 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number of JSON")
 
 
-def canonical(value: object) -> bytes:
+def canonical_json(value: object) -> bytes:
     """One text for equal documents: names in order, no spaces, 5.0 written 5, UTF-8."""
     return json.dumps(
         _with_whole_numbers(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()
 
 
-def fingerprint(value: object) -> bytes:
+def document_hash(value: object) -> bytes:
     """The SHA-256 of the canonical form."""
-    return sha256(canonical(value)).digest()
+    return sha256(canonical_json(value)).digest()
 
 
 def _with_whole_numbers(value: object) -> object:
@@ -60,7 +60,7 @@ def _with_whole_numbers(value: object) -> object:
     return value
 
 
-def layout(document: Mapping[str, Any]) -> str:
+def format_document(document: Mapping[str, Any]) -> str:
     """The document as a file for people: one block or model a line."""
     parts = []
     for name, value in document.items():
@@ -76,11 +76,11 @@ def _compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def default_text() -> str:
+def default_rate_card_text() -> str:
     """The file of the default rate card, as it is installed with the package."""
     return (resources.files("app.pricing") / "default_rate_card.json").read_text(encoding="utf-8")
 
 
-def default_document() -> dict[str, Any]:
-    document: dict[str, Any] = parse(default_text())
+def default_rate_card() -> dict[str, Any]:
+    document: dict[str, Any] = parse_json(default_rate_card_text())
     return document

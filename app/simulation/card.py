@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any, Final, Self
 
 MODEL_SETTING: Final = "model"
-MEASURES: Final = {"SECOND": "seconds", "ITEM": "items", "BYTE": "bytes", "USD": "usd"}
+MEASUREMENT_NAMES: Final = {"SECOND": "seconds", "ITEM": "items", "BYTE": "bytes", "USD": "usd"}
 """The measurement that a price by this unit asks for."""
 
 Settings = Mapping[str, Any]
@@ -36,14 +36,14 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class RateCard:
     version: int
     blocks: Mapping[str, Block]
     models: Mapping[str, int]
     """Credits a run, by model."""
 
     @classmethod
-    def read(cls, answer: Mapping[str, Any]) -> Self:
+    def from_response(cls, answer: Mapping[str, Any]) -> Self:
         """Out of `rateCard`."""
         blocks = [
             Block(
@@ -65,34 +65,34 @@ class Card:
             if settings.get(MODEL_SETTING) not in self.models:
                 raise NoPrice(block)
             return self.models[settings[MODEL_SETTING]]
-        matching = [rule for rule in found.rules if holds(settings, rule.when)]
+        matching = [rule for rule in found.rules if matches(settings, rule.when)]
         if not matching:
             raise NoPrice(block)
-        rule = max(matching, key=lambda rule: leaves(rule.when))
+        rule = max(matching, key=lambda rule: condition_count(rule.when))
         if rule.unit == "RUN":
             return rule.credits
-        measure = (measurements or {}).get(MEASURES[rule.unit])
+        measure = (measurements or {}).get(MEASUREMENT_NAMES[rule.unit])
         if measure is None:
             raise NoPrice(block)
         return ceil(Fraction(rule.credits) * Fraction(str(measure)) / rule.per)
 
 
-def holds(settings: Settings, when: Settings) -> bool:
+def matches(settings: Settings, when: Settings) -> bool:
     """Whether everything in `when` stands in the settings; false is also what is missing."""
     for name, wanted in when.items():
         if isinstance(wanted, Mapping):
             inner = settings.get(name, {})
-            if not isinstance(inner, Mapping) or not holds(inner, wanted):
+            if not isinstance(inner, Mapping) or not matches(inner, wanted):
                 return False
-        elif not same(settings.get(name, False), wanted):
+        elif not equal_json(settings.get(name, False), wanted):
             return False
     return True
 
 
-def same(one: object, other: object) -> bool:
+def equal_json(one: object, other: object) -> bool:
     """Equal as JSON: true is not 1."""
     return isinstance(one, bool) is isinstance(other, bool) and one == other
 
 
-def leaves(when: Settings) -> int:
-    return sum(leaves(value) if isinstance(value, Mapping) else 1 for value in when.values())
+def condition_count(when: Settings) -> int:
+    return sum(condition_count(value) if isinstance(value, Mapping) else 1 for value in when.values())

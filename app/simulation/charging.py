@@ -4,16 +4,16 @@ import asyncio
 from typing import Any, Final
 
 from app.simulation import documents
-from app.simulation.plan import BlockRun, Failure, Sending, Task, Wave
-from app.simulation.stage import Stage, succeeded
+from app.simulation.plan import BlockRun, Delivery, Reversal, Task, Wave
+from app.simulation.stage import Context, expect_success
 
 REVERSED_TWICE_EVERY: Final = 2
 
 
-class Charging:
+class TaskCharging:
     """`stopped`: a charge was refused for want of credits, so nothing more may be run."""
 
-    def __init__(self, stage: Stage, task: Task) -> None:
+    def __init__(self, stage: Context, task: Task) -> None:
         self._stage = stage
         self._task_id = stage.task_id(task)
         self._owner_id = stage.owners[task.owner].id
@@ -23,7 +23,7 @@ class Charging:
         self.stopped = False
         self._refused = False
 
-    async def pay(self, wave: Wave) -> None:
+    async def charge_wave(self, wave: Wave) -> None:
         """Charge the block runs of a wave, at once."""
         if wave.as_batch:
             answers = await self._ask(documents.CHARGE_BATCH, [self._sent(run) for run in wave.runs])
@@ -34,37 +34,37 @@ class Charging:
                 for run in wave.runs:
                     group.create_task(self._charge(run))
         if self.stopped and not (self._refused or self._reply_lost or self._stage.client.events["requests repeated"]):
-            self._stage.problem(f"task {self._task_id} is stopped, and no charge of it was refused")
+            self._stage.add_problem(f"task {self._task_id} is stopped, and no charge of it was refused")
 
-    async def send_late(self) -> None:
+    async def resend_after_end(self) -> None:
         """A reply got lost, as the executor believes long after the task's end: it is answered again."""
         for run in self._paid.values():
-            if run.sending is Sending.LATE:
+            if run.delivery is Delivery.LATE:
                 answer = await self._ask(documents.CHARGE, self._sent(run))
-                if not succeeded(answer, f"{self._run_id(run)}, sent again after the task's end,")["replayed"]:
-                    self._stage.problem(f"block run {self._run_id(run)} was charged after its task had ended")
+                if not expect_success(answer, f"{self._run_id(run)}, sent again after the task's end,")["replayed"]:
+                    self._stage.add_problem(f"block run {self._run_id(run)} was charged after its task had ended")
                 self._take(run, answer)
 
-    async def give_back_what_failed(self, *, at_the_end: bool) -> None:
+    async def reverse_failed_runs(self, *, at_the_end: bool) -> None:
         """The part at once, the whole and the rest after the task's end."""
         for run in self._paid.values():
             part = run.credits // 2
-            match run.failure, at_the_end:
-                case ((Failure.PART | Failure.BOTH), False):
+            match run.reversal, at_the_end:
+                case ((Reversal.PART | Reversal.BOTH), False):
                     await self._reverse(run, "part", part, expected=part)
-                case Failure.WHOLE, True:
+                case Reversal.WHOLE, True:
                     await self._reverse(run, "whole", None, expected=run.credits)
-                case Failure.BOTH, True:
+                case Reversal.BOTH, True:
                     await self._reverse(run, "rest", None, expected=run.credits - part)
 
     async def _charge(self, run: BlockRun) -> None:
         sent = self._sent(run)
-        if run.sending is Sending.LOST:
+        if run.delivery is Delivery.LOST:
             self._reply_lost = True
-            await self._stage.client.ask_and_vanish(
+            await self._stage.client.execute_and_disconnect(
                 self._stage.tokens.service, documents.CHARGE, answered=run.number % 2 == 0, input=sent
             )
-        times = 2 if run.sending is Sending.TWICE else 1
+        times = 2 if run.delivery is Delivery.TWICE else 1
         for answer in await asyncio.gather(*(self._ask(documents.CHARGE, sent) for _ in range(times))):
             self._take(run, answer)
 
@@ -74,25 +74,27 @@ class Charging:
                 self._take_success(run, answer)
             case "InsufficientCreditsError":
                 self.stopped = self._refused = True
-                self._stage.tally.events["charges refused"] += 1
-                self._stage.say(f"{self._task_id} of {self._owner_id} is out of credits: {answer['message']}")
+                self._stage.expected.events["charges refused"] += 1
+                self._stage.log(f"{self._task_id} of {self._owner_id} is out of credits: {answer['message']}")
                 required, available = answer["required"], answer["available"]
                 if available >= required or answer["shortfall"] != required - available or available < 0:
-                    self._stage.problem(f"the refusal of {self._run_id(run)} does not add up: {answer}")
+                    self._stage.add_problem(f"the refusal of {self._run_id(run)} does not add up: {answer}")
             case "TaskStoppedError":
                 self.stopped = True
-                self._stage.tally.events["charges refused"] += 1
+                self._stage.expected.events["charges refused"] += 1
             case _:
-                succeeded(answer, f"block run {self._run_id(run)}")
+                expect_success(answer, f"block run {self._run_id(run)}")
 
     def _take_success(self, run: BlockRun, answer: Any) -> None:
         self._paid[run.number] = run
         cost, entry = answer["cost"], answer["entry"]
         if cost != run.credits:
-            self._stage.price_off(f"{run.step.block} {run.step.settings} cost {cost}, the card says {run.credits}")
+            self._stage.add_price_mismatch(
+                f"{run.step.block} {run.step.settings} cost {cost}, the card says {run.credits}"
+            )
         if (entry["credits"] if entry else 0) != -cost or answer["balance"]["available"] < 0:
-            self._stage.problem(f"the reply to {self._run_id(run)} does not add up: {answer}")
-        self._stage.tally.charged(
+            self._stage.add_problem(f"the reply to {self._run_id(run)} does not add up: {answer}")
+        self._stage.expected.record_charge(
             self._task_id,
             self._run_id(run),
             credits=cost,
@@ -113,15 +115,17 @@ class Charging:
             "idempotencyKey": key,
         }
         for _ in range(2 if run.number % REVERSED_TWICE_EVERY == 0 else 1):
-            answer = await self._stage.client.ask(self._stage.tokens.operator, documents.REVERSE_CHARGE, input=sent)
-            done = succeeded(answer, f"the reversal {key}")
+            answer = await self._stage.client.execute(self._stage.tokens.operator, documents.REVERSE_CHARGE, input=sent)
+            done = expect_success(answer, f"the reversal {key}")
             if not done["reversed"] == done["entry"]["credits"] == expected:
-                self._stage.price_off(f"the reversal {key} gave back {done['reversed']}, expected were {expected}")
-            self._stage.tally.reversal(self._task_id, key, done["reversed"])
-        self._stage.say(f"{expected:,} credits of {self._run_id(run)} were given back")
+                self._stage.add_price_mismatch(
+                    f"the reversal {key} gave back {done['reversed']}, expected were {expected}"
+                )
+            self._stage.expected.record_reversal(self._task_id, key, done["reversed"])
+        self._stage.log(f"{expected:,} credits of {self._run_id(run)} were given back")
 
     async def _ask(self, operation: documents.Operation, sent: Any) -> Any:
-        return await self._stage.client.ask(self._stage.tokens.service, operation, input=sent)
+        return await self._stage.client.execute(self._stage.tokens.service, operation, input=sent)
 
     def _sent(self, run: BlockRun) -> dict[str, Any]:
         return {

@@ -24,7 +24,7 @@ KEEP_ALIVE_SECONDS: Final = 2.0
 """Shorter than the server's, so that no request is sent on a connection that it is just closing."""
 
 
-class Unexpected(Exception):
+class UnexpectedResponse(Exception):
     """An answer that no sound server gives."""
 
 
@@ -56,7 +56,7 @@ class Client:
     ) -> None:
         await self.http.aclose()
 
-    async def check(self) -> None:
+    async def check_ready(self) -> None:
         """Raises: Unavailable: nobody answers there."""
         try:
             ready = await self.http.get(f"{self.url}/readyz")
@@ -67,14 +67,14 @@ class Client:
         if ready.status_code != 200:
             raise Unavailable(f"The server at {self.url} is not ready: {ready.text[:200]}")
 
-    async def ask(self, token: str, operation: Operation, **variables: Any) -> Any:
+    async def execute(self, token: str, operation: Operation, **variables: Any) -> Any:
         """The operation's one field.
 
         Raises: Unavailable: the server is gone; RequestError: it refuses the request; Unexpected.
         """
         return await self._patiently(lambda: self._once(token, operation, variables))
 
-    async def browse(self, method: str, url: str, form: dict[str, str] | None = None) -> httpx.Response:
+    async def request_page(self, method: str, url: str, form: dict[str, str] | None = None) -> httpx.Response:
         """What a person's browser does with a page. Raises: Unavailable: the server is gone."""
         return await self._patiently(lambda: self.http.request(method, url, data=form))
 
@@ -98,13 +98,15 @@ class Client:
         try:
             body = orjson.loads(reply.content)
         except ValueError:
-            raise Unexpected(f"{operation.name}: {reply.status_code} and no JSON: {reply.text[:200]}") from None
+            raise UnexpectedResponse(f"{operation.name}: {reply.status_code} and no JSON: {reply.text[:200]}") from None
         if errors := body.get("errors"):
             _raise(operation, errors[0])
         self.latencies[operation.name].append(elapsed)
         return body["data"][operation.name]
 
-    async def ask_and_vanish(self, token: str, operation: Operation, *, answered: bool, **variables: Any) -> None:
+    async def execute_and_disconnect(
+        self, token: str, operation: Operation, *, answered: bool, **variables: Any
+    ) -> None:
         """Send a request in full and drop its connection before the reply, or (`answered`) with the reply unread.
 
         On a connection of its own: a request that is cancelled half-way may keep its place in the pool for ever.
@@ -151,4 +153,4 @@ def _raise(operation: Operation, error: dict[str, Any]) -> None:
             f"The server does not know this installation's tokens ({message}): give simulate the same DATA_DIR and "
             "DATABASE_URL as serve."
         )
-    raise Unexpected(f"{operation.name}: {code}: {message}")
+    raise UnexpectedResponse(f"{operation.name}: {code}: {message}")

@@ -12,7 +12,7 @@ from websockets.typing import Subprotocol
 PROTOCOL: Final = Subprotocol("graphql-transport-ws")
 
 
-class Following:
+class Subscription:
     """Every item that was pushed, and what was wrong. Its kinds say what is right: `_take`."""
 
     name: str
@@ -29,7 +29,7 @@ class Following:
         self.items: list[dict[str, Any]] = []
         self.problems: list[str] = []
 
-    async def follow(self) -> None:
+    async def receive(self) -> None:
         """Receive until cancelled."""
         try:
             async with connect(self._url, subprotocols=[PROTOCOL], proxy=None) as socket:
@@ -37,7 +37,7 @@ class Following:
         except (OSError, WebSocketException) as fault:
             self._problem(f"the subscription broke: {fault!r}")
 
-    async def until(self, so: Callable[[], bool], *, within_seconds: float) -> bool:
+    async def wait_until(self, so: Callable[[], bool], *, within_seconds: float) -> bool:
         """Whether it becomes so, by what arrives in time."""
         try:
             async with asyncio.timeout(within_seconds):

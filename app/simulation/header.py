@@ -3,10 +3,10 @@
 from typing import Any
 
 from app.simulation.documents import BALANCE_FOLLOWED
-from app.simulation.following import Following
+from app.simulation.following import Subscription
 
 
-class Header(Following):
+class BalanceHeader(Subscription):
     """Its versions must rise, whatever happens."""
 
     name = "header"
@@ -18,9 +18,9 @@ class Header(Following):
         """Of the last item; -1 before the first."""
         return int(self.items[-1]["version"]) if self.items else -1
 
-    async def reached(self, version: int, *, within_seconds: float) -> bool:
+    async def wait_for_version(self, version: int, *, within_seconds: float) -> bool:
         """Whether an item of this version or a later one arrives in time."""
-        return await self.until(lambda: self.version >= version, within_seconds=within_seconds)
+        return await self.wait_until(lambda: self.version >= version, within_seconds=within_seconds)
 
     def _take(self, item: dict[str, Any]) -> None:
         if item["version"] <= self.version:

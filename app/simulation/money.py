@@ -7,52 +7,52 @@ from html import unescape
 from typing import Any, Final
 
 from app.simulation import documents
-from app.simulation.client import Unexpected
+from app.simulation.client import UnexpectedResponse
 from app.simulation.plan import Promotion
-from app.simulation.stage import Owner, Stage, succeeded
+from app.simulation.stage import Context, Owner, expect_success
 
 RETURN_URL: Final = "https://platform.example/credits"
 _TOKEN: Final = re.compile(r'name="token" value="([^"]*)"')
 
 
-async def open_account(stage: Stage, owner: Owner) -> None:
+async def open_account(stage: Context, owner: Owner) -> None:
     """The first credits, in two grants at the same instant: both must count."""
     half = owner.habit.opening_credits // 2
     parts = {f"{owner.id}-opening-1": half, f"{owner.id}-opening-2": owner.habit.opening_credits - half}
     await asyncio.gather(*(_grant(stage, owner, key, credits, reason="Welcome") for key, credits in parts.items()))
 
 
-async def promote(stage: Stage, owner: Owner, promotion: Promotion, key: str) -> None:
+async def grant_promotion(stage: Context, owner: Owner, promotion: Promotion, key: str) -> None:
     """A promotional grant, sent twice, as an operator's impatient script would."""
     now = await server_time(stage, owner)
     starts_at = now + timedelta(seconds=promotion.starts_after_seconds) if promotion.starts_after_seconds else None
     expires_at = now + timedelta(seconds=promotion.expires_after_seconds)
-    stage.quiet_at = max(stage.quiet_at or expires_at, expires_at)
+    stage.last_expiry_at = max(stage.last_expiry_at or expires_at, expires_at)
     for _ in range(2):
         await _grant(
             stage, owner, key, promotion.credits, reason="Promotion", starts_at=starts_at, expires_at=expires_at
         )
-    stage.say(f"{owner.id} was granted {promotion.credits:,} credits for a moment")
+    stage.log(f"{owner.id} was granted {promotion.credits:,} credits for a moment")
 
 
-async def server_time(stage: Stage, owner: Owner) -> datetime:
-    account = await stage.client.ask(owner.token, documents.BALANCE)
+async def server_time(stage: Context, owner: Owner) -> datetime:
+    account = await stage.client.execute(owner.token, documents.BALANCE)
     return datetime.fromisoformat(account["balance"]["asOf"])
 
 
-async def refill(stage: Stage, owner: Owner, *, credited_before: int) -> bool:
+async def top_up_once(stage: Context, owner: Owner, *, credited_before: int) -> bool:
     """Top up, unless somebody has since `credited_before` was read. Returns: whether the account was credited."""
     if not owner.habit.top_up_credits:
         return False
     async with owner.topping_up:
-        if owner.credited == credited_before:
-            await _top_up(stage, owner, f"{owner.id}-top-up-{owner.credited + 1}")
-            owner.credited += 1
+        if owner.top_up_count == credited_before:
+            await _top_up(stage, owner, f"{owner.id}-top-up-{owner.top_up_count + 1}")
+            owner.top_up_count += 1
     return True
 
 
 async def _grant(
-    stage: Stage,
+    stage: Context,
     owner: Owner,
     key: str,
     credits: int,
@@ -69,43 +69,45 @@ async def _grant(
         "expiresAt": expires_at and expires_at.isoformat(),
         "idempotencyKey": key,
     }
-    answer = await stage.client.ask(stage.tokens.operator, documents.GRANT_CREDITS, input=sent)
-    stage.tally.grant(owner.id, key, succeeded(answer, "grantCredits")["grant"]["credits"])
+    answer = await stage.client.execute(stage.tokens.operator, documents.GRANT_CREDITS, input=sent)
+    stage.expected.record_grant(owner.id, key, expect_success(answer, "grantCredits")["grant"]["credits"])
 
 
-async def _top_up(stage: Stage, owner: Owner, key: str) -> None:
+async def _top_up(stage: Context, owner: Owner, key: str) -> None:
     """Begin, pay on the page, return: webhook and return page may both settle."""
     credits = owner.habit.top_up_credits
-    answer = await stage.client.ask(
+    answer = await stage.client.execute(
         owner.token,
         documents.BEGIN_TOP_UP,
         input={"credits": credits, "returnUrl": RETURN_URL, "idempotencyKey": key},
     )
-    top_up = succeeded(answer, "beginTopUp")["topUp"]
-    if owner.habit.declines_first:
+    top_up = expect_success(answer, "beginTopUp")["topUp"]
+    if owner.habit.first_card_declined:
         await _decide(stage, top_up["paymentUrl"], "decline")
         declined = await _confirm(stage, owner, top_up["id"])
         if declined["status"] != "FAILED":
-            stage.problem(f"top-up {top_up['id']} was declined and is {declined['status']}")
+            stage.add_problem(f"top-up {top_up['id']} was declined and is {declined['status']}")
     await asyncio.gather(_decide(stage, top_up["paymentUrl"], "pay"), _confirm(stage, owner, top_up["id"]))
     paid = await _confirm(stage, owner, top_up["id"])
     if paid["status"] != "PAID" or paid["credits"] != credits:
-        stage.problem(f"top-up {top_up['id']} of {credits:,} was paid and is {paid}")
-    stage.tally.top_up(owner.id, key, paid["credits"])
-    stage.say(f"{owner.id} bought {credits:,} credits")
+        stage.add_problem(f"top-up {top_up['id']} of {credits:,} was paid and is {paid}")
+    stage.expected.record_top_up(owner.id, key, paid["credits"])
+    stage.log(f"{owner.id} bought {credits:,} credits")
 
 
-async def _decide(stage: Stage, payment_url: str, decision: str) -> None:
+async def _decide(stage: Context, payment_url: str, decision: str) -> None:
     """What a person's browser does: open the page, press a button of its form."""
-    page = await stage.client.browse("GET", payment_url)
+    page = await stage.client.request_page("GET", payment_url)
     found = _TOKEN.search(page.text)
     if page.status_code != 200 or found is None:
-        raise Unexpected(f"no sandbox page at {payment_url}: {page.status_code}")
-    pressed = await stage.client.browse("POST", payment_url, {"token": unescape(found[1]), "decision": decision})
+        raise UnexpectedResponse(f"no sandbox page at {payment_url}: {page.status_code}")
+    pressed = await stage.client.request_page("POST", payment_url, {"token": unescape(found[1]), "decision": decision})
     if pressed.status_code != 303 or pressed.headers["location"] != RETURN_URL:
-        raise Unexpected(f"the sandbox page answered {decision} with {pressed.status_code}: {pressed.text[:200]}")
+        raise UnexpectedResponse(
+            f"the sandbox page answered {decision} with {pressed.status_code}: {pressed.text[:200]}"
+        )
 
 
-async def _confirm(stage: Stage, owner: Owner, top_up_id: str) -> Any:
-    answer = await stage.client.ask(owner.token, documents.CONFIRM_TOP_UP, input={"topUpId": top_up_id})
-    return succeeded(answer, "confirmTopUp")["topUp"]
+async def _confirm(stage: Context, owner: Owner, top_up_id: str) -> Any:
+    answer = await stage.client.execute(owner.token, documents.CONFIRM_TOP_UP, input={"topUpId": top_up_id})
+    return expect_success(answer, "confirmTopUp")["topUp"]

@@ -7,8 +7,8 @@ from itertools import islice
 from random import Random
 from typing import Final
 
-from app.simulation.card import MEASURES, MODEL_SETTING, Block, Card, Measurements, NoPrice, Settings
-from app.simulation.cast import CHARACTERS, HABITS, Character, Habit, Taste
+from app.simulation.card import MEASUREMENT_NAMES, MODEL_SETTING, Block, Measurements, NoPrice, RateCard, Settings
+from app.simulation.cast import AGENT_PROFILES, OWNER_PROFILES, AgentProfile, BlockPreference, OwnerProfile
 
 NESTED_SHARE: Final = 0.07
 REVERSED_SHARE: Final = 0.02
@@ -17,7 +17,7 @@ ESTIMATED_SHARE: Final = 0.05
 LONGEST_PROMOTION_SECONDS: Final = 2.0
 
 
-class Sending(StrEnum):
+class Delivery(StrEnum):
     """How often, and how, one charge is sent."""
 
     ONCE = "once"
@@ -26,7 +26,7 @@ class Sending(StrEnum):
     LATE = "again, after the task has ended"
 
 
-class Failure(StrEnum):
+class Reversal(StrEnum):
     """What is given back because the block failed."""
 
     PART = "part"
@@ -34,7 +34,7 @@ class Failure(StrEnum):
     BOTH = "part, then the rest"
 
 
-class Ending(StrEnum):
+class Outcome(StrEnum):
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
@@ -66,8 +66,8 @@ class BlockRun:
     step: Step
     uses_own_key: bool
     credits: int
-    sending: Sending
-    failure: Failure | None
+    delivery: Delivery
+    reversal: Reversal | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Task:
     owner: int
     agent: int
     scheduled: bool
-    ending: Ending
+    ending: Outcome
     waves: tuple[Wave, ...]
     children: tuple["Task", ...] = ()
     """Nested in it, opened after its first wave."""
@@ -106,13 +106,13 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
-    owners: tuple[Habit, ...]
+class Workload:
+    owners: tuple[OwnerProfile, ...]
     agents: tuple[Agent, ...]
     tasks: tuple[Task, ...]
     """Those on top; the nested ones are within them."""
 
-    def every_task(self) -> Iterator[Task]:
+    def all_tasks(self) -> Iterator[Task]:
         waiting = list(reversed(self.tasks))
         while waiting:
             task = waiting.pop()
@@ -120,12 +120,12 @@ class Day:
             waiting.extend(reversed(task.children))
 
 
-def make_day(card: Card, *, seed: int, tasks: int) -> Day:
+def generate_workload(card: RateCard, *, seed: int, tasks: int) -> Workload:
     """A day of so many tasks, the nested ones counted."""
     chance = Random(seed)  # noqa: S311 - a plan that can be repeated, not a secret
-    agents = tuple(_agent(card, character, chance) for character in CHARACTERS)
+    agents = tuple(_agent(card, character, chance) for character in AGENT_PROFILES)
     planner = _Planner(agents, chance, tasks)
-    return Day(HABITS, agents, tuple(planner.tasks()))
+    return Workload(OWNER_PROFILES, agents, tuple(planner.tasks()))
 
 
 class _Planner:
@@ -143,15 +143,15 @@ class _Planner:
 
     def _owners(self) -> Iterator[int]:
         """Everybody once, then by weight."""
-        first = list(range(len(HABITS)))
+        first = list(range(len(OWNER_PROFILES)))
         self._chance.shuffle(first)
         yield from first
-        weights = [habit.weight for habit in HABITS]
+        weights = [habit.weight for habit in OWNER_PROFILES]
         while True:
-            yield self._chance.choices(range(len(HABITS)), weights)[0]
+            yield self._chance.choices(range(len(OWNER_PROFILES)), weights)[0]
 
     def _task(self, owner: int, agent: int, *, depth: int) -> Task:
-        chance, habit = self._chance, HABITS[owner]
+        chance, habit = self._chance, OWNER_PROFILES[owner]
         self._number, self._left = self._number + 1, self._left - 1
         number = self._number
         waves = tuple(self._waves(self._agents[agent], habit))
@@ -163,7 +163,7 @@ class _Planner:
             owner=owner,
             agent=agent,
             scheduled=not depth and chance.random() < habit.scheduled_share,
-            ending=chance.choices(list(Ending), [88, 8, 4])[0],
+            ending=chance.choices(list(Outcome), [88, 8, 4])[0],
             waves=waves,
             children=tuple(children),
             promotion=_promotion(chance) if chance.random() < habit.promotion_share else None,
@@ -171,7 +171,7 @@ class _Planner:
             started_twice=chance.random() < 0.03,
         )
 
-    def _waves(self, agent: Agent, habit: Habit) -> Iterator[Wave]:
+    def _waves(self, agent: Agent, habit: OwnerProfile) -> Iterator[Wave]:
         chance, number = self._chance, 0
         for steps in agent.graph:
             runs = []
@@ -181,7 +181,7 @@ class _Planner:
                     runs.append(self._run(number, step, habit))
             yield Wave(tuple(runs), as_batch=len(runs) > 1 and chance.random() < habit.batch_share)
 
-    def _run(self, number: int, step: Step, habit: Habit) -> BlockRun:
+    def _run(self, number: int, step: Step, habit: OwnerProfile) -> BlockRun:
         uses_own_key = self._chance.random() < habit.own_key_share
         credits = 0 if uses_own_key else step.credits
         fails = credits > 1 and self._chance.random() < REVERSED_SHARE
@@ -190,8 +190,8 @@ class _Planner:
             step=step,
             uses_own_key=uses_own_key,
             credits=credits,
-            sending=self._chance.choices(list(Sending), [91, 4, 2, 3])[0],
-            failure=self._chance.choice(list(Failure)) if fails else None,
+            delivery=self._chance.choices(list(Delivery), [91, 4, 2, 3])[0],
+            reversal=self._chance.choice(list(Reversal)) if fails else None,
         )
 
 
@@ -200,8 +200,8 @@ def _promotion(chance: Random) -> Promotion:
     return Promotion(chance.choice([20, 50, 100, 250]), starts_after, chance.uniform(0.8, LONGEST_PROMOTION_SECONDS))
 
 
-def _agent(card: Card, character: Character, chance: Random) -> Agent:
-    steps = [_step(card, character.taste, chance) for _ in range(character.steps)]
+def _agent(card: RateCard, character: AgentProfile, chance: Random) -> Agent:
+    steps = [_step(card, character.preference, chance) for _ in range(character.steps)]
     graph = []
     while steps:
         width = chance.randint(1, 4)
@@ -210,19 +210,19 @@ def _agent(card: Card, character: Character, chance: Random) -> Agent:
     return Agent(character.name, tuple(graph))
 
 
-def _step(card: Card, taste: Taste, chance: Random) -> Step:
+def _step(card: RateCard, taste: BlockPreference, chance: Random) -> Step:
     """One of a few steps drawn, as the agent's taste wants them priced."""
     drawn = [_any_step(card, chance) for _ in range(3)]
     match taste:
-        case Taste.FRUGAL:
+        case BlockPreference.CHEAP:
             return next((step for step in drawn if step.credits <= FRUGAL_CREDITS), drawn[0])
-        case Taste.DEAR:
+        case BlockPreference.EXPENSIVE:
             return max(drawn, key=lambda step: step.credits)
-        case Taste.ANY:
+        case BlockPreference.ANY:
             return drawn[0]
 
 
-def _any_step(card: Card, chance: Random) -> Step:
+def _any_step(card: RateCard, chance: Random) -> Step:
     by_model = [block for block in card.blocks.values() if block.priced_by_model]
     others = [block for block in card.blocks.values() if block.rules]
     if others and not (by_model and card.models and chance.random() < 0.5):
@@ -234,12 +234,12 @@ def _any_step(card: Card, chance: Random) -> Step:
     return Step(block=block.name, settings=settings, measurements=None, credits=card.price(block.name, settings))
 
 
-def _by_rule(card: Card, block: Block, chance: Random) -> Step:
+def _by_rule(card: RateCard, block: Block, chance: Random) -> Step:
     rule = chance.choice(block.rules)
     settings = {**rule.when, "note": "settings that no rule names are ignored"}
     measurements: Measurements | None = None
-    if rule.unit in MEASURES:
+    if rule.unit in MEASUREMENT_NAMES:
         measure = "0.0123" if rule.unit == "USD" else chance.randint(1, 90)
-        measurements = {MEASURES[rule.unit]: measure}
+        measurements = {MEASUREMENT_NAMES[rule.unit]: measure}
     credits = card.price(block.name, settings, measurements)
     return Step(block=block.name, settings=settings, measurements=measurements, credits=credits)

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from app.simulation import documents, drought, executor, money, plan, seen
-from app.simulation.card import Card
-from app.simulation.cast import WATCHED
-from app.simulation.client import Client, Tokens, Unexpected
-from app.simulation.header import Header
+from app.simulation.card import RateCard
+from app.simulation.cast import WATCHED_OWNER
+from app.simulation.client import Client, Tokens, UnexpectedResponse
+from app.simulation.header import BalanceHeader
 from app.simulation.report import differences
-from app.simulation.seen import Seen, SeenAccount
-from app.simulation.stage import Owner, Stage
-from app.simulation.tally import Pair, Tally
+from app.simulation.seen import ActualAccount, ActualState
+from app.simulation.stage import Context, Owner
+from app.simulation.tally import ExpectedState, OwnerAgent
 
 HEADER_SECONDS: Final = 10.0
 """How long the header may take to show the last version: a notice that was lost is made good within 5 s."""
@@ -25,7 +25,7 @@ EXPIRY_MARGIN_SECONDS: Final = 0.1
 CONNECTIONS_PER_TASK: Final = 4
 
 
-class Audience(Protocol):
+class ProgressListener(Protocol):
     """Who watches the day go by."""
 
     def say(self, text: str) -> None: ...
@@ -36,14 +36,14 @@ class Audience(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Played:
+class SimulationResult:
     """A day that is over."""
 
     run_id: str
     owner_ids: list[str]
-    tally: Tally
-    seen: Seen
-    header: Header
+    tally: ExpectedState
+    seen: ActualState
+    header: BalanceHeader
     client: Client
     differences: list[str]
     notes: list[str]
@@ -51,9 +51,15 @@ class Played:
     """Of the tasks alone, without what was read before and after."""
 
 
-async def play(
-    url: str, tokens: Callable[[], Awaitable[Tokens]], audience: Audience, *, seed: int, tasks: int, concurrency: int
-) -> Played:
+async def run_simulation(
+    url: str,
+    tokens: Callable[[], Awaitable[Tokens]],
+    audience: ProgressListener,
+    *,
+    seed: int,
+    tasks: int,
+    concurrency: int,
+) -> SimulationResult:
     """Play a day. `tokens` is called once the server has answered.
 
     Raises: Unavailable: there is no server, or no more; RequestError: it refuses; Unexpected: it cannot go on.
@@ -65,72 +71,80 @@ async def play(
 
 
 async def _play(
-    url: str, tokens: Callable[[], Awaitable[Tokens]], audience: Audience, *, seed: int, tasks: int, concurrency: int
-) -> Played:
+    url: str,
+    tokens: Callable[[], Awaitable[Tokens]],
+    audience: ProgressListener,
+    *,
+    seed: int,
+    tasks: int,
+    concurrency: int,
+) -> SimulationResult:
     run_id = f"sim-{datetime.now(UTC):%y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     async with Client(url, connections=concurrency * CONNECTIONS_PER_TASK) as client:
-        await client.check()
+        await client.check_ready()
         held = await tokens()
         card = await _card(client, held)
-        day = plan.make_day(card, seed=seed, tasks=tasks)
-        dry = drought.owner_habit(day)
+        day = plan.generate_workload(card, seed=seed, tasks=tasks)
+        dry = drought.owner_profile(day)
         owners = [
             Owner(owner_id, habit, held.user(owner_id))
             for habit in (*day.owners, *([dry] if dry else []))
             for owner_id in [f"{run_id}-{habit.name}"]
         ]
-        stage = Stage(
+        stage = Context(
             run_id=run_id,
             day=day,
             client=client,
             tokens=held,
             owners=owners,
-            say=audience.say,
-            moved_on=audience.moved_on,
+            log=audience.say,
+            task_done=audience.moved_on,
         )
         audience.begin(tasks)
-        async with _followed(Header(url, owners[WATCHED].token)) as header:
+        async with _followed(BalanceHeader(url, owners[WATCHED_OWNER].token)) as header:
             began = time.perf_counter()
             await _play_all(stage, concurrency)
             seconds = time.perf_counter() - began
             if dry:
-                await drought.play(stage, owners[-1])
+                await drought.run(stage, owners[-1])
             await _until_quiet(stage)
-            found = await seen.read(client, held.operator, [owner.id for owner in owners], _pairs(stage))
-            wrong = await _header_wrong(header, found.accounts[owners[WATCHED].id])
+            found = await seen.read_actual_state(client, held.operator, [owner.id for owner in owners], _pairs(stage))
+            wrong = await _header_wrong(header, found.accounts[owners[WATCHED_OWNER].id])
         prices_off, notes = _priced(stage, card, await _card(client, held))
-        return Played(
+        return SimulationResult(
             run_id=run_id,
             owner_ids=[owner.id for owner in owners],
-            tally=stage.tally,
+            tally=stage.expected,
             seen=found,
             header=header,
             client=client,
-            differences=[*prices_off, *differences(stage.tally, found), *wrong],
+            differences=[*prices_off, *differences(stage.expected, found), *wrong],
             notes=notes,
             seconds=seconds,
         )
 
 
-async def _card(client: Client, tokens: Tokens) -> Card:
-    answer = await client.ask(tokens.operator, documents.RATE_CARD)
+async def _card(client: Client, tokens: Tokens) -> RateCard:
+    answer = await client.execute(tokens.operator, documents.RATE_CARD)
     if answer is None:
-        raise Unexpected("The server has no rate card in force: publish one (`python -m app prices publish FILE`).")
-    return Card.read(answer)
+        raise UnexpectedResponse(
+            "The server has no rate card in force: publish one (`python -m app prices publish FILE`)."
+        )
+    return RateCard.from_response(answer)
 
 
 @contextlib.asynccontextmanager
-async def _followed(header: Header) -> AsyncIterator[Header]:
-    following = asyncio.create_task(header.follow())
+async def _followed(header: BalanceHeader) -> AsyncIterator[BalanceHeader]:
+    following = asyncio.create_task(header.receive())
     try:
-        await header.reached(0, within_seconds=HEADER_SECONDS)  # the snapshot, before anything happens
+        await header.wait_for_version(0, within_seconds=HEADER_SECONDS)  # the snapshot, before anything happens
         yield header
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
 
 
-async def _play_all(stage: Stage, concurrency: int) -> None:
+async def _play_all(stage: Context, concurrency: int) -> None:
     """Everybody's account, then the tasks in their order, so many at once."""
     async with asyncio.TaskGroup() as group:
         for owner in stage.owners:
@@ -146,22 +160,22 @@ async def _play_all(stage: Stage, concurrency: int) -> None:
             group.create_task(worker())
 
 
-async def _until_quiet(stage: Stage) -> None:
+async def _until_quiet(stage: Context) -> None:
     """Wait for the last promotional grant to expire, so that nothing changes while everything is read."""
-    if stage.quiet_at is None:
+    if stage.last_expiry_at is None:
         return
-    now = await money.server_time(stage, stage.owners[WATCHED])
-    await asyncio.sleep(max(0.0, (stage.quiet_at - now).total_seconds()) + EXPIRY_MARGIN_SECONDS)
+    now = await money.server_time(stage, stage.owners[WATCHED_OWNER])
+    await asyncio.sleep(max(0.0, (stage.last_expiry_at - now).total_seconds()) + EXPIRY_MARGIN_SECONDS)
 
 
-def _pairs(stage: Stage) -> list[Pair]:
+def _pairs(stage: Context) -> list[OwnerAgent]:
     """Every agent that may have run for an owner; those that never did are not there, and are not asked for."""
-    return sorted({task.pair for task in stage.tally.tasks.values()})
+    return sorted({task.pair for task in stage.expected.tasks.values()})
 
 
-async def _header_wrong(header: Header, account: SeenAccount) -> list[str]:
+async def _header_wrong(header: BalanceHeader, account: ActualAccount) -> list[str]:
     """What was wrong with the header all day, and with its last item."""
-    if not await header.reached(account.version, within_seconds=HEADER_SECONDS):
+    if not await header.wait_for_version(account.version, within_seconds=HEADER_SECONDS):
         return [*header.problems, f"header: ends at version {header.version}, the account is at {account.version}"]
     last = header.items[-1]
     shown = (last["version"], last["available"], last["posted"])
@@ -169,11 +183,11 @@ async def _header_wrong(header: Header, account: SeenAccount) -> list[str]:
     return header.problems + ([f"header: ends at {shown}, the account is at {true}"] if shown != true else [])
 
 
-def _priced(stage: Stage, before: Card, after: Card) -> tuple[list[str], list[str]]:
+def _priced(stage: Context, before: RateCard, after: RateCard) -> tuple[list[str], list[str]]:
     """Differences and notes about prices."""
     if before.version == after.version:
-        return stage.prices_off, []
-    unchecked = len(stage.prices_off)
+        return stage.price_mismatches, []
+    unchecked = len(stage.price_mismatches)
     return [], [f"Rate card {after.version} came into force meanwhile: {unchecked:,} amounts could not be checked."]
 
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from app.simulation.seen import Seen, SeenAccount
-from app.simulation.tally import Tally
+from app.simulation.seen import ActualAccount, ActualState
+from app.simulation.tally import ExpectedState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AgentLine:
+class AgentSummary:
     """What one agent did for all owners."""
 
     agent_id: str
@@ -30,7 +30,7 @@ class AgentLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sums:
+class CreditTotals:
     """The same credits, found in three ways."""
 
     task_costs: int
@@ -45,19 +45,19 @@ class Sums:
         return self.task_costs == self.charges_less_reversals == self.left_the_accounts
 
 
-def sums(tally: Tally, seen: Seen) -> Sums:
-    return Sums(
+def credit_totals(tally: ExpectedState, seen: ActualState) -> CreditTotals:
+    return CreditTotals(
         task_costs=sum(task.total for task in seen.tasks.values()),
         charges_less_reversals=sum(task.charged - task.reversed for task in tally.tasks.values()),
         left_the_accounts=sum(spent(account) for account in seen.accounts.values()),
     )
 
 
-def spent(account: SeenAccount) -> int:
+def spent(account: ActualAccount) -> int:
     return -account.by_kind["CHARGE"] - account.by_kind["REVERSAL"]
 
 
-def agent_lines(tally: Tally) -> list[AgentLine]:
+def agent_summaries(tally: ExpectedState) -> list[AgentSummary]:
     """By agent, dearest first."""
     agents: dict[str, Counter[str]] = {}
     for task in tally.tasks.values():
@@ -65,7 +65,7 @@ def agent_lines(tally: Tally) -> list[AgentLine]:
             tasks=1, block_runs=task.steps, charged=task.charged, reversed=task.reversed
         )
     lines = [
-        AgentLine(
+        AgentSummary(
             agent_id=agent_id,
             tasks=found["tasks"],
             block_runs=found["block_runs"],
@@ -82,12 +82,12 @@ def percentile(values: Sequence[float], percent: int) -> float:
     return sorted(values)[max(0, ceil(len(values) * percent / 100) - 1)]
 
 
-def differences(tally: Tally, seen: Seen) -> list[str]:
+def differences(tally: ExpectedState, seen: ActualState) -> list[str]:
     """Everything in which the API and the replies do not agree."""
     return [*tally.problems, *_of_tasks(tally, seen), *_of_agents(tally, seen), *_of_accounts(tally, seen)]
 
 
-def _of_tasks(tally: Tally, seen: Seen) -> Iterator[str]:
+def _of_tasks(tally: ExpectedState, seen: ActualState) -> Iterator[str]:
     for task_id in seen.tasks.keys() - tally.tasks.keys():
         yield f"task {task_id} exists, and no reply said that it was started"
     for task_id, task in tally.tasks.items():
@@ -102,7 +102,7 @@ def _of_tasks(tally: Tally, seen: Seen) -> Iterator[str]:
         yield from _unequal(f"task {task_id}, total", found.total, task.charged - task.reversed)
 
 
-def _of_agents(tally: Tally, seen: Seen) -> Iterator[str]:
+def _of_agents(tally: ExpectedState, seen: ActualState) -> Iterator[str]:
     totals: Counter[object] = Counter()
     counts: Counter[object] = Counter()
     for task in tally.tasks.values():
@@ -114,7 +114,7 @@ def _of_agents(tally: Tally, seen: Seen) -> Iterator[str]:
         yield from _unequal(f"{named}, tasks", found.tasks, counts[pair])
 
 
-def _of_accounts(tally: Tally, seen: Seen) -> Iterator[str]:
+def _of_accounts(tally: ExpectedState, seen: ActualState) -> Iterator[str]:
     charged: Counter[str] = Counter()
     reversed_: Counter[str] = Counter()
     for task in tally.tasks.values():

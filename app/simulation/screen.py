@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from app.simulation.play import Played
-from app.simulation.report import agent_lines, percentile, sums
+from app.simulation.play import SimulationResult
+from app.simulation.report import agent_summaries, credit_totals, percentile
 
 LINE_EVERY_SECONDS: Final = 5.0
 PLAIN_WIDTH: Final = 120
@@ -22,7 +22,7 @@ def console() -> Console:
     return found if found.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
 
 
-class Screen(AbstractContextManager["Screen"]):
+class ProgressOutput(AbstractContextManager["ProgressOutput"]):
     """Watches a day go by. `verbose`: tells everything that happens."""
 
     def __init__(self, console: Console, *, verbose: bool) -> None:
@@ -63,7 +63,7 @@ class Screen(AbstractContextManager["Screen"]):
             self.console.print(f"  {self._done:,} of {self._tasks:,} tasks after {now - self._began:.0f} s")
 
 
-def show(console: Console, played: Played) -> None:
+def print_results(console: Console, played: SimulationResult) -> None:
     """The tables, the sums, and every difference."""
     console.print(f"\nRun {played.run_id}: what the agents did")
     console.print(_agents(played))
@@ -78,11 +78,11 @@ def show(console: Console, played: Played) -> None:
     console.print(f"Reconciliation: {verdict}")
 
 
-def _agents(played: Played) -> Table:
+def _agents(played: SimulationResult) -> Table:
     table = Table("agent")
     for name in ("tasks", "block runs", "charged", "reversed", "cost", "average a task"):
         table.add_column(name, justify="right")
-    lines = agent_lines(played.tally)
+    lines = agent_summaries(played.tally)
     for line in lines:
         table.add_row(
             line.agent_id.removeprefix(f"{played.run_id}-"),
@@ -107,7 +107,7 @@ def _agents(played: Played) -> Table:
     return table
 
 
-def _operations(played: Played) -> Table:
+def _operations(played: SimulationResult) -> Table:
     table = Table("operation")
     for name in ("requests", "p50 ms", "p99 ms"):
         table.add_column(name, justify="right")
@@ -118,7 +118,7 @@ def _operations(played: Played) -> Table:
     return table
 
 
-def _figures(played: Played) -> list[str]:
+def _figures(played: SimulationResult) -> list[str]:
     requests = sum(len(values) for values in played.client.latencies.values())
     runs = played.tally.block_runs
     told = {**played.tally.events, **played.client.events}
@@ -129,13 +129,13 @@ def _figures(played: Played) -> list[str]:
     ]
 
 
-def _header(played: Played) -> list[str]:
+def _header(played: SimulationResult) -> list[str]:
     header = played.header
     return [f"The header that was followed got {len(header.items):,} items and ends at version {header.version:,}"]
 
 
-def _sums(played: Played) -> Table:
-    found = sums(played.tally, played.seen)
+def _sums(played: SimulationResult) -> Table:
+    found = credit_totals(played.tally, played.seen)
     table = Table.grid(padding=(0, 2))
     table.add_column()
     table.add_column(justify="right")

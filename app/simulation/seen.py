@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from app.simulation.client import Client, Unexpected
+from app.simulation.client import Client, UnexpectedResponse
 from app.simulation.documents import AGENT_TASKS, ENTRIES, GRANTS, Operation
-from app.simulation.tally import Pair
+from app.simulation.tally import OwnerAgent
 
 READERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeenTask:
+class ActualTask:
     status: str
     steps: int
     total: int
@@ -23,13 +23,13 @@ class SeenTask:
 
 
 @dataclass(frozen=True, slots=True)
-class SeenAgent:
+class ActualAgent:
     total: int
     tasks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeenAccount:
+class ActualAccount:
     posted: int
     available: int
     version: int
@@ -39,21 +39,23 @@ class SeenAccount:
 
 
 @dataclass(slots=True)
-class Seen:
-    tasks: dict[str, SeenTask] = field(default_factory=dict)
-    agents: dict[Pair, SeenAgent] = field(default_factory=dict)
-    accounts: dict[str, SeenAccount] = field(default_factory=dict)
+class ActualState:
+    tasks: dict[str, ActualTask] = field(default_factory=dict)
+    agents: dict[OwnerAgent, ActualAgent] = field(default_factory=dict)
+    accounts: dict[str, ActualAccount] = field(default_factory=dict)
 
 
-async def read(client: Client, token: str, owner_ids: Iterable[str], pairs: Iterable[Pair]) -> Seen:
+async def read_actual_state(
+    client: Client, token: str, owner_ids: Iterable[str], pairs: Iterable[OwnerAgent]
+) -> ActualState:
     """All of it, page by page. Nothing may change meanwhile."""
-    seen, places = Seen(), asyncio.Semaphore(READERS)
+    seen, places = ActualState(), asyncio.Semaphore(READERS)
 
     async def account(owner_id: str) -> None:
         async with places:
             seen.accounts[owner_id] = await _account(client, token, owner_id)
 
-    async def agent(pair: Pair) -> None:
+    async def agent(pair: OwnerAgent) -> None:
         async with places:
             await _agent(client, token, pair, seen)
 
@@ -65,7 +67,7 @@ async def read(client: Client, token: str, owner_ids: Iterable[str], pairs: Iter
     return seen
 
 
-async def _account(client: Client, token: str, owner_id: str) -> SeenAccount:
+async def _account(client: Client, token: str, owner_id: str) -> ActualAccount:
     by_kind: Counter[str] = Counter()
     balance: dict[str, Any] = {}
     async for found in _pages(client, token, ENTRIES, "entries", ownerId=owner_id):
@@ -75,7 +77,7 @@ async def _account(client: Client, token: str, owner_id: str) -> SeenAccount:
     left = 0
     async for found in _pages(client, token, GRANTS, "grants", ownerId=owner_id):
         left += sum(edge["node"]["remaining"] for edge in found["grants"]["edges"])
-    return SeenAccount(
+    return ActualAccount(
         posted=balance["posted"],
         available=balance["available"],
         version=balance["version"],
@@ -84,12 +86,12 @@ async def _account(client: Client, token: str, owner_id: str) -> SeenAccount:
     )
 
 
-async def _agent(client: Client, token: str, pair: Pair, seen: Seen) -> None:
+async def _agent(client: Client, token: str, pair: OwnerAgent, seen: ActualState) -> None:
     async for found in _pages(client, token, AGENT_TASKS, "tasks", ownerId=pair.owner_id, agentId=pair.agent_id):
-        seen.agents[pair] = SeenAgent(found["cost"]["total"], found["cost"]["tasks"])
+        seen.agents[pair] = ActualAgent(found["cost"]["total"], found["cost"]["tasks"])
         for edge in found["tasks"]["edges"]:
             node, cost = edge["node"], edge["node"]["cost"]
-            seen.tasks[node["taskId"]] = SeenTask(
+            seen.tasks[node["taskId"]] = ActualTask(
                 status=node["status"],
                 steps=node["steps"],
                 total=cost["total"],
@@ -103,9 +105,9 @@ async def _pages(
 ) -> AsyncIterator[Any]:
     after = None
     while True:
-        found = await client.ask(token, operation, after=after, **variables)
+        found = await client.execute(token, operation, after=after, **variables)
         if found is None:
-            raise Unexpected(f"{operation.name} {variables} is not there")
+            raise UnexpectedResponse(f"{operation.name} {variables} is not there")
         yield found
         page = found[connection]["pageInfo"]
         if not page["hasNextPage"]:

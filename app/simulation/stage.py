@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from app.simulation.cast import Habit
-from app.simulation.client import Client, Tokens, Unexpected
-from app.simulation.plan import Day, Task
-from app.simulation.tally import Pair, Tally
+from app.simulation.cast import OwnerProfile
+from app.simulation.client import Client, Tokens, UnexpectedResponse
+from app.simulation.plan import Task, Workload
+from app.simulation.tally import ExpectedState, OwnerAgent
 
 
 @dataclass(slots=True)
@@ -17,27 +17,27 @@ class Owner:
     """An owner during the day. `credited` counts its top-ups: of many tasks that find it empty, one tops it up."""
 
     id: str
-    habit: Habit
+    habit: OwnerProfile
     token: str
-    credited: int = 0
+    top_up_count: int = 0
     topping_up: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(slots=True, kw_only=True)
-class Stage:
+class Context:
     run_id: str
-    day: Day
+    day: Workload
     client: Client
     tokens: Tokens
     owners: list[Owner]
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     """Tells what happens, for whoever wants all of it."""
-    moved_on: Callable[[], None]
+    task_done: Callable[[], None]
     """Called once for each task that is over or will not be."""
-    tally: Tally = field(default_factory=Tally)
-    prices_off: list[str] = field(default_factory=list)
+    expected: ExpectedState = field(default_factory=ExpectedState)
+    price_mismatches: list[str] = field(default_factory=list)
     """Amounts that are not what the card said at the beginning: wrong, unless a new card has come into force since."""
-    quiet_at: datetime | None = None
+    last_expiry_at: datetime | None = None
     """When the last promotional grant has expired, by the server's clock: from then on time alone changes nothing."""
 
     def task_id(self, task: Task) -> str:
@@ -46,18 +46,18 @@ class Stage:
     def agent_id(self, agent: int) -> str:
         return f"{self.run_id}-{self.day.agents[agent].name}"
 
-    def pair(self, task: Task) -> Pair:
-        return Pair(self.owners[task.owner].id, self.agent_id(task.agent))
+    def pair(self, task: Task) -> OwnerAgent:
+        return OwnerAgent(self.owners[task.owner].id, self.agent_id(task.agent))
 
-    def problem(self, text: str) -> None:
-        self.tally.problems.append(text)
+    def add_problem(self, text: str) -> None:
+        self.expected.problems.append(text)
 
-    def price_off(self, text: str) -> None:
-        self.prices_off.append(text)
+    def add_price_mismatch(self, text: str) -> None:
+        self.price_mismatches.append(text)
 
     def skip(self, tasks: int) -> None:
         for _ in range(tasks):
-            self.moved_on()
+            self.task_done()
 
 
 def descendants(task: Task) -> int:
@@ -65,8 +65,8 @@ def descendants(task: Task) -> int:
     return sum(1 + descendants(child) for child in task.children)
 
 
-def succeeded(answer: Any, what: str) -> Any:
+def expect_success(answer: Any, what: str) -> Any:
     """The success. Raises: Unexpected: it is a refusal, for which there is no reason."""
     if answer["__typename"].endswith("Success"):
         return answer
-    raise Unexpected(f"{what} was refused: {answer['__typename']}: {answer.get('message')}")
+    raise UnexpectedResponse(f"{what} was refused: {answer['__typename']}: {answer.get('message')}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
-class Pair(NamedTuple):
+class OwnerAgent(NamedTuple):
     """An agent for one owner: what the API sums up."""
 
     owner_id: str
@@ -20,8 +20,8 @@ class Charge(NamedTuple):
 
 
 @dataclass(slots=True)
-class StartedTask:
-    pair: Pair
+class ExpectedTask:
+    pair: OwnerAgent
     status: str = "RUNNING"
     charged: int = 0
     reversed: int = 0
@@ -29,10 +29,10 @@ class StartedTask:
 
 
 @dataclass(slots=True)
-class Tally:
+class ExpectedState:
     """Grows with the replies. `problems`: what no sound server would have said."""
 
-    tasks: dict[str, StartedTask] = field(default_factory=dict)
+    tasks: dict[str, ExpectedTask] = field(default_factory=dict)
     charges: dict[tuple[str, str], Charge] = field(default_factory=dict)
     """By owner and block run."""
     granted: Counter[str] = field(default_factory=Counter)
@@ -42,10 +42,10 @@ class Tally:
     _moved: set[tuple[str, str]] = field(default_factory=set)
     _keys: dict[str, int] = field(default_factory=dict)
 
-    def started(self, task_id: str, pair: Pair) -> None:
-        self.tasks[task_id] = StartedTask(pair)
+    def record_start(self, task_id: str, pair: OwnerAgent) -> None:
+        self.tasks[task_id] = ExpectedTask(pair)
 
-    def charged(self, task_id: str, block_run_id: str, *, credits: int, seq: int | None, replayed: bool) -> None:
+    def record_charge(self, task_id: str, block_run_id: str, *, credits: int, seq: int | None, replayed: bool) -> None:
         """One reply that says the block run is paid; the same charge may be answered many times, and moves once."""
         task = self.tasks[task_id]
         key = (task.pair.owner_id, block_run_id)
@@ -63,18 +63,18 @@ class Tally:
         else:
             self._moved.add(key)
 
-    def reversal(self, task_id: str, key: str, credits: int) -> None:
+    def record_reversal(self, task_id: str, key: str, credits: int) -> None:
         """One reply to a reversal; `key` is its idempotency key."""
         if self._first(key, credits):
             self.tasks[task_id].reversed += credits
             self.events["reversals"] += 1
 
-    def grant(self, owner_id: str, key: str, credits: int) -> None:
+    def record_grant(self, owner_id: str, key: str, credits: int) -> None:
         if self._first(key, credits):
             self.granted[owner_id] += credits
             self.events["grants"] += 1
 
-    def top_up(self, owner_id: str, key: str, credits: int) -> None:
+    def record_top_up(self, owner_id: str, key: str, credits: int) -> None:
         if self._first(key, credits):
             self.topped_up[owner_id] += credits
             self.events["top-ups"] += 1

@@ -7,14 +7,14 @@ from typing import Final
 
 from app import database
 from app.errors import InvalidInput
-from app.tasks.costs import LAST_AT, BlockCost, Key
-from app.tasks.rows import columns
+from app.tasks.costs import LATEST_TIME, AccountScopedId, BlockCost
+from app.tasks.rows import key_columns
 
-MOST_DAYS: Final = 366
+MAX_DAYS: Final = 366
 
 
 @dataclass(frozen=True, slots=True)
-class Activity:
+class AgentActivity:
     """An agent that has tasks, and when its newest task started."""
 
     agent_id: str
@@ -22,7 +22,7 @@ class Activity:
 
 
 @dataclass(frozen=True, slots=True)
-class Total:
+class AgentTotal:
     """What all tasks of an agent cost, charged minus reversed, and how many there are."""
 
     credits: int
@@ -104,49 +104,51 @@ _BY_DAY: Final = """
 _zones: frozenset[str] = frozenset()
 
 
-async def page(account_id: int, *, limit: int, after: Activity | None = None) -> list[Activity]:
+async def agent_page(account_id: int, *, limit: int, after: AgentActivity | None = None) -> list[AgentActivity]:
     """The next `limit` agents of an account, newest activity first.
 
     An agent that starts a task between two pages moves to the front, so it may be on neither.
     """
-    place = (after.last_started_at, after.agent_id) if after else (LAST_AT, "")
-    return [Activity(*record) for record in await database.fetch(_AGENTS, account_id, *place, limit)]
+    place = (after.last_started_at, after.agent_id) if after else (LATEST_TIME, "")
+    return [AgentActivity(*record) for record in await database.fetch(_AGENTS, account_id, *place, limit)]
 
 
-async def totals(keys: Iterable[Key]) -> dict[Key, Total]:
+async def agent_totals(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, AgentTotal]:
     """What each agent (account, agent id) cost in all, for those that have tasks."""
-    found = await database.fetch(_TOTALS, *columns(keys))
-    return {(account_id, agent_id): Total(credits, tasks) for account_id, agent_id, credits, tasks in found}
+    found = await database.fetch(_TOTALS, *key_columns(keys))
+    return {(account_id, agent_id): AgentTotal(credits, tasks) for account_id, agent_id, credits, tasks in found}
 
 
-async def by_block(keys: Iterable[Key]) -> dict[Key, list[BlockCost]]:
+async def agent_costs_by_block(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, list[BlockCost]]:
     """What each agent paid for each block, dearest first; a list for every key. It adds up all its block runs."""
-    found: dict[Key, list[BlockCost]] = {key: [] for key in keys}
-    for account_id, agent_id, *cost in await database.fetch(_BY_BLOCK, *columns(found)):
+    found: dict[AccountScopedId, list[BlockCost]] = {key: [] for key in keys}
+    for account_id, agent_id, *cost in await database.fetch(_BY_BLOCK, *key_columns(found)):
         found[account_id, agent_id].append(BlockCost(*cost))
     return found
 
 
-async def by_day(keys: Iterable[Key], *, days: int, time_zone: str) -> dict[Key, list[DayCost]]:
+async def agent_costs_by_day(
+    keys: Iterable[AccountScopedId], *, days: int, time_zone: str
+) -> dict[AccountScopedId, list[DayCost]]:
     """What each agent cost on each of the last `days` days, today included, oldest first, days without cost too.
 
     Days are those of `time_zone`, an IANA name. Raises: InvalidInput.
     """
-    await check_window(days=days, time_zone=time_zone)
-    found: dict[Key, list[DayCost]] = {key: [] for key in keys}
-    for account_id, agent_id, *cost in await database.fetch(_BY_DAY, *columns(found), days, time_zone):
+    await check_days_and_time_zone(days=days, time_zone=time_zone)
+    found: dict[AccountScopedId, list[DayCost]] = {key: [] for key in keys}
+    for account_id, agent_id, *cost in await database.fetch(_BY_DAY, *key_columns(found), days, time_zone):
         found[account_id, agent_id].append(DayCost(*cost))
     return found
 
 
-async def check_window(*, days: int, time_zone: str) -> None:
+async def check_days_and_time_zone(*, days: int, time_zone: str) -> None:
     """Raises: InvalidInput: not 1 to 366 days, or not a time zone that the database knows by that name.
 
     PostgreSQL alone would also take `UTC+5` as a zone, with the sign of POSIX, which is the opposite of everybody's.
     """
     global _zones  # noqa: PLW0603  read once, the list is the server's own
-    if not 1 <= days <= MOST_DAYS:
-        raise InvalidInput.at("days", f"must lie between 1 and {MOST_DAYS}; it is {days}")
+    if not 1 <= days <= MAX_DAYS:
+        raise InvalidInput.at("days", f"must lie between 1 and {MAX_DAYS}; it is {days}")
     if not _zones:
         _zones = frozenset(record["name"] for record in await database.fetch(_ZONES))
     if time_zone not in _zones:

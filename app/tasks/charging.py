@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from app import database
-from app.coalescing import TURNS, Lanes, Shared
+from app.coalescing import LOOP_TURNS, BatchedReads, GroupCommit
 from app.errors import (
     BillingError,
     BudgetReached,
@@ -23,21 +23,21 @@ from app.errors import (
     TaskStopped,
 )
 from app.ledger import posting, statements
-from app.ledger.book import Book, Cause, Figures, Posted
+from app.ledger.book import AccountBalance, AccountState, Cause, LedgerEntry
 from app.ledger.posting import Posting
-from app.pricing.catalogue import Catalogue, Stale
+from app.pricing.catalogue import RateCardCache, StaleRateCards
 from app.pricing.rules import Card, quote
 from app.tasks import owners, rows
-from app.tasks.paying import pay, renew_envelope, stop, to_stop
+from app.tasks.paying import find_tasks_to_stop, pay, renew_budget, stop_task
 from app.tasks.rules import (
     BlockRunState,
     ChargeRequest,
     SignalKind,
-    Status,
     TaskState,
-    charged,
-    check_open,
-    check_running,
+    TaskStatus,
+    apply_charge,
+    check_not_ended,
+    check_not_stopped,
 )
 
 _CARD_SECONDS: Final = 8.0
@@ -45,57 +45,57 @@ _CARD_SECONDS: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Charged:
+class Charge:
     """A charge that was admitted, or its replay: then entry and cost are the first time's, task and balance today's."""
 
     block_run: BlockRunState
-    entry: Posted | None
+    entry: LedgerEntry | None
     task: TaskState
-    balance: Figures
+    balance: AccountBalance
     replayed: bool
     signal: SignalKind | None = None
     """STOP: nothing is left for this task to be paid with, so its executor should start no more block runs."""
 
 
-Outcome = Charged | BillingError
+ChargeResult = Charge | BillingError
 """What became of one item: a refusal is a value, because its neighbours are not concerned."""
 
 
-class Charger:
+class ChargeQueue:
     """The charge path of one process."""
 
-    def __init__(self, catalogue: Catalogue, *, lanes: int, batch_limit: int, queue_limit: int) -> None:
+    def __init__(self, catalogue: RateCardCache, *, lanes: int, batch_limit: int, queue_limit: int) -> None:
         self._catalogue = catalogue
-        self._lanes: Lanes[tuple[int, ChargeRequest], Outcome] = Lanes(
+        self._lanes: GroupCommit[tuple[int, ChargeRequest], ChargeResult] = GroupCommit(
             self._post,
             lanes=lanes,
-            list_limit=batch_limit,
+            batch_limit=batch_limit,
             queue_limit=queue_limit,
-            hopeless=database.is_lost,
-            turns=TURNS,
+            fails_whole_batch=database.is_connection_failure,
+            loop_turns=LOOP_TURNS,
         )
         # Of tasks that other workers have started: looked up one by one they cost a fifth of a charge.
-        self._owners = Shared(
-            owners.find_many,
-            list_limit=batch_limit,
+        self._owners = BatchedReads(
+            owners.find_accounts,
+            batch_limit=batch_limit,
             queue_limit=queue_limit,
-            hopeless=database.is_lost,
-            turns=TURNS,
+            fails_whole_batch=database.is_connection_failure,
+            loop_turns=LOOP_TURNS,
         )
 
-    async def charge(self, request: ChargeRequest) -> Outcome:
+    async def charge(self, request: ChargeRequest) -> ChargeResult:
         """One block run. Raises: Overloaded."""
-        account_id = owners.remembered(request.task_id) or await self._owners.get(request.task_id)
+        account_id = owners.cached_account(request.task_id) or await self._owners.get(request.task_id)
         if account_id is None:
             return TaskNotFound(task_id=request.task_id)
         return await self._lanes.submit(account_id, (account_id, request))
 
-    async def charge_batch(self, requests: Sequence[ChargeRequest]) -> list[Outcome | BaseException]:
+    async def charge_batch(self, requests: Sequence[ChargeRequest]) -> list[ChargeResult | BaseException]:
         """Each block run's own outcome, in order; a fault that one of them causes stands in its place alone.
 
         Raises: Overloaded, and nothing was decided.
         """
-        accounts = await owners.find_many(request.task_id for request in requests)
+        accounts = await owners.find_accounts(request.task_id for request in requests)
         known = [
             (account_id, (account_id, request))
             for request in requests
@@ -113,21 +113,21 @@ class Charger:
         await asyncio.sleep(0)  # what was looked up takes its place in a lane
         await self._lanes.close()
 
-    async def _post(self, items: Sequence[tuple[int, ChargeRequest]]) -> list[Outcome]:
+    async def _post(self, items: Sequence[tuple[int, ChargeRequest]]) -> list[ChargeResult]:
         return await charge_many(items, self._catalogue)
 
 
-async def charge_many(items: Sequence[tuple[int, ChargeRequest]], catalogue: Catalogue) -> list[Outcome]:
+async def charge_many(items: Sequence[tuple[int, ChargeRequest]], rate_cards: RateCardCache) -> list[ChargeResult]:
     """Decide and write a list of (account id, request) in one transaction: an outcome for each, in order."""
-    await keep_cards_fresh(catalogue)
+    await ensure_fresh_rate_cards(rate_cards)
 
     tasks = [(account_id, request.task_id) for account_id, request in items]
 
-    async def decide(posting: Posting) -> list[Outcome]:
+    async def decide(posting: Posting) -> list[ChargeResult]:
         batch = _Batch(posting)
         for account_id, request in items:
-            book = posting.books[account_id]
-            card = await card_at(catalogue, book)
+            book = posting.accounts[account_id]
+            card = await rate_card_at(rate_cards, book)
             batch.decide(book, request, card)
         batch.gather()
         return await batch.outcomes()
@@ -139,22 +139,22 @@ async def charge_many(items: Sequence[tuple[int, ChargeRequest]], catalogue: Cat
             rows.read_tasks(tasks),
             rows.read_block_runs((account_id, request.block_run_id) for account_id, request in items),
         ),
-        holds=[rows.read_envelopes(tasks, only_open=True)],
+        holds=[rows.read_budgets(tasks, only_open=True)],
     )
 
 
-async def keep_cards_fresh(catalogue: Catalogue) -> None:
+async def ensure_fresh_rate_cards(rate_cards: RateCardCache) -> None:
     """Have the cards at hand before any lock is held."""
-    if not catalogue.is_fresh(_CARD_SECONDS):
-        await catalogue.refresh()
+    if not rate_cards.is_fresh(_CARD_SECONDS):
+        await rate_cards.refresh()
 
 
-async def card_at(catalogue: Catalogue, book: Book) -> Card:
+async def rate_card_at(rate_cards: RateCardCache, book: AccountState) -> Card:
     """The card in force at the instant of the decision, not at that of the request."""
     try:
-        return catalogue.at(book.at)
-    except Stale:
-        return await catalogue.in_force(book.at)
+        return rate_cards.card_at(book.at)
+    except StaleRateCards:
+        return await rate_cards.load_card_at(book.at)
 
 
 @dataclass(slots=True)
@@ -163,7 +163,7 @@ class _Seen:
 
     run: BlockRunState
     fingerprint: bytes
-    entry: Posted | None = None
+    entry: LedgerEntry | None = None
 
 
 @dataclass(slots=True)
@@ -174,35 +174,37 @@ class _Batch:
     tasks: dict[tuple[int, str], TaskState] = field(default_factory=dict)
     seen: dict[tuple[int, str], _Seen] = field(default_factory=dict)
     changed: dict[tuple[int, str], TaskState] = field(default_factory=dict)
-    results: list[Outcome | tuple[_Seen, TaskState, Figures]] = field(default_factory=list)
+    results: list[ChargeResult | tuple[_Seen, TaskState, AccountBalance]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         task_rows, run_rows = self.posting.rows
         for row in task_rows:
-            task = rows.task(row)
+            task = rows.task_from_row(row)
             self.tasks[task.account_id, task.task_id] = task
         for row in run_rows:
-            run = rows.block_run(row)
+            run = rows.block_run_from_row(row)
             self.seen[run.account_id, run.block_run_id] = _Seen(run, bytes(row[rows.BLOCK_RUN_WIDTH]))
 
-    def decide(self, book: Book, request: ChargeRequest, card: Card) -> None:
+    def decide(self, book: AccountState, request: ChargeRequest, card: Card) -> None:
         """Append what becomes of one item, and its effects for those after it."""
         try:
             self.results.append(self._decide(book, request, card))
         except BillingError as refusal:
             self.results.append(refusal)
 
-    def _decide(self, book: Book, request: ChargeRequest, card: Card) -> Outcome | tuple[_Seen, TaskState, Figures]:
-        print_ = request.fingerprint()
+    def _decide(
+        self, book: AccountState, request: ChargeRequest, card: Card
+    ) -> ChargeResult | tuple[_Seen, TaskState, AccountBalance]:
+        print_ = request.request_hash()
         key = (book.account_id, request.task_id)
         task = self.tasks.get(key)
         if (seen := self.seen.get((book.account_id, request.block_run_id))) is not None:
             if seen.fingerprint != print_ or task is None:
                 raise IdempotencyConflict(key=request.block_run_id)
-            return seen, task, book.figures()
+            return seen, task, book.balance()
         if task is None:
             raise TaskNotFound(task_id=request.task_id)
-        check_open(task)
+        check_not_ended(task)
         price = quote(
             card,
             request.block,
@@ -210,14 +212,14 @@ class _Batch:
             uses_own_key=request.uses_own_key,
             measurements=request.measurements,
         )
-        before = book.figures().facts() if request.act else None
+        before = book.balance().audit_fields() if request.audit else None
         entry = None
         if price.credits:
-            if not (request.closing and task.envelope is not None):
-                check_running(task)
+            if not (request.closing and task.budget_hold is not None):
+                check_not_stopped(task)
             entry = self._pay(book, task, price.credits, request)
-        renew_envelope(book, task)
-        task = self.tasks[key] = self.changed[key] = charged(task, price.credits)
+        renew_budget(book, task)
+        task = self.tasks[key] = self.changed[key] = apply_charge(task, price.credits)
         run = BlockRunState(
             book.account_id,
             request.block_run_id,
@@ -234,16 +236,16 @@ class _Batch:
             entry.line.seq if entry else None,
         )
         self.seen[book.account_id, request.block_run_id] = _Seen(run, print_, entry)
-        rows.add_block_run(
-            self.posting.write, run, fingerprint=print_, actor=request.actor, request_id=request.request_id
+        rows.insert_block_run(
+            self.posting.write, run, request_hash=print_, actor=request.actor, request_id=request.request_id
         )
-        if request.act is not None:
+        if request.audit is not None:
             subject = f"task {request.task_id} block run {request.block_run_id}"
-            after = book.figures().facts() | {"cost": price.credits}
-            self.posting.leave(request.act, book, subject=subject, before=before, after=after)
-        return Charged(block_run=run, entry=entry, task=task, balance=book.figures(), replayed=False)
+            after = book.balance().audit_fields() | {"cost": price.credits}
+            self.posting.record_audit(request.audit, book, subject=subject, before=before, after=after)
+        return Charge(block_run=run, entry=entry, task=task, balance=book.balance(), replayed=False)
 
-    def _pay(self, book: Book, task: TaskState, credits: int, request: ChargeRequest) -> Posted:
+    def _pay(self, book: AccountState, task: TaskState, credits: int, request: ChargeRequest) -> LedgerEntry:
         """Take the credits, or stop the task: from this commit on no worker admits a paid charge of it."""
         cause = Cause(
             actor=request.actor,
@@ -254,40 +256,42 @@ class _Batch:
         try:
             return pay(book, task, credits, cause, closing=request.closing)
         except (InsufficientCredits, BudgetReached, TaskStopped) as refusal:
-            if task.status is Status.RUNNING:
+            if task.status is TaskStatus.RUNNING:
                 key = (task.account_id, task.task_id)
-                stopped = stop(self.posting, book, task, refusal, required=credits, act=request.act)
+                stopped = stop_task(self.posting, book, task, refusal, required=credits, audit=request.audit)
                 self.tasks[key] = self.changed[key] = stopped
             raise
 
     def gather(self) -> None:
         """Write what the tasks have become, and wake who follows them."""
         for (account_id, _), task in self.changed.items():
-            rows.change_task(self.posting.write, task)
-            self.posting.announce(account_id)
+            rows.update_task(self.posting.write, task)
+            self.posting.publish_change(account_id)
 
-    async def outcomes(self) -> list[Outcome]:
+    async def outcomes(self) -> list[ChargeResult]:
         """The outcomes in order; replays are answered with their first entries, read together."""
         replays = [
             (seen.run.account_id, seen.run.entry_seq)
             for result in self.results
             if isinstance(result, tuple) and (seen := result[0]).entry is None and seen.run.entry_seq is not None
         ]
-        entries = await statements.entries_by_seq(replays, using=self.posting.connection) if replays else {}
+        entries = await statements.get_entries(replays, connection=self.posting.connection) if replays else {}
         outcomes = [_replay(*result, entries) if isinstance(result, tuple) else result for result in self.results]
-        stops = await to_stop(self.posting, [one.task for one in outcomes if isinstance(one, Charged)])
+        stops = await find_tasks_to_stop(self.posting, [one.task for one in outcomes if isinstance(one, Charge)])
         if not stops:
             return outcomes
         return [
             replace(one, signal=SignalKind.STOP)
-            if isinstance(one, Charged) and (one.task.account_id, one.task.task_id) in stops
+            if isinstance(one, Charge) and (one.task.account_id, one.task.task_id) in stops
             else one
             for one in outcomes
         ]
 
 
-def _replay(seen: _Seen, task: TaskState, balance: Figures, entries: dict[tuple[int, int], Posted]) -> Charged:
+def _replay(
+    seen: _Seen, task: TaskState, balance: AccountBalance, entries: dict[tuple[int, int], LedgerEntry]
+) -> Charge:
     entry = seen.entry
     if entry is None and seen.run.entry_seq is not None:
         entry = entries[seen.run.account_id, seen.run.entry_seq]
-    return Charged(block_run=seen.run, entry=entry, task=task, balance=balance, replayed=True)
+    return Charge(block_run=seen.run, entry=entry, task=task, balance=balance, replayed=True)

@@ -15,21 +15,21 @@ from app.credits import MAX_CREDITS
 from app.ledger import statements
 from app.tasks import rows
 from app.tasks.rows import BLOCK_RUN_COLUMNS, TASK_COLUMNS
-from app.tasks.rules import BlockRunState, Status, TaskState
+from app.tasks.rules import BlockRunState, TaskState, TaskStatus
 
-Key = tuple[int, str]
+AccountScopedId = tuple[int, str]
 """An account and the platform's own id of a task, a block run or an agent."""
 
-Place = tuple[datetime | int, str]
+TaskPosition = tuple[datetime | int, str]
 """Where a page of tasks ended: the last task's value in the page's order, and its task id."""
 
 
-class Order(StrEnum):
+class TaskOrder(StrEnum):
     """Orders of an agent's tasks, each with ties by task id."""
 
     NEWEST = "NEWEST"
     OLDEST = "OLDEST"
-    DEAREST = "DEAREST"
+    HIGHEST_COST = "DEAREST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class ModelCost:
     count: int
 
 
-FIRST_AT: Final = datetime.min.replace(tzinfo=UTC)
-LAST_AT: Final = datetime.max.replace(tzinfo=UTC)
+EARLIEST_TIME: Final = datetime.min.replace(tzinfo=UTC)
+LATEST_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
 _TASKS: Final = f"""
     SELECT {TASK_COLUMNS} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
@@ -146,39 +146,39 @@ _BELOW: Final = """
 """
 
 _ORDERED: Final = {
-    Order.NEWEST: (_NEWEST, (LAST_AT, "")),
-    Order.OLDEST: (_OLDEST, (FIRST_AT, "")),
-    Order.DEAREST: (_DEAREST, (MAX_CREDITS + 1, "")),
+    TaskOrder.NEWEST: (_NEWEST, (LATEST_TIME, "")),
+    TaskOrder.OLDEST: (_OLDEST, (EARLIEST_TIME, "")),
+    TaskOrder.HIGHEST_COST: (_DEAREST, (MAX_CREDITS + 1, "")),
 }
 
 
-async def tasks_by_id(keys: Iterable[Key]) -> dict[Key, TaskState]:
+async def tasks_by_id(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, TaskState]:
     """Those tasks that exist, by (account, task id)."""
-    accounts, names = rows.columns(keys)
-    await statements.settled(accounts)
-    found = map(rows.task, await database.fetch(_TASKS, accounts, names))
+    accounts, names = rows.key_columns(keys)
+    await statements.ensure_due_changes_applied(accounts)
+    found = map(rows.task_from_row, await database.fetch(_TASKS, accounts, names))
     return {(task.account_id, task.task_id): task for task in found}
 
 
-async def block_runs_by_id(keys: Iterable[Key]) -> dict[Key, BlockRunState]:
+async def block_runs_by_id(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, BlockRunState]:
     """Those block runs that exist, by (account, block run id)."""
-    found = map(rows.block_run, await database.fetch(_BLOCK_RUNS, *rows.columns(keys)))
+    found = map(rows.block_run_from_row, await database.fetch(_BLOCK_RUNS, *rows.key_columns(keys)))
     return {(run.account_id, run.block_run_id): run for run in found}
 
 
-def place_of(task: TaskState, order: Order) -> Place:
+def position_of(task: TaskState, order: TaskOrder) -> TaskPosition:
     """Where `task` stands in that order."""
-    return (task.total if order is Order.DEAREST else task.started_at, task.task_id)
+    return (task.total if order is TaskOrder.HIGHEST_COST else task.started_at, task.task_id)
 
 
 async def tasks_of_agents(
-    keys: Iterable[Key],
+    keys: Iterable[AccountScopedId],
     *,
     limit: int,
-    order: Order = Order.NEWEST,
-    statuses: Sequence[Status] | None = None,
-    after: Place | None = None,
-) -> dict[Key, list[TaskState]]:
+    order: TaskOrder = TaskOrder.NEWEST,
+    statuses: Sequence[TaskStatus] | None = None,
+    after: TaskPosition | None = None,
+) -> dict[AccountScopedId, list[TaskState]]:
     """The next `limit` tasks of each agent (account, agent id) behind `after`, in order; a list for every key.
 
     As they are written: whoever reads an agent or its account has had it settled (`ledger.statements.settled`).
@@ -189,57 +189,62 @@ async def tasks_of_agents(
     sql, beginning = _ORDERED[order]
     found = _empty(keys)
     chosen = [str(status) for status in statuses] if statuses is not None else None
-    for task in map(rows.task, await database.fetch(sql, *rows.columns(found), chosen, *(after or beginning), limit)):
+    for task in map(
+        rows.task_from_row, await database.fetch(sql, *rows.key_columns(found), chosen, *(after or beginning), limit)
+    ):
         found[task.account_id, task.agent_id].append(task)
     return found
 
 
-async def children(
-    keys: Iterable[Key], *, limit: int, after: tuple[datetime, str] | None = None
-) -> dict[Key, list[TaskState]]:
+async def child_tasks(
+    keys: Iterable[AccountScopedId], *, limit: int, after: tuple[datetime, str] | None = None
+) -> dict[AccountScopedId, list[TaskState]]:
     """The next `limit` tasks that each task started, oldest first; a list for every key."""
     found = _empty(keys)
-    await statements.settled(account_id for account_id, _ in found)
-    records = await database.fetch(_CHILDREN, *rows.columns(found), *(after or (FIRST_AT, "")), limit)
-    for task in map(rows.task, records):
+    await statements.ensure_due_changes_applied(account_id for account_id, _ in found)
+    records = await database.fetch(_CHILDREN, *rows.key_columns(found), *(after or (EARLIEST_TIME, "")), limit)
+    for task in map(rows.task_from_row, records):
         if task.parent_task_id is not None:
             found[task.account_id, task.parent_task_id].append(task)
     return found
 
 
-async def block_runs(keys: Iterable[Key], *, limit: int, after_position: int = 0) -> dict[Key, list[BlockRunState]]:
+async def block_runs_of_tasks(
+    keys: Iterable[AccountScopedId], *, limit: int, after_position: int = 0
+) -> dict[AccountScopedId, list[BlockRunState]]:
     """The next `limit` block runs of each task in the order in which they were charged; a list for every key."""
     found = _empty(keys)
     for run in map(
-        rows.block_run, await database.fetch(_BLOCK_RUNS_OF_TASKS, *rows.columns(found), after_position, limit)
+        rows.block_run_from_row,
+        await database.fetch(_BLOCK_RUNS_OF_TASKS, *rows.key_columns(found), after_position, limit),
     ):
         found[run.account_id, run.task_id].append(run)
     return found
 
 
-async def by_block(keys: Iterable[Key]) -> dict[Key, list[BlockCost]]:
+async def costs_by_block(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, list[BlockCost]]:
     """What each task paid for each block, dearest first; a list for every key."""
     found = _empty(keys)
-    for account_id, task_id, block, credits, count in await database.fetch(_BY_BLOCK, *rows.columns(found)):
+    for account_id, task_id, block, credits, count in await database.fetch(_BY_BLOCK, *rows.key_columns(found)):
         found[account_id, task_id].append(BlockCost(block, credits, count))
     return found
 
 
-async def by_model(keys: Iterable[Key]) -> dict[Key, list[ModelCost]]:
+async def costs_by_model(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, list[ModelCost]]:
     """What each task paid for each model, dearest first, of the block runs whose model is known."""
     found = _empty(keys)
-    for account_id, task_id, model, credits, count in await database.fetch(_BY_MODEL, *rows.columns(found)):
+    for account_id, task_id, model, credits, count in await database.fetch(_BY_MODEL, *rows.key_columns(found)):
         found[account_id, task_id].append(ModelCost(model, credits, count))
     return found
 
 
-async def below(keys: Iterable[Key]) -> dict[Key, int]:
+async def descendant_costs(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, int]:
     """What the children of each task cost, theirs included, the task itself not; 0 without children."""
     found = dict.fromkeys(keys, 0)
-    for account_id, task_id, credits in await database.fetch(_BELOW, *rows.columns(found)):
+    for account_id, task_id, credits in await database.fetch(_BELOW, *rows.key_columns(found)):
         found[account_id, task_id] = credits
     return found
 
 
-def _empty(keys: Iterable[Key]) -> dict[Key, list[Any]]:
+def _empty(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, list[Any]]:
     return {key: [] for key in keys}

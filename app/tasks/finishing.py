@@ -8,48 +8,48 @@ from dataclasses import dataclass
 
 from app.errors import BlockRunNotFound, IdempotencyConflict, TaskNotFound
 from app.ledger import posting, statements
-from app.ledger.book import Book, Cause, Figures, Posted
+from app.ledger.book import AccountBalance, AccountState, Cause, LedgerEntry
 from app.ledger.posting import Posting
-from app.pricing.catalogue import Catalogue
-from app.pricing.outcomes import Outcome, due
+from app.pricing.catalogue import RateCardCache
+from app.pricing.outcomes import BlockRunOutcome, cost_after_outcome
 from app.tasks import costs, owners, rows
-from app.tasks.reversing import found, give_back
+from app.tasks.reversing import get_task_and_block_run, reverse_block_run
 from app.tasks.rules import BlockRunState, TaskState
-from app.trail.records import Act
+from app.trail.records import AuditContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinishRequest:
+class FinishBlockRunRequest:
     """What an executor says when a block run is over."""
 
     task_id: str
     block_run_id: str
-    outcome: Outcome
+    outcome: BlockRunOutcome
     actor: str
     request_id: str | None = None
-    act: Act | None = None
+    audit: AuditContext | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
+class FinishedBlockRun:
     """A block run that is over. `credits` were given back; `entry` says so, and is None where it was nothing."""
 
     credits: int
-    entry: Posted | None
+    entry: LedgerEntry | None
     block_run: BlockRunState
     task: TaskState
-    balance: Figures
+    balance: AccountBalance
     replayed: bool
 
 
-async def finish_block_run(request: FinishRequest, catalogue: Catalogue) -> Finished:
+async def finish_block_run(request: FinishBlockRunRequest, rate_cards: RateCardCache) -> FinishedBlockRun:
     """Record how a block run ended, and give back what it was charged above what that costs.
 
     Of a task that has ended too. What was reversed before counts. Raises: TaskNotFound; BlockRunNotFound: it was not
     charged in this task (one that is held is captured or voided first); IdempotencyConflict: it has ended otherwise;
     BalanceLimitReached.
     """
-    account_id = await owners.find(request.task_id)
+    account_id = await owners.find_account(request.task_id)
     if account_id is None:
         raise TaskNotFound(task_id=request.task_id)
     key = (account_id, request.block_run_id)
@@ -57,14 +57,14 @@ async def finish_block_run(request: FinishRequest, catalogue: Catalogue) -> Fini
     if charged is None:
         raise BlockRunNotFound(task_id=request.task_id, block_run_id=request.block_run_id)
     # Before the lock: the card that priced a block run never changes.
-    card = await catalogue.show(charged.price_version)
+    card = await rate_cards.find_card(charged.price_version)
     if card is None:
         raise LookupError(f"rate card {charged.price_version}, which priced a block run, is not there")
-    cost = due(card.outcomes_of(charged.block), request.outcome, charged.cost)
+    cost = cost_after_outcome(card.outcome_prices_of(charged.block), request.outcome, charged.cost)
 
-    async def decide(posting: Posting) -> Finished:
-        book = posting.books[account_id]
-        task, run = found(posting, request.task_id, request.block_run_id)
+    async def decide(posting: Posting) -> FinishedBlockRun:
+        book = posting.accounts[account_id]
+        task, run = get_task_and_block_run(posting, request.task_id, request.block_run_id)
         if run.outcome is not None:
             if run.outcome is not request.outcome:
                 raise IdempotencyConflict(key=request.block_run_id)
@@ -79,24 +79,26 @@ async def finish_block_run(request: FinishRequest, catalogue: Catalogue) -> Fini
                 block_run_id=request.block_run_id,
                 request_id=request.request_id,
             )
-            _, entry = await give_back(posting, book, run, excess, cause)
+            _, entry = await reverse_block_run(posting, book, run, excess, cause)
             task = task._replace(reversed=task.reversed + excess, version=task.version + 1)
-            rows.change_task(posting.write, task)
+            rows.update_task(posting.write, task)
         run = run._replace(
             reversed=run.reversed + excess,
             outcome=request.outcome,
             finished_at=book.at,
             outcome_seq=entry.line.seq if entry is not None else None,
         )
-        rows.finish_block_run(posting.write, run)
-        posting.leave(
-            request.act,
+        rows.update_outcome(posting.write, run)
+        posting.record_audit(
+            request.audit,
             book,
             subject=f"block run {request.block_run_id}",
             before={"reversed": run.reversed - excess},
             after={"reversed": run.reversed, "outcome": request.outcome},
         )
-        return Finished(credits=excess, entry=entry, block_run=run, task=task, balance=book.figures(), replayed=False)
+        return FinishedBlockRun(
+            credits=excess, entry=entry, block_run=run, task=task, balance=book.balance(), replayed=False
+        )
 
     return await posting.post(
         [account_id],
@@ -105,10 +107,12 @@ async def finish_block_run(request: FinishRequest, catalogue: Catalogue) -> Fini
     )
 
 
-async def _replay(posting: Posting, book: Book, task: TaskState, run: BlockRunState) -> Finished:
+async def _replay(posting: Posting, book: AccountState, task: TaskState, run: BlockRunState) -> FinishedBlockRun:
     entry = None
     if run.outcome_seq is not None:
         key = (run.account_id, run.outcome_seq)
-        entry = (await statements.entries_by_seq([key], using=posting.connection))[key]
+        entry = (await statements.get_entries([key], connection=posting.connection))[key]
     credits = entry.line.credits if entry is not None else 0
-    return Finished(credits=credits, entry=entry, block_run=run, task=task, balance=book.figures(), replayed=True)
+    return FinishedBlockRun(
+        credits=credits, entry=entry, block_run=run, task=task, balance=book.balance(), replayed=True
+    )

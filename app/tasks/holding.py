@@ -21,26 +21,26 @@ from app.errors import (
     TaskStopped,
 )
 from app.ledger import claims, posting, statements
-from app.ledger.book import Book, Cause, Figures, Hold, HoldStatus, Posted
+from app.ledger.book import AccountBalance, AccountState, Cause, Hold, HoldStatus, LedgerEntry
 from app.ledger.claims import MAX_TIMEOUT_SECONDS
 from app.ledger.posting import Posting
-from app.pricing.catalogue import Catalogue
+from app.pricing.catalogue import RateCardCache
 from app.pricing.measurements import Measurements
-from app.pricing.rules import Quote, quote, recorded_price
+from app.pricing.rules import Quote, price_by_recorded_rule, quote
 from app.tasks import owners, rows
-from app.tasks.charging import card_at, keep_cards_fresh
-from app.tasks.paying import open_envelope, renew_envelope, stop
+from app.tasks.charging import ensure_fresh_rate_cards, rate_card_at
+from app.tasks.paying import renew_budget, require_open_budget, stop_task
 from app.tasks.rules import (
     BlockRunState,
     TaskState,
-    charged,
-    check_open,
-    check_running,
-    fingerprint,
-    measured,
-    touched,
+    apply_charge,
+    bump_task_version,
+    check_not_ended,
+    check_not_stopped,
+    measurement_values,
+    request_hash,
 )
-from app.trail.records import Act
+from app.trail.records import AuditContext
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class OverHold(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlaceRequest:
+class PlaceHoldRequest:
     """A block run that is about to be run and priced by measure; `at_most` are the measurements it stays under."""
 
     task_id: str
@@ -65,28 +65,28 @@ class PlaceRequest:
     timeout_seconds: int
     actor: str
     request_id: str | None = None
-    act: Act | None = None
+    audit: AuditContext | None = None
 
     def check(self) -> None:
         """Raises: InvalidInput."""
         if not 1 <= self.timeout_seconds <= MAX_TIMEOUT_SECONDS:
             raise InvalidInput.at("timeoutSeconds", f"must lie between 1 and {MAX_TIMEOUT_SECONDS:,} (24 hours)")
 
-    def fingerprint(self) -> bytes:
-        return fingerprint(
+    def request_hash(self) -> bytes:
+        return request_hash(
             "placeHold",
             self.task_id,
             self.block_run_id,
             self.block,
             self.settings or {},
             self.uses_own_key,
-            measured(self.at_most),
+            measurement_values(self.at_most),
             self.timeout_seconds,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CaptureRequest:
+class CaptureHoldRequest:
     """What the block run turned out to measure."""
 
     task_id: str
@@ -95,27 +95,27 @@ class CaptureRequest:
     over_hold: OverHold = OverHold.REFUSE
     actor: str
     request_id: str | None = None
-    act: Act | None = None
+    audit: AuditContext | None = None
 
-    def fingerprint(self) -> bytes:
-        return fingerprint(
-            "captureHold", self.task_id, self.block_run_id, measured(self.measurements), self.over_hold.value
+    def request_hash(self) -> bytes:
+        return request_hash(
+            "captureHold", self.task_id, self.block_run_id, measurement_values(self.measurements), self.over_hold.value
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class HoldResult:
     """A hold after the call. A capture has the block run, and its entry where it cost anything."""
 
     hold: Hold
     task: TaskState
-    balance: Figures
+    balance: AccountBalance
     replayed: bool
     block_run: BlockRunState | None = None
-    entry: Posted | None = None
+    entry: LedgerEntry | None = None
 
 
-async def place(request: PlaceRequest, catalogue: Catalogue) -> Held:
+async def place_hold(request: PlaceHoldRequest, rate_cards: RateCardCache) -> HoldResult:
     """Hold the most that a block run may cost. Like a refused charge, a hold that cannot be paid stops its task.
 
     Raises: InvalidInput, TaskNotFound, TaskEnded, TaskStopped, PriceNotFound, MeasurementMissing, InsufficientCredits,
@@ -123,42 +123,42 @@ async def place(request: PlaceRequest, catalogue: Catalogue) -> Held:
     """
     request.check()
     account_id = await _account_of(request.task_id)
-    await keep_cards_fresh(catalogue)
+    await ensure_fresh_rate_cards(rate_cards)
 
-    async def decide(posting: Posting) -> Held | InsufficientCredits | BudgetReached | TaskStopped:
-        book = posting.books[account_id]
+    async def decide(posting: Posting) -> HoldResult | InsufficientCredits | BudgetReached | TaskStopped:
+        book = posting.accounts[account_id]
         task, hold, run = _found(posting, book, request.task_id, request.block_run_id)
         if hold is not None:
-            if hold.fingerprint != request.fingerprint():
+            if hold.request_hash != request.request_hash():
                 raise IdempotencyConflict(key=request.block_run_id)
-            return Held(hold=hold, task=task, balance=book.figures(), replayed=True)
+            return HoldResult(hold=hold, task=task, balance=book.balance(), replayed=True)
         if run is not None:
             raise IdempotencyConflict(key=request.block_run_id)
-        check_open(task)
+        check_not_ended(task)
         price = quote(
-            await card_at(catalogue, book),
+            await rate_card_at(rate_cards, book),
             request.block,
             request.settings,
             uses_own_key=request.uses_own_key,
             measurements=request.at_most,
         )
         if price.credits:
-            check_running(task)
+            check_not_stopped(task)
         try:
             hold = _place(book, task, price, request)
         except (InsufficientCredits, BudgetReached, TaskStopped) as refusal:
             # Returned, so that the stop is committed.
-            stopped = stop(posting, book, task, refusal, required=price.credits, act=request.act)
-            rows.change_task(posting.write, stopped)
+            stopped = stop_task(posting, book, task, refusal, required=price.credits, audit=request.audit)
+            rows.update_task(posting.write, stopped)
             return refusal
-        renew_envelope(book, task)
-        task = touched(task)
-        rows.change_task(posting.write, task)
+        renew_budget(book, task)
+        task = bump_task_version(task)
+        rows.update_task(posting.write, task)
         subject = f"task {request.task_id} block run {request.block_run_id}"
         after = {"status": hold.status, "held": hold.remaining}
-        posting.leave(request.act, book, subject=subject, before=None, after=after)
-        posting.announce(account_id)
-        return Held(hold=hold, task=task, balance=book.figures(), replayed=False)
+        posting.record_audit(request.audit, book, subject=subject, before=None, after=after)
+        posting.publish_change(account_id)
+        return HoldResult(hold=hold, task=task, balance=book.balance(), replayed=False)
 
     outcome = await _post(account_id, request.task_id, request.block_run_id, decide)
     if isinstance(outcome, Exception):
@@ -166,7 +166,7 @@ async def place(request: PlaceRequest, catalogue: Catalogue) -> Held:
     return outcome
 
 
-async def capture(request: CaptureRequest) -> Held:
+async def capture_hold(request: CaptureHoldRequest) -> HoldResult:
     """Charge what the block run measured, at the prices recorded at placing, and let go of the rest.
 
     Of a task that was stopped or has ended meanwhile too: the work is done. Raises: TaskNotFound, HoldNotFound;
@@ -175,77 +175,77 @@ async def capture(request: CaptureRequest) -> Held:
     """
     account_id = await _account_of(request.task_id)
 
-    async def decide(posting: Posting) -> Held:
-        book = posting.books[account_id]
+    async def decide(posting: Posting) -> HoldResult:
+        book = posting.accounts[account_id]
         task, hold, run = _found(posting, book, request.task_id, request.block_run_id)
         if hold is None or hold.task_id != request.task_id:
             raise HoldNotFound(task_id=request.task_id, block_run_id=request.block_run_id)
         if hold.status is HoldStatus.CAPTURED:
-            if hold.capture_fingerprint != request.fingerprint() or run is None:
+            if hold.capture_request_hash != request.request_hash() or run is None:
                 raise IdempotencyConflict(key=request.block_run_id)
             entry = await _entry(posting, run)
-            return Held(hold=hold, task=task, balance=book.figures(), replayed=True, block_run=run, entry=entry)
-        if not hold.open:
+            return HoldResult(hold=hold, task=task, balance=book.balance(), replayed=True, block_run=run, entry=entry)
+        if not hold.is_open:
             raise HoldClosed(block_run_id=request.block_run_id, status=hold.status)
         if run is not None:
             raise IdempotencyConflict(key=request.block_run_id)
         before = {"status": hold.status, "held": hold.remaining}
-        priced = recorded_price(hold.terms["block"], hold.terms["rule"], request.measurements)
+        priced = price_by_recorded_rule(hold.terms["block"], hold.terms["rule"], request.measurements)
         if priced > hold.credits and request.over_hold is OverHold.REFUSE:
             raise HoldExceeded(block_run_id=request.block_run_id, required_credits=priced, held_credits=hold.credits)
         entry = _capture(book, hold, min(priced, hold.credits), request)
-        hold.priced = priced
-        hold.capture_fingerprint = request.fingerprint()
-        renew_envelope(book, task)
-        task = charged(task, hold.captured)
+        hold.priced_credits = priced
+        hold.capture_request_hash = request.request_hash()
+        renew_budget(book, task)
+        task = apply_charge(task, hold.captured)
         run = _run_of(book, task, hold, entry)
-        rows.change_task(posting.write, task)
-        rows.add_block_run(
+        rows.update_task(posting.write, task)
+        rows.insert_block_run(
             posting.write,
             run,
-            fingerprint=request.fingerprint(),
+            request_hash=request.request_hash(),
             actor=request.actor,
             request_id=request.request_id,
         )
         subject = f"task {request.task_id} block run {request.block_run_id}"
         after = {"status": hold.status, "held": 0, "cost": run.cost}
-        posting.leave(request.act, book, subject=subject, before=before, after=after)
-        posting.announce(account_id)
-        return Held(hold=hold, task=task, balance=book.figures(), replayed=False, block_run=run, entry=entry)
+        posting.record_audit(request.audit, book, subject=subject, before=before, after=after)
+        posting.publish_change(account_id)
+        return HoldResult(hold=hold, task=task, balance=book.balance(), replayed=False, block_run=run, entry=entry)
 
     return await _post(account_id, request.task_id, request.block_run_id, decide)
 
 
-async def void(task_id: str, block_run_id: str, *, act: Act | None = None) -> Held:
+async def void_hold(task_id: str, block_run_id: str, *, audit: AuditContext | None = None) -> HoldResult:
     """Let go of a hold whose block run was not run.
 
     Raises: TaskNotFound, HoldNotFound; HoldClosed: captured or expired before.
     """
     account_id = await _account_of(task_id)
 
-    async def decide(posting: Posting) -> Held:
-        book = posting.books[account_id]
+    async def decide(posting: Posting) -> HoldResult:
+        book = posting.accounts[account_id]
         task, hold, _ = _found(posting, book, task_id, block_run_id)
         if hold is None or hold.task_id != task_id:
             raise HoldNotFound(task_id=task_id, block_run_id=block_run_id)
         if hold.status is HoldStatus.VOIDED:
-            return Held(hold=hold, task=task, balance=book.figures(), replayed=True)
-        if not hold.open:
+            return HoldResult(hold=hold, task=task, balance=book.balance(), replayed=True)
+        if not hold.is_open:
             raise HoldClosed(block_run_id=block_run_id, status=hold.status)
         before = {"status": hold.status, "held": hold.remaining}
-        claims.release(book, hold, HoldStatus.VOIDED)
+        claims.close_hold(book, hold, HoldStatus.VOIDED)
         subject = f"task {task_id} block run {block_run_id}"
-        posting.leave(act, book, subject=subject, before=before, after={"status": hold.status, "held": 0})
-        task = touched(task)
-        rows.change_task(posting.write, task)
-        posting.announce(account_id)
-        return Held(hold=hold, task=task, balance=book.figures(), replayed=False)
+        posting.record_audit(audit, book, subject=subject, before=before, after={"status": hold.status, "held": 0})
+        task = bump_task_version(task)
+        rows.update_task(posting.write, task)
+        posting.publish_change(account_id)
+        return HoldResult(hold=hold, task=task, balance=book.balance(), replayed=False)
 
     return await _post(account_id, task_id, block_run_id, decide)
 
 
 async def _account_of(task_id: str) -> int:
-    account_id = await owners.find(task_id)
+    account_id = await owners.find_account(task_id)
     if account_id is None:
         raise TaskNotFound(task_id=task_id)
     return account_id
@@ -257,29 +257,29 @@ async def _post(account_id: int, task_id: str, block_run_id: str, decide: postin
         [account_id],
         decide,
         reads=[rows.read_tasks(task), rows.read_block_runs(run)],
-        holds=[rows.read_envelopes(task), rows.read_holds(run)],
+        holds=[rows.read_budgets(task), rows.read_holds(run)],
     )
 
 
 def _found(
-    posting: Posting, book: Book, task_id: str, block_run_id: str
+    posting: Posting, book: AccountState, task_id: str, block_run_id: str
 ) -> tuple[TaskState, Hold | None, BlockRunState | None]:
     tasks, runs = posting.rows
     if not tasks:
         raise TaskNotFound(task_id=task_id)
     hold = next((hold for hold in book.holds.values() if hold.block_run_id == block_run_id), None)
-    return rows.task(tasks[0]), hold, rows.block_run(runs[0]) if runs else None
+    return rows.task_from_row(tasks[0]), hold, rows.block_run_from_row(runs[0]) if runs else None
 
 
-def _place(book: Book, task: TaskState, price: Quote, request: PlaceRequest) -> Hold:
-    within = open_envelope(book, task) if task.envelope is not None and price.credits else None
-    return claims.place(
+def _place(book: AccountState, task: TaskState, price: Quote, request: PlaceHoldRequest) -> Hold:
+    within = require_open_budget(book, task) if task.budget_hold is not None and price.credits else None
+    return claims.place_hold(
         book,
         price.credits,
         task_id=request.task_id,
         block_run_id=request.block_run_id,
         timeout_seconds=request.timeout_seconds,
-        within=within,
+        parent_budget=within,
         terms={
             "block": request.block,
             "model": price.model,
@@ -287,13 +287,13 @@ def _place(book: Book, task: TaskState, price: Quote, request: PlaceRequest) -> 
             "priceVersion": price.rate_card_version,
             "rule": price.rule,
         },
-        fingerprint=request.fingerprint(),
+        request_hash=request.request_hash(),
         actor=request.actor,
         request_id=request.request_id,
     )
 
 
-def _capture(book: Book, hold: Hold, credits: int, request: CaptureRequest) -> Posted | None:
+def _capture(book: AccountState, hold: Hold, credits: int, request: CaptureHoldRequest) -> LedgerEntry | None:
     """Draw `credits` of the hold and close it."""
     cause = Cause(
         actor=request.actor,
@@ -301,12 +301,12 @@ def _capture(book: Book, hold: Hold, credits: int, request: CaptureRequest) -> P
         block_run_id=request.block_run_id,
         request_id=request.request_id,
     )
-    entry = claims.draw(book, hold, credits, cause) if credits else None
-    claims.release(book, hold, HoldStatus.CAPTURED)
+    entry = claims.charge_hold(book, hold, credits, cause) if credits else None
+    claims.close_hold(book, hold, HoldStatus.CAPTURED)
     return entry
 
 
-def _run_of(book: Book, task: TaskState, hold: Hold, entry: Posted | None) -> BlockRunState:
+def _run_of(book: AccountState, task: TaskState, hold: Hold, entry: LedgerEntry | None) -> BlockRunState:
     return BlockRunState(
         book.account_id,
         hold.block_run_id or "",
@@ -324,8 +324,8 @@ def _run_of(book: Book, task: TaskState, hold: Hold, entry: Posted | None) -> Bl
     )
 
 
-async def _entry(posting: Posting, run: BlockRunState) -> Posted | None:
+async def _entry(posting: Posting, run: BlockRunState) -> LedgerEntry | None:
     if run.entry_seq is None:
         return None
     key = (run.account_id, run.entry_seq)
-    return (await statements.entries_by_seq([key], using=posting.connection))[key]
+    return (await statements.get_entries([key], connection=posting.connection))[key]

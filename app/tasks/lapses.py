@@ -7,20 +7,20 @@ whoever ran them is taken for dead. A lapsed hold for one block run only changes
 from typing import Final
 
 from app.ledger import posting
-from app.ledger.book import Book
-from app.sets import Part, Write
-from app.tasks.rules import Status, StopReason
+from app.ledger.book import AccountState
+from app.sets import SetStatement, SetWrite
+from app.tasks.rules import StopReason, TaskStatus
 
 # Each row names a task by its id, or all tasks that draw on an envelope. A task may be named in both ways.
-_LAPSED: Final = Part(
+_LAPSED: Final = SetStatement(
     "lapses",
     f"""
     UPDATE task AS t SET version = t.version + 1,
-        status = CASE WHEN v.stops THEN '{Status.STOPPED}' ELSE t.status END,
+        status = CASE WHEN v.stops THEN '{TaskStatus.STOPPED}' ELSE t.status END,
         stop_reason = CASE WHEN v.stops THEN '{StopReason.BUDGET_EXPIRED}' ELSE t.stop_reason END
     FROM (
         SELECT account_id, task_id, bool_or(stops) AS stops FROM (
-            SELECT t.account_id, t.task_id, t.status = '{Status.RUNNING}' AS stops
+            SELECT t.account_id, t.task_id, t.status = '{TaskStatus.RUNNING}' AS stops
             FROM unnest($1::bigint[], $2::text[], $3::int[]) AS k(account_id, task_id, envelope)
             JOIN task AS t ON t.account_id = k.account_id AND t.envelope = k.envelope
             UNION ALL
@@ -31,15 +31,15 @@ _LAPSED: Final = Part(
     RETURNING 1
     """,  # noqa: S608  our own constants
     3,
-    exact=False,
+    checks_row_count=False,
 )
 
 
-def open_books(key: bytes, *, low_balance_at: int = 500) -> None:
+def configure_ledger(key: bytes, *, low_balance_at: int = 500) -> None:
     """Make the ledger ready for postings, once at start: with its key, and with who follows up on lapsed holds."""
-    posting.wire(key, low_balance_at=low_balance_at, lapsed=_follow_up)
+    posting.configure(key, low_balance_threshold=low_balance_at, on_holds_expired=_follow_up)
 
 
-def _follow_up(write: Write, book: Book) -> None:
-    for hold in book.lapsed:
-        write.add(_LAPSED, (book.account_id, hold.task_id, hold.number if hold.is_envelope else None))
+def _follow_up(write: SetWrite, book: AccountState) -> None:
+    for hold in book.expired_holds:
+        write.add(_LAPSED, (book.account_id, hold.task_id, hold.number if hold.is_budget else None))

@@ -40,7 +40,7 @@ class Task(Model):
         table = "task"
 
 
-class SkippedTick(Model):
+class SkippedStart(Model):
     """A scheduled run that did not start for want of credits. No task exists; the same tick may start later."""
 
     account_id = fields.BigIntField()

@@ -10,11 +10,11 @@ from typing import Final
 
 from app.errors import BillingError, BudgetReached, InsufficientCredits, TaskStopped
 from app.ledger import claims, notices, rules
-from app.ledger.book import Book, Cause, Hold, Posted
-from app.ledger.notices import NoticeKind
+from app.ledger.book import AccountState, Cause, Hold, LedgerEntry
+from app.ledger.notices import NotificationKind
 from app.ledger.posting import Posting
-from app.tasks.rules import ENDED, StopReason, TaskState, stopped
-from app.trail.records import Act
+from app.tasks.rules import ENDED_STATUSES, StopReason, TaskState, apply_stop
+from app.trail.records import AuditContext
 
 # `timeout_seconds > 0` is always true, and opens the index of open holds by task (migration 0004).
 _WITH_OPEN_HOLDS: Final = """
@@ -23,70 +23,76 @@ _WITH_OPEN_HOLDS: Final = """
 """
 
 
-def pay(book: Book, task: TaskState, credits: int, cause: Cause, *, closing: bool = False) -> Posted:
+def pay(book: AccountState, task: TaskState, credits: int, cause: Cause, *, closing: bool = False) -> LedgerEntry:
     """Take the credits (> 0). Raises: InsufficientCredits, BudgetReached, TaskStopped (the envelope is gone)."""
-    if task.envelope is None:
+    if task.budget_hold is None:
         try:
             return rules.charge(book, credits, cause)
         except InsufficientCredits as refusal:
-            refusal.balance = book.figures()
+            refusal.balance = book.balance()
             raise
-    return claims.draw(book, open_envelope(book, task), credits, cause, closing=closing)
+    return claims.charge_hold(book, require_open_budget(book, task), credits, cause, is_closing=closing)
 
 
-def open_envelope(book: Book, task: TaskState) -> Hold:
+def require_open_budget(book: AccountState, task: TaskState) -> Hold:
     """The envelope that pays for `task`. Raises: TaskStopped: it has lapsed, or ended with the task that it was for."""
-    envelope = book.holds.get(task.envelope) if task.envelope is not None else None
-    if envelope is None or not envelope.open:
+    envelope = book.holds.get(task.budget_hold) if task.budget_hold is not None else None
+    if envelope is None or not envelope.is_open:
         raise TaskStopped(task_id=task.task_id, stop_reason=StopReason.BUDGET_EXPIRED)
     return envelope
 
 
-def own_envelope(book: Book, task: TaskState) -> Hold | None:
+def own_budget(book: AccountState, task: TaskState) -> Hold | None:
     """The envelope that was made for `task` itself, open or not; None where it has none, or draws on another's."""
-    envelope = book.holds.get(task.envelope) if task.envelope is not None else None
+    envelope = book.holds.get(task.budget_hold) if task.budget_hold is not None else None
     return envelope if envelope is not None and envelope.task_id == task.task_id else None
 
 
-def renew_envelope(book: Book, task: TaskState) -> None:
+def renew_budget(book: AccountState, task: TaskState) -> None:
     """Somebody works on `task`: the timeouts of what pays for it start anew."""
-    envelope = book.holds.get(task.envelope) if task.envelope is not None else None
-    if envelope is not None and envelope.open:
-        claims.renew(book, envelope)
+    envelope = book.holds.get(task.budget_hold) if task.budget_hold is not None else None
+    if envelope is not None and envelope.is_open:
+        claims.renew_timeout(book, envelope)
 
 
-def stop(
-    posting: Posting, book: Book, task: TaskState, refusal: BillingError, *, required: int, act: Act | None = None
+def stop_task(
+    posting: Posting,
+    book: AccountState,
+    task: TaskState,
+    refusal: BillingError,
+    *,
+    required: int,
+    audit: AuditContext | None = None,
 ) -> TaskState:
     """The task after a block run of `required` credits that `refusal` says cannot be paid. The caller writes it; that
     `act` has stopped it stands in the trail.
     """
-    posting.signal(book.account_id)
+    posting.signal_tasks(book.account_id)
     after = _stopped(posting, book, task, refusal, required)
     said = {"status": after.status, "stopReason": after.stop_reason, "required": required}
-    posting.leave(act, book, subject=f"task {task.task_id}", before={"status": task.status}, after=said)
+    posting.record_audit(audit, book, subject=f"task {task.task_id}", before={"status": task.status}, after=said)
     return after
 
 
-def _stopped(posting: Posting, book: Book, task: TaskState, refusal: BillingError, required: int) -> TaskState:
+def _stopped(posting: Posting, book: AccountState, task: TaskState, refusal: BillingError, required: int) -> TaskState:
     if isinstance(refusal, InsufficientCredits):
-        refusal.balance = book.figures()
+        refusal.balance = book.balance()
         missing = refusal.shortfall_credits
-        notices.give(
+        notices.notify(
             book,
             posting.write,
-            NoticeKind.OUT_OF_CREDITS,
+            NotificationKind.OUT_OF_CREDITS,
             f"Agent {task.agent_id!r} was stopped: a block run costs {required:,} credits, and "
             f"{refusal.available_credits:,} are available.",
             agent_id=task.agent_id,
         )
-        return stopped(task, StopReason.OUT_OF_CREDITS, required=required, lacked=missing)
+        return apply_stop(task, StopReason.OUT_OF_CREDITS, required=required, shortfall=missing)
     if isinstance(refusal, BudgetReached):
-        return stopped(task, StopReason.BUDGET_REACHED, required=required, lacked=refusal.shortfall_credits)
-    return stopped(task, StopReason.BUDGET_EXPIRED, required=required, lacked=required)
+        return apply_stop(task, StopReason.BUDGET_REACHED, required=required, shortfall=refusal.shortfall_credits)
+    return apply_stop(task, StopReason.BUDGET_EXPIRED, required=required, shortfall=required)
 
 
-async def to_stop(posting: Posting, tasks: Iterable[TaskState]) -> set[tuple[int, str]]:
+async def find_tasks_to_stop(posting: Posting, tasks: Iterable[TaskState]) -> set[tuple[int, str]]:
     """Those of the tasks, by (account, task id), that have nothing left to be paid with, as the books stand now.
 
     A task that holds the account's last credits has: its own hold is no reason to stop it.
@@ -94,12 +100,12 @@ async def to_stop(posting: Posting, tasks: Iterable[TaskState]) -> set[tuple[int
     stops: set[tuple[int, str]] = set()
     unsure: set[tuple[int, str]] = set()
     for task in tasks:
-        if task.status in ENDED:
+        if task.status in ENDED_STATUSES:
             continue
-        book = posting.books[task.account_id]
-        if task.envelope is not None:
-            envelope = book.holds.get(task.envelope)
-            if envelope is None or not envelope.open or not envelope.remaining:
+        book = posting.accounts[task.account_id]
+        if task.budget_hold is not None:
+            envelope = book.holds.get(task.budget_hold)
+            if envelope is None or not envelope.is_open or not envelope.remaining:
                 stops.add((task.account_id, task.task_id))
         elif not book.available:
             (unsure if book.open_holds else stops).add((task.account_id, task.task_id))

@@ -6,25 +6,25 @@ from dataclasses import dataclass
 from app.credits import check_amount, check_key
 from app.errors import BudgetReached, InsufficientCredits, InvalidInput, TaskNotFound, TaskNotStopped
 from app.ledger import claims, operations, posting
-from app.ledger.book import Book
+from app.ledger.book import AccountState
 from app.ledger.posting import Posting
 from app.tasks import owners, rows
-from app.tasks.lifecycle import Changed
-from app.tasks.paying import own_envelope
+from app.tasks.lifecycle import TaskChange
+from app.tasks.paying import own_budget
 from app.tasks.rules import (
-    BUDGET_TIMEOUT_SECONDS,
-    Status,
+    DEFAULT_BUDGET_TIMEOUT_SECONDS,
     TaskState,
-    check_may_start,
-    check_open,
-    check_owes_nothing,
-    resumed,
+    TaskStatus,
+    apply_resume,
+    check_can_start,
+    check_no_debt,
+    check_not_ended,
 )
-from app.trail.records import Act
+from app.trail.records import AuditContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResumeRequest:
+class ResumeTaskRequest:
     """Which task is to go on. `add_budget`: credits to put into its envelope, making one if it has none.
 
     With a `key` the same request again is answered, and adds nothing; without one a task that runs is refused.
@@ -32,24 +32,24 @@ class ResumeRequest:
 
     task_id: str
     add_budget: int | None = None
-    key: str | None = None
+    idempotency_key: str | None = None
     actor: str
     owner_ids: Collection[str] | None = None
     """Whose task it may be; None: anybody's."""
-    act: Act | None = None
+    audit: AuditContext | None = None
 
     def check(self) -> None:
         """Raises: InvalidInput."""
         if self.add_budget is not None:
             check_amount(self.add_budget, path="addBudget")
-        if self.key is not None:
-            check_key(self.key, path="idempotencyKey")
+        if self.idempotency_key is not None:
+            check_key(self.idempotency_key, path="idempotencyKey")
 
-    def fingerprint(self) -> bytes:
-        return operations.fingerprint("resumeTask", {"taskId": self.task_id, "addBudget": self.add_budget})
+    def request_hash(self) -> bytes:
+        return operations.hash_request("resumeTask", {"taskId": self.task_id, "addBudget": self.add_budget})
 
 
-async def resume(request: ResumeRequest) -> Changed:
+async def resume_task(request: ResumeTaskRequest) -> TaskChange:
     """Let a stopped task run again.
 
     Raises: InvalidInput; TaskNotFound; TaskEnded: what ended stays so; TaskNotStopped: it runs; InsufficientCredits:
@@ -57,40 +57,47 @@ async def resume(request: ResumeRequest) -> Changed:
     is left, and none is added; IdempotencyConflict.
     """
     request.check()
-    account_id = await owners.find(request.task_id)
+    account_id = await owners.find_account(request.task_id)
     if account_id is None:
         raise TaskNotFound(task_id=request.task_id)
 
-    async def decide(posting: Posting) -> Changed:
-        book = posting.books[account_id]
+    async def decide(posting: Posting) -> TaskChange:
+        book = posting.accounts[account_id]
         found = posting.rows[0]
         if not found or (request.owner_ids is not None and book.owner_id not in request.owner_ids):
             raise TaskNotFound(task_id=request.task_id)
-        task = rows.task(found[0])
-        if request.key is not None:
-            if await operations.replayed(posting, book, request.key, request.fingerprint()) is not None:
-                return Changed(task, replayed=True)
-            operations.remember(posting, book, request.key, kind="resumeTask", print_=request.fingerprint(), result={})
-        check_open(task)
-        if task.status is not Status.STOPPED:
+        task = rows.task_from_row(found[0])
+        if request.idempotency_key is not None:
+            if await operations.find_result(posting, book, request.idempotency_key, request.request_hash()) is not None:
+                return TaskChange(task, replayed=True)
+            operations.save_result(
+                posting,
+                book,
+                request.idempotency_key,
+                kind="resumeTask",
+                request_hash=request.request_hash(),
+                result={},
+            )
+        check_not_ended(task)
+        if task.status is not TaskStatus.STOPPED:
             raise TaskNotStopped(task_id=task.task_id, status=task.status)
         before = {"status": task.status, "stopReason": task.stop_reason}
-        task = _funded(book, resumed(task), request)
-        rows.change_task(posting.write, task)
+        task = _funded(book, apply_resume(task), request)
+        rows.update_task(posting.write, task)
         after = {"status": task.status, "addBudget": request.add_budget}
-        posting.leave(request.act, book, subject=f"task {task.task_id}", before=before, after=after)
-        posting.signal(account_id)
-        return Changed(task, replayed=False)
+        posting.record_audit(request.audit, book, subject=f"task {task.task_id}", before=before, after=after)
+        posting.signal_tasks(account_id)
+        return TaskChange(task, replayed=False)
 
     key = (account_id, request.task_id)
-    return await posting.post([account_id], decide, reads=[rows.read_tasks([key])], holds=[rows.read_envelopes([key])])
+    return await posting.post([account_id], decide, reads=[rows.read_tasks([key])], holds=[rows.read_budgets([key])])
 
 
-def _funded(book: Book, task: TaskState, request: ResumeRequest) -> TaskState:
+def _funded(book: AccountState, task: TaskState, request: ResumeTaskRequest) -> TaskState:
     """The task with something to be paid from."""
-    check_owes_nothing(book)
-    envelope = book.holds.get(task.envelope) if task.envelope is not None else None
-    own = own_envelope(book, task)
+    check_no_debt(book)
+    envelope = book.holds.get(task.budget_hold) if task.budget_hold is not None else None
+    own = own_budget(book, task)
     if request.add_budget is not None:
         if envelope is not None and own is None:
             raise InvalidInput.at(
@@ -99,24 +106,24 @@ def _funded(book: Book, task: TaskState, request: ResumeRequest) -> TaskState:
             )
         try:
             if own is not None:
-                claims.add(book, own, request.add_budget)
+                claims.add_to_budget(book, own, request.add_budget)
                 return task
-            made = claims.place(
+            made = claims.place_hold(
                 book,
                 request.add_budget,
                 task_id=task.task_id,
                 block_run_id=None,
-                timeout_seconds=BUDGET_TIMEOUT_SECONDS,
+                timeout_seconds=DEFAULT_BUDGET_TIMEOUT_SECONDS,
                 actor=request.actor,
             )
         except InsufficientCredits as refusal:
-            refusal.balance = book.figures()
+            refusal.balance = book.balance()
             raise
-        return task._replace(envelope=made.number)
+        return task._replace(budget_hold=made.number)
     if envelope is None:
-        check_may_start(book)
-    elif not envelope.open or envelope.remaining <= envelope.reserve:
+        check_can_start(book)
+    elif not envelope.is_open or envelope.remaining <= envelope.closing_reserve:
         raise BudgetReached(task_id=envelope.task_id, required_credits=1, remaining_credits=0)
     else:
-        claims.renew(book, envelope)
+        claims.renew_timeout(book, envelope)
     return task

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import orjson
 
-from app.ledger.posting import Read
-from app.pricing.outcomes import Outcome
-from app.sets import Part, Write
-from app.tasks.rules import BlockRunState, Status, StopReason, TaskState, Trigger
+from app.ledger.posting import ExtraRead
+from app.pricing.outcomes import BlockRunOutcome
+from app.sets import SetStatement, SetWrite
+from app.tasks.rules import BlockRunState, StopReason, TaskState, TaskStatus, TaskTrigger
 
 TASK_COLUMNS: Final = (
     "t.account_id, t.task_id, t.agent_id, t.status, t.stop_reason, t.trigger, t.parent_task_id, t.started_at,"
@@ -25,7 +25,7 @@ BLOCK_RUN_COLUMNS: Final = (
 
 BLOCK_RUN_WIDTH: Final = 16
 
-_NEW_TASKS: Final = Part(
+_NEW_TASKS: Final = SetStatement(
     "new tasks",
     """
     INSERT INTO task (account_id, task_id, agent_id, status, stop_reason, trigger, parent_task_id, started_at, ended_at,
@@ -38,7 +38,7 @@ _NEW_TASKS: Final = Part(
     18,
 )
 
-NEW_TASK_ACCOUNTS: Final = Part(
+INSERT_TASK_ACCOUNTS: Final = SetStatement(
     "task accounts",
     """
     INSERT INTO task_account (task_id, account_id) SELECT * FROM unnest($1::text[], $2::bigint[])
@@ -47,7 +47,7 @@ NEW_TASK_ACCOUNTS: Final = Part(
     2,
 )
 
-_TASKS: Final = Part(
+_TASKS: Final = SetStatement(
     "tasks",
     """
     UPDATE task AS t SET status = v.status, stop_reason = v.stop_reason, ended_at = v.ended_at, steps = v.steps,
@@ -63,7 +63,7 @@ _TASKS: Final = Part(
     12,
 )
 
-_NEW_BLOCK_RUNS: Final = Part(
+_NEW_BLOCK_RUNS: Final = SetStatement(
     "block runs",
     """
     INSERT INTO block_run (account_id, block_run_id, task_id, position, block, model, cost, reversed, uses_own_key, at,
@@ -76,7 +76,7 @@ _NEW_BLOCK_RUNS: Final = Part(
     16,
 )
 
-_REVERSED_BLOCK_RUNS: Final = Part(
+_REVERSED_BLOCK_RUNS: Final = SetStatement(
     "reversed block runs",
     """
     UPDATE block_run AS b SET reversed = v.reversed
@@ -88,7 +88,7 @@ _REVERSED_BLOCK_RUNS: Final = Part(
 )
 
 
-_FINISHED_BLOCK_RUNS: Final = Part(
+_FINISHED_BLOCK_RUNS: Final = SetStatement(
     "finished block runs",
     """
     UPDATE block_run AS b SET reversed = v.reversed, outcome = v.outcome, finished_at = v.finished_at,
@@ -101,7 +101,7 @@ _FINISHED_BLOCK_RUNS: Final = Part(
     6,
 )
 
-_SKIPPED_TICKS: Final = Part(
+_SKIPPED_TICKS: Final = SetStatement(
     "skipped ticks",
     """
     INSERT INTO skipped_tick (account_id, task_id, agent_id, reason, at)
@@ -109,7 +109,7 @@ _SKIPPED_TICKS: Final = Part(
     ON CONFLICT (account_id, task_id) DO NOTHING RETURNING 1
     """,
     5,
-    exact=False,
+    checks_row_count=False,
 )
 
 
@@ -159,32 +159,32 @@ _READ_HOLDS: Final = """
 """
 
 
-def read_tasks(keys: Iterable[tuple[int, str]]) -> Read:
+def read_tasks(keys: Iterable[tuple[int, str]]) -> ExtraRead:
     """A read of tasks by (account, task id), each followed by its start's fingerprint."""
-    return Read(_READ_TASKS, columns(keys))
+    return ExtraRead(_READ_TASKS, key_columns(keys))
 
 
-def read_block_runs(keys: Iterable[tuple[int, str]]) -> Read:
+def read_block_runs(keys: Iterable[tuple[int, str]]) -> ExtraRead:
     """A read of block runs by (account, block run id), each followed by its request's fingerprint."""
-    return Read(_READ_BLOCK_RUNS, columns(keys))
+    return ExtraRead(_READ_BLOCK_RUNS, key_columns(keys))
 
 
-def read_reversible(keys: Iterable[tuple[int, str]]) -> Read:
+def read_reversible_block_runs(keys: Iterable[tuple[int, str]]) -> ExtraRead:
     """The block runs of tasks that still cost something, in order, each followed by its entry's draws."""
-    return Read(_READ_REVERSIBLE, columns(keys))
+    return ExtraRead(_READ_REVERSIBLE, key_columns(keys))
 
 
-def read_envelopes(keys: Iterable[tuple[int, str]], *, only_open: bool = False) -> Read:
+def read_budgets(keys: Iterable[tuple[int, str]], *, only_open: bool = False) -> ExtraRead:
     """The envelopes that tasks (account, task id) draw on, for a posting's `holds`."""
-    return Read(_READ_ENVELOPES, columns(keys), only_open=only_open)
+    return ExtraRead(_READ_ENVELOPES, key_columns(keys), only_open=only_open)
 
 
-def read_holds(keys: Iterable[tuple[int, str]]) -> Read:
+def read_holds(keys: Iterable[tuple[int, str]]) -> ExtraRead:
     """The holds for block runs (account, block run id), for a posting's `holds`."""
-    return Read(_READ_HOLDS, columns(keys))
+    return ExtraRead(_READ_HOLDS, key_columns(keys))
 
 
-def task(row: Sequence[Any]) -> TaskState:
+def task_from_row(row: Sequence[Any]) -> TaskState:
     """A task from its columns, in the order of TASK_COLUMNS."""
     (account_id, task_id, agent_id, status, stop_reason, trigger, parent, started_at, ended_at, steps, charged,
      reversed_, lacked, required, envelope, version) = row[:TASK_WIDTH]  # fmt: skip
@@ -192,9 +192,9 @@ def task(row: Sequence[Any]) -> TaskState:
         account_id,
         task_id,
         agent_id,
-        Status(status),
+        TaskStatus(status),
         StopReason(stop_reason) if stop_reason else None,
-        Trigger(trigger),
+        TaskTrigger(trigger),
         parent,
         started_at,
         ended_at,
@@ -208,7 +208,7 @@ def task(row: Sequence[Any]) -> TaskState:
     )
 
 
-def block_run(row: Sequence[Any]) -> BlockRunState:
+def block_run_from_row(row: Sequence[Any]) -> BlockRunState:
     """A block run from its columns, in the order of BLOCK_RUN_COLUMNS."""
     (account_id, block_run_id, task_id, position, block, model, cost, reversed_, own, at, version, rule, seq, outcome,
      finished_at, outcome_seq) = row[:BLOCK_RUN_WIDTH]  # fmt: skip
@@ -226,45 +226,47 @@ def block_run(row: Sequence[Any]) -> BlockRunState:
         version,
         json.loads(rule) if rule else None,
         seq,
-        Outcome(outcome) if outcome else None,
+        BlockRunOutcome(outcome) if outcome else None,
         finished_at,
         outcome_seq,
     )
 
 
-def add_task(write: Write, task: TaskState, *, fingerprint: bytes, actor: str) -> None:
+def insert_task(write: SetWrite, task: TaskState, *, request_hash: bytes, actor: str) -> None:
     """Write a new task, and whose it is."""
-    write.add(_NEW_TASKS, (*task, fingerprint, actor))
-    write.add(NEW_TASK_ACCOUNTS, (task.task_id, task.account_id))
+    write.add(_NEW_TASKS, (*task, request_hash, actor))
+    write.add(INSERT_TASK_ACCOUNTS, (task.task_id, task.account_id))
 
 
-def change_task(write: Write, task: TaskState) -> None:
+def update_task(write: SetWrite, task: TaskState) -> None:
     """Write what a task has become."""
     write.add(
         _TASKS,
         (task.account_id, task.task_id, task.status, task.stop_reason, task.ended_at, task.steps, task.charged,
-         task.reversed, task.lacked, task.required, task.envelope, task.version),
+         task.reversed, task.shortfall, task.required, task.budget_hold, task.version),
     )  # fmt: skip
 
 
-def add_block_run(
-    write: Write, run: BlockRunState, *, fingerprint: bytes, actor: str, request_id: str | None = None
+def insert_block_run(
+    write: SetWrite, run: BlockRunState, *, request_hash: bytes, actor: str, request_id: str | None = None
 ) -> None:
     """Write a new block run, with who had it charged, for which request."""
-    write.add(_NEW_BLOCK_RUNS, (*run[:11], _json(run.rule), run.entry_seq, fingerprint, actor, request_id))
+    write.add(_NEW_BLOCK_RUNS, (*run[:11], _json(run.rule), run.entry_seq, request_hash, actor, request_id))
 
 
-def add_skipped_tick(write: Write, account_id: int, *, task_id: str, agent_id: str, reason: str, at: datetime) -> None:
+def insert_skipped_start(
+    write: SetWrite, account_id: int, *, task_id: str, agent_id: str, reason: str, skipped_at: datetime
+) -> None:
     """Write that a scheduled run did not start, once however often its tick is sent."""
-    write.add(_SKIPPED_TICKS, (account_id, task_id, agent_id, reason, at))
+    write.add(_SKIPPED_TICKS, (account_id, task_id, agent_id, reason, skipped_at))
 
 
-def reverse_block_run(write: Write, run: BlockRunState) -> None:
+def update_reversed(write: SetWrite, run: BlockRunState) -> None:
     """Write how much of a block run's cost has been given back."""
     write.add(_REVERSED_BLOCK_RUNS, (run.account_id, run.block_run_id, run.reversed))
 
 
-def finish_block_run(write: Write, run: BlockRunState) -> None:
+def update_outcome(write: SetWrite, run: BlockRunState) -> None:
     """Write how a block run ended, and how much of its cost has been given back with that."""
     write.add(
         _FINISHED_BLOCK_RUNS,
@@ -276,6 +278,6 @@ def _json(value: Mapping[str, Any] | None) -> str | None:
     return None if value is None else orjson.dumps(value).decode()
 
 
-def columns(keys: Iterable[tuple[int, str]]) -> tuple[list[int], list[str]]:
+def key_columns(keys: Iterable[tuple[int, str]]) -> tuple[list[int], list[str]]:
     pairs = list(dict.fromkeys(keys))
     return [account_id for account_id, _ in pairs], [name for _, name in pairs]

@@ -10,7 +10,7 @@ from typing import Final
 
 from app import database
 from app.ledger import posting
-from app.ledger.sight import OF_SEEN, Owners
+from app.ledger.sight import OWNER_SCOPE_SQL, OwnerScope
 from app.tasks import rows
 from app.tasks.rules import BlockRunState, TaskState
 
@@ -24,29 +24,29 @@ _FIND: Final = f"""
 """  # noqa: S608  our own constant
 
 _BLOCK_RUN: Final = f"""
-    SELECT {rows.BLOCK_RUN_COLUMNS} FROM block_run AS b WHERE b.account_id = $1 AND b.block_run_id = $2 AND {OF_SEEN}
+    SELECT {rows.BLOCK_RUN_COLUMNS} FROM block_run AS b WHERE b.account_id = $1 AND b.block_run_id = $2 AND {OWNER_SCOPE_SQL}
 """  # noqa: S608  our own constants
 
 
 @dataclass(frozen=True, slots=True)
-class SeenTask:
+class OwnedTask:
     """A task and whose it is."""
 
     task: TaskState
     owner_id: str
 
 
-async def find(task_ids: Iterable[str], *, owner_ids: Owners) -> dict[str, SeenTask]:
+async def find_tasks(task_ids: Iterable[str], *, owner_ids: OwnerScope) -> dict[str, OwnedTask]:
     """Those of the tasks that exist in the accounts of `owner_ids`; None: in any account. Settled to now."""
     asked = (list(dict.fromkeys(task_ids)), None if owner_ids is None else list(owner_ids))
     records = await database.fetch(_FIND, *asked)
     if due := {record["account_id"] for record in records if record["due"]}:
-        await posting.settle(due)
+        await posting.apply_due_changes(due)
         records = await database.fetch(_FIND, *asked)
-    return {record["task_id"]: SeenTask(rows.task(record), record["owner_id"]) for record in records}
+    return {record["task_id"]: OwnedTask(rows.task_from_row(record), record["owner_id"]) for record in records}
 
 
-async def block_run(account_id: int, block_run_id: str, *, owner_ids: Owners) -> BlockRunState | None:
+async def find_block_run(account_id: int, block_run_id: str, *, owner_ids: OwnerScope) -> BlockRunState | None:
     """That block run, in an account of `owner_ids`; None: in any account."""
     found = await database.fetch(_BLOCK_RUN, account_id, block_run_id, None if owner_ids is None else list(owner_ids))
-    return rows.block_run(found[0]) if found else None
+    return rows.block_run_from_row(found[0]) if found else None

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from app import database, live
 from app.tasks import costs
-from app.tasks.rules import SignalKind, Status, StopReason
+from app.tasks.rules import SignalKind, StopReason, TaskStatus
 
 _LONGEST_LIST: Final = 1_000
 """Tasks named in one signal; more make more signals."""
@@ -49,10 +49,10 @@ class Signal:
     task_ids: tuple[str, ...] | None
     reason: StopReason | None
     version: int
-    at: datetime
+    as_of: datetime
 
 
-class Stop(NamedTuple):
+class StoppedTask(NamedTuple):
     """A task that is stopped: why, what its block run would have cost, and at which version of the task."""
 
     reason: StopReason
@@ -61,36 +61,38 @@ class Stop(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class AccountSignalState:
     """What signals are derived from: one account at one version."""
 
     account_id: int
     owner_id: str
     version: int
     available: int
-    stopped: Mapping[str, Stop] = field(default_factory=dict)
-    at: datetime
+    stopped: Mapping[str, StoppedTask] = field(default_factory=dict)
+    as_of: datetime
 
     @property
-    def out(self) -> bool:
+    def is_out_of_credits(self) -> bool:
         return self.available == 0
 
 
-def at_first(state: State) -> list[Signal]:
+def initial_signals(state: AccountSignalState) -> list[Signal]:
     """What a follower is told of an account that it has not heard of."""
-    told = [_signal(SignalKind.STOP, state, None, StopReason.OUT_OF_CREDITS)] if state.out else []
+    told = [_signal(SignalKind.STOP, state, None, StopReason.OUT_OF_CREDITS)] if state.is_out_of_credits else []
     return told + _stops(state, state.stopped)
 
 
-def difference(before: State, now: State, *, going_on: Collection[str] = ()) -> list[Signal]:
+def changed_signals(
+    before: AccountSignalState, now: AccountSignalState, *, running_again: Collection[str] = ()
+) -> list[Signal]:
     """What has changed. `going_on`: those that are stopped no longer and run. An older state tells nothing."""
     if now.version < before.version:
         return []
     told: list[Signal] = []
-    resumed = [task_id for task_id in before.stopped if task_id in going_on]
-    if now.out and not before.out:
+    resumed = [task_id for task_id in before.stopped if task_id in running_again]
+    if now.is_out_of_credits and not before.is_out_of_credits:
         told.append(_signal(SignalKind.STOP, now, None, StopReason.OUT_OF_CREDITS))
-    elif before.out and not now.out:
+    elif before.is_out_of_credits and not now.is_out_of_credits:
         told.append(_signal(SignalKind.RESUME, now, None, None))
     else:
         resumed += [
@@ -105,21 +107,21 @@ def difference(before: State, now: State, *, going_on: Collection[str] = ()) -> 
     return told + _stops(now, fresh)
 
 
-class Follower:
+class SignalTracker:
     """What one subscriber has been told, and what it has to be told next."""
 
     def __init__(self, owner_ids: Collection[str] | None) -> None:
         self._owners = list(owner_ids) if owner_ids is not None else None
-        self._known: dict[int, State] = {}
+        self._known: dict[int, AccountSignalState] = {}
         self._others: set[int] = set()
 
-    async def snapshot(self) -> list[Signal]:
+    async def initial_signals(self) -> list[Signal]:
         """What is stopped now."""
         found = await _read(await self._concerned())
         self._keep(found)
-        return [signal for state in found for signal in at_first(state)]
+        return [signal for state in found for signal in initial_signals(state)]
 
-    async def changes(self, signalled: Mapping[int, Collection[str]] | None) -> list[Signal]:
+    async def new_signals(self, signalled: Mapping[int, Collection[str]] | None) -> list[Signal]:
         """What has changed in the accounts that were signalled, with the kinds; None: in any account."""
         if signalled is None:
             wanted = {*await self._concerned(), *self._known}
@@ -134,31 +136,31 @@ class Follower:
             if before is None:
                 before = _unheard_of(now, (signalled or {}).get(now.account_id, ()))
             gone = [task_id for task_id in before.stopped if task_id not in now.stopped]
-            told += difference(before, now, going_on=await _running(now.account_id, gone))
+            told += changed_signals(before, now, running_again=await _running(now.account_id, gone))
         self._keep(mine)
         return told
 
     async def _concerned(self) -> list[int]:
         return [record["id"] for record in await database.fetch(_CONCERNED, self._owners)]
 
-    def _keep(self, states: Iterable[State]) -> None:
+    def _keep(self, states: Iterable[AccountSignalState]) -> None:
         """Remember what may change back; an account that is well and has nothing stopped needs no memory."""
         for state in states:
-            if state.out or state.stopped:
+            if state.is_out_of_credits or state.stopped:
                 self._known[state.account_id] = state
             else:
                 self._known.pop(state.account_id, None)
 
 
-def _unheard_of(now: State, kinds: Collection[str]) -> State:
+def _unheard_of(now: AccountSignalState, kinds: Collection[str]) -> AccountSignalState:
     """What an account that was not kept had been: well, unless the signal says that it came back from nothing."""
-    came_back = live.OF_ACCOUNT in kinds and not now.out
-    return State(
-        account_id=now.account_id, owner_id=now.owner_id, version=0, available=0 if came_back else 1, at=now.at
+    came_back = live.ACCOUNT_SIGNAL in kinds and not now.is_out_of_credits
+    return AccountSignalState(
+        account_id=now.account_id, owner_id=now.owner_id, version=0, available=0 if came_back else 1, as_of=now.as_of
     )
 
 
-async def _read(account_ids: Sequence[int]) -> list[State]:
+async def _read(account_ids: Sequence[int]) -> list[AccountSignalState]:
     return [_state(record) for record in await database.fetch(_STATES, list(account_ids))] if account_ids else []
 
 
@@ -166,24 +168,24 @@ async def _running(account_id: int, task_ids: Sequence[str]) -> set[str]:
     if not task_ids:
         return set()
     found = await costs.tasks_by_id([(account_id, task_id) for task_id in task_ids])
-    return {task.task_id for task in found.values() if task.status is Status.RUNNING}
+    return {task.task_id for task in found.values() if task.status is TaskStatus.RUNNING}
 
 
-def _state(record: Any) -> State:
-    return State(
+def _state(record: Any) -> AccountSignalState:
+    return AccountSignalState(
         account_id=record["id"],
         owner_id=record["owner_id"],
         version=record["version"],
         available=record["available"],
         stopped={
-            task_id: Stop(StopReason(reason), required, version)
+            task_id: StoppedTask(StopReason(reason), required, version)
             for task_id, reason, required, version in record["stopped"]
         },
-        at=record["at"],
+        as_of=record["at"],
     )
 
 
-def _stops(state: State, stopped: Mapping[str, Stop]) -> list[Signal]:
+def _stops(state: AccountSignalState, stopped: Mapping[str, StoppedTask]) -> list[Signal]:
     told: list[Signal] = []
     by_reason = sorted(stopped.items(), key=lambda item: item[1].reason)
     for reason, items in groupby(by_reason, key=lambda item: item[1].reason):
@@ -191,14 +193,18 @@ def _stops(state: State, stopped: Mapping[str, Stop]) -> list[Signal]:
     return told
 
 
-def _named(kind: SignalKind, state: State, task_ids: Sequence[str], reason: StopReason | None) -> list[Signal]:
+def _named(
+    kind: SignalKind, state: AccountSignalState, task_ids: Sequence[str], reason: StopReason | None
+) -> list[Signal]:
     return [
         _signal(kind, state, tuple(task_ids[start : start + _LONGEST_LIST]), reason)
         for start in range(0, len(task_ids), _LONGEST_LIST)
     ]
 
 
-def _signal(kind: SignalKind, state: State, task_ids: tuple[str, ...] | None, reason: StopReason | None) -> Signal:
+def _signal(
+    kind: SignalKind, state: AccountSignalState, task_ids: tuple[str, ...] | None, reason: StopReason | None
+) -> Signal:
     return Signal(
-        kind=kind, owner_id=state.owner_id, task_ids=task_ids, reason=reason, version=state.version, at=state.at
+        kind=kind, owner_id=state.owner_id, task_ids=task_ids, reason=reason, version=state.version, as_of=state.as_of
     )

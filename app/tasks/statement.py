@@ -17,9 +17,9 @@ from typing import Any, Final, NamedTuple
 
 from app import database
 from app.ledger import statements
-from app.ledger.book import Kind, Posted
+from app.ledger.book import EntryKind, LedgerEntry
 
-GROUPED: Final = (Kind.CHARGE, Kind.REVERSAL)
+GROUPED_KINDS: Final = (EntryKind.CHARGE, EntryKind.REVERSAL)
 """Kinds whose entries join the group of their task."""
 
 _FIRST_ROWS: Final = 200
@@ -74,21 +74,21 @@ _REVERSALS: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class StatementGroup:
     """One line of the statement: all chosen entries of a task, or the one entry (`task_id` is None).
 
     `first` and `last` are the same where there is one entry; the balance after the group is `last`'s.
     """
 
     task_id: str | None
-    kinds: tuple[Kind, ...]
+    kinds: tuple[EntryKind, ...]
     credits: int
     entries: int
-    first: Posted
-    last: Posted
+    first: LedgerEntry
+    last: LedgerEntry
 
 
-class Place(NamedTuple):
+class StatementPosition(NamedTuple):
     """Where a page ended, for the next one: the account's last entry at the first page, the last group's last entry."""
 
     pinned_seq: int
@@ -96,29 +96,29 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class StatementPage:
     """Groups in order. `pinned_seq`: entries after this one are not in this statement (0: there are none at all)."""
 
-    groups: list[Group]
+    groups: list[StatementGroup]
     pinned_seq: int
 
-    def place_of(self, group: Group) -> Place:
+    def position_of(self, group: StatementGroup) -> StatementPosition:
         """To read on behind `group`."""
-        return Place(self.pinned_seq, group.last.line.seq)
+        return StatementPosition(self.pinned_seq, group.last.line.seq)
 
 
-async def page(
+async def statement_page(
     account_id: int,
     *,
     limit: int,
-    after: Place | None = None,
-    kinds: Collection[Kind] | None = None,
+    after: StatementPosition | None = None,
+    kinds: Collection[EntryKind] | None = None,
     from_at: datetime | None = None,
     to_at: datetime | None = None,
-) -> Page:
+) -> StatementPage:
     """The next `limit` groups over entries of `kinds` (None: all) dated from `from_at`, before `to_at`."""
     if after is None:
-        await statements.balances([account_id])  # what time alone has changed belongs to the first page
+        await statements.get_balances([account_id])  # what time alone has changed belongs to the first page
         found = await database.fetch(_NOW, account_id)
         pinned = found[0]["seq"] if found else 0
     else:
@@ -127,8 +127,10 @@ async def page(
     high = await _count_before(account_id, pinned, to_at) if to_at else pinned
     walk = _Walk(account_id, low, high, None if kinds is None else sorted(kinds))
     sums = await walk.down_from(high if after is None else min(high, after.seq - 1), limit)
-    entries = await statements.entries_by_seq((account_id, seq) for one in sums for seq in (one.first, one.last))
-    return Page([one.group(entries[account_id, one.first], entries[account_id, one.last]) for one in sums], pinned)
+    entries = await statements.get_entries((account_id, seq) for one in sums for seq in (one.first, one.last))
+    return StatementPage(
+        [one.group(entries[account_id, one.first], entries[account_id, one.last]) for one in sums], pinned
+    )
 
 
 async def _count_before(account_id: int, pinned: int, at: datetime) -> int:
@@ -141,21 +143,21 @@ class _Sum:
     """A group while it is added up: its figures, and the seq of its first and its last entry."""
 
     task_id: str | None
-    kinds: list[Kind]
+    kinds: list[EntryKind]
     credits: int
     count: int
     first: int
     last: int
 
-    def add(self, kind: Kind, record: Any) -> None:
+    def add(self, kind: EntryKind, record: Any) -> None:
         self.kinds.append(kind)
         self.credits += record["credits"]
         self.count += record["count"]
         self.first = min(self.first, record["first"])
         self.last = max(self.last, record["last"])
 
-    def group(self, first: Posted, last: Posted) -> Group:
-        return Group(self.task_id, tuple(self.kinds), self.credits, self.count, first, last)
+    def group(self, first: LedgerEntry, last: LedgerEntry) -> StatementGroup:
+        return StatementGroup(self.task_id, tuple(self.kinds), self.credits, self.count, first, last)
 
 
 @dataclass(slots=True)
@@ -165,7 +167,7 @@ class _Walk:
     account_id: int
     low: int
     high: int
-    kinds: list[Kind] | None
+    kinds: list[EntryKind] | None
     met: set[str] = field(default_factory=set)
 
     async def down_from(self, seq: int, limit: int) -> list[_Sum]:
@@ -182,15 +184,15 @@ class _Walk:
         return found[:limit]
 
     async def _lines(self, seq: int, rows: int) -> Sequence[Any]:
-        sql = _LINES if self._wants(Kind.CHARGE) else _LINES_WITHOUT_CHARGES
+        sql = _LINES if self._wants(EntryKind.CHARGE) else _LINES_WITHOUT_CHARGES
         return await database.fetch(sql, self.account_id, self.low, seq, self.kinds, rows)
 
     async def _groups(self, lines: Iterable[Any]) -> list[_Sum]:
         """The groups that begin in `lines`: a task met here again, or on an earlier page, begins no other."""
         found: list[_Sum | tuple[str, int]] = []
         for seq, kind, task_id, credits in lines:
-            if task_id is None or kind not in GROUPED:
-                found.append(_Sum(None, [Kind(kind)], credits, 1, seq, seq))
+            if task_id is None or kind not in GROUPED_KINDS:
+                found.append(_Sum(None, [EntryKind(kind)], credits, 1, seq, seq))
             elif task_id not in self.met:
                 self.met.add(task_id)
                 found.append((task_id, seq))
@@ -204,18 +206,18 @@ class _Walk:
     async def _add_up(self, tasks: list[str]) -> dict[str, _Sum]:
         sums = {task_id: _Sum(task_id, [], 0, 0, self.high, 0) for task_id in tasks}
         given_back, first = tasks, self.low + 1
-        if tasks and self._wants(Kind.CHARGE):
+        if tasks and self._wants(EntryKind.CHARGE):
             charges = await database.fetch(_CHARGES, self.account_id, tasks, self.low, self.high)
             for record in charges:
                 if record["count"]:
-                    sums[record["task_id"]].add(Kind.CHARGE, record)
+                    sums[record["task_id"]].add(EntryKind.CHARGE, record)
             given_back = [record["task_id"] for record in charges if record["given_back"]]
             if not self.low:  # nothing is given back before it was charged
                 first = min((sums[task_id].first for task_id in given_back), default=1)
-        if given_back and self._wants(Kind.REVERSAL):
+        if given_back and self._wants(EntryKind.REVERSAL):
             for record in await database.fetch(_REVERSALS, self.account_id, given_back, first - 1, self.high):
-                sums[record["task_id"]].add(Kind.REVERSAL, record)
+                sums[record["task_id"]].add(EntryKind.REVERSAL, record)
         return sums
 
-    def _wants(self, kind: Kind) -> bool:
+    def _wants(self, kind: EntryKind) -> bool:
         return self.kinds is None or kind in self.kinds

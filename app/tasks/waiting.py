@@ -7,7 +7,7 @@ from typing import Final
 from app import database
 from app.ledger import statements
 from app.tasks import rows
-from app.tasks.costs import LAST_AT
+from app.tasks.costs import LATEST_TIME
 from app.tasks.rows import TASK_COLUMNS
 from app.tasks.rules import TaskState
 
@@ -26,24 +26,27 @@ _SKIPPED: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class SkippedTick:
+class SkippedStart:
     """A scheduled run that did not start: under which task id it was asked for, why, and when."""
 
     task_id: str
     agent_id: str
     reason: str
-    at: datetime
+    skipped_at: datetime
 
 
-async def stopped(account_id: int, *, limit: int, before: tuple[datetime, str] | None = None) -> list[TaskState]:
+async def stopped_tasks(account_id: int, *, limit: int, before: tuple[datetime, str] | None = None) -> list[TaskState]:
     """The account's stopped tasks, last started first, behind (started_at, task id)."""
-    await statements.settled([account_id])
-    return [rows.task(row) for row in await database.fetch(_STOPPED, account_id, *(before or (LAST_AT, "")), limit)]
+    await statements.ensure_due_changes_applied([account_id])
+    return [
+        rows.task_from_row(row)
+        for row in await database.fetch(_STOPPED, account_id, *(before or (LATEST_TIME, "")), limit)
+    ]
 
 
-async def skipped(
+async def skipped_starts(
     account_id: int, agent_id: str, *, limit: int, before: tuple[datetime, str] | None = None
-) -> list[SkippedTick]:
+) -> list[SkippedStart]:
     """The skipped scheduled runs of an agent, newest first, behind (at, task id)."""
-    found = await database.fetch(_SKIPPED, account_id, agent_id, *(before or (LAST_AT, "")), limit)
-    return [SkippedTick(*record) for record in found]
+    found = await database.fetch(_SKIPPED, account_id, agent_id, *(before or (LATEST_TIME, "")), limit)
+    return [SkippedStart(*record) for record in found]

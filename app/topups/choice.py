@@ -5,10 +5,10 @@ from app.topups.provider import PaymentProvider
 from app.topups.sandbox.provider import Sandbox
 
 
-def open_provider(chosen: Settings) -> PaymentProvider | None:
+def open_provider(settings: Settings) -> PaymentProvider | None:
     """The provider of the settings; None: credits are not sold here. Raises: Misconfigured."""
-    if chosen.payment_provider == "stripe":
+    if settings.payment_provider == "stripe":
         from app.topups.stripe.provider import Stripe
 
-        return Stripe.open(chosen)
-    return Sandbox.open(chosen) if chosen.payment_provider == "sandbox" else None
+        return Stripe.open(settings)
+    return Sandbox.open(settings) if settings.payment_provider == "sandbox" else None

@@ -7,15 +7,15 @@ from typing import Final
 from app import database
 from app.database import Connection
 from app.ledger.posting import Posting, post
-from app.sets import Part
+from app.sets import SetStatement
 from app.topups.provider import PaymentProvider
-from app.topups.rules import Payment, TopUpState
-from app.trail.records import Act
+from app.topups.rules import Payment, TopUpRow
+from app.trail.records import AuditContext
 
 _FIND: Final = "SELECT customer_ref FROM payment_customer WHERE account_id = $1 AND provider = $2"
 
 # Of two at once the first stays.
-_NEW: Final = Part(
+_NEW: Final = SetStatement(
     "new customers",
     """
     INSERT INTO payment_customer (account_id, provider, customer_ref)
@@ -23,13 +23,13 @@ _NEW: Final = Part(
     RETURNING 1
     """,
     3,
-    exact=False,
+    checks_row_count=False,
 )
 
 _ACCOUNT: Final = "SELECT owner_id, created_at FROM account WHERE id = $1"
 
 # Only the customer that is ours; and a purchase that was begun before the last card was kept brings no older one back.
-_CARDS: Final = Part(
+_CARDS: Final = SetStatement(
     "kept cards",
     """
     UPDATE payment_customer AS c SET card_ref = v.card_ref, card_label = v.card_label, card_saved_at = v.saved_at
@@ -40,11 +40,11 @@ _CARDS: Final = Part(
     RETURNING 1
     """,
     7,
-    exact=False,
+    checks_row_count=False,
 )
 
 
-async def find(account_id: int, provider: str, *, using: Connection | None = None) -> str | None:
+async def find_customer(account_id: int, provider: str, *, using: Connection | None = None) -> str | None:
     """The provider's customer for an account, or None."""
     if using is None:
         records = await database.fetch(_FIND, account_id, provider)
@@ -53,29 +53,31 @@ async def find(account_id: int, provider: str, *, using: Connection | None = Non
     return records[0]["customer_ref"] if records else None
 
 
-async def ensure(account_id: int, provider: PaymentProvider, act: Act | None = None, *, subject: str = "") -> str:
+async def ensure_customer(
+    account_id: int, provider: PaymentProvider, audit: AuditContext | None = None, *, subject: str = ""
+) -> str:
     """The provider's customer for an account, made where there is none; `act` leaves a record, in the transaction that
     writes a new one down.
 
     Raises: Unavailable.
     """
-    known = await find(account_id, provider.name)
-    if known is not None and act is None:
+    known = await find_customer(account_id, provider.name)
+    if known is not None and audit is None:
         return known
     ref = known or await _made(account_id, provider)
 
     async def keep(posting: Posting) -> str:
-        kept = await find(account_id, provider.name, using=posting.connection)
+        kept = await find_customer(account_id, provider.name, using=posting.connection)
         if kept is None:
             posting.write.add(_NEW, (account_id, provider.name, ref))
         after = {"provider": provider.name, "customer": kept or ref}
-        posting.leave(act, posting.books[account_id], subject=subject, before=None, after=after)
+        posting.record_audit(audit, posting.accounts[account_id], subject=subject, before=None, after=after)
         return kept or ref
 
     return await post([account_id], keep)
 
 
-def keep_card(posting: Posting, top_up: TopUpState, payment: Payment) -> None:
+def save_card(posting: Posting, top_up: TopUpRow, payment: Payment) -> None:
     """Keep the card of a payment whose buyer consented to that; a card of any other is not kept."""
     if payment.card is None or not top_up.saves_card:
         return
@@ -90,7 +92,7 @@ def keep_card(posting: Posting, top_up: TopUpState, payment: Payment) -> None:
 async def _made(account_id: int, provider: PaymentProvider) -> str:
     """A customer of the provider's: the same one if two ask at once, by its reference."""
     [account] = await database.fetch(_ACCOUNT, account_id)
-    return await provider.customer(_reference(account_id, account["owner_id"], account["created_at"]))
+    return await provider.create_customer(_reference(account_id, account["owner_id"], account["created_at"]))
 
 
 def _reference(account_id: int, owner_id: str, created_at: datetime) -> str:

@@ -16,16 +16,16 @@ import orjson
 
 from app import database
 from app.errors import InvalidInput
-from app.ledger.posting import Posting, Read
-from app.sets import Part
+from app.ledger.posting import ExtraRead, Posting
+from app.sets import SetStatement
 from app.topups.provider import ProviderEvent
 
-MOST_ATTEMPTS: Final = 5
+MAX_ATTEMPTS: Final = 5
 BACK_OFF_SECONDS: Final = [30.0, 120.0, 600.0, 3_600.0]
 """After the first failure, the second, and so on."""
-CUT_OFF_SECONDS: Final = 60.0
+HANDLING_TIMEOUT_SECONDS: Final = 60.0
 """A notice that nobody has finished by then was cut off, and is taken up by whoever looks next."""
-FAILED: Final = "PARKED_FAILED"
+PARKED_FAILED: Final = "PARKED_FAILED"
 
 _RECEIVE: Final = """
     INSERT INTO provider_notice (event_id, provider, body, received_at, attempts, next_attempt_at)
@@ -48,7 +48,7 @@ _POSTPONED: Final = """
     WHERE event_id = $1 AND handled_at IS NULL AND parked_at IS NULL
 """
 
-_DECIDED: Final = Part(
+_DECIDED: Final = SetStatement(
     "decided notices",
     """
     UPDATE provider_notice AS n SET outcome = v.outcome, last_error = v.last_error, next_attempt_at = NULL,
@@ -62,7 +62,7 @@ _DECIDED: Final = Part(
 )
 
 # One that is told of again while it waits is not tried by that: its outcome stands until it is claimed.
-_WAITS: Final = Part(
+_WAITS: Final = SetStatement(
     "waiting notices",
     """
     UPDATE provider_notice AS n SET last_error = v.last_error,
@@ -111,7 +111,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unhandled:
+class UnhandledEvent:
     """A notice of which nothing has come yet. `parked_at` None: it is tried again by itself."""
 
     event_id: str
@@ -124,75 +124,75 @@ class Unhandled:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredEvent:
     """A notice as it was verified when it came."""
 
     event_id: str
     body: dict[str, Any]
 
 
-async def receive(event: ProviderEvent) -> None:
+async def store_event(event: ProviderEvent) -> None:
     """Keep a notice; one that is there already stays as it is."""
     body = orjson.dumps(event.body).decode()
-    await database.fetch(_RECEIVE, event.event_id, event.told.provider, body, CUT_OFF_SECONDS)
+    await database.fetch(_RECEIVE, event.event_id, event.object.provider, body, HANDLING_TIMEOUT_SECONDS)
 
 
-async def failed(event_id: str, fault: Exception) -> None:
+async def record_failure(event_id: str, fault: Exception) -> None:
     """Count a failure, and say why: the notice waits to be tried again, or for a person after the fifth.
 
     That the database went away says nothing about the notice, and is not counted.
     """
     text = _text(f"{type(fault).__name__}: {fault}")
-    if database.is_lost(fault):
+    if database.is_connection_failure(fault):
         await database.fetch(_POSTPONED, event_id, text, BACK_OFF_SECONDS[0])
         return
-    found = await database.fetch(_FAILED, event_id, text, MOST_ATTEMPTS, FAILED, BACK_OFF_SECONDS)
+    found = await database.fetch(_FAILED, event_id, text, MAX_ATTEMPTS, PARKED_FAILED, BACK_OFF_SECONDS)
     if found and found[0][0]:
-        log.error("payment notice %s is parked after %s failures: %s", event_id, MOST_ATTEMPTS, text)
+        log.error("payment notice %s is parked after %s failures: %s", event_id, MAX_ATTEMPTS, text)
 
 
-def read(event: ProviderEvent) -> Read:
+def select_unhandled(event: ProviderEvent) -> ExtraRead:
     """A read of a notice while it waits to be handled: its id, and what it was parked as (None: it is not parked)."""
-    return Read(
+    return ExtraRead(
         "SELECT ROW(n.event_id, CASE WHEN n.parked_at IS NOT NULL THEN n.outcome END)"
         " FROM provider_notice AS n WHERE n.event_id = $1 AND n.handled_at IS NULL",
         (event.event_id,),
     )
 
 
-def handled(posting: Posting, event: ProviderEvent, outcome: str) -> None:
+def mark_handled(posting: Posting, event: ProviderEvent, outcome: str) -> None:
     """Mark a notice as handled, in the transaction of its effect."""
     posting.write.add(_DECIDED, (event.event_id, outcome, None, True))
 
 
-def parked(posting: Posting, event: ProviderEvent, outcome: str, reason: str) -> None:
+def park(posting: Posting, event: ProviderEvent, outcome: str, reason: str) -> None:
     """Set a notice aside for a person: it stays unhandled, with the reason."""
     posting.write.add(_DECIDED, (event.event_id, outcome, _text(reason), False))
 
 
-def waits(posting: Posting, event: ProviderEvent, outcome: str, reason: str) -> None:
+def postpone(posting: Posting, event: ProviderEvent, outcome: str, reason: str) -> None:
     """Leave a notice to be tried again: nothing has failed, but what it is about is not there yet.
 
     It waits as long as a failure would, and is parked where what it waits for has not come by then; that it is told of
     again meanwhile makes this no shorter.
     """
     seconds = "{" + ",".join(map(str, BACK_OFF_SECONDS)) + "}"
-    posting.write.add(_WAITS, (event.event_id, outcome, _text(reason), FAILED, MOST_ATTEMPTS, seconds))
+    posting.write.add(_WAITS, (event.event_id, outcome, _text(reason), PARKED_FAILED, MAX_ATTEMPTS, seconds))
 
 
-async def claim(provider: str, *, limit: int) -> list[Kept]:
+async def claim_due(provider: str, *, limit: int) -> list[StoredEvent]:
     """Take up to `limit` notices of a provider that are due to be tried again; nobody else gets them for a minute."""
-    return [_kept(record) for record in await database.fetch(_CLAIM, provider, limit, CUT_OFF_SECONDS)]
+    return [_kept(record) for record in await database.fetch(_CLAIM, provider, limit, HANDLING_TIMEOUT_SECONDS)]
 
 
-async def unhandled(*, limit: int) -> Sequence[Unhandled]:
+async def find_unhandled(*, limit: int) -> Sequence[UnhandledEvent]:
     """Notices of which nothing has come yet: the parked ones first, the oldest first."""
-    return [Unhandled(**dict(record)) for record in await database.fetch(_UNHANDLED, limit)]
+    return [UnhandledEvent(**dict(record)) for record in await database.fetch(_UNHANDLED, limit)]
 
 
-async def release(event_id: str, provider: str) -> Kept:
+async def release(event_id: str, provider: str) -> StoredEvent:
     """Have a notice tried as if it had just come. Raises: InvalidInput: nothing of this id waits."""
-    found = await database.fetch(_RELEASE, event_id, provider, CUT_OFF_SECONDS)
+    found = await database.fetch(_RELEASE, event_id, provider, HANDLING_TIMEOUT_SECONDS)
     if not found:
         raise InvalidInput.at(
             "id", f"{event_id} is no unhandled notice of {provider}: see `python -m app notices list`"
@@ -200,8 +200,8 @@ async def release(event_id: str, provider: str) -> Kept:
     return _kept(found[0])
 
 
-def _kept(record: Any) -> Kept:
-    return Kept(record["event_id"], json.loads(record["body"]))
+def _kept(record: Any) -> StoredEvent:
+    return StoredEvent(record["event_id"], json.loads(record["body"]))
 
 
 def _text(error: str) -> str:

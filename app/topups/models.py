@@ -143,7 +143,7 @@ class AutoTopUp(Model):
         table = "auto_top_up"
 
 
-class ProviderNotice(Model):
+class InboxEvent(Model):
     """The inbox: one row for each event of a provider, marked handled in the transaction of its effect."""
 
     event_id = fields.CharField(max_length=255, primary_key=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Outcome(StrEnum):
+class EventOutcome(StrEnum):
     """What became of a notice. The PARKED ones wait in the inbox for a person; nothing was credited.
 
     WAITING: it tells of a payment that is not settled yet, or of a refund for which an earlier one must have failed;
@@ -28,13 +28,13 @@ class Outcome(StrEnum):
 
 
 @dataclass(eq=False)
-class Disagrees(Exception):
+class EventNotApplied(Exception):
     """A notice that does not fit our own rows, said before anything has moved: it is parked with this reason,
     or waits where the outcome says so.
     """
 
     reason: str
-    outcome: Outcome = Outcome.PARKED_MISMATCH
+    outcome: EventOutcome = EventOutcome.PARKED_MISMATCH
 
     def __str__(self) -> str:
         return self.reason

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from app.topups.rules import Payment
 
 
-class RefundState(StrEnum):
+class RefundStatus(StrEnum):
     """What a provider says of a refund. FAILED: the money did not go back."""
 
     PENDING = "PENDING"
@@ -23,7 +23,7 @@ class RefundState(StrEnum):
     FAILED = "FAILED"
 
 
-class DisputeState(StrEnum):
+class DisputeStatus(StrEnum):
     """What a provider says of a dispute. A buyer's bank that withdraws it has lost it: WON is ours."""
 
     OPEN = "OPEN"
@@ -43,7 +43,7 @@ class Refund:
     refund_ref: str
     payment_ref: str
     reference: str | None
-    state: RefundState
+    status: RefundStatus
     amount_minor: int
     currency: str
 
@@ -56,12 +56,12 @@ class Dispute:
     live: bool
     dispute_ref: str
     payment_ref: str
-    state: DisputeState
+    status: DisputeStatus
     amount_minor: int
     currency: str
 
 
-Told = Payment | Refund | Dispute
+ProviderObject = Payment | Refund | Dispute
 """What an event is about."""
 
 
@@ -70,13 +70,13 @@ class ProviderEvent:
     """Something that happened. `event_id` ("sandbox:evt_...") is unique over all providers."""
 
     event_id: str
-    told: Told
+    object: ProviderObject
     body: Mapping[str, Any]
     """The notice as it came, for the inbox."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkout:
+class CheckoutRequest:
     """What is to be paid on the provider's page. `reference` names our top-up: same reference, same payment.
 
     `customer_ref`: the provider's customer (`customer`), None where there is none yet. `saves_card`: the buyer consents
@@ -101,7 +101,7 @@ class CheckoutPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SavedCharge:
+class SavedCardCharge:
     """A payment with a saved card, its owner not being there. `reference` names our top-up: same one, same payment."""
 
     reference: str
@@ -123,7 +123,7 @@ class RefundOrder:
 
 
 @dataclass(eq=False)
-class NoticeRefused(Exception):
+class InvalidProviderEvent(Exception):
     """A notice that is not the provider's, or cannot be read: answered with 400, and nothing is kept of it."""
 
     reason: str
@@ -147,37 +147,37 @@ class PaymentProvider(Protocol):
     def live(self) -> bool:
         """Whether it takes real money. What tells of the other mode is parked."""
 
-    async def customer(self, reference: str) -> str:
+    async def create_customer(self, reference: str) -> str:
         """The provider's customer for an account, made at the first call: same reference, same customer."""
 
-    async def begin(self, checkout: Checkout) -> CheckoutPage:
+    async def open_checkout(self, checkout: CheckoutRequest) -> CheckoutPage:
         """Open a checkout, or find the one opened before for the same reference."""
 
-    async def verify(self, raw_body: bytes, headers: Mapping[str, str]) -> ProviderEvent | None:
+    async def verify_event(self, raw_body: bytes, headers: Mapping[str, str]) -> ProviderEvent | None:
         """The event in a notice, its signature proved over the bytes as they came. None: a kind to ignore.
 
         Raises: NoticeRefused; Unavailable: it cannot be verified here (no secret is set).
         """
 
-    def read_event(self, body: Mapping[str, Any]) -> ProviderEvent | None:
+    def parse_event(self, body: Mapping[str, Any]) -> ProviderEvent | None:
         """The event in a notice that was verified before, from what the inbox keeps of it. Raises: NoticeRefused."""
 
-    async def ask(self, provider_ref: str) -> Payment | None:
+    async def retrieve_payment(self, provider_ref: str) -> Payment | None:
         """What the provider says of a checkout or payment now; None: it knows none of this id."""
 
-    async def charge_saved(self, charge: SavedCharge) -> Payment:
+    async def charge_saved_card(self, charge: SavedCardCharge) -> Payment:
         """Pay with a saved card. A decline is an answer (DECLINED, ACTION_REQUIRED), not an exception."""
 
-    async def find(self, reference: str, *, since: datetime) -> Payment | None:
+    async def find_payment(self, reference: str, *, since: datetime) -> Payment | None:
         """The payment of a top-up whose call had no known outcome; None: there is none, nor will be of that call."""
 
-    async def refund(self, order: RefundOrder) -> Refund:
+    async def create_refund(self, order: RefundOrder) -> Refund:
         """Give money back. A refusal is an answer (FAILED), not an exception."""
 
     async def find_refund(self, reference: str, payment_ref: str) -> Refund | None:
         """The refund of ours whose call had no known outcome; None: there is none."""
 
-    async def portal(self, customer_ref: str, return_url: str) -> str:
+    async def create_portal_session(self, customer_ref: str, return_url: str) -> str:
         """Address of a page on which a customer looks after cards and receipts."""
 
     async def close(self) -> None:

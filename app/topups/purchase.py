@@ -9,14 +9,14 @@ from uuid import uuid4
 from app.credits import MAX_CREDITS, check_key
 from app.errors import BalanceLimitReached, InvalidInput, TopUpNotFound
 from app.ledger import accounts, operations, posting, statements
-from app.ledger.book import Figures
+from app.ledger.book import AccountBalance
 from app.ledger.posting import Posting
 from app.topups import customers, rows
-from app.topups.asking import asked
-from app.topups.provider import Checkout, PaymentProvider
-from app.topups.rules import UNPAID, PaymentState, Status, Terms, TopUpState, return_url_problems
+from app.topups.asking import payment_query_event
+from app.topups.provider import CheckoutRequest, PaymentProvider
+from app.topups.rules import UNPAID_STATUSES, PaymentStatus, TopUpRow, TopUpStatus, TopUpTerms, find_return_url_problems
 from app.topups.settling import settle
-from app.trail.records import Act
+from app.trail.records import AuditContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,31 +31,31 @@ class TopUpRequest:
     """Whether the buyer consents to later payments with this card without being there."""
     key: str
     actor: str
-    act: Act | None = None
+    audit: AuditContext | None = None
 
-    def fingerprint(self) -> bytes:
+    def request_hash(self) -> bytes:
         asked = {"credits": self.credits, "currency": self.currency, "returnUrl": self.return_url}
-        return operations.fingerprint("beginTopUp", asked | ({"saveCard": True} if self.save_card else {}))
+        return operations.hash_request("beginTopUp", asked | ({"saveCard": True} if self.save_card else {}))
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class BegunTopUp:
     """A top-up, and where to pay for it (`top_up.payment_url`). `replayed`: the same call had begun it before."""
 
-    top_up: TopUpState
-    balance: Figures
+    top_up: TopUpRow
+    balance: AccountBalance
     replayed: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Confirmed:
+class ConfirmedTopUp:
     """A top-up and the balance, once its provider was asked."""
 
-    top_up: TopUpState
-    balance: Figures
+    top_up: TopUpRow
+    balance: AccountBalance
 
 
-async def begin(request: TopUpRequest, provider: PaymentProvider, terms: Terms) -> Begun:
+async def begin_top_up(request: TopUpRequest, provider: PaymentProvider, terms: TopUpTerms) -> BegunTopUp:
     """Record a PENDING top-up, and get the page on which it is paid.
 
     The same call again gives the same top-up and page, also after a crash between our row and the provider's answer:
@@ -65,33 +65,33 @@ async def begin(request: TopUpRequest, provider: PaymentProvider, terms: Terms) 
     does not answer, and the same call may be sent again.
     """
     check_key(request.key, path="idempotencyKey")
-    if problems := return_url_problems(request.return_url):
+    if problems := find_return_url_problems(request.return_url):
         raise InvalidInput(problems)
-    refused = terms.problems(request.credits, request.currency)
+    refused = terms.find_problems(request.credits, request.currency)
     # A refusal writes nothing, no account either. What was accepted once is replayed, even if the terms have changed;
     # no terms ever accepted an amount past the bound, and it has no fingerprint.
-    if refused and (abs(request.credits) > MAX_CREDITS or await accounts.find(request.owner_id) is None):
+    if refused and (abs(request.credits) > MAX_CREDITS or await accounts.find_account_id(request.owner_id) is None):
         raise InvalidInput(refused)
-    account_id = await accounts.ensure(request.owner_id)
-    print_ = request.fingerprint()
+    account_id = await accounts.get_or_create_account(request.owner_id)
+    print_ = request.request_hash()
 
-    async def decide(posting: Posting) -> Begun:
-        book = posting.books[account_id]
-        if (first := await operations.replayed(posting, book, request.key, print_)) is not None:
+    async def decide(posting: Posting) -> BegunTopUp:
+        book = posting.accounts[account_id]
+        if (first := await operations.find_result(posting, book, request.key, print_)) is not None:
             top_up = await rows.get(posting.connection, account_id, first["topUp"])
-            return Begun(top_up, book.figures(), replayed=True)
+            return BegunTopUp(top_up, book.balance(), replayed=True)
         if refused:
             raise InvalidInput(refused)
         bonus_credits = terms.bonus_credits(request.credits)
         if book.posted + request.credits + bonus_credits > MAX_CREDITS:
             raise BalanceLimitReached(figure="The balance")
-        top_up = TopUpState(
+        top_up = TopUpRow(
             account_id=account_id,
             id=uuid4().hex,
             credits=request.credits,
             amount_minor=terms.amount_minor(request.credits),
             currency=terms.currency,
-            status=Status.PENDING,
+            status=TopUpStatus.PENDING,
             provider=provider.name,
             provider_ref=None,
             payment_url=None,
@@ -104,17 +104,21 @@ async def begin(request: TopUpRequest, provider: PaymentProvider, terms: Terms) 
             live=provider.live,
             saves_card=request.save_card,
         )
-        rows.add(posting.write, top_up)
+        rows.insert_top_up(posting.write, top_up)
         after = {"status": top_up.status, "credits": top_up.credits, "amountMinor": top_up.amount_minor}
-        posting.leave(request.act, book, subject=f"top-up {top_up.id}", before=None, after=after)
-        operations.remember(posting, book, request.key, kind="beginTopUp", print_=print_, result={"topUp": top_up.id})
-        return Begun(top_up, book.figures(), replayed=False)
+        posting.record_audit(request.audit, book, subject=f"top-up {top_up.id}", before=None, after=after)
+        operations.save_result(
+            posting, book, request.key, kind="beginTopUp", request_hash=print_, result={"topUp": top_up.id}
+        )
+        return BegunTopUp(top_up, book.balance(), replayed=False)
 
     begun = await posting.post([account_id], decide)
-    return Begun(await _opened(begun.top_up, provider), begun.balance, begun.replayed)
+    return BegunTopUp(await _opened(begun.top_up, provider), begun.balance, begun.replayed)
 
 
-async def confirm(account_id: int, top_up_id: str, provider: PaymentProvider, *, act: Act | None = None) -> Confirmed:
+async def confirm_top_up(
+    account_id: int, top_up_id: str, provider: PaymentProvider, *, audit: AuditContext | None = None
+) -> ConfirmedTopUp:
     """Ask the provider about a top-up and settle what it says: what the return page does, should it be there before the
     webhook. A top-up that is settled already is only read.
 
@@ -123,34 +127,36 @@ async def confirm(account_id: int, top_up_id: str, provider: PaymentProvider, *,
     top_up = await rows.find(account_id, top_up_id)
     if top_up is None:
         raise TopUpNotFound(top_up_id=top_up_id)
-    if top_up.status in UNPAID and top_up.provider_ref is not None and top_up.provider == provider.name:
-        payment = await provider.ask(top_up.provider_ref)
-        if payment is not None and payment.state is not PaymentState.OPEN:
-            await settle(asked(payment), act=act)
+    if top_up.status in UNPAID_STATUSES and top_up.provider_ref is not None and top_up.provider == provider.name:
+        payment = await provider.retrieve_payment(top_up.provider_ref)
+        if payment is not None and payment.status is not PaymentStatus.OPEN:
+            await settle(payment_query_event(payment), audit=audit)
             top_up = await rows.find(account_id, top_up_id) or top_up
-    return Confirmed(top_up, (await statements.balances([account_id]))[account_id])
+    return ConfirmedTopUp(top_up, (await statements.get_balances([account_id]))[account_id])
 
 
-async def portal(owner_id: str, provider: PaymentProvider, return_url: str, *, act: Act | None = None) -> str:
+async def open_billing_portal(
+    owner_id: str, provider: PaymentProvider, return_url: str, *, audit: AuditContext | None = None
+) -> str:
     """Where an account's owner looks after cards and receipts, on a page of the provider's; none without its record.
 
     Raises: InvalidInput: the return address; Unavailable: the provider does not answer.
     """
-    if problems := return_url_problems(return_url):
+    if problems := find_return_url_problems(return_url):
         raise InvalidInput(problems)
-    account_id = await accounts.ensure(owner_id)
-    customer_ref = await customers.ensure(account_id, provider, act, subject="billing portal")
-    return await provider.portal(customer_ref, return_url)
+    account_id = await accounts.get_or_create_account(owner_id)
+    customer_ref = await customers.ensure_customer(account_id, provider, audit, subject="billing portal")
+    return await provider.create_portal_session(customer_ref, return_url)
 
 
-async def _opened(top_up: TopUpState, provider: PaymentProvider) -> TopUpState:
+async def _opened(top_up: TopUpRow, provider: PaymentProvider) -> TopUpRow:
     """The top-up with its payment page; the provider is called only where the page is not known yet."""
-    if top_up.payment_url is not None or top_up.status is not Status.PENDING or top_up.provider != provider.name:
+    if top_up.payment_url is not None or top_up.status is not TopUpStatus.PENDING or top_up.provider != provider.name:
         return top_up
     # A customer only where the card is kept: the call must be the same whenever it is sent again.
-    customer_ref = await customers.ensure(top_up.account_id, provider) if top_up.saves_card else None
-    checkout = await provider.begin(
-        Checkout(
+    customer_ref = await customers.ensure_customer(top_up.account_id, provider) if top_up.saves_card else None
+    checkout = await provider.open_checkout(
+        CheckoutRequest(
             reference=top_up.reference,
             description=f"{top_up.credits:,} credits",
             amount_minor=top_up.amount_minor,
@@ -160,4 +166,4 @@ async def _opened(top_up: TopUpState, provider: PaymentProvider) -> TopUpState:
             saves_card=top_up.saves_card,
         )
     )
-    return await rows.opened(top_up, provider_ref=checkout.provider_ref, payment_url=checkout.payment_url)
+    return await rows.record_checkout(top_up, provider_ref=checkout.provider_ref, payment_url=checkout.payment_url)

@@ -6,14 +6,14 @@ from string import Template
 from typing import Final
 
 from app.topups.receipts import Receipt
-from app.topups.rules import money
+from app.topups.rules import format_money
 
 _PAGE: Final = Template(files("app.topups").joinpath("receipt_page.html").read_text(encoding="utf-8"))
 _LINE: Final = Template("<tr><th>$label</th><td>$text</td></tr>")
 _TOTAL: Final = Template('<tr class="total"><th>$label</th><td>$text</td></tr>')
 
 
-def page(receipt: Receipt, seller: str | None) -> str:
+def render_receipt(receipt: Receipt, seller: str | None) -> str:
     """The page. `seller`: name and address, its lines divided by semicolons."""
     return _PAGE.substitute(
         number=escape(receipt.number),
@@ -26,16 +26,16 @@ def page(receipt: Receipt, seller: str | None) -> str:
 
 def _lines(receipt: Receipt) -> list[str]:
     def priced(label: str, amount_minor: int) -> str:
-        return _filled(_LINE, label, money(amount_minor, receipt.currency))
+        return _filled(_LINE, label, format_money(amount_minor, receipt.currency))
 
-    lines = [priced(f"{receipt.credits_bought:,} credits", receipt.amount_minor)]
-    if receipt.bonus:
-        lines.append(_filled(_LINE, f"{receipt.bonus:,} promotional credits", "free"))
+    lines = [priced(f"{receipt.bought_credits:,} credits", receipt.amount_minor)]
+    if receipt.bonus_credits:
+        lines.append(_filled(_LINE, f"{receipt.bonus_credits:,} promotional credits", "free"))
     lines += [
         priced(f"{line.label} (included)" if line.inclusive else line.label, line.amount_minor)
         for line in receipt.tax_lines
     ]
-    lines.append(_filled(_TOTAL, "Total paid", money(receipt.total_minor, receipt.currency)))
+    lines.append(_filled(_TOTAL, "Total paid", format_money(receipt.total_minor, receipt.currency)))
     if receipt.refunded_minor:
         lines.append(priced("Given back since", receipt.refunded_minor))
     return lines

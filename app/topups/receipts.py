@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from app.ledger import posting
-from app.topups.rules import Reference, TaxLine, TopUpState
+from app.topups.rules import Reference, TaxLine, TopUpRow
 
 PATH: Final = "/receipts"
 _MAC_BYTES: Final = 16
@@ -26,8 +26,8 @@ class Receipt:
     """A paid top-up, for people. Amounts are minor units of `currency`; `total_minor` has every tax in it."""
 
     number: str
-    credits_bought: int
-    bonus: int
+    bought_credits: int
+    bonus_credits: int
     amount_minor: int
     currency: str
     tax_lines: tuple[TaxLine, ...]
@@ -38,32 +38,32 @@ class Receipt:
     refunded_minor: int
 
 
-def receipt_of(top_up: TopUpState) -> Receipt | None:
+def build_receipt(top_up: TopUpRow) -> Receipt | None:
     """The receipt of a top-up; None before it is paid. It stays when money goes back later."""
     if top_up.paid_at is None:
         return None
     return Receipt(
         number=f"{top_up.paid_at:%Y%m%d}-{top_up.id[:12].upper()}",
-        credits_bought=top_up.credits,
-        bonus=top_up.bonus_credits,
+        bought_credits=top_up.credits,
+        bonus_credits=top_up.bonus_credits,
         amount_minor=top_up.amount_minor,
         currency=top_up.currency,
         tax_lines=top_up.tax_lines,
         total_minor=top_up.amount_minor + sum(line.amount_minor for line in top_up.tax_lines if not line.inclusive),
         paid_at=top_up.paid_at,
         reference=top_up.reference,
-        token=token_of(Reference(top_up.account_id, top_up.id)),
+        token=build_token(Reference(top_up.account_id, top_up.id)),
         refunded_minor=top_up.refunded_minor,
     )
 
 
-def token_of(reference: Reference) -> str:
+def build_token(reference: Reference) -> str:
     """What a receipt's address ends in: 54 characters."""
-    named = reference.account_id.to_bytes(8, "big") + bytes.fromhex(reference.top_up_id)
+    named = reference.account_id.to_bytes(8, "big") + bytes.fromhex(reference.row_id)
     return base64.urlsafe_b64encode(named + _mac(named)).decode().rstrip("=")
 
 
-def named_by(token: str) -> Reference | None:
+def parse_token(token: str) -> Reference | None:
     """The top-up that a token of ours names; None: it is none of ours."""
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)

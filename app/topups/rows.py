@@ -10,9 +10,9 @@ import orjson
 
 from app import database
 from app.database import Connection
-from app.ledger.posting import Read
-from app.sets import Part, Write
-from app.topups.rules import Reference, Status, TaxLine, TopUpState
+from app.ledger.posting import ExtraRead
+from app.sets import SetStatement, SetWrite
+from app.topups.rules import Reference, TaxLine, TopUpRow, TopUpStatus
 
 COLUMNS: Final = (
     "t.account_id, t.id, t.credits, t.amount_minor, t.currency, t.status, t.provider, t.provider_ref, t.payment_url,"
@@ -20,7 +20,7 @@ COLUMNS: Final = (
     " t.bonus_days, t.live, t.automatic, t.saves_card, t.payment_ref, t.decline_reason, t.tax_lines"
 )
 
-_NEW: Final = Part(
+_NEW: Final = SetStatement(
     "new top-ups",
     """
     INSERT INTO top_up (account_id, id, credits, amount_minor, currency, status, provider, provider_ref, payment_url,
@@ -34,7 +34,7 @@ _NEW: Final = Part(
 )
 
 # The status that was read guards the change: whoever flips the row posts, and nobody flips it twice.
-_FLIPPED: Final = Part(
+_FLIPPED: Final = SetStatement(
     "flipped top-ups",
     """
     UPDATE top_up AS t SET status = v.status, paid_at = v.paid_at, provider_ref = v.provider_ref,
@@ -50,7 +50,7 @@ _FLIPPED: Final = Part(
     13,
 )
 
-_PAYMENTS: Final = Part(
+_PAYMENTS: Final = SetStatement(
     "provider payments",
     """
     INSERT INTO provider_payment (payment_ref, account_id, top_up_id)
@@ -81,15 +81,15 @@ _PAGE: Final = f"""
 """  # noqa: S608  our own constant
 
 
-def read(account_id: int, top_up_id: str) -> Read:
+def select_top_up(account_id: int, top_up_id: str) -> ExtraRead:
     """A read of one top-up."""
-    return Read(
+    return ExtraRead(
         f"SELECT ROW({COLUMNS}) FROM top_up AS t WHERE t.account_id = $1::bigint AND t.id = $2",  # noqa: S608  our own constant
         (account_id, top_up_id),
     )
 
 
-def add(write: Write, top_up: TopUpState) -> None:
+def insert_top_up(write: SetWrite, top_up: TopUpRow) -> None:
     """Write a new top-up."""
     write.add(
         _NEW,
@@ -97,60 +97,60 @@ def add(write: Write, top_up: TopUpState) -> None:
     )
 
 
-def flip(write: Write, top_up: TopUpState, *, before: Status) -> None:
+def update_top_up(write: SetWrite, top_up: TopUpRow, *, status_before: TopUpStatus) -> None:
     """Write what a top-up has become. RowsLost where its status is no longer `before`."""
     taxes = orjson.dumps([asdict(line) for line in top_up.tax_lines]).decode() if top_up.tax_lines else None
     write.add(
         _FLIPPED,
-        (top_up.account_id, top_up.id, before, top_up.status, top_up.paid_at, top_up.provider_ref, top_up.payment_url,
-         top_up.payment_ref, top_up.decline_reason, taxes, top_up.refunded, top_up.refunded_minor,
-         top_up.clawed_back),
+        (top_up.account_id, top_up.id, status_before, top_up.status, top_up.paid_at, top_up.provider_ref, top_up.payment_url,
+         top_up.payment_ref, top_up.decline_reason, taxes, top_up.refunded_credits, top_up.refunded_minor,
+         top_up.clawed_back_credits),
     )  # fmt: skip
 
 
-def add_payment(write: Write, top_up: TopUpState) -> None:
+def insert_payment(write: SetWrite, top_up: TopUpRow) -> None:
     """Write which top-up a payment paid. RowsLost where it paid another before."""
     write.add(_PAYMENTS, (top_up.payment_ref, top_up.account_id, top_up.id))
 
 
-async def of_payment(payment_ref: str) -> Reference | None:
+async def find_by_payment(payment_ref: str) -> Reference | None:
     """The top-up that a provider's payment paid."""
     records = await database.fetch(_OF_PAYMENT, payment_ref)
     return Reference(*records[0]) if records else None
 
 
-async def opened(top_up: TopUpState, *, provider_ref: str, payment_url: str) -> TopUpState:
+async def record_checkout(top_up: TopUpRow, *, provider_ref: str, payment_url: str) -> TopUpRow:
     """Write where the buyer pays, unless it is known already. Returns: the top-up as it is now."""
     [record] = await database.fetch(_OPENED, top_up.account_id, top_up.id, provider_ref, payment_url)
     return from_row(record)
 
 
-async def get(connection: Connection, account_id: int, top_up_id: str) -> TopUpState:
+async def get(connection: Connection, account_id: int, top_up_id: str) -> TopUpRow:
     """A top-up that is known to be there, read within a transaction."""
     _, [record] = await connection.execute_query(_SOME, [[account_id], [top_up_id]])
     return from_row(record)
 
 
-async def find(account_id: int, top_up_id: str) -> TopUpState | None:
+async def find(account_id: int, top_up_id: str) -> TopUpRow | None:
     """A top-up of this account, or None: another account's is not found either."""
     return (await find_many([Reference(account_id, top_up_id)])).get(Reference(account_id, top_up_id))
 
 
-async def find_many(references: Iterable[tuple[int, str]]) -> dict[tuple[int, str], TopUpState]:
+async def find_many(references: Iterable[tuple[int, str]]) -> dict[tuple[int, str], TopUpRow]:
     """Top-ups by (account, id), in one statement. What cannot be an id of ours is not looked for."""
     pairs = [pair for pair in dict.fromkeys(references) if Reference.parse(str(Reference(*pair)))]
     records = await database.fetch(_SOME, [account for account, _ in pairs], [name for _, name in pairs])
     return {(top_up.account_id, top_up.id): top_up for top_up in map(from_row, records)}
 
 
-async def page(account_id: int, *, before: tuple[datetime, str] | None, limit: int) -> list[TopUpState]:
+async def list_page(account_id: int, *, before: tuple[datetime, str] | None, limit: int) -> list[TopUpRow]:
     """Top-ups of an account, newest first, from below a (created_at, id)."""
     created_at, top_up_id = before or (None, None)
     return [from_row(record) for record in await database.fetch(_PAGE, account_id, created_at, top_up_id, limit)]
 
 
-def from_row(row: Any) -> TopUpState:
+def from_row(row: Any) -> TopUpRow:
     """A top-up from its columns, in the order of COLUMNS."""
     (account_id, id_, credits, amount_minor, currency, status, *others, taxes) = row
     lines = tuple(TaxLine(**line) for line in json.loads(taxes)) if taxes else ()
-    return TopUpState._make((account_id, id_, credits, amount_minor, currency, Status(status), *others, lines))
+    return TopUpRow._make((account_id, id_, credits, amount_minor, currency, TopUpStatus(status), *others, lines))

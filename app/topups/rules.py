@@ -23,7 +23,7 @@ _MINOR_DIGITS: Final = {
 """Decimal places of currencies that do not have two (ISO 4217)."""
 
 
-class Status(StrEnum):
+class TopUpStatus(StrEnum):
     """Where a top-up stands. Only PAID, and what follows from it, has credits in the ledger."""
 
     PENDING = "PENDING"
@@ -34,10 +34,10 @@ class Status(StrEnum):
     DISPUTED = "DISPUTED"
 
 
-UNPAID: Final = frozenset({Status.PENDING, Status.FAILED, Status.EXPIRED})
+UNPAID_STATUSES: Final = frozenset({TopUpStatus.PENDING, TopUpStatus.FAILED, TopUpStatus.EXPIRED})
 
 
-class PaymentState(StrEnum):
+class PaymentStatus(StrEnum):
     """What a provider says of a payment.
 
     ACTION_REQUIRED: a payment with a saved card that its owner has to authenticate, on the page `action_url`.
@@ -76,12 +76,12 @@ class Payment:
     provider: str
     live: bool = False
     provider_ref: str
-    money_only: bool = False
+    provider_ref_is_payment: bool = False
     """Whether `provider_ref` names only the money that moved, where the top-up knows its checkout by another id."""
     payment_ref: str | None = None
     """The provider's id of the money that moved, by which it is given back and disputed; None before it moved."""
     reference: str
-    state: PaymentState
+    status: PaymentStatus
     amount_minor: int
     """Without tax that is put on top."""
     currency: str
@@ -91,7 +91,7 @@ class Payment:
     action_url: str | None = None
 
 
-class TopUpState(NamedTuple):
+class TopUpRow(NamedTuple):
     """A top-up as it is recorded."""
 
     account_id: int
@@ -99,7 +99,7 @@ class TopUpState(NamedTuple):
     credits: int
     amount_minor: int
     currency: str
-    status: Status
+    status: TopUpStatus
     provider: str
     provider_ref: str | None
     payment_url: str | None
@@ -107,10 +107,10 @@ class TopUpState(NamedTuple):
     actor: str
     created_at: datetime
     paid_at: datetime | None
-    refunded: int = 0
+    refunded_credits: int = 0
     """Credits that went back for money, or are on their way."""
     refunded_minor: int = 0
-    clawed_back: int = 0
+    clawed_back_credits: int = 0
     """Credits that a lost dispute took."""
     bonus_credits: int = 0
     """Promotional credits that come with it, in a grant of their own that expires `bonus_days` after the payment."""
@@ -133,10 +133,10 @@ class Reference(NamedTuple):
     """Account and id of a top-up, as one text for the provider: `<account>-<id>`."""
 
     account_id: int
-    top_up_id: str
+    row_id: str
 
     def __str__(self) -> str:
-        return f"{self.account_id}-{self.top_up_id}"
+        return f"{self.account_id}-{self.row_id}"
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
@@ -146,7 +146,7 @@ class Reference(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class TopUpTerms:
     """What may be bought, and what a credit costs."""
 
     minimum_credits: int
@@ -159,15 +159,15 @@ class Terms:
     bonus_days: int = 365
 
     @classmethod
-    def of(cls, chosen: Settings) -> Self:
+    def from_settings(cls, settings: Settings) -> Self:
         return cls(
-            minimum_credits=chosen.top_up_minimum,
-            maximum_credits=chosen.top_up_maximum,
-            multiple_credits=chosen.top_up_multiple,
-            currency=chosen.currency,
-            minor_per_credit=chosen.minor_per_credit,
-            bonuses=chosen.top_up_bonuses or (),
-            bonus_days=chosen.top_up_bonus_days,
+            minimum_credits=settings.top_up_minimum,
+            maximum_credits=settings.top_up_maximum,
+            multiple_credits=settings.top_up_multiple,
+            currency=settings.currency,
+            minor_per_credit=settings.minor_per_credit,
+            bonuses=settings.top_up_bonuses or (),
+            bonus_days=settings.top_up_bonus_days,
         )
 
     def amount_minor(self, credits: int) -> int:
@@ -178,7 +178,7 @@ class Terms:
         """The promotional credits that come with a top-up of `credits`: those of the highest step that it reaches."""
         return max(((least, bonus) for least, bonus in self.bonuses if least <= credits), default=(0, 0))[1]
 
-    def problems(self, credits: int, currency: str | None) -> list[Problem]:
+    def find_problems(self, credits: int, currency: str | None) -> list[Problem]:
         """What is wrong with buying `credits` for `currency` (None: the one in which credits are sold)."""
         found = []
         if not self.minimum_credits <= credits <= self.maximum_credits:
@@ -193,7 +193,7 @@ class Terms:
         return found
 
 
-def return_url_problems(url: str | None) -> list[Problem]:
+def find_return_url_problems(url: str | None) -> list[Problem]:
     """What is wrong with where the buyer's browser is sent after paying; it is sent there exactly as given.
 
     Visible ASCII only and no backslash: browsers read those otherwise than we do, and could end up at another host.
@@ -209,13 +209,13 @@ def return_url_problems(url: str | None) -> list[Problem]:
     return []
 
 
-def disagreements(top_up: TopUpState, payment: Payment) -> list[str]:
+def find_mismatches(top_up: TopUpRow, payment: Payment) -> list[str]:
     """Where a payment differs from our own row. One that differs is parked for a person, never credited.
 
     A row without a provider's id is one whose begin was cut off after the provider had answered: any id will do.
     """
-    known_as = payment.payment_ref if payment.money_only else payment.provider_ref
-    knew_as = top_up.payment_ref if payment.money_only else top_up.provider_ref
+    known_as = payment.payment_ref if payment.provider_ref_is_payment else payment.provider_ref
+    knew_as = top_up.payment_ref if payment.provider_ref_is_payment else top_up.provider_ref
     pairs = [
         ("provider", payment.provider, top_up.provider),
         ("mode", _mode(payment.live), _mode(top_up.live)),
@@ -231,20 +231,22 @@ def _mode(live: bool) -> str:
     return "live" if live else "test"
 
 
-def follows(status: Status, state: PaymentState) -> Status | None:
+def derive_status(status: TopUpStatus, payment_status: PaymentStatus) -> TopUpStatus | None:
     """What a top-up becomes on a provider's word; None where it stays as it is.
 
     A payment counts whenever it truly was made: a buyer whose first card is declined may pay with another, and one who
     pays after giving up has paid. A decline or an expiry that arrives after the payment changes nothing.
     """
-    if state is PaymentState.PAID and status in UNPAID:
-        return Status.PAID
-    if status is Status.PENDING:
-        return {PaymentState.DECLINED: Status.FAILED, PaymentState.EXPIRED: Status.EXPIRED}.get(state)
+    if payment_status is PaymentStatus.PAID and status in UNPAID_STATUSES:
+        return TopUpStatus.PAID
+    if status is TopUpStatus.PENDING:
+        return {PaymentStatus.DECLINED: TopUpStatus.FAILED, PaymentStatus.EXPIRED: TopUpStatus.EXPIRED}.get(
+            payment_status
+        )
     return None
 
 
-def money(amount_minor: int, currency: str) -> str:
+def format_money(amount_minor: int, currency: str) -> str:
     """An amount for people: 123456 minor units of USD are "1,234.56 USD"; JPY has no minor unit, KWD three places."""
     digits = _MINOR_DIGITS.get(currency, 2)
     whole, part = divmod(amount_minor, 10**digits)

@@ -3,14 +3,14 @@
 from typing import Final
 
 from app import database
-from app.ledger.sight import OF_SEEN, Owners
+from app.ledger.sight import OWNER_SCOPE_SQL, OwnerScope
 from app.topups.rows import COLUMNS, from_row
-from app.topups.rules import TopUpState
+from app.topups.rules import TopUpRow
 
-_FIND: Final = f"SELECT {COLUMNS} FROM top_up AS t WHERE t.account_id = $1 AND t.id = $2 AND {OF_SEEN}"  # noqa: S608  our own constants
+_FIND: Final = f"SELECT {COLUMNS} FROM top_up AS t WHERE t.account_id = $1 AND t.id = $2 AND {OWNER_SCOPE_SQL}"  # noqa: S608  our own constants
 
 
-async def find(account_id: int, top_up_id: str, *, owner_ids: Owners) -> TopUpState | None:
+async def find_top_up_in_scope(account_id: int, top_up_id: str, *, owner_ids: OwnerScope) -> TopUpRow | None:
     """That top-up, in an account of `owner_ids`; None: in any account."""
     found = await database.fetch(_FIND, account_id, top_up_id, None if owner_ids is None else list(owner_ids))
     return from_row(found[0]) if found else None

@@ -12,15 +12,15 @@ from typing import Final
 from app import database
 from app.errors import RequestError
 from app.topups import rows
-from app.topups.asking import asked
+from app.topups.asking import payment_query_event
 from app.topups.provider import PaymentProvider
-from app.topups.rules import Payment, PaymentState, TopUpState
+from app.topups.rules import Payment, PaymentStatus, TopUpRow
 from app.topups.settling import settle
 
-PAGE: Final = 100
-AT_ONCE: Final = 8
-LOOK_SECONDS: Final = 30.0
-ASK_EVERY_SECONDS: Final = 270.0
+BATCH_SIZE: Final = 100
+CONCURRENCY: Final = 8
+POLL_SECONDS: Final = 30.0
+QUERY_INTERVAL_SECONDS: Final = 270.0
 """With LOOK_SECONDS: five minutes at most between two answers about a row."""
 
 # Those never asked about first, then the longest not asked about. Asked is asked, whatever the answer: a row whose
@@ -44,20 +44,20 @@ _CLAIM: Final = f"""
 log = logging.getLogger(__name__)
 
 
-async def keep_sweeping(provider: PaymentProvider) -> None:
+async def run_sweep(provider: PaymentProvider) -> None:
     """Ask about whatever is due; other processes do the same, and each row is asked about by one."""
     while True:
-        if await sweep(provider) < PAGE:
-            await asyncio.sleep(LOOK_SECONDS)
+        if await sweep(provider) < BATCH_SIZE:
+            await asyncio.sleep(POLL_SECONDS)
 
 
-async def sweep(provider: PaymentProvider, *, limit: int = PAGE) -> int:
+async def sweep(provider: PaymentProvider, *, limit: int = BATCH_SIZE) -> int:
     """Ask about top-ups that are due, and settle the answers. Returns: how many were asked about, `limit` at most."""
-    records = await database.fetch(_CLAIM, provider.name, provider.live, limit, ASK_EVERY_SECONDS)
+    records = await database.fetch(_CLAIM, provider.name, provider.live, limit, QUERY_INTERVAL_SECONDS)
     due = [rows.from_row(record) for record in records]
-    places = asyncio.Semaphore(AT_ONCE)
+    places = asyncio.Semaphore(CONCURRENCY)
 
-    async def in_turn(top_up: TopUpState) -> None:
+    async def in_turn(top_up: TopUpRow) -> None:
         async with places:
             await _ask(provider, top_up)
 
@@ -65,28 +65,32 @@ async def sweep(provider: PaymentProvider, *, limit: int = PAGE) -> int:
     return len(due)
 
 
-async def _ask(provider: PaymentProvider, top_up: TopUpState) -> None:
+async def _ask(provider: PaymentProvider, top_up: TopUpRow) -> None:
     """Ask about one, and settle the answer; a fault is one row's own, and is logged."""
     try:
-        payment = await provider.ask(top_up.provider_ref) if top_up.provider_ref is not None else _never_begun(top_up)
+        payment = (
+            await provider.retrieve_payment(top_up.provider_ref)
+            if top_up.provider_ref is not None
+            else _never_begun(top_up)
+        )
         if payment is None:
             log.error("the provider knows nothing of top-up %s (%s)", top_up.reference, top_up.provider_ref)
-        elif payment.state is not PaymentState.OPEN:
-            await settle(asked(payment))
+        elif payment.status is not PaymentStatus.OPEN:
+            await settle(payment_query_event(payment))
     except RequestError as refusal:
         log.warning("top-up %s is asked about again later: %s", top_up.reference, refusal)
     except Exception:
         log.exception("top-up %s could not be settled by what the provider says", top_up.reference)
 
 
-def _never_begun(top_up: TopUpState) -> Payment:
+def _never_begun(top_up: TopUpRow) -> Payment:
     return Payment(
         provider=top_up.provider,
         live=top_up.live,
         provider_ref=top_up.reference,
-        money_only=True,
+        provider_ref_is_payment=True,
         reference=top_up.reference,
-        state=PaymentState.EXPIRED,
+        status=PaymentStatus.EXPIRED,
         amount_minor=top_up.amount_minor,
         currency=top_up.currency,
     )

@@ -9,15 +9,15 @@ from typing import Any, Final
 import orjson
 
 from app import database
-from app.sets import Part, Write
+from app.sets import SetStatement, SetWrite
 
-Facts = Mapping[str, object]
+AuditState = Mapping[str, object]
 """A state in plain values: names and numbers, no settings and no inputs of blocks."""
 
-LAST_ID: Final = 2**63 - 1
+MAX_RECORD_ID: Final = 2**63 - 1
 """No record has a higher id."""
 
-_NEW: Final = Part(
+_NEW: Final = SetStatement(
     "audit records",
     """
     INSERT INTO audit_record (at, account_id, action, subject, actor, key_id, scope, request_id, reason, before, after)
@@ -60,7 +60,7 @@ _OF_ACTION: Final = f"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Act:
+class AuditContext:
     """One mutation by one caller. `action` is the mutation's name; `key_id`: the key, or the key that signed the token.
 
     `scope`: the scopes that the caller held, with commas between.
@@ -81,38 +81,38 @@ class Record:
     at: datetime
     account_id: int | None
     subject: str
-    act: Act
+    audit: AuditContext
     reason: str | None
     before: dict[str, Any] | None
     after: dict[str, Any] | None
 
 
-def leave(
-    write: Write,
-    act: Act | None,
+def append_record(
+    write: SetWrite,
+    audit: AuditContext | None,
     *,
     subject: str,
     account_id: int | None = None,
     at: datetime | None = None,
     reason: str | None = None,
-    before: Facts | None = None,
-    after: Facts | None = None,
+    before: AuditState | None = None,
+    after: AuditState | None = None,
 ) -> None:
     """Have `write` leave a record of `act`, in its own statement. No act: it was a user's own, or nobody's; no record.
 
     `at` None: when it is written, by the database's clock. `before` None: there was nothing.
     """
-    if act is not None:
+    if audit is not None:
         write.add(
             _NEW,
-            (at, account_id, act.action, subject, act.actor, act.key_id, act.scope, act.request_id, reason,
+            (at, account_id, audit.action, subject, audit.actor, audit.key_id, audit.scope, audit.request_id, reason,
              _json(before), _json(after)),
         )  # fmt: skip
 
 
-async def page(
+async def list_records(
     *,
-    before_id: int = LAST_ID,
+    before_id: int = MAX_RECORD_ID,
     limit: int,
     account_id: int | None = None,
     actor: str | None = None,
@@ -130,7 +130,7 @@ async def page(
     return list(map(_record, found))
 
 
-async def find(record_id: int) -> Record | None:
+async def find_record(record_id: int) -> Record | None:
     """One record."""
     found = await database.fetch(_ONE, record_id)
     return _record(found[0]) if found else None
@@ -143,12 +143,12 @@ def _record(row: Any) -> Record:
         at=at,
         account_id=account_id,
         subject=subject,
-        act=Act(action=action, actor=actor, key_id=key_id, scope=scope, request_id=request_id),
+        audit=AuditContext(action=action, actor=actor, key_id=key_id, scope=scope, request_id=request_id),
         reason=reason,
         before=json.loads(before) if before is not None else None,
         after=json.loads(after) if after is not None else None,
     )
 
 
-def _json(facts: Facts | None) -> str | None:
+def _json(facts: AuditState | None) -> str | None:
     return None if facts is None else orjson.dumps(facts).decode()

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from app import database
-from app.settings import settings
+from app.settings import get_settings
 from bench import preparing
 
 
@@ -16,11 +16,11 @@ from bench import preparing
 async def own_database(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     """Its address; DATA_DIR is the test's own, too."""
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    settings.cache_clear()
+    get_settings.cache_clear()
     name = f"bench_{secrets.token_hex(6)}"
     yield await preparing.create_database(database_url, name)
-    admin = await asyncpg.connect(**database.credentials(database_url))
+    admin = await asyncpg.connect(**database.connection_arguments(database_url))
     await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     await admin.close()
     monkeypatch.undo()
-    settings.cache_clear()
+    get_settings.cache_clear()

@@ -24,7 +24,7 @@ async def test_the_reference_charges_once_never_overdraws_and_keeps_its_sums(
     prepared: tuple[str, str, dict[str, str]], tmp_path: Path
 ) -> None:
     url, key, environment = prepared
-    admin = await asyncpg.connect(**database.credentials(url))
+    admin = await asyncpg.connect(**database.connection_arguments(url))
     await admin.execute("UPDATE reference_account SET balance = 20 WHERE owner_id = $1", preparing.HOT_OWNER)
 
     with servers.running("reference", "bench.reference", place=tmp_path, **environment) as server:

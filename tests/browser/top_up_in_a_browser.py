@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.browser import chromium
-from tests.commands import open_place, serving
+from tests.commands import running_server, temporary_directory
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +38,7 @@ def frontend() -> Iterator[str]:
 
 
 async def test_a_top_up_is_begun_paid_on_its_page_and_in_the_header_within_a_second(frontend: str) -> None:
-    with open_place() as place, serving(DATA_DIR=str(place), PORT="0") as (server, tokens):
+    with temporary_directory() as place, running_server(DATA_DIR=str(place), PORT="0") as (server, tokens):
         async with chromium.running() as browser:
             header = await browser.open(f"{frontend}#{quote(server, safe='')}#{tokens['user']}")
             await header.until("window.seen?.length > 0")

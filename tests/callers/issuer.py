@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from app.callers.jwks import FixedKeys, VerificationKey, read_keys
-from app.callers.tokens import Expected
+from app.callers.jwks import StaticKeys, VerificationKey, parse_key_set
+from app.callers.tokens import TokenRequirements
 
 PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
 
-EXPECTED = Expected(issuer="https://id.example", audience="credits", admin_role="credits-admin")
+EXPECTED = TokenRequirements(issuer="https://id.example", audience="credits", admin_role="credits-admin")
 ALICE = "alice"
 
 
@@ -38,8 +38,8 @@ def key_set(**private_keys: PrivateKey) -> dict[str, Any]:
     return {"keys": [public_jwk(private_key, key_id) for key_id, private_key in private_keys.items()]}
 
 
-def fixed(**private_keys: PrivateKey) -> FixedKeys:
-    return FixedKeys(read_keys(key_set(**private_keys)))
+def fixed(**private_keys: PrivateKey) -> StaticKeys:
+    return StaticKeys(parse_key_set(key_set(**private_keys)))
 
 
 def claims(
@@ -69,7 +69,7 @@ def encoded(value: bytes) -> str:
     return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
 
 
-class CountingKeys(FixedKeys):
+class CountingKeys(StaticKeys):
     """Fixed keys that count how often they were asked, and can be changed."""
 
     def __init__(self, keys: tuple[VerificationKey, ...]) -> None:

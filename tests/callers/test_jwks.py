@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from app.callers.jwks import RemoteKeys, read_keys
+from app.callers.jwks import RemoteKeySet, parse_key_set
 from app.callers.tokens import TokenVerifier
 from app.errors import Unauthenticated, Unavailable
 from tests.callers.issuer import EXPECTED, claims, key_set, public_jwk, serving, sign
@@ -29,27 +29,27 @@ class Seconds:
         return self.now
 
 
-async def found(keys: RemoteKeys, key_id: str) -> bool:
+async def found(keys: RemoteKeySet, key_id: str) -> bool:
     return await keys.find(key_id) is not None
 
 
 async def test_a_known_key_is_fetched_once() -> None:
     with serving(key_set(old=OLD)) as server:
-        keys = RemoteKeys(server.url)
+        keys = RemoteKeySet(server.url)
         assert [await found(keys, "old") for _ in range(3)] == [True] * 3
     assert server.requests == 1
 
 
 async def test_all_who_wait_share_one_fetch() -> None:
     with serving(key_set(old=OLD)) as server:
-        keys = RemoteKeys(server.url)
+        keys = RemoteKeySet(server.url)
         assert await asyncio.gather(*(found(keys, "old") for _ in range(20))) == [True] * 20
     assert server.requests == 1
 
 
 async def test_a_caller_who_goes_away_does_not_cancel_the_fetch_for_others() -> None:
     with serving(key_set(old=OLD)) as server:
-        keys = RemoteKeys(server.url)
+        keys = RemoteKeySet(server.url)
         leaving, staying = (asyncio.create_task(found(keys, "old")) for _ in range(2))
         await asyncio.sleep(0)
         leaving.cancel()
@@ -60,7 +60,7 @@ async def test_a_caller_who_goes_away_does_not_cancel_the_fetch_for_others() -> 
 async def test_an_unknown_key_id_fetches_again_once_in_30_seconds() -> None:
     clock = Seconds()
     with serving(key_set(old=OLD)) as server:
-        keys = RemoteKeys(server.url, clock=clock)
+        keys = RemoteKeySet(server.url, clock=clock)
         assert await found(keys, "old")
         server.serve(key_set(old=OLD, new=NEW))
 
@@ -104,7 +104,7 @@ async def test_a_failed_fetch_keeps_the_last_good_set(
 ) -> None:
     clock = Seconds()
     with serving(key_set(old=OLD)) as server:
-        keys = RemoteKeys(server.url, clock=clock)
+        keys = RemoteKeySet(server.url, clock=clock)
         assert await found(keys, "old")
         server.status, server.body = status, body
         clock.now += 60
@@ -118,7 +118,7 @@ async def test_a_failed_fetch_keeps_the_last_good_set(
 async def test_a_server_that_is_gone_keeps_the_last_good_set() -> None:
     clock = Seconds()
     with serving(key_set(old=OLD)) as server:
-        keys = RemoteKeys(server.url, clock=clock)
+        keys = RemoteKeySet(server.url, clock=clock)
         assert await found(keys, "old")
     clock.now += 60
     assert not await found(keys, "new")
@@ -128,7 +128,7 @@ async def test_a_server_that_is_gone_keeps_the_last_good_set() -> None:
 async def test_an_old_set_is_renewed_in_the_background_so_that_a_withdrawn_key_goes() -> None:
     clock = Seconds()
     with serving(key_set(old=OLD, new=NEW)) as server:
-        keys = RemoteKeys(server.url, clock=clock)
+        keys = RemoteKeySet(server.url, clock=clock)
         assert await found(keys, "old")
         server.serve(key_set(new=NEW))
         clock.now += 299
@@ -149,7 +149,7 @@ async def test_without_any_set_a_token_is_not_called_wrong_and_the_next_second_t
     token = sign(OLD, claims(), algorithm="EdDSA", key_id="old")
     with serving({}) as server:
         server.status = 503
-        verifier = TokenVerifier(RemoteKeys(server.url, clock=clock), EXPECTED)
+        verifier = TokenVerifier(RemoteKeySet(server.url, clock=clock), EXPECTED)
         for _ in range(2):
             with pytest.raises(Unavailable, match="try again shortly"):
                 await verifier.verify(token)
@@ -164,13 +164,13 @@ async def test_an_address_where_nobody_listens_is_unavailable() -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     with pytest.raises(Unavailable):
-        await RemoteKeys(f"http://127.0.0.1:{port}/keys").find("old")
+        await RemoteKeySet(f"http://127.0.0.1:{port}/keys").find("old")
 
 
 async def test_a_rotated_key_signs_in_without_a_restart() -> None:
     clock = Seconds()
     with serving(key_set(old=OLD)) as server:
-        verifier = TokenVerifier(RemoteKeys(server.url, clock=clock), EXPECTED)
+        verifier = TokenVerifier(RemoteKeySet(server.url, clock=clock), EXPECTED)
         await verifier.verify(sign(OLD, claims(), algorithm="EdDSA", key_id="old"))
         server.serve(key_set(new=NEW))
         clock.now += 31
@@ -200,12 +200,12 @@ def weak_rsa() -> dict[str, Any]:
     ids=lambda jwk: f"{jwk['kty']}-{jwk.get('alg', '')}-{jwk.get('crv', '')}",
 )
 async def test_keys_that_cannot_be_used_are_left_out(unusable: dict[str, Any]) -> None:
-    assert [key.key_id for key in read_keys({"keys": [unusable, public_jwk(OLD, "old")]})] == ["old"]
+    assert [key.key_id for key in parse_key_set({"keys": [unusable, public_jwk(OLD, "old")]})] == ["old"]
     with pytest.raises(ValueError, match="no key that can be used"):
-        read_keys({"keys": [unusable]})
+        parse_key_set({"keys": [unusable]})
 
 
 async def test_a_family_pins_its_algorithms() -> None:
     strong = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    algorithms = {key.key_id: key.algorithms for key in read_keys(key_set(rsa=strong, ec=NEW, ed=OLD))}
+    algorithms = {key.key_id: key.algorithms for key in parse_key_set(key_set(rsa=strong, ec=NEW, ed=OLD))}
     assert algorithms == {"rsa": ("RS256", "PS256"), "ec": ("ES256",), "ed": ("EdDSA",)}

@@ -9,12 +9,12 @@ import pytest
 
 from app import database
 from app.callers import keys
-from app.callers.models import ApiKey
-from app.callers.ring import KeyRing
+from app.callers.models import ServiceKey
+from app.callers.ring import ServiceKeyCache
 from app.callers.rules import Scope
 from app.errors import InvalidInput
 from app.trail import records
-from app.trail.records import Act
+from app.trail.records import AuditContext
 from tests.callers.test_service_keys import id_of
 from tests.test_commands import run
 
@@ -29,7 +29,7 @@ async def test_a_key_is_made_shown_once_listed_and_revoked(db: str) -> None:
     status, key, told = text(await run(db, "keys", "create", "executor", "--scope", "charge", "--scope", "read"))
     assert (status, bool(re.fullmatch(r"ck_[0-9a-f]{16}_[0-9a-f]{64}\n", key))) == (0, True)
     assert told.startswith("Store it now: it is not shown again.")
-    ring = KeyRing()
+    ring = ServiceKeyCache()
     assert (await ring.verify(key.strip())).scopes == {Scope.CHARGE, Scope.READ}
     await ring.close()
 
@@ -46,7 +46,7 @@ async def test_a_key_is_made_shown_once_listed_and_revoked(db: str) -> None:
     assert again == (
         1, "", f"Error: There is no active key '{id_of(key)}': `python -m app keys list` shows the ids.\n"
     )  # fmt: skip
-    acts = [(record.act.action, record.act.actor, record.subject) for record in await records.page(limit=9)]
+    acts = [(record.audit.action, record.audit.actor, record.subject) for record in await records.list_records(limit=9)]
     assert acts == [
         ("revokeKey", "operator:command-line", f"key {id_of(key)}"),
         ("createKey", "operator:command-line", f"key {id_of(key)}"),
@@ -54,9 +54,9 @@ async def test_a_key_is_made_shown_once_listed_and_revoked(db: str) -> None:
 
 
 async def test_the_whole_key_will_do_to_revoke_it(db: str) -> None:
-    key = await keys.create("executor", [Scope.CHARGE])
+    key = await keys.create_key("executor", [Scope.CHARGE])
     assert text(await run(db, "keys", "revoke", key))[0] == 0
-    assert (await ApiKey.get(id=id_of(key))).revoked_at is not None
+    assert (await ServiceKey.get(id=id_of(key))).revoked_at is not None
 
 
 async def test_no_keys_say_how_to_make_one(db: str) -> None:
@@ -70,37 +70,39 @@ async def test_a_scope_that_does_not_exist_is_named_with_those_that_do(db: str) 
 
 
 async def test_a_third_active_key_is_refused_and_says_which_to_revoke(db: str) -> None:
-    first, second = await keys.create("executor", [Scope.CHARGE]), await keys.create("executor", [Scope.CHARGE])
+    first, second = await keys.create_key("executor", [Scope.CHARGE]), await keys.create_key("executor", [Scope.CHARGE])
     status, said, told = text(await run(db, "keys", "create", "executor", "--scope", "charge"))
     assert (status, said) == (1, "")
     assert f"'executor' has 2 active keys ({id_of(first)} and {id_of(second)}): revoke one of them first" in told
-    await keys.revoke(id_of(first))
-    await keys.create("executor", [Scope.CHARGE])
-    await keys.create("scheduler", [Scope.CHARGE])
+    await keys.revoke_key(id_of(first))
+    await keys.create_key("executor", [Scope.CHARGE])
+    await keys.create_key("scheduler", [Scope.CHARGE])
     with pytest.raises(InvalidInput, match="has 2 active keys"):
-        await keys.create("executor", [Scope.CHARGE])
+        await keys.create_key("executor", [Scope.CHARGE])
 
 
 async def test_an_expired_key_is_in_nobodys_way(db: str) -> None:
     soon = datetime.now(UTC) + timedelta(milliseconds=100)
     for _ in range(2):
-        await keys.create("executor", [Scope.CHARGE], expires_at=soon)
+        await keys.create_key("executor", [Scope.CHARGE], expires_at=soon)
     await database.fetch("SELECT pg_sleep_until($1)", soon)
     for _ in range(2):
-        await keys.create("executor", [Scope.CHARGE])
-    assert await ApiKey.all().count() == 4
+        await keys.create_key("executor", [Scope.CHARGE])
+    assert await ServiceKey.all().count() == 4
 
 
 async def test_of_many_made_at_once_two_are_active(db: str) -> None:
-    made = await asyncio.gather(*(keys.create("executor", [Scope.CHARGE]) for _ in range(8)), return_exceptions=True)
+    made = await asyncio.gather(
+        *(keys.create_key("executor", [Scope.CHARGE]) for _ in range(8)), return_exceptions=True
+    )
     assert [type(one) for one in made].count(InvalidInput) == 6
-    assert await ApiKey.filter(name="executor").count() == 2
+    assert await ServiceKey.filter(name="executor").count() == 2
 
 
 async def test_making_and_revoking_leave_records_and_no_secret(db: str) -> None:
-    act = Act(action="createKey", actor="operator:olivia", key_id="k", scope="admin", request_id="r")
-    key = await keys.create("executor", [Scope.CHARGE], act=act)
-    [record] = await records.page(limit=9)
+    act = AuditContext(action="createKey", actor="operator:olivia", key_id="k", scope="admin", request_id="r")
+    key = await keys.create_key("executor", [Scope.CHARGE], audit=act)
+    [record] = await records.list_records(limit=9)
     assert record.after == {"name": "executor", "scopes": ["charge"], "expiresAt": None}
     assert record.before is None
     assert key.split("_")[2] not in repr(record)

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from app.callers import keys
-from app.callers.doorway import Doorway
-from app.callers.ring import REMEMBERED_SECONDS, WATCH_SECONDS, KeyRing
+from app.callers.doorway import Authenticator
+from app.callers.ring import CACHE_SECONDS, WATCH_SECONDS, ServiceKeyCache
 from app.callers.rules import Scope
-from app.callers.tokens import Expected, TokenVerifier
+from app.callers.tokens import TokenRequirements, TokenVerifier
 from app.graphql.transports.websocket import GraphQLOverWebSocket
 from tests.callers.issuer import CountingKeys
 from tests.callers.test_service_keys import id_of, statements
@@ -21,52 +21,60 @@ PROMISED_SECONDS = 5
 
 
 def test_a_revocation_is_seen_in_time_even_if_it_came_right_after_a_look() -> None:
-    assert 2 * WATCH_SECONDS < PROMISED_SECONDS > REMEMBERED_SECONDS
+    assert 2 * WATCH_SECONDS < PROMISED_SECONDS > CACHE_SECONDS
 
 
 async def test_who_connects_just_before_a_revoked_key_is_forgotten_is_cut_off_by_the_first_look(
     db: str,
 ) -> None:
-    key, seconds = await keys.create("executor", [Scope.CHARGE]), 0.0
-    ring, told = KeyRing(clock=lambda: seconds, watch_seconds=3600), asyncio.Event()  # no second look comes in time
+    key, seconds = await keys.create_key("executor", [Scope.CHARGE]), 0.0
+    ring, told = (
+        ServiceKeyCache(clock=lambda: seconds, watch_seconds=3600),
+        asyncio.Event(),
+    )  # no second look comes in time
     await ring.verify(key)
-    await keys.revoke(id_of(key))
-    seconds = REMEMBERED_SECONDS - 0.2
+    await keys.revoke_key(id_of(key))
+    seconds = CACHE_SECONDS - 0.2
     await ring.verify(key)  # still remembered
-    ring.watch(id_of(key), told.set)
+    ring.watch_revocation(id_of(key), told.set)
     async with asyncio.timeout(2):
         await told.wait()
     await ring.close()
 
 
 @pytest.fixture
-def doorway(monkeypatch: pytest.MonkeyPatch) -> Doorway:
+def doorway(monkeypatch: pytest.MonkeyPatch) -> Authenticator:
     """A doorway that looks at live keys often, behind the toy's socket."""
-    made = Doorway(TokenVerifier(CountingKeys(()), Expected.by(toy.chosen)), KeyRing(watch_seconds=OFTEN))
-    monkeypatch.setattr(wire, "sockets", GraphQLOverWebSocket(toy.execution, made, toy.house))
+    made = Authenticator(
+        TokenVerifier(CountingKeys(()), TokenRequirements.from_settings(toy.settings)),
+        ServiceKeyCache(watch_seconds=OFTEN),
+    )
+    monkeypatch.setattr(wire, "sockets", GraphQLOverWebSocket(toy.engine, made, toy.state))
     return made
 
 
-async def test_a_revoked_key_closes_its_live_connections_with_4403_and_no_others(db: str, doorway: Doorway) -> None:
-    key, other = await keys.create("executor", [Scope.CHARGE]), await keys.create("scheduler", [Scope.CHARGE])
+async def test_a_revoked_key_closes_its_live_connections_with_4403_and_no_others(
+    db: str, doorway: Authenticator
+) -> None:
+    key, other = await keys.create_key("executor", [Scope.CHARGE]), await keys.create_key("scheduler", [Scope.CHARGE])
     async with wire.accepted() as first, wire.accepted() as second, wire.accepted() as spared:
         for client, used in ((first, key), (second, key), (spared, other)):
             await client.init({"token": used})
         await first.subscribe("1", "subscription { forever }")
-        await keys.revoke(id_of(key))
+        await keys.revoke_key(id_of(key))
         assert await first.closed() == await second.closed() == (4403, "Forbidden: the key was revoked")
         await spared.say({"type": "ping"})
         assert await spared.said() == {"type": "pong"}
-    assert toy.ran == ["begun", "ended"]
+    assert toy.resolver_calls == ["begun", "ended"]
     await doorway.close()
 
 
 async def test_many_connections_of_a_key_are_one_read_and_none_once_they_have_left(
     db: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    key = await keys.create("executor", [Scope.CHARGE])
-    ring = KeyRing(watch_seconds=OFTEN)
-    unwatch = [ring.watch(id_of(key), lambda: None) for _ in range(50)]
+    key = await keys.create_key("executor", [Scope.CHARGE])
+    ring = ServiceKeyCache(watch_seconds=OFTEN)
+    unwatch = [ring.watch_revocation(id_of(key), lambda: None) for _ in range(50)]
     with statements(caplog, "SELECT") as sent:
         await asyncio.sleep(10 * OFTEN)
     assert 1 <= len(sent) <= 11
@@ -80,11 +88,11 @@ async def test_many_connections_of_a_key_are_one_read_and_none_once_they_have_le
 
 
 async def test_each_watch_is_told_once_and_leaving_afterwards_is_harmless(db: str) -> None:
-    key = await keys.create("executor", [Scope.CHARGE])
-    ring, told, heard = KeyRing(watch_seconds=OFTEN), [], asyncio.Event()
-    first = ring.watch(id_of(key), lambda: told.append("first"))
-    ring.watch(id_of(key), heard.set)
-    await keys.revoke(id_of(key))
+    key = await keys.create_key("executor", [Scope.CHARGE])
+    ring, told, heard = ServiceKeyCache(watch_seconds=OFTEN), [], asyncio.Event()
+    first = ring.watch_revocation(id_of(key), lambda: told.append("first"))
+    ring.watch_revocation(id_of(key), heard.set)
+    await keys.revoke_key(id_of(key))
     async with asyncio.timeout(5):
         await heard.wait()
     first()
@@ -93,8 +101,8 @@ async def test_each_watch_is_told_once_and_leaving_afterwards_is_harmless(db: st
 
 
 async def test_a_database_that_is_away_cuts_nobody_off(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = await keys.create("executor", [Scope.CHARGE])
-    ring, told = KeyRing(watch_seconds=OFTEN), asyncio.Event()
+    key = await keys.create_key("executor", [Scope.CHARGE])
+    ring, told = ServiceKeyCache(watch_seconds=OFTEN), asyncio.Event()
     read, failures = ring._read, 0
 
     async def away(key_id: str) -> object:
@@ -105,18 +113,18 @@ async def test_a_database_that_is_away_cuts_nobody_off(db: str, monkeypatch: pyt
         return await read(key_id)
 
     monkeypatch.setattr(ring, "_read", away)
-    ring.watch(id_of(key), told.set)
+    ring.watch_revocation(id_of(key), told.set)
     while failures < 3:
         assert not told.is_set()
         await asyncio.sleep(OFTEN)
-    await keys.revoke(id_of(key))
+    await keys.revoke_key(id_of(key))
     async with asyncio.timeout(5):
         await told.wait()
     await ring.close()
 
 
-async def test_a_token_is_not_watched(doorway: Doorway) -> None:
-    doorway.watch(None, lambda: None)()
+async def test_a_token_is_not_watched(doorway: Authenticator) -> None:
+    doorway.watch_revocation(None, lambda: None)()
     async with wire.accepted() as client:
         await client.init()
         await client.say({"type": "ping"})

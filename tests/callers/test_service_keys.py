@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from app.callers import keys
-from app.callers.doorway import open_doorway
-from app.callers.models import ApiKey
-from app.callers.ring import KeyRing
-from app.callers.rules import Kind, Scope, Viewer
+from app.callers.doorway import build_authenticator
+from app.callers.models import ServiceKey
+from app.callers.ring import ServiceKeyCache
+from app.callers.rules import Caller, CallerKind, Scope
 from app.errors import InvalidInput, Misconfigured, Unauthenticated
 from app.settings import Settings
 
@@ -31,11 +31,11 @@ class Clock:
         self.seconds = 0.0
         self.start = datetime.now(UTC)
 
-    def ring(self, remember: int = 100) -> KeyRing:
-        return KeyRing(
+    def ring(self, remember: int = 100) -> ServiceKeyCache:
+        return ServiceKeyCache(
             clock=lambda: self.seconds,
             now=lambda: self.start + timedelta(seconds=self.seconds),
-            remember=remember,
+            cache_size=remember,
         )
 
 
@@ -53,7 +53,7 @@ def statements(caplog: pytest.LogCaptureFixture, verb: str) -> Iterator[list[str
     sent += [text for record in caplog.records[before:] if (text := record.getMessage()).startswith(verb)]
 
 
-async def refused(ring: KeyRing, key: str) -> str:
+async def refused(ring: ServiceKeyCache, key: str) -> str:
     with pytest.raises(Unauthenticated) as refusal:
         await ring.verify(key)
     await ring.close()
@@ -64,19 +64,19 @@ NOT_ACCEPTED = "The service key is not accepted: it is unknown, expired or revok
 
 
 async def test_a_key_proves_a_service_with_its_scopes(db: None) -> None:
-    key = await keys.create("executor", EXECUTOR)
-    ring = KeyRing()
+    key = await keys.create_key("executor", EXECUTOR)
+    ring = ServiceKeyCache()
     viewer = await ring.verify(key)
     await ring.close()
     assert re.fullmatch(r"ck_[0-9a-f]{16}_[0-9a-f]{64}", key)
-    assert viewer == Viewer(
-        kind=Kind.SERVICE, actor=f"service:{id_of(key)}", scopes=frozenset(EXECUTOR), key_id=id_of(key)
+    assert viewer == Caller(
+        kind=CallerKind.SERVICE, actor=f"service:{id_of(key)}", scopes=frozenset(EXECUTOR), key_id=id_of(key)
     )
 
 
 async def test_the_secret_is_stored_as_its_hash_only(db: None) -> None:
-    key = await keys.create("executor", EXECUTOR)
-    row = await ApiKey.get(id=id_of(key))
+    key = await keys.create_key("executor", EXECUTOR)
+    row = await ServiceKey.get(id=id_of(key))
     assert bytes(row.secret_hash) == sha256(bytes.fromhex(key.split("_")[2])).digest()
     assert (row.name, row.scopes, row.expires_at, row.revoked_at, row.last_used_at) == (
         "executor",
@@ -88,11 +88,11 @@ async def test_the_secret_is_stored_as_its_hash_only(db: None) -> None:
 
 
 async def test_two_keys_of_one_name_are_both_in_force_for_a_rotation(db: None) -> None:
-    old, new = await keys.create("executor", EXECUTOR), await keys.create("executor", EXECUTOR)
-    ring = KeyRing()
+    old, new = await keys.create_key("executor", EXECUTOR), await keys.create_key("executor", EXECUTOR)
+    ring = ServiceKeyCache()
     assert {(await ring.verify(key)).key_id for key in (old, new)} == {id_of(old), id_of(new)}
-    await keys.revoke(id_of(old))
-    fresh = KeyRing()
+    await keys.revoke_key(id_of(old))
+    fresh = ServiceKeyCache()
     assert await refused(fresh, old) == NOT_ACCEPTED
     assert (await fresh.verify(new)).key_id == id_of(new)
     await asyncio.gather(ring.close(), fresh.close())
@@ -100,7 +100,7 @@ async def test_two_keys_of_one_name_are_both_in_force_for_a_rotation(db: None) -
 
 @pytest.mark.parametrize("change", ["first", "last", "id", "unknown"])
 async def test_a_wrong_secret_or_id_is_refused_in_the_same_words(db: None, change: str) -> None:
-    key, other = await keys.create("executor", EXECUTOR), await keys.create("scheduler", EXECUTOR)
+    key, other = await keys.create_key("executor", EXECUTOR), await keys.create_key("scheduler", EXECUTOR)
     prefix, key_id, secret = key.split("_")
     flipped = {"0": "1"}
     wrong = {
@@ -109,15 +109,18 @@ async def test_a_wrong_secret_or_id_is_refused_in_the_same_words(db: None, chang
         "id": f"{prefix}_{id_of(other)}_{secret}",
         "unknown": f"{prefix}_{'0' * 16}_{secret}",
     }[change]
-    assert await refused(KeyRing(), wrong) == NOT_ACCEPTED
-    assert (await ApiKey.get(id=key_id)).last_used_at is None
+    assert await refused(ServiceKeyCache(), wrong) == NOT_ACCEPTED
+    assert (await ServiceKey.get(id=key_id)).last_used_at is None
 
 
 @pytest.mark.parametrize("change", ["hash", "zeros"])
 async def test_neither_the_stored_hash_nor_zeros_open_the_door(db: None, change: str) -> None:
-    key_id = id_of(await keys.create("executor", EXECUTOR))
-    stored = bytes((await ApiKey.get(id=key_id)).secret_hash)
-    assert await refused(KeyRing(), f"ck_{key_id}_{stored.hex() if change == 'hash' else '0' * 64}") == NOT_ACCEPTED
+    key_id = id_of(await keys.create_key("executor", EXECUTOR))
+    stored = bytes((await ServiceKey.get(id=key_id)).secret_hash)
+    assert (
+        await refused(ServiceKeyCache(), f"ck_{key_id}_{stored.hex() if change == 'hash' else '0' * 64}")
+        == NOT_ACCEPTED
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,12 +137,12 @@ async def test_what_is_no_key_is_refused_without_asking_the_database(
     db: None, key: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with statements(caplog, "SELECT") as sent:
-        assert await refused(KeyRing(), key) == NOT_ACCEPTED
+        assert await refused(ServiceKeyCache(), key) == NOT_ACCEPTED
     assert sent == []
 
 
 async def test_a_key_is_read_once_in_4_seconds_however_many_ask(db: None, caplog: pytest.LogCaptureFixture) -> None:
-    key, clock = await keys.create("executor", EXECUTOR), Clock()
+    key, clock = await keys.create_key("executor", EXECUTOR), Clock()
     ring = clock.ring()
     with statements(caplog, "SELECT") as sent:
         await asyncio.gather(*(ring.verify(key) for _ in range(50)))
@@ -154,23 +157,27 @@ async def test_a_key_is_read_once_in_4_seconds_however_many_ask(db: None, caplog
 
 
 async def test_a_revocation_acts_within_5_seconds_in_every_process(db: None) -> None:
-    key, clock = await keys.create("executor", EXECUTOR), Clock()
+    key, clock = await keys.create_key("executor", EXECUTOR), Clock()
     ring = clock.ring()
     await ring.verify(key)
-    assert await keys.revoke(id_of(key))
+    assert await keys.revoke_key(id_of(key))
     clock.seconds = 4.0
     assert await refused(ring, key) == NOT_ACCEPTED
 
 
 async def test_revoking_says_whether_it_revoked(db: None) -> None:
-    key_id = id_of(await keys.create("executor", EXECUTOR))
-    assert [await keys.revoke(key_id), await keys.revoke(key_id), await keys.revoke("0" * 16)] == [True, False, False]
+    key_id = id_of(await keys.create_key("executor", EXECUTOR))
+    assert [await keys.revoke_key(key_id), await keys.revoke_key(key_id), await keys.revoke_key("0" * 16)] == [
+        True,
+        False,
+        False,
+    ]
 
 
 async def test_a_key_ends_at_its_instant_even_while_it_is_remembered(db: None) -> None:
     clock = Clock()
     expires_at = clock.start + timedelta(seconds=3)
-    key = await keys.create("executor", EXECUTOR, expires_at=expires_at)
+    key = await keys.create_key("executor", EXECUTOR, expires_at=expires_at)
     ring = clock.ring()
     clock.seconds = 2.9
     assert (await ring.verify(key)).expires_at == expires_at
@@ -181,7 +188,7 @@ async def test_a_key_ends_at_its_instant_even_while_it_is_remembered(db: None) -
 async def test_a_refusal_is_remembered_briefly_and_cannot_push_out_a_real_key(
     db: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    key, clock = await keys.create("executor", EXECUTOR), Clock()
+    key, clock = await keys.create_key("executor", EXECUTOR), Clock()
     ring = clock.ring(remember=2)
     await ring.verify(key)
     invented = [f"ck_{number:016x}_{'0' * 64}" for number in range(5)]
@@ -197,19 +204,19 @@ async def test_a_refusal_is_remembered_briefly_and_cannot_push_out_a_real_key(
 
 
 async def test_the_last_use_is_noted_at_most_once_a_minute(db: None) -> None:
-    key, clock = await keys.create("executor", EXECUTOR), Clock()
+    key, clock = await keys.create_key("executor", EXECUTOR), Clock()
     ring = clock.ring()
     noted = []
     for clock.seconds in (0.0, 1.0, 59.9, 60.0, 61.0):
         await ring.verify(key)
         await ring.close()
-        noted.append((await ApiKey.get(id=id_of(key))).last_used_at)
+        noted.append((await ServiceKey.get(id=id_of(key))).last_used_at)
     first, later = clock.start, clock.start + timedelta(seconds=60)
     assert noted == [first, first, first, later, later]
 
 
 async def test_many_processes_note_one_use(db: None, caplog: pytest.LogCaptureFixture) -> None:
-    key, clock = await keys.create("executor", EXECUTOR), Clock()
+    key, clock = await keys.create_key("executor", EXECUTOR), Clock()
     first, second = clock.ring(), clock.ring()
     await first.verify(key)
     await first.close()
@@ -218,7 +225,7 @@ async def test_many_processes_note_one_use(db: None, caplog: pytest.LogCaptureFi
         await second.verify(key)
         await second.close()
     assert sent == []
-    assert (await ApiKey.get(id=id_of(key))).last_used_at == clock.start
+    assert (await ServiceKey.get(id=id_of(key))).last_used_at == clock.start
 
 
 @pytest.mark.parametrize(
@@ -237,34 +244,34 @@ async def test_a_key_that_makes_no_sense_is_not_made(
 ) -> None:
     expires_at = None if lifetime is None else datetime.now(UTC) + lifetime
     with pytest.raises(InvalidInput, match=problem):
-        await keys.create(name, scopes, expires_at=expires_at)
-    assert await ApiKey.all().count() == 0
+        await keys.create_key(name, scopes, expires_at=expires_at)
+    assert await ServiceKey.all().count() == 0
 
 
 async def test_developments_key_is_the_same_each_time_and_one_row(db: None, tmp_path: Path) -> None:
     chosen = Settings(data_dir=tmp_path, environment="development", jwks_url=None)
-    made = await asyncio.gather(*(keys.development_key("executor", chosen=chosen) for _ in range(5)))
-    other = await keys.development_key("scheduler", chosen=chosen)
+    made = await asyncio.gather(*(keys.development_key("executor", settings=chosen) for _ in range(5)))
+    other = await keys.development_key("scheduler", settings=chosen)
     assert len(set(made)) == 1
     assert other not in made
-    assert await ApiKey.all().count() == 2
-    doorway = open_doorway(chosen)
-    assert (await doorway.admit(made[0])).scopes == {Scope.CHARGE, Scope.READ}
+    assert await ServiceKey.all().count() == 2
+    doorway = build_authenticator(chosen)
+    assert (await doorway.authenticate_credential(made[0])).scopes == {Scope.CHARGE, Scope.READ}
     await doorway.close()
 
 
 async def test_developments_key_works_again_after_it_was_revoked(db: None, tmp_path: Path) -> None:
     chosen = Settings(data_dir=tmp_path, environment="development", jwks_url=None)
-    key = await keys.development_key("executor", chosen=chosen)
-    await keys.revoke(id_of(key))
-    assert await refused(KeyRing(), key) == NOT_ACCEPTED
-    assert await keys.development_key("executor", chosen=chosen) == key
-    ring = KeyRing()
+    key = await keys.development_key("executor", settings=chosen)
+    await keys.revoke_key(id_of(key))
+    assert await refused(ServiceKeyCache(), key) == NOT_ACCEPTED
+    assert await keys.development_key("executor", settings=chosen) == key
+    ring = ServiceKeyCache()
     assert (await ring.verify(key)).key_id == id_of(key)
     await ring.close()
 
 
 async def test_production_has_no_development_key(db: None, tmp_path: Path) -> None:
     with pytest.raises(Misconfigured):
-        await keys.development_key("executor", chosen=Settings(data_dir=tmp_path, environment="production"))
-    assert await ApiKey.all().count() == 0
+        await keys.development_key("executor", settings=Settings(data_dir=tmp_path, environment="production"))
+    assert await ServiceKey.all().count() == 0

@@ -7,9 +7,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from app.callers.development import own_keys, user_token
-from app.callers.doorway import open_doorway
-from app.callers.rules import Kind
+from app.callers.development import installation_keys, user_token
+from app.callers.doorway import build_authenticator
+from app.callers.rules import CallerKind
 from app.errors import Misconfigured, Unauthenticated
 from app.settings import Settings
 from tests.callers.issuer import claims, sign
@@ -40,49 +40,51 @@ def signed(
 async def test_a_token_by_the_secret_is_its_user(
     tmp_path: Path, environment: str, headers: dict[str, Any] | None
 ) -> None:
-    viewer = await open_doorway(chosen(tmp_path, environment=environment)).admit(signed(headers=headers))
-    assert (viewer.kind, viewer.actor) == (Kind.USER, "user:alice")
+    viewer = await build_authenticator(chosen(tmp_path, environment=environment)).authenticate_credential(
+        signed(headers=headers)
+    )
+    assert (viewer.kind, viewer.actor) == (CallerKind.USER, "user:alice")
 
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
 async def test_the_secret_takes_no_other_algorithm(tmp_path: Path, algorithm: str) -> None:
     with pytest.raises(Unauthenticated, match=NOT_ACCEPTED):
-        await open_doorway(chosen(tmp_path)).admit(signed(SECRET * 2, algorithm=algorithm))
+        await build_authenticator(chosen(tmp_path)).authenticate_credential(signed(SECRET * 2, algorithm=algorithm))
 
 
 async def test_another_secret_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Unauthenticated, match=NOT_ACCEPTED):
-        await open_doorway(chosen(tmp_path)).admit(signed(SECRET[::-1]))
+        await build_authenticator(chosen(tmp_path)).authenticate_credential(signed(SECRET[::-1]))
 
 
 @pytest.mark.parametrize("without", ["exp", "iat", "sub", "aud", "iss"])
 async def test_every_claim_is_required_here_too(tmp_path: Path, without: str) -> None:
     with pytest.raises(Unauthenticated, match=f"has no '{without}' claim"):
-        await open_doorway(chosen(tmp_path)).admit(signed(without=without))
+        await build_authenticator(chosen(tmp_path)).authenticate_credential(signed(without=without))
 
 
 async def test_beside_a_secret_no_other_key_counts(tmp_path: Path) -> None:
-    doorway = open_doorway(chosen(tmp_path))
-    development = own_keys(chosen(tmp_path)).token("alice", chosen(tmp_path))
+    doorway = build_authenticator(chosen(tmp_path))
+    development = installation_keys(chosen(tmp_path)).token("alice", chosen(tmp_path))
     for token in (development, sign(Ed25519PrivateKey.generate(), claims(), algorithm="EdDSA")):
         with pytest.raises(Unauthenticated, match=NOT_ACCEPTED):
-            await doorway.admit(token)
+            await doorway.authenticate_credential(token)
 
 
 async def test_without_the_setting_no_token_by_a_secret_counts(tmp_path: Path) -> None:
     with pytest.raises(Unauthenticated, match=NOT_ACCEPTED):
-        await open_doorway(chosen(tmp_path, jwt_hs256_secret=None)).admit(signed())
+        await build_authenticator(chosen(tmp_path, jwt_hs256_secret=None)).authenticate_credential(signed())
 
 
 def test_a_key_set_and_a_secret_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="JWKS_URL and JWT_HS256_SECRET are both set"):
-        open_doorway(chosen(tmp_path, jwks_url="https://id.example/keys"))
+        build_authenticator(chosen(tmp_path, jwks_url="https://id.example/keys"))
 
 
 @pytest.mark.parametrize("secret", ["a" * 64, "ab" * 32, "äöü" * 11])
 def test_a_secret_that_can_be_guessed_is_refused(tmp_path: Path, secret: str) -> None:
     with pytest.raises(Misconfigured, match="must be at least 32 random bytes"):
-        open_doorway(chosen(tmp_path, jwt_hs256_secret=secret))
+        build_authenticator(chosen(tmp_path, jwt_hs256_secret=secret))
 
 
 def test_a_short_secret_is_no_setting(tmp_path: Path) -> None:
@@ -96,4 +98,4 @@ def test_the_secret_does_not_show(tmp_path: Path) -> None:
 
 def test_with_a_secret_the_server_makes_no_tokens(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="JWT_HS256_SECRET is set"):
-        user_token("alice", chosen=chosen(tmp_path))
+        user_token("alice", settings=chosen(tmp_path))

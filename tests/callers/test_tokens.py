@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
 
-from app.callers.jwks import read_keys
-from app.callers.rules import Kind, Scope, Viewer
+from app.callers.jwks import parse_key_set
+from app.callers.rules import Caller, CallerKind, Scope
 from app.callers.tokens import TokenVerifier
 from app.errors import Unauthenticated
 from tests.callers.issuer import EXPECTED, CountingKeys, PrivateKey, claims, encoded, fixed, key_set, sign
@@ -26,7 +26,7 @@ EC = ec.generate_private_key(ec.SECP256R1())
 ED = Ed25519PrivateKey.generate()
 
 
-def verified(token: str, **private_keys: PrivateKey) -> Viewer:
+def verified(token: str, **private_keys: PrivateKey) -> Caller:
     return asyncio.run(TokenVerifier(fixed(**(private_keys or {"one": ED})), EXPECTED).verify(token))
 
 
@@ -50,8 +50,8 @@ def by_hand(header: dict[str, Any], payload: dict[str, Any], signature: bytes = 
 def test_every_accepted_algorithm_makes_a_viewer(private_key: PrivateKey, algorithm: str) -> None:
     expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     token = sign(private_key, claims(exp=expires_at, organisations=["acme", "beta"]), algorithm=algorithm)
-    assert verified(token, one=private_key) == Viewer(
-        kind=Kind.USER,
+    assert verified(token, one=private_key) == Caller(
+        kind=CallerKind.USER,
         actor="user:alice",
         owner_id="alice",
         organisations=frozenset({"acme", "beta"}),
@@ -62,13 +62,17 @@ def test_every_accepted_algorithm_makes_a_viewer(private_key: PrivateKey, algori
 
 def test_the_admin_role_makes_an_operator() -> None:
     viewer = verified(sign(ED, claims(sub="carol", roles=["reader", "credits-admin"]), algorithm="EdDSA"))
-    assert (viewer.kind, viewer.actor, viewer.scopes) == (Kind.OPERATOR, "operator:carol", frozenset({Scope.ADMIN}))
+    assert (viewer.kind, viewer.actor, viewer.scopes) == (
+        CallerKind.OPERATOR,
+        "operator:carol",
+        frozenset({Scope.ADMIN}),
+    )
 
 
 @pytest.mark.parametrize("roles", ["not-credits-admin-at-all", ["credits-admins"], [], None, ["CREDITS-ADMIN"]])
 def test_a_role_is_compared_whole(roles: object) -> None:
     viewer = verified(sign(ED, claims(roles=roles), algorithm="EdDSA"))
-    assert (viewer.kind, viewer.scopes) == (Kind.USER, frozenset())
+    assert (viewer.kind, viewer.scopes) == (CallerKind.USER, frozenset())
 
 
 @pytest.mark.parametrize("claim", ["roles", "organisations"])
@@ -160,7 +164,7 @@ def test_a_key_takes_no_algorithm_of_another_family() -> None:
 
 
 def test_a_key_bound_to_an_algorithm_takes_no_other() -> None:
-    bound = CountingKeys(read_keys({"keys": [{**key_set(one=RSA)["keys"][0], "alg": "PS256"}]}))
+    bound = CountingKeys(parse_key_set({"keys": [{**key_set(one=RSA)["keys"][0], "alg": "PS256"}]}))
     verifier = TokenVerifier(bound, EXPECTED)
     assert asyncio.run(verifier.verify(sign(RSA, claims(), algorithm="PS256"))).owner_id == "alice"
     with pytest.raises(Unauthenticated):
@@ -239,7 +243,7 @@ class Clock:
 
 @pytest.mark.anyio
 async def test_a_token_is_checked_once_and_then_remembered() -> None:
-    keys = CountingKeys(read_keys(key_set(one=ED)))
+    keys = CountingKeys(parse_key_set(key_set(one=ED)))
     verifier = TokenVerifier(keys, EXPECTED)
     assert [await verifier.verify(GOOD) for _ in range(3)] == [await verifier.verify(GOOD)] * 3
     assert keys.asked == 1
@@ -247,7 +251,7 @@ async def test_a_token_is_checked_once_and_then_remembered() -> None:
 
 @pytest.mark.anyio
 async def test_a_remembered_token_still_expires() -> None:
-    clock, keys = Clock(), CountingKeys(read_keys(key_set(one=ED)))
+    clock, keys = Clock(), CountingKeys(parse_key_set(key_set(one=ED)))
     verifier = TokenVerifier(keys, EXPECTED, now=clock)
     token = sign(ED, claims(exp=clock.now.replace(microsecond=0) + timedelta(seconds=60)), algorithm="EdDSA")
     await verifier.verify(token)
@@ -261,10 +265,10 @@ async def test_a_remembered_token_still_expires() -> None:
 
 @pytest.mark.anyio
 async def test_a_withdrawn_key_stops_counting_for_remembered_tokens_too() -> None:
-    clock, keys = Clock(), CountingKeys(read_keys(key_set(one=ED)))
+    clock, keys = Clock(), CountingKeys(parse_key_set(key_set(one=ED)))
     verifier = TokenVerifier(keys, EXPECTED, now=clock)
     await verifier.verify(GOOD)
-    keys.replace(read_keys(key_set(two=EC)))
+    keys.replace(parse_key_set(key_set(two=EC)))
     clock.advance(minutes=4, seconds=59)
     assert (await verifier.verify(GOOD)).owner_id == "alice"
     clock.advance(seconds=1)
@@ -274,8 +278,8 @@ async def test_a_withdrawn_key_stops_counting_for_remembered_tokens_too() -> Non
 
 @pytest.mark.anyio
 async def test_only_so_many_tokens_are_remembered_and_the_longest_unused_goes_first() -> None:
-    keys = CountingKeys(read_keys(key_set(one=ED)))
-    verifier = TokenVerifier(keys, EXPECTED, remember=2)
+    keys = CountingKeys(parse_key_set(key_set(one=ED)))
+    verifier = TokenVerifier(keys, EXPECTED, cache_size=2)
     first, second, third = (sign(ED, claims(sub=name), algorithm="EdDSA") for name in ("ann", "ben", "cleo"))
     for token in (first, second, first, third):
         await verifier.verify(token)
@@ -288,9 +292,9 @@ async def test_only_so_many_tokens_are_remembered_and_the_longest_unused_goes_fi
 
 @pytest.mark.anyio
 async def test_a_refused_token_is_not_remembered() -> None:
-    keys = CountingKeys(read_keys(key_set(two=EC)))
+    keys = CountingKeys(parse_key_set(key_set(two=EC)))
     verifier = TokenVerifier(keys, EXPECTED)
     with pytest.raises(Unauthenticated):
         await verifier.verify(GOOD)
-    keys.replace(read_keys(key_set(one=ED)))
+    keys.replace(parse_key_set(key_set(one=ED)))
     assert (await verifier.verify(GOOD)).owner_id == "alice"

@@ -2,13 +2,13 @@
 
 import pytest
 
-from app.callers.rules import Kind, Scope, Viewer, may, may_read, owns
+from app.callers.rules import Caller, CallerKind, Scope, can_read, has_scope, owns
 
-USER = Viewer(kind=Kind.USER, actor="user:alice", owner_id="alice", organisations=frozenset({"acme"}))
-EXECUTOR = Viewer(kind=Kind.SERVICE, actor="service:1", scopes=frozenset({Scope.CHARGE}))
-READER = Viewer(kind=Kind.SERVICE, actor="service:2", scopes=frozenset({Scope.READ}))
-OPERATOR = Viewer(kind=Kind.OPERATOR, actor="operator:carol", owner_id="carol", scopes=frozenset({Scope.ADMIN}))
-POWERLESS = Viewer(kind=Kind.SERVICE, actor="service:3")
+USER = Caller(kind=CallerKind.USER, actor="user:alice", owner_id="alice", organisations=frozenset({"acme"}))
+EXECUTOR = Caller(kind=CallerKind.SERVICE, actor="service:1", scopes=frozenset({Scope.CHARGE}))
+READER = Caller(kind=CallerKind.SERVICE, actor="service:2", scopes=frozenset({Scope.READ}))
+OPERATOR = Caller(kind=CallerKind.OPERATOR, actor="operator:carol", owner_id="carol", scopes=frozenset({Scope.ADMIN}))
+POWERLESS = Caller(kind=CallerKind.SERVICE, actor="service:3")
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,8 @@ POWERLESS = Viewer(kind=Kind.SERVICE, actor="service:3")
         (OPERATOR, {Scope.ADMIN, Scope.READ}),
     ],
 )
-def test_a_scope_brings_reading_and_nothing_else(viewer: Viewer | None, allowed: set[Scope]) -> None:
-    assert {scope for scope in Scope if may(viewer, scope)} == allowed
+def test_a_scope_brings_reading_and_nothing_else(viewer: Caller | None, allowed: set[Scope]) -> None:
+    assert {scope for scope in Scope if has_scope(viewer, scope)} == allowed
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def test_a_scope_brings_reading_and_nothing_else(viewer: Viewer | None, allowed:
         (OPERATOR, {"alice", "acme", "bob"}),
     ],
 )
-def test_a_user_reads_its_own_and_listed_accounts_only(viewer: Viewer | None, readable: set[str]) -> None:
-    assert {owner for owner in ("alice", "acme", "bob") if may_read(viewer, owner)} == readable
+def test_a_user_reads_its_own_and_listed_accounts_only(viewer: Caller | None, readable: set[str]) -> None:
+    assert {owner for owner in ("alice", "acme", "bob") if can_read(viewer, owner)} == readable
 
 
 def test_looking_at_an_organisation_is_not_owning_it() -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from app.callers.development import user_token
 from app.settings import Settings
-from tests.commands import run, started
+from tests.commands import run_command, started_server
 
 HERE = Path(__file__).parent
 NODE = shutil.which("node") or "node"
@@ -41,7 +41,7 @@ def issuer(place: Path) -> Iterator[str]:
     class Issuer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             _, name, seconds = self.path.split("/")
-            token = user_token(name, timedelta(seconds=float(seconds)), chosen=here).encode()
+            token = user_token(name, timedelta(seconds=float(seconds)), settings=here).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(token)))
             self.end_headers()
@@ -64,7 +64,7 @@ def manifest(place: Path) -> Path:
     written = subprocess.run([NODE, "manifest.mjs"], cwd=HERE, capture_output=True, text=True, check=True, timeout=30)
     path = place / "known-documents.json"
     path.write_text(written.stdout)
-    checked = run("documents", "check", str(path))
+    checked = run_command("documents", "check", str(path))
     assert checked.returncode == 0, checked.stderr
     return path
 
@@ -74,8 +74,8 @@ def surroundings(application_url: str, place: Path, issuer: str, manifest: Path)
     """What the scripts find in their environment: a server, and one whose users send known documents only."""
     shared = {"DATABASE_URL": application_url, "DATA_DIR": str(place), "PORT": "0", "KNOWN_DOCUMENTS": str(manifest)}
     with (
-        started(place / "log", **shared, PLANS="on") as (_, url, tokens),
-        started(place / "strict-log", **shared, FREE_DOCUMENTS="services,operators") as (_, strict_url, _),
+        started_server(place / "log", **shared, PLANS="on") as (_, url, tokens),
+        started_server(place / "strict-log", **shared, FREE_DOCUMENTS="services,operators") as (_, strict_url, _),
     ):
         yield os.environ | {
             "SERVER_URL": url,
@@ -99,6 +99,6 @@ def test_a_stock_client_is_served(script: str, surroundings: Mapping[str, str], 
 
 
 def test_the_books_are_exact_afterwards(surroundings: Mapping[str, str], database_url: str, place: Path) -> None:
-    told = run("audit", DATABASE_URL=database_url, DATA_DIR=str(place))
+    told = run_command("audit", DATABASE_URL=database_url, DATA_DIR=str(place))
 
     assert told.returncode == 0, told.stdout

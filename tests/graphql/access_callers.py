@@ -24,12 +24,12 @@ from graphql import (
 
 from app.callers import keys
 from app.callers.development import DevelopmentKeys
-from app.callers.doorway import Doorway
-from app.callers.jwks import FixedKeys
-from app.callers.ring import KeyRing
+from app.callers.doorway import Authenticator
+from app.callers.jwks import StaticKeys
+from app.callers.ring import ServiceKeyCache
 from app.callers.rules import Scope
-from app.callers.tokens import Expected, TokenVerifier
-from app.graphql.schema import build
+from app.callers.tokens import TokenRequirements, TokenVerifier
+from app.graphql.schema import build_schema
 from app.graphql.transports.view import GraphQLOverHTTP
 from app.graphql.transports.websocket import GraphQLOverWebSocket
 from app.settings import Settings
@@ -37,11 +37,11 @@ from tests.graphql import wire
 from tests.graphql.conftest import EXECUTION, Api
 from tests.graphql.transports import first_item
 
-SCHEMA = build()._schema
+SCHEMA = build_schema()._schema
 CALLERS = (
     "anonymous", "user", "user with organisation", "key: charge", "key: read", "key: admin", "operator",
 )  # fmt: skip
-SILENCE_SECONDS = 0.5
+ERROR_WAIT_SECONDS = 0.5
 """More than a subscription needs to say why it is refused."""
 TRANSPORTS = ("HTTP", "WebSocket", "event stream")
 
@@ -93,14 +93,14 @@ def document_of(kind: str, name: str, field: GraphQLField, variables: Mapping[st
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
+class Transports:
     """The transports of one process, and the credentials of all callers."""
 
     http: GraphQLOverHTTP
     sockets: GraphQLOverWebSocket
     credentials: Mapping[str, str | None]
 
-    async def ask(self, transport: str, caller: str, query: str, **variables: Any) -> dict[str, Any]:
+    async def execute(self, transport: str, caller: str, query: str, **variables: Any) -> dict[str, Any]:
         """What the caller is answered, over that transport: `data`, `errors`, or nothing at all."""
         credential = self.credentials[caller]
         if transport == "HTTP":
@@ -116,7 +116,7 @@ class Doors:
             if not query.startswith("subscription"):
                 return (await asked)[2]
             try:
-                async with asyncio.timeout(SILENCE_SECONDS):
+                async with asyncio.timeout(ERROR_WAIT_SECONDS):
                     return (await asked)[2]
             except TimeoutError:  # it was begun, and nothing has happened yet
                 return {}
@@ -127,7 +127,7 @@ class Doors:
             await socket.subscribe("behind", "{ __typename }")
             return await _told(socket, waits=not query.startswith("subscription"))
 
-    async def followed(self, caller: str, query: str, **variables: Any) -> list[Any]:
+    async def read_subscription(self, caller: str, query: str, **variables: Any) -> list[Any]:
         """All that a subscription says until it ends by itself."""
         async with wire.accepted() as socket:
             await socket.init({"token": self.credentials[caller]})
@@ -157,11 +157,13 @@ async def _told(socket: wire.Client, *, waits: bool) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def opened(api: Api, patch: Any) -> AsyncIterator[Doors]:
+async def open_transports(api: Api, patch: Any) -> AsyncIterator[Transports]:
     """Doors of this test's house. `patch`: pytest's monkeypatch, for the socket that `wire` talks to."""
     own, chosen = DevelopmentKeys.generate(), Settings()
-    ring = KeyRing()
-    doorway = Doorway(TokenVerifier(FixedKeys([own.verification_key()]), Expected.by(chosen)), ring)
+    ring = ServiceKeyCache()
+    doorway = Authenticator(
+        TokenVerifier(StaticKeys([own.verification_key()]), TokenRequirements.from_settings(chosen)), ring
+    )
     hour = timedelta(hours=1)
     credentials: dict[str, str | None] = {
         "anonymous": None,
@@ -170,8 +172,8 @@ async def opened(api: Api, patch: Any) -> AsyncIterator[Doors]:
         "operator": own.token("olivia", chosen, hour, roles=[chosen.jwt_admin_role]),
     }
     for scope in Scope:
-        credentials[f"key: {scope}"] = await keys.create(f"by {scope}", [scope])
+        credentials[f"key: {scope}"] = await keys.create_key(f"by {scope}", [scope])
     sockets = GraphQLOverWebSocket(EXECUTION, doorway, api.house)
     patch.setattr(wire, "sockets", sockets)
-    yield Doors(GraphQLOverHTTP(EXECUTION, doorway, api.house, explorer=False), sockets, credentials)
+    yield Transports(GraphQLOverHTTP(EXECUTION, doorway, api.house, graphiql=False), sockets, credentials)
     await doorway.close()

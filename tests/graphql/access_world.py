@@ -13,11 +13,11 @@ from app import database
 from app.errors import InsufficientCredits
 from app.graphql.nodes import encode_id
 from app.ledger import accounts
-from app.pricing.catalogue import Catalogue
-from app.tasks.rules import Trigger
-from tests.factories import a_task, charged, granted, unique
+from app.pricing.catalogue import RateCardCache
+from app.tasks.rules import TaskTrigger
+from tests.factories import charge_block_run, grant_credits, start_task, unique_id
 from tests.graphql.conftest import SERVICE, Api
-from tests.topups.giving_back import paid
+from tests.topups.giving_back import create_paid_top_up
 
 KINDS = (
     "Account", "Balance", "Agent", "Task", "TaskCost", "BlockRun", "Entry", "Grant", "Hold", "Notice", "TopUp",
@@ -27,35 +27,35 @@ HOLD = """mutation($input: PlaceHoldInput!) { placeHold(input: $input) { __typen
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class PopulatedAccount:
     """An owner's account with something in every list. `nodes`: one id of each kind; `names`: the platform's ids."""
 
     owner_id: str
     account_id: int
-    nodes: Mapping[str, str]
-    names: Mapping[str, str]
+    node_ids: Mapping[str, str]
+    platform_ids: Mapping[str, str]
 
 
-async def a_world(api: Api, catalogue: Catalogue, owner_id: str) -> World:
+async def populate_account(api: Api, catalogue: RateCardCache, owner_id: str) -> PopulatedAccount:
     """Two of everything that has pages, so that a page of one has another behind it."""
     for _ in range(2):
         with suppress(InsufficientCredits):
-            await a_task(owner_id, agent_id=f"{owner_id}-agent", trigger=Trigger.SCHEDULED)
+            await start_task(owner_id, agent_id=f"{owner_id}-agent", trigger=TaskTrigger.SCHEDULED)
     for _ in range(2):
-        await granted(owner_id, 1_000)
-        await paid(owner_id)
-    top_up = await paid(owner_id)
-    task = await a_task(owner_id, agent_id=f"{owner_id}-agent")
-    await a_task(owner_id, agent_id=f"{owner_id}-other-agent")
-    runs = [await charged(task, catalogue) for _ in range(2)]
+        await grant_credits(owner_id, 1_000)
+        await create_paid_top_up(owner_id)
+    top_up = await create_paid_top_up(owner_id)
+    task = await start_task(owner_id, agent_id=f"{owner_id}-agent")
+    await start_task(owner_id, agent_id=f"{owner_id}-other-agent")
+    runs = [await charge_block_run(task, catalogue) for _ in range(2)]
     for _ in range(2):
-        await a_task(owner_id, agent_id=f"{owner_id}-agent", parent_task_id=task.task_id)
+        await start_task(owner_id, agent_id=f"{owner_id}-agent", parent_task_id=task.task_id)
         await _a_stopped_task(owner_id)
-        asked = {"taskId": task.task_id, "blockRunId": unique("held"), "block": "ReplicateModelBlock"}
+        asked = {"taskId": task.task_id, "blockRunId": unique_id("held"), "block": "ReplicateModelBlock"}
         held = await api.data(SERVICE, HOLD, input=asked | {"atMost": {}, "timeoutSeconds": 600})
         assert held["placeHold"]["__typename"] == "PlaceHoldSuccess"
     stopped = await _a_stopped_task(owner_id)
-    number = await accounts.find(owner_id)
+    number = await accounts.find_account_id(owner_id)
     assert number is not None
     notices = await database.fetch("SELECT number FROM notice WHERE account_id = $1 ORDER BY number DESC", number)
     if len(notices) < 2:
@@ -73,11 +73,11 @@ async def a_world(api: Api, catalogue: Catalogue, owner_id: str) -> World:
         "ownerId": owner_id, "agentId": f"{owner_id}-agent", "taskId": task.task_id, "blockRunId": run.block_run_id,
         "stopped": stopped,
     }  # fmt: skip
-    return World(owner_id, number, {kind: encode_id(kind, *parts) for kind, parts in nodes.items()}, names)
+    return PopulatedAccount(owner_id, number, {kind: encode_id(kind, *parts) for kind, parts in nodes.items()}, names)
 
 
 async def _a_stopped_task(owner_id: str) -> str:
-    task_id = (await a_task(owner_id, agent_id=f"{owner_id}-agent")).task_id
+    task_id = (await start_task(owner_id, agent_id=f"{owner_id}-agent")).task_id
     await database.fetch(
         "UPDATE task SET status = 'STOPPED', stop_reason = 'OUT_OF_CREDITS' WHERE task_id = $1", task_id
     )
@@ -97,7 +97,7 @@ _RECORDING: ContextVar[list[str] | None] = ContextVar("recording", default=None)
 
 
 @pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Any:
+def record_statements(monkeypatch: pytest.MonkeyPatch) -> Any:
     """`with recorder() as sent`: every statement that what is done meanwhile sends, and nobody else's."""
     fetch = asyncpg.connection.Connection.fetch
 

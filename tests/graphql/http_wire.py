@@ -8,11 +8,11 @@ import orjson
 from starlette.types import Message
 
 from app.graphql.transports.view import GraphQLOverHTTP
-from tests.graphql.toy import doorway, execution, house
+from tests.graphql.toy import authenticator, engine, state
 
 GRAPHQL_JSON = "application/graphql-response+json"
-view = GraphQLOverHTTP(execution, doorway, house, explorer=True, reads_by_get=True)
-production_view = GraphQLOverHTTP(execution, doorway, house, explorer=False)
+view = GraphQLOverHTTP(engine, authenticator, state, graphiql=True, get_queries=True)
+production_view = GraphQLOverHTTP(engine, authenticator, state, graphiql=False)
 
 
 class Reply:

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.graphql.access_callers import CALLERS, TRANSPORTS, Doors, arguments_of, document_of, opened, operations
+from tests.graphql.access_callers import (
+    CALLERS,
+    TRANSPORTS,
+    Transports,
+    arguments_of,
+    document_of,
+    open_transports,
+    operations,
+)
 from tests.graphql.conftest import Api
 
 pytestmark = pytest.mark.anyio
@@ -60,8 +68,8 @@ def refusal(answer: dict[str, Any]) -> tuple[str, str] | None:
 
 
 @pytest.fixture
-async def doors(api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Doors]:
-    async with opened(api, monkeypatch) as made:
+async def doors(api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Transports]:
+    async with open_transports(api, monkeypatch) as made:
         yield made
 
 
@@ -72,14 +80,14 @@ def test_the_matrix_has_every_operation() -> None:
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("caller", CALLERS)
 async def test_each_caller_may_do_what_is_written_down_and_nothing_else(
-    doors: Doors, transport: str, caller: str
+    doors: Transports, transport: str, caller: str
 ) -> None:
     found = {}
     for kind, name, field in operations():
         if transport == "HTTP" and kind == "subscription":
             continue
         variables = arguments_of(field)
-        answer = await doors.ask(transport, caller, document_of(kind, name, field, variables), **variables)
+        answer = await doors.execute(transport, caller, document_of(kind, name, field, variables), **variables)
         found[f"{kind} {name}"] = refusal(answer)
     assert found == {operation: expected(operation, caller) for operation in found}
     assert len(found) >= 30
@@ -87,12 +95,12 @@ async def test_each_caller_may_do_what_is_written_down_and_nothing_else(
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("credential", ["nonsense", "ck_" + "0" * 16 + "_" + "0" * 64, "a.b.c"])
-async def test_a_wrong_credential_is_nobody_on_no_transport(doors: Doors, transport: str, credential: str) -> None:
-    wrong = Doors(doors.http, doors.sockets, {"wrong": credential})
+async def test_a_wrong_credential_is_nobody_on_no_transport(doors: Transports, transport: str, credential: str) -> None:
+    wrong = Transports(doors.http, doors.sockets, {"wrong": credential})
     if transport != "WebSocket":
-        answer = await wrong.ask(transport, "wrong", "{ __typename }")
+        answer = await wrong.execute(transport, "wrong", "{ __typename }")
         assert refusal(answer) is not None
         assert "data" not in answer
     else:
         with pytest.raises(AssertionError, match="4403"):
-            await wrong.ask("WebSocket", "wrong", "{ __typename }")
+            await wrong.execute("WebSocket", "wrong", "{ __typename }")

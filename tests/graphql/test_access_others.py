@@ -15,34 +15,34 @@ from app.errors import Forbidden, TaskNotFound
 from app.graphql import accounts as account_fields
 from app.graphql import agents, auto_top_up, balances, following, lifecycle, notices, prices
 from app.graphql.nodes import encode_id
-from app.graphql.opaque import unpacked
+from app.graphql.opaque import decode_parts
 from app.ledger import accounts as ledger_accounts
 from app.ledger import sight, thresholds
-from app.pricing.catalogue import Catalogue
+from app.pricing.catalogue import RateCardCache
 from app.settings import Settings
 from app.tasks import resuming
 from app.tasks import sight as tasks
-from app.tasks.resuming import ResumeRequest
+from app.tasks.resuming import ResumeTaskRequest
 from app.topups import sight as top_ups
 from app.topups.refills import auto
-from app.topups.refills.auto import SetRequest
-from app.topups.refills.auto_rules import Wishes
-from app.topups.rules import Terms
+from app.topups.refills.auto import ConfigureRequest
+from app.topups.refills.auto_rules import AutoTopUpConfig
+from app.topups.rules import TopUpTerms
 from tests.graphql.access_callers import (
     SCHEMA,
     TRANSPORTS,
-    Doors,
+    Transports,
     arguments_of,
     document_of,
-    opened,
+    open_transports,
     operations,
     value_of,
 )
-from tests.graphql.access_world import KINDS, World, a_world, recorder
+from tests.graphql.access_world import KINDS, PopulatedAccount, populate_account, record_statements
 from tests.graphql.conftest import ALICE, BOB, OPERATOR, Api
 
 pytestmark = pytest.mark.anyio
-__all__ = ["recorder"]
+__all__ = ["record_statements"]
 
 ID_TYPES = {"ID"}
 
@@ -63,21 +63,23 @@ ARGUMENTS = [(kind, name, path) for kind, name, field in operations() for path i
 NAMED = {".".join((name, *path)) for _, name, path in ARGUMENTS}
 
 
-def whose(world: World, name: str, path: tuple[str, ...]) -> list[str]:
+def whose(world: PopulatedAccount, name: str, path: tuple[str, ...]) -> list[str]:
     """What of this world the argument may name."""
     if name == "node":
-        return [world.nodes[kind] for kind in KINDS]
+        return [world.node_ids[kind] for kind in KINDS]
     if name == "resumeTask":
-        return [world.names["stopped"]]
+        return [world.platform_ids["stopped"]]
     others = {"taskIds": "taskId", "parentTaskId": "taskId", "ownerIds": "ownerId"}
     by_node = {"id": "TopUp", "topUpId": "TopUp", "noticeIds": "Notice", "grantId": "Grant"}
     argument = path[-1]
-    return [world.nodes[by_node[argument]] if argument in by_node else world.names[others.get(argument, argument)]]
+    return [
+        world.node_ids[by_node[argument]] if argument in by_node else world.platform_ids[others.get(argument, argument)]
+    ]
 
 
-def absent(found: str, own: World) -> list[str]:
+def absent(found: str, own: PopulatedAccount) -> list[str]:
     """Ids of the same shape that nothing has: of no account, and of one's own where the shape has room for one."""
-    parts = unpacked(found)
+    parts = decode_parts(found)
     if parts is None:
         return [f"no-such-{len(found)}"]
     kind, *rest = parts
@@ -113,19 +115,19 @@ def without(answer: Any, *ids: str) -> str:
 
 
 @pytest.fixture
-async def doors(api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Doors]:
-    async with opened(api, monkeypatch) as made:
+async def doors(api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Transports]:
+    async with open_transports(api, monkeypatch) as made:
         yield made
 
 
 @pytest.fixture
-async def alice(api: Api, catalogue: Catalogue) -> World:
-    return await a_world(api, catalogue, "alice")
+async def alice(api: Api, catalogue: RateCardCache) -> PopulatedAccount:
+    return await populate_account(api, catalogue, "alice")
 
 
 @pytest.fixture
-async def bob(api: Api, catalogue: Catalogue) -> World:
-    return await a_world(api, catalogue, "bob")
+async def bob(api: Api, catalogue: RateCardCache) -> PopulatedAccount:
+    return await populate_account(api, catalogue, "bob")
 
 
 def test_the_arguments_that_take_ids_are_those_that_are_known() -> None:
@@ -138,7 +140,7 @@ def test_the_arguments_that_take_ids_are_those_that_are_known() -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_anothers_thing_is_answered_as_what_does_not_exist_and_by_the_same_statements(
-    doors: Doors, alice: World, bob: World, transport: str, recorder: Any
+    doors: Transports, alice: PopulatedAccount, bob: PopulatedAccount, transport: str, recorder: Any
 ) -> None:
     asked_the_database = set()
     fields = {(kind, name): field for kind, name, field in operations()}
@@ -152,9 +154,9 @@ async def test_anothers_thing_is_answered_as_what_does_not_exist_and_by_the_same
             document = document_of(kind, name, field, variables)  # noqa: B023  as above
             with recorder() as sent:
                 if kind == "subscription" and transport == "WebSocket":  # noqa: B023  as above
-                    answer: Any = await doors.followed("user", document, **variables)
+                    answer: Any = await doors.read_subscription("user", document, **variables)
                 else:
-                    answer = await doors.ask(transport, "user", document, **variables)
+                    answer = await doors.execute(transport, "user", document, **variables)
             return without(answer, value), sent
 
         for theirs in whose(bob, name, path):
@@ -171,14 +173,14 @@ async def test_anothers_thing_is_answered_as_what_does_not_exist_and_by_the_same
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_one_request_with_aliases_and_fragments_tells_no_more(
-    doors: Doors, alice: World, bob: World, transport: str, recorder: Any
+    doors: Transports, alice: PopulatedAccount, bob: PopulatedAccount, transport: str, recorder: Any
 ) -> None:
     async def ask(query: str, **variables: str) -> tuple[Any, list[str]]:
         with recorder() as sent:
-            return await doors.ask(transport, "user", query, **variables), sent
+            return await doors.execute(transport, "user", query, **variables), sent
 
     for kind in KINDS:
-        theirs = bob.nodes[kind]
+        theirs = bob.node_ids[kind]
         for missing in absent(theirs, alice):
             query = """query($theirs: ID!, $missing: ID!) {
                 theirs: node(id: $theirs) { ...Seen } missing: node(id: $missing) { ...Seen } ...Again }
@@ -189,18 +191,21 @@ async def test_one_request_with_aliases_and_fragments_tells_no_more(
             assert await ask(query, theirs=missing, missing=missing) == (answer, statements), kind
     query = """query($theirs: ID!) { theirs: task(taskId: $theirs) { ...Seen } missing: task(taskId: "no") { ...Seen }
         both: tasks(taskIds: [$theirs, "no"]) { ...Seen } } fragment Seen on Task { taskId cost { total } }"""
-    answer, statements = await ask(query, theirs=bob.names["taskId"])
+    answer, statements = await ask(query, theirs=bob.platform_ids["taskId"])
     assert answer == {"data": {"theirs": None, "missing": None, "both": [None, None]}}
     assert statements
     assert await ask(query, theirs="another") == (answer, statements)
 
 
-async def test_what_is_there_is_found_by_its_owner(doors: Doors, bob: World, api: Api) -> None:
+async def test_what_is_there_is_found_by_its_owner(doors: Transports, bob: PopulatedAccount, api: Api) -> None:
     """Else the tests above would compare nothing with nothing."""
     for kind in KINDS:
         query = "query($id: ID!) { node(id: $id) { __typename id } }"
-        assert (await api.data(BOB, query, id=bob.nodes[kind]))["node"] == {"__typename": kind, "id": bob.nodes[kind]}
-        assert (await api.data(OPERATOR, query, id=bob.nodes[kind]))["node"]["id"] == bob.nodes[kind]
+        assert (await api.data(BOB, query, id=bob.node_ids[kind]))["node"] == {
+            "__typename": kind,
+            "id": bob.node_ids[kind],
+        }
+        assert (await api.data(OPERATOR, query, id=bob.node_ids[kind]))["node"]["id"] == bob.node_ids[kind]
 
 
 # Cursors
@@ -222,12 +227,12 @@ LISTS = {
 """A first page of every list that a user can reach."""
 
 
-def listed(name: str, world: World) -> str:
+def listed(name: str, world: PopulatedAccount) -> str:
     return (
         LISTS[name]
         .replace("PAGE", "{ pageInfo { endCursor hasNextPage } edges { cursor } }")
-        .replace("AGENT", f'"{world.names["agentId"]}"')
-        .replace("TASK", f'"{world.names["taskId"]}"')
+        .replace("AGENT", f'"{world.platform_ids["agentId"]}"')
+        .replace("TASK", f'"{world.platform_ids["taskId"]}"')
     )
 
 
@@ -243,18 +248,18 @@ def test_every_list_of_the_schema_is_among_them() -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_cursor_is_bound_to_its_account_and_no_other_text_is_one(
-    doors: Doors, api: Api, alice: World, bob: World, transport: str
+    doors: Transports, api: Api, alice: PopulatedAccount, bob: PopulatedAccount, transport: str
 ) -> None:
     for name in LISTS:
         [theirs] = (await api.data(BOB, listed(name, bob))).values()
         [mine] = (await api.data(ALICE, listed(name, alice))).values()
         assert mine["page"]["pageInfo"]["hasNextPage"], name
         cursor = mine["page"]["pageInfo"]["endCursor"]
-        again = await doors.ask(transport, "user", listed(name, alice), after=cursor)
+        again = await doors.execute(transport, "user", listed(name, alice), after=cursor)
         assert "errors" not in again, name
         flipped = cursor[:-1] + ("A" if cursor[-1] != "A" else "B")
         for wrong in (theirs["page"]["pageInfo"]["endCursor"], flipped, cursor[:-1], cursor + "A", "", "x", "é"):
-            answer = await doors.ask(transport, "user", listed(name, alice), after=wrong)
+            answer = await doors.execute(transport, "user", listed(name, alice), after=wrong)
             [error] = answer["errors"]
             assert error["extensions"]["code"] == "BAD_USER_INPUT", (name, wrong)
             assert error["message"].startswith("after is "), (name, wrong)
@@ -264,7 +269,7 @@ async def test_a_cursor_is_bound_to_its_account_and_no_other_text_is_one(
 
 
 async def test_a_resolver_that_forgets_to_ask_still_finds_nothing(
-    api: Api, bob: World, monkeypatch: pytest.MonkeyPatch
+    api: Api, bob: PopulatedAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (account_fields, agents, balances, following, notices, prices):
         monkeypatch.setattr(module, "owner_asked", lambda _context, owner_id: owner_id)
@@ -282,16 +287,16 @@ async def test_a_resolver_that_forgets_to_ask_still_finds_nothing(
     }  # fmt: skip
     for kind in set(KINDS) - {"Account", "Balance"}:
         node = "query($id: ID!) { node(id: $id) { id } }"
-        assert (await api.data(ALICE, node, id=bob.nodes[kind]))["node"] is None, kind
+        assert (await api.data(ALICE, node, id=bob.node_ids[kind]))["node"] is None, kind
     mark = 'mutation { markNoticesRead(input: {ownerId: "bob"}) { ... on MarkNoticesReadSuccess { notices { id } } } }'
     assert await api.data(ALICE, mark) == {"markNoticesRead": {"notices": []}}
-    stream = api.follow(ALICE, 'subscription { balance(ownerId: "bob") { posted version } }')
+    stream = api.subscribe(ALICE, 'subscription { balance(ownerId: "bob") { posted version } }')
     assert (await anext(stream))["data"] == {"balance": {"posted": 0, "version": 0}}
     await stream.aclose()
 
 
 async def test_a_mutation_that_forgets_to_ask_changes_nothing(
-    api: Api, bob: World, monkeypatch: pytest.MonkeyPatch
+    api: Api, bob: PopulatedAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def anybodys(_context: object, _task_id: str) -> str:
         return "alice"
@@ -299,10 +304,10 @@ async def test_a_mutation_that_forgets_to_ask_changes_nothing(
     monkeypatch.setattr(lifecycle, "_owner", anybodys)
     member = replace(ALICE, organisations=frozenset({"bob"}))  # who may look, and not change
     for caller, name, task in (
-        (ALICE, "cancelTask", bob.names["taskId"]),
-        (ALICE, "resumeTask", bob.names["stopped"]),
-        (member, "cancelTask", bob.names["taskId"]),
-        (member, "resumeTask", bob.names["stopped"]),
+        (ALICE, "cancelTask", bob.platform_ids["taskId"]),
+        (ALICE, "resumeTask", bob.platform_ids["stopped"]),
+        (member, "cancelTask", bob.platform_ids["taskId"]),
+        (member, "resumeTask", bob.platform_ids["stopped"]),
     ):
         kind = name[0].upper() + name[1:]
         answer = await api.data(
@@ -311,12 +316,12 @@ async def test_a_mutation_that_forgets_to_ask_changes_nothing(
             input={"taskId": task},
         )
         assert answer == {name: {"__typename": "TaskNotFoundError"}}
-    found = await tasks.find([bob.names["taskId"], bob.names["stopped"]], owner_ids=None)
+    found = await tasks.find_tasks([bob.platform_ids["taskId"], bob.platform_ids["stopped"]], owner_ids=None)
     assert {seen.task.status for seen in found.values()} == {"RUNNING", "STOPPED"}
 
 
 async def test_a_mutation_of_an_account_that_forgets_to_ask_is_refused_by_the_books(
-    api: Api, bob: World, monkeypatch: pytest.MonkeyPatch
+    api: Api, bob: PopulatedAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (notices, auto_top_up):
         monkeypatch.setattr(module, "owner_asked", lambda _context, owner_id: owner_id)
@@ -333,31 +338,31 @@ async def test_a_mutation_of_an_account_that_forgets_to_ask_is_refused_by_the_bo
             kind = name[0].upper() + name[1:]
             mutation = f"mutation($input: {kind}Input!) {{ {name}(input: $input) {{ __typename }} }}"
             for caller in (ALICE, replace(ALICE, organisations=frozenset({owner}))):
-                answer = await api.ask(caller, mutation, input={"ownerId": owner, **input})
+                answer = await api.execute(caller, mutation, input={"ownerId": owner, **input})
                 [error] = answer["errors"]
                 assert error["extensions"]["code"] == "FORBIDDEN", (name, owner, input)
     assert await everything_of(bob) == before
-    assert await sight.account("nobody", owner_ids=None) is None
+    assert await sight.find_account_id("nobody", owner_ids=None) is None
     operator = 'mutation { setAutoTopUp(input: {ownerId: "bob", enabled: false}) { __typename } }'
     assert await api.data(OPERATOR, operator) == {"setAutoTopUp": {"__typename": "SetAutoTopUpSuccess"}}
 
 
-async def test_an_account_that_turns_out_to_be_anothers_under_its_lock_is_not_changed(bob: World) -> None:
+async def test_an_account_that_turns_out_to_be_anothers_under_its_lock_is_not_changed(bob: PopulatedAccount) -> None:
     """As after a database was brought back from a backup: what this process remembers is not what is there."""
     ledger_accounts._remember("alice", bob.account_id)
     before = await everything_of(bob)
-    wishes = Wishes(enabled=True, threshold=100, amount=500, max_per_day=500)
-    on = SetRequest(owner_id="alice", wishes=wishes, consent_version="1", actor="user:alice", owner_ids=["alice"])
-    off = replace(on, wishes=Wishes(enabled=False))
+    wishes = AutoTopUpConfig(enabled=True, threshold=100, amount=500, max_per_day=500)
+    on = ConfigureRequest(owner_id="alice", config=wishes, consent_version="1", actor="user:alice", owner_ids=["alice"])
+    off = replace(on, config=AutoTopUpConfig(enabled=False))
     with pytest.raises(Forbidden):
-        await thresholds.set_low_balance_at("alice", 1, key="k", actor="user:alice", owner_ids=["alice"])
+        await thresholds.set_low_balance_threshold("alice", 1, key="k", actor="user:alice", owner_ids=["alice"])
     for request in (on, off):
         with pytest.raises(Forbidden):
-            await auto.configure(request, Terms.of(Settings()))
+            await auto.configure(request, TopUpTerms.from_settings(Settings()))
     assert await everything_of(bob) == before
 
 
-async def everything_of(world: World) -> list[tuple[Any, ...]]:
+async def everything_of(world: PopulatedAccount) -> list[tuple[Any, ...]]:
     """The rows that a threshold or auto top-up changes."""
     found = [
         *await database.fetch("SELECT version, low_balance_at FROM account WHERE id = $1", world.account_id),
@@ -367,25 +372,27 @@ async def everything_of(world: World) -> list[tuple[Any, ...]]:
     return [tuple(record) for record in found]
 
 
-async def test_the_reads_themselves_find_nothing_of_others(bob: World) -> None:
+async def test_the_reads_themselves_find_nothing_of_others(bob: PopulatedAccount) -> None:
     number, owners = bob.account_id, ["alice"]
-    top_up = str((unpacked(bob.nodes["TopUp"]) or ())[-1])
-    run = bob.names["blockRunId"]
-    notice = int((unpacked(bob.nodes["Notice"]) or ())[-1])
+    top_up = str((decode_parts(bob.node_ids["TopUp"]) or ())[-1])
+    run = bob.platform_ids["blockRunId"]
+    notice = int((decode_parts(bob.node_ids["Notice"]) or ())[-1])
 
     async def all_of(owner_ids: list[str] | None) -> list[object]:
         return [
-            await sight.account("bob", owner_ids=owner_ids),
-            await sight.entry(number, 1, owner_ids=owner_ids),
-            await sight.lot(number, 1, owner_ids=owner_ids),
-            await sight.hold(number, 1, owner_ids=owner_ids),
-            await sight.notice(number, notice, owner_ids=owner_ids),
-            await tasks.block_run(number, run, owner_ids=owner_ids),
-            await top_ups.find(number, top_up, owner_ids=owner_ids),
+            await sight.find_account_id("bob", owner_ids=owner_ids),
+            await sight.find_entry(number, 1, owner_ids=owner_ids),
+            await sight.find_grant(number, 1, owner_ids=owner_ids),
+            await sight.find_hold(number, 1, owner_ids=owner_ids),
+            await sight.find_notification(number, notice, owner_ids=owner_ids),
+            await tasks.find_block_run(number, run, owner_ids=owner_ids),
+            await top_ups.find_top_up_in_scope(number, top_up, owner_ids=owner_ids),
         ]
 
     assert await all_of(owners) == await all_of([]) == [None] * 7
     assert None not in await all_of(["bob"])
     assert await all_of(["bob"]) == await all_of(None)
     with pytest.raises(TaskNotFound):
-        await resuming.resume(ResumeRequest(task_id=bob.names["stopped"], actor="user:alice", owner_ids=owners))
+        await resuming.resume_task(
+            ResumeTaskRequest(task_id=bob.platform_ids["stopped"], actor="user:alice", owner_ids=owners)
+        )

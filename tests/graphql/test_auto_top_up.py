@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from app.topups.refills import auto
-from app.topups.rules import Terms
-from app.topups.sandbox.cards import Behaviour
+from app.topups.rules import TopUpTerms
+from app.topups.sandbox.cards import CardBehaviour
 from app.topups.settling import settle
-from tests.factories import granted
+from tests.factories import grant_credits
 from tests.graphql.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
-from tests.topups.buying import a_top_up, an_event
-from tests.topups.refills import passes, save_card
+from tests.topups.buying import create_top_up, payment_event
+from tests.topups.refills import move_back_in_time, save_card
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +24,9 @@ SET = f"""mutation($input: SetAutoTopUpInput!) {{ setAutoTopUp(input: $input) {{
     ... on InvalidInputError {{ problems {{ path }} }} }} }}"""
 READ = f"query($owner: ID) {{ account(ownerId: $owner) {{ autoTopUp {{ {STANDING} consentAt }} }} }}"
 ON = {"enabled": True, "threshold": 100, "amount": 1_000, "consentVersion": "2026-01"}
-TERMS = Terms(minimum_credits=500, maximum_credits=10_000, multiple_credits=100, currency="USD", minor_per_credit=1)
+TERMS = TopUpTerms(
+    minimum_credits=500, maximum_credits=10_000, multiple_credits=100, currency="USD", minor_per_credit=1
+)
 
 
 async def put(api: Api, viewer: Any = ALICE, **input: Any) -> Any:
@@ -36,8 +38,8 @@ async def standing(api: Api, viewer: Any = ALICE, **variables: Any) -> Any:
 
 
 async def consider(api: Api, account_id: int) -> None:
-    assert api.house.provider is not None
-    await auto.consider(account_id, api.house.provider, TERMS)
+    assert api.house.payment_provider is not None
+    await auto.buy_if_needed(account_id, api.house.payment_provider, TERMS)
 
 
 async def test_it_is_off_until_its_owner_switches_it_on(api: Api) -> None:
@@ -81,14 +83,14 @@ async def test_what_is_wrong_with_switching_it_on_is_said(api: Api, changes: dic
 async def test_nobody_but_its_owner_switches_it_on_and_more_may_switch_it_off(api: Api) -> None:
     await put(api, **ON)
     for viewer in (BOB, SERVICE, OPERATOR, READER):
-        code, _ = await api.refused(viewer, SET, input=ON | {"ownerId": "alice"})
+        code, _ = await api.error(viewer, SET, input=ON | {"ownerId": "alice"})
         assert code == "FORBIDDEN"
     for viewer in (BOB, READER):
-        code, _ = await api.refused(viewer, SET, input={"enabled": False, "ownerId": "alice"})
+        code, _ = await api.error(viewer, SET, input={"enabled": False, "ownerId": "alice"})
         assert code == "FORBIDDEN"
     for viewer in (SERVICE, OPERATOR):
         assert (await put(api, viewer, enabled=False, ownerId="alice"))["autoTopUp"]["state"] == "OFF"
-    code, _ = await api.refused(ALICE, SET, input=ON | {"ownerId": "guild"})
+    code, _ = await api.error(ALICE, SET, input=ON | {"ownerId": "guild"})
     assert code == "FORBIDDEN"
 
 
@@ -102,15 +104,15 @@ async def test_switching_it_off_looks_at_nothing_else(api: Api) -> None:
 
 async def test_it_can_be_switched_off_where_nothing_is_sold_any_more(api: Api) -> None:
     await put(api, **ON)
-    closed = Api(replace(api.house, provider=None))
-    assert (await closed.refused(ALICE, SET, input=ON))[0] == "UNAVAILABLE"
+    closed = Api(replace(api.house, payment_provider=None))
+    assert (await closed.error(ALICE, SET, input=ON))[0] == "UNAVAILABLE"
     assert (await put(closed, enabled=False))["autoTopUp"]["state"] == "OFF"
 
 
 async def test_the_header_is_told_when_it_buys_and_when_it_is_blocked(api: Api) -> None:
-    account_id = await save_card("alice", Behaviour.DECLINES)
+    account_id = await save_card("alice", CardBehaviour.DECLINES)
     await put(api, **ON)
-    header = api.follow(ALICE, "subscription { balance { available autoTopUp version } }")
+    header = api.subscribe(ALICE, "subscription { balance { available autoTopUp version } }")
     async with asyncio.timeout(10):
         assert (await anext(header))["data"]["balance"]["autoTopUp"] == "READY"
         states = []
@@ -119,7 +121,7 @@ async def test_the_header_is_told_when_it_buys_and_when_it_is_blocked(api: Api) 
             while (state := (await anext(header))["data"]["balance"]["autoTopUp"]) == "PENDING":
                 pass
             states.append(state)
-            await passes(account_id, hours=25)
+            await move_back_in_time(account_id, hours=25)
         assert states == ["BACKING_OFF", "BACKING_OFF", "BLOCKED"]
         assert (await standing(api))["blockedReason"] == "DECLINED_TOO_OFTEN"
         await save_card("alice")
@@ -133,7 +135,7 @@ async def test_the_header_is_told_when_it_buys_and_when_it_is_blocked(api: Api) 
 
 
 async def test_a_payment_to_be_confirmed_is_shown_with_its_address(api: Api) -> None:
-    account_id = await save_card("alice", Behaviour.ASKS)
+    account_id = await save_card("alice", CardBehaviour.ASKS)
     await put(api, **ON)
     await consider(api, account_id)
     seen = await standing(api, SERVICE, owner="alice")
@@ -150,11 +152,11 @@ async def test_a_payment_to_be_confirmed_is_shown_with_its_address(api: Api) -> 
 async def test_a_top_up_shows_its_bonus_and_once_paid_its_receipt(api: Api) -> None:
     query = """query { account { topUps { edges { node { bonus automatic receipt { number creditsBought bonus
         amountMinor currency taxLines { label } totalMinor paidAt reference url } } } } } }"""
-    await granted("alice", 1)
-    top_up = await a_top_up("alice", 1_200, terms=replace(TERMS, bonuses=((1_000, 100),)))
+    await grant_credits("alice", 1)
+    top_up = await create_top_up("alice", 1_200, terms=replace(TERMS, bonuses=((1_000, 100),)))
     [edge] = (await api.data(ALICE, query))["account"]["topUps"]["edges"]
     assert edge["node"] == {"bonus": 100, "automatic": False, "receipt": None}
-    await settle(await an_event(top_up))
+    await settle(await payment_event(top_up))
     [edge] = (await api.data(ALICE, query))["account"]["topUps"]["edges"]
     receipt = edge["node"]["receipt"]
     assert receipt.pop("url").startswith("http://127.0.0.1:8000/receipts/")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app import database
-from tests.factories import a_task, granted
+from tests.factories import grant_credits, start_task
 from tests.graphql.conftest import ALICE, OPERATOR, SERVICE, Api
 
 pytestmark = pytest.mark.anyio
@@ -57,15 +57,15 @@ def nested(depth: int) -> Any:
 async def test_a_mistyped_charge_is_refused_before_anything_is_decided(
     api: Api, wrong: dict[str, Any], says: str
 ) -> None:
-    await granted("alice", 100)
-    task = await a_task("alice")
+    await grant_credits("alice", 100)
+    task = await start_task("alice")
     before = await counts()
     good = {"taskId": task.task_id, "blockRunId": "run", "block": "ReplicateModelBlock"}
-    code, message = await api.refused(SERVICE, CHARGE, input=good | wrong)
+    code, message = await api.error(SERVICE, CHARGE, input=good | wrong)
     assert code == "BAD_USER_INPUT"
     assert says in message
     batch = "mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) { __typename } }"
-    assert (await api.refused(SERVICE, batch, input=[good, good | wrong]))[0] == "BAD_USER_INPUT"
+    assert (await api.error(SERVICE, batch, input=[good, good | wrong]))[0] == "BAD_USER_INPUT"
     assert await counts() == before
 
 
@@ -73,7 +73,7 @@ async def test_a_mistyped_charge_is_refused_before_anything_is_decided(
 async def test_a_batch_has_one_to_a_thousand_items(api: Api, count: int) -> None:
     item = {"taskId": "t", "blockRunId": "r", "block": "NoteBlock"}
     batch = "mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) { __typename } }"
-    code, message = await api.refused(SERVICE, batch, input=[item] * count)
+    code, message = await api.error(SERVICE, batch, input=[item] * count)
     assert (code, message) == ("BAD_USER_INPUT", f"input must have 1 to 1,000 items; it has {count:,}.")
 
 
@@ -86,8 +86,8 @@ async def test_ids_that_do_not_exist_have_their_own_answers(api: Api) -> None:
     reverse = "mutation($input: ReverseChargeInput!) { reverseCharge(input: $input) { __typename } }"
     asked = {"taskId": "nowhere", "blockRunId": "r", "reason": "x", "idempotencyKey": "k"}
     assert (await api.data(OPERATOR, reverse, input=asked))["reverseCharge"] == {"__typename": "TaskNotFoundError"}
-    await granted("alice", 10)
-    task = await a_task("alice")
+    await grant_credits("alice", 10)
+    task = await start_task("alice")
     asked |= {"taskId": task.task_id}
     assert (await api.data(OPERATOR, reverse, input=asked))["reverseCharge"] == {"__typename": "BlockRunNotFoundError"}
     revoke = (
@@ -133,7 +133,7 @@ async def test_a_grant_that_the_rules_do_not_allow_names_the_problem(
 )
 async def test_a_grant_of_the_wrong_type_is_a_bad_request(api: Api, wrong: dict[str, Any]) -> None:
     good = {"ownerId": "alice", "credits": 5, "reason": "welcome", "idempotencyKey": "k"}
-    assert (await api.refused(OPERATOR, GRANT, input=good | wrong))[0] == "BAD_USER_INPUT"
+    assert (await api.error(OPERATOR, GRANT, input=good | wrong))[0] == "BAD_USER_INPUT"
 
 
 async def test_a_grant_that_would_pass_the_bound_is_refused_and_never_clamped(api: Api) -> None:
@@ -151,7 +151,7 @@ async def test_a_top_up_outside_the_terms_is_refused(api: Api) -> None:
     for credits in (0, -500, 499, 550, 1_000_100):
         found = (await api.data(ALICE, TOP_UP, input={"credits": credits, "idempotencyKey": "k"}))["beginTopUp"]
         assert found["__typename"] == "InvalidInputError", credits
-    assert (await api.refused(SERVICE, TOP_UP, input={"credits": 500, "idempotencyKey": "k"}))[0] == "FORBIDDEN"
+    assert (await api.error(SERVICE, TOP_UP, input={"credits": 500, "idempotencyKey": "k"}))[0] == "FORBIDDEN"
     assert (await counts())["top_ups"] == 0
 
 
@@ -169,8 +169,8 @@ async def test_a_task_does_not_start_with_nothing_available_and_no_account_is_ma
 
 
 async def test_a_task_id_is_unique_on_the_platform(api: Api) -> None:
-    await granted("alice", 10)
-    await granted("bob", 10)
+    await grant_credits("alice", 10)
+    await grant_credits("bob", 10)
     asked = {"taskId": "t1", "ownerId": "alice", "agentId": "a"}
     assert (await api.data(SERVICE, START, input=asked))["startTask"]["__typename"] == "StartTaskSuccess"
     for other in (asked | {"ownerId": "bob"}, asked | {"agentId": "b"}, asked | {"ownerId": "new"}):
@@ -181,15 +181,15 @@ async def test_a_task_id_is_unique_on_the_platform(api: Api) -> None:
 @pytest.mark.parametrize("first", [0, -1, 101])
 async def test_a_page_has_one_to_a_hundred_items(api: Api, first: int) -> None:
     query = "query($first: Int!) { account { entries(first: $first) { edges { cursor } } } }"
-    code, message = await api.refused(ALICE, query, first=first)
+    code, message = await api.error(ALICE, query, first=first)
     assert (code, message) == ("BAD_USER_INPUT", f"first must lie between 1 and 100; it is {first}.")
 
 
 async def test_a_cursor_of_another_account_or_list_is_refused(api: Api) -> None:
     for owner in ("alice", "bob"):
-        await granted(owner, 10)
+        await grant_credits(owner, 10)
     query = """query($owner: ID!, $after: String) { account(ownerId: $owner) {
         entries(after: $after) { pageInfo { endCursor } } } }"""
     cursor = (await api.data(OPERATOR, query, owner="bob"))["account"]["entries"]["pageInfo"]["endCursor"]
     for after in (cursor, "garbage", ""):
-        assert (await api.refused(OPERATOR, query, owner="alice", after=after))[0] == "BAD_USER_INPUT"
+        assert (await api.error(OPERATOR, query, owner="alice", after=after))[0] == "BAD_USER_INPUT"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.callers.rules import Viewer
-from tests.factories import a_task, granted
+from app.callers.rules import Caller
+from tests.factories import grant_credits, start_task
 from tests.graphql.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
 
 pytestmark = pytest.mark.anyio
@@ -31,8 +31,8 @@ def an_input(task_id: str, block_run_id: str = "run", block: str = "ReplicateMod
 
 
 async def test_a_charge_by_model_answers_with_all_that_moved(api: Api) -> None:
-    await granted("alice", 60)
-    task = await a_task("alice")
+    await grant_credits("alice", 60)
+    task = await start_task("alice")
     run = an_input(task.task_id, block="AITextGeneratorBlock", settings={"model": "gpt-4-turbo", "prompt": "secret"})
     found = (await api.data(SERVICE, CHARGE, input=run))["charge"]
     assert found == {
@@ -71,8 +71,8 @@ async def test_a_charge_by_model_answers_with_all_that_moved(api: Api) -> None:
 
 
 async def test_a_charge_that_cannot_be_paid_says_what_is_missing(api: Api) -> None:
-    await granted("alice", 7)
-    task = await a_task("alice")
+    await grant_credits("alice", 7)
+    task = await start_task("alice")
     found = (await api.data(SERVICE, CHARGE, input=an_input(task.task_id)))["charge"]
     assert found == {
         "__typename": "InsufficientCreditsError",
@@ -85,17 +85,17 @@ async def test_a_charge_that_cannot_be_paid_says_what_is_missing(api: Api) -> No
 
 
 @pytest.mark.parametrize("viewer", [ALICE, BOB, READER, None])
-async def test_only_a_service_key_that_may_charge_charges(api: Api, viewer: Viewer | None) -> None:
-    await granted("alice", 70)
-    task = await a_task("alice")
-    code, _ = await api.refused(viewer, CHARGE, input=an_input(task.task_id))
+async def test_only_a_service_key_that_may_charge_charges(api: Api, viewer: Caller | None) -> None:
+    await grant_credits("alice", 70)
+    task = await start_task("alice")
+    code, _ = await api.error(viewer, CHARGE, input=an_input(task.task_id))
     assert code == ("UNAUTHENTICATED" if viewer is None else "FORBIDDEN")
     assert (await api.data(ALICE, "{ account { balance { posted } } }")) == {"account": {"balance": {"posted": 70}}}
 
 
 async def test_a_batch_gives_each_its_own_result_in_order(api: Api) -> None:
-    await granted("alice", 25)
-    task = await a_task("alice")
+    await grant_credits("alice", 25)
+    task = await start_task("alice")
     batch = """mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) {
         __typename ... on ChargeSuccess { cost replayed balance { available } } } }"""
     runs = [
@@ -118,8 +118,8 @@ async def test_a_batch_gives_each_its_own_result_in_order(api: Api) -> None:
 
 
 async def test_an_operator_reverses_part_of_a_charge_once_and_never_more_than_it_took(api: Api) -> None:
-    await granted("alice", 100)
-    task = await a_task("alice")
+    await grant_credits("alice", 100)
+    task = await start_task("alice")
     await api.data(SERVICE, CHARGE, input=an_input(task.task_id))
     reverse = """mutation($input: ReverseChargeInput!) { reverseCharge(input: $input) { __typename
         ... on ReverseChargeSuccess { reversed replayed task { cost { total charged reversed } }
@@ -142,4 +142,4 @@ async def test_an_operator_reverses_part_of_a_charge_once_and_never_more_than_it
         "requested": 7,
         "reversible": 6,
     }
-    assert (await api.refused(SERVICE, reverse, input=more))[0] == "FORBIDDEN"
+    assert (await api.error(SERVICE, reverse, input=more))[0] == "FORBIDDEN"

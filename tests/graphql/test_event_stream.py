@@ -13,21 +13,21 @@ import pytest
 from starlette.types import Message
 
 from app.callers import keys
-from app.callers.doorway import Doorway
-from app.callers.jwks import FixedKeys
-from app.callers.ring import KeyRing
+from app.callers.doorway import Authenticator
+from app.callers.jwks import StaticKeys
+from app.callers.ring import ServiceKeyCache
 from app.callers.rules import Scope
-from app.callers.tokens import Expected, TokenVerifier
-from app.graphql.execution import Execution
-from app.graphql.limits.gate import Gate
+from app.callers.tokens import TokenRequirements, TokenVerifier
+from app.graphql.execution import GraphQLEngine
+from app.graphql.limits.gate import RateLimiter
 from app.graphql.transports import event_stream
 from app.graphql.transports.view import GraphQLOverHTTP
 from app.settings import Settings
-from tests.factories import granted
+from tests.factories import grant_credits
 from tests.graphql import toy
 from tests.graphql.conftest import EXECUTION, Api
 from tests.graphql.http_wire import body, sent, view
-from tests.graphql.toy import doorway, token
+from tests.graphql.toy import authenticator, token
 
 pytestmark = pytest.mark.anyio
 
@@ -96,7 +96,7 @@ async def following(
 ) -> AsyncIterator[Follower]:
     """A stream that was asked for; at the end the client leaves and the server must end by itself."""
     follower = Follower()
-    toy.ran.clear()
+    toy.resolver_calls.clear()
     if reads:
         follower.reading.set()
     named = {"content-type": "application/json", "accept": accept}
@@ -131,7 +131,7 @@ async def following(
 @pytest.fixture
 def balances(api: Api) -> GraphQLOverHTTP:
     """The real schema over HTTP."""
-    return GraphQLOverHTTP(EXECUTION, doorway, api.house, explorer=False)
+    return GraphQLOverHTTP(EXECUTION, authenticator, api.house, graphiql=False)
 
 
 async def test_a_subscription_is_followed_to_its_end() -> None:
@@ -173,7 +173,7 @@ async def test_a_mutation_is_carried_out_once_and_its_refusal_is_typed() -> None
             await follower.begun()
             assert await follower.item() == (None, {"data": {"spend": {"__typename": outcome}}})
             await follower.completed()
-        assert toy.ran == ["spend"]
+        assert toy.resolver_calls == ["spend"]
 
 
 async def test_a_mutation_of_who_may_not_is_told_in_the_stream_and_does_nothing() -> None:
@@ -182,7 +182,7 @@ async def test_a_mutation_of_who_may_not_is_told_in_the_stream_and_does_nothing(
         _, payload = await follower.item()
         assert payload["errors"][0]["extensions"] == {"code": "FORBIDDEN"}
         await follower.completed()
-    assert toy.ran == []
+    assert toy.resolver_calls == []
 
 
 async def test_who_would_take_a_stream_as_well_gets_one_for_a_subscription_and_json_for_a_query() -> None:
@@ -223,9 +223,9 @@ async def test_who_takes_an_answer_as_well_is_told_of_a_refusal_by_one(query: st
 
 
 async def test_a_refusal_for_now_is_no_stream_so_that_its_client_comes_back() -> None:
-    once = Gate(Settings(rate_per_user=0.01))
-    execution = Execution(toy.schema._schema, open_to_explorers=True, gate=once)
-    narrow = GraphQLOverHTTP(execution, doorway, toy.house, explorer=False)
+    once = RateLimiter(Settings(rate_per_user=0.01))
+    execution = GraphQLEngine(toy.schema._schema, introspection=True, rate_limiter=once)
+    narrow = GraphQLOverHTTP(execution, authenticator, toy.state, graphiql=False)
     query = "subscription { count(to: 1) }"
     async with following(query, to=narrow, bearer=token()) as follower:
         await follower.begun()
@@ -267,8 +267,8 @@ async def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch) ->
     async with following("subscription { forever }") as follower:
         await follower.begun()
         assert [await follower.frame() for _ in range(3)] == [":\n\n"] * 3
-        assert toy.ran == ["begun"]
-    assert toy.ran == ["begun", "ended"]
+        assert toy.resolver_calls == ["begun"]
+    assert toy.resolver_calls == ["begun", "ended"]
 
 
 def test_comments_come_often_enough_for_whoever_is_on_the_way() -> None:
@@ -279,7 +279,7 @@ async def test_a_client_that_leaves_ends_what_it_asked_for(monkeypatch: pytest.M
     monkeypatch.setattr(event_stream, "BEGIN_SECONDS", 0.01)
     async with following("subscription { forever }") as follower:
         await follower.begun()
-    assert toy.ran == ["begun", "ended"]
+    assert toy.resolver_calls == ["begun", "ended"]
 
 
 async def test_a_connection_that_breaks_ends_what_it_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +291,7 @@ async def test_a_connection_that_breaks_ends_what_it_asked_for(monkeypatch: pyte
     monkeypatch.setattr(Follower, "send", lambda self, message: broken(message))
     async with following("subscription { forever }"):
         pass
-    assert toy.ran == ["begun", "ended"]
+    assert toy.resolver_calls == ["begun", "ended"]
 
 
 async def test_nothing_is_made_for_a_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +302,7 @@ async def test_nothing_is_made_for_a_client_that_does_not_read(monkeypatch: pyte
             made.append(number)
             yield orjson.dumps({"data": number})
 
-    monkeypatch.setattr(toy.execution, "stream", lambda *_: counting())
+    monkeypatch.setattr(toy.engine, "stream", lambda *_: counting())
     async with following("subscription { count(to: 100) }", reads=False, bearer=token()) as follower:
         await asyncio.sleep(0.05)
         assert made == [0]
@@ -320,7 +320,7 @@ async def test_the_end_of_the_token_ends_the_stream_without_complete(monkeypatch
         await follower.begun()
         await follower.cut()
     assert timedelta(seconds=0.1) < datetime.now(UTC) - started < timedelta(seconds=2)
-    assert toy.ran == ["begun", "ended"]
+    assert toy.resolver_calls == ["begun", "ended"]
 
 
 async def test_a_client_that_does_not_read_is_let_go_when_its_token_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,16 +332,19 @@ async def test_a_client_that_does_not_read_is_let_go_when_its_token_ends(monkeyp
 
 async def test_a_revoked_key_is_cut_off(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "BEGIN_SECONDS", 0.01)
-    often = Doorway(TokenVerifier(FixedKeys(()), Expected.by(toy.chosen)), KeyRing(watch_seconds=0.02))
-    watching = GraphQLOverHTTP(toy.execution, often, toy.house, explorer=False)
-    key = await keys.create("follower", [Scope.READ])
+    often = Authenticator(
+        TokenVerifier(StaticKeys(()), TokenRequirements.from_settings(toy.settings)),
+        ServiceKeyCache(watch_seconds=0.02),
+    )
+    watching = GraphQLOverHTTP(toy.engine, often, toy.state, graphiql=False)
+    key = await keys.create_key("follower", [Scope.READ])
     async with following("subscription { forever }", to=watching, bearer=key) as follower:
         await follower.begun()
         await asyncio.sleep(0.1)
         assert follower.incoming.empty()
-        assert await keys.revoke(key.split("_")[1])
+        assert await keys.revoke_key(key.split("_")[1])
         await follower.cut()
-    assert toy.ran == ["begun", "ended"]
+    assert toy.resolver_calls == ["begun", "ended"]
     await often.close()
 
 
@@ -351,9 +354,9 @@ async def test_each_balance_carries_its_version_as_id_even_if_the_document_does_
     async with following(BALANCE, to=balances, bearer=token("alice")) as follower:
         await follower.begun()
         assert await follower.item() == ("0", {"data": {"balance": {"available": 0}}})
-        await granted("alice", 60)
+        await grant_credits("alice", 60)
         assert await follower.item() == ("1", {"data": {"balance": {"available": 60}}})
-        await granted("alice", 5)
+        await grant_credits("alice", 5)
         assert await follower.item() == ("2", {"data": {"balance": {"available": 65}}})
 
 
@@ -379,13 +382,13 @@ async def test_who_comes_back_is_told_only_what_is_newer_than_all_it_has_seen_of
     balances: GraphQLOverHTTP, last_event_id: str | None, since: int | None, first: str | None
 ) -> None:
     for _ in range(3):
-        await granted("alice", 10)
+        await grant_credits("alice", 10)
     more: dict[str, Any] = {} if since is None else {"since": since}
     async with following(BALANCE, to=balances, bearer=token("alice"), last_event_id=last_event_id, **more) as follower:
         await follower.begun()
         if first is not None:
             assert await follower.item() == (first, {"data": {"balance": {"available": 30}}})
-        await granted("alice", 10)
+        await grant_credits("alice", 10)
         assert await follower.item() == ("4", {"data": {"balance": {"available": 40}}})
 
 
@@ -395,7 +398,7 @@ async def test_who_has_seen_versions_of_other_books_is_told_these_even_before_th
     async with following(BALANCE, to=balances, bearer=token("alice"), last_event_id="7") as follower:
         await follower.begun()
         assert await follower.item() == ("0", {"data": {"balance": {"available": 0}}})
-        await granted("alice", 10)
+        await grant_credits("alice", 10)
         assert await follower.item() == ("1", {"data": {"balance": {"available": 10}}})
 
 

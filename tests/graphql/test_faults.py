@@ -8,11 +8,11 @@ import pytest
 import strawberry
 
 from app.graphql import access
-from app.graphql.access import Needs
-from app.graphql.context import Information
-from app.graphql.execution import Execution
+from app.graphql.access import Permission
+from app.graphql.context import ResolverInfo
+from app.graphql.execution import GraphQLEngine
 from app.graphql.scalars import Credits
-from app.graphql.schema import build
+from app.graphql.schema import build_schema
 from tests.graphql.transports import TRANSPORTS, Ask
 
 pytestmark = pytest.mark.anyio
@@ -36,7 +36,7 @@ async def load_each(names: list[str]) -> list[str | BaseException]:
     return [fault() for _ in names]
 
 
-@access.type(description="A thing.", needs=Needs.REACHED)
+@access.type(description="A thing.", needs=Permission.INHERITED)
 class Thing:
     name: str = access.value(description="Its name.")
 
@@ -49,12 +49,12 @@ class Thing:
         raise fault()
 
     @access.field(description="Faults where a list is loaded.")
-    async def loaded(self, info: Information) -> str:
-        return await info.context.loader(load).load(self.name)
+    async def loaded(self, info: ResolverInfo) -> str:
+        return await info.context.data_loader(load).load(self.name)
 
     @access.field(description="Faults for one row of a list.")
-    async def row(self, info: Information) -> str:
-        return await info.context.loader(load_each).load(self.name)
+    async def row(self, info: ResolverInfo) -> str:
+        return await info.context.data_loader(load_each).load(self.name)
 
     @access.field(description="A number that its type does not hold.")
     def number(self) -> Credits:
@@ -63,60 +63,62 @@ class Thing:
 
 @strawberry.type(description="Reads.")
 class Query:
-    @access.query(needs=Needs.ANYONE, description="Faults at once.")
+    @access.query(needs=Permission.PUBLIC, description="Faults at once.")
     def sync(self) -> str:
         raise fault()
 
-    @access.query(needs=Needs.ANYONE, description="Faults after a while.")
+    @access.query(needs=Permission.PUBLIC, description="Faults after a while.")
     async def late(self) -> str | None:
         raise fault()
 
-    @access.query(needs=Needs.ANYONE, description="A thing.")
+    @access.query(needs=Permission.PUBLIC, description="A thing.")
     def thing(self) -> Thing | None:
         return Thing(name="a")
 
-    @access.query(needs=Needs.ANYONE, description="Things.")
+    @access.query(needs=Permission.PUBLIC, description="Things.")
     async def things(self) -> list[Thing]:
         return [Thing(name="a"), Thing(name="b")]
 
-    @access.query(needs=Needs.ANYONE, description="No thing at all.")
+    @access.query(needs=Permission.PUBLIC, description="No thing at all.")
     def mistaken(self) -> Thing:
         return cast(Thing, WORDS)
 
-    @access.query(needs=Needs.ANYONE, description="No list at all.")
+    @access.query(needs=Permission.PUBLIC, description="No list at all.")
     def listless(self) -> list[Thing]:
         return cast(list[Thing], 5)
 
-    @access.query(needs=Needs.ANYONE, description="Null where there may be none.")
+    @access.query(needs=Permission.PUBLIC, description="Null where there may be none.")
     def missing(self) -> str:
         return cast(str, None)
 
 
 @strawberry.type(description="Writes.")
 class Mutation:
-    @access.mutation(needs=Needs.ANYONE, description="Faults.")
+    @access.mutation(needs=Permission.PUBLIC, description="Faults.")
     async def change(self) -> str:
         raise fault()
 
-    @access.mutation(needs=Needs.ANYONE, description="Faults, taking its input plainly.", plain_input=True)
-    async def plain(self, info: Information) -> str:
+    @access.mutation(needs=Permission.PUBLIC, description="Faults, taking its input plainly.", input_as_dict=True)
+    async def plain(self, info: ResolverInfo) -> str:
         raise fault()
 
 
 @strawberry.type(description="Follows.")
 class Subscription:
-    @access.subscription(needs=Needs.ANYONE, description="Faults before its first item.")
+    @access.subscription(needs=Permission.PUBLIC, description="Faults before its first item.")
     async def stillborn(self) -> AsyncGenerator[str, None]:
         raise fault()
         yield "never"
 
-    @access.subscription(needs=Needs.ANYONE, description="Its item faults.")
+    @access.subscription(needs=Permission.PUBLIC, description="Its item faults.")
     async def items(self) -> AsyncGenerator[Thing, None]:
         yield Thing(name="a")
 
 
-EXECUTION = Execution(
-    build(query=Query, mutation=Mutation, subscription=Subscription)._schema, open_to_explorers=True, plans=True
+EXECUTION = GraphQLEngine(
+    build_schema(query=Query, mutation=Mutation, subscription=Subscription)._schema,
+    introspection=True,
+    compile_operations=True,
 )
 OPERATIONS = [
     "{ sync }",

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.pricing.catalogue import Catalogue
-from tests.factories import a_catalogue_of, a_task, charged, granted
+from app.pricing.catalogue import RateCardCache
+from tests.factories import charge_block_run, grant_credits, publish_rate_cards, start_task
 from tests.graphql.conftest import ALICE, OPERATOR, READER, SERVICE, Api
 
 pytestmark = pytest.mark.anyio
@@ -27,9 +27,9 @@ FINISH = """mutation($input: FinishBlockRunInput!) { finishBlockRun(input: $inpu
 
 
 @pytest.fixture
-async def prices(api: Api, catalogue: Catalogue) -> Catalogue:
-    await granted("alice", 100)
-    await a_catalogue_of(PRICES)
+async def prices(api: Api, catalogue: RateCardCache) -> RateCardCache:
+    await grant_credits("alice", 100)
+    await publish_rate_cards(PRICES)
     await catalogue.refresh()
     return catalogue
 
@@ -39,9 +39,9 @@ async def finish(api: Api, task_id: str, outcome: str = "FAILED", run: str = "ru
     return (await api.data(SERVICE, FINISH, input=asked))["finishBlockRun"]
 
 
-async def test_what_an_outcome_does_not_cost_is_given_back_once(api: Api, prices: Catalogue) -> None:
-    task = await a_task()
-    await charged(task, prices, block_run_id="run")
+async def test_what_an_outcome_does_not_cost_is_given_back_once(api: Api, prices: RateCardCache) -> None:
+    task = await start_task()
+    await charge_block_run(task, prices, block_run_id="run")
 
     first, again = [await finish(api, task.task_id) for _ in range(2)]
 
@@ -59,9 +59,9 @@ async def test_what_an_outcome_does_not_cost_is_given_back_once(api: Api, prices
     assert again == first | {"replayed": True}
 
 
-async def test_each_refusal_says_its_facts(api: Api, prices: Catalogue) -> None:
-    task = await a_task()
-    await charged(task, prices, block_run_id="run")
+async def test_each_refusal_says_its_facts(api: Api, prices: RateCardCache) -> None:
+    task = await start_task()
+    await charge_block_run(task, prices, block_run_id="run")
     await finish(api, task.task_id)
 
     nowhere = await finish(api, "nowhere")
@@ -75,15 +75,15 @@ async def test_each_refusal_says_its_facts(api: Api, prices: Catalogue) -> None:
     assert (otherwise["__typename"], otherwise["key"]) == ("IdempotencyConflictError", "run")
 
 
-async def test_users_and_keys_that_only_read_may_not_say_it(api: Api, prices: Catalogue) -> None:
-    task = await a_task()
-    await charged(task, prices, block_run_id="run")
+async def test_users_and_keys_that_only_read_may_not_say_it(api: Api, prices: RateCardCache) -> None:
+    task = await start_task()
+    await charge_block_run(task, prices, block_run_id="run")
     asked = {"taskId": task.task_id, "blockRunId": "run", "outcome": "FAILED"}
     for viewer in (ALICE, READER):
-        assert (await api.refused(viewer, FINISH, input=asked))[0] == "FORBIDDEN"
+        assert (await api.error(viewer, FINISH, input=asked))[0] == "FORBIDDEN"
 
 
-async def test_the_rate_card_shows_what_outcomes_cost(api: Api, prices: Catalogue) -> None:
+async def test_the_rate_card_shows_what_outcomes_cost(api: Api, prices: RateCardCache) -> None:
     found = await api.data(
         OPERATOR, "{ rateCard { outcomes { outcome atMost } blocks { block outcomes { atMost } } } }"
     )
@@ -95,9 +95,9 @@ async def test_the_rate_card_shows_what_outcomes_cost(api: Api, prices: Catalogu
     ]
 
 
-async def test_an_unfinished_block_run_has_no_outcome(api: Api, prices: Catalogue) -> None:
-    task = await a_task()
-    await charged(task, prices)
+async def test_an_unfinished_block_run_has_no_outcome(api: Api, prices: RateCardCache) -> None:
+    task = await start_task()
+    await charge_block_run(task, prices)
 
     read = "query($id: ID!) { task(taskId: $id) { blockRuns { edges { node { outcome finishedAt } } } } }"
     [edge] = (await api.data(ALICE, read, id=task.task_id))["task"]["blockRuns"]["edges"]

@@ -7,15 +7,15 @@ from typing import Annotated, Any
 import pytest
 import strawberry
 
-from app.callers.rules import Viewer
+from app.callers.rules import Caller
 from app.errors import Forbidden, Unauthenticated
 from app.graphql import access, enums
-from app.graphql.access import Needs, check, undeclared
-from app.graphql.descriptions import undescribed
-from app.graphql.execution import Request
-from app.graphql.schema import Incomplete, build, printed
+from app.graphql.access import Permission, check_permission, fields_without_permission
+from app.graphql.descriptions import parts_without_description
+from app.graphql.execution import GraphQLRequest
+from app.graphql.schema import IncompleteSchema, build_schema, format_schema
 from tests.graphql import toy
-from tests.graphql.toy import OPERATOR, READER, SERVICE, USER, context, execution
+from tests.graphql.toy import OPERATOR, READER, SERVICE, USER, context, engine
 
 pytestmark = pytest.mark.anyio
 
@@ -25,24 +25,24 @@ EVERYBODY = [None, USER, READER, SERVICE, OPERATOR]
 @pytest.mark.parametrize(
     ("needs", "admitted"),
     [
-        (Needs.ANYONE, EVERYBODY),
-        (Needs.REACHED, EVERYBODY),
-        (Needs.USER_OR_ABOVE, [USER, READER, SERVICE, OPERATOR]),
-        (Needs.SERVICE, [SERVICE, OPERATOR]),
-        (Needs.OPERATOR, [OPERATOR]),
+        (Permission.PUBLIC, EVERYBODY),
+        (Permission.INHERITED, EVERYBODY),
+        (Permission.AUTHENTICATED, [USER, READER, SERVICE, OPERATOR]),
+        (Permission.SERVICE, [SERVICE, OPERATOR]),
+        (Permission.OPERATOR, [OPERATOR]),
     ],
 )
-def test_each_need_admits_its_callers_and_no_others(needs: Needs, admitted: list[Viewer | None]) -> None:
+def test_each_need_admits_its_callers_and_no_others(needs: Permission, admitted: list[Caller | None]) -> None:
     for viewer in EVERYBODY:
         if viewer in admitted:
-            check(viewer, needs)
+            check_permission(viewer, needs)
         else:
             with pytest.raises(Unauthenticated if viewer is None else Forbidden):
-                check(viewer, needs)
+                check_permission(viewer, needs)
 
 
-async def asked(query: str, viewer: Viewer | None) -> dict[str, Any]:
-    return dict((await execution.answer(Request(query), context(viewer))).payload)
+async def asked(query: str, viewer: Caller | None) -> dict[str, Any]:
+    return dict((await engine.execute(GraphQLRequest(query), context(viewer))).payload)
 
 
 async def test_nobody_is_told_to_sign_in_and_nothing_ran() -> None:
@@ -50,7 +50,7 @@ async def test_nobody_is_told_to_sign_in_and_nothing_ran() -> None:
     assert payload["data"] is None
     assert payload["errors"][0]["extensions"] == {"code": "UNAUTHENTICATED"}
     assert payload["errors"][0]["path"] == ["me"]
-    assert toy.ran == []
+    assert toy.resolver_calls == []
 
 
 async def test_a_user_may_not_spend_and_nothing_ran() -> None:
@@ -58,7 +58,7 @@ async def test_a_user_may_not_spend_and_nothing_ran() -> None:
     assert payload["data"] is None
     assert payload["errors"][0]["extensions"] == {"code": "FORBIDDEN"}
     assert payload["errors"][0]["message"] == "This needs a service key with the scope charge, or an operator."
-    assert toy.ran == []
+    assert toy.resolver_calls == []
 
 
 async def test_who_may_is_answered() -> None:
@@ -86,17 +86,17 @@ def test_a_root_field_that_says_nothing_does_not_build() -> None:
     def hello() -> str:
         return "hello"
 
-    with pytest.raises(Incomplete, match=r"Query\.hello"):
-        build(query=plain_query(hello=strawberry.field(resolver=hello, description="Says hello.")))
+    with pytest.raises(IncompleteSchema, match=r"Query\.hello"):
+        build_schema(query=plain_query(hello=strawberry.field(resolver=hello, description="Says hello.")))
 
 
 def test_a_root_field_that_leaves_it_to_whoever_reached_it_does_not_build() -> None:
     def hello() -> str:
         return "hello"
 
-    declared = access.query(needs=Needs.REACHED, description="Says hello.")(hello)
-    with pytest.raises(Incomplete, match=r"Query\.hello"):
-        build(query=plain_query(hello=declared))
+    declared = access.query(needs=Permission.INHERITED, description="Says hello.")(hello)
+    with pytest.raises(IncompleteSchema, match=r"Query\.hello"):
+        build_schema(query=plain_query(hello=declared))
 
 
 def test_a_mutation_and_a_subscription_that_say_nothing_do_not_build() -> None:
@@ -112,8 +112,10 @@ def test_a_mutation_and_a_subscription_that_say_nothing_do_not_build() -> None:
         async def follow(self) -> AsyncGenerator[int, None]:
             yield 1
 
-    with pytest.raises(Incomplete, match=r"Mutation\.act, Subscription\.follow|Subscription\.follow, Mutation\.act"):
-        build(query=toy.Query, mutation=Mutation, subscription=Subscription)
+    with pytest.raises(
+        IncompleteSchema, match=r"Mutation\.act, Subscription\.follow|Subscription\.follow, Mutation\.act"
+    ):
+        build_schema(query=toy.Query, mutation=Mutation, subscription=Subscription)
 
 
 def test_a_type_that_says_nothing_does_not_build() -> None:
@@ -124,29 +126,29 @@ def test_a_type_that_says_nothing_does_not_build() -> None:
     def thing() -> Thing:
         return Thing(name="x")
 
-    declared = access.query(needs=Needs.ANYONE, description="A thing.", graphql_type=Thing)(thing)
-    with pytest.raises(Incomplete, match=r"Thing\.name"):
-        build(query=plain_query(thing=declared))
+    declared = access.query(needs=Permission.PUBLIC, description="A thing.", graphql_type=Thing)(thing)
+    with pytest.raises(IncompleteSchema, match=r"Thing\.name"):
+        build_schema(query=plain_query(thing=declared))
 
 
 def test_a_field_of_a_declared_type_that_cannot_hold_a_need_is_refused_at_once() -> None:
     with pytest.raises(TypeError, match=r"Thing\.name: declare it with access"):
 
-        @access.type(description="Half declared.", needs=Needs.REACHED)
+        @access.type(description="Half declared.", needs=Permission.INHERITED)
         class Thing:
             name: str
 
 
 async def test_a_type_says_for_its_fields_what_they_need_and_its_interface_keeps_its_own() -> None:
-    @access.interface(description="Named.", needs=Needs.REACHED)
+    @access.interface(description="Named.", needs=Permission.INHERITED)
     class Named:
         name: str = access.value(description="Its name.")
 
-    @access.type(description="Public.", needs=Needs.REACHED)
+    @access.type(description="Public.", needs=Permission.INHERITED)
     class Shop(Named):
         pass
 
-    @access.type(description="For operators.", needs=Needs.OPERATOR)
+    @access.type(description="For operators.", needs=Permission.OPERATOR)
     class Vault(Named):
         @access.field(description="What is inside.")
         def inside(self) -> int:
@@ -154,28 +156,28 @@ async def test_a_type_says_for_its_fields_what_they_need_and_its_interface_keeps
 
     @strawberry.type(description="Reads.")
     class Query:
-        @access.query(needs=Needs.ANYONE, description="A vault.")
+        @access.query(needs=Permission.PUBLIC, description="A vault.")
         def vault(self) -> Vault:
             return Vault(name="v")
 
-        @access.query(needs=Needs.ANYONE, description="A shop.")
+        @access.query(needs=Permission.PUBLIC, description="A shop.")
         def shop(self) -> Shop:
             return Shop(name="s")
 
-    small = type(execution)(build(query=Query)._schema, open_to_explorers=True)
-    shop = await small.answer(Request("{ shop { name } }"), context(None))
+    small = type(engine)(build_schema(query=Query)._schema, introspection=True)
+    shop = await small.execute(GraphQLRequest("{ shop { name } }"), context(None))
     assert shop.payload == {"data": {"shop": {"name": "s"}}}
     for field in ("name", "inside"):
-        refusal = await small.answer(Request(f"{{ vault {{ {field} }} }}"), context(USER))
+        refusal = await small.execute(GraphQLRequest(f"{{ vault {{ {field} }} }}"), context(USER))
         assert refusal.payload["errors"][0]["extensions"] == {"code": "FORBIDDEN"}
-    vault = await small.answer(Request("{ vault { name inside } }"), context(OPERATOR))
+    vault = await small.execute(GraphQLRequest("{ vault { name inside } }"), context(OPERATOR))
     assert vault.payload == {"data": {"vault": {"name": "v", "inside": 5}}}
 
 
 def test_everything_in_the_schema_is_declared_and_described() -> None:
-    for schema in (build(), toy.schema):
-        assert undeclared(schema._schema) == []
-        assert undescribed(schema._schema) == []
+    for schema in (build_schema(), toy.schema):
+        assert fields_without_permission(schema._schema) == []
+        assert parts_without_description(schema._schema) == []
 
 
 def test_what_has_no_description_is_named() -> None:
@@ -190,12 +192,12 @@ def test_what_has_no_description_is_named() -> None:
 
     @strawberry.type
     class Query:
-        @access.query(needs=Needs.ANYONE, description=" ")
+        @access.query(needs=Permission.PUBLIC, description=" ")
         def hello(self, filter: Filter) -> str:
             return "hello"
 
-    with pytest.raises(Incomplete) as refusal:
-        build(query=Query)
+    with pytest.raises(IncompleteSchema) as refusal:
+        build_schema(query=Query)
     named = str(refusal.value)
     for place in ("Query", "Query.hello", "Query.hello(filter)", "Filter.colour", "Colour.RED"):
         assert place in named.replace(",", " ").split()
@@ -207,23 +209,25 @@ def test_an_enum_of_the_domain_is_shown_with_a_description_for_each_value() -> N
         BLUE = "blue"
 
     with pytest.raises(TypeError, match="no description for BLUE"):
-        enums.shown(Colour, description="A colour.", values={Colour.RED: "Like a rose."})
-    enums.shown(Colour, description="A colour.", values={Colour.RED: "Like a rose.", Colour.BLUE: "Like the sky."})
+        enums.describe_enum(Colour, description="A colour.", values={Colour.RED: "Like a rose."})
+    enums.describe_enum(
+        Colour, description="A colour.", values={Colour.RED: "Like a rose.", Colour.BLUE: "Like the sky."}
+    )
 
     @strawberry.type(description="Reads.")
     class Query:
-        @access.query(needs=Needs.ANYONE, description="A colour and back.")
+        @access.query(needs=Permission.PUBLIC, description="A colour and back.")
         def colour(self, colour: Annotated[Colour, strawberry.argument(description="Which.")]) -> Colour:
             return colour
 
-    assert '"""Like the sky."""\n  BLUE' in printed(build(query=Query))
+    assert '"""Like the sky."""\n  BLUE' in format_schema(build_schema(query=Query))
 
 
 def test_the_schema_is_printed_with_its_descriptions_and_sorted_types() -> None:
-    text = printed(toy.schema)
+    text = format_schema(toy.schema)
     names = [line.split()[1] for line in text.splitlines() if line.startswith(("type ", "interface ", "scalar "))]
     assert names == sorted(names)
     assert '"""Credits that moved."""\n  spent: Credits!' in text
     assert "type ToyConnection {" in text
     assert "edges: [ToyEdge!]!" in text
-    assert text == printed(build(query=toy.Query, mutation=toy.Mutation, subscription=toy.Subscription))
+    assert text == format_schema(build_schema(query=toy.Query, mutation=toy.Mutation, subscription=toy.Subscription))

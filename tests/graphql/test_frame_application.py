@@ -31,7 +31,7 @@ async def test_a_loop_that_faults_is_logged_and_started_again(
             await asyncio.Event().wait()
 
     with caplog.at_level(logging.ERROR):
-        async with asyncio.timeout(2), main.running({"unsteady": unsteady}):
+        async with asyncio.timeout(2), main.run_in_background({"unsteady": unsteady}):
             await third.wait()
     assert [record.getMessage() for record in caplog.records] == [
         "unsteady failed and is started again",
@@ -53,20 +53,20 @@ async def test_one_loop_that_faults_does_not_end_another_and_all_stop_at_the_end
     async def broken() -> None:
         raise ValueError("broken")
 
-    async with asyncio.timeout(2), main.running({"steady": steady, "broken": broken}):
+    async with asyncio.timeout(2), main.run_in_background({"steady": steady, "broken": broken}):
         await asyncio.sleep(0.02)
         assert life == ["begun"]
     assert life == ["begun", "ended"]
 
 
 async def test_it_answers_that_it_is_alive_without_a_database(tmp_path: Path) -> None:
-    app = main.create(Settings(database_url="postgresql://localhost/nowhere", data_dir=tmp_path))
+    app = main.create_app(Settings(database_url="postgresql://localhost/nowhere", data_dir=tmp_path))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://credits") as client:
         assert (await client.get("/healthz")).json() == {"alive": True}
 
 
 async def test_pages_of_other_hosts_may_call_in_development(tmp_path: Path) -> None:
-    app = main.create(Settings(database_url="postgresql://localhost/nowhere", data_dir=tmp_path))
+    app = main.create_app(Settings(database_url="postgresql://localhost/nowhere", data_dir=tmp_path))
     headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://credits") as client:
         preflight = await client.options("/graphql", headers=headers)
@@ -76,4 +76,4 @@ async def test_pages_of_other_hosts_may_call_in_development(tmp_path: Path) -> N
 
 def test_it_is_not_made_without_the_address_of_a_database(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="DATABASE_URL is not set"):
-        main.create(Settings(database_url=None, data_dir=tmp_path))
+        main.create_app(Settings(database_url=None, data_dir=tmp_path))

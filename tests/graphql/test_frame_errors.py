@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 
 from app import errors
-from app.callers.rules import Viewer
+from app.callers.rules import Caller
 from app.errors import BillingError
 from app.graphql.errors import UserError
-from app.graphql.execution import Execution, OperationFailed, Request
-from app.graphql.refusals import TABLE, as_member
+from app.graphql.execution import GraphQLEngine, GraphQLRequest, OperationFailed
+from app.graphql.refusals import ERROR_HANDLERS, to_user_error
 from tests.graphql import toy
-from tests.graphql.toy import FIGURES, SERVICE, USER, context, execution, production, read
+from tests.graphql.toy import FIGURES, SERVICE, USER, context, decode_items, engine, production_engine
 
 pytestmark = pytest.mark.anyio
 
 
-async def asked(query: str, viewer: Viewer | None = None, *, by: Execution = execution, **variables: Any) -> Any:
-    return (await by.answer(Request(query, variables), context(viewer))).payload
+async def asked(query: str, viewer: Caller | None = None, *, by: GraphQLEngine = engine, **variables: Any) -> Any:
+    return (await by.execute(GraphQLRequest(query, variables), context(viewer))).payload
 
 
 def refusals() -> list[type[BillingError]]:
@@ -31,7 +31,7 @@ def refusals() -> list[type[BillingError]]:
 
 
 def test_the_table_has_every_refusal_of_the_product() -> None:
-    assert {line.exception_type for line in TABLE} == set(refusals())
+    assert {line.exception_type for line in ERROR_HANDLERS} == set(refusals())
 
 
 @pytest.mark.parametrize(
@@ -86,14 +86,14 @@ def test_the_table_has_every_refusal_of_the_product() -> None:
 def test_each_refusal_becomes_its_type_with_its_facts(
     refusal: BillingError, typename: str, facts: dict[str, object]
 ) -> None:
-    member = as_member(refusal, context())
+    member = to_user_error(refusal, context())
     assert type(member).__name__ == typename
     assert member.message == refusal.message
     assert {name: getattr(member, name) for name in facts} == facts
 
 
 def test_the_problems_of_an_input_are_listed() -> None:
-    member: Any = as_member(
+    member: Any = to_user_error(
         errors.InvalidInput([errors.Problem("a", "is odd"), errors.Problem("b.c", "is even")]), context()
     )
     assert [(problem.path, problem.message) for problem in member.problems] == [("a", "is odd"), ("b.c", "is even")]
@@ -104,7 +104,7 @@ def test_a_refusal_that_the_table_lacks_is_raised() -> None:
         message = "unheard of"
 
     with pytest.raises(Unheard):
-        as_member(Unheard(), context())
+        to_user_error(Unheard(), context())
 
 
 async def test_a_raised_refusal_is_returned_as_its_union_member() -> None:
@@ -191,7 +191,7 @@ async def test_what_graphql_says_of_a_value_of_ours_is_a_masked_fault() -> None:
     ],
 )
 async def test_a_request_that_cannot_run_says_why_with_a_code(query: str, code: str) -> None:
-    answer = await execution.answer(Request(query), context())
+    answer = await engine.execute(GraphQLRequest(query), context())
     assert not answer.ran
     assert "data" not in answer.payload
     assert {error["extensions"]["code"] for error in answer.payload["errors"]} == {code}
@@ -203,30 +203,32 @@ async def test_variables_of_the_wrong_type_are_bad_input() -> None:
 
 
 async def test_an_operation_that_the_document_lacks_is_bad_input() -> None:
-    answer = await execution.answer(Request("query A { hello }", None, "B"), context())
+    answer = await engine.execute(GraphQLRequest("query A { hello }", None, "B"), context())
     assert not answer.ran
     assert answer.payload["errors"][0]["message"] == "The document has no operation named 'B'."
 
 
 async def test_an_operation_is_chosen_by_its_name() -> None:
-    answer = await execution.answer(Request('query A { hello } query B { hello(name: "b") }', None, "B"), context())
+    answer = await engine.execute(
+        GraphQLRequest('query A { hello } query B { hello(name: "b") }', None, "B"), context()
+    )
     assert answer.payload == {"data": {"hello": "hello b"}}
 
 
 async def test_in_production_there_is_no_introspection_and_no_suggestion() -> None:
     assert "Did you mean 'hello'?" in str(await asked("{ helo }"))
-    assert "Did you mean" not in str(await asked("{ helo }", by=production))
+    assert "Did you mean" not in str(await asked("{ helo }", by=production_engine))
     assert "data" in await asked("{ __schema { queryType { name } } }")
-    hidden = await asked("{ __schema { queryType { name } } }", by=production)
+    hidden = await asked("{ __schema { queryType { name } } }", by=production_engine)
     assert hidden["errors"][0]["extensions"] == {"code": "GRAPHQL_VALIDATION_FAILED"}
-    assert await asked("{ __typename }", by=production) == {"data": {"__typename": "Query"}}
+    assert await asked("{ __typename }", by=production_engine) == {"data": {"__typename": "Query"}}
 
 
-async def streamed(query: str, viewer: Viewer | None = None) -> tuple[list[Any], list[Any]]:
+async def streamed(query: str, viewer: Caller | None = None) -> tuple[list[Any], list[Any]]:
     """What a stream yields, and the errors that it ends with."""
     items: list[Any] = []
     try:
-        async for item in read(execution.stream(Request(query), context(viewer))):
+        async for item in decode_items(engine.stream(GraphQLRequest(query), context(viewer))):
             items.append(item)  # noqa: PERF401  a comprehension would lose the items before a failure
     except OperationFailed as failed:
         return items, failed.errors
@@ -263,13 +265,13 @@ async def test_no_item_of_a_subscription_is_answered_from_what_an_earlier_one_lo
     items, errors_sent = await streamed("subscription { toyTwice { loud } }")
     assert items == [{"data": {"toyTwice": {"loud": "BEAR"}}}] * 2
     assert errors_sent == []
-    assert toy.ran == ["load bear", "load bear"]
+    assert toy.resolver_calls == ["load bear", "load bear"]
 
 
 async def test_rows_of_one_request_are_loaded_together_and_once() -> None:
     await asked('{ a: toy(name: "a") { loud } b: toy(name: "b") { loud } again: toy(name: "a") { loud } }')
-    assert toy.ran == ["load a,b"]
+    assert toy.resolver_calls == ["load a,b"]
 
 
 def test_every_error_type_implements_the_interface() -> None:
-    assert all(issubclass(line.error_type, UserError) for line in TABLE)
+    assert all(issubclass(line.error_type, UserError) for line in ERROR_HANDLERS)

@@ -3,7 +3,7 @@
 import pytest
 from graphql import FragmentDefinitionNode, OperationDefinitionNode, get_introspection_query, parse
 
-from app.graphql.documents import KNOWN_LENGTH, MAX_LENGTH, MAX_TOKENS, DocumentRefused, Documents
+from app.graphql.documents import MAX_CACHED_LENGTH, MAX_LENGTH, MAX_TOKENS, DocumentCache, InvalidDocument
 from app.graphql.limits.guards import (
     LIST_SIZE,
     MAX_ALIASES,
@@ -14,18 +14,18 @@ from app.graphql.limits.guards import (
     MAX_FRAGMENTS,
     MAX_OPERATIONS,
     MAX_ROOT_FIELDS,
-    Ruler,
-    exceeded,
+    SizeCalculator,
+    exceeded_limits,
 )
 from app.graphql.pagination import MAX_PAGE
-from app.graphql.schema import build
+from app.graphql.schema import build_schema
 from tests.graphql.toy import schema
 
-PRODUCT = build()._schema
+PRODUCT = build_schema()._schema
 
 
 def complaints(text: str) -> list[str]:
-    return [error.message for error in exceeded(parse(text), schema._schema)]
+    return [error.message for error in exceeded_limits(parse(text), schema._schema)]
 
 
 def cost(text: str) -> int:
@@ -33,7 +33,7 @@ def cost(text: str) -> int:
     document = parse(text)
     [operation] = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
     fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
-    return Ruler(PRODUCT, fragments).size(operation).cost
+    return SizeCalculator(PRODUCT, fragments).operation_size(operation).cost
 
 
 def costing(more: int) -> str:
@@ -103,8 +103,8 @@ def test_a_document_may_go_to_the_bound_and_not_beyond(within: str, beyond: str,
 
 
 def test_an_operation_may_cost_the_bound_and_not_one_more() -> None:
-    assert exceeded(parse(costing(0)), PRODUCT) == []
-    [error] = exceeded(parse(costing(1)), PRODUCT)
+    assert exceeded_limits(parse(costing(0)), PRODUCT) == []
+    [error] = exceeded_limits(parse(costing(1)), PRODUCT)
     assert "may cost at most 25,000" in error.message
     assert "this one costs 25,001" in error.message
 
@@ -174,8 +174,10 @@ def test_doubling_fragments_are_measured_without_being_walked() -> None:
 
 def test_a_fragment_that_spreads_itself_is_left_to_validation() -> None:
     assert complaints("{ ...F } fragment F on Query { hello ...F }") == []
-    with pytest.raises(DocumentRefused) as refused:
-        Documents(schema._schema, open_to_explorers=True).prepared("{ ...F } fragment F on Query { hello ...F }")
+    with pytest.raises(InvalidDocument) as refused:
+        DocumentCache(schema._schema, introspection=True).parse_and_validate(
+            "{ ...F } fragment F on Query { hello ...F }"
+        )
     assert "Cannot spread fragment 'F' within itself." in refused.value.errors[0].message
 
 
@@ -190,35 +192,35 @@ def test_the_deepest_nesting_that_the_parser_takes_is_refused_and_not_a_crash() 
 
 
 def test_the_query_of_tools_that_explore_the_schema_is_allowed() -> None:
-    Documents(schema._schema, open_to_explorers=True).prepared(get_introspection_query())
+    DocumentCache(schema._schema, introspection=True).parse_and_validate(get_introspection_query())
 
 
 def test_a_document_is_prepared_once() -> None:
-    documents = Documents(schema._schema, open_to_explorers=True)
-    assert documents.prepared("{ hello }") is documents.prepared("{ hello }")
+    documents = DocumentCache(schema._schema, introspection=True)
+    assert documents.parse_and_validate("{ hello }") is documents.parse_and_validate("{ hello }")
 
 
 def test_a_very_long_document_is_served_and_not_kept() -> None:
-    documents = Documents(schema._schema, open_to_explorers=True)
-    long = "{ hello }" + " " * KNOWN_LENGTH
-    assert documents.prepared(long) is not documents.prepared(long)
+    documents = DocumentCache(schema._schema, introspection=True)
+    long = "{ hello }" + " " * MAX_CACHED_LENGTH
+    assert documents.parse_and_validate(long) is not documents.parse_and_validate(long)
 
 
 def test_a_document_of_too_many_tokens_is_not_parsed_to_its_end() -> None:
-    with pytest.raises(DocumentRefused, match="1000 tokens"):
-        Documents(schema._schema, open_to_explorers=True).prepared("{" + " hello" * 1001 + "}")
+    with pytest.raises(InvalidDocument, match="1000 tokens"):
+        DocumentCache(schema._schema, introspection=True).parse_and_validate("{" + " hello" * 1001 + "}")
 
 
 def test_a_document_may_have_its_tokens_and_not_one_more() -> None:
-    documents = Documents(schema._schema, open_to_explorers=True)
+    documents = DocumentCache(schema._schema, introspection=True)
     others = len(["{", "json", "(", "value", ":", "[", "]", ")", "}"])
-    documents.prepared(f"{{ json(value: [{'1 ' * (MAX_TOKENS - others)}]) }}")
-    with pytest.raises(DocumentRefused, match="1000 tokens"):
-        documents.prepared(f"{{ json(value: [{'1 ' * (MAX_TOKENS - others + 1)}]) }}")
+    documents.parse_and_validate(f"{{ json(value: [{'1 ' * (MAX_TOKENS - others)}]) }}")
+    with pytest.raises(InvalidDocument, match="1000 tokens"):
+        documents.parse_and_validate(f"{{ json(value: [{'1 ' * (MAX_TOKENS - others + 1)}]) }}")
 
 
 def test_a_document_may_have_its_length_and_not_a_character_more() -> None:
-    documents = Documents(schema._schema, open_to_explorers=True)
-    documents.prepared("{ hello }".ljust(MAX_LENGTH))
-    with pytest.raises(DocumentRefused, match="at most 32,768 characters; it has 32,769"):
-        documents.prepared("{ hello }".ljust(MAX_LENGTH + 1))
+    documents = DocumentCache(schema._schema, introspection=True)
+    documents.parse_and_validate("{ hello }".ljust(MAX_LENGTH))
+    with pytest.raises(InvalidDocument, match="at most 32,768 characters; it has 32,769"):
+        documents.parse_and_validate("{ hello }".ljust(MAX_LENGTH + 1))

@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Message
 
 from app import database
-from app.graphql.transports.body import LARGE_BODY, SMALL_BODY
+from app.graphql.transports.body import MAX_SERVICE_BODY_BYTES, MAX_USER_BODY_BYTES
 from tests.graphql import toy
 from tests.graphql.http_wire import GRAPHQL_JSON, Reply, body, got, production_view, sent, view
 from tests.graphql.toy import token
@@ -118,7 +118,9 @@ def padded(size: int) -> bytes:
     return whole + b" " * (size - len(whole))
 
 
-@pytest.mark.parametrize(("operator", "limit"), [(None, SMALL_BODY), (False, SMALL_BODY), (True, LARGE_BODY)])
+@pytest.mark.parametrize(
+    ("operator", "limit"), [(None, MAX_USER_BODY_BYTES), (False, MAX_USER_BODY_BYTES), (True, MAX_SERVICE_BODY_BYTES)]
+)
 async def test_a_body_may_have_its_size_and_not_a_byte_more(operator: bool | None, limit: int) -> None:
     bearer = None if operator is None else token("olga", operator=operator)
     assert (await sent(padded(limit), bearer=bearer)).status == 200
@@ -153,7 +155,7 @@ async def test_a_stream_is_cut_at_the_limit_whatever_its_content_length_says() -
 
 
 async def test_a_content_length_beyond_the_limit_is_413_before_the_body_is_read() -> None:
-    reply = await sent([], content_length=str(SMALL_BODY + 1))
+    reply = await sent([], content_length=str(MAX_USER_BODY_BYTES + 1))
     assert (reply.status, reply.code) == (413, "PAYLOAD_TOO_LARGE")
 
 
@@ -249,10 +251,10 @@ async def test_head_is_answered_as_get_is_without_its_body() -> None:
 
 @pytest.mark.parametrize("accept", ["", "application/json", GRAPHQL_JSON, "text/event-stream"])
 async def test_a_mutation_by_get_is_405_and_does_not_run(accept: str) -> None:
-    toy.ran.clear()
+    toy.resolver_calls.clear()
     reply = await got({"query": "mutation { spend(cost: 1) { __typename } }"}, accept=accept)
     assert (reply.status, reply.code, reply.headers["allow"]) == (405, "METHOD_NOT_ALLOWED", "POST")
-    assert toy.ran == []
+    assert toy.resolver_calls == []
 
 
 async def test_the_mutation_that_a_get_names_counts_and_not_the_document() -> None:
@@ -283,7 +285,7 @@ async def test_a_malformed_address_is_400(name: str) -> None:
 
 
 async def test_an_address_may_be_as_long_as_a_body_and_not_a_byte_longer() -> None:
-    for size, status in ((SMALL_BODY, 200), (SMALL_BODY + 1, 413)):
+    for size, status in ((MAX_USER_BODY_BYTES, 200), (MAX_USER_BODY_BYTES + 1, 413)):
         reply = await sent([], method="GET", query_string=b"query={hello}&a=" + b"x" * (size - 16), content_type="")
         assert reply.status == status
 

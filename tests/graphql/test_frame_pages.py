@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import BadRequest
-from app.graphql.execution import Request
+from app.graphql.execution import GraphQLRequest
 from app.graphql.nodes import decode_id, encode_id
-from app.graphql.opaque import packed, unpacked
-from app.graphql.pagination import cursor, position
-from tests.graphql.toy import ACCOUNT, USER, context, execution
+from app.graphql.opaque import decode_parts, encode_parts
+from app.graphql.pagination import decode_cursor, encode_cursor
+from tests.graphql.toy import ACCOUNT, USER, context, engine
 
 pytestmark = pytest.mark.anyio
 
@@ -45,46 +45,46 @@ PARTS = st.one_of(
 @settings(max_examples=60)
 @given(st.lists(PARTS, min_size=1, max_size=5))
 def test_what_is_packed_is_unpacked(parts: list[int | str]) -> None:
-    assert unpacked(packed(*parts)) == tuple(parts)
+    assert decode_parts(encode_parts(*parts)) == tuple(parts)
 
 
 @pytest.mark.parametrize("text", GARBAGE)
 def test_garbage_is_nothing(text: str) -> None:
-    assert unpacked(text) is None
+    assert decode_parts(text) is None
 
 
 @settings(max_examples=60)
 @given(st.text(max_size=60))
 def test_no_text_is_worse_than_nothing(text: str) -> None:
-    found = unpacked(text)
-    assert found is None or packed(*found) == text
+    found = decode_parts(text)
+    assert found is None or encode_parts(*found) == text
 
 
 def test_two_ids_of_full_length_fit() -> None:
     longest = "\U0001d4b3" * 255  # four bytes each in UTF-8
-    assert unpacked(packed("BlockRun", 2**63 - 1, longest, longest[:100])) is not None
+    assert decode_parts(encode_parts("BlockRun", 2**63 - 1, longest, longest[:100])) is not None
 
 
 def test_a_cursor_comes_back_as_its_position() -> None:
-    assert position(cursor("entries", 7, 12, "x"), "entries", 7, shape=(int, str)) == (12, "x")
-    assert position(None, "entries", 7, shape=(int,)) is None
+    assert decode_cursor(encode_cursor("entries", 7, 12, "x"), "entries", 7, shape=(int, str)) == (12, "x")
+    assert decode_cursor(None, "entries", 7, shape=(int,)) is None
 
 
 @pytest.mark.parametrize(
     "foreign",
     [
-        cursor("grants", 7, 12),
-        cursor("entries", 8, 12),
-        cursor("entries", "7", 12),
-        cursor("entries", 7, "12"),
-        cursor("entries", 7, 12, 13),
-        cursor("entries", 7),
+        encode_cursor("grants", 7, 12),
+        encode_cursor("entries", 8, 12),
+        encode_cursor("entries", "7", 12),
+        encode_cursor("entries", 7, "12"),
+        encode_cursor("entries", 7, 12, 13),
+        encode_cursor("entries", 7),
         *GARBAGE,
     ],
 )
 def test_a_cursor_of_another_list_or_account_is_refused(foreign: str) -> None:
     with pytest.raises(BadRequest, match="after is not a cursor of this list"):
-        position(foreign, "entries", 7, shape=(int,))
+        decode_cursor(foreign, "entries", 7, shape=(int,))
 
 
 def test_an_id_is_only_what_it_was_made_for() -> None:
@@ -95,7 +95,7 @@ def test_an_id_is_only_what_it_was_made_for() -> None:
 
 
 async def asked(query: str, **variables: Any) -> Any:
-    return (await execution.answer(Request(query, variables), context(USER))).payload
+    return (await engine.execute(GraphQLRequest(query, variables), context(USER))).payload
 
 
 PAGE = """query ($first: Int!, $after: String) { toys(first: $first, after: $after) {
@@ -149,7 +149,7 @@ async def test_a_node_is_fetched_by_its_id() -> None:
         encode_id("Ghost", ACCOUNT, "bear"),
         encode_id("Toy", ACCOUNT),
         encode_id("Toy", "7", "bear"),
-        packed(5, "bear"),
+        encode_parts(5, "bear"),
         *GARBAGE,
     ],
 )

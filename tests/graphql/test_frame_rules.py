@@ -15,24 +15,24 @@ from graphql import (
     validate,
 )
 
-from app.graphql.rules import as_one
-from app.graphql.schema import build
-from tests.graphql.plans.writing import Author
+from app.graphql.rules import combine_rules
+from app.graphql.schema import build_schema
+from tests.graphql.plans.writing import DocumentGenerator
 
-SCHEMA = build()._schema
+SCHEMA = build_schema()._schema
 DOCUMENTS = 150
 WRONG = 0.1
 NESTED = parse("{ notices { edges { node { kind } } } balance { available } }")
 
 
 def test_documents_written_at_random_have_the_same_errors() -> None:
-    one = as_one(specified_rules)
+    one = combine_rules(specified_rules)
     root = SCHEMA.query_type
     assert root is not None
     found = 0
     for seed in range(DOCUMENTS):
         chance = Random(seed)  # noqa: S311  what was written once is written again
-        document = parse(Author(chance, SCHEMA, {}, wrong=WRONG).request(root, "query").query)
+        document = parse(DocumentGenerator(chance, SCHEMA, {}, error_probability=WRONG).request(root, "query").query)
         errors = [error.formatted for error in validate(SCHEMA, document, [one])]
         assert errors == [error.formatted for error in validate(SCHEMA, document)]
         found += bool(errors)
@@ -90,8 +90,8 @@ def test_a_rule_passes_over_and_ends_as_by_itself(rule: type[ASTValidationRule],
         return [error.message for error in validate(SCHEMA, NESTED, rules)]
 
     assert len(messages(rule)) == told
-    assert messages(as_one([rule])) == messages(rule)
-    assert messages(as_one([Names, rule, Names])) == messages(Names, rule, Names)
+    assert messages(combine_rules([rule])) == messages(rule)
+    assert messages(combine_rules([Names, rule, Names])) == messages(Names, rule, Names)
 
 
 def test_a_rule_that_would_edit_the_document_is_refused() -> None:
@@ -100,7 +100,7 @@ def test_a_rule_that_would_edit_the_document_is_refused() -> None:
             return node
 
     with pytest.raises(TypeError, match="a rule of validation edits nothing, but answered FieldNode"):
-        validate(SCHEMA, NESTED, [as_one([Edits])])
+        validate(SCHEMA, NESTED, [combine_rules([Edits])])
 
 
 def test_a_rule_is_asked_for_its_methods_once_and_not_for_each_document() -> None:
@@ -115,7 +115,7 @@ def test_a_rule_is_asked_for_its_methods_once_and_not_for_each_document() -> Non
         def enter_field(self, node: FieldNode, *_: object) -> None:
             self.report_error(GraphQLError(node.name.value))
 
-    one = as_one([Rule])
+    one = combine_rules([Rule])
     for _ in range(2):
         assert [error.message for error in validate(SCHEMA, parse("{ notices { __typename } }"), [one])] == [
             "notices", "__typename",

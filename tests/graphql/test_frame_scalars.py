@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from app.credits import MAX_CREDITS
-from app.graphql.execution import Request
-from tests.graphql.toy import context, execution
+from app.graphql.execution import GraphQLRequest
+from tests.graphql.toy import context, engine
 
 pytestmark = pytest.mark.anyio
 
 
 async def asked(query: str, **variables: Any) -> dict[str, Any]:
-    return dict((await execution.answer(Request(query, variables), context())).payload)
+    return dict((await engine.execute(GraphQLRequest(query, variables), context())).payload)
 
 
 async def refused(query: str, **variables: Any) -> str:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from starlette.types import Message
 
-from app.graphql.transports.body import SMALL_BODY
+from app.graphql.transports.body import MAX_USER_BODY_BYTES
 from app.graphql.transports.websocket import MAX_OPERATIONS, PINGS_PER_SECOND, PROTOCOL
 from tests.graphql import toy
 from tests.graphql.toy import token
@@ -34,7 +34,7 @@ async def test_queries_and_mutations_are_served_too() -> None:
         await client.subscribe("m", "mutation { spend(cost: 1) { __typename } }")
         refusal = await client.said()
         assert refusal["payload"]["errors"][0]["extensions"] == {"code": "FORBIDDEN"}
-        assert toy.ran == ["me"]
+        assert toy.resolver_calls == ["me"]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ async def test_a_connection_ends_when_its_token_does() -> None:
         await client.subscribe("1", "subscription { forever }")
         assert await client.closed() == (4403, "Forbidden: the token has expired")
         await asyncio.sleep(0)
-        assert toy.ran == ["begun", "ended"]
+        assert toy.resolver_calls == ["begun", "ended"]
 
 
 async def test_who_does_not_begin_is_closed() -> None:
@@ -154,7 +154,7 @@ async def test_a_binary_message_closes_with_4400() -> None:
 async def test_a_message_too_big_is_refused() -> None:
     async with accepted() as client:
         await client.init()
-        await client.say('{"type": "ping"}' + " " * SMALL_BODY)
+        await client.say('{"type": "ping"}' + " " * MAX_USER_BODY_BYTES)
         assert await client.closed() == (1009, "Message too big")
 
 
@@ -169,7 +169,7 @@ async def test_subscribing_before_the_connection_is_acknowledged_closes_with_440
     async with accepted() as client:
         await client.subscribe("1", "{ hello }")
         assert await client.closed() == (4401, "Unauthorized")
-        assert toy.ran == []
+        assert toy.resolver_calls == []
 
 
 async def test_beginning_twice_closes_with_4429() -> None:
@@ -236,7 +236,7 @@ async def test_a_subscription_that_the_client_completes_ends_and_says_nothing_mo
         await asyncio.sleep(0.02)
         await client.say({"id": "1", "type": "complete"}, {"id": "unknown", "type": "complete"})
         assert await client.silent()
-        assert toy.ran == ["begun", "ended"]
+        assert toy.resolver_calls == ["begun", "ended"]
         await client.subscribe("1", "{ hello }")
         assert (await client.said())["payload"] == {"data": {"hello": "hello world"}}
 
@@ -246,8 +246,8 @@ async def test_whoever_leaves_leaves_nothing_running() -> None:
         await client.init()
         await client.subscribe("1", "subscription { forever }")
         await asyncio.sleep(0.02)
-        assert toy.ran == ["begun"]
-    assert toy.ran == ["begun", "ended"]
+        assert toy.resolver_calls == ["begun"]
+    assert toy.resolver_calls == ["begun", "ended"]
 
 
 async def test_a_connection_carries_a_bounded_number_of_operations() -> None:
@@ -259,7 +259,7 @@ async def test_a_connection_carries_a_bounded_number_of_operations() -> None:
         refusal = await client.said()
         assert (refusal["id"], refusal["type"]) == ("one more", "error")
         assert refusal["payload"][0]["extensions"] == {"code": "BAD_REQUEST"}
-        assert len(toy.ran) == MAX_OPERATIONS
+        assert len(toy.resolver_calls) == MAX_OPERATIONS
 
 
 async def test_ping_is_answered_before_the_beginning_too_and_pong_is_heard() -> None:

@@ -6,19 +6,19 @@ from typing import Any
 import pytest
 
 from app import database
-from app.callers.rules import Viewer
-from app.pricing.catalogue import Catalogue
+from app.callers.rules import Caller
+from app.pricing.catalogue import RateCardCache
 from app.tasks import holding, lifecycle
-from app.tasks.rules import Status, TaskState
+from app.tasks.rules import TaskState, TaskStatus
 from tests.factories import (
     ITEM_PRICES,
-    a_block_run,
-    a_capture,
-    a_catalogue_of,
-    a_hold,
-    a_task,
-    granted,
-    past,
+    block_run_request,
+    capture_request,
+    grant_credits,
+    hold_request,
+    publish_rate_cards,
+    start_task,
+    wait_until,
 )
 from tests.graphql.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
 
@@ -62,9 +62,9 @@ EVERYTHING = """
 
 
 @pytest.fixture
-async def prices(api: Api, catalogue: Catalogue) -> Catalogue:
+async def prices(api: Api, catalogue: RateCardCache) -> RateCardCache:
     """A credit for an item, and two for one of DearBlock's, in force at the edge."""
-    await a_catalogue_of(PRICES)
+    await publish_rate_cards(PRICES)
     await catalogue.refresh()
     return catalogue
 
@@ -96,17 +96,17 @@ async def everything() -> Any:
 
 
 async def funded(credits: int = 100, **more: Any) -> TaskState:
-    await granted("alice", credits)
-    return await a_task("alice", **more)
+    await grant_credits("alice", credits)
+    return await start_task("alice", **more)
 
 
-async def expired(task: TaskState, catalogue: Catalogue) -> None:
+async def expired(task: TaskState, catalogue: RateCardCache) -> None:
     """A hold for block run `late` that has expired."""
-    held = await holding.place(a_hold(task, block_run_id="late", timeout_seconds=1), catalogue)
-    await past(held.hold.expires_at)
+    held = await holding.place_hold(hold_request(task, block_run_id="late", timeout_seconds=1), catalogue)
+    await wait_until(held.hold.expires_at)
 
 
-async def test_a_hold_is_placed_captured_and_answered_again(api: Api, prices: Catalogue) -> None:
+async def test_a_hold_is_placed_captured_and_answered_again(api: Api, prices: RateCardCache) -> None:
     task = await funded()
 
     placed = await place(api, task.task_id)
@@ -145,7 +145,7 @@ async def test_a_hold_is_placed_captured_and_answered_again(api: Api, prices: Ca
 
 
 async def test_a_capture_above_its_hold_is_refused_or_capped_with_its_price_recorded(
-    api: Api, prices: Catalogue
+    api: Api, prices: RateCardCache
 ) -> None:
     task = await funded()
     await place(api, task.task_id)
@@ -166,7 +166,7 @@ async def test_a_capture_above_its_hold_is_refused_or_capped_with_its_price_reco
     assert capped["balance"] == {"available": 70, "held": 0}
 
 
-async def test_a_void_lets_go_once(api: Api, prices: Catalogue) -> None:
+async def test_a_void_lets_go_once(api: Api, prices: RateCardCache) -> None:
     task = await funded()
     await place(api, task.task_id)
 
@@ -180,7 +180,7 @@ async def test_a_void_lets_go_once(api: Api, prices: Catalogue) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 90_000, 86_401])
-async def test_a_timeout_out_of_bounds_holds_nothing(api: Api, prices: Catalogue, seconds: int) -> None:
+async def test_a_timeout_out_of_bounds_holds_nothing(api: Api, prices: RateCardCache, seconds: int) -> None:
     task = await funded()
     before = await everything()
     assert await place(api, task.task_id, timeoutSeconds=seconds) == {
@@ -191,12 +191,12 @@ async def test_a_timeout_out_of_bounds_holds_nothing(api: Api, prices: Catalogue
     assert await everything() == before
 
 
-async def test_every_other_refusal_of_a_hold_names_its_facts_and_moves_nothing(api: Api, prices: Catalogue) -> None:
+async def test_every_other_refusal_of_a_hold_names_its_facts_and_moves_nothing(api: Api, prices: RateCardCache) -> None:
     task = await funded()
-    await api.house.charger.charge(a_block_run(task, block_run_id="charged"))
-    await holding.place(a_hold(task, 10, block_run_id="held"), prices)
-    over = await a_task("alice")
-    await lifecycle.finish(over.task_id, Status.COMPLETED)
+    await api.house.charge_queue.charge(block_run_request(task, block_run_id="charged"))
+    await holding.place_hold(hold_request(task, 10, block_run_id="held"), prices)
+    over = await start_task("alice")
+    await lifecycle.finish_task(over.task_id, TaskStatus.COMPLETED)
     before = await everything()
 
     assert await place(api, "nowhere") == {
@@ -238,7 +238,7 @@ async def test_every_other_refusal_of_a_hold_names_its_facts_and_moves_nothing(a
 
 
 async def test_a_hold_that_cannot_be_paid_stops_its_task_and_the_next_finds_it_stopped(
-    api: Api, prices: Catalogue
+    api: Api, prices: RateCardCache
 ) -> None:
     task = await funded(credits=29)
 
@@ -261,9 +261,9 @@ async def test_a_hold_that_cannot_be_paid_stops_its_task_and_the_next_finds_it_s
     }
 
 
-async def test_a_hold_above_its_budget_names_the_budget(api: Api, prices: Catalogue) -> None:
+async def test_a_hold_above_its_budget_names_the_budget(api: Api, prices: RateCardCache) -> None:
     task = await funded(budget=29)
-    child = await a_task("alice", parent_task_id=task.task_id)
+    child = await start_task("alice", parent_task_id=task.task_id)
 
     assert await place(api, child.task_id) == {
         "__typename": "BudgetReachedError",
@@ -276,18 +276,18 @@ async def test_a_hold_above_its_budget_names_the_budget(api: Api, prices: Catalo
     }
 
 
-async def test_every_refusal_of_a_capture_names_its_facts_and_moves_nothing(api: Api, prices: Catalogue) -> None:
+async def test_every_refusal_of_a_capture_names_its_facts_and_moves_nothing(api: Api, prices: RateCardCache) -> None:
     task = await funded(credits=200)
-    await granted("bob", 50)
-    bobs = await a_task("bob")
-    other = await a_task("alice")
+    await grant_credits("bob", 50)
+    bobs = await start_task("bob")
+    other = await start_task("alice")
     for task_id, run in ((task.task_id, "held"), (other.task_id, "others"), (bobs.task_id, "bobs")):
         assert (await place(api, task_id, run))["__typename"] == "PlaceHoldSuccess"
     await place(api, task.task_id, "voided")
     await void(api, task.task_id, "voided")
-    done = a_hold(task, block_run_id="done")
-    await holding.place(done, prices)
-    await holding.capture(a_capture(done, 5))
+    done = hold_request(task, block_run_id="done")
+    await holding.place_hold(done, prices)
+    await holding.capture_hold(capture_request(done, 5))
     await place(api, task.task_id, "dear", 1, block="DearBlock")
     await expired(task, prices)
     assert (await void(api, task.task_id, "late"))["status"] == "EXPIRED"
@@ -323,9 +323,9 @@ async def test_every_refusal_of_a_capture_names_its_facts_and_moves_nothing(api:
     assert await everything() == before
 
 
-async def test_every_refusal_of_a_void_names_its_facts_and_moves_nothing(api: Api, prices: Catalogue) -> None:
+async def test_every_refusal_of_a_void_names_its_facts_and_moves_nothing(api: Api, prices: RateCardCache) -> None:
     task = await funded()
-    other = await a_task("alice")
+    other = await start_task("alice")
     await place(api, other.task_id, "others", 10)
     await place(api, task.task_id, "done")
     await capture(api, task.task_id, "done")
@@ -353,7 +353,7 @@ async def test_every_refusal_of_a_void_names_its_facts_and_moves_nothing(api: Ap
 
 @pytest.mark.parametrize("viewer", [ALICE, BOB, READER, None])
 async def test_only_a_service_key_that_may_charge_holds_captures_and_voids(
-    api: Api, prices: Catalogue, viewer: Viewer | None
+    api: Api, prices: RateCardCache, viewer: Caller | None
 ) -> None:
     task = await funded()
     await place(api, task.task_id, "held")
@@ -363,7 +363,7 @@ async def test_only_a_service_key_that_may_charge_holds_captures_and_voids(
         (CAPTURE, capture_input(task.task_id, "held")),
         (VOID, {"taskId": task.task_id, "blockRunId": "held"}),
     ):
-        code, _ = await api.refused(viewer, query, input=asked)
+        code, _ = await api.error(viewer, query, input=asked)
         assert code == ("UNAUTHENTICATED" if viewer is None else "FORBIDDEN")
     assert await everything() == before
 
@@ -383,18 +383,18 @@ async def test_only_a_service_key_that_may_charge_holds_captures_and_voids(
     ids=lambda value: str(value)[:40],
 )
 async def test_a_mistyped_hold_is_refused_before_anything_is_decided(
-    api: Api, prices: Catalogue, wrong: dict[str, Any], says: str
+    api: Api, prices: RateCardCache, wrong: dict[str, Any], says: str
 ) -> None:
     task = await funded()
     before = await everything()
-    code, message = await api.refused(SERVICE, PLACE, input=place_input(task.task_id) | wrong)
+    code, message = await api.error(SERVICE, PLACE, input=place_input(task.task_id) | wrong)
     assert (code, says in message) == ("BAD_USER_INPUT", True), message
     assert await everything() == before
 
 
-async def test_an_account_shows_its_holds_and_budgets_newest_first_by_pages(api: Api, prices: Catalogue) -> None:
+async def test_an_account_shows_its_holds_and_budgets_newest_first_by_pages(api: Api, prices: RateCardCache) -> None:
     task = await funded(budget=40)
-    plain = await a_task("alice")
+    plain = await start_task("alice")
     for run in ("one", "two", "three"):
         await place(api, plain.task_id, run, 5)
     await place(api, task.task_id, "inside", 7)
@@ -421,16 +421,16 @@ async def test_an_account_shows_its_holds_and_budgets_newest_first_by_pages(api:
     assert (await api.data(ALICE, "{ account { balance { available held } grants { edges { node { claimed } } } } }"))[
         "account"
     ] == {"balance": {"available": 50, "held": 50}, "grants": {"edges": [{"node": {"claimed": 50}}]}}
-    code, _ = await api.refused(ALICE, query, after="nonsense", open=True)
+    code, _ = await api.error(ALICE, query, after="nonsense", open=True)
     assert code == "BAD_USER_INPUT"
 
 
 async def test_a_hold_is_fetched_by_its_id_by_whoever_may_look_and_is_nothing_to_others(
-    api: Api, prices: Catalogue
+    api: Api, prices: RateCardCache
 ) -> None:
-    await granted("guild", 50)
+    await grant_credits("guild", 50)
     for owner in ("alice", "guild"):
-        task = await funded() if owner == "alice" else await a_task("guild")
+        task = await funded() if owner == "alice" else await start_task("guild")
         await place(api, task.task_id, f"{owner}-run")
         listed = "query($owner: ID!) { account(ownerId: $owner) { holds { edges { node { id } } } } }"
         [edge] = (await api.data(SERVICE, listed, owner=owner))["account"]["holds"]["edges"]
@@ -441,14 +441,14 @@ async def test_a_hold_is_fetched_by_its_id_by_whoever_may_look_and_is_nothing_to
         assert await api.data(BOB, query, id=edge["node"]["id"]) == {"node": None}
 
 
-async def test_a_task_shows_its_budget_what_it_holds_and_which_hold_paid(api: Api, prices: Catalogue) -> None:
+async def test_a_task_shows_its_budget_what_it_holds_and_which_hold_paid(api: Api, prices: RateCardCache) -> None:
     task = await funded(budget=60, landing_reserve=10)
-    child = await a_task("alice", parent_task_id=task.task_id)
-    nested = await a_task("alice", parent_task_id=task.task_id, budget=15)
-    plain = await a_task("alice")
+    child = await start_task("alice", parent_task_id=task.task_id)
+    nested = await start_task("alice", parent_task_id=task.task_id, budget=15)
+    plain = await start_task("alice")
     await place(api, task.task_id, "held", 5)
     for one in (task, child, plain):
-        await api.house.charger.charge(a_block_run(one, block_run_id=f"of-{one.task_id}"))
+        await api.house.charge_queue.charge(block_run_request(one, block_run_id=f"of-{one.task_id}"))
     query = """query($ids: [ID!]!) { tasks(taskIds: $ids) { taskId cost { total held }
         budget { taskId credits spent remaining landingReserve expiresAt } } }"""
 

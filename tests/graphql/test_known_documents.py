@@ -11,17 +11,17 @@ import pytest
 from starlette.types import Message
 
 from app import main
-from app.callers.rules import Viewer
+from app.callers.rules import Caller
 from app.errors import Misconfigured
 from app.graphql.context import Context
-from app.graphql.documents import KNOWN_LENGTH
-from app.graphql.execution import Execution, Request
-from app.graphql.known import CALLERS, LISTED, Library
-from app.graphql.known_files import KnownDocument, hash_of
+from app.graphql.documents import MAX_CACHED_LENGTH
+from app.graphql.execution import GraphQLEngine, GraphQLRequest
+from app.graphql.known import CALLER_KINDS, MAX_LISTED_PROBLEMS, PersistedDocuments
+from app.graphql.known_files import PersistedDocument, document_hash
 from app.graphql.transports.view import GraphQLOverHTTP
 from tests.graphql import toy
 from tests.graphql.http_wire import GRAPHQL_JSON, got, sent
-from tests.graphql.toy import OPERATOR, SERVICE, USER, doorway, house, token
+from tests.graphql.toy import OPERATOR, SERVICE, USER, authenticator, state, token
 from tests.graphql.transports import connected
 from tests.test_exposure import production
 
@@ -53,30 +53,32 @@ Parameters = Mapping[str, Any]
 Ask = Callable[..., Awaitable[Any]]
 
 
-def knowing(*texts: str, free_for: Collection[str] = ()) -> Execution:
+def knowing(*texts: str, free_for: Collection[str] = ()) -> GraphQLEngine:
     """An edge that knows these documents, with plans or without them as this test runs."""
-    return _made(texts, frozenset(free_for), plans=toy.execution._plans is not None)
+    return _made(texts, frozenset(free_for), plans=toy.engine._plans is not None)
 
 
 @cache
-def _made(texts: tuple[str, ...], free_for: frozenset[str], *, plans: bool) -> Execution:
-    library = Library([KnownDocument(text, "known.graphql") for text in texts], free_for=free_for)
-    return Execution(toy.schema._schema, open_to_explorers=False, plans=plans, library=library)
+def _made(texts: tuple[str, ...], free_for: frozenset[str], *, plans: bool) -> GraphQLEngine:
+    library = PersistedDocuments(
+        [PersistedDocument(text, "known.graphql") for text in texts], arbitrary_documents=free_for
+    )
+    return GraphQLEngine(toy.schema._schema, introspection=False, compile_operations=plans, persisted_documents=library)
 
 
-def over_http(execution: Execution) -> GraphQLOverHTTP:
-    return GraphQLOverHTTP(execution, doorway, house, explorer=False, reads_by_get=True)
+def over_http(execution: GraphQLEngine) -> GraphQLOverHTTP:
+    return GraphQLOverHTTP(execution, authenticator, state, graphiql=False, get_queries=True)
 
 
-async def by_post(execution: Execution, parameters: Parameters, bearer: str | None = None) -> Any:
+async def by_post(execution: GraphQLEngine, parameters: Parameters, bearer: str | None = None) -> Any:
     return (await sent(orjson.dumps(parameters), to=over_http(execution), bearer=bearer)).json
 
 
-async def by_get(execution: Execution, parameters: Parameters, bearer: str | None = None) -> Any:
+async def by_get(execution: GraphQLEngine, parameters: Parameters, bearer: str | None = None) -> Any:
     return (await got(parameters, to=over_http(execution), bearer=bearer)).json
 
 
-async def by_event_stream(execution: Execution, parameters: Parameters, bearer: str | None = None) -> Any:
+async def by_event_stream(execution: GraphQLEngine, parameters: Parameters, bearer: str | None = None) -> Any:
     """The first item, or the answer that was given in the place of a stream."""
     asked: list[Message] = [{"type": "http.request", "body": orjson.dumps(parameters), "more_body": False}]
     replies: list[Message] = []
@@ -102,7 +104,7 @@ async def by_event_stream(execution: Execution, parameters: Parameters, bearer: 
     return orjson.loads(whole)
 
 
-async def by_websocket(execution: Execution, parameters: Parameters, bearer: str | None = None) -> Any:
+async def by_websocket(execution: GraphQLEngine, parameters: Parameters, bearer: str | None = None) -> Any:
     async with connected(execution, bearer=bearer) as client:
         await client.init()
         await client.say({"id": "1", "type": "subscribe", "payload": parameters})
@@ -144,22 +146,22 @@ def refused(payload: Any) -> tuple[str, str]:
 @every_way
 @every_naming
 async def test_a_known_document_is_carried_out_by_its_hash(ask: Ask, naming: Callable[[str], dict[str, Any]]) -> None:
-    named = naming(hash_of(HELLO)) | {"variables": {"name": "ada"}}
+    named = naming(document_hash(HELLO)) | {"variables": {"name": "ada"}}
     assert await ask(knowing(*KNOWN), named) == {"data": {"hello": "hello ada"}}
 
 
 @pytest.mark.parametrize("ask", [by_event_stream, by_websocket])
 @every_naming
 async def test_a_known_subscription_is_followed_by_its_hash(ask: Ask, naming: Callable[[str], dict[str, Any]]) -> None:
-    assert await ask(knowing(*KNOWN), naming(hash_of(COUNT)), token()) == {"data": {"count": 1}}
+    assert await ask(knowing(*KNOWN), naming(document_hash(COUNT)), token()) == {"data": {"count": 1}}
 
 
 async def test_a_known_mutation_is_not_carried_out_by_get() -> None:
-    by_hash = {"documentId": hash_of(SPEND)}
+    by_hash = {"documentId": document_hash(SPEND)}
     operator = token("olga", operator=True)
-    toy.ran.clear()
+    toy.resolver_calls.clear()
     assert refused(await by_get(knowing(*KNOWN), by_hash, operator))[0] == "METHOD_NOT_ALLOWED"
-    assert toy.ran == []
+    assert toy.resolver_calls == []
     assert await by_post(knowing(*KNOWN), by_hash, operator) == {"data": {"spend": {"__typename": "SpendSuccess"}}}
 
 
@@ -168,15 +170,15 @@ async def test_a_known_mutation_is_not_carried_out_by_get() -> None:
 async def test_a_hash_that_is_not_known_is_told_in_the_words_that_stock_clients_know(
     ask: Ask, naming: Callable[[str], dict[str, Any]]
 ) -> None:
-    assert await ask(knowing(*KNOWN), naming(hash_of(HELLO + " "))) == {"errors": [NOT_FOUND]}
+    assert await ask(knowing(*KNOWN), naming(document_hash(HELLO + " "))) == {"errors": [NOT_FOUND]}
 
 
 @every_way
-@pytest.mark.parametrize("free_for", [CALLERS, frozenset()], ids=["free", "not free"])
+@pytest.mark.parametrize("free_for", [CALLER_KINDS, frozenset()], ids=["free", "not free"])
 async def test_a_document_is_not_registered_by_sending_its_text_with_its_hash(
     ask: Ask, free_for: frozenset[str]
 ) -> None:
-    execution, named = knowing(*KNOWN, free_for=free_for), NAMINGS["Apollo"](hash_of(FREE))
+    execution, named = knowing(*KNOWN, free_for=free_for), NAMINGS["Apollo"](document_hash(FREE))
 
     assert await ask(execution, named) == {"errors": [NOT_FOUND]}
     with_text = await ask(execution, named | {"query": FREE})
@@ -190,10 +192,19 @@ async def test_a_document_is_not_registered_by_sending_its_text_with_its_hash(
 @every_way
 @pytest.mark.parametrize(
     "document_id",
-    ["", "sha256:", "Hello", hash_of(HELLO)[1:], hash_of(HELLO) + "0", "md5:" + hash_of(HELLO), "g" * 64, "٣" * 64],
+    [
+        "",
+        "sha256:",
+        "Hello",
+        document_hash(HELLO)[1:],
+        document_hash(HELLO) + "0",
+        "md5:" + document_hash(HELLO),
+        "g" * 64,
+        "٣" * 64,
+    ],
 )
 async def test_a_document_id_that_is_no_hash_is_told_what_it_must_be(ask: Ask, document_id: str) -> None:
-    answer = await ask(knowing(*KNOWN, free_for=CALLERS), {"documentId": document_id, "query": FREE})
+    answer = await ask(knowing(*KNOWN, free_for=CALLER_KINDS), {"documentId": document_id, "query": FREE})
     assert refused(answer) == ("BAD_REQUEST", NOT_A_DOCUMENT_ID)
 
 
@@ -206,7 +217,7 @@ async def test_a_document_id_that_is_no_text_is_told_the_same(ask: Ask, document
 @every_way
 @pytest.mark.parametrize("version", [0, 2, -1, 2**53])
 async def test_another_version_of_apollos_extension_is_refused_with_the_one_to_send(ask: Ask, version: int) -> None:
-    named = {"extensions": {"persistedQuery": {"version": version, "sha256Hash": hash_of(HELLO)}}}
+    named = {"extensions": {"persistedQuery": {"version": version, "sha256Hash": document_hash(HELLO)}}}
     says = f"extensions.persistedQuery of version {version} is not served: send version 1."
     assert refused(await ask(knowing(*KNOWN), named)) == ("BAD_REQUEST", says)
 
@@ -215,14 +226,14 @@ async def test_another_version_of_apollos_extension_is_refused_with_the_one_to_s
 @pytest.mark.parametrize(
     "extension",
     [
-        {"sha256Hash": hash_of(HELLO)},
-        {"version": "1", "sha256Hash": hash_of(HELLO)},
-        {"version": None, "sha256Hash": hash_of(HELLO)},
+        {"sha256Hash": document_hash(HELLO)},
+        {"version": "1", "sha256Hash": document_hash(HELLO)},
+        {"version": None, "sha256Hash": document_hash(HELLO)},
         {"version": 1},
         {"version": 1, "sha256Hash": 7},
         {"version": 1, "sha256Hash": "Hello"},
         {"version": 1, "sha256Hash": ""},
-        hash_of(HELLO),
+        document_hash(HELLO),
         [],
     ],
 )
@@ -233,7 +244,7 @@ async def test_another_shape_of_apollos_extension_is_refused_with_the_one_to_sen
 
 @every_way
 async def test_two_hashes_that_disagree_are_refused(ask: Ask) -> None:
-    named = NAMINGS["documentId"](hash_of(HELLO)) | NAMINGS["Apollo"](hash_of(TWO))
+    named = NAMINGS["documentId"](document_hash(HELLO)) | NAMINGS["Apollo"](document_hash(TWO))
     says = "documentId and extensions.persistedQuery name two documents: send one of them, or both alike."
     assert refused(await ask(knowing(*KNOWN), named)) == ("BAD_REQUEST", says)
 
@@ -244,7 +255,7 @@ async def test_two_hashes_that_disagree_are_refused(ask: Ask) -> None:
 async def test_a_hash_and_a_text_that_disagree_are_refused(
     ask: Ask, naming: Callable[[str], dict[str, Any]], text: str
 ) -> None:
-    answer = await ask(knowing(*KNOWN, free_for=CALLERS), naming(hash_of(OLDER)) | {"query": text})
+    answer = await ask(knowing(*KNOWN, free_for=CALLER_KINDS), naming(document_hash(OLDER)) | {"query": text})
     assert refused(answer) == ("BAD_REQUEST", "The hash is not the SHA-256 of the document sent with it.")
 
 
@@ -256,7 +267,7 @@ async def test_what_names_no_document_is_no_request_and_a_hash_that_is_not_known
     assert unknown.status == (200 if accept == "application/json" else 400)
 
 
-KINDS: dict[str, Viewer | None] = {"anonymous": None, "users": USER, "services": SERVICE, "operators": OPERATOR}
+KINDS: dict[str, Caller | None] = {"anonymous": None, "users": USER, "services": SERVICE, "operators": OPERATOR}
 
 
 @pytest.mark.parametrize("free", [(), *[(kind,) for kind in KINDS], tuple(KINDS)], ids=str)
@@ -265,7 +276,7 @@ async def test_a_text_of_ones_own_is_served_to_the_kinds_of_callers_that_may_sen
     kind: str, free: tuple[str, ...]
 ) -> None:
     execution = knowing(*KNOWN, free_for=free)
-    answer = await execution.answer(Request(FREE), toy.context(KINDS[kind]))
+    answer = await execution.execute(GraphQLRequest(FREE), toy.context(KINDS[kind]))
     if kind in free:
         assert answer.payload == {"data": {"hello": "hello world"}}
         return
@@ -302,13 +313,13 @@ async def test_a_text_that_equals_a_known_one_is_not_free_and_one_that_nearly_do
 async def test_texts_of_two_releases_with_one_operation_name_are_told_apart_by_their_hashes(ask: Ask) -> None:
     execution = knowing(*KNOWN)
     for text, greeting in ((OLDER, "hello older release"), (NEWER, "hello newer release")):
-        asked = {"documentId": f"sha256:{hash_of(text)}", "operationName": "Greeting"}
+        asked = {"documentId": f"sha256:{document_hash(text)}", "operationName": "Greeting"}
         assert await ask(execution, asked) == {"data": {"hello": greeting}}
 
 
 @every_way
 async def test_of_a_document_of_several_operations_one_is_named(ask: Ask) -> None:
-    execution, named = knowing(*KNOWN), {"documentId": hash_of(TWO)}
+    execution, named = knowing(*KNOWN), {"documentId": document_hash(TWO)}
     assert await ask(execution, named | {"operationName": "First"}) == {"data": {"hello": "hello first"}}
     assert await ask(execution, named | {"operationName": "Second"}) == {"data": {"hello": "hello second"}}
     assert refused(await ask(execution, named)) == (
@@ -322,9 +333,9 @@ async def test_of_a_document_of_several_operations_one_is_named(ask: Ask) -> Non
 
 
 async def test_known_documents_are_compiled_before_the_first_request_and_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    long = HELLO + " #" + "x" * KNOWN_LENGTH
-    execution = _made.__wrapped__((*KNOWN, long), CALLERS, plans=True)
-    made = {key: known.plan for key, known in execution._ahead.items()}
+    long = HELLO + " #" + "x" * MAX_CACHED_LENGTH
+    execution = _made.__wrapped__((*KNOWN, long), CALLER_KINDS, plans=True)
+    made = {key: known.compiled for key, known in execution._ahead.items()}
     assert made.keys() == {
         *((text, name) for text in (HELLO, long) for name in (None, "Hello")),
         *((text, name) for text in (OLDER, NEWER) for name in (None, "Greeting")),
@@ -335,30 +346,30 @@ async def test_known_documents_are_compiled_before_the_first_request_and_stay(mo
     assert None not in made.values()
     learnt = execution._plans
     assert learnt is not None
-    assert (execution.tally.compiled, len(learnt)) == (0, 0)
+    assert (execution.execution_counts.compiled, len(learnt)) == (0, 0)
 
     def no_more(*_: object) -> None:
         raise AssertionError("a known document is prepared once, at start")
 
     monkeypatch.setattr(execution._documents, "prepared", no_more)
     for text in (HELLO, long):
-        asked = Request("", {"name": "ada"}, hash=hash_of(text))
-        answer = await execution.answer(asked, Context(None, house))
+        asked = GraphQLRequest("", {"name": "ada"}, document_hash=document_hash(text))
+        answer = await execution.execute(asked, Context(None, state))
         assert answer.payload == {"data": {"hello": "hello ada"}}
-    assert (execution.tally.compiled, len(learnt)) == (2, 0)
+    assert (execution.execution_counts.compiled, len(learnt)) == (2, 0)
 
 
 def test_a_server_does_not_start_with_documents_that_cannot_be_carried_out(tmp_path: Path) -> None:
-    for number in range(LISTED + 1):
+    for number in range(MAX_LISTED_PROBLEMS + 1):
         (tmp_path / f"{number:02}.graphql").write_text("query Old {\n  balanceOfOldTimes\n}\n")
     with pytest.raises(Misconfigured) as refusal:
-        main.create(production(known_documents=str(tmp_path)))
+        main.create_app(production(known_documents=str(tmp_path)))
     first, *listed = str(refusal.value).splitlines()
     assert first == "Problems with KNOWN_DOCUMENTS: 11; `python -m app documents check` lists all:"
     assert listed == [
         f"{tmp_path}/{number:02}.graphql:2: Cannot query field 'balanceOfOldTimes' on type 'Query'. "
         "Change the document to what schema.graphql and the limits allow."
-        for number in range(LISTED)
+        for number in range(MAX_LISTED_PROBLEMS)
     ]
 
 
@@ -377,17 +388,17 @@ def test_a_server_does_not_start_with_documents_that_cannot_be_read(
     if text is not None:
         path.write_text(text)
     with pytest.raises(Misconfigured, match="Problems with KNOWN_DOCUMENTS: 1;") as refusal:
-        main.create(production(known_documents=str(path)))
+        main.create_app(production(known_documents=str(path)))
     assert says in str(refusal.value)
 
 
 async def test_a_server_knows_the_documents_that_its_setting_names(tmp_path: Path) -> None:
     text = "query Anybody {\r\n  __typename\r\n}\r\n"
     (tmp_path / "anybody.graphql").write_bytes(text.encode())
-    application = main.create(production(known_documents=str(tmp_path)))
+    application = main.create_app(production(known_documents=str(tmp_path)))
     edge: Any = application
     for asked, outcome in (
-        ({"documentId": hash_of(text)}, {"data": {"__typename": "Query"}}),
+        ({"documentId": document_hash(text)}, {"data": {"__typename": "Query"}}),
         ({"query": text}, {"data": {"__typename": "Query"}}),
         ({"query": text.replace("\r", "")}, "DOCUMENT_NOT_ALLOWED"),
     ):

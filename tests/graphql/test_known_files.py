@@ -11,21 +11,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.graphql import known_files
-from app.graphql.documents import Documents
-from app.graphql.known import prepared
-from app.graphql.known_files import SHAPES, KnownDocument, Problem, Unreadable, hash_of, manifest, read
+from app.graphql.documents import DocumentCache
+from app.graphql.known import validate_documents
+from app.graphql.known_files import (
+    EXPECTED_FORMAT,
+    DocumentProblem,
+    PersistedDocument,
+    UnreadableDocuments,
+    document_hash,
+    format_manifest,
+    read_documents,
+)
 from app.graphql.limits.guards import MAX_DEPTH
 from tests.graphql import toy
 
 HELLO = "query Hello {\n  hello\n}\n"
 ME = "query Me {\n  me\n}\n"
 LET_READ = "Let the server's user read it, or remove it."
-PRODUCTION = Documents(toy.schema._schema, open_to_explorers=False, suggests=True)
+PRODUCTION = DocumentCache(toy.schema._schema, introspection=False, suggestions=True)
 
 
-def problems(*documents: KnownDocument) -> list[Problem]:
+def problems(*documents: PersistedDocument) -> list[DocumentProblem]:
     """For what these could not be carried out in production."""
-    return prepared(documents, PRODUCTION)[1]
+    return validate_documents(documents, PRODUCTION)[1]
 
 
 def digest(text: str) -> str:
@@ -35,8 +43,8 @@ def digest(text: str) -> str:
 
 def refused(path: Path) -> list[str]:
     """What is said of files that cannot be read, each without the name of their directory."""
-    with pytest.raises(Unreadable) as refusal:
-        read(path)
+    with pytest.raises(UnreadableDocuments) as refusal:
+        read_documents(path)
     return [str(problem).replace(f"{path.parent}/", "") for problem in refusal.value.problems]
 
 
@@ -60,9 +68,9 @@ def test_each_file_of_a_directory_is_a_document_wherever_it_lies(folder: Path) -
     (folder / "hello.graphql").write_text(HELLO)
     (folder / "notes.txt").write_text("no document")
     (folder / "old.graphql").mkdir()
-    assert read(folder) == [
-        KnownDocument(HELLO, f"{folder}/hello.graphql"),
-        KnownDocument(ME, f"{folder}/pages/header/me.graphql"),
+    assert read_documents(folder) == [
+        PersistedDocument(HELLO, f"{folder}/hello.graphql"),
+        PersistedDocument(ME, f"{folder}/pages/header/me.graphql"),
     ]
 
 
@@ -71,9 +79,9 @@ def test_each_file_of_a_directory_is_a_document_wherever_it_lies(folder: Path) -
 )
 def test_line_ends_and_spaces_are_kept_so_that_the_hash_is_that_of_the_file(folder: Path, text: str) -> None:
     (folder / "hello.graphql").write_bytes(text.encode())
-    [document] = read(folder)
+    [document] = read_documents(folder)
     assert document.text == text
-    assert hash_of(document.text) == sha256((folder / "hello.graphql").read_bytes()).hexdigest()
+    assert document_hash(document.text) == sha256((folder / "hello.graphql").read_bytes()).hexdigest()
     assert problems(document) == []
 
 
@@ -81,7 +89,7 @@ def test_line_ends_and_spaces_are_kept_so_that_the_hash_is_that_of_the_file(fold
 def test_a_manifest_by_hash_is_read_as_relays_compiler_writes_it(file: Path, prefix: str) -> None:
     held = {prefix + digest(HELLO): HELLO, prefix + digest(ME).upper(): ME}
     file.write_text(json.dumps(held, indent=2))
-    assert read(file) == [KnownDocument(HELLO, str(file), 2), KnownDocument(ME, str(file), 3)]
+    assert read_documents(file) == [PersistedDocument(HELLO, str(file), 2), PersistedDocument(ME, str(file), 3)]
 
 
 def test_a_manifest_of_apollo_is_read(file: Path) -> None:
@@ -90,24 +98,24 @@ def test_a_manifest_of_apollo_is_read(file: Path) -> None:
     ]
     held = {"format": "apollo-persisted-query-manifest", "version": 1, "operations": operations}
     file.write_text(json.dumps(held, indent=2))
-    assert read(file) == [KnownDocument(HELLO, str(file), 6), KnownDocument(ME, str(file), 12)]
+    assert read_documents(file) == [PersistedDocument(HELLO, str(file), 6), PersistedDocument(ME, str(file), 12)]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=5, unique=True))
 def test_what_is_written_as_a_manifest_is_read_as_it_was(texts: list[str]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "manifest.json"
-        path.write_bytes(manifest(KnownDocument(text, "x.graphql") for text in texts * 2).encode())
-        found = read(path)
+        path.write_bytes(format_manifest(PersistedDocument(text, "x.graphql") for text in texts * 2).encode())
+        found = read_documents(path)
     assert sorted(document.text for document in found) == sorted(texts)
-    assert [document.line_in_manifest for document in found] == list(range(2, len(texts) + 2))
+    assert [document.manifest_line for document in found] == list(range(2, len(texts) + 2))
 
 
 def test_a_manifest_stands_in_the_order_of_its_hashes_one_document_a_line() -> None:
-    documents = [KnownDocument(text, "x.graphql") for text in (HELLO, ME, HELLO)]
+    documents = [PersistedDocument(text, "x.graphql") for text in (HELLO, ME, HELLO)]
     first, second = sorted((digest(text), json.dumps(text)) for text in (HELLO, ME))
     written = f'{{\n  "{first[0]}": {first[1]},\n  "{second[0]}": {second[1]}\n}}\n'
-    assert manifest(documents) == manifest(reversed(documents)) == written
+    assert format_manifest(documents) == format_manifest(reversed(documents)) == written
 
 
 def test_a_place_where_nothing_is_names_the_setting(tmp_path: Path) -> None:
@@ -153,39 +161,39 @@ OTHER_HASH = "is not the SHA-256 of its text. Have the client's compiler use SHA
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", f"manifest.json:1: It is not JSON (Expecting value). {SHAPES}"),
-        ('{\n  "a"\n}', f"manifest.json:3: It is not JSON (Expecting ':' delimiter). {SHAPES}"),
-        (b'{"caf\xe9": ""}', f"manifest.json:1: It is not JSON in UTF-8. {SHAPES}"),
-        ("[" * 100_000, f"manifest.json:1: It is not JSON in UTF-8. {SHAPES}"),
-        ("9" * 5_000, f"manifest.json:1: It is not JSON in UTF-8. {SHAPES}"),
-        ("[]", f"manifest.json:1: It is neither of the two shapes. {SHAPES}"),
-        ("null", f"manifest.json:1: It is neither of the two shapes. {SHAPES}"),
-        ('"{ hello }"', f"manifest.json:1: It is neither of the two shapes. {SHAPES}"),
-        ("{}", f"manifest.json:1: It holds no document. {SHAPES}"),
-        (apollos(), f"manifest.json:1: It holds no document. {SHAPES}"),
+        ("", f"manifest.json:1: It is not JSON (Expecting value). {EXPECTED_FORMAT}"),
+        ('{\n  "a"\n}', f"manifest.json:3: It is not JSON (Expecting ':' delimiter). {EXPECTED_FORMAT}"),
+        (b'{"caf\xe9": ""}', f"manifest.json:1: It is not JSON in UTF-8. {EXPECTED_FORMAT}"),
+        ("[" * 100_000, f"manifest.json:1: It is not JSON in UTF-8. {EXPECTED_FORMAT}"),
+        ("9" * 5_000, f"manifest.json:1: It is not JSON in UTF-8. {EXPECTED_FORMAT}"),
+        ("[]", f"manifest.json:1: It is neither of the two shapes. {EXPECTED_FORMAT}"),
+        ("null", f"manifest.json:1: It is neither of the two shapes. {EXPECTED_FORMAT}"),
+        ('"{ hello }"', f"manifest.json:1: It is neither of the two shapes. {EXPECTED_FORMAT}"),
+        ("{}", f"manifest.json:1: It holds no document. {EXPECTED_FORMAT}"),
+        (apollos(), f"manifest.json:1: It holds no document. {EXPECTED_FORMAT}"),
         (
             apollos(format="another"),
-            f"manifest.json:1: Format 'another' of version 1 is not known. {SHAPES}",
+            f"manifest.json:1: Format 'another' of version 1 is not known. {EXPECTED_FORMAT}",
         ),
         (
             apollos(version=2),
-            f"manifest.json:1: Format 'apollo-persisted-query-manifest' of version 2 is not known. {SHAPES}",
+            f"manifest.json:1: Format 'apollo-persisted-query-manifest' of version 2 is not known. {EXPECTED_FORMAT}",
         ),
         (
             apollos(operations={}),
-            f"manifest.json:1: Format 'apollo-persisted-query-manifest' of version 1 is not known. {SHAPES}",
+            f"manifest.json:1: Format 'apollo-persisted-query-manifest' of version 1 is not known. {EXPECTED_FORMAT}",
         ),
         (
             apollos(operations=[{"id": digest(HELLO), "body": HELLO}, {"body": ME}]),
-            f"manifest.json:1: Its operation number 2 has no id or no body. {SHAPES}",
+            f"manifest.json:1: Its operation number 2 has no id or no body. {EXPECTED_FORMAT}",
         ),
         (
             apollos(operations=[{"id": digest(HELLO)}]),
-            f"manifest.json:1: Its operation number 1 has no id or no body. {SHAPES}",
+            f"manifest.json:1: Its operation number 1 has no id or no body. {EXPECTED_FORMAT}",
         ),
-        (apollos(operations=["{ hello }"]), f"manifest.json:1: Its operation number 1 has no id or no body. {SHAPES}"),
-        ('{\n"operations": []\n}', f"manifest.json:2: 'operations' is not a text. {SHAPES}"),
-        ('{\n\n"Hello": 7\n}', f"manifest.json:3: 'Hello' is not a text. {SHAPES}"),
+        (apollos(operations=["{ hello }"]), f"manifest.json:1: Its operation number 1 has no id or no body. {EXPECTED_FORMAT}"),
+        ('{\n"operations": []\n}', f"manifest.json:2: 'operations' is not a text. {EXPECTED_FORMAT}"),
+        ('{\n\n"Hello": 7\n}', f"manifest.json:3: 'Hello' is not a text. {EXPECTED_FORMAT}"),
         (json.dumps({MD5: HELLO}), f"manifest.json:1: '{MD5}' {OTHER_HASH}"),
         (
             json.dumps({digest(ME): ME, digest(HELLO): HELLO + "\n"}, indent=1),
@@ -203,7 +211,7 @@ def test_all_that_is_wrong_with_a_manifest_is_told_at_once(file: Path) -> None:
     file.write_text(json.dumps({"Hello": HELLO, digest(ME): ME, "Me": None}, indent=1))
     assert refused(file) == [
         f"manifest.json:2: 'Hello' {OTHER_HASH}",
-        f"manifest.json:4: 'Me' is not a text. {SHAPES}",
+        f"manifest.json:4: 'Me' is not a text. {EXPECTED_FORMAT}",
     ]
 
 
@@ -213,13 +221,13 @@ def test_there_may_be_so_many_documents_of_so_many_bytes_and_no_more(
     assert (known_files.MAX_DOCUMENTS, known_files.MAX_BYTES) == (2_000, 16 * 1024 * 1024)
     (folder / "hello.graphql").write_text(HELLO)
     (folder / "me.graphql").write_text(ME)
-    file.write_text(manifest(read(folder)))
+    file.write_text(format_manifest(read_documents(folder)))
     for path, size in ((folder, len(HELLO + ME)), (file, file.stat().st_size)):
         for documents, size_bytes, fits in ((2, size, True), (1, size, False), (2, size - 1, False)):
             monkeypatch.setattr(known_files, "MAX_DOCUMENTS", documents)
             monkeypatch.setattr(known_files, "MAX_BYTES", size_bytes)
             if fits:
-                assert len(read(path)) == 2
+                assert len(read_documents(path)) == 2
             else:
                 bounds = f"more than {documents} documents or {size_bytes} bytes"
                 assert refused(path) == [f"{path.name}: It holds {bounds}. Keep the ones in use."]
@@ -242,19 +250,19 @@ CHANGE = "Change the document to what schema.graphql and the limits allow."
 def test_a_document_that_could_not_be_carried_out_is_told_with_its_line(
     file: Path, text: str, line: int, says: str | None
 ) -> None:
-    in_a_file, in_a_manifest = KnownDocument(text, "old.graphql"), KnownDocument(text, "manifest.json", 7)
+    in_a_file, in_a_manifest = PersistedDocument(text, "old.graphql"), PersistedDocument(text, "manifest.json", 7)
     [first, *_], [second, *_] = problems(in_a_file), problems(in_a_manifest)
-    assert (first.place, second.place) == (f"old.graphql:{line}", f"manifest.json:7 (line {line} of the text)")
+    assert (first.location, second.location) == (f"old.graphql:{line}", f"manifest.json:7 (line {line} of the text)")
     assert first.message == second.message
     assert first.message.endswith((MEND_SYNTAX, CHANGE))
     assert says is None or first.message == says
 
 
 def test_a_document_of_fragments_alone_is_told() -> None:
-    [problem, *_] = problems(KnownDocument("fragment F on Toy { name }", "f.graphql"))
+    [problem, *_] = problems(PersistedDocument("fragment F on Toy { name }", "f.graphql"))
     assert str(problem).startswith("f.graphql:1: ")
 
 
 def test_one_operation_name_may_stand_in_several_texts() -> None:
     texts = ("query Hello { hello }", 'query Hello { hello(name: "newer") }', "query Hello { hello }")
-    assert problems(*(KnownDocument(text, f"{number}.graphql") for number, text in enumerate(texts))) == []
+    assert problems(*(PersistedDocument(text, f"{number}.graphql") for number, text in enumerate(texts))) == []

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from app import database
-from app.callers.rules import Viewer
+from app.callers.rules import Caller
 from app.ledger import posting
 from app.ledger.posting import Posting
 from app.tasks import lifecycle
-from app.tasks.rules import Status, TaskState
-from tests.factories import a_block_run, a_task, balance, granted, past
+from app.tasks.rules import TaskState, TaskStatus
+from tests.factories import block_run_request, get_balance, grant_credits, start_task, wait_until
 from tests.graphql.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
 
 pytestmark = pytest.mark.anyio
@@ -74,11 +74,11 @@ async def start(api: Api, task_id: str = "task", owner_id: str = "alice", **more
     return (await api.data(SERVICE, START, input=asked))["startTask"]
 
 
-async def resume(api: Api, task_id: str, viewer: Viewer = SERVICE, **more: Any) -> Any:
+async def resume(api: Api, task_id: str, viewer: Caller = SERVICE, **more: Any) -> Any:
     return (await api.data(viewer, RESUME, input={"taskId": task_id} | more))["resumeTask"]
 
 
-async def cancel(api: Api, task_id: str, viewer: Viewer = SERVICE) -> Any:
+async def cancel(api: Api, task_id: str, viewer: Caller = SERVICE) -> Any:
     return (await api.data(viewer, CANCEL, input={"taskId": task_id}))["cancelTask"]
 
 
@@ -89,9 +89,9 @@ async def charge(api: Api, task_id: str, block_run_id: str, **more: Any) -> Any:
 
 async def stopped(api: Api, owner_id: str = "alice", *, credits: int = 5) -> TaskState:
     """A task that a refused charge of 10 credits has stopped."""
-    await granted(owner_id, credits)
-    task = await a_task(owner_id)
-    await api.house.charger.charge(a_block_run(task))
+    await grant_credits(owner_id, credits)
+    task = await start_task(owner_id)
+    await api.house.charge_queue.charge(block_run_request(task))
     return task
 
 
@@ -99,14 +99,14 @@ async def owing(account_id: int, credits: int) -> None:
     """A debt, written as the ledger writes it."""
 
     async def decide(opened: Posting) -> None:
-        opened.books[account_id].owed += credits
-        opened.signal(account_id)
+        opened.accounts[account_id].owed += credits
+        opened.signal_tasks(account_id)
 
     await posting.post([account_id], decide)
 
 
 async def test_a_task_starts_with_a_budget_and_the_same_again_is_the_same(api: Api) -> None:
-    await granted("alice", 100)
+    await grant_credits("alice", 100)
     asked: dict[str, Any] = {"budget": 60, "budgetTimeoutSeconds": 60, "landingReserve": 20}
     started = await start(api, **asked)
     assert started == {
@@ -142,7 +142,7 @@ async def test_a_task_starts_with_a_budget_and_the_same_again_is_the_same(api: A
 async def test_a_budget_that_makes_no_sense_starts_nothing(
     api: Api, wrong: dict[str, Any], path: str, says: str
 ) -> None:
-    await granted("alice", 100)
+    await grant_credits("alice", 100)
     before = await everything()
     assert await start(api, **wrong) == {
         "__typename": "InvalidInputError",
@@ -154,10 +154,10 @@ async def test_a_budget_that_makes_no_sense_starts_nothing(
 
 async def test_a_start_that_cannot_be_paid_names_its_facts_and_starts_nothing(api: Api) -> None:
     task = await stopped(api)
-    own = await a_task("alice", budget=4)
-    ended = await a_task("alice")
-    await lifecycle.cancel(ended.task_id)
-    await granted("guild", 5)
+    own = await start_task("alice", budget=4)
+    ended = await start_task("alice")
+    await lifecycle.cancel_task(ended.task_id)
+    await grant_credits("guild", 5)
     before = await everything()
 
     assert await start(api, budget=2) == {
@@ -201,11 +201,11 @@ async def test_a_start_that_cannot_be_paid_names_its_facts_and_starts_nothing(ap
 
 async def test_every_refusal_of_a_resumption_names_its_facts_and_moves_nothing(api: Api) -> None:
     task = await stopped(api)
-    running = await a_task("alice", budget=5)
-    child = await a_task("alice", parent_task_id=running.task_id)
-    await api.house.charger.charge(a_block_run(child))
-    ended = await a_task("alice", parent_task_id=running.task_id)
-    await lifecycle.finish(ended.task_id, Status.FAILED)
+    running = await start_task("alice", budget=5)
+    child = await start_task("alice", parent_task_id=running.task_id)
+    await api.house.charge_queue.charge(block_run_request(child))
+    ended = await start_task("alice", parent_task_id=running.task_id)
+    await lifecycle.finish_task(ended.task_id, TaskStatus.FAILED)
     before = await everything()
 
     assert await resume(api, "nowhere") == {
@@ -250,9 +250,9 @@ async def test_every_refusal_of_a_resumption_names_its_facts_and_moves_nothing(a
 
 
 async def test_a_budget_that_is_used_up_or_lapsed_is_resumed_with_more_and_by_one_key_once(api: Api) -> None:
-    await granted("alice", 100)
-    used = await a_task("alice", budget=10)
-    lapsing = await a_task("alice", budget=10, budget_timeout_seconds=1)
+    await grant_credits("alice", 100)
+    used = await start_task("alice", budget=10)
+    lapsing = await start_task("alice", budget=10, budget_timeout_seconds=1)
     [hold] = await database.fetch("SELECT expires_at FROM hold WHERE task_id = $1", lapsing.task_id)
     assert (await charge(api, used.task_id, "one"))["signal"] == "STOP"
     assert await charge(api, used.task_id, "two") == {
@@ -270,7 +270,7 @@ async def test_a_budget_that_is_used_up_or_lapsed_is_resumed_with_more_and_by_on
     }
     assert await everything() == before
 
-    await past(hold["expires_at"])
+    await wait_until(hold["expires_at"])
     assert (await resume(api, lapsing.task_id))["__typename"] == "BudgetReachedError"
     for task in (used, lapsing):
         key = f"more-{task.task_id}"
@@ -311,8 +311,8 @@ async def test_users_cancel_and_resume_their_own_tasks(api: Api) -> None:
 
 async def test_users_change_nobody_elses_tasks(api: Api) -> None:
     alices, guilds = await stopped(api), await stopped(api, "guild")
-    await granted("alice", 10)
-    await granted("guild", 10)
+    await grant_credits("alice", 10)
+    await grant_credits("guild", 10)
     before = await everything()
 
     for call in (resume, cancel):
@@ -323,7 +323,7 @@ async def test_users_change_nobody_elses_tasks(api: Api) -> None:
         }
         assert (await call(api, guilds.task_id, BOB))["__typename"] == "TaskNotFoundError"
     for query, viewer in ((RESUME, ALICE), (CANCEL, ALICE), (RESUME, READER), (CANCEL, READER)):
-        told = await api.refused(viewer, query, input={"taskId": guilds.task_id})
+        told = await api.error(viewer, query, input={"taskId": guilds.task_id})
         assert told == ("FORBIDDEN", f"Task {guilds.task_id!r} is another's: you may look at it, and not change it.")
     assert await everything() == before
     assert (await resume(api, guilds.task_id, OPERATOR))["task"]["status"] == "RUNNING"
@@ -331,11 +331,11 @@ async def test_users_change_nobody_elses_tasks(api: Api) -> None:
 
 
 async def test_a_task_ends_once_and_only_services_finish_it(api: Api) -> None:
-    await granted("alice", 10)
-    task = await a_task("alice")
+    await grant_credits("alice", 10)
+    task = await start_task("alice")
     asked = {"taskId": task.task_id, "status": "COMPLETED"}
     for viewer in (ALICE, BOB, READER):
-        assert (await api.refused(viewer, FINISH, input=asked))[0] == "FORBIDDEN"
+        assert (await api.error(viewer, FINISH, input=asked))[0] == "FORBIDDEN"
     first = (await api.data(SERVICE, FINISH, input=asked))["finishTask"]
     assert (first["replayed"], first["task"]["status"]) == (False, "COMPLETED")
     assert (await api.data(SERVICE, FINISH, input=asked))["finishTask"] == first | {"replayed": True}
@@ -354,8 +354,8 @@ async def test_a_task_ends_once_and_only_services_finish_it(api: Api) -> None:
 
 
 async def test_a_charge_tells_to_stop_and_closing_work_lands_in_the_reserve(api: Api) -> None:
-    await granted("alice", 40)
-    task, plain = await a_task("alice", budget=30, landing_reserve=10), await a_task("alice")
+    await grant_credits("alice", 40)
+    task, plain = await start_task("alice", budget=30, landing_reserve=10), await start_task("alice")
     assert [(await charge(api, task.task_id, run))["signal"] for run in ("one", "two")] == [None, None]
     assert await charge(api, task.task_id, "three") == {
         "__typename": "BudgetReachedError", "taskId": task.task_id, "required": 10, "remaining": 0, "shortfall": 10,
@@ -375,14 +375,14 @@ async def test_a_charge_tells_to_stop_and_closing_work_lands_in_the_reserve(api:
 
 
 async def test_what_waits_is_listed_by_pages_with_what_it_lacked(api: Api) -> None:
-    await granted("alice", 6)
-    tasks = [await a_task("alice") for _ in range(4)]
-    lapsed = await a_task("alice", budget=1, budget_timeout_seconds=1)
+    await grant_credits("alice", 6)
+    tasks = [await start_task("alice") for _ in range(4)]
+    lapsed = await start_task("alice", budget=1, budget_timeout_seconds=1)
     for task in tasks:
-        await api.house.charger.charge(a_block_run(task))
-    await lifecycle.cancel(tasks[1].task_id)
+        await api.house.charge_queue.charge(block_run_request(task))
+    await lifecycle.cancel_task(tasks[1].task_id)
     [hold] = await database.fetch("SELECT expires_at FROM hold")
-    await past(hold["expires_at"])
+    await wait_until(hold["expires_at"])
     query = """query($owner: ID, $after: String) { account(ownerId: $owner) { resumableTasks(first: 2, after: $after) {
         edges { node { lacked required task { taskId stopReason } } } pageInfo { hasNextPage endCursor } } } }"""
 
@@ -398,7 +398,7 @@ async def test_what_waits_is_listed_by_pages_with_what_it_lacked(api: Api) -> No
     ]  # fmt: skip
     assert (first["pageInfo"]["hasNextPage"], rest["pageInfo"]["hasNextPage"]) == (True, False)
     assert await api.data(BOB, query, owner="alice") == {"account": None}
-    code, _ = await api.refused(ALICE, query, after=first["pageInfo"]["endCursor"][:-2])
+    code, _ = await api.error(ALICE, query, after=first["pageInfo"]["endCursor"][:-2])
     assert code == "BAD_USER_INPUT"
 
 
@@ -428,8 +428,8 @@ async def test_skipped_ticks_are_listed_by_pages_newest_first_and_no_task_exists
 
 
 async def test_a_task_is_given_back_by_an_operator_and_once(api: Api) -> None:
-    await granted("alice", 100)
-    task = await a_task("alice")
+    await grant_credits("alice", 100)
+    task = await start_task("alice")
     for run in ("one", "two"):
         await charge(api, task.task_id, run)
     await charge(api, task.task_id, "free", block="NoteBlock")
@@ -437,7 +437,7 @@ async def test_a_task_is_given_back_by_an_operator_and_once(api: Api) -> None:
     before = await everything()
 
     for viewer in (ALICE, READER, SERVICE):
-        assert (await api.refused(viewer, REVERSE_TASK, input=asked))[0] == "FORBIDDEN"
+        assert (await api.error(viewer, REVERSE_TASK, input=asked))[0] == "FORBIDDEN"
     for wrong, path in (({"reason": ""}, "reason"), ({"idempotencyKey": ""}, "idempotencyKey")):
         refused = (await api.data(OPERATOR, REVERSE_TASK, input=asked | wrong))["reverseTask"]
         assert (refused["__typename"], [one["path"] for one in refused["problems"]]) == ("InvalidInputError", [path])
@@ -464,11 +464,11 @@ async def test_a_task_is_given_back_by_an_operator_and_once(api: Api) -> None:
 
 
 async def test_what_cannot_be_given_back_is_refused_with_its_facts_and_nothing_moves(api: Api) -> None:
-    await granted("alice", MAX)
-    task = await a_task("alice")
+    await grant_credits("alice", MAX)
+    task = await start_task("alice")
     await charge(api, task.task_id, "one")
     await charge(api, task.task_id, "free", block="NoteBlock")
-    await granted("alice", 10)
+    await grant_credits("alice", 10)
     asked = {"taskId": task.task_id, "blockRunId": "one", "reason": "it failed", "idempotencyKey": "key"}
     before = await everything()
 
@@ -487,4 +487,4 @@ async def test_what_cannot_be_given_back_is_refused_with_its_facts_and_nothing_m
     refused = (await api.data(OPERATOR, REVERSE_TASK, input=whole))["reverseTask"]
     assert (refused["__typename"], refused["figure"]) == ("BalanceLimitReachedError", "The balance")
     assert await everything() == before
-    assert (await balance(task.account_id)).posted == MAX
+    assert (await get_balance(task.account_id)).posted == MAX

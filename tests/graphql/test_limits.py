@@ -10,21 +10,21 @@ import pytest
 from starlette.types import Message
 
 from app.callers import keys
-from app.callers.doorway import Doorway, open_doorway
-from app.callers.ring import KeyRing
-from app.callers.rules import Kind, Scope, Viewer
+from app.callers.doorway import Authenticator, build_authenticator
+from app.callers.ring import ServiceKeyCache
+from app.callers.rules import Caller, CallerKind, Scope
 from app.callers.tokens import TokenVerifier
 from app.graphql import json_values
 from app.graphql.context import Context
-from app.graphql.documents import MAX_LENGTH, MAX_TOKENS, Documents
-from app.graphql.execution import Execution, OperationFailed, Request
-from app.graphql.limits.gate import Gate
+from app.graphql.documents import MAX_LENGTH, MAX_TOKENS, DocumentCache
+from app.graphql.execution import GraphQLEngine, GraphQLRequest, OperationFailed
+from app.graphql.limits.gate import RateLimiter
 from app.graphql.limits.guards import MAX_ALIASES, MAX_DEPTH, MAX_DIRECTIVES, MAX_FIELDS, MAX_ROOT_FIELDS
-from app.graphql.schema import build
+from app.graphql.schema import build_schema
 from app.graphql.transports import body, connections, websocket
-from app.graphql.transports.body import MAX_NESTING, MAX_VALUES, MAX_VARIABLES, Malformed
+from app.graphql.transports.body import MAX_NESTING, MAX_VALUES, MAX_VARIABLES, MalformedRequest
 from app.graphql.transports.view import GraphQLOverHTTP
-from app.graphql.transports.websocket import MAX_MESSAGE, GraphQLOverWebSocket
+from app.graphql.transports.websocket import MAX_MESSAGE_BYTES, GraphQLOverWebSocket
 from app.settings import Settings
 from tests.graphql import toy
 from tests.graphql.http_wire import Reply
@@ -34,9 +34,9 @@ from tests.graphql.wire import Client
 
 pytestmark = pytest.mark.anyio
 
-PRODUCT = build()._schema
+PRODUCT = build_schema()._schema
 CHARGE = 'mutation { charge(input: {taskId: "", blockRunId: "r", block: "b"}) { __typename } }'
-SERVICE = Viewer(kind=Kind.SERVICE, actor="service:executor", scopes=frozenset({Scope.CHARGE}))
+SERVICE = Caller(kind=CallerKind.SERVICE, actor="service:executor", scopes=frozenset({Scope.CHARGE}))
 OTHERS = {
     "rate_per_user": 0, "rate_per_address": 0, "rate_per_service": 0, "operations_per_user": 50, "streams_per_user": 50,
 }  # fmt: skip
@@ -47,9 +47,11 @@ def ask(request: pytest.FixtureRequest) -> Ask:
     return TRANSPORTS[request.param]
 
 
-def limited(*, schema: Any = toy.schema._schema, **chosen: Any) -> Execution:
+def limited(*, schema: Any = toy.schema._schema, **chosen: Any) -> GraphQLEngine:
     """An edge with these limits and no others."""
-    return Execution(schema, open_to_explorers=True, plans=True, gate=Gate(Settings(**(OTHERS | chosen))))
+    return GraphQLEngine(
+        schema, introspection=True, compile_operations=True, rate_limiter=RateLimiter(Settings(**(OTHERS | chosen)))
+    )
 
 
 def names(count: int) -> str:
@@ -145,22 +147,24 @@ async def test_variables_have_a_number_and_a_depth(ask: Ask, within: Any, beyond
 
 def test_all_variables_together_have_a_number_of_values() -> None:
     # One list, and what is in it, counts with the variable itself.
-    body.request({"query": "{ hello }", "variables": {"v": [1] * (MAX_VALUES - 1)}})
-    with pytest.raises(Malformed, match="at most 50,000 values"):
-        body.request({"query": "{ hello }", "variables": {"v": [1] * MAX_VALUES}})
+    body.parse_request({"query": "{ hello }", "variables": {"v": [1] * (MAX_VALUES - 1)}})
+    with pytest.raises(MalformedRequest, match="at most 50,000 values"):
+        body.parse_request({"query": "{ hello }", "variables": {"v": [1] * MAX_VALUES}})
 
 
 def test_a_batch_of_a_thousand_charges_fits_a_services_body() -> None:
     settings = {"model": "gpt-4o", "temperature": 0.7, "prompt": "x" * 600}
     charge = {"taskId": "t" * 36, "blockRunId": "r" * 36, "block": "AITextGeneratorBlock", "settings": settings}
     whole = orjson.dumps({"query": "mutation {}", "variables": {"input": [charge] * 1000}})
-    assert body.SMALL_BODY < len(whole) <= body.LARGE_BODY == 1024 * 1024
-    assert len((body.parse(whole).variables or {})["input"]) == 1000
+    assert body.MAX_USER_BODY_BYTES < len(whole) <= body.MAX_SERVICE_BODY_BYTES == 1024 * 1024
+    assert len((body.parse_body(whole).variables or {})["input"]) == 1000
 
 
-@pytest.mark.parametrize(("operator", "limit"), [(False, body.SMALL_BODY), (True, body.LARGE_BODY)])
+@pytest.mark.parametrize(
+    ("operator", "limit"), [(False, body.MAX_USER_BODY_BYTES), (True, body.MAX_SERVICE_BODY_BYTES)]
+)
 async def test_a_body_that_asks_for_a_stream_may_have_its_size_and_not_a_byte_more(operator: bool, limit: int) -> None:
-    server = GraphQLOverHTTP(limited(), toy.doorway, toy.house, explorer=False)
+    server = GraphQLOverHTTP(limited(), toy.authenticator, toy.state, graphiql=False)
     bare = len(orjson.dumps({"query": "{ hello }", "extensions": {"filling": ""}}))
     for size, status in ((limit, 200), (limit + 1, 413)):
         request = {"query": "{ hello }", "extensions": {"filling": "x" * (size - bare)}}
@@ -170,17 +174,17 @@ async def test_a_body_that_asks_for_a_stream_may_have_its_size_and_not_a_byte_mo
 
 
 async def test_a_batched_array_is_refused() -> None:
-    with pytest.raises(Malformed, match="chargeBatch"):
-        body.parse(b'[{"query": "{ hello }"}]')
+    with pytest.raises(MalformedRequest, match="chargeBatch"):
+        body.parse_body(b'[{"query": "{ hello }"}]')
 
 
 @pytest.mark.parametrize("character", ["x", "é", "☃"])
 async def test_a_message_may_have_64_kilobytes_and_not_one_more(character: str) -> None:
-    assert MAX_MESSAGE == 64 * 1024
-    room = MAX_MESSAGE - len('{"type":"ping","payload":{"a":""}}')
+    assert MAX_MESSAGE_BYTES == 64 * 1024
+    room = MAX_MESSAGE_BYTES - len('{"type":"ping","payload":{"a":""}}')
     filling = character * (room // len(character.encode())) + "x" * (room % len(character.encode()))
     within = f'{{"type":"ping","payload":{{"a":"{filling}"}}}}'
-    assert len(within.encode()) == MAX_MESSAGE
+    assert len(within.encode()) == MAX_MESSAGE_BYTES
     async with connected(limited(), bearer=token("olga", operator=True)) as client:
         await client.init()
         await client.say(within)
@@ -204,13 +208,13 @@ async def test_a_user_has_a_rate_and_is_told_when_to_come_again(ask: Ask) -> Non
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that were parsed and validated."""
     texts: list[str] = []
-    prepared = Documents._prepared
+    prepared = DocumentCache._prepared
 
-    def noted(documents: Documents, text: str) -> Any:
+    def noted(documents: DocumentCache, text: str) -> Any:
         texts.append(text)
         return prepared(documents, text)
 
-    monkeypatch.setattr(Documents, "_prepared", noted)
+    monkeypatch.setattr(DocumentCache, "_prepared", noted)
     return texts
 
 
@@ -227,12 +231,12 @@ async def test_what_is_refused_for_its_document_counts_too_and_is_not_looked_at_
 
 @pytest.mark.parametrize("accept", ["", "text/event-stream", "application/json, text/event-stream"])
 async def test_by_get_too_it_is_looked_at_once_for_each_token(accept: str, looked_at: list[str]) -> None:
-    server = GraphQLOverHTTP(limited(rate_per_user=1), toy.doorway, toy.house, explorer=False, reads_by_get=True)
+    server = GraphQLOverHTTP(limited(rate_per_user=1), toy.authenticator, toy.state, graphiql=False, get_queries=True)
     replies = [await begun(server, "{", accept=accept) for _ in range(7)]
     assert replies[5:] == [429, 429]
     assert 429 not in replies[:5]
     assert looked_at == ["{"] * 5
-    fresh = GraphQLOverHTTP(limited(rate_per_user=1), toy.doorway, toy.house, explorer=False, reads_by_get=True)
+    fresh = GraphQLOverHTTP(limited(rate_per_user=1), toy.authenticator, toy.state, graphiql=False, get_queries=True)
     mutation = "mutation { spend(cost: 1) { __typename } }"
     assert [await begun(fresh, mutation, accept=accept) for _ in range(6)] == [405] * 5 + [429]
 
@@ -271,7 +275,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int]] = {
     "a bad key": ({"bearer": "ck_nonsense"}, 401),
     "a bad body": ({"whole": b"{"}, 400),
     "a user's bad body": ({"whole": b"{", "bearer": token("ada")}, 400),
-    "too large a body": ({"whole": b" " * (body.SMALL_BODY + 1)}, 413),
+    "too large a body": ({"whole": b" " * (body.MAX_USER_BODY_BYTES + 1)}, 413),
     "another type": ({"content_type": "text/plain"}, 415),
 }
 
@@ -279,7 +283,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int]] = {
 @pytest.mark.parametrize("what", REFUSED)
 async def test_what_is_refused_before_it_is_an_operation_counts_for_its_address(what: str) -> None:
     request, status = REFUSED[what]
-    server = GraphQLOverHTTP(limited(rate_per_address=0.4), toy.doorway, toy.house, explorer=False)  # two at once
+    server = GraphQLOverHTTP(limited(rate_per_address=0.4), toy.authenticator, toy.state, graphiql=False)  # two at once
     replies = [await sent_from(server, "192.0.2.1", **request) for _ in range(4)]
     assert [reply.status for reply in replies] == [status, status, 429, 429]
     assert replies[2].headers["retry-after"] == "3"
@@ -290,7 +294,9 @@ async def test_what_is_refused_before_it_is_an_operation_counts_for_its_address(
 
 
 async def test_where_an_address_is_refused_neither_token_nor_body_is_looked_at() -> None:
-    server = GraphQLOverHTTP(limited(rate_per_address=0.4), Doorway(Untouched(), KeyRing()), toy.house, explorer=False)
+    server = GraphQLOverHTTP(
+        limited(rate_per_address=0.4), Authenticator(Untouched(), ServiceKeyCache()), toy.state, graphiql=False
+    )
     for _ in range(2):
         assert (await sent_from(server, "192.0.2.1", content_type="text/plain")).status == 415
     assert (await sent_from(server, "192.0.2.1", bearer=token("ada"))).status == 429
@@ -302,13 +308,13 @@ class Untouched(TokenVerifier):
 
     def __init__(self) -> None: ...
 
-    async def verify(self, token: str) -> Viewer:
+    async def verify(self, token: str) -> Caller:
         pytest.fail("the token was looked at")
 
 
 async def test_an_accepted_service_key_is_heard_whatever_came_from_its_address(db: str) -> None:
-    made, key = open_doorway(toy.chosen), await keys.create("executor", [Scope.CHARGE])
-    server = GraphQLOverHTTP(limited(rate_per_address=0.4), made, toy.house, explorer=False)
+    made, key = build_authenticator(toy.settings), await keys.create_key("executor", [Scope.CHARGE])
+    server = GraphQLOverHTTP(limited(rate_per_address=0.4), made, toy.state, graphiql=False)
     stranger = [(await sent_from(server, "192.0.2.1", bearer="nonsense")).status for _ in range(3)]
     assert stranger == [401, 401, 429]
     for _ in range(5):
@@ -324,7 +330,7 @@ async def test_an_accepted_service_key_is_heard_whatever_came_from_its_address(d
 @pytest.mark.parametrize("credential", ["nonsense", "ck_nonsense"])
 async def test_over_websocket_too_bad_credentials_count_for_their_address(credential: str) -> None:
     execution = limited(rate_per_address=0.4)
-    sockets = GraphQLOverWebSocket(execution, toy.doorway, toy.house)
+    sockets = GraphQLOverWebSocket(execution, toy.authenticator, toy.state)
     ends = []
     for _ in range(3):
         async with connected(execution, address="192.0.2.1", sockets=sockets) as client:
@@ -376,9 +382,9 @@ async def test_each_worker_gives_out_its_share() -> None:
     assert [one.status for one in answers] == [200] * 5 + [429]
 
 
-async def asked(execution: Execution, query: str, viewer: Viewer | None) -> str | None:
+async def asked(execution: GraphQLEngine, query: str, viewer: Caller | None) -> str | None:
     """The code of the first error."""
-    payload = (await execution.answer(Request(query), Context(viewer, toy.house))).payload
+    payload = (await execution.execute(GraphQLRequest(query), Context(viewer, toy.state))).payload
     return payload["errors"][0]["extensions"]["code"] if "errors" in payload else None
 
 
@@ -414,8 +420,8 @@ async def test_a_user_has_a_number_of_operations_at_once(ask: Ask) -> None:
     running[1].cancel()
 
 
-async def execution_of_slow(execution: Execution) -> None:
-    await execution.answer(Request("{ slow }"), Context(toy.USER, toy.house))
+async def execution_of_slow(execution: GraphQLEngine) -> None:
+    await execution.execute(GraphQLRequest("{ slow }"), Context(toy.USER, toy.state))
 
 
 async def test_a_user_has_a_number_of_subscriptions_at_once_over_each_transport(ask: Ask) -> None:
@@ -423,7 +429,10 @@ async def test_a_user_has_a_number_of_subscriptions_at_once_over_each_transport(
         return  # it carries none
     execution = limited(streams_per_user=2)
     query = "subscription { toyTwice { name } }"
-    streams = [execution.stream(Request(query), toy.context(Viewer(kind=Kind.USER, actor="user:ada"))) for _ in "12"]
+    streams = [
+        execution.stream(GraphQLRequest(query), toy.context(Caller(kind=CallerKind.USER, actor="user:ada")))
+        for _ in "12"
+    ]
     await anext(streams[0])
     assert (await ask(execution, query, bearer=token("ada"))).data == {"toyTwice": {"name": "bear"}}
     await anext(streams[1])
@@ -435,7 +444,9 @@ async def test_a_user_has_a_number_of_subscriptions_at_once_over_each_transport(
 
 async def test_a_user_has_a_number_of_subscriptions_at_once() -> None:
     execution = limited(streams_per_user=2)
-    streams = [execution.stream(Request("subscription { toyTwice { name } }"), toy.context(toy.USER)) for _ in range(3)]
+    streams = [
+        execution.stream(GraphQLRequest("subscription { toyTwice { name } }"), toy.context(toy.USER)) for _ in range(3)
+    ]
     first, second, third = streams
     await anext(first)
     await anext(second)
@@ -444,7 +455,9 @@ async def test_a_user_has_a_number_of_subscriptions_at_once() -> None:
     assert refused.value.errors[0]["extensions"] == {"code": "RATE_LIMITED", "retryAfterSeconds": 1}
     assert refused.value.retry_after_seconds == 1
     await first.aclose()
-    again = toy.read(execution.stream(Request("subscription { toyTwice { name } }"), toy.context(toy.USER)))
+    again = toy.decode_items(
+        execution.stream(GraphQLRequest("subscription { toyTwice { name } }"), toy.context(toy.USER))
+    )
     assert await anext(again) == {"data": {"toyTwice": {"name": "bear"}}}
     for stream in (second, again):
         await stream.aclose()
@@ -460,7 +473,7 @@ async def test_an_operation_has_a_time(ask: Ask) -> None:
 
 async def test_one_connection_too_many_closes_the_oldest_and_says_why() -> None:
     execution = limited()
-    sockets = GraphQLOverWebSocket(execution, toy.doorway, toy.house, connections_per_caller=2)
+    sockets = GraphQLOverWebSocket(execution, toy.authenticator, toy.state, connections_per_caller=2)
     async with (
         connected(execution, bearer=token("ada"), sockets=sockets) as first,
         connected(execution, bearer=token("ada"), sockets=sockets) as second,
@@ -472,23 +485,27 @@ async def test_one_connection_too_many_closes_the_oldest_and_says_why() -> None:
         assert await first.silent()
         async with connected(execution, bearer=token("ada"), sockets=sockets) as third:
             await third.init()
-            assert await first.closed() == (connections.CODE, connections.REASON)
+            assert await first.closed() == (connections.TOO_MANY_CONNECTIONS_CODE, connections.TOO_MANY_CONNECTIONS)
             for client in (second, third, other):
                 await client.say({"type": "ping"})
                 assert await client.said() == {"type": "pong"}
     assert sockets._connections._open == {}
 
 
-@pytest.mark.parametrize("kind", [Kind.SERVICE, Kind.OPERATOR])
+@pytest.mark.parametrize("kind", [CallerKind.SERVICE, CallerKind.OPERATOR])
 async def test_a_service_or_operator_may_have_more_connections_than_a_user(
-    db: str, monkeypatch: pytest.MonkeyPatch, kind: Kind
+    db: str, monkeypatch: pytest.MonkeyPatch, kind: CallerKind
 ) -> None:
-    assert connections.SERVICE_CONNECTIONS == 2_000
+    assert connections.MAX_SERVICE_CONNECTIONS == 2_000
     monkeypatch.setattr(connections, "SERVICE_CONNECTIONS", 3)
-    made = open_doorway(toy.chosen) if kind is Kind.SERVICE else toy.doorway
-    bearer = await keys.create("executor", [Scope.CHARGE]) if kind is Kind.SERVICE else token("olga", operator=True)
+    made = build_authenticator(toy.settings) if kind is CallerKind.SERVICE else toy.authenticator
+    bearer = (
+        await keys.create_key("executor", [Scope.CHARGE])
+        if kind is CallerKind.SERVICE
+        else token("olga", operator=True)
+    )
     execution = limited()
-    sockets = GraphQLOverWebSocket(execution, made, toy.house, connections_per_caller=2)
+    sockets = GraphQLOverWebSocket(execution, made, toy.state, connections_per_caller=2)
     async with AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(connected(execution, bearer=bearer, sockets=sockets)) for _ in range(4)
@@ -499,25 +516,25 @@ async def test_a_service_or_operator_may_have_more_connections_than_a_user(
             await client.say({"type": "ping"})
             assert await client.said() == {"type": "pong"}
         await clients[3].init()
-        assert await clients[0].closed() == (connections.CODE, connections.REASON)
+        assert await clients[0].closed() == (connections.TOO_MANY_CONNECTIONS_CODE, connections.TOO_MANY_CONNECTIONS)
     await made.close()
 
 
 async def test_an_address_has_a_number_of_connections_that_have_not_said_who_they_are() -> None:
-    assert connections.WAITING_CONNECTIONS == 1_000
+    assert connections.MAX_PENDING_CONNECTIONS == 1_000
     execution = limited()
-    sockets = GraphQLOverWebSocket(execution, toy.doorway, toy.house, waiting_per_address=2)
+    sockets = GraphQLOverWebSocket(execution, toy.authenticator, toy.state, pending_per_address=2)
     async with AsyncExitStack() as stack:
 
         async def connect(address: str | None) -> Client:
             return await stack.enter_async_context(connected(execution, address=address, sockets=sockets))
 
         known = [await connect("192.0.2.1") for _ in range(3)]
-        assert await known[0].closed() == (1013, connections.MANY_WAIT)
+        assert await known[0].closed() == (1013, connections.TOO_MANY_PENDING)
         for client in known[1:]:
             await client.init({"token": token()})
         first, *waiting = [await connect(f"2001:db8::{number}") for number in range(3)]  # those in use are not counted
-        assert await first.closed() == (1013, connections.MANY_WAIT)
+        assert await first.closed() == (1013, connections.TOO_MANY_PENDING)
         for client in (*known[1:], *waiting, *[await connect(None) for _ in range(3)]):
             await client.say({"type": "ping"})
             assert await client.said() == {"type": "pong"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.graphql.transports.negotiation import GRAPHQL_JSON, JSON, Wanted, wanted
+from app.graphql.transports.negotiation import GRAPHQL_JSON, JSON, Accepted, negotiate
 
 MODERN = GRAPHQL_JSON.decode()
 PLAIN = JSON.decode()
@@ -43,22 +43,22 @@ PLAIN = JSON.decode()
     ],
 )
 def test_an_answer_takes_the_form_that_is_liked_best(accept: str | None, media_type: bytes | None) -> None:
-    assert wanted(accept.encode() if accept is not None else None) == Wanted(media_type)
+    assert negotiate(accept.encode() if accept is not None else None) == Accepted(media_type)
 
 
 @pytest.mark.parametrize(
     ("accept", "expected"),
     [
-        ("text/event-stream", Wanted(None, stream=True, stream_first=True)),
-        ("text/event-stream, */*;q=0.1", Wanted(JSON, stream=True, stream_first=True)),
-        (f"text/event-stream, {PLAIN}", Wanted(JSON, stream=True, stream_first=False)),
-        (f"{MODERN}, {PLAIN}, text/event-stream, multipart/mixed", Wanted(GRAPHQL_JSON, stream=True)),
-        (f"{PLAIN}, text/event-stream;q=0", Wanted(JSON)),
-        ("text/event-stream;q=0", Wanted(None)),
-        ("text/*", Wanted(None)),
+        ("text/event-stream", Accepted(None, accepts_stream=True, prefers_stream=True)),
+        ("text/event-stream, */*;q=0.1", Accepted(JSON, accepts_stream=True, prefers_stream=True)),
+        (f"text/event-stream, {PLAIN}", Accepted(JSON, accepts_stream=True, prefers_stream=False)),
+        (f"{MODERN}, {PLAIN}, text/event-stream, multipart/mixed", Accepted(GRAPHQL_JSON, accepts_stream=True)),
+        (f"{PLAIN}, text/event-stream;q=0", Accepted(JSON)),
+        ("text/event-stream;q=0", Accepted(None)),
+        ("text/*", Accepted(None)),
     ],
 )
 def test_an_event_stream_is_sent_only_to_who_names_it_and_first_only_to_who_likes_it_better(
-    accept: str, expected: Wanted
+    accept: str, expected: Accepted
 ) -> None:
-    assert wanted(accept.encode()) == expected
+    assert negotiate(accept.encode()) == expected

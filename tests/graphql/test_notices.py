@@ -8,12 +8,12 @@ import pytest
 
 from app.errors import InsufficientCredits
 from app.ledger import expiring
-from app.pricing.catalogue import Catalogue
+from app.pricing.catalogue import RateCardCache
 from app.tasks import lifecycle
 from app.tasks.charging import charge_many
-from app.tasks.lifecycle import StartRequest
-from app.tasks.rules import Trigger
-from tests.factories import a_block_run, a_task, granted, unique
+from app.tasks.lifecycle import StartTaskRequest
+from app.tasks.rules import TaskTrigger
+from tests.factories import block_run_request, grant_credits, start_task, unique_id
 from tests.graphql.conftest import ALICE, BOB, OPERATOR, SERVICE, Api
 
 pytestmark = pytest.mark.anyio
@@ -38,24 +38,24 @@ async def kinds(api: Api, **variables: Any) -> list[str]:
     return [notice["kind"] for notice in await notices(api, **variables)]
 
 
-async def spend(credits: int, catalogue: Catalogue) -> None:
+async def spend(credits: int, catalogue: RateCardCache) -> None:
     """Ten credits at a time, out of one task."""
-    task = await a_task("alice")
-    runs = [a_block_run(task) for _ in range(credits // 10)]
+    task = await start_task("alice")
+    runs = [block_run_request(task) for _ in range(credits // 10)]
     await charge_many([(task.account_id, run) for run in runs], catalogue)
 
 
 async def tick(agent_id: str, task_id: str | None = None) -> None:
     """A scheduled run that finds no credits."""
-    asked = StartRequest(
-        task_id=task_id or unique("tick"),
+    asked = StartTaskRequest(
+        task_id=task_id or unique_id("tick"),
         owner_id="alice",
         agent_id=agent_id,
-        trigger=Trigger.SCHEDULED,
+        trigger=TaskTrigger.SCHEDULED,
         actor="service:scheduler",
     )
     with pytest.raises(InsufficientCredits):
-        await lifecycle.start(asked)
+        await lifecycle.start_task(asked)
 
 
 async def set_threshold(api: Api, credits: int, key: str = "key-1", viewer: Any = ALICE, **more: Any) -> Any:
@@ -64,16 +64,16 @@ async def set_threshold(api: Api, credits: int, key: str = "key-1", viewer: Any 
 
 
 async def test_a_balance_that_falls_below_its_threshold_is_told_once_at_each_fall(
-    api: Api, catalogue: Catalogue
+    api: Api, catalogue: RateCardCache
 ) -> None:
     await set_threshold(api, 100)
-    await granted("alice", 120)
+    await grant_credits("alice", 120)
     await spend(20, catalogue)
     assert await kinds(api) == []
     await spend(10, catalogue)
     await spend(10, catalogue)
     assert await kinds(api, unread=True) == ["LOW_BALANCE"]
-    await granted("alice", 100)
+    await grant_credits("alice", 100)
     assert await kinds(api, unread=True) == []
     [cleared] = await notices(api)
     assert cleared["clearedAt"] == cleared["readAt"] is not None
@@ -83,9 +83,9 @@ async def test_a_balance_that_falls_below_its_threshold_is_told_once_at_each_fal
 
 
 async def test_setting_a_threshold_is_no_fall_and_one_that_no_longer_binds_clears(
-    api: Api, catalogue: Catalogue
+    api: Api, catalogue: RateCardCache
 ) -> None:
-    await granted("alice", 70)
+    await grant_credits("alice", 70)
     first = await set_threshold(api, 100)
     assert first == {
         "__typename": "SetLowBalanceAtSuccess",
@@ -105,16 +105,16 @@ async def test_setting_a_threshold_is_no_fall_and_one_that_no_longer_binds_clear
 
 
 async def test_an_empty_account_and_each_agent_that_it_stopped_are_told_until_credits_come(
-    api: Api, catalogue: Catalogue
+    api: Api, catalogue: RateCardCache
 ) -> None:
-    await granted("alice", 25)
+    await grant_credits("alice", 25)
     await spend(20, catalogue)
     for agent in ("writer", "writer", "painter"):
-        task = await a_task("alice", agent_id=agent)
-        await charge_many([(task.account_id, a_block_run(task))], catalogue)
+        task = await start_task("alice", agent_id=agent)
+        await charge_many([(task.account_id, block_run_request(task))], catalogue)
     told = [(notice["kind"], notice["agentId"]) for notice in await notices(api, unread=True)]
     assert told == [("OUT_OF_CREDITS", "painter"), ("OUT_OF_CREDITS", "writer")]
-    await granted("alice", 500)
+    await grant_credits("alice", 500)
     assert await kinds(api, unread=True) == []
 
 
@@ -128,22 +128,22 @@ async def test_skipped_schedules_are_told_once_per_agent_however_often_they_tick
     ]
     skipped = await api.data(ALICE, '{ agent(agentId: "writer") { skippedTicks { edges { node { reason } } } } }')
     assert [edge["node"]["reason"] for edge in skipped["agent"]["skippedTicks"]["edges"]] == ["OUT_OF_CREDITS"] * 3
-    await granted("alice", 10)
+    await grant_credits("alice", 10)
     assert await kinds(api, unread=True) == []
 
 
 async def test_credits_about_to_expire_are_told_once_for_each_step_by_whoever_looks(api: Api) -> None:
     now = datetime.now(UTC)
-    await granted("alice", 10, expires_at=now + timedelta(days=5))
-    await granted("alice", 20, expires_at=now + timedelta(days=20))
-    await granted("alice", 40, expires_at=now + timedelta(days=60))
-    assert sum(await asyncio.gather(*(expiring.give_notices((30, 7, 1)) for _ in range(4)))) == 2
-    assert await expiring.give_notices((30, 7, 1)) == 0
+    await grant_credits("alice", 10, expires_at=now + timedelta(days=5))
+    await grant_credits("alice", 20, expires_at=now + timedelta(days=20))
+    await grant_credits("alice", 40, expires_at=now + timedelta(days=60))
+    assert sum(await asyncio.gather(*(expiring.notify_expiring_grants((30, 7, 1)) for _ in range(4)))) == 2
+    assert await expiring.notify_expiring_grants((30, 7, 1)) == 0
     texts = sorted(notice["message"].split(" will ")[0] for notice in await notices(api))
     assert texts == ["10 credits", "20 credits"]
-    await granted("alice", 1_000)
+    await grant_credits("alice", 1_000)
     assert await kinds(api, unread=True) == ["EXPIRING", "EXPIRING"]
-    assert await expiring.give_notices((90,)) == 3
+    assert await expiring.notify_expiring_grants((90,)) == 3
 
 
 async def test_notices_are_marked_by_their_owner_a_service_or_an_operator(api: Api) -> None:
@@ -159,7 +159,7 @@ async def test_notices_are_marked_by_their_owner_a_service_or_an_operator(api: A
     for viewer, asked in ((BOB, {"noticeIds": [newest]}), (ALICE, {"noticeIds": ["nonsense"]})):
         answer = (await api.data(viewer, MARK, input=asked))["markNoticesRead"]
         assert answer["__typename"] == "NoticeNotFoundError"
-    code, _ = await api.refused(BOB, MARK, input={"ownerId": "alice"})
+    code, _ = await api.error(BOB, MARK, input={"ownerId": "alice"})
     assert code == "FORBIDDEN"
     assert len((await api.data(SERVICE, MARK, input={"ownerId": "alice"}))["markNoticesRead"]["notices"]) == 2
     assert await kinds(api, unread=True) == []
@@ -181,7 +181,7 @@ async def test_notices_come_in_pages_and_are_nodes_of_their_owner_alone(api: Api
 
 
 async def test_a_follower_gets_the_unread_ones_and_then_each_new_one_once(api: Api) -> None:
-    followed = api.follow(ALICE, FOLLOW)
+    followed = api.subscribe(ALICE, FOLLOW)
     waiting = asyncio.ensure_future(anext(followed))  # before there is an account
     await asyncio.sleep(0.1)
     await tick("a")
@@ -193,7 +193,7 @@ async def test_a_follower_gets_the_unread_ones_and_then_each_new_one_once(api: A
         got += [(await anext(followed))["data"]["notices"]["id"] for _ in range(2)]
     await followed.aclose()
     assert got == [notice["id"] for notice in reversed(await notices(api))]
-    later = api.follow(ALICE, FOLLOW)
+    later = api.subscribe(ALICE, FOLLOW)
     async with asyncio.timeout(10):
         assert [(await anext(later))["data"]["notices"]["id"] for _ in range(3)] == got
     await later.aclose()

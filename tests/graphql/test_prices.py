@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app import database
-from app.pricing.text import default_document
+from app.pricing.text import default_rate_card
 from tests.graphql.conftest import ALICE, OPERATOR, SERVICE, Api
 
 pytestmark = pytest.mark.anyio
@@ -59,7 +59,7 @@ async def test_the_default_card_is_shown_whole(api: Api) -> None:
 
 
 async def test_a_card_is_published_once_and_not_in_force_before_its_instant(api: Api) -> None:
-    document = default_document() | {"unlisted": "free"}
+    document = default_rate_card() | {"unlisted": "free"}
     asked: dict[str, Any] = {"document": document, "reason": "try", "idempotencyKey": "k1"}
     first = (await api.data(OPERATOR, PUBLISH, input=asked))["publishRateCard"]
     assert (first["__typename"], first["replayed"]) == ("PublishRateCardSuccess", False)
@@ -68,7 +68,7 @@ async def test_a_card_is_published_once_and_not_in_force_before_its_instant(api:
     assert datetime.fromisoformat(first["rateCard"]["effectiveAt"]) >= clock["now"] + timedelta(seconds=9)
     assert (await api.data(OPERATOR, PUBLISH, input=asked))["publishRateCard"] == first | {"replayed": True}
     assert (await api.data(ALICE, PRICE, block="Unheard"))["blockPrice"]["__typename"] == "PriceNotFoundError"
-    assert (await api.refused(SERVICE, PUBLISH, input=asked))[0] == "FORBIDDEN"
+    assert (await api.error(SERVICE, PUBLISH, input=asked))[0] == "FORBIDDEN"
 
 
 async def test_an_ambiguous_card_is_refused_naming_both_rules(api: Api) -> None:
@@ -78,7 +78,7 @@ async def test_an_ambiguous_card_is_refused_naming_both_rules(api: Api) -> None:
     assert found["__typename"] == "InvalidRateCardError"
     [problem] = found["problems"]
     assert '"a": 1' in problem["message"] + problem["path"] or "a" in problem["message"]
-    soon = {"document": default_document(), "idempotencyKey": "k", "effectiveAt": "2020-01-01T00:00:00Z"}
+    soon = {"document": default_rate_card(), "idempotencyKey": "k", "effectiveAt": "2020-01-01T00:00:00Z"}
     assert (await api.data(OPERATOR, PUBLISH, input=soon))["publishRateCard"] == {
         "__typename": "InvalidInputError",
         "problems": [{"path": "effectiveAt"}],

@@ -3,9 +3,9 @@
 import pytest
 
 from app import database
-from app.pricing.catalogue import Catalogue
+from app.pricing.catalogue import RateCardCache
 from app.tasks.charging import charge_many
-from tests.factories import a_block_run, a_task, granted, unique
+from tests.factories import block_run_request, grant_credits, start_task, unique_id
 from tests.graphql.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
 
 pytestmark = pytest.mark.anyio
@@ -25,17 +25,20 @@ query Library($first: Int!) {
 """
 
 
-async def charged_tasks(catalogue: Catalogue, count: int) -> list[str]:
-    await granted("alice", 10_000)
-    tasks = [await a_task("alice") for _ in range(count)]
+async def charged_tasks(catalogue: RateCardCache, count: int) -> list[str]:
+    await grant_credits("alice", 10_000)
+    tasks = [await start_task("alice") for _ in range(count)]
     for task in tasks:
-        items = [(task.account_id, a_block_run(task)), (task.account_id, a_block_run(task, block="NoteBlock"))]
+        items = [
+            (task.account_id, block_run_request(task)),
+            (task.account_id, block_run_request(task, block="NoteBlock")),
+        ]
         await charge_many(items, catalogue)
     return [task.task_id for task in tasks]
 
 
 async def test_a_library_page_takes_as_many_statements_for_fifty_tasks_as_for_five(
-    api: Api, catalogue: Catalogue, statements_sent: list[str]
+    api: Api, catalogue: RateCardCache, statements_sent: list[str]
 ) -> None:
     names = await charged_tasks(catalogue, 55)
     statements_sent.clear()
@@ -53,7 +56,7 @@ async def test_a_library_page_takes_as_many_statements_for_fifty_tasks_as_for_fi
     assert (page["cost"]["total"], page["cost"]["tasks"], page["cost"]["averagePerTask"]) == (550, 55, 10.0)
 
 
-async def test_pages_join_without_gap_or_repetition_while_others_write(api: Api, catalogue: Catalogue) -> None:
+async def test_pages_join_without_gap_or_repetition_while_others_write(api: Api, catalogue: RateCardCache) -> None:
     names = await charged_tasks(catalogue, 7)
     found: list[str] = []
     after = None
@@ -62,14 +65,14 @@ async def test_pages_join_without_gap_or_repetition_while_others_write(api: Api,
     while True:
         page = (await api.data(ALICE, query, after=after))["agent"]["tasks"]
         found += [edge["node"]["taskId"] for edge in page["edges"]]
-        await a_task("alice")
+        await start_task("alice")
         if not page["pageInfo"]["hasNextPage"]:
             break
         after = page["pageInfo"]["endCursor"]
     assert found == names[::-1]
 
 
-async def test_a_statement_groups_a_task_and_is_pinned_to_its_first_page(api: Api, catalogue: Catalogue) -> None:
+async def test_a_statement_groups_a_task_and_is_pinned_to_its_first_page(api: Api, catalogue: RateCardCache) -> None:
     [first, second] = await charged_tasks(catalogue, 2)
     query = """query($after: String) { account { statement(first: 1, after: $after) {
         edges { node { kinds credits entryCount balanceAfter task { taskId } entry { kind credits } } }
@@ -83,7 +86,7 @@ async def test_a_statement_groups_a_task_and_is_pinned_to_its_first_page(api: Ap
         "task": {"taskId": second},
         "entry": None,
     }
-    await granted("alice", 5)
+    await grant_credits("alice", 5)
     rest = (await api.data(ALICE, query, after=page["pageInfo"]["endCursor"]))["account"]["statement"]
     assert rest["edges"][0]["node"]["task"] == {"taskId": first}
     last = (await api.data(ALICE, query, after=rest["pageInfo"]["endCursor"]))["account"]["statement"]
@@ -110,7 +113,7 @@ async def test_an_unknown_owner_is_shown_empty_and_nothing_is_written(api: Api) 
 
 
 async def test_another_users_things_are_answered_like_things_that_do_not_exist(
-    api: Api, catalogue: Catalogue, statements_sent: list[str]
+    api: Api, catalogue: RateCardCache, statements_sent: list[str]
 ) -> None:
     [task_id] = await charged_tasks(catalogue, 1)
     ids = await api.data(
@@ -139,7 +142,7 @@ async def test_another_users_things_are_answered_like_things_that_do_not_exist(
     foreign = await api.data(BOB, query, task=task_id)
     for_foreign = list(statements_sent)
     statements_sent.clear()
-    assert await api.data(BOB, query, task=unique("nowhere")) == foreign == {"task": None, "tasks": [None]}
+    assert await api.data(BOB, query, task=unique_id("nowhere")) == foreign == {"task": None, "tasks": [None]}
     assert statements_sent == for_foreign
     assert await api.data(
         BOB, '{ account(ownerId: "alice") { id } agent(agentId: "agent", ownerId: "alice") { id } }'
@@ -150,17 +153,17 @@ async def test_another_users_things_are_answered_like_things_that_do_not_exist(
 
 
 async def test_members_look_at_their_organisation_and_services_at_everybody(api: Api) -> None:
-    await granted("guild", 30)
+    await grant_credits("guild", 30)
     query = '{ account(ownerId: "guild") { balance { available status } } }'
     for viewer in (ALICE, SERVICE, READER, OPERATOR):
         assert await api.data(viewer, query) == {"account": {"balance": {"available": 30, "status": "LOW"}}}
     assert await api.data(BOB, query) == {"account": None}
-    code, message = await api.refused(READER, "{ account { id } }")
+    code, message = await api.error(READER, "{ account { id } }")
     assert (code, message) == ("BAD_USER_INPUT", "Name the owner: a service key has no account of its own.")
 
 
 async def test_an_estimate_says_where_the_balance_would_run_out(api: Api) -> None:
-    await granted("alice", 25)
+    await grant_credits("alice", 25)
     query = """query($plan: [PlannedBlockRun!]!) { estimateTask(blockRuns: $plan) {
         credits affordable runsOutAt shortfall lines { block count creditsEach credits } } }"""
     plan = [
@@ -179,7 +182,7 @@ async def test_an_estimate_says_where_the_balance_would_run_out(api: Api) -> Non
             {"block": "FactCheckerBlock", "count": 9, "creditsEach": 1, "credits": 9},
         ],
     }
-    code, message = await api.refused(ALICE, query, plan=[{"block": "Unheard"}])
+    code, message = await api.error(ALICE, query, plan=[{"block": "Unheard"}])
     assert (code, message) == (
         "PRICE_NOT_FOUND",
         "No price for block 'Unheard' in rate card 1. The block is not in the rate card.",

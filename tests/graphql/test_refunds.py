@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from app.audit import audit
-from app.pricing.catalogue import Catalogue
-from app.topups.provider import DisputeState
-from app.topups.rules import TopUpState
-from tests.factories import a_task, charged, granted, unique
+from app.audit import verify_ledger
+from app.pricing.catalogue import RateCardCache
+from app.topups.provider import DisputeStatus
+from app.topups.rules import TopUpRow
+from tests.factories import charge_block_run, grant_credits, start_task, unique_id
 from tests.graphql.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
-from tests.topups.buying import a_top_up
-from tests.topups.giving_back import a_dispute, paid, told
+from tests.topups.buying import create_top_up
+from tests.topups.giving_back import build_dispute, create_paid_top_up, deliver
 
 pytestmark = pytest.mark.anyio
 
@@ -62,7 +62,7 @@ mutation Start($input: StartTaskInput!) {
 """
 
 
-async def id_of(api: Api, top_up: TopUpState) -> str:
+async def id_of(api: Api, top_up: TopUpRow) -> str:
     """The top-up's id as clients know it, of an account that has this one alone."""
     owner_id = top_up.actor.removeprefix("user:")
     [edge] = (await api.data(OPERATOR, TOP_UPS, ownerId=owner_id))["account"]["topUps"]["edges"]
@@ -71,12 +71,12 @@ async def id_of(api: Api, top_up: TopUpState) -> str:
 
 
 async def refund(api: Api, top_up_id: str, **more: Any) -> Any:
-    asked = {"topUpId": top_up_id, "reason": "asked for it", "idempotencyKey": unique("key")} | more
+    asked = {"topUpId": top_up_id, "reason": "asked for it", "idempotencyKey": unique_id("key")} | more
     return (await api.data(OPERATOR, REFUND, input=asked))["refundTopUp"]
 
 
 async def test_an_operator_refunds_a_part_and_the_same_request_again_is_the_first(api: Api) -> None:
-    name = await id_of(api, await paid(credits=1_000))
+    name = await id_of(api, await create_paid_top_up(credits=1_000))
     first = await refund(api, name, credits=400, idempotencyKey="k")
     assert first["topUp"] == {"id": name, "status": "PAID", "refunded": 400, "credits": 1_000}
     refund_ = first["refund"]
@@ -94,11 +94,11 @@ async def test_an_operator_refunds_a_part_and_the_same_request_again_is_the_firs
     assert (rest["topUp"]["status"], rest["refund"]["credits"]) == ("REFUNDED", 600)
 
 
-async def test_what_was_spent_is_owed_and_blocks_new_tasks(api: Api, catalogue: Catalogue) -> None:
-    name = await id_of(api, await paid(credits=500))
-    task = await a_task("alice")
+async def test_what_was_spent_is_owed_and_blocks_new_tasks(api: Api, catalogue: RateCardCache) -> None:
+    name = await id_of(api, await create_paid_top_up(credits=500))
+    task = await start_task("alice")
     for _ in range(20):
-        await charged(task, catalogue)
+        await charge_block_run(task, catalogue)
     done = await refund(api, name)
     assert (done["refund"]["debt"], done["refund"]["amountMinor"]) == (200, 500)
     assert (done["balance"]["owed"], done["balance"]["status"], done["balance"]["posted"]) == (200, "OWING", 0)
@@ -109,20 +109,20 @@ async def test_what_was_spent_is_owed_and_blocks_new_tasks(api: Api, catalogue: 
         {"kind": "DEBT", "credits": 0, "owed": 200, "actor": "operator:olivia", "topUp": {"id": name}},
         {"kind": "REFUND", "credits": -300, "owed": 0, "actor": "operator:olivia", "topUp": {"id": name}},
     ]
-    await granted("alice", 50)  # promotional: it pays no debt, and does not lift the block
+    await grant_credits("alice", 50)  # promotional: it pays no debt, and does not lift the block
     refused = (await api.data(SERVICE, START, input={"ownerId": "alice", "taskId": "t", "agentId": "a"}))["startTask"]
     assert refused == {
         "__typename": "InsufficientCreditsError", "required": 201, "available": 0,
         "balance": {"owed": 200, "status": "OWING"},
     }  # fmt: skip
-    assert (await audit()).breaks == []
+    assert (await verify_ledger()).violations == []
 
 
-async def test_a_grant_pays_debt_where_the_operator_says_so(api: Api, catalogue: Catalogue) -> None:
-    name = await id_of(api, await paid(credits=500))
-    task = await a_task("alice")
+async def test_a_grant_pays_debt_where_the_operator_says_so(api: Api, catalogue: RateCardCache) -> None:
+    name = await id_of(api, await create_paid_top_up(credits=500))
+    task = await start_task("alice")
     for _ in range(20):
-        await charged(task, catalogue)
+        await charge_block_run(task, catalogue)
     await refund(api, name)
     asked: dict[str, Any] = {"ownerId": "alice", "credits": 120, "reason": "sorry", "idempotencyKey": "g"}
     without = (await api.data(OPERATOR, GRANT, input=asked))["grantCredits"]
@@ -136,9 +136,9 @@ async def test_a_grant_pays_debt_where_the_operator_says_so(api: Api, catalogue:
 
 
 async def test_refusals_carry_their_facts(api: Api) -> None:
-    top_up = await paid(credits=1_000)
+    top_up = await create_paid_top_up(credits=1_000)
     name = await id_of(api, top_up)
-    await told(a_dispute(top_up, DisputeState.OPEN, amount_minor=300))
+    await deliver(build_dispute(top_up, DisputeStatus.OPEN, amount_minor=300))
     too_much = await refund(api, name, credits=701)
     assert (too_much["requested"], too_much["refundable"]) == (701, 700)
     assert too_much["message"] == "At most 700 credits of this top-up can still be refunded; 701 were asked for."
@@ -148,7 +148,7 @@ async def test_refusals_carry_their_facts(api: Api) -> None:
     assert nothing["message"] == "Nothing is left of this top-up to refund: it went back, or is disputed."
     invalid = await refund(api, name, reason=" ", idempotencyKey="x")
     assert (invalid["__typename"], invalid["problems"]) == ("InvalidInputError", [{"path": "reason"}])
-    unpaid = await refund(api, await id_of(api, await a_top_up("bob")))
+    unpaid = await refund(api, await id_of(api, await create_top_up("bob")))
     assert (unpaid["__typename"], unpaid["status"]) == ("TopUpNotPaidError", "PENDING")
 
 
@@ -161,15 +161,15 @@ async def test_an_id_that_is_none_is_not_found(api: Api, name: str) -> None:
 
 @pytest.mark.parametrize("viewer", [ALICE, BOB, SERVICE, READER, None])
 async def test_refunds_are_the_operators(api: Api, viewer: Any) -> None:
-    top_up = await paid(credits=1_000)
+    top_up = await create_paid_top_up(credits=1_000)
     asked = {"topUpId": await id_of(api, top_up), "reason": "mine", "idempotencyKey": "k"}
-    code, _ = await api.refused(viewer, REFUND, input=asked)
+    code, _ = await api.error(viewer, REFUND, input=asked)
     assert code == ("FORBIDDEN" if viewer else "UNAUTHENTICATED")
     assert (await api.data(ALICE, TOP_UPS))["account"]["topUps"]["edges"][0]["node"]["refunded"] == 0
 
 
 async def test_nobody_refunds_where_no_credits_are_sold(api: Api) -> None:
-    name = await id_of(api, await paid(credits=1_000))
-    bare = Api(replace(api.house, provider=None))
-    code, _ = await bare.refused(OPERATOR, REFUND, input={"topUpId": name, "reason": "r", "idempotencyKey": "k"})
+    name = await id_of(api, await create_paid_top_up(credits=1_000))
+    bare = Api(replace(api.house, payment_provider=None))
+    code, _ = await bare.error(OPERATOR, REFUND, input={"topUpId": name, "reason": "r", "idempotencyKey": "k"})
     assert code == "UNAVAILABLE"

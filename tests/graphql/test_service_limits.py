@@ -6,8 +6,8 @@ import pytest
 
 from app.errors import RateLimited
 from app.graphql.context import Context
-from app.graphql.execution import Execution
-from app.graphql.limits.gate import SERVICE_OPERATIONS, SERVICE_STREAMS, Gate
+from app.graphql.execution import GraphQLEngine
+from app.graphql.limits.gate import SERVICE_OPERATIONS, SERVICE_SUBSCRIPTIONS, RateLimiter
 from app.settings import Settings
 from tests.graphql import toy
 from tests.graphql.toy import token
@@ -18,11 +18,11 @@ pytestmark = pytest.mark.anyio
 NO_RATES = {"rate_per_user": 0, "rate_per_address": 0, "rate_per_service": 0}
 
 
-@pytest.mark.parametrize(("what", "bound"), [("running", SERVICE_OPERATIONS), ("streaming", SERVICE_STREAMS)])
+@pytest.mark.parametrize(("what", "bound"), [("running", SERVICE_OPERATIONS), ("streaming", SERVICE_SUBSCRIPTIONS)])
 def test_a_service_may_have_so_many_at_once_and_not_one_more(what: str, bound: int) -> None:
-    gate = Gate(Settings.model_validate(NO_RATES | {"operations_per_user": 1, "streams_per_user": 1}))
+    gate = RateLimiter(Settings.model_validate(NO_RATES | {"operations_per_user": 1, "streams_per_user": 1}))
     begin = getattr(gate, what)
-    one, another = Context(toy.SERVICE, toy.house), Context(toy.READER, toy.house)
+    one, another = Context(toy.SERVICE, toy.state), Context(toy.READER, toy.state)
     with ExitStack() as had:
         for _ in range(bound):
             had.enter_context(begin(one))
@@ -37,8 +37,8 @@ def test_a_service_may_have_so_many_at_once_and_not_one_more(what: str, bound: i
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_an_operator_has_the_rate_of_services_and_is_told_when_to_come_again(transport: str) -> None:
     ask: Ask = TRANSPORTS[transport]
-    gate = Gate(Settings.model_validate(NO_RATES | {"rate_per_service": 1, "rate_per_user": 1}))
-    execution = Execution(toy.schema._schema, open_to_explorers=True, plans=True, gate=gate)
+    gate = RateLimiter(Settings.model_validate(NO_RATES | {"rate_per_service": 1, "rate_per_user": 1}))
+    execution = GraphQLEngine(toy.schema._schema, introspection=True, compile_operations=True, rate_limiter=gate)
     operator = token("olga", operator=True)
     for _ in range(5):
         assert not (await ask(execution, "{ hello }", bearer=operator)).codes

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from app import live
-from app.callers.rules import Viewer
+from app.callers.rules import Caller
 from app.graphql.execution import OperationFailed
-from app.pricing.catalogue import Catalogue
+from app.pricing.catalogue import RateCardCache
 from app.tasks import lifecycle, resuming
-from app.tasks.resuming import ResumeRequest
+from app.tasks.resuming import ResumeTaskRequest
 from app.tasks.rules import SignalKind, StopReason, TaskState
-from app.tasks.signals import Follower, Signal, State, Stop, at_first, difference
-from tests.factories import a_task, balance, charged, granted, outcome
+from app.tasks.signals import AccountSignalState, Signal, SignalTracker, StoppedTask, changed_signals, initial_signals
+from tests.factories import charge_block_run, get_balance, grant_credits, start_task, try_charge
 from tests.graphql.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
 
 pytestmark = pytest.mark.anyio
@@ -28,12 +28,14 @@ OUT, REACHED, LAPSED = StopReason.OUT_OF_CREDITS, StopReason.BUDGET_REACHED, Sto
 Told = tuple[SignalKind, tuple[str, ...] | None, StopReason | None]
 
 
-def state(version: int, available: int, **stopped: Stop) -> State:
-    return State(account_id=1, owner_id="alice", version=version, available=available, stopped=stopped, at=AT)
+def state(version: int, available: int, **stopped: StoppedTask) -> AccountSignalState:
+    return AccountSignalState(
+        account_id=1, owner_id="alice", version=version, available=available, stopped=stopped, as_of=AT
+    )
 
 
-def stop(reason: StopReason = OUT, *, required: int | None = 10, version: int = 2) -> Stop:
-    return Stop(reason, required, version)
+def stop(reason: StopReason = OUT, *, required: int | None = 10, version: int = 2) -> StoppedTask:
+    return StoppedTask(reason, required, version)
 
 
 def shape(signals: list[Signal]) -> list[Told]:
@@ -58,9 +60,9 @@ ALL_GO_ON: Told = (RESUME, None, None)
         ),
     ],
 )
-def test_who_begins_to_listen_is_told_all_that_is_stopped(now: State, told: list[Told]) -> None:
-    assert shape(at_first(now)) == told
-    assert all((one.owner_id, one.version, one.at) == ("alice", 1, AT) for one in at_first(now))
+def test_who_begins_to_listen_is_told_all_that_is_stopped(now: AccountSignalState, told: list[Told]) -> None:
+    assert shape(initial_signals(now)) == told
+    assert all((one.owner_id, one.version, one.as_of) == ("alice", 1, AT) for one in initial_signals(now))
 
 
 @pytest.mark.parametrize(
@@ -90,135 +92,139 @@ def test_who_begins_to_listen_is_told_all_that_is_stopped(now: State, told: list
     ],
 )
 def test_a_change_is_told_and_nothing_else(
-    before: State, now: State, going_on: Collection[str], told: list[Told]
+    before: AccountSignalState, now: AccountSignalState, going_on: Collection[str], told: list[Told]
 ) -> None:
-    assert shape(difference(before, now, going_on=going_on)) == told
-    assert all(one.version == now.version for one in difference(before, now, going_on=going_on))
+    assert shape(changed_signals(before, now, running_again=going_on)) == told
+    assert all(one.version == now.version for one in changed_signals(before, now, running_again=going_on))
 
 
 @pytest.mark.parametrize("now", [state(3, 0), state(3, 5, one=stop()), state(3, 5)])
-def test_an_older_state_tells_nothing(now: State) -> None:
+def test_an_older_state_tells_nothing(now: AccountSignalState) -> None:
     for before in (state(4, 5, two=stop()), state(4, 0, two=stop())):
-        assert difference(before, now, going_on=("two",)) == []
+        assert changed_signals(before, now, running_again=("two",)) == []
 
 
 def test_no_signal_names_more_than_a_thousand_tasks() -> None:
     many = {f"task-{number}": stop() for number in range(2_001)}
-    told = difference(state(1, 5), state(2, 5, **many))
+    told = changed_signals(state(1, 5), state(2, 5, **many))
     assert [len(one.task_ids or ()) for one in told] == [1_000, 1_000, 1]
     assert {name for one in told for name in one.task_ids or ()} == set(many)
 
 
-async def a_stopped_task(catalogue: Catalogue, owner_id: str = "alice", credits: int = 5) -> TaskState:
+async def a_stopped_task(catalogue: RateCardCache, owner_id: str = "alice", credits: int = 5) -> TaskState:
     """Of an owner who has less than a block run costs."""
-    await granted(owner_id, credits)
-    task = await a_task(owner_id)
-    await outcome(task, catalogue)
+    await grant_credits(owner_id, credits)
+    task = await start_task(owner_id)
+    await try_charge(task, catalogue)
     return task
 
 
 async def resume(task: TaskState) -> None:
-    await resuming.resume(ResumeRequest(task_id=task.task_id, actor="service:test"))
+    await resuming.resume_task(ResumeTaskRequest(task_id=task.task_id, actor="service:test"))
 
 
-async def test_a_follower_begins_with_what_is_stopped_of_those_it_follows(catalogue: Catalogue) -> None:
+async def test_a_follower_begins_with_what_is_stopped_of_those_it_follows(catalogue: RateCardCache) -> None:
     stopped = await a_stopped_task(catalogue)
     await a_stopped_task(catalogue, "bob")
-    await granted("well", 10)
-    await a_task("well")
-    await granted("idle", 10)
-    idle = await a_task("idle")
-    await charged(idle, catalogue)
-    await lifecycle.cancel(idle.task_id)  # nothing available, and nothing that would run
+    await grant_credits("well", 10)
+    await start_task("well")
+    await grant_credits("idle", 10)
+    idle = await start_task("idle")
+    await charge_block_run(idle, catalogue)
+    await lifecycle.cancel_task(idle.task_id)  # nothing available, and nothing that would run
 
-    assert shape(await Follower(["alice"]).snapshot()) == [(STOP, (stopped.task_id,), OUT)]
-    assert {one.owner_id for one in await Follower(None).snapshot()} == {"alice", "bob"}
-    assert await Follower(["well", "idle", "nobody"]).snapshot() == []
+    assert shape(await SignalTracker(["alice"]).initial_signals()) == [(STOP, (stopped.task_id,), OUT)]
+    assert {one.owner_id for one in await SignalTracker(None).initial_signals()} == {"alice", "bob"}
+    assert await SignalTracker(["well", "idle", "nobody"]).initial_signals() == []
 
 
-async def test_one_and_the_same_change_is_told_once_however_often_it_is_heard_of(catalogue: Catalogue) -> None:
-    await granted("alice", 10)
-    task = await a_task("alice")
-    follower = Follower(["alice"])
-    assert await follower.snapshot() == []
+async def test_one_and_the_same_change_is_told_once_however_often_it_is_heard_of(catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 10)
+    task = await start_task("alice")
+    follower = SignalTracker(["alice"])
+    assert await follower.initial_signals() == []
 
-    await charged(task, catalogue)
-    heard = {task.account_id: {live.OF_ACCOUNT}}
-    told = await follower.changes(heard)
+    await charge_block_run(task, catalogue)
+    heard = {task.account_id: {live.ACCOUNT_SIGNAL}}
+    told = await follower.new_signals(heard)
     assert shape(told) == [ALL_STOP]
-    assert told[0].version == (await balance(task.account_id)).version
-    assert await follower.changes(heard) == []
-    assert await follower.changes(None) == []
+    assert told[0].version == (await get_balance(task.account_id)).version
+    assert await follower.new_signals(heard) == []
+    assert await follower.new_signals(None) == []
 
 
-async def test_news_in_the_wrong_order_tells_the_state_as_it_is(catalogue: Catalogue) -> None:
-    await granted("alice", 5)
-    task = await a_task("alice")
-    follower = Follower(["alice"])
-    assert await follower.snapshot() == []
-    await outcome(task, catalogue)  # stopped: this is heard of last
-    await granted("alice", 3)
+async def test_news_in_the_wrong_order_tells_the_state_as_it_is(catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 5)
+    task = await start_task("alice")
+    follower = SignalTracker(["alice"])
+    assert await follower.initial_signals() == []
+    await try_charge(task, catalogue)  # stopped: this is heard of last
+    await grant_credits("alice", 3)
 
-    assert shape(await follower.changes({task.account_id: {live.OF_ACCOUNT}})) == [
+    assert shape(await follower.new_signals({task.account_id: {live.ACCOUNT_SIGNAL}})) == [
         ALL_GO_ON,
         (STOP, (task.task_id,), OUT),
     ]
-    assert await follower.changes({task.account_id: {live.OF_TASKS}}) == []
+    assert await follower.new_signals({task.account_id: {live.TASK_SIGNAL}}) == []
 
     await resume(task)
-    await outcome(task, catalogue)
-    assert shape(await follower.changes({task.account_id: {live.OF_TASKS}})) == [(STOP, (task.task_id,), OUT)]
-    assert await follower.changes({task.account_id: {live.OF_TASKS}}) == []
+    await try_charge(task, catalogue)
+    assert shape(await follower.new_signals({task.account_id: {live.TASK_SIGNAL}})) == [(STOP, (task.task_id,), OUT)]
+    assert await follower.new_signals({task.account_id: {live.TASK_SIGNAL}}) == []
 
 
-async def test_what_was_not_heard_of_is_found_by_looking_at_everything(catalogue: Catalogue) -> None:
-    await granted("alice", 10)
-    one, two = await a_task("alice"), await a_task("alice")
-    follower = Follower(None)
-    assert await follower.snapshot() == []
-    await charged(one, catalogue)
-    await outcome(two, catalogue)
+async def test_what_was_not_heard_of_is_found_by_looking_at_everything(catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 10)
+    one, two = await start_task("alice"), await start_task("alice")
+    follower = SignalTracker(None)
+    assert await follower.initial_signals() == []
+    await charge_block_run(one, catalogue)
+    await try_charge(two, catalogue)
 
-    assert shape(await follower.changes(None)) == [ALL_STOP, (STOP, (two.task_id,), OUT)]
-    await granted("alice", 10)
-    assert shape(await follower.changes(None)) == [ALL_GO_ON]
+    assert shape(await follower.new_signals(None)) == [ALL_STOP, (STOP, (two.task_id,), OUT)]
+    await grant_credits("alice", 10)
+    assert shape(await follower.new_signals(None)) == [ALL_GO_ON]
     await resume(two)
-    assert shape(await follower.changes(None)) == [(RESUME, (two.task_id,), None)]
-    assert await follower.changes(None) == []
+    assert shape(await follower.new_signals(None)) == [(RESUME, (two.task_id,), None)]
+    assert await follower.new_signals(None) == []
 
 
-async def test_an_account_that_nobody_knows_and_one_that_is_anothers_tell_nothing(catalogue: Catalogue) -> None:
-    follower = Follower(["bob"])
-    assert await follower.snapshot() == []
+async def test_an_account_that_nobody_knows_and_one_that_is_anothers_tell_nothing(catalogue: RateCardCache) -> None:
+    follower = SignalTracker(["bob"])
+    assert await follower.initial_signals() == []
     task = await a_stopped_task(catalogue)
 
     for _ in range(2):
-        heard = {task.account_id: {live.OF_TASKS, live.OF_ACCOUNT}, 2**40: {live.OF_ACCOUNT}}
-        assert await follower.changes(heard) == []
-    assert await follower.changes(None) == []
+        heard = {task.account_id: {live.TASK_SIGNAL, live.ACCOUNT_SIGNAL}, 2**40: {live.ACCOUNT_SIGNAL}}
+        assert await follower.new_signals(heard) == []
+    assert await follower.new_signals(None) == []
 
 
-async def test_an_owner_who_comes_back_from_nothing_is_told_though_nobody_remembered_it(catalogue: Catalogue) -> None:
-    await granted("alice", 10)
-    task = await a_task("alice")
-    follower = Follower(["alice"])
-    assert await follower.snapshot() == []
-    await charged(task, catalogue)
-    await granted("alice", 10)
+async def test_an_owner_who_comes_back_from_nothing_is_told_though_nobody_remembered_it(
+    catalogue: RateCardCache,
+) -> None:
+    await grant_credits("alice", 10)
+    task = await start_task("alice")
+    follower = SignalTracker(["alice"])
+    assert await follower.initial_signals() == []
+    await charge_block_run(task, catalogue)
+    await grant_credits("alice", 10)
 
-    assert shape(await follower.changes({task.account_id: {live.OF_ACCOUNT}})) == [ALL_GO_ON]
-    await granted("alice", 10)
-    assert await follower.changes({task.account_id: {live.OF_TASKS}}) == []
+    assert shape(await follower.new_signals({task.account_id: {live.ACCOUNT_SIGNAL}})) == [ALL_GO_ON]
+    await grant_credits("alice", 10)
+    assert await follower.new_signals({task.account_id: {live.TASK_SIGNAL}}) == []
 
 
-async def test_a_stopped_task_that_is_cancelled_may_not_go_on(catalogue: Catalogue) -> None:
+async def test_a_stopped_task_that_is_cancelled_may_not_go_on(catalogue: RateCardCache) -> None:
     task, other = await a_stopped_task(catalogue), await a_stopped_task(catalogue, credits=1)
-    follower = Follower(["alice"])
-    assert shape(await follower.snapshot()) == [(STOP, (task.task_id, other.task_id), OUT)]
-    await lifecycle.cancel(task.task_id)
+    follower = SignalTracker(["alice"])
+    assert shape(await follower.initial_signals()) == [(STOP, (task.task_id, other.task_id), OUT)]
+    await lifecycle.cancel_task(task.task_id)
     await resume(other)
 
-    assert shape(await follower.changes({task.account_id: {live.OF_TASKS}})) == [(RESUME, (other.task_id,), None)]
+    assert shape(await follower.new_signals({task.account_id: {live.TASK_SIGNAL}})) == [
+        (RESUME, (other.task_id,), None)
+    ]
 
 
 async def next_signal(stream: Any) -> Any:
@@ -229,11 +235,11 @@ async def next_signal(stream: Any) -> Any:
     return told
 
 
-async def refused(api: Api, viewer: Viewer | None, owners: list[str]) -> list[Any]:
+async def refused(api: Api, viewer: Caller | None, owners: list[str]) -> list[Any]:
     """The errors of a subscription that tells nothing."""
     with pytest.raises(OperationFailed) as told:
         async with asyncio.timeout(2):
-            await anext(api.follow(viewer, SIGNALS, owners=owners))
+            await anext(api.subscribe(viewer, SIGNALS, owners=owners))
     return told.value.errors
 
 
@@ -245,51 +251,51 @@ def a_signal(kind: str, version: int, *, task: str | None = None, reason: str | 
 
 @pytest.mark.parametrize("owners", [["alice"], ["nobody", "alice"], None])
 async def test_a_subscriber_is_told_each_change_at_the_accounts_version(
-    api: Api, catalogue: Catalogue, owners: list[str] | None
+    api: Api, catalogue: RateCardCache, owners: list[str] | None
 ) -> None:
     stopped = await a_stopped_task(catalogue, credits=8)
-    version = (await balance(stopped.account_id)).version
-    executor = api.follow(SERVICE, SIGNALS, owners=owners)
+    version = (await get_balance(stopped.account_id)).version
+    executor = api.subscribe(SERVICE, SIGNALS, owners=owners)
     assert await next_signal(executor) == a_signal("STOP", version, task=stopped.task_id, reason="OUT_OF_CREDITS")
-    own = await a_task("alice", budget=8)  # the last credits are its own now
+    own = await start_task("alice", budget=8)  # the last credits are its own now
     version += 1
     assert await next_signal(executor) == a_signal("STOP", version, reason="OUT_OF_CREDITS")
-    await outcome(own, catalogue)
+    await try_charge(own, catalogue)
     version += 1
     assert await next_signal(executor) == a_signal("STOP", version, task=own.task_id, reason="BUDGET_REACHED")
-    await granted("alice", 4)
+    await grant_credits("alice", 4)
     version += 1
     assert await next_signal(executor) == a_signal("RESUME", version)
     await resume(stopped)
     version += 1
     assert await next_signal(executor) == a_signal("RESUME", version, task=stopped.task_id)
-    assert (await balance(own.account_id)).version == version
+    assert (await get_balance(own.account_id)).version == version
     await executor.aclose()
 
 
 async def test_a_subscriber_whose_news_is_lost_is_told_by_the_sweep(
-    api: Api, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+    api: Api, catalogue: RateCardCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await granted("alice", 10)
-    await granted("bob", 5)
-    task, other = await a_task("alice"), await a_task("bob")
-    executor = api.follow(SERVICE, SIGNALS, owners=["alice", "bob"])
+    await grant_credits("alice", 10)
+    await grant_credits("bob", 5)
+    task, other = await start_task("alice"), await start_task("bob")
+    executor = api.subscribe(SERVICE, SIGNALS, owners=["alice", "bob"])
     waiting = asyncio.create_task(next_signal(executor))
     await asyncio.sleep(0.05)  # it has registered, and there was nothing to tell
     with monkeypatch.context() as broken:
-        broken.setattr(api.house.live, "receive_signals", lambda _payload: None)
-        await charged(task, catalogue)
-        await outcome(other, catalogue)
+        broken.setattr(api.house.change_feed, "receive_signals", lambda _payload: None)
+        await charge_block_run(task, catalogue)
+        await try_charge(other, catalogue)
         await asyncio.sleep(0.1)
         assert not waiting.done()
-        await api.house.live.sweep()
+        await api.house.change_feed.sweep()
         assert await waiting == a_signal("STOP", 2, reason="OUT_OF_CREDITS")
         assert (await next_signal(executor))["taskIds"] == [other.task_id]
     await executor.aclose()
 
 
 @pytest.mark.parametrize("viewer", [ALICE, BOB, READER, None])
-async def test_signals_are_for_services_that_may_charge(api: Api, viewer: Viewer | None) -> None:
+async def test_signals_are_for_services_that_may_charge(api: Api, viewer: Caller | None) -> None:
     [error] = await refused(api, viewer, ["alice"])
     assert error["extensions"]["code"] == ("UNAUTHENTICATED" if viewer is None else "FORBIDDEN")
 

@@ -8,11 +8,11 @@ import pytest
 
 from app import database
 from app.ledger import posting
-from app.pricing.catalogue import Catalogue
+from app.pricing.catalogue import RateCardCache
 from app.tasks import lifecycle, reversing
 from app.tasks.charging import charge_many
-from app.tasks.rules import Status
-from tests.factories import a_block_run, a_task, granted
+from app.tasks.rules import TaskStatus
+from tests.factories import block_run_request, grant_credits, start_task
 from tests.graphql.conftest import ALICE, BOB, SERVICE, Api
 
 pytestmark = pytest.mark.anyio
@@ -27,40 +27,42 @@ async def item(stream: Any, field: str = "balance") -> Any:
         return (await anext(stream))["data"][field]
 
 
-async def test_the_header_sees_every_cause_from_the_first_credit_on(api: Api, catalogue: Catalogue) -> None:
-    header = api.follow(ALICE, BALANCE)
+async def test_the_header_sees_every_cause_from_the_first_credit_on(api: Api, catalogue: RateCardCache) -> None:
+    header = api.subscribe(ALICE, BALANCE)
     assert await item(header) == {"available": 0, "version": 0, "status": "EMPTY"}
-    await granted("alice", 60)
+    await grant_credits("alice", 60)
     assert await item(header) == {"available": 60, "version": 1, "status": "OK"}
-    task = await a_task("alice")
-    run = a_block_run(task, block_run_id="run")
+    task = await start_task("alice")
+    run = block_run_request(task, block_run_id="run")
     await charge_many([(task.account_id, run)], catalogue)
     assert await item(header) == {"available": 50, "version": 2, "status": "OK"}
-    await charge_many([(task.account_id, a_block_run(task))], catalogue)
+    await charge_many([(task.account_id, block_run_request(task))], catalogue)
     assert await item(header) == {"available": 40, "version": 3, "status": "LOW"}
-    await reversing.reverse_charge(task.task_id, "run", credits=None, reason="failed", key="k", actor="operator:o")
+    await reversing.reverse_charge(
+        task.task_id, "run", credits=None, reason="failed", idempotency_key="k", actor="operator:o"
+    )
     assert await item(header) == {"available": 50, "version": 4, "status": "OK"}
     await header.aclose()
 
 
 async def test_time_itself_reaches_the_header(api: Api) -> None:
-    await granted("alice", 60)
-    await granted("alice", 5, expires_at=datetime.now(UTC) + timedelta(seconds=0.4))
-    header = api.follow(ALICE, BALANCE)
+    await grant_credits("alice", 60)
+    await grant_credits("alice", 5, expires_at=datetime.now(UTC) + timedelta(seconds=0.4))
+    header = api.subscribe(ALICE, BALANCE)
     assert await item(header) == {"available": 65, "version": 2, "status": "OK"}
     await asyncio.sleep(0.45)
-    assert await posting.settle_due() == 1
+    assert await posting.apply_all_due_changes() == 1
     assert await item(header) == {"available": 60, "version": 3, "status": "OK"}
     await header.aclose()
 
 
-async def test_a_slow_reader_gets_fewer_items_and_the_newest(api: Api, catalogue: Catalogue) -> None:
-    await granted("alice", 1000)
-    header = api.follow(ALICE, BALANCE)
+async def test_a_slow_reader_gets_fewer_items_and_the_newest(api: Api, catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 1000)
+    header = api.subscribe(ALICE, BALANCE)
     assert (await item(header))["version"] == 1
-    task = await a_task("alice")
+    task = await start_task("alice")
     for _ in range(20):
-        await charge_many([(task.account_id, a_block_run(task))], catalogue)
+        await charge_many([(task.account_id, block_run_request(task))], catalogue)
     await asyncio.sleep(0.1)
     assert await item(header) == {"available": 800, "version": 21, "status": "OK"}
     with pytest.raises(TimeoutError):
@@ -69,26 +71,26 @@ async def test_a_slow_reader_gets_fewer_items_and_the_newest(api: Api, catalogue
 
 
 async def test_a_reader_who_has_seen_a_version_waits_for_a_newer_one(api: Api) -> None:
-    await granted("alice", 10)
-    header = api.follow(ALICE, BALANCE, since=1)
+    await grant_credits("alice", 10)
+    header = api.subscribe(ALICE, BALANCE, since=1)
     waiting = asyncio.create_task(item(header))
     await asyncio.sleep(0.1)
     assert not waiting.done()
-    await granted("alice", 10)
+    await grant_credits("alice", 10)
     assert (await waiting)["version"] == 2
     await header.aclose()
 
 
 async def test_a_lost_notice_is_found_by_the_sweep(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    await granted("alice", 10)
-    header = api.follow(ALICE, BALANCE)
+    await grant_credits("alice", 10)
+    header = api.subscribe(ALICE, BALANCE)
     assert (await item(header))["version"] == 1
-    feed = api.house.live
+    feed = api.house.change_feed
     waiting = asyncio.create_task(item(header))
     await asyncio.sleep(0.1)  # the notice of the first grant may come after the snapshot, and has to be over
     with monkeypatch.context() as broken:
         broken.setattr(feed, "receive", lambda _payload: None)
-        await granted("alice", 10)
+        await grant_credits("alice", 10)
         await asyncio.sleep(0.1)
         assert not waiting.done()
         await feed.sweep()
@@ -96,12 +98,12 @@ async def test_a_lost_notice_is_found_by_the_sweep(api: Api, monkeypatch: pytest
     await header.aclose()
 
 
-async def test_a_replay_is_no_event(api: Api, catalogue: Catalogue) -> None:
-    await granted("alice", 100)
-    task = await a_task("alice")
-    run = a_block_run(task)
+async def test_a_replay_is_no_event(api: Api, catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice")
+    run = block_run_request(task)
     await charge_many([(task.account_id, run)], catalogue)
-    cost = api.follow(ALICE, COST, task=task.task_id)
+    cost = api.subscribe(ALICE, COST, task=task.task_id)
     assert (await item(cost, "taskCost"))["version"] == 2
     waiting = asyncio.create_task(item(cost, "taskCost"))
     await charge_many([(task.account_id, run)], catalogue)
@@ -110,21 +112,21 @@ async def test_a_replay_is_no_event(api: Api, catalogue: Catalogue) -> None:
     waiting.cancel()
 
 
-async def test_the_cost_of_a_task_runs_along_and_completes_when_it_ends(api: Api, catalogue: Catalogue) -> None:
-    await granted("alice", 100)
-    task = await a_task("alice")
-    cost = api.follow(ALICE, COST, task=task.task_id)
+async def test_the_cost_of_a_task_runs_along_and_completes_when_it_ends(api: Api, catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice")
+    cost = api.subscribe(ALICE, COST, task=task.task_id)
     assert await item(cost, "taskCost") == {"total": 0, "version": 1, "status": "RUNNING", "byBlock": []}
-    await charge_many([(task.account_id, a_block_run(task))], catalogue)
+    await charge_many([(task.account_id, block_run_request(task))], catalogue)
     assert await item(cost, "taskCost") == {
         "total": 10,
         "version": 2,
         "status": "RUNNING",
         "byBlock": [{"block": "ReplicateModelBlock", "credits": 10}],
     }
-    await charge_many([(task.account_id, a_block_run(task, block="NoteBlock"))], catalogue)
+    await charge_many([(task.account_id, block_run_request(task, block="NoteBlock"))], catalogue)
     assert (await item(cost, "taskCost"))["version"] == 3  # a cost of 0 moves no balance, and is told all the same
-    await lifecycle.finish(task.task_id, Status.COMPLETED)
+    await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
     last = await item(cost, "taskCost")
     assert (last["total"], last["status"]) == (10, "COMPLETED")
     with pytest.raises(StopAsyncIteration):
@@ -132,30 +134,30 @@ async def test_the_cost_of_a_task_runs_along_and_completes_when_it_ends(api: Api
 
 
 async def test_another_users_task_ends_without_an_item_like_one_that_does_not_exist(api: Api) -> None:
-    await granted("alice", 10)
-    task = await a_task("alice")
+    await grant_credits("alice", 10)
+    task = await start_task("alice")
     for task_id in (task.task_id, "nowhere"):
         with pytest.raises(StopAsyncIteration):
-            await item(api.follow(BOB, COST, task=task_id), "taskCost")
+            await item(api.subscribe(BOB, COST, task=task_id), "taskCost")
 
 
 async def test_all_followers_read_anew_after_the_connection_was_lost(api: Api, db: str) -> None:
-    await granted("alice", 10)
-    header = api.follow(ALICE, BALANCE)
+    await grant_credits("alice", 10)
+    header = api.subscribe(ALICE, BALANCE)
     assert (await item(header))["version"] == 1
     killed = await database.fetch(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND query ILIKE '%credits_probe%' AND pid <> pg_backend_pid()"
     )
     assert len(killed) == 1
-    await granted("alice", 10)
+    await grant_credits("alice", 10)
     async with asyncio.timeout(4):
         assert (await anext(header))["data"]["balance"]["version"] == 2
     await header.aclose()
 
 
 async def test_a_service_follows_whom_it_names(api: Api) -> None:
-    await granted("alice", 10)
-    header = api.follow(SERVICE, 'subscription { balance(ownerId: "alice") { available } }')
+    await grant_credits("alice", 10)
+    header = api.subscribe(SERVICE, 'subscription { balance(ownerId: "alice") { available } }')
     assert await item(header) == {"available": 10}
     await header.aclose()

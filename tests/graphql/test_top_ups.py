@@ -9,15 +9,15 @@ from starlette.applications import Starlette
 
 from app import database
 from app.topups.giving_back import refund_rows
-from app.topups.provider import DisputeState
-from app.topups.rules import PaymentState
-from app.topups.sandbox.cards import Behaviour
+from app.topups.provider import DisputeStatus
+from app.topups.rules import PaymentStatus
+from app.topups.sandbox.cards import CardBehaviour
 from app.topups.sandbox.provider import Sandbox
-from app.topups.settling import Outcome, settle
-from app.webhooks import routes
-from tests.factories import unique
+from app.topups.settling import EventOutcome, settle
+from app.webhooks import payment_routes
+from tests.factories import unique_id
 from tests.graphql.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
-from tests.topups.giving_back import a_dispute, paid, refunded, told
+from tests.topups.giving_back import build_dispute, create_paid_top_up, deliver, refunded
 
 pytestmark = pytest.mark.anyio
 
@@ -54,23 +54,23 @@ async def portal(api: Api, viewer: Any = ALICE, return_url: str = HOME) -> Any:
 
 async def opened(api: Api, url: str) -> str:
     """The text of a page of the sandbox's."""
-    transport = httpx.ASGITransport(app=Starlette(routes=routes(api.house.provider)))
+    transport = httpx.ASGITransport(app=Starlette(routes=payment_routes(api.house.payment_provider)))
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
         answer = await client.get(url)
     assert answer.status_code == 200
     return answer.text
 
 
-async def pay(api: Api, url: str, card: Behaviour) -> Outcome:
+async def pay(api: Api, url: str, card: CardBehaviour) -> EventOutcome:
     """The buyer pays on the page with a card that behaves so, and the sandbox's notice arrives."""
-    sandbox = api.house.provider
+    sandbox = api.house.payment_provider
     assert isinstance(sandbox, Sandbox)
-    page = await sandbox.page(url.rsplit("/", 1)[1])
+    page = await sandbox.find_payment_page(url.rsplit("/", 1)[1])
     assert page is not None
-    page = await sandbox.decide(page, PaymentState.PAID, card=card)
-    payment = await sandbox.ask(page.provider_ref)
+    page = await sandbox.decide_payment(page, PaymentStatus.PAID, card=card)
+    payment = await sandbox.retrieve_payment(page.provider_ref)
     assert payment is not None
-    event = await sandbox.verify(*sandbox.notice(page, payment.card))
+    event = await sandbox.verify_event(*sandbox.sign_payment_event(page, payment.card))
     assert event is not None
     return await settle(event)
 
@@ -93,7 +93,7 @@ async def test_a_card_is_kept_once_the_top_up_that_saves_it_is_paid(api: Api) ->
     await api.data(ALICE, SET, input=ON)
     without = {"enabled": True, "state": "BLOCKED", "blockedReason": "NO_CARD"}
     assert (await api.data(ALICE, STANDING))["account"]["autoTopUp"] == without
-    assert await pay(api, first["topUp"]["paymentUrl"], Behaviour.PAYS) is Outcome.CREDITED
+    assert await pay(api, first["topUp"]["paymentUrl"], CardBehaviour.PAYS) is EventOutcome.CREDITED
     ready = {"enabled": True, "state": "READY", "blockedReason": None}
     assert (await api.data(ALICE, STANDING))["account"]["autoTopUp"] == ready
     assert "test card that pays" in await opened(api, (await portal(api))["url"])
@@ -102,7 +102,7 @@ async def test_a_card_is_kept_once_the_top_up_that_saves_it_is_paid(api: Api) ->
 async def test_without_consent_no_card_is_asked_about_and_none_is_kept(api: Api) -> None:
     begun = await begin(api, saveCard=False)
     assert "<select" not in await opened(api, begun["topUp"]["paymentUrl"])
-    assert await pay(api, begun["topUp"]["paymentUrl"], Behaviour.PAYS) is Outcome.CREDITED
+    assert await pay(api, begun["topUp"]["paymentUrl"], CardBehaviour.PAYS) is EventOutcome.CREDITED
     assert await written() == (1, 0)
     other = await begin(api)
     assert (other["__typename"], other["key"]) == ("IdempotencyConflictError", "once")
@@ -137,15 +137,15 @@ async def test_credits_that_would_not_fit_are_refused_before_a_card_is_asked_for
 @pytest.mark.parametrize("viewer", [SERVICE, READER, None])
 @pytest.mark.parametrize(("query", "input"), [(BEGIN, wish()), (PORTAL, {"returnUrl": HOME})], ids=["begin", "portal"])
 async def test_only_who_has_an_account_of_its_own_buys(api: Api, viewer: Any, query: str, input: Any) -> None:
-    code, _ = await api.refused(viewer, query, input=input)
+    code, _ = await api.error(viewer, query, input=input)
     assert code == ("FORBIDDEN" if viewer else "UNAUTHENTICATED")
     assert await written() == (0, 0)
 
 
 @pytest.mark.parametrize(("query", "input"), [(BEGIN, wish()), (PORTAL, {"returnUrl": HOME})], ids=["begin", "portal"])
 async def test_nothing_is_begun_where_no_credits_are_sold(api: Api, query: str, input: Any) -> None:
-    bare = Api(replace(api.house, provider=None))
-    assert (await bare.refused(ALICE, query, input=input))[0] == "UNAVAILABLE"
+    bare = Api(replace(api.house, payment_provider=None))
+    assert (await bare.error(ALICE, query, input=input))[0] == "UNAVAILABLE"
     assert await written() == (0, 0)
 
 
@@ -167,13 +167,13 @@ async def test_the_portal_leads_back_to_web_addresses_only(api: Api, address: st
 
 
 async def test_a_top_up_shows_its_refunds_and_disputes_newest_first(api: Api) -> None:
-    top_up = await paid(credits=1_000)
+    top_up = await create_paid_top_up(credits=1_000)
     await refunded(top_up, 200, reason="first")
     await refunded(top_up, 100, reason="second")
-    lost = a_dispute(top_up, DisputeState.OPEN, amount_minor=300)
-    await told(lost)
-    await told(replace(lost, state=DisputeState.LOST))
-    await told(a_dispute(top_up, DisputeState.OPEN, amount_minor=50, dispute_ref="dp_2"))
+    lost = build_dispute(top_up, DisputeStatus.OPEN, amount_minor=300)
+    await deliver(lost)
+    await deliver(replace(lost, status=DisputeStatus.LOST))
+    await deliver(build_dispute(top_up, DisputeStatus.OPEN, amount_minor=50, dispute_ref="dp_2"))
     [edge] = (await api.data(ALICE, AFTERWARDS, first=5))["account"]["topUps"]["edges"]
     node = edge["node"]
     assert (node["status"], node["refunded"], node["clawedBack"]) == ("DISPUTED", 300, 300)
@@ -194,9 +194,9 @@ async def test_a_page_of_top_ups_takes_as_many_statements_for_twenty_as_for_two(
     api: Api, statements_sent: list[str]
 ) -> None:
     for number in range(20):
-        top_up = await paid(credits=500)
+        top_up = await create_paid_top_up(credits=500)
         await refunded(top_up, 1 + number)
-        await told(a_dispute(top_up, DisputeState.OPEN, amount_minor=10))
+        await deliver(build_dispute(top_up, DisputeStatus.OPEN, amount_minor=10))
     statements_sent.clear()
     await api.data(ALICE, AFTERWARDS, first=2)
     for_two = len(statements_sent)
@@ -210,7 +210,7 @@ async def test_a_page_of_top_ups_takes_as_many_statements_for_twenty_as_for_two(
 
 async def test_of_very_many_refunds_the_newest_are_shown(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refund_rows, "MOST_SHOWN", 3)
-    top_up, other = await paid(credits=1_000), await paid(credits=1_000)
+    top_up, other = await create_paid_top_up(credits=1_000), await create_paid_top_up(credits=1_000)
     for credits in (1, 2, 3, 4, 5):
         await refunded(top_up, credits)
     await refunded(other, 9)
@@ -219,15 +219,15 @@ async def test_of_very_many_refunds_the_newest_are_shown(api: Api, monkeypatch: 
 
 
 async def test_of_two_refunds_in_one_request_the_second_shows_both(api: Api) -> None:
-    await paid(credits=1_000)
+    await create_paid_top_up(credits=1_000)
     query = "{ account { topUps { edges { node { id } } } } }"
     [edge] = (await api.data(ALICE, query))["account"]["topUps"]["edges"]
     asked = {"topUpId": edge["node"]["id"], "reason": "twice"}
     found = await api.data(
         OPERATOR,
         REFUND_TWICE,
-        first=asked | {"credits": 1, "idempotencyKey": unique("key")},
-        second=asked | {"credits": 2, "idempotencyKey": unique("key")},
+        first=asked | {"credits": 1, "idempotencyKey": unique_id("key")},
+        second=asked | {"credits": 2, "idempotencyKey": unique_id("key")},
     )
     assert found["first"] == {"topUp": {"refunded": 1, "refunds": [{"credits": 1}]}}
     assert found["second"] == {"topUp": {"refunded": 3, "refunds": [{"credits": 2}, {"credits": 1}]}}

@@ -7,22 +7,22 @@ from typing import Any
 import pytest
 
 from app import database
-from app.callers.rules import Viewer
-from app.graphql.access import Needs, Trail, trails, untraced
+from app.callers.rules import Caller
+from app.graphql.access import AuditPolicy, Permission, audit_policies, mutations_without_audit_policy
 from app.graphql.nodes import encode_id
-from app.graphql.schema import build
-from app.pricing.catalogue import Catalogue
+from app.graphql.schema import build_schema
+from app.pricing.catalogue import RateCardCache
 from app.topups import rows as top_ups
-from app.topups.rules import PaymentState
+from app.topups.rules import PaymentStatus
 from app.topups.sandbox.provider import Sandbox
 from app.trail import records
-from tests.factories import ITEM_PRICES, a_hold, a_task, charged, granted
+from tests.factories import ITEM_PRICES, charge_block_run, grant_credits, hold_request, start_task
 from tests.graphql.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
-from tests.topups.giving_back import paid
+from tests.topups.giving_back import create_paid_top_up
 
 pytestmark = pytest.mark.anyio
 
-SCHEMA = build()._schema
+SCHEMA = build_schema()._schema
 OLIVIA = replace(OPERATOR, key_id="signing-key-1")
 EXECUTOR = replace(SERVICE, actor="service:0123456789abcdef", key_id="0123456789abcdef")
 TRAIL = """query($first: Int! = 25, $after: String, $ownerId: ID, $actor: String, $action: String) {
@@ -33,23 +33,23 @@ GRANT = {"ownerId": "alice", "credits": 5, "reason": "sorry", "idempotencyKey": 
 
 
 def test_every_mutation_says_what_it_leaves_behind() -> None:
-    assert untraced(SCHEMA) == []
+    assert mutations_without_audit_policy(SCHEMA) == []
 
 
 def test_a_mutation_of_operators_leaves_a_record() -> None:
     assert SCHEMA.mutation_type is not None
-    for name, trail in trails(SCHEMA).items():
-        if SCHEMA.mutation_type.fields[name].extensions["strawberry-definition"].needs is Needs.OPERATOR:
-            assert trail is Trail.RECORD, name
+    for name, trail in audit_policies(SCHEMA).items():
+        if SCHEMA.mutation_type.fields[name].extensions["strawberry-definition"].needs is Permission.OPERATOR:
+            assert trail is AuditPolicy.SERVICES_AND_OPERATORS, name
 
 
 def test_what_moves_credits_by_everyday_work_is_the_ledgers_own() -> None:
-    assert {name for name, trail in trails(SCHEMA).items() if trail is Trail.ENTRY} == {
+    assert {name for name, trail in audit_policies(SCHEMA).items() if trail is AuditPolicy.OPERATORS} == {
         "charge", "chargeBatch", "placeHold", "captureHold",
     }  # fmt: skip
 
 
-async def sent(api: Api, viewer: Viewer, name: str, **input: Any) -> Any:
+async def sent(api: Api, viewer: Caller, name: str, **input: Any) -> Any:
     """The one mutation with this input, which must succeed."""
     kind = name[0].upper() + name[1:]
     query = (
@@ -65,22 +65,22 @@ async def the_trail(api: Api, **chosen: Any) -> list[Any]:
     return [edge["node"] for edge in edges]
 
 
-async def carried_out(api: Api, catalogue: Catalogue) -> dict[str, tuple[Viewer, str | None]]:
+async def carried_out(api: Api, catalogue: RateCardCache) -> dict[str, tuple[Caller, str | None]]:
     """Every mutation that leaves a record, once with an effect: who did it, and for which reason."""
-    done: dict[str, tuple[Viewer, str | None]] = {}
+    done: dict[str, tuple[Caller, str | None]] = {}
 
-    async def act(viewer: Viewer, name: str, **input: Any) -> None:
+    async def act(viewer: Caller, name: str, **input: Any) -> None:
         await sent(api, viewer, name, **input)
         done[name] = viewer, input.get("reason")
 
-    await granted("alice", 1_000)
+    await grant_credits("alice", 1_000)
     await act(OLIVIA, "grantCredits", **GRANT)
     await act(OLIVIA, "revokeGrant", grantId=await a_grant_of(api), reason="too much", idempotencyKey="r")
     await act(EXECUTOR, "startTask", taskId="t", ownerId="alice", agentId="a")
-    task = (await a_task("alice", task_id="stays")).task_id
-    held = a_hold(task, block="ReplicateModelBlock", at_most=1)
-    await charged(await a_task("alice", task_id="c"), catalogue, block_run_id="c-1")
-    await charged(await a_task("alice", task_id="d"), catalogue, block_run_id="d-1")
+    task = (await start_task("alice", task_id="stays")).task_id
+    held = hold_request(task, block="ReplicateModelBlock", at_most=1)
+    await charge_block_run(await start_task("alice", task_id="c"), catalogue, block_run_id="c-1")
+    await charge_block_run(await start_task("alice", task_id="d"), catalogue, block_run_id="d-1")
     await sent(api, EXECUTOR, "placeHold", taskId="stays", blockRunId=held.block_run_id, block="ReplicateModelBlock",
                atMost={}, timeoutSeconds=60)  # fmt: skip
     await act(EXECUTOR, "voidHold", taskId="stays", blockRunId=held.block_run_id)
@@ -88,30 +88,30 @@ async def carried_out(api: Api, catalogue: Catalogue) -> dict[str, tuple[Viewer,
     await act(OLIVIA, "reverseTask", taskId="d", reason="all of it failed", idempotencyKey="rt")
     await act(EXECUTOR, "finishTask", taskId="t", status="COMPLETED")
     await act(EXECUTOR, "cancelTask", taskId="stays")
-    await a_task("alice", task_id="stopped")
+    await start_task("alice", task_id="stopped")
     await database.fetch("UPDATE task SET status = 'STOPPED', stop_reason = 'OUT_OF_CREDITS' WHERE task_id = 'stopped'")
     await act(EXECUTOR, "resumeTask", taskId="stopped")
     await act(OLIVIA, "beginTopUp", credits=500, idempotencyKey="b")
     [begun] = await database.fetch("SELECT account_id, id FROM top_up")
     bought = await top_ups.find(begun["account_id"], begun["id"])
     assert bought is not None
-    sandbox = api.house.provider
+    sandbox = api.house.payment_provider
     assert isinstance(sandbox, Sandbox)
-    page = await sandbox.page(bought.reference)
+    page = await sandbox.find_payment_page(bought.reference)
     assert page is not None
-    await sandbox.decide(page, PaymentState.PAID)
+    await sandbox.decide_payment(page, PaymentStatus.PAID)
     await act(OLIVIA, "confirmTopUp", topUpId=encode_id("TopUp", bought.account_id, bought.id))
     await act(OLIVIA, "billingPortal", returnUrl="https://app.example/")
-    await charged(await a_task("alice", task_id="f"), catalogue, block_run_id="f-1")
+    await charge_block_run(await start_task("alice", task_id="f"), catalogue, block_run_id="f-1")
     await act(EXECUTOR, "finishBlockRun", taskId="f", blockRunId="f-1", outcome="SUCCEEDED")
     await act(OLIVIA, "setAutoTopUp", enabled=True, threshold=100, amount=1_000, consentVersion="1", idempotencyKey="s")
     await act(EXECUTOR, "setLowBalanceAt", ownerId="alice", credits=7, idempotencyKey="l")
-    await granted("carol", 10)
+    await grant_credits("carol", 10)
     await sent(api, EXECUTOR, "setLowBalanceAt", ownerId="carol", credits=9, idempotencyKey="l")
-    carols = await a_task("carol", task_id="carols")
-    await charged(carols, catalogue)
+    carols = await start_task("carol", task_id="carols")
+    await charge_block_run(carols, catalogue)
     await act(EXECUTOR, "markNoticesRead", ownerId="carol")
-    top_up = await paid("dora", credits=1_000)
+    top_up = await create_paid_top_up("dora", credits=1_000)
     name = encode_id("TopUp", top_up.account_id, top_up.id)
     await act(OLIVIA, "refundTopUp", topUpId=name, credits=400, reason="asked for it", idempotencyKey="rf")
     await act(OLIVIA, "publishRateCard", document=ITEM_PRICES, reason="new prices", idempotencyKey="p")
@@ -125,10 +125,12 @@ async def a_grant_of(api: Api) -> str:
 
 
 async def test_every_mutation_that_is_to_leave_a_record_leaves_one_that_says_all(
-    api: Api, catalogue: Catalogue
+    api: Api, catalogue: RateCardCache
 ) -> None:
     done = await carried_out(api, catalogue)
-    assert set(done) == {name for name, trail in trails(SCHEMA).items() if trail is Trail.RECORD}
+    assert set(done) == {
+        name for name, trail in audit_policies(SCHEMA).items() if trail is AuditPolicy.SERVICES_AND_OPERATORS
+    }
     for name, (viewer, reason) in done.items():
         record = (await the_trail(api, action=name))[-1]
         assert (record["actor"], record["keyId"], record["reason"]) == (viewer.actor, viewer.key_id, reason), name
@@ -141,7 +143,7 @@ async def test_every_mutation_that_is_to_leave_a_record_leaves_one_that_says_all
 
 
 async def test_a_record_says_what_was_before_and_after(api: Api) -> None:
-    await granted("alice", 10)
+    await grant_credits("alice", 10)
     await sent(api, OLIVIA, "grantCredits", **GRANT)
     [record] = await the_trail(api)
     assert record["subject"] == "grant 2"
@@ -154,9 +156,9 @@ async def test_a_record_says_what_was_before_and_after(api: Api) -> None:
     assert tuple(entry) == ("operator:olivia", record["requestId"], "sorry")
 
 
-async def test_a_charge_leaves_its_entry_with_actor_key_and_request(api: Api, catalogue: Catalogue) -> None:
-    await granted("alice", 100)
-    await a_task("alice", task_id="t")
+async def test_a_charge_leaves_its_entry_with_actor_key_and_request(api: Api, catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    await start_task("alice", task_id="t")
     await sent(api, EXECUTOR, "charge", taskId="t", blockRunId="b", block="ReplicateModelBlock")
     [entry] = await database.fetch("SELECT actor, length(request_id) FROM entry WHERE kind = 'CHARGE'")
     assert tuple(entry) == ("service:0123456789abcdef", 16)
@@ -165,8 +167,8 @@ async def test_a_charge_leaves_its_entry_with_actor_key_and_request(api: Api, ca
 
 @pytest.mark.parametrize("free", [False, True], ids=["paid", "free"])
 async def test_whatever_is_its_own_trail_names_actor_key_and_request(api: Api, free: bool) -> None:
-    await granted("alice", 100)
-    await a_task("alice", task_id="t")
+    await grant_credits("alice", 100)
+    await start_task("alice", task_id="t")
     run = {"taskId": "t", "block": "ReplicateModelBlock", "usesOwnKey": free}
     runs = "SELECT actor, request_id FROM block_run WHERE block_run_id = $1"
     holds = "SELECT actor, request_id FROM hold WHERE block_run_id = $1"
@@ -180,7 +182,7 @@ async def test_whatever_is_its_own_trail_names_actor_key_and_request(api: Api, f
     left["placeHold"] = await database.fetch(holds, "held")
     await sent(api, EXECUTOR, "captureHold", taskId="t", blockRunId="held", measurements={})
     left["captureHold"] = await database.fetch(runs, "held")
-    assert set(left) == {name for name, trail in trails(SCHEMA).items() if trail is Trail.ENTRY}
+    assert set(left) == {name for name, trail in audit_policies(SCHEMA).items() if trail is AuditPolicy.OPERATORS}
     for name, rows in left.items():
         assert [row["actor"] for row in rows] == [f"service:{EXECUTOR.key_id}"], name
         assert len(rows[0]["request_id"]) == 16, name
@@ -194,8 +196,8 @@ async def test_whatever_is_its_own_trail_names_actor_key_and_request(api: Api, f
 async def test_what_an_operator_charges_and_holds_leaves_a_record_too_that_names_its_tokens_key(
     api: Api, free: bool
 ) -> None:
-    await granted("alice", 100)
-    await a_task("alice", task_id="t")
+    await grant_credits("alice", 100)
+    await start_task("alice", task_id="t")
     run = {"taskId": "t", "block": "ReplicateModelBlock", "usesOwnKey": free}
     batch = "mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) { __typename } }"
     for _ in range(2):  # the second time all of it is a replay
@@ -226,13 +228,13 @@ async def test_what_an_operator_charges_and_holds_leaves_a_record_too_that_names
 
 
 async def test_a_task_that_an_operators_unpaid_block_run_stops_is_in_the_trail_once(api: Api) -> None:
-    await granted("alice", 15)
+    await grant_credits("alice", 15)
     kinds: dict[str, dict[str, Any]] = {
         "charge": {"block": "ReplicateModelBlock"},
         "placeHold": {"block": "ReplicateModelBlock", "atMost": {}, "timeoutSeconds": 60},
     }
     for name in kinds:
-        await a_task("alice", task_id=name)
+        await start_task("alice", task_id=name)
     await sent(api, EXECUTOR, "charge", taskId="charge", blockRunId="paid", block="ReplicateModelBlock")
     for name, input in kinds.items():
         kind = name[0].upper() + name[1:]
@@ -255,7 +257,7 @@ async def test_a_new_customer_of_the_provider_is_written_down_with_its_record_or
     portal = "mutation($input: BillingPortalInput!) { billingPortal(input: $input) { __typename } }"
     await database.fetch("ALTER TABLE audit_record ADD CONSTRAINT broken CHECK (false) NOT VALID")
     try:
-        answer = await api.ask(OLIVIA, portal, input={"returnUrl": "https://app.example/"})
+        answer = await api.execute(OLIVIA, portal, input={"returnUrl": "https://app.example/"})
     finally:
         await database.fetch("ALTER TABLE audit_record DROP CONSTRAINT broken")
     assert answer["errors"][0]["extensions"]["code"] == "INTERNAL"
@@ -270,7 +272,7 @@ async def test_a_new_customer_of_the_provider_is_written_down_with_its_record_or
 
 async def test_who_gets_no_money_confirmed_leaves_no_record(api: Api) -> None:
     """Confirming a top-up that is not paid yet, or that its notice settled before, changes nothing."""
-    sandbox = api.house.provider
+    sandbox = api.house.payment_provider
     assert isinstance(sandbox, Sandbox)
     await sent(api, OLIVIA, "beginTopUp", credits=500, idempotencyKey="b")
     [begun] = await database.fetch("SELECT account_id, id FROM top_up")
@@ -279,9 +281,9 @@ async def test_who_gets_no_money_confirmed_leaves_no_record(api: Api) -> None:
     name = encode_id("TopUp", bought.account_id, bought.id)
     await sent(api, OLIVIA, "confirmTopUp", topUpId=name)
     assert await the_trail(api, action="confirmTopUp") == []
-    page = await sandbox.page(bought.reference)
+    page = await sandbox.find_payment_page(bought.reference)
     assert page is not None
-    await sandbox.decide(page, PaymentState.DECLINED)
+    await sandbox.decide_payment(page, PaymentStatus.DECLINED)
     for _ in range(2):  # the second time it is settled already
         await sent(api, OLIVIA, "confirmTopUp", topUpId=name)
     [record] = await the_trail(api, action="confirmTopUp")
@@ -289,14 +291,14 @@ async def test_who_gets_no_money_confirmed_leaves_no_record(api: Api) -> None:
 
 
 async def test_whatever_users_do_for_themselves_leaves_no_record(api: Api) -> None:
-    await granted("alice", 10)
+    await grant_credits("alice", 10)
     await sent(api, ALICE, "beginTopUp", credits=500, idempotencyKey="b")
     [begun] = await database.fetch("SELECT account_id, id FROM top_up")
     await sent(api, ALICE, "confirmTopUp", topUpId=encode_id("TopUp", begun["account_id"], begun["id"]))
     await sent(api, ALICE, "billingPortal", returnUrl="https://app.example/")
     await sent(api, ALICE, "setAutoTopUp", enabled=True, threshold=100, amount=1_000, consentVersion="1",
                idempotencyKey="s")  # fmt: skip
-    await a_task("alice", task_id="t")
+    await start_task("alice", task_id="t")
     await sent(api, ALICE, "cancelTask", taskId="t")
     await sent(api, ALICE, "markNoticesRead")
     await sent(api, ALICE, "setLowBalanceAt", credits=7, idempotencyKey="l")
@@ -309,7 +311,7 @@ async def test_operators_and_nobody_else_read_an_entrys_request(api: Api) -> Non
     query = '{ account(ownerId: "alice") { entries { edges { node { requestId } } } } }'
     edges = (await api.data(OPERATOR, query))["account"]["entries"]["edges"]
     assert edges == [{"node": {"requestId": record["requestId"]}}]
-    answer = await api.ask(ALICE, query)
+    answer = await api.execute(ALICE, query)
     assert answer["data"]["account"]["entries"]["edges"] == [{"node": {"requestId": None}}]
     assert [error["extensions"]["code"] for error in answer["errors"]] == ["FORBIDDEN"]
 
@@ -326,10 +328,10 @@ async def test_a_replay_and_a_refusal_leave_no_second_record(api: Api) -> None:
 
 
 async def test_a_record_is_rolled_back_with_its_effect(api: Api) -> None:
-    await granted("alice", 10)
+    await grant_credits("alice", 10)
     await database.fetch("ALTER TABLE entry ADD CONSTRAINT broken CHECK (credits < 5) NOT VALID")
     try:
-        answer = await api.ask(OLIVIA, "mutation($input: GrantCreditsInput!) { grantCredits(input: $input) "
+        answer = await api.execute(OLIVIA, "mutation($input: GrantCreditsInput!) { grantCredits(input: $input) "
                                "{ __typename } }", input=GRANT)  # fmt: skip
     finally:
         await database.fetch("ALTER TABLE entry DROP CONSTRAINT broken")
@@ -338,10 +340,10 @@ async def test_a_record_is_rolled_back_with_its_effect(api: Api) -> None:
 
 
 async def test_an_effect_without_its_record_is_rolled_back(api: Api) -> None:
-    await granted("alice", 10)
+    await grant_credits("alice", 10)
     await database.fetch("ALTER TABLE audit_record ADD CONSTRAINT broken CHECK (false) NOT VALID")
     try:
-        answer = await api.ask(OLIVIA, "mutation($input: GrantCreditsInput!) { grantCredits(input: $input) "
+        answer = await api.execute(OLIVIA, "mutation($input: GrantCreditsInput!) { grantCredits(input: $input) "
                                "{ __typename } }", input=GRANT)  # fmt: skip
     finally:
         await database.fetch("ALTER TABLE audit_record DROP CONSTRAINT broken")
@@ -375,26 +377,26 @@ async def test_a_cursor_of_other_filters_is_refused(api: Api) -> None:
     for number in (1, 2):
         await sent(api, OLIVIA, "grantCredits", **(GRANT | {"idempotencyKey": f"k{number}"}))
     cursor = (await api.data(OPERATOR, TRAIL, first=1))["auditTrail"]["pageInfo"]["endCursor"]
-    code, message = await api.refused(OPERATOR, TRAIL, after=cursor, ownerId="alice")
+    code, message = await api.error(OPERATOR, TRAIL, after=cursor, ownerId="alice")
     assert code == "BAD_USER_INPUT"
     assert message.startswith("after is not a cursor of this list")
 
 
 @pytest.mark.parametrize("actor", ["", "a b", "a" * 301, "a\x00"])
 async def test_what_is_no_actor_is_refused(api: Api, actor: str) -> None:
-    assert await api.refused(OPERATOR, TRAIL, actor=actor) == (
+    assert await api.error(OPERATOR, TRAIL, actor=actor) == (
         "BAD_USER_INPUT", "actor must have 1 to 300 visible characters, without spaces.",
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("viewer", [ALICE, BOB, SERVICE, READER], ids=lambda viewer: viewer.actor)
-async def test_nobody_but_operators_reads_it_by_list_or_by_id(api: Api, viewer: Viewer) -> None:
+async def test_nobody_but_operators_reads_it_by_list_or_by_id(api: Api, viewer: Caller) -> None:
     await sent(api, OLIVIA, "grantCredits", **GRANT)
     node = "query($id: ID!) { node(id: $id) { __typename id } }"
     id = (await api.data(OPERATOR, "{ auditTrail { edges { node { id } } } }"))["auditTrail"]["edges"][0]["node"]["id"]
     assert (await api.data(OPERATOR, node, id=id))["node"] == {"__typename": "AuditRecord", "id": id}
     assert (await api.data(viewer, node, id=id))["node"] is None
-    assert await api.refused(viewer, TRAIL) == ("FORBIDDEN", "This needs an operator.")
+    assert await api.error(viewer, TRAIL) == ("FORBIDDEN", "This needs an operator.")
 
 
 async def test_pages_go_by_an_index_whatever_is_asked_for(db: str) -> None:
@@ -405,10 +407,10 @@ async def test_pages_go_by_an_index_whatever_is_asked_for(db: str) -> None:
     )
     await database.fetch("ANALYZE audit_record")
     for sql, index, values in (
-        (records._PAGE, "audit_record_pkey", (records.LAST_ID, 26)),
-        (records._OF_ACCOUNT, "audit_record_of_account", (records.LAST_ID, 26, 7, None, None)),
-        (records._OF_ACTOR, "audit_record_of_actor", (records.LAST_ID, 26, "operator:7", None)),
-        (records._OF_ACTION, "audit_record_of_action", (records.LAST_ID, 26, "a7")),
+        (records._PAGE, "audit_record_pkey", (records.MAX_RECORD_ID, 26)),
+        (records._OF_ACCOUNT, "audit_record_of_account", (records.MAX_RECORD_ID, 26, 7, None, None)),
+        (records._OF_ACTOR, "audit_record_of_actor", (records.MAX_RECORD_ID, 26, "operator:7", None)),
+        (records._OF_ACTION, "audit_record_of_action", (records.MAX_RECORD_ID, 26, "a7")),
     ):
         plan = "\n".join(record[0] for record in await database.fetch(f"EXPLAIN {sql}", *values))
         assert index in plan, plan

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from starlette.types import Message
 
-from app.graphql.execution import Execution
+from app.graphql.execution import GraphQLEngine
 from app.graphql.transports.view import GraphQLOverHTTP
 from app.graphql.transports.websocket import PROTOCOL, GraphQLOverWebSocket
 from tests.graphql import toy
@@ -42,7 +42,7 @@ Ask = Callable[..., Awaitable[Outcome]]
 
 
 async def over_http(
-    execution: Execution, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
+    execution: GraphQLEngine, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
 ) -> Outcome:
     """One POST."""
     whole = orjson.dumps({"query": query, "variables": variables})
@@ -56,7 +56,7 @@ async def over_http(
 
     headers = [(b"content-type", b"application/json"), *_authorization(bearer)]
     scope = {"type": "http", "method": "POST", "path": "/graphql", "headers": headers, "client": (address, 1)}
-    await GraphQLOverHTTP(execution, toy.doorway, toy.house, explorer=False)(
+    await GraphQLOverHTTP(execution, toy.authenticator, toy.state, graphiql=False)(
         scope if address else scope | {"client": None}, receive, send
     )
     found = orjson.loads(replies[1]["body"])
@@ -68,10 +68,10 @@ async def over_http(
 
 
 async def over_event_stream(
-    execution: Execution, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
+    execution: GraphQLEngine, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
 ) -> Outcome:
     """One POST that takes nothing but an event stream: its first item, or how it ended without one."""
-    server = GraphQLOverHTTP(execution, toy.doorway, toy.house, explorer=False)
+    server = GraphQLOverHTTP(execution, toy.authenticator, toy.state, graphiql=False)
     status, headers, item = await first_item(
         server, {"query": query, "variables": variables}, bearer=bearer, client=(address, 1) if address else None
     )
@@ -80,10 +80,10 @@ async def over_event_stream(
 
 
 async def over_either(
-    execution: Execution, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
+    execution: GraphQLEngine, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
 ) -> Outcome:
     """One POST that takes an event stream where there is one to send, and else a whole answer."""
-    server = GraphQLOverHTTP(execution, toy.doorway, toy.house, explorer=False)
+    server = GraphQLOverHTTP(execution, toy.authenticator, toy.state, graphiql=False)
     status, headers, item = await first_item(
         server,
         {"query": query, "variables": variables},
@@ -130,7 +130,7 @@ async def first_item(
 
 
 async def over_websocket(
-    execution: Execution, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
+    execution: GraphQLEngine, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
 ) -> Outcome:
     """One operation of a connection of its own: its first item, or how it ended without one."""
     async with connected(execution, bearer=bearer, address=address) as client:
@@ -147,14 +147,14 @@ async def over_websocket(
 
 @asynccontextmanager
 async def connected(
-    execution: Execution,
+    execution: GraphQLEngine,
     *,
     bearer: str | None = None,
     address: str | None = None,
     sockets: GraphQLOverWebSocket | None = None,
 ) -> AsyncIterator[Client]:
     """An accepted connection, not yet acknowledged. `sockets`: the server's end, shared with other connections."""
-    server = sockets or GraphQLOverWebSocket(execution, toy.doorway, toy.house)
+    server = sockets or GraphQLOverWebSocket(execution, toy.authenticator, toy.state)
     client = Client()
     await client.to_server.put({"type": "websocket.connect"})
     scope = {

@@ -10,9 +10,9 @@ from starlette.types import Message
 
 from app.graphql.transports.websocket import PROTOCOL, GraphQLOverWebSocket
 from tests.graphql import toy
-from tests.graphql.toy import doorway, execution, house
+from tests.graphql.toy import authenticator, engine, state
 
-sockets = GraphQLOverWebSocket(execution, doorway, house, allowed_origins=["https://app.example"], init_seconds=0.2)
+sockets = GraphQLOverWebSocket(engine, authenticator, state, allowed_origins=["https://app.example"], init_seconds=0.2)
 
 
 class Client:
@@ -57,7 +57,7 @@ class Client:
 async def opened(*, subprotocols: tuple[str, ...] = (PROTOCOL,), **headers: str) -> AsyncIterator[Client]:
     """A connection whose handshake was sent; at the end the client leaves and the server must end by itself."""
     client = Client()
-    toy.ran.clear()
+    toy.resolver_calls.clear()
     await client.to_server.put({"type": "websocket.connect"})
     pairs = [(name.encode(), value.encode()) for name, value in ({"host": "credits.example"} | headers).items()]
     scope = {"type": "websocket", "path": "/graphql", "headers": pairs, "subprotocols": list(subprotocols)}

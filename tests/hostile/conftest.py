@@ -15,7 +15,7 @@ from websockets.sync.client import connect as websocket
 
 from app import database
 from app.pricing import publishing
-from tests.commands import open_place, started
+from tests.commands import started_server, temporary_directory
 from tests.conftest import EMPTY, LEDGER_KEY
 from tests.hostile.target import RATE_PER_USER, REQUEST_SECONDS, Target
 
@@ -40,7 +40,10 @@ PREPARED = (
 def server(database_url: str, application_url: str) -> Iterator[Target]:
     anyio.run(empty, database_url)
     chosen = SETTINGS | {"DATABASE_URL": application_url, "LEDGER_KEY": LEDGER_KEY.hex()}
-    with open_place() as place, started(place / "log", DATA_DIR=str(place), **chosen) as (pid, url, tokens):
+    with (
+        temporary_directory() as place,
+        started_server(place / "log", DATA_DIR=str(place), **chosen) as (pid, url, tokens),
+    ):
         for kind, mutation in PREPARED:
             answer = httpx.post(
                 f"{url}/graphql",
@@ -76,9 +79,9 @@ def target(server: Target) -> Iterator[Target]:
 
 async def empty(database_url: str) -> None:
     """Nothing but the default prices."""
-    admin = await asyncpg.connect(**database.credentials(database_url))
+    admin = await asyncpg.connect(**database.connection_arguments(database_url))
     await admin.execute(EMPTY)
     await admin.close()
     await database.connect(database_url)
-    await publishing.load_default()
+    await publishing.publish_default_card()
     await database.disconnect()

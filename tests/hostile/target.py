@@ -52,7 +52,7 @@ class Target:
 
     def user(self, name: str) -> str:
         """A token of somebody who has not asked anything yet."""
-        return user_token(name, chosen=Settings(data_dir=self.data_dir))
+        return user_token(name, settings=Settings(data_dir=self.data_dir))
 
     def client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self.url, timeout=ANSWERED_SECONDS)

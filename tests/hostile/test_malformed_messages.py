@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from app.graphql.transports.websocket import MAX_MESSAGE
+from app.graphql.transports.websocket import MAX_MESSAGE_BYTES
 from tests.hostile.target import ANSWERED_SECONDS, MESSAGES, Target, codes
 from tests.processes import Tell
 
@@ -193,7 +193,7 @@ def is_cut_at_once(what: Sequence[Sent]) -> bool:
     """Whether one of these is no UTF-8 or too big: then what was sent behind it is not read, and TCP may lose the close
     frame on the way."""
     texts = [bytes(one) for one in what if isinstance(one, bytearray)]
-    return any(len(text) > MAX_MESSAGE or not _is_utf_8(text) for text in texts)
+    return any(len(text) > MAX_MESSAGE_BYTES or not _is_utf_8(text) for text in texts)
 
 
 def _is_utf_8(text: bytes) -> bool:

@@ -5,12 +5,12 @@ from typing import Any, Final
 
 import pytest
 
-from app.graphql.schema import build
+from app.graphql.schema import build_schema
 from tests.hostile.target import Target, authorized, codes
 
 pytestmark = pytest.mark.anyio
 
-SCHEMA = build()._schema
+SCHEMA = build_schema()._schema
 SAMPLES: Final[dict[str, Any]] = {
     "ID": "a", "String": "a", "Int": 1, "Float": 1.0, "Boolean": True, "Credits": 1000, "Long": 1, "JSON": {},
     "DateTime": "2027-01-01T00:00:00Z", "RateCardDocument": {},

@@ -13,15 +13,15 @@ import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from app.graphql.execution import Request
-from app.graphql.schema import build
-from tests.graphql.plans.writing import Author
+from app.graphql.execution import GraphQLRequest
+from app.graphql.schema import build_schema
+from tests.graphql.plans.writing import DocumentGenerator
 from tests.hostile.target import ANSWERED_SECONDS, DOCUMENTS, Target, authorized, codes
 from tests.processes import Tell
 
 pytestmark = pytest.mark.anyio
 
-SCHEMA = build()._schema
+SCHEMA = build_schema()._schema
 ROOTS = [*["query"] * 6, *["mutation"] * 3, "subscription"]
 WRONG = 0.05
 AT_ONCE = 8
@@ -48,16 +48,16 @@ POOLS = {
 """Some find something, most do not, and a good part is poison."""
 
 
-def written(seed: int) -> tuple[str, Request]:
+def written(seed: int) -> tuple[str, GraphQLRequest]:
     chance = Random(seed)  # noqa: S311  what was written once is written again
     keyword = chance.choice(ROOTS)
     root = {"query": SCHEMA.query_type, "mutation": SCHEMA.mutation_type, "subscription": SCHEMA.subscription_type}
     kind = root[keyword]
     assert kind is not None
-    return keyword, Author(chance, SCHEMA, POOLS, wrong=WRONG).request(kind, keyword)
+    return keyword, DocumentGenerator(chance, SCHEMA, POOLS, error_probability=WRONG).request(kind, keyword)
 
 
-def parameters(request: Request) -> dict[str, Any]:
+def parameters(request: GraphQLRequest) -> dict[str, Any]:
     return {"query": request.query, "variables": request.variables, "operationName": request.operation_name}
 
 
@@ -116,7 +116,7 @@ class Streams:
         self._socket = socket
         self._begun: list[str] = []
 
-    async def begin(self, seed: int, request: Request) -> None:
+    async def begin(self, seed: int, request: GraphQLRequest) -> None:
         await self._socket.send(json.dumps({"id": str(seed), "type": "subscribe", "payload": parameters(request)}))
         self._begun.append(str(seed))
         if len(self._begun) > OPEN_STREAMS:

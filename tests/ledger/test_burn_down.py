@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from app.credits import MAX_CREDITS
 from app.errors import BalanceLimitReached, InsufficientCredits
 from app.ledger import rules
-from app.ledger.book import Book, Cause, Kind, Source
-from app.ledger.chain import GENESIS, Line, canonical, sign
+from app.ledger.book import AccountState, Cause, EntryKind, GrantSource
+from app.ledger.chain import GENESIS_MAC, EntryContent, canonical_bytes, sign_entry
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 KEY = bytes(32)
@@ -21,45 +21,45 @@ def hours(count: float) -> datetime:
     return NOON + timedelta(hours=count)
 
 
-def a_book(at: datetime = NOON) -> Book:
-    return Book(
+def a_book(at: datetime = NOON) -> AccountState:
+    return AccountState(
         account_id=1,
         owner_id="alice",
         seq=0,
         version=0,
-        grants=0,
+        grant_count=0,
         posted=0,
         held=0,
         frozen=0,
         owed=0,
-        last_mac=GENESIS,
+        last_mac=GENESIS_MAC,
         last_entry_at=None,
         next_change_at=None,
         at=at,
-        key=KEY,
+        signing_key=KEY,
     )
 
 
-def given_lot(book: Book, credits: int, **more: object) -> int:
-    options: dict[str, object] = {"source": Source.PROMOTIONAL} | more
-    lot, _ = rules.grant(book, credits, SOMEBODY, **options)  # type: ignore[arg-type]  # options are named by the tests
+def given_lot(book: AccountState, credits: int, **more: object) -> int:
+    options: dict[str, object] = {"source": GrantSource.PROMOTIONAL} | more
+    lot, _ = rules.add_grant(book, credits, SOMEBODY, **options)  # type: ignore[arg-type]  # options are named by the tests
     return lot.number
 
 
-def moved_on(book: Book, at: datetime) -> None:
+def moved_on(book: AccountState, at: datetime) -> None:
     book.at = at
     book.next_change_at = rules.next_change_at(book)
-    rules.settle(book)
+    rules.apply_due_changes(book)
 
 
 def test_burn_down_goes_by_priority_then_expiry_then_source_then_age() -> None:
     book = a_book()
-    bought_first = given_lot(book, 1, source=Source.PURCHASED)
+    bought_first = given_lot(book, 1, source=GrantSource.PURCHASED)
     given_without_end = given_lot(book, 1)
     ends_late = given_lot(book, 1, expires_at=hours(9))
-    ends_soon = given_lot(book, 1, expires_at=hours(1), source=Source.PURCHASED)
-    preferred = given_lot(book, 1, priority=-1, source=Source.PURCHASED)
-    bought_later = given_lot(book, 1, source=Source.PURCHASED)
+    ends_soon = given_lot(book, 1, expires_at=hours(1), source=GrantSource.PURCHASED)
+    preferred = given_lot(book, 1, priority=-1, source=GrantSource.PURCHASED)
+    bought_later = given_lot(book, 1, source=GrantSource.PURCHASED)
     entry = rules.charge(book, 6, SOMEBODY)
     assert [number for number, _ in entry.line.draws] == [
         preferred, ends_soon, ends_late, given_without_end, bought_first, bought_later,
@@ -76,7 +76,7 @@ def test_a_charge_that_the_grants_do_not_cover_moves_nothing() -> None:
         5,
         1,
     )
-    assert (book.posted, book.seq, len(book.entries)) == (5, 1, 1)
+    assert (book.posted, book.seq, len(book.new_entries)) == (5, 1, 1)
 
 
 def test_a_grant_leaves_at_its_expiry_and_a_later_one_starts_in_its_time() -> None:
@@ -85,9 +85,9 @@ def test_a_grant_leaves_at_its_expiry_and_a_later_one_starts_in_its_time() -> No
     given_lot(book, 7, starts_at=hours(1), expires_at=hours(3))
     assert book.posted == 10
     moved_on(book, hours(2.5))
-    assert [(posted.line.kind, posted.line.credits, posted.line.at) for posted in book.entries[1:]] == [
-        (Kind.GRANT, 7, hours(1)),
-        (Kind.EXPIRY, -10, hours(2)),
+    assert [(posted.line.kind, posted.line.credits, posted.line.at) for posted in book.new_entries[1:]] == [
+        (EntryKind.GRANT, 7, hours(1)),
+        (EntryKind.EXPIRY, -10, hours(2)),
     ]
     assert (book.posted, rules.next_change_at(book)) == (7, hours(3))
 
@@ -97,17 +97,17 @@ def test_what_comes_back_to_an_expired_grant_expires_at_once_and_both_are_visibl
     given_lot(book, 10, expires_at=hours(1))
     charge = rules.charge(book, 4, SOMEBODY)
     moved_on(book, hours(2))
-    entries = rules.give_back(book, charge.line.draws, SOMEBODY)
+    entries = rules.reverse(book, charge.line.draws, SOMEBODY)
     assert [(posted.line.kind, posted.line.credits) for posted in entries] == [("REVERSAL", 4), ("EXPIRY", -4)]
     assert book.posted == 0
-    assert not book.lots[1].open
+    assert not book.grants[1].is_open
 
 
 def test_partial_reversals_in_any_sizes_end_at_the_same_grants() -> None:
     draws = ((1, 5), (2, 3), (3, 2))
-    assert rules.tail(draws, already=0, credits=10) == ((3, 2), (2, 3), (1, 5))
-    assert rules.tail(draws, already=0, credits=4) == ((3, 2), (2, 2))
-    assert rules.tail(draws, already=4, credits=3) == ((2, 1), (1, 2))
+    assert rules.reversal_draws(draws, already_reversed=0, credits=10) == ((3, 2), (2, 3), (1, 5))
+    assert rules.reversal_draws(draws, already_reversed=0, credits=4) == ((3, 2), (2, 2))
+    assert rules.reversal_draws(draws, already_reversed=4, credits=3) == ((2, 1), (1, 2))
 
 
 def test_a_bound_is_refused_and_never_clamped() -> None:
@@ -119,8 +119,8 @@ def test_a_bound_is_refused_and_never_clamped() -> None:
     charge = rules.charge(book, 100, SOMEBODY)
     given_lot(book, 100)
     with pytest.raises(BalanceLimitReached):  # what is scheduled keeps its room
-        rules.give_back(book, charge.line.draws, SOMEBODY)
-    assert (book.posted, len(book.entries)) == (MAX_CREDITS - 5, 3)
+        rules.reverse(book, charge.line.draws, SOMEBODY)
+    assert (book.posted, len(book.new_entries)) == (MAX_CREDITS - 5, 3)
 
 
 def test_revoking_takes_what_is_unspent_and_a_scheduled_grant_never_starts() -> None:
@@ -128,11 +128,11 @@ def test_revoking_takes_what_is_unspent_and_a_scheduled_grant_never_starts() -> 
     given_lot(book, 10)
     later = given_lot(book, 5, starts_at=hours(1))
     rules.charge(book, 4, SOMEBODY)
-    credits, entry = rules.revoke(book, book.lots[1], SOMEBODY)
+    credits, entry = rules.revoke_grant(book, book.grants[1], SOMEBODY)
     assert entry is not None
     assert (credits, entry.line.kind, entry.line.credits, book.posted) == (6, "ADJUSTMENT", -6, 0)
-    assert rules.revoke(book, book.lots[1], SOMEBODY) == (0, None)
-    assert rules.revoke(book, book.lots[later], SOMEBODY) == (0, None)
+    assert rules.revoke_grant(book, book.grants[1], SOMEBODY) == (0, None)
+    assert rules.revoke_grant(book, book.grants[later], SOMEBODY) == (0, None)
     moved_on(book, hours(2))
     assert book.posted == 0
 
@@ -154,7 +154,7 @@ STEPS = st.lists(
 @settings(max_examples=150, deadline=None)
 def test_the_books_balance_after_any_history(steps: list[tuple[object, ...]]) -> None:
     book = a_book()
-    charges: list[tuple[Line, int]] = []
+    charges: list[tuple[EntryContent, int]] = []
     for step in steps:
         match step:
             case ("grant", int(credits), int(priority), ends):
@@ -169,26 +169,26 @@ def test_the_books_balance_after_any_history(steps: list[tuple[object, ...]]) ->
             case ("reverse", int(credits)) if charges:
                 line, already = charges.pop()
                 back = min(credits, -line.credits - already)
-                rules.give_back(book, rules.tail(line.draws, already=already, credits=back), SOMEBODY)
+                rules.reverse(book, rules.reversal_draws(line.draws, already_reversed=already, credits=back), SOMEBODY)
                 if already + back < -line.credits:
                     charges.append((line, already + back))
-            case ("revoke", int(number)) if number in book.lots:
-                rules.revoke(book, book.lots[number], SOMEBODY)
+            case ("revoke", int(number)) if number in book.grants:
+                rules.revoke_grant(book, book.grants[number], SOMEBODY)
             case ("time", float() | int() as passed):
                 moved_on(book, book.at + timedelta(hours=passed))
             case _:
                 pass
-        assert book.posted == sum(posted.line.credits for posted in book.entries)
-        assert book.posted == sum(lot.remaining for lot in book.lots.values())
-        assert all(0 <= lot.remaining <= lot.credits for lot in book.lots.values())
-    mac, balance = GENESIS, 0
-    for seq, posted in enumerate(book.entries, start=1):
+        assert book.posted == sum(posted.line.credits for posted in book.new_entries)
+        assert book.posted == sum(lot.remaining for lot in book.grants.values())
+        assert all(0 <= lot.remaining <= lot.credits for lot in book.grants.values())
+    mac, balance = GENESIS_MAC, 0
+    for seq, posted in enumerate(book.new_entries, start=1):
         balance += posted.line.credits
         assert (posted.line.seq, posted.line.version, posted.line.balance_after) == (seq, seq, balance)
         assert sum(drawn for _, drawn in posted.line.draws) == abs(posted.line.credits)
-        assert posted.mac == sign(posted.line, after=mac, key=KEY)
+        assert posted.mac == sign_entry(posted.line, previous_mac=mac, key=KEY)
         mac = posted.mac
-    times = [posted.line.at for posted in book.entries]
+    times = [posted.line.at for posted in book.new_entries]
     assert times == sorted(times)
 
 
@@ -201,8 +201,8 @@ def test_no_two_lines_have_the_same_canonical_bytes(
     reason: str | None, task_id: str | None, other_reason: str | None, other_task_id: str | None
 ) -> None:
     def bytes_of(why: str | None, task: str | None) -> bytes:
-        return canonical(
-            Line(
+        return canonical_bytes(
+            EntryContent(
                 account_id=1, seq=1, version=1, kind="GRANT", credits=1, owed=0, balance_after=1, at=NOON, actor="a",
                 reason=why, task_id=task, block_run_id=None, top_up_id=None, request_id=None, draws=((1, 1),),
             )
@@ -216,7 +216,7 @@ def test_no_two_lines_have_the_same_canonical_bytes(
 
 
 def test_the_canonical_bytes_are_as_documented() -> None:
-    line = Line(
+    line = EntryContent(
         account_id=7,
         seq=2,
         version=3,
@@ -233,6 +233,6 @@ def test_the_canonical_bytes_are_as_documented() -> None:
         request_id="r",
         draws=((1, 4), (2, 6)),
     )
-    assert canonical(line) == (
+    assert canonical_bytes(line) == (
         b"1:7,1:2,1:3,6:CHARGE,3:-10,1:0,2:90,16:1767268800000000,10:service:\xc3\xa9,-,1:t,1:b,-,1:r,7:1:4;2:6,"
     )

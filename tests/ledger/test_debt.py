@@ -5,28 +5,28 @@ import pytest
 from app.credits import MAX_CREDITS
 from app.errors import BalanceLimitReached
 from app.ledger import claims, debt, rules
-from app.ledger.book import Book, HoldStatus, Kind, Lot, Source
+from app.ledger.book import AccountState, EntryKind, GrantSource, GrantState, HoldStatus
 from tests.ledger.test_burn_down import SOMEBODY, a_book, given_lot, hours, moved_on
 from tests.ledger.test_claims import DAY, an_envelope, placed
 
 
-def bought(book: Book, credits: int, **more: object) -> Lot:
+def bought(book: AccountState, credits: int, **more: object) -> GrantState:
     """A grant of bought credits, which pays debt."""
-    return book.lots[given_lot(book, credits, **({"source": Source.PURCHASED} | more))]
+    return book.grants[given_lot(book, credits, **({"source": GrantSource.PURCHASED} | more))]
 
 
-def owing(book: Book, credits: int) -> None:
+def owing(book: AccountState, credits: int) -> None:
     """A debt of so many credits that nothing pays."""
-    debt.take_back(book, None, credits, SOMEBODY)
+    debt.withdraw(book, None, credits, SOMEBODY)
     assert book.owed == credits
 
 
-def moves(book: Book) -> list[tuple[str, int, int]]:
+def moves(book: AccountState) -> list[tuple[str, int, int]]:
     """Kind, credits and owed of every entry."""
-    return [(posted.line.kind, posted.line.credits, posted.line.owed) for posted in book.entries]
+    return [(posted.line.kind, posted.line.credits, posted.line.owed) for posted in book.new_entries]
 
 
-def figures(book: Book) -> tuple[int, int, int, int, int]:
+def figures(book: AccountState) -> tuple[int, int, int, int, int]:
     return book.posted, book.held, book.frozen, book.owed, book.available
 
 
@@ -36,32 +36,32 @@ def test_what_is_neither_drawn_claimed_nor_frozen_goes_back_and_the_rest_is_debt
     rules.charge(book, 30, SOMEBODY)
     placed(book, 20)
     debt.freeze(book, 10)
-    assert debt.take_back(book, lot, 100, SOMEBODY) == 60
+    assert debt.withdraw(book, lot, 100, SOMEBODY) == 60
     assert moves(book)[2:] == [("REFUND", -40, 0), ("DEBT", 0, 60)]
     assert figures(book) == (30, 20, 10, 60, 0)
 
 
 def test_a_new_debt_is_paid_at_once_of_other_grants_that_pay_debt() -> None:
     book = a_book()
-    gift, first = bought(book, 50, source=Source.PROMOTIONAL), bought(book, 100)
+    gift, first = bought(book, 50, source=GrantSource.PROMOTIONAL), bought(book, 100)
     other = bought(book, 30)
     rules.charge(book, 150, SOMEBODY)
     assert (gift.remaining, first.remaining, other.remaining) == (0, 0, 30)
-    debt.take_back(book, first, 100, SOMEBODY)
+    debt.withdraw(book, first, 100, SOMEBODY)
     assert moves(book)[4:] == [("DEBT", 0, 100), ("DEBT_PAID", -30, -30)]
-    assert book.entries[-1].line.draws == ((other.number, 30),)
-    assert (book.entries[-1].line.actor, figures(book)) == ("debt", (0, 0, 0, 70, 0))
+    assert book.new_entries[-1].line.draws == ((other.number, 30),)
+    assert (book.new_entries[-1].line.actor, figures(book)) == ("debt", (0, 0, 0, 70, 0))
 
 
 @pytest.mark.parametrize(
     ("source", "says", "pays"),
     [
-        (Source.PURCHASED, None, True), (Source.ADJUSTMENT, None, True), (Source.PROMOTIONAL, None, False),
-        (Source.PROMOTIONAL, True, True), (Source.PURCHASED, False, False),
+        (GrantSource.PURCHASED, None, True), (GrantSource.ADJUSTMENT, None, True), (GrantSource.PROMOTIONAL, None, False),
+        (GrantSource.PROMOTIONAL, True, True), (GrantSource.PURCHASED, False, False),
     ],
 )  # fmt: skip
 def test_a_grant_pays_debt_first_unless_it_is_promotional_or_the_operator_says_otherwise(
-    source: Source, says: bool | None, pays: bool
+    source: GrantSource, says: bool | None, pays: bool
 ) -> None:
     book = a_book()
     owing(book, 30)
@@ -77,7 +77,10 @@ def test_a_grant_that_starts_by_time_pays_when_it_starts() -> None:
     bought(book, 100, starts_at=hours(1))
     assert figures(book) == (0, 0, 0, 30, 0)
     moved_on(book, hours(2))
-    assert [(one.line.kind, one.line.at) for one in book.entries[1:]] == [("GRANT", hours(1)), ("DEBT_PAID", hours(1))]
+    assert [(one.line.kind, one.line.at) for one in book.new_entries[1:]] == [
+        ("GRANT", hours(1)),
+        ("DEBT_PAID", hours(1)),
+    ]
     assert figures(book) == (70, 0, 0, 0, 70)
 
 
@@ -88,7 +91,7 @@ def test_a_grant_that_ends_at_the_instant_another_starts_pays_nothing() -> None:
     owing(book, 30)
     starts = bought(book, 50, starts_at=hours(1))
     moved_on(book, hours(1))
-    assert [(one.line.kind, one.line.draws) for one in book.entries[2:]] == [
+    assert [(one.line.kind, one.line.draws) for one in book.new_entries[2:]] == [
         ("GRANT", ((starts.number, 50),)),
         ("DEBT_PAID", ((starts.number, 30),)),
         ("EXPIRY", ((ends.number, 40),)),
@@ -101,8 +104,8 @@ def test_a_reversal_pays_debt() -> None:
     bought(book, 50)
     charge = rules.charge(book, 50, SOMEBODY)
     owing(book, 30)
-    entries = rules.give_back(book, charge.line.draws, SOMEBODY)
-    assert [entry.line.kind for entry in entries] == [Kind.REVERSAL, Kind.DEBT_PAID]
+    entries = rules.reverse(book, charge.line.draws, SOMEBODY)
+    assert [entry.line.kind for entry in entries] == [EntryKind.REVERSAL, EntryKind.DEBT_PAID]
     assert figures(book) == (20, 0, 0, 0, 20)
 
 
@@ -112,7 +115,7 @@ def test_a_reversal_into_an_expired_grant_pays_nothing() -> None:
     charge = rules.charge(book, 50, SOMEBODY)
     owing(book, 30)
     moved_on(book, hours(2))
-    rules.give_back(book, charge.line.draws, SOMEBODY)
+    rules.reverse(book, charge.line.draws, SOMEBODY)
     assert moves(book)[3:] == [("REVERSAL", 50, 0), ("EXPIRY", -50, 0)]
     assert figures(book) == (0, 0, 0, 30, 0)
 
@@ -123,8 +126,8 @@ def test_what_a_hold_releases_pays_debt(status: HoldStatus) -> None:
     bought(book, 50)
     hold = placed(book, 50)
     owing(book, 30)
-    claims.draw(book, hold, 5, SOMEBODY)
-    entries = claims.release(book, hold, status)
+    claims.charge_hold(book, hold, 5, SOMEBODY)
+    entries = claims.close_hold(book, hold, status)
     assert [(entry.line.kind, entry.line.credits) for entry in entries] == [("DEBT_PAID", -30)]
     assert figures(book) == (15, 0, 0, 0, 15)
 
@@ -135,7 +138,7 @@ def test_a_hold_that_lapses_pays_debt_at_the_instant_at_which_it_lapsed() -> Non
     placed(book, 50, timeout_seconds=3600)
     owing(book, 30)
     moved_on(book, hours(5))
-    assert [(one.line.kind, one.line.at) for one in book.entries[2:]] == [("DEBT_PAID", hours(1))]
+    assert [(one.line.kind, one.line.at) for one in book.new_entries[2:]] == [("DEBT_PAID", hours(1))]
     assert figures(book) == (20, 0, 0, 0, 20)
 
 
@@ -145,10 +148,10 @@ def test_what_goes_back_to_an_open_envelope_pays_nothing_until_the_envelope_clos
     envelope = an_envelope(book, 50)
     inner = placed(book, 20, within=envelope)
     owing(book, 30)
-    assert claims.release(book, inner, HoldStatus.VOIDED) == []
+    assert claims.close_hold(book, inner, HoldStatus.VOIDED) == []
     assert (envelope.remaining, figures(book)) == (50, (50, 50, 0, 30, 0))
-    claims.draw(book, envelope, 25, SOMEBODY)
-    claims.release(book, envelope, HoldStatus.CAPTURED)
+    claims.charge_hold(book, envelope, 25, SOMEBODY)
+    claims.close_hold(book, envelope, HoldStatus.CAPTURED)
     assert moves(book)[-1] == ("DEBT_PAID", -25, -25)
     assert figures(book) == (0, 0, 0, 5, 0)
 
@@ -159,7 +162,7 @@ def test_what_is_thawed_pays_debt() -> None:
     debt.freeze(book, 50)
     owing(book, 30)
     version = book.version
-    debt.thaw(book, 20)
+    debt.unfreeze(book, 20)
     assert (book.version, moves(book)[2:]) == (version + 2, [("DEBT_PAID", -20, -20)])
     assert figures(book) == (30, 0, 30, 10, 0)
 
@@ -186,46 +189,46 @@ def test_what_is_put_back_forgives_the_debt_and_returns_the_rest_to_its_grant() 
     book = a_book()
     lot = bought(book, 100)
     rules.charge(book, 70, SOMEBODY)
-    became_debt = debt.take_back(book, lot, 100, SOMEBODY)
-    debt.put_back(book, lot, 100, SOMEBODY, debt=became_debt)
+    became_debt = debt.withdraw(book, lot, 100, SOMEBODY)
+    debt.undo_withdraw(book, lot, 100, SOMEBODY, debt=became_debt)
     assert moves(book)[2:] == [("REFUND", -30, 0), ("DEBT", 0, 70), ("DEBT", 0, -70), ("REFUND", 30, 0)]
-    assert (lot.remaining, lot.open, figures(book)) == (30, True, (30, 0, 0, 0, 30))
+    assert (lot.remaining, lot.is_open, figures(book)) == (30, True, (30, 0, 0, 0, 30))
 
 
 def test_debt_that_was_paid_meanwhile_comes_back_as_a_grant_of_its_own() -> None:
     book = a_book()
     lot = bought(book, 100)
     rules.charge(book, 100, SOMEBODY)
-    became_debt = debt.take_back(book, lot, 100, SOMEBODY)
+    became_debt = debt.withdraw(book, lot, 100, SOMEBODY)
     bought(book, 80)
     assert figures(book) == (0, 0, 0, 20, 0)
-    debt.put_back(book, lot, 100, SOMEBODY, debt=became_debt)
-    made = book.lots[3]
+    debt.undo_withdraw(book, lot, 100, SOMEBODY, debt=became_debt)
+    made = book.grants[3]
     assert moves(book)[-2:] == [("DEBT", 0, -20), ("REFUND", 80, 0)]
-    assert (made.source, made.credits, made.pays_debt, made.expires_at) == (Source.ADJUSTMENT, 80, True, None)
+    assert (made.source, made.credits, made.pays_debt, made.expires_at) == (GrantSource.ADJUSTMENT, 80, True, None)
     assert (lot.remaining, figures(book)) == (0, (80, 0, 0, 0, 80))
 
 
 def test_what_is_put_back_pays_other_debts() -> None:
     book = a_book()
     lot = bought(book, 100)
-    debt.take_back(book, lot, 60, SOMEBODY)
+    debt.withdraw(book, lot, 60, SOMEBODY)
     placed(book, 40)
     owing(book, 50)
-    debt.put_back(book, lot, 60, SOMEBODY, debt=0)
+    debt.undo_withdraw(book, lot, 60, SOMEBODY, debt=0)
     assert moves(book)[-2:] == [("REFUND", 60, 0), ("DEBT_PAID", -50, -50)]
     assert figures(book) == (50, 40, 0, 0, 10)
 
 
 def test_unspent_credits_are_taken_as_far_as_they_are_free_and_nothing_becomes_debt() -> None:
     book = a_book()
-    lot = book.lots[given_lot(book, 50, expires_at=hours(1))]
+    lot = book.grants[given_lot(book, 50, expires_at=hours(1))]
     rules.charge(book, 20, SOMEBODY)
     placed(book, 5, timeout_seconds=DAY)
-    assert debt.take_unspent(book, lot, 40, SOMEBODY) == 25
+    assert debt.withdraw_unspent(book, lot, 40, SOMEBODY) == 25
     assert moves(book)[2:] == [("ADJUSTMENT", -25, 0)]
     moved_on(book, hours(2))
-    debt.return_unspent(book, lot, 25, SOMEBODY)
+    debt.undo_withdraw_unspent(book, lot, 25, SOMEBODY)
     assert moves(book)[3:] == [("ADJUSTMENT", 25, 0), ("EXPIRY", -25, 0)]
     assert figures(book) == (5, 5, 0, 0, 0)
 
@@ -237,7 +240,7 @@ def test_a_debt_past_the_bound_is_refused_before_anything_moves() -> None:
     owing(book, MAX_CREDITS)
     before = (figures(book), book.seq)
     with pytest.raises(BalanceLimitReached) as refused:
-        debt.take_back(book, lot, 1, SOMEBODY)
+        debt.withdraw(book, lot, 1, SOMEBODY)
     assert (refused.value.figure, (figures(book), book.seq)) == ("The debt", before)
 
 

@@ -11,9 +11,9 @@ from app import database
 from app.credits import MAX_CREDITS
 from app.errors import BalanceLimitReached, GrantNotFound, IdempotencyConflict, InvalidInput
 from app.ledger import accounts, grants, posting, rules, statements
-from app.ledger.book import Cause, Figures, Kind
+from app.ledger.book import AccountBalance, Cause, EntryKind
 from app.ledger.posting import Posting
-from tests.factories import balance, granted, unique
+from tests.factories import get_balance, grant_credits, unique_id
 
 pytestmark = pytest.mark.anyio
 
@@ -22,111 +22,113 @@ SOMEBODY = Cause(actor="service:test")
 
 async def charge(account_id: int, credits: int) -> int:
     async def decide(posting: Posting) -> int:
-        return rules.charge(posting.books[account_id], credits, SOMEBODY).line.balance_after
+        return rules.charge(posting.accounts[account_id], credits, SOMEBODY).line.balance_after
 
     return await posting.post([account_id], decide)
 
 
 async def kinds(account_id: int) -> list[tuple[str, int]]:
-    page = await statements.entries(account_id, before_seq=MAX_CREDITS, limit=100)
+    page = await statements.list_entries(account_id, before_seq=MAX_CREDITS, limit=100)
     return [(posted.line.kind, posted.line.credits) for posted in reversed(page)]
 
 
 async def test_two_first_credits_at_the_same_instant_both_count(db: str) -> None:
-    owners = [unique("owner") for _ in range(40)]
-    await gather(*(granted(owner, 5) for owner in owners for _ in range(2)))
-    found = await accounts.find_many(owners)
+    owners = [unique_id("owner") for _ in range(40)]
+    await gather(*(grant_credits(owner, 5) for owner in owners for _ in range(2)))
+    found = await accounts.find_account_ids(owners)
     assert len(set(found.values())) == 40
-    assert {figures.posted for figures in (await statements.balances(list(found.values()))).values()} == {10}
+    assert {figures.posted for figures in (await statements.get_balances(list(found.values()))).values()} == {10}
 
 
 async def test_charges_grants_and_reads_at_once_show_only_true_states(db: str) -> None:
-    account = (await granted("alice", 1000)).balance.account_id
+    account = (await grant_credits("alice", 1000)).balance.account_id
 
-    async def read() -> list[Figures]:
-        return [await balance(account) for _ in range(10)]
+    async def read() -> list[AccountBalance]:
+        return [await get_balance(account) for _ in range(10)]
 
     reading = asyncio.create_task(read())
-    await gather(*(charge(account, 100) for _ in range(5)), *(granted("alice", 200) for _ in range(3)))
+    await gather(*(charge(account, 100) for _ in range(5)), *(grant_credits("alice", 200) for _ in range(3)))
     states = await reading
-    assert (await balance(account)).posted == 1100
+    assert (await get_balance(account)).posted == 1100
     by_version = {figures.version: figures.posted for figures in states}
     written = await database.fetch("SELECT version, balance_after FROM entry WHERE account_id = $1", account)
     assert by_version.items() <= {record["version"]: record["balance_after"] for record in written}.items()
 
 
 async def test_a_replayed_grant_is_the_first_one_and_another_request_is_a_conflict(db: str) -> None:
-    first = await granted("alice", 10, key="k")
-    again = await granted("alice", 10, key="k")
-    assert (again.replayed, again.entry, again.lot.number) == (True, first.entry, first.lot.number)
+    first = await grant_credits("alice", 10, key="k")
+    again = await grant_credits("alice", 10, key="k")
+    assert (again.replayed, again.entry, again.grant.number) == (True, first.entry, first.grant.number)
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     for credits, other in ((11, {}), (10, {"reason": "another"}), (10, {"expires_at": tomorrow})):
         with pytest.raises(IdempotencyConflict):
-            await granted("alice", credits, key="k", **other)
-    assert (await balance(first.balance.account_id)).posted == 10
-    assert (await granted("bob", 10, key="k")).replayed is False  # keys are the account's own
+            await grant_credits("alice", credits, key="k", **other)
+    assert (await get_balance(first.balance.account_id)).posted == 10
+    assert (await grant_credits("bob", 10, key="k")).replayed is False  # keys are the account's own
 
 
 async def test_twenty_same_grants_at_once_are_one(db: str) -> None:
-    done = await gather(*(granted("alice", 10, key="k") for _ in range(20)))
+    done = await gather(*(grant_credits("alice", 10, key="k") for _ in range(20)))
     assert sorted(one.replayed for one in done) == [False] + [True] * 19
-    assert (await balance(done[0].balance.account_id)).posted == 10
+    assert (await get_balance(done[0].balance.account_id)).posted == 10
 
 
 async def test_a_grant_is_revoked_once_as_far_as_it_is_unspent(db: str) -> None:
-    given = await granted("alice", 10)
+    given = await grant_credits("alice", 10)
     account = given.balance.account_id
     await charge(account, 4)
-    revoked = await grants.revoke(account, 1, reason="mistake", key="r", actor="operator:o")
+    revoked = await grants.revoke_grant(account, 1, reason="mistake", key="r", actor="operator:o")
     assert (revoked.revoked_credits, revoked.balance.posted, revoked.replayed) == (6, 0, False)
-    again = await grants.revoke(account, 1, reason="mistake", key="r", actor="operator:o")
+    again = await grants.revoke_grant(account, 1, reason="mistake", key="r", actor="operator:o")
     assert (again.revoked_credits, again.entry, again.replayed) == (6, revoked.entry, True)
     with pytest.raises(GrantNotFound):
-        await grants.revoke(account, 9, reason="mistake", key="r9", actor="operator:o")
+        await grants.revoke_grant(account, 9, reason="mistake", key="r9", actor="operator:o")
     with pytest.raises(GrantNotFound):
-        await grants.revoke(account + 1, 1, reason="mistake", key="r9", actor="operator:o")
+        await grants.revoke_grant(account + 1, 1, reason="mistake", key="r9", actor="operator:o")
     with pytest.raises(InvalidInput):
-        await grants.revoke(account, 1, reason=" ", key="r8", actor="operator:o")
+        await grants.revoke_grant(account, 1, reason=" ", key="r8", actor="operator:o")
 
 
 async def test_time_counts_without_a_job_for_whoever_reads_or_writes(db: str) -> None:
     now = datetime.now(UTC)
-    given = await granted("alice", 10, expires_at=now + timedelta(seconds=0.3))
+    given = await grant_credits("alice", 10, expires_at=now + timedelta(seconds=0.3))
     account = given.balance.account_id
-    await granted("alice", 7, starts_at=now + timedelta(seconds=0.2))
-    assert (await balance(account)).available == 10
+    await grant_credits("alice", 7, starts_at=now + timedelta(seconds=0.2))
+    assert (await get_balance(account)).available == 10
     await asyncio.sleep(0.35)
-    figures = await balance(account)
+    figures = await get_balance(account)
     assert (figures.available, figures.version) == (7, 3)
-    page = await statements.entries(account, before_seq=99, limit=9)
+    page = await statements.list_entries(account, before_seq=99, limit=9)
     assert [(one.line.kind, one.line.credits) for one in page] == [("EXPIRY", -10), ("GRANT", 7), ("GRANT", 10)]
-    assert page[0].line.at == given.lot.expires_at
+    assert page[0].line.at == given.grant.expires_at
     assert await charge(account, 7) == 0
 
 
 async def test_readers_at_the_instant_settle_once(db: str) -> None:
-    account = (await granted("alice", 10, expires_at=datetime.now(UTC) + timedelta(seconds=0.2))).balance.account_id
+    account = (
+        await grant_credits("alice", 10, expires_at=datetime.now(UTC) + timedelta(seconds=0.2))
+    ).balance.account_id
     await asyncio.sleep(0.25)
-    read = await gather(*(balance(account) for _ in range(10)), posting.settle_due())
-    assert {figures.posted for figures in read if isinstance(figures, Figures)} == {0}
+    read = await gather(*(get_balance(account) for _ in range(10)), posting.apply_all_due_changes())
+    assert {figures.posted for figures in read if isinstance(figures, AccountBalance)} == {0}
     assert await kinds(account) == [("GRANT", 10), ("EXPIRY", -10)]
-    assert await posting.settle_due() == 0
+    assert await posting.apply_all_due_changes() == 0
 
 
 async def test_a_bound_is_refused_and_nothing_is_recorded(db: str) -> None:
-    account = (await granted("alice", MAX_CREDITS)).balance.account_id
+    account = (await grant_credits("alice", MAX_CREDITS)).balance.account_id
     with pytest.raises(BalanceLimitReached):
-        await granted("alice", 1, key="over")
+        await grant_credits("alice", 1, key="over")
     assert await kinds(account) == [("GRANT", MAX_CREDITS)]
     assert (await charge(account, MAX_CREDITS)) == 0
-    assert (await granted("alice", 1, key="over")).replayed is False  # the refusal was not remembered
+    assert (await grant_credits("alice", 1, key="over")).replayed is False  # the refusal was not remembered
 
 
 async def test_an_exception_leaves_nothing_behind(db: str) -> None:
-    account = (await granted("alice", 10)).balance.account_id
+    account = (await grant_credits("alice", 10)).balance.account_id
 
     async def decide(posting: Posting) -> None:
-        rules.charge(posting.books[account], 5, SOMEBODY)
+        rules.charge(posting.accounts[account], 5, SOMEBODY)
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -135,50 +137,50 @@ async def test_an_exception_leaves_nothing_behind(db: str) -> None:
 
 
 async def test_accounts_in_any_order_do_not_deadlock(db: str) -> None:
-    first, second = [(await granted(owner, 1000)).balance.account_id for owner in ("alice", "bob")]
+    first, second = [(await grant_credits(owner, 1000)).balance.account_id for owner in ("alice", "bob")]
 
     async def both(one: int, other: int) -> None:
         async def decide(posting: Posting) -> None:
             for account in (one, other):
-                rules.charge(posting.books[account], 1, SOMEBODY)
+                rules.charge(posting.accounts[account], 1, SOMEBODY)
 
         await posting.post([one, other], decide)
 
     await gather(*(both(*pair) for pair in [(first, second), (second, first)] * 20))
-    assert [(await balance(account)).posted for account in (first, second)] == [960, 960]
+    assert [(await get_balance(account)).posted for account in (first, second)] == [960, 960]
 
 
 async def test_a_posting_is_run_again_after_a_serialisation_failure(db: str) -> None:
-    account = (await granted("alice", 10)).balance.account_id
+    account = (await grant_credits("alice", 10)).balance.account_id
     attempts = 0
 
     async def decide(posting: Posting) -> None:
         nonlocal attempts
         attempts += 1
-        rules.charge(posting.books[account], 1, SOMEBODY)
+        rules.charge(posting.accounts[account], 1, SOMEBODY)
         if attempts < 3:
             raise asyncpg.SerializationError
 
     await posting.post([account], decide)
-    assert (attempts, (await balance(account)).posted) == (3, 9)
+    assert (attempts, (await get_balance(account)).posted) == (3, 9)
 
 
 @pytest.mark.parametrize(
     "sql", ["UPDATE entry SET credits = 1", "DELETE FROM entry", "TRUNCATE entry", "TRUNCATE entry CASCADE"]
 )
 async def test_entries_are_never_changed_or_deleted(db: str, sql: str) -> None:
-    account = (await granted("alice", 10)).balance.account_id
+    account = (await grant_credits("alice", 10)).balance.account_id
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="entries are never changed or deleted"):
         await database.fetch(sql)
-    assert await kinds(account) == [(Kind.GRANT, 10)]
+    assert await kinds(account) == [(EntryKind.GRANT, 10)]
 
 
 async def test_a_lock_that_somebody_holds_is_waited_for_and_what_it_wrote_is_seen(db: str) -> None:
-    account = (await granted("alice", 10)).balance.account_id
+    account = (await grant_credits("alice", 10)).balance.account_id
     inside, leave = asyncio.Event(), asyncio.Event()
 
     async def slowly(posting: Posting) -> None:
-        rules.charge(posting.books[account], 10, SOMEBODY)
+        rules.charge(posting.accounts[account], 10, SOMEBODY)
         inside.set()
         await leave.wait()
 

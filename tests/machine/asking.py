@@ -7,7 +7,7 @@ credits stops its task.
 from datetime import timedelta
 from typing import Any
 
-from tests.machine.money import Money
+from tests.machine.money import ModelPayments
 from tests.machine.requests import (
     Buy,
     Capture,
@@ -31,7 +31,7 @@ from tests.machine.requests import (
 from tests.machine.values import ACCOUNT, ENDED, FEE, Answer, Grant, Hold, Refused, Run, Task, budget_of, hold_for
 
 
-class Model(Money):
+class LedgerModel(ModelPayments):
     """The account, and what it answers."""
 
     def answer(self, request: Request) -> list[Answer]:

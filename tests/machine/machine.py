@@ -15,12 +15,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from app import audit
 from app.ledger import statements
 from tests.machine import requests
-from tests.machine.asking import Model
+from tests.machine.asking import LedgerModel
 from tests.machine.product import Product, facts, lasting
 from tests.machine.requests import Request
-from tests.machine.stored import Stored
+from tests.machine.stored import StoredRows
 from tests.machine.values import ENDED, SOURCES
-from tests.machine.world import CHEAP, DEAR, World
+from tests.machine.world import CHEAP, DEAR, MachineDatabase
 
 T = TypeVar("T")
 
@@ -42,10 +42,10 @@ RUNS = st.fixed_dictionaries(
 """A new block run."""
 
 
-class Books(RuleBasedStateMachine):
+class LedgerMachine(RuleBasedStateMachine):
     """One account, new for each example."""
 
-    world: ClassVar[World]
+    world: ClassVar[MachineDatabase]
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,15 +53,15 @@ class Books(RuleBasedStateMachine):
         world.examples += 1
         self.owner_id = f"owner-{world.examples}"
         self.product = Product(self.owner_id, world.catalogue)
-        self.model = Model(CHEAP, world.now)
-        self.stored = Stored(world, self.model)
+        self.model = LedgerModel(CHEAP, world.now)
+        self.stored = StoredRows(world, self.model)
         self.sent: list[Request] = []
         self.first: dict[Request, Any] = {}
         self.names = 0
         self.sound = True
 
     @classmethod
-    def of(cls, world: World) -> type["Books"]:
+    def of(cls, world: MachineDatabase) -> type["LedgerMachine"]:
         """The machine that plays in that world."""
         return type("Books", (cls,), {"world": world})
 
@@ -337,7 +337,7 @@ class Books(RuleBasedStateMachine):
 
     async def _read(self) -> None:
         account_id = self.product.account_id
-        figures = (await statements.balances([account_id]))[account_id]
+        figures = (await statements.get_balances([account_id]))[account_id]
         model = self.model
         assert (figures.posted, figures.held, figures.frozen, figures.owed, figures.available) == (
             model.posted, model.held, model.frozen, model.owed, model.available,
@@ -349,8 +349,8 @@ class Books(RuleBasedStateMachine):
             effective_at, _ = self.world.run(self.world.publish(CHEAP))
             self.world.run(self.world.set_clock(effective_at))
         if self.sound and self.product.account_id:
-            report = self.world.run(audit.audit(self.owner_id))
-            assert report.intact, [str(found) for found in report.breaks]
+            report = self.world.run(audit.verify_ledger(self.owner_id))
+            assert report.is_intact, [str(found) for found in report.violations]
 
     # Names and choices.
 

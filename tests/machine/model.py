@@ -28,7 +28,7 @@ from tests.machine.values import (
 )
 
 
-class Account:
+class ModelAccount:
     """One owner's account at `now`."""
 
     def __init__(self, prices: Mapping[str, Price], now: datetime) -> None:

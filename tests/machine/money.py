@@ -4,12 +4,12 @@ A credit costs one minor unit here. There is no bonus: its shares are played wit
 (`tests/topups/test_giving_back_in_any_order.py`).
 """
 
-from tests.machine.model import Account
+from tests.machine.model import ModelAccount
 from tests.machine.requests import Buy, Refund, TellOfDispute, TellOfRefund
 from tests.machine.values import ACCOUNT, Answer, Grant, RefundOf, Refused, TopUp
 
 
-class Money(Account):
+class ModelPayments(ModelAccount):
     """The account, and what was paid and given back."""
 
     def left(self, top_up: TopUp) -> int:

@@ -7,27 +7,37 @@ from typing import Any
 
 from app.errors import BillingError, InsufficientCredits, InvalidInput
 from app.ledger import grants
-from app.ledger.book import Figures, Source
-from app.ledger.grants import Granted, GrantRequest
-from app.pricing.catalogue import Catalogue
+from app.ledger.book import AccountBalance, GrantSource
+from app.ledger.grants import GrantRequest, GrantResult
+from app.pricing.catalogue import RateCardCache
 from app.pricing.measurements import Measurements
-from app.pricing.outcomes import Outcome
+from app.pricing.outcomes import BlockRunOutcome
 from app.tasks import charging, finishing, holding, lifecycle, resuming, reversing
-from app.tasks.charging import Charged
-from app.tasks.finishing import Finished, FinishRequest
-from app.tasks.holding import CaptureRequest, Held, OverHold, PlaceRequest
-from app.tasks.lifecycle import Changed, StartRequest
-from app.tasks.resuming import ResumeRequest
-from app.tasks.reversing import Reversed, TaskReversed
-from app.tasks.rules import ChargeRequest, Status, Trigger
+from app.tasks.charging import Charge
+from app.tasks.finishing import FinishBlockRunRequest, FinishedBlockRun
+from app.tasks.holding import CaptureHoldRequest, HoldResult, OverHold, PlaceHoldRequest
+from app.tasks.lifecycle import StartTaskRequest, TaskChange
+from app.tasks.resuming import ResumeTaskRequest
+from app.tasks.reversing import Reversal, TaskReversal
+from app.tasks.rules import ChargeRequest, TaskStatus, TaskTrigger
 from tests.machine import requests
-from tests.machine.paying import Moved, Till
+from tests.machine.paying import PaymentResult, ProductPayments
 from tests.machine.values import Answer
 
 ACTOR = "service:machine"
 REASON = "for a test"
 
-Result = Charged | Held | Changed | Granted | Reversed | TaskReversed | Finished | Moved | BillingError
+Result = (
+    Charge
+    | HoldResult
+    | TaskChange
+    | GrantResult
+    | Reversal
+    | TaskReversal
+    | FinishedBlockRun
+    | PaymentResult
+    | BillingError
+)
 
 WORDS_OF_REFUSALS = {"balance", "reason", "rate_card_version", "problems"}
 """What a refusal says beyond its figures."""
@@ -36,11 +46,11 @@ WORDS_OF_REFUSALS = {"balance", "reason", "rate_card_version", "problems"}
 class Product:
     """The use cases, for one owner."""
 
-    def __init__(self, owner_id: str, catalogue: Catalogue) -> None:
+    def __init__(self, owner_id: str, catalogue: RateCardCache) -> None:
         self.owner_id = owner_id
         self.account_id = 0
         self._catalogue = catalogue
-        self._till = Till(owner_id)
+        self._till = ProductPayments(owner_id)
 
     async def carry_out(self, request: requests.Request) -> Sequence[Result]:
         """One result, or one for each item of a list of charges."""
@@ -52,28 +62,30 @@ class Product:
             result = await self._one(request)
         except BillingError as refusal:
             return [refusal]
-        if isinstance(result, Granted):
+        if isinstance(result, GrantResult):
             self.account_id = result.balance.account_id
         return [result]
 
     async def _one(self, request: requests.Request) -> Result:  # noqa: PLR0911  one return for each kind of request
         match request:
             case requests.Start():
-                return await lifecycle.start(self._start(request))
+                return await lifecycle.start_task(self._start(request))
             case requests.Resume():
-                return await resuming.resume(
-                    ResumeRequest(task_id=request.task, add_budget=request.add_budget, key=request.key, actor=ACTOR)
+                return await resuming.resume_task(
+                    ResumeTaskRequest(
+                        task_id=request.task, add_budget=request.add_budget, idempotency_key=request.key, actor=ACTOR
+                    )
                 )
             case requests.End(status="CANCELLED"):
-                return await lifecycle.cancel(request.task)
+                return await lifecycle.cancel_task(request.task)
             case requests.End():
-                return await lifecycle.finish(request.task, Status(request.status))
+                return await lifecycle.finish_task(request.task, TaskStatus(request.status))
             case requests.Place():
-                return await holding.place(_place(request), self._catalogue)
+                return await holding.place_hold(_place(request), self._catalogue)
             case requests.Capture():
-                return await holding.capture(_capture(request))
+                return await holding.capture_hold(_capture(request))
             case requests.Void():
-                return await holding.void(request.task, request.run)
+                return await holding.void_hold(request.task, request.run)
             case _:
                 return await self._given(request)
 
@@ -81,33 +93,45 @@ class Product:
         """Credits that are given, taken back, or given back."""
         match request:
             case requests.Give():
-                return await grants.grant(self._give(request))
+                return await grants.grant_credits(self._give(request))
             case requests.Revoke():
-                return await grants.revoke(self.account_id, request.number, reason=REASON, key=request.key, actor=ACTOR)
+                return await grants.revoke_grant(
+                    self.account_id, request.number, reason=REASON, key=request.key, actor=ACTOR
+                )
             case requests.ReverseCharge():
                 return await reversing.reverse_charge(
-                    request.task, request.run, credits=request.credits, reason=REASON, key=request.key, actor=ACTOR
+                    request.task,
+                    request.run,
+                    credits=request.credits,
+                    reason=REASON,
+                    idempotency_key=request.key,
+                    actor=ACTOR,
                 )
             case requests.ReverseTask():
-                return await reversing.reverse_task(request.task, reason=REASON, key=request.key, actor=ACTOR)
+                return await reversing.reverse_task(
+                    request.task, reason=REASON, idempotency_key=request.key, actor=ACTOR
+                )
             case requests.Finish():
-                asked = FinishRequest(
-                    task_id=request.task, block_run_id=request.run, outcome=Outcome(request.outcome), actor=ACTOR
+                asked = FinishBlockRunRequest(
+                    task_id=request.task,
+                    block_run_id=request.run,
+                    outcome=BlockRunOutcome(request.outcome),
+                    actor=ACTOR,
                 )
                 return await finishing.finish_block_run(asked, self._catalogue)
             case _:
                 return await self._till.carry_out(request, actor=ACTOR, reason=REASON)
 
-    def _start(self, request: requests.Start) -> StartRequest:
-        return StartRequest(
+    def _start(self, request: requests.Start) -> StartTaskRequest:
+        return StartTaskRequest(
             task_id=request.task,
             owner_id=self.owner_id,
             agent_id="agent",
-            trigger=Trigger.SCHEDULED if request.scheduled else Trigger.MANUAL,
+            trigger=TaskTrigger.SCHEDULED if request.scheduled else TaskTrigger.MANUAL,
             parent_task_id=request.parent,
             budget=request.budget,
             budget_timeout_seconds=request.timeout_seconds,
-            landing_reserve=request.reserve,
+            closing_reserve=request.reserve,
             actor=ACTOR,
         )
 
@@ -115,7 +139,7 @@ class Product:
         return GrantRequest(
             owner_id=self.owner_id,
             credits=request.credits,
-            source=Source(request.source),
+            source=GrantSource(request.source),
             priority=request.priority,
             starts_at=request.starts_at,
             expires_at=request.expires_at,
@@ -138,8 +162,8 @@ def _charge(request: requests.Charge) -> ChargeRequest:
     )
 
 
-def _place(request: requests.Place) -> PlaceRequest:
-    return PlaceRequest(
+def _place(request: requests.Place) -> PlaceHoldRequest:
+    return PlaceHoldRequest(
         task_id=request.task,
         block_run_id=request.run,
         block=request.block,
@@ -150,8 +174,8 @@ def _place(request: requests.Place) -> PlaceRequest:
     )
 
 
-def _capture(request: requests.Capture) -> CaptureRequest:
-    return CaptureRequest(
+def _capture(request: requests.Capture) -> CaptureHoldRequest:
+    return CaptureHoldRequest(
         task_id=request.task,
         block_run_id=request.run,
         measurements=_measurements(request.measured),
@@ -172,27 +196,27 @@ def facts(result: Result) -> Answer:
         case InvalidInput():
             return {"refused": "InvalidInput", "paths": [problem.path for problem in result.problems]}
         case BillingError():
-            if isinstance(result, InsufficientCredits) and isinstance(result.balance, Figures):
+            if isinstance(result, InsufficientCredits) and isinstance(result.balance, AccountBalance):
                 # Who owes has nothing to begin with, though a promotional grant may be there.
                 owing = {0} if result.balance.owed else set()
                 assert result.available_credits in owing | {result.balance.available}
             return {"refused": type(result).__name__} | _fields(result)
-        case Changed():
+        case TaskChange():
             return {"task": result.task.task_id, "status": result.task.status, "replayed": result.replayed}
-        case Charged():
+        case Charge():
             run = result.block_run
             found = {"run": run.block_run_id, "cost": run.cost, "reversed": run.reversed, "total": result.task.total,
                      "status": result.task.status, "signal": result.signal}  # fmt: skip
-        case Held():
+        case HoldResult():
             hold = result.hold
             found = {"hold": hold.status, "credits": hold.credits, "captured": hold.captured}
-        case Granted():
-            found = {"grant": result.lot.number, "revoked": result.revoked_credits}
-        case Reversed() | Finished():
+        case GrantResult():
+            found = {"grant": result.grant.number, "revoked": result.revoked_credits}
+        case Reversal() | FinishedBlockRun():
             found = {"credits": result.credits, "total": result.task.total}
-        case TaskReversed():
+        case TaskReversal():
             found = {"credits": result.credits, "entries": result.entries, "total": result.task.total}
-        case Moved():
+        case PaymentResult():
             found = dict(result.facts)
         case _:
             raise TypeError(f"not a result: {result!r}")
@@ -210,14 +234,14 @@ def _fields(refusal: Any) -> Answer:
 def lasting(result: Result) -> Any:
     """The part of a result that is the same whenever it is asked for again."""
     match result:
-        case Charged() | Held():
+        case Charge() | HoldResult():
             run = result.block_run
             return result.entry, run and run._replace(reversed=0, outcome=None, finished_at=None, outcome_seq=None)
-        case Granted():
-            return result.entry, result.lot.number, result.revoked_credits
-        case Reversed() | Finished():
+        case GrantResult():
+            return result.entry, result.grant.number, result.revoked_credits
+        case Reversal() | FinishedBlockRun():
             return result.entry, result.credits
-        case Moved():
+        case PaymentResult():
             return result.lasting
         case _:
             return None

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from tests.machine.asking import Model
+from tests.machine.asking import LedgerModel
 from tests.machine.values import ACCOUNT, Entry, budget_of, hold_for
-from tests.machine.world import World
+from tests.machine.world import MachineDatabase
 
 ROWS = """
 SELECT a.version, a.seq, a.next_change_at, a.open_holds,
@@ -27,10 +27,10 @@ FROM account AS a WHERE a.id = $1
 """
 
 
-class Stored:
+class StoredRows:
     """Remembers what was compared, so that entries are read once."""
 
-    def __init__(self, world: World, model: Model) -> None:
+    def __init__(self, world: MachineDatabase, model: LedgerModel) -> None:
         self._world = world
         self._model = model
         self._entries = 0

@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from app import audit
-from tests.machine.machine import Books
-from tests.machine.world import a_world
+from tests.machine.machine import LedgerMachine
+from tests.machine.world import machine_database
 
 EXAMPLES = int(os.environ.get("SOAK_EXAMPLES", "100"))
 STEPS = 50
@@ -28,11 +28,11 @@ AS_LONG_AS_IT_TAKES = settings(
 
 
 def test_the_books_say_what_a_plain_model_says_after_any_history(database_url: str) -> None:
-    with a_world(database_url) as world:
-        run_state_machine_as_test(Books.of(world), settings=AS_LONG_AS_IT_TAKES)
+    with machine_database(database_url) as world:
+        run_state_machine_as_test(LedgerMachine.of(world), settings=AS_LONG_AS_IT_TAKES)
 
-        report = world.run(audit.audit())
-        assert report.intact, [str(found) for found in report.breaks]
+        report = world.run(audit.verify_ledger())
+        assert report.is_intact, [str(found) for found in report.violations]
         assert world.examples >= EXAMPLES
         assert world.steps >= 20 * EXAMPLES
         # A machine that gets nowhere would prove nothing: each request has been carried out, and most were refused too.

@@ -18,8 +18,8 @@ import asyncpg
 from app import database, migrating
 from app.ledger import accounts
 from app.pricing import publishing
-from app.pricing.catalogue import Catalogue
-from app.pricing.text import default_document
+from app.pricing.catalogue import RateCardCache
+from app.pricing.text import default_rate_card
 from app.tasks import lapses, owners
 from tests.machine.values import FEE, Price
 
@@ -45,13 +45,13 @@ CHEAP = {
 DEAR = CHEAP | {"Video": Price(7, "seconds", 10), "Mail": Price(3, "items")}
 
 
-class World:
+class MachineDatabase:
     """The database, its clock, and what has been played on it so far."""
 
     def __init__(self, runner: asyncio.Runner, connection: asyncpg.Connection) -> None:
         self._runner = runner
         self._connection = connection
-        self.catalogue = Catalogue()
+        self.catalogue = RateCardCache()
         self.now = BEGINNING
         self._cards = 0
         self.examples = 0
@@ -71,25 +71,25 @@ class World:
 
     async def publish(self, prices: Mapping[str, Price]) -> tuple[datetime, Mapping[str, Price]]:
         """The default card with those prices by measure. Returns: from when they are in force, and they."""
-        document: Any = default_document()
+        document: Any = default_rate_card()
         by_measure = [
             {"block": block, "credits": price.credits, "unit": price.measure[:-1], "per": price.per}
             for block, price in prices.items()
             if price.measure is not None
         ]
         self._cards += 1
-        published = await publishing.publish(
+        published = await publishing.publish_rate_card(
             document
             | {"blocks": document["blocks"] + by_measure}
             | {"outcomes": {"failed": {"fee": FEE}, "provider_failed": "nothing"}},
             actor="operator:test",
-            key=f"card-{self._cards}",
+            idempotency_key=f"card-{self._cards}",
         )
         return published.card.effective_at, prices
 
 
 @contextmanager
-def a_world(database_url: str) -> Iterator[World]:
+def machine_database(database_url: str) -> Iterator[MachineDatabase]:
     """A migrated database beside the one of that address, dropped at the end."""
     name = f"machine_{secrets.token_hex(6)}"
     url = urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
@@ -101,13 +101,13 @@ def a_world(database_url: str) -> Iterator[World]:
             runner.run(_execute(url, f'ALTER DATABASE "{name}" SET search_path = machine, pg_catalog, public'))
             # Nothing here outlives the run.
             runner.run(_execute(url, f'ALTER DATABASE "{name}" SET synchronous_commit = off'))
-            connection = runner.run(asyncpg.connect(**database.credentials(url)))
-            world = World(runner, connection)
+            connection = runner.run(asyncpg.connect(**database.connection_arguments(url)))
+            world = MachineDatabase(runner, connection)
             runner.run(database.connect(url, read_connections=2, posting_connections=1))
             try:
                 _forget()
-                lapses.open_books(LEDGER_KEY)
-                runner.run(publishing.load_default())
+                lapses.configure_ledger(LEDGER_KEY)
+                runner.run(publishing.publish_default_card())
                 effective_at, _ = runner.run(world.publish(CHEAP))
                 runner.run(world.set_clock(effective_at))
                 yield world
@@ -121,8 +121,8 @@ def a_world(database_url: str) -> Iterator[World]:
 
 def _forget() -> None:
     """Account and task numbers of one database mean nothing in another."""
-    accounts.forget()
-    owners.forget()
+    accounts.clear_cache()
+    owners.clear_cache()
 
 
 async def _migrate(url: str) -> None:
@@ -132,6 +132,6 @@ async def _migrate(url: str) -> None:
 
 
 async def _execute(url: str, sql: str) -> None:
-    connection = await asyncpg.connect(**database.credentials(url))
+    connection = await asyncpg.connect(**database.connection_arguments(url))
     await connection.execute(sql)
     await connection.close()

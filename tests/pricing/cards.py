@@ -10,7 +10,7 @@ EFFECTIVE_AT = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 def a_card(*blocks: dict[str, Any], **parts: Any) -> Card:
-    return document.read({"blocks": list(blocks), **parts}, version=7, effective_at=EFFECTIVE_AT)
+    return document.parse_rate_card({"blocks": list(blocks), **parts}, version=7, effective_at=EFFECTIVE_AT)
 
 
 def a_card_with_rules(*rules: dict[str, Any]) -> Card:

@@ -12,7 +12,7 @@ from app.pricing.rules import Unit, quote
 from tests.pricing.cards import EFFECTIVE_AT
 
 DATA: dict[str, Any] = json.loads((Path(__file__).parent / "agent_platform_prices.json").read_text(encoding="utf-8"))
-CARD = document.read(text.default_document(), version=1, effective_at=EFFECTIVE_AT)
+CARD = document.parse_rate_card(text.default_rate_card(), version=1, effective_at=EFFECTIVE_AT)
 PRICES = [
     (entry["block"], price.get("when", {}), price["credits"]) for entry in DATA["blocks"] for price in entry["prices"]
 ]
@@ -82,4 +82,4 @@ def test_providers_are_those_of_the_data() -> None:
 
 
 def test_the_file_has_one_block_or_model_a_line() -> None:
-    assert text.default_text() == text.layout(text.default_document())
+    assert text.default_rate_card_text() == text.format_document(text.default_rate_card())

@@ -15,7 +15,7 @@ from tests.pricing.cards import EFFECTIVE_AT, a_card
 
 def problems_of(given: Any) -> list[tuple[str, str]]:
     with pytest.raises(InvalidRateCard) as refusal:
-        document.read(given, version=1, effective_at=EFFECTIVE_AT)
+        document.parse_rate_card(given, version=1, effective_at=EFFECTIVE_AT)
     return [(problem.path, problem.message) for problem in refusal.value.problems]
 
 
@@ -170,13 +170,13 @@ def test_rules_say_as_json_what_they_were_read_from() -> None:
 
 
 def test_the_fingerprint_is_that_of_the_meaning_and_not_of_the_layout() -> None:
-    one = text.parse('{"blocks": [{"block": "A", "credits": 5.0}], "about": "é"}')
-    other = text.parse('{"about":"\\u00e9","blocks":[{"credits":5,"block":"A"}]}')
+    one = text.parse_json('{"blocks": [{"block": "A", "credits": 5.0}], "about": "é"}')
+    other = text.parse_json('{"about":"\\u00e9","blocks":[{"credits":5,"block":"A"}]}')
 
-    assert text.canonical(one) == '{"about":"é","blocks":[{"block":"A","credits":5}]}'.encode()
-    assert text.fingerprint(one) == text.fingerprint(other)
-    assert text.fingerprint(one) != text.fingerprint(one | {"about": "e"})
-    assert text.parse(text.layout(one)) == one
+    assert text.canonical_json(one) == '{"about":"é","blocks":[{"block":"A","credits":5}]}'.encode()
+    assert text.document_hash(one) == text.document_hash(other)
+    assert text.document_hash(one) != text.document_hash(one | {"about": "e"})
+    assert text.parse_json(text.format_document(one)) == one
 
 
 @pytest.mark.parametrize(
@@ -195,10 +195,10 @@ def test_the_fingerprint_is_that_of_the_meaning_and_not_of_the_layout() -> None:
 )
 def test_text_that_is_no_card_is_refused_before_a_price_is_lost(given: str, words: str) -> None:
     with pytest.raises(InvalidRateCard) as refusal:
-        text.parse(given)
+        text.parse_json(given)
 
     assert words in refusal.value.message
 
 
 def test_the_default_text_is_read_strictly_too() -> None:
-    assert text.parse(text.default_text()) == json.loads(text.default_text())
+    assert text.parse_json(text.default_rate_card_text()) == json.loads(text.default_rate_card_text())

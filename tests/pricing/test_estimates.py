@@ -6,7 +6,7 @@ import pytest
 
 from app.credits import MAX_CREDITS
 from app.errors import BalanceLimitReached, InvalidInput, MeasurementMissing, PriceNotFound
-from app.pricing.estimate import PlannedBlockRun, estimate
+from app.pricing.estimate import PlannedBlockRun, estimate_cost
 from app.pricing.measurements import Measurements
 from tests.pricing.cards import a_card
 
@@ -25,7 +25,7 @@ PLAN = [
 
 
 def test_lines_are_priced_each_run_rounded_by_itself() -> None:
-    estimated = estimate(CARD, PLAN, available_credits=38)
+    estimated = estimate_cost(CARD, PLAN, available_credits=38)
 
     assert [(line.block, line.count, line.credits_each, line.credits) for line in estimated.lines] == [
         ("Note", 1_000, 0, 0),
@@ -33,7 +33,7 @@ def test_lines_are_priced_each_run_rounded_by_itself() -> None:
         ("Video", 2, 4, 8),
         ("Ten", 5, 0, 0),
     ]
-    assert (estimated.credits, estimated.affordable, estimated.runs_out_at) == (38, True, None)
+    assert (estimated.credits, estimated.is_affordable, estimated.first_unaffordable_line) == (38, True, None)
     assert estimated.shortfall_credits == 0
 
 
@@ -41,27 +41,27 @@ def test_lines_are_priced_each_run_rounded_by_itself() -> None:
     ("available", "runs_out_at", "shortfall"), [(0, 1, 38), (29, 1, 9), (30, 2, 8), (37, 2, 1), (38, None, 0)]
 )
 def test_the_line_at_which_the_balance_runs_out(available: int, runs_out_at: int | None, shortfall: int) -> None:
-    estimated = estimate(CARD, PLAN, available_credits=available)
+    estimated = estimate_cost(CARD, PLAN, available_credits=available)
 
-    assert (estimated.runs_out_at, estimated.shortfall_credits) == (runs_out_at, shortfall)
-    assert estimated.affordable is (runs_out_at is None)
+    assert (estimated.first_unaffordable_line, estimated.shortfall_credits) == (runs_out_at, shortfall)
+    assert estimated.is_affordable is (runs_out_at is None)
 
 
 def test_an_empty_plan_costs_nothing() -> None:
-    estimated = estimate(CARD, [], available_credits=0)
+    estimated = estimate_cost(CARD, [], available_credits=0)
 
-    assert (estimated.credits, estimated.lines, estimated.affordable) == (0, (), True)
+    assert (estimated.credits, estimated.lines, estimated.is_affordable) == (0, (), True)
 
 
 def test_a_plan_within_its_bounds_is_estimated_and_beyond_them_refused() -> None:
     full = [PlannedBlockRun("Ten", count=1_000_000)] * 1_000
-    assert estimate(CARD, full, available_credits=0).credits == 10_000_000_000
+    assert estimate_cost(CARD, full, available_credits=0).credits == 10_000_000_000
 
     with pytest.raises(InvalidInput, match="at most 1,000 lines"):
-        estimate(CARD, [*full, PlannedBlockRun("Ten")], available_credits=0)
+        estimate_cost(CARD, [*full, PlannedBlockRun("Ten")], available_credits=0)
     counted = [PlannedBlockRun("Ten", count=count) for count in (0, 1, 1_000_001, -1)]
     with pytest.raises(InvalidInput) as refusal:
-        estimate(CARD, counted, available_credits=0)
+        estimate_cost(CARD, counted, available_credits=0)
     assert [problem.path for problem in refusal.value.problems] == [f"blockRuns.{n}.count" for n in (0, 2, 3)]
 
 
@@ -70,11 +70,11 @@ def test_a_plan_within_its_bounds_is_estimated_and_beyond_them_refused() -> None
 )
 def test_a_sum_beyond_the_bound_is_refused(plan: list[PlannedBlockRun]) -> None:
     with pytest.raises(BalanceLimitReached):
-        estimate(CARD, plan, available_credits=MAX_CREDITS)
+        estimate_cost(CARD, plan, available_credits=MAX_CREDITS)
 
 
 def test_a_line_without_a_price_refuses_the_plan() -> None:
     with pytest.raises(PriceNotFound):
-        estimate(CARD, [PlannedBlockRun("Ten"), PlannedBlockRun("Unknown")], available_credits=100)
+        estimate_cost(CARD, [PlannedBlockRun("Ten"), PlannedBlockRun("Unknown")], available_credits=100)
     with pytest.raises(MeasurementMissing):
-        estimate(CARD, [PlannedBlockRun("Video")], available_credits=100)
+        estimate_cost(CARD, [PlannedBlockRun("Video")], available_credits=100)

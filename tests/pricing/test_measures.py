@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.credits import MAX_CREDITS
 from app.errors import BalanceLimitReached, InvalidInput, MeasurementMissing
-from app.pricing.measurements import MAX_SECONDS, MAX_USD, Measurements, read
+from app.pricing.measurements import MAX_SECONDS, MAX_USD, Measurements, parse_measurements
 from app.pricing.rules import Unit, price, quote
 from tests.pricing.cards import a_card
 
@@ -116,24 +116,24 @@ def test_measures_out_of_bounds_are_refused(name: str, value: Any) -> None:
 
 
 def test_what_arrives_from_outside_becomes_exact() -> None:
-    assert read(seconds=0.1, items=2, bytes=3, usd="0.30") == Measurements(
+    assert parse_measurements(seconds=0.1, items=2, bytes=3, usd="0.30") == Measurements(
         seconds=Decimal("0.1"), items=2, bytes=3, usd=Decimal("0.30")
     )
-    assert read(usd="1e-7").usd == Decimal("0.0000001")
-    assert read() == Measurements()
+    assert parse_measurements(usd="1e-7").usd == Decimal("0.0000001")
+    assert parse_measurements() == Measurements()
 
 
 @pytest.mark.parametrize("text", ["", "abc", "1,5", " 1", "1_0", "NaN", "inf", "٣", "1e9999", "9" * 65, "0x1", "1\n"])
 def test_dollars_are_plain_decimal_text(text: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
-        read(usd=text, path="input.3.measurements")
+        parse_measurements(usd=text, path="input.3.measurements")
 
     assert [problem.path for problem in refusal.value.problems] == ["input.3.measurements.usd"]
 
 
 def test_every_faulty_measure_is_told_under_the_callers_path() -> None:
     with pytest.raises(InvalidInput) as refusal:
-        read(seconds=float("nan"), items=-1, bytes=-1, usd="-1", path="input.3.measurements")
+        parse_measurements(seconds=float("nan"), items=-1, bytes=-1, usd="-1", path="input.3.measurements")
 
     assert [problem.path for problem in refusal.value.problems] == [
         f"input.3.measurements.{name}" for name in ("seconds", "items", "bytes", "usd")

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from app.pricing.outcomes import Outcome, due
-from app.pricing.text import default_document
+from app.pricing.outcomes import BlockRunOutcome, cost_after_outcome
+from app.pricing.text import default_rate_card
 from tests.pricing.cards import a_card
 from tests.pricing.test_documents import problems_of
 
-FAILED, CANCELLED, PROVIDER_FAILED = Outcome.FAILED, Outcome.CANCELLED, Outcome.PROVIDER_FAILED
+FAILED, CANCELLED, PROVIDER_FAILED = BlockRunOutcome.FAILED, BlockRunOutcome.CANCELLED, BlockRunOutcome.PROVIDER_FAILED
 
 
 def test_a_card_says_in_full_nothing_or_a_fee() -> None:
@@ -22,16 +22,21 @@ def test_a_card_says_in_full_nothing_or_a_fee() -> None:
     )
 
     assert card.outcomes == {FAILED: 2, PROVIDER_FAILED: 0}
-    assert card.outcomes_of("Any") == card.outcomes_of("Note") == card.outcomes_of("unknown") == card.outcomes
-    assert card.outcomes_of("Own") == {FAILED: None, CANCELLED: 0, PROVIDER_FAILED: 0}
-    assert card.outcomes_of("Ruled") == {FAILED: 2, PROVIDER_FAILED: 5}
-    assert a_card({"block": "Any", "credits": 9}).outcomes_of("Any") == {}
+    assert (
+        card.outcome_prices_of("Any")
+        == card.outcome_prices_of("Note")
+        == card.outcome_prices_of("unknown")
+        == card.outcomes
+    )
+    assert card.outcome_prices_of("Own") == {FAILED: None, CANCELLED: 0, PROVIDER_FAILED: 0}
+    assert card.outcome_prices_of("Ruled") == {FAILED: 2, PROVIDER_FAILED: 5}
+    assert a_card({"block": "Any", "credits": 9}).outcome_prices_of("Any") == {}
 
 
 @pytest.mark.parametrize(
     ("outcome", "cost", "found"),
     [
-        (Outcome.SUCCEEDED, 9, 9),
+        (BlockRunOutcome.SUCCEEDED, 9, 9),
         (FAILED, 9, 2),
         (FAILED, 1, 1),
         (FAILED, 0, 0),
@@ -40,9 +45,9 @@ def test_a_card_says_in_full_nothing_or_a_fee() -> None:
     ],
 )
 def test_an_outcome_never_costs_more_than_was_charged_and_success_costs_that(
-    outcome: Outcome, cost: int, found: int
+    outcome: BlockRunOutcome, cost: int, found: int
 ) -> None:
-    assert due({Outcome.SUCCEEDED: 0, FAILED: 2, PROVIDER_FAILED: 0}, outcome, cost) == found
+    assert cost_after_outcome({BlockRunOutcome.SUCCEEDED: 0, FAILED: 2, PROVIDER_FAILED: 0}, outcome, cost) == found
 
 
 @pytest.mark.parametrize(
@@ -67,5 +72,5 @@ def test_a_faulty_outcome_is_told_by_its_place(outcomes: Any, path: str, message
 
 
 def test_by_the_default_card_a_provider_that_failed_costs_nothing() -> None:
-    document = default_document()
+    document = default_rate_card()
     assert document["outcomes"] == {"failed": "full", "cancelled": "full", "provider_failed": "nothing"}

@@ -11,9 +11,9 @@ from app import database
 from app.errors import IdempotencyConflict, InvalidInput, InvalidRateCard
 from app.pricing import publishing
 from app.pricing.models import RateCard
-from app.pricing.publishing import Published, load_default, publish
+from app.pricing.publishing import Publication, publish_default_card, publish_rate_card
 from app.pricing.rules import quote
-from app.pricing.text import default_document
+from app.pricing.text import default_rate_card
 
 pytestmark = pytest.mark.anyio
 
@@ -34,30 +34,30 @@ async def versions() -> list[int]:
 async def test_the_default_card_is_loaded_once_whoever_starts(db: str) -> None:
     before = await database_now()
 
-    loaded = await asyncio.gather(*(load_default() for _ in range(5)))
+    loaded = await asyncio.gather(*(publish_default_card() for _ in range(5)))
 
     assert sorted(loaded) == [False, False, False, False, True]
     row = await RateCard.get()
     assert (row.version, row.published_by) == (1, "default card")
     assert row.reason is None
     assert row.key is None
-    assert row.document == default_document()
+    assert row.document == default_rate_card()
     assert before <= row.effective_at <= await database_now()
 
 
 async def test_the_default_card_never_replaces_another(db: str) -> None:
-    await load_default()
-    await publish(a_document(), actor="operator:ann", key="k1")
+    await publish_default_card()
+    await publish_rate_card(a_document(), actor="operator:ann", idempotency_key="k1")
 
-    assert await load_default() is False
+    assert await publish_default_card() is False
     assert await versions() == [1, 2]
 
 
 async def test_a_card_takes_effect_from_the_earliest_instant_allowed(db: str) -> None:
-    await load_default()
+    await publish_default_card()
     before = await database_now()
 
-    published = await publish(a_document(), actor="operator:ann", reason="dearer now", key="k1")
+    published = await publish_rate_card(a_document(), actor="operator:ann", reason="dearer now", idempotency_key="k1")
 
     after = await database_now()
     assert (published.card.version, published.replayed) == (2, False)
@@ -70,34 +70,36 @@ async def test_a_card_takes_effect_from_the_earliest_instant_allowed(db: str) ->
 
 
 async def test_a_card_after_one_to_come_takes_effect_after_that(db: str) -> None:
-    await load_default()
+    await publish_default_card()
     later = (await database_now() + timedelta(hours=1)).replace(microsecond=0)
-    await publish(a_document(), effective_at=later, actor="operator:ann", key="k1")
+    await publish_rate_card(a_document(), effective_at=later, actor="operator:ann", idempotency_key="k1")
 
-    published = await publish(a_document(6), actor="operator:ann", key="k2")
+    published = await publish_rate_card(a_document(6), actor="operator:ann", idempotency_key="k2")
 
     assert published.card.effective_at == later + timedelta(microseconds=1)
 
 
 async def test_the_first_publication_of_all_comes_after_the_default_card(db: str) -> None:
-    published = await publish(a_document(), actor="operator:ann", key="k1")
+    published = await publish_rate_card(a_document(), actor="operator:ann", idempotency_key="k1")
 
     assert published.card.version == 2
     assert await versions() == [1, 2]
 
 
 async def test_the_same_request_again_is_answered_with_the_first_result(db: str) -> None:
-    await load_default()
+    await publish_default_card()
     at = await database_now() + timedelta(seconds=60)
-    first = await publish(a_document(), effective_at=at, actor="operator:ann", reason="why", key="k1")
+    first = await publish_rate_card(
+        a_document(), effective_at=at, actor="operator:ann", reason="why", idempotency_key="k1"
+    )
     same_instant = at.astimezone(timezone(timedelta(hours=2)))
 
-    again = await publish(
+    again = await publish_rate_card(
         {"blocks": [{"credits": 5.0, "block": "Block"}]},
         effective_at=same_instant,
         actor="operator:bob",
         reason="why",
-        key="k1",
+        idempotency_key="k1",
     )
 
     assert (again.card, again.replayed) == (first.card, True)
@@ -105,13 +107,13 @@ async def test_the_same_request_again_is_answered_with_the_first_result(db: str)
 
 
 async def test_a_replay_is_answered_after_the_card_has_taken_effect(db: str) -> None:
-    await load_default()
+    await publish_default_card()
     at = await database_now() + timedelta(seconds=60)
-    first = await publish(a_document(), effective_at=at, actor="operator:ann", key="k1")
+    first = await publish_rate_card(a_document(), effective_at=at, actor="operator:ann", idempotency_key="k1")
     long_ago = at - timedelta(days=2)
     await database.fetch("UPDATE rate_card SET effective_at = effective_at - interval '2 days' WHERE version = 2")
 
-    again = await publish(a_document(), effective_at=at, actor="operator:ann", key="k1")
+    again = await publish_rate_card(a_document(), effective_at=at, actor="operator:ann", idempotency_key="k1")
 
     assert (again.card.version, again.replayed) == (first.card.version, True)
     assert again.card.effective_at == long_ago
@@ -126,20 +128,22 @@ async def test_a_replay_is_answered_after_the_card_has_taken_effect(db: str) -> 
     ],
 )
 async def test_the_same_key_with_another_request_is_a_conflict(db: str, change: dict[str, Any]) -> None:
-    await load_default()
+    await publish_default_card()
     request: dict[str, Any] = {"document": a_document(), "actor": "operator:ann", "reason": "why", "key": "k1"}
-    await publish(**request)
+    await publish_rate_card(**request)
 
     with pytest.raises(IdempotencyConflict):
-        await publish(**(request | change))
+        await publish_rate_card(**(request | change))
 
     assert await versions() == [1, 2]
 
 
 async def test_the_same_request_sent_many_times_at_once_is_published_once(db: str) -> None:
-    await load_default()
+    await publish_default_card()
 
-    published = await asyncio.gather(*(publish(a_document(), actor="operator:ann", key="k1") for _ in range(8)))
+    published = await asyncio.gather(
+        *(publish_rate_card(a_document(), actor="operator:ann", idempotency_key="k1") for _ in range(8))
+    )
 
     assert sorted(one.replayed for one in published) == [False] + [True] * 7
     assert {(one.card.version, one.card.effective_at) for one in published} == {(2, published[0].card.effective_at)}
@@ -147,10 +151,13 @@ async def test_the_same_request_sent_many_times_at_once_is_published_once(db: st
 
 
 async def test_publications_at_once_are_versions_in_a_row_in_order_of_effect(db: str) -> None:
-    await load_default()
+    await publish_default_card()
 
     published = await asyncio.gather(
-        *(publish(a_document(credits), actor="operator:ann", key=f"k{credits}") for credits in range(6))
+        *(
+            publish_rate_card(a_document(credits), actor="operator:ann", idempotency_key=f"k{credits}")
+            for credits in range(6)
+        )
     )
 
     assert sorted(one.card.version for one in published) == [2, 3, 4, 5, 6, 7]
@@ -161,12 +168,12 @@ async def test_publications_at_once_are_versions_in_a_row_in_order_of_effect(db:
 
 
 async def test_a_card_that_waited_for_another_still_gives_its_notice(db: str) -> None:
-    await load_default()
+    await publish_default_card()
     other_has_written = asyncio.Event()
 
-    async def publish_after_the_other() -> Published:
+    async def publish_after_the_other() -> Publication:
         await other_has_written.wait()
-        return await publish(a_document(), actor="operator:ann", key="k1")
+        return await publish_rate_card(a_document(), actor="operator:ann", idempotency_key="k1")
 
     waiting = asyncio.create_task(publish_after_the_other())  # made out here: in there it would join the transaction
     async with database.transaction() as other:
@@ -182,7 +189,7 @@ async def test_a_card_that_waited_for_another_still_gives_its_notice(db: str) ->
     published = await waiting
 
     assert published.card.version == 2
-    assert published.card.effective_at >= before + publishing.NOTICE
+    assert published.card.effective_at >= before + publishing.LEAD_TIME
 
 
 @pytest.mark.parametrize(
@@ -195,12 +202,14 @@ async def test_a_card_that_waited_for_another_still_gives_its_notice(db: str) ->
     ],
 )
 async def test_an_instant_that_workers_could_not_keep_is_refused(db: str, ahead: timedelta, words: str) -> None:
-    await load_default()
+    await publish_default_card()
     now = await database_now()
-    await publish(a_document(), effective_at=now + timedelta(hours=1), actor="operator:ann", key="k1")
+    await publish_rate_card(
+        a_document(), effective_at=now + timedelta(hours=1), actor="operator:ann", idempotency_key="k1"
+    )
 
     with pytest.raises(InvalidInput, match=words) as refusal:
-        await publish(a_document(), effective_at=now + ahead, actor="operator:ann", key="k2")
+        await publish_rate_card(a_document(), effective_at=now + ahead, actor="operator:ann", idempotency_key="k2")
 
     assert [problem.path for problem in refusal.value.problems] == ["effectiveAt"]
     assert await versions() == [1, 2]
@@ -222,10 +231,10 @@ async def test_an_instant_that_workers_could_not_keep_is_refused(db: str, ahead:
 async def test_a_faulty_request_writes_nothing(
     db: str, change: Callable[[], dict[str, Any]], refused_with: type[Exception]
 ) -> None:
-    await load_default()
+    await publish_default_card()
     request: dict[str, Any] = {"document": a_document(), "actor": "operator:ann", "key": "k1"}
 
     with pytest.raises(refused_with):
-        await publish(**(request | change()))
+        await publish_rate_card(**(request | change()))
 
     assert await versions() == [1]

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import app.pricing
-from app.simulation.card import Block, Card, Rule
+from app.simulation.card import Block, RateCard, Rule
 
 DEFAULT: Any = json.loads((Path(app.pricing.__file__).parent / "default_rate_card.json").read_text())
 
-SMALL = Card(
+SMALL = RateCard(
     7,
     {
         "Model": Block("Model", (), priced_by_model=True),
@@ -30,7 +30,7 @@ SMALL = Card(
 )
 
 
-def default_card() -> Card:
+def default_card() -> RateCard:
     """Made from the file by hand: what the file leaves out is what the API spells out."""
     blocks = [
         {
@@ -44,4 +44,4 @@ def default_card() -> Card:
         for found in DEFAULT["blocks"]
     ]
     blocks += [{"block": name, "pricedByModel": True, "rules": []} for name in DEFAULT["model_priced_blocks"]]
-    return Card.read({"version": 1, "blocks": blocks, "models": DEFAULT["models"]})
+    return RateCard.from_response({"version": 1, "blocks": blocks, "models": DEFAULT["models"]})

@@ -13,8 +13,8 @@ from app.callers import development
 from app.errors import RequestError
 from app.settings import Settings
 from app.simulation.client import Tokens
-from app.simulation.play import Played, play
-from tests.commands import open_place, run, serving
+from app.simulation.play import SimulationResult, run_simulation
+from tests.commands import run_command, running_server, temporary_directory
 
 GRANT = """mutation($owner: ID!) { grantCredits(input: {
     ownerId: $owner, credits: 1, reason: "nobody knows", idempotencyKey: "unknown"}) { __typename } }"""
@@ -29,7 +29,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with open_place() as place, serving(DATA_DIR=str(place), PORT="0", WORKERS="2") as (url, tokens):
+    with temporary_directory() as place, running_server(DATA_DIR=str(place), PORT="0", WORKERS="2") as (url, tokens):
         yield Server(url, place, tokens)
 
 
@@ -48,7 +48,7 @@ class Meddler:
 
     def user(self, owner_id: str) -> str:
         self.owner_ids.append(owner_id)
-        return development.user_token(owner_id, chosen=Settings(data_dir=self.server.data_dir))
+        return development.user_token(owner_id, settings=Settings(data_dir=self.server.data_dir))
 
     def say(self, text: str) -> None:
         pass
@@ -69,7 +69,7 @@ class Meddler:
 
 
 def test_a_day_is_exact_and_has_everything_in_it(server: Server) -> None:
-    day = run(
+    day = run_command(
         "simulate", "--url", server.url, "--tasks", "30", "--seed", "1", "--verbose", DATA_DIR=str(server.data_dir)
     )
 
@@ -98,7 +98,9 @@ async def test_a_credit_that_nobody_speaks_of_is_found(server: Server) -> None:
     meddler = Meddler(server)
 
     async with asyncio.timeout(60):
-        played: Played = await play(server.url, meddler.tokens, meddler, seed=3, tasks=13, concurrency=4)
+        played: SimulationResult = await run_simulation(
+            server.url, meddler.tokens, meddler, seed=3, tasks=13, concurrency=4
+        )
 
     owner_id = meddler.owner_ids[-2]
     granted = played.tally.granted[owner_id]
@@ -107,8 +109,8 @@ async def test_a_credit_that_nobody_speaks_of_is_found(server: Server) -> None:
 
 
 def test_without_a_server_the_command_says_how_to_start_one() -> None:
-    with open_place() as place:
-        told = run("simulate", "--url", "http://127.0.0.1:1", DATA_DIR=str(place))
+    with temporary_directory() as place:
+        told = run_command("simulate", "--url", "http://127.0.0.1:1", DATA_DIR=str(place))
 
     assert told.returncode == 1
     assert told.stderr == (
@@ -118,7 +120,7 @@ def test_without_a_server_the_command_says_how_to_start_one() -> None:
 
 
 async def test_tokens_of_another_installation_are_named_as_what_is_wrong(server: Server) -> None:
-    with open_place() as place:
+    with temporary_directory() as place:
         elsewhere = Meddler(Server(server.url, place, {"service": "none", "operator": "none"}))
         with pytest.raises(RequestError, match="give simulate the same DATA_DIR and DATABASE_URL as serve"):
-            await play(server.url, elsewhere.tokens, elsewhere, seed=1, tasks=1, concurrency=1)
+            await run_simulation(server.url, elsewhere.tokens, elsewhere, seed=1, tasks=1, concurrency=1)

@@ -9,11 +9,11 @@ import orjson
 from websockets.asyncio.server import ServerConnection, serve
 
 from app.simulation.following import PROTOCOL
-from app.simulation.header import Header
+from app.simulation.header import BalanceHeader
 
 
 @asynccontextmanager
-async def followed(*versions: int, closes: bool = False) -> AsyncIterator[tuple[Header, list[Any]]]:
+async def followed(*versions: int, closes: bool = False) -> AsyncIterator[tuple[BalanceHeader, list[Any]]]:
     """A header to which these versions are pushed, and what it said to the server."""
     said: list[Any] = []
 
@@ -32,8 +32,8 @@ async def followed(*versions: int, closes: bool = False) -> AsyncIterator[tuple[
 
     async with serve(converse, "127.0.0.1", 0, subprotocols=[PROTOCOL]) as server:
         [listener] = server.sockets
-        header = Header(f"http://127.0.0.1:{listener.getsockname()[1]}", "a-token")
-        following = asyncio.create_task(header.follow())
+        header = BalanceHeader(f"http://127.0.0.1:{listener.getsockname()[1]}", "a-token")
+        following = asyncio.create_task(header.receive())
         try:
             yield header, said
         finally:
@@ -43,7 +43,7 @@ async def followed(*versions: int, closes: bool = False) -> AsyncIterator[tuple[
 
 async def test_every_item_is_kept_and_the_last_version_can_be_waited_for() -> None:
     async with followed(0, 1, 5) as (header, said):
-        reached = await header.reached(5, within_seconds=5)
+        reached = await header.wait_for_version(5, within_seconds=5)
 
     assert reached
     assert [item["version"] for item in header.items] == [0, 1, 5]
@@ -55,7 +55,7 @@ async def test_every_item_is_kept_and_the_last_version_can_be_waited_for() -> No
 
 async def test_a_version_that_does_not_rise_is_a_problem() -> None:
     async with followed(0, 3, 3, 2) as (header, _):
-        reached = await header.reached(9, within_seconds=5)
+        reached = await header.wait_for_version(9, within_seconds=5)
 
     assert not reached
     assert header.problems[0] == "header: version 3 came after 3"
@@ -63,23 +63,23 @@ async def test_a_version_that_does_not_rise_is_a_problem() -> None:
 
 async def test_a_version_that_never_comes_is_not_waited_for_for_ever() -> None:
     async with followed(4) as (header, _):
-        assert await header.reached(4, within_seconds=5)
-        assert not await header.reached(5, within_seconds=0.1)
+        assert await header.wait_for_version(4, within_seconds=5)
+        assert not await header.wait_for_version(5, within_seconds=0.1)
 
     assert header.problems == []
 
 
 async def test_a_subscription_that_the_server_ends_is_a_problem() -> None:
     async with followed(1, closes=True) as (header, _):
-        await header.reached(2, within_seconds=5)
+        await header.wait_for_version(2, within_seconds=5)
 
     assert header.problems == ["header: the server closed the subscription: 1000 "]
 
 
 async def test_a_server_that_is_not_there_is_a_problem() -> None:
-    header = Header("http://127.0.0.1:1", "a-token")
+    header = BalanceHeader("http://127.0.0.1:1", "a-token")
 
-    await header.follow()
+    await header.receive()
 
     assert len(header.problems) == 1
     assert header.problems[0].startswith("header: the subscription broke: ")

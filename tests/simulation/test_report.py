@@ -3,51 +3,55 @@ from dataclasses import replace
 
 import pytest
 
-from app.simulation.report import AgentLine, Sums, agent_lines, differences, percentile, sums
-from app.simulation.seen import Seen, SeenAccount, SeenAgent, SeenTask
-from app.simulation.tally import Pair, Tally
+from app.simulation.report import AgentSummary, CreditTotals, agent_summaries, credit_totals, differences, percentile
+from app.simulation.seen import ActualAccount, ActualAgent, ActualState, ActualTask
+from app.simulation.tally import ExpectedState, OwnerAgent
 
-ANNA_TRIAGE, ANNA_DIGEST, BO_TRIAGE = Pair("anna", "triage"), Pair("anna", "digest"), Pair("bo", "triage")
+ANNA_TRIAGE, ANNA_DIGEST, BO_TRIAGE = (
+    OwnerAgent("anna", "triage"),
+    OwnerAgent("anna", "digest"),
+    OwnerAgent("bo", "triage"),
+)
 
 
-def replies() -> Tally:
+def replies() -> ExpectedState:
     """Anna: 100 granted, 500 bought; her tasks cost 10 + 5 - 4 and 20. Bo: 50 granted, a task that cost 0 and 7."""
-    tally = Tally()
-    tally.grant("anna", "anna-grant", 100)
-    tally.top_up("anna", "anna-top-up", 500)
-    tally.grant("bo", "bo-grant", 50)
-    tally.started("t1", ANNA_TRIAGE)
-    tally.charged("t1", "t1-1", credits=10, seq=3, replayed=False)
-    tally.charged("t1", "t1-2", credits=5, seq=4, replayed=False)
-    tally.reversal("t1", "t1-1-part", 4)
-    tally.started("t2", ANNA_DIGEST)
-    tally.charged("t2", "t2-1", credits=20, seq=6, replayed=False)
-    tally.started("t3", BO_TRIAGE)
-    tally.charged("t3", "t3-1", credits=0, seq=None, replayed=False)
-    tally.charged("t3", "t3-2", credits=7, seq=2, replayed=False)
+    tally = ExpectedState()
+    tally.record_grant("anna", "anna-grant", 100)
+    tally.record_top_up("anna", "anna-top-up", 500)
+    tally.record_grant("bo", "bo-grant", 50)
+    tally.record_start("t1", ANNA_TRIAGE)
+    tally.record_charge("t1", "t1-1", credits=10, seq=3, replayed=False)
+    tally.record_charge("t1", "t1-2", credits=5, seq=4, replayed=False)
+    tally.record_reversal("t1", "t1-1-part", 4)
+    tally.record_start("t2", ANNA_DIGEST)
+    tally.record_charge("t2", "t2-1", credits=20, seq=6, replayed=False)
+    tally.record_start("t3", BO_TRIAGE)
+    tally.record_charge("t3", "t3-1", credits=0, seq=None, replayed=False)
+    tally.record_charge("t3", "t3-2", credits=7, seq=2, replayed=False)
     for task in tally.tasks.values():
         task.status = "COMPLETED"
     return tally
 
 
-def the_api() -> Seen:
+def the_api() -> ActualState:
     """What a sound server says after those replies; ten of Anna's credits have expired."""
-    return Seen(
+    return ActualState(
         tasks={
-            "t1": SeenTask(status="COMPLETED", steps=2, total=11, charged=15, reversed=4),
-            "t2": SeenTask(status="COMPLETED", steps=1, total=20, charged=20, reversed=0),
-            "t3": SeenTask(status="COMPLETED", steps=2, total=7, charged=7, reversed=0),
+            "t1": ActualTask(status="COMPLETED", steps=2, total=11, charged=15, reversed=4),
+            "t2": ActualTask(status="COMPLETED", steps=1, total=20, charged=20, reversed=0),
+            "t3": ActualTask(status="COMPLETED", steps=2, total=7, charged=7, reversed=0),
         },
-        agents={ANNA_TRIAGE: SeenAgent(11, 1), ANNA_DIGEST: SeenAgent(20, 1), BO_TRIAGE: SeenAgent(7, 1)},
+        agents={ANNA_TRIAGE: ActualAgent(11, 1), ANNA_DIGEST: ActualAgent(20, 1), BO_TRIAGE: ActualAgent(7, 1)},
         accounts={
-            "anna": SeenAccount(
+            "anna": ActualAccount(
                 posted=559,
                 available=559,
                 version=7,
                 by_kind=Counter({"GRANT": 100, "TOP_UP": 500, "CHARGE": -35, "REVERSAL": 4, "EXPIRY": -10}),
                 left_in_grants=559,
             ),
-            "bo": SeenAccount(
+            "bo": ActualAccount(
                 posted=43, available=43, version=2, by_kind=Counter({"GRANT": 50, "CHARGE": -7}), left_in_grants=43
             ),
         },
@@ -56,13 +60,15 @@ def the_api() -> Seen:
 
 def test_a_sound_day_has_no_differences_and_one_sum() -> None:
     assert differences(replies(), the_api()) == []
-    assert sums(replies(), the_api()) == Sums(task_costs=38, charges_less_reversals=38, left_the_accounts=38)
-    assert sums(replies(), the_api()).agree
+    assert credit_totals(replies(), the_api()) == CreditTotals(
+        task_costs=38, charges_less_reversals=38, left_the_accounts=38
+    )
+    assert credit_totals(replies(), the_api()).agree
 
 
 def test_a_task_that_costs_otherwise_is_named_once_for_each_figure() -> None:
     seen = the_api()
-    seen.tasks["t2"] = SeenTask(status="FAILED", steps=2, total=21, charged=22, reversed=1)
+    seen.tasks["t2"] = ActualTask(status="FAILED", steps=2, total=21, charged=22, reversed=1)
 
     assert differences(replies(), seen) == [
         "task t2, status: FAILED by the API, COMPLETED by the replies",
@@ -71,7 +77,7 @@ def test_a_task_that_costs_otherwise_is_named_once_for_each_figure() -> None:
         "task t2, reversed: 1 by the API, 0 by the replies",
         "task t2, total: 21 by the API, 20 by the replies",
     ]
-    assert not sums(replies(), seen).agree
+    assert not credit_totals(replies(), seen).agree
 
 
 def test_a_task_that_is_lost_or_made_up_is_named() -> None:
@@ -86,7 +92,7 @@ def test_a_task_that_is_lost_or_made_up_is_named() -> None:
 
 def test_an_agent_whose_sum_is_not_that_of_its_tasks_is_named() -> None:
     seen = the_api()
-    seen.agents[ANNA_TRIAGE] = SeenAgent(12, 2)
+    seen.agents[ANNA_TRIAGE] = ActualAgent(12, 2)
 
     assert differences(replies(), seen) == [
         "agent triage of anna, total: 12 by the API, 11 by the replies",
@@ -140,11 +146,11 @@ def test_what_contradicts_itself_in_the_replies_is_a_difference_too() -> None:
 
 
 def test_the_lines_of_agents_are_over_all_owners_dearest_first() -> None:
-    assert agent_lines(replies()) == [
-        AgentLine(agent_id="digest", tasks=1, block_runs=1, charged=20, reversed=0),
-        AgentLine(agent_id="triage", tasks=2, block_runs=4, charged=22, reversed=4),
+    assert agent_summaries(replies()) == [
+        AgentSummary(agent_id="digest", tasks=1, block_runs=1, charged=20, reversed=0),
+        AgentSummary(agent_id="triage", tasks=2, block_runs=4, charged=22, reversed=4),
     ]
-    assert [(line.cost, line.average) for line in agent_lines(replies())] == [(20, 20.0), (18, 9.0)]
+    assert [(line.cost, line.average) for line in agent_summaries(replies())] == [(20, 20.0), (18, 9.0)]
 
 
 def test_percentiles_are_values_that_were_measured() -> None:

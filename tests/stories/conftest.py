@@ -19,15 +19,15 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from app import database
-from app.audit import audit
+from app.audit import verify_ledger
 from app.callers.development import user_token
 from app.pricing import publishing
-from app.pricing.text import default_document
+from app.pricing.text import default_rate_card
 from app.settings import Settings
 from app.tasks import lapses
-from tests.commands import serving
+from tests.commands import running_server
 from tests.conftest import EMPTY, LEDGER_KEY
-from tests.factories import a_catalogue_of, unique
+from tests.factories import publish_rate_cards, unique_id
 from tests.stories import operations
 
 ITEMS = {"block": "ItemBlock", "credits": 1, "unit": "item"}
@@ -75,13 +75,13 @@ class Platform:
             "ownerId": owner_id,
             "credits": credits,
             "reason": "story",
-            "idempotencyKey": unique("key"),
+            "idempotencyKey": unique_id("key"),
         } | more
         return (await self.done("grantCredits", None, **asked))["balance"]
 
     async def start(self, owner_id: str, task_id: str | None = None, **more: Any) -> str:
         asked: dict[str, Any] = {
-            "taskId": task_id or unique("story-task"),
+            "taskId": task_id or unique_id("story-task"),
             "ownerId": owner_id,
             "agentId": "agent",
         } | more
@@ -120,7 +120,7 @@ class Platform:
         begin = """mutation($credits: Credits!, $key: String!) {
             beginTopUp(input: {credits: $credits, idempotencyKey: $key}) {
             ... on BeginTopUpSuccess { topUp { paymentUrl } } } }"""
-        begun = await self.ask("user", begin, credits=credits, key=unique("key"))
+        begun = await self.ask("user", begin, credits=credits, key=unique_id("key"))
         page = begun["beginTopUp"]["topUp"]["paymentUrl"]
         found = re.search(r'name="token" value="(\w+)"', (await self.client.get(page)).text)
         assert found is not None
@@ -163,10 +163,10 @@ class Platform:
 
     async def audited(self, owner_id: str) -> None:
         """The owner's books are exact."""
-        lapses.open_books(LEDGER_KEY)
+        lapses.configure_ledger(LEDGER_KEY)
         await database.connect(self.database_url)
         try:
-            assert (await audit(owner_id)).breaks == []
+            assert (await verify_ledger(owner_id)).violations == []
         finally:
             await database.disconnect()
 
@@ -208,7 +208,7 @@ def server(database_url: str, application_url: str) -> Iterator[tuple[str, Mappi
     anyio.run(_publish, database_url)
     with (
         tempfile.TemporaryDirectory(prefix="credits-story-") as directory,
-        serving(
+        running_server(
             DATABASE_URL=application_url, DATA_DIR=directory, PORT="0", WORKERS="2", LEDGER_KEY=LEDGER_KEY.hex()
         ) as (
             url,
@@ -216,7 +216,7 @@ def server(database_url: str, application_url: str) -> Iterator[tuple[str, Mappi
         ),
     ):
         here = Settings(data_dir=Path(directory))
-        yield url, {**tokens, **{name: user_token(name, chosen=here) for name in OTHER_USERS}}
+        yield url, {**tokens, **{name: user_token(name, settings=here) for name in OTHER_USERS}}
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ async def workers(platform: Platform) -> AsyncIterator[tuple[Platform, Platform]
 @pytest.fixture
 async def snapshots(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A reader of the database's own: each of its statements sees one state of everything."""
-    connection = await asyncpg.connect(**database.credentials(database_url))
+    connection = await asyncpg.connect(**database.connection_arguments(database_url))
     yield connection
     await connection.close()
 
@@ -277,13 +277,13 @@ def successes(answers: Sequence[Any]) -> list[Any]:
 
 
 async def _publish(database_url: str) -> None:
-    admin = await asyncpg.connect(**database.credentials(database_url))
+    admin = await asyncpg.connect(**database.connection_arguments(database_url))
     await admin.execute(EMPTY)  # of what the tests of other rooms have left
     await admin.close()
     await database.connect(database_url)
     try:
-        await publishing.load_default()
-        card = default_document()
-        await a_catalogue_of(card | {"blocks": [*card["blocks"], ITEMS]})
+        await publishing.publish_default_card()
+        card = default_rate_card()
+        await publish_rate_cards(card | {"blocks": [*card["blocks"], ITEMS]})
     finally:
         await database.disconnect()

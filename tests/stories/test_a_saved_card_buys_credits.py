@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from tests.factories import unique
+from tests.factories import unique_id
 from tests.stories.conftest import Platform, pushed
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +45,7 @@ def told(account: Any) -> set[tuple[str, str]]:
 
 async def pay_and_save(platform: Platform, user: str, card: str) -> None:
     """As the user: begin a top-up that saves the card, and pay it on the provider's page with one that behaves so."""
-    wish = {"credits": 500, "saveCard": True, "idempotencyKey": unique("key")}
+    wish = {"credits": 500, "saveCard": True, "idempotencyKey": unique_id("key")}
     page = (await platform.ask(user, BEGIN, input=wish))["beginTopUp"]["topUp"]["paymentUrl"]
     text = (await platform.client.get(page)).text
     found = re.search(r'name="token" value="(\w+)"', text)
@@ -86,9 +86,9 @@ async def test_a_saved_card_buys_once_when_a_charge_crosses_the_threshold(platfo
             "consentVersion": "story-1",
         }  # fmt: skip
         task = await platform.start("saver")
-        assert (await platform.charge(task, unique("story-run")))["cost"] == 10
+        assert (await platform.charge(task, unique_id("story-run")))["cost"] == 10
         await shown(header, lambda item: item["available"] == available - 10 + 1_000)
-        await platform.charge(task, unique("story-run"))
+        await platform.charge(task, unique_id("story-run"))
         last = await shown(header, lambda item: item["available"] == available - 20 + 1_000)
         after = await seen(platform, "saver")
     assert last["available"] == after["balance"]["available"]
@@ -104,7 +104,7 @@ async def test_a_card_that_declines_is_tried_once_and_says_so_until_it_is_switch
     async with switched_off_afterwards(platform, "unlucky"), platform.subscribed("unlucky", HEADER) as header:
         await put(platform, "unlucky", enabled=True, threshold=available, amount=1_000, consentVersion="story-1")
         task = await platform.start("unlucky")
-        await platform.charge(task, unique("story-run"))
+        await platform.charge(task, unique_id("story-run"))
         last = await shown(header, lambda item: item["autoTopUp"] == "BACKING_OFF")
         assert last["available"] == available - 10
         after = await seen(platform, "unlucky")
@@ -115,7 +115,7 @@ async def test_a_card_that_declines_is_tried_once_and_says_so_until_it_is_switch
         assert (one["status"], one["credits"]) == ("FAILED", 1_000)
         assert "TOP_UP_FAILED" in {kind for _, kind in told(after) - told(before)}
         # Each further charge is looked at, and buys nothing.
-        await asyncio.gather(*(platform.charge(task, unique("story-run")) for _ in range(5)))
+        await asyncio.gather(*(platform.charge(task, unique_id("story-run")) for _ in range(5)))
         await shown(header, lambda item: item["available"] == available - 60)
         assert bought(await seen(platform, "unlucky")) == bought(after)
     await platform.audited("unlucky")

@@ -8,29 +8,29 @@ import httpx
 import pytest
 
 from app import database
-from app.audit import audit
+from app.audit import verify_ledger
 from app.tasks import lapses
 from tests.conftest import LEDGER_KEY
-from tests.factories import unique
+from tests.factories import unique_id
 from tests.stories.conftest import Platform
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_twenty_charges_of_ten_on_seventy_credits_succeed_seven_times(platform: Platform) -> None:
-    owner = unique("story")
+    owner = unique_id("story")
     await platform.grant(owner, 70)
     tasks = [await platform.start(owner) for _ in range(20)]
-    replies = await gather(*(platform.charge(task, unique("story-run")) for task in tasks))
+    replies = await gather(*(platform.charge(task, unique_id("story-run")) for task in tasks))
     assert [reply["__typename"] for reply in replies].count("ChargeSuccess") == 7
     assert [reply["__typename"] for reply in replies].count("InsufficientCreditsError") == 13
     assert (await platform.balance(owner))["available"] == 0
 
 
 async def test_the_same_charge_twenty_times_at_once_is_one_entry_and_nineteen_replays(platform: Platform) -> None:
-    owner = unique("story")
+    owner = unique_id("story")
     await platform.grant(owner, 1000)
-    task, run = await platform.start(owner), unique("story-run")
+    task, run = await platform.start(owner), unique_id("story-run")
     replies = await gather(*(platform.charge(task, run) for _ in range(20)))
     assert sorted(reply["replayed"] for reply in replies) == [False] + [True] * 19
     assert {(reply["cost"], reply["entry"]["seq"], reply["entry"]["mac"]) for reply in replies} == {
@@ -40,11 +40,11 @@ async def test_the_same_charge_twenty_times_at_once_is_one_entry_and_nineteen_re
 
 
 async def test_charges_grants_and_reads_at_once_add_up(platform: Platform) -> None:
-    owner = unique("story")
+    owner = unique_id("story")
     await platform.grant(owner, 1000)
     task = await platform.start(owner)
     done = await gather(
-        *(platform.charge(task, unique("story-run"), block="ClaudeCodeBlock") for _ in range(5)),
+        *(platform.charge(task, unique_id("story-run"), block="ClaudeCodeBlock") for _ in range(5)),
         *(platform.grant(owner, 200) for _ in range(3)),
         *(platform.balance(owner) for _ in range(10)),
     )
@@ -57,9 +57,9 @@ async def test_charges_grants_and_reads_at_once_add_up(platform: Platform) -> No
 
 
 async def test_a_charge_whose_reply_was_lost_is_answered_again_after_the_task_has_ended(platform: Platform) -> None:
-    owner = unique("story")
+    owner = unique_id("story")
     await platform.grant(owner, 100)
-    task, run = await platform.start(owner), unique("story-run")
+    task, run = await platform.start(owner), unique_id("story-run")
     with pytest.raises(httpx.TimeoutException):  # the client goes away before the reply
         async with httpx.AsyncClient(base_url=platform.url, timeout=httpx.Timeout(5, read=0.0001)) as hasty:
             await replace(platform, client=hasty).charge(task, run)
@@ -70,22 +70,22 @@ async def test_a_charge_whose_reply_was_lost_is_answered_again_after_the_task_ha
     assert (await platform.ask("service", finish, task=task))["finishTask"]["__typename"] == "FinishTaskSuccess"
     again = await platform.charge(task, run)
     assert (again["__typename"], again["replayed"], again["cost"]) == ("ChargeSuccess", True, 10)
-    assert (await platform.charge(task, unique("story-run")))["__typename"] == "TaskEndedError"
+    assert (await platform.charge(task, unique_id("story-run")))["__typename"] == "TaskEndedError"
     assert (await platform.balance(owner))["posted"] == 90
 
 
 async def test_two_first_credits_at_the_same_instant_both_count(platform: Platform) -> None:
-    owners = [unique("story") for _ in range(10)]
+    owners = [unique_id("story") for _ in range(10)]
     await gather(*(platform.grant(owner, 5) for owner in owners for _ in range(2)))
     assert [(await platform.balance(owner))["posted"] for owner in owners] == [10] * 10
 
 
 async def test_the_books_of_all_stories_balance(platform: Platform, database_url: str) -> None:
-    lapses.open_books(LEDGER_KEY)
+    lapses.configure_ledger(LEDGER_KEY)
     await database.connect(database_url)
     try:
-        report = await audit()
-        assert report.breaks == []
+        report = await verify_ledger()
+        assert report.violations == []
         assert report.accounts > 0
     finally:
         await database.disconnect()

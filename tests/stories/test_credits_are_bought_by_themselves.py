@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from app import database
-from tests.factories import unique
+from tests.factories import unique_id
 from tests.stories.conftest import Platform
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +25,7 @@ SAVED = """
 
 
 async def save_card(platform: Platform) -> None:
-    connection = await asyncpg.connect(**database.credentials(platform.database_url))
+    connection = await asyncpg.connect(**database.connection_arguments(platform.database_url))
     try:
         await connection.execute("DELETE FROM sandbox_card WHERE card_ref = 'card_story'")
         await connection.execute("DELETE FROM payment_customer WHERE customer_ref = 'cus_story'")
@@ -51,7 +51,7 @@ async def test_a_hundred_charges_on_both_workers_are_followed_by_one_purchase(
         answer = (await platform.ask("user", SET, input=wishes))["setAutoTopUp"]
         assert answer["autoTopUp"] == {"state": "READY", "blockedReason": None}
         task = await platform.start("alice")
-        charges = [workers[n % 2].charge(task, unique("story-run")) for n in range(100)]
+        charges = [workers[n % 2].charge(task, unique_id("story-run")) for n in range(100)]
         await asyncio.gather(*charges)
 
         async def arrived() -> bool:

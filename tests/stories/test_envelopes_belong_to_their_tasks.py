@@ -5,28 +5,28 @@ from typing import Any
 
 import pytest
 
-from tests.factories import unique
+from tests.factories import unique_id
 from tests.stories.conftest import Platform, successes, until
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_a_task_spends_its_budget_whatever_others_spend_and_returns_the_rest(platform: Platform) -> None:
-    owner = unique("story")
+    owner = unique_id("story")
     await platform.grant(owner, 100)
     task = await platform.start(owner, budget=40)
     assert await platform.account(owner, "balance { available held }") == {"balance": {"available": 60, "held": 40}}
     greedy = [await platform.start(owner) for _ in range(4)]
 
     answers = await gather(
-        *(platform.charge(task, unique("run")) for _ in range(4)),
-        *(platform.charge(other, unique("run")) for other in greedy * 5),
+        *(platform.charge(task, unique_id("run")) for _ in range(4)),
+        *(platform.charge(other, unique_id("run")) for other in greedy * 5),
     )
     assert [answer["cost"] for answer in answers[:4]] == [10, 10, 10, 10]
     assert "STOP" in [answer["signal"] for answer in answers[:4]]
     assert len(successes(answers[4:])) == 6  # of the 60 that were nobody's
 
-    over = unique("run")
+    over = unique_id("run")
     assert await platform.charge(task, over) == {
         "__typename": "BudgetReachedError", "taskId": task, "required": 10, "remaining": 0, "shortfall": 10,
     }  # fmt: skip
@@ -49,7 +49,7 @@ async def test_a_task_spends_its_budget_whatever_others_spend_and_returns_the_re
 async def test_nested_tasks_take_theirs_from_their_parents_and_a_landing_reserve_saves_the_work(
     platform: Platform,
 ) -> None:
-    owner = unique("story")
+    owner = unique_id("story")
     await platform.grant(owner, 100)
     parent = await platform.start(owner, budget=60, landingReserve=10)
     child = await platform.start(owner, parentTaskId=parent, budget=30)
@@ -57,12 +57,12 @@ async def test_nested_tasks_take_theirs_from_their_parents_and_a_landing_reserve
     assert (await platform.balance(owner))["available"] == 40
     assert (await platform.task(parent))["budget"]["spent"] == 30
 
-    assert (await platform.charge(child, unique("run")))["task"]["budget"]["remaining"] == 20
-    assert (await platform.charge(sharing, unique("run")))["task"]["budget"]["taskId"] == parent
-    assert (await platform.charge(sharing, unique("run")))["signal"] is None
-    refused = await platform.charge(sharing, unique("run"))
+    assert (await platform.charge(child, unique_id("run")))["task"]["budget"]["remaining"] == 20
+    assert (await platform.charge(sharing, unique_id("run")))["task"]["budget"]["taskId"] == parent
+    assert (await platform.charge(sharing, unique_id("run")))["signal"] is None
+    refused = await platform.charge(sharing, unique_id("run"))
     assert (refused["__typename"], refused["taskId"], refused["remaining"]) == ("BudgetReachedError", parent, 0)
-    landed = await platform.charge(sharing, unique("run"), closing=True)
+    landed = await platform.charge(sharing, unique_id("run"), closing=True)
     assert (landed["cost"], landed["task"]["budget"]["remaining"], landed["signal"]) == (10, 0, "STOP")
 
     await platform.done("finishTask", taskId=child, status="FAILED")
@@ -71,16 +71,16 @@ async def test_nested_tasks_take_theirs_from_their_parents_and_a_landing_reserve
     assert await platform.account(owner, "balance { available posted held }") == {
         "balance": {"available": 60, "posted": 60, "held": 0}
     }
-    late = await platform.charge(sharing, unique("run"))
+    late = await platform.charge(sharing, unique_id("run"))
     assert late == {"__typename": "TaskStoppedError", "taskId": sharing, "stopReason": "BUDGET_REACHED"}
     await platform.audited(owner)
 
 
 async def test_the_rest_of_a_budget_returns_when_its_executor_dies(platform: Platform) -> None:
-    owner = unique("story")
+    owner = unique_id("story")
     await platform.grant(owner, 50)
     task = await platform.start(owner, budget=50, budgetTimeoutSeconds=1)
-    assert (await platform.charge(task, unique("run")))["balance"]["available"] == 0
+    assert (await platform.charge(task, unique_id("run")))["balance"]["available"] == 0
 
     async def returned() -> bool:
         return bool((await platform.balance(owner))["available"])
@@ -90,24 +90,24 @@ async def test_the_rest_of_a_budget_returns_when_its_executor_dies(platform: Pla
     assert (dead["status"], dead["stopReason"], dead["cost"]["held"]) == ("STOPPED", "BUDGET_EXPIRED", 0)
     assert (await platform.balance(owner))["available"] == 40
     # It has a budget, and never falls back on the account.
-    assert (await platform.charge(task, unique("run")))["stopReason"] == "BUDGET_EXPIRED"
+    assert (await platform.charge(task, unique_id("run")))["stopReason"] == "BUDGET_EXPIRED"
     assert (await platform.resume(task))["__typename"] == "BudgetReachedError"
     assert (await platform.resume(task, addBudget=20))["task"]["budget"]["remaining"] == 20
-    assert (await platform.charge(task, unique("run")))["cost"] == 10
+    assert (await platform.charge(task, unique_id("run")))["cost"] == 10
     await platform.audited(owner)
 
 
 async def test_an_envelope_lapses_while_charges_arrive(platform: Platform) -> None:
-    owner = unique("story")
+    owner = unique_id("story")
     await platform.grant(owner, 12 * 40)
     tasks = [await platform.start(owner, budget=40, budgetTimeoutSeconds=1) for _ in range(12)]
     instants = [0.2, *(0.9 + place * 0.02 for place in range(10)), 1.2]
 
     async def meet(after_seconds: float, task: str) -> list[Any]:
         """Two charges from two sides, before, about and after the instant."""
-        assert (await platform.charge(task, unique("run"), block="NoteBlock"))["cost"] == 0  # begins its second anew
+        assert (await platform.charge(task, unique_id("run"), block="NoteBlock"))["cost"] == 0  # begins its second anew
         await sleep(after_seconds)
-        return list(await gather(*(platform.charge(task, unique("run")) for _ in range(2))))
+        return list(await gather(*(platform.charge(task, unique_id("run")) for _ in range(2))))
 
     told = await gather(*(meet(after, task) for after, task in zip(instants, tasks, strict=True)))
 

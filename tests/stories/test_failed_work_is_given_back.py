@@ -4,7 +4,7 @@ from asyncio import gather
 
 import pytest
 
-from tests.factories import unique
+from tests.factories import unique_id
 from tests.stories.conftest import Platform, successes
 
 pytestmark = pytest.mark.anyio
@@ -14,7 +14,7 @@ async def test_a_charge_is_given_back_in_parts_from_two_workers_and_never_beyond
     workers: tuple[Platform, Platform],
 ) -> None:
     here, there = workers
-    owner, run = unique("story"), unique("run")
+    owner, run = unique_id("story"), unique_id("run")
     await here.grant(owner, 100)
     task = await here.start(owner)
     await here.charge(task, run, items=100)
@@ -29,7 +29,7 @@ async def test_a_charge_is_given_back_in_parts_from_two_workers_and_never_beyond
 
     told = await gather(
         *(
-            platform.do("reverseCharge", **asked, credits=20, idempotencyKey=unique("key"))
+            platform.do("reverseCharge", **asked, credits=20, idempotencyKey=unique_id("key"))
             for platform in (here, there)
             for _ in range(4)
         )
@@ -45,15 +45,15 @@ async def test_a_whole_task_is_given_back_once_however_often_it_is_asked_for(
     workers: tuple[Platform, Platform],
 ) -> None:
     here, there = workers
-    owner = unique("story")
+    owner = unique_id("story")
     await here.grant(owner, 200)
     task = await here.start(owner, budget=100)
     child = await here.start(owner, parentTaskId=task)
-    runs = [unique("run") for _ in range(5)]
+    runs = [unique_id("run") for _ in range(5)]
     for run in runs:
         await here.charge(task, run)
-    await here.charge(task, unique("run"), block="NoteBlock")
-    await here.charge(child, unique("run"))
+    await here.charge(task, unique_id("run"), block="NoteBlock")
+    await here.charge(child, unique_id("run"))
     await here.done(
         "reverseCharge", taskId=task, blockRunId=runs[0], credits=4, reason="half of it", idempotencyKey="part"
     )
@@ -81,10 +81,10 @@ async def test_a_whole_task_is_given_back_once_however_often_it_is_asked_for(
 
 
 async def test_what_is_given_back_lets_a_stopped_task_go_on(platform: Platform) -> None:
-    owner, run = unique("story"), unique("run")
+    owner, run = unique_id("story"), unique_id("run")
     await platform.grant(owner, 10)
     failed, stopped = await platform.start(owner), await platform.start(owner)
-    await platform.charge(failed, unique("run"))
+    await platform.charge(failed, unique_id("run"))
     assert (await platform.charge(stopped, run))["shortfall"] == 10
     assert (await platform.resume(stopped))["__typename"] == "InsufficientCreditsError"
 

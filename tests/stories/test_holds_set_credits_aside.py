@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.factories import unique
+from tests.factories import unique_id
 from tests.stories.conftest import Platform, a_charge, pushed, subscribe, until
 from tests.stories.operations import SIGNALS
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 async def funded(platform: Platform, credits: int) -> tuple[str, str]:
     """An owner with that many credits, and a running task."""
-    owner = unique("story")
+    owner = unique_id("story")
     await platform.grant(owner, credits)
     return owner, await platform.start(owner)
 
@@ -31,7 +31,7 @@ async def state_of(platform: Platform, owner: str, block_run: str) -> Any:
 
 async def test_held_credits_are_nobody_elses_until_the_capture_gives_the_rest_back(platform: Platform) -> None:
     owner, task = await funded(platform, 50)
-    other, run, void = await platform.start(owner), unique("run"), unique("run")
+    other, run, void = await platform.start(owner), unique_id("run"), unique_id("run")
 
     held = await platform.hold(task, run, 30)
     assert held["hold"] == {
@@ -41,7 +41,7 @@ async def test_held_credits_are_nobody_elses_until_the_capture_gives_the_rest_ba
     assert (await platform.task(task))["cost"] | {"version": 0} == {
         "total": 0, "charged": 0, "reversed": 0, "held": 30, "version": 0,
     }  # fmt: skip
-    assert await platform.charge(other, unique("run"), items=21) | {"__typename": ""} == {
+    assert await platform.charge(other, unique_id("run"), items=21) | {"__typename": ""} == {
         "__typename": "", "required": 21, "available": 20, "shortfall": 1,
     }  # fmt: skip
     over = await platform.capture(task, run, 31)
@@ -66,7 +66,7 @@ async def test_held_credits_are_nobody_elses_until_the_capture_gives_the_rest_ba
 
 async def test_a_hold_that_nobody_captures_stops_counting_at_its_instant(platform: Platform) -> None:
     owner, task = await funded(platform, 40)
-    run = unique("run")
+    run = unique_id("run")
     await platform.hold(task, run, 40, timeout_seconds=1)
     query = "balance { available asOf } holds(openOnly: false) { edges { node { status expiresAt closedAt } } }"
 
@@ -83,14 +83,14 @@ async def test_a_hold_that_nobody_captures_stops_counting_at_its_instant(platfor
     assert hold["expiresAt"] <= after["balance"]["asOf"]
     for late in (await platform.capture(task, run, 1), await platform.void(task, run)):
         assert late == {"__typename": "HoldClosedError", "blockRunId": run, "status": "EXPIRED"}
-    assert (await platform.charge(task, unique("run"), items=40))["cost"] == 40
+    assert (await platform.charge(task, unique_id("run"), items=40))["cost"] == 40
     await platform.audited(owner)
 
 
 async def test_captures_voids_and_expiries_in_any_order_come_to_one_end(platform: Platform) -> None:
     chance = random.Random(1)  # noqa: S311  an order, no secret
     owner, task = await funded(platform, 200)
-    runs = [unique("run") for _ in range(8)]
+    runs = [unique_id("run") for _ in range(8)]
 
     async def one(run: str, call: str, after_seconds: float) -> Any:
         await sleep(after_seconds)
@@ -143,7 +143,7 @@ async def test_a_grant_expires_under_its_holds_and_then_all_of_it_is_captured_an
     now = datetime.fromisoformat((await platform.account(owner, "balance { asOf }"))["balance"]["asOf"])
     expires_at = (now + timedelta(seconds=1)).isoformat()
     await platform.grant(owner, 60, expiresAt=expires_at)
-    one, two = unique("run"), unique("run")
+    one, two = unique_id("run"), unique_id("run")
     assert [(await platform.hold(task, run, 20))["balance"]["held"] for run in (one, two)] == [20, 40]
 
     async def expired() -> bool:
@@ -153,7 +153,7 @@ async def test_a_grant_expires_under_its_holds_and_then_all_of_it_is_captured_an
     assert await platform.account(owner, "balance { available posted held }") == {
         "balance": {"available": 100, "posted": 140, "held": 40}
     }
-    batch = [a_charge(task, unique("run")) for _ in range(3)]
+    batch = [a_charge(task, unique_id("run")) for _ in range(3)]
     first, second, charged = await gather(
         platform.capture(task, one, 15), platform.capture(task, two, 20), platform.charge_batch(*batch)
     )
@@ -162,7 +162,7 @@ async def test_a_grant_expires_under_its_holds_and_then_all_of_it_is_captured_an
     back = await gather(
         *(
             platform.done(
-                "reverseCharge", taskId=task, blockRunId=run, reason="it failed", idempotencyKey=unique("key")
+                "reverseCharge", taskId=task, blockRunId=run, reason="it failed", idempotencyKey=unique_id("key")
             )
             for run in (one, two, batch[0]["blockRunId"])
         )
@@ -187,7 +187,7 @@ async def test_a_task_that_holds_the_last_credits_is_not_told_to_stop_by_its_own
 ) -> None:
     here, there = workers
     owner, task = await funded(here, 30)
-    other, run = await there.start(owner), unique("run")
+    other, run = await there.start(owner), unique_id("run")
     async with there.connected("service") as executor:
         await subscribe(executor, SIGNALS, owners=[owner])
         assert (await here.hold(task, run, 30))["balance"]["available"] == 0
@@ -195,8 +195,8 @@ async def test_a_task_that_holds_the_last_credits_is_not_told_to_stop_by_its_own
         # All without a hold are meant, and only they are told by the replies to their charges.
         stop = await pushed(executor, "taskSignals")
         assert (stop["kind"], stop["taskIds"], stop["reason"]) == ("STOP", None, "OUT_OF_CREDITS")
-        mine = await here.charge(task, unique("run"), block="NoteBlock")
-        others = await there.charge(other, unique("run"), block="NoteBlock")
+        mine = await here.charge(task, unique_id("run"), block="NoteBlock")
+        others = await there.charge(other, unique_id("run"), block="NoteBlock")
         assert (mine["signal"], mine["cost"], others["signal"], others["cost"]) == (None, 0, "STOP", 0)
         assert [(await there.task(one))["status"] for one in (task, other)] == ["RUNNING", "RUNNING"]
 

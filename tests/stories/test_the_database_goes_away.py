@@ -7,10 +7,10 @@ import asyncpg
 import pytest
 
 from app import database
-from app.audit import audit
+from app.audit import verify_ledger
 from app.tasks import lapses
 from tests.conftest import LEDGER_KEY
-from tests.factories import unique
+from tests.factories import unique_id
 from tests.stories.conftest import Platform, pushed
 from tests.stories.test_the_header_follows_the_balance import BALANCE
 
@@ -38,16 +38,16 @@ async def charge_until_answered(platform: Platform, task: str, run: str, codes: 
 
 
 async def test_connections_are_killed_under_charges_and_a_header(platform: Platform, database_url: str) -> None:
-    owner = unique("story")
+    owner = unique_id("story")
     await platform.grant(owner, 3_000)
     task = await platform.start(owner)
     codes: set[str] = set()
-    killer = await asyncpg.connect(**database.credentials(database_url))
+    killer = await asyncpg.connect(**database.connection_arguments(database_url))
     async with platform.subscribed("service", BALANCE, owner=owner) as header:
         assert (await pushed(header, "balance"))["available"] == 3_000
 
         async def charges() -> list[int]:
-            return [await charge_until_answered(platform, task, unique("story-run"), codes) for _ in range(20)]
+            return [await charge_until_answered(platform, task, unique_id("story-run"), codes) for _ in range(20)]
 
         async def kills() -> int:
             killed = 0
@@ -66,10 +66,10 @@ async def test_connections_are_killed_under_charges_and_a_header(platform: Platf
         assert last == {"available": 1_000, "version": 201, "status": "OK"}
     assert sorted(seq for some in seqs for seq in some) == list(range(2, 202))
     await killer.close()
-    lapses.open_books(LEDGER_KEY)
+    lapses.configure_ledger(LEDGER_KEY)
     await database.connect(database_url)
     try:
-        assert (await audit(owner)).breaks == []
+        assert (await verify_ledger(owner)).violations == []
     finally:
         await database.disconnect()
 

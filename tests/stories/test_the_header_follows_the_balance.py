@@ -8,7 +8,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.factories import unique
+from tests.factories import unique_id
 from tests.stories.conftest import Platform, pushed
 
 pytestmark = pytest.mark.anyio
@@ -17,12 +17,12 @@ BALANCE = "subscription($owner: ID) { balance(ownerId: $owner) { available versi
 
 
 async def test_the_header_ends_at_the_true_version_whoever_changed_it(platform: Platform) -> None:
-    owner = unique("story")
+    owner = unique_id("story")
     async with platform.subscribed("service", BALANCE, owner=owner) as header:
         assert await pushed(header, "balance") == {"available": 0, "version": 0, "status": "EMPTY"}
         await platform.grant(owner, 1000)
         task = await platform.start(owner)
-        await asyncio.gather(*(platform.charge(task, unique("story-run")) for _ in range(30)))
+        await asyncio.gather(*(platform.charge(task, unique_id("story-run")) for _ in range(30)))
         states = [await pushed(header, "balance")]
         while states[-1]["version"] < 31:
             states.append(await pushed(header, "balance"))
@@ -39,7 +39,7 @@ async def test_a_paid_top_up_reaches_the_header_once(platform: Platform) -> None
     before = (await platform.balance("alice"))["available"]
     async with platform.subscribed("user", BALANCE) as header:
         assert (await pushed(header, "balance"))["available"] == before
-        top_up = (await platform.ask("user", begin, key=unique("story-key")))["beginTopUp"]["topUp"]
+        top_up = (await platform.ask("user", begin, key=unique_id("story-key")))["beginTopUp"]["topUp"]
         assert top_up["status"] == "PENDING"
         page = (await platform.client.get(top_up["paymentUrl"])).text
         found = re.search(r'name="token" value="(\w+)"', page)

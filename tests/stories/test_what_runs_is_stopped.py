@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from tests.factories import unique
+from tests.factories import unique_id
 from tests.stories.conftest import Platform, a_charge, pushed, subscribe, successes
 from tests.stories.operations import SIGNALS
 
@@ -35,10 +35,10 @@ async def signal(socket: ClientConnection) -> dict[str, Any]:
 async def test_of_two_hundred_block_runs_on_credits_for_a_hundred_a_hundred_run(
     platform: Platform, workers: tuple[Platform, Platform], snapshots: asyncpg.Connection
 ) -> None:
-    owner, reader = unique("story"), workers[0]
+    owner, reader = unique_id("story"), workers[0]
     await platform.grant(owner, 1_000)
     tasks = [await platform.start(owner) for _ in range(20)]
-    runs = [(task, unique("run")) for _ in range(10) for task in tasks]
+    runs = [(task, unique_id("run")) for _ in range(10) for task in tasks]
     over = asyncio.Event()
     ask = """query($owner: ID!, $tasks: [ID!]!) { tasks(taskIds: $tasks) { taskId cost { charged reversed version } }
         account(ownerId: $owner) { balance { available posted held version } } }"""
@@ -101,7 +101,7 @@ async def test_two_workers_have_the_same_block_run_twice_one_over_the_balance_a_
     workers: tuple[Platform, Platform],
 ) -> None:
     here, there = workers
-    owner, run, small = unique("story"), unique("run"), unique("run")
+    owner, run, small = unique_id("story"), unique_id("run"), unique_id("run")
     await here.grant(owner, 15)
     task = await here.start(owner)
 
@@ -125,15 +125,15 @@ async def test_two_workers_have_the_same_block_run_twice_one_over_the_balance_a_
 
 
 async def test_the_second_item_of_a_list_stops_the_task(platform: Platform) -> None:
-    owner = unique("story")
+    owner = unique_id("story")
     await platform.grant(owner, 50)
     task, other = await platform.start(owner), await platform.start(owner)
     items = [
-        a_charge(task, unique("run")),
-        a_charge(task, unique("run"), items=100),
-        a_charge(task, unique("run")),
-        a_charge(task, unique("run"), block="NoteBlock"),
-        a_charge(other, unique("run")),
+        a_charge(task, unique_id("run")),
+        a_charge(task, unique_id("run"), items=100),
+        a_charge(task, unique_id("run")),
+        a_charge(task, unique_id("run"), block="NoteBlock"),
+        a_charge(other, unique_id("run")),
     ]
 
     paid, refused, stopped, free, others = await platform.charge_batch(*items)
@@ -150,7 +150,7 @@ async def test_the_second_item_of_a_list_stops_the_task(platform: Platform) -> N
 
 async def test_executors_on_another_worker_are_told_to_stop_and_to_go_on(workers: tuple[Platform, Platform]) -> None:
     here, there = workers
-    owner = unique("story")
+    owner = unique_id("story")
     await here.grant(owner, 20)
     one, two = [await here.start(owner) for _ in range(2)]
     async with there.connected("service") as executor, there.connected("service") as everybodys:
@@ -168,10 +168,10 @@ async def test_executors_on_another_worker_are_told_to_stop_and_to_go_on(workers
             assert told[-1].pop("version") == (await here.balance(owner))["version"] >= len(told)
             return told[-1] | {"ownerId": ""}
 
-        assert (await here.charge(one, unique("run")))["signal"] is None
-        assert (await here.charge(one, unique("run")))["signal"] == "STOP"
+        assert (await here.charge(one, unique_id("run")))["signal"] is None
+        assert (await here.charge(one, unique_id("run")))["signal"] == "STOP"
         assert await next_signal() == {"kind": "STOP", "ownerId": "", "taskIds": None, "reason": "OUT_OF_CREDITS"}
-        run = unique("run")
+        run = unique_id("run")
         assert (await here.charge(two, run))["__typename"] == "InsufficientCreditsError"
         assert await next_signal() == {"kind": "STOP", "ownerId": "", "taskIds": [two], "reason": "OUT_OF_CREDITS"}
         await here.grant(owner, 5)
@@ -189,19 +189,19 @@ async def test_who_comes_back_is_told_first_what_is_stopped_and_never_an_older_v
     workers: tuple[Platform, Platform],
 ) -> None:
     here, there = workers
-    owner = unique("story")
+    owner = unique_id("story")
     await here.grant(owner, 15)
     task, other = [await here.start(owner) for _ in range(2)]
     async with there.connected("service") as executor:
         await subscribe(executor, SIGNALS, owners=[owner])
-        await here.charge(task, unique("run"))
-        await here.charge(task, unique("run"))
+        await here.charge(task, unique_id("run"))
+        await here.charge(task, unique_id("run"))
         last = await signal(executor)
         assert (last["kind"], last["taskIds"]) == ("STOP", [task])
 
     # The connection is lost, and with it all that happens meanwhile.
     await here.grant(owner, 95)
-    await gather(*(platform.charge(other, unique("run")) for platform in (here, there) for _ in range(5)))
+    await gather(*(platform.charge(other, unique_id("run")) for platform in (here, there) for _ in range(5)))
     for platform in (here, there):
         async with platform.connected("service") as executor:
             await subscribe(executor, SIGNALS, owners=[owner])
@@ -211,7 +211,7 @@ async def test_who_comes_back_is_told_first_what_is_stopped_and_never_an_older_v
             assert last["version"] < whole["version"] == named["version"] == (await here.balance(owner))["version"]
             await here.grant(owner, 1)
             assert (await signal(executor))["kind"] == "RESUME"
-            await here.charge(other, unique("run"), items=1)
+            await here.charge(other, unique_id("run"), items=1)
             assert (await signal(executor))["kind"] == "STOP"
 
 
@@ -219,16 +219,16 @@ async def test_versions_never_fall_however_fast_the_account_goes_up_and_down(
     workers: tuple[Platform, Platform],
 ) -> None:
     here, there = workers
-    owner = unique("story")
+    owner = unique_id("story")
     await here.grant(owner, 10)
     task = await here.start(owner)
     async with there.connected("service") as executor:
         await subscribe(executor, SIGNALS, owners=[owner])
         for _ in range(10):
-            await gather(here.charge(task, unique("run")), there.grant(owner, 10), there.resume(task))
-            await gather(here.grant(owner, 10), there.charge(task, unique("run")), here.resume(task))
+            await gather(here.charge(task, unique_id("run")), there.grant(owner, 10), there.resume(task))
+            await gather(here.grant(owner, 10), there.charge(task, unique_id("run")), here.resume(task))
         while (await here.balance(owner))["available"]:
-            answer = await here.charge(task, unique("run"))
+            answer = await here.charge(task, unique_id("run"))
             if answer["__typename"] != "ChargeSuccess":
                 await here.resume(task)
         final = (await here.balance(owner))["version"]

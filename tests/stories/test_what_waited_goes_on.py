@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.factories import unique
+from tests.factories import unique_id
 from tests.stories.conftest import Platform, pushed, successes
 from tests.stories.operations import SIGNALS
 
@@ -35,12 +35,12 @@ async def waiting(platform: Platform) -> dict[str, Any]:
 async def test_a_user_tops_up_and_lets_the_stopped_task_go_on(platform: Platform) -> None:
     await platform.grant("alice", 30)
     task, unwanted = await platform.start("alice"), await platform.start("alice")
-    done, refused = unique("run"), unique("run")
+    done, refused = unique_id("run"), unique_id("run")
     first = await platform.charge(task, done)
     rest = (await platform.balance("alice"))["available"]
-    await platform.charge(unwanted, unique("run"), items=rest)
+    await platform.charge(unwanted, unique_id("run"), items=rest)
     assert (await platform.charge(task, refused, items=400))["shortfall"] == 400
-    assert (await platform.charge(unwanted, unique("run")))["shortfall"] == 10
+    assert (await platform.charge(unwanted, unique_id("run")))["shortfall"] == 10
     async with platform.subscribed("service", SIGNALS, owners=["alice"]) as executor:
         assert (await pushed(executor, "taskSignals"))["taskIds"] is None
         assert set((await pushed(executor, "taskSignals"))["taskIds"]) == {task, unwanted}
@@ -73,10 +73,10 @@ async def test_a_user_tops_up_and_lets_the_stopped_task_go_on(platform: Platform
 
 
 async def test_a_user_lets_only_its_own_tasks_go_on(platform: Platform) -> None:
-    owner = unique("story")
+    owner = unique_id("story")
     await platform.grant(owner, 5)
     task = await platform.start(owner)
-    await platform.charge(task, unique("run"))
+    await platform.charge(task, unique_id("run"))
     for name in ("resumeTask", "cancelTask"):
         assert await platform.do(name, "user", taskId=task) == {"__typename": "TaskNotFoundError"}
     assert (await platform.task(task))["status"] == "STOPPED"
@@ -89,7 +89,7 @@ async def an_executor(platform: Platform, owner: str, task: str) -> tuple[int, i
     """
     stops, granted, runs = 0, 0, list[str]()
     while stops < 10:
-        runs.append(unique("run"))
+        runs.append(unique_id("run"))
         while not (paid := successes(told := await gather(*(platform.charge(task, runs[-1]) for _ in range(2))))):
             kinds = sorted(answer["__typename"] for answer in told)
             assert kinds == ["InsufficientCreditsError", "TaskStoppedError"]
@@ -121,7 +121,7 @@ async def gone_on(platform: Platform, owner: str, task: str) -> int:
 async def test_stopped_topped_up_and_resumed_a_hundred_times_under_load(
     platform: Platform, snapshots: asyncpg.Connection
 ) -> None:
-    owner = unique("story")
+    owner = unique_id("story")
     await platform.grant(owner, 1)
     tasks = [await platform.start(owner) for _ in range(10)]
     over = asyncio.Event()

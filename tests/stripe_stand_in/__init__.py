@@ -6,7 +6,7 @@ the types of the SDK that is installed (`shapes`); notices are signed by the SDK
 fills in, `server` answers.
 """
 
-from tests.stripe_stand_in.books import Books, Declined
-from tests.stripe_stand_in.server import KEY, SECRET, serving_stripe, signed
+from tests.stripe_stand_in.books import FakeStripe, StripeError
+from tests.stripe_stand_in.server import KEY, SECRET, serve_fake_stripe, sign_event
 
-__all__ = ["KEY", "SECRET", "Books", "Declined", "serving_stripe", "signed"]
+__all__ = ["KEY", "SECRET", "FakeStripe", "StripeError", "serve_fake_stripe", "sign_event"]

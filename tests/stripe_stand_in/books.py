@@ -13,7 +13,7 @@ from tests.stripe_stand_in.objects import Json
 
 
 @dataclass
-class Declined(Exception):
+class StripeError(Exception):
     """A refusal that is answered with this status and body."""
 
     status: int
@@ -21,16 +21,16 @@ class Declined(Exception):
 
 
 @dataclass
-class Books:
+class FakeStripe:
     """`next_charge`: what the next payment with a saved card comes to. `url`: where the pages are."""
 
     url: str = ""
     next_charge: Literal["succeeded", "declined", "authentication_required"] = "succeeded"
-    swallowed_replies: int = 0
+    lost_replies: int = 0
     """So many replies are lost on their way, though the call has done its work."""
-    unavailable: int = 0
+    failing_calls: int = 0
     """So many calls are answered with 500 before anything is done."""
-    things: dict[str, Json] = field(default_factory=dict)
+    objects: dict[str, Json] = field(default_factory=dict)
     events: list[Json] = field(default_factory=list)
     calls: list[tuple[str, str, Json]] = field(default_factory=list)
     """Method, path and form of each call, in order, repeated ones too."""
@@ -38,31 +38,33 @@ class Books:
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _number: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
-    def once(self, key: str | None, path: str, form: Json, do: Callable[[Json], Json]) -> tuple[int, Json]:
+    def run_idempotent(self, key: str | None, path: str, form: Json, do: Callable[[Json], Json]) -> tuple[int, Json]:
         """Status and reply: with a key that was used before, those of the first call."""
         with self._lock:
             if key is not None and key in self._answered:
                 first_path, first_form, status, reply = self._answered[key]
                 if (first_path, first_form) != (path, form):
-                    raise Declined(400, {"error": {"type": "idempotency_error", "message": "Other parameters."}})
+                    raise StripeError(400, {"error": {"type": "idempotency_error", "message": "Other parameters."}})
                 return status, copy.deepcopy(reply)
             try:
                 status, reply = 200, do(form)
-            except Declined as refusal:
+            except StripeError as refusal:
                 status, reply = refusal.status, refusal.body
             if key is not None:
                 self._answered[key] = (path, form, status, copy.deepcopy(reply))
             return status, copy.deepcopy(reply)
 
-    def of(self, kind: str) -> list[Json]:
+    def list_objects(self, kind: str) -> list[Json]:
         """All objects of a kind, the newest first."""
-        return [thing for thing in reversed(self.things.values()) if thing["object"] == kind]
+        return [thing for thing in reversed(self.objects.values()) if thing["object"] == kind]
 
     def get(self, id: str) -> Json:
         """Raises: Declined."""
-        if id not in self.things:
-            raise Declined(404, objects.refusal("invalid_request_error", "resource_missing", f"No such object: {id}"))
-        return self.things[id]
+        if id not in self.objects:
+            raise StripeError(
+                404, objects.error_body("invalid_request_error", "resource_missing", f"No such object: {id}")
+            )
+        return self.objects[id]
 
     def create_customer(self, form: Json) -> Json:
         return self._add("cus", {"object": "customer", "livemode": False, "metadata": form.get("metadata", {})})
@@ -90,15 +92,15 @@ class Books:
             ),
         )
         made["url"] = f"{self.url}/pay/{made['id']}"
-        self.things[f"asked {made['id']}"] = {"object": "-", **form}
+        self.objects[f"asked {made['id']}"] = {"object": "-", **form}
         return made
 
     def create_intent(self, form: Json) -> Json:
         """A payment with a saved card, its owner not being there."""
         card = self.get(form["payment_method"])
         if card["customer"] != form["customer"]:
-            raise Declined(
-                400, objects.refusal("invalid_request_error", "payment_method_unexpected_state", "Detached.")
+            raise StripeError(
+                400, objects.error_body("invalid_request_error", "payment_method_unexpected_state", "Detached.")
             )
         made = self._intent(form, int(form["amount"]), card)
         if self.next_charge == "succeeded":
@@ -110,8 +112,8 @@ class Books:
             else {"code": "authentication_required", "decline_code": "authentication_required"}
         )
         made |= {"status": "requires_payment_method", "last_payment_error": fault, "payment_method": None}
-        self.tell("payment_intent.payment_failed", made)
-        raise Declined(402, {"error": fault | {"payment_intent": copy.deepcopy(made)}})
+        self.emit_event("payment_intent.payment_failed", made)
+        raise StripeError(402, {"error": fault | {"payment_intent": copy.deepcopy(made)}})
 
     def confirm_intent(self, id: str, form: Json) -> Json:
         made = self.get(id)
@@ -122,14 +124,16 @@ class Books:
             "last_payment_error": None,
             "next_action": {"type": "redirect_to_url", "redirect_to_url": page},
         }
-        self.tell("payment_intent.requires_action", made)
+        self.emit_event("payment_intent.requires_action", made)
         return made
 
     def create_refund(self, form: Json) -> Json:
         charge = self.get(self.get(form["payment_intent"])["latest_charge"])
         amount = int(form["amount"])
         if charge["amount_refunded"] + amount > charge["amount"]:
-            raise Declined(400, objects.refusal("invalid_request_error", "charge_already_refunded", "More than paid."))
+            raise StripeError(
+                400, objects.error_body("invalid_request_error", "charge_already_refunded", "More than paid.")
+            )
         charge["amount_refunded"] += amount
         made = self._add(
             "re",
@@ -143,7 +147,7 @@ class Books:
                 "status": form.get("status", "succeeded"),
             },
         )
-        self.tell("refund.created", made)
+        self.emit_event("refund.created", made)
         return made
 
     def create_portal(self, form: Json) -> Json:
@@ -162,13 +166,13 @@ class Books:
         made["url"] = f"{self.url}/portal/{made['id']}"
         return made
 
-    def pay(self, session_id: str, *, later: bool = False) -> list[Json]:
+    def pay_checkout(self, session_id: str, *, later: bool = False) -> list[Json]:
         """The buyer pays on the page; `later`: by a means whose money comes in days. Returns: what Stripe tells."""
         with self._lock:
             before = len(self.events)
             session = self.get(session_id)
             assert session["status"] == "open", "the page is closed"
-            form = self.things[f"asked {session_id}"]
+            form = self.objects[f"asked {session_id}"]
             asked = form["payment_intent_data"]
             card = self._add(
                 "pm", objects.card(customer=session["customer"] if "setup_future_usage" in asked else None)
@@ -184,10 +188,10 @@ class Books:
             else:
                 session["payment_status"] = "paid"
                 self._succeed(made)
-            self.tell("checkout.session.completed", session)
+            self.emit_event("checkout.session.completed", session)
             return self.events[before:]
 
-    def arrive(self, session_id: str, *, paid: bool) -> list[Json]:
+    def settle_delayed_payment(self, session_id: str, *, paid: bool) -> list[Json]:
         """What comes of money that was to come later. Returns: what Stripe tells."""
         with self._lock:
             before = len(self.events)
@@ -196,20 +200,20 @@ class Books:
             if paid:
                 session["payment_status"] = "paid"
                 self._succeed(intent)
-                self.tell("checkout.session.async_payment_succeeded", session)
+                self.emit_event("checkout.session.async_payment_succeeded", session)
             else:
                 intent |= {
                     "status": "requires_payment_method",
                     "last_payment_error": {"type": "card_error", "code": "card_declined"},
                 }
-                self.tell("payment_intent.payment_failed", intent)
-                self.tell("checkout.session.async_payment_failed", session)
+                self.emit_event("payment_intent.payment_failed", intent)
+                self.emit_event("checkout.session.async_payment_failed", session)
             return self.events[before:]
 
-    def try_card(self, session_id: str) -> list[Json]:
+    def decline_card(self, session_id: str) -> list[Json]:
         """A card is declined on the page, which stays open. Returns: what Stripe tells."""
         with self._lock:
-            session, form = self.get(session_id), self.things[f"asked {session_id}"]
+            session, form = self.get(session_id), self.objects[f"asked {session_id}"]
             made = self._intent(
                 form["payment_intent_data"] | {"currency": session["currency"]}, session["amount_total"], None
             )
@@ -217,15 +221,17 @@ class Books:
                 "status": "requires_payment_method",
                 "last_payment_error": {"type": "card_error", "code": "card_declined"},
             }
-            return [self.tell("payment_intent.payment_failed", made)]
+            return [self.emit_event("payment_intent.payment_failed", made)]
 
-    def expire(self, session_id: str) -> list[Json]:
+    def expire_checkout(self, session_id: str) -> list[Json]:
         with self._lock:
             session = self.get(session_id)
             session |= {"status": "expired", "url": None}
-            return [self.tell("checkout.session.expired", session)]
+            return [self.emit_event("checkout.session.expired", session)]
 
-    def refund(self, intent_id: str, amount: int, *, status: Literal["pending", "succeeded"] = "succeeded") -> Json:
+    def refund_from_dashboard(
+        self, intent_id: str, amount: int, *, status: Literal["pending", "succeeded"] = "succeeded"
+    ) -> Json:
         """Somebody gives money back on Stripe's own pages. Returns: what Stripe tells."""
         with self._lock:
             self.create_refund({"payment_intent": intent_id, "amount": amount, "status": status})
@@ -242,15 +248,15 @@ class Books:
             if status == "failed":
                 refund["failure_reason"] = "expired_or_canceled_card"
                 self.get(refund["charge"])["amount_refunded"] -= refund["amount"]
-                self.tell("refund.failed", refund)
-            self.tell("refund.updated", refund)
+                self.emit_event("refund.failed", refund)
+            self.emit_event("refund.updated", refund)
             return self.events[before:]
 
     def dispute(self, intent_id: str, kind: str = "created", status: str = "needs_response") -> Json:
         """What the buyer's bank does. Returns: what Stripe tells."""
         with self._lock:
             intent = self.get(intent_id)
-            known = [one for one in self.of("dispute") if one["payment_intent"] == intent_id]
+            known = [one for one in self.list_objects("dispute") if one["payment_intent"] == intent_id]
             thing = (
                 known[0]
                 if known
@@ -265,9 +271,9 @@ class Books:
                 )
             )
             thing["status"] = status
-            return self.tell(f"charge.dispute.{kind}", thing)
+            return self.emit_event(f"charge.dispute.{kind}", thing)
 
-    def tell(self, kind: str, thing: Json, *, live: bool = False) -> Json:
+    def emit_event(self, kind: str, thing: Json, *, live: bool = False) -> Json:
         """An event, kept among `events`."""
         event = {
             "object": "event",
@@ -280,8 +286,8 @@ class Books:
             "request": None,
             "data": {"object": copy.deepcopy(thing)},
         }
-        shapes.of_event(event)
-        description.of_event(event)
+        shapes.check_event(event)
+        description.check_event(event)
         self.events.append(event)
         return event
 
@@ -320,10 +326,10 @@ class Books:
             "next_action": None,
             "last_payment_error": None,
         }
-        self.tell("charge.succeeded", charge)
-        self.tell("payment_intent.succeeded", intent)
+        self.emit_event("charge.succeeded", charge)
+        self.emit_event("payment_intent.succeeded", intent)
 
     def _add(self, prefix: str, thing: Json) -> Json:
         made: Json = {"id": f"{prefix}_{next(self._number):06}", "created": int(time.time())} | thing
-        self.things[made["id"]] = made
+        self.objects[made["id"]] = made
         return made

@@ -56,39 +56,39 @@ _WRITTEN: Final = {
 """How a form writes what is no text."""
 
 
-class Undescribed(AssertionError):
+class OpenApiMismatch(AssertionError):
     """What was sent is not what Stripe's description says."""
 
 
-def of_request(method: str, path: str, form: Mapping[str, Any]) -> None:
+def check_request(method: str, path: str, form: Mapping[str, Any]) -> None:
     """`form`: as it was decoded, all text. Raises: Undescribed: Stripe would refuse it."""
     _check(form, _request_schema(method, path), "request", written=True)
 
 
-def of_reply(method: str, path: str, status: int, reply: Json) -> None:
+def check_reply(method: str, path: str, status: int, reply: Json) -> None:
     """Raises: Undescribed: Stripe answers this call otherwise."""
     responses = excerpt()["paths"][path][method.lower()]["responses"]
     described = responses.get(str(status), responses["default"])
     _check(reply, described["content"]["application/json"]["schema"], f"reply {status}")
 
 
-def of_object(thing: Json, name: str | None = None) -> None:
+def check_object(thing: Json, name: str | None = None) -> None:
     """`name`: of its schema; None: what the object says it is. Raises: Undescribed: Stripe has no such object."""
     name = name or thing["object"]
     _check(thing, {"$ref": f"#/components/schemas/{name}"}, name)
 
 
-def of_event(event: Json) -> None:
+def check_event(event: Json) -> None:
     """Raises: Undescribed: Stripe sends no such event."""
-    of_object(event)
-    of_object(event["data"]["object"])
+    check_object(event)
+    check_object(event["data"]["object"])
 
 
 def _check(value: Any, schema: Json, path: str, *, written: bool = False) -> None:
     found = _typed(value, schema) if written else value
     # Only the first: where one of several forms would do, the rest follows from it.
     for error in _validator(json.dumps(schema)).iter_errors(found):
-        raise Undescribed(f"{'.'.join([path, *map(str, error.absolute_path)])}: {error.message[:300]}")
+        raise OpenApiMismatch(f"{'.'.join([path, *map(str, error.absolute_path)])}: {error.message[:300]}")
 
 
 @cache

@@ -21,7 +21,7 @@ NAMES: Final = {"properties", "encoding"}
 ORIGIN: Final = "Cut by excerpting.py from Stripe's OpenAPI description of API version 2022-11-15, see LICENCE.txt."
 
 
-def excerpt(whole: Json) -> Json:
+def cut_excerpt(whole: Json) -> Json:
     """The part of a description that the stand-in is held to."""
     schemas = whole["components"]["schemas"]
     paths: Json = {}
@@ -92,6 +92,6 @@ def _name(ref: str) -> str:
 
 
 if __name__ == "__main__":
-    found = excerpt(json.loads(Path(sys.argv[1]).read_text()))
+    found = cut_excerpt(json.loads(Path(sys.argv[1]).read_text()))
     EXCERPT.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     print(f"{EXCERPT.name}: {len(found['components']['schemas'])} schemas, {EXCERPT.stat().st_size:,} bytes")

@@ -128,5 +128,5 @@ def dispute(**known: Any) -> Json:
     } | known
 
 
-def refusal(kind: str, code: str, message: str, **more: Any) -> Json:
+def error_body(kind: str, code: str, message: str, **more: Any) -> Json:
     return {"error": {"type": kind, "code": code, "message": message} | more}

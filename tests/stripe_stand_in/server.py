@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from stripe import params
 
 from tests.stripe_stand_in import description, shapes
-from tests.stripe_stand_in.books import Books, Declined
+from tests.stripe_stand_in.books import FakeStripe, StripeError
 from tests.stripe_stand_in.objects import Json
 
 KEY = "sk_test_standin"
@@ -36,10 +36,10 @@ class Call:
     method: str
     path: str
     parameters: object
-    do: Callable[[Books, Request, Json], Json]
+    do: Callable[[FakeStripe, Request, Json], Json]
 
 
-def _page(books: Books, things: list[Json], form: Json, url: str) -> Json:
+def _page(books: FakeStripe, things: list[Json], form: Json, url: str) -> Json:
     """A page of a list, by `limit` and `starting_after`."""
     ids = [thing["id"] for thing in things]
     start = ids.index(form["starting_after"]) + 1 if "starting_after" in form else 0
@@ -51,7 +51,7 @@ def _page(books: Books, things: list[Json], form: Json, url: str) -> Json:
     return {"object": "list", "data": found, "has_more": start + limit < len(things), "url": url}
 
 
-def _expanded(books: Books, thing: Json, paths: list[str]) -> Json:
+def _expanded(books: FakeStripe, thing: Json, paths: list[str]) -> Json:
     found = copy.deepcopy(thing)
     for path in paths:
         first, _, rest = path.partition(".")
@@ -77,22 +77,22 @@ def _taxes(session: Json) -> list[Json]:
     return [{"amount": amount, "rate": rate, "taxable_amount": session["amount_subtotal"]}] if amount else []
 
 
-def _intents(books: Books, request: Request, form: Json) -> Json:
+def _intents(books: FakeStripe, request: Request, form: Json) -> Json:
     made = form.get("created", {})
     found = [
         one
-        for one in books.of("payment_intent")
+        for one in books.list_objects("payment_intent")
         if int(made.get("gte", 0)) <= one["created"] <= int(made.get("lte", 2**40))
     ]
     return _page(books, found, form, "/v1/payment_intents")
 
 
-def _refunds(books: Books, request: Request, form: Json) -> Json:
-    found = [one for one in books.of("refund") if one["payment_intent"] == form["payment_intent"]]
+def _refunds(books: FakeStripe, request: Request, form: Json) -> Json:
+    found = [one for one in books.list_objects("refund") if one["payment_intent"] == form["payment_intent"]]
     return _page(books, found, form, "/v1/refunds")
 
 
-def _one(books: Books, request: Request, form: Json) -> Json:
+def _one(books: FakeStripe, request: Request, form: Json) -> Json:
     return _expanded(books, books.get(request.path_params["id"]), form.get("expand", []))
 
 
@@ -130,7 +130,7 @@ CALLS = [
 ]
 
 
-def decoded(text: str) -> Json:
+def decode_form(text: str) -> Json:
     """A form as Stripe reads it: `a[b][0]=c` is {"a": {"b": ["c"]}}."""
     found: Json = {}
     for name, value in parse_qsl(text, keep_blank_values=True):
@@ -149,7 +149,7 @@ def _listed(value: Any) -> Any:
     return list(inner.values()) if inner and all(name.isdigit() for name in inner) else inner
 
 
-def signed(event: Json, *, secret: str = SECRET, at: int | None = None) -> tuple[bytes, dict[str, str]]:
+def sign_event(event: Json, *, secret: str = SECRET, at: int | None = None) -> tuple[bytes, dict[str, str]]:
     """Body and headers of the notice of an event, signed by the SDK's own code."""
     body = json.dumps(event, indent=2)
     header = stripe.WebhookSignature.generate_signature_header(body, secret, at or int(time.time()))
@@ -164,37 +164,37 @@ class LostReply(Response):
         await send({"type": "http.response.body", "body": b"{", "more_body": True})
 
 
-def _done(books: Books, call: Call, request: Request, form: Json, key: str | None) -> tuple[int, Json]:
+def _done(books: FakeStripe, call: Call, request: Request, form: Json, key: str | None) -> tuple[int, Json]:
     try:
-        return books.once(key, request.url.path, form, lambda form: call.do(books, request, form))
-    except Declined as refusal:
+        return books.run_idempotent(key, request.url.path, form, lambda form: call.do(books, request, form))
+    except StripeError as refusal:
         return refusal.status, refusal.body
 
 
-def _answering(books: Books, call: Call) -> Callable[[Request], Any]:
+def _answering(books: FakeStripe, call: Call) -> Callable[[Request], Any]:
     async def answer(request: Request) -> Response:
         assert request.headers["authorization"] == f"Bearer {KEY}"
-        form = decoded((await request.body()).decode() if call.method == "POST" else request.url.query)
+        form = decode_form((await request.body()).decode() if call.method == "POST" else request.url.query)
         books.calls.append((call.method, request.url.path, form))
-        if books.unavailable:
-            books.unavailable -= 1
+        if books.failing_calls:
+            books.failing_calls -= 1
             reply: Json = {"error": {"type": "api_error", "message": "Not now."}}
             status = 500
-            description.of_reply(call.method, call.path, status, reply)
+            description.check_reply(call.method, call.path, status, reply)
             return JSONResponse(reply, status_code=status)
         try:
-            shapes.of_request(form, call.parameters)
-            description.of_request(call.method, call.path, form)
+            shapes.check_request(form, call.parameters)
+            description.check_request(call.method, call.path, form)
             key = request.headers.get("idempotency-key") if call.method == "POST" else None
             status, reply = _done(books, call, request, form, key)
             if status == 200:
-                (shapes.of_list if reply["object"] == "list" else shapes.of_object)(reply)
-            description.of_reply(call.method, call.path, status, reply)
-        except (shapes.Misshapen, description.Undescribed) as fault:
-            books.things[f"misshapen {len(books.things)}"] = {"object": "misshapen", "why": str(fault)}
+                (shapes.check_list if reply["object"] == "list" else shapes.check_object)(reply)
+            description.check_reply(call.method, call.path, status, reply)
+        except (shapes.SdkTypeMismatch, description.OpenApiMismatch) as fault:
+            books.objects[f"misshapen {len(books.objects)}"] = {"object": "misshapen", "why": str(fault)}
             status, reply = 400, {"error": {"type": "invalid_request_error", "message": str(fault)}}
-        if books.swallowed_replies:
-            books.swallowed_replies -= 1
+        if books.lost_replies:
+            books.lost_replies -= 1
             return LostReply()
         return JSONResponse(reply, status_code=status)
 
@@ -202,9 +202,9 @@ def _answering(books: Books, call: Call) -> Callable[[Request], Any]:
 
 
 @contextmanager
-def serving_stripe() -> Iterator[Books]:
+def serve_fake_stripe() -> Iterator[FakeStripe]:
     """The stand-in, answering on a free port (`Books.url`) for as long as this lasts."""
-    books = Books()
+    books = FakeStripe()
     routes = [Route(call.path, _answering(books, call), methods=[call.method]) for call in CALLS]
     with socket.create_server(("127.0.0.1", 0)) as here:
         books.url = f"http://127.0.0.1:{here.getsockname()[1]}"
@@ -218,5 +218,5 @@ def serving_stripe() -> Iterator[Books]:
         finally:
             server.should_exit = True
             thread.join(10)
-    found = [thing["why"] for thing in books.of("misshapen")]
+    found = [thing["why"] for thing in books.list_objects("misshapen")]
     assert found == [], found

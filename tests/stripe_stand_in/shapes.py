@@ -48,34 +48,34 @@ WRITTEN = {
 """How a form writes what is no text."""
 
 
-class Misshapen(AssertionError):
+class SdkTypeMismatch(AssertionError):
     """What was sent is not what Stripe's description says."""
 
 
-def of_request(values: Mapping[str, Any], parameters: object) -> None:
+def check_request(values: Mapping[str, Any], parameters: object) -> None:
     """Raises: Misshapen: no such request exists."""
     if found := list(_typed_dict(values, parameters, "request", written=True)):
-        raise Misshapen("; ".join(found))
+        raise SdkTypeMismatch("; ".join(found))
 
 
-def of_object(thing: Mapping[str, Any], resource: type[StripeObject] | None = None) -> None:
+def check_object(thing: Mapping[str, Any], resource: type[StripeObject] | None = None) -> None:
     """Raises: Misshapen: Stripe has no such object."""
     if found := list(_object(thing, resource or RESOURCES[thing["object"]], str(thing.get("object")))):
-        raise Misshapen("; ".join(found))
+        raise SdkTypeMismatch("; ".join(found))
 
 
-def of_list(page: Mapping[str, Any]) -> None:
+def check_list(page: Mapping[str, Any]) -> None:
     """Raises: Misshapen: Stripe has no such page of a list."""
     if set(page) != {"object", "data", "has_more", "url"} or page["object"] != "list":
-        raise Misshapen(f"a page has {sorted(page)}")
+        raise SdkTypeMismatch(f"a page has {sorted(page)}")
     for thing in page["data"]:
-        of_object(thing)
+        check_object(thing)
 
 
-def of_event(event: Mapping[str, Any]) -> None:
+def check_event(event: Mapping[str, Any]) -> None:
     """Raises: Misshapen: Stripe sends no such event."""
-    of_object(event, stripe.Event)
-    of_object(event["data"]["object"])
+    check_object(event, stripe.Event)
+    check_object(event["data"]["object"])
 
 
 def _problems(value: Any, hint: Any, home: str, path: str, *, written: bool) -> Iterator[str]:
@@ -104,7 +104,7 @@ def _generic(value: Any, hint: Any, home: str, path: str, *, written: bool) -> I
         if value not in args:
             yield f"{path} is {value!r}, none of {list(args)[:8]}"
     elif origin is ListObject:
-        of_list(value)
+        check_list(value)
     else:
         yield from _contents(value, list if origin is list else dict, args[-1], home, path, written=written)
 

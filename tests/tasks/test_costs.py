@@ -8,13 +8,13 @@ import pytest
 
 from app import database
 from app.errors import InvalidInput
-from app.pricing.catalogue import Catalogue
+from app.pricing.catalogue import RateCardCache
 from app.tasks import agents, costs, lifecycle, reversing
-from app.tasks.agents import DayCost, Total
-from app.tasks.charging import Charged, charge_many
-from app.tasks.costs import BlockCost, Key, ModelCost, Order
-from app.tasks.rules import BlockRunState, Status, TaskState
-from tests.factories import a_block_run, a_task, granted, unique
+from app.tasks.agents import AgentTotal, DayCost
+from app.tasks.charging import Charge, charge_many
+from app.tasks.costs import AccountScopedId, BlockCost, ModelCost, TaskOrder
+from app.tasks.rules import BlockRunState, TaskState, TaskStatus
+from tests.factories import block_run_request, grant_credits, start_task, unique_id
 
 pytestmark = pytest.mark.anyio
 
@@ -24,32 +24,37 @@ O1 = {"block": "AIConversationBlock", "settings": {"model": "o1"}}
 NOTE = {"block": "NoteBlock"}
 
 
-async def charge(catalogue: Catalogue, task: TaskState, *runs: dict[str, Any]) -> list[BlockRunState]:
-    outcomes = await charge_many([(task.account_id, a_block_run(task, **run)) for run in runs], catalogue)
-    assert all(isinstance(outcome, Charged) for outcome in outcomes), outcomes
-    return [outcome.block_run for outcome in outcomes if isinstance(outcome, Charged)]
+async def charge(catalogue: RateCardCache, task: TaskState, *runs: dict[str, Any]) -> list[BlockRunState]:
+    outcomes = await charge_many([(task.account_id, block_run_request(task, **run)) for run in runs], catalogue)
+    assert all(isinstance(outcome, Charge) for outcome in outcomes), outcomes
+    return [outcome.block_run for outcome in outcomes if isinstance(outcome, Charge)]
 
 
 async def reverse(run: BlockRunState, credits: int) -> None:
     await reversing.reverse_charge(
-        run.task_id, run.block_run_id, credits=credits, reason="it failed", key=unique("reversal"), actor="operator:o"
+        run.task_id,
+        run.block_run_id,
+        credits=credits,
+        reason="it failed",
+        idempotency_key=unique_id("reversal"),
+        actor="operator:o",
     )
 
 
-def key_of(task: TaskState) -> Key:
+def key_of(task: TaskState) -> AccountScopedId:
     return task.account_id, task.task_id
 
 
 @pytest.mark.parametrize(
     ("order", "expected"),
-    [(Order.NEWEST, "edcba"), (Order.OLDEST, "abcde"), (Order.DEAREST, "bedca")],
+    [(TaskOrder.NEWEST, "edcba"), (TaskOrder.OLDEST, "abcde"), (TaskOrder.HIGHEST_COST, "bedca")],
 )
 async def test_pages_of_any_size_join_to_the_whole_list(
-    db: str, catalogue: Catalogue, order: Order, expected: str
+    db: str, catalogue: RateCardCache, order: TaskOrder, expected: str
 ) -> None:
-    await granted("alice", 1_000)
-    tasks = {name: await a_task("alice", task_id=name) for name in "abcde"}
-    await a_task("alice", agent_id="another", task_id="z")
+    await grant_credits("alice", 1_000)
+    tasks = {name: await start_task("alice", task_id=name) for name in "abcde"}
+    await start_task("alice", agent_id="another", task_id="z")
     runs: dict[str, dict[str, Any]] = {"b": O1, "c": WEB, "d": WEB, "e": {}}
     for name, run in runs.items():
         await charge(catalogue, tasks[name], run)
@@ -57,7 +62,7 @@ async def test_pages_of_any_size_join_to_the_whole_list(
     for size in (1, 2, 3, 9):
         found: list[TaskState] = []
         while True:
-            after = costs.place_of(found[-1], order) if found else None
+            after = costs.position_of(found[-1], order) if found else None
             page = (await costs.tasks_of_agents([agent], limit=size, order=order, after=after))[agent]
             if not page:
                 break
@@ -66,26 +71,26 @@ async def test_pages_of_any_size_join_to_the_whole_list(
         assert "".join(task.task_id for task in found) == expected
 
 
-async def test_tasks_are_chosen_by_status_and_for_many_agents_at_once(db: str, catalogue: Catalogue) -> None:
-    await granted("alice", 1_000)
-    done, running = await a_task("alice"), await a_task("alice")
-    other = await a_task("alice", agent_id="other")
-    await lifecycle.finish(done.task_id, Status.COMPLETED)
+async def test_tasks_are_chosen_by_status_and_for_many_agents_at_once(db: str, catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 1_000)
+    done, running = await start_task("alice"), await start_task("alice")
+    other = await start_task("alice", agent_id="other")
+    await lifecycle.finish_task(done.task_id, TaskStatus.COMPLETED)
     one, two, none = ((done.account_id, name) for name in ("agent", "other", "unknown"))
 
-    async def chosen(*statuses: Status) -> dict[Key, list[str]]:
+    async def chosen(*statuses: TaskStatus) -> dict[AccountScopedId, list[str]]:
         found = await costs.tasks_of_agents([one, two, none], limit=9, statuses=statuses)
         return {key: [task.task_id for task in tasks] for key, tasks in found.items()}
 
-    assert await chosen(Status.RUNNING) == {one: [running.task_id], two: [other.task_id], none: []}
-    assert await chosen(Status.COMPLETED, Status.FAILED) == {one: [done.task_id], two: [], none: []}
+    assert await chosen(TaskStatus.RUNNING) == {one: [running.task_id], two: [other.task_id], none: []}
+    assert await chosen(TaskStatus.COMPLETED, TaskStatus.FAILED) == {one: [done.task_id], two: [], none: []}
     assert await chosen() == {one: [], two: [], none: []}
 
 
-async def test_only_what_exists_in_that_account_is_found_by_its_id(db: str, catalogue: Catalogue) -> None:
-    await granted("alice", 1_000)
-    await granted("bob", 1_000)
-    task, foreign = await a_task("alice"), await a_task("bob")
+async def test_only_what_exists_in_that_account_is_found_by_its_id(db: str, catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 1_000)
+    await grant_credits("bob", 1_000)
+    task, foreign = await start_task("alice"), await start_task("bob")
     [run] = await charge(catalogue, task, {})
     here = (task.account_id, "nothing"), (task.account_id, foreign.task_id), key_of(task)
     assert list(await costs.tasks_by_id(here)) == [key_of(task)]
@@ -93,24 +98,24 @@ async def test_only_what_exists_in_that_account_is_found_by_its_id(db: str, cata
     assert runs == {(task.account_id, run.block_run_id): run}
 
 
-async def test_block_runs_come_by_position_in_pages_for_many_tasks(db: str, catalogue: Catalogue) -> None:
-    await granted("alice", 1_000)
-    one, two, none = [await a_task("alice") for _ in range(3)]
+async def test_block_runs_come_by_position_in_pages_for_many_tasks(db: str, catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 1_000)
+    one, two, none = [await start_task("alice") for _ in range(3)]
     runs = await charge(catalogue, one, {}, WEB, NOTE)
     [other] = await charge(catalogue, two, WEB)
     keys = [key_of(task) for task in (one, two, none)]
-    assert list((await costs.block_runs(keys, limit=2)).values()) == [runs[:2], [other], []]
-    assert list((await costs.block_runs(keys, limit=2, after_position=2)).values()) == [runs[2:], [], []]
+    assert list((await costs.block_runs_of_tasks(keys, limit=2)).values()) == [runs[:2], [other], []]
+    assert list((await costs.block_runs_of_tasks(keys, limit=2, after_position=2)).values()) == [runs[2:], [], []]
     assert [run.position for run in runs] == [1, 2, 3]
 
 
-async def test_breakdowns_are_net_of_reversals_and_add_up_to_the_task(db: str, catalogue: Catalogue) -> None:
-    await granted("alice", 1_000)
-    one, two = await a_task("alice"), await a_task("alice")
+async def test_breakdowns_are_net_of_reversals_and_add_up_to_the_task(db: str, catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 1_000)
+    one, two = await start_task("alice"), await start_task("alice")
     dear, *_ = await charge(catalogue, one, {}, {}, WEB, O1, O1, NOTE)
     await charge(catalogue, two, WEB)
     await reverse(dear, 7)
-    blocks = await costs.by_block([key_of(one), key_of(two)])
+    blocks = await costs.costs_by_block([key_of(one), key_of(two)])
     assert blocks == {
         key_of(one): [
             BlockCost("AIConversationBlock", 32, 2),
@@ -124,53 +129,57 @@ async def test_breakdowns_are_net_of_reversals_and_add_up_to_the_task(db: str, c
     assert (task.total, task.charged, task.reversed, task.steps) == (46, 53, 7, 6)
     assert sum(cost.credits for cost in blocks[key_of(one)]) == task.total
     # Only block runs that a model priced have one.
-    assert await costs.by_model([key_of(one), key_of(two)]) == {
+    assert await costs.costs_by_model([key_of(one), key_of(two)]) == {
         key_of(one): [ModelCost("o1", 32, 2)],
         key_of(two): [],
     }
 
 
-async def test_children_stand_apart_and_what_is_below_counts_theirs_too(db: str, catalogue: Catalogue) -> None:
-    await granted("alice", 1_000)
-    top = await a_task("alice")
-    children = [await a_task("alice", parent_task_id=top.task_id) for _ in range(3)]
-    grandchild = await a_task("alice", parent_task_id=children[0].task_id)
+async def test_children_stand_apart_and_what_is_below_counts_theirs_too(db: str, catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 1_000)
+    top = await start_task("alice")
+    children = [await start_task("alice", parent_task_id=top.task_id) for _ in range(3)]
+    grandchild = await start_task("alice", parent_task_id=children[0].task_id)
     await charge(catalogue, top, O1)
     await charge(catalogue, children[0], {})
     [run] = await charge(catalogue, grandchild, {})
     await charge(catalogue, children[2], WEB)
     await reverse(run, 4)
-    assert await costs.below([key_of(top), key_of(children[0]), key_of(grandchild)]) == {
+    assert await costs.descendant_costs([key_of(top), key_of(children[0]), key_of(grandchild)]) == {
         key_of(top): 17,
         key_of(children[0]): 6,
         key_of(grandchild): 0,
     }
-    first = (await costs.children([key_of(top), key_of(grandchild)], limit=2))[key_of(top)]
-    rest = (await costs.children([key_of(top)], limit=2, after=(first[-1].started_at, first[-1].task_id)))[key_of(top)]
+    first = (await costs.child_tasks([key_of(top), key_of(grandchild)], limit=2))[key_of(top)]
+    rest = (await costs.child_tasks([key_of(top)], limit=2, after=(first[-1].started_at, first[-1].task_id)))[
+        key_of(top)
+    ]
     assert [task.task_id for task in first + rest] == [child.task_id for child in children]
-    assert (await costs.children([key_of(grandchild)], limit=2)) == {key_of(grandchild): []}
+    assert (await costs.child_tasks([key_of(grandchild)], limit=2)) == {key_of(grandchild): []}
 
 
-async def test_agents_come_by_their_newest_task_and_cost_the_sum_of_their_tasks(db: str, catalogue: Catalogue) -> None:
-    await granted("alice", 1_000)
-    await granted("bob", 1_000)
-    await a_task("bob", agent_id="bobs")
-    tasks = [await a_task("alice", agent_id=name) for name in ("x", "y", "z", "x")]
+async def test_agents_come_by_their_newest_task_and_cost_the_sum_of_their_tasks(
+    db: str, catalogue: RateCardCache
+) -> None:
+    await grant_credits("alice", 1_000)
+    await grant_credits("bob", 1_000)
+    await start_task("bob", agent_id="bobs")
+    tasks = [await start_task("alice", agent_id=name) for name in ("x", "y", "z", "x")]
     account_id = tasks[0].account_id
     [run, _] = await charge(catalogue, tasks[0], {}, WEB)
     await charge(catalogue, tasks[3], {}, {})
     await charge(catalogue, tasks[1], WEB)
     await reverse(run, 10)
-    pages = [await agents.page(account_id, limit=2)]
-    pages.append(await agents.page(account_id, limit=2, after=pages[0][-1]))
+    pages = [await agents.agent_page(account_id, limit=2)]
+    pages.append(await agents.agent_page(account_id, limit=2, after=pages[0][-1]))
     assert [[one.agent_id for one in page] for page in pages] == [["x", "z"], ["y"]]
     assert pages[0][0].last_started_at == tasks[3].started_at
     keys = [(account_id, name) for name in ("x", "y", "z", "unknown")]
-    found = await agents.totals(keys)
-    assert found == dict(zip(keys, (Total(21, 2), Total(1, 1), Total(0, 1)), strict=False))
+    found = await agents.agent_totals(keys)
+    assert found == dict(zip(keys, (AgentTotal(21, 2), AgentTotal(1, 1), AgentTotal(0, 1)), strict=False))
     assert [found[key].average_per_task for key in keys[:3]] == [10.5, 1.0, 0.0]
-    assert Total(0, 0).average_per_task == 0.0
-    assert await agents.by_block(keys) == {
+    assert AgentTotal(0, 0).average_per_task == 0.0
+    assert await agents.agent_costs_by_block(keys) == {
         keys[0]: [BlockCost("ReplicateModelBlock", 20, 3), BlockCost("SearchTheWebBlock", 1, 1)],
         keys[1]: [BlockCost("SearchTheWebBlock", 1, 1)],
         keys[2]: [],
@@ -178,19 +187,19 @@ async def test_agents_come_by_their_newest_task_and_cost_the_sum_of_their_tasks(
     }
 
 
-async def test_days_are_those_of_the_asked_zone_and_each_is_listed(db: str, catalogue: Catalogue) -> None:
-    await granted("alice", 1_000)
-    one, two = await a_task("alice"), await a_task("alice")
+async def test_days_are_those_of_the_asked_zone_and_each_is_listed(db: str, catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 1_000)
+    one, two = await start_task("alice"), await start_task("alice")
     early, late, other = [*await charge(catalogue, one, {}, {}), *await charge(catalogue, two, WEB)]
     await reverse(late, 3)
     # Noon and a minute before midnight of the day before yesterday, in UTC; the third run stays where it is.
-    noon = other.at.replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=2)
+    noon = other.charged_at.replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=2)
     for run, at in ((early, noon), (late, noon + timedelta(hours=11, minutes=59))):
         await database.fetch("UPDATE block_run SET at = $1 WHERE block_run_id = $2", at, run.block_run_id)
     key = (one.account_id, "agent")
 
     async def spent(zone: str) -> dict[str, DayCost]:
-        days = (await agents.by_day([key], days=4, time_zone=zone))[key]
+        days = (await agents.agent_costs_by_day([key], days=4, time_zone=zone))[key]
         assert len(days) == 4
         assert [day.day for day in days] == sorted({day.day for day in days})
         return {day.day: day for day in days if day.tasks}
@@ -198,21 +207,23 @@ async def test_days_are_those_of_the_asked_zone_and_each_is_listed(db: str, cata
     def day(number: int, credits: int) -> DayCost:
         return DayCost((noon + timedelta(days=number)).strftime("%Y-%m-%d"), credits, 1)
 
-    today = DayCost(other.at.strftime("%Y-%m-%d"), 1, 1)
+    today = DayCost(other.charged_at.strftime("%Y-%m-%d"), 1, 1)
     assert await spent("UTC") == {one.day: one for one in (day(0, 17), today)}
     berlin = await spent("Europe/Berlin")
     assert (berlin[day(0, 10).day], berlin[day(1, 7).day]) == (day(0, 10), day(1, 7))
     assert sum(one.credits for one in berlin.values()) == 18
-    [only] = (await agents.by_day([key], days=1, time_zone="UTC"))[key]
+    [only] = (await agents.agent_costs_by_day([key], days=1, time_zone="UTC"))[key]
     assert only.credits in {0, 1}  # 0 only where midnight passed since the charge
 
 
-async def test_many_agents_have_their_own_days(db: str, catalogue: Catalogue) -> None:
-    await granted("alice", 1_000)
-    one, two = await a_task("alice", agent_id="one"), await a_task("alice", agent_id="two")
+async def test_many_agents_have_their_own_days(db: str, catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 1_000)
+    one, two = await start_task("alice", agent_id="one"), await start_task("alice", agent_id="two")
     await charge(catalogue, one, {})
     await charge(catalogue, two, WEB)
-    found = await agents.by_day([(one.account_id, name) for name in ("one", "two", "none")], days=2, time_zone="UTC")
+    found = await agents.agent_costs_by_day(
+        [(one.account_id, name) for name in ("one", "two", "none")], days=2, time_zone="UTC"
+    )
     assert [sum(day.credits for day in days) for days in found.values()] == [10, 1, 0]
     assert [len(days) for days in found.values()] == [2, 2, 2]
 
@@ -220,21 +231,21 @@ async def test_many_agents_have_their_own_days(db: str, catalogue: Catalogue) ->
 @pytest.mark.parametrize(("days", "path"), [(0, "days"), (-1, "days"), (367, "days")])
 async def test_a_window_has_1_to_366_days(db: str, days: int, path: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        await agents.by_day([(1, "agent")], days=days, time_zone="UTC")
+        await agents.agent_costs_by_day([(1, "agent")], days=days, time_zone="UTC")
     assert [problem.path for problem in refused.value.problems] == [path]
-    assert len((await agents.by_day([(1, "agent")], days=366, time_zone="UTC"))[1, "agent"]) == 366
+    assert len((await agents.agent_costs_by_day([(1, "agent")], days=366, time_zone="UTC"))[1, "agent"]) == 366
 
 
 @pytest.mark.parametrize("zone", ["", "Nowhere/Land", "UTC+5", "+05:00", "europe/berlin ", "../UTC", "Ünter", "a\0b"])
 async def test_what_is_no_time_zone_is_refused(db: str, zone: str) -> None:
     with pytest.raises(InvalidInput, match="timeZone must be an IANA time zone"):
-        await agents.by_day([(1, "agent")], days=1, time_zone=zone)
+        await agents.agent_costs_by_day([(1, "agent")], days=1, time_zone=zone)
 
 
-async def test_what_a_task_costs_is_exact_while_it_runs(db: str, catalogue: Catalogue) -> None:
+async def test_what_a_task_costs_is_exact_while_it_runs(db: str, catalogue: RateCardCache) -> None:
     """Readers between charges see total and breakdown of some moment, never a sum that no moment had."""
-    await granted("alice", 1_000)
-    task = await a_task("alice")
+    await grant_credits("alice", 1_000)
+    task = await start_task("alice")
 
     async def write() -> None:
         for _ in range(20):
@@ -246,4 +257,4 @@ async def test_what_a_task_costs_is_exact_while_it_runs(db: str, catalogue: Cata
             assert (state.total, state.version) == (10 * state.steps, 1 + state.steps)
 
     await asyncio.gather(write(), read(), read())
-    assert (await costs.by_block([key_of(task)]))[key_of(task)] == [BlockCost("ReplicateModelBlock", 200, 20)]
+    assert (await costs.costs_by_block([key_of(task)]))[key_of(task)] == [BlockCost("ReplicateModelBlock", 200, 20)]

@@ -6,14 +6,22 @@ from typing import Any
 import pytest
 
 from app import database
-from app.audit import audit
+from app.audit import verify_ledger
 from app.errors import BlockRunNotFound, IdempotencyConflict, TaskNotFound
-from app.pricing.catalogue import Catalogue
-from app.pricing.outcomes import Outcome
+from app.pricing.catalogue import RateCardCache
+from app.pricing.outcomes import BlockRunOutcome
 from app.tasks import costs, finishing, holding, lifecycle, reversing
-from app.tasks.finishing import Finished, FinishRequest
-from app.tasks.rules import Status, TaskState
-from tests.factories import a_capture, a_catalogue_of, a_hold, a_task, balance, charged, granted
+from app.tasks.finishing import FinishBlockRunRequest, FinishedBlockRun
+from app.tasks.rules import TaskState, TaskStatus
+from tests.factories import (
+    capture_request,
+    charge_block_run,
+    get_balance,
+    grant_credits,
+    hold_request,
+    publish_rate_cards,
+    start_task,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -29,40 +37,42 @@ PRICES: dict[str, Any] = {
 
 
 @pytest.fixture
-async def prices(db: str) -> Catalogue:
-    await granted("alice", 100)
-    return await a_catalogue_of(PRICES)
+async def prices(db: str) -> RateCardCache:
+    await grant_credits("alice", 100)
+    return await publish_rate_cards(PRICES)
 
 
-async def finish(task: TaskState, catalogue: Catalogue, outcome: Outcome, *, run: str = "run", **more: Any) -> Finished:
+async def finish(
+    task: TaskState, catalogue: RateCardCache, outcome: BlockRunOutcome, *, run: str = "run", **more: Any
+) -> FinishedBlockRun:
     asked: dict[str, Any] = {"actor": "service:test", "request_id": "request-1"} | more
-    request = FinishRequest(task_id=task.task_id, block_run_id=run, outcome=outcome, **asked)
+    request = FinishBlockRunRequest(task_id=task.task_id, block_run_id=run, outcome=outcome, **asked)
     return await finishing.finish_block_run(request, catalogue)
 
 
 @pytest.mark.parametrize(
     ("block", "outcome", "given_back"),
     [
-        ("ReplicateModelBlock", Outcome.SUCCEEDED, 0),
-        ("ReplicateModelBlock", Outcome.FAILED, 7),
-        ("ReplicateModelBlock", Outcome.CANCELLED, 0),
-        ("ReplicateModelBlock", Outcome.PROVIDER_FAILED, 10),
-        ("Dear", Outcome.FAILED, 20),
-        ("NoteBlock", Outcome.FAILED, 0),
+        ("ReplicateModelBlock", BlockRunOutcome.SUCCEEDED, 0),
+        ("ReplicateModelBlock", BlockRunOutcome.FAILED, 7),
+        ("ReplicateModelBlock", BlockRunOutcome.CANCELLED, 0),
+        ("ReplicateModelBlock", BlockRunOutcome.PROVIDER_FAILED, 10),
+        ("Dear", BlockRunOutcome.FAILED, 20),
+        ("NoteBlock", BlockRunOutcome.FAILED, 0),
     ],
 )
 async def test_an_outcome_costs_what_the_card_says(
-    prices: Catalogue, block: str, outcome: Outcome, given_back: int
+    prices: RateCardCache, block: str, outcome: BlockRunOutcome, given_back: int
 ) -> None:
-    task = await a_task()
-    cost = (await charged(task, prices, block_run_id="run", block=block)).block_run.cost
+    task = await start_task()
+    cost = (await charge_block_run(task, prices, block_run_id="run", block=block)).block_run.cost
 
     done = await finish(task, prices, outcome)
 
     assert (done.credits, done.replayed) == (given_back, False)
     assert (done.task.charged, done.task.reversed, done.task.total) == (cost, given_back, cost - given_back)
     assert (done.block_run.outcome, done.block_run.reversed) == (outcome, given_back)
-    assert done.balance.posted == 100 - cost + given_back == (await balance(task.account_id)).posted
+    assert done.balance.posted == 100 - cost + given_back == (await get_balance(task.account_id)).posted
     if given_back:
         assert done.entry is not None
         line = done.entry.line
@@ -73,112 +83,112 @@ async def test_an_outcome_costs_what_the_card_says(
         assert done.entry is None
     stored = (await costs.block_runs_by_id([(task.account_id, "run")]))[task.account_id, "run"]
     assert stored == done.block_run
-    assert (await audit()).intact
+    assert (await verify_ledger()).is_intact
 
 
-async def test_the_same_outcome_again_is_the_first_answer_and_another_is_a_conflict(prices: Catalogue) -> None:
-    task = await a_task()
-    await charged(task, prices, block_run_id="run")
-    first = await finish(task, prices, Outcome.FAILED)
+async def test_the_same_outcome_again_is_the_first_answer_and_another_is_a_conflict(prices: RateCardCache) -> None:
+    task = await start_task()
+    await charge_block_run(task, prices, block_run_id="run")
+    first = await finish(task, prices, BlockRunOutcome.FAILED)
 
-    again = await finish(task, prices, Outcome.FAILED)
+    again = await finish(task, prices, BlockRunOutcome.FAILED)
     with pytest.raises(IdempotencyConflict):
-        await finish(task, prices, Outcome.SUCCEEDED)
+        await finish(task, prices, BlockRunOutcome.SUCCEEDED)
 
     assert again.replayed
     assert (again.credits, again.entry, again.block_run, again.task) == (7, first.entry, first.block_run, first.task)
-    assert (await balance(task.account_id)).posted == 97
+    assert (await get_balance(task.account_id)).posted == 97
 
 
-async def test_of_fifty_outcomes_at_once_one_counts(prices: Catalogue) -> None:
-    task = await a_task()
-    await charged(task, prices, block_run_id="run")
-    outcomes = [Outcome.FAILED, Outcome.PROVIDER_FAILED] * 25
+async def test_of_fifty_outcomes_at_once_one_counts(prices: RateCardCache) -> None:
+    task = await start_task()
+    await charge_block_run(task, prices, block_run_id="run")
+    outcomes = [BlockRunOutcome.FAILED, BlockRunOutcome.PROVIDER_FAILED] * 25
 
     answers = await gather(*(finish(task, prices, one) for one in outcomes), return_exceptions=True)
 
-    done = [one for one in answers if isinstance(one, Finished)]
+    done = [one for one in answers if isinstance(one, FinishedBlockRun)]
     [first] = [one for one in done if not one.replayed]
     assert len(done) == 25
     assert {one.entry for one in done} == {first.entry}
     assert sum(isinstance(one, IdempotencyConflict) for one in answers) == 25
-    assert (await balance(task.account_id)).posted == 90 + first.credits
-    assert (await audit()).intact
+    assert (await get_balance(task.account_id)).posted == 90 + first.credits
+    assert (await verify_ledger()).is_intact
 
 
-async def test_what_was_reversed_before_counts(prices: Catalogue) -> None:
-    task = await a_task()
-    await charged(task, prices, block_run_id="some")
-    await charged(task, prices, block_run_id="more")
+async def test_what_was_reversed_before_counts(prices: RateCardCache) -> None:
+    task = await start_task()
+    await charge_block_run(task, prices, block_run_id="some")
+    await charge_block_run(task, prices, block_run_id="more")
     for run, credits in (("some", 4), ("more", 8)):
         await reversing.reverse_charge(
-            task.task_id, run, credits=credits, reason="goodwill", key=run, actor="operator:test"
+            task.task_id, run, credits=credits, reason="goodwill", idempotency_key=run, actor="operator:test"
         )
 
-    assert (await finish(task, prices, Outcome.FAILED, run="some")).credits == 3
-    assert (await finish(task, prices, Outcome.FAILED, run="more")).credits == 0
-    assert (await balance(task.account_id)).posted == 100 - 3 - 2
-    assert (await audit()).intact
+    assert (await finish(task, prices, BlockRunOutcome.FAILED, run="some")).credits == 3
+    assert (await finish(task, prices, BlockRunOutcome.FAILED, run="more")).credits == 0
+    assert (await get_balance(task.account_id)).posted == 100 - 3 - 2
+    assert (await verify_ledger()).is_intact
 
 
-async def test_the_card_that_priced_a_block_run_says_what_its_outcome_costs(prices: Catalogue) -> None:
-    task = await a_task()
-    await charged(task, prices, block_run_id="run")
-    await a_catalogue_of(PRICES | {"outcomes": {}})
+async def test_the_card_that_priced_a_block_run_says_what_its_outcome_costs(prices: RateCardCache) -> None:
+    task = await start_task()
+    await charge_block_run(task, prices, block_run_id="run")
+    await publish_rate_cards(PRICES | {"outcomes": {}})
     await database.fetch("UPDATE rate_card SET effective_at = effective_at - interval '3 days' RETURNING 1")
-    today = Catalogue()
+    today = RateCardCache()
     await today.refresh()
 
-    assert (await finish(task, today, Outcome.PROVIDER_FAILED)).credits == 10
+    assert (await finish(task, today, BlockRunOutcome.PROVIDER_FAILED)).credits == 10
 
 
-async def test_a_block_run_of_a_task_that_has_ended_is_given_back_too(prices: Catalogue) -> None:
-    task = await a_task()
-    await charged(task, prices, block_run_id="run")
-    await lifecycle.finish(task.task_id, Status.FAILED)
+async def test_a_block_run_of_a_task_that_has_ended_is_given_back_too(prices: RateCardCache) -> None:
+    task = await start_task()
+    await charge_block_run(task, prices, block_run_id="run")
+    await lifecycle.finish_task(task.task_id, TaskStatus.FAILED)
 
-    assert (await finish(task, prices, Outcome.FAILED)).task.total == 3
+    assert (await finish(task, prices, BlockRunOutcome.FAILED)).task.total == 3
 
 
-async def test_what_a_budget_paid_goes_back_to_the_account_and_never_into_the_budget(prices: Catalogue) -> None:
-    task = await a_task(budget=30)
-    await charged(task, prices, block_run_id="run")
+async def test_what_a_budget_paid_goes_back_to_the_account_and_never_into_the_budget(prices: RateCardCache) -> None:
+    task = await start_task(budget=30)
+    await charge_block_run(task, prices, block_run_id="run")
 
-    done = await finish(task, prices, Outcome.PROVIDER_FAILED)
+    done = await finish(task, prices, BlockRunOutcome.PROVIDER_FAILED)
 
     assert (done.balance.posted, done.balance.held, done.balance.available) == (100, 20, 80)
 
 
-async def test_a_held_block_run_is_captured_first(prices: Catalogue) -> None:
-    task = await a_task()
-    hold = a_hold(task, 30, block_run_id="run")
-    await holding.place(hold, prices)
+async def test_a_held_block_run_is_captured_first(prices: RateCardCache) -> None:
+    task = await start_task()
+    hold = hold_request(task, 30, block_run_id="run")
+    await holding.place_hold(hold, prices)
     with pytest.raises(BlockRunNotFound):
-        await finish(task, prices, Outcome.FAILED)
+        await finish(task, prices, BlockRunOutcome.FAILED)
 
-    await holding.capture(a_capture(hold, 12))
+    await holding.capture_hold(capture_request(hold, 12))
 
-    assert (await finish(task, prices, Outcome.FAILED)).credits == 9
-    assert (await audit()).intact
+    assert (await finish(task, prices, BlockRunOutcome.FAILED)).credits == 9
+    assert (await verify_ledger()).is_intact
 
 
-async def test_nothing_is_found_of_a_block_run_that_is_not_there_or_anothers(prices: Catalogue) -> None:
-    task, other = await a_task(), await a_task()
-    await charged(other, prices, block_run_id="run")
+async def test_nothing_is_found_of_a_block_run_that_is_not_there_or_anothers(prices: RateCardCache) -> None:
+    task, other = await start_task(), await start_task()
+    await charge_block_run(other, prices, block_run_id="run")
 
     with pytest.raises(TaskNotFound):
-        await finish(task._replace(task_id="no-such-task"), prices, Outcome.FAILED)
+        await finish(task._replace(task_id="no-such-task"), prices, BlockRunOutcome.FAILED)
     for run in ("run", "no-such-run"):
         with pytest.raises(BlockRunNotFound):
-            await finish(task, prices, Outcome.FAILED, run=run)
-    assert (await balance(task.account_id)).posted == 90
+            await finish(task, prices, BlockRunOutcome.FAILED, run=run)
+    assert (await get_balance(task.account_id)).posted == 90
 
 
-async def test_a_charge_sent_again_is_answered_as_ever(prices: Catalogue) -> None:
-    task = await a_task()
-    first = await charged(task, prices, block_run_id="run")
-    await finish(task, prices, Outcome.FAILED)
+async def test_a_charge_sent_again_is_answered_as_ever(prices: RateCardCache) -> None:
+    task = await start_task()
+    first = await charge_block_run(task, prices, block_run_id="run")
+    await finish(task, prices, BlockRunOutcome.FAILED)
 
-    again = await charged(task, prices, block_run_id="run")
+    again = await charge_block_run(task, prices, block_run_id="run")
 
     assert (again.replayed, again.entry, again.block_run.cost, again.task.total) == (True, first.entry, 10, 3)

@@ -7,118 +7,124 @@ import pytest
 
 from app import database
 from app.errors import IdempotencyConflict, InsufficientCredits, TaskEnded, TaskNotFound, TaskStopped
-from app.pricing.catalogue import Catalogue
+from app.pricing.catalogue import RateCardCache
 from app.tasks import costs, lifecycle
 from app.tasks.charging import charge_many
-from app.tasks.lifecycle import Changed, StartRequest
-from app.tasks.rules import Status, Trigger
-from tests.factories import a_block_run, a_task, balance, granted
+from app.tasks.lifecycle import StartTaskRequest, TaskChange
+from app.tasks.rules import TaskStatus, TaskTrigger
+from tests.factories import block_run_request, get_balance, grant_credits, start_task
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_the_same_task_started_twenty_times_at_once_is_one(db: str) -> None:
-    await granted("alice", 10)
-    request = StartRequest(task_id="t", owner_id="alice", agent_id="a", trigger=Trigger.SCHEDULED, actor="service:s")
-    done = await gather(*(lifecycle.start(request) for _ in range(20)))
+    await grant_credits("alice", 10)
+    request = StartTaskRequest(
+        task_id="t", owner_id="alice", agent_id="a", trigger=TaskTrigger.SCHEDULED, actor="service:s"
+    )
+    done = await gather(*(lifecycle.start_task(request) for _ in range(20)))
     assert sorted(one.replayed for one in done) == [False] + [True] * 19
     assert {one.task for one in done} == {done[0].task}
-    assert (done[0].task.trigger, done[0].task.status) == (Trigger.SCHEDULED, Status.RUNNING)
+    assert (done[0].task.trigger, done[0].task.status) == (TaskTrigger.SCHEDULED, TaskStatus.RUNNING)
 
 
 async def test_one_task_id_started_for_two_owners_at_once_is_one_tasks(db: str) -> None:
     for owner in ("alice", "bob"):
-        await granted(owner, 10)
+        await grant_credits(owner, 10)
     for number in range(10):
         requests = [
-            StartRequest(task_id=f"t{number}", owner_id=owner, agent_id="a", actor="service:s")
+            StartTaskRequest(task_id=f"t{number}", owner_id=owner, agent_id="a", actor="service:s")
             for owner in ("alice", "bob")
         ]
-        done = await gather(*(lifecycle.start(request) for request in requests), return_exceptions=True)
+        done = await gather(*(lifecycle.start_task(request) for request in requests), return_exceptions=True)
         assert sorted(type(one).__name__ for one in done) == ["Changed", "IdempotencyConflict"]
     assert len(await database.fetch("SELECT FROM task")) == 10
 
 
-async def test_nothing_starts_with_nothing_available(db: str, catalogue: Catalogue) -> None:
-    await granted("alice", 10)
-    task = await a_task("alice")
-    await charge_many([(task.account_id, a_block_run(task))], catalogue)
+async def test_nothing_starts_with_nothing_available(db: str, catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 10)
+    task = await start_task("alice")
+    await charge_many([(task.account_id, block_run_request(task))], catalogue)
     with pytest.raises(InsufficientCredits) as refused:
-        await a_task("alice", task_id="t2")
+        await start_task("alice", task_id="t2")
     assert (refused.value.required_credits, refused.value.available_credits) == (1, 0)
     assert await database.fetch("SELECT FROM task_account WHERE task_id = 't2'") == []
-    again = await lifecycle.start(
-        StartRequest(task_id=task.task_id, owner_id="alice", agent_id="agent", actor="service:test")
+    again = await lifecycle.start_task(
+        StartTaskRequest(task_id=task.task_id, owner_id="alice", agent_id="agent", actor="service:test")
     )
     assert again.replayed  # the first answer, whatever the balance says today
 
 
 async def test_a_task_ends_once(db: str) -> None:
-    await granted("alice", 10)
-    task = await a_task("alice")
-    first = await lifecycle.finish(task.task_id, Status.COMPLETED)
-    assert (first.task.status, first.replayed) == (Status.COMPLETED, False)
+    await grant_credits("alice", 10)
+    task = await start_task("alice")
+    first = await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
+    assert (first.task.status, first.replayed) == (TaskStatus.COMPLETED, False)
     assert first.task.ended_at is not None
-    again = await lifecycle.finish(task.task_id, Status.COMPLETED)
+    again = await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
     assert (again.task, again.replayed) == (first.task, True)
     with pytest.raises(TaskEnded):
-        await lifecycle.finish(task.task_id, Status.FAILED)
+        await lifecycle.finish_task(task.task_id, TaskStatus.FAILED)
     with pytest.raises(TaskEnded):
-        await lifecycle.cancel(task.task_id)
+        await lifecycle.cancel_task(task.task_id)
     with pytest.raises(TaskNotFound):
-        await lifecycle.cancel("nowhere")
+        await lifecycle.cancel_task("nowhere")
 
 
 async def test_of_two_ends_at_once_one_counts(db: str) -> None:
-    await granted("alice", 10)
+    await grant_credits("alice", 10)
     for _ in range(10):
-        task = await a_task("alice")
+        task = await start_task("alice")
         done = await gather(
-            lifecycle.finish(task.task_id, Status.COMPLETED), lifecycle.cancel(task.task_id), return_exceptions=True
+            lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED),
+            lifecycle.cancel_task(task.task_id),
+            return_exceptions=True,
         )
         assert sorted(type(one).__name__ for one in done) == ["Changed", "TaskEnded"]
 
 
-async def test_a_stopped_task_may_still_end(db: str, catalogue: Catalogue) -> None:
-    await granted("alice", 5)
-    task = await a_task("alice")
-    await charge_many([(task.account_id, a_block_run(task))], catalogue)
-    done = await lifecycle.finish(task.task_id, Status.COMPLETED)
-    assert (done.task.status, done.task.stop_reason) == (Status.COMPLETED, None)
+async def test_a_stopped_task_may_still_end(db: str, catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 5)
+    task = await start_task("alice")
+    await charge_many([(task.account_id, block_run_request(task))], catalogue)
+    done = await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
+    assert (done.task.status, done.task.stop_reason) == (TaskStatus.COMPLETED, None)
 
 
-async def test_a_child_belongs_to_its_parents_account_and_no_sum_counts_twice(db: str, catalogue: Catalogue) -> None:
+async def test_a_child_belongs_to_its_parents_account_and_no_sum_counts_twice(
+    db: str, catalogue: RateCardCache
+) -> None:
     for owner in ("alice", "bob"):
-        await granted(owner, 100)
-    parent = await a_task("alice")
-    child = await a_task("alice", parent_task_id=parent.task_id)
-    grandchild = await a_task("alice", parent_task_id=child.task_id)
+        await grant_credits(owner, 100)
+    parent = await start_task("alice")
+    child = await start_task("alice", parent_task_id=parent.task_id)
+    grandchild = await start_task("alice", parent_task_id=child.task_id)
     for task in (parent, child, grandchild):
-        await charge_many([(task.account_id, a_block_run(task))], catalogue)
+        await charge_many([(task.account_id, block_run_request(task))], catalogue)
     keys = [(task.account_id, task.task_id) for task in (parent, child, grandchild)]
-    assert list((await costs.below(keys)).values()) == [20, 10, 0]
+    assert list((await costs.descendant_costs(keys)).values()) == [20, 10, 0]
     assert [task.total for task in (await costs.tasks_by_id(keys)).values()] == [10, 10, 10]
-    assert (await balance(parent.account_id)).posted == 70
+    assert (await get_balance(parent.account_id)).posted == 70
     with pytest.raises(TaskNotFound):
-        await a_task("bob", parent_task_id=parent.task_id)
-    await lifecycle.finish(child.task_id, Status.FAILED)
+        await start_task("bob", parent_task_id=parent.task_id)
+    await lifecycle.finish_task(child.task_id, TaskStatus.FAILED)
     with pytest.raises(TaskEnded):
-        await a_task("alice", parent_task_id=child.task_id)
+        await start_task("alice", parent_task_id=child.task_id)
 
 
-async def test_no_child_of_a_stopped_task_starts(db: str, catalogue: Catalogue) -> None:
-    await granted("alice", 5)
-    task = await a_task("alice")
-    await charge_many([(task.account_id, a_block_run(task))], catalogue)
+async def test_no_child_of_a_stopped_task_starts(db: str, catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 5)
+    task = await start_task("alice")
+    await charge_many([(task.account_id, block_run_request(task))], catalogue)
     with pytest.raises(TaskStopped):
-        await a_task("alice", parent_task_id=task.task_id)
+        await start_task("alice", parent_task_id=task.task_id)
 
 
 async def test_another_request_under_a_task_id_is_a_conflict(db: str) -> None:
-    await granted("alice", 5)
-    await a_task("alice", task_id="t")
+    await grant_credits("alice", 5)
+    await start_task("alice", task_id="t")
     with pytest.raises(IdempotencyConflict):
-        await a_task("alice", task_id="t", agent_id="another")
+        await start_task("alice", task_id="t", agent_id="another")
 
 
 async def ticks() -> list[tuple[str, str, str]]:
@@ -135,20 +141,20 @@ async def skipped_notices() -> list[tuple[str, bool]]:
     return [tuple(row) for row in found]
 
 
-async def scheduled(task_id: str, *, owner_id: str = "alice", agent_id: str = "agent", **more: Any) -> Changed:
-    request = StartRequest(
-        task_id=task_id, owner_id=owner_id, agent_id=agent_id, trigger=Trigger.SCHEDULED, actor="service:s", **more
+async def scheduled(task_id: str, *, owner_id: str = "alice", agent_id: str = "agent", **more: Any) -> TaskChange:
+    request = StartTaskRequest(
+        task_id=task_id, owner_id=owner_id, agent_id=agent_id, trigger=TaskTrigger.SCHEDULED, actor="service:s", **more
     )
-    return await lifecycle.start(request)
+    return await lifecycle.start_task(request)
 
 
 async def test_a_scheduled_tick_with_nothing_available_is_skipped_and_no_task_exists(
-    db: str, catalogue: Catalogue
+    db: str, catalogue: RateCardCache
 ) -> None:
-    await granted("alice", 10)
-    task = await a_task("alice")
-    await charge_many([(task.account_id, a_block_run(task))], catalogue)
-    before = await balance(task.account_id)
+    await grant_credits("alice", 10)
+    task = await start_task("alice")
+    await charge_many([(task.account_id, block_run_request(task))], catalogue)
+    before = await get_balance(task.account_id)
 
     with pytest.raises(InsufficientCredits) as refused:
         await scheduled("tick")
@@ -159,17 +165,17 @@ async def test_a_scheduled_tick_with_nothing_available_is_skipped_and_no_task_ex
     assert await skipped_notices() == [("agent", True)]
     assert await database.fetch("SELECT FROM task WHERE task_id = 'tick'") == []
     assert await database.fetch("SELECT FROM task_account WHERE task_id = 'tick'") == []
-    assert await balance(task.account_id) == before
+    assert await get_balance(task.account_id) == before
 
 
-async def test_other_triggers_are_refused_and_nothing_is_written_down(db: str, catalogue: Catalogue) -> None:
-    await granted("alice", 10)
-    task = await a_task("alice")
-    await charge_many([(task.account_id, a_block_run(task))], catalogue)
+async def test_other_triggers_are_refused_and_nothing_is_written_down(db: str, catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 10)
+    task = await start_task("alice")
+    await charge_many([(task.account_id, block_run_request(task))], catalogue)
 
-    for trigger in (Trigger.MANUAL, Trigger.WEBHOOK):
+    for trigger in (TaskTrigger.MANUAL, TaskTrigger.WEBHOOK):
         with pytest.raises(InsufficientCredits):
-            await a_task("alice", trigger=trigger)
+            await start_task("alice", trigger=trigger)
 
     assert await ticks() == []
     assert await skipped_notices() == []
@@ -184,11 +190,11 @@ async def test_an_owner_for_whom_nothing_was_written_yet_has_skipped_ticks_too(d
 
 
 async def test_one_notice_stands_for_each_agent_until_credits_come_never_one_for_each_tick(
-    db: str, catalogue: Catalogue
+    db: str, catalogue: RateCardCache
 ) -> None:
-    await granted("alice", 10)
-    task = await a_task("alice")
-    await charge_many([(task.account_id, a_block_run(task))], catalogue)
+    await grant_credits("alice", 10)
+    task = await start_task("alice")
+    await charge_many([(task.account_id, block_run_request(task))], catalogue)
 
     for number in range(5):
         for agent in ("one", "two"):
@@ -197,10 +203,10 @@ async def test_one_notice_stands_for_each_agent_until_credits_come_never_one_for
     assert len(await ticks()) == 10
     assert await skipped_notices() == [("one", True), ("two", True)]
 
-    await granted("alice", 10)
+    await grant_credits("alice", 10)
     assert await skipped_notices() == [("one", False), ("two", False)]
     started = await scheduled("one-9", agent_id="one")
-    await charge_many([(task.account_id, a_block_run(started.task))], catalogue)
+    await charge_many([(task.account_id, block_run_request(started.task))], catalogue)
     with pytest.raises(InsufficientCredits):
         await scheduled("one-10", agent_id="one")
     assert await skipped_notices() == [("one", False), ("two", False), ("one", True)]
@@ -214,14 +220,18 @@ async def test_the_same_tick_is_written_down_once_and_may_start_later(db: str) -
     assert {type(one) for one in done} == {InsufficientCredits}
     assert await ticks() == [("tick", "agent", "OUT_OF_CREDITS")]
 
-    await granted("alice", 10)
+    await grant_credits("alice", 10)
     started = await scheduled("tick")
 
-    assert (started.replayed, started.task.status, started.task.trigger) == (False, Status.RUNNING, Trigger.SCHEDULED)
+    assert (started.replayed, started.task.status, started.task.trigger) == (
+        False,
+        TaskStatus.RUNNING,
+        TaskTrigger.SCHEDULED,
+    )
 
 
 async def test_a_scheduled_budget_above_what_is_available_is_skipped(db: str) -> None:
-    await granted("alice", 10)
+    await grant_credits("alice", 10)
 
     with pytest.raises(InsufficientCredits) as refused:
         await scheduled("tick", budget=11)
@@ -232,7 +242,7 @@ async def test_a_scheduled_budget_above_what_is_available_is_skipped(db: str) ->
 
 
 async def test_an_account_that_owes_starts_nothing_and_its_ticks_say_so(db: str) -> None:
-    given = await granted("alice", 10)
+    given = await grant_credits("alice", 10)
     await database.fetch("UPDATE account SET owed = 3 WHERE id = $1 RETURNING 1", given.balance.account_id)
 
     with pytest.raises(InsufficientCredits) as refused:
@@ -241,30 +251,32 @@ async def test_an_account_that_owes_starts_nothing_and_its_ticks_say_so(db: str)
     assert (refused.value.required_credits, refused.value.available_credits) == (4, 0)
     assert await ticks() == [("tick", "agent", "OWING")]
     with pytest.raises(InsufficientCredits):
-        await a_task("alice")
+        await start_task("alice")
     assert await database.fetch("SELECT FROM task") == []
 
 
-async def test_a_scheduled_child_of_a_stopped_task_is_refused_and_not_skipped(db: str, catalogue: Catalogue) -> None:
-    await granted("alice", 5)
-    task = await a_task("alice")
-    await charge_many([(task.account_id, a_block_run(task))], catalogue)
+async def test_a_scheduled_child_of_a_stopped_task_is_refused_and_not_skipped(
+    db: str, catalogue: RateCardCache
+) -> None:
+    await grant_credits("alice", 5)
+    task = await start_task("alice")
+    await charge_many([(task.account_id, block_run_request(task))], catalogue)
 
     with pytest.raises(TaskStopped):
-        await a_task("alice", parent_task_id=task.task_id, trigger=Trigger.SCHEDULED)
+        await start_task("alice", parent_task_id=task.task_id, trigger=TaskTrigger.SCHEDULED)
 
     assert await ticks() == []
 
 
-async def test_a_stopped_task_that_was_cancelled_stays_cancelled(db: str, catalogue: Catalogue) -> None:
-    await granted("alice", 5)
-    task = await a_task("alice")
-    await charge_many([(task.account_id, a_block_run(task))], catalogue)
-    done = await lifecycle.cancel(task.task_id)
-    await granted("alice", 100)
+async def test_a_stopped_task_that_was_cancelled_stays_cancelled(db: str, catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 5)
+    task = await start_task("alice")
+    await charge_many([(task.account_id, block_run_request(task))], catalogue)
+    done = await lifecycle.cancel_task(task.task_id)
+    await grant_credits("alice", 100)
 
-    [late] = await charge_many([(task.account_id, a_block_run(task))], catalogue)
+    [late] = await charge_many([(task.account_id, block_run_request(task))], catalogue)
 
     assert isinstance(late, TaskEnded)
-    assert (await lifecycle.cancel(task.task_id)).task == done.task
-    assert (await balance(task.account_id)).posted == 105
+    assert (await lifecycle.cancel_task(task.task_id)).task == done.task
+    assert (await get_balance(task.account_id)).posted == 105

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from app import database
-from app.audit import audit
+from app.audit import verify_ledger
 from app.errors import (
     BillingError,
     BudgetReached,
@@ -17,19 +17,29 @@ from app.errors import (
     TaskNotFound,
     TaskNotStopped,
 )
-from app.pricing.catalogue import Catalogue
+from app.pricing.catalogue import RateCardCache
 from app.tasks import costs, lifecycle, resuming
-from app.tasks.lifecycle import Changed
-from app.tasks.resuming import ResumeRequest
-from app.tasks.rules import Status, StopReason, TaskState
-from tests.factories import a_task, balance, charged, granted, in_seconds, outcome, past
+from app.tasks.lifecycle import TaskChange
+from app.tasks.resuming import ResumeTaskRequest
+from app.tasks.rules import StopReason, TaskState, TaskStatus
+from tests.factories import (
+    charge_block_run,
+    get_balance,
+    grant_credits,
+    seconds_from_now,
+    start_task,
+    try_charge,
+    wait_until,
+)
 
 pytestmark = pytest.mark.anyio
 
 
-async def resume(task: TaskState | str, add_budget: int | None = None, key: str | None = None) -> Changed:
+async def resume(task: TaskState | str, add_budget: int | None = None, key: str | None = None) -> TaskChange:
     task_id = task if isinstance(task, str) else task.task_id
-    return await resuming.resume(ResumeRequest(task_id=task_id, add_budget=add_budget, key=key, actor="user:alice"))
+    return await resuming.resume_task(
+        ResumeTaskRequest(task_id=task_id, add_budget=add_budget, idempotency_key=key, actor="user:alice")
+    )
 
 
 async def a_state(task: TaskState) -> TaskState:
@@ -39,75 +49,77 @@ async def a_state(task: TaskState) -> TaskState:
 
 async def figures(task: TaskState) -> tuple[int, int, int]:
     """(posted, held, available) of the task's account."""
-    now = await balance(task.account_id)
+    now = await get_balance(task.account_id)
     return now.posted, now.held, now.available
 
 
 async def refused(task: TaskState, kind: type[BillingError], add_budget: int | None = None) -> BillingError:
     """The refusal to resume the task, which has moved nothing."""
-    before = await a_state(task), await balance(task.account_id)
+    before = await a_state(task), await get_balance(task.account_id)
     with pytest.raises(kind) as told:
         await resume(task, add_budget)
-    assert (await a_state(task), await balance(task.account_id)) == before
+    assert (await a_state(task), await get_balance(task.account_id)) == before
     assert await database.fetch("SELECT FROM operation WHERE kind = 'resumeTask'") == []
     return told.value
 
 
-async def a_stopped_task(catalogue: Catalogue, *, budget: int | None = None) -> TaskState:
+async def a_stopped_task(catalogue: RateCardCache, *, budget: int | None = None) -> TaskState:
     """A task whose block run "a" was paid, and "b" was not: it lacks 5 credits of the account or of its budget."""
-    await granted("alice", 15 if budget is None else 100)
-    task = await a_task("alice", budget=budget)
-    await charged(task, catalogue, block_run_id="a")
-    refusal = await outcome(task, catalogue, block_run_id="b")
+    await grant_credits("alice", 15 if budget is None else 100)
+    task = await start_task("alice", budget=budget)
+    await charge_block_run(task, catalogue, block_run_id="a")
+    refusal = await try_charge(task, catalogue, block_run_id="b")
     assert isinstance(refusal, (InsufficientCredits, BudgetReached))
     return await a_state(task)
 
 
-async def test_a_task_goes_on_from_where_it_stopped(catalogue: Catalogue) -> None:
+async def test_a_task_goes_on_from_where_it_stopped(catalogue: RateCardCache) -> None:
     task = await a_stopped_task(catalogue)
-    assert (task.status, task.required, task.lacked) == (Status.STOPPED, 10, 5)
-    await granted("alice", 5)
+    assert (task.status, task.required, task.shortfall) == (TaskStatus.STOPPED, 10, 5)
+    await grant_credits("alice", 5)
 
     done = await resume(task)
 
     assert (done.replayed, done.task.version) == (False, task.version + 1)
-    assert (done.task.status, done.task.stop_reason, done.task.required, done.task.lacked) == (
-        Status.RUNNING, None, None, None,
+    assert (done.task.status, done.task.stop_reason, done.task.required, done.task.shortfall) == (
+        TaskStatus.RUNNING, None, None, None,
     )  # fmt: skip
     assert await a_state(task) == done.task
-    again = await charged(task, catalogue, block_run_id="a")
+    again = await charge_block_run(task, catalogue, block_run_id="a")
     assert (again.replayed, again.balance.available) == (True, 10)
-    new = await charged(task, catalogue, block_run_id="b")
+    new = await charge_block_run(task, catalogue, block_run_id="b")
     assert (new.replayed, new.task.total, new.block_run.position, new.balance.available) == (False, 20, 2, 0)
-    assert (await audit()).breaks == []
+    assert (await verify_ledger()).violations == []
 
 
-async def test_the_resumption_has_a_version_of_its_own_which_orders_signals(catalogue: Catalogue) -> None:
+async def test_the_resumption_has_a_version_of_its_own_which_orders_signals(catalogue: RateCardCache) -> None:
     task = await a_stopped_task(catalogue)
-    before = await balance(task.account_id)
+    before = await get_balance(task.account_id)
 
     await resume(task)
 
-    assert (await balance(task.account_id)).version == before.version + 1
+    assert (await get_balance(task.account_id)).version == before.version + 1
     assert await figures(task) == (5, 0, 5)
 
 
-async def test_a_task_that_runs_is_not_resumed(catalogue: Catalogue) -> None:
+async def test_a_task_that_runs_is_not_resumed(catalogue: RateCardCache) -> None:
     task = await a_stopped_task(catalogue)
-    await granted("alice", 100)
+    await grant_credits("alice", 100)
     running = (await resume(task)).task
 
     told = await refused(running, TaskNotStopped)
 
     assert isinstance(told, TaskNotStopped)
-    assert told.status is Status.RUNNING
+    assert told.status is TaskStatus.RUNNING
 
 
-@pytest.mark.parametrize("end", [Status.COMPLETED, Status.FAILED, Status.CANCELLED])
-async def test_what_has_ended_stays_so(catalogue: Catalogue, end: Status) -> None:
+@pytest.mark.parametrize("end", [TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED])
+async def test_what_has_ended_stays_so(catalogue: RateCardCache, end: TaskStatus) -> None:
     task = await a_stopped_task(catalogue)
-    await granted("alice", 100)
-    await (lifecycle.cancel(task.task_id) if end is Status.CANCELLED else lifecycle.finish(task.task_id, end))
+    await grant_credits("alice", 100)
+    await (
+        lifecycle.cancel_task(task.task_id) if end is TaskStatus.CANCELLED else lifecycle.finish_task(task.task_id, end)
+    )
 
     told = await refused(task, TaskEnded)
 
@@ -115,11 +127,11 @@ async def test_what_has_ended_stays_so(catalogue: Catalogue, end: Status) -> Non
     assert told.status is end
 
 
-async def test_nothing_goes_on_with_nothing_available(catalogue: Catalogue) -> None:
+async def test_nothing_goes_on_with_nothing_available(catalogue: RateCardCache) -> None:
     task = await a_stopped_task(catalogue)
-    spender = await a_task("alice")
+    spender = await start_task("alice")
     for _ in range(5):
-        await charged(spender, catalogue, block="SearchTheWebBlock")
+        await charge_block_run(spender, catalogue, block="SearchTheWebBlock")
     assert await figures(task) == (0, 0, 0)
 
     told = await refused(task, InsufficientCredits)
@@ -128,7 +140,7 @@ async def test_nothing_goes_on_with_nothing_available(catalogue: Catalogue) -> N
     assert (told.required_credits, told.available_credits) == (1, 0)
 
 
-async def test_nothing_goes_on_while_the_account_owes(catalogue: Catalogue) -> None:
+async def test_nothing_goes_on_while_the_account_owes(catalogue: RateCardCache) -> None:
     task = await a_stopped_task(catalogue)
     await database.fetch("UPDATE account SET owed = 7 WHERE id = $1 RETURNING 1", task.account_id)
 
@@ -144,28 +156,28 @@ async def test_an_unknown_task_is_not_found(db: str) -> None:
         await resume("nowhere")
 
 
-async def test_a_budget_that_is_reached_needs_more_and_gets_it(catalogue: Catalogue) -> None:
+async def test_a_budget_that_is_reached_needs_more_and_gets_it(catalogue: RateCardCache) -> None:
     task = await a_stopped_task(catalogue, budget=15)
     assert await figures(task) == (90, 5, 85)
 
     done = await resume(task, add_budget=20)
 
-    assert (done.task.status, done.task.envelope) == (Status.RUNNING, task.envelope)
+    assert (done.task.status, done.task.budget_hold) == (TaskStatus.RUNNING, task.budget_hold)
     assert await figures(task) == (90, 25, 65)
-    assert (await charged(task, catalogue, block_run_id="a")).replayed
-    assert (await charged(task, catalogue, block_run_id="b")).task.total == 20
+    assert (await charge_block_run(task, catalogue, block_run_id="a")).replayed
+    assert (await charge_block_run(task, catalogue, block_run_id="b")).task.total == 20
     [row] = await database.fetch("SELECT credits, captured, remaining, status FROM hold")
     assert tuple(row) == (35, 20, 15, "OPEN")
-    assert (await audit()).breaks == []
+    assert (await verify_ledger()).violations == []
 
 
-async def test_a_budget_with_a_rest_goes_on_without_more_and_one_without_does_not(catalogue: Catalogue) -> None:
+async def test_a_budget_with_a_rest_goes_on_without_more_and_one_without_does_not(catalogue: RateCardCache) -> None:
     task = await a_stopped_task(catalogue, budget=15)
-    assert (await resume(task)).task.status is Status.RUNNING
+    assert (await resume(task)).task.status is TaskStatus.RUNNING
     for _ in range(5):
-        await charged(task, catalogue, block="SearchTheWebBlock")
+        await charge_block_run(task, catalogue, block="SearchTheWebBlock")
     assert await figures(task) == (85, 0, 85)
-    assert isinstance(await outcome(task, catalogue), BudgetReached)
+    assert isinstance(await try_charge(task, catalogue), BudgetReached)
 
     told = await refused(await a_state(task), BudgetReached)
 
@@ -173,19 +185,19 @@ async def test_a_budget_with_a_rest_goes_on_without_more_and_one_without_does_no
     assert (told.task_id, told.required_credits, told.remaining_credits) == (task.task_id, 1, 0)
 
 
-async def test_more_budget_than_is_available_is_refused(catalogue: Catalogue) -> None:
+async def test_more_budget_than_is_available_is_refused(catalogue: RateCardCache) -> None:
     task = await a_stopped_task(catalogue, budget=15)
 
     told = await refused(task, InsufficientCredits, add_budget=86)
 
     assert isinstance(told, InsufficientCredits)
     assert (told.required_credits, told.available_credits) == (86, 85)
-    assert (await resume(task, add_budget=85)).task.status is Status.RUNNING
+    assert (await resume(task, add_budget=85)).task.status is TaskStatus.RUNNING
     assert await figures(task) == (90, 90, 0)
 
 
 @pytest.mark.parametrize("add", [0, -1, 2**53])
-async def test_an_amount_that_makes_no_sense_is_refused(catalogue: Catalogue, add: int) -> None:
+async def test_an_amount_that_makes_no_sense_is_refused(catalogue: RateCardCache, add: int) -> None:
     task = await a_stopped_task(catalogue, budget=15)
 
     told = await refused(task, InvalidInput, add_budget=add)
@@ -194,50 +206,50 @@ async def test_an_amount_that_makes_no_sense_is_refused(catalogue: Catalogue, ad
     assert [problem.path for problem in told.problems] == ["addBudget"]
 
 
-async def test_a_task_without_a_budget_may_be_given_one(catalogue: Catalogue) -> None:
+async def test_a_task_without_a_budget_may_be_given_one(catalogue: RateCardCache) -> None:
     task = await a_stopped_task(catalogue)
-    await granted("alice", 40)
+    await grant_credits("alice", 40)
 
     done = await resume(task, add_budget=30)
 
-    assert done.task.envelope == 1
+    assert done.task.budget_hold == 1
     assert await figures(task) == (45, 30, 15)
-    paid = await charged(task, catalogue, block_run_id="b")
+    paid = await charge_block_run(task, catalogue, block_run_id="b")
     assert paid.entry is not None
-    assert paid.entry.line.hold == 1
-    await lifecycle.finish(task.task_id, Status.COMPLETED)
+    assert paid.entry.line.hold_number == 1
+    await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
     assert await figures(task) == (35, 0, 35)
-    assert (await audit()).breaks == []
+    assert (await verify_ledger()).violations == []
 
 
-async def test_the_same_key_adds_once(catalogue: Catalogue) -> None:
+async def test_the_same_key_adds_once(catalogue: RateCardCache) -> None:
     task = await a_stopped_task(catalogue, budget=15)
 
     done = await gather(*(resume(task, 20, "k") for _ in range(10)))
 
     assert sorted(one.replayed for one in done) == [False] + [True] * 9
     assert await figures(task) == (90, 25, 65)
-    await lifecycle.cancel(task.task_id)
+    await lifecycle.cancel_task(task.task_id)
     late = await resume(task, 20, "k")
-    assert (late.replayed, late.task.status) == (True, Status.CANCELLED)
+    assert (late.replayed, late.task.status) == (True, TaskStatus.CANCELLED)
     for other in (21, None):
         with pytest.raises(IdempotencyConflict):
             await resume(task, other, "k")
     assert await figures(task) == (90, 0, 90)
-    assert (await audit()).breaks == []
+    assert (await verify_ledger()).violations == []
 
 
-async def test_a_refusal_is_not_remembered(catalogue: Catalogue) -> None:
+async def test_a_refusal_is_not_remembered(catalogue: RateCardCache) -> None:
     task = await a_stopped_task(catalogue, budget=15)
     with pytest.raises(InsufficientCredits):
         await resume(task, 100, "k")
-    await granted("alice", 50)
+    await grant_credits("alice", 50)
 
     assert (await resume(task, 100, "k")).replayed is False
     assert await figures(task) == (140, 105, 35)
 
 
-async def test_of_many_resumptions_at_once_without_a_key_one_adds(catalogue: Catalogue) -> None:
+async def test_of_many_resumptions_at_once_without_a_key_one_adds(catalogue: RateCardCache) -> None:
     task = await a_stopped_task(catalogue, budget=15)
 
     done = await gather(*(resume(task, 5) for _ in range(10)), return_exceptions=True)
@@ -246,11 +258,11 @@ async def test_of_many_resumptions_at_once_without_a_key_one_adds(catalogue: Cat
     assert await figures(task) == (90, 10, 80)
 
 
-async def test_a_budget_that_has_lapsed_needs_another(catalogue: Catalogue) -> None:
-    await granted("alice", 100)
-    task = await a_task("alice", budget=40, budget_timeout_seconds=1)
-    spent = await charged(task, catalogue, block_run_id="a")
-    await past(spent.block_run.at + timedelta(seconds=1))
+async def test_a_budget_that_has_lapsed_needs_another(catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=40, budget_timeout_seconds=1)
+    spent = await charge_block_run(task, catalogue, block_run_id="a")
+    await wait_until(spent.block_run.charged_at + timedelta(seconds=1))
     lapsed = await a_state(task)
     assert lapsed.stop_reason is StopReason.BUDGET_EXPIRED
 
@@ -259,84 +271,88 @@ async def test_a_budget_that_has_lapsed_needs_another(catalogue: Catalogue) -> N
     assert (told.required_credits, told.remaining_credits) == (1, 0)
     done = await resume(task, add_budget=15)
 
-    assert (done.task.status, done.task.envelope, done.task.stop_reason) == (Status.RUNNING, task.envelope, None)
+    assert (done.task.status, done.task.budget_hold, done.task.stop_reason) == (
+        TaskStatus.RUNNING,
+        task.budget_hold,
+        None,
+    )
     assert await figures(task) == (90, 15, 75)
     [row] = await database.fetch("SELECT credits, captured, released, remaining, status, closed_at FROM hold")
     assert tuple(row) == (55, 10, 30, 15, "OPEN", None)
-    assert (await charged(task, catalogue, block_run_id="a")).replayed
-    assert (await charged(task, catalogue)).task.total == 20
-    assert (await audit()).breaks == []
+    assert (await charge_block_run(task, catalogue, block_run_id="a")).replayed
+    assert (await charge_block_run(task, catalogue)).task.total == 20
+    assert (await verify_ledger()).violations == []
 
 
-async def test_whoever_resumes_first_after_a_lapse_need_not_have_looked(catalogue: Catalogue) -> None:
-    await granted("alice", 100)
-    task = await a_task("alice", budget=40, budget_timeout_seconds=1)
-    await past(await in_seconds(1))
+async def test_whoever_resumes_first_after_a_lapse_need_not_have_looked(catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=40, budget_timeout_seconds=1)
+    await wait_until(await seconds_from_now(1))
 
-    assert (await resume(task, add_budget=15)).task.status is Status.RUNNING
+    assert (await resume(task, add_budget=15)).task.status is TaskStatus.RUNNING
 
     assert await figures(task) == (100, 15, 85)
-    assert (await audit()).breaks == []
+    assert (await verify_ledger()).violations == []
 
 
-async def test_a_child_that_draws_on_its_parents_budget_may_not_add_to_it(catalogue: Catalogue) -> None:
-    await granted("alice", 100)
-    parent = await a_task("alice", budget=15)
-    child = await a_task("alice", parent_task_id=parent.task_id)
-    await charged(child, catalogue)
-    assert isinstance(await outcome(child, catalogue), BudgetReached)
+async def test_a_child_that_draws_on_its_parents_budget_may_not_add_to_it(catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    parent = await start_task("alice", budget=15)
+    child = await start_task("alice", parent_task_id=parent.task_id)
+    await charge_block_run(child, catalogue)
+    assert isinstance(await try_charge(child, catalogue), BudgetReached)
 
     told = await refused(child, InvalidInput, add_budget=20)
 
     assert isinstance(told, InvalidInput)
     assert [problem.path for problem in told.problems] == ["addBudget"]
     assert parent.task_id in told.message
-    assert (await resume(child)).task.status is Status.RUNNING  # the parent's budget has 5 left
-    assert (await charged(child, catalogue, block="SearchTheWebBlock")).entry is not None
-    assert (await audit()).breaks == []
+    assert (await resume(child)).task.status is TaskStatus.RUNNING  # the parent's budget has 5 left
+    assert (await charge_block_run(child, catalogue, block="SearchTheWebBlock")).entry is not None
+    assert (await verify_ledger()).violations == []
 
 
 async def test_a_nested_budget_gets_more_from_its_parents_and_from_the_account_once_that_has_ended(
-    catalogue: Catalogue,
+    catalogue: RateCardCache,
 ) -> None:
-    await granted("alice", 100)
-    parent = await a_task("alice", budget=40)
-    child = await a_task("alice", parent_task_id=parent.task_id, budget=15)
-    await charged(child, catalogue)
-    assert isinstance(await outcome(child, catalogue), BudgetReached)
+    await grant_credits("alice", 100)
+    parent = await start_task("alice", budget=40)
+    child = await start_task("alice", parent_task_id=parent.task_id, budget=15)
+    await charge_block_run(child, catalogue)
+    assert isinstance(await try_charge(child, catalogue), BudgetReached)
 
     with pytest.raises(BudgetReached) as told:
         await resume(child, add_budget=26)
     assert (told.value.task_id, told.value.remaining_credits) == (parent.task_id, 25)
     await resume(child, add_budget=10)
     assert await figures(parent) == (90, 30, 60)
-    await charged(child, catalogue)
-    assert isinstance(await outcome(child, catalogue), BudgetReached)
-    await lifecycle.finish(parent.task_id, Status.COMPLETED)
+    await charge_block_run(child, catalogue)
+    assert isinstance(await try_charge(child, catalogue), BudgetReached)
+    await lifecycle.finish_task(parent.task_id, TaskStatus.COMPLETED)
     assert await figures(parent) == (80, 5, 75)
     await resume(child, add_budget=75)
     assert await figures(parent) == (80, 80, 0)
-    assert (await audit()).breaks == []
+    assert (await verify_ledger()).violations == []
 
-    await lifecycle.finish(child.task_id, Status.COMPLETED)
+    await lifecycle.finish_task(child.task_id, TaskStatus.COMPLETED)
     assert await figures(parent) == (80, 0, 80)
-    assert (await audit()).breaks == []
+    assert (await verify_ledger()).violations == []
 
 
 async def test_stopped_credited_and_resumed_again_and_again_each_block_run_is_charged_once(
-    catalogue: Catalogue,
+    catalogue: RateCardCache,
 ) -> None:
-    await granted("alice", 5)
-    task = await a_task("alice")
+    await grant_credits("alice", 5)
+    task = await start_task("alice")
     for number in range(20):
-        assert isinstance(await outcome(task, catalogue, block_run_id=f"run-{number}"), InsufficientCredits)
-        await granted("alice", 10)
+        assert isinstance(await try_charge(task, catalogue, block_run_id=f"run-{number}"), InsufficientCredits)
+        await grant_credits("alice", 10)
         calls = await gather(resume(task), resume(task), return_exceptions=True)
         assert sorted(type(one).__name__ for one in calls) == ["Changed", "TaskNotStopped"]
-        runs = await gather(*(charged(task, catalogue, block_run_id=f"run-{number}") for _ in range(3)))
+        runs = await gather(*(charge_block_run(task, catalogue, block_run_id=f"run-{number}") for _ in range(3)))
         assert sorted(one.replayed for one in runs) == [False, True, True]
 
     now = await a_state(task)
-    assert (now.status, now.total, now.steps) == (Status.RUNNING, 200, 20)
+    assert (now.status, now.total, now.steps) == (TaskStatus.RUNNING, 200, 20)
     assert await figures(task) == (5, 0, 5)
-    assert (await audit()).breaks == []
+    assert (await verify_ledger()).violations == []

@@ -6,22 +6,22 @@ from collections.abc import Sequence
 import pytest
 
 from app import database
-from app.audit import audit
+from app.audit import verify_ledger
 from app.errors import InsufficientCredits, TaskStopped
-from app.pricing.catalogue import Catalogue
+from app.pricing.catalogue import RateCardCache
 from app.tasks import costs, holding
-from app.tasks.charging import Charged, Charger, Outcome, charge_many
-from app.tasks.rules import SignalKind, Status, StopReason, TaskState
+from app.tasks.charging import Charge, ChargeQueue, ChargeResult, charge_many
+from app.tasks.rules import SignalKind, StopReason, TaskState, TaskStatus
 from tests.factories import (
-    a_block_run,
-    a_catalogue_of,
-    a_hold,
-    a_task,
-    balance,
-    charged,
-    granted,
-    outcome,
-    some_tasks,
+    block_run_request,
+    charge_block_run,
+    get_balance,
+    grant_credits,
+    hold_request,
+    publish_rate_cards,
+    start_task,
+    start_tasks,
+    try_charge,
 )
 
 pytestmark = pytest.mark.anyio
@@ -38,156 +38,158 @@ async def row_of(task: TaskState) -> tuple[object, ...]:
     return tuple(row)
 
 
-async def test_only_the_refused_charge_stops_its_task_and_no_other_row_is_written(catalogue: Catalogue) -> None:
-    one, two, three = await some_tasks(3, sharing_credits=25)
-    await charged(two, catalogue)
+async def test_only_the_refused_charge_stops_its_task_and_no_other_row_is_written(catalogue: RateCardCache) -> None:
+    one, two, three = await start_tasks(3, sharing_credits=25)
+    await charge_block_run(two, catalogue)
     before = [await row_of(task) for task in (two, three)]
 
-    last = await charged(one, catalogue)
-    assert (last.balance.available, last.task.status) == (5, Status.RUNNING)
-    refusal = await outcome(one, catalogue)
+    last = await charge_block_run(one, catalogue)
+    assert (last.balance.available, last.task.status) == (5, TaskStatus.RUNNING)
+    refusal = await try_charge(one, catalogue)
 
     assert isinstance(refusal, InsufficientCredits)
     assert (refusal.required_credits, refusal.available_credits, refusal.shortfall_credits) == (10, 5, 5)
     stopped = await a_state(one)
-    assert (stopped.status, stopped.stop_reason, stopped.required, stopped.lacked) == (
-        Status.STOPPED, StopReason.OUT_OF_CREDITS, 10, 5,
+    assert (stopped.status, stopped.stop_reason, stopped.required, stopped.shortfall) == (
+        TaskStatus.STOPPED, StopReason.OUT_OF_CREDITS, 10, 5,
     )  # fmt: skip
     assert (stopped.total, stopped.steps) == (10, 1)
     assert [await row_of(task) for task in (two, three)] == before
-    assert (await a_state(two)).status is Status.RUNNING
-    assert (await audit()).breaks == []
+    assert (await a_state(two)).status is TaskStatus.RUNNING
+    assert (await verify_ledger()).violations == []
 
 
-async def test_using_up_the_last_credit_stops_nothing(catalogue: Catalogue) -> None:
-    one, two = await some_tasks(2, sharing_credits=10)
+async def test_using_up_the_last_credit_stops_nothing(catalogue: RateCardCache) -> None:
+    one, two = await start_tasks(2, sharing_credits=10)
     before = await row_of(two)
 
-    last = await charged(one, catalogue)
+    last = await charge_block_run(one, catalogue)
 
-    assert (last.balance.available, last.task.status, last.signal) == (0, Status.RUNNING, SignalKind.STOP)
+    assert (last.balance.available, last.task.status, last.signal) == (0, TaskStatus.RUNNING, SignalKind.STOP)
     assert await row_of(two) == before
-    assert [(await a_state(task)).status for task in (one, two)] == [Status.RUNNING, Status.RUNNING]
+    assert [(await a_state(task)).status for task in (one, two)] == [TaskStatus.RUNNING, TaskStatus.RUNNING]
 
 
-async def test_from_its_stop_on_a_task_takes_no_paid_charge_though_credits_have_come(catalogue: Catalogue) -> None:
-    [task] = await some_tasks(1, sharing_credits=5)
-    assert isinstance(await outcome(task, catalogue), InsufficientCredits)
-    await granted("alice", 1000)
+async def test_from_its_stop_on_a_task_takes_no_paid_charge_though_credits_have_come(catalogue: RateCardCache) -> None:
+    [task] = await start_tasks(1, sharing_credits=5)
+    assert isinstance(await try_charge(task, catalogue), InsufficientCredits)
+    await grant_credits("alice", 1000)
     stopped = await a_state(task)
 
-    refusals = await gather(*(outcome(task, catalogue) for _ in range(10)))
+    refusals = await gather(*(try_charge(task, catalogue) for _ in range(10)))
 
     assert {type(one) for one in refusals} == {TaskStopped}
     assert {one.stop_reason for one in refusals if isinstance(one, TaskStopped)} == {StopReason.OUT_OF_CREDITS}
     assert await a_state(task) == stopped
-    assert (await balance(task.account_id)).posted == 1005
+    assert (await get_balance(task.account_id)).posted == 1005
 
 
-async def test_what_costs_nothing_is_admitted_on_a_stopped_task(catalogue: Catalogue) -> None:
-    [task] = await some_tasks(1, sharing_credits=5)
-    assert isinstance(await outcome(task, catalogue), InsufficientCredits)
+async def test_what_costs_nothing_is_admitted_on_a_stopped_task(catalogue: RateCardCache) -> None:
+    [task] = await start_tasks(1, sharing_credits=5)
+    assert isinstance(await try_charge(task, catalogue), InsufficientCredits)
 
     for more in ({"block": "NoteBlock"}, {"uses_own_key": True}):
-        free = await charged(task, catalogue, **more)
-        assert (free.block_run.cost, free.entry, free.task.status) == (0, None, Status.STOPPED)
+        free = await charge_block_run(task, catalogue, **more)
+        assert (free.block_run.cost, free.entry, free.task.status) == (0, None, TaskStatus.STOPPED)
     now = await a_state(task)
-    assert (now.steps, now.total, now.required, now.lacked) == (2, 0, 10, 5)
+    assert (now.steps, now.total, now.required, now.shortfall) == (2, 0, 10, 5)
 
 
-async def test_what_was_charged_before_the_stop_is_answered_after_it(catalogue: Catalogue) -> None:
-    [task] = await some_tasks(1, sharing_credits=15)
-    first = await charged(task, catalogue, block_run_id="run")
-    assert isinstance(await outcome(task, catalogue), InsufficientCredits)
+async def test_what_was_charged_before_the_stop_is_answered_after_it(catalogue: RateCardCache) -> None:
+    [task] = await start_tasks(1, sharing_credits=15)
+    first = await charge_block_run(task, catalogue, block_run_id="run")
+    assert isinstance(await try_charge(task, catalogue), InsufficientCredits)
 
-    again = await charged(task, catalogue, block_run_id="run")
+    again = await charge_block_run(task, catalogue, block_run_id="run")
 
     assert (again.replayed, again.entry, again.block_run) == (True, first.entry, first.block_run)
-    assert (again.task.status, again.balance.available) == (Status.STOPPED, 5)
+    assert (again.task.status, again.balance.available) == (TaskStatus.STOPPED, 5)
 
 
-async def test_the_signal_is_stop_exactly_where_nothing_is_left_to_pay_with(catalogue: Catalogue) -> None:
-    await granted("alice", 60)
-    with_budget = await a_task("alice", budget=20)
-    plain, other = await a_task("alice"), await a_task("alice")
+async def test_the_signal_is_stop_exactly_where_nothing_is_left_to_pay_with(catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 60)
+    with_budget = await start_task("alice", budget=20)
+    plain, other = await start_task("alice"), await start_task("alice")
 
-    assert [(await charged(plain, catalogue)).signal for _ in range(4)] == [None, None, None, SignalKind.STOP]
-    assert (await charged(other, catalogue, block="NoteBlock")).signal is SignalKind.STOP
-    assert (await charged(with_budget, catalogue)).signal is None
-    assert (await charged(with_budget, catalogue)).signal is SignalKind.STOP
+    assert [(await charge_block_run(plain, catalogue)).signal for _ in range(4)] == [None, None, None, SignalKind.STOP]
+    assert (await charge_block_run(other, catalogue, block="NoteBlock")).signal is SignalKind.STOP
+    assert (await charge_block_run(with_budget, catalogue)).signal is None
+    assert (await charge_block_run(with_budget, catalogue)).signal is SignalKind.STOP
 
-    await granted("alice", 1)
-    assert (await charged(other, catalogue, block="NoteBlock")).signal is None
-    assert (await charged(with_budget, catalogue, block="NoteBlock")).signal is SignalKind.STOP  # its budget is spent
+    await grant_credits("alice", 1)
+    assert (await charge_block_run(other, catalogue, block="NoteBlock")).signal is None
+    assert (
+        await charge_block_run(with_budget, catalogue, block="NoteBlock")
+    ).signal is SignalKind.STOP  # its budget is spent
 
 
 async def test_a_task_that_holds_the_last_credits_is_told_nothing_until_its_hold_is_gone(db: str) -> None:
-    prices = await a_catalogue_of()
-    await granted("alice", 30)
-    task, other = await a_task("alice"), await a_task("alice")
-    hold = a_hold(task, 20)
-    await holding.place(hold, prices)
+    prices = await publish_rate_cards()
+    await grant_credits("alice", 30)
+    task, other = await start_task("alice"), await start_task("alice")
+    hold = hold_request(task, 20)
+    await holding.place_hold(hold, prices)
 
-    mine = await charged(task, prices)
+    mine = await charge_block_run(task, prices)
     assert (mine.balance.available, mine.signal) == (0, None)
-    assert (await charged(other, prices, block="NoteBlock")).signal is SignalKind.STOP
-    voided = await holding.void(task.task_id, hold.block_run_id)
+    assert (await charge_block_run(other, prices, block="NoteBlock")).signal is SignalKind.STOP
+    voided = await holding.void_hold(task.task_id, hold.block_run_id)
     assert voided.balance.available == 20
 
-    assert [(await charged(task, prices)).signal for _ in range(2)] == [None, SignalKind.STOP]
+    assert [(await charge_block_run(task, prices)).signal for _ in range(2)] == [None, SignalKind.STOP]
 
 
-async def test_in_a_list_the_second_item_stops_its_task_and_no_other(catalogue: Catalogue) -> None:
-    one, two = await some_tasks(2, sharing_credits=15)
+async def test_in_a_list_the_second_item_stops_its_task_and_no_other(catalogue: RateCardCache) -> None:
+    one, two = await start_tasks(2, sharing_credits=15)
     items = [
-        a_block_run(one),
-        a_block_run(one),
-        a_block_run(one),
-        a_block_run(two),
-        a_block_run(one, block="NoteBlock"),
+        block_run_request(one),
+        block_run_request(one),
+        block_run_request(one),
+        block_run_request(two),
+        block_run_request(one, block="NoteBlock"),
     ]
 
     outcomes = await charge_many([(one.account_id, item) for item in items], catalogue)
 
     assert [type(done) for done in outcomes] == [
-        Charged,
+        Charge,
         InsufficientCredits,
         TaskStopped,
         InsufficientCredits,
-        Charged,
+        Charge,
     ]
     assert [(await a_state(task)).required for task in (one, two)] == [10, 10]
-    assert [(await a_state(task)).lacked for task in (one, two)] == [5, 5]
-    assert (await balance(one.account_id)).available == 5
-    assert (await audit()).breaks == []
+    assert [(await a_state(task)).shortfall for task in (one, two)] == [5, 5]
+    assert (await get_balance(one.account_id)).available == 5
+    assert (await verify_ledger()).violations == []
 
 
-def counted(outcomes: Sequence[Outcome]) -> dict[str, int]:
+def counted(outcomes: Sequence[ChargeResult]) -> dict[str, int]:
     names = [type(one).__name__ for one in outcomes]
     return {name: names.count(name) for name in names}
 
 
 async def test_of_two_hundred_block_runs_at_once_on_credits_for_a_hundred_exactly_a_hundred_run(
-    catalogue: Catalogue,
+    catalogue: RateCardCache,
 ) -> None:
-    tasks = await some_tasks(200, sharing_credits=1000)
-    charger = Charger(catalogue, lanes=4, batch_limit=16, queue_limit=4096)
+    tasks = await start_tasks(200, sharing_credits=1000)
+    charger = ChargeQueue(catalogue, lanes=4, batch_limit=16, queue_limit=4096)
     try:
-        outcomes = await gather(*(charger.charge(a_block_run(task)) for task in tasks))
+        outcomes = await gather(*(charger.charge(block_run_request(task)) for task in tasks))
     finally:
         await charger.close()
 
     assert counted(outcomes) == {"Charged": 100, "InsufficientCredits": 100}
-    assert min(one.balance.available for one in outcomes if isinstance(one, Charged)) == 0
+    assert min(one.balance.available for one in outcomes if isinstance(one, Charge)) == 0
     await check_stopped(tasks, outcomes)
 
 
-async def test_the_same_in_lists_over_several_transactions_at_once(catalogue: Catalogue) -> None:
-    tasks = await some_tasks(200, sharing_credits=1000)
+async def test_the_same_in_lists_over_several_transactions_at_once(catalogue: RateCardCache) -> None:
+    tasks = await start_tasks(200, sharing_credits=1000)
     lists = [tasks[start::10] for start in range(10)]
 
     done = await gather(
-        *(charge_many([(task.account_id, a_block_run(task)) for task in some], catalogue) for some in lists)
+        *(charge_many([(task.account_id, block_run_request(task)) for task in some], catalogue) for some in lists)
     )
 
     outcomes = [one for some in done for one in some]
@@ -195,40 +197,42 @@ async def test_the_same_in_lists_over_several_transactions_at_once(catalogue: Ca
     await check_stopped([task for some in lists for task in some], outcomes)
 
 
-async def check_stopped(tasks: Sequence[TaskState], outcomes: Sequence[Outcome]) -> None:
+async def check_stopped(tasks: Sequence[TaskState], outcomes: Sequence[ChargeResult]) -> None:
     """Each task whose charge was refused is stopped, each other one is not, and nothing is left."""
     states = await costs.tasks_by_id([(task.account_id, task.task_id) for task in tasks])
     for task, done in zip(tasks, outcomes, strict=True):
-        paid = isinstance(done, Charged)
+        paid = isinstance(done, Charge)
         state = states[task.account_id, task.task_id]
-        assert (state.status, state.total) == ((Status.RUNNING, 10) if paid else (Status.STOPPED, 0))
-    now = await balance(tasks[0].account_id)
+        assert (state.status, state.total) == ((TaskStatus.RUNNING, 10) if paid else (TaskStatus.STOPPED, 0))
+    now = await get_balance(tasks[0].account_id)
     assert (now.posted, now.held, now.available) == (0, 0, 0)
-    assert (await audit()).breaks == []
+    assert (await verify_ledger()).violations == []
 
 
-async def test_of_two_hundred_block_runs_of_one_task_a_hundred_run_and_then_it_is_stopped(catalogue: Catalogue) -> None:
-    [task] = await some_tasks(1, sharing_credits=1000)
-    charger = Charger(catalogue, lanes=4, batch_limit=16, queue_limit=4096)
+async def test_of_two_hundred_block_runs_of_one_task_a_hundred_run_and_then_it_is_stopped(
+    catalogue: RateCardCache,
+) -> None:
+    [task] = await start_tasks(1, sharing_credits=1000)
+    charger = ChargeQueue(catalogue, lanes=4, batch_limit=16, queue_limit=4096)
     try:
-        outcomes = await gather(*(charger.charge(a_block_run(task)) for _ in range(200)))
+        outcomes = await gather(*(charger.charge(block_run_request(task)) for _ in range(200)))
     finally:
         await charger.close()
 
     assert counted(outcomes) == {"Charged": 100, "InsufficientCredits": 1, "TaskStopped": 99}
     state = await a_state(task)
-    assert (state.status, state.total, state.steps) == (Status.STOPPED, 1000, 100)
-    assert (await audit()).breaks == []
+    assert (state.status, state.total, state.steps) == (TaskStatus.STOPPED, 1000, 100)
+    assert (await verify_ledger()).violations == []
 
 
-async def test_of_many_stops_for_one_cause_one_notice_stands_for_each_agent(catalogue: Catalogue) -> None:
-    await granted("alice", 5)
-    tasks = [await a_task("alice", agent_id=agent) for agent in ("one", "one", "two")]
+async def test_of_many_stops_for_one_cause_one_notice_stands_for_each_agent(catalogue: RateCardCache) -> None:
+    await grant_credits("alice", 5)
+    tasks = [await start_task("alice", agent_id=agent) for agent in ("one", "one", "two")]
 
     for task in tasks:
-        assert isinstance(await outcome(task, catalogue), InsufficientCredits)
+        assert isinstance(await try_charge(task, catalogue), InsufficientCredits)
 
     told = await database.fetch("SELECT kind, agent_id FROM notice WHERE kind = 'OUT_OF_CREDITS' ORDER BY agent_id")
     assert [tuple(row) for row in told] == [("OUT_OF_CREDITS", "one"), ("OUT_OF_CREDITS", "two")]
-    await granted("alice", 100)
+    await grant_credits("alice", 100)
     assert await database.fetch("SELECT FROM notice WHERE kind = 'OUT_OF_CREDITS' AND cleared_at IS NULL") == []

@@ -8,76 +8,76 @@ from app import database
 from app.ledger import accounts, statements
 from app.topups import purchase, rows
 from app.topups.provider import ProviderEvent
-from app.topups.purchase import Begun, TopUpRequest
-from app.topups.rules import Payment, PaymentState, Terms, TopUpState
+from app.topups.purchase import BegunTopUp, TopUpRequest
+from app.topups.rules import Payment, PaymentStatus, TopUpRow, TopUpTerms
 from app.topups.sandbox.provider import Sandbox, SandboxPage
-from tests.factories import unique
+from tests.factories import unique_id
 
 ADDRESS = "http://credits.example"
 SECRET = b"a secret of the sandbox in tests, long enough"
 SANDBOX = Sandbox(ADDRESS, SECRET)
 
-TERMS = Terms(
+TERMS = TopUpTerms(
     minimum_credits=500, maximum_credits=10_000, multiple_credits=100, currency="USD", minor_per_credit=1
 )  # fmt: skip
 
 
-async def begun(owner_id: str = "alice", credits: int = 500, **more: Any) -> Begun:
+async def begin_top_up(owner_id: str = "alice", credits: int = 500, **more: Any) -> BegunTopUp:
     """A top-up begun in the sandbox."""
     terms = more.pop("terms", TERMS)
-    asked = {"key": unique("top-up"), "actor": f"user:{owner_id}"} | more
-    return await purchase.begin(TopUpRequest(owner_id=owner_id, credits=credits, **asked), SANDBOX, terms)
+    asked = {"key": unique_id("top-up"), "actor": f"user:{owner_id}"} | more
+    return await purchase.begin_top_up(TopUpRequest(owner_id=owner_id, credits=credits, **asked), SANDBOX, terms)
 
 
-async def a_top_up(owner_id: str = "alice", credits: int = 500, **more: Any) -> TopUpState:
-    return (await begun(owner_id, credits, **more)).top_up
+async def create_top_up(owner_id: str = "alice", credits: int = 500, **more: Any) -> TopUpRow:
+    return (await begin_top_up(owner_id, credits, **more)).top_up
 
 
-async def page_of(top_up: TopUpState) -> SandboxPage:
+async def find_page(top_up: TopUpRow) -> SandboxPage:
     """The sandbox's own record of the payment."""
-    page = await SANDBOX.page(top_up.reference)
+    page = await SANDBOX.find_payment_page(top_up.reference)
     assert page is not None
     return page
 
 
-async def decided(top_up: TopUpState, state: PaymentState = PaymentState.PAID) -> SandboxPage:
+async def decide_payment(top_up: TopUpRow, state: PaymentStatus = PaymentStatus.PAID) -> SandboxPage:
     """The buyer pays or declines; nobody has told us yet."""
-    return await SANDBOX.decide(await page_of(top_up), state)
+    return await SANDBOX.decide_payment(await find_page(top_up), state)
 
 
-async def an_event(top_up: TopUpState, state: PaymentState = PaymentState.PAID, **claims: Any) -> ProviderEvent:
+async def payment_event(top_up: TopUpRow, state: PaymentStatus = PaymentStatus.PAID, **claims: Any) -> ProviderEvent:
     """What the sandbox tells once that is decided, with some claims changed."""
-    page = await decided(top_up, state)
+    page = await decide_payment(top_up, state)
     told: dict[str, Any] = {
         "provider": "sandbox", "provider_ref": page.provider_ref, "reference": page.reference, "state": state,
         "amount_minor": page.amount_minor, "currency": page.currency,
     }  # fmt: skip
     event_id = claims.pop("event_id", None) or f"sandbox:evt_{page.provider_ref}_{state.lower()}"
-    return ProviderEvent(event_id=event_id, told=Payment(**(told | claims)), body={"id": event_id})
+    return ProviderEvent(event_id=event_id, object=Payment(**(told | claims)), body={"id": event_id})
 
 
-async def now(top_up: TopUpState) -> TopUpState:
+async def reload(top_up: TopUpRow) -> TopUpRow:
     """The top-up as it is now."""
     found = await rows.find(top_up.account_id, top_up.id)
     assert found is not None
     return found
 
 
-async def entries(account_id: int) -> list[tuple[str, int, str | None, str]]:
+async def list_entries(account_id: int) -> list[tuple[str, int, str | None, str]]:
     """Kind, credits, top-up and actor of every entry, oldest first."""
-    found = await statements.entries(account_id, before_seq=2**31, limit=1_000)
+    found = await statements.list_entries(account_id, before_seq=2**31, limit=1_000)
     lines = [posted.line for posted in reversed(found)]
     return [(line.kind, line.credits, line.top_up_id, line.actor) for line in lines]
 
 
-async def posted(account_id: int) -> int:
-    return (await statements.balances([account_id]))[account_id].posted
+async def posted_credits(account_id: int) -> int:
+    return (await statements.get_balances([account_id]))[account_id].posted
 
 
-async def inbox() -> dict[str, asyncpg.Record]:
+async def list_inbox() -> dict[str, asyncpg.Record]:
     """The notices, by event id."""
     return {record["event_id"]: record for record in await database.fetch("SELECT * FROM provider_notice")}
 
 
-async def account_of(owner_id: str) -> int | None:
-    return await accounts.find(owner_id)
+async def find_account(owner_id: str) -> int | None:
+    return await accounts.find_account_id(owner_id)

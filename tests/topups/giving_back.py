@@ -4,16 +4,16 @@ from typing import Any, NamedTuple
 
 from app import database
 from app.ledger import rules
-from app.ledger.book import Cause, Source
+from app.ledger.book import Cause, GrantSource
 from app.ledger.posting import Posting, post
 from app.topups import rows
-from app.topups.giving_back.refunds import Refunded, RefundRequest, refund
-from app.topups.provider import Dispute, DisputeState, ProviderEvent, Refund, RefundState
-from app.topups.rules import Status, TopUpState
+from app.topups.giving_back.refunds import RefundRequest, RefundResult, request_refund
+from app.topups.provider import Dispute, DisputeStatus, ProviderEvent, Refund, RefundStatus
+from app.topups.rules import TopUpRow, TopUpStatus
 from app.topups.sandbox import refunds as sandbox_refunds
-from app.topups.settling import Outcome, settle
-from tests.factories import balance, unique
-from tests.topups.buying import SANDBOX, TERMS, a_top_up, an_event, now, page_of
+from app.topups.settling import EventOutcome, settle
+from tests.factories import get_balance, unique_id
+from tests.topups.buying import SANDBOX, TERMS, create_top_up, find_page, payment_event, reload
 
 
 class Figures(NamedTuple):
@@ -26,37 +26,40 @@ class Figures(NamedTuple):
     available: int
 
 
-async def paid(owner_id: str = "alice", credits: int = 1_000, *, bonus: int = 0, **more: Any) -> TopUpState:
+async def create_paid_top_up(owner_id: str = "alice", credits: int = 1_000, *, bonus: int = 0, **more: Any) -> TopUpRow:
     """A paid top-up, with a promotional grant that came with it where `bonus` says so."""
-    top_up = await a_top_up(owner_id, credits, terms=more.pop("terms", TERMS))
-    assert await settle(await an_event(top_up, payment_ref=(await page_of(top_up)).provider_ref)) is Outcome.CREDITED
+    top_up = await create_top_up(owner_id, credits, terms=more.pop("terms", TERMS))
+    assert (
+        await settle(await payment_event(top_up, payment_ref=(await find_page(top_up)).provider_ref))
+        is EventOutcome.CREDITED
+    )
     if bonus:
         await database.fetch("UPDATE top_up SET bonus_credits = $2 WHERE id = $1", top_up.id, bonus)
         await _given_bonus(top_up, bonus, **more)
-    return await now(top_up)
+    return await reload(top_up)
 
 
-async def refunded(top_up: TopUpState, credits: int | None = None, **more: Any) -> Refunded:
+async def refunded(top_up: TopUpRow, credits: int | None = None, **more: Any) -> RefundResult:
     """What an operator gets who asks for a refund."""
-    asked: dict[str, Any] = {"reason": "asked for it", "key": unique("refund"), "actor": "operator:test"}
+    asked: dict[str, Any] = {"reason": "asked for it", "key": unique_id("refund"), "actor": "operator:test"}
     provider = more.pop("provider", SANDBOX)
     request = RefundRequest(account_id=top_up.account_id, top_up_id=top_up.id, credits=credits, **(asked | more))
-    return await refund(request, provider)
+    return await request_refund(request, provider)
 
 
-async def figures(top_up: TopUpState) -> Figures:
-    found = await balance(top_up.account_id)
+async def read_figures(top_up: TopUpRow) -> Figures:
+    found = await get_balance(top_up.account_id)
     return Figures(found.posted, found.held, found.frozen, found.owed, found.available)
 
 
-async def given_back(top_up: TopUpState) -> tuple[Status, int, int, int]:
+async def read_refund_figures(top_up: TopUpRow) -> tuple[TopUpStatus, int, int, int]:
     """Status, credits refunded, money refunded, credits clawed back."""
     found = await rows.find(top_up.account_id, top_up.id)
     assert found is not None
-    return found.status, found.refunded, found.refunded_minor, found.clawed_back
+    return found.status, found.refunded_credits, found.refunded_minor, found.clawed_back_credits
 
 
-async def moves(top_up: TopUpState) -> list[tuple[str, int, int]]:
+async def list_moves(top_up: TopUpRow) -> list[tuple[str, int, int]]:
     """Kind, credits and owed of the account's entries after the first, which is the top-up's own, oldest first."""
     found = await database.fetch(
         "SELECT kind, credits, owed FROM entry WHERE account_id = $1 AND seq > 1 ORDER BY seq", top_up.account_id
@@ -64,16 +67,18 @@ async def moves(top_up: TopUpState) -> list[tuple[str, int, int]]:
     return [(kind, credits, owed) for kind, credits, owed in found]
 
 
-def a_refund(top_up: TopUpState, amount_minor: int, state: RefundState = RefundState.DONE, **claims: Any) -> Refund:
+def external_refund(
+    top_up: TopUpRow, amount_minor: int, state: RefundStatus = RefundStatus.DONE, **claims: Any
+) -> Refund:
     """What the sandbox says of a refund that was begun there."""
     said: dict[str, Any] = {
-        "provider": "sandbox", "live": False, "refund_ref": unique("re"), "payment_ref": top_up.payment_ref,
+        "provider": "sandbox", "live": False, "refund_ref": unique_id("re"), "payment_ref": top_up.payment_ref,
         "reference": None, "state": state, "amount_minor": amount_minor, "currency": "USD",
     }  # fmt: skip
     return Refund(**(said | claims))
 
 
-def a_dispute(top_up: TopUpState, state: DisputeState, **claims: Any) -> Dispute:
+def build_dispute(top_up: TopUpRow, state: DisputeStatus, **claims: Any) -> Dispute:
     """What the sandbox says of a dispute of all that was paid, unless claims say otherwise."""
     said: dict[str, Any] = {
         "provider": "sandbox", "live": False, "dispute_ref": f"dp_{top_up.id}", "payment_ref": top_up.payment_ref,
@@ -82,15 +87,15 @@ def a_dispute(top_up: TopUpState, state: DisputeState, **claims: Any) -> Dispute
     return Dispute(**(said | claims))
 
 
-async def told(said: Refund | Dispute, *, event_id: str | None = None) -> Outcome:
+async def deliver(said: Refund | Dispute, *, event_id: str | None = None) -> EventOutcome:
     """What becomes of a notice that says so, under an event id of its own unless one is given."""
-    body = sandbox_refunds.body_of(said)
-    return await settle(ProviderEvent(event_id=event_id or unique("sandbox:evt"), told=said, body=body))
+    body = sandbox_refunds.build_event_body(said)
+    return await settle(ProviderEvent(event_id=event_id or unique_id("sandbox:evt"), object=said, body=body))
 
 
-async def _given_bonus(top_up: TopUpState, credits: int, **more: Any) -> None:
+async def _given_bonus(top_up: TopUpRow, credits: int, **more: Any) -> None:
     async def decide(posting: Posting) -> None:
         cause = Cause(actor="operator:test", reason="promotion", top_up_id=top_up.id)
-        rules.grant(posting.books[top_up.account_id], credits, cause, source=Source.PROMOTIONAL, **more)
+        rules.add_grant(posting.accounts[top_up.account_id], credits, cause, source=GrantSource.PROMOTIONAL, **more)
 
     await post([top_up.account_id], decide)

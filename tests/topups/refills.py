@@ -8,14 +8,14 @@ from app import database
 from app.errors import Unavailable
 from app.ledger import accounts, noticeboard
 from app.topups import rows
-from app.topups.provider import Checkout, SavedCharge
+from app.topups.provider import CheckoutRequest, SavedCardCharge
 from app.topups.refills import auto, auto_rows
-from app.topups.refills.auto import SetRequest, View
-from app.topups.refills.auto_rules import Wishes
-from app.topups.rules import Payment, PaymentState, TopUpState
-from app.topups.sandbox.cards import Behaviour
+from app.topups.refills.auto import AutoTopUpView, ConfigureRequest
+from app.topups.refills.auto_rules import AutoTopUpConfig
+from app.topups.rules import Payment, PaymentStatus, TopUpRow
+from app.topups.sandbox.cards import CardBehaviour
 from app.topups.sandbox.provider import Sandbox
-from tests.factories import unique
+from tests.factories import unique_id
 from tests.topups.buying import ADDRESS, SANDBOX, SECRET, TERMS
 
 _SAVE_CARD = """
@@ -36,7 +36,7 @@ _LOOKS_PASS = """
 
 
 @dataclass(frozen=True, slots=True)
-class Counting(Sandbox):
+class CountingSandbox(Sandbox):
     """The sandbox, with the references that it was asked to charge. `lost`: it does not answer, after doing that."""
 
     charged: list[str] = field(default_factory=list)
@@ -45,76 +45,78 @@ class Counting(Sandbox):
     after: bool = False
     """Does not answer, after doing it."""
 
-    async def charge_saved(self, charge: SavedCharge) -> Payment:
+    async def charge_saved(self, charge: SavedCardCharge) -> Payment:
         self.charged.append(charge.reference)
         if self.before:
             raise Unavailable("The payment provider does not answer.")
-        payment = await SANDBOX.charge_saved(charge)
+        payment = await SANDBOX.charge_saved_card(charge)
         if self.after:
             raise Unavailable("The payment provider does not answer.")
         return payment
 
 
-def counting(**more: Any) -> Counting:
-    return Counting(ADDRESS, SECRET, **more)
+def counting_sandbox(**more: Any) -> CountingSandbox:
+    return CountingSandbox(ADDRESS, SECRET, **more)
 
 
-async def save_card(owner_id: str, behaviour: Behaviour = Behaviour.PAYS) -> int:
+async def save_card(owner_id: str, behaviour: CardBehaviour = CardBehaviour.PAYS) -> int:
     """A card that was saved with a payment at the sandbox. Returns: the account."""
-    account_id = await accounts.ensure(owner_id)
-    customer_ref = await SANDBOX.customer(str(account_id))
-    checkout = Checkout(
-        reference=f"{account_id}-{unique('')[1:]:0>32}", description="a card", amount_minor=500, currency="USD",
+    account_id = await accounts.get_or_create_account(owner_id)
+    customer_ref = await SANDBOX.create_customer(str(account_id))
+    checkout = CheckoutRequest(
+        reference=f"{account_id}-{unique_id('')[1:]:0>32}", description="a card", amount_minor=500, currency="USD",
         return_url=None, customer_ref=customer_ref, saves_card=True,
     )  # fmt: skip
-    await SANDBOX.begin(checkout)
-    page = await SANDBOX.page(checkout.reference)
+    await SANDBOX.open_checkout(checkout)
+    page = await SANDBOX.find_payment_page(checkout.reference)
     assert page is not None
-    await SANDBOX.decide(page, PaymentState.PAID, card=behaviour)
-    payment = await SANDBOX.ask(page.provider_ref)
+    await SANDBOX.decide_payment(page, PaymentStatus.PAID, card=behaviour)
+    payment = await SANDBOX.retrieve_payment(page.provider_ref)
     assert payment is not None
     assert payment.card is not None
     await database.fetch(_SAVE_CARD, account_id, customer_ref, payment.card.card_ref, payment.card.label)
     return account_id
 
 
-async def switched_on(owner_id: str = "alice", behaviour: Behaviour = Behaviour.PAYS, **more: Any) -> int:
+async def enable_auto_topup(owner_id: str = "alice", behaviour: CardBehaviour = CardBehaviour.PAYS, **more: Any) -> int:
     """An account with nothing in it that buys 1,000 credits below 100, with a saved card. Returns: the account."""
     account_id = await save_card(owner_id, behaviour)
     asked: dict[str, Any] = {"threshold": 100, "amount": 1_000} | more
-    wishes = Wishes(enabled=True, **asked)
+    wishes = AutoTopUpConfig(enabled=True, **asked)
     await auto.configure(
-        SetRequest(owner_id=owner_id, wishes=wishes, consent_version="2026-01", actor=f"user:{owner_id}"), TERMS
+        ConfigureRequest(owner_id=owner_id, config=wishes, consent_version="2026-01", actor=f"user:{owner_id}"), TERMS
     )
     return account_id
 
 
-async def switched_off(owner_id: str = "alice") -> None:
-    request = SetRequest(owner_id=owner_id, wishes=Wishes(enabled=False), consent_version=None, actor="user:alice")
+async def disable_auto_topup(owner_id: str = "alice") -> None:
+    request = ConfigureRequest(
+        owner_id=owner_id, config=AutoTopUpConfig(enabled=False), consent_version=None, actor="user:alice"
+    )
     await auto.configure(request, TERMS)
 
 
-async def attempts(account_id: int) -> list[TopUpState]:
+async def list_attempts(account_id: int) -> list[TopUpRow]:
     """The automatic top-ups, oldest first."""
-    return [one for one in reversed(await rows.page(account_id, before=None, limit=100)) if one.automatic]
+    return [one for one in reversed(await rows.list_page(account_id, before=None, limit=100)) if one.automatic]
 
 
-async def view(account_id: int) -> View:
-    return (await auto.views([account_id], "sandbox", TERMS))[account_id]
+async def find_view(account_id: int) -> AutoTopUpView:
+    return (await auto.find_views([account_id], "sandbox", TERMS))[account_id]
 
 
-async def passes(account_id: int, **time: float) -> None:
+async def move_back_in_time(account_id: int, **time: float) -> None:
     """So much time goes by for what the account has done: its top-ups, its card, and when it was looked at."""
     back = timedelta(**time)
     for sql in (_TOP_UPS_PASS, _CARDS_PASS, _LOOKS_PASS):
         await database.fetch(sql, account_id, back)
 
 
-async def told(account_id: int, *, standing: bool = True) -> list[str]:
+async def list_notification_kinds(account_id: int, *, standing: bool = True) -> list[str]:
     """The kinds of the notices, oldest first; those that are not cleared unless said otherwise."""
-    found = await noticeboard.page(account_id, limit=100)
-    return [notice.kind.value for notice in reversed(found) if not (standing and notice.cleared_at)]
+    found = await noticeboard.list_notifications(account_id, limit=100)
+    return [notice.kind.value for notice in reversed(found) if not (standing and notice.resolved_at)]
 
 
-async def due() -> list[int]:
-    return await auto_rows.due(look_seconds=300, limit=10)
+async def find_due() -> list[int]:
+    return await auto_rows.find_due(look_seconds=300, limit=10)

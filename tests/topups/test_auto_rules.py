@@ -12,53 +12,53 @@ from app.topups.refills.auto_rules import (
     NOT_CHARGED,
     OFF,
     Attempt,
+    AttemptHistory,
+    AutoTopUpConfig,
+    AutoTopUpState,
+    BalanceLevel,
     Buy,
-    History,
-    Level,
-    Reason,
     Skip,
-    State,
-    Wishes,
+    SkipReason,
+    count_declines,
     decide,
-    declines,
-    problems,
-    spent_this_month,
-    state_of,
+    derive_state,
+    find_problems,
+    sum_spent_this_month,
 )
-from app.topups.rules import Status, Terms
+from app.topups.rules import TopUpStatus, TopUpTerms
 
-TERMS = Terms(
+TERMS = TopUpTerms(
     minimum_credits=500, maximum_credits=10_000, multiple_credits=100, currency="USD", minor_per_credit=1
 )  # fmt: skip
 NOW = datetime(2026, 3, 31, 12, 0, tzinfo=UTC)
-LOW = Level(available=10)
+LOW = BalanceLevel(available=10)
 
 
-def wishes(**more: Any) -> Wishes:
+def wishes(**more: Any) -> AutoTopUpConfig:
     asked: dict[str, Any] = {"threshold": 100} | more
     if "up_to" not in asked:
         asked.setdefault("amount", 1_000)
-    return Wishes(enabled=True, **asked)
+    return AutoTopUpConfig(enabled=True, **asked)
 
 
-def ago(status: Status = Status.PAID, credits: int = 1_000, **since: float) -> Attempt:
+def ago(status: TopUpStatus = TopUpStatus.PAID, credits: int = 1_000, **since: float) -> Attempt:
     """An attempt that long before NOW."""
     return Attempt(NOW - timedelta(**since), credits, status)
 
 
 def declined(**since: float) -> Attempt:
-    return Attempt(NOW - timedelta(**since), 1_000, Status.FAILED, "card_declined")
+    return Attempt(NOW - timedelta(**since), 1_000, TopUpStatus.FAILED, "card_declined")
 
 
-def decided(*attempts: Attempt, level: Level = LOW, now: datetime = NOW, **more: Any) -> Buy | Skip:
+def decided(*attempts: Attempt, level: BalanceLevel = LOW, now: datetime = NOW, **more: Any) -> Buy | Skip:
     history = {key: more.pop(key) for key in ("has_card", "renewed_at") if key in more}
-    return decide(wishes(**more), History(attempts=attempts, **history), level, TERMS, now)
+    return decide(wishes(**more), AttemptHistory(attempts=attempts, **history), level, TERMS, now)
 
 
 def test_a_balance_below_the_threshold_buys_the_amount_and_one_at_it_buys_nothing() -> None:
-    assert decided(level=Level(available=99)) == Buy(1_000)
-    assert decided(level=Level(available=100)) == Skip(Reason.ABOVE_THRESHOLD)
-    assert decide(OFF, History(), LOW, TERMS, NOW) == Skip(Reason.DISABLED)
+    assert decided(level=BalanceLevel(available=99)) == Buy(1_000)
+    assert decided(level=BalanceLevel(available=100)) == Skip(SkipReason.ABOVE_THRESHOLD)
+    assert decide(OFF, AttemptHistory(), LOW, TERMS, NOW) == Skip(SkipReason.DISABLED)
 
 
 @pytest.mark.parametrize(
@@ -68,101 +68,108 @@ def test_a_balance_below_the_threshold_buys_the_amount_and_one_at_it_buys_nothin
 def test_up_to_a_target_buys_what_is_missing_in_whole_multiples_within_the_terms(
     up_to: int, available: int, credits: int
 ) -> None:
-    assert decided(up_to=up_to, level=Level(available=available)) == Buy(credits)
+    assert decided(up_to=up_to, level=BalanceLevel(available=available)) == Buy(credits)
 
 
 def test_one_open_intent_holds_back_the_next_and_says_whether_its_owner_has_to_act() -> None:
-    open_one = ago(Status.PENDING, days=3)
-    assert decided(open_one) == Skip(Reason.OPEN_INTENT)
-    assert decided(open_one._replace(action_url="https://bank.example/")) == Skip(Reason.ACTION_REQUIRED)
+    open_one = ago(TopUpStatus.PENDING, days=3)
+    assert decided(open_one) == Skip(SkipReason.OPEN_INTENT)
+    assert decided(open_one._replace(action_url="https://bank.example/")) == Skip(SkipReason.ACTION_REQUIRED)
 
 
 @pytest.mark.parametrize(
     ("level", "more", "reason"),
     [
-        (LOW, {"has_card": False}, Reason.NO_CARD),
-        (Level(available=0, owed=1), {}, Reason.OWING),
-        (Level(available=0, frozen=1), {}, Reason.DISPUTED),
+        (LOW, {"has_card": False}, SkipReason.NO_CARD),
+        (BalanceLevel(available=0, owed=1), {}, SkipReason.IN_DEBT),
+        (BalanceLevel(available=0, frozen=1), {}, SkipReason.DISPUTED),
     ],
 )
-def test_no_card_debt_and_a_dispute_stop_it(level: Level, more: dict[str, Any], reason: Reason) -> None:
+def test_no_card_debt_and_a_dispute_stop_it(level: BalanceLevel, more: dict[str, Any], reason: SkipReason) -> None:
     assert decided(level=level, **more) == Skip(reason)
 
 
 def test_two_purchases_are_a_minute_apart() -> None:
     last = ago(seconds=59.9)
-    assert decided(last) == Skip(Reason.COOLDOWN, last.at + timedelta(seconds=60))
+    assert decided(last) == Skip(SkipReason.COOLDOWN, last.begun_at + timedelta(seconds=60))
     assert decided(ago(seconds=60)) == Buy(1_000)
 
 
 def test_after_a_decline_it_waits_an_hour_then_four_and_then_is_silent() -> None:
     first, second, third = declined(hours=30), declined(hours=29), declined(hours=25)
-    assert decided(declined(minutes=59)) == Skip(Reason.BACKING_OFF, NOW + timedelta(minutes=1))
+    assert decided(declined(minutes=59)) == Skip(SkipReason.BACKING_OFF, NOW + timedelta(minutes=1))
     assert decided(first) == Buy(1_000)
     recent = declined(hours=3)
-    assert decided(recent, declined(hours=5)) == Skip(Reason.BACKING_OFF, NOW + timedelta(hours=1))
+    assert decided(recent, declined(hours=5)) == Skip(SkipReason.BACKING_OFF, NOW + timedelta(hours=1))
     assert decided(second, first) == Buy(1_000)
-    assert decided(third, second, first) == Skip(Reason.DECLINED_TOO_OFTEN)
-    assert decided(third, second, first, now=NOW + timedelta(days=300)) == Skip(Reason.DECLINED_TOO_OFTEN)
+    assert decided(third, second, first) == Skip(SkipReason.DECLINED_TOO_OFTEN)
+    assert decided(third, second, first, now=NOW + timedelta(days=300)) == Skip(SkipReason.DECLINED_TOO_OFTEN)
 
 
 def test_a_new_card_or_a_payment_by_hand_forgets_the_declines() -> None:
     vain = (declined(hours=1), declined(hours=5), declined(hours=6))
     assert decided(*vain, renewed_at=NOW - timedelta(minutes=1)) == Buy(1_000)
     assert decided(*vain, renewed_at=NOW - timedelta(hours=2)) == Buy(1_000)
-    assert declines(History(attempts=vain, renewed_at=NOW - timedelta(hours=2))) == 1
-    assert declines(History(attempts=(declined(hours=1), ago(hours=3), declined(hours=5)))) == 1
+    assert count_declines(AttemptHistory(attempts=vain, declines_reset_at=NOW - timedelta(hours=2))) == 1
+    assert count_declines(AttemptHistory(attempts=(declined(hours=1), ago(hours=3), declined(hours=5)))) == 1
 
 
 def test_one_that_its_owner_never_confirmed_counts_as_declined_and_one_that_never_was_made_does_not() -> None:
-    assert declines(History(attempts=[ago(Status.EXPIRED, hours=1), declined(hours=4)])) == 2
-    unreached = [ago(Status.FAILED, hours=24 * n)._replace(decline_reason=NOT_CHARGED) for n in range(1, 9)]
+    assert count_declines(AttemptHistory(attempts=[ago(TopUpStatus.EXPIRED, hours=1), declined(hours=4)])) == 2
+    unreached = [ago(TopUpStatus.FAILED, hours=24 * n)._replace(decline_reason=NOT_CHARGED) for n in range(1, 9)]
     assert decided(*unreached) == Buy(1_000)
-    assert decided(*unreached, now=NOW - timedelta(seconds=1)) == Skip(Reason.PROVIDER_UNAVAILABLE, NOW)
+    assert decided(*unreached, now=NOW - timedelta(seconds=1)) == Skip(SkipReason.PROVIDER_UNAVAILABLE, NOW)
     mixed = [unreached[0], declined(hours=30), declined(hours=40), unreached[3], declined(hours=90)]
-    assert decided(*mixed) == Skip(Reason.DECLINED_TOO_OFTEN)
+    assert decided(*mixed) == Skip(SkipReason.DECLINED_TOO_OFTEN)
 
 
 def test_caps_of_day_and_month_are_in_money_and_in_count_and_end_at_midnight_utc() -> None:
     tomorrow = datetime(2026, 4, 1, tzinfo=UTC)
     today, yesterday = ago(hours=11), ago(hours=13)
-    assert decided(today, max_per_day=1_999) == Skip(Reason.DAY_CAP, tomorrow)
+    assert decided(today, max_per_day=1_999) == Skip(SkipReason.DAY_CAP, tomorrow)
     assert decided(today, max_per_day=2_000) == Buy(1_000)
     assert decided(yesterday, max_per_day=1_999) == Buy(1_000)
-    assert decided(today, max_count_per_day=1) == Skip(Reason.DAY_COUNT, tomorrow)
-    assert decided(yesterday, max_per_month=1_999) == Skip(Reason.MONTH_CAP, tomorrow)
-    assert decided(yesterday, max_count_per_month=1) == Skip(Reason.MONTH_COUNT, tomorrow)
+    assert decided(today, max_count_per_day=1) == Skip(SkipReason.DAY_COUNT, tomorrow)
+    assert decided(yesterday, max_per_month=1_999) == Skip(SkipReason.MONTH_CAP, tomorrow)
+    assert decided(yesterday, max_count_per_month=1) == Skip(SkipReason.MONTH_COUNT, tomorrow)
     assert decided(ago(days=31), max_count_per_month=1, max_per_month=1_000) == Buy(1_000)
-    bought = Attempt(datetime(2026, 12, 9, tzinfo=UTC), 1_000, Status.PAID)
-    skipped = decided(bought, max_count_per_month=1, now=bought.at + timedelta(days=1))
-    assert skipped == Skip(Reason.MONTH_COUNT, datetime(2027, 1, 1, tzinfo=UTC))
+    bought = Attempt(datetime(2026, 12, 9, tzinfo=UTC), 1_000, TopUpStatus.PAID)
+    skipped = decided(bought, max_count_per_month=1, now=bought.begun_at + timedelta(days=1))
+    assert skipped == Skip(SkipReason.MONTH_COUNT, datetime(2027, 1, 1, tzinfo=UTC))
 
 
 def test_whoever_asks_for_no_caps_is_held_to_ten_a_day() -> None:
     bought = [ago(minutes=2 * number + 1) for number in range(10)]
     assert decided(*bought[1:]) == Buy(1_000)
-    assert decided(*bought) == Skip(Reason.DAY_COUNT, datetime(2026, 4, 1, tzinfo=UTC))
+    assert decided(*bought) == Skip(SkipReason.DAY_COUNT, datetime(2026, 4, 1, tzinfo=UTC))
 
 
 def test_what_may_have_been_paid_counts_and_what_was_declined_does_not() -> None:
-    kinds = [Status.PAID, Status.EXPIRED, Status.REFUNDED, Status.DISPUTED, Status.PENDING, Status.FAILED]
+    kinds = [
+        TopUpStatus.PAID,
+        TopUpStatus.EXPIRED,
+        TopUpStatus.REFUNDED,
+        TopUpStatus.DISPUTED,
+        TopUpStatus.PENDING,
+        TopUpStatus.FAILED,
+    ]
     attempts = [ago(kind, 10**place, hours=1) for place, kind in enumerate(kinds)]
-    assert spent_this_month([*attempts, ago(days=40)], NOW) == 11_111
+    assert sum_spent_this_month([*attempts, ago(days=40)], NOW) == 11_111
 
 
 @pytest.mark.parametrize(
     ("decision", "state"),
     [
-        (Buy(500), State.READY), (Skip(Reason.ABOVE_THRESHOLD), State.READY), (Skip(Reason.DISABLED), State.OFF),
-        (Skip(Reason.OPEN_INTENT), State.PENDING), (Skip(Reason.ACTION_REQUIRED), State.ACTION_REQUIRED),
-        (Skip(Reason.COOLDOWN), State.COOLING_DOWN), (Skip(Reason.BACKING_OFF), State.BACKING_OFF),
-        (Skip(Reason.PROVIDER_UNAVAILABLE), State.BACKING_OFF), (Skip(Reason.DAY_CAP), State.BLOCKED),
-        (Skip(Reason.DECLINED_TOO_OFTEN), State.BLOCKED), (Skip(Reason.NO_CARD), State.BLOCKED),
+        (Buy(500), AutoTopUpState.READY), (Skip(SkipReason.ABOVE_THRESHOLD), AutoTopUpState.READY), (Skip(SkipReason.DISABLED), AutoTopUpState.OFF),
+        (Skip(SkipReason.OPEN_INTENT), AutoTopUpState.PENDING), (Skip(SkipReason.ACTION_REQUIRED), AutoTopUpState.ACTION_REQUIRED),
+        (Skip(SkipReason.COOLDOWN), AutoTopUpState.COOLING_DOWN), (Skip(SkipReason.BACKING_OFF), AutoTopUpState.BACKING_OFF),
+        (Skip(SkipReason.PROVIDER_UNAVAILABLE), AutoTopUpState.BACKING_OFF), (Skip(SkipReason.DAY_CAP), AutoTopUpState.BLOCKED),
+        (Skip(SkipReason.DECLINED_TOO_OFTEN), AutoTopUpState.BLOCKED), (Skip(SkipReason.NO_CARD), AutoTopUpState.BLOCKED),
     ],
     ids=str,
 )  # fmt: skip
-def test_every_decision_has_a_state_for_people(decision: Buy | Skip, state: State) -> None:
-    assert state_of(decision) is state
+def test_every_decision_has_a_state_for_people(decision: Buy | Skip, state: AutoTopUpState) -> None:
+    assert derive_state(decision) is state
 
 
 @pytest.mark.parametrize(
@@ -187,10 +194,10 @@ def test_every_decision_has_a_state_for_people(decision: Buy | Skip, state: Stat
 def test_what_is_asked_for_is_checked_when_it_is_switched_on(
     more: dict[str, Any], consent: str | None, paths: list[str]
 ) -> None:
-    assert [problem.path for problem in problems(wishes(**more), TERMS, consent)] == paths
+    assert [problem.path for problem in find_problems(wishes(**more), TERMS, consent)] == paths
 
 
-def any_wishes(chance: random.Random) -> Wishes:
+def any_wishes(chance: random.Random) -> AutoTopUpConfig:
     return wishes(
         up_to=chance.randint(100, 20_000),
         max_per_day=chance.choice([None, chance.randint(500, 20_000)]),
@@ -200,21 +207,23 @@ def any_wishes(chance: random.Random) -> Wishes:
     )
 
 
-def played(wished: Wishes, chance: random.Random) -> list[Attempt]:
+def played(wished: AutoTopUpConfig, chance: random.Random) -> list[Attempt]:
     """What is bought over some months or a day in which everything may happen, newest first."""
     now = NOW - timedelta(days=80)
     longest_minutes = chance.choice([10, 600, 10_000])
-    becomes = chance.choices([Status.PAID, Status.FAILED, Status.EXPIRED, Status.PENDING], [6, 1, 1, 1], k=25)
+    becomes = chance.choices(
+        [TopUpStatus.PAID, TopUpStatus.FAILED, TopUpStatus.EXPIRED, TopUpStatus.PENDING], [6, 1, 1, 1], k=25
+    )
     attempts: list[Attempt] = []
     for status in becomes:
         now += timedelta(minutes=chance.randint(1, longest_minutes))
-        if attempts and attempts[0].status is Status.PENDING and chance.random() < 0.8:
-            attempts[0] = attempts[0]._replace(status=Status.PAID)
-        level = Level(available=chance.randint(0, 150))
-        decision = decide(wished, History(attempts=attempts), level, TERMS, now)
+        if attempts and attempts[0].status is TopUpStatus.PENDING and chance.random() < 0.8:
+            attempts[0] = attempts[0]._replace(status=TopUpStatus.PAID)
+        level = BalanceLevel(available=chance.randint(0, 150))
+        decision = decide(wished, AttemptHistory(attempts=attempts), level, TERMS, now)
         if isinstance(decision, Buy):
             assert level.available < 100
-            assert not attempts or now - attempts[0].at >= timedelta(seconds=60)
+            assert not attempts or now - attempts[0].begun_at >= timedelta(seconds=60)
             attempts.insert(0, Attempt(now, decision.credits, status, "declined"))
     return attempts
 
@@ -223,8 +232,8 @@ def per(form: str, attempts: list[Attempt]) -> list[list[int]]:
     """What may have been paid, by day or by month."""
     found: dict[str, list[int]] = {}
     for attempt in attempts:
-        if attempt.status is not Status.FAILED:
-            found.setdefault(attempt.at.strftime(form), []).append(attempt.credits)
+        if attempt.status is not TopUpStatus.FAILED:
+            found.setdefault(attempt.begun_at.strftime(form), []).append(attempt.credits)
     return list(found.values())
 
 
@@ -252,8 +261,8 @@ def test_a_card_that_always_declines_is_tried_three_times(steps: list[int]) -> N
     attempts: list[Attempt] = []
     for minutes in [*steps, *[60 * 24 * 5] * 9]:
         now += timedelta(minutes=minutes)
-        if isinstance(decide(wishes(), History(attempts=attempts), LOW, TERMS, now), Buy):
-            attempts.insert(0, Attempt(now, 1_000, Status.FAILED, "card_declined"))
+        if isinstance(decide(wishes(), AttemptHistory(attempts=attempts), LOW, TERMS, now), Buy):
+            attempts.insert(0, Attempt(now, 1_000, TopUpStatus.FAILED, "card_declined"))
     assert len(attempts) == 3
-    assert attempts[1].at - attempts[2].at >= timedelta(hours=1)
-    assert attempts[0].at - attempts[1].at >= timedelta(hours=4)
+    assert attempts[1].begun_at - attempts[2].begun_at >= timedelta(hours=1)
+    assert attempts[0].begun_at - attempts[1].begun_at >= timedelta(hours=4)

@@ -8,20 +8,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from app.errors import BillingError
 from app.ledger import claims, debt, rules
-from app.ledger.book import Cause, Hold, HoldStatus, Kind, Source
+from app.ledger.book import Cause, EntryKind, GrantSource, Hold, HoldStatus
 from app.topups.giving_back import disputes, refunding
-from app.topups.giving_back.cases import Case
-from app.topups.giving_back.shares import credits_of, standing
-from app.topups.outcomes import Disagrees
-from app.topups.provider import DisputeState, RefundState
-from app.topups.rules import Status, TopUpState
+from app.topups.giving_back.cases import LockedTopUp
+from app.topups.giving_back.shares import credits_for_amount, derive_top_up
+from app.topups.outcomes import EventNotApplied
+from app.topups.provider import DisputeStatus, RefundStatus
+from app.topups.rules import TopUpRow, TopUpStatus
 from tests.ledger.test_burn_down import NOON, SOMEBODY, a_book, given_lot
 from tests.ledger.test_claims import placed
-from tests.topups.giving_back import a_dispute, a_refund
+from tests.topups.giving_back import build_dispute, external_refund
 
 PICKS = st.integers(0, 3)
 AMOUNTS = st.integers(1, 60)
-BY_TOP_UP = (Kind.TOP_UP, Kind.REFUND, Kind.DEBT)
+BY_TOP_UP = (EntryKind.TOP_UP, EntryKind.REFUND, EntryKind.DEBT)
 
 
 class GivingBack(RuleBasedStateMachine):
@@ -36,16 +36,27 @@ class GivingBack(RuleBasedStateMachine):
 
     @initialize(credits=st.integers(1, 60), price=st.integers(1, 3), bonus=st.integers(0, 30), pays=st.booleans())
     def buy(self, credits: int, price: int, bonus: int, pays: bool) -> None:
-        top_up = TopUpState(
+        top_up = TopUpRow(
             account_id=1, id="0" * 32, credits=credits, amount_minor=credits * price + price // 3, currency="USD",
-            status=Status.PAID, provider="sandbox", provider_ref="p", payment_url=None, return_url=None,
+            status=TopUpStatus.PAID, provider="sandbox", provider_ref="p", payment_url=None, return_url=None,
             actor="user:alice", created_at=NOON, paid_at=NOON, bonus_credits=bonus, payment_ref="p",
         )  # fmt: skip
         cause = Cause(actor="user:alice", top_up_id=top_up.id)
-        own, _ = rules.grant(self.book, credits, cause, source=Source.PURCHASED)
-        gift = rules.grant(self.book, bonus, cause, source=Source.PROMOTIONAL, pays_debt=pays)[0] if bonus else None
-        self.case = Case(
-            book=self.book, top_up=top_up, refunds={}, disputes={}, own=own, bonus=gift, expired=0, before=Status.PAID
+        own, _ = rules.add_grant(self.book, credits, cause, source=GrantSource.PURCHASED)
+        gift = (
+            rules.add_grant(self.book, bonus, cause, source=GrantSource.PROMOTIONAL, pays_debt=pays)[0]
+            if bonus
+            else None
+        )
+        self.case = LockedTopUp(
+            book=self.book,
+            top_up=top_up,
+            refunds={},
+            disputes={},
+            purchased_grant=own,
+            bonus_grant=gift,
+            unspent_bonus_credits=0,
+            status_before=TopUpStatus.PAID,
         )
 
     @rule(credits=AMOUNTS)
@@ -63,34 +74,38 @@ class GivingBack(RuleBasedStateMachine):
     def close(self, pick: int, drawn: int) -> None:
         hold = self.holds.pop(-1 - pick % len(self.holds))
         if credits := min(drawn, hold.remaining):
-            claims.draw(self.book, hold, credits, SOMEBODY)
-        claims.release(self.book, hold, HoldStatus.CAPTURED)
+            claims.charge_hold(self.book, hold, credits, SOMEBODY)
+        claims.close_hold(self.book, hold, HoldStatus.CAPTURED)
 
-    @rule(credits=AMOUNTS, source=st.sampled_from(Source))
-    def grant(self, credits: int, source: Source) -> None:
+    @rule(credits=AMOUNTS, source=st.sampled_from(GrantSource))
+    def grant(self, credits: int, source: GrantSource) -> None:
         given_lot(self.book, credits, source=source)
 
     @rule(credits=AMOUNTS | st.none())
     def refund(self, credits: int | None) -> None:
-        self._tried(lambda: refunding.begin(self.case, credits, reason="asked", actor="operator:test"))
+        self._tried(lambda: refunding.begin_refund(self.case, credits, reason="asked", actor="operator:test"))
 
     @precondition(lambda self: self.case.refunds)
-    @rule(pick=PICKS, state=st.sampled_from(RefundState))
-    def provider_says_of_ours(self, pick: int, state: RefundState) -> None:
+    @rule(pick=PICKS, state=st.sampled_from(RefundStatus))
+    def provider_says_of_ours(self, pick: int, state: RefundStatus) -> None:
         row = list(self.case.refunds.values())[-1 - pick % len(self.case.refunds)]
         ours = {"reference": f"1-{row.id}", "refund_ref": row.refund_ref or f"re_{row.id}"}
-        self._told(lambda: refunding.told(self.case, a_refund(self.case.top_up, row.amount_minor, state, **ours)))
+        self._told(
+            lambda: refunding.apply_refund_event(
+                self.case, external_refund(self.case.top_up, row.amount_minor, state, **ours)
+            )
+        )
 
-    @rule(amount=st.integers(1, 120), state=st.sampled_from(RefundState))
-    def provider_refunds(self, amount: int, state: RefundState) -> None:
+    @rule(amount=st.integers(1, 120), state=st.sampled_from(RefundStatus))
+    def provider_refunds(self, amount: int, state: RefundStatus) -> None:
         self.told_refunds += 1
-        said = a_refund(self.case.top_up, amount, state, refund_ref=f"re_{self.told_refunds}")
-        self._told(lambda: refunding.told(self.case, said))
+        said = external_refund(self.case.top_up, amount, state, refund_ref=f"re_{self.told_refunds}")
+        self._told(lambda: refunding.apply_refund_event(self.case, said))
 
-    @rule(which=st.integers(1, 2), state=st.sampled_from(DisputeState), amount=st.sampled_from([20, 1_000]))
-    def provider_says_of_a_dispute(self, which: int, state: DisputeState, amount: int) -> None:
-        said = a_dispute(self.case.top_up, state, dispute_ref=f"dp_{which}", amount_minor=amount)
-        self._told(lambda: disputes.told(self.case, said))
+    @rule(which=st.integers(1, 2), state=st.sampled_from(DisputeStatus), amount=st.sampled_from([20, 1_000]))
+    def provider_says_of_a_dispute(self, which: int, state: DisputeStatus, amount: int) -> None:
+        said = build_dispute(self.case.top_up, state, dispute_ref=f"dp_{which}", amount_minor=amount)
+        self._told(lambda: disputes.apply_dispute_event(self.case, said))
 
     @rule(credits=AMOUNTS)
     def freeze_for_another_top_up(self, credits: int) -> None:
@@ -99,62 +114,64 @@ class GivingBack(RuleBasedStateMachine):
 
     @rule()
     def thaw_for_another_top_up(self) -> None:
-        debt.thaw(self.book, self.frozen_elsewhere)
+        debt.unfreeze(self.book, self.frozen_elsewhere)
         self.frozen_elsewhere = 0
 
     def _tried(self, move: Any) -> Any:
-        before = (self.book.seq, self.book.version, self.case.given)
+        before = (self.book.seq, self.book.version, self.case.remaining)
         try:
             return move()
         except BillingError:
-            assert (self.book.seq, self.book.version, self.case.given) == before
+            assert (self.book.seq, self.book.version, self.case.remaining) == before
 
     def _told(self, move: Any) -> None:
-        before = (self.book.seq, self.book.version, self.case.given)
+        before = (self.book.seq, self.book.version, self.case.remaining)
         try:
             move()
-        except Disagrees:
-            assert (self.book.seq, self.book.version, self.case.given) == before
+        except EventNotApplied:
+            assert (self.book.seq, self.book.version, self.case.remaining) == before
 
     @invariant()
     def what_was_given_back_is_what_its_entries_say(self) -> None:
-        top_up = standing(self.case.top_up, self.case.refunds.values(), self.case.disputes.values())
-        lines = [posted.line for posted in self.book.entries if posted.line.top_up_id == top_up.id]
+        top_up = derive_top_up(self.case.top_up, self.case.refunds.values(), self.case.disputes.values())
+        lines = [posted.line for posted in self.book.new_entries if posted.line.top_up_id == top_up.id]
         left = sum(line.credits - line.owed for line in lines if line.kind in BY_TOP_UP)
-        assert left == top_up.credits - top_up.refunded - top_up.clawed_back >= 0
-        taken = sum(row.bonus_credits for row in self.case.refunds.values() if row.stands)
+        assert left == top_up.credits - top_up.refunded_credits - top_up.clawed_back_credits >= 0
+        taken = sum(row.bonus_credits for row in self.case.refunds.values() if row.is_effective)
         taken += sum(row.bonus_credits for row in self.case.disputes.values())
         assert sum(line.credits for line in lines if line.kind not in BY_TOP_UP) == top_up.bonus_credits - taken
         assert 0 <= top_up.refunded_minor <= top_up.amount_minor
-        assert (top_up.status is Status.REFUNDED) == (left == 0)
+        assert (top_up.status is TopUpStatus.REFUNDED) == (left == 0)
 
     @invariant()
     def shares_never_pass_the_whole(self) -> None:
-        given = self.case.given
-        assert 0 <= given.frozen <= given.credits
-        assert min(given.bonus, given.money_minor) >= 0
+        given = self.case.remaining
+        assert 0 <= given.frozen_credits <= given.credits
+        assert min(given.bonus_credits, given.money_minor) >= 0
         for row in self.case.refunds.values():
             assert row.debt_credits <= row.credits
             assert row.credits > 0
 
     @invariant()
     def what_is_frozen_is_what_is_disputed(self) -> None:
-        open_ones = [row for row in self.case.disputes.values() if row.state is DisputeState.OPEN]
+        open_ones = [row for row in self.case.disputes.values() if row.status is DisputeStatus.OPEN]
         assert self.book.frozen == sum(row.credits for row in open_ones) + self.frozen_elsewhere
 
     @invariant()
     def disputes_have_all_that_refunds_leave_them(self) -> None:
         for row in self.case.disputes.values():
-            if row.state is not DisputeState.WON and row.credits < credits_of(self.case.top_up, row.amount_minor):
-                assert self.case.given.refundable == 0
+            if row.status is not DisputeStatus.WON and row.credits < credits_for_amount(
+                self.case.top_up, row.amount_minor
+            ):
+                assert self.case.remaining.refundable_credits == 0
 
     @invariant()
     def the_figures_agree(self) -> None:
-        lots = self.book.lots.values()
+        lots = self.book.grants.values()
         assert self.book.posted == sum(lot.remaining for lot in lots)
-        assert self.book.owed == sum(posted.line.owed for posted in self.book.entries) >= 0
+        assert self.book.owed == sum(posted.line.owed for posted in self.book.new_entries) >= 0
         assert all(0 <= lot.claimed <= lot.remaining <= lot.credits for lot in lots)
-        payable = sum(lot.spendable for lot in lots if lot.open and lot.pays_debt)
+        payable = sum(lot.spendable for lot in lots if lot.is_open and lot.pays_debt)
         assert not (self.book.owed and self.book.available and payable)
 
 

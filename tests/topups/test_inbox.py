@@ -10,22 +10,33 @@ from app import database
 from app.errors import InvalidInput
 from app.topups import inbox as notices
 from app.topups import retries
-from app.topups.asking import asked, read
-from app.topups.provider import ProviderEvent, Refund, RefundState
-from app.topups.rules import Payment, PaymentState, SavedCard, Status, TaxLine, TopUpState
+from app.topups.asking import parse_stored_event, payment_query_event
+from app.topups.provider import ProviderEvent, Refund, RefundStatus
+from app.topups.rules import Payment, PaymentStatus, SavedCard, TaxLine, TopUpRow, TopUpStatus
 from app.topups.sandbox.provider import Sandbox
-from app.topups.settling import Outcome, settle
-from tests.commands import CHECKOUT, COMMAND, environment
+from app.topups.settling import EventOutcome, settle
+from tests.commands import COMMAND, REPOSITORY, environment
 from tests.conftest import LEDGER_KEY
-from tests.topups.buying import ADDRESS, SANDBOX, SECRET, a_top_up, an_event, decided, entries, inbox, now, posted
+from tests.topups.buying import (
+    ADDRESS,
+    SANDBOX,
+    SECRET,
+    create_top_up,
+    decide_payment,
+    list_entries,
+    list_inbox,
+    payment_event,
+    posted_credits,
+    reload,
+)
 
 pytestmark = pytest.mark.anyio
 
 
-async def told(top_up: TopUpState) -> ProviderEvent:
+async def told(top_up: TopUpRow) -> ProviderEvent:
     """The sandbox's own notice of a payment, with its body as it is kept."""
-    raw_body, headers = SANDBOX.notice(await decided(top_up))
-    event = await SANDBOX.verify(raw_body, headers)
+    raw_body, headers = SANDBOX.sign_payment_event(await decide_payment(top_up))
+    event = await SANDBOX.verify_event(raw_body, headers)
     assert event is not None
     return event
 
@@ -43,23 +54,23 @@ class Poisoned(Sandbox):
     def read_event(self, body: Any) -> ProviderEvent | None:
         if body.get("poison"):
             raise ValueError("poison")
-        return super().read_event(body)
+        return super().parse_event(body)
 
 
 async def test_a_notice_that_was_kept_and_cut_off_is_taken_up(db: str) -> None:
-    top_up = await a_top_up()
+    top_up = await create_top_up()
     event = await told(top_up)
-    await notices.receive(event)
+    await notices.store_event(event)
     assert await retries.retry_due(SANDBOX) == 0
     await make_due()
     assert [await retries.retry_due(SANDBOX), await retries.retry_due(SANDBOX)] == [1, 0]
-    assert ((await now(top_up)).status, await posted(top_up.account_id)) == (Status.PAID, 500)
+    assert ((await reload(top_up)).status, await posted_credits(top_up.account_id)) == (TopUpStatus.PAID, 500)
 
 
 async def test_the_first_failures_are_tried_again_later_and_later_and_the_fifth_parks(
     db: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    top_up = await a_top_up()
+    top_up = await create_top_up()
     event = await told(top_up)
     await database.fetch("ALTER TABLE top_up ADD CONSTRAINT broken CHECK (status = 'PENDING') NOT VALID")
     try:
@@ -77,24 +88,24 @@ async def test_the_first_failures_are_tried_again_later_and_later_and_the_fifth_
             await make_due()
             assert await retries.retry_due(SANDBOX) == 1
         assert waits == [(30, None), (120, None), (600, None), (3600, None)]
-        notice = (await inbox())[event.event_id]
+        notice = (await list_inbox())[event.event_id]
         assert (notice["attempts"], notice["outcome"], notice["next_attempt_at"]) == (5, "PARKED_FAILED", None)
         assert notice["parked_at"] is not None
         alerts = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
         assert [message for message in alerts if "is parked after 5 failures" in message] == alerts[-1:]
-        assert (await retries.retry_due(SANDBOX), await settle(event)) == (0, Outcome.PARKED_FAILED)
+        assert (await retries.retry_due(SANDBOX), await settle(event)) == (0, EventOutcome.PARKED_FAILED)
     finally:
         await database.fetch("ALTER TABLE top_up DROP CONSTRAINT broken")
-    assert await retries.replay(SANDBOX, event.event_id) is Outcome.CREDITED
-    assert await entries(top_up.account_id) == [("TOP_UP", 500, top_up.id, "user:alice")]
+    assert await retries.replay(SANDBOX, event.event_id) is EventOutcome.CREDITED
+    assert await list_entries(top_up.account_id) == [("TOP_UP", 500, top_up.id, "user:alice")]
     with pytest.raises(InvalidInput):
         await retries.replay(SANDBOX, event.event_id)
 
 
 async def test_a_poisonous_notice_among_a_hundred_stops_none_of_the_others(db: str) -> None:
-    top_ups = [await a_top_up(f"owner-{number % 10}") for number in range(100)]
+    top_ups = [await create_top_up(f"owner-{number % 10}") for number in range(100)]
     for top_up in top_ups:
-        await notices.receive(await told(top_up))
+        await notices.store_event(await told(top_up))
     poison = (await told(top_ups[0])).event_id
     await database.fetch(
         "UPDATE provider_notice SET body = '{\"poison\": true}' WHERE event_id = $1",
@@ -103,101 +114,101 @@ async def test_a_poisonous_notice_among_a_hundred_stops_none_of_the_others(db: s
     provider = Poisoned(ADDRESS, SECRET)
     await make_due()
     assert [await retries.retry_due(provider), await retries.retry_due(provider)] == [50, 50]
-    found = await inbox()
+    found = await list_inbox()
     assert sum(row["outcome"] == "CREDITED" for row in found.values()) == 99
     assert (found[poison]["handled_at"], found[poison]["attempts"], found[poison]["parked_at"]) == (None, 1, None)
     assert found[poison]["last_error"] == "ValueError: poison"
-    assert sum([await posted(account_id) for account_id in {one.account_id for one in top_ups}]) == 99 * 500
+    assert sum([await posted_credits(account_id) for account_id in {one.account_id for one in top_ups}]) == 99 * 500
 
 
 async def test_two_processes_take_different_notices(db: str) -> None:
     for number in range(20):
-        await notices.receive(await told(await a_top_up(f"owner-{number}")))
+        await notices.store_event(await told(await create_top_up(f"owner-{number}")))
     await make_due()
-    first = await notices.claim("sandbox", limit=10)
-    second = await notices.claim("sandbox", limit=20)
+    first = await notices.claim_due("sandbox", limit=10)
+    second = await notices.claim_due("sandbox", limit=20)
     assert (len(first), len(second)) == (10, 10)
     assert not {one.event_id for one in first} & {one.event_id for one in second}
-    assert await notices.claim("another", limit=10) == []
+    assert await notices.claim_due("another", limit=10) == []
 
 
 async def test_the_limit_holds_though_the_planner_thinks_that_the_inbox_has_one_row(db: str) -> None:
     """As in the sweep: then it would read what is due anew for each row that there is."""
-    await notices.receive(await told(await a_top_up("owner-0")))
+    await notices.store_event(await told(await create_top_up("owner-0")))
     await database.fetch("VACUUM ANALYZE provider_notice")
     for number in range(1, 7):
-        await notices.receive(await told(await a_top_up(f"owner-{number}")))
+        await notices.store_event(await told(await create_top_up(f"owner-{number}")))
     await make_due()
-    assert len(await notices.claim("sandbox", limit=2)) == 2
+    assert len(await notices.claim_due("sandbox", limit=2)) == 2
 
 
 async def test_a_refund_before_its_payment_waits_and_is_parked_where_none_comes(db: str) -> None:
     refund = Refund(
         provider="sandbox", live=False, refund_ref="re_1", payment_ref="pay_unheard_of", reference=None,
-        state=RefundState.DONE, amount_minor=100, currency="USD",
+        status=RefundStatus.DONE, amount_minor=100, currency="USD",
     )  # fmt: skip
-    raw_body, headers = SANDBOX.notice_of(refund)
-    event = await SANDBOX.verify(raw_body, headers)
+    raw_body, headers = SANDBOX.sign_event(refund)
+    event = await SANDBOX.verify_event(raw_body, headers)
     assert event is not None
     for attempts in range(1, 5):
         # That it is told of again and again is no further attempt.
-        assert [await settle(event) for _ in range(6)] == [Outcome.WAITING] * 6
-        assert (await inbox())[event.event_id]["attempts"] == attempts
+        assert [await settle(event) for _ in range(6)] == [EventOutcome.WAITING] * 6
+        assert (await list_inbox())[event.event_id]["attempts"] == attempts
         await make_due()
         await retries.retry_due(SANDBOX)
-    assert await settle(event) is Outcome.PARKED_FAILED
-    notice = (await inbox())[event.event_id]
+    assert await settle(event) is EventOutcome.PARKED_FAILED
+    notice = (await list_inbox())[event.event_id]
     assert (notice["attempts"], notice["last_error"]) == (5, "Payment pay_unheard_of is not settled yet.")
     assert notice["parked_at"] is not None
 
 
 async def test_the_database_going_away_is_not_counted_against_a_notice(db: str) -> None:
-    event = await told(await a_top_up())
-    await notices.receive(event)
+    event = await told(await create_top_up())
+    await notices.store_event(event)
     for _ in range(6):
-        await notices.failed(event.event_id, ConnectionRefusedError("gone"))
-    assert (await inbox())[event.event_id]["attempts"] == 0
+        await notices.record_failure(event.event_id, ConnectionRefusedError("gone"))
+    assert (await list_inbox())[event.event_id]["attempts"] == 0
 
 
 def test_an_answer_is_read_again_from_what_is_kept_of_it() -> None:
     payment = Payment(
-        provider="sandbox", provider_ref="cs_1", payment_ref="pi_1", reference=f"1-{'0' * 32}", state=PaymentState.PAID,
+        provider="sandbox", provider_ref="cs_1", payment_ref="pi_1", reference=f"1-{'0' * 32}", status=PaymentStatus.PAID,
         amount_minor=500, currency="USD", card=SavedCard(customer_ref="cus_1", card_ref="pm_1", label="visa 4242"),
         tax_lines=(TaxLine(label="VAT", amount_minor=1, inclusive=True),),
     )  # fmt: skip
-    event = asked(payment)
-    assert read(SANDBOX, event.body) == event
+    event = payment_query_event(payment)
+    assert parse_stored_event(SANDBOX, event.body) == event
 
 
 async def command(db: str, *arguments: str) -> tuple[int, str, str]:
     settings = environment(DATABASE_URL=db, LEDGER_KEY=LEDGER_KEY.hex())
-    ran = await anyio.run_process([*COMMAND, "notices", *arguments], cwd=CHECKOUT, env=settings, check=False)
+    ran = await anyio.run_process([*COMMAND, "notices", *arguments], cwd=REPOSITORY, env=settings, check=False)
     return ran.returncode, ran.stdout.decode(), ran.stderr.decode()
 
 
 async def test_a_person_lists_what_is_parked_and_replays_it(db: str) -> None:
     assert await command(db, "list") == (0, "nothing waits\n", "")
-    top_up = await a_top_up()
+    top_up = await create_top_up()
     event = await told(top_up)
     await database.fetch("UPDATE top_up SET amount_minor = 400")
-    assert await settle(event) is Outcome.PARKED_MISMATCH
+    assert await settle(event) is EventOutcome.PARKED_MISMATCH
     _, listed, _ = await command(db, "list")
     assert listed.startswith(f"{event.event_id}  ")
     assert listed.endswith("  0 failures  PARKED_MISMATCH  amount in minor units is 500, ours is 400\n")
 
     await database.fetch("UPDATE top_up SET amount_minor = 500")
     assert await command(db, "replay", event.event_id) == (0, f"{event.event_id}: CREDITED\n", "")
-    assert await posted(top_up.account_id) == 500
+    assert await posted_credits(top_up.account_id) == 500
     code, _, said = await command(db, "replay", event.event_id)
     assert (code, "is no unhandled notice of sandbox" in said) == (1, True)
 
 
 async def test_an_event_that_was_asked_for_and_failed_is_tried_again(db: str) -> None:
-    top_up = await a_top_up()
-    await an_event(top_up)
-    answer = await SANDBOX.ask(top_up.provider_ref or "")
+    top_up = await create_top_up()
+    await payment_event(top_up)
+    answer = await SANDBOX.retrieve_payment(top_up.provider_ref or "")
     assert answer is not None
-    await notices.receive(asked(answer))
+    await notices.store_event(payment_query_event(answer))
     await make_due()
     assert await retries.retry_due(SANDBOX) == 1
-    assert (await now(top_up)).status is Status.PAID
+    assert (await reload(top_up)).status is TopUpStatus.PAID

@@ -22,23 +22,23 @@ import psutil
 import pytest
 
 from app import database
-from app.audit import audit
+from app.audit import verify_ledger
 from app.errors import BillingError
-from app.pricing.catalogue import Catalogue
+from app.pricing.catalogue import RateCardCache
 from app.pricing.measurements import Measurements
 from app.tasks import charging
-from app.tasks.charging import Charged
+from app.tasks.charging import Charge
 from app.topups import retries
-from app.topups.provider import Checkout, CheckoutPage
-from app.topups.rules import Status, TopUpState
+from app.topups.provider import CheckoutPage, CheckoutRequest
+from app.topups.rules import TopUpRow, TopUpStatus
 from app.topups.stripe.provider import Stripe
-from tests.commands import serving
+from tests.commands import running_server
 from tests.conftest import LEDGER_KEY
-from tests.factories import a_block_run, a_catalogue_of, a_task, balance, granted, unique
-from tests.stripe_stand_in import KEY, SECRET, Books, serving_stripe, signed
+from tests.factories import block_run_request, get_balance, grant_credits, publish_rate_cards, start_task, unique_id
+from tests.stripe_stand_in import KEY, SECRET, FakeStripe, serve_fake_stripe, sign_event
 from tests.stripe_stand_in.objects import Json
-from tests.topups.at_stripe import begun_at, provider_at, session_of, settings_for
-from tests.topups.buying import entries, now
+from tests.topups.at_stripe import begin_at_stripe, open_stripe, session_id, stripe_settings
+from tests.topups.buying import list_entries, reload
 
 pytestmark = pytest.mark.anyio
 
@@ -62,17 +62,17 @@ KILL = """
 
 
 @pytest.fixture
-def stripe_books() -> Iterator[Books]:
-    with serving_stripe() as books:
+def stripe_books() -> Iterator[FakeStripe]:
+    with serve_fake_stripe() as books:
         yield books
 
 
 @pytest.fixture
-def shop(db: str, stripe_books: Books) -> Iterator[str]:
+def shop(db: str, stripe_books: FakeStripe) -> Iterator[str]:
     """The address of a server of two workers that sells by Stripe."""
     with (
         tempfile.TemporaryDirectory(prefix="credits-shop-") as directory,
-        serving(
+        running_server(
             DATABASE_URL=db, DATA_DIR=directory, PORT="0", WORKERS="2", LEDGER_KEY=LEDGER_KEY.hex(),
             PAYMENT_PROVIDER="stripe", STRIPE_SECRET_KEY=KEY, STRIPE_WEBHOOK_SECRET=SECRET,
             STRIPE_BASE_URL=stripe_books.url,
@@ -84,13 +84,13 @@ def shop(db: str, stripe_books: Books) -> Iterator[str]:
 class Bought(NamedTuple):
     """A purchase, and what is to be said of it in the end: credits refunded and clawed back."""
 
-    top_up: TopUpState
+    top_up: TopUpRow
     refunded: int
     clawed_back: int
 
     @property
-    def status(self) -> Status:
-        return Status.REFUNDED if self.refunded + self.clawed_back == self.top_up.credits else Status.PAID
+    def status(self) -> TopUpStatus:
+        return TopUpStatus.REFUNDED if self.refunded + self.clawed_back == self.top_up.credits else TopUpStatus.PAID
 
 
 class CutOff(Exception):
@@ -106,7 +106,7 @@ class Line:
 
     async def deliver(self, event: Json) -> tuple[int, Json]:
         """Status and answer. Raises: CutOff."""
-        body, headers = signed(event)
+        body, headers = sign_event(event)
         head = {"Host": f"{self.shop.host}:{self.shop.port}", "Content-Length": str(len(body)), **headers}
         lines = ["POST /webhooks/stripe HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
         try:
@@ -131,35 +131,35 @@ class Line:
             self.ends = None
 
 
-async def begun(books: Books) -> list[TopUpState]:
+async def begun(books: FakeStripe) -> list[TopUpRow]:
     """The purchases, none of them paid yet."""
 
     class AtTheCounter(Stripe):
         """Opens its checkouts without the wire between: 300 calls of the SDK are not what is looked at here."""
 
-        async def begin(self, checkout: Checkout) -> CheckoutPage:
+        async def begin(self, checkout: CheckoutRequest) -> CheckoutPage:
             made = books.create_session(dict(self._session(checkout)))
             return CheckoutPage(provider_ref=made["id"], payment_url=made["url"])
 
-    provider = AtTheCounter.open(settings_for(books))
-    owners = [unique("storm") for _ in range(OWNERS)]
+    provider = AtTheCounter.open(stripe_settings(books))
+    owners = [unique_id("storm") for _ in range(OWNERS)]
     purchases = [
-        await begun_at(provider, owners[number % OWNERS], 500 + 100 * (number % 7)) for number in range(PAYMENTS)
+        await begin_at_stripe(provider, owners[number % OWNERS], 500 + 100 * (number % 7)) for number in range(PAYMENTS)
     ]
     await provider.close()
     return [one.top_up for one in purchases]
 
 
-def afterwards(books: Books, top_up: TopUpState, number: int) -> tuple[Bought, list[Json]]:
+def afterwards(books: FakeStripe, top_up: TopUpRow, number: int) -> tuple[Bought, list[Json]]:
     """What becomes of the payment with this number, and what Stripe tells of it: a refund of every fifth (of a part, of
     all, one that fails, one that fails and is followed by another), a dispute of two in fifteen, every other one lost.
     """
-    intent_id = books.get(session_of(top_up))["payment_intent"]
+    intent_id = books.get(session_id(top_up))["payment_intent"]
     told: list[Json] = []
     refunded = 0
 
     def refund(credits: int, status: Literal["succeeded", "failed"]) -> int:
-        begun = books.refund(intent_id, credits, status="pending")
+        begun = books.refund_from_dashboard(intent_id, credits, status="pending")
         told.extend([begun, *books.decide_refund(begun["data"]["object"]["id"], status)])
         return credits if status == "succeeded" else 0
 
@@ -180,16 +180,16 @@ def afterwards(books: Books, top_up: TopUpState, number: int) -> tuple[Bought, l
     return Bought(top_up, refunded, top_up.credits - refunded if ending == "lost" else 0), told
 
 
-async def spent(owner_id: str, catalogue: Catalogue, chance: random.Random, storm_is_over: asyncio.Event) -> None:
+async def spent(owner_id: str, catalogue: RateCardCache, chance: random.Random, storm_is_over: asyncio.Event) -> None:
     """Some of an owner's credits are spent meanwhile, as they come; each block run at most once."""
-    task = await asked_until_answered(lambda: a_task(owner_id, task_id=f"task-of-{owner_id}"))
+    task = await asked_until_answered(lambda: start_task(owner_id, task_id=f"task-of-{owner_id}"))
     for _ in range(8):
         items = chance.randint(500, 1_500)
         if not await is_credited(task.account_id, items, storm_is_over):
             return
-        run = a_block_run(task, block="ItemBlock", measurements=Measurements(items=items))
+        run = block_run_request(task, block="ItemBlock", measurements=Measurements(items=items))
         [outcome] = await asked_until_answered(partial(charging.charge_many, [(task.account_id, run)], catalogue))
-        assert isinstance(outcome, Charged | BillingError)
+        assert isinstance(outcome, Charge | BillingError)
         await asyncio.sleep(chance.uniform(0, 1))
 
 
@@ -197,7 +197,7 @@ async def is_credited(account_id: int, credits: int, storm_is_over: asyncio.Even
     """Wait until so many credits are there: a refused charge would stop the task, and nothing would be spent. False:
     they never came.
     """
-    while (await asked_until_answered(lambda: balance(account_id))).available < credits:
+    while (await asked_until_answered(lambda: get_balance(account_id))).available < credits:
         if storm_is_over.is_set():
             return False
         await asyncio.sleep(0.05)
@@ -210,15 +210,15 @@ async def asked_until_answered(ask: Callable[[], Awaitable[T]]) -> T:
         try:
             return await ask()
         except Exception as fault:
-            if not database.is_lost(fault):
+            if not database.is_connection_failure(fault):
                 raise
             await asyncio.sleep(0.05)
     raise AssertionError("the database never answered")
 
 
-async def settle_what_waits(books: Books) -> None:
+async def settle_what_waits(books: FakeStripe) -> None:
     """Time passes, until everything that waits for another notice has been tried again."""
-    provider = provider_at(books)
+    provider = open_stripe(books)
     for _ in range(4):
         due = await database.fetch(
             "UPDATE provider_notice SET next_attempt_at = clock_timestamp()"
@@ -281,14 +281,14 @@ class Storm:
             self.said["killed"] += len(await self.killer.fetch(KILL))
 
 
-def told_of(books: Books, top_ups: list[TopUpState], chance: random.Random) -> tuple[list[Bought], list[Json]]:
+def told_of(books: FakeStripe, top_ups: list[TopUpRow], chance: random.Random) -> tuple[list[Bought], list[Json]]:
     """All are paid. Returns: what they must come to, and the deliveries in any order: of each payment one of its three
     events, one to five times, and of some another one too; what came after it, each one to three times.
     """
     bought: list[Bought] = []
     deliveries: list[Json] = []
     for number, top_up in enumerate(top_ups):
-        event, other, _ = chance.sample(books.pay(session_of(top_up)), 3)
+        event, other, _ = chance.sample(books.pay_checkout(session_id(top_up)), 3)
         deliveries += [event] * chance.randint(1, 5) + [other] * (chance.random() < OTHERS_SHARE)
         one, told = afterwards(books, top_up, number)
         bought.append(one)
@@ -298,15 +298,15 @@ def told_of(books: Books, top_ups: list[TopUpState], chance: random.Random) -> t
 
 
 async def test_three_hundred_payments_are_credited_once_each_whatever_is_killed(
-    shop: str, stripe_books: Books, db: str
+    shop: str, stripe_books: FakeStripe, db: str
 ) -> None:
     chance = random.Random(11)  # noqa: S311  the same storm in every run
     bought, deliveries = told_of(stripe_books, await begun(stripe_books), chance)
     owners = sorted({one.top_up.actor.removeprefix("user:") for one in bought})[:SPENDERS]
-    catalogue = await a_catalogue_of()
+    catalogue = await publish_rate_cards()
     for owner in owners:
-        await granted(owner, 100)
-    killer = await asyncpg.connect(**database.credentials(db))
+        await grant_credits(owner, 100)
+    killer = await asyncpg.connect(**database.connection_arguments(db))
     storm = Storm(httpx.URL(shop), killer, chance)
     await asyncio.gather(
         lose_workers(shop),
@@ -325,19 +325,21 @@ async def test_three_hundred_payments_are_credited_once_each_whatever_is_killed(
 async def all_is_as_told(bought: list[Bought]) -> None:
     unhandled = "SELECT event_id, outcome, last_error FROM provider_notice WHERE handled_at IS NULL"
     assert await database.fetch(unhandled) == []
-    found = [entry for account_id in {one.top_up.account_id for one in bought} for entry in await entries(account_id)]
+    found = [
+        entry for account_id in {one.top_up.account_id for one in bought} for entry in await list_entries(account_id)
+    ]
     credited = [entry for entry in found if entry[0] == "TOP_UP"]
     top_ups = [one.top_up for one in bought]
     assert len(credited) == PAYMENTS
     assert sorted(credited) == sorted(("TOP_UP", one.credits, one.id, one.actor) for one in top_ups)
     for one in bought:
-        top_up = await now(one.top_up)
-        assert (top_up.status, top_up.refunded, top_up.refunded_minor, top_up.clawed_back) == (
+        top_up = await reload(one.top_up)
+        assert (top_up.status, top_up.refunded_credits, top_up.refunded_minor, top_up.clawed_back_credits) == (
             one.status, one.refunded, one.refunded, one.clawed_back,
         )  # fmt: skip
     assert {"CHARGE", "DEBT", "DEBT_PAID", "REFUND"} <= {entry[0] for entry in found}
     assert await database.fetch("SELECT 1 FROM account WHERE frozen <> 0") == []
-    assert (await audit()).breaks == []
+    assert (await verify_ledger()).violations == []
 
 
 async def lose_workers(url: str) -> None:

@@ -8,16 +8,23 @@ from typing import NamedTuple
 import pytest
 
 from app import database
-from app.audit import audit
-from app.pricing.catalogue import Catalogue
+from app.audit import verify_ledger
+from app.pricing.catalogue import RateCardCache
 from app.pricing.measurements import Measurements
-from app.topups.provider import Dispute, DisputeState, ProviderEvent, Refund, RefundState
-from app.topups.rules import Status, TopUpState
+from app.topups.provider import Dispute, DisputeStatus, ProviderEvent, Refund, RefundStatus
+from app.topups.rules import TopUpRow, TopUpStatus
 from app.topups.sandbox import refunds as sandbox_refunds
-from app.topups.settling import Outcome, settle
-from tests.factories import a_catalogue_of, a_task, charged
-from tests.topups.buying import a_top_up, an_event
-from tests.topups.giving_back import Figures, a_dispute, a_refund, figures, given_back, paid
+from app.topups.settling import EventOutcome, settle
+from tests.factories import charge_block_run, publish_rate_cards, start_task
+from tests.topups.buying import create_top_up, payment_event
+from tests.topups.giving_back import (
+    Figures,
+    build_dispute,
+    create_paid_top_up,
+    external_refund,
+    read_figures,
+    read_refund_figures,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -25,8 +32,8 @@ ORDERS = 20
 PAYMENTS = 20
 MOST_ROUNDS = 6
 
-PENDING, DONE, FAILED = RefundState.PENDING, RefundState.DONE, RefundState.FAILED
-OPEN, WON, LOST = DisputeState.OPEN, DisputeState.WON, DisputeState.LOST
+PENDING, DONE, FAILED = RefundStatus.PENDING, RefundStatus.DONE, RefundStatus.FAILED
+OPEN, WON, LOST = DisputeStatus.OPEN, DisputeStatus.WON, DisputeStatus.LOST
 
 
 class Told(NamedTuple):
@@ -34,7 +41,7 @@ class Told(NamedTuple):
 
     number: int
     credits: int
-    states: tuple[RefundState, ...] | tuple[DisputeState, ...]
+    states: tuple[RefundStatus, ...] | tuple[DisputeStatus, ...]
 
 
 # What becomes of the payments of 600 credits, in turn.
@@ -57,60 +64,62 @@ FATES: list[list[Told]] = [
 # And that of 1,000 credits that was paid before, and spent.
 FATE_BEFORE = [Told(1, 600, (PENDING, DONE)), Told(1, 1_000, (OPEN, LOST))]
 
-End = tuple[list[tuple[Status, int, int, int]], Figures]
+End = tuple[list[tuple[TopUpStatus, int, int, int]], Figures]
 
 
-def model(fate: list[Told], credits: int = 600) -> tuple[Status, int, int, int]:
+def model(fate: list[Told], credits: int = 600) -> tuple[TopUpStatus, int, int, int]:
     """What a payment with this fate ends as, as `given_back` says it: at 1 minor unit for a credit."""
-    refunded = sum(one.credits for one in fate if isinstance(one.states[0], RefundState) and FAILED not in one.states)
+    refunded = sum(one.credits for one in fate if isinstance(one.states[0], RefundStatus) and FAILED not in one.states)
     clawed = min(credits - refunded, sum(one.credits for one in fate if LOST in one.states))
     undecided = any(one.states == (OPEN,) for one in fate)
-    status = Status.DISPUTED if undecided else Status.PAID
-    return Status.REFUNDED if refunded + clawed == credits else status, refunded, refunded, clawed
+    status = TopUpStatus.DISPUTED if undecided else TopUpStatus.PAID
+    return TopUpStatus.REFUNDED if refunded + clawed == credits else status, refunded, refunded, clawed
 
 
-async def notices_of(top_up: TopUpState, payment_ref: str, fate: list[Told]) -> list[ProviderEvent]:
+async def notices_of(top_up: TopUpRow, payment_ref: str, fate: list[Told]) -> list[ProviderEvent]:
     events = []
     for kind, states, credits, number in ((type(one.states[0]), one.states, one.credits, one.number) for one in fate):
         for state in states:
             said: Refund | Dispute
-            if isinstance(state, RefundState):
-                said = a_refund(top_up, credits, state, refund_ref=f"re_{top_up.id}_{number}", payment_ref=payment_ref)
+            if isinstance(state, RefundStatus):
+                said = external_refund(
+                    top_up, credits, state, refund_ref=f"re_{top_up.id}_{number}", payment_ref=payment_ref
+                )
             else:
                 ref = f"dp_{top_up.id}_{number}"
-                said = a_dispute(top_up, state, dispute_ref=ref, payment_ref=payment_ref, amount_minor=credits)
+                said = build_dispute(top_up, state, dispute_ref=ref, payment_ref=payment_ref, amount_minor=credits)
             event_id = f"sandbox:{kind.__name__}-{top_up.id}-{number}-{state}"
-            events.append(ProviderEvent(event_id=event_id, told=said, body=sandbox_refunds.body_of(said)))
+            events.append(ProviderEvent(event_id=event_id, object=said, body=sandbox_refunds.build_event_body(said)))
     return events
 
 
-async def played(owner_id: str, order: random.Random, catalogue: Catalogue) -> End:
+async def played(owner_id: str, order: random.Random, catalogue: RateCardCache) -> End:
     """What comes of the notices in one order, for an owner of his own who has spent most of what he had before."""
-    before = await paid(owner_id, 1_000)
-    task = await a_task(owner_id)
-    await charged(task, catalogue, block="ItemBlock", measurements=Measurements(items=700))
+    before = await create_paid_top_up(owner_id, 1_000)
+    task = await start_task(owner_id)
+    await charge_block_run(task, catalogue, block="ItemBlock", measurements=Measurements(items=700))
     assert before.payment_ref is not None
     events = await notices_of(before, before.payment_ref, FATE_BEFORE)
     top_ups = [before]
     for number, fate in enumerate(itertools.islice(itertools.cycle(FATES), PAYMENTS)):
-        top_up = await a_top_up(owner_id, 600)
+        top_up = await create_top_up(owner_id, 600)
         if number % 2:
             await database.fetch("UPDATE top_up SET bonus_credits = 60, bonus_days = 30 WHERE id = $1", top_up.id)
         assert top_up.provider_ref is not None
-        events.append(await an_event(top_up, payment_ref=top_up.provider_ref))
+        events.append(await payment_event(top_up, payment_ref=top_up.provider_ref))
         events += await notices_of(top_up, top_up.provider_ref, fate)
         top_ups.append(top_up)
     times = random.Random(7)  # noqa: S311  each notice as often in every order
     waiting = [event for event in events for _ in range(times.choice([1, 1, 2, 3]))]
     order.shuffle(waiting)
     for _ in range(MOST_ROUNDS):
-        waiting = [event for event in waiting if await settle(event) is Outcome.WAITING]
+        waiting = [event for event in waiting if await settle(event) is EventOutcome.WAITING]
     assert waiting == []
-    return [await given_back(one) for one in top_ups], await figures(before)
+    return [await read_refund_figures(one) for one in top_ups], await read_figures(before)
 
 
 async def test_twenty_orders_of_the_same_notices_end_in_the_same_state(db: str) -> None:
-    catalogue = await a_catalogue_of()
+    catalogue = await publish_rate_cards()
     orders = [random.Random(number) for number in range(ORDERS)]  # noqa: S311  the same orders in every run
     ends = await asyncio.gather(*(played(f"owner-{number}", order, catalogue) for number, order in enumerate(orders)))
     fates = [model(FATE_BEFORE, 1_000), *map(model, itertools.islice(itertools.cycle(FATES), PAYMENTS))]
@@ -118,4 +127,4 @@ async def test_twenty_orders_of_the_same_notices_end_in_the_same_state(db: str) 
     assert all(end == ends[0] for end in ends), [end[1] for end in ends]
     assert ends[0][1].frozen == 600 + 100
     assert await database.fetch("SELECT event_id, last_error FROM provider_notice WHERE handled_at IS NULL") == []
-    assert (await audit()).breaks == []
+    assert (await verify_ledger()).violations == []

@@ -9,14 +9,14 @@ import pytest
 from pydantic import ValidationError
 
 from app.ledger import statements
-from app.ledger.book import Source
+from app.ledger.book import GrantSource
 from app.settings import Settings
-from app.topups.refills.auto import consider
-from app.topups.rules import PaymentState, Terms
-from app.topups.settling import Outcome, settle
-from tests.factories import a_catalogue_of, a_task, charged
-from tests.topups.buying import SANDBOX, TERMS, a_top_up, an_event, begun, entries, now
-from tests.topups.refills import switched_on
+from app.topups.refills.auto import buy_if_needed
+from app.topups.rules import PaymentStatus, TopUpTerms
+from app.topups.settling import EventOutcome, settle
+from tests.factories import charge_block_run, publish_rate_cards, start_task
+from tests.topups.buying import SANDBOX, TERMS, begin_top_up, create_top_up, list_entries, payment_event, reload
+from tests.topups.refills import enable_auto_topup
 
 pytestmark = pytest.mark.anyio
 
@@ -31,57 +31,60 @@ def test_the_highest_step_that_a_top_up_reaches_gives_its_bonus(credits: int, bo
 
 
 async def test_the_bonus_comes_with_the_payment_in_a_grant_that_expires(db: str) -> None:
-    top_up = await a_top_up("alice", 1_200, terms=PROMOTED)
-    assert (top_up.bonus_credits, top_up.bonus_days, await entries(top_up.account_id)) == (100, 30, [])
+    top_up = await create_top_up("alice", 1_200, terms=PROMOTED)
+    assert (top_up.bonus_credits, top_up.bonus_days, await list_entries(top_up.account_id)) == (100, 30, [])
 
-    assert await settle(await an_event(top_up)) is Outcome.CREDITED
+    assert await settle(await payment_event(top_up)) is EventOutcome.CREDITED
 
-    assert await entries(top_up.account_id) == [
+    assert await list_entries(top_up.account_id) == [
         ("TOP_UP", 1_200, top_up.id, "user:alice"),
         ("GRANT", 100, top_up.id, "user:alice"),
     ]
-    paid_at = (await now(top_up)).paid_at
+    paid_at = (await reload(top_up)).paid_at
     assert paid_at is not None
-    bonus, bought = await statements.lots(top_up.account_id, before_number=99, limit=9)
-    assert (bought.source, bought.credits, bought.expires_at) == (Source.PURCHASED, 1_200, None)
-    assert (bonus.source, bonus.credits, bonus.top_up_id) == (Source.PROMOTIONAL, 100, top_up.id)
+    bonus, bought = await statements.list_grants(top_up.account_id, before_number=99, limit=9)
+    assert (bought.source, bought.credits, bought.expires_at) == (GrantSource.PURCHASED, 1_200, None)
+    assert (bonus.source, bonus.credits, bonus.top_up_id) == (GrantSource.PROMOTIONAL, 100, top_up.id)
     assert bonus.expires_at == paid_at + timedelta(days=30)
 
 
 async def test_a_bonus_is_given_once_however_often_the_payment_is_told(db: str) -> None:
-    top_up = await a_top_up("alice", 5_000, terms=PROMOTED)
-    await settle(await an_event(top_up, PaymentState.DECLINED))
-    events = [await an_event(top_up, event_id=f"sandbox:evt_{number}") for number in range(5)]
+    top_up = await create_top_up("alice", 5_000, terms=PROMOTED)
+    await settle(await payment_event(top_up, PaymentStatus.DECLINED))
+    events = [await payment_event(top_up, event_id=f"sandbox:evt_{number}") for number in range(5)]
     await gather(*map(settle, [*events, *events]))
-    assert [credits for _, credits, _, _ in await entries(top_up.account_id)] == [5_000, 1_000]
+    assert [credits for _, credits, _, _ in await list_entries(top_up.account_id)] == [5_000, 1_000]
 
 
 async def test_the_bonus_is_the_one_that_was_promised_when_the_top_up_was_begun(db: str) -> None:
-    before = await begun("alice", 1_000, terms=PROMOTED, key="once")
-    again = await begun("alice", 1_000, terms=TERMS, key="once")
+    before = await begin_top_up("alice", 1_000, terms=PROMOTED, key="once")
+    again = await begin_top_up("alice", 1_000, terms=TERMS, key="once")
     assert (again.replayed, again.top_up.bonus_credits) == (True, 100)
-    await settle(await an_event(before.top_up))
-    assert [credits for _, credits, _, _ in await entries(before.top_up.account_id)] == [1_000, 100]
+    await settle(await payment_event(before.top_up))
+    assert [credits for _, credits, _, _ in await list_entries(before.top_up.account_id)] == [1_000, 100]
 
 
 async def test_an_automatic_top_up_brings_its_bonus_too(db: str) -> None:
-    account_id = await switched_on()
-    await consider(account_id, SANDBOX, PROMOTED)
-    assert [(kind, credits) for kind, credits, _, _ in await entries(account_id)] == [("TOP_UP", 1_000), ("GRANT", 100)]
+    account_id = await enable_auto_topup()
+    await buy_if_needed(account_id, SANDBOX, PROMOTED)
+    assert [(kind, credits) for kind, credits, _, _ in await list_entries(account_id)] == [
+        ("TOP_UP", 1_000),
+        ("GRANT", 100),
+    ]
 
 
 async def test_the_bonus_is_spent_first(db: str) -> None:
-    top_up = await a_top_up("alice", 1_000, terms=PROMOTED)
-    await settle(await an_event(top_up))
-    await charged(await a_task("alice"), await a_catalogue_of())
-    bonus, bought = await statements.lots(top_up.account_id, before_number=99, limit=9)
+    top_up = await create_top_up("alice", 1_000, terms=PROMOTED)
+    await settle(await payment_event(top_up))
+    await charge_block_run(await start_task("alice"), await publish_rate_cards())
+    bonus, bought = await statements.list_grants(top_up.account_id, before_number=99, limit=9)
     assert (bonus.remaining, bought.remaining) == (90, 1_000)
 
 
 def test_promotions_are_read_from_the_settings() -> None:
-    chosen = Terms.of(Settings(top_up_bonuses="10000:1500, 5000:500", top_up_bonus_days=90))  # type: ignore[arg-type]  # as in the environment
+    chosen = TopUpTerms.from_settings(Settings(top_up_bonuses="10000:1500, 5000:500", top_up_bonus_days=90))  # type: ignore[arg-type]  # as in the environment
     assert (chosen.bonuses, chosen.bonus_days) == (((5_000, 500), (10_000, 1_500)), 90)
-    assert Terms.of(Settings()).bonuses == ()
+    assert TopUpTerms.from_settings(Settings()).bonuses == ()
 
 
 @pytest.mark.parametrize(

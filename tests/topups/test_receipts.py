@@ -8,11 +8,11 @@ import pytest
 from starlette.applications import Starlette
 
 from app.topups import receipt_pages
-from app.topups.receipts import named_by, receipt_of, token_of
-from app.topups.rules import Reference, Status, TaxLine, TopUpState
+from app.topups.receipts import build_receipt, build_token, parse_token
+from app.topups.rules import Reference, TaxLine, TopUpRow, TopUpStatus
 from app.topups.settling import settle
-from app.webhooks import routes
-from tests.topups.buying import ADDRESS, SANDBOX, TERMS, a_top_up, an_event, now
+from app.webhooks import payment_routes
+from tests.topups.buying import ADDRESS, SANDBOX, TERMS, create_top_up, payment_event, reload
 
 pytestmark = pytest.mark.anyio
 
@@ -23,35 +23,35 @@ SALES_TAX = TaxLine(label="Sales tax", amount_minor=77, inclusive=False)
 @pytest.fixture
 async def browser(db: str) -> AsyncIterator[httpx.AsyncClient]:
     """A browser that brings no token."""
-    app = Starlette(routes=routes(SANDBOX, seller="Credits & Co; 1 <High> Street"))
+    app = Starlette(routes=payment_routes(SANDBOX, seller="Credits & Co; 1 <High> Street"))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=ADDRESS) as client:
         yield client
 
 
-async def paid(*taxes: TaxLine, owner_id: str = "alice") -> TopUpState:
-    top_up = await a_top_up(owner_id, 1_200, terms=replace(TERMS, bonuses=((1_000, 100),)))
-    await settle(await an_event(top_up, tax_lines=taxes))
-    return await now(top_up)
+async def paid(*taxes: TaxLine, owner_id: str = "alice") -> TopUpRow:
+    top_up = await create_top_up(owner_id, 1_200, terms=replace(TERMS, bonuses=((1_000, 100),)))
+    await settle(await payment_event(top_up, tax_lines=taxes))
+    return await reload(top_up)
 
 
-def path_of(top_up: TopUpState) -> str:
-    return f"/receipts/{token_of(Reference(top_up.account_id, top_up.id))}"
+def path_of(top_up: TopUpRow) -> str:
+    return f"/receipts/{build_token(Reference(top_up.account_id, top_up.id))}"
 
 
 async def test_a_receipt_says_what_was_bought_and_what_was_paid_with_the_taxes_as_they_were_told(db: str) -> None:
     top_up = await paid(VAT, SALES_TAX)
-    receipt = receipt_of(top_up)
+    receipt = build_receipt(top_up)
     assert receipt is not None
-    assert (receipt.credits_bought, receipt.bonus, receipt.currency) == (1_200, 100, "USD")
+    assert (receipt.bought_credits, receipt.bonus_credits, receipt.currency) == (1_200, 100, "USD")
     assert (receipt.amount_minor, receipt.tax_lines, receipt.total_minor) == (1_200, (VAT, SALES_TAX), 1_277)
     assert (receipt.paid_at, receipt.reference) == (top_up.paid_at, top_up.reference)
     assert receipt.number == f"{top_up.paid_at:%Y%m%d}-{top_up.id[:12].upper()}"
 
 
 async def test_there_is_no_receipt_before_the_payment_and_it_stays_after_the_money_went_back(db: str) -> None:
-    assert receipt_of(await a_top_up()) is None
-    refunded = (await paid())._replace(status=Status.REFUNDED, refunded_minor=1_200)
-    assert receipt_of(refunded) is not None
+    assert build_receipt(await create_top_up()) is None
+    refunded = (await paid())._replace(status=TopUpStatus.REFUNDED, refunded_minor=1_200)
+    assert build_receipt(refunded) is not None
 
 
 async def test_the_page_is_opened_by_its_link_alone(browser: httpx.AsyncClient) -> None:
@@ -69,7 +69,7 @@ async def test_the_page_is_opened_by_its_link_alone(browser: httpx.AsyncClient) 
 
 
 async def test_a_link_that_was_not_given_out_opens_nothing(browser: httpx.AsyncClient) -> None:
-    mine, pending = await paid(), await a_top_up("bob")
+    mine, pending = await paid(), await create_top_up("bob")
     token = path_of(mine).removeprefix("/receipts/")
     middle = len(token) // 2
     changed = [token[:middle] + ("A" if token[middle] != "A" else "B") + token[middle + 1 :], token[:-4], token + "A"]
@@ -80,25 +80,25 @@ async def test_a_link_that_was_not_given_out_opens_nothing(browser: httpx.AsyncC
     ):
         answer = await browser.get(path)
         assert (answer.status_code, "There is no such receipt" in answer.text) == (404, True), path
-    assert named_by(token) == Reference(mine.account_id, mine.id)
+    assert parse_token(token) == Reference(mine.account_id, mine.id)
 
 
 async def test_what_a_provider_calls_a_tax_is_text_and_never_markup(db: str) -> None:
-    receipt = receipt_of(await paid(replace(VAT, label='<script>alert("$x")</script>')))
+    receipt = build_receipt(await paid(replace(VAT, label='<script>alert("$x")</script>')))
     assert receipt is not None
-    page = receipt_pages.page(receipt, None)
+    page = receipt_pages.render_receipt(receipt, None)
     assert "<script" not in page
     assert "&lt;script&gt;alert(&quot;$x&quot;)&lt;/script&gt; (included)" in page
 
 
 async def test_money_that_went_back_is_on_the_receipt(db: str) -> None:
-    receipt = receipt_of((await paid())._replace(refunded_minor=500))
+    receipt = build_receipt((await paid())._replace(refunded_minor=500))
     assert receipt is not None
-    assert "<th>Given back since</th><td>5.00 USD</td>" in receipt_pages.page(receipt, None)
+    assert "<th>Given back since</th><td>5.00 USD</td>" in receipt_pages.render_receipt(receipt, None)
 
 
 async def test_receipts_stay_where_nothing_is_sold_any_more(db: str) -> None:
     top_up = await paid()
-    app = Starlette(routes=routes(None))
+    app = Starlette(routes=payment_routes(None))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=ADDRESS) as client:
         assert (await client.get(path_of(top_up))).status_code == 200

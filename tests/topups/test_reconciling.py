@@ -5,21 +5,21 @@ import asyncio
 import pytest
 
 from app import database
-from app.main import reconcile_refunds, running
-from tests.factories import in_seconds, past
+from app.main import reconcile_refunds, run_in_background
+from tests.factories import seconds_from_now, wait_until
 from tests.topups.buying import SANDBOX
-from tests.topups.giving_back import paid, refunded
+from tests.topups.giving_back import create_paid_top_up, refunded
 from tests.topups.test_refunds import SILENT
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_the_servers_loop_settles_refunds_whose_outcome_was_lost(db: str) -> None:
-    top_up = await paid()
+    top_up = await create_paid_top_up()
     await refunded(top_up, 400, provider=SILENT)
     await database.fetch("UPDATE top_up_refund SET asked_at = asked_at - interval '11 minutes'")
-    async with asyncio.timeout(10), running({"refunds": lambda: reconcile_refunds(SANDBOX)}):
+    async with asyncio.timeout(10), run_in_background({"refunds": lambda: reconcile_refunds(SANDBOX)}):
         while not await database.fetch("SELECT 1 FROM top_up_refund WHERE status = 'DONE'"):
-            await past(await in_seconds(0.01))
+            await wait_until(await seconds_from_now(0.01))
     [row] = await database.fetch("SELECT refunded, refunded_minor FROM top_up")
     assert tuple(row) == (400, 400)

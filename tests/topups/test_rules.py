@@ -11,25 +11,25 @@ from hypothesis import strategies as st
 from app.settings import Settings
 from app.topups.rules import (
     Payment,
-    PaymentState,
+    PaymentStatus,
     Reference,
-    Status,
-    Terms,
-    TopUpState,
-    disagreements,
-    follows,
-    money,
-    return_url_problems,
+    TopUpRow,
+    TopUpStatus,
+    TopUpTerms,
+    derive_status,
+    find_mismatches,
+    find_return_url_problems,
+    format_money,
 )
 from tests.topups.buying import TERMS
 
-TOP_UP = TopUpState(
+TOP_UP = TopUpRow(
     account_id=7,
     id="0" * 32,
     credits=500,
     amount_minor=500,
     currency="USD",
-    status=Status.PENDING,
+    status=TopUpStatus.PENDING,
     provider="sandbox",
     provider_ref="pay_1",
     payment_url=None,
@@ -37,13 +37,13 @@ TOP_UP = TopUpState(
     actor="user:alice",
     created_at=datetime(2026, 1, 1, tzinfo=UTC),
     paid_at=None,
-    refunded=0,
+    refunded_credits=0,
 )
 
 
 def a_payment(**claims: Any) -> Payment:
     told: dict[str, Any] = {
-        "provider": "sandbox", "provider_ref": "pay_1", "reference": TOP_UP.reference, "state": PaymentState.PAID,
+        "provider": "sandbox", "provider_ref": "pay_1", "reference": TOP_UP.reference, "state": PaymentStatus.PAID,
         "amount_minor": 500, "currency": "USD",
     }  # fmt: skip
     return Payment(**(told | claims))
@@ -51,8 +51,8 @@ def a_payment(**claims: Any) -> Payment:
 
 @pytest.mark.parametrize("credits", [500, 600, 9_900, 10_000])
 def test_multiples_within_the_bounds_may_be_bought(credits: int) -> None:
-    assert TERMS.problems(credits, None) == []
-    assert TERMS.problems(credits, "USD") == []
+    assert TERMS.find_problems(credits, None) == []
+    assert TERMS.find_problems(credits, "USD") == []
 
 
 @pytest.mark.parametrize(
@@ -67,31 +67,31 @@ def test_multiples_within_the_bounds_may_be_bought(credits: int) -> None:
     ],
 )
 def test_other_amounts_are_refused_in_plain_words(credits: int, message: str) -> None:
-    [problem] = TERMS.problems(credits, None)
+    [problem] = TERMS.find_problems(credits, None)
     assert (problem.path, problem.message) == ("credits", message)
 
 
 @pytest.mark.parametrize("currency", ["EUR", "usd", "", "USD "])
 def test_credits_are_sold_for_one_currency(currency: str) -> None:
-    assert [problem.path for problem in TERMS.problems(500, currency)] == ["currency"]
-    assert [problem.path for problem in TERMS.problems(499, currency)] == ["credits", "currency"]
+    assert [problem.path for problem in TERMS.find_problems(500, currency)] == ["currency"]
+    assert [problem.path for problem in TERMS.find_problems(499, currency)] == ["credits", "currency"]
 
 
 def test_the_terms_are_those_of_the_settings() -> None:
     chosen = Settings(
         top_up_minimum=200, top_up_maximum=400, top_up_multiple=50, currency="JPY", minor_per_credit=3
     )  # fmt: skip
-    terms = Terms.of(chosen)
-    assert (terms.problems(250, "JPY"), terms.amount_minor(250)) == ([], 750)
-    assert [bool(terms.problems(credits, None)) for credits in (150, 225, 450)] == [True, True, True]
+    terms = TopUpTerms.from_settings(chosen)
+    assert (terms.find_problems(250, "JPY"), terms.amount_minor(250)) == ([], 750)
+    assert [bool(terms.find_problems(credits, None)) for credits in (150, 225, 450)] == [True, True, True]
 
 
 def test_a_price_that_cannot_be_written_down_is_refused() -> None:
-    terms = Terms(
+    terms = TopUpTerms(
         minimum_credits=1, maximum_credits=2**53, multiple_credits=1, currency="USD", minor_per_credit=2
     )  # fmt: skip
-    assert terms.problems(2**52 - 1, None) == []
-    assert [problem.path for problem in terms.problems(2**52, None)] == ["credits"]
+    assert terms.find_problems(2**52 - 1, None) == []
+    assert [problem.path for problem in terms.find_problems(2**52, None)] == ["credits"]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_price_that_cannot_be_written_down_is_refused() -> None:
     ],
 )
 def test_web_addresses_may_be_returned_to(url: str) -> None:
-    assert return_url_problems(url) == []
+    assert find_return_url_problems(url) == []
 
 
 @pytest.mark.parametrize(
@@ -136,11 +136,11 @@ def test_web_addresses_may_be_returned_to(url: str) -> None:
     ],
 )
 def test_nothing_else_may_be_returned_to(url: str) -> None:
-    assert [problem.path for problem in return_url_problems(url)] == ["returnUrl"]
+    assert [problem.path for problem in find_return_url_problems(url)] == ["returnUrl"]
 
 
 def test_no_return_address_is_no_problem() -> None:
-    assert return_url_problems(None) == []
+    assert find_return_url_problems(None) == []
 
 
 @given(st.integers(1, 10**18 - 1), st.uuids())
@@ -159,8 +159,8 @@ def test_what_is_not_quite_a_reference_is_none(text: str) -> None:
 
 
 def test_a_payment_that_agrees_with_our_row_has_nothing_against_it() -> None:
-    assert disagreements(TOP_UP, a_payment()) == []
-    assert disagreements(TOP_UP._replace(provider_ref=None), a_payment(provider_ref="pay_9")) == []
+    assert find_mismatches(TOP_UP, a_payment()) == []
+    assert find_mismatches(TOP_UP._replace(provider_ref=None), a_payment(provider_ref="pay_9")) == []
 
 
 @pytest.mark.parametrize(
@@ -175,29 +175,29 @@ def test_a_payment_that_agrees_with_our_row_has_nothing_against_it() -> None:
     ],
 )
 def test_every_claim_is_compared_with_our_own_row(claim: dict[str, Any], told: str) -> None:
-    assert disagreements(TOP_UP, a_payment(**claim)) == [told]
+    assert find_mismatches(TOP_UP, a_payment(**claim)) == [told]
 
 
 def test_a_payment_counts_whatever_came_before_and_nothing_else_undoes_one() -> None:
     moves = {
         (status, state): after
-        for status, state in product(Status, PaymentState)
-        if (after := follows(status, state)) is not None
+        for status, state in product(TopUpStatus, PaymentStatus)
+        if (after := derive_status(status, state)) is not None
     }
     assert moves == {
-        (Status.PENDING, PaymentState.PAID): Status.PAID,
-        (Status.FAILED, PaymentState.PAID): Status.PAID,
-        (Status.EXPIRED, PaymentState.PAID): Status.PAID,
-        (Status.PENDING, PaymentState.DECLINED): Status.FAILED,
-        (Status.PENDING, PaymentState.EXPIRED): Status.EXPIRED,
+        (TopUpStatus.PENDING, PaymentStatus.PAID): TopUpStatus.PAID,
+        (TopUpStatus.FAILED, PaymentStatus.PAID): TopUpStatus.PAID,
+        (TopUpStatus.EXPIRED, PaymentStatus.PAID): TopUpStatus.PAID,
+        (TopUpStatus.PENDING, PaymentStatus.DECLINED): TopUpStatus.FAILED,
+        (TopUpStatus.PENDING, PaymentStatus.EXPIRED): TopUpStatus.EXPIRED,
     }
 
 
 def test_the_money_of_a_checkout_is_compared_by_the_payment_and_not_by_the_checkouts_id() -> None:
     known = TOP_UP._replace(payment_ref="pi_1")
-    assert disagreements(TOP_UP, a_payment(provider_ref="pi_1", payment_ref="pi_1", money_only=True)) == []
-    assert disagreements(known, a_payment(provider_ref="pi_1", payment_ref="pi_1", money_only=True)) == []
-    assert disagreements(known, a_payment(provider_ref="pi_2", payment_ref="pi_2", money_only=True)) == [
+    assert find_mismatches(TOP_UP, a_payment(provider_ref="pi_1", payment_ref="pi_1", money_only=True)) == []
+    assert find_mismatches(known, a_payment(provider_ref="pi_1", payment_ref="pi_1", money_only=True)) == []
+    assert find_mismatches(known, a_payment(provider_ref="pi_2", payment_ref="pi_2", money_only=True)) == [
         "payment is pi_2, ours is pi_1"
     ]
 
@@ -207,4 +207,4 @@ def test_the_money_of_a_checkout_is_compared_by_the_payment_and_not_by_the_check
     [(5, "USD", "0.05 USD"), (123_456, "USD", "1,234.56 USD"), (500, "JPY", "500 JPY"), (1_500, "KWD", "1.500 KWD")],
 )
 def test_money_is_shown_with_the_places_of_its_currency(amount_minor: int, currency: str, shown: str) -> None:
-    assert money(amount_minor, currency) == shown
+    assert format_money(amount_minor, currency) == shown

@@ -14,32 +14,32 @@ from app.errors import InvalidInput, Misconfigured, Unavailable
 from app.settings import Settings
 from app.topups import customers, purchase
 from app.topups.choice import open_provider
-from app.topups.provider import DisputeState, RefundOrder, RefundState, SavedCharge
-from app.topups.purchase import TopUpRequest, confirm
-from app.topups.rules import PaymentState, SavedCard, Status, TaxLine
+from app.topups.provider import DisputeStatus, RefundOrder, RefundStatus, SavedCardCharge
+from app.topups.purchase import TopUpRequest, confirm_top_up
+from app.topups.rules import PaymentStatus, SavedCard, TaxLine, TopUpStatus
 from app.topups.stripe.provider import Stripe
-from tests.stripe_stand_in import KEY, Books
+from tests.stripe_stand_in import KEY, FakeStripe
 from tests.topups.at_stripe import (
-    a_checkout,
     at_stripe,
-    begun_at,
-    client_of,
-    deliver,
-    provider_at,
-    session_of,
+    begin_at_stripe,
+    begin_checkout,
+    deliver_events,
+    open_stripe,
+    session_id,
     stripe_books,
     webhook,
+    webhook_client,
 )
-from tests.topups.buying import TERMS, entries, inbox, now, posted
+from tests.topups.buying import TERMS, list_entries, list_inbox, posted_credits, reload
 
 pytestmark = pytest.mark.anyio
 __all__ = ["at_stripe", "stripe_books", "webhook"]
 
 
 async def test_a_checkout_is_begun_paid_and_credited_once_though_three_events_tell_of_it(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_up = await a_checkout(at_stripe, "alice", 1_200, return_url="https://shop.example/?done=1")
+    top_up = await begin_checkout(at_stripe, "alice", 1_200, return_url="https://shop.example/?done=1")
     [(_, _, form)] = stripe_books.calls
     assert (form["client_reference_id"], form["line_items"][0]["price_data"]["unit_amount"]) == (
         top_up.reference,
@@ -48,150 +48,158 @@ async def test_a_checkout_is_begun_paid_and_credited_once_though_three_events_te
     assert (form["success_url"], form["cancel_url"]) == ("https://shop.example/?done=1",) * 2
     assert "customer" not in form
     assert "setup_future_usage" not in form["payment_intent_data"]
-    assert top_up.payment_url == f"{stripe_books.url}/pay/{session_of(top_up)}"
+    assert top_up.payment_url == f"{stripe_books.url}/pay/{session_id(top_up)}"
 
-    events = stripe_books.pay(session_of(top_up))
-    outcomes = await deliver(webhook, *events, *events)
+    events = stripe_books.pay_checkout(session_id(top_up))
+    outcomes = await deliver_events(webhook, *events, *events)
 
     assert [event["type"] for event in events] == [
         "charge.succeeded", "payment_intent.succeeded", "checkout.session.completed",
     ]  # fmt: skip
     assert outcomes == ["CREDITED", "UNCHANGED", "UNCHANGED"] + ["DUPLICATE"] * 3
-    paid = await now(top_up)
-    [intent] = stripe_books.of("payment_intent")
-    assert (paid.status, paid.provider_ref, paid.payment_ref) == (Status.PAID, top_up.provider_ref, intent["id"])
-    assert await entries(top_up.account_id) == [("TOP_UP", 1_200, top_up.id, "user:alice")]
+    paid = await reload(top_up)
+    [intent] = stripe_books.list_objects("payment_intent")
+    assert (paid.status, paid.provider_ref, paid.payment_ref) == (TopUpStatus.PAID, top_up.provider_ref, intent["id"])
+    assert await list_entries(top_up.account_id) == [("TOP_UP", 1_200, top_up.id, "user:alice")]
 
 
 async def test_the_three_events_may_come_in_any_order_and_at_once(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_ups = [await a_checkout(at_stripe, f"owner-{number % 3}") for number in range(12)]
-    told = [event for top_up in top_ups for event in stripe_books.pay(session_of(top_up))]
-    outcomes = await gather(*(deliver(webhook, event) for event in reversed(told)))
+    top_ups = [await begin_checkout(at_stripe, f"owner-{number % 3}") for number in range(12)]
+    told = [event for top_up in top_ups for event in stripe_books.pay_checkout(session_id(top_up))]
+    outcomes = await gather(*(deliver_events(webhook, event) for event in reversed(told)))
     assert sum(outcome == ["CREDITED"] for outcome in outcomes) == 12
     assert {outcome for [outcome] in outcomes} == {"CREDITED", "UNCHANGED"}
-    assert sum([await posted(account_id) for account_id in {one.account_id for one in top_ups}]) == 6_000
+    assert sum([await posted_credits(account_id) for account_id in {one.account_id for one in top_ups}]) == 6_000
 
 
-async def test_the_return_page_credits_what_stripe_says_is_paid(at_stripe: Stripe, stripe_books: Books) -> None:
-    top_up = await a_checkout(at_stripe)
-    before = await confirm(top_up.account_id, top_up.id, at_stripe)
-    stripe_books.pay(session_of(top_up))
-    after = await confirm(top_up.account_id, top_up.id, at_stripe)
-    assert (before.top_up.status, after.top_up.status, after.balance.posted) == (Status.PENDING, Status.PAID, 500)
+async def test_the_return_page_credits_what_stripe_says_is_paid(at_stripe: Stripe, stripe_books: FakeStripe) -> None:
+    top_up = await begin_checkout(at_stripe)
+    before = await confirm_top_up(top_up.account_id, top_up.id, at_stripe)
+    stripe_books.pay_checkout(session_id(top_up))
+    after = await confirm_top_up(top_up.account_id, top_up.id, at_stripe)
+    assert (before.top_up.status, after.top_up.status, after.balance.posted) == (
+        TopUpStatus.PENDING,
+        TopUpStatus.PAID,
+        500,
+    )
 
 
 async def test_webhook_and_return_page_at_the_same_instant_credit_two_hundred_payments_once_each(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_ups = await gather(*(a_checkout(at_stripe, f"owner-{number % 20}") for number in range(200)))
+    top_ups = await gather(*(begin_checkout(at_stripe, f"owner-{number % 20}") for number in range(200)))
     calls: list[Any] = []
     for top_up in top_ups:
-        *_, completed = stripe_books.pay(session_of(top_up))
-        calls.append(gather(deliver(webhook, completed), confirm(top_up.account_id, top_up.id, at_stripe)))
+        *_, completed = stripe_books.pay_checkout(session_id(top_up))
+        calls.append(
+            gather(deliver_events(webhook, completed), confirm_top_up(top_up.account_id, top_up.id, at_stripe))
+        )
 
     answers = await gather(*calls)
 
     assert {told for [told], _ in answers} <= {"CREDITED", "UNCHANGED"}
-    assert {seen.top_up.status for _, seen in answers} == {Status.PAID}
+    assert {seen.top_up.status for _, seen in answers} == {TopUpStatus.PAID}
     accounts = {top_up.account_id for top_up in top_ups}
-    found = [entry for account_id in accounts for entry in await entries(account_id)]
+    found = [entry for account_id in accounts for entry in await list_entries(account_id)]
     assert sorted(found) == sorted(("TOP_UP", 500, one.id, one.actor) for one in top_ups)
 
 
 async def test_a_card_that_is_declined_on_the_page_leaves_the_top_up_open(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_up = await a_checkout(at_stripe)
-    [said] = await deliver(webhook, *stripe_books.try_card(session_of(top_up)))
+    top_up = await begin_checkout(at_stripe)
+    [said] = await deliver_events(webhook, *stripe_books.decline_card(session_id(top_up)))
     assert said == (200, "Thank you; this kind of notice changes nothing here.")
-    assert (await now(top_up)).status is Status.PENDING
-    assert "CREDITED" in await deliver(webhook, *stripe_books.pay(session_of(top_up)))
+    assert (await reload(top_up)).status is TopUpStatus.PENDING
+    assert "CREDITED" in await deliver_events(webhook, *stripe_books.pay_checkout(session_id(top_up)))
 
 
 async def test_a_checkout_that_nobody_paid_expires(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_up = await a_checkout(at_stripe)
-    assert await deliver(webhook, *stripe_books.expire(session_of(top_up))) == ["EXPIRED"]
-    assert ((await now(top_up)).status, await entries(top_up.account_id)) == (Status.EXPIRED, [])
+    top_up = await begin_checkout(at_stripe)
+    assert await deliver_events(webhook, *stripe_books.expire_checkout(session_id(top_up))) == ["EXPIRED"]
+    assert ((await reload(top_up)).status, await list_entries(top_up.account_id)) == (TopUpStatus.EXPIRED, [])
 
 
 @pytest.mark.parametrize("paid", [True, False])
 async def test_money_that_comes_later_is_credited_when_it_has_come(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient, paid: bool
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient, paid: bool
 ) -> None:
-    outcome, status = ("CREDITED", Status.PAID) if paid else ("DECLINED", Status.FAILED)
-    top_up = await a_checkout(at_stripe)
-    assert await deliver(webhook, *stripe_books.pay(session_of(top_up), later=True)) == ["UNCHANGED"]
-    asked = await at_stripe.ask(session_of(top_up))
+    outcome, status = ("CREDITED", TopUpStatus.PAID) if paid else ("DECLINED", TopUpStatus.FAILED)
+    top_up = await begin_checkout(at_stripe)
+    assert await deliver_events(webhook, *stripe_books.pay_checkout(session_id(top_up), later=True)) == ["UNCHANGED"]
+    asked = await at_stripe.retrieve_payment(session_id(top_up))
     assert asked is not None
-    assert (asked.state, (await now(top_up)).status) == (PaymentState.OPEN, Status.PENDING)
-    told = await deliver(webhook, *stripe_books.arrive(session_of(top_up), paid=paid))
+    assert (asked.status, (await reload(top_up)).status) == (PaymentStatus.OPEN, TopUpStatus.PENDING)
+    told = await deliver_events(webhook, *stripe_books.settle_delayed_payment(session_id(top_up), paid=paid))
     assert outcome in told
-    asked = await at_stripe.ask(session_of(top_up))
+    asked = await at_stripe.retrieve_payment(session_id(top_up))
     assert asked is not None
-    assert asked.state is (PaymentState.PAID if paid else PaymentState.DECLINED)
-    assert (await now(top_up)).status is status
+    assert asked.status is (PaymentStatus.PAID if paid else PaymentStatus.DECLINED)
+    assert (await reload(top_up)).status is status
 
 
-async def test_a_begin_whose_reply_was_lost_finds_its_checkout_again(at_stripe: Stripe, stripe_books: Books) -> None:
-    stripe_books.swallowed_replies = 1
-    top_up = await a_checkout(at_stripe)
-    assert [session["id"] for session in stripe_books.of("checkout.session")] == [top_up.provider_ref]
+async def test_a_begin_whose_reply_was_lost_finds_its_checkout_again(
+    at_stripe: Stripe, stripe_books: FakeStripe
+) -> None:
+    stripe_books.lost_replies = 1
+    top_up = await begin_checkout(at_stripe)
+    assert [session["id"] for session in stripe_books.list_objects("checkout.session")] == [top_up.provider_ref]
     assert len(stripe_books.calls) == 2
 
 
 async def test_a_begin_that_never_heard_back_is_unavailable_and_the_same_call_gets_the_same_page(
-    at_stripe: Stripe, stripe_books: Books
+    at_stripe: Stripe, stripe_books: FakeStripe
 ) -> None:
     request = TopUpRequest(owner_id="alice", credits=500, key="once", actor="user:alice")
-    stripe_books.swallowed_replies = 3
+    stripe_books.lost_replies = 3
     with pytest.raises(Unavailable, match="Stripe does not answer as it should"):
-        await purchase.begin(request, at_stripe, TERMS)
-    again = await purchase.begin(request, at_stripe, TERMS)
-    [session] = stripe_books.of("checkout.session")
+        await purchase.begin_top_up(request, at_stripe, TERMS)
+    again = await purchase.begin_top_up(request, at_stripe, TERMS)
+    [session] = stripe_books.list_objects("checkout.session")
     assert (again.replayed, again.top_up.provider_ref) == (True, session["id"])
 
 
-async def test_stripe_being_down_is_no_fault_of_ours(at_stripe: Stripe, stripe_books: Books) -> None:
-    stripe_books.unavailable = 3
+async def test_stripe_being_down_is_no_fault_of_ours(at_stripe: Stripe, stripe_books: FakeStripe) -> None:
+    stripe_books.failing_calls = 3
     with pytest.raises(Unavailable):
-        await begun_at(at_stripe)
-    assert stripe_books.of("checkout.session") == []
+        await begin_at_stripe(at_stripe)
+    assert stripe_books.list_objects("checkout.session") == []
 
 
 @pytest.mark.parametrize(("currency", "asked"), [("JPY", "2100"), ("EUR", "2100"), ("ISK", "210000")])
 async def test_amounts_are_in_stripes_own_units(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient, currency: str, asked: str
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient, currency: str, asked: str
 ) -> None:
     terms = replace(TERMS, minor_per_credit=3, currency=currency)
-    top_up = await a_checkout(at_stripe, "alice", 700, terms=terms)
+    top_up = await begin_checkout(at_stripe, "alice", 700, terms=terms)
     price = stripe_books.calls[0][2]["line_items"][0]["price_data"]
     assert (price["unit_amount"], price["currency"], top_up.amount_minor) == (asked, currency.lower(), 2_100)
-    assert (await deliver(webhook, *stripe_books.pay(session_of(top_up))))[0] == "CREDITED"
+    assert (await deliver_events(webhook, *stripe_books.pay_checkout(session_id(top_up))))[0] == "CREDITED"
 
 
-async def test_tax_on_top_is_told_and_is_no_part_of_the_price(db: str, stripe_books: Books) -> None:
-    provider = provider_at(stripe_books, stripe_automatic_tax=True)
-    async with client_of(provider) as client:
-        top_up = await a_checkout(provider)
-        [charged, paid, completed] = stripe_books.pay(session_of(top_up))
+async def test_tax_on_top_is_told_and_is_no_part_of_the_price(db: str, stripe_books: FakeStripe) -> None:
+    provider = open_stripe(stripe_books, stripe_automatic_tax=True)
+    async with webhook_client(provider) as client:
+        top_up = await begin_checkout(provider)
+        [charged, paid, completed] = stripe_books.pay_checkout(session_id(top_up))
         assert (paid["data"]["object"]["amount"], top_up.amount_minor) == (600, 500)
-        asked = await provider.ask(session_of(top_up))
-        assert await deliver(client, completed, charged, paid) == ["CREDITED", "UNCHANGED", "UNCHANGED"]
+        asked = await provider.retrieve_payment(session_id(top_up))
+        assert await deliver_events(client, completed, charged, paid) == ["CREDITED", "UNCHANGED", "UNCHANGED"]
     await provider.close()
     assert asked is not None
     assert asked.tax_lines == (TaxLine(label="VAT 20 %", amount_minor=100, inclusive=False),)
-    assert (await now(top_up)).tax_lines == (TaxLine(label="Tax", amount_minor=100, inclusive=False),)
+    assert (await reload(top_up)).tax_lines == (TaxLine(label="Tax", amount_minor=100, inclusive=False),)
 
 
-async def test_the_customer_is_made_once_whoever_is_first(at_stripe: Stripe, stripe_books: Books) -> None:
-    found = await gather(*(a_checkout(at_stripe, save_card=True) for _ in range(10)))
-    [customer] = stripe_books.of("customer")
-    assert {session["customer"] for session in stripe_books.of("checkout.session")} == {customer["id"]}
-    assert await customers.find(found[0].account_id, "stripe") == customer["id"]
+async def test_the_customer_is_made_once_whoever_is_first(at_stripe: Stripe, stripe_books: FakeStripe) -> None:
+    found = await gather(*(begin_checkout(at_stripe, save_card=True) for _ in range(10)))
+    [customer] = stripe_books.list_objects("customer")
+    assert {session["customer"] for session in stripe_books.list_objects("checkout.session")} == {customer["id"]}
+    assert await customers.find_customer(found[0].account_id, "stripe") == customer["id"]
     assert [one.saves_card for one in found] == [True] * 10
 
 
@@ -201,136 +209,139 @@ async def saved_card(account_id: int) -> tuple[str, str, str]:
 
 
 async def test_a_card_is_kept_by_consent_and_pays_later(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_up = await a_checkout(at_stripe, save_card=True)
+    top_up = await begin_checkout(at_stripe, save_card=True)
     assert stripe_books.calls[-1][2]["payment_intent_data"]["setup_future_usage"] == "off_session"
-    await deliver(webhook, *reversed(stripe_books.pay(session_of(top_up))))
+    await deliver_events(webhook, *reversed(stripe_books.pay_checkout(session_id(top_up))))
     customer_ref, card_ref, label = await saved_card(top_up.account_id)
     assert label == "visa 4242"
 
-    other = await a_checkout(at_stripe)
-    paid = await at_stripe.charge_saved(charge_of(other.reference, customer_ref, card_ref))
+    other = await begin_checkout(at_stripe)
+    paid = await at_stripe.charge_saved_card(charge_of(other.reference, customer_ref, card_ref))
 
-    assert (paid.state, paid.reference, paid.payment_ref, paid.money_only) == (
-        PaymentState.PAID, other.reference, paid.provider_ref, False,
+    assert (paid.status, paid.reference, paid.payment_ref, paid.provider_ref_is_payment) == (
+        PaymentStatus.PAID, other.reference, paid.provider_ref, False,
     )  # fmt: skip
     form = stripe_books.calls[-1][2]
     assert (form["off_session"], form["confirm"], form["customer"]) == ("true", "true", customer_ref)
-    again = await at_stripe.charge_saved(charge_of(other.reference, customer_ref, card_ref))
+    again = await at_stripe.charge_saved_card(charge_of(other.reference, customer_ref, card_ref))
     assert again == paid
-    assert len(stripe_books.of("payment_intent")) == 2
-    found = await at_stripe.find(other.reference, since=other.created_at)
+    assert len(stripe_books.list_objects("payment_intent")) == 2
+    found = await at_stripe.find_payment(other.reference, since=other.created_at)
     assert found is not None
-    assert (found.state, found.provider_ref) == (PaymentState.PAID, paid.provider_ref)
-    assert await at_stripe.find(other.reference, since=other.created_at - timedelta(days=1)) is None
+    assert (found.status, found.provider_ref) == (PaymentStatus.PAID, paid.provider_ref)
+    assert await at_stripe.find_payment(other.reference, since=other.created_at - timedelta(days=1)) is None
 
 
 async def test_a_card_without_consent_is_not_kept(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    await a_checkout(at_stripe, save_card=True)
-    top_up = await a_checkout(at_stripe)
-    await deliver(webhook, *stripe_books.pay(session_of(top_up)))
+    await begin_checkout(at_stripe, save_card=True)
+    top_up = await begin_checkout(at_stripe)
+    await deliver_events(webhook, *stripe_books.pay_checkout(session_id(top_up)))
     [row] = await database.fetch("SELECT card_ref FROM payment_customer")
     assert row["card_ref"] is None
 
 
-def charge_of(reference: str, customer_ref: str, card_ref: str) -> SavedCharge:
-    return SavedCharge(
+def charge_of(reference: str, customer_ref: str, card_ref: str) -> SavedCardCharge:
+    return SavedCardCharge(
         reference=reference, description="500 credits", amount_minor=500, currency="USD", customer_ref=customer_ref,
         card_ref=card_ref,
     )  # fmt: skip
 
 
-async def a_saved_card(provider: Stripe, books: Books) -> SavedCard:
+async def a_saved_card(provider: Stripe, books: FakeStripe) -> SavedCard:
     """A card that was kept at a purchase, as asking tells of it."""
-    top_up = await a_checkout(provider, "saver", save_card=True)
-    books.pay(session_of(top_up))
-    payment = await provider.ask(session_of(top_up))
+    top_up = await begin_checkout(provider, "saver", save_card=True)
+    books.pay_checkout(session_id(top_up))
+    payment = await provider.retrieve_payment(session_id(top_up))
     assert payment is not None
     assert payment.card is not None
     return payment.card
 
 
-async def test_a_saved_card_that_declines_is_an_answer(at_stripe: Stripe, stripe_books: Books) -> None:
+async def test_a_saved_card_that_declines_is_an_answer(at_stripe: Stripe, stripe_books: FakeStripe) -> None:
     card = await a_saved_card(at_stripe, stripe_books)
-    top_up = await a_checkout(at_stripe)
+    top_up = await begin_checkout(at_stripe)
     stripe_books.next_charge = "declined"
-    payment = await at_stripe.charge_saved(charge_of(top_up.reference, card.customer_ref, card.card_ref))
-    assert (payment.state, payment.decline_reason, payment.action_url) == (
-        PaymentState.DECLINED, "insufficient_funds", None,
+    payment = await at_stripe.charge_saved_card(charge_of(top_up.reference, card.customer_ref, card.card_ref))
+    assert (payment.status, payment.decline_reason, payment.action_url) == (
+        PaymentStatus.DECLINED, "insufficient_funds", None,
     )  # fmt: skip
-    detached = await at_stripe.charge_saved(charge_of("1-" + "0" * 32, card.customer_ref, "pm_gone"))
-    assert (detached.state, detached.decline_reason) == (PaymentState.DECLINED, "resource_missing")
+    detached = await at_stripe.charge_saved_card(charge_of("1-" + "0" * 32, card.customer_ref, "pm_gone"))
+    assert (detached.status, detached.decline_reason) == (PaymentStatus.DECLINED, "resource_missing")
 
 
 async def test_a_saved_card_whose_owner_must_be_asked_gives_the_banks_page(
-    at_stripe: Stripe, stripe_books: Books
+    at_stripe: Stripe, stripe_books: FakeStripe
 ) -> None:
     card = await a_saved_card(at_stripe, stripe_books)
-    top_up = await a_checkout(at_stripe)
+    top_up = await begin_checkout(at_stripe)
     stripe_books.next_charge = "authentication_required"
-    payment = await at_stripe.charge_saved(charge_of(top_up.reference, card.customer_ref, card.card_ref))
-    assert (payment.state, payment.action_url) == (
-        PaymentState.ACTION_REQUIRED, f"{stripe_books.url}/authenticate/{payment.provider_ref}",
+    payment = await at_stripe.charge_saved_card(charge_of(top_up.reference, card.customer_ref, card.card_ref))
+    assert (payment.status, payment.action_url) == (
+        PaymentStatus.ACTION_REQUIRED, f"{stripe_books.url}/authenticate/{payment.provider_ref}",
     )  # fmt: skip
-    asked = await at_stripe.ask(payment.provider_ref)
+    asked = await at_stripe.retrieve_payment(payment.provider_ref)
     assert asked is not None
-    assert (asked.state, asked.action_url) == (payment.state, payment.action_url)
+    assert (asked.status, asked.action_url) == (payment.status, payment.action_url)
 
 
 async def test_refunds_are_made_once_and_found_by_our_reference(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_up = await a_checkout(at_stripe)
-    await deliver(webhook, *stripe_books.pay(session_of(top_up)))
-    payment_ref = (await now(top_up)).payment_ref or ""
+    top_up = await begin_checkout(at_stripe)
+    await deliver_events(webhook, *stripe_books.pay_checkout(session_id(top_up)))
+    payment_ref = (await reload(top_up)).payment_ref or ""
     order = RefundOrder(reference="refund-1", payment_ref=payment_ref, amount_minor=200, currency="USD")
     assert await at_stripe.find_refund("refund-1", payment_ref) is None
-    stripe_books.swallowed_replies = 1
-    made = await at_stripe.refund(order)
-    assert (made.state, made.amount_minor, made.reference, made.payment_ref) == (
-        RefundState.DONE, 200, "refund-1", payment_ref,
+    stripe_books.lost_replies = 1
+    made = await at_stripe.create_refund(order)
+    assert (made.status, made.amount_minor, made.reference, made.payment_ref) == (
+        RefundStatus.DONE, 200, "refund-1", payment_ref,
     )  # fmt: skip
-    assert await at_stripe.refund(order) == made
+    assert await at_stripe.create_refund(order) == made
     assert await at_stripe.find_refund("refund-1", payment_ref) == made
-    assert len(stripe_books.of("refund")) == 1
-    refused = await at_stripe.refund(replace(order, reference="refund-2", amount_minor=400))
-    assert refused.state is RefundState.FAILED
-    event = at_stripe.read_event(stripe_books.events[-1])
+    assert len(stripe_books.list_objects("refund")) == 1
+    refused = await at_stripe.create_refund(replace(order, reference="refund-2", amount_minor=400))
+    assert refused.status is RefundStatus.FAILED
+    event = at_stripe.parse_event(stripe_books.events[-1])
     assert event is not None
-    assert event.told == made
+    assert event.object == made
 
 
 @pytest.mark.parametrize(
     ("kind", "status", "state"),
-    [("created", "needs_response", DisputeState.OPEN), ("closed", "won", DisputeState.WON),
-     ("closed", "lost", DisputeState.LOST), ("created", "warning_needs_response", None)],
+    [("created", "needs_response", DisputeStatus.OPEN), ("closed", "won", DisputeStatus.WON),
+     ("closed", "lost", DisputeStatus.LOST), ("created", "warning_needs_response", None)],
 )  # fmt: skip
 async def test_disputes_are_told_and_banks_questions_are_not(
-    at_stripe: Stripe, stripe_books: Books, kind: str, status: str, state: DisputeState | None
+    at_stripe: Stripe, stripe_books: FakeStripe, kind: str, status: str, state: DisputeStatus | None
 ) -> None:
-    top_up = await a_checkout(at_stripe)
-    [_, paid, _] = stripe_books.pay(session_of(top_up))
-    event = at_stripe.read_event(stripe_books.dispute(paid["data"]["object"]["id"], kind, status))
-    told = event.told if event is not None else None
+    top_up = await begin_checkout(at_stripe)
+    [_, paid, _] = stripe_books.pay_checkout(session_id(top_up))
+    event = at_stripe.parse_event(stripe_books.dispute(paid["data"]["object"]["id"], kind, status))
+    told = event.object if event is not None else None
     assert getattr(told, "state", None) is state
 
 
-async def test_the_portal_is_the_customers_own(at_stripe: Stripe, stripe_books: Books) -> None:
-    await a_checkout(at_stripe, save_card=True)
-    urls = [await purchase.portal(owner, at_stripe, "https://shop.example/account") for owner in ("alice", "bob")]
+async def test_the_portal_is_the_customers_own(at_stripe: Stripe, stripe_books: FakeStripe) -> None:
+    await begin_checkout(at_stripe, save_card=True)
+    urls = [
+        await purchase.open_billing_portal(owner, at_stripe, "https://shop.example/account")
+        for owner in ("alice", "bob")
+    ]
     assert all(re.fullmatch(rf"{re.escape(stripe_books.url)}/portal/bps_\d+", url) for url in urls)
-    first, second = reversed(stripe_books.of("customer"))
+    first, second = reversed(stripe_books.list_objects("customer"))
     asked = [form for _, path, form in stripe_books.calls if path == "/v1/billing_portal/sessions"]
     assert [form["customer"] for form in asked] == [first["id"], second["id"]]
     with pytest.raises(InvalidInput):
-        await purchase.portal("alice", at_stripe, "javascript:alert(1)")
+        await purchase.open_billing_portal("alice", at_stripe, "javascript:alert(1)")
 
 
 async def test_stripe_knows_nothing_of_an_id_that_it_never_gave(at_stripe: Stripe) -> None:
-    assert [await at_stripe.ask(id) for id in ("cs_test_none", "pi_none")] == [None, None]
+    assert [await at_stripe.retrieve_payment(id) for id in ("cs_test_none", "pi_none")] == [None, None]
 
 
 GOOD: dict[str, Any] = {"payment_provider": "stripe", "stripe_secret_key": KEY}
@@ -362,14 +373,14 @@ def test_secrets_stand_in_no_text_of_the_provider_or_the_settings() -> None:
 
 
 async def test_nothing_is_kept_of_what_is_not_about_a_purchase_of_ours(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
     customer = stripe_books.create_customer({})
-    foreign = stripe_books.tell("customer.created", customer)
+    foreign = stripe_books.emit_event("customer.created", customer)
     intent = stripe_books._intent({"currency": "usd"}, 900, None)
-    other_shop = stripe_books.tell("payment_intent.succeeded", intent | {"status": "succeeded"})
+    other_shop = stripe_books.emit_event("payment_intent.succeeded", intent | {"status": "succeeded"})
     assert (
-        await deliver(webhook, foreign, other_shop)
+        await deliver_events(webhook, foreign, other_shop)
         == [(200, "Thank you; this kind of notice changes nothing here.")] * 2
     )
-    assert await inbox() == {}
+    assert await list_inbox() == {}

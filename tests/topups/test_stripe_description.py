@@ -6,7 +6,14 @@ import pytest
 from stripe import params
 
 from tests.stripe_stand_in import description, objects
-from tests.stripe_stand_in.description import SINCE, Undescribed, of_event, of_object, of_reply, of_request
+from tests.stripe_stand_in.description import (
+    SINCE,
+    OpenApiMismatch,
+    check_event,
+    check_object,
+    check_reply,
+    check_request,
+)
 from tests.stripe_stand_in.server import CALLS
 
 REFUND = {"payment_intent": "pi_1", "amount": "500", "metadata": {"reference": "r-1"}}
@@ -23,7 +30,7 @@ def a_dispute(**known: Any) -> objects.Json:
 
 
 def test_every_call_of_the_stand_in_is_described() -> None:
-    of_request("POST", "/v1/refunds", REFUND)
+    check_request("POST", "/v1/refunds", REFUND)
     described = description.excerpt()["paths"]
     assert {(call.method.lower(), call.path) for call in CALLS} == {
         (method, path) for path, methods in described.items() for method in methods
@@ -42,41 +49,41 @@ def test_every_call_of_the_stand_in_is_described() -> None:
     ],
 )
 def test_a_request_that_stripe_would_refuse_is_refused(path: str, form: dict[str, Any], why: str) -> None:
-    with pytest.raises(Undescribed, match=why):
-        of_request("POST", path, form)
+    with pytest.raises(OpenApiMismatch, match=why):
+        check_request("POST", path, form)
 
 
 def test_a_question_with_a_parameter_that_there_is_not_is_refused() -> None:
-    of_request("GET", "/v1/refunds", {"payment_intent": "pi_1", "limit": "100"})
-    with pytest.raises(Undescribed, match="'colour' was unexpected"):
-        of_request("GET", "/v1/refunds", {"payment_intent": "pi_1", "colour": "red"})
-    with pytest.raises(Undescribed, match=r"request\.limit: 'many' is not of type 'integer'"):
-        of_request("GET", "/v1/refunds", {"payment_intent": "pi_1", "limit": "many"})
+    check_request("GET", "/v1/refunds", {"payment_intent": "pi_1", "limit": "100"})
+    with pytest.raises(OpenApiMismatch, match="'colour' was unexpected"):
+        check_request("GET", "/v1/refunds", {"payment_intent": "pi_1", "colour": "red"})
+    with pytest.raises(OpenApiMismatch, match=r"request\.limit: 'many' is not of type 'integer'"):
+        check_request("GET", "/v1/refunds", {"payment_intent": "pi_1", "limit": "many"})
 
 
 def test_a_reply_that_lacks_what_stripe_always_sends_is_refused() -> None:
     refund = {"id": "re_1", "object": "refund", "amount": 5, "currency": "usd", "created": 1, "status": "succeeded"}
-    of_reply("POST", "/v1/refunds", 200, refund)
-    with pytest.raises(Undescribed, match="reply 200: 'amount' is a required property"):
-        of_reply("POST", "/v1/refunds", 200, {name: refund[name] for name in refund if name != "amount"})
-    with pytest.raises(Undescribed, match=r"reply 200\.amount: '5' is not of type 'integer'"):
-        of_reply("POST", "/v1/refunds", 200, refund | {"amount": "5"})
-    with pytest.raises(Undescribed, match=r"reply 200\.currency: None for not nullable"):
-        of_reply("POST", "/v1/refunds", 200, refund | {"currency": None})
+    check_reply("POST", "/v1/refunds", 200, refund)
+    with pytest.raises(OpenApiMismatch, match="reply 200: 'amount' is a required property"):
+        check_reply("POST", "/v1/refunds", 200, {name: refund[name] for name in refund if name != "amount"})
+    with pytest.raises(OpenApiMismatch, match=r"reply 200\.amount: '5' is not of type 'integer'"):
+        check_reply("POST", "/v1/refunds", 200, refund | {"amount": "5"})
+    with pytest.raises(OpenApiMismatch, match=r"reply 200\.currency: None for not nullable"):
+        check_reply("POST", "/v1/refunds", 200, refund | {"currency": None})
 
 
 def test_a_reply_may_name_a_resource_and_not_hold_one_that_the_stand_in_never_sends() -> None:
-    of_object(a_dispute())
-    with pytest.raises(Undescribed, match=r"dispute\.balance_transactions\.0"):
-        of_object(a_dispute() | {"balance_transactions": [{"id": "txn_1", "object": "balance_transaction"}]})
+    check_object(a_dispute())
+    with pytest.raises(OpenApiMismatch, match=r"dispute\.balance_transactions\.0"):
+        check_object(a_dispute() | {"balance_transactions": [{"id": "txn_1", "object": "balance_transaction"}]})
 
 
 def test_a_refusal_of_another_shape_is_refused() -> None:
-    of_reply("POST", "/v1/refunds", 402, objects.refusal("card_error", "card_declined", "Declined."))
-    with pytest.raises(Undescribed, match="reply 404: 'error' is a required property"):
-        of_reply("POST", "/v1/refunds", 404, {"message": "No such object."})
-    with pytest.raises(Undescribed, match=r"reply 400\.error\.type: 'sulking' is not one of"):
-        of_reply("POST", "/v1/refunds", 400, objects.refusal("sulking", "no", "No."))
+    check_reply("POST", "/v1/refunds", 402, objects.error_body("card_error", "card_declined", "Declined."))
+    with pytest.raises(OpenApiMismatch, match="reply 404: 'error' is a required property"):
+        check_reply("POST", "/v1/refunds", 404, {"message": "No such object."})
+    with pytest.raises(OpenApiMismatch, match=r"reply 400\.error\.type: 'sulking' is not one of"):
+        check_reply("POST", "/v1/refunds", 400, objects.error_body("sulking", "no", "No."))
 
 
 def test_a_notice_that_stripe_would_not_send_is_refused() -> None:
@@ -84,11 +91,11 @@ def test_a_notice_that_stripe_would_not_send_is_refused() -> None:
         "id": "evt_1", "object": "event", "type": "charge.dispute.created", "created": 1, "livemode": False,
         "api_version": None, "pending_webhooks": 1, "request": None, "data": {"object": a_dispute()},
     }  # fmt: skip
-    of_event(event)
-    with pytest.raises(Undescribed, match=r"dispute\.status: 'sulking' is not one of"):
-        of_event(event | {"data": {"object": a_dispute(status="sulking")}})
-    with pytest.raises(Undescribed, match="event: 'pending_webhooks' is a required property"):
-        of_event({name: event[name] for name in event if name != "pending_webhooks"})
+    check_event(event)
+    with pytest.raises(OpenApiMismatch, match=r"dispute\.status: 'sulking' is not one of"):
+        check_event(event | {"data": {"object": a_dispute(status="sulking")}})
+    with pytest.raises(OpenApiMismatch, match="event: 'pending_webhooks' is a required property"):
+        check_event({name: event[name] for name in event if name != "pending_webhooks"})
 
 
 def test_what_came_after_the_description_is_known_to_the_sdk() -> None:

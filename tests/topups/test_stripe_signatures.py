@@ -8,22 +8,22 @@ import httpx
 import pytest
 import stripe
 
-from app.topups.rules import Status
+from app.topups.rules import TopUpStatus
 from app.topups.stripe.provider import Stripe
-from tests.stripe_stand_in import SECRET, Books, signed
+from tests.stripe_stand_in import SECRET, FakeStripe, sign_event
 from tests.stripe_stand_in.objects import Json
 from tests.topups.at_stripe import (
     WEBHOOK,
-    a_checkout,
     at_stripe,
-    client_of,
-    deliver,
-    provider_at,
-    session_of,
+    begin_checkout,
+    deliver_events,
+    open_stripe,
+    session_id,
     stripe_books,
     webhook,
+    webhook_client,
 )
-from tests.topups.buying import inbox, now, posted
+from tests.topups.buying import list_inbox, posted_credits, reload
 
 pytestmark = pytest.mark.anyio
 __all__ = ["at_stripe", "stripe_books", "webhook"]
@@ -31,39 +31,39 @@ __all__ = ["at_stripe", "stripe_books", "webhook"]
 OLD_SECRET = "whsec_of_last_year"
 
 
-async def a_paid_checkout(provider: Stripe, books: Books) -> Json:
+async def a_paid_checkout(provider: Stripe, books: FakeStripe) -> Json:
     """The event that tells of a payment nobody has heard of yet."""
-    *_, completed = books.pay(session_of(await a_checkout(provider)))
+    *_, completed = books.pay_checkout(session_id(await begin_checkout(provider)))
     return completed
 
 
 @pytest.mark.parametrize("age_seconds", [-290, 290])
 async def test_a_notice_within_the_tolerance_is_taken(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient, age_seconds: int
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient, age_seconds: int
 ) -> None:
     event = await a_paid_checkout(at_stripe, stripe_books)
-    assert await deliver(webhook, event, at=int(time.time()) - age_seconds) == ["CREDITED"]
+    assert await deliver_events(webhook, event, at=int(time.time()) - age_seconds) == ["CREDITED"]
 
 
 @pytest.mark.parametrize(("age_seconds", "reason"), [(310, "outside the tolerance"), (-310, "300 seconds ahead")])
 async def test_an_old_notice_and_one_from_the_future_are_refused(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient, age_seconds: int, reason: str
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient, age_seconds: int, reason: str
 ) -> None:
     event = await a_paid_checkout(at_stripe, stripe_books)
-    [(status, message)] = await deliver(webhook, event, at=int(time.time()) - age_seconds)
-    assert (status, reason in message, await inbox()) == (400, True, {})
+    [(status, message)] = await deliver_events(webhook, event, at=int(time.time()) - age_seconds)
+    assert (status, reason in message, await list_inbox()) == (400, True, {})
 
 
 async def test_what_stripe_did_not_sign_is_refused_and_not_kept(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_up = await a_checkout(at_stripe)
-    *_, event = stripe_books.pay(session_of(top_up))
-    body, headers = signed(event)
+    top_up = await begin_checkout(at_stripe)
+    *_, event = stripe_books.pay_checkout(session_id(top_up))
+    body, headers = sign_event(event)
     tampered = body.replace(b'"amount_total": 500', b'"amount_total": 900')
     assert tampered != body
-    _, guessed = signed(event, secret="whsec_guessed")
-    _, fresh = signed(event, at=int(time.time()) - 400)
+    _, guessed = sign_event(event, secret="whsec_guessed")
+    _, fresh = sign_event(event, at=int(time.time()) - 400)
     again = headers["Stripe-Signature"].split(",", 1)[1]
     for content, sent in [
         (tampered, headers),
@@ -80,61 +80,65 @@ async def test_what_stripe_did_not_sign_is_refused_and_not_kept(
     ]:
         answer = await webhook.post(WEBHOOK, content=content, headers=sent)
         assert answer.status_code == 400, answer.text
-    assert (await inbox(), await posted(top_up.account_id), (await now(top_up)).status) == ({}, 0, Status.PENDING)
-    assert await deliver(webhook, event) == ["CREDITED"]
+    assert (await list_inbox(), await posted_credits(top_up.account_id), (await reload(top_up)).status) == (
+        {},
+        0,
+        TopUpStatus.PENDING,
+    )
+    assert await deliver_events(webhook, event) == ["CREDITED"]
 
 
-async def test_during_a_rotation_both_secrets_are_taken_and_no_third(db: str, stripe_books: Books) -> None:
-    provider = provider_at(stripe_books, stripe_webhook_secret_previous=OLD_SECRET)
-    async with client_of(provider) as client:
+async def test_during_a_rotation_both_secrets_are_taken_and_no_third(db: str, stripe_books: FakeStripe) -> None:
+    provider = open_stripe(stripe_books, stripe_webhook_secret_previous=OLD_SECRET)
+    async with webhook_client(provider) as client:
         first, second = await a_paid_checkout(provider, stripe_books), await a_paid_checkout(provider, stripe_books)
-        [refused] = await deliver(client, first, secret="whsec_third")
+        [refused] = await deliver_events(client, first, secret="whsec_third")
         assert refused[0] == 400
-        assert await deliver(client, first, secret=OLD_SECRET) == ["CREDITED"]
-        assert await deliver(client, second, secret=SECRET) == ["CREDITED"]
-        assert await deliver(client, second, secret=OLD_SECRET) == ["DUPLICATE"]
+        assert await deliver_events(client, first, secret=OLD_SECRET) == ["CREDITED"]
+        assert await deliver_events(client, second, secret=SECRET) == ["CREDITED"]
+        assert await deliver_events(client, second, secret=OLD_SECRET) == ["DUPLICATE"]
     await provider.close()
 
 
 async def test_after_a_rotation_the_old_secret_is_worth_nothing(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    [refused] = await deliver(webhook, await a_paid_checkout(at_stripe, stripe_books), secret=OLD_SECRET)
+    [refused] = await deliver_events(webhook, await a_paid_checkout(at_stripe, stripe_books), secret=OLD_SECRET)
     assert refused[0] == 400
 
 
-async def test_without_a_secret_stripe_is_asked_to_come_again(db: str, stripe_books: Books) -> None:
-    provider = provider_at(stripe_books, stripe_webhook_secret=None)
-    async with client_of(provider) as client:
-        answer = await deliver(client, await a_paid_checkout(provider, stripe_books))
+async def test_without_a_secret_stripe_is_asked_to_come_again(db: str, stripe_books: FakeStripe) -> None:
+    provider = open_stripe(stripe_books, stripe_webhook_secret=None)
+    async with webhook_client(provider) as client:
+        answer = await deliver_events(client, await a_paid_checkout(provider, stripe_books))
     await provider.close()
     assert answer == [(503, "STRIPE_WEBHOOK_SECRET is not set: notices cannot be verified here.")]
-    assert await inbox() == {}
+    assert await list_inbox() == {}
 
 
 async def test_what_tells_of_the_other_mode_is_parked(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_up = await a_checkout(at_stripe)
-    stripe_books.pay(session_of(top_up))
-    [session] = stripe_books.of("checkout.session")
-    event = stripe_books.tell("checkout.session.completed", session | {"livemode": True}, live=True)
-    assert await deliver(webhook, event) == ["PARKED_MISMATCH"]
-    notice = (await inbox())[f"stripe:{event['id']}"]
+    top_up = await begin_checkout(at_stripe)
+    stripe_books.pay_checkout(session_id(top_up))
+    [session] = stripe_books.list_objects("checkout.session")
+    event = stripe_books.emit_event("checkout.session.completed", session | {"livemode": True}, live=True)
+    assert await deliver_events(webhook, event) == ["PARKED_MISMATCH"]
+    notice = (await list_inbox())[f"stripe:{event['id']}"]
     assert (notice["last_error"], notice["handled_at"]) == ("mode is live, ours is test", None)
     assert notice["parked_at"] is not None
-    assert await posted(top_up.account_id) == 0
+    assert await posted_credits(top_up.account_id) == 0
 
 
 @pytest.mark.parametrize(
     ("field", "claim"), [("amount_total", 50_000), ("currency", "eur"), ("id", "cs_test_other")], ids=str
 )
 async def test_what_disagrees_with_our_row_is_parked(
-    at_stripe: Stripe, stripe_books: Books, webhook: httpx.AsyncClient, field: str, claim: Any
+    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient, field: str, claim: Any
 ) -> None:
     event = await a_paid_checkout(at_stripe, stripe_books)
     event["data"]["object"][field] = claim
-    assert await deliver(webhook, event, event) == ["PARKED_MISMATCH"] * 2
+    assert await deliver_events(webhook, event, event) == ["PARKED_MISMATCH"] * 2
 
 
 @pytest.mark.parametrize(
@@ -147,4 +151,4 @@ async def test_a_signed_notice_that_says_nothing_useful_is_refused(
 ) -> None:
     header = stripe.WebhookSignature.generate_signature_header(body.decode(), SECRET)
     answer = await webhook.post(WEBHOOK, content=body, headers={"Stripe-Signature": header})
-    assert (answer.status_code, await inbox()) == (400, {})
+    assert (answer.status_code, await list_inbox()) == (400, {})

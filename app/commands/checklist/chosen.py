@@ -7,15 +7,15 @@ from urllib.parse import urlsplit
 
 from app import exposure
 from app.callers import doorway
-from app.callers.jwks import RemoteKeys, SharedSecret
+from app.callers.jwks import RemoteKeySet, SharedSecret
 from app.commands import documents
-from app.commands.checklist.findings import Finding, Installation, holds, verdict
+from app.commands.checklist.findings import CheckResult, Installation, failed_or_passed, passed
 from app.errors import Misconfigured
 from app.main import ledger_key
 from app.settings import Settings, log_format
 from app.topups.choice import open_provider
 
-FAULTS_LISTED: Final = 10
+MAXIMUM_MESSAGES: Final = 10
 """Of one point; the first ones say enough."""
 _NO_DOCUMENTS: Final = (
     "KNOWN_DOCUMENTS is not set, so that users can ask nothing: name the directory or manifest of your clients' "
@@ -27,16 +27,16 @@ _NO_PROXY: Final = (
 )
 
 
-async def settings(here: Installation) -> Finding:
+async def settings(here: Installation) -> CheckResult:
     """Every setting can be read, and ENVIRONMENT is what is asked for."""
-    faults = [*here.problems]
-    readable = not any(problem.startswith("ENVIRONMENT:") for problem in here.problems)
+    faults = [*here.settings_errors]
+    readable = not any(problem.startswith("ENVIRONMENT:") for problem in here.settings_errors)
     if here.production and here.environment != "production" and readable:
         faults.append(f"ENVIRONMENT is {here.environment}: set ENVIRONMENT=production.")
-    return verdict(faults, f"{len(Settings.model_fields)} can be read; ENVIRONMENT is {here.environment}")
+    return failed_or_passed(faults, f"{len(Settings.model_fields)} can be read; ENVIRONMENT is {here.environment}")
 
 
-async def secrets(here: Installation) -> Finding:
+async def secrets(here: Installation) -> CheckResult:
     """The keys of the ledger and the passwords of the database are there, and nobody guesses them."""
     chosen = here.settings
     faults = exposure.weak_secrets(chosen)
@@ -44,53 +44,53 @@ async def secrets(here: Installation) -> Finding:
         faults.append("LEDGER_KEY is not set: make one with `openssl rand -hex 32`, and keep a copy elsewhere.")
     else:
         faults += _refusal(lambda: ledger_key(chosen))
-    return verdict(faults, "LEDGER_KEY and the passwords of the database are not guessable")
+    return failed_or_passed(faults, "LEDGER_KEY and the passwords of the database are not guessable")
 
 
-async def tokens(here: Installation) -> Finding:
+async def tokens(here: Installation) -> CheckResult:
     """Tokens are signed in one way, by an issuer and for an audience that somebody chose."""
     chosen, faults = here.settings, []
     if here.production:
-        faults += exposure.issuer_faults(chosen)
+        faults += exposure.issuer_problems(chosen)
         if "jwt_audience" not in chosen.model_fields_set:
             faults.append("JWT_AUDIENCE is not set: name the `aud` that your identity provider writes for this server.")
     faults += _refusal(lambda: doorway.key_source(chosen))
     if faults:
-        return verdict(faults, "")
+        return failed_or_passed(faults, "")
     source = doorway.key_source(chosen)
-    signed = "a key set" if isinstance(source, RemoteKeys) else "development's own keys"
+    signed = "a key set" if isinstance(source, RemoteKeySet) else "development's own keys"
     signed = "one shared secret" if isinstance(source, SharedSecret) else signed
-    return holds(f"checked by {signed}; iss {chosen.jwt_issuer}, aud {chosen.jwt_audience}")
+    return passed(f"checked by {signed}; iss {chosen.jwt_issuer}, aud {chosen.jwt_audience}")
 
 
-async def hosts(here: Installation) -> Finding:
+async def hosts(here: Installation) -> CheckResult:
     """The names by which the server may be addressed are listed."""
-    faults = _refusal(lambda: exposure.named_hosts(here.settings))
-    return verdict(faults, "" if faults else ", ".join(sorted(exposure.named_hosts(here.settings))))
+    faults = _refusal(lambda: exposure.production_hosts(here.settings))
+    return failed_or_passed(faults, "" if faults else ", ".join(sorted(exposure.production_hosts(here.settings))))
 
 
-async def origins(here: Installation) -> Finding:
+async def origins(here: Installation) -> CheckResult:
     """Pages that may call are exact origins, by https."""
-    if faults := _refusal(lambda: exposure.exact_origins(here.settings)):
-        return verdict(faults, "")
-    listed = exposure.exact_origins(here.settings)
+    if faults := _refusal(lambda: exposure.production_origins(here.settings)):
+        return failed_or_passed(faults, "")
+    listed = exposure.production_origins(here.settings)
     faults = [
         f"ALLOWED_ORIGINS: {origin!r} is not https: who sits on the network between can put a page of his own there."
         " Serve your pages by https, and name them so."
         for origin in listed
         if not origin.startswith("https://")
     ]
-    return verdict(faults, ", ".join(listed) or "no page of another origin may call")
+    return failed_or_passed(faults, ", ".join(listed) or "no page of another origin may call")
 
 
-async def proxy(here: Installation) -> Finding:
+async def proxy(here: Installation) -> CheckResult:
     """Clients can be told from each other behind a proxy, and none of them can say that it is another."""
     chosen = here.settings
     if chosen.forwarded_allow_ips is None:
-        open_host = [] if exposure.is_this_machine(chosen.host) else [_NO_PROXY]
-        return verdict(open_host, "clients' addresses are believed of 127.0.0.1")
+        open_host = [] if exposure.is_loopback(chosen.host) else [_NO_PROXY]
+        return failed_or_passed(open_host, "clients' addresses are believed of 127.0.0.1")
     faults = [fault for named in chosen.forwarded_allow_ips if (fault := _not_a_proxy(named))]
-    return verdict(faults, f"clients' addresses are believed of {', '.join(chosen.forwarded_allow_ips)}")
+    return failed_or_passed(faults, f"clients' addresses are believed of {', '.join(chosen.forwarded_allow_ips)}")
 
 
 def _not_a_proxy(named: str) -> str | None:
@@ -104,26 +104,30 @@ def _not_a_proxy(named: str) -> str | None:
         return f"FORWARDED_ALLOW_IPS: {named!r} is no address or network: write 10.0.0.1 or 10.0.0.0/24."
 
 
-async def public_address(here: Installation) -> Finding:
+async def public_url(here: Installation) -> CheckResult:
     """Payers come back by https, to a name on the list."""
     chosen = here.settings
     if chosen.payment_provider == "none":
-        return holds("not needed: credits are not sold here")
+        return passed("not needed: credits are not sold here")
     if chosen.public_url is None:
-        return verdict(["PUBLIC_URL is not set: payers would be sent to HOST:PORT. Set it to https://YOUR-HOST."], "")
+        return failed_or_passed(
+            ["PUBLIC_URL is not set: payers would be sent to HOST:PORT. Set it to https://YOUR-HOST."], ""
+        )
     address = urlsplit(chosen.public_url)
     faults = []
     if address.scheme != "https" or not address.hostname or address.username or address.query or address.fragment:
         faults.append("PUBLIC_URL is not https://YOUR-HOST, without anything but a path: write it so.")
-    elif not _refusal(lambda: exposure.named_hosts(chosen)) and address.hostname not in exposure.named_hosts(chosen):
+    elif not _refusal(lambda: exposure.production_hosts(chosen)) and address.hostname not in exposure.production_hosts(
+        chosen
+    ):
         faults.append("PUBLIC_URL names a host that is not in ALLOWED_HOSTS: add it, or payers are turned away.")
-    return verdict(faults, f"https://{address.hostname}")
+    return failed_or_passed(faults, f"https://{address.hostname}")
 
 
-async def payments(here: Installation) -> Finding:
+async def payments(here: Installation) -> CheckResult:
     """Who takes the money takes real money, and its notices can be told from forged ones."""
     chosen = here.settings
-    faults = exposure.notice_faults(chosen) if here.production else []
+    faults = exposure.webhook_problems(chosen) if here.production else []
     given = {
         "STRIPE_WEBHOOK_SECRET": chosen.stripe_webhook_secret,
         "STRIPE_WEBHOOK_SECRET_PREVIOUS": chosen.stripe_webhook_secret_previous,
@@ -137,23 +141,23 @@ async def payments(here: Installation) -> Finding:
     try:
         provider = open_provider(chosen)
     except Misconfigured as refusal:
-        return verdict([*faults, str(refusal)], "")
+        return failed_or_passed([*faults, str(refusal)], "")
     if provider is not None:
         await provider.close()
-    return verdict(faults, "credits are not sold here" if provider is None else provider.name)
+    return failed_or_passed(faults, "credits are not sold here" if provider is None else provider.name)
 
 
-async def logs(here: Installation) -> Finding:
+async def logs(here: Installation) -> CheckResult:
     """The log holds no words of faults, and shows afterwards who asked for what."""
     chosen, faults = here.settings, []
     if log_format(chosen) == "text":
         faults.append("LOG_FORMAT is text, in which faults are written with their words, rows among them: set json.")
     if chosen.request_log == "none":
         faults.append("REQUEST_LOG is none: what was asked leaves no line. Unset it, or set without-charges.")
-    return verdict(faults, f"json, redacted; operations that leave a line: {chosen.request_log}")
+    return failed_or_passed(faults, f"json, redacted; operations that leave a line: {chosen.request_log}")
 
 
-async def limits(here: Installation) -> Finding:
+async def rate_limits(here: Installation) -> CheckResult:
     """Nobody may ask without limit."""
     rates = {kind: getattr(here.settings, f"rate_per_{kind}") for kind in ("user", "address", "service")}
     faults = [
@@ -162,23 +166,27 @@ async def limits(here: Installation) -> Finding:
         if not rate
     ]
     said = ", ".join(f"{rate:g} of {'an' if kind == 'address' else 'a'} {kind}" for kind, rate in rates.items())
-    return verdict(faults, f"operations a second: {said}")
+    return failed_or_passed(faults, f"operations a second: {said}")
 
 
-async def known_documents(here: Installation) -> Finding:
+async def persisted_documents(here: Installation) -> CheckResult:
     """What users' clients send is known, and can be served."""
     chosen = here.settings
     if chosen.known_documents is not None:
-        read, problems = documents.looked_at([chosen.known_documents])
-        faults = [f"KNOWN_DOCUMENTS: {problem}" for problem in problems[:FAULTS_LISTED]]
-        if len(problems) > FAULTS_LISTED:
+        read, problems = documents.load_and_validate([chosen.known_documents])
+        faults = [f"KNOWN_DOCUMENTS: {problem}" for problem in problems[:MAXIMUM_MESSAGES]]
+        if len(problems) > MAXIMUM_MESSAGES:
             faults.append(f"KNOWN_DOCUMENTS: {len(problems)} problems. `python -m app documents check` lists all.")
-        return verdict(faults, f"{len(read)} can be served")
-    if here.production and chosen.free_documents is None:
-        return verdict([_NO_DOCUMENTS], "")
-    usual = exposure.FREE_IN_DEVELOPMENT if chosen.environment == "development" else exposure.FREE_IN_PRODUCTION
-    free = usual if chosen.free_documents is None else chosen.free_documents
-    return holds(f"none; others may be sent by {', '.join(free) or 'nobody'}")
+        return failed_or_passed(faults, f"{len(read)} can be served")
+    if here.production and chosen.arbitrary_documents is None:
+        return failed_or_passed([_NO_DOCUMENTS], "")
+    usual = (
+        exposure.ARBITRARY_DOCUMENTS_IN_DEVELOPMENT
+        if chosen.environment == "development"
+        else exposure.ARBITRARY_DOCUMENTS_IN_PRODUCTION
+    )
+    free = usual if chosen.arbitrary_documents is None else chosen.arbitrary_documents
+    return passed(f"none; others may be sent by {', '.join(free) or 'nobody'}")
 
 
 def _refusal(attempt: Callable[[], object]) -> list[str]:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from app import database, migrating, roles
-from app.commands.checklist.findings import Finding, Installation, verdict
+from app.commands.checklist.findings import CheckResult, Installation, failed_or_passed
 
 _CARD: Final = """
     SELECT version FROM rate_card WHERE effective_at <= clock_timestamp() ORDER BY version DESC LIMIT 1
@@ -14,29 +14,29 @@ _KEYS: Final = """
 """
 
 
-async def migrations(_: Installation) -> Finding:
+async def migrations(_: Installation) -> CheckResult:
     """The tables are those that this version of the code expects."""
     missing = await migrating.pending()
     faults = [f"The database lacks {', '.join(missing)}: run `python -m app migrate` as the owner."] if missing else []
-    return verdict(faults, "all are applied")
+    return failed_or_passed(faults, "all are applied")
 
 
-async def role(_: Installation) -> Finding:
+async def role(_: Installation) -> CheckResult:
     """The application's role owns nothing, and cannot change or delete an entry."""
-    return verdict(await roles.database_role_faults(), "it owns nothing and cannot change history")
+    return failed_or_passed(await roles.find_excess_privileges(), "it owns nothing and cannot change history")
 
 
-async def rate_card(_: Installation) -> Finding:
+async def rate_card(_: Installation) -> CheckResult:
     """There are prices."""
     found = await database.fetch(_CARD)
     faults = [] if found else ["No rate card is in force: publish one by `python -m app prices publish FILE`."]
-    return verdict(faults, f"version {found[0]['version']} is in force" if found else "")
+    return failed_or_passed(faults, f"version {found[0]['version']} is in force" if found else "")
 
 
-async def service_keys(_: Installation) -> Finding:
+async def service_keys(_: Installation) -> CheckResult:
     """Somebody may charge, or give credits: nobody else starts anything."""
     [[active]] = await database.fetch(_KEYS)
     faults = []
     if not active:
         faults.append("No service key is active: make one by `python -m app keys create executor --scope charge`.")
-    return verdict(faults, f"{active} active")
+    return failed_or_passed(faults, f"{active} active")

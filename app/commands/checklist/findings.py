@@ -8,22 +8,22 @@ from typing import Final
 
 from app.settings import Settings
 
-LOCK: Final = Path(__file__).resolve().parents[3] / "requirements.lock"
+LOCK_FILE: Final = Path(__file__).resolve().parents[3] / "requirements.lock"
 
 
-class State(StrEnum):
+class CheckStatus(StrEnum):
     OK = "OK"
-    FAULT = "FAULT"
-    LEFT_OUT = "-"
+    FAILED = "FAULT"
+    SKIPPED = "-"
     """Not looked at: what it needs is not there, or only production asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """`told`: what was found; of faults a sentence each, which says what is wrong and then what to do."""
 
-    state: State
-    told: tuple[str, ...]
+    status: CheckStatus
+    messages: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,36 +34,36 @@ class Installation:
     production: bool
     environment: str = "production"
     """What ENVIRONMENT says, whatever is asked for."""
-    problems: tuple[str, ...] = ()
+    settings_errors: tuple[str, ...] = ()
     """Settings that cannot be read; `settings` holds the default in the place of each."""
     database_url: str | None = None
-    out_of_reach: str = "DATABASE_URL is not set: production needs a PostgreSQL 15 or newer."
+    database_error: str = "DATABASE_URL is not set: production needs a PostgreSQL 15 or newer."
     """Why there is no `database_url`."""
-    lock: Path = LOCK
+    lock_file: Path = LOCK_FILE
 
 
-Look = Callable[[Installation], Awaitable[Finding]]
+CheckFunction = Callable[[Installation], Awaitable[CheckResult]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class Check:
     """`needs`: the point that has to hold before this one can be looked at."""
 
     name: str
-    look: Look
-    needs: str | None = None
+    run: CheckFunction
+    requires: str | None = None
     in_development: bool = True
 
 
-def holds(told: str) -> Finding:
-    return Finding(State.OK, (told,))
+def passed(told: str) -> CheckResult:
+    return CheckResult(CheckStatus.OK, (told,))
 
 
-def left_out(why: str) -> Finding:
-    return Finding(State.LEFT_OUT, (f"not looked at: {why}",))
+def skipped(why: str) -> CheckResult:
+    return CheckResult(CheckStatus.SKIPPED, (f"not looked at: {why}",))
 
 
-def verdict(faults: Iterable[str], otherwise: str) -> Finding:
+def failed_or_passed(faults: Iterable[str], otherwise: str) -> CheckResult:
     """The faults, or, where there are none, what holds."""
     found = tuple(faults)
-    return Finding(State.FAULT, found) if found else holds(otherwise)
+    return CheckResult(CheckStatus.FAILED, found) if found else passed(otherwise)

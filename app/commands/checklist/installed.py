@@ -9,25 +9,25 @@ from typing import Final
 
 import httpx
 
-from app.callers.jwks import NOT_FETCHED, fetch_keys
-from app.commands.checklist.findings import Finding, Installation, holds, left_out, verdict
+from app.callers.jwks import FETCH_ERRORS, fetch_keys
+from app.commands.checklist.findings import CheckResult, Installation, failed_or_passed, passed, skipped
 
-OLDEST_PYTHON: Final = (3, 11)
+MINIMUM_PYTHON: Final = (3, 11)
 _PINNED: Final = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 _INSTALL: Final = "run `python -m pip install --require-hashes -r requirements.lock` in this environment"
 
 
-async def versions(here: Installation) -> Finding:
+async def package_versions(here: Installation) -> CheckResult:
     """Python is new enough, and every package is of the version that the lock file pins."""
     running = ".".join(map(str, sys.version_info[:3]))
     faults = []
-    if sys.version_info[:2] < OLDEST_PYTHON:
+    if sys.version_info[:2] < MINIMUM_PYTHON:
         faults.append(f"Python is {running}: install 3.11 or newer.")
-    pinned = _pinned(here.lock)
+    pinned = _pinned(here.lock_file)
     if not pinned:
         faults.append("There is no requirements.lock beside the application: install from a whole checkout.")
     faults += _other_versions(pinned)
-    return verdict(faults, f"Python {running}; {len(pinned)} packages as in requirements.lock")
+    return failed_or_passed(faults, f"Python {running}; {len(pinned)} packages as in requirements.lock")
 
 
 def _pinned(lock: Path) -> Mapping[str, str]:
@@ -45,21 +45,23 @@ def _other_versions(pinned: Mapping[str, str]) -> Iterator[str]:
             yield f"{name} is {found}, and requirements.lock says {version}: {_INSTALL}."
 
 
-async def key_set(here: Installation) -> Finding:
+async def jwks(here: Installation) -> CheckResult:
     """The identity provider's key set can be fetched from here, and has a key that can be used."""
     url = here.settings.jwks_url
     if url is None and here.settings.jwt_hs256_secret is not None:
-        return holds("not needed: tokens are signed by a shared secret")
+        return passed("not needed: tokens are signed by a shared secret")
     if url is None:
-        return left_out("JWKS_URL is not set")
+        return skipped("JWKS_URL is not set")
     try:
         keys = await fetch_keys(url)
-    except NOT_FETCHED as fault:
-        return verdict([_not_fetched(fault)], "")
+    except FETCH_ERRORS as fault:
+        return failed_or_passed([_not_fetched(fault)], "")
     algorithms = sorted({algorithm for key in keys for algorithm in key.algorithms})
     if len(keys) > 1 and any(key.key_id is None for key in keys):
-        return verdict(["JWKS_URL has several keys, and one without `kid`: no token can name it. Give each one."], "")
-    return holds(f"keys that can be used: {len(keys)} ({', '.join(algorithms)})")
+        return failed_or_passed(
+            ["JWKS_URL has several keys, and one without `kid`: no token can name it. Give each one."], ""
+        )
+    return passed(f"keys that can be used: {len(keys)} ({', '.join(algorithms)})")
 
 
 def _not_fetched(fault: Exception) -> str:

@@ -5,52 +5,52 @@ from typing import Final
 
 from app import database
 from app.commands.checklist import chosen, content, installed, server
-from app.commands.checklist.findings import Finding, Installation, Point, State, left_out, verdict
+from app.commands.checklist.findings import Check, CheckResult, CheckStatus, Installation, failed_or_passed, skipped
 
-LOOK_SECONDS: Final = 20.0
+CHECK_TIMEOUT_SECONDS: Final = 20.0
 """For one point: what hangs is a fault of its own."""
 DATABASE: Final = "database"
 MIGRATIONS: Final = "migrations"
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 
-POINTS: Final = (
-    Point(name="settings", look=chosen.settings),
-    Point(name="secrets", look=chosen.secrets, in_development=False),
-    Point(name="tokens", look=chosen.tokens),
-    Point(name="key-set", look=installed.key_set),
-    Point(name="hosts", look=chosen.hosts, in_development=False),
-    Point(name="origins", look=chosen.origins, in_development=False),
-    Point(name="proxy", look=chosen.proxy, in_development=False),
-    Point(name="public-address", look=chosen.public_address, in_development=False),
-    Point(name="payments", look=chosen.payments),
-    Point(name="known-documents", look=chosen.known_documents),
-    Point(name="logs", look=chosen.logs, in_development=False),
-    Point(name="limits", look=chosen.limits, in_development=False),
-    Point(name="versions", look=installed.versions),
-    Point(name=DATABASE, look=server.reachable),
-    Point(name="postgresql", look=server.version, needs=DATABASE),
-    Point(name="encryption", look=server.encryption, needs=DATABASE, in_development=False),
-    Point(name="durability", look=server.durability, needs=DATABASE),
-    Point(name="connections", look=server.connections, needs=DATABASE),
-    Point(name="clock", look=server.clock, needs=DATABASE),
-    Point(name=MIGRATIONS, look=content.migrations, needs=DATABASE),
-    Point(name="database-role", look=content.role, needs=DATABASE, in_development=False),
-    Point(name="rate-card", look=content.rate_card, needs=MIGRATIONS),
-    Point(name="service-keys", look=content.service_keys, needs=MIGRATIONS, in_development=False),
+CHECKS: Final = (
+    Check(name="settings", run=chosen.settings),
+    Check(name="secrets", run=chosen.secrets, in_development=False),
+    Check(name="tokens", run=chosen.tokens),
+    Check(name="key-set", run=installed.jwks),
+    Check(name="hosts", run=chosen.hosts, in_development=False),
+    Check(name="origins", run=chosen.origins, in_development=False),
+    Check(name="proxy", run=chosen.proxy, in_development=False),
+    Check(name="public-address", run=chosen.public_url, in_development=False),
+    Check(name="payments", run=chosen.payments),
+    Check(name="known-documents", run=chosen.persisted_documents),
+    Check(name="logs", run=chosen.logs, in_development=False),
+    Check(name="limits", run=chosen.rate_limits, in_development=False),
+    Check(name="versions", run=installed.package_versions),
+    Check(name=DATABASE, run=server.reachable),
+    Check(name="postgresql", run=server.version, requires=DATABASE),
+    Check(name="encryption", run=server.encryption, requires=DATABASE, in_development=False),
+    Check(name="durability", run=server.durability, requires=DATABASE),
+    Check(name="connections", run=server.connections, requires=DATABASE),
+    Check(name="clock", run=server.clock, requires=DATABASE),
+    Check(name=MIGRATIONS, run=content.migrations, requires=DATABASE),
+    Check(name="database-role", run=content.role, requires=DATABASE, in_development=False),
+    Check(name="rate-card", run=content.rate_card, requires=MIGRATIONS),
+    Check(name="service-keys", run=content.service_keys, requires=MIGRATIONS, in_development=False),
 )
 
-Walked = list[tuple[Point, Finding]]
+Results = list[tuple[Check, CheckResult]]
 
 
-async def walk(here: Installation) -> Walked:
+async def run_checks(here: Installation) -> Results:
     """What each point says, all of them, in their order. The database's pools are open meanwhile, and only then."""
-    found: Walked = []
+    found: Results = []
     holding: set[str] = set()
     try:
-        for point in POINTS:
+        for point in CHECKS:
             finding = await _look(point, here, holding)
             found.append((point, finding))
-            if finding.state is State.OK:
+            if finding.status is CheckStatus.OK:
                 holding.add(point.name)
     finally:
         if DATABASE in holding:
@@ -58,16 +58,16 @@ async def walk(here: Installation) -> Walked:
     return found
 
 
-async def _look(point: Point, here: Installation, holding: set[str]) -> Finding:
+async def _look(point: Check, here: Installation, holding: set[str]) -> CheckResult:
     if not here.production and not point.in_development:
-        return left_out("only production asks for it")
-    if point.needs is not None and point.needs not in holding:
-        return left_out(f"it needs {point.needs}")
+        return skipped("only production asks for it")
+    if point.requires is not None and point.requires not in holding:
+        return skipped(f"it needs {point.requires}")
     try:
-        async with asyncio.timeout(LOOK_SECONDS):
-            return await point.look(here)
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            return await point.run(here)
     except Exception as fault:
-        return verdict([_unforeseen(fault)], "")
+        return failed_or_passed([_unforeseen(fault)], "")
 
 
 def _unforeseen(fault: Exception) -> str:
@@ -75,5 +75,5 @@ def _unforeseen(fault: Exception) -> str:
     if database.sqlstate(fault) == INSUFFICIENT_PRIVILEGE:
         return "DATABASE_URL's role may not read this: run `python -m app migrate` with MIGRATION_DATABASE_URL set."
     if isinstance(fault, TimeoutError):
-        return f"There was no answer within {LOOK_SECONDS:g} s: see what keeps it, and run this again."
+        return f"There was no answer within {CHECK_TIMEOUT_SECONDS:g} s: see what keeps it, and run this again."
     return f"It cannot be looked at ({type(fault).__name__}): mend the points above, and run this again."

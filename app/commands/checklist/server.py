@@ -6,11 +6,11 @@ from contextlib import suppress
 from typing import Final
 
 from app import database
-from app.commands.checklist.findings import Finding, Installation, holds, verdict
+from app.commands.checklist.findings import CheckResult, Installation, failed_or_passed, passed
 
-OLDEST_POSTGRESQL: Final = 15
-CONNECT_SECONDS: Final = 10.0
-CLOCK_SECONDS: Final = 2.0
+MINIMUM_POSTGRESQL: Final = 15
+CONNECT_TIMEOUT_SECONDS: Final = 10.0
+MAXIMUM_CLOCK_DIFFERENCE_SECONDS: Final = 2.0
 """How far the two clocks may differ. Tokens are checked by the server's, credits expire by the database's."""
 
 _VERSION: Final = (
@@ -46,18 +46,18 @@ _ROOM: Final = """
 _CLOCK: Final = "SELECT extract(epoch FROM clock_timestamp())::float8 AS seconds"
 
 
-async def reachable(here: Installation) -> Finding:
+async def reachable(here: Installation) -> CheckResult:
     """The database answers. Leaves the pools of `database` open for the points after it."""
     if here.database_url is None:
-        return verdict([here.out_of_reach], "")
+        return failed_or_passed([here.database_error], "")
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
+        async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
             await database.connect(here.database_url, read_connections=1, posting_connections=1)
     except Exception as fault:
         with suppress(Exception):  # whatever of it is open already
             await database.disconnect()
-        return verdict([_unreachable(fault)], "")
-    return holds("it answers")
+        return failed_or_passed([_unreachable(fault)], "")
+    return passed("it answers")
 
 
 def _unreachable(fault: Exception) -> str:
@@ -74,69 +74,69 @@ def _unreachable(fault: Exception) -> str:
     return "The database cannot be reached: start it, and check host, port, firewall and certificate in DATABASE_URL."
 
 
-async def version(_: Installation) -> Finding:
+async def version(_: Installation) -> CheckResult:
     """PostgreSQL is one of those that this code is tested on."""
     [found] = await database.fetch(_VERSION)
-    return supported(found["number"], found["name"])
+    return check_version(found["number"], found["name"])
 
 
-def supported(number: int, name: str) -> Finding:
+def check_version(number: int, name: str) -> CheckResult:
     """`number`: as PostgreSQL counts its versions, 150004 for 15.4."""
     faults = []
-    if number // 10_000 < OLDEST_POSTGRESQL:
-        faults.append(f"PostgreSQL is {name}: upgrade to {OLDEST_POSTGRESQL} or newer.")
-    return verdict(faults, f"PostgreSQL {name}")
+    if number // 10_000 < MINIMUM_POSTGRESQL:
+        faults.append(f"PostgreSQL is {name}: upgrade to {MINIMUM_POSTGRESQL} or newer.")
+    return failed_or_passed(faults, f"PostgreSQL {name}")
 
 
-async def encryption(_: Installation) -> Finding:
+async def encryption(_: Installation) -> CheckResult:
     """What goes between server and database cannot be read on the way."""
     [found] = await database.fetch(_PRIVATE)
-    return private(local=found["local"], encrypted=found["encrypted"])
+    return check_encryption(local=found["local"], encrypted=found["encrypted"])
 
 
-def private(*, local: bool, encrypted: bool) -> Finding:
+def check_encryption(*, local: bool, encrypted: bool) -> CheckResult:
     """`local`: by a unix socket or the loopback."""
     if local:
-        return holds("not needed: it is reached on this machine")
-    return verdict([] if encrypted else [_IN_THE_CLEAR], "the connection is encrypted")
+        return passed("not needed: it is reached on this machine")
+    return failed_or_passed([] if encrypted else [_IN_THE_CLEAR], "the connection is encrypted")
 
 
-async def durability(_: Installation) -> Finding:
+async def durability(_: Installation) -> CheckResult:
     """What PostgreSQL has acknowledged outlives a crash."""
     faults = [
         f"{name} is off: what was acknowledged can be lost in a crash. Switch it on, for this role and database too."
         for name, value in await database.fetch(_DURABLE)
         if value == "off"
     ]
-    return verdict(faults, "fsync, synchronous_commit and full_page_writes are on")
+    return failed_or_passed(faults, "fsync, synchronous_commit and full_page_writes are on")
 
 
-async def connections(here: Installation) -> Finding:
+async def connections(here: Installation) -> CheckResult:
     """There are enough for every worker's pools."""
     [[room]] = await database.fetch(_ROOM)
-    need = database.connections_of(here.settings)
+    need = database.max_connections(here.settings)
     faults = []
     if need > room:
         faults.append(
             f"WORKERS={here.settings.workers} take up to {need} connections, and PostgreSQL has {room} for this role: "
             "raise max_connections (or the limit of the role or database), or lower WORKERS, LANES or READ_CONNECTIONS."
         )
-    return verdict(faults, f"{need} at most for WORKERS={here.settings.workers}, {room} there for this role")
+    return failed_or_passed(faults, f"{need} at most for WORKERS={here.settings.workers}, {room} there for this role")
 
 
-async def clock(_: Installation) -> Finding:
+async def clock(_: Installation) -> CheckResult:
     """Server and database agree on the time."""
     before = time.time()
     [[seconds]] = await database.fetch(_CLOCK)
-    return clocks(before, seconds, time.time())
+    return check_clock_difference(before, seconds, time.time())
 
 
-def clocks(before: float, theirs: float, after: float) -> Finding:
+def check_clock_difference(before: float, theirs: float, after: float) -> CheckResult:
     """`theirs` was read between `before` and `after`: of the difference, only what lies outside them counts."""
     apart = max(before - theirs, theirs - after, 0.0)
     faults = []
-    if apart > CLOCK_SECONDS:
+    if apart > MAXIMUM_CLOCK_DIFFERENCE_SECONDS:
         faults.append(
             f"The clocks of server and database differ by {apart:.1f} s: let both follow a time server (NTP)."
         )
-    return verdict(faults, f"the clocks differ by less than {CLOCK_SECONDS:g} s")
+    return failed_or_passed(faults, f"the clocks differ by less than {MAXIMUM_CLOCK_DIFFERENCE_SECONDS:g} s")

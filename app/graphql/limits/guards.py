@@ -29,7 +29,7 @@ from graphql import (
     get_nullable_type,
 )
 
-from app.graphql.limits.repetition import comparisons
+from app.graphql.limits.repetition import count_comparisons
 from app.graphql.pagination import MAX_PAGE
 
 MAX_OPERATIONS: Final = 10
@@ -50,7 +50,7 @@ _INTROSPECTION: Final = frozenset({"__schema", "__type"})
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class SelectionSize:
     """What a selection set comes to with its fragments written out."""
 
     depth: int = 0
@@ -62,7 +62,7 @@ class Size:
     """Fields on the first level."""
 
 
-def exceeded(document: DocumentNode, schema: GraphQLSchema) -> list[GraphQLError]:
+def exceeded_limits(document: DocumentNode, schema: GraphQLSchema) -> list[GraphQLError]:
     """The bounds that the document passes, as errors."""
     operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
     fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
@@ -72,18 +72,20 @@ def exceeded(document: DocumentNode, schema: GraphQLSchema) -> list[GraphQLError
     ):
         if count > bound:
             return [GraphQLError(f"A document may hold at most {bound} {what}; this one holds {count:,}.")]
-    ruler = Ruler(schema, fragments)
+    ruler = SizeCalculator(schema, fragments)
     try:
-        errors = [error for operation in operations for error in _too_large(operation, ruler.size(operation))]
+        errors = [error for operation in operations for error in _too_large(operation, ruler.operation_size(operation))]
         # Only what has passed is compared: its fields, written out, are few.
         return errors or [
-            error for operation in operations for error in _too_repetitive(operation, comparisons(operation, fragments))
+            error
+            for operation in operations
+            for error in _too_repetitive(operation, count_comparisons(operation, fragments))
         ]
     except RecursionError:  # a chain of hundreds of fragments
         return [GraphQLError(f"An operation may have at most {MAX_DEPTH} levels, fragments included.")]
 
 
-def _too_large(operation: OperationDefinitionNode, size: Size) -> list[GraphQLError]:
+def _too_large(operation: OperationDefinitionNode, size: SelectionSize) -> list[GraphQLError]:
     errors = [
         GraphQLError(
             f"An operation may have at most {bound:,} {what}, fragments included; this one has {count:,}.", operation
@@ -114,22 +116,22 @@ def _too_repetitive(operation: OperationDefinitionNode, count: int) -> list[Grap
     return [GraphQLError("An operation may not ask for the same fields over and over.", operation)]
 
 
-class Ruler:
+class SizeCalculator:
     """Measures the operations of one document."""
 
     def __init__(self, schema: GraphQLSchema, fragments: dict[str, FragmentDefinitionNode]) -> None:
         self._schema = schema
         self._fragments = fragments
-        self._sizes: dict[str, Size] = {}
+        self._sizes: dict[str, SelectionSize] = {}
 
-    def size(self, node: OperationDefinitionNode) -> Size:
+    def operation_size(self, node: OperationDefinitionNode) -> SelectionSize:
         size = self._size(node.selection_set, self._schema.get_root_type(node.operation))
         more = len(node.directives or ()) + sum(len(one.directives or ()) for one in node.variable_definitions or ())
-        return Size(
+        return SelectionSize(
             size.depth, size.fields, size.aliases, min(size.directives + more, _LIMIT), size.cost, size.top_fields
         )
 
-    def _size(self, selections: SelectionSetNode, parent: Any) -> Size:
+    def _size(self, selections: SelectionSetNode, parent: Any) -> SelectionSize:
         depth = fields = aliases = directives = cost = top_fields = 0
         for node in selections.selections:
             if isinstance(node, FieldNode):
@@ -146,17 +148,17 @@ class Ruler:
             directives = min(directives + found.directives + len(node.directives or ()), _LIMIT)
             cost = min(cost + found.cost, _LIMIT)
             top_fields = min(top_fields + found.top_fields, _LIMIT)
-        return Size(depth, fields, aliases, directives, cost, top_fields)
+        return SelectionSize(depth, fields, aliases, directives, cost, top_fields)
 
-    def _field(self, node: FieldNode, parent: Any) -> Size:
+    def _field(self, node: FieldNode, parent: Any) -> SelectionSize:
         """Of a field with all below it. One that the schema lacks counts as a plain one: validation refuses it."""
         name = node.name.value
         has_fields = isinstance(parent, GraphQLObjectType | GraphQLInterfaceType)
         declared: GraphQLField | None = parent.fields.get(name) if has_fields else None
         below = get_named_type(declared.type) if declared is not None else None
-        inner = self._size(node.selection_set, below) if node.selection_set else Size()
+        inner = self._size(node.selection_set, below) if node.selection_set else SelectionSize()
         items = 1 if name in _INTROSPECTION or declared is None else _items(node, declared, parent)
-        return Size(
+        return SelectionSize(
             # Introspection is as deep as its tools make it; a rule of graphql-core's bounds its nested lists.
             depth=1 if name in _INTROSPECTION else inner.depth + 1,
             fields=inner.fields + 1,
@@ -166,13 +168,17 @@ class Ruler:
             top_fields=1,
         )
 
-    def _fragment(self, name: str) -> Size:
+    def _fragment(self, name: str) -> SelectionSize:
         if name not in self._sizes:
-            self._sizes[name] = Size()  # a fragment that spreads itself counts as nothing here: validation refuses it
+            self._sizes[name] = (
+                SelectionSize()
+            )  # a fragment that spreads itself counts as nothing here: validation refuses it
             if fragment := self._fragments.get(name):
                 size = self._size(fragment.selection_set, self._schema.get_type(fragment.type_condition.name.value))
                 directives = min(size.directives + len(fragment.directives or ()), _LIMIT)
-                self._sizes[name] = Size(size.depth, size.fields, size.aliases, directives, size.cost, size.top_fields)
+                self._sizes[name] = SelectionSize(
+                    size.depth, size.fields, size.aliases, directives, size.cost, size.top_fields
+                )
         return self._sizes[name]
 
     def _condition(self, node: InlineFragmentNode, parent: Any) -> Any:

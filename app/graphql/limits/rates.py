@@ -11,11 +11,11 @@ from typing import Final
 
 BURST_SECONDS: Final = 5
 """A full bucket holds what flows in within this time."""
-REMEMBERED: Final = 20_000
+MAX_KEYS: Final = 20_000
 """Buckets kept; who has not asked for longest is forgotten first, and begins with a full one."""
 
 
-class Buckets:
+class TokenBuckets:
     """The buckets of one kind of key."""
 
     def __init__(
@@ -23,13 +23,13 @@ class Buckets:
         per_second: float,
         *,
         burst: float | None = None,
-        remembered: int = REMEMBERED,
+        max_keys: int = MAX_KEYS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`per_second`: 0 is no limit. `burst`: what a full one holds, at least 1."""
         self._per_second = per_second
         self._burst = max(per_second * BURST_SECONDS if burst is None else burst, 1.0)
-        self._remembered = remembered
+        self._remembered = max_keys
         self._clock = clock
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -49,7 +49,7 @@ class Buckets:
             self._levels.popitem(last=False)
         return wait
 
-    def wait(self, key: str) -> float:
+    def seconds_until_token(self, key: str) -> float:
         """What `take` would answer; nothing is taken."""
         return self._wait(self._level(key, self._clock())) if self._per_second else 0.0
 
@@ -61,7 +61,7 @@ class Buckets:
         return 0.0 if level >= 1 else (1 - level) / self._per_second
 
 
-def network_of(address: str) -> str:
+def rate_limit_network(address: str) -> str:
     """What an address is counted by: an IPv6 customer has a whole /64 of them."""
     if ":" not in address:
         return address

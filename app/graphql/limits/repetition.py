@@ -18,7 +18,7 @@ from graphql import (
 Fragments = Mapping[str, FragmentDefinitionNode]
 
 
-def comparisons(operation: OperationDefinitionNode, fragments: Fragments) -> int:
+def count_comparisons(operation: OperationDefinitionNode, fragments: Fragments) -> int:
     """The pairs of fields with the same place in the answer, at all levels.
 
     The operation must have been found small: its fields, fragments written out, are walked once each.

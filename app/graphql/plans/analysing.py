@@ -23,23 +23,23 @@ _UNDERSTOOD: Final = frozenset({"skip", "include"})
 _INTROSPECTION: Final = frozenset({"__schema", "__type"})
 
 
-class NotUnderstood(Exception):
+class NotCompilable(Exception):
     """The ordinary executor must take it; the text says why, in a word or two, and is what is counted."""
 
 
 @contextmanager
-def compiling() -> Iterator[None]:
+def compiler_faults_as_not_compilable() -> Iterator[None]:
     """A fault of the compiler's own leaves the operation to the ordinary executor, too. Raises: NotUnderstood."""
     try:
         yield
-    except NotUnderstood:
+    except NotCompilable:
         raise
     except Exception as fault:
         log.exception("an operation could not be compiled; the ordinary executor takes it")
-        raise NotUnderstood("fault") from fault
+        raise NotCompilable("fault") from fault
 
 
-def parts(
+def fragments_and_conditions(
     document: DocumentNode, operation: OperationDefinitionNode
 ) -> tuple[dict[str, FragmentDefinitionNode], list[str]]:
     """The fragments of the document, and the variables that @skip and @include name, in order.
@@ -48,9 +48,9 @@ def parts(
     """
     fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
     if operation.directives or any(node.directives or node.variable_definitions for node in fragments.values()):
-        raise NotUnderstood("directive")
+        raise NotCompilable("directive")
     if any(definition.directives for definition in operation.variable_definitions or ()):
-        raise NotUnderstood("directive")
+        raise NotCompilable("directive")
     reader = _Reader()
     for node in (operation, *fragments.values()):
         visit(node, reader)
@@ -64,16 +64,16 @@ class _Reader(Visitor):
 
     def enter_field(self, node: FieldNode, *_: Any) -> None:
         if node.name.value in _INTROSPECTION:
-            raise NotUnderstood("introspection")
+            raise NotCompilable("introspection")
 
     def enter_directive(self, node: DirectiveNode, *_: Any) -> None:
         if node.name.value not in _UNDERSTOOD:
-            raise NotUnderstood("directive")
+            raise NotCompilable("directive")
         self._read(node.arguments or ())
 
     def _read(self, arguments: Iterable[Any]) -> None:
         values = [argument.value for argument in arguments if argument.name.value == "if"]
         if len(values) != 1 or not isinstance(values[0], BooleanValueNode | VariableNode):
-            raise NotUnderstood("condition")
+            raise NotCompilable("condition")
         if isinstance(values[0], VariableNode):
             self.conditions[values[0].name.value] = None

@@ -13,7 +13,7 @@ from typing import Any
 from graphql import GraphQLError
 from graphql.execution.execute import assert_event_stream
 
-from app.graphql.plans.analysing import NotUnderstood
+from app.graphql.plans.analysing import NotCompilable
 from app.graphql.plans.arguments import arguments_of
 from app.graphql.plans.places import Place
 from app.graphql.plans.running import Run, Trail, located
@@ -26,7 +26,7 @@ def beginning(place: Place, *, hides_suggestions: bool) -> Beginning:
     """How the one field of a subscription begins. Raises: NotUnderstood: nothing of ours subscribes to it."""
     subscribe = place.definition.subscribe
     if subscribe is None:
-        raise NotUnderstood("subscriber")
+        raise NotCompilable("subscriber")
     arguments = arguments_of(place, hides_suggestions=hides_suggestions)
     trail: Trail = (None, place.response_name, place.parent.name)
 

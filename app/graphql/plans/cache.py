@@ -7,59 +7,59 @@ from typing import Any, Final
 
 from graphql import DocumentNode, ExecutionResult, GraphQLError, GraphQLSchema, OperationDefinitionNode
 
-from app.graphql.plans.analysing import NotUnderstood, compiling
-from app.graphql.plans.plan import Begun, Plan
-from app.graphql.traits import Traits, traits_of
+from app.graphql.plans.analysing import NotCompilable, compiler_faults_as_not_compilable
+from app.graphql.plans.plan import CompiledOperation, StartedSubscription
+from app.graphql.traits import OperationInfo, operation_info
 
-MAX_PLANS: Final = 500
+MAX_OPERATIONS: Final = 500
 MAX_BYTES: Final = 32 * 1024 * 1024
-MEASURED_EVERY: Final = 32
+MEASURE_EVERY: Final = 32
 """Plans grow as objects of new types are met, so all are measured anew, in 0.5 ms, whenever so many have come."""
 
 Key = tuple[str, str | None]
 
 
 @dataclass(slots=True)
-class Tally:
+class ExecutionCounts:
     """How operations were executed since the process began."""
 
     compiled: int = 0
-    ordinary: Counter[str] = field(default_factory=Counter)
+    interpreted: Counter[str] = field(default_factory=Counter)
     """Left to the ordinary executor, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class PreparedOperation:
     """An operation that was seen before."""
 
     document: DocumentNode
     operation: OperationDefinitionNode
-    plan: Plan | None = None
-    reason: str = ""
+    compiled: CompiledOperation | None = None
+    not_compiled_reason: str = ""
     """Why there is no plan."""
-    traits: Traits = field(init=False)
+    info: OperationInfo = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "traits", traits_of(self.operation))
+        object.__setattr__(self, "traits", operation_info(self.operation))
 
 
-class Plans:
+class OperationCache:
     """The plans of one schema."""
 
     def __init__(
         self,
         schema: GraphQLSchema,
         *,
-        hides_suggestions: bool,
-        max_plans: int = MAX_PLANS,
+        hide_suggestions: bool,
+        max_operations: int = MAX_OPERATIONS,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        self.tally = Tally()
+        self.counts = ExecutionCounts()
         self._schema = schema
-        self._hides_suggestions = hides_suggestions
-        self._max_plans = max_plans
+        self._hides_suggestions = hide_suggestions
+        self._max_plans = max_operations
         self._max_bytes = max_bytes
-        self._known: OrderedDict[Key, Known] = OrderedDict()
+        self._known: OrderedDict[Key, PreparedOperation] = OrderedDict()
         self._size = 0
         """When all were measured last, and what came since."""
         self._unmeasured = 0
@@ -71,7 +71,7 @@ class Plans:
     def size_bytes(self) -> int:
         return sum(_size(key, known) for key, known in self._known.items())
 
-    def find(self, text: str, name: str | None) -> Known | None:
+    def find(self, text: str, name: str | None) -> PreparedOperation | None:
         """The operation of this text, if it is known; it is then the one used last."""
         key = (text, name)
         known = self._known.get(key)
@@ -79,71 +79,77 @@ class Plans:
             self._known.move_to_end(key)
         return known
 
-    def learn(self, text: str, name: str | None, document: DocumentNode, operation: OperationDefinitionNode) -> Known:
+    def add(
+        self, text: str, name: str | None, document: DocumentNode, operation: OperationDefinitionNode
+    ) -> PreparedOperation:
         """Plan this operation and keep the plan, if it can be planned; what must go for it goes."""
-        known = self._known[text, name] = self.planned(document, operation)
+        known = self._known[text, name] = self.prepare(document, operation)
         self._size += _size((text, name), known)
         self._unmeasured += 1
         self._make_room()
         return known
 
-    def planned(self, document: DocumentNode, operation: OperationDefinitionNode) -> Known:
+    def prepare(self, document: DocumentNode, operation: OperationDefinitionNode) -> PreparedOperation:
         """This operation with its plan, if it can be planned, for whoever keeps it."""
         try:
-            with compiling():
-                plan = Plan(self._schema, document, operation, hides_suggestions=self._hides_suggestions)
-            return Known(document, operation, plan)
-        except NotUnderstood as reason:
-            return Known(document, operation, None, str(reason))
+            with compiler_faults_as_not_compilable():
+                plan = CompiledOperation(self._schema, document, operation, hide_suggestions=self._hides_suggestions)
+            return PreparedOperation(document, operation, plan)
+        except NotCompilable as reason:
+            return PreparedOperation(document, operation, None, str(reason))
 
     def execute(
-        self, known: Known, context: Any, given: Mapping[str, Any] | None
+        self, known: PreparedOperation, context: Any, given: Mapping[str, Any] | None
     ) -> ExecutionResult | Awaitable[ExecutionResult]:
         """The result of a query or mutation. Raises: NotUnderstood, counted, before anything has run."""
         try:
             result = self._plan(known).execute(context, given)
-        except NotUnderstood as reason:
-            self.tally.ordinary[str(reason)] += 1
+        except NotCompilable as reason:
+            self.counts.interpreted[str(reason)] += 1
             raise
-        self.tally.compiled += 1
+        self.counts.compiled += 1
         return result
 
-    async def begin(self, known: Known, context: Any, given: Mapping[str, Any] | None) -> Begun | list[GraphQLError]:
+    async def subscribe(
+        self, known: PreparedOperation, context: Any, given: Mapping[str, Any] | None
+    ) -> StartedSubscription | list[GraphQLError]:
         """A subscription, whose events are counted one by one; or why there is none.
 
         Raises: NotUnderstood, counted, before anything has run.
         """
         try:
-            return await self._plan(known).begin(context, given)
-        except NotUnderstood as reason:
-            self.tally.ordinary[str(reason)] += 1
+            return await self._plan(known).subscribe(context, given)
+        except NotCompilable as reason:
+            self.counts.interpreted[str(reason)] += 1
             raise
 
     def execute_event(
-        self, known: Known, context: Any, begun: Begun, event: Any
+        self, known: PreparedOperation, context: Any, begun: StartedSubscription, event: Any
     ) -> ExecutionResult | Awaitable[ExecutionResult]:
         """The result for one event of a subscription that a plan has begun."""
         result = self._plan(known).execute_event(context, begun, event)
-        self.tally.compiled += 1
+        self.counts.compiled += 1
         return result
 
-    def encoded_event(self, known: Known, context: Any, begun: Begun, event: Any) -> bytes | None:
+    def encode_event(
+        self, known: PreparedOperation, context: Any, begun: StartedSubscription, event: Any
+    ) -> bytes | None:
         """The answer to an event that many are given, as JSON; None: it has to be executed for itself."""
-        encoded = self._plan(known).encoded_event(context, begun, event)
+        encoded = self._plan(known).encode_event(context, begun, event)
         if encoded is not None:
-            self.tally.compiled += 1
+            self.counts.compiled += 1
         return encoded
 
     @staticmethod
-    def _plan(known: Known) -> Plan:
-        if known.plan is None:
-            raise NotUnderstood(known.reason)
-        return known.plan
+    def _plan(known: PreparedOperation) -> CompiledOperation:
+        if known.compiled is None:
+            raise NotCompilable(known.not_compiled_reason)
+        return known.compiled
 
     def _make_room(self) -> None:
         while len(self._known) > self._max_plans:
             self._forget_oldest()
-        if self._unmeasured >= MEASURED_EVERY or self._size > self._max_bytes:
+        if self._unmeasured >= MEASURE_EVERY or self._size > self._max_bytes:
             self._size, self._unmeasured = self.size_bytes, 0
         while self._size > self._max_bytes and len(self._known) > 1:
             self._forget_oldest()
@@ -152,6 +158,6 @@ class Plans:
         self._size -= _size(*self._known.popitem(last=False))
 
 
-def _size(key: Key, known: Known) -> int:
+def _size(key: Key, known: PreparedOperation) -> int:
     """The text stands for its syntax tree too, of about 80 bytes a character."""
-    return len(key[0]) * 80 + (known.plan.size_bytes if known.plan else 0)
+    return len(key[0]) * 80 + (known.compiled.size_bytes if known.compiled else 0)

@@ -21,7 +21,7 @@ from graphql import (
 from graphql.execution.executor import default_type_resolver
 
 from app.graphql.plans import completing, steps
-from app.graphql.plans.analysing import NotUnderstood
+from app.graphql.plans.analysing import NotCompilable
 from app.graphql.plans.arguments import arguments_of
 from app.graphql.plans.beginning import Beginning, beginning
 from app.graphql.plans.completing import Fields
@@ -54,7 +54,7 @@ class Compiler:
         """How a subscription begins: it has one field. Raises: NotUnderstood."""
         places = self._selection.places(parent, [self._operation.definition.selection_set])
         if len(places) != 1:
-            raise NotUnderstood("root fields")
+            raise NotCompilable("root fields")
         return beginning(places[0], hides_suggestions=self._operation.hides_suggestions)
 
     def _steps(self, parent: GraphQLObjectType, selections: list[SelectionSetNode]) -> list[tuple[str, Step]]:

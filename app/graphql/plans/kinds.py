@@ -13,7 +13,7 @@ from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.cast import TYPE_CAST_ATTRIBUTE
 from strawberry.types.union import StrawberryUnion
 
-from app.graphql.access import Exactly
+from app.graphql.access import IsExactClass
 
 DEFINITION: Final = "strawberry-definition"
 
@@ -29,7 +29,7 @@ def own_classes(kind: GraphQLObjectType) -> frozenset[type]:
     if definition is None:
         return frozenset()
     classes = {definition.origin}
-    if isinstance(definition.is_type_of, Exactly):
+    if isinstance(definition.is_type_of, IsExactClass):
         classes &= {definition.is_type_of.cls}
     elif definition.is_type_of is not None:
         return frozenset()

@@ -16,24 +16,24 @@ from graphql import (
     OperationType,
 )
 
-from app.graphql.plans.analysing import NotUnderstood, compiling, parts
+from app.graphql.plans.analysing import NotCompilable, compiler_faults_as_not_compilable, fragments_and_conditions
 from app.graphql.plans.beginning import Beginning
 from app.graphql.plans.compiling import Compiler
 from app.graphql.plans.completing import Fields
 from app.graphql.plans.running import Operation, Run
-from app.graphql.plans.sharing import kept
+from app.graphql.plans.sharing import encoded_responses_of
 from app.graphql.plans.variables import Values, Variables
 
 MAX_VARIANTS: Final = 16
 """For how many sets of @skip and @include one plan is kept; the one used longest ago goes first."""
-BYTES_PER_PLAN: Final = 8 * 1024
+BYTES_PER_OPERATION: Final = 8 * 1024
 """Measured with tracemalloc over the product's documents: 2 to 10 KiB, most of it for input objects."""
-BYTES_PER_STEP: Final = 4 * 1024
+BYTES_PER_FIELD: Final = 4 * 1024
 """What a step comes to with its place and completion: 3.1 to 4.2 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StartedSubscription:
     """A subscription that has begun: its events, and the variables that each is answered with."""
 
     values: Values
@@ -49,7 +49,7 @@ class _Variant:
     """Whether the answer to an event is nothing but a copy of what stands in it."""
 
 
-class Plan:
+class CompiledOperation:
     """Runs one operation. Made once, run many times, by one thread."""
 
     def __init__(
@@ -58,16 +58,16 @@ class Plan:
         document: DocumentNode,
         definition: OperationDefinitionNode,
         *,
-        hides_suggestions: bool,
+        hide_suggestions: bool,
     ) -> None:
         """Raises: NotUnderstood."""
-        fragments, self._condition_names = parts(document, definition)
+        fragments, self._condition_names = fragments_and_conditions(document, definition)
         root = schema.get_root_type(definition.operation)
         if root is None:
-            raise NotUnderstood("root type")
+            raise NotCompilable("root type")
         self._root = root
-        self._operation = Operation(schema, definition, fragments, hides_suggestions=hides_suggestions)
-        self._variables = Variables(schema, definition, hides_suggestions=hides_suggestions)
+        self._operation = Operation(schema, definition, fragments, hides_suggestions=hide_suggestions)
+        self._variables = Variables(schema, definition, hides_suggestions=hide_suggestions)
         self._variants: OrderedDict[tuple[Any, ...], _Variant] = OrderedDict()
         self._steps = 0
         self._beginning: Beginning | None = None
@@ -75,7 +75,7 @@ class Plan:
     @property
     def size_bytes(self) -> int:
         """About what it takes up, beside its document."""
-        return BYTES_PER_PLAN + self._steps * BYTES_PER_STEP
+        return BYTES_PER_OPERATION + self._steps * BYTES_PER_FIELD
 
     def execute(self, context: Any, given: Mapping[str, Any] | None) -> ExecutionResult | Awaitable[ExecutionResult]:
         """The result for these variables as they were sent. Raises: NotUnderstood, before anything has run."""
@@ -84,36 +84,40 @@ class Plan:
             return ExecutionResult(None, errors=values)
         return self._run(Run(self._operation, values, context), self._variant(values).fields)
 
-    async def begin(self, context: Any, given: Mapping[str, Any] | None) -> Begun | list[GraphQLError]:
+    async def subscribe(
+        self, context: Any, given: Mapping[str, Any] | None
+    ) -> StartedSubscription | list[GraphQLError]:
         """The subscription for these variables as they were sent, or why there is none.
 
         Raises: NotUnderstood, before anything has run.
         """
         if self._condition_names:  # which field is the one may depend on them
-            raise NotUnderstood("condition")
+            raise NotCompilable("condition")
         if self._beginning is None:
-            with compiling():
+            with compiler_faults_as_not_compilable():
                 self._beginning = Compiler(self._operation, {}, self._count).beginning(self._root)
         values = self._variables.values(given or {})
         if isinstance(values, list):
             return values
         self._variant(values)  # what the items ask is understood, too: no subscription changes its executor midway
         try:
-            return Begun(values, await self._beginning(Run(self._operation, values, context)))
+            return StartedSubscription(values, await self._beginning(Run(self._operation, values, context)))
         except GraphQLError as error:
             return [error]
 
-    def execute_event(self, context: Any, begun: Begun, event: Any) -> ExecutionResult | Awaitable[ExecutionResult]:
+    def execute_event(
+        self, context: Any, begun: StartedSubscription, event: Any
+    ) -> ExecutionResult | Awaitable[ExecutionResult]:
         """The result for one event of a subscription, with the variables of its beginning."""
         return self._run(Run(self._operation, begun.values, context, event), self._variant(begun.values).fields)
 
-    def encoded_event(self, context: Any, begun: Begun, event: Any) -> bytes | None:
+    def encode_event(self, context: Any, begun: StartedSubscription, event: Any) -> bytes | None:
         """The answer to an event that many are given, as JSON: encoded once for all who ask the same of it.
 
         None: it is not such an event, or the answer is more than a copy of it.
         """
         variant = self._variant(begun.values)
-        if not variant.is_plain or (encoded := kept(event)) is None:
+        if not variant.is_plain or (encoded := encoded_responses_of(event)) is None:
             return None
         found = encoded.get(variant)
         if found is None:
@@ -153,12 +157,12 @@ class Plan:
 
     def _compiled(self, conditions: tuple[Any, ...]) -> _Variant:
         if not all(type(value) is bool for value in conditions):
-            raise NotUnderstood("condition")
+            raise NotCompilable("condition")
         compiler = Compiler(self._operation, dict(zip(self._condition_names, conditions, strict=True)), self._count)
         serially = self._operation.definition.operation is OperationType.MUTATION
         if len(self._variants) >= MAX_VARIANTS:
             self._variants.popitem(last=False)
-        with compiling():
+        with compiler_faults_as_not_compilable():
             fields = compiler.root(self._root, serially=serially)
         variant = self._variants[conditions] = _Variant(fields, compiler.is_plain)
         return variant

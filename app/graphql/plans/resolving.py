@@ -19,7 +19,7 @@ from strawberry.types.field import StrawberryField
 from strawberry.types.fields.resolver import StrawberryResolver
 from strawberry.types.info import Info
 
-from app.graphql.access import GuardedField, check
+from app.graphql.access import GuardedField, check_permission
 from app.graphql.plans.infos import BareInfo, FieldInfo
 from app.graphql.plans.kinds import DEFINITION
 from app.graphql.plans.places import Place
@@ -107,7 +107,7 @@ async def _or_raised(found: Any, error: Exception) -> Any:
 def _direct(place: Place, field: StrawberryField, resolver: StrawberryResolver[Any], converter: Any) -> Call:
     function: Any = resolver.wrapped_func
     needs = field.needs if isinstance(field, GuardedField) and field.is_checked else None
-    changes = isinstance(field, GuardedField) and field.changes
+    changes = isinstance(field, GuardedField) and field.is_mutation
     info_name = resolver.info_parameter.name if resolver.info_parameter else None
     takes_source = resolver.self_parameter is not None
     if takes_source and not (needs or info_name or field.arguments):
@@ -118,7 +118,7 @@ def _direct(place: Place, field: StrawberryField, resolver: StrawberryResolver[A
         info = FieldInfo(run, place, trail, field)
         named = convert(arguments, info)
         if needs is not None:
-            check(run.context.viewer, needs)
+            check_permission(run.context.viewer, needs)
         if changes:
             run.context.forget()
         if info_name is not None:
@@ -166,7 +166,9 @@ def _field(place: Place) -> StrawberryField | None:
 
 
 def _is_plain(place: Place, field: Any) -> bool:
-    return isinstance(field, GuardedField) and field.plain_input and place.definition.resolve == field.resolve_plainly
+    return (
+        isinstance(field, GuardedField) and field.input_as_dict and place.definition.resolve == field.resolve_with_dicts
+    )
 
 
 @lru_cache(maxsize=4_096)

@@ -6,16 +6,16 @@ and whoever asks the same of the same event gets the same bytes.
 
 from typing import Any
 
-Encoded = dict[object, bytes]
+EncodedResponses = dict[object, bytes]
 """The encoded answers to one event, by what was asked of it: they go when the event goes."""
 
 
-class Shared:
+class SharedEvent:
     """An event that keeps what was encoded of it, where `encoded` is set."""
 
-    encoded: Encoded | None = None
+    encoded_responses: EncodedResponses | None = None
 
 
-def kept(event: Any) -> Encoded | None:
+def encoded_responses_of(event: Any) -> EncodedResponses | None:
     """The encoded answers to this event, if it keeps them."""
-    return event.encoded if isinstance(event, Shared) else None
+    return event.encoded_responses if isinstance(event, SharedEvent) else None

@@ -7,11 +7,11 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from app.callers.rules import Kind, Viewer
-from app.graphql.execution import Request
+from app.callers.rules import Caller, CallerKind
+from app.graphql.execution import GraphQLRequest
 
-SMALL_BODY: Final = 64 * 1024
-LARGE_BODY: Final = 1024 * 1024
+MAX_USER_BODY_BYTES: Final = 64 * 1024
+MAX_SERVICE_BODY_BYTES: Final = 1024 * 1024
 MAX_URL_FIELDS: Final = 20
 MAX_VARIABLES: Final = 100
 MAX_VALUES: Final = 50_000
@@ -24,74 +24,74 @@ _DOCUMENT_ID: Final = re.compile("(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
-class TooLarge(Exception):
+class BodyTooLarge(Exception):
     """More bytes than this caller may send."""
 
 
-class Malformed(Exception):
+class MalformedRequest(Exception):
     """The bytes hold no GraphQL request; the text says why, to a person."""
 
 
-class Misnamed(Malformed):
+class InvalidDocumentId(MalformedRequest):
     """The request is one of GraphQL's, but names its document in a way that is not served here."""
 
 
-class Gone(Exception):
+class ClientDisconnected(Exception):
     """The caller left before its request was complete."""
 
 
-def allowed_bytes(viewer: Viewer | None) -> int:
+def max_body_bytes(caller: Caller | None) -> int:
     """Users and strangers send one operation; services send batches, operators rate cards."""
-    return SMALL_BODY if viewer is None or viewer.kind is Kind.USER else LARGE_BODY
+    return MAX_USER_BODY_BYTES if caller is None or caller.kind is CallerKind.USER else MAX_SERVICE_BODY_BYTES
 
 
-async def read(receive: Receive, limit: int) -> bytes:
+async def read_body(receive: Receive, limit: int) -> bytes:
     """The body. Raises: TooLarge as soon as it passes `limit`, whatever Content-Length said; Gone."""
     body = b""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Gone
+            raise ClientDisconnected
         chunk: bytes = message.get("body", b"")
         if len(body) + len(chunk) > limit:
-            raise TooLarge
+            raise BodyTooLarge
         body = body + chunk if body else chunk
         if not message.get("more_body", False):
             return body
 
 
-def parse(body: bytes) -> Request:
+def parse_body(body: bytes) -> GraphQLRequest:
     """The operation in a body. Raises: Malformed."""
     try:
         # It refuses invalid UTF-8, NaN, numbers beyond a double and nesting beyond 1,024, all as a ValueError.
         parameters = orjson.loads(body)
     except ValueError as error:
-        raise Malformed(f"The body is not JSON in UTF-8: {error}.") from None
+        raise MalformedRequest(f"The body is not JSON in UTF-8: {error}.") from None
     if isinstance(parameters, list):
-        raise Malformed("One operation per request: batches are not served; for charges there is chargeBatch.")
-    return request(parameters)
+        raise MalformedRequest("One operation per request: batches are not served; for charges there is chargeBatch.")
+    return parse_request(parameters)
 
 
-def request(parameters: object) -> Request:
+def parse_request(parameters: object) -> GraphQLRequest:
     """The operation that these parameters name; what else they hold is ignored. Raises: Malformed; Misnamed."""
     if not isinstance(parameters, dict):
-        raise Malformed('Send a JSON object: {"query": "…", "variables": {…}, "operationName": "…"}.')
+        raise MalformedRequest('Send a JSON object: {"query": "…", "variables": {…}, "operationName": "…"}.')
     query, variables, name = parameters.get("query"), parameters.get("variables"), parameters.get("operationName")
     extensions = parameters.get("extensions")
     if not (variables is None or isinstance(variables, dict)):
-        raise Malformed("variables must be an object or null.")
+        raise MalformedRequest("variables must be an object or null.")
     if variables:
         _check_size(variables)
     if not (name is None or isinstance(name, str)):
-        raise Malformed("operationName must be a string or null.")
+        raise MalformedRequest("operationName must be a string or null.")
     if not (extensions is None or isinstance(extensions, dict)):
-        raise Malformed("extensions must be an object or null.")
+        raise MalformedRequest("extensions must be an object or null.")
     hash = _hash(parameters.get("documentId"), (extensions or {}).get("persistedQuery"))
     if hash is not None and query is None:
         query = ""
     if not isinstance(query, str):
-        raise Malformed("query must be a string: the GraphQL document.")
-    return Request(query, variables, name, hash)
+        raise MalformedRequest("query must be a string: the GraphQL document.")
+    return GraphQLRequest(query, variables, name, hash)
 
 
 def _hash(document_id: object, persisted_query: object) -> str | None:
@@ -101,26 +101,32 @@ def _hash(document_id: object, persisted_query: object) -> str | None:
         return None if persisted_query is None else _hash_of_apollo(persisted_query)
     found = _DOCUMENT_ID.fullmatch(document_id) if isinstance(document_id, str) else None
     if found is None:
-        raise Misnamed('documentId must be "sha256:<64 hex digits>": the SHA-256 of the document\'s exact text.')
+        raise InvalidDocumentId(
+            'documentId must be "sha256:<64 hex digits>": the SHA-256 of the document\'s exact text.'
+        )
     hash = found[1].lower()
     if persisted_query is not None and _hash_of_apollo(persisted_query) != hash:
-        raise Misnamed("documentId and extensions.persistedQuery name two documents: send one of them, or both alike.")
+        raise InvalidDocumentId(
+            "documentId and extensions.persistedQuery name two documents: send one of them, or both alike."
+        )
     return hash
 
 
 def _hash_of_apollo(persisted_query: object) -> str:
     match persisted_query:
         case {"version": int(version)} if version != 1:
-            raise Misnamed(f"extensions.persistedQuery of version {version!s:.20} is not served: send version 1.")
+            raise InvalidDocumentId(
+                f"extensions.persistedQuery of version {version!s:.20} is not served: send version 1."
+            )
         case {"version": 1, "sha256Hash": str(hash)} if found := _DOCUMENT_ID.fullmatch(hash):
             return found[1].lower()
-    raise Misnamed('extensions.persistedQuery must be {"version": 1, "sha256Hash": "<64 hex digits>"}.')
+    raise InvalidDocumentId('extensions.persistedQuery must be {"version": 1, "sha256Hash": "<64 hex digits>"}.')
 
 
-def from_url(query_string: bytes, limit: int) -> Request:
+def parse_query_string(query_string: bytes, limit: int) -> GraphQLRequest:
     """The operation in an address; variables and extensions are JSON there. Raises: TooLarge; Malformed."""
     if len(query_string) > limit:
-        raise TooLarge
+        raise BodyTooLarge
     try:
         pairs = parse_qsl(
             query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_URL_FIELDS
@@ -129,18 +135,18 @@ def from_url(query_string: bytes, limit: int) -> Request:
         for name in ("variables", "extensions"):
             parameters[name] = orjson.loads(text) if (text := str(parameters.get(name, ""))) else None
     except ValueError as error:
-        raise Malformed(f"The address holds no request: {error}.") from None
+        raise MalformedRequest(f"The address holds no request: {error}.") from None
     if len({name for name, _ in pairs}) < len(pairs):
-        raise Malformed("Each parameter may stand in the address once.")
-    return request(parameters)
+        raise MalformedRequest("Each parameter may stand in the address once.")
+    return parse_request(parameters)
 
 
 def _check_size(variables: dict[str, Any]) -> None:
     """Raises: Malformed: too many, too large or too deep."""
     if len(variables) > MAX_VARIABLES:
-        raise Malformed(f"At most {MAX_VARIABLES} variables may be sent; these are {len(variables):,}.")
+        raise MalformedRequest(f"At most {MAX_VARIABLES} variables may be sent; these are {len(variables):,}.")
     if _values_in(variables, MAX_NESTING, MAX_VALUES) < 0:
-        raise Malformed(f"variables may hold at most {MAX_VALUES:,} values, nested at most {MAX_NESTING} deep.")
+        raise MalformedRequest(f"variables may hold at most {MAX_VALUES:,} values, nested at most {MAX_NESTING} deep.")
 
 
 def _values_in(container: dict[str, Any] | list[Any], levels: int, left: int) -> int:

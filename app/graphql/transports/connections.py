@@ -5,49 +5,49 @@ from contextlib import contextmanager
 from typing import Final
 
 from app.graphql.context import Context
-from app.graphql.limits.gate import is_user
-from app.graphql.limits.rates import network_of
+from app.graphql.limits.gate import is_user_or_anonymous
+from app.graphql.limits.rates import rate_limit_network
 
-SERVICE_CONNECTIONS: Final = 2_000
+MAX_SERVICE_CONNECTIONS: Final = 2_000
 """Of one service key or operator: executors of one key are many, and each has a connection of its own."""
-CODE: Final = 4429
-REASON: Final = "Too many connections of this caller: the oldest was closed"
+TOO_MANY_CONNECTIONS_CODE: Final = 4429
+TOO_MANY_CONNECTIONS: Final = "Too many connections of this caller: the oldest was closed"
 """Said with 4429, which stock clients do not retry: two tabs would else close each other in turn for ever."""
 
 
-WAITING_CONNECTIONS: Final = 1_000
+MAX_PENDING_CONNECTIONS: Final = 1_000
 """Of one address, before connection_init: a whole office comes back at once when a server was started anew."""
-MANY_WAIT: Final = "Too many connections of this address wait for connection_init: the oldest was closed"
+TOO_MANY_PENDING: Final = "Too many connections of this address wait for connection_init: the oldest was closed"
 """Said with 1013, which stock clients retry."""
 
 
 _Open = dict[str, dict[object, Callable[[], None]]]
 
 
-class Connections:
+class ConnectionLimits:
     """Those of one process."""
 
-    def __init__(self, most_of_user: int, most_waiting: int = WAITING_CONNECTIONS) -> None:
-        self._most_of_user = most_of_user
-        self._most_waiting = most_waiting
+    def __init__(self, max_per_user: int, max_pending: int = MAX_PENDING_CONNECTIONS) -> None:
+        self._most_of_user = max_per_user
+        self._most_waiting = max_pending
         self._open: _Open = {}
         self._waiting: _Open = {}
 
     @contextmanager
-    def waiting(self, context: Context, end: Callable[[], None]) -> Iterator[None]:
+    def pending(self, context: Context, end: Callable[[], None]) -> Iterator[None]:
         """A connection of this address that has not said whose it is. `end` is called, once at most, when it has to
         go."""
-        if context.address is None:
+        if context.client_address is None:
             yield
             return
-        with _one_of(self._waiting, network_of(context.address), self._most_waiting, end):
+        with _one_of(self._waiting, rate_limit_network(context.client_address), self._most_waiting, end):
             yield
 
     @contextmanager
-    def counted(self, context: Context, end: Callable[[], None]) -> Iterator[None]:
+    def established(self, context: Context, end: Callable[[], None]) -> Iterator[None]:
         """A connection of this caller; `end` as above."""
-        most = self._most_of_user if is_user(context) else SERVICE_CONNECTIONS
-        with _one_of(self._open, context.caller_key, most, end):
+        most = self._most_of_user if is_user_or_anonymous(context) else MAX_SERVICE_CONNECTIONS
+        with _one_of(self._open, context.limit_key, most, end):
             yield
 
 

@@ -30,14 +30,14 @@ from typing import Any, Final
 import orjson
 from starlette.types import Receive, Send
 
-from app.callers.ring import Ended
+from app.callers.ring import OnRevoked
 from app.graphql.context import Context
-from app.graphql.execution import Answer, OperationFailed
-from app.graphql.faults import masked
+from app.graphql.execution import GraphQLResponse, OperationFailed
+from app.graphql.faults import mask_fault
 
 KEEP_ALIVE_SECONDS: Final = 12.0
 """Silence after which a comment is sent, so that nobody on the way takes the connection for dead."""
-BEGIN_SECONDS: Final = 0.25
+FIRST_ITEM_SECONDS: Final = 0.25
 """How long the first item, or a refusal, is waited for before the stream is begun without it."""
 
 HEADERS: Final = (
@@ -46,33 +46,33 @@ HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-accel-buffering", b"no"),  # a proxy that gathers what it passes on would hold items back
 )
-LAST_WORD_SECONDS: Final = 2.0
+CLOSE_SECONDS: Final = 2.0
 """How long a client that reads slowly may take to let the end of its stream in."""
 COMMENT: Final = b":\n\n"
 COMPLETE: Final = b"event: complete\ndata:\n\n"
 _VERSION: Final = re.compile(rb"[0-9]{1,16}")
 
-Watch = Callable[[Ended], Callable[[], None]]
-Faulted = Callable[[Mapping[str, Any]], None]
+WatchRevocation = Callable[[OnRevoked], Callable[[], None]]
+OnError = Callable[[Mapping[str, Any]], None]
 
 log = logging.getLogger(__name__)
 
 
-def last_seen(last_event_id: bytes | None) -> int | None:
+def parse_last_event_id(last_event_id: bytes | None) -> int | None:
     """The version in a Last-Event-ID; one that is not ours counts as none, so that all is told anew."""
     return int(last_event_id) if last_event_id is not None and _VERSION.fullmatch(last_event_id) else None
 
 
-async def answer(
+async def stream_response(
     items: AsyncGenerator[bytes, None],
     context: Context,
     receive: Receive,
     send: Send,
     *,
-    watch: Watch,
-    faulted: Faulted,
-    takes_answers: bool,
-) -> Answer | None:
+    watch_revocation: WatchRevocation,
+    on_error: OnError,
+    accepts_json: bool,
+) -> GraphQLResponse | None:
     """Stream what an operation yields. `watch` has what it is given called when the caller's proof is withdrawn, and
     returns what ends the watch; `faulted` is told of a masked fault that ends the stream. `takes_answers`: whether the
     client takes an ordinary answer, too.
@@ -80,14 +80,14 @@ async def answer(
     Returns: the ordinary answer to an operation that was refused before its stream began; None: it was streamed.
     """
     async with aclosing(items):
-        stream = _Stream(items, context, send, faulted)
+        stream = _Stream(items, context, send, on_error)
         try:
-            await stream.begin(takes_answers=takes_answers)
-            gone = await _first_of(stream.carry_on(), _gone(receive), _expired(context), _revoked(watch))
+            await stream.begin(takes_answers=accepts_json)
+            gone = await _first_of(stream.carry_on(), _gone(receive), _expired(context), _revoked(watch_revocation))
             if not gone:
                 await stream.end()
         except OperationFailed as failed:
-            return Answer({"errors": failed.errors}, ran=False, retry_after_seconds=failed.retry_after_seconds)
+            return GraphQLResponse({"errors": failed.errors}, ran=False, retry_after_seconds=failed.retry_after_seconds)
         finally:
             await stream.stop()
     return None
@@ -114,7 +114,7 @@ async def _gone(receive: Receive) -> bool:
 
 
 async def _expired(context: Context) -> bool:
-    ends_at = context.viewer.expires_at if context.viewer is not None else None
+    ends_at = context.caller.expires_at if context.caller is not None else None
     if ends_at is None:
         await asyncio.Event().wait()
     else:
@@ -122,7 +122,7 @@ async def _expired(context: Context) -> bool:
     return False
 
 
-async def _revoked(watch: Watch) -> bool:
+async def _revoked(watch: WatchRevocation) -> bool:
     """Wait until the caller's proof is withdrawn."""
     told = asyncio.Event()
     unwatch = watch(told.set)
@@ -136,12 +136,12 @@ async def _revoked(watch: Watch) -> bool:
 class _Stream:
     """What is sent of one operation: an item is asked for when the one before it has been sent, so none is queued."""
 
-    def __init__(self, items: AsyncGenerator[bytes, None], context: Context, send: Send, faulted: Faulted) -> None:
+    def __init__(self, items: AsyncGenerator[bytes, None], context: Context, send: Send, faulted: OnError) -> None:
         self._items = items
         self._context = context
         self._send = send
         self._faulted = faulted
-        self._told_version = context.seen_version
+        self._told_version = context.last_seen_version
         self._upcoming: asyncio.Future[bytes | None] | None = None
         self._begun = False
 
@@ -150,7 +150,7 @@ class _Stream:
 
         Raises: what the operation raises; not OperationFailed where it has to be streamed.
         """
-        if (first := await self._within(BEGIN_SECONDS)) is None:
+        if (first := await self._within(FIRST_ITEM_SECONDS)) is None:
             return
         try:
             await first
@@ -171,7 +171,7 @@ class _Stream:
         if not self._begun:
             return
         try:
-            async with asyncio.timeout(LAST_WORD_SECONDS):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await self._body(b"", more=False)
         except (OSError, TimeoutError):
             log.debug("the client did not take the end of its stream")
@@ -192,7 +192,7 @@ class _Stream:
         except OperationFailed as failed:
             item = orjson.dumps({"errors": failed.errors})
         except Exception as fault:
-            problem = masked(fault, self._context)
+            problem = mask_fault(fault, self._context)
             self._faulted(problem)
             item = orjson.dumps({"errors": [problem]})
         if item is None:
@@ -211,7 +211,7 @@ class _Stream:
 
     def _id(self) -> bytes:
         """The line that names the version of this item, where it has one that is new."""
-        version = self._context.seen_version
+        version = self._context.last_seen_version
         if version is None or version == self._told_version:
             return b""
         self._told_version = version

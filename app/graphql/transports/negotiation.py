@@ -18,27 +18,27 @@ _ANYTHING: Final = b"*/*"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Accepted:
     """What a client takes."""
 
     media_type: bytes | None
     """For a whole answer, JSON or GRAPHQL_JSON; None: it takes neither."""
-    stream: bool = False
+    accepts_stream: bool = False
     """Whether it takes an event stream at all."""
-    stream_first: bool = False
+    prefers_stream: bool = False
     """Whether it likes an event stream better than any whole answer."""
 
 
 @lru_cache(maxsize=256)
-def wanted(accept: bytes | None) -> Wanted:
+def negotiate(accept: bytes | None) -> Accepted:
     """What this Accept header says; None: there is none."""
     ranges = _ranges(accept or _ANYTHING)
     plain, modern, stream = _liking(JSON, ranges), _liking(GRAPHQL_JSON, ranges), ranges.get(EVENT_STREAM, 0.0)
     if not (plain[0] or modern[0]):
-        return Wanted(None, stream > 0, stream > 0)
+        return Accepted(None, stream > 0, stream > 0)
     # Of two liked alike the one that is named counts, and of two that are named the modern one.
     modern_first = modern > plain or (modern == plain and GRAPHQL_JSON in ranges)
-    return Wanted(GRAPHQL_JSON if modern_first else JSON, stream > 0, stream > max(plain[0], modern[0]))
+    return Accepted(GRAPHQL_JSON if modern_first else JSON, stream > 0, stream > max(plain[0], modern[0]))
 
 
 def _liking(media_type: bytes, ranges: dict[bytes, float]) -> tuple[float, int]:

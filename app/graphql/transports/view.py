@@ -16,19 +16,19 @@ from starlette.types import Receive, Scope, Send
 from strawberry.http.ides import get_graphql_ide_html
 
 from app import database
-from app.callers.doorway import Doorway, brings_service_key
-from app.callers.rules import Viewer
+from app.callers.doorway import Authenticator, has_service_key
+from app.callers.rules import Caller
 from app.errors import RateLimited, RequestError, Unauthenticated, Unavailable
-from app.graphql.context import Context, House, address_of
-from app.graphql.execution import Answer, Execution, Looked, Request, kind_of
-from app.graphql.faults import OUT_OF_REACH, Code, error, masked
+from app.graphql.context import AppState, Context, client_address_of
+from app.graphql.execution import GraphQLEngine, GraphQLRequest, GraphQLResponse, Prepared, operation_type
+from app.graphql.faults import DATABASE_UNAVAILABLE, ErrorCode, format_error, mask_fault
 from app.graphql.transports import body, event_stream
-from app.graphql.transports.negotiation import GRAPHQL_JSON, HTML, JSON, Wanted, wanted
+from app.graphql.transports.negotiation import GRAPHQL_JSON, HTML, JSON, Accepted, negotiate
 
-READING: Final = frozenset({"GET", "HEAD"})
-GONE: Final = "CLIENT_GONE"
+READ_METHODS: Final = frozenset({"GET", "HEAD"})
+CLIENT_DISCONNECTED: Final = "CLIENT_GONE"
 """In the log only: nobody is there to be told."""
-NOT_COUNTED: Final = frozenset({429, 503})
+UNCOUNTED_STATUSES: Final = frozenset({429, 503})
 """Refusals that are not for what was sent."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _JSON_TYPE: Final = re.compile(rb'application/json *(; *charset *= *"?utf-?8"? *)?', re.IGNORECASE)
@@ -44,7 +44,7 @@ class _Refused(Exception):
     def __init__(self, status: int, message: str, code: str, *headers: tuple[bytes, bytes]) -> None:
         super().__init__(message)
         self.status = status
-        self.error = error(message, code)
+        self.error = format_error(message, code)
         self.headers = headers
 
 
@@ -55,7 +55,7 @@ class _Call(NamedTuple):
     query_string: bytes
     headers: Headers
     authorization: str | None
-    takes: Wanted
+    takes: Accepted
     receive: Receive
     send: Send
 
@@ -64,14 +64,20 @@ class GraphQLOverHTTP:
     """The ASGI application of the HTTP transport."""
 
     def __init__(
-        self, execution: Execution, doorway: Doorway, house: House, *, explorer: bool, reads_by_get: bool = False
+        self,
+        execution: GraphQLEngine,
+        authenticator: Authenticator,
+        state: AppState,
+        *,
+        graphiql: bool,
+        get_queries: bool = False,
     ) -> None:
         """`explorer`: whether GET shows GraphiQL to browsers. `reads_by_get`: whether GET carries out queries."""
         self._execution = execution
-        self._doorway = doorway
-        self._house = house
-        self._explorer_page = get_graphql_ide_html("graphiql").encode() if explorer else None
-        self._methods = ("POST", "GET", "HEAD", "OPTIONS") if reads_by_get else ("POST", "OPTIONS")
+        self._doorway = authenticator
+        self._house = state
+        self._explorer_page = get_graphql_ide_html("graphiql").encode() if graphiql else None
+        self._methods = ("POST", "GET", "HEAD", "OPTIONS") if get_queries else ("POST", "OPTIONS")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope["headers"])
@@ -81,19 +87,19 @@ class GraphQLOverHTTP:
             scope.get("query_string", b""),
             headers,
             authorization.decode("latin-1") if authorization is not None else None,
-            wanted(accept),
+            negotiate(accept),
             receive,
             send,
         )
         if call.method == "OPTIONS":
             await _respond(call, 204, b"", more_headers=[_allow(*self._methods)])
             return
-        if self._explorer_page and call.method in READING and accept is not None and HTML in accept:
+        if self._explorer_page and call.method in READ_METHODS and accept is not None and HTML in accept:
             await _respond(call, 200, self._explorer_page, HTML)
             return
-        context = Context(None, self._house, request_id=_request_id(headers), address=address_of(scope))
+        context = Context(None, self._house, request_id=_request_id(headers), client_address=client_address_of(scope))
         more_headers: Iterable[tuple[bytes, bytes]] = ()
-        media_type = call.takes.media_type or (GRAPHQL_JSON if call.takes.stream else JSON)
+        media_type = call.takes.media_type or (GRAPHQL_JSON if call.takes.accepts_stream else JSON)
         try:
             answer = await self._answer(call, context)
             if answer is None:
@@ -106,79 +112,79 @@ class GraphQLOverHTTP:
             refused = self._counted(found, call, context)
             status, more_headers = refused.status, refused.headers
             payload = orjson.dumps({"errors": [refused.error]})
-            self._execution.refused(context, refused.error)
-        except body.Gone:
-            self._execution.refused(context, error("The client left.", GONE))
+            self._execution.log_refusal(context, refused.error)
+        except body.ClientDisconnected:
+            self._execution.log_refusal(context, format_error("The client left.", CLIENT_DISCONNECTED))
             return
         except Exception as fault:
-            problem = masked(fault, context)
+            problem = mask_fault(fault, context)
             status, payload = 500, orjson.dumps({"errors": [problem]})
-            self._execution.refused(context, problem)
+            self._execution.log_refusal(context, problem)
         await _respond(call, status, payload, media_type, more_headers)
 
-    async def _answer(self, call: _Call, context: Context) -> Answer | None:
+    async def _answer(self, call: _Call, context: Context) -> GraphQLResponse | None:
         """The answer; None: an event stream was sent. Raises: _Refused; Gone."""
-        if not brings_service_key(call.authorization):
+        if not has_service_key(call.authorization):
             try:
-                self._execution.hear(context)
+                self._execution.check_address_rate(context)
             except RateLimited as limit:
                 raise _too_often(limit) from None
         _check(call, self._methods)
-        context.viewer = await self._identify(call.authorization)
-        request = await _request(call, context.viewer)
-        if call.method == "POST" and not call.takes.stream:
-            return await self._execution.answer(request, context)
-        if call.method == "POST" and call.takes.stream_first:
+        context.caller = await self._identify(call.authorization)
+        request = await _request(call, context.caller)
+        if call.method == "POST" and not call.takes.accepts_stream:
+            return await self._execution.execute(request, context)
+        if call.method == "POST" and call.takes.prefers_stream:
             return await self._streamed(call, request, context)
         # Here it counts what kind of operation it is; `answer` says why one cannot be carried out at all.
-        looked = self._execution.look(request, context)
-        kind = kind_of(looked)
-        if call.method in READING and kind is OperationType.MUTATION:
-            raise _Refused(405, "Mutations are carried out by POST only.", Code.METHOD_NOT_ALLOWED, _allow("POST"))
-        streams = call.takes.stream_first or (call.takes.stream and kind is OperationType.SUBSCRIPTION)
+        looked = self._execution.prepare(request, context)
+        kind = operation_type(looked)
+        if call.method in READ_METHODS and kind is OperationType.MUTATION:
+            raise _Refused(405, "Mutations are carried out by POST only.", ErrorCode.METHOD_NOT_ALLOWED, _allow("POST"))
+        streams = call.takes.prefers_stream or (call.takes.accepts_stream and kind is OperationType.SUBSCRIPTION)
         if not streams or call.method == "HEAD":
-            return await self._execution.answer(request, context, looked)
+            return await self._execution.execute(request, context, looked)
         return await self._streamed(call, request, context, looked)
 
     def _counted(self, refused: _Refused, call: _Call, context: Context) -> _Refused:
         """The refusal, counted for its address; or that there were too many. A service is never told that instead: of
         what brings its key only the refused key counts."""
-        if refused.status in NOT_COUNTED or (refused.status != 401 and brings_service_key(call.authorization)):
+        if refused.status in UNCOUNTED_STATUSES or (refused.status != 401 and has_service_key(call.authorization)):
             return refused
         try:
-            self._execution.strike(context)
+            self._execution.record_failure(context)
         except RateLimited as limit:
             return _too_often(limit)
         return refused
 
     async def _streamed(
-        self, call: _Call, request: Request, context: Context, looked: Looked | None = None
-    ) -> Answer | None:
+        self, call: _Call, request: GraphQLRequest, context: Context, looked: Prepared | None = None
+    ) -> GraphQLResponse | None:
         context.transport = "sse"
-        context.seen_version = event_stream.last_seen(call.headers.get(b"last-event-id"))
+        context.last_seen_version = event_stream.parse_last_event_id(call.headers.get(b"last-event-id"))
         items = self._execution.stream(request, context, looked)
-        return await event_stream.answer(
+        return await event_stream.stream_response(
             items,
             context,
             call.receive,
             call.send,
-            watch=lambda ended: self._doorway.watch(context.viewer, ended),
-            faulted=lambda problem: self._execution.refused(context, problem),
-            takes_answers=call.takes.media_type is not None,
+            watch_revocation=lambda ended: self._doorway.watch_revocation(context.caller, ended),
+            on_error=lambda problem: self._execution.log_refusal(context, problem),
+            accepts_json=call.takes.media_type is not None,
         )
 
-    async def _identify(self, authorization: str | None) -> Viewer | None:
+    async def _identify(self, authorization: str | None) -> Caller | None:
         try:
-            return await self._doorway.identify(authorization)
+            return await self._doorway.authenticate(authorization)
         except Unauthenticated as refusal:
             raise _Refused(401, str(refusal), refusal.code, (b"www-authenticate", b"Bearer")) from None
         except RequestError as refusal:
             raise _Refused(503, str(refusal), refusal.code, (b"retry-after", b"1")) from None
         except Exception as fault:
-            if not database.is_lost(fault):
+            if not database.is_connection_failure(fault):
                 raise
             log.warning("a service key could not be looked up: %s", fault)
-            raise _Refused(503, OUT_OF_REACH, Unavailable.code, (b"retry-after", b"1")) from None
+            raise _Refused(503, DATABASE_UNAVAILABLE, Unavailable.code, (b"retry-after", b"1")) from None
 
 
 def _too_often(limit: RateLimited) -> _Refused:
@@ -190,35 +196,35 @@ def _too_often(limit: RateLimited) -> _Refused:
 def _check(call: _Call, methods: Collection[str]) -> None:
     """Raises: _Refused: whatever its body says, the request is not served as it came."""
     if call.method not in methods:
-        raise _Refused(405, "Send operations by POST.", Code.METHOD_NOT_ALLOWED, _allow(*methods))
+        raise _Refused(405, "Send operations by POST.", ErrorCode.METHOD_NOT_ALLOWED, _allow(*methods))
     if call.method == "POST":
         content_type = call.headers.get(b"content-type", b"")
         if content_type != JSON and not _JSON_TYPE.fullmatch(content_type.strip()):
-            raise _Refused(415, "Send Content-Type: application/json.", Code.UNSUPPORTED_MEDIA_TYPE)
+            raise _Refused(415, "Send Content-Type: application/json.", ErrorCode.UNSUPPORTED_MEDIA_TYPE)
         if call.headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise _Refused(400, "Send the body without Content-Encoding.", Code.BAD_REQUEST)
-    if call.takes.media_type is None and not call.takes.stream:
+            raise _Refused(400, "Send the body without Content-Encoding.", ErrorCode.BAD_REQUEST)
+    if call.takes.media_type is None and not call.takes.accepts_stream:
         raise _Refused(
             406,
             "Accept application/graphql-response+json, application/json or text/event-stream.",
-            Code.NOT_ACCEPTABLE,
+            ErrorCode.NOT_ACCEPTABLE,
         )
 
 
-async def _request(call: _Call, viewer: Viewer | None) -> Request:
+async def _request(call: _Call, caller: Caller | None) -> GraphQLRequest:
     """The operation that was sent. Raises: _Refused; Gone."""
-    limit = body.allowed_bytes(viewer)
+    limit = body.max_body_bytes(caller)
     try:
-        if call.method in READING:
-            return body.from_url(call.query_string, limit)
+        if call.method in READ_METHODS:
+            return body.parse_query_string(call.query_string, limit)
         length = call.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > limit:
-            raise body.TooLarge
-        return body.parse(await body.read(call.receive, limit))
-    except body.TooLarge:
-        raise _Refused(413, f"The body may take at most {limit:,} bytes.", Code.PAYLOAD_TOO_LARGE) from None
-    except body.Malformed as malformed:
-        raise _Refused(400, str(malformed), Code.BAD_REQUEST) from None
+            raise body.BodyTooLarge
+        return body.parse_body(await body.read_body(call.receive, limit))
+    except body.BodyTooLarge:
+        raise _Refused(413, f"The body may take at most {limit:,} bytes.", ErrorCode.PAYLOAD_TOO_LARGE) from None
+    except body.MalformedRequest as malformed:
+        raise _Refused(400, str(malformed), ErrorCode.BAD_REQUEST) from None
 
 
 def _allow(*methods: str) -> tuple[bytes, bytes]:

@@ -15,22 +15,22 @@ import orjson
 from starlette.types import Receive, Scope, Send
 from strawberry.http.websocket_origin import is_same_origin
 
-from app.callers.doorway import Doorway
-from app.callers.rules import Viewer
+from app.callers.doorway import Authenticator
+from app.callers.rules import Caller
 from app.errors import RateLimited, RequestError, Unauthenticated
-from app.graphql.context import Context, House, address_of
-from app.graphql.execution import Execution, OperationFailed, Request
-from app.graphql.faults import Code, error, masked
-from app.graphql.limits.rates import Buckets
+from app.graphql.context import AppState, Context, client_address_of
+from app.graphql.execution import GraphQLEngine, GraphQLRequest, OperationFailed
+from app.graphql.faults import ErrorCode, format_error, mask_fault
+from app.graphql.limits.rates import TokenBuckets
 from app.graphql.transports import body, connections
-from app.graphql.transports.connections import Connections
+from app.graphql.transports.connections import ConnectionLimits
 
 PROTOCOL: Final = "graphql-transport-ws"
-EXPIRED: Final = "Forbidden: the token has expired"
+TOKEN_EXPIRED: Final = "Forbidden: the token has expired"
 INIT_SECONDS: Final = 10.0
 MAX_OPERATIONS: Final = 100
 """At once, in one connection, subscriptions among them."""
-MAX_MESSAGE: Final = body.SMALL_BODY
+MAX_MESSAGE_BYTES: Final = body.MAX_USER_BODY_BYTES
 """In bytes: more is sent by HTTP."""
 PINGS_PER_SECOND: Final = 10
 """And ten seconds' worth at once, pongs among them: clients send one in several seconds."""
@@ -48,7 +48,7 @@ class _Closed(Exception):
 
     def as_error(self) -> dict[str, Any]:
         """For the log."""
-        return error(self.reason, f"CLOSED_{self.code}")
+        return format_error(self.reason, f"CLOSED_{self.code}")
 
 
 class GraphQLOverWebSocket:
@@ -56,29 +56,29 @@ class GraphQLOverWebSocket:
 
     def __init__(
         self,
-        execution: Execution,
-        doorway: Doorway,
-        house: House,
+        execution: GraphQLEngine,
+        authenticator: Authenticator,
+        state: AppState,
         *,
         allowed_origins: Collection[str] = (),
-        same_host: bool = True,
+        allow_same_host: bool = True,
         init_seconds: float = INIT_SECONDS,
         connections_per_caller: int = 20,
-        waiting_per_address: int = connections.WAITING_CONNECTIONS,
+        pending_per_address: int = connections.MAX_PENDING_CONNECTIONS,
     ) -> None:
         """`allowed_origins`: pages that may connect; "*" allows all. `same_host`: so may any of the host addressed."""
         self._execution = execution
-        self._doorway = doorway
-        self._house = house
+        self._doorway = authenticator
+        self._house = state
         self._allowed_origins = frozenset(allowed_origins)
-        self._same_host = same_host
+        self._same_host = allow_same_host
         self._init_seconds = init_seconds
-        self._connections = Connections(connections_per_caller, waiting_per_address)
+        self._connections = ConnectionLimits(connections_per_caller, pending_per_address)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        context = Context(None, self._house, transport="websocket", address=address_of(scope))
+        context = Context(None, self._house, transport="websocket", client_address=client_address_of(scope))
         if not self._is_welcome(headers.get(b"origin"), headers.get(b"host")):
             await self._turn_away(_Closed(4403, "Origin not allowed"), context, send)
             return
@@ -88,11 +88,11 @@ class GraphQLOverWebSocket:
             await self._turn_away(_Closed(4406, "Subprotocol not acceptable"), context, send)
             return
         conversation = _Conversation(self._execution, self._doorway, self._house, receive, send)
-        conversation.address, conversation.connections = context.address, self._connections
+        conversation.address, conversation.connections = context.client_address, self._connections
         await conversation.hold(headers.get(b"authorization"), self._init_seconds)
 
     async def _turn_away(self, closed: _Closed, context: Context, send: Send) -> None:
-        self._execution.refused(context, closed.as_error())
+        self._execution.log_refusal(context, closed.as_error())
         await send({"type": "websocket.close", "code": closed.code, "reason": closed.reason})
 
     def _is_welcome(self, origin: str | None, host: str | None) -> bool:
@@ -105,14 +105,16 @@ class GraphQLOverWebSocket:
 class _Conversation:
     """One connection: its viewer, its operations, and its end."""
 
-    def __init__(self, execution: Execution, doorway: Doorway, house: House, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, execution: GraphQLEngine, authenticator: Authenticator, state: AppState, receive: Receive, send: Send
+    ) -> None:
         self._execution = execution
-        self._doorway = doorway
-        self._house = house
+        self._doorway = authenticator
+        self._house = state
         self._receive = receive
         self._send_event = send
         self._acknowledged = False
-        self._viewer: Viewer | None = None
+        self._viewer: Caller | None = None
         self._operations: dict[str, asyncio.Task[None]] = {}
         self._ends = ExitStack()
         """What has to be let go of at the end."""
@@ -120,9 +122,9 @@ class _Conversation:
         """How the conversation ends if it is cut off now."""
         self._wait = ExitStack()
         """For connection_init."""
-        self._pings = Buckets(PINGS_PER_SECOND, burst=10 * PINGS_PER_SECOND)
+        self._pings = TokenBuckets(PINGS_PER_SECOND, burst=10 * PINGS_PER_SECOND)
         self.address: str | None = None
-        self.connections = Connections(1)
+        self.connections = ConnectionLimits(1)
 
     async def hold(self, authorization: str | None, init_seconds: float) -> None:
         """Converse until either side closes. `authorization`: the handshake's, should connection_init bring none."""
@@ -132,9 +134,9 @@ class _Conversation:
             try:
                 await self._until_closed(init_seconds)
             except _Closed as closed:
-                if closed.reason != EXPIRED:  # which is how a good one ends
-                    connection.viewer = self._viewer
-                    self._execution.refused(connection, closed.as_error())
+                if closed.reason != TOKEN_EXPIRED:  # which is how a good one ends
+                    connection.caller = self._viewer
+                    self._execution.log_refusal(connection, closed.as_error())
                 await self._close(closed)
             except OSError:
                 pass  # the client went while it was being answered
@@ -147,7 +149,7 @@ class _Conversation:
         try:
             async with asyncio.timeout(init_seconds) as self._timeout:  # moved to the token's end when it is known
                 with self._wait:
-                    self._wait.enter_context(self.connections.waiting(self._context(), self._one_waits_too_many))
+                    self._wait.enter_context(self.connections.pending(self._context(), self._one_waits_too_many))
                     while (text := await self._received()) is not None:
                         await self._handle(text)
         except TimeoutError:
@@ -161,7 +163,7 @@ class _Conversation:
         text = event.get("text")
         if not isinstance(text, str):
             raise _Closed(4400, "Messages must be text")
-        if len(text) > MAX_MESSAGE or (not text.isascii() and len(text.encode()) > MAX_MESSAGE):
+        if len(text) > MAX_MESSAGE_BYTES or (not text.isascii() and len(text.encode()) > MAX_MESSAGE_BYTES):
             raise _Closed(1009, "Message too big")
         return text
 
@@ -203,22 +205,22 @@ class _Conversation:
             raise _Closed(1013, str(refusal)[:100]) from None
         self._acknowledged = True
         self._wait.close()
-        self._closed = _Closed(4403, EXPIRED)
+        self._closed = _Closed(4403, TOKEN_EXPIRED)
         self._timeout.reschedule(_loop_time(self._viewer.expires_at) if self._viewer else None)
-        self._ends.callback(self._doorway.watch(self._viewer, self._revoked))
-        self._ends.enter_context(self.connections.counted(self._context(), self._one_too_many))
+        self._ends.callback(self._doorway.watch_revocation(self._viewer, self._revoked))
+        self._ends.enter_context(self.connections.established(self._context(), self._one_too_many))
         await self._say({"type": "connection_ack"})
 
     def _forbidden(self) -> _Closed:
         """How credentials are refused: those that come too often, by a code that says to wait."""
         try:
-            self._execution.strike(self._context())
+            self._execution.record_failure(self._context())
         except RateLimited as limit:
             return _Closed(1013, str(limit))
         return _Closed(4403, "Forbidden")
 
     def _context(self) -> Context:
-        return Context(self._viewer, self._house, transport="websocket", address=self.address)
+        return Context(self._viewer, self._house, transport="websocket", client_address=self.address)
 
     def _revoked(self) -> None:
         """The key was revoked: that ends the conversation as a token's end does."""
@@ -226,11 +228,11 @@ class _Conversation:
 
     def _one_waits_too_many(self) -> None:
         """Its address has opened a newer connection than may wait for connection_init."""
-        self._cut(_Closed(1013, connections.MANY_WAIT))
+        self._cut(_Closed(1013, connections.TOO_MANY_PENDING))
 
     def _one_too_many(self) -> None:
         """The caller has opened a newer connection than it may have."""
-        self._cut(_Closed(connections.CODE, connections.REASON))
+        self._cut(_Closed(connections.TOO_MANY_CONNECTIONS_CODE, connections.TOO_MANY_CONNECTIONS))
 
     def _cut(self, closed: _Closed) -> None:
         """Ended from outside, like this."""
@@ -238,16 +240,16 @@ class _Conversation:
         with suppress(RuntimeError):  # it is ending already
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
-    async def _identify(self, payload: Mapping[str, object]) -> Viewer | None:
+    async def _identify(self, payload: Mapping[str, object]) -> Caller | None:
         """Raises: Unauthenticated. Unavailable."""
         given = {name.lower(): value for name, value in payload.items() if value is not None}
         match given.get("authorization"), given.get("token"):
             case None, None:
-                return await self._doorway.identify(self._authorization)
+                return await self._doorway.authenticate(self._authorization)
             case str(authorization), _:
-                return await self._doorway.identify(authorization)
+                return await self._doorway.authenticate(authorization)
             case None, str(token):
-                return await self._doorway.admit(token)
+                return await self._doorway.authenticate_credential(token)
         raise Unauthenticated("authorization and token are strings")
 
     async def _subscribe(self, id: str, payload: dict[str, Any]) -> None:
@@ -256,11 +258,11 @@ class _Conversation:
         if id in self._operations:
             raise _Closed(4409, f"Subscriber for {id[:40]} already exists")
         try:
-            request = body.request(payload)
-        except body.Misnamed as misnamed:
+            request = body.parse_request(payload)
+        except body.InvalidDocumentId as misnamed:
             await self._refuse(id, str(misnamed))
             return
-        except body.Malformed:
+        except body.MalformedRequest:
             raise _Closed(4400, "Invalid subscribe payload") from None
         if len(self._operations) >= MAX_OPERATIONS:
             await self._refuse(id, f"A connection carries at most {MAX_OPERATIONS} operations at once.")
@@ -269,11 +271,11 @@ class _Conversation:
 
     async def _refuse(self, id: str, message: str) -> None:
         """The operation does not begin; the others go on."""
-        problem = error(message, Code.BAD_REQUEST)
-        self._execution.refused(self._context(), problem)
+        problem = format_error(message, ErrorCode.BAD_REQUEST)
+        self._execution.log_refusal(self._context(), problem)
         await self._say({"id": id, "type": "error", "payload": [problem]})
 
-    async def _carry_out(self, id: str, request: Request) -> None:
+    async def _carry_out(self, id: str, request: GraphQLRequest) -> None:
         """Send what the operation yields, then its end. Raises nothing: one operation never ends the others."""
         context = self._context()
         try:
@@ -290,8 +292,8 @@ class _Conversation:
             pass  # the client has gone; `hold` sees it too
         except Exception as fault:
             self._forget(id)
-            problem = masked(fault, context)
-            self._execution.refused(context, problem)
+            problem = mask_fault(fault, context)
+            self._execution.log_refusal(context, problem)
             await self._give_up(id, problem)
 
     async def _give_up(self, id: str, problem: dict[str, Any]) -> None:

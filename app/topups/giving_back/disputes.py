@@ -8,36 +8,36 @@ changes nothing, and a decision that comes first does all at once.
 """
 
 from app.ledger import debt
-from app.topups.giving_back.cases import Case, catch_up, claw
-from app.topups.giving_back.shares import DisputeRow, credits_of, disagreements
-from app.topups.outcomes import Disagrees, Outcome
-from app.topups.provider import Dispute, DisputeState
+from app.topups.giving_back.cases import LockedTopUp, claw_back, extend_disputes
+from app.topups.giving_back.shares import DisputeRow, credits_for_amount, find_mismatches
+from app.topups.outcomes import EventNotApplied, EventOutcome
+from app.topups.provider import Dispute, DisputeStatus
 
 
-def told(case: Case, said: Dispute) -> Outcome:
+def apply_dispute_event(case: LockedTopUp, said: Dispute) -> EventOutcome:
     """Follow what a provider tells of a dispute.
 
     Raises: Disagrees, before anything has moved: it does not fit our rows, or was decided otherwise before.
     BalanceLimitReached, of the debt.
     """
     known = case.disputes.get(said.dispute_ref)
-    if wrong := disagreements(case.top_up, said, amount_minor=known.amount_minor if known else None):
-        raise Disagrees("; ".join(wrong))
-    if known is not None and (known.state is said.state or said.state is DisputeState.OPEN):
-        return Outcome.UNCHANGED
-    if known is not None and known.state is not DisputeState.OPEN:
-        raise Disagrees(f"dispute is {said.state}, ours is {known.state}")
+    if wrong := find_mismatches(case.top_up, said, amount_minor=known.amount_minor if known else None):
+        raise EventNotApplied("; ".join(wrong))
+    if known is not None and (known.status is said.status or said.status is DisputeStatus.OPEN):
+        return EventOutcome.UNCHANGED
+    if known is not None and known.status is not DisputeStatus.OPEN:
+        raise EventNotApplied(f"dispute is {said.status}, ours is {known.status}")
     dispute = known or _new(case, said)
-    match said.state:
-        case DisputeState.OPEN:
+    match said.status:
+        case DisputeStatus.OPEN:
             return _open(case, dispute)
-        case DisputeState.WON:
+        case DisputeStatus.WON:
             return _won(case, dispute)
-        case DisputeState.LOST:
+        case DisputeStatus.LOST:
             return _lost(case, dispute)
 
 
-def _new(case: Case, said: Dispute) -> DisputeRow:
+def _new(case: LockedTopUp, said: Dispute) -> DisputeRow:
     return DisputeRow(
         account_id=case.top_up.account_id,
         dispute_ref=said.dispute_ref,
@@ -47,33 +47,33 @@ def _new(case: Case, said: Dispute) -> DisputeRow:
         bonus_expired=0,
         bonus_spent=0,
         amount_minor=said.amount_minor,
-        state=DisputeState.OPEN,
+        status=DisputeStatus.OPEN,
         opened_at=case.book.at,
         decided_at=None,
     )
 
 
-def _open(case: Case, dispute: DisputeRow) -> Outcome:
-    credits = min(credits_of(case.top_up, dispute.amount_minor), case.given.refundable)
+def _open(case: LockedTopUp, dispute: DisputeRow) -> EventOutcome:
+    credits = min(credits_for_amount(case.top_up, dispute.amount_minor), case.remaining.refundable_credits)
     debt.freeze(case.book, credits)
-    case.keep(dispute._replace(credits=credits))
-    return Outcome.DISPUTED
+    case.put_row(dispute._replace(credits=credits))
+    return EventOutcome.DISPUTED
 
 
-def _won(case: Case, dispute: DisputeRow) -> Outcome:
-    case.keep(dispute._replace(state=DisputeState.WON, decided_at=case.book.at))
-    debt.thaw(case.book, dispute.credits)
-    catch_up(case)
-    return Outcome.DISPUTE_WON
+def _won(case: LockedTopUp, dispute: DisputeRow) -> EventOutcome:
+    case.put_row(dispute._replace(status=DisputeStatus.WON, decided_at=case.book.at))
+    debt.unfreeze(case.book, dispute.credits)
+    extend_disputes(case)
+    return EventOutcome.DISPUTE_WON
 
 
-def _lost(case: Case, dispute: DisputeRow) -> Outcome:
+def _lost(case: LockedTopUp, dispute: DisputeRow) -> EventOutcome:
     # Thawed without paying other debts of it: as much leaves at once, and it is this top-up's own that is taken first.
-    debt.thaw(case.book, dispute.credits, paying=False)
-    lost = dispute._replace(credits=0, state=DisputeState.LOST, decided_at=case.book.at)
-    case.keep(lost)
-    credits = min(credits_of(case.top_up, dispute.amount_minor), case.given.refundable)
+    debt.unfreeze(case.book, dispute.credits, pays_debt=False)
+    lost = dispute._replace(credits=0, status=DisputeStatus.LOST, decided_at=case.book.at)
+    case.put_row(lost)
+    credits = min(credits_for_amount(case.top_up, dispute.amount_minor), case.remaining.refundable_credits)
     if credits:
-        claw(case, lost, credits)
-    catch_up(case)
-    return Outcome.DISPUTE_LOST
+        claw_back(case, lost, credits)
+    extend_disputes(case)
+    return EventOutcome.DISPUTE_LOST

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from app import database
-from app.ledger.posting import Read
-from app.sets import Part, Write
+from app.ledger.posting import ExtraRead
+from app.sets import SetStatement, SetWrite
 from app.topups.giving_back.shares import DisputeRow, RefundRow
-from app.topups.provider import DisputeState, RefundState
+from app.topups.provider import DisputeStatus, RefundStatus
 from app.topups.rules import Reference
 
 _REFUND_COLUMNS: Final = (
@@ -20,7 +20,7 @@ _DISPUTE_COLUMNS: Final = (
     " opened_at, decided_at"
 )
 
-MOST_SHOWN: Final = 100
+MAX_LISTED: Final = 100
 """How many refunds, and how many disputes, of one top-up are read for whoever looks at it: the newest."""
 
 _OF_TOP_UP: Final = "WHERE account_id = $1::bigint AND top_up_id = $2"
@@ -46,7 +46,7 @@ _DISPUTES_OF_SOME: Final = f"""
 """  # noqa: S608  our own constant
 
 # The provider is asked, or called, right after the transaction that writes it: hence `asked_at`.
-_NEW_REFUNDS: Final = Part(
+_NEW_REFUNDS: Final = SetStatement(
     "new refunds",
     f"""
     INSERT INTO top_up_refund ({_REFUND_COLUMNS}, asked_at)
@@ -59,7 +59,7 @@ _NEW_REFUNDS: Final = Part(
     16,
 )
 
-_REFUNDS_CHANGED: Final = Part(
+_REFUNDS_CHANGED: Final = SetStatement(
     "refunds",
     """
     UPDATE top_up_refund AS r SET status = v.status, refund_ref = v.refund_ref, decided_at = v.decided_at
@@ -71,7 +71,7 @@ _REFUNDS_CHANGED: Final = Part(
     5,
 )
 
-_NEW_DISPUTES: Final = Part(
+_NEW_DISPUTES: Final = SetStatement(
     "new disputes",
     f"""
     INSERT INTO dispute ({_DISPUTE_COLUMNS})
@@ -82,7 +82,7 @@ _NEW_DISPUTES: Final = Part(
     11,
 )
 
-_DISPUTES_CHANGED: Final = Part(
+_DISPUTES_CHANGED: Final = SetStatement(
     "disputes",
     """
     UPDATE dispute AS d SET credits = v.credits, bonus_credits = v.bonus_credits, bonus_expired = v.bonus_expired,
@@ -110,72 +110,72 @@ _UNKNOWN: Final = """
 """
 
 
-def read_refunds(account_id: int, top_up_id: str) -> Read:
+def select_refunds(account_id: int, top_up_id: str) -> ExtraRead:
     """A read of a top-up's refunds."""
-    return Read(_REFUNDS, (account_id, top_up_id))
+    return ExtraRead(_REFUNDS, (account_id, top_up_id))
 
 
-def read_disputes(account_id: int, top_up_id: str) -> Read:
+def select_disputes(account_id: int, top_up_id: str) -> ExtraRead:
     """A read of a top-up's disputes."""
-    return Read(_DISPUTES, (account_id, top_up_id))
+    return ExtraRead(_DISPUTES, (account_id, top_up_id))
 
 
-def write(to: Write, row: RefundRow | DisputeRow, *, new: bool) -> None:
+def write_row(to: SetWrite, row: RefundRow | DisputeRow, *, new: bool) -> None:
     """Write a refund or a dispute. RowsLost where one that is not new is gone."""
     if isinstance(row, RefundRow):
         if new:
             to.add(_NEW_REFUNDS, row)
         else:
-            to.add(_REFUNDS_CHANGED, (row.account_id, row.id, row.state, row.refund_ref, row.decided_at))
+            to.add(_REFUNDS_CHANGED, (row.account_id, row.id, row.status, row.refund_ref, row.decided_at))
     elif new:
         to.add(_NEW_DISPUTES, row)
     else:
         to.add(
             _DISPUTES_CHANGED,
             (row.account_id, row.dispute_ref, row.credits, row.bonus_credits, row.bonus_expired, row.bonus_spent,
-             row.state, row.decided_at),
+             row.status, row.decided_at),
         )  # fmt: skip
 
 
-async def find(reference: Reference) -> RefundRow | None:
+async def find_refund(reference: Reference) -> RefundRow | None:
     """A refund by account and id."""
     records = await database.fetch(_FIND, *reference)
-    return refund_of(records[0]) if records else None
+    return refund_from_row(records[0]) if records else None
 
 
-async def refunds_of(references: Iterable[tuple[int, str]]) -> dict[tuple[int, str], list[RefundRow]]:
+async def find_refunds(references: Iterable[tuple[int, str]]) -> dict[tuple[int, str], list[RefundRow]]:
     """The refunds of top-ups by (account, top-up), newest first and MOST_SHOWN of each at most, in one statement."""
     found: dict[tuple[int, str], list[RefundRow]] = {}
-    for row in map(refund_of, await _of_some(_REFUNDS_OF_SOME, references)):
+    for row in map(refund_from_row, await _of_some(_REFUNDS_OF_SOME, references)):
         found.setdefault((row.account_id, row.top_up_id), []).append(row)
     return found
 
 
-async def disputes_of(references: Iterable[tuple[int, str]]) -> dict[tuple[int, str], list[DisputeRow]]:
+async def find_disputes(references: Iterable[tuple[int, str]]) -> dict[tuple[int, str], list[DisputeRow]]:
     """The disputes of top-ups, like `refunds_of`."""
     found: dict[tuple[int, str], list[DisputeRow]] = {}
-    for row in map(dispute_of, await _of_some(_DISPUTES_OF_SOME, references)):
+    for row in map(dispute_from_row, await _of_some(_DISPUTES_OF_SOME, references)):
         found.setdefault((row.account_id, row.top_up_id), []).append(row)
     return found
 
 
-async def unknown(*, after_seconds: int, limit: int) -> list[Reference]:
+async def claim_unknown(*, after_seconds: int, limit: int) -> list[Reference]:
     """Refunds whose outcome is not known so long after they were asked for, each given to one caller only."""
     return [Reference(*record) for record in await database.fetch(_UNKNOWN, after_seconds, limit)]
 
 
-def refund_of(row: Sequence[Any]) -> RefundRow:
+def refund_from_row(row: Sequence[Any]) -> RefundRow:
     """A refund from its columns."""
     made = RefundRow._make(row)
-    return made._replace(state=RefundState(made.state))
+    return made._replace(status=RefundStatus(made.status))
 
 
-def dispute_of(row: Sequence[Any]) -> DisputeRow:
+def dispute_from_row(row: Sequence[Any]) -> DisputeRow:
     """A dispute from its columns."""
     made = DisputeRow._make(row)
-    return made._replace(state=DisputeState(made.state))
+    return made._replace(status=DisputeStatus(made.status))
 
 
 async def _of_some(sql: str, references: Iterable[tuple[int, str]]) -> Sequence[Any]:
     pairs = list(dict.fromkeys(references))
-    return await database.fetch(sql, [account for account, _ in pairs], [name for _, name in pairs], MOST_SHOWN)
+    return await database.fetch(sql, [account for account, _ in pairs], [name for _, name in pairs], MAX_LISTED)

@@ -12,16 +12,16 @@ from typing import Final
 from app.credits import check_amount, check_key
 from app.errors import InvalidInput, TopUpNotFound, TopUpNotPaid, Unavailable
 from app.ledger import operations, posting, statements
-from app.ledger.book import Figures
+from app.ledger.book import AccountBalance
 from app.ledger.grants import reason_problems
 from app.ledger.posting import Posting
 from app.topups import asking, rows
 from app.topups.giving_back import cases, refund_rows, refunding
 from app.topups.giving_back.shares import RefundRow
-from app.topups.provider import PaymentProvider, Refund, RefundOrder, RefundState
-from app.topups.rules import UNPAID, Reference, TopUpState
+from app.topups.provider import PaymentProvider, Refund, RefundOrder, RefundStatus
+from app.topups.rules import UNPAID_STATUSES, Reference, TopUpRow
 from app.topups.settling import settle
-from app.trail.records import Act
+from app.trail.records import AuditContext
 
 UNKNOWN_AFTER_SECONDS: Final = 600
 """How long a refund may be without an outcome before the provider is asked about it."""
@@ -39,7 +39,7 @@ class RefundRequest:
     reason: str
     key: str
     actor: str
-    act: Act | None = None
+    audit: AuditContext | None = None
 
     def check(self) -> None:
         """Raises: InvalidInput."""
@@ -49,70 +49,82 @@ class RefundRequest:
         if problems := reason_problems(self.reason):
             raise InvalidInput(problems)
 
-    def fingerprint(self) -> bytes:
-        return operations.fingerprint(
+    def request_hash(self) -> bytes:
+        return operations.hash_request(
             "refundTopUp", {"topUp": self.top_up_id, "credits": self.credits, "reason": self.reason}
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Refunded:
+class RefundResult:
     """A refund and its top-up after the call. `replayed`: the same call had made it before."""
 
-    top_up: TopUpState
+    top_up: TopUpRow
     refund: RefundRow
-    balance: Figures
+    balance: AccountBalance
     replayed: bool
 
 
-async def refund(request: RefundRequest, provider: PaymentProvider) -> Refunded:
+async def request_refund(request: RefundRequest, provider: PaymentProvider) -> RefundResult:
     """Take back credits of a top-up, and give the money back for them.
 
     Raises: InvalidInput, IdempotencyConflict, TopUpNotFound, TopUpNotPaid, RefundExceedsTopUp; BalanceLimitReached, of
     the debt; Unavailable: it was paid through another provider than the one that is set up here.
     """
     request.check()
-    print_ = request.fingerprint()
+    print_ = request.request_hash()
 
-    async def decide(posting: Posting) -> tuple[TopUpState, RefundRow, bool]:
-        case = await cases.opened(posting, posting.rows) if posting.books else None
+    async def decide(posting: Posting) -> tuple[TopUpRow, RefundRow, bool]:
+        case = await cases.load_locked_top_up(posting, posting.rows) if posting.accounts else None
         if case is None:
             raise TopUpNotFound(top_up_id=request.top_up_id)
-        if (first := await operations.replayed(posting, case.book, request.key, print_)) is not None:
+        if (first := await operations.find_result(posting, case.book, request.key, print_)) is not None:
             return case.top_up, case.refunds[first["refund"]], True
         _check(case.top_up, provider)
-        before = case.book.figures().facts() | {"status": case.top_up.status, "refunded": case.top_up.refunded}
-        made = refunding.begin(case, request.credits, reason=request.reason, actor=request.actor)
-        case.write(posting)
+        before = case.book.balance().audit_fields() | {
+            "status": case.top_up.status,
+            "refunded": case.top_up.refunded_credits,
+        }
+        made = refunding.begin_refund(case, request.credits, reason=request.reason, actor=request.actor)
+        case.write_changes(posting)
         result = {"topUp": case.top_up.id, "refund": made.id}
-        operations.remember(posting, case.book, request.key, kind="refundTopUp", print_=print_, result=result)
-        after = case.book.figures().facts() | {"status": case.top_up.status, "refunded": case.top_up.refunded}
+        operations.save_result(posting, case.book, request.key, kind="refundTopUp", request_hash=print_, result=result)
+        after = case.book.balance().audit_fields() | {
+            "status": case.top_up.status,
+            "refunded": case.top_up.refunded_credits,
+        }
         after |= {"refund": made.id, "credits": made.credits, "amountMinor": made.amount_minor}
         subject = f"top-up {case.top_up.id}"
-        posting.leave(request.act, case.book, subject=subject, reason=request.reason, before=before, after=after)
+        posting.record_audit(
+            request.audit, case.book, subject=subject, reason=request.reason, before=before, after=after
+        )
         return case.top_up, made, False
 
     reference = Reference(request.account_id, request.top_up_id)
-    top_up, made, replayed = await posting.post([request.account_id], decide, reads=cases.reads(reference))
-    if made.state is RefundState.PENDING and not replayed:
+    top_up, made, replayed = await posting.post(
+        [request.account_id], decide, reads=cases.select_locked_top_up(reference)
+    )
+    if made.status is RefundStatus.PENDING and not replayed:
         try:
             await _order(top_up, made, provider)
         except Unavailable as fault:
             log.warning("the outcome of refund %s is unknown, and will be asked for: %s", made.id, fault)
-    return Refunded(
+    return RefundResult(
         top_up=await rows.find(*reference) or top_up,
-        refund=await refund_rows.find(Reference(made.account_id, made.id)) or made,
-        balance=(await statements.balances([request.account_id]))[request.account_id],
+        refund=await refund_rows.find_refund(Reference(made.account_id, made.id)) or made,
+        balance=(await statements.get_balances([request.account_id]))[request.account_id],
         replayed=replayed,
     )
 
 
-async def reconcile(provider: PaymentProvider, *, after_seconds: int = UNKNOWN_AFTER_SECONDS, limit: int = 100) -> int:
+async def reconcile_refunds(
+    provider: PaymentProvider, *, after_seconds: int = UNKNOWN_AFTER_SECONDS, limit: int = 100
+) -> int:
     """Ask the provider about refunds that have been PENDING for so long, `limit` at most. Returns: how many.
 
     One that it knows nothing of never arrived, and is ordered again under the same reference.
     """
-    waiting = await refund_rows.unknown(after_seconds=after_seconds, limit=limit)
+    waiting = await refund_rows.claim_unknown(after_seconds=after_seconds, limit=limit)
     for reference in waiting:
         try:
             await _ask(reference, provider)
@@ -122,17 +134,17 @@ async def reconcile(provider: PaymentProvider, *, after_seconds: int = UNKNOWN_A
     return len(waiting)
 
 
-def _check(top_up: TopUpState, provider: PaymentProvider) -> None:
-    if top_up.status in UNPAID:
+def _check(top_up: TopUpRow, provider: PaymentProvider) -> None:
+    if top_up.status in UNPAID_STATUSES:
         raise TopUpNotPaid(status=top_up.status)
     if (top_up.provider, top_up.live) != (provider.name, provider.live) or top_up.payment_ref is None:
         raise Unavailable(f"This top-up was not paid through the provider that is set up here ({provider.name}).")
 
 
 async def _ask(reference: Reference, provider: PaymentProvider) -> None:
-    refund = await refund_rows.find(reference)
+    refund = await refund_rows.find_refund(reference)
     top_up = await rows.find(reference.account_id, refund.top_up_id) if refund is not None else None
-    if refund is None or top_up is None or top_up.payment_ref is None or refund.state is not RefundState.PENDING:
+    if refund is None or top_up is None or top_up.payment_ref is None or refund.status is not RefundStatus.PENDING:
         return
     if (top_up.provider, top_up.live) != (provider.name, provider.live):
         log.error("refund %s waits for provider %s, which is not set up here", refund.id, top_up.provider)
@@ -144,7 +156,7 @@ async def _ask(reference: Reference, provider: PaymentProvider) -> None:
         await _learn(found)
 
 
-async def _order(top_up: TopUpState, refund: RefundRow, provider: PaymentProvider) -> None:
+async def _order(top_up: TopUpRow, refund: RefundRow, provider: PaymentProvider) -> None:
     if top_up.payment_ref is None:
         raise ValueError(f"top-up {top_up.id} has no payment to give back")
     order = RefundOrder(
@@ -153,9 +165,9 @@ async def _order(top_up: TopUpState, refund: RefundRow, provider: PaymentProvide
         amount_minor=refund.amount_minor,
         currency=top_up.currency,
     )
-    await _learn(await provider.refund(order))
+    await _learn(await provider.create_refund(order))
 
 
 async def _learn(answer: Refund) -> None:
     """Settle an answer as if a notice had brought it."""
-    await settle(asking.answered(answer))
+    await settle(asking.refund_query_event(answer))

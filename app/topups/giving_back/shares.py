@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from app.topups.provider import Dispute, DisputeState, Refund, RefundState
-from app.topups.rules import Status, TopUpState
+from app.topups.provider import Dispute, DisputeStatus, Refund, RefundStatus
+from app.topups.rules import TopUpRow, TopUpStatus
 
-COUNTED: Final = frozenset({DisputeState.OPEN, DisputeState.LOST})
+EFFECTIVE_DISPUTE_STATUSES: Final = frozenset({DisputeStatus.OPEN, DisputeStatus.LOST})
 """Disputes that take credits: frozen, or back."""
 
 
@@ -29,7 +29,7 @@ class RefundRow(NamedTuple):
     bonus_spent: int
     amount_minor: int
     reduced_minor: int
-    state: RefundState
+    status: RefundStatus
     refund_ref: str | None
     reason: str
     actor: str
@@ -37,16 +37,16 @@ class RefundRow(NamedTuple):
     decided_at: datetime | None
 
     @property
-    def stands(self) -> bool:
+    def is_effective(self) -> bool:
         """Whether its credits are gone: they leave when it is asked, and return if it fails."""
-        return self.state is not RefundState.FAILED
+        return self.status is not RefundStatus.FAILED
 
     @property
     def gross_minor(self) -> int:
         return self.amount_minor + self.reduced_minor
 
     @property
-    def bonus(self) -> int:
+    def total_bonus_credits(self) -> int:
         return self.bonus_credits + self.bonus_expired + self.bonus_spent
 
 
@@ -61,24 +61,24 @@ class DisputeRow(NamedTuple):
     bonus_expired: int
     bonus_spent: int
     amount_minor: int
-    state: DisputeState
+    status: DisputeStatus
     opened_at: datetime
     decided_at: datetime | None
 
     @property
-    def bonus(self) -> int:
+    def total_bonus_credits(self) -> int:
         return self.bonus_credits + self.bonus_expired + self.bonus_spent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class RemainingAmounts:
     """What of a top-up has been given back, and what is left of it."""
 
     credits: int
     """Neither refunded nor clawed back."""
-    frozen: int
+    frozen_credits: int
     """Of those, what open disputes have frozen."""
-    bonus: int
+    bonus_credits: int
     """Bonus that no refund and no lost dispute has reckoned with."""
     money_minor: int
     """The money that goes with `credits`, before spent bonus reduces it."""
@@ -86,68 +86,72 @@ class Given:
     """The money that was paid and has not gone back."""
 
     @classmethod
-    def of(cls, top_up: TopUpState, refunds: Iterable[RefundRow], disputes: Iterable[DisputeRow]) -> "Given":
-        standing = [refund for refund in refunds if refund.stands]
+    def compute(
+        cls, top_up: TopUpRow, refunds: Iterable[RefundRow], disputes: Iterable[DisputeRow]
+    ) -> "RemainingAmounts":
+        standing = [refund for refund in refunds if refund.is_effective]
         found = list(disputes)
-        lost = [dispute for dispute in found if dispute.state is DisputeState.LOST]
+        lost = [dispute for dispute in found if dispute.status is DisputeStatus.LOST]
         taken = sum(refund.credits for refund in standing) + sum(dispute.credits for dispute in lost)
-        bonus = sum(refund.bonus for refund in standing) + sum(dispute.bonus for dispute in lost)
+        bonus = sum(refund.total_bonus_credits for refund in standing) + sum(
+            dispute.total_bonus_credits for dispute in lost
+        )
         money = max(0, top_up.amount_minor - sum(refund.gross_minor for refund in standing))
         for dispute in lost:
             money -= min(dispute.amount_minor, money)
         return cls(
             credits=top_up.credits - taken,
-            frozen=sum(dispute.credits for dispute in found if dispute.state is DisputeState.OPEN),
-            bonus=top_up.bonus_credits - bonus,
+            frozen_credits=sum(dispute.credits for dispute in found if dispute.status is DisputeStatus.OPEN),
+            bonus_credits=top_up.bonus_credits - bonus,
             money_minor=money,
             returnable_minor=top_up.amount_minor - sum(refund.amount_minor for refund in standing),
         )
 
     @property
-    def refundable(self) -> int:
+    def refundable_credits(self) -> int:
         """Credits that may still be given back: what is disputed waits for its decision."""
-        return self.credits - self.frozen
+        return self.credits - self.frozen_credits
 
-    def money_of(self, credits: int) -> int:
+    def split_money(self, credits: int) -> int:
         """The money that goes with so many of `self.credits`."""
         return self.money_minor * credits // self.credits
 
-    def bonus_of(self, credits: int) -> int:
+    def split_bonus(self, credits: int) -> int:
         """The bonus that goes with so many of `self.credits`."""
-        return self.bonus * credits // self.credits
+        return self.bonus_credits * credits // self.credits
 
 
-def value_of_bonus(top_up: TopUpState, credits: int) -> int:
+def value_bonus(top_up: TopUpRow, credits: int) -> int:
     """What spent bonus is worth, in minor units: as much as bought credits, rounded down."""
     return credits * top_up.amount_minor // top_up.credits
 
 
-def credits_of(top_up: TopUpState, amount_minor: int) -> int:
+def credits_for_amount(top_up: TopUpRow, amount_minor: int) -> int:
     """The credits of a disputed amount, rounded up, all of them at most."""
     return min(top_up.credits, -(-top_up.credits * amount_minor // top_up.amount_minor))
 
 
-def standing(top_up: TopUpState, refunds: Iterable[RefundRow], disputes: Iterable[DisputeRow]) -> TopUpState:
+def derive_top_up(top_up: TopUpRow, refunds: Iterable[RefundRow], disputes: Iterable[DisputeRow]) -> TopUpRow:
     """A paid top-up as its refunds and disputes make it, in whatever order they came."""
-    refunded = [refund for refund in refunds if refund.stands]
+    refunded = [refund for refund in refunds if refund.is_effective]
     found = list(disputes)
     credits = sum(refund.credits for refund in refunded)
-    clawed = sum(dispute.credits for dispute in found if dispute.state is DisputeState.LOST)
+    clawed = sum(dispute.credits for dispute in found if dispute.status is DisputeStatus.LOST)
     if credits + clawed == top_up.credits:
-        status = Status.REFUNDED
-    elif any(dispute.state is DisputeState.OPEN for dispute in found):
-        status = Status.DISPUTED
+        status = TopUpStatus.REFUNDED
+    elif any(dispute.status is DisputeStatus.OPEN for dispute in found):
+        status = TopUpStatus.DISPUTED
     else:
-        status = Status.PAID
+        status = TopUpStatus.PAID
     return top_up._replace(
         status=status,
-        refunded=credits,
+        refunded_credits=credits,
         refunded_minor=sum(refund.amount_minor for refund in refunded),
-        clawed_back=clawed,
+        clawed_back_credits=clawed,
     )
 
 
-def disagreements(top_up: TopUpState, told: Refund | Dispute, *, amount_minor: int | None) -> list[str]:
+def find_mismatches(top_up: TopUpRow, told: Refund | Dispute, *, amount_minor: int | None) -> list[str]:
     """Where a refund or a dispute differs from our own rows. `amount_minor`: what our row says; None: it is new."""
     pairs = [
         ("provider", told.provider, top_up.provider),

@@ -16,23 +16,23 @@ from uuid import uuid4
 from app.credits import check_key
 from app.errors import InvalidInput, Unavailable
 from app.ledger import accounts, lines, notices, operations, posting, sight, statements
-from app.ledger.book import Book, Figures
-from app.ledger.notices import NoticeKind
+from app.ledger.book import AccountBalance, AccountState
+from app.ledger.notices import NotificationKind
 from app.ledger.posting import Posting
-from app.ledger.sight import Owners
+from app.ledger.sight import OwnerScope
 from app.topups import asking, rows
-from app.topups.provider import PaymentProvider, SavedCharge
+from app.topups.provider import PaymentProvider, SavedCardCharge
 from app.topups.refills import auto_rows, auto_rules
-from app.topups.refills.auto_rows import Card, Standing
-from app.topups.refills.auto_rules import OFF, Buy, Level, Reason, Skip, State, Wishes
-from app.topups.rules import Payment, PaymentState, Reference, Status, Terms, TopUpState
+from app.topups.refills.auto_rows import AutoTopUpRecord, SavedCardRefs
+from app.topups.refills.auto_rules import OFF, AutoTopUpConfig, AutoTopUpState, BalanceLevel, Buy, Skip, SkipReason
+from app.topups.rules import Payment, PaymentStatus, Reference, TopUpRow, TopUpStatus, TopUpTerms
 from app.topups.settling import settle
-from app.trail.records import Act
+from app.trail.records import AuditContext
 
 ACTOR: Final = "auto-top-up"
-UNKNOWN_SECONDS: Final = 180.0
+UNKNOWN_AFTER_SECONDS: Final = 180.0
 """After this the provider is asked what became of a call without an answer."""
-OPEN_SECONDS: Final = 24 * 3_600.0
+ABANDON_AFTER_SECONDS: Final = 24 * 3_600.0
 """After this a payment that its owner does not confirm is given up."""
 _CALL_SECONDS: Final = 60.0
 """A claim that is older is not called for: it is reconciled, perhaps by now."""
@@ -42,42 +42,42 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SetRequest:
+class ConfigureRequest:
     """What an owner asks of auto top-up. `key` None: no replay is remembered.
 
     `owner_ids`: whose account it may be; None: anybody's.
     """
 
     owner_id: str
-    wishes: Wishes
+    config: AutoTopUpConfig
     consent_version: str | None
     key: str | None = None
     actor: str
-    owner_ids: Owners = None
-    act: Act | None = None
+    owner_ids: OwnerScope = None
+    audit: AuditContext | None = None
 
-    def fingerprint(self) -> bytes:
-        wishes = {name: getattr(self.wishes, name) for name in Wishes.__slots__}
-        return operations.fingerprint("setAutoTopUp", wishes | {"consentVersion": self.consent_version})
+    def request_hash(self) -> bytes:
+        wishes = {name: getattr(self.config, name) for name in AutoTopUpConfig.__slots__}
+        return operations.hash_request("setAutoTopUp", wishes | {"consentVersion": self.consent_version})
 
 
 @dataclass(frozen=True, slots=True)
-class SetDone:
+class ConfigureResult:
     """The account after the call. `replayed`: the same call had done it before."""
 
-    balance: Figures
+    balance: AccountBalance
     replayed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class AutoTopUpView:
     """Auto top-up as people see it. `reason` None: it would buy now, or waits for the balance to fall."""
 
-    wishes: Wishes
+    config: AutoTopUpConfig
     consent_version: str | None
     consent_at: datetime | None
-    state: State
-    reason: Reason | None
+    state: AutoTopUpState
+    reason: SkipReason | None
     next_eligible_at: datetime | None
     action_url: str | None
     spent_this_month: int
@@ -85,66 +85,68 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class _Intent:
-    top_up: TopUpState
-    card: Card
+    top_up: TopUpRow
+    card: SavedCardRefs
 
 
-async def configure(request: SetRequest, terms: Terms) -> SetDone:
+async def configure(request: ConfigureRequest, terms: TopUpTerms) -> ConfigureResult:
     """Switch on with these wishes, or off: off needs nothing else and cannot be refused.
 
     Raises, when switching on: InvalidInput, IdempotencyConflict; and always: Forbidden: it is another's account.
     """
-    sight.check_own(request.owner_id, owner_ids=request.owner_ids)
-    if not request.wishes.enabled:
+    sight.check_owner(request.owner_id, owner_ids=request.owner_ids)
+    if not request.config.enabled:
         return await _switch_off(request)
-    if problems := auto_rules.problems(request.wishes, terms, request.consent_version):
+    if problems := auto_rules.find_problems(request.config, terms, request.consent_version):
         raise InvalidInput(problems)
     if request.key is not None:
         check_key(request.key, path="idempotencyKey")
-    account_id = await accounts.ensure(request.owner_id)
-    print_ = request.fingerprint()
+    account_id = await accounts.get_or_create_account(request.owner_id)
+    print_ = request.request_hash()
 
-    async def decide(posting: Posting) -> SetDone:
-        book = posting.books[account_id]
-        sight.check_own(book.owner_id, owner_ids=request.owner_ids)
+    async def decide(posting: Posting) -> ConfigureResult:
+        book = posting.accounts[account_id]
+        sight.check_owner(book.owner_id, owner_ids=request.owner_ids)
         if request.key is not None:
-            if await operations.replayed(posting, book, request.key, print_) is not None:
-                return SetDone(book.figures(), replayed=True)
+            if await operations.find_result(posting, book, request.key, print_) is not None:
+                return ConfigureResult(book.balance(), replayed=True)
             result = {"consentVersion": request.consent_version, "actor": request.actor}
-            operations.remember(posting, book, request.key, kind="setAutoTopUp", print_=print_, result=result)
-        auto_rows.set_on(posting.write, book, request.wishes, request.consent_version or "", request.actor)
-        notices.clear(book, posting.write, NoticeKind.AUTO_TOP_UP_BLOCKED)
-        lines.move_on(book)
+            operations.save_result(posting, book, request.key, kind="setAutoTopUp", request_hash=print_, result=result)
+        auto_rows.enable(posting.write, book, request.config, request.consent_version or "", request.actor)
+        notices.resolve(book, posting.write, NotificationKind.AUTO_TOP_UP_BLOCKED)
+        lines.bump_version(book)
         _leave(posting, book, request)
-        return SetDone(book.figures(), replayed=False)
+        return ConfigureResult(book.balance(), replayed=False)
 
-    return await posting.post([account_id], decide, reads=[auto_rows.read_wishes(account_id)])
+    return await posting.post([account_id], decide, reads=[auto_rows.select_config(account_id)])
 
 
-async def _switch_off(request: SetRequest) -> SetDone:
-    account_id = await accounts.find(request.owner_id)
+async def _switch_off(request: ConfigureRequest) -> ConfigureResult:
+    account_id = await accounts.find_account_id(request.owner_id)
     if account_id is None:
-        return SetDone(await statements.nothing(request.owner_id), replayed=False)
+        return ConfigureResult(await statements.empty_balance(request.owner_id), replayed=False)
 
-    async def decide(posting: Posting) -> SetDone:
-        book = posting.books[account_id]
-        sight.check_own(book.owner_id, owner_ids=request.owner_ids)
-        auto_rows.set_off(posting.write, book)
-        notices.clear(book, posting.write, NoticeKind.AUTO_TOP_UP_BLOCKED)
-        lines.move_on(book)
+    async def decide(posting: Posting) -> ConfigureResult:
+        book = posting.accounts[account_id]
+        sight.check_owner(book.owner_id, owner_ids=request.owner_ids)
+        auto_rows.disable(posting.write, book)
+        notices.resolve(book, posting.write, NotificationKind.AUTO_TOP_UP_BLOCKED)
+        lines.bump_version(book)
         _leave(posting, book, request)
-        return SetDone(book.figures(), replayed=False)
+        return ConfigureResult(book.balance(), replayed=False)
 
-    return await posting.post([account_id], decide, reads=[auto_rows.read_wishes(account_id)])
-
-
-def _leave(posting: Posting, book: Book, request: SetRequest) -> None:
-    before = dict(zip(Wishes.__slots__, posting.rows[0][0], strict=True)) if posting.rows[0] else None
-    after = {name: getattr(request.wishes, name) for name in Wishes.__slots__} if request.wishes.enabled else None
-    posting.leave(request.act, book, subject="auto top-up", before=before, after=after or {"enabled": False})
+    return await posting.post([account_id], decide, reads=[auto_rows.select_config(account_id)])
 
 
-async def consider(account_id: int, provider: PaymentProvider, terms: Terms) -> Buy | Skip:
+def _leave(posting: Posting, book: AccountState, request: ConfigureRequest) -> None:
+    before = dict(zip(AutoTopUpConfig.__slots__, posting.rows[0][0], strict=True)) if posting.rows[0] else None
+    after = (
+        {name: getattr(request.config, name) for name in AutoTopUpConfig.__slots__} if request.config.enabled else None
+    )
+    posting.record_audit(request.audit, book, subject="auto top-up", before=before, after=after or {"enabled": False})
+
+
+async def buy_if_needed(account_id: int, provider: PaymentProvider, terms: TopUpTerms) -> Buy | Skip:
     """Buy credits for an account if its owner's wishes, its balance and its history say so. Never inside a charge.
 
     However many consider the same account at once, one of them buys. A provider that does not answer is no fault.
@@ -161,10 +163,10 @@ async def consider(account_id: int, provider: PaymentProvider, terms: Terms) -> 
     return Buy(found.top_up.credits)
 
 
-async def reconcile(provider: PaymentProvider, terms: Terms) -> int:
+async def reconcile_purchases(provider: PaymentProvider, terms: TopUpTerms) -> int:
     """Ask what became of intents without an answer, and give up those that nobody confirms. Returns: how many."""
-    references = await auto_rows.unsettled(
-        provider.name, unknown_seconds=UNKNOWN_SECONDS, open_seconds=OPEN_SECONDS, limit=_AT_ONCE
+    references = await auto_rows.find_unsettled(
+        provider.name, unknown_seconds=UNKNOWN_AFTER_SECONDS, open_seconds=ABANDON_AFTER_SECONDS, limit=_AT_ONCE
     )
     for reference in references:
         try:
@@ -175,37 +177,37 @@ async def reconcile(provider: PaymentProvider, terms: Terms) -> int:
     return len(references)
 
 
-async def views(account_ids: list[int], provider: str, terms: Terms) -> dict[int, View]:
+async def find_views(account_ids: list[int], provider: str, terms: TopUpTerms) -> dict[int, AutoTopUpView]:
     """Auto top-up of accounts as it stands now; those where it was never switched on are left out."""
-    found = await auto_rows.find_many(account_ids, provider)
+    found = await auto_rows.find_records(account_ids, provider)
     return {account_id: _view(standing, terms, datetime.now(UTC)) for account_id, standing in found.items()}
 
 
-NOTHING: Final = View(
-    wishes=OFF, consent_version=None, consent_at=None, state=State.OFF, reason=Reason.DISABLED, next_eligible_at=None,
+NEVER_CONFIGURED: Final = AutoTopUpView(
+    config=OFF, consent_version=None, consent_at=None, state=AutoTopUpState.OFF, reason=SkipReason.DISABLED, next_eligible_at=None,
     action_url=None, spent_this_month=0,
 )  # fmt: skip
 """Where it was never switched on."""
 
 
-def _view(standing: Standing, terms: Terms, now: datetime) -> View:
-    decision = auto_rules.decide(standing.wishes, standing.history, standing.level, terms, now)
-    skip = decision if isinstance(decision, Skip) and decision.reason is not Reason.ABOVE_THRESHOLD else None
-    open_ones = [one for one in standing.history.attempts if one.status is Status.PENDING]
-    return View(
-        wishes=standing.wishes,
+def _view(standing: AutoTopUpRecord, terms: TopUpTerms, now: datetime) -> AutoTopUpView:
+    decision = auto_rules.decide(standing.config, standing.history, standing.balance, terms, now)
+    skip = decision if isinstance(decision, Skip) and decision.reason is not SkipReason.ABOVE_THRESHOLD else None
+    open_ones = [one for one in standing.history.attempts if one.status is TopUpStatus.PENDING]
+    return AutoTopUpView(
+        config=standing.config,
         consent_version=standing.consent_version,
         consent_at=standing.consent_at,
-        state=auto_rules.state_of(decision),
+        state=auto_rules.derive_state(decision),
         reason=skip.reason if skip else None,
         next_eligible_at=skip.next_eligible_at if skip else None,
         action_url=open_ones[0].action_url if open_ones else None,
-        spent_this_month=auto_rules.spent_this_month(standing.history.attempts, now),
+        spent_this_month=auto_rules.sum_spent_this_month(standing.history.attempts, now),
     )
 
 
 async def _claim(
-    account_id: int, provider: PaymentProvider, terms: Terms, *, looks_only: bool = False
+    account_id: int, provider: PaymentProvider, terms: TopUpTerms, *, looks_only: bool = False
 ) -> _Intent | Skip:
     """Decide under the lock, write down what was found, and the intent where something is to be bought.
 
@@ -213,54 +215,54 @@ async def _claim(
     """
 
     async def decide(posting: Posting) -> _Intent | Skip:
-        book = posting.books.get(account_id)
+        book = posting.accounts.get(account_id)
         if book is None or not posting.rows[0]:
-            return Skip(Reason.DISABLED)
-        standing = auto_rows.standing_of(posting.rows[0][0])
-        level = Level(available=book.available, owed=book.owed, frozen=book.frozen)
-        found = auto_rules.decide(standing.wishes, standing.history, level, terms, book.at)
+            return Skip(SkipReason.DISABLED)
+        standing = auto_rows.record_from_row(posting.rows[0][0])
+        level = BalanceLevel(available=book.available, owed=book.owed, frozen=book.frozen)
+        found = auto_rules.decide(standing.config, standing.history, level, terms, book.at)
         if isinstance(found, Buy) and standing.card is not None and not looks_only:
             top_up = _top_up(book, found.credits, provider, terms)
-            rows.add(posting.write, top_up)
-            _note(posting, book, standing, Skip(Reason.OPEN_INTENT))
+            rows.insert_top_up(posting.write, top_up)
+            _note(posting, book, standing, Skip(SkipReason.OPEN_INTENT))
             return _Intent(top_up, standing.card)
-        if standing.wishes.enabled:
-            _note(posting, book, standing, found if isinstance(found, Skip) else Skip(Reason.ABOVE_THRESHOLD))
-        return found if isinstance(found, Skip) else Skip(Reason.NO_CARD)
+        if standing.config.enabled:
+            _note(posting, book, standing, found if isinstance(found, Skip) else Skip(SkipReason.ABOVE_THRESHOLD))
+        return found if isinstance(found, Skip) else Skip(SkipReason.NO_CARD)
 
-    return await posting.post([account_id], decide, reads=[auto_rows.read(account_id, provider.name)])
+    return await posting.post([account_id], decide, reads=[auto_rows.select_record(account_id, provider.name)])
 
 
-def _note(posting: Posting, book: Book, standing: Standing, found: Skip) -> None:
+def _note(posting: Posting, book: AccountState, standing: AutoTopUpRecord, found: Skip) -> None:
     """Write what was found; what has changed is told: by a new version, and where somebody has to act by a notice."""
-    reason = None if found.reason is Reason.ABOVE_THRESHOLD else found.reason
-    auto_rows.looked(
+    reason = None if found.reason is SkipReason.ABOVE_THRESHOLD else found.reason
+    auto_rows.record_check(
         posting.write,
         book,
-        declines=auto_rules.declines(standing.history),
+        declines=auto_rules.count_declines(standing.history),
         reason=reason,
         next_at=found.next_eligible_at,
     )
     if reason is standing.reason and found.next_eligible_at == standing.next_eligible_at:
         return
-    lines.move_on(book)
+    lines.bump_version(book)
     if reason is standing.reason:
         return
-    if standing.reason is not None and auto_rules.message(standing.reason):
-        notices.clear(book, posting.write, NoticeKind.AUTO_TOP_UP_BLOCKED)
-    if reason is not None and (message := auto_rules.message(reason)):
-        notices.give(book, posting.write, NoticeKind.AUTO_TOP_UP_BLOCKED, message, subject=reason)
+    if standing.reason is not None and auto_rules.describe_block(standing.reason):
+        notices.resolve(book, posting.write, NotificationKind.AUTO_TOP_UP_BLOCKED)
+    if reason is not None and (message := auto_rules.describe_block(reason)):
+        notices.notify(book, posting.write, NotificationKind.AUTO_TOP_UP_BLOCKED, message, subject=reason)
 
 
-def _top_up(book: Book, credits: int, provider: PaymentProvider, terms: Terms) -> TopUpState:
+def _top_up(book: AccountState, credits: int, provider: PaymentProvider, terms: TopUpTerms) -> TopUpRow:
     bonus_credits = terms.bonus_credits(credits)
-    return TopUpState(
+    return TopUpRow(
         account_id=book.account_id,
         id=uuid4().hex,
         credits=credits,
         amount_minor=terms.amount_minor(credits),
         currency=terms.currency,
-        status=Status.PENDING,
+        status=TopUpStatus.PENDING,
         provider=provider.name,
         provider_ref=None,
         payment_url=None,
@@ -279,8 +281,8 @@ async def _pay(intent: _Intent, provider: PaymentProvider) -> None:
     """Call the provider, outside any transaction, and settle its answer."""
     top_up = intent.top_up
     try:
-        payment = await provider.charge_saved(
-            SavedCharge(
+        payment = await provider.charge_saved_card(
+            SavedCardCharge(
                 reference=top_up.reference,
                 description=f"{top_up.credits:,} credits (automatic)",
                 amount_minor=top_up.amount_minor,
@@ -297,37 +299,39 @@ async def _pay(intent: _Intent, provider: PaymentProvider) -> None:
 
 
 async def _settle(reference: Reference, payment: Payment) -> None:
-    if payment.state in {PaymentState.OPEN, PaymentState.ACTION_REQUIRED}:
-        await auto_rows.answered(reference, provider_ref=payment.provider_ref, action_url=payment.action_url)
+    if payment.status in {PaymentStatus.OPEN, PaymentStatus.ACTION_REQUIRED}:
+        await auto_rows.record_answer(reference, provider_ref=payment.provider_ref, action_url=payment.action_url)
         return
-    await settle(asking.asked(payment))
+    await settle(asking.payment_query_event(payment))
 
 
 async def _reconcile(reference: Reference, provider: PaymentProvider) -> None:
     """Raises: Unavailable."""
     top_up = await rows.find(*reference)
-    if top_up is None or top_up.status is not Status.PENDING:
+    if top_up is None or top_up.status is not TopUpStatus.PENDING:
         return
     if top_up.provider_ref is None:
-        payment = await provider.find(top_up.reference, since=top_up.created_at)
-        becomes = Status.FAILED
+        payment = await provider.find_payment(top_up.reference, since=top_up.created_at)
+        becomes = TopUpStatus.FAILED
     else:
-        payment = await provider.ask(top_up.provider_ref)
-        becomes = Status.EXPIRED
+        payment = await provider.retrieve_payment(top_up.provider_ref)
+        becomes = TopUpStatus.EXPIRED
     if payment is not None:
         await _settle(reference, payment)
-        if becomes is Status.FAILED or payment.state is not PaymentState.ACTION_REQUIRED:
+        if becomes is TopUpStatus.FAILED or payment.status is not PaymentStatus.ACTION_REQUIRED:
             return
     await _give_up(reference, becomes)
 
 
-async def _give_up(reference: Reference, becomes: Status) -> None:
+async def _give_up(reference: Reference, becomes: TopUpStatus) -> None:
     """No money moved: FAILED, because the call never arrived, or EXPIRED. A payment that comes yet is credited."""
 
     async def decide(posting: Posting) -> None:
         top_up = rows.from_row(posting.rows[0][0])
-        if top_up.status is Status.PENDING:
-            why = auto_rules.NOT_CHARGED if becomes is Status.FAILED else top_up.decline_reason
-            rows.flip(posting.write, top_up._replace(status=becomes, decline_reason=why), before=top_up.status)
+        if top_up.status is TopUpStatus.PENDING:
+            why = auto_rules.NOT_CHARGED if becomes is TopUpStatus.FAILED else top_up.decline_reason
+            rows.update_top_up(
+                posting.write, top_up._replace(status=becomes, decline_reason=why), status_before=top_up.status
+            )
 
-    await posting.post([reference.account_id], decide, reads=[rows.read(*reference)])
+    await posting.post([reference.account_id], decide, reads=[rows.select_top_up(*reference)])

@@ -5,11 +5,11 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from app import database
-from app.ledger.book import Book
-from app.ledger.posting import Read
-from app.sets import Part, Write
-from app.topups.refills.auto_rules import Attempt, History, Level, Reason, Wishes
-from app.topups.rules import Reference, Status
+from app.ledger.book import AccountState
+from app.ledger.posting import ExtraRead
+from app.sets import SetStatement, SetWrite
+from app.topups.refills.auto_rules import Attempt, AttemptHistory, AutoTopUpConfig, BalanceLevel, SkipReason
+from app.topups.rules import Reference, TopUpStatus
 
 _WISHES: Final = (
     "u.enabled, u.threshold, u.amount, u.up_to, u.max_per_day, u.max_per_month, u.max_count_per_day,"
@@ -47,7 +47,7 @@ _STANDING: Final = f"""
 # As one array: asyncpg decodes records within records only where it has met an array of them outside.
 _STANDINGS: Final = f"SELECT ARRAY({_STANDING}) AS standings"
 
-_SET: Final = Part(
+_SET: Final = SetStatement(
     "auto top-ups",
     """
     INSERT INTO auto_top_up (account_id, enabled, threshold, amount, up_to, max_per_day, max_per_month,
@@ -70,7 +70,7 @@ _SET: Final = Part(
 )
 
 # The wishes and the consent stay to be read; nothing follows from them any more.
-_OFF: Final = Part(
+_OFF: Final = SetStatement(
     "auto top-ups switched off",
     """
     UPDATE auto_top_up AS u SET enabled = false, blocked_reason = NULL, next_eligible_at = NULL, changed_at = v.at
@@ -78,10 +78,10 @@ _OFF: Final = Part(
     RETURNING 1
     """,
     2,
-    exact=False,
+    checks_row_count=False,
 )
 
-_LOOKED: Final = Part(
+_LOOKED: Final = SetStatement(
     "auto top-ups looked at",
     """
     UPDATE auto_top_up AS u SET declines = v.declines, blocked_reason = v.reason, next_eligible_at = v.next_at,
@@ -129,109 +129,111 @@ _ANSWERED: Final = """
 """
 
 
-class Card(NamedTuple):
+class SavedCardRefs(NamedTuple):
     """A saved card, by the provider's names."""
 
     customer_ref: str
     card_ref: str
 
 
-class Standing(NamedTuple):
+class AutoTopUpRecord(NamedTuple):
     """Auto top-up of an account as it is recorded; `reason` and `next_eligible_at` as it was last looked at."""
 
     account_id: int
-    wishes: Wishes
+    config: AutoTopUpConfig
     consent_version: str | None
     consent_at: datetime | None
-    reason: Reason | None
+    reason: SkipReason | None
     next_eligible_at: datetime | None
-    card: Card | None
-    history: History
-    level: Level
+    card: SavedCardRefs | None
+    history: AttemptHistory
+    balance: BalanceLevel
 
 
-def read(account_id: int, provider: str) -> Read:
+def select_record(account_id: int, provider: str) -> ExtraRead:
     """A read of an account's standing: one row, or none where it was never switched on."""
-    return Read(_STANDING, ([account_id], provider))
+    return ExtraRead(_STANDING, ([account_id], provider))
 
 
-async def find_many(account_ids: Iterable[int], provider: str) -> dict[int, Standing]:
+async def find_records(account_ids: Iterable[int], provider: str) -> dict[int, AutoTopUpRecord]:
     """The standings of those accounts that have one."""
     [record] = await database.fetch(_STANDINGS, list(account_ids), provider)
-    return {standing.account_id: standing for standing in map(standing_of, record["standings"])}
+    return {standing.account_id: standing for standing in map(record_from_row, record["standings"])}
 
 
-def standing_of(row: Any) -> Standing:
+def record_from_row(row: Any) -> AutoTopUpRecord:
     """A standing from its row."""
     account_id, *wishes = row[:9]
     (version, consent_at, reason, next_at, customer_ref, card_ref, saved_at, by_hand, attempts, *figures) = row[9:]
     names = ("enabled", "threshold", "amount", "up_to", "max_per_day", "max_per_month", "max_count_per_day",
              "max_count_per_month")  # fmt: skip
-    return Standing(
+    return AutoTopUpRecord(
         account_id=account_id,
-        wishes=Wishes(**dict(zip(names, wishes, strict=True))),
+        config=AutoTopUpConfig(**dict(zip(names, wishes, strict=True))),
         consent_version=version,
         consent_at=consent_at,
-        reason=Reason(reason) if reason is not None else None,
+        reason=SkipReason(reason) if reason is not None else None,
         next_eligible_at=next_at,
-        card=Card(customer_ref, card_ref) if card_ref is not None else None,
-        history=History(
-            attempts=tuple(Attempt(at, credits, Status(status), *rest) for at, credits, status, *rest in attempts),
+        card=SavedCardRefs(customer_ref, card_ref) if card_ref is not None else None,
+        history=AttemptHistory(
+            attempts=tuple(Attempt(at, credits, TopUpStatus(status), *rest) for at, credits, status, *rest in attempts),
             has_card=card_ref is not None,
-            renewed_at=max((at for at in (saved_at, by_hand) if at is not None), default=None),
+            declines_reset_at=max((at for at in (saved_at, by_hand) if at is not None), default=None),
         ),
-        level=Level(available=figures[0], owed=figures[1], frozen=figures[2]),
+        balance=BalanceLevel(available=figures[0], owed=figures[1], frozen=figures[2]),
     )
 
 
-def read_wishes(account_id: int) -> Read:
+def select_config(account_id: int) -> ExtraRead:
     """A read of what an account's owner wishes now; no row where it was never switched on."""
-    return Read(
+    return ExtraRead(
         f"SELECT ROW({_WISHES}) FROM auto_top_up AS u WHERE u.account_id = $1::bigint",  # noqa: S608  our own constant
         (account_id,),
     )
 
 
-def set_on(write: Write, book: Book, wishes: Wishes, consent_version: str, actor: str) -> None:
+def enable(write: SetWrite, book: AccountState, wishes: AutoTopUpConfig, consent_version: str, actor: str) -> None:
     """Write an owner's wishes, and the text that it has agreed to."""
     write.add(
         _SET,
-        (book.account_id, True, wishes.threshold, wishes.amount, wishes.up_to, wishes.max_per_day, wishes.max_per_month,
+        (book.account_id, True, wishes.threshold, wishes.amount, wishes.target, wishes.max_per_day, wishes.max_per_month,
          wishes.max_count_per_day, wishes.max_count_per_month, consent_version, book.at, actor),
     )  # fmt: skip
 
 
-def set_off(write: Write, book: Book) -> None:
+def disable(write: SetWrite, book: AccountState) -> None:
     """Switch it off, where it is on."""
     write.add(_OFF, (book.account_id, book.at))
 
 
-def looked(write: Write, book: Book, *, declines: int, reason: Reason | None, next_at: datetime | None) -> None:
+def record_check(
+    write: SetWrite, book: AccountState, *, declines: int, reason: SkipReason | None, next_at: datetime | None
+) -> None:
     """Write what was found when it was looked at."""
     write.add(_LOOKED, (book.account_id, declines, reason.value if reason else None, next_at, book.at))
 
 
-async def enabled() -> set[int]:
+async def find_enabled() -> set[int]:
     """The accounts that have it switched on."""
     return {record["account_id"] for record in await database.fetch(_ENABLED)}
 
 
-async def changed(account_ids: Iterable[int]) -> list[int]:
+async def find_changed(account_ids: Iterable[int]) -> list[int]:
     """Those of the accounts that have to be looked at now that they have changed."""
     return [record["account_id"] for record in await database.fetch(_CHANGED, list(account_ids))]
 
 
-async def due(*, look_seconds: float, limit: int) -> list[int]:
+async def find_due(*, look_seconds: float, limit: int) -> list[int]:
     """Accounts to be looked at though nothing told of a change, those that were longest not looked at first."""
     return [record["account_id"] for record in await database.fetch(_DUE, look_seconds, limit)]
 
 
-async def unsettled(provider: str, *, unknown_seconds: float, open_seconds: float, limit: int) -> list[Reference]:
+async def find_unsettled(provider: str, *, unknown_seconds: float, open_seconds: float, limit: int) -> list[Reference]:
     """Automatic top-ups that are pending for too long, the oldest first."""
     records = await database.fetch(_UNSETTLED, provider, unknown_seconds, open_seconds, limit)
     return [Reference(*record) for record in records]
 
 
-async def answered(reference: Reference, *, provider_ref: str, action_url: str | None) -> None:
+async def record_answer(reference: Reference, *, provider_ref: str, action_url: str | None) -> None:
     """Write the provider's id of a payment, and where its owner has to confirm it, unless they are known."""
-    await database.fetch(_ANSWERED, reference.account_id, reference.top_up_id, provider_ref, action_url)
+    await database.fetch(_ANSWERED, reference.account_id, reference.row_id, provider_ref, action_url)

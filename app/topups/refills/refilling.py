@@ -8,14 +8,14 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from app.live import ChangeWatch, Feed
+from app.live import AccountsSubscription, ChangeFeed
 from app.topups.provider import PaymentProvider
 from app.topups.refills import auto, auto_rows
-from app.topups.rules import Terms
+from app.topups.rules import TopUpTerms
 
 SWEEP_SECONDS: Final = 5.0
 """Also how long it takes at most until another process knows that it was switched on for an account."""
-LOOK_SECONDS: Final = 300.0
+CHECK_INTERVAL_SECONDS: Final = 300.0
 """How often an account that is held back is looked at, though nothing has told of a change."""
 _AT_ONCE: Final = 8
 _MOST: Final = 256
@@ -23,43 +23,43 @@ _MOST: Final = 256
 log = logging.getLogger(__name__)
 
 
-async def follow(feed: Feed, provider: PaymentProvider, terms: Terms) -> None:
+async def run_worker(feed: ChangeFeed, provider: PaymentProvider, terms: TopUpTerms) -> None:
     """Look at accounts as they change, and at all in turn, until cancelled."""
-    enabled = await auto_rows.enabled()
-    with feed.watch_changes(enabled) as watch:
+    enabled = await auto_rows.find_enabled()
+    with feed.subscribe_to_accounts(enabled) as watch:
         async with asyncio.TaskGroup() as group:
             group.create_task(_follow(watch, provider, terms), name="refilling.follow")
             group.create_task(_sweep(enabled, provider, terms), name="refilling.sweep")
 
 
-async def sweep(provider: PaymentProvider, terms: Terms) -> int:
+async def sweep(provider: PaymentProvider, terms: TopUpTerms) -> int:
     """Look at what no change told of, and at intents whose outcome is unknown. Returns: how many accounts."""
-    await auto.reconcile(provider, terms)
-    due = await auto_rows.due(look_seconds=LOOK_SECONDS, limit=_MOST)
+    await auto.reconcile_purchases(provider, terms)
+    due = await auto_rows.find_due(look_seconds=CHECK_INTERVAL_SECONDS, limit=_MOST)
     await _look(due, provider, terms)
     return len(due)
 
 
-async def _follow(watch: ChangeWatch, provider: PaymentProvider, terms: Terms) -> None:
+async def _follow(watch: AccountsSubscription, provider: PaymentProvider, terms: TopUpTerms) -> None:
     while True:
-        await _look(await auto_rows.changed(await watch.changed()), provider, terms)
+        await _look(await auto_rows.find_changed(await watch.wait()), provider, terms)
 
 
-async def _sweep(enabled: set[int], provider: PaymentProvider, terms: Terms) -> None:
+async def _sweep(enabled: set[int], provider: PaymentProvider, terms: TopUpTerms) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
-        found = await auto_rows.enabled()
+        found = await auto_rows.find_enabled()
         enabled.intersection_update(found)
         enabled.update(found)
         await sweep(provider, terms)
 
 
-async def _look(account_ids: Sequence[int], provider: PaymentProvider, terms: Terms) -> None:
+async def _look(account_ids: Sequence[int], provider: PaymentProvider, terms: TopUpTerms) -> None:
     """Consider some accounts at a time: a provider that is slow for one must not hold up all."""
     for start in range(0, len(account_ids), _AT_ONCE):
         some = account_ids[start : start + _AT_ONCE]
         answers = await asyncio.gather(
-            *(auto.consider(account_id, provider, terms) for account_id in some), return_exceptions=True
+            *(auto.buy_if_needed(account_id, provider, terms) for account_id in some), return_exceptions=True
         )
         for account_id, answer in zip(some, answers, strict=True):
             if isinstance(answer, Exception):

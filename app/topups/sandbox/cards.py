@@ -8,11 +8,11 @@ from enum import StrEnum
 from typing import Any, Final
 
 from app import database
-from app.topups.provider import SavedCharge
-from app.topups.rules import Payment, PaymentState, SavedCard
+from app.topups.provider import SavedCardCharge
+from app.topups.rules import Payment, PaymentStatus, SavedCard
 
 
-class Behaviour(StrEnum):
+class CardBehaviour(StrEnum):
     """What becomes of payments with a saved card."""
 
     PAYS = "pays"
@@ -21,11 +21,11 @@ class Behaviour(StrEnum):
 
 
 LABELS: Final = {
-    Behaviour.PAYS: "test card that pays",
-    Behaviour.DECLINES: "test card that declines",
-    Behaviour.ASKS: "test card that asks its owner",
+    CardBehaviour.PAYS: "test card that pays",
+    CardBehaviour.DECLINES: "test card that declines",
+    CardBehaviour.ASKS: "test card that asks its owner",
 }
-CHOICES: Final = {behaviour.value: behaviour for behaviour in Behaviour}
+BEHAVIOURS_BY_FORM_VALUE: Final = {behaviour.value: behaviour for behaviour in CardBehaviour}
 """What the page's form sends, and what it means."""
 DECLINED: Final = "card_declined"
 
@@ -69,26 +69,26 @@ async def customer(reference: str) -> str:
     return str(record["customer_ref"])
 
 
-async def keep(reference: str, behaviour: Behaviour) -> None:
+async def save_card(reference: str, behaviour: CardBehaviour) -> None:
     """Keep the card with which this payment was paid, if its buyer consented; the first choice stays."""
     await database.fetch(_KEEP, reference, behaviour.value)
 
 
-async def card_of(provider_ref: str) -> SavedCard | None:
+async def find_card(provider_ref: str) -> SavedCard | None:
     """The card that a payment saved."""
     records = await database.fetch(_OF_PAYMENT, provider_ref)
     if not records:
         return None
-    label = LABELS[Behaviour(records[0]["behaviour"])]
+    label = LABELS[CardBehaviour(records[0]["behaviour"])]
     return SavedCard(customer_ref=records[0]["customer_ref"], card_ref=records[0]["card_ref"], label=label)
 
 
-async def labels_of(customer_ref: str) -> list[str]:
+async def find_card_labels(customer_ref: str) -> list[str]:
     """What a customer's cards are called."""
-    return [LABELS[Behaviour(record["behaviour"])] for record in await database.fetch(_OF_CUSTOMER, customer_ref)]
+    return [LABELS[CardBehaviour(record["behaviour"])] for record in await database.fetch(_OF_CUSTOMER, customer_ref)]
 
 
-async def charge(order: SavedCharge) -> None:
+async def charge(order: SavedCardCharge) -> None:
     """Pay with a saved card, as it behaves; the same reference again changes nothing."""
     await database.fetch(
         _CHARGE,
@@ -102,7 +102,7 @@ async def charge(order: SavedCharge) -> None:
     )
 
 
-async def payment(*, reference: str = "", provider_ref: str = "", provider: str, pages: str) -> Payment | None:
+async def find_payment(*, reference: str = "", provider_ref: str = "", provider: str, pages: str) -> Payment | None:
     """A payment as the sandbox tells of it; None: there is none. `pages`: the address before a payment's reference."""
     records = await database.fetch(_FOUND, reference, provider_ref)
     if not records:
@@ -112,18 +112,18 @@ async def payment(*, reference: str = "", provider_ref: str = "", provider: str,
     return Payment(
         provider=provider,
         provider_ref=record["provider_ref"],
-        payment_ref=record["provider_ref"] if state is PaymentState.PAID else None,
+        payment_ref=record["provider_ref"] if state is PaymentStatus.PAID else None,
         reference=record["reference"],
-        state=state,
+        status=state,
         amount_minor=record["amount_minor"],
         currency=record["currency"],
-        card=await card_of(record["provider_ref"]) if state is PaymentState.PAID else None,
-        decline_reason=DECLINED if state is PaymentState.DECLINED else None,
-        action_url=f"{pages}/{record['reference']}" if state is PaymentState.ACTION_REQUIRED else None,
+        card=await find_card(record["provider_ref"]) if state is PaymentStatus.PAID else None,
+        decline_reason=DECLINED if state is PaymentStatus.DECLINED else None,
+        action_url=f"{pages}/{record['reference']}" if state is PaymentStatus.ACTION_REQUIRED else None,
     )
 
 
-def _state(record: Any) -> PaymentState:
+def _state(record: Any) -> PaymentStatus:
     """A payment with a saved card that nobody has decided waits for the card's owner."""
-    state = PaymentState(record["state"])
-    return PaymentState.ACTION_REQUIRED if state is PaymentState.OPEN and record["card_ref"] is not None else state
+    state = PaymentStatus(record["state"])
+    return PaymentStatus.ACTION_REQUIRED if state is PaymentStatus.OPEN and record["card_ref"] is not None else state

@@ -20,29 +20,29 @@ from app import database
 from app.callers.development import development_secret
 from app.credits import MAX_CREDITS
 from app.errors import Misconfigured, Unavailable
-from app.settings import Settings, address
+from app.settings import Settings, server_url
 from app.topups.provider import (
-    Checkout,
     CheckoutPage,
+    CheckoutRequest,
     Dispute,
-    DisputeState,
-    NoticeRefused,
+    DisputeStatus,
+    InvalidProviderEvent,
     ProviderEvent,
     Refund,
     RefundOrder,
-    SavedCharge,
+    SavedCardCharge,
 )
-from app.topups.rules import Payment, PaymentState, Reference, SavedCard
+from app.topups.rules import Payment, PaymentStatus, Reference, SavedCard
 from app.topups.sandbox import cards, refunds, signatures
-from app.topups.sandbox.cards import Behaviour
+from app.topups.sandbox.cards import CardBehaviour
 
 NAME: Final = "sandbox"
 SIGNATURE_HEADER: Final = "Sandbox-Signature"
 PAGE_PATH: Final = "/sandbox/pay"
 PORTAL_PATH: Final = "/sandbox/portal"
-SHORTEST_SECRET: Final = 32
+MIN_SECRET_LENGTH: Final = 32
 
-_STATES: Final = {"payment.paid": PaymentState.PAID, "payment.declined": PaymentState.DECLINED}
+_STATES: Final = {"payment.paid": PaymentStatus.PAID, "payment.declined": PaymentStatus.DECLINED}
 
 _COLUMNS: Final = (
     "reference, provider_ref, description, amount_minor, currency, return_url, state, decided_at, saves_card"
@@ -75,7 +75,7 @@ class SandboxPage:
     amount_minor: int
     currency: str
     return_url: str | None
-    state: PaymentState
+    status: PaymentStatus
     decided_at: datetime | None
     saves_card: bool = False
 
@@ -88,18 +88,18 @@ class Sandbox:
     secret: bytes = field(repr=False)
 
     @classmethod
-    def open(cls, chosen: Settings) -> Self:
+    def open(cls, settings: Settings) -> Self:
         """The sandbox of this installation. Raises: Misconfigured, in production always: credits would be free."""
-        if chosen.environment == "production":
+        if settings.environment == "production":
             raise Misconfigured(
                 "The sandbox payment provider gives credits away and does not run in production:"
                 " set PAYMENT_PROVIDER to one that takes money."
             )
-        if chosen.sandbox_secret is None:
-            return cls(_address(chosen), development_secret("sandbox notices", chosen=chosen))
-        if len(chosen.sandbox_secret) < SHORTEST_SECRET:
-            raise Misconfigured(f"SANDBOX_SECRET must have at least {SHORTEST_SECRET} characters.")
-        return cls(_address(chosen), chosen.sandbox_secret.encode())
+        if settings.sandbox_secret is None:
+            return cls(_address(settings), development_secret("sandbox notices", settings=settings))
+        if len(settings.sandbox_secret) < MIN_SECRET_LENGTH:
+            raise Misconfigured(f"SANDBOX_SECRET must have at least {MIN_SECRET_LENGTH} characters.")
+        return cls(_address(settings), settings.sandbox_secret.encode())
 
     @property
     def name(self) -> str:
@@ -109,7 +109,7 @@ class Sandbox:
     def live(self) -> bool:
         return False
 
-    async def begin(self, checkout: Checkout) -> CheckoutPage:
+    async def open_checkout(self, checkout: CheckoutRequest) -> CheckoutPage:
         [record] = await database.fetch(
             _OPEN,
             checkout.reference,
@@ -125,66 +125,68 @@ class Sandbox:
             provider_ref=record["provider_ref"], payment_url=f"{self.address}{PAGE_PATH}/{checkout.reference}"
         )
 
-    async def verify(self, raw_body: bytes, headers: Mapping[str, str]) -> ProviderEvent | None:
-        signatures.check(raw_body, headers.get(SIGNATURE_HEADER), self.secret, now_seconds=time.time())
+    async def verify_event(self, raw_body: bytes, headers: Mapping[str, str]) -> ProviderEvent | None:
+        signatures.verify(raw_body, headers.get(SIGNATURE_HEADER), self.secret, now_seconds=time.time())
         if b"\\u0000" in raw_body:
-            raise NoticeRefused("The notice holds a NUL character.")
+            raise InvalidProviderEvent("The notice holds a NUL character.")
         try:
-            return self.read_event(orjson.loads(raw_body))
+            return self.parse_event(orjson.loads(raw_body))
         except ValueError:
-            raise NoticeRefused("The notice is not JSON.") from None
+            raise InvalidProviderEvent("The notice is not JSON.") from None
 
-    def read_event(self, body: Mapping[str, Any]) -> ProviderEvent | None:
+    def parse_event(self, body: Mapping[str, Any]) -> ProviderEvent | None:
         return _event(body)
 
     async def close(self) -> None:
         """It has no connections of its own."""
 
-    async def ask(self, provider_ref: str) -> Payment | None:
-        return await cards.payment(provider_ref=provider_ref, provider=NAME, pages=self._pages)
+    async def retrieve_payment(self, provider_ref: str) -> Payment | None:
+        return await cards.find_payment(provider_ref=provider_ref, provider=NAME, pages=self._pages)
 
-    async def customer(self, reference: str) -> str:
+    async def create_customer(self, reference: str) -> str:
         return await cards.customer(reference)
 
-    async def charge_saved(self, charge: SavedCharge) -> Payment:
+    async def charge_saved_card(self, charge: SavedCardCharge) -> Payment:
         await cards.charge(charge)
-        payment = await cards.payment(reference=charge.reference, provider=NAME, pages=self._pages)
+        payment = await cards.find_payment(reference=charge.reference, provider=NAME, pages=self._pages)
         if payment is None:
             raise Unavailable("The sandbox has lost a payment.")
         return payment
 
-    async def find(self, reference: str, *, since: datetime) -> Payment | None:
-        return await cards.payment(reference=reference, provider=NAME, pages=self._pages)
+    async def find_payment(self, reference: str, *, since: datetime) -> Payment | None:
+        return await cards.find_payment(reference=reference, provider=NAME, pages=self._pages)
 
-    async def portal(self, customer_ref: str, return_url: str) -> str:
+    async def create_portal_session(self, customer_ref: str, return_url: str) -> str:
         return f"{self.address}{PORTAL_PATH}/{customer_ref}?{urlencode({'return': return_url})}"
 
-    async def page(self, reference: str) -> SandboxPage | None:
+    async def find_payment_page(self, reference: str) -> SandboxPage | None:
         """The payment behind a page, or None."""
         if Reference.parse(reference) is None:
             return None
         records = await database.fetch(_BY_REFERENCE, reference)
         return _page(records[0]) if records else None
 
-    async def decide(self, page: SandboxPage, state: PaymentState, *, card: Behaviour = Behaviour.PAYS) -> SandboxPage:
+    async def decide_payment(
+        self, page: SandboxPage, state: PaymentStatus, *, card: CardBehaviour = CardBehaviour.PAYS
+    ) -> SandboxPage:
         """Pay or decline. Returns: the payment as it is now, which is PAID whoever was first if anybody paid.
 
         `card`: how later payments with the card go, where this one saves it.
         """
         await database.fetch(_DECIDE, page.reference, state.value)
-        if state is PaymentState.PAID and page.saves_card:
-            await cards.keep(page.reference, card)
+        if state is PaymentStatus.PAID and page.saves_card:
+            await cards.save_card(page.reference, card)
         [record] = await database.fetch(_BY_REFERENCE, page.reference)
         return _page(record)
 
-    def notice(self, page: SandboxPage, card: SavedCard | None = None) -> tuple[bytes, dict[str, str]]:
+    def sign_payment_event(self, page: SandboxPage, card: SavedCard | None = None) -> tuple[bytes, dict[str, str]]:
         """Body and headers of the notice that tells of a decided payment: the same event however often it is sent.
 
         `card`: the one that it saved.
         """
-        [kind] = [kind for kind, state in _STATES.items() if state is page.state]
+        [kind] = [kind for kind, state in _STATES.items() if state is page.status]
         body = {
-            "id": f"evt_{page.provider_ref}_{page.state.lower()}",
+            "id": f"evt_{page.provider_ref}_{page.status.lower()}",
             "type": kind,
             "payment": {
                 "id": page.provider_ref,
@@ -196,24 +198,24 @@ class Sandbox:
         }
         return self._signed(body)
 
-    def notice_of(self, told: Refund | Dispute) -> tuple[bytes, dict[str, str]]:
+    def sign_event(self, told: Refund | Dispute) -> tuple[bytes, dict[str, str]]:
         """Body and headers of the notice that tells of a refund or a dispute, as `notice` of a payment."""
-        return self._signed(refunds.body_of(told))
+        return self._signed(refunds.build_event_body(told))
 
-    async def refund(self, order: RefundOrder) -> Refund:
-        return await refunds.give_back(order, provider=NAME)
+    async def create_refund(self, order: RefundOrder) -> Refund:
+        return await refunds.create_refund(order, provider=NAME)
 
     async def find_refund(self, reference: str, payment_ref: str) -> Refund | None:
-        return await refunds.find(reference, provider=NAME)
+        return await refunds.find_refund(reference, provider=NAME)
 
-    async def dispute(self, page: SandboxPage, state: DisputeState) -> Dispute:
+    async def decide_dispute(self, page: SandboxPage, state: DisputeStatus) -> Dispute:
         """What the buyer's bank does about a payment: OPEN, then WON or LOST for good. Returns: the dispute now."""
         return await refunds.dispute(page.provider_ref, state, provider=NAME)
 
-    async def disputed(self, page: SandboxPage) -> DisputeState | None:
+    async def find_dispute_status(self, page: SandboxPage) -> DisputeStatus | None:
         """Where the dispute of a payment stands; None: there is none."""
         found = await refunds.find_dispute(page.provider_ref, provider=NAME)
-        return found.state if found is not None else None
+        return found.status if found is not None else None
 
     def _signed(self, body: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
         raw_body = orjson.dumps(body)
@@ -224,21 +226,21 @@ class Sandbox:
     def _pages(self) -> str:
         return f"{self.address}{PAGE_PATH}"
 
-    def form_token(self, reference: str) -> str:
+    def build_form_token(self, reference: str) -> str:
         """What a form of this payment's page must send: without it no other site can make a browser pay."""
         return hmac.digest(self.secret, f"form of payment {reference}".encode(), "sha256").hex()
 
-    def knows_form_token(self, reference: str, token: str) -> bool:
-        return hmac.compare_digest(self.form_token(reference).encode(), token.encode())
+    def check_form_token(self, reference: str, token: str) -> bool:
+        return hmac.compare_digest(self.build_form_token(reference).encode(), token.encode())
 
 
 def _event(body: Any) -> ProviderEvent | None:
     """The event in a body whose signature is proved. Raises: NoticeRefused: it does not say what a notice must."""
     match body:
-        case {"id": str(event_id), "type": str(kind)} if kind in refunds.KINDS and 1 <= len(event_id) <= 200:
-            if (told := refunds.told(body, provider=NAME)) is not None:
-                return ProviderEvent(event_id=f"{NAME}:{event_id}", told=told, body=body)
-        case {"type": str(kind)} if kind not in _STATES and kind not in refunds.KINDS:
+        case {"id": str(event_id), "type": str(kind)} if kind in refunds.EVENT_TYPES and 1 <= len(event_id) <= 200:
+            if (told := refunds.parse_event_object(body, provider=NAME)) is not None:
+                return ProviderEvent(event_id=f"{NAME}:{event_id}", object=told, body=body)
+        case {"type": str(kind)} if kind not in _STATES and kind not in refunds.EVENT_TYPES:
             return None
         case {
             "id": str(event_id),
@@ -255,18 +257,18 @@ def _event(body: Any) -> ProviderEvent | None:
                 provider_ref=provider_ref,
                 payment_ref=_payment_ref(provider_ref, _STATES[kind]),
                 reference=reference,
-                state=_STATES[kind],
+                status=_STATES[kind],
                 amount_minor=amount_minor,
                 currency=currency,
                 card=_card(body["payment"].get("card")),
             )
-            return ProviderEvent(event_id=f"{NAME}:{event_id}", told=payment, body=body)
-    raise NoticeRefused("The notice lacks something, or has it in another form than it should.")
+            return ProviderEvent(event_id=f"{NAME}:{event_id}", object=payment, body=body)
+    raise InvalidProviderEvent("The notice lacks something, or has it in another form than it should.")
 
 
-def _payment_ref(provider_ref: str, state: PaymentState) -> str | None:
+def _payment_ref(provider_ref: str, state: PaymentStatus) -> str | None:
     """The money that moved has the checkout's id; there is none before it moved."""
-    return provider_ref if state is PaymentState.PAID else None
+    return provider_ref if state is PaymentStatus.PAID else None
 
 
 def _card(told: object) -> SavedCard | None:
@@ -284,13 +286,13 @@ def _page(record: Any) -> SandboxPage:
         amount_minor=record["amount_minor"],
         currency=record["currency"],
         return_url=record["return_url"],
-        state=PaymentState(record["state"]),
+        status=PaymentStatus(record["state"]),
         decided_at=record["decided_at"],
         saves_card=record["saves_card"],
     )
 
 
-def _address(chosen: Settings) -> str:
-    if chosen.public_url is not None:
-        return chosen.public_url.rstrip("/")
-    return address(chosen)
+def _address(settings: Settings) -> str:
+    if settings.public_url is not None:
+        return settings.public_url.rstrip("/")
+    return server_url(settings)

@@ -11,16 +11,16 @@ import asyncpg
 
 from app import database
 from app.credits import MAX_CREDITS
-from app.topups.provider import Dispute, DisputeState, Refund, RefundOrder, RefundState
+from app.topups.provider import Dispute, DisputeStatus, Refund, RefundOrder, RefundStatus
 
 _REFUND_KINDS: Final = {
-    "refund.pending": RefundState.PENDING, "refund.done": RefundState.DONE, "refund.failed": RefundState.FAILED,
+    "refund.pending": RefundStatus.PENDING, "refund.done": RefundStatus.DONE, "refund.failed": RefundStatus.FAILED,
 }  # fmt: skip
 _DISPUTE_KINDS: Final = {
-    "dispute.opened": DisputeState.OPEN, "dispute.won": DisputeState.WON, "dispute.lost": DisputeState.LOST,
+    "dispute.opened": DisputeStatus.OPEN, "dispute.won": DisputeStatus.WON, "dispute.lost": DisputeStatus.LOST,
 }  # fmt: skip
 
-KINDS: Final = frozenset(_REFUND_KINDS) | frozenset(_DISPUTE_KINDS)
+EVENT_TYPES: Final = frozenset(_REFUND_KINDS) | frozenset(_DISPUTE_KINDS)
 """The kinds of notices that `told` reads."""
 
 _COLUMNS: Final = "refund_ref, payment_ref, reference, state, amount_minor, currency"
@@ -50,34 +50,34 @@ _DISPUTED: Final = """
 """
 
 
-async def give_back(order: RefundOrder, *, provider: str) -> Refund:
+async def create_refund(order: RefundOrder, *, provider: str) -> Refund:
     """Give money back, once for a reference: the same call again gets the first one's answer, whatever it asks for."""
-    if (found := await find(order.reference, provider=provider)) is not None:
+    if (found := await find_refund(order.reference, provider=provider)) is not None:
         return found
     try:
         return await _given_back(order.reference, order, provider)
     except asyncpg.UniqueViolationError:
-        if (found := await find(order.reference, provider=provider)) is None:
+        if (found := await find_refund(order.reference, provider=provider)) is None:
             raise
         return found
 
 
-async def give_back_unasked(payment_ref: str, amount_minor: int, currency: str, *, provider: str) -> Refund:
+async def create_external_refund(payment_ref: str, amount_minor: int, currency: str, *, provider: str) -> Refund:
     """A refund that is begun at the provider: nobody here has asked for it."""
     order = RefundOrder(reference="", payment_ref=payment_ref, amount_minor=amount_minor, currency=currency)
     return await _given_back(None, order, provider)
 
 
-async def find(reference: str, *, provider: str) -> Refund | None:
+async def find_refund(reference: str, *, provider: str) -> Refund | None:
     """The refund of that reference, or None."""
     records = await database.fetch(_FIND, reference)
     return _refund(records[0], provider) if records else None
 
 
-async def dispute(payment_ref: str, state: DisputeState, *, provider: str) -> Dispute:
+async def dispute(payment_ref: str, state: DisputeStatus, *, provider: str) -> Dispute:
     """Open the dispute of a payment, or decide it. Returns: the dispute as it is now; decided is for good."""
     await database.fetch(_DISPUTE, payment_ref)
-    if state is not DisputeState.OPEN:
+    if state is not DisputeStatus.OPEN:
         await database.fetch(_DECIDE, payment_ref, state.value)
     found = await find_dispute(payment_ref, provider=provider)
     if found is None:
@@ -96,25 +96,25 @@ async def find_dispute(payment_ref: str, *, provider: str) -> Dispute | None:
         live=False,
         dispute_ref=f"dp_{payment_ref}",
         payment_ref=payment_ref,
-        state=DisputeState(state),
+        status=DisputeStatus(state),
         amount_minor=amount_minor,
         currency=currency,
     )
 
 
-def body_of(told: Refund | Dispute) -> dict[str, Any]:
+def build_event_body(told: Refund | Dispute) -> dict[str, Any]:
     """The notice that tells of it: the same event however often it is sent."""
     said = {"payment": told.payment_ref, "amountMinor": told.amount_minor, "currency": told.currency}
     if isinstance(told, Refund):
-        [kind] = [kind for kind, state in _REFUND_KINDS.items() if state is told.state]
+        [kind] = [kind for kind, state in _REFUND_KINDS.items() if state is told.status]
         about = {"refund": {"id": told.refund_ref, "reference": told.reference} | said}
-        return {"id": f"evt_{told.refund_ref}_{told.state.lower()}", "type": kind} | about
-    [kind] = [kind for kind, state in _DISPUTE_KINDS.items() if state is told.state]
+        return {"id": f"evt_{told.refund_ref}_{told.status.lower()}", "type": kind} | about
+    [kind] = [kind for kind, state in _DISPUTE_KINDS.items() if state is told.status]
     about = {"dispute": {"id": told.dispute_ref} | said}
-    return {"id": f"evt_{told.dispute_ref}_{told.state.lower()}", "type": kind} | about
+    return {"id": f"evt_{told.dispute_ref}_{told.status.lower()}", "type": kind} | about
 
 
-def told(body: Mapping[str, Any], *, provider: str) -> Refund | Dispute | None:
+def parse_event_object(body: Mapping[str, Any], *, provider: str) -> Refund | Dispute | None:
     """What a notice of one of KINDS tells; None: it does not say what it must."""
     match body:
         case {
@@ -133,7 +133,7 @@ def told(body: Mapping[str, Any], *, provider: str) -> Refund | Dispute | None:
                 refund_ref=ref,
                 payment_ref=payment_ref,
                 reference=reference,
-                state=_REFUND_KINDS[kind],
+                status=_REFUND_KINDS[kind],
                 amount_minor=amount_minor,
                 currency=currency,
             )
@@ -151,7 +151,7 @@ def told(body: Mapping[str, Any], *, provider: str) -> Refund | Dispute | None:
                 live=False,
                 dispute_ref=ref,
                 payment_ref=payment_ref,
-                state=_DISPUTE_KINDS[kind],
+                status=_DISPUTE_KINDS[kind],
                 amount_minor=amount_minor,
                 currency=currency,
             )
@@ -176,7 +176,7 @@ def _refund(record: Any, provider: str) -> Refund:
         refund_ref=record["refund_ref"],
         payment_ref=record["payment_ref"],
         reference=record["reference"],
-        state=RefundState(record["state"]),
+        status=RefundStatus(record["state"]),
         amount_minor=record["amount_minor"],
         currency=record["currency"],
     )

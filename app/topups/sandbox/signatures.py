@@ -7,7 +7,7 @@ import hmac
 import re
 from typing import Final
 
-from app.topups.provider import NoticeRefused
+from app.topups.provider import InvalidProviderEvent
 
 TOLERANCE_SECONDS: Final = 300
 
@@ -19,18 +19,18 @@ def sign(raw_body: bytes, secret: bytes, *, at_seconds: int) -> str:
     return f"t={at_seconds},v1={_digest(raw_body, secret, str(at_seconds))}"
 
 
-def check(raw_body: bytes, header: str | None, secret: bytes, *, now_seconds: float) -> None:
+def verify(raw_body: bytes, header: str | None, secret: bytes, *, now_seconds: float) -> None:
     """Raises: NoticeRefused: unsigned, signed by somebody else, or signed more than 300 s ago or ahead."""
     if header is None:
-        raise NoticeRefused("The notice is not signed.")
+        raise InvalidProviderEvent("The notice is not signed.")
     if (found := _SIGNATURE.fullmatch(header)) is None:
-        raise NoticeRefused("The signature cannot be read: it looks like t=SECONDS,v1=HEX.")
+        raise InvalidProviderEvent("The signature cannot be read: it looks like t=SECONDS,v1=HEX.")
     signed_at, digest = found[1], found[2]
     if not hmac.compare_digest(digest, _digest(raw_body, secret, signed_at)):
-        raise NoticeRefused("The signature does not belong to this body.")
+        raise InvalidProviderEvent("The signature does not belong to this body.")
     # Only now: the time of a notice that somebody else signed says nothing.
     if abs(now_seconds - int(signed_at)) > TOLERANCE_SECONDS:
-        raise NoticeRefused(f"The notice was signed more than {TOLERANCE_SECONDS} seconds from now.")
+        raise InvalidProviderEvent(f"The notice was signed more than {TOLERANCE_SECONDS} seconds from now.")
 
 
 def _digest(raw_body: bytes, secret: bytes, signed_at: str) -> str:

@@ -12,14 +12,14 @@ _NOT_SOLD: Final = {"MGA", "MRU", "CLF", "UYI"}
 """Currencies that Stripe counts otherwise than ISO 4217 does."""
 
 
-def is_live(chosen: Settings, key: str) -> bool:
+def check_settings(settings: Settings, key: str) -> bool:
     """Whether the key takes real money. Raises: Misconfigured."""
     if (found := _KEY.fullmatch(key)) is None:
         raise Misconfigured(
             "PAYMENT_PROVIDER is stripe: set STRIPE_SECRET_KEY to an API key, which begins with sk_test_ or sk_live_"
             " (rk_ for a restricted one)."
         )
-    live, production = found[1] == "live", chosen.environment == "production"
+    live, production = found[1] == "live", settings.environment == "production"
     if production and not live:
         raise Misconfigured(
             "STRIPE_SECRET_KEY is one of Stripe's test mode, where nobody pays: production needs a live one."
@@ -28,13 +28,13 @@ def is_live(chosen: Settings, key: str) -> bool:
         raise Misconfigured(
             "STRIPE_SECRET_KEY takes real money: use one of test mode, or set ENVIRONMENT to production."
         )
-    if chosen.stripe_base_url is not None and production:
+    if settings.stripe_base_url is not None and production:
         raise Misconfigured("STRIPE_BASE_URL sends the key elsewhere: unset it in production.")
-    if chosen.stripe_webhook_secret_previous is not None and chosen.stripe_webhook_secret is None:
+    if settings.stripe_webhook_secret_previous is not None and settings.stripe_webhook_secret is None:
         raise Misconfigured("STRIPE_WEBHOOK_SECRET_PREVIOUS is set without STRIPE_WEBHOOK_SECRET: set the new one too.")
-    step = chosen.top_up_multiple * chosen.minor_per_credit
-    if chosen.currency in _NOT_SOLD or (chosen.currency in _MULTIPLE_OF_TEN and step % 10):
+    step = settings.top_up_multiple * settings.minor_per_credit
+    if settings.currency in _NOT_SOLD or (settings.currency in _MULTIPLE_OF_TEN and step % 10):
         raise Misconfigured(
-            f"Stripe cannot take such amounts of {chosen.currency}: change CURRENCY or TOP_UP_MULTIPLE."
+            f"Stripe cannot take such amounts of {settings.currency}: change CURRENCY or TOP_UP_MULTIPLE."
         )
     return live

@@ -10,18 +10,18 @@ from typing import Any
 
 import orjson
 
-from app.callers.rules import Viewer
-from app.graphql.context import Context, House
-from app.graphql.execution import Answer, Execution, OperationFailed, Request
+from app.callers.rules import Caller
+from app.graphql.context import AppState, Context
+from app.graphql.execution import GraphQLEngine, GraphQLRequest, GraphQLResponse, OperationFailed
 
-TURNS = 40
+LOOP_TURNS = 40
 """Of the event loop: more than any field of the schema waits."""
 REFERENCE = "the-same-for-both"
 """The request id of both: it is the reference of masked errors."""
 
 
 @dataclass
-class Figures:
+class ComparisonCounts:
     """What a comparison came to."""
 
     documents: int = 0
@@ -42,7 +42,7 @@ class Figures:
         )
 
 
-class Twins:
+class ExecutionComparison:
     """One schema, executed both ways over the same documents."""
 
     def __init__(self, schema: Any, *, ran: list[str] | None = None, hidden: re.Pattern[bytes] | None = None) -> None:
@@ -51,51 +51,53 @@ class Twins:
         `hidden`: parts of answers that may differ; where it is given, errors are compared in any order, for the
         database decides which of two reads is answered first.
         """
-        self.planned = Execution(schema, open_to_explorers=True, plans=True)
-        self.ordinary = Execution(schema, open_to_explorers=True)
-        self.ordinary._documents = self.planned._documents  # validated once for both: that is most of the time
-        self.figures = Figures()
+        self.compiled = GraphQLEngine(schema, introspection=True, compile_operations=True)
+        self.interpreted = GraphQLEngine(schema, introspection=True)
+        self.interpreted._documents = self.compiled._documents  # validated once for both: that is most of the time
+        self.figures = ComparisonCounts()
         self._ran = ran
         if ran is not None:
             ran.clear()  # of what others made run before
         self._hidden = hidden
 
-    async def compare(self, request: Request, viewer: Viewer | None, house: House) -> bytes:
+    async def compare(self, request: GraphQLRequest, viewer: Caller | None, house: AppState) -> bytes:
         """The answer. Raises: AssertionError: they differ."""
         compiled, expected = [
-            await self._answer(execution, request, viewer, house) for execution in (self.planned, self.ordinary)
+            await self._answer(execution, request, viewer, house) for execution in (self.compiled, self.interpreted)
         ]
         assert compiled == expected, f"{request.query}\n\nvariables {request.variables}"
         self.figures.documents += 1
-        tally = self.planned.tally
+        tally = self.compiled.execution_counts
         self.figures.compiled = tally.compiled
-        self.figures.ordinary = dict(tally.ordinary)
+        self.figures.ordinary = dict(tally.interpreted)
         if expected[1]:
             self.figures.valid += 1
             self.figures.with_errors += b'"errors":[{' in expected[0]
         return expected[0]
 
     async def _answer(
-        self, execution: Execution, request: Request, viewer: Viewer | None, house: House
+        self, execution: GraphQLEngine, request: GraphQLRequest, viewer: Caller | None, house: AppState
     ) -> tuple[bytes, bool, list[str]]:
-        answer = await execution.answer(request, Context(viewer, house, request_id=REFERENCE))
+        answer = await execution.execute(request, Context(viewer, house, request_id=REFERENCE))
         return self._payload(answer), answer.ran, await self._what_ran()
 
-    def _payload(self, answer: Answer) -> bytes:
+    def _payload(self, answer: GraphQLResponse) -> bytes:
         if self._hidden is None:
             return orjson.dumps(answer.payload)
         errors = sorted(answer.payload.get("errors", ()), key=str)
         return self._hidden.sub(b"", orjson.dumps({**answer.payload, "errors": errors}))
 
-    async def compare_stream(self, request: Request, viewer: Viewer | None, house: House) -> Any:
+    async def compare_stream(self, request: GraphQLRequest, viewer: Caller | None, house: AppState) -> Any:
         """The items of a subscription. Raises: AssertionError: they differ."""
         compiled, expected = [
-            await self._items(execution, request, viewer, house) for execution in (self.planned, self.ordinary)
+            await self._items(execution, request, viewer, house) for execution in (self.compiled, self.interpreted)
         ]
         assert compiled == expected, f"{request.query}\n\nvariables {request.variables}"
         return expected
 
-    async def _items(self, execution: Execution, request: Request, viewer: Viewer | None, house: House) -> list[Any]:
+    async def _items(
+        self, execution: GraphQLEngine, request: GraphQLRequest, viewer: Caller | None, house: AppState
+    ) -> list[Any]:
         items: list[Any] = []
         try:
             context = Context(viewer, house, request_id=REFERENCE)
@@ -111,7 +113,7 @@ class Twins:
         """
         if self._ran is None:
             return []
-        for _ in range(TURNS):
+        for _ in range(LOOP_TURNS):
             await asyncio.sleep(0)
         for other in asyncio.all_tasks() - {asyncio.current_task()}:
             other.cancel()
@@ -122,7 +124,7 @@ class Twins:
 
 
 @contextmanager
-def silence() -> Iterator[None]:
+def fault_log_disabled() -> Iterator[None]:
     """Masked faults are logged with their traceback, which takes longer than everything else here."""
     log = logging.getLogger("app.graphql.faults")
     was = log.disabled

@@ -15,17 +15,17 @@ from strawberry.scalars import JSON
 
 from app.errors import BadRequest, InsufficientCredits, InvalidInput, TaskNotFound
 from app.graphql import access, nodes
-from app.graphql.access import Needs
-from app.graphql.context import Context, Information
-from app.graphql.enums import shown
+from app.graphql.access import Permission
+from app.graphql.context import Context, ResolverInfo
+from app.graphql.enums import describe_enum
 from app.graphql.errors import InsufficientCreditsError, InvalidInputError, UserError
-from app.graphql.pagination import After, Connection, First, page
-from app.graphql.refusals import as_member
+from app.graphql.pagination import After, Connection, First, build_connection
+from app.graphql.refusals import to_user_error
 from app.graphql.scalars import Credits, Long
-from app.graphql.schema import build
+from app.graphql.schema import build_schema
 from tests.graphql.toy import FIGURES
 
-ran: list[str] = []
+resolver_calls: list[str] = []
 
 
 class Diet(Enum):
@@ -34,7 +34,7 @@ class Diet(Enum):
     ANYTHING = 3
 
 
-shown(
+describe_enum(
     Diet,
     description="What it eats.",
     values={Diet.MEAT: "Meat.", Diet.PLANTS: "Plants.", Diet.ANYTHING: "Whatever there is."},
@@ -67,13 +67,13 @@ class Wish:
     credits: Credits | None = strawberry.field(default=None, description="What it may cost.")
 
 
-@access.interface(description="Whatever has a name.", needs=Needs.REACHED)
+@access.interface(description="Whatever has a name.", needs=Permission.INHERITED)
 class Named:
     name: str = access.value(description="The name.")
     nickname: str | None = access.value(description="Another name.", default=None)
 
 
-class slowly:  # noqa: N801  it reads as a function: `await slowly(value)`
+class Delayed:
     """A value after so many turns of the loop; a fault is raised then. Nobody minds if it is never awaited."""
 
     def __init__(self, value: Any, turns: int = 1) -> None:
@@ -88,13 +88,13 @@ class slowly:  # noqa: N801  it reads as a function: `await slowly(value)`
         return self._value
 
 
-def ugly(value: object) -> Any:
+def untyped(value: object) -> Any:
     """A value that the type of its place does not allow: resolvers of ours may be wrong, too."""
     return value
 
 
 async def load_doubled(numbers: list[int]) -> list[int | ValueError]:
-    ran.append(f"load {numbers}")
+    resolver_calls.append(f"load {numbers}")
     return [ValueError(f"odd {number}") if number % 2 else number * 2 for number in numbers]
 
 
@@ -102,38 +102,38 @@ LaterAnimal: TypeAlias = Annotated["Animal", strawberry.lazy("tests.graphql.plan
 LaterCage: TypeAlias = Annotated["Cage", strawberry.lazy("tests.graphql.plans.menagerie")]
 
 
-@access.type(description="An animal that swims.", needs=Needs.REACHED)
+@access.type(description="An animal that swims.", needs=Permission.INHERITED)
 class Fish(Named):
     depth: int = access.value(description="How deep.")
     price: Credits = access.value(description="What it costs.")
-    secret: str | None = access.value(description="For operators.", needs=Needs.OPERATOR, default="psst")
+    secret: str | None = access.value(description="For operators.", needs=Permission.OPERATOR, default="psst")
     born: datetime | None = access.value(description="When.", default=None)
 
     @access.field(description="Said twice.")
-    def twice(self, info: Information, of: Annotated[str, argument()] = "blub") -> str:
-        ran.append(f"twice {self.name}")
+    def twice(self, info: ResolverInfo, of: Annotated[str, argument()] = "blub") -> str:
+        resolver_calls.append(f"twice {self.name}")
         return of * 2
 
     @access.field(description="Twice the depth, read together; odd ones fail.")
-    async def doubled(self, info: Information) -> int | None:
-        ran.append(f"doubled {self.depth}")
-        return await info.context.loader(load_doubled).load(self.depth)
+    async def doubled(self, info: ResolverInfo) -> int | None:
+        resolver_calls.append(f"doubled {self.depth}")
+        return await info.context.data_loader(load_doubled).load(self.depth)
 
     @access.field(description="The same, and never null.")
-    async def doubled_surely(self, info: Information) -> int:
-        return await info.context.loader(load_doubled).load(self.depth)
+    async def doubled_surely(self, info: ResolverInfo) -> int:
+        return await info.context.data_loader(load_doubled).load(self.depth)
 
-    @access.field(description="For operators, later.", needs=Needs.OPERATOR)
+    @access.field(description="For operators, later.", needs=Permission.OPERATOR)
     async def guarded(self) -> str | None:
-        ran.append("guarded")
+        resolver_calls.append("guarded")
         return "gold"
 
     @access.field(description="Where the resolver is.")
-    def where(self, info: Information) -> str:
+    def where(self, info: ResolverInfo) -> str:
         return f"{info.path.as_list()} {info.field_name} {sorted(info.variable_values)}"
 
 
-@access.type(description="An animal that runs.", needs=Needs.REACHED)
+@access.type(description="An animal that runs.", needs=Permission.INHERITED)
 class Cat(Named):
     lives: int | None = access.value(description="How many.")
     diet: Diet = access.value(description="What it eats.")
@@ -145,24 +145,24 @@ class Cat(Named):
 
     @access.field(description="Fails at once.")
     def hiss(self) -> str:
-        ran.append(f"hiss {self.name}")
+        resolver_calls.append(f"hiss {self.name}")
         raise ValueError("hiss")
 
     @access.field(description="Fails later.")
     async def scratch(self, turns: Annotated[int, argument()] = 1) -> str | None:
-        ran.append(f"scratch {self.name}")
-        return ugly(await slowly(BadRequest("scratched"), min(abs(turns), 5)))
+        resolver_calls.append(f"scratch {self.name}")
+        return untyped(await Delayed(BadRequest("scratched"), min(abs(turns), 5)))
 
     @access.field(description="Where it lives.")
     async def cage(self) -> LaterCage | None:
-        return ugly(await slowly(cage(self.lives or 0)))
+        return untyped(await Delayed(cage(self.lives or 0)))
 
     @access.field(description="Its friend.")
     def friend(self) -> LaterAnimal | None:
         return fish(2) if self.lives == 9 else self
 
 
-@access.type(description="An animal that is not there.", needs=Needs.REACHED)
+@access.type(description="An animal that is not there.", needs=Permission.INHERITED)
 class Ghost:
     scare: str = access.value(description="Boo.")
     lives: str | None = access.value(description="Not a number.", default="none")
@@ -171,7 +171,7 @@ class Ghost:
 Animal = Annotated[Cat | Fish | Ghost, strawberry.union("Animal", description="Any.")]
 
 
-@access.type(description="Where animals live.", needs=Needs.REACHED)
+@access.type(description="Where animals live.", needs=Permission.INHERITED)
 class Cage:
     number: int = access.value(description="Its number.")
     label: str = access.value(description="What it says.")
@@ -188,49 +188,49 @@ class Cage:
 
     @access.field(description="The cage beside it, later.")
     async def soon(self, turns: Annotated[int, argument()] = 2) -> LaterCage:
-        ran.append(f"soon {self.number}")
-        await slowly(None, min(abs(turns), 5))
-        return ugly(cage(self.number + 1))
+        resolver_calls.append(f"soon {self.number}")
+        await Delayed(None, min(abs(turns), 5))
+        return untyped(cage(self.number + 1))
 
     @access.field(description="Items that come one by one.")
     def generated(self) -> list[int]:
         def numbers() -> Iterator[Any]:
             yield 1
-            yield slowly(2)
+            yield Delayed(2)
             if self.number % 2:
                 raise ValueError("broken off")
             yield 3
 
-        return ugly(numbers())
+        return untyped(numbers())
 
     @access.field(description="Items that come one by one, later.")
     async def streamed(self) -> list[Named | None] | None:
         async def found() -> AsyncIterator[Any]:
             yield fish(1)
-            yield slowly(cat(1))
+            yield Delayed(cat(1))
             if self.number % 2:
                 raise ValueError("dried up")
             yield None
 
-        return ugly(found())
+        return untyped(found())
 
     @access.field(description="Items that wait, fail, or are faults.")
     def mixed(self) -> list[Named | None]:
-        found: list[Any] = [slowly(fish(self.number), 2), ValueError("a fault among animals")]
-        return [*found, slowly(ValueError("slow"), 1), cat(self.number), Stray("nobody")]
+        found: list[Any] = [Delayed(fish(self.number), 2), ValueError("a fault among animals")]
+        return [*found, Delayed(ValueError("slow"), 1), cat(self.number), Stray("nobody")]
 
     @access.field(description="The same, and none may be missing.")
     async def mixed_surely(self) -> list[Animal]:
-        found: list[Any] = [slowly(cat(1), 3), fish(1), slowly(ValueError("slow"), self.number % 3)]
+        found: list[Any] = [Delayed(cat(1), 3), fish(1), Delayed(ValueError("slow"), self.number % 3)]
         return [*found, Stray("nobody")]
 
     @access.field(description="No list at all.")
     def no_list(self) -> list[str] | None:
-        return ugly("text" if self.number % 2 else {"a": 1})
+        return untyped("text" if self.number % 2 else {"a": 1})
 
     @access.field(description="A set, a tuple or null.")
     def some_list(self) -> list[str] | None:
-        return ugly(({"one"}, ("a", "b"), None)[self.number % 3])
+        return untyped(({"one"}, ("a", "b"), None)[self.number % 3])
 
 
 class Stray:
@@ -255,15 +255,15 @@ def fish(number: int) -> Fish:
 
 def cat(number: int) -> Cat:
     return Cat(
-        name=ugly(None if number == 3 else f"cat{number}"),
-        nickname=ugly(slowly("kitty", number) if number % 2 else None),
-        lives=ugly((9, "many", None, 2**40, "7", 1.0, True)[number % 7]),
-        diet=ugly((Diet.MEAT, "plants", "poison", 3)[number % 4]),
-        diets=ugly(([Diet.MEAT, None], [Diet.PLANTS, "poison"], "meat", None)[number % 4]),
-        owner_id=ugly(strawberry.ID("a") if number % 2 else 7),
-        weight=ugly((1.5, 2, float("nan"), "3.5", True)[number % 5]),
-        tame=ugly((True, 0, 1, "yes", None)[number % 5]),
-        price=ugly((Long(5), -1, "5", None)[number % 4]),
+        name=untyped(None if number == 3 else f"cat{number}"),
+        nickname=untyped(Delayed("kitty", number) if number % 2 else None),
+        lives=untyped((9, "many", None, 2**40, "7", 1.0, True)[number % 7]),
+        diet=untyped((Diet.MEAT, "plants", "poison", 3)[number % 4]),
+        diets=untyped(([Diet.MEAT, None], [Diet.PLANTS, "poison"], "meat", None)[number % 4]),
+        owner_id=untyped(strawberry.ID("a") if number % 2 else 7),
+        weight=untyped((1.5, 2, float("nan"), "3.5", True)[number % 5]),
+        tame=untyped((True, 0, 1, "yes", None)[number % 5]),
+        price=untyped((Long(5), -1, "5", None)[number % 4]),
     )
 
 
@@ -272,17 +272,17 @@ def cage(number: int) -> Cage | None:
         return None
     return Cage(
         number=number,
-        label=ugly((f"cage {number}", ValueError("unreadable"), None, 5)[number % 4]),
-        animals=ugly([cat(number), fish(number), Ghost(scare="boo"), *([None] if number == 4 else [])]),
-        named=ugly([fish(number), None, cat(number + 1), *([Ghost(scare="boo")] if number % 2 else [])]),
-        table=ugly([[1, 2], [], [number, None] if number == 2 else [3]]),
-        loose=ugly([None, [1, None, "x"], [2]] if number % 2 else None),
-        strict=ugly([1, "wrong", 3] if number % 2 else [4]),
-        first=ugly((cat(number), None, "no animal", Ghost(scare="boo"))[number % 4]),
+        label=untyped((f"cage {number}", ValueError("unreadable"), None, 5)[number % 4]),
+        animals=untyped([cat(number), fish(number), Ghost(scare="boo"), *([None] if number == 4 else [])]),
+        named=untyped([fish(number), None, cat(number + 1), *([Ghost(scare="boo")] if number % 2 else [])]),
+        table=untyped([[1, 2], [], [number, None] if number == 2 else [3]]),
+        loose=untyped([None, [1, None, "x"], [2]] if number % 2 else None),
+        strict=untyped([1, "wrong", 3] if number % 2 else [4]),
+        first=untyped((cat(number), None, "no animal", Ghost(scare="boo"))[number % 4]),
     )
 
 
-@access.type(description="It was fed.", needs=Needs.REACHED)
+@access.type(description="It was fed.", needs=Permission.INHERITED)
 class Fed:
     meals: int = access.value(description="How many meals.")
     spent: Credits = access.value(description="What they cost.")
@@ -298,7 +298,7 @@ FeedResult = Annotated[
 
 
 def fed(meals: int) -> Fed:
-    ran.append(f"feed {meals}")
+    resolver_calls.append(f"feed {meals}")
     if meals < 0:
         raise InvalidInput.at("meals", "must not be negative")
     if meals > 100:
@@ -315,26 +315,26 @@ Meals = Annotated[int, argument("How many.")]
 
 @strawberry.type(description="Reads.")
 class Query:
-    @access.query(needs=Needs.ANYONE, description="A cage.")
+    @access.query(needs=Permission.PUBLIC, description="A cage.")
     def cage(self, number: Annotated[int, argument()] = 0) -> Cage | None:
-        ran.append(f"cage {number}")
+        resolver_calls.append(f"cage {number}")
         return cage(number)
 
-    @access.query(needs=Needs.ANYONE, description="A cage, later, and never null.")
+    @access.query(needs=Permission.PUBLIC, description="A cage, later, and never null.")
     async def cage_surely(self, number: Annotated[int, argument()]) -> Cage:
-        ran.append(f"cage surely {number}")
-        return ugly(await slowly(cage(number), 1))
+        resolver_calls.append(f"cage surely {number}")
+        return untyped(await Delayed(cage(number), 1))
 
-    @access.query(needs=Needs.USER_OR_ABOVE, description="For whoever is known.")
-    async def mine(self, info: Information) -> Fish | None:
-        ran.append("mine")
+    @access.query(needs=Permission.AUTHENTICATED, description="For whoever is known.")
+    async def mine(self, info: ResolverInfo) -> Fish | None:
+        resolver_calls.append("mine")
         return fish(2)
 
-    @access.query(needs=Needs.OPERATOR, description="For operators.")
+    @access.query(needs=Permission.OPERATOR, description="For operators.")
     def audit(self) -> str | None:
         return "exact"
 
-    @access.query(needs=Needs.ANYONE, description="Any animal.")
+    @access.query(needs=Permission.PUBLIC, description="Any animal.")
     def animal(self, number: Annotated[int, argument()] = 1) -> Animal | None:
         found = (
             cat(number),
@@ -343,17 +343,17 @@ class Query:
             5,
             *(strawberry.cast(one, fish(2)) for one in (Cat, Ghost)),
         )
-        return ugly(found[number % 6])
+        return untyped(found[number % 6])
 
-    @access.query(needs=Needs.ANYONE, description="Anything with a name.")
+    @access.query(needs=Permission.PUBLIC, description="Anything with a name.")
     async def named(self, number: Annotated[int | None, argument()] = None) -> Named | None:
-        return ugly((cat(3), fish(1), Ghost(scare="boo"), Stray("s"), None)[(number or 0) % 5])
+        return untyped((cat(3), fish(1), Ghost(scare="boo"), Stray("s"), None)[(number or 0) % 5])
 
-    @access.query(needs=Needs.ANYONE, description="What is wished for, as it arrived.")
-    def wished(self, info: Information, wish: Annotated[Wish, argument()], note: Note = None) -> str:
+    @access.query(needs=Permission.PUBLIC, description="What is wished for, as it arrived.")
+    def wished(self, info: ResolverInfo, wish: Annotated[Wish, argument()], note: Note = None) -> str:
         return f"{wish} {note}"
 
-    @access.query(needs=Needs.ANYONE, description="Wishes, as they arrived.")
+    @access.query(needs=Permission.PUBLIC, description="Wishes, as they arrived.")
     async def wishes(
         self,
         wishes: Annotated[list[Wish] | None, argument()] = None,
@@ -362,7 +362,7 @@ class Query:
     ) -> str:
         return f"{wishes} {diets} {grid}"
 
-    @access.query(needs=Needs.ANYONE, description="Scalars, as they arrived.")
+    @access.query(needs=Permission.PUBLIC, description="Scalars, as they arrived.")
     def scalars(  # noqa: PLR0917  Strawberry calls it by names
         self,
         text: Annotated[str, argument()] = "default",
@@ -379,69 +379,71 @@ class Query:
     ) -> str:
         return repr((text, number, share, id, flag, diet, at, credits, long, extra, maybe))
 
-    @access.query(needs=Needs.ANYONE, description="JSON and back.")
+    @access.query(needs=Permission.PUBLIC, description="JSON and back.")
     def json(self, value: Annotated[JSON | None, argument()] = None) -> JSON | None:
         return value
 
-    @access.query(needs=Needs.ANYONE, description="Fails at once, in a way nobody foresaw.")
+    @access.query(needs=Permission.PUBLIC, description="Fails at once, in a way nobody foresaw.")
     def broken(self, note: Note = None) -> str | None:
         raise ValueError("the password is hunter2")
 
-    @access.query(needs=Needs.ANYONE, description="Fails later, and must not be null.")
+    @access.query(needs=Permission.PUBLIC, description="Fails later, and must not be null.")
     async def broken_surely(self, turns: Annotated[int, argument()] = 0) -> str:
-        return ugly(await slowly(GraphQLError("said by graphql"), min(abs(turns), 5)))
+        return untyped(await Delayed(GraphQLError("said by graphql"), min(abs(turns), 5)))
 
-    @access.query(needs=Needs.ANYONE, description="Returns what it should raise.")
+    @access.query(needs=Permission.PUBLIC, description="Returns what it should raise.")
     def returned(self) -> str | None:
-        return ugly(ValueError("returned"))
+        return untyped(ValueError("returned"))
 
-    @access.query(needs=Needs.ANYONE, description="Fish, in pages.")
+    @access.query(needs=Permission.PUBLIC, description="Fish, in pages.")
     def school(self, first: First = 2, after: After = None) -> Connection[Fish]:
-        return page(range(4)[: max(first, 0) + 1], first=max(first, 0), after=after, cursor_of=str, node_of=fish)
+        return build_connection(
+            range(4)[: max(first, 0) + 1], first=max(first, 0), after=after, cursor_of=str, node_of=fish
+        )
 
-    @access.query(needs=Needs.ANYONE, description="An error's member of an interface.")
-    def refusal(self, info: Information, meals: Meals = 101) -> UserError | None:
+    @access.query(needs=Permission.PUBLIC, description="An error's member of an interface.")
+    def refusal(self, info: ResolverInfo, meals: Meals = 101) -> UserError | None:
         try:
             fed(meals)
         except (InvalidInput, InsufficientCredits, TaskNotFound) as refusal:
-            return as_member(refusal, info.context)
+            return to_user_error(refusal, info.context)
         return None
 
-    @access.query(needs=Needs.ANYONE, description="A thing by its id.")
+    @access.query(needs=Permission.PUBLIC, description="A thing by its id.")
     async def node(self, id: Annotated[strawberry.ID, argument()]) -> nodes.Node | None:
         return None
 
 
 @strawberry.type(description="Writes.")
 class Mutation:
-    @access.mutation(needs=Needs.SERVICE, description="Feeds, later.")
+    @access.mutation(needs=Permission.SERVICE, description="Feeds, later.")
     async def feed(self, meals: Meals, turns: Annotated[int, argument()] = 0) -> FeedResult:
-        await slowly(None, min(abs(turns), 5))
+        await Delayed(None, min(abs(turns), 5))
         return fed(meals)
 
-    @access.mutation(needs=Needs.ANYONE, description="Feeds at once.")
+    @access.mutation(needs=Permission.PUBLIC, description="Feeds at once.")
     def feed_now(self, meals: Meals) -> FeedResult:
         return fed(meals)
 
-    @access.mutation(needs=Needs.ANYONE, description="Feeds at once, by way of something that waits.")
+    @access.mutation(needs=Permission.PUBLIC, description="Feeds at once, by way of something that waits.")
     def feed_through(self, meals: Meals) -> FeedResult:
         async def through() -> Fed:
             return fed(meals)
 
-        return ugly(through())
+        return untyped(through())
 
-    @access.mutation(needs=Needs.SERVICE, description="As it arrived.", plain_input=True)
-    async def feed_plainly(self, info: Information, wish: Annotated[Wish, argument()]) -> FeedResult:
-        ran.append(f"plainly {wish}")
-        return ugly(fed(cast(Any, wish)["limit"] or 0))
+    @access.mutation(needs=Permission.SERVICE, description="As it arrived.", input_as_dict=True)
+    async def feed_plainly(self, info: ResolverInfo, wish: Annotated[Wish, argument()]) -> FeedResult:
+        resolver_calls.append(f"plainly {wish}")
+        return untyped(fed(cast(Any, wish)["limit"] or 0))
 
-    @access.mutation(needs=Needs.ANYONE, description="Feeds many.")
-    async def feed_all(self, info: Information, meals: Annotated[list[int], argument()]) -> list[FeedResult]:
+    @access.mutation(needs=Permission.PUBLIC, description="Feeds many.")
+    async def feed_all(self, info: ResolverInfo, meals: Annotated[list[int], argument()]) -> list[FeedResult]:
         return [_settled(one, info.context) for one in meals]
 
-    @access.mutation(needs=Needs.ANYONE, description="Notes that it ran; fails for some.")
+    @access.mutation(needs=Permission.PUBLIC, description="Notes that it ran; fails for some.")
     def note(self, text: Annotated[str, argument()]) -> int | None:
-        ran.append(f"note {text}")
+        resolver_calls.append(f"note {text}")
         return len(text) if "x" not in text else 2**40
 
 
@@ -449,27 +451,27 @@ def _settled(meals: int, context: Context) -> Any:
     try:
         return fed(meals)
     except (InvalidInput, InsufficientCredits, TaskNotFound) as refusal:
-        return as_member(refusal, context)
+        return to_user_error(refusal, context)
 
 
 @strawberry.type(description="Follows.")
 class Subscription:
-    @access.subscription(needs=Needs.ANYONE, description="Cages, one after the other.")
+    @access.subscription(needs=Permission.PUBLIC, description="Cages, one after the other.")
     async def cages(self, start: Annotated[int, argument()] = 0) -> AsyncIterator[Cage | None]:
         for number in range(max(start, 0), 4):
             yield cage(number)
 
-    @access.subscription(needs=Needs.ANYONE, description="Fish, one after the other, each with rows of its own.")
+    @access.subscription(needs=Permission.PUBLIC, description="Fish, one after the other, each with rows of its own.")
     async def fishes(self) -> AsyncIterator[Fish]:
         yield fish(2)
         yield fish(2)
         yield fish(3)
 
-    @access.subscription(needs=Needs.USER_OR_ABOVE, description="Fish for callers only, then a fault.")
+    @access.subscription(needs=Permission.AUTHENTICATED, description="Fish for callers only, then a fault.")
     async def sinking(self, count: Annotated[int, argument()]) -> AsyncIterator[Fish]:
         for number in range(min(count, 3)):  # generated documents ask for any count
             yield fish(number)
         raise ValueError("it sank")
 
 
-schema = build(query=Query, mutation=Mutation, subscription=Subscription)
+schema = build_schema(query=Query, mutation=Mutation, subscription=Subscription)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from graphql import ExecutionResult, build_schema, execute, get_operation_ast, parse
 
-from app.graphql.plans.plan import Plan
-from tests.graphql.plans.menagerie import slowly as later
+from app.graphql.plans.plan import CompiledOperation
+from tests.graphql.plans.menagerie import Delayed as later
 
 pytestmark = pytest.mark.anyio
 
@@ -139,7 +139,7 @@ async def answered(query: str, context: Any = None, variables: dict[str, Any] | 
     document = parse(query)
     operation = get_operation_ast(document)
     assert operation is not None
-    plan = Plan(SCHEMA, document, operation, hides_suggestions=False)
+    plan = CompiledOperation(SCHEMA, document, operation, hide_suggestions=False)
     return told(await finished(plan.execute(context() if callable(context) else context, variables)))
 
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.graphql.execution import Request
+from app.graphql.execution import GraphQLRequest
 from tests.graphql.plans import menagerie
-from tests.graphql.plans.comparing import Twins, silence
-from tests.graphql.plans.writing import Author
-from tests.graphql.toy import OPERATOR, SERVICE, USER, house
+from tests.graphql.plans.comparing import ExecutionComparison, fault_log_disabled
+from tests.graphql.plans.writing import DocumentGenerator
+from tests.graphql.toy import OPERATOR, SERVICE, USER, state
 from tests.processes import Tell
 
 DOCUMENTS = int(os.environ.get("SOAK_DOCUMENTS", "6000"))
@@ -35,29 +35,29 @@ pytestmark = [
 ]
 
 
-async def compare(twins: Twins, chance: Random) -> None:
+async def compare(twins: ExecutionComparison, chance: Random) -> None:
     keyword = chance.choice(ROOTS)
     viewer = chance.choice(VIEWERS)
     root = {"query": SCHEMA.query_type, "mutation": SCHEMA.mutation_type, "subscription": SCHEMA.subscription_type}
     kind = root[keyword]
     assert kind is not None
-    request = Author(chance, SCHEMA, {}).request(kind, keyword)
+    request = DocumentGenerator(chance, SCHEMA, {}).request(kind, keyword)
     if keyword == "subscription":
-        await twins.compare_stream(request, viewer, house)
+        await twins.compare_stream(request, viewer, state)
     else:
-        await twins.compare(request, viewer, house)
+        await twins.compare(request, viewer, state)
 
 
 @pytest.fixture(scope="module")
-def twins(tell: Tell) -> Iterator[Twins]:
+def twins(tell: Tell) -> Iterator[ExecutionComparison]:
     """What is compared, with the figures of all parts."""
-    twins = Twins(SCHEMA, ran=menagerie.ran)
+    twins = ExecutionComparison(SCHEMA, ran=menagerie.resolver_calls)
     yield twins
     tell(f"Generated: {twins.figures}")
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_generated_documents_are_answered_alike_and_nearly_all_by_plans(twins: Twins, part: int) -> None:
+def test_generated_documents_are_answered_alike_and_nearly_all_by_plans(twins: ExecutionComparison, part: int) -> None:
     async def compare_all() -> None:
         first = FIRST + part * DOCUMENTS // PARTS
         for seed in range(first, first + DOCUMENTS // PARTS):
@@ -66,7 +66,7 @@ def test_generated_documents_are_answered_alike_and_nearly_all_by_plans(twins: T
             except AssertionError as difference:
                 raise AssertionError(f"seed {seed}: {difference}") from difference
 
-    with silence():
+    with fault_log_disabled():
         asyncio.run(compare_all())
 
     figures = twins.figures
@@ -85,20 +85,20 @@ def test_generated_documents_are_answered_alike_and_nearly_all_by_plans(twins: T
 )
 @given(st.randoms(use_true_random=False))
 def test_hypothesis_finds_no_document_that_is_answered_differently(chance: Random) -> None:
-    with silence():
-        asyncio.run(compare(Twins(SCHEMA, ran=menagerie.ran), chance))
+    with fault_log_disabled():
+        asyncio.run(compare(ExecutionComparison(SCHEMA, ran=menagerie.resolver_calls), chance))
 
 
 async def test_a_difference_is_found() -> None:
     """The comparison can fail: a plan that answers another document is noticed."""
-    twins = Twins(SCHEMA)
-    asked, other = Request("{ scalars(number: 1) }"), Request("{ scalars(number: 2) }")
-    await twins.compare(asked, None, house)
-    await twins.compare(other, None, house)
+    twins = ExecutionComparison(SCHEMA)
+    asked, other = GraphQLRequest("{ scalars(number: 1) }"), GraphQLRequest("{ scalars(number: 2) }")
+    await twins.compare(asked, None, state)
+    await twins.compare(other, None, state)
 
-    assert twins.planned._plans is not None
-    known = twins.planned._plans._known
+    assert twins.compiled._plans is not None
+    known = twins.compiled._plans._known
     known[asked.query, None] = known[other.query, None]
 
     with pytest.raises(AssertionError, match="number: 1"):
-        await twins.compare(asked, None, house)
+        await twins.compare(asked, None, state)

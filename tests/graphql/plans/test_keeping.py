@@ -6,36 +6,36 @@ from typing import Any
 import pytest
 from graphql import get_operation_ast, parse
 
-from app.graphql.documents import KNOWN_LENGTH
-from app.graphql.execution import Execution, Request
+from app.graphql.documents import MAX_CACHED_LENGTH
+from app.graphql.execution import GraphQLEngine, GraphQLRequest
 from app.graphql.plans import compiling
-from app.graphql.plans.cache import MEASURED_EVERY, Plans
-from app.graphql.plans.plan import MAX_VARIANTS, Plan
+from app.graphql.plans.cache import MEASURE_EVERY, OperationCache
+from app.graphql.plans.plan import MAX_VARIANTS, CompiledOperation
 from tests.graphql import toy
 from tests.graphql.plans import menagerie
-from tests.graphql.toy import USER, context, read
+from tests.graphql.toy import USER, context, decode_items
 
 pytestmark = pytest.mark.anyio
 
 SCHEMA = menagerie.schema._schema
 
 
-def planned() -> Execution:
-    return Execution(SCHEMA, open_to_explorers=True, plans=True)
+def planned() -> GraphQLEngine:
+    return GraphQLEngine(SCHEMA, introspection=True, compile_operations=True)
 
 
-async def asked(execution: Execution, query: str, name: str | None = None, **variables: Any) -> Any:
-    return (await execution.answer(Request(query, variables, name), context(USER))).payload
+async def asked(execution: GraphQLEngine, query: str, name: str | None = None, **variables: Any) -> Any:
+    return (await execution.execute(GraphQLRequest(query, variables, name), context(USER))).payload
 
 
-def learned(plans: Plans, text: str) -> None:
+def learned(plans: OperationCache, text: str) -> None:
     document = parse(text)
     operation = get_operation_ast(document)
     assert operation is not None
-    plans.learn(text, None, document, operation)
+    plans.add(text, None, document, operation)
 
 
-def texts(plans: Plans) -> list[str]:
+def texts(plans: OperationCache) -> list[str]:
     return [text for text, _ in plans._known]
 
 
@@ -47,11 +47,11 @@ async def test_a_document_is_compiled_once_for_each_operation_that_is_asked_for(
     assert await asked(execution, both, "B") != first
     assert execution._plans is not None
     assert list(execution._plans._known) == [(both, "A"), (both, "B")]
-    assert (execution.tally.compiled, execution.tally.ordinary) == (3, Counter())
+    assert (execution.execution_counts.compiled, execution.execution_counts.interpreted) == (3, Counter())
 
 
 def test_the_plan_used_longest_ago_goes_first() -> None:
-    plans = Plans(SCHEMA, hides_suggestions=True, max_plans=2)
+    plans = OperationCache(SCHEMA, hide_suggestions=True, max_operations=2)
     learned(plans, "{ __typename }")
     learned(plans, "{ audit }")
     assert plans.find("{ __typename }", None) is not None
@@ -61,7 +61,7 @@ def test_the_plan_used_longest_ago_goes_first() -> None:
 
 
 async def test_plans_take_up_no_more_than_their_bytes_however_they_grow() -> None:
-    execution = Execution(SCHEMA, open_to_explorers=True, plans=True)
+    execution = GraphQLEngine(SCHEMA, introspection=True, compile_operations=True)
     wide = "{ cage { animals { " + " ".join(f"...on Cat {{ name{place}: name }}" for place in range(50)) + " } } }"
     await asked(execution, wide)
     assert execution._plans is not None
@@ -69,7 +69,7 @@ async def test_plans_take_up_no_more_than_their_bytes_however_they_grow() -> Non
 
     plans = execution._plans
     plans._max_bytes = 40 * 1024
-    others = [f"{{ a{number}: audit }}" for number in range(MEASURED_EVERY)]
+    others = [f"{{ a{number}: audit }}" for number in range(MEASURE_EVERY)]
     for text in others:  # the wide one grew after it was kept: it is measured anew by the time so many have come
         await asked(execution, text)
     assert wide not in texts(plans)
@@ -84,7 +84,7 @@ async def test_one_plan_is_kept_for_a_bounded_number_of_conditions() -> None:
     document = parse(text)
     operation = get_operation_ast(document)
     assert operation is not None
-    plan = Plan(SCHEMA, document, operation, hides_suggestions=True)
+    plan = CompiledOperation(SCHEMA, document, operation, hide_suggestions=True)
     for number in range(2**5):
         variables = {name: bool(number >> place & 1) for place, name in enumerate(names)}
         result: Any = plan.execute(context(toy.OPERATOR), variables)
@@ -98,18 +98,18 @@ async def test_one_plan_is_kept_for_a_bounded_number_of_conditions() -> None:
         ("{ __schema { queryType { name } } }", {}, "introspection"),
         ('{ a: __typename ...F } fragment F on Query { __type(name: "Cat") { name } }', {}, "introspection"),
         ("query ($c: Boolean = true) { __typename audit @skip(if: $c) }", {"c": None}, "condition"),
-        ("{ __typename }" + " " * KNOWN_LENGTH, {}, "length"),
+        ("{ __typename }" + " " * MAX_CACHED_LENGTH, {}, "length"),
     ],
 )
 async def test_what_no_plan_understands_is_answered_by_the_ordinary_executor_and_counted(
     query: str, variables: dict[str, Any], reason: str
 ) -> None:
     execution = planned()
-    ordinary = Execution(SCHEMA, open_to_explorers=True)
+    ordinary = GraphQLEngine(SCHEMA, introspection=True)
     for _ in range(2):
         assert await asked(execution, query, **variables) == await asked(ordinary, query, **variables)
-    assert execution.tally.ordinary == {reason: 2}
-    assert execution.tally.compiled == 0
+    assert execution.execution_counts.interpreted == {reason: 2}
+    assert execution.execution_counts.compiled == 0
 
 
 @pytest.mark.parametrize("broken", ["_step", "__init__"])
@@ -120,37 +120,44 @@ async def test_a_fault_of_the_compiler_leaves_the_operation_to_the_ordinary_exec
         raise KeyError("a bug")
 
     monkeypatch.setattr(compiling.Compiler, broken, fault) if broken == "_step" else monkeypatch.setattr(
-        Plan, "__init__", fault
+        CompiledOperation, "__init__", fault
     )
     execution = planned()
-    expected = await asked(Execution(SCHEMA, open_to_explorers=True), "{ audit }")
+    expected = await asked(GraphQLEngine(SCHEMA, introspection=True), "{ audit }")
     assert await asked(execution, "{ audit }") == expected
     followed = [
-        item async for item in read(execution.stream(Request("subscription { fishes { name } }"), context(USER)))
+        item
+        async for item in decode_items(
+            execution.stream(GraphQLRequest("subscription { fishes { name } }"), context(USER))
+        )
     ]
     assert len(followed) == 3
-    assert execution.tally.ordinary == {"fault": 2}
+    assert execution.execution_counts.interpreted == {"fault": 2}
     assert "could not be compiled" in caplog.text
 
 
 async def test_the_items_of_a_subscription_are_compiled_too_each_with_rows_of_its_own() -> None:
     execution = planned()
-    menagerie.ran.clear()
-    request = Request("subscription { fishes { name doubled } }")
-    items = [item async for item in read(execution.stream(request, context(USER)))]
+    menagerie.resolver_calls.clear()
+    request = GraphQLRequest("subscription { fishes { name doubled } }")
+    items = [item async for item in decode_items(execution.stream(request, context(USER)))]
     assert [item["data"]["fishes"] for item in items] == [
         {"name": "fish2", "doubled": 4},
         {"name": "fish2", "doubled": 4},
         {"name": "fish3", "doubled": None},
     ]
-    assert [line for line in menagerie.ran if line.startswith("load")] == ["load [2]", "load [2]", "load [3]"]
-    assert (execution.tally.compiled, execution.tally.ordinary) == (3, Counter())
+    assert [line for line in menagerie.resolver_calls if line.startswith("load")] == [
+        "load [2]",
+        "load [2]",
+        "load [3]",
+    ]
+    assert (execution.execution_counts.compiled, execution.execution_counts.interpreted) == (3, Counter())
 
 
 async def test_without_plans_nothing_is_compiled_or_counted() -> None:
-    execution = Execution(SCHEMA, open_to_explorers=True)
+    execution = GraphQLEngine(SCHEMA, introspection=True)
     assert await asked(execution, "{ __typename }") == {"data": {"__typename": "Query"}}
-    assert (execution.tally.compiled, execution.tally.ordinary) == (0, Counter())
+    assert (execution.execution_counts.compiled, execution.execution_counts.interpreted) == (0, Counter())
 
 
 async def test_a_refused_document_is_not_kept() -> None:

@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 from graphql import GraphQLError, OperationDefinitionNode, parse, validate
 
-from app.callers.rules import Viewer
+from app.callers.rules import Caller
 from app.graphql.context import Context
-from app.graphql.execution import Request
-from app.graphql.plans.analysing import NotUnderstood
-from app.graphql.plans.plan import Plan
-from app.pricing.catalogue import Catalogue
+from app.graphql.execution import GraphQLRequest
+from app.graphql.plans.analysing import NotCompilable
+from app.graphql.plans.plan import CompiledOperation
+from app.pricing.catalogue import RateCardCache
 from app.simulation import documents
 from app.tasks import lifecycle
 from app.tasks.charging import charge_many
-from app.tasks.rules import Status
-from tests.factories import a_block_run, a_task, granted, unique
+from app.tasks.rules import TaskStatus
+from tests.factories import block_run_request, grant_credits, start_task, unique_id
 from tests.graphql.conftest import ALICE, BOB, EXECUTION, OPERATOR, READER, SERVICE, Api
-from tests.graphql.plans.comparing import Twins, silence
-from tests.graphql.plans.writing import Author
+from tests.graphql.plans.comparing import ExecutionComparison, fault_log_disabled
+from tests.graphql.plans.writing import DocumentGenerator
 from tests.processes import Tell
 
 pytestmark = [
@@ -80,9 +80,9 @@ def test_every_operation_of_the_product_has_a_plan(tell: Tell) -> None:
     for text in dict.fromkeys(own_documents()):
         for document, operation in operations(text):
             try:
-                Plan(SCHEMA, document, operation, hides_suggestions=False)
+                CompiledOperation(SCHEMA, document, operation, hide_suggestions=False)
                 compiled += 1
-            except NotUnderstood as reason:
+            except NotCompilable as reason:
                 without.append((str(reason), text))
 
     tell(f"The product's own operations: {compiled} compiled, {len(without)} not.")
@@ -92,25 +92,25 @@ def test_every_operation_of_the_product_has_a_plan(tell: Tell) -> None:
 
 
 @pytest.fixture
-async def twins(api: Api) -> AsyncIterator[Twins]:
-    with silence():
-        yield Twins(SCHEMA, hidden=READ_NOW)
+async def twins(api: Api) -> AsyncIterator[ExecutionComparison]:
+    with fault_log_disabled():
+        yield ExecutionComparison(SCHEMA, hidden=READ_NOW)
 
 
 @pytest.fixture
-async def pools(api: Api, catalogue: Catalogue) -> dict[str, list[Any]]:
+async def pools(api: Api, catalogue: RateCardCache) -> dict[str, list[Any]]:
     """Accounts, grants, block runs, tasks that run, have ended and have stopped; and the ids they are asked for by."""
-    await granted("alice", 300)
-    await granted("bob", 5)
-    found = [await a_task("alice", agent_id=f"agent-{place % 2}") for place in range(4)]
-    found.append(await a_task("alice", agent_id="agent-0", parent_task_id=found[0].task_id))
-    poor = await a_task("bob", agent_id="agent-0")
+    await grant_credits("alice", 300)
+    await grant_credits("bob", 5)
+    found = [await start_task("alice", agent_id=f"agent-{place % 2}") for place in range(4)]
+    found.append(await start_task("alice", agent_id="agent-0", parent_task_id=found[0].task_id))
+    poor = await start_task("bob", agent_id="agent-0")
     for task in found:
-        runs = [a_block_run(task, block_run_id=unique("run")) for _ in range(2)]
-        runs.append(a_block_run(task, block="AITextGeneratorBlock", settings={"model": "gpt-4-turbo"}))
+        runs = [block_run_request(task, block_run_id=unique_id("run")) for _ in range(2)]
+        runs.append(block_run_request(task, block="AITextGeneratorBlock", settings={"model": "gpt-4-turbo"}))
         await charge_many([(task.account_id, run) for run in runs], catalogue)
-    await charge_many([(poor.account_id, a_block_run(poor, block_run_id="too-much"))], catalogue)
-    await lifecycle.finish(found[3].task_id, Status.COMPLETED)
+    await charge_many([(poor.account_id, block_run_request(poor, block_run_id="too-much"))], catalogue)
+    await lifecycle.finish_task(found[3].task_id, TaskStatus.COMPLETED)
     data = await api.data(ALICE, IDS, taskId=found[0].task_id)
     account, task = data["account"], data["task"]
     edges = [*account["entries"]["edges"], *account["grants"]["edges"], *task["blockRuns"]["edges"]]
@@ -146,17 +146,19 @@ async def pools(api: Api, catalogue: Catalogue) -> dict[str, list[Any]]:
     }  # fmt: skip
 
 
-def request(seed: int, keyword: str, pools: dict[str, list[Any]]) -> tuple[Request, Viewer | None]:
+def request(seed: int, keyword: str, pools: dict[str, list[Any]]) -> tuple[GraphQLRequest, Caller | None]:
     chance = Random(seed)  # noqa: S311  what was written once is written again
     kind = SCHEMA.query_type if keyword == "query" else SCHEMA.mutation_type
     assert kind is not None
     # Most mutations are for services and operators, who may nearly all of them.
     viewers = VIEWERS if keyword == "query" else [*VIEWERS, OPERATOR, OPERATOR]
-    return Author(chance, SCHEMA, pools, wrong=0.005).request(kind, keyword), chance.choice(viewers)
+    return DocumentGenerator(chance, SCHEMA, pools, error_probability=0.005).request(kind, keyword), chance.choice(
+        viewers
+    )
 
 
 async def test_generated_queries_over_real_rows_are_answered_alike(
-    api: Api, twins: Twins, pools: dict[str, list[Any]], tell: Tell
+    api: Api, twins: ExecutionComparison, pools: dict[str, list[Any]], tell: Tell
 ) -> None:
     for seed in range(QUERIES):
         asked, viewer = request(seed, "query", pools)
@@ -168,12 +170,12 @@ async def test_generated_queries_over_real_rows_are_answered_alike(
 
 
 async def test_generated_mutations_are_answered_alike_once_they_have_been_carried_out(
-    api: Api, twins: Twins, pools: dict[str, list[Any]], tell: Tell
+    api: Api, twins: ExecutionComparison, pools: dict[str, list[Any]], tell: Tell
 ) -> None:
     """Carried out once before, so that both executors meet the same rows: a replay, or the same refusal."""
     for seed in range(MUTATIONS):
         asked, viewer = request(seed, "mutation", pools)
-        await twins.ordinary.answer(asked, Context(viewer, api.house))
+        await twins.interpreted.execute(asked, Context(viewer, api.house))
         await twins.compare(asked, viewer, api.house)
 
     tell(f"Mutations on real rows: {twins.figures}")

@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from app.graphql.context import Context
-from app.graphql.execution import Execution, Request
-from tests.factories import granted
+from app.graphql.execution import GraphQLEngine, GraphQLRequest
+from tests.factories import grant_credits
 from tests.graphql.conftest import ALICE, EXECUTION, Api
 
 pytestmark = pytest.mark.anyio
@@ -18,27 +18,29 @@ PLAIN = "subscription { balance { __typename id accountId available posted held 
 
 async def first_items(api: Api, *queries: str) -> list[bytes]:
     """The first item of each of these, all of alice's balance, begun at once."""
-    execution = Execution(EXECUTION.schema, open_to_explorers=True, plans=True)
+    execution = GraphQLEngine(EXECUTION.schema, introspection=True, compile_operations=True)
     async with AsyncExitStack() as stack:
         streams = [
-            await stack.enter_async_context(aclosing(execution.stream(Request(query), Context(ALICE, api.house))))
+            await stack.enter_async_context(
+                aclosing(execution.stream(GraphQLRequest(query), Context(ALICE, api.house)))
+            )
             for query in queries
         ]
         async with asyncio.timeout(2):
             items = list(await asyncio.gather(*(anext(stream) for stream in streams)))
-    assert execution.tally.compiled == len(queries)
-    assert not execution.tally.ordinary
+    assert execution.execution_counts.compiled == len(queries)
+    assert not execution.execution_counts.interpreted
     return items
 
 
 async def ordinary_item(api: Api, query: str) -> bytes:
-    execution = Execution(EXECUTION.schema, open_to_explorers=True)
-    async with aclosing(execution.stream(Request(query), Context(ALICE, api.house))) as stream:
+    execution = GraphQLEngine(EXECUTION.schema, introspection=True)
+    async with aclosing(execution.stream(GraphQLRequest(query), Context(ALICE, api.house))) as stream:
         return await anext(stream)
 
 
 async def test_who_asks_the_same_of_one_state_is_sent_the_very_same_bytes(api: Api) -> None:
-    await granted("alice", 60)
+    await grant_credits("alice", 60)
     one, other = await first_items(api, PLAIN, PLAIN)
     assert one is other
     assert orjson.loads(one)["data"]["balance"] | {"asOf": ""} == orjson.loads(await ordinary_item(api, PLAIN))["data"][
@@ -47,7 +49,7 @@ async def test_who_asks_the_same_of_one_state_is_sent_the_very_same_bytes(api: A
 
 
 async def test_who_asks_otherwise_is_answered_otherwise(api: Api) -> None:
-    await granted("alice", 60)
+    await grant_credits("alice", 60)
     items = await first_items(
         api,
         "subscription { balance { available } }",
@@ -63,7 +65,7 @@ async def test_who_asks_otherwise_is_answered_otherwise(api: Api) -> None:
 
 @pytest.mark.parametrize("more", ["nextExpiry { credits }", "autoTopUp"])
 async def test_what_is_read_for_each_is_not_shared(api: Api, more: str) -> None:
-    await granted("alice", 60)
+    await grant_credits("alice", 60)
     query = f"subscription {{ balance {{ available {more} }} }}"
     one, other = await first_items(api, query, query)
     assert one == other == await ordinary_item(api, query)
@@ -71,11 +73,11 @@ async def test_what_is_read_for_each_is_not_shared(api: Api, more: str) -> None:
 
 
 async def test_the_next_state_is_encoded_anew(api: Api) -> None:
-    await granted("alice", 60)
-    execution = Execution(EXECUTION.schema, open_to_explorers=True, plans=True)
+    await grant_credits("alice", 60)
+    execution = GraphQLEngine(EXECUTION.schema, introspection=True, compile_operations=True)
     query = "subscription { balance { available version } }"
-    async with aclosing(execution.stream(Request(query), Context(ALICE, api.house))) as stream:
+    async with aclosing(execution.stream(GraphQLRequest(query), Context(ALICE, api.house))) as stream:
         assert await anext(stream) == b'{"data":{"balance":{"available":60,"version":1}}}'
-        await granted("alice", 5)
+        await grant_credits("alice", 5)
         async with asyncio.timeout(2):
             assert await anext(stream) == b'{"data":{"balance":{"available":65,"version":2}}}'

@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from app.callers.rules import Viewer
-from app.graphql.execution import Execution, Request
+from app.callers.rules import Caller
+from app.graphql.execution import GraphQLEngine, GraphQLRequest
 from tests.graphql import toy
 from tests.graphql.plans import menagerie
-from tests.graphql.plans.comparing import Twins, silence
-from tests.graphql.toy import USER, context, read
+from tests.graphql.plans.comparing import ExecutionComparison, fault_log_disabled
+from tests.graphql.toy import USER, context, decode_items
 
 pytestmark = pytest.mark.anyio
 
 SINKING = "subscription ($n: Int!) { sinking(count: $n) { name } }"
-CASES: list[tuple[str, str, dict[str, Any], Viewer | None]] = [
+CASES: list[tuple[str, str, dict[str, Any], Caller | None]] = [
     ("items", "subscription { fishes { name doubled } }", {}, USER),
     ("null propagates", "subscription ($n: Int) { cages(start: $n) { __typename } }", {"n": 0}, USER),
     ("a default", "subscription { cages { __typename } }", {}, None),
@@ -34,28 +34,28 @@ CASES: list[tuple[str, str, dict[str, Any], Viewer | None]] = [
 @pytest.mark.parametrize(
     ("query", "variables", "viewer"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
-async def test_a_subscription_is_answered_alike(query: str, variables: dict[str, Any], viewer: Viewer | None) -> None:
-    twins = Twins(menagerie.schema._schema)
-    with silence():
-        items = await twins.compare_stream(Request(query, variables), viewer, toy.house)
+async def test_a_subscription_is_answered_alike(query: str, variables: dict[str, Any], viewer: Caller | None) -> None:
+    twins = ExecutionComparison(menagerie.schema._schema)
+    with fault_log_disabled():
+        items = await twins.compare_stream(GraphQLRequest(query, variables), viewer, toy.state)
     assert len(items) >= 2  # an item or an error; the last is what ran
-    assert twins.planned.tally.ordinary == Counter()
+    assert twins.compiled.execution_counts.interpreted == Counter()
 
 
 async def test_the_conditions_of_a_subscription_are_left_to_the_ordinary_executor_and_counted() -> None:
-    twins = Twins(menagerie.schema._schema)
+    twins = ExecutionComparison(menagerie.schema._schema)
     query = "subscription ($on: Boolean!) { fishes { name doubled @include(if: $on) } }"
     for on in (True, False):
-        with silence():
-            await twins.compare_stream(Request(query, {"on": on}), USER, toy.house)
-    assert twins.planned.tally.ordinary == {"condition": 2}
+        with fault_log_disabled():
+            await twins.compare_stream(GraphQLRequest(query, {"on": on}), USER, toy.state)
+    assert twins.compiled.execution_counts.interpreted == {"condition": 2}
 
 
 async def test_a_subscription_that_is_left_ends_its_events() -> None:
-    execution = Execution(toy.schema._schema, open_to_explorers=True, plans=True)
-    stream = read(execution.stream(Request("subscription { toyTwice { name } }"), context(USER)))
+    execution = GraphQLEngine(toy.schema._schema, introspection=True, compile_operations=True)
+    stream = decode_items(execution.stream(GraphQLRequest("subscription { toyTwice { name } }"), context(USER)))
     assert await anext(stream) == {"data": {"toyTwice": {"name": "bear"}}}
     await stream.aclose()
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
-    assert execution.tally.compiled == 1
+    assert execution.execution_counts.compiled == 1

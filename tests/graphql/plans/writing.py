@@ -28,10 +28,10 @@ from graphql import (
     is_required_input_field,
 )
 
-from app.graphql.execution import Request
+from app.graphql.execution import GraphQLRequest
 
 MAX_DEPTH: Final = 3
-WRONG: Final = 0.015
+ERROR_PROBABILITY: Final = 0.015
 """The chance that one part is wrong."""
 _ABSENT: Final = object()
 _SCALARS: Final[Mapping[str, Sequence[Any]]] = {
@@ -49,18 +49,23 @@ _SCALARS: Final[Mapping[str, Sequence[Any]]] = {
 _WRONG_VALUES: Final = ["wrong", 1.5, 2**40, True, [], {}, {"unknown": 1}, [None], None]
 
 
-class Author:
+class DocumentGenerator:
     """Writes one request."""
 
     def __init__(
-        self, chance: Random, schema: GraphQLSchema, pools: Mapping[str, Sequence[Any]], *, wrong: float = WRONG
+        self,
+        random: Random,
+        schema: GraphQLSchema,
+        pools: Mapping[str, Sequence[Any]],
+        *,
+        error_probability: float = ERROR_PROBABILITY,
     ) -> None:
         """`pools`: values to choose from for arguments and input fields of these names."""
-        self._chance = chance
+        self._chance = random
         self._schema = schema
         self._pools = pools
-        self._wrong = wrong
-        self._breadth = chance.choice((1, 1, 1, 2, 2, 2, 2, 3, 3, 5))
+        self._wrong = error_probability
+        self._breadth = random.choice((1, 1, 1, 2, 2, 2, 2, 3, 3, 5))
         """How many selections a level has at most; each deeper one has one fewer."""
         self._definitions: list[str] = []
         self._variables: dict[str, Any] = {}
@@ -68,7 +73,7 @@ class Author:
         self._by_type: dict[str, list[str]] = {}
         self._shapes: dict[tuple[str, str], list[str]] = {}
 
-    def request(self, kind: GraphQLObjectType, keyword: str) -> Request:
+    def request(self, kind: GraphQLObjectType, keyword: str) -> GraphQLRequest:
         """An operation on this root type."""
         if keyword == "subscription":
             self._breadth = 1
@@ -81,7 +86,7 @@ class Author:
             texts.append("query Other { __typename }")
         self._chance.shuffle(texts)
         variables = self._variables | ({"extra": 1} if self._rarely(self._wrong) else {})
-        return Request("\n".join(texts), variables or None, name or None)
+        return GraphQLRequest("\n".join(texts), variables or None, name or None)
 
     def _selections(self, kind: Any, depth: int) -> str:
         count = self._chance.randint(1, max(self._breadth - depth, 1))
