@@ -16,11 +16,11 @@ class CommandGroup(click.Group):
     """Says which settings there are below its commands, and turns what can go wrong into a sentence with its remedy."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from app.commands import settings_table
+        from app.cli import settings_help
 
         super().format_epilog(ctx, formatter)
         with formatter.section("Settings, from the environment, each with its [default]"):
-            formatter.write_dl(list(settings_table.rows()))
+            formatter.write_dl(list(settings_help.rows()))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -28,9 +28,9 @@ class CommandGroup(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as fault:
-            from app.commands import remedies
+            from app.cli import error_messages
 
-            if (message := remedies.message_for(fault)) is None:
+            if (message := error_messages.message_for(fault)) is None:
                 raise
             raise click.ClickException(message) from fault
 
@@ -44,7 +44,7 @@ def cli() -> None:
 @click.pass_context
 def serve(ctx: click.Context) -> None:
     """Start the server, and a PostgreSQL if DATABASE_URL is unset."""
-    from app.commands import serve
+    from app.cli import serve
 
     ctx.exit(serve.run())
 
@@ -52,7 +52,7 @@ def serve(ctx: click.Context) -> None:
 @cli.command()
 def migrate() -> None:
     """Bring the database up to date."""
-    from app.commands import migrate
+    from app.cli import migrate
 
     asyncio.run(migrate.run())
 
@@ -60,7 +60,7 @@ def migrate() -> None:
 @cli.command()
 def schema() -> None:
     """Print the GraphQL schema."""
-    from app.commands import schema
+    from app.cli import schema
 
     schema.run()
 
@@ -70,7 +70,7 @@ def schema() -> None:
 @click.argument("name")
 def token(kind: Any, name: str) -> None:
     """Print a token of development, and nothing else: token user alice."""
-    from app.commands import token
+    from app.cli import token
 
     asyncio.run(token.run(kind, name))
 
@@ -96,7 +96,7 @@ def keys() -> None:
 @click.option("--expires-at", type=TIMESTAMP, help="2026-01-31T00:00:00+0000. Default: never.")
 def keys_create(name: str, scopes: tuple[str, ...], expires_at: datetime | None) -> None:
     """Print a new key for NAME, and nothing else; it is shown this once: keys create executor --scope charge."""
-    from app.commands import keys
+    from app.cli import keys
 
     asyncio.run(keys.create(name, scopes, expires_at=expires_at))
 
@@ -104,7 +104,7 @@ def keys_create(name: str, scopes: tuple[str, ...], expires_at: datetime | None)
 @keys.command("list")
 def keys_list() -> None:
     """Print every key ever made, without its secret."""
-    from app.commands import keys
+    from app.cli import keys
 
     asyncio.run(keys.list_keys())
 
@@ -113,7 +113,7 @@ def keys_list() -> None:
 @click.argument("id")
 def keys_revoke(id: str) -> None:
     """End the key ID (the whole key will do); every server refuses it within 5 seconds."""
-    from app.commands import keys
+    from app.cli import keys
 
     asyncio.run(keys.revoke(id))
 
@@ -128,7 +128,7 @@ def keys_revoke(id: str) -> None:
 @click.option("--key", help="An idempotency key: the same one again grants nothing more. Default: a new one.")
 def grant(owner: str, credits: int, **chosen: Any) -> None:
     """Give credits to an account: grant alice 1000 --reason welcome."""
-    from app.commands import grant
+    from app.cli import grant
 
     asyncio.run(grant.run(owner, credits, **chosen))
 
@@ -142,7 +142,7 @@ def prices() -> None:
 @click.option("--version", type=click.IntRange(min=1), help="Any version ever published. Default: the one in force.")
 def prices_show(version: int | None) -> None:
     """Print the rate card as a file that can be changed and published."""
-    from app.commands import prices
+    from app.cli import prices
 
     asyncio.run(prices.show(version))
 
@@ -151,7 +151,7 @@ def prices_show(version: int | None) -> None:
 @click.argument("file", type=FILE)
 def prices_check(file: Path) -> None:
     """Say whether FILE can be published, or everything that is wrong with it."""
-    from app.commands import prices
+    from app.cli import prices
 
     prices.check(file)
 
@@ -168,7 +168,7 @@ def prices_check(file: Path) -> None:
 @click.option("--key", help="An idempotency key: the same one again publishes nothing new.")
 def prices_publish(file: Path, effective_at: datetime | None, reason: str | None, key: str | None) -> None:
     """Publish FILE as the next rate card."""
-    from app.commands import prices
+    from app.cli import prices
 
     prices.publish(file, effective_at=effective_at, reason=reason, key=key)
 
@@ -186,7 +186,7 @@ def documents_check(ctx: click.Context, path: Path | None) -> None:
 
     Default: KNOWN_DOCUMENTS.
     """
-    from app.commands import documents
+    from app.cli import documents
 
     ctx.exit(documents.check(path))
 
@@ -199,7 +199,7 @@ def documents_manifest(ctx: click.Context, paths: tuple[Path, ...]) -> None:
 
     Of several it makes one: documents manifest release-1.json release-2.json > manifest.json.
     """
-    from app.commands import documents
+    from app.cli import documents
 
     ctx.exit(documents.manifest(paths))
 
@@ -212,7 +212,7 @@ def provider_events() -> None:
 @provider_events.command("list")
 def provider_events_list() -> None:
     """Print them, one a line, with the reason: those that wait for a person first."""
-    from app.commands import notices
+    from app.cli import provider_events as notices
 
     asyncio.run(notices.list_unhandled())
 
@@ -221,7 +221,7 @@ def provider_events_list() -> None:
 @click.argument("id")
 def provider_events_replay(id: str) -> None:
     """Try the notice ID again now, as if it had just come."""
-    from app.commands import notices
+    from app.cli import provider_events as notices
 
     asyncio.run(notices.replay(id))
 
@@ -236,7 +236,7 @@ def provider_events_replay(id: str) -> None:
 @click.pass_context
 def verify(ctx: click.Context, owner: str | None, heads: Path | None) -> None:
     """Prove that the books are whole; exit with 1 if not."""
-    from app.commands import audit
+    from app.cli import verify as audit
 
     if owner and heads:
         raise click.UsageError("--heads is for all accounts: leave OWNER out.")
@@ -249,7 +249,7 @@ def verify(ctx: click.Context, owner: str | None, heads: Path | None) -> None:
 @click.pass_context
 def check(ctx: click.Context, *, production: bool, as_json: bool) -> None:
     """Look whether this installation can serve, point by point; exit with 1 if not."""
-    from app.commands import check
+    from app.cli import check
 
     ctx.exit(check.run(production=production, as_json=as_json))
 
@@ -263,9 +263,9 @@ def check(ctx: click.Context, *, production: bool, as_json: bool) -> None:
 @click.pass_context
 def simulate(ctx: click.Context, *, url: str | None, seed: int, tasks: int, concurrency: int, verbose: bool) -> None:
     """Play a platform's day against the running server, then audit; exit with 1 unless everything agrees."""
-    from app.commands import simulate
+    from examples.simulation import __main__
 
-    ctx.exit(simulate.run(url, seed=seed, tasks=tasks, concurrency=concurrency, verbose=verbose))
+    ctx.exit(__main__.run(url, seed=seed, tasks=tasks, concurrency=concurrency, verbose=verbose))
 
 
 if __name__ == "__main__":

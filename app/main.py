@@ -15,34 +15,36 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app import database, hosts, migrating, webhooks
-from app.callers.development import development_secret
-from app.callers.doorway import build_authenticator
-from app.coalescing import LOOP_TURNS, BatchedReads
+from app import webhooks
+from app.api.accounts.balance import open_latest_balances
+from app.api.context import AppState, Context, client_address_of
+from app.api.schema import build_schema
+from app.auth.authenticator import build_authenticator
+from app.auth.development_keys import development_secret
+from app.db import migrations, pools
+from app.db.group_commit import LOOP_TURNS, BatchedReads
+from app.engine.errors import ErrorCode, format_error
+from app.engine.execution import GraphQLEngine
+from app.engine.limits.rate_limiter import RateLimiter
+from app.engine.persisted.documents import load_persisted_documents
+from app.engine.transports.http import GraphQLOverHTTP
+from app.engine.transports.websocket import GraphQLOverWebSocket
 from app.errors import Misconfigured
-from app.exposure import Exposure
-from app.graphql.balances import open_latest_balances
-from app.graphql.context import AppState, Context, client_address_of
-from app.graphql.execution import GraphQLEngine
-from app.graphql.faults import ErrorCode, format_error
-from app.graphql.known import load_persisted_documents
-from app.graphql.limits.gate import RateLimiter
-from app.graphql.schema import build_schema
-from app.graphql.transports.view import GraphQLOverHTTP
-from app.graphql.transports.websocket import GraphQLOverWebSocket
-from app.ledger import expiring, posting, statements
-from app.live import ChangeFeed
-from app.plain import with_security_headers
-from app.pricing.catalogue import RateCardCache
-from app.request_log import RequestLog
+from app.ledger import expiry_notifications, posting, queries
+from app.live.change_feed import ChangeFeed
+from app.pricing.rate_card_cache import RateCardCache
+from app.server import host_allowlist
+from app.server.exposure import Exposure
+from app.server.request_log import RequestLog
+from app.server.security_headers import with_security_headers
 from app.settings import Settings, get_settings, log_format
 from app.tasks import lapses
 from app.tasks.charging import ChargeQueue
-from app.topups import retries, sweep
-from app.topups.choice import open_provider
-from app.topups.giving_back import refunds
+from app.topups import inbox_retries, pending_sweep
+from app.topups.auto_topup import worker
+from app.topups.configured_provider import open_provider
 from app.topups.provider import PaymentProvider
-from app.topups.refills import refilling
+from app.topups.refunds import requests
 from app.topups.rules import TopUpTerms
 
 GRAPHQL_PATH: Final = "/graphql"
@@ -92,13 +94,13 @@ def create_app(settings: Settings | None = None) -> Starlette:
     if (provider := house.payment_provider) is not None:
         loops |= {
             "refunds": lambda: reconcile_refunds(provider),
-            "payment notices": lambda: retries.run_retries(provider),
-            "pending top-ups": lambda: sweep.run_sweep(provider),
+            "payment notices": lambda: inbox_retries.run_retries(provider),
+            "pending top-ups": lambda: pending_sweep.run_sweep(provider),
         }
 
     @asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
-        await database.connect(url)
+        await pools.connect(url)
         try:
             async with run_in_background(loops):
                 # What start-up has made lives as long as the process: frozen, it is not walked by each full collection,
@@ -112,7 +114,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
             await doorway.close()
             if provider is not None:
                 await provider.close()
-            await database.disconnect()
+            await pools.disconnect()
             lines.flush()
 
     graphql = GraphQLOverHTTP(
@@ -129,7 +131,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
 
     def misaddressed(scope: Scope) -> None:
         kind = "websocket" if scope["type"] == "websocket" else "http"
-        problem = format_error(hosts.HOST_NOT_ALLOWED, ErrorCode.BAD_REQUEST)
+        problem = format_error(host_allowlist.HOST_NOT_ALLOWED, ErrorCode.BAD_REQUEST)
         execution.log_refusal(Context(None, house, transport=kind, client_address=client_address_of(scope)), problem)
 
     return Application(
@@ -183,9 +185,13 @@ class Application(Starlette):
         self._misaddressed = on_host_rejected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._hosts is not None and scope["type"] != "lifespan" and not hosts.is_allowed_host(scope, self._hosts):
+        if (
+            self._hosts is not None
+            and scope["type"] != "lifespan"
+            and not host_allowlist.is_allowed_host(scope, self._hosts)
+        ):
             self._misaddressed(scope)
-            await hosts.reject_host(scope, send)
+            await host_allowlist.reject_host(scope, send)
         elif scope["type"] == "http" and scope["path"] == GRAPHQL_PATH and not _has_origin(scope):
             await self._graphql(scope, receive, send)
         elif scope["type"] == "websocket" and scope["path"] == GRAPHQL_PATH:
@@ -201,16 +207,16 @@ def _has_origin(scope: Scope) -> bool:
 def build_state(here: Settings) -> AppState:
     """What all requests of this process share. Raises: Misconfigured."""
     configure_ledger(here)
-    catalogue = RateCardCache()
+    rate_cards = RateCardCache()
     feed = ChangeFeed(sweep_seconds=here.sweep_seconds, conflate_seconds=here.conflate_ms / 1000)
     return AppState(
         settings=here,
         change_feed=feed,
-        rate_cards=catalogue,
+        rate_cards=rate_cards,
         charge_queue=ChargeQueue(
-            catalogue, lanes=here.posting_connections, batch_limit=here.batch_limit, queue_limit=here.queue_limit
+            rate_cards, lanes=here.posting_connections, batch_limit=here.batch_limit, queue_limit=here.queue_limit
         ),
-        balance_reader=BatchedReads(statements.get_balances, batch_limit=1_000, loop_turns=LOOP_TURNS),
+        balance_reader=BatchedReads(queries.get_balances, batch_limit=1_000, loop_turns=LOOP_TURNS),
         latest_balances=open_latest_balances(feed, low_balance_at=here.low_balance_threshold),
         payment_provider=open_provider(here),
     )
@@ -222,9 +228,7 @@ def auto_top_up_loop(state: AppState) -> Mapping[str, Loop]:
     if provider is None:
         return {}
     return {
-        "auto top-up": lambda: refilling.run_worker(
-            state.change_feed, provider, TopUpTerms.from_settings(state.settings)
-        )
+        "auto top-up": lambda: worker.run_worker(state.change_feed, provider, TopUpTerms.from_settings(state.settings))
     }
 
 
@@ -256,14 +260,14 @@ async def settle_due_accounts() -> None:
 async def notify_of_expiring_grants(days: Sequence[int]) -> None:
     """Give notice of what expires within `days`; other processes do the same, and each is told once."""
     while True:
-        if await expiring.notify_expiring_grants(days) == 0:
+        if await expiry_notifications.notify_expiring_grants(days) == 0:
             await asyncio.sleep(EXPIRY_NOTIFICATION_SECONDS)
 
 
 async def reconcile_refunds(provider: PaymentProvider) -> None:
     """Ask the provider about refunds whose outcome is not known; other processes do the same, each is asked once."""
     while True:
-        if await refunds.reconcile_refunds(provider) == 0:
+        if await requests.reconcile_refunds(provider) == 0:
             await asyncio.sleep(REFUND_SWEEP_SECONDS)
 
 
@@ -308,15 +312,13 @@ class Readiness:
         try:
             async with asyncio.timeout(READY_SECONDS):
                 if self._migrated:
-                    await database.fetch("SELECT 1")
-                elif missing := await migrating.pending():
+                    await pools.fetch("SELECT 1")
+                elif missing := await migrations.pending():
                     return f"migrations are pending: {', '.join(missing)}"
         except Exception as fault:
             log.warning("not ready: %r", fault)
             return (
-                "the database does not answer"
-                if database.is_connection_failure(fault)
-                else "the database cannot be read"
+                "the database does not answer" if pools.is_connection_failure(fault) else "the database cannot be read"
             )
         self._migrated = True
         return None

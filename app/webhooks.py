@@ -15,9 +15,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from app import database
+from app.db import pools
 from app.errors import Unavailable
-from app.topups import receipt_pages, receipts, rows, settling
+from app.topups import receipt_pages, receipts, rows, settlement
 from app.topups.provider import DisputeStatus, InvalidProviderEvent, PaymentProvider
 from app.topups.rules import PaymentStatus, find_return_url_problems
 from app.topups.sandbox import cards as sandbox_cards
@@ -89,7 +89,7 @@ def webhook_endpoint(provider: PaymentProvider) -> Endpoint:
         if event is None:
             return _said(200, "Thank you; this kind of notice changes nothing here.")
         try:
-            outcome = await settling.settle(event)
+            outcome = await settlement.settle(event)
         except Exception:
             # Whatever it was, the notice must not be lost: it waits in our inbox, and the provider sends it again.
             log.exception("payment notice %s could not be settled", event.event_id)
@@ -201,7 +201,7 @@ def _kindly(answer: Endpoint) -> Endpoint:
         try:
             return await answer(request)
         except Exception as fault:
-            if not (isinstance(fault, Unavailable) or database.is_connection_failure(fault)):
+            if not (isinstance(fault, Unavailable) or pools.is_connection_failure(fault)):
                 raise
             log.warning("a page could not be shown: %s", fault)
             return _told(503, "Not now", "The server cannot reach its database. Try again in a moment.")

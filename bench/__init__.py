@@ -6,7 +6,7 @@ interleaved rounds, on one PostgreSQL (fsync on), and the table shows what each 
 - `reference`: the same charge written the usual way, one ORM transaction for each request (bench/reference.py), on
   Strawberry's defaults; `cached`: the same with its parser and validation caches;
 - `single`: this server with the gathering of charges off (BATCH_LIMIT=1);
-- `plain`: this server with its plans off (PLANS=off): graphql-core's own executor carries out each document;
+- `plain`: this server with its plans off (COMPILE_OPERATIONS=off): graphql-core's own executor carries out each document;
 - `gathered`: this server as it is; `batch`: its `chargeBatch` of 100;
 - `pgbench`: PostgreSQL alone, calling a function that does the least a charge can do, or reading one row by its key;
 - `stock`: this server's schema and resolvers on Strawberry's own view (bench/stock_pages.py);

@@ -12,19 +12,19 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from app import database
+from app.db import pools
 from app.settings import get_settings
-from bench import growth, live, measure, place, report, scenarios, stopping, wanted
+from bench import charges, environment, growth, live, report, scenarios, stopping, wanted
 from bench.audience import AudienceFailed
 from bench.client import ClientFailed
 from bench.goals import Goal
 from bench.growth_books import Unfilled
 from bench.growth_rounds import Unequal
-from bench.listening import Disturbed
 from bench.pacing import Unpaced
 from bench.pgbench import PgbenchFailed
 from bench.scenarios import Measurement
 from bench.servers import ServerFailed
+from bench.subscribers import Disturbed
 from bench.tally import Tally
 
 
@@ -52,7 +52,7 @@ FULL: Final = Extent(
 )
 BESIDES: Final = frozenset({scenarios.STOP, scenarios.LIVE, scenarios.GROWTH})
 FAULTS: Final = (
-    measure.Failed, ClientFailed, ServerFailed, PgbenchFailed, AudienceFailed, Disturbed, Unfilled, Unpaced, Unequal,
+    charges.Failed, ClientFailed, ServerFailed, PgbenchFailed, AudienceFailed, Disturbed, Unfilled, Unpaced, Unequal,
 )  # fmt: skip
 """Why a run comes to nothing, in words for people."""
 
@@ -104,7 +104,7 @@ def command(
     """Measure charges, reads, subscriptions and growth, as ratios against references: a little over ten minutes.
 
     Starts PostgreSQLs of its own in DATA_DIR, and every server it measures; ends them all. Tables go to stdout,
-    progress to stderr. Settings of the server that are in the environment (LANES=4) hold for it here too. Subscriptions
+    progress to stderr. Settings of the server that are in the environment (POSTING_CONNECTIONS=4) hold for it here too. Subscriptions
     and growth can be had alone, with options of theirs: `python -m bench.live`, `python -m bench.growth`.
     """
     if quick and full:
@@ -118,7 +118,7 @@ def command(
     except ValueError as fault:
         raise click.BadParameter(str(fault), param_hint="--only") from None
     besides = BESIDES & frozenset(only) if only else frozenset({scenarios.LIVE}) if quick else BESIDES
-    place.leave_when_told()
+    environment.leave_when_told()
     try:
         whole = asyncio.run(run(measurements, replace(extent, seconds=seconds or extent.seconds), besides, file))
     except FAULTS as fault:
@@ -129,7 +129,7 @@ def command(
 async def run(measurements: list[Measurement], extent: Extent, besides: Collection[str], file: Path | None) -> bool:
     """Measure and tell. `besides`: which of BESIDES. True: all books were exact afterwards."""
     started = time.monotonic()
-    out, err, told = place.wide(), Console(stderr=True), Told()
+    out, err, told = environment.wide(), Console(stderr=True), Told()
     if measurements or scenarios.STOP in besides:
         await _charges(measurements, extent, scenarios.STOP in besides, out=out, err=err, told=told)
     if scenarios.LIVE in besides:
@@ -146,7 +146,7 @@ async def run(measurements: list[Measurement], extent: Extent, besides: Collecti
     if told.goals:
         out.print(wanted.table(told.goals))
     if file:
-        place.keep(file, told.data | {"goals": [wanted.said(goal) for goal in told.goals]})
+        environment.keep(file, told.data | {"goals": [wanted.said(goal) for goal in told.goals]})
         err.print(f"written to {file}")
     err.print(f"{time.monotonic() - started:.0f} s in all")
     return told.exact
@@ -156,9 +156,9 @@ async def _charges(
     measurements: list[Measurement], extent: Extent, stops: bool, *, out: Console, err: Console, told: Told
 ) -> None:
     """Charges and reads. `stops`: also how long it takes to tell an executor to stop."""
-    with place.own_place() as here, place.progress(err) as progress:
+    with environment.own_place() as here, environment.progress(err) as progress:
         making = progress.add_task("preparing", total=scenarios.MANY_ACCOUNTS)
-        async with measure.opened(
+        async with charges.opened(
             measurements,
             stops=stops,
             place=here,
@@ -191,7 +191,7 @@ async def _charges(
 
 
 async def _rounds(
-    ground: measure.Field, measurements: list[Measurement], progress: Progress, extent: Extent
+    ground: charges.Field, measurements: list[Measurement], progress: Progress, extent: Extent
 ) -> list[dict[str, Tally]]:
     """Every other round goes backwards, so that nobody always follows the same one."""
     measured: list[dict[str, Tally]] = []
@@ -214,15 +214,15 @@ async def _rounds(
     return measured
 
 
-async def _machine(ground: measure.Field, **options: Any) -> dict[str, Any]:
+async def _machine(ground: charges.Field, **options: Any) -> dict[str, Any]:
     """What the figures depend on."""
     found: dict[str, Any] = {
-        **place.machine(),
+        **environment.machine(),
         "lanes": get_settings().posting_connections,
         "batch_limit": get_settings().batch_limit,
     }
     if url := next(iter(ground.urls.values()), None):
-        connection = await asyncpg.connect(**database.connection_arguments(url))
+        connection = await asyncpg.connect(**pools.connection_arguments(url))
         for name in ("server_version", "fsync", "synchronous_commit", "shared_buffers"):
             found[name] = await connection.fetchval("SELECT current_setting($1)", name)
         await connection.close()

@@ -1,4 +1,4 @@
-"""The process of the subscribers (bench.listening), from outside: orders in, answers out."""
+"""The process of the subscribers (bench.subscribers), from outside: orders in, answers out."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from bench import servers
-from bench.listening import LINE_BYTES
+from bench.subscribers import LINE_BYTES
 
 
 class AudienceFailed(Exception):
@@ -43,7 +43,7 @@ class Audience:
 async def audience() -> AsyncIterator[Audience]:
     """A process of subscribers, for as long as this lasts."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.listening",
+        sys.executable, "-m", "bench.subscribers",
         cwd=servers.CHECKOUT, stdin=PIPE, stdout=PIPE, stderr=PIPE, limit=LINE_BYTES,
     )  # fmt: skip
     try:

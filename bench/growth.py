@@ -16,13 +16,14 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from bench import growth_report, growth_rounds, live_rounds, place, preparing, servers, wanted
+from bench import databases, growth_report, growth_rounds, live_rounds, servers, wanted
+from bench import environment as place
+from bench.databases import Advanced
 from bench.goals import Goal
 from bench.growth_books import Unfilled, fill
 from bench.growth_report import Point, Row, Sample
 from bench.growth_rounds import ONE, SPREAD, SPREAD_ACCOUNTS, Books, Unequal, tasks_of
 from bench.pacing import Unpaced
-from bench.preparing import Advanced
 from bench.servers import ServerFailed
 
 FULL: Final = (10_000, 100_000, 1_000_000)
@@ -105,7 +106,7 @@ async def _opened(here: Path, options: Options, *, say: Said, advanced: Advanced
             for entries in sorted(options.entries):
                 name = f"{prefix}_{entries}"
                 say(f"filling {name}")
-                url = await preparing.create_database(postgres.url, name, template=template)
+                url = await databases.create_database(postgres.url, name, template=template)
                 if template is None:
                     key = await _make(url, subject)
                 await fill(url, tasks_of(subject), entries, advanced)
@@ -116,7 +117,7 @@ async def _opened(here: Path, options: Options, *, say: Said, advanced: Advanced
         for point, name, url, key in prepared:
             environment = {**live_rounds.settings_of(url), **UNLIMITED}
             server = stack.enter_context(servers.running(name, "app", "serve", place=here, **environment))
-            await preparing.introduce_tasks(server.url, key, tasks_of(point.subject))
+            await databases.introduce_tasks(server.url, key, tasks_of(point.subject))
             pids = [postgres.server.pid]
             books.append(Books(point=point, url=url, key=key, server=server, database_pids=pids))
         yield books
@@ -124,8 +125,8 @@ async def _opened(here: Path, options: Options, *, say: Said, advanced: Advanced
 
 async def _make(url: str, subject: str) -> str:
     if subject == ONE:
-        return await preparing.fill_product(url, {"hot"}, lambda _: None)
-    return await preparing.fill_owners(url, SPREAD_ACCOUNTS, lambda _: None)
+        return await databases.fill_product(url, {"hot"}, lambda _: None)
+    return await databases.fill_owners(url, SPREAD_ACCOUNTS, lambda _: None)
 
 
 async def _round(books: list[Books], options: Options, number: int) -> list[Sample]:

@@ -4,13 +4,13 @@ from typing import Final
 
 import asyncpg
 
-from app import database
-from app.pricing.catalogue import RateCardCache
-from app.tasks import owners
+from app.db import pools
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks import task_accounts
 from app.tasks.charging import Charge, charge_many
 from app.tasks.rules import ChargeRequest
-from bench import preparing, scenarios
-from bench.preparing import Advanced
+from bench import databases, scenarios
+from bench.databases import Advanced
 
 LIST: Final = 256
 ENTRIES: Final = "SELECT count(*) FROM entry"
@@ -22,7 +22,7 @@ class Unfilled(Exception):
 
 async def count(url: str, sql: str = ENTRIES) -> int:
     """The one number that this statement returns."""
-    connection = await asyncpg.connect(**database.connection_arguments(url))
+    connection = await asyncpg.connect(**pools.connection_arguments(url))
     try:
         return int(await connection.fetchval(sql))
     finally:
@@ -32,9 +32,9 @@ async def count(url: str, sql: str = ENTRIES) -> int:
 async def fill(url: str, tasks: list[str], entries: int, advanced: Advanced) -> None:
     """Charge these tasks in turn until there are so many entries, then tidy up. Raises: Unfilled."""
     begun = await count(url)
-    async with preparing.books(url):
-        catalogue = RateCardCache()
-        accounts = await owners.find_accounts(tasks)
+    async with databases.books(url):
+        rate_cards = RateCardCache()
+        accounts = await task_accounts.find_accounts(tasks)
         for start in range(begun, entries, LIST):
             numbers = range(start, min(start + LIST, entries))
             items = [
@@ -42,11 +42,11 @@ async def fill(url: str, tasks: list[str], entries: int, advanced: Advanced) -> 
                 for number in numbers
                 for task_id in (tasks[number % len(tasks)],)
             ]
-            for outcome in await charge_many(items, catalogue):
+            for outcome in await charge_many(items, rate_cards):
                 if not isinstance(outcome, Charge):
                     raise Unfilled(f"a charge that was to fill the books was refused: {outcome}")
             advanced(len(numbers))
-    await preparing.settle(url)
+    await databases.settle(url)
 
 
 def _request(task_id: str, number: int) -> ChargeRequest:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.callers import development
-from app.graphql.pagination import encode_cursor
-from bench import preparing, scenarios
+from app.auth import development_keys
+from app.engine.pagination import encode_cursor
+from bench import databases, scenarios
 from bench.cpu import fine_cpu_seconds
 from bench.growth_books import count
 from bench.growth_report import Point, Sample
@@ -47,7 +47,7 @@ class Books:
 
 def tasks_of(subject: str) -> list[str]:
     if subject == ONE:
-        return preparing.task_ids("hot")
+        return databases.task_ids("hot")
     return [scenarios.task_id("many", number) for number in range(SPREAD_ACCOUNTS)]
 
 
@@ -78,7 +78,7 @@ async def page(books: Books, depth: int, *, requests: int) -> Sample:
     """
     number, newest = await count(books.url, _ACCOUNT), await count(books.url, _NEWEST)
     after = None if depth == 1 else encode_cursor("entries", number, newest - depth + 2)
-    request = asking(development.user_token(preparing.HOT_OWNER), HISTORY, {"after": after})
+    request = asking(development_keys.user_token(databases.HOT_OWNER), HISTORY, {"after": after})
     expected = [newest - depth + 1 - place for place in range(PAGE_ITEMS)]
     caller = await Caller.connected(books.server.port)
     try:

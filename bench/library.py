@@ -5,14 +5,14 @@ from typing import Any, Final
 import httpx
 
 from app.ledger import grants
-from app.ledger.book import GrantSource
 from app.ledger.grants import GrantRequest
-from app.pricing.catalogue import RateCardCache
-from app.tasks import lifecycle, owners
+from app.ledger.rules.account_state import GrantSource
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks import lifecycle, task_accounts
 from app.tasks.charging import Charge, charge_many
 from app.tasks.lifecycle import StartTaskRequest
 from app.tasks.rules import ChargeRequest, TaskStatus
-from bench import preparing, scenarios
+from bench import databases, scenarios
 
 ACTOR: Final = "service:bench"
 ANSWER_SECONDS: Final = 60
@@ -20,7 +20,7 @@ ANSWER_SECONDS: Final = 60
 
 async def fill(url: str) -> int:
     """One account whose agent has run a page of tasks, every other one of which is complete; the charges made."""
-    async with preparing.books(url):
+    async with databases.books(url):
         await grants.grant_credits(
             GrantRequest(
                 owner_id=scenarios.LIBRARY_OWNER,
@@ -31,23 +31,23 @@ async def fill(url: str) -> int:
                 actor="operator:bench",
             )
         )
-        catalogue = RateCardCache()
+        rate_cards = RateCardCache()
         charged = 0
         for number in range(scenarios.LIBRARY_TASKS):
-            charged += await _ran(f"library-task-{number:02d}", catalogue)
+            charged += await _ran(f"library-task-{number:02d}", rate_cards)
             if number % 2:
                 await lifecycle.finish_task(f"library-task-{number:02d}", TaskStatus.COMPLETED)
         return charged
 
 
-async def _ran(task_id: str, catalogue: RateCardCache) -> int:
+async def _ran(task_id: str, rate_cards: RateCardCache) -> int:
     """A new task and its block runs; how many. Raises: RuntimeError: one was refused."""
     await lifecycle.start_task(
         StartTaskRequest(
             task_id=task_id, owner_id=scenarios.LIBRARY_OWNER, agent_id=scenarios.LIBRARY_AGENT, actor=ACTOR
         )
     )
-    account_id = await owners.find_account(task_id)
+    account_id = await task_accounts.find_account(task_id)
     if account_id is None:
         raise RuntimeError(f"the bench's own task {task_id} is not found")
     requests = [
@@ -60,7 +60,7 @@ async def _ran(task_id: str, catalogue: RateCardCache) -> int:
         )
         for number in range(scenarios.LIBRARY_RUNS)
     ]
-    outcomes = await charge_many([(account_id, request) for request in requests], catalogue)
+    outcomes = await charge_many([(account_id, request) for request in requests], rate_cards)
     if refused := [outcome for outcome in outcomes if not isinstance(outcome, Charge)]:
         raise RuntimeError(f"a block run of the bench's own task {task_id} was refused: {refused[0]}")
     return len(outcomes)

@@ -15,14 +15,14 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from app.callers import development
-from bench import live_report, live_rounds, place, preparing, servers, wanted
+from app.auth import development_keys
+from bench import databases, environment, live_report, live_rounds, servers, wanted
 from bench.audience import AudienceFailed
 from bench.client import ClientFailed
 from bench.goals import Goal
-from bench.listening import Disturbed
 from bench.live_report import Contender, Row, Sample
 from bench.servers import ServerFailed
+from bench.subscribers import Disturbed
 
 LARGE: Final = (5_000, 10_000)
 SPARE_FILES: Final = 500
@@ -69,17 +69,17 @@ async def run_everything(here: Path, options: Options, *, say: Said, advanced: S
     ValueError: so many connections are not allowed here.
     """
     most = max((options.subscribers, *options.large))
-    place.allow_files(most + SPARE_FILES)
+    environment.allow_files(most + SPARE_FILES)
     samples: list[Sample] = []
-    with place.postgres(here / "live") as postgres:
+    with environment.postgres(here / "live") as postgres:
         say(f"making {most:,} accounts")
-        url = await preparing.create_database(postgres.url, "live")
-        key = await preparing.fill_owners(url, most, lambda _: None)
-        await preparing.settle(url)
-        tokens = [development.user_token(preparing.owner_id(number)) for number in range(most)]
+        url = await databases.create_database(postgres.url, "live")
+        key = await databases.fill_owners(url, most, lambda _: None)
+        await databases.settle(url)
+        tokens = [development_keys.user_token(databases.owner_id(number)) for number in range(most)]
         say("starting the server that charges")
         with servers.running("charging", "app", "serve", place=here, **live_rounds.settings_of(url)) as charging:
-            await preparing.introduce_tasks(charging.url, key, live_rounds.tasks(most))
+            await databases.introduce_tasks(charging.url, key, live_rounds.tasks(most))
             field = live_rounds.Field(
                 place=here, url=url, key=key, tokens=tokens, charging=charging,
                 per_second=options.per_second, seconds=options.seconds,
@@ -134,25 +134,25 @@ def command(*, quick: bool, full: bool, file: Path | None, **chosen: Any) -> Non
     """
     usual = asdict(QUICK if quick else Options()) | {"large": LARGE if full else ()}
     options = Options(**usual | {name: value for name, value in chosen.items() if value is not None})
-    place.leave_when_told()
+    environment.leave_when_told()
     started = time.monotonic()
     err = Console(stderr=True)
     try:
         found = asyncio.run(measured(options, err))
     except (AudienceFailed, ClientFailed, Disturbed, ServerFailed, ValueError) as fault:
         raise click.ClickException(str(fault)) from None
-    out = place.wide()
+    out = environment.wide()
     show(found, out)
     out.print(wanted.table(found.goals))
     if file:
-        place.keep(file, found.as_json())
+        environment.keep(file, found.as_json())
         err.print(f"written to {file}")
     err.print(f"{time.monotonic() - started:.0f} s in all")
 
 
 async def measured(options: Options, err: Console) -> Found:
     """All of it in a place of its own, with its progress. Raises: as `run_everything`."""
-    with place.own_place() as here, place.progress(err) as progress:
+    with environment.own_place() as here, environment.progress(err) as progress:
         step = progress.add_task("preparing", total=len(_plan(options)))
 
         def advanced(line: str) -> None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bench import client, preparing, scenarios, servers
+from bench import client, databases, scenarios, servers
 from bench.audience import Audience, audience
 from bench.cpu import fine_cpu_seconds, resident_kib
-from bench.listening import Disturbed
 from bench.live_report import CHARGING_CLIENTS, Contender, Sample
 from bench.requests import Plan
 from bench.servers import Server
+from bench.subscribers import Disturbed
 from bench.tally import Tally
 
 REHEARSING: Final = 5
@@ -101,7 +101,7 @@ async def measure(
 
 
 def _server(field: Field, contender: Contender) -> AbstractContextManager[Server]:
-    program = ("app", "serve") if contender == "live" else ("bench.stock",)
+    program = ("app", "serve") if contender == "live" else ("bench.stock_strawberry",)
     return servers.running(contender, *program, place=field.place, **settings_of(field.url))
 
 
@@ -131,7 +131,7 @@ async def _kept(
     ClientFailed.
     """
     accounts = len(tokens)
-    await preparing.introduce_tasks(server.url, field.key, tasks(accounts))
+    await databases.introduce_tasks(server.url, field.key, tasks(accounts))
     await _throughput(field, server, accounts=accounts, run=f"{run}-warming", seconds=REHEARSAL_SECONDS)
     alone: Tally | None = None
     if alone_first:

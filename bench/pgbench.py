@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
-from app import database, embedded
+from app.db import embedded_postgres, pools
 from bench import scenarios
 from bench.cpu import cpu_seconds
 from bench.tally import Tally, percentile
@@ -67,7 +67,7 @@ class Pgbench:
     database_pids: list[int]
 
     async def empty(self) -> None:
-        connection = await asyncpg.connect(**database.connection_arguments(self.url))
+        connection = await asyncpg.connect(**pools.connection_arguments(self.url))
         for statement in filter(None, EMPTY.strip().split(";")):
             await connection.execute(statement)
         await connection.close()
@@ -103,7 +103,7 @@ class Pgbench:
         parts = urlsplit(self.url)
         options = parse_qs(parts.query)
         command = [
-            str(embedded.bin_dir() / "pgbench"), "--no-vacuum", "--protocol=prepared",
+            str(embedded_postgres.bin_dir() / "pgbench"), "--no-vacuum", "--protocol=prepared",
             f"--client={clients}", f"--jobs={min(2, clients)}", f"--time={seconds}", f"--file={script}",
             "--log", f"--log-prefix={log}", f"--host={options['host'][0]}", f"--port={options['port'][0]}",
             f"--username={unquote(parts.username or '')}", parts.path.lstrip("/"),
@@ -116,7 +116,7 @@ class Pgbench:
 
 async def set_up(url: str) -> None:
     """The function, its tables and the accounts."""
-    connection = await asyncpg.connect(**database.connection_arguments(url))
+    connection = await asyncpg.connect(**pools.connection_arguments(url))
     await connection.execute(SET_UP)
     await connection.execute(ACCOUNTS, scenarios.MANY_ACCOUNTS, scenarios.GRANTED_CREDITS)
     await connection.close()

@@ -13,17 +13,17 @@ from typing import Any, Final
 import click
 import strawberry
 
-from app.callers.rules import Caller, CallerKind, Scope
-from app.graphql import access
-from app.graphql.access import Permission
-from app.graphql.balances import Balance, to_balance
-from app.graphql.charging import ChargeResult, OneInput, to_charge_request, to_charge_result
-from app.graphql.context import Context, ResolverInfo
-from app.graphql.execution import GraphQLEngine, GraphQLRequest
-from app.graphql.pagination import Connection, First, build_connection
-from app.graphql.schema import build_schema
-from app.graphql.tasks import Task, to_task
-from app.ledger.book import AccountBalance
+from app.api.accounts.balance import Balance, to_balance
+from app.api.context import Context, ResolverInfo
+from app.api.schema import build_schema
+from app.api.tasks.charging import ChargeResult, OneInput, to_charge_request, to_charge_result
+from app.api.tasks.types import Task, to_task
+from app.auth.caller import Caller, CallerKind, Scope
+from app.engine import declare
+from app.engine.declare import Permission
+from app.engine.execution import GraphQLEngine, GraphQLRequest
+from app.engine.pagination import Connection, First, build_connection
+from app.ledger.rules.account_state import AccountBalance
 from app.main import build_state
 from app.settings import Settings
 from app.tasks.charging import Charge
@@ -56,11 +56,11 @@ CHARGED: Final = Charge(
 
 @strawberry.type(description="Reads.")
 class Query:
-    @access.query(needs=Permission.AUTHENTICATED, description="A balance.")
+    @declare.query(needs=Permission.AUTHENTICATED, description="A balance.")
     async def balance(self, info: ResolverInfo) -> Balance:
         return to_balance(FIGURES, info.context)
 
-    @access.query(needs=Permission.AUTHENTICATED, description="Tasks, in pages.")
+    @declare.query(needs=Permission.AUTHENTICATED, description="Tasks, in pages.")
     async def tasks(self, first: First = 25) -> Connection[Task]:
         return build_connection(
             TASKS,
@@ -73,7 +73,7 @@ class Query:
 
 @strawberry.type(description="Writes.")
 class Mutation:
-    @access.mutation(needs=Permission.SERVICE, description="A charge that touches nothing.", input_as_dict=True)
+    @declare.mutation(needs=Permission.SERVICE, description="A charge that touches nothing.", input_as_dict=True)
     async def charge(self, info: ResolverInfo, input: OneInput) -> ChargeResult:
         plain: Any = input
         to_charge_request(plain, info)

@@ -27,13 +27,13 @@ from strawberry.types import Info
 from tortoise import Tortoise
 from tortoise.transactions import in_transaction
 
-from app import database
-from app.callers.doorway import Authenticator, build_authenticator
-from app.callers.rules import Caller, Scope, has_scope
+from app.auth.authenticator import Authenticator, build_authenticator
+from app.auth.caller import Caller, Scope, has_scope
+from app.db import pools
 from app.errors import BillingError, IdempotencyConflict, InsufficientCredits, TaskEnded, TaskNotFound
-from app.pricing import document
-from app.pricing.rules import Card, quote
-from app.pricing.text import default_rate_card
+from app.pricing import rate_card_document
+from app.pricing.quotes import Card, quote
+from app.pricing.rate_card_json import default_rate_card
 from app.settings import get_settings
 from app.tasks.rules import ChargeRequest
 from bench.reference_rows import Account, BlockRun, Entry, Task
@@ -45,12 +45,12 @@ CONNECTIONS: Final = 20
 
 
 def tortoise_configuration(url: str) -> dict[str, Any]:
-    pool = database.connection_arguments(url) | {"minsize": 1, "maxsize": CONNECTIONS}
+    pool = pools.connection_arguments(url) | {"minsize": 1, "maxsize": CONNECTIONS}
     return {
         "connections": {"default": {"engine": "tortoise.backends.asyncpg", "credentials": pool}},
         "apps": {
             "reference": {"models": ["bench.reference_rows"], "default_connection": "default"},
-            "credits": {"models": ["app.callers.models"], "default_connection": "default"},
+            "credits": {"models": ["app.auth.models"], "default_connection": "default"},
         },
         "use_tz": True,
         "timezone": "UTC",
@@ -217,9 +217,9 @@ class View(GraphQL[Any, None]):
 
 
 def application(url: str, *, caches: bool) -> Starlette:
-    """The server, on the database at `url`, whose tables `bench.preparing` has made."""
+    """The server, on the database at `url`, whose tables `bench.databases` has made."""
     doorway = build_authenticator(get_settings())
-    card = document.parse_rate_card(default_rate_card(), version=1, effective_at=datetime.now(UTC))
+    card = rate_card_document.parse_rate_card(default_rate_card(), version=1, effective_at=datetime.now(UTC))
     schema = strawberry.Schema(
         query=Query,
         mutation=Mutation,

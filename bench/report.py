@@ -8,7 +8,7 @@ from typing import Any, Final
 from rich import box
 from rich.table import Table
 
-from bench.measure import Verdict
+from bench.charges import Verdict
 from bench.scenarios import ALONE, Contender, Load, Measurement
 from bench.stopping import Delays
 from bench.tally import Tally

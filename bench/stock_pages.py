@@ -16,10 +16,10 @@ from starlette.routing import Route
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
 
-from app import database
-from app.callers.doorway import Authenticator, build_authenticator
-from app.graphql.context import AppState, Context
-from app.graphql.schema import build_schema
+from app.api.context import AppState, Context
+from app.api.schema import build_schema
+from app.auth.authenticator import Authenticator, build_authenticator
+from app.db import pools
 from app.main import build_state
 from app.settings import get_settings
 from bench.serving import serve_books
@@ -44,13 +44,13 @@ def application(url: str) -> Starlette:
 
     @asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
-        await database.connect(url)
+        await pools.connect(url)
         try:
             yield
         finally:
             await house.charge_queue.close()
             await doorway.close()
-            await database.disconnect()
+            await pools.disconnect()
 
     return Starlette(routes=[Route("/graphql", View(build_schema(), doorway, house))], lifespan=life)
 

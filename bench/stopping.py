@@ -21,7 +21,7 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
 from bench import scenarios, servers
-from bench.measure import WARM_UP_SECONDS, Failed, Field, Said
+from bench.charges import WARM_UP_SECONDS, Failed, Field, Said
 from bench.requests import Plan
 from bench.servers import Server
 

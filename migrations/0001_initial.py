@@ -153,7 +153,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('version', fields.IntField(primary_key=True, generated=False, unique=True, db_index=True, description='from 1, without gap')),
                 ('effective_at', fields.DatetimeField(description='rises strictly with the version', auto_now=False, auto_now_add=False)),
-                ('document', fields.JSONField(description='the card as published: app/pricing/document.py', encoder=JSON_DUMPS, decoder=loads)),
+                ('document', fields.JSONField(description='the card as published: app/pricing/rate_card_document.py', encoder=JSON_DUMPS, decoder=loads)),
                 ('fingerprint', fields.BinaryField(description='SHA-256 of the canonical request: document, asked instant, reason')),
                 ('published_at', fields.DatetimeField(auto_now=False, auto_now_add=False)),
                 ('published_by', fields.TextField(unique=False)),

@@ -1,6 +1,6 @@
 """The trail of operators and services, append-only as the entries are; and at most two active keys of one name.
 
-The triggers stop even the owner of the tables; the application's role may not so much as ask (app/roles.py).
+The triggers stop even the owner of the tables; the application's role may not so much as ask (app/db/roles.py).
 """
 
 from orjson import loads

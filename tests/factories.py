@@ -6,16 +6,16 @@ import itertools
 from datetime import datetime, timedelta
 from typing import Any
 
-from app import database
-from app.ledger import grants, statements
-from app.ledger.book import AccountBalance, GrantSource
+from app.db import pools
+from app.ledger import grants, queries
 from app.ledger.grants import GrantRequest, GrantResult
+from app.ledger.rules.account_state import AccountBalance, GrantSource
 from app.pricing import publishing
-from app.pricing.catalogue import RateCardCache
 from app.pricing.measurements import Measurements
+from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import charging, lifecycle
 from app.tasks.charging import Charge, ChargeResult
-from app.tasks.holding import CaptureHoldRequest, PlaceHoldRequest
+from app.tasks.holds import CaptureHoldRequest, PlaceHoldRequest
 from app.tasks.lifecycle import StartTaskRequest
 from app.tasks.rules import ChargeRequest, TaskState
 
@@ -71,18 +71,18 @@ def block_run_request(task: TaskState | str, **more: Any) -> ChargeRequest:
 
 async def get_balance(account_id: int) -> AccountBalance:
     """The account's figures as a reader sees it."""
-    return (await statements.get_balances([account_id]))[account_id]
+    return (await queries.get_balances([account_id]))[account_id]
 
 
 async def publish_rate_cards(document: dict[str, Any] = ITEM_PRICES) -> RateCardCache:
     """The prices of `document`, published and in force from now on."""
     card = (await publishing.publish_rate_card(document, actor="operator:test", idempotency_key=unique_id("card"))).card
-    await database.fetch(
+    await pools.fetch(
         "UPDATE rate_card SET effective_at = clock_timestamp() WHERE version = $1 RETURNING 1", card.version
     )
-    catalogue = RateCardCache()
-    await catalogue.refresh()
-    return catalogue
+    rate_cards = RateCardCache()
+    await rate_cards.refresh()
+    return rate_cards
 
 
 def hold_request(task: TaskState | str, at_most: int = 30, **more: Any) -> PlaceHoldRequest:
@@ -100,15 +100,15 @@ def capture_request(hold: PlaceHoldRequest, items: int | None, **more: Any) -> C
     return CaptureHoldRequest(block_run_id=hold.block_run_id, measurements=Measurements(items=items), **asked)
 
 
-async def try_charge(task: TaskState, catalogue: RateCardCache, **more: Any) -> ChargeResult:
+async def try_charge(task: TaskState, rate_cards: RateCardCache, **more: Any) -> ChargeResult:
     """What becomes of one block run of that task, of 10 credits unless `block` says otherwise."""
-    [one] = await charging.charge_many([(task.account_id, block_run_request(task, **more))], catalogue)
+    [one] = await charging.charge_many([(task.account_id, block_run_request(task, **more))], rate_cards)
     return one
 
 
-async def charge_block_run(task: TaskState, catalogue: RateCardCache, **more: Any) -> Charge:
+async def charge_block_run(task: TaskState, rate_cards: RateCardCache, **more: Any) -> Charge:
     """As `outcome`, of a block run that is admitted."""
-    one = await try_charge(task, catalogue, **more)
+    one = await try_charge(task, rate_cards, **more)
     if not isinstance(one, Charge):
         raise one
     return one
@@ -116,10 +116,10 @@ async def charge_block_run(task: TaskState, catalogue: RateCardCache, **more: An
 
 async def seconds_from_now(seconds: float) -> datetime:
     """That instant of the database's clock."""
-    now: datetime = (await database.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
+    now: datetime = (await pools.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
     return now + timedelta(seconds=seconds)
 
 
 async def wait_until(instant: datetime) -> None:
     """Wait until the database's clock is past that instant."""
-    await database.fetch("SELECT pg_sleep_until($1)", instant)
+    await pools.fetch("SELECT pg_sleep_until($1)", instant)

@@ -2,9 +2,9 @@
 
 import re
 
+from app.engine.errors import ErrorCode
 from app.errors import RequestError
-from app.graphql.faults import ErrorCode
-from tests.commands import REPOSITORY
+from tests.command_line import REPOSITORY
 
 
 def codes() -> set[str]:

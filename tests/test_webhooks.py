@@ -11,12 +11,12 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from app import database
+from app.db import pools
 from app.topups.rules import PaymentStatus, TopUpRow, TopUpStatus
 from app.topups.sandbox.provider import SIGNATURE_HEADER
 from app.topups.sandbox.signatures import sign
 from app.webhooks import EVENT_LIMIT_BYTES, payment_routes
-from tests.topups.buying import (
+from tests.topups.top_up_fixtures import (
     ADDRESS,
     SANDBOX,
     SECRET,
@@ -86,9 +86,9 @@ async def test_a_signed_notice_credits_once_however_often_it_comes(client: httpx
 
 async def lose_the_database() -> None:
     """From now on this process finds nobody where it looks for PostgreSQL."""
-    await database.disconnect()
+    await pools.disconnect()
     with pytest.raises(OSError, match="Connect call failed"):
-        await database.connect("postgresql://127.0.0.1:1/nowhere")
+        await pools.connect("postgresql://127.0.0.1:1/nowhere")
 
 
 @pytest.mark.parametrize("age_seconds", [-290, 290])
@@ -185,8 +185,8 @@ async def test_trouble_with_the_database_asks_the_provider_to_come_again(client:
     assert (answer.status_code, answer.json()) == (
         503, {"message": "The notice could not be dealt with now: send it again."},
     )  # fmt: skip
-    await database.disconnect()
-    await database.connect(db)
+    await pools.disconnect()
+    await pools.connect(db)
     assert (await send(client, body)).json() == {"outcome": "CREDITED"}
 
 
@@ -304,8 +304,8 @@ async def test_the_page_says_so_when_the_database_is_away(client: httpx.AsyncCli
     await lose_the_database()
     answer = await client.get(path_of(top_up))
     assert (answer.status_code, "cannot reach its database" in answer.text) == (503, True)
-    await database.disconnect()
-    await database.connect(db)
+    await pools.disconnect()
+    await pools.connect(db)
     assert (await client.get(path_of(top_up))).status_code == 200
 
 

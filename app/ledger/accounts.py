@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from app import database, live
+from app.db import pools
+from app.live import change_feed
 
 _FIND: Final = "SELECT owner_id, account_id FROM owner WHERE owner_id = ANY($1::text[])"
 
@@ -33,7 +34,7 @@ async def find_account_ids(owner_ids: list[str]) -> dict[str, int]:
     """The accounts of those owners who have one."""
     found = {owner: number for owner in owner_ids if (number := _account_ids.get(owner)) is not None}
     if missing := [owner for owner in owner_ids if owner not in found]:
-        for record in await database.fetch(_FIND, missing):
+        for record in await pools.fetch(_FIND, missing):
             found[record["owner_id"]] = _remember(record["owner_id"], record["account_id"])
     return found
 
@@ -45,14 +46,14 @@ async def find_owner(account_id: int) -> str | None:
 
 async def find_owners(account_ids: list[int]) -> dict[int, str]:
     """Whose accounts they are, for those that exist."""
-    return {record["id"]: record["owner_id"] for record in await database.fetch(_OWNERS, account_ids)}
+    return {record["id"]: record["owner_id"] for record in await pools.fetch(_OWNERS, account_ids)}
 
 
 async def get_or_create_account(owner_id: str) -> int:
     """The owner's account, made if this is the first write for it."""
     if (number := await find_account_id(owner_id)) is not None:
         return number
-    if made := await database.fetch(_CLAIM, owner_id, live.OWNERS_CHANNEL):
+    if made := await pools.fetch(_CLAIM, owner_id, change_feed.OWNERS_CHANNEL):
         return _remember(owner_id, made[0]["id"])
     if (number := await find_account_id(owner_id)) is None:
         raise LookupError(f"the account of {owner_id!r} was claimed by a transaction that did not commit")

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.audit_log.records import AuditContext
 from app.credits import check_amount, check_key
 from app.errors import GrantNotFound, InvalidInput, Problem
-from app.ledger import accounts, operations, posting, rules, statements
-from app.ledger.book import AccountBalance, AccountState, Cause, GrantSource, GrantState, LedgerEntry
+from app.ledger import accounts, idempotency, posting, queries
 from app.ledger.posting import Posting
-from app.trail.records import AuditContext
+from app.ledger.rules import balance_changes
+from app.ledger.rules.account_state import AccountBalance, AccountState, Cause, GrantSource, GrantState, LedgerEntry
 
 MAX_PRIORITY = 1_000
 MAX_REASON_LENGTH = 1_000
@@ -58,7 +59,7 @@ class GrantRequest:
             raise InvalidInput(problems)
 
     def request_hash(self) -> bytes:
-        return operations.hash_request(
+        return idempotency.hash_request(
             "grantCredits",
             {
                 "credits": self.credits,
@@ -91,12 +92,12 @@ async def grant_credits(request: GrantRequest) -> GrantResult:
 
     async def decide(posting: Posting) -> GrantResult:
         book = posting.accounts[account_id]
-        if (first := await operations.find_result(posting, book, request.key, print_)) is not None:
+        if (first := await idempotency.find_result(posting, book, request.key, print_)) is not None:
             return await _replay(posting, book, first)
         if request.expires_at is not None and request.expires_at <= book.at:
             raise InvalidInput.at("expiresAt", f"must lie ahead; it is now {book.at.isoformat()}")
         before = book.balance().audit_fields()
-        lot, entry = rules.add_grant(
+        lot, entry = balance_changes.add_grant(
             book,
             request.credits,
             Cause(actor=request.actor, reason=request.reason, request_id=request.request_id),
@@ -107,7 +108,7 @@ async def grant_credits(request: GrantRequest) -> GrantResult:
             pays_debt=request.pays_debt,
         )
         result = {"grant": lot.number, "seq": entry.line.seq if entry else None}
-        operations.save_result(posting, book, request.key, kind="grantCredits", request_hash=print_, result=result)
+        idempotency.save_result(posting, book, request.key, kind="grantCredits", request_hash=print_, result=result)
         after = book.balance().audit_fields() | {"credits": request.credits, "source": request.source}
         posting.record_audit(
             request.audit, book, subject=f"grant {lot.number}", reason=request.reason, before=before, after=after
@@ -134,22 +135,24 @@ async def revoke_grant(
     check_key(key, path="idempotencyKey")
     if problems := reason_problems(reason):
         raise InvalidInput(problems)
-    print_ = operations.hash_request("revokeGrant", {"grant": number, "reason": reason})
+    print_ = idempotency.hash_request("revokeGrant", {"grant": number, "reason": reason})
 
     async def decide(posting: Posting) -> GrantResult:
         book = posting.accounts.get(account_id)
         if book is None:
             raise GrantNotFound(grant_id=str(number))
-        if (first := await operations.find_result(posting, book, key, print_)) is not None:
+        if (first := await idempotency.find_result(posting, book, key, print_)) is not None:
             return await _replay(posting, book, first)
         await posting.load_grants(book, [number])
         lot = book.grants.get(number)
         if lot is None:
             raise GrantNotFound(grant_id=str(number))
         before = book.balance().audit_fields() | {"remaining": lot.remaining}
-        credits, entry = rules.revoke_grant(book, lot, Cause(actor=actor, reason=reason, request_id=request_id))
+        credits, entry = balance_changes.revoke_grant(
+            book, lot, Cause(actor=actor, reason=reason, request_id=request_id)
+        )
         result = {"grant": number, "seq": entry.line.seq if entry else None, "revoked": credits}
-        operations.save_result(posting, book, key, kind="revokeGrant", request_hash=print_, result=result)
+        idempotency.save_result(posting, book, key, kind="revokeGrant", request_hash=print_, result=result)
         after = book.balance().audit_fields() | {"remaining": lot.remaining}
         posting.record_audit(audit, book, subject=f"grant {number}", reason=reason, before=before, after=after)
         return GrantResult(
@@ -173,7 +176,7 @@ async def _replay(posting: Posting, book: AccountState, first: dict[str, object]
     entry = None
     if isinstance(seq, int):
         entry_key = (book.account_id, seq)
-        entry = (await statements.get_entries([entry_key], connection=posting.connection))[entry_key]
+        entry = (await queries.get_entries([entry_key], connection=posting.connection))[entry_key]
     return GrantResult(
         owner_id=book.owner_id,
         grant=book.grants[number],

@@ -19,14 +19,16 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
-from app import database, live
-from app.database import Connection
-from app.ledger import lines, notices, rows, rules
-from app.ledger.book import AccountState
+from app.audit_log import records
+from app.audit_log.records import AuditContext, AuditState
+from app.db import pools
+from app.db.pools import Connection
+from app.db.set_writes import SetWrite, renumber_parameters
+from app.ledger import notifications, rows
 from app.ledger.rows import ACCOUNT_COLUMNS, GRANT_COLUMNS, HOLD_COLUMNS
-from app.sets import SetWrite, renumber_parameters
-from app.trail import records
-from app.trail.records import AuditContext, AuditState
+from app.ledger.rules import balance_changes, entries
+from app.ledger.rules.account_state import AccountState
+from app.live import change_feed
 
 T = TypeVar("T")
 
@@ -142,7 +144,7 @@ class Posting:
     def signal_tasks(self, account_id: int) -> None:
         """Tell executors that a task of this account has stopped or goes on; by a new version, which orders signals."""
         if account_id not in self.signalled:
-            lines.bump_version(self.accounts[account_id])
+            entries.bump_version(self.accounts[account_id])
             self.signalled.add(account_id)
 
     def record_audit(
@@ -189,7 +191,7 @@ async def post(
     ids = sorted(set(account_ids))
 
     async def once() -> T:
-        async with database.posting_transaction() as connection:
+        async with pools.posting_transaction() as connection:
             posting = await _open(connection, ids, reads, holds)
             while any(book.expired_holds for book in posting.accounts.values()):
                 # Whose hold has lapsed may read otherwise now, so what time has done is written first, and all is read
@@ -202,7 +204,7 @@ async def post(
             await posting.write.execute(connection)
             return result
 
-    return await database.run_with_retries(once)
+    return await pools.run_with_retries(once)
 
 
 async def apply_due_changes(account_ids: Iterable[int]) -> None:
@@ -216,7 +218,7 @@ async def apply_due_changes(account_ids: Iterable[int]) -> None:
 
 async def apply_all_due_changes(*, limit: int = 256) -> int:
     """Settle accounts that nobody touches, the longest due first. Returns: how many were due, `limit` at most."""
-    due = [record["id"] for record in await database.fetch(_DUE, limit)]
+    due = [record["id"] for record in await pools.fetch(_DUE, limit)]
     if due:
         await apply_due_changes(due)
     return len(due)
@@ -251,7 +253,7 @@ async def _open(
         for row in brought:
             books[row[0]].holds[row[1]] = rows.hold_from_row(row)
     for book in books.values():
-        rules.apply_due_changes(book)
+        balance_changes.apply_due_changes(book)
     return Posting(connection, clock, books, found[place + len(named) + bool(holding) :])
 
 
@@ -287,16 +289,16 @@ def _gather(posting: Posting) -> None:
         if book.expired_holds:
             wiring.lapsed(posting.write, book)
             posting.signal_tasks(book.account_id)
-        notices.notify_balance_change(book, posting.write, low_balance_threshold=wiring.low_balance_at)
+        notifications.notify_balance_change(book, posting.write, low_balance_threshold=wiring.low_balance_at)
         if rows.add_account_writes(book, posting.write):
             changed[book.account_id] = book.version
-        if notices.is_emptied(book) or notices.is_replenished(book):
-            signals.append((book.account_id, book.version, live.ACCOUNT_SIGNAL))
+        if notifications.is_emptied(book) or notifications.is_replenished(book):
+            signals.append((book.account_id, book.version, change_feed.ACCOUNT_SIGNAL))
         if book.account_id in posting.signalled:
-            signals.append((book.account_id, book.version, live.TASK_SIGNAL))
+            signals.append((book.account_id, book.version, change_feed.TASK_SIGNAL))
     for account_id in posting.also_announced:
         changed[account_id] = posting.accounts[account_id].version
-    for payload in live.change_payloads(changed):
-        posting.write.notify(live.ACCOUNTS_CHANNEL, payload)
-    for payload in live.signal_payloads(signals):
-        posting.write.notify(live.SIGNALS_CHANNEL, payload)
+    for payload in change_feed.change_payloads(changed):
+        posting.write.notify(change_feed.ACCOUNTS_CHANNEL, payload)
+    for payload in change_feed.signal_payloads(signals):
+        posting.write.notify(change_feed.SIGNALS_CHANNEL, payload)

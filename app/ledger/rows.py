@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import orjson
 
-from app.ledger import rules
-from app.ledger.book import AccountState, GrantSource, GrantState, Hold, HoldStatus
-from app.sets import SetStatement, SetWrite
+from app.db.set_writes import SetStatement, SetWrite
+from app.ledger.rules import balance_changes
+from app.ledger.rules.account_state import AccountState, GrantSource, GrantState, Hold, HoldStatus
 
 ACCOUNT_COLUMNS: Final = (
     "id, owner_id, seq, version, grants, holds, open_holds, notices, posted, held, frozen, owed, last_mac,"
@@ -246,7 +246,7 @@ def add_account_writes(book: AccountState, write: SetWrite) -> bool:
         _ACCOUNTS,
         (book.account_id, book.locked_version, book.seq, book.version, book.grant_count, book.hold_count, book.open_holds,
          book.notification_count, book.posted, book.held, book.frozen, book.owed, book.last_mac, book.last_entry_at,
-         rules.next_change_at(book), book.low_balance_threshold),
+         balance_changes.next_change_at(book), book.low_balance_threshold),
     )  # fmt: skip
     return True
 

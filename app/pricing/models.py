@@ -1,4 +1,4 @@
-"""The published rate cards. Rows are added and never changed; the catalogue is their only writer."""
+"""The published rate cards. Rows are added and never changed; the rate_cards is their only writer."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tortoise.models import Model
 class RateCard(Model):
     version = fields.IntField(primary_key=True, generated=False, description="from 1, without gap")
     effective_at = fields.DatetimeField(description="rises strictly with the version")
-    document = fields.JSONField[dict[str, Any]](description="the card as published: app/pricing/document.py")
+    document = fields.JSONField[dict[str, Any]](description="the card as published: app/pricing/rate_card_document.py")
     fingerprint = fields.BinaryField(description="SHA-256 of the canonical request: document, asked instant, reason")
     published_at = fields.DatetimeField()
     published_by = fields.TextField()

@@ -1,7 +1,7 @@
 """Publishing rate cards: the next version, in force from an instant that every process can prepare for.
 
 Only the database's clock counts. `effective_at` is at least 10 s after the last statement of the publication, which is
-what a process may rely on that has read the cards and found no such version (see catalogue).
+what a process may rely on that has read the cards and found no such version (see rate_cards).
 """
 
 import asyncio
@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from app import database
+from app.audit_log import records
+from app.audit_log.records import AuditContext
 from app.credits import check_key
-from app.database import Connection
+from app.db import pools
+from app.db.pools import Connection
+from app.db.set_writes import SetWrite
 from app.errors import IdempotencyConflict, InvalidInput
-from app.pricing import document as documents
+from app.pricing import rate_card_document as documents
 from app.pricing.models import RateCard
-from app.pricing.rules import Card
-from app.pricing.text import canonical_json, default_rate_card, document_hash
-from app.sets import SetWrite
-from app.trail import records
-from app.trail.records import AuditContext
+from app.pricing.quotes import Card
+from app.pricing.rate_card_json import canonical_json, default_rate_card, document_hash
 
 LEAD_TIME: Final = timedelta(seconds=10)
 COMMIT_ALLOWANCE: Final = timedelta(seconds=1)
@@ -74,7 +74,7 @@ async def publish_default_card() -> bool:
     document = default_rate_card()
     documents.parse_rate_card(document, version=1, effective_at=datetime.now(UTC))
     request = _Request(document=document, effective_at=None, actor="default card", reason=None, key=None)
-    return bool(await database.fetch(INSERT_RATE_CARD, *request.row(1, None)))
+    return bool(await pools.fetch(INSERT_RATE_CARD, *request.row(1, None)))
 
 
 async def publish_rate_card(
@@ -101,7 +101,7 @@ async def publish_rate_card(
     draft = await asyncio.to_thread(documents.parse_rate_card, document, version=0, effective_at=datetime.now(UTC))
     request = _Request(document=document, effective_at=effective_at, actor=actor, reason=reason, key=idempotency_key)
     for _ in range(MAX_ATTEMPTS):
-        published = await database.run_with_retries(lambda: _try_to_publish(request, draft, audit))
+        published = await pools.run_with_retries(lambda: _try_to_publish(request, draft, audit))
         if published is not None:
             return published
     raise RuntimeError(f"another rate card was published before this one {MAX_ATTEMPTS} times")
@@ -115,7 +115,7 @@ async def _try_to_publish(request: _Request, draft: Card, audit: AuditContext | 
             raise IdempotencyConflict(key=str(request.key))
         return Publication(await card_from_row(seen), replayed=True)
     try:
-        async with database.transaction() as connection:
+        async with pools.transaction() as connection:
             _, latest = await connection.execute_query(SELECT_LATEST)
             if latest:
                 version = latest[0]["version"] + 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from app import database
+from app.db import pools
 from app.errors import InvalidInput
 from app.tasks.costs import LATEST_TIME, AccountScopedId, BlockCost
 from app.tasks.rows import key_columns
@@ -110,19 +110,19 @@ async def agent_page(account_id: int, *, limit: int, after: AgentActivity | None
     An agent that starts a task between two pages moves to the front, so it may be on neither.
     """
     place = (after.last_started_at, after.agent_id) if after else (LATEST_TIME, "")
-    return [AgentActivity(*record) for record in await database.fetch(_AGENTS, account_id, *place, limit)]
+    return [AgentActivity(*record) for record in await pools.fetch(_AGENTS, account_id, *place, limit)]
 
 
 async def agent_totals(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, AgentTotal]:
     """What each agent (account, agent id) cost in all, for those that have tasks."""
-    found = await database.fetch(_TOTALS, *key_columns(keys))
+    found = await pools.fetch(_TOTALS, *key_columns(keys))
     return {(account_id, agent_id): AgentTotal(credits, tasks) for account_id, agent_id, credits, tasks in found}
 
 
 async def agent_costs_by_block(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, list[BlockCost]]:
     """What each agent paid for each block, dearest first; a list for every key. It adds up all its block runs."""
     found: dict[AccountScopedId, list[BlockCost]] = {key: [] for key in keys}
-    for account_id, agent_id, *cost in await database.fetch(_BY_BLOCK, *key_columns(found)):
+    for account_id, agent_id, *cost in await pools.fetch(_BY_BLOCK, *key_columns(found)):
         found[account_id, agent_id].append(BlockCost(*cost))
     return found
 
@@ -136,7 +136,7 @@ async def agent_costs_by_day(
     """
     await check_days_and_time_zone(days=days, time_zone=time_zone)
     found: dict[AccountScopedId, list[DayCost]] = {key: [] for key in keys}
-    for account_id, agent_id, *cost in await database.fetch(_BY_DAY, *key_columns(found), days, time_zone):
+    for account_id, agent_id, *cost in await pools.fetch(_BY_DAY, *key_columns(found), days, time_zone):
         found[account_id, agent_id].append(DayCost(*cost))
     return found
 
@@ -150,6 +150,6 @@ async def check_days_and_time_zone(*, days: int, time_zone: str) -> None:
     if not 1 <= days <= MAX_DAYS:
         raise InvalidInput.at("days", f"must lie between 1 and {MAX_DAYS}; it is {days}")
     if not _zones:
-        _zones = frozenset(record["name"] for record in await database.fetch(_ZONES))
+        _zones = frozenset(record["name"] for record in await pools.fetch(_ZONES))
     if time_zone not in _zones:
         raise InvalidInput.at("timeZone", f"must be an IANA time zone such as Europe/Berlin; it is {time_zone[:64]!r}")

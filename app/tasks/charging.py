@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from app import database
-from app.coalescing import LOOP_TURNS, BatchedReads, GroupCommit
+from app.db import pools
+from app.db.group_commit import LOOP_TURNS, BatchedReads, GroupCommit
 from app.errors import (
     BillingError,
     BudgetReached,
@@ -22,13 +22,13 @@ from app.errors import (
     TaskNotFound,
     TaskStopped,
 )
-from app.ledger import posting, statements
-from app.ledger.book import AccountBalance, AccountState, Cause, LedgerEntry
+from app.ledger import posting, queries
 from app.ledger.posting import Posting
-from app.pricing.catalogue import RateCardCache, StaleRateCards
-from app.pricing.rules import Card, quote
-from app.tasks import owners, rows
-from app.tasks.paying import find_tasks_to_stop, pay, renew_budget, stop_task
+from app.ledger.rules.account_state import AccountBalance, AccountState, Cause, LedgerEntry
+from app.pricing.quotes import Card, quote
+from app.pricing.rate_card_cache import RateCardCache, StaleRateCards
+from app.tasks import rows, task_accounts
+from app.tasks.budgets import find_tasks_to_stop, pay, renew_budget, stop_task
 from app.tasks.rules import (
     BlockRunState,
     ChargeRequest,
@@ -41,7 +41,7 @@ from app.tasks.rules import (
 )
 
 _CARD_SECONDS: Final = 8.0
-"""Cards read longer ago than this are read again first: a second before their lease runs out (pricing.catalogue)."""
+"""Cards read longer ago than this are read again first: a second before their lease runs out (pricing.rate_cards)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,28 +64,28 @@ ChargeResult = Charge | BillingError
 class ChargeQueue:
     """The charge path of one process."""
 
-    def __init__(self, catalogue: RateCardCache, *, lanes: int, batch_limit: int, queue_limit: int) -> None:
-        self._catalogue = catalogue
+    def __init__(self, rate_cards: RateCardCache, *, lanes: int, batch_limit: int, queue_limit: int) -> None:
+        self._catalogue = rate_cards
         self._lanes: GroupCommit[tuple[int, ChargeRequest], ChargeResult] = GroupCommit(
             self._post,
             lanes=lanes,
             batch_limit=batch_limit,
             queue_limit=queue_limit,
-            fails_whole_batch=database.is_connection_failure,
+            fails_whole_batch=pools.is_connection_failure,
             loop_turns=LOOP_TURNS,
         )
         # Of tasks that other workers have started: looked up one by one they cost a fifth of a charge.
         self._owners = BatchedReads(
-            owners.find_accounts,
+            task_accounts.find_accounts,
             batch_limit=batch_limit,
             queue_limit=queue_limit,
-            fails_whole_batch=database.is_connection_failure,
+            fails_whole_batch=pools.is_connection_failure,
             loop_turns=LOOP_TURNS,
         )
 
     async def charge(self, request: ChargeRequest) -> ChargeResult:
         """One block run. Raises: Overloaded."""
-        account_id = owners.cached_account(request.task_id) or await self._owners.get(request.task_id)
+        account_id = task_accounts.cached_account(request.task_id) or await self._owners.get(request.task_id)
         if account_id is None:
             return TaskNotFound(task_id=request.task_id)
         return await self._lanes.submit(account_id, (account_id, request))
@@ -95,7 +95,7 @@ class ChargeQueue:
 
         Raises: Overloaded, and nothing was decided.
         """
-        accounts = await owners.find_accounts(request.task_id for request in requests)
+        accounts = await task_accounts.find_accounts(request.task_id for request in requests)
         known = [
             (account_id, (account_id, request))
             for request in requests
@@ -275,7 +275,7 @@ class _Batch:
             for result in self.results
             if isinstance(result, tuple) and (seen := result[0]).entry is None and seen.run.entry_seq is not None
         ]
-        entries = await statements.get_entries(replays, connection=self.posting.connection) if replays else {}
+        entries = await queries.get_entries(replays, connection=self.posting.connection) if replays else {}
         outcomes = [_replay(*result, entries) if isinstance(result, tuple) else result for result in self.results]
         stops = await find_tasks_to_stop(self.posting, [one.task for one in outcomes if isinstance(one, Charge)])
         if not stops:

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from app import database
 from app.credits import MAX_CREDITS
-from app.ledger import statements
+from app.db import pools
+from app.ledger import queries
 from app.tasks import rows
 from app.tasks.rows import BLOCK_RUN_COLUMNS, TASK_COLUMNS
 from app.tasks.rules import BlockRunState, TaskState, TaskStatus
@@ -29,7 +29,7 @@ class TaskOrder(StrEnum):
 
     NEWEST = "NEWEST"
     OLDEST = "OLDEST"
-    HIGHEST_COST = "DEAREST"
+    HIGHEST_COST = "HIGHEST_COST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +155,14 @@ _ORDERED: Final = {
 async def tasks_by_id(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, TaskState]:
     """Those tasks that exist, by (account, task id)."""
     accounts, names = rows.key_columns(keys)
-    await statements.ensure_due_changes_applied(accounts)
-    found = map(rows.task_from_row, await database.fetch(_TASKS, accounts, names))
+    await queries.ensure_due_changes_applied(accounts)
+    found = map(rows.task_from_row, await pools.fetch(_TASKS, accounts, names))
     return {(task.account_id, task.task_id): task for task in found}
 
 
 async def block_runs_by_id(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, BlockRunState]:
     """Those block runs that exist, by (account, block run id)."""
-    found = map(rows.block_run_from_row, await database.fetch(_BLOCK_RUNS, *rows.key_columns(keys)))
+    found = map(rows.block_run_from_row, await pools.fetch(_BLOCK_RUNS, *rows.key_columns(keys)))
     return {(run.account_id, run.block_run_id): run for run in found}
 
 
@@ -183,14 +183,14 @@ async def tasks_of_agents(
 
     As they are written: whoever reads an agent or its account has had it settled (`ledger.statements.settled`).
 
-    NEWEST and OLDEST stand still while tasks are charged. DEAREST does not: a task that is charged between two pages
+    NEWEST and OLDEST stand still while tasks are charged. HIGHEST_COST does not: a task that is charged between two pages
     may be on both or on neither.
     """
     sql, beginning = _ORDERED[order]
     found = _empty(keys)
     chosen = [str(status) for status in statuses] if statuses is not None else None
     for task in map(
-        rows.task_from_row, await database.fetch(sql, *rows.key_columns(found), chosen, *(after or beginning), limit)
+        rows.task_from_row, await pools.fetch(sql, *rows.key_columns(found), chosen, *(after or beginning), limit)
     ):
         found[task.account_id, task.agent_id].append(task)
     return found
@@ -201,8 +201,8 @@ async def child_tasks(
 ) -> dict[AccountScopedId, list[TaskState]]:
     """The next `limit` tasks that each task started, oldest first; a list for every key."""
     found = _empty(keys)
-    await statements.ensure_due_changes_applied(account_id for account_id, _ in found)
-    records = await database.fetch(_CHILDREN, *rows.key_columns(found), *(after or (EARLIEST_TIME, "")), limit)
+    await queries.ensure_due_changes_applied(account_id for account_id, _ in found)
+    records = await pools.fetch(_CHILDREN, *rows.key_columns(found), *(after or (EARLIEST_TIME, "")), limit)
     for task in map(rows.task_from_row, records):
         if task.parent_task_id is not None:
             found[task.account_id, task.parent_task_id].append(task)
@@ -216,7 +216,7 @@ async def block_runs_of_tasks(
     found = _empty(keys)
     for run in map(
         rows.block_run_from_row,
-        await database.fetch(_BLOCK_RUNS_OF_TASKS, *rows.key_columns(found), after_position, limit),
+        await pools.fetch(_BLOCK_RUNS_OF_TASKS, *rows.key_columns(found), after_position, limit),
     ):
         found[run.account_id, run.task_id].append(run)
     return found
@@ -225,7 +225,7 @@ async def block_runs_of_tasks(
 async def costs_by_block(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, list[BlockCost]]:
     """What each task paid for each block, dearest first; a list for every key."""
     found = _empty(keys)
-    for account_id, task_id, block, credits, count in await database.fetch(_BY_BLOCK, *rows.key_columns(found)):
+    for account_id, task_id, block, credits, count in await pools.fetch(_BY_BLOCK, *rows.key_columns(found)):
         found[account_id, task_id].append(BlockCost(block, credits, count))
     return found
 
@@ -233,7 +233,7 @@ async def costs_by_block(keys: Iterable[AccountScopedId]) -> dict[AccountScopedI
 async def costs_by_model(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, list[ModelCost]]:
     """What each task paid for each model, dearest first, of the block runs whose model is known."""
     found = _empty(keys)
-    for account_id, task_id, model, credits, count in await database.fetch(_BY_MODEL, *rows.key_columns(found)):
+    for account_id, task_id, model, credits, count in await pools.fetch(_BY_MODEL, *rows.key_columns(found)):
         found[account_id, task_id].append(ModelCost(model, credits, count))
     return found
 
@@ -241,7 +241,7 @@ async def costs_by_model(keys: Iterable[AccountScopedId]) -> dict[AccountScopedI
 async def descendant_costs(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, int]:
     """What the children of each task cost, theirs included, the task itself not; 0 without children."""
     found = dict.fromkeys(keys, 0)
-    for account_id, task_id, credits in await database.fetch(_BELOW, *rows.key_columns(found)):
+    for account_id, task_id, credits in await pools.fetch(_BELOW, *rows.key_columns(found)):
         found[account_id, task_id] = credits
     return found
 

@@ -6,9 +6,9 @@ whoever ran them is taken for dead. A lapsed hold for one block run only changes
 
 from typing import Final
 
+from app.db.set_writes import SetStatement, SetWrite
 from app.ledger import posting
-from app.ledger.book import AccountState
-from app.sets import SetStatement, SetWrite
+from app.ledger.rules.account_state import AccountState
 from app.tasks.rules import StopReason, TaskStatus
 
 # Each row names a task by its id, or all tasks that draw on an envelope. A task may be named in both ways.

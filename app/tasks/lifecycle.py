@@ -7,15 +7,17 @@ cannot begin for want of credits is recorded as skipped. Tasks that were stopped
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from app.audit_log.records import AuditContext
+from app.db.set_writes import RowCountMismatch
 from app.errors import IdempotencyConflict, InsufficientCredits, TaskEnded, TaskNotFound
-from app.ledger import accounts, claims, notices, posting, statements
-from app.ledger.book import AccountState, Hold, HoldStatus
-from app.ledger.notices import NotificationKind
-from app.ledger.operations import hash_request
+from app.ledger import accounts, notifications, posting, queries
+from app.ledger.idempotency import hash_request
+from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
-from app.sets import RowCountMismatch
-from app.tasks import owners, rows
-from app.tasks.paying import own_budget
+from app.ledger.rules import holds
+from app.ledger.rules.account_state import AccountState, Hold, HoldStatus
+from app.tasks import rows, task_accounts
+from app.tasks.budgets import own_budget
 from app.tasks.rules import (
     DEFAULT_BUDGET_TIMEOUT_SECONDS,
     ENDED_STATUSES,
@@ -31,7 +33,6 @@ from app.tasks.rules import (
     check_not_ended,
     check_not_stopped,
 )
-from app.trail.records import AuditContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class StartTaskRequest:
         budget = {
             "budget": self.budget,
             "budgetTimeoutSeconds": self.budget_timeout_seconds,
-            "landingReserve": self.closing_reserve,
+            "closingReserve": self.closing_reserve,
         }
         return hash_request("startTask", said | {name: value for name, value in budget.items() if value is not None})
 
@@ -86,12 +87,12 @@ async def start_task(request: StartTaskRequest) -> TaskChange:
     """
     request.check()
     account_id = await accounts.find_account_id(request.owner_id)
-    if (taken := await owners.find_account(request.task_id)) is not None and taken != account_id:
+    if (taken := await task_accounts.find_account(request.task_id)) is not None and taken != account_id:
         raise IdempotencyConflict(key=request.task_id)
     if account_id is None:
         if request.trigger is not TaskTrigger.SCHEDULED:
             # An owner without an account has nothing available, and a refusal writes nothing, no account either.
-            figures = await statements.empty_balance(request.owner_id)
+            figures = await queries.empty_balance(request.owner_id)
             raise InsufficientCredits(required_credits=request.budget or 1, available_credits=0, balance=figures)
         account_id = await accounts.get_or_create_account(request.owner_id)  # what was skipped is written down
     names = [request.task_id] + ([request.parent_task_id] if request.parent_task_id else [])
@@ -143,12 +144,12 @@ async def start_task(request: StartTaskRequest) -> TaskChange:
         )
     except RowCountMismatch:
         # Another account's task took the id between our look and our write.
-        if await owners.find_account(request.task_id) != account_id:
+        if await task_accounts.find_account(request.task_id) != account_id:
             raise IdempotencyConflict(key=request.task_id) from None
         raise
     if isinstance(outcome, InsufficientCredits):
         raise outcome
-    owners.cache_account(request.task_id, account_id)
+    task_accounts.cache_account(request.task_id, account_id)
     return outcome
 
 
@@ -174,7 +175,7 @@ def _envelope(book: AccountState, request: StartTaskRequest, parent: TaskState |
         check_can_start(book)
     if request.budget is None:
         return around.number if around is not None else None
-    return claims.place_hold(
+    return holds.place_hold(
         book,
         request.budget,
         task_id=request.task_id,
@@ -199,7 +200,7 @@ def _skip(posting: Posting, book: AccountState, request: StartTaskRequest, refus
         skipped_at=book.at,
     )
     posting.record_audit(request.audit, book, subject=f"task {request.task_id}", before=None, after={"skipped": reason})
-    notices.notify(
+    notifications.notify(
         book,
         posting.write,
         NotificationKind.SCHEDULE_SKIPPED,
@@ -232,7 +233,7 @@ async def cancel_task(
 async def _end(
     task_id: str, status: TaskStatus, *, owner_ids: Collection[str] | None = None, audit: AuditContext | None
 ) -> TaskChange:
-    account_id = await owners.find_account(task_id)
+    account_id = await task_accounts.find_account(task_id)
     if account_id is None:
         raise TaskNotFound(task_id=task_id)
 
@@ -247,7 +248,7 @@ async def _end(
             return TaskChange(task, replayed=True)
         envelope = own_budget(book, task)
         if envelope is not None and envelope.is_open:
-            claims.close_hold(book, envelope, HoldStatus.CAPTURED)
+            holds.close_hold(book, envelope, HoldStatus.CAPTURED)
         posting.record_audit(
             audit, book, subject=f"task {task_id}", before={"status": task.status}, after={"status": status}
         )

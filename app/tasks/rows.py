@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import orjson
 
+from app.db.set_writes import SetStatement, SetWrite
 from app.ledger.posting import ExtraRead
 from app.pricing.outcomes import BlockRunOutcome
-from app.sets import SetStatement, SetWrite
 from app.tasks.rules import BlockRunState, StopReason, TaskState, TaskStatus, TaskTrigger
 
 TASK_COLUMNS: Final = (

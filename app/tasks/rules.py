@@ -8,13 +8,13 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from app.audit_log.records import AuditContext
 from app.credits import MAX_CREDITS
 from app.errors import BudgetReached, InsufficientCredits, InvalidInput, Problem, TaskEnded, TaskStopped
-from app.ledger.book import AccountState, Hold
-from app.ledger.claims import MAX_TIMEOUT_SECONDS
+from app.ledger.rules.account_state import AccountState, Hold
+from app.ledger.rules.holds import MAX_TIMEOUT_SECONDS
 from app.pricing.measurements import Measurements
 from app.pricing.outcomes import BlockRunOutcome
-from app.trail.records import AuditContext
 
 
 class TaskStatus(StrEnum):
@@ -164,7 +164,7 @@ def check_budget(budget: int | None, *, timeout_seconds: int | None, closing_res
     if timeout_seconds is not None and not 1 <= timeout_seconds <= MAX_TIMEOUT_SECONDS:
         problems.append(Problem("budgetTimeoutSeconds", f"must lie between 1 and {MAX_TIMEOUT_SECONDS:,} (24 hours)"))
     if closing_reserve is not None and not 0 <= closing_reserve <= (budget or 0):
-        problems.append(Problem("landingReserve", "must be a part of the budget: between 0 and all of it"))
+        problems.append(Problem("closingReserve", "must be a part of the budget: between 0 and all of it"))
     if budget is None and timeout_seconds is not None:
         problems.append(Problem("budgetTimeoutSeconds", "says when a budget lapses: send a budget too"))
     if problems:

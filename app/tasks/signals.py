@@ -12,7 +12,8 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
-from app import database, live
+from app.db import pools
+from app.live import change_feed
 from app.tasks import costs
 from app.tasks.rules import SignalKind, StopReason, TaskStatus
 
@@ -141,7 +142,7 @@ class SignalTracker:
         return told
 
     async def _concerned(self) -> list[int]:
-        return [record["id"] for record in await database.fetch(_CONCERNED, self._owners)]
+        return [record["id"] for record in await pools.fetch(_CONCERNED, self._owners)]
 
     def _keep(self, states: Iterable[AccountSignalState]) -> None:
         """Remember what may change back; an account that is well and has nothing stopped needs no memory."""
@@ -154,14 +155,14 @@ class SignalTracker:
 
 def _unheard_of(now: AccountSignalState, kinds: Collection[str]) -> AccountSignalState:
     """What an account that was not kept had been: well, unless the signal says that it came back from nothing."""
-    came_back = live.ACCOUNT_SIGNAL in kinds and not now.is_out_of_credits
+    came_back = change_feed.ACCOUNT_SIGNAL in kinds and not now.is_out_of_credits
     return AccountSignalState(
         account_id=now.account_id, owner_id=now.owner_id, version=0, available=0 if came_back else 1, as_of=now.as_of
     )
 
 
 async def _read(account_ids: Sequence[int]) -> list[AccountSignalState]:
-    return [_state(record) for record in await database.fetch(_STATES, list(account_ids))] if account_ids else []
+    return [_state(record) for record in await pools.fetch(_STATES, list(account_ids))] if account_ids else []
 
 
 async def _running(account_id: int, task_ids: Sequence[str]) -> set[str]:

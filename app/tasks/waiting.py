@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from app import database
-from app.ledger import statements
+from app.db import pools
+from app.ledger import queries
 from app.tasks import rows
 from app.tasks.costs import LATEST_TIME
 from app.tasks.rows import TASK_COLUMNS
@@ -37,10 +37,10 @@ class SkippedStart:
 
 async def stopped_tasks(account_id: int, *, limit: int, before: tuple[datetime, str] | None = None) -> list[TaskState]:
     """The account's stopped tasks, last started first, behind (started_at, task id)."""
-    await statements.ensure_due_changes_applied([account_id])
+    await queries.ensure_due_changes_applied([account_id])
     return [
         rows.task_from_row(row)
-        for row in await database.fetch(_STOPPED, account_id, *(before or (LATEST_TIME, "")), limit)
+        for row in await pools.fetch(_STOPPED, account_id, *(before or (LATEST_TIME, "")), limit)
     ]
 
 
@@ -48,5 +48,5 @@ async def skipped_starts(
     account_id: int, agent_id: str, *, limit: int, before: tuple[datetime, str] | None = None
 ) -> list[SkippedStart]:
     """The skipped scheduled runs of an agent, newest first, behind (at, task id)."""
-    found = await database.fetch(_SKIPPED, account_id, agent_id, *(before or (LATEST_TIME, "")), limit)
+    found = await pools.fetch(_SKIPPED, account_id, agent_id, *(before or (LATEST_TIME, "")), limit)
     return [SkippedStart(*record) for record in found]

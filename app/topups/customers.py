@@ -4,13 +4,13 @@ import hashlib
 from datetime import datetime
 from typing import Final
 
-from app import database
-from app.database import Connection
+from app.audit_log.records import AuditContext
+from app.db import pools
+from app.db.pools import Connection
+from app.db.set_writes import SetStatement
 from app.ledger.posting import Posting, post
-from app.sets import SetStatement
 from app.topups.provider import PaymentProvider
 from app.topups.rules import Payment, TopUpRow
-from app.trail.records import AuditContext
 
 _FIND: Final = "SELECT customer_ref FROM payment_customer WHERE account_id = $1 AND provider = $2"
 
@@ -47,7 +47,7 @@ _CARDS: Final = SetStatement(
 async def find_customer(account_id: int, provider: str, *, using: Connection | None = None) -> str | None:
     """The provider's customer for an account, or None."""
     if using is None:
-        records = await database.fetch(_FIND, account_id, provider)
+        records = await pools.fetch(_FIND, account_id, provider)
     else:
         _, records = await using.execute_query(_FIND, [account_id, provider])
     return records[0]["customer_ref"] if records else None
@@ -91,7 +91,7 @@ def save_card(posting: Posting, top_up: TopUpRow, payment: Payment) -> None:
 
 async def _made(account_id: int, provider: PaymentProvider) -> str:
     """A customer of the provider's: the same one if two ask at once, by its reference."""
-    [account] = await database.fetch(_ACCOUNT, account_id)
+    [account] = await pools.fetch(_ACCOUNT, account_id)
     return await provider.create_customer(_reference(account_id, account["owner_id"], account["created_at"]))
 
 

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import orjson
 
-from app import database
+from app.db import pools
+from app.db.set_writes import SetStatement
 from app.errors import InvalidInput
 from app.ledger.posting import ExtraRead, Posting
-from app.sets import SetStatement
 from app.topups.provider import ProviderEvent
 
 MAX_ATTEMPTS: Final = 5
@@ -134,7 +134,7 @@ class StoredEvent:
 async def store_event(event: ProviderEvent) -> None:
     """Keep a notice; one that is there already stays as it is."""
     body = orjson.dumps(event.body).decode()
-    await database.fetch(_RECEIVE, event.event_id, event.object.provider, body, HANDLING_TIMEOUT_SECONDS)
+    await pools.fetch(_RECEIVE, event.event_id, event.object.provider, body, HANDLING_TIMEOUT_SECONDS)
 
 
 async def record_failure(event_id: str, fault: Exception) -> None:
@@ -143,10 +143,10 @@ async def record_failure(event_id: str, fault: Exception) -> None:
     That the database went away says nothing about the notice, and is not counted.
     """
     text = _text(f"{type(fault).__name__}: {fault}")
-    if database.is_connection_failure(fault):
-        await database.fetch(_POSTPONED, event_id, text, BACK_OFF_SECONDS[0])
+    if pools.is_connection_failure(fault):
+        await pools.fetch(_POSTPONED, event_id, text, BACK_OFF_SECONDS[0])
         return
-    found = await database.fetch(_FAILED, event_id, text, MAX_ATTEMPTS, PARKED_FAILED, BACK_OFF_SECONDS)
+    found = await pools.fetch(_FAILED, event_id, text, MAX_ATTEMPTS, PARKED_FAILED, BACK_OFF_SECONDS)
     if found and found[0][0]:
         log.error("payment notice %s is parked after %s failures: %s", event_id, MAX_ATTEMPTS, text)
 
@@ -182,17 +182,17 @@ def postpone(posting: Posting, event: ProviderEvent, outcome: str, reason: str) 
 
 async def claim_due(provider: str, *, limit: int) -> list[StoredEvent]:
     """Take up to `limit` notices of a provider that are due to be tried again; nobody else gets them for a minute."""
-    return [_kept(record) for record in await database.fetch(_CLAIM, provider, limit, HANDLING_TIMEOUT_SECONDS)]
+    return [_kept(record) for record in await pools.fetch(_CLAIM, provider, limit, HANDLING_TIMEOUT_SECONDS)]
 
 
 async def find_unhandled(*, limit: int) -> Sequence[UnhandledEvent]:
     """Notices of which nothing has come yet: the parked ones first, the oldest first."""
-    return [UnhandledEvent(**dict(record)) for record in await database.fetch(_UNHANDLED, limit)]
+    return [UnhandledEvent(**dict(record)) for record in await pools.fetch(_UNHANDLED, limit)]
 
 
 async def release(event_id: str, provider: str) -> StoredEvent:
     """Have a notice tried as if it had just come. Raises: InvalidInput: nothing of this id waits."""
-    found = await database.fetch(_RELEASE, event_id, provider, HANDLING_TIMEOUT_SECONDS)
+    found = await pools.fetch(_RELEASE, event_id, provider, HANDLING_TIMEOUT_SECONDS)
     if not found:
         raise InvalidInput.at(
             "id", f"{event_id} is no unhandled notice of {provider}: see `python -m app notices list`"

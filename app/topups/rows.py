@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import orjson
 
-from app import database
-from app.database import Connection
+from app.db import pools
+from app.db.pools import Connection
+from app.db.set_writes import SetStatement, SetWrite
 from app.ledger.posting import ExtraRead
-from app.sets import SetStatement, SetWrite
 from app.topups.rules import Reference, TaxLine, TopUpRow, TopUpStatus
 
 COLUMNS: Final = (
@@ -115,13 +115,13 @@ def insert_payment(write: SetWrite, top_up: TopUpRow) -> None:
 
 async def find_by_payment(payment_ref: str) -> Reference | None:
     """The top-up that a provider's payment paid."""
-    records = await database.fetch(_OF_PAYMENT, payment_ref)
+    records = await pools.fetch(_OF_PAYMENT, payment_ref)
     return Reference(*records[0]) if records else None
 
 
 async def record_checkout(top_up: TopUpRow, *, provider_ref: str, payment_url: str) -> TopUpRow:
     """Write where the buyer pays, unless it is known already. Returns: the top-up as it is now."""
-    [record] = await database.fetch(_OPENED, top_up.account_id, top_up.id, provider_ref, payment_url)
+    [record] = await pools.fetch(_OPENED, top_up.account_id, top_up.id, provider_ref, payment_url)
     return from_row(record)
 
 
@@ -139,14 +139,14 @@ async def find(account_id: int, top_up_id: str) -> TopUpRow | None:
 async def find_many(references: Iterable[tuple[int, str]]) -> dict[tuple[int, str], TopUpRow]:
     """Top-ups by (account, id), in one statement. What cannot be an id of ours is not looked for."""
     pairs = [pair for pair in dict.fromkeys(references) if Reference.parse(str(Reference(*pair)))]
-    records = await database.fetch(_SOME, [account for account, _ in pairs], [name for _, name in pairs])
+    records = await pools.fetch(_SOME, [account for account, _ in pairs], [name for _, name in pairs])
     return {(top_up.account_id, top_up.id): top_up for top_up in map(from_row, records)}
 
 
 async def list_page(account_id: int, *, before: tuple[datetime, str] | None, limit: int) -> list[TopUpRow]:
     """Top-ups of an account, newest first, from below a (created_at, id)."""
     created_at, top_up_id = before or (None, None)
-    return [from_row(record) for record in await database.fetch(_PAGE, account_id, created_at, top_up_id, limit)]
+    return [from_row(record) for record in await pools.fetch(_PAGE, account_id, created_at, top_up_id, limit)]
 
 
 def from_row(row: Any) -> TopUpRow:

@@ -7,9 +7,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app import database
+from app.db import pools
 from app.settings import get_settings
-from bench import preparing
+from bench import databases
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ async def own_database(database_url: str, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     get_settings.cache_clear()
     name = f"bench_{secrets.token_hex(6)}"
-    yield await preparing.create_database(database_url, name)
-    admin = await asyncpg.connect(**database.connection_arguments(database_url))
+    yield await databases.create_database(database_url, name)
+    admin = await asyncpg.connect(**pools.connection_arguments(database_url))
     await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     await admin.close()
     monkeypatch.undo()

@@ -12,7 +12,7 @@ from bench.tally import Tally
 
 @pytest.fixture(scope="module")
 def route(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with servers.running("floor", "bench.floor", place=tmp_path_factory.mktemp("floor")) as server:
+    with servers.running("floor", "bench.plain_route", place=tmp_path_factory.mktemp("floor")) as server:
         yield server
 
 

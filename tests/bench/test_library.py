@@ -5,13 +5,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bench import library, preparing, scenarios, servers
+from bench import databases, library, scenarios, servers
 
 
 @pytest.fixture
 async def filled(own_database: str, tmp_path: Path) -> tuple[str, int, dict[str, str]]:
     """The key of a database with a library, its charges, and what a server on it needs to know."""
-    key = await preparing.fill_product(own_database, (), lambda _: None)
+    key = await databases.fill_product(own_database, (), lambda _: None)
     return key, await library.fill(own_database), dict(servers.settings_of(own_database, DATA_DIR=str(tmp_path)))
 
 

@@ -9,14 +9,14 @@ import asyncpg
 import httpx
 import pytest
 
-from app import database
-from bench import preparing, scenarios, servers
+from app.db import pools
+from bench import databases, scenarios, servers
 
 
 @pytest.fixture
 async def prepared(own_database: str, tmp_path: Path) -> tuple[str, str, dict[str, str]]:
     """The reference server's database, its key, and what its process needs to know."""
-    key = await preparing.fill_reference(own_database)
+    key = await databases.fill_reference(own_database)
     return own_database, key, dict(servers.settings_of(own_database, DATA_DIR=str(tmp_path)))
 
 
@@ -24,8 +24,8 @@ async def test_the_reference_charges_once_never_overdraws_and_keeps_its_sums(
     prepared: tuple[str, str, dict[str, str]], tmp_path: Path
 ) -> None:
     url, key, environment = prepared
-    admin = await asyncpg.connect(**database.connection_arguments(url))
-    await admin.execute("UPDATE reference_account SET balance = 20 WHERE owner_id = $1", preparing.HOT_OWNER)
+    admin = await asyncpg.connect(**pools.connection_arguments(url))
+    await admin.execute("UPDATE reference_account SET balance = 20 WHERE owner_id = $1", databases.HOT_OWNER)
 
     with servers.running("reference", "bench.reference", place=tmp_path, **environment) as server:
         client = httpx.AsyncClient(base_url=server.url, timeout=30)
@@ -63,7 +63,7 @@ async def test_the_reference_charges_once_never_overdraws_and_keeps_its_sums(
     outcomes = Counter(result["__typename"] for result in at_once)
     assert outcomes == {"ChargeSuccess": 5, "InsufficientCreditsError": 15}
     assert nobody["errors"][0]["message"] == "This needs a service key."
-    hot = await admin.fetchrow("SELECT id, balance FROM reference_account WHERE owner_id = $1", preparing.HOT_OWNER)
+    hot = await admin.fetchrow("SELECT id, balance FROM reference_account WHERE owner_id = $1", databases.HOT_OWNER)
     entries = await admin.fetchrow(
         "SELECT sum(credits) AS credits, count(*) FILTER (WHERE credits < 0) AS paid FROM reference_entry"
     )

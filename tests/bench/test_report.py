@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from bench import report, scenarios
+from bench.charges import Verdict
 from bench.load import is_whole
-from bench.measure import Verdict
 from bench.requests import Plan, requests_of
 from bench.scenarios import Measurement
 from bench.stopping import Delays

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench import scenarios
-from bench.measure import Failed
+from bench.charges import Failed
 from bench.stopping import Delays, Executor
 
 pytestmark = pytest.mark.anyio

@@ -122,8 +122,8 @@ test('what a subscription tells and a mutation answers is seen by every query of
     mutation: gql(SET_THRESHOLD), variables: { input: { credits: 40, idempotencyKey: 'threshold' } },
   })
   const kept = client.cache.extract()
-  const { account, balance: now } = data.setLowBalanceAt
-  assert.equal(kept[`Account:${account.id}`].lowBalanceAt, 40)
+  const { account, balance: now } = data.setLowBalanceThreshold
+  assert.equal(kept[`Account:${account.id}`].lowBalanceThreshold, 40)
   assert.deepEqual(kept[`Account:${account.id}`].balance, { __ref: `Balance:${now.id}` })
 })
 

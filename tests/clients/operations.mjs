@@ -25,10 +25,10 @@ fragment Refusal on UserError {
   message
 }`
 
-export const SET_THRESHOLD = `mutation SetThreshold($input: SetLowBalanceAtInput!) {
-  setLowBalanceAt(input: $input) {
+export const SET_THRESHOLD = `mutation SetThreshold($input: SetLowBalanceThresholdInput!) {
+  setLowBalanceThreshold(input: $input) {
     __typename
-    ... on SetLowBalanceAtSuccess { account { id lowBalanceAt } balance { id available version } }
+    ... on SetLowBalanceThresholdSuccess { account { id lowBalanceThreshold } balance { id available version } }
     ...Refusal
   }
 }

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from app.callers.development import user_token
+from app.auth.development_keys import user_token
 from app.settings import Settings
-from tests.commands import run_command, started_server
+from tests.command_line import run_command, started_server
 
 HERE = Path(__file__).parent
 NODE = shutil.which("node") or "node"
@@ -74,8 +74,8 @@ def surroundings(application_url: str, place: Path, issuer: str, manifest: Path)
     """What the scripts find in their environment: a server, and one whose users send known documents only."""
     shared = {"DATABASE_URL": application_url, "DATA_DIR": str(place), "PORT": "0", "KNOWN_DOCUMENTS": str(manifest)}
     with (
-        started_server(place / "log", **shared, PLANS="on") as (_, url, tokens),
-        started_server(place / "strict-log", **shared, FREE_DOCUMENTS="services,operators") as (_, strict_url, _),
+        started_server(place / "log", **shared, COMPILE_OPERATIONS="on") as (_, url, tokens),
+        started_server(place / "strict-log", **shared, ARBITRARY_DOCUMENTS="services,operators") as (_, strict_url, _),
     ):
         yield os.environ | {
             "SERVER_URL": url,

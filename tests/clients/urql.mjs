@@ -141,9 +141,9 @@ for (const [way, open] of Object.entries(ways)) {
     assert.equal(sent.length, 1)
 
     const { data } = await client.mutation(SET_THRESHOLD, { input: { credits: 40, idempotencyKey: 'threshold' } })
-    assert.equal(data.setLowBalanceAt.account.lowBalanceAt, 40)
-    const known = await client.query('{ account { id lowBalanceAt } }', {}, { requestPolicy: 'cache-only' })
-    assert.equal(known.data.account.lowBalanceAt, 40)
+    assert.equal(data.setLowBalanceThreshold.account.lowBalanceThreshold, 40)
+    const known = await client.query('{ account { id lowBalanceThreshold } }', {}, { requestPolicy: 'cache-only' })
+    assert.equal(known.data.account.lowBalanceThreshold, 40)
     assert.equal(sent.length, 2)
   })
 }

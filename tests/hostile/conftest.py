@@ -13,15 +13,15 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as websocket
 
-from app import database
+from app.db import pools
 from app.pricing import publishing
-from tests.commands import started_server, temporary_directory
+from tests.command_line import started_server, temporary_directory
 from tests.conftest import EMPTY, LEDGER_KEY
-from tests.hostile.target import RATE_PER_USER, REQUEST_SECONDS, Target
+from tests.hostile.server_under_test import RATE_PER_USER, REQUEST_SECONDS, Target
 
 SETTINGS = {
     "PORT": "0",
-    "PLANS": "on",
+    "COMPILE_OPERATIONS": "on",
     "REQUEST_SECONDS": str(REQUEST_SECONDS),
     "RATE_PER_USER": str(RATE_PER_USER),
     "RATE_PER_ADDRESS": "0",
@@ -79,9 +79,9 @@ def target(server: Target) -> Iterator[Target]:
 
 async def empty(database_url: str) -> None:
     """Nothing but the default prices."""
-    admin = await asyncpg.connect(**database.connection_arguments(database_url))
+    admin = await asyncpg.connect(**pools.connection_arguments(database_url))
     await admin.execute(EMPTY)
     await admin.close()
-    await database.connect(database_url)
+    await pools.connect(database_url)
     await publishing.publish_default_card()
-    await database.disconnect()
+    await pools.disconnect()

@@ -13,7 +13,7 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.hostile.target import ANSWERED_SECONDS, REQUEST_SECONDS, Target, authorized
+from tests.hostile.server_under_test import ANSWERED_SECONDS, REQUEST_SECONDS, Target, authorized
 
 pytestmark = pytest.mark.anyio
 

@@ -13,8 +13,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from app.graphql.transports.websocket import MAX_MESSAGE_BYTES
-from tests.hostile.target import ANSWERED_SECONDS, MESSAGES, Target, codes
+from app.engine.transports.websocket import MAX_MESSAGE_BYTES
+from tests.hostile.server_under_test import ANSWERED_SECONDS, MESSAGES, Target, codes
 from tests.processes import Tell
 
 pytestmark = pytest.mark.anyio

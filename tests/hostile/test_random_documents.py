@@ -13,10 +13,10 @@ import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from app.graphql.execution import GraphQLRequest
-from app.graphql.schema import build_schema
-from tests.graphql.plans.writing import DocumentGenerator
-from tests.hostile.target import ANSWERED_SECONDS, DOCUMENTS, Target, authorized, codes
+from app.api.schema import build_schema
+from app.engine.execution import GraphQLRequest
+from tests.engine.document_generator import DocumentGenerator
+from tests.hostile.server_under_test import ANSWERED_SECONDS, DOCUMENTS, Target, authorized, codes
 from tests.processes import Tell
 
 pytestmark = pytest.mark.anyio

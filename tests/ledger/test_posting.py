@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from app import database
 from app.credits import MAX_CREDITS
+from app.db import pools
 from app.errors import BalanceLimitReached, GrantNotFound, IdempotencyConflict, InvalidInput
-from app.ledger import accounts, grants, posting, rules, statements
-from app.ledger.book import AccountBalance, Cause, EntryKind
+from app.ledger import accounts, grants, posting, queries
 from app.ledger.posting import Posting
+from app.ledger.rules import balance_changes
+from app.ledger.rules.account_state import AccountBalance, Cause, EntryKind
 from tests.factories import get_balance, grant_credits, unique_id
 
 pytestmark = pytest.mark.anyio
@@ -22,13 +23,13 @@ SOMEBODY = Cause(actor="service:test")
 
 async def charge(account_id: int, credits: int) -> int:
     async def decide(posting: Posting) -> int:
-        return rules.charge(posting.accounts[account_id], credits, SOMEBODY).line.balance_after
+        return balance_changes.charge(posting.accounts[account_id], credits, SOMEBODY).line.balance_after
 
     return await posting.post([account_id], decide)
 
 
 async def kinds(account_id: int) -> list[tuple[str, int]]:
-    page = await statements.list_entries(account_id, before_seq=MAX_CREDITS, limit=100)
+    page = await queries.list_entries(account_id, before_seq=MAX_CREDITS, limit=100)
     return [(posted.line.kind, posted.line.credits) for posted in reversed(page)]
 
 
@@ -37,7 +38,7 @@ async def test_two_first_credits_at_the_same_instant_both_count(db: str) -> None
     await gather(*(grant_credits(owner, 5) for owner in owners for _ in range(2)))
     found = await accounts.find_account_ids(owners)
     assert len(set(found.values())) == 40
-    assert {figures.posted for figures in (await statements.get_balances(list(found.values()))).values()} == {10}
+    assert {figures.posted for figures in (await queries.get_balances(list(found.values()))).values()} == {10}
 
 
 async def test_charges_grants_and_reads_at_once_show_only_true_states(db: str) -> None:
@@ -51,7 +52,7 @@ async def test_charges_grants_and_reads_at_once_show_only_true_states(db: str) -
     states = await reading
     assert (await get_balance(account)).posted == 1100
     by_version = {figures.version: figures.posted for figures in states}
-    written = await database.fetch("SELECT version, balance_after FROM entry WHERE account_id = $1", account)
+    written = await pools.fetch("SELECT version, balance_after FROM entry WHERE account_id = $1", account)
     assert by_version.items() <= {record["version"]: record["balance_after"] for record in written}.items()
 
 
@@ -98,7 +99,7 @@ async def test_time_counts_without_a_job_for_whoever_reads_or_writes(db: str) ->
     await asyncio.sleep(0.35)
     figures = await get_balance(account)
     assert (figures.available, figures.version) == (7, 3)
-    page = await statements.list_entries(account, before_seq=99, limit=9)
+    page = await queries.list_entries(account, before_seq=99, limit=9)
     assert [(one.line.kind, one.line.credits) for one in page] == [("EXPIRY", -10), ("GRANT", 7), ("GRANT", 10)]
     assert page[0].line.at == given.grant.expires_at
     assert await charge(account, 7) == 0
@@ -128,7 +129,7 @@ async def test_an_exception_leaves_nothing_behind(db: str) -> None:
     account = (await grant_credits("alice", 10)).balance.account_id
 
     async def decide(posting: Posting) -> None:
-        rules.charge(posting.accounts[account], 5, SOMEBODY)
+        balance_changes.charge(posting.accounts[account], 5, SOMEBODY)
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -142,7 +143,7 @@ async def test_accounts_in_any_order_do_not_deadlock(db: str) -> None:
     async def both(one: int, other: int) -> None:
         async def decide(posting: Posting) -> None:
             for account in (one, other):
-                rules.charge(posting.accounts[account], 1, SOMEBODY)
+                balance_changes.charge(posting.accounts[account], 1, SOMEBODY)
 
         await posting.post([one, other], decide)
 
@@ -157,7 +158,7 @@ async def test_a_posting_is_run_again_after_a_serialisation_failure(db: str) -> 
     async def decide(posting: Posting) -> None:
         nonlocal attempts
         attempts += 1
-        rules.charge(posting.accounts[account], 1, SOMEBODY)
+        balance_changes.charge(posting.accounts[account], 1, SOMEBODY)
         if attempts < 3:
             raise asyncpg.SerializationError
 
@@ -171,7 +172,7 @@ async def test_a_posting_is_run_again_after_a_serialisation_failure(db: str) -> 
 async def test_entries_are_never_changed_or_deleted(db: str, sql: str) -> None:
     account = (await grant_credits("alice", 10)).balance.account_id
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="entries are never changed or deleted"):
-        await database.fetch(sql)
+        await pools.fetch(sql)
     assert await kinds(account) == [(EntryKind.GRANT, 10)]
 
 
@@ -180,7 +181,7 @@ async def test_a_lock_that_somebody_holds_is_waited_for_and_what_it_wrote_is_see
     inside, leave = asyncio.Event(), asyncio.Event()
 
     async def slowly(posting: Posting) -> None:
-        rules.charge(posting.accounts[account], 10, SOMEBODY)
+        balance_changes.charge(posting.accounts[account], 10, SOMEBODY)
         inside.set()
         await leave.wait()
 

@@ -3,14 +3,14 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from app.pricing import document
-from app.pricing.rules import Card
+from app.pricing import rate_card_document
+from app.pricing.quotes import Card
 
 EFFECTIVE_AT = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 def a_card(*blocks: dict[str, Any], **parts: Any) -> Card:
-    return document.parse_rate_card({"blocks": list(blocks), **parts}, version=7, effective_at=EFFECTIVE_AT)
+    return rate_card_document.parse_rate_card({"blocks": list(blocks), **parts}, version=7, effective_at=EFFECTIVE_AT)
 
 
 def a_card_with_rules(*rules: dict[str, Any]) -> Card:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from app.errors import PriceNotFound
-from app.pricing import document, text
-from app.pricing.rules import Unit, quote
+from app.pricing import rate_card_document, rate_card_json
+from app.pricing.quotes import Unit, quote
 from tests.pricing.cards import EFFECTIVE_AT
 
 DATA: dict[str, Any] = json.loads((Path(__file__).parent / "agent_platform_prices.json").read_text(encoding="utf-8"))
-CARD = document.parse_rate_card(text.default_rate_card(), version=1, effective_at=EFFECTIVE_AT)
+CARD = rate_card_document.parse_rate_card(rate_card_json.default_rate_card(), version=1, effective_at=EFFECTIVE_AT)
 PRICES = [
     (entry["block"], price.get("when", {}), price["credits"]) for entry in DATA["blocks"] for price in entry["prices"]
 ]
@@ -82,4 +82,4 @@ def test_providers_are_those_of_the_data() -> None:
 
 
 def test_the_file_has_one_block_or_model_a_line() -> None:
-    assert text.default_rate_card_text() == text.format_document(text.default_rate_card())
+    assert rate_card_json.default_rate_card_text() == rate_card_json.format_document(rate_card_json.default_rate_card())

@@ -6,7 +6,7 @@ import pytest
 
 from app.credits import MAX_CREDITS
 from app.errors import BalanceLimitReached, InvalidInput, MeasurementMissing, PriceNotFound
-from app.pricing.estimate import PlannedBlockRun, estimate_cost
+from app.pricing.estimates import PlannedBlockRun, estimate_cost
 from app.pricing.measurements import Measurements
 from tests.pricing.cards import a_card
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from app.pricing.outcomes import BlockRunOutcome, cost_after_outcome
-from app.pricing.text import default_rate_card
+from app.pricing.rate_card_json import default_rate_card
 from tests.pricing.cards import a_card
-from tests.pricing.test_documents import problems_of
+from tests.pricing.test_rate_card_document import problems_of
 
 FAILED, CANCELLED, PROVIDER_FAILED = BlockRunOutcome.FAILED, BlockRunOutcome.CANCELLED, BlockRunOutcome.PROVIDER_FAILED
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from app import database
+from app.db import pools
 from app.errors import IdempotencyConflict, InvalidInput, InvalidRateCard
 from app.pricing import publishing
 from app.pricing.models import RateCard
 from app.pricing.publishing import Publication, publish_default_card, publish_rate_card
-from app.pricing.rules import quote
-from app.pricing.text import default_rate_card
+from app.pricing.quotes import quote
+from app.pricing.rate_card_json import default_rate_card
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +23,7 @@ def a_document(credits: int = 5) -> dict[str, Any]:
 
 
 async def database_now() -> datetime:
-    now: datetime = (await database.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
+    now: datetime = (await pools.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
     return now
 
 
@@ -111,7 +111,7 @@ async def test_a_replay_is_answered_after_the_card_has_taken_effect(db: str) -> 
     at = await database_now() + timedelta(seconds=60)
     first = await publish_rate_card(a_document(), effective_at=at, actor="operator:ann", idempotency_key="k1")
     long_ago = at - timedelta(days=2)
-    await database.fetch("UPDATE rate_card SET effective_at = effective_at - interval '2 days' WHERE version = 2")
+    await pools.fetch("UPDATE rate_card SET effective_at = effective_at - interval '2 days' WHERE version = 2")
 
     again = await publish_rate_card(a_document(), effective_at=at, actor="operator:ann", idempotency_key="k1")
 
@@ -176,7 +176,7 @@ async def test_a_card_that_waited_for_another_still_gives_its_notice(db: str) ->
         return await publish_rate_card(a_document(), actor="operator:ann", idempotency_key="k1")
 
     waiting = asyncio.create_task(publish_after_the_other())  # made out here: in there it would join the transaction
-    async with database.transaction() as other:
+    async with pools.transaction() as other:
         await other.execute_query(
             "INSERT INTO rate_card (version, effective_at, document, fingerprint, published_at, published_by, key)"
             " SELECT 2, clock_timestamp(), document, fingerprint, published_at, published_by, 'other' FROM rate_card"

@@ -18,14 +18,14 @@ import psutil
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from app import database
-from app.audit import verify_ledger
-from app.callers.development import user_token
+from app.auth.development_keys import user_token
+from app.db import pools
 from app.pricing import publishing
-from app.pricing.text import default_rate_card
+from app.pricing.rate_card_json import default_rate_card
 from app.settings import Settings
 from app.tasks import lapses
-from tests.commands import running_server
+from app.verify.verifier import verify_ledger
+from tests.command_line import running_server
 from tests.conftest import EMPTY, LEDGER_KEY
 from tests.factories import publish_rate_cards, unique_id
 from tests.stories import operations
@@ -164,11 +164,11 @@ class Platform:
     async def audited(self, owner_id: str) -> None:
         """The owner's books are exact."""
         lapses.configure_ledger(LEDGER_KEY)
-        await database.connect(self.database_url)
+        await pools.connect(self.database_url)
         try:
             assert (await verify_ledger(owner_id)).violations == []
         finally:
-            await database.disconnect()
+            await pools.disconnect()
 
 
 async def subscribe(socket: ClientConnection, query: str, **variables: Any) -> None:
@@ -253,7 +253,7 @@ async def workers(platform: Platform) -> AsyncIterator[tuple[Platform, Platform]
 @pytest.fixture
 async def snapshots(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A reader of the database's own: each of its statements sees one state of everything."""
-    connection = await asyncpg.connect(**database.connection_arguments(database_url))
+    connection = await asyncpg.connect(**pools.connection_arguments(database_url))
     yield connection
     await connection.close()
 
@@ -277,13 +277,13 @@ def successes(answers: Sequence[Any]) -> list[Any]:
 
 
 async def _publish(database_url: str) -> None:
-    admin = await asyncpg.connect(**database.connection_arguments(database_url))
+    admin = await asyncpg.connect(**pools.connection_arguments(database_url))
     await admin.execute(EMPTY)  # of what the tests of other rooms have left
     await admin.close()
-    await database.connect(database_url)
+    await pools.connect(database_url)
     try:
         await publishing.publish_default_card()
         card = default_rate_card()
         await publish_rate_cards(card | {"blocks": [*card["blocks"], ITEMS]})
     finally:
-        await database.disconnect()
+        await pools.disconnect()

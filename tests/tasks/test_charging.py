@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.errors import IdempotencyConflict, InsufficientCredits, PriceNotFound, TaskEnded, TaskNotFound, TaskStopped
-from app.ledger import statements
-from app.pricing.catalogue import RateCardCache
-from app.tasks import lifecycle, owners
+from app.ledger import queries
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks import lifecycle, task_accounts
 from app.tasks.charging import Charge, ChargeQueue, charge_many
 from app.tasks.rules import TaskStatus
 from tests.factories import block_run_request, get_balance, grant_credits, start_task, start_tasks
@@ -17,16 +17,16 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def charger(catalogue: RateCardCache) -> AsyncIterator[ChargeQueue]:
-    charger = ChargeQueue(catalogue, lanes=2, batch_limit=256, queue_limit=4096)
-    yield charger
-    await charger.close()
+async def charge_queue(rate_cards: RateCardCache) -> AsyncIterator[ChargeQueue]:
+    charge_queue = ChargeQueue(rate_cards, lanes=2, batch_limit=256, queue_limit=4096)
+    yield charge_queue
+    await charge_queue.close()
 
 
-async def test_a_charge_moves_credits_the_task_and_the_balance_together(charger: ChargeQueue) -> None:
+async def test_a_charge_moves_credits_the_task_and_the_balance_together(charge_queue: ChargeQueue) -> None:
     await grant_credits("alice", 70)
     task = await start_task("alice")
-    charged = await charger.charge(block_run_request(task, block_run_id="run-a"))
+    charged = await charge_queue.charge(block_run_request(task, block_run_id="run-a"))
     assert isinstance(charged, Charge)
     assert charged.entry is not None
     assert (charged.entry.line.credits, charged.entry.line.balance_after, charged.entry.line.seq) == (-10, 60, 2)
@@ -34,18 +34,18 @@ async def test_a_charge_moves_credits_the_task_and_the_balance_together(charger:
     assert (await get_balance(task.account_id)) == charged.balance
 
 
-async def test_twenty_charges_at_once_never_overdraw(charger: ChargeQueue) -> None:
+async def test_twenty_charges_at_once_never_overdraw(charge_queue: ChargeQueue) -> None:
     tasks = await start_tasks(20, sharing_credits=70)
-    outcomes = await gather(*(charger.charge(block_run_request(task)) for task in tasks))
+    outcomes = await gather(*(charge_queue.charge(block_run_request(task)) for task in tasks))
     assert [type(outcome) for outcome in outcomes].count(Charge) == 7
     assert [type(outcome) for outcome in outcomes].count(InsufficientCredits) == 13
     assert (await get_balance(tasks[0].account_id)).available == 0
 
 
-async def test_the_same_block_run_twenty_times_at_once_moves_credits_once(charger: ChargeQueue) -> None:
+async def test_the_same_block_run_twenty_times_at_once_moves_credits_once(charge_queue: ChargeQueue) -> None:
     [task] = await start_tasks(1, sharing_credits=1000)
     run = block_run_request(task)
-    outcomes = await gather(*(charger.charge(run) for _ in range(20)))
+    outcomes = await gather(*(charge_queue.charge(run) for _ in range(20)))
     charged = [outcome for outcome in outcomes if isinstance(outcome, Charge)]
     assert len(charged) == 20
     assert sum(not one.replayed for one in charged) == 1
@@ -54,66 +54,66 @@ async def test_the_same_block_run_twenty_times_at_once_moves_credits_once(charge
 
 
 async def test_the_accounts_of_tasks_that_others_started_are_looked_up_together(
-    charger: ChargeQueue, statements_sent: list[str]
+    charge_queue: ChargeQueue, statements_sent: list[str]
 ) -> None:
     tasks = await start_tasks(20, sharing_credits=1000)
-    owners.clear_cache()  # as if another process had started them
+    task_accounts.clear_cache()  # as if another process had started them
     statements_sent.clear()
     requests = [*map(block_run_request, tasks), block_run_request("nobody's")]
-    outcomes = await gather(*map(charger.charge, requests))
+    outcomes = await gather(*map(charge_queue.charge, requests))
     assert [type(outcome) for outcome in outcomes] == [*[Charge] * 20, TaskNotFound]
-    assert statements_sent == [owners._FIND]
+    assert statements_sent == [task_accounts._FIND]
 
 
-async def test_a_charge_whose_account_is_looked_up_at_the_end_is_carried_out(catalogue: RateCardCache) -> None:
-    charger = ChargeQueue(catalogue, lanes=2, batch_limit=256, queue_limit=4096)
+async def test_a_charge_whose_account_is_looked_up_at_the_end_is_carried_out(rate_cards: RateCardCache) -> None:
+    charge_queue = ChargeQueue(rate_cards, lanes=2, batch_limit=256, queue_limit=4096)
     [task] = await start_tasks(1, sharing_credits=1000)
-    owners.clear_cache()
-    charge = create_task(charger.charge(block_run_request(task)))
+    task_accounts.clear_cache()
+    charge = create_task(charge_queue.charge(block_run_request(task)))
     await sleep(0)
-    await charger.close()
+    await charge_queue.close()
     await sleep(0)  # in which it takes its outcome
     assert charge.done()
     assert isinstance(charge.result(), Charge)
 
 
-async def test_a_replay_is_answered_after_the_task_has_ended(charger: ChargeQueue) -> None:
+async def test_a_replay_is_answered_after_the_task_has_ended(charge_queue: ChargeQueue) -> None:
     [task] = await start_tasks(1, sharing_credits=100)
     run = block_run_request(task)
-    first = await charger.charge(run)
+    first = await charge_queue.charge(run)
     await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
-    again = await charger.charge(run)
+    again = await charge_queue.charge(run)
     assert isinstance(first, Charge)
     assert isinstance(again, Charge)
     assert (again.replayed, again.entry, again.block_run) == (True, first.entry, first.block_run)
-    assert isinstance(await charger.charge(block_run_request(task)), TaskEnded)
+    assert isinstance(await charge_queue.charge(block_run_request(task)), TaskEnded)
 
 
-async def test_another_request_under_the_same_block_run_is_a_conflict_in_any_task(charger: ChargeQueue) -> None:
+async def test_another_request_under_the_same_block_run_is_a_conflict_in_any_task(charge_queue: ChargeQueue) -> None:
     one, two = await start_tasks(2, sharing_credits=100)
-    await charger.charge(block_run_request(one, block_run_id="run"))
+    await charge_queue.charge(block_run_request(one, block_run_id="run"))
     for other in (
         block_run_request(one, block_run_id="run", block="FactCheckerBlock"),
         block_run_request(two, block_run_id="run"),
     ):
-        assert isinstance(await charger.charge(other), IdempotencyConflict)
+        assert isinstance(await charge_queue.charge(other), IdempotencyConflict)
     assert (await get_balance(one.account_id)).posted == 90
 
 
 async def test_a_charge_that_cannot_be_paid_stops_its_task_and_only_free_runs_pass_afterwards(
-    charger: ChargeQueue,
+    charge_queue: ChargeQueue,
 ) -> None:
     [task] = await start_tasks(1, sharing_credits=5)
-    refusal = await charger.charge(block_run_request(task))
+    refusal = await charge_queue.charge(block_run_request(task))
     assert isinstance(refusal, InsufficientCredits)
     assert (refusal.required_credits, refusal.available_credits, refusal.shortfall_credits) == (10, 5, 5)
-    assert isinstance(await charger.charge(block_run_request(task, block="FactCheckerBlock")), TaskStopped)
-    free = await charger.charge(block_run_request(task, block="NoteBlock"))
+    assert isinstance(await charge_queue.charge(block_run_request(task, block="FactCheckerBlock")), TaskStopped)
+    free = await charge_queue.charge(block_run_request(task, block="NoteBlock"))
     assert isinstance(free, Charge)
     assert (free.block_run.cost, free.entry, free.task.status, free.task.steps) == (0, None, TaskStatus.STOPPED, 1)
 
 
-async def test_items_of_a_list_see_those_before_them_and_keep_their_own_outcomes(catalogue: RateCardCache) -> None:
+async def test_items_of_a_list_see_those_before_them_and_keep_their_own_outcomes(rate_cards: RateCardCache) -> None:
     [task] = await start_tasks(1, sharing_credits=25)
     twice = block_run_request(task)
     items = [
@@ -124,18 +124,18 @@ async def test_items_of_a_list_see_those_before_them_and_keep_their_own_outcomes
         block_run_request(task),
         block_run_request(task),
     ]
-    outcomes = await charge_many([(task.account_id, item) for item in items], catalogue)
+    outcomes = await charge_many([(task.account_id, item) for item in items], rate_cards)
     assert [type(outcome) for outcome in outcomes] == [
         Charge, PriceNotFound, Charge, Charge, InsufficientCredits, TaskStopped,
     ]  # fmt: skip
     assert [outcome.balance.available for outcome in outcomes if isinstance(outcome, Charge)] == [15, 15, 5]
-    page = await statements.list_entries(task.account_id, before_seq=99, limit=10)
+    page = await queries.list_entries(task.account_id, before_seq=99, limit=10)
     assert [entry.line.seq for entry in page] == [3, 2, 1]
 
 
-async def test_a_batch_keeps_order_and_says_which_task_is_unknown(charger: ChargeQueue) -> None:
+async def test_a_batch_keeps_order_and_says_which_task_is_unknown(charge_queue: ChargeQueue) -> None:
     [task] = await start_tasks(1, sharing_credits=25)
-    outcomes = await charger.charge_batch(
+    outcomes = await charge_queue.charge_batch(
         [block_run_request(task), block_run_request("nowhere"), block_run_request(task)]
     )
     assert [type(outcome) for outcome in outcomes] == [Charge, TaskNotFound, Charge]

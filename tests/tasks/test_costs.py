@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from app import database
+from app.db import pools
 from app.errors import InvalidInput
-from app.pricing.catalogue import RateCardCache
-from app.tasks import agents, costs, lifecycle, reversing
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks import agents, costs, lifecycle, reversals
 from app.tasks.agents import AgentTotal, DayCost
 from app.tasks.charging import Charge, charge_many
 from app.tasks.costs import AccountScopedId, BlockCost, ModelCost, TaskOrder
@@ -24,14 +24,14 @@ O1 = {"block": "AIConversationBlock", "settings": {"model": "o1"}}
 NOTE = {"block": "NoteBlock"}
 
 
-async def charge(catalogue: RateCardCache, task: TaskState, *runs: dict[str, Any]) -> list[BlockRunState]:
-    outcomes = await charge_many([(task.account_id, block_run_request(task, **run)) for run in runs], catalogue)
+async def charge(rate_cards: RateCardCache, task: TaskState, *runs: dict[str, Any]) -> list[BlockRunState]:
+    outcomes = await charge_many([(task.account_id, block_run_request(task, **run)) for run in runs], rate_cards)
     assert all(isinstance(outcome, Charge) for outcome in outcomes), outcomes
     return [outcome.block_run for outcome in outcomes if isinstance(outcome, Charge)]
 
 
 async def reverse(run: BlockRunState, credits: int) -> None:
-    await reversing.reverse_charge(
+    await reversals.reverse_charge(
         run.task_id,
         run.block_run_id,
         credits=credits,
@@ -50,14 +50,14 @@ def key_of(task: TaskState) -> AccountScopedId:
     [(TaskOrder.NEWEST, "edcba"), (TaskOrder.OLDEST, "abcde"), (TaskOrder.HIGHEST_COST, "bedca")],
 )
 async def test_pages_of_any_size_join_to_the_whole_list(
-    db: str, catalogue: RateCardCache, order: TaskOrder, expected: str
+    db: str, rate_cards: RateCardCache, order: TaskOrder, expected: str
 ) -> None:
     await grant_credits("alice", 1_000)
     tasks = {name: await start_task("alice", task_id=name) for name in "abcde"}
     await start_task("alice", agent_id="another", task_id="z")
     runs: dict[str, dict[str, Any]] = {"b": O1, "c": WEB, "d": WEB, "e": {}}
     for name, run in runs.items():
-        await charge(catalogue, tasks[name], run)
+        await charge(rate_cards, tasks[name], run)
     agent = (tasks["a"].account_id, "agent")
     for size in (1, 2, 3, 9):
         found: list[TaskState] = []
@@ -71,7 +71,7 @@ async def test_pages_of_any_size_join_to_the_whole_list(
         assert "".join(task.task_id for task in found) == expected
 
 
-async def test_tasks_are_chosen_by_status_and_for_many_agents_at_once(db: str, catalogue: RateCardCache) -> None:
+async def test_tasks_are_chosen_by_status_and_for_many_agents_at_once(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 1_000)
     done, running = await start_task("alice"), await start_task("alice")
     other = await start_task("alice", agent_id="other")
@@ -87,33 +87,33 @@ async def test_tasks_are_chosen_by_status_and_for_many_agents_at_once(db: str, c
     assert await chosen() == {one: [], two: [], none: []}
 
 
-async def test_only_what_exists_in_that_account_is_found_by_its_id(db: str, catalogue: RateCardCache) -> None:
+async def test_only_what_exists_in_that_account_is_found_by_its_id(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 1_000)
     await grant_credits("bob", 1_000)
     task, foreign = await start_task("alice"), await start_task("bob")
-    [run] = await charge(catalogue, task, {})
+    [run] = await charge(rate_cards, task, {})
     here = (task.account_id, "nothing"), (task.account_id, foreign.task_id), key_of(task)
     assert list(await costs.tasks_by_id(here)) == [key_of(task)]
     runs = await costs.block_runs_by_id([(task.account_id, run.block_run_id), (foreign.account_id, run.block_run_id)])
     assert runs == {(task.account_id, run.block_run_id): run}
 
 
-async def test_block_runs_come_by_position_in_pages_for_many_tasks(db: str, catalogue: RateCardCache) -> None:
+async def test_block_runs_come_by_position_in_pages_for_many_tasks(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 1_000)
     one, two, none = [await start_task("alice") for _ in range(3)]
-    runs = await charge(catalogue, one, {}, WEB, NOTE)
-    [other] = await charge(catalogue, two, WEB)
+    runs = await charge(rate_cards, one, {}, WEB, NOTE)
+    [other] = await charge(rate_cards, two, WEB)
     keys = [key_of(task) for task in (one, two, none)]
     assert list((await costs.block_runs_of_tasks(keys, limit=2)).values()) == [runs[:2], [other], []]
     assert list((await costs.block_runs_of_tasks(keys, limit=2, after_position=2)).values()) == [runs[2:], [], []]
     assert [run.position for run in runs] == [1, 2, 3]
 
 
-async def test_breakdowns_are_net_of_reversals_and_add_up_to_the_task(db: str, catalogue: RateCardCache) -> None:
+async def test_breakdowns_are_net_of_reversals_and_add_up_to_the_task(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 1_000)
     one, two = await start_task("alice"), await start_task("alice")
-    dear, *_ = await charge(catalogue, one, {}, {}, WEB, O1, O1, NOTE)
-    await charge(catalogue, two, WEB)
+    dear, *_ = await charge(rate_cards, one, {}, {}, WEB, O1, O1, NOTE)
+    await charge(rate_cards, two, WEB)
     await reverse(dear, 7)
     blocks = await costs.costs_by_block([key_of(one), key_of(two)])
     assert blocks == {
@@ -135,15 +135,15 @@ async def test_breakdowns_are_net_of_reversals_and_add_up_to_the_task(db: str, c
     }
 
 
-async def test_children_stand_apart_and_what_is_below_counts_theirs_too(db: str, catalogue: RateCardCache) -> None:
+async def test_children_stand_apart_and_what_is_below_counts_theirs_too(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 1_000)
     top = await start_task("alice")
     children = [await start_task("alice", parent_task_id=top.task_id) for _ in range(3)]
     grandchild = await start_task("alice", parent_task_id=children[0].task_id)
-    await charge(catalogue, top, O1)
-    await charge(catalogue, children[0], {})
-    [run] = await charge(catalogue, grandchild, {})
-    await charge(catalogue, children[2], WEB)
+    await charge(rate_cards, top, O1)
+    await charge(rate_cards, children[0], {})
+    [run] = await charge(rate_cards, grandchild, {})
+    await charge(rate_cards, children[2], WEB)
     await reverse(run, 4)
     assert await costs.descendant_costs([key_of(top), key_of(children[0]), key_of(grandchild)]) == {
         key_of(top): 17,
@@ -159,16 +159,16 @@ async def test_children_stand_apart_and_what_is_below_counts_theirs_too(db: str,
 
 
 async def test_agents_come_by_their_newest_task_and_cost_the_sum_of_their_tasks(
-    db: str, catalogue: RateCardCache
+    db: str, rate_cards: RateCardCache
 ) -> None:
     await grant_credits("alice", 1_000)
     await grant_credits("bob", 1_000)
     await start_task("bob", agent_id="bobs")
     tasks = [await start_task("alice", agent_id=name) for name in ("x", "y", "z", "x")]
     account_id = tasks[0].account_id
-    [run, _] = await charge(catalogue, tasks[0], {}, WEB)
-    await charge(catalogue, tasks[3], {}, {})
-    await charge(catalogue, tasks[1], WEB)
+    [run, _] = await charge(rate_cards, tasks[0], {}, WEB)
+    await charge(rate_cards, tasks[3], {}, {})
+    await charge(rate_cards, tasks[1], WEB)
     await reverse(run, 10)
     pages = [await agents.agent_page(account_id, limit=2)]
     pages.append(await agents.agent_page(account_id, limit=2, after=pages[0][-1]))
@@ -187,15 +187,15 @@ async def test_agents_come_by_their_newest_task_and_cost_the_sum_of_their_tasks(
     }
 
 
-async def test_days_are_those_of_the_asked_zone_and_each_is_listed(db: str, catalogue: RateCardCache) -> None:
+async def test_days_are_those_of_the_asked_zone_and_each_is_listed(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 1_000)
     one, two = await start_task("alice"), await start_task("alice")
-    early, late, other = [*await charge(catalogue, one, {}, {}), *await charge(catalogue, two, WEB)]
+    early, late, other = [*await charge(rate_cards, one, {}, {}), *await charge(rate_cards, two, WEB)]
     await reverse(late, 3)
     # Noon and a minute before midnight of the day before yesterday, in UTC; the third run stays where it is.
     noon = other.charged_at.replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=2)
     for run, at in ((early, noon), (late, noon + timedelta(hours=11, minutes=59))):
-        await database.fetch("UPDATE block_run SET at = $1 WHERE block_run_id = $2", at, run.block_run_id)
+        await pools.fetch("UPDATE block_run SET at = $1 WHERE block_run_id = $2", at, run.block_run_id)
     key = (one.account_id, "agent")
 
     async def spent(zone: str) -> dict[str, DayCost]:
@@ -216,11 +216,11 @@ async def test_days_are_those_of_the_asked_zone_and_each_is_listed(db: str, cata
     assert only.credits in {0, 1}  # 0 only where midnight passed since the charge
 
 
-async def test_many_agents_have_their_own_days(db: str, catalogue: RateCardCache) -> None:
+async def test_many_agents_have_their_own_days(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 1_000)
     one, two = await start_task("alice", agent_id="one"), await start_task("alice", agent_id="two")
-    await charge(catalogue, one, {})
-    await charge(catalogue, two, WEB)
+    await charge(rate_cards, one, {})
+    await charge(rate_cards, two, WEB)
     found = await agents.agent_costs_by_day(
         [(one.account_id, name) for name in ("one", "two", "none")], days=2, time_zone="UTC"
     )
@@ -242,14 +242,14 @@ async def test_what_is_no_time_zone_is_refused(db: str, zone: str) -> None:
         await agents.agent_costs_by_day([(1, "agent")], days=1, time_zone=zone)
 
 
-async def test_what_a_task_costs_is_exact_while_it_runs(db: str, catalogue: RateCardCache) -> None:
+async def test_what_a_task_costs_is_exact_while_it_runs(db: str, rate_cards: RateCardCache) -> None:
     """Readers between charges see total and breakdown of some moment, never a sum that no moment had."""
     await grant_credits("alice", 1_000)
     task = await start_task("alice")
 
     async def write() -> None:
         for _ in range(20):
-            await charge(catalogue, task, {})
+            await charge(rate_cards, task, {})
 
     async def read() -> None:
         for _ in range(20):

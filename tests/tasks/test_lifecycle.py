@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from app import database
+from app.db import pools
 from app.errors import IdempotencyConflict, InsufficientCredits, TaskEnded, TaskNotFound, TaskStopped
-from app.pricing.catalogue import RateCardCache
+from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import costs, lifecycle
 from app.tasks.charging import charge_many
 from app.tasks.lifecycle import StartTaskRequest, TaskChange
@@ -38,17 +38,17 @@ async def test_one_task_id_started_for_two_owners_at_once_is_one_tasks(db: str) 
         ]
         done = await gather(*(lifecycle.start_task(request) for request in requests), return_exceptions=True)
         assert sorted(type(one).__name__ for one in done) == ["Changed", "IdempotencyConflict"]
-    assert len(await database.fetch("SELECT FROM task")) == 10
+    assert len(await pools.fetch("SELECT FROM task")) == 10
 
 
-async def test_nothing_starts_with_nothing_available(db: str, catalogue: RateCardCache) -> None:
+async def test_nothing_starts_with_nothing_available(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 10)
     task = await start_task("alice")
-    await charge_many([(task.account_id, block_run_request(task))], catalogue)
+    await charge_many([(task.account_id, block_run_request(task))], rate_cards)
     with pytest.raises(InsufficientCredits) as refused:
         await start_task("alice", task_id="t2")
     assert (refused.value.required_credits, refused.value.available_credits) == (1, 0)
-    assert await database.fetch("SELECT FROM task_account WHERE task_id = 't2'") == []
+    assert await pools.fetch("SELECT FROM task_account WHERE task_id = 't2'") == []
     again = await lifecycle.start_task(
         StartTaskRequest(task_id=task.task_id, owner_id="alice", agent_id="agent", actor="service:test")
     )
@@ -83,16 +83,16 @@ async def test_of_two_ends_at_once_one_counts(db: str) -> None:
         assert sorted(type(one).__name__ for one in done) == ["Changed", "TaskEnded"]
 
 
-async def test_a_stopped_task_may_still_end(db: str, catalogue: RateCardCache) -> None:
+async def test_a_stopped_task_may_still_end(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 5)
     task = await start_task("alice")
-    await charge_many([(task.account_id, block_run_request(task))], catalogue)
+    await charge_many([(task.account_id, block_run_request(task))], rate_cards)
     done = await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
     assert (done.task.status, done.task.stop_reason) == (TaskStatus.COMPLETED, None)
 
 
 async def test_a_child_belongs_to_its_parents_account_and_no_sum_counts_twice(
-    db: str, catalogue: RateCardCache
+    db: str, rate_cards: RateCardCache
 ) -> None:
     for owner in ("alice", "bob"):
         await grant_credits(owner, 100)
@@ -100,7 +100,7 @@ async def test_a_child_belongs_to_its_parents_account_and_no_sum_counts_twice(
     child = await start_task("alice", parent_task_id=parent.task_id)
     grandchild = await start_task("alice", parent_task_id=child.task_id)
     for task in (parent, child, grandchild):
-        await charge_many([(task.account_id, block_run_request(task))], catalogue)
+        await charge_many([(task.account_id, block_run_request(task))], rate_cards)
     keys = [(task.account_id, task.task_id) for task in (parent, child, grandchild)]
     assert list((await costs.descendant_costs(keys)).values()) == [20, 10, 0]
     assert [task.total for task in (await costs.tasks_by_id(keys)).values()] == [10, 10, 10]
@@ -112,10 +112,10 @@ async def test_a_child_belongs_to_its_parents_account_and_no_sum_counts_twice(
         await start_task("alice", parent_task_id=child.task_id)
 
 
-async def test_no_child_of_a_stopped_task_starts(db: str, catalogue: RateCardCache) -> None:
+async def test_no_child_of_a_stopped_task_starts(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 5)
     task = await start_task("alice")
-    await charge_many([(task.account_id, block_run_request(task))], catalogue)
+    await charge_many([(task.account_id, block_run_request(task))], rate_cards)
     with pytest.raises(TaskStopped):
         await start_task("alice", parent_task_id=task.task_id)
 
@@ -129,13 +129,13 @@ async def test_another_request_under_a_task_id_is_a_conflict(db: str) -> None:
 
 async def ticks() -> list[tuple[str, str, str]]:
     """The scheduled runs that did not start: (task id, agent, reason)."""
-    found = await database.fetch("SELECT task_id, agent_id, reason FROM skipped_tick ORDER BY task_id")
+    found = await pools.fetch("SELECT task_id, agent_id, reason FROM skipped_tick ORDER BY task_id")
     return [tuple(row) for row in found]
 
 
 async def skipped_notices() -> list[tuple[str, bool]]:
     """The notices that say so: (agent, whether it still stands)."""
-    found = await database.fetch(
+    found = await pools.fetch(
         "SELECT agent_id, cleared_at IS NULL FROM notice WHERE kind = 'SCHEDULE_SKIPPED' ORDER BY number"
     )
     return [tuple(row) for row in found]
@@ -149,11 +149,11 @@ async def scheduled(task_id: str, *, owner_id: str = "alice", agent_id: str = "a
 
 
 async def test_a_scheduled_tick_with_nothing_available_is_skipped_and_no_task_exists(
-    db: str, catalogue: RateCardCache
+    db: str, rate_cards: RateCardCache
 ) -> None:
     await grant_credits("alice", 10)
     task = await start_task("alice")
-    await charge_many([(task.account_id, block_run_request(task))], catalogue)
+    await charge_many([(task.account_id, block_run_request(task))], rate_cards)
     before = await get_balance(task.account_id)
 
     with pytest.raises(InsufficientCredits) as refused:
@@ -163,15 +163,15 @@ async def test_a_scheduled_tick_with_nothing_available_is_skipped_and_no_task_ex
     assert refused.value.balance == before
     assert await ticks() == [("tick", "agent", "OUT_OF_CREDITS")]
     assert await skipped_notices() == [("agent", True)]
-    assert await database.fetch("SELECT FROM task WHERE task_id = 'tick'") == []
-    assert await database.fetch("SELECT FROM task_account WHERE task_id = 'tick'") == []
+    assert await pools.fetch("SELECT FROM task WHERE task_id = 'tick'") == []
+    assert await pools.fetch("SELECT FROM task_account WHERE task_id = 'tick'") == []
     assert await get_balance(task.account_id) == before
 
 
-async def test_other_triggers_are_refused_and_nothing_is_written_down(db: str, catalogue: RateCardCache) -> None:
+async def test_other_triggers_are_refused_and_nothing_is_written_down(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 10)
     task = await start_task("alice")
-    await charge_many([(task.account_id, block_run_request(task))], catalogue)
+    await charge_many([(task.account_id, block_run_request(task))], rate_cards)
 
     for trigger in (TaskTrigger.MANUAL, TaskTrigger.WEBHOOK):
         with pytest.raises(InsufficientCredits):
@@ -186,15 +186,15 @@ async def test_an_owner_for_whom_nothing_was_written_yet_has_skipped_ticks_too(d
         await scheduled("tick", owner_id="nobody")
 
     assert await ticks() == [("tick", "agent", "OUT_OF_CREDITS")]
-    assert await database.fetch("SELECT FROM task") == []
+    assert await pools.fetch("SELECT FROM task") == []
 
 
 async def test_one_notice_stands_for_each_agent_until_credits_come_never_one_for_each_tick(
-    db: str, catalogue: RateCardCache
+    db: str, rate_cards: RateCardCache
 ) -> None:
     await grant_credits("alice", 10)
     task = await start_task("alice")
-    await charge_many([(task.account_id, block_run_request(task))], catalogue)
+    await charge_many([(task.account_id, block_run_request(task))], rate_cards)
 
     for number in range(5):
         for agent in ("one", "two"):
@@ -206,7 +206,7 @@ async def test_one_notice_stands_for_each_agent_until_credits_come_never_one_for
     await grant_credits("alice", 10)
     assert await skipped_notices() == [("one", False), ("two", False)]
     started = await scheduled("one-9", agent_id="one")
-    await charge_many([(task.account_id, block_run_request(started.task))], catalogue)
+    await charge_many([(task.account_id, block_run_request(started.task))], rate_cards)
     with pytest.raises(InsufficientCredits):
         await scheduled("one-10", agent_id="one")
     assert await skipped_notices() == [("one", False), ("two", False), ("one", True)]
@@ -238,12 +238,12 @@ async def test_a_scheduled_budget_above_what_is_available_is_skipped(db: str) ->
 
     assert (refused.value.required_credits, refused.value.available_credits) == (11, 10)
     assert await ticks() == [("tick", "agent", "OUT_OF_CREDITS")]
-    assert await database.fetch("SELECT FROM hold") == []
+    assert await pools.fetch("SELECT FROM hold") == []
 
 
 async def test_an_account_that_owes_starts_nothing_and_its_ticks_say_so(db: str) -> None:
     given = await grant_credits("alice", 10)
-    await database.fetch("UPDATE account SET owed = 3 WHERE id = $1 RETURNING 1", given.balance.account_id)
+    await pools.fetch("UPDATE account SET owed = 3 WHERE id = $1 RETURNING 1", given.balance.account_id)
 
     with pytest.raises(InsufficientCredits) as refused:
         await scheduled("tick")
@@ -252,15 +252,15 @@ async def test_an_account_that_owes_starts_nothing_and_its_ticks_say_so(db: str)
     assert await ticks() == [("tick", "agent", "OWING")]
     with pytest.raises(InsufficientCredits):
         await start_task("alice")
-    assert await database.fetch("SELECT FROM task") == []
+    assert await pools.fetch("SELECT FROM task") == []
 
 
 async def test_a_scheduled_child_of_a_stopped_task_is_refused_and_not_skipped(
-    db: str, catalogue: RateCardCache
+    db: str, rate_cards: RateCardCache
 ) -> None:
     await grant_credits("alice", 5)
     task = await start_task("alice")
-    await charge_many([(task.account_id, block_run_request(task))], catalogue)
+    await charge_many([(task.account_id, block_run_request(task))], rate_cards)
 
     with pytest.raises(TaskStopped):
         await start_task("alice", parent_task_id=task.task_id, trigger=TaskTrigger.SCHEDULED)
@@ -268,14 +268,14 @@ async def test_a_scheduled_child_of_a_stopped_task_is_refused_and_not_skipped(
     assert await ticks() == []
 
 
-async def test_a_stopped_task_that_was_cancelled_stays_cancelled(db: str, catalogue: RateCardCache) -> None:
+async def test_a_stopped_task_that_was_cancelled_stays_cancelled(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 5)
     task = await start_task("alice")
-    await charge_many([(task.account_id, block_run_request(task))], catalogue)
+    await charge_many([(task.account_id, block_run_request(task))], rate_cards)
     done = await lifecycle.cancel_task(task.task_id)
     await grant_credits("alice", 100)
 
-    [late] = await charge_many([(task.account_id, block_run_request(task))], catalogue)
+    [late] = await charge_many([(task.account_id, block_run_request(task))], rate_cards)
 
     assert isinstance(late, TaskEnded)
     assert (await lifecycle.cancel_task(task.task_id)).task == done.task

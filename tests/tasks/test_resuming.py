@@ -5,8 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from app import database
-from app.audit import verify_ledger
+from app.db import pools
 from app.errors import (
     BillingError,
     BudgetReached,
@@ -17,11 +16,12 @@ from app.errors import (
     TaskNotFound,
     TaskNotStopped,
 )
-from app.pricing.catalogue import RateCardCache
-from app.tasks import costs, lifecycle, resuming
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks import costs, lifecycle, stop_and_resume
 from app.tasks.lifecycle import TaskChange
-from app.tasks.resuming import ResumeTaskRequest
 from app.tasks.rules import StopReason, TaskState, TaskStatus
+from app.tasks.stop_and_resume import ResumeTaskRequest
+from app.verify.verifier import verify_ledger
 from tests.factories import (
     charge_block_run,
     get_balance,
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.anyio
 
 async def resume(task: TaskState | str, add_budget: int | None = None, key: str | None = None) -> TaskChange:
     task_id = task if isinstance(task, str) else task.task_id
-    return await resuming.resume_task(
+    return await stop_and_resume.resume_task(
         ResumeTaskRequest(task_id=task_id, add_budget=add_budget, idempotency_key=key, actor="user:alice")
     )
 
@@ -59,22 +59,22 @@ async def refused(task: TaskState, kind: type[BillingError], add_budget: int | N
     with pytest.raises(kind) as told:
         await resume(task, add_budget)
     assert (await a_state(task), await get_balance(task.account_id)) == before
-    assert await database.fetch("SELECT FROM operation WHERE kind = 'resumeTask'") == []
+    assert await pools.fetch("SELECT FROM operation WHERE kind = 'resumeTask'") == []
     return told.value
 
 
-async def a_stopped_task(catalogue: RateCardCache, *, budget: int | None = None) -> TaskState:
+async def a_stopped_task(rate_cards: RateCardCache, *, budget: int | None = None) -> TaskState:
     """A task whose block run "a" was paid, and "b" was not: it lacks 5 credits of the account or of its budget."""
     await grant_credits("alice", 15 if budget is None else 100)
     task = await start_task("alice", budget=budget)
-    await charge_block_run(task, catalogue, block_run_id="a")
-    refusal = await try_charge(task, catalogue, block_run_id="b")
+    await charge_block_run(task, rate_cards, block_run_id="a")
+    refusal = await try_charge(task, rate_cards, block_run_id="b")
     assert isinstance(refusal, (InsufficientCredits, BudgetReached))
     return await a_state(task)
 
 
-async def test_a_task_goes_on_from_where_it_stopped(catalogue: RateCardCache) -> None:
-    task = await a_stopped_task(catalogue)
+async def test_a_task_goes_on_from_where_it_stopped(rate_cards: RateCardCache) -> None:
+    task = await a_stopped_task(rate_cards)
     assert (task.status, task.required, task.shortfall) == (TaskStatus.STOPPED, 10, 5)
     await grant_credits("alice", 5)
 
@@ -85,15 +85,15 @@ async def test_a_task_goes_on_from_where_it_stopped(catalogue: RateCardCache) ->
         TaskStatus.RUNNING, None, None, None,
     )  # fmt: skip
     assert await a_state(task) == done.task
-    again = await charge_block_run(task, catalogue, block_run_id="a")
+    again = await charge_block_run(task, rate_cards, block_run_id="a")
     assert (again.replayed, again.balance.available) == (True, 10)
-    new = await charge_block_run(task, catalogue, block_run_id="b")
+    new = await charge_block_run(task, rate_cards, block_run_id="b")
     assert (new.replayed, new.task.total, new.block_run.position, new.balance.available) == (False, 20, 2, 0)
     assert (await verify_ledger()).violations == []
 
 
-async def test_the_resumption_has_a_version_of_its_own_which_orders_signals(catalogue: RateCardCache) -> None:
-    task = await a_stopped_task(catalogue)
+async def test_the_resumption_has_a_version_of_its_own_which_orders_signals(rate_cards: RateCardCache) -> None:
+    task = await a_stopped_task(rate_cards)
     before = await get_balance(task.account_id)
 
     await resume(task)
@@ -102,8 +102,8 @@ async def test_the_resumption_has_a_version_of_its_own_which_orders_signals(cata
     assert await figures(task) == (5, 0, 5)
 
 
-async def test_a_task_that_runs_is_not_resumed(catalogue: RateCardCache) -> None:
-    task = await a_stopped_task(catalogue)
+async def test_a_task_that_runs_is_not_resumed(rate_cards: RateCardCache) -> None:
+    task = await a_stopped_task(rate_cards)
     await grant_credits("alice", 100)
     running = (await resume(task)).task
 
@@ -114,8 +114,8 @@ async def test_a_task_that_runs_is_not_resumed(catalogue: RateCardCache) -> None
 
 
 @pytest.mark.parametrize("end", [TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED])
-async def test_what_has_ended_stays_so(catalogue: RateCardCache, end: TaskStatus) -> None:
-    task = await a_stopped_task(catalogue)
+async def test_what_has_ended_stays_so(rate_cards: RateCardCache, end: TaskStatus) -> None:
+    task = await a_stopped_task(rate_cards)
     await grant_credits("alice", 100)
     await (
         lifecycle.cancel_task(task.task_id) if end is TaskStatus.CANCELLED else lifecycle.finish_task(task.task_id, end)
@@ -127,11 +127,11 @@ async def test_what_has_ended_stays_so(catalogue: RateCardCache, end: TaskStatus
     assert told.status is end
 
 
-async def test_nothing_goes_on_with_nothing_available(catalogue: RateCardCache) -> None:
-    task = await a_stopped_task(catalogue)
+async def test_nothing_goes_on_with_nothing_available(rate_cards: RateCardCache) -> None:
+    task = await a_stopped_task(rate_cards)
     spender = await start_task("alice")
     for _ in range(5):
-        await charge_block_run(spender, catalogue, block="SearchTheWebBlock")
+        await charge_block_run(spender, rate_cards, block="SearchTheWebBlock")
     assert await figures(task) == (0, 0, 0)
 
     told = await refused(task, InsufficientCredits)
@@ -140,9 +140,9 @@ async def test_nothing_goes_on_with_nothing_available(catalogue: RateCardCache) 
     assert (told.required_credits, told.available_credits) == (1, 0)
 
 
-async def test_nothing_goes_on_while_the_account_owes(catalogue: RateCardCache) -> None:
-    task = await a_stopped_task(catalogue)
-    await database.fetch("UPDATE account SET owed = 7 WHERE id = $1 RETURNING 1", task.account_id)
+async def test_nothing_goes_on_while_the_account_owes(rate_cards: RateCardCache) -> None:
+    task = await a_stopped_task(rate_cards)
+    await pools.fetch("UPDATE account SET owed = 7 WHERE id = $1 RETURNING 1", task.account_id)
 
     told = await refused(task, InsufficientCredits)
 
@@ -156,28 +156,28 @@ async def test_an_unknown_task_is_not_found(db: str) -> None:
         await resume("nowhere")
 
 
-async def test_a_budget_that_is_reached_needs_more_and_gets_it(catalogue: RateCardCache) -> None:
-    task = await a_stopped_task(catalogue, budget=15)
+async def test_a_budget_that_is_reached_needs_more_and_gets_it(rate_cards: RateCardCache) -> None:
+    task = await a_stopped_task(rate_cards, budget=15)
     assert await figures(task) == (90, 5, 85)
 
     done = await resume(task, add_budget=20)
 
     assert (done.task.status, done.task.budget_hold) == (TaskStatus.RUNNING, task.budget_hold)
     assert await figures(task) == (90, 25, 65)
-    assert (await charge_block_run(task, catalogue, block_run_id="a")).replayed
-    assert (await charge_block_run(task, catalogue, block_run_id="b")).task.total == 20
-    [row] = await database.fetch("SELECT credits, captured, remaining, status FROM hold")
+    assert (await charge_block_run(task, rate_cards, block_run_id="a")).replayed
+    assert (await charge_block_run(task, rate_cards, block_run_id="b")).task.total == 20
+    [row] = await pools.fetch("SELECT credits, captured, remaining, status FROM hold")
     assert tuple(row) == (35, 20, 15, "OPEN")
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_budget_with_a_rest_goes_on_without_more_and_one_without_does_not(catalogue: RateCardCache) -> None:
-    task = await a_stopped_task(catalogue, budget=15)
+async def test_a_budget_with_a_rest_goes_on_without_more_and_one_without_does_not(rate_cards: RateCardCache) -> None:
+    task = await a_stopped_task(rate_cards, budget=15)
     assert (await resume(task)).task.status is TaskStatus.RUNNING
     for _ in range(5):
-        await charge_block_run(task, catalogue, block="SearchTheWebBlock")
+        await charge_block_run(task, rate_cards, block="SearchTheWebBlock")
     assert await figures(task) == (85, 0, 85)
-    assert isinstance(await try_charge(task, catalogue), BudgetReached)
+    assert isinstance(await try_charge(task, rate_cards), BudgetReached)
 
     told = await refused(await a_state(task), BudgetReached)
 
@@ -185,8 +185,8 @@ async def test_a_budget_with_a_rest_goes_on_without_more_and_one_without_does_no
     assert (told.task_id, told.required_credits, told.remaining_credits) == (task.task_id, 1, 0)
 
 
-async def test_more_budget_than_is_available_is_refused(catalogue: RateCardCache) -> None:
-    task = await a_stopped_task(catalogue, budget=15)
+async def test_more_budget_than_is_available_is_refused(rate_cards: RateCardCache) -> None:
+    task = await a_stopped_task(rate_cards, budget=15)
 
     told = await refused(task, InsufficientCredits, add_budget=86)
 
@@ -197,8 +197,8 @@ async def test_more_budget_than_is_available_is_refused(catalogue: RateCardCache
 
 
 @pytest.mark.parametrize("add", [0, -1, 2**53])
-async def test_an_amount_that_makes_no_sense_is_refused(catalogue: RateCardCache, add: int) -> None:
-    task = await a_stopped_task(catalogue, budget=15)
+async def test_an_amount_that_makes_no_sense_is_refused(rate_cards: RateCardCache, add: int) -> None:
+    task = await a_stopped_task(rate_cards, budget=15)
 
     told = await refused(task, InvalidInput, add_budget=add)
 
@@ -206,15 +206,15 @@ async def test_an_amount_that_makes_no_sense_is_refused(catalogue: RateCardCache
     assert [problem.path for problem in told.problems] == ["addBudget"]
 
 
-async def test_a_task_without_a_budget_may_be_given_one(catalogue: RateCardCache) -> None:
-    task = await a_stopped_task(catalogue)
+async def test_a_task_without_a_budget_may_be_given_one(rate_cards: RateCardCache) -> None:
+    task = await a_stopped_task(rate_cards)
     await grant_credits("alice", 40)
 
     done = await resume(task, add_budget=30)
 
     assert done.task.budget_hold == 1
     assert await figures(task) == (45, 30, 15)
-    paid = await charge_block_run(task, catalogue, block_run_id="b")
+    paid = await charge_block_run(task, rate_cards, block_run_id="b")
     assert paid.entry is not None
     assert paid.entry.line.hold_number == 1
     await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
@@ -222,8 +222,8 @@ async def test_a_task_without_a_budget_may_be_given_one(catalogue: RateCardCache
     assert (await verify_ledger()).violations == []
 
 
-async def test_the_same_key_adds_once(catalogue: RateCardCache) -> None:
-    task = await a_stopped_task(catalogue, budget=15)
+async def test_the_same_key_adds_once(rate_cards: RateCardCache) -> None:
+    task = await a_stopped_task(rate_cards, budget=15)
 
     done = await gather(*(resume(task, 20, "k") for _ in range(10)))
 
@@ -239,8 +239,8 @@ async def test_the_same_key_adds_once(catalogue: RateCardCache) -> None:
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_refusal_is_not_remembered(catalogue: RateCardCache) -> None:
-    task = await a_stopped_task(catalogue, budget=15)
+async def test_a_refusal_is_not_remembered(rate_cards: RateCardCache) -> None:
+    task = await a_stopped_task(rate_cards, budget=15)
     with pytest.raises(InsufficientCredits):
         await resume(task, 100, "k")
     await grant_credits("alice", 50)
@@ -249,8 +249,8 @@ async def test_a_refusal_is_not_remembered(catalogue: RateCardCache) -> None:
     assert await figures(task) == (140, 105, 35)
 
 
-async def test_of_many_resumptions_at_once_without_a_key_one_adds(catalogue: RateCardCache) -> None:
-    task = await a_stopped_task(catalogue, budget=15)
+async def test_of_many_resumptions_at_once_without_a_key_one_adds(rate_cards: RateCardCache) -> None:
+    task = await a_stopped_task(rate_cards, budget=15)
 
     done = await gather(*(resume(task, 5) for _ in range(10)), return_exceptions=True)
 
@@ -258,10 +258,10 @@ async def test_of_many_resumptions_at_once_without_a_key_one_adds(catalogue: Rat
     assert await figures(task) == (90, 10, 80)
 
 
-async def test_a_budget_that_has_lapsed_needs_another(catalogue: RateCardCache) -> None:
+async def test_a_budget_that_has_lapsed_needs_another(rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice", budget=40, budget_timeout_seconds=1)
-    spent = await charge_block_run(task, catalogue, block_run_id="a")
+    spent = await charge_block_run(task, rate_cards, block_run_id="a")
     await wait_until(spent.block_run.charged_at + timedelta(seconds=1))
     lapsed = await a_state(task)
     assert lapsed.stop_reason is StopReason.BUDGET_EXPIRED
@@ -277,14 +277,14 @@ async def test_a_budget_that_has_lapsed_needs_another(catalogue: RateCardCache) 
         None,
     )
     assert await figures(task) == (90, 15, 75)
-    [row] = await database.fetch("SELECT credits, captured, released, remaining, status, closed_at FROM hold")
+    [row] = await pools.fetch("SELECT credits, captured, released, remaining, status, closed_at FROM hold")
     assert tuple(row) == (55, 10, 30, 15, "OPEN", None)
-    assert (await charge_block_run(task, catalogue, block_run_id="a")).replayed
-    assert (await charge_block_run(task, catalogue)).task.total == 20
+    assert (await charge_block_run(task, rate_cards, block_run_id="a")).replayed
+    assert (await charge_block_run(task, rate_cards)).task.total == 20
     assert (await verify_ledger()).violations == []
 
 
-async def test_whoever_resumes_first_after_a_lapse_need_not_have_looked(catalogue: RateCardCache) -> None:
+async def test_whoever_resumes_first_after_a_lapse_need_not_have_looked(rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice", budget=40, budget_timeout_seconds=1)
     await wait_until(await seconds_from_now(1))
@@ -295,12 +295,12 @@ async def test_whoever_resumes_first_after_a_lapse_need_not_have_looked(catalogu
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_child_that_draws_on_its_parents_budget_may_not_add_to_it(catalogue: RateCardCache) -> None:
+async def test_a_child_that_draws_on_its_parents_budget_may_not_add_to_it(rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 100)
     parent = await start_task("alice", budget=15)
     child = await start_task("alice", parent_task_id=parent.task_id)
-    await charge_block_run(child, catalogue)
-    assert isinstance(await try_charge(child, catalogue), BudgetReached)
+    await charge_block_run(child, rate_cards)
+    assert isinstance(await try_charge(child, rate_cards), BudgetReached)
 
     told = await refused(child, InvalidInput, add_budget=20)
 
@@ -308,26 +308,26 @@ async def test_a_child_that_draws_on_its_parents_budget_may_not_add_to_it(catalo
     assert [problem.path for problem in told.problems] == ["addBudget"]
     assert parent.task_id in told.message
     assert (await resume(child)).task.status is TaskStatus.RUNNING  # the parent's budget has 5 left
-    assert (await charge_block_run(child, catalogue, block="SearchTheWebBlock")).entry is not None
+    assert (await charge_block_run(child, rate_cards, block="SearchTheWebBlock")).entry is not None
     assert (await verify_ledger()).violations == []
 
 
 async def test_a_nested_budget_gets_more_from_its_parents_and_from_the_account_once_that_has_ended(
-    catalogue: RateCardCache,
+    rate_cards: RateCardCache,
 ) -> None:
     await grant_credits("alice", 100)
     parent = await start_task("alice", budget=40)
     child = await start_task("alice", parent_task_id=parent.task_id, budget=15)
-    await charge_block_run(child, catalogue)
-    assert isinstance(await try_charge(child, catalogue), BudgetReached)
+    await charge_block_run(child, rate_cards)
+    assert isinstance(await try_charge(child, rate_cards), BudgetReached)
 
     with pytest.raises(BudgetReached) as told:
         await resume(child, add_budget=26)
     assert (told.value.task_id, told.value.remaining_credits) == (parent.task_id, 25)
     await resume(child, add_budget=10)
     assert await figures(parent) == (90, 30, 60)
-    await charge_block_run(child, catalogue)
-    assert isinstance(await try_charge(child, catalogue), BudgetReached)
+    await charge_block_run(child, rate_cards)
+    assert isinstance(await try_charge(child, rate_cards), BudgetReached)
     await lifecycle.finish_task(parent.task_id, TaskStatus.COMPLETED)
     assert await figures(parent) == (80, 5, 75)
     await resume(child, add_budget=75)
@@ -340,16 +340,16 @@ async def test_a_nested_budget_gets_more_from_its_parents_and_from_the_account_o
 
 
 async def test_stopped_credited_and_resumed_again_and_again_each_block_run_is_charged_once(
-    catalogue: RateCardCache,
+    rate_cards: RateCardCache,
 ) -> None:
     await grant_credits("alice", 5)
     task = await start_task("alice")
     for number in range(20):
-        assert isinstance(await try_charge(task, catalogue, block_run_id=f"run-{number}"), InsufficientCredits)
+        assert isinstance(await try_charge(task, rate_cards, block_run_id=f"run-{number}"), InsufficientCredits)
         await grant_credits("alice", 10)
         calls = await gather(resume(task), resume(task), return_exceptions=True)
         assert sorted(type(one).__name__ for one in calls) == ["Changed", "TaskNotStopped"]
-        runs = await gather(*(charge_block_run(task, catalogue, block_run_id=f"run-{number}") for _ in range(3)))
+        runs = await gather(*(charge_block_run(task, rate_cards, block_run_id=f"run-{number}") for _ in range(3)))
         assert sorted(one.replayed for one in runs) == [False, True, True]
 
     now = await a_state(task)

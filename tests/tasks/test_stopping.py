@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from app import database
-from app.audit import verify_ledger
+from app.db import pools
 from app.errors import InsufficientCredits, TaskStopped
-from app.pricing.catalogue import RateCardCache
-from app.tasks import costs, holding
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks import costs, holds
 from app.tasks.charging import Charge, ChargeQueue, ChargeResult, charge_many
 from app.tasks.rules import SignalKind, StopReason, TaskState, TaskStatus
+from app.verify.verifier import verify_ledger
 from tests.factories import (
     block_run_request,
     charge_block_run,
@@ -34,18 +34,18 @@ async def a_state(task: TaskState) -> TaskState:
 
 async def row_of(task: TaskState) -> tuple[object, ...]:
     """The whole row, and which write made it: another write would leave another xmin."""
-    [row] = await database.fetch("SELECT t.*, xmin::text FROM task AS t WHERE task_id = $1", task.task_id)
+    [row] = await pools.fetch("SELECT t.*, xmin::text FROM task AS t WHERE task_id = $1", task.task_id)
     return tuple(row)
 
 
-async def test_only_the_refused_charge_stops_its_task_and_no_other_row_is_written(catalogue: RateCardCache) -> None:
+async def test_only_the_refused_charge_stops_its_task_and_no_other_row_is_written(rate_cards: RateCardCache) -> None:
     one, two, three = await start_tasks(3, sharing_credits=25)
-    await charge_block_run(two, catalogue)
+    await charge_block_run(two, rate_cards)
     before = [await row_of(task) for task in (two, three)]
 
-    last = await charge_block_run(one, catalogue)
+    last = await charge_block_run(one, rate_cards)
     assert (last.balance.available, last.task.status) == (5, TaskStatus.RUNNING)
-    refusal = await try_charge(one, catalogue)
+    refusal = await try_charge(one, rate_cards)
 
     assert isinstance(refusal, InsufficientCredits)
     assert (refusal.required_credits, refusal.available_credits, refusal.shortfall_credits) == (10, 5, 5)
@@ -59,24 +59,24 @@ async def test_only_the_refused_charge_stops_its_task_and_no_other_row_is_writte
     assert (await verify_ledger()).violations == []
 
 
-async def test_using_up_the_last_credit_stops_nothing(catalogue: RateCardCache) -> None:
+async def test_using_up_the_last_credit_stops_nothing(rate_cards: RateCardCache) -> None:
     one, two = await start_tasks(2, sharing_credits=10)
     before = await row_of(two)
 
-    last = await charge_block_run(one, catalogue)
+    last = await charge_block_run(one, rate_cards)
 
     assert (last.balance.available, last.task.status, last.signal) == (0, TaskStatus.RUNNING, SignalKind.STOP)
     assert await row_of(two) == before
     assert [(await a_state(task)).status for task in (one, two)] == [TaskStatus.RUNNING, TaskStatus.RUNNING]
 
 
-async def test_from_its_stop_on_a_task_takes_no_paid_charge_though_credits_have_come(catalogue: RateCardCache) -> None:
+async def test_from_its_stop_on_a_task_takes_no_paid_charge_though_credits_have_come(rate_cards: RateCardCache) -> None:
     [task] = await start_tasks(1, sharing_credits=5)
-    assert isinstance(await try_charge(task, catalogue), InsufficientCredits)
+    assert isinstance(await try_charge(task, rate_cards), InsufficientCredits)
     await grant_credits("alice", 1000)
     stopped = await a_state(task)
 
-    refusals = await gather(*(try_charge(task, catalogue) for _ in range(10)))
+    refusals = await gather(*(try_charge(task, rate_cards) for _ in range(10)))
 
     assert {type(one) for one in refusals} == {TaskStopped}
     assert {one.stop_reason for one in refusals if isinstance(one, TaskStopped)} == {StopReason.OUT_OF_CREDITS}
@@ -84,42 +84,42 @@ async def test_from_its_stop_on_a_task_takes_no_paid_charge_though_credits_have_
     assert (await get_balance(task.account_id)).posted == 1005
 
 
-async def test_what_costs_nothing_is_admitted_on_a_stopped_task(catalogue: RateCardCache) -> None:
+async def test_what_costs_nothing_is_admitted_on_a_stopped_task(rate_cards: RateCardCache) -> None:
     [task] = await start_tasks(1, sharing_credits=5)
-    assert isinstance(await try_charge(task, catalogue), InsufficientCredits)
+    assert isinstance(await try_charge(task, rate_cards), InsufficientCredits)
 
     for more in ({"block": "NoteBlock"}, {"uses_own_key": True}):
-        free = await charge_block_run(task, catalogue, **more)
+        free = await charge_block_run(task, rate_cards, **more)
         assert (free.block_run.cost, free.entry, free.task.status) == (0, None, TaskStatus.STOPPED)
     now = await a_state(task)
     assert (now.steps, now.total, now.required, now.shortfall) == (2, 0, 10, 5)
 
 
-async def test_what_was_charged_before_the_stop_is_answered_after_it(catalogue: RateCardCache) -> None:
+async def test_what_was_charged_before_the_stop_is_answered_after_it(rate_cards: RateCardCache) -> None:
     [task] = await start_tasks(1, sharing_credits=15)
-    first = await charge_block_run(task, catalogue, block_run_id="run")
-    assert isinstance(await try_charge(task, catalogue), InsufficientCredits)
+    first = await charge_block_run(task, rate_cards, block_run_id="run")
+    assert isinstance(await try_charge(task, rate_cards), InsufficientCredits)
 
-    again = await charge_block_run(task, catalogue, block_run_id="run")
+    again = await charge_block_run(task, rate_cards, block_run_id="run")
 
     assert (again.replayed, again.entry, again.block_run) == (True, first.entry, first.block_run)
     assert (again.task.status, again.balance.available) == (TaskStatus.STOPPED, 5)
 
 
-async def test_the_signal_is_stop_exactly_where_nothing_is_left_to_pay_with(catalogue: RateCardCache) -> None:
+async def test_the_signal_is_stop_exactly_where_nothing_is_left_to_pay_with(rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 60)
     with_budget = await start_task("alice", budget=20)
     plain, other = await start_task("alice"), await start_task("alice")
 
-    assert [(await charge_block_run(plain, catalogue)).signal for _ in range(4)] == [None, None, None, SignalKind.STOP]
-    assert (await charge_block_run(other, catalogue, block="NoteBlock")).signal is SignalKind.STOP
-    assert (await charge_block_run(with_budget, catalogue)).signal is None
-    assert (await charge_block_run(with_budget, catalogue)).signal is SignalKind.STOP
+    assert [(await charge_block_run(plain, rate_cards)).signal for _ in range(4)] == [None, None, None, SignalKind.STOP]
+    assert (await charge_block_run(other, rate_cards, block="NoteBlock")).signal is SignalKind.STOP
+    assert (await charge_block_run(with_budget, rate_cards)).signal is None
+    assert (await charge_block_run(with_budget, rate_cards)).signal is SignalKind.STOP
 
     await grant_credits("alice", 1)
-    assert (await charge_block_run(other, catalogue, block="NoteBlock")).signal is None
+    assert (await charge_block_run(other, rate_cards, block="NoteBlock")).signal is None
     assert (
-        await charge_block_run(with_budget, catalogue, block="NoteBlock")
+        await charge_block_run(with_budget, rate_cards, block="NoteBlock")
     ).signal is SignalKind.STOP  # its budget is spent
 
 
@@ -128,18 +128,18 @@ async def test_a_task_that_holds_the_last_credits_is_told_nothing_until_its_hold
     await grant_credits("alice", 30)
     task, other = await start_task("alice"), await start_task("alice")
     hold = hold_request(task, 20)
-    await holding.place_hold(hold, prices)
+    await holds.place_hold(hold, prices)
 
     mine = await charge_block_run(task, prices)
     assert (mine.balance.available, mine.signal) == (0, None)
     assert (await charge_block_run(other, prices, block="NoteBlock")).signal is SignalKind.STOP
-    voided = await holding.void_hold(task.task_id, hold.block_run_id)
+    voided = await holds.void_hold(task.task_id, hold.block_run_id)
     assert voided.balance.available == 20
 
     assert [(await charge_block_run(task, prices)).signal for _ in range(2)] == [None, SignalKind.STOP]
 
 
-async def test_in_a_list_the_second_item_stops_its_task_and_no_other(catalogue: RateCardCache) -> None:
+async def test_in_a_list_the_second_item_stops_its_task_and_no_other(rate_cards: RateCardCache) -> None:
     one, two = await start_tasks(2, sharing_credits=15)
     items = [
         block_run_request(one),
@@ -149,7 +149,7 @@ async def test_in_a_list_the_second_item_stops_its_task_and_no_other(catalogue: 
         block_run_request(one, block="NoteBlock"),
     ]
 
-    outcomes = await charge_many([(one.account_id, item) for item in items], catalogue)
+    outcomes = await charge_many([(one.account_id, item) for item in items], rate_cards)
 
     assert [type(done) for done in outcomes] == [
         Charge,
@@ -170,26 +170,26 @@ def counted(outcomes: Sequence[ChargeResult]) -> dict[str, int]:
 
 
 async def test_of_two_hundred_block_runs_at_once_on_credits_for_a_hundred_exactly_a_hundred_run(
-    catalogue: RateCardCache,
+    rate_cards: RateCardCache,
 ) -> None:
     tasks = await start_tasks(200, sharing_credits=1000)
-    charger = ChargeQueue(catalogue, lanes=4, batch_limit=16, queue_limit=4096)
+    charge_queue = ChargeQueue(rate_cards, lanes=4, batch_limit=16, queue_limit=4096)
     try:
-        outcomes = await gather(*(charger.charge(block_run_request(task)) for task in tasks))
+        outcomes = await gather(*(charge_queue.charge(block_run_request(task)) for task in tasks))
     finally:
-        await charger.close()
+        await charge_queue.close()
 
     assert counted(outcomes) == {"Charged": 100, "InsufficientCredits": 100}
     assert min(one.balance.available for one in outcomes if isinstance(one, Charge)) == 0
     await check_stopped(tasks, outcomes)
 
 
-async def test_the_same_in_lists_over_several_transactions_at_once(catalogue: RateCardCache) -> None:
+async def test_the_same_in_lists_over_several_transactions_at_once(rate_cards: RateCardCache) -> None:
     tasks = await start_tasks(200, sharing_credits=1000)
     lists = [tasks[start::10] for start in range(10)]
 
     done = await gather(
-        *(charge_many([(task.account_id, block_run_request(task)) for task in some], catalogue) for some in lists)
+        *(charge_many([(task.account_id, block_run_request(task)) for task in some], rate_cards) for some in lists)
     )
 
     outcomes = [one for some in done for one in some]
@@ -210,14 +210,14 @@ async def check_stopped(tasks: Sequence[TaskState], outcomes: Sequence[ChargeRes
 
 
 async def test_of_two_hundred_block_runs_of_one_task_a_hundred_run_and_then_it_is_stopped(
-    catalogue: RateCardCache,
+    rate_cards: RateCardCache,
 ) -> None:
     [task] = await start_tasks(1, sharing_credits=1000)
-    charger = ChargeQueue(catalogue, lanes=4, batch_limit=16, queue_limit=4096)
+    charge_queue = ChargeQueue(rate_cards, lanes=4, batch_limit=16, queue_limit=4096)
     try:
-        outcomes = await gather(*(charger.charge(block_run_request(task)) for _ in range(200)))
+        outcomes = await gather(*(charge_queue.charge(block_run_request(task)) for _ in range(200)))
     finally:
-        await charger.close()
+        await charge_queue.close()
 
     assert counted(outcomes) == {"Charged": 100, "InsufficientCredits": 1, "TaskStopped": 99}
     state = await a_state(task)
@@ -225,14 +225,14 @@ async def test_of_two_hundred_block_runs_of_one_task_a_hundred_run_and_then_it_i
     assert (await verify_ledger()).violations == []
 
 
-async def test_of_many_stops_for_one_cause_one_notice_stands_for_each_agent(catalogue: RateCardCache) -> None:
+async def test_of_many_stops_for_one_cause_one_notice_stands_for_each_agent(rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 5)
     tasks = [await start_task("alice", agent_id=agent) for agent in ("one", "one", "two")]
 
     for task in tasks:
-        assert isinstance(await try_charge(task, catalogue), InsufficientCredits)
+        assert isinstance(await try_charge(task, rate_cards), InsufficientCredits)
 
-    told = await database.fetch("SELECT kind, agent_id FROM notice WHERE kind = 'OUT_OF_CREDITS' ORDER BY agent_id")
+    told = await pools.fetch("SELECT kind, agent_id FROM notice WHERE kind = 'OUT_OF_CREDITS' ORDER BY agent_id")
     assert [tuple(row) for row in told] == [("OUT_OF_CREDITS", "one"), ("OUT_OF_CREDITS", "two")]
     await grant_credits("alice", 100)
-    assert await database.fetch("SELECT FROM notice WHERE kind = 'OUT_OF_CREDITS' AND cleared_at IS NULL") == []
+    assert await pools.fetch("SELECT FROM notice WHERE kind = 'OUT_OF_CREDITS' AND cleared_at IS NULL") == []

@@ -6,17 +6,16 @@ from typing import Any
 
 import pytest
 
-from app import database
-from app.audit import verify_ledger
+from app.db import pools
 from app.errors import RefundExceedsTopUp
-from app.pricing.catalogue import RateCardCache
-from app.tasks import holding
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks import holds
 from app.topups.provider import Dispute, DisputeStatus, Refund, RefundStatus
 from app.topups.rules import TopUpRow, TopUpStatus
-from app.topups.settling import EventOutcome, settle
+from app.topups.settlement import EventOutcome, settle
+from app.verify.verifier import verify_ledger
 from tests.factories import charge_block_run, get_balance, grant_credits, hold_request, publish_rate_cards, start_task
-from tests.topups.buying import create_top_up, list_inbox, payment_event
-from tests.topups.giving_back import (
+from tests.topups.refund_fixtures import (
     build_dispute,
     create_paid_top_up,
     deliver,
@@ -27,17 +26,18 @@ from tests.topups.giving_back import (
     refunded,
 )
 from tests.topups.test_refunds import UNHEARD
+from tests.topups.top_up_fixtures import create_top_up, list_inbox, payment_event
 
 pytestmark = pytest.mark.anyio
 
 OPEN, WON, LOST = DisputeStatus.OPEN, DisputeStatus.WON, DisputeStatus.LOST
 
 
-async def spent(top_up: TopUpRow, catalogue: RateCardCache, credits: int) -> None:
+async def spent(top_up: TopUpRow, rate_cards: RateCardCache, credits: int) -> None:
     """So many of alice's credits, a multiple of 10, are spent by one task."""
     task = await start_task("alice")
     for _ in range(credits // 10):
-        await charge_block_run(task, catalogue)
+        await charge_block_run(task, rate_cards)
 
 
 async def whole() -> None:
@@ -59,31 +59,31 @@ async def test_an_open_dispute_freezes_and_a_won_one_thaws(db: str) -> None:
 
 
 async def test_a_lost_dispute_takes_what_is_unclaimed_and_the_rest_is_debt(db: str) -> None:
-    catalogue = await publish_rate_cards()
+    rate_cards = await publish_rate_cards()
     top_up = await create_paid_top_up(credits=1_000)
-    await spent(top_up, catalogue, 200)
+    await spent(top_up, rate_cards, 200)
     hold = hold_request(await start_task("alice"), 300)
-    await holding.place_hold(hold, catalogue)
+    await holds.place_hold(hold, rate_cards)
     await deliver(build_dispute(top_up, OPEN))
     assert await read_figures(top_up) == (800, 300, 1_000, 0, 0)
     await whole()
     assert await deliver(build_dispute(top_up, LOST)) is EventOutcome.DISPUTE_LOST
     assert (await list_moves(top_up))[-2:] == [("REFUND", -500, 0), ("DEBT", 0, 500)]
-    [entry] = await database.fetch("SELECT actor, reason, top_up_id FROM entry WHERE kind = 'DEBT'")
+    [entry] = await pools.fetch("SELECT actor, reason, top_up_id FROM entry WHERE kind = 'DEBT'")
     assert tuple(entry) == ("provider:sandbox", f"dispute dp_{top_up.id} was lost", top_up.id)
     assert await read_figures(top_up) == (300, 300, 0, 500, 0)
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 0, 0, 1_000)
     await whole()
-    await holding.void_hold(hold.task_id, hold.block_run_id)
+    await holds.void_hold(hold.task_id, hold.block_run_id)
     assert await read_figures(top_up) == (0, 0, 0, 200, 0)
     await whole()
 
 
 async def test_the_debt_of_a_lost_dispute_is_paid_at_once_of_other_bought_credits(
-    db: str, catalogue: RateCardCache
+    db: str, rate_cards: RateCardCache
 ) -> None:
     first = await create_paid_top_up(credits=500)
-    await spent(first, catalogue, 500)
+    await spent(first, rate_cards, 500)
     await create_paid_top_up(credits=800)
     await grant_credits("alice", 50)
     await deliver(build_dispute(first, LOST))
@@ -92,12 +92,12 @@ async def test_the_debt_of_a_lost_dispute_is_paid_at_once_of_other_bought_credit
     await whole()
 
 
-async def test_the_bonus_is_taken_back_as_far_as_it_is_unspent(db: str, catalogue: RateCardCache) -> None:
+async def test_the_bonus_is_taken_back_as_far_as_it_is_unspent(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=1_000, bonus=200)
-    await spent(top_up, catalogue, 50)
+    await spent(top_up, rate_cards, 50)
     await deliver(build_dispute(top_up, LOST))
     assert (await list_moves(top_up))[-2:] == [("REFUND", -1_000, 0), ("ADJUSTMENT", -150, 0)]
-    [row] = await database.fetch("SELECT credits, bonus_credits, bonus_spent FROM dispute")
+    [row] = await pools.fetch("SELECT credits, bonus_credits, bonus_spent FROM dispute")
     assert (tuple(row), await read_figures(top_up)) == ((1_000, 150, 50), (0, 0, 0, 0, 0))
     await whole()
 
@@ -181,7 +181,7 @@ DECIDED: dict[str, list[DisputeStatus]] = {"won": [OPEN, WON], "lost": [OPEN, LO
 @pytest.mark.parametrize("ending", DECIDED)
 @pytest.mark.parametrize("spends", [0, 300])
 async def test_any_order_of_notices_ends_in_the_same_state(
-    db: str, catalogue: RateCardCache, ending: str, spends: int
+    db: str, rate_cards: RateCardCache, ending: str, spends: int
 ) -> None:
     """A refund of 400 that was begun at the provider and a dispute, each told twice, in all their orders."""
     kinds: list[Any] = [*DECIDED[ending], RefundStatus.PENDING, RefundStatus.DONE]
@@ -192,7 +192,7 @@ async def test_any_order_of_notices_ends_in_the_same_state(
         if spends:
             task = await start_task(owner)
             for _ in range(spends // 10):
-                await charge_block_run(task, catalogue)
+                await charge_block_run(task, rate_cards)
         for said in order:
             await deliver(_said(top_up, said))
         await deliver(_said(top_up, order[0]))
@@ -215,7 +215,7 @@ async def test_the_same_dispute_told_by_many_events_at_once_counts_once(db: str)
     await gather(*(deliver(build_dispute(top_up, state)) for state in states))
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 0, 0, 1_000)
     assert await list_moves(top_up) == [("REFUND", -1_000, 0)]
-    assert len(await database.fetch("SELECT 1 FROM dispute")) == 1
+    assert len(await pools.fetch("SELECT 1 FROM dispute")) == 1
     await whole()
 
 
@@ -238,7 +238,7 @@ async def test_two_disputes_of_one_payment_take_no_more_than_it(db: str) -> None
 
 async def test_a_part_is_frozen_for_a_disputed_part_rounded_up(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
-    await database.fetch("UPDATE top_up SET amount_minor = 3000")
+    await pools.fetch("UPDATE top_up SET amount_minor = 3000")
     await deliver(build_dispute(top_up, OPEN, amount_minor=1_001))
     assert (await read_figures(top_up)).frozen == 334
 
@@ -273,14 +273,16 @@ async def test_a_dispute_before_its_payment_waits_for_it(db: str) -> None:
     await whole()
 
 
-async def test_what_is_frozen_cannot_be_spent_and_what_is_thawed_replenishes(db: str, catalogue: RateCardCache) -> None:
+async def test_what_is_frozen_cannot_be_spent_and_what_is_thawed_replenishes(
+    db: str, rate_cards: RateCardCache
+) -> None:
     top_up = await create_paid_top_up(credits=500)
     task = await start_task("alice")
     await deliver(build_dispute(top_up, OPEN))
     with pytest.raises(Exception, match="0 are available"):
-        await charge_block_run(task, catalogue)
+        await charge_block_run(task, rate_cards)
     notices = "SELECT kind FROM notice WHERE cleared_at IS NULL ORDER BY number"
-    assert "OUT_OF_CREDITS" in {kind for (kind,) in await database.fetch(notices)}
+    assert "OUT_OF_CREDITS" in {kind for (kind,) in await pools.fetch(notices)}
     await deliver(build_dispute(top_up, WON))
-    assert "OUT_OF_CREDITS" not in {kind for (kind,) in await database.fetch(notices)}
+    assert "OUT_OF_CREDITS" not in {kind for (kind,) in await pools.fetch(notices)}
     await whole()

@@ -6,18 +6,18 @@ from typing import Any
 import anyio
 import pytest
 
-from app import database
+from app.db import pools
 from app.errors import InvalidInput
 from app.topups import inbox as notices
-from app.topups import retries
-from app.topups.asking import parse_stored_event, payment_query_event
+from app.topups import inbox_retries
 from app.topups.provider import ProviderEvent, Refund, RefundStatus
+from app.topups.provider_events import parse_stored_event, payment_query_event
 from app.topups.rules import Payment, PaymentStatus, SavedCard, TaxLine, TopUpRow, TopUpStatus
 from app.topups.sandbox.provider import Sandbox
-from app.topups.settling import EventOutcome, settle
-from tests.commands import COMMAND, REPOSITORY, environment
+from app.topups.settlement import EventOutcome, settle
+from tests.command_line import COMMAND, REPOSITORY, environment
 from tests.conftest import LEDGER_KEY
-from tests.topups.buying import (
+from tests.topups.top_up_fixtures import (
     ADDRESS,
     SANDBOX,
     SECRET,
@@ -43,7 +43,7 @@ async def told(top_up: TopUpRow) -> ProviderEvent:
 
 async def make_due() -> None:
     """Time passes, until everything that waits is due."""
-    await database.fetch(
+    await pools.fetch(
         "UPDATE provider_notice SET next_attempt_at = clock_timestamp() WHERE next_attempt_at IS NOT NULL"
     )
 
@@ -61,9 +61,9 @@ async def test_a_notice_that_was_kept_and_cut_off_is_taken_up(db: str) -> None:
     top_up = await create_top_up()
     event = await told(top_up)
     await notices.store_event(event)
-    assert await retries.retry_due(SANDBOX) == 0
+    assert await inbox_retries.retry_due(SANDBOX) == 0
     await make_due()
-    assert [await retries.retry_due(SANDBOX), await retries.retry_due(SANDBOX)] == [1, 0]
+    assert [await inbox_retries.retry_due(SANDBOX), await inbox_retries.retry_due(SANDBOX)] == [1, 0]
     assert ((await reload(top_up)).status, await posted_credits(top_up.account_id)) == (TopUpStatus.PAID, 500)
 
 
@@ -72,34 +72,34 @@ async def test_the_first_failures_are_tried_again_later_and_later_and_the_fifth_
 ) -> None:
     top_up = await create_top_up()
     event = await told(top_up)
-    await database.fetch("ALTER TABLE top_up ADD CONSTRAINT broken CHECK (status = 'PENDING') NOT VALID")
+    await pools.fetch("ALTER TABLE top_up ADD CONSTRAINT broken CHECK (status = 'PENDING') NOT VALID")
     try:
         waits = []
         with pytest.raises(Exception, match="broken"):
             await settle(event)
         for _ in range(4):
             row = (
-                await database.fetch(
+                await pools.fetch(
                     "SELECT extract(epoch FROM next_attempt_at - clock_timestamp()) AS wait, parked_at"
                     " FROM provider_notice"
                 )
             )[0]
             waits.append((round(float(row["wait"]), -1), row["parked_at"]))
             await make_due()
-            assert await retries.retry_due(SANDBOX) == 1
+            assert await inbox_retries.retry_due(SANDBOX) == 1
         assert waits == [(30, None), (120, None), (600, None), (3600, None)]
         notice = (await list_inbox())[event.event_id]
         assert (notice["attempts"], notice["outcome"], notice["next_attempt_at"]) == (5, "PARKED_FAILED", None)
         assert notice["parked_at"] is not None
         alerts = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
         assert [message for message in alerts if "is parked after 5 failures" in message] == alerts[-1:]
-        assert (await retries.retry_due(SANDBOX), await settle(event)) == (0, EventOutcome.PARKED_FAILED)
+        assert (await inbox_retries.retry_due(SANDBOX), await settle(event)) == (0, EventOutcome.PARKED_FAILED)
     finally:
-        await database.fetch("ALTER TABLE top_up DROP CONSTRAINT broken")
-    assert await retries.replay(SANDBOX, event.event_id) is EventOutcome.CREDITED
+        await pools.fetch("ALTER TABLE top_up DROP CONSTRAINT broken")
+    assert await inbox_retries.replay(SANDBOX, event.event_id) is EventOutcome.CREDITED
     assert await list_entries(top_up.account_id) == [("TOP_UP", 500, top_up.id, "user:alice")]
     with pytest.raises(InvalidInput):
-        await retries.replay(SANDBOX, event.event_id)
+        await inbox_retries.replay(SANDBOX, event.event_id)
 
 
 async def test_a_poisonous_notice_among_a_hundred_stops_none_of_the_others(db: str) -> None:
@@ -107,13 +107,13 @@ async def test_a_poisonous_notice_among_a_hundred_stops_none_of_the_others(db: s
     for top_up in top_ups:
         await notices.store_event(await told(top_up))
     poison = (await told(top_ups[0])).event_id
-    await database.fetch(
+    await pools.fetch(
         "UPDATE provider_notice SET body = '{\"poison\": true}' WHERE event_id = $1",
         poison,
     )
     provider = Poisoned(ADDRESS, SECRET)
     await make_due()
-    assert [await retries.retry_due(provider), await retries.retry_due(provider)] == [50, 50]
+    assert [await inbox_retries.retry_due(provider), await inbox_retries.retry_due(provider)] == [50, 50]
     found = await list_inbox()
     assert sum(row["outcome"] == "CREDITED" for row in found.values()) == 99
     assert (found[poison]["handled_at"], found[poison]["attempts"], found[poison]["parked_at"]) == (None, 1, None)
@@ -135,7 +135,7 @@ async def test_two_processes_take_different_notices(db: str) -> None:
 async def test_the_limit_holds_though_the_planner_thinks_that_the_inbox_has_one_row(db: str) -> None:
     """As in the sweep: then it would read what is due anew for each row that there is."""
     await notices.store_event(await told(await create_top_up("owner-0")))
-    await database.fetch("VACUUM ANALYZE provider_notice")
+    await pools.fetch("VACUUM ANALYZE provider_notice")
     for number in range(1, 7):
         await notices.store_event(await told(await create_top_up(f"owner-{number}")))
     await make_due()
@@ -155,7 +155,7 @@ async def test_a_refund_before_its_payment_waits_and_is_parked_where_none_comes(
         assert [await settle(event) for _ in range(6)] == [EventOutcome.WAITING] * 6
         assert (await list_inbox())[event.event_id]["attempts"] == attempts
         await make_due()
-        await retries.retry_due(SANDBOX)
+        await inbox_retries.retry_due(SANDBOX)
     assert await settle(event) is EventOutcome.PARKED_FAILED
     notice = (await list_inbox())[event.event_id]
     assert (notice["attempts"], notice["last_error"]) == (5, "Payment pay_unheard_of is not settled yet.")
@@ -190,13 +190,13 @@ async def test_a_person_lists_what_is_parked_and_replays_it(db: str) -> None:
     assert await command(db, "list") == (0, "nothing waits\n", "")
     top_up = await create_top_up()
     event = await told(top_up)
-    await database.fetch("UPDATE top_up SET amount_minor = 400")
+    await pools.fetch("UPDATE top_up SET amount_minor = 400")
     assert await settle(event) is EventOutcome.PARKED_MISMATCH
     _, listed, _ = await command(db, "list")
     assert listed.startswith(f"{event.event_id}  ")
     assert listed.endswith("  0 failures  PARKED_MISMATCH  amount in minor units is 500, ours is 400\n")
 
-    await database.fetch("UPDATE top_up SET amount_minor = 500")
+    await pools.fetch("UPDATE top_up SET amount_minor = 500")
     assert await command(db, "replay", event.event_id) == (0, f"{event.event_id}: CREDITED\n", "")
     assert await posted_credits(top_up.account_id) == 500
     code, _, said = await command(db, "replay", event.event_id)
@@ -210,5 +210,5 @@ async def test_an_event_that_was_asked_for_and_failed_is_tried_again(db: str) ->
     assert answer is not None
     await notices.store_event(payment_query_event(answer))
     await make_due()
-    assert await retries.retry_due(SANDBOX) == 1
+    assert await inbox_retries.retry_due(SANDBOX) == 1
     assert (await reload(top_up)).status is TopUpStatus.PAID

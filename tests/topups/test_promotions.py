@@ -8,15 +8,23 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.ledger import statements
-from app.ledger.book import GrantSource
+from app.ledger import queries
+from app.ledger.rules.account_state import GrantSource
 from app.settings import Settings
-from app.topups.refills.auto import buy_if_needed
+from app.topups.auto_topup.purchasing import buy_if_needed
 from app.topups.rules import PaymentStatus, TopUpTerms
-from app.topups.settling import EventOutcome, settle
+from app.topups.settlement import EventOutcome, settle
 from tests.factories import charge_block_run, publish_rate_cards, start_task
-from tests.topups.buying import SANDBOX, TERMS, begin_top_up, create_top_up, list_entries, payment_event, reload
-from tests.topups.refills import enable_auto_topup
+from tests.topups.auto_topup_fixtures import enable_auto_topup
+from tests.topups.top_up_fixtures import (
+    SANDBOX,
+    TERMS,
+    begin_top_up,
+    create_top_up,
+    list_entries,
+    payment_event,
+    reload,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +50,7 @@ async def test_the_bonus_comes_with_the_payment_in_a_grant_that_expires(db: str)
     ]
     paid_at = (await reload(top_up)).paid_at
     assert paid_at is not None
-    bonus, bought = await statements.list_grants(top_up.account_id, before_number=99, limit=9)
+    bonus, bought = await queries.list_grants(top_up.account_id, before_number=99, limit=9)
     assert (bought.source, bought.credits, bought.expires_at) == (GrantSource.PURCHASED, 1_200, None)
     assert (bonus.source, bonus.credits, bonus.top_up_id) == (GrantSource.PROMOTIONAL, 100, top_up.id)
     assert bonus.expires_at == paid_at + timedelta(days=30)
@@ -77,7 +85,7 @@ async def test_the_bonus_is_spent_first(db: str) -> None:
     top_up = await create_top_up("alice", 1_000, terms=PROMOTED)
     await settle(await payment_event(top_up))
     await charge_block_run(await start_task("alice"), await publish_rate_cards())
-    bonus, bought = await statements.list_grants(top_up.account_id, before_number=99, limit=9)
+    bonus, bought = await queries.list_grants(top_up.account_id, before_number=99, limit=9)
     assert (bonus.remaining, bought.remaining) == (90, 1_000)
 
 

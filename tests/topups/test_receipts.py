@@ -10,9 +10,9 @@ from starlette.applications import Starlette
 from app.topups import receipt_pages
 from app.topups.receipts import build_receipt, build_token, parse_token
 from app.topups.rules import Reference, TaxLine, TopUpRow, TopUpStatus
-from app.topups.settling import settle
+from app.topups.settlement import settle
 from app.webhooks import payment_routes
-from tests.topups.buying import ADDRESS, SANDBOX, TERMS, create_top_up, payment_event, reload
+from tests.topups.top_up_fixtures import ADDRESS, SANDBOX, TERMS, create_top_up, payment_event, reload
 
 pytestmark = pytest.mark.anyio
 

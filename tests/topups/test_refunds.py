@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import database
-from app.audit import verify_ledger
+from app.db import pools
 from app.errors import (
     IdempotencyConflict,
     InsufficientCredits,
@@ -20,18 +19,20 @@ from app.errors import (
     TopUpNotPaid,
     Unavailable,
 )
-from app.ledger import holds
-from app.pricing.catalogue import RateCardCache
-from app.tasks import holding, lifecycle, reversing
-from app.tasks.resuming import ResumeTaskRequest, resume_task
+from app.ledger import hold_queries
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks import holds as holding
+from app.tasks import lifecycle, reversals
 from app.tasks.rules import TaskStatus as Ended
-from app.topups.giving_back import refunds
-from app.topups.giving_back.shares import RefundRow, RemainingAmounts
+from app.tasks.stop_and_resume import ResumeTaskRequest, resume_task
 from app.topups.provider import DisputeStatus, Refund, RefundOrder, RefundStatus
+from app.topups.refunds import requests
+from app.topups.refunds.amounts import RefundRow, RemainingAmounts
 from app.topups.rules import TopUpRow, TopUpStatus, TopUpTerms
-from app.topups.sandbox import refunds as sandbox_refunds
+from app.topups.sandbox import refunds_and_disputes as sandbox_refunds
 from app.topups.sandbox.provider import Sandbox
-from app.topups.settling import EventOutcome, settle
+from app.topups.settlement import EventOutcome, settle
+from app.verify.verifier import verify_ledger
 from tests.factories import (
     charge_block_run,
     grant_credits,
@@ -41,9 +42,8 @@ from tests.factories import (
     start_task,
     wait_until,
 )
-from tests.ledger.test_burn_down import NOON
-from tests.topups.buying import ADDRESS, SANDBOX, SECRET, create_top_up, list_inbox, payment_event
-from tests.topups.giving_back import (
+from tests.ledger.rules.test_balance_changes import NOON
+from tests.topups.refund_fixtures import (
     build_dispute,
     create_paid_top_up,
     deliver,
@@ -53,6 +53,7 @@ from tests.topups.giving_back import (
     read_refund_figures,
     refunded,
 )
+from tests.topups.top_up_fixtures import ADDRESS, SANDBOX, SECRET, create_top_up, list_inbox, payment_event
 
 pytestmark = pytest.mark.anyio
 
@@ -77,11 +78,11 @@ class Unheard(Sandbox):
 SILENT, UNHEARD = Silent(ADDRESS, SECRET), Unheard(ADDRESS, SECRET)
 
 
-async def spent(top_up: TopUpRow, catalogue: RateCardCache, credits: int) -> None:
+async def spent(top_up: TopUpRow, rate_cards: RateCardCache, credits: int) -> None:
     """So many of the owner's credits, a multiple of 10, are spent by a task of its own."""
     task = await start_task(top_up.actor.removeprefix("user:"))
     for _ in range(credits // 10):
-        await charge_block_run(task, catalogue)
+        await charge_block_run(task, rate_cards)
     await lifecycle.finish_task(task.task_id, Ended.COMPLETED)
 
 
@@ -104,18 +105,18 @@ async def test_an_unspent_top_up_goes_back_whole(db: str) -> None:
 async def test_the_entry_says_who_and_why_and_for_which_top_up(db: str) -> None:
     top_up = await create_paid_top_up()
     await refunded(top_up, 100, reason="wrong account", actor="operator:olivia")
-    [entry] = await database.fetch("SELECT actor, reason, top_up_id, draws::text AS draws FROM entry WHERE seq = 2")
+    [entry] = await pools.fetch("SELECT actor, reason, top_up_id, draws::text AS draws FROM entry WHERE seq = 2")
     assert tuple(entry) == ("operator:olivia", "wrong account", top_up.id, "[[1, 100]]")
 
 
 async def test_what_was_spent_or_is_held_becomes_debt_and_the_voided_hold_pays_it(db: str) -> None:
     """A refund of a top-up that is partly drawn and partly held, the hold then voided."""
-    catalogue = await publish_rate_cards()
+    rate_cards = await publish_rate_cards()
     top_up = await create_paid_top_up(credits=1_000)
-    await spent(top_up, catalogue, 300)
+    await spent(top_up, rate_cards, 300)
     held = await start_task("alice")
     hold = hold_request(held, 400)
-    await holding.place_hold(hold, catalogue)
+    await holding.place_hold(hold, rate_cards)
 
     done = await refunded(top_up)
 
@@ -129,13 +130,13 @@ async def test_what_was_spent_or_is_held_becomes_debt_and_the_voided_hold_pays_i
     await whole()
 
 
-async def test_debt_blocks_new_tasks_and_resumes_and_a_top_up_pays_it_first(db: str, catalogue: RateCardCache) -> None:
+async def test_debt_blocks_new_tasks_and_resumes_and_a_top_up_pays_it_first(db: str, rate_cards: RateCardCache) -> None:
     """A top-up pays debt while tasks resume and spend."""
     first = await create_paid_top_up(credits=500)
     running = await start_task("alice")
-    await spent(first, catalogue, 500)
+    await spent(first, rate_cards, 500)
     with pytest.raises(InsufficientCredits):
-        await charge_block_run(running, catalogue)  # it stops here
+        await charge_block_run(running, rate_cards)  # it stops here
     await refunded(first, 200)
     assert await read_figures(first) == (0, 0, 0, 200, 0)
     gift = await grant_credits("alice", 50)
@@ -151,7 +152,7 @@ async def test_debt_blocks_new_tasks_and_resumes_and_a_top_up_pays_it_first(db: 
     assert (await list_moves(first))[-2:] == [("TOP_UP", 500, 0), ("DEBT_PAID", -200, -200)]
     assert await read_figures(second) == (350, 0, 0, 0, 350)
     await resumed(running.task_id)
-    await gather(*(charge_block_run(running, catalogue) for _ in range(20)))
+    await gather(*(charge_block_run(running, rate_cards) for _ in range(20)))
     assert await read_figures(second) == (150, 0, 0, 0, 150)
     await whole()
 
@@ -161,35 +162,35 @@ async def resumed(task_id: str) -> Any:
 
 
 async def test_a_running_task_goes_on_with_what_is_available_while_something_is_owed(
-    db: str, catalogue: RateCardCache
+    db: str, rate_cards: RateCardCache
 ) -> None:
     top_up = await create_paid_top_up(credits=500)
     task = await start_task("alice")
-    await spent(top_up, catalogue, 500)
+    await spent(top_up, rate_cards, 500)
     await grant_credits("alice", 30)
     await refunded(top_up, 100)
     assert await read_figures(top_up) == (30, 0, 0, 100, 30)
-    assert (await charge_block_run(task, catalogue)).entry is not None
+    assert (await charge_block_run(task, rate_cards)).entry is not None
     assert await read_figures(top_up) == (20, 0, 0, 100, 20)
 
 
-async def test_a_reversal_pays_debt(db: str, catalogue: RateCardCache) -> None:
+async def test_a_reversal_pays_debt(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=500)
     task = await start_task("alice")
     for _ in range(5):
-        await charge_block_run(task, catalogue)
+        await charge_block_run(task, rate_cards)
     await refunded(top_up)
     assert await read_figures(top_up) == (0, 0, 0, 50, 0)
-    await reversing.reverse_task(task.task_id, reason="it failed", idempotency_key="back", actor="operator:test")
+    await reversals.reverse_task(task.task_id, reason="it failed", idempotency_key="back", actor="operator:test")
     assert await read_figures(top_up) == (0, 0, 0, 0, 0)
     await whole()
 
 
 async def test_a_grant_that_pays_debt_does_so_and_the_same_request_is_replayed(
-    db: str, catalogue: RateCardCache
+    db: str, rate_cards: RateCardCache
 ) -> None:
     top_up = await create_paid_top_up(credits=500)
-    await spent(top_up, catalogue, 500)
+    await spent(top_up, rate_cards, 500)
     await refunded(top_up)
     asked = {"key": "gift", "pays_debt": True}
     first, again = await grant_credits("alice", 300, **asked), await grant_credits("alice", 300, **asked)
@@ -200,9 +201,9 @@ async def test_a_grant_that_pays_debt_does_so_and_the_same_request_is_replayed(
     await whole()
 
 
-async def test_bought_spent_the_bonus_and_asked_the_money_back(db: str, catalogue: RateCardCache) -> None:
+async def test_bought_spent_the_bonus_and_asked_the_money_back(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=1_000, bonus=200)
-    await spent(top_up, catalogue, 150)  # promotional credits burn first
+    await spent(top_up, rate_cards, 150)  # promotional credits burn first
     assert await read_figures(top_up) == (1_050, 0, 0, 0, 1_050)
 
     done = await refunded(top_up)
@@ -215,9 +216,9 @@ async def test_bought_spent_the_bonus_and_asked_the_money_back(db: str, catalogu
     await whole()
 
 
-async def test_the_same_share_of_the_bonus_goes_with_each_part(db: str, catalogue: RateCardCache) -> None:
+async def test_the_same_share_of_the_bonus_goes_with_each_part(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=1_000, bonus=201)
-    await spent(top_up, catalogue, 100)
+    await spent(top_up, rate_cards, 100)
     parts = [(await refunded(top_up, credits)).refund for credits in (500, 250, 250)]
     assert [(one.bonus_credits, one.bonus_spent, one.amount_minor, one.reduced_minor) for one in parts] == [
         (100, 0, 500, 0), (1, 49, 201, 49), (0, 51, 199, 51),
@@ -227,10 +228,10 @@ async def test_the_same_share_of_the_bonus_goes_with_each_part(db: str, catalogu
     await whole()
 
 
-async def test_a_bonus_that_has_expired_unspent_does_not_reduce_the_money(db: str, catalogue: RateCardCache) -> None:
+async def test_a_bonus_that_has_expired_unspent_does_not_reduce_the_money(db: str, rate_cards: RateCardCache) -> None:
     ends = await seconds_from_now(0.4)
     top_up = await create_paid_top_up(credits=1_000, bonus=200, expires_at=ends)
-    await spent(top_up, catalogue, 50)
+    await spent(top_up, rate_cards, 50)
     await wait_until(ends)
     half = (await refunded(top_up, 500)).refund
     rest = (await refunded(top_up)).refund
@@ -239,12 +240,12 @@ async def test_a_bonus_that_has_expired_unspent_does_not_reduce_the_money(db: st
     await whole()
 
 
-async def test_a_refund_of_no_money_is_done_without_the_provider(db: str, catalogue: RateCardCache) -> None:
+async def test_a_refund_of_no_money_is_done_without_the_provider(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=500, bonus=500)
-    await spent(top_up, catalogue, 500)
+    await spent(top_up, rate_cards, 500)
     done = await refunded(top_up, provider=UNHEARD)
     assert (done.refund.status, done.refund.amount_minor, done.refund.reduced_minor) == (RefundStatus.DONE, 0, 500)
-    assert await database.fetch("SELECT 1 FROM sandbox_refund") == []
+    assert await pools.fetch("SELECT 1 FROM sandbox_refund") == []
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 500, 0, 0)
     await whole()
 
@@ -293,7 +294,7 @@ async def test_what_cannot_be_refunded(db: str) -> None:
 
 async def test_another_providers_top_up_is_refused_before_anything_moves(db: str) -> None:
     top_up = await create_paid_top_up()
-    await database.fetch("UPDATE top_up SET provider = 'other'")
+    await pools.fetch("UPDATE top_up SET provider = 'other'")
     with pytest.raises(Unavailable):
         await refunded(top_up)
     assert await list_moves(top_up) == []
@@ -313,14 +314,14 @@ async def test_twenty_refunds_at_once_never_pass_the_top_up(db: str) -> None:
     results = await gather(*(refunded(top_up, 70) for _ in range(20)), return_exceptions=True)
     assert [type(one) for one in results].count(RefundExceedsTopUp) == 6
     assert await read_refund_figures(top_up) == (TopUpStatus.PAID, 980, 980, 0)
-    [paid_back] = await database.fetch("SELECT refunded_minor FROM sandbox_payment")
+    [paid_back] = await pools.fetch("SELECT refunded_minor FROM sandbox_payment")
     assert (paid_back[0], await read_figures(top_up)) == (980, (20, 0, 0, 0, 20))
     await whole()
 
 
-async def test_credits_return_when_the_provider_refuses(db: str, catalogue: RateCardCache) -> None:
+async def test_credits_return_when_the_provider_refuses(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=1_000, bonus=100)
-    await spent(top_up, catalogue, 400)
+    await spent(top_up, rate_cards, 400)
     await sandbox_refunds.create_external_refund(
         str(top_up.payment_ref), 900, "USD", provider="sandbox"
     )  # we never heard
@@ -340,9 +341,9 @@ async def test_credits_return_when_the_provider_refuses(db: str, catalogue: Rate
     await whole()
 
 
-async def test_debt_that_was_paid_before_the_refusal_comes_back_too(db: str, catalogue: RateCardCache) -> None:
+async def test_debt_that_was_paid_before_the_refusal_comes_back_too(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=500)
-    await spent(top_up, catalogue, 500)
+    await spent(top_up, rate_cards, 500)
     done = await refunded(top_up, provider=UNHEARD)
     await create_paid_top_up(credits=800)
     assert await read_figures(top_up) == (300, 0, 0, 0, 300)
@@ -357,13 +358,13 @@ async def test_an_unknown_outcome_is_asked_for_and_settled_once(db: str) -> None
     top_up = await create_paid_top_up()
     done = await refunded(top_up, 400, provider=SILENT)
     assert (done.refund.status, await read_figures(top_up)) == (RefundStatus.PENDING, (600, 0, 0, 0, 600))
-    assert await refunds.reconcile_refunds(SANDBOX) == 0  # too early
-    await database.fetch("UPDATE top_up_refund SET asked_at = asked_at - interval '11 minutes'")
-    asked: list[int] = await gather(*(refunds.reconcile_refunds(SANDBOX) for _ in range(5)))
+    assert await requests.reconcile_refunds(SANDBOX) == 0  # too early
+    await pools.fetch("UPDATE top_up_refund SET asked_at = asked_at - interval '11 minutes'")
+    asked: list[int] = await gather(*(requests.reconcile_refunds(SANDBOX) for _ in range(5)))
     assert sorted(asked) == [0, 0, 0, 0, 1]
-    assert await refunds.reconcile_refunds(SANDBOX) == 0
-    [row] = await database.fetch("SELECT status, refund_ref FROM top_up_refund")
-    [[there]] = await database.fetch("SELECT refund_ref FROM sandbox_refund")
+    assert await requests.reconcile_refunds(SANDBOX) == 0
+    [row] = await pools.fetch("SELECT status, refund_ref FROM top_up_refund")
+    [[there]] = await pools.fetch("SELECT refund_ref FROM sandbox_refund")
     assert tuple(row) == ("DONE", there)
     assert (await list_moves(top_up), await read_refund_figures(top_up)) == (
         [("REFUND", -400, 0)],
@@ -377,11 +378,11 @@ async def test_a_refund_that_never_arrived_is_ordered_again_and_the_money_goes_b
     await refunded(top_up, 400, provider=UNHEARD)
     assert (await refunded(top_up, 300, provider=UNHEARD, key="k")).refund.status is RefundStatus.PENDING
     assert (await refunded(top_up, 300, key="k")).refund.status is RefundStatus.PENDING  # never retried blind
-    assert await database.fetch("SELECT 1 FROM sandbox_refund") == []
-    assert await refunds.reconcile_refunds(SANDBOX, after_seconds=0) == 2
-    found = await database.fetch("SELECT status FROM top_up_refund")
+    assert await pools.fetch("SELECT 1 FROM sandbox_refund") == []
+    assert await requests.reconcile_refunds(SANDBOX, after_seconds=0) == 2
+    found = await pools.fetch("SELECT status FROM top_up_refund")
     assert [status for (status,) in found] == ["DONE", "DONE"]
-    [[back]] = await database.fetch("SELECT refunded_minor FROM sandbox_payment")
+    [[back]] = await pools.fetch("SELECT refunded_minor FROM sandbox_payment")
     assert back == 700
 
 
@@ -389,20 +390,20 @@ async def test_the_limit_holds_though_the_planner_thinks_that_there_is_one_refun
     """As in the sweep: then it would read what is due anew for each row that there is."""
     top_up = await create_paid_top_up()
     await refunded(top_up, 100, provider=SILENT)
-    await database.fetch("VACUUM ANALYZE top_up_refund")
+    await pools.fetch("VACUUM ANALYZE top_up_refund")
     for number in range(6):
         await refunded(top_up, 100, provider=SILENT, key=f"k-{number}")
-    assert await refunds.reconcile_refunds(SANDBOX, after_seconds=0, limit=2) == 2
+    assert await requests.reconcile_refunds(SANDBOX, after_seconds=0, limit=2) == 2
 
 
 async def test_one_refund_that_cannot_be_asked_about_does_not_hold_up_the_others(db: str) -> None:
     first, second = await create_paid_top_up("alice"), await create_paid_top_up("bob")
     for top_up in (first, second):
         await refunded(top_up, provider=SILENT)
-    await database.fetch("UPDATE top_up SET provider = 'gone' WHERE id = $1", first.id)
-    assert await refunds.reconcile_refunds(SANDBOX, after_seconds=0) == 2
+    await pools.fetch("UPDATE top_up SET provider = 'gone' WHERE id = $1", first.id)
+    assert await requests.reconcile_refunds(SANDBOX, after_seconds=0) == 2
     assert [(await read_refund_figures(one))[0] for one in (first, second)] == [TopUpStatus.REFUNDED] * 2
-    found = await database.fetch("SELECT top_up_id, status FROM top_up_refund")
+    found = await pools.fetch("SELECT top_up_id, status FROM top_up_refund")
     assert {tuple(record) for record in found} == {(first.id, "PENDING"), (second.id, "DONE")}
 
 
@@ -451,14 +452,14 @@ async def test_a_notice_about_our_refund_changes_nothing_that_is_done(db: str) -
     await whole()
 
 
-async def test_a_refund_begun_at_the_provider_has_the_same_effect(db: str, catalogue: RateCardCache) -> None:
+async def test_a_refund_begun_at_the_provider_has_the_same_effect(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=1_000, bonus=100)
-    await spent(top_up, catalogue, 100)
+    await spent(top_up, rate_cards, 100)
     said = external_refund(top_up, 250, RefundStatus.PENDING)
     assert await deliver(said) is EventOutcome.REFUNDED
     assert await deliver(said) is EventOutcome.UNCHANGED
     assert await read_refund_figures(top_up) == (TopUpStatus.PAID, 250, 250, 0)
-    [entry] = await database.fetch("SELECT actor, credits FROM entry WHERE kind = 'REFUND'")
+    [entry] = await pools.fetch("SELECT actor, credits FROM entry WHERE kind = 'REFUND'")
     assert tuple(entry) == ("provider:sandbox", -250)
     assert await deliver(external_refund(top_up, 750)) is EventOutcome.REFUNDED
     assert (await read_refund_figures(top_up), await read_figures(top_up)) == (
@@ -555,12 +556,12 @@ async def test_a_refund_before_its_payment_waits_for_it(db: str) -> None:
 
 
 async def test_a_hold_that_is_captured_draws_its_claim_whatever_was_refunded(db: str) -> None:
-    catalogue = await publish_rate_cards()
+    rate_cards = await publish_rate_cards()
     top_up = await create_paid_top_up(credits=500)
     hold = hold_request(await start_task("alice"), 400)
-    await holding.place_hold(hold, catalogue)
+    await holding.place_hold(hold, rate_cards)
     await refunded(top_up)
-    [open_hold] = await holds.list_holds(top_up.account_id, before_number=9, limit=9, open_only=True)
+    [open_hold] = await hold_queries.list_holds(top_up.account_id, before_number=9, limit=9, open_only=True)
     assert (open_hold.remaining, await read_figures(top_up)) == (400, (400, 400, 0, 400, 0))
     await whole()
 
@@ -574,17 +575,17 @@ def test_parts_in_any_sizes_some_refused_add_up_exactly(
     credits: int, amount: int, bonus: int, parts: list[tuple[int, bool]]
 ) -> None:
     top_up = bare(credits, amount, bonus)
-    refunds: list[RefundRow] = []
+    requests: list[RefundRow] = []
     numbers = itertools.count()
     for wanted, refused in [*parts, (credits, False)]:
-        given = RemainingAmounts.compute(top_up, refunds, [])
+        given = RemainingAmounts.compute(top_up, requests, [])
         if not (part := min(wanted, given.refundable_credits)):
             break
         row = a_row(next(numbers), part, given.split_bonus(part), given.split_money(part))
-        refunds.append(row._replace(status=RefundStatus.FAILED) if refused else row)
-        left = RemainingAmounts.compute(top_up, refunds, [])
+        requests.append(row._replace(status=RefundStatus.FAILED) if refused else row)
+        left = RemainingAmounts.compute(top_up, requests, [])
         assert min(left.credits, left.bonus_credits, left.money_minor) >= 0
-    standing = [row for row in refunds if row.is_effective]
+    standing = [row for row in requests if row.is_effective]
     assert sum(row.credits for row in standing) == credits
     assert sum(row.total_bonus_credits for row in standing) == bonus
     assert sum(row.amount_minor for row in standing) == amount

@@ -21,7 +21,7 @@ from app.topups.rules import (
     find_return_url_problems,
     format_money,
 )
-from tests.topups.buying import TERMS
+from tests.topups.top_up_fixtures import TERMS
 
 TOP_UP = TopUpRow(
     account_id=7,

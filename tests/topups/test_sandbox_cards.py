@@ -9,12 +9,12 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from app import database
+from app.db import pools
 from app.topups.provider import CheckoutRequest, SavedCardCharge
 from app.topups.rules import PaymentStatus
 from app.topups.sandbox.cards import CardBehaviour
 from app.webhooks import payment_routes
-from tests.topups.buying import ADDRESS, SANDBOX
+from tests.topups.top_up_fixtures import ADDRESS, SANDBOX
 
 pytestmark = pytest.mark.anyio
 
@@ -96,7 +96,7 @@ async def test_a_card_of_somebody_else_and_one_that_does_not_exist_are_declined(
 
 async def test_the_notice_of_a_payment_tells_of_the_card_that_it_saved(client: httpx.AsyncClient) -> None:
     await saved(client, "declines")
-    [record] = await database.fetch("SELECT body->'payment'->'card' AS card FROM provider_notice")
+    [record] = await pools.fetch("SELECT body->'payment'->'card' AS card FROM provider_notice")
     assert '"label": "test card that declines"' in record["card"]
     page = await SANDBOX.find_payment_page(SAVING.reference)
     assert page is not None
@@ -114,7 +114,7 @@ async def test_no_card_is_kept_of_a_payment_that_was_declined_or_did_not_consent
     found = await SANDBOX.find_payment_page(f"1-{'c' * 32}")
     assert found is not None
     await SANDBOX.decide_payment(found, PaymentStatus.DECLINED, card=CardBehaviour.PAYS)
-    assert [tuple(record) for record in await database.fetch("SELECT card_ref FROM sandbox_card")] == []
+    assert [tuple(record) for record in await pools.fetch("SELECT card_ref FROM sandbox_card")] == []
     assert page.provider_ref
 
 

@@ -9,17 +9,17 @@ from typing import Any
 import httpx
 import pytest
 
-from app import database
+from app.db import pools
 from app.errors import InvalidInput, Misconfigured, Unavailable
 from app.settings import Settings
-from app.topups import customers, purchase
-from app.topups.choice import open_provider
+from app.topups import customers, purchases
+from app.topups.configured_provider import open_provider
 from app.topups.provider import DisputeStatus, RefundOrder, RefundStatus, SavedCardCharge
-from app.topups.purchase import TopUpRequest, confirm_top_up
+from app.topups.purchases import TopUpRequest, confirm_top_up
 from app.topups.rules import PaymentStatus, SavedCard, TaxLine, TopUpStatus
 from app.topups.stripe.provider import Stripe
-from tests.stripe_stand_in import KEY, FakeStripe
-from tests.topups.at_stripe import (
+from tests.fake_stripe import KEY, FakeStripe
+from tests.topups.stripe_fixtures import (
     at_stripe,
     begin_at_stripe,
     begin_checkout,
@@ -30,7 +30,7 @@ from tests.topups.at_stripe import (
     webhook,
     webhook_client,
 )
-from tests.topups.buying import TERMS, list_entries, list_inbox, posted_credits, reload
+from tests.topups.top_up_fixtures import TERMS, list_entries, list_inbox, posted_credits, reload
 
 pytestmark = pytest.mark.anyio
 __all__ = ["at_stripe", "stripe_books", "webhook"]
@@ -157,8 +157,8 @@ async def test_a_begin_that_never_heard_back_is_unavailable_and_the_same_call_ge
     request = TopUpRequest(owner_id="alice", credits=500, key="once", actor="user:alice")
     stripe_books.lost_replies = 3
     with pytest.raises(Unavailable, match="Stripe does not answer as it should"):
-        await purchase.begin_top_up(request, at_stripe, TERMS)
-    again = await purchase.begin_top_up(request, at_stripe, TERMS)
+        await purchases.begin_top_up(request, at_stripe, TERMS)
+    again = await purchases.begin_top_up(request, at_stripe, TERMS)
     [session] = stripe_books.list_objects("checkout.session")
     assert (again.replayed, again.top_up.provider_ref) == (True, session["id"])
 
@@ -204,7 +204,7 @@ async def test_the_customer_is_made_once_whoever_is_first(at_stripe: Stripe, str
 
 
 async def saved_card(account_id: int) -> tuple[str, str, str]:
-    [row] = await database.fetch("SELECT * FROM payment_customer WHERE account_id = $1", account_id)
+    [row] = await pools.fetch("SELECT * FROM payment_customer WHERE account_id = $1", account_id)
     return (row["customer_ref"], row["card_ref"], row["card_label"])
 
 
@@ -240,7 +240,7 @@ async def test_a_card_without_consent_is_not_kept(
     await begin_checkout(at_stripe, save_card=True)
     top_up = await begin_checkout(at_stripe)
     await deliver_events(webhook, *stripe_books.pay_checkout(session_id(top_up)))
-    [row] = await database.fetch("SELECT card_ref FROM payment_customer")
+    [row] = await pools.fetch("SELECT card_ref FROM payment_customer")
     assert row["card_ref"] is None
 
 
@@ -329,7 +329,7 @@ async def test_disputes_are_told_and_banks_questions_are_not(
 async def test_the_portal_is_the_customers_own(at_stripe: Stripe, stripe_books: FakeStripe) -> None:
     await begin_checkout(at_stripe, save_card=True)
     urls = [
-        await purchase.open_billing_portal(owner, at_stripe, "https://shop.example/account")
+        await purchases.open_billing_portal(owner, at_stripe, "https://shop.example/account")
         for owner in ("alice", "bob")
     ]
     assert all(re.fullmatch(rf"{re.escape(stripe_books.url)}/portal/bps_\d+", url) for url in urls)
@@ -337,7 +337,7 @@ async def test_the_portal_is_the_customers_own(at_stripe: Stripe, stripe_books: 
     asked = [form for _, path, form in stripe_books.calls if path == "/v1/billing_portal/sessions"]
     assert [form["customer"] for form in asked] == [first["id"], second["id"]]
     with pytest.raises(InvalidInput):
-        await purchase.open_billing_portal("alice", at_stripe, "javascript:alert(1)")
+        await purchases.open_billing_portal("alice", at_stripe, "javascript:alert(1)")
 
 
 async def test_stripe_knows_nothing_of_an_id_that_it_never_gave(at_stripe: Stripe) -> None:

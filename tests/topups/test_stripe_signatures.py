@@ -10,9 +10,9 @@ import stripe
 
 from app.topups.rules import TopUpStatus
 from app.topups.stripe.provider import Stripe
-from tests.stripe_stand_in import SECRET, FakeStripe, sign_event
-from tests.stripe_stand_in.objects import Json
-from tests.topups.at_stripe import (
+from tests.fake_stripe import SECRET, FakeStripe, sign_event
+from tests.fake_stripe.objects import Json
+from tests.topups.stripe_fixtures import (
     WEBHOOK,
     at_stripe,
     begin_checkout,
@@ -23,7 +23,7 @@ from tests.topups.at_stripe import (
     webhook,
     webhook_client,
 )
-from tests.topups.buying import list_inbox, posted_credits, reload
+from tests.topups.top_up_fixtures import list_inbox, posted_credits, reload
 
 pytestmark = pytest.mark.anyio
 __all__ = ["at_stripe", "stripe_books", "webhook"]

@@ -7,7 +7,7 @@ import secrets
 from enum import StrEnum
 from typing import Any, Final
 
-from app import database
+from app.db import pools
 from app.topups.provider import SavedCardCharge
 from app.topups.rules import Payment, PaymentStatus, SavedCard
 
@@ -65,18 +65,18 @@ _FOUND: Final = """
 
 async def customer(reference: str) -> str:
     """The customer of this reference, made at the first call."""
-    [record] = await database.fetch(_CUSTOMER, f"cus_{secrets.token_hex(12)}", reference)
+    [record] = await pools.fetch(_CUSTOMER, f"cus_{secrets.token_hex(12)}", reference)
     return str(record["customer_ref"])
 
 
 async def save_card(reference: str, behaviour: CardBehaviour) -> None:
     """Keep the card with which this payment was paid, if its buyer consented; the first choice stays."""
-    await database.fetch(_KEEP, reference, behaviour.value)
+    await pools.fetch(_KEEP, reference, behaviour.value)
 
 
 async def find_card(provider_ref: str) -> SavedCard | None:
     """The card that a payment saved."""
-    records = await database.fetch(_OF_PAYMENT, provider_ref)
+    records = await pools.fetch(_OF_PAYMENT, provider_ref)
     if not records:
         return None
     label = LABELS[CardBehaviour(records[0]["behaviour"])]
@@ -85,12 +85,12 @@ async def find_card(provider_ref: str) -> SavedCard | None:
 
 async def find_card_labels(customer_ref: str) -> list[str]:
     """What a customer's cards are called."""
-    return [LABELS[CardBehaviour(record["behaviour"])] for record in await database.fetch(_OF_CUSTOMER, customer_ref)]
+    return [LABELS[CardBehaviour(record["behaviour"])] for record in await pools.fetch(_OF_CUSTOMER, customer_ref)]
 
 
 async def charge(order: SavedCardCharge) -> None:
     """Pay with a saved card, as it behaves; the same reference again changes nothing."""
-    await database.fetch(
+    await pools.fetch(
         _CHARGE,
         order.reference,
         f"pay_{secrets.token_hex(16)}",
@@ -104,7 +104,7 @@ async def charge(order: SavedCardCharge) -> None:
 
 async def find_payment(*, reference: str = "", provider_ref: str = "", provider: str, pages: str) -> Payment | None:
     """A payment as the sandbox tells of it; None: there is none. `pages`: the address before a payment's reference."""
-    records = await database.fetch(_FOUND, reference, provider_ref)
+    records = await pools.fetch(_FOUND, reference, provider_ref)
     if not records:
         return None
     record = records[0]

@@ -16,9 +16,9 @@ from urllib.parse import urlencode
 
 import orjson
 
-from app import database
-from app.callers.development import development_secret
+from app.auth.development_keys import development_secret
 from app.credits import MAX_CREDITS
+from app.db import pools
 from app.errors import Misconfigured, Unavailable
 from app.settings import Settings, server_url
 from app.topups.provider import (
@@ -33,7 +33,7 @@ from app.topups.provider import (
     SavedCardCharge,
 )
 from app.topups.rules import Payment, PaymentStatus, Reference, SavedCard
-from app.topups.sandbox import cards, refunds, signatures
+from app.topups.sandbox import cards, refunds_and_disputes, signatures
 from app.topups.sandbox.cards import CardBehaviour
 
 NAME: Final = "sandbox"
@@ -110,7 +110,7 @@ class Sandbox:
         return False
 
     async def open_checkout(self, checkout: CheckoutRequest) -> CheckoutPage:
-        [record] = await database.fetch(
+        [record] = await pools.fetch(
             _OPEN,
             checkout.reference,
             f"pay_{secrets.token_hex(16)}",
@@ -163,7 +163,7 @@ class Sandbox:
         """The payment behind a page, or None."""
         if Reference.parse(reference) is None:
             return None
-        records = await database.fetch(_BY_REFERENCE, reference)
+        records = await pools.fetch(_BY_REFERENCE, reference)
         return _page(records[0]) if records else None
 
     async def decide_payment(
@@ -173,10 +173,10 @@ class Sandbox:
 
         `card`: how later payments with the card go, where this one saves it.
         """
-        await database.fetch(_DECIDE, page.reference, state.value)
+        await pools.fetch(_DECIDE, page.reference, state.value)
         if state is PaymentStatus.PAID and page.saves_card:
             await cards.save_card(page.reference, card)
-        [record] = await database.fetch(_BY_REFERENCE, page.reference)
+        [record] = await pools.fetch(_BY_REFERENCE, page.reference)
         return _page(record)
 
     def sign_payment_event(self, page: SandboxPage, card: SavedCard | None = None) -> tuple[bytes, dict[str, str]]:
@@ -200,21 +200,21 @@ class Sandbox:
 
     def sign_event(self, told: Refund | Dispute) -> tuple[bytes, dict[str, str]]:
         """Body and headers of the notice that tells of a refund or a dispute, as `notice` of a payment."""
-        return self._signed(refunds.build_event_body(told))
+        return self._signed(refunds_and_disputes.build_event_body(told))
 
     async def create_refund(self, order: RefundOrder) -> Refund:
-        return await refunds.create_refund(order, provider=NAME)
+        return await refunds_and_disputes.create_refund(order, provider=NAME)
 
     async def find_refund(self, reference: str, payment_ref: str) -> Refund | None:
-        return await refunds.find_refund(reference, provider=NAME)
+        return await refunds_and_disputes.find_refund(reference, provider=NAME)
 
     async def decide_dispute(self, page: SandboxPage, state: DisputeStatus) -> Dispute:
         """What the buyer's bank does about a payment: OPEN, then WON or LOST for good. Returns: the dispute now."""
-        return await refunds.dispute(page.provider_ref, state, provider=NAME)
+        return await refunds_and_disputes.dispute(page.provider_ref, state, provider=NAME)
 
     async def find_dispute_status(self, page: SandboxPage) -> DisputeStatus | None:
         """Where the dispute of a payment stands; None: there is none."""
-        found = await refunds.find_dispute(page.provider_ref, provider=NAME)
+        found = await refunds_and_disputes.find_dispute(page.provider_ref, provider=NAME)
         return found.status if found is not None else None
 
     def _signed(self, body: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
@@ -237,10 +237,12 @@ class Sandbox:
 def _event(body: Any) -> ProviderEvent | None:
     """The event in a body whose signature is proved. Raises: NoticeRefused: it does not say what a notice must."""
     match body:
-        case {"id": str(event_id), "type": str(kind)} if kind in refunds.EVENT_TYPES and 1 <= len(event_id) <= 200:
-            if (told := refunds.parse_event_object(body, provider=NAME)) is not None:
+        case {"id": str(event_id), "type": str(kind)} if (
+            kind in refunds_and_disputes.EVENT_TYPES and 1 <= len(event_id) <= 200
+        ):
+            if (told := refunds_and_disputes.parse_event_object(body, provider=NAME)) is not None:
                 return ProviderEvent(event_id=f"{NAME}:{event_id}", object=told, body=body)
-        case {"type": str(kind)} if kind not in _STATES and kind not in refunds.EVENT_TYPES:
+        case {"type": str(kind)} if kind not in _STATES and kind not in refunds_and_disputes.EVENT_TYPES:
             return None
         case {
             "id": str(event_id),

@@ -29,9 +29,8 @@ from app.topups.provider import (
     SavedCardCharge,
 )
 from app.topups.rules import Payment, PaymentStatus
-from app.topups.stripe import told as stripe_told
-from app.topups.stripe.settings import check_settings
-from app.topups.stripe.told import (
+from app.topups.stripe import event_mapping as stripe_told
+from app.topups.stripe.event_mapping import (
     NAME,
     ORIGIN_CHECKOUT,
     ORIGIN_KEY,
@@ -42,6 +41,7 @@ from app.topups.stripe.told import (
     YES,
     to_stripe_amount,
 )
+from app.topups.stripe.settings import check_settings
 
 if TYPE_CHECKING:
     from stripe.params.checkout import SessionCreateParams

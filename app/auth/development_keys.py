@@ -1,0 +1,169 @@
+"""Development's own key pair and secret, so that a fresh clone works without an identity provider.
+
+They live in `development-keys.json` in the data directory, for this user only; every process of the installation uses
+the same. The ledger key is derived from them unless LEDGER_KEY is set: without the file old entries cannot be proved.
+"""
+
+import hmac
+import json
+import logging
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Final, Self
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from app.auth.jwks import VerificationKey, allowed_algorithms
+from app.auth.tokens import utc_now
+from app.credits import check_key
+from app.errors import Misconfigured
+from app.settings import Settings, data_directory, get_settings
+
+FILE_NAME: Final = "development-keys.json"
+TOKEN_LIFETIME: Final = timedelta(hours=12)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DevelopmentKeys:
+    key_id: str
+    private_key: Ed25519PrivateKey = field(repr=False)
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def generate(cls) -> Self:
+        return cls(f"development-{secrets.token_hex(4)}", Ed25519PrivateKey.generate(), secrets.token_bytes(32))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises: ValueError: it is not what `to_json` writes."""
+        match json.loads(text):
+            case {"key_id": str(key_id), "private_key": str(pem), "secret": str(secret)}:
+                private_key = load_pem_private_key(pem.encode(), password=None)
+                if isinstance(private_key, Ed25519PrivateKey) and len(bytes.fromhex(secret)) >= 32:
+                    return cls(key_id, private_key, bytes.fromhex(secret))
+        raise ValueError("not a file of development keys")
+
+    def to_json(self) -> str:
+        pem = self.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+        return json.dumps({"key_id": self.key_id, "private_key": pem, "secret": self.secret.hex()}, indent=2)
+
+    def verification_key(self) -> VerificationKey:
+        public_key = self.private_key.public_key()
+        return VerificationKey(self.key_id, public_key, allowed_algorithms(public_key))
+
+    def secret_for(self, purpose: str) -> bytes:
+        """32 bytes that are the same in every process of this installation, and others for every purpose."""
+        return hmac.digest(self.secret, purpose.encode(), "sha256")
+
+    def token(
+        self,
+        name: str,
+        settings: Settings,
+        lifetime: timedelta = TOKEN_LIFETIME,
+        *,
+        roles: Iterable[str] = (),
+        organisations: Iterable[str] = (),
+    ) -> str:
+        """A token as the identity provider would issue it. Raises: InvalidInput: the name cannot be an owner's."""
+        issued_at = utc_now()
+        claims = {
+            "sub": check_key(name, path="name"),
+            "iss": settings.jwt_issuer,
+            "aud": settings.jwt_audience,
+            "iat": issued_at,
+            "exp": issued_at + lifetime,
+            settings.jwt_roles_claim: sorted(roles),
+            settings.jwt_organisations_claim: sorted(organisations),
+        }
+        return jwt.encode(claims, self.private_key, algorithm="EdDSA", headers={"kid": self.key_id})
+
+
+@cache
+def load_or_create_keys(directory: Path) -> DevelopmentKeys:
+    """The keys kept in this directory, made if there are none yet. Raises: Misconfigured: the file is damaged."""
+    path = directory / FILE_NAME
+    if not path.exists():
+        write_if_missing(path, DevelopmentKeys.generate().to_json())
+    if path.stat().st_mode & 0o077:
+        _log.warning("%s could be read by others: it is now for this user only.", FILE_NAME)
+        path.chmod(0o600)
+    try:
+        return DevelopmentKeys.from_json(path.read_text())
+    except ValueError as error:
+        raise Misconfigured(
+            f"{path} is damaged. Put a copy of it back; without one, remove it together with the development database: "
+            "the entries in it are sealed with a key derived from this file."
+        ) from error
+
+
+def installation_keys(settings: Settings | None = None) -> DevelopmentKeys:
+    """This installation's keys. Raises: Misconfigured in production, where nothing may lean on them."""
+    settings = settings or get_settings()
+    if settings.environment == "production":
+        raise Misconfigured("ENVIRONMENT is production: it uses no keys or secrets of development; set your own.")
+    return load_or_create_keys(data_directory(settings))
+
+
+def user_token(
+    name: str,
+    lifetime: timedelta = TOKEN_LIFETIME,
+    *,
+    organisations: Iterable[str] = (),
+    settings: Settings | None = None,
+) -> str:
+    """A token for a user of this development server, who may look at these organisations."""
+    settings = settings or get_settings()
+    return _issuer(settings).token(name, settings, lifetime, organisations=organisations)
+
+
+def operator_token(name: str, lifetime: timedelta = TOKEN_LIFETIME, *, settings: Settings | None = None) -> str:
+    """A token for an operator of this development server."""
+    settings = settings or get_settings()
+    return _issuer(settings).token(name, settings, lifetime, roles=[settings.jwt_admin_role])
+
+
+def development_secret(purpose: str, *, settings: Settings | None = None) -> bytes:
+    """32 bytes for this purpose, for a secret that is not set. Raises: Misconfigured in production."""
+    return installation_keys(settings).secret_for(purpose)
+
+
+def issues_development_tokens(settings: Settings) -> bool:
+    """Whether this server makes its own tokens: no identity provider is set."""
+    return settings.jwks_url is None and settings.jwt_hs256_secret is None
+
+
+def _issuer(settings: Settings) -> DevelopmentKeys:
+    if not issues_development_tokens(settings):
+        name = "JWKS_URL" if settings.jwks_url is not None else "JWT_HS256_SECRET"
+        raise Misconfigured(f"{name} is set: tokens come from your identity provider, this server makes none.")
+    return installation_keys(settings)
+
+
+def write_if_missing(path: Path, text: str) -> None:
+    """Writes the whole file or nothing; of processes that start together the first one's file stays."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)  # unlike a rename it never replaces a file: whoever comes second uses the first one's
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()

@@ -1,0 +1,39 @@
+"""`python -m app grant OWNER CREDITS --reason TEXT`"""
+
+import secrets
+from datetime import datetime
+
+from app.cli.connection import COMMAND_LINE, command_line_action, database_url, open_database
+from app.ledger import grants
+from app.ledger.rules.account_state import GrantSource
+from app.main import configure_ledger
+from app.settings import get_settings
+
+
+async def run(
+    owner_id: str,
+    credits: int,
+    *,
+    reason: str,
+    source: str,
+    priority: int,
+    expires_at: datetime | None,
+    key: str | None,
+) -> None:
+    configure_ledger(get_settings())
+    request = grants.GrantRequest(
+        owner_id=owner_id,
+        credits=credits,
+        source=GrantSource(source),
+        priority=priority,
+        expires_at=expires_at,
+        reason=reason,
+        key=key or f"command-line-{secrets.token_hex(8)}",
+        actor=COMMAND_LINE,
+        audit=command_line_action("grantCredits"),
+    )
+    with database_url() as url:
+        async with open_database(url):
+            granted = await grants.grant_credits(request)
+    done = "had been granted before" if granted.replayed else "granted"
+    print(f"{granted.grant.credits:,} credits {done} to {owner_id}: {granted.balance.available:,} available")

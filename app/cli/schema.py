@@ -1,0 +1,7 @@
+"""`python -m app schema`"""
+
+from app.api.schema import build_schema, format_schema
+
+
+def run() -> None:
+    print(format_schema(build_schema()), end="")

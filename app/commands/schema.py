@@ -1,7 +1,0 @@
-"""`python -m app schema`"""
-
-from app.graphql.schema import build_schema, format_schema
-
-
-def run() -> None:
-    print(format_schema(build_schema()), end="")

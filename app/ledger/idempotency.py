@@ -1,0 +1,52 @@
+"""Idempotency keys: unique per account, kept for ever with the request's fingerprint and the ids of its result."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from app.db.set_writes import SetStatement
+from app.errors import IdempotencyConflict
+from app.ledger.posting import Posting
+from app.ledger.rules.account_state import AccountState
+
+_SEEN: Final = "SELECT kind, fingerprint, result FROM operation WHERE account_id = $1 AND key = $2"
+
+_NEW: Final = SetStatement(
+    "operations",
+    """
+    INSERT INTO operation (account_id, key, kind, fingerprint, result, at)
+    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bytea[], $5::jsonb[], $6::timestamptz[])
+    RETURNING 1
+    """,
+    6,
+)
+
+
+def hash_request(kind: str, request: Mapping[str, Any]) -> bytes:
+    """16 bytes of SHA-256 over the canonical input: the same for the same request, whatever the order of its keys."""
+    canonical = orjson.dumps([kind, request], option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z, default=str)
+    return hashlib.sha256(canonical).digest()[:16]
+
+
+async def find_result(posting: Posting, book: AccountState, key: str, request_hash: bytes) -> dict[str, Any] | None:
+    """The result ids of the request that used `key` before, or None. Raises: IdempotencyConflict on another request.
+
+    Read after the account's lock, in a statement of its own, so a request that just committed is seen.
+    """
+    _, records = await posting.connection.execute_query(_SEEN, [book.account_id, key])
+    if not records:
+        return None
+    if bytes(records[0]["fingerprint"]) != request_hash:
+        raise IdempotencyConflict(key=key)
+    result: dict[str, Any] = json.loads(records[0]["result"])
+    return result
+
+
+def save_result(
+    posting: Posting, book: AccountState, key: str, *, kind: str, request_hash: bytes, result: Mapping[str, Any]
+) -> None:
+    """Keep `key` with the ids of its result, in the transaction that made them."""
+    posting.write.add(_NEW, (book.account_id, key, kind, request_hash, orjson.dumps(result).decode(), book.at))

@@ -1,0 +1,88 @@
+"""What a plan of block runs would cost, and where in it the balance would run out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Final
+
+from app.credits import MAX_CREDITS, check_amount
+from app.errors import BalanceLimitReached, InvalidInput, Problem
+from app.pricing.conditions import JSON
+from app.pricing.measurements import Measurements
+from app.pricing.quotes import Card, Quote, quote
+
+MAX_LINES: Final = 1_000
+MAX_COUNT: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBlockRun:
+    """`count` runs of one block with the same settings; the measurements are those of each run."""
+
+    block: str
+    settings: Mapping[str, JSON] | None = field(default_factory=dict)
+    uses_own_key: bool = False
+    measurements: Measurements | None = None
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimateLine:
+    block: str
+    count: int
+    quote: Quote
+    """The price of one of its runs."""
+    credits: int
+
+    @property
+    def credits_each(self) -> int:
+        return self.quote.credits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    credits: int
+    available_credits: int
+    lines: tuple[EstimateLine, ...]
+    first_unaffordable_line: int | None
+    """Position, from 0, of the first planned line that could not be paid in full. None: all can."""
+
+    @property
+    def is_affordable(self) -> bool:
+        return self.first_unaffordable_line is None
+
+    @property
+    def shortfall_credits(self) -> int:
+        return max(0, self.credits - self.available_credits)
+
+
+def estimate_cost(card: Card, planned: Sequence[PlannedBlockRun], *, available_credits: int) -> Estimate:
+    """The plan priced line by line, spent in its order from `available_credits`.
+
+    Raises: InvalidInput: more than 1,000 lines, or a count outside 1 to 1,000,000. PriceNotFound, MeasurementMissing:
+    of the first line that has no price. BalanceLimitReached: a sum would pass 2^53 - 1.
+    """
+    check_amount(available_credits, path="availableCredits", minimum=0)
+    if len(planned) > MAX_LINES:
+        raise InvalidInput.at("blockRuns", f"must be at most {MAX_LINES:,} lines; there are {len(planned):,}")
+    problems = [
+        Problem(f"blockRuns.{position}.count", f"must lie between 1 and {MAX_COUNT:,}")
+        for position, run in enumerate(planned)
+        if not 1 <= run.count <= MAX_COUNT
+    ]
+    if problems:
+        raise InvalidInput(problems)
+    lines = tuple(_line(card, run) for run in planned)
+    spent = list(accumulate(line.credits for line in lines))
+    total = spent[-1] if spent else 0
+    if total > MAX_CREDITS:
+        raise BalanceLimitReached(figure="The cost of this plan")
+    runs_out_at = next((position for position, so_far in enumerate(spent) if so_far > available_credits), None)
+    return Estimate(
+        credits=total, available_credits=available_credits, lines=lines, first_unaffordable_line=runs_out_at
+    )
+
+
+def _line(card: Card, run: PlannedBlockRun) -> EstimateLine:
+    each = quote(card, run.block, run.settings, uses_own_key=run.uses_own_key, measurements=run.measurements)
+    return EstimateLine(block=run.block, count=run.count, quote=each, credits=each.credits * run.count)

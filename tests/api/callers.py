@@ -1,0 +1,179 @@
+"""Every kind of caller with a real credential, over real transports; and documents made from the schema."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import httpx
+from graphql import (
+    GraphQLEnumType,
+    GraphQLField,
+    GraphQLInputObjectType,
+    GraphQLInputType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLUnionType,
+    get_named_type,
+    is_leaf_type,
+    is_required_argument,
+    is_required_input_field,
+)
+
+from app.api.schema import build_schema
+from app.auth import service_keys
+from app.auth.authenticator import Authenticator
+from app.auth.caller import Scope
+from app.auth.development_keys import DevelopmentKeys
+from app.auth.jwks import StaticKeys
+from app.auth.service_key_cache import ServiceKeyCache
+from app.auth.tokens import TokenRequirements, TokenVerifier
+from app.engine.transports.http import GraphQLOverHTTP
+from app.engine.transports.websocket import GraphQLOverWebSocket
+from app.settings import Settings
+from tests.api.conftest import EXECUTION, Api
+from tests.engine.transports import websocket_client
+from tests.engine.transports.all_transports import first_item
+
+SCHEMA = build_schema()._schema
+CALLERS = (
+    "anonymous", "user", "user with organisation", "key: charge", "key: read", "key: admin", "operator",
+)  # fmt: skip
+ERROR_WAIT_SECONDS = 0.5
+"""More than a subscription needs to say why it is refused."""
+TRANSPORTS = ("HTTP", "WebSocket", "event stream")
+
+
+def operations() -> Iterator[tuple[str, str, GraphQLField]]:
+    """Every root field: query, mutation or subscription, its name, and its definition."""
+    for kind, root in (
+        ("query", SCHEMA.query_type), ("mutation", SCHEMA.mutation_type), ("subscription", SCHEMA.subscription_type),
+    ):  # fmt: skip
+        assert root is not None
+        for name, field in root.fields.items():
+            yield kind, name, field
+
+
+def value_of(kind: GraphQLInputType) -> Any:
+    """The least that an argument of this type takes."""
+    if isinstance(kind, GraphQLNonNull):
+        return value_of(kind.of_type)
+    if isinstance(kind, GraphQLList):
+        return [value_of(kind.of_type)]
+    if isinstance(kind, GraphQLEnumType):
+        return next(iter(kind.values))
+    if isinstance(kind, GraphQLInputObjectType):
+        return {name: value_of(field.type) for name, field in kind.fields.items() if is_required_input_field(field)}
+    return {"Boolean": False, "Int": 1, "Long": 1, "Credits": 1, "Float": 1.0, "JSON": {}, "RateCardDocument": {}}.get(
+        kind.name, "x"
+    )
+
+
+def arguments_of(field: GraphQLField) -> dict[str, Any]:
+    """The least variables that this field takes."""
+    return {name: value_of(argument.type) for name, argument in field.args.items() if is_required_argument(argument)}
+
+
+def selection_of(field: GraphQLField) -> str:
+    kind = get_named_type(field.type)
+    if is_leaf_type(kind):
+        return ""
+    return "{ __typename ... on UserError { message } }" if isinstance(kind, GraphQLUnionType) else "{ __typename }"
+
+
+def document_of(kind: str, name: str, field: GraphQLField, variables: Mapping[str, Any]) -> str:
+    """The operation that asks this one field with these variables."""
+    declared = ", ".join(f"${one}: {field.args[one].type}" for one in variables)
+    given = ", ".join(f"{one}: ${one}" for one in variables)
+    return (
+        f"{kind}{f'({declared})' if declared else ''} {{ {name}{f'({given})' if given else ''} {selection_of(field)} }}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Transports:
+    """The transports of one process, and the credentials of all callers."""
+
+    http: GraphQLOverHTTP
+    sockets: GraphQLOverWebSocket
+    credentials: Mapping[str, str | None]
+
+    async def execute(self, transport: str, caller: str, query: str, **variables: Any) -> dict[str, Any]:
+        """What the caller is answered, over that transport: `data`, `errors`, or nothing at all."""
+        credential = self.credentials[caller]
+        if transport == "HTTP":
+            async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(app=self.http), base_url="http://credits.example"
+            ) as client:
+                headers = {"authorization": f"Bearer {credential}"} if credential else {}
+                answer = await client.post("/graphql", json={"query": query, "variables": variables}, headers=headers)
+                told: dict[str, Any] = answer.json()
+                return told
+        if transport == "event stream":
+            asked = first_item(self.http, {"query": query, "variables": variables}, bearer=credential)
+            if not query.startswith("subscription"):
+                return (await asked)[2]
+            try:
+                async with asyncio.timeout(ERROR_WAIT_SECONDS):
+                    return (await asked)[2]
+            except TimeoutError:  # it was begun, and nothing has happened yet
+                return {}
+        async with websocket_client.accepted() as socket:
+            await socket.init({"token": credential} if credential else None)
+            await _subscribe(socket, query, variables)
+            # Asked behind it, and answered without a look at the database: a refusal has been said by then.
+            await socket.subscribe("behind", "{ __typename }")
+            return await _told(socket, waits=not query.startswith("subscription"))
+
+    async def read_subscription(self, caller: str, query: str, **variables: Any) -> list[Any]:
+        """All that a subscription says until it ends by itself."""
+        async with websocket_client.accepted() as socket:
+            await socket.init({"token": self.credentials[caller]})
+            await _subscribe(socket, query, variables)
+            said: list[Any] = []
+            while not said or said[-1]["type"] == "next":
+                said.append(await socket.said())
+            return said
+
+
+async def _subscribe(socket: websocket_client.Client, query: str, variables: Mapping[str, Any]) -> None:
+    await socket.say({"id": "asked", "type": "subscribe", "payload": {"query": query, "variables": variables}})
+
+
+async def _told(socket: websocket_client.Client, *, waits: bool) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    behind = False
+    while not (told and behind) and not (behind and not waits):
+        message = await socket.said()
+        if message["id"] == "behind":
+            behind = behind or message["type"] == "complete"
+        elif message["type"] == "next":
+            told = told or message["payload"]
+        else:
+            told = told or ({"errors": message["payload"]} if message["type"] == "error" else {"data": None})
+    return told
+
+
+@asynccontextmanager
+async def open_transports(api: Api, patch: Any) -> AsyncIterator[Transports]:
+    """Doors of this test's house. `patch`: pytest's monkeypatch, for the socket that `wire` talks to."""
+    own, chosen = DevelopmentKeys.generate(), Settings()
+    ring = ServiceKeyCache()
+    doorway = Authenticator(
+        TokenVerifier(StaticKeys([own.verification_key()]), TokenRequirements.from_settings(chosen)), ring
+    )
+    hour = timedelta(hours=1)
+    credentials: dict[str, str | None] = {
+        "anonymous": None,
+        "user": own.token("alice", chosen, hour),
+        "user with organisation": own.token("alice", chosen, hour, organisations=["guild"]),
+        "operator": own.token("olivia", chosen, hour, roles=[chosen.jwt_admin_role]),
+    }
+    for scope in Scope:
+        credentials[f"key: {scope}"] = await service_keys.create_key(f"by {scope}", [scope])
+    sockets = GraphQLOverWebSocket(EXECUTION, doorway, api.house)
+    patch.setattr(websocket_client, "sockets", sockets)
+    yield Transports(GraphQLOverHTTP(EXECUTION, doorway, api.house, graphiql=False), sockets, credentials)
+    await doorway.close()

@@ -1,0 +1,100 @@
+"""The real schema over an empty database, asked in process: what a transport would send is what a test gets."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from app.api.accounts.balance import open_latest_balances
+from app.api.context import AppState, Context
+from app.api.schema import build_schema
+from app.auth.caller import Caller, CallerKind, Scope
+from app.db.group_commit import BatchedReads
+from app.engine.execution import GraphQLEngine, GraphQLRequest
+from app.ledger import queries
+from app.live.change_feed import ChangeFeed
+from app.pricing.rate_card_cache import RateCardCache
+from app.settings import Settings
+from app.tasks.charging import ChargeQueue
+from app.topups.sandbox.provider import Sandbox
+from tests.engine import sample_schema
+from tests.engine.sample_schema import decode_items
+
+ALICE = Caller(kind=CallerKind.USER, actor="user:alice", owner_id="alice", organisations=frozenset({"guild"}))
+BOB = Caller(kind=CallerKind.USER, actor="user:bob", owner_id="bob")
+SERVICE = Caller(kind=CallerKind.SERVICE, actor="service:executor", scopes=frozenset({Scope.CHARGE}))
+READER = Caller(kind=CallerKind.SERVICE, actor="service:reports", scopes=frozenset({Scope.READ}))
+OPERATOR = Caller(kind=CallerKind.OPERATOR, actor="operator:olivia", owner_id="olivia", scopes=frozenset({Scope.ADMIN}))
+
+EXECUTION = GraphQLEngine(build_schema()._schema, introspection=True, compile_operations=True)
+
+
+@pytest.fixture(autouse=True, params=["plans", "no plans"])
+def compiled_and_interpreted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test of the edge runs with plans and without them: no answer may differ."""
+    if request.param == "no plans":
+        for execution in (EXECUTION, sample_schema.engine, sample_schema.production_engine):
+            monkeypatch.setattr(execution, "_plans", None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def operations_are_compiled() -> Iterator[None]:
+    """What tests of the edge ask is compiled; only introspection is left to the ordinary executor."""
+    yield
+    for execution in (EXECUTION, sample_schema.engine, sample_schema.production_engine):
+        assert execution.execution_counts.interpreted.keys() <= {"introspection", "length"}
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The edge of one process."""
+
+    house: AppState
+
+    async def execute(self, viewer: Caller | None, query: str, **variables: Any) -> Mapping[str, Any]:
+        """The whole answer, errors as they are sent."""
+        return (await EXECUTION.execute(GraphQLRequest(query, variables), Context(viewer, self.house))).payload
+
+    async def data(self, viewer: Caller | None, query: str, **variables: Any) -> Any:
+        """The data of an answer without errors."""
+        answer = await self.execute(viewer, query, **variables)
+        assert "errors" not in answer, answer["errors"]
+        return answer["data"]
+
+    async def error(self, viewer: Caller | None, query: str, **variables: Any) -> tuple[str, str]:
+        """Code and message of the only error of an answer without data."""
+        answer = await self.execute(viewer, query, **variables)
+        assert not any((answer.get("data") or {}).values()), answer
+        [error] = answer["errors"]
+        return error["extensions"]["code"], error["message"]
+
+    def subscribe(self, viewer: Caller | None, query: str, **variables: Any) -> Any:
+        """The payloads of a subscription."""
+        return decode_items(EXECUTION.stream(GraphQLRequest(query, variables), Context(viewer, self.house)))
+
+
+@pytest.fixture
+async def api(db: str, rate_cards: RateCardCache) -> AsyncIterator[Api]:
+    """The edge, with its live feed listening."""
+    chosen = Settings(low_balance_threshold=50)
+    feed = ChangeFeed(sweep_seconds=5, conflate_seconds=0.005)
+    charge_queue = ChargeQueue(rate_cards, lanes=2, batch_limit=256, queue_limit=4096)
+    listening = asyncio.create_task(feed.run(db))
+    yield Api(
+        AppState(
+            settings=chosen,
+            change_feed=feed,
+            rate_cards=rate_cards,
+            charge_queue=charge_queue,
+            balance_reader=BatchedReads(queries.get_balances, batch_limit=1000),
+            latest_balances=open_latest_balances(feed, low_balance_at=chosen.low_balance_threshold),
+            payment_provider=Sandbox("http://testserver", b"a secret of the sandbox, long enough"),
+        )
+    )
+    await charge_queue.close()
+    listening.cancel()
+    with suppress(asyncio.CancelledError):
+        await listening

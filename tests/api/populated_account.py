@@ -1,0 +1,119 @@
+"""One owner with one of everything, and the statements that a piece of work sends."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.db import pools
+from app.engine.global_ids import encode_id
+from app.errors import InsufficientCredits
+from app.ledger import accounts
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks.rules import TaskTrigger
+from tests.api.conftest import SERVICE, Api
+from tests.factories import charge_block_run, grant_credits, start_task, unique_id
+from tests.topups.refund_fixtures import create_paid_top_up
+
+KINDS = (
+    "Account", "Balance", "Agent", "Task", "TaskCost", "BlockRun", "Entry", "Grant", "Hold", "Notice", "TopUp",
+)  # fmt: skip
+HOLD = """mutation($input: PlaceHoldInput!) { placeHold(input: $input) { __typename
+    ... on PlaceHoldSuccess { hold { id } } } }"""
+
+
+@dataclass(frozen=True, slots=True)
+class PopulatedAccount:
+    """An owner's account with something in every list. `nodes`: one id of each kind; `names`: the platform's ids."""
+
+    owner_id: str
+    account_id: int
+    node_ids: Mapping[str, str]
+    platform_ids: Mapping[str, str]
+
+
+async def populate_account(api: Api, rate_cards: RateCardCache, owner_id: str) -> PopulatedAccount:
+    """Two of everything that has pages, so that a page of one has another behind it."""
+    for _ in range(2):
+        with suppress(InsufficientCredits):
+            await start_task(owner_id, agent_id=f"{owner_id}-agent", trigger=TaskTrigger.SCHEDULED)
+    for _ in range(2):
+        await grant_credits(owner_id, 1_000)
+        await create_paid_top_up(owner_id)
+    top_up = await create_paid_top_up(owner_id)
+    task = await start_task(owner_id, agent_id=f"{owner_id}-agent")
+    await start_task(owner_id, agent_id=f"{owner_id}-other-agent")
+    runs = [await charge_block_run(task, rate_cards) for _ in range(2)]
+    for _ in range(2):
+        await start_task(owner_id, agent_id=f"{owner_id}-agent", parent_task_id=task.task_id)
+        await _a_stopped_task(owner_id)
+        asked = {"taskId": task.task_id, "blockRunId": unique_id("held"), "block": "ReplicateModelBlock"}
+        held = await api.data(SERVICE, HOLD, input=asked | {"atMost": {}, "timeoutSeconds": 600})
+        assert held["placeHold"]["__typename"] == "PlaceHoldSuccess"
+    stopped = await _a_stopped_task(owner_id)
+    number = await accounts.find_account_id(owner_id)
+    assert number is not None
+    notices = await pools.fetch("SELECT number FROM notice WHERE account_id = $1 ORDER BY number DESC", number)
+    if len(notices) < 2:
+        await _give_notices(number)
+        notices = await pools.fetch("SELECT number FROM notice WHERE account_id = $1 ORDER BY number DESC", number)
+    run, entry = runs[0].block_run, runs[0].entry
+    assert entry is not None
+    nodes: dict[str, tuple[Any, ...]] = {
+        "Account": (owner_id,), "Balance": (owner_id,), "Agent": (owner_id, f"{owner_id}-agent"),
+        "Task": (number, task.task_id), "TaskCost": (number, task.task_id), "BlockRun": (number, run.block_run_id),
+        "Entry": (number, entry.line.seq), "Grant": (number, 1), "Hold": (number, 1),
+        "Notice": (number, notices[0]["number"]), "TopUp": (number, top_up.id),
+    }  # fmt: skip
+    names = {
+        "ownerId": owner_id, "agentId": f"{owner_id}-agent", "taskId": task.task_id, "blockRunId": run.block_run_id,
+        "stopped": stopped,
+    }  # fmt: skip
+    return PopulatedAccount(owner_id, number, {kind: encode_id(kind, *parts) for kind, parts in nodes.items()}, names)
+
+
+async def _a_stopped_task(owner_id: str) -> str:
+    task_id = (await start_task(owner_id, agent_id=f"{owner_id}-agent")).task_id
+    await pools.fetch("UPDATE task SET status = 'STOPPED', stop_reason = 'OUT_OF_CREDITS' WHERE task_id = $1", task_id)
+    return task_id
+
+
+async def _give_notices(number: int) -> None:
+    await pools.fetch(
+        "WITH made AS (INSERT INTO notice (account_id, number, kind, agent_id, subject, message, at)"
+        " SELECT $1, n, 'EXPIRING', '', 'test ' || n, 'soon', now() FROM generate_series(101, 102) AS n RETURNING 1)"
+        " UPDATE account SET notices = 102 WHERE id = $1 AND (SELECT count(*) FROM made) = 2",
+        number,
+    )
+
+
+_RECORDING: ContextVar[list[str] | None] = ContextVar("recording", default=None)
+
+
+@pytest.fixture
+def record_statements(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`with recorder() as sent`: every statement that what is done meanwhile sends, and nobody else's."""
+    fetch = asyncpg.connection.Connection.fetch
+
+    async def recorded(self: Any, query: str, *values: Any, **more: Any) -> Any:
+        sent = _RECORDING.get()
+        if sent is not None:
+            sent.append(query)
+        return await fetch(self, query, *values, **more)
+
+    monkeypatch.setattr(asyncpg.connection.Connection, "fetch", recorded)
+
+    @contextmanager
+    def recording() -> Iterator[list[str]]:
+        sent: list[str] = []
+        token = _RECORDING.set(sent)
+        try:
+            yield sent
+        finally:
+            _RECORDING.reset(token)
+
+    return recording

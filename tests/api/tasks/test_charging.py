@@ -1,0 +1,145 @@
+"""The mutations that charge, as an executor sends them."""
+
+import pytest
+
+from app.auth.caller import Caller
+from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
+from tests.factories import grant_credits, start_task
+
+pytestmark = pytest.mark.anyio
+
+CHARGE = """
+mutation Charge($input: ChargeInput!) {
+  charge(input: $input) {
+    __typename
+    ... on ChargeSuccess {
+      cost replayed signature: __typename
+      entry { seq kind credits balanceAfter draws { credits grant { remaining } } }
+      blockRun { blockRunId block model rule rateCardVersion }
+      task { taskId steps status cost { total byBlock { block credits count } byModel { model credits count } } }
+      balance { available version status }
+    }
+    ... on InsufficientCreditsError { required available shortfall balance { available } }
+    ... on UserError { message }
+  }
+}
+"""
+
+
+def an_input(task_id: str, block_run_id: str = "run", block: str = "ReplicateModelBlock", **more: object) -> object:
+    return {"taskId": task_id, "blockRunId": block_run_id, "block": block} | more
+
+
+async def test_a_charge_by_model_answers_with_all_that_moved(api: Api) -> None:
+    await grant_credits("alice", 60)
+    task = await start_task("alice")
+    run = an_input(task.task_id, block="AITextGeneratorBlock", settings={"model": "gpt-4-turbo", "prompt": "secret"})
+    found = (await api.data(SERVICE, CHARGE, input=run))["charge"]
+    assert found == {
+        "__typename": "ChargeSuccess",
+        "signature": "ChargeSuccess",
+        "cost": 10,
+        "replayed": False,
+        "entry": {
+            "seq": 2,
+            "kind": "CHARGE",
+            "credits": -10,
+            "balanceAfter": 50,
+            "draws": [{"credits": 10, "grant": {"remaining": 50}}],
+        },
+        "blockRun": {
+            "blockRunId": "run",
+            "block": "AITextGeneratorBlock",
+            "model": "gpt-4-turbo",
+            "rule": {"when": {"model": "gpt-4-turbo"}, "credits": 10},
+            "rateCardVersion": 1,
+        },
+        "task": {
+            "taskId": task.task_id,
+            "steps": 1,
+            "status": "RUNNING",
+            "cost": {
+                "total": 10,
+                "byBlock": [{"block": "AITextGeneratorBlock", "credits": 10, "count": 1}],
+                "byModel": [{"model": "gpt-4-turbo", "credits": 10, "count": 1}],
+            },
+        },
+        "balance": {"available": 50, "version": 2, "status": "OK"},
+    }
+    again = (await api.data(SERVICE, CHARGE, input=run))["charge"]
+    assert again == found | {"replayed": True}
+
+
+async def test_a_charge_that_cannot_be_paid_says_what_is_missing(api: Api) -> None:
+    await grant_credits("alice", 7)
+    task = await start_task("alice")
+    found = (await api.data(SERVICE, CHARGE, input=an_input(task.task_id)))["charge"]
+    assert found == {
+        "__typename": "InsufficientCreditsError",
+        "required": 10,
+        "available": 7,
+        "shortfall": 3,
+        "balance": {"available": 7},
+        "message": "This needs 10 credits and 7 are available: add 3 credits and try again.",
+    }
+
+
+@pytest.mark.parametrize("viewer", [ALICE, BOB, READER, None])
+async def test_only_a_service_key_that_may_charge_charges(api: Api, viewer: Caller | None) -> None:
+    await grant_credits("alice", 70)
+    task = await start_task("alice")
+    code, _ = await api.error(viewer, CHARGE, input=an_input(task.task_id))
+    assert code == ("UNAUTHENTICATED" if viewer is None else "FORBIDDEN")
+    assert (await api.data(ALICE, "{ account { balance { posted } } }")) == {"account": {"balance": {"posted": 70}}}
+
+
+async def test_a_batch_gives_each_its_own_result_in_order(api: Api) -> None:
+    await grant_credits("alice", 25)
+    task = await start_task("alice")
+    batch = """mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) {
+        __typename ... on ChargeSuccess { cost replayed balance { available } } } }"""
+    runs = [
+        an_input(task.task_id, "a"),
+        an_input(task.task_id, "b", block="Unheard"),
+        an_input("nowhere", "c"),
+        an_input(task.task_id, "a"),
+        an_input(task.task_id, "d"),
+        an_input(task.task_id, "e"),
+    ]
+    found = (await api.data(SERVICE, batch, input=runs))["chargeBatch"]
+    assert found == [
+        {"__typename": "ChargeSuccess", "cost": 10, "replayed": False, "balance": {"available": 15}},
+        {"__typename": "PriceNotFoundError"},
+        {"__typename": "TaskNotFoundError"},
+        {"__typename": "ChargeSuccess", "cost": 10, "replayed": True, "balance": {"available": 15}},
+        {"__typename": "ChargeSuccess", "cost": 10, "replayed": False, "balance": {"available": 5}},
+        {"__typename": "InsufficientCreditsError"},
+    ]
+
+
+async def test_an_operator_reverses_part_of_a_charge_once_and_never_more_than_it_took(api: Api) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice")
+    await api.data(SERVICE, CHARGE, input=an_input(task.task_id))
+    reverse = """mutation($input: ReverseChargeInput!) { reverseCharge(input: $input) { __typename
+        ... on ReverseChargeSuccess { reversed replayed task { cost { total charged reversed } }
+        balance { available } entry { kind reason actor } }
+        ... on ReversalExceedsChargeError { requested reversible } } }"""
+    asked = {"taskId": task.task_id, "blockRunId": "run", "credits": 4, "reason": "it failed", "idempotencyKey": "k1"}
+    first = (await api.data(OPERATOR, reverse, input=asked))["reverseCharge"]
+    assert first == {
+        "__typename": "ReverseChargeSuccess",
+        "reversed": 4,
+        "replayed": False,
+        "task": {"cost": {"total": 6, "charged": 10, "reversed": 4}},
+        "balance": {"available": 94},
+        "entry": {"kind": "REVERSAL", "reason": "it failed", "actor": "operator:olivia"},
+    }
+    assert (await api.data(OPERATOR, reverse, input=asked))["reverseCharge"] == first | {"replayed": True}
+    more = asked | {"credits": 7, "idempotencyKey": "k2"}
+    assert (await api.data(OPERATOR, reverse, input=more))["reverseCharge"] == {
+        "__typename": "ReversalExceedsChargeError",
+        "requested": 7,
+        "reversible": 6,
+    }
+    assert (await api.error(SERVICE, reverse, input=more))[0] == "FORBIDDEN"

@@ -1,0 +1,478 @@
+"""Holds and budgets at the edge: what each mutation answers, each refusal with its facts, and what is read of them."""
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from app.auth.caller import Caller
+from app.db import pools
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks import holds, lifecycle
+from app.tasks.rules import TaskState, TaskStatus
+from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
+from tests.factories import (
+    ITEM_PRICES,
+    block_run_request,
+    capture_request,
+    grant_credits,
+    hold_request,
+    publish_rate_cards,
+    start_task,
+    wait_until,
+)
+
+pytestmark = pytest.mark.anyio
+
+MAX = 2**53 - 1
+PRICES = {"blocks": [*ITEM_PRICES["blocks"], {"block": "DearBlock", "credits": 2, "unit": "item"}]}
+
+HOLD = "{ blockRunId block credits captured remaining priced status closedAt task { taskId } }"
+PLACE = f"""mutation($input: PlaceHoldInput!) {{ placeHold(input: $input) {{ __typename
+    ... on UserError {{ message }}
+    ... on PlaceHoldSuccess {{ replayed hold {HOLD} task {{ taskId status }} balance {{ available held version }} }}
+    ... on InvalidInputError {{ problems {{ path message }} }}
+    ... on InsufficientCreditsError {{ required available shortfall balance {{ available held }} }}
+    ... on BudgetReachedError {{ taskId required remaining shortfall }}
+    ... on PriceNotFoundError {{ block rateCardVersion }}
+    ... on MeasurementMissingError {{ block measurement }}
+    ... on TaskNotFoundError {{ taskId }} ... on TaskStoppedError {{ taskId stopReason }}
+    ... on TaskEndedError {{ taskId status }} ... on IdempotencyConflictError {{ key }}
+    ... on BalanceLimitReachedError {{ figure }} }} }}"""
+CAPTURE = f"""mutation($input: CaptureHoldInput!) {{ captureHold(input: $input) {{ __typename
+    ... on UserError {{ message }}
+    ... on CaptureHoldSuccess {{ cost replayed hold {HOLD} entry {{ kind credits hold {{ blockRunId }} }}
+        blockRun {{ blockRunId cost rule }} task {{ taskId cost {{ total held }} }} balance {{ available held }} }}
+    ... on MeasurementMissingError {{ block measurement }} ... on TaskNotFoundError {{ taskId }}
+    ... on HoldNotFoundError {{ taskId blockRunId }} ... on HoldClosedError {{ blockRunId status }}
+    ... on HoldExceededError {{ blockRunId required held shortfall }} ... on IdempotencyConflictError {{ key }}
+    ... on BalanceLimitReachedError {{ figure }} }} }}"""
+VOID = f"""mutation($input: VoidHoldInput!) {{ voidHold(input: $input) {{ __typename
+    ... on UserError {{ message }}
+    ... on VoidHoldSuccess {{ replayed hold {HOLD} task {{ taskId }} balance {{ available held }} }}
+    ... on TaskNotFoundError {{ taskId }} ... on HoldNotFoundError {{ taskId blockRunId }}
+    ... on HoldClosedError {{ blockRunId status }} }} }}"""
+EVERYTHING = """
+    SELECT (SELECT array_agg(a.* ORDER BY id) FROM account AS a)::text AS account,
+           (SELECT array_agg(g.* ORDER BY number) FROM credit_grant AS g)::text AS grants,
+           (SELECT array_agg(h.* ORDER BY number) FROM hold AS h)::text AS holds,
+           (SELECT array_agg(t.* ORDER BY task_id) FROM task AS t)::text AS tasks,
+           (SELECT count(*) FROM entry) AS entries, (SELECT count(*) FROM block_run) AS block_runs
+"""
+
+
+@pytest.fixture
+async def prices(api: Api, rate_cards: RateCardCache) -> RateCardCache:
+    """A credit for an item, and two for one of DearBlock's, in force at the edge."""
+    await publish_rate_cards(PRICES)
+    await rate_cards.refresh()
+    return rate_cards
+
+
+def place_input(task_id: str, block_run_id: str = "run", items: int | None = 30, **more: Any) -> dict[str, Any]:
+    asked = {"taskId": task_id, "blockRunId": block_run_id, "block": "ItemBlock", "atMost": {"items": items}}
+    return asked | more
+
+
+def capture_input(task_id: str, block_run_id: str = "run", items: int | None = 20, **more: Any) -> dict[str, Any]:
+    return {"taskId": task_id, "blockRunId": block_run_id, "measurements": {"items": items}} | more
+
+
+async def place(api: Api, *args: Any, **more: Any) -> Any:
+    return (await api.data(SERVICE, PLACE, input=place_input(*args, **more)))["placeHold"]
+
+
+async def capture(api: Api, *args: Any, **more: Any) -> Any:
+    return (await api.data(SERVICE, CAPTURE, input=capture_input(*args, **more)))["captureHold"]
+
+
+async def void(api: Api, task_id: str, block_run_id: str = "run") -> Any:
+    return (await api.data(SERVICE, VOID, input={"taskId": task_id, "blockRunId": block_run_id}))["voidHold"]
+
+
+async def everything() -> Any:
+    """All that a refusal leaves as it is."""
+    return tuple((await pools.fetch(EVERYTHING))[0])
+
+
+async def funded(credits: int = 100, **more: Any) -> TaskState:
+    await grant_credits("alice", credits)
+    return await start_task("alice", **more)
+
+
+async def expired(task: TaskState, rate_cards: RateCardCache) -> None:
+    """A hold for block run `late` that has expired."""
+    held = await holds.place_hold(hold_request(task, block_run_id="late", timeout_seconds=1), rate_cards)
+    await wait_until(held.hold.expires_at)
+
+
+async def test_a_hold_is_placed_captured_and_answered_again(api: Api, prices: RateCardCache) -> None:
+    task = await funded()
+
+    placed = await place(api, task.task_id)
+    hold = {
+        "blockRunId": "run", "block": "ItemBlock", "credits": 30, "captured": 0, "remaining": 30, "priced": None,
+        "status": "OPEN", "closedAt": None, "task": {"taskId": task.task_id},
+    }  # fmt: skip
+    assert placed == {
+        "__typename": "PlaceHoldSuccess",
+        "replayed": False,
+        "hold": hold,
+        "task": {"taskId": task.task_id, "status": "RUNNING"},
+        "balance": {"available": 70, "held": 30, "version": 2},
+    }
+    assert await place(api, task.task_id) == placed | {"replayed": True}
+
+    captured = await capture(api, task.task_id)
+    closed_at = captured["hold"].pop("closedAt")
+    assert datetime.fromisoformat(closed_at) > task.started_at
+    assert captured == {
+        "__typename": "CaptureHoldSuccess",
+        "cost": 20,
+        "replayed": False,
+        "hold": {
+            "blockRunId": "run", "block": "ItemBlock", "credits": 30, "captured": 20, "remaining": 0, "priced": 20,
+            "status": "CAPTURED", "task": {"taskId": task.task_id},
+        },
+        "entry": {"kind": "CHARGE", "credits": -20, "hold": {"blockRunId": "run"}},
+        "blockRun": {"blockRunId": "run", "cost": 20, "rule": {"credits": 1, "unit": "item"}},
+        "task": {"taskId": task.task_id, "cost": {"total": 20, "held": 0}},
+        "balance": {"available": 80, "held": 0},
+    }  # fmt: skip
+    again = await capture(api, task.task_id)
+    assert again["hold"].pop("closedAt") == closed_at
+    assert again == captured | {"replayed": True}
+
+
+async def test_a_capture_above_its_hold_is_refused_or_capped_with_its_price_recorded(
+    api: Api, prices: RateCardCache
+) -> None:
+    task = await funded()
+    await place(api, task.task_id)
+    before = await everything()
+
+    assert await capture(api, task.task_id, items=31) == {
+        "__typename": "HoldExceededError",
+        "message": "Block run 'run' costs 31 credits and 30 are held for it: capture it with overHold: CAP, or void "
+        "it.",
+        "blockRunId": "run",
+        "required": 31,
+        "held": 30,
+        "shortfall": 1,
+    }
+    assert await everything() == before
+    capped = await capture(api, task.task_id, items=31, overHold="CAP")
+    assert (capped["cost"], capped["hold"]["captured"], capped["hold"]["priced"]) == (30, 30, 31)
+    assert capped["balance"] == {"available": 70, "held": 0}
+
+
+async def test_a_void_lets_go_once(api: Api, prices: RateCardCache) -> None:
+    task = await funded()
+    await place(api, task.task_id)
+
+    voided = await void(api, task.task_id)
+    assert voided["hold"] | {"closedAt": ""} == {
+        "blockRunId": "run", "block": "ItemBlock", "credits": 30, "captured": 0, "remaining": 0, "priced": None,
+        "status": "VOIDED", "closedAt": "", "task": {"taskId": task.task_id},
+    }  # fmt: skip
+    assert (voided["replayed"], voided["balance"]) == (False, {"available": 100, "held": 0})
+    assert await void(api, task.task_id) == voided | {"replayed": True}
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 90_000, 86_401])
+async def test_a_timeout_out_of_bounds_holds_nothing(api: Api, prices: RateCardCache, seconds: int) -> None:
+    task = await funded()
+    before = await everything()
+    assert await place(api, task.task_id, timeoutSeconds=seconds) == {
+        "__typename": "InvalidInputError",
+        "message": "timeoutSeconds must lie between 1 and 86,400 (24 hours)",
+        "problems": [{"path": "timeoutSeconds", "message": "must lie between 1 and 86,400 (24 hours)"}],
+    }
+    assert await everything() == before
+
+
+async def test_every_other_refusal_of_a_hold_names_its_facts_and_moves_nothing(api: Api, prices: RateCardCache) -> None:
+    task = await funded()
+    await api.house.charge_queue.charge(block_run_request(task, block_run_id="charged"))
+    await holds.place_hold(hold_request(task, 10, block_run_id="held"), prices)
+    over = await start_task("alice")
+    await lifecycle.finish_task(over.task_id, TaskStatus.COMPLETED)
+    before = await everything()
+
+    assert await place(api, "nowhere") == {
+        "__typename": "TaskNotFoundError",
+        "message": "There is no task 'nowhere': start it with startTask.",
+        "taskId": "nowhere",
+    }
+    assert await place(api, over.task_id) == {
+        "__typename": "TaskEndedError",
+        "message": f"Task {over.task_id!r} has ended (COMPLETED): start a new task.",
+        "taskId": over.task_id,
+        "status": "COMPLETED",
+    }
+    assert await place(api, task.task_id, block="Unheard") == {
+        "__typename": "PriceNotFoundError",
+        "message": "No price for block 'Unheard' in rate card 2. The block is not in the rate card.",
+        "block": "Unheard",
+        "rateCardVersion": 2,
+    }
+    assert await place(api, task.task_id, items=None) == {
+        "__typename": "MeasurementMissingError",
+        "message": "Block 'ItemBlock' is priced by measure: send measurements.items.",
+        "block": "ItemBlock",
+        "measurement": "items",
+    }
+    assert await place(api, task.task_id, items=MAX, block="DearBlock") == {
+        "__typename": "BalanceLimitReachedError",
+        "message": "The price of this block run would pass 9,007,199,254,740,991 (2^53 - 1): nothing was recorded.",
+        "figure": "The price of this block run",
+    }
+    for used in ("charged", "held"):
+        assert await place(api, task.task_id, used) == {
+            "__typename": "IdempotencyConflictError",
+            "message": f"'{used}' was used before with another request: send the first request again, or take a new "
+            "key.",
+            "key": used,
+        }
+    assert await everything() == before
+
+
+async def test_a_hold_that_cannot_be_paid_stops_its_task_and_the_next_finds_it_stopped(
+    api: Api, prices: RateCardCache
+) -> None:
+    task = await funded(credits=29)
+
+    assert await place(api, task.task_id) == {
+        "__typename": "InsufficientCreditsError",
+        "message": "This needs 30 credits and 29 are available: add 1 credits and try again.",
+        "required": 30,
+        "available": 29,
+        "shortfall": 1,
+        "balance": {"available": 29, "held": 0},
+    }
+    assert await place(api, task.task_id, items=1) == {
+        "__typename": "TaskStoppedError",
+        "message": f"Task {task.task_id!r} is stopped (OUT_OF_CREDITS): it takes no paid block run.",
+        "taskId": task.task_id,
+        "stopReason": "OUT_OF_CREDITS",
+    }
+    assert (await api.data(ALICE, "{ account { holds(openOnly: false) { edges { cursor } } } }"))["account"] == {
+        "holds": {"edges": []}
+    }
+
+
+async def test_a_hold_above_its_budget_names_the_budget(api: Api, prices: RateCardCache) -> None:
+    task = await funded(budget=29)
+    child = await start_task("alice", parent_task_id=task.task_id)
+
+    assert await place(api, child.task_id) == {
+        "__typename": "BudgetReachedError",
+        "message": f"This needs 30 credits and the budget of task {task.task_id!r} has 29 left: add 1 credits to it "
+        "with resumeTask.",
+        "taskId": task.task_id,
+        "required": 30,
+        "remaining": 29,
+        "shortfall": 1,
+    }
+
+
+async def test_every_refusal_of_a_capture_names_its_facts_and_moves_nothing(api: Api, prices: RateCardCache) -> None:
+    task = await funded(credits=200)
+    await grant_credits("bob", 50)
+    bobs = await start_task("bob")
+    other = await start_task("alice")
+    for task_id, run in ((task.task_id, "held"), (other.task_id, "others"), (bobs.task_id, "bobs")):
+        assert (await place(api, task_id, run))["__typename"] == "PlaceHoldSuccess"
+    await place(api, task.task_id, "voided")
+    await void(api, task.task_id, "voided")
+    done = hold_request(task, block_run_id="done")
+    await holds.place_hold(done, prices)
+    await holds.capture_hold(capture_request(done, 5))
+    await place(api, task.task_id, "dear", 1, block="DearBlock")
+    await expired(task, prices)
+    assert (await void(api, task.task_id, "late"))["status"] == "EXPIRED"
+    before = await everything()
+
+    for run, status in (("voided", "VOIDED"), ("late", "EXPIRED")):
+        assert await capture(api, task.task_id, run) == {
+            "__typename": "HoldClosedError",
+            "message": f"The hold for block run '{run}' is {status} already: nothing has moved.",
+            "blockRunId": run,
+            "status": status,
+        }
+    for run in ("unheard", "others", "bobs"):
+        assert await capture(api, task.task_id, run) == {
+            "__typename": "HoldNotFoundError",
+            "message": f"Task {task.task_id!r} has no hold for block run '{run}': place it with placeHold.",
+            "taskId": task.task_id,
+            "blockRunId": run,
+        }
+    assert (await capture(api, "nowhere"))["__typename"] == "TaskNotFoundError"
+    assert await capture(api, task.task_id, "held", None) == {
+        "__typename": "MeasurementMissingError",
+        "message": "Block 'ItemBlock' is priced by measure: send measurements.items.",
+        "block": "ItemBlock",
+        "measurement": "items",
+    }
+    for answer in (
+        await capture(api, task.task_id, "dear", MAX),
+        await capture(api, task.task_id, "dear", MAX, overHold="CAP"),
+    ):
+        assert (answer["__typename"], answer["figure"]) == ("BalanceLimitReachedError", "The price of this block run")
+    assert (await capture(api, task.task_id, "done", 6))["key"] == "done"
+    assert await everything() == before
+
+
+async def test_every_refusal_of_a_void_names_its_facts_and_moves_nothing(api: Api, prices: RateCardCache) -> None:
+    task = await funded()
+    other = await start_task("alice")
+    await place(api, other.task_id, "others", 10)
+    await place(api, task.task_id, "done")
+    await capture(api, task.task_id, "done")
+    await expired(task, prices)
+    assert (await capture(api, task.task_id, "late"))["status"] == "EXPIRED"
+    before = await everything()
+
+    for run, status in (("done", "CAPTURED"), ("late", "EXPIRED")):
+        assert await void(api, task.task_id, run) == {
+            "__typename": "HoldClosedError",
+            "message": f"The hold for block run '{run}' is {status} already: nothing has moved.",
+            "blockRunId": run,
+            "status": status,
+        }
+    for run in ("unheard", "others"):
+        assert await void(api, task.task_id, run) == {
+            "__typename": "HoldNotFoundError",
+            "message": f"Task {task.task_id!r} has no hold for block run '{run}': place it with placeHold.",
+            "taskId": task.task_id,
+            "blockRunId": run,
+        }
+    assert (await void(api, "nowhere"))["taskId"] == "nowhere"
+    assert await everything() == before
+
+
+@pytest.mark.parametrize("viewer", [ALICE, BOB, READER, None])
+async def test_only_a_service_key_that_may_charge_holds_captures_and_voids(
+    api: Api, prices: RateCardCache, viewer: Caller | None
+) -> None:
+    task = await funded()
+    await place(api, task.task_id, "held")
+    before = await everything()
+    for query, asked in (
+        (PLACE, place_input(task.task_id)),
+        (CAPTURE, capture_input(task.task_id, "held")),
+        (VOID, {"taskId": task.task_id, "blockRunId": "held"}),
+    ):
+        code, _ = await api.error(viewer, query, input=asked)
+        assert code == ("UNAUTHENTICATED" if viewer is None else "FORBIDDEN")
+    assert await everything() == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"taskId": ""}, "input.taskId must have 1 to 255 visible characters"),
+        ({"blockRunId": "a b"}, "input.blockRunId must have 1 to 255 visible characters"),
+        ({"block": ""}, "input.block must have 1 to 255 visible characters"),
+        ({"settings": [1]}, "input.settings must be an object"),
+        ({"atMost": {"items": -1}}, "input.atMost.items"),
+        ({"atMost": None}, "atMost"),
+        ({"credits": 5}, "credits"),
+        ({"timeoutSeconds": 2**40}, "timeoutSeconds"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_a_mistyped_hold_is_refused_before_anything_is_decided(
+    api: Api, prices: RateCardCache, wrong: dict[str, Any], says: str
+) -> None:
+    task = await funded()
+    before = await everything()
+    code, message = await api.error(SERVICE, PLACE, input=place_input(task.task_id) | wrong)
+    assert (code, says in message) == ("BAD_USER_INPUT", True), message
+    assert await everything() == before
+
+
+async def test_an_account_shows_its_holds_and_budgets_newest_first_by_pages(api: Api, prices: RateCardCache) -> None:
+    task = await funded(budget=40)
+    plain = await start_task("alice")
+    for run in ("one", "two", "three"):
+        await place(api, plain.task_id, run, 5)
+    await place(api, task.task_id, "inside", 7)
+    await void(api, plain.task_id, "two")
+    query = """query($after: String, $open: Boolean!) { account { holds(first: 2, after: $after, openOnly: $open) {
+        edges { node { blockRunId block credits remaining status } } pageInfo { hasNextPage endCursor } } } }"""
+
+    async def pages(open_only: bool) -> list[Any]:
+        found: list[Any] = []
+        after = None
+        while True:
+            page = (await api.data(ALICE, query, after=after, open=open_only))["account"]["holds"]
+            found += [tuple(edge["node"].values()) for edge in page["edges"]]
+            if not page["pageInfo"]["hasNextPage"]:
+                return found
+            after = page["pageInfo"]["endCursor"]
+
+    envelope = (None, None, 40, 33, "OPEN")
+    inside, three, one = (
+        (run, "ItemBlock", size, size, "OPEN") for run, size in (("inside", 7), ("three", 5), ("one", 5))
+    )
+    assert await pages(open_only=True) == [inside, three, one, envelope]
+    assert await pages(open_only=False) == [inside, three, ("two", "ItemBlock", 5, 0, "VOIDED"), one, envelope]
+    assert (await api.data(ALICE, "{ account { balance { available held } grants { edges { node { claimed } } } } }"))[
+        "account"
+    ] == {"balance": {"available": 50, "held": 50}, "grants": {"edges": [{"node": {"claimed": 50}}]}}
+    code, _ = await api.error(ALICE, query, after="nonsense", open=True)
+    assert code == "BAD_USER_INPUT"
+
+
+async def test_a_hold_is_fetched_by_its_id_by_whoever_may_look_and_is_nothing_to_others(
+    api: Api, prices: RateCardCache
+) -> None:
+    await grant_credits("guild", 50)
+    for owner in ("alice", "guild"):
+        task = await funded() if owner == "alice" else await start_task("guild")
+        await place(api, task.task_id, f"{owner}-run")
+        listed = "query($owner: ID!) { account(ownerId: $owner) { holds { edges { node { id } } } } }"
+        [edge] = (await api.data(SERVICE, listed, owner=owner))["account"]["holds"]["edges"]
+        query = "query($id: ID!) { node(id: $id) { id ... on Hold { blockRunId task { taskId } } } }"
+        whole = {"id": edge["node"]["id"], "blockRunId": f"{owner}-run", "task": {"taskId": task.task_id}}
+        for viewer in (ALICE, SERVICE, READER, OPERATOR):
+            assert await api.data(viewer, query, id=edge["node"]["id"]) == {"node": whole}
+        assert await api.data(BOB, query, id=edge["node"]["id"]) == {"node": None}
+
+
+async def test_a_task_shows_its_budget_what_it_holds_and_which_hold_paid(api: Api, prices: RateCardCache) -> None:
+    task = await funded(budget=60, landing_reserve=10)
+    child = await start_task("alice", parent_task_id=task.task_id)
+    nested = await start_task("alice", parent_task_id=task.task_id, budget=15)
+    plain = await start_task("alice")
+    await place(api, task.task_id, "held", 5)
+    for one in (task, child, plain):
+        await api.house.charge_queue.charge(block_run_request(one, block_run_id=f"of-{one.task_id}"))
+    query = """query($ids: [ID!]!) { tasks(taskIds: $ids) { taskId cost { total held }
+        budget { taskId credits spent remaining closingReserve expiresAt } } }"""
+
+    found = (await api.data(ALICE, query, ids=[one.task_id for one in (task, child, nested, plain)]))["tasks"]
+
+    expiries = [one["budget"].pop("expiresAt") for one in found if one["budget"]]
+    assert all(datetime.fromisoformat(instant) > task.started_at for instant in expiries)
+    own = {"taskId": task.task_id, "credits": 60, "spent": 40, "remaining": 20, "closingReserve": 10}
+    assert found == [
+        {"taskId": task.task_id, "cost": {"total": 10, "held": 25}, "budget": own},
+        {"taskId": child.task_id, "cost": {"total": 10, "held": 0}, "budget": own},
+        {
+            "taskId": nested.task_id,
+            "cost": {"total": 0, "held": 15},
+            "budget": {
+                "taskId": nested.task_id, "credits": 15, "spent": 0, "remaining": 15, "closingReserve": 0,
+            },
+        },
+        {"taskId": plain.task_id, "cost": {"total": 10, "held": 0}, "budget": None},
+    ]  # fmt: skip
+    paid = """{ account { entries(kinds: [CHARGE]) { edges { node { task { taskId }
+        hold { blockRunId credits status task { taskId } } } } } } }"""
+    edges = (await api.data(ALICE, paid))["account"]["entries"]["edges"]
+    envelope = {"blockRunId": None, "credits": 60, "status": "OPEN", "task": {"taskId": task.task_id}}
+    assert {edge["node"]["task"]["taskId"]: edge["node"]["hold"] for edge in edges} == {
+        task.task_id: envelope, child.task_id: envelope, plain.task_id: None,
+    }  # fmt: skip

@@ -1,0 +1,490 @@
+"""Tasks that start with a budget, are cancelled, resumed, given back: each answer, and each refusal with its facts."""
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from app.auth.caller import Caller
+from app.db import pools
+from app.ledger import posting
+from app.ledger.posting import Posting
+from app.tasks import lifecycle
+from app.tasks.rules import TaskState, TaskStatus
+from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
+from tests.factories import block_run_request, get_balance, grant_credits, start_task, wait_until
+
+pytestmark = pytest.mark.anyio
+
+MAX = 2**53 - 1
+A_DAY = "must lie between 1 and 86,400 (24 hours)"
+PART = "must be a part of the budget: between 0 and all of it"
+TASK = "{ taskId status stopReason cost { total held } budget { taskId credits remaining closingReserve } }"
+REFUSALS = """
+    ... on UserError { message }
+    ... on InvalidInputError { problems { path message } }
+    ... on InsufficientCreditsError { required available shortfall balance { available owed } }
+    ... on BudgetReachedError { taskId required remaining shortfall }
+    ... on TaskNotFoundError { taskId }
+    ... on TaskEndedError { taskId status }
+    ... on IdempotencyConflictError { key }"""
+START = f"""mutation($input: StartTaskInput!) {{ startTask(input: $input) {{ __typename
+    ... on StartTaskSuccess {{ replayed task {TASK} }}
+    ... on TaskStoppedError {{ taskId stopReason }} {REFUSALS} }} }}"""
+RESUME = f"""mutation($input: ResumeTaskInput!) {{ resumeTask(input: $input) {{ __typename
+    ... on ResumeTaskSuccess {{ replayed task {TASK} }}
+    ... on TaskNotStoppedError {{ taskId status }} {REFUSALS} }} }}"""
+CANCEL = f"""mutation($input: CancelTaskInput!) {{ cancelTask(input: $input) {{ __typename
+    ... on CancelTaskSuccess {{ replayed task {TASK} }} ... on UserError {{ message }}
+    ... on TaskNotFoundError {{ taskId }} ... on TaskEndedError {{ taskId status }} }} }}"""
+FINISH = """mutation($input: FinishTaskInput!) { finishTask(input: $input) { __typename
+    ... on FinishTaskSuccess { replayed task { status endedAt } }
+    ... on UserError { message } ... on TaskNotFoundError { taskId } ... on TaskEndedError { taskId status } } }"""
+CHARGE = f"""mutation($input: ChargeInput!) {{ charge(input: $input) {{ __typename
+    ... on ChargeSuccess {{ cost signal task {TASK} }}
+    ... on BudgetReachedError {{ taskId required remaining shortfall }}
+    ... on TaskStoppedError {{ taskId stopReason }} }} }}"""
+REVERSE_TASK = """mutation($input: ReverseTaskInput!) { reverseTask(input: $input) { __typename
+    ... on ReverseTaskSuccess { reversed entries replayed task { status cost { total charged reversed } }
+        balance { available } }
+    ... on UserError { message } ... on InvalidInputError { problems { path message } }
+    ... on TaskNotFoundError { taskId } ... on IdempotencyConflictError { key }
+    ... on BalanceLimitReachedError { figure } } }"""
+REVERSE_CHARGE = """mutation($input: ReverseChargeInput!) { reverseCharge(input: $input) { __typename
+    ... on UserError { message } ... on InvalidInputError { problems { path message } }
+    ... on TaskNotFoundError { taskId } ... on BlockRunNotFoundError { taskId blockRunId }
+    ... on ReversalExceedsChargeError { requested reversible } ... on IdempotencyConflictError { key }
+    ... on BalanceLimitReachedError { figure } } }"""
+EVERYTHING = """
+    SELECT (SELECT array_agg(a.* ORDER BY id) FROM account AS a)::text AS account,
+           (SELECT array_agg(g.* ORDER BY number) FROM credit_grant AS g)::text AS grants,
+           (SELECT array_agg(h.* ORDER BY number) FROM hold AS h)::text AS holds,
+           (SELECT array_agg(t.* ORDER BY task_id) FROM task AS t)::text AS tasks,
+           (SELECT count(*) FROM entry) AS entries, (SELECT count(*) FROM operation) AS operations
+"""
+
+
+async def everything() -> Any:
+    """All that a refusal leaves as it is."""
+    return tuple((await pools.fetch(EVERYTHING))[0])
+
+
+async def start(api: Api, task_id: str = "task", owner_id: str = "alice", **more: Any) -> Any:
+    asked = {"taskId": task_id, "ownerId": owner_id, "agentId": "agent"} | more
+    return (await api.data(SERVICE, START, input=asked))["startTask"]
+
+
+async def resume(api: Api, task_id: str, viewer: Caller = SERVICE, **more: Any) -> Any:
+    return (await api.data(viewer, RESUME, input={"taskId": task_id} | more))["resumeTask"]
+
+
+async def cancel(api: Api, task_id: str, viewer: Caller = SERVICE) -> Any:
+    return (await api.data(viewer, CANCEL, input={"taskId": task_id}))["cancelTask"]
+
+
+async def charge(api: Api, task_id: str, block_run_id: str, **more: Any) -> Any:
+    asked = {"taskId": task_id, "blockRunId": block_run_id, "block": "ReplicateModelBlock"} | more
+    return (await api.data(SERVICE, CHARGE, input=asked))["charge"]
+
+
+async def stopped(api: Api, owner_id: str = "alice", *, credits: int = 5) -> TaskState:
+    """A task that a refused charge of 10 credits has stopped."""
+    await grant_credits(owner_id, credits)
+    task = await start_task(owner_id)
+    await api.house.charge_queue.charge(block_run_request(task))
+    return task
+
+
+async def owing(account_id: int, credits: int) -> None:
+    """A debt, written as the ledger writes it."""
+
+    async def decide(opened: Posting) -> None:
+        opened.accounts[account_id].owed += credits
+        opened.signal_tasks(account_id)
+
+    await posting.post([account_id], decide)
+
+
+async def test_a_task_starts_with_a_budget_and_the_same_again_is_the_same(api: Api) -> None:
+    await grant_credits("alice", 100)
+    asked: dict[str, Any] = {"budget": 60, "budgetTimeoutSeconds": 60, "closingReserve": 20}
+    started = await start(api, **asked)
+    assert started == {
+        "__typename": "StartTaskSuccess",
+        "replayed": False,
+        "task": {
+            "taskId": "task", "status": "RUNNING", "stopReason": None, "cost": {"total": 0, "held": 60},
+            "budget": {"taskId": "task", "credits": 60, "remaining": 60, "closingReserve": 20},
+        },
+    }  # fmt: skip
+    assert await start(api, **asked) == started | {"replayed": True}
+    for other in (asked | {"budget": 61}, asked | {"closingReserve": 0}, asked | {"budgetTimeoutSeconds": 61}, {}):
+        assert await start(api, **other) == {
+            "__typename": "IdempotencyConflictError",
+            "message": "'task' was used before with another request: send the first request again, or take a new key.",
+            "key": "task",
+        }
+    assert await api.data(ALICE, "{ account { balance { available held } } }") == {
+        "account": {"balance": {"available": 40, "held": 60}}
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "path", "says"),
+    [
+        ({"budget": 0}, "budget", "must lie between 1 and 9,007,199,254,740,991 credits"),
+        ({"budget": 9, "budgetTimeoutSeconds": 0}, "budgetTimeoutSeconds", A_DAY),
+        ({"budget": 9, "budgetTimeoutSeconds": 90_000}, "budgetTimeoutSeconds", A_DAY),
+        ({"budget": 9, "closingReserve": 10}, "closingReserve", PART),
+        ({"budgetTimeoutSeconds": 9}, "budgetTimeoutSeconds", "says when a budget lapses: send a budget too"),
+    ],
+)
+async def test_a_budget_that_makes_no_sense_starts_nothing(
+    api: Api, wrong: dict[str, Any], path: str, says: str
+) -> None:
+    await grant_credits("alice", 100)
+    before = await everything()
+    assert await start(api, **wrong) == {
+        "__typename": "InvalidInputError",
+        "message": f"{path} {says}",
+        "problems": [{"path": path, "message": says}],
+    }
+    assert await everything() == before
+
+
+async def test_a_start_that_cannot_be_paid_names_its_facts_and_starts_nothing(api: Api) -> None:
+    task = await stopped(api)
+    own = await start_task("alice", budget=4)
+    ended = await start_task("alice")
+    await lifecycle.cancel_task(ended.task_id)
+    await grant_credits("guild", 5)
+    before = await everything()
+
+    assert await start(api, budget=2) == {
+        "__typename": "InsufficientCreditsError",
+        "message": "This needs 2 credits and 1 are available: add 1 credits and try again.",
+        "required": 2,
+        "available": 1,
+        "shortfall": 1,
+        "balance": {"available": 1, "owed": 0},
+    }
+    assert (await start(api, owner_id="nobody"))["balance"] == {"available": 0, "owed": 0}
+    assert await start(api, parentTaskId=own.task_id, budget=5) == {
+        "__typename": "BudgetReachedError",
+        "message": f"This needs 5 credits and the budget of task {own.task_id!r} has 4 left: add 1 credits to it with "
+        "resumeTask.",
+        "taskId": own.task_id,
+        "required": 5,
+        "remaining": 4,
+        "shortfall": 1,
+    }
+    assert await start(api, parentTaskId="nowhere") == {
+        "__typename": "TaskNotFoundError",
+        "message": "There is no task 'nowhere': start it with startTask.",
+        "taskId": "nowhere",
+    }
+    assert (await start(api, owner_id="guild", parentTaskId=own.task_id))["__typename"] == "TaskNotFoundError"
+    assert await start(api, parentTaskId=task.task_id) == {
+        "__typename": "TaskStoppedError",
+        "message": f"Task {task.task_id!r} is stopped (OUT_OF_CREDITS): it takes no paid block run.",
+        "taskId": task.task_id,
+        "stopReason": "OUT_OF_CREDITS",
+    }
+    assert await start(api, parentTaskId=ended.task_id) == {
+        "__typename": "TaskEndedError",
+        "message": f"Task {ended.task_id!r} has ended (CANCELLED): start a new task.",
+        "taskId": ended.task_id,
+        "status": "CANCELLED",
+    }
+    assert await everything() == before
+
+
+async def test_every_refusal_of_a_resumption_names_its_facts_and_moves_nothing(api: Api) -> None:
+    task = await stopped(api)
+    running = await start_task("alice", budget=5)
+    child = await start_task("alice", parent_task_id=running.task_id)
+    await api.house.charge_queue.charge(block_run_request(child))
+    ended = await start_task("alice", parent_task_id=running.task_id)
+    await lifecycle.finish_task(ended.task_id, TaskStatus.FAILED)
+    before = await everything()
+
+    assert await resume(api, "nowhere") == {
+        "__typename": "TaskNotFoundError",
+        "message": "There is no task 'nowhere': start it with startTask.",
+        "taskId": "nowhere",
+    }
+    assert await resume(api, running.task_id) == {
+        "__typename": "TaskNotStoppedError",
+        "message": f"Task {running.task_id!r} is RUNNING: only a stopped task is resumed.",
+        "taskId": running.task_id,
+        "status": "RUNNING",
+    }
+    assert await resume(api, ended.task_id) == {
+        "__typename": "TaskEndedError",
+        "message": f"Task {ended.task_id!r} has ended (FAILED): start a new task.",
+        "taskId": ended.task_id,
+        "status": "FAILED",
+    }
+    assert await resume(api, task.task_id) == {
+        "__typename": "InsufficientCreditsError",
+        "message": "This needs 1 credits and 0 are available: add 1 credits and try again.",
+        "required": 1,
+        "available": 0,
+        "shortfall": 1,
+        "balance": {"available": 0, "owed": 0},
+    }
+    assert (await resume(api, task.task_id, addBudget=7))["shortfall"] == 7
+    assert (await resume(api, task.task_id, addBudget=0))["problems"] == [
+        {"path": "addBudget", "message": f"must lie between 1 and {MAX:,}; it is 0"}
+    ]
+    assert (await resume(api, task.task_id, idempotencyKey="a b"))["problems"] == [
+        {"path": "idempotencyKey", "message": "must have 1 to 255 visible characters, without spaces"}
+    ]
+    assert (await resume(api, child.task_id, addBudget=1))["problems"] == [
+        {
+            "path": "addBudget",
+            "message": f"task {child.task_id!r} draws on the budget of task {running.task_id!r}: add to that one",
+        }
+    ]
+    assert await everything() == before
+
+
+async def test_a_budget_that_is_used_up_or_lapsed_is_resumed_with_more_and_by_one_key_once(api: Api) -> None:
+    await grant_credits("alice", 100)
+    used = await start_task("alice", budget=10)
+    lapsing = await start_task("alice", budget=10, budget_timeout_seconds=1)
+    [hold] = await pools.fetch("SELECT expires_at FROM hold WHERE task_id = $1", lapsing.task_id)
+    assert (await charge(api, used.task_id, "one"))["signal"] == "STOP"
+    assert await charge(api, used.task_id, "two") == {
+        "__typename": "BudgetReachedError", "taskId": used.task_id, "required": 10, "remaining": 0, "shortfall": 10,
+    }  # fmt: skip
+    before = await everything()
+    assert await resume(api, used.task_id) == {
+        "__typename": "BudgetReachedError",
+        "message": f"This needs 1 credits and the budget of task {used.task_id!r} has 0 left: add 1 credits to it with "
+        "resumeTask.",
+        "taskId": used.task_id,
+        "required": 1,
+        "remaining": 0,
+        "shortfall": 1,
+    }
+    assert await everything() == before
+
+    await wait_until(hold["expires_at"])
+    assert (await resume(api, lapsing.task_id))["__typename"] == "BudgetReachedError"
+    for task in (used, lapsing):
+        key = f"more-{task.task_id}"
+        more = await resume(api, task.task_id, addBudget=15, idempotencyKey=key)
+        assert (more["replayed"], more["task"]["status"], more["task"]["budget"]["remaining"]) == (False, "RUNNING", 15)
+        assert await resume(api, task.task_id, addBudget=15, idempotencyKey=key) == more | {"replayed": True}
+        assert (await resume(api, task.task_id, addBudget=16, idempotencyKey=key))["key"] == key
+        assert (await resume(api, task.task_id, addBudget=15))["__typename"] == "TaskNotStoppedError"
+    assert (await charge(api, used.task_id, "two"))["task"]["cost"] == {"total": 20, "held": 5}
+
+
+async def test_with_debt_nothing_starts_or_goes_on(api: Api) -> None:
+    task = await stopped(api)
+    await owing(task.account_id, 20)
+    before = await everything()
+    for refused in (await start(api), await resume(api, task.task_id)):
+        assert (refused["__typename"], refused["required"], refused["available"]) == ("InsufficientCreditsError", 21, 0)
+        assert refused["balance"]["owed"] == 20
+    assert await everything() == before
+    assert (await api.data(ALICE, "{ account { canRun { ok reason } } }"))["account"]["canRun"] == {
+        "ok": False,
+        "reason": "OWING",
+    }
+
+
+async def test_users_cancel_and_resume_their_own_tasks(api: Api) -> None:
+    task, unwanted = await stopped(api), await stopped(api, credits=4)
+
+    resumed = await resume(api, task.task_id, ALICE)
+    assert (resumed["task"]["status"], resumed["task"]["stopReason"], resumed["replayed"]) == ("RUNNING", None, False)
+    query = "query($task: ID!) { task(taskId: $task) { status } }"
+    assert (await api.data(ALICE, query, task=unwanted.task_id)) == {"task": {"status": "STOPPED"}}
+    cancelled = await cancel(api, unwanted.task_id, ALICE)
+    assert (cancelled["task"]["status"], cancelled["task"]["stopReason"]) == ("CANCELLED", None)
+    assert await cancel(api, unwanted.task_id, ALICE) == cancelled | {"replayed": True}
+    assert (await resume(api, unwanted.task_id, ALICE))["status"] == "CANCELLED"
+
+
+async def test_users_change_nobody_elses_tasks(api: Api) -> None:
+    alices, guilds = await stopped(api), await stopped(api, "guild")
+    await grant_credits("alice", 10)
+    await grant_credits("guild", 10)
+    before = await everything()
+
+    for call in (resume, cancel):
+        assert await call(api, alices.task_id, BOB) == {
+            "__typename": "TaskNotFoundError",
+            "message": f"There is no task {alices.task_id!r}: start it with startTask.",
+            "taskId": alices.task_id,
+        }
+        assert (await call(api, guilds.task_id, BOB))["__typename"] == "TaskNotFoundError"
+    for query, viewer in ((RESUME, ALICE), (CANCEL, ALICE), (RESUME, READER), (CANCEL, READER)):
+        told = await api.error(viewer, query, input={"taskId": guilds.task_id})
+        assert told == ("FORBIDDEN", f"Task {guilds.task_id!r} is another's: you may look at it, and not change it.")
+    assert await everything() == before
+    assert (await resume(api, guilds.task_id, OPERATOR))["task"]["status"] == "RUNNING"
+    assert (await cancel(api, guilds.task_id, SERVICE))["task"]["status"] == "CANCELLED"
+
+
+async def test_a_task_ends_once_and_only_services_finish_it(api: Api) -> None:
+    await grant_credits("alice", 10)
+    task = await start_task("alice")
+    asked = {"taskId": task.task_id, "status": "COMPLETED"}
+    for viewer in (ALICE, BOB, READER):
+        assert (await api.error(viewer, FINISH, input=asked))[0] == "FORBIDDEN"
+    first = (await api.data(SERVICE, FINISH, input=asked))["finishTask"]
+    assert (first["replayed"], first["task"]["status"]) == (False, "COMPLETED")
+    assert (await api.data(SERVICE, FINISH, input=asked))["finishTask"] == first | {"replayed": True}
+    assert (await api.data(SERVICE, FINISH, input=asked | {"status": "FAILED"}))["finishTask"] == {
+        "__typename": "TaskEndedError",
+        "message": f"Task {task.task_id!r} has ended (COMPLETED): start a new task.",
+        "taskId": task.task_id,
+        "status": "COMPLETED",
+    }
+    assert (await cancel(api, task.task_id))["status"] == "COMPLETED"
+    assert (await api.data(SERVICE, FINISH, input=asked | {"taskId": "nowhere"}))["finishTask"] == {
+        "__typename": "TaskNotFoundError",
+        "message": "There is no task 'nowhere': start it with startTask.",
+        "taskId": "nowhere",
+    }
+
+
+async def test_a_charge_tells_to_stop_and_closing_work_lands_in_the_reserve(api: Api) -> None:
+    await grant_credits("alice", 40)
+    task, plain = await start_task("alice", budget=30, landing_reserve=10), await start_task("alice")
+    assert [(await charge(api, task.task_id, run))["signal"] for run in ("one", "two")] == [None, None]
+    assert await charge(api, task.task_id, "three") == {
+        "__typename": "BudgetReachedError", "taskId": task.task_id, "required": 10, "remaining": 0, "shortfall": 10,
+    }  # fmt: skip
+    landed = await charge(api, task.task_id, "landing", closing=True)
+    assert landed == {
+        "__typename": "ChargeSuccess",
+        "cost": 10,
+        "signal": "STOP",
+        "task": {
+            "taskId": task.task_id, "status": "STOPPED", "stopReason": "BUDGET_REACHED",
+            "cost": {"total": 30, "held": 0},
+            "budget": {"taskId": task.task_id, "credits": 30, "remaining": 0, "closingReserve": 0},
+        },
+    }  # fmt: skip
+    assert (await charge(api, plain.task_id, "last", closing=True))["signal"] == "STOP"
+
+
+async def test_what_waits_is_listed_by_pages_with_what_it_lacked(api: Api) -> None:
+    await grant_credits("alice", 6)
+    tasks = [await start_task("alice") for _ in range(4)]
+    lapsed = await start_task("alice", budget=1, budget_timeout_seconds=1)
+    for task in tasks:
+        await api.house.charge_queue.charge(block_run_request(task))
+    await lifecycle.cancel_task(tasks[1].task_id)
+    [hold] = await pools.fetch("SELECT expires_at FROM hold")
+    await wait_until(hold["expires_at"])
+    query = """query($owner: ID, $after: String) { account(ownerId: $owner) { resumableTasks(first: 2, after: $after) {
+        edges { node { lacked required task { taskId stopReason } } } pageInfo { hasNextPage endCursor } } } }"""
+
+    first = (await api.data(ALICE, query))["account"]["resumableTasks"]
+    rest = (await api.data(ALICE, query, after=first["pageInfo"]["endCursor"]))["account"]["resumableTasks"]
+
+    found = [edge["node"] for page in (first, rest) for edge in page["edges"]]
+    assert [one["task"]["taskId"] for one in found] == [
+        one.task_id for one in (lapsed, tasks[3], tasks[2], tasks[0])
+    ]  # fmt: skip
+    assert [(one["lacked"], one["required"], one["task"]["stopReason"]) for one in found] == [
+        (None, None, "BUDGET_EXPIRED"), *[(5, 10, "OUT_OF_CREDITS")] * 3,
+    ]  # fmt: skip
+    assert (first["pageInfo"]["hasNextPage"], rest["pageInfo"]["hasNextPage"]) == (True, False)
+    assert await api.data(BOB, query, owner="alice") == {"account": None}
+    code, _ = await api.error(ALICE, query, after=first["pageInfo"]["endCursor"][:-2])
+    assert code == "BAD_USER_INPUT"
+
+
+async def test_skipped_ticks_are_listed_by_pages_newest_first_and_no_task_exists(api: Api) -> None:
+    for number in range(5):
+        refused = await start(api, f"tick-{number}", trigger="SCHEDULED")
+        assert refused["__typename"] == "InsufficientCreditsError"
+    query = """query($owner: ID, $after: String) { agent(agentId: "agent", ownerId: $owner) {
+        cost { tasks } tasks { edges { cursor } }
+        skippedStarts(first: 2, after: $after) { edges { node { taskId reason at } } pageInfo { endCursor hasNextPage } }
+        } }"""
+    found: list[Any] = []
+    after = None
+    while True:
+        agent = (await api.data(ALICE, query, after=after))["agent"]
+        assert (agent["cost"]["tasks"], agent["tasks"]["edges"]) == (0, [])
+        found += [edge["node"] for edge in agent["skippedStarts"]["edges"]]
+        if not agent["skippedStarts"]["pageInfo"]["hasNextPage"]:
+            break
+        after = agent["skippedStarts"]["pageInfo"]["endCursor"]
+    assert [(tick["taskId"], tick["reason"]) for tick in found] == [
+        (f"tick-{number}", "OUT_OF_CREDITS") for number in (4, 3, 2, 1, 0)
+    ]
+    instants = [datetime.fromisoformat(tick["at"]) for tick in found]
+    assert instants == sorted(instants, reverse=True)
+    assert await api.data(BOB, query, owner="alice") == {"agent": None}
+
+
+async def test_a_task_is_given_back_by_an_operator_and_once(api: Api) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice")
+    for run in ("one", "two"):
+        await charge(api, task.task_id, run)
+    await charge(api, task.task_id, "free", block="NoteBlock")
+    asked = {"taskId": task.task_id, "reason": "it failed", "idempotencyKey": "key"}
+    before = await everything()
+
+    for viewer in (ALICE, READER, SERVICE):
+        assert (await api.error(viewer, REVERSE_TASK, input=asked))[0] == "FORBIDDEN"
+    for wrong, path in (({"reason": ""}, "reason"), ({"idempotencyKey": ""}, "idempotencyKey")):
+        refused = (await api.data(OPERATOR, REVERSE_TASK, input=asked | wrong))["reverseTask"]
+        assert (refused["__typename"], [one["path"] for one in refused["problems"]]) == ("InvalidInputError", [path])
+    assert (await api.data(OPERATOR, REVERSE_TASK, input=asked | {"taskId": "nowhere"}))["reverseTask"] == {
+        "__typename": "TaskNotFoundError",
+        "message": "There is no task 'nowhere': start it with startTask.",
+        "taskId": "nowhere",
+    }
+    assert await everything() == before
+
+    first = (await api.data(OPERATOR, REVERSE_TASK, input=asked))["reverseTask"]
+    assert first == {
+        "__typename": "ReverseTaskSuccess",
+        "reversed": 20,
+        "entries": 2,
+        "replayed": False,
+        "task": {"status": "RUNNING", "cost": {"total": 0, "charged": 20, "reversed": 20}},
+        "balance": {"available": 100},
+    }
+    assert (await api.data(OPERATOR, REVERSE_TASK, input=asked))["reverseTask"] == first | {"replayed": True}
+    assert (await api.data(OPERATOR, REVERSE_TASK, input=asked | {"reason": "another"}))["reverseTask"]["key"] == "key"
+    nothing = (await api.data(OPERATOR, REVERSE_TASK, input=asked | {"idempotencyKey": "other"}))["reverseTask"]
+    assert (nothing["reversed"], nothing["entries"], nothing["replayed"]) == (0, 0, False)
+
+
+async def test_what_cannot_be_given_back_is_refused_with_its_facts_and_nothing_moves(api: Api) -> None:
+    await grant_credits("alice", MAX)
+    task = await start_task("alice")
+    await charge(api, task.task_id, "one")
+    await charge(api, task.task_id, "free", block="NoteBlock")
+    await grant_credits("alice", 10)
+    asked = {"taskId": task.task_id, "blockRunId": "one", "reason": "it failed", "idempotencyKey": "key"}
+    before = await everything()
+
+    for more, says in (
+        ({"credits": 11}, {"__typename": "ReversalExceedsChargeError", "requested": 11, "reversible": 10}),
+        ({"blockRunId": "free"}, {"__typename": "ReversalExceedsChargeError", "requested": 0, "reversible": 0}),
+        ({"taskId": "nowhere"}, {"__typename": "TaskNotFoundError", "taskId": "nowhere"}),
+        ({"blockRunId": "unheard"}, {"__typename": "BlockRunNotFoundError", "blockRunId": "unheard"}),
+        ({"credits": 0}, {"__typename": "InvalidInputError"}),
+        ({"reason": " \n"}, {"__typename": "InvalidInputError"}),
+        ({}, {"__typename": "BalanceLimitReachedError", "figure": "The balance"}),
+    ):
+        refused = (await api.data(OPERATOR, REVERSE_CHARGE, input=asked | more))["reverseCharge"]
+        assert refused | says == refused, (more, refused)
+    whole = {"taskId": task.task_id, "reason": "it failed", "idempotencyKey": "key"}
+    refused = (await api.data(OPERATOR, REVERSE_TASK, input=whole))["reverseTask"]
+    assert (refused["__typename"], refused["figure"]) == ("BalanceLimitReachedError", "The balance")
+    assert await everything() == before
+    assert (await get_balance(task.account_id)).posted == MAX

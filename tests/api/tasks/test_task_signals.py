@@ -1,0 +1,320 @@
+"""What executors are told: who has to stop and who may go on, in whatever order the news comes, or if it does not."""
+
+import asyncio
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from app.auth.caller import Caller
+from app.engine.execution import OperationFailed
+from app.live import change_feed
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks import lifecycle, stop_and_resume
+from app.tasks.rules import SignalKind, StopReason, TaskState
+from app.tasks.signals import AccountSignalState, Signal, SignalTracker, StoppedTask, changed_signals, initial_signals
+from app.tasks.stop_and_resume import ResumeTaskRequest
+from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
+from tests.factories import charge_block_run, get_balance, grant_credits, start_task, try_charge
+
+pytestmark = pytest.mark.anyio
+
+SIGNALS = "subscription($owners: [ID!]) { taskSignals(ownerIds: $owners) { kind ownerId taskIds reason version at } }"
+AT = datetime(2026, 1, 31, tzinfo=UTC)
+STOP, RESUME = SignalKind.STOP, SignalKind.RESUME
+OUT, REACHED, LAPSED = StopReason.OUT_OF_CREDITS, StopReason.BUDGET_REACHED, StopReason.BUDGET_EXPIRED
+
+Told = tuple[SignalKind, tuple[str, ...] | None, StopReason | None]
+
+
+def state(version: int, available: int, **stopped: StoppedTask) -> AccountSignalState:
+    return AccountSignalState(
+        account_id=1, owner_id="alice", version=version, available=available, stopped=stopped, as_of=AT
+    )
+
+
+def stop(reason: StopReason = OUT, *, required: int | None = 10, version: int = 2) -> StoppedTask:
+    return StoppedTask(reason, required, version)
+
+
+def shape(signals: list[Signal]) -> list[Told]:
+    """What is told, without whose it is and when."""
+    return [(signal.kind, signal.task_ids, signal.reason) for signal in signals]
+
+
+ALL_STOP: Told = (STOP, None, OUT)
+ALL_GO_ON: Told = (RESUME, None, None)
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        (state(1, 5), []),
+        (state(1, 0), [ALL_STOP]),
+        (state(1, 5, one=stop()), [(STOP, ("one",), OUT)]),
+        (state(1, 0, one=stop(), two=stop()), [ALL_STOP, (STOP, ("one", "two"), OUT)]),
+        (
+            state(1, 5, one=stop(), two=stop(LAPSED, required=None), three=stop(REACHED), four=stop()),
+            [(STOP, ("two",), LAPSED), (STOP, ("three",), REACHED), (STOP, ("one", "four"), OUT)],
+        ),
+    ],
+)
+def test_who_begins_to_listen_is_told_all_that_is_stopped(now: AccountSignalState, told: list[Told]) -> None:
+    assert shape(initial_signals(now)) == told
+    assert all((one.owner_id, one.version, one.as_of) == ("alice", 1, AT) for one in initial_signals(now))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "going_on", "told"),
+    [
+        (state(1, 5), state(2, 4), (), []),
+        (state(1, 5), state(2, 0), (), [ALL_STOP]),
+        (state(1, 0), state(2, 0), (), []),
+        (state(1, 0), state(2, 3), (), [ALL_GO_ON]),
+        # A task is stopped, again, or for another reason.
+        (state(1, 5), state(2, 5, one=stop()), (), [(STOP, ("one",), OUT)]),
+        (state(1, 5, one=stop()), state(2, 5, one=stop(version=4)), (), [(STOP, ("one",), OUT)]),
+        (state(1, 5), state(2, 0, one=stop()), (), [ALL_STOP, (STOP, ("one",), OUT)]),
+        # It runs again; one that has ended instead is told to nobody.
+        (state(1, 5, one=stop(), two=stop()), state(2, 5, two=stop()), ("one",), [(RESUME, ("one",), None)]),
+        (state(1, 5, one=stop()), state(2, 5), (), []),
+        # What was refused can be paid now, and could not before.
+        (state(1, 5, one=stop()), state(2, 9, one=stop()), (), []),
+        (state(1, 5, one=stop()), state(2, 10, one=stop()), (), [(RESUME, ("one",), None)]),
+        (state(1, 10, one=stop()), state(2, 20, one=stop()), (), []),
+        (state(1, 20, one=stop()), state(2, 10, one=stop()), (), []),
+        # Credits of the account are nothing to a task that has reached its budget.
+        (state(1, 5, one=stop(REACHED)), state(2, 50, one=stop(REACHED)), (), []),
+        # From nothing, all are told, those that are stopped too.
+        (state(1, 0, one=stop()), state(2, 50, one=stop()), (), [ALL_GO_ON]),
+        (state(1, 0, one=stop()), state(2, 50), ("one",), [ALL_GO_ON, (RESUME, ("one",), None)]),
+    ],
+)
+def test_a_change_is_told_and_nothing_else(
+    before: AccountSignalState, now: AccountSignalState, going_on: Collection[str], told: list[Told]
+) -> None:
+    assert shape(changed_signals(before, now, running_again=going_on)) == told
+    assert all(one.version == now.version for one in changed_signals(before, now, running_again=going_on))
+
+
+@pytest.mark.parametrize("now", [state(3, 0), state(3, 5, one=stop()), state(3, 5)])
+def test_an_older_state_tells_nothing(now: AccountSignalState) -> None:
+    for before in (state(4, 5, two=stop()), state(4, 0, two=stop())):
+        assert changed_signals(before, now, running_again=("two",)) == []
+
+
+def test_no_signal_names_more_than_a_thousand_tasks() -> None:
+    many = {f"task-{number}": stop() for number in range(2_001)}
+    told = changed_signals(state(1, 5), state(2, 5, **many))
+    assert [len(one.task_ids or ()) for one in told] == [1_000, 1_000, 1]
+    assert {name for one in told for name in one.task_ids or ()} == set(many)
+
+
+async def a_stopped_task(rate_cards: RateCardCache, owner_id: str = "alice", credits: int = 5) -> TaskState:
+    """Of an owner who has less than a block run costs."""
+    await grant_credits(owner_id, credits)
+    task = await start_task(owner_id)
+    await try_charge(task, rate_cards)
+    return task
+
+
+async def resume(task: TaskState) -> None:
+    await stop_and_resume.resume_task(ResumeTaskRequest(task_id=task.task_id, actor="service:test"))
+
+
+async def test_a_follower_begins_with_what_is_stopped_of_those_it_follows(rate_cards: RateCardCache) -> None:
+    stopped = await a_stopped_task(rate_cards)
+    await a_stopped_task(rate_cards, "bob")
+    await grant_credits("well", 10)
+    await start_task("well")
+    await grant_credits("idle", 10)
+    idle = await start_task("idle")
+    await charge_block_run(idle, rate_cards)
+    await lifecycle.cancel_task(idle.task_id)  # nothing available, and nothing that would run
+
+    assert shape(await SignalTracker(["alice"]).initial_signals()) == [(STOP, (stopped.task_id,), OUT)]
+    assert {one.owner_id for one in await SignalTracker(None).initial_signals()} == {"alice", "bob"}
+    assert await SignalTracker(["well", "idle", "nobody"]).initial_signals() == []
+
+
+async def test_one_and_the_same_change_is_told_once_however_often_it_is_heard_of(rate_cards: RateCardCache) -> None:
+    await grant_credits("alice", 10)
+    task = await start_task("alice")
+    follower = SignalTracker(["alice"])
+    assert await follower.initial_signals() == []
+
+    await charge_block_run(task, rate_cards)
+    heard = {task.account_id: {change_feed.ACCOUNT_SIGNAL}}
+    told = await follower.new_signals(heard)
+    assert shape(told) == [ALL_STOP]
+    assert told[0].version == (await get_balance(task.account_id)).version
+    assert await follower.new_signals(heard) == []
+    assert await follower.new_signals(None) == []
+
+
+async def test_news_in_the_wrong_order_tells_the_state_as_it_is(rate_cards: RateCardCache) -> None:
+    await grant_credits("alice", 5)
+    task = await start_task("alice")
+    follower = SignalTracker(["alice"])
+    assert await follower.initial_signals() == []
+    await try_charge(task, rate_cards)  # stopped: this is heard of last
+    await grant_credits("alice", 3)
+
+    assert shape(await follower.new_signals({task.account_id: {change_feed.ACCOUNT_SIGNAL}})) == [
+        ALL_GO_ON,
+        (STOP, (task.task_id,), OUT),
+    ]
+    assert await follower.new_signals({task.account_id: {change_feed.TASK_SIGNAL}}) == []
+
+    await resume(task)
+    await try_charge(task, rate_cards)
+    assert shape(await follower.new_signals({task.account_id: {change_feed.TASK_SIGNAL}})) == [
+        (STOP, (task.task_id,), OUT)
+    ]
+    assert await follower.new_signals({task.account_id: {change_feed.TASK_SIGNAL}}) == []
+
+
+async def test_what_was_not_heard_of_is_found_by_looking_at_everything(rate_cards: RateCardCache) -> None:
+    await grant_credits("alice", 10)
+    one, two = await start_task("alice"), await start_task("alice")
+    follower = SignalTracker(None)
+    assert await follower.initial_signals() == []
+    await charge_block_run(one, rate_cards)
+    await try_charge(two, rate_cards)
+
+    assert shape(await follower.new_signals(None)) == [ALL_STOP, (STOP, (two.task_id,), OUT)]
+    await grant_credits("alice", 10)
+    assert shape(await follower.new_signals(None)) == [ALL_GO_ON]
+    await resume(two)
+    assert shape(await follower.new_signals(None)) == [(RESUME, (two.task_id,), None)]
+    assert await follower.new_signals(None) == []
+
+
+async def test_an_account_that_nobody_knows_and_one_that_is_anothers_tell_nothing(rate_cards: RateCardCache) -> None:
+    follower = SignalTracker(["bob"])
+    assert await follower.initial_signals() == []
+    task = await a_stopped_task(rate_cards)
+
+    for _ in range(2):
+        heard = {
+            task.account_id: {change_feed.TASK_SIGNAL, change_feed.ACCOUNT_SIGNAL},
+            2**40: {change_feed.ACCOUNT_SIGNAL},
+        }
+        assert await follower.new_signals(heard) == []
+    assert await follower.new_signals(None) == []
+
+
+async def test_an_owner_who_comes_back_from_nothing_is_told_though_nobody_remembered_it(
+    rate_cards: RateCardCache,
+) -> None:
+    await grant_credits("alice", 10)
+    task = await start_task("alice")
+    follower = SignalTracker(["alice"])
+    assert await follower.initial_signals() == []
+    await charge_block_run(task, rate_cards)
+    await grant_credits("alice", 10)
+
+    assert shape(await follower.new_signals({task.account_id: {change_feed.ACCOUNT_SIGNAL}})) == [ALL_GO_ON]
+    await grant_credits("alice", 10)
+    assert await follower.new_signals({task.account_id: {change_feed.TASK_SIGNAL}}) == []
+
+
+async def test_a_stopped_task_that_is_cancelled_may_not_go_on(rate_cards: RateCardCache) -> None:
+    task, other = await a_stopped_task(rate_cards), await a_stopped_task(rate_cards, credits=1)
+    follower = SignalTracker(["alice"])
+    assert shape(await follower.initial_signals()) == [(STOP, (task.task_id, other.task_id), OUT)]
+    await lifecycle.cancel_task(task.task_id)
+    await resume(other)
+
+    assert shape(await follower.new_signals({task.account_id: {change_feed.TASK_SIGNAL}})) == [
+        (RESUME, (other.task_id,), None)
+    ]
+
+
+async def next_signal(stream: Any) -> Any:
+    """The next one, within two seconds, without the instant at which it was derived."""
+    async with asyncio.timeout(2):
+        told = (await anext(stream))["data"]["taskSignals"]
+    assert datetime.fromisoformat(told.pop("at")).tzinfo is not None
+    return told
+
+
+async def refused(api: Api, viewer: Caller | None, owners: list[str]) -> list[Any]:
+    """The errors of a subscription that tells nothing."""
+    with pytest.raises(OperationFailed) as told:
+        async with asyncio.timeout(2):
+            await anext(api.subscribe(viewer, SIGNALS, owners=owners))
+    return told.value.errors
+
+
+def a_signal(kind: str, version: int, *, task: str | None = None, reason: str | None = None) -> Any:
+    """As the subscription shows it."""
+    tasks = [task] if task else None
+    return {"kind": kind, "ownerId": "alice", "taskIds": tasks, "reason": reason, "version": version}
+
+
+@pytest.mark.parametrize("owners", [["alice"], ["nobody", "alice"], None])
+async def test_a_subscriber_is_told_each_change_at_the_accounts_version(
+    api: Api, rate_cards: RateCardCache, owners: list[str] | None
+) -> None:
+    stopped = await a_stopped_task(rate_cards, credits=8)
+    version = (await get_balance(stopped.account_id)).version
+    executor = api.subscribe(SERVICE, SIGNALS, owners=owners)
+    assert await next_signal(executor) == a_signal("STOP", version, task=stopped.task_id, reason="OUT_OF_CREDITS")
+    own = await start_task("alice", budget=8)  # the last credits are its own now
+    version += 1
+    assert await next_signal(executor) == a_signal("STOP", version, reason="OUT_OF_CREDITS")
+    await try_charge(own, rate_cards)
+    version += 1
+    assert await next_signal(executor) == a_signal("STOP", version, task=own.task_id, reason="BUDGET_REACHED")
+    await grant_credits("alice", 4)
+    version += 1
+    assert await next_signal(executor) == a_signal("RESUME", version)
+    await resume(stopped)
+    version += 1
+    assert await next_signal(executor) == a_signal("RESUME", version, task=stopped.task_id)
+    assert (await get_balance(own.account_id)).version == version
+    await executor.aclose()
+
+
+async def test_a_subscriber_whose_news_is_lost_is_told_by_the_sweep(
+    api: Api, rate_cards: RateCardCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await grant_credits("alice", 10)
+    await grant_credits("bob", 5)
+    task, other = await start_task("alice"), await start_task("bob")
+    executor = api.subscribe(SERVICE, SIGNALS, owners=["alice", "bob"])
+    waiting = asyncio.create_task(next_signal(executor))
+    await asyncio.sleep(0.05)  # it has registered, and there was nothing to tell
+    with monkeypatch.context() as broken:
+        broken.setattr(api.house.change_feed, "receive_signals", lambda _payload: None)
+        await charge_block_run(task, rate_cards)
+        await try_charge(other, rate_cards)
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await api.house.change_feed.sweep()
+        assert await waiting == a_signal("STOP", 2, reason="OUT_OF_CREDITS")
+        assert (await next_signal(executor))["taskIds"] == [other.task_id]
+    await executor.aclose()
+
+
+@pytest.mark.parametrize("viewer", [ALICE, BOB, READER, None])
+async def test_signals_are_for_services_that_may_charge(api: Api, viewer: Caller | None) -> None:
+    [error] = await refused(api, viewer, ["alice"])
+    assert error["extensions"]["code"] == ("UNAUTHENTICATED" if viewer is None else "FORBIDDEN")
+
+
+@pytest.mark.parametrize(
+    ("owners", "says"),
+    [
+        ([], "ownerIds must have 1 to 1,000 items; it has 0."),
+        (["x"] * 1_001, "ownerIds must have 1 to 1,000 items; it has 1,001."),
+        (["alice", "a b"], "ownerIds.1 must have 1 to 255 visible characters"),
+    ],
+    ids=["none", "too many", "no id"],
+)
+async def test_a_list_of_owners_has_one_to_a_thousand_ids(api: Api, owners: list[str], says: str) -> None:
+    [error] = await refused(api, OPERATOR, owners)
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+    assert says in error["message"]

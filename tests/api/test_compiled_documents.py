@@ -1,0 +1,183 @@
+"""The product's schema over real rows: its own operations all have plans, generated ones are answered alike."""
+
+import ast
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from graphql import GraphQLError, OperationDefinitionNode, parse, validate
+
+from app.api.context import Context
+from app.auth.caller import Caller
+from app.engine.compiler.analysis import NotCompilable
+from app.engine.compiler.compiled_operation import CompiledOperation
+from app.engine.execution import GraphQLRequest
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks import lifecycle
+from app.tasks.charging import charge_many
+from app.tasks.rules import TaskStatus
+from examples.simulation import documents
+from tests.api.conftest import ALICE, BOB, EXECUTION, OPERATOR, READER, SERVICE, Api
+from tests.engine.compiler.comparison import ExecutionComparison, fault_log_disabled
+from tests.engine.document_generator import DocumentGenerator
+from tests.factories import block_run_request, grant_credits, start_task, unique_id
+from tests.processes import Tell
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+SCHEMA = EXECUTION.schema
+CHECKOUT = Path(__file__).parents[3]
+QUERIES = 300
+MUTATIONS = 150
+VIEWERS = [ALICE, ALICE, SERVICE, SERVICE, OPERATOR, BOB, READER, None]
+IDS = """
+query ($taskId: ID!) {
+  account { id balance { id }
+    entries(first: 5) { edges { cursor node { id } } }
+    grants(first: 5) { edges { cursor node { id } } } }
+  task(taskId: $taskId) { id cost { id } blockRuns(first: 2) { edges { cursor node { id blockRunId } } } }
+}
+"""
+READ_NOW = re.compile(rb'"asOf\d*":"[^"]+"')
+"""The database's clock at the reading, which differs between two readings."""
+
+
+def own_documents() -> Iterator[str]:
+    """Every text in the simulation, the tests, the bench and the README that is a document of our schema."""
+    for operation in vars(documents).values():
+        if isinstance(operation, documents.Operation):
+            yield operation.document
+    for folder in ("app", "tests", "bench"):
+        for path in sorted((CHECKOUT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and "{" in node.value:
+                    yield node.value
+    readme = (CHECKOUT / "README.md").read_text()
+    yield from re.findall(r"```graphql\n(.*?)```", readme, re.DOTALL)
+    yield from re.findall(r'"query": *"((?:[^"\\]|\\.)*)"', readme)
+
+
+def operations(text: str) -> list[tuple[Any, OperationDefinitionNode]]:
+    """The operations of a document of our schema; none, if it is no such document."""
+    try:
+        document = parse(text)
+    except GraphQLError:
+        return []
+    if validate(SCHEMA, document):
+        return []
+    return [(document, node) for node in document.definitions if isinstance(node, OperationDefinitionNode)]
+
+
+def test_every_operation_of_the_product_has_a_plan(tell: Tell) -> None:
+    compiled, without = 0, []
+    for text in dict.fromkeys(own_documents()):
+        for document, operation in operations(text):
+            try:
+                CompiledOperation(SCHEMA, document, operation, hide_suggestions=False)
+                compiled += 1
+            except NotCompilable as reason:
+                without.append((str(reason), text))
+
+    tell(f"The product's own operations: {compiled} compiled, {len(without)} not.")
+    assert compiled >= 80
+    assert without == [("introspection", text) for _, text in without]
+    assert len(without) <= 3  # tests ask for the schema itself
+
+
+@pytest.fixture
+async def twins(api: Api) -> AsyncIterator[ExecutionComparison]:
+    with fault_log_disabled():
+        yield ExecutionComparison(SCHEMA, hidden=READ_NOW)
+
+
+@pytest.fixture
+async def pools(api: Api, rate_cards: RateCardCache) -> dict[str, list[Any]]:
+    """Accounts, grants, block runs, tasks that run, have ended and have stopped; and the ids they are asked for by."""
+    await grant_credits("alice", 300)
+    await grant_credits("bob", 5)
+    found = [await start_task("alice", agent_id=f"agent-{place % 2}") for place in range(4)]
+    found.append(await start_task("alice", agent_id="agent-0", parent_task_id=found[0].task_id))
+    poor = await start_task("bob", agent_id="agent-0")
+    for task in found:
+        runs = [block_run_request(task, block_run_id=unique_id("run")) for _ in range(2)]
+        runs.append(block_run_request(task, block="AITextGeneratorBlock", settings={"model": "gpt-4-turbo"}))
+        await charge_many([(task.account_id, run) for run in runs], rate_cards)
+    await charge_many([(poor.account_id, block_run_request(poor, block_run_id="too-much"))], rate_cards)
+    await lifecycle.finish_task(found[3].task_id, TaskStatus.COMPLETED)
+    data = await api.data(ALICE, IDS, taskId=found[0].task_id)
+    account, task = data["account"], data["task"]
+    edges = [*account["entries"]["edges"], *account["grants"]["edges"], *task["blockRuns"]["edges"]]
+    ids = [
+        account["id"],
+        account["balance"]["id"],
+        task["id"],
+        task["cost"]["id"],
+        *(edge["node"]["id"] for edge in edges),
+    ]
+    return {
+        "taskId": [*(task.task_id for task in found), poor.task_id, "nowhere", ""],
+        "taskIds": [[task.task_id for task in found], [found[0].task_id, "nowhere"], []],
+        "parentTaskId": [found[0].task_id, "nowhere", None],
+        "agentId": ["agent-0", "agent-1", "nobody"],
+        "ownerId": ["alice", "bob", "nobody", None],
+        "blockRunId": [edge["node"]["blockRunId"] for edge in task["blockRuns"]["edges"]] + ["fresh", "too-much"],
+        "block": ["ReplicateModelBlock", "AITextGeneratorBlock", "NoteBlock", "NoSuchBlock"],
+        "settings": [None, {"model": "gpt-4-turbo"}, {"model": "unknown"}, [], 5],
+        "id": [*ids, "garbage"],
+        "grantId": [edge["node"]["id"] for edge in account["grants"]["edges"]] + ["garbage"],
+        "first": [1, 2, 50, 0, 101],
+        "after": [None, *(edge["cursor"] for edge in edges), "garbage"],
+        "version": [1, None, 99],
+        "idempotencyKey": [f"key-{number}" for number in range(5)],
+        "reason": ["because", ""],
+        "credits": [1, 5, 0, -1, 1_000_000],
+        "items": [1, 10],
+        "usd": ["0.01", "much"],
+        "document": [{}, {"blocks": "wrong"}],
+        "returnUrl": ["https://platform.example/credits", "nowhere"],
+        "budget": [5, 50, 0, None],
+    }  # fmt: skip
+
+
+def request(seed: int, keyword: str, pools: dict[str, list[Any]]) -> tuple[GraphQLRequest, Caller | None]:
+    chance = Random(seed)  # noqa: S311  what was written once is written again
+    kind = SCHEMA.query_type if keyword == "query" else SCHEMA.mutation_type
+    assert kind is not None
+    # Most mutations are for services and operators, who may nearly all of them.
+    viewers = VIEWERS if keyword == "query" else [*VIEWERS, OPERATOR, OPERATOR]
+    return DocumentGenerator(chance, SCHEMA, pools, error_probability=0.005).request(kind, keyword), chance.choice(
+        viewers
+    )
+
+
+async def test_generated_queries_over_real_rows_are_answered_alike(
+    api: Api, twins: ExecutionComparison, pools: dict[str, list[Any]], tell: Tell
+) -> None:
+    for seed in range(QUERIES):
+        asked, viewer = request(seed, "query", pools)
+        await twins.compare(asked, viewer, api.house)
+
+    tell(f"Queries over real rows: {twins.figures}")
+    assert twins.figures.share >= 0.95
+    assert twins.figures.valid - twins.figures.with_errors >= QUERIES // 4
+
+
+async def test_generated_mutations_are_answered_alike_once_they_have_been_carried_out(
+    api: Api, twins: ExecutionComparison, pools: dict[str, list[Any]], tell: Tell
+) -> None:
+    """Carried out once before, so that both executors meet the same rows: a replay, or the same refusal."""
+    for seed in range(MUTATIONS):
+        asked, viewer = request(seed, "mutation", pools)
+        await twins.interpreted.execute(asked, Context(viewer, api.house))
+        await twins.compare(asked, viewer, api.house)
+
+    tell(f"Mutations on real rows: {twins.figures}")
+    assert twins.figures.share >= 0.95
+    assert twins.figures.valid - twins.figures.with_errors >= MUTATIONS // 4

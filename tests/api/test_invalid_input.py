@@ -1,0 +1,195 @@
+"""Bad input: each a clear, typed answer, and nothing written."""
+
+from typing import Any
+
+import pytest
+
+from app.db import pools
+from tests.api.conftest import ALICE, OPERATOR, SERVICE, Api
+from tests.factories import grant_credits, start_task
+
+pytestmark = pytest.mark.anyio
+
+CHARGE = "mutation($input: ChargeInput!) { charge(input: $input) { __typename ... on UserError { message } } }"
+GRANT = """mutation($input: GrantCreditsInput!) { grantCredits(input: $input) { __typename
+    ... on InvalidInputError { problems { path message } } ... on UserError { message } } }"""
+TOP_UP = """mutation($input: BeginTopUpInput!) { beginTopUp(input: $input) { __typename
+    ... on InvalidInputError { problems { path } } } }"""
+START = "mutation($input: StartTaskInput!) { startTask(input: $input) { __typename ... on UserError { message } } }"
+COUNTS = """SELECT (SELECT count(*) FROM entry) AS entries, (SELECT count(*) FROM task) AS tasks,
+    (SELECT count(*) FROM block_run) AS runs, (SELECT count(*) FROM operation) AS operations,
+    (SELECT count(*) FROM account) AS accounts, (SELECT count(*) FROM top_up) AS top_ups"""
+
+
+async def counts() -> dict[str, int]:
+    return dict((await pools.fetch(COUNTS))[0])
+
+
+def nested(depth: int) -> Any:
+    settings: Any = 1
+    for _ in range(depth):
+        settings = {"a": settings}
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"taskId": ""}, "input.taskId must have 1 to 255 visible characters"),
+        ({"taskId": "x" * 256}, "input.taskId must have 1 to 255 visible characters"),
+        ({"blockRunId": "a b"}, "input.blockRunId must have 1 to 255 visible characters"),
+        ({"blockRunId": "a\x00"}, "input.blockRunId must have 1 to 255 visible characters"),
+        ({"block": ""}, "input.block must have 1 to 255 visible characters"),
+        ({"settings": nested(100)}, "nested"),
+        ({"settings": {"a": "x" * 1_000_000}}, "8,192 bytes"),
+        ({"settings": [1]}, "input.settings must be an object"),
+        ({"settings": "model"}, "input.settings must be an object"),
+        ({"measurements": {"seconds": -1}}, "input.measurements.seconds"),
+        ({"measurements": {"usd": "1e999"}}, "input.measurements.usd"),
+        ({"measurements": {"items": 2**60}}, "2^53"),
+        ({"measurements": {"weight": 1}}, "weight"),
+        ({"credits": 5}, "credits"),
+        ({"usesOwnKey": "yes"}, "usesOwnKey"),
+        ({"taskId": None}, "taskId"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_a_mistyped_charge_is_refused_before_anything_is_decided(
+    api: Api, wrong: dict[str, Any], says: str
+) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice")
+    before = await counts()
+    good = {"taskId": task.task_id, "blockRunId": "run", "block": "ReplicateModelBlock"}
+    code, message = await api.error(SERVICE, CHARGE, input=good | wrong)
+    assert code == "BAD_USER_INPUT"
+    assert says in message
+    batch = "mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) { __typename } }"
+    assert (await api.error(SERVICE, batch, input=[good, good | wrong]))[0] == "BAD_USER_INPUT"
+    assert await counts() == before
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+async def test_a_batch_has_one_to_a_thousand_items(api: Api, count: int) -> None:
+    item = {"taskId": "t", "blockRunId": "r", "block": "NoteBlock"}
+    batch = "mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) { __typename } }"
+    code, message = await api.error(SERVICE, batch, input=[item] * count)
+    assert (code, message) == ("BAD_USER_INPUT", f"input must have 1 to 1,000 items; it has {count:,}.")
+
+
+async def test_ids_that_do_not_exist_have_their_own_answers(api: Api) -> None:
+    charged = await api.data(SERVICE, CHARGE, input={"taskId": "nowhere", "blockRunId": "r", "block": "NoteBlock"})
+    assert charged["charge"] == {
+        "__typename": "TaskNotFoundError",
+        "message": "There is no task 'nowhere': start it with startTask.",
+    }
+    reverse = "mutation($input: ReverseChargeInput!) { reverseCharge(input: $input) { __typename } }"
+    asked = {"taskId": "nowhere", "blockRunId": "r", "reason": "x", "idempotencyKey": "k"}
+    assert (await api.data(OPERATOR, reverse, input=asked))["reverseCharge"] == {"__typename": "TaskNotFoundError"}
+    await grant_credits("alice", 10)
+    task = await start_task("alice")
+    asked |= {"taskId": task.task_id}
+    assert (await api.data(OPERATOR, reverse, input=asked))["reverseCharge"] == {"__typename": "BlockRunNotFoundError"}
+    revoke = (
+        'mutation($id: ID!) { revokeGrant(input: {grantId: $id, reason: "x", idempotencyKey: "k"}) { __typename } }'
+    )
+    for garbage in ("garbage", "", "WyJHcmFudCIsOTk5OSwxXQ", "x" * 5000):
+        assert (await api.data(OPERATOR, revoke, id=garbage))["revokeGrant"] == {"__typename": "GrantNotFoundError"}
+    assert await api.data(ALICE, '{ node(id: "garbage") { id } topUp(id: "garbage") { id } }') == {
+        "node": None,
+        "topUp": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "path"),
+    [
+        ({"credits": 0}, "credits"),
+        ({"credits": -5}, "credits"),
+        ({"idempotencyKey": ""}, "idempotencyKey"),
+        ({"idempotencyKey": "k" * 256}, "idempotencyKey"),
+        ({"reason": " "}, "reason"),
+        ({"reason": "x" * 1001}, "reason"),
+        ({"priority": 1001}, "priority"),
+        ({"expiresAt": "2020-01-01T00:00:00Z"}, "expiresAt"),
+        ({"startsAt": "2099-01-02T00:00:00Z", "expiresAt": "2099-01-01T00:00:00Z"}, "expiresAt"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_a_grant_that_the_rules_do_not_allow_names_the_problem(
+    api: Api, wrong: dict[str, Any], path: str
+) -> None:
+    good = {"ownerId": "alice", "credits": 5, "reason": "welcome", "idempotencyKey": "k"}
+    found = (await api.data(OPERATOR, GRANT, input=good | wrong))["grantCredits"]
+    assert found["__typename"] == "InvalidInputError"
+    assert [problem["path"] for problem in found["problems"]] == [path]
+    assert (await counts())["entries"] == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"credits": 2**53}, {"credits": 1.5}, {"credits": "5"}, {"startsAt": "yesterday"}, {"startsAt": "2099-01-01"}],
+    ids=str,
+)
+async def test_a_grant_of_the_wrong_type_is_a_bad_request(api: Api, wrong: dict[str, Any]) -> None:
+    good = {"ownerId": "alice", "credits": 5, "reason": "welcome", "idempotencyKey": "k"}
+    assert (await api.error(OPERATOR, GRANT, input=good | wrong))[0] == "BAD_USER_INPUT"
+
+
+async def test_a_grant_that_would_pass_the_bound_is_refused_and_never_clamped(api: Api) -> None:
+    most = {"ownerId": "alice", "credits": 2**53 - 1, "reason": "all there is", "idempotencyKey": "k1"}
+    assert (await api.data(OPERATOR, GRANT, input=most))["grantCredits"]["__typename"] == "GrantCreditsSuccess"
+    one_more = most | {"credits": 1, "idempotencyKey": "k2"}
+    assert (await api.data(OPERATOR, GRANT, input=one_more))["grantCredits"] == {
+        "__typename": "BalanceLimitReachedError",
+        "message": "The balance would pass 9,007,199,254,740,991 (2^53 - 1): nothing was recorded.",
+    }
+    assert (await api.data(ALICE, "{ account { balance { posted } } }"))["account"]["balance"]["posted"] == 2**53 - 1
+
+
+async def test_a_top_up_outside_the_terms_is_refused(api: Api) -> None:
+    for credits in (0, -500, 499, 550, 1_000_100):
+        found = (await api.data(ALICE, TOP_UP, input={"credits": credits, "idempotencyKey": "k"}))["beginTopUp"]
+        assert found["__typename"] == "InvalidInputError", credits
+    assert (await api.error(SERVICE, TOP_UP, input={"credits": 500, "idempotencyKey": "k"}))[0] == "FORBIDDEN"
+    assert (await counts())["top_ups"] == 0
+
+
+async def test_a_task_does_not_start_with_nothing_available_and_no_account_is_made(api: Api) -> None:
+    asked = {"taskId": "t1", "ownerId": "alice", "agentId": "a"}
+    assert (await api.data(SERVICE, START, input=asked))["startTask"]["__typename"] == "InsufficientCreditsError"
+    assert await counts() == {
+        "entries": 0,
+        "tasks": 0,
+        "runs": 0,
+        "operations": 0,
+        "accounts": 0,
+        "top_ups": 0,
+    }
+
+
+async def test_a_task_id_is_unique_on_the_platform(api: Api) -> None:
+    await grant_credits("alice", 10)
+    await grant_credits("bob", 10)
+    asked = {"taskId": "t1", "ownerId": "alice", "agentId": "a"}
+    assert (await api.data(SERVICE, START, input=asked))["startTask"]["__typename"] == "StartTaskSuccess"
+    for other in (asked | {"ownerId": "bob"}, asked | {"agentId": "b"}, asked | {"ownerId": "new"}):
+        found = (await api.data(SERVICE, START, input=other))["startTask"]
+        assert found["__typename"] == "IdempotencyConflictError"
+
+
+@pytest.mark.parametrize("first", [0, -1, 101])
+async def test_a_page_has_one_to_a_hundred_items(api: Api, first: int) -> None:
+    query = "query($first: Int!) { account { entries(first: $first) { edges { cursor } } } }"
+    code, message = await api.error(ALICE, query, first=first)
+    assert (code, message) == ("BAD_USER_INPUT", f"first must lie between 1 and 100; it is {first}.")
+
+
+async def test_a_cursor_of_another_account_or_list_is_refused(api: Api) -> None:
+    for owner in ("alice", "bob"):
+        await grant_credits(owner, 10)
+    query = """query($owner: ID!, $after: String) { account(ownerId: $owner) {
+        entries(after: $after) { pageInfo { endCursor } } } }"""
+    cursor = (await api.data(OPERATOR, query, owner="bob"))["account"]["entries"]["pageInfo"]["endCursor"]
+    for after in (cursor, "garbage", ""):
+        assert (await api.error(OPERATOR, query, owner="alice", after=after))[0] == "BAD_USER_INPUT"

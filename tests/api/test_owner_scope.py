@@ -1,0 +1,401 @@
+"""Somebody else's things: for every argument that takes an id, the answer and the statements of what does not exist.
+
+Which arguments take ids is read from the schema; alice asks, and what she names is bob's, or nobody's.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from graphql import GraphQLField, GraphQLInputObjectType, get_named_type, is_required_input_field
+
+from app.api import notifications, prices
+from app.api.accounts import balance, subscriptions
+from app.api.accounts import types as account_fields
+from app.api.tasks import agents, lifecycle
+from app.api.topups import auto_top_up
+from app.db import pools
+from app.engine.global_ids import encode_id
+from app.engine.opaque_text import decode_parts
+from app.errors import Forbidden, TaskNotFound
+from app.ledger import accounts as ledger_accounts
+from app.ledger import low_balance, owner_scope
+from app.pricing.rate_card_cache import RateCardCache
+from app.settings import Settings
+from app.tasks import queries as tasks
+from app.tasks import stop_and_resume
+from app.tasks.stop_and_resume import ResumeTaskRequest
+from app.topups import owner_scope as top_ups
+from app.topups.auto_topup import purchasing
+from app.topups.auto_topup.purchasing import ConfigureRequest
+from app.topups.auto_topup.rules import AutoTopUpConfig
+from app.topups.rules import TopUpTerms
+from tests.api.callers import (
+    SCHEMA,
+    TRANSPORTS,
+    Transports,
+    arguments_of,
+    document_of,
+    open_transports,
+    operations,
+    value_of,
+)
+from tests.api.conftest import ALICE, BOB, OPERATOR, Api
+from tests.api.populated_account import KINDS, PopulatedAccount, populate_account, record_statements
+
+pytestmark = pytest.mark.anyio
+__all__ = ["record_statements"]
+
+ID_TYPES = {"ID"}
+
+
+def ids_of(field: GraphQLField) -> Iterator[tuple[str, ...]]:
+    """The path of every argument, and every field of an input, that takes an id."""
+    for name, argument in field.args.items():
+        kind = get_named_type(argument.type)
+        if kind.name in ID_TYPES:
+            yield (name,)
+        elif isinstance(kind, GraphQLInputObjectType):
+            for inner, member in kind.fields.items():
+                if get_named_type(member.type).name in ID_TYPES:
+                    yield (name, inner)
+
+
+ARGUMENTS = [(kind, name, path) for kind, name, field in operations() for path in ids_of(field)]
+NAMED = {".".join((name, *path)) for _, name, path in ARGUMENTS}
+
+
+def whose(world: PopulatedAccount, name: str, path: tuple[str, ...]) -> list[str]:
+    """What of this world the argument may name."""
+    if name == "node":
+        return [world.node_ids[kind] for kind in KINDS]
+    if name == "resumeTask":
+        return [world.platform_ids["stopped"]]
+    others = {"taskIds": "taskId", "parentTaskId": "taskId", "ownerIds": "ownerId"}
+    by_node = {"id": "TopUp", "topUpId": "TopUp", "notificationIds": "Notice", "grantId": "Grant"}
+    argument = path[-1]
+    return [
+        world.node_ids[by_node[argument]] if argument in by_node else world.platform_ids[others.get(argument, argument)]
+    ]
+
+
+def absent(found: str, own: PopulatedAccount) -> list[str]:
+    """Ids of the same shape that nothing has: of no account, and of one's own where the shape has room for one."""
+    parts = decode_parts(found)
+    if parts is None:
+        return [f"no-such-{len(found)}"]
+    kind, *rest = parts
+    if isinstance(rest[0], str):
+        return [encode_id(str(kind), "nobody", *rest[1:])]
+    last = rest[-1]
+    missing = 10**6 if isinstance(last, int) else "f" * len(last)
+    return [encode_id(str(kind), 10**9, *rest[1:]), encode_id(str(kind), own.account_id, missing)]
+
+
+def variables_for(field: GraphQLField, path: tuple[str, ...], value: str) -> dict[str, Any]:
+    """The least variables of a field, with this id in its place."""
+    variables = arguments_of(field)
+    if len(path) == 1:
+        listed = "[" in str(field.args[path[0]].type)
+        variables[path[0]] = [value] if listed else value
+        return variables
+    kind = get_named_type(field.args[path[0]].type)
+    assert isinstance(kind, GraphQLInputObjectType)
+    many = "[" in str(field.args[path[0]].type)
+    input = {one: value_of(member.type) for one, member in kind.fields.items() if is_required_input_field(member)}
+    input[path[1]] = [value] if "[" in str(kind.fields[path[1]].type) else value
+    variables[path[0]] = [input] if many else input
+    return variables
+
+
+def without(answer: Any, *ids: str) -> str:
+    """The answer as text, with the ids that were asked for taken out."""
+    text = repr(answer)
+    for one in ids:
+        text = text.replace(one, "ID")
+    return text
+
+
+@pytest.fixture
+async def doors(api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Transports]:
+    async with open_transports(api, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+async def alice(api: Api, rate_cards: RateCardCache) -> PopulatedAccount:
+    return await populate_account(api, rate_cards, "alice")
+
+
+@pytest.fixture
+async def bob(api: Api, rate_cards: RateCardCache) -> PopulatedAccount:
+    return await populate_account(api, rate_cards, "bob")
+
+
+def test_the_arguments_that_take_ids_are_those_that_are_known() -> None:
+    assert {path[-1] for _, _, path in ARGUMENTS} == {
+        "id", "ownerId", "ownerIds", "agentId", "taskId", "taskIds", "parentTaskId", "blockRunId", "topUpId", "grantId",
+        "notificationIds",
+    }  # fmt: skip
+    assert len(NAMED) >= 38
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_anothers_thing_is_answered_as_what_does_not_exist_and_by_the_same_statements(
+    doors: Transports, alice: PopulatedAccount, bob: PopulatedAccount, transport: str, recorder: Any
+) -> None:
+    asked_the_database = set()
+    fields = {(kind, name): field for kind, name, field in operations()}
+    for kind, name, path in ARGUMENTS:
+        if kind == "subscription" and transport == "HTTP":
+            continue
+        field = fields[kind, name]
+
+        async def ask(value: str) -> tuple[str, list[str]]:
+            variables = variables_for(field, path, value)  # noqa: B023  awaited at once
+            document = document_of(kind, name, field, variables)  # noqa: B023  as above
+            with recorder() as sent:
+                if kind == "subscription" and transport == "WebSocket":  # noqa: B023  as above
+                    answer: Any = await doors.read_subscription("user", document, **variables)
+                else:
+                    answer = await doors.execute(transport, "user", document, **variables)
+            return without(answer, value), sent
+
+        for theirs in whose(bob, name, path):
+            found, statements = await ask(theirs)
+            assert "INTERNAL" not in found
+            if statements:
+                asked_the_database.add(name)
+            for missing in absent(theirs, alice):
+                assert await ask(missing) == (found, statements), (kind, name, path, theirs)
+    assert asked_the_database >= {
+        "node", "task", "tasks", "topUp", "cancelTask", "resumeTask", "confirmTopUp", "markNotificationsRead",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_one_request_with_aliases_and_fragments_tells_no_more(
+    doors: Transports, alice: PopulatedAccount, bob: PopulatedAccount, transport: str, recorder: Any
+) -> None:
+    async def ask(query: str, **variables: str) -> tuple[Any, list[str]]:
+        with recorder() as sent:
+            return await doors.execute(transport, "user", query, **variables), sent
+
+    for kind in KINDS:
+        theirs = bob.node_ids[kind]
+        for missing in absent(theirs, alice):
+            query = """query($theirs: ID!, $missing: ID!) {
+                theirs: node(id: $theirs) { ...Seen } missing: node(id: $missing) { ...Seen } ...Again }
+                fragment Seen on Node { __typename id }
+                fragment Again on Query { again: node(id: $theirs) { ... on Node { id } } }"""
+            answer, statements = await ask(query, theirs=theirs, missing=missing)
+            assert answer == {"data": {"theirs": None, "missing": None, "again": None}}, kind
+            assert await ask(query, theirs=missing, missing=missing) == (answer, statements), kind
+    query = """query($theirs: ID!) { theirs: task(taskId: $theirs) { ...Seen } missing: task(taskId: "no") { ...Seen }
+        both: tasks(taskIds: [$theirs, "no"]) { ...Seen } } fragment Seen on Task { taskId cost { total } }"""
+    answer, statements = await ask(query, theirs=bob.platform_ids["taskId"])
+    assert answer == {"data": {"theirs": None, "missing": None, "both": [None, None]}}
+    assert statements
+    assert await ask(query, theirs="another") == (answer, statements)
+
+
+async def test_what_is_there_is_found_by_its_owner(doors: Transports, bob: PopulatedAccount, api: Api) -> None:
+    """Else the tests above would compare nothing with nothing."""
+    for kind in KINDS:
+        query = "query($id: ID!) { node(id: $id) { __typename id } }"
+        assert (await api.data(BOB, query, id=bob.node_ids[kind]))["node"] == {
+            "__typename": kind,
+            "id": bob.node_ids[kind],
+        }
+        assert (await api.data(OPERATOR, query, id=bob.node_ids[kind]))["node"]["id"] == bob.node_ids[kind]
+
+
+# Cursors
+
+
+IN_ACCOUNT = {
+    "agents": "agents", "statement": "statement", "entries": "entries", "grants": "grants", "holds": "holds",
+    "resumableTasks": "resumableTasks", "topUps": "topUps", "notices": "notices",
+}  # fmt: skip
+LISTS = {
+    **{f"Account.{name}": f"query($after: String) {{ account {{ page: {name}(first: 1, after: $after) PAGE }} }}"
+       for name in IN_ACCOUNT},
+    "Agent.tasks": "query($after: String) { agent(agentId: AGENT) { page: tasks(first: 1, after: $after) PAGE } }",
+    "Agent.skippedStarts":
+        "query($after: String) { agent(agentId: AGENT) { page: skippedStarts(first: 1, after: $after) PAGE } }",
+    "Task.children": "query($after: String) { task(taskId: TASK) { page: children(first: 1, after: $after) PAGE } }",
+    "Task.blockRuns": "query($after: String) { task(taskId: TASK) { page: blockRuns(first: 1, after: $after) PAGE } }",
+}  # fmt: skip
+"""A first page of every list that a user can reach."""
+
+
+def listed(name: str, world: PopulatedAccount) -> str:
+    return (
+        LISTS[name]
+        .replace("PAGE", "{ pageInfo { endCursor hasNextPage } edges { cursor } }")
+        .replace("AGENT", f'"{world.platform_ids["agentId"]}"')
+        .replace("TASK", f'"{world.platform_ids["taskId"]}"')
+    )
+
+
+def test_every_list_of_the_schema_is_among_them() -> None:
+    found = {
+        f"{kind.name}.{name}"
+        for kind in SCHEMA.type_map.values()
+        for name, field in getattr(kind, "fields", {}).items()
+        if "after" in getattr(field, "args", {})
+    }
+    assert found == set(LISTS) | {"Query.auditLog"}  # of which a user sees nothing
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_cursor_is_bound_to_its_account_and_no_other_text_is_one(
+    doors: Transports, api: Api, alice: PopulatedAccount, bob: PopulatedAccount, transport: str
+) -> None:
+    for name in LISTS:
+        [theirs] = (await api.data(BOB, listed(name, bob))).values()
+        [mine] = (await api.data(ALICE, listed(name, alice))).values()
+        assert mine["page"]["pageInfo"]["hasNextPage"], name
+        cursor = mine["page"]["pageInfo"]["endCursor"]
+        again = await doors.execute(transport, "user", listed(name, alice), after=cursor)
+        assert "errors" not in again, name
+        flipped = cursor[:-1] + ("A" if cursor[-1] != "A" else "B")
+        for wrong in (theirs["page"]["pageInfo"]["endCursor"], flipped, cursor[:-1], cursor + "A", "", "x", "é"):
+            answer = await doors.execute(transport, "user", listed(name, alice), after=wrong)
+            [error] = answer["errors"]
+            assert error["extensions"]["code"] == "BAD_USER_INPUT", (name, wrong)
+            assert error["message"].startswith("after is "), (name, wrong)
+
+
+# The second wall
+
+
+async def test_a_resolver_that_forgets_to_ask_still_finds_nothing(
+    api: Api, bob: PopulatedAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (account_fields, agents, balance, subscriptions, notifications, prices):
+        monkeypatch.setattr(module, "resolve_owner", lambda _context, owner_id: owner_id)
+    monkeypatch.setattr(notifications, "check_can_change", lambda *_: None)
+    query = """{ account(ownerId: "bob") { balance { posted version } entries { edges { cursor } }
+        grants { edges { cursor } } topUps { edges { cursor } } agents { edges { cursor } } }
+        agent(ownerId: "bob", agentId: "bob-agent") { agentId } }"""
+    nothing: dict[str, Any] = {"edges": []}
+    assert await api.data(ALICE, query) == {
+        "account": {
+            "balance": {"posted": 0, "version": 0}, "entries": nothing, "grants": nothing, "topUps": nothing,
+            "agents": nothing,
+        },
+        "agent": None,
+    }  # fmt: skip
+    for kind in set(KINDS) - {"Account", "Balance"}:
+        node = "query($id: ID!) { node(id: $id) { id } }"
+        assert (await api.data(ALICE, node, id=bob.node_ids[kind]))["node"] is None, kind
+    mark = 'mutation { markNotificationsRead(input: {ownerId: "bob"}) { ... on MarkNotificationsReadSuccess { notifications { id } } } }'
+    assert await api.data(ALICE, mark) == {"markNotificationsRead": {"notices": []}}
+    stream = api.subscribe(ALICE, 'subscription { balance(ownerId: "bob") { posted version } }')
+    assert (await anext(stream))["data"] == {"balance": {"posted": 0, "version": 0}}
+    await stream.aclose()
+
+
+async def test_a_mutation_that_forgets_to_ask_changes_nothing(
+    api: Api, bob: PopulatedAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def anybodys(_context: object, _task_id: str) -> str:
+        return "alice"
+
+    monkeypatch.setattr(lifecycle, "_owner", anybodys)
+    member = replace(ALICE, organisations=frozenset({"bob"}))  # who may look, and not change
+    for caller, name, task in (
+        (ALICE, "cancelTask", bob.platform_ids["taskId"]),
+        (ALICE, "resumeTask", bob.platform_ids["stopped"]),
+        (member, "cancelTask", bob.platform_ids["taskId"]),
+        (member, "resumeTask", bob.platform_ids["stopped"]),
+    ):
+        kind = name[0].upper() + name[1:]
+        answer = await api.data(
+            caller,
+            f"mutation($input: {kind}Input!) {{ {name}(input: $input) {{ __typename }} }}",
+            input={"taskId": task},
+        )
+        assert answer == {name: {"__typename": "TaskNotFoundError"}}
+    found = await tasks.find_tasks([bob.platform_ids["taskId"], bob.platform_ids["stopped"]], owner_ids=None)
+    assert {seen.task.status for seen in found.values()} == {"RUNNING", "STOPPED"}
+
+
+async def test_a_mutation_of_an_account_that_forgets_to_ask_is_refused_by_the_books(
+    api: Api, bob: PopulatedAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (notifications, auto_top_up):
+        monkeypatch.setattr(module, "resolve_owner", lambda _context, owner_id: owner_id)
+        monkeypatch.setattr(module, "check_can_change", lambda *_: None)
+    monkeypatch.setattr(auto_top_up, "_owner_to_change", lambda _info, input: input.owner_id)
+    before = await everything_of(bob)
+    on = {"threshold": 100, "amount": 500, "maxPerDay": 500, "consentVersion": "1"}
+    for owner in ("bob", "nobody"):
+        for name, input in (
+            ("setLowBalanceThreshold", {"credits": 1, "idempotencyKey": "wall"}),
+            ("setAutoTopUp", {"enabled": False}),
+            ("setAutoTopUp", {"enabled": True, **on}),
+        ):
+            kind = name[0].upper() + name[1:]
+            mutation = f"mutation($input: {kind}Input!) {{ {name}(input: $input) {{ __typename }} }}"
+            for caller in (ALICE, replace(ALICE, organisations=frozenset({owner}))):
+                answer = await api.execute(caller, mutation, input={"ownerId": owner, **input})
+                [error] = answer["errors"]
+                assert error["extensions"]["code"] == "FORBIDDEN", (name, owner, input)
+    assert await everything_of(bob) == before
+    assert await owner_scope.find_account_id("nobody", owner_ids=None) is None
+    operator = 'mutation { setAutoTopUp(input: {ownerId: "bob", enabled: false}) { __typename } }'
+    assert await api.data(OPERATOR, operator) == {"setAutoTopUp": {"__typename": "SetAutoTopUpSuccess"}}
+
+
+async def test_an_account_that_turns_out_to_be_anothers_under_its_lock_is_not_changed(bob: PopulatedAccount) -> None:
+    """As after a database was brought back from a backup: what this process remembers is not what is there."""
+    ledger_accounts._remember("alice", bob.account_id)
+    before = await everything_of(bob)
+    wishes = AutoTopUpConfig(enabled=True, threshold=100, amount=500, max_per_day=500)
+    on = ConfigureRequest(owner_id="alice", config=wishes, consent_version="1", actor="user:alice", owner_ids=["alice"])
+    off = replace(on, config=AutoTopUpConfig(enabled=False))
+    with pytest.raises(Forbidden):
+        await low_balance.set_low_balance_threshold("alice", 1, key="k", actor="user:alice", owner_ids=["alice"])
+    for request in (on, off):
+        with pytest.raises(Forbidden):
+            await purchasing.configure(request, TopUpTerms.from_settings(Settings()))
+    assert await everything_of(bob) == before
+
+
+async def everything_of(world: PopulatedAccount) -> list[tuple[Any, ...]]:
+    """The rows that a threshold or auto top-up changes."""
+    found = [
+        *await pools.fetch("SELECT version, low_balance_at FROM account WHERE id = $1", world.account_id),
+        *await pools.fetch("SELECT enabled, changed_at FROM auto_top_up WHERE account_id = $1", world.account_id),
+        *await pools.fetch("SELECT count(*) FROM operation WHERE account_id = $1", world.account_id),
+    ]
+    return [tuple(record) for record in found]
+
+
+async def test_the_reads_themselves_find_nothing_of_others(bob: PopulatedAccount) -> None:
+    number, owners = bob.account_id, ["alice"]
+    top_up = str((decode_parts(bob.node_ids["TopUp"]) or ())[-1])
+    run = bob.platform_ids["blockRunId"]
+    notice = int((decode_parts(bob.node_ids["Notice"]) or ())[-1])
+
+    async def all_of(owner_ids: list[str] | None) -> list[object]:
+        return [
+            await owner_scope.find_account_id("bob", owner_ids=owner_ids),
+            await owner_scope.find_entry(number, 1, owner_ids=owner_ids),
+            await owner_scope.find_grant(number, 1, owner_ids=owner_ids),
+            await owner_scope.find_hold(number, 1, owner_ids=owner_ids),
+            await owner_scope.find_notification(number, notice, owner_ids=owner_ids),
+            await tasks.find_block_run(number, run, owner_ids=owner_ids),
+            await top_ups.find_top_up_in_scope(number, top_up, owner_ids=owner_ids),
+        ]
+
+    assert await all_of(owners) == await all_of([]) == [None] * 7
+    assert None not in await all_of(["bob"])
+    assert await all_of(["bob"]) == await all_of(None)
+    with pytest.raises(TaskNotFound):
+        await stop_and_resume.resume_task(
+            ResumeTaskRequest(task_id=bob.platform_ids["stopped"], actor="user:alice", owner_ids=owners)
+        )

@@ -1,0 +1,189 @@
+"""What the frontend reads: another's things are not found, pages stand still, the library page is a few statements."""
+
+import pytest
+
+from app.db import pools
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks.charging import charge_many
+from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
+from tests.factories import block_run_request, grant_credits, start_task, unique_id
+
+pytestmark = pytest.mark.anyio
+
+LIBRARY = """
+query Library($first: Int!) {
+  agent(agentId: "agent") {
+    tasks(first: $first) {
+      edges { node { taskId status steps parent { taskId }
+        cost { total children byBlock { block credits count } byModel { model credits } }
+        blockRuns(first: 5) { edges { node { block cost entry { seq draws { grant { source } } } } } } } }
+      pageInfo { hasNextPage endCursor }
+    }
+    cost { total tasks averagePerTask byBlock { block credits } }
+  }
+}
+"""
+
+
+async def charged_tasks(rate_cards: RateCardCache, count: int) -> list[str]:
+    await grant_credits("alice", 10_000)
+    tasks = [await start_task("alice") for _ in range(count)]
+    for task in tasks:
+        items = [
+            (task.account_id, block_run_request(task)),
+            (task.account_id, block_run_request(task, block="NoteBlock")),
+        ]
+        await charge_many(items, rate_cards)
+    return [task.task_id for task in tasks]
+
+
+async def test_a_library_page_takes_as_many_statements_for_fifty_tasks_as_for_five(
+    api: Api, rate_cards: RateCardCache, statements_sent: list[str]
+) -> None:
+    names = await charged_tasks(rate_cards, 55)
+    statements_sent.clear()
+    small = await api.data(ALICE, LIBRARY, first=5)
+    for_five = len(statements_sent)
+    statements_sent.clear()
+    page = (await api.data(ALICE, LIBRARY, first=50))["agent"]
+    assert len(statements_sent) == for_five <= 11
+    assert [edge["node"]["taskId"] for edge in page["tasks"]["edges"]] == names[::-1][:50]
+    assert {edge["node"]["cost"]["total"] for edge in page["tasks"]["edges"]} == {10}
+    assert page["tasks"]["edges"][0]["node"]["blockRuns"]["edges"][0]["node"]["entry"]["draws"] == [
+        {"grant": {"source": "PROMOTIONAL"}}
+    ]
+    assert page["cost"] == small["agent"]["cost"]
+    assert (page["cost"]["total"], page["cost"]["tasks"], page["cost"]["averagePerTask"]) == (550, 55, 10.0)
+
+
+async def test_pages_join_without_gap_or_repetition_while_others_write(api: Api, rate_cards: RateCardCache) -> None:
+    names = await charged_tasks(rate_cards, 7)
+    found: list[str] = []
+    after = None
+    query = """query($after: String) { agent(agentId: "agent") { tasks(first: 3, after: $after) {
+        edges { node { taskId } } pageInfo { hasNextPage endCursor } } } }"""
+    while True:
+        page = (await api.data(ALICE, query, after=after))["agent"]["tasks"]
+        found += [edge["node"]["taskId"] for edge in page["edges"]]
+        await start_task("alice")
+        if not page["pageInfo"]["hasNextPage"]:
+            break
+        after = page["pageInfo"]["endCursor"]
+    assert found == names[::-1]
+
+
+async def test_a_statement_groups_a_task_and_is_pinned_to_its_first_page(api: Api, rate_cards: RateCardCache) -> None:
+    [first, second] = await charged_tasks(rate_cards, 2)
+    query = """query($after: String) { account { statement(first: 1, after: $after) {
+        edges { node { kinds credits entryCount balanceAfter task { taskId } entry { kind credits } } }
+        pageInfo { hasNextPage endCursor } } } }"""
+    page = (await api.data(ALICE, query))["account"]["statement"]
+    assert page["edges"][0]["node"] == {
+        "kinds": ["CHARGE"],
+        "credits": -10,
+        "entryCount": 1,
+        "balanceAfter": 9_980,
+        "task": {"taskId": second},
+        "entry": None,
+    }
+    await grant_credits("alice", 5)
+    rest = (await api.data(ALICE, query, after=page["pageInfo"]["endCursor"]))["account"]["statement"]
+    assert rest["edges"][0]["node"]["task"] == {"taskId": first}
+    last = (await api.data(ALICE, query, after=rest["pageInfo"]["endCursor"]))["account"]["statement"]
+    assert last["edges"][0]["node"]["entry"] == {"kind": "GRANT", "credits": 10_000}
+    assert last["pageInfo"]["hasNextPage"] is False
+
+
+async def test_an_unknown_owner_is_shown_empty_and_nothing_is_written(api: Api) -> None:
+    found = await api.data(
+        OPERATOR,
+        """{ account(ownerId: "nobody") { ownerId balance { available version status } canRun { ok reason }
+        entries { edges { cursor } } grants { edges { cursor } } topUps { edges { cursor } } lowBalanceThreshold } }""",
+    )
+    assert found["account"] == {
+        "ownerId": "nobody",
+        "balance": {"available": 0, "version": 0, "status": "EMPTY"},
+        "canRun": {"ok": False, "reason": "OUT_OF_CREDITS"},
+        "entries": {"edges": []},
+        "grants": {"edges": []},
+        "topUps": {"edges": []},
+        "lowBalanceThreshold": 50,
+    }
+    assert (await pools.fetch("SELECT count(*) AS accounts FROM account"))[0]["accounts"] == 0
+
+
+async def test_another_users_things_are_answered_like_things_that_do_not_exist(
+    api: Api, rate_cards: RateCardCache, statements_sent: list[str]
+) -> None:
+    [task_id] = await charged_tasks(rate_cards, 1)
+    ids = await api.data(
+        ALICE,
+        """query($task: ID!) { account { id balance { id } entries { edges { node { id } } }
+        grants { edges { node { id } } } }
+        task(taskId: $task) { id cost { id } blockRuns { edges { node { id } } } } agent(agentId: "agent") { id } }""",
+        task=task_id,
+    )
+    account, task = ids["account"], ids["task"]
+    for node in (
+        account["id"],
+        account["balance"]["id"],
+        account["entries"]["edges"][0]["node"]["id"],
+        account["grants"]["edges"][0]["node"]["id"],
+        task["id"],
+        task["cost"]["id"],
+        task["blockRuns"]["edges"][0]["node"]["id"],
+        ids["agent"]["id"],
+    ):
+        own = await api.data(ALICE, "query($id: ID!) { node(id: $id) { id } }", id=node)
+        assert own == {"node": {"id": node}}
+        assert await api.data(BOB, "query($id: ID!) { node(id: $id) { id } }", id=node) == {"node": None}
+    query = "query($task: ID!) { task(taskId: $task) { id } tasks(taskIds: [$task]) { id } }"
+    statements_sent.clear()
+    foreign = await api.data(BOB, query, task=task_id)
+    for_foreign = list(statements_sent)
+    statements_sent.clear()
+    assert await api.data(BOB, query, task=unique_id("nowhere")) == foreign == {"task": None, "tasks": [None]}
+    assert statements_sent == for_foreign
+    assert await api.data(
+        BOB, '{ account(ownerId: "alice") { id } agent(agentId: "agent", ownerId: "alice") { id } }'
+    ) == {
+        "account": None,
+        "agent": None,
+    }
+
+
+async def test_members_look_at_their_organisation_and_services_at_everybody(api: Api) -> None:
+    await grant_credits("guild", 30)
+    query = '{ account(ownerId: "guild") { balance { available status } } }'
+    for viewer in (ALICE, SERVICE, READER, OPERATOR):
+        assert await api.data(viewer, query) == {"account": {"balance": {"available": 30, "status": "LOW"}}}
+    assert await api.data(BOB, query) == {"account": None}
+    code, message = await api.error(READER, "{ account { id } }")
+    assert (code, message) == ("BAD_USER_INPUT", "Name the owner: a service key has no account of its own.")
+
+
+async def test_an_estimate_says_where_the_balance_would_run_out(api: Api) -> None:
+    await grant_credits("alice", 25)
+    query = """query($plan: [PlannedBlockRun!]!) { estimateTask(blockRuns: $plan) {
+        credits affordable firstUnaffordableLine shortfall lines { block count creditsEach credits } } }"""
+    plan = [
+        {"block": "NoteBlock"},
+        {"block": "ReplicateModelBlock", "count": 2},
+        {"block": "FactCheckerBlock", "count": 9},
+    ]
+    assert (await api.data(ALICE, query, plan=plan))["estimateTask"] == {
+        "credits": 29,
+        "affordable": False,
+        "firstUnaffordableLine": 2,
+        "shortfall": 4,
+        "lines": [
+            {"block": "NoteBlock", "count": 1, "creditsEach": 0, "credits": 0},
+            {"block": "ReplicateModelBlock", "count": 2, "creditsEach": 10, "credits": 20},
+            {"block": "FactCheckerBlock", "count": 9, "creditsEach": 1, "credits": 9},
+        ],
+    }
+    code, message = await api.error(ALICE, query, plan=[{"block": "Unheard"}])
+    assert (code, message) == (
+        "PRICE_NOT_FOUND",
+        "No price for block 'Unheard' in rate card 1. The block is not in the rate card.",
+    )

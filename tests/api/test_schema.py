@@ -1,0 +1,13 @@
+"""schema.graphql is the code's own schema."""
+
+from pathlib import Path
+
+from app.api.schema import build_schema, format_schema
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def test_the_file_is_what_the_code_prints() -> None:
+    assert (CHECKOUT / "schema.graphql").read_text(encoding="utf-8") == format_schema(build_schema()), (
+        "run `make schema`"
+    )

@@ -1,0 +1,83 @@
+"""One state of a balance is encoded once for all who ask the same of it, and for nobody else."""
+
+import asyncio
+from contextlib import AsyncExitStack, aclosing
+
+import orjson
+import pytest
+
+from app.api.context import Context
+from app.engine.execution import GraphQLEngine, GraphQLRequest
+from tests.api.conftest import ALICE, EXECUTION, Api
+from tests.factories import grant_credits
+
+pytestmark = pytest.mark.anyio
+
+PLAIN = "subscription { balance { __typename id accountId available posted held frozen owed version status asOf } }"
+
+
+async def first_items(api: Api, *queries: str) -> list[bytes]:
+    """The first item of each of these, all of alice's balance, begun at once."""
+    execution = GraphQLEngine(EXECUTION.schema, introspection=True, compile_operations=True)
+    async with AsyncExitStack() as stack:
+        streams = [
+            await stack.enter_async_context(
+                aclosing(execution.stream(GraphQLRequest(query), Context(ALICE, api.house)))
+            )
+            for query in queries
+        ]
+        async with asyncio.timeout(2):
+            items = list(await asyncio.gather(*(anext(stream) for stream in streams)))
+    assert execution.execution_counts.compiled == len(queries)
+    assert not execution.execution_counts.interpreted
+    return items
+
+
+async def ordinary_item(api: Api, query: str) -> bytes:
+    execution = GraphQLEngine(EXECUTION.schema, introspection=True)
+    async with aclosing(execution.stream(GraphQLRequest(query), Context(ALICE, api.house))) as stream:
+        return await anext(stream)
+
+
+async def test_who_asks_the_same_of_one_state_is_sent_the_very_same_bytes(api: Api) -> None:
+    await grant_credits("alice", 60)
+    one, other = await first_items(api, PLAIN, PLAIN)
+    assert one is other
+    assert orjson.loads(one)["data"]["balance"] | {"asOf": ""} == orjson.loads(await ordinary_item(api, PLAIN))["data"][
+        "balance"
+    ] | {"asOf": ""}
+
+
+async def test_who_asks_otherwise_is_answered_otherwise(api: Api) -> None:
+    await grant_credits("alice", 60)
+    items = await first_items(
+        api,
+        "subscription { balance { available } }",
+        "subscription { mine: balance { credits: available } }",
+        "subscription ($on: Long) { balance(sinceVersion: $on) { available owed } }",
+    )
+    assert items == [
+        b'{"data":{"balance":{"available":60}}}',
+        b'{"data":{"mine":{"credits":60}}}',
+        b'{"data":{"balance":{"available":60,"owed":0}}}',
+    ]
+
+
+@pytest.mark.parametrize("more", ["nextExpiry { credits }", "autoTopUp"])
+async def test_what_is_read_for_each_is_not_shared(api: Api, more: str) -> None:
+    await grant_credits("alice", 60)
+    query = f"subscription {{ balance {{ available {more} }} }}"
+    one, other = await first_items(api, query, query)
+    assert one == other == await ordinary_item(api, query)
+    assert one is not other
+
+
+async def test_the_next_state_is_encoded_anew(api: Api) -> None:
+    await grant_credits("alice", 60)
+    execution = GraphQLEngine(EXECUTION.schema, introspection=True, compile_operations=True)
+    query = "subscription { balance { available version } }"
+    async with aclosing(execution.stream(GraphQLRequest(query), Context(ALICE, api.house))) as stream:
+        assert await anext(stream) == b'{"data":{"balance":{"available":60,"version":1}}}'
+        await grant_credits("alice", 5)
+        async with asyncio.timeout(2):
+            assert await anext(stream) == b'{"data":{"balance":{"available":65,"version":2}}}'

@@ -1,0 +1,163 @@
+"""The balance in the header and the cost of a running task: every cause arrives, versions rise strictly."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.db import pools
+from app.ledger import posting
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks import lifecycle, reversals
+from app.tasks.charging import charge_many
+from app.tasks.rules import TaskStatus
+from tests.api.conftest import ALICE, BOB, SERVICE, Api
+from tests.factories import block_run_request, grant_credits, start_task
+
+pytestmark = pytest.mark.anyio
+
+BALANCE = "subscription($since: Long) { balance(sinceVersion: $since) { available version status } }"
+COST = "subscription($task: ID!) { taskCost(taskId: $task) { total version status byBlock { block credits } } }"
+
+
+async def item(stream: Any, field: str = "balance") -> Any:
+    """The next item, within two seconds."""
+    async with asyncio.timeout(2):
+        return (await anext(stream))["data"][field]
+
+
+async def test_the_header_sees_every_cause_from_the_first_credit_on(api: Api, rate_cards: RateCardCache) -> None:
+    header = api.subscribe(ALICE, BALANCE)
+    assert await item(header) == {"available": 0, "version": 0, "status": "EMPTY"}
+    await grant_credits("alice", 60)
+    assert await item(header) == {"available": 60, "version": 1, "status": "OK"}
+    task = await start_task("alice")
+    run = block_run_request(task, block_run_id="run")
+    await charge_many([(task.account_id, run)], rate_cards)
+    assert await item(header) == {"available": 50, "version": 2, "status": "OK"}
+    await charge_many([(task.account_id, block_run_request(task))], rate_cards)
+    assert await item(header) == {"available": 40, "version": 3, "status": "LOW"}
+    await reversals.reverse_charge(
+        task.task_id, "run", credits=None, reason="failed", idempotency_key="k", actor="operator:o"
+    )
+    assert await item(header) == {"available": 50, "version": 4, "status": "OK"}
+    await header.aclose()
+
+
+async def test_time_itself_reaches_the_header(api: Api) -> None:
+    await grant_credits("alice", 60)
+    await grant_credits("alice", 5, expires_at=datetime.now(UTC) + timedelta(seconds=0.4))
+    header = api.subscribe(ALICE, BALANCE)
+    assert await item(header) == {"available": 65, "version": 2, "status": "OK"}
+    await asyncio.sleep(0.45)
+    assert await posting.apply_all_due_changes() == 1
+    assert await item(header) == {"available": 60, "version": 3, "status": "OK"}
+    await header.aclose()
+
+
+async def test_a_slow_reader_gets_fewer_items_and_the_newest(api: Api, rate_cards: RateCardCache) -> None:
+    await grant_credits("alice", 1000)
+    header = api.subscribe(ALICE, BALANCE)
+    assert (await item(header))["version"] == 1
+    task = await start_task("alice")
+    for _ in range(20):
+        await charge_many([(task.account_id, block_run_request(task))], rate_cards)
+    await asyncio.sleep(0.1)
+    assert await item(header) == {"available": 800, "version": 21, "status": "OK"}
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await anext(header)
+
+
+async def test_a_reader_who_has_seen_a_version_waits_for_a_newer_one(api: Api) -> None:
+    await grant_credits("alice", 10)
+    header = api.subscribe(ALICE, BALANCE, since=1)
+    waiting = asyncio.create_task(item(header))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    await grant_credits("alice", 10)
+    assert (await waiting)["version"] == 2
+    await header.aclose()
+
+
+async def test_a_lost_notice_is_found_by_the_sweep(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    await grant_credits("alice", 10)
+    header = api.subscribe(ALICE, BALANCE)
+    assert (await item(header))["version"] == 1
+    feed = api.house.change_feed
+    waiting = asyncio.create_task(item(header))
+    await asyncio.sleep(0.1)  # the notice of the first grant may come after the snapshot, and has to be over
+    with monkeypatch.context() as broken:
+        broken.setattr(feed, "receive", lambda _payload: None)
+        await grant_credits("alice", 10)
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await feed.sweep()
+        assert (await waiting)["version"] == 2
+    await header.aclose()
+
+
+async def test_a_replay_is_no_event(api: Api, rate_cards: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice")
+    run = block_run_request(task)
+    await charge_many([(task.account_id, run)], rate_cards)
+    cost = api.subscribe(ALICE, COST, task=task.task_id)
+    assert (await item(cost, "taskCost"))["version"] == 2
+    waiting = asyncio.create_task(item(cost, "taskCost"))
+    await charge_many([(task.account_id, run)], rate_cards)
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def test_the_cost_of_a_task_runs_along_and_completes_when_it_ends(api: Api, rate_cards: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice")
+    cost = api.subscribe(ALICE, COST, task=task.task_id)
+    assert await item(cost, "taskCost") == {"total": 0, "version": 1, "status": "RUNNING", "byBlock": []}
+    await charge_many([(task.account_id, block_run_request(task))], rate_cards)
+    assert await item(cost, "taskCost") == {
+        "total": 10,
+        "version": 2,
+        "status": "RUNNING",
+        "byBlock": [{"block": "ReplicateModelBlock", "credits": 10}],
+    }
+    await charge_many([(task.account_id, block_run_request(task, block="NoteBlock"))], rate_cards)
+    assert (await item(cost, "taskCost"))["version"] == 3  # a cost of 0 moves no balance, and is told all the same
+    await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
+    last = await item(cost, "taskCost")
+    assert (last["total"], last["status"]) == (10, "COMPLETED")
+    with pytest.raises(StopAsyncIteration):
+        await anext(cost)
+
+
+async def test_another_users_task_ends_without_an_item_like_one_that_does_not_exist(api: Api) -> None:
+    await grant_credits("alice", 10)
+    task = await start_task("alice")
+    for task_id in (task.task_id, "nowhere"):
+        with pytest.raises(StopAsyncIteration):
+            await item(api.subscribe(BOB, COST, task=task_id), "taskCost")
+
+
+async def test_all_followers_read_anew_after_the_connection_was_lost(api: Api, db: str) -> None:
+    await grant_credits("alice", 10)
+    header = api.subscribe(ALICE, BALANCE)
+    assert (await item(header))["version"] == 1
+    killed = await pools.fetch(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND query ILIKE '%credits_probe%' AND pid <> pg_backend_pid()"
+    )
+    assert len(killed) == 1
+    await grant_credits("alice", 10)
+    async with asyncio.timeout(4):
+        assert (await anext(header))["data"]["balance"]["version"] == 2
+    await header.aclose()
+
+
+async def test_a_service_follows_whom_it_names(api: Api) -> None:
+    await grant_credits("alice", 10)
+    header = api.subscribe(SERVICE, 'subscription { balance(ownerId: "alice") { available } }')
+    assert await item(header) == {"available": 10}
+    await header.aclose()

@@ -1,0 +1,168 @@
+"""Auto top-up, bonuses and receipts as clients see them."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.topups.auto_topup import purchasing
+from app.topups.rules import TopUpTerms
+from app.topups.sandbox.cards import CardBehaviour
+from app.topups.settlement import settle
+from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
+from tests.factories import grant_credits
+from tests.topups.auto_topup_fixtures import move_back_in_time, save_card
+from tests.topups.top_up_fixtures import create_top_up, payment_event
+
+pytestmark = pytest.mark.anyio
+
+STANDING = """enabled threshold amount upTo maxPerDay maxPerMonth maxCountPerDay maxCountPerMonth consentVersion state
+    blockedReason nextEligibleAt actionUrl spentThisMonth"""
+SET = f"""mutation($input: SetAutoTopUpInput!) {{ setAutoTopUp(input: $input) {{ __typename
+    ... on SetAutoTopUpSuccess {{ replayed account {{ ownerId }} autoTopUp {{ {STANDING} }} balance {{ version }} }}
+    ... on InvalidInputError {{ problems {{ path }} }} }} }}"""
+READ = f"query($owner: ID) {{ account(ownerId: $owner) {{ autoTopUp {{ {STANDING} consentAt }} }} }}"
+ON = {"enabled": True, "threshold": 100, "amount": 1_000, "consentVersion": "2026-01"}
+TERMS = TopUpTerms(
+    minimum_credits=500, maximum_credits=10_000, multiple_credits=100, currency="USD", minor_per_credit=1
+)
+
+
+async def put(api: Api, viewer: Any = ALICE, **input: Any) -> Any:
+    return (await api.data(viewer, SET, input=input))["setAutoTopUp"]
+
+
+async def standing(api: Api, viewer: Any = ALICE, **variables: Any) -> Any:
+    return (await api.data(viewer, READ, **variables))["account"]["autoTopUp"]
+
+
+async def consider(api: Api, account_id: int) -> None:
+    assert api.house.payment_provider is not None
+    await purchasing.buy_if_needed(account_id, api.house.payment_provider, TERMS)
+
+
+async def test_it_is_off_until_its_owner_switches_it_on(api: Api) -> None:
+    off = await standing(api)
+    assert (off["enabled"], off["state"], off["blockedReason"], off["spentThisMonth"]) == (False, "OFF", "DISABLED", 0)
+    await save_card("alice")
+    done = await put(api, **ON, maxPerDay=3_000, maxCountPerMonth=7, idempotencyKey="once")
+    assert done["__typename"] == "SetAutoTopUpSuccess"
+    assert (done["replayed"], done["account"]) == (False, {"ownerId": "alice"})
+    assert done["autoTopUp"] == {
+        "enabled": True, "threshold": 100, "amount": 1_000, "upTo": None, "maxPerDay": 3_000, "maxPerMonth": None,
+        "maxCountPerDay": 10, "maxCountPerMonth": 7, "consentVersion": "2026-01", "state": "READY",
+        "blockedReason": None, "nextEligibleAt": None, "actionUrl": None, "spentThisMonth": 0,
+    }  # fmt: skip
+    assert (await put(api, **ON, maxPerDay=3_000, maxCountPerMonth=7, idempotencyKey="once"))["replayed"] is True
+    other = await put(api, **ON, maxPerDay=4_000, idempotencyKey="once")
+    assert other["__typename"] == "IdempotencyConflictError"
+    seen = await standing(api)
+    assert seen.pop("consentAt") is not None
+    assert seen == done["autoTopUp"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "paths"),
+    [
+        ({"consentVersion": None}, ["consentVersion"]),
+        ({"amount": None}, ["amount"]),
+        ({"upTo": 5_000}, ["amount"]),
+        ({"amount": 450, "threshold": None}, ["threshold", "amount"]),
+        ({"maxPerDay": 900, "maxCountPerDay": 0}, ["maxPerDay", "maxCountPerDay"]),
+        ({"idempotencyKey": "not a key"}, ["idempotencyKey"]),
+    ],
+    ids=str,
+)
+async def test_what_is_wrong_with_switching_it_on_is_said(api: Api, changes: dict[str, Any], paths: list[str]) -> None:
+    refused = await put(api, **(ON | changes))
+    assert refused == {"__typename": "InvalidInputError", "problems": [{"path": path} for path in paths]}
+    assert (await standing(api))["enabled"] is False
+
+
+async def test_nobody_but_its_owner_switches_it_on_and_more_may_switch_it_off(api: Api) -> None:
+    await put(api, **ON)
+    for viewer in (BOB, SERVICE, OPERATOR, READER):
+        code, _ = await api.error(viewer, SET, input=ON | {"ownerId": "alice"})
+        assert code == "FORBIDDEN"
+    for viewer in (BOB, READER):
+        code, _ = await api.error(viewer, SET, input={"enabled": False, "ownerId": "alice"})
+        assert code == "FORBIDDEN"
+    for viewer in (SERVICE, OPERATOR):
+        assert (await put(api, viewer, enabled=False, ownerId="alice"))["autoTopUp"]["state"] == "OFF"
+    code, _ = await api.error(ALICE, SET, input=ON | {"ownerId": "guild"})
+    assert code == "FORBIDDEN"
+
+
+async def test_switching_it_off_looks_at_nothing_else(api: Api) -> None:
+    await put(api, **ON, idempotencyKey="once")
+    nonsense = {"amount": -5, "consentVersion": "", "idempotencyKey": "not a key", "maxCountPerDay": -1}
+    assert (await put(api, enabled=False, **nonsense))["autoTopUp"]["enabled"] is False
+    assert (await put(api, enabled=False, idempotencyKey="once"))["autoTopUp"]["enabled"] is False
+    assert (await put(api, BOB, enabled=False))["autoTopUp"]["state"] == "OFF"
+
+
+async def test_it_can_be_switched_off_where_nothing_is_sold_any_more(api: Api) -> None:
+    await put(api, **ON)
+    closed = Api(replace(api.house, payment_provider=None))
+    assert (await closed.error(ALICE, SET, input=ON))[0] == "UNAVAILABLE"
+    assert (await put(closed, enabled=False))["autoTopUp"]["state"] == "OFF"
+
+
+async def test_the_header_is_told_when_it_buys_and_when_it_is_blocked(api: Api) -> None:
+    account_id = await save_card("alice", CardBehaviour.DECLINES)
+    await put(api, **ON)
+    header = api.subscribe(ALICE, "subscription { balance { available autoTopUp version } }")
+    async with asyncio.timeout(10):
+        assert (await anext(header))["data"]["balance"]["autoTopUp"] == "READY"
+        states = []
+        for _ in range(3):
+            await consider(api, account_id)
+            while (state := (await anext(header))["data"]["balance"]["autoTopUp"]) == "PENDING":
+                pass
+            states.append(state)
+            await move_back_in_time(account_id, hours=25)
+        assert states == ["BACKING_OFF", "BACKING_OFF", "BLOCKED"]
+        assert (await standing(api))["blockedReason"] == "DECLINED_TOO_OFTEN"
+        await save_card("alice")
+        await consider(api, account_id)
+        while (last := (await anext(header))["data"]["balance"])["available"] == 0:
+            pass
+    await header.aclose()
+    assert (last["available"], (await standing(api))["spentThisMonth"]) == (1_000, 1_000)
+    kinds = "query { account { notifications(unreadOnly: true) { edges { node { kind } } } } }"
+    assert (await api.data(ALICE, kinds))["account"]["notifications"]["edges"] == []
+
+
+async def test_a_payment_to_be_confirmed_is_shown_with_its_address(api: Api) -> None:
+    account_id = await save_card("alice", CardBehaviour.ASKS)
+    await put(api, **ON)
+    await consider(api, account_id)
+    seen = await standing(api, SERVICE, owner="alice")
+    assert (seen["state"], seen["blockedReason"]) == ("ACTION_REQUIRED", "ACTION_REQUIRED")
+    assert seen["actionUrl"].startswith("http://testserver/sandbox/pay/")
+    notices = "query { account { notifications(unreadOnly: true) { edges { node { kind message } } } } }"
+    [edge] = (await api.data(ALICE, notices))["account"]["notifications"]["edges"]
+    assert edge["node"] == {
+        "kind": "AUTO_TOP_UP_BLOCKED",
+        "message": "Auto top-up does not buy: the bank asks you to confirm the payment.",
+    }
+
+
+async def test_a_top_up_shows_its_bonus_and_once_paid_its_receipt(api: Api) -> None:
+    query = """query { account { topUps { edges { node { bonus automatic receipt { number creditsBought bonus
+        amountMinor currency taxLines { label } totalMinor paidAt reference url } } } } } }"""
+    await grant_credits("alice", 1)
+    top_up = await create_top_up("alice", 1_200, terms=replace(TERMS, bonuses=((1_000, 100),)))
+    [edge] = (await api.data(ALICE, query))["account"]["topUps"]["edges"]
+    assert edge["node"] == {"bonus": 100, "automatic": False, "receipt": None}
+    await settle(await payment_event(top_up))
+    [edge] = (await api.data(ALICE, query))["account"]["topUps"]["edges"]
+    receipt = edge["node"]["receipt"]
+    assert receipt.pop("url").startswith("http://127.0.0.1:8000/receipts/")
+    assert receipt.pop("number").endswith(top_up.id[:12].upper())
+    assert receipt.pop("paidAt") is not None
+    assert receipt == {
+        "creditsBought": 1_200, "bonus": 100, "amountMinor": 1_200, "currency": "USD", "taxLines": [],
+        "totalMinor": 1_200, "reference": top_up.reference,
+    }  # fmt: skip

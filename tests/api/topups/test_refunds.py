@@ -1,0 +1,175 @@
+"""Refunds and debt as clients see them: the operator's mutation, its refusals with their fields, and what is owed."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.pricing.rate_card_cache import RateCardCache
+from app.topups.provider import DisputeStatus
+from app.topups.rules import TopUpRow
+from app.verify.verifier import verify_ledger
+from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
+from tests.factories import charge_block_run, grant_credits, start_task, unique_id
+from tests.topups.refund_fixtures import build_dispute, create_paid_top_up, deliver
+from tests.topups.top_up_fixtures import create_top_up
+
+pytestmark = pytest.mark.anyio
+
+REFUND = """
+mutation Refund($input: RefundTopUpInput!) {
+  refundTopUp(input: $input) {
+    __typename
+    ... on UserError { message }
+    ... on RefundTopUpSuccess {
+      topUp { id status refunded credits }
+      refund { credits debt bonus amountMinor reducedMinor status reason createdAt decidedAt }
+      balance { available posted held frozen owed status version }
+      replayed
+    }
+    ... on RefundExceedsTopUpError { requested refundable }
+    ... on TopUpNotPaidError { status }
+    ... on TopUpNotFoundError { topUpId }
+    ... on InvalidInputError { problems { path } }
+    ... on IdempotencyConflictError { key }
+  }
+}
+"""
+
+TOP_UPS = """
+query TopUps($ownerId: ID) {
+  account(ownerId: $ownerId) {
+    topUps { edges { node { id status refunded } } }
+    balance { owed status available }
+    canRun { ok reason }
+    entries(first: 3) { edges { node { kind credits owed actor topUp { id } } } }
+  }
+}
+"""
+
+GRANT = """
+mutation Grant($input: GrantCreditsInput!) {
+  grantCredits(input: $input) { __typename ... on GrantCreditsSuccess { balance { owed available } replayed } }
+}
+"""
+
+START = """
+mutation Start($input: StartTaskInput!) {
+  startTask(input: $input) {
+    __typename ... on InsufficientCreditsError { required available balance { owed status } }
+  }
+}
+"""
+
+
+async def id_of(api: Api, top_up: TopUpRow) -> str:
+    """The top-up's id as clients know it, of an account that has this one alone."""
+    owner_id = top_up.actor.removeprefix("user:")
+    [edge] = (await api.data(OPERATOR, TOP_UPS, ownerId=owner_id))["account"]["topUps"]["edges"]
+    name: str = edge["node"]["id"]
+    return name
+
+
+async def refund(api: Api, top_up_id: str, **more: Any) -> Any:
+    asked = {"topUpId": top_up_id, "reason": "asked for it", "idempotencyKey": unique_id("key")} | more
+    return (await api.data(OPERATOR, REFUND, input=asked))["refundTopUp"]
+
+
+async def test_an_operator_refunds_a_part_and_the_same_request_again_is_the_first(api: Api) -> None:
+    name = await id_of(api, await create_paid_top_up(credits=1_000))
+    first = await refund(api, name, credits=400, idempotencyKey="k")
+    assert first["topUp"] == {"id": name, "status": "PAID", "refunded": 400, "credits": 1_000}
+    refund_ = first["refund"]
+    assert refund_.pop("createdAt") <= refund_.pop("decidedAt")
+    assert refund_ == {
+        "credits": 400, "debt": 0, "bonus": 0, "amountMinor": 400, "reducedMinor": 0, "status": "DONE",
+        "reason": "asked for it",
+    }  # fmt: skip
+    assert (first["balance"]["available"], first["balance"]["owed"], first["replayed"]) == (600, 0, False)
+    again = await refund(api, name, credits=400, idempotencyKey="k")
+    assert (again["replayed"], again["topUp"], again["balance"]) == (True, first["topUp"], first["balance"])
+    conflict = await refund(api, name, credits=401, idempotencyKey="k")
+    assert (conflict["__typename"], conflict["key"]) == ("IdempotencyConflictError", "k")
+    rest = await refund(api, name)
+    assert (rest["topUp"]["status"], rest["refund"]["credits"]) == ("REFUNDED", 600)
+
+
+async def test_what_was_spent_is_owed_and_blocks_new_tasks(api: Api, rate_cards: RateCardCache) -> None:
+    name = await id_of(api, await create_paid_top_up(credits=500))
+    task = await start_task("alice")
+    for _ in range(20):
+        await charge_block_run(task, rate_cards)
+    done = await refund(api, name)
+    assert (done["refund"]["debt"], done["refund"]["amountMinor"]) == (200, 500)
+    assert (done["balance"]["owed"], done["balance"]["status"], done["balance"]["posted"]) == (200, "OWING", 0)
+    seen = (await api.data(ALICE, TOP_UPS))["account"]
+    assert seen["topUps"]["edges"] == [{"node": {"id": name, "status": "REFUNDED", "refunded": 500}}]
+    assert seen["canRun"] == {"ok": False, "reason": "OWING"}
+    assert [edge["node"] for edge in seen["entries"]["edges"]][:2] == [
+        {"kind": "DEBT", "credits": 0, "owed": 200, "actor": "operator:olivia", "topUp": {"id": name}},
+        {"kind": "REFUND", "credits": -300, "owed": 0, "actor": "operator:olivia", "topUp": {"id": name}},
+    ]
+    await grant_credits("alice", 50)  # promotional: it pays no debt, and does not lift the block
+    refused = (await api.data(SERVICE, START, input={"ownerId": "alice", "taskId": "t", "agentId": "a"}))["startTask"]
+    assert refused == {
+        "__typename": "InsufficientCreditsError", "required": 201, "available": 0,
+        "balance": {"owed": 200, "status": "OWING"},
+    }  # fmt: skip
+    assert (await verify_ledger()).violations == []
+
+
+async def test_a_grant_pays_debt_where_the_operator_says_so(api: Api, rate_cards: RateCardCache) -> None:
+    name = await id_of(api, await create_paid_top_up(credits=500))
+    task = await start_task("alice")
+    for _ in range(20):
+        await charge_block_run(task, rate_cards)
+    await refund(api, name)
+    asked: dict[str, Any] = {"ownerId": "alice", "credits": 120, "reason": "sorry", "idempotencyKey": "g"}
+    without = (await api.data(OPERATOR, GRANT, input=asked))["grantCredits"]
+    assert without["balance"] == {"owed": 200, "available": 120}
+    paying = (await api.data(OPERATOR, GRANT, input=asked | {"idempotencyKey": "p", "paysDebt": True}))["grantCredits"]
+    assert paying["balance"] == {"owed": 80, "available": 120}
+    again = (await api.data(OPERATOR, GRANT, input=asked | {"idempotencyKey": "p", "paysDebt": True}))["grantCredits"]
+    assert again == paying | {"replayed": True}
+    other = (await api.data(OPERATOR, GRANT, input=asked | {"idempotencyKey": "p"}))["grantCredits"]
+    assert other["__typename"] == "IdempotencyConflictError"
+
+
+async def test_refusals_carry_their_facts(api: Api) -> None:
+    top_up = await create_paid_top_up(credits=1_000)
+    name = await id_of(api, top_up)
+    await deliver(build_dispute(top_up, DisputeStatus.OPEN, amount_minor=300))
+    too_much = await refund(api, name, credits=701)
+    assert (too_much["requested"], too_much["refundable"]) == (701, 700)
+    assert too_much["message"] == "At most 700 credits of this top-up can still be refunded; 701 were asked for."
+    await refund(api, name)
+    nothing = await refund(api, name)
+    assert (nothing["__typename"], nothing["refundable"]) == ("RefundExceedsTopUpError", 0)
+    assert nothing["message"] == "Nothing is left of this top-up to refund: it went back, or is disputed."
+    invalid = await refund(api, name, reason=" ", idempotencyKey="x")
+    assert (invalid["__typename"], invalid["problems"]) == ("InvalidInputError", [{"path": "reason"}])
+    unpaid = await refund(api, await id_of(api, await create_top_up("bob")))
+    assert (unpaid["__typename"], unpaid["status"]) == ("TopUpNotPaidError", "PENDING")
+
+
+@pytest.mark.parametrize("name", ["nonsense", "", "VG9wVXA"])
+async def test_an_id_that_is_none_is_not_found(api: Api, name: str) -> None:
+    assert await refund(api, name) == {
+        "__typename": "TopUpNotFoundError", "message": f"There is no top-up {name!r}.", "topUpId": name,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("viewer", [ALICE, BOB, SERVICE, READER, None])
+async def test_refunds_are_the_operators(api: Api, viewer: Any) -> None:
+    top_up = await create_paid_top_up(credits=1_000)
+    asked = {"topUpId": await id_of(api, top_up), "reason": "mine", "idempotencyKey": "k"}
+    code, _ = await api.error(viewer, REFUND, input=asked)
+    assert code == ("FORBIDDEN" if viewer else "UNAUTHENTICATED")
+    assert (await api.data(ALICE, TOP_UPS))["account"]["topUps"]["edges"][0]["node"]["refunded"] == 0
+
+
+async def test_nobody_refunds_where_no_credits_are_sold(api: Api) -> None:
+    name = await id_of(api, await create_paid_top_up(credits=1_000))
+    bare = Api(replace(api.house, payment_provider=None))
+    code, _ = await bare.error(OPERATOR, REFUND, input={"topUpId": name, "reason": "r", "idempotencyKey": "k"})
+    assert code == "UNAVAILABLE"

@@ -1,0 +1,226 @@
+"""Bounds on documents, and that checking them is cheap."""
+
+import pytest
+from graphql import FragmentDefinitionNode, OperationDefinitionNode, get_introspection_query, parse
+
+from app.api.schema import build_schema
+from app.engine.documents import MAX_CACHED_LENGTH, MAX_LENGTH, MAX_TOKENS, DocumentCache, InvalidDocument
+from app.engine.limits.query_complexity import (
+    LIST_SIZE,
+    MAX_ALIASES,
+    MAX_COST,
+    MAX_DEPTH,
+    MAX_DIRECTIVES,
+    MAX_FIELDS,
+    MAX_FRAGMENTS,
+    MAX_OPERATIONS,
+    MAX_ROOT_FIELDS,
+    SizeCalculator,
+    exceeded_limits,
+)
+from app.engine.pagination import MAX_PAGE
+from tests.engine.sample_schema import schema
+
+PRODUCT = build_schema()._schema
+
+
+def complaints(text: str) -> list[str]:
+    return [error.message for error in exceeded_limits(parse(text), schema._schema)]
+
+
+def cost(text: str) -> int:
+    """What the only operation of a document of the product's costs."""
+    document = parse(text)
+    [operation] = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
+    fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
+    return SizeCalculator(PRODUCT, fragments).operation_size(operation).cost
+
+
+def costing(more: int) -> str:
+    """An operation that costs the most that is allowed, and `more`."""
+    page = "tasks(first: 100) { edges { node { blockRuns(first: 82) { edges { node { cost } } } } } }"
+    inner = 100 * (1 + 1 + 1 + 82 * 3)
+    rest = MAX_COST + more - (1 + 1 + inner)
+    assert 0 < rest < MAX_FIELDS
+    return '{ agent(agentId: "a") { ' + page + " ".join(f" a{n}: __typename" for n in range(rest)) + " } }"
+
+
+def deep(levels: int) -> str:
+    return "{" + "a {" * (levels - 1) + "b" + "}" * levels
+
+
+@pytest.mark.parametrize(
+    ("within", "beyond", "what"),
+    [
+        (deep(MAX_DEPTH), deep(MAX_DEPTH + 1), "levels"),
+        ("{" + "a " * MAX_ROOT_FIELDS + "}", "{" + "a " * (MAX_ROOT_FIELDS + 1) + "}", "fields at its root"),
+        (
+            "{ a {" + " ".join(f"x{n}: b" for n in range(MAX_ALIASES)) + "} }",
+            "{ a {" + " ".join(f"x{n}: b" for n in range(MAX_ALIASES + 1)) + "} }",
+            "aliases",
+        ),
+        (
+            "{ a {" + " ".join(f"b{n}" for n in range(MAX_FIELDS - 1)) + "} }",
+            "{ a {" + " ".join(f"b{n}" for n in range(MAX_FIELDS)) + "} }",
+            "fields, ",
+        ),
+        (
+            " ".join(f"query Q{n} {{ a }}" for n in range(MAX_OPERATIONS)),
+            " ".join(f"query Q{n} {{ a }}" for n in range(MAX_OPERATIONS + 1)),
+            "operations",
+        ),
+        (
+            "{ a {" + "b @d " * MAX_DIRECTIVES + "} }",
+            "{ a {" + "b @d " * (MAX_DIRECTIVES + 1) + "} }",
+            "directives",
+        ),
+        (
+            "query @d { a @d { ... @d { b @d } ...F @d } } fragment F on Toy @d { b"
+            + " @d" * (MAX_DIRECTIVES - 6)
+            + "}",
+            "query @d { a @d { ... @d { b @d } ...F @d } } fragment F on Toy @d { b"
+            + " @d" * (MAX_DIRECTIVES - 5)
+            + "}",
+            "directives",
+        ),
+        (
+            "{ a }" + " ".join(f"fragment F{n} on Toy {{ b }}" for n in range(MAX_FRAGMENTS)),
+            "{ a }" + " ".join(f"fragment F{n} on Toy {{ b }}" for n in range(MAX_FRAGMENTS + 1)),
+            "fragments",
+        ),
+        (
+            # 63 fields are 1,953 pairs, 64 are 2,016: more than MAX_COMPARISONS
+            "{ a {" + "b " * 63 + "} }",
+            "{ a {" + "b " * 64 + "} }",
+            "the same fields over and over",
+        ),
+    ],
+)
+def test_a_document_may_go_to_the_bound_and_not_beyond(within: str, beyond: str, what: str) -> None:
+    assert complaints(within) == []
+    [complaint] = complaints(beyond)
+    assert what in complaint
+
+
+def test_an_operation_may_cost_the_bound_and_not_one_more() -> None:
+    assert exceeded_limits(parse(costing(0)), PRODUCT) == []
+    [error] = exceeded_limits(parse(costing(1)), PRODUCT)
+    assert "may cost at most 25,000" in error.message
+    assert "this one costs 25,001" in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "comes_to"),
+    [
+        ("{ account { id } }", 2),
+        ("{ account { balance { available held } } }", 4),
+        ("{ account { entries { edges { node { id } } } } }", 1 + 1 + 25 * 3),
+        ("{ account { entries(first: 7) { edges { node { id } } pageInfo { endCursor } } } }", 1 + 1 + 7 * 5),
+        ("query ($n: Int!) { account { entries(first: $n) { edges { cursor } } } }", 1 + 1 + MAX_PAGE * 2),
+        ("{ account { entries(first: 4000) { edges { cursor } } } }", 1 + 1 + MAX_PAGE * 2),
+        ("{ account { entries(first: -5) { edges { cursor } } } }", 1 + 1 + 2),
+        ("{ rateCard { blocks { block } } }", 1 + 1 + LIST_SIZE),
+        ("{ account { ...F ...F } } fragment F on Account { entries(first: 3) { edges { cursor } } }", 1 + 2 * 7),
+        ('{ node(id: "x") { ... on Task { blockRuns(first: 2) { edges { cursor } } } } }', 1 + 1 + 2 * 2),
+        ("{ __schema { types { fields { args { name } } } } }", 5),
+        ("{ nothing { nowhere { id } } }", 3),
+    ],
+)
+def test_a_page_costs_what_its_items_do(text: str, comes_to: int) -> None:
+    assert cost(text) == comes_to
+
+
+def test_a_fragment_that_is_spread_twice_in_one_place_is_compared_once() -> None:
+    fields = " ".join(f"f{n}" for n in range(9))
+    assert complaints("{ a {" + "...F " * 50 + f"}} }} fragment F on Toy {{ {fields} }}") == []
+
+
+def test_places_are_compared_through_fragments_and_below_fields_of_one_name() -> None:
+    inner = "a { b b b b b b b b }"  # 8 of them are 64 fields in one place
+    assert (
+        complaints(
+            "{ a { ...F ...G ...H } }" + "".join(f"fragment {name} on Toy {{ {inner} {inner} }}" for name in "FGH")
+        )
+        == []
+    )
+    assert complaints(
+        "{ a { ...F ...G ...H ...I } }" + "".join(f"fragment {name} on Toy {{ {inner} {inner} }}" for name in "FGHI")
+    ) == ["An operation may not ask for the same fields over and over."]
+
+
+def test_fragments_count_where_they_are_spread() -> None:
+    text = "{ a { ...F ...F } } fragment F on Toy { x: b c { d } ... on Toy { y: e } }"
+    assert complaints(text) == []
+    spread_often = "{ a {" + "...F " * 51 + "} } fragment F on T { x: b y: c }"
+    [complaint] = complaints(spread_often)
+    assert complaint == "An operation may have at most 100 aliases, fragments included; this one has 102."
+
+
+def test_depth_is_counted_through_fragments() -> None:
+    chain = " ".join(f"fragment F{n} on T {{ a {{ ...F{n + 1} }} }}" for n in range(20))
+    [complaint] = complaints(f"{{ ...F0 }} {chain} fragment F20 on T {{ b }}")
+    assert complaint == "An operation may have at most 15 levels, fragments included; this one has 21."
+
+
+def test_doubling_fragments_are_measured_without_being_walked() -> None:
+    doublings = MAX_FRAGMENTS - 1  # walked, they would not come to an end
+    fragments = " ".join(f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(doublings))
+    text = f"{{ ...F0 }} {fragments} fragment F{doublings} on Query {{ hello }}"
+    assert complaints(text) == [
+        "An operation may have at most 20 fields at its root, fragments included; this one has 1,000,000.",
+        "An operation may have at most 500 fields, fragments included; this one has 1,000,000.",
+    ]
+
+
+def test_a_fragment_that_spreads_itself_is_left_to_validation() -> None:
+    assert complaints("{ ...F } fragment F on Query { hello ...F }") == []
+    with pytest.raises(InvalidDocument) as refused:
+        DocumentCache(schema._schema, introspection=True).parse_and_validate(
+            "{ ...F } fragment F on Query { hello ...F }"
+        )
+    assert "Cannot spread fragment 'F' within itself." in refused.value.errors[0].message
+
+
+def test_the_deepest_nesting_that_the_parser_takes_is_refused_and_not_a_crash() -> None:
+    # Each fragment spreads the next one through as many inline fragments as the parser allows.
+    inline = 150
+    fragments = " ".join(
+        f"fragment F{n} on Query {{ {'... {' * inline} ...F{n + 1} {'}' * inline} }}" for n in range(MAX_FRAGMENTS - 1)
+    )
+    text = f"{{ ...F0 }} {fragments} fragment F{MAX_FRAGMENTS - 1} on Query {{ hello }}"
+    assert complaints(text) == ["An operation may have at most 15 levels, fragments included."]
+
+
+def test_the_query_of_tools_that_explore_the_schema_is_allowed() -> None:
+    DocumentCache(schema._schema, introspection=True).parse_and_validate(get_introspection_query())
+
+
+def test_a_document_is_prepared_once() -> None:
+    documents = DocumentCache(schema._schema, introspection=True)
+    assert documents.parse_and_validate("{ hello }") is documents.parse_and_validate("{ hello }")
+
+
+def test_a_very_long_document_is_served_and_not_kept() -> None:
+    documents = DocumentCache(schema._schema, introspection=True)
+    long = "{ hello }" + " " * MAX_CACHED_LENGTH
+    assert documents.parse_and_validate(long) is not documents.parse_and_validate(long)
+
+
+def test_a_document_of_too_many_tokens_is_not_parsed_to_its_end() -> None:
+    with pytest.raises(InvalidDocument, match="1000 tokens"):
+        DocumentCache(schema._schema, introspection=True).parse_and_validate("{" + " hello" * 1001 + "}")
+
+
+def test_a_document_may_have_its_tokens_and_not_one_more() -> None:
+    documents = DocumentCache(schema._schema, introspection=True)
+    others = len(["{", "json", "(", "value", ":", "[", "]", ")", "}"])
+    documents.parse_and_validate(f"{{ json(value: [{'1 ' * (MAX_TOKENS - others)}]) }}")
+    with pytest.raises(InvalidDocument, match="1000 tokens"):
+        documents.parse_and_validate(f"{{ json(value: [{'1 ' * (MAX_TOKENS - others + 1)}]) }}")
+
+
+def test_a_document_may_have_its_length_and_not_a_character_more() -> None:
+    documents = DocumentCache(schema._schema, introspection=True)
+    documents.parse_and_validate("{ hello }".ljust(MAX_LENGTH))
+    with pytest.raises(InvalidDocument, match="at most 32,768 characters; it has 32,769"):
+        documents.parse_and_validate("{ hello }".ljust(MAX_LENGTH + 1))

@@ -1,0 +1,277 @@
+"""Saying no: union members, top-level errors, masked faults."""
+
+import inspect
+import logging
+from typing import Any
+
+import pytest
+
+from app import errors
+from app.api.error_mapping import ERROR_HANDLERS, to_user_error
+from app.api.error_types import UserError
+from app.auth.caller import Caller
+from app.engine.execution import GraphQLEngine, GraphQLRequest, OperationFailed
+from app.errors import BillingError
+from tests.engine import sample_schema
+from tests.engine.sample_schema import FIGURES, SERVICE, USER, context, decode_items, engine, production_engine
+
+pytestmark = pytest.mark.anyio
+
+
+async def asked(query: str, viewer: Caller | None = None, *, by: GraphQLEngine = engine, **variables: Any) -> Any:
+    return (await by.execute(GraphQLRequest(query, variables), context(viewer))).payload
+
+
+def refusals() -> list[type[BillingError]]:
+    return [
+        kind
+        for _, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, BillingError) and kind is not BillingError
+    ]
+
+
+def test_the_table_has_every_refusal_of_the_product() -> None:
+    assert {line.exception_type for line in ERROR_HANDLERS} == set(refusals())
+
+
+@pytest.mark.parametrize(
+    ("refusal", "typename", "facts"),
+    [
+        (errors.InvalidRateCard.at("blocks.0", "is twice there"), "InvalidRateCardError", {}),
+        (errors.InvalidInput.at("credits", "must be positive"), "InvalidInputError", {}),
+        (
+            errors.InsufficientCredits(required_credits=10, available_credits=4, balance=FIGURES),
+            "InsufficientCreditsError",
+            {"required": 10, "available": 4, "shortfall": 6},
+        ),
+        (
+            errors.PriceNotFound(block="b", rate_card_version=3),
+            "PriceNotFoundError",
+            {"block": "b", "rate_card_version": 3},
+        ),
+        (
+            errors.MeasurementMissing(block="b", measurement="seconds"),
+            "MeasurementMissingError",
+            {"block": "b", "measurement": "seconds"},
+        ),
+        (errors.TaskNotFound(task_id="t"), "TaskNotFoundError", {"task_id": "t"}),
+        (
+            errors.TaskStopped(task_id="t", stop_reason="OUT_OF_CREDITS"),
+            "TaskStoppedError",
+            {"task_id": "t", "stop_reason": "OUT_OF_CREDITS"},
+        ),
+        (errors.TaskEnded(task_id="t", status="FAILED"), "TaskEndedError", {"task_id": "t", "status": "FAILED"}),
+        (
+            errors.BlockRunNotFound(task_id="t", block_run_id="r"),
+            "BlockRunNotFoundError",
+            {"task_id": "t", "block_run_id": "r"},
+        ),
+        (
+            errors.ReversalExceedsCharge(requested_credits=9, reversible_credits=5),
+            "ReversalExceedsChargeError",
+            {"requested": 9, "reversible": 5},
+        ),
+        (errors.GrantNotFound(grant_id="g"), "GrantNotFoundError", {"grant_id": "g"}),
+        (errors.TopUpNotFound(top_up_id="p"), "TopUpNotFoundError", {"top_up_id": "p"}),
+        (errors.TopUpNotPaid(status="PENDING"), "TopUpNotPaidError", {"status": "PENDING"}),
+        (
+            errors.RefundExceedsTopUp(requested_credits=5, refundable_credits=4),
+            "RefundExceedsTopUpError",
+            {"requested": 5, "refundable": 4},
+        ),
+        (errors.IdempotencyConflict(key="k"), "IdempotencyConflictError", {"key": "k"}),
+        (errors.BalanceLimitReached(figure="posted"), "BalanceLimitReachedError", {"figure": "posted"}),
+    ],
+)
+def test_each_refusal_becomes_its_type_with_its_facts(
+    refusal: BillingError, typename: str, facts: dict[str, object]
+) -> None:
+    member = to_user_error(refusal, context())
+    assert type(member).__name__ == typename
+    assert member.message == refusal.message
+    assert {name: getattr(member, name) for name in facts} == facts
+
+
+def test_the_problems_of_an_input_are_listed() -> None:
+    member: Any = to_user_error(
+        errors.InvalidInput([errors.Problem("a", "is odd"), errors.Problem("b.c", "is even")]), context()
+    )
+    assert [(problem.path, problem.message) for problem in member.problems] == [("a", "is odd"), ("b.c", "is even")]
+
+
+def test_a_refusal_that_the_table_lacks_is_raised() -> None:
+    class Unheard(BillingError):
+        message = "unheard of"
+
+    with pytest.raises(Unheard):
+        to_user_error(Unheard(), context())
+
+
+async def test_a_raised_refusal_is_returned_as_its_union_member() -> None:
+    query = """mutation { spend(cost: 500) { __typename ... on UserError { message }
+        ... on InsufficientCreditsError { required available shortfall } } }"""
+    assert await asked(query, SERVICE) == {
+        "data": {
+            "spend": {
+                "__typename": "InsufficientCreditsError",
+                "message": "This needs 500 credits and 100 are available: add 400 credits and try again.",
+                "required": 500,
+                "available": 100,
+                "shortfall": 400,
+            }
+        }
+    }
+
+
+async def test_each_item_of_a_list_has_its_own_refusal() -> None:
+    query = """mutation { spendAll(costs: [5, 500, -1]) { __typename ... on SpendSuccess { spent }
+        ... on InvalidInputError { problems { path message } } } }"""
+    assert await asked(query, SERVICE) == {
+        "data": {
+            "spendAll": [
+                {"__typename": "SpendSuccess", "spent": 5},
+                {"__typename": "InsufficientCreditsError"},
+                {"__typename": "InvalidInputError", "problems": [{"path": "cost", "message": "must not be negative"}]},
+            ]
+        }
+    }
+
+
+@pytest.mark.parametrize("query", ["mutation { spend(cost: 13) { __typename } }", "{ unforeseen }"])
+async def test_a_refusal_that_the_field_does_not_name_is_a_masked_fault(query: str) -> None:
+    payload = await asked(query, SERVICE)
+    assert payload["errors"][0]["extensions"]["code"] == "INTERNAL"
+
+
+async def test_in_a_list_too_it_is_never_sent_as_another_refusal() -> None:
+    payload = await asked("mutation { spendAll(costs: [13]) { __typename } }", SERVICE)
+    assert payload["data"] is None
+    assert payload["errors"][0]["extensions"]["code"] == "INTERNAL"
+
+
+async def test_a_fault_is_masked_and_logged_under_its_reference(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        payload = await asked("{ broken hello }")
+    [error] = payload["errors"]
+    reference = error["extensions"]["reference"]
+    assert payload["data"] == {"broken": None, "hello": "hello world"}
+    assert error["message"] == f"Something went wrong on our side. Quote reference {reference}."
+    assert error["extensions"] == {"code": "INTERNAL", "reference": reference}
+    assert error["path"] == ["broken"]
+    assert "hunter2" not in str(payload)
+    [record] = caplog.records
+    assert reference in record.getMessage()
+    assert "hunter2" in caplog.text
+
+
+async def test_what_graphql_says_of_a_value_of_ours_is_a_masked_fault() -> None:
+    payload = await asked("{ mistaken { id } hello }")
+    [error] = payload["errors"]
+    assert payload["data"] == {"mistaken": None, "hello": "hello world"}
+    assert (error["extensions"]["code"], error["path"]) == ("INTERNAL", ["mistaken"])
+    assert "hunter2" not in str(payload)
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("", "GRAPHQL_PARSE_FAILED"),
+        ("{", "GRAPHQL_PARSE_FAILED"),
+        ("{ hello }" * 2000, "GRAPHQL_PARSE_FAILED"),
+        ('{ hello(name: "\\ud800") }', "GRAPHQL_PARSE_FAILED"),
+        ("{" + "a {" * 300 + "b" + "}" * 301, "GRAPHQL_PARSE_FAILED"),
+        ("{ nothing }", "GRAPHQL_VALIDATION_FAILED"),
+        ("{ hello(loud: true) }", "GRAPHQL_VALIDATION_FAILED"),
+        ("{ toy { name } }", "GRAPHQL_VALIDATION_FAILED"),
+        ("type Query { a: Int }", "GRAPHQL_VALIDATION_FAILED"),
+        ("query A { hello } query B { hello }", "BAD_USER_INPUT"),
+        ("fragment F on Query { hello }", "GRAPHQL_VALIDATION_FAILED"),
+        ("query ($n: String!) { hello(name: $n) }", "BAD_USER_INPUT"),
+        ("subscription { forever }", "BAD_REQUEST"),
+    ],
+)
+async def test_a_request_that_cannot_run_says_why_with_a_code(query: str, code: str) -> None:
+    answer = await engine.execute(GraphQLRequest(query), context())
+    assert not answer.ran
+    assert "data" not in answer.payload
+    assert {error["extensions"]["code"] for error in answer.payload["errors"]} == {code}
+
+
+async def test_variables_of_the_wrong_type_are_bad_input() -> None:
+    payload = await asked("query ($n: String!) { hello(name: $n) }", n=5)
+    assert payload["errors"][0]["extensions"] == {"code": "BAD_USER_INPUT"}
+
+
+async def test_an_operation_that_the_document_lacks_is_bad_input() -> None:
+    answer = await engine.execute(GraphQLRequest("query A { hello }", None, "B"), context())
+    assert not answer.ran
+    assert answer.payload["errors"][0]["message"] == "The document has no operation named 'B'."
+
+
+async def test_an_operation_is_chosen_by_its_name() -> None:
+    answer = await engine.execute(
+        GraphQLRequest('query A { hello } query B { hello(name: "b") }', None, "B"), context()
+    )
+    assert answer.payload == {"data": {"hello": "hello b"}}
+
+
+async def test_in_production_there_is_no_introspection_and_no_suggestion() -> None:
+    assert "Did you mean 'hello'?" in str(await asked("{ helo }"))
+    assert "Did you mean" not in str(await asked("{ helo }", by=production_engine))
+    assert "data" in await asked("{ __schema { queryType { name } } }")
+    hidden = await asked("{ __schema { queryType { name } } }", by=production_engine)
+    assert hidden["errors"][0]["extensions"] == {"code": "GRAPHQL_VALIDATION_FAILED"}
+    assert await asked("{ __typename }", by=production_engine) == {"data": {"__typename": "Query"}}
+
+
+async def streamed(query: str, viewer: Caller | None = None) -> tuple[list[Any], list[Any]]:
+    """What a stream yields, and the errors that it ends with."""
+    items: list[Any] = []
+    try:
+        async for item in decode_items(engine.stream(GraphQLRequest(query), context(viewer))):
+            items.append(item)  # noqa: PERF401  a comprehension would lose the items before a failure
+    except OperationFailed as failed:
+        return items, failed.errors
+    return items, []
+
+
+async def test_a_subscription_yields_its_items() -> None:
+    assert await streamed("subscription { count(to: 2) }", USER) == (
+        [{"data": {"count": 1}}, {"data": {"count": 2}}],
+        [],
+    )
+
+
+async def test_a_subscription_that_is_not_allowed_does_not_begin() -> None:
+    items, [error] = await streamed("subscription { count(to: 2) }")
+    assert items == []
+    assert error["extensions"] == {"code": "UNAUTHENTICATED"}
+
+
+async def test_a_fault_in_a_subscription_is_masked() -> None:
+    items, [error] = await streamed("subscription { breaking }")
+    assert items == [{"data": {"breaking": 1}}]
+    assert error["extensions"]["code"] == "INTERNAL"
+    assert "hunter2" not in str(error)
+
+
+async def test_a_refusal_in_a_subscription_keeps_its_code() -> None:
+    items, [error] = await streamed("subscription { breaking(politely: true) }")
+    assert items == [{"data": {"breaking": 1}}]
+    assert error == {"message": "sinceVersion lies ahead", "extensions": {"code": "BAD_USER_INPUT"}}
+
+
+async def test_no_item_of_a_subscription_is_answered_from_what_an_earlier_one_loaded() -> None:
+    items, errors_sent = await streamed("subscription { toyTwice { loud } }")
+    assert items == [{"data": {"toyTwice": {"loud": "BEAR"}}}] * 2
+    assert errors_sent == []
+    assert sample_schema.resolver_calls == ["load bear", "load bear"]
+
+
+async def test_rows_of_one_request_are_loaded_together_and_once() -> None:
+    await asked('{ a: toy(name: "a") { loud } b: toy(name: "b") { loud } again: toy(name: "a") { loud } }')
+    assert sample_schema.resolver_calls == ["load a,b"]
+
+
+def test_every_error_type_implements_the_interface() -> None:
+    assert all(issubclass(line.error_type, UserError) for line in ERROR_HANDLERS)

@@ -1,0 +1,185 @@
+"""One operation asked over each transport of the toy edge, and how it ended: tests of limits run over all of them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from starlette.types import Message
+
+from app.engine.execution import GraphQLEngine
+from app.engine.transports.http import GraphQLOverHTTP
+from app.engine.transports.websocket import PROTOCOL, GraphQLOverWebSocket
+from tests.engine import sample_schema
+from tests.engine.transports.websocket_client import Client
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a request ended."""
+
+    data: Any = None
+    errors: Sequence[Any] = field(default_factory=tuple)
+    status: int | None = None
+    """Of an HTTP response."""
+    retry_after: str | None = None
+    """The header of an HTTP response."""
+    close_code: int | None = None
+    """Of a WebSocket connection that ended for it."""
+
+    @property
+    def codes(self) -> set[str]:
+        return {error["extensions"]["code"] for error in self.errors}
+
+    @property
+    def says(self) -> str:
+        return " ".join(error["message"] for error in self.errors)
+
+
+Ask = Callable[..., Awaitable[Outcome]]
+
+
+async def over_http(
+    execution: GraphQLEngine, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
+) -> Outcome:
+    """One POST."""
+    whole = orjson.dumps({"query": query, "variables": variables})
+    replies: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": whole, "more_body": False}
+
+    async def send(message: Message) -> None:
+        replies.append(message)
+
+    headers = [(b"content-type", b"application/json"), *_authorization(bearer)]
+    scope = {"type": "http", "method": "POST", "path": "/graphql", "headers": headers, "client": (address, 1)}
+    await GraphQLOverHTTP(execution, sample_schema.authenticator, sample_schema.state, graphiql=False)(
+        scope if address else scope | {"client": None}, receive, send
+    )
+    found = orjson.loads(replies[1]["body"])
+    named = dict(replies[0]["headers"])
+    retry = named.get(b"retry-after")
+    return Outcome(
+        found.get("data"), found.get("errors", ()), replies[0]["status"], retry.decode() if retry is not None else None
+    )
+
+
+async def over_event_stream(
+    execution: GraphQLEngine, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
+) -> Outcome:
+    """One POST that takes nothing but an event stream: its first item, or how it ended without one."""
+    server = GraphQLOverHTTP(execution, sample_schema.authenticator, sample_schema.state, graphiql=False)
+    status, headers, item = await first_item(
+        server, {"query": query, "variables": variables}, bearer=bearer, client=(address, 1) if address else None
+    )
+    retry = headers.get(b"retry-after")
+    return Outcome(item.get("data"), item.get("errors", ()), status, retry.decode() if retry is not None else None)
+
+
+async def over_either(
+    execution: GraphQLEngine, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
+) -> Outcome:
+    """One POST that takes an event stream where there is one to send, and else a whole answer."""
+    server = GraphQLOverHTTP(execution, sample_schema.authenticator, sample_schema.state, graphiql=False)
+    status, headers, item = await first_item(
+        server,
+        {"query": query, "variables": variables},
+        bearer=bearer,
+        client=(address, 1) if address else None,
+        accept=b"application/json, text/event-stream",
+    )
+    retry = headers.get(b"retry-after")
+    return Outcome(item.get("data"), item.get("errors", ()), status, retry.decode() if retry is not None else None)
+
+
+async def first_item(
+    server: GraphQLOverHTTP,
+    request: Mapping[str, Any],
+    *,
+    bearer: str | None = None,
+    client: tuple[str, int] | None = None,
+    accept: bytes = b"text/event-stream",
+) -> tuple[int, dict[bytes, bytes], dict[str, Any]]:
+    """Status and headers of an event stream or of the ordinary answer in its place, and its first item; the client
+    leaves after that, and the server must end by itself."""
+    to_server: asyncio.Queue[Message] = asyncio.Queue()
+    from_server: asyncio.Queue[Message] = asyncio.Queue()
+    await to_server.put({"type": "http.request", "body": orjson.dumps(request), "more_body": False})
+    headers = [
+        (b"content-type", b"application/json"), (b"accept", accept), *_authorization(bearer),
+    ]  # fmt: skip
+    scope = {"type": "http", "method": "POST", "path": "/graphql", "headers": headers, "client": client}
+    serving = asyncio.create_task(server(scope, to_server.get, from_server.put))
+    try:
+        async with asyncio.timeout(5):
+            start, told = await from_server.get(), await from_server.get()
+            named = dict(start["headers"])
+            payload = told["body"]
+            if named[b"content-type"].startswith(b"text/event-stream"):
+                name, *_, data, _, _ = payload.split(b"\n")
+                assert name in {b"event: next", b"event: complete"}, payload
+                payload = data.removeprefix(b"data: ") if name == b"event: next" else b'{"data": null}'
+            await to_server.put({"type": "http.disconnect"})
+            await serving
+        return start["status"], named, orjson.loads(payload)
+    finally:
+        serving.cancel()
+
+
+async def over_websocket(
+    execution: GraphQLEngine, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
+) -> Outcome:
+    """One operation of a connection of its own: its first item, or how it ended without one."""
+    async with connected(execution, bearer=bearer, address=address) as client:
+        await client.init()
+        await client.subscribe("1", query, **variables)
+        event = await client.event()
+    if event["type"] == "websocket.close":
+        return Outcome(close_code=event["code"])
+    message = orjson.loads(event["text"])
+    if message["type"] == "error":
+        return Outcome(errors=message["payload"])
+    return Outcome(message["payload"].get("data"), message["payload"].get("errors", ()))
+
+
+@asynccontextmanager
+async def connected(
+    execution: GraphQLEngine,
+    *,
+    bearer: str | None = None,
+    address: str | None = None,
+    sockets: GraphQLOverWebSocket | None = None,
+) -> AsyncIterator[Client]:
+    """An accepted connection, not yet acknowledged. `sockets`: the server's end, shared with other connections."""
+    server = sockets or GraphQLOverWebSocket(execution, sample_schema.authenticator, sample_schema.state)
+    client = Client()
+    await client.to_server.put({"type": "websocket.connect"})
+    scope = {
+        "type": "websocket",
+        "path": "/graphql",
+        "headers": [(b"host", b"credits.example"), *_authorization(bearer)],
+        "subprotocols": [PROTOCOL],
+        "client": (address, 1) if address else None,
+    }
+    serving = asyncio.create_task(server(scope, client.to_server.get, client.from_server.put))
+    try:
+        assert (await client.event())["type"] == "websocket.accept"
+        yield client
+        await client.to_server.put({"type": "websocket.disconnect", "code": 1000})
+        async with asyncio.timeout(2):
+            await serving
+    finally:
+        serving.cancel()
+
+
+def _authorization(bearer: str | None) -> list[tuple[bytes, bytes]]:
+    return [(b"authorization", f"Bearer {bearer}".encode())] if bearer is not None else []
+
+
+TRANSPORTS: dict[str, Ask] = {
+    "http": over_http, "websocket": over_websocket, "event stream": over_event_stream, "either": over_either,
+}  # fmt: skip
+"""By name; a transport that is added here is held to every limit."""

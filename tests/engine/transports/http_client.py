@@ -1,0 +1,71 @@
+"""The client's end of a request over HTTP to the toy edge."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import orjson
+from starlette.types import Message
+
+from app.engine.transports.http import GraphQLOverHTTP
+from tests.engine.sample_schema import authenticator, engine, state
+
+GRAPHQL_JSON = "application/graphql-response+json"
+view = GraphQLOverHTTP(engine, authenticator, state, graphiql=True, get_queries=True)
+production_view = GraphQLOverHTTP(engine, authenticator, state, graphiql=False)
+
+
+class Reply:
+    def __init__(self, messages: list[Message]) -> None:
+        assert [message["type"] for message in messages] == ["http.response.start", "http.response.body"]
+        self.status: int = messages[0]["status"]
+        self.headers = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
+        self.body: bytes = messages[1]["body"]
+        assert self.headers["cache-control"] == "no-store"
+        assert self.headers["x-content-type-options"] == "nosniff"
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        assert "data" not in self.json
+        [error] = self.json["errors"]
+        return str(error["extensions"]["code"])
+
+
+async def sent(
+    chunks: Iterable[bytes] | bytes,
+    *,
+    method: str = "POST",
+    to: GraphQLOverHTTP = view,
+    bearer: str | None = None,
+    query_string: bytes = b"",
+    **headers: str,
+) -> Reply:
+    """The reply to a request that arrives in these chunks."""
+    waiting = [chunks] if isinstance(chunks, bytes) else list(chunks)
+    named = {"content_type": "application/json"} | headers | ({"authorization": f"Bearer {bearer}"} if bearer else {})
+    replies: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": waiting.pop(0), "more_body": bool(waiting)}
+
+    async def send(message: Message) -> None:
+        replies.append(message)
+
+    pairs = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in named.items() if value]
+    scope = {"type": "http", "method": method, "path": "/graphql", "query_string": query_string, "headers": pairs}
+    await to(scope, receive, send)
+    return Reply(replies)
+
+
+def body(query: str, **more: Any) -> bytes:
+    return orjson.dumps({"query": query, **more})
+
+
+async def got(parameters: Mapping[str, object], *, method: str = "GET", **how: Any) -> Reply:
+    """The reply to a request by its address; what is no text is written as JSON."""
+    texts = {name: value if isinstance(value, str) else orjson.dumps(value) for name, value in parameters.items()}
+    return await sent([], method=method, query_string=urlencode(texts).encode(), content_type="", **how)

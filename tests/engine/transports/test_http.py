@@ -1,0 +1,314 @@
+"""The HTTP transport: statuses, sizes, malformed bodies; whatever arrives, the answer is typed and the server alive."""
+
+import gzip
+from collections.abc import Iterable
+
+import orjson
+import pytest
+from starlette.types import Message
+
+from app.db import pools
+from app.engine.transports.request_parsing import MAX_SERVICE_BODY_BYTES, MAX_USER_BODY_BYTES
+from tests.engine import sample_schema
+from tests.engine.sample_schema import token
+from tests.engine.transports.http_client import GRAPHQL_JSON, Reply, body, got, production_view, sent, view
+
+pytestmark = pytest.mark.anyio
+
+KEY_OF_NOBODY = f"ck_{'0' * 16}_{'0' * 64}"
+
+
+async def test_a_query_is_answered() -> None:
+    reply = await sent(body("query ($n: String!) { hello(name: $n) }", variables={"n": "you"}))
+    assert (reply.status, reply.json) == (200, {"data": {"hello": "hello you"}})
+    assert reply.headers["content-type"] == "application/json; charset=utf-8"
+    assert reply.headers["content-length"] == str(len(reply.body))
+
+
+async def test_a_token_makes_the_viewer() -> None:
+    assert (await sent(body("{ me }"), bearer=token("ada"))).json == {"data": {"me": "user:ada"}}
+
+
+async def test_a_body_in_many_chunks_is_one_body() -> None:
+    whole = body("{ hello }")
+    reply = await sent([whole[:5], b"", whole[5:9], whole[9:]])
+    assert reply.json == {"data": {"hello": "hello world"}}
+
+
+@pytest.mark.parametrize(
+    "authorization", ["Bearer nonsense", "Bearer ", "Basic YTpi", "nonsense", "Bearer a, Bearer b"]
+)
+async def test_a_refused_token_is_401_before_the_body_is_read(authorization: str) -> None:
+    reply = await sent([], authorization=authorization)
+    assert (reply.status, reply.code) == (401, "UNAUTHENTICATED")
+    assert reply.headers["www-authenticate"] == "Bearer"
+
+
+async def test_an_expired_token_is_401() -> None:
+    reply = await sent(body("{ me }"), bearer=token(seconds=-3600))
+    assert (reply.status, reply.code) == (401, "UNAUTHENTICATED")
+
+
+MALFORMED = {
+    "empty": b"",
+    "not JSON": b"{",
+    "null": b"null",
+    "number": b"42",
+    "string": b'"{ hello }"',
+    "true": b"true",
+    "empty list": b"[]",
+    "batch": orjson.dumps([{"query": "{ hello }"}]),
+    "no query": b"{}",
+    "null query": b'{"query": null}',
+    "query is a number": b'{"query": 1}',
+    "query is an object": b'{"query": {}}',
+    "variables are a list": b'{"query": "{ hello }", "variables": []}',
+    "variables are text": b'{"query": "{ hello }", "variables": "{}"}',
+    "operationName is a number": b'{"query": "{ hello }", "operationName": 1}',
+    "extensions are a list": b'{"query": "{ hello }", "extensions": []}',
+    "invalid UTF-8": b'{"query": "\xff\xfe"}',
+    "UTF-16": '{"query": "{ hello }"}'.encode("utf-16"),
+    "gzip": gzip.compress(body("{ hello }")),
+    "nested too deep for the parser": b'{"query": "{ hello }", "variables": ' + b'{"a":' * 5000 + b"1" + b"}" * 5001,
+    "an integer of thousands of digits": b'{"query": "{ hello }", "variables": {"a": ' + b"9" * 5000 + b"}}",
+    "NaN": b'{"query": "{ hello }", "variables": {"a": NaN}}',
+    "lone surrogate": b'{"query": "\\ud800"}',
+    "two values": b'{"query": "{ hello }"} {}',
+}
+
+
+@pytest.mark.parametrize("accept", ["*/*", GRAPHQL_JSON])
+@pytest.mark.parametrize("name", MALFORMED)
+async def test_a_malformed_body_is_400(name: str, accept: str) -> None:
+    reply = await sent(MALFORMED[name], accept=accept)
+    assert (reply.status, reply.code) == (400, "BAD_REQUEST")
+
+
+async def test_a_compressed_body_is_400_and_is_not_unpacked() -> None:
+    reply = await sent([], content_encoding="gzip")
+    assert (reply.status, reply.code) == (400, "BAD_REQUEST")
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/graphql",
+        "application/json; charset=utf-16",
+        "application/jsonp",
+    ],
+)
+async def test_another_content_type_is_415(content_type: str) -> None:
+    reply = await sent([], content_type=content_type)
+    assert (reply.status, reply.code) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json; charset=utf-8", "Application/JSON", "application/json;charset=UTF-8"]
+)
+async def test_json_in_utf_8_may_say_so(content_type: str) -> None:
+    assert (await sent(body("{ hello }"), content_type=content_type)).status == 200
+
+
+def padded(size: int) -> bytes:
+    whole = body("{ hello }")
+    return whole + b" " * (size - len(whole))
+
+
+@pytest.mark.parametrize(
+    ("operator", "limit"), [(None, MAX_USER_BODY_BYTES), (False, MAX_USER_BODY_BYTES), (True, MAX_SERVICE_BODY_BYTES)]
+)
+async def test_a_body_may_have_its_size_and_not_a_byte_more(operator: bool | None, limit: int) -> None:
+    bearer = None if operator is None else token("olga", operator=operator)
+    assert (await sent(padded(limit), bearer=bearer)).status == 200
+    reply = await sent(padded(limit + 1), bearer=bearer)
+    assert (reply.status, reply.code) == (413, "PAYLOAD_TOO_LARGE")
+    assert reply.json["errors"][0]["message"] == f"The body may take at most {limit:,} bytes."
+
+
+async def test_a_stream_is_cut_at_the_limit_whatever_its_content_length_says() -> None:
+    taken = 0
+
+    def endless() -> Iterable[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield b" " * 16 * 1024
+
+    chunks = iter(endless())
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": next(chunks), "more_body": True}
+
+    replies: list[Message] = []
+
+    async def send(message: Message) -> None:
+        replies.append(message)
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"10")]
+    await view({"type": "http", "method": "POST", "path": "/graphql", "headers": headers}, receive, send)
+    assert Reply(replies).status == 413
+    assert taken == 5
+
+
+async def test_a_content_length_beyond_the_limit_is_413_before_the_body_is_read() -> None:
+    reply = await sent([], content_length=str(MAX_USER_BODY_BYTES + 1))
+    assert (reply.status, reply.code) == (413, "PAYLOAD_TOO_LARGE")
+
+
+@pytest.mark.parametrize("content_length", ["-1", "many", "²", ""])
+async def test_a_content_length_that_is_no_number_is_not_believed(content_length: str) -> None:
+    assert (await sent(body("{ hello }"), content_length=content_length)).status == 200
+
+
+async def test_a_caller_who_leaves_is_not_answered() -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    headers = [(b"content-type", b"application/json")]
+    await view({"type": "http", "method": "POST", "path": "/graphql", "headers": headers}, receive, send)
+
+
+@pytest.mark.parametrize(
+    "query", ["{", "{ nothing }", "query ($n: String!) { hello(name: $n) }", "subscription { forever }"]
+)
+async def test_an_operation_that_cannot_run_is_200_in_plain_json_and_400_where_the_client_knows_better(
+    query: str,
+) -> None:
+    plain = await sent(body(query), accept="application/json")
+    modern = await sent(body(query), accept=f"{GRAPHQL_JSON}, application/json;q=0.9")
+    assert (plain.status, modern.status) == (200, 400)
+    assert plain.json == modern.json
+    assert "data" not in plain.json
+    assert modern.headers["content-type"] == f"{GRAPHQL_JSON}; charset=utf-8"
+
+
+async def test_an_error_in_a_field_is_200() -> None:
+    reply = await sent(body("{ hello broken }"), accept=GRAPHQL_JSON)
+    assert reply.status == 200
+    assert reply.json["data"] == {"hello": "hello world", "broken": None}
+
+
+async def test_a_fault_names_the_request_id_that_a_proxy_gave() -> None:
+    reply = await sent(body("{ broken }"), x_request_id="edge-42")
+    assert reply.json["errors"][0]["extensions"]["reference"] == "edge-42"
+    forged = await sent(body("{ broken }"), x_request_id="two\tlines")
+    assert forged.json["errors"][0]["extensions"]["reference"] != "two\tlines"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH"])
+async def test_in_production_operations_are_sent_by_post_only(method: str) -> None:
+    reply = await sent([], method=method, to=production_view, query_string=b"query={hello}")
+    assert reply.status == 405
+    assert reply.headers["allow"] == "POST, OPTIONS"
+    if method != "HEAD":
+        assert reply.code == "METHOD_NOT_ALLOWED"
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE"])
+async def test_in_development_operations_are_sent_by_post_or_get(method: str) -> None:
+    reply = await sent([], method=method)
+    assert (reply.status, reply.headers["allow"]) == (405, "POST, GET, HEAD, OPTIONS")
+
+
+async def test_options_says_what_may_be_sent() -> None:
+    for to, allowed in ((view, "POST, GET, HEAD, OPTIONS"), (production_view, "POST, OPTIONS")):
+        reply = await sent([], method="OPTIONS", to=to)
+        assert (reply.status, reply.headers["allow"], reply.body) == (204, allowed, b"")
+
+
+async def test_a_browser_is_shown_graphiql_in_development_only() -> None:
+    page = await sent([], method="GET", accept="text/html,application/xhtml+xml")
+    assert page.status == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert b"graphiql" in page.body
+    assert (await sent([], method="GET", accept="text/html", to=production_view)).status == 405
+
+
+async def test_get_carries_out_a_query_with_variables_of_the_address() -> None:
+    asked = {
+        "query": "query A { me } query B($n: String!) { hello(name: $n) }",
+        "variables": {"n": "é&?"},
+        "operationName": "B",
+        "extensions": {"any": 1},
+    }
+    reply = await got(asked, accept=GRAPHQL_JSON, bearer=token())
+    assert (reply.status, reply.json) == (200, {"data": {"hello": "hello é&?"}})
+    assert reply.headers["content-type"] == f"{GRAPHQL_JSON}; charset=utf-8"
+
+
+async def test_head_is_answered_as_get_is_without_its_body() -> None:
+    full = await got({"query": "{ hello }"})
+    bare = await got({"query": "{ hello }"}, method="HEAD")
+    assert (bare.status, bare.headers, bare.body) == (full.status, full.headers, b"")
+
+
+@pytest.mark.parametrize("accept", ["", "application/json", GRAPHQL_JSON, "text/event-stream"])
+async def test_a_mutation_by_get_is_405_and_does_not_run(accept: str) -> None:
+    sample_schema.resolver_calls.clear()
+    reply = await got({"query": "mutation { spend(cost: 1) { __typename } }"}, accept=accept)
+    assert (reply.status, reply.code, reply.headers["allow"]) == (405, "METHOD_NOT_ALLOWED", "POST")
+    assert sample_schema.resolver_calls == []
+
+
+async def test_the_mutation_that_a_get_names_counts_and_not_the_document() -> None:
+    both = "query Q { hello } mutation M { spend(cost: 1) { __typename } }"
+    assert (await got({"query": both, "operationName": "Q"})).json == {"data": {"hello": "hello world"}}
+    assert (await got({"query": both, "operationName": "M"})).status == 405
+
+
+MALFORMED_ADDRESSES = {
+    "nothing": b"",
+    "no query": b"operationName=A",
+    "variables are no JSON": b"query={hello}&variables={",
+    "variables are a list": b"query={hello}&variables=[]",
+    "variables are text": b"query={hello}&variables=%22a%22",
+    "extensions are a number": b"query={hello}&extensions=1",
+    "query twice": b"query={hello}&query={me}",
+    "variables twice": b"query={hello}&variables={}&variables={}",
+    "invalid UTF-8": b"query=%ff",
+    "not ASCII": "query={é}".encode(),
+    "too many": b"query={hello}" + b"&a=1" * 30,
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED_ADDRESSES)
+async def test_a_malformed_address_is_400(name: str) -> None:
+    reply = await sent([], method="GET", query_string=MALFORMED_ADDRESSES[name], content_type="")
+    assert (reply.status, reply.code) == (400, "BAD_REQUEST")
+
+
+async def test_an_address_may_be_as_long_as_a_body_and_not_a_byte_longer() -> None:
+    for size, status in ((MAX_USER_BODY_BYTES, 200), (MAX_USER_BODY_BYTES + 1, 413)):
+        reply = await sent([], method="GET", query_string=b"query={hello}&a=" + b"x" * (size - 16), content_type="")
+        assert reply.status == status
+
+
+@pytest.mark.parametrize(
+    "accept", ["text/plain", "text/html", "image/*", "application/xml", "application/json;q=0", "*/*;q=0"]
+)
+async def test_an_answer_in_no_form_that_is_accepted_is_406_before_anything_is_read(accept: str) -> None:
+    reply = await sent([], accept=accept)
+    assert (reply.status, reply.code) == (406, "NOT_ACCEPTABLE")
+
+
+async def test_a_request_without_accept_is_answered_in_plain_json() -> None:
+    for accept in ("", "*/*", "application/*", "text/html, */*;q=0.1"):
+        reply = await sent(body("{ hello }"), accept=accept)
+        assert reply.headers["content-type"] == "application/json; charset=utf-8"
+
+
+async def test_a_service_whose_key_cannot_be_looked_up_is_told_to_ask_again() -> None:
+    with pytest.raises(OSError, match=r"refused|failed"):
+        await pools.connect("postgresql://127.0.0.1:1/nobody")
+    try:
+        reply = await sent(body("{ hello }"), bearer=KEY_OF_NOBODY)
+    finally:
+        await pools.disconnect()
+    assert (reply.status, reply.code, reply.headers["retry-after"]) == (503, "UNAVAILABLE", "1")

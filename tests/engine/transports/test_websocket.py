@@ -1,0 +1,310 @@
+"""The WebSocket transport: graphql-transport-ws, its close codes, and that one operation never ends another."""
+
+import asyncio
+
+import pytest
+from starlette.types import Message
+
+from app.engine.transports.request_parsing import MAX_USER_BODY_BYTES
+from app.engine.transports.websocket import MAX_OPERATIONS, PINGS_PER_SECOND, PROTOCOL
+from tests.engine import sample_schema
+from tests.engine.sample_schema import token
+from tests.engine.transports.websocket_client import Client, accepted, opened, sockets
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_subscription_is_followed_to_its_end() -> None:
+    async with accepted() as client:
+        await client.init({"authorization": f"Bearer {token()}"})
+        await client.subscribe("1", "subscription ($n: Int!) { count(to: $n) }", n=2)
+        assert [await client.said() for _ in range(3)] == [
+            {"id": "1", "type": "next", "payload": {"data": {"count": 1}}},
+            {"id": "1", "type": "next", "payload": {"data": {"count": 2}}},
+            {"id": "1", "type": "complete"},
+        ]
+
+
+async def test_queries_and_mutations_are_served_too() -> None:
+    async with accepted() as client:
+        await client.init({"token": token()})
+        await client.subscribe("q", "{ me }")
+        assert await client.said() == {"id": "q", "type": "next", "payload": {"data": {"me": "user:ada"}}}
+        assert await client.said() == {"id": "q", "type": "complete"}
+        await client.subscribe("m", "mutation { spend(cost: 1) { __typename } }")
+        refusal = await client.said()
+        assert refusal["payload"]["errors"][0]["extensions"] == {"code": "FORBIDDEN"}
+        assert sample_schema.resolver_calls == ["me"]
+
+
+@pytest.mark.parametrize(
+    "payload", [{"Authorization": "Bearer {}"}, {"token": "{}"}, {"token": "{}", "authorization": None}]
+)
+async def test_the_token_may_come_in_either_field(payload: dict[str, str | None]) -> None:
+    filled = {name: value and value.format(token("bob")) for name, value in payload.items()}
+    async with accepted() as client:
+        await client.init(filled)
+        await client.subscribe("1", "{ me }")
+        assert (await client.said())["payload"] == {"data": {"me": "user:bob"}}
+
+
+async def test_without_a_token_in_the_payload_the_handshake_header_counts() -> None:
+    async with accepted(authorization=f"Bearer {token('carol')}") as client:
+        await client.init()
+        await client.subscribe("1", "{ me }")
+        assert (await client.said())["payload"] == {"data": {"me": "user:carol"}}
+
+
+@pytest.mark.parametrize("payload", [None, {}])
+async def test_without_any_token_the_caller_is_nobody(payload: object) -> None:
+    async with accepted() as client:
+        await client.init(payload)
+        await client.subscribe("1", "subscription { count(to: 1) }")
+        ended = await client.said()
+        assert (ended["id"], ended["type"]) == ("1", "error")
+        assert ended["payload"][0]["extensions"] == {"code": "UNAUTHENTICATED"}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"token": "nonsense"},
+        {"token": ""},
+        {"token": 5},
+        {"token": ["x"]},
+        {"authorization": "Basic YTpi"},
+        {"authorization": "Bearer nonsense"},
+        {"authorization": {"token": "x"}},
+    ],
+)
+async def test_a_refused_token_closes_with_the_code_that_clients_retry(payload: object) -> None:
+    async with accepted() as client:
+        await client.say({"type": "connection_init", "payload": payload})
+        assert await client.closed() == (4403, "Forbidden")
+
+
+async def test_an_expired_token_is_refused() -> None:
+    async with accepted() as client:
+        await client.say({"type": "connection_init", "payload": {"token": token(seconds=-3600)}})
+        assert await client.closed() == (4403, "Forbidden")
+
+
+async def test_a_connection_ends_when_its_token_does() -> None:
+    async with accepted() as client:
+        await client.init({"token": token(seconds=1.2)})
+        await client.subscribe("1", "subscription { forever }")
+        assert await client.closed() == (4403, "Forbidden: the token has expired")
+        await asyncio.sleep(0)
+        assert sample_schema.resolver_calls == ["begun", "ended"]
+
+
+async def test_who_does_not_begin_is_closed() -> None:
+    async with accepted() as client:
+        assert await client.closed() == (4408, "Connection initialisation timeout")
+
+
+async def test_who_began_is_not() -> None:
+    async with accepted() as client:
+        await client.init({"token": token()})
+        await asyncio.sleep(0.3)
+        await client.say({"type": "ping"})
+        assert await client.said() == {"type": "pong"}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "42",
+        '"connection_init"',
+        "{}",
+        '{"type": null}',
+        '{"type": "start"}',
+        '{"type": "subscribe"}',
+        '{"type": "subscribe", "id": "1"}',
+        '{"type": "subscribe", "id": 1, "payload": {"query": "{ hello }"}}',
+        '{"type": "subscribe", "id": "", "payload": {"query": "{ hello }"}}',
+        '{"type": "subscribe", "id": "1", "payload": []}',
+        '{"type": "subscribe", "id": "1", "payload": {}}',
+        '{"type": "subscribe", "id": "1", "payload": {"query": 1}}',
+        '{"type": "subscribe", "id": "1", "payload": {"query": "{ hello }", "variables": []}}',
+        '{"type": "subscribe", "id": "1", "payload": {"query": "{ hello }", "operationName": 1}}',
+        '{"type": "complete"}',
+        '{"type": "complete", "id": 1}',
+        "[" * 5000,
+        '{"type": "ping", "payload": ' + "9" * 5000 + "}",
+    ],
+)
+async def test_a_malformed_message_closes_with_4400(message: str) -> None:
+    async with accepted() as client:
+        await client.init()
+        await client.say(message)
+        assert (await client.closed())[0] == 4400
+
+
+async def test_a_binary_message_closes_with_4400() -> None:
+    async with accepted() as client:
+        await client.to_server.put({"type": "websocket.receive", "bytes": b'{"type":"ping"}', "text": None})
+        assert await client.closed() == (4400, "Messages must be text")
+
+
+async def test_a_message_too_big_is_refused() -> None:
+    async with accepted() as client:
+        await client.init()
+        await client.say('{"type": "ping"}' + " " * MAX_USER_BODY_BYTES)
+        assert await client.closed() == (1009, "Message too big")
+
+
+@pytest.mark.parametrize("payload", [[], "token", 5])
+async def test_an_init_payload_that_is_no_object_closes_with_4400(payload: object) -> None:
+    async with accepted() as client:
+        await client.say({"type": "connection_init", "payload": payload})
+        assert (await client.closed())[0] == 4400
+
+
+async def test_subscribing_before_the_connection_is_acknowledged_closes_with_4401() -> None:
+    async with accepted() as client:
+        await client.subscribe("1", "{ hello }")
+        assert await client.closed() == (4401, "Unauthorized")
+        assert sample_schema.resolver_calls == []
+
+
+async def test_beginning_twice_closes_with_4429() -> None:
+    async with accepted() as client:
+        await client.init()
+        await client.say({"type": "connection_init"})
+        assert (await client.closed())[0] == 4429
+
+
+async def test_an_id_in_use_closes_with_4409() -> None:
+    async with accepted() as client:
+        await client.init()
+        await client.subscribe("1", "subscription { forever }")
+        await client.subscribe("1", "subscription { forever }")
+        assert await client.closed() == (4409, "Subscriber for 1 already exists")
+
+
+async def test_an_id_may_be_used_again_after_its_end() -> None:
+    async with accepted() as client:
+        await client.init()
+        for _ in range(3):
+            await client.subscribe("1", "{ hello }")
+            assert (await client.said())["type"] == "next"
+            assert await client.said() == {"id": "1", "type": "complete"}
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("{", "GRAPHQL_PARSE_FAILED"),
+        ("subscription { nothing }", "GRAPHQL_VALIDATION_FAILED"),
+        ("query A { hello } query B { hello }", "BAD_USER_INPUT"),
+        ("subscription ($n: Int!) { count(to: $n) }", "BAD_USER_INPUT"),
+        ("subscription { breaking count(to: 1) }", "GRAPHQL_VALIDATION_FAILED"),
+    ],
+)
+async def test_an_operation_that_cannot_run_ends_alone(query: str, code: str) -> None:
+    async with accepted() as client:
+        await client.init()
+        await client.subscribe("bad", query)
+        ended = await client.said()
+        assert (ended["id"], ended["type"]) == ("bad", "error")
+        assert {error["extensions"]["code"] for error in ended["payload"]} == {code}
+        await client.subscribe("good", "{ hello }")
+        assert (await client.said())["payload"] == {"data": {"hello": "hello world"}}
+
+
+async def test_a_fault_in_one_subscription_is_masked_and_ends_it_alone() -> None:
+    async with accepted() as client:
+        await client.init()
+        await client.subscribe("1", "subscription { breaking }")
+        assert await client.said() == {"id": "1", "type": "next", "payload": {"data": {"breaking": 1}}}
+        ended = await client.said()
+        assert (ended["type"], ended["payload"][0]["extensions"]["code"]) == ("error", "INTERNAL")
+        assert "hunter2" not in str(ended)
+        await client.subscribe("2", "{ hello }")
+        assert (await client.said())["id"] == "2"
+
+
+async def test_a_subscription_that_the_client_completes_ends_and_says_nothing_more() -> None:
+    async with accepted() as client:
+        await client.init()
+        await client.subscribe("1", "subscription { forever }")
+        await asyncio.sleep(0.02)
+        await client.say({"id": "1", "type": "complete"}, {"id": "unknown", "type": "complete"})
+        assert await client.silent()
+        assert sample_schema.resolver_calls == ["begun", "ended"]
+        await client.subscribe("1", "{ hello }")
+        assert (await client.said())["payload"] == {"data": {"hello": "hello world"}}
+
+
+async def test_whoever_leaves_leaves_nothing_running() -> None:
+    async with accepted() as client:
+        await client.init()
+        await client.subscribe("1", "subscription { forever }")
+        await asyncio.sleep(0.02)
+        assert sample_schema.resolver_calls == ["begun"]
+    assert sample_schema.resolver_calls == ["begun", "ended"]
+
+
+async def test_a_connection_carries_a_bounded_number_of_operations() -> None:
+    async with accepted() as client:
+        await client.init()
+        for number in range(MAX_OPERATIONS):
+            await client.subscribe(str(number), "subscription { forever }")
+        await client.subscribe("one more", "subscription { forever }")
+        refusal = await client.said()
+        assert (refusal["id"], refusal["type"]) == ("one more", "error")
+        assert refusal["payload"][0]["extensions"] == {"code": "BAD_REQUEST"}
+        assert len(sample_schema.resolver_calls) == MAX_OPERATIONS
+
+
+async def test_ping_is_answered_before_the_beginning_too_and_pong_is_heard() -> None:
+    async with accepted() as client:
+        await client.say({"type": "ping", "payload": {"n": 1}}, {"type": "pong"}, {"type": "ping"})
+        assert [await client.said() for _ in range(2)] == [{"type": "pong"}] * 2
+
+
+@pytest.mark.parametrize("subprotocols", [(), ("graphql-ws",), ("json",)])
+async def test_no_other_protocol_is_spoken(subprotocols: tuple[str, ...]) -> None:
+    async with opened(subprotocols=subprotocols) as client:
+        assert await client.event() == {"type": "websocket.accept", "subprotocol": None}
+        assert await client.closed() == (4406, "Subprotocol not acceptable")
+
+
+async def test_a_page_of_another_host_is_refused_at_the_handshake() -> None:
+    async with opened(origin="https://evil.example") as client:
+        assert (await client.event())["type"] == "websocket.close"
+
+
+@pytest.mark.parametrize("origin", ["https://credits.example", "https://app.example", "HTTPS://APP.example"])
+async def test_the_own_host_and_those_named_are_welcome(origin: str) -> None:
+    async with accepted(origin=origin) as client:
+        await client.init()
+
+
+async def test_a_client_that_is_gone_while_it_is_answered_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    client = Client()
+    for event in ({"type": "websocket.connect"}, {"type": "websocket.receive", "text": '{"type": "ping"}'}):
+        await client.to_server.put(event)
+
+    async def send(message: Message) -> None:
+        if message["type"] == "websocket.send":
+            raise OSError("gone")
+
+    scope = {"type": "websocket", "path": "/graphql", "headers": [], "subprotocols": [PROTOCOL]}
+    async with asyncio.timeout(2):
+        await sockets(scope, client.to_server.get, send)
+    assert caplog.records == []
+
+
+async def test_a_hundred_pings_at_once_are_answered_and_one_more_ends_the_connection() -> None:
+    async with accepted() as client:
+        for _ in range(10 * PINGS_PER_SECOND):
+            await client.say({"type": "ping"})
+            assert await client.said() == {"type": "pong"}
+        await client.say(*[{"type": "pong"}] * 20)  # some flow in again meanwhile
+        assert await client.closed() == (1008, "Too many pings")

@@ -1,0 +1,78 @@
+"""The client's end of a WebSocket connection to the toy edge."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+from starlette.types import Message
+
+from app.engine.transports.websocket import PROTOCOL, GraphQLOverWebSocket
+from tests.engine import sample_schema
+from tests.engine.sample_schema import authenticator, engine, state
+
+sockets = GraphQLOverWebSocket(engine, authenticator, state, allowed_origins=["https://app.example"], init_seconds=0.2)
+
+
+class Client:
+    """The other end of one connection."""
+
+    def __init__(self) -> None:
+        self.to_server: asyncio.Queue[Message] = asyncio.Queue()
+        self.from_server: asyncio.Queue[Message] = asyncio.Queue()
+
+    async def event(self) -> Message:
+        async with asyncio.timeout(2):
+            return await self.from_server.get()
+
+    async def said(self) -> Any:
+        event = await self.event()
+        assert event["type"] == "websocket.send", event
+        return orjson.loads(event["text"])
+
+    async def closed(self) -> tuple[int, str]:
+        event = await self.event()
+        assert event["type"] == "websocket.close", event
+        return event["code"], event["reason"]
+
+    async def say(self, *messages: object) -> None:
+        for message in messages:
+            text = message if isinstance(message, str) else orjson.dumps(message).decode()
+            await self.to_server.put({"type": "websocket.receive", "text": text})
+
+    async def init(self, payload: object = None) -> None:
+        await self.say({"type": "connection_init", "payload": payload})
+        assert await self.said() == {"type": "connection_ack"}
+
+    async def subscribe(self, id: str, query: str, **variables: Any) -> None:
+        await self.say({"id": id, "type": "subscribe", "payload": {"query": query, "variables": variables}})
+
+    async def silent(self) -> bool:
+        await asyncio.sleep(0.05)
+        return self.from_server.empty()
+
+
+@asynccontextmanager
+async def opened(*, subprotocols: tuple[str, ...] = (PROTOCOL,), **headers: str) -> AsyncIterator[Client]:
+    """A connection whose handshake was sent; at the end the client leaves and the server must end by itself."""
+    client = Client()
+    sample_schema.resolver_calls.clear()
+    await client.to_server.put({"type": "websocket.connect"})
+    pairs = [(name.encode(), value.encode()) for name, value in ({"host": "credits.example"} | headers).items()]
+    scope = {"type": "websocket", "path": "/graphql", "headers": pairs, "subprotocols": list(subprotocols)}
+    server = asyncio.create_task(sockets(scope, client.to_server.get, client.from_server.put))
+    try:
+        yield client
+        await client.to_server.put({"type": "websocket.disconnect", "code": 1000})
+        async with asyncio.timeout(2):
+            await server
+    finally:
+        server.cancel()
+
+
+@asynccontextmanager
+async def accepted(**headers: str) -> AsyncIterator[Client]:
+    async with opened(subprotocols=(PROTOCOL,), **headers) as client:
+        assert await client.event() == {"type": "websocket.accept", "subprotocol": PROTOCOL}
+        yield client

@@ -1,0 +1,335 @@
+"""What the stand-in remembers, and what happens to it: customers, checkouts, payments, refunds, disputes, events."""
+
+import copy
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tests.fake_stripe import objects, openapi_checks, sdk_type_checks
+from tests.fake_stripe.objects import Json
+
+
+@dataclass
+class StripeError(Exception):
+    """A refusal that is answered with this status and body."""
+
+    status: int
+    body: Json
+
+
+@dataclass
+class FakeStripe:
+    """`next_charge`: what the next payment with a saved card comes to. `url`: where the pages are."""
+
+    url: str = ""
+    next_charge: Literal["succeeded", "declined", "authentication_required"] = "succeeded"
+    lost_replies: int = 0
+    """So many replies are lost on their way, though the call has done its work."""
+    failing_calls: int = 0
+    """So many calls are answered with 500 before anything is done."""
+    objects: dict[str, Json] = field(default_factory=dict)
+    events: list[Json] = field(default_factory=list)
+    calls: list[tuple[str, str, Json]] = field(default_factory=list)
+    """Method, path and form of each call, in order, repeated ones too."""
+    _answered: dict[str, tuple[str, Json, int, Json]] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _number: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+
+    def run_idempotent(self, key: str | None, path: str, form: Json, do: Callable[[Json], Json]) -> tuple[int, Json]:
+        """Status and reply: with a key that was used before, those of the first call."""
+        with self._lock:
+            if key is not None and key in self._answered:
+                first_path, first_form, status, reply = self._answered[key]
+                if (first_path, first_form) != (path, form):
+                    raise StripeError(400, {"error": {"type": "idempotency_error", "message": "Other parameters."}})
+                return status, copy.deepcopy(reply)
+            try:
+                status, reply = 200, do(form)
+            except StripeError as refusal:
+                status, reply = refusal.status, refusal.body
+            if key is not None:
+                self._answered[key] = (path, form, status, copy.deepcopy(reply))
+            return status, copy.deepcopy(reply)
+
+    def list_objects(self, kind: str) -> list[Json]:
+        """All objects of a kind, the newest first."""
+        return [thing for thing in reversed(self.objects.values()) if thing["object"] == kind]
+
+    def get(self, id: str) -> Json:
+        """Raises: Declined."""
+        if id not in self.objects:
+            raise StripeError(
+                404, objects.error_body("invalid_request_error", "resource_missing", f"No such object: {id}")
+            )
+        return self.objects[id]
+
+    def create_customer(self, form: Json) -> Json:
+        return self._add("cus", {"object": "customer", "livemode": False, "metadata": form.get("metadata", {})})
+
+    def create_session(self, form: Json) -> Json:
+        [line] = form["line_items"]
+        price = line["price_data"]
+        amount = int(price["unit_amount"]) * int(line["quantity"])
+        taxed = (form.get("automatic_tax") or {}).get("enabled") == "true"
+        tax = amount // 5 if taxed and price["tax_behavior"] == "exclusive" else 0
+        made = self._add(
+            "cs_test",
+            objects.session(
+                amount_subtotal=amount,
+                amount_total=amount + tax,
+                currency=price["currency"],
+                customer=form.get("customer"),
+                client_reference_id=form["client_reference_id"],
+                metadata=form["metadata"],
+                success_url=form["success_url"],
+                cancel_url=form["cancel_url"],
+                expires_at=int(time.time()) + 86_400,
+                total_details={"amount_discount": 0, "amount_shipping": 0, "amount_tax": tax},
+                url="",
+            ),
+        )
+        made["url"] = f"{self.url}/pay/{made['id']}"
+        self.objects[f"asked {made['id']}"] = {"object": "-", **form}
+        return made
+
+    def create_intent(self, form: Json) -> Json:
+        """A payment with a saved card, its owner not being there."""
+        card = self.get(form["payment_method"])
+        if card["customer"] != form["customer"]:
+            raise StripeError(
+                400, objects.error_body("invalid_request_error", "payment_method_unexpected_state", "Detached.")
+            )
+        made = self._intent(form, int(form["amount"]), card)
+        if self.next_charge == "succeeded":
+            self._succeed(made)
+            return made
+        fault = {"type": "card_error", "message": "Declined."} | (
+            {"code": "card_declined", "decline_code": "insufficient_funds"}
+            if self.next_charge == "declined"
+            else {"code": "authentication_required", "decline_code": "authentication_required"}
+        )
+        made |= {"status": "requires_payment_method", "last_payment_error": fault, "payment_method": None}
+        self.emit_event("payment_intent.payment_failed", made)
+        raise StripeError(402, {"error": fault | {"payment_intent": copy.deepcopy(made)}})
+
+    def confirm_intent(self, id: str, form: Json) -> Json:
+        made = self.get(id)
+        page = {"url": f"{self.url}/authenticate/{id}", "return_url": form["return_url"]}
+        made |= {
+            "status": "requires_action",
+            "payment_method": form["payment_method"],
+            "last_payment_error": None,
+            "next_action": {"type": "redirect_to_url", "redirect_to_url": page},
+        }
+        self.emit_event("payment_intent.requires_action", made)
+        return made
+
+    def create_refund(self, form: Json) -> Json:
+        charge = self.get(self.get(form["payment_intent"])["latest_charge"])
+        amount = int(form["amount"])
+        if charge["amount_refunded"] + amount > charge["amount"]:
+            raise StripeError(
+                400, objects.error_body("invalid_request_error", "charge_already_refunded", "More than paid.")
+            )
+        charge["amount_refunded"] += amount
+        made = self._add(
+            "re",
+            {
+                "object": "refund",
+                "amount": amount,
+                "currency": charge["currency"],
+                "charge": charge["id"],
+                "payment_intent": form["payment_intent"],
+                "metadata": form.get("metadata", {}),
+                "status": form.get("status", "succeeded"),
+            },
+        )
+        self.emit_event("refund.created", made)
+        return made
+
+    def create_portal(self, form: Json) -> Json:
+        self.get(form["customer"])
+        made = self._add(
+            "bps",
+            {
+                "object": "billing_portal.session",
+                "configuration": "bpc_1",
+                "customer": form["customer"],
+                "livemode": False,
+                "return_url": form["return_url"],
+                "url": "",
+            },
+        )
+        made["url"] = f"{self.url}/portal/{made['id']}"
+        return made
+
+    def pay_checkout(self, session_id: str, *, later: bool = False) -> list[Json]:
+        """The buyer pays on the page; `later`: by a means whose money comes in days. Returns: what Stripe tells."""
+        with self._lock:
+            before = len(self.events)
+            session = self.get(session_id)
+            assert session["status"] == "open", "the page is closed"
+            form = self.objects[f"asked {session_id}"]
+            asked = form["payment_intent_data"]
+            card = self._add(
+                "pm", objects.card(customer=session["customer"] if "setup_future_usage" in asked else None)
+            )
+            made = self._intent(
+                asked | {"currency": session["currency"], "customer": session["customer"]},
+                session["amount_total"],
+                card,
+            )
+            session |= {"status": "complete", "payment_intent": made["id"], "url": None}
+            if later:
+                made["status"] = "processing"
+            else:
+                session["payment_status"] = "paid"
+                self._succeed(made)
+            self.emit_event("checkout.session.completed", session)
+            return self.events[before:]
+
+    def settle_delayed_payment(self, session_id: str, *, paid: bool) -> list[Json]:
+        """What comes of money that was to come later. Returns: what Stripe tells."""
+        with self._lock:
+            before = len(self.events)
+            session = self.get(session_id)
+            intent = self.get(session["payment_intent"])
+            if paid:
+                session["payment_status"] = "paid"
+                self._succeed(intent)
+                self.emit_event("checkout.session.async_payment_succeeded", session)
+            else:
+                intent |= {
+                    "status": "requires_payment_method",
+                    "last_payment_error": {"type": "card_error", "code": "card_declined"},
+                }
+                self.emit_event("payment_intent.payment_failed", intent)
+                self.emit_event("checkout.session.async_payment_failed", session)
+            return self.events[before:]
+
+    def decline_card(self, session_id: str) -> list[Json]:
+        """A card is declined on the page, which stays open. Returns: what Stripe tells."""
+        with self._lock:
+            session, form = self.get(session_id), self.objects[f"asked {session_id}"]
+            made = self._intent(
+                form["payment_intent_data"] | {"currency": session["currency"]}, session["amount_total"], None
+            )
+            made |= {
+                "status": "requires_payment_method",
+                "last_payment_error": {"type": "card_error", "code": "card_declined"},
+            }
+            return [self.emit_event("payment_intent.payment_failed", made)]
+
+    def expire_checkout(self, session_id: str) -> list[Json]:
+        with self._lock:
+            session = self.get(session_id)
+            session |= {"status": "expired", "url": None}
+            return [self.emit_event("checkout.session.expired", session)]
+
+    def refund_from_dashboard(
+        self, intent_id: str, amount: int, *, status: Literal["pending", "succeeded"] = "succeeded"
+    ) -> Json:
+        """Somebody gives money back on Stripe's own pages. Returns: what Stripe tells."""
+        with self._lock:
+            self.create_refund({"payment_intent": intent_id, "amount": amount, "status": status})
+            return self.events[-1]
+
+    def decide_refund(self, refund_id: str, status: Literal["succeeded", "failed"]) -> list[Json]:
+        """The buyer's bank takes the money, or sends it back, which it may do after it took it. Returns: what Stripe
+        tells.
+        """
+        with self._lock:
+            before = len(self.events)
+            refund = self.get(refund_id)
+            refund["status"] = status
+            if status == "failed":
+                refund["failure_reason"] = "expired_or_canceled_card"
+                self.get(refund["charge"])["amount_refunded"] -= refund["amount"]
+                self.emit_event("refund.failed", refund)
+            self.emit_event("refund.updated", refund)
+            return self.events[before:]
+
+    def dispute(self, intent_id: str, kind: str = "created", status: str = "needs_response") -> Json:
+        """What the buyer's bank does. Returns: what Stripe tells."""
+        with self._lock:
+            intent = self.get(intent_id)
+            known = [one for one in self.list_objects("dispute") if one["payment_intent"] == intent_id]
+            thing = (
+                known[0]
+                if known
+                else self._add(
+                    "du",
+                    objects.dispute(
+                        amount=intent["amount"],
+                        currency=intent["currency"],
+                        charge=intent["latest_charge"],
+                        payment_intent=intent_id,
+                    ),
+                )
+            )
+            thing["status"] = status
+            return self.emit_event(f"charge.dispute.{kind}", thing)
+
+    def emit_event(self, kind: str, thing: Json, *, live: bool = False) -> Json:
+        """An event, kept among `events`."""
+        event = {
+            "object": "event",
+            "id": f"evt_{next(self._number):06}",
+            "type": kind,
+            "created": int(time.time()),
+            "livemode": live,
+            "api_version": "2026-10-28.endive",
+            "pending_webhooks": 1,
+            "request": None,
+            "data": {"object": copy.deepcopy(thing)},
+        }
+        sdk_type_checks.check_event(event)
+        openapi_checks.check_event(event)
+        self.events.append(event)
+        return event
+
+    def _intent(self, form: Json, amount: int, card: Json | None) -> Json:
+        return self._add(
+            "pi",
+            objects.intent(
+                amount=amount,
+                currency=form["currency"],
+                customer=form.get("customer"),
+                metadata=form.get("metadata", {}),
+                description=form.get("description"),
+                payment_method=card["id"] if card else None,
+                status="requires_confirmation",
+                setup_future_usage=form.get("setup_future_usage"),
+            ),
+        )
+
+    def _succeed(self, intent: Json) -> None:
+        charge = self._add(
+            "ch",
+            objects.charge(
+                amount=intent["amount"],
+                amount_captured=intent["amount"],
+                currency=intent["currency"],
+                customer=intent["customer"],
+                metadata=intent["metadata"],
+                payment_intent=intent["id"],
+                payment_method=intent["payment_method"],
+            ),
+        )
+        intent |= {
+            "status": "succeeded",
+            "amount_received": intent["amount"],
+            "latest_charge": charge["id"],
+            "next_action": None,
+            "last_payment_error": None,
+        }
+        self.emit_event("charge.succeeded", charge)
+        self.emit_event("payment_intent.succeeded", intent)
+
+    def _add(self, prefix: str, thing: Json) -> Json:
+        made: Json = {"id": f"{prefix}_{next(self._number):06}", "created": int(time.time())} | thing
+        self.objects[made["id"]] = made
+        return made

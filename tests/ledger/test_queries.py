@@ -1,0 +1,61 @@
+"""Reads of the books: pages that join, kinds that filter, and what leaves next."""
+
+import pytest
+
+from app.ledger import grants, posting, queries
+from app.ledger.posting import Posting
+from app.ledger.rules import balance_changes
+from app.ledger.rules.account_state import Cause, EntryKind
+from tests.factories import grant_credits, unique_id
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def account(db: str) -> int:
+    """Eight entries: GRANT, GRANT, CHARGE, CHARGE, ADJUSTMENT, GRANT, CHARGE, CHARGE."""
+    lot = (await grant_credits("alice", 100)).grant
+    account = (await grant_credits("alice", 50)).balance.account_id
+
+    async def charge_twice(posting: Posting) -> None:
+        for _ in range(2):
+            balance_changes.charge(posting.accounts[account], 10, Cause(actor="service:test"))
+
+    await posting.post([account], charge_twice)
+    await grants.revoke_grant(account, lot.number, reason="not meant", key=unique_id("revoke"), actor="operator:test")
+    await grant_credits("alice", 7)
+    await posting.post([account], charge_twice)
+    return account
+
+
+@pytest.mark.parametrize(
+    ("kinds", "seqs"),
+    [
+        (None, [8, 7, 6, 5, 4, 3, 2, 1]),
+        ([EntryKind.CHARGE], [8, 7, 4, 3]),
+        ([EntryKind.GRANT], [6, 2, 1]),
+        ([EntryKind.GRANT, EntryKind.ADJUSTMENT], [6, 5, 2, 1]),
+        ([EntryKind.CHARGE, EntryKind.ADJUSTMENT], [8, 7, 5, 4, 3]),
+        ([EntryKind.TOP_UP], []),
+        ([], []),
+    ],
+    ids=str,
+)
+async def test_entries_of_any_kinds_come_newest_first_in_pages_that_join(
+    account: int, kinds: list[EntryKind] | None, seqs: list[int]
+) -> None:
+    for size in (1, 3, 9):
+        found: list[int] = []
+        while page := await queries.list_entries(
+            account, before_seq=found[-1] if found else 99, limit=size, kinds=kinds
+        ):
+            assert len(page) <= size
+            found += [entry.line.seq for entry in page]
+        assert found == seqs
+
+
+async def test_grants_come_newest_first_and_spendable_ones_alone(account: int) -> None:
+    assert [lot.number for lot in await queries.list_grants(account, before_number=99, limit=2)] == [3, 2]
+    assert [lot.number for lot in await queries.list_grants(account, before_number=2, limit=2)] == [1]
+    spendable = await queries.list_grants(account, before_number=99, limit=9, spendable_only=True)
+    assert [(lot.number, lot.remaining) for lot in spendable] == [(3, 7), (2, 30)]

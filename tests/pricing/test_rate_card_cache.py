@@ -1,0 +1,184 @@
+"""The cards that a process holds, and how long it may rely on them."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+
+from app.db import pools
+from app.pricing.publishing import LEAD_TIME, publish_default_card, publish_rate_card
+from app.pricing.quotes import quote
+from app.pricing.rate_card_cache import LEASE, RateCardCache, StaleRateCards
+from tests.pricing.test_publishing import a_document, database_now
+
+pytestmark = pytest.mark.anyio
+
+
+async def a_catalogue() -> RateCardCache:
+    rate_cards = RateCardCache()
+    await rate_cards.refresh()
+    return rate_cards
+
+
+async def test_nothing_is_known_before_the_first_reading(db: str) -> None:
+    await publish_default_card()
+    rate_cards = RateCardCache()
+
+    with pytest.raises(StaleRateCards):
+        rate_cards.card_at(await database_now())
+    assert rate_cards.is_fresh(3_600) is False
+    assert (await rate_cards.load_card_at(await database_now())).version == 1
+
+
+async def test_a_reading_is_good_for_less_than_the_notice_of_a_publication(db: str) -> None:
+    await publish_default_card()
+    before = await database_now()
+    rate_cards = await a_catalogue()
+    after = await database_now()
+
+    assert rate_cards.card_at(before + LEASE).version == 1
+    with pytest.raises(StaleRateCards):
+        rate_cards.card_at(after + LEASE)
+    assert LEASE < LEAD_TIME
+
+
+async def test_a_published_card_is_in_force_from_its_instant_in_a_process_that_did_not_publish_it(db: str) -> None:
+    await publish_default_card()
+    rate_cards = await a_catalogue()
+    published = (await publish_rate_card(a_document(), actor="operator:ann", idempotency_key="k1")).card
+    instant = published.effective_at
+
+    with pytest.raises(StaleRateCards):  # what it read before the publication does not reach that far
+        rate_cards.card_at(instant)
+    await rate_cards.refresh()
+    just_before = instant - timedelta(seconds=3)
+
+    assert rate_cards.card_at(just_before).version == 1
+    assert rate_cards.card_by_version(2) == published
+    await _move_effect(2, to=await database_now() - timedelta(seconds=1))
+    await rate_cards.refresh()
+    assert rate_cards.card_at(await database_now()).version == 2
+    assert quote(await rate_cards.current_card(), "Block", {}).credits == 5
+
+
+async def test_no_instant_is_priced_before_the_first_card(db: str) -> None:
+    await publish_default_card()
+    rate_cards = await a_catalogue()
+
+    with pytest.raises(StaleRateCards):
+        await rate_cards.load_card_at(await database_now() - timedelta(days=1))
+
+
+async def test_an_empty_catalogue_says_no_price(db: str) -> None:
+    rate_cards = await a_catalogue()
+
+    with pytest.raises(StaleRateCards):
+        await rate_cards.current_card()
+    await publish_default_card()
+    assert (await rate_cards.current_card()).version == 1
+
+
+async def test_superseded_cards_are_held_for_a_day_and_shown_for_ever(db: str) -> None:
+    await publish_default_card()
+    for number in (2, 3, 4):
+        await publish_rate_card(a_document(number), actor="operator:ann", idempotency_key=f"k{number}")
+    now = await database_now()
+    for version, hours in ((1, 100), (2, 50), (3, 23.5), (4, 1)):
+        await _move_effect(version, to=now - timedelta(hours=hours))
+
+    rate_cards = await a_catalogue()
+
+    assert rate_cards.card_at(now).version == 4
+    assert rate_cards.card_at(now - timedelta(hours=24)).version == 2  # in force when the oldest open hold was placed
+    assert [rate_cards.card_by_version(version).version for version in (2, 3, 4)] == [2, 3, 4]
+    with pytest.raises(StaleRateCards):
+        rate_cards.card_by_version(1)
+    shown = [await rate_cards.find_card(version) for version in (1, 2, 4, None)]
+    assert [card and card.version for card in shown] == [1, 2, 4, 4]
+    assert [await rate_cards.find_card(version) for version in (0, 5, -1, 2**31, 2**70)] == [None] * 5
+
+
+async def test_a_refresh_reads_only_what_is_not_held(db: str) -> None:
+    await publish_default_card()
+    rate_cards = await a_catalogue()
+    held = rate_cards.card_by_version(1)
+    await publish_rate_card(a_document(), actor="operator:ann", idempotency_key="k1")
+
+    await rate_cards.refresh()
+
+    assert rate_cards.card_by_version(1) is held
+    assert rate_cards.card_by_version(2).blocks.keys() == {"Block"}
+
+
+async def test_a_database_that_tells_another_story_is_believed(db: str) -> None:
+    await publish_default_card()
+    await publish_rate_card(a_document(5), actor="operator:ann", idempotency_key="k1")
+    rate_cards = await a_catalogue()
+    await pools.fetch("DELETE FROM rate_card WHERE version = 2")
+    await publish_rate_card(a_document(9), actor="operator:ann", idempotency_key="k2")
+
+    await rate_cards.refresh()
+
+    assert quote(rate_cards.card_by_version(2), "Block", {}).credits == 9
+
+
+async def test_a_stored_card_that_cannot_be_read_stops_prices_and_not_the_loop(
+    db: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await publish_default_card()
+    rate_cards = await a_catalogue()
+    await publish_rate_card(a_document(), actor="operator:ann", idempotency_key="k1")
+    await pools.fetch("""UPDATE rate_card SET document = '{"new": 1}' WHERE version = 2""")
+    await pools.fetch("UPDATE rate_card SET effective_at = effective_at - interval '9 s' WHERE version = 2")
+    known = await database_now()
+
+    with caplog.at_level(logging.WARNING, logger="app.pricing.rate_card_cache"):
+        loop = asyncio.create_task(rate_cards.refresh_periodically(every_seconds=0.02))
+        await asyncio.sleep(0.3)
+        with pytest.raises(StaleRateCards):
+            rate_cards.card_at(known + LEASE)
+        await pools.fetch("DELETE FROM rate_card WHERE version = 2")
+        await _until(lambda: "read again" in caplog.text)
+        loop.cancel()
+
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+    assert rate_cards.card_at(known).version == 1
+    with pytest.raises(asyncio.CancelledError):
+        await loop
+
+
+async def test_the_loop_brings_new_cards(db: str) -> None:
+    await publish_default_card()
+    rate_cards = RateCardCache()
+    loop = asyncio.create_task(rate_cards.refresh_periodically(every_seconds=0.02))
+    try:
+        await _until(lambda: rate_cards.is_fresh(1))
+        await publish_rate_card(a_document(), actor="operator:ann", idempotency_key="k1")
+        await _until(lambda: _holds(rate_cards, 2))
+    finally:
+        loop.cancel()
+
+    assert rate_cards.card_by_version(2).version == 2
+
+
+async def _move_effect(version: int, *, to: datetime) -> None:
+    """Let a card have taken effect at another instant: tests do not wait for it."""
+    await pools.fetch("UPDATE rate_card SET effective_at = $1 WHERE version = $2 RETURNING 1", to, version)
+
+
+def _holds(rate_cards: RateCardCache, version: int) -> bool:
+    try:
+        rate_cards.card_by_version(version)
+    except StaleRateCards:
+        return False
+    return True
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it did not come to pass within 5 s")

@@ -1,0 +1,137 @@
+"""A database of the machine's own, with a clock that is set by hand.
+
+The product decides everything by PostgreSQL's `clock_timestamp()`. Here a function of that name stands before
+PostgreSQL's own in the search path and says what a row says, so that a day passes in one statement.
+"""
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+from app.db import migrations, pools
+from app.ledger import accounts
+from app.pricing import publishing
+from app.pricing.rate_card_cache import RateCardCache
+from app.pricing.rate_card_json import default_rate_card
+from app.tasks import lapses, task_accounts
+from tests.state_machine.values import FEE, Price
+
+T = TypeVar("T")
+
+LEDGER_KEY = bytes(range(32))
+BEGINNING = datetime(2030, 1, 1, tzinfo=UTC)
+
+CLOCK = f"""
+CREATE SCHEMA machine;
+CREATE TABLE machine.clock (at timestamptz NOT NULL);
+INSERT INTO machine.clock VALUES ('{BEGINNING.isoformat()}');
+CREATE FUNCTION machine.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT at FROM machine.clock';
+"""
+
+CHEAP = {
+    "Video": Price(3, "seconds", 10), "Mail": Price(2, "items"), "ReplicateModelBlock": Price(10),
+    "UnrealTextToSpeechBlock": Price(5), "SearchTheWebBlock": Price(1), "IdeogramModelBlock": Price(16),
+    "NoteBlock": Price(0),
+}  # fmt: skip
+"""The prices that the machine uses: of the default card, and two by measure that are added to it."""
+
+DEAR = CHEAP | {"Video": Price(7, "seconds", 10), "Mail": Price(3, "items")}
+
+
+class MachineDatabase:
+    """The database, its clock, and what has been played on it so far."""
+
+    def __init__(self, runner: asyncio.Runner, connection: asyncpg.Connection) -> None:
+        self._runner = runner
+        self._connection = connection
+        self.rate_cards = RateCardCache()
+        self.now = BEGINNING
+        self._cards = 0
+        self.examples = 0
+        self.steps = 0
+        self.answers: Counter[str] = Counter()
+        """How often each request was answered in each way: "Start done", "Capture HoldClosed"."""
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+    async def set_clock(self, now: datetime) -> None:
+        self.now = now
+        await self._connection.execute("UPDATE machine.clock SET at = $1", now)
+
+    async def fetchrow(self, sql: str, *values: Any) -> Any:
+        return await self._connection.fetchrow(sql, *values)
+
+    async def publish(self, prices: Mapping[str, Price]) -> tuple[datetime, Mapping[str, Price]]:
+        """The default card with those prices by measure. Returns: from when they are in force, and they."""
+        document: Any = default_rate_card()
+        by_measure = [
+            {"block": block, "credits": price.credits, "unit": price.measure[:-1], "per": price.per}
+            for block, price in prices.items()
+            if price.measure is not None
+        ]
+        self._cards += 1
+        published = await publishing.publish_rate_card(
+            document
+            | {"blocks": document["blocks"] + by_measure}
+            | {"outcomes": {"failed": {"fee": FEE}, "provider_failed": "nothing"}},
+            actor="operator:test",
+            idempotency_key=f"card-{self._cards}",
+        )
+        return published.card.effective_at, prices
+
+
+@contextmanager
+def machine_database(database_url: str) -> Iterator[MachineDatabase]:
+    """A migrated database beside the one of that address, dropped at the end."""
+    name = f"machine_{secrets.token_hex(6)}"
+    url = urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
+    with asyncio.Runner() as runner:
+        runner.run(_execute(database_url, f'CREATE DATABASE "{name}"'))
+        try:
+            runner.run(_migrate(url))
+            runner.run(_execute(url, CLOCK))
+            runner.run(_execute(url, f'ALTER DATABASE "{name}" SET search_path = machine, pg_catalog, public'))
+            # Nothing here outlives the run.
+            runner.run(_execute(url, f'ALTER DATABASE "{name}" SET synchronous_commit = off'))
+            connection = runner.run(asyncpg.connect(**pools.connection_arguments(url)))
+            world = MachineDatabase(runner, connection)
+            runner.run(pools.connect(url, read_connections=2, posting_connections=1))
+            try:
+                _forget()
+                lapses.configure_ledger(LEDGER_KEY)
+                runner.run(publishing.publish_default_card())
+                effective_at, _ = runner.run(world.publish(CHEAP))
+                runner.run(world.set_clock(effective_at))
+                yield world
+            finally:
+                _forget()
+                runner.run(pools.disconnect())
+                runner.run(connection.close())
+        finally:
+            runner.run(_execute(database_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+def _forget() -> None:
+    """Account and task numbers of one database mean nothing in another."""
+    accounts.clear_cache()
+    task_accounts.clear_cache()
+
+
+async def _migrate(url: str) -> None:
+    await pools.connect(url)
+    await migrations.apply()
+    await pools.disconnect()
+
+
+async def _execute(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(**pools.connection_arguments(url))
+    await connection.execute(sql)
+    await connection.close()

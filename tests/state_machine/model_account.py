@@ -1,0 +1,310 @@
+"""What the books should say, from DESIGN.md alone: no database, no code of the product, and no thought for speed.
+
+Every credit of a grant lies in a pocket: the account's own, a task's budget, or a hold for one block run. A charge
+takes credits out of a pocket, in burn order; placing a hold or a budget moves them from one pocket to another; letting
+go moves them back, or out where their grant has expired. All figures are counted anew from the pockets.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+from tests.state_machine.values import (
+    ACCOUNT,
+    DAY,
+    ENDED,
+    FREE,
+    SOURCES,
+    Answer,
+    Entry,
+    Grant,
+    Hold,
+    Price,
+    RefundOf,
+    Refused,
+    Run,
+    Task,
+    TopUp,
+    budget_of,
+)
+
+
+class ModelAccount:
+    """One owner's account at `now`."""
+
+    def __init__(self, prices: Mapping[str, Price], now: datetime) -> None:
+        self.cards = [(now, prices)]
+        """From when, and the prices from then on."""
+        self.now = now
+        self.grants: list[Grant] = []
+        self.tasks: dict[str, Task] = {}
+        self.holds: dict[str, Hold] = {}
+        self.runs: dict[str, Run] = {}
+        self.keys: dict[str, tuple[object, Answer]] = {}
+        self.skipped: set[str] = set()
+        self.entries: list[Entry] = []
+        self.top_ups: dict[str, TopUp] = {}
+        self.refunds: dict[str, RefundOf] = {}
+        self.owed = 0
+        self.signals = 0
+        """How often a task was stopped or resumed."""
+        self.detached = False
+        """Whether a budget stands alone that was once taken from another: it still counts there."""
+
+    # Figures.
+
+    @property
+    def posted(self) -> int:
+        return sum(sum(grant.pockets.values()) for grant in self.grants)
+
+    @property
+    def available(self) -> int:
+        return max(0, self.inside(ACCOUNT) - self.frozen)
+
+    @property
+    def held(self) -> int:
+        return self.posted - self.inside(ACCOUNT)
+
+    @property
+    def frozen(self) -> int:
+        return sum(top_up.disputed for top_up in self.top_ups.values() if top_up.dispute == "OPEN")
+
+    def inside(self, pocket: str) -> int:
+        return sum(grant.inside(pocket) for grant in self.grants)
+
+    def lent(self, pocket: str) -> int:
+        """What holds within a budget hold, or have spent."""
+        within = [hold for hold in self.holds.values() if hold.around == pocket]
+        return sum(self.inside(hold.pocket) + hold.captured + self.lent(hold.pocket) for hold in within)
+
+    # Time.
+
+    def instants(self) -> list[datetime]:
+        """When time alone changes the account, from now on."""
+        return sorted(when for when, *_ in self._events())
+
+    def _events(self) -> Iterable[tuple[datetime, int, int, Grant | Hold]]:
+        """(instant, rank among those of one instant, order, what): starts, then lapses from the inside, then ends."""
+        for grant in self.grants:
+            if not grant.started and not grant.revoked and grant.starts_at is not None:
+                yield grant.starts_at, 0, grant.number, grant
+            if grant.started and grant.inside(ACCOUNT) and grant.expires_at is not None:
+                yield grant.expires_at, 2, grant.number, grant
+        for age, hold in enumerate(self.holds.values()):
+            if hold.open:
+                yield hold.expires_at, 1, -age, hold
+
+    def pass_time(self, until: datetime) -> None:
+        """Everything happens at its own instant, in order."""
+        while due := [event for event in self._events() if event[0] <= until]:
+            when, _, _, what = min(due, key=lambda event: event[:3])
+            self.now = max(self.now, when)
+            if isinstance(what, Hold):
+                self._let_go(what, "EXPIRED")
+                if what.run is None:
+                    for task in self.tasks.values():
+                        if task.pocket == what.pocket and task.status == "RUNNING":
+                            task.status, task.reason = "STOPPED", "BUDGET_EXPIRED"
+                            self.signals += 1
+            elif what.started:
+                self._expire(what)
+            else:
+                what.started = True
+                self._enter_grant(what)
+                self._pay_debt()
+        self.now = until
+
+    def _expire(self, grant: Grant) -> None:
+        """What nobody claims leaves."""
+        if credits := grant.inside(ACCOUNT):
+            grant.move(credits, ACCOUNT, None)
+            self._enter("EXPIRY", -credits, [(grant.number, credits)])
+
+    def _enter_grant(self, grant: Grant) -> None:
+        grant.pockets[ACCOUNT] = grant.credits
+        self._enter(grant.kind, grant.credits, [(grant.number, grant.credits)])
+
+    def _pay_debt(self) -> None:
+        """Of what is available, in grants that pay debt."""
+        payers = [grant for grant in self.grants if grant.pays_debt and not grant.expired(self.now)]
+        credits = min(self.owed, self.available, sum(grant.inside(ACCOUNT) for grant in payers))
+        if credits:
+            draws = self._take(credits, ACCOUNT, None, among=payers)
+            self._enter("DEBT_PAID", -credits, draws, owed=-credits)
+
+    def _enter(
+        self, kind: str, credits: int, draws: Iterable[tuple[int, int]], run: Run | None = None, *, owed: int = 0
+    ) -> None:
+        self.owed += owed
+        named = (run.task, run.name) if run is not None else (None, None)
+        self.entries.append(Entry(kind=kind, credits=credits, at=self.now, task=named[0], run=named[1],
+                                  draws=tuple(draws), owed=owed))  # fmt: skip
+
+    # Credits between pockets.
+
+    def _take(
+        self, credits: int, pocket: str, target: str | None, *, among: Iterable[Grant] | None = None
+    ) -> list[tuple[int, int]]:
+        """Move credits out of a pocket, by burn-down. Returns: how much of which grant."""
+        never = datetime.max.replace(tzinfo=self.now.tzinfo)
+        order = sorted(
+            self.grants if among is None else among,
+            key=lambda one: (one.priority, one.expires_at or never, SOURCES.index(one.source), one.number),
+        )
+        draws = []
+        for grant in order:
+            if taken := min(credits, grant.inside(pocket)):
+                grant.move(taken, pocket, target)
+                draws.append((grant.number, taken))
+                credits -= taken
+        assert credits == 0
+        return draws
+
+    def _give_back(self, task: Task, run: Run, credits: int) -> None:
+        """Into the grants it came from, what was drawn last first; of an expired one it leaves at once."""
+        skipped = run.reversed
+        back: list[tuple[int, int]] = []
+        for number, drawn in reversed(run.draws):
+            already = min(skipped, drawn)
+            skipped -= already
+            if given := min(drawn - already, credits - sum(some for _, some in back)):
+                back.append((number, given))
+        self._enter("REVERSAL", credits, back, run)
+        for number, given in back:
+            grant = self.grants[number - 1]
+            grant.pockets[ACCOUNT] = grant.inside(ACCOUNT) + given
+        for number, _ in back:
+            if self.grants[number - 1].expired(self.now):
+                self._expire(self.grants[number - 1])
+        self._pay_debt()
+        run.reversed += credits
+        task.reversed += credits
+
+    def _let_go(self, hold: Hold, status: str) -> None:
+        """Close a hold. What is left goes to the budget around it while that is open, else to the account; credits
+        whose grant has expired leave.
+        """
+        around = self.holds.get(hold.around)
+        target = hold.around if around is not None and around.open else ACCOUNT
+        hold.status = status
+        hold.reserve = 0
+        for grant in self.grants:
+            if credits := grant.inside(hold.pocket):
+                grant.move(credits, hold.pocket, ACCOUNT if grant.expired(self.now) else target)
+                if grant.expired(self.now):
+                    self._expire(grant)
+        self._pay_debt()
+
+    def _renew(self, pocket: str) -> None:
+        """The timeouts of an open budget, and of those around it, start anew: at most 24 h beyond their grants."""
+        hold = self.holds.get(pocket)
+        if hold is None or not hold.open:
+            return
+        while hold is not None:
+            if hold.open:
+                hold.expires_at = self._until(hold.pocket, hold.timeout)
+            hold = self.holds.get(hold.around)
+
+    def _until(self, pocket: str, timeout: timedelta) -> datetime:
+        ends = [grant.expires_at + DAY for grant in self.grants if grant.expires_at and grant.inside(pocket)]
+        return min([self.now + timeout, *ends])
+
+    def _claim(self, hold: Hold) -> None:
+        self.holds[hold.pocket] = hold
+        self._take(hold.credits, hold.around, hold.pocket)
+        hold.expires_at = self._until(hold.pocket, hold.timeout)
+
+    def _check_budget(self, task: Task, credits: int, *, closing: bool = False) -> None:
+        """Whether the budget that a task draws on has so much. Raises: Refused."""
+        budget = self.holds[task.pocket]
+        if not budget.open:
+            raise Refused("TaskStopped", task_id=task.name, stop_reason="BUDGET_EXPIRED")
+        self._check_inside(budget, credits, closing=closing)
+
+    def _check_inside(self, budget: Hold, credits: int, *, closing: bool = False) -> None:
+        left = self.inside(budget.pocket) - (0 if closing else budget.reserve)
+        if credits > left:
+            raise Refused("BudgetReached", task_id=budget.task, required_credits=credits, remaining_credits=left)
+
+    def _check_owes_nothing(self) -> None:
+        if self.owed:
+            raise Refused("InsufficientCredits", required_credits=self.owed + 1, available_credits=0)
+
+    def _check_available(self, credits: int) -> None:
+        if credits > self.available:
+            raise Refused("InsufficientCredits", required_credits=credits, available_credits=self.available)
+
+    def _task(self, name: str) -> Task:
+        if name not in self.tasks:
+            raise Refused("TaskNotFound", task_id=name)
+        return self.tasks[name]
+
+    def _open_task(self, name: str) -> Task:
+        task = self._task(name)
+        if task.status in ENDED:
+            raise Refused("TaskEnded", task_id=name, status=task.status)
+        return task
+
+    def _price(self, block: str, own_key: bool) -> Price:
+        if own_key:
+            return FREE
+        [*_, prices] = [prices for effective_at, prices in self.cards if effective_at <= self.now]
+        if block not in prices:
+            raise Refused("PriceNotFound", block=block)
+        return prices[block]
+
+    def _check_running(self, task: Task) -> None:
+        if task.status == "STOPPED":
+            raise Refused("TaskStopped", task_id=task.name, stop_reason=task.reason)
+
+    def _stop(self, task: Task, why: Refused, required: int) -> None:
+        """What could not be paid stops its task."""
+        if task.status == "RUNNING":
+            reasons = {"InsufficientCredits": "OUT_OF_CREDITS", "BudgetReached": "BUDGET_REACHED"}
+            had = why.answer.get("available_credits") or why.answer.get("remaining_credits") or 0
+            task.status, task.reason = "STOPPED", reasons.get(why.answer["refused"], "BUDGET_EXPIRED")
+            task.required, task.lacked = required, required - had
+            self.signals += 1
+
+    def _check_room(self, pocket: str, credits: int) -> None:
+        if pocket == ACCOUNT:
+            self._check_available(credits)
+        else:
+            self._check_inside(self.holds[pocket], credits)
+
+    def _make_budget(self, task: str, credits: int, around: str, seconds: int | None, reserve: int) -> str:
+        timeout = timedelta(seconds=seconds) if seconds is not None else timedelta(hours=1)
+        budget = Hold(
+            pocket=budget_of(task), task=task, run=None, around=around, credits=credits, reserve=reserve,
+            timeout=timeout, expires_at=self.now,
+        )  # fmt: skip
+        self._claim(budget)
+        return budget.pocket
+
+    def _add_budget(self, task: Task, budget: Hold | None, credits: int) -> None:
+        if budget is None:
+            self._check_available(credits)
+            task.pocket = self._make_budget(task.name, credits, ACCOUNT, None, 0)
+            return
+        if budget.task != task.name:
+            raise Refused("InvalidInput", paths=["addBudget"])
+        around = self.holds.get(budget.around)
+        source = ACCOUNT if around is None or not around.open else around.pocket
+        self._check_room(source, credits)
+        self._take(credits, source, budget.pocket)
+        self.detached |= budget.around != source
+        budget.around, budget.status = source, "OPEN"
+        budget.credits += credits
+        self._renew(budget.pocket)
+
+    def remembered(self, key: str, request: object) -> Answer | None:
+        """The first answer to this key, or None. Raises: Refused: it was another request."""
+        if key in self.keys:
+            first, answer = self.keys[key]
+            if first != request:
+                raise Refused("IdempotencyConflict", key=key)
+            return answer | {"replayed": True}
+        return None
+
+    def remember(self, key: str, request: object, answer: Answer) -> Answer:
+        self.keys[key] = request, answer
+        return answer | {"replayed": False}

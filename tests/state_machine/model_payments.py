@@ -1,0 +1,138 @@
+"""What the model answers about money: top-ups, refunds and disputes, from DESIGN section 7 alone.
+
+A credit costs one minor unit here. There is no bonus: its shares are played without a database
+(`tests/topups/test_refunds_state_machine.py`).
+"""
+
+from tests.state_machine.model_account import ModelAccount
+from tests.state_machine.requests import Buy, Refund, TellOfDispute, TellOfRefund
+from tests.state_machine.values import ACCOUNT, Answer, Grant, RefundOf, Refused, TopUp
+
+
+class ModelPayments(ModelAccount):
+    """The account, and what was paid and given back."""
+
+    def left(self, top_up: TopUp) -> int:
+        """Credits that were neither refunded nor clawed back."""
+        refunded = sum(one.credits for one in self.refunds.values() if one.top_up == top_up.key and self._stands(one))
+        return top_up.credits - refunded - (top_up.disputed if top_up.dispute == "LOST" else 0)
+
+    def refundable(self, top_up: TopUp) -> int:
+        return self.left(top_up) - (top_up.disputed if top_up.dispute == "OPEN" else 0)
+
+    def standing(self, top_up: TopUp) -> tuple[str, int, int]:
+        """Status, credits refunded, and clawed back."""
+        clawed = top_up.disputed if top_up.dispute == "LOST" else 0
+        status = "DISPUTED" if top_up.dispute == "OPEN" else "PAID"
+        left = self.left(top_up)
+        return status if left else "REFUNDED", top_up.credits - clawed - left, clawed
+
+    def _stands(self, refund: RefundOf) -> bool:
+        return refund.state != "FAILED"
+
+    def _buy(self, asked: Buy) -> Answer:
+        if (first := self.remembered(asked.key, asked)) is not None:
+            return first
+        self._make_grant(asked.credits, source="PURCHASED", kind="TOP_UP")
+        self.top_ups[asked.key] = TopUp(key=asked.key, grant=len(self.grants), credits=asked.credits)
+        self._pay_debt()
+        return self.remember(asked.key, asked, {"bought": asked.credits})
+
+    def _make_grant(self, credits: int, *, source: str, kind: str) -> None:
+        grant = Grant(
+            number=len(self.grants) + 1, source=source, credits=credits, priority=0, starts_at=None, expires_at=None,
+            started=True, kind=kind,
+        )  # fmt: skip
+        self.grants.append(grant)
+        self._enter_grant(grant)
+
+    def _refund(self, asked: Refund) -> Answer:
+        if self.remembered(asked.key, asked) is not None:
+            return self._shown_refund(asked.key, replayed=True)
+        top_up = self.top_ups[asked.top_up]
+        room = self.refundable(top_up)
+        wanted = room if asked.credits is None else asked.credits
+        if not 0 < wanted <= room:
+            raise Refused("RefundExceedsTopUp", requested_credits=wanted, refundable_credits=room)
+        debt = self._take_back(top_up, wanted)
+        self.refunds[asked.key] = RefundOf(top_up=top_up.key, credits=wanted, debt=debt, state="PENDING")
+        self.remember(asked.key, asked, {})
+        if asked.answer != "PENDING":
+            self._decide(asked.key, asked.answer)
+        return self._shown_refund(asked.key, replayed=False)
+
+    def _shown_refund(self, key: str, *, replayed: bool) -> Answer:
+        refund = self.refunds[key]
+        return {"refund": refund.state, "credits": refund.credits, "debt": refund.debt, "replayed": replayed}
+
+    def _take_back(self, top_up: TopUp, credits: int) -> int:
+        """Returns: how much was not there, and became debt."""
+        grant = self.grants[top_up.grant - 1]
+        if free := min(credits, grant.inside(ACCOUNT), self.available):
+            grant.move(free, ACCOUNT, None)
+            self._enter("REFUND", -free, [(grant.number, free)])
+        if rest := credits - free:
+            self._enter("DEBT", 0, [], owed=rest)
+            self._pay_debt()
+        return rest
+
+    def _told_of_refund(self, asked: TellOfRefund) -> Answer:
+        return {"outcome": self._decide(asked.refund, asked.state), "replayed": False}
+
+    def _decide(self, key: str, state: str) -> str:
+        refund = self.refunds[key]
+        if (refund.state, state) not in {("PENDING", "DONE"), ("PENDING", "FAILED"), ("DONE", "FAILED")}:
+            return "UNCHANGED"
+        refund.state = state
+        if state == "DONE":
+            return "REFUNDED"
+        self._put_back(refund)
+        return "REFUND_FAILED"
+
+    def _put_back(self, refund: RefundOf) -> None:
+        """The debt is forgiven as far as it is owed; what was paid of it comes as a grant, the rest to its own."""
+        top_up = self.top_ups[refund.top_up]
+        forgiven = min(self.owed, refund.debt)
+        if forgiven:
+            self._enter("DEBT", 0, [], owed=-forgiven)
+        if own := refund.credits - refund.debt:
+            grant = self.grants[top_up.grant - 1]
+            grant.pockets[ACCOUNT] = grant.inside(ACCOUNT) + own
+            self._enter("REFUND", own, [(grant.number, own)])
+        if paid := refund.debt - forgiven:
+            self._make_grant(paid, source="ADJUSTMENT", kind="REFUND")
+        self._pay_debt()
+        # A dispute that found less than it is for has what is there again.
+        more = min(self._target(top_up) - top_up.disputed, self.refundable(top_up)) if top_up.dispute else 0
+        if more > 0 and top_up.dispute != "WON":
+            top_up.disputed += more
+            if top_up.dispute == "LOST":
+                self._take_back(top_up, more)
+
+    def _told_of_dispute(self, asked: TellOfDispute) -> Answer:
+        top_up = self.top_ups[asked.top_up]
+        return {"outcome": self._dispute(top_up, asked.state, half=asked.half), "replayed": False}
+
+    def _dispute(self, top_up: TopUp, state: str, *, half: bool) -> str:
+        if top_up.dispute is not None and self._target(top_up) != self._asked(top_up, half=half):
+            return "PARKED_MISMATCH"
+        if top_up.dispute is not None and state in (top_up.dispute, "OPEN"):
+            return "UNCHANGED"
+        if top_up.dispute in ("WON", "LOST"):
+            return "PARKED_MISMATCH"
+        top_up.half = half
+        top_up.disputed, top_up.dispute = 0, None
+        credits = min(self._target(top_up), self.left(top_up))
+        if state == "LOST" and credits:
+            self._take_back(top_up, credits)
+        top_up.disputed, top_up.dispute = credits, state
+        if state == "WON":
+            self._pay_debt()
+        return {"OPEN": "DISPUTED", "WON": "DISPUTE_WON", "LOST": "DISPUTE_LOST"}[state]
+
+    def _target(self, top_up: TopUp) -> int:
+        return self._asked(top_up, half=top_up.half)
+
+    def _asked(self, top_up: TopUp, *, half: bool) -> int:
+        """Credits, or money, of a dispute of all or of half, rounded up."""
+        return -(-top_up.credits // 2) if half else top_up.credits

@@ -1,0 +1,121 @@
+"""A card is saved by consent and buys credits by itself; one that declines backs off and says so; off needs nothing."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection
+
+from tests.factories import unique_id
+from tests.stories.conftest import Platform, pushed
+
+pytestmark = pytest.mark.anyio
+
+HEADER = "subscription { balance { available version autoTopUp } }"
+BEGIN = """mutation($input: BeginTopUpInput!) { beginTopUp(input: $input) {
+    ... on BeginTopUpSuccess { topUp { id paymentUrl } } } }"""
+STANDING = "enabled state blockedReason nextEligibleAt consentVersion"
+SET = f"""mutation($input: SetAutoTopUpInput!) {{ setAutoTopUp(input: $input) {{ __typename
+    ... on SetAutoTopUpSuccess {{ autoTopUp {{ {STANDING} }} }} }} }}"""
+SEEN = f"""{{ account {{ balance {{ available }} autoTopUp {{ {STANDING} }}
+    topUps(first: 100) {{ edges {{ node {{ id automatic status credits }} }} }}
+    notifications(first: 100, unreadOnly: true) {{ edges {{ node {{ id kind }} }} }} }} }}"""
+
+
+async def seen(platform: Platform, user: str) -> Any:
+    return (await platform.ask(user, SEEN))["account"]
+
+
+async def put(platform: Platform, user: str, **input: Any) -> Any:
+    return (await platform.ask(user, SET, input=input))["setAutoTopUp"]["autoTopUp"]
+
+
+def bought(account: Any) -> list[Any]:
+    """The automatic top-ups, newest first."""
+    return [edge["node"] for edge in account["topUps"]["edges"] if edge["node"]["automatic"]]
+
+
+def told(account: Any) -> set[tuple[str, str]]:
+    return {(edge["node"]["id"], edge["node"]["kind"]) for edge in account["notifications"]["edges"]}
+
+
+async def pay_and_save(platform: Platform, user: str, card: str) -> None:
+    """As the user: begin a top-up that saves the card, and pay it on the provider's page with one that behaves so."""
+    wish = {"credits": 500, "saveCard": True, "idempotencyKey": unique_id("key")}
+    page = (await platform.ask(user, BEGIN, input=wish))["beginTopUp"]["topUp"]["paymentUrl"]
+    text = (await platform.client.get(page)).text
+    found = re.search(r'name="token" value="(\w+)"', text)
+    assert found is not None
+    assert f'<option value="{card}">' in text
+    paid = await platform.client.post(page, data={"token": found[1], "decision": "pay", "card": card})
+    assert paid.status_code == 303
+
+
+async def shown(header: ClientConnection, wanted: Callable[[Any], bool]) -> Any:
+    """The first item that is wanted. A worker may learn only by its sweep, every five seconds, what is switched on."""
+    async with asyncio.timeout(15):
+        while True:
+            item = json.loads(await header.recv())["payload"]["data"]["balance"]
+            if wanted(item):
+                return item
+
+
+@asynccontextmanager
+async def switched_off_afterwards(platform: Platform, user: str) -> AsyncIterator[None]:
+    """The other stories of this account buy nothing by themselves."""
+    try:
+        yield
+    finally:
+        off = await put(platform, user, enabled=False)
+    assert (off["enabled"], off["state"], off["blockedReason"]) == (False, "OFF", "DISABLED")
+
+
+async def test_a_saved_card_buys_once_when_a_charge_crosses_the_threshold(platform: Platform) -> None:
+    await pay_and_save(platform, "saver", "pays")
+    before = await seen(platform, "saver")
+    available = before["balance"]["available"]
+    async with switched_off_afterwards(platform, "saver"), platform.subscribed("saver", HEADER) as header:
+        assert (await pushed(header, "balance"))["available"] == available
+        on = await put(platform, "saver", enabled=True, threshold=available, amount=1_000, consentVersion="story-1")
+        assert on == {
+            "enabled": True, "state": "READY", "blockedReason": None, "nextEligibleAt": None,
+            "consentVersion": "story-1",
+        }  # fmt: skip
+        task = await platform.start("saver")
+        assert (await platform.charge(task, unique_id("story-run")))["cost"] == 10
+        await shown(header, lambda item: item["available"] == available - 10 + 1_000)
+        await platform.charge(task, unique_id("story-run"))
+        last = await shown(header, lambda item: item["available"] == available - 20 + 1_000)
+        after = await seen(platform, "saver")
+    assert last["available"] == after["balance"]["available"]
+    [one] = [top_up for top_up in bought(after) if top_up not in bought(before)]
+    assert (one["status"], one["credits"]) == ("PAID", 1_000)
+    await platform.audited("saver")
+
+
+async def test_a_card_that_declines_is_tried_once_and_says_so_until_it_is_switched_off(platform: Platform) -> None:
+    await pay_and_save(platform, "unlucky", "declines")
+    before = await seen(platform, "unlucky")
+    available = before["balance"]["available"]
+    async with switched_off_afterwards(platform, "unlucky"), platform.subscribed("unlucky", HEADER) as header:
+        await put(platform, "unlucky", enabled=True, threshold=available, amount=1_000, consentVersion="story-1")
+        task = await platform.start("unlucky")
+        await platform.charge(task, unique_id("story-run"))
+        last = await shown(header, lambda item: item["autoTopUp"] == "BACKING_OFF")
+        assert last["available"] == available - 10
+        after = await seen(platform, "unlucky")
+        standing = after["autoTopUp"]
+        assert (standing["state"], standing["blockedReason"]) == ("BACKING_OFF", "BACKING_OFF")
+        assert standing["nextEligibleAt"] is not None
+        [one] = [top_up for top_up in bought(after) if top_up not in bought(before)]
+        assert (one["status"], one["credits"]) == ("FAILED", 1_000)
+        assert "TOP_UP_FAILED" in {kind for _, kind in told(after) - told(before)}
+        # Each further charge is looked at, and buys nothing.
+        await asyncio.gather(*(platform.charge(task, unique_id("story-run")) for _ in range(5)))
+        await shown(header, lambda item: item["available"] == available - 60)
+        assert bought(await seen(platform, "unlucky")) == bought(after)
+    await platform.audited("unlucky")

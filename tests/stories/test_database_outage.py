@@ -1,0 +1,98 @@
+"""The database drops connections in the middle of it all: nothing acknowledged is lost, nothing is charged twice."""
+
+import asyncio
+import json
+
+import asyncpg
+import pytest
+
+from app.db import pools
+from app.tasks import lapses
+from app.verify.verifier import verify_ledger
+from tests.conftest import LEDGER_KEY
+from tests.factories import unique_id
+from tests.stories.conftest import Platform, pushed
+from tests.stories.test_balance_subscription import BALANCE
+
+pytestmark = pytest.mark.anyio
+
+CHARGE = """mutation($input: ChargeInput!) { charge(input: $input) { __typename
+    ... on ChargeSuccess { cost replayed entry { seq } } } }"""
+KILL = """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+
+
+async def charge_until_answered(platform: Platform, task: str, run: str, codes: set[str]) -> int:
+    """What an executor does: the same request again until there is an answer. Returns the entry's seq."""
+    while True:
+        body = (
+            await platform.post(
+                "service", CHARGE, input={"taskId": task, "blockRunId": run, "block": "ReplicateModelBlock"}
+            )
+        ).json()
+        if "errors" not in body:
+            assert body["data"]["charge"]["__typename"] == "ChargeSuccess", body
+            return int(body["data"]["charge"]["entry"]["seq"])
+        codes.add(body["errors"][0]["extensions"]["code"])
+        await asyncio.sleep(0.02)
+
+
+async def test_connections_are_killed_under_charges_and_a_header(platform: Platform, database_url: str) -> None:
+    owner = unique_id("story")
+    await platform.grant(owner, 3_000)
+    task = await platform.start(owner)
+    codes: set[str] = set()
+    killer = await asyncpg.connect(**pools.connection_arguments(database_url))
+    async with platform.subscribed("service", BALANCE, owner=owner) as header:
+        assert (await pushed(header, "balance"))["available"] == 3_000
+
+        async def charges() -> list[int]:
+            return [await charge_until_answered(platform, task, unique_id("story-run"), codes) for _ in range(20)]
+
+        async def kills() -> int:
+            killed = 0
+            for _ in range(8):
+                await asyncio.sleep(0.1)
+                killed += await killer.fetchval(KILL)
+            return killed
+
+        killing = asyncio.create_task(kills())
+        seqs = await asyncio.gather(*(charges() for _ in range(10)))
+        assert await killing > 8
+        assert codes <= {"UNAVAILABLE"}
+        last = await pushed(header, "balance")
+        while last["version"] < 201:
+            last = await pushed(header, "balance")
+        assert last == {"available": 1_000, "version": 201, "status": "OK"}
+    assert sorted(seq for some in seqs for seq in some) == list(range(2, 202))
+    await killer.close()
+    lapses.configure_ledger(LEDGER_KEY)
+    await pools.connect(database_url)
+    try:
+        assert (await verify_ledger(owner)).violations == []
+    finally:
+        await pools.disconnect()
+
+
+async def test_malformed_requests_leave_the_server_alive(platform: Platform) -> None:
+    headers = {"authorization": f"Bearer {platform.tokens['service']}", "content-type": "application/json"}
+    deep = b'{"query":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    for body, status in (
+        (b"{", 400),
+        (b"null", 400),
+        (b"[]", 400),
+        (b"\xff\xfe", 400),
+        (deep, 400),
+        (b'{"query": 5}', 400),
+        (b'{"query": "{ account { id ", "variables": {}}', 200),
+        (json.dumps({"query": "{ x }" * 5_000}).encode(), 200),
+        (b"x" * 1_100_000, 413),
+    ):
+        reply = await platform.client.post("/graphql", content=body, headers=headers)
+        assert (reply.status_code, "data" in reply.json()) == (status, False), body[:40]
+        assert reply.json()["errors"][0]["extensions"]["code"]
+    for token in ("nonsense", "ck_0000_0000", platform.tokens["user"][:-3] + "abc"):
+        reply = await platform.post(token, "{ account { id } }")
+        assert (reply.status_code, reply.json()["errors"][0]["extensions"]["code"]) == (401, "UNAUTHENTICATED")
+    assert (await platform.client.get("/healthz")).json() == {"alive": True}
+    assert (await platform.client.get("/readyz")).json() == {"ready": True, "reason": None}

@@ -1,0 +1,148 @@
+"""A top-up by Stripe over the public API: begun, paid, told of, shown in the header, receipted, and given back."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.auth.development_keys import user_token
+from app.settings import Settings
+from tests.command_line import running_server
+from tests.conftest import LEDGER_KEY
+from tests.factories import unique_id
+from tests.fake_stripe import KEY, SECRET, FakeStripe, serve_fake_stripe, sign_event
+from tests.fake_stripe.objects import Json
+from tests.stories.conftest import Platform, pushed
+
+pytestmark = pytest.mark.anyio
+
+SAVER = "saver-at-stripe"
+"""Whose account buys by itself, so that no other story's account has to cool down."""
+
+HEADER = "subscription { balance { available version } }"
+BEGIN = """mutation($input: BeginTopUpInput!) { beginTopUp(input: $input) {
+    ... on BeginTopUpSuccess { topUp { id status paymentUrl } } } }"""
+CONFIRM = """mutation($id: ID!) { confirmTopUp(input: {topUpId: $id}) {
+    ... on ConfirmTopUpSuccess { topUp { status } balance { available } } } }"""
+TOP_UP = "query($id: ID!) { topUp(id: $id) { status refunded receipt { number totalMinor url } refunds { status } } }"
+REFUND = """mutation($input: RefundTopUpInput!) { refundTopUp(input: $input) { __typename
+    ... on RefundTopUpSuccess { refund { credits amountMinor status } balance { available } } } }"""
+SET = """mutation($input: SetAutoTopUpInput!) { setAutoTopUp(input: $input) {
+    ... on SetAutoTopUpSuccess { autoTopUp { state } } } }"""
+
+
+@pytest.fixture(scope="module")
+def books() -> Iterator[FakeStripe]:
+    with serve_fake_stripe() as books:
+        yield books
+
+
+@pytest.fixture(scope="module")
+def selling(database_url: str, books: FakeStripe) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """A server of one worker that sells by Stripe."""
+    with (
+        tempfile.TemporaryDirectory(prefix="credits-shop-") as directory,
+        running_server(
+            DATABASE_URL=database_url, DATA_DIR=directory, PORT="0", WORKERS="1", LEDGER_KEY=LEDGER_KEY.hex(),
+            PAYMENT_PROVIDER="stripe", STRIPE_SECRET_KEY=KEY, STRIPE_WEBHOOK_SECRET=SECRET, STRIPE_BASE_URL=books.url,
+        ) as (url, tokens),
+    ):  # fmt: skip
+        yield url, {**tokens, SAVER: user_token(SAVER, settings=Settings(data_dir=Path(directory)))}
+
+
+@pytest.fixture
+async def shop(selling: tuple[str, Mapping[str, str]], database_url: str) -> AsyncIterator[Platform]:
+    url, tokens = selling
+    async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+        yield Platform(url, tokens, client, database_url)
+
+
+async def begin(shop: Platform, credits: int, user: str = "user", **more: Any) -> tuple[str, str]:
+    """As a user. Returns: the top-up's id, and the checkout that its page is for."""
+    wish = {"credits": credits, "idempotencyKey": unique_id("key")} | more
+    top_up = (await shop.ask(user, BEGIN, input=wish))["beginTopUp"]["topUp"]
+    assert top_up["status"] == "PENDING"
+    return top_up["id"], top_up["paymentUrl"].rsplit("/", 1)[1]
+
+
+async def delivered(shop: Platform, events: list[Json]) -> list[str]:
+    """What becomes of notices, sent one after another."""
+    said = []
+    for event in events:
+        body, headers = sign_event(event)
+        answer = await shop.client.post("/webhooks/stripe", content=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        said.append(answer.json().get("outcome"))
+    return said
+
+
+async def test_a_top_up_is_paid_shown_receipted_and_given_back(shop: Platform, books: FakeStripe) -> None:
+    before = (await shop.balance("alice"))["available"]
+    async with shop.subscribed("user", HEADER) as header:
+        assert (await pushed(header, "balance"))["available"] == before
+        name, session = await begin(shop, 1_200)
+        assert "CREDITED" in await delivered(shop, books.pay_checkout(session))
+        async with asyncio.timeout(1):
+            assert (await pushed(header, "balance"))["available"] == before + 1_200
+        top_up = (await shop.ask("user", TOP_UP, id=name))["topUp"]
+        receipt = top_up["receipt"]
+        assert (top_up["status"], receipt["totalMinor"]) == ("PAID", 1_200)
+        page = await shop.client.get(receipt["url"])
+        assert (page.status_code, receipt["number"] in page.text) == (200, True)
+        wish = {"topUpId": name, "reason": "asked for it", "idempotencyKey": unique_id("key")}
+        done = (await shop.ask("operator", REFUND, input=wish))["refundTopUp"]
+        assert done["refund"] == {"credits": 1_200, "amountMinor": 1_200, "status": "DONE"}
+        assert done["balance"] == {"available": before}
+        assert (await pushed(header, "balance"))["available"] == before
+    [refund] = books.list_objects("refund")
+    assert await delivered(shop, books.events[-1:]) == ["UNCHANGED"]
+    assert (refund["amount"], books.events[-1]["type"]) == (1_200, "refund.created")
+    last = (await shop.ask("user", TOP_UP, id=name))["topUp"]
+    assert (last["status"], last["refunded"], last["refunds"]) == ("REFUNDED", 1_200, [{"status": "DONE"}])
+    await shop.audited("alice")
+
+
+async def test_the_return_page_before_the_webhook_credits_once(shop: Platform, books: FakeStripe) -> None:
+    before = (await shop.balance("alice"))["available"]
+    name, session = await begin(shop, 500)
+    told = books.pay_checkout(session)
+    confirmed = (await shop.ask("user", CONFIRM, id=name))["confirmTopUp"]
+    assert confirmed == {"topUp": {"status": "PAID"}, "balance": {"available": before + 500}}
+    assert "CREDITED" not in await delivered(shop, told)
+    again = (await shop.ask("user", CONFIRM, id=name))["confirmTopUp"]
+    assert again == confirmed
+    await shop.audited("alice")
+
+
+async def test_a_card_saved_at_the_checkout_pays_when_the_threshold_is_crossed(
+    shop: Platform, books: FakeStripe
+) -> None:
+    _, session = await begin(shop, 500, SAVER, saveCard=True)
+    await delivered(shop, books.pay_checkout(session))
+    available = (await shop.balance(SAVER))["available"]
+    made = len(books.list_objects("payment_intent"))
+    wishes = {"enabled": True, "threshold": available, "amount": 1_000, "consentVersion": "story-1"}
+    try:
+        on = (await shop.ask(SAVER, SET, input=wishes))["setAutoTopUp"]
+        assert on == {"autoTopUp": {"state": "READY"}}
+        task = await shop.start(SAVER)
+        charged = 0
+        async with asyncio.timeout(15):
+            charged += (await shop.charge(task, unique_id("story-run")))["cost"]
+            # The server learns by its sweep, every five seconds, what is switched on; each charge is looked at then.
+            while (now := (await shop.balance(SAVER))["available"]) < available:
+                charged += (await shop.charge(task, unique_id("story-run")))["cost"]
+                await asyncio.sleep(0.5)
+        assert now == available - charged + 1_000
+    finally:
+        off = (await shop.ask(SAVER, SET, input={"enabled": False}))["setAutoTopUp"]
+    assert off == {"autoTopUp": {"state": "OFF"}}
+    [intent] = books.list_objects("payment_intent")[: len(books.list_objects("payment_intent")) - made]
+    assert (intent["status"], intent["amount"]) == ("succeeded", 1_000)
+    # Stripe tells of it too, after its answer to the call.
+    assert "CREDITED" not in await delivered(shop, books.events[-2:])
+    await shop.audited(SAVER)

@@ -1,0 +1,131 @@
+"""Budgets: credits that are a task's own until it ends, however it ends, and that it never passes."""
+
+from asyncio import gather, sleep
+from typing import Any
+
+import pytest
+
+from tests.factories import unique_id
+from tests.stories.conftest import Platform, successes, until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_task_spends_its_budget_whatever_others_spend_and_returns_the_rest(platform: Platform) -> None:
+    owner = unique_id("story")
+    await platform.grant(owner, 100)
+    task = await platform.start(owner, budget=40)
+    assert await platform.account(owner, "balance { available held }") == {"balance": {"available": 60, "held": 40}}
+    greedy = [await platform.start(owner) for _ in range(4)]
+
+    answers = await gather(
+        *(platform.charge(task, unique_id("run")) for _ in range(4)),
+        *(platform.charge(other, unique_id("run")) for other in greedy * 5),
+    )
+    assert [answer["cost"] for answer in answers[:4]] == [10, 10, 10, 10]
+    assert "STOP" in [answer["signal"] for answer in answers[:4]]
+    assert len(successes(answers[4:])) == 6  # of the 60 that were nobody's
+
+    over = unique_id("run")
+    assert await platform.charge(task, over) == {
+        "__typename": "BudgetReachedError", "taskId": task, "required": 10, "remaining": 0, "shortfall": 10,
+    }  # fmt: skip
+    stopped = await platform.task(task)
+    assert (stopped["status"], stopped["stopReason"]) == ("STOPPED", "BUDGET_REACHED")
+    await platform.grant(owner, 50)
+    added = await gather(*(platform.resume(task, addBudget=25, idempotencyKey="more") for _ in range(6)))
+    assert sorted(answer["replayed"] for answer in added) == [False] + [True] * 5
+    assert (await platform.charge(task, over))["task"]["budget"] == {
+        "taskId": task, "credits": 65, "spent": 50, "remaining": 15, "closingReserve": 0,
+    }  # fmt: skip
+    assert await platform.account(owner, "balance { available held }") == {"balance": {"available": 25, "held": 15}}
+
+    await platform.done("finishTask", taskId=task, status="COMPLETED")
+    assert await platform.account(owner, "balance { available held }") == {"balance": {"available": 40, "held": 0}}
+    assert (await platform.task(task))["cost"]["total"] == 50
+    await platform.audited(owner)
+
+
+async def test_nested_tasks_take_theirs_from_their_parents_and_a_landing_reserve_saves_the_work(
+    platform: Platform,
+) -> None:
+    owner = unique_id("story")
+    await platform.grant(owner, 100)
+    parent = await platform.start(owner, budget=60, closingReserve=10)
+    child = await platform.start(owner, parentTaskId=parent, budget=30)
+    sharing = await platform.start(owner, parentTaskId=parent)
+    assert (await platform.balance(owner))["available"] == 40
+    assert (await platform.task(parent))["budget"]["spent"] == 30
+
+    assert (await platform.charge(child, unique_id("run")))["task"]["budget"]["remaining"] == 20
+    assert (await platform.charge(sharing, unique_id("run")))["task"]["budget"]["taskId"] == parent
+    assert (await platform.charge(sharing, unique_id("run")))["signal"] is None
+    refused = await platform.charge(sharing, unique_id("run"))
+    assert (refused["__typename"], refused["taskId"], refused["remaining"]) == ("BudgetReachedError", parent, 0)
+    landed = await platform.charge(sharing, unique_id("run"), closing=True)
+    assert (landed["cost"], landed["task"]["budget"]["remaining"], landed["signal"]) == (10, 0, "STOP")
+
+    await platform.done("finishTask", taskId=child, status="FAILED")
+    assert (await platform.task(parent))["budget"]["remaining"] == 20
+    await platform.done("cancelTask", taskId=parent)
+    assert await platform.account(owner, "balance { available posted held }") == {
+        "balance": {"available": 60, "posted": 60, "held": 0}
+    }
+    late = await platform.charge(sharing, unique_id("run"))
+    assert late == {"__typename": "TaskStoppedError", "taskId": sharing, "stopReason": "BUDGET_REACHED"}
+    await platform.audited(owner)
+
+
+async def test_the_rest_of_a_budget_returns_when_its_executor_dies(platform: Platform) -> None:
+    owner = unique_id("story")
+    await platform.grant(owner, 50)
+    task = await platform.start(owner, budget=50, budgetTimeoutSeconds=1)
+    assert (await platform.charge(task, unique_id("run")))["balance"]["available"] == 0
+
+    async def returned() -> bool:
+        return bool((await platform.balance(owner))["available"])
+
+    await until(returned)
+    dead = await platform.task(task)
+    assert (dead["status"], dead["stopReason"], dead["cost"]["held"]) == ("STOPPED", "BUDGET_EXPIRED", 0)
+    assert (await platform.balance(owner))["available"] == 40
+    # It has a budget, and never falls back on the account.
+    assert (await platform.charge(task, unique_id("run")))["stopReason"] == "BUDGET_EXPIRED"
+    assert (await platform.resume(task))["__typename"] == "BudgetReachedError"
+    assert (await platform.resume(task, addBudget=20))["task"]["budget"]["remaining"] == 20
+    assert (await platform.charge(task, unique_id("run")))["cost"] == 10
+    await platform.audited(owner)
+
+
+async def test_an_envelope_lapses_while_charges_arrive(platform: Platform) -> None:
+    owner = unique_id("story")
+    await platform.grant(owner, 12 * 40)
+    tasks = [await platform.start(owner, budget=40, budgetTimeoutSeconds=1) for _ in range(12)]
+    instants = [0.2, *(0.9 + place * 0.02 for place in range(10)), 1.2]
+
+    async def meet(after_seconds: float, task: str) -> list[Any]:
+        """Two charges from two sides, before, about and after the instant."""
+        assert (await platform.charge(task, unique_id("run"), block="NoteBlock"))["cost"] == 0  # begins its second anew
+        await sleep(after_seconds)
+        return list(await gather(*(platform.charge(task, unique_id("run")) for _ in range(2))))
+
+    told = await gather(*(meet(after, task) for after, task in zip(instants, tasks, strict=True)))
+
+    paid = [len(successes(answers)) for answers in told]
+    assert {0, 2} >= set(paid)  # the first to come has renewed the envelope for the second
+    assert (paid[0], paid[-1]) == (2, 0)
+    lapsed = [answer for answers in told for answer in answers if answer["__typename"] != "ChargeSuccess"]
+    assert {(answer["__typename"], answer["stopReason"]) for answer in lapsed} == {
+        ("TaskStoppedError", "BUDGET_EXPIRED")
+    }
+
+    async def all_lapsed() -> bool:
+        found = await platform.account(owner, "balance { held }")
+        return bool(found["balance"]["held"] == 0)
+
+    await until(all_lapsed)
+    states = [await platform.task(task) for task in tasks]
+    assert {(state["status"], state["stopReason"]) for state in states} == {("STOPPED", "BUDGET_EXPIRED")}
+    assert [state["cost"]["total"] for state in states] == [10 * count for count in paid]
+    assert (await platform.balance(owner))["available"] == 12 * 40 - 10 * sum(paid)
+    await platform.audited(owner)

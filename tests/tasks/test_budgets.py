@@ -1,0 +1,556 @@
+"""A task's budget: what it keeps for the task, what it stops, and how its rest comes back."""
+
+from asyncio import gather
+from collections.abc import Awaitable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from app.db import pools
+from app.errors import (
+    BudgetReached,
+    HoldClosed,
+    InsufficientCredits,
+    InvalidInput,
+    PriceNotFound,
+    TaskEnded,
+    TaskStopped,
+)
+from app.ledger import queries
+from app.ledger.rules.account_state import HoldStatus
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks import costs, holds, lifecycle
+from app.tasks.charging import Charge
+from app.tasks.lifecycle import TaskChange
+from app.tasks.rules import SignalKind, StopReason, TaskState, TaskStatus
+from app.verify.verifier import verify_ledger
+from tests.factories import (
+    capture_request,
+    charge_block_run,
+    get_balance,
+    grant_credits,
+    hold_request,
+    publish_rate_cards,
+    seconds_from_now,
+    start_task,
+    try_charge,
+    wait_until,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def prices(db: str) -> RateCardCache:
+    """A credit for an item, 10 for a block run of the usual kind."""
+    return await publish_rate_cards()
+
+
+async def figures(task: TaskState) -> tuple[int, int, int]:
+    """(posted, held, available) of the task's account."""
+    now = await get_balance(task.account_id)
+    return now.posted, now.held, now.available
+
+
+async def a_state(task: TaskState) -> TaskState:
+    """The task as a reader sees it."""
+    return (await costs.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
+
+
+async def envelope_of(task: TaskState) -> dict[str, object]:
+    """The row of the envelope that a task draws on."""
+    [row] = await pools.fetch("SELECT *, claims::text AS claimed FROM hold WHERE number = $1", task.budget_hold)
+    return dict(row)
+
+
+async def test_a_budget_keeps_its_credits_whatever_other_tasks_spend(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    mine = await start_task("alice", budget=40)
+    other = await start_task("alice")
+    assert await figures(mine) == (100, 40, 60)
+
+    spent = [await try_charge(other, prices) for _ in range(7)]
+    assert [type(one) for one in spent] == [Charge] * 6 + [InsufficientCredits]
+    assert await figures(mine) == (40, 40, 0)
+
+    for left in (30, 20, 10, 0):
+        one = await charge_block_run(mine, prices)
+        assert one.entry is not None
+        assert (one.entry.line.hold_number, one.entry.line.balance_after) == (mine.budget_hold, left)
+        assert one.signal == (None if left else SignalKind.STOP)
+    assert await figures(mine) == (0, 0, 0)
+    assert (await verify_ledger()).violations == []
+
+
+async def test_a_budget_is_never_passed_though_the_account_has_more(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=25)
+    for _ in range(2):
+        await charge_block_run(task, prices)
+
+    refusal = await try_charge(task, prices)
+
+    assert isinstance(refusal, BudgetReached)
+    assert (refusal.task_id, refusal.required_credits, refusal.remaining_credits, refusal.shortfall_credits) == (
+        task.task_id, 10, 5, 5,
+    )  # fmt: skip
+    stopped = await a_state(task)
+    assert (stopped.status, stopped.stop_reason, stopped.required, stopped.shortfall, stopped.total) == (
+        TaskStatus.STOPPED, StopReason.BUDGET_REACHED, 10, 5, 20,
+    )  # fmt: skip
+    assert await figures(task) == (80, 5, 75)
+    again = await try_charge(task, prices)
+    assert isinstance(again, TaskStopped)
+    assert again.stop_reason is StopReason.BUDGET_REACHED
+    assert await figures(task) == (80, 5, 75)
+    assert (await verify_ledger()).violations == []
+
+
+@pytest.mark.parametrize("end", ["COMPLETED", "FAILED", "CANCELLED"])
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_the_rest_comes_back_however_the_task_ends(prices: RateCardCache, end: str, stopped: bool) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=15)
+    await charge_block_run(task, prices)
+    if stopped:
+        assert isinstance(await try_charge(task, prices), BudgetReached)
+    assert await figures(task) == (90, 5, 85)
+
+    ending: Awaitable[TaskChange]
+    ending = (
+        lifecycle.cancel_task(task.task_id)
+        if end == "CANCELLED"
+        else lifecycle.finish_task(task.task_id, TaskStatus(end))
+    )
+    done = await ending
+
+    assert (done.task.status, done.task.total) == (TaskStatus(end), 10)
+    assert await figures(task) == (90, 0, 90)
+    row = await envelope_of(task)
+    assert (row["status"], row["captured"], row["released"], row["claimed"]) == ("CAPTURED", 10, 5, "[]")
+    assert (await verify_ledger()).violations == []
+
+
+async def test_a_budget_lapses_without_a_job_and_its_task_is_stopped(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=40, budget_timeout_seconds=1)
+    spent = await charge_block_run(task, prices)
+    lapses_at = (await envelope_of(task))["expires_at"]
+    assert lapses_at == spent.block_run.charged_at + timedelta(seconds=1)
+
+    await wait_until(spent.block_run.charged_at + timedelta(seconds=1))
+    stopped = await a_state(task)
+
+    assert (stopped.status, stopped.stop_reason, stopped.total) == (TaskStatus.STOPPED, StopReason.BUDGET_EXPIRED, 10)
+    assert await figures(task) == (90, 0, 90)
+    row = await envelope_of(task)
+    assert (row["status"], row["captured"], row["released"], row["closed_at"]) == ("EXPIRED", 10, 30, lapses_at)
+    # It never falls back on the account, though that has plenty.
+    late = await try_charge(task, prices)
+    assert isinstance(late, TaskStopped)
+    assert late.stop_reason is StopReason.BUDGET_EXPIRED
+    assert await figures(task) == (90, 0, 90)
+    assert (await charge_block_run(task, prices, block="NoteBlock")).task.status is TaskStatus.STOPPED
+    assert (await verify_ledger()).violations == []
+
+
+async def test_a_charge_that_arrives_after_the_lapse_finds_it_and_the_stop_is_written(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=40, budget_timeout_seconds=1)
+    await wait_until(await seconds_from_now(1))
+
+    # Nobody has read the account meanwhile: the charge is the first to see what time has done.
+    refusal = await try_charge(task, prices)
+
+    assert isinstance(refusal, TaskStopped)
+    assert refusal.stop_reason is StopReason.BUDGET_EXPIRED
+    [row] = await pools.fetch("SELECT status, stop_reason, charged FROM task")
+    assert tuple(row) == ("STOPPED", "BUDGET_EXPIRED", 0)
+    assert await figures(task) == (100, 0, 100)
+    assert (await verify_ledger()).violations == []
+
+
+async def test_a_stop_for_want_of_budget_keeps_its_reason_when_the_budget_lapses(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=15, budget_timeout_seconds=1)
+    await charge_block_run(task, prices)
+    assert isinstance(await try_charge(task, prices), BudgetReached)
+
+    await wait_until(await seconds_from_now(1))
+
+    stopped = await a_state(task)
+    assert stopped.status is TaskStatus.STOPPED
+    assert await figures(task) == (90, 0, 90)
+    assert (stopped.stop_reason, stopped.required, stopped.shortfall) == (StopReason.BUDGET_REACHED, 10, 5)
+    # What closes its work has nothing to draw on any more, the account neither.
+    late = await try_charge(task, prices, closing=True)
+    assert isinstance(late, TaskStopped)
+    assert await figures(task) == (90, 0, 90)
+    assert (await verify_ledger()).violations == []
+
+
+async def test_charges_renew_the_timeout_and_so_does_work_in_a_nested_task(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=60, budget_timeout_seconds=100)
+    child = await start_task("alice", parent_task_id=task.task_id, budget=30, budget_timeout_seconds=50)
+
+    for block in ("ReplicateModelBlock", "NoteBlock"):
+        one = await charge_block_run(task, prices, block=block)
+        assert (await envelope_of(task))["expires_at"] == one.block_run.charged_at + timedelta(seconds=100)
+    inner = await charge_block_run(child, prices)
+    assert (await envelope_of(task))["expires_at"] == inner.block_run.charged_at + timedelta(seconds=100)
+    assert (await envelope_of(child))["expires_at"] == inner.block_run.charged_at + timedelta(seconds=50)
+    placed = await holds.place_hold(hold_request(child, 5), prices)
+    assert (await envelope_of(task))["expires_at"] == placed.hold.placed_at + timedelta(seconds=100)
+    before = placed.hold.placed_at + timedelta(seconds=100)
+    assert isinstance(await try_charge(task, prices, block="Nothing"), PriceNotFound)
+    assert (await envelope_of(task))["expires_at"] == before  # what was refused renews nothing
+
+
+async def test_no_budget_outlives_its_grants_by_more_than_a_day(prices: RateCardCache) -> None:
+    grant = await grant_credits("alice", 40, expires_at=await seconds_from_now(0.5))
+    task = await start_task("alice", budget=40, budget_timeout_seconds=86_400)
+    assert grant.grant.expires_at is not None
+    await wait_until(grant.grant.expires_at)
+
+    one = await charge_block_run(task, prices)
+
+    assert (await envelope_of(task))["expires_at"] == grant.grant.expires_at + timedelta(hours=24)
+    assert one.block_run.charged_at > grant.grant.expires_at
+    await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
+    assert await figures(task) == (0, 0, 0)  # released after the expiry, the rest has left
+    kinds = [(e.line.kind, e.line.credits) for e in await queries.list_entries(task.account_id, before_seq=9, limit=9)]
+    assert kinds == [("EXPIRY", -30), ("CHARGE", -10), ("GRANT", 40)]
+    assert (await verify_ledger()).violations == []
+
+
+async def test_a_nested_budget_is_taken_from_its_parents_and_returns_to_it(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    parent = await start_task("alice", budget=60)
+    child = await start_task("alice", parent_task_id=parent.task_id, budget=25)
+    assert child.budget_hold != parent.budget_hold
+    assert await figures(parent) == (100, 60, 40)
+    outer = await envelope_of(parent)
+    assert (outer["remaining"], outer["lent"], outer["claimed"]) == (35, 25, "[[1, 35]]")
+
+    await charge_block_run(child, prices)
+    assert await figures(parent) == (90, 50, 40)
+    done = await lifecycle.finish_task(child.task_id, TaskStatus.COMPLETED)
+
+    assert (done.task.total, (await a_state(parent)).total) == (10, 0)
+    assert await figures(parent) == (90, 50, 40)
+    outer, inner = await envelope_of(parent), await envelope_of(child)
+    assert (outer["remaining"], outer["lent"], outer["captured"]) == (50, 10, 0)
+    assert (inner["status"], inner["captured"], inner["released"]) == ("CAPTURED", 10, 15)
+    assert (await verify_ledger()).violations == []
+    await lifecycle.finish_task(parent.task_id, TaskStatus.COMPLETED)
+    assert await figures(parent) == (90, 0, 90)
+    assert (await verify_ledger()).violations == []
+
+
+async def test_a_nested_budget_above_its_parents_rest_is_refused_and_nothing_moves(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    parent = await start_task("alice", budget=30)
+
+    with pytest.raises(BudgetReached) as refused:
+        await start_task("alice", parent_task_id=parent.task_id, budget=31)
+
+    assert (refused.value.task_id, refused.value.required_credits, refused.value.remaining_credits) == (
+        parent.task_id, 31, 30,
+    )  # fmt: skip
+    assert await a_state(parent) == parent
+    assert [tuple(row) for row in await pools.fetch("SELECT count(*) FROM task")] == [(1,)]
+    assert await figures(parent) == (100, 30, 70)
+    assert (await verify_ledger()).violations == []
+
+
+async def test_a_nested_task_without_a_budget_draws_on_its_parents(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    parent = await start_task("alice", budget=25)
+    child = await start_task("alice", parent_task_id=parent.task_id)
+    grandchild = await start_task("alice", parent_task_id=child.task_id)
+    assert child.budget_hold == grandchild.budget_hold == parent.budget_hold
+
+    await charge_block_run(child, prices)
+    await charge_block_run(grandchild, prices)
+    refusal = await try_charge(child, prices)
+
+    assert isinstance(refusal, BudgetReached)
+    assert (refusal.task_id, refusal.remaining_credits) == (parent.task_id, 5)
+    assert [(await a_state(one)).status for one in (parent, child, grandchild)] == [
+        TaskStatus.RUNNING, TaskStatus.STOPPED, TaskStatus.RUNNING,
+    ]  # fmt: skip
+    await lifecycle.finish_task(child.task_id, TaskStatus.FAILED)  # not its envelope: nothing comes back
+    assert await figures(parent) == (80, 5, 75)
+    assert (await verify_ledger()).violations == []
+
+
+async def test_of_a_parent_whose_budget_is_spent_no_child_starts(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    parent = await start_task("alice", budget=10)
+    await charge_block_run(parent, prices)
+
+    with pytest.raises(BudgetReached) as refused:
+        await start_task("alice", parent_task_id=parent.task_id)
+
+    assert (refused.value.task_id, refused.value.required_credits, refused.value.remaining_credits) == (
+        parent.task_id, 1, 0,
+    )  # fmt: skip
+
+
+async def test_a_child_starts_from_its_parents_budget_though_the_account_has_nothing_else(
+    prices: RateCardCache,
+) -> None:
+    await grant_credits("alice", 20)
+    parent = await start_task("alice", budget=20)
+    child = await start_task("alice", parent_task_id=parent.task_id)
+
+    assert (await charge_block_run(child, prices)).signal is None
+    with pytest.raises(InsufficientCredits):
+        await start_task("alice")
+
+
+async def test_a_child_that_draws_on_its_parents_budget_is_stopped_when_the_parent_has_ended(
+    prices: RateCardCache,
+) -> None:
+    await grant_credits("alice", 100)
+    parent = await start_task("alice", budget=40)
+    child = await start_task("alice", parent_task_id=parent.task_id)
+
+    await lifecycle.finish_task(parent.task_id, TaskStatus.COMPLETED)
+    assert await figures(parent) == (100, 0, 100)
+    free = await charge_block_run(child, prices, block="NoteBlock")
+    assert (free.task.status, free.signal) == (TaskStatus.RUNNING, SignalKind.STOP)
+    refusal = await try_charge(child, prices)
+
+    assert isinstance(refusal, TaskStopped)
+    stopped = await a_state(child)
+    assert (stopped.status, stopped.stop_reason, stopped.shortfall) == (
+        TaskStatus.STOPPED,
+        StopReason.BUDGET_EXPIRED,
+        10,
+    )
+    assert await figures(parent) == (100, 0, 100)
+    with pytest.raises(TaskEnded):
+        await start_task("alice", parent_task_id=parent.task_id)
+    assert (await verify_ledger()).violations == []
+
+
+async def test_a_childs_own_budget_outlives_its_parent_and_then_returns_to_the_account(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    parent = await start_task("alice", budget=40)
+    child = await start_task("alice", parent_task_id=parent.task_id, budget=25)
+
+    await lifecycle.finish_task(parent.task_id, TaskStatus.COMPLETED)
+    assert await figures(parent) == (100, 25, 75)
+    await charge_block_run(child, prices)
+    assert await figures(parent) == (90, 15, 75)
+    await lifecycle.finish_task(child.task_id, TaskStatus.COMPLETED)
+
+    assert await figures(parent) == (90, 0, 90)
+    assert (await verify_ledger()).violations == []
+
+
+async def test_budgets_one_in_the_other_lapse_together_and_all_comes_back(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    parent = await start_task("alice", budget=60, budget_timeout_seconds=1)
+    child = await start_task("alice", parent_task_id=parent.task_id, budget=25, budget_timeout_seconds=1)
+    heir = await start_task("alice", parent_task_id=child.task_id)
+
+    await wait_until(await seconds_from_now(1))
+
+    states = [await a_state(one) for one in (parent, child, heir)]
+    assert {(one.status, one.stop_reason) for one in states} == {(TaskStatus.STOPPED, StopReason.BUDGET_EXPIRED)}
+    assert await figures(parent) == (100, 0, 100)
+    assert (await verify_ledger()).violations == []
+
+
+async def test_a_budget_above_what_is_available_is_refused_and_nothing_is_written(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    first = await start_task("alice", budget=40)
+
+    with pytest.raises(InsufficientCredits) as refused:
+        await start_task("alice", task_id="other", budget=61)
+
+    assert (refused.value.required_credits, refused.value.available_credits) == (61, 60)
+    assert await figures(first) == (100, 40, 60)
+    assert await pools.fetch("SELECT FROM task_account WHERE task_id = 'other'") == []
+    assert (await start_task("alice", task_id="other", budget=60)).status is TaskStatus.RUNNING
+    assert await figures(first) == (100, 100, 0)
+    assert (await verify_ledger()).violations == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "paths"),
+    [
+        ({"budget_timeout_seconds": 60}, ["budgetTimeoutSeconds"]),
+        ({"budget": 10, "budget_timeout_seconds": 0}, ["budgetTimeoutSeconds"]),
+        ({"budget": 10, "budget_timeout_seconds": 86_401}, ["budgetTimeoutSeconds"]),
+        ({"budget": 0}, ["budget"]),
+        ({"budget": -1}, ["budget"]),
+        ({"budget": 2**53}, ["budget"]),
+        ({"budget": 10, "landing_reserve": 11}, ["closingReserve"]),
+        ({"budget": 10, "landing_reserve": -1}, ["closingReserve"]),
+        ({"landing_reserve": 1}, ["closingReserve"]),
+        ({"budget": 0, "budget_timeout_seconds": 0, "landing_reserve": 1},
+         ["budget", "budgetTimeoutSeconds", "closingReserve"]),
+    ],
+)  # fmt: skip
+async def test_a_budget_that_makes_no_sense_is_refused(db: str, asked: dict[str, Any], paths: list[str]) -> None:
+    await grant_credits("alice", 100)
+
+    with pytest.raises(InvalidInput) as refused:
+        await start_task("alice", **asked)
+
+    assert [problem.path for problem in refused.value.problems] == paths
+    assert await pools.fetch("SELECT FROM task") == []
+    assert await pools.fetch("SELECT FROM hold") == []
+
+
+async def test_only_closing_work_uses_the_landing_reserve(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=30, landing_reserve=10)
+    for _ in range(2):
+        await charge_block_run(task, prices)
+
+    refusal = await try_charge(task, prices)
+    assert isinstance(refusal, BudgetReached)
+    assert (refusal.required_credits, refusal.remaining_credits) == (10, 0)
+    assert (await a_state(task)).stop_reason is StopReason.BUDGET_REACHED
+    landed = await charge_block_run(task, prices, closing=True)
+
+    assert (landed.task.status, landed.task.total, landed.block_run.cost) == (TaskStatus.STOPPED, 30, 10)
+    assert await figures(task) == (70, 0, 70)
+    assert isinstance(await try_charge(task, prices, closing=True), BudgetReached)
+    assert await figures(task) == (70, 0, 70)
+    assert (await verify_ledger()).violations == []
+
+
+async def test_closing_work_is_no_other_way_to_the_account(prices: RateCardCache) -> None:
+    await grant_credits("alice", 15)
+    task = await start_task("alice")
+    await charge_block_run(task, prices, closing=True)
+    assert isinstance(await try_charge(task, prices), InsufficientCredits)
+    await grant_credits("alice", 100)
+
+    assert isinstance(await try_charge(task, prices, closing=True), TaskStopped)
+    assert await figures(task) == (105, 0, 105)
+
+
+async def test_no_hold_and_no_nested_budget_takes_the_landing_reserve(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=30, landing_reserve=10)
+
+    with pytest.raises(BudgetReached) as refused:
+        await start_task("alice", parent_task_id=task.task_id, budget=21)
+    assert refused.value.remaining_credits == 20
+    with pytest.raises(BudgetReached) as refused:
+        await holds.place_hold(hold_request(task, 21), prices)
+    assert (refused.value.required_credits, refused.value.remaining_credits) == (21, 20)
+    assert (await a_state(task)).stop_reason is StopReason.BUDGET_REACHED  # as a charge that cannot be paid
+    assert (await charge_block_run(task, prices, closing=True)).task.total == 10
+
+
+async def test_a_hold_inside_a_budget_claims_from_it_and_returns_to_it(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=40)
+    one, two = hold_request(task, 25), hold_request(task, 10)
+
+    placed = await holds.place_hold(one, prices)
+    assert (placed.hold.parent_budget, placed.hold.remaining) == (task.budget_hold, 25)
+    assert await figures(task) == (100, 40, 60)
+    await holds.place_hold(two, prices)
+    row = await envelope_of(task)
+    assert (row["remaining"], row["lent"]) == (5, 35)
+    assert isinstance(await try_charge(task, prices), BudgetReached)
+
+    captured = await holds.capture_hold(capture_request(one, 12))
+    assert captured.entry is not None
+    assert (captured.entry.line.hold_number, captured.task.total) == (placed.hold.number, 12)
+    assert await figures(task) == (88, 28, 60)
+    await holds.void_hold(task.task_id, two.block_run_id)
+    row = await envelope_of(task)
+    assert (row["remaining"], row["lent"], row["captured"]) == (28, 12, 0)
+    assert await figures(task) == (88, 28, 60)
+    assert (await verify_ledger()).violations == []
+    await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
+    assert await figures(task) == (88, 0, 88)
+    assert (await verify_ledger()).violations == []
+
+
+async def test_a_hold_inside_a_budget_that_has_ended_returns_to_the_account(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=40)
+    hold = hold_request(task, 25)
+    await holds.place_hold(hold, prices)
+
+    await lifecycle.finish_task(task.task_id, TaskStatus.FAILED)
+    assert await figures(task) == (100, 25, 75)
+    await holds.capture_hold(capture_request(hold, 5))
+
+    assert await figures(task) == (95, 0, 95)
+    assert (await a_state(task)).total == 5
+    assert (await verify_ledger()).violations == []
+
+
+async def test_a_hold_that_lapses_inside_a_budget_returns_to_it(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=40)
+    hold = hold_request(task, 25, timeout_seconds=1)
+    placed = await holds.place_hold(hold, prices)
+
+    await wait_until(placed.hold.expires_at)
+
+    assert await figures(task) == (100, 40, 60)
+    row = await envelope_of(task)
+    assert (row["remaining"], row["lent"], row["status"]) == (40, 0, "OPEN")
+    with pytest.raises(HoldClosed) as closed:
+        await holds.capture_hold(capture_request(hold, 1))
+    assert closed.value.status is HoldStatus.EXPIRED
+    assert (await a_state(task)).status is TaskStatus.RUNNING
+    assert (await verify_ledger()).violations == []
+
+
+async def test_a_grant_that_expires_under_a_budget_pays_for_the_task_until_it_ends(prices: RateCardCache) -> None:
+    grant = await grant_credits("alice", 30, expires_at=await seconds_from_now(0.5))
+    await grant_credits("alice", 100)
+    task = await start_task("alice", budget=20)
+    hold = hold_request(task, 8)
+    await holds.place_hold(hold, prices)
+    assert grant.grant.expires_at is not None
+    await wait_until(grant.grant.expires_at)
+    assert await figures(task) == (120, 20, 100)
+
+    await charge_block_run(task, prices)
+    await holds.void_hold(task.task_id, hold.block_run_id)  # neither to the budget nor to the account: it has expired
+    assert await figures(task) == (102, 2, 100)
+    await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
+
+    assert await figures(task) == (100, 0, 100)
+    page = await queries.list_entries(task.account_id, before_seq=99, limit=9)
+    assert [(one.line.kind, one.line.credits) for one in reversed(page)] == [
+        ("GRANT", 30), ("GRANT", 100), ("EXPIRY", -10), ("CHARGE", -10), ("EXPIRY", -8), ("EXPIRY", -2),
+    ]  # fmt: skip
+    assert (await verify_ledger()).violations == []
+
+
+async def test_the_same_start_with_a_budget_is_the_same_task_and_holds_once(db: str) -> None:
+    await grant_credits("alice", 100)
+
+    done = await gather(*(start_task("alice", task_id="t", budget=40) for _ in range(10)))
+
+    assert {one.budget_hold for one in done} == {1}
+    assert await figures(done[0]) == (100, 40, 60)
+
+
+async def test_block_runs_at_once_in_a_budget_pass_neither_it_nor_the_account(prices: RateCardCache) -> None:
+    await grant_credits("alice", 100)
+    mine, other = await start_task("alice", budget=40), await start_task("alice")
+
+    done = await gather(*(try_charge(task, prices) for _ in range(12) for task in (mine, other)))
+
+    admitted = [one.task.task_id for one in done if isinstance(one, Charge)]
+    assert (admitted.count(mine.task_id), admitted.count(other.task_id)) == (4, 6)
+    assert await figures(mine) == (0, 0, 0)
+    assert (await verify_ledger()).violations == []

@@ -1,0 +1,89 @@
+"""State for tests of Stripe: the provider on the stand-in, top-ups begun there, and what it tells of them."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from app.settings import Settings
+from app.topups import purchases
+from app.topups.purchases import BegunTopUp, TopUpRequest
+from app.topups.rules import TopUpRow
+from app.topups.stripe.provider import Stripe
+from app.webhooks import payment_routes
+from tests.factories import unique_id
+from tests.fake_stripe import KEY, SECRET, FakeStripe, serve_fake_stripe, sign_event
+from tests.fake_stripe.objects import Json
+from tests.topups.top_up_fixtures import TERMS
+
+__all__ = ["at_stripe", "begin_at_stripe", "deliver_events", "open_stripe", "stripe_books", "webhook"]
+
+WEBHOOK = "/webhooks/stripe"
+OLD_SECRET = "whsec_of_last_year"
+
+
+def stripe_settings(books: FakeStripe, **more: Any) -> Settings:
+    known: dict[str, Any] = {
+        "payment_provider": "stripe", "stripe_secret_key": KEY, "stripe_webhook_secret": SECRET,
+        "stripe_base_url": books.url,
+    }  # fmt: skip
+    return Settings(**(known | more))
+
+
+def open_stripe(books: FakeStripe, **more: Any) -> Stripe:
+    return Stripe.open(stripe_settings(books, **more))
+
+
+@pytest.fixture
+def stripe_books() -> Iterator[FakeStripe]:
+    """The books of a stand-in that answers on a port of its own."""
+    with serve_fake_stripe() as books:
+        yield books
+
+
+@pytest.fixture
+async def at_stripe(db: str, stripe_books: FakeStripe) -> AsyncIterator[Stripe]:
+    """The provider, on a database and a stand-in that are empty."""
+    provider = open_stripe(stripe_books)
+    yield provider
+    await provider.close()
+
+
+@pytest.fixture
+async def webhook(at_stripe: Stripe) -> AsyncIterator[httpx.AsyncClient]:
+    """Whoever sends notices to the routes of payments."""
+    async with webhook_client(at_stripe) as client:
+        yield client
+
+
+def webhook_client(provider: Stripe) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=Starlette(routes=payment_routes(provider)))
+    return httpx.AsyncClient(transport=transport, base_url="http://credits.example")
+
+
+async def begin_at_stripe(provider: Stripe, owner_id: str = "alice", credits: int = 500, **more: Any) -> BegunTopUp:
+    terms = more.pop("terms", TERMS)
+    asked = {"key": unique_id("top-up"), "actor": f"user:{owner_id}"} | more
+    return await purchases.begin_top_up(TopUpRequest(owner_id=owner_id, credits=credits, **asked), provider, terms)
+
+
+async def begin_checkout(provider: Stripe, owner_id: str = "alice", credits: int = 500, **more: Any) -> TopUpRow:
+    return (await begin_at_stripe(provider, owner_id, credits, **more)).top_up
+
+
+def session_id(top_up: TopUpRow) -> str:
+    assert top_up.provider_ref is not None
+    return top_up.provider_ref
+
+
+async def deliver_events(client: httpx.AsyncClient, *events: Json, **signing: Any) -> list[Any]:
+    """Send notices one after another. Returns: their outcomes, or the messages of what was not settled."""
+    said = []
+    for event in events:
+        body, headers = sign_event(event, **signing)
+        answer = await client.post(WEBHOOK, content=body, headers=headers)
+        found = answer.json()
+        said.append(found.get("outcome") or (answer.status_code, found["message"]))
+    return said

@@ -1,0 +1,323 @@
+"""Auto top-up over real rows: one intent at a time, kept whatever the call does, and every skip explained."""
+
+import asyncio
+from asyncio import gather
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.db import pools
+from app.errors import IdempotencyConflict, InvalidInput
+from app.ledger import accounts
+from app.live.change_feed import ChangeFeed
+from app.topups import rows, settlement
+from app.topups.auto_topup import purchasing, worker
+from app.topups.auto_topup.purchasing import ConfigureRequest, buy_if_needed, reconcile_purchases
+from app.topups.auto_topup.rules import AutoTopUpConfig, AutoTopUpState, Buy, Skip, SkipReason
+from app.topups.rules import PaymentStatus, TopUpRow, TopUpStatus
+from app.topups.sandbox.cards import CardBehaviour
+from tests.factories import get_balance, grant_credits
+from tests.topups.auto_topup_fixtures import (
+    CountingSandbox,
+    counting_sandbox,
+    disable_auto_topup,
+    enable_auto_topup,
+    find_due,
+    find_view,
+    list_attempts,
+    list_notification_kinds,
+    move_back_in_time,
+    save_card,
+)
+from tests.topups.top_up_fixtures import (
+    SANDBOX,
+    TERMS,
+    create_top_up,
+    decide_payment,
+    list_entries,
+    payment_event,
+    posted_credits,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+def asking(**more: Any) -> ConfigureRequest:
+    asked: dict[str, Any] = {
+        "owner_id": "alice", "wishes": AutoTopUpConfig(enabled=True, threshold=100, amount=1_000), "consent_version": "v1",
+        "actor": "user:alice",
+    }  # fmt: skip
+    return ConfigureRequest(**(asked | more))
+
+
+async def test_a_balance_below_the_threshold_buys_once_with_the_saved_card(db: str) -> None:
+    account_id, provider = await enable_auto_topup(), counting_sandbox()
+    before = await get_balance(account_id)
+
+    assert await buy_if_needed(account_id, provider, TERMS) == Buy(1_000)
+
+    [top_up] = await list_attempts(account_id)
+    assert (top_up.status, top_up.credits, top_up.amount_minor, top_up.automatic) == (
+        TopUpStatus.PAID,
+        1_000,
+        1_000,
+        True,
+    )
+    assert provider.charged == [top_up.reference]
+    assert await list_entries(account_id) == [("TOP_UP", 1_000, top_up.id, "auto-top-up")]
+    after = await get_balance(account_id)
+    assert (after.available, after.version > before.version) == (1_000, True)
+    assert await buy_if_needed(account_id, provider, TERMS) == Skip(
+        SkipReason.COOLDOWN, top_up.created_at + timedelta(minutes=1)
+    )
+    await move_back_in_time(account_id, minutes=1)
+    assert await buy_if_needed(account_id, provider, TERMS) == Skip(SkipReason.ABOVE_THRESHOLD)
+    assert (await find_view(account_id)).spent_this_month == 1_000
+    assert await list_notification_kinds(account_id, standing=False) == []
+
+
+async def test_who_never_switched_it_on_buys_nothing(db: str) -> None:
+    account_id, provider = await save_card("alice"), counting_sandbox()
+    assert await buy_if_needed(account_id, provider, TERMS) == Skip(SkipReason.DISABLED)
+    assert await buy_if_needed(account_id + 1_000, provider, TERMS) == Skip(SkipReason.DISABLED)
+    assert (provider.charged, await list_attempts(account_id), await find_due()) == ([], [], [])
+
+
+async def test_switching_it_off_needs_nothing_and_ends_it(db: str) -> None:
+    account_id, provider = await enable_auto_topup(), counting_sandbox()
+    await pools.fetch("DELETE FROM payment_customer")
+    await disable_auto_topup()
+    assert await buy_if_needed(account_id, provider, TERMS) == Skip(SkipReason.DISABLED)
+    assert ((await find_view(account_id)).state, provider.charged) == (AutoTopUpState.OFF, [])
+    await disable_auto_topup("nobody has ever heard of me")
+    assert await accounts.find_account_id("nobody has ever heard of me") is None
+
+
+async def test_the_consent_is_recorded_with_its_text_its_time_and_who_gave_it(db: str) -> None:
+    done = await purchasing.configure(asking(), TERMS)
+    [row] = await pools.fetch("SELECT consent_version, consent_at, consent_actor, enabled FROM auto_top_up")
+    assert tuple(row) == ("v1", done.balance.as_of, "user:alice", True)
+    with pytest.raises(InvalidInput, match="consentVersion"):
+        await purchasing.configure(asking(consent_version=None), TERMS)
+
+
+async def test_the_same_call_again_changes_nothing_and_another_with_its_key_is_refused(db: str) -> None:
+    first = await purchasing.configure(asking(key="once"), TERMS)
+    again = await purchasing.configure(asking(key="once"), TERMS)
+    assert (first.replayed, again.replayed, again.balance.version) == (False, True, first.balance.version)
+    with pytest.raises(IdempotencyConflict):
+        await purchasing.configure(asking(key="once", consent_version="v2"), TERMS)
+
+
+async def test_five_hundred_crossings_at_once_make_one_payment(db: str) -> None:
+    account_id, provider = await enable_auto_topup(amount=500), counting_sandbox()
+
+    answers = await gather(*(buy_if_needed(account_id, provider, TERMS) for _ in range(500)))
+
+    assert [answer for answer in answers if isinstance(answer, Buy)] == [Buy(500)]
+    assert {answer.reason for answer in answers if isinstance(answer, Skip)} <= {
+        SkipReason.OPEN_INTENT,
+        SkipReason.COOLDOWN,
+    }
+    assert (len(provider.charged), await posted_credits(account_id)) == (1, 500)
+
+
+async def test_the_database_itself_allows_one_open_intent(db: str) -> None:
+    account_id, provider = await enable_auto_topup(), counting_sandbox(before=True)
+    await buy_if_needed(account_id, provider, TERMS)
+    with pytest.raises(asyncpg.UniqueViolationError, match="top_up_open_refill"):
+        await pools.fetch(
+            "INSERT INTO top_up (account_id, id, credits, amount_minor, currency, status, provider, actor, created_at,"
+            " automatic) SELECT account_id, 'another', credits, amount_minor, currency, status, provider, actor,"
+            " created_at, automatic FROM top_up"
+        )
+
+
+async def test_an_unknown_outcome_keeps_its_intent_and_is_never_paid_blind(db: str) -> None:
+    account_id, provider = await enable_auto_topup(), counting_sandbox(after=True)
+    await buy_if_needed(account_id, provider, TERMS)
+    for _ in range(3):
+        await move_back_in_time(account_id, seconds=50)
+        assert await buy_if_needed(account_id, provider, TERMS) == Skip(SkipReason.OPEN_INTENT)
+    assert await reconcile_purchases(provider, TERMS) == 0  # not yet
+    await move_back_in_time(account_id, seconds=40)
+
+    assert await gather(*(reconcile_purchases(provider, TERMS) for _ in range(4))) == [1] * 4
+
+    [top_up] = await list_attempts(account_id)
+    assert (top_up.status, await posted_credits(account_id), len(provider.charged)) == (TopUpStatus.PAID, 1_000, 1)
+    assert await reconcile_purchases(provider, TERMS) == 0
+
+
+async def test_a_call_that_never_arrived_fails_and_waits_before_the_next(db: str) -> None:
+    account_id, provider = await enable_auto_topup(), counting_sandbox(before=True)
+    await buy_if_needed(account_id, provider, TERMS)
+    await move_back_in_time(account_id, minutes=4)
+    assert await reconcile_purchases(provider, TERMS) == 1
+    [top_up] = await list_attempts(account_id)
+    assert (top_up.status, top_up.decline_reason) == (TopUpStatus.FAILED, "not_charged")
+    seen = await find_view(account_id)
+    assert (seen.state, seen.reason) == (AutoTopUpState.BACKING_OFF, SkipReason.PROVIDER_UNAVAILABLE)
+    assert (seen.next_eligible_at, seen.spent_this_month) == (top_up.created_at + timedelta(hours=1), 0)
+    await move_back_in_time(account_id, hours=1)
+    assert await buy_if_needed(account_id, SANDBOX, TERMS) == Buy(1_000)
+    assert await posted_credits(account_id) == 1_000
+
+
+async def test_a_card_that_always_declines_is_tried_three_times_and_then_there_is_silence(db: str) -> None:
+    account_id, provider = await enable_auto_topup(behaviour=CardBehaviour.DECLINES), counting_sandbox()
+    for _ in range(400):
+        await buy_if_needed(account_id, provider, TERMS)
+        await move_back_in_time(account_id, minutes=30)
+    assert [one.status for one in await list_attempts(account_id)] == [TopUpStatus.FAILED] * 3
+    assert len(provider.charged) == 3
+    seen = await find_view(account_id)
+    assert (seen.state, seen.reason, seen.next_eligible_at) == (
+        AutoTopUpState.BLOCKED,
+        SkipReason.DECLINED_TOO_OFTEN,
+        None,
+    )
+    assert sorted(await list_notification_kinds(account_id)) == ["AUTO_TOP_UP_BLOCKED"] + ["TOP_UP_FAILED"] * 3
+    assert await list_entries(account_id) == []
+
+
+@pytest.mark.parametrize("how", ["a new card", "a payment by hand"])
+async def test_a_new_card_and_a_payment_by_hand_let_it_go_on(db: str, how: str) -> None:
+    account_id, provider = (
+        await enable_auto_topup(behaviour=CardBehaviour.DECLINES, threshold=9_000),
+        counting_sandbox(),
+    )
+    for _ in range(3):
+        await buy_if_needed(account_id, provider, TERMS)
+        await move_back_in_time(account_id, hours=5)
+    assert await buy_if_needed(account_id, provider, TERMS) == Skip(SkipReason.DECLINED_TOO_OFTEN)
+    if how == "a new card":
+        await save_card("alice")
+        expected = TopUpStatus.PAID
+    else:
+        await settlement.settle(await payment_event(await create_top_up("alice")))
+        expected = TopUpStatus.FAILED
+    assert await buy_if_needed(account_id, provider, TERMS) == Buy(1_000)
+    assert [one.status for one in await list_attempts(account_id)][-1] is expected
+    assert "AUTO_TOP_UP_BLOCKED" not in await list_notification_kinds(account_id)
+
+
+async def test_a_payment_that_its_owner_has_to_confirm_waits_for_it_and_says_where(db: str) -> None:
+    account_id, provider = await enable_auto_topup(behaviour=CardBehaviour.ASKS), counting_sandbox()
+    await buy_if_needed(account_id, provider, TERMS)
+    [top_up] = await list_attempts(account_id)
+    seen = await find_view(account_id)
+    assert (seen.state, seen.reason) == (AutoTopUpState.ACTION_REQUIRED, SkipReason.ACTION_REQUIRED)
+    assert seen.action_url == top_up.payment_url == f"http://credits.example/sandbox/pay/{top_up.reference}"
+    assert await list_notification_kinds(account_id) == ["AUTO_TOP_UP_BLOCKED"]
+    await move_back_in_time(account_id, hours=2)
+    assert await buy_if_needed(account_id, provider, TERMS) == Skip(SkipReason.ACTION_REQUIRED)
+
+    await decide_payment(top_up)
+    await settlement.settle(await payment_event(top_up))
+
+    assert (await buy_if_needed(account_id, provider, TERMS), await posted_credits(account_id)) == (
+        Skip(SkipReason.ABOVE_THRESHOLD), 1_000,
+    )  # fmt: skip
+    assert (await list_notification_kinds(account_id), (await find_view(account_id)).state) == (
+        [],
+        AutoTopUpState.READY,
+    )
+
+
+async def test_one_that_nobody_confirms_is_given_up_after_a_day_and_credited_if_it_is_paid_yet(db: str) -> None:
+    account_id, provider = await enable_auto_topup(behaviour=CardBehaviour.ASKS), counting_sandbox()
+    await buy_if_needed(account_id, provider, TERMS)
+    [top_up] = await list_attempts(account_id)
+    await move_back_in_time(account_id, hours=25)
+    assert await reconcile_purchases(provider, TERMS) == 1
+    assert [one.status for one in await list_attempts(account_id)] == [TopUpStatus.EXPIRED]
+    assert (await settlement.settle(await payment_event(top_up)), await posted_credits(account_id)) == (
+        "CREDITED",
+        1_000,
+    )
+
+
+async def test_caps_are_counted_from_the_rows(db: str) -> None:
+    account_id, provider = await enable_auto_topup(threshold=9_000, max_per_day=2_500), counting_sandbox()
+    found: list[Buy | Skip] = []
+    for _ in range(4):
+        found.append(await buy_if_needed(account_id, provider, TERMS))
+        await pools.fetch("UPDATE top_up SET created_at = greatest(created_at - interval '61 seconds',"
+                             " date_trunc('day', clock_timestamp(), 'UTC'))")  # fmt: skip
+    assert found[:2] == [Buy(1_000)] * 2
+    assert [one.reason for one in found[2:] if isinstance(one, Skip)] == [SkipReason.DAY_CAP] * 2
+    assert await list_notification_kinds(account_id) == ["AUTO_TOP_UP_BLOCKED"]
+    seen = await find_view(account_id)
+    assert (seen.state, seen.reason, seen.spent_this_month) == (AutoTopUpState.BLOCKED, SkipReason.DAY_CAP, 2_000)
+
+
+async def test_without_a_card_it_says_so_once(db: str) -> None:
+    account_id = (await purchasing.configure(asking(), TERMS)).balance.account_id
+    versions = set()
+    for _ in range(3):
+        assert await buy_if_needed(account_id, SANDBOX, TERMS) == Skip(SkipReason.NO_CARD)
+        versions.add((await get_balance(account_id)).version)
+    assert (len(versions), await list_notification_kinds(account_id, standing=False)) == (1, ["AUTO_TOP_UP_BLOCKED"])
+    await disable_auto_topup()
+    assert await list_notification_kinds(account_id) == []
+
+
+async def test_the_sweep_finds_who_was_missed_and_leaves_the_others_alone(db: str) -> None:
+    account_id = await enable_auto_topup()
+    rich = await enable_auto_topup("rich")
+    await grant_credits("rich", 500)
+    assert await find_due() == [account_id]
+    assert await worker.sweep(SANDBOX, TERMS) == 1
+    assert (await posted_credits(account_id), await posted_credits(rich), await find_due()) == (1_000, 500, [])
+    await move_back_in_time(account_id, minutes=2)
+    assert await worker.sweep(SANDBOX, TERMS) == 1
+    assert await find_due() == []
+
+
+async def test_a_charge_that_empties_the_balance_is_followed_by_a_purchase(db: str) -> None:
+    account_id, provider = await enable_auto_topup(), counting_sandbox()
+    feed = ChangeFeed(sweep_seconds=5, conflate_seconds=0.005)
+    running = [asyncio.create_task(feed.run(db)) for _ in range(1)]
+    running += [asyncio.create_task(worker.run_worker(feed, provider, TERMS)) for _ in range(2)]
+    async with asyncio.timeout(10):
+        while not feed._change_watches or await posted_credits(account_id) < 1_000:
+            await grant_credits("alice", 10)  # a change of a balance that stays below the threshold, whatever made it
+            await asyncio.sleep(0.05)
+    for task in running:
+        task.cancel()
+    await gather(*running, return_exceptions=True)
+    assert len(provider.charged) == 1
+
+
+async def test_one_account_that_faults_does_not_hold_up_the_others(db: str, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(CountingSandbox):
+        async def charge_saved(self, charge: Any) -> Any:
+            if charge.reference.startswith(f"{first}-"):
+                raise ValueError("what is this")
+            return await SANDBOX.charge_saved_card(charge)
+
+    first, second = await enable_auto_topup("one"), await enable_auto_topup("two")
+    assert await worker.sweep(Broken("http://credits.example", b"s" * 40), TERMS) == 2
+    assert (await posted_credits(first), await posted_credits(second)) == (0, 1_000)
+    assert "could not be considered" in caplog.text
+
+
+async def paid_at_the_sandbox(top_up: TopUpRow) -> PaymentStatus:
+    page = await SANDBOX.find_payment_page(top_up.reference)
+    assert page is not None
+    return page.status
+
+
+async def test_the_same_reference_is_charged_once_at_the_sandbox(db: str) -> None:
+    account_id, provider = await enable_auto_topup(), counting_sandbox()
+    await buy_if_needed(account_id, provider, TERMS)
+    [top_up] = await list_attempts(account_id)
+    found = await SANDBOX.find_payment(top_up.reference, since=top_up.created_at)
+    assert found is not None
+    assert (found.status, found.amount_minor, found.provider_ref) == (PaymentStatus.PAID, 1_000, top_up.provider_ref)
+    assert await SANDBOX.find_payment(f"{account_id}-{'0' * 31}f", since=top_up.created_at) is None
+    assert await paid_at_the_sandbox(top_up) is PaymentStatus.PAID
+    assert await rows.find(account_id, top_up.id) == top_up

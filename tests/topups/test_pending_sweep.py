@@ -1,0 +1,135 @@
+"""The sweep: what a lost notice would have told is asked for, of rows pending for more than ten minutes."""
+
+from asyncio import gather
+
+import pytest
+
+from app.db import pools
+from app.topups import pending_sweep
+from app.topups.rules import PaymentStatus, TopUpRow, TopUpStatus
+from app.topups.sandbox.provider import Sandbox
+from app.topups.stripe.provider import Stripe
+from tests.fake_stripe import FakeStripe
+from tests.topups.stripe_fixtures import at_stripe, begin_checkout, session_id, stripe_books
+from tests.topups.top_up_fixtures import (
+    ADDRESS,
+    SANDBOX,
+    SECRET,
+    create_top_up,
+    decide_payment,
+    list_entries,
+    posted_credits,
+    reload,
+)
+
+pytestmark = pytest.mark.anyio
+__all__ = ["at_stripe", "stripe_books"]
+
+
+async def made_older(minutes: float, *top_ups: TopUpRow) -> None:
+    ids = [top_up.id for top_up in top_ups]
+    await pools.fetch(
+        "UPDATE top_up SET created_at = created_at - $2 * interval '1 minute',"
+        " asked_at = asked_at - $2 * interval '1 minute' WHERE id = ANY($1::text[])", ids, minutes,
+    )  # fmt: skip
+
+
+async def test_a_payment_whose_notice_was_lost_is_credited_after_ten_minutes(db: str) -> None:
+    top_up = await create_top_up()
+    await decide_payment(top_up)
+    await made_older(9, top_up)
+    assert (await pending_sweep.sweep(SANDBOX), (await reload(top_up)).status) == (0, TopUpStatus.PENDING)
+    await made_older(1, top_up)
+    assert await pending_sweep.sweep(SANDBOX) == 1
+    assert ((await reload(top_up)).status, await posted_credits(top_up.account_id)) == (TopUpStatus.PAID, 500)
+    assert await pending_sweep.sweep(SANDBOX) == 0
+
+
+async def test_what_is_still_open_is_asked_about_again_after_five_minutes(db: str) -> None:
+    top_up = await create_top_up()
+    await made_older(11, top_up)
+    assert [await pending_sweep.sweep(SANDBOX), await pending_sweep.sweep(SANDBOX)] == [1, 0]
+    await decide_payment(top_up, PaymentStatus.DECLINED)
+    await made_older(4.4, top_up)
+    assert await pending_sweep.sweep(SANDBOX) == 0
+    await made_older(0.2, top_up)
+    assert (await pending_sweep.sweep(SANDBOX), (await reload(top_up)).status) == (1, TopUpStatus.FAILED)
+
+
+async def test_a_lost_notice_costs_fifteen_minutes_at_most() -> None:
+    assert 600 + pending_sweep.QUERY_INTERVAL_SECONDS + pending_sweep.POLL_SECONDS <= 900
+
+
+async def test_the_longest_not_asked_about_come_first_and_each_is_asked_about_by_one_process(db: str) -> None:
+    top_ups = [await create_top_up(f"owner-{number}") for number in range(6)]
+    await made_older(20, *top_ups)
+    assert await pending_sweep.sweep(SANDBOX, limit=2) == 2
+    for top_up in top_ups:
+        await decide_payment(top_up)
+    counts = await gather(*(pending_sweep.sweep(SANDBOX, limit=2) for _ in range(4)))
+    assert sum(counts) == 4
+    assert [(await reload(top_up)).status for top_up in top_ups] == [TopUpStatus.PENDING] * 2 + [TopUpStatus.PAID] * 4
+    await made_older(5, *top_ups)
+    assert await pending_sweep.sweep(SANDBOX) == 2
+
+
+async def test_the_limit_holds_though_the_planner_thinks_that_the_table_has_one_row(db: str) -> None:
+    """Then it reads what is due anew for each row that there is, and each time would take others."""
+    top_ups = [await create_top_up("owner-0")]
+    await pools.fetch("VACUUM ANALYZE top_up")
+    top_ups += [await create_top_up(f"owner-{number}") for number in range(1, 7)]
+    await made_older(20, *top_ups)
+    assert await pending_sweep.sweep(SANDBOX, limit=2) == 2
+
+
+class Forgetful(Sandbox):
+    """A provider that cannot say anything about the first purchases of this server."""
+
+    async def ask(self, provider_ref: str):  # type: ignore[no-untyped-def]  # as the sandbox's own
+        [record] = await pools.fetch("SELECT count(*) FROM top_up WHERE provider_ref < $1", provider_ref)
+        if record[0] == 0:
+            raise ValueError("no answer")
+        return await super().retrieve_payment(provider_ref)
+
+
+async def test_one_that_cannot_be_asked_about_keeps_no_other_waiting(db: str) -> None:
+    top_ups = [await create_top_up(f"owner-{number}") for number in range(5)]
+    for top_up in top_ups:
+        await decide_payment(top_up)
+    await made_older(11, *top_ups)
+    assert await pending_sweep.sweep(Forgetful(ADDRESS, SECRET)) == 5
+    assert sorted([(await reload(top_up)).status for top_up in top_ups]) == [TopUpStatus.PAID] * 4 + [
+        TopUpStatus.PENDING
+    ]
+
+
+async def test_a_top_up_whose_page_was_never_learnt_is_over_after_a_day(db: str) -> None:
+    top_up = await create_top_up()
+    await pools.fetch("UPDATE top_up SET provider_ref = NULL, payment_url = NULL")
+    await made_older(60, top_up)
+    assert await pending_sweep.sweep(SANDBOX) == 0
+    await made_older(24 * 60, top_up)
+    assert await pending_sweep.sweep(SANDBOX) == 1
+    over = await reload(top_up)
+    assert (over.status, over.provider_ref, await list_entries(top_up.account_id)) == (TopUpStatus.EXPIRED, None, [])
+
+
+async def test_at_stripe_the_sweep_settles_payments_and_expiries(at_stripe: Stripe, stripe_books: FakeStripe) -> None:
+    paid, expired, open_ = [await begin_checkout(at_stripe, f"owner-{number}") for number in range(3)]
+    stripe_books.pay_checkout(session_id(paid))
+    stripe_books.expire_checkout(session_id(expired))
+    await made_older(11, paid, expired, open_)
+    assert await pending_sweep.sweep(at_stripe) == 3
+    assert [(await reload(one)).status for one in (paid, expired, open_)] == [
+        TopUpStatus.PAID,
+        TopUpStatus.EXPIRED,
+        TopUpStatus.PENDING,
+    ]
+    assert await list_entries(paid.account_id) == [("TOP_UP", 500, paid.id, "user:owner-0")]
+
+
+async def test_rows_of_another_provider_or_mode_are_left_alone(at_stripe: Stripe) -> None:
+    other, live = await create_top_up(), await begin_checkout(at_stripe)
+    await pools.fetch("UPDATE top_up SET live = true WHERE id = $1", live.id)
+    await made_older(11, other, live)
+    assert await pending_sweep.sweep(at_stripe) == 0

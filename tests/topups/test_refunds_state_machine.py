@@ -1,0 +1,179 @@
+"""Refunds and disputes of one top-up among everything else that moves its account, in any order. No database."""
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from app.errors import BillingError
+from app.ledger.rules import balance_changes, debt, holds
+from app.ledger.rules.account_state import Cause, EntryKind, GrantSource, Hold, HoldStatus
+from app.topups.event_outcomes import EventNotApplied
+from app.topups.provider import DisputeStatus, RefundStatus
+from app.topups.refunds import dispute_effects, refund_effects
+from app.topups.refunds.amounts import credits_for_amount, derive_top_up
+from app.topups.refunds.locked_top_up import LockedTopUp
+from app.topups.rules import TopUpRow, TopUpStatus
+from tests.ledger.rules.test_balance_changes import NOON, SOMEBODY, a_book, given_lot
+from tests.ledger.rules.test_holds import placed
+from tests.topups.refund_fixtures import build_dispute, external_refund
+
+PICKS = st.integers(0, 3)
+AMOUNTS = st.integers(1, 60)
+BY_TOP_UP = (EntryKind.TOP_UP, EntryKind.REFUND, EntryKind.DEBT)
+
+
+class GivingBack(RuleBasedStateMachine):
+    """One account with one top-up; I4, I7 and I8 are checked after every move."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.book = a_book()
+        self.holds: list[Hold] = []
+        self.told_refunds = 0
+        self.frozen_elsewhere = 0
+
+    @initialize(credits=st.integers(1, 60), price=st.integers(1, 3), bonus=st.integers(0, 30), pays=st.booleans())
+    def buy(self, credits: int, price: int, bonus: int, pays: bool) -> None:
+        top_up = TopUpRow(
+            account_id=1, id="0" * 32, credits=credits, amount_minor=credits * price + price // 3, currency="USD",
+            status=TopUpStatus.PAID, provider="sandbox", provider_ref="p", payment_url=None, return_url=None,
+            actor="user:alice", created_at=NOON, paid_at=NOON, bonus_credits=bonus, payment_ref="p",
+        )  # fmt: skip
+        cause = Cause(actor="user:alice", top_up_id=top_up.id)
+        own, _ = balance_changes.add_grant(self.book, credits, cause, source=GrantSource.PURCHASED)
+        gift = (
+            balance_changes.add_grant(self.book, bonus, cause, source=GrantSource.PROMOTIONAL, pays_debt=pays)[0]
+            if bonus
+            else None
+        )
+        self.case = LockedTopUp(
+            book=self.book,
+            top_up=top_up,
+            refunds={},
+            disputes={},
+            purchased_grant=own,
+            bonus_grant=gift,
+            unspent_bonus_credits=0,
+            status_before=TopUpStatus.PAID,
+        )
+
+    @rule(credits=AMOUNTS)
+    def charge(self, credits: int) -> None:
+        self._tried(lambda: balance_changes.charge(self.book, credits, SOMEBODY))
+
+    @rule(credits=AMOUNTS)
+    def hold(self, credits: int) -> None:
+        hold = self._tried(lambda: placed(self.book, credits))
+        if hold is not None:
+            self.holds.append(hold)
+
+    @precondition(lambda self: self.holds)
+    @rule(pick=PICKS, drawn=st.integers(0, 60))
+    def close(self, pick: int, drawn: int) -> None:
+        hold = self.holds.pop(-1 - pick % len(self.holds))
+        if credits := min(drawn, hold.remaining):
+            holds.charge_hold(self.book, hold, credits, SOMEBODY)
+        holds.close_hold(self.book, hold, HoldStatus.CAPTURED)
+
+    @rule(credits=AMOUNTS, source=st.sampled_from(GrantSource))
+    def grant(self, credits: int, source: GrantSource) -> None:
+        given_lot(self.book, credits, source=source)
+
+    @rule(credits=AMOUNTS | st.none())
+    def refund(self, credits: int | None) -> None:
+        self._tried(lambda: refund_effects.begin_refund(self.case, credits, reason="asked", actor="operator:test"))
+
+    @precondition(lambda self: self.case.refunds)
+    @rule(pick=PICKS, state=st.sampled_from(RefundStatus))
+    def provider_says_of_ours(self, pick: int, state: RefundStatus) -> None:
+        row = list(self.case.refunds.values())[-1 - pick % len(self.case.refunds)]
+        ours = {"reference": f"1-{row.id}", "refund_ref": row.refund_ref or f"re_{row.id}"}
+        self._told(
+            lambda: refund_effects.apply_refund_event(
+                self.case, external_refund(self.case.top_up, row.amount_minor, state, **ours)
+            )
+        )
+
+    @rule(amount=st.integers(1, 120), state=st.sampled_from(RefundStatus))
+    def provider_refunds(self, amount: int, state: RefundStatus) -> None:
+        self.told_refunds += 1
+        said = external_refund(self.case.top_up, amount, state, refund_ref=f"re_{self.told_refunds}")
+        self._told(lambda: refund_effects.apply_refund_event(self.case, said))
+
+    @rule(which=st.integers(1, 2), state=st.sampled_from(DisputeStatus), amount=st.sampled_from([20, 1_000]))
+    def provider_says_of_a_dispute(self, which: int, state: DisputeStatus, amount: int) -> None:
+        said = build_dispute(self.case.top_up, state, dispute_ref=f"dp_{which}", amount_minor=amount)
+        self._told(lambda: dispute_effects.apply_dispute_event(self.case, said))
+
+    @rule(credits=AMOUNTS)
+    def freeze_for_another_top_up(self, credits: int) -> None:
+        debt.freeze(self.book, credits)
+        self.frozen_elsewhere += credits
+
+    @rule()
+    def thaw_for_another_top_up(self) -> None:
+        debt.unfreeze(self.book, self.frozen_elsewhere)
+        self.frozen_elsewhere = 0
+
+    def _tried(self, move: Any) -> Any:
+        before = (self.book.seq, self.book.version, self.case.remaining)
+        try:
+            return move()
+        except BillingError:
+            assert (self.book.seq, self.book.version, self.case.remaining) == before
+
+    def _told(self, move: Any) -> None:
+        before = (self.book.seq, self.book.version, self.case.remaining)
+        try:
+            move()
+        except EventNotApplied:
+            assert (self.book.seq, self.book.version, self.case.remaining) == before
+
+    @invariant()
+    def what_was_given_back_is_what_its_entries_say(self) -> None:
+        top_up = derive_top_up(self.case.top_up, self.case.refunds.values(), self.case.disputes.values())
+        lines = [posted.line for posted in self.book.new_entries if posted.line.top_up_id == top_up.id]
+        left = sum(line.credits - line.owed for line in lines if line.kind in BY_TOP_UP)
+        assert left == top_up.credits - top_up.refunded_credits - top_up.clawed_back_credits >= 0
+        taken = sum(row.bonus_credits for row in self.case.refunds.values() if row.is_effective)
+        taken += sum(row.bonus_credits for row in self.case.disputes.values())
+        assert sum(line.credits for line in lines if line.kind not in BY_TOP_UP) == top_up.bonus_credits - taken
+        assert 0 <= top_up.refunded_minor <= top_up.amount_minor
+        assert (top_up.status is TopUpStatus.REFUNDED) == (left == 0)
+
+    @invariant()
+    def shares_never_pass_the_whole(self) -> None:
+        given = self.case.remaining
+        assert 0 <= given.frozen_credits <= given.credits
+        assert min(given.bonus_credits, given.money_minor) >= 0
+        for row in self.case.refunds.values():
+            assert row.debt_credits <= row.credits
+            assert row.credits > 0
+
+    @invariant()
+    def what_is_frozen_is_what_is_disputed(self) -> None:
+        open_ones = [row for row in self.case.disputes.values() if row.status is DisputeStatus.OPEN]
+        assert self.book.frozen == sum(row.credits for row in open_ones) + self.frozen_elsewhere
+
+    @invariant()
+    def disputes_have_all_that_refunds_leave_them(self) -> None:
+        for row in self.case.disputes.values():
+            if row.status is not DisputeStatus.WON and row.credits < credits_for_amount(
+                self.case.top_up, row.amount_minor
+            ):
+                assert self.case.remaining.refundable_credits == 0
+
+    @invariant()
+    def the_figures_agree(self) -> None:
+        lots = self.book.grants.values()
+        assert self.book.posted == sum(lot.remaining for lot in lots)
+        assert self.book.owed == sum(posted.line.owed for posted in self.book.new_entries) >= 0
+        assert all(0 <= lot.claimed <= lot.remaining <= lot.credits for lot in lots)
+        payable = sum(lot.spendable for lot in lots if lot.is_open and lot.pays_debt)
+        assert not (self.book.owed and self.book.available and payable)
+
+
+TestGivingBack = GivingBack.TestCase
+TestGivingBack.settings = settings(max_examples=300, stateful_step_count=40, deadline=None, print_blob=True)
