@@ -32,7 +32,7 @@ def refund_query_event(refund: Refund) -> ProviderEvent:
 def parse_stored_event(provider: PaymentProvider, body: Mapping[str, Any]) -> ProviderEvent | None:
     """The event in a kept body, be it a notice or an answer. Raises: NoticeRefused."""
     if (refund := body.get("answered")) is not None:
-        return refund_query_event(Refund(**refund | {"state": RefundStatus(refund["state"])}))
+        return refund_query_event(Refund(**refund | {"status": RefundStatus(refund["status"])}))
     if (answer := body.get("asked")) is None:
         return provider.parse_event(body)
     card, lines = answer["card"], answer["tax_lines"]
@@ -40,7 +40,7 @@ def parse_stored_event(provider: PaymentProvider, body: Mapping[str, Any]) -> Pr
         Payment(
             **answer
             | {
-                "state": PaymentStatus(answer["state"]),
+                "status": PaymentStatus(answer["status"]),
                 "card": SavedCard(**card) if card else None,
                 "tax_lines": tuple(TaxLine(**line) for line in lines),
             }

@@ -33,7 +33,7 @@ pytestmark = [
 ]
 
 SCHEMA = EXECUTION.schema
-CHECKOUT = Path(__file__).parents[3]
+CHECKOUT = Path(__file__).parents[2]
 QUERIES = 300
 MUTATIONS = 150
 VIEWERS = [ALICE, ALICE, SERVICE, SERVICE, OPERATOR, BOB, READER, None]

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 LIST = """query($owner: ID, $unread: Boolean! = false, $after: String, $first: Int! = 25) {
     account(ownerId: $owner) { lowBalanceThreshold notifications(unreadOnly: $unread, after: $after, first: $first) {
-        edges { node { id kind agentId message readAt clearedAt } } pageInfo { hasNextPage endCursor } } } }"""
+        edges { node { id kind agentId message readAt resolvedAt } } pageInfo { hasNextPage endCursor } } } }"""
 MARK = """mutation($input: MarkNotificationsReadInput!) { markNotificationsRead(input: $input) { __typename
     ... on MarkNotificationsReadSuccess { notifications { id kind readAt } } ... on NotificationNotFoundError { notificationId } } }"""
 SET = """mutation($input: SetLowBalanceThresholdInput!) { setLowBalanceThreshold(input: $input) { __typename
@@ -76,7 +76,7 @@ async def test_a_balance_that_falls_below_its_threshold_is_told_once_at_each_fal
     await grant_credits("alice", 100)
     assert await kinds(api, unread=True) == []
     [cleared] = await notifications(api)
-    assert cleared["clearedAt"] == cleared["readAt"] is not None
+    assert cleared["resolvedAt"] == cleared["readAt"] is not None
     await spend(100, rate_cards)
     assert await kinds(api) == ["LOW_BALANCE", "LOW_BALANCE"]
     assert await kinds(api, unread=True) == ["LOW_BALANCE"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from app.api.schema import build_schema, format_schema
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def test_the_file_is_what_the_code_prints() -> None:

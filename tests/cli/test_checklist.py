@@ -41,7 +41,7 @@ GOOD: dict[str, Any] = {
     "public_url": "https://credits.example.com",
     "allowed_hosts": "credits.example.com",
     "allowed_origins": "https://app.example.com",
-    "free_documents": "services,operators",
+    "arbitrary_documents": "services,operators",
 }
 
 
@@ -153,7 +153,7 @@ WRONG: list[tuple[CheckFunction, dict[str, Any], str]] = [
     (settings_checks.rate_limits, {"rate_per_service": 0}, "RATE_PER_SERVICE is 0, which is no limit: unset it"),
     (
         settings_checks.persisted_documents,
-        {"free_documents": None},
+        {"arbitrary_documents": None},
         "KNOWN_DOCUMENTS is not set, so that users can ask nothing",
     ),
     (
@@ -194,7 +194,7 @@ def why_it_does_not_start(settings: Settings) -> str | None:
 
 
 async def test_settings_that_cannot_be_read_are_told_each() -> None:
-    here = installation(environment="development", problems=("WORKERS: no.", "PORT: no."))
+    here = installation(environment="development", settings_errors=("WORKERS: no.", "PORT: no."))
 
     assert (await settings_checks.settings(here)).messages == (
         *("WORKERS: no.", "PORT: no."),
@@ -249,8 +249,8 @@ async def test_packages_that_are_missing_or_others_are_named(tmp_path: Path) -> 
     lock = tmp_path / "requirements.lock"
     lock.write_text("click==1.0 \\\n    --hash=sha256:00\nno-such-package==2.0 \\\n    --hash=sha256:00\n")
 
-    other, missing = (await environment_checks.package_versions(installation(lock=lock))).messages
-    nothing = await environment_checks.package_versions(installation(lock=tmp_path / "absent"))
+    other, missing = (await environment_checks.package_versions(installation(lock_file=lock))).messages
+    nothing = await environment_checks.package_versions(installation(lock_file=tmp_path / "absent"))
 
     remedy = "run `python -m pip install --require-hashes -r requirements.lock` in this environment."
     assert other == f"click is {metadata.version('click')}, and requirements.lock says 1.0: {remedy}"
@@ -412,7 +412,7 @@ async def test_a_role_that_may_open_few_connections_is_told(role: str, database_
     await pools.connect(url_for_role(database_url, role))
 
     too_few = await database_checks.connections(installation())
-    enough = await database_checks.connections(installation(changed={"lanes": 1}))
+    enough = await database_checks.connections(installation(changed={"posting_connections": 1}))
 
     assert too_few.messages[0].startswith("WORKERS=1 take up to 12 connections, and PostgreSQL has 11 for this role:")
     assert enough == CheckResult(CheckStatus.OK, ("11 at most for WORKERS=1, 11 there for this role",))
@@ -483,7 +483,7 @@ async def test_a_fault_that_no_point_foresees_is_told_without_its_words_and_the_
     monkeypatch.setattr(runner, "CHECK_TIMEOUT_SECONDS", 0.05)
     monkeypatch.setattr(
         runner,
-        "POINTS",
+        "CHECKS",
         (
             Check(name="broken", run=breaks),
             Check(name="slow", run=hangs),

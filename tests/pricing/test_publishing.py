@@ -129,7 +129,7 @@ async def test_a_replay_is_answered_after_the_card_has_taken_effect(db: str) -> 
 )
 async def test_the_same_key_with_another_request_is_a_conflict(db: str, change: dict[str, Any]) -> None:
     await publish_default_card()
-    request: dict[str, Any] = {"document": a_document(), "actor": "operator:ann", "reason": "why", "key": "k1"}
+    request: dict[str, Any] = {"document": a_document(), "actor": "operator:ann", "reason": "why", "idempotency_key": "k1"}
     await publish_rate_card(**request)
 
     with pytest.raises(IdempotencyConflict):
@@ -220,8 +220,8 @@ async def test_an_instant_that_workers_could_not_keep_is_refused(db: str, ahead:
     [
         (lambda: {"document": {"blocks": [{"block": "A", "credits": -1}]}}, InvalidRateCard),
         (lambda: {"document": [1]}, InvalidRateCard),
-        (lambda: {"key": ""}, InvalidInput),
-        (lambda: {"key": "k" * 256}, InvalidInput),
+        (lambda: {"idempotency_key": ""}, InvalidInput),
+        (lambda: {"idempotency_key": "k" * 256}, InvalidInput),
         (lambda: {"reason": ""}, InvalidInput),
         (lambda: {"reason": "r" * 1_001}, InvalidInput),
         (lambda: {"reason": "\0"}, InvalidInput),
@@ -232,7 +232,7 @@ async def test_a_faulty_request_writes_nothing(
     db: str, change: Callable[[], dict[str, Any]], refused_with: type[Exception]
 ) -> None:
     await publish_default_card()
-    request: dict[str, Any] = {"document": a_document(), "actor": "operator:ann", "key": "k1"}
+    request: dict[str, Any] = {"document": a_document(), "actor": "operator:ann", "idempotency_key": "k1"}
 
     with pytest.raises(refused_with):
         await publish_rate_card(**(request | change()))

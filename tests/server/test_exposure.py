@@ -226,7 +226,7 @@ async def test_no_answer_is_kept_or_taken_for_another_type(
     assert reply.headers.get_list("cache-control") == ["no-store"]
 
 
-OPEN_TO_ALL = {"free_documents": "anonymous,users,services,operators"}
+OPEN_TO_ALL = {"arbitrary_documents": "anonymous,users,services,operators"}
 ASKED = "{ __schema { queryType { name } } }"
 
 
@@ -363,7 +363,7 @@ async def test_only_pages_of_the_listed_origins_may_call_in_production(origin: s
 
 @pytest.mark.parametrize("given", ["everybody", "users,", ""])
 def test_kinds_of_callers_are_named_as_they_are(given: str) -> None:
-    with pytest.raises(ValueError, match="free_documents"):
+    with pytest.raises(ValueError, match="arbitrary_documents"):
         development(free_documents=given)
 
 

@@ -28,9 +28,9 @@ async def skipped(platform: Platform, owner: str, agent: str = "agent") -> list[
 
 async def notifications(platform: Platform, owner: str) -> list[tuple[str, bool]]:
     """For which agents it was told that ticks are skipped, newest first, and whether that still holds."""
-    found = await platform.account(owner, "notifications { edges { node { kind agentId clearedAt } } }")
+    found = await platform.account(owner, "notifications { edges { node { kind agentId resolvedAt } } }")
     return [
-        (edge["node"]["agentId"], edge["node"]["clearedAt"] is None)
+        (edge["node"]["agentId"], edge["node"]["resolvedAt"] is None)
         for edge in found["notifications"]["edges"]
         if edge["node"]["kind"] == "SCHEDULE_SKIPPED"
     ]

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def reverse(task: TaskState, credits: int | None = None, **more: Any) -> Reversal:
-    asked = {"reason": "it failed", "key": unique_id("reversal"), "actor": "operator:test"} | more
+    asked = {"reason": "it failed", "idempotency_key": unique_id("reversal"), "actor": "operator:test"} | more
     return await reversals.reverse_charge(task.task_id, asked.pop("run", "run"), credits=credits, **asked)
 
 
@@ -107,13 +107,13 @@ async def test_what_was_free_or_never_run_has_nothing_to_give_back(
     for task, run in ((charged, "nothing"), (other, "run")):
         with pytest.raises(BlockRunNotFound):
             await reverse(task, run=run)
-    for wrong in ({"credits": 0}, {"credits": -1}, {"reason": ""}, {"key": ""}):
+    for wrong in ({"credits": 0}, {"credits": -1}, {"reason": ""}, {"idempotency_key": ""}):
         with pytest.raises(InvalidInput):
             await reverse(charged, **wrong)
 
 
 async def reverse_all(task: TaskState | str, **more: Any) -> TaskReversal:
-    asked = {"reason": "it failed", "key": unique_id("reversal"), "actor": "operator:test"} | more
+    asked = {"reason": "it failed", "idempotency_key": unique_id("reversal"), "actor": "operator:test"} | more
     return await reversals.reverse_task(task if isinstance(task, str) else task.task_id, **asked)
 
 
@@ -285,7 +285,7 @@ async def test_a_stopped_task_that_is_given_back_stays_stopped(charged: TaskStat
 async def test_a_task_that_is_not_there_and_a_missing_reason_or_key_are_refused(charged: TaskState) -> None:
     with pytest.raises(TaskNotFound):
         await reverse_all("nowhere")
-    for wrong in ({"reason": ""}, {"reason": "x" * 1001}, {"key": ""}):
+    for wrong in ({"reason": ""}, {"reason": "x" * 1001}, {"idempotency_key": ""}):
         with pytest.raises(InvalidInput):
             await reverse_all(charged, **wrong)
     assert (await get_balance(charged.account_id)).posted == 94

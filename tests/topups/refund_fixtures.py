@@ -73,7 +73,7 @@ def external_refund(
     """What the sandbox says of a refund that was begun there."""
     said: dict[str, Any] = {
         "provider": "sandbox", "live": False, "refund_ref": unique_id("re"), "payment_ref": top_up.payment_ref,
-        "reference": None, "state": state, "amount_minor": amount_minor, "currency": "USD",
+        "reference": None, "status": state, "amount_minor": amount_minor, "currency": "USD",
     }  # fmt: skip
     return Refund(**(said | claims))
 
@@ -82,7 +82,7 @@ def build_dispute(top_up: TopUpRow, state: DisputeStatus, **claims: Any) -> Disp
     """What the sandbox says of a dispute of all that was paid, unless claims say otherwise."""
     said: dict[str, Any] = {
         "provider": "sandbox", "live": False, "dispute_ref": f"dp_{top_up.id}", "payment_ref": top_up.payment_ref,
-        "state": state, "amount_minor": top_up.amount_minor, "currency": "USD",
+        "status": state, "amount_minor": top_up.amount_minor, "currency": "USD",
     }  # fmt: skip
     return Dispute(**(said | claims))
 

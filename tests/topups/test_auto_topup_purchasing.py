@@ -46,7 +46,7 @@ pytestmark = pytest.mark.anyio
 
 def asking(**more: Any) -> ConfigureRequest:
     asked: dict[str, Any] = {
-        "owner_id": "alice", "wishes": AutoTopUpConfig(enabled=True, threshold=100, amount=1_000), "consent_version": "v1",
+        "owner_id": "alice", "config": AutoTopUpConfig(enabled=True, threshold=100, amount=1_000), "consent_version": "v1",
         "actor": "user:alice",
     }  # fmt: skip
     return ConfigureRequest(**(asked | more))

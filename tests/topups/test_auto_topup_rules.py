@@ -36,7 +36,7 @@ LOW = BalanceLevel(available=10)
 
 def wishes(**more: Any) -> AutoTopUpConfig:
     asked: dict[str, Any] = {"threshold": 100} | more
-    if "up_to" not in asked:
+    if "target" not in asked:
         asked.setdefault("amount", 1_000)
     return AutoTopUpConfig(enabled=True, **asked)
 
@@ -51,7 +51,7 @@ def declined(**since: float) -> Attempt:
 
 
 def decided(*attempts: Attempt, level: BalanceLevel = LOW, now: datetime = NOW, **more: Any) -> Buy | Skip:
-    history = {key: more.pop(key) for key in ("has_card", "renewed_at") if key in more}
+    history = {key: more.pop(key) for key in ("has_card", "declines_reset_at") if key in more}
     return decide(wishes(**more), AttemptHistory(attempts=attempts, **history), level, TERMS, now)
 
 
@@ -62,7 +62,7 @@ def test_a_balance_below_the_threshold_buys_the_amount_and_one_at_it_buys_nothin
 
 
 @pytest.mark.parametrize(
-    ("up_to", "available", "credits"),
+    ("target", "available", "credits"),
     [(1_000, 0, 1_000), (1_000, 1, 1_000), (1_010, 9, 1_100), (150, 0, 500), (10**9, 50, 10_000)],
 )
 def test_up_to_a_target_buys_what_is_missing_in_whole_multiples_within_the_terms(
@@ -176,14 +176,14 @@ def test_every_decision_has_a_state_for_people(decision: Buy | Skip, state: Auto
     ("more", "consent", "paths"),
     [
         ({}, "v1", []),
-        ({"up_to": 100}, "v1", []),
+        ({"target": 100}, "v1", []),
         ({}, None, ["consentVersion"]),
         ({}, " ", ["consentVersion"]),
         ({"amount": None}, "v1", ["amount"]),
-        ({"amount": 500, "up_to": 500}, "v1", ["amount"]),
+        ({"amount": 500, "target": 500}, "v1", ["amount"]),
         ({"amount": 450}, "v1", ["amount"]),
         ({"amount": 550}, "v1", ["amount"]),
-        ({"up_to": 99}, "v1", ["upTo"]),
+        ({"target": 99}, "v1", ["target"]),
         ({"threshold": None}, "v1", ["threshold"]),
         ({"threshold": 0}, "v1", ["threshold"]),
         ({"max_per_day": 999, "max_per_month": 0}, "v1", ["maxPerDay", "maxPerMonth"]),

@@ -43,7 +43,7 @@ TOP_UP = TopUpRow(
 
 def a_payment(**claims: Any) -> Payment:
     told: dict[str, Any] = {
-        "provider": "sandbox", "provider_ref": "pay_1", "reference": TOP_UP.reference, "state": PaymentStatus.PAID,
+        "provider": "sandbox", "provider_ref": "pay_1", "reference": TOP_UP.reference, "status": PaymentStatus.PAID,
         "amount_minor": 500, "currency": "USD",
     }  # fmt: skip
     return Payment(**(told | claims))

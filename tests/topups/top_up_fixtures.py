@@ -49,7 +49,7 @@ async def payment_event(top_up: TopUpRow, state: PaymentStatus = PaymentStatus.P
     """What the sandbox tells once that is decided, with some claims changed."""
     page = await decide_payment(top_up, state)
     told: dict[str, Any] = {
-        "provider": "sandbox", "provider_ref": page.provider_ref, "reference": page.reference, "state": state,
+        "provider": "sandbox", "provider_ref": page.provider_ref, "reference": page.reference, "status": state,
         "amount_minor": page.amount_minor, "currency": page.currency,
     }  # fmt: skip
     event_id = claims.pop("event_id", None) or f"sandbox:evt_{page.provider_ref}_{state.lower()}"

@@ -60,7 +60,7 @@ describe_enum(
 class AutoTopUp:
     enabled: bool = declare.value(description="Whether it is switched on.")
     threshold: Credits | None = declare.value(description="It buys when less than this is available.")
-    amount: Credits | None = declare.value(description="How many credits it buys at a time; null: see upTo.")
+    amount: Credits | None = declare.value(description="How many credits it buys at a time; null: see target.")
     target: Credits | None = declare.value(description="It buys what is missing to this; null: see amount.")
     max_per_day: Credits | None = declare.value(description="Credits that it buys in a day (UTC) at most.")
     max_per_month: Credits | None = declare.value(description="Credits that it buys in a calendar month (UTC) at most.")
@@ -85,7 +85,7 @@ class AutoTopUp:
 class SetAutoTopUpInput:
     enabled: bool = strawberry.field(description="On or off. Off needs nothing else: the rest is not looked at.")
     threshold: Credits | None = strawberry.field(default=None, description="Buy when less than this is available.")
-    amount: Credits | None = strawberry.field(default=None, description="Credits at a time; or give upTo.")
+    amount: Credits | None = strawberry.field(default=None, description="Credits at a time; or give target.")
     target: Credits | None = strawberry.field(default=None, description="Buy what is missing to this; or give amount.")
     max_per_day: Credits | None = strawberry.field(default=None, description="Credits in a day (UTC) at most.")
     max_per_month: Credits | None = strawberry.field(default=None, description="Credits in a month (UTC) at most.")

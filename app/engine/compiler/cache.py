@@ -40,7 +40,7 @@ class PreparedOperation:
     info: OperationInfo = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "traits", operation_info(self.operation))
+        object.__setattr__(self, "info", operation_info(self.operation))
 
 
 class OperationCache:

@@ -165,7 +165,7 @@ def record_from_row(row: Any) -> AutoTopUpRecord:
     """A standing from its row."""
     account_id, *wishes = row[:9]
     (version, consent_at, reason, next_at, customer_ref, card_ref, saved_at, by_hand, attempts, *figures) = row[9:]
-    names = ("enabled", "threshold", "amount", "up_to", "max_per_day", "max_per_month", "max_count_per_day",
+    names = ("enabled", "threshold", "amount", "target", "max_per_day", "max_per_month", "max_count_per_day",
              "max_count_per_month")  # fmt: skip
     return AutoTopUpRecord(
         account_id=account_id,

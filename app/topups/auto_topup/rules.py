@@ -219,11 +219,11 @@ def _problems_of_amounts(wishes: AutoTopUpConfig, terms: TopUpTerms) -> list[Pro
     if wishes.threshold is None or not 1 <= wishes.threshold <= MAX_CREDITS:
         found.append(Problem("threshold", f"must lie between 1 and {MAX_CREDITS:,}"))
     if (wishes.amount is None) == (wishes.target is None):
-        found.append(Problem("amount", "must be given, or upTo, and not both"))
+        found.append(Problem("amount", "must be given, or target, and not both"))
     elif wishes.amount is not None:
         found += [Problem("amount", problem.message) for problem in terms.find_problems(wishes.amount, None)]
     elif wishes.target is not None and not (wishes.threshold or 0) <= wishes.target <= MAX_CREDITS:
-        found.append(Problem("upTo", "must not be below the threshold, or every purchase would call for the next"))
+        found.append(Problem("target", "must not be below the threshold, or every purchase would call for the next"))
     return found
 
 

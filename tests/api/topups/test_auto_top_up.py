@@ -17,7 +17,7 @@ from tests.topups.top_up_fixtures import create_top_up, payment_event
 
 pytestmark = pytest.mark.anyio
 
-STANDING = """enabled threshold amount upTo maxPerDay maxPerMonth maxCountPerDay maxCountPerMonth consentVersion state
+STANDING = """enabled threshold amount target maxPerDay maxPerMonth maxCountPerDay maxCountPerMonth consentVersion state
     blockedReason nextEligibleAt actionUrl spentThisMonth"""
 SET = f"""mutation($input: SetAutoTopUpInput!) {{ setAutoTopUp(input: $input) {{ __typename
     ... on SetAutoTopUpSuccess {{ replayed account {{ ownerId }} autoTopUp {{ {STANDING} }} balance {{ version }} }}
@@ -50,7 +50,7 @@ async def test_it_is_off_until_its_owner_switches_it_on(api: Api) -> None:
     assert done["__typename"] == "SetAutoTopUpSuccess"
     assert (done["replayed"], done["account"]) == (False, {"ownerId": "alice"})
     assert done["autoTopUp"] == {
-        "enabled": True, "threshold": 100, "amount": 1_000, "upTo": None, "maxPerDay": 3_000, "maxPerMonth": None,
+        "enabled": True, "threshold": 100, "amount": 1_000, "target": None, "maxPerDay": 3_000, "maxPerMonth": None,
         "maxCountPerDay": 10, "maxCountPerMonth": 7, "consentVersion": "2026-01", "state": "READY",
         "blockedReason": None, "nextEligibleAt": None, "actionUrl": None, "spentThisMonth": 0,
     }  # fmt: skip
@@ -67,7 +67,7 @@ async def test_it_is_off_until_its_owner_switches_it_on(api: Api) -> None:
     [
         ({"consentVersion": None}, ["consentVersion"]),
         ({"amount": None}, ["amount"]),
-        ({"upTo": 5_000}, ["amount"]),
+        ({"target": 5_000}, ["amount"]),
         ({"amount": 450, "threshold": None}, ["threshold", "amount"]),
         ({"maxPerDay": 900, "maxCountPerDay": 0}, ["maxPerDay", "maxCountPerDay"]),
         ({"idempotencyKey": "not a key"}, ["idempotencyKey"]),

@@ -38,7 +38,7 @@ PRODUCT = build_schema()._schema
 CHARGE = 'mutation { charge(input: {taskId: "", blockRunId: "r", block: "b"}) { __typename } }'
 SERVICE = Caller(kind=CallerKind.SERVICE, actor="service:executor", scopes=frozenset({Scope.CHARGE}))
 OTHERS = {
-    "rate_per_user": 0, "rate_per_address": 0, "rate_per_service": 0, "operations_per_user": 50, "streams_per_user": 50,
+    "rate_per_user": 0, "rate_per_address": 0, "rate_per_service": 0, "operations_per_user": 50, "subscriptions_per_user": 50,
 }  # fmt: skip
 
 

@@ -146,7 +146,7 @@ def test_what_goes_back_to_an_open_envelope_pays_nothing_until_the_envelope_clos
     book = a_book()
     bought(book, 50)
     envelope = an_envelope(book, 50)
-    inner = placed(book, 20, within=envelope)
+    inner = placed(book, 20, parent_budget=envelope)
     owing(book, 30)
     assert holds.close_hold(book, inner, HoldStatus.VOIDED) == []
     assert (envelope.remaining, figures(book)) == (50, (50, 50, 0, 30, 0))

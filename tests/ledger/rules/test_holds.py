@@ -106,7 +106,7 @@ def test_no_claim_outlives_its_grant_by_more_than_24_hours_however_often_it_is_r
     assert envelope.expires_at == hours(24)
     moved_on(book, hours(20))
     holds.renew_timeout(book, envelope)
-    inner = placed(book, 3, within=envelope, timeout_seconds=DAY)
+    inner = placed(book, 3, parent_budget=envelope, timeout_seconds=DAY)
     assert (envelope.expires_at, inner.expires_at) == (hours(25), hours(25))
     moved_on(book, hours(25))
     assert lines(book)[1:] == [(EntryKind.EXPIRY, -3, hours(25)), (EntryKind.EXPIRY, -7, hours(25))]
@@ -129,7 +129,7 @@ def test_a_hold_within_an_envelope_takes_from_it_and_gives_back_to_it() -> None:
     book = a_book()
     given_lot(book, 100)
     envelope = an_envelope(book, 30)
-    inner = placed(book, 20, within=envelope)
+    inner = placed(book, 20, parent_budget=envelope)
     assert (figures(book), envelope.remaining, envelope.allocated, inner.remaining) == ((100, 30, 70), 10, 20, 20)
     with pytest.raises(BudgetReached) as refused:
         holds.charge_hold(book, envelope, 11, SOMEBODY)
@@ -143,7 +143,7 @@ def test_a_hold_gives_back_to_the_account_once_the_envelope_around_it_is_closed(
     book = a_book()
     given_lot(book, 100)
     envelope = an_envelope(book, 30)
-    inner = placed(book, 20, within=envelope)
+    inner = placed(book, 20, parent_budget=envelope)
     holds.close_hold(book, envelope, HoldStatus.CAPTURED)
     assert figures(book) == (100, 20, 80)
     holds.close_hold(book, inner, HoldStatus.VOIDED)
@@ -156,7 +156,7 @@ def test_what_a_hold_gives_back_of_an_expired_grant_goes_to_no_envelope() -> Non
     book = a_book()
     given_lot(book, 30, expires_at=hours(1))
     envelope = an_envelope(book, 30, timeout_seconds=DAY)
-    inner = placed(book, 20, within=envelope, timeout_seconds=DAY)
+    inner = placed(book, 20, parent_budget=envelope, timeout_seconds=DAY)
     moved_on(book, hours(2))
     holds.close_hold(book, inner, HoldStatus.VOIDED)
     assert lines(book)[1:] == [(EntryKind.EXPIRY, -20, hours(2))]
@@ -167,10 +167,10 @@ def test_what_a_hold_gives_back_of_an_expired_grant_goes_to_no_envelope() -> Non
 def test_a_landing_reserve_is_drawn_by_closing_work_only() -> None:
     book = a_book()
     given_lot(book, 100)
-    envelope = an_envelope(book, 30, reserve=10)
+    envelope = an_envelope(book, 30, closing_reserve=10)
     for beyond in (
         lambda: holds.charge_hold(book, envelope, 21, SOMEBODY),
-        lambda: placed(book, 21, within=envelope),
+        lambda: placed(book, 21, parent_budget=envelope),
     ):
         with pytest.raises(BudgetReached) as refused:
             beyond()
@@ -199,7 +199,7 @@ def test_work_within_an_envelope_renews_those_around_it() -> None:
     book = a_book()
     given_lot(book, 100)
     outer = an_envelope(book, 50)
-    inner = an_envelope(book, 20, task_id="child", within=outer, timeout_seconds=2 * HOUR)
+    inner = an_envelope(book, 20, task_id="child", parent_budget=outer, timeout_seconds=2 * HOUR)
     moved_on(book, hours(0.5))
     holds.renew_timeout(book, inner)
     assert (inner.expires_at, outer.expires_at) == (hours(2.5), hours(1.5))
