@@ -18,12 +18,12 @@ from urllib.parse import urlsplit, urlunsplit
 from click.testing import CliRunner
 from tortoise import context as tortoise_context
 
-from app.__main__ import commands
+from app.__main__ import cli
 from app.ledger import accounts
-from app.settings import Settings, settings
-from app.tasks import owners
+from app.settings import Settings, get_settings
+from app.tasks import task_accounts
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-m", "app")
 SETTINGS = {name.upper() for name in Settings.model_fields}
 
@@ -33,7 +33,7 @@ def environment(**chosen: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in SETTINGS} | chosen
 
 
-def run(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[str]:
+def run_command(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[str]:
     """Run the command `arguments` in this process, with no settings but `chosen`.
 
     It behaves as `run_process` but for the second or two that a process takes to start. State of the process that a
@@ -43,7 +43,7 @@ def run(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[str]:
     global_context, tortoise_context._global_context = tortoise_context._global_context, None
     _replace_environment(environment(**chosen))
     try:
-        ended = Context().run(CliRunner().invoke, commands, arguments, prog_name="python -m app")
+        ended = Context().run(CliRunner().invoke, cli, arguments, prog_name="python -m app")
     finally:
         _replace_environment(variables)
         tortoise_context._global_context = global_context
@@ -57,22 +57,22 @@ def run(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[str]:
 
 async def run_beside(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[str]:
     """As `run`, in another thread, because a command has an event loop of its own."""
-    return await asyncio.to_thread(run, *arguments, **chosen)
+    return await asyncio.to_thread(run_command, *arguments, **chosen)
 
 
 def _replace_environment(variables: Mapping[str, str]) -> None:
     os.environ.clear()
     os.environ.update(variables)
-    settings.cache_clear()
-    accounts.forget()
-    owners.forget()
+    get_settings.cache_clear()
+    accounts.clear_cache()
+    task_accounts.clear_cache()
 
 
 def run_process(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m app` with `arguments` as a process, with no settings but `chosen`, to its end."""
     return subprocess.run(
         [*COMMAND, *arguments],
-        cwd=CHECKOUT,
+        cwd=REPOSITORY,
         env=environment(**chosen),
         capture_output=True,
         text=True,
@@ -81,7 +81,7 @@ def run_process(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[s
     )
 
 
-def address_of(url: str, role: str, password: str | None = None) -> str:
+def url_for_role(url: str, role: str, password: str | None = None) -> str:
     """The same database for another role."""
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
@@ -89,7 +89,7 @@ def address_of(url: str, role: str, password: str | None = None) -> str:
 
 
 @contextmanager
-def open_place() -> Iterator[Path]:
+def temporary_directory() -> Iterator[Path]:
     """A new directory into which every user may look, and nothing of it afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="credits-"))
     directory.chmod(0o755)
@@ -103,18 +103,18 @@ def open_place() -> Iterator[Path]:
 
 
 @contextmanager
-def serving(**chosen: str) -> Iterator[tuple[str, Mapping[str, str]]]:
+def running_server(**chosen: str) -> Iterator[tuple[str, Mapping[str, str]]]:
     """A server with these settings, ended cleanly afterwards: its address, and the tokens it printed, by kind."""
-    with started(None, **chosen) as (_, url, tokens):
+    with started_server(None, **chosen) as (_, url, tokens):
         yield url, tokens
 
 
 @contextmanager
-def started(log: Path | None, **chosen: str) -> Iterator[tuple[int, str, Mapping[str, str]]]:
+def started_server(log: Path | None, **chosen: str) -> Iterator[tuple[int, str, Mapping[str, str]]]:
     """As `serving`, with the id of its process. `log`: where what it writes to stderr is kept."""
     kept = log.open("wb") if log is not None else None
     process = subprocess.Popen(
-        [*COMMAND, "serve"], cwd=CHECKOUT, env=environment(**chosen), stdout=subprocess.PIPE, stderr=kept, text=True
+        [*COMMAND, "serve"], cwd=REPOSITORY, env=environment(**chosen), stdout=subprocess.PIPE, stderr=kept, text=True
     )
     try:
         assert process.stdout is not None

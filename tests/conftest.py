@@ -1,6 +1,6 @@
 """What every test may ask for: a migrated PostgreSQL, emptied before each test that names `db`.
 
-The server is the one of DATABASE_URL (a database of its own is made there) or an embedded one in a directory made for
+The server is the one of DATABASE_URL (a pools of its own is made there) or an embedded_postgres one in a directory made for
 this run. Emptied before, not after: what a failed test left can be looked at. No rollback per test: NOTIFY and
 contention need commits.
 """
@@ -22,13 +22,12 @@ import pytest
 from tortoise.connection import get_connection
 from tortoise.exceptions import ConfigurationError
 
-from app import database, embedded, migrating, roles
+from app.db import embedded_postgres, migrations, pools, roles
 from app.ledger import accounts
 from app.pricing import publishing
-from app.pricing.catalogue import Catalogue
-from app.tasks import lapses, owners
-from tests.canaries import Watch
-from tests.commands import address_of
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks import lapses, task_accounts
+from tests.command_line import url_for_role
 from tests.processes import (
     pytest_configure,
     pytest_sessionfinish,
@@ -37,6 +36,7 @@ from tests.processes import (
     pytest_xdist_make_scheduler,
     tell,
 )
+from tests.secret_leaks import Watch
 
 __all__ = [
     "pytest_configure",
@@ -92,7 +92,7 @@ def no_secret_is_logged(watch: Watch) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
-    """A migrated database of this run's own."""
+    """A migrated pools of this run's own."""
     given = os.environ.get("DATABASE_URL")
     if given:
         name = f"credits_test_{secrets.token_hex(6)}"
@@ -106,16 +106,16 @@ def database_url() -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="credits-test-", ignore_cleanup_errors=True) as directory:
         Path(directory).chmod(0o755)
-        with embedded.start(Path(directory) / "postgres") as server:
+        with embedded_postgres.start(Path(directory) / "postgres") as server:
             anyio.run(_migrate, server.url)
             yield server.url
 
 
 @pytest.fixture(scope="session")
 def application_url(database_url: str) -> Iterator[str]:
-    """The same database for a role that owns nothing, as a server has it in production."""
+    """The same pools for a role that owns nothing, as a server has it in production."""
     name = f"application_{secrets.token_hex(4)}"
-    url = address_of(database_url, name, secrets.token_hex(16))
+    url = url_for_role(database_url, name, secrets.token_hex(16))
     anyio.run(_allow, database_url, url)
     yield url
     anyio.run(_administer, database_url, f"DROP OWNED BY {name}", f"DROP ROLE {name}")
@@ -131,19 +131,19 @@ class Pools:
 
     async def empty_tables(self) -> None:
         if self._admin is None or self._admin.is_closed():
-            self._admin = await asyncpg.connect(**database.credentials(self.url))
+            self._admin = await asyncpg.connect(**pools.connection_arguments(self.url))
         await self._admin.execute(EMPTY)
 
     async def open(self) -> None:
         """Open the pools anew if a test has closed or replaced them, or has kept a connection."""
         if self._opened and self._opened == _clients() and all(map(_is_idle, self._opened)):
             return
-        await database.disconnect()
-        await database.connect(self.url)
+        await pools.disconnect()
+        await pools.connect(self.url)
         self._opened = _clients()
 
     async def close(self) -> None:
-        await database.disconnect()
+        await pools.disconnect()
         if self._admin is not None:
             await self._admin.close()
 
@@ -170,16 +170,16 @@ async def connection_pools(database_url: str) -> AsyncIterator[Pools]:
 
 @pytest.fixture
 async def db(connection_pools: Pools) -> AsyncIterator[str]:
-    """An empty database with open pools. Value: its address.
+    """An empty pools with open pools. Value: its address.
 
     Tasks that the test leaves running are cancelled, for they would write into the next test's tables.
     """
     tasks = asyncio.all_tasks()
     await connection_pools.empty_tables()
     await connection_pools.open()
-    accounts.forget()
-    owners.forget()
-    lapses.open_books(LEDGER_KEY)
+    accounts.clear_cache()
+    task_accounts.clear_cache()
+    lapses.configure_ledger(LEDGER_KEY)
     yield connection_pools.url
     left = [task for task in asyncio.all_tasks() - tasks if not _is_of_test_runner(task)]
     for task in left:
@@ -193,42 +193,42 @@ def _is_of_test_runner(task: asyncio.Task[Any]) -> bool:
 
 
 @pytest.fixture
-async def catalogue(db: str) -> Catalogue:
+async def catalogue(db: str) -> RateCardCache:
     """The default rate card, in force."""
-    catalogue = Catalogue()
-    await publishing.load_default()
+    catalogue = RateCardCache()
+    await publishing.publish_default_card()
     await catalogue.refresh()
     return catalogue
 
 
 async def _migrate(url: str) -> None:
-    await database.connect(url)
-    await migrating.apply()
-    await database.disconnect()
+    await pools.connect(url)
+    await migrations.apply()
+    await pools.disconnect()
 
 
 @pytest.fixture
 def statements_sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The statements that reads send while the test runs."""
     sent: list[str] = []
-    fetch = database.fetch
+    fetch = pools.fetch
 
     async def counted(sql: str, *values: Any) -> Any:
         sent.append(sql)
         return await fetch(sql, *values)
 
-    monkeypatch.setattr(database, "fetch", counted)
+    monkeypatch.setattr(pools, "fetch", counted)
     return sent
 
 
 async def _allow(owner_url: str, application_url: str) -> None:
-    await database.connect(owner_url)
-    assert await roles.allow(application_url)
-    await database.disconnect()
+    await pools.connect(owner_url)
+    assert await roles.grant_privileges(application_url)
+    await pools.disconnect()
 
 
 async def _administer(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(**database.credentials(url))
+    connection = await asyncpg.connect(**pools.connection_arguments(url))
     for statement in statements:
         await connection.execute(statement)
     await connection.close()

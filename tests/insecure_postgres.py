@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app import database, embedded
+from app.db import embedded_postgres, pools
 
 SETTINGS = {
     "fsync": "off",
@@ -34,23 +34,23 @@ class MisconfiguredPostgres:
 def misconfigured_postgres(place: Path, patch: pytest.MonkeyPatch) -> Iterator[MisconfiguredPostgres]:
     """Empty: nothing was migrated."""
     host, port = network_address(), free_port()
-    patch.setattr(embedded, "PORT", port)
-    patch.setattr(embedded, "SOCKET_NAME", f".s.PGSQL.{port}")
+    patch.setattr(embedded_postgres, "PORT", port)
+    patch.setattr(embedded_postgres, "SOCKET_NAME", f".s.PGSQL.{port}")
     for name, value in {**SETTINGS, "port": str(port), "listen_addresses": host or ""}.items():
-        patch.setitem(embedded.SETTINGS, name, value)
-    with embedded.start(place / "postgres") as server:
+        patch.setitem(embedded_postgres.SETTINGS, name, value)
+    with embedded_postgres.start(place / "postgres") as server:
         if host is not None:
             with (place / "postgres" / "cluster" / "pg_hba.conf").open("a") as rules:
                 rules.write(f"host all all {host}/32 trust\n")
             asyncio.run(execute(server.url, "SELECT pg_reload_conf()"))
-        role, name = embedded.SUPERUSER, embedded.DATABASE
+        role, name = embedded_postgres.SUPERUSER, embedded_postgres.DATABASE
         yield MisconfiguredPostgres(
             server.url, host and f"postgresql://{role}:{secrets.token_hex(8)}@{host}:{port}/{name}"
         )
 
 
 async def execute(url: str, sql: str) -> None:
-    connection = await asyncpg.connect(**database.connection_arguments(url))
+    connection = await asyncpg.connect(**pools.connection_arguments(url))
     try:
         await connection.execute(sql)
     finally:

@@ -18,11 +18,11 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from app import embedded
-from app.commands.settings_table import format_value
+from app.cli.settings_help import format_value
+from app.db import embedded_postgres
 from app.settings import Settings
-from tests.careless import execute
-from tests.commands import REPOSITORY, SETTINGS, run_command, temporary_directory
+from tests.command_line import REPOSITORY, SETTINGS, run_command, temporary_directory
+from tests.insecure_postgres import execute
 
 LOCK = (REPOSITORY / "requirements.lock").read_text()
 CLIENTS = REPOSITORY / "tests" / "clients"
@@ -293,12 +293,10 @@ def test_the_steps_of_the_containers_make_a_role_that_owns_nothing(place: Path) 
         "JWT_ISSUER": "https://id.example",
         "JWT_AUDIENCE": "https://credits.example",
     }
-    with embedded.start(place / "postgres") as server:
+    with embedded_postgres.start(place / "postgres") as server:
         rules = place / "postgres" / "cluster" / "pg_hba.conf"
         rules.write_text(f"local all credits_app scram-sha-256\n{rules.read_text()}")
-        as_the_image_does = (
-            f"CREATE ROLE credits LOGIN SUPERUSER; DROP ROLE {embedded.APPLICATION_ROLE}; SELECT pg_reload_conf()"
-        )
+        as_the_image_does = f"CREATE ROLE credits LOGIN SUPERUSER; DROP ROLE {embedded_postgres.APPLICATION_ROLE}; SELECT pg_reload_conf()"
         asyncio.run(execute(server.url, as_the_image_does))
         here = server.url.partition("@")[2]
 

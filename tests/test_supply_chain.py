@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
-from tests.commands import CHECKOUT
+from tests.command_line import REPOSITORY
 
-LOCK = (CHECKOUT / "requirements.lock").read_text()
-PROJECT_TEXT = (CHECKOUT / "pyproject.toml").read_text()
+LOCK = (REPOSITORY / "requirements.lock").read_text()
+PROJECT_TEXT = (REPOSITORY / "pyproject.toml").read_text()
 RUFF: dict[str, Any] = tomllib.loads(PROJECT_TEXT)["tool"]["ruff"]["lint"]
-MODULES = sorted((CHECKOUT / "app").rglob("*.py"))
+MODULES = sorted((REPOSITORY / "app").rglob("*.py"))
 
 FLOORS = {"strawberry-graphql": "0.323", "starlette": "1.3.1", "pyjwt": "2.13"}
 """Releases below which a known hole is open."""
@@ -54,7 +54,7 @@ def test_no_version_with_a_known_hole_is_locked_or_allowed(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["Makefile", "Dockerfile"])
 def test_nothing_is_installed_but_what_has_the_locked_hash(name: str) -> None:
-    installs = re.findall(r"pip install.*", (CHECKOUT / name).read_text())
+    installs = re.findall(r"pip install.*", (REPOSITORY / name).read_text())
     locked = [line for line in installs if "pip-audit" not in line]  # it is in an environment of its own
     assert locked != []
     assert [line for line in locked if "--require-hashes -r requirements.lock" not in line] == []
@@ -77,15 +77,17 @@ def test_the_linters_security_rules_are_on_and_each_exception_says_why() -> None
 def test_dependencies_can_be_audited_by_one_command() -> None:
     make = shutil.which("make")
     assert make is not None
-    told = subprocess.run([make, "-n", "audit-dependencies"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [make, "-n", "audit-dependencies"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
     assert re.search(r"pip-audit .*--require-hashes .*-r requirements\.lock", told.stdout)
 
 
 def test_each_promise_names_tests_that_exist() -> None:
-    promises = re.findall(r"^\| .* \| (`tests/.*) \|$", (CHECKOUT / "SECURITY.md").read_text(), re.MULTILINE)
+    promises = re.findall(r"^\| .* \| (`tests/.*) \|$", (REPOSITORY / "SECURITY.md").read_text(), re.MULTILINE)
     named = [path for promise in promises for path in re.findall(r"`([^`]+)`", promise)]
     assert len(promises) >= 10
-    assert [path for path in named if not (CHECKOUT / path).exists()] == []
+    assert [path for path in named if not (REPOSITORY / path).exists()] == []
 
 
 # Statements
@@ -133,7 +135,7 @@ def parts_of(node: ast.AST) -> list[ast.expr]:
 
 def test_nothing_but_constants_is_written_into_a_statement() -> None:
     assert [
-        f"{path.relative_to(CHECKOUT)}:{found}"
+        f"{path.relative_to(REPOSITORY)}:{found}"
         for path in MODULES
         for found in outside_values(path.read_text())
         if found.partition(": ")[2] not in JOINING.get(path.name, ())
@@ -194,8 +196,8 @@ ALLOWED = {"0123456789abcdefghijklmnopqrstuv": "the alphabet, as a test's shared
 def tracked() -> list[Path]:
     git = shutil.which("git")
     assert git is not None
-    told = subprocess.run([git, "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
-    return [CHECKOUT / name for name in told.stdout.split("\0") if name and (CHECKOUT / name).is_file()]
+    told = subprocess.run([git, "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return [REPOSITORY / name for name in told.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
 
 
 def secrets_in(text: str) -> Iterator[str]:
@@ -215,9 +217,9 @@ def looks_random(value: str) -> bool:
 
 
 def test_no_secret_is_in_the_tree() -> None:
-    hashes_of_releases = CHECKOUT / "requirements.lock"
+    hashes_of_releases = REPOSITORY / "requirements.lock"
     texts = {path: path.read_text(errors="replace") for path in tracked() if path != hashes_of_releases}
-    found = {str(path.relative_to(CHECKOUT)): list(secrets_in(text)) for path, text in texts.items()}
+    found = {str(path.relative_to(REPOSITORY)): list(secrets_in(text)) for path, text in texts.items()}
     assert {path: secrets for path, secrets in found.items() if secrets} == {}
 
 

@@ -110,16 +110,16 @@ class GuardedField(StrawberryField):
         """The resolver for graphql-core itself, where `plain_input` asks for it."""
         if self.needs is None or self.base_resolver is None:
             raise TypeError(f"{self.python_name} declares no need, or has no resolver")
-        check_permission(info.context.viewer, self.needs)
-        info.context.forget()
+        check_permission(info.context.caller, self.needs)
+        info.context.clear_loaders()
         resolver: Any = self.base_resolver.wrapped_func
         return resolver(source, info, **arguments)
 
     def get_result(self, source: Any, info: Info[Any, Any] | None, args: list[Any], kwargs: Any) -> Any:
         if info is not None and self.needs is not None:  # without info nothing is to be checked: see is_basic_field
-            check_permission(info.context.viewer, self.needs)
+            check_permission(info.context.caller, self.needs)
             if self.is_mutation:
-                info.context.forget()
+                info.context.clear_loaders()
         return super().get_result(source, info, args, kwargs)
 
 

@@ -6,21 +6,21 @@ from pathlib import Path
 
 import asyncpg
 
-from app import database
+from app.db import pools
 from app.pricing import publishing
-from tests.commands import CHECKOUT, run_beside
+from tests.command_line import REPOSITORY, run_beside
 from tests.conftest import LEDGER_KEY
-from tests.factories import granted
+from tests.factories import grant_credits
 
 
 async def run(db: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command on this test's database and with its key."""
+    """The command on this test's pools and with its key."""
     return await run_beside(*arguments, DATABASE_URL=db, LEDGER_KEY=LEDGER_KEY.hex())
 
 
 async def tamper(db: str, sql: str) -> None:
     """What only a superuser can who switches the refusing triggers off."""
-    connection = await asyncpg.connect(**database.credentials(db))
+    connection = await asyncpg.connect(**pools.connection_arguments(db))
     try:
         await connection.execute(f"SET session_replication_role = replica; {sql}")
     finally:
@@ -32,9 +32,9 @@ async def test_granting_tells_what_is_available_and_the_same_key_grants_once(db:
 
     first, again = await run(db, *asked), await run(db, *asked)
 
-    assert first.stdout == "1,000 credits granted to alice: 1,000 available\n"
-    assert again.stdout == "1,000 credits had been granted before to alice: 1,000 available\n"
-    [(kind, credits, actor, reason)] = await database.fetch("SELECT kind, credits, actor, reason FROM entry")
+    assert first.stdout == "1,000 credits grant_credits to alice: 1,000 available\n"
+    assert again.stdout == "1,000 credits had been grant_credits before to alice: 1,000 available\n"
+    [(kind, credits, actor, reason)] = await pools.fetch("SELECT kind, credits, actor, reason FROM entry")
     assert (kind, credits, actor, reason) == ("GRANT", 1000, "operator:command-line", "welcome")
 
 
@@ -43,12 +43,12 @@ async def test_a_grant_that_the_rules_refuse_is_an_error_and_writes_nothing(db: 
 
     assert refused.returncode == 1
     assert refused.stderr.startswith("Error: credits must lie between 1 and ")
-    assert await database.fetch("SELECT 1 FROM account") == []
+    assert await pools.fetch("SELECT 1 FROM account") == []
 
 
 async def test_whole_books_pass_the_audit(db: str) -> None:
-    await granted("alice", 100)
-    await granted("bob", 100)
+    await grant_credits("alice", 100)
+    await grant_credits("bob", 100)
 
     everybody, bob = await run(db, "audit"), await run(db, "audit", "bob")
 
@@ -57,7 +57,7 @@ async def test_whole_books_pass_the_audit(db: str) -> None:
 
 
 async def test_a_changed_balance_fails_the_audit(db: str) -> None:
-    await granted("alice", 100)
+    await grant_credits("alice", 100)
     await tamper(db, "UPDATE account SET posted = 101")
 
     found = await run(db, "audit")
@@ -69,9 +69,9 @@ async def test_a_changed_balance_fails_the_audit(db: str) -> None:
 
 async def test_books_cut_back_to_an_earlier_whole_state_are_found_by_the_heads(db: str, tmp_path: Path) -> None:
     heads = tmp_path / "heads"
-    await granted("alice", 100)
-    before = dict((await database.fetch("SELECT * FROM account"))[0])
-    await granted("alice", 50)
+    await grant_credits("alice", 100)
+    before = dict((await pools.fetch("SELECT * FROM account"))[0])
+    await grant_credits("alice", 50)
     kept = await run(db, "audit", "--heads", str(heads))
     told = heads.read_text()
     await tamper(
@@ -93,16 +93,16 @@ async def test_books_cut_back_to_an_earlier_whole_state_are_found_by_the_heads(d
 
 async def test_books_that_have_grown_pass_and_their_new_heads_are_kept(db: str, tmp_path: Path) -> None:
     heads = tmp_path / "heads"
-    await granted("alice", 100)
+    await grant_credits("alice", 100)
     first = await run(db, "audit", "--heads", str(heads))
-    await granted("alice", 50)
-    await granted("bob", 50)
+    await grant_credits("alice", 50)
+    await grant_credits("bob", 50)
 
     second = await run(db, "audit", "--heads", str(heads))
 
     assert f"0 heads found in their places, 1 kept in {heads}\n" in first.stdout
     assert f"1 heads found in their places, 2 kept in {heads}\n" in second.stdout
-    macs = await database.fetch("SELECT id, seq, last_mac FROM account ORDER BY id")
+    macs = await pools.fetch("SELECT id, seq, last_mac FROM account ORDER BY id")
     assert heads.read_text() == "".join(f"{number} {seq} {mac.hex()}\n" for number, seq, mac in macs)
 
 
@@ -117,11 +117,11 @@ async def test_a_file_that_holds_no_heads_is_refused(db: str, tmp_path: Path) ->
 
 
 async def test_a_shown_rate_card_can_be_changed_and_published(db: str, tmp_path: Path) -> None:
-    await publishing.load_default()
+    await publishing.publish_default_card()
     card = tmp_path / "card.json"
     shown = await run(db, "prices", "show")
     card.write_text(shown.stdout)
-    assert json.loads(shown.stdout) == json.loads((CHECKOUT / "app/pricing/default_rate_card.json").read_bytes())
+    assert json.loads(shown.stdout) == json.loads((REPOSITORY / "app/pricing/default_rate_card.json").read_bytes())
     assert shown.stderr.startswith("rate card 1, in force from ")
 
     published = await run(db, "prices", "publish", str(card), "--reason", "as before", "--key", "again")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import run, run_process
+from tests.command_line import run_command, run_process
 
 BALANCE = "query Balance {\n  account {\n    balance { available }\n  }\n}\n"
 FOLLOW = "subscription Follow {\r\n  balance { available version }\r\n}\r\n"
@@ -29,8 +29,8 @@ def outcome(ended: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
 
 def test_documents_that_can_be_served_are_counted(folder: Path) -> None:
     says = f"{folder} can be served: 2 documents\n"
-    assert outcome(run("documents", "check", str(folder))) == (0, says, "")
-    assert outcome(run("documents", "check", KNOWN_DOCUMENTS=str(folder))) == (0, says, "")
+    assert outcome(run_command("documents", "check", str(folder))) == (0, says, "")
+    assert outcome(run_command("documents", "check", KNOWN_DOCUMENTS=str(folder))) == (0, says, "")
 
 
 def test_everything_that_is_wrong_is_told_with_its_place_and_the_status_is_1(folder: Path) -> None:
@@ -46,7 +46,7 @@ def test_everything_that_is_wrong_is_told_with_its_place_and_the_status_is_1(fol
         f"field 'queryType'. {CHANGE}\n"
     )
     for command in ("check", "manifest"):
-        ended = run("documents", command, str(folder))
+        ended = run_command("documents", command, str(folder))
         assert outcome(ended) == (1, "", told + "Problems: 4. The server would not start.\n")
 
 
@@ -57,25 +57,25 @@ def test_files_that_cannot_be_read_are_told_in_the_same_way(command: str, tmp_pa
         f"{tmp_path}/manifest.json:1: It is neither of the two shapes. "
         'Write {"<sha256>": "<text>", ...}, or an apollo-persisted-query-manifest of version 1.\n'
     )
-    ended = run("documents", command, str(tmp_path / "manifest.json"))
+    ended = run_command("documents", command, str(tmp_path / "manifest.json"))
     assert outcome(ended) == (1, "", told + "Problems: 1. The server would not start.\n")
 
 
 def test_without_a_place_the_setting_is_named() -> None:
     says = "Error: KNOWN_DOCUMENTS is not set: name the directory or manifest to check.\n"
-    assert outcome(run("documents", "check")) == (1, "", says)
+    assert outcome(run_command("documents", "check")) == (1, "", says)
 
 
 def test_a_directory_becomes_a_manifest_that_names_the_bytes_of_its_files(folder: Path) -> None:
-    written = run("documents", "manifest", str(folder))
+    written = run_command("documents", "manifest", str(folder))
     assert (written.returncode, written.stderr) == (0, "")
     assert json.loads(written.stdout) == {
         sha256(file.read_bytes()).hexdigest(): file.read_bytes().decode() for file in folder.iterdir()
     }
     manifest = folder / "manifest.json"
     manifest.write_text(written.stdout)
-    assert run("documents", "check", str(manifest)).stdout == f"{manifest} can be served: 2 documents\n"
-    assert run("documents", "manifest", str(manifest)).stdout == written.stdout
+    assert run_command("documents", "check", str(manifest)).stdout == f"{manifest} can be served: 2 documents\n"
+    assert run_command("documents", "manifest", str(manifest)).stdout == written.stdout
 
 
 def test_the_manifests_of_two_releases_become_one(tmp_path: Path) -> None:
@@ -85,11 +85,11 @@ def test_the_manifests_of_two_releases_become_one(tmp_path: Path) -> None:
         release.mkdir()
         for number, text in enumerate(held):
             (release / f"{number}.graphql").write_bytes(text.encode())
-    written = run("documents", "manifest", str(older), str(newer))
+    written = run_command("documents", "manifest", str(older), str(newer))
     assert (written.returncode, written.stderr) == (0, "")
     assert sorted(json.loads(written.stdout).values()) == sorted({*texts[older], *texts[newer]})
 
-    refused = run("documents", "manifest", str(older), str(tmp_path / "gone"))
+    refused = run_command("documents", "manifest", str(older), str(tmp_path / "gone"))
     says = f"{tmp_path}/gone: There is no such file or directory. Set KNOWN_DOCUMENTS to one, or unset it.\n"
     assert outcome(refused) == (1, "", says + "Problems: 1. The server would not start.\n")
 

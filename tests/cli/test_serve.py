@@ -13,13 +13,13 @@ import httpx
 import psutil
 import pytest
 
-from app import embedded, roles
-from tests.commands import CHECKOUT, COMMAND, environment, open_place, run, run_process
+from app.db import embedded_postgres, roles
+from tests.command_line import COMMAND, REPOSITORY, environment, run_command, run_process, temporary_directory
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    with open_place() as directory:
+    with temporary_directory() as directory:
         yield directory
 
 
@@ -30,7 +30,7 @@ class Served:
         self.data_dir = data_dir
         self.process = subprocess.Popen(
             [*COMMAND, "serve"],
-            cwd=CHECKOUT,
+            cwd=REPOSITORY,
             env=environment(DATA_DIR=str(data_dir), PORT=str(port), WORKERS=str(workers)),
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -103,7 +103,7 @@ def test_after_kill_9_nothing_stays_and_the_next_start_takes_the_same_port(group
 def test_a_start_that_is_interrupted_leaves_nothing(place: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, "serve"],
-        cwd=CHECKOUT,
+        cwd=REPOSITORY,
         env=environment(DATA_DIR=str(place), PORT="0"),
         stdout=subprocess.DEVNULL,
         start_new_session=True,
@@ -114,7 +114,7 @@ def test_a_start_that_is_interrupted_leaves_nothing(place: Path) -> None:
     process.terminate()
 
     assert process.wait(timeout=30) == 0
-    assert embedded.running_url(place / "postgres") is None
+    assert embedded_postgres.running_url(place / "postgres") is None
     served = Served(place)
     assert served.end(signal.SIGTERM) == 0
 
@@ -122,7 +122,7 @@ def test_a_start_that_is_interrupted_leaves_nothing(place: Path) -> None:
 def test_the_printed_tokens_are_those_of_the_command_line_and_one_command_can_be_pasted(place: Path) -> None:
     served = Served(place)
     try:
-        service = run("token", "service", "executor", DATA_DIR=str(place))
+        service = run_command("token", "service", "executor", DATA_DIR=str(place))
         command = served.said.splitlines()[-1]
         pasted = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)  # noqa: S602 - as pasted
     finally:
@@ -134,7 +134,7 @@ def test_the_printed_tokens_are_those_of_the_command_line_and_one_command_can_be
 
 
 def test_production_does_not_migrate_by_itself_and_names_the_command_that_does(place: Path) -> None:
-    with embedded.start(place / "postgres") as server:
+    with embedded_postgres.start(place / "postgres") as server:
         production = {
             "ENVIRONMENT": "production",
             "DATABASE_URL": server.url,
@@ -147,9 +147,11 @@ def test_production_does_not_migrate_by_itself_and_names_the_command_that_does(p
             "ALLOWED_HOSTS": "credits.example.com",
         }
         refused = run_process("serve", **production)
-        first, second = run("migrate", **production), run("migrate", **production)
+        first, second = run_command("migrate", **production), run_command("migrate", **production)
         as_owner = said_at_start(**production)
-        run("migrate", **production | {"DATABASE_URL": server.application_url}, MIGRATION_DATABASE_URL=server.url)
+        run_command(
+            "migrate", **production | {"DATABASE_URL": server.application_url}, MIGRATION_DATABASE_URL=server.url
+        )
         in_its_role = said_at_start(**production | {"DATABASE_URL": server.application_url})
 
     assert refused.returncode == 1
@@ -166,7 +168,7 @@ def said_at_start(**chosen: str) -> str:
     """What a server with these settings has to complain of; its log, of objects a line, left out."""
     command = [*COMMAND, "serve"]
     with subprocess.Popen(
-        command, cwd=CHECKOUT, env=environment(**chosen), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=REPOSITORY, env=environment(**chosen), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as served:
         assert served.stdout is not None
         assert served.stdout.readline().startswith("Serving on ")

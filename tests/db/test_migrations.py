@@ -21,12 +21,12 @@ from tortoise.fields import (
 from tortoise.migrations.autodetector import MigrationAutodetector
 from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
 
-from app import database, migrating
+from app.db import migrations, pools
 from app.ledger import posting
-from app.pricing.catalogue import Catalogue
-from app.tasks import costs, rows, statement
+from app.pricing.rate_card_cache import RateCardCache
+from app.tasks import account_statement, costs, rows
 from app.tasks.charging import charge_many
-from tests.factories import a_block_run, a_task, granted
+from tests.factories import block_run_request, grant_credits, start_task
 
 pytestmark = pytest.mark.anyio
 
@@ -82,7 +82,7 @@ async def test_every_table_has_the_columns_of_its_model(db: str) -> None:
         meta = model._meta
         found = {
             record["column_name"]: (record["data_type"], record["is_nullable"] == "YES", record["size"])
-            for record in await database.fetch(
+            for record in await pools.fetch(
                 "SELECT column_name, data_type, is_nullable, character_maximum_length AS size"
                 " FROM information_schema.columns WHERE table_name = $1",
                 meta.db_table,
@@ -96,7 +96,7 @@ async def test_every_table_has_the_columns_of_its_model(db: str) -> None:
 
 
 async def test_the_true_keys_lead_with_the_account(db: str) -> None:
-    found = await database.fetch(
+    found = await pools.fetch(
         "SELECT c.conrelid::regclass::text AS name, array_agg(a.attname::text ORDER BY k.place) AS columns"
         " FROM pg_constraint AS c, unnest(c.conkey) WITH ORDINALITY AS k(number, place), pg_attribute AS a"
         " WHERE c.contype = 'p' AND a.attrelid = c.conrelid AND a.attnum = k.number"
@@ -106,7 +106,7 @@ async def test_the_true_keys_lead_with_the_account(db: str) -> None:
 
 
 async def test_the_checks_and_triggers_are_there(db: str) -> None:
-    checks = await database.fetch(
+    checks = await pools.fetch(
         "SELECT conname FROM pg_constraint WHERE contype = 'c' AND connamespace = 'public'::regnamespace"
     )
     assert {record["conname"] for record in checks} >= {
@@ -131,11 +131,11 @@ async def test_the_checks_and_triggers_are_there(db: str) -> None:
         "top_up_figures",
         "top_up_refund_shares",
     }
-    triggers = await database.fetch("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal")
+    triggers = await pools.fetch("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal")
     assert {record["tgname"] for record in triggers} == {
         "entry_is_final", "entries_are_final", "audit_record_is_final", "audit_records_are_final",
     }  # fmt: skip
-    text = await database.fetch(
+    text = await pools.fetch(
         "SELECT table_name, column_name FROM information_schema.columns"
         " WHERE column_name IN ('owner_id', 'task_id', 'block_run_id', 'key') AND table_schema = 'public'"
         " AND table_name <> 'rate_card' AND collation_name IS DISTINCT FROM 'C'"
@@ -144,7 +144,7 @@ async def test_the_checks_and_triggers_are_there(db: str) -> None:
 
 
 async def test_no_figures_can_be_written_that_no_rule_allows(db: str) -> None:
-    await granted("alice", 10)
+    await grant_credits("alice", 10)
     for wrong in (
         "UPDATE account SET posted = -1",
         "UPDATE account SET held = 11",
@@ -152,44 +152,44 @@ async def test_no_figures_can_be_written_that_no_rule_allows(db: str) -> None:
         "UPDATE credit_grant SET claimed = 11",
     ):
         with pytest.raises(asyncpg.CheckViolationError):
-            await database.fetch(wrong)
+            await pools.fetch(wrong)
 
 
 async def test_the_models_ask_for_no_further_migration(db: str) -> None:
-    apps = {"credits": {"models": database.MODELS, "migrations": "migrations"}}
+    apps = {"credits": {"models": pools.MODELS, "migrations": "migrations"}}
     writers = await MigrationAutodetector(Tortoise.apps, apps).changes()
     assert [operation.describe() for writer in writers for operation in writer.operations] == []
 
 
 async def test_down_to_nothing_and_up_again(database_url: str) -> None:
-    """In a database of its own, because it leaves no table standing."""
+    """In a pools of its own, because it leaves no table standing."""
     name = f"credits_scratch_{secrets.token_hex(4)}"
-    admin = await asyncpg.connect(**database.credentials(database_url))
+    admin = await asyncpg.connect(**pools.connection_arguments(database_url))
     await admin.execute(f'CREATE DATABASE "{name}"')
     url = urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
     try:
-        await database.connect(url)
-        assert await migrating.apply() == ALL_MIGRATIONS
-        assert await migrating.apply() == []
+        await pools.connect(url)
+        assert await migrations.apply() == ALL_MIGRATIONS
+        assert await migrations.apply() == []
         executor = MigrationExecutor(
-            get_connection("default"), {"credits": {"models": database.MODELS, "migrations": "migrations"}}
+            get_connection("default"), {"credits": {"models": pools.MODELS, "migrations": "migrations"}}
         )
         await executor.migrate([MigrationTarget("credits", "__first__")])
-        left = await database.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        left = await pools.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         assert {record["tablename"] for record in left} == {"tortoise_migrations"}
-        assert await migrating.pending() == ALL_MIGRATIONS
-        assert await migrating.apply() == ALL_MIGRATIONS
+        assert await migrations.pending() == ALL_MIGRATIONS
+        assert await migrations.apply() == ALL_MIGRATIONS
     finally:
-        await database.disconnect()
+        await pools.disconnect()
         await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
         await admin.close()
 
 
 async def test_posting_finds_its_rows_by_their_keys_even_on_empty_tables(db: str) -> None:
     """A posting connection keeps the plan of its first use, when there is nothing that statistics could tell."""
-    connection = await asyncpg.connect(**database.credentials(db), server_settings=database.POSTING_PLANNER)
-    reads = [rows.read_tasks([(1, "t")]), rows.read_block_runs([(1, "b")]), rows.read_reversible([(1, "t")])]
-    holds = [rows.read_envelopes([(1, "t")]), rows.read_holds([(1, "b")])]
+    connection = await asyncpg.connect(**pools.connection_arguments(db), server_settings=pools.POSTING_PLANNER)
+    reads = [rows.read_tasks([(1, "t")]), rows.read_block_runs([(1, "b")]), rows.read_reversible_block_runs([(1, "t")])]
+    holds = [rows.read_budgets([(1, "t")]), rows.read_holds([(1, "b")])]
     sql = posting._statement(*[tuple((read.sql, len(read.values)) for read in some) for some in (holds, reads)], True)
     values = [[1], [1], *[value for read in (*holds, *reads) for value in read.values]]
     for table in ("hold", "block_run", "task", "entry", "credit_grant"):  # swollen by other tests, and here to be new
@@ -198,9 +198,9 @@ async def test_posting_finds_its_rows_by_their_keys_even_on_empty_tables(db: str
         if stage == "vacuumed while empty":
             await connection.execute("VACUUM ANALYZE")
         if stage == "filled and analysed":
-            await granted("alice", 1_000)
+            await grant_credits("alice", 1_000)
             for _ in range(20):
-                await a_task("alice")
+                await start_task("alice")
             await connection.execute("ANALYZE")
         plan = "\n".join(record[0] for record in await connection.fetch(f"EXPLAIN {sql}", *values))
         used = set(re.findall(r"Index (?:Only )?Scan using (\w+)", plan))
@@ -210,24 +210,26 @@ async def test_posting_finds_its_rows_by_their_keys_even_on_empty_tables(db: str
     await connection.close()
 
 
-async def test_reads_of_one_task_read_nothing_else_of_a_busy_account(db: str, catalogue: Catalogue) -> None:
+async def test_reads_of_one_task_read_nothing_else_of_a_busy_account(db: str, catalogue: RateCardCache) -> None:
     """On the reading pool, where the planner is free to choose."""
-    await granted("alice", 10_000)
-    tasks = [await a_task("alice") for _ in range(100)]
+    await grant_credits("alice", 10_000)
+    tasks = [await start_task("alice") for _ in range(100)]
     for place in range(0, 100, 10):
-        runs = [a_block_run(task, block="SearchTheWebBlock") for task in tasks[place : place + 10] for _ in range(80)]
+        runs = [
+            block_run_request(task, block="SearchTheWebBlock") for task in tasks[place : place + 10] for _ in range(80)
+        ]
         await charge_many([(tasks[0].account_id, run) for run in runs], catalogue)
-    await database.fetch("ANALYZE")
-    accounts, names = rows.columns((task.account_id, task.task_id) for task in tasks[:10])
+    await pools.fetch("ANALYZE")
+    accounts, names = rows.key_columns((task.account_id, task.task_id) for task in tasks[:10])
     for sql, index, values in (
         (costs._BY_BLOCK, "block_run_of_task", (accounts, names)),
         (costs._BY_MODEL, "block_run_of_task", (accounts, names)),
         (costs._BLOCK_RUNS_OF_TASKS, "block_run_of_task", (accounts, names, 0, 5)),
-        (statement._CHARGES, "block_run_of_task", (accounts[0], names, 0, 9_999)),
-        (statement._LINES, "entry_pkey", (accounts[0], 0, 9_999, None, 200)),
-        (statement._LINES_WITHOUT_CHARGES, "entry_beside_charges", (accounts[0], 0, 9_999, ["GRANT"], 200)),
-        (statement._REVERSALS, "entry_beside_charges", (accounts[0], names, 0, 9_999)),
+        (account_statement._CHARGES, "block_run_of_task", (accounts[0], names, 0, 9_999)),
+        (account_statement._LINES, "entry_pkey", (accounts[0], 0, 9_999, None, 200)),
+        (account_statement._LINES_WITHOUT_CHARGES, "entry_beside_charges", (accounts[0], 0, 9_999, ["GRANT"], 200)),
+        (account_statement._REVERSALS, "entry_beside_charges", (accounts[0], names, 0, 9_999)),
     ):
-        plan = "\n".join(record[0] for record in await database.fetch(f"EXPLAIN {sql}", *values))
+        plan = "\n".join(record[0] for record in await pools.fetch(f"EXPLAIN {sql}", *values))
         assert index in plan, plan
         assert "BitmapAnd" not in plan, plan

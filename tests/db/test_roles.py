@@ -12,13 +12,13 @@ import asyncpg
 import httpx
 import pytest
 
-from app import database, embedded, roles
-from app.commands.reach import migrate
+from app.cli.connection import migrate
+from app.db import embedded_postgres, pools, roles
 from app.errors import Misconfigured
 from app.pricing import publishing
-from app.pricing.catalogue import Catalogue
-from tests.commands import CHECKOUT, address_of, open_place, serving
-from tests.factories import a_task, charged, granted
+from app.pricing.rate_card_cache import RateCardCache
+from tests.command_line import REPOSITORY, running_server, temporary_directory, url_for_role
+from tests.factories import charge_block_run, grant_credits, start_task
 
 pytestmark = pytest.mark.anyio
 
@@ -27,21 +27,21 @@ pytestmark = pytest.mark.anyio
 async def role(db: str) -> AsyncIterator[str]:
     """An application's role made by `allow`, gone again afterwards. The test's pools stay the owner's."""
     name = f"application_{secrets.token_hex(4)}"
-    assert await roles.allow(address_of(db, name, "secret"))
+    assert await roles.grant_privileges(url_for_role(db, name, "secret"))
     yield name
-    await database.fetch(f"DROP OWNED BY {name}")
-    await database.fetch(f"DROP ROLE {name}")
+    await pools.fetch(f"DROP OWNED BY {name}")
+    await pools.fetch(f"DROP ROLE {name}")
 
 
 @pytest.fixture
 async def application(db: str, role: str) -> AsyncIterator[str]:
     """The pools of this test, as the application's role."""
-    await granted("alice", 100)
-    await database.disconnect()
-    await database.connect(address_of(db, role))
+    await grant_credits("alice", 100)
+    await pools.disconnect()
+    await pools.connect(url_for_role(db, role))
     yield role
-    await database.disconnect()
-    await database.connect(db)
+    await pools.disconnect()
+    await pools.connect(db)
 
 
 @pytest.mark.parametrize(
@@ -62,70 +62,70 @@ async def application(db: str, role: str) -> AsyncIterator[str]:
 )  # fmt: skip
 async def test_the_applications_role_is_refused_whatever_would_change_history(application: str, statement: str) -> None:
     if statement.startswith("GRANT"):
-        # PostgreSQL warns that nothing was granted, and goes on.
-        await database.fetch(statement)
+        # PostgreSQL warns that nothing was grant_credits, and goes on.
+        await pools.fetch(statement)
         statement = "DELETE FROM entry"
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await database.fetch(statement)
-    assert [tuple(record) for record in await database.fetch("SELECT kind, credits FROM entry")] == [("GRANT", 100)]
+        await pools.fetch(statement)
+    assert [tuple(record) for record in await pools.fetch("SELECT kind, credits FROM entry")] == [("GRANT", 100)]
 
 
 async def test_a_trigger_refuses_even_the_owner(db: str) -> None:
-    await granted("alice", 100)
+    await grant_credits("alice", 100)
     for statement in ("UPDATE entry SET credits = 1", "DELETE FROM entry", "TRUNCATE entry"):
         with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="entries are never changed"):
-            await database.fetch(statement)
+            await pools.fetch(statement)
 
 
 async def test_a_trigger_keeps_the_trail_even_from_the_owner(db: str) -> None:
-    await database.fetch(
+    await pools.fetch(
         "INSERT INTO audit_record (at, action, subject, actor, scope)"
         " VALUES (now(), 'grantCredits', 'grant 1', 'operator:olivia', 'admin')"
     )
     for statement in ("UPDATE audit_record SET actor = 'x'", "DELETE FROM audit_record", "TRUNCATE audit_record"):
         with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="never changed or deleted"):
-            await database.fetch(statement)
+            await pools.fetch(statement)
 
 
-async def test_the_application_does_its_work_in_its_role(application: str, catalogue_of_its_own: Catalogue) -> None:
-    task = await a_task("alice")
-    assert (await charged(task, catalogue_of_its_own)).balance.available == 90
-    assert (await granted("bob", 5)).balance.available == 5
+async def test_the_application_does_its_work_in_its_role(application: str, catalogue_of_its_own: RateCardCache) -> None:
+    task = await start_task("alice")
+    assert (await charge_block_run(task, catalogue_of_its_own)).balance.available == 90
+    assert (await grant_credits("bob", 5)).balance.available == 5
 
 
 @pytest.fixture
-async def catalogue_of_its_own(application: str) -> Catalogue:
+async def catalogue_of_its_own(application: str) -> RateCardCache:
     """Loaded and read in the application's role."""
-    catalogue = Catalogue()
-    await publishing.load_default()
+    catalogue = RateCardCache()
+    await publishing.publish_default_card()
     await catalogue.refresh()
     return catalogue
 
 
 def test_no_statement_of_the_application_asks_for_what_its_role_may_not() -> None:
     """Else a grant would be missing, and it would show in production first."""
-    text = "\n".join(path.read_text() for path in sorted((CHECKOUT / "app").rglob("*.py")))
+    text = "\n".join(path.read_text() for path in sorted((REPOSITORY / "app").rglob("*.py")))
     assert re.findall(r"\bDELETE FROM\b|\bTRUNCATE \w+\b(?!')", text) == []
     changed = set(re.findall(r"\bUPDATE (\w+)(?: AS \w+)? SET\b", text))
     assert {"account", "task", "api_key"} <= changed
-    assert changed & {*roles.ADDED_ONLY, *roles.READ_ONLY} == set()
+    assert changed & {*roles.INSERT_ONLY_TABLES, *roles.READ_ONLY_TABLES} == set()
 
 
 async def test_migrating_as_the_owner_makes_the_applications_role_and_lets_it_in(database_url: str) -> None:
-    """In a database of its own: nothing is there before."""
+    """In a pools of its own: nothing is there before."""
     name, role = f"credits_scratch_{secrets.token_hex(4)}", f"application_{secrets.token_hex(4)}"
-    admin = await asyncpg.connect(**database.credentials(database_url))
+    admin = await asyncpg.connect(**pools.connection_arguments(database_url))
     await admin.execute(f'CREATE DATABASE "{name}"')
     owner = urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
     try:
-        done = await migrate(owner, address_of(owner, role, "secret"))
+        done = await migrate(owner, url_for_role(owner, role, "secret"))
         assert (done[0], done[-1]) == ("applied 0001_initial", "loaded the default rate card")
-        assert await migrate(owner, address_of(owner, role, "secret")) == []
-        await database.connect(address_of(owner, role))
-        assert await roles.database_role_faults() == []
-        assert [record["owner"] for record in await database.fetch(OWNERS)] == [database.credentials(owner)["user"]]
+        assert await migrate(owner, url_for_role(owner, role, "secret")) == []
+        await pools.connect(url_for_role(owner, role))
+        assert await roles.find_excess_privileges() == []
+        assert [record["owner"] for record in await pools.fetch(OWNERS)] == [pools.connection_arguments(owner)["user"]]
     finally:
-        await database.disconnect()
+        await pools.disconnect()
         await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
         await admin.execute(f"DROP ROLE {role}")
         await admin.close()
@@ -135,23 +135,23 @@ OWNERS = "SELECT DISTINCT tableowner AS owner FROM pg_tables WHERE schemaname = 
 
 
 def test_the_server_of_a_fresh_clone_serves_in_a_role_that_owns_nothing() -> None:
-    with open_place() as place, serving(DATA_DIR=str(place), PORT="0") as (url, _):
+    with temporary_directory() as place, running_server(DATA_DIR=str(place), PORT="0") as (url, _):
         assert httpx.get(f"{url}/readyz", timeout=30).status_code == 200
-        owner = embedded.running_url(place / "postgres")
+        owner = embedded_postgres.running_url(place / "postgres")
         assert owner is not None
         found = asyncio.run(
             asked(owner, "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name LIKE $1")
         )
-        assert found == [embedded.APPLICATION]
+        assert found == [embedded_postgres.APPLICATION_ROLE]
         faults = subprocess.run(
-            [sys.executable, "-c", SAY_FAULTS, address_of(owner, embedded.APPLICATION)],
-            cwd=CHECKOUT, capture_output=True, text=True, check=True,
+            [sys.executable, "-c", SAY_FAULTS, url_for_role(owner, embedded_postgres.APPLICATION_ROLE)],
+            cwd=REPOSITORY, capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert faults.stdout == "[]\n"
 
 
 async def asked(url: str, sql: str) -> list[str]:
-    connection = await asyncpg.connect(**database.credentials(url))
+    connection = await asyncpg.connect(**pools.connection_arguments(url))
     found = [record[0] for record in await connection.fetch(sql, "credits%")]
     await connection.close()
     return found
@@ -159,45 +159,45 @@ async def asked(url: str, sql: str) -> list[str]:
 
 SAY_FAULTS = """
 import asyncio, sys
-from app import database, roles
+from app import pools, roles
 async def say():
-    await database.connect(sys.argv[1])
-    print(await roles.database_role_faults())
-    await database.disconnect()
+    await pools.connect(sys.argv[1])
+    print(await roles.find_excess_privileges())
+    await pools.disconnect()
 asyncio.run(say())
 """
 
 
 async def test_where_one_role_is_both_nothing_is_granted_and_it_is_said(db: str) -> None:
-    assert not await roles.allow(db)
-    faults = await roles.database_role_faults()
+    assert not await roles.grant_privileges(db)
+    faults = await roles.find_excess_privileges()
     assert "is a superuser: it can switch triggers off and change entries" in faults[0]
     assert faults[-1] == roles.ADVICE
 
 
 async def test_a_role_that_may_too_much_is_told_what(db: str, role: str) -> None:
-    await database.fetch(f"GRANT UPDATE, DELETE ON entry TO {role}")
-    await database.fetch(f"GRANT CREATE ON SCHEMA public TO {role}")
-    await database.disconnect()
-    await database.connect(address_of(db, role))
-    faults = await roles.database_role_faults()
-    await database.disconnect()
-    await database.connect(db)
+    await pools.fetch(f"GRANT UPDATE, DELETE ON entry TO {role}")
+    await pools.fetch(f"GRANT CREATE ON SCHEMA public TO {role}")
+    await pools.disconnect()
+    await pools.connect(url_for_role(db, role))
+    faults = await roles.find_excess_privileges()
+    await pools.disconnect()
+    await pools.connect(db)
     assert faults == [
-        f"The database role {role} may delete, update in entry.",
-        f"The database role {role} can make tables in schema public.",
+        f"The pools role {role} may delete, update in entry.",
+        f"The pools role {role} can make tables in schema public.",
         roles.ADVICE,
     ]
-    await roles.allow(address_of(db, role))
-    [record] = await database.fetch("SELECT has_table_privilege($1, 'entry', 'DELETE') AS kept", role)
+    await roles.grant_privileges(url_for_role(db, role))
+    [record] = await pools.fetch("SELECT has_table_privilege($1, 'entry', 'DELETE') AS kept", role)
     assert not record["kept"]
-    await database.fetch(f"REVOKE CREATE ON SCHEMA public FROM {role}")
+    await pools.fetch(f"REVOKE CREATE ON SCHEMA public FROM {role}")
 
 
 async def test_an_owner_who_may_make_no_roles_says_what_to_run(db: str, role: str) -> None:
-    await database.disconnect()
-    await database.connect(address_of(db, role))
+    await pools.disconnect()
+    await pools.connect(url_for_role(db, role))
     with pytest.raises(Misconfigured, match='CREATE ROLE "nobody_yet" LOGIN PASSWORD'):
-        await roles.allow(address_of(db, "nobody_yet"))
-    await database.disconnect()
-    await database.connect(db)
+        await roles.grant_privileges(url_for_role(db, "nobody_yet"))
+    await pools.disconnect()
+    await pools.connect(db)

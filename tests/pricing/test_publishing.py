@@ -129,7 +129,12 @@ async def test_a_replay_is_answered_after_the_card_has_taken_effect(db: str) -> 
 )
 async def test_the_same_key_with_another_request_is_a_conflict(db: str, change: dict[str, Any]) -> None:
     await publish_default_card()
-    request: dict[str, Any] = {"document": a_document(), "actor": "operator:ann", "reason": "why", "idempotency_key": "k1"}
+    request: dict[str, Any] = {
+        "document": a_document(),
+        "actor": "operator:ann",
+        "reason": "why",
+        "idempotency_key": "k1",
+    }
     await publish_rate_card(**request)
 
     with pytest.raises(IdempotencyConflict):

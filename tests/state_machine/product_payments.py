@@ -6,8 +6,7 @@ from typing import Any
 from app.errors import Unavailable
 from app.ledger import queries
 from app.ledger.rules.account_state import AccountBalance
-from app.topups import purchases
-from app.topups import rows
+from app.topups import purchases, rows
 from app.topups.provider import Dispute, DisputeStatus, ProviderEvent, Refund, RefundOrder, RefundStatus
 from app.topups.purchases import TopUpRequest
 from app.topups.refunds import requests as refunds

@@ -118,9 +118,9 @@ def _direct(place: Place, field: StrawberryField, resolver: StrawberryResolver[A
         info = FieldInfo(run, place, trail, field)
         named = convert(arguments, info)
         if needs is not None:
-            check_permission(run.context.viewer, needs)
+            check_permission(run.context.caller, needs)
         if changes:
-            run.context.forget()
+            run.context.clear_loaders()
         if info_name is not None:
             named[info_name] = info
         return function(source, **named) if takes_source else function(**named)

@@ -22,8 +22,7 @@ from app.ledger.owner_scope import OwnerScope
 from app.ledger.posting import Posting
 from app.ledger.rules import entries
 from app.ledger.rules.account_state import AccountBalance, AccountState
-from app.topups import provider_events
-from app.topups import rows
+from app.topups import provider_events, rows
 from app.topups.auto_topup import rows as auto_rows
 from app.topups.auto_topup import rules
 from app.topups.auto_topup.rows import AutoTopUpRecord, SavedCardRefs

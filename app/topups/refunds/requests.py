@@ -16,8 +16,7 @@ from app.ledger import idempotency, posting, queries
 from app.ledger.grants import reason_problems
 from app.ledger.posting import Posting
 from app.ledger.rules.account_state import AccountBalance
-from app.topups import provider_events
-from app.topups import rows
+from app.topups import provider_events, rows
 from app.topups.provider import PaymentProvider, Refund, RefundOrder, RefundStatus
 from app.topups.refunds import locked_top_up, refund_effects
 from app.topups.refunds import rows as refund_rows

@@ -18,7 +18,9 @@ pytestmark = pytest.mark.anyio
 NO_RATES = {"rate_per_user": 0, "rate_per_address": 0, "rate_per_service": 0}
 
 
-@pytest.mark.parametrize(("what", "bound"), [("running_operation", SERVICE_OPERATIONS), ("open_subscription", SERVICE_SUBSCRIPTIONS)])
+@pytest.mark.parametrize(
+    ("what", "bound"), [("running_operation", SERVICE_OPERATIONS), ("open_subscription", SERVICE_SUBSCRIPTIONS)]
+)
 def test_a_service_may_have_so_many_at_once_and_not_one_more(what: str, bound: int) -> None:
     gate = RateLimiter(Settings.model_validate(NO_RATES | {"operations_per_user": 1, "subscriptions_per_user": 1}))
     begin = getattr(gate, what)
