@@ -193,12 +193,12 @@ def _is_of_test_runner(task: asyncio.Task[Any]) -> bool:
 
 
 @pytest.fixture
-async def catalogue(db: str) -> RateCardCache:
+async def rate_cards(db: str) -> RateCardCache:
     """The default rate card, in force."""
-    catalogue = RateCardCache()
+    rate_cards = RateCardCache()
     await publishing.publish_default_card()
-    await catalogue.refresh()
-    return catalogue
+    await rate_cards.refresh()
+    return rate_cards
 
 
 async def _migrate(url: str) -> None:

@@ -80,7 +80,7 @@ async def _planned_items(
 
 async def _ordinary_items(executor: Executor[Any], source: AsyncIterable[Any], context: Context) -> Items:
     def executed(event: Executor[Any]) -> AwaitableOrValue[ExecutionResult]:
-        event.context_value = event.context_value.renewed()
+        event.context_value = event.context_value.for_next_item()
         return execute_subscription_event(event)
 
     async with aclosing(map_source_to_response_event(executor, source, executed)) as results:
