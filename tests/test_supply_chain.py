@@ -31,9 +31,9 @@ STATEMENT = re.compile(
 CONSTANT = re.compile(r"(\w+\.)*_*[A-Z][A-Z0-9_]*")
 ASKING = {"fetch", "fetchrow", "fetchval", "execute", "execute_query", "execute_script", "executemany", "prepare"}
 JOINING = {
-    "sets.py": {"', '.join(ctes)", "', '.join(counts)", "f\"WITH {', '.join(ctes)} \" if ctes else ''", "position",
+    "set_writes.py": {"', '.join(ctes)", "', '.join(counts)", "f\"WITH {', '.join(ctes)} \" if ctes else ''", "position",
                 "offset + 1", "offset + 2", "found[1].replace('[]', '')", "found[2] or ' AS v'"},
-    "posting.py": {"shifted(sql, offset)", "_and_around(shifted(sql, offset))", "_and_around(_DUE_HOLDS)"},
+    "posting.py": {"renumber_parameters(sql, offset)", "_and_around(renumber_parameters(sql, offset))", "_and_around(_DUE_HOLDS)"},
 }  # fmt: skip
 """Modules that make one statement of several of ours, and what they write into it: those, and numbers they count."""
 
