@@ -65,10 +65,10 @@ def test_a_balance_below_the_threshold_buys_the_amount_and_one_at_it_buys_nothin
     ("target", "available", "credits"),
     [(1_000, 0, 1_000), (1_000, 1, 1_000), (1_010, 9, 1_100), (150, 0, 500), (10**9, 50, 10_000)],
 )
-def test_up_to_a_target_buys_what_is_missing_in_whole_multiples_within_the_terms(
-    up_to: int, available: int, credits: int
+def test_target_a_target_buys_what_is_missing_in_whole_multiples_within_the_terms(
+    target: int, available: int, credits: int
 ) -> None:
-    assert decided(up_to=up_to, level=BalanceLevel(available=available)) == Buy(credits)
+    assert decided(target=target, level=BalanceLevel(available=available)) == Buy(credits)
 
 
 def test_one_open_intent_holds_back_the_next_and_says_whether_its_owner_has_to_act() -> None:
