@@ -17,12 +17,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import webhooks
 from app.api.accounts.balance import open_latest_balances
-from app.api.context import AppState, Context, client_address_of
-from app.api.schema import build_schema
+from app.api.context import AppState
+from app.api.schema import UNLIMITED_MUTATIONS, build_schema
 from app.auth.authenticator import build_authenticator
 from app.auth.development_keys import development_secret
 from app.db import migrations, pools
 from app.db.group_commit import LOOP_TURNS, BatchedReads
+from app.engine.context import RequestContext, client_address_of
 from app.engine.errors import ErrorCode, format_error
 from app.engine.execution import GraphQLEngine
 from app.engine.limits.rate_limiter import RateLimiter
@@ -78,9 +79,10 @@ def create_app(settings: Settings | None = None) -> Starlette:
         build_schema()._schema,
         introspection=exposure.introspection,
         compile_operations=here.compile_operations == "on",
+        unlimited_mutations=UNLIMITED_MUTATIONS,
         persisted_documents=library,
         rate_limiter=RateLimiter(here),
-        operation_log=lines,
+        request_log=lines,
     )
     doorway = build_authenticator(here)
     house = build_state(here)
@@ -132,7 +134,9 @@ def create_app(settings: Settings | None = None) -> Starlette:
     def misaddressed(scope: Scope) -> None:
         kind = "websocket" if scope["type"] == "websocket" else "http"
         problem = format_error(host_allowlist.HOST_NOT_ALLOWED, ErrorCode.BAD_REQUEST)
-        execution.log_refusal(Context(None, house, transport=kind, client_address=client_address_of(scope)), problem)
+        execution.log_refusal(
+            RequestContext(None, house, transport=kind, client_address=client_address_of(scope)), problem
+        )
 
     return Application(
         graphql,

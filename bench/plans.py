@@ -14,15 +14,16 @@ import click
 import strawberry
 
 from app.api.accounts.balance import Balance, to_balance
-from app.api.context import Context, ResolverInfo
+from app.api.context import ResolverInfo
 from app.api.schema import build_schema
 from app.api.tasks.charging import ChargeResult, OneInput, to_charge_request, to_charge_result
 from app.api.tasks.types import Task, to_task
 from app.auth.caller import Caller, CallerKind, Scope
 from app.engine import declare
-from app.engine.declare import Permission
+from app.engine.context import RequestContext
 from app.engine.execution import GraphQLEngine, GraphQLRequest
 from app.engine.pagination import Connection, First, build_connection
+from app.engine.permissions import Permission
 from app.ledger.rules.account_state import AccountBalance
 from app.main import build_state
 from app.settings import Settings
@@ -103,7 +104,7 @@ async def cost(execution: GraphQLEngine, request: GraphQLRequest, house: Any, se
     began = time.process_time()
     while (used := time.process_time() - began) < seconds:
         for _ in range(20):
-            await execution.execute(request, Context(SERVICE, house))
+            await execution.execute(request, RequestContext(SERVICE, house))
         count += 20
     return used / count * 1e6
 
@@ -116,7 +117,7 @@ async def measure(rounds: int, seconds: float) -> dict[str, tuple[float, float]]
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in OPERATIONS}
     for execution in ways:
         for request in OPERATIONS.values():
-            answer = await execution.execute(request, Context(SERVICE, house))
+            answer = await execution.execute(request, RequestContext(SERVICE, house))
             if "errors" in answer.payload:
                 raise click.ClickException(str(answer.payload["errors"]))
     for _ in range(rounds):

@@ -20,6 +20,7 @@ from app.api.context import AppState, Context
 from app.api.schema import build_schema
 from app.auth.authenticator import Authenticator, build_authenticator
 from app.db import pools
+from app.engine.context import RequestContext
 from app.main import build_state
 from app.settings import get_settings
 from bench.serving import serve_books
@@ -34,7 +35,7 @@ class View(GraphQL[Context, None]):
         self._house = house
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
-        return Context(await self._doorway.authenticate(request.headers.get("authorization")), self._house)
+        return RequestContext(await self._doorway.authenticate(request.headers.get("authorization")), self._house)
 
 
 def application(url: str) -> Starlette:

@@ -13,8 +13,8 @@ from app.audit_log import records
 from app.audit_log.records import Record
 from app.auth.caller import Scope, has_scope
 from app.engine import declare, global_ids
-from app.engine.declare import Permission
 from app.engine.pagination import After, Connection, First, build_connection, check_first, decode_cursor, encode_cursor
+from app.engine.permissions import Permission
 from app.engine.scalars import to_json
 from app.errors import BadRequest
 from app.ledger import accounts

@@ -36,7 +36,7 @@ from app.api.error_types import (
     TopUpNotPaidError,
     UserError,
 )
-from app.engine.scalars import Credits
+from app.api.scalars import Credits
 from app.ledger.rules.account_state import AccountBalance
 
 R = TypeVar("R", bound=errors.BillingError)

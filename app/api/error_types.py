@@ -7,9 +7,9 @@ refusal that its union does not name is a mistake of ours: it is masked as a fau
 import strawberry
 
 from app.api.accounts.balance import Balance
+from app.api.scalars import Credits
 from app.engine import declare
-from app.engine.declare import Permission
-from app.engine.scalars import Credits
+from app.engine.permissions import Permission
 
 
 @declare.interface(

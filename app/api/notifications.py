@@ -13,12 +13,12 @@ from app.api.context import Context, ResolverInfo
 from app.api.error_types import IdempotencyConflictError, InvalidInputError, NotificationNotFoundError
 from app.api.input_checks import check_ids, check_list_length
 from app.api.owner_scope import check_can_change, readable_owners, resolve_owner, writable_owners
+from app.api.scalars import Credits
 from app.engine import declare, global_ids
-from app.engine.database_retry import retry_until_available
-from app.engine.declare import AuditPolicy, Permission
-from app.engine.enums import describe_enum
 from app.engine.pagination import Connection, build_connection, check_first, decode_cursor, encode_cursor
-from app.engine.scalars import Credits
+from app.engine.permissions import AuditPolicy, Permission
+from app.engine.schema import describe_enum
+from app.engine.subscriptions import retry_until_available
 from app.errors import Forbidden, NotificationNotFound
 from app.ledger import low_balance, notification_queries, owner_scope
 from app.ledger.notifications import NotificationKind

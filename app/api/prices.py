@@ -20,11 +20,12 @@ from app.api.error_types import (
 )
 from app.api.input_checks import check_ids, check_list_length
 from app.api.owner_scope import resolve_owner
+from app.api.scalars import Credits, RateCardDocument
 from app.api.tasks.charging import Measurements, check_settings
 from app.engine import declare
-from app.engine.declare import AuditPolicy, Permission
-from app.engine.enums import describe_enum
-from app.engine.scalars import Credits, RateCardDocument, to_json
+from app.engine.permissions import AuditPolicy, Permission
+from app.engine.scalars import to_json
+from app.engine.schema import describe_enum
 from app.errors import BadRequest, BillingError, Forbidden, InvalidInput, PriceUnavailable
 from app.pricing import estimates as estimates
 from app.pricing import publishing

@@ -1,10 +1,9 @@
 """The schema: the parts joined, and what every schema of ours must fulfil."""
 
 from collections.abc import Iterable
+from typing import Final
 
 import strawberry
-from strawberry.printer import print_schema
-from strawberry.schema.config import StrawberryConfig
 
 from app.api.accounts.mutations import AccountMutations
 from app.api.accounts.subscriptions import AccountSubscription
@@ -13,6 +12,7 @@ from app.api.audit_log import AuditLogQueries
 from app.api.error_mapping import ERROR_HANDLERS
 from app.api.notifications import NotificationMutations, NotificationSubscription
 from app.api.prices import PriceMutations, PriceQueries
+from app.api.scalars import SCALARS
 from app.api.tasks.agents import AgentQueries
 from app.api.tasks.charging import ChargingMutations
 from app.api.tasks.holds import HoldMutations
@@ -23,14 +23,12 @@ from app.api.tasks.types import TaskQueries
 from app.api.topups.auto_top_up import AutoTopUpMutations
 from app.api.topups.mutations import RefundMutations
 from app.api.topups.types import TopUpMutations, TopUpQueries
-from app.engine.declare import fields_without_permission, use_dict_resolvers
 from app.engine.global_ids import NodeQueries
-from app.engine.scalars import SCALARS
-from app.engine.schema import parts_without_description
+from app.engine.schema import create_schema
 
-
-class IncompleteSchema(Exception):
-    """Fields that do not say what they need, or parts without a description: such a schema is not built."""
+UNLIMITED_MUTATIONS: Final = frozenset({"charge", "chargeBatch", "placeHold", "captureHold", "voidHold"})
+"""Rate limits do not count them for services: a refused charge means "do not run the block", so their only limit is that
+of the queue (OVERLOADED)."""
 
 
 @strawberry.type(description="Everything that can be read.")
@@ -66,24 +64,12 @@ def build_schema(
     subscription: type = Subscription,
     types: Iterable[type] = (),
 ) -> strawberry.Schema:
-    """The schema of these roots. `types`: implementations of Node that no field names. Raises: Incomplete."""
-    schema = strawberry.Schema(
+    """The schema of these root types. `types`: implementations of Node that no field returns. Raises: IncompleteSchema."""
+    return create_schema(
         query=query,
         mutation=mutation,
         subscription=subscription,
         types=types,
-        config=StrawberryConfig(scalar_map=SCALARS),
+        scalars=SCALARS,
         exception_handlers=ERROR_HANDLERS,
     )
-    core = schema._schema  # graphql-core's schema has no public name in Strawberry
-    if silent := fields_without_permission(core):
-        raise IncompleteSchema(f"They do not say what they need: {', '.join(silent)}")
-    if bare := parts_without_description(core):
-        raise IncompleteSchema(f"They have no description: {', '.join(bare)}")
-    use_dict_resolvers(core)
-    return schema
-
-
-def format_schema(schema: strawberry.Schema) -> str:
-    """The schema's text, the same from every process: types by name, fields as declared."""
-    return print_schema(schema) + "\n"

@@ -1,6 +1,7 @@
 """`python -m app schema`"""
 
-from app.api.schema import build_schema, format_schema
+from app.api.schema import build_schema
+from app.engine.schema import format_schema
 
 
 def run() -> None:

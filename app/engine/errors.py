@@ -1,12 +1,12 @@
-"""Top-level errors: each with `extensions.code`, and nothing unexpected told to a client.
+"""Top-level errors: each has a code in `extensions`, and an unexpected exception is masked.
 
 GRAPHQL_PARSE_FAILED, GRAPHQL_VALIDATION_FAILED    the document
-PERSISTED_QUERY_NOT_FOUND, DOCUMENT_NOT_ALLOWED    a hash that is not known; a text that this caller may not send
-BAD_USER_INPUT                                     variables, arguments, the operation's name
+PERSISTED_QUERY_NOT_FOUND, DOCUMENT_NOT_ALLOWED    unknown hash; this caller may not send its own documents
+BAD_USER_INPUT                                     variables, arguments, operation name
 the code of a RequestError                         missing permission, bad request, overload
-UNAVAILABLE                                        the database is out of reach
+UNAVAILABLE                                        the database cannot be reached
 TIMED_OUT                                          the operation took too long
-INTERNAL                                           everything else: logged with its traceback under a reference
+INTERNAL                                           everything else: logged with its traceback and a reference
 """
 
 import logging
@@ -16,18 +16,15 @@ from typing import Any, Final
 
 from graphql import FieldNode, GraphQLError
 
-from app.api.context import Context
 from app.db import pools
+from app.engine.context import RequestContext
 from app.errors import RequestError, Unavailable
 
 log = logging.getLogger(__name__)
 
-
-DATABASE_UNAVAILABLE: Final = "The database is out of reach: send the same request again in a moment."
-
-
+DATABASE_UNAVAILABLE: Final = "The database cannot be reached: send the same request again in a moment."
 OPERATION_TIMED_OUT: Final = (
-    "The operation took too long and was given up. A mutation may have been carried out: send the same request again."
+    "The operation took too long and was stopped. A mutation may have been executed: send the same request again."
 )
 
 
@@ -51,58 +48,58 @@ def format_error(message: str, code: str) -> dict[str, Any]:
     return {"message": message, "extensions": {"code": code}}
 
 
-def format_errors(errors: Sequence[GraphQLError], context: Context) -> list[dict[str, Any]]:
-    """The errors of an execution as they are sent; unexpected ones are masked and logged here."""
-    return [_sent(found, context) for found in errors]
+def format_errors(errors: Sequence[GraphQLError], context: RequestContext[Any]) -> list[dict[str, Any]]:
+    """The errors of an execution as they are sent. Unexpected ones are logged here and masked."""
+    return [_format(error, context) for error in errors]
 
 
-def _sent(found: GraphQLError, context: Context) -> dict[str, Any]:
-    cause = _cause(found)
+def mask_fault(fault: BaseException, context: RequestContext[Any]) -> dict[str, Any]:
+    """Log an unexpected exception; the error to send holds only the reference under which it is logged."""
+    reference = context.request_id
+    log.error("fault %s", reference, exc_info=fault)
+    masked = format_error(f"Something went wrong on our side. Quote reference {reference}.", ErrorCode.INTERNAL)
+    masked["extensions"]["reference"] = reference
+    return masked
+
+
+def _format(error: GraphQLError, context: RequestContext[Any]) -> dict[str, Any]:
+    cause = _root_cause(error)
     if isinstance(cause, RequestError):
         message, code = str(cause), cause.code
     elif pools.is_connection_failure(cause):
-        log.warning("the database is out of reach: %s", cause)
+        log.warning("the database cannot be reached: %s", cause)
         message, code = DATABASE_UNAVAILABLE, Unavailable.code
-    elif isinstance(cause, GraphQLError) and _is_the_callers(found, cause):
-        message, code = found.message, (cause.extensions or {}).get("code", ErrorCode.BAD_USER_INPUT)
+    elif isinstance(cause, GraphQLError) and _is_caused_by_request(error, cause):
+        message, code = error.message, (cause.extensions or {}).get("code", ErrorCode.BAD_USER_INPUT)
     else:
-        return _at(found, mask_fault(cause, context))
-    return _at(found, format_error(message, code))
+        return _with_position(error, mask_fault(cause, context))
+    return _with_position(error, format_error(message, code))
 
 
-def mask_fault(fault: BaseException, context: Context) -> dict[str, Any]:
-    """What a client is told of a fault: a reference, under which the traceback is in the log."""
-    reference = context.request_id
-    log.error("fault %s", reference, exc_info=fault)
-    told = format_error(f"Something went wrong on our side. Quote reference {reference}.", ErrorCode.INTERNAL)
-    told["extensions"]["reference"] = reference
-    return told
-
-
-def _cause(found: GraphQLError) -> Exception:
-    """What was raised in the first place: graphql-core wraps it once for each place that it passes."""
-    cause: Exception = found
+def _root_cause(error: GraphQLError) -> Exception:
+    """The exception that was raised first: graphql-core wraps it at each field it passes."""
+    cause: Exception = error
     while isinstance(cause, GraphQLError) and cause.original_error is not None:
         cause = cause.original_error
     return cause
 
 
-def _is_the_callers(found: GraphQLError, cause: GraphQLError) -> bool:
-    """Whether graphql-core blames the request.
+def _is_caused_by_request(error: GraphQLError, cause: GraphQLError) -> bool:
+    """Whether an error of graphql-core is about the request, and not about a value that a resolver returned.
 
-    Before execution (no path) it always does. In a field it blames an argument, naming its place in the document. What
-    it says of a value of ours is our fault: that names no place, or the field's.
+    Before execution (no path) it always is. In a field, errors about arguments name the argument's node; errors about a
+    returned value name no node, or the field's.
     """
-    if found.path is None:
+    if error.path is None:
         return True
     if not cause.nodes:
         return False
     return not isinstance(cause.nodes[0], FieldNode) or cause.message.startswith("Argument ")
 
 
-def _at(found: GraphQLError, told: dict[str, Any]) -> dict[str, Any]:
-    if found.locations:
-        told["locations"] = [{"line": place.line, "column": place.column} for place in found.locations]
-    if found.path is not None:
-        told["path"] = found.path
-    return told
+def _with_position(error: GraphQLError, formatted: dict[str, Any]) -> dict[str, Any]:
+    if error.locations:
+        formatted["locations"] = [{"line": found.line, "column": found.column} for found in error.locations]
+    if error.path is not None:
+        formatted["path"] = error.path
+    return formatted

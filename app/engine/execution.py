@@ -1,7 +1,9 @@
-"""A request is executed: known documents, their plans or graphql-core's executor, errors as they are sent.
+"""The engine: executes the operations of one schema, for all transports.
 
-Strawberry builds the schema and its resolvers; its own pipeline around each execution costs nearly as much
-as the execution itself, so requests go from the document cache straight to a plan, or to graphql-core.
+A request passes these stages: find its document (`persisted`, `documents`), count the caller against its limits
+(`limits.rate_limiter`), execute the operation (compiled, or by graphql-core), format its errors, log the request.
+Strawberry builds the schema and its resolvers; its own pipeline around an execution takes nearly as long as the
+execution itself, so it is not used.
 """
 
 import asyncio
@@ -22,14 +24,14 @@ from graphql import (
 from graphql.pyutils import AwaitableOrValue
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
-from app.api.context import Context
 from app.engine import subscriptions
 from app.engine.compiler.analysis import NotCompilable
 from app.engine.compiler.cache import ExecutionCounts, OperationCache, PreparedOperation
+from app.engine.context import RequestContext
 from app.engine.documents import MAX_CACHED_LENGTH, DocumentCache, InvalidDocument
 from app.engine.errors import OPERATION_TIMED_OUT, ErrorCode, format_error, format_errors
 from app.engine.limits.rate_limiter import RateLimiter, is_user_or_anonymous
-from app.engine.operations import operation_record
+from app.engine.operations import logged_request, operation_info
 from app.engine.persisted.documents import (
     DocumentNotServed,
     PersistedDocuments,
@@ -37,7 +39,6 @@ from app.engine.persisted.documents import (
     to_misconfigured,
     validate_documents,
 )
-from app.engine.subscriptions import response_payload
 from app.errors import RateLimited
 from app.server.request_log import RequestLog
 
@@ -48,27 +49,27 @@ _EXECUTOR: Final = StrawberryGraphQLCoreExecutionContext
 
 
 class GraphQLRequest(NamedTuple):
-    """One operation to execute, of the types that the transports have checked."""
+    """One operation to execute; the transports have checked its types."""
 
     query: str
-    """The document's text; it may be empty where `hash` names a known one."""
+    """The document. It may be empty if `document_hash` names a persisted one."""
     variables: dict[str, Any] | None = None
     operation_name: str | None = None
     document_hash: str | None = None
-    """SHA-256 of a known document's text, in lower-case hex."""
+    """SHA-256 of a persisted document, in lower-case hex."""
 
 
 class GraphQLResponse(NamedTuple):
-    """A response map, and whether the operation ran at all."""
-
     payload: Mapping[str, Any]
+    """`data` and `errors`, as they are sent."""
     ran: bool = True
+    """Whether the operation ran; otherwise the payload has only errors."""
     retry_after_seconds: int | None = None
-    """Where the caller asks too often: when to ask again."""
+    """When to retry, if the rate limit was exceeded."""
 
 
 class OperationFailed(Exception):
-    """The operation ends here without a result; `errors` are as they are sent."""
+    """The operation did not run, or its subscription has ended. `errors`: as they are sent."""
 
     def __init__(self, *errors: dict[str, Any], retry_after_seconds: int | None = None) -> None:
         super().__init__(*errors)
@@ -77,29 +78,28 @@ class OperationFailed(Exception):
 
 
 Prepared = PreparedOperation | OperationFailed
-"""The operation that may begin, or why none does."""
+"""An operation that may run, or why it may not."""
 
 
 def operation_type(prepared: Prepared) -> OperationType | None:
-    """None: it is not carried out."""
+    """None: the operation may not run."""
     return prepared.operation.operation if isinstance(prepared, PreparedOperation) else None
 
 
-def _found(looked: Prepared) -> PreparedOperation:
-    if isinstance(looked, OperationFailed):
-        raise looked
-    return looked
+def _or_raise(prepared: Prepared) -> PreparedOperation:
+    if isinstance(prepared, OperationFailed):
+        raise prepared
+    return prepared
 
 
-def rate_limit_failure(refusal: RateLimited) -> OperationFailed:
-    """The end of an operation that its caller may not begin now."""
-    told = format_error(str(refusal), refusal.code)
-    told["extensions"]["retryAfterSeconds"] = refusal.retry_after_seconds
-    return OperationFailed(told, retry_after_seconds=refusal.retry_after_seconds)
+def _rate_limit_failure(refusal: RateLimited) -> OperationFailed:
+    error = format_error(str(refusal), refusal.code)
+    error["extensions"]["retryAfterSeconds"] = refusal.retry_after_seconds
+    return OperationFailed(error, retry_after_seconds=refusal.retry_after_seconds)
 
 
 class GraphQLEngine:
-    """Executes operations of one schema. Made once per process."""
+    """Executes operations of one schema. Created once for each process."""
 
     def __init__(
         self,
@@ -107,250 +107,260 @@ class GraphQLEngine:
         *,
         introspection: bool,
         compile_operations: bool = False,
+        unlimited_mutations: frozenset[str] = frozenset(),
         persisted_documents: PersistedDocuments | None = None,
         rate_limiter: RateLimiter | None = None,
-        operation_log: RequestLog | None = None,
+        request_log: RequestLog | None = None,
     ) -> None:
-        """`plans`: whether documents are compiled; no answer differs by it. `library`: the documents known ahead. No
-        `gate`: no limit; no `log`: no line.
+        """`compile_operations`: changes no response. `unlimited_mutations`: the fields that rate limits do not count for
+        services and operators. Without a `rate_limiter` there is no limit, without a `request_log` no log line.
 
-        Raises: Misconfigured: a known document cannot be carried out.
+        Raises: Misconfigured: a persisted document is not valid.
         """
         self.schema = schema
-        self._gate = rate_limiter
-        self._log = operation_log
+        self._unlimited_mutations = unlimited_mutations
+        self._rate_limiter = rate_limiter
+        self._request_log = request_log
         self._documents = DocumentCache(schema, introspection=introspection)
-        self._hides_suggestions = not introspection
-        self._plans = OperationCache(schema, hide_suggestions=self._hides_suggestions) if compile_operations else None
-        self._library = persisted_documents or PersistedDocuments()
-        self._ahead = self._compiled(self._library)
+        self._hide_suggestions = not introspection
+        self._cache = (
+            OperationCache(schema, unlimited_mutations=unlimited_mutations, hide_suggestions=self._hide_suggestions)
+            if compile_operations
+            else None
+        )
+        self._persisted_documents = persisted_documents or PersistedDocuments()
+        self._persisted_operations = self._prepare_persisted()
 
     @property
     def execution_counts(self) -> ExecutionCounts:
-        """How often plans were used, and why not."""
-        return self._plans.counts if self._plans is not None else ExecutionCounts()
+        """How often operations were compiled, and why others were not."""
+        return self._cache.counts if self._cache is not None else ExecutionCounts()
 
-    def check_address_rate(self, context: Context) -> None:
-        """Raises: RateLimited: too much has come from this address to look at who asks."""
-        if self._gate is not None:
-            self._gate.check(context)
+    def check_address_rate(self, context: RequestContext[Any]) -> None:
+        """Before authentication. Raises: RateLimited: this client address has used up its rate."""
+        if self._rate_limiter is not None:
+            self._rate_limiter.check(context)
 
-    def record_failure(self, context: Context) -> None:
-        """Count a request that is refused before it is an operation. Raises: RateLimited: there were too many."""
-        if self._gate is not None:
-            self._gate.record_failure(context)
+    def record_failure(self, context: RequestContext[Any]) -> None:
+        """Count a request that is refused before its operation is known. Raises: RateLimited: there were too many."""
+        if self._rate_limiter is not None:
+            self._rate_limiter.record_failure(context)
 
-    def prepare(self, request: GraphQLRequest, context: Context) -> Prepared:
-        """Ahead of its execution: whether the operation may begin. Its caller is counted by this, and not again."""
+    def prepare(self, request: GraphQLRequest, context: RequestContext[Any]) -> Prepared:
+        """Decide whether the operation may run, before executing it. Counts it against the caller's rate, once."""
         try:
-            return self._admitted(request, context)
+            return self._prepare_limited(request, context)
         except OperationFailed as failed:
             return failed
 
     async def execute(
-        self, request: GraphQLRequest, context: Context, prepared: Prepared | None = None
+        self, request: GraphQLRequest, context: RequestContext[Any], prepared: Prepared | None = None
     ) -> GraphQLResponse:
-        """The whole answer to a query or mutation. `looked`: what `look` found, if it was asked."""
-        known = None
+        """The response to a query or mutation. `prepared`: the result of `prepare`, if it was called."""
+        operation = None
         try:
-            known = _found(prepared) if prepared is not None else self._admitted(request, context)
-            if known.operation.operation is OperationType.SUBSCRIPTION:
+            operation = _or_raise(prepared) if prepared is not None else self._prepare_limited(request, context)
+            if operation.operation.operation is OperationType.SUBSCRIPTION:
                 raise OperationFailed(format_error(SUBSCRIPTION_TRANSPORTS, ErrorCode.BAD_REQUEST))
-            answer = GraphQLResponse(await self._in_time(known, request, context))
+            response = GraphQLResponse(await self._execute_limited(operation, request, context))
         except OperationFailed as failed:
-            answer = GraphQLResponse(
+            response = GraphQLResponse(
                 {"errors": failed.errors}, ran=False, retry_after_seconds=failed.retry_after_seconds
             )
-        self._note(context, known, answer.payload.get("errors"))
-        return answer
+        self._log(context, operation, response.payload.get("errors"))
+        return response
 
     async def stream(
-        self, request: GraphQLRequest, context: Context, prepared: Prepared | None = None
+        self, request: GraphQLRequest, context: RequestContext[Any], prepared: Prepared | None = None
     ) -> AsyncGenerator[bytes, None]:
-        """The items of a subscription, or the one answer to a query or mutation, as JSON. Raises: OperationFailed."""
-        known, errors, faulted = None, None, False
+        """The items of a subscription, or the only response to a query or mutation, as JSON. Raises: OperationFailed."""
+        operation, errors, is_logged_elsewhere = None, None, False
         try:
-            known = _found(prepared) if prepared is not None else self._admitted(request, context)
-            if known.operation.operation is not OperationType.SUBSCRIPTION:
-                payload = await self._in_time(known, request, context)
+            operation = _or_raise(prepared) if prepared is not None else self._prepare_limited(request, context)
+            if operation.operation.operation is not OperationType.SUBSCRIPTION:
+                payload = await self._execute_limited(operation, request, context)
                 errors = payload.get("errors")
                 yield orjson.dumps(payload)
                 return
-            with self._streaming(context):
-                async with aclosing(await self._items(known, request, context)) as items:
+            with self._subscription_limit(context):
+                async with aclosing(await self._subscribe(operation, request, context)) as items:
                     try:
                         async for item in items:
                             yield item
                     except Exception as fault:
-                        raise OperationFailed(*subscriptions.format_subscription_fault(fault, context)) from None
+                        raise OperationFailed(*subscriptions.format_source_error(fault, context)) from None
         except OperationFailed as failed:
             errors = failed.errors
             raise
         except Exception:
-            faulted = True  # noted by who masks it
+            is_logged_elsewhere = True  # by the transport, which masks it
             raise
         finally:
-            if not faulted:
-                self._note(context, known, errors)
+            if not is_logged_elsewhere:
+                self._log(context, operation, errors)
 
-    def log_refusal(self, context: Context, problem: Mapping[str, Any]) -> None:
-        """Leave a line for a request that ended before, or in a fault outside, its operation: `problem` was its end."""
-        self._note(context, None, [problem])
+    def log_refusal(self, context: RequestContext[Any], error: Mapping[str, Any]) -> None:
+        """Log a request that a transport has ended with this error."""
+        self._log(context, None, [error])
 
-    def _note(
-        self, context: Context, known: PreparedOperation | None, errors: Sequence[Mapping[str, Any]] | None
+    def _log(
+        self,
+        context: RequestContext[Any],
+        operation: PreparedOperation | None,
+        errors: Sequence[Mapping[str, Any]] | None,
     ) -> None:
-        if self._log is None:
+        log = self._request_log
+        if log is None:
             return
-        if not errors and known is not None and not self._log.is_logged(charges=known.info.is_unlimited):
-            return
-        self._log.add(operation_record(context, known.info if known is not None else None, errors))
+        info = operation.info if operation is not None else None
+        if errors or info is None or log.is_logged(charges=info.is_unlimited):
+            log.add(logged_request(context, info, errors))
 
-    def _admitted(self, request: GraphQLRequest, context: Context) -> PreparedOperation:
-        """The operation, if this caller may begin one now. Raises: OperationFailed.
+    def _prepare_limited(self, request: GraphQLRequest, context: RequestContext[Any]) -> PreparedOperation:
+        """The operation, counted against the caller's rate. Raises: OperationFailed.
 
-        A user is counted before its document is looked at; a service after, for charges are not counted.
+        A user is counted before the document is parsed; a service afterwards, because unlimited mutations do not count.
         """
-        if self._gate is None:
-            return self._known(request, context)
+        if self._rate_limiter is None:
+            return self._prepare(request, context)
         try:
             if is_user_or_anonymous(context):
-                self._gate.record_operation(context)
-                return self._known(request, context)
-            known = self._known(request, context)
-            if not known.info.is_unlimited:
-                self._gate.record_operation(context)
+                self._rate_limiter.record_operation(context)
+                return self._prepare(request, context)
+            prepared = self._prepare(request, context)
+            if not prepared.info.is_unlimited:
+                self._rate_limiter.record_operation(context)
         except RateLimited as refusal:
-            raise rate_limit_failure(refusal) from None
-        return known
+            raise _rate_limit_failure(refusal) from None
+        return prepared
 
-    async def _in_time(self, known: PreparedOperation, request: GraphQLRequest, context: Context) -> Mapping[str, Any]:
-        """As `_executed`, within the time and number that a caller may have. Charges wait in their own queue."""
-        if self._gate is None or (known.info.is_unlimited and not is_user_or_anonymous(context)):
-            return await self._executed(known, request, context)
-        deadline = asyncio.timeout(self._gate.timeout_seconds)
+    async def _execute_limited(
+        self, operation: PreparedOperation, request: GraphQLRequest, context: RequestContext[Any]
+    ) -> Mapping[str, Any]:
+        """Execute within the limits of time and concurrency; a service's unlimited mutations have none here."""
+        limiter = self._rate_limiter
+        if limiter is None or (operation.info.is_unlimited and not is_user_or_anonymous(context)):
+            return await self._execute(operation, request, context)
+        timeout = asyncio.timeout(limiter.timeout_seconds)
         try:
-            with self._gate.running_operation(context):
-                async with deadline:
-                    return await self._executed(known, request, context)
+            with limiter.running_operation(context):
+                async with timeout:
+                    return await self._execute(operation, request, context)
         except RateLimited as refusal:
-            raise rate_limit_failure(refusal) from None
+            raise _rate_limit_failure(refusal) from None
         except TimeoutError:
-            if not deadline.expired():
+            if not timeout.expired():
                 raise
             return {"data": None, "errors": [format_error(OPERATION_TIMED_OUT, ErrorCode.TIMED_OUT)]}
 
     @contextmanager
-    def _streaming(self, context: Context) -> Iterator[None]:
+    def _subscription_limit(self, context: RequestContext[Any]) -> Iterator[None]:
         with ExitStack() as stack:
             try:
-                if self._gate is not None:
-                    stack.enter_context(self._gate.open_subscription(context))
+                if self._rate_limiter is not None:
+                    stack.enter_context(self._rate_limiter.open_subscription(context))
             except RateLimited as refusal:
-                raise rate_limit_failure(refusal) from None
+                raise _rate_limit_failure(refusal) from None
             yield
 
-    def _known(self, request: GraphQLRequest, context: Context) -> PreparedOperation:
-        """The operation of a request, with its plan. Raises: OperationFailed."""
+    def _prepare(self, request: GraphQLRequest, context: RequestContext[Any]) -> PreparedOperation:
         try:
-            text = self._library.resolve_text(request.query, request.document_hash, context.caller)
+            text = self._persisted_documents.resolve_text(request.query, request.document_hash, context.caller)
         except DocumentNotServed as refusal:
             raise OperationFailed(refusal.error) from None
-        known = self._ahead.get((text, request.operation_name))
-        if known is None and self._plans is not None:
-            known = self._plans.find(text, request.operation_name)
-        if known is not None:
-            return known
-        document, operation = self._prepared(text, request, context)
-        if self._plans is None or len(text) > MAX_CACHED_LENGTH:  # executed once: to compile it costs more
-            return PreparedOperation(document, operation, not_compiled_reason="length")
-        return self._plans.add(text, request.operation_name, document, operation)
+        prepared = self._persisted_operations.get((text, request.operation_name))
+        if prepared is None and self._cache is not None:
+            prepared = self._cache.find(text, request.operation_name)
+        if prepared is not None:
+            return prepared
+        document, operation = self._parse(text, request, context)
+        if self._cache is None or len(text) > MAX_CACHED_LENGTH:  # executed once: compiling would take longer
+            info = operation_info(operation, self._unlimited_mutations)
+            return PreparedOperation(document, operation, info, not_compiled_reason="length")
+        return self._cache.add(text, request.operation_name, document, operation)
 
-    def _compiled(self, library: PersistedDocuments) -> Mapping[tuple[str, str | None], PreparedOperation]:
-        """The operations of known documents, by text and operation name: kept as long as the process."""
-        documents, problems = validate_documents(library.documents, self._documents)
+    def _prepare_persisted(self) -> Mapping[tuple[str, str | None], PreparedOperation]:
+        """The operations of persisted documents, by text and operation name; kept as long as the process runs."""
+        documents, problems = validate_documents(self._persisted_documents.documents, self._documents)
         if problems:
             raise to_misconfigured(problems)
-        planned = self._plans.prepare if self._plans is not None else PreparedOperation
         return {
-            (text, name): planned(document, operation)
+            (text, name): self._cache.prepare(document, operation)
+            if self._cache is not None
+            else PreparedOperation(document, operation, operation_info(operation, self._unlimited_mutations))
             for text, document in documents.items()
             for name, operation in operations_by_name(document).items()
         }
 
-    def _prepared(
-        self, text: str, request: GraphQLRequest, context: Context
+    def _parse(
+        self, text: str, request: GraphQLRequest, context: RequestContext[Any]
     ) -> tuple[DocumentNode, OperationDefinitionNode]:
         try:
             document = self._documents.parse_and_validate(text)
-        except InvalidDocument as refused:
-            raise OperationFailed(*format_errors(refused.errors, context)) from None
+        except InvalidDocument as invalid:
+            raise OperationFailed(*format_errors(invalid.errors, context)) from None
         operation = get_operation_ast(document, request.operation_name)
         if operation is None:
             problem = (
-                f"The document has no operation named {request.operation_name[:100]!r}."
+                f'The document has no operation named "{request.operation_name[:100]}".'
                 if request.operation_name is not None
                 else "The document must hold one operation, or operationName must name one of several."
             )
             raise OperationFailed(format_error(problem, ErrorCode.BAD_USER_INPUT))
         return document, operation
 
-    async def _executed(self, known: PreparedOperation, request: GraphQLRequest, context: Context) -> Mapping[str, Any]:
-        result = self._begun(known, request, context)
+    async def _execute(
+        self, operation: PreparedOperation, request: GraphQLRequest, context: RequestContext[Any]
+    ) -> Mapping[str, Any]:
+        result = self._start(operation, request, context)
         if not isinstance(result, ExecutionResult):
             result = await result
-        if result.data is None and result.errors and all(found.path is None for found in result.errors):
-            raise OperationFailed(*format_errors(result.errors, context))  # variables were refused: nothing ran
-        return response_payload(result, context)
+        if result.data is None and result.errors and all(error.path is None for error in result.errors):
+            raise OperationFailed(*format_errors(result.errors, context))  # invalid variables: no resolver ran
+        return subscriptions.response_payload(result, context)
 
-    def _begun(
-        self, known: PreparedOperation, request: GraphQLRequest, context: Context
+    def _start(
+        self, operation: PreparedOperation, request: GraphQLRequest, context: RequestContext[Any]
     ) -> AwaitableOrValue[ExecutionResult]:
-        """The result, by the plan or by graphql-core's executor."""
-        if self._plans is not None:
+        if self._cache is not None:
             try:
-                return self._plans.execute(known, context, request.variables)
-            except NotCompilable:  # counted; nothing has run
+                return self._cache.execute(operation, context, request.variables)
+            except NotCompilable:  # counted; no resolver has run
                 pass
         return execute(
             self.schema,
-            known.document,
+            operation.document,
             context_value=context,
             variable_values=request.variables,
             operation_name=request.operation_name,
             executor_class=_EXECUTOR,
-            hide_suggestions=self._hides_suggestions,
+            hide_suggestions=self._hide_suggestions,
         )
 
-    async def _items(
-        self, known: PreparedOperation, request: GraphQLRequest, context: Context
+    async def _subscribe(
+        self, operation: PreparedOperation, request: GraphQLRequest, context: RequestContext[Any]
     ) -> AsyncGenerator[bytes, None]:
-        """The items of a subscription that has begun, by the plan or by graphql-core. Raises: OperationFailed."""
-        found: AsyncGenerator[bytes, None] | list[dict[str, Any]]
-        if self._plans is not None:
+        """Start a subscription. Raises: OperationFailed."""
+        started: AsyncGenerator[bytes, None] | list[dict[str, Any]] | None = None
+        if self._cache is not None:
             try:
-                found = await subscriptions.compiled_items(self._plans, known, context, request.variables)
-            except NotCompilable:  # counted; nothing has run
-                found = await self._ordinary_items(known, request, context)
-        else:
-            found = await self._ordinary_items(known, request, context)
-        if isinstance(found, list):
-            raise OperationFailed(*found)
-        return found
-
-    async def _ordinary_items(
-        self, known: PreparedOperation, request: GraphQLRequest, context: Context
-    ) -> AsyncGenerator[bytes, None] | list[dict[str, Any]]:
-        executor = _EXECUTOR.build(
-            self.schema,
-            known.document,
-            context_value=context,
-            raw_variable_values=request.variables,
-            operation_name=request.operation_name,
-            hide_suggestions=self._hides_suggestions,
-        )
-        return (
-            format_errors(executor, context)
-            if isinstance(executor, list)
-            else await subscriptions.interpreted_items(executor, context)
-        )
+                started = await subscriptions.compiled_items(self._cache, operation, context, request.variables)
+            except NotCompilable:  # counted; no resolver has run
+                pass
+        if started is None:
+            executor = _EXECUTOR.build(
+                self.schema,
+                operation.document,
+                context_value=context,
+                raw_variable_values=request.variables,
+                operation_name=request.operation_name,
+                hide_suggestions=self._hide_suggestions,
+            )
+            started = (
+                format_errors(executor, context)
+                if isinstance(executor, list)
+                else await subscriptions.interpreted_items(executor, context)
+            )
+        if isinstance(started, list):
+            raise OperationFailed(*started)
+        return started

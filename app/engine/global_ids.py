@@ -1,73 +1,107 @@
-"""Global object ids, and `node(id)`: each module says how its kind is fetched.
+"""Global object ids and the field `node(id)`.
 
-An id names its kind, then whatever finds the row: ("Entry", account id, seq). Garbage, an unknown kind and another's
-thing are all null.
+An id contains the name of a node type and the parts that identify the object, such as ("Entry", account id, seq).
+`node` returns null for an invalid id, an unknown type, and an object that the caller may not read.
+
+Ids and cursors (`pagination`) are parts encoded as JSON in base64url. They are neither secret nor signed, so whoever
+decodes one must check what the caller may read.
 """
 
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
+import orjson
 import strawberry
+from strawberry.types.info import Info
 
-from app.api.context import Context, ResolverInfo
 from app.engine import declare
-from app.engine.declare import Permission
-from app.engine.opaque_text import Part, decode_parts, encode_parts
+from app.engine.context import RequestContext
+from app.engine.permissions import Permission
+
+Part = int | str
+MAX_LENGTH: Final = 2048
+"""Enough for two ids of 255 characters of four bytes each."""
+_ALPHABET: Final = re.compile(r"[A-Za-z0-9_-]+")
+_INTEGERS_64_BIT: Final = range(-(2**63), 2**63)
 
 
-@declare.interface(
-    description="Whatever has an id of its own and can be fetched again by it.", needs=Permission.INHERITED
-)
+def encode_parts(*parts: Part) -> str:
+    return urlsafe_b64encode(orjson.dumps(parts)).rstrip(b"=").decode()
+
+
+def decode_parts(text: str) -> tuple[Part, ...] | None:
+    """The parts: 64-bit integers and printable strings. None: `encode_parts` did not write this text."""
+    if len(text) > MAX_LENGTH or not _ALPHABET.fullmatch(text):
+        return None
+    try:
+        parts = orjson.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except ValueError:
+        return None
+    if isinstance(parts, list) and parts and all(map(_is_part, parts)) and encode_parts(*parts) == text:
+        return tuple(parts)
+    return None
+
+
+def _is_part(part: object) -> bool:
+    if isinstance(part, str):
+        return part.isprintable()
+    return type(part) is int and part in _INTEGERS_64_BIT
+
+
+@declare.interface(description="An object with a global id, which `node` fetches.", needs=Permission.INHERITED)
 class Node:
-    id: strawberry.ID = declare.value(description="Opaque and global: the same object has the same id for everybody.")
+    id: strawberry.ID = declare.value(description="Opaque global id of the object, the same for every caller.")
 
 
-Fetch = Callable[..., Awaitable[Node | None]]
-FetchT = TypeVar("FetchT", bound=Fetch)
-_FETCHES: Final[dict[str, tuple[tuple[type, ...], Fetch]]] = {}
+FetchNode = Callable[..., Awaitable[Node | None]]
+FetchT = TypeVar("FetchT", bound=FetchNode)
+_FETCHERS: Final[dict[str, tuple[tuple[type, ...], FetchNode]]] = {}
 
 
-def node_fetcher(kind: str, *shape: type) -> Callable[[FetchT], FetchT]:
-    """`async def fetch(context, *parts)` finds a node of this kind, or None: absent, or not for this viewer."""
+def node_fetcher(node_type: str, *part_types: type) -> Callable[[FetchT], FetchT]:
+    """Register `async def fetch(context, *parts)`, which returns the node, or None: not found, or not for this caller."""
 
     def register(fetch: FetchT) -> FetchT:
-        if kind in _FETCHES:
-            raise TypeError(f"{kind} is fetched twice")
-        _FETCHES[kind] = (shape, fetch)
+        if node_type in _FETCHERS:
+            raise TypeError(f"{node_type} has two fetchers")
+        _FETCHERS[node_type] = (part_types, fetch)
         return fetch
 
     return register
 
 
-def encode_id(kind: str, *parts: Part) -> strawberry.ID:
-    return strawberry.ID(encode_parts(kind, *parts))
+def encode_id(node_type: str, *parts: Part) -> strawberry.ID:
+    return strawberry.ID(encode_parts(node_type, *parts))
 
 
-def decode_id(text: str, kind: str, *shape: type) -> tuple[Part, ...] | None:
-    """The parts of an id of this kind, or None where it is none."""
+def decode_id(text: str, node_type: str, *part_types: type) -> tuple[Part, ...] | None:
+    """The parts of an id of this type; None: it is not one."""
     found = decode_parts(text)
-    if found and found[0] == kind and [type(part) for part in found[1:]] == list(shape):
+    if found and found[0] == node_type and [type(part) for part in found[1:]] == list(part_types):
         return found[1:]
     return None
 
 
-async def fetch_node(context: Context, text: str) -> Node | None:
+async def fetch_node(context: RequestContext[Any], text: str) -> Node | None:
     found = decode_parts(text)
-    if not found or not isinstance(found[0], str) or found[0] not in _FETCHES:
+    if not found or not isinstance(found[0], str) or found[0] not in _FETCHERS:
         return None
-    shape, fetch = _FETCHES[found[0]]
-    parts = decode_id(text, found[0], *shape)
+    part_types, fetch = _FETCHERS[found[0]]
+    parts = decode_id(text, found[0], *part_types)
     return None if parts is None else await fetch(context, *parts)
 
 
-@strawberry.type(description="Fetching by id.")
+@strawberry.type(description="Fetching objects by global id.")
 class NodeQueries:
     @declare.query(
-        needs=Permission.AUTHENTICATED, description="Any object by its id; null where there is none for you."
+        needs=Permission.AUTHENTICATED,
+        description="The object with this id; null if there is none, or if the caller may not read it.",
     )
     async def node(
         self,
-        info: ResolverInfo,
-        id: Annotated[strawberry.ID, strawberry.argument(description="An `id` read before.")],
+        info: Info[RequestContext[Any], None],
+        id: Annotated[strawberry.ID, strawberry.argument(description="The `id` of an object.")],
     ) -> Node | None:
         return await fetch_node(info.context, id)

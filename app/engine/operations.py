@@ -1,35 +1,68 @@
-"""What the request log is told of an operation: nothing that a caller can fill with words of its own."""
+"""What the engine knows about an operation before it runs, and the line in the request log after it."""
 
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from app.api.context import Context
-from app.engine.operation_info import OperationInfo
+from graphql import FieldNode, OperationDefinitionNode, OperationType
+
+from app.engine.context import RequestContext
 from app.server.request_log import LoggedRequest
 
+MAX_NAME: Final = 64
 _CODE: Final = re.compile(r"[A-Z0-9_]{1,40}")
-_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_UNKNOWN: Final = OperationInfo(kind="request", name="-", is_unlimited=False)
+_REFERENCE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def operation_record(
-    context: Context, traits: OperationInfo | None, errors: Sequence[Mapping[str, Any]] | None
-) -> LoggedRequest:
-    """`traits`: none, it ended before its operation was known. `errors`: as they were sent; the first one is told."""
-    found = traits or _UNKNOWN
-    outcome, reference = "ok", None
-    if errors:
-        extensions = errors[0].get("extensions") or {}
-        outcome = _kept(_CODE, extensions.get("code")) or "INTERNAL"
-        reference = _kept(_ID, extensions.get("reference"))
-    caller = context.caller.kind if context.caller is not None else "nobody"
-    seconds = time.perf_counter() - context.started_seconds
-    return LoggedRequest(
-        context.transport, caller, context.request_id, outcome, seconds, found.kind, found.name, reference
+@dataclass(frozen=True, slots=True)
+class OperationInfo:
+    kind: str
+    """query, mutation or subscription."""
+    name: str
+    """The operation's name, or that of its first field: letters, digits and underscores, at most 64."""
+    is_unlimited: bool
+    """Whether all its fields are mutations that rate limits do not count."""
+
+
+_UNKNOWN_OPERATION: Final = OperationInfo(kind="request", name="-", is_unlimited=False)
+
+
+def operation_info(operation: OperationDefinitionNode, unlimited_mutations: frozenset[str]) -> OperationInfo:
+    fields = [node.name.value if isinstance(node, FieldNode) else None for node in operation.selection_set.selections]
+    first_field = next((name for name in fields if name is not None), "fragment")
+    return OperationInfo(
+        kind=operation.operation.value,
+        name=(operation.name.value if operation.name is not None else first_field)[:MAX_NAME],
+        is_unlimited=operation.operation is OperationType.MUTATION and unlimited_mutations.issuperset(fields),
     )
 
 
-def _kept(shape: re.Pattern[str], text: object) -> str | None:
-    return str(text) if isinstance(text, str) and shape.fullmatch(text) else None
+def logged_request(
+    context: RequestContext[Any], info: OperationInfo | None, errors: Sequence[Mapping[str, Any]] | None
+) -> LoggedRequest:
+    """A line of the request log; it holds no text that a caller can choose freely.
+
+    `info`: None, if the request failed before its operation was known. `errors`: as sent; the first one is logged.
+    """
+    operation = info or _UNKNOWN_OPERATION
+    outcome, reference = "ok", None
+    if errors:
+        extensions = errors[0].get("extensions") or {}
+        outcome = _matching(_CODE, extensions.get("code")) or "INTERNAL"
+        reference = _matching(_REFERENCE, extensions.get("reference"))
+    return LoggedRequest(
+        transport=context.transport,
+        caller=context.caller.kind if context.caller is not None else "nobody",
+        request_id=context.request_id,
+        outcome=outcome,
+        seconds=time.perf_counter() - context.started_seconds,
+        kind=operation.kind,
+        name=operation.name,
+        reference=reference,
+    )
+
+
+def _matching(pattern: re.Pattern[str], text: object) -> str | None:
+    return str(text) if isinstance(text, str) and pattern.fullmatch(text) else None

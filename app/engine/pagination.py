@@ -1,6 +1,6 @@
-"""Pages: opaque cursors, Connection, Edge and PageInfo (the Relay shape, forward only).
+"""Pagination by cursor: Connection, Edge and PageInfo as Relay defines them, forward only.
 
-A cursor names its list, its account and a position, so that one taken elsewhere is refused and not misread.
+A cursor contains the name of its list, the account id and a position. A cursor of another list or account is refused.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 import strawberry
 
 from app.engine import declare
-from app.engine.declare import Permission
-from app.engine.opaque_text import Part, decode_parts, encode_parts
+from app.engine.global_ids import Part, decode_parts, encode_parts
+from app.engine.permissions import Permission
 from app.errors import BadRequest
 
 MAX_PAGE: Final = 100
@@ -21,65 +21,71 @@ Row = TypeVar("Row")
 Item = TypeVar("Item")
 NodeT = TypeVar("NodeT")
 
-First = Annotated[int, strawberry.argument(description=f"How many, from 1 to {MAX_PAGE}.")]
+First = Annotated[int, strawberry.argument(description=f"Number of items, 1 to {MAX_PAGE}.")]
 After = Annotated[
-    str | None, strawberry.argument(description="The endCursor of the page before; null for the first page.")
+    str | None, strawberry.argument(description="The endCursor of the previous page; null for the first page.")
 ]
 
+_INVALID_CURSOR: Final = "after is not a cursor of this list: use pageInfo.endCursor of the previous page."
 
-@declare.type(description="Where a page stands in its list.", needs=Permission.INHERITED)
+
+@declare.type(description="Position of a page in its list.", needs=Permission.INHERITED)
 class PageInfo:
-    has_next_page: bool = declare.value(description="Whether there is more after this page.")
-    has_previous_page: bool = declare.value(description="Whether this page was asked for with a cursor.")
-    start_cursor: str | None = declare.value(description="The cursor of the first edge; null on an empty page.")
-    end_cursor: str | None = declare.value(description="Send it as `after` to read on; null on an empty page.")
+    has_next_page: bool = declare.value(description="Whether there are more items after this page.")
+    has_previous_page: bool = declare.value(description="Whether this page was requested with a cursor.")
+    start_cursor: str | None = declare.value(description="Cursor of the first edge; null if the page is empty.")
+    end_cursor: str | None = declare.value(
+        description="Send it as `after` to request the next page; null if the page is empty."
+    )
 
 
-@declare.type(description="One item of a list and its place there.", needs=Permission.INHERITED)
+@declare.type(description="An item of a list, with its cursor.", needs=Permission.INHERITED)
 class Edge(Generic[NodeT]):
-    cursor: str = declare.value(description="The item's place, to read on from it.")
+    cursor: str = declare.value(description="Position of the item in the list.")
     node: NodeT = declare.value(description="The item.")
 
 
-@declare.type(description="One page of a list.", needs=Permission.INHERITED)
+@declare.type(description="A page of a list.", needs=Permission.INHERITED)
 class Connection(Generic[NodeT]):
     edges: list[Edge[NodeT]] = declare.value(description="The items of this page, in order.")
-    page_info: PageInfo = declare.value(description="How to read on.")
+    page_info: PageInfo = declare.value(description="How to request the next page.")
 
 
 def check_first(first: int) -> int:
-    """Raises: BadRequest: not from 1 to 100."""
+    """`first` itself. Raises: BadRequest: it is not between 1 and 100."""
     if 1 <= first <= MAX_PAGE:
         return first
     raise BadRequest(f"first must lie between 1 and {MAX_PAGE}; it is {first}.")
 
 
-def encode_cursor(kind: str, account_id: Part, *position: Part) -> str:
-    return encode_parts(kind, account_id, *position)
+def encode_cursor(list_name: str, account_id: Part, *position: Part) -> str:
+    return encode_parts(list_name, account_id, *position)
 
 
-def decode_cursor(text: str | None, kind: str, account_id: Part, *, shape: Sequence[type]) -> tuple[Any, ...] | None:
-    """Where to read on: a value of each type in `shape`; None on the first page.
+def decode_cursor(
+    text: str | None, list_name: str, account_id: Part, *, shape: Sequence[type]
+) -> tuple[Any, ...] | None:
+    """The position in a cursor: one value of each type in `shape`. None: there is no cursor (the first page).
 
-    Raises: BadRequest: it is not a cursor of this list and this account.
+    Raises: BadRequest: it is not a cursor of this list and account.
     """
     if text is None:
         return None
     match decode_parts(text):
-        case (found_kind, found_account, *rest) if (
-            found_kind == kind and found_account == account_id and [type(part) for part in rest] == list(shape)
+        case (found_list, found_account, *position) if (
+            found_list == list_name and found_account == account_id and [type(part) for part in position] == list(shape)
         ):
-            return tuple(rest)
-    raise BadRequest("after is not a cursor of this list: take it from pageInfo.endCursor of the page before.")
+            return tuple(position)
+    raise BadRequest(_INVALID_CURSOR)
 
 
 def parse_cursor_time(text: str) -> datetime:
-    """An instant out of a cursor. Raises: BadRequest: somebody wrote the cursor by hand."""
+    """An instant in a cursor. Raises: BadRequest: the client made up the cursor."""
     with suppress(ValueError):
         found = datetime.fromisoformat(text)
         if found.tzinfo is not None:
             return found
-    raise BadRequest("after is not a cursor of this list: take it from pageInfo.endCursor of the page before.")
+    raise BadRequest(_INVALID_CURSOR)
 
 
 def build_connection(
@@ -90,7 +96,7 @@ def build_connection(
     cursor_of: Callable[[Row], str],
     node_of: Callable[[Row], Item],
 ) -> Connection[Item]:
-    """The page made of `rows`, read one more than `first`: the one too many says that there is a next page."""
+    """A page of `rows`. Read one row more than `first`: it only shows that there is a next page."""
     edges = [Edge(cursor=cursor_of(row), node=node_of(row)) for row in rows[:first]]
     return Connection(
         edges=edges,

@@ -1,120 +1,211 @@
-"""The scalars: whole credits and longs as JSON numbers, instants in UTC, and JSON for settings.
+"""Scalars: whole numbers, instants in UTC, and JSON.
 
-A parser raises GraphQLError, which graphql-core turns into an error that names the variable or the argument.
+A parser raises GraphQLError, to which graphql-core adds the name of the variable or argument.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NewType
 
-from graphql import GraphQLError, IntValueNode, ValueNode
+import orjson
+from graphql import (
+    BooleanValueNode,
+    EnumValueNode,
+    FloatValueNode,
+    GraphQLError,
+    IntValueNode,
+    ListValueNode,
+    NullValueNode,
+    ObjectValueNode,
+    StringValueNode,
+    ValueNode,
+    VariableNode,
+    print_ast,
+)
 from strawberry.scalars import JSON
 from strawberry.types.scalar import ScalarDefinition, scalar
 
-from app.credits import MAX_CREDITS
-from app.engine.json_values import MAX_BYTES, MAX_DEPTH, MAX_DIGITS, parse, parse_literal, shorten
+MAX_INTEGER: Final = 2**53 - 1
+"""Larger integers lose digits in JavaScript."""
+MAX_LITERAL_DIGITS: Final = 20
+"""The digits and sign of a 64-bit integer. A longer literal is refused before Python converts it, which is quadratic."""
+MAX_JSON_DEPTH: Final = 8
+MAX_JSON_BYTES: Final = 8 * 1024
+_INTEGERS_64_BIT: Final = range(-(2**63), 2**64)
 
-Credits = NewType("Credits", int)
 Long = NewType("Long", int)
-RateCardDocument = NewType("RateCardDocument", dict[str, Any])
 
 
-def _parse_long(value: object) -> int:
+def integer_scalar(name: str, description: str) -> ScalarDefinition:
+    """A scalar for integers within ±(2^53 - 1)."""
+    return scalar(
+        name=name,
+        description=description,
+        serialize=_serialize_integer,
+        parse_value=_parse_integer,
+        parse_literal=_parse_integer_literal,
+    )
+
+
+def _parse_integer(value: object) -> int:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value) or abs(value) > MAX_CREDITS:
-            raise GraphQLError(f"It must lie within ±{MAX_CREDITS:,} (2^53 - 1); it is {shorten(value)}.")
+        if not math.isfinite(value) or abs(value) > MAX_INTEGER:
+            raise GraphQLError(f"It must lie within ±{MAX_INTEGER:,} (2^53 - 1); it is {_shorten(value)}.")
         if value == int(value):
             return int(value)
-    raise GraphQLError(f"It must be a whole number, sent as a JSON number; it is {shorten(value)}.")
+    raise GraphQLError(f"It must be a whole number, sent as a JSON number; it is {_shorten(value)}.")
 
 
-def _parse_long_literal(node: ValueNode, _variables: dict[str, Any] | None = None) -> int:
+def _parse_integer_literal(node: ValueNode, _variables: dict[str, Any] | None = None) -> int:
     if not isinstance(node, IntValueNode):
-        raise GraphQLError(f"It must be a whole number; it is {shorten(node)}.", node)
-    if len(node.value) > MAX_DIGITS:
-        raise GraphQLError(f"It must lie within ±{MAX_CREDITS:,} (2^53 - 1); it is {shorten(node)}.", node)
-    return _parse_long(int(node.value))
+        raise GraphQLError(f"It must be a whole number; it is {_shorten(node)}.", node)
+    if len(node.value) > MAX_LITERAL_DIGITS:
+        raise GraphQLError(f"It must lie within ±{MAX_INTEGER:,} (2^53 - 1); it is {_shorten(node)}.", node)
+    return _parse_integer(int(node.value))
 
 
-def _write_long(value: object) -> int:
-    if type(value) is int and -MAX_CREDITS <= value <= MAX_CREDITS:
+def _serialize_integer(value: object) -> int:
+    if type(value) is int and -MAX_INTEGER <= value <= MAX_INTEGER:
         return value
-    raise ValueError(f"not a whole number within ±(2^53 - 1): {shorten(value)}")
+    raise ValueError(f"not a whole number within ±(2^53 - 1): {_shorten(value)}")
 
 
 def _parse_instant(value: object) -> datetime:
     if not isinstance(value, str) or len(value) > 40:
-        raise GraphQLError(f"It must be an ISO 8601 instant as a string; it is {shorten(value)}.")
+        raise GraphQLError(f"It must be an ISO 8601 instant as a string; it is {_shorten(value)}.")
     try:
         instant = datetime.fromisoformat(value)
         if instant.tzinfo is not None:
             return instant.astimezone(UTC)
     except (ValueError, OverflowError):
         raise GraphQLError(
-            f"It must be an ISO 8601 instant such as 2026-01-31T12:00:00Z; it is {shorten(value)}."
+            f"It must be an ISO 8601 instant such as 2026-01-31T12:00:00Z; it is {_shorten(value)}."
         ) from None
-    raise GraphQLError(f"It must name its offset from UTC, such as 2026-01-31T12:00:00Z; it is {shorten(value)}.")
+    raise GraphQLError(f"It must have an offset from UTC, such as 2026-01-31T12:00:00Z; it is {_shorten(value)}.")
 
 
-def _write_instant(value: object) -> str:
+def _serialize_instant(value: object) -> str:
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    raise ValueError(f"not an aware datetime: {shorten(value)}")
-
-
-def _refuse_literal(node: ValueNode, _variables: dict[str, Any] | None = None) -> object:
-    raise GraphQLError("Send the rate card in a variable: it is too large for the document.", node)
-
-
-def _same(value: object) -> object:
-    return value
+    raise ValueError(f"not an aware datetime: {_shorten(value)}")
 
 
 def to_json(value: Mapping[str, Any] | None) -> JSON | None:
-    """A value of ours that is JSON already, in the scalar's type."""
+    """A mapping that is JSON already, with the type of the scalar."""
     return None if value is None else JSON(value)
 
 
-SCALARS: Final[dict[object, ScalarDefinition]] = {
-    Credits: scalar(
-        name="Credits",
-        description="Whole credits: an integer within ±(2^53 - 1), sent as a JSON number.",
-        serialize=_write_long,
-        parse_value=_parse_long,
-        parse_literal=_parse_long_literal,
-    ),
-    Long: scalar(
-        name="Long",
-        description=("A 64-bit integer within ±(2^53 - 1), sent as a JSON number: versions, sequence numbers, bytes."),
-        serialize=_write_long,
-        parse_value=_parse_long,
-        parse_literal=_parse_long_literal,
+def parse_json(value: object) -> object:
+    """`value`, if it is JSON within the limits of depth and encoded size. Raises: GraphQLError."""
+    _check_json(value, 0)
+    try:
+        size = len(orjson.dumps(value))
+    except TypeError:  # a lone surrogate, which Python allows and UTF-8 does not
+        raise GraphQLError("Its strings must be valid Unicode.") from None
+    if size > MAX_JSON_BYTES:
+        raise GraphQLError(f"It must take at most {MAX_JSON_BYTES:,} bytes, encoded; it takes {size:,}.")
+    return value
+
+
+def _parse_json_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> object:
+    return parse_json(_literal_to_json(node, variables or {}, 0))
+
+
+def _check_json(value: object, depth: int) -> None:
+    """Refuse what JSON or jsonb cannot hold. The recursion ends at MAX_JSON_DEPTH."""
+    if isinstance(value, dict | list):
+        if depth == MAX_JSON_DEPTH:
+            raise _too_deep()
+        if isinstance(value, dict):
+            for key in value:
+                if not isinstance(key, str):
+                    raise GraphQLError("Its keys must be strings.")
+                _check_json_leaf(key)
+        for child in value.values() if isinstance(value, dict) else value:
+            _check_json(child, depth + 1)
+    else:
+        _check_json_leaf(value)
+
+
+def _check_json_leaf(value: object) -> None:
+    match value:
+        case None | bool():
+            pass
+        case str():
+            if "\x00" in value:  # jsonb cannot hold it
+                raise GraphQLError("Its strings must not contain the character U+0000.")
+        case int():
+            if value not in _INTEGERS_64_BIT:
+                raise GraphQLError("Its whole numbers must fit 64 bits.")
+        case float():
+            if not math.isfinite(value):
+                raise GraphQLError("Its numbers must be finite.")
+        case _:
+            raise GraphQLError("It must be a JSON value.")
+
+
+def _literal_to_json(node: ValueNode, variables: dict[str, Any], depth: int) -> object:
+    if isinstance(node, ListValueNode | ObjectValueNode):
+        if depth == MAX_JSON_DEPTH:
+            raise _too_deep()
+        if isinstance(node, ListValueNode):
+            return [_literal_to_json(item, variables, depth + 1) for item in node.values]
+        return {field.name.value: _literal_to_json(field.value, variables, depth + 1) for field in node.fields}
+    return _leaf_literal_to_json(node, variables)
+
+
+def _leaf_literal_to_json(node: ValueNode, variables: dict[str, Any]) -> object:
+    found: object = None
+    match node:
+        case BooleanValueNode() | StringValueNode() | EnumValueNode():
+            found = node.value
+        case IntValueNode():
+            if len(node.value) > MAX_LITERAL_DIGITS:
+                raise GraphQLError("Its whole numbers must fit 64 bits.")
+            found = int(node.value)
+        case FloatValueNode():
+            found = float(node.value)
+        case VariableNode():
+            found = variables.get(node.name.value)
+        case NullValueNode():
+            pass
+        case _:
+            raise GraphQLError("It must be a JSON value.")
+    return found
+
+
+def _too_deep() -> GraphQLError:
+    return GraphQLError(f"It must be nested at most {MAX_JSON_DEPTH} deep.")
+
+
+def _shorten(value: object) -> str:
+    """A refused value, short enough for a message."""
+    text = print_ast(value) if isinstance(value, ValueNode) else json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def unchanged(value: object) -> object:
+    return value
+
+
+SCALARS: Final[Mapping[object, ScalarDefinition]] = {
+    Long: integer_scalar(
+        "Long", "A 64-bit integer within ±(2^53 - 1), sent as a JSON number: versions, sequence numbers, bytes."
     ),
     datetime: scalar(
         name="DateTime",
-        description=(
-            "An instant, ISO 8601, written in UTC: 2026-01-31T12:00:00Z. Input must name its offset from UTC."
-        ),
-        serialize=_write_instant,
+        description="An ISO 8601 instant, in UTC: 2026-01-31T12:00:00Z. Input must have an offset from UTC.",
+        serialize=_serialize_instant,
         parse_value=_parse_instant,
-    ),
-    RateCardDocument: scalar(
-        name="RateCardDocument",
-        description="A rate card as a JSON object, in the format of the default card (README, Prices).",
-        serialize=_same,
-        parse_value=_same,
-        parse_literal=_refuse_literal,
     ),
     JSON: scalar(
         name="JSON",
-        description=(
-            f"Any JSON value, nested at most {MAX_DEPTH} deep and at most {MAX_BYTES // 1024} KiB: "
-            "the settings of a block, the rule of a price."
-        ),
-        serialize=_same,
-        parse_value=parse,
-        parse_literal=parse_literal,
+        description=f"A JSON value, nested at most {MAX_JSON_DEPTH} deep, of at most {MAX_JSON_BYTES // 1024} KiB.",
+        serialize=unchanged,
+        parse_value=parse_json,
+        parse_literal=_parse_json_literal,
     ),
 }
-"""For StrawberryConfig.scalar_map."""
+"""For Strawberry's `scalar_map`."""

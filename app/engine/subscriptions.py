@@ -1,13 +1,15 @@
-"""The items of a subscription as JSON, one for each event: by its plan, or by graphql-core's executor.
+"""Executes the events of a subscription: each gives an item, as JSON.
 
-Each item has a context of its own, so that none is answered from what an earlier one loaded. What many subscribers are
-given is encoded once for all who ask the same of it (`plans.sharing`).
+Each item has a context of its own, so none is built from rows that an earlier item loaded. A `SharedEvent` is encoded
+once for all subscribers with the same operation (`compiler.compiled_operation`).
 """
 
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from inspect import isawaitable
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import orjson
 from graphql import (
@@ -20,73 +22,96 @@ from graphql import (
 )
 from graphql.pyutils import AwaitableOrValue
 
-from app.api.context import Context
+from app.db import pools
 from app.engine.compiler.cache import OperationCache, PreparedOperation
 from app.engine.compiler.compiled_operation import StartedSubscription
+from app.engine.context import RequestContext
 from app.engine.errors import format_errors
 
+RETRY_SECONDS: Final = 1.0
+
+T = TypeVar("T")
 Items = AsyncGenerator[bytes, None]
 Errors = list[dict[str, Any]]
-"""Why there are no items, as it is sent."""
+"""Why a subscription cannot start, as it is sent."""
+
+log = logging.getLogger(__name__)
 
 
 async def compiled_items(
-    plans: OperationCache, known: PreparedOperation, context: Context, given: Mapping[str, Any] | None
+    cache: OperationCache,
+    prepared: PreparedOperation,
+    context: RequestContext[Any],
+    variables: Mapping[str, Any] | None,
 ) -> Items | Errors:
-    """By the plan. Raises: NotUnderstood, counted, before anything has run."""
-    begun = await plans.subscribe(known, context, given)
-    return format_errors(begun, context) if isinstance(begun, list) else _planned_items(plans, known, begun, context)
+    """Executed by the compiled operation. Raises: NotCompilable, counted, before any resolver runs."""
+    started = await cache.subscribe(prepared, context, variables)
+    if isinstance(started, list):
+        return format_errors(started, context)
+    return _compiled_items(cache, prepared, started, context)
 
 
-async def interpreted_items(executor: Executor[Any], context: Context) -> Items | Errors:
-    """By graphql-core, which has coerced the variables."""
+async def interpreted_items(executor: Executor[Any], context: RequestContext[Any]) -> Items | Errors:
+    """Executed by graphql-core. `executor`: built for the subscription, with its variables coerced."""
     source = create_source_event_stream(executor)
     if isawaitable(source):
         source = await source
     if isinstance(source, ExecutionResult):
         return format_errors(source.errors or [], context)
-    return _ordinary_items(executor, source, context)
+    return _interpreted_items(executor, source, context)
 
 
-def response_payload(result: ExecutionResult, context: Context) -> Mapping[str, Any]:
-    """A result as it is sent, errors masked."""
+def response_payload(result: ExecutionResult, context: RequestContext[Any]) -> Mapping[str, Any]:
+    """A result as it is sent."""
     if result.errors:
         return {"data": result.data, "errors": format_errors(result.errors, context)}
     return {"data": result.data}
 
 
-def format_subscription_fault(fault: Exception, context: Context) -> Errors:
-    """What a client is told when a subscription's own generator raises."""
-    return format_errors(
-        [fault if isinstance(fault, GraphQLError) else GraphQLError(str(fault), original_error=fault)], context
-    )
+def format_source_error(fault: Exception, context: RequestContext[Any]) -> Errors:
+    """The errors to send when a subscription's resolver raises between two events."""
+    error = fault if isinstance(fault, GraphQLError) else GraphQLError(str(fault), original_error=fault)
+    return format_errors([error], context)
 
 
-async def _planned_items(
-    plans: OperationCache, known: PreparedOperation, begun: StartedSubscription, context: Context
+async def retry_until_available(read: Callable[[], Awaitable[T]]) -> T:
+    """Read for a subscription; while the database cannot be reached, retry, so that its restart ends no subscription."""
+    while True:
+        try:
+            return await read()
+        except Exception as fault:
+            if not pools.is_connection_failure(fault):
+                raise
+            log.warning("a subscription waits for the database: %s", fault)
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _compiled_items(
+    cache: OperationCache, prepared: PreparedOperation, started: StartedSubscription, context: RequestContext[Any]
 ) -> Items:
-    """The events end when this does."""
     try:
-        async for event in begun.events:
-            item = plans.encode_event(known, context, begun, event)
+        async for event in started.events:
+            item = cache.encode_event(prepared, context, started, event)
             if item is None:
-                result = plans.execute_event(known, context.for_next_item(), begun, event)
-                item = _encoded(result if isinstance(result, ExecutionResult) else await result, context)
+                result = cache.execute_event(prepared, context.for_next_item(), started, event)
+                item = _encode(result if isinstance(result, ExecutionResult) else await result, context)
             yield item
     finally:
-        if isinstance(begun.events, AsyncGenerator):
-            await begun.events.aclose()
+        if isinstance(started.events, AsyncGenerator):
+            await started.events.aclose()
 
 
-async def _ordinary_items(executor: Executor[Any], source: AsyncIterable[Any], context: Context) -> Items:
-    def executed(event: Executor[Any]) -> AwaitableOrValue[ExecutionResult]:
+async def _interpreted_items(
+    executor: Executor[Any], source: AsyncIterable[Any], context: RequestContext[Any]
+) -> Items:
+    def execute_event(event: Executor[Any]) -> AwaitableOrValue[ExecutionResult]:
         event.context_value = event.context_value.for_next_item()
         return execute_subscription_event(event)
 
-    async with aclosing(map_source_to_response_event(executor, source, executed)) as results:
+    async with aclosing(map_source_to_response_event(executor, source, execute_event)) as results:
         async for result in results:
-            yield _encoded(result, context)
+            yield _encode(result, context)
 
 
-def _encoded(result: ExecutionResult, context: Context) -> bytes:
+def _encode(result: ExecutionResult, context: RequestContext[Any]) -> bytes:
     return orjson.dumps(response_payload(result, context))

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from app.api.accounts.balance import open_latest_balances
-from app.api.context import AppState, Context
+from app.api.context import AppState
 from app.api.schema import build_schema
 from app.auth.caller import Caller, CallerKind, Scope
 from app.db.group_commit import BatchedReads
+from app.engine.context import RequestContext
 from app.engine.execution import GraphQLEngine, GraphQLRequest
 from app.ledger import queries
 from app.live.change_feed import ChangeFeed
@@ -20,7 +21,6 @@ from app.pricing.rate_card_cache import RateCardCache
 from app.settings import Settings
 from app.tasks.charging import ChargeQueue
 from app.topups.sandbox.provider import Sandbox
-from tests.engine import sample_schema
 from tests.engine.sample_schema import decode_items
 
 ALICE = Caller(kind=CallerKind.USER, actor="user:alice", owner_id="alice", organisations=frozenset({"guild"}))
@@ -32,20 +32,11 @@ OPERATOR = Caller(kind=CallerKind.OPERATOR, actor="operator:olivia", owner_id="o
 EXECUTION = GraphQLEngine(build_schema()._schema, introspection=True, compile_operations=True)
 
 
-@pytest.fixture(autouse=True, params=["plans", "no plans"])
-def compiled_and_interpreted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test of the edge runs with plans and without them: no answer may differ."""
-    if request.param == "no plans":
-        for execution in (EXECUTION, sample_schema.engine, sample_schema.production_engine):
-            monkeypatch.setattr(execution, "_plans", None)
-
-
 @pytest.fixture(autouse=True, scope="session")
 def operations_are_compiled() -> Iterator[None]:
-    """What tests of the edge ask is compiled; only introspection is left to the ordinary executor."""
+    """All operations of the tests are compiled, except introspection."""
     yield
-    for execution in (EXECUTION, sample_schema.engine, sample_schema.production_engine):
-        assert execution.execution_counts.interpreted.keys() <= {"introspection", "length"}
+    assert EXECUTION.execution_counts.interpreted.keys() <= {"introspection"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +47,7 @@ class Api:
 
     async def execute(self, viewer: Caller | None, query: str, **variables: Any) -> Mapping[str, Any]:
         """The whole answer, errors as they are sent."""
-        return (await EXECUTION.execute(GraphQLRequest(query, variables), Context(viewer, self.house))).payload
+        return (await EXECUTION.execute(GraphQLRequest(query, variables), RequestContext(viewer, self.house))).payload
 
     async def data(self, viewer: Caller | None, query: str, **variables: Any) -> Any:
         """The data of an answer without errors."""
@@ -73,7 +64,7 @@ class Api:
 
     def subscribe(self, viewer: Caller | None, query: str, **variables: Any) -> Any:
         """The payloads of a subscription."""
-        return decode_items(EXECUTION.stream(GraphQLRequest(query, variables), Context(viewer, self.house)))
+        return decode_items(EXECUTION.stream(GraphQLRequest(query, variables), RequestContext(viewer, self.house)))
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from app.api.schema import build_schema
 from app.audit_log import records
 from app.auth.caller import Caller
 from app.db import pools
-from app.engine.declare import AuditPolicy, Permission, audit_policies, mutations_without_audit_policy
 from app.engine.global_ids import encode_id
+from app.engine.permissions import AuditPolicy, Permission
+from app.engine.schema import audit_policies, mutations_without_audit_policy
 from app.pricing.rate_card_cache import RateCardCache
 from app.topups import rows as top_ups
 from app.topups.rules import PaymentStatus

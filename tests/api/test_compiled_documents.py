@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from graphql import GraphQLError, OperationDefinitionNode, parse, validate
 
-from app.api.context import Context
 from app.auth.caller import Caller
 from app.engine.compiler.analysis import NotCompilable
 from app.engine.compiler.compiled_operation import CompiledOperation
+from app.engine.context import RequestContext
 from app.engine.execution import GraphQLRequest
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import lifecycle
@@ -175,7 +175,7 @@ async def test_generated_mutations_are_answered_alike_once_they_have_been_carrie
     """Carried out once before, so that both executors meet the same rows: a replay, or the same refusal."""
     for seed in range(MUTATIONS):
         asked, viewer = request(seed, "mutation", pools)
-        await twins.interpreted.execute(asked, Context(viewer, api.house))
+        await twins.interpreted.execute(asked, RequestContext(viewer, api.house))
         await twins.compare(asked, viewer, api.house)
 
     tell(f"Mutations on real rows: {twins.figures}")

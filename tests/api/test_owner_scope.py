@@ -16,8 +16,7 @@ from app.api.accounts import types as account_fields
 from app.api.tasks import agents, lifecycle
 from app.api.topups import auto_top_up
 from app.db import pools
-from app.engine.global_ids import encode_id
-from app.engine.opaque_text import decode_parts
+from app.engine.global_ids import decode_parts, encode_id
 from app.errors import Forbidden, TaskNotFound
 from app.ledger import accounts as ledger_accounts
 from app.ledger import low_balance, owner_scope

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from app.api.schema import build_schema, format_schema
+from app.api.schema import build_schema
+from app.engine.schema import format_schema
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, aclosing
 import orjson
 import pytest
 
-from app.api.context import Context
+from app.engine.context import RequestContext
 from app.engine.execution import GraphQLEngine, GraphQLRequest
 from tests.api.conftest import ALICE, EXECUTION, Api
 from tests.factories import grant_credits
@@ -22,7 +22,7 @@ async def first_items(api: Api, *queries: str) -> list[bytes]:
     async with AsyncExitStack() as stack:
         streams = [
             await stack.enter_async_context(
-                aclosing(execution.stream(GraphQLRequest(query), Context(ALICE, api.house)))
+                aclosing(execution.stream(GraphQLRequest(query), RequestContext(ALICE, api.house)))
             )
             for query in queries
         ]
@@ -35,7 +35,7 @@ async def first_items(api: Api, *queries: str) -> list[bytes]:
 
 async def ordinary_item(api: Api, query: str) -> bytes:
     execution = GraphQLEngine(EXECUTION.schema, introspection=True)
-    async with aclosing(execution.stream(GraphQLRequest(query), Context(ALICE, api.house))) as stream:
+    async with aclosing(execution.stream(GraphQLRequest(query), RequestContext(ALICE, api.house))) as stream:
         return await anext(stream)
 
 
@@ -76,7 +76,7 @@ async def test_the_next_state_is_encoded_anew(api: Api) -> None:
     await grant_credits("alice", 60)
     execution = GraphQLEngine(EXECUTION.schema, introspection=True, compile_operations=True)
     query = "subscription { balance { available version } }"
-    async with aclosing(execution.stream(GraphQLRequest(query), Context(ALICE, api.house))) as stream:
+    async with aclosing(execution.stream(GraphQLRequest(query), RequestContext(ALICE, api.house))) as stream:
         assert await anext(stream) == b'{"data":{"balance":{"available":60,"version":1}}}'
         await grant_credits("alice", 5)
         async with asyncio.timeout(2):

@@ -1,5 +1,25 @@
-"""Fixtures that engine tests share with those of the schema."""
+"""Fixtures of engine tests."""
 
-from tests.api.conftest import api, compiled_and_interpreted, operations_are_compiled
+from collections.abc import Iterator
 
-__all__ = ["api", "compiled_and_interpreted", "operations_are_compiled"]
+import pytest
+
+from tests.engine import sample_schema
+
+ENGINES = (sample_schema.engine, sample_schema.production_engine)
+
+
+@pytest.fixture(params=["compiled", "interpreted"])
+def compiled_and_interpreted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test twice: operations are compiled, and executed by graphql-core. No response may differ."""
+    if request.param == "interpreted":
+        for engine in ENGINES:
+            monkeypatch.setattr(engine, "_cache", None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def operations_are_compiled() -> Iterator[None]:
+    """All operations of the tests are compiled, except introspection and documents that are too long."""
+    yield
+    for engine in ENGINES:
+        assert engine.execution_counts.interpreted.keys() <= {"introspection", "length"}

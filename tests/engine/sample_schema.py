@@ -14,6 +14,7 @@ from app.api.accounts.balance import open_latest_balances
 from app.api.context import AppState, Context, ResolverInfo
 from app.api.error_mapping import to_user_error
 from app.api.error_types import InsufficientCreditsError, InvalidInputError
+from app.api.scalars import Credits
 from app.api.schema import build_schema
 from app.auth.authenticator import Authenticator
 from app.auth.caller import Caller, CallerKind, Scope
@@ -23,10 +24,11 @@ from app.auth.service_key_cache import ServiceKeyCache
 from app.auth.tokens import TokenRequirements, TokenVerifier
 from app.db.group_commit import BatchedReads
 from app.engine import declare, global_ids
-from app.engine.declare import Permission
+from app.engine.context import RequestContext
 from app.engine.execution import GraphQLEngine
 from app.engine.pagination import After, Connection, First, build_connection, check_first, decode_cursor, encode_cursor
-from app.engine.scalars import Credits, Long
+from app.engine.permissions import Permission
+from app.engine.scalars import Long
 from app.errors import BadRequest, InsufficientCredits, InvalidInput, TaskNotFound
 from app.ledger.queries import get_balances
 from app.ledger.rules.account_state import AccountBalance
@@ -260,7 +262,7 @@ async def decode_items(items: AsyncGenerator[bytes, None]) -> AsyncGenerator[Any
 
 def context(viewer: Caller | None = None) -> Context:
     resolver_calls.clear()
-    return Context(viewer, state)
+    return RequestContext(viewer, state)
 
 
 def utc(year: int, month: int, day: int) -> datetime:

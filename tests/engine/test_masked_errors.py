@@ -8,11 +8,11 @@ import pytest
 import strawberry
 
 from app.api.context import ResolverInfo
+from app.api.scalars import Credits
 from app.api.schema import build_schema
 from app.engine import declare
-from app.engine.declare import Permission
 from app.engine.execution import GraphQLEngine
-from app.engine.scalars import Credits
+from app.engine.permissions import Permission
 from tests.engine.transports.all_transports import TRANSPORTS, Ask
 
 pytestmark = pytest.mark.anyio

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.engine.execution import GraphQLRequest
-from app.engine.global_ids import decode_id, encode_id
-from app.engine.opaque_text import decode_parts, encode_parts
+from app.engine.global_ids import decode_id, decode_parts, encode_id, encode_parts
 from app.engine.pagination import decode_cursor, encode_cursor
 from app.errors import BadRequest
 from tests.engine.sample_schema import ACCOUNT, USER, context, engine

@@ -7,12 +7,18 @@ from typing import Annotated, Any
 import pytest
 import strawberry
 
-from app.api.schema import IncompleteSchema, build_schema, format_schema
+from app.api.schema import build_schema
 from app.auth.caller import Caller
-from app.engine import declare, enums
-from app.engine.declare import Permission, check_permission, fields_without_permission
+from app.engine import declare
 from app.engine.execution import GraphQLRequest
-from app.engine.schema import parts_without_description
+from app.engine.permissions import Permission, check_permission
+from app.engine.schema import (
+    IncompleteSchema,
+    describe_enum,
+    fields_without_permission,
+    format_schema,
+    parts_without_description,
+)
 from app.errors import Forbidden, Unauthenticated
 from tests.engine import sample_schema
 from tests.engine.sample_schema import OPERATOR, READER, SERVICE, USER, context, engine
@@ -209,10 +215,8 @@ def test_an_enum_of_the_domain_is_shown_with_a_description_for_each_value() -> N
         BLUE = "blue"
 
     with pytest.raises(TypeError, match="no description for BLUE"):
-        enums.describe_enum(Colour, description="A colour.", values={Colour.RED: "Like a rose."})
-    enums.describe_enum(
-        Colour, description="A colour.", values={Colour.RED: "Like a rose.", Colour.BLUE: "Like the sky."}
-    )
+        describe_enum(Colour, description="A colour.", values={Colour.RED: "Like a rose."})
+    describe_enum(Colour, description="A colour.", values={Colour.RED: "Like a rose.", Colour.BLUE: "Like the sky."})
 
     @strawberry.type(description="Reads.")
     class Query:

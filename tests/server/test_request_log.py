@@ -32,7 +32,7 @@ class Written:
         self.text = ""
         self.log = RequestLog("json", keep, write=self._write, clock=lambda: 1_767_225_600)
         self.execution = GraphQLEngine(
-            sample_schema.schema._schema, introspection=True, compile_operations=True, operation_log=self.log
+            sample_schema.schema._schema, introspection=True, compile_operations=True, request_log=self.log
         )
 
     def _write(self, text: str) -> None:

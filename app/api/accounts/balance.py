@@ -8,12 +8,13 @@ import strawberry
 
 from app.api.context import Context, ResolverInfo
 from app.api.owner_scope import readable_owners, resolve_owner
+from app.api.scalars import Credits
 from app.engine import declare, global_ids
-from app.engine.compiler.shared_events import SharedEvent
-from app.engine.database_retry import retry_until_available
-from app.engine.declare import Permission
-from app.engine.enums import describe_enum
-from app.engine.scalars import Credits, Long
+from app.engine.compiler.compiled_operation import SharedEvent
+from app.engine.permissions import Permission
+from app.engine.scalars import Long
+from app.engine.schema import describe_enum
+from app.engine.subscriptions import retry_until_available
 from app.ledger import owner_scope, queries
 from app.ledger.queries import NextExpiry as ExpiryRead
 from app.ledger.rules.account_state import AccountBalance

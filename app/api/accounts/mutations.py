@@ -18,12 +18,12 @@ from app.api.error_types import (
     TaskNotFoundError,
 )
 from app.api.input_checks import check_ids
+from app.api.scalars import Credits
 from app.api.tasks.block_runs import BlockRun, to_block_run
 from app.api.tasks.entries import Entry, Grant, to_entry, to_grant
 from app.api.tasks.types import Task, to_task
 from app.engine import declare, global_ids
-from app.engine.declare import AuditPolicy, Permission
-from app.engine.scalars import Credits
+from app.engine.permissions import AuditPolicy, Permission
 from app.errors import GrantNotFound
 from app.ledger import grants
 from app.ledger.grants import GrantRequest

@@ -5,12 +5,12 @@ from datetime import datetime
 import strawberry
 
 from app.api.context import ResolverInfo
+from app.api.scalars import Credits
 from app.api.tasks.entries import Entry, to_entry
 from app.api.tasks.types import Task, load_task
 from app.engine import declare
-from app.engine.declare import Permission
 from app.engine.pagination import Connection, build_connection, check_first, decode_cursor, encode_cursor
-from app.engine.scalars import Credits
+from app.engine.permissions import Permission
 from app.ledger.rules.account_state import AccountBalance, EntryKind
 from app.tasks import account_statement
 from app.tasks.account_statement import StatementGroup, StatementPosition

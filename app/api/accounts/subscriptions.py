@@ -15,9 +15,9 @@ from app.api.input_checks import check_ids
 from app.api.owner_scope import readable_owners, resolve_owner
 from app.api.tasks.types import TaskCost, to_task_cost
 from app.engine import declare
-from app.engine.database_retry import retry_until_available
-from app.engine.declare import Permission
+from app.engine.permissions import Permission
 from app.engine.scalars import Long
+from app.engine.subscriptions import retry_until_available
 from app.errors import Forbidden
 from app.ledger import owner_scope
 from app.tasks import queries as tasks

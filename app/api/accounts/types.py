@@ -12,6 +12,7 @@ from app.api.context import Context, ResolverInfo
 from app.api.input_checks import check_ids
 from app.api.notifications import Notification, load_notification_page
 from app.api.owner_scope import resolve_owner
+from app.api.scalars import Credits
 from app.api.tasks.agents import Agent, to_agent
 from app.api.tasks.entries import Entry, Grant, to_entry, to_grant
 from app.api.tasks.hold_types import Hold, to_hold
@@ -20,8 +21,6 @@ from app.api.topups.auto_top_up import AutoTopUp, to_auto_top_up
 from app.api.topups.types import TopUp, to_top_up
 from app.credits import MAX_CREDITS
 from app.engine import declare, global_ids
-from app.engine.declare import Permission
-from app.engine.enums import describe_enum
 from app.engine.pagination import (
     After,
     Connection,
@@ -32,7 +31,8 @@ from app.engine.pagination import (
     encode_cursor,
     parse_cursor_time,
 )
-from app.engine.scalars import Credits
+from app.engine.permissions import Permission
+from app.engine.schema import describe_enum
 from app.errors import BadRequest
 from app.ledger import hold_queries, queries
 from app.ledger.rules.account_state import AccountBalance, EntryKind

@@ -7,11 +7,10 @@ import strawberry
 from app.api.context import Context, ResolverInfo
 from app.api.input_checks import check_ids
 from app.api.owner_scope import readable_owners, resolve_owner
+from app.api.scalars import Credits
 from app.api.tasks.out_of_credits import SkippedTask, load_skipped_page
 from app.api.tasks.types import BlockCost, Task, to_task
 from app.engine import declare, global_ids
-from app.engine.declare import Permission
-from app.engine.enums import describe_enum
 from app.engine.pagination import (
     After,
     Connection,
@@ -22,7 +21,8 @@ from app.engine.pagination import (
     encode_cursor,
     parse_cursor_time,
 )
-from app.engine.scalars import Credits
+from app.engine.permissions import Permission
+from app.engine.schema import describe_enum
 from app.errors import BadRequest, InvalidInput
 from app.ledger import owner_scope, queries
 from app.tasks import agents, costs, waiting

@@ -8,11 +8,12 @@ from strawberry.scalars import JSON
 
 from app.api.context import Context, ResolverInfo
 from app.api.owner_scope import readable_owners
+from app.api.scalars import Credits
 from app.api.tasks.entries import Entry, load_entry, to_entry
 from app.engine import declare, global_ids
-from app.engine.declare import Permission
-from app.engine.enums import describe_enum
-from app.engine.scalars import Credits, to_json
+from app.engine.permissions import Permission
+from app.engine.scalars import to_json
+from app.engine.schema import describe_enum
 from app.ledger.rules.account_state import LedgerEntry
 from app.pricing.outcomes import BlockRunOutcome
 from app.tasks import costs, queries

@@ -23,13 +23,14 @@ from app.api.error_types import (
     TaskStoppedError,
 )
 from app.api.input_checks import check_ids, check_list_length
+from app.api.scalars import Credits
 from app.api.tasks.block_runs import BlockRun, to_block_run
 from app.api.tasks.entries import Entry, to_entry
 from app.api.tasks.types import Task, to_task
 from app.engine import declare
-from app.engine.declare import AuditPolicy, Permission
 from app.engine.errors import mask_fault
-from app.engine.scalars import Credits, Long
+from app.engine.permissions import AuditPolicy, Permission
+from app.engine.scalars import Long
 from app.errors import BadRequest, BillingError, InvalidInput
 from app.pricing import measurements as measured
 from app.tasks.charging import Charge

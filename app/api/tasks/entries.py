@@ -8,11 +8,12 @@ import strawberry
 
 from app.api.context import Context, ResolverInfo
 from app.api.owner_scope import readable_owners
+from app.api.scalars import Credits
 from app.api.tasks.hold_types import Hold, load_hold
 from app.engine import declare, global_ids
-from app.engine.declare import Permission
-from app.engine.enums import describe_enum
-from app.engine.scalars import Credits, Long
+from app.engine.permissions import Permission
+from app.engine.scalars import Long
+from app.engine.schema import describe_enum
 from app.ledger import owner_scope, queries
 from app.ledger.rules.account_state import EntryKind, GrantSource, GrantState, LedgerEntry
 

@@ -8,10 +8,10 @@ import strawberry
 
 from app.api.context import Context, ResolverInfo
 from app.api.owner_scope import readable_owners
+from app.api.scalars import Credits
 from app.engine import declare, global_ids
-from app.engine.declare import Permission
-from app.engine.enums import describe_enum
-from app.engine.scalars import Credits
+from app.engine.permissions import Permission
+from app.engine.schema import describe_enum
 from app.ledger import hold_queries, owner_scope
 from app.ledger.rules.account_state import Hold as HoldState
 from app.ledger.rules.account_state import HoldStatus

@@ -24,15 +24,15 @@ from app.api.error_types import (
     TaskStoppedError,
 )
 from app.api.input_checks import check_ids
+from app.api.scalars import Credits
 from app.api.tasks.block_runs import BlockRun, to_block_run
 from app.api.tasks.charging import Measurements, check_settings
 from app.api.tasks.entries import Entry, to_entry
 from app.api.tasks.hold_types import Hold, to_hold
 from app.api.tasks.types import Task, to_task
 from app.engine import declare
-from app.engine.declare import AuditPolicy, Permission
-from app.engine.enums import describe_enum
-from app.engine.scalars import Credits
+from app.engine.permissions import AuditPolicy, Permission
+from app.engine.schema import describe_enum
 from app.tasks import holds
 from app.tasks.holds import CaptureHoldRequest, HoldResult, OverHold, PlaceHoldRequest
 

@@ -19,11 +19,11 @@ from app.api.error_types import (
 )
 from app.api.input_checks import check_ids
 from app.api.owner_scope import check_can_change, readable_owners, writable_owners
+from app.api.scalars import Credits
 from app.api.tasks.types import Task, to_task
 from app.engine import declare
-from app.engine.declare import AuditPolicy, Permission
-from app.engine.enums import describe_enum
-from app.engine.scalars import Credits
+from app.engine.permissions import AuditPolicy, Permission
+from app.engine.schema import describe_enum
 from app.errors import TaskNotFound
 from app.tasks import lifecycle, queries, stop_and_resume
 from app.tasks.lifecycle import StartTaskRequest

@@ -4,9 +4,9 @@ from datetime import datetime
 
 import strawberry
 
+from app.api.scalars import Credits
 from app.api.tasks.types import Task, to_task
 from app.engine import declare
-from app.engine.declare import Permission
 from app.engine.pagination import (
     Connection,
     build_connection,
@@ -15,7 +15,7 @@ from app.engine.pagination import (
     encode_cursor,
     parse_cursor_time,
 )
-from app.engine.scalars import Credits
+from app.engine.permissions import Permission
 from app.tasks import waiting
 from app.tasks.rules import TaskState
 

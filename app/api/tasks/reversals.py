@@ -14,12 +14,12 @@ from app.api.error_types import (
     TaskNotFoundError,
 )
 from app.api.input_checks import check_ids
+from app.api.scalars import Credits
 from app.api.tasks.block_runs import BlockRun, to_block_run
 from app.api.tasks.entries import Entry, to_entry
 from app.api.tasks.types import Task, to_task
 from app.engine import declare
-from app.engine.declare import AuditPolicy, Permission
-from app.engine.scalars import Credits
+from app.engine.permissions import AuditPolicy, Permission
 from app.pricing.outcomes import BlockRunOutcome
 from app.tasks import block_run_outcomes
 from app.tasks.block_run_outcomes import FinishBlockRunRequest

@@ -9,9 +9,9 @@ import strawberry
 from app.api.context import ResolverInfo
 from app.api.input_checks import check_ids, check_list_length
 from app.engine import declare
-from app.engine.database_retry import retry_until_available
-from app.engine.declare import Permission
+from app.engine.permissions import Permission
 from app.engine.scalars import Long
+from app.engine.subscriptions import retry_until_available
 from app.tasks.rules import SignalKind, StopReason
 from app.tasks.signals import Signal, SignalTracker
 

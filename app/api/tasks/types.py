@@ -9,11 +9,10 @@ import strawberry
 from app.api.context import Context, ResolverInfo
 from app.api.input_checks import check_ids, check_list_length
 from app.api.owner_scope import readable_owners
+from app.api.scalars import Credits
 from app.api.tasks.block_runs import BlockRun, to_block_run
 from app.api.tasks.hold_types import Budget, load_budget, load_held_credits
 from app.engine import declare, global_ids
-from app.engine.declare import Permission
-from app.engine.enums import describe_enum
 from app.engine.pagination import (
     MAX_PAGE,
     After,
@@ -25,7 +24,9 @@ from app.engine.pagination import (
     encode_cursor,
     parse_cursor_time,
 )
-from app.engine.scalars import Credits, Long
+from app.engine.permissions import Permission
+from app.engine.scalars import Long
+from app.engine.schema import describe_enum
 from app.errors import BadRequest
 from app.ledger import accounts
 from app.tasks import costs, queries

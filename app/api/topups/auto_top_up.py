@@ -11,10 +11,10 @@ from app.api.context import ResolverInfo
 from app.api.error_types import IdempotencyConflictError, InvalidInputError
 from app.api.input_checks import check_ids
 from app.api.owner_scope import check_can_change, resolve_owner, writable_owners
+from app.api.scalars import Credits
 from app.engine import declare
-from app.engine.declare import AuditPolicy, Permission
-from app.engine.enums import describe_enum
-from app.engine.scalars import Credits
+from app.engine.permissions import AuditPolicy, Permission
+from app.engine.schema import describe_enum
 from app.errors import Forbidden, Unavailable
 from app.topups.auto_topup import purchasing
 from app.topups.auto_topup.purchasing import AutoTopUpView, ConfigureRequest

@@ -15,11 +15,11 @@ from app.api.error_types import (
     TopUpNotFoundError,
     TopUpNotPaidError,
 )
+from app.api.scalars import Credits
 from app.api.topups.refunds import TopUpRefund, to_refund
 from app.api.topups.types import TopUp, find_top_up, require_payment_provider, to_top_up
 from app.engine import declare
-from app.engine.declare import AuditPolicy, Permission
-from app.engine.scalars import Credits
+from app.engine.permissions import AuditPolicy, Permission
 from app.errors import TopUpNotFound
 from app.topups.refunds import requests
 from app.topups.refunds.requests import RefundRequest

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from app.api.context import Context
+from app.api.scalars import Credits
 from app.engine import declare
-from app.engine.declare import Permission
-from app.engine.enums import describe_enum
-from app.engine.scalars import Credits, Long
+from app.engine.permissions import Permission
+from app.engine.scalars import Long
+from app.engine.schema import describe_enum
 from app.topups.provider import DisputeStatus, RefundStatus
 from app.topups.refunds import rows
 from app.topups.refunds.amounts import DisputeRow, RefundRow

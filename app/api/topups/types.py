@@ -15,11 +15,12 @@ from app.api.error_types import (
     TopUpNotFoundError,
 )
 from app.api.owner_scope import readable_owners
+from app.api.scalars import Credits
 from app.api.topups.refunds import TopUpDispute, TopUpRefund, load_disputes, load_refunds
 from app.engine import declare, global_ids
-from app.engine.declare import AuditPolicy, Permission
-from app.engine.enums import describe_enum
-from app.engine.scalars import Credits, Long
+from app.engine.permissions import AuditPolicy, Permission
+from app.engine.scalars import Long
+from app.engine.schema import describe_enum
 from app.errors import Forbidden, TopUpNotFound, Unavailable
 from app.settings import server_url
 from app.topups import owner_scope, purchases, receipts, rows

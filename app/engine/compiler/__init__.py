@@ -1,32 +1,30 @@
-"""Compiled documents: a parsed and validated operation becomes a plan of closures, and the plan is run.
+"""Compiler: turns a validated GraphQL operation into Python closures, which execute it.
 
-graphql-core's executor walks the document anew for each request: it collects the fields of every object, looks each up
-in the schema, builds an info and a path for it, and asks of every value what its type says. Nothing of that depends on
-the request. A plan has it answered once:
+graphql-core's executor walks the document again for each request: it collects the fields of every object, looks each
+field up in the schema, builds an info and a path for it, and checks the type of every value. Most of this depends on the
+document alone. The compiler does that part once, and the server executes the result for each request:
 
     query ($id: ID!) { task(taskId: $id) { status cost { total } } }
 
-becomes, read from the inside out,
+    task     read $id, check the permission, call the resolver, await it; null if it returns None; then, for the task:
+      status   read the attribute `status`, look up the name of the enum member
+      cost     call the resolver `Task.cost`; then, for its result:
+        total    read the attribute `total`, serialize it as Credits
 
-    total   take the attribute `total`, write it as a Credits              a **step**: run, source, path -> value
-    cost    call `Task.cost`, then run [total] over what it gave           a step, and a **completion**: value -> JSON
-    status  take the attribute `status`, look up its name in TaskStatus
-    task    read $id, check the need, call `TaskQueries.task`, await it, null if None, else run [status, cost]
-
-Words: a **place** is a field where the document asks for it (`places`). A **step** answers one place for one object
-(`steps`, on the calls of `resolving`). A **completion** turns what a resolver gave into JSON (`completing`, on the
-scalars and enums of `leaves` and the unions and interfaces of `kinds`). A **run** is one execution: its variables, its
-errors, its context (`running`). A **variant** is what a document comes to for given values of the variables in its
-@skip and @include (`plan`).
+The terms are those of the GraphQL specification. CollectFields finds the fields that an operation selects from an object
+type (`analysis`). ExecuteField yields the response value of one field of one object (`field_execution`); it resolves the
+value (`resolvers`, with arguments from `input_coercion`) and completes it (`completion`, with `output_types`). An
+**execution** is one run of an operation: its variables, context and errors (`execution_state`). A **variant** is an
+operation compiled for given values of the variables in @skip and @include (`compiled_operation`).
 
 Invariants
-- A plan answers what graphql-core's executor answers: data, errors, their order, paths and locations. The tests
-  compare both over generated documents.
-- It waits where the executor waits, and starts what the executor starts, in the same order: resolvers of one list meet
-  in one data loader, and errors come in the same order. So one awaitable is awaited, and several are gathered.
-- What is common is short, what is rare is graphql-core's: variables, arguments, infos and async iterators that a plan
-  has no short way for are handed to graphql-core's own functions.
-- What a plan does not fully understand (`analysing`) is executed by the ordinary executor, and counted with its reason.
+- A compiled operation returns the same as graphql-core's executor: data, errors, their order, paths and locations.
+  Tests compare both over generated documents.
+- It starts the same resolvers in the same order and awaits in the same places, so that data loaders batch the same keys
+  and errors keep their order: a single awaitable is awaited, several are gathered.
+- Common cases have a fast path; rare cases call graphql-core's own functions (variables, arguments, infos, async
+  iterators).
+- An operation that the compiler does not support (`NotCompilable`) is executed by graphql-core and counted by reason.
 
-What this package does not do: it parses and validates nothing, masks nothing, and knows nothing of credits.
+The compiler neither parses nor validates documents, and does not mask errors.
 """

@@ -1,4 +1,4 @@
-"""A plan: one operation of one document, ready to run."""
+"""A compiled operation: one operation of one document, compiled once and executed for each request."""
 
 from collections import OrderedDict
 from collections.abc import AsyncIterable, Awaitable, Mapping
@@ -16,41 +16,50 @@ from graphql import (
     OperationType,
 )
 
-from app.engine.compiler.analysis import NotCompilable, compiler_faults_as_not_compilable, fragments_and_conditions
-from app.engine.compiler.compiler import Compiler
-from app.engine.compiler.completion import Fields
-from app.engine.compiler.execution_state import Operation, Run
-from app.engine.compiler.input_coercion import Values, Variables
-from app.engine.compiler.shared_events import encoded_responses_of
-from app.engine.compiler.subscribing import Beginning
+from app.engine.compiler.analysis import NotCompilable, faults_as_not_compilable, fragments_and_conditions
+from app.engine.compiler.compiler import Compiler, Subscribe
+from app.engine.compiler.completion import ExecuteFields
+from app.engine.compiler.execution_state import Execution, Operation
+from app.engine.compiler.input_coercion import CoercedVariables, VariableCoercer
 
 MAX_VARIANTS: Final = 16
-"""For how many sets of @skip and @include one plan is kept; the one used longest ago goes first."""
+"""Variants kept for one operation; the least recently used is dropped."""
 BYTES_PER_OPERATION: Final = 8 * 1024
-"""Measured with tracemalloc over the product's documents: 2 to 10 KiB, most of it for input objects."""
+"""Measured with tracemalloc over the documents of this project: 2 to 10 KiB, most of it for input objects."""
 BYTES_PER_FIELD: Final = 4 * 1024
-"""What a step comes to with its place and completion: 3.1 to 4.2 KiB."""
+"""A compiled field with its completion: 3.1 to 4.2 KiB."""
+
+
+class SharedEvent:
+    """A subscription event sent to many subscribers, which keeps its encoded responses if `encoded_responses` is set.
+
+    If an operation only copies attributes of the event, its response depends on the event alone. It is then encoded once
+    for all subscribers with the same operation.
+    """
+
+    encoded_responses: dict[object, bytes] | None = None
+    """By variant; freed together with the event."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartedSubscription:
-    """A subscription that has begun: its events, and the variables that each is answered with."""
+    """The variables and events of a subscription that has started."""
 
-    values: Values
+    variables: CoercedVariables
     events: AsyncIterable[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Variant:
-    """The operation for one set of conditions."""
+    """The operation compiled for one set of conditions."""
 
-    fields: Fields
-    is_plain: bool
-    """Whether the answer to an event is nothing but a copy of what stands in it."""
+    execute_fields: ExecuteFields
+    is_copy: bool
+    """Whether the response to an event only copies attributes of the event."""
 
 
 class CompiledOperation:
-    """Runs one operation. Made once, run many times, by one thread."""
+    """Executes one operation. Used by a single thread."""
 
     def __init__(
         self,
@@ -60,112 +69,121 @@ class CompiledOperation:
         *,
         hide_suggestions: bool,
     ) -> None:
-        """Raises: NotUnderstood."""
+        """Raises: NotCompilable."""
         fragments, self._condition_names = fragments_and_conditions(document, definition)
-        root = schema.get_root_type(definition.operation)
-        if root is None:
+        root_type = schema.get_root_type(definition.operation)
+        if root_type is None:
             raise NotCompilable("root type")
-        self._root = root
-        self._operation = Operation(schema, definition, fragments, hides_suggestions=hide_suggestions)
-        self._variables = Variables(schema, definition, hides_suggestions=hide_suggestions)
+        self._root_type = root_type
+        self._operation = Operation(schema, definition, fragments, hide_suggestions=hide_suggestions)
+        self._coercer = VariableCoercer(schema, definition, hide_suggestions=hide_suggestions)
         self._variants: OrderedDict[tuple[Any, ...], _Variant] = OrderedDict()
-        self._steps = 0
-        self._beginning: Beginning | None = None
+        self._fields = 0
+        self._subscribe: Subscribe | None = None
 
     @property
     def size_bytes(self) -> int:
-        """About what it takes up, beside its document."""
-        return BYTES_PER_OPERATION + self._steps * BYTES_PER_FIELD
+        """An estimate of its memory, without the document."""
+        return BYTES_PER_OPERATION + self._fields * BYTES_PER_FIELD
 
     def execute(self, context: Any, given: Mapping[str, Any] | None) -> ExecutionResult | Awaitable[ExecutionResult]:
-        """The result for these variables as they were sent. Raises: NotUnderstood, before anything has run."""
-        values = self._variables.values(given or {})
-        if isinstance(values, list):
-            return ExecutionResult(None, errors=values)
-        return self._run(Run(self._operation, values, context), self._variant(values).fields)
+        """The result for these variables as they were sent. Raises: NotCompilable, before any resolver runs."""
+        variables = self._coercer.coerce(given or {})
+        if isinstance(variables, list):
+            return ExecutionResult(None, errors=variables)
+        variant = self._variant(variables)
+        return self._execute(Execution(self._operation, variables, context), variant.execute_fields)
 
     async def subscribe(
         self, context: Any, given: Mapping[str, Any] | None
     ) -> StartedSubscription | list[GraphQLError]:
-        """The subscription for these variables as they were sent, or why there is none.
+        """Start the subscription with these variables as they were sent, or return why it cannot start.
 
-        Raises: NotUnderstood, before anything has run.
+        Raises: NotCompilable, before any resolver runs.
         """
-        if self._condition_names:  # which field is the one may depend on them
+        if self._condition_names:  # they may decide which field is the only one
             raise NotCompilable("condition")
-        if self._beginning is None:
-            with compiler_faults_as_not_compilable():
-                self._beginning = Compiler(self._operation, {}, self._count).beginning(self._root)
-        values = self._variables.values(given or {})
-        if isinstance(values, list):
-            return values
-        self._variant(values)  # what the items ask is understood, too: no subscription changes its executor midway
+        if self._subscribe is None:
+            with faults_as_not_compilable():
+                self._subscribe = Compiler(self._operation, {}, self._count_field).compile_subscribe(self._root_type)
+        variables = self._coercer.coerce(given or {})
+        if isinstance(variables, list):
+            return variables
+        self._variant(variables)  # compiled now, so that no event fails to compile while the subscription runs
         try:
-            return StartedSubscription(values, await self._beginning(Run(self._operation, values, context)))
+            events = await self._subscribe(Execution(self._operation, variables, context))
         except GraphQLError as error:
             return [error]
+        return StartedSubscription(variables, events)
 
     def execute_event(
-        self, context: Any, begun: StartedSubscription, event: Any
+        self, context: Any, subscription: StartedSubscription, event: Any
     ) -> ExecutionResult | Awaitable[ExecutionResult]:
-        """The result for one event of a subscription, with the variables of its beginning."""
-        return self._run(Run(self._operation, begun.values, context, event), self._variant(begun.values).fields)
+        """The result for one event of a subscription."""
+        variables = subscription.variables
+        variant = self._variant(variables)
+        return self._execute(Execution(self._operation, variables, context, event), variant.execute_fields)
 
-    def encode_event(self, context: Any, begun: StartedSubscription, event: Any) -> bytes | None:
-        """The answer to an event that many are given, as JSON: encoded once for all who ask the same of it.
+    def encode_event(self, context: Any, subscription: StartedSubscription, event: Any) -> bytes | None:
+        """The response to a `SharedEvent` as JSON, encoded once for all subscribers with this operation.
 
-        None: it is not such an event, or the answer is more than a copy of it.
+        None: the event is not shared, or the response is more than a copy of it.
         """
-        variant = self._variant(begun.values)
-        if not variant.is_plain or (encoded := encoded_responses_of(event)) is None:
+        variant = self._variant(subscription.variables)
+        if not variant.is_copy or not isinstance(event, SharedEvent) or event.encoded_responses is None:
             return None
-        found = encoded.get(variant)
-        if found is None:
-            result = self.execute_event(context, begun, event)
+        encoded = event.encoded_responses.get(variant)
+        if encoded is None:
+            result = self.execute_event(context, subscription, event)
             if not isinstance(result, ExecutionResult) or result.errors:
                 return None
-            found = encoded[variant] = orjson.dumps({"data": result.data})
-        return found
+            encoded = event.encoded_responses[variant] = orjson.dumps({"data": result.data})
+        return encoded
 
-    def _run(self, run: Run, fields: Fields) -> ExecutionResult | Awaitable[ExecutionResult]:
+    def _execute(
+        self, execution: Execution, execute_fields: ExecuteFields
+    ) -> ExecutionResult | Awaitable[ExecutionResult]:
         try:
-            data = fields(run, run.root, None)
+            data = execute_fields(execution, execution.root, None)
         except GraphQLError as error:
-            run.fail(error, None)
+            execution.add_error(error, None)
             data = None
-        return self._awaited(run, data) if type(data) is CoroutineType else ExecutionResult(data, run.errors)
+        if type(data) is CoroutineType:
+            return self._await_result(execution, data)
+        return ExecutionResult(data, execution.errors)
 
     @staticmethod
-    async def _awaited(run: Run, begun: Awaitable[Any]) -> ExecutionResult:
+    async def _await_result(execution: Execution, pending: Awaitable[Any]) -> ExecutionResult:
         try:
-            data = await begun
+            data = await pending
         except GraphQLError as error:
-            run.fail(error, None)
+            execution.add_error(error, None)
             data = None
-        return ExecutionResult(data, run.errors)
+        return ExecutionResult(data, execution.errors)
 
-    def _variant(self, values: Values) -> _Variant:
+    def _variant(self, variables: CoercedVariables) -> _Variant:
         conditions = (
-            tuple([values.coerced.get(name) for name in self._condition_names]) if self._condition_names else ()
+            tuple([variables.coerced.get(name) for name in self._condition_names]) if self._condition_names else ()
         )
-        found = self._variants.get(conditions)
-        if found is None:
-            return self._compiled(conditions)
+        variant = self._variants.get(conditions)
+        if variant is None:
+            return self._compile_variant(conditions)
         if conditions:
             self._variants.move_to_end(conditions)
-        return found
-
-    def _compiled(self, conditions: tuple[Any, ...]) -> _Variant:
-        if not all(type(value) is bool for value in conditions):
-            raise NotCompilable("condition")
-        compiler = Compiler(self._operation, dict(zip(self._condition_names, conditions, strict=True)), self._count)
-        serially = self._operation.definition.operation is OperationType.MUTATION
-        if len(self._variants) >= MAX_VARIANTS:
-            self._variants.popitem(last=False)
-        with compiler_faults_as_not_compilable():
-            fields = compiler.root(self._root, serially=serially)
-        variant = self._variants[conditions] = _Variant(fields, compiler.is_plain)
         return variant
 
-    def _count(self) -> None:
-        self._steps += 1
+    def _compile_variant(self, conditions: tuple[Any, ...]) -> _Variant:
+        if not all(type(value) is bool for value in conditions):
+            raise NotCompilable("condition")
+        by_name = dict(zip(self._condition_names, conditions, strict=True))
+        compiler = Compiler(self._operation, by_name, self._count_field)
+        if len(self._variants) >= MAX_VARIANTS:
+            self._variants.popitem(last=False)
+        in_series = self._operation.definition.operation is OperationType.MUTATION
+        with faults_as_not_compilable():
+            execute_fields = compiler.compile_root(self._root_type, in_series=in_series)
+        variant = self._variants[conditions] = _Variant(execute_fields, compiler.is_copy)
+        return variant
+
+    def _count_field(self) -> None:
+        self._fields += 1

@@ -1,14 +1,16 @@
-"""From an operation to closures: each place gets a step, each type a completion.
+"""Compiles the fields of an operation to closures, and the start of a subscription.
 
-What stands below a union or an interface is compiled when the first object of a type is met: of a dozen kinds of errors
-that a mutation may answer, most are never seen.
+What an operation selects from a union or interface is compiled when the first object of a type is met: of the dozen error
+types that a mutation may return, most are never seen.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
+from inspect import isawaitable
 from typing import Any
 
 from graphql import (
     GraphQLAbstractType,
+    GraphQLError,
     GraphQLLeafType,
     GraphQLList,
     GraphQLNonNull,
@@ -18,116 +20,152 @@ from graphql import (
     is_abstract_type,
     is_leaf_type,
 )
+from graphql.execution.execute import assert_event_stream
 from graphql.execution.executor import default_type_resolver
 
 from app.engine.compiler import completion, field_execution
-from app.engine.compiler.analysis import NotCompilable
-from app.engine.compiler.arguments import arguments_of
-from app.engine.compiler.completion import Fields
-from app.engine.compiler.execution_state import Completion, Operation, Step
-from app.engine.compiler.field_collection import Conditions, Place, Selection
-from app.engine.compiler.leaf_types import leaf_completion, plain_classes
-from app.engine.compiler.lists import ListCompletion
-from app.engine.compiler.object_types import own_classes, sure_classes
-from app.engine.compiler.resolvers import attribute_of, is_event, method_of, whole
-from app.engine.compiler.subscribing import Beginning, beginning
+from app.engine.compiler.analysis import CollectedField, Conditions, FieldCollector, NotCompilable
+from app.engine.compiler.completion import ExecuteFields
+from app.engine.compiler.execution_state import (
+    CompleteValue,
+    ExecuteField,
+    Execution,
+    Operation,
+    ResponsePath,
+    locate_error,
+)
+from app.engine.compiler.input_coercion import argument_coercion
+from app.engine.compiler.output_types import classes_of_type, plain_classes, types_by_class
+from app.engine.compiler.resolvers import attribute_name, direct_resolver, is_subscription_event, schema_resolver
+
+Subscribe = Callable[[Execution], Awaitable[AsyncIterable[Any]]]
+"""Starts a subscription: its events. Raises: GraphQLError with its locations and path."""
 
 
 class Compiler:
     """Compiles one operation for one set of conditions."""
 
-    def __init__(self, operation: Operation, conditions: Conditions, count: Callable[[], None]) -> None:
-        """`count`: called for each step, whenever it is made."""
+    def __init__(self, operation: Operation, conditions: Conditions, on_field: Callable[[], None]) -> None:
+        """`on_field`: called for each field when it is compiled, also later, for the fields of unions and interfaces."""
         self._operation = operation
         self._schema = operation.schema
-        self._selection = Selection(operation.schema, operation.fragments, conditions)
-        self._count = count
-        self.is_plain = True
-        """Whether all that was compiled so far shows attributes of its source, and nothing else."""
+        self._collector = FieldCollector(operation.schema, operation.fragments, conditions)
+        self._on_field = on_field
+        self.is_copy = True
+        """Whether all fields compiled so far return attributes of the source and nothing else."""
 
-    def root(self, parent: GraphQLObjectType, *, serially: bool) -> Fields:
-        """The operation's own fields."""
-        named = self._steps(parent, [self._operation.definition.selection_set])
-        return completion.one_by_one(named) if serially else completion.together(named)
+    def compile_root(self, root_type: GraphQLObjectType, *, in_series: bool) -> ExecuteFields:
+        fields = self._compile_fields(root_type, [self._operation.definition.selection_set])
+        return completion.in_series(fields) if in_series else completion.in_parallel(fields)
 
-    def beginning(self, parent: GraphQLObjectType) -> Beginning:
-        """How a subscription begins: it has one field. Raises: NotUnderstood."""
-        places = self._selection.places(parent, [self._operation.definition.selection_set])
-        if len(places) != 1:
+    def compile_subscribe(self, root_type: GraphQLObjectType) -> Subscribe:
+        """How a subscription starts. Raises: NotCompilable."""
+        fields = self._collector.collect(root_type, [self._operation.definition.selection_set])
+        if len(fields) != 1:
             raise NotCompilable("root fields")
-        return beginning(places[0], hides_suggestions=self._operation.hides_suggestions)
+        return _compile_subscribe(fields[0], hide_suggestions=self._operation.hide_suggestions)
 
-    def _steps(self, parent: GraphQLObjectType, selections: list[SelectionSetNode]) -> list[tuple[str, Step]]:
-        return [(place.response_name, self._step(place)) for place in self._selection.places(parent, selections)]
+    def _compile_fields(
+        self, parent: GraphQLObjectType, selection_sets: list[SelectionSetNode]
+    ) -> list[tuple[str, ExecuteField]]:
+        fields = self._collector.collect(parent, selection_sets)
+        return [(field.response_name, self._compile_field(field)) for field in fields]
 
-    def _step(self, place: Place) -> Step:
-        self._count()
-        if place.field_name == "__typename":
-            return field_execution.constant(place.parent.name)
-        kind = _nullable(place.definition.type)
-        leaf: Any = kind if is_leaf_type(kind) else None
-        answering = field_execution.Answering(place, self._completion(place, place.definition.type), self._plain(kind))
-        if (attribute := attribute_of(place, self._schema)) is not None:
-            return field_execution.attribute(answering, attribute, leaf)
-        arguments = arguments_of(place, hides_suggestions=self._operation.hides_suggestions)
-        if is_event(place):
-            return field_execution.event(answering, arguments)
-        self.is_plain = False
-        method = method_of(place, self._schema)
-        if method is not None:
-            return field_execution.method(answering, method, arguments)
-        return field_execution.called(answering, whole(place), arguments)
+    def _compile_field(self, field: CollectedField) -> ExecuteField:
+        self._on_field()
+        if field.field_name == "__typename":
+            return field_execution.execute_typename(field.parent.name)
+        output_type = _nullable(field.definition.type)
+        complete = self._compile_completion(field, field.definition.type)
+        finish = field_execution.FieldCompletion(field, complete, self._plain_classes(output_type))
+        if (attribute := attribute_name(field, self._schema)) is not None:
+            leaf_type: Any = output_type if is_leaf_type(output_type) else None
+            return field_execution.execute_attribute(finish, attribute, leaf_type)
+        coerce_arguments = argument_coercion(field, hide_suggestions=self._operation.hide_suggestions)
+        if is_subscription_event(field):
+            return field_execution.execute_event(finish, coerce_arguments)
+        self.is_copy = False
+        if (resolver := direct_resolver(field, self._schema)) is not None:
+            return field_execution.execute_direct(finish, resolver, coerce_arguments)
+        return field_execution.execute_resolver(finish, schema_resolver(field), coerce_arguments)
 
-    def _completion(self, place: Place, kind: GraphQLOutputType) -> Completion:
-        if isinstance(kind, GraphQLNonNull):
-            inner = kind.of_type
+    def _compile_completion(self, field: CollectedField, output_type: GraphQLOutputType) -> CompleteValue:
+        if isinstance(output_type, GraphQLNonNull):
+            inner = output_type.of_type
             if isinstance(inner, GraphQLObjectType):
-                return self._object(place, inner, is_required=True)
-            return completion.non_null(place, self._completion(place, inner))
-        if isinstance(kind, GraphQLList):
-            item = self._completion(place, kind.of_type)
-            return ListCompletion(place, kind, item, self._plain(_nullable(kind.of_type)))
-        if isinstance(kind, GraphQLObjectType):
-            return self._object(place, kind)
-        if is_abstract_type(kind):
-            return self._abstract(place, kind)
-        return leaf_completion(_leaf(kind))
+                return self._compile_object(field, inner, is_required=True)
+            return completion.complete_non_null(field, self._compile_completion(field, inner))
+        if isinstance(output_type, GraphQLList):
+            item_type = output_type.of_type
+            complete_item = self._compile_completion(field, item_type)
+            plain = self._plain_classes(_nullable(item_type))
+            return completion.CompleteList(field, output_type, complete_item, plain)
+        if isinstance(output_type, GraphQLObjectType):
+            return self._compile_object(field, output_type)
+        if is_abstract_type(output_type):
+            return self._compile_abstract(field, output_type)
+        return completion.complete_leaf(_leaf_type(output_type))
 
-    def _object(self, place: Place, kind: GraphQLObjectType, *, is_required: bool = False) -> Completion:
-        below = [node.selection_set for node in place.nodes if node.selection_set]
-        fields = completion.together(self._steps(kind, below))
-        return completion.object_completion(place, kind, fields, own_classes(kind), is_required=is_required)
-
-    def _abstract(self, place: Place, kind: GraphQLAbstractType) -> Completion:
-        self.is_plain = False  # what stands below is compiled later
-        made: dict[str, Completion] = {}
-
-        def completion_of(found: GraphQLObjectType) -> Completion:
-            if found.name not in made:
-                made[found.name] = self._object(place, found)
-            return made[found.name]
-
-        resolve_type = kind.resolve_type or default_type_resolver
-        return completion.abstract_completion(
-            place, kind, completion_of, sure_classes(self._schema, kind), resolve_type
+    def _compile_object(
+        self, field: CollectedField, object_type: GraphQLObjectType, *, is_required: bool = False
+    ) -> CompleteValue:
+        selection_sets = [node.selection_set for node in field.nodes if node.selection_set]
+        execute_fields = completion.in_parallel(self._compile_fields(object_type, selection_sets))
+        return completion.complete_object(
+            field, object_type, execute_fields, classes_of_type(object_type), is_required=is_required
         )
 
-    def _plain(self, kind: Any) -> frozenset[type]:
-        """Classes whose objects do not wait, where this type is expected."""
-        if isinstance(kind, GraphQLList):
+    def _compile_abstract(self, field: CollectedField, abstract_type: GraphQLAbstractType) -> CompleteValue:
+        self.is_copy = False  # its fields are compiled later
+        completions: dict[str, CompleteValue] = {}
+
+        def completion_for(object_type: GraphQLObjectType) -> CompleteValue:
+            if object_type.name not in completions:
+                completions[object_type.name] = self._compile_object(field, object_type)
+            return completions[object_type.name]
+
+        by_class = types_by_class(self._schema, abstract_type)
+        resolve_type = abstract_type.resolve_type or default_type_resolver
+        return completion.complete_abstract(field, abstract_type, completion_for, by_class, resolve_type)
+
+    def _plain_classes(self, output_type: Any) -> frozenset[type]:
+        """Classes whose instances are not awaitable, where this type is expected."""
+        if isinstance(output_type, GraphQLList):
             return frozenset({list, tuple})
-        if isinstance(kind, GraphQLObjectType):
-            return own_classes(kind)
-        if is_abstract_type(kind):
-            return frozenset(sure_classes(self._schema, kind))
-        return plain_classes(kind)
+        if isinstance(output_type, GraphQLObjectType):
+            return classes_of_type(output_type)
+        if is_abstract_type(output_type):
+            return frozenset(types_by_class(self._schema, output_type))
+        return plain_classes(output_type)
 
 
-def _nullable(kind: GraphQLOutputType) -> Any:
-    return kind.of_type if isinstance(kind, GraphQLNonNull) else kind
+def _nullable(output_type: GraphQLOutputType) -> Any:
+    return output_type.of_type if isinstance(output_type, GraphQLNonNull) else output_type
 
 
-def _leaf(kind: Any) -> GraphQLLeafType:
-    if not is_leaf_type(kind):
-        raise TypeError(f"an unknown kind of type: {kind}")
-    return kind
+def _leaf_type(output_type: Any) -> GraphQLLeafType:
+    if not is_leaf_type(output_type):
+        raise TypeError(f"an unknown kind of type: {output_type}")
+    return output_type
+
+
+def _compile_subscribe(field: CollectedField, *, hide_suggestions: bool) -> Subscribe:
+    resolve = field.definition.subscribe
+    if resolve is None:
+        raise NotCompilable("subscriber")
+    coerce_arguments = argument_coercion(field, hide_suggestions=hide_suggestions)
+    path: ResponsePath = (None, field.response_name, field.parent.name)
+
+    async def subscribe(execution: Execution) -> AsyncIterable[Any]:
+        try:
+            arguments = coerce_arguments(execution.variables) if coerce_arguments is not None else {}
+            events: Any = resolve(execution.root, execution.info(field, path), **arguments)
+            if isawaitable(events):
+                events = await events
+            stream: AsyncIterable[Any] = assert_event_stream(events)
+        except Exception as error:
+            located: GraphQLError = locate_error(error, field.nodes, path)
+            raise located from error
+        return stream
+
+    return subscribe

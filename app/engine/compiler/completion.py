@@ -1,150 +1,274 @@
-"""Completions: what a resolver gave, turned into JSON. Each raises what is wrong; the step around it catches that."""
+"""CompleteValue: turns a resolved value into JSON. Errors are raised; `field_execution` handles them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from types import CoroutineType
 from typing import Any
 
 from graphql import (
     GraphQLAbstractType,
     GraphQLError,
+    GraphQLLeafType,
+    GraphQLList,
     GraphQLObjectType,
+    is_non_null_type,
 )
 from graphql.execution.collect_fields import FieldDetails
-from graphql.pyutils import Undefined, inspect, is_awaitable
+from graphql.pyutils import Undefined, inspect, is_async_iterable, is_awaitable, is_iterable
 
-from app.engine.compiler.execution_state import Completion, Run, Step, Trail, fill
-from app.engine.compiler.field_collection import Place
-from app.engine.compiler.infos import BareInfo
-from app.engine.compiler.object_types import is_cast
+from app.engine.compiler.analysis import CollectedField
+from app.engine.compiler.execution_state import (
+    CompleteValue,
+    ExecuteField,
+    Execution,
+    LazyInfo,
+    ResponsePath,
+    await_values,
+    locate_error,
+    to_graphql_path,
+)
+from app.engine.compiler.output_types import is_cast, serializer
 
-NamedSteps = list[tuple[str, Step]]
-Fields = Callable[[Run, Any, Trail | None], Any]
-"""Answers all places of an object: a dict, or a coroutine of it."""
+ExecuteFields = Callable[[Execution, Any, ResponsePath | None], Any]
+"""Executes all selected fields of an object: a dict, or a coroutine of it."""
+NamedFields = list[tuple[str, ExecuteField]]
 
 
-def together(steps: NamedSteps) -> Fields:
-    """All steps are begun in order, then awaited together."""
+def in_parallel(fields: NamedFields) -> ExecuteFields:
+    """Start all fields in order, then await them together."""
 
-    def fields(run: Run, source: Any, trail: Trail | None) -> Any:
+    def execute(execution: Execution, source: Any, path: ResponsePath | None) -> Any:
         results: dict[str, Any] = {}
-        waiting: list[str] = []
+        pending: list[str] = []
         try:
-            for name, step in steps:
-                results[name] = value = step(run, source, trail)
+            for name, field in fields:
+                results[name] = value = field(execution, source, path)
                 if type(value) is CoroutineType:
-                    waiting.append(name)
+                    pending.append(name)
         except Exception:
-            run.settle([results[name] for name in waiting])
+            execution.finish_in_background([results[name] for name in pending])
             raise
-        return fill(results, waiting) if waiting else results
+        return await_values(results, pending) if pending else results
 
-    return fields
+    return execute
 
 
-def one_by_one(steps: NamedSteps) -> Fields:
-    """For the root of a mutation: each step has ended before the next begins."""
+def in_series(fields: NamedFields) -> ExecuteFields:
+    """For the root of a mutation: each field ends before the next one starts."""
 
-    def fields(run: Run, source: Any, trail: Trail | None) -> Any:
+    def execute(execution: Execution, source: Any, path: ResponsePath | None) -> Any:
         results: dict[str, Any] = {}
-        for place, (name, step) in enumerate(steps):
-            results[name] = value = step(run, source, trail)
+        for index, (name, field) in enumerate(fields):
+            results[name] = value = field(execution, source, path)
             if type(value) is CoroutineType:
-                return rest(run, source, results, place)
+                return execute_rest(execution, source, results, index)
         return results
 
-    async def rest(run: Run, source: Any, results: dict[str, Any], place: int) -> dict[str, Any]:
-        name = steps[place][0]
+    async def execute_rest(execution: Execution, source: Any, results: dict[str, Any], index: int) -> dict[str, Any]:
+        name = fields[index][0]
         results[name] = await results[name]
-        for name, step in steps[place + 1 :]:
-            value = step(run, source, None)
+        for name, field in fields[index + 1 :]:
+            value = field(execution, source, None)
             results[name] = await value if type(value) is CoroutineType else value
         return results
 
-    return fields
+    return execute
 
 
-def non_null(place: Place, inner: Completion) -> Completion:
-    def complete(run: Run, trail: Trail, value: Any) -> Any:
-        done = inner(run, trail, value)
-        if done is None:
-            raise null_refused(place)
-        return done
+def complete_leaf(leaf_type: GraphQLLeafType) -> CompleteValue:
+    """For a nullable scalar or enum."""
+    serialize = serializer(leaf_type)
+
+    def complete(_execution: Execution, _path: ResponsePath, value: Any) -> Any:
+        if isinstance(value, Exception):
+            raise value
+        return None if value is None or value is Undefined else serialize(value)
 
     return complete
 
 
-def null_refused(place: Place) -> TypeError:
-    return TypeError(f"Cannot return null for non-nullable field {place.parent}.{place.field_name}.")
+def complete_non_null(field: CollectedField, inner: CompleteValue) -> CompleteValue:
+    def complete(execution: Execution, path: ResponsePath, value: Any) -> Any:
+        completed = inner(execution, path, value)
+        if completed is None:
+            raise _null_error(field)
+        return completed
+
+    return complete
 
 
-def object_completion(
-    place: Place, kind: GraphQLObjectType, fields: Fields, own: frozenset[type], *, is_required: bool
-) -> Completion:
-    """`own`: classes whose objects need not be asked whether they are of this type."""
-    is_type_of = kind.is_type_of
+def _null_error(field: CollectedField) -> TypeError:
+    return TypeError(f"Cannot return null for non-nullable field {field.parent}.{field.field_name}.")
 
-    def complete(run: Run, trail: Trail, value: Any) -> Any:
-        if type(value) in own and not is_cast(value):
-            return fields(run, value, trail)
+
+def complete_object(
+    field: CollectedField,
+    object_type: GraphQLObjectType,
+    execute_fields: ExecuteFields,
+    known_classes: frozenset[type],
+    *,
+    is_required: bool,
+) -> CompleteValue:
+    """`known_classes`: classes whose instances belong to this type without a call of `is_type_of`."""
+    is_type_of = object_type.is_type_of
+
+    def complete(execution: Execution, path: ResponsePath, value: Any) -> Any:
+        if type(value) in known_classes and not is_cast(value):
+            return execute_fields(execution, value, path)
         if isinstance(value, Exception):
             raise value
         if value is None or value is Undefined:
             if is_required:
-                raise null_refused(place)
+                raise _null_error(field)
             return None
         if is_type_of is not None:
-            info: Any = BareInfo(run, place, trail)
+            info: Any = LazyInfo(execution, field, path)
             belongs: Any = is_type_of(value, info)
             if is_awaitable(belongs):
-                return once_known(run, trail, value, belongs)
+                return complete_later(execution, path, value, belongs)
             if not belongs:
-                raise wrong(value)
-        return fields(run, value, trail)
+                raise type_error(value)
+        return execute_fields(execution, value, path)
 
-    async def once_known(run: Run, trail: Trail, value: Any, belongs: Awaitable[Any]) -> Any:
+    async def complete_later(execution: Execution, path: ResponsePath, value: Any, belongs: Awaitable[Any]) -> Any:
         if not await belongs:
-            raise wrong(value)
-        done = fields(run, value, trail)
-        return await done if type(done) is CoroutineType else done
+            raise type_error(value)
+        completed = execute_fields(execution, value, path)
+        return await completed if type(completed) is CoroutineType else completed
 
-    def wrong(value: Any) -> GraphQLError:
-        return GraphQLError(f"Expected value of type '{kind}' but got: {inspect(value)}.", place.nodes)
+    def type_error(value: Any) -> GraphQLError:
+        return GraphQLError(f"Expected value of type '{object_type}' but got: {inspect(value)}.", field.nodes)
 
     return complete
 
 
-def abstract_completion(
-    place: Place,
-    kind: GraphQLAbstractType,
-    completion_of: Callable[[GraphQLObjectType], Completion],
-    sure: dict[type, GraphQLObjectType],
+def complete_abstract(
+    field: CollectedField,
+    abstract_type: GraphQLAbstractType,
+    completion_for: Callable[[GraphQLObjectType], CompleteValue],
+    types_by_class: dict[type, GraphQLObjectType],
     resolve_type: Any,
-) -> Completion:
-    """`completion_of`: made when the first object of a type is met. `sure`: classes that need not be asked."""
-    known: dict[type, Completion] = {}
+) -> CompleteValue:
+    """For a union or interface.
 
-    def complete(run: Run, trail: Trail, value: Any) -> Any:
-        completion = known.get(type(value))
+    `completion_for`: compiles the completion of an object type, called when the first object of the type is met.
+    `types_by_class`: the types of classes for which `resolve_type` need not be called.
+    """
+    completions: dict[type, CompleteValue] = {}
+
+    def complete(execution: Execution, path: ResponsePath, value: Any) -> Any:
+        completion = completions.get(type(value))
         if completion is not None and not is_cast(value):
-            return completion(run, trail, value)
-        if type(value) in sure and not is_cast(value):
-            completion = known[type(value)] = completion_of(sure[type(value)])
-            return completion(run, trail, value)
+            return completion(execution, path, value)
+        if type(value) in types_by_class and not is_cast(value):
+            completion = completions[type(value)] = completion_for(types_by_class[type(value)])
+            return completion(execution, path, value)
         if isinstance(value, Exception):
             raise value
         if value is None or value is Undefined:
             return None
-        named = resolve_type(value, BareInfo(run, place, trail), kind)
-        if is_awaitable(named):
-            return once_known(run, trail, value, named)
-        return completion_of(valid(run, trail, value, named))(run, trail, value)
+        type_name = resolve_type(value, LazyInfo(execution, field, path), abstract_type)
+        if is_awaitable(type_name):
+            return complete_later(execution, path, value, type_name)
+        return completion_for(valid_type(execution, path, value, type_name))(execution, path, value)
 
-    async def once_known(run: Run, trail: Trail, value: Any, named: Awaitable[Any]) -> Any:
-        done = completion_of(valid(run, trail, value, await named))(run, trail, value)
-        return await done if type(done) is CoroutineType else done
+    async def complete_later(execution: Execution, path: ResponsePath, value: Any, type_name: Awaitable[Any]) -> Any:
+        object_type = valid_type(execution, path, value, await type_name)
+        completed = completion_for(object_type)(execution, path, value)
+        return await completed if type(completed) is CoroutineType else completed
 
-    def valid(run: Run, trail: Trail, value: Any, named: Any) -> GraphQLObjectType:
-        details = [FieldDetails(node, None) for node in place.nodes]
-        return run.executor().ensure_valid_runtime_type(named, kind, details, run.info(place, trail), value)
+    def valid_type(execution: Execution, path: ResponsePath, value: Any, type_name: Any) -> GraphQLObjectType:
+        details = [FieldDetails(node, None) for node in field.nodes]
+        return execution.executor().ensure_valid_runtime_type(
+            type_name, abstract_type, details, execution.info(field, path), value
+        )
 
     return complete
+
+
+class CompleteList:
+    """For a nullable list: completes each item at its index, and awaits together the items that need it."""
+
+    __slots__ = ("_complete_item", "_field", "_items_required", "_list_type", "_plain_classes")
+
+    def __init__(
+        self,
+        field: CollectedField,
+        list_type: GraphQLList[Any],
+        complete_item: CompleteValue,
+        plain_classes: frozenset[type],
+    ) -> None:
+        """`plain_classes`: classes whose instances are not awaitable."""
+        self._field = field
+        self._list_type = list_type
+        self._complete_item = complete_item
+        self._plain_classes = plain_classes
+        self._items_required = is_non_null_type(list_type.of_type)
+
+    def __call__(self, execution: Execution, path: ResponsePath, value: Any) -> Any:
+        if type(value) is list:
+            return self._complete(execution, path, value)
+        if isinstance(value, Exception):
+            raise value
+        if value is None or value is Undefined:
+            return None
+        field = self._field
+        if is_async_iterable(value):
+            details = [FieldDetails(node, None) for node in field.nodes]
+            info = execution.info(field, path)
+            executor = execution.executor()
+            return executor.complete_value(self._list_type, details, info, to_graphql_path(path), value, None)
+        if is_iterable(value):
+            return self._complete(execution, path, value)
+        raise GraphQLError(f"Expected Iterable, but did not find one for field '{field.parent}.{field.field_name}'.")
+
+    def _complete(self, execution: Execution, path: ResponsePath, value: Iterable[Any]) -> Any:
+        results: list[Any] = []
+        pending: list[int] = []
+        items = iter(value)
+        try:
+            for index, item in enumerate(items):
+                completed = self._execute_item(execution, (path, index, None), item)
+                if type(completed) is CoroutineType:
+                    pending.append(index)
+                results.append(completed)
+        except Exception:
+            execution.finish_in_background([*(results[index] for index in pending), *_remaining_awaitables(items)])
+            raise
+        return await_values(results, pending) if pending else results
+
+    def _execute_item(self, execution: Execution, path: ResponsePath, item: Any) -> Any:
+        if type(item) not in self._plain_classes and is_awaitable(item):
+            return self._await_item(execution, path, item)
+        try:
+            completed = self._complete_item(execution, path, item)
+        except Exception as error:
+            return self._handle_error(execution, path, error)
+        return self._await_completed(execution, path, completed) if type(completed) is CoroutineType else completed
+
+    async def _await_item(self, execution: Execution, path: ResponsePath, item: Awaitable[Any]) -> Any:
+        try:
+            completed = self._complete_item(execution, path, await item)
+            return await completed if type(completed) is CoroutineType else completed
+        except Exception as error:
+            return self._handle_error(execution, path, error)
+
+    async def _await_completed(self, execution: Execution, path: ResponsePath, completed: Awaitable[Any]) -> Any:
+        try:
+            return await completed
+        except Exception as error:
+            return self._handle_error(execution, path, error)
+
+    def _handle_error(self, execution: Execution, path: ResponsePath, error: Exception) -> None:
+        located = locate_error(error, self._field.nodes, path)
+        if self._items_required:
+            raise located
+        execution.add_error(located, path)
+
+
+def _remaining_awaitables(items: Iterable[Any]) -> list[Awaitable[Any]]:
+    """The awaitables among the items that were not reached. An iterator that has failed has no more."""
+    found: list[Awaitable[Any]] = []
+    with suppress(Exception):  # the error that led here is the one to report
+        found.extend(item for item in items if is_awaitable(item))
+    return found

@@ -1,7 +1,8 @@
-"""One execution of a plan: its variables, its context, and the errors that it has met so far."""
+"""One execution of a compiled operation: its variables, its context, and the errors so far."""
 
 from asyncio import gather
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from typing import Any
 
 from graphql import (
@@ -17,25 +18,27 @@ from graphql.execution.collect_fields import FragmentDetails
 from graphql.execution.executor import CollectedErrors, Executor, default_field_resolver, default_type_resolver
 from graphql.pyutils import Path, gather_with_cancel
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from strawberry.types.field import StrawberryField
+from strawberry.types.info import Info
 
-from app.engine.compiler.field_collection import Place
-from app.engine.compiler.input_coercion import Values
+from app.engine.compiler.analysis import CollectedField
+from app.engine.compiler.input_coercion import CoercedVariables
 
-Trail = tuple["Trail | None", str | int, str | None]
-"""Where a value stands in the answer: the trail above it, its key, the type that it is a field of (None in a list).
+ResponsePath = tuple["ResponsePath | None", str | int, str | None]
+"""The position of a value in the response: outer path, key, and the type whose field it is (None: a list item).
 
-It equals graphql-core's Path, which a plan makes only of the trails of errors: a tuple costs a tenth of it.
+The same as graphql-core's Path, which is made only when an error or an info needs it: a tuple costs a tenth.
 """
-Step = Callable[["Run", Any, "Trail | None"], Any]
-"""Answers one place for one source, whose trail is the third argument: JSON, or a coroutine of it."""
-Completion = Callable[["Run", Trail, Any], Any]
-"""Turns what a resolver gave at this trail into JSON, or a coroutine of it. Raises: whatever is wrong with it."""
+ExecuteField = Callable[["Execution", Any, "ResponsePath | None"], Any]
+"""Executes one field of one object (the second argument, at the path of the third): JSON, or a coroutine of it."""
+CompleteValue = Callable[["Execution", ResponsePath, Any], Any]
+"""Turns a resolved value at this path into JSON, or a coroutine of it. Raises: any error in the value."""
 
 
 class Operation:
-    """What all executions of one operation share."""
+    """What all executions of one operation have in common."""
 
-    __slots__ = ("definition", "fragments", "hides_suggestions", "schema")
+    __slots__ = ("definition", "fragments", "hide_suggestions", "schema")
 
     def __init__(
         self,
@@ -43,22 +46,23 @@ class Operation:
         definition: OperationDefinitionNode,
         fragments: dict[str, FragmentDefinitionNode],
         *,
-        hides_suggestions: bool,
+        hide_suggestions: bool,
     ) -> None:
         self.schema = schema
         self.definition = definition
         self.fragments = fragments
-        self.hides_suggestions = hides_suggestions
+        self.hide_suggestions = hide_suggestions
 
 
-class Run:
-    """One execution. What only rare values need is made when it is asked for."""
+class Execution:
+    """One execution. What only rare values need is created on demand."""
 
-    __slots__ = ("_background", "_errors", "_executor", "context", "operation", "root", "values")
+    __slots__ = ("_background", "_errors", "_executor", "context", "operation", "root", "variables")
 
-    def __init__(self, operation: Operation, values: Values, context: Any, root: Any = None) -> None:
+    def __init__(self, operation: Operation, variables: CoercedVariables, context: Any, root: Any = None) -> None:
+        """`root`: the source of the root fields; the event, in a subscription."""
         self.operation = operation
-        self.values = values
+        self.variables = variables
         self.context = context
         self.root = root
         self._errors: CollectedErrors | None = None
@@ -69,12 +73,12 @@ class Run:
     def errors(self) -> list[GraphQLError] | None:
         return self._errors.errors or None if self._errors is not None else None
 
-    def fail(self, error: GraphQLError, trail: Trail | None) -> None:
-        """Note an error; what stands below a place that is null already is left out."""
-        self._collected().add(error, path_of(trail) if trail else None)
+    def add_error(self, error: GraphQLError, path: ResponsePath | None) -> None:
+        """Record an error. Errors below a position that is already null are dropped, as in graphql-core."""
+        self._collected_errors().add(error, to_graphql_path(path) if path else None)
 
     def executor(self) -> Executor[Any]:
-        """graphql-core's executor for this run, sharing its errors: for what the plan leaves to graphql-core."""
+        """graphql-core's executor for this execution, with the same list of errors: for what is not compiled."""
         if self._executor is None:
             operation = self.operation
             self._executor = StrawberryGraphQLCoreExecutionContext(
@@ -84,54 +88,89 @@ class Run:
                 self.root,
                 self.context,
                 operation.definition,
-                self.values.whole(),
+                self.variables.for_graphql_core(),
                 default_field_resolver,
                 default_type_resolver,
                 default_field_resolver,
-                hide_suggestions=operation.hides_suggestions,
+                hide_suggestions=operation.hide_suggestions,
             )
-            self._executor.collected_errors = self._collected()
+            self._executor.collected_errors = self._collected_errors()
         return self._executor
 
-    def info(self, place: Place, trail: Trail) -> GraphQLResolveInfo[Any]:
-        """graphql-core's info for this place; items of its list share it."""
-        while isinstance(trail[1], int) and trail[0] is not None:
-            trail = trail[0]
-        return self.executor().build_resolve_info(place.definition, place.nodes, place.parent, path_of(trail))
+    def info(self, field: CollectedField, path: ResponsePath) -> GraphQLResolveInfo[Any]:
+        """graphql-core's info for this field; the items of its list share it."""
+        while isinstance(path[1], int) and path[0] is not None:
+            path = path[0]
+        return self.executor().build_resolve_info(field.definition, field.nodes, field.parent, to_graphql_path(path))
 
-    def settle(self, awaitables: list[Awaitable[Any]]) -> None:
-        """See to it that what has begun ends, though nobody waits for it: its siblings have failed."""
+    def finish_in_background(self, awaitables: list[Awaitable[Any]]) -> None:
+        """Let running resolvers finish whose result is no longer needed, because a sibling has failed."""
         if not awaitables:
             return
         if self._background is None:
             self._background = set()
         future = gather(*awaitables, return_exceptions=True)
-        self._background.add(future)
+        self._background.add(future)  # asyncio keeps only a weak reference
         future.add_done_callback(self._background.discard)
 
-    def _collected(self) -> CollectedErrors:
+    def _collected_errors(self) -> CollectedErrors:
         if self._errors is None:
             self._errors = CollectedErrors()
         return self._errors
 
 
-def path_of(trail: Trail) -> Path:
-    above = trail[0]
-    return Path(path_of(above) if above is not None else None, trail[1], trail[2])
+class LazyInfo:
+    """graphql-core's info; only the context is at hand, the rest is built on first access."""
+
+    __slots__ = ("_execution", "_field", "_path", "context")
+
+    def __init__(self, execution: Execution, field: CollectedField, path: ResponsePath) -> None:
+        self.context = execution.context
+        self._execution = execution
+        self._field = field
+        self._path = path
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._execution.info(self._field, self._path), name)
 
 
-def located(error: Exception, nodes: list[FieldNode], trail: Trail) -> GraphQLError:
-    """The error with its place in the document and in the answer, unless it has them already."""
+class LazyStrawberryInfo(Info[Any, Any]):
+    """Strawberry's info, built likewise."""
+
+    def __init__(
+        self, execution: Execution, field: CollectedField, path: ResponsePath, declaration: StrawberryField
+    ) -> None:
+        self._execution = execution
+        self._collected_field = field
+        self._path = path
+        self._field = declaration
+
+    @property
+    def context(self) -> Any:
+        return self._execution.context
+
+    @cached_property
+    def _raw_info(self) -> Any:  # type: ignore[override]  # an attribute in Strawberry
+        return self._execution.info(self._collected_field, self._path)
+
+
+def to_graphql_path(path: ResponsePath) -> Path:
+    outer = path[0]
+    return Path(to_graphql_path(outer) if outer is not None else None, path[1], path[2])
+
+
+def locate_error(error: Exception, nodes: list[FieldNode], path: ResponsePath) -> GraphQLError:
+    """The error with its locations in the document and its path in the response, unless it has them."""
     keys: list[str | int] = []
-    above: Trail | None = trail
-    while above is not None:
-        keys.append(above[1])
-        above = above[0]
+    outer: ResponsePath | None = path
+    while outer is not None:
+        keys.append(outer[1])
+        outer = outer[0]
     return located_error(error, nodes, keys[::-1])
 
 
-async def fill(results: Any, keys: list[Any]) -> Any:
-    """The dict or list with the coroutines at `keys` awaited: one by itself, several at once."""
+async def await_values(results: Any, keys: list[Any]) -> Any:
+    """Replace the coroutines at `keys` of a dict or list by their results: await one, gather several."""
     if len(keys) == 1:
         [key] = keys
         results[key] = await results[key]

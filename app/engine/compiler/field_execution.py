@@ -1,7 +1,7 @@
-"""Steps: each answers one place for one source.
+"""ExecuteField: resolves and completes one field of one object.
 
-A step catches what goes wrong at its place, for a nullable field answers null, and for one that is not raises the
-located error to the object around it.
+An error is caught at its field: a nullable field becomes null; a non-null field raises the located error to the object
+around it.
 """
 
 from collections.abc import Awaitable
@@ -12,184 +12,192 @@ from typing import Any
 from graphql import GraphQLLeafType, is_non_null_type
 from graphql.pyutils import is_awaitable
 
-from app.engine.compiler.arguments import Arguments
-from app.engine.compiler.execution_state import Completion, Run, Step, Trail, located
-from app.engine.compiler.field_collection import Place
-from app.engine.compiler.leaf_types import exact_class, plain_classes, writer
-from app.engine.compiler.resolvers import Call, Method, handled
+from app.engine.compiler.analysis import CollectedField
+from app.engine.compiler.execution_state import CompleteValue, ExecuteField, Execution, ResponsePath, locate_error
+from app.engine.compiler.input_coercion import CoerceArguments
+from app.engine.compiler.output_types import class_identical_in_json, plain_classes, serializer
+from app.engine.compiler.resolvers import DirectResolver, ResolveValue, handle_exception
 
 
-class Answering:
-    """What becomes of the value of one place: completed, awaited, or failed."""
+class FieldCompletion:
+    """What happens to the resolved value of a field: it is awaited, completed, or replaced by an error."""
 
-    __slots__ = ("complete", "expected", "non_null", "place")
+    __slots__ = ("complete", "field", "non_null", "plain_classes")
 
-    def __init__(self, place: Place, complete: Completion, expected: frozenset[type]) -> None:
-        """`expected`: classes whose objects do not wait."""
-        self.place = place
+    def __init__(self, field: CollectedField, complete: CompleteValue, plain_classes: frozenset[type]) -> None:
+        """`plain_classes`: classes whose instances are not awaitable."""
+        self.field = field
         self.complete = complete
-        self.expected = expected
-        self.non_null = is_non_null_type(place.definition.type)
+        self.plain_classes = plain_classes
+        self.non_null = is_non_null_type(field.definition.type)
 
-    def answer(self, run: Run, trail: Trail, value: Any) -> Any:
-        """JSON, or a coroutine of it. Raises: whatever is wrong with the value at once."""
-        if type(value) not in self.expected and is_awaitable(value):
-            return self.later(run, trail, value)
-        done = self.complete(run, trail, value)
-        return self.guarded(run, trail, done) if type(done) is CoroutineType else done
+    def finish(self, execution: Execution, path: ResponsePath, value: Any) -> Any:
+        """JSON, or a coroutine of it. Raises: an error in the value that is found at once."""
+        if type(value) not in self.plain_classes and is_awaitable(value):
+            return self._await_value(execution, path, value)
+        completed = self.complete(execution, path, value)
+        return self._await_completed(execution, path, completed) if type(completed) is CoroutineType else completed
 
-    async def later(self, run: Run, trail: Trail, value: Awaitable[Any]) -> Any:
+    async def _await_value(self, execution: Execution, path: ResponsePath, value: Awaitable[Any]) -> Any:
         try:
-            done = self.complete(run, trail, await value)
-            return await done if type(done) is CoroutineType else done
+            completed = self.complete(execution, path, await value)
+            return await completed if type(completed) is CoroutineType else completed
         except Exception as error:
-            return self.failed(run, trail, error)
+            return self.handle_error(execution, path, error)
 
-    async def guarded(self, run: Run, trail: Trail, done: Awaitable[Any]) -> Any:
+    async def _await_completed(self, execution: Execution, path: ResponsePath, completed: Awaitable[Any]) -> Any:
         try:
-            return await done
+            return await completed
         except Exception as error:
-            return self.failed(run, trail, error)
+            return self.handle_error(execution, path, error)
 
-    def failed(self, run: Run, trail: Trail, error: Exception) -> None:
-        """Null, where that is allowed. Raises: GraphQLError, where it is not."""
-        told = located(error, self.place.nodes, trail)
+    def handle_error(self, execution: Execution, path: ResponsePath, error: Exception) -> None:
+        """Null, where the field is nullable. Raises: GraphQLError, where it is not."""
+        located = locate_error(error, self.field.nodes, path)
         if self.non_null:
-            raise told
-        run.fail(told, trail)
+            raise located
+        execution.add_error(located, path)
 
 
-def constant(text: str) -> Step:
-    """For __typename: the type of a place is known beforehand."""
-    return lambda _run, _source, _above: text
+def execute_typename(name: str) -> ExecuteField:
+    """For __typename: the object type is known when the field is compiled."""
+    return lambda _execution, _source, _outer: name
 
 
-def attribute(answering: Answering, name: str, leaf: GraphQLLeafType | None) -> Step:
-    """`leaf`: its type where that is a scalar or an enum, null or not."""
+def execute_attribute(completion: FieldCompletion, name: str, leaf_type: GraphQLLeafType | None) -> ExecuteField:
+    """For a field that returns an attribute. `leaf_type`: the field's type without non-null, if it is a leaf type."""
     get = attrgetter(name)
-    key, parent = answering.place.response_name, answering.place.parent.name
-    if leaf is None:
-        return _attribute(answering, get, key, parent)
-    exact = exact_class(leaf)
-    if exact is not None:
-        return _exact(answering, get, exact, key, parent)
-    return _written(answering, get, leaf, key, parent)
+    key, parent = completion.field.response_name, completion.field.parent.name
+    if leaf_type is None:
+        return _execute_composite(completion, get, key, parent)
+    identical = class_identical_in_json(leaf_type)
+    if identical is not None:
+        return _execute_identical(completion, get, identical, key, parent)
+    return _execute_serialized(completion, get, leaf_type, key, parent)
 
 
-def _attribute(answering: Answering, get: Any, key: str, parent: str) -> Step:
-    def step(run: Run, source: Any, above: Trail | None) -> Any:
-        trail = (above, key, parent)
+def _execute_composite(completion: FieldCompletion, get: Any, key: str, parent: str) -> ExecuteField:
+    def execute(execution: Execution, source: Any, outer: ResponsePath | None) -> Any:
+        path = (outer, key, parent)
         try:
-            return answering.answer(run, trail, get(source))
+            return completion.finish(execution, path, get(source))
         except Exception as error:
-            return answering.failed(run, trail, error)
+            return completion.handle_error(execution, path, error)
 
-    return step
+    return execute
 
 
-def _exact(answering: Answering, get: Any, exact: type, key: str, parent: str) -> Step:
-    """Texts, ids and booleans are their own JSON; the trail of anything else is made when it is needed."""
+def _execute_identical(completion: FieldCompletion, get: Any, cls: type, key: str, parent: str) -> ExecuteField:
+    """For strings, ids and booleans. As below, the path is made only when it is needed."""
 
-    def step(run: Run, source: Any, above: Trail | None) -> Any:
+    def execute(execution: Execution, source: Any, outer: ResponsePath | None) -> Any:
         try:
             value = get(source)
-            return value if type(value) is exact else answering.answer(run, (above, key, parent), value)
+            return value if type(value) is cls else completion.finish(execution, (outer, key, parent), value)
         except Exception as error:
-            return answering.failed(run, (above, key, parent), error)
+            return completion.handle_error(execution, (outer, key, parent), error)
 
-    return step
+    return execute
 
 
-def _written(answering: Answering, get: Any, leaf: GraphQLLeafType, key: str, parent: str) -> Step:
-    write, plain, is_nullable = writer(leaf), plain_classes(leaf), not answering.non_null
+def _execute_serialized(
+    completion: FieldCompletion, get: Any, leaf_type: GraphQLLeafType, key: str, parent: str
+) -> ExecuteField:
+    serialize, plain, is_nullable = serializer(leaf_type), plain_classes(leaf_type), not completion.non_null
 
-    def step(run: Run, source: Any, above: Trail | None) -> Any:
+    def execute(execution: Execution, source: Any, outer: ResponsePath | None) -> Any:
         try:
             value = get(source)
             if type(value) in plain:
-                return write(value)
+                return serialize(value)
             if value is None and is_nullable:
                 return None
-            return answering.answer(run, (above, key, parent), value)
+            return completion.finish(execution, (outer, key, parent), value)
         except Exception as error:
-            return answering.failed(run, (above, key, parent), error)
+            return completion.handle_error(execution, (outer, key, parent), error)
 
-    return step
+    return execute
 
 
-def called(answering: Answering, call: Call, arguments: Arguments | None) -> Step:
-    """What graphql-core would call."""
-    key, parent = answering.place.response_name, answering.place.parent.name
+def execute_resolver(
+    completion: FieldCompletion, resolve: ResolveValue, coerce_arguments: CoerceArguments | None
+) -> ExecuteField:
+    key, parent = completion.field.response_name, completion.field.parent.name
 
-    def step(run: Run, source: Any, above: Trail | None) -> Any:
-        trail = (above, key, parent)
+    def execute(execution: Execution, source: Any, outer: ResponsePath | None) -> Any:
+        path = (outer, key, parent)
         try:
-            given = arguments(run.values) if arguments is not None else {}
-            return answering.answer(run, trail, call(run, source, trail, given))
+            arguments = coerce_arguments(execution.variables) if coerce_arguments is not None else {}
+            return completion.finish(execution, path, resolve(execution, source, path, arguments))
         except Exception as error:
-            return answering.failed(run, trail, error)
+            return completion.handle_error(execution, path, error)
 
-    return step
-
-
-def event(answering: Answering, arguments: Arguments | None) -> Step:
-    """The field of a subscription, for what its generator has yielded: the source itself."""
-    return called(answering, lambda _run, source, _trail, _arguments: source, arguments)
+    return execute
 
 
-def method(answering: Answering, found: Method, arguments: Arguments | None) -> Step:
-    """A method that is called directly."""
-    if found.is_async:
-        return _async_method(answering, found, arguments)
-    return called(answering, _handling(answering.place, found) if found.handlers else found.call, arguments)
+def execute_event(completion: FieldCompletion, coerce_arguments: CoerceArguments | None) -> ExecuteField:
+    """For the field of a subscription: its value is the event, which is the source."""
+    return execute_resolver(completion, lambda _execution, source, _path, _arguments: source, coerce_arguments)
 
 
-def _handling(place: Place, found: Method) -> Call:
-    def call(run: Run, source: Any, trail: Trail, given: dict[str, Any]) -> Any:
+def execute_direct(
+    completion: FieldCompletion, resolver: DirectResolver, coerce_arguments: CoerceArguments | None
+) -> ExecuteField:
+    if resolver.is_async:
+        return _execute_async(completion, resolver, coerce_arguments)
+    resolve = _with_handlers(completion.field, resolver) if resolver.handlers else resolver.resolve
+    return execute_resolver(completion, resolve, coerce_arguments)
+
+
+def _with_handlers(field: CollectedField, resolver: DirectResolver) -> ResolveValue:
+    def resolve(execution: Execution, source: Any, path: ResponsePath, arguments: dict[str, Any]) -> Any:
         try:
-            value = found.call(run, source, trail, given)
+            value = resolver.resolve(execution, source, path, arguments)
         except Exception as error:
-            return handled(found, place, run, trail, error)
-        return awaited(run, trail, value) if is_awaitable(value) else value
+            return handle_exception(resolver, field, execution, path, error)
+        return await_value(execution, path, value) if is_awaitable(value) else value
 
-    async def awaited(run: Run, trail: Trail, value: Awaitable[Any]) -> Any:
+    async def await_value(execution: Execution, path: ResponsePath, value: Awaitable[Any]) -> Any:
         try:
             return await value
         except Exception as error:
-            member = handled(found, place, run, trail, error)
-            return await member if is_awaitable(member) else member
+            result = handle_exception(resolver, field, execution, path, error)
+            return await result if is_awaitable(result) else result
 
-    return call
+    return resolve
 
 
-def _async_method(answering: Answering, found: Method, arguments: Arguments | None) -> Step:
-    place, complete, failed = answering.place, answering.complete, answering.failed
-    key, parent = place.response_name, place.parent.name
-    call, has_handlers = found.call, bool(found.handlers)
+def _execute_async(
+    completion: FieldCompletion, resolver: DirectResolver, coerce_arguments: CoerceArguments | None
+) -> ExecuteField:
+    """As `execute_resolver`, with one coroutine for the field instead of one for each stage."""
+    field, complete, handle_error = completion.field, completion.complete, completion.handle_error
+    key, parent = field.response_name, field.parent.name
+    resolve, has_handlers = resolver.resolve, bool(resolver.handlers)
 
-    def step(run: Run, source: Any, above: Trail | None) -> Any:
-        trail = (above, key, parent)
+    def execute(execution: Execution, source: Any, outer: ResponsePath | None) -> Any:
+        path = (outer, key, parent)
         try:
-            given = arguments(run.values) if arguments is not None else {}
+            arguments = coerce_arguments(execution.variables) if coerce_arguments is not None else {}
         except Exception as error:
-            return failed(run, trail, error)
-        return resolved(run, source, trail, given)
+            return handle_error(execution, path, error)
+        return execute_later(execution, source, path, arguments)
 
-    async def resolved(run: Run, source: Any, trail: Trail, given: dict[str, Any]) -> Any:
+    async def execute_later(execution: Execution, source: Any, path: ResponsePath, arguments: dict[str, Any]) -> Any:
         try:
             try:
-                value = call(run, source, trail, given)
+                value = resolve(execution, source, path, arguments)
                 if is_awaitable(value):
                     value = await value
             except Exception as error:
                 if not has_handlers:
                     raise
-                value = handled(found, place, run, trail, error)
+                value = handle_exception(resolver, field, execution, path, error)
                 if is_awaitable(value):
                     value = await value
-            done = complete(run, trail, value)
-            return await done if type(done) is CoroutineType else done
+            completed = complete(execution, path, value)
+            return await completed if type(completed) is CoroutineType else completed
         except Exception as error:
-            return failed(run, trail, error)
+            return handle_error(execution, path, error)
 
-    return step
+    return execute

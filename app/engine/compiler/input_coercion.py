@@ -1,13 +1,19 @@
-"""Variables, coerced as graphql-core coerces them.
+"""Coercion of variables and arguments, with the results and errors of graphql-core.
 
-Each definition gets a short way for what clients nearly always send: the right JSON type. A short way that is not sure
-raises `Unsure`, and graphql-core coerces all variables of the request: it finds the errors, and words them.
+Each variable definition has a fast path for what clients nearly always send: a value of the expected JSON type. Where the
+fast path does not apply, graphql-core coerces all variables of the request, and words the errors. Of the arguments,
+those that the document fixes are coerced once, and variables are looked up; everything else is left to graphql-core's
+`get_argument_values`.
 """
 
 from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
 from typing import Any, Final
 
 from graphql import (
+    GraphQLArgument,
     GraphQLBoolean,
     GraphQLError,
     GraphQLID,
@@ -18,201 +24,304 @@ from graphql import (
     GraphQLSchema,
     GraphQLString,
     OperationDefinitionNode,
+    ValueNode,
     VariableDefinitionNode,
+    VariableNode,
     is_leaf_type,
+    is_required_argument,
     is_required_input_field,
 )
 from graphql.execution.get_variable_signature import GraphQLVariableSignature, get_variable_signature
-from graphql.execution.values import VariableValues, VariableValueSource, get_variable_values
+from graphql.execution.values import VariableValues, VariableValueSource, get_argument_values, get_variable_values
+from graphql.language import visit
+from graphql.language.visitor import Visitor
 from graphql.pyutils import Undefined
-from graphql.utilities.coerce_input_value import coerce_default_value
+from graphql.utilities.coerce_input_value import coerce_default_value, coerce_input_literal
+
+from app.engine.compiler.analysis import CollectedField
 
 MAX_ERRORS: Final = 50
-"""graphql-core's own default: how many errors of variables are told."""
+"""How many errors in variables are reported; graphql-core's own default."""
 
-Coercion = Callable[[Any], Any]
-_Short = tuple[str, Coercion, Any, bool]
-"""The name of a variable, its short way, its default (Undefined: none), and whether it must be sent or have one."""
-_SENT_AS_THEY_ARE: Final[Mapping[Any, type]] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
-
-
-class Unsure(Exception):
-    """The short way does not cover this value."""
+_Coerce = Callable[[Any], Any]
+_FastVariable = tuple[str, _Coerce, Any, bool]
+"""A variable's name, its coercion, its default (Undefined: none), and whether it needs a value or a default."""
+_PASSED_THROUGH: Final[Mapping[Any, type]] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
 
 
-class Values:
-    """The variables of one run."""
+class _FastPathFailed(Exception):
+    """The fast path does not cover this value."""
 
-    __slots__ = ("_signatures", "_whole", "coerced", "given")
+
+class CoercedVariables:
+    """The coerced variables of one execution."""
+
+    __slots__ = ("_all", "_signatures", "coerced", "given")
 
     def __init__(
         self,
         coerced: dict[str, Any],
         given: Mapping[str, Any],
         signatures: list[GraphQLVariableSignature],
-        whole: VariableValues | None = None,
+        all_values: VariableValues | None = None,
     ) -> None:
         self.coerced = coerced
         self.given = given
         self._signatures = signatures
-        self._whole = whole
+        self._all = all_values
 
-    def whole(self) -> VariableValues:
-        """As graphql-core's functions take them: each with its signature and what was sent."""
-        if self._whole is None:
+    def for_graphql_core(self) -> VariableValues:
+        """In the form that graphql-core's functions take: each with its signature and the value sent."""
+        if self._all is None:
             sources = {
                 signature.name: VariableValueSource(signature, self.given.get(signature.name, Undefined))
                 for signature in self._signatures
             }
-            self._whole = VariableValues(sources, self.coerced)
-        return self._whole
+            self._all = VariableValues(sources, self.coerced)
+        return self._all
 
 
-class Variables:
-    """The variable definitions of one operation."""
+class VariableCoercer:
+    """Coerces the variables of one operation."""
 
-    def __init__(self, schema: GraphQLSchema, operation: OperationDefinitionNode, *, hides_suggestions: bool) -> None:
+    def __init__(self, schema: GraphQLSchema, operation: OperationDefinitionNode, *, hide_suggestions: bool) -> None:
         self._schema = schema
         self._definitions = tuple(operation.variable_definitions or ())
-        self._hides_suggestions = hides_suggestions
+        self._hide_suggestions = hide_suggestions
         self._signatures: list[GraphQLVariableSignature] = []
-        self._short: list[_Short] | None = []
+        self._fast: list[_FastVariable] | None = []
         for definition in self._definitions:
             self._define(definition)
 
-    def values(self, given: Mapping[str, Any]) -> Values | list[GraphQLError]:
-        """The variables of a request, or what is wrong with them."""
-        if self._short is None:
-            return self._in_full(given)
+    def coerce(self, given: Mapping[str, Any]) -> CoercedVariables | list[GraphQLError]:
+        """The variables of a request, or the errors in them."""
+        if self._fast is None:
+            return self._coerce_by_graphql_core(given)
         try:
-            return Values(self._shortly(self._short, given), given, self._signatures)
-        except Exception:  # Unsure, or a scalar's refusal
-            return self._in_full(given)
+            return CoercedVariables(_coerce_fast(self._fast, given), given, self._signatures)
+        except Exception:  # _FastPathFailed, or a value that a scalar rejects
+            return self._coerce_by_graphql_core(given)
 
-    def _in_full(self, given: Mapping[str, Any]) -> Values | list[GraphQLError]:
+    def _coerce_by_graphql_core(self, given: Mapping[str, Any]) -> CoercedVariables | list[GraphQLError]:
         found = get_variable_values(
             self._schema,
             self._definitions,
             dict(given),
             max_errors=MAX_ERRORS,
-            hide_suggestions=self._hides_suggestions,
+            hide_suggestions=self._hide_suggestions,
         )
-        return found if isinstance(found, list) else self.coerced(found, given)
-
-    def coerced(self, values: VariableValues, given: Mapping[str, Any]) -> Values:
-        """Variables that graphql-core has coerced."""
-        return Values(values.coerced, given, self._signatures, values)
-
-    @staticmethod
-    def _shortly(definitions: list[_Short], given: Mapping[str, Any]) -> dict[str, Any]:
-        coerced: dict[str, Any] = {}
-        for name, coerce, default, is_required in definitions:
-            if name in given:
-                coerced[name] = coerce(given[name])
-            elif default is not Undefined:
-                coerced[name] = default
-            elif is_required:
-                raise Unsure
-        return coerced
+        return found if isinstance(found, list) else CoercedVariables(found.coerced, given, self._signatures, found)
 
     def _define(self, definition: VariableDefinitionNode) -> None:
         signature = get_variable_signature(self._schema, definition)
         if isinstance(signature, GraphQLError):
-            self._short = None
+            self._fast = None
             return
         self._signatures.append(signature)
-        if self._short is not None:
+        if self._fast is not None:
             try:
                 default = coerce_default_value(signature)
             except TypeError:  # an invalid default: graphql-core words the error
-                self._short = None
+                self._fast = None
             else:
-                way = _short_way(signature.type, frozenset())
+                coerce = _coercion(signature.type, frozenset())
                 is_required = isinstance(signature.type, GraphQLNonNull)
-                self._short.append((signature.name, way, default, is_required))
+                self._fast.append((signature.name, coerce, default, is_required))
 
 
-def _short_way(kind: GraphQLInputType, above: frozenset[str]) -> Coercion:
-    """`above`: the input objects that this one stands in. One that holds itself has no short way down there."""
-    if isinstance(kind, GraphQLNonNull):
-        return _present(_not_null(kind.of_type, above))
-    inner = _not_null(kind, above)
+def _coerce_fast(variables: list[_FastVariable], given: Mapping[str, Any]) -> dict[str, Any]:
+    coerced: dict[str, Any] = {}
+    for name, coerce, default, is_required in variables:
+        if name in given:
+            coerced[name] = coerce(given[name])
+        elif default is not Undefined:
+            coerced[name] = default
+        elif is_required:
+            raise _FastPathFailed
+    return coerced
 
-    def nullable(value: Any) -> Any:
+
+def _coercion(input_type: GraphQLInputType, outer_types: frozenset[str]) -> _Coerce:
+    """`outer_types`: the input objects around this one. A recursive input object has no fast path below itself."""
+    if isinstance(input_type, GraphQLNonNull):
+        return _coerce_required(_coerce_present(input_type.of_type, outer_types))
+    inner = _coerce_present(input_type, outer_types)
+
+    def coerce_nullable(value: Any) -> Any:
         return None if value is None else inner(value)
 
-    return nullable
+    return coerce_nullable
 
 
-def _present(inner: Coercion) -> Coercion:
-    def present(value: Any) -> Any:
+def _coerce_required(inner: _Coerce) -> _Coerce:
+    def coerce_required(value: Any) -> Any:
         if value is None:
-            raise Unsure
+            raise _FastPathFailed
         return inner(value)
 
-    return present
+    return coerce_required
 
 
-def _not_null(kind: Any, above: frozenset[str]) -> Coercion:
-    """The short way for values that are not null."""
-    if isinstance(kind, GraphQLList):
-        return _list(_short_way(kind.of_type, above))
-    if isinstance(kind, GraphQLInputObjectType):
-        return _unsure if kind.is_one_of or kind.name in above else _input_object(kind, above | {kind.name})
-    return _leaf(kind) if is_leaf_type(kind) else _unsure
+def _coerce_present(input_type: Any, outer_types: frozenset[str]) -> _Coerce:
+    """The coercion of values that are not null."""
+    if isinstance(input_type, GraphQLList):
+        return _coerce_list(_coercion(input_type.of_type, outer_types))
+    if isinstance(input_type, GraphQLInputObjectType):
+        if input_type.is_one_of or input_type.name in outer_types:
+            return _fail
+        return _coerce_object(input_type, outer_types | {input_type.name})
+    return _coerce_leaf(input_type) if is_leaf_type(input_type) else _fail
 
 
-def _unsure(_: Any) -> Any:
-    raise Unsure
+def _fail(_: Any) -> Any:
+    raise _FastPathFailed
 
 
-def _leaf(kind: Any) -> Coercion:
-    exact = _SENT_AS_THEY_ARE.get(kind)
-    coerce = kind.coerce_input_value
+def _coerce_leaf(input_type: Any) -> _Coerce:
+    passed_through = _PASSED_THROUGH.get(input_type)
+    coerce = input_type.coerce_input_value
 
-    def leaf(value: Any) -> Any:
-        if type(value) is exact:
+    def coerce_leaf(value: Any) -> Any:
+        if type(value) is passed_through:
             return value
         coerced = coerce(value)
         if coerced is Undefined:
-            raise Unsure
+            raise _FastPathFailed
         return coerced
 
-    return leaf
+    return coerce_leaf
 
 
-def _list(item: Coercion) -> Coercion:
-    def items(value: Any) -> Any:
-        if type(value) is not list:  # one item alone is a list of one: rare enough
-            raise Unsure
-        return [item(one) for one in value]
+def _coerce_list(coerce_item: _Coerce) -> _Coerce:
+    def coerce_list(value: Any) -> Any:
+        if type(value) is not list:  # a single item counts as a list of one: rare, left to graphql-core
+            raise _FastPathFailed
+        return [coerce_item(item) for item in value]
 
-    return items
+    return coerce_list
 
 
-def _input_object(kind: GraphQLInputObjectType, above: frozenset[str]) -> Coercion:
+def _coerce_object(input_type: GraphQLInputObjectType, outer_types: frozenset[str]) -> _Coerce:
     fields = [
-        (name, field.out_name or name, _short_way(field.type, above), coerce_default_value(field), required)
-        for name, field in kind.fields.items()
-        for required in [is_required_input_field(field)]
+        (
+            name,
+            field.out_name or name,
+            _coercion(field.type, outer_types),
+            coerce_default_value(field),
+            is_required_input_field(field),
+        )
+        for name, field in input_type.fields.items()
     ]
-    made = kind.out_type
+    out_type = input_type.out_type
 
-    def input_object(value: Any) -> Any:
+    def coerce_object(value: Any) -> Any:
         if type(value) is not dict:
-            raise Unsure
+            raise _FastPathFailed
         coerced: dict[str, Any] = {}
         known = 0
-        for name, out_name, coerce, default, required in fields:
+        for name, out_name, coerce, default, is_required in fields:
             if name in value:
                 known += 1
                 coerced[out_name] = coerce(value[name])
             elif default is not Undefined:
                 coerced[out_name] = default
-            elif required:
-                raise Unsure
-        if known != len(value):
-            raise Unsure
-        return made(coerced)
+            elif is_required:
+                raise _FastPathFailed
+        if known != len(value):  # a field that the type does not have
+            raise _FastPathFailed
+        return out_type(coerced)
 
-    return input_object
+    return coerce_object
+
+
+CoerceArguments = Callable[[CoercedVariables], dict[str, Any]]
+"""The arguments of a field by the resolver's names for them. Raises: GraphQLError, as graphql-core words it."""
+
+_VariableArgument = tuple[str, str, Any, bool]
+"""The argument's name, the variable's, the argument's default (Undefined: none), and whether null is an error."""
+_IMMUTABLE: Final = (str, int, float, bool, type(None), Enum, datetime, date, Decimal)
+
+
+class _NotConstant(Enum):
+    """An argument whose value is known only during execution, or whose value is an error."""
+
+    NOT_CONSTANT = "not constant"
+
+
+_NOT_CONSTANT: Final = _NotConstant.NOT_CONSTANT
+
+
+def argument_coercion(field: CollectedField, *, hide_suggestions: bool) -> CoerceArguments | None:
+    """How the arguments of this field are coerced; None: it has no arguments."""
+    if not field.definition.args:
+        return None
+    node = field.nodes[0]
+
+    def coerce_by_graphql_core(variables: CoercedVariables) -> dict[str, Any]:
+        return get_argument_values(field.definition, node, variables.for_graphql_core(), None, hide_suggestions)
+
+    given = {argument.name.value: argument.value for argument in node.arguments or ()}
+    constants: dict[str, Any] = {}
+    variables: list[_VariableArgument] = []
+    for name, definition in field.definition.args.items():
+        out_name = definition.out_name or name
+        value = given.get(name)
+        constant = _default(definition) if isinstance(value, VariableNode) else _constant(definition, value)
+        if constant is _NOT_CONSTANT:
+            return coerce_by_graphql_core
+        if isinstance(value, VariableNode):
+            variables.append((out_name, value.name.value, constant, isinstance(definition.type, GraphQLNonNull)))
+            constants[out_name] = None  # keeps the argument's place in the order
+        elif constant is not Undefined:
+            constants[out_name] = constant
+    return _look_up(constants, variables, coerce_by_graphql_core) if variables else lambda _: constants
+
+
+def _look_up(
+    constants: dict[str, Any], variables: list[_VariableArgument], coerce_by_graphql_core: CoerceArguments
+) -> CoerceArguments:
+    def coerce_arguments(values: CoercedVariables) -> dict[str, Any]:
+        coerced = values.coerced
+        arguments = constants.copy()
+        for name, variable_name, default, rejects_null in variables:
+            value = coerced.get(variable_name, default)
+            if rejects_null and (value is Undefined or value is None):
+                return coerce_by_graphql_core(values)
+            if value is Undefined:
+                del arguments[name]
+            else:
+                arguments[name] = value
+        return arguments
+
+    return coerce_arguments
+
+
+def _constant(definition: GraphQLArgument, value: ValueNode | None) -> Any:
+    """The argument's value where the document fixes it. Undefined: it has none. _NOT_CONSTANT: coerce it each time."""
+    if value is None:
+        return _NOT_CONSTANT if is_required_argument(definition) else _default(definition)
+    if _contains_variable(value):
+        return _NOT_CONSTANT
+    coerced = coerce_input_literal(value, definition.type)
+    # A resolver might change a mutable value: such a value is made for each execution.
+    return coerced if isinstance(coerced, _IMMUTABLE) else _NOT_CONSTANT
+
+
+def _default(definition: GraphQLArgument) -> Any:
+    try:
+        return coerce_default_value(definition)
+    except TypeError:  # the schema's default is invalid: reported during execution
+        return _NOT_CONSTANT
+
+
+def _contains_variable(value: ValueNode) -> bool:
+    visitor = _VariableFinder()
+    visit(value, visitor)
+    return visitor.found
+
+
+class _VariableFinder(Visitor):
+    found = False
+
+    def enter_variable(self, *_: Any) -> None:
+        self.found = True

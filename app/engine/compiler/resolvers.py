@@ -1,8 +1,8 @@
-"""How the value of a place is got: an attribute, a method called as Strawberry would call it, or graphql-core's way.
+"""ResolveFieldValue: an attribute, a resolver called directly, or the resolver that graphql-core would call.
 
-Strawberry's own resolver makes an info, converts each argument by asking its type anew, and wraps every call for its
-extensions. A field that uses none of that is called directly: arguments converted, need checked, method called, in
-Strawberry's order. A field that is not understood is resolved by what graphql-core would call.
+Strawberry's own resolver builds an info, converts each argument by inspecting its type again, and wraps every call for
+extensions. A field that uses none of this is resolved directly, in Strawberry's order: convert the arguments, check the
+permission, call the method. Any other field is resolved by what graphql-core would call.
 """
 
 from collections.abc import Callable
@@ -19,164 +19,181 @@ from strawberry.types.field import StrawberryField
 from strawberry.types.fields.resolver import StrawberryResolver
 from strawberry.types.info import Info
 
-from app.engine.compiler.execution_state import Run, Trail
-from app.engine.compiler.field_collection import Place
-from app.engine.compiler.infos import BareInfo, FieldInfo
-from app.engine.compiler.object_types import DEFINITION
-from app.engine.declare import GuardedField, check_permission
+from app.engine.compiler.analysis import CollectedField
+from app.engine.compiler.execution_state import Execution, LazyInfo, LazyStrawberryInfo, ResponsePath
+from app.engine.compiler.output_types import DEFINITION
+from app.engine.declare import GuardedField
+from app.engine.permissions import check_permission
 
-Call = Callable[[Run, Any, Trail, dict[str, Any]], Any]
-"""Calls what resolves a place: run, source, trail, arguments by their GraphQL names."""
+ResolveValue = Callable[[Execution, Any, ResponsePath, dict[str, Any]], Any]
+"""Resolves a field: execution, source, path, arguments by their GraphQL names."""
 Handlers = tuple[tuple[tuple[type[Exception], ...], ExceptionHandler[Any]], ...]
-_CALLABLE: Final = (GuardedField, StrawberryField)
+_SUPPORTED_FIELDS: Final = (GuardedField, StrawberryField)
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
-    """A resolver that is called directly."""
+class DirectResolver:
+    """A resolver that is called without Strawberry's wrappers."""
 
-    call: Call
+    resolve: ResolveValue
     is_async: bool
-    """Whether nothing of it may run before it is awaited."""
-    field: StrawberryField
+    """Whether no part of it may run before it is awaited."""
+    declaration: StrawberryField
     handlers: Handlers
-    """What makes union members of exceptions."""
+    """They turn exceptions into members of the field's union."""
 
 
-def attribute_of(place: Place, schema: GraphQLSchema) -> str | None:
-    """The attribute that this place shows, if that is all there is to it."""
-    field = _field(place)
-    if field is None or not field.is_basic_field or field.default_resolver is not getattr or place.definition.args:
+def attribute_name(field: CollectedField, schema: GraphQLSchema) -> str | None:
+    """The attribute that this field returns; None: it does more than that."""
+    declaration = _supported_declaration(field)
+    if declaration is None or not declaration.is_basic_field or declaration.default_resolver is not getattr:
         return None
-    return None if _handlers(field, schema) else field.python_name
+    return None if field.definition.args or _handlers(declaration, schema) else declaration.python_name
 
 
-def is_event(place: Place) -> bool:
-    """Whether the place shows what a subscription has yielded."""
-    field = place.definition.extensions.get(DEFINITION)
-    return isinstance(field, StrawberryField) and field.is_subscription
+def is_subscription_event(field: CollectedField) -> bool:
+    """Whether the field returns the event of a subscription."""
+    declaration = field.definition.extensions.get(DEFINITION)
+    return isinstance(declaration, StrawberryField) and declaration.is_subscription
 
 
-def method_of(place: Place, schema: GraphQLSchema) -> Method | None:
-    """The method that resolves this place, if it can be called directly."""
-    field = _field(place)
-    if field is None or field.extensions or field.is_subscription or _is_plain(place, field):
+def direct_resolver(field: CollectedField, schema: GraphQLSchema) -> DirectResolver | None:
+    """The method that resolves this field; None: it cannot be called directly."""
+    declaration = _supported_declaration(field)
+    if (
+        declaration is None
+        or declaration.extensions
+        or declaration.is_subscription
+        or _takes_input_as_dict(field, declaration)
+    ):
         return None
-    resolver = field.base_resolver
+    resolver = declaration.base_resolver
     if type(resolver) is not StrawberryResolver or resolver.parent_parameter or resolver.root_parameter:
         return None
-    converter = _strawberry(schema).schema_converter
+    converter = _strawberry_schema(schema).schema_converter
     if converter.config.info_class is not Info:
         return None
-    return Method(
-        call=_direct(place, field, resolver, converter),
-        is_async=field.is_async,
-        field=field,
-        handlers=_handlers(field, schema),
+    return DirectResolver(
+        resolve=_call_method(field, declaration, resolver, converter),
+        is_async=declaration.is_async,
+        declaration=declaration,
+        handlers=_handlers(declaration, schema),
     )
 
 
-def whole(place: Place) -> Call:
-    """The resolver that graphql-core would call, called as it would."""
-    resolve: Any = place.definition.resolve or default_field_resolver
-    make_info: Any = BareInfo if _is_plain(place, place.definition.extensions.get(DEFINITION)) else Run.info
+def schema_resolver(field: CollectedField) -> ResolveValue:
+    """The resolver that graphql-core would call."""
+    resolve: Any = field.definition.resolve or default_field_resolver
+    declaration = field.definition.extensions.get(DEFINITION)
+    make_info: Any = LazyInfo if _takes_input_as_dict(field, declaration) else Execution.info
 
-    def call(run: Run, source: Any, trail: Trail, arguments: dict[str, Any]) -> Any:
-        return resolve(source, make_info(run, place, trail), **arguments)
+    def resolve_value(execution: Execution, source: Any, path: ResponsePath, arguments: dict[str, Any]) -> Any:
+        return resolve(source, make_info(execution, field, path), **arguments)
 
-    return call
+    return resolve_value
 
 
-def handled(method: Method, place: Place, run: Run, trail: Trail, error: Exception) -> Any:
-    """What the field's handler makes of an exception; the awaitable of it, if it says so. Raises: `error`."""
-    for exception_types, handler in method.handlers:
+def handle_exception(
+    resolver: DirectResolver, field: CollectedField, execution: Execution, path: ResponsePath, error: Exception
+) -> Any:
+    """What the field's handler makes of an exception, or an awaitable of it. Raises: `error`, if none handles it."""
+    for exception_types, handler in resolver.handlers:
         if isinstance(error, exception_types):
-            found = handler.handle(error, field=method.field, info=FieldInfo(run, place, trail, method.field))
-            if found is not None:
-                return _or_raised(found, error) if isawaitable(found) else found
+            info = LazyStrawberryInfo(execution, field, path, resolver.declaration)
+            result = handler.handle(error, field=resolver.declaration, info=info)
+            if result is not None:
+                return _await_result(result, error) if isawaitable(result) else result
             break
     raise error
 
 
-async def _or_raised(found: Any, error: Exception) -> Any:
-    if (member := await found) is None:
+async def _await_result(pending: Any, error: Exception) -> Any:
+    if (result := await pending) is None:
         raise error
-    return member
+    return result
 
 
-def _direct(place: Place, field: StrawberryField, resolver: StrawberryResolver[Any], converter: Any) -> Call:
+def _call_method(
+    field: CollectedField, declaration: StrawberryField, resolver: StrawberryResolver[Any], converter: Any
+) -> ResolveValue:
     function: Any = resolver.wrapped_func
-    needs = field.needs if isinstance(field, GuardedField) and field.is_checked else None
-    changes = isinstance(field, GuardedField) and field.is_mutation
+    guarded = declaration if isinstance(declaration, GuardedField) else None
+    needs = guarded.needs if guarded is not None and guarded.is_checked else None
+    is_mutation = guarded is not None and guarded.is_mutation
     info_name = resolver.info_parameter.name if resolver.info_parameter else None
     takes_source = resolver.self_parameter is not None
-    if takes_source and not (needs or info_name or field.arguments):
-        return lambda _run, source, _trail, _arguments: function(source)
-    convert = _conversion(field.arguments, converter)
+    if takes_source and not (needs or info_name or declaration.arguments):
+        return lambda _execution, source, _path, _arguments: function(source)
+    convert = _argument_conversion(declaration.arguments, converter)
 
-    def call(run: Run, source: Any, trail: Trail, arguments: dict[str, Any]) -> Any:
-        info = FieldInfo(run, place, trail, field)
+    def resolve_value(execution: Execution, source: Any, path: ResponsePath, arguments: dict[str, Any]) -> Any:
+        info = LazyStrawberryInfo(execution, field, path, declaration)
         named = convert(arguments, info)
         if needs is not None:
-            check_permission(run.context.caller, needs)
-        if changes:
-            run.context.clear_loaders()
+            check_permission(execution.context.caller, needs)
+        if is_mutation:
+            execution.context.clear_loaders()
         if info_name is not None:
             named[info_name] = info
         return function(source, **named) if takes_source else function(**named)
 
-    return call
+    return resolve_value
 
 
-def _conversion(
+def _argument_conversion(
     arguments: list[StrawberryArgument], converter: Any
 ) -> Callable[[dict[str, Any], Info], dict[str, Any]]:
-    """From GraphQL names to Python's, and from coerced inputs to Strawberry's: scalars and enums are that already."""
+    """From GraphQL names to Python names, and from coerced input objects to Strawberry's.
+
+    Coerced scalars and enums are passed on as they are.
+    """
     name_of = converter.config.name_converter.from_argument
-    known = [(name_of(one), one.python_name, None if _is_leaf(one, converter) else one.type) for one in arguments]
+    known = [(name_of(one), one.python_name, None if _is_passed_on(one, converter) else one.type) for one in arguments]
 
     def convert(given: dict[str, Any], info: Info) -> dict[str, Any]:
         named = {}
-        for name, python_name, kind in known:
+        for name, python_name, input_type in known:
             if name in given:
                 value = given[name]
-                named[python_name] = (
-                    value
-                    if kind is None
-                    else convert_argument(value, kind, converter.scalar_registry, converter.config, info, path=(name,))
-                )
+                if input_type is not None:
+                    value = convert_argument(
+                        value, input_type, converter.scalar_registry, converter.config, info, path=(name,)
+                    )
+                named[python_name] = value
         return named
 
     return convert
 
 
-def _is_leaf(argument: StrawberryArgument, converter: Any) -> bool:
-    """Whether Strawberry hands the coerced value on: asked with a value that nothing equals."""
-    token = object()
+def _is_passed_on(argument: StrawberryArgument, converter: Any) -> bool:
+    """Whether Strawberry passes on the coerced value: tried with a value that equals nothing else."""
+    probe = object()
     try:
-        return convert_argument(token, argument.type, converter.scalar_registry, converter.config) is token
-    except Exception:  # an input object or a list has no use for such a value
+        return convert_argument(probe, argument.type, converter.scalar_registry, converter.config) is probe
+    except Exception:  # an input object or a list cannot convert the probe
         return False
 
 
-def _field(place: Place) -> StrawberryField | None:
-    """The declaration of this place, if it is of a class whose ways are known."""
-    field = place.definition.extensions.get(DEFINITION)
-    return field if type(field) in _CALLABLE else None
+def _supported_declaration(field: CollectedField) -> StrawberryField | None:
+    """Strawberry's declaration of the field, unless it is of an unknown class, which may resolve in its own way."""
+    declaration = field.definition.extensions.get(DEFINITION)
+    return declaration if type(declaration) in _SUPPORTED_FIELDS else None
 
 
-def _is_plain(place: Place, field: Any) -> bool:
+def _takes_input_as_dict(field: CollectedField, declaration: Any) -> bool:
     return (
-        isinstance(field, GuardedField) and field.input_as_dict and place.definition.resolve == field.resolve_with_dicts
+        isinstance(declaration, GuardedField)
+        and declaration.input_as_dict
+        and field.definition.resolve == declaration.resolve_with_dicts
     )
 
 
 @lru_cache(maxsize=4_096)
-def _handlers(field: StrawberryField, schema: GraphQLSchema) -> Handlers:
-    """Strawberry compares the field's type with each line of the table; here it does once."""
-    found: Handlers = _strawberry(schema).schema_converter._get_field_exception_handlers(field)
+def _handlers(declaration: StrawberryField, schema: GraphQLSchema) -> Handlers:
+    """Strawberry compares the field's type with every handler on each exception; here once."""
+    found: Handlers = _strawberry_schema(schema).schema_converter._get_field_exception_handlers(declaration)
     return found
 
 
-def _strawberry(schema: GraphQLSchema) -> Any:
-    return schema._strawberry_schema  # type: ignore[attr-defined]  # Strawberry puts it there
+def _strawberry_schema(schema: GraphQLSchema) -> Any:
+    return schema._strawberry_schema  # type: ignore[attr-defined]  # set by Strawberry

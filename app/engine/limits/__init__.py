@@ -1,1 +1,1 @@
-"""What a caller may ask for: how large a document, how often, how much at once. What is refused costs little."""
+"""Limits on what a caller may send: the complexity of a document, the rate and number of operations."""

@@ -1,13 +1,15 @@
-"""Bounds on the shape of a document, in time linear in its length.
+"""Limits on the size and shape of a document, computed in time linear in its length.
 
-Each fragment is measured once, however often it is spread: what doubling fragments come to is computed, not walked.
+The size of a fragment is computed once, however often it is spread, so fragments that double each other are multiplied,
+not walked.
 
-The cost of an operation: each field counts 1; a field that takes `first` counts what is below it once for each item of
-its page (a variable counts as the largest page, no argument as the default); any other list counts what is below it ten
-times. Introspection is counted without its lists, which a rule of graphql-core's bounds.
+Cost of an operation: each field counts 1. A field with the argument `first` counts its subfields once for each item of
+its page (a variable counts as the largest page, a missing argument as its default). Any other list counts its subfields
+ten times. The lists of introspection are not multiplied; a validation rule of graphql-core limits them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from graphql import (
@@ -29,7 +31,6 @@ from graphql import (
     get_nullable_type,
 )
 
-from app.engine.limits.field_repetition import count_comparisons
 from app.engine.pagination import MAX_PAGE
 
 MAX_OPERATIONS: Final = 10
@@ -41,17 +42,20 @@ MAX_DIRECTIVES: Final = 50
 MAX_FIELDS: Final = 500
 MAX_COST: Final = 25_000
 MAX_COMPARISONS: Final = 2_000
-"""Pairs of fields that write the same place of the answer: validation compares each pair, at 4 to 8 microseconds."""
+"""Pairs of fields with the same position in the response. Validation compares each pair, in 4 to 8 microseconds, to
+decide whether they can be merged; without a limit a few hundred fields would block the process for a second."""
 LIST_SIZE: Final = 10
-"""What a list without `first` counts as."""
-_LIMIT: Final = 1_000_000
-"""Sums stop growing here; the doubling of thousands of fragments would otherwise be a number of thousands of digits."""
-_INTROSPECTION: Final = frozenset({"__schema", "__type"})
+"""The items that a list without `first` counts as."""
+_SATURATION: Final = 1_000_000
+"""Sums stop growing here; doubling fragments would otherwise yield numbers of thousands of digits."""
+_INTROSPECTION_FIELDS: Final = frozenset({"__schema", "__type"})
+
+Fragments = Mapping[str, FragmentDefinitionNode]
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionSize:
-    """What a selection set comes to with its fragments written out."""
+    """The size of a selection set with its fragments expanded."""
 
     depth: int = 0
     fields: int = 0
@@ -59,136 +63,127 @@ class SelectionSize:
     directives: int = 0
     cost: int = 0
     top_fields: int = 0
-    """Fields on the first level."""
+    """Fields of the first level."""
 
 
 def exceeded_limits(document: DocumentNode, schema: GraphQLSchema) -> list[GraphQLError]:
-    """The bounds that the document passes, as errors."""
+    """An error for each limit that the document exceeds."""
     operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
     fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
-    for what, count, bound in (
+    for what, count, limit in (
         ("operations", len(operations), MAX_OPERATIONS),
         ("fragments", len(fragments), MAX_FRAGMENTS),
     ):
-        if count > bound:
-            return [GraphQLError(f"A document may hold at most {bound} {what}; this one holds {count:,}.")]
-    ruler = SizeCalculator(schema, fragments)
+        if count > limit:
+            return [GraphQLError(f"A document may have at most {limit} {what}; this one has {count:,}.")]
+    calculator = SizeCalculator(schema, fragments)
     try:
-        errors = [error for operation in operations for error in _too_large(operation, ruler.operation_size(operation))]
-        # Only what has passed is compared: its fields, written out, are few.
+        errors = [error for node in operations for error in _size_errors(node, calculator.operation_size(node))]
+        # Comparisons are counted only if the number of fields is within its limit.
         return errors or [
-            error
-            for operation in operations
-            for error in _too_repetitive(operation, count_comparisons(operation, fragments))
+            GraphQLError("An operation may not select the same fields over and over.", node)
+            for node in operations
+            if count_comparisons(node, fragments) > MAX_COMPARISONS
         ]
     except RecursionError:  # a chain of hundreds of fragments
         return [GraphQLError(f"An operation may have at most {MAX_DEPTH} levels, fragments included.")]
 
 
-def _too_large(operation: OperationDefinitionNode, size: SelectionSize) -> list[GraphQLError]:
+def _size_errors(operation: OperationDefinitionNode, size: SelectionSize) -> list[GraphQLError]:
     errors = [
         GraphQLError(
-            f"An operation may have at most {bound:,} {what}, fragments included; this one has {count:,}.", operation
+            f"An operation may have at most {limit:,} {what}, fragments included; this one has {count:,}.", operation
         )
-        for what, count, bound in (
+        for what, count, limit in (
             ("levels", size.depth, MAX_DEPTH),
             ("fields at its root", size.top_fields, MAX_ROOT_FIELDS),
             ("aliases", size.aliases, MAX_ALIASES),
             ("directives", size.directives, MAX_DIRECTIVES),
             ("fields", size.fields, MAX_FIELDS),
         )
-        if count > bound
+        if count > limit
     ]
     if not errors and size.cost > MAX_COST:
         return [
             GraphQLError(
-                f"An operation may cost at most {MAX_COST:,}, each field counted once for each item of the pages it "
-                f"stands in; this one costs {size.cost:,}. Ask for smaller pages (first) or fewer fields.",
+                f"An operation may cost at most {MAX_COST:,}, where each field counts once for each item of the pages "
+                f"around it; this one costs {size.cost:,}. Request smaller pages (first) or fewer fields.",
                 operation,
             )
         ]
     return errors
 
 
-def _too_repetitive(operation: OperationDefinitionNode, count: int) -> list[GraphQLError]:
-    if count <= MAX_COMPARISONS:
-        return []
-    return [GraphQLError("An operation may not ask for the same fields over and over.", operation)]
-
-
 class SizeCalculator:
-    """Measures the operations of one document."""
+    """Computes the sizes of the operations of one document."""
 
-    def __init__(self, schema: GraphQLSchema, fragments: dict[str, FragmentDefinitionNode]) -> None:
+    def __init__(self, schema: GraphQLSchema, fragments: Fragments) -> None:
         self._schema = schema
         self._fragments = fragments
-        self._sizes: dict[str, SelectionSize] = {}
+        self._fragment_sizes: dict[str, SelectionSize] = {}
 
     def operation_size(self, node: OperationDefinitionNode) -> SelectionSize:
-        size = self._size(node.selection_set, self._schema.get_root_type(node.operation))
-        more = len(node.directives or ()) + sum(len(one.directives or ()) for one in node.variable_definitions or ())
-        return SelectionSize(
-            size.depth, size.fields, size.aliases, min(size.directives + more, _LIMIT), size.cost, size.top_fields
-        )
+        size = self._selection_set(node.selection_set, self._schema.get_root_type(node.operation))
+        definitions = node.variable_definitions or ()
+        more = len(node.directives or ()) + sum(len(definition.directives or ()) for definition in definitions)
+        return replace(size, directives=min(size.directives + more, _SATURATION))
 
-    def _size(self, selections: SelectionSetNode, parent: Any) -> SelectionSize:
+    def _selection_set(self, selection_set: SelectionSetNode, parent: Any) -> SelectionSize:
         depth = fields = aliases = directives = cost = top_fields = 0
-        for node in selections.selections:
+        for node in selection_set.selections:
             if isinstance(node, FieldNode):
-                found = self._field(node, parent)
+                size = self._field(node, parent)
             elif isinstance(node, FragmentSpreadNode):
-                found = self._fragment(node.name.value)
+                size = self._fragment(node.name.value)
             elif isinstance(node, InlineFragmentNode):
-                found = self._size(node.selection_set, self._condition(node, parent))
+                condition = node.type_condition
+                inner_parent = parent if condition is None else self._schema.get_type(condition.name.value)
+                size = self._selection_set(node.selection_set, inner_parent)
             else:
                 raise TypeError(f"an unknown kind of selection: {node.kind}")
-            depth = max(depth, found.depth)
-            fields = min(fields + found.fields, _LIMIT)
-            aliases = min(aliases + found.aliases, _LIMIT)
-            directives = min(directives + found.directives + len(node.directives or ()), _LIMIT)
-            cost = min(cost + found.cost, _LIMIT)
-            top_fields = min(top_fields + found.top_fields, _LIMIT)
-        return SelectionSize(depth, fields, aliases, directives, cost, top_fields)
+            depth = max(depth, size.depth)
+            fields = min(fields + size.fields, _SATURATION)
+            aliases = min(aliases + size.aliases, _SATURATION)
+            directives = min(directives + size.directives + len(node.directives or ()), _SATURATION)
+            cost = min(cost + size.cost, _SATURATION)
+            top_fields = min(top_fields + size.top_fields, _SATURATION)
+        return SelectionSize(
+            depth=depth, fields=fields, aliases=aliases, directives=directives, cost=cost, top_fields=top_fields
+        )
 
     def _field(self, node: FieldNode, parent: Any) -> SelectionSize:
-        """Of a field with all below it. One that the schema lacks counts as a plain one: validation refuses it."""
+        """A field with its subfields. A field that the schema lacks counts like a scalar; validation refuses it."""
         name = node.name.value
+        is_introspection = name in _INTROSPECTION_FIELDS
         has_fields = isinstance(parent, GraphQLObjectType | GraphQLInterfaceType)
-        declared: GraphQLField | None = parent.fields.get(name) if has_fields else None
-        below = get_named_type(declared.type) if declared is not None else None
-        inner = self._size(node.selection_set, below) if node.selection_set else SelectionSize()
-        items = 1 if name in _INTROSPECTION or declared is None else _items(node, declared, parent)
+        definition: GraphQLField | None = parent.fields.get(name) if has_fields else None
+        field_type = get_named_type(definition.type) if definition is not None else None
+        inner = self._selection_set(node.selection_set, field_type) if node.selection_set else SelectionSize()
+        items = 1 if is_introspection or definition is None else _max_items(node, definition, parent)
         return SelectionSize(
-            # Introspection is as deep as its tools make it; a rule of graphql-core's bounds its nested lists.
-            depth=1 if name in _INTROSPECTION else inner.depth + 1,
+            # Tools write deep introspection queries; a validation rule of graphql-core limits their nested lists.
+            depth=1 if is_introspection else inner.depth + 1,
             fields=inner.fields + 1,
             aliases=inner.aliases + (node.alias is not None),
             directives=inner.directives,
-            cost=1 + (inner.fields if name in _INTROSPECTION else items * inner.cost),
+            cost=1 + (inner.fields if is_introspection else items * inner.cost),
             top_fields=1,
         )
 
     def _fragment(self, name: str) -> SelectionSize:
-        if name not in self._sizes:
-            self._sizes[name] = (
-                SelectionSize()
-            )  # a fragment that spreads itself counts as nothing here: validation refuses it
+        if name not in self._fragment_sizes:
+            self._fragment_sizes[name] = SelectionSize()  # ends the recursion of a cycle, which validation refuses
             if fragment := self._fragments.get(name):
-                size = self._size(fragment.selection_set, self._schema.get_type(fragment.type_condition.name.value))
-                directives = min(size.directives + len(fragment.directives or ()), _LIMIT)
-                self._sizes[name] = SelectionSize(
-                    size.depth, size.fields, size.aliases, directives, size.cost, size.top_fields
-                )
-        return self._sizes[name]
-
-    def _condition(self, node: InlineFragmentNode, parent: Any) -> Any:
-        condition = node.type_condition
-        return parent if condition is None else self._schema.get_type(condition.name.value)
+                parent = self._schema.get_type(fragment.type_condition.name.value)
+                size = self._selection_set(fragment.selection_set, parent)
+                directives = min(size.directives + len(fragment.directives or ()), _SATURATION)
+                self._fragment_sizes[name] = replace(size, directives=directives)
+        return self._fragment_sizes[name]
 
 
-def _items(node: FieldNode, declared: GraphQLField, parent: Any) -> int:
-    """How many objects of what is below it the field may hold."""
-    if (first := declared.args.get("first")) is not None:
+def _max_items(node: FieldNode, definition: GraphQLField, parent: Any) -> int:
+    """How many objects the field may return."""
+    if (first := definition.args.get("first")) is not None:
         for argument in node.arguments or ():
             if argument.name.value == "first":
                 value = argument.value
@@ -196,6 +191,38 @@ def _items(node: FieldNode, declared: GraphQLField, parent: Any) -> int:
                     return min(max(int(value.value), 1), MAX_PAGE)
                 return MAX_PAGE
         return first.default_value if isinstance(first.default_value, int) else MAX_PAGE
-    is_list = isinstance(get_nullable_type(declared.type), GraphQLList)
-    is_page = parent.name.endswith("Connection")  # its field's `first` has counted its edges
+    is_list = isinstance(get_nullable_type(definition.type), GraphQLList)
+    is_page = parent.name.endswith("Connection")  # its items were counted with the `first` of the field around it
     return LIST_SIZE if is_list and not is_page else 1
+
+
+def count_comparisons(operation: OperationDefinitionNode, fragments: Fragments) -> int:
+    """How many pairs of fields validation will compare."""
+    pairs = 0
+    pending: list[list[SelectionSetNode]] = [[operation.selection_set]]
+    while pending:
+        for nodes in _fields_by_response_name(pending.pop(), fragments).values():
+            pairs += len(nodes) * (len(nodes) - 1) // 2
+            if inner := [node.selection_set for node in nodes if node.selection_set is not None]:
+                pending.append(inner)
+    return pairs
+
+
+def _fields_by_response_name(
+    selection_sets: Iterable[SelectionSetNode], fragments: Fragments
+) -> dict[str, list[FieldNode]]:
+    """The fields on the first level of all these selection sets."""
+    found: dict[str, list[FieldNode]] = {}
+    visited_fragments: set[str] = set()
+    pending = list(selection_sets)
+    while pending:
+        for node in pending.pop().selections:
+            if isinstance(node, FieldNode):
+                found.setdefault((node.alias or node.name).value, []).append(node)
+            elif isinstance(node, InlineFragmentNode):
+                pending.append(node.selection_set)
+            elif isinstance(node, FragmentSpreadNode) and node.name.value not in visited_fragments:
+                visited_fragments.add(node.name.value)  # once, as in validation and execution
+                if fragment := fragments.get(node.name.value):
+                    pending.append(fragment.selection_set)
+    return found

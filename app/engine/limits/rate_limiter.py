@@ -1,95 +1,160 @@
-"""Who may begin an operation now: rates per caller and address, operations at once, and the time that one may take.
+"""Rate limiter: how often a caller or client address may start operations, how many may run at once, and how long.
 
-Charges pass freely: they know OVERLOADED and no other limit (DESIGN section 4), and pay for no look-up here.
+The rate is a token bucket for each key: it fills at a steady rate, and each operation takes one token. A process keeps
+its own buckets and allows its share of the rate (1 / WORKERS), so no shared store is needed.
 """
 
+import ipaddress
 import math
-from collections import Counter
-from collections.abc import Iterator
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
-from app.api.context import Context
 from app.auth.caller import CallerKind
-from app.engine.limits.token_buckets import TokenBuckets, rate_limit_network
+from app.engine.context import RequestContext
 from app.errors import RateLimited
 from app.settings import Settings
 
+BURST_SECONDS: Final = 5
+"""A full bucket holds the tokens of this many seconds."""
+MAX_KEYS: Final = 20_000
+"""Buckets kept. The least recently used is dropped; its key then starts with a full bucket."""
 SERVICE_OPERATIONS: Final = 1_000
 SERVICE_SUBSCRIPTIONS: Final = 2_000
 
 
+class TokenBuckets:
+    """A token bucket for each key."""
+
+    def __init__(
+        self,
+        per_second: float,
+        *,
+        burst: float | None = None,
+        max_keys: int = MAX_KEYS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`per_second`: 0 means no limit. `burst`: the tokens of a full bucket, at least 1."""
+        self._per_second = per_second
+        self._burst = max(per_second * BURST_SECONDS if burst is None else burst, 1.0)
+        self._max_keys = max_keys
+        self._clock = clock
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._levels)
+
+    def take(self, key: str) -> float:
+        """Take a token and return 0; if there is none, the seconds until there is one."""
+        if not self._per_second:
+            return 0.0
+        now = self._clock()
+        level = self._level(key, now)
+        seconds = self._seconds_until_token(level)
+        self._levels[key] = (level if seconds else level - 1, now)
+        self._levels.move_to_end(key)
+        if len(self._levels) > self._max_keys:
+            self._levels.popitem(last=False)
+        return seconds
+
+    def seconds_until_token(self, key: str) -> float:
+        """What `take` would return, without taking a token."""
+        return self._seconds_until_token(self._level(key, self._clock())) if self._per_second else 0.0
+
+    def _level(self, key: str, now: float) -> float:
+        level, updated = self._levels.get(key, (self._burst, now))
+        return min(level + (now - updated) * self._per_second, self._burst)
+
+    def _seconds_until_token(self, level: float) -> float:
+        return 0.0 if level >= 1 else (1 - level) / self._per_second
+
+
 class RateLimiter:
-    """Made once per process. Users and strangers share one set of limits, services and operators have their own."""
+    """Created once for each process. Users and anonymous callers have one set of limits, services and operators
+    another."""
 
     def __init__(self, settings: Settings) -> None:
         share = 1 / settings.workers
         self._users = TokenBuckets(settings.rate_per_user * share)
         self._addresses = TokenBuckets(settings.rate_per_address * share)
         self._services = TokenBuckets(settings.rate_per_service * share)
-        self._most_running = settings.operations_per_user
-        self._most_streams = settings.subscriptions_per_user
-        self._running: Counter[str] = Counter()
-        self._streams: Counter[str] = Counter()
+        self._max_operations = settings.operations_per_user
+        self._max_subscriptions = settings.subscriptions_per_user
+        self._operations: Counter[str] = Counter()
+        self._subscriptions: Counter[str] = Counter()
         self.timeout_seconds = settings.operation_seconds
 
-    def record_operation(self, context: Context) -> None:
-        """Count one operation more. Raises: RateLimited."""
+    def record_operation(self, context: RequestContext[Any]) -> None:
+        """Count an operation for its caller and, for users, its client address. Raises: RateLimited."""
         if not is_user_or_anonymous(context):
-            wait = self._services.take(context.limit_key)
+            seconds = self._services.take(context.limit_key)
         else:
-            wait = self._users.take(context.limit_key)
-            if not wait and context.client_address is not None:
-                wait = self._addresses.take(rate_limit_network(context.client_address))
-        if wait:
-            raise RateLimited(math.ceil(wait))
+            seconds = self._users.take(context.limit_key)
+            if not seconds and context.client_address is not None:
+                seconds = self._addresses.take(rate_limit_network(context.client_address))
+        _raise_if_positive(seconds)
 
-    def check(self, context: Context) -> None:
-        """Before it is looked at who asks. Raises: RateLimited: its address has no token left. Takes none."""
-        if context.client_address is not None and (
-            wait := self._addresses.seconds_until_token(rate_limit_network(context.client_address))
-        ):
-            raise RateLimited(math.ceil(wait))
+    def check(self, context: RequestContext[Any]) -> None:
+        """Before authentication; counts nothing. Raises: RateLimited: the client address has used up its rate."""
+        if context.client_address is not None:
+            _raise_if_positive(self._addresses.seconds_until_token(rate_limit_network(context.client_address)))
 
-    def record_failure(self, context: Context) -> None:
-        """Count what was refused before it was an operation, for its address: guesses are not free. Nothing that an
-        accepted service or operator sends counts. Raises: RateLimited: there is no token left to take."""
-        if not is_user_or_anonymous(context) or context.client_address is None:
-            return
-        if wait := self._addresses.take(rate_limit_network(context.client_address)):
-            raise RateLimited(math.ceil(wait))
+    def record_failure(self, context: RequestContext[Any]) -> None:
+        """Count a request that is refused before its operation is known, such as one with a wrong token, for its client
+        address. Requests of an authenticated service or operator do not count.
+
+        Raises: RateLimited: the client address has used up its rate.
+        """
+        if is_user_or_anonymous(context) and context.client_address is not None:
+            _raise_if_positive(self._addresses.take(rate_limit_network(context.client_address)))
 
     @contextmanager
-    def running_operation(self, context: Context) -> Iterator[None]:
-        """A query or mutation of this caller. Raises: RateLimited: as many as it may have are running."""
-        with _one_of(
-            self._running, context, self._most_running if is_user_or_anonymous(context) else SERVICE_OPERATIONS
-        ):
+    def running_operation(self, context: RequestContext[Any]) -> Iterator[None]:
+        """Around a query or mutation. Raises: RateLimited: the caller has too many running."""
+        limit = self._max_operations if is_user_or_anonymous(context) else SERVICE_OPERATIONS
+        with _count_at_most(limit, self._operations, context.limit_key):
             yield
 
     @contextmanager
-    def open_subscription(self, context: Context) -> Iterator[None]:
-        """A subscription of this caller. Raises: RateLimited: as many as it may have are open."""
-        with _one_of(
-            self._streams, context, self._most_streams if is_user_or_anonymous(context) else SERVICE_SUBSCRIPTIONS
-        ):
+    def open_subscription(self, context: RequestContext[Any]) -> Iterator[None]:
+        """Around a subscription. Raises: RateLimited: the caller has too many open."""
+        limit = self._max_subscriptions if is_user_or_anonymous(context) else SERVICE_SUBSCRIPTIONS
+        with _count_at_most(limit, self._subscriptions, context.limit_key):
             yield
 
 
-def is_user_or_anonymous(context: Context) -> bool:
-    """Users and strangers."""
+def is_user_or_anonymous(context: RequestContext[Any]) -> bool:
     return context.caller is None or context.caller.kind is CallerKind.USER
 
 
+def rate_limit_network(address: str) -> str:
+    """What a client address is counted by: for IPv6 its /64 network, because a customer has all of it."""
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
+
+
+def _raise_if_positive(seconds: float) -> None:
+    if seconds:
+        raise RateLimited(math.ceil(seconds))
+
+
 @contextmanager
-def _one_of(counted: Counter[str], context: Context, most: int) -> Iterator[None]:
-    key = context.limit_key
-    if counted[key] >= most:
+def _count_at_most(limit: int, counts: Counter[str], key: str) -> Iterator[None]:
+    if counts[key] >= limit:
         raise RateLimited(1)
-    counted[key] += 1
+    counts[key] += 1
     try:
         yield
     finally:
-        counted[key] -= 1
-        if not counted[key]:
-            del counted[key]
+        counts[key] -= 1
+        if not counts[key]:
+            del counts[key]

@@ -1,8 +1,8 @@
-"""Documents known ahead: a client names one by the SHA-256 of its text, and need not send the text.
+"""Persisted documents: a client names a document by the SHA-256 of its text instead of sending it.
 
-They are read from a directory or a manifest at start, checked there, and compiled before the first request. A client
-cannot register one while the server runs: what is not known stays unknown until the server is started with it. Who may
-send texts of its own (*free documents*) is a setting per kind of caller; a text that equals a known one is not free.
+They are read from a directory or manifest when the server starts, validated and compiled. Clients cannot register
+documents at run time. A setting lists the kinds of callers that may also send *arbitrary documents*; a text that equals a
+persisted document is always served.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,126 +24,122 @@ from app.engine.persisted.files import (
 from app.errors import Misconfigured
 
 ANONYMOUS: Final = "anonymous"
-MAX_LISTED_PROBLEMS: Final = 10
-"""Problems that a message lists; the command lists all."""
 CALLER_KINDS: Final = frozenset({ANONYMOUS, "users", "services", "operators"})
+MAX_LISTED_PROBLEMS: Final = 10
+"""In an error message; `python -m app documents check` lists all."""
 
 NOT_FOUND: Final = format_error("PersistedQueryNotFound", ErrorCode.DOCUMENT_NOT_FOUND)
-"""The message is the one that stock clients compare with; what it means here stands beside it."""
+"""Clients compare with this message, so the explanation is in an extension."""
 NOT_FOUND["extensions"]["reason"] = (
-    "No document of this hash is known. Documents are not registered at run time: add it to KNOWN_DOCUMENTS and start "
-    "the server anew."
+    "No document has this hash. Documents are not registered at run time: add it to KNOWN_DOCUMENTS and restart the "
+    "server."
 )
 
 
 class DocumentNotServed(Exception):
-    """The document is not carried out for this caller; `error` is as it is sent."""
+    """The document is not executed for this caller. `error`: as it is sent."""
 
-    def __init__(self, problem: dict[str, Any]) -> None:
-        super().__init__(problem)
-        self.error = problem
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class PersistedDocuments:
-    """The known documents of one server, and who may send others."""
+    """The persisted documents of a server, and who may send others."""
 
     def __init__(
         self, documents: Iterable[PersistedDocument] = (), *, arbitrary_documents: Collection[str] = CALLER_KINDS
     ) -> None:
-        """`free_for`: kinds of callers that may send any text, of CALLERS."""
+        """`arbitrary_documents`: the kinds of callers, of CALLER_KINDS, that may send any document."""
         self.documents = tuple(documents)
         self._texts: Mapping[str, str] = {document_hash(document.text): document.text for document in self.documents}
         self._known = frozenset(self._texts.values())
-        self._free_for = frozenset(arbitrary_documents)
-        self._all_free = self._free_for >= CALLER_KINDS
+        self._arbitrary_documents = frozenset(arbitrary_documents)
+        self._all_served = self._arbitrary_documents >= CALLER_KINDS
 
     def resolve_text(self, query: str, document_hash: str | None, caller: Caller | None) -> str:
-        """The text that a caller means by a text, a hash (as `hash_of` writes it), or both. Raises: NotServed."""
+        """The document that a request names by text, hash or both. Raises: DocumentNotServed."""
         if document_hash is not None:
-            query = self._named(query, document_hash)
-        if self._all_free or query in self._known or _kind(caller) in self._free_for:
+            query = self._find(query, document_hash)
+        if self._all_served or query in self._known or _caller_kind(caller) in self._arbitrary_documents:
             return query
-        callers = "anonymous callers" if caller is None else _kind(caller)
+        callers = "anonymous callers" if caller is None else _caller_kind(caller)
         raise DocumentNotServed(
             format_error(
-                f"Texts of one's own are not served to {callers} here: send a known document, by its hash or by "
-                "exactly its text.",
+                f"This server does not execute arbitrary documents of {callers}: send a persisted document, by its hash "
+                "or with exactly its text.",
                 ErrorCode.DOCUMENT_NOT_ALLOWED,
             )
         )
 
-    def _named(self, query: str, hash: str) -> str:
-        if query:  # a client that was told "not found" sends both: the text is then what counts
-            if hash != document_hash(query):
+    def _find(self, query: str, given_hash: str) -> str:
+        if query:  # after "not found" a client sends hash and text; the text decides
+            if given_hash != document_hash(query):
                 raise DocumentNotServed(
                     format_error("The hash is not the SHA-256 of the document sent with it.", ErrorCode.BAD_REQUEST)
                 )
             return query
-        if hash not in self._texts:
+        if given_hash not in self._texts:
             raise DocumentNotServed(NOT_FOUND)
-        return self._texts[hash]
+        return self._texts[given_hash]
 
 
 def load_persisted_documents(path: Path | None, *, arbitrary_documents: Collection[str]) -> PersistedDocuments:
-    """The library in these files; None: it is empty. Raises: Misconfigured: they cannot be read."""
+    """The documents in this directory or manifest; None: there are none. Raises: Misconfigured: they cannot be read."""
     try:
-        return PersistedDocuments(
-            read_documents(path) if path is not None else (), arbitrary_documents=arbitrary_documents
-        )
-    except UnreadableDocuments as refusal:
-        raise to_misconfigured(refusal.problems) from None
+        documents = read_documents(path) if path is not None else ()
+    except UnreadableDocuments as unreadable:
+        raise to_misconfigured(unreadable.problems) from None
+    return PersistedDocuments(documents, arbitrary_documents=arbitrary_documents)
 
 
-def to_misconfigured(found: Sequence[DocumentProblem]) -> Misconfigured:
-    """Why nothing starts with these problems: the first of them in words."""
-    listed = "\n".join(map(str, found[:MAX_LISTED_PROBLEMS]))
+def to_misconfigured(problems: Sequence[DocumentProblem]) -> Misconfigured:
+    """The error that stops the server from starting; it lists the first problems."""
+    listed = "\n".join(map(str, problems[:MAX_LISTED_PROBLEMS]))
     return Misconfigured(
-        f"Problems with KNOWN_DOCUMENTS: {len(found)}; `python -m app documents check` lists all:\n{listed}"
+        f"Problems with KNOWN_DOCUMENTS: {len(problems)}; `python -m app documents check` lists all:\n{listed}"
     )
 
 
-def _kind(caller: Caller | None) -> str:
+def _caller_kind(caller: Caller | None) -> str:
     return ANONYMOUS if caller is None else f"{caller.kind}s"
 
 
 def operations_by_name(document: DocumentNode) -> Mapping[str | None, OperationDefinitionNode]:
-    """The operations of a document by the names that a request may give; None: the only one."""
+    """The operations of a document by the names with which a request may select them; None: the only operation."""
     found = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
     named: dict[str | None, OperationDefinitionNode] = {node.name.value: node for node in found if node.name}
     return named | {None: found[0]} if len(found) == 1 else named
 
 
 def validate_documents(
-    documents: Iterable[PersistedDocument], rules: DocumentCache
+    documents: Iterable[PersistedDocument], cache: DocumentCache
 ) -> tuple[Mapping[str, DocumentNode], list[DocumentProblem]]:
-    """What these texts say, by text, and everything for which some could not be carried out, by the schema and the
-    limits.
+    """The parsed documents by text, and why others cannot be executed.
 
-    Operations of one name may stand in several texts: those of older releases of a client beside today's.
+    Several documents may have an operation of the same name: those of older releases of a client beside the current one.
     """
-    said: dict[str, DocumentNode] = {}
-    found: list[DocumentProblem] = []
+    parsed: dict[str, DocumentNode] = {}
+    problems: list[DocumentProblem] = []
     for document in documents:
-        if document.text in said:
+        if document.text in parsed:
             continue
         try:
-            parsed = rules.parse_and_validate(document.text)
-        except InvalidDocument as refused:
-            for problem in refused.errors:
-                line = problem.locations[0].line if problem.locations else 1
-                found.append(
-                    DocumentProblem(document.location_of(line), f"{problem.message} {_remedy(problem.extensions)}")
-                )
+            found = cache.parse_and_validate(document.text)
+        except InvalidDocument as invalid:
+            for error in invalid.errors:
+                line = error.locations[0].line if error.locations else 1
+                message = f"{error.message} {_remedy(error.extensions)}"
+                problems.append(DocumentProblem(document.location_of(line), message))
             continue
-        if not operations_by_name(parsed):
-            found.append(
-                DocumentProblem(document.location_of(1), "It holds no operation. Add one, or remove the document.")
-            )
-        said[document.text] = parsed
-    return said, found
+        if not operations_by_name(found):
+            message = "It has no operation. Add one, or remove the document."
+            problems.append(DocumentProblem(document.location_of(1), message))
+        parsed[document.text] = found
+    return parsed, problems
 
 
 def _remedy(extensions: Mapping[str, Any] | None) -> str:
     if (extensions or {}).get("code") == ErrorCode.PARSE_FAILED:
-        return "Mend the document's syntax."
+        return "Correct the document's syntax."
     return "Change the document to what schema.graphql and the limits allow."

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
-from app.api.context import Context
-from app.engine.limits.rate_limiter import is_user_or_anonymous
-from app.engine.limits.token_buckets import rate_limit_network
+from app.engine.context import RequestContext
+from app.engine.limits.rate_limiter import is_user_or_anonymous, rate_limit_network
 
 MAX_SERVICE_CONNECTIONS: Final = 2_000
 """Of one service key or operator: executors of one key are many, and each has a connection of its own."""
@@ -34,7 +33,7 @@ class ConnectionLimits:
         self._waiting: _Open = {}
 
     @contextmanager
-    def pending(self, context: Context, end: Callable[[], None]) -> Iterator[None]:
+    def pending(self, context: RequestContext[Any], end: Callable[[], None]) -> Iterator[None]:
         """A connection of this address that has not said whose it is. `end` is called, once at most, when it has to
         go."""
         if context.client_address is None:
@@ -44,7 +43,7 @@ class ConnectionLimits:
             yield
 
     @contextmanager
-    def established(self, context: Context, end: Callable[[], None]) -> Iterator[None]:
+    def established(self, context: RequestContext[Any], end: Callable[[], None]) -> Iterator[None]:
         """A connection of this caller; `end` as above."""
         most = self._most_of_user if is_user_or_anonymous(context) else MAX_SERVICE_CONNECTIONS
         with _one_of(self._open, context.limit_key, most, end):

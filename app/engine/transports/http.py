@@ -8,17 +8,17 @@ text/event-stream gets one (`event_stream`), and who asks for a subscription and
 import logging
 import re
 from collections.abc import Collection, Iterable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 from graphql import OperationType
 from starlette.types import Receive, Scope, Send
 from strawberry.http.ides import get_graphql_ide_html
 
-from app.api.context import AppState, Context, client_address_of
 from app.auth.authenticator import Authenticator, has_service_key
 from app.auth.caller import Caller
 from app.db import pools
+from app.engine.context import RequestContext, client_address_of
 from app.engine.errors import DATABASE_UNAVAILABLE, ErrorCode, format_error, mask_fault
 from app.engine.execution import GraphQLEngine, GraphQLRequest, GraphQLResponse, Prepared, operation_type
 from app.engine.transports import request_parsing, sse
@@ -67,7 +67,7 @@ class GraphQLOverHTTP:
         self,
         execution: GraphQLEngine,
         authenticator: Authenticator,
-        state: AppState,
+        state: Any,
         *,
         graphiql: bool,
         get_queries: bool = False,
@@ -97,7 +97,9 @@ class GraphQLOverHTTP:
         if self._explorer_page and call.method in READ_METHODS and accept is not None and HTML in accept:
             await _respond(call, 200, self._explorer_page, HTML)
             return
-        context = Context(None, self._house, request_id=_request_id(headers), client_address=client_address_of(scope))
+        context = RequestContext(
+            None, self._house, request_id=_request_id(headers), client_address=client_address_of(scope)
+        )
         more_headers: Iterable[tuple[bytes, bytes]] = ()
         media_type = call.takes.media_type or (GRAPHQL_JSON if call.takes.accepts_stream else JSON)
         try:
@@ -122,7 +124,7 @@ class GraphQLOverHTTP:
             self._execution.log_refusal(context, problem)
         await _respond(call, status, payload, media_type, more_headers)
 
-    async def _answer(self, call: _Call, context: Context) -> GraphQLResponse | None:
+    async def _answer(self, call: _Call, context: RequestContext[Any]) -> GraphQLResponse | None:
         """The answer; None: an event stream was sent. Raises: _Refused; Gone."""
         if not has_service_key(call.authorization):
             try:
@@ -146,7 +148,7 @@ class GraphQLOverHTTP:
             return await self._execution.execute(request, context, looked)
         return await self._streamed(call, request, context, looked)
 
-    def _counted(self, refused: _Refused, call: _Call, context: Context) -> _Refused:
+    def _counted(self, refused: _Refused, call: _Call, context: RequestContext[Any]) -> _Refused:
         """The refusal, counted for its address; or that there were too many. A service is never told that instead: of
         what brings its key only the refused key counts."""
         if refused.status in UNCOUNTED_STATUSES or (refused.status != 401 and has_service_key(call.authorization)):
@@ -158,7 +160,7 @@ class GraphQLOverHTTP:
         return refused
 
     async def _streamed(
-        self, call: _Call, request: GraphQLRequest, context: Context, looked: Prepared | None = None
+        self, call: _Call, request: GraphQLRequest, context: RequestContext[Any], looked: Prepared | None = None
     ) -> GraphQLResponse | None:
         context.transport = "sse"
         context.last_seen_version = sse.parse_last_event_id(call.headers.get(b"last-event-id"))

@@ -30,8 +30,8 @@ from typing import Any, Final
 import orjson
 from starlette.types import Receive, Send
 
-from app.api.context import Context
 from app.auth.service_key_cache import OnRevoked
+from app.engine.context import RequestContext
 from app.engine.errors import mask_fault
 from app.engine.execution import GraphQLResponse, OperationFailed
 
@@ -65,7 +65,7 @@ def parse_last_event_id(last_event_id: bytes | None) -> int | None:
 
 async def stream_response(
     items: AsyncGenerator[bytes, None],
-    context: Context,
+    context: RequestContext[Any],
     receive: Receive,
     send: Send,
     *,
@@ -113,7 +113,7 @@ async def _gone(receive: Receive) -> bool:
     return True
 
 
-async def _expired(context: Context) -> bool:
+async def _expired(context: RequestContext[Any]) -> bool:
     ends_at = context.caller.expires_at if context.caller is not None else None
     if ends_at is None:
         await asyncio.Event().wait()
@@ -136,7 +136,9 @@ async def _revoked(watch: WatchRevocation) -> bool:
 class _Stream:
     """What is sent of one operation: an item is asked for when the one before it has been sent, so none is queued."""
 
-    def __init__(self, items: AsyncGenerator[bytes, None], context: Context, send: Send, faulted: OnError) -> None:
+    def __init__(
+        self, items: AsyncGenerator[bytes, None], context: RequestContext[Any], send: Send, faulted: OnError
+    ) -> None:
         self._items = items
         self._context = context
         self._send = send

@@ -15,12 +15,12 @@ import orjson
 from starlette.types import Receive, Scope, Send
 from strawberry.http.websocket_origin import is_same_origin
 
-from app.api.context import AppState, Context, client_address_of
 from app.auth.authenticator import Authenticator
 from app.auth.caller import Caller
+from app.engine.context import RequestContext, client_address_of
 from app.engine.errors import ErrorCode, format_error, mask_fault
 from app.engine.execution import GraphQLEngine, GraphQLRequest, OperationFailed
-from app.engine.limits.token_buckets import TokenBuckets
+from app.engine.limits.rate_limiter import TokenBuckets
 from app.engine.transports import connection_limits, request_parsing
 from app.engine.transports.connection_limits import ConnectionLimits
 from app.errors import RateLimited, RequestError, Unauthenticated
@@ -58,7 +58,7 @@ class GraphQLOverWebSocket:
         self,
         execution: GraphQLEngine,
         authenticator: Authenticator,
-        state: AppState,
+        state: Any,
         *,
         allowed_origins: Collection[str] = (),
         allow_same_host: bool = True,
@@ -78,7 +78,7 @@ class GraphQLOverWebSocket:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        context = Context(None, self._house, transport="websocket", client_address=client_address_of(scope))
+        context = RequestContext(None, self._house, transport="websocket", client_address=client_address_of(scope))
         if not self._is_welcome(headers.get(b"origin"), headers.get(b"host")):
             await self._turn_away(_Closed(4403, "Origin not allowed"), context, send)
             return
@@ -91,7 +91,7 @@ class GraphQLOverWebSocket:
         conversation.address, conversation.connections = context.client_address, self._connections
         await conversation.hold(headers.get(b"authorization"), self._init_seconds)
 
-    async def _turn_away(self, closed: _Closed, context: Context, send: Send) -> None:
+    async def _turn_away(self, closed: _Closed, context: RequestContext[Any], send: Send) -> None:
         self._execution.log_refusal(context, closed.as_error())
         await send({"type": "websocket.close", "code": closed.code, "reason": closed.reason})
 
@@ -106,7 +106,7 @@ class _Conversation:
     """One connection: its viewer, its operations, and its end."""
 
     def __init__(
-        self, execution: GraphQLEngine, authenticator: Authenticator, state: AppState, receive: Receive, send: Send
+        self, execution: GraphQLEngine, authenticator: Authenticator, state: Any, receive: Receive, send: Send
     ) -> None:
         self._execution = execution
         self._doorway = authenticator
@@ -219,8 +219,8 @@ class _Conversation:
             return _Closed(1013, str(limit))
         return _Closed(4403, "Forbidden")
 
-    def _context(self) -> Context:
-        return Context(self._viewer, self._house, transport="websocket", client_address=self.address)
+    def _context(self) -> RequestContext[Any]:
+        return RequestContext(self._viewer, self._house, transport="websocket", client_address=self.address)
 
     def _revoked(self) -> None:
         """The key was revoked: that ends the conversation as a token's end does."""

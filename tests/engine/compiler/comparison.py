@@ -10,8 +10,9 @@ from typing import Any
 
 import orjson
 
-from app.api.context import AppState, Context
+from app.api.context import AppState
 from app.auth.caller import Caller
+from app.engine.context import RequestContext
 from app.engine.execution import GraphQLEngine, GraphQLRequest, GraphQLResponse, OperationFailed
 
 LOOP_TURNS = 40
@@ -78,7 +79,7 @@ class ExecutionComparison:
     async def _answer(
         self, execution: GraphQLEngine, request: GraphQLRequest, viewer: Caller | None, house: AppState
     ) -> tuple[bytes, bool, list[str]]:
-        answer = await execution.execute(request, Context(viewer, house, request_id=REFERENCE))
+        answer = await execution.execute(request, RequestContext(viewer, house, request_id=REFERENCE))
         return self._payload(answer), answer.ran, await self._what_ran()
 
     def _payload(self, answer: GraphQLResponse) -> bytes:
@@ -100,7 +101,7 @@ class ExecutionComparison:
     ) -> list[Any]:
         items: list[Any] = []
         try:
-            context = Context(viewer, house, request_id=REFERENCE)
+            context = RequestContext(viewer, house, request_id=REFERENCE)
             items.extend([item async for item in execution.stream(request, context)])
         except OperationFailed as failed:
             items.append(orjson.dumps(failed.errors))

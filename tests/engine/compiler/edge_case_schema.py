@@ -16,12 +16,13 @@ from strawberry.scalars import JSON
 from app.api.context import Context, ResolverInfo
 from app.api.error_mapping import to_user_error
 from app.api.error_types import InsufficientCreditsError, InvalidInputError, UserError
+from app.api.scalars import Credits
 from app.api.schema import build_schema
 from app.engine import declare, global_ids
-from app.engine.declare import Permission
-from app.engine.enums import describe_enum
 from app.engine.pagination import After, Connection, First, build_connection
-from app.engine.scalars import Credits, Long
+from app.engine.permissions import Permission
+from app.engine.scalars import Long
+from app.engine.schema import describe_enum
 from app.errors import BadRequest, InsufficientCredits, InvalidInput, TaskNotFound
 from tests.engine.sample_schema import FIGURES
 

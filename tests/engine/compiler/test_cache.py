@@ -36,7 +36,7 @@ def learned(plans: OperationCache, text: str) -> None:
 
 
 def texts(plans: OperationCache) -> list[str]:
-    return [text for text, _ in plans._known]
+    return [text for text, _ in plans._operations]
 
 
 async def test_a_document_is_compiled_once_for_each_operation_that_is_asked_for() -> None:
@@ -45,8 +45,8 @@ async def test_a_document_is_compiled_once_for_each_operation_that_is_asked_for(
     first = await asked(execution, both, "A")
     assert await asked(execution, both, "A") == first
     assert await asked(execution, both, "B") != first
-    assert execution._plans is not None
-    assert list(execution._plans._known) == [(both, "A"), (both, "B")]
+    assert execution._cache is not None
+    assert list(execution._cache._operations) == [(both, "A"), (both, "B")]
     assert (execution.execution_counts.compiled, execution.execution_counts.interpreted) == (3, Counter())
 
 
@@ -64,10 +64,10 @@ async def test_plans_take_up_no_more_than_their_bytes_however_they_grow() -> Non
     execution = GraphQLEngine(SCHEMA, introspection=True, compile_operations=True)
     wide = "{ cage { animals { " + " ".join(f"...on Cat {{ name{place}: name }}" for place in range(50)) + " } } }"
     await asked(execution, wide)
-    assert execution._plans is not None
-    assert execution._plans.size_bytes > 50 * 1024
+    assert execution._cache is not None
+    assert execution._cache.size_bytes > 50 * 1024
 
-    plans = execution._plans
+    plans = execution._cache
     plans._max_bytes = 40 * 1024
     others = [f"{{ a{number}: audit }}" for number in range(MEASURE_EVERY)]
     for text in others:  # the wide one grew after it was kept: it is measured anew by the time so many have come
@@ -163,5 +163,5 @@ async def test_without_plans_nothing_is_compiled_or_counted() -> None:
 async def test_a_refused_document_is_not_kept() -> None:
     execution = planned()
     assert "errors" in await asked(execution, "{ nothing }")
-    assert execution._plans is not None
-    assert len(execution._plans) == 0
+    assert execution._cache is not None
+    assert len(execution._cache) == 0

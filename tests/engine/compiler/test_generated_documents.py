@@ -96,8 +96,8 @@ async def test_a_difference_is_found() -> None:
     await twins.compare(asked, None, state)
     await twins.compare(other, None, state)
 
-    assert twins.compiled._plans is not None
-    known = twins.compiled._plans._known
+    assert twins.compiled._cache is not None
+    known = twins.compiled._cache._operations
     known[asked.query, None] = known[other.query, None]
 
     with pytest.raises(AssertionError, match="number: 1"):

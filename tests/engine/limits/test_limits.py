@@ -9,14 +9,14 @@ import orjson
 import pytest
 from starlette.types import Message
 
-from app.api.context import Context
 from app.api.schema import build_schema
 from app.auth import service_keys
 from app.auth.authenticator import Authenticator, build_authenticator
 from app.auth.caller import Caller, CallerKind, Scope
 from app.auth.service_key_cache import ServiceKeyCache
 from app.auth.tokens import TokenVerifier
-from app.engine import json_values
+from app.engine import scalars
+from app.engine.context import RequestContext
 from app.engine.documents import MAX_LENGTH, MAX_TOKENS, DocumentCache
 from app.engine.execution import GraphQLEngine, GraphQLRequest, OperationFailed
 from app.engine.limits.query_complexity import MAX_ALIASES, MAX_DEPTH, MAX_DIRECTIVES, MAX_FIELDS, MAX_ROOT_FIELDS
@@ -118,14 +118,14 @@ def nested(levels: int) -> Any:
 @pytest.mark.parametrize(
     ("within", "beyond"),
     [
-        (settings_of(json_values.MAX_BYTES), settings_of(json_values.MAX_BYTES + 1)),
-        (nested(json_values.MAX_DEPTH), nested(json_values.MAX_DEPTH + 1)),
+        (settings_of(scalars.MAX_JSON_BYTES), settings_of(scalars.MAX_JSON_BYTES + 1)),
+        (nested(scalars.MAX_JSON_DEPTH), nested(scalars.MAX_JSON_DEPTH + 1)),
     ],
     ids=["8 KiB", "8 deep"],
 )
 async def test_settings_have_a_size_and_a_depth(ask: Ask, within: Any, beyond: Any) -> None:
     query = "query ($value: JSON!) { json(value: $value) }"
-    assert (json_values.MAX_BYTES, json_values.MAX_DEPTH) == (8 * 1024, 8)
+    assert (scalars.MAX_JSON_BYTES, scalars.MAX_JSON_DEPTH) == (8 * 1024, 8)
     assert (await ask(limited(), query, value=within)).data == {"json": within}
     assert (await ask(limited(), query, value=beyond)).codes == {"BAD_USER_INPUT"}
 
@@ -209,13 +209,13 @@ async def test_a_user_has_a_rate_and_is_told_when_to_come_again(ask: Ask) -> Non
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that were parsed and validated."""
     texts: list[str] = []
-    prepared = DocumentCache._prepared
+    prepared = DocumentCache._parse_and_validate
 
     def noted(documents: DocumentCache, text: str) -> Any:
         texts.append(text)
         return prepared(documents, text)
 
-    monkeypatch.setattr(DocumentCache, "_prepared", noted)
+    monkeypatch.setattr(DocumentCache, "_parse_and_validate", noted)
     return texts
 
 
@@ -394,7 +394,7 @@ async def test_each_worker_gives_out_its_share() -> None:
 
 async def asked(execution: GraphQLEngine, query: str, viewer: Caller | None) -> str | None:
     """The code of the first error."""
-    payload = (await execution.execute(GraphQLRequest(query), Context(viewer, sample_schema.state))).payload
+    payload = (await execution.execute(GraphQLRequest(query), RequestContext(viewer, sample_schema.state))).payload
     return payload["errors"][0]["extensions"]["code"] if "errors" in payload else None
 
 
@@ -431,13 +431,13 @@ async def test_a_user_has_a_number_of_operations_at_once(ask: Ask) -> None:
 
 
 async def execution_of_slow(execution: GraphQLEngine) -> None:
-    await execution.execute(GraphQLRequest("{ slow }"), Context(sample_schema.USER, sample_schema.state))
+    await execution.execute(GraphQLRequest("{ slow }"), RequestContext(sample_schema.USER, sample_schema.state))
 
 
 async def test_a_user_has_a_number_of_subscriptions_at_once_over_each_transport(ask: Ask) -> None:
     if ask is over_http:
         return  # it carries none
-    execution = limited(streams_per_user=2)
+    execution = limited(subscriptions_per_user=2)
     query = "subscription { toyTwice { name } }"
     streams = [
         execution.stream(GraphQLRequest(query), sample_schema.context(Caller(kind=CallerKind.USER, actor="user:ada")))
@@ -453,7 +453,7 @@ async def test_a_user_has_a_number_of_subscriptions_at_once_over_each_transport(
 
 
 async def test_a_user_has_a_number_of_subscriptions_at_once() -> None:
-    execution = limited(streams_per_user=2)
+    execution = limited(subscriptions_per_user=2)
     streams = [
         execution.stream(
             GraphQLRequest("subscription { toyTwice { name } }"), sample_schema.context(sample_schema.USER)

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from app.api.context import Context
+from app.engine.context import RequestContext
 from app.engine.execution import GraphQLEngine
 from app.engine.limits.rate_limiter import SERVICE_OPERATIONS, SERVICE_SUBSCRIPTIONS, RateLimiter
 from app.errors import RateLimited
@@ -25,8 +25,8 @@ def test_a_service_may_have_so_many_at_once_and_not_one_more(what: str, bound: i
     gate = RateLimiter(Settings.model_validate(NO_RATES | {"operations_per_user": 1, "subscriptions_per_user": 1}))
     begin = getattr(gate, what)
     one, another = (
-        Context(sample_schema.SERVICE, sample_schema.state),
-        Context(sample_schema.READER, sample_schema.state),
+        RequestContext(sample_schema.SERVICE, sample_schema.state),
+        RequestContext(sample_schema.READER, sample_schema.state),
     )
     with ExitStack() as had:
         for _ in range(bound):

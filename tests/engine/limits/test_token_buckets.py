@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.engine.limits.token_buckets import TokenBuckets, rate_limit_network
+from app.engine.limits.rate_limiter import TokenBuckets, rate_limit_network
 
 
 class Clock:

@@ -11,8 +11,8 @@ import pytest
 from starlette.types import Message
 
 from app import main
-from app.api.context import Context
 from app.auth.caller import Caller
+from app.engine.context import RequestContext
 from app.engine.documents import MAX_CACHED_LENGTH
 from app.engine.execution import GraphQLEngine, GraphQLRequest
 from app.engine.persisted.documents import CALLER_KINDS, MAX_LISTED_PROBLEMS, PersistedDocuments
@@ -55,7 +55,7 @@ Ask = Callable[..., Awaitable[Any]]
 
 def knowing(*texts: str, free_for: Collection[str] = ()) -> GraphQLEngine:
     """An edge that knows these documents, with plans or without them as this test runs."""
-    return _made(texts, frozenset(free_for), plans=sample_schema.engine._plans is not None)
+    return _made(texts, frozenset(free_for), plans=sample_schema.engine._cache is not None)
 
 
 @cache
@@ -346,7 +346,7 @@ async def test_known_documents_are_compiled_before_the_first_request_and_stay(mo
         *((TWO, name) for name in ("First", "Second")),
     }
     assert None not in made.values()
-    learnt = execution._plans
+    learnt = execution._cache
     assert learnt is not None
     assert (execution.execution_counts.compiled, len(learnt)) == (0, 0)
 
@@ -356,7 +356,7 @@ async def test_known_documents_are_compiled_before_the_first_request_and_stay(mo
     monkeypatch.setattr(execution._documents, "parse_and_validate", no_more)
     for text in (HELLO, long):
         asked = GraphQLRequest("", {"name": "ada"}, document_hash=document_hash(text))
-        answer = await execution.execute(asked, Context(None, state))
+        answer = await execution.execute(asked, RequestContext(None, state))
         assert answer.payload == {"data": {"hello": "hello ada"}}
     assert (execution.execution_counts.compiled, len(learnt)) == (2, 0)
 
