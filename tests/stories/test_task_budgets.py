@@ -46,7 +46,7 @@ async def test_a_task_spends_its_budget_whatever_others_spend_and_returns_the_re
     await platform.audited(owner)
 
 
-async def test_nested_tasks_take_theirs_from_their_parents_and_a_landing_reserve_saves_the_work(
+async def test_nested_tasks_take_theirs_from_their_parents_and_a_closing_reserve_saves_the_work(
     platform: Platform,
 ) -> None:
     owner = unique_id("story")

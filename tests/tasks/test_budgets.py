@@ -408,9 +408,9 @@ async def test_a_budget_that_makes_no_sense_is_refused(db: str, asked: dict[str,
     assert await pools.fetch("SELECT FROM hold") == []
 
 
-async def test_only_closing_work_uses_the_landing_reserve(prices: RateCardCache) -> None:
+async def test_only_closing_work_uses_the_closing_reserve(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
-    task = await start_task("alice", budget=30, landing_reserve=10)
+    task = await start_task("alice", budget=30, closing_reserve=10)
     for _ in range(2):
         await charge_block_run(task, prices)
 
@@ -438,9 +438,9 @@ async def test_closing_work_is_no_other_way_to_the_account(prices: RateCardCache
     assert await figures(task) == (105, 0, 105)
 
 
-async def test_no_hold_and_no_nested_budget_takes_the_landing_reserve(prices: RateCardCache) -> None:
+async def test_no_hold_and_no_nested_budget_takes_the_closing_reserve(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
-    task = await start_task("alice", budget=30, landing_reserve=10)
+    task = await start_task("alice", budget=30, closing_reserve=10)
 
     with pytest.raises(BudgetReached) as refused:
         await start_task("alice", parent_task_id=task.task_id, budget=21)

@@ -37,7 +37,7 @@ async def test_one_task_id_started_for_two_owners_at_once_is_one_tasks(db: str) 
             for owner in ("alice", "bob")
         ]
         done = await gather(*(lifecycle.start_task(request) for request in requests), return_exceptions=True)
-        assert sorted(type(one).__name__ for one in done) == ["Changed", "IdempotencyConflict"]
+        assert sorted(type(one).__name__ for one in done) == ["IdempotencyConflict", "TaskChange"]
     assert len(await pools.fetch("SELECT FROM task")) == 10
 
 
@@ -80,7 +80,7 @@ async def test_of_two_ends_at_once_one_counts(db: str) -> None:
             lifecycle.cancel_task(task.task_id),
             return_exceptions=True,
         )
-        assert sorted(type(one).__name__ for one in done) == ["Changed", "TaskEnded"]
+        assert sorted(type(one).__name__ for one in done) == ["TaskChange", "TaskEnded"]
 
 
 async def test_a_stopped_task_may_still_end(db: str, rate_cards: RateCardCache) -> None:

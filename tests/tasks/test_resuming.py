@@ -254,7 +254,7 @@ async def test_of_many_resumptions_at_once_without_a_key_one_adds(rate_cards: Ra
 
     done = await gather(*(resume(task, 5) for _ in range(10)), return_exceptions=True)
 
-    assert sorted(type(one).__name__ for one in done) == ["Changed"] + ["TaskNotStopped"] * 9
+    assert sorted(type(one).__name__ for one in done) == ["TaskChange"] + ["TaskNotStopped"] * 9
     assert await figures(task) == (90, 10, 80)
 
 
@@ -348,7 +348,7 @@ async def test_stopped_credited_and_resumed_again_and_again_each_block_run_is_ch
         assert isinstance(await try_charge(task, rate_cards, block_run_id=f"run-{number}"), InsufficientCredits)
         await grant_credits("alice", 10)
         calls = await gather(resume(task), resume(task), return_exceptions=True)
-        assert sorted(type(one).__name__ for one in calls) == ["Changed", "TaskNotStopped"]
+        assert sorted(type(one).__name__ for one in calls) == ["TaskChange", "TaskNotStopped"]
         runs = await gather(*(charge_block_run(task, rate_cards, block_run_id=f"run-{number}") for _ in range(3)))
         assert sorted(one.replayed for one in runs) == [False, True, True]
 

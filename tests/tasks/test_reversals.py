@@ -82,11 +82,11 @@ async def test_twenty_reversals_of_three_at_once_give_back_nine(charged: TaskSta
 
 
 async def test_a_replay_gives_the_first_answer(charged: TaskState) -> None:
-    first = await reverse(charged, 3, key="k")
-    again = await reverse(charged, 3, key="k")
+    first = await reverse(charged, 3, idempotency_key="k")
+    again = await reverse(charged, 3, idempotency_key="k")
     assert (again.replayed, again.entry, again.credits) == (True, first.entry, 3)
     with pytest.raises(IdempotencyConflict):
-        await reverse(charged, 4, key="k")
+        await reverse(charged, 4, idempotency_key="k")
     assert (await get_balance(charged.account_id)).posted == 97
 
 
@@ -165,17 +165,17 @@ async def test_what_was_given_back_before_is_not_given_back_again(
 
 
 async def test_the_same_key_gives_the_task_back_once_and_another_finds_nothing_left(charged: TaskState) -> None:
-    first = await reverse_all(charged, key="k")
-    again = await reverse_all(charged, key="k")
+    first = await reverse_all(charged, idempotency_key="k")
+    again = await reverse_all(charged, idempotency_key="k")
     assert (again.replayed, again.credits, again.entries, again.balance) == (True, 10, 1, first.balance)
 
-    other = await reverse_all(charged, key="k2")
+    other = await reverse_all(charged, idempotency_key="k2")
 
     assert (other.replayed, other.credits, other.entries) == (False, 0, 0)
     assert (other.task, other.balance) == (first.task, first.balance)
     with pytest.raises(IdempotencyConflict):
-        await reverse_all(charged, key="k", reason="another")
-    assert (await reverse_all(charged, key="k2")).replayed
+        await reverse_all(charged, idempotency_key="k", reason="another")
+    assert (await reverse_all(charged, idempotency_key="k2")).replayed
     assert (await get_balance(charged.account_id)) == first.balance
     assert (await verify_ledger()).violations == []
 

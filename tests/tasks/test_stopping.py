@@ -179,7 +179,7 @@ async def test_of_two_hundred_block_runs_at_once_on_credits_for_a_hundred_exactl
     finally:
         await charge_queue.close()
 
-    assert counted(outcomes) == {"Charged": 100, "InsufficientCredits": 100}
+    assert counted(outcomes) == {"Charge": 100, "InsufficientCredits": 100}
     assert min(one.balance.available for one in outcomes if isinstance(one, Charge)) == 0
     await check_stopped(tasks, outcomes)
 
@@ -193,7 +193,7 @@ async def test_the_same_in_lists_over_several_transactions_at_once(rate_cards: R
     )
 
     outcomes = [one for some in done for one in some]
-    assert counted(outcomes) == {"Charged": 100, "InsufficientCredits": 100}
+    assert counted(outcomes) == {"Charge": 100, "InsufficientCredits": 100}
     await check_stopped([task for some in lists for task in some], outcomes)
 
 
@@ -219,7 +219,7 @@ async def test_of_two_hundred_block_runs_of_one_task_a_hundred_run_and_then_it_i
     finally:
         await charge_queue.close()
 
-    assert counted(outcomes) == {"Charged": 100, "InsufficientCredits": 1, "TaskStopped": 99}
+    assert counted(outcomes) == {"Charge": 100, "InsufficientCredits": 1, "TaskStopped": 99}
     state = await a_state(task)
     assert (state.status, state.total, state.steps) == (TaskStatus.STOPPED, 1000, 100)
     assert (await verify_ledger()).violations == []
