@@ -29,7 +29,7 @@ class ScriptedSandbox(Sandbox):
 
     says: RefundStatus = RefundStatus.DONE
 
-    async def refund(self, order: RefundOrder) -> Refund:
+    async def create_refund(self, order: RefundOrder) -> Refund:
         if self.says is RefundStatus.PENDING:
             raise Unavailable("The connection was lost.")
         return a_refund(order.payment_ref, order.reference, order.amount_minor, self.says)

@@ -46,7 +46,7 @@ class CountingSandbox(Sandbox):
     after: bool = False
     """Does not answer, after doing it."""
 
-    async def charge_saved(self, charge: SavedCardCharge) -> Payment:
+    async def charge_saved_card(self, charge: SavedCardCharge) -> Payment:
         self.charged.append(charge.reference)
         if self.before:
             raise Unavailable("The payment provider does not answer.")

@@ -144,7 +144,8 @@ async def test_an_unknown_outcome_keeps_its_intent_and_is_never_paid_blind(db: s
     assert await reconcile_purchases(provider, TERMS) == 0  # not yet
     await move_back_in_time(account_id, seconds=40)
 
-    assert await gather(*(reconcile_purchases(provider, TERMS) for _ in range(4))) == [1] * 4
+    counts = await gather(*(reconcile_purchases(provider, TERMS) for _ in range(4)))
+    assert set(counts) in ({1}, {0, 1})  # a later one may find it settled already
 
     [top_up] = await list_attempts(account_id)
     assert (top_up.status, await posted_credits(account_id), len(provider.charged)) == (TopUpStatus.PAID, 1_000, 1)
@@ -294,7 +295,7 @@ async def test_a_charge_that_empties_the_balance_is_followed_by_a_purchase(db: s
 
 async def test_one_account_that_faults_does_not_hold_up_the_others(db: str, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(CountingSandbox):
-        async def charge_saved(self, charge: Any) -> Any:
+        async def charge_saved_card(self, charge: Any) -> Any:
             if charge.reference.startswith(f"{first}-"):
                 raise ValueError("what is this")
             return await SANDBOX.charge_saved_card(charge)

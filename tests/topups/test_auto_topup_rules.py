@@ -65,7 +65,7 @@ def test_a_balance_below_the_threshold_buys_the_amount_and_one_at_it_buys_nothin
     ("target", "available", "credits"),
     [(1_000, 0, 1_000), (1_000, 1, 1_000), (1_010, 9, 1_100), (150, 0, 500), (10**9, 50, 10_000)],
 )
-def test_target_a_target_buys_what_is_missing_in_whole_multiples_within_the_terms(
+def test_a_target_buys_what_is_missing_in_whole_multiples_within_the_terms(
     target: int, available: int, credits: int
 ) -> None:
     assert decided(target=target, level=BalanceLevel(available=available)) == Buy(credits)
@@ -108,8 +108,8 @@ def test_after_a_decline_it_waits_an_hour_then_four_and_then_is_silent() -> None
 
 def test_a_new_card_or_a_payment_by_hand_forgets_the_declines() -> None:
     vain = (declined(hours=1), declined(hours=5), declined(hours=6))
-    assert decided(*vain, renewed_at=NOW - timedelta(minutes=1)) == Buy(1_000)
-    assert decided(*vain, renewed_at=NOW - timedelta(hours=2)) == Buy(1_000)
+    assert decided(*vain, declines_reset_at=NOW - timedelta(minutes=1)) == Buy(1_000)
+    assert decided(*vain, declines_reset_at=NOW - timedelta(hours=2)) == Buy(1_000)
     assert count_declines(AttemptHistory(attempts=vain, declines_reset_at=NOW - timedelta(hours=2))) == 1
     assert count_declines(AttemptHistory(attempts=(declined(hours=1), ago(hours=3), declined(hours=5)))) == 1
 
@@ -199,7 +199,7 @@ def test_what_is_asked_for_is_checked_when_it_is_switched_on(
 
 def any_wishes(chance: random.Random) -> AutoTopUpConfig:
     return wishes(
-        up_to=chance.randint(100, 20_000),
+        target=chance.randint(100, 20_000),
         max_per_day=chance.choice([None, chance.randint(500, 20_000)]),
         max_per_month=chance.choice([None, chance.randint(500, 60_000)]),
         max_count_per_day=chance.choice([None, chance.randint(1, 10)]),

@@ -51,7 +51,7 @@ async def make_due() -> None:
 class Poisoned(Sandbox):
     """A provider one of whose notices cannot be read any more."""
 
-    def read_event(self, body: Any) -> ProviderEvent | None:
+    def parse_event(self, body: Any) -> ProviderEvent | None:
         if body.get("poison"):
             raise ValueError("poison")
         return super().parse_event(body)
@@ -182,7 +182,7 @@ def test_an_answer_is_read_again_from_what_is_kept_of_it() -> None:
 
 async def command(db: str, *arguments: str) -> tuple[int, str, str]:
     settings = environment(DATABASE_URL=db, LEDGER_KEY=LEDGER_KEY.hex())
-    ran = await anyio.run_process([*COMMAND, "notices", *arguments], cwd=REPOSITORY, env=settings, check=False)
+    ran = await anyio.run_process([*COMMAND, "provider-events", *arguments], cwd=REPOSITORY, env=settings, check=False)
     return ran.returncode, ran.stdout.decode(), ran.stderr.decode()
 
 

@@ -85,7 +85,7 @@ async def test_the_limit_holds_though_the_planner_thinks_that_the_table_has_one_
 class Forgetful(Sandbox):
     """A provider that cannot say anything about the first purchases of this server."""
 
-    async def ask(self, provider_ref: str):  # type: ignore[no-untyped-def]  # as the sandbox's own
+    async def retrieve_payment(self, provider_ref: str):  # type: ignore[no-untyped-def]  # as the sandbox's own
         [record] = await pools.fetch("SELECT count(*) FROM top_up WHERE provider_ref < $1", provider_ref)
         if record[0] == 0:
             raise ValueError("no answer")

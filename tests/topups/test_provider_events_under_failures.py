@@ -137,7 +137,7 @@ async def begun(books: FakeStripe) -> list[TopUpRow]:
     class AtTheCounter(Stripe):
         """Opens its checkouts without the wire between: 300 calls of the SDK are not what is looked at here."""
 
-        async def begin(self, checkout: CheckoutRequest) -> CheckoutPage:
+        async def open_checkout(self, checkout: CheckoutRequest) -> CheckoutPage:
             made = books.create_session(dict(self._session(checkout)))
             return CheckoutPage(provider_ref=made["id"], payment_url=made["url"])
 

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.anyio
 class Unreachable(Sandbox):
     """A provider that is down when it is called."""
 
-    async def begin(self, checkout: CheckoutRequest) -> CheckoutPage:
+    async def open_checkout(self, checkout: CheckoutRequest) -> CheckoutPage:
         raise Unavailable("The payment provider does not answer.")
 
 
@@ -171,7 +171,7 @@ async def test_a_top_up_whose_page_was_never_learnt_gets_it_by_the_same_call(db:
 class Hasty(Sandbox):
     """A provider whose notice of the payment is here before its answer to our call."""
 
-    async def begin(self, checkout: CheckoutRequest) -> CheckoutPage:
+    async def open_checkout(self, checkout: CheckoutRequest) -> CheckoutPage:
         page = await SANDBOX.open_checkout(checkout)
         [top_up] = await rows.list_page(await find_account("alice") or 0, before=None, limit=10)
         await settlement.settle(await payment_event(top_up))

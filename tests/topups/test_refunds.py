@@ -62,7 +62,7 @@ pytestmark = pytest.mark.anyio
 class Silent(Sandbox):
     """A sandbox that does what it is told about refunds, and whose answer never comes back."""
 
-    async def refund(self, order: RefundOrder) -> Refund:
+    async def create_refund(self, order: RefundOrder) -> Refund:
         await Sandbox.create_refund(self, order)
         raise Unavailable("The connection was lost.")
 
@@ -71,7 +71,7 @@ class Silent(Sandbox):
 class Unheard(Sandbox):
     """A sandbox that is never reached by a refund."""
 
-    async def refund(self, order: RefundOrder) -> Refund:
+    async def create_refund(self, order: RefundOrder) -> Refund:
         raise Unavailable("The connection was refused.")
 
 

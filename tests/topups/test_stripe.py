@@ -323,7 +323,7 @@ async def test_disputes_are_told_and_banks_questions_are_not(
     [_, paid, _] = stripe_books.pay_checkout(session_id(top_up))
     event = at_stripe.parse_event(stripe_books.dispute(paid["data"]["object"]["id"], kind, status))
     told = event.object if event is not None else None
-    assert getattr(told, "state", None) is state
+    assert getattr(told, "status", None) is state
 
 
 async def test_the_portal_is_the_customers_own(at_stripe: Stripe, stripe_books: FakeStripe) -> None:
