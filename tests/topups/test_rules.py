@@ -195,8 +195,12 @@ def test_a_payment_counts_whatever_came_before_and_nothing_else_undoes_one() -> 
 
 def test_the_money_of_a_checkout_is_compared_by_the_payment_and_not_by_the_checkouts_id() -> None:
     known = TOP_UP._replace(payment_ref="pi_1")
-    assert find_mismatches(TOP_UP, a_payment(provider_ref="pi_1", payment_ref="pi_1", provider_ref_is_payment=True)) == []
-    assert find_mismatches(known, a_payment(provider_ref="pi_1", payment_ref="pi_1", provider_ref_is_payment=True)) == []
+    assert (
+        find_mismatches(TOP_UP, a_payment(provider_ref="pi_1", payment_ref="pi_1", provider_ref_is_payment=True)) == []
+    )
+    assert (
+        find_mismatches(known, a_payment(provider_ref="pi_1", payment_ref="pi_1", provider_ref_is_payment=True)) == []
+    )
     assert find_mismatches(known, a_payment(provider_ref="pi_2", payment_ref="pi_2", provider_ref_is_payment=True)) == [
         "payment is pi_2, ours is pi_1"
     ]
