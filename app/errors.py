@@ -1,333 +1,328 @@
-"""Every refusal in the product.
+"""Errors that the application raises on purpose.
 
-BillingError                    an expected "no": carries facts, nothing moved; each becomes a GraphQL union member
-├── InvalidInput                a value that the rules do not allow, with the path of each problem
-│   └── InvalidRateCard         a rate card that may not be published
-├── InsufficientCredits         required, available, shortfall
-├── PriceNotFound               no rule of the card prices this block run
-├── MeasurementMissing          the price is by measure and the measure was not sent
-├── TaskNotFound, TaskStopped, TaskEnded, TaskNotStopped
-├── BudgetReached               the task's envelope has less than this needs
-├── HoldNotFound, HoldClosed    no such hold; captured, voided or expired before
-├── HoldExceeded                a capture above what is held
-├── BlockRunNotFound, ReversalExceedsCharge
-├── GrantNotFound, TopUpNotFound, NoticeNotFound
-├── TopUpNotPaid                nothing was paid that could go back
-├── RefundExceedsTopUp          more was to go back than is left of the top-up
-├── IdempotencyConflict         the same key or block run with another request
-└── BalanceLimitReached         a figure would pass 2^53 - 1
-RequestError                    a bad request or a missing permission: a top-level error with `code`
-├── Unauthenticated, Forbidden, BadRequest
-├── Overloaded                  the queue is full: try again shortly
-├── RateLimited                 this caller asks too often, or too much at once: try again after so many seconds
-└── Unavailable                 something the answer needs cannot be reached: try again shortly
-Misconfigured                   the settings do not fit together: the server does not start
+BillingError    an expected error of a domain operation, with typed fields; a member of the mutations' result unions
+RequestError    a bad request, a missing permission or an overload; a top-level GraphQL error with `extensions.code`
+Misconfigured   the settings are invalid or contradict each other; the process does not start
+
+`BillingError` is the only source of the GraphQL error types. A subclass `X` becomes the type `XError` (see
+`app.api.error_types`):
+
+- its docstring describes the type;
+- a field declared with `described`, or a property with a docstring, becomes a field with that description; members
+  without a description are not part of the API;
+- a name that ends in `_credits` becomes a field of type `Credits` without the suffix; one that ends in `_id` an `ID`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from dataclasses import MISSING, dataclass, field
+from typing import Any, ClassVar, Self, dataclass_transform
+
+
+def described(description: str, *, default: Any = MISSING) -> Any:
+    """A dataclass field with a description for the GraphQL API."""
+    return field(default=default, metadata={"description": description})
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with an input: where (a dotted path) and what to do about it."""
+    """One problem of an input. `path`: where, dotted (`input.items.3.credits`). `message`: what is allowed there."""
 
     path: str
     message: str
 
 
+@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(described,))
 class BillingError(Exception):
-    """An expected refusal. Its attributes are the facts; `message` says them to a person. Nothing has moved."""
+    """An expected error of a domain operation. Nothing was changed. Subclasses are keyword-only dataclasses."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(eq=False, kw_only=True)(cls)
+
+    template: ClassVar[str]
+    """The message, with `{error.<attribute>}` where a value goes."""
 
     @property
     def message(self) -> str:
-        raise NotImplementedError(type(self).__name__)  # every leaf says its own
+        """What is wrong and what to do about it, for people."""
+        return self.template.format(error=self)
 
     def __str__(self) -> str:
         return self.message
 
 
-@dataclass(eq=False)
 class InvalidInput(BillingError):
-    problems: Sequence[Problem]
+    """A value breaks a rule. Nothing was changed."""
+
+    problems: Sequence[Problem] = described("Every problem found, not only the first.")
 
     @classmethod
     def at(cls, path: str, message: str) -> Self:
-        return cls([Problem(path, message)])
+        """The error for a single problem."""
+        return cls(problems=[Problem(path, message)])
 
     @property
     def message(self) -> str:
         return "; ".join(f"{problem.path} {problem.message}" for problem in self.problems)
 
 
-@dataclass(eq=False)
 class InvalidRateCard(InvalidInput):
-    """A rate card that may not be published; every problem is listed, not only the first."""
+    """The rate card cannot be published. Nothing was published."""
 
 
-@dataclass(eq=False, kw_only=True)
 class InsufficientCredits(BillingError):
-    required_credits: int
-    available_credits: int
-    balance: object = None
-    """The account's figures at the refusal (ledger.rules.Figures), where the refusal knows them."""
+    """The account has fewer credits available than required. Nothing was charged or held."""
+
+    required_credits: int = described("Credits required.")
+    available_credits: int = described("Credits available when the request was refused.")
+    balance: object = described("The balance when the request was refused.", default=None)
+    # `app.ledger.rules.Figures`, or None where the code that raises the error does not have them.
 
     @property
     def shortfall_credits(self) -> int:
+        """Credits to add before trying again: required - available."""
         return self.required_credits - self.available_credits
 
-    @property
-    def message(self) -> str:
-        return (
-            f"This needs {self.required_credits:,} credits and {self.available_credits:,} are available: "
-            f"add {self.shortfall_credits:,} credits and try again."
-        )
+    template = (
+        "{error.required_credits:,} credits are required, {error.available_credits:,} are available. "
+        "Add {error.shortfall_credits:,} credits and try again."
+    )
 
 
-@dataclass(eq=False, kw_only=True)
 class PriceNotFound(BillingError):
-    block: str
-    rate_card_version: int
+    """No rule of the rate card matches this block run."""
+
+    block: str = described("The block.")
+    rate_card_version: int = described("The version of the rate card that has no price for it.")
     reason: str = "The block is not in the rate card."
 
-    @property
-    def message(self) -> str:
-        return f"No price for block {self.block!r} in rate card {self.rate_card_version}. {self.reason}"
+    template = "Rate card {error.rate_card_version} has no price for block {error.block!r}. {error.reason}"
 
 
-@dataclass(eq=False, kw_only=True)
 class MeasurementMissing(BillingError):
-    block: str
-    measurement: str
+    """The price depends on a measurement that was not sent."""
 
-    @property
-    def message(self) -> str:
-        return f"Block {self.block!r} is priced by measure: send measurements.{self.measurement}."
+    block: str = described("The block.")
+    measurement: str = described("The measurement to send: seconds, items, bytes or usd.")
+
+    template = "Block {error.block!r} is priced by measurement: send measurements.{error.measurement}."
 
 
-@dataclass(eq=False, kw_only=True)
 class TaskNotFound(BillingError):
-    task_id: str
+    """The task does not exist, or it belongs to an account that the caller cannot read."""
 
-    @property
-    def message(self) -> str:
-        return f"There is no task {self.task_id!r}: start it with startTask."
+    task_id: str = described("The task id of the request.")
+
+    template = "Task {error.task_id!r} does not exist: start it with startTask."
 
 
-@dataclass(eq=False, kw_only=True)
 class TaskStopped(BillingError):
-    task_id: str
-    stop_reason: str
+    """The task is stopped. It accepts no paid block run until it is resumed."""
 
-    @property
-    def message(self) -> str:
-        return f"Task {self.task_id!r} is stopped ({self.stop_reason}): it takes no paid block run."
+    task_id: str = described("The platform's id of the task.")
+    stop_reason: str = described("Why it was stopped: a value of StopReason.")
+
+    template = "Task {error.task_id!r} is stopped ({error.stop_reason}) and accepts no paid block run: resume it first."
 
 
-@dataclass(eq=False, kw_only=True)
 class TaskEnded(BillingError):
-    task_id: str
-    status: str
+    """The task has ended and cannot be changed."""
 
-    @property
-    def message(self) -> str:
-        return f"Task {self.task_id!r} has ended ({self.status}): start a new task."
+    task_id: str = described("The platform's id of the task.")
+    status: str = described("How it ended: COMPLETED, FAILED or CANCELLED.")
+
+    template = "Task {error.task_id!r} has ended ({error.status}): start a new task."
 
 
-@dataclass(eq=False, kw_only=True)
 class TaskNotStopped(BillingError):
-    task_id: str
-    status: str
+    """Only a stopped task can be resumed."""
 
-    @property
-    def message(self) -> str:
-        return f"Task {self.task_id!r} is {self.status}: only a stopped task is resumed."
+    task_id: str = described("The platform's id of the task.")
+    status: str = described("The current status of the task.")
+
+    template = "Task {error.task_id!r} is {error.status}: only a stopped task can be resumed."
 
 
-@dataclass(eq=False, kw_only=True)
 class BudgetReached(BillingError):
-    """`task_id`: whose envelope it is; a nested task may draw on that of the task around it."""
+    """The budget of the task has fewer credits left than required. Nothing was charged or held. The refusal of a block
+    run stops its task."""
 
-    task_id: str
-    required_credits: int
-    remaining_credits: int
+    task_id: str = described("The task that owns the budget: the task itself or one of its parents.")
+    required_credits: int = described("Credits required.")
+    remaining_credits: int = described("Credits left in the budget for this request.")
 
     @property
     def shortfall_credits(self) -> int:
+        """Credits to add to the budget: required - remaining."""
         return self.required_credits - self.remaining_credits
 
-    @property
-    def message(self) -> str:
-        return (
-            f"This needs {self.required_credits:,} credits and the budget of task {self.task_id!r} has "
-            f"{self.remaining_credits:,} left: add {self.shortfall_credits:,} credits to it with resumeTask."
-        )
+    template = (
+        "{error.required_credits:,} credits are required, the budget of task {error.task_id!r} has "
+        "{error.remaining_credits:,} left. Add {error.shortfall_credits:,} credits to it with resumeTask."
+    )
 
 
-@dataclass(eq=False, kw_only=True)
 class HoldNotFound(BillingError):
-    task_id: str
-    block_run_id: str
+    """The task has no hold for this block run."""
 
-    @property
-    def message(self) -> str:
-        return f"Task {self.task_id!r} has no hold for block run {self.block_run_id!r}: place it with placeHold."
+    task_id: str = described("The platform's id of the task.")
+    block_run_id: str = described("The platform's id of the block run.")
+
+    template = "Task {error.task_id!r} has no hold for block run {error.block_run_id!r}: place it with placeHold."
 
 
-@dataclass(eq=False, kw_only=True)
 class HoldClosed(BillingError):
-    block_run_id: str
-    status: str
+    """The hold is already captured, voided or expired. Nothing was changed."""
 
-    @property
-    def message(self) -> str:
-        return f"The hold for block run {self.block_run_id!r} is {self.status} already: nothing has moved."
+    block_run_id: str = described("The platform's id of the block run.")
+    status: str = described("The status of the hold: CAPTURED, VOIDED or EXPIRED.")
+
+    template = "The hold for block run {error.block_run_id!r} is already {error.status}. Nothing was changed."
 
 
-@dataclass(eq=False, kw_only=True)
 class HoldExceeded(BillingError):
-    block_run_id: str
-    required_credits: int
-    held_credits: int
+    """The capture costs more than the hold. Nothing was charged; the hold stays open."""
+
+    block_run_id: str = described("The platform's id of the block run.")
+    required_credits: int = described("The price of the block run by its measurements.")
+    held_credits: int = described("Credits held for it.")
 
     @property
     def shortfall_credits(self) -> int:
+        """Credits missing in the hold: required - held."""
         return self.required_credits - self.held_credits
 
-    @property
-    def message(self) -> str:
-        return (
-            f"Block run {self.block_run_id!r} costs {self.required_credits:,} credits and {self.held_credits:,} are "
-            "held for it: capture it with overHold: CAP, or void it."
-        )
+    template = (
+        "Block run {error.block_run_id!r} costs {error.required_credits:,} credits, {error.held_credits:,} are held. "
+        "Capture it with overHold: CAP, or void the hold."
+    )
 
 
-@dataclass(eq=False, kw_only=True)
 class BlockRunNotFound(BillingError):
-    task_id: str
-    block_run_id: str
+    """The task has no such block run."""
 
-    @property
-    def message(self) -> str:
-        return f"Task {self.task_id!r} has no block run {self.block_run_id!r}."
+    task_id: str = described("The platform's id of the task.")
+    block_run_id: str = described("The platform's id of the block run.")
+
+    template = "Task {error.task_id!r} has no block run {error.block_run_id!r}."
 
 
-@dataclass(eq=False, kw_only=True)
 class ReversalExceedsCharge(BillingError):
-    requested_credits: int
-    reversible_credits: int
+    """The request reverses more than is left of the charge. Nothing was changed."""
 
-    @property
-    def message(self) -> str:
-        return (
-            f"At most {self.reversible_credits:,} credits of this charge can still be reversed; "
-            f"{self.requested_credits:,} were asked for."
-        )
+    requested_credits: int = described("Credits to reverse, as requested.")
+    reversible_credits: int = described("Credits that can still be reversed.")
+
+    template = (
+        "{error.requested_credits:,} credits were to be reversed; at most {error.reversible_credits:,} credits of this "
+        "charge can still be reversed."
+    )
 
 
-@dataclass(eq=False, kw_only=True)
 class GrantNotFound(BillingError):
-    grant_id: str
+    """The grant does not exist, or it belongs to an account that the caller cannot read."""
 
-    @property
-    def message(self) -> str:
-        return f"There is no grant {self.grant_id!r}."
+    grant_id: str = described("The grant id of the request.")
+
+    template = "Grant {error.grant_id!r} does not exist."
 
 
-@dataclass(eq=False, kw_only=True)
 class TopUpNotFound(BillingError):
-    top_up_id: str
+    """The top-up does not exist, or it belongs to an account that the caller cannot read."""
 
-    @property
-    def message(self) -> str:
-        return f"There is no top-up {self.top_up_id!r}."
+    top_up_id: str = described("The top-up id of the request.")
+
+    template = "Top-up {error.top_up_id!r} does not exist."
 
 
-@dataclass(eq=False, kw_only=True)
 class TopUpNotPaid(BillingError):
-    status: str
+    """The top-up was not paid, so there is nothing to refund."""
 
-    @property
-    def message(self) -> str:
-        return f"The top-up is {self.status}: nothing was paid that could go back."
+    status: str = described("The status of the top-up.")
+
+    template = "The top-up is {error.status}: it was not paid, so there is nothing to refund."
 
 
-@dataclass(eq=False, kw_only=True)
 class RefundExceedsTopUp(BillingError):
-    requested_credits: int
-    refundable_credits: int
+    """The request refunds more than is left of the top-up. Nothing was changed."""
+
+    requested_credits: int = described("Credits to refund, as requested.")
+    refundable_credits: int = described("Credits that can still be refunded; disputed credits cannot.")
 
     @property
     def message(self) -> str:
         if not self.refundable_credits:
-            return "Nothing is left of this top-up to refund: it went back, or is disputed."
+            return "Nothing of this top-up is left to refund: it was refunded, or it is disputed."
         return (
-            f"At most {self.refundable_credits:,} credits of this top-up can still be refunded; "
-            f"{self.requested_credits:,} were asked for."
+            f"{self.requested_credits:,} credits were to be refunded; at most {self.refundable_credits:,} credits of "
+            "this top-up can still be refunded."
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class NotificationNotFound(BillingError):
-    notification_id: str
+    """The account has no such notification. Nothing was marked as read."""
 
-    @property
-    def message(self) -> str:
-        return f"There is no notice {self.notification_id!r} of this account: nothing was marked."
+    notification_id: str = described("The notification id of the request.")
+
+    template = "This account has no notification {error.notification_id!r}. Nothing was marked as read."
 
 
-@dataclass(eq=False, kw_only=True)
 class IdempotencyConflict(BillingError):
-    key: str
+    """The idempotency key or block run id was used before with a different request. Nothing was changed."""
 
-    @property
-    def message(self) -> str:
-        return f"{self.key!r} was used before with another request: send the first request again, or take a new key."
+    key: str = described("The idempotency key, or the block run id.")
+
+    template = "{error.key!r} was used before with a different request: repeat the first request, or use a new key."
 
 
-@dataclass(eq=False, kw_only=True)
 class BalanceLimitReached(BillingError):
-    figure: str
+    """A figure of the account would exceed 2^53 - 1. Nothing was changed."""
 
-    @property
-    def message(self) -> str:
-        return f"{self.figure} would pass 9,007,199,254,740,991 (2^53 - 1): nothing was recorded."
+    figure: str = described("The figure that would exceed it, such as: The balance.")
+
+    template = "{error.figure} would exceed 9,007,199,254,740,991 (2^53 - 1). Nothing was changed."
 
 
 class RequestError(Exception):
-    """A request that is not answered at all: it becomes a top-level GraphQL error with `extensions.code`."""
+    """A request that is not answered: a top-level GraphQL error. `code` is its `extensions.code`."""
 
     code: ClassVar[str] = "BAD_REQUEST"
 
 
 class BadRequest(RequestError):
+    """An argument is invalid, in an operation whose result has no union to say so."""
+
     code = "BAD_USER_INPUT"
 
 
 class Unauthenticated(RequestError):
+    """No credential was sent where one is required, or the one that was sent was rejected."""
+
     code = "UNAUTHENTICATED"
 
 
 class Forbidden(RequestError):
+    """The caller does not have the permission that the operation requires."""
+
     code = "FORBIDDEN"
 
 
 class PriceUnavailable(RequestError):
-    """A part of what was asked for has no price, where the answer has no room to say which otherwise."""
+    """A line of an estimate has no price. The result of an estimate has no union to say so."""
 
     code = "PRICE_NOT_FOUND"
 
 
 class Overloaded(RequestError):
+    """The queue of charges is full."""
+
     code = "OVERLOADED"
 
     def __init__(self) -> None:
-        super().__init__("The server has more charges waiting than it takes on: try again in a moment.")
+        super().__init__("The queue of charges is full: send the same request again in a moment.")
 
 
 class RateLimited(RequestError):
-    """Never of a charge: that knows only `Overloaded`."""
+    """The caller exceeds a rate limit or a limit of concurrent operations. Charges are never rate limited."""
 
     code = "RATE_LIMITED"
 
@@ -337,8 +332,10 @@ class RateLimited(RequestError):
 
 
 class Unavailable(RequestError):
+    """A system that the request needs, such as the payment provider, does not answer. The request can be repeated."""
+
     code = "UNAVAILABLE"
 
 
 class Misconfigured(Exception):
-    """The settings do not fit together: nothing starts. The message names the setting to change."""
+    """The settings are invalid or contradict each other. The message names the setting to change."""

@@ -56,7 +56,7 @@ class GrantRequest:
         if self.starts_at and self.expires_at and self.expires_at <= self.starts_at:
             problems.append(Problem("expiresAt", "must come after startsAt"))
         if problems:
-            raise InvalidInput(problems)
+            raise InvalidInput(problems=problems)
 
     def request_hash(self) -> bytes:
         return idempotency.hash_request(
@@ -134,7 +134,7 @@ async def revoke_grant(
     """
     check_key(key, path="idempotencyKey")
     if problems := reason_problems(reason):
-        raise InvalidInput(problems)
+        raise InvalidInput(problems=problems)
     print_ = idempotency.hash_request("revokeGrant", {"grant": number, "reason": reason})
 
     async def decide(posting: Posting) -> GrantResult:

@@ -71,7 +71,7 @@ def estimate_cost(card: Card, planned: Sequence[PlannedBlockRun], *, available_c
         if not 1 <= run.count <= MAX_COUNT
     ]
     if problems:
-        raise InvalidInput(problems)
+        raise InvalidInput(problems=problems)
     lines = tuple(_line(card, run) for run in planned)
     spent = list(accumulate(line.credits for line in lines))
     total = spent[-1] if spent else 0

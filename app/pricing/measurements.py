@@ -43,7 +43,7 @@ def check_measurements(measurements: Measurements, *, path: str = "measurements"
         *_decimal_problems(measurements.usd, MAX_USD, f"{path}.usd"),
     ]
     if problems:
-        raise InvalidInput(problems)
+        raise InvalidInput(problems=problems)
 
 
 def parse_measurements(
@@ -66,7 +66,7 @@ def parse_measurements(
         return Measurements(seconds=exact_seconds, items=items, bytes=bytes, usd=exact_usd)
     except InvalidInput as refusal:
         prefix = len("measurements")
-        raise InvalidInput([Problem(path + at.path[prefix:], at.message) for at in refusal.problems]) from None
+        raise InvalidInput(problems=[Problem(path + at.path[prefix:], at.message) for at in refusal.problems]) from None
 
 
 def _decimal_problems(value: Decimal | None, maximum: int, path: str) -> list[Problem]:

@@ -51,7 +51,7 @@ def parse_rate_card(document: object, *, version: int, effective_at: datetime) -
     if checks.unlisted:
         checks.problems.append(Problem("document", f"has {checks.unlisted:,} more problems"))
     if checks.problems:
-        raise InvalidRateCard(checks.problems)
+        raise InvalidRateCard(problems=checks.problems)
     return card
 
 

@@ -51,7 +51,7 @@ async def reverse_charge(
     if credits is not None:
         check_amount(credits)
     if problems := reason_problems(reason):
-        raise InvalidInput(problems)
+        raise InvalidInput(problems=problems)
     account_id = await task_accounts.find_account(task_id)
     if account_id is None:
         raise TaskNotFound(task_id=task_id)
@@ -121,7 +121,7 @@ async def reverse_task(
     """
     check_key(idempotency_key, path="idempotencyKey")
     if problems := reason_problems(reason):
-        raise InvalidInput(problems)
+        raise InvalidInput(problems=problems)
     account_id = await task_accounts.find_account(task_id)
     if account_id is None:
         raise TaskNotFound(task_id=task_id)

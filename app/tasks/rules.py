@@ -168,7 +168,7 @@ def check_budget(budget: int | None, *, timeout_seconds: int | None, closing_res
     if budget is None and timeout_seconds is not None:
         problems.append(Problem("budgetTimeoutSeconds", "says when a budget lapses: send a budget too"))
     if problems:
-        raise InvalidInput(problems)
+        raise InvalidInput(problems=problems)
 
 
 def check_not_ended(task: TaskState) -> None:

@@ -66,12 +66,12 @@ async def begin_top_up(request: TopUpRequest, provider: PaymentProvider, terms: 
     """
     check_key(request.key, path="idempotencyKey")
     if problems := find_return_url_problems(request.return_url):
-        raise InvalidInput(problems)
+        raise InvalidInput(problems=problems)
     refused = terms.find_problems(request.credits, request.currency)
     # A refusal writes nothing, no account either. What was accepted once is replayed, even if the terms have changed;
     # no terms ever accepted an amount past the bound, and it has no fingerprint.
     if refused and (abs(request.credits) > MAX_CREDITS or await accounts.find_account_id(request.owner_id) is None):
-        raise InvalidInput(refused)
+        raise InvalidInput(problems=refused)
     account_id = await accounts.get_or_create_account(request.owner_id)
     print_ = request.request_hash()
 
@@ -81,7 +81,7 @@ async def begin_top_up(request: TopUpRequest, provider: PaymentProvider, terms: 
             top_up = await rows.get(posting.connection, account_id, first["topUp"])
             return BegunTopUp(top_up, book.balance(), replayed=True)
         if refused:
-            raise InvalidInput(refused)
+            raise InvalidInput(problems=refused)
         bonus_credits = terms.bonus_credits(request.credits)
         if book.posted + request.credits + bonus_credits > MAX_CREDITS:
             raise BalanceLimitReached(figure="The balance")
@@ -143,7 +143,7 @@ async def open_billing_portal(
     Raises: InvalidInput: the return address; Unavailable: the provider does not answer.
     """
     if problems := find_return_url_problems(return_url):
-        raise InvalidInput(problems)
+        raise InvalidInput(problems=problems)
     account_id = await accounts.get_or_create_account(owner_id)
     customer_ref = await customers.ensure_customer(account_id, provider, audit, subject="billing portal")
     return await provider.create_portal_session(customer_ref, return_url)

@@ -81,7 +81,7 @@ async def test_ids_that_do_not_exist_have_their_own_answers(api: Api) -> None:
     charged = await api.data(SERVICE, CHARGE, input={"taskId": "nowhere", "blockRunId": "r", "block": "NoteBlock"})
     assert charged["charge"] == {
         "__typename": "TaskNotFoundError",
-        "message": "There is no task 'nowhere': start it with startTask.",
+        "message": "Task 'nowhere' does not exist: start it with startTask.",
     }
     reverse = "mutation($input: ReverseChargeInput!) { reverseCharge(input: $input) { __typename } }"
     asked = {"taskId": "nowhere", "blockRunId": "r", "reason": "x", "idempotencyKey": "k"}
@@ -142,7 +142,7 @@ async def test_a_grant_that_would_pass_the_bound_is_refused_and_never_clamped(ap
     one_more = most | {"credits": 1, "idempotencyKey": "k2"}
     assert (await api.data(OPERATOR, GRANT, input=one_more))["grantCredits"] == {
         "__typename": "BalanceLimitReachedError",
-        "message": "The balance would pass 9,007,199,254,740,991 (2^53 - 1): nothing was recorded.",
+        "message": "The balance would exceed 9,007,199,254,740,991 (2^53 - 1). Nothing was changed.",
     }
     assert (await api.data(ALICE, "{ account { balance { posted } } }"))["account"]["balance"]["posted"] == 2**53 - 1
 

@@ -185,5 +185,5 @@ async def test_an_estimate_says_where_the_balance_would_run_out(api: Api) -> Non
     code, message = await api.error(ALICE, query, plan=[{"block": "Unheard"}])
     assert (code, message) == (
         "PRICE_NOT_FOUND",
-        "No price for block 'Unheard' in rate card 1. The block is not in the rate card.",
+        "Rate card 1 has no price for block 'Unheard'. The block is not in the rate card.",
     )

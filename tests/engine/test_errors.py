@@ -94,7 +94,7 @@ def test_each_refusal_becomes_its_type_with_its_facts(
 
 def test_the_problems_of_an_input_are_listed() -> None:
     member: Any = to_user_error(
-        errors.InvalidInput([errors.Problem("a", "is odd"), errors.Problem("b.c", "is even")]), context()
+        errors.InvalidInput(problems=[errors.Problem("a", "is odd"), errors.Problem("b.c", "is even")]), context()
     )
     assert [(problem.path, problem.message) for problem in member.problems] == [("a", "is odd"), ("b.c", "is even")]
 
@@ -114,7 +114,7 @@ async def test_a_raised_refusal_is_returned_as_its_union_member() -> None:
         "data": {
             "spend": {
                 "__typename": "InsufficientCreditsError",
-                "message": "This needs 500 credits and 100 are available: add 400 credits and try again.",
+                "message": "500 credits are required, 100 are available. Add 400 credits and try again.",
                 "required": 500,
                 "available": 100,
                 "shortfall": 400,

@@ -192,5 +192,5 @@ async def test_a_lock_that_somebody_holds_is_waited_for_and_what_it_wrote_is_see
     assert not late.done()
     leave.set()
     await slow
-    with pytest.raises(Exception, match="This needs 1 credits and 0 are available"):
+    with pytest.raises(Exception, match="1 credits are required, 0 are available"):
         await late

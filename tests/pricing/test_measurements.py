@@ -72,7 +72,7 @@ def test_the_price_is_the_exact_quotient_rounded_up(credits: int, measure: Decim
 
 
 def test_a_price_beyond_the_bound_is_refused_and_not_clamped() -> None:
-    with pytest.raises(BalanceLimitReached, match="The price of this block run would pass"):
+    with pytest.raises(BalanceLimitReached, match="The price of this block run would exceed"):
         quote(CARD, "Gold", {}, measurements=Measurements(items=2))
 
 

@@ -121,7 +121,7 @@ def test_an_unknown_block_is_refused_and_free_only_where_the_card_says_so() -> N
 
     with pytest.raises(PriceNotFound) as refusal:
         quote(refusing, "Unknown", {})
-    assert refusal.value.message == "No price for block 'Unknown' in rate card 7. The block is not in the rate card."
+    assert refusal.value.message == "Rate card 7 has no price for block 'Unknown'. The block is not in the rate card."
 
     assert quote(giving, "Unknown", {}) == Quote(0, Unit.RUN, Decimal(0), None, None, 7)
     with pytest.raises(PriceNotFound):

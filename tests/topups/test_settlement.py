@@ -198,7 +198,7 @@ async def test_a_failure_leaves_the_notice_to_be_tried_again(db: str) -> None:
             await settle(event)
         notice = (await list_inbox())[event.event_id]
         assert (notice["attempts"], notice["handled_at"], notice["outcome"]) == (attempt, None, None)
-        assert notice["last_error"].startswith("BalanceLimitReached: The balance would pass")
+        assert notice["last_error"].startswith("BalanceLimitReached: The balance would exceed")
     assert (await reload(top_up)).status is TopUpStatus.PENDING
     assert (await posted_credits(top_up.account_id)) == MAX_CREDITS - 499
 

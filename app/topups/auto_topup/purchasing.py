@@ -100,7 +100,7 @@ async def configure(request: ConfigureRequest, terms: TopUpTerms) -> ConfigureRe
     if not request.config.enabled:
         return await _switch_off(request)
     if problems := rules.find_problems(request.config, terms, request.consent_version):
-        raise InvalidInput(problems)
+        raise InvalidInput(problems=problems)
     if request.key is not None:
         check_key(request.key, path="idempotencyKey")
     account_id = await accounts.get_or_create_account(request.owner_id)

@@ -48,7 +48,7 @@ class RefundRequest:
         if self.credits is not None:
             check_amount(self.credits)
         if problems := reason_problems(self.reason):
-            raise InvalidInput(problems)
+            raise InvalidInput(problems=problems)
 
     def request_hash(self) -> bytes:
         return idempotency.hash_request(

@@ -80,7 +80,7 @@ async def test_a_charge_that_cannot_be_paid_says_what_is_missing(api: Api) -> No
         "available": 7,
         "shortfall": 3,
         "balance": {"available": 7},
-        "message": "This needs 10 credits and 7 are available: add 3 credits and try again.",
+        "message": "10 credits are required, 7 are available. Add 3 credits and try again.",
     }
 
 

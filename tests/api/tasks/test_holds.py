@@ -153,8 +153,7 @@ async def test_a_capture_above_its_hold_is_refused_or_capped_with_its_price_reco
 
     assert await capture(api, task.task_id, items=31) == {
         "__typename": "HoldExceededError",
-        "message": "Block run 'run' costs 31 credits and 30 are held for it: capture it with overHold: CAP, or void "
-        "it.",
+        "message": "Block run 'run' costs 31 credits, 30 are held. Capture it with overHold: CAP, or void the hold.",
         "blockRunId": "run",
         "required": 31,
         "held": 30,
@@ -201,7 +200,7 @@ async def test_every_other_refusal_of_a_hold_names_its_facts_and_moves_nothing(a
 
     assert await place(api, "nowhere") == {
         "__typename": "TaskNotFoundError",
-        "message": "There is no task 'nowhere': start it with startTask.",
+        "message": "Task 'nowhere' does not exist: start it with startTask.",
         "taskId": "nowhere",
     }
     assert await place(api, over.task_id) == {
@@ -212,26 +211,26 @@ async def test_every_other_refusal_of_a_hold_names_its_facts_and_moves_nothing(a
     }
     assert await place(api, task.task_id, block="Unheard") == {
         "__typename": "PriceNotFoundError",
-        "message": "No price for block 'Unheard' in rate card 2. The block is not in the rate card.",
+        "message": "Rate card 2 has no price for block 'Unheard'. The block is not in the rate card.",
         "block": "Unheard",
         "rateCardVersion": 2,
     }
     assert await place(api, task.task_id, items=None) == {
         "__typename": "MeasurementMissingError",
-        "message": "Block 'ItemBlock' is priced by measure: send measurements.items.",
+        "message": "Block 'ItemBlock' is priced by measurement: send measurements.items.",
         "block": "ItemBlock",
         "measurement": "items",
     }
     assert await place(api, task.task_id, items=MAX, block="DearBlock") == {
         "__typename": "BalanceLimitReachedError",
-        "message": "The price of this block run would pass 9,007,199,254,740,991 (2^53 - 1): nothing was recorded.",
+        "message": "The price of this block run would exceed 9,007,199,254,740,991 (2^53 - 1). Nothing was changed.",
         "figure": "The price of this block run",
     }
     for used in ("charged", "held"):
         assert await place(api, task.task_id, used) == {
             "__typename": "IdempotencyConflictError",
-            "message": f"'{used}' was used before with another request: send the first request again, or take a new "
-            "key.",
+            "message": f"'{used}' was used before with a different request: repeat the first request, or "
+            "use a new key.",
             "key": used,
         }
     assert await everything() == before
@@ -244,7 +243,7 @@ async def test_a_hold_that_cannot_be_paid_stops_its_task_and_the_next_finds_it_s
 
     assert await place(api, task.task_id) == {
         "__typename": "InsufficientCreditsError",
-        "message": "This needs 30 credits and 29 are available: add 1 credits and try again.",
+        "message": "30 credits are required, 29 are available. Add 1 credits and try again.",
         "required": 30,
         "available": 29,
         "shortfall": 1,
@@ -252,7 +251,7 @@ async def test_a_hold_that_cannot_be_paid_stops_its_task_and_the_next_finds_it_s
     }
     assert await place(api, task.task_id, items=1) == {
         "__typename": "TaskStoppedError",
-        "message": f"Task {task.task_id!r} is stopped (OUT_OF_CREDITS): it takes no paid block run.",
+        "message": f"Task {task.task_id!r} is stopped (OUT_OF_CREDITS) and accepts no paid block run: resume it first.",
         "taskId": task.task_id,
         "stopReason": "OUT_OF_CREDITS",
     }
@@ -267,8 +266,8 @@ async def test_a_hold_above_its_budget_names_the_budget(api: Api, prices: RateCa
 
     assert await place(api, child.task_id) == {
         "__typename": "BudgetReachedError",
-        "message": f"This needs 30 credits and the budget of task {task.task_id!r} has 29 left: add 1 credits to it "
-        "with resumeTask.",
+        "message": f"30 credits are required, the budget of task {task.task_id!r} has 29 left. Add 1 "
+        "credits to it with resumeTask.",
         "taskId": task.task_id,
         "required": 30,
         "remaining": 29,
@@ -296,7 +295,7 @@ async def test_every_refusal_of_a_capture_names_its_facts_and_moves_nothing(api:
     for run, status in (("voided", "VOIDED"), ("late", "EXPIRED")):
         assert await capture(api, task.task_id, run) == {
             "__typename": "HoldClosedError",
-            "message": f"The hold for block run '{run}' is {status} already: nothing has moved.",
+            "message": f"The hold for block run '{run}' is already {status}. Nothing was changed.",
             "blockRunId": run,
             "status": status,
         }
@@ -310,7 +309,7 @@ async def test_every_refusal_of_a_capture_names_its_facts_and_moves_nothing(api:
     assert (await capture(api, "nowhere"))["__typename"] == "TaskNotFoundError"
     assert await capture(api, task.task_id, "held", None) == {
         "__typename": "MeasurementMissingError",
-        "message": "Block 'ItemBlock' is priced by measure: send measurements.items.",
+        "message": "Block 'ItemBlock' is priced by measurement: send measurements.items.",
         "block": "ItemBlock",
         "measurement": "items",
     }
@@ -336,7 +335,7 @@ async def test_every_refusal_of_a_void_names_its_facts_and_moves_nothing(api: Ap
     for run, status in (("done", "CAPTURED"), ("late", "EXPIRED")):
         assert await void(api, task.task_id, run) == {
             "__typename": "HoldClosedError",
-            "message": f"The hold for block run '{run}' is {status} already: nothing has moved.",
+            "message": f"The hold for block run '{run}' is already {status}. Nothing was changed.",
             "blockRunId": run,
             "status": status,
         }

@@ -121,7 +121,7 @@ async def test_a_task_starts_with_a_budget_and_the_same_again_is_the_same(api: A
     for other in (asked | {"budget": 61}, asked | {"closingReserve": 0}, asked | {"budgetTimeoutSeconds": 61}, {}):
         assert await start(api, **other) == {
             "__typename": "IdempotencyConflictError",
-            "message": "'task' was used before with another request: send the first request again, or take a new key.",
+            "message": "'task' was used before with a different request: repeat the first request, or use a new key.",
             "key": "task",
         }
     assert await api.data(ALICE, "{ account { balance { available held } } }") == {
@@ -162,7 +162,7 @@ async def test_a_start_that_cannot_be_paid_names_its_facts_and_starts_nothing(ap
 
     assert await start(api, budget=2) == {
         "__typename": "InsufficientCreditsError",
-        "message": "This needs 2 credits and 1 are available: add 1 credits and try again.",
+        "message": "2 credits are required, 1 are available. Add 1 credits and try again.",
         "required": 2,
         "available": 1,
         "shortfall": 1,
@@ -171,8 +171,8 @@ async def test_a_start_that_cannot_be_paid_names_its_facts_and_starts_nothing(ap
     assert (await start(api, owner_id="nobody"))["balance"] == {"available": 0, "owed": 0}
     assert await start(api, parentTaskId=own.task_id, budget=5) == {
         "__typename": "BudgetReachedError",
-        "message": f"This needs 5 credits and the budget of task {own.task_id!r} has 4 left: add 1 credits to it with "
-        "resumeTask.",
+        "message": f"5 credits are required, the budget of task {own.task_id!r} has 4 left. Add 1 "
+        "credits to it with resumeTask.",
         "taskId": own.task_id,
         "required": 5,
         "remaining": 4,
@@ -180,13 +180,13 @@ async def test_a_start_that_cannot_be_paid_names_its_facts_and_starts_nothing(ap
     }
     assert await start(api, parentTaskId="nowhere") == {
         "__typename": "TaskNotFoundError",
-        "message": "There is no task 'nowhere': start it with startTask.",
+        "message": "Task 'nowhere' does not exist: start it with startTask.",
         "taskId": "nowhere",
     }
     assert (await start(api, owner_id="guild", parentTaskId=own.task_id))["__typename"] == "TaskNotFoundError"
     assert await start(api, parentTaskId=task.task_id) == {
         "__typename": "TaskStoppedError",
-        "message": f"Task {task.task_id!r} is stopped (OUT_OF_CREDITS): it takes no paid block run.",
+        "message": f"Task {task.task_id!r} is stopped (OUT_OF_CREDITS) and accepts no paid block run: resume it first.",
         "taskId": task.task_id,
         "stopReason": "OUT_OF_CREDITS",
     }
@@ -210,12 +210,12 @@ async def test_every_refusal_of_a_resumption_names_its_facts_and_moves_nothing(a
 
     assert await resume(api, "nowhere") == {
         "__typename": "TaskNotFoundError",
-        "message": "There is no task 'nowhere': start it with startTask.",
+        "message": "Task 'nowhere' does not exist: start it with startTask.",
         "taskId": "nowhere",
     }
     assert await resume(api, running.task_id) == {
         "__typename": "TaskNotStoppedError",
-        "message": f"Task {running.task_id!r} is RUNNING: only a stopped task is resumed.",
+        "message": f"Task {running.task_id!r} is RUNNING: only a stopped task can be resumed.",
         "taskId": running.task_id,
         "status": "RUNNING",
     }
@@ -227,7 +227,7 @@ async def test_every_refusal_of_a_resumption_names_its_facts_and_moves_nothing(a
     }
     assert await resume(api, task.task_id) == {
         "__typename": "InsufficientCreditsError",
-        "message": "This needs 1 credits and 0 are available: add 1 credits and try again.",
+        "message": "1 credits are required, 0 are available. Add 1 credits and try again.",
         "required": 1,
         "available": 0,
         "shortfall": 1,
@@ -261,8 +261,8 @@ async def test_a_budget_that_is_used_up_or_lapsed_is_resumed_with_more_and_by_on
     before = await everything()
     assert await resume(api, used.task_id) == {
         "__typename": "BudgetReachedError",
-        "message": f"This needs 1 credits and the budget of task {used.task_id!r} has 0 left: add 1 credits to it with "
-        "resumeTask.",
+        "message": f"1 credits are required, the budget of task {used.task_id!r} has 0 left. Add 1 "
+        "credits to it with resumeTask.",
         "taskId": used.task_id,
         "required": 1,
         "remaining": 0,
@@ -318,7 +318,7 @@ async def test_users_change_nobody_elses_tasks(api: Api) -> None:
     for call in (resume, cancel):
         assert await call(api, alices.task_id, BOB) == {
             "__typename": "TaskNotFoundError",
-            "message": f"There is no task {alices.task_id!r}: start it with startTask.",
+            "message": f"Task {alices.task_id!r} does not exist: start it with startTask.",
             "taskId": alices.task_id,
         }
         assert (await call(api, guilds.task_id, BOB))["__typename"] == "TaskNotFoundError"
@@ -348,7 +348,7 @@ async def test_a_task_ends_once_and_only_services_finish_it(api: Api) -> None:
     assert (await cancel(api, task.task_id))["status"] == "COMPLETED"
     assert (await api.data(SERVICE, FINISH, input=asked | {"taskId": "nowhere"}))["finishTask"] == {
         "__typename": "TaskNotFoundError",
-        "message": "There is no task 'nowhere': start it with startTask.",
+        "message": "Task 'nowhere' does not exist: start it with startTask.",
         "taskId": "nowhere",
     }
 
@@ -443,7 +443,7 @@ async def test_a_task_is_given_back_by_an_operator_and_once(api: Api) -> None:
         assert (refused["__typename"], [one["path"] for one in refused["problems"]]) == ("InvalidInputError", [path])
     assert (await api.data(OPERATOR, REVERSE_TASK, input=asked | {"taskId": "nowhere"}))["reverseTask"] == {
         "__typename": "TaskNotFoundError",
-        "message": "There is no task 'nowhere': start it with startTask.",
+        "message": "Task 'nowhere' does not exist: start it with startTask.",
         "taskId": "nowhere",
     }
     assert await everything() == before

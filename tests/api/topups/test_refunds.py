@@ -141,11 +141,14 @@ async def test_refusals_carry_their_facts(api: Api) -> None:
     await deliver(build_dispute(top_up, DisputeStatus.OPEN, amount_minor=300))
     too_much = await refund(api, name, credits=701)
     assert (too_much["requested"], too_much["refundable"]) == (701, 700)
-    assert too_much["message"] == "At most 700 credits of this top-up can still be refunded; 701 were asked for."
+    assert (
+        too_much["message"]
+        == "701 credits were to be refunded; at most 700 credits of this top-up can still be refunded."
+    )
     await refund(api, name)
     nothing = await refund(api, name)
     assert (nothing["__typename"], nothing["refundable"]) == ("RefundExceedsTopUpError", 0)
-    assert nothing["message"] == "Nothing is left of this top-up to refund: it went back, or is disputed."
+    assert nothing["message"] == "Nothing of this top-up is left to refund: it was refunded, or it is disputed."
     invalid = await refund(api, name, reason=" ", idempotencyKey="x")
     assert (invalid["__typename"], invalid["problems"]) == ("InvalidInputError", [{"path": "reason"}])
     unpaid = await refund(api, await id_of(api, await create_top_up("bob")))
@@ -155,7 +158,7 @@ async def test_refusals_carry_their_facts(api: Api) -> None:
 @pytest.mark.parametrize("name", ["nonsense", "", "VG9wVXA"])
 async def test_an_id_that_is_none_is_not_found(api: Api, name: str) -> None:
     assert await refund(api, name) == {
-        "__typename": "TopUpNotFoundError", "message": f"There is no top-up {name!r}.", "topUpId": name,
+        "__typename": "TopUpNotFoundError", "message": f"Top-up {name!r} does not exist.", "topUpId": name,
     }  # fmt: skip
 
 
