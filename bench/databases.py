@@ -17,9 +17,9 @@ from app.ledger.grants import GrantRequest
 from app.ledger.posting import Posting
 from app.ledger.rules import balance_changes
 from app.ledger.rules.account_state import Cause, GrantSource
-from app.main import configure_ledger
 from app.pricing import publishing
 from app.settings import get_settings
+from app.state import configure_ledger
 from app.tasks import lifecycle, rows, task_accounts
 from app.tasks.lifecycle import StartTaskRequest
 from app.tasks.rules import TaskState, TaskStatus

@@ -25,8 +25,8 @@ from app.engine.execution import GraphQLEngine, GraphQLRequest
 from app.engine.pagination import Connection, First, build_connection
 from app.engine.permissions import Permission
 from app.ledger.rules.account_state import AccountBalance
-from app.main import build_state
 from app.settings import Settings
+from app.state import build_state
 from app.tasks.charging import Charge
 from app.tasks.rules import BlockRunState, TaskState, TaskStatus, TaskTrigger
 

@@ -21,8 +21,8 @@ from app.api.schema import build_schema
 from app.auth.authenticator import Authenticator, build_authenticator
 from app.db import pools
 from app.engine.context import RequestContext
-from app.main import build_state
 from app.settings import get_settings
+from app.state import build_state
 from bench.serving import serve_books
 
 

@@ -22,10 +22,10 @@ from strawberry.types import Info
 
 from app.auth.authenticator import Authenticator, build_authenticator
 from app.auth.caller import Caller
+from app.background import run_in_background
 from app.db import pools
 from app.errors import Unauthenticated
 from app.live.change_feed import ChangeFeed
-from app.main import run_in_background
 from app.settings import get_settings
 from bench.serving import serve_books
 

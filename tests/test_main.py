@@ -1,79 +1,53 @@
-"""The application's life: loops that survive faults, and stop."""
+"""The application as `create_app` builds it, without a database."""
 
-import asyncio
 import logging
 from pathlib import Path
 
 import httpx
 import pytest
 
-from app import main
 from app.errors import Misconfigured
+from app.main import NO_PROTOCOL_LIMITS, create_app
 from app.settings import Settings
+from tests.server.test_exposure import production
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_loop_that_faults_is_logged_and_started_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(main, "RESTART_SECONDS", 0)
-    turns = 0
-    third = asyncio.Event()
-
-    async def unsteady() -> None:
-        nonlocal turns
-        turns += 1
-        if turns == 1:
-            raise ValueError("stumbled")
-        if turns == 3:
-            third.set()
-            await asyncio.Event().wait()
-
-    with caplog.at_level(logging.ERROR):
-        async with asyncio.timeout(2), main.run_in_background({"unsteady": unsteady}):
-            await third.wait()
-    assert [record.getMessage() for record in caplog.records] == [
-        "unsteady failed and is started again",
-        "unsteady ended by itself and is started again",
-    ]
-    assert "stumbled" in caplog.text
+def development_client(directory: Path) -> httpx.AsyncClient:
+    app = create_app(Settings(database_url="postgresql://localhost/nowhere", data_dir=directory))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://credits")
 
 
-async def test_one_loop_that_faults_does_not_end_another_and_all_stop_at_the_end() -> None:
-    life: list[str] = []
-
-    async def steady() -> None:
-        try:
-            life.append("begun")
-            await asyncio.Event().wait()
-        finally:
-            life.append("ended")
-
-    async def broken() -> None:
-        raise ValueError("broken")
-
-    async with asyncio.timeout(2), main.run_in_background({"steady": steady, "broken": broken}):
-        await asyncio.sleep(0.02)
-        assert life == ["begun"]
-    assert life == ["begun", "ended"]
-
-
-async def test_it_answers_that_it_is_alive_without_a_database(tmp_path: Path) -> None:
-    app = main.create_app(Settings(database_url="postgresql://localhost/nowhere", data_dir=tmp_path))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://credits") as client:
+async def test_healthz_needs_no_database(tmp_path: Path) -> None:
+    async with development_client(tmp_path) as client:
         assert (await client.get("/healthz")).json() == {"alive": True}
 
 
-async def test_pages_of_other_hosts_may_call_in_development(tmp_path: Path) -> None:
-    app = main.create_app(Settings(database_url="postgresql://localhost/nowhere", data_dir=tmp_path))
+async def test_pages_of_any_origin_may_call_in_development(tmp_path: Path) -> None:
     headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://credits") as client:
+    async with development_client(tmp_path) as client:
         preflight = await client.options("/graphql", headers=headers)
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == "*"
 
 
-def test_it_is_not_made_without_the_address_of_a_database(tmp_path: Path) -> None:
+def test_a_database_url_is_required(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="DATABASE_URL is not set"):
-        main.create_app(Settings(database_url=None, data_dir=tmp_path))
+        create_app(Settings(database_url=None, data_dir=tmp_path))
+
+
+@pytest.mark.parametrize(("has_protocol_limits", "warnings"), [(True, []), (False, [NO_PROTOCOL_LIMITS])])
+def test_production_without_the_protocol_classes_of_serve_logs_a_warning(
+    caplog: pytest.LogCaptureFixture, has_protocol_limits: bool, warnings: list[str]
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        create_app(production(), has_protocol_limits=has_protocol_limits)
+    assert [record.getMessage() for record in caplog.records] == warnings
+
+
+def test_development_without_them_logs_only_that_it_is_open(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    create_app(Settings(database_url="postgresql://localhost/nowhere", data_dir=tmp_path))
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["DEVELOPMENT"]

@@ -6,8 +6,8 @@ from datetime import datetime
 from app.cli.connection import COMMAND_LINE, command_line_action, database_url, open_database
 from app.ledger import grants
 from app.ledger.rules.account_state import GrantSource
-from app.main import configure_ledger
 from app.settings import get_settings
+from app.state import configure_ledger
 
 
 async def run(

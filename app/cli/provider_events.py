@@ -4,8 +4,8 @@ from typing import Final
 
 from app.cli.connection import database_url, open_database
 from app.errors import Misconfigured
-from app.main import configure_ledger
 from app.settings import get_settings
+from app.state import configure_ledger
 from app.topups import inbox, inbox_retries
 from app.topups.configured_provider import open_provider
 from app.topups.inbox import UnhandledEvent

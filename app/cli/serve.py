@@ -74,7 +74,7 @@ def application() -> "Starlette":
     from app.main import create_app  # here, so that the supervisor does not carry what only its workers use
 
     try:
-        return create_app()
+        return create_app(has_protocol_limits=True)
     except Misconfigured as refusal:
         if parent is None:
             raise

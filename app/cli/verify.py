@@ -15,8 +15,8 @@ from rich.progress import Progress
 from app.cli.connection import database_url, open_database
 from app.db import pools
 from app.errors import InvalidInput
-from app.main import configure_ledger
 from app.settings import get_settings
+from app.state import configure_ledger
 from app.verify import verifier
 
 HEADS_PER_QUERY: Final = 1_000

@@ -1,6 +1,9 @@
-"""Whom a request addresses: a server that answers to any name can be reached through a page of somebody else's.
+"""Host allow-list: protects against DNS rebinding.
 
-Probes of the machine's keeper come by an address nobody lists, and say nothing: they are always let in.
+An attacker's page can let its own host name resolve to the address of this server. The browser then treats the server
+as the same origin. Such requests carry the attacker's name in the Host header, so hosts that are not in the list are
+refused: with 400, or with close code 4403 on a WebSocket. Health probes are exempt, because orchestrators send them to
+an IP address.
 """
 
 from collections.abc import Collection
@@ -8,30 +11,24 @@ from typing import Final
 
 from starlette.types import Scope, Send
 
+from app.server.responses import send_error
+
 PROBE_PATHS: Final = frozenset({"/healthz", "/readyz"})
-HOST_NOT_ALLOWED: Final = "This server is not known by that name."
-_REFUSAL: Final = f'{{"errors":[{{"message":"{HOST_NOT_ALLOWED}","extensions":{{"code":"BAD_REQUEST"}}}}]}}'.encode()
+HOST_NOT_ALLOWED: Final = "The Host header of the request is not in ALLOWED_HOSTS."
 
 
 def is_allowed_host(scope: Scope, allowed_hosts: Collection[str]) -> bool:
-    """Whether the request names one of `hosts` (lower case, without port), and no other beside it."""
-    named = [value for name, value in scope["headers"] if name == b"host"]
-    return scope["path"] in PROBE_PATHS or (len(named) == 1 and _without_port(named[0]) in allowed_hosts)
+    """Whether the request has exactly one Host header, with a name in `allowed_hosts` (lower case, without port)."""
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    return scope["path"] in PROBE_PATHS or (len(hosts) == 1 and _without_port(hosts[0]) in allowed_hosts)
 
 
 async def reject_host(scope: Scope, send: Send) -> None:
-    """Answer a request that addresses somebody else."""
+    """Answer a request whose host is not allowed."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 4403, "reason": "Host not allowed"})
-        return
-    headers = [
-        (b"content-type", b"application/json; charset=utf-8"),
-        (b"content-length", b"%d" % len(_REFUSAL)),
-        (b"cache-control", b"no-store"),
-        (b"x-content-type-options", b"nosniff"),
-    ]
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
-    await send({"type": "http.response.body", "body": _REFUSAL})
+    else:
+        await send_error(send, 400, HOST_NOT_ALLOWED)
 
 
 def _without_port(host: bytes) -> str:

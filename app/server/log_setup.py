@@ -1,8 +1,8 @@
-"""How the process logs: in development lines to read, in production one JSON object a line, redacted by allow-list.
+"""Logging of the process: readable lines in development, one JSON object per line in production.
 
-In production a record has its time, level, logger, text and, of a fault, the types and the places it passed. The text
-is kept of our own loggers and the server's, where the words are ours; a fault in it is written as its type, for its own
-words may quote what somebody sent, or a row. Other loggers' texts are left out.
+JSON records are redacted by an allow-list: time, level and logger; the message, for the application's and uvicorn's
+loggers only; for an exception its types and the stack, without its message, which may quote user input or a database
+row.
 """
 
 import logging
@@ -16,29 +16,30 @@ import orjson
 
 from app.server.request_log import LogFormat
 
-_TRUSTED: Final = ("app", "uvicorn")
-_ROOT: Final = Path(__file__).resolve().parent.parent
-_MOST_PLACES: Final = 30
+_LOGGERS_WITH_MESSAGE: Final = ("app", "uvicorn")
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_MAX_FRAMES: Final = 30
 
 
 def configure_logging(format: LogFormat) -> None:
-    """Set up the process's logging; again, if it was before."""
+    """Configure the root logger. Replaces an earlier configuration."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         JsonFormatter() if format == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("app").setLevel(logging.INFO)
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
+    logging.getLogger("uvicorn.error").addFilter(_is_not_invalid_utf8)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """A message that is no UTF-8 is its sender's fault: uvicorn writes a traceback of it, as often as one is sent."""
+def _is_not_invalid_utf8(record: logging.LogRecord) -> bool:
+    """False for the traceback that uvicorn logs for each message with invalid UTF-8. Clients could flood the log with
+    it."""
     return record.msg != "Invalid UTF-8 sequence received from client."
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """Formats a record as one redacted JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -47,54 +48,54 @@ class JsonFormatter(logging.Formatter):
             "event": "log",
             "logger": record.name,
         }
-        if record.name.partition(".")[0] in _TRUSTED:
-            line["text"] = _text(record)
-        fault = record.exc_info[1] if record.exc_info else None
-        if fault is not None:
-            line["fault"] = _chain(fault)
-            line["places"] = _places(fault)
+        if record.name.partition(".")[0] in _LOGGERS_WITH_MESSAGE:
+            line["message"] = _message(record)
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            line["error"] = _type_names(error)
+            line["stack"] = _stack(error)
         return orjson.dumps(line).decode()
 
 
-def _text(record: logging.LogRecord) -> str:
-    """The record's words, with the type of each fault in place of what it says."""
-    given = record.args
+def _message(record: logging.LogRecord) -> str:
+    """The message, with the type of each exception among its arguments instead of the exception's own message."""
+    arguments = record.args
     try:
-        if isinstance(given, tuple):
-            return str(record.msg) % tuple(_shown(one) for one in given)
-        return str(record.msg)  # a mapping is not filled in: none of ours has one
+        if isinstance(arguments, tuple):
+            return str(record.msg) % tuple(_redacted(argument) for argument in arguments)
+        return str(record.msg)  # the application passes no mapping as arguments
     except (TypeError, ValueError):
         return str(record.msg)
 
 
-def _shown(value: object) -> object:
-    return _name(value) if isinstance(value, BaseException) else value
+def _redacted(argument: object) -> object:
+    return _type_name(argument) if isinstance(argument, BaseException) else argument
 
 
-def _name(fault: BaseException) -> str:
-    """Its type, and the SQLSTATE of a fault of the database's."""
-    state = getattr(fault, "sqlstate", None)
-    kind = type(fault)
+def _type_name(error: BaseException) -> str:
+    """The qualified type, followed by the SQLSTATE of a database error."""
+    kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return f"{name} {state}" if isinstance(state, str) else name
+    sqlstate = getattr(error, "sqlstate", None)
+    return f"{name} {sqlstate}" if isinstance(sqlstate, str) else name
 
 
-def _chain(fault: BaseException) -> list[str]:
-    """The types of a fault and of what caused it."""
+def _type_names(error: BaseException) -> list[str]:
+    """The types of an exception and of its causes."""
     names: list[str] = []
-    found: BaseException | None = fault
-    while found is not None and len(names) < _MOST_PLACES:
-        names.append(_name(found))
-        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    current: BaseException | None = error
+    while current is not None and len(names) < _MAX_FRAMES:
+        names.append(_type_name(current))
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return names
 
 
-def _places(fault: BaseException) -> list[str]:
-    """Where it passed, outermost first: file, line and function, without the lines' text."""
-    frames = traceback.extract_tb(fault.__traceback__)[-_MOST_PLACES:]
-    return [f"{_short(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames]
+def _stack(error: BaseException) -> list[str]:
+    """The traceback, outermost frame first: file, line and function, without source lines."""
+    frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
+    return [f"{_short_path(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames]
 
 
-def _short(filename: str) -> str:
+def _short_path(filename: str) -> str:
     path = Path(filename)
     return str(path.relative_to(_ROOT)) if path.is_relative_to(_ROOT) else "/".join(path.parts[-2:])

@@ -1,7 +1,9 @@
-"""HTTP connections that must deliver: one that sends nothing, or trickles its headers or its body, is ended.
+"""HTTP/1.1 protocol of `serve`: a deadline for each request, and limits of header size and pipelining.
 
-uvicorn waits for ever for a request that has begun, and for one that never begins; it keeps headers of any length, and
-as many requests as came at once. A request that arrives whole, as charges do, is neither timed nor measured.
+Protects against slow-request attacks (slowloris), which uvicorn does not limit. A connection is closed with 408 if a
+request does not arrive completely within `REQUEST_SECONDS`, with 431 if its headers exceed 64 KiB, and with 400 if more
+than 64 requests are pipelined. Requests that arrive in a single read, such as charges, cost nothing extra.
+`body_deadline` limits the body alone, on any server.
 """
 
 import asyncio
@@ -14,92 +16,91 @@ from app.server.single_write import SingleWriteTransport
 from app.settings import get_settings
 
 MAX_HEADER_BYTES: Final = 64 * 1024
-"""Of a request, besides its body and what came with its first bytes."""
+"""Not counted: the first read of a request, and its body."""
 MAX_PIPELINED_REQUESTS: Final = 64
-"""Requests sent ahead on one connection."""
 
 
-def _last(status: bytes, told: bytes) -> bytes:
+def _final_response(status: bytes, text: bytes) -> bytes:
     return (
         b"HTTP/1.1 %b\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
-        b"content-length: %d\r\n\r\n%b" % (status, len(told), told)
+        b"content-length: %d\r\n\r\n%b" % (status, len(text), text)
     )
 
 
-TIMEOUT_RESPONSE: Final = _last(b"408 Request Timeout", b"The request took too long to arrive.")
-HEADERS_TOO_LARGE_RESPONSE: Final = _last(
-    b"431 Request Header Fields Too Large", b"The request's headers are too large."
+TIMEOUT_RESPONSE: Final = _final_response(b"408 Request Timeout", b"The request did not arrive in time.")
+HEADERS_TOO_LARGE_RESPONSE: Final = _final_response(
+    b"431 Request Header Fields Too Large", b"The headers of the request are too large."
 )
 
 
 class DeadlineHttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with a time limit for each request from its first byte (the first: from the connection's)."""
+    """uvicorn's HTTP protocol with a deadline per request.
 
-    _arriving = False
-    _has_begun = False
-    _head_bytes = 0
-    _due: asyncio.TimerHandle | None = None
+    The deadline counts from the first byte of a request; for the first request, from the start of the connection.
+    """
+
+    _is_arriving = False
+    _is_first_read = False
+    _header_bytes = 0
+    _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
-        self._expect()
+        self._start_deadline()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if not self._arriving:
-            self._arrived()
+        if not self._is_arriving:
+            self._cancel_deadline()
             return
-        if self._due is None:
-            self._expect()
-        if self._has_begun:
-            self._has_begun, self._head_bytes = False, 0
+        if self._deadline is None:
+            self._start_deadline()
+        if self._is_first_read:
+            self._is_first_read, self._header_bytes = False, 0
         else:
-            self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEADER_BYTES:
-            self._end(HEADERS_TOO_LARGE_RESPONSE)
+            self._header_bytes += len(data)  # `on_body` has subtracted what of it was body
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self._reject(HEADERS_TOO_LARGE_RESPONSE)
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
-            raise ValueError("too many requests were sent ahead")  # uvicorn answers 400 and closes
-        self._arriving = self._has_begun = True
+            raise ValueError("too many pipelined requests")  # uvicorn answers 400 and closes the connection
+        self._is_arriving = self._is_first_read = True
         super().on_message_begin()
 
     def on_body(self, body: bytes) -> None:
-        self._head_bytes -= len(body)
+        self._header_bytes -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._arriving = False
+        self._is_arriving = False
         super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        if cycle.scope["method"] != "HEAD":  # whose length is that of a body which is not sent
+        if cycle.scope["method"] != "HEAD":  # the Content-Length of a HEAD response announces a body that is not sent
             cycle.transport = cast(asyncio.Transport, SingleWriteTransport(cycle, self.transport))
         super()._start_asgi_task(cycle, app)
 
     def handle_websocket_upgrade(self) -> None:
-        self._arriving = False
-        self._arrived()
+        self._is_arriving = False
+        self._cancel_deadline()
         super().handle_websocket_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._arrived()
+        self._cancel_deadline()
         super().connection_lost(exc)
 
-    def _expect(self) -> None:
-        self._due = self.loop.call_later(get_settings().request_seconds, self._is_late)
+    def _start_deadline(self) -> None:
+        self._deadline = self.loop.call_later(get_settings().request_seconds, self._reject, TIMEOUT_RESPONSE)
 
-    def _arrived(self) -> None:
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
-    def _is_late(self) -> None:
-        self._end(TIMEOUT_RESPONSE)
-
-    def _end(self, told: bytes) -> None:
-        """Close the connection, saying why unless an answer is on its way."""
+    def _reject(self, response: bytes) -> None:
+        """Close the connection. Sends `response` first, unless another response has started."""
         cycle: Any = self.cycle
         if cycle is None or cycle.response_complete or not cycle.response_started:
-            self.transport.write(told)
+            self.transport.write(response)
         self.transport.close()

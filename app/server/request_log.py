@@ -1,8 +1,8 @@
-"""A line for each request: what was asked, by what kind of caller, how it ended and how long it took. Nothing else.
+"""The request log: one line per request, with its operation, kind of caller, outcome and duration.
 
-What may stand in a line is named here, field by field, and each value is of a closed shape (a name of GraphQL's, a
-code, a number): documents, variables, tokens and owners have no way in. Lines are gathered and written ten times a
-second: on the way of a charge a line costs a formatted string.
+Only the fields of `LoggedRequest` are written, and each value is a name, a code or a number. Documents, variables,
+tokens and owner ids cannot get into the log. Lines are buffered and written ten times per second, so that a charge
+costs one formatted string and no system call.
 """
 
 import asyncio
@@ -13,31 +13,34 @@ from typing import Final, Literal, NamedTuple
 
 FLUSH_SECONDS: Final = 0.1
 MAX_BUFFERED_LINES: Final = 10_000
-"""Lines gathered where no event loop runs to write them; then they are written at once."""
+"""A full buffer is written at once."""
 
 LogFormat = Literal["json", "text"]
 RequestLogMode = Literal["all", "without-charges", "none"]
 
 
-class LoggedRequest(NamedTuple):  # a dataclass takes thrice as long to make
-    """One request."""
+class LoggedRequest(NamedTuple):
+    """One request. A named tuple, because a dataclass takes three times as long to create."""
 
     transport: str
+    """http, sse or websocket."""
     caller: str
-    """user, service, operator or nobody."""
+    """user, service, operator or anonymous."""
     request_id: str
     outcome: str
-    """ok, or the code of the first error; CLOSED_4403 and the like of a WebSocket connection that was refused."""
+    """`ok`, the code of the first error, or `CLOSED_<close code>` for a WebSocket connection that was refused or cut
+    off."""
     seconds: float
     kind: str = "request"
-    """query, mutation or subscription; request: it was refused before it was one."""
+    """query, mutation or subscription; `request` if it was refused before its operation was known."""
     name: str = "-"
+    """The operation's name, or its first field."""
     reference: str | None = None
-    """Of a fault."""
+    """The reference id of an internal error."""
 
 
 class RequestLog:
-    """Made once per process."""
+    """Formats and buffers lines. One per process."""
 
     def __init__(
         self,
@@ -47,67 +50,67 @@ class RequestLog:
         write: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._written = _json if format == "json" else _text
-        self._keeps = mode != "none"
-        self._keeps_charges = mode == "all"
-        self._write = write if write is not None else _to_stderr
+        self._format = _format_json if format == "json" else _format_text
+        self._logs_anything = mode != "none"
+        self._logs_charges = mode == "all"
+        self._write = write if write is not None else _write_to_stderr
         self._clock = clock
-        self._waiting: list[str] = []
+        self._buffer: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
         self._second = 0
-        self._stamp = ""
+        self._timestamp = ""
 
     def is_logged(self, *, charges: bool) -> bool:
-        """Whether there is to be a line."""
-        return self._keeps_charges if charges else self._keeps
+        """Whether a successful request is logged. `charges`: it was a charge. Failed requests are always logged."""
+        return self._logs_charges if charges else self._logs_anything
 
-    def add(self, line: LoggedRequest) -> None:
-        self._waiting.append(self._written(self._now(), line))
+    def add(self, request: LoggedRequest) -> None:
+        """Buffer a line. Without a running event loop it is written at once."""
+        self._buffer.append(self._format(self._current_timestamp(), request))
         if self._timer is None:
             try:
                 self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
             except RuntimeError:
                 self.flush()
-        elif len(self._waiting) >= MAX_BUFFERED_LINES:
+        elif len(self._buffer) >= MAX_BUFFERED_LINES:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has gathered. To be called before the process ends."""
+        """Write the buffered lines. Must be called before the process ends."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._waiting:
-            text = "".join(self._waiting)
-            self._waiting.clear()
+        if self._buffer:
+            text = "".join(self._buffer)
+            self._buffer.clear()
             self._write(text)
 
-    def _now(self) -> str:
-        """The time to the second, in UTC; written out once a second."""
+    def _current_timestamp(self) -> str:
+        """The time in UTC, to the second. Formatted once per second."""
         second = int(self._clock())
         if second != self._second:
-            self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
-        return self._stamp
+            self._second, self._timestamp = second, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
+        return self._timestamp
 
 
-def _json(stamp: str, line: LoggedRequest) -> str:
-    transport, caller, request_id, outcome, seconds, kind, name, reference = line
-    fault = f',"reference":"{reference}"' if reference is not None else ""
+def _format_json(timestamp: str, request: LoggedRequest) -> str:
+    reference = f',"reference":"{request.reference}"' if request.reference is not None else ""
     return (
-        f'{{"at":"{stamp}","level":"info","event":"operation","transport":"{transport}","kind":"{kind}",'
-        f'"operation":"{name}","caller":"{caller}","outcome":"{outcome}",'
-        f'"ms":{round(seconds * 1000, 2)},"request":"{request_id}"{fault}}}\n'
+        f'{{"at":"{timestamp}","level":"info","event":"operation","transport":"{request.transport}",'
+        f'"kind":"{request.kind}","operation":"{request.name}","caller":"{request.caller}",'
+        f'"outcome":"{request.outcome}","ms":{round(request.seconds * 1000, 2)},'
+        f'"request":"{request.request_id}"{reference}}}\n'
     )
 
 
-def _text(stamp: str, line: LoggedRequest) -> str:
-    transport, caller, request_id, outcome, seconds, kind, name, reference = line
-    fault = f", reference {reference}" if reference is not None else ""
+def _format_text(timestamp: str, request: LoggedRequest) -> str:
+    reference = f", reference {request.reference}" if request.reference is not None else ""
     return (
-        f"{stamp} {transport} {kind} {name} by {caller}: {outcome} in {seconds * 1000:.2f} ms "
-        f"(request {request_id}{fault})\n"
+        f"{timestamp} {request.transport} {request.kind} {request.name} by {request.caller}: {request.outcome} "
+        f"in {request.seconds * 1000:.2f} ms (request {request.request_id}{reference})\n"
     )
 
 
-def _to_stderr(text: str) -> None:
+def _write_to_stderr(text: str) -> None:
     sys.stderr.write(text)
     sys.stderr.flush()

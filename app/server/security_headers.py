@@ -1,20 +1,21 @@
-"""The two headers of every answer: nobody keeps it, and nobody takes it for another type than it says."""
+"""Headers of every response: it is not cached (`no-store`), and browsers do not guess its type (`nosniff`)."""
 
 from typing import Final
 
 from starlette.types import Message, Send
 
-_HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+SECURITY_HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 
 
 def with_security_headers(send: Send) -> Send:
-    """`send`, with either header added to an answer that lacks it: to what Starlette answers by itself, say."""
+    """`send`, with each security header added to a response that lacks it, such as one that Starlette generates."""
 
-    async def sent(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            given = list(message.get("headers", ()))
-            names = {name.lower() for name, _ in given}
-            message = {**message, "headers": [*given, *(pair for pair in _HEADERS if pair[0] not in names)]}
+            headers = list(message.get("headers", ()))
+            present = {name.lower() for name, _ in headers}
+            headers += [header for header in SECURITY_HEADERS if header[0] not in present]
+            message = {**message, "headers": headers}
         await send(message)
 
-    return sent
+    return send_with_headers

@@ -1,7 +1,8 @@
-"""An answer whose length is known leaves in one write: its head waits for its body.
+"""Sends a response of known length in one write: the head waits for the body.
 
-uvicorn writes each as it comes, and the second is a system call and a packet more, and wakes whoever reads once more.
-ASGI asks servers to wait for the body. An event stream, whose length nobody knows, is begun at once.
+uvicorn writes head and body separately, which costs a second system call and packet and wakes the client twice. The
+ASGI specification asks servers to wait for the body. The head of a response of unknown length, such as an event stream,
+is sent at once.
 """
 
 import asyncio
@@ -9,33 +10,33 @@ from typing import Protocol
 
 
 class ResponseCycle(Protocol):
-    """What is looked at of uvicorn's request and its response."""
+    """The part of uvicorn's request-response cycle that is used here."""
 
     @property
     def response_started(self) -> bool: ...
 
     @property
     def expected_content_length(self) -> int:
-        """Bytes of the body that are still to come; 0: none, or nobody knows."""
+        """Bytes of the body that are still to come. 0: none, or the length is unknown."""
 
 
 class SingleWriteTransport:
-    """A connection as one response uses it. A response that faults before its body never began."""
+    """A transport for a single response. A response that fails before its body sends nothing."""
 
-    __slots__ = ("_begun", "_cycle", "_head", "_transport")
+    __slots__ = ("_cycle", "_has_started", "_head", "_transport")
 
     def __init__(self, cycle: ResponseCycle, transport: asyncio.Transport) -> None:
         self._cycle = cycle
         self._transport = transport
-        self._begun = False
+        self._has_started = False
         self._head: bytes | None = None
 
     def write(self, data: bytes) -> None:
-        """The head first, then the body in one part or several. Before both there may be `100 Continue`."""
+        """Called with `100 Continue` (if the client asked for it), then the head, then each part of the body."""
         if self._head is not None:
             data, self._head = self._head + data, None
-        elif not self._begun and self._cycle.response_started:
-            self._begun = True
+        elif not self._has_started and self._cycle.response_started:
+            self._has_started = True
             if self._cycle.expected_content_length:
                 self._head = data
                 return

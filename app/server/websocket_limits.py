@@ -1,8 +1,12 @@
-"""WebSocket connections that take in no more than they give out, and whose pings have a measure.
+"""WebSocket protocol of `serve`: back-pressure, and limits that uvicorn does not have.
 
-uvicorn answers the protocol's own pings whether or not the answers are read, and so keeps them, as many as are sent; it
-answers all that came at once before it looks at another connection; it goes on reading, for ten seconds, what somebody
-sends who was told to go; and it waits for ever to close a connection whose last messages are never read.
+- Reading pauses while the client does not read. uvicorn answers protocol-level pings even then and buffers the answers
+  without bound.
+- A client may send 100 pings in 10 seconds. uvicorn answers all that have arrived before it serves another connection.
+- After the server has closed, at most 256 KiB more are read. uvicorn goes on reading for ten seconds.
+- A closed connection whose last messages are never read is aborted. uvicorn waits for ever.
+
+`app.engine.transports.websocket` limits the messages of the GraphQL protocol, on any server.
 """
 
 from contextlib import suppress
@@ -14,24 +18,23 @@ from websockets.exceptions import InvalidState
 
 MAX_PINGS: Final = 100
 PING_WINDOW_SECONDS: Final = 10.0
-"""So many pings of a client's in so much time; clients send one in several seconds."""
 MAX_BYTES_AFTER_CLOSE: Final = 256 * 1024
-"""Bytes that are read of somebody who was told to go: what was on its way then, and the answer to that."""
+"""Enough for what was in transit when the server closed, and for the client's close frame."""
 CLOSE_SECONDS: Final = 5.0
-"""How long somebody who is sent away may take to read why."""
+"""Time for the client to read the close frame."""
 
 
 class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol; reading waits for writing."""
+    """uvicorn's WebSocket protocol with back-pressure and limits."""
 
     _pings = 0
-    _counted_from = 0.0
-    _read_afterwards = 0
+    _window_started_at_seconds = 0.0
+    _bytes_after_close = 0
 
     def data_received(self, data: bytes) -> None:
         if self.close_sent:
-            self._read_afterwards += len(data)
-            if self._read_afterwards > MAX_BYTES_AFTER_CLOSE:
+            self._bytes_after_close += len(data)
+            if self._bytes_after_close > MAX_BYTES_AFTER_CLOSE:
                 self.transport.abort()
                 return
         super().data_received(data)
@@ -47,11 +50,11 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     async def receive(self) -> ASGIReceiveEvent:
-        await self.writable.wait()  # set too when the connection is lost
+        await self.writable.wait()  # also set when the connection is lost
         return await super().receive()
 
     def send_receive_event_to_app(self) -> None:
-        # A message that is no UTF-8, of who leaves in the same breath, is let go: uvicorn would close twice.
+        # If a message with invalid UTF-8 and a close frame arrive together, uvicorn tries to close twice.
         with suppress(InvalidState):
             super().send_receive_event_to_app()
 
@@ -59,8 +62,8 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
         if self.close_sent:
             return
         now = self.loop.time()
-        if now - self._counted_from > PING_WINDOW_SECONDS:
-            self._pings, self._counted_from = 0, now
+        if now - self._window_started_at_seconds > PING_WINDOW_SECONDS:
+            self._pings, self._window_started_at_seconds = 0, now
         self._pings += 1
         if self._pings <= MAX_PINGS:
             super().handle_ping()

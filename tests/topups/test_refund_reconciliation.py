@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from app.background import reconcile_refunds, run_in_background
 from app.db import pools
-from app.main import reconcile_refunds, run_in_background
 from tests.factories import seconds_from_now, wait_until
 from tests.topups.refund_fixtures import create_paid_top_up, refunded
 from tests.topups.test_refunds import SILENT

@@ -10,9 +10,9 @@ from app.auth.jwks import RemoteKeySet, SharedSecret
 from app.cli import documents
 from app.cli.checklist.results import CheckResult, Installation, failed_or_passed, passed
 from app.errors import Misconfigured
-from app.main import ledger_key
-from app.server import exposure
+from app.server import exposure, production_checks
 from app.settings import Settings, log_format
+from app.state import ledger_key
 from app.topups.configured_provider import open_provider
 
 MAXIMUM_MESSAGES: Final = 10
@@ -39,7 +39,7 @@ async def settings(here: Installation) -> CheckResult:
 async def secrets(here: Installation) -> CheckResult:
     """The keys of the ledger and the passwords of the database are there, and nobody guesses them."""
     chosen = here.settings
-    faults = exposure.weak_secrets(chosen)
+    faults = production_checks.weak_secrets(chosen)
     if chosen.ledger_key is None:
         faults.append("LEDGER_KEY is not set: make one with `openssl rand -hex 32`, and keep a copy elsewhere.")
     else:
@@ -51,7 +51,7 @@ async def tokens(here: Installation) -> CheckResult:
     """Tokens are signed in one way, by an issuer and for an audience that somebody chose."""
     chosen, faults = here.settings, []
     if here.production:
-        faults += exposure.issuer_problems(chosen)
+        faults += production_checks.issuer_problems(chosen)
         if "jwt_audience" not in chosen.model_fields_set:
             faults.append("JWT_AUDIENCE is not set: name the `aud` that your identity provider writes for this server.")
     faults += _refusal(lambda: authenticator.key_source(chosen))
@@ -87,7 +87,7 @@ async def proxy(here: Installation) -> CheckResult:
     """Clients can be told from each other behind a proxy, and none of them can say that it is another."""
     chosen = here.settings
     if chosen.forwarded_allow_ips is None:
-        open_host = [] if exposure.is_loopback(chosen.host) else [_NO_PROXY]
+        open_host = [] if production_checks.is_loopback(chosen.host) else [_NO_PROXY]
         return failed_or_passed(open_host, "clients' addresses are believed of 127.0.0.1")
     faults = [fault for named in chosen.forwarded_allow_ips if (fault := _not_a_proxy(named))]
     return failed_or_passed(faults, f"clients' addresses are believed of {', '.join(chosen.forwarded_allow_ips)}")
@@ -127,7 +127,7 @@ async def public_url(here: Installation) -> CheckResult:
 async def payments(here: Installation) -> CheckResult:
     """Who takes the money takes real money, and its notices can be told from forged ones."""
     chosen = here.settings
-    faults = exposure.webhook_problems(chosen) if here.production else []
+    faults = production_checks.webhook_problems(chosen) if here.production else []
     given = {
         "STRIPE_WEBHOOK_SECRET": chosen.stripe_webhook_secret,
         "STRIPE_WEBHOOK_SECRET_PREVIOUS": chosen.stripe_webhook_secret_previous,

@@ -1,0 +1,93 @@
+"""Background loops of a server process.
+
+Every process of an installation runs all of them. Work that must happen once is claimed in the database, so processes
+do not repeat each other's work.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from app.api.context import AppState
+from app.ledger import expiry_notifications, posting
+from app.topups import inbox_retries, pending_sweep
+from app.topups.auto_topup import worker
+from app.topups.provider import PaymentProvider
+from app.topups.refunds import requests
+from app.topups.rules import TopUpTerms
+
+RESTART_SECONDS: Final = 1.0
+DUE_CHANGES_SECONDS: Final = 0.5
+EXPIRY_NOTIFICATION_SECONDS: Final = 60.0
+REFUND_RECONCILIATION_SECONDS: Final = 300.0
+
+Loop = Callable[[], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+
+def background_loops(state: AppState, *, database_url: str) -> Mapping[str, Loop]:
+    """The loops of a server process, by name. Those of payments only where a payment provider is configured."""
+    settings, provider = state.settings, state.payment_provider
+    loops: dict[str, Loop] = {
+        "change feed": lambda: state.change_feed.run(database_url),
+        "rate card refresh": state.rate_cards.refresh_periodically,
+        "due changes": apply_due_changes,
+        "expiry notifications": lambda: notify_of_expiring_grants(settings.expiry_notification_days),
+    }
+    if provider is not None:
+        loops |= {
+            "auto top-up": lambda: worker.run_worker(state.change_feed, provider, TopUpTerms.from_settings(settings)),
+            "refund reconciliation": lambda: reconcile_refunds(provider),
+            "provider event retries": lambda: inbox_retries.run_retries(provider),
+            "pending top-ups": lambda: pending_sweep.run_sweep(provider),
+        }
+    return loops
+
+
+@asynccontextmanager
+async def run_in_background(loops: Mapping[str, Loop]) -> AsyncIterator[None]:
+    """Run the loops until the block ends. A loop that raises or returns is logged and restarted."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_run_forever(name, loop), name=name) for name, loop in loops.items()]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _run_forever(name: str, loop: Loop) -> None:
+    while True:
+        try:
+            await loop()
+            log.error("background loop %s ended unexpectedly and is restarted", name)
+        except Exception:
+            log.exception("background loop %s failed and is restarted", name)
+        await asyncio.sleep(RESTART_SECONDS)
+
+
+async def apply_due_changes() -> None:
+    """Post the changes that time alone causes (expiry, timeouts) to idle accounts, so that subscribers receive them.
+
+    An account that is used or read applies its own due changes.
+    """
+    while True:
+        if await posting.apply_all_due_changes() == 0:
+            await asyncio.sleep(DUE_CHANGES_SECONDS)
+
+
+async def notify_of_expiring_grants(days: Sequence[int]) -> None:
+    """Create the notifications of grants that expire within each of `days`."""
+    while True:
+        if await expiry_notifications.notify_expiring_grants(days) == 0:
+            await asyncio.sleep(EXPIRY_NOTIFICATION_SECONDS)
+
+
+async def reconcile_refunds(provider: PaymentProvider) -> None:
+    """Ask the provider for the outcome of refunds whose outcome is unknown."""
+    while True:
+        if await requests.reconcile_refunds(provider) == 0:
+            await asyncio.sleep(REFUND_RECONCILIATION_SECONDS)

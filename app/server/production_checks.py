@@ -1,0 +1,117 @@
+"""Checks of settings that would make a production server insecure: weak secrets, the development issuer, unsigned
+webhooks.
+
+Each check returns its problems as sentences that name the setting. The server refuses to start with any of them;
+`python -m app check` reports them all.
+"""
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final, Self
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from app.settings import Settings
+
+MIN_DISTINCT_BYTES: Final = 12
+"""Of a key. 32 random bytes contain about 30 distinct ones; a key with fewer than this was typed by hand."""
+MIN_PASSWORD_LENGTH: Final = 16
+"""Characters in the password of a database that is reached over a network."""
+MIN_DISTINCT_CHARACTERS: Final = 8
+"""In such a password. 16 random hexadecimal digits contain about 10 distinct ones."""
+COMMON_PASSWORDS: Final = frozenset(
+    {"postgres", "password", "secret", "changeme", "change-me", "admin", "root", "credits"}
+)
+
+
+def weak_secrets(settings: Settings) -> list[str]:
+    """Problems of secrets that can be guessed."""
+    problems = []
+    if _is_typed_by_hand(settings.ledger_key):
+        problems.append("LEDGER_KEY is not random: generate it with `openssl rand -hex 32`.")
+    if settings.ledger_key and settings.ledger_key.lower() in _other_secrets(settings):
+        problems.append("LEDGER_KEY is also used for another setting: generate its own with `openssl rand -hex 32`.")
+    urls = (("DATABASE_URL", settings.database_url), ("MIGRATION_DATABASE_URL", settings.migration_database_url))
+    for name, url in urls:
+        if _has_weak_password(url):
+            problems.append(f"{name} has a password that is easy to guess: generate one with `openssl rand -hex 16`.")
+    return problems
+
+
+def issuer_problems(settings: Settings) -> list[str]:
+    """The problem that tokens of the development issuer would be accepted."""
+    if settings.jwt_issuer != Settings.model_fields["jwt_issuer"].default:
+        return []
+    return ["JWT_ISSUER is the development issuer: set it to the `iss` of your identity provider's tokens."]
+
+
+def webhook_problems(settings: Settings) -> list[str]:
+    """The problem that no webhook of the payment provider could be verified."""
+    if settings.payment_provider != "stripe" or settings.stripe_webhook_secret is not None:
+        return []
+    return [
+        "STRIPE_WEBHOOK_SECRET is not set: webhooks could not be verified, so no payment would be credited by them."
+    ]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is on this machine: a loopback address, or the directory of a Unix socket."""
+    if host.startswith("/") or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _other_secrets(settings: Settings) -> set[str]:
+    """Every secret but LEDGER_KEY, in lower case, because the case of hexadecimal digits does not matter."""
+    secrets = (
+        settings.jwt_hs256_secret,
+        settings.stripe_secret_key,
+        settings.stripe_webhook_secret,
+        settings.stripe_webhook_secret_previous,
+    )
+    urls = (settings.database_url, settings.migration_database_url)
+    return {secret.get_secret_value().lower() for secret in secrets if secret is not None} | {
+        _Login.from_url(url).password.lower() for url in urls if url
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Login:
+    """Host, user and password of a database URL. A part that the URL lacks is empty; the host is then localhost."""
+
+    host: str
+    user: str
+    password: str
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Reads the URL as `app.db.pools.credentials` does."""
+        address = urlsplit(url)
+        options = dict(parse_qsl(address.query))
+        return cls(
+            host=options.get("host") or address.hostname or "localhost",
+            user=unquote(address.username or "") or options.get("user", ""),
+            password=unquote(address.password or "") or options.get("password", ""),
+        )
+
+
+def _has_weak_password(url: str | None) -> bool:
+    """Whether the password is a common one or the user name, or too short for a database on a network."""
+    login = _Login.from_url(url or "")
+    if not login.password:
+        return False
+    if login.password.lower() in COMMON_PASSWORDS or login.password == login.user:
+        return True
+    is_short = len(login.password) < MIN_PASSWORD_LENGTH or len(set(login.password)) < MIN_DISTINCT_CHARACTERS
+    return is_short and not is_loopback(login.host)
+
+
+def _is_typed_by_hand(key_hex: str | None) -> bool:
+    """Whether the key has few distinct bytes. A missing or short key is refused where it is loaded."""
+    try:
+        key = bytes.fromhex(key_hex or "")
+    except ValueError:
+        return False
+    return bool(key) and len(set(key)) < MIN_DISTINCT_BYTES

@@ -1,0 +1,59 @@
+"""Builds the state that all requests of a process share, from the settings."""
+
+from app.api.accounts.balance import open_latest_balances
+from app.api.context import AppState
+from app.auth.development_keys import development_secret
+from app.db.group_commit import LOOP_TURNS, BatchedReads
+from app.errors import Misconfigured
+from app.ledger import queries
+from app.live.change_feed import ChangeFeed
+from app.pricing.rate_card_cache import RateCardCache
+from app.settings import Settings
+from app.tasks import lapses
+from app.tasks.charging import ChargeQueue
+from app.topups.configured_provider import open_provider
+
+MIN_LEDGER_KEY_BYTES = 32
+
+
+def build_state(settings: Settings) -> AppState:
+    """The state of this process. Nothing is connected or started yet. Raises: Misconfigured."""
+    configure_ledger(settings)
+    rate_cards = RateCardCache()
+    feed = ChangeFeed(sweep_seconds=settings.sweep_seconds, conflate_seconds=settings.conflate_ms / 1000)
+    return AppState(
+        settings=settings,
+        change_feed=feed,
+        rate_cards=rate_cards,
+        charge_queue=ChargeQueue(
+            rate_cards,
+            lanes=settings.posting_connections,
+            batch_limit=settings.batch_limit,
+            queue_limit=settings.queue_limit,
+        ),
+        balance_reader=BatchedReads(queries.get_balances, batch_limit=1_000, loop_turns=LOOP_TURNS),
+        latest_balances=open_latest_balances(feed, low_balance_at=settings.low_balance_threshold),
+        payment_provider=open_provider(settings),
+    )
+
+
+def configure_ledger(settings: Settings) -> None:
+    """Set the ledger key and the low-balance threshold of this process. Required before the first posting.
+
+    Raises: Misconfigured.
+    """
+    lapses.configure_ledger(ledger_key(settings), low_balance_at=settings.low_balance_threshold)
+
+
+def ledger_key(settings: Settings) -> bytes:
+    """The key of the entries' HMAC chain. Raises: Misconfigured: in production, if it is missing; if it is too
+    short."""
+    if settings.ledger_key is None:
+        return development_secret("ledger", settings=settings)
+    try:
+        key = bytes.fromhex(settings.ledger_key)
+    except ValueError:
+        key = b""
+    if len(key) < MIN_LEDGER_KEY_BYTES:
+        raise Misconfigured("LEDGER_KEY must have at least 64 hex digits: generate it with `openssl rand -hex 32`.")
+    return key

@@ -1,0 +1,55 @@
+"""Background loops: restarted after a failure, independent of each other, stopped at the end."""
+
+import asyncio
+import logging
+
+import pytest
+
+from app import background
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_loop_that_fails_or_ends_is_logged_and_restarted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(background, "RESTART_SECONDS", 0)
+    runs = 0
+    third_run = asyncio.Event()
+
+    async def unreliable() -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            raise ValueError("first run")
+        if runs == 3:
+            third_run.set()
+            await asyncio.Event().wait()
+
+    with caplog.at_level(logging.ERROR):
+        async with asyncio.timeout(2), background.run_in_background({"unreliable": unreliable}):
+            await third_run.wait()
+    assert [record.getMessage() for record in caplog.records] == [
+        "background loop unreliable failed and is restarted",
+        "background loop unreliable ended unexpectedly and is restarted",
+    ]
+    assert "first run" in caplog.text
+
+
+async def test_a_loop_that_fails_does_not_end_the_others_and_all_stop_at_the_end() -> None:
+    events: list[str] = []
+
+    async def healthy() -> None:
+        try:
+            events.append("started")
+            await asyncio.Event().wait()
+        finally:
+            events.append("stopped")
+
+    async def broken() -> None:
+        raise ValueError("broken")
+
+    async with asyncio.timeout(2), background.run_in_background({"healthy": healthy, "broken": broken}):
+        await asyncio.sleep(0.02)
+        assert events == ["started"]
+    assert events == ["started", "stopped"]
