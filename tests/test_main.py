@@ -46,8 +46,6 @@ def test_production_without_the_protocol_classes_of_serve_logs_a_warning(
     assert [record.getMessage() for record in caplog.records] == warnings
 
 
-def test_development_without_them_logs_only_that_it_is_open(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_development_without_them_logs_only_that_it_is_open(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     create_app(Settings(database_url="postgresql://localhost/nowhere", data_dir=tmp_path))
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["DEVELOPMENT"]
