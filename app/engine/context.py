@@ -67,7 +67,7 @@ class RequestContext(Generic[StateT]):
     @property
     def limit_key(self) -> str:
         """The key under which limits count this caller: its actor; for anonymous callers, the client address."""
-        return self.caller.actor if self.caller is not None else f"nobody at {self.client_address}"
+        return self.caller.actor if self.caller is not None else f"anonymous at {self.client_address}"
 
     @property
     def authenticated_caller(self) -> Caller:

@@ -54,7 +54,7 @@ def logged_request(
         reference = _matching(_REFERENCE, extensions.get("reference"))
     return LoggedRequest(
         transport=context.transport,
-        caller=context.caller.kind if context.caller is not None else "nobody",
+        caller=context.caller.kind if context.caller is not None else "anonymous",
         request_id=context.request_id,
         outcome=outcome,
         seconds=time.perf_counter() - context.started_seconds,
