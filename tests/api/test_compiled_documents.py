@@ -24,7 +24,7 @@ from tests.api.conftest import ALICE, BOB, EXECUTION, OPERATOR, READER, SERVICE,
 from tests.engine.compiler.comparison import ExecutionComparison, fault_log_disabled
 from tests.engine.document_generator import DocumentGenerator
 from tests.factories import block_run_request, grant_credits, start_task, unique_id
-from tests.processes import Tell
+from tests.worker_processes import Report
 
 pytestmark = [
     pytest.mark.anyio,
@@ -75,7 +75,7 @@ def operations(text: str) -> list[tuple[Any, OperationDefinitionNode]]:
     return [(document, node) for node in document.definitions if isinstance(node, OperationDefinitionNode)]
 
 
-def test_every_operation_of_the_product_has_a_plan(tell: Tell) -> None:
+def test_every_operation_of_the_product_has_a_plan(report: Report) -> None:
     compiled, without = 0, []
     for text in dict.fromkeys(own_documents()):
         for document, operation in operations(text):
@@ -85,7 +85,7 @@ def test_every_operation_of_the_product_has_a_plan(tell: Tell) -> None:
             except NotCompilable as reason:
                 without.append((str(reason), text))
 
-    tell(f"The product's own operations: {compiled} compiled, {len(without)} not.")
+    report(f"The product's own operations: {compiled} compiled, {len(without)} not.")
     assert compiled >= 80
     assert without == [("introspection", text) for _, text in without]
     assert len(without) <= 3  # tests ask for the schema itself
@@ -158,19 +158,19 @@ def request(seed: int, keyword: str, pools: dict[str, list[Any]]) -> tuple[Graph
 
 
 async def test_generated_queries_over_real_rows_are_answered_alike(
-    api: Api, twins: ExecutionComparison, pools: dict[str, list[Any]], tell: Tell
+    api: Api, twins: ExecutionComparison, pools: dict[str, list[Any]], report: Report
 ) -> None:
     for seed in range(QUERIES):
         asked, viewer = request(seed, "query", pools)
         await twins.compare(asked, viewer, api.house)
 
-    tell(f"Queries over real rows: {twins.figures}")
+    report(f"Queries over real rows: {twins.figures}")
     assert twins.figures.share >= 0.95
     assert twins.figures.valid - twins.figures.with_errors >= QUERIES // 4
 
 
 async def test_generated_mutations_are_answered_alike_once_they_have_been_carried_out(
-    api: Api, twins: ExecutionComparison, pools: dict[str, list[Any]], tell: Tell
+    api: Api, twins: ExecutionComparison, pools: dict[str, list[Any]], report: Report
 ) -> None:
     """Carried out once before, so that both executors meet the same rows: a replay, or the same refusal."""
     for seed in range(MUTATIONS):
@@ -178,6 +178,6 @@ async def test_generated_mutations_are_answered_alike_once_they_have_been_carrie
         await twins.interpreted.execute(asked, RequestContext(viewer, api.house))
         await twins.compare(asked, viewer, api.house)
 
-    tell(f"Mutations on real rows: {twins.figures}")
+    report(f"Mutations on real rows: {twins.figures}")
     assert twins.figures.share >= 0.95
     assert twins.figures.valid - twins.figures.with_errors >= MUTATIONS // 4

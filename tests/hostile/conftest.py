@@ -1,22 +1,20 @@
 """One server for all that is done to it; each probe ends with the question whether it still answers."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import anyio
-import asyncpg
 import httpx
 import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as websocket
 
-from app.db import pools
-from app.pricing import publishing
+from tests import databases
 from tests.command_line import started_server, temporary_directory
-from tests.conftest import EMPTY, LEDGER_KEY
+from tests.conftest import LEDGER_KEY
 from tests.hostile.server_under_test import RATE_PER_USER, REQUEST_SECONDS, Target
 
 SETTINGS = {
@@ -38,7 +36,7 @@ PREPARED = (
 
 @pytest.fixture(scope="package")
 def server(database_url: str, application_url: str) -> Iterator[Target]:
-    anyio.run(empty, database_url)
+    asyncio.run(databases.reset(database_url))
     chosen = SETTINGS | {"DATABASE_URL": application_url, "LEDGER_KEY": LEDGER_KEY.hex()}
     with (
         temporary_directory() as place,
@@ -75,13 +73,3 @@ def target(server: Target) -> Iterator[Target]:
     yield server
     assert server.is_alive()
     assert server.faults() == []
-
-
-async def empty(database_url: str) -> None:
-    """Nothing but the default prices."""
-    admin = await asyncpg.connect(**pools.connection_arguments(database_url))
-    await admin.execute(EMPTY)
-    await admin.close()
-    await pools.connect(database_url)
-    await publishing.publish_default_card()
-    await pools.disconnect()

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from app.engine.transports.websocket import MAX_MESSAGE_BYTES
 from tests.hostile.server_under_test import ANSWERED_SECONDS, MESSAGES, Target, codes
-from tests.processes import Tell
+from tests.worker_processes import Report
 
 pytestmark = pytest.mark.anyio
 
@@ -204,7 +204,9 @@ def _is_utf_8(text: bytes) -> bool:
     return True
 
 
-async def test_damaged_messages_end_as_the_protocol_says_and_leave_no_memory_behind(target: Target, tell: Tell) -> None:
+async def test_damaged_messages_end_as_the_protocol_says_and_leave_no_memory_behind(
+    target: Target, report: Report
+) -> None:
     ended: Counter[str] = Counter()
     warm, begun = 0, time.monotonic()
     token = target.user("rude")
@@ -225,5 +227,5 @@ async def test_damaged_messages_end_as_the_protocol_says_and_leave_no_memory_beh
         await asyncio.gather(*(one(seed) for seed in range(first, min(first + AT_ONCE, MESSAGES))))
     grown = target.resident_bytes() - warm
     seconds = f"{MESSAGES} messages in {time.monotonic() - begun:.1f} s"
-    tell(f"{seconds}: {dict(sorted(ended.items()))}, memory {grown / 2**20:+.1f} MiB")
+    report(f"{seconds}: {dict(sorted(ended.items()))}, memory {grown / 2**20:+.1f} MiB")
     assert grown < GROWTH_BYTES

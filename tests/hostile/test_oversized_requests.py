@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.hostile.server_under_test import DOCUMENTS, Target, authorized, codes
-from tests.processes import Tell
+from tests.worker_processes import Report
 
 pytestmark = pytest.mark.anyio
 
@@ -87,12 +87,12 @@ async def client(target: Target) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture(scope="module")
-def costs(tell: Tell) -> Iterator[dict[str, float]]:
+def costs(report: Report) -> Iterator[dict[str, float]]:
     """The CPU milliseconds of each refusal; the dearest are told at the end."""
     found: dict[str, float] = {}
     yield found
     dearest = sorted(found.items(), key=lambda item: -item[1])[:5]
-    tell("CPU ms of a refusal, the dearest: " + "; ".join(f"{name} {cost:.1f}" for name, cost in dearest))
+    report("CPU ms of a refusal, the dearest: " + "; ".join(f"{name} {cost:.1f}" for name, cost in dearest))
 
 
 @pytest.mark.parametrize("name", DOCUMENT_PROBES)

@@ -17,7 +17,7 @@ from app.api.schema import build_schema
 from app.engine.execution import GraphQLRequest
 from tests.engine.document_generator import DocumentGenerator
 from tests.hostile.server_under_test import ANSWERED_SECONDS, DOCUMENTS, Target, authorized, codes
-from tests.processes import Tell
+from tests.worker_processes import Report
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ def parameters(request: GraphQLRequest) -> dict[str, Any]:
     return {"query": request.query, "variables": request.variables, "operationName": request.operation_name}
 
 
-async def test_random_documents_find_no_fault_and_leave_no_memory_behind(target: Target, tell: Tell) -> None:
+async def test_random_documents_find_no_fault_and_leave_no_memory_behind(target: Target, report: Report) -> None:
     warm, begun = 0, time.monotonic()
     ended: Counter[str] = Counter()
     users = [target.user(f"user-{number}") for number in range(20)]
@@ -87,7 +87,7 @@ async def test_random_documents_find_no_fault_and_leave_no_memory_behind(target:
     ended += streams.ended
     grown = target.resident_bytes() - warm
     seconds = f"{DOCUMENTS} documents in {time.monotonic() - begun:.1f} s"
-    tell(f"{seconds}: {dict(sorted(ended.items()))}, memory {grown / 2**20:+.1f} MiB")
+    report(f"{seconds}: {dict(sorted(ended.items()))}, memory {grown / 2**20:+.1f} MiB")
     assert {"ok", "BAD_USER_INPUT", "GRAPHQL_VALIDATION_FAILED", "FORBIDDEN", "UNAUTHENTICATED"} <= ended.keys()
     assert not ended.keys() & {"INTERNAL", "UNAVAILABLE", "RATE_LIMITED", "TIMED_OUT"}
     assert grown < GROWTH_BYTES

@@ -26,12 +26,11 @@ from app.auth import service_keys
 from app.auth.caller import Scope
 from app.auth.development_keys import operator_token, user_token
 from app.db import pools
-from app.pricing import publishing
 from app.settings import Settings
 from app.topups.sandbox.provider import SIGNATURE_HEADER
 from app.topups.sandbox.signatures import sign
+from tests import databases
 from tests.command_line import COMMAND, REPOSITORY, environment, temporary_directory
-from tests.conftest import EMPTY
 from tests.secret_leaks import SECRET, Watch
 
 pytestmark = pytest.mark.anyio
@@ -212,7 +211,7 @@ def place() -> Iterator[Path]:
 async def test_nothing_that_a_server_writes_or_answers_holds_a_secret(
     database_url: str, place: Path, log_format: str
 ) -> None:
-    await emptied(database_url)
+    await databases.reset(database_url)
     async with cage(database_url, place, log_format) as here:
         await sing(here)
         if log_format == "json":  # in development the words of a fault are for the developer
@@ -234,15 +233,6 @@ async def test_nothing_that_a_server_writes_or_answers_holds_a_secret(
     assert written.count("operation" if log_format == "json" else " by ") >= 20  # it did write
     if log_format == "json":
         assert "CheckViolationError 23514" in written
-
-
-async def emptied(database_url: str) -> None:
-    admin = await asyncpg.connect(**pools.connection_arguments(database_url))
-    await admin.execute(EMPTY)
-    await admin.close()
-    await pools.connect(database_url)
-    await publishing.publish_default_card()
-    await pools.disconnect()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import anyio
 import asyncpg
 import httpx
 import psutil
@@ -20,13 +19,13 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from app.auth.development_keys import user_token
 from app.db import pools
-from app.pricing import publishing
 from app.pricing.rate_card_json import default_rate_card
 from app.settings import Settings
 from app.tasks import lapses
 from app.verify.verifier import verify_ledger
+from tests import databases
 from tests.command_line import running_server
-from tests.conftest import EMPTY, LEDGER_KEY
+from tests.conftest import LEDGER_KEY
 from tests.factories import publish_rate_cards, unique_id
 from tests.stories import operations
 
@@ -205,7 +204,7 @@ def server(database_url: str, application_url: str) -> Iterator[tuple[str, Mappi
 
     It ends with the stories: its loops would settle, retry and refill what the tests of other rooms look at.
     """
-    anyio.run(_publish, database_url)
+    asyncio.run(_publish(database_url))
     with (
         tempfile.TemporaryDirectory(prefix="credits-story-") as directory,
         running_server(
@@ -277,12 +276,9 @@ def successes(answers: Sequence[Any]) -> list[Any]:
 
 
 async def _publish(database_url: str) -> None:
-    admin = await asyncpg.connect(**pools.connection_arguments(database_url))
-    await admin.execute(EMPTY)  # of what the tests of other rooms have left
-    await admin.close()
+    await databases.reset(database_url)
     await pools.connect(database_url)
     try:
-        await publishing.publish_default_card()
         card = default_rate_card()
         await publish_rate_cards(card | {"blocks": [*card["blocks"], ITEMS]})
     finally:

@@ -18,7 +18,7 @@ from tests.engine.compiler import edge_case_schema
 from tests.engine.compiler.comparison import ExecutionComparison, fault_log_disabled
 from tests.engine.document_generator import DocumentGenerator
 from tests.engine.sample_schema import OPERATOR, SERVICE, USER, state
-from tests.processes import Tell
+from tests.worker_processes import Report
 
 DOCUMENTS = int(os.environ.get("SOAK_DOCUMENTS", "6000"))
 HYPOTHESIS_DOCUMENTS = max(DOCUMENTS // 24, 200)
@@ -49,11 +49,11 @@ async def compare(twins: ExecutionComparison, chance: Random) -> None:
 
 
 @pytest.fixture(scope="module")
-def twins(tell: Tell) -> Iterator[ExecutionComparison]:
+def twins(report: Report) -> Iterator[ExecutionComparison]:
     """What is compared, with the figures of all parts."""
     twins = ExecutionComparison(SCHEMA, ran=edge_case_schema.resolver_calls)
     yield twins
-    tell(f"Generated: {twins.figures}")
+    report(f"Generated: {twins.figures}")
 
 
 @pytest.mark.parametrize("part", range(PARTS))
