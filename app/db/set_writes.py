@@ -97,7 +97,7 @@ def _joined(parts: tuple[SetStatement, ...], notifies: bool, is_tiny: bool) -> s
     if notifies:
         counts.append(
             f"(SELECT count(pg_notify(channel, payload))"  # noqa: S608  numbers of ours, no input
-            f" FROM unnest(${offset + 1}::text[], ${offset + 2}::text[]) AS notice(channel, payload))"
+            f" FROM unnest(${offset + 1}::text[], ${offset + 2}::text[]) AS notification(channel, payload))"
         )
     return (f"WITH {', '.join(ctes)} " if ctes else "") + f"SELECT {', '.join(counts)}"
 

@@ -23,20 +23,20 @@ _UNTOLD: Final = """
         SELECT format('grant %s, %s days', g.number, min(d.days)) AS subject FROM unnest($1::int[]) AS d(days)
         WHERE g.expires_at <= (SELECT at FROM clock) + make_interval(hours => 24 * d.days)
     ) AS step
-    WHERE g.open AND g.started AND g.expires_at IS NOT NULL AND g.remaining > g.claimed
+    WHERE g.is_open AND g.is_started AND g.expires_at IS NOT NULL AND g.remaining > g.claimed
       AND g.expires_at > (SELECT at FROM clock)
       AND g.expires_at <= (SELECT at + make_interval(hours => 24 * $2::int) FROM clock)
       AND NOT EXISTS (
-        SELECT FROM notice AS n WHERE n.account_id = g.account_id AND n.kind = 'EXPIRING' AND n.agent_id = ''
-          AND n.subject = step.subject AND n.cleared_at IS NULL OFFSET 0)
+        SELECT FROM notification AS n WHERE n.account_id = g.account_id AND n.kind = 'EXPIRING' AND n.agent_id = ''
+          AND n.subject = step.subject AND n.resolved_at IS NULL OFFSET 0)
       AND NOT EXISTS (
-        SELECT FROM notice AS n WHERE n.account_id = g.account_id AND n.kind = 'EXPIRING' AND n.subject = step.subject
-          AND n.cleared_at IS NOT NULL OFFSET 0)
+        SELECT FROM notification AS n WHERE n.account_id = g.account_id AND n.kind = 'EXPIRING' AND n.subject = step.subject
+          AND n.resolved_at IS NOT NULL OFFSET 0)
     ORDER BY g.expires_at LIMIT $3
 """
 
 _TOLD: Final = """
-    SELECT ROW(n.account_id, n.subject) FROM notice AS n
+    SELECT ROW(n.account_id, n.subject) FROM notification AS n
     WHERE n.account_id = ANY($1::bigint[]) AND n.kind = 'EXPIRING' AND n.subject = ANY($2::text[])
 """
 

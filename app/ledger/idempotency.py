@@ -12,12 +12,12 @@ from app.errors import IdempotencyConflict
 from app.ledger.posting import Posting
 from app.ledger.rules.account_state import AccountState
 
-_SEEN: Final = "SELECT kind, fingerprint, result FROM operation WHERE account_id = $1 AND key = $2"
+_SEEN: Final = "SELECT kind, request_hash, result FROM operation WHERE account_id = $1 AND key = $2"
 
 _NEW: Final = SetStatement(
     "operations",
     """
-    INSERT INTO operation (account_id, key, kind, fingerprint, result, at)
+    INSERT INTO operation (account_id, key, kind, request_hash, result, at)
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bytea[], $5::jsonb[], $6::timestamptz[])
     RETURNING 1
     """,
@@ -39,7 +39,7 @@ async def find_result(posting: Posting, book: AccountState, key: str, request_ha
     _, records = await posting.connection.execute_query(_SEEN, [book.account_id, key])
     if not records:
         return None
-    if bytes(records[0]["fingerprint"]) != request_hash:
+    if bytes(records[0]["request_hash"]) != request_hash:
         raise IdempotencyConflict(key=key)
     result: dict[str, Any] = json.loads(records[0]["result"])
     return result

@@ -25,10 +25,10 @@ class Account(Model):
     owner_id = fields.CharField(max_length=255)
     seq = fields.BigIntField(default=0)
     version = fields.BigIntField(default=0)
-    grants = fields.IntField(default=0)
-    holds = fields.IntField(default=0)
+    grant_count = fields.IntField(default=0)
+    hold_count = fields.IntField(default=0)
     open_holds = fields.IntField(default=0)
-    notices = fields.IntField(default=0)
+    notification_count = fields.IntField(default=0)
     posted = fields.BigIntField(default=0)
     held = fields.BigIntField(default=0)
     frozen = fields.BigIntField(default=0)
@@ -36,7 +36,7 @@ class Account(Model):
     last_mac = fields.BinaryField()
     last_entry_at = fields.DatetimeField(null=True)
     next_change_at = fields.DatetimeField(null=True)
-    low_balance_at = fields.BigIntField(null=True)
+    low_balance_threshold = fields.BigIntField(null=True)
     created_at = fields.DatetimeField()
 
     class Meta:
@@ -61,7 +61,7 @@ class Entry(Model):
     top_up_id = fields.CharField(max_length=64, null=True)
     request_id = fields.TextField(null=True)
     draws: fields.Field[list[list[int]]] = fields.JSONField()
-    hold = fields.IntField(null=True)
+    hold_number = fields.IntField(null=True)
     mac = fields.BinaryField()
 
     class Meta:
@@ -80,8 +80,8 @@ class Grant(Model):
     priority = fields.IntField()
     starts_at = fields.DatetimeField(null=True)
     expires_at = fields.DatetimeField(null=True)
-    started = fields.BooleanField()
-    open = fields.BooleanField()
+    is_started = fields.BooleanField()
+    is_open = fields.BooleanField()
     actor = fields.TextField()
     reason = fields.TextField(null=True)
     top_up_id = fields.CharField(max_length=64, null=True)
@@ -99,12 +99,12 @@ class Hold(Model):
     number = fields.IntField(primary_key=True, generated=False)
     task_id = fields.CharField(max_length=255)
     block_run_id = fields.CharField(max_length=255, null=True)
-    within = fields.IntField(null=True)
+    parent_budget = fields.IntField(null=True)
     credits = fields.BigIntField()
     captured = fields.BigIntField()
     released = fields.BigIntField()
-    lent = fields.BigIntField()
-    reserve = fields.BigIntField()
+    allocated = fields.BigIntField()
+    closing_reserve = fields.BigIntField()
     claims: fields.Field[list[list[int]]] = fields.JSONField()
     remaining = fields.BigIntField()
     status = fields.CharField(max_length=16)
@@ -113,9 +113,9 @@ class Hold(Model):
     expires_at = fields.DatetimeField()
     closed_at = fields.DatetimeField(null=True)
     terms: fields.Field[dict[str, object]] = fields.JSONField(null=True)
-    priced = fields.BigIntField(null=True)
-    fingerprint = fields.BinaryField(null=True)
-    capture_fingerprint = fields.BinaryField(null=True)
+    priced_credits = fields.BigIntField(null=True)
+    request_hash = fields.BinaryField(null=True)
+    capture_request_hash = fields.BinaryField(null=True)
     actor = fields.TextField()
     request_id = fields.TextField(null=True)
 
@@ -134,10 +134,10 @@ class Notification(Model):
     message = fields.TextField()
     at = fields.DatetimeField()
     read_at = fields.DatetimeField(null=True)
-    cleared_at = fields.DatetimeField(null=True)
+    resolved_at = fields.DatetimeField(null=True)
 
     class Meta:
-        table = "notice"
+        table = "notification"
 
 
 class Operation(Model):
@@ -146,7 +146,7 @@ class Operation(Model):
     account_id = fields.BigIntField()
     key = fields.CharField(max_length=255, primary_key=True)
     kind = fields.CharField(max_length=32)
-    fingerprint = fields.BinaryField()
+    request_hash = fields.BinaryField()
     result: fields.Field[dict[str, object]] = fields.JSONField()
     at = fields.DatetimeField()
 

@@ -15,27 +15,27 @@ from app.db import pools
 from app.db.set_writes import SetWrite
 from app.ledger.notifications import NotificationKind
 
-COLUMNS: Final = "n.account_id, n.number, n.kind, n.agent_id, n.message, n.at, n.read_at, n.cleared_at"
+COLUMNS: Final = "n.account_id, n.number, n.kind, n.agent_id, n.message, n.at, n.read_at, n.resolved_at"
 
 _PAGE: Final = f"""
-    SELECT {COLUMNS} FROM notice AS n WHERE n.account_id = $1 AND n.number < $2 ORDER BY n.number DESC LIMIT $3
+    SELECT {COLUMNS} FROM notification AS n WHERE n.account_id = $1 AND n.number < $2 ORDER BY n.number DESC LIMIT $3
 """  # noqa: S608  our own constant
 
 # By an index of its own, a short one.
 _UNREAD_PAGE: Final = f"""
-    SELECT {COLUMNS} FROM notice AS n WHERE n.account_id = $1 AND n.number < $2 AND n.read_at IS NULL
+    SELECT {COLUMNS} FROM notification AS n WHERE n.account_id = $1 AND n.number < $2 AND n.read_at IS NULL
     ORDER BY n.number DESC LIMIT $3
 """  # noqa: S608  our own constant
 
 _AFTER: Final = f"""
-    SELECT {COLUMNS} FROM notice AS n WHERE n.account_id = $1 AND n.number > $2 ORDER BY n.number LIMIT $3
+    SELECT {COLUMNS} FROM notification AS n WHERE n.account_id = $1 AND n.number > $2 ORDER BY n.number LIMIT $3
 """  # noqa: S608  our own constant
 
-_LAST: Final = "SELECT notices FROM account WHERE id = $1"
+_LAST: Final = "SELECT notification_count FROM account WHERE id = $1"
 
 _BY_NUMBER: Final = f"""
     SELECT {COLUMNS} FROM unnest($1::bigint[], $2::int[]) AS k(account_id, number)
-    JOIN notice AS n ON n.account_id = k.account_id AND n.number = k.number
+    JOIN notification AS n ON n.account_id = k.account_id AND n.number = k.number
 """  # noqa: S608  our own constant
 
 # The account's row is locked before the first notice is, as in a posting, so that the two cannot wait for each other.
@@ -44,7 +44,7 @@ _MARK: Final = f"""
     WITH locked AS MATERIALIZED (
         SELECT id FROM account WHERE id = $1 FOR NO KEY UPDATE
     ), marked AS (
-        UPDATE notice AS n SET read_at = clock_timestamp() FROM locked
+        UPDATE notification AS n SET read_at = clock_timestamp() FROM locked
         WHERE n.account_id = locked.id AND n.read_at IS NULL AND ($2::int[] IS NULL OR n.number = ANY($2))
         RETURNING {COLUMNS}
     )
@@ -88,7 +88,7 @@ async def list_notifications_after(account_id: int, number: int, limit: int) -> 
 async def last_notification_number(account_id: int) -> int:
     """Notices from now on have higher numbers than this."""
     found = await pools.fetch(_LAST, account_id)
-    return int(found[0]["notices"]) if found else 0
+    return int(found[0]["notification_count"]) if found else 0
 
 
 async def get_notifications(keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Notification]:

@@ -29,9 +29,9 @@ RESOLVED_BY_CREDITS: Final = (NotificationKind.OUT_OF_CREDITS, NotificationKind.
 _NEW: Final = SetStatement(
     "notices",
     """
-    INSERT INTO notice (account_id, number, kind, agent_id, subject, message, at)
+    INSERT INTO notification (account_id, number, kind, agent_id, subject, message, at)
     SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[])
-    ON CONFLICT (account_id, kind, agent_id, subject) WHERE cleared_at IS NULL DO NOTHING
+    ON CONFLICT (account_id, kind, agent_id, subject) WHERE resolved_at IS NULL DO NOTHING
     RETURNING 1
     """,
     7,
@@ -41,9 +41,9 @@ _NEW: Final = SetStatement(
 _CLEARED: Final = SetStatement(
     "cleared notices",
     """
-    UPDATE notice AS n SET cleared_at = v.at, read_at = coalesce(n.read_at, v.at)
+    UPDATE notification AS n SET resolved_at = v.at, read_at = coalesce(n.read_at, v.at)
     FROM unnest($1::bigint[], $2::text[], $3::timestamptz[]) AS v(account_id, kind, at)
-    WHERE n.account_id = v.account_id AND n.kind = v.kind AND n.cleared_at IS NULL
+    WHERE n.account_id = v.account_id AND n.kind = v.kind AND n.resolved_at IS NULL
     RETURNING 1
     """,
     3,

@@ -38,7 +38,7 @@ _HOLD: Final = f"""
 """  # noqa: S608  our own constants
 
 _NOTICE: Final = f"""
-    SELECT {notification_queries.COLUMNS} FROM notice AS n WHERE n.account_id = $1 AND n.number = $2::bigint AND {OWNER_SCOPE_SQL}
+    SELECT {notification_queries.COLUMNS} FROM notification AS n WHERE n.account_id = $1 AND n.number = $2::bigint AND {OWNER_SCOPE_SQL}
 """  # noqa: S608  our own constants
 
 

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 _LOCK: Final = f"SELECT {ACCOUNT_COLUMNS} FROM account WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE"  # noqa: S608  our own constant
 
-_OPEN_LOTS: Final = f"SELECT ROW({GRANT_COLUMNS}) FROM credit_grant WHERE account_id = ANY($1::bigint[]) AND open"  # noqa: S608  our own constant
+_OPEN_LOTS: Final = f"SELECT ROW({GRANT_COLUMNS}) FROM credit_grant WHERE account_id = ANY($1::bigint[]) AND is_open"  # noqa: S608  our own constant
 
 _SOME_LOTS: Final = f"SELECT {GRANT_COLUMNS} FROM credit_grant WHERE account_id = $1 AND number = ANY($2::int[])"  # noqa: S608  our own constant
 
@@ -65,7 +65,7 @@ _AND_AROUND: Final = f"""
     ) AS h
     UNION ALL
     SELECT h.* FROM named AS n CROSS JOIN LATERAL (
-        SELECT * FROM hold AS r WHERE r.account_id = n.account_id AND r.number = n.within OFFSET 0
+        SELECT * FROM hold AS r WHERE r.account_id = n.account_id AND r.number = n.parent_budget OFFSET 0
     ) AS h
     ) SELECT ROW({HOLD_COLUMNS}) FROM named
 """  # noqa: S608  our own constant

@@ -15,11 +15,11 @@ from app.ledger.rules.hash_chain import EntryContent
 
 ENTRY_COLUMNS: Final = (
     "e.account_id, e.seq, e.version, e.kind, e.credits, e.owed, e.balance_after, e.at, e.actor, e.reason, e.task_id,"
-    " e.block_run_id, e.top_up_id, e.request_id, e.draws, e.hold, e.mac"
+    " e.block_run_id, e.top_up_id, e.request_id, e.draws, e.hold_number, e.mac"
 )
 
 _BALANCES: Final = """
-    SELECT id, owner_id, version, posted, held, frozen, owed, low_balance_at, clock_timestamp() AS as_of,
+    SELECT id, owner_id, version, posted, held, frozen, owed, low_balance_threshold, clock_timestamp() AS as_of,
            coalesce(next_change_at <= clock_timestamp(), false) AS due
     FROM account WHERE id = ANY($1::bigint[])
 """
@@ -48,7 +48,7 @@ _ENTRIES_BESIDE_CHARGES: Final = f"""
 _LOTS: Final = f"""
     SELECT {GRANT_COLUMNS} FROM credit_grant AS g
     WHERE g.account_id = $1 AND g.number < $2
-      AND (NOT $3 OR (g.open AND g.started AND g.remaining > g.claimed))
+      AND (NOT $3 OR (g.is_open AND g.is_started AND g.remaining > g.claimed))
     ORDER BY g.number DESC LIMIT $4
 """  # noqa: S608  our own constant
 
@@ -62,7 +62,7 @@ _NEXT_EXPIRY: Final = """
     SELECT account_id, expires_at, sum(remaining) AS credits FROM (
         SELECT account_id, expires_at, remaining, min(expires_at) OVER (PARTITION BY account_id) AS first
         FROM credit_grant
-        WHERE account_id = ANY($1::bigint[]) AND open AND started AND remaining > 0 AND expires_at IS NOT NULL
+        WHERE account_id = ANY($1::bigint[]) AND is_open AND is_started AND remaining > 0 AND expires_at IS NOT NULL
     ) AS expiring WHERE expires_at = first GROUP BY account_id, expires_at
 """
 
@@ -187,7 +187,7 @@ def _figures(record: Any) -> AccountBalance:
         held=record["held"],
         frozen=record["frozen"],
         owed=record["owed"],
-        low_balance_threshold=record["low_balance_at"],
+        low_balance_threshold=record["low_balance_threshold"],
         as_of=record["as_of"],
     )
 

@@ -12,25 +12,25 @@ from app.ledger.rules import balance_changes
 from app.ledger.rules.account_state import AccountState, GrantSource, GrantState, Hold, HoldStatus
 
 ACCOUNT_COLUMNS: Final = (
-    "id, owner_id, seq, version, grants, holds, open_holds, notices, posted, held, frozen, owed, last_mac,"
-    " last_entry_at, next_change_at, low_balance_at"
+    "id, owner_id, seq, version, grant_count, hold_count, open_holds, notification_count, posted, held, frozen, owed, last_mac,"
+    " last_entry_at, next_change_at, low_balance_threshold"
 )
 
 GRANT_COLUMNS: Final = (
-    "account_id, number, source, credits, remaining, claimed, priority, starts_at, expires_at, started, open, actor,"
+    "account_id, number, source, credits, remaining, claimed, priority, starts_at, expires_at, is_started, is_open, actor,"
     " reason, top_up_id, pays_debt, created_at"
 )
 
 HOLD_COLUMNS: Final = (
-    "account_id, number, task_id, block_run_id, within, credits, captured, released, lent, reserve, claims, status,"
-    " timeout_seconds, placed_at, expires_at, closed_at, terms, priced, fingerprint, capture_fingerprint, actor"
+    "account_id, number, task_id, block_run_id, parent_budget, credits, captured, released, allocated, closing_reserve, claims, status,"
+    " timeout_seconds, placed_at, expires_at, closed_at, terms, priced_credits, request_hash, capture_request_hash, actor"
 )
 
 _ENTRIES: Final = SetStatement(
     "entries",
     """
     INSERT INTO entry (account_id, seq, version, kind, credits, owed, balance_after, at, actor, reason, task_id,
-                       block_run_id, top_up_id, request_id, draws, hold, mac)
+                       block_run_id, top_up_id, request_id, draws, hold_number, mac)
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[],
                          $7::bigint[], $8::timestamptz[], $9::text[], $10::text[], $11::text[],
                          $12::text[], $13::text[], $14::text[], $15::jsonb[], $16::int[], $17::bytea[])
@@ -43,15 +43,15 @@ _ENTRIES: Final = SetStatement(
 _ACCOUNTS: Final = SetStatement(
     "accounts",
     """
-    UPDATE account AS a SET seq = v.seq, version = v.version, grants = v.grants, holds = v.holds,
-        open_holds = v.open_holds, notices = v.notices, posted = v.posted, held = v.held, frozen = v.frozen,
+    UPDATE account AS a SET seq = v.seq, version = v.version, grant_count = v.grant_count, hold_count = v.hold_count,
+        open_holds = v.open_holds, notification_count = v.notification_count, posted = v.posted, held = v.held, frozen = v.frozen,
         owed = v.owed, last_mac = v.last_mac, last_entry_at = v.last_entry_at, next_change_at = v.next_change_at,
-        low_balance_at = v.low_balance_at
+        low_balance_threshold = v.low_balance_threshold
     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::int[], $7::int[], $8::int[],
                 $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bytea[], $14::timestamptz[],
                 $15::timestamptz[], $16::bigint[])
-        AS v(id, locked_version, seq, version, grants, holds, open_holds, notices, posted, held, frozen, owed, last_mac,
-             last_entry_at, next_change_at, low_balance_at)
+        AS v(id, locked_version, seq, version, grant_count, hold_count, open_holds, notification_count, posted, held, frozen, owed, last_mac,
+             last_entry_at, next_change_at, low_balance_threshold)
     WHERE a.id = v.id AND a.version = v.locked_version
     RETURNING 1
     """,
@@ -62,7 +62,7 @@ _NEW_LOTS: Final = SetStatement(
     "new grants",
     """
     INSERT INTO credit_grant (account_id, number, source, credits, remaining, claimed, priority, starts_at, expires_at,
-                              started, open, actor, reason, top_up_id, pays_debt, created_at)
+                              is_started, is_open, actor, reason, top_up_id, pays_debt, created_at)
     SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::int[],
                          $8::timestamptz[], $9::timestamptz[], $10::bool[], $11::bool[], $12::text[], $13::text[],
                          $14::text[], $15::bool[], $16::timestamptz[])
@@ -74,9 +74,9 @@ _NEW_LOTS: Final = SetStatement(
 _LOTS: Final = SetStatement(
     "grants",
     """
-    UPDATE credit_grant AS g SET remaining = v.remaining, claimed = v.claimed, started = v.started, open = v.open
+    UPDATE credit_grant AS g SET remaining = v.remaining, claimed = v.claimed, is_started = v.is_started, is_open = v.is_open
     FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::bigint[], $5::bool[], $6::bool[])
-        AS v(account_id, number, remaining, claimed, started, open)
+        AS v(account_id, number, remaining, claimed, is_started, is_open)
     WHERE g.account_id = v.account_id AND g.number = v.number
     RETURNING 1
     """,
@@ -86,9 +86,9 @@ _LOTS: Final = SetStatement(
 _NEW_HOLDS: Final = SetStatement(
     "new holds",
     """
-    INSERT INTO hold (account_id, number, task_id, block_run_id, within, credits, captured, released, lent, reserve,
-                      claims, remaining, status, timeout_seconds, placed_at, expires_at, closed_at, terms, priced,
-                      fingerprint, capture_fingerprint, actor, request_id)
+    INSERT INTO hold (account_id, number, task_id, block_run_id, parent_budget, credits, captured, released, allocated, closing_reserve,
+                      claims, remaining, status, timeout_seconds, placed_at, expires_at, closed_at, terms, priced_credits,
+                      request_hash, capture_request_hash, actor, request_id)
     SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::int[], $6::bigint[], $7::bigint[],
                          $8::bigint[], $9::bigint[], $10::bigint[], $11::jsonb[], $12::bigint[], $13::text[],
                          $14::int[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::jsonb[],
@@ -101,15 +101,15 @@ _NEW_HOLDS: Final = SetStatement(
 _HOLDS: Final = SetStatement(
     "holds",
     """
-    UPDATE hold AS h SET within = v.within, credits = v.credits, captured = v.captured, released = v.released,
-        lent = v.lent, reserve = v.reserve, claims = v.claims, remaining = v.remaining, status = v.status,
-        expires_at = v.expires_at, closed_at = v.closed_at, priced = v.priced,
-        capture_fingerprint = v.capture_fingerprint
+    UPDATE hold AS h SET parent_budget = v.parent_budget, credits = v.credits, captured = v.captured, released = v.released,
+        allocated = v.allocated, closing_reserve = v.closing_reserve, claims = v.claims, remaining = v.remaining, status = v.status,
+        expires_at = v.expires_at, closed_at = v.closed_at, priced_credits = v.priced_credits,
+        capture_request_hash = v.capture_request_hash
     FROM unnest($1::bigint[], $2::int[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
                 $8::bigint[], $9::jsonb[], $10::bigint[], $11::text[], $12::timestamptz[], $13::timestamptz[],
                 $14::bigint[], $15::bytea[])
-        AS v(account_id, number, within, credits, captured, released, lent, reserve, claims, remaining, status,
-             expires_at, closed_at, priced, capture_fingerprint)
+        AS v(account_id, number, parent_budget, credits, captured, released, allocated, closing_reserve, claims, remaining, status,
+             expires_at, closed_at, priced_credits, capture_request_hash)
     WHERE h.account_id = v.account_id AND h.number = v.number
     RETURNING 1
     """,
@@ -129,11 +129,11 @@ def account_from_row(record: Any, clock: datetime, key: bytes) -> AccountState:
         locked_version=record["version"],
         locked_available=max(0, posted - held - frozen),
         locked_posted=posted,
-        grant_count=record["grants"],
-        hold_count=record["holds"],
+        grant_count=record["grant_count"],
+        hold_count=record["hold_count"],
         open_holds=record["open_holds"],
-        notification_count=record["notices"],
-        locked_notification_count=record["notices"],
+        notification_count=record["notification_count"],
+        locked_notification_count=record["notification_count"],
         posted=posted,
         held=held,
         frozen=frozen,
@@ -141,7 +141,7 @@ def account_from_row(record: Any, clock: datetime, key: bytes) -> AccountState:
         last_mac=bytes(record["last_mac"]),
         last_entry_at=last,
         next_change_at=record["next_change_at"],
-        low_balance_threshold=record["low_balance_at"],
+        low_balance_threshold=record["low_balance_threshold"],
         # The database's clock, read after the lock, and never before the account's last entry.
         at=clock if last is None or clock >= last else last,
         signing_key=key,

@@ -10,11 +10,13 @@ class RateCard(Model):
     version = fields.IntField(primary_key=True, generated=False, description="from 1, without gap")
     effective_at = fields.DatetimeField(description="rises strictly with the version")
     document = fields.JSONField[dict[str, Any]](description="the card as published: app/pricing/rate_card_document.py")
-    fingerprint = fields.BinaryField(description="SHA-256 of the canonical request: document, asked instant, reason")
+    request_hash = fields.BinaryField(description="SHA-256 of the canonical request: document, asked instant, reason")
     published_at = fields.DatetimeField()
     published_by = fields.TextField()
     reason = fields.TextField(null=True)
-    key = fields.CharField(255, null=True, unique=True, description="idempotency key; null for the default card")
+    idempotency_key = fields.CharField(
+        255, null=True, unique=True, description="idempotency key; null for the default card"
+    )
 
     class Meta:
         table = "rate_card"

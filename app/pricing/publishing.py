@@ -33,7 +33,7 @@ SELECT version, effective_at, clock_timestamp() AS now FROM rate_card ORDER BY v
 """
 # Waits for an uncommitted card of the same version or key, and then writes nothing: the next attempt sees it.
 INSERT_RATE_CARD: Final = """
-INSERT INTO rate_card (version, effective_at, document, fingerprint, published_at, published_by, reason, key)
+INSERT INTO rate_card (version, effective_at, document, request_hash, published_at, published_by, reason, idempotency_key)
 VALUES ($1, coalesce($2::timestamptz, clock_timestamp()), $3::jsonb, $4, clock_timestamp(), $5, $6, $7)
 ON CONFLICT DO NOTHING
 RETURNING version
@@ -109,9 +109,11 @@ async def publish_rate_card(
 
 async def _try_to_publish(request: _Request, draft: Card, audit: AuditContext | None) -> Publication | None:
     """One attempt; None: another card came first, or the notice ran out while waiting for it."""
-    seen = await RateCard.get_or_none(key=request.key)  # before the transaction: it would wait for a second connection
+    seen = await RateCard.get_or_none(
+        idempotency_key=request.key
+    )  # before the transaction: it would wait for a second connection
     if seen is not None:
-        if bytes(seen.fingerprint) != request.fingerprint():
+        if bytes(seen.request_hash) != request.fingerprint():
             raise IdempotencyConflict(key=str(request.key))
         return Publication(await card_from_row(seen), replayed=True)
     try:

@@ -24,7 +24,7 @@ RETENTION: Final = timedelta(hours=25)
 
 # Every version in force in the last hours or later: the one that was in force at $1, and all after it.
 SELECT_CACHED_VERSIONS: Final = """
-SELECT version, effective_at, fingerprint FROM rate_card
+SELECT version, effective_at, request_hash FROM rate_card
 WHERE version >= coalesce((SELECT max(version) FROM rate_card WHERE effective_at <= $1), 0)
 ORDER BY version
 """
@@ -98,7 +98,7 @@ class RateCardCache:
             now: datetime = (await pools.fetch(SELECT_NOW))[0]["now"]
             rows = await pools.fetch(SELECT_CACHED_VERSIONS, now - RETENTION)
             # Compared with what is held, because a database brought back from a backup may tell another story.
-            stamps = {row["version"]: (row["effective_at"], bytes(row["fingerprint"])) for row in rows}
+            stamps = {row["version"]: (row["effective_at"], bytes(row["request_hash"])) for row in rows}
             held = {card.version: card for card in self._cards}
             cards = []
             for version, stamp in stamps.items():

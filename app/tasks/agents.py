@@ -87,12 +87,12 @@ _BY_DAY: Final = """
     ), beginning AS MATERIALIZED (
         SELECT min(day)::timestamp AT TIME ZONE $4 AS at FROM listed
     ), spent AS (
-        SELECT t.account_id, t.agent_id, (b.at AT TIME ZONE $4)::date AS day,
+        SELECT t.account_id, t.agent_id, (b.charged_at AT TIME ZONE $4)::date AS day,
                sum(b.cost - b.reversed)::bigint AS credits, count(DISTINCT b.task_id) AS tasks
         FROM beginning, unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
         JOIN task AS t ON t.account_id = k.account_id AND t.agent_id = k.agent_id AND t.started_at > '-infinity'
         JOIN block_run AS b ON b.account_id = t.account_id AND b.task_id = t.task_id AND b.position > 0
-        WHERE (t.ended_at IS NULL OR t.ended_at >= beginning.at) AND b.at >= beginning.at
+        WHERE (t.ended_at IS NULL OR t.ended_at >= beginning.at) AND b.charged_at >= beginning.at
         GROUP BY t.account_id, t.agent_id, 3
     )
     SELECT k.account_id, k.agent_id, to_char(listed.day, 'YYYY-MM-DD'), coalesce(s.credits, 0), coalesce(s.tasks, 0)

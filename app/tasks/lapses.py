@@ -21,11 +21,11 @@ _LAPSED: Final = SetStatement(
     FROM (
         SELECT account_id, task_id, bool_or(stops) AS stops FROM (
             SELECT t.account_id, t.task_id, t.status = '{TaskStatus.RUNNING}' AS stops
-            FROM unnest($1::bigint[], $2::text[], $3::int[]) AS k(account_id, task_id, envelope)
-            JOIN task AS t ON t.account_id = k.account_id AND t.envelope = k.envelope
+            FROM unnest($1::bigint[], $2::text[], $3::int[]) AS k(account_id, task_id, budget_hold)
+            JOIN task AS t ON t.account_id = k.account_id AND t.budget_hold = k.budget_hold
             UNION ALL
             SELECT account_id, task_id, false
-            FROM unnest($1::bigint[], $2::text[], $3::int[]) AS k(account_id, task_id, envelope)
+            FROM unnest($1::bigint[], $2::text[], $3::int[]) AS k(account_id, task_id, budget_hold)
         ) AS concerned GROUP BY account_id, task_id
     ) AS v WHERE t.account_id = v.account_id AND t.task_id = v.task_id
     RETURNING 1

@@ -29,11 +29,11 @@ class Task(Model):
     steps = fields.IntField(default=0)
     charged = fields.BigIntField(default=0)
     reversed = fields.BigIntField(default=0)
-    lacked = fields.BigIntField(null=True)
+    shortfall = fields.BigIntField(null=True)
     required = fields.BigIntField(null=True)
-    envelope = fields.IntField(null=True)
+    budget_hold = fields.IntField(null=True)
     version = fields.BigIntField(default=1)
-    fingerprint = fields.BinaryField()
+    request_hash = fields.BinaryField()
     actor = fields.TextField()
 
     class Meta:
@@ -47,10 +47,10 @@ class SkippedStart(Model):
     task_id = fields.CharField(max_length=255, primary_key=True)
     agent_id = fields.CharField(max_length=255)
     reason = fields.CharField(max_length=32)
-    at = fields.DatetimeField()
+    skipped_at = fields.DatetimeField()
 
     class Meta:
-        table = "skipped_tick"
+        table = "skipped_start"
 
 
 class BlockRun(Model):
@@ -69,11 +69,11 @@ class BlockRun(Model):
     cost = fields.BigIntField()
     reversed = fields.BigIntField(default=0)
     uses_own_key = fields.BooleanField()
-    at = fields.DatetimeField()
+    charged_at = fields.DatetimeField()
     price_version = fields.IntField()
     rule: fields.Field[object] = fields.JSONField(null=True)
     entry_seq = fields.BigIntField(null=True)
-    fingerprint = fields.BinaryField()
+    request_hash = fields.BinaryField()
     actor = fields.TextField()
     outcome = fields.CharField(max_length=16, null=True)
     finished_at = fields.DatetimeField(null=True)

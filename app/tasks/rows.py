@@ -14,12 +14,12 @@ from app.tasks.rules import BlockRunState, StopReason, TaskState, TaskStatus, Ta
 
 TASK_COLUMNS: Final = (
     "t.account_id, t.task_id, t.agent_id, t.status, t.stop_reason, t.trigger, t.parent_task_id, t.started_at,"
-    " t.ended_at, t.steps, t.charged, t.reversed, t.lacked, t.required, t.envelope, t.version"
+    " t.ended_at, t.steps, t.charged, t.reversed, t.shortfall, t.required, t.budget_hold, t.version"
 )
 TASK_WIDTH: Final = 16
 """How many they are: what a read adds stands behind them."""
 BLOCK_RUN_COLUMNS: Final = (
-    "b.account_id, b.block_run_id, b.task_id, b.position, b.block, b.model, b.cost, b.reversed, b.uses_own_key, b.at,"
+    "b.account_id, b.block_run_id, b.task_id, b.position, b.block, b.model, b.cost, b.reversed, b.uses_own_key, b.charged_at,"
     " b.price_version, b.rule, b.entry_seq, b.outcome, b.finished_at, b.outcome_seq"
 )
 
@@ -29,7 +29,7 @@ _NEW_TASKS: Final = SetStatement(
     "new tasks",
     """
     INSERT INTO task (account_id, task_id, agent_id, status, stop_reason, trigger, parent_task_id, started_at, ended_at,
-                      steps, charged, reversed, lacked, required, envelope, version, fingerprint, actor)
+                      steps, charged, reversed, shortfall, required, budget_hold, version, request_hash, actor)
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
                          $8::timestamptz[], $9::timestamptz[], $10::int[], $11::bigint[], $12::bigint[], $13::bigint[],
                          $14::bigint[], $15::int[], $16::bigint[], $17::bytea[], $18::text[])
@@ -51,11 +51,11 @@ _TASKS: Final = SetStatement(
     "tasks",
     """
     UPDATE task AS t SET status = v.status, stop_reason = v.stop_reason, ended_at = v.ended_at, steps = v.steps,
-        charged = v.charged, reversed = v.reversed, lacked = v.lacked, required = v.required, envelope = v.envelope,
+        charged = v.charged, reversed = v.reversed, shortfall = v.shortfall, required = v.required, budget_hold = v.budget_hold,
         version = v.version
     FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::int[], $7::bigint[],
                 $8::bigint[], $9::bigint[], $10::bigint[], $11::int[], $12::bigint[])
-        AS v(account_id, task_id, status, stop_reason, ended_at, steps, charged, reversed, lacked, required, envelope,
+        AS v(account_id, task_id, status, stop_reason, ended_at, steps, charged, reversed, shortfall, required, budget_hold,
              version)
     WHERE t.account_id = v.account_id AND t.task_id = v.task_id
     RETURNING 1
@@ -66,8 +66,8 @@ _TASKS: Final = SetStatement(
 _NEW_BLOCK_RUNS: Final = SetStatement(
     "block runs",
     """
-    INSERT INTO block_run (account_id, block_run_id, task_id, position, block, model, cost, reversed, uses_own_key, at,
-                           price_version, rule, entry_seq, fingerprint, actor, request_id)
+    INSERT INTO block_run (account_id, block_run_id, task_id, position, block, model, cost, reversed, uses_own_key, charged_at,
+                           price_version, rule, entry_seq, request_hash, actor, request_id)
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::bigint[],
                          $8::bigint[], $9::bool[], $10::timestamptz[], $11::int[], $12::jsonb[], $13::bigint[],
                          $14::bytea[], $15::text[], $16::text[])
@@ -104,7 +104,7 @@ _FINISHED_BLOCK_RUNS: Final = SetStatement(
 _SKIPPED_TICKS: Final = SetStatement(
     "skipped ticks",
     """
-    INSERT INTO skipped_tick (account_id, task_id, agent_id, reason, at)
+    INSERT INTO skipped_start (account_id, task_id, agent_id, reason, skipped_at)
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
     ON CONFLICT (account_id, task_id) DO NOTHING RETURNING 1
     """,
@@ -118,14 +118,14 @@ _SKIPPED_TICKS: Final = SetStatement(
 
 
 _READ_TASKS: Final = f"""
-    SELECT ROW({TASK_COLUMNS}, t.fingerprint) FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
+    SELECT ROW({TASK_COLUMNS}, t.request_hash) FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
     CROSS JOIN LATERAL (
         SELECT * FROM task AS r WHERE r.account_id = k.account_id AND r.task_id = k.task_id OFFSET 0
     ) AS t
 """  # noqa: S608  our own constant
 
 _READ_BLOCK_RUNS: Final = f"""
-    SELECT ROW({BLOCK_RUN_COLUMNS}, b.fingerprint) FROM unnest($1::bigint[], $2::text[]) AS k(account_id, block_run_id)
+    SELECT ROW({BLOCK_RUN_COLUMNS}, b.request_hash) FROM unnest($1::bigint[], $2::text[]) AS k(account_id, block_run_id)
     CROSS JOIN LATERAL (
         SELECT * FROM block_run AS r WHERE r.account_id = k.account_id AND r.block_run_id = k.block_run_id OFFSET 0
     ) AS b
@@ -143,11 +143,11 @@ _READ_REVERSIBLE: Final = f"""
 """  # noqa: S608  our own constant
 
 _READ_ENVELOPES: Final = """
-    SELECT DISTINCT t.account_id, t.envelope AS number FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
+    SELECT DISTINCT t.account_id, t.budget_hold AS number FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
     CROSS JOIN LATERAL (
-        SELECT account_id, envelope FROM task AS r
+        SELECT account_id, budget_hold FROM task AS r
         WHERE r.account_id = k.account_id AND r.task_id = k.task_id OFFSET 0
-    ) AS t WHERE t.envelope IS NOT NULL
+    ) AS t WHERE t.budget_hold IS NOT NULL
 """
 
 _READ_HOLDS: Final = """

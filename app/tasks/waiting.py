@@ -19,9 +19,9 @@ _STOPPED: Final = f"""
 
 # `at > '-infinity'` is always true, and opens the index of agents (migration 0004).
 _SKIPPED: Final = """
-    SELECT task_id, agent_id, reason, at FROM skipped_tick
-    WHERE account_id = $1 AND agent_id = $2 AND at > '-infinity' AND (at, task_id) < ($3::timestamptz, $4::text)
-    ORDER BY at DESC, task_id DESC LIMIT $5
+    SELECT task_id, agent_id, reason, skipped_at FROM skipped_start
+    WHERE account_id = $1 AND agent_id = $2 AND skipped_at > '-infinity' AND (skipped_at, task_id) < ($3::timestamptz, $4::text)
+    ORDER BY skipped_at DESC, task_id DESC LIMIT $5
 """
 
 

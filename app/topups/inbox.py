@@ -28,14 +28,14 @@ HANDLING_TIMEOUT_SECONDS: Final = 60.0
 PARKED_FAILED: Final = "PARKED_FAILED"
 
 _RECEIVE: Final = """
-    INSERT INTO provider_notice (event_id, provider, body, received_at, attempts, next_attempt_at)
+    INSERT INTO provider_event (event_id, provider, body, received_at, attempts, next_attempt_at)
     VALUES ($1, $2, $3::jsonb, clock_timestamp(), 0, clock_timestamp() + $4 * interval '1 second')
     ON CONFLICT (event_id) DO NOTHING
 """
 
 # One that is handled or parked is left as it is: a delivery that failed late says nothing new.
 _FAILED: Final = """
-    UPDATE provider_notice SET attempts = attempts + 1, last_error = $2,
+    UPDATE provider_event SET attempts = attempts + 1, last_error = $2,
         parked_at = CASE WHEN attempts + 1 >= $3 THEN clock_timestamp() END,
         outcome = CASE WHEN attempts + 1 >= $3 THEN $4 END,
         next_attempt_at = clock_timestamp() + ($5::float8[])[attempts + 1] * interval '1 second'
@@ -44,14 +44,14 @@ _FAILED: Final = """
 """
 
 _POSTPONED: Final = """
-    UPDATE provider_notice SET last_error = $2, next_attempt_at = clock_timestamp() + $3 * interval '1 second'
+    UPDATE provider_event SET last_error = $2, next_attempt_at = clock_timestamp() + $3 * interval '1 second'
     WHERE event_id = $1 AND handled_at IS NULL AND parked_at IS NULL
 """
 
 _DECIDED: Final = SetStatement(
     "decided notices",
     """
-    UPDATE provider_notice AS n SET outcome = v.outcome, last_error = v.last_error, next_attempt_at = NULL,
+    UPDATE provider_event AS n SET outcome = v.outcome, last_error = v.last_error, next_attempt_at = NULL,
         handled_at = CASE WHEN v.handled THEN clock_timestamp() END,
         parked_at = CASE WHEN NOT v.handled THEN clock_timestamp() END
     FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[]) AS v(event_id, outcome, last_error, handled)
@@ -65,7 +65,7 @@ _DECIDED: Final = SetStatement(
 _WAITS: Final = SetStatement(
     "waiting notices",
     """
-    UPDATE provider_notice AS n SET last_error = v.last_error,
+    UPDATE provider_event AS n SET last_error = v.last_error,
         attempts = n.attempts + (n.outcome IS DISTINCT FROM v.outcome)::int,
         outcome = CASE WHEN n.attempts + 1 >= v.most AND n.outcome IS DISTINCT FROM v.outcome THEN v.parked
                        ELSE v.outcome END,
@@ -84,22 +84,22 @@ _WAITS: Final = SetStatement(
 # Materialized, that is read once (see sweep.py).
 _CLAIM: Final = """
     WITH due AS MATERIALIZED (
-        SELECT event_id FROM provider_notice
+        SELECT event_id FROM provider_event
         WHERE handled_at IS NULL AND parked_at IS NULL AND next_attempt_at <= clock_timestamp() AND provider = $1
         ORDER BY next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED
     )
-    UPDATE provider_notice SET outcome = NULL, next_attempt_at = clock_timestamp() + $3 * interval '1 second'
+    UPDATE provider_event SET outcome = NULL, next_attempt_at = clock_timestamp() + $3 * interval '1 second'
     WHERE event_id IN (SELECT event_id FROM due)
     RETURNING event_id, body
 """
 
 _UNHANDLED: Final = """
-    SELECT event_id, provider, received_at, attempts, outcome, parked_at, last_error FROM provider_notice
+    SELECT event_id, provider, received_at, attempts, outcome, parked_at, last_error FROM provider_event
     WHERE handled_at IS NULL ORDER BY parked_at IS NULL, received_at LIMIT $1
 """
 
 _RELEASE: Final = """
-    UPDATE provider_notice SET parked_at = NULL, outcome = NULL, attempts = 0,
+    UPDATE provider_event SET parked_at = NULL, outcome = NULL, attempts = 0,
         next_attempt_at = clock_timestamp() + $3 * interval '1 second'
     WHERE event_id = $1 AND provider = $2 AND handled_at IS NULL
     RETURNING event_id, body
@@ -155,7 +155,7 @@ def select_unhandled(event: ProviderEvent) -> ExtraRead:
     """A read of a notice while it waits to be handled: its id, and what it was parked as (None: it is not parked)."""
     return ExtraRead(
         "SELECT ROW(n.event_id, CASE WHEN n.parked_at IS NOT NULL THEN n.outcome END)"
-        " FROM provider_notice AS n WHERE n.event_id = $1 AND n.handled_at IS NULL",
+        " FROM provider_event AS n WHERE n.event_id = $1 AND n.handled_at IS NULL",
         (event.event_id,),
     )
 

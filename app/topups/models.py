@@ -22,9 +22,9 @@ class TopUp(Model):
     actor = fields.TextField()
     created_at = fields.DatetimeField()
     paid_at = fields.DatetimeField(null=True)
-    refunded = fields.BigIntField(default=0)
+    refunded_credits = fields.BigIntField(default=0)
     refunded_minor = fields.BigIntField(default=0)
-    clawed_back = fields.BigIntField(default=0)
+    clawed_back_credits = fields.BigIntField(default=0)
     bonus_credits = fields.BigIntField(default=0)
     bonus_days = fields.IntField(null=True)
     live = fields.BooleanField(default=False)
@@ -33,7 +33,7 @@ class TopUp(Model):
     payment_ref = fields.CharField(max_length=255, null=True)
     decline_reason = fields.CharField(max_length=64, null=True)
     tax_lines: fields.Field[list[dict[str, Any]]] = fields.JSONField(null=True)
-    asked_at = fields.DatetimeField(null=True)
+    queried_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "top_up"
@@ -73,7 +73,7 @@ class TopUpRefund(Model):
     actor = fields.TextField()
     created_at = fields.DatetimeField()
     decided_at = fields.DatetimeField(null=True)
-    asked_at = fields.DatetimeField(null=True)
+    queried_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "top_up_refund"
@@ -125,7 +125,7 @@ class AutoTopUp(Model):
     enabled = fields.BooleanField()
     threshold = fields.BigIntField(null=True)
     amount = fields.BigIntField(null=True)
-    up_to = fields.BigIntField(null=True)
+    target = fields.BigIntField(null=True)
     max_per_day = fields.BigIntField(null=True)
     max_per_month = fields.BigIntField(null=True)
     max_count_per_day = fields.IntField(null=True)
@@ -137,7 +137,7 @@ class AutoTopUp(Model):
     blocked_reason = fields.CharField(max_length=32, null=True)
     next_eligible_at = fields.DatetimeField(null=True)
     changed_at = fields.DatetimeField()
-    looked_at = fields.DatetimeField(null=True)
+    checked_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "auto_top_up"
@@ -158,7 +158,7 @@ class InboxEvent(Model):
     last_error = fields.TextField(null=True)
 
     class Meta:
-        table = "provider_notice"
+        table = "provider_event"
 
 
 class SandboxPayment(Model):
@@ -170,7 +170,7 @@ class SandboxPayment(Model):
     amount_minor = fields.BigIntField()
     currency = fields.CharField(max_length=3)
     return_url = fields.TextField(null=True)
-    state = fields.CharField(max_length=16)
+    status = fields.CharField(max_length=16)
     created_at = fields.DatetimeField()
     decided_at = fields.DatetimeField(null=True)
     refunded_minor = fields.BigIntField(default=0)
@@ -190,7 +190,7 @@ class SandboxRefund(Model):
     payment_ref = fields.CharField(max_length=255)
     amount_minor = fields.BigIntField()
     currency = fields.CharField(max_length=3)
-    state = fields.CharField(max_length=16)
+    status = fields.CharField(max_length=16)
     created_at = fields.DatetimeField()
 
     class Meta:
@@ -201,7 +201,7 @@ class SandboxDispute(Model):
     """What the sandbox provider remembers of a payment that its buyer disputes: one for each payment."""
 
     payment_ref = fields.CharField(max_length=255, primary_key=True)
-    state = fields.CharField(max_length=16)
+    status = fields.CharField(max_length=16)
     opened_at = fields.DatetimeField()
 
     class Meta:

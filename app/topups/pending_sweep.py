@@ -31,12 +31,12 @@ _CLAIM: Final = f"""
         SELECT account_id, id FROM top_up
         WHERE status = 'PENDING' AND provider = $1 AND live = $2
           AND created_at <= clock_timestamp() - interval '10 minutes'
-          AND (asked_at IS NULL OR asked_at <= clock_timestamp() - $4 * interval '1 second')
+          AND (queried_at IS NULL OR queried_at <= clock_timestamp() - $4 * interval '1 second')
           AND (provider_ref IS NOT NULL
                OR (NOT automatic AND created_at <= clock_timestamp() - interval '1 day'))
-        ORDER BY asked_at NULLS FIRST, created_at LIMIT $3 FOR UPDATE SKIP LOCKED
+        ORDER BY queried_at NULLS FIRST, created_at LIMIT $3 FOR UPDATE SKIP LOCKED
     )
-    UPDATE top_up AS t SET asked_at = clock_timestamp() FROM due
+    UPDATE top_up AS t SET queried_at = clock_timestamp() FROM due
     WHERE t.account_id = due.account_id AND t.id = due.id
     RETURNING {rows.COLUMNS}
 """  # noqa: S608  our own constant

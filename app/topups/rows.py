@@ -16,7 +16,7 @@ from app.topups.rules import Reference, TaxLine, TopUpRow, TopUpStatus
 
 COLUMNS: Final = (
     "t.account_id, t.id, t.credits, t.amount_minor, t.currency, t.status, t.provider, t.provider_ref, t.payment_url,"
-    " t.return_url, t.actor, t.created_at, t.paid_at, t.refunded, t.refunded_minor, t.clawed_back, t.bonus_credits,"
+    " t.return_url, t.actor, t.created_at, t.paid_at, t.refunded_credits, t.refunded_minor, t.clawed_back_credits, t.bonus_credits,"
     " t.bonus_days, t.live, t.automatic, t.saves_card, t.payment_ref, t.decline_reason, t.tax_lines"
 )
 
@@ -39,11 +39,11 @@ _FLIPPED: Final = SetStatement(
     """
     UPDATE top_up AS t SET status = v.status, paid_at = v.paid_at, provider_ref = v.provider_ref,
         payment_url = v.payment_url, payment_ref = v.payment_ref, decline_reason = v.decline_reason,
-        tax_lines = v.tax_lines, refunded = v.refunded, refunded_minor = v.refunded_minor, clawed_back = v.clawed_back
+        tax_lines = v.tax_lines, refunded_credits = v.refunded_credits, refunded_minor = v.refunded_minor, clawed_back_credits = v.clawed_back_credits
     FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[],
                 $8::text[], $9::text[], $10::jsonb[], $11::bigint[], $12::bigint[], $13::bigint[])
         AS v(account_id, id, status_before, status, paid_at, provider_ref, payment_url, payment_ref, decline_reason,
-             tax_lines, refunded, refunded_minor, clawed_back)
+             tax_lines, refunded_credits, refunded_minor, clawed_back_credits)
     WHERE t.account_id = v.account_id AND t.id = v.id AND t.status = v.status_before
     RETURNING 1
     """,

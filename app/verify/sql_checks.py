@@ -65,14 +65,14 @@ SQL_CHECKS: Final = {
     """,
     "I4 accounts": """
     SELECT coalesce(a.id, h.account_id),
-           format('held %s, %s open holds, the last hold %s; found %s, %s and %s', a.held, a.open_holds, a.holds,
+           format('held %s, %s open holds, the last hold %s; found %s, %s and %s', a.held, a.open_holds, a.hold_count,
                   coalesce(h.held, 0), coalesce(h.open, 0), coalesce(h.last, 0))
     FROM (SELECT * FROM account WHERE id BETWEEN $1 AND $2) AS a
     FULL JOIN (SELECT account_id, coalesce(sum(remaining) FILTER (WHERE status = 'OPEN'), 0) AS held,
                       count(*) FILTER (WHERE status = 'OPEN') AS open, max(number) AS last
                FROM hold WHERE account_id BETWEEN $1 AND $2 GROUP BY account_id) AS h
         ON h.account_id = a.id
-    WHERE (a.held, a.open_holds, a.holds) IS DISTINCT FROM
+    WHERE (a.held, a.open_holds, a.hold_count) IS DISTINCT FROM
           (coalesce(h.held, 0), coalesce(h.open, 0), coalesce(h.last, 0))
     """,
     "I4 grants": f"""
@@ -87,14 +87,14 @@ SQL_CHECKS: Final = {
     WHERE g.claimed IS DISTINCT FROM c.claimed
     """,  # noqa: S608  our own constant
     "I4 holds": f"""
-    SELECT coalesce(h.account_id, e.account_id), format('hold %s %s', coalesce(h.number, e.hold), w.what)
+    SELECT coalesce(h.account_id, e.account_id), format('hold %s %s', coalesce(h.number, e.hold_number), w.what)
     FROM (SELECT * FROM hold WHERE account_id BETWEEN $1 AND $2) AS h
-    FULL JOIN (SELECT account_id, hold, coalesce(-sum(credits) FILTER (WHERE kind = 'CHARGE'), 0) AS charges
-               FROM entry WHERE account_id BETWEEN $1 AND $2 AND hold IS NOT NULL GROUP BY account_id, hold) AS e
-        ON e.account_id = h.account_id AND e.hold = h.number
-    LEFT JOIN (SELECT account_id, within, sum(captured + remaining + lent) AS lent FROM hold
-               WHERE account_id BETWEEN $1 AND $2 AND within IS NOT NULL GROUP BY account_id, within) AS i
-        ON i.account_id = h.account_id AND i.within = h.number
+    FULL JOIN (SELECT account_id, hold_number, coalesce(-sum(credits) FILTER (WHERE kind = 'CHARGE'), 0) AS charges
+               FROM entry WHERE account_id BETWEEN $1 AND $2 AND hold_number IS NOT NULL GROUP BY account_id, hold_number) AS e
+        ON e.account_id = h.account_id AND e.hold_number = h.number
+    LEFT JOIN (SELECT account_id, parent_budget, sum(captured + remaining + allocated) AS allocated FROM hold
+               WHERE account_id BETWEEN $1 AND $2 AND parent_budget IS NOT NULL GROUP BY account_id, parent_budget) AS i
+        ON i.account_id = h.account_id AND i.parent_budget = h.number
     LEFT JOIN (SELECT * FROM block_run WHERE account_id BETWEEN $1 AND $2) AS b
         ON b.account_id = h.account_id AND b.block_run_id = h.block_run_id
     LEFT JOIN (SELECT * FROM task WHERE account_id BETWEEN $1 AND $2) AS t
@@ -103,22 +103,22 @@ SQL_CHECKS: Final = {
     CROSS JOIN LATERAL (VALUES
         (h.number IS NULL, 'stands in entries and nowhere else'),
         (h.number IS NOT NULL AND t.task_id IS NULL, format('is for task %s, which is not there', h.task_id)),
-        (h.credits <> h.captured + h.released + h.remaining + h.lent,
+        (h.credits <> h.captured + h.released + h.remaining + h.allocated,
          format('was for %s: captured %s, released %s, remaining %s, lent %s',
-                h.credits, h.captured, h.released, h.remaining, h.lent)),
+                h.credits, h.captured, h.released, h.remaining, h.allocated)),
         (h.captured <> coalesce(e.charges, 0),
          format('captured %s, its charges %s', h.captured, coalesce(e.charges, 0))),
         (h.status = 'CAPTURED' AND h.block_run_id IS NOT NULL AND h.captured IS DISTINCT FROM b.cost,
          format('captured %s, block run %s cost %s', h.captured, h.block_run_id, coalesce(b.cost::text, 'unknown'))),
         (h.remaining <> c.claimed, format('has %s remaining and claims %s', h.remaining, c.claimed)),
         (h.status <> 'OPEN' AND (h.remaining <> 0 OR h.claims <> '[]'), format('is %s and still claims', h.status)),
-        (h.lent < i.lent, format('lent %s, those within it have %s', h.lent, i.lent))
+        (h.allocated < i.allocated, format('lent %s, those within it have %s', h.allocated, i.allocated))
     ) AS w(broken, what) WHERE w.broken
     """,  # noqa: S608  our own constant
     "I4 envelopes": """
-    SELECT t.account_id, format('task %s draws on envelope %s, which is not there', t.task_id, t.envelope)
-    FROM task AS t WHERE t.account_id BETWEEN $1 AND $2 AND t.envelope IS NOT NULL AND NOT EXISTS (
-        SELECT FROM hold AS h WHERE h.account_id = t.account_id AND h.number = t.envelope AND h.block_run_id IS NULL)
+    SELECT t.account_id, format('task %s draws on envelope %s, which is not there', t.task_id, t.budget_hold)
+    FROM task AS t WHERE t.account_id BETWEEN $1 AND $2 AND t.budget_hold IS NOT NULL AND NOT EXISTS (
+        SELECT FROM hold AS h WHERE h.account_id = t.account_id AND h.number = t.budget_hold AND h.block_run_id IS NULL)
     """,
     "I5 entries": """
     SELECT coalesce(t.account_id, e.account_id),
@@ -174,21 +174,21 @@ SQL_CHECKS: Final = {
                WHERE account_id BETWEEN $1 AND $2 GROUP BY account_id, top_up_id) AS d
         ON d.account_id = p.account_id AND d.top_up_id = p.id
     CROSS JOIN LATERAL (VALUES
-        (coalesce(e.returned, 0) <> p.refunded + p.clawed_back,
-         format('has %s refunded and %s clawed back, its entries %s', p.refunded, p.clawed_back,
+        (coalesce(e.returned, 0) <> p.refunded_credits + p.clawed_back_credits,
+         format('has %s refunded and %s clawed back, its entries %s', p.refunded_credits, p.clawed_back_credits,
                 coalesce(e.returned, 0))),
-        (p.refunded <> coalesce(r.credits, 0) OR p.refunded_minor <> coalesce(r.minor, 0),
-         format('has %s refunded for %s, its refunds %s for %s', p.refunded, p.refunded_minor, coalesce(r.credits, 0),
+        (p.refunded_credits <> coalesce(r.credits, 0) OR p.refunded_minor <> coalesce(r.minor, 0),
+         format('has %s refunded for %s, its refunds %s for %s', p.refunded_credits, p.refunded_minor, coalesce(r.credits, 0),
                 coalesce(r.minor, 0))),
-        (p.clawed_back <> coalesce(d.lost, 0),
-         format('has %s clawed back, its lost disputes %s', p.clawed_back, coalesce(d.lost, 0))),
+        (p.clawed_back_credits <> coalesce(d.lost, 0),
+         format('has %s clawed back, its lost disputes %s', p.clawed_back_credits, coalesce(d.lost, 0))),
         (coalesce(e.bonus, 0) <> CASE WHEN {_PAID} THEN p.bonus_credits ELSE 0 END
                                  - coalesce(r.bonus, 0) - coalesce(d.bonus, 0),
          format('has a bonus of %s, %s of it taken back, its entries %s', p.bonus_credits,
                 coalesce(r.bonus, 0) + coalesce(d.bonus, 0), coalesce(e.bonus, 0))),
-        ({_PAID} AND p.status <> CASE WHEN p.refunded + p.clawed_back = p.credits THEN 'REFUNDED'
+        ({_PAID} AND p.status <> CASE WHEN p.refunded_credits + p.clawed_back_credits = p.credits THEN 'REFUNDED'
                                       WHEN d.open THEN 'DISPUTED' ELSE 'PAID' END,
-         format('is %s with %s of %s given back', p.status, p.refunded + p.clawed_back, p.credits))
+         format('is %s with %s of %s given back', p.status, p.refunded_credits + p.clawed_back_credits, p.credits))
     ) AS w(broken, what) WHERE p.account_id BETWEEN $1 AND $2 AND w.broken
     """,  # noqa: S608  our own constants
     "I7 refunds": """
@@ -203,7 +203,7 @@ SQL_CHECKS: Final = {
                         a.posted - a.held - a.frozen, g.free)
     FROM account AS a
     CROSS JOIN LATERAL (SELECT sum(remaining - claimed) AS free FROM credit_grant AS g
-                        WHERE g.account_id = a.id AND g.open AND g.started AND g.pays_debt) AS g
+                        WHERE g.account_id = a.id AND g.is_open AND g.is_started AND g.pays_debt) AS g
     WHERE a.id BETWEEN $1 AND $2 AND a.owed > 0 AND a.posted - a.held - a.frozen > 0 AND g.free > 0
     """,
 }

@@ -57,10 +57,12 @@ async def populate_account(api: Api, rate_cards: RateCardCache, owner_id: str) -
     stopped = await _a_stopped_task(owner_id)
     number = await accounts.find_account_id(owner_id)
     assert number is not None
-    notices = await pools.fetch("SELECT number FROM notice WHERE account_id = $1 ORDER BY number DESC", number)
+    notices = await pools.fetch("SELECT number FROM notification WHERE account_id = $1 ORDER BY number DESC", number)
     if len(notices) < 2:
         await _give_notices(number)
-        notices = await pools.fetch("SELECT number FROM notice WHERE account_id = $1 ORDER BY number DESC", number)
+        notices = await pools.fetch(
+            "SELECT number FROM notification WHERE account_id = $1 ORDER BY number DESC", number
+        )
     run, entry = runs[0].block_run, runs[0].entry
     assert entry is not None
     nodes: dict[str, tuple[Any, ...]] = {
@@ -84,9 +86,9 @@ async def _a_stopped_task(owner_id: str) -> str:
 
 async def _give_notices(number: int) -> None:
     await pools.fetch(
-        "WITH made AS (INSERT INTO notice (account_id, number, kind, agent_id, subject, message, at)"
+        "WITH made AS (INSERT INTO notification (account_id, number, kind, agent_id, subject, message, at)"
         " SELECT $1, n, 'EXPIRING', '', 'test ' || n, 'soon', now() FROM generate_series(101, 102) AS n RETURNING 1)"
-        " UPDATE account SET notices = 102 WHERE id = $1 AND (SELECT count(*) FROM made) = 2",
+        " UPDATE account SET notification_count = 102 WHERE id = $1 AND (SELECT count(*) FROM made) = 2",
         number,
     )
 

@@ -367,7 +367,7 @@ async def test_an_account_that_turns_out_to_be_anothers_under_its_lock_is_not_ch
 async def everything_of(world: PopulatedAccount) -> list[tuple[Any, ...]]:
     """The rows that a threshold or auto top-up changes."""
     found = [
-        *await pools.fetch("SELECT version, low_balance_at FROM account WHERE id = $1", world.account_id),
+        *await pools.fetch("SELECT version, low_balance_threshold FROM account WHERE id = $1", world.account_id),
         *await pools.fetch("SELECT enabled, changed_at FROM auto_top_up WHERE account_id = $1", world.account_id),
         *await pools.fetch("SELECT count(*) FROM operation WHERE account_id = $1", world.account_id),
     ]

@@ -49,14 +49,14 @@ async def application(db: str, role: str) -> AsyncIterator[str]:
     [
         *("UPDATE entry SET credits = 1", "UPDATE entry SET reason = NULL", "DELETE FROM entry", "TRUNCATE entry"),
         *("UPDATE audit_record SET actor = 'nobody'", "DELETE FROM audit_record", "TRUNCATE audit_record"),
-        *("UPDATE operation SET fingerprint = ''", "UPDATE rate_card SET document = '{}'", "DELETE FROM account"),
+        *("UPDATE operation SET request_hash = ''", "UPDATE rate_card SET document = '{}'", "DELETE FROM account"),
         *("DELETE FROM block_run", "TRUNCATE account CASCADE", "UPDATE tortoise_migrations SET name = ''"),
-        *("DROP TABLE entry", "ALTER TABLE entry DROP COLUMN mac", "ALTER TABLE entry DISABLE TRIGGER entry_is_final"),
-        *("ALTER TABLE entry DISABLE TRIGGER ALL", "DROP TRIGGER entry_is_final ON entry"),
+        *("DROP TABLE entry", "ALTER TABLE entry DROP COLUMN mac", "ALTER TABLE entry DISABLE TRIGGER entry_append_only"),
+        *("ALTER TABLE entry DISABLE TRIGGER ALL", "DROP TRIGGER entry_append_only ON entry"),
         *("SET session_replication_role = replica", "CREATE TABLE mine (id int)"),
         "ALTER TABLE entry OWNER TO CURRENT_USER",
-        *("CREATE OR REPLACE FUNCTION entry_is_final() RETURNS trigger LANGUAGE sql AS ''", "CREATE ROLE another"),
-        *("CREATE TRIGGER other BEFORE INSERT ON entry FOR EACH ROW EXECUTE FUNCTION entry_is_final()",),
+        *("CREATE OR REPLACE FUNCTION reject_change() RETURNS trigger LANGUAGE sql AS ''", "CREATE ROLE another"),
+        *("CREATE TRIGGER other BEFORE INSERT ON entry FOR EACH ROW EXECUTE FUNCTION reject_change()",),
         *("CREATE RULE none AS ON INSERT TO entry DO INSTEAD NOTHING", "GRANT DELETE ON entry TO CURRENT_USER"),
     ],
 )  # fmt: skip
@@ -73,7 +73,7 @@ async def test_the_applications_role_is_refused_whatever_would_change_history(ap
 async def test_a_trigger_refuses_even_the_owner(db: str) -> None:
     await grant_credits("alice", 100)
     for statement in ("UPDATE entry SET credits = 1", "DELETE FROM entry", "TRUNCATE entry"):
-        with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="entries are never changed"):
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="rows of entry are never changed"):
             await pools.fetch(statement)
 
 

@@ -171,7 +171,7 @@ async def test_a_posting_is_run_again_after_a_serialisation_failure(db: str) -> 
 )
 async def test_entries_are_never_changed_or_deleted(db: str, sql: str) -> None:
     account = (await grant_credits("alice", 10)).balance.account_id
-    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="entries are never changed or deleted"):
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="rows of entry are never changed or deleted"):
         await pools.fetch(sql)
     assert await kinds(account) == [(EntryKind.GRANT, 10)]
 

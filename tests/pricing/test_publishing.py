@@ -183,8 +183,8 @@ async def test_a_card_that_waited_for_another_still_gives_its_notice(db: str) ->
     waiting = asyncio.create_task(publish_after_the_other())  # made out here: in there it would join the transaction
     async with pools.transaction() as other:
         await other.execute_query(
-            "INSERT INTO rate_card (version, effective_at, document, fingerprint, published_at, published_by, key)"
-            " SELECT 2, clock_timestamp(), document, fingerprint, published_at, published_by, 'other' FROM rate_card"
+            "INSERT INTO rate_card (version, effective_at, document, request_hash, published_at, published_by, idempotency_key)"
+            " SELECT 2, clock_timestamp(), document, request_hash, published_at, published_by, 'other' FROM rate_card"
         )
         other_has_written.set()
         await asyncio.sleep(1.3)  # longer than the allowance that its first attempt has over the notice

@@ -11,17 +11,17 @@ from tests.state_machine.values import ACCOUNT, Entry, budget_of, hold_for
 
 ROWS = """
 SELECT a.version, a.seq, a.next_change_at, a.open_holds,
-    ARRAY(SELECT ROW(task_id, status, stop_reason, required, lacked, charged, reversed, steps, ended_at IS NOT NULL)
+    ARRAY(SELECT ROW(task_id, status, stop_reason, required, shortfall, charged, reversed, steps, ended_at IS NOT NULL)
           FROM task WHERE account_id = a.id) AS tasks,
-    ARRAY(SELECT ROW(number, task_id, block_run_id, within, status, credits, captured, lent, remaining, reserve,
+    ARRAY(SELECT ROW(number, task_id, block_run_id, parent_budget, status, credits, captured, allocated, remaining, closing_reserve,
                      claims, expires_at)
           FROM hold WHERE account_id = a.id) AS holds,
-    ARRAY(SELECT ROW(number, remaining, claimed, started) FROM credit_grant WHERE account_id = a.id) AS grants,
+    ARRAY(SELECT ROW(number, remaining, claimed, is_started) FROM credit_grant WHERE account_id = a.id) AS grants,
     ARRAY(SELECT ROW(block_run_id, task_id, cost, reversed, outcome) FROM block_run WHERE account_id = a.id) AS runs,
     ARRAY(SELECT ROW(kind, credits, at, task_id, block_run_id, draws, owed)
           FROM entry WHERE account_id = a.id AND seq > $2 ORDER BY seq) AS entries,
-    ARRAY(SELECT task_id FROM skipped_tick WHERE account_id = a.id) AS skipped,
-    ARRAY(SELECT ROW(credits, status, refunded, clawed_back) FROM top_up
+    ARRAY(SELECT task_id FROM skipped_start WHERE account_id = a.id) AS skipped,
+    ARRAY(SELECT ROW(credits, status, refunded_credits, clawed_back_credits) FROM top_up
           WHERE account_id = a.id ORDER BY created_at, id) AS top_ups
 FROM account AS a WHERE a.id = $1
 """

@@ -19,7 +19,7 @@ WAITING = """{ account { balance { available }
 CONTRADICTIONS = """
     SELECT count(*) FROM task AS t JOIN account AS a ON a.id = t.account_id WHERE a.owner_id = $1 AND (
         (t.status = 'STOPPED') <> (t.stop_reason IS NOT NULL)
-        OR (t.status = 'RUNNING' AND (t.lacked IS NOT NULL OR t.required IS NOT NULL))
+        OR (t.status = 'RUNNING' AND (t.shortfall IS NOT NULL OR t.required IS NOT NULL))
         OR t.steps <> (SELECT count(*) FROM block_run AS b WHERE b.account_id = a.id AND b.task_id = t.task_id)
         OR t.charged <> (SELECT coalesce(-sum(e.credits), 0) FROM entry AS e
                          WHERE e.account_id = a.id AND e.task_id = t.task_id AND e.kind = 'CHARGE'))

@@ -232,7 +232,7 @@ async def test_a_nested_budget_is_taken_from_its_parents_and_returns_to_it(price
     assert child.budget_hold != parent.budget_hold
     assert await figures(parent) == (100, 60, 40)
     outer = await envelope_of(parent)
-    assert (outer["remaining"], outer["lent"], outer["claimed"]) == (35, 25, "[[1, 35]]")
+    assert (outer["remaining"], outer["allocated"], outer["claimed"]) == (35, 25, "[[1, 35]]")
 
     await charge_block_run(child, prices)
     assert await figures(parent) == (90, 50, 40)
@@ -241,7 +241,7 @@ async def test_a_nested_budget_is_taken_from_its_parents_and_returns_to_it(price
     assert (done.task.total, (await a_state(parent)).total) == (10, 0)
     assert await figures(parent) == (90, 50, 40)
     outer, inner = await envelope_of(parent), await envelope_of(child)
-    assert (outer["remaining"], outer["lent"], outer["captured"]) == (50, 10, 0)
+    assert (outer["remaining"], outer["allocated"], outer["captured"]) == (50, 10, 0)
     assert (inner["status"], inner["captured"], inner["released"]) == ("CAPTURED", 10, 15)
     assert (await verify_ledger()).violations == []
     await lifecycle.finish_task(parent.task_id, TaskStatus.COMPLETED)
@@ -462,7 +462,7 @@ async def test_a_hold_inside_a_budget_claims_from_it_and_returns_to_it(prices: R
     assert await figures(task) == (100, 40, 60)
     await holds.place_hold(two, prices)
     row = await envelope_of(task)
-    assert (row["remaining"], row["lent"]) == (5, 35)
+    assert (row["remaining"], row["allocated"]) == (5, 35)
     assert isinstance(await try_charge(task, prices), BudgetReached)
 
     captured = await holds.capture_hold(capture_request(one, 12))
@@ -471,7 +471,7 @@ async def test_a_hold_inside_a_budget_claims_from_it_and_returns_to_it(prices: R
     assert await figures(task) == (88, 28, 60)
     await holds.void_hold(task.task_id, two.block_run_id)
     row = await envelope_of(task)
-    assert (row["remaining"], row["lent"], row["captured"]) == (28, 12, 0)
+    assert (row["remaining"], row["allocated"], row["captured"]) == (28, 12, 0)
     assert await figures(task) == (88, 28, 60)
     assert (await verify_ledger()).violations == []
     await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
@@ -504,7 +504,7 @@ async def test_a_hold_that_lapses_inside_a_budget_returns_to_it(prices: RateCard
 
     assert await figures(task) == (100, 40, 60)
     row = await envelope_of(task)
-    assert (row["remaining"], row["lent"], row["status"]) == (40, 0, "OPEN")
+    assert (row["remaining"], row["allocated"], row["status"]) == (40, 0, "OPEN")
     with pytest.raises(HoldClosed) as closed:
         await holds.capture_hold(capture_request(hold, 1))
     assert closed.value.status is HoldStatus.EXPIRED

@@ -195,7 +195,7 @@ async def test_days_are_those_of_the_asked_zone_and_each_is_listed(db: str, rate
     # Noon and a minute before midnight of the day before yesterday, in UTC; the third run stays where it is.
     noon = other.charged_at.replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=2)
     for run, at in ((early, noon), (late, noon + timedelta(hours=11, minutes=59))):
-        await pools.fetch("UPDATE block_run SET at = $1 WHERE block_run_id = $2", at, run.block_run_id)
+        await pools.fetch("UPDATE block_run SET charged_at = $1 WHERE block_run_id = $2", at, run.block_run_id)
     key = (one.account_id, "agent")
 
     async def spent(zone: str) -> dict[str, DayCost]:

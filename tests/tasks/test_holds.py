@@ -166,7 +166,7 @@ async def test_a_capture_above_the_hold_is_refused_or_capped_as_the_call_says(pr
     assert held.block_run is not None
     assert held.block_run.cost == 30
     assert await figures(task) == (70, 0, 70)
-    [record] = await pools.fetch("SELECT priced, captured, status FROM hold")
+    [record] = await pools.fetch("SELECT priced_credits, captured, status FROM hold")
     assert tuple(record) == (45, 30, "CAPTURED")
     assert (await verify_ledger()).violations == []
 

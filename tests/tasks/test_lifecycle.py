@@ -129,14 +129,14 @@ async def test_another_request_under_a_task_id_is_a_conflict(db: str) -> None:
 
 async def ticks() -> list[tuple[str, str, str]]:
     """The scheduled runs that did not start: (task id, agent, reason)."""
-    found = await pools.fetch("SELECT task_id, agent_id, reason FROM skipped_tick ORDER BY task_id")
+    found = await pools.fetch("SELECT task_id, agent_id, reason FROM skipped_start ORDER BY task_id")
     return [tuple(row) for row in found]
 
 
 async def skipped_notices() -> list[tuple[str, bool]]:
     """The notices that say so: (agent, whether it still stands)."""
     found = await pools.fetch(
-        "SELECT agent_id, cleared_at IS NULL FROM notice WHERE kind = 'SCHEDULE_SKIPPED' ORDER BY number"
+        "SELECT agent_id, resolved_at IS NULL FROM notification WHERE kind = 'SCHEDULE_SKIPPED' ORDER BY number"
     )
     return [tuple(row) for row in found]
 

@@ -267,7 +267,7 @@ async def test_what_a_budget_and_a_hold_paid_comes_back_to_the_account(db: str) 
 
     # Neither into the hold nor into the budget, which have what they had.
     assert (done.credits, done.balance.posted, done.balance.held, done.balance.available) == (22, 100, 18, 82)
-    [envelope, captured, still] = await pools.fetch("SELECT captured, remaining, lent FROM hold ORDER BY number")
+    [envelope, captured, still] = await pools.fetch("SELECT captured, remaining, allocated FROM hold ORDER BY number")
     assert [tuple(row) for row in (envelope, captured, still)] == [(10, 13, 17), (12, 0, 0), (0, 5, 0)]
     assert (await verify_ledger()).violations == []
 

@@ -232,7 +232,7 @@ async def test_of_many_stops_for_one_cause_one_notice_stands_for_each_agent(rate
     for task in tasks:
         assert isinstance(await try_charge(task, rate_cards), InsufficientCredits)
 
-    told = await pools.fetch("SELECT kind, agent_id FROM notice WHERE kind = 'OUT_OF_CREDITS' ORDER BY agent_id")
+    told = await pools.fetch("SELECT kind, agent_id FROM notification WHERE kind = 'OUT_OF_CREDITS' ORDER BY agent_id")
     assert [tuple(row) for row in told] == [("OUT_OF_CREDITS", "one"), ("OUT_OF_CREDITS", "two")]
     await grant_credits("alice", 100)
-    assert await pools.fetch("SELECT FROM notice WHERE kind = 'OUT_OF_CREDITS' AND cleared_at IS NULL") == []
+    assert await pools.fetch("SELECT FROM notification WHERE kind = 'OUT_OF_CREDITS' AND resolved_at IS NULL") == []

@@ -31,7 +31,7 @@ _TOP_UPS_PASS = """
 """
 _CARDS_PASS = "UPDATE payment_customer SET card_saved_at = card_saved_at - $2::interval WHERE account_id = $1"
 _LOOKS_PASS = """
-    UPDATE auto_top_up SET looked_at = looked_at - $2::interval, next_eligible_at = next_eligible_at - $2::interval
+    UPDATE auto_top_up SET checked_at = checked_at - $2::interval, next_eligible_at = next_eligible_at - $2::interval
     WHERE account_id = $1
 """
 

@@ -127,7 +127,7 @@ async def test_five_hundred_crossings_at_once_make_one_payment(db: str) -> None:
 async def test_the_database_itself_allows_one_open_intent(db: str) -> None:
     account_id, provider = await enable_auto_topup(), counting_sandbox(before=True)
     await buy_if_needed(account_id, provider, TERMS)
-    with pytest.raises(asyncpg.UniqueViolationError, match="top_up_open_refill"):
+    with pytest.raises(asyncpg.UniqueViolationError, match="top_up_automatic_pending"):
         await pools.fetch(
             "INSERT INTO top_up (account_id, id, credits, amount_minor, currency, status, provider, actor, created_at,"
             " automatic) SELECT account_id, 'another', credits, amount_minor, currency, status, provider, actor,"

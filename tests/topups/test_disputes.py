@@ -281,7 +281,7 @@ async def test_what_is_frozen_cannot_be_spent_and_what_is_thawed_replenishes(
     await deliver(build_dispute(top_up, OPEN))
     with pytest.raises(Exception, match="0 are available"):
         await charge_block_run(task, rate_cards)
-    notices = "SELECT kind FROM notice WHERE cleared_at IS NULL ORDER BY number"
+    notices = "SELECT kind FROM notification WHERE resolved_at IS NULL ORDER BY number"
     assert "OUT_OF_CREDITS" in {kind for (kind,) in await pools.fetch(notices)}
     await deliver(build_dispute(top_up, WON))
     assert "OUT_OF_CREDITS" not in {kind for (kind,) in await pools.fetch(notices)}

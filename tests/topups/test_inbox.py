@@ -43,9 +43,7 @@ async def told(top_up: TopUpRow) -> ProviderEvent:
 
 async def make_due() -> None:
     """Time passes, until everything that waits is due."""
-    await pools.fetch(
-        "UPDATE provider_notice SET next_attempt_at = clock_timestamp() WHERE next_attempt_at IS NOT NULL"
-    )
+    await pools.fetch("UPDATE provider_event SET next_attempt_at = clock_timestamp() WHERE next_attempt_at IS NOT NULL")
 
 
 class Poisoned(Sandbox):
@@ -81,7 +79,7 @@ async def test_the_first_failures_are_tried_again_later_and_later_and_the_fifth_
             row = (
                 await pools.fetch(
                     "SELECT extract(epoch FROM next_attempt_at - clock_timestamp()) AS wait, parked_at"
-                    " FROM provider_notice"
+                    " FROM provider_event"
                 )
             )[0]
             waits.append((round(float(row["wait"]), -1), row["parked_at"]))
@@ -108,7 +106,7 @@ async def test_a_poisonous_notice_among_a_hundred_stops_none_of_the_others(db: s
         await notices.store_event(await told(top_up))
     poison = (await told(top_ups[0])).event_id
     await pools.fetch(
-        "UPDATE provider_notice SET body = '{\"poison\": true}' WHERE event_id = $1",
+        "UPDATE provider_event SET body = '{\"poison\": true}' WHERE event_id = $1",
         poison,
     )
     provider = Poisoned(ADDRESS, SECRET)
@@ -135,7 +133,7 @@ async def test_two_processes_take_different_notices(db: str) -> None:
 async def test_the_limit_holds_though_the_planner_thinks_that_the_inbox_has_one_row(db: str) -> None:
     """As in the sweep: then it would read what is due anew for each row that there is."""
     await notices.store_event(await told(await create_top_up("owner-0")))
-    await pools.fetch("VACUUM ANALYZE provider_notice")
+    await pools.fetch("VACUUM ANALYZE provider_event")
     for number in range(1, 7):
         await notices.store_event(await told(await create_top_up(f"owner-{number}")))
     await make_due()

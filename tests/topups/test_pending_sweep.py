@@ -30,7 +30,7 @@ async def made_older(minutes: float, *top_ups: TopUpRow) -> None:
     ids = [top_up.id for top_up in top_ups]
     await pools.fetch(
         "UPDATE top_up SET created_at = created_at - $2 * interval '1 minute',"
-        " asked_at = asked_at - $2 * interval '1 minute' WHERE id = ANY($1::text[])", ids, minutes,
+        " queried_at = queried_at - $2 * interval '1 minute' WHERE id = ANY($1::text[])", ids, minutes,
     )  # fmt: skip
 
 

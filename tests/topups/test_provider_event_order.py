@@ -126,5 +126,5 @@ async def test_twenty_orders_of_the_same_notices_end_in_the_same_state(db: str) 
     assert ends[0][0] == fates
     assert all(end == ends[0] for end in ends), [end[1] for end in ends]
     assert ends[0][1].frozen == 600 + 100
-    assert await pools.fetch("SELECT event_id, last_error FROM provider_notice WHERE handled_at IS NULL") == []
+    assert await pools.fetch("SELECT event_id, last_error FROM provider_event WHERE handled_at IS NULL") == []
     assert (await verify_ledger()).violations == []

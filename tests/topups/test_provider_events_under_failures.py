@@ -221,7 +221,7 @@ async def settle_what_waits(books: FakeStripe) -> None:
     provider = open_stripe(books)
     for _ in range(4):
         due = await pools.fetch(
-            "UPDATE provider_notice SET next_attempt_at = clock_timestamp()"
+            "UPDATE provider_event SET next_attempt_at = clock_timestamp()"
             " WHERE handled_at IS NULL AND parked_at IS NULL RETURNING 1"
         )
         if due:
@@ -323,7 +323,7 @@ async def test_three_hundred_payments_are_credited_once_each_whatever_is_killed(
 
 
 async def all_is_as_told(bought: list[Bought]) -> None:
-    unhandled = "SELECT event_id, outcome, last_error FROM provider_notice WHERE handled_at IS NULL"
+    unhandled = "SELECT event_id, outcome, last_error FROM provider_event WHERE handled_at IS NULL"
     assert await pools.fetch(unhandled) == []
     found = [
         entry for account_id in {one.top_up.account_id for one in bought} for entry in await list_entries(account_id)

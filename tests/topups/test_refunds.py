@@ -359,7 +359,7 @@ async def test_an_unknown_outcome_is_asked_for_and_settled_once(db: str) -> None
     done = await refunded(top_up, 400, provider=SILENT)
     assert (done.refund.status, await read_figures(top_up)) == (RefundStatus.PENDING, (600, 0, 0, 0, 600))
     assert await requests.reconcile_refunds(SANDBOX) == 0  # too early
-    await pools.fetch("UPDATE top_up_refund SET asked_at = asked_at - interval '11 minutes'")
+    await pools.fetch("UPDATE top_up_refund SET queried_at = queried_at - interval '11 minutes'")
     asked: list[int] = await gather(*(requests.reconcile_refunds(SANDBOX) for _ in range(5)))
     assert sorted(asked) == [0, 0, 0, 0, 1]
     assert await requests.reconcile_refunds(SANDBOX) == 0

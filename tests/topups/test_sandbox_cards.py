@@ -96,7 +96,7 @@ async def test_a_card_of_somebody_else_and_one_that_does_not_exist_are_declined(
 
 async def test_the_notice_of_a_payment_tells_of_the_card_that_it_saved(client: httpx.AsyncClient) -> None:
     await saved(client, "declines")
-    [record] = await pools.fetch("SELECT body->'payment'->'card' AS card FROM provider_notice")
+    [record] = await pools.fetch("SELECT body->'payment'->'card' AS card FROM provider_event")
     assert '"label": "test card that declines"' in record["card"]
     page = await SANDBOX.find_payment_page(SAVING.reference)
     assert page is not None

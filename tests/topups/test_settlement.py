@@ -207,14 +207,14 @@ async def test_effect_and_mark_commit_together_or_not_at_all(db: str) -> None:
     """The last write of the transaction is refused by the database itself; the same notice then goes through."""
     top_up = await create_top_up()
     event = await payment_event(top_up)
-    await pools.fetch("ALTER TABLE provider_notice ADD CONSTRAINT broken CHECK (handled_at IS NULL) NOT VALID")
+    await pools.fetch("ALTER TABLE provider_event ADD CONSTRAINT broken CHECK (handled_at IS NULL) NOT VALID")
     try:
         with pytest.raises(Exception, match="broken"):
             await settle(event)
         assert ((await reload(top_up)).status, await list_entries(top_up.account_id)) == (TopUpStatus.PENDING, [])
         assert (await list_inbox())[event.event_id]["attempts"] == 1
     finally:
-        await pools.fetch("ALTER TABLE provider_notice DROP CONSTRAINT broken")
+        await pools.fetch("ALTER TABLE provider_event DROP CONSTRAINT broken")
     assert await settle(event) is EventOutcome.CREDITED
     notice = (await list_inbox())[event.event_id]
     assert (notice["outcome"], notice["attempts"], notice["last_error"]) == ("CREDITED", 1, None)

@@ -76,7 +76,7 @@ async def posted_credits(account_id: int) -> int:
 
 async def list_inbox() -> dict[str, asyncpg.Record]:
     """The notices, by event id."""
-    return {record["event_id"]: record for record in await pools.fetch("SELECT * FROM provider_notice")}
+    return {record["event_id"]: record for record in await pools.fetch("SELECT * FROM provider_event")}
 
 
 async def find_account(owner_id: str) -> int | None:

@@ -104,8 +104,14 @@ async def test_whole_books_have_no_break(books: None) -> None:
         ("I3", "UPDATE block_run SET cost = 9 WHERE block_run_id = 'b'"),
         ("I3", "DELETE FROM block_run WHERE block_run_id = 'b'"),
         ("I3", "UPDATE block_run SET reversed = 5 WHERE block_run_id = 'a'"),
-        ("I3", "UPDATE block_run SET outcome = 'FAILED', finished_at = at, outcome_seq = 1 WHERE block_run_id = 'a'"),
-        ("I3", "UPDATE block_run SET outcome = 'FAILED', finished_at = at, outcome_seq = 99 WHERE block_run_id = 'a'"),
+        (
+            "I3",
+            "UPDATE block_run SET outcome = 'FAILED', finished_at = charged_at, outcome_seq = 1 WHERE block_run_id = 'a'",
+        ),
+        (
+            "I3",
+            "UPDATE block_run SET outcome = 'FAILED', finished_at = charged_at, outcome_seq = 99 WHERE block_run_id = 'a'",
+        ),
         ("I3", "UPDATE operation SET result = '{\"seq\": 99}' WHERE key = 'r'"),
         ("I3", "UPDATE operation SET result = '{\"seq\": \"none\"}' WHERE key = 'r'"),
         ("I3", "UPDATE operation SET result = '{\"grant\": 99}' WHERE kind = 'grantCredits'"),
@@ -272,7 +278,7 @@ async def told(invariant: str) -> list[str]:
 async def test_books_with_claims_are_whole(claimed_books: None) -> None:
     report = await verify_ledger()
     assert (report.violations, report.accounts, report.entries) == ([], 2, 6)
-    [account] = await pools.fetch("SELECT posted, held, holds, open_holds FROM account WHERE owner_id = 'alice'")
+    [account] = await pools.fetch("SELECT posted, held, hold_count, open_holds FROM account WHERE owner_id = 'alice'")
     assert tuple(account) == (165, 62, 6, 3)
 
 
@@ -287,7 +293,7 @@ HELD = "held 62, 3 open holds, the last hold 6; found {}, {} and {}"
          ["held 63, 3 open holds, the last hold 6; found 62, 3 and 6", "held 63, open claims 62"]),
         ("UPDATE account SET open_holds = 4 WHERE owner_id = 'alice'",
          ["held 62, 4 open holds, the last hold 6; found 62, 3 and 6"]),
-        ("UPDATE account SET holds = 7 WHERE owner_id = 'alice'",
+        ("UPDATE account SET hold_count = 7 WHERE owner_id = 'alice'",
          ["held 62, 3 open holds, the last hold 7; found 62, 3 and 6"]),
         ("UPDATE credit_grant SET claimed = 63 WHERE credits = 200",
          ["grant 1 has 63 claimed, open holds claim 62", "held 62, open claims 63"]),
@@ -314,14 +320,14 @@ HELD = "held 62, 3 open holds, the last hold 6; found {}, {} and {}"
         ("UPDATE hold SET claims = '[[1, 1]]' WHERE number = 2",
          ["hold 2 has 0 remaining and claims 1", "hold 2 is VOIDED and still claims"]),
         ("UPDATE hold SET claims = '[[1, 0]]' WHERE number = 2", ["hold 2 is VOIDED and still claims"]),
-        ("UPDATE hold SET lent = 22, released = 1 WHERE number = 4", ["hold 4 lent 22, those within it have 23"]),
+        ("UPDATE hold SET allocated = 22, released = 1 WHERE number = 4", ["hold 4 lent 22, those within it have 23"]),
         ("UPDATE hold SET block_run_id = 'another' WHERE number = 1",
          ["hold 1 captured 12, block run another cost unknown"]),
         ("UPDATE hold SET task_id = 'nowhere' WHERE number = 3",
          ["hold 3 is for task nowhere, which is not there"]),
-        ("UPDATE task SET envelope = 9 WHERE task_id = 'inner'",
+        ("UPDATE task SET budget_hold = 9 WHERE task_id = 'inner'",
          ["task inner draws on envelope 9, which is not there"]),
-        ("UPDATE task SET envelope = 3 WHERE task_id = 'inner'",  # a hold for a block run is no envelope
+        ("UPDATE task SET budget_hold = 3 WHERE task_id = 'inner'",  # a hold for a block run is no envelope
          ["task inner draws on envelope 3, which is not there"]),
     ],
     ids=lambda value: value[:60] if isinstance(value, str) else "",
@@ -343,10 +349,10 @@ async def test_a_captured_hold_whose_block_run_is_gone_is_told(claimed_books: No
 @pytest.mark.parametrize(
     ("sql", "whats"),
     [
-        ("UPDATE entry SET hold = NULL WHERE hold = 6", ["hold 6 captured 3, its charges 0"]),
-        ("UPDATE entry SET hold = 5 WHERE hold = 4",
+        ("UPDATE entry SET hold_number = NULL WHERE hold = 6", ["hold 6 captured 3, its charges 0"]),
+        ("UPDATE entry SET hold_number = 5 WHERE hold = 4",
          ["hold 4 captured 10, its charges 0", "hold 5 captured 10, its charges 20"]),
-        ("UPDATE entry SET hold = 99 WHERE hold = 6",
+        ("UPDATE entry SET hold_number = 99 WHERE hold = 6",
          ["hold 6 captured 3, its charges 0", "hold 99 stands in entries and nowhere else"]),
     ],
 )  # fmt: skip
@@ -363,7 +369,7 @@ async def test_an_entry_that_names_a_hold_of_another_account_is_told(
     claimed_books: None, vandal: asyncpg.Connection
 ) -> None:
     bob = await accounts.get_or_create_account("bob")
-    await vandal.execute("UPDATE entry SET hold = 3 WHERE account_id = $1", bob)
+    await vandal.execute("UPDATE entry SET hold_number = 3 WHERE account_id = $1", bob)
     assert await told("I4") == [f"I4 account {bob} (bob): hold 3 stands in entries and nowhere else"]
     assert len(await told("I2")) == 1
 

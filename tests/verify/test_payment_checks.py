@@ -60,13 +60,13 @@ async def test_books_with_refunds_disputes_and_debt_are_whole(money: None) -> No
 @pytest.mark.parametrize(
     ("sql", "whats"),
     [
-        ("UPDATE top_up SET refunded = 301 WHERE credits = 1000",
+        ("UPDATE top_up SET refunded_credits = 301 WHERE credits = 1000",
          ["has 301 refunded and 0 clawed back, its entries 300", "has 301 refunded for 300, its refunds 300 for 300"]),
         ("UPDATE top_up SET refunded_minor = 299 WHERE credits = 1000",
          ["has 300 refunded for 299, its refunds 300 for 300"]),
-        ("UPDATE top_up SET clawed_back = 1 WHERE credits = 1000",
+        ("UPDATE top_up SET clawed_back_credits = 1 WHERE credits = 1000",
          ["has 300 refunded and 1 clawed back, its entries 300", "has 1 clawed back, its lost disputes 0"]),
-        ("UPDATE top_up SET clawed_back = 400 WHERE credits = 500",
+        ("UPDATE top_up SET clawed_back_credits = 400 WHERE credits = 500",
          ["has 0 refunded and 400 clawed back, its entries 500", "has 400 clawed back, its lost disputes 500",
           "is REFUNDED with 400 of 500 given back"]),
         ("UPDATE top_up SET bonus_credits = 101 WHERE credits = 1000",

@@ -12,7 +12,7 @@ from app.topups.auto_topup.rules import Attempt, AttemptHistory, AutoTopUpConfig
 from app.topups.rules import Reference, TopUpStatus
 
 _WISHES: Final = (
-    "u.enabled, u.threshold, u.amount, u.up_to, u.max_per_day, u.max_per_month, u.max_count_per_day,"
+    "u.enabled, u.threshold, u.amount, u.target, u.max_per_day, u.max_per_month, u.max_count_per_day,"
     " u.max_count_per_month"
 )
 
@@ -50,18 +50,18 @@ _STANDINGS: Final = f"SELECT ARRAY({_STANDING}) AS standings"
 _SET: Final = SetStatement(
     "auto top-ups",
     """
-    INSERT INTO auto_top_up (account_id, enabled, threshold, amount, up_to, max_per_day, max_per_month,
+    INSERT INTO auto_top_up (account_id, enabled, threshold, amount, target, max_per_day, max_per_month,
                              max_count_per_day, max_count_per_month, consent_version, consent_at, consent_actor,
                              declines, changed_at)
     SELECT v.*, 0, v.consent_at
     FROM unnest($1::bigint[], $2::bool[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
                 $8::int[], $9::int[], $10::text[], $11::timestamptz[], $12::text[])
-        AS v(account_id, enabled, threshold, amount, up_to, max_per_day, max_per_month, max_count_per_day,
+        AS v(account_id, enabled, threshold, amount, target, max_per_day, max_per_month, max_count_per_day,
              max_count_per_month, consent_version, consent_at, consent_actor)
-    ON CONFLICT (account_id) DO UPDATE SET (enabled, threshold, amount, up_to, max_per_day, max_per_month,
+    ON CONFLICT (account_id) DO UPDATE SET (enabled, threshold, amount, target, max_per_day, max_per_month,
             max_count_per_day, max_count_per_month, consent_version, consent_at, consent_actor, changed_at,
-            blocked_reason, next_eligible_at, looked_at)
-        = (EXCLUDED.enabled, EXCLUDED.threshold, EXCLUDED.amount, EXCLUDED.up_to, EXCLUDED.max_per_day,
+            blocked_reason, next_eligible_at, checked_at)
+        = (EXCLUDED.enabled, EXCLUDED.threshold, EXCLUDED.amount, EXCLUDED.target, EXCLUDED.max_per_day,
            EXCLUDED.max_per_month, EXCLUDED.max_count_per_day, EXCLUDED.max_count_per_month, EXCLUDED.consent_version,
            EXCLUDED.consent_at, EXCLUDED.consent_actor, EXCLUDED.changed_at, NULL, NULL, NULL)
     RETURNING 1
@@ -85,7 +85,7 @@ _LOOKED: Final = SetStatement(
     "auto top-ups looked at",
     """
     UPDATE auto_top_up AS u SET declines = v.declines, blocked_reason = v.reason, next_eligible_at = v.next_at,
-        looked_at = v.at
+        checked_at = v.at
     FROM unnest($1::bigint[], $2::int[], $3::text[], $4::timestamptz[], $5::timestamptz[])
         AS v(account_id, declines, reason, next_at, at)
     WHERE u.account_id = v.account_id
@@ -102,16 +102,16 @@ _CHANGED: Final = """
     JOIN auto_top_up AS u ON u.account_id = k.id AND u.enabled
     JOIN account AS a ON a.id = u.account_id
     WHERE (u.blocked_reason IS NULL AND greatest(a.posted - a.held - a.frozen, 0) < u.threshold)
-       OR (u.blocked_reason IS NOT NULL AND u.looked_at < clock_timestamp() - interval '5 seconds')
+       OR (u.blocked_reason IS NOT NULL AND u.checked_at < clock_timestamp() - interval '5 seconds')
 """
 
 # What no change told of: waits that have ended, and from time to time everybody who is too low or was held back.
 _DUE: Final = """
     SELECT u.account_id FROM auto_top_up AS u JOIN account AS a ON a.id = u.account_id
     WHERE u.enabled AND (u.blocked_reason IS NOT NULL OR greatest(a.posted - a.held - a.frozen, 0) < u.threshold)
-      AND (u.looked_at IS NULL OR u.next_eligible_at <= clock_timestamp()
-           OR u.looked_at < clock_timestamp() - make_interval(secs => $1))
-    ORDER BY u.looked_at NULLS FIRST LIMIT $2
+      AND (u.checked_at IS NULL OR u.next_eligible_at <= clock_timestamp()
+           OR u.checked_at < clock_timestamp() - make_interval(secs => $1))
+    ORDER BY u.checked_at NULLS FIRST LIMIT $2
 """
 
 # Intents whose call had no known outcome, and those that their owners have not confirmed in time.

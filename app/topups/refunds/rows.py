@@ -45,11 +45,11 @@ _DISPUTES_OF_SOME: Final = f"""
     ) AS d ORDER BY d.opened_at DESC, d.dispute_ref DESC
 """  # noqa: S608  our own constant
 
-# The provider is asked, or called, right after the transaction that writes it: hence `asked_at`.
+# The provider is asked, or called, right after the transaction that writes it: hence `queried_at`.
 _NEW_REFUNDS: Final = SetStatement(
     "new refunds",
     f"""
-    INSERT INTO top_up_refund ({_REFUND_COLUMNS}, asked_at)
+    INSERT INTO top_up_refund ({_REFUND_COLUMNS}, queried_at)
     SELECT v.*, v.created_at FROM unnest(
         $1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
         $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::text[], $15::timestamptz[],
@@ -101,10 +101,10 @@ _DISPUTES_CHANGED: Final = SetStatement(
 _UNKNOWN: Final = """
     WITH due AS MATERIALIZED (
         SELECT account_id, id FROM top_up_refund
-        WHERE status = 'PENDING' AND coalesce(asked_at, created_at) < clock_timestamp() - $1 * interval '1 second'
+        WHERE status = 'PENDING' AND coalesce(queried_at, created_at) < clock_timestamp() - $1 * interval '1 second'
         ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED
     )
-    UPDATE top_up_refund AS r SET asked_at = clock_timestamp()
+    UPDATE top_up_refund AS r SET queried_at = clock_timestamp()
     WHERE (r.account_id, r.id) IN (SELECT account_id, id FROM due)
     RETURNING r.account_id, r.id
 """

@@ -39,7 +39,7 @@ _CUSTOMER: Final = """
 _KEEP: Final = """
     INSERT INTO sandbox_card (card_ref, customer_ref, behaviour)
     SELECT 'card_' || p.provider_ref, p.customer_ref, $2 FROM sandbox_payment AS p
-    WHERE p.reference = $1 AND p.saves_card AND p.customer_ref IS NOT NULL AND p.state = 'PAID'
+    WHERE p.reference = $1 AND p.saves_card AND p.customer_ref IS NOT NULL AND p.status = 'PAID'
     ON CONFLICT (card_ref) DO NOTHING
 """
 
@@ -48,17 +48,17 @@ _OF_CUSTOMER: Final = "SELECT behaviour FROM sandbox_card WHERE customer_ref = $
 
 # What becomes of it is decided once, by the card; one that asks its owner stays open until the page decides.
 _CHARGE: Final = """
-    INSERT INTO sandbox_payment (reference, provider_ref, description, amount_minor, currency, return_url, state,
+    INSERT INTO sandbox_payment (reference, provider_ref, description, amount_minor, currency, return_url, status,
                                  created_at, decided_at, customer_ref, card_ref)
-    SELECT $1, $2, $3, $4, $5, NULL, s.state, clock_timestamp(), CASE WHEN s.state <> 'OPEN' THEN clock_timestamp() END,
+    SELECT $1, $2, $3, $4, $5, NULL, s.status, clock_timestamp(), CASE WHEN s.status <> 'OPEN' THEN clock_timestamp() END,
            $6, $7
     FROM (SELECT CASE (SELECT c.behaviour FROM sandbox_card AS c WHERE c.card_ref = $7 AND c.customer_ref = $6)
-                 WHEN 'pays' THEN 'PAID' WHEN 'asks' THEN 'OPEN' ELSE 'DECLINED' END AS state) AS s
+                 WHEN 'pays' THEN 'PAID' WHEN 'asks' THEN 'OPEN' ELSE 'DECLINED' END AS status) AS s
     ON CONFLICT (reference) DO UPDATE SET reference = EXCLUDED.reference
 """
 
 _FOUND: Final = """
-    SELECT reference, provider_ref, amount_minor, currency, state, card_ref FROM sandbox_payment
+    SELECT reference, provider_ref, amount_minor, currency, status, card_ref FROM sandbox_payment
     WHERE reference = $1 OR provider_ref = $2
 """
 
@@ -125,5 +125,5 @@ async def find_payment(*, reference: str = "", provider_ref: str = "", provider:
 
 def _state(record: Any) -> PaymentStatus:
     """A payment with a saved card that nobody has decided waits for the card's owner."""
-    state = PaymentStatus(record["state"])
+    state = PaymentStatus(record["status"])
     return PaymentStatus.ACTION_REQUIRED if state is PaymentStatus.OPEN and record["card_ref"] is not None else state

@@ -45,12 +45,12 @@ MIN_SECRET_LENGTH: Final = 32
 _STATES: Final = {"payment.paid": PaymentStatus.PAID, "payment.declined": PaymentStatus.DECLINED}
 
 _COLUMNS: Final = (
-    "reference, provider_ref, description, amount_minor, currency, return_url, state, decided_at, saves_card"
+    "reference, provider_ref, description, amount_minor, currency, return_url, status, decided_at, saves_card"
 )
 
 # The second of two calls for one reference finds the first one's payment.
 _OPEN: Final = """
-    INSERT INTO sandbox_payment (reference, provider_ref, description, amount_minor, currency, return_url, state,
+    INSERT INTO sandbox_payment (reference, provider_ref, description, amount_minor, currency, return_url, status,
                                  created_at, customer_ref, saves_card)
     VALUES ($1, $2, $3, $4, $5, $6, 'OPEN', clock_timestamp(), $7, $8)
     ON CONFLICT (reference) DO UPDATE SET reference = EXCLUDED.reference RETURNING provider_ref
@@ -60,8 +60,8 @@ _BY_REFERENCE: Final = f"SELECT {_COLUMNS} FROM sandbox_payment WHERE reference 
 
 # Paid is for good; declined is not.
 _DECIDE: Final = """
-    UPDATE sandbox_payment SET state = $2, decided_at = clock_timestamp()
-    WHERE reference = $1 AND (state = 'OPEN' OR (state = 'DECLINED' AND $2 = 'PAID'))
+    UPDATE sandbox_payment SET status = $2, decided_at = clock_timestamp()
+    WHERE reference = $1 AND (status = 'OPEN' OR (status = 'DECLINED' AND $2 = 'PAID'))
 """
 
 
@@ -288,7 +288,7 @@ def _page(record: Any) -> SandboxPage:
         amount_minor=record["amount_minor"],
         currency=record["currency"],
         return_url=record["return_url"],
-        status=PaymentStatus(record["state"]),
+        status=PaymentStatus(record["status"]),
         decided_at=record["decided_at"],
         saves_card=record["saves_card"],
     )

@@ -23,15 +23,15 @@ _DISPUTE_KINDS: Final = {
 EVENT_TYPES: Final = frozenset(_REFUND_KINDS) | frozenset(_DISPUTE_KINDS)
 """The kinds of notices that `told` reads."""
 
-_COLUMNS: Final = "refund_ref, payment_ref, reference, state, amount_minor, currency"
+_COLUMNS: Final = "refund_ref, payment_ref, reference, status, amount_minor, currency"
 
 # The payment's own row counts what went back of it: its lock lets no two refunds pass what was paid.
 _GIVE_BACK: Final = """
     WITH given AS (
         UPDATE sandbox_payment SET refunded_minor = refunded_minor + $4
-        WHERE provider_ref = $3 AND state = 'PAID' AND currency = $5 AND refunded_minor + $4 <= amount_minor RETURNING 1
+        WHERE provider_ref = $3 AND status = 'PAID' AND currency = $5 AND refunded_minor + $4 <= amount_minor RETURNING 1
     )
-    INSERT INTO sandbox_refund (refund_ref, reference, payment_ref, amount_minor, currency, state, created_at)
+    INSERT INTO sandbox_refund (refund_ref, reference, payment_ref, amount_minor, currency, status, created_at)
     SELECT $1, $2, $3, $4, $5, CASE WHEN EXISTS (SELECT FROM given) THEN 'DONE' ELSE 'FAILED' END, clock_timestamp()
 """
 
@@ -40,12 +40,12 @@ _BY_REF: Final = f"SELECT {_COLUMNS} FROM sandbox_refund WHERE refund_ref = $1" 
 
 # A dispute is opened once, and decided once.
 _DISPUTE: Final = """
-    INSERT INTO sandbox_dispute (payment_ref, state, opened_at) VALUES ($1, 'OPEN', clock_timestamp())
+    INSERT INTO sandbox_dispute (payment_ref, status, opened_at) VALUES ($1, 'OPEN', clock_timestamp())
     ON CONFLICT (payment_ref) DO NOTHING
 """
-_DECIDE: Final = "UPDATE sandbox_dispute SET state = $2 WHERE payment_ref = $1 AND state = 'OPEN'"
+_DECIDE: Final = "UPDATE sandbox_dispute SET status = $2 WHERE payment_ref = $1 AND status = 'OPEN'"
 _DISPUTED: Final = """
-    SELECT d.state, p.amount_minor, p.currency FROM sandbox_dispute AS d
+    SELECT d.status, p.amount_minor, p.currency FROM sandbox_dispute AS d
     JOIN sandbox_payment AS p ON p.provider_ref = d.payment_ref WHERE d.payment_ref = $1
 """
 
@@ -176,7 +176,7 @@ def _refund(record: Any, provider: str) -> Refund:
         refund_ref=record["refund_ref"],
         payment_ref=record["payment_ref"],
         reference=record["reference"],
-        status=RefundStatus(record["state"]),
+        status=RefundStatus(record["status"]),
         amount_minor=record["amount_minor"],
         currency=record["currency"],
     )
