@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from app.db import pools
+from app.db import failures
 from app.errors import Unavailable
 from app.topups import receipt_pages, receipts, rows, settlement
 from app.topups.provider import DisputeStatus, InvalidProviderEvent, PaymentProvider
@@ -201,7 +201,7 @@ def _kindly(answer: Endpoint) -> Endpoint:
         try:
             return await answer(request)
         except Exception as fault:
-            if not (isinstance(fault, Unavailable) or pools.is_connection_failure(fault)):
+            if not (isinstance(fault, Unavailable) or failures.is_connection_failure(fault)):
                 raise
             log.warning("a page could not be shown: %s", fault)
             return _told(503, "Not now", "The server cannot reach its database. Try again in a moment.")

@@ -589,14 +589,14 @@ class Migration(migrations.Migration):
                 ),
                 ("last_used_at", fields.DatetimeField(null=True, description="Exact to a minute.")),
                 (
-                    "place",
+                    "slot",
                     fields.IntField(
                         null=True, description="1 or 2 among the active keys of its name; null: not counted."
                     ),
                 ),
             ],
             options={
-                "table": "api_key",
+                "table": "service_key",
                 "app": "credits",
                 "pk_attr": "id",
                 "table_description": "A service key. The secret is not here: only its hash.",

@@ -235,9 +235,9 @@ CREATE INDEX audit_record_of_account ON audit_record (account_id, id) WHERE acco
 CREATE INDEX audit_record_of_actor ON audit_record (actor, id);
 CREATE INDEX audit_record_of_action ON audit_record (action, id);
 
--- At most two active keys of one name, for a rotation: each has a place, 1 or 2. Keys without a place are not counted.
-ALTER TABLE api_key ADD CONSTRAINT api_key_place CHECK (place IN (1, 2));
-CREATE UNIQUE INDEX api_key_active ON api_key (name, place) WHERE revoked_at IS NULL AND place IS NOT NULL;
+-- At most two active keys of one name, for a rotation: each has a slot, 1 or 2. Keys without a slot are not counted.
+ALTER TABLE service_key ADD CONSTRAINT service_key_slot CHECK (slot IN (1, 2));
+CREATE UNIQUE INDEX service_key_active ON service_key (name, slot) WHERE revoked_at IS NULL AND slot IS NOT NULL;
 """
 
 # The triggers also stop the owner of the tables. The application's role has no privilege to change these rows at all
@@ -269,7 +269,6 @@ DROP FUNCTION reject_change();
 class Migration(migrations.Migration):
     dependencies = [("credits", "0001_initial")]
 
-    operations = [
-        ops.RunSQL(sql, reverse_sql="")
-        for sql in (LEDGER, TASKS, TOPUPS, SANDBOX, AUDIT_LOG_AND_KEYS)
-    ] + [ops.RunSQL(APPEND_ONLY, reverse_sql=UNDO)]
+    operations = [ops.RunSQL(sql, reverse_sql="") for sql in (LEDGER, TASKS, TOPUPS, SANDBOX, AUDIT_LOG_AND_KEYS)] + [
+        ops.RunSQL(APPEND_ONLY, reverse_sql=UNDO)
+    ]

@@ -20,7 +20,7 @@ from app.engine.permissions import AuditPolicy, Permission
 from app.engine.schema import describe_enum
 from app.engine.subscriptions import retry_until_available
 from app.errors import Forbidden, NotificationNotFound
-from app.ledger import low_balance, notification_queries, owner_scope
+from app.ledger import low_balance, notifications, owner_scope
 from app.ledger.notifications import NotificationKind
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class NotificationMutations:
         )
         numbers = None if input.notification_ids is None else await _numbers(account_id, input.notification_ids)
         marked = (
-            await notification_queries.mark_read(account_id, numbers, audit=audit_context(info))
+            await notifications.mark_read(account_id, numbers, audit=audit_context(info))
             if account_id is not None
             else []
         )
@@ -173,9 +173,9 @@ class NotificationSubscription:
             ) is None:
                 await made.wait()
         with feed.subscribe(account_id, wake_on_sweep=True) as watch:
-            seen = await retry_until_available(lambda: notification_queries.last_notification_number(account_id))
+            seen = await retry_until_available(lambda: notifications.last_notification_number(account_id))
             unread = await retry_until_available(
-                lambda: notification_queries.list_notifications(
+                lambda: notifications.list_notifications(
                     account_id, before_number=seen + 1, limit=_READ_AT_ONCE, unread_only=True
                 )
             )
@@ -183,7 +183,7 @@ class NotificationSubscription:
                 yield to_notification(notice)
             while True:
                 found = await retry_until_available(
-                    partial(notification_queries.list_notifications_after, account_id, seen, _READ_AT_ONCE)
+                    partial(notifications.list_notifications_after, account_id, seen, _READ_AT_ONCE)
                 )
                 for notice in found:
                     seen = notice.number
@@ -192,7 +192,7 @@ class NotificationSubscription:
                     await watch.wait()
 
 
-def to_notification(notice: notification_queries.Notification) -> Notification:
+def to_notification(notice: notifications.Notification) -> Notification:
     """A notice as GraphQL shows it."""
     return Notification(
         id=global_ids.encode_id("Notice", notice.account_id, notice.number),
@@ -210,11 +210,9 @@ async def load_notification_page(
 ) -> Connection[Notification]:
     """An account's notices, newest first."""
     place = decode_cursor(after, "notices", account_id, shape=(int,))
-    found = await notification_queries.list_notifications(
+    found = await notifications.list_notifications(
         account_id,
-        before_number=max(0, min(place[0], notification_queries.MAX_NOTIFICATION_NUMBER))
-        if place
-        else notification_queries.MAX_NOTIFICATION_NUMBER,
+        before_number=max(0, min(place[0], notifications.MAX_NUMBER)) if place else notifications.MAX_NUMBER,
         limit=check_first(first) + 1,
         unread_only=unread_only,
     )
@@ -255,7 +253,7 @@ async def _numbers(account_id: int | None, notice_ids: list[strawberry.ID]) -> l
         keys[text] = (int(parts[0]), int(parts[1]))
     # Of another account none is found, by the same read: as number 0, which no notice has.
     mine = int(account_id or 0)
-    found = await notification_queries.get_notifications(
+    found = await notifications.get_notifications(
         (mine, number if owner == mine else 0) for owner, number in keys.values()
     )
     for text, key in keys.items():

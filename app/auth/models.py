@@ -17,7 +17,7 @@ class ServiceKey(Model):
     expires_at = fields.DatetimeField(null=True, description="From then on it is refused; null: it does not end.")
     revoked_at = fields.DatetimeField(null=True, description="From then on it is refused, within 5 seconds.")
     last_used_at = fields.DatetimeField(null=True, description="Exact to a minute.")
-    place = fields.IntField(null=True, description="1 or 2 among the active keys of its name; null: not counted.")
+    slot = fields.IntField(null=True, description="1 or 2 among the active keys of its name; null: not counted.")
 
     class Meta:
-        table = "api_key"
+        table = "service_key"

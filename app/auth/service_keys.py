@@ -26,23 +26,23 @@ MAX_ACTIVE_KEYS_PER_NAME: Final = 2
 """The one in use, and the one that takes over from it."""
 MAX_ATTEMPTS: Final = 5
 
-# Written for whoever makes two keys of one name at once: the unique index of places lets one through, the other tries
+# Written for whoever makes two keys of one name at once: the unique index of slots lets one through, the other tries
 # anew and sees it.
 _NEW: Final = """
-    INSERT INTO api_key (id, name, secret_hash, scopes, expires_at, place, created_at)
+    INSERT INTO service_key (id, name, secret_hash, scopes, expires_at, slot, created_at)
     VALUES ($1, $2, $3, $4::jsonb, $5, $6, clock_timestamp()) ON CONFLICT DO NOTHING RETURNING id
 """
 _ACTIVE: Final = """
-    SELECT id, place FROM api_key
+    SELECT id, slot FROM service_key
     WHERE name = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())
     ORDER BY created_at
 """
 _VACATE: Final = """
-    UPDATE api_key SET place = NULL
-    WHERE name = $1 AND place IS NOT NULL AND revoked_at IS NULL AND expires_at <= clock_timestamp()
+    UPDATE service_key SET slot = NULL
+    WHERE name = $1 AND slot IS NOT NULL AND revoked_at IS NULL AND expires_at <= clock_timestamp()
 """
 _REVOKE: Final = """
-    UPDATE api_key SET revoked_at = clock_timestamp() WHERE id = $1 AND revoked_at IS NULL RETURNING name
+    UPDATE service_key SET revoked_at = clock_timestamp() WHERE id = $1 AND revoked_at IS NULL RETURNING name
 """
 
 KEY_PATTERN: Final = re.compile(r"ck_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)
@@ -61,8 +61,8 @@ async def create_key(
     key_id, secret = secrets.token_hex(8), secrets.token_bytes(32)
     for _ in range(MAX_ATTEMPTS):
         async with pools.transaction() as connection:
-            place = await _free_place(connection, name)
-            row = [key_id, name, hash_secret(secret), json.dumps(granted), expires_at, place]
+            slot = await _free_slot(connection, name)
+            row = [key_id, name, hash_secret(secret), json.dumps(granted), expires_at, slot]
             _, made = await connection.execute_query(_NEW, row)
             if made:
                 after: dict[str, object] = {"name": name, "scopes": granted}
@@ -88,14 +88,14 @@ async def list_keys() -> list[ServiceKey]:
     return await ServiceKey.all().order_by("name", "created_at", "id")
 
 
-async def _free_place(connection: Connection, name: str) -> int:
-    """The place of a new key among the active ones of its name: 1 or 2. Raises: InvalidInput: both are taken."""
+async def _free_slot(connection: Connection, name: str) -> int:
+    """The slot of a new key among the active ones of its name: 1 or 2. Raises: InvalidInput: both are taken."""
     await connection.execute_query(_VACATE, [name])
     _, active = await connection.execute_query(_ACTIVE, [name])
     if len(active) >= MAX_ACTIVE_KEYS_PER_NAME:
         ids = " and ".join(record["id"] for record in active)
         raise InvalidInput.at("name", f"{name!r} has {len(active)} active keys ({ids}): revoke one of them first")
-    return min({1, 2} - {record["place"] for record in active})
+    return min({1, 2} - {record["slot"] for record in active})
 
 
 async def _leave(

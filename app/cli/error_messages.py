@@ -5,7 +5,7 @@ from typing import Final
 import asyncpg
 from pydantic import ValidationError
 
-from app.db import pools
+from app.db import failures
 from app.db.embedded_postgres import EmbeddedPostgresError
 from app.errors import BillingError, Misconfigured, RequestError
 
@@ -24,12 +24,12 @@ def message_for(fault: Exception) -> str | None:
             return "\n".join(settings_errors(fault))
         case asyncpg.InvalidAuthorizationSpecificationError() | asyncpg.InvalidCatalogNameError():
             return f"The database refuses: {fault}. Check user, password and database name in DATABASE_URL."
-        case _ if pools.sqlstate(fault) == INSUFFICIENT_PRIVILEGE:
+        case _ if failures.sqlstate(fault) == INSUFFICIENT_PRIVILEGE:
             return (
                 f"The database refuses: {fault}. `python -m app migrate`, run with the owner's MIGRATION_DATABASE_URL, "
                 "lets DATABASE_URL's role do what the application does; what it may never do, run as the owner."
             )
-        case _ if pools.is_connection_failure(fault):
+        case _ if failures.is_connection_failure(fault):
             return f"The database cannot be reached ({fault}): start it, check DATABASE_URL, or unset it."
         case _:
             return None

@@ -37,18 +37,18 @@ __all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "bin_dir", "start"]
 
 DATABASE: Final = "credits"
 SUPERUSER: Final = "postgres"
-"""Owns the tables and migrates."""
+"""The role that owns the tables and migrates."""
 APPLICATION_ROLE: Final = "credits_app"
 """The role of whatever serves: it owns nothing (app/db/roles.py says what it may)."""
 PORT: Final = 5432
-"""It only names the socket file: nothing listens on a network."""
+"""Part of the name of the socket file; no network port is opened."""
 
 SOCKET_NAME: Final = f".s.PGSQL.{PORT}"
 MAX_SOCKET_PATH_BYTES: Final = 100
-"""Bytes. Systems allow 103 (macOS) to 107 (Linux)."""
+"""Operating systems allow 103 (macOS) to 107 (Linux)."""
 
 START_SECONDS: Final = 60
-"""How long a start may take, recovery after a crash included."""
+"""The time limit of a start, including crash recovery."""
 
 SETTINGS: Final = {
     "listen_addresses": "",
@@ -62,18 +62,18 @@ SETTINGS: Final = {
     "synchronous_commit": "on",
     "timezone": "UTC",
 }
-"""Given on the command line: they are this version's, whatever the data directory remembers."""
+"""Passed on the command line, so that they override the configuration in the data directory."""
 
-# One line from the owner says that the server has been stopped; the end of the pipe says that the owner is gone.
-# SIGINT is PostgreSQL's fast shutdown.
+# A line from the owner means that the server was stopped; the end of the pipe means that the owner is gone. SIGINT is
+# PostgreSQL's fast shutdown.
 WATCHER: Final = 'read -r word; [ "$word" = stopped ] || kill -INT "$0"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddedPostgres:
-    """A running server of this process. `stop()` ends it cleanly and keeps the data.
+    """A running server that belongs to this process. `stop()` shuts it down and keeps the data.
 
-    `url` reaches it as the owner of everything, `application_url` as the application, once migrated.
+    `url` connects as the owner of the tables, `application_url` as the application's role (after a migration).
     """
 
     socket_dir: Path
@@ -90,12 +90,12 @@ class EmbeddedPostgres:
         return _url(self.socket_dir, APPLICATION_ROLE)
 
     def stop(self) -> None:
-        """End every connection, write everything down, wait for the server's end. A second call does nothing."""
+        """Shut the server down, closing its connections, and wait for its end. A second call does nothing."""
         if self.lock.closed:
             return
         atexit.unregister(self.stop)
-        _end(self.server)
-        _dismiss(self.watcher)
+        _stop_server(self.server)
+        _end_watcher(self.watcher)
         self.lock.close()
 
     def __enter__(self) -> Self:
@@ -106,9 +106,9 @@ class EmbeddedPostgres:
 
 
 def start(data_dir: Path) -> EmbeddedPostgres:
-    """Start PostgreSQL on `data_dir`, made if it is missing, and wait until it answers.
+    """Start PostgreSQL on `data_dir`, which is created if it does not exist, and wait until it accepts connections.
 
-    Whatever a killed owner left behind is cleared first. The server stops with `stop()`, or when this process ends.
+    What a killed owner left behind is cleaned up first. The server stops with `stop()`, or when this process ends.
     Raises: EmbeddedPostgresError: another process uses `data_dir`, or PostgreSQL cannot run here.
     """
     data_dir = data_dir.absolute()
@@ -117,7 +117,7 @@ def start(data_dir: Path) -> EmbeddedPostgres:
     try:
         cluster = data_dir / "cluster"
         programs = programs_for(cluster)
-        _stop_left_over(cluster)
+        _stop_leftover_server(cluster)
         if not cluster.exists():
             _create(cluster, programs)
         socket_dir = _socket_dir(cluster, programs)
@@ -131,7 +131,7 @@ def start(data_dir: Path) -> EmbeddedPostgres:
 
 
 def running_url(data_dir: Path, *, user: str = SUPERUSER) -> str | None:
-    """The address of a server that another process runs on `data_dir`; None: there is none that answers."""
+    """The URL of a server that another process runs on `data_dir`; None: there is none."""
     cluster = data_dir.absolute() / "cluster"
     try:
         lines = (cluster / "postmaster.pid").read_text().splitlines()
@@ -143,7 +143,7 @@ def running_url(data_dir: Path, *, user: str = SUPERUSER) -> str | None:
 
 
 def _lock(data_dir: Path) -> IO[str]:
-    """The lock file, open and locked: closing it, or the end of this process, unlocks it."""
+    """The locked lock file. Closing it, or the end of this process, releases the lock."""
     file = (data_dir / "lock").open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -161,43 +161,43 @@ def _lock(data_dir: Path) -> IO[str]:
     return file
 
 
-def _stop_left_over(cluster: Path) -> None:
-    """Stop a server that outlived its owner, or drop its pid files where the pid is another process's by now."""
+def _stop_leftover_server(cluster: Path) -> None:
+    """Stop a server that outlived its owner; delete its pid file if the pid belongs to another program now."""
     pid_file = cluster / "postmaster.pid"
     try:
-        left_over = psutil.Process(int(pid_file.read_text().split("\n", 1)[0]))
-        is_postgres = left_over.name() == "postgres"
+        leftover = psutil.Process(int(pid_file.read_text().split("\n", 1)[0]))
+        is_postgres = leftover.name() == "postgres"
     except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
-        return  # PostgreSQL itself clears the files of a dead server
+        return  # PostgreSQL removes the pid file of a dead server
     if is_postgres:
-        _end(left_over)
+        _stop_server(leftover)
     else:
         pid_file.unlink(missing_ok=True)
 
 
 def _create(cluster: Path, programs: Programs) -> None:
-    """A new, empty cluster. It gets its name when it is complete, so that a killed start leaves nothing half made."""
+    """Create an empty cluster. It is renamed when it is complete, so that a killed start leaves no incomplete one."""
     place = data_location(cluster, programs)
-    half_made = place.with_suffix(".new")
-    shutil.rmtree(half_made, ignore_errors=True)
-    half_made.mkdir()
-    programs.restrict_to_user(half_made)
+    incomplete = place.with_suffix(".new")
+    shutil.rmtree(incomplete, ignore_errors=True)
+    incomplete.mkdir()
+    programs.restrict_to_user(incomplete)
     options = ("--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--no-locale")
-    programs.run("initdb", *options, "--pgdata", half_made)
-    half_made.rename(place)
+    programs.run("initdb", *options, "--pgdata", incomplete)
+    incomplete.rename(place)
     if place != cluster:
         cluster.symlink_to(place)
 
 
 def _socket_dir(cluster: Path, programs: Programs) -> Path:
-    """The cluster itself, or, where that path is too long for a socket, a private directory for temporary files."""
+    """The cluster directory; if its path is too long for a socket, a private directory for temporary files."""
     cluster = cluster.resolve()
     if _fits(cluster):
         return cluster
     name = f"agent-credits-{hashlib.sha256(os.fsencode(cluster)).hexdigest()[:16]}"
     directory = Path(tempfile.gettempdir(), name)
     if not _fits(directory):
-        directory = Path("/tmp", name)  # noqa: S108 - a name of ours, and checked below
+        directory = Path("/tmp", name)  # noqa: S108  our own name, checked below
     directory.mkdir(mode=0o700, exist_ok=True)
     if directory.is_symlink() or directory.stat().st_uid not in {os.geteuid(), programs.user}:
         raise EmbeddedPostgresError(
@@ -215,7 +215,7 @@ def _fits(directory: Path) -> bool:
 def _launch(
     cluster: Path, socket_dir: Path, log: Path, programs: Programs
 ) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
-    """The server, answering, and its watcher."""
+    """The server, accepting connections, and its watcher."""
     settings = SETTINGS | {"unix_socket_directories": f'"{socket_dir}"'}
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     deadline = time.monotonic() + START_SECONDS
@@ -224,23 +224,23 @@ def _launch(
             server = programs.popen(programs.bin_dir / "postgres", "-D", cluster.resolve(), *options, output=output)
         watcher = programs.popen("/bin/sh", "-c", WATCHER, str(server.pid), piped=True)
         try:
-            if _answers(server, socket_dir, programs, deadline):
+            if _wait_until_ready(server, socket_dir, programs, deadline):
                 _ensure_database(socket_dir, programs)
                 return server, watcher
         except BaseException:
-            _end(server)
-            _dismiss(watcher)
+            _stop_server(server)
+            _end_watcher(watcher)
             raise
-        _dismiss(watcher)
-        said = log.read_text(errors="replace")[-4000:].strip()
-        # A server killed with -9 leaves children that hold its memory a moment longer; anything else will not pass.
-        if "pre-existing shared memory block" not in said or time.monotonic() > deadline:
-            raise EmbeddedPostgresError(f"PostgreSQL did not start. {log} says:\n{said}")
+        _end_watcher(watcher)
+        output_text = log.read_text(errors="replace")[-4000:].strip()
+        # Children of a server killed with -9 hold its shared memory a moment longer. Other errors do not pass.
+        if "pre-existing shared memory block" not in output_text or time.monotonic() > deadline:
+            raise EmbeddedPostgresError(f"PostgreSQL did not start. {log} says:\n{output_text}")
         time.sleep(0.2)
 
 
-def _answers(server: subprocess.Popen[bytes], socket_dir: Path, programs: Programs, deadline: float) -> bool:
-    """Wait until the server takes connections: True; or has ended: False."""
+def _wait_until_ready(server: subprocess.Popen[bytes], socket_dir: Path, programs: Programs, deadline: float) -> bool:
+    """Wait until the server accepts connections (True) or has ended (False)."""
     while server.poll() is None:
         if programs.run("pg_isready", *_connection(socket_dir), check=False).returncode == 0:
             return True
@@ -251,18 +251,18 @@ def _answers(server: subprocess.Popen[bytes], socket_dir: Path, programs: Progra
 
 
 def _ensure_database(socket_dir: Path, programs: Programs) -> None:
-    """The database, and the application's role."""
+    """Create the database and the application's role if they do not exist."""
     names = "SELECT 'database ' || datname FROM pg_database UNION ALL SELECT 'role ' || rolname FROM pg_roles"
-    ask = ("psql", "-X", "-A", "-t", *_connection(socket_dir), "--dbname", "postgres", "--command")
-    there = programs.run(*ask, names).stdout.splitlines()
-    if f"database {DATABASE}" not in there:
+    psql = ("psql", "-X", "-A", "-t", *_connection(socket_dir), "--dbname", "postgres", "--command")
+    existing = programs.run(*psql, names).stdout.splitlines()
+    if f"database {DATABASE}" not in existing:
         programs.run("createdb", *_connection(socket_dir), DATABASE)
-    if f"role {APPLICATION_ROLE}" not in there:
-        programs.run(*ask, f"CREATE ROLE {APPLICATION_ROLE} LOGIN")
+    if f"role {APPLICATION_ROLE}" not in existing:
+        programs.run(*psql, f"CREATE ROLE {APPLICATION_ROLE} LOGIN")
 
 
 def _url(socket_dir: Path, user: str = SUPERUSER) -> str:
-    """It names user, database and port too, so that no PGUSER, PGDATABASE or PGPORT of the environment counts."""
+    """The URL. It has user, database and port, so that PGUSER, PGDATABASE and PGPORT do not apply."""
     return f"postgresql://{user}@/{DATABASE}?host={quote(str(socket_dir), safe='')}&port={PORT}"
 
 
@@ -270,8 +270,8 @@ def _connection(socket_dir: Path) -> tuple[str, ...]:
     return ("--host", str(socket_dir), "--port", str(PORT), "--username", SUPERUSER)
 
 
-def _end(server: subprocess.Popen[bytes] | psutil.Process) -> None:
-    """PostgreSQL's fast shutdown; if that takes a minute, its immediate one, from which the next start recovers."""
+def _stop_server(server: subprocess.Popen[bytes] | psutil.Process) -> None:
+    """Fast shutdown; after a minute immediate shutdown, from which the next start recovers; then SIGKILL."""
     for request in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
         with contextlib.suppress(subprocess.TimeoutExpired, psutil.TimeoutExpired, psutil.NoSuchProcess):
             server.send_signal(request)
@@ -279,8 +279,8 @@ def _end(server: subprocess.Popen[bytes] | psutil.Process) -> None:
             return
 
 
-def _dismiss(watcher: subprocess.Popen[bytes]) -> None:
-    """Tell the watcher that there is nothing left to stop, and wait for its end."""
+def _end_watcher(watcher: subprocess.Popen[bytes]) -> None:
+    """Tell the watcher that the server has stopped, and wait for its end."""
     with contextlib.suppress(BrokenPipeError):
         watcher.communicate(b"stopped\n")
     watcher.wait()

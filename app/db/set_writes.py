@@ -1,35 +1,34 @@
-"""Many rows of many tables in one round trip.
+"""Set writes: many rows of many tables in one statement and one round trip.
 
-A `Part` is one data-modifying statement over `unnest`ed columns, with parameters `$1..$n` of its own and `RETURNING`.
-`write` joins parts into one statement, numbers their parameters through, and checks that each touched as many rows as
-it was given: a set that lost a row is a fault, and the transaction must not commit. (Parts that say so are exempt.)
+A `SetStatement` is one data-modifying statement over `unnest`ed columns, with its own parameters `$1..$n`, ending in
+RETURNING 1. A `SetWrite` collects rows by statement, joins the statements into one, renumbers their parameters, and
+checks that each affected as many rows as it was given:
 
     WITH p0 AS (INSERT INTO entry ... RETURNING 1), p1 AS (UPDATE account ... RETURNING 1)
     SELECT (SELECT count(*) FROM p0), (SELECT count(*) FROM p1)
 
-All parts see the same snapshot, so no two parts may touch the same row.
+All statements see the same snapshot, so no two of them may affect the same row.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 from app.db.pools import Connection
 
-Row = Sequence[Any]
+Values = Sequence[Any]
 
-_COLUMNS: Final = re.compile(r"\bunnest\(((?:\s*\$\d+::\w+\[\],?)+)\)(\s+AS\b)?")
-"""The columns of a statement, and whether they are given a name."""
+_UNNESTED: Final = re.compile(r"\bunnest\(((?:\s*\$\d+::\w+\[\],?)+)\)(\s+AS\b)?")
+"""The columns of a statement, and whether they have an alias."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SetStatement:
     """One statement over columns: `sql` has one array parameter for each column, in order, and ends in RETURNING 1.
 
-    Not `exact`: it may rightly touch more or fewer rows than it is given. A part is itself and no other: rows are
-    gathered by it, so it is looked up for each.
+    `checks_row_count`: False if it may affect more or fewer rows than it is given. Compared by identity.
     """
 
     name: str
@@ -38,75 +37,97 @@ class SetStatement:
     checks_row_count: bool = True
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class RowStatement(SetStatement):
+    """A set statement whose values come from a row's attributes (`app.db.tables` makes them).
+
+    `others`: the values after those, given by name. `encode`: (place among the values, conversion).
+    """
+
+    get_values: Callable[[Any], tuple[Any, ...]]
+    others: tuple[str, ...]
+    encode: tuple[tuple[int, Callable[[Any], Any]], ...]
+
+    def values(self, row: Any, others: dict[str, Any]) -> Values:
+        """Raises: TypeError: a value is missing or unknown."""
+        if len(others) != len(self.others):
+            raise TypeError(f"{self.name} takes {self.others}, not {tuple(others)}")
+        values = [*self.get_values(row), *[others[name] for name in self.others]]
+        for place, convert in self.encode:
+            if values[place] is not None:
+                values[place] = convert(values[place])
+        return values
+
+
 class RowCountMismatch(Exception):
-    """A set statement touched another number of rows than it was given: nothing of it may be committed."""
+    """A set statement affected another number of rows than it was given. The transaction must not commit."""
 
 
 class SetWrite:
-    """Rows gathered for one statement, by part."""
+    """Rows and notifications collected for one statement."""
 
-    __slots__ = ("_notices", "_rows")
+    __slots__ = ("_notifications", "_rows")
 
     def __init__(self) -> None:
-        self._rows: dict[SetStatement, list[Row]] = {}
-        self._notices: list[tuple[str, str]] = []
+        self._rows: dict[SetStatement, list[Values]] = {}
+        self._notifications: list[tuple[str, str]] = []
 
-    def add(self, part: SetStatement, row: Row) -> None:
-        self._rows.setdefault(part, []).append(row)
+    def add(self, statement: SetStatement, values: Values) -> None:
+        """Add one row: a value for each column of the statement, in order."""
+        self._rows.setdefault(statement, []).append(values)
 
-    def extend(self, part: SetStatement, rows: Iterable[Row]) -> None:
-        found = list(rows)
-        if found:
-            self._rows.setdefault(part, []).extend(found)
+    def add_row(self, statement: RowStatement, row: Any, **others: Any) -> None:
+        """Add one row: the attributes that the statement writes, and `others` by column name."""
+        self._rows.setdefault(statement, []).append(statement.values(row, others))
 
     def notify(self, channel: str, payload: str) -> None:
-        """Send `payload` on `channel` when the transaction commits."""
-        self._notices.append((channel, payload))
+        """Send `payload` on `channel` when the transaction commits (NOTIFY)."""
+        self._notifications.append((channel, payload))
 
     async def execute(self, connection: Connection) -> None:
-        """Write it all in one statement. Raises: RowsLost."""
-        if not self._rows and not self._notices:
+        """Write everything in one statement. Raises: RowCountMismatch."""
+        if not self._rows and not self._notifications:
             return
-        parts = tuple(self._rows)
-        is_tiny = all(len(rows) == 1 for rows in self._rows.values())
+        statements = tuple(self._rows)
+        is_single = all(len(rows) == 1 for rows in self._rows.values())
         values: list[Any] = []
-        for part in parts:
-            if is_tiny:
-                values.extend(self._rows[part][0])
+        for statement in statements:
+            if is_single:
+                values.extend(self._rows[statement][0])
             else:
-                values.extend(map(list, zip(*self._rows[part], strict=True)))
-        if self._notices:
-            values.extend(map(list, zip(*self._notices, strict=True)))
-        _, records = await connection.execute_query(_joined(parts, bool(self._notices), is_tiny), values)
-        for position, part in enumerate(parts):
-            if part.checks_row_count and records[0][position] != len(self._rows[part]):
-                raise RowCountMismatch(f"{part.name}: {records[0][position]} rows instead of {len(self._rows[part])}")
+                values.extend(map(list, zip(*self._rows[statement], strict=True)))
+        if self._notifications:
+            values.extend(map(list, zip(*self._notifications, strict=True)))
+        sql = _joined(statements, bool(self._notifications), is_single)
+        _, [counts] = await connection.execute_query(sql, values)
+        for statement, affected in zip(statements, counts, strict=False):  # the last may count the notifications
+            if statement.checks_row_count and affected != len(self._rows[statement]):
+                raise RowCountMismatch(f"{statement.name}: {affected} rows instead of {len(self._rows[statement])}")
 
 
 @lru_cache(maxsize=256)
-def _joined(parts: tuple[SetStatement, ...], notifies: bool, is_tiny: bool) -> str:
+def _joined(statements: tuple[SetStatement, ...], notifies: bool, is_single: bool) -> str:
     ctes: list[str] = []
     counts: list[str] = []
     offset = 0
-    for position, part in enumerate(parts):
-        ctes.append(
-            f"p{position} AS ({renumber_parameters(single_row_sql(part.sql) if is_tiny else part.sql, offset)})"
-        )
-        counts.append(f"(SELECT count(*) FROM p{position})")  # noqa: S608  a number of ours, no input
-        offset += part.columns
+    for position, statement in enumerate(statements):
+        sql = single_row_sql(statement.sql) if is_single else statement.sql
+        ctes.append(f"p{position} AS ({renumber_parameters(sql, offset)})")
+        counts.append(f"(SELECT count(*) FROM p{position})")  # noqa: S608  our own number, no input
+        offset += statement.columns
     if notifies:
         counts.append(
-            f"(SELECT count(pg_notify(channel, payload))"  # noqa: S608  numbers of ours, no input
-            f" FROM unnest(${offset + 1}::text[], ${offset + 2}::text[]) AS notification(channel, payload))"
+            f"(SELECT count(pg_notify(channel, payload))"  # noqa: S608  our own numbers, no input
+            f" FROM unnest(${offset + 1}::text[], ${offset + 2}::text[]) AS sent(channel, payload))"
         )
     return (f"WITH {', '.join(ctes)} " if ctes else "") + f"SELECT {', '.join(counts)}"
 
 
 def single_row_sql(sql: str) -> str:
-    """The statement for one row: its parameters are the values themselves, no arrays of one."""
-    return _COLUMNS.sub(lambda found: f"(SELECT {found[1].replace('[]', '')}){found[2] or ' AS v'}", sql)
+    """The statement for one row: its parameters are the values themselves instead of arrays with one value."""
+    return _UNNESTED.sub(lambda found: f"(SELECT {found[1].replace('[]', '')}){found[2] or ' AS v'}", sql)
 
 
 def renumber_parameters(sql: str, offset: int) -> str:
-    """The statement with its parameters numbered from `offset` + 1, to stand behind others."""
+    """The statement with its parameters numbered from `offset` + 1, to follow other statements."""
     return re.sub(r"\$(\d+)", lambda match: f"${int(match[1]) + offset}", sql)

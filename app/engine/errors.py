@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from graphql import FieldNode, GraphQLError
 
-from app.db import pools
+from app.db import failures
 from app.engine.context import RequestContext
 from app.errors import RequestError, Unavailable
 
@@ -66,7 +66,7 @@ def _format(error: GraphQLError, context: RequestContext[Any]) -> dict[str, Any]
     cause = _root_cause(error)
     if isinstance(cause, RequestError):
         message, code = str(cause), cause.code
-    elif pools.is_connection_failure(cause):
+    elif failures.is_connection_failure(cause):
         log.warning("the database cannot be reached: %s", cause)
         message, code = DATABASE_UNAVAILABLE, Unavailable.code
     elif isinstance(cause, GraphQLError) and _is_caused_by_request(error, cause):

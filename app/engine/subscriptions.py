@@ -22,7 +22,7 @@ from graphql import (
 )
 from graphql.pyutils import AwaitableOrValue
 
-from app.db import pools
+from app.db import failures
 from app.engine.compiler.cache import OperationCache, PreparedOperation
 from app.engine.compiler.compiled_operation import StartedSubscription
 from app.engine.context import RequestContext
@@ -80,7 +80,7 @@ async def retry_until_available(read: Callable[[], Awaitable[T]]) -> T:
         try:
             return await read()
         except Exception as fault:
-            if not pools.is_connection_failure(fault):
+            if not failures.is_connection_failure(fault):
                 raise
             log.warning("a subscription waits for the database: %s", fault)
         await asyncio.sleep(RETRY_SECONDS)

@@ -1,14 +1,16 @@
-"""The books: accounts, grants, entries; the only writer of balances.
+"""The ledger: accounts, grants, entries, holds, and the notifications that follow from them. The only writer of balances.
 
-Words: an *account* belongs to an owner; a *grant* is a lot of credits, and every posted credit sits in one; an *entry*
-is one signed line that never changes; a *draw* says which grant paid (or got back) how much of an entry; an *operation*
-is a request with an idempotency key, remembered for ever with its result; *debt* is what had to leave and was spent.
+Terms: an *account* belongs to an owner. A *grant* is a lot of credits; every posted credit belongs to one. An *entry* is
+one signed line that never changes. A *draw* says which grant paid, or got back, how much of an entry. An *operation* is a
+request with an idempotency key, kept with its result. A *hold* claims credits; a *budget* is a hold for a whole task.
+*Debt* had to leave the account but was already spent.
 
-Invariants (DESIGN 9, proved by `audit`): posted = sum of entries = sum of what the grants have left; `seq` numbers an
-account's entries without gap; `version` numbers its states; each entry's HMAC covers its content and the one before.
+Invariants (proved by `app.verify`): posted = sum of the entries = sum of what the grants have left. `seq` numbers the
+entries of an account without gap; `version` numbers its states. The HMAC of each entry covers its content and the
+previous entry.
 
-How it writes: `posting.post` locks account rows in id order (the account's lock guards everything that is the
-account's), reads in a new statement, lets `rules` decide in memory, and writes everything as sets in one statement.
+How it writes: `posting.post` locks the account rows in id order, reads in a new statement, lets the pure `rules` decide in
+memory, and writes everything as sets in one statement.
 
-The ledger does not know what a task, a price or a payment is: it keeps their ids as references, and announces.
+The ledger knows nothing of tasks, prices and payments. It stores their ids as references and notifies of changes.
 """

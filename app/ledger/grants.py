@@ -1,4 +1,4 @@
-"""Granting credits, and taking back what is unspent: with a reason and a key, and never touching a card."""
+"""Grant credits and revoke grants: with a reason and an idempotency key, without any payment."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ MAX_REASON_LENGTH = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantResult:
-    """A grant after the call. `entry` is None for one that starts later, and where nothing was left to revoke."""
+    """A grant after the call. `entry`: None for a grant that starts later, and if nothing was left to revoke."""
 
     owner_id: str
     grant: GrantState
@@ -29,7 +29,10 @@ class GrantResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantRequest:
-    """A lot of credits to add. `priority`: lower burns first, within ±1,000."""
+    """Credits to grant. `priority`: the lowest burns first, within ±1,000.
+
+    `pays_debt`: whether debt may be paid from the grant; None: yes, unless it is promotional.
+    """
 
     owner_id: str
     credits: int
@@ -38,7 +41,6 @@ class GrantRequest:
     starts_at: datetime | None = None
     expires_at: datetime | None = None
     pays_debt: bool | None = None
-    """Whether debt may be paid of it; None: unless it is promotional."""
     reason: str
     key: str
     actor: str
@@ -46,7 +48,7 @@ class GrantRequest:
     audit: AuditContext | None = None
 
     def check(self) -> None:
-        """Raises: InvalidInput, naming every problem."""
+        """Raises: InvalidInput, with every problem."""
         check_key(self.key, path="idempotencyKey")
         check_amount(self.credits)
         problems = []
@@ -69,36 +71,36 @@ class GrantRequest:
                 "expiresAt": self.expires_at,
                 "reason": self.reason,
             }
-            # It came later: what was asked for without it keeps its fingerprint.
+            # Added later: a request without it keeps its hash.
             | ({} if self.pays_debt is None else {"paysDebt": self.pays_debt}),
         )
 
 
 def reason_problems(reason: str) -> list[Problem]:
-    """What is wrong with a reason: it must say something, in 1,000 characters."""
+    """What is wrong with a reason: it must have 1 to 1,000 characters, not only spaces."""
     if reason.strip() and len(reason) <= MAX_REASON_LENGTH and "\x00" not in reason:
         return []
     return [Problem("reason", f"must say why, in 1 to {MAX_REASON_LENGTH:,} characters")]
 
 
 async def grant_credits(request: GrantRequest) -> GrantResult:
-    """Add a lot of credits to an owner's account, making the account if this is its first write.
+    """Add a grant to an owner's account, which is created if it does not exist.
 
     Raises: InvalidInput, IdempotencyConflict, BalanceLimitReached.
     """
     request.check()
     account_id = await accounts.get_or_create_account(request.owner_id)
-    print_ = request.request_hash()
+    request_hash = request.request_hash()
 
     async def decide(posting: Posting) -> GrantResult:
-        book = posting.accounts[account_id]
-        if (first := await idempotency.find_result(posting, book, request.key, print_)) is not None:
-            return await _replay(posting, book, first)
-        if request.expires_at is not None and request.expires_at <= book.at:
-            raise InvalidInput.at("expiresAt", f"must lie ahead; it is now {book.at.isoformat()}")
-        before = book.balance().audit_fields()
-        lot, entry = balance_changes.add_grant(
-            book,
+        account = posting.accounts[account_id]
+        if (first := await idempotency.find_result(posting, account, request.key, request_hash)) is not None:
+            return await _replay(posting, account, first)
+        if request.expires_at is not None and request.expires_at <= account.at:
+            raise InvalidInput.at("expiresAt", f"must be in the future; it is now {account.at.isoformat()}")
+        before = account.balance().audit_fields()
+        grant, entry = balance_changes.add_grant(
+            account,
             request.credits,
             Cause(actor=request.actor, reason=request.reason, request_id=request.request_id),
             source=request.source,
@@ -107,13 +109,25 @@ async def grant_credits(request: GrantRequest) -> GrantResult:
             expires_at=request.expires_at,
             pays_debt=request.pays_debt,
         )
-        result = {"grant": lot.number, "seq": entry.line.seq if entry else None}
-        idempotency.save_result(posting, book, request.key, kind="grantCredits", request_hash=print_, result=result)
-        after = book.balance().audit_fields() | {"credits": request.credits, "source": request.source}
-        posting.record_audit(
-            request.audit, book, subject=f"grant {lot.number}", reason=request.reason, before=before, after=after
+        idempotency.save_result(
+            posting,
+            account,
+            request.key,
+            kind="grantCredits",
+            request_hash=request_hash,
+            result={"grant": grant.number, "seq": entry.seq if entry else None},
         )
-        return GrantResult(owner_id=book.owner_id, grant=lot, entry=entry, balance=book.balance(), replayed=False)
+        posting.record_audit(
+            request.audit,
+            account,
+            subject=f"grant {grant.number}",
+            reason=request.reason,
+            before=before,
+            after=account.balance().audit_fields() | {"credits": request.credits, "source": request.source},
+        )
+        return GrantResult(
+            owner_id=account.owner_id, grant=grant, entry=entry, balance=account.balance(), replayed=False
+        )
 
     return await posting.post([account_id], decide)
 
@@ -128,38 +142,49 @@ async def revoke_grant(
     request_id: str | None = None,
     audit: AuditContext | None = None,
 ) -> GrantResult:
-    """Take back the unspent, unclaimed part of a grant; one that has not started never will.
+    """Take back what is unspent and unclaimed of a grant. A grant that has not started never starts.
 
     Raises: InvalidInput, GrantNotFound, IdempotencyConflict.
     """
     check_key(key, path="idempotencyKey")
     if problems := reason_problems(reason):
         raise InvalidInput(problems=problems)
-    print_ = idempotency.hash_request("revokeGrant", {"grant": number, "reason": reason})
+    request_hash = idempotency.hash_request("revokeGrant", {"grant": number, "reason": reason})
 
     async def decide(posting: Posting) -> GrantResult:
-        book = posting.accounts.get(account_id)
-        if book is None:
+        account = posting.accounts.get(account_id)
+        if account is None:
             raise GrantNotFound(grant_id=str(number))
-        if (first := await idempotency.find_result(posting, book, key, print_)) is not None:
-            return await _replay(posting, book, first)
-        await posting.load_grants(book, [number])
-        lot = book.grants.get(number)
-        if lot is None:
+        if (first := await idempotency.find_result(posting, account, key, request_hash)) is not None:
+            return await _replay(posting, account, first)
+        await posting.load_grants(account, [number])
+        grant = account.grants.get(number)
+        if grant is None:
             raise GrantNotFound(grant_id=str(number))
-        before = book.balance().audit_fields() | {"remaining": lot.remaining}
-        credits, entry = balance_changes.revoke_grant(
-            book, lot, Cause(actor=actor, reason=reason, request_id=request_id)
+        before = account.balance().audit_fields() | {"remaining": grant.remaining}
+        cause = Cause(actor=actor, reason=reason, request_id=request_id)
+        credits, entry = balance_changes.revoke_grant(account, grant, cause)
+        idempotency.save_result(
+            posting,
+            account,
+            key,
+            kind="revokeGrant",
+            request_hash=request_hash,
+            result={"grant": number, "seq": entry.seq if entry else None, "revoked": credits},
         )
-        result = {"grant": number, "seq": entry.line.seq if entry else None, "revoked": credits}
-        idempotency.save_result(posting, book, key, kind="revokeGrant", request_hash=print_, result=result)
-        after = book.balance().audit_fields() | {"remaining": lot.remaining}
-        posting.record_audit(audit, book, subject=f"grant {number}", reason=reason, before=before, after=after)
+        posting.record_audit(
+            audit,
+            account,
+            subject=f"grant {number}",
+            reason=reason,
+            before=before,
+            after=account.balance().audit_fields() | {"remaining": grant.remaining},
+        )
         return GrantResult(
-            owner_id=book.owner_id,
-            grant=lot,
+            owner_id=account.owner_id,
+            grant=grant,
             entry=entry,
-            balance=book.balance(),
+            balance=account.balance(),
             replayed=False,
             revoked_credits=credits,
         )
@@ -167,21 +192,21 @@ async def revoke_grant(
     return await posting.post([account_id], decide)
 
 
-async def _replay(posting: Posting, book: AccountState, first: dict[str, object]) -> GrantResult:
-    """The first result's grant, as it stands today, and its first entry."""
+async def _replay(posting: Posting, account: AccountState, first: dict[str, object]) -> GrantResult:
+    """The grant of the first result, as it is now, and its first entry."""
     number, seq, revoked = first["grant"], first["seq"], first.get("revoked", 0)
     if not isinstance(number, int) or not isinstance(revoked, int):
-        raise TypeError("an operation's result is not a grant's")
-    await posting.load_grants(book, [number])
+        raise TypeError("the result of the operation is not that of a grant")
+    await posting.load_grants(account, [number])
     entry = None
     if isinstance(seq, int):
-        entry_key = (book.account_id, seq)
+        entry_key = (account.account_id, seq)
         entry = (await queries.get_entries([entry_key], connection=posting.connection))[entry_key]
     return GrantResult(
-        owner_id=book.owner_id,
-        grant=book.grants[number],
+        owner_id=account.owner_id,
+        grant=account.grants[number],
         entry=entry,
-        balance=book.balance(),
+        balance=account.balance(),
         replayed=True,
         revoked_credits=revoked,
     )

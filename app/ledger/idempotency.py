@@ -1,4 +1,4 @@
-"""Idempotency keys: unique per account, kept for ever with the request's fingerprint and the ids of its result."""
+"""Idempotency keys: unique per account, kept with the hash of the request and the ids of its result."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ from app.errors import IdempotencyConflict
 from app.ledger.posting import Posting
 from app.ledger.rules.account_state import AccountState
 
-_SEEN: Final = "SELECT kind, request_hash, result FROM operation WHERE account_id = $1 AND key = $2"
+_FIND: Final = "SELECT request_hash, result FROM operation WHERE account_id = $1 AND key = $2"
 
-_NEW: Final = SetStatement(
+_INSERT: Final = SetStatement(
     "operations",
     """
     INSERT INTO operation (account_id, key, kind, request_hash, result, at)
@@ -26,17 +26,18 @@ _NEW: Final = SetStatement(
 
 
 def hash_request(kind: str, request: Mapping[str, Any]) -> bytes:
-    """16 bytes of SHA-256 over the canonical input: the same for the same request, whatever the order of its keys."""
+    """The first 16 bytes of SHA-256 over the canonical input, in which the order of keys does not matter."""
     canonical = orjson.dumps([kind, request], option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z, default=str)
     return hashlib.sha256(canonical).digest()[:16]
 
 
-async def find_result(posting: Posting, book: AccountState, key: str, request_hash: bytes) -> dict[str, Any] | None:
-    """The result ids of the request that used `key` before, or None. Raises: IdempotencyConflict on another request.
+async def find_result(posting: Posting, account: AccountState, key: str, request_hash: bytes) -> dict[str, Any] | None:
+    """The result ids of an earlier request with this key; None: the key is new.
 
-    Read after the account's lock, in a statement of its own, so a request that just committed is seen.
+    The statement runs after the account's lock, so it sees a request that has just committed.
+    Raises: IdempotencyConflict: the earlier request was a different one.
     """
-    _, records = await posting.connection.execute_query(_SEEN, [book.account_id, key])
+    _, records = await posting.connection.execute_query(_FIND, [account.account_id, key])
     if not records:
         return None
     if bytes(records[0]["request_hash"]) != request_hash:
@@ -46,7 +47,14 @@ async def find_result(posting: Posting, book: AccountState, key: str, request_ha
 
 
 def save_result(
-    posting: Posting, book: AccountState, key: str, *, kind: str, request_hash: bytes, result: Mapping[str, Any]
+    posting: Posting,
+    account: AccountState,
+    key: str,
+    *,
+    kind: str,
+    request_hash: bytes,
+    result: Mapping[str, Any],
 ) -> None:
-    """Keep `key` with the ids of its result, in the transaction that made them."""
-    posting.write.add(_NEW, (book.account_id, key, kind, request_hash, orjson.dumps(result).decode(), book.at))
+    """Save the key with the ids of its result, in the transaction that made them."""
+    values = (account.account_id, key, kind, request_hash, orjson.dumps(result).decode(), account.at)
+    posting.write.add(_INSERT, values)

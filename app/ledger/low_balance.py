@@ -1,4 +1,4 @@
-"""The account's own threshold: below it the balance shows as LOW, and a notice says so once at each crossing."""
+"""The low-balance threshold of an account: the balance is LOW below it, and a notification says so at each crossing."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from app.ledger.rules.account_state import AccountBalance
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowBalanceResult:
-    """The account after the call; of a replay, as it stands today."""
+    """The account after the call; of a replay, as it is now."""
 
     balance: AccountBalance
     replayed: bool
@@ -29,31 +29,33 @@ async def set_low_balance_threshold(
     owner_ids: OwnerScope = None,
     audit: AuditContext | None = None,
 ) -> LowBalanceResult:
-    """Choose below how many available credits the balance is low (0: never), making the account if need be.
+    """Set the threshold (0: never low). Creates the account if it does not exist.
 
-    Nobody is told of a balance that the new threshold makes low: setting a threshold is no crossing. A notice that it
-    contradicts is cleared. `owner_ids`: whose account it may be; None: anybody's.
-    Raises: InvalidInput, IdempotencyConflict; Forbidden: it is another's, and none was made.
+    A new threshold does not add a notification, even if the balance is below it; one that is no longer true is resolved.
+    Raises: InvalidInput, IdempotencyConflict; Forbidden: the owner is not in `owner_ids`, and no account was created.
     """
     check_key(key, path="idempotencyKey")
     check_amount(credits, minimum=0)
     owner_scope.check_owner(owner_id, owner_ids=owner_ids)
     account_id = await accounts.get_or_create_account(owner_id)
-    print_ = idempotency.hash_request("setLowBalanceThreshold", {"credits": credits})
+    request_hash = idempotency.hash_request("setLowBalanceThreshold", {"credits": credits})
 
     async def decide(posting: Posting) -> LowBalanceResult:
-        book = posting.accounts[account_id]
-        owner_scope.check_owner(book.owner_id, owner_ids=owner_ids)
-        if await idempotency.find_result(posting, book, key, print_) is not None:
-            return LowBalanceResult(balance=book.balance(), replayed=True)
-        before = {"lowBalanceThreshold": book.low_balance_threshold}
-        book.low_balance_threshold = credits
-        entries.bump_version(book)  # what subscribers see as the balance's status depends on it
-        if book.available >= credits:
-            notifications.resolve(book, posting.write, NotificationKind.LOW_BALANCE)
+        account = posting.accounts[account_id]
+        owner_scope.check_owner(account.owner_id, owner_ids=owner_ids)
+        if await idempotency.find_result(posting, account, key, request_hash) is not None:
+            return LowBalanceResult(balance=account.balance(), replayed=True)
+        before = {"lowBalanceThreshold": account.low_balance_threshold}
+        account.low_balance_threshold = credits
+        entries.bump_version(account)  # the status of the balance depends on it
+        if account.available >= credits:
+            notifications.resolve(account, posting.write, NotificationKind.LOW_BALANCE)
         result = {"lowBalanceThreshold": credits, "actor": actor}
-        idempotency.save_result(posting, book, key, kind="setLowBalanceThreshold", request_hash=print_, result=result)
-        posting.record_audit(audit, book, subject="threshold", before=before, after={"lowBalanceThreshold": credits})
-        return LowBalanceResult(balance=book.balance(), replayed=False)
+        idempotency.save_result(
+            posting, account, key, kind="setLowBalanceThreshold", request_hash=request_hash, result=result
+        )
+        after = {"lowBalanceThreshold": credits}
+        posting.record_audit(audit, account, subject="threshold", before=before, after=after)
+        return LowBalanceResult(balance=account.balance(), replayed=False)
 
     return await posting.post([account_id], decide)

@@ -1,19 +1,30 @@
-"""Notices: what a person is told about an account, as rows. Some follow from the books, others are given by the rooms.
+"""Notifications to a person about an account: written by postings, listed, and marked as read.
 
-One stands per account, kind, agent and subject until it is cleared: what happens again meanwhile adds nothing. Notices
-of want are cleared when credits come; cleared ones count as read and stay in the list.
+There is at most one unresolved notification for each kind, agent and subject: if the same happens again meanwhile,
+nothing is added. Notifications about missing credits are resolved when credits come; resolved ones count as read and
+stay in the list.
+
+Notifications are numbered under the account's lock, in the order in which they commit, so whoever has seen all up to a
+number has missed none. Numbers have gaps.
 """
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
+from app.audit_log import records
+from app.audit_log.records import AuditContext
+from app.db import failures, pools
 from app.db.set_writes import SetStatement, SetWrite
+from app.db.tables import Table
+from app.ledger import models
 from app.ledger.rules.account_state import AccountState
 
 
 class NotificationKind(StrEnum):
-    """What a notice is about."""
+    """What a notification is about."""
 
     LOW_BALANCE = "LOW_BALANCE"
     OUT_OF_CREDITS = "OUT_OF_CREDITS"
@@ -23,11 +34,42 @@ class NotificationKind(StrEnum):
     TOP_UP_FAILED = "TOP_UP_FAILED"
 
 
-RESOLVED_BY_CREDITS: Final = (NotificationKind.OUT_OF_CREDITS, NotificationKind.SCHEDULE_SKIPPED)
-"""Cleared by whatever replenishes the account."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """A notification. `agent_id`: the agent that it is about; None: it is about the account.
 
-_NEW: Final = SetStatement(
-    "notices",
+    `subject` tells notifications of one kind apart, such as the grant that expires; "" if there is nothing to tell apart.
+    """
+
+    account_id: int
+    number: int
+    kind: NotificationKind
+    agent_id: str | None
+    subject: str
+    message: str
+    at: datetime
+    read_at: datetime | None = None
+    resolved_at: datetime | None = None
+
+
+NOTIFICATIONS: Final = Table(
+    models.Notification,
+    Notification,
+    key=("account_id", "number"),
+    decode={"agent_id": lambda text: text or None},
+)
+
+RESOLVED_BY_CREDITS: Final = (NotificationKind.OUT_OF_CREDITS, NotificationKind.SCHEDULE_SKIPPED)
+"""The kinds that are resolved when credits become available."""
+
+MAX_NUMBER: Final = 2**31 - 1
+"""No notification has a higher number."""
+
+MARK_READ_LIMIT: Final = 100
+"""How many of the notifications marked as read are returned, the newest."""
+
+_INSERT: Final = SetStatement(
+    "new notifications",
     """
     INSERT INTO notification (account_id, number, kind, agent_id, subject, message, at)
     SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[])
@@ -38,8 +80,8 @@ _NEW: Final = SetStatement(
     checks_row_count=False,
 )
 
-_CLEARED: Final = SetStatement(
-    "cleared notices",
+_RESOLVE: Final = SetStatement(
+    "resolved notifications",
     """
     UPDATE notification AS n SET resolved_at = v.at, read_at = coalesce(n.read_at, v.at)
     FROM unnest($1::bigint[], $2::text[], $3::timestamptz[]) AS v(account_id, kind, at)
@@ -50,63 +92,147 @@ _CLEARED: Final = SetStatement(
     checks_row_count=False,
 )
 
+_BY_NUMBER: Final = f"""
+    SELECT {NOTIFICATIONS.columns("n")} FROM unnest($1::bigint[], $2::int[]) AS k(account_id, number)
+    JOIN notification AS n ON n.account_id = k.account_id AND n.number = k.number
+"""  # noqa: S608  our own constant
+
+# The account row is locked first, as in a posting, so that the two cannot deadlock. A NULL list of numbers means all.
+_MARK_READ: Final = f"""
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM account WHERE id = $1 FOR NO KEY UPDATE
+    ), marked AS (
+        UPDATE notification AS n SET read_at = clock_timestamp() FROM locked
+        WHERE n.account_id = locked.id AND n.read_at IS NULL AND ($2::int[] IS NULL OR n.number = ANY($2))
+        RETURNING {NOTIFICATIONS.columns("n")}
+    )
+    SELECT * FROM marked ORDER BY number DESC LIMIT $3
+"""  # noqa: S608  our own constant
+
 
 def notify(
-    book: AccountState, write: SetWrite, kind: NotificationKind, message: str, *, agent_id: str = "", subject: str = ""
+    account: AccountState,
+    write: SetWrite,
+    kind: NotificationKind,
+    message: str,
+    *,
+    agent_id: str = "",
+    subject: str = "",
 ) -> None:
-    """Tell it, unless the same stands already. The caller announces the account."""
-    book.notification_count += 1
-    write.add(_NEW, (book.account_id, book.notification_count, kind.value, agent_id, subject, message, book.at))
+    """Add a notification, unless the same one is unresolved. The caller publishes the change of the account."""
+    account.notification_count += 1
+    number = account.notification_count
+    write.add(_INSERT, (account.account_id, number, kind, agent_id, subject, message, account.at))
 
 
-def resolve(book: AccountState, write: SetWrite, kind: NotificationKind) -> None:
-    """What these notices said is no longer so."""
-    write.add(_CLEARED, (book.account_id, kind.value, book.at))
+def resolve(account: AccountState, write: SetWrite, kind: NotificationKind) -> None:
+    """Resolve the notifications of a kind: what they say is no longer true."""
+    write.add(_RESOLVE, (account.account_id, kind, account.at))
 
 
-def effective_low_balance_threshold(book: AccountState, default_credits: int) -> int:
-    """Below this the balance is low: the account's own figure, or else everybody's."""
-    return default_credits if book.low_balance_threshold is None else book.low_balance_threshold
+def effective_low_balance_threshold(account: AccountState, default_credits: int) -> int:
+    """The balance is low below this: the account's own threshold, otherwise the default."""
+    return default_credits if account.low_balance_threshold is None else account.low_balance_threshold
 
 
-def is_replenished(book: AccountState) -> bool:
-    """Whether this posting has made credits available that were not there: from nothing, or by a credit."""
-    after = book.available
-    return after > book.locked_available and (book.locked_available == 0 or book.posted > book.locked_posted)
+def is_replenished(account: AccountState) -> bool:
+    """Whether this posting made credits available: there were none before, or credits were added."""
+    available = account.available
+    return available > account.locked_available and (
+        account.locked_available == 0 or account.posted > account.locked_posted
+    )
 
 
-def is_emptied(book: AccountState) -> bool:
-    """Whether this posting has used up what was available."""
-    return book.available == 0 < book.locked_available
+def is_emptied(account: AccountState) -> bool:
+    """Whether this posting used up what was available."""
+    return account.available == 0 < account.locked_available
 
 
-def notify_balance_change(book: AccountState, write: SetWrite, *, low_balance_threshold: int) -> None:
-    """What the change of this book has people told, or tells them no longer."""
-    before, after = book.locked_available, book.available
+def notify_balance_change(account: AccountState, write: SetWrite, *, low_balance_threshold: int) -> None:
+    """Add and resolve the notifications that follow from the change of the available credits."""
+    before, after = account.locked_available, account.available
     if before == after:
         return
-    low = effective_low_balance_threshold(book, low_balance_threshold)
-    if after < low <= before:
-        notify(book, write, NotificationKind.LOW_BALANCE, f"{_credits(after)} left: less than {low:,}.")
-    elif before < low <= after:
-        resolve(book, write, NotificationKind.LOW_BALANCE)
-    if is_emptied(book):
-        notify(
-            book,
-            write,
-            NotificationKind.OUT_OF_CREDITS,
-            "No credits are left: running agents stop, and scheduled ones do not start until credits are added.",
-        )
-    elif is_replenished(book):
+    threshold = effective_low_balance_threshold(account, low_balance_threshold)
+    if after < threshold <= before:
+        left = f"{after:,} credit is" if after == 1 else f"{after:,} credits are"
+        message = f"{left} left: less than {threshold:,}."
+        notify(account, write, NotificationKind.LOW_BALANCE, message)
+    elif before < threshold <= after:
+        resolve(account, write, NotificationKind.LOW_BALANCE)
+    if is_emptied(account):
+        message = "No credits are left: running agents stop, and scheduled ones do not start until credits are added."
+        notify(account, write, NotificationKind.OUT_OF_CREDITS, message)
+    elif is_replenished(account):
         for kind in RESOLVED_BY_CREDITS:
-            resolve(book, write, kind)
+            resolve(account, write, kind)
 
 
 def expiring_message(credits: int, at: datetime) -> str:
-    """What an EXPIRING notice says."""
+    """The message of an EXPIRING notification."""
     counted = f"{credits:,} credit{'' if credits == 1 else 's'}"
     return f"{counted} will expire on {at:%Y-%m-%d at %H:%M} UTC if nothing spends them before."
 
 
-def _credits(credits: int) -> str:
-    return f"{credits:,} credit is" if credits == 1 else f"{credits:,} credits are"
+async def list_notifications(
+    account_id: int, *, before_number: int = MAX_NUMBER, limit: int, unread_only: bool = False
+) -> list[Notification]:
+    """Notifications below a number, newest first."""
+    query = models.Notification.filter(account_id=account_id, number__lt=before_number)
+    if unread_only:
+        query = query.filter(read_at__isnull=True)
+    return await NOTIFICATIONS.fetch(query.order_by("-number").limit(limit))
+
+
+async def list_notifications_after(account_id: int, number: int, limit: int) -> list[Notification]:
+    """Notifications above a number, oldest first."""
+    query = models.Notification.filter(account_id=account_id, number__gt=number).order_by("number").limit(limit)
+    return await NOTIFICATIONS.fetch(query)
+
+
+async def last_notification_number(account_id: int) -> int:
+    """Later notifications have higher numbers."""
+    account = await models.Account.get_or_none(id=account_id).only("notification_count")
+    return account.notification_count if account is not None else 0
+
+
+async def get_notifications(keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Notification]:
+    """Notifications by (account, number)."""
+    pairs = [(account_id, number) for account_id, number in dict.fromkeys(keys) if 0 <= number <= MAX_NUMBER]
+    found = await pools.fetch(_BY_NUMBER, [account_id for account_id, _ in pairs], [number for _, number in pairs])
+    return {(one.account_id, one.number): one for one in map(NOTIFICATIONS.read, found)}
+
+
+async def mark_read(
+    account_id: int, numbers: Sequence[int] | None, *, audit: AuditContext | None = None
+) -> list[Notification]:
+    """Mark notifications of an account as read; all unread ones if `numbers` is None.
+
+    Returns: newest first, those of `numbers` that exist, or the newest 100 of all that were unread.
+    """
+    chosen = None if numbers is None else [number for number in numbers if 0 < number <= MAX_NUMBER]
+    marked = await failures.run_with_retries(lambda: _mark_read(account_id, chosen, audit))
+    if chosen is None:
+        return list(map(NOTIFICATIONS.read, marked))
+    found = await get_notifications((account_id, number) for number in chosen)
+    return sorted(found.values(), key=lambda notification: -notification.number)
+
+
+async def _mark_read(account_id: int, numbers: list[int] | None, audit: AuditContext | None) -> Sequence[Any]:
+    """The rows that were unread. One statement; with an audit record, one transaction."""
+    if audit is None:
+        return await pools.fetch(_MARK_READ, account_id, numbers, MARK_READ_LIMIT)
+    write = SetWrite()
+    async with pools.transaction() as connection:
+        _, marked = await connection.execute_query(_MARK_READ, [account_id, numbers, MARK_READ_LIMIT])
+        if marked:
+            records.append_record(
+                write,
+                audit,
+                account_id=account_id,
+                subject="notifications",
+                before={"read": []},
+                after={"read": [record["number"] for record in marked]},
+            )
+        await write.execute(connection)
+    return marked

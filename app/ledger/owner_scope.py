@@ -1,91 +1,80 @@
-"""Finding what is in the books for somebody: the statement names the owners that the caller may look at.
+"""Reads of single ledger objects within the accounts that the caller may see.
 
-These are the only ways from what a client sends (an owner's name, a node's id) to an account's number or to a row. What
-is read from there on carries that number in every statement, so a resolver that forgets to ask whether its caller may
-look still finds nothing. What is another's is not found by the same statement as what does not exist.
+These are the only ways from what a client sends (an owner id, a node id) to an account id or a row. Every later read has
+the account id in its statement. An object of another owner is not found, by the same statement as an object that does
+not exist.
 """
 
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final, TypeVar
 
-from app.db import pools
+from tortoise.expressions import Subquery
+from tortoise.models import Model
+from tortoise.queryset import QuerySet
+
 from app.errors import Forbidden
-from app.ledger import accounts, notification_queries, posting, queries
-from app.ledger.notification_queries import Notification
-from app.ledger.rows import GRANT_COLUMNS, HOLD_COLUMNS, grant_from_row, hold_from_row
+from app.ledger import accounts, models, queries
+from app.ledger.notifications import MAX_NUMBER, NOTIFICATIONS, Notification
+from app.ledger.rows import ENTRIES, GRANTS, HOLDS
 from app.ledger.rules.account_state import GrantState, Hold, LedgerEntry
 
 OwnerScope = Collection[str] | None
-"""Whose things may be found, or changed; None: everybody's (services and operators)."""
+"""The owners whose objects may be read or changed; None: all (services and operators)."""
 
 OWNER_SCOPE_SQL: Final = (
     "($3::text[] IS NULL OR EXISTS (SELECT FROM account AS a WHERE a.id = $1 AND a.owner_id = ANY($3)))"
 )
-"""For statements whose $1 is the account and $3 the owners."""
+"""A condition for statements whose $1 is the account and $3 the owners."""
 
-_ENTRY: Final = f"""
-    SELECT {queries.ENTRY_COLUMNS} FROM entry AS e WHERE e.account_id = $1 AND e.seq = $2 AND {OWNER_SCOPE_SQL}
-"""  # noqa: S608  our own constants
-
-_LOT: Final = f"""
-    SELECT {GRANT_COLUMNS} FROM credit_grant WHERE account_id = $1 AND number = $2::bigint AND {OWNER_SCOPE_SQL}
-"""  # noqa: S608  our own constants
-
-_HOLD: Final = f"""
-    SELECT {HOLD_COLUMNS},
-           (SELECT coalesce(d.next_change_at <= clock_timestamp(), false) FROM account AS d WHERE d.id = $1) AS due
-    FROM hold WHERE account_id = $1 AND number = $2::bigint AND {OWNER_SCOPE_SQL}
-"""  # noqa: S608  our own constants
-
-_NOTICE: Final = f"""
-    SELECT {notification_queries.COLUMNS} FROM notification AS n WHERE n.account_id = $1 AND n.number = $2::bigint AND {OWNER_SCOPE_SQL}
-"""  # noqa: S608  our own constants
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 async def find_account_id(owner_id: str, *, owner_ids: OwnerScope) -> int | None:
-    """The number of that owner's account, if it has one and is among `owner_ids`."""
+    """The id of the owner's account, if it has one and is in the scope."""
     return await accounts.find_account_id(owner_id) if owner_ids is None or owner_id in owner_ids else None
 
 
 def check_owner(owner_id: str, *, owner_ids: OwnerScope) -> None:
-    """For what changes an account on somebody's word: asked of the owner that is named, so that no account is made for
-    another, and again of the one that was read with the account's lock.
+    """Check that an account may be changed. Called with the owner that the request names, before an account is created, and
+    again with the owner of the locked account.
 
-    Raises: Forbidden: it is none of `owner_ids`. Of a decision under way nothing stays.
+    Raises: Forbidden: the owner is not in the scope.
     """
     if owner_ids is not None and owner_id not in owner_ids:
-        raise Forbidden(f"The account of {owner_id!r} is another's: you may not change it.")
+        raise Forbidden(f"The account of {owner_id!r} belongs to somebody else: you cannot change it.")
 
 
 async def find_entry(account_id: int, seq: int, *, owner_ids: OwnerScope) -> LedgerEntry | None:
-    """That entry, in an account of `owner_ids`."""
-    found = await pools.fetch(_ENTRY, account_id, seq, _named(owner_ids))
-    return queries.entry_from_row(found[0]) if found else None
+    """The entry, if its account is in the scope."""
+    return await ENTRIES.fetch_one(_scoped(models.Entry.filter(account_id=account_id, seq=seq), account_id, owner_ids))
 
 
 async def find_grant(account_id: int, number: int, *, owner_ids: OwnerScope) -> GrantState | None:
-    """That grant, in an account of `owner_ids`."""
-    found = await pools.fetch(_LOT, account_id, number, _named(owner_ids))
-    return grant_from_row(found[0]) if found else None
+    """The grant, if its account is in the scope."""
+    return await GRANTS.fetch_one(_numbered(models.Grant, account_id, number, owner_ids))
 
 
 async def find_hold(account_id: int, number: int, *, owner_ids: OwnerScope) -> Hold | None:
-    """That hold, in an account of `owner_ids`; settled to now."""
-    asked = (account_id, number, _named(owner_ids))
-    found = await pools.fetch(_HOLD, *asked)
-    if found and found[0]["due"]:
-        await posting.apply_due_changes([account_id])
-        found = await pools.fetch(_HOLD, *asked)
-    return hold_from_row(tuple(found[0])[:-1]) if found else None
+    """The hold, if its account is in the scope, with due changes applied."""
+    query = _numbered(models.Hold, account_id, number, owner_ids)
+    hold = await HOLDS.fetch_one(query)
+    if hold is not None and hold.is_open and await queries.ensure_due_changes_applied([account_id]):
+        return await HOLDS.fetch_one(query)
+    return hold
 
 
 async def find_notification(account_id: int, number: int, *, owner_ids: OwnerScope) -> Notification | None:
-    """That notice, in an account of `owner_ids`."""
-    found = notification_queries.notifications_from_rows(
-        await pools.fetch(_NOTICE, account_id, number, _named(owner_ids))
-    )
-    return found[0] if found else None
+    """The notification, if its account is in the scope."""
+    return await NOTIFICATIONS.fetch_one(_numbered(models.Notification, account_id, number, owner_ids))
 
 
-def _named(owner_ids: OwnerScope) -> list[str] | None:
-    return None if owner_ids is None else list(owner_ids)
+def _numbered(model: type[AnyModel], account_id: int, number: int, owner_ids: OwnerScope) -> QuerySet[AnyModel]:
+    # Numbers are 32-bit integers; a larger one finds nothing.
+    return _scoped(model.filter(account_id=account_id, number=min(number, MAX_NUMBER)), account_id, owner_ids)
+
+
+def _scoped(query: QuerySet[AnyModel], account_id: int, owner_ids: OwnerScope) -> QuerySet[AnyModel]:
+    if owner_ids is None:
+        return query
+    in_scope: Any = models.Account.filter(id=account_id, owner_id__in=list(owner_ids)).values("id")
+    return query.filter(account_id__in=Subquery(in_scope))

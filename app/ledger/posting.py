@@ -1,16 +1,16 @@
-"""The one way to write books.
+"""Posting: the only way to change accounts.
 
-`post` opens a transaction, locks the accounts in id order, reads in a new statement (a fresh snapshot: what committed
-before the lock was gained is seen), settles what time alone has changed, lets the caller decide in memory, writes
-everything as sets in one statement, announces once, and commits. Five round trips however long the list. After a
-deadlock or a serialisation failure the whole of it runs again.
+`post` opens a transaction, locks the accounts in id order, reads in a new statement, applies the changes that are due,
+calls `decide`, writes everything in one statement, and commits. That is five round trips, however many items. The read
+is a statement of its own after the lock, so its snapshot has everything that was committed before the lock was granted.
+After a deadlock or a serialization failure everything runs again.
 
-    async def decide(posting: Posting) -> Posted:
-        return rules.charge(posting.books[account_id], 10, cause)
+    async def decide(posting: Posting) -> LedgerEntry:
+        return balance_changes.charge(posting.accounts[account_id], 10, cause)
 
     entry = await post([account_id], decide)
 
-A caller's own rows ride along: `reads` adds selects to the one read, `posting.write` adds parts to the one write.
+A caller's own rows use the same round trips: `reads` adds selects to the read, `posting.write` adds rows to the write.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -21,25 +21,32 @@ from typing import Any, Final, TypeVar
 
 from app.audit_log import records
 from app.audit_log.records import AuditContext, AuditState
-from app.db import pools
+from app.db import failures, pools
 from app.db.pools import Connection
 from app.db.set_writes import SetWrite, renumber_parameters
+from app.db.tables import RowSelect
 from app.ledger import notifications, rows
-from app.ledger.rows import ACCOUNT_COLUMNS, GRANT_COLUMNS, HOLD_COLUMNS
-from app.ledger.rules import balance_changes, entries
+from app.ledger.rules import due_changes, entries
 from app.ledger.rules.account_state import AccountState
 from app.live import change_feed
 
 T = TypeVar("T")
 
-_LOCK: Final = f"SELECT {ACCOUNT_COLUMNS} FROM account WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE"  # noqa: S608  our own constant
+_LOCK: Final = f"""
+    SELECT {rows.ACCOUNT_COLUMNS} FROM account AS a WHERE a.id = ANY($1::bigint[]) ORDER BY a.id FOR NO KEY UPDATE
+"""  # noqa: S608  our own constant
 
-_OPEN_LOTS: Final = f"SELECT ROW({GRANT_COLUMNS}) FROM credit_grant WHERE account_id = ANY($1::bigint[]) AND is_open"  # noqa: S608  our own constant
+_OPEN_GRANTS: Final = RowSelect(
+    rows.GRANTS.column_list("g"), "FROM credit_grant AS g WHERE g.account_id = ANY($1::bigint[]) AND g.is_open"
+)
 
-_SOME_LOTS: Final = f"SELECT {GRANT_COLUMNS} FROM credit_grant WHERE account_id = $1 AND number = ANY($2::int[])"  # noqa: S608  our own constant
+_GRANTS_BY_NUMBER: Final = f"""
+    SELECT {rows.GRANTS.columns("g")} FROM credit_grant AS g WHERE g.account_id = $1 AND g.number = ANY($2::int[])
+"""  # noqa: S608  our own constant
 
-# Of the accounts that have open holds ($2): the holds that are due. OFFSET 0 keeps the look-up by key, see tasks.rows.
-_DUE_HOLDS: Final = """
+# Of the accounts with open holds ($2), the holds that have expired. OFFSET 0 keeps a look-up by key for each account,
+# whatever the planner estimates.
+_EXPIRED_HOLDS: Final = """
     SELECT d.account_id, d.number FROM unnest($2::bigint[]) AS a(id)
     CROSS JOIN LATERAL (
         SELECT account_id, number FROM hold
@@ -47,102 +54,102 @@ _DUE_HOLDS: Final = """
     ) AS d
 """
 
-# And when the next of them lapses.
-_NEXT_LAPSES: Final = """
-    SELECT ROW(a.id, n.expires_at) FROM unnest($2::bigint[]) AS a(id)
+_NEXT_HOLD_EXPIRIES: Final = RowSelect(
+    ["a.id AS account_id", "n.expires_at"],
+    """
+    FROM unnest($2::bigint[]) AS a(id)
     CROSS JOIN LATERAL (
         SELECT expires_at FROM hold
         WHERE account_id = a.id AND status = 'OPEN' AND expires_at > (SELECT at FROM clock)
         ORDER BY expires_at LIMIT 1
     ) AS n
-"""
+    """,
+)
 
-# Around a statement that names holds (account_id, number): those holds, and the envelopes around them.
-_SEEDED: Final = "WITH RECURSIVE named AS (SELECT h.* FROM"
-_AND_AROUND: Final = f"""
-    AS s CROSS JOIN LATERAL (
-        SELECT * FROM hold AS r WHERE r.account_id = s.account_id AND r.number = s.number OFFSET 0
-    ) AS h
-    UNION ALL
-    SELECT h.* FROM named AS n CROSS JOIN LATERAL (
-        SELECT * FROM hold AS r WHERE r.account_id = n.account_id AND r.number = n.parent_budget OFFSET 0
-    ) AS h
-    ) SELECT ROW({HOLD_COLUMNS}) FROM named
-"""  # noqa: S608  our own constant
+_HOLDS: Final = RowSelect(rows.HOLDS.column_list("named"), "FROM named")
 
-_AT_ONE_INSTANT: Final = "WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at) SELECT"
-
-_DUE: Final = """
+_ALL_DUE: Final = """
     SELECT id FROM account WHERE next_change_at <= clock_timestamp() ORDER BY next_change_at LIMIT $1
 """
 
 OnHoldsExpired = Callable[[SetWrite, AccountState], None]
-"""Adds to the write what has to be done where holds have lapsed by time: `book.lapsed` says which."""
+"""Adds to the write what follows from the holds in `account.expired_holds`."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Wiring:
-    key: bytes
-    low_balance_at: int
-    lapsed: OnHoldsExpired
+class _Configuration:
+    signing_key: bytes
+    low_balance_threshold: int
+    on_holds_expired: OnHoldsExpired
 
 
-_wiring: _Wiring | None = None
+_configuration: _Configuration | None = None
 
 
 def configure(key: bytes, *, low_balance_threshold: int, on_holds_expired: OnHoldsExpired) -> None:
-    """Say, once at start, what signs entries, below what a balance is low, and who follows up on lapsed holds.
+    """Set, once at start, the key that signs entries, the default low-balance threshold, and the hold expiry handler.
 
     Raises: ValueError: a key under 32 bytes.
     """
-    global _wiring  # noqa: PLW0603  one wiring place, before the first posting
+    global _configuration  # noqa: PLW0603  set once, before the first posting
     if len(key) < 32:
         raise ValueError("the ledger key must have at least 32 bytes")
-    _wiring = _Wiring(key, low_balance_threshold, on_holds_expired)
+    _configuration = _Configuration(key, low_balance_threshold, on_holds_expired)
 
 
 def signing_key() -> bytes:
-    """The key that signs entries. Raises: RuntimeError where the start-up has not set one."""
-    return _wired().key
+    """The key that signs entries. Raises: RuntimeError: `configure` was not called."""
+    return _configured().signing_key
 
 
-def _wired() -> _Wiring:
-    if _wiring is None:
-        raise RuntimeError("the ledger is not wired: call tasks.lapses.open_books at start")
-    return _wiring
+def _configured() -> _Configuration:
+    if _configuration is None:
+        raise RuntimeError("the ledger is not configured: call configure_ledger of app.tasks at start")
+    return _configuration
 
 
 @dataclass(frozen=True, slots=True)
 class ExtraRead:
-    """A select of the caller's own that rides in the one read after the lock; its parameters are $1, $2 and so on.
+    """A select of the caller's own, made by the one read after the lock. Its parameters are $1, $2 and so on.
 
-    As one of `reads` it gives one ROW(...) a row. As one of `holds` it gives columns account_id and number: those
-    holds, and the envelopes around them, are brought into the books. `only_open`: left out where nothing is held.
+    As one of `reads`: a RowSelect, a module constant (statements are cached by it). As one of `holds`: a select of
+    (account_id, number); these holds, and the budgets around them, are loaded into the accounts. `only_open`: it is left
+    out if none of the accounts has an open hold.
     """
 
-    sql: str
+    select: RowSelect | str
     values: Sequence[Any] = ()
     only_open: bool = False
 
+    @property
+    def sql(self) -> str:
+        return self.select if isinstance(self.select, str) else self.select.sql
 
-@dataclass(frozen=True, slots=True)
+    def rows(self, found: Sequence[Sequence[Any]]) -> Sequence[Any]:
+        return found if isinstance(self.select, str) else self.select.read(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Posting:
-    """What a decision works on: the books under lock, the caller's rows, the instant, and what is to be written."""
+    """What `decide` works on: the locked accounts, the rows of `reads`, the instant, and what is to be written.
+
+    `rows`: for each of `reads`, its rows by column name.
+    """
 
     connection: Connection
     at: datetime
     accounts: dict[int, AccountState]
     rows: Sequence[Sequence[Any]]
     write: SetWrite = field(default_factory=SetWrite)
-    also_announced: set[int] = field(default_factory=set)
+    published: set[int] = field(default_factory=set)
     signalled: set[int] = field(default_factory=set)
 
     def publish_change(self, account_id: int) -> None:
-        """Wake whoever follows this account, though none of its figures may have changed (a task's cost of 0)."""
-        self.also_announced.add(account_id)
+        """Notify subscribers of the account, even if none of its figures has changed (a task that cost 0)."""
+        self.published.add(account_id)
 
     def signal_tasks(self, account_id: int) -> None:
-        """Tell executors that a task of this account has stopped or goes on; by a new version, which orders signals."""
+        """Signal executors that a task of this account stopped or resumed. The new version orders the signals."""
         if account_id not in self.signalled:
             entries.bump_version(self.accounts[account_id])
             self.signalled.add(account_id)
@@ -150,32 +157,31 @@ class Posting:
     def record_audit(
         self,
         audit: AuditContext | None,
-        book: AccountState,
+        account: AccountState,
         *,
         subject: str,
         before: AuditState | None,
         after: AuditState,
         reason: str | None = None,
     ) -> None:
-        """Have what is written leave a record of `act` too; there is none to leave where somebody sees to its own."""
+        """Write a record to the audit log with everything else; none if `audit` is None (users acting for themselves)."""
         records.append_record(
             self.write,
             audit,
-            account_id=book.account_id,
-            at=book.at,
+            account_id=account.account_id,
+            at=account.at,
             subject=subject,
             reason=reason,
             before=before,
             after=after,
         )
 
-    async def load_grants(self, book: AccountState, numbers: Iterable[int]) -> None:
-        """Bring grants into the book that may be closed: a reversal gives back into what was drawn once."""
-        missing = [number for number in numbers if number not in book.grants]
+    async def load_grants(self, account: AccountState, numbers: Iterable[int]) -> None:
+        """Load grants that may be closed, for a reversal into them."""
+        missing = [number for number in numbers if number not in account.grants]
         if missing:
-            _, found = await self.connection.execute_query(_SOME_LOTS, [book.account_id, missing])
-            for record in found:
-                book.grants[record["number"]] = rows.grant_from_row(record)
+            _, found = await self.connection.execute_query(_GRANTS_BY_NUMBER, [account.account_id, missing])
+            account.grants |= {grant.number: grant for grant in map(rows.GRANTS.read, found)}
 
 
 Decide = Callable[[Posting], Awaitable[T]]
@@ -184,121 +190,134 @@ Decide = Callable[[Posting], Awaitable[T]]
 async def post(
     account_ids: Iterable[int], decide: Decide[T], *, reads: Sequence[ExtraRead] = (), holds: Sequence[ExtraRead] = ()
 ) -> T:
-    """Run `decide` with those accounts locked and settled, and write what it leaves in the books.
+    """Run `decide` with the accounts locked and their due changes applied, and write what it changes in them.
 
-    An exception from `decide` rolls everything back, the settling included; the next who comes settles again.
+    An exception from `decide` rolls everything back, the due changes too; the next posting applies them again.
     """
     ids = sorted(set(account_ids))
 
-    async def once() -> T:
+    async def attempt() -> T:
         async with pools.posting_transaction() as connection:
             posting = await _open(connection, ids, reads, holds)
-            while any(book.expired_holds for book in posting.accounts.values()):
-                # Whose hold has lapsed may read otherwise now, so what time has done is written first, and all is read
+            while any(account.expired_holds for account in posting.accounts.values()):
+                # Expired holds change rows that `reads` has read, so these changes are written first, and all is read
                 # again.
-                _gather(posting)
+                _collect(posting)
                 await posting.write.execute(connection)
                 posting = await _open(connection, ids, reads, holds)
             result = await decide(posting)
-            _gather(posting)
+            _collect(posting)
             await posting.write.execute(connection)
             return result
 
-    return await pools.run_with_retries(once)
+    return await failures.run_with_retries(attempt)
 
 
 async def apply_due_changes(account_ids: Iterable[int]) -> None:
-    """Write what time alone has changed, for accounts whose next change is due."""
+    """Write what time alone has changed in these accounts."""
 
-    async def nothing_more(posting: Posting) -> None:
-        """Opening the books has settled them."""
+    async def nothing_else(posting: Posting) -> None:
+        """`post` has applied the due changes."""
 
-    await post(account_ids, nothing_more)
+    await post(account_ids, nothing_else)
 
 
 async def apply_all_due_changes(*, limit: int = 256) -> int:
-    """Settle accounts that nobody touches, the longest due first. Returns: how many were due, `limit` at most."""
-    due = [record["id"] for record in await pools.fetch(_DUE, limit)]
+    """Write what time has changed in idle accounts, the longest due first. Returns: how many were due, up to `limit`."""
+    due = [record["id"] for record in await pools.fetch(_ALL_DUE, limit)]
     if due:
         await apply_due_changes(due)
     return len(due)
 
 
 async def _open(
-    connection: Connection, ids: list[int], reads: Sequence[ExtraRead], holds: Sequence[ExtraRead]
+    connection: Connection, ids: list[int], reads: Sequence[ExtraRead], hold_reads: Sequence[ExtraRead]
 ) -> Posting:
     _, locked = await connection.execute_query(_LOCK, [ids])
-    holding = [record["id"] for record in locked if record["open_holds"]]
-    named = tuple(read for read in holds if holding or not read.only_open)
-    values: list[Any] = [ids, *([holding] if holding else [])]
+    with_holds = [record["id"] for record in locked if record["open_holds"]]
+    named = [read for read in hold_reads if with_holds or not read.only_open]
+    values: list[Any] = [ids, *([with_holds] if with_holds else [])]
     for read in (*named, *reads):
         values.extend(read.values)
-    sql = _statement(
+    sql = _read_statement(
         tuple([(read.sql, len(read.values)) for read in named]),
         tuple([(read.sql, len(read.values)) for read in reads]),
-        bool(holding),
+        bool(with_holds),
     )
     _, [found] = await connection.execute_query(sql, values)
-    clock: datetime = found[0]
+    clock: datetime = found["clock"]
     key = signing_key()
-    books = {record["id"]: rows.account_from_row(record, clock, key) for record in locked}
-    for row in found[1]:
-        books[row[0]].grants[row[1]] = rows.grant_from_row(row)
-    place = 2
-    if holding:
-        for account_id, expires_at in found[2]:
-            books[account_id].next_hold_expiry_at = expires_at
-        place = 3
-    for brought in found[place : place + len(named) + bool(holding)]:
-        for row in brought:
-            books[row[0]].holds[row[1]] = rows.hold_from_row(row)
-    for book in books.values():
-        balance_changes.apply_due_changes(book)
-    return Posting(connection, clock, books, found[place + len(named) + bool(holding) :])
+    accounts = {record["id"]: rows.account_from_row(record, clock=clock, key=key) for record in locked}
+    for grant in map(rows.GRANTS.read, _OPEN_GRANTS.read(found["grants"])):
+        accounts[grant.account_id].grants[grant.number] = grant
+    for row in _NEXT_HOLD_EXPIRIES.read(found["next_hold_expiries"]) if with_holds else ():
+        accounts[row["account_id"]].next_hold_expiry_at = row["expires_at"]
+    for name in _hold_names(len(named), bool(with_holds)):
+        for hold in map(rows.HOLDS.read, _HOLDS.read(found[name])):
+            accounts[hold.account_id].holds[hold.number] = hold
+    for account in accounts.values():
+        due_changes.apply_due_changes(account)
+    extra = [read.rows(found[f"read_{place}"]) for place, read in enumerate(reads)]
+    return Posting(connection=connection, at=clock, accounts=accounts, rows=extra)
+
+
+def _hold_names(count: int, has_open_holds: bool) -> list[str]:
+    return [*(["expired_holds"] if has_open_holds else []), *[f"holds_{place}" for place in range(count)]]
 
 
 @lru_cache(maxsize=256)
-def _statement(named: tuple[tuple[str, int], ...], reads: tuple[tuple[str, int], ...], holding: bool) -> str:
-    """The one read: clock, open grants, then where something is held the next lapses and the due holds, the named
-    holds, and the caller's own rows.
-    """
-    selects = ["(SELECT at FROM clock)", f"ARRAY({_OPEN_LOTS})"]
-    if holding:
-        selects += [f"ARRAY({_NEXT_LAPSES})", f"ARRAY({_and_around(_DUE_HOLDS)})"]
-    offset = 2 if holding else 1
-    for sql, count in named:
-        selects.append(f"ARRAY({_and_around(renumber_parameters(sql, offset))})")
+def _read_statement(
+    hold_reads: tuple[tuple[str, int], ...], reads: tuple[tuple[str, int], ...], has_open_holds: bool
+) -> str:
+    """The one read after the lock. $1: the accounts; $2, if any account has open holds: those that have."""
+    selects = ["(SELECT at FROM clock) AS clock", f"ARRAY({_OPEN_GRANTS.sql}) AS grants"]
+    if has_open_holds:
+        selects.append(f"ARRAY({_NEXT_HOLD_EXPIRIES.sql}) AS next_hold_expiries")
+        selects.append(f"ARRAY({_with_budgets(_EXPIRED_HOLDS)}) AS expired_holds")
+    offset = 2 if has_open_holds else 1
+    for place, (sql, count) in enumerate(hold_reads):
+        selects.append(f"ARRAY({_with_budgets(renumber_parameters(sql, offset))}) AS holds_{place}")
         offset += count
-    for sql, count in reads:
-        selects.append(f"ARRAY({renumber_parameters(sql, offset)})")
+    for place, (sql, count) in enumerate(reads):
+        selects.append(f"ARRAY({renumber_parameters(sql, offset)}) AS read_{place}")
         offset += count
-    return f"{_AT_ONE_INSTANT} {', '.join(selects)}"
+    return f"WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at) SELECT {', '.join(selects)}"
 
 
-def _and_around(seed: str) -> str:
-    """The holds of a seed, and the envelopes around them."""
-    return f"{_SEEDED} ({seed}) {_AND_AROUND}"
+def _with_budgets(seed: str) -> str:
+    """The holds that `seed` selects as (account_id, number), and the budgets around them."""
+    return f"""
+        WITH RECURSIVE named AS (
+            SELECT h.* FROM ({seed}) AS s CROSS JOIN LATERAL (
+                SELECT * FROM hold AS r WHERE r.account_id = s.account_id AND r.number = s.number OFFSET 0
+            ) AS h
+            UNION ALL
+            SELECT h.* FROM named AS n CROSS JOIN LATERAL (
+                SELECT * FROM hold AS r WHERE r.account_id = n.account_id AND r.number = n.parent_budget OFFSET 0
+            ) AS h
+        ) {_HOLDS.sql}
+    """  # noqa: S608  our own constants
 
 
-def _gather(posting: Posting) -> None:
-    """Turn what the books hold now into rows to write, and one announcement for all of them."""
-    wiring = _wired()
-    changed: dict[int, int] = dict.fromkeys(posting.also_announced, 0)
+def _collect(posting: Posting) -> None:
+    """Add to the write what the accounts have become, and the NOTIFY payloads."""
+    configuration = _configured()
+    changed: set[int] = set(posting.published)
     signals: list[tuple[int, int, str]] = []
-    for book in posting.accounts.values():
-        if book.expired_holds:
-            wiring.lapsed(posting.write, book)
-            posting.signal_tasks(book.account_id)
-        notifications.notify_balance_change(book, posting.write, low_balance_threshold=wiring.low_balance_at)
-        if rows.add_account_writes(book, posting.write):
-            changed[book.account_id] = book.version
-        if notifications.is_emptied(book) or notifications.is_replenished(book):
-            signals.append((book.account_id, book.version, change_feed.ACCOUNT_SIGNAL))
-        if book.account_id in posting.signalled:
-            signals.append((book.account_id, book.version, change_feed.TASK_SIGNAL))
-    for account_id in posting.also_announced:
-        changed[account_id] = posting.accounts[account_id].version
-    for payload in change_feed.change_payloads(changed):
+    for account_id, account in posting.accounts.items():
+        if account.expired_holds:
+            configuration.on_holds_expired(posting.write, account)
+            posting.signal_tasks(account_id)
+        notifications.notify_balance_change(
+            account, posting.write, low_balance_threshold=configuration.low_balance_threshold
+        )
+        if rows.add_account_writes(account, posting.write):
+            changed.add(account_id)
+        if notifications.is_emptied(account) or notifications.is_replenished(account):
+            signals.append((account_id, account.version, change_feed.ACCOUNT_SIGNAL))
+        if account_id in posting.signalled:
+            signals.append((account_id, account.version, change_feed.TASK_SIGNAL))
+    for payload in change_feed.change_payloads({number: posting.accounts[number].version for number in changed}):
         posting.write.notify(change_feed.ACCOUNTS_CHANNEL, payload)
     for payload in change_feed.signal_payloads(signals):
         posting.write.notify(change_feed.SIGNALS_CHANNEL, payload)

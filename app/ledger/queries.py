@@ -1,65 +1,69 @@
-"""Reads of the books: balances, entries by cursor, grants. Whatever is due by time is settled before it is read."""
+"""Reads of the ledger: balances, entries, grants and holds. Changes that are due by time are applied before a read."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from tortoise.expressions import F
+
 from app.db import pools
 from app.db.pools import Connection
-from app.ledger import posting
-from app.ledger.rows import GRANT_COLUMNS, grant_from_row
-from app.ledger.rules.account_state import AccountBalance, EntryKind, GrantState, LedgerEntry
-from app.ledger.rules.hash_chain import EntryContent
+from app.ledger import models, posting
+from app.ledger.rows import ENTRIES, GRANTS, HOLDS
+from app.ledger.rules.account_state import AccountBalance, EntryKind, GrantState, Hold, HoldStatus, LedgerEntry
 
-ENTRY_COLUMNS: Final = (
-    "e.account_id, e.seq, e.version, e.kind, e.credits, e.owed, e.balance_after, e.at, e.actor, e.reason, e.task_id,"
-    " e.block_run_id, e.top_up_id, e.request_id, e.draws, e.hold_number, e.mac"
-)
+AccountKey = tuple[int, int]
+"""An account id and the number of one of its grants or holds, or the seq of an entry."""
 
 _BALANCES: Final = """
     SELECT id, owner_id, version, posted, held, frozen, owed, low_balance_threshold, clock_timestamp() AS as_of,
-           coalesce(next_change_at <= clock_timestamp(), false) AS due
+           coalesce(next_change_at <= clock_timestamp(), false) AS is_due
     FROM account WHERE id = ANY($1::bigint[])
 """
 
 _DUE: Final = "SELECT id FROM account WHERE id = ANY($1::bigint[]) AND next_change_at <= clock_timestamp()"
 
 _ENTRIES_BY_SEQ: Final = f"""
-    SELECT {ENTRY_COLUMNS} FROM unnest($1::bigint[], $2::bigint[]) AS k(account_id, seq)
+    SELECT {ENTRIES.columns("e")} FROM unnest($1::bigint[], $2::bigint[]) AS k(account_id, seq)
     JOIN entry AS e ON e.account_id = k.account_id AND e.seq = k.seq
 """  # noqa: S608  our own constant
 
-# A null list of kinds means all of them.
+# A NULL list of kinds means all.
 _ENTRIES: Final = f"""
-    SELECT {ENTRY_COLUMNS} FROM entry AS e
+    SELECT {ENTRIES.columns("e")} FROM entry AS e
     WHERE e.account_id = $1 AND e.seq < $2 AND ($3::text[] IS NULL OR e.kind = ANY($3))
     ORDER BY e.seq DESC LIMIT $4
 """  # noqa: S608  our own constant
 
-# The same for kinds without CHARGE: what looks redundant opens the index of entries beside charges, a short one.
+# For kinds without CHARGE: the redundant condition makes the planner use the small index of entries that are not charges.
 _ENTRIES_BESIDE_CHARGES: Final = f"""
-    SELECT {ENTRY_COLUMNS} FROM entry AS e
+    SELECT {ENTRIES.columns("e")} FROM entry AS e
     WHERE e.account_id = $1 AND e.seq < $2 AND e.kind = ANY($3::text[]) AND e.kind <> 'CHARGE'
     ORDER BY e.seq DESC LIMIT $4
 """  # noqa: S608  our own constant
 
-_LOTS: Final = f"""
-    SELECT {GRANT_COLUMNS} FROM credit_grant AS g
-    WHERE g.account_id = $1 AND g.number < $2
-      AND (NOT $3 OR (g.is_open AND g.is_started AND g.remaining > g.claimed))
-    ORDER BY g.number DESC LIMIT $4
+_GRANTS_BY_NUMBER: Final = f"""
+    SELECT {GRANTS.columns("g")} FROM unnest($1::bigint[], $2::int[]) AS k(account_id, number)
+    JOIN credit_grant AS g ON g.account_id = k.account_id AND g.number = k.number
 """  # noqa: S608  our own constant
 
-_LOTS_BY_NUMBER: Final = f"""
-    SELECT {GRANT_COLUMNS} FROM unnest($1::bigint[], $2::int[]) AS k(wanted_account, wanted_number)
-    JOIN credit_grant AS g ON g.account_id = k.wanted_account AND g.number = k.wanted_number
+_HOLDS_BY_NUMBER: Final = f"""
+    SELECT {HOLDS.columns("h")} FROM unnest($1::bigint[], $2::int[]) AS k(account_id, number)
+    JOIN hold AS h ON h.account_id = k.account_id AND h.number = k.number
 """  # noqa: S608  our own constant
 
-# What leaves at the earliest expiry, if nothing is spent before.
-_NEXT_EXPIRY: Final = """
-    SELECT account_id, expires_at, sum(remaining) AS credits FROM (
+# `timeout_seconds > 0` is always true, and makes the index of open holds by task usable (migration 0002).
+_HELD_BY_TASK: Final = """
+    SELECT h.account_id, h.task_id, sum(h.remaining)::bigint AS held
+    FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
+    JOIN hold AS h ON h.account_id = k.account_id AND h.task_id = k.task_id AND h.status = 'OPEN'
+        AND h.timeout_seconds > 0
+    GROUP BY h.account_id, h.task_id
+"""
+
+_NEXT_EXPIRIES: Final = """
+    SELECT account_id, expires_at, sum(remaining)::bigint AS credits FROM (
         SELECT account_id, expires_at, remaining, min(expires_at) OVER (PARTITION BY account_id) AS first
         FROM credit_grant
         WHERE account_id = ANY($1::bigint[]) AND is_open AND is_started AND remaining > 0 AND expires_at IS NOT NULL
@@ -69,116 +73,115 @@ _NEXT_EXPIRY: Final = """
 
 @dataclass(frozen=True, slots=True)
 class NextExpiry:
-    """Credits that leave at an instant."""
+    """Credits that expire at an instant, unless they are spent before."""
 
     credits: int
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class AccountGrant:
-    """A grant and the account that it belongs to."""
-
-    account_id: int
-    grant: GrantState
-
-
 async def get_balances(account_ids: Sequence[int]) -> dict[int, AccountBalance]:
-    """The figures of each account, settled to now: one statement; a posting only where time has changed something."""
+    """The current figures of the accounts: one statement, and a posting only where a change is due."""
     records = await pools.fetch(_BALANCES, list(account_ids))
-    if due := [record["id"] for record in records if record["due"]]:
+    if due := [record["id"] for record in records if record["is_due"]]:
         await posting.apply_due_changes(due)
         records = await pools.fetch(_BALANCES, list(account_ids))
-    return {record["id"]: _figures(record) for record in records}
-
-
-async def ensure_due_changes_applied(account_ids: Iterable[int]) -> None:
-    """Have what is due by time done with, before something else of these accounts is read."""
-    records = await pools.fetch(_DUE, list(dict.fromkeys(account_ids)))
-    if records:
-        await posting.apply_due_changes(record["id"] for record in records)
+    return {record["id"]: _balance(record) for record in records}
 
 
 async def empty_balance(owner_id: str) -> AccountBalance:
-    """The figures of an owner for whom nothing was ever written: all zero, at version 0."""
+    """The figures of an owner without an account: zero, at version 0."""
     [record] = await pools.fetch("SELECT clock_timestamp() AS now")
     return AccountBalance(
         account_id=0, owner_id=owner_id, version=0, posted=0, held=0, frozen=0, owed=0, as_of=record["now"]
     )
 
 
+async def ensure_due_changes_applied(account_ids: Iterable[int]) -> bool:
+    """Apply due changes, before other rows of these accounts are read. Returns: whether there were any."""
+    records = await pools.fetch(_DUE, list(dict.fromkeys(account_ids)))
+    if records:
+        await posting.apply_due_changes(record["id"] for record in records)
+    return bool(records)
+
+
 async def get_entries(
-    keys: Iterable[tuple[int, int]], *, connection: Connection | None = None
-) -> dict[tuple[int, int], LedgerEntry]:
-    """Entries by (account, seq)."""
-    pairs = list(dict.fromkeys(keys))
-    values: list[Any] = [[account_id for account_id, _ in pairs], [seq for _, seq in pairs]]
+    keys: Iterable[AccountKey], *, connection: Connection | None = None
+) -> dict[AccountKey, LedgerEntry]:
+    """Entries by (account, seq). `connection`: that of a transaction to read in."""
+    values: list[Any] = _key_columns(keys)
     if connection is None:
         records = await pools.fetch(_ENTRIES_BY_SEQ, *values)
     else:
         _, records = await connection.execute_query(_ENTRIES_BY_SEQ, values)
-    return {(record["account_id"], record["seq"]): entry_from_row(record) for record in records}
+    return {(entry.account_id, entry.seq): entry for entry in map(ENTRIES.read, records)}
 
 
 async def list_entries(
     account_id: int, *, before_seq: int, limit: int, kinds: Sequence[str] | None = None
 ) -> list[LedgerEntry]:
-    """Entries below a seq, newest first."""
+    """Entries below a seq, newest first. `kinds` None: all kinds."""
     chosen = list(kinds) if kinds is not None else None
     sql = _ENTRIES if chosen is None or EntryKind.CHARGE in chosen else _ENTRIES_BESIDE_CHARGES
-    found = await pools.fetch(sql, account_id, before_seq, chosen, limit)
-    return [entry_from_row(record) for record in found]
+    return [ENTRIES.read(record) for record in await pools.fetch(sql, account_id, before_seq, chosen, limit)]
 
 
 async def list_grants(
     account_id: int, *, before_number: int, limit: int, spendable_only: bool = False
 ) -> list[GrantState]:
     """Grants below a number, newest first."""
-    found = await pools.fetch(_LOTS, account_id, before_number, spendable_only, limit)
-    return [_lot(record).grant for record in found]
+    query = models.Grant.filter(account_id=account_id, number__lt=before_number).order_by("-number").limit(limit)
+    if spendable_only:
+        query = query.filter(is_open=True, is_started=True, remaining__gt=F("claimed"))
+    return await GRANTS.fetch(query)
 
 
-async def get_grants(keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], GrantState]:
+async def get_grants(keys: Iterable[AccountKey]) -> dict[AccountKey, GrantState]:
     """Grants by (account, number)."""
-    pairs = list(dict.fromkeys(keys))
-    found = await pools.fetch(_LOTS_BY_NUMBER, [account_id for account_id, _ in pairs], [number for _, number in pairs])
-    return {(lot.account_id, lot.grant.number): lot.grant for lot in map(_lot, found)}
+    found = map(GRANTS.read, await pools.fetch(_GRANTS_BY_NUMBER, *_key_columns(keys)))
+    return {(grant.account_id, grant.number): grant for grant in found}
 
 
 async def get_next_expiries(account_ids: Sequence[int]) -> dict[int, NextExpiry]:
-    """For each account that has one, what leaves at its earliest expiry if nothing is spent before."""
+    """For each account that has one, the earliest expiry and the credits that expire then unless they are spent."""
     return {
-        record["account_id"]: NextExpiry(int(record["credits"]), record["expires_at"])
-        for record in await pools.fetch(_NEXT_EXPIRY, list(account_ids))
+        record["account_id"]: NextExpiry(record["credits"], record["expires_at"])
+        for record in await pools.fetch(_NEXT_EXPIRIES, list(account_ids))
     }
 
 
-def entry_from_row(record: Any) -> LedgerEntry:
-    """An entry from its columns, in the order of ENTRY_COLUMNS."""
-    (account_id, seq, version, kind, credits, owed, balance_after, at, actor, reason, task_id, block_run_id, top_up_id,
-     request_id, draws, hold, mac) = record  # fmt: skip
-    line = EntryContent(
-        account_id=account_id,
-        seq=seq,
-        version=version,
-        kind=kind,
-        credits=credits,
-        owed=owed,
-        balance_after=balance_after,
-        at=at,
-        actor=actor,
-        reason=reason,
-        task_id=task_id,
-        block_run_id=block_run_id,
-        top_up_id=top_up_id,
-        request_id=request_id,
-        draws=tuple((number, drawn) for number, drawn in json.loads(draws)),
-        hold_number=hold,
-    )
-    return LedgerEntry(line, bytes(mac))
+async def list_holds(account_id: int, *, before_number: int, limit: int, open_only: bool) -> list[Hold]:
+    """Holds below a number, newest first."""
+    await ensure_due_changes_applied([account_id])
+    query = models.Hold.filter(account_id=account_id, number__lt=before_number).order_by("-number").limit(limit)
+    if open_only:
+        query = query.filter(status=HoldStatus.OPEN)
+    return await HOLDS.fetch(query)
 
 
-def _figures(record: Any) -> AccountBalance:
+async def get_holds(keys: Iterable[AccountKey]) -> dict[AccountKey, Hold]:
+    """Holds by (account, number)."""
+    columns = _key_columns(keys)
+    await ensure_due_changes_applied(columns[0])
+    found = map(HOLDS.read, await pools.fetch(_HOLDS_BY_NUMBER, *columns))
+    return {(hold.account_id, hold.number): hold for hold in found}
+
+
+async def get_held_by_task(tasks: Iterable[tuple[int, str]]) -> dict[tuple[int, str], int]:
+    """The credits held for each task (account, task id), by its own budget and by holds; 0 if there are none."""
+    held = dict.fromkeys(tasks, 0)
+    accounts = [account_id for account_id, _ in held]
+    await ensure_due_changes_applied(accounts)
+    for record in await pools.fetch(_HELD_BY_TASK, accounts, [task_id for _, task_id in held]):
+        held[record["account_id"], record["task_id"]] = record["held"]
+    return held
+
+
+def _key_columns(keys: Iterable[AccountKey]) -> list[Any]:
+    pairs = list(dict.fromkeys(keys))
+    return [[account_id for account_id, _ in pairs], [number for _, number in pairs]]
+
+
+def _balance(record: Any) -> AccountBalance:
     return AccountBalance(
         account_id=record["id"],
         owner_id=record["owner_id"],
@@ -190,7 +193,3 @@ def _figures(record: Any) -> AccountBalance:
         low_balance_threshold=record["low_balance_threshold"],
         as_of=record["as_of"],
     )
-
-
-def _lot(record: Any) -> AccountGrant:
-    return AccountGrant(record[0], grant_from_row(record))

@@ -12,7 +12,7 @@ from typing import Final
 from app.audit_log import records
 from app.audit_log.records import AuditContext
 from app.credits import check_key
-from app.db import pools
+from app.db import failures, pools
 from app.db.pools import Connection
 from app.db.set_writes import SetWrite
 from app.errors import IdempotencyConflict, InvalidInput
@@ -101,7 +101,7 @@ async def publish_rate_card(
     draft = await asyncio.to_thread(documents.parse_rate_card, document, version=0, effective_at=datetime.now(UTC))
     request = _Request(document=document, effective_at=effective_at, actor=actor, reason=reason, key=idempotency_key)
     for _ in range(MAX_ATTEMPTS):
-        published = await pools.run_with_retries(lambda: _try_to_publish(request, draft, audit))
+        published = await failures.run_with_retries(lambda: _try_to_publish(request, draft, audit))
         if published is not None:
             return published
     raise RuntimeError(f"another rate card was published before this one {MAX_ATTEMPTS} times")

@@ -7,7 +7,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from app.db import migrations, pools
+from app.db import failures, migrations, pools
 
 READINESS_TIMEOUT_SECONDS: Final = 2.0
 
@@ -38,7 +38,7 @@ class Readiness:
                     return f"migrations are pending: {', '.join(missing)}"
         except Exception as error:
             log.warning("not ready: %r", error)
-            is_connection_failure = pools.is_connection_failure(error)
+            is_connection_failure = failures.is_connection_failure(error)
             return "the database does not answer" if is_connection_failure else "the database cannot be read"
         self._is_migrated = True
         return None

@@ -104,7 +104,7 @@ class StatementPage:
 
     def position_of(self, group: StatementGroup) -> StatementPosition:
         """To read on behind `group`."""
-        return StatementPosition(self.pinned_seq, group.last.line.seq)
+        return StatementPosition(self.pinned_seq, group.last.seq)
 
 
 async def statement_page(

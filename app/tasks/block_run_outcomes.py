@@ -86,7 +86,7 @@ async def finish_block_run(request: FinishBlockRunRequest, rate_cards: RateCardC
             reversed=run.reversed + excess,
             outcome=request.outcome,
             finished_at=book.at,
-            outcome_seq=entry.line.seq if entry is not None else None,
+            outcome_seq=entry.seq if entry is not None else None,
         )
         rows.update_outcome(posting.write, run)
         posting.record_audit(
@@ -112,7 +112,7 @@ async def _replay(posting: Posting, book: AccountState, task: TaskState, run: Bl
     if run.outcome_seq is not None:
         key = (run.account_id, run.outcome_seq)
         entry = (await queries.get_entries([key], connection=posting.connection))[key]
-    credits = entry.line.credits if entry is not None else 0
+    credits = entry.credits if entry is not None else 0
     return FinishedBlockRun(
         credits=credits, entry=entry, block_run=run, task=task, balance=book.balance(), replayed=True
     )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from app.db import pools
+from app.db import failures
 from app.db.group_commit import LOOP_TURNS, BatchedReads, GroupCommit
 from app.errors import (
     BillingError,
@@ -71,7 +71,7 @@ class ChargeQueue:
             lanes=lanes,
             batch_limit=batch_limit,
             queue_limit=queue_limit,
-            fails_whole_batch=pools.is_connection_failure,
+            fails_whole_batch=failures.is_connection_failure,
             loop_turns=LOOP_TURNS,
         )
         # Of tasks that other workers have started: looked up one by one they cost a fifth of a charge.
@@ -79,7 +79,7 @@ class ChargeQueue:
             task_accounts.find_accounts,
             batch_limit=batch_limit,
             queue_limit=queue_limit,
-            fails_whole_batch=pools.is_connection_failure,
+            fails_whole_batch=failures.is_connection_failure,
             loop_turns=LOOP_TURNS,
         )
 
@@ -233,7 +233,7 @@ class _Batch:
             book.at,
             price.rate_card_version,
             price.rule,
-            entry.line.seq if entry else None,
+            entry.seq if entry else None,
         )
         self.seen[book.account_id, request.block_run_id] = _Seen(run, print_, entry)
         rows.insert_block_run(

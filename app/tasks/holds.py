@@ -321,7 +321,7 @@ def _run_of(book: AccountState, task: TaskState, hold: Hold, entry: LedgerEntry 
         book.at,
         hold.terms["rateCardVersion"],
         hold.terms["rule"],
-        entry.line.seq if entry else None,
+        entry.seq if entry else None,
     )
 
 

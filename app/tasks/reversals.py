@@ -78,7 +78,7 @@ async def reverse_charge(
             idempotency_key,
             kind="reverseCharge",
             request_hash=print_,
-            result={"seq": entry.line.seq, "credits": given},
+            result={"seq": entry.seq, "credits": given},
         )
         after = book.balance().audit_fields() | {"reversed": run.reversed}
         subject = f"task {task_id} block run {block_run_id}"
@@ -192,7 +192,7 @@ async def reverse_block_run(
         raise ReversalExceedsCharge(requested_credits=wanted, reversible_credits=left)
     charge_key = (run.account_id, run.entry_seq)
     charge = (await queries.get_entries([charge_key], connection=posting.connection))[charge_key]
-    draws = balance_changes.reversal_draws(charge.line.draws, already_reversed=run.reversed, credits=wanted)
+    draws = balance_changes.reversal_draws(charge.draws, already_reversed=run.reversed, credits=wanted)
     await posting.load_grants(book, [number for number, _ in draws])
     return wanted, balance_changes.reverse(book, draws, cause)[0]
 

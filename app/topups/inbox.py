@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from app.db import pools
+from app.db import failures, pools
 from app.db.set_writes import SetStatement
 from app.errors import InvalidInput
 from app.ledger.posting import ExtraRead, Posting
@@ -143,7 +143,7 @@ async def record_failure(event_id: str, fault: Exception) -> None:
     That the database went away says nothing about the notice, and is not counted.
     """
     text = _text(f"{type(fault).__name__}: {fault}")
-    if pools.is_connection_failure(fault):
+    if failures.is_connection_failure(fault):
         await pools.fetch(_POSTPONED, event_id, text, BACK_OFF_SECONDS[0])
         return
     found = await pools.fetch(_FAILED, event_id, text, MAX_ATTEMPTS, PARKED_FAILED, BACK_OFF_SECONDS)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Final
 
-from app.db import pools
+from app.db import failures
 from app.topups import inbox, provider_events, settlement
 from app.topups.inbox import StoredEvent
 from app.topups.provider import InvalidProviderEvent, PaymentProvider
@@ -30,7 +30,7 @@ async def retry_due(provider: PaymentProvider, *, limit: int = BATCH_SIZE) -> in
         try:
             await handle_stored_event(provider, notice)
         except Exception as fault:
-            if pools.is_connection_failure(fault):
+            if failures.is_connection_failure(fault):
                 raise
             log.warning("payment notice %s failed again: %s", notice.event_id, fault)
     return len(due)

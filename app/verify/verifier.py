@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from app.db import pools
 from app.db.pools import Connection
-from app.ledger import accounts, posting, queries
-from app.ledger.queries import ENTRY_COLUMNS
+from app.ledger import accounts, posting
+from app.ledger.rows import ENTRIES
 from app.ledger.rules.account_state import LedgerEntry
 from app.ledger.rules.hash_chain import GENESIS_MAC, sign_entry
 from app.verify.sql_checks import SQL_CHECKS
@@ -45,7 +45,7 @@ _ACCOUNTS: Final = """
 """
 
 _ENTRIES: Final = f"""
-    SELECT {ENTRY_COLUMNS} FROM entry AS e
+    SELECT {ENTRIES.columns("e")} FROM entry AS e
     WHERE (e.account_id, e.seq) > ($1::bigint, $2::bigint) AND e.account_id <= $3
     ORDER BY e.account_id, e.seq LIMIT $4
 """  # noqa: S608  our own constant
@@ -184,13 +184,13 @@ class _Check:
     def follow(self, row: Any) -> Iterator[Violation]:
         """Check the next entry against what came before it, and take it in."""
         try:
-            posted = queries.entry_from_row(row)
-            mac = sign_entry(posted.line, previous_mac=self._mac, key=posting.signing_key())
+            posted = ENTRIES.read(row)
+            mac = sign_entry(posted, previous_mac=self._mac, key=posting.signing_key())
         except (ValueError, TypeError) as fault:
             yield self._break("I2", f"entry {row['seq']} cannot be read: {fault}")
             self._mac, self._seq = bytes(row["mac"]), row["seq"]
             return
-        line = posted.line
+        line = posted
         if line.seq != self._seq + 1:
             yield self._break("I2", f"entry {line.seq} follows entry {self._seq}")
         if line.version <= self._version:
@@ -212,7 +212,7 @@ class _Check:
         self._owed += line.owed
 
     def _draw(self, entry: LedgerEntry) -> Iterator[Violation]:
-        line = entry.line
+        line = entry
         if not all(type(part) is int for draw in line.draws for part in draw):
             yield self._break("I1", f"the draws of entry {line.seq} are not numbers")
             return

@@ -68,7 +68,7 @@ async def populate_account(api: Api, rate_cards: RateCardCache, owner_id: str) -
     nodes: dict[str, tuple[Any, ...]] = {
         "Account": (owner_id,), "Balance": (owner_id,), "Agent": (owner_id, f"{owner_id}-agent"),
         "Task": (number, task.task_id), "TaskCost": (number, task.task_id), "BlockRun": (number, run.block_run_id),
-        "Entry": (number, entry.line.seq), "Grant": (number, 1), "Hold": (number, 1),
+        "Entry": (number, entry.seq), "Grant": (number, 1), "Hold": (number, 1),
         "Notice": (number, notices[0]["number"]), "TopUp": (number, top_up.id),
     }  # fmt: skip
     names = {

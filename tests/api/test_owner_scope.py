@@ -351,7 +351,7 @@ async def test_a_mutation_of_an_account_that_forgets_to_ask_is_refused_by_the_bo
 
 async def test_an_account_that_turns_out_to_be_anothers_under_its_lock_is_not_changed(bob: PopulatedAccount) -> None:
     """As after a database was brought back from a backup: what this process remembers is not what is there."""
-    ledger_accounts._remember("alice", bob.account_id)
+    ledger_accounts._cache("alice", bob.account_id)
     before = await everything_of(bob)
     wishes = AutoTopUpConfig(enabled=True, threshold=100, amount=500, max_per_day=500)
     on = ConfigureRequest(owner_id="alice", config=wishes, consent_version="1", actor="user:alice", owner_ids=["alice"])

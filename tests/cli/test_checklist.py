@@ -458,7 +458,7 @@ async def test_only_an_active_key_counts(db: str) -> None:
     revoked = await service_keys.create_key("revoked", [Scope.CHARGE])
     await service_keys.revoke_key(revoked.split("_")[1])
     await service_keys.create_key("expired", [Scope.CHARGE], expires_at=datetime.now(UTC) + timedelta(hours=1))
-    await pools.fetch("UPDATE api_key SET expires_at = clock_timestamp() WHERE name = 'expired'")
+    await pools.fetch("UPDATE service_key SET expires_at = clock_timestamp() WHERE name = 'expired'")
     still_none = await schema_checks.service_keys(installation())
     await service_keys.create_key("executor", [Scope.CHARGE])
 

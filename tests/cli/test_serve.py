@@ -159,7 +159,7 @@ def test_production_does_not_migrate_by_itself_and_names_the_command_that_does(p
     assert first.stdout.startswith("applied 0001_")
     assert first.stdout.endswith("loaded the default rate card\n")
     assert second.stdout == "nothing to do\n"
-    assert as_owner.startswith("The database role postgres is a superuser: it can switch triggers off")
+    assert as_owner.startswith("The database role postgres is a superuser: it can disable triggers")
     assert as_owner.endswith(f"{roles.ADVICE}\n")
     assert in_its_role == ""
 

@@ -21,10 +21,8 @@ from tests.command_line import REPOSITORY, temporary_directory
 OWNER = """
 import sys, time
 from pathlib import Path
-from app import embedded
-from app.db.postgres_programs import copied
-from tests.command_line import CHECKOUT, open_place
-server = embedded.start(Path(sys.argv[1]))
+from app.db import embedded_postgres
+server = embedded_postgres.start(Path(sys.argv[1]))
 print(server.server.pid, server.watcher.pid, flush=True)
 time.sleep(600)
 """

@@ -45,7 +45,7 @@ TYPES: dict[type, str] = {
 
 KEYS = {
     "account": ["id"],
-    "api_key": ["id"],
+    "service_key": ["id"],
     "audit_record": ["id"],
     "auto_top_up": ["account_id"],
     "block_run": ["account_id", "block_run_id"],
@@ -108,7 +108,7 @@ async def test_the_checks_and_triggers_are_there(db: str) -> None:
     assert {record["conname"] for record in checks} >= {
         "account_counters",
         "account_figures",
-        "api_key_place",
+        "service_key_slot",
         "audit_record_actor",
         "block_run_figures",
         "credit_grant_figures",
@@ -186,7 +186,9 @@ async def test_posting_finds_its_rows_by_their_keys_even_on_empty_tables(db: str
     connection = await asyncpg.connect(**pools.connection_arguments(db), server_settings=pools.POSTING_PLANNER)
     reads = [rows.read_tasks([(1, "t")]), rows.read_block_runs([(1, "b")]), rows.read_reversible_block_runs([(1, "t")])]
     holds = [rows.read_budgets([(1, "t")]), rows.read_holds([(1, "b")])]
-    sql = posting._statement(*[tuple((read.sql, len(read.values)) for read in some) for some in (holds, reads)], True)
+    sql = posting._read_statement(
+        *[tuple((read.sql, len(read.values)) for read in some) for some in (holds, reads)], True
+    )
     values = [[1], [1], *[value for read in (*holds, *reads) for value in read.values]]
     for table in ("hold", "block_run", "task", "entry", "credit_grant"):  # swollen by other tests, and here to be new
         await connection.execute(f"VACUUM FULL {table}")
@@ -206,7 +208,7 @@ async def test_posting_finds_its_rows_by_their_keys_even_on_empty_tables(db: str
     await connection.close()
 
 
-async def test_reads_of_one_task_read_nothing_else_of_a_busy_account(db: str, catalogue: RateCardCache) -> None:
+async def test_reads_of_one_task_read_nothing_else_of_a_busy_account(db: str, rate_cards: RateCardCache) -> None:
     """On the reading pool, where the planner is free to choose."""
     await grant_credits("alice", 10_000)
     tasks = [await start_task("alice") for _ in range(100)]
@@ -214,7 +216,7 @@ async def test_reads_of_one_task_read_nothing_else_of_a_busy_account(db: str, ca
         runs = [
             block_run_request(task, block="SearchTheWebBlock") for task in tasks[place : place + 10] for _ in range(80)
         ]
-        await charge_many([(tasks[0].account_id, run) for run in runs], catalogue)
+        await charge_many([(tasks[0].account_id, run) for run in runs], rate_cards)
     await pools.fetch("ANALYZE")
     accounts, names = rows.key_columns((task.account_id, task.task_id) for task in tasks[:10])
     for sql, index, values in (

@@ -23,14 +23,14 @@ SOMEBODY = Cause(actor="service:test")
 
 async def charge(account_id: int, credits: int) -> int:
     async def decide(posting: Posting) -> int:
-        return balance_changes.charge(posting.accounts[account_id], credits, SOMEBODY).line.balance_after
+        return balance_changes.charge(posting.accounts[account_id], credits, SOMEBODY).balance_after
 
     return await posting.post([account_id], decide)
 
 
 async def kinds(account_id: int) -> list[tuple[str, int]]:
     page = await queries.list_entries(account_id, before_seq=MAX_CREDITS, limit=100)
-    return [(posted.line.kind, posted.line.credits) for posted in reversed(page)]
+    return [(posted.kind, posted.credits) for posted in reversed(page)]
 
 
 async def test_two_first_credits_at_the_same_instant_both_count(db: str) -> None:
@@ -100,8 +100,8 @@ async def test_time_counts_without_a_job_for_whoever_reads_or_writes(db: str) ->
     figures = await get_balance(account)
     assert (figures.available, figures.version) == (7, 3)
     page = await queries.list_entries(account, before_seq=99, limit=9)
-    assert [(one.line.kind, one.line.credits) for one in page] == [("EXPIRY", -10), ("GRANT", 7), ("GRANT", 10)]
-    assert page[0].line.at == given.grant.expires_at
+    assert [(one.kind, one.credits) for one in page] == [("EXPIRY", -10), ("GRANT", 7), ("GRANT", 10)]
+    assert page[0].at == given.grant.expires_at
     assert await charge(account, 7) == 0
 
 

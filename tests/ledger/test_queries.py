@@ -50,7 +50,7 @@ async def test_entries_of_any_kinds_come_newest_first_in_pages_that_join(
             account, before_seq=found[-1] if found else 99, limit=size, kinds=kinds
         ):
             assert len(page) <= size
-            found += [entry.line.seq for entry in page]
+            found += [entry.seq for entry in page]
         assert found == seqs
 
 

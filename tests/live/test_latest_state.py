@@ -158,4 +158,4 @@ async def test_nothing_is_kept_or_read_of_what_nobody_follows_any_more() -> None
     followed.books.lists.clear()
     followed.change(7)
     await asyncio.sleep(0.01)
-    assert (followed.books.lists, followed.newest._followers, followed.feed._watches) == ([], {}, {})
+    assert (followed.books.lists, followed.newest._subscriptions, followed.feed._callbacks) == ([], {}, {})

@@ -65,7 +65,12 @@ async def test_a_card_takes_effect_from_the_earliest_instant_allowed(db: str) ->
     assert quote(published.card, "Block", {}).credits == 5
     assert quote(published.card, "Block", {}).rate_card_version == 2
     row = await RateCard.get(version=2)
-    assert (row.document, row.published_by, row.reason, row.key) == (a_document(), "operator:ann", "dearer now", "k1")
+    assert (row.document, row.published_by, row.reason, row.idempotency_key) == (
+        a_document(),
+        "operator:ann",
+        "dearer now",
+        "k1",
+    )
     assert row.effective_at == published.card.effective_at
 
 

@@ -42,7 +42,7 @@ async def reverse(run: BlockRunState, credits: int) -> None:
 
 def told(group: StatementGroup) -> Told:
     kinds = tuple(str(kind) for kind in group.kinds)
-    return group.task_id, kinds, group.credits, group.entries, group.first.line.seq, group.last.line.seq
+    return group.task_id, kinds, group.credits, group.entries, group.first.seq, group.last.seq
 
 
 def by_hand(
@@ -53,8 +53,8 @@ def by_hand(
 ) -> list[Told]:
     """The whole statement, as one would write it down from all entries."""
     groups: dict[str | int, list[LedgerEntry]] = {}
-    for entry in sorted(entries, key=lambda entry: entry.line.seq):
-        line = entry.line
+    for entry in sorted(entries, key=lambda entry: entry.seq):
+        line = entry
         chosen = kinds is None or line.kind in kinds
         if chosen and (from_at is None or line.at >= from_at) and (to_at is None or line.at < to_at):
             of_task = line.task_id if line.kind in {"CHARGE", "REVERSAL"} else None
@@ -62,11 +62,11 @@ def by_hand(
     lines = [
         (
             key if isinstance(key, str) else None,
-            tuple(sorted({entry.line.kind for entry in some})),
-            sum(entry.line.credits for entry in some),
+            tuple(sorted({entry.kind for entry in some})),
+            sum(entry.credits for entry in some),
             len(some),
-            some[0].line.seq,
-            some[-1].line.seq,
+            some[0].seq,
+            some[-1].seq,
         )
         for key, some in groups.items()
     ]
@@ -106,7 +106,7 @@ async def test_a_task_is_one_group_where_its_last_entry_stands(db: str, rate_car
         (two.task_id, ("CHARGE",), -10, 1, 3, 3),
         (None, ("GRANT",), 100, 1, 1, 1),
     ]
-    assert [group.last.line.balance_after for group in groups] == [79, 75, 80, 100]
+    assert [group.last.balance_after for group in groups] == [79, 75, 80, 100]
     assert sum(group.credits for group in groups) == 79
 
 
@@ -141,7 +141,7 @@ async def test_any_history_reads_as_its_entries_say_in_pages_of_any_size(db: str
             case _:
                 runs += await charge(rate_cards, *chance.choices(tasks, k=chance.randint(1, 3)))
     entries = await queries.list_entries(account_id, before_seq=9_999, limit=9_999)
-    instants = [entry.line.at for entry in chance.sample(entries, 4)]
+    instants = [entry.at for entry in chance.sample(entries, 4)]
     periods = [(None, None), (instants[0], None), (None, instants[1]), (min(instants[2:]), max(instants[2:]))]
     for kinds in (
         None,
@@ -179,7 +179,7 @@ async def test_what_time_has_changed_stands_in_the_first_page(db: str) -> None:
         (None, ("GRANT",), 7, 1, 2, 2),
         (None, ("GRANT",), 50, 1, 1, 1),
     ]
-    assert page.groups[0].last.line.at == lot.starts_at
+    assert page.groups[0].last.at == lot.starts_at
 
 
 async def test_an_account_without_entries_and_an_unknown_one_have_empty_statements(db: str) -> None:

@@ -75,7 +75,7 @@ async def test_an_outcome_costs_what_the_card_says(
     assert done.balance.posted == 100 - cost + given_back == (await get_balance(task.account_id)).posted
     if given_back:
         assert done.entry is not None
-        line = done.entry.line
+        line = done.entry
         assert (line.kind, line.credits, line.draws) == ("REVERSAL", given_back, ((1, given_back),))
         assert (line.task_id, line.block_run_id, line.actor) == (task.task_id, "run", "service:test")
         assert (line.reason, line.request_id) == (f"the block run ended as {outcome}", "request-1")

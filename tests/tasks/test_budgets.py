@@ -77,7 +77,7 @@ async def test_a_budget_keeps_its_credits_whatever_other_tasks_spend(prices: Rat
     for left in (30, 20, 10, 0):
         one = await charge_block_run(mine, prices)
         assert one.entry is not None
-        assert (one.entry.line.hold_number, one.entry.line.balance_after) == (mine.budget_hold, left)
+        assert (one.entry.hold_number, one.entry.balance_after) == (mine.budget_hold, left)
         assert one.signal == (None if left else SignalKind.STOP)
     assert await figures(mine) == (0, 0, 0)
     assert (await verify_ledger()).violations == []
@@ -220,7 +220,7 @@ async def test_no_budget_outlives_its_grants_by_more_than_a_day(prices: RateCard
     assert one.block_run.charged_at > grant.grant.expires_at
     await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
     assert await figures(task) == (0, 0, 0)  # released after the expiry, the rest has left
-    kinds = [(e.line.kind, e.line.credits) for e in await queries.list_entries(task.account_id, before_seq=9, limit=9)]
+    kinds = [(e.kind, e.credits) for e in await queries.list_entries(task.account_id, before_seq=9, limit=9)]
     assert kinds == [("EXPIRY", -30), ("CHARGE", -10), ("GRANT", 40)]
     assert (await verify_ledger()).violations == []
 
@@ -467,7 +467,7 @@ async def test_a_hold_inside_a_budget_claims_from_it_and_returns_to_it(prices: R
 
     captured = await holds.capture_hold(capture_request(one, 12))
     assert captured.entry is not None
-    assert (captured.entry.line.hold_number, captured.task.total) == (placed.hold.number, 12)
+    assert (captured.entry.hold_number, captured.task.total) == (placed.hold.number, 12)
     assert await figures(task) == (88, 28, 60)
     await holds.void_hold(task.task_id, two.block_run_id)
     row = await envelope_of(task)
@@ -529,7 +529,7 @@ async def test_a_grant_that_expires_under_a_budget_pays_for_the_task_until_it_en
 
     assert await figures(task) == (100, 0, 100)
     page = await queries.list_entries(task.account_id, before_seq=99, limit=9)
-    assert [(one.line.kind, one.line.credits) for one in reversed(page)] == [
+    assert [(one.kind, one.credits) for one in reversed(page)] == [
         ("GRANT", 30), ("GRANT", 100), ("EXPIRY", -10), ("CHARGE", -10), ("EXPIRY", -8), ("EXPIRY", -2),
     ]  # fmt: skip
     assert (await verify_ledger()).violations == []

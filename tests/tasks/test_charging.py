@@ -29,7 +29,7 @@ async def test_a_charge_moves_credits_the_task_and_the_balance_together(charge_q
     charged = await charge_queue.charge(block_run_request(task, block_run_id="run-a"))
     assert isinstance(charged, Charge)
     assert charged.entry is not None
-    assert (charged.entry.line.credits, charged.entry.line.balance_after, charged.entry.line.seq) == (-10, 60, 2)
+    assert (charged.entry.credits, charged.entry.balance_after, charged.entry.seq) == (-10, 60, 2)
     assert (charged.task.total, charged.task.steps, charged.balance.available) == (10, 1, 60)
     assert (await get_balance(task.account_id)) == charged.balance
 
@@ -130,7 +130,7 @@ async def test_items_of_a_list_see_those_before_them_and_keep_their_own_outcomes
     ]  # fmt: skip
     assert [outcome.balance.available for outcome in outcomes if isinstance(outcome, Charge)] == [15, 15, 5]
     page = await queries.list_entries(task.account_id, before_seq=99, limit=10)
-    assert [entry.line.seq for entry in page] == [3, 2, 1]
+    assert [entry.seq for entry in page] == [3, 2, 1]
 
 
 async def test_a_batch_keeps_order_and_says_which_task_is_unknown(charge_queue: ChargeQueue) -> None:

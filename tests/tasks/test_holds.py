@@ -71,7 +71,7 @@ async def a_state(task: TaskState) -> TaskState:
 async def lines(task: TaskState) -> list[tuple[str, int]]:
     """The account's entries, oldest first."""
     page = await queries.list_entries(task.account_id, before_seq=999, limit=999)
-    return [(entry.line.kind, entry.line.credits) for entry in reversed(page)]
+    return [(entry.kind, entry.credits) for entry in reversed(page)]
 
 
 async def rows_of(task: TaskState) -> list[Any]:
@@ -124,7 +124,7 @@ async def test_what_is_held_is_nobody_elses_and_is_drawn_by_its_capture(prices: 
 
     held = await holding.capture_hold(capture_request(hold, 30))
     assert held.entry is not None
-    assert (held.entry.line.credits, held.entry.line.draws, held.entry.line.hold_number) == (-30, ((1, 30),), 1)
+    assert (held.entry.credits, held.entry.draws, held.entry.hold_number) == (-30, ((1, 30),), 1)
     assert await figures(one) == (5, 0, 5)
     assert (await verify_ledger()).violations == []
 
@@ -139,7 +139,7 @@ async def test_a_capture_takes_what_was_measured_and_returns_the_rest(prices: Ra
     held = await holding.capture_hold(capture_request(hold, items, request_id="request"))
 
     assert held.entry is not None
-    line = held.entry.line
+    line = held.entry
     assert (line.kind, line.credits, line.hold_number, line.request_id) == ("CHARGE", -items, 1, "request")
     assert (held.hold.status, held.hold.captured, held.hold.released, held.hold.priced_credits) == (
         HoldStatus.CAPTURED, items, 30 - items, items,
@@ -634,15 +634,15 @@ async def test_the_unclaimed_part_of_an_expiring_grant_leaves_at_the_instant_the
     await wait_until(grant.grant.expires_at)
     assert await figures(task) == (30, 30, 0)
     [leaving] = await queries.list_entries(task.account_id, before_seq=99, limit=9, kinds=["EXPIRY"])
-    assert (leaving.line.credits, leaving.line.at) == (-20, grant.grant.expires_at)
+    assert (leaving.credits, leaving.at) == (-20, grant.grant.expires_at)
 
     voided = await holding.void_hold(task.task_id, hold.block_run_id)
     assert await figures(task) == (0, 0, 0)
     [rest, first] = await queries.list_entries(task.account_id, before_seq=99, limit=9, kinds=["EXPIRY"])
     assert first == leaving
-    assert (rest.line.credits, rest.line.at, rest.line.draws) == (-30, voided.hold.closed_at, ((1, 30),))
-    assert rest.line.at > grant.grant.expires_at
-    assert placed.hold.expires_at > rest.line.at
+    assert (rest.credits, rest.at, rest.draws) == (-30, voided.hold.closed_at, ((1, 30),))
+    assert rest.at > grant.grant.expires_at
+    assert placed.hold.expires_at > rest.at
     assert (await verify_ledger()).violations == []
 
 
@@ -659,12 +659,12 @@ async def test_a_capture_after_its_grant_has_expired_still_draws_it(prices: Rate
     held = await holding.capture_hold(capture_request(hold, 12))
 
     assert held.entry is not None
-    assert (held.entry.line.draws, held.hold.captured, held.hold.released) == (((1, 12),), 12, 18)
+    assert (held.entry.draws, held.hold.captured, held.hold.released) == (((1, 12),), 12, 18)
     # What it did not need has expired: it leaves at the release.
     assert await figures(task) == (100, 0, 100)
     assert (await lines(task))[2:] == [("CHARGE", -12), ("EXPIRY", -18)]
     [left] = await queries.list_entries(task.account_id, before_seq=99, limit=9, kinds=["EXPIRY"])
-    assert left.line.at == held.hold.closed_at
+    assert left.at == held.hold.closed_at
     assert (await verify_ledger()).violations == []
 
 
@@ -679,7 +679,7 @@ async def test_a_hold_that_lapses_after_its_grant_has_expired_lets_the_rest_expi
 
     assert await figures(task) == (0, 0, 0)
     [left] = await queries.list_entries(task.account_id, before_seq=99, limit=9, kinds=["EXPIRY"])
-    assert (left.line.credits, left.line.at) == (-30, placed.hold.expires_at)
+    assert (left.credits, left.at) == (-30, placed.hold.expires_at)
     assert (await verify_ledger()).violations == []
 
 

@@ -216,7 +216,7 @@ async def test_a_task_without_a_budget_may_be_given_one(rate_cards: RateCardCach
     assert await figures(task) == (45, 30, 15)
     paid = await charge_block_run(task, rate_cards, block_run_id="b")
     assert paid.entry is not None
-    assert paid.entry.line.hold_number == 1
+    assert paid.entry.hold_number == 1
     await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
     assert await figures(task) == (35, 0, 35)
     assert (await verify_ledger()).violations == []

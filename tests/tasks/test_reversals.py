@@ -49,14 +49,14 @@ async def charged(db: str, rate_cards: RateCardCache) -> TaskState:
 
 async def test_credits_go_back_where_they_came_from_the_last_drawn_first(charged: TaskState) -> None:
     first = await reverse(charged, 7)
-    assert (first.credits, first.entry.line.draws, first.task.total, first.balance.posted) == (
+    assert (first.credits, first.entry.draws, first.task.total, first.balance.posted) == (
         7,
         ((2, 6), (1, 1)),
         3,
         101,
     )
     rest = await reverse(charged)
-    assert (rest.credits, rest.entry.line.draws, rest.task.total, rest.balance.posted) == (3, ((1, 3),), 0, 104)
+    assert (rest.credits, rest.entry.draws, rest.task.total, rest.balance.posted) == (3, ((1, 3),), 0, 104)
     lots = await queries.list_grants(charged.account_id, before_number=99, limit=9)
     assert [(lot.number, lot.remaining) for lot in lots] == [(2, 100), (1, 4)]
     [run] = (await costs.block_runs_of_tasks([(charged.account_id, charged.task_id)], limit=9)).popitem()[1]
@@ -120,7 +120,7 @@ async def reverse_all(task: TaskState | str, **more: Any) -> TaskReversal:
 async def lines(task: TaskState, kind: str) -> list[tuple[str | None, int, tuple[tuple[int, int], ...]]]:
     """The account's entries of a kind, oldest first: (block run, credits, draws)."""
     page = await queries.list_entries(task.account_id, before_seq=999, limit=999, kinds=[kind])
-    return [(entry.line.block_run_id, entry.line.credits, entry.line.draws) for entry in reversed(page)]
+    return [(entry.block_run_id, entry.credits, entry.draws) for entry in reversed(page)]
 
 
 async def test_a_task_gives_back_its_whole_cost_into_the_grants_it_came_from(
@@ -137,7 +137,7 @@ async def test_a_task_gives_back_its_whole_cost_into_the_grants_it_came_from(
     assert (done.task.total, done.task.charged, done.task.reversed, done.task.steps) == (0, 20, 20, 3)
     assert await lines(charged, "REVERSAL") == [("run", 10, ((2, 6), (1, 4))), ("two", 10, ((2, 10),))]
     page = await queries.list_entries(charged.account_id, before_seq=99, limit=1)
-    assert (page[0].line.actor, page[0].line.reason) == ("operator:o", "all failed")
+    assert (page[0].actor, page[0].reason) == ("operator:o", "all failed")
     lots = await queries.list_grants(charged.account_id, before_number=99, limit=9)
     assert [(lot.number, lot.remaining) for lot in lots] == [(2, 90), (1, 4)]
     runs = (await costs.block_runs_of_tasks([(charged.account_id, charged.task_id)], limit=9)).popitem()[1]
@@ -205,13 +205,13 @@ async def test_what_comes_back_to_an_expired_grant_leaves_at_once_and_both_are_s
 
     assert (done.credits, done.entries, done.task.total, done.balance.posted) == (20, 2, 0, 100)
     page = await queries.list_entries(task.account_id, before_seq=99, limit=4)
-    assert [(one.line.kind, one.line.credits, one.line.draws) for one in reversed(page)] == [
+    assert [(one.kind, one.credits, one.draws) for one in reversed(page)] == [
         ("REVERSAL", 10, ((1, 10),)),
         ("EXPIRY", -10, ((1, 10),)),
         ("REVERSAL", 10, ((2, 6), (1, 4))),
         ("EXPIRY", -4, ((1, 4),)),
     ]
-    assert len({one.line.at for one in page}) == 1
+    assert len({one.at for one in page}) == 1
     assert (await verify_ledger()).violations == []
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.db import pools
 from app.errors import Unavailable
-from app.ledger import accounts, notification_queries
+from app.ledger import accounts, notifications
 from app.topups import rows
 from app.topups.auto_topup import purchasing
 from app.topups.auto_topup import rows as auto_rows
@@ -115,7 +115,7 @@ async def move_back_in_time(account_id: int, **time: float) -> None:
 
 async def list_notification_kinds(account_id: int, *, standing: bool = True) -> list[str]:
     """The kinds of the notices, oldest first; those that are not cleared unless said otherwise."""
-    found = await notification_queries.list_notifications(account_id, limit=100)
+    found = await notifications.list_notifications(account_id, limit=100)
     return [notice.kind.value for notice in reversed(found) if not (standing and notice.resolved_at)]
 
 

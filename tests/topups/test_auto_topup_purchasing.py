@@ -284,7 +284,7 @@ async def test_a_charge_that_empties_the_balance_is_followed_by_a_purchase(db: s
     running = [asyncio.create_task(feed.run(db)) for _ in range(1)]
     running += [asyncio.create_task(worker.run_worker(feed, provider, TERMS)) for _ in range(2)]
     async with asyncio.timeout(10):
-        while not feed._change_watches or await posted_credits(account_id) < 1_000:
+        while not feed._accounts or await posted_credits(account_id) < 1_000:
             await grant_credits("alice", 10)  # a change of a balance that stays below the threshold, whatever made it
             await asyncio.sleep(0.05)
     for task in running:

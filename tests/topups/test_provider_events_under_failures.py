@@ -21,7 +21,7 @@ import httpx
 import psutil
 import pytest
 
-from app.db import pools
+from app.db import failures, pools
 from app.errors import BillingError
 from app.pricing.measurements import Measurements
 from app.pricing.rate_card_cache import RateCardCache
@@ -210,7 +210,7 @@ async def asked_until_answered(ask: Callable[[], Awaitable[T]]) -> T:
         try:
             return await ask()
         except Exception as fault:
-            if not pools.is_connection_failure(fault):
+            if not failures.is_connection_failure(fault):
                 raise
             await asyncio.sleep(0.05)
     raise AssertionError("the database never answered")

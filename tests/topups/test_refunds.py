@@ -19,7 +19,7 @@ from app.errors import (
     TopUpNotPaid,
     Unavailable,
 )
-from app.ledger import hold_queries
+from app.ledger import queries as ledger_queries
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import holds as holding
 from app.tasks import lifecycle, reversals
@@ -561,7 +561,7 @@ async def test_a_hold_that_is_captured_draws_its_claim_whatever_was_refunded(db:
     hold = hold_request(await start_task("alice"), 400)
     await holding.place_hold(hold, rate_cards)
     await refunded(top_up)
-    [open_hold] = await hold_queries.list_holds(top_up.account_id, before_number=9, limit=9, open_only=True)
+    [open_hold] = await ledger_queries.list_holds(top_up.account_id, before_number=9, limit=9, open_only=True)
     assert (open_hold.remaining, await read_figures(top_up)) == (400, (400, 400, 0, 400, 0))
     await whole()
 

@@ -134,7 +134,7 @@ class GivingBack(RuleBasedStateMachine):
     @invariant()
     def what_was_given_back_is_what_its_entries_say(self) -> None:
         top_up = derive_top_up(self.case.top_up, self.case.refunds.values(), self.case.disputes.values())
-        lines = [posted.line for posted in self.book.new_entries if posted.line.top_up_id == top_up.id]
+        lines = [posted for posted in self.book.new_entries if posted.top_up_id == top_up.id]
         left = sum(line.credits - line.owed for line in lines if line.kind in BY_TOP_UP)
         assert left == top_up.credits - top_up.refunded_credits - top_up.clawed_back_credits >= 0
         taken = sum(row.bonus_credits for row in self.case.refunds.values() if row.is_effective)
@@ -169,7 +169,7 @@ class GivingBack(RuleBasedStateMachine):
     def the_figures_agree(self) -> None:
         lots = self.book.grants.values()
         assert self.book.posted == sum(lot.remaining for lot in lots)
-        assert self.book.owed == sum(posted.line.owed for posted in self.book.new_entries) >= 0
+        assert self.book.owed == sum(posted.owed for posted in self.book.new_entries) >= 0
         assert all(0 <= lot.claimed <= lot.remaining <= lot.credits for lot in lots)
         payable = sum(lot.spendable for lot in lots if lot.is_open and lot.pays_debt)
         assert not (self.book.owed and self.book.available and payable)

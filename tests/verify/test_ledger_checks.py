@@ -150,7 +150,7 @@ async def test_a_wrong_line_is_found_though_whoever_wrote_it_had_the_key(
     before, last = reversed(
         await queries.list_entries(await accounts.get_or_create_account("alice"), before_seq=6, limit=2)
     )
-    line = last.line._replace(**change)
+    line = last._replace(**change)
     mac = sign_entry(line, previous_mac=before.mac, key=posting.signing_key())
     await vandal.execute(
         "UPDATE entry SET seq = $1, version = $2, at = $3, balance_after = $4, draws = $5, mac = $6 WHERE mac = $7",
@@ -349,10 +349,10 @@ async def test_a_captured_hold_whose_block_run_is_gone_is_told(claimed_books: No
 @pytest.mark.parametrize(
     ("sql", "whats"),
     [
-        ("UPDATE entry SET hold_number = NULL WHERE hold = 6", ["hold 6 captured 3, its charges 0"]),
-        ("UPDATE entry SET hold_number = 5 WHERE hold = 4",
+        ("UPDATE entry SET hold_number = NULL WHERE hold_number = 6", ["hold 6 captured 3, its charges 0"]),
+        ("UPDATE entry SET hold_number = 5 WHERE hold_number = 4",
          ["hold 4 captured 10, its charges 0", "hold 5 captured 10, its charges 20"]),
-        ("UPDATE entry SET hold_number = 99 WHERE hold = 6",
+        ("UPDATE entry SET hold_number = 99 WHERE hold_number = 6",
          ["hold 6 captured 3, its charges 0", "hold 99 stands in entries and nowhere else"]),
     ],
 )  # fmt: skip

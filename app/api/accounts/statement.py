@@ -33,7 +33,7 @@ class StatementLine:
     async def task(self, info: ResolverInfo) -> Task | None:
         if self.group.task_id is None:
             return None
-        return await load_task(info.context, self.group.last.line.account_id, self.group.task_id)
+        return await load_task(info.context, self.group.last.account_id, self.group.task_id)
 
     @declare.field(description="Its one entry; null where it is a task's.")
     def entry(self) -> Entry | None:
@@ -74,8 +74,8 @@ def _statement_of(group: StatementGroup) -> StatementLine:
         kinds=list(group.kinds),
         credits=Credits(group.credits),
         entry_count=group.entries,
-        first_at=group.first.line.at,
-        last_at=group.last.line.at,
-        balance_after=Credits(group.last.line.balance_after),
+        first_at=group.first.at,
+        last_at=group.last.at,
+        balance_after=Credits(group.last.balance_after),
         group=group,
     )

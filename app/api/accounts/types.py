@@ -34,7 +34,7 @@ from app.engine.pagination import (
 from app.engine.permissions import Permission
 from app.engine.schema import describe_enum
 from app.errors import BadRequest
-from app.ledger import hold_queries, queries
+from app.ledger import queries
 from app.ledger.rules.account_state import AccountBalance, EntryKind
 from app.tasks import agents
 from app.topups import rows as topups
@@ -137,7 +137,7 @@ class Account(global_ids.Node):
             found,
             first=first,
             after=after,
-            cursor_of=lambda posted: encode_cursor("entries", number, posted.line.seq),
+            cursor_of=lambda posted: encode_cursor("entries", number, posted.seq),
             node_of=to_entry,
         )
 
@@ -165,7 +165,7 @@ class Account(global_ids.Node):
     async def holds(self, first: First = 25, after: After = None, open_only: OpenOnly = True) -> Connection[Hold]:
         number = self.figures.account_id
         place = decode_cursor(after, "holds", number, shape=(int,))
-        found = await hold_queries.list_holds(
+        found = await queries.list_holds(
             number,
             before_number=_small(place[0]) if place else 2**31 - 1,
             limit=check_first(first) + 1,

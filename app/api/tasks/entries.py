@@ -99,39 +99,39 @@ class Entry(global_ids.Node):
     async def task(self, info: ResolverInfo) -> LazyTask | None:
         from app.api.tasks.types import load_task  # noqa: PLC0415  tasks shows entries, entries show tasks
 
-        line = self.posted.line
+        line = self.posted
         return await load_task(info.context, line.account_id, line.task_id) if line.task_id else None
 
     @declare.field(description="The block run that it pays or gives back.")
     async def block_run(self, info: ResolverInfo) -> LazyBlockRun | None:
         from app.api.tasks.block_runs import load_block_run  # noqa: PLC0415  as above
 
-        line = self.posted.line
+        line = self.posted
         return await load_block_run(info.context, line.account_id, line.block_run_id) if line.block_run_id else None
 
     @declare.field(description="The top-up that it credits.")
     async def top_up(self, info: ResolverInfo) -> LazyTopUp | None:
         from app.api.topups.types import load_top_up  # noqa: PLC0415  as above
 
-        line = self.posted.line
+        line = self.posted
         return await load_top_up(info.context, line.account_id, line.top_up_id) if line.top_up_id else None
 
     @declare.field(description="The hold or budget that paid it; null where the account did.")
     async def hold(self, info: ResolverInfo) -> Hold | None:
-        line = self.posted.line
+        line = self.posted
         return (
             await load_hold(info.context, line.account_id, line.hold_number) if line.hold_number is not None else None
         )
 
     @declare.field(description="Which grants it drew on or filled; their credits add up to the entry's.")
     def draws(self) -> list[Draw]:
-        line = self.posted.line
+        line = self.posted
         return [Draw(credits=Credits(drawn), key=(line.account_id, number)) for number, drawn in line.draws]
 
 
 def to_entry(posted: LedgerEntry) -> Entry:
     """An entry as GraphQL shows it."""
-    line = posted.line
+    line = posted
     return Entry(
         id=global_ids.encode_id("Entry", line.account_id, line.seq),
         seq=Long(line.seq),

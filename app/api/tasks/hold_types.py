@@ -12,7 +12,7 @@ from app.api.scalars import Credits
 from app.engine import declare, global_ids
 from app.engine.permissions import Permission
 from app.engine.schema import describe_enum
-from app.ledger import hold_queries, owner_scope
+from app.ledger import owner_scope, queries
 from app.ledger.rules.account_state import Hold as HoldState
 from app.ledger.rules.account_state import HoldStatus
 
@@ -130,10 +130,10 @@ async def load_held_credits(context: Context, account_id: int, task_id: str) -> 
 
 
 async def _holds(keys: list[tuple[int, int]]) -> Sequence[HoldState | None]:
-    found = await hold_queries.get_holds(keys)
+    found = await queries.get_holds(keys)
     return [found.get(key) for key in keys]
 
 
 async def _held(keys: list[tuple[int, str]]) -> Sequence[int]:
-    found = await hold_queries.get_held_by_task(keys)
+    found = await queries.get_held_by_task(keys)
     return [found[key] for key in keys]

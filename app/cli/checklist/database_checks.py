@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 from app.cli.checklist.results import CheckResult, Installation, failed_or_passed, passed
-from app.db import pools
+from app.db import failures, pools
 
 MINIMUM_POSTGRESQL: Final = 15
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
@@ -62,7 +62,7 @@ async def reachable(here: Installation) -> CheckResult:
 
 def _unreachable(fault: Exception) -> str:
     """Without the fault's own words, which may hold a part of the address."""
-    state = pools.sqlstate(fault) or ""
+    state = failures.sqlstate(fault) or ""
     if state.startswith("28"):
         return "The database refuses the role of DATABASE_URL, or its password: check both, and pg_hba.conf."
     if state == "3D000":

@@ -5,7 +5,7 @@ from typing import Final
 
 from app.cli.checklist import database_checks, environment_checks, schema_checks, settings_checks
 from app.cli.checklist.results import Check, CheckResult, CheckStatus, Installation, failed_or_passed, skipped
-from app.db import pools
+from app.db import failures, pools
 
 CHECK_TIMEOUT_SECONDS: Final = 20.0
 """For one point: what hangs is a fault of its own."""
@@ -72,7 +72,7 @@ async def _look(point: Check, here: Installation, holding: set[str]) -> CheckRes
 
 def _unforeseen(fault: Exception) -> str:
     """A fault that no point foresees, without its own words: they may repeat a secret."""
-    if pools.sqlstate(fault) == INSUFFICIENT_PRIVILEGE:
+    if failures.sqlstate(fault) == INSUFFICIENT_PRIVILEGE:
         return "DATABASE_URL's role may not read this: run `python -m app migrate` with MIGRATION_DATABASE_URL set."
     if isinstance(fault, TimeoutError):
         return f"There was no answer within {CHECK_TIMEOUT_SECONDS:g} s: see what keeps it, and run this again."

@@ -10,7 +10,7 @@ _CARD: Final = """
     SELECT version FROM rate_card WHERE effective_at <= clock_timestamp() ORDER BY version DESC LIMIT 1
 """
 _KEYS: Final = """
-    SELECT count(*) AS active FROM api_key
+    SELECT count(*) AS active FROM service_key
     WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())
 """
 

@@ -17,7 +17,7 @@ from strawberry.http.ides import get_graphql_ide_html
 
 from app.auth.authenticator import Authenticator, has_service_key
 from app.auth.caller import Caller
-from app.db import pools
+from app.db import failures
 from app.engine.context import RequestContext, client_address_of
 from app.engine.errors import DATABASE_UNAVAILABLE, ErrorCode, format_error, mask_fault
 from app.engine.execution import GraphQLEngine, GraphQLRequest, GraphQLResponse, Prepared, operation_type
@@ -183,7 +183,7 @@ class GraphQLOverHTTP:
         except RequestError as refusal:
             raise _Refused(503, str(refusal), refusal.code, (b"retry-after", b"1")) from None
         except Exception as fault:
-            if not pools.is_connection_failure(fault):
+            if not failures.is_connection_failure(fault):
                 raise
             log.warning("a service key could not be looked up: %s", fault)
             raise _Refused(503, DATABASE_UNAVAILABLE, Unavailable.code, (b"retry-after", b"1")) from None

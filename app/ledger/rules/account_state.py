@@ -1,6 +1,6 @@
-"""An account in memory: its figures, its open grants and holds, and the lines written so far.
+"""One account in memory, under its lock: figures, open grants and holds, and the entries written so far.
 
-Values only: `rules` and `claims` move them.
+Values only. The other modules of `rules` change them.
 """
 
 from dataclasses import dataclass, field
@@ -8,18 +8,17 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from app.ledger.rules.hash_chain import EntryContent
-
 Draws = tuple[tuple[int, int], ...]
 """(grant number, credits) pairs: which grant paid, or got back, how much."""
 
 
 class EntryKind(StrEnum):
-    """What an entry is.
+    """What an entry records.
 
-    REFUND: credits of a top-up that went back for money, or that a lost dispute took (its reason says so); with a plus,
-    that came back because the provider refused. DEBT: the part of such a thing that was spent already, its sign in
-    `owed`. ADJUSTMENT: by an operator, or the bonus of a top-up that is taken back. DEBT_PAID: credits that paid debt.
+    REFUND: credits of a top-up that left for a refund or a lost dispute (the reason says which); positive when the
+    provider refused the refund and the credits come back. DEBT: the part of a refund or dispute that was already spent;
+    its amount is in `owed`. DEBT_PAID: credits that paid debt. ADJUSTMENT: made by an operator, or the bonus of a
+    refunded top-up.
     """
 
     TOP_UP = "TOP_UP"
@@ -42,7 +41,7 @@ class GrantSource(StrEnum):
 
 
 class HoldStatus(StrEnum):
-    """Where a hold stands. Only OPEN ones claim; the others are for good (an envelope may be opened again)."""
+    """The state of a hold. Only an OPEN hold claims credits. A closed budget can be reopened; other holds cannot."""
 
     OPEN = "OPEN"
     CAPTURED = "CAPTURED"
@@ -51,7 +50,7 @@ class HoldStatus(StrEnum):
 
 
 class Cause(NamedTuple):
-    """Who did it and what for: stands in every entry that follows from it. `hold`: the number of the hold that paid."""
+    """Who caused an entry, and for what. `hold_number`: the hold that paid."""
 
     actor: str
     reason: str | None = None
@@ -63,19 +62,47 @@ class Cause(NamedTuple):
 
 
 CAUSED_BY_TIME = Cause(actor="time")
-"""The cause of what nobody did: grants that start and expire."""
+"""The cause of expiries."""
 
 CAUSED_BY_DEBT = Cause(actor="debt")
-"""The cause of what nobody did either: debt that is paid by whatever frees credits."""
+"""The cause of debt payments, which follow from whatever frees credits."""
+
+
+class LedgerEntry(NamedTuple):
+    """One entry. The fields before `mac` are its content, in the order in which they are signed (`hash_chain`).
+
+    `credits` and `owed` are the signed changes of `posted` and `owed`; `balance_after` is `posted` after the entry.
+    `hold_number`: the hold that paid. `mac`: 32 bytes.
+    """
+
+    account_id: int
+    seq: int
+    version: int
+    kind: str
+    credits: int
+    owed: int
+    balance_after: int
+    at: datetime
+    actor: str
+    reason: str | None
+    task_id: str | None
+    block_run_id: str | None
+    top_up_id: str | None
+    request_id: str | None
+    draws: Draws
+    hold_number: int | None
+    mac: bytes
 
 
 @dataclass(slots=True, kw_only=True)
 class GrantState:
-    """A grant in memory. `remaining` counts credits that are posted (all of them once `started`).
+    """A lot of credits. `remaining` counts the posted credits that are left (0 before the grant starts).
 
-    `pays_debt`: whether debt may be paid of it. A promotional grant pays only where the operator says so.
+    `claimed`: the part of `remaining` that open holds claim. `is_open`: False once nothing is left or it was revoked; a
+    reversal can open it again. `pays_debt`: whether debt may be paid from it.
     """
 
+    account_id: int
     number: int
     source: GrantSource
     credits: int
@@ -98,25 +125,29 @@ class GrantState:
 
     @property
     def next_change_at(self) -> datetime | None:
-        """The next instant at which time alone changes this grant; None when nothing will."""
+        """The next instant at which time alone changes this grant; None if there is none."""
         if not self.is_open:
             return None
         if not self.is_started:
             return self.starts_at
-        # Nothing leaves at the expiry of a grant that is claimed altogether: it leaves when its claims are released.
+        # A grant that is claimed completely does not change at its expiry, but when its claims are released.
         return self.expires_at if self.spendable else None
 
 
 @dataclass(slots=True, kw_only=True)
 class Hold:
-    """Credits of named grants, claimed for one block run, or for a whole task: then it is an *envelope*.
+    """Credits of certain grants, claimed for one block run, or for a whole task (then the hold is a budget).
 
-    `claims` says which grants, in no order that counts. At every moment credits = captured + released + remaining +
-    lent. `within` is the envelope that its claims came from and go back to; `lent` is what holds within this
-    one have taken and not given back: claimed there, or drawn. `reserve`: the part that only closing work may draw.
-    `terms` belong to whoever placed it.
+    Always credits = captured + released + remaining + allocated.
+
+    - `claims`: credits claimed by grant number; the order has no meaning.
+    - `parent_budget`: the number of the budget that its claims come from and return to.
+    - `allocated`: what holds inside this budget took and did not give back, whether claimed there or drawn.
+    - `closing_reserve`: the part that only closing work may draw.
+    - `terms`: JSON of whoever placed the hold.
     """
 
+    account_id: int
     number: int
     task_id: str
     block_run_id: str | None
@@ -138,11 +169,10 @@ class Hold:
     capture_request_hash: bytes | None = None
     actor: str
     request_id: str | None = None
-    """Written with a new hold, for the trail; not read again."""
 
     @property
     def remaining(self) -> int:
-        """What it claims now."""
+        """The credits claimed now."""
         return sum(self.claims.values())
 
     @property
@@ -154,18 +184,11 @@ class Hold:
         return self.block_run_id is None
 
 
-class LedgerEntry(NamedTuple):
-    """An entry as it was written: its line and the MAC that signs it."""
-
-    line: EntryContent
-    mac: bytes
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountBalance:
-    """One state of an account: the same for every reader of that version, whenever it was read.
+    """The figures of an account at one version: equal for every reader of that version.
 
-    `low_balance_at` is the account's own threshold, None where it has chosen none.
+    `low_balance_threshold`: the account's own low-balance threshold; None if it has not set one.
     """
 
     account_id: int
@@ -184,15 +207,16 @@ class AccountBalance:
         return max(0, self.posted - self.held - self.frozen)
 
     def audit_fields(self) -> dict[str, object]:
-        """As the trail tells of them."""
+        """The figures as they are written to the audit log."""
         return {name: getattr(self, name) for name in ("version", "posted", "held", "frozen", "owed")}
 
 
 @dataclass(slots=True, kw_only=True)
 class AccountState:
-    """One account under its lock, with what is written to it. `at` is the instant at which everything is decided.
+    """One account under its lock, and what is to be written to it.
 
-    `lots` has every open grant; `holds` has those that are due and those that the caller named.
+    `at` is the instant at which everything is decided: the database's clock, never before the last entry. `grants` has
+    every open grant. `holds` has the holds that have expired, those that the caller named, and the budgets around them.
     """
 
     account_id: int
@@ -216,20 +240,21 @@ class AccountState:
     grants: dict[int, GrantState] = field(default_factory=dict)
     holds: dict[int, Hold] = field(default_factory=dict)
     next_hold_expiry_at: datetime | None = None
-    """The earliest expiry of the holds that are not in `holds`, or earlier: a bound, not the instant itself."""
+    """A lower bound of the expiry of the holds that are not in `holds`."""
     new_entries: list[LedgerEntry] = field(default_factory=list)
-    changed_grants: set[int] = field(default_factory=set)
     new_grants: set[int] = field(default_factory=set)
-    changed_holds: set[int] = field(default_factory=set)
+    changed_grants: set[int] = field(default_factory=set)
     new_holds: set[int] = field(default_factory=set)
+    changed_holds: set[int] = field(default_factory=set)
     expired_holds: list[Hold] = field(default_factory=list)
-    """What time has ended while the book was settled."""
+    """The holds that time has ended while due changes were applied."""
     locked_version: int = 0
     locked_available: int = 0
     locked_posted: int = 0
     locked_notification_count: int = 0
-    """As they were locked, before anything was settled or decided."""
+    """Values at the time of the lock, before anything was applied or decided."""
     burn_order: list[GrantState] | None = None
+    """Cache of `grants_in_burn_order`; None after a change of the set of open grants."""
 
     @property
     def available(self) -> int:

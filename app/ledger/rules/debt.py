@@ -1,11 +1,11 @@
-"""Pure rules of debt: credits that leave though they are spent, what pays for them, and what disputes freeze.
+"""Debt and frozen credits. Pure.
 
-*Owed* credits are those that had to leave and were no longer there: of a refund, or of a dispute that was lost.
-Whatever frees credits pays them first, by an entry of its own, out of the grants that pay debt. After every operation:
-where something is owed, nothing is available in such grants.
+*Owed* credits had to leave the account for a refund or a lost dispute, but were already spent. Whatever frees credits
+first pays the debt, with an entry of its own, from the grants that pay debt. So after every operation: while something
+is owed, nothing is available in such grants.
 
-*Frozen* credits are posted and nobody's to spend. They are a figure of the account, not of its grants, and may be more
-than is left: then nothing is available until they are thawed.
+*Frozen* credits are disputed: they are posted, but cannot be spent. They are a figure of the account, not of its grants,
+and can exceed what is left; then nothing is available until they are unfrozen.
 """
 
 from datetime import datetime
@@ -21,145 +21,123 @@ from app.ledger.rules.account_state import (
     GrantState,
     LedgerEntry,
 )
-from app.ledger.rules.entries import append_entry, bump_version, compute_draws, draw, expire_grant, grants_in_burn_order
+from app.ledger.rules.burn_order import compute_draws, draw, grants_in_burn_order, return_to_grants
+from app.ledger.rules.entries import add_new_grant, append_entry, bump_version, expire_grant, has_expired
 
 
-def pay_debt(book: AccountState, at: datetime | None = None) -> list[LedgerEntry]:
-    """Pay what is owed of what is available, by burn-down over the grants that pay debt: one DEBT_PAID entry, or none.
+def pay_debt(account: AccountState, at: datetime | None = None) -> list[LedgerEntry]:
+    """Pay what is owed from what is available, in burn order over the grants that pay debt: one DEBT_PAID entry or none.
 
-    `at`: the instant of what freed the credits; what expires by then pays nothing.
+    `at`: the instant of what freed the credits. A grant that has expired by then pays nothing.
     """
-    if not (book.owed and book.available):
+    if not (account.owed and account.available):
         return []
-    when = at or book.at
-    payers = [
-        lot for lot in grants_in_burn_order(book) if lot.pays_debt and (lot.expires_at is None or lot.expires_at > when)
-    ]
-    credits = min(book.owed, book.available, sum(lot.spendable for lot in payers))
+    when = at or account.at
+    payers = [grant for grant in grants_in_burn_order(account) if grant.pays_debt and not has_expired(grant, when)]
+    credits = min(account.owed, account.available, sum(grant.spendable for grant in payers))
     if not credits:
         return []
     draws = compute_draws(payers, credits)
-    entry = append_entry(book, EntryKind.DEBT_PAID, -credits, draws, CAUSED_BY_DEBT, owed=-credits, at=when)
-    draw(book, draws)
+    entry = append_entry(account, EntryKind.DEBT_PAID, -credits, draws, CAUSED_BY_DEBT, owed=-credits, at=when)
+    draw(account, draws)
     return [entry]
 
 
-def withdraw(book: AccountState, lot: GrantState | None, credits: int, cause: Cause) -> int:
-    """Credits (> 0) of a grant leave: a REFUND entry for what is there, unclaimed and not frozen, a DEBT entry for the
-    rest, which other grants pay at once if they can. Returns: how much is a new debt, before it is paid.
+def withdraw(account: AccountState, grant: GrantState | None, credits: int, cause: Cause) -> int:
+    """Take `credits` (> 0) of a grant: a REFUND entry for what is unclaimed and not frozen, a DEBT entry for the rest.
 
-    Raises: BalanceLimitReached: the debt would pass 2^53 - 1.
+    Other grants pay the debt at once if they can. Returns: the credits of the new debt, before anything is paid.
+    Raises: BalanceLimitReached: the debt would exceed 2^53 - 1.
     """
-    free = min(credits, lot.spendable, book.available) if lot is not None else 0
-    rest = credits - free
-    if book.owed + rest > MAX_CREDITS:
+    free = _free(account, grant, credits)
+    debt = credits - free
+    if account.owed + debt > MAX_CREDITS:
         raise BalanceLimitReached(figure="The debt")
-    if lot is not None and free:
-        _leave(book, lot, free, EntryKind.REFUND, cause)
-    if rest:
-        append_entry(book, EntryKind.DEBT, 0, (), cause, owed=rest)
-        pay_debt(book)
-    return rest
+    if grant is not None and free:
+        _remove(account, grant, free, EntryKind.REFUND, cause)
+    if debt:
+        append_entry(account, EntryKind.DEBT, 0, (), cause, owed=debt)
+        pay_debt(account)
+    return debt
 
 
-def withdraw_unspent(book: AccountState, lot: GrantState | None, credits: int, cause: Cause) -> int:
-    """Take at most `credits` of a grant, as far as they are there, unclaimed and not frozen: an ADJUSTMENT entry.
+def withdraw_unspent(account: AccountState, grant: GrantState | None, credits: int, cause: Cause) -> int:
+    """Take up to `credits` of a grant, as far as they are unclaimed and not frozen: an ADJUSTMENT entry.
 
-    Returns: how much that was; nothing of the rest becomes debt.
+    Returns: the credits taken. The rest does not become debt.
     """
-    free = min(credits, lot.spendable, book.available) if lot is not None else 0
-    if lot is not None and free:
-        _leave(book, lot, free, EntryKind.ADJUSTMENT, cause)
+    free = _free(account, grant, credits)
+    if grant is not None and free:
+        _remove(account, grant, free, EntryKind.ADJUSTMENT, cause)
     return free
 
 
 def undo_withdraw(
-    book: AccountState, lot: GrantState | None, credits: int, cause: Cause, *, debt: int
+    account: AccountState, grant: GrantState | None, credits: int, cause: Cause, *, debt: int
 ) -> list[LedgerEntry]:
-    """Undo `take_back` of `credits`, `debt` of which were a new debt: that is forgiven as far as it is still owed.
+    """Undo `withdraw` of `credits`, of which `debt` became a new debt.
 
-    What was paid of it meanwhile comes as a grant of its own (ADJUSTMENT, the top-up's), the rest into `lot`. Entries
-    DEBT and REFUND; then other debts are paid. Raises: BalanceLimitReached.
+    The debt is cancelled as far as it is still owed (a DEBT entry). The part of it that was paid meanwhile comes back as
+    a new grant, the rest into `grant` (REFUND entries). Then other debts are paid. Raises: BalanceLimitReached.
     """
-    forgiven = min(debt, book.owed)
-    if book.posted + credits - forgiven > MAX_CREDITS:
+    cancelled = min(debt, account.owed)
+    if account.posted + credits - cancelled > MAX_CREDITS:
         raise BalanceLimitReached(figure="The balance")
     entries: list[LedgerEntry] = []
-    if forgiven:
-        entries.append(append_entry(book, EntryKind.DEBT, 0, (), cause, owed=-forgiven))
-    if own := credits - debt:
-        if lot is None:
-            raise ValueError("credits were taken of a grant that is not there")
-        entries += _return(book, lot, own, EntryKind.REFUND, cause)
-    if paid := debt - forgiven:
-        entries.append(_new_lot(book, paid, cause))
-    return entries + pay_debt(book)
+    if cancelled:
+        entries.append(append_entry(account, EntryKind.DEBT, 0, (), cause, owed=-cancelled))
+    if returned := credits - debt:
+        if grant is None:
+            raise ValueError("credits were withdrawn from a grant that does not exist")
+        entries += _return(account, grant, returned, EntryKind.REFUND, cause)
+    if paid := debt - cancelled:
+        source = GrantSource.ADJUSTMENT
+        _, entry = add_new_grant(account, EntryKind.REFUND, paid, cause._replace(hold_number=None), source=source)
+        entries += [entry] if entry is not None else []
+    return entries + pay_debt(account)
 
 
-def undo_withdraw_unspent(book: AccountState, lot: GrantState | None, credits: int, cause: Cause) -> list[LedgerEntry]:
-    """Undo `take_unspent`. What comes back to a grant that has expired expires at once: both are visible."""
-    if not credits or lot is None:
+def undo_withdraw_unspent(
+    account: AccountState, grant: GrantState | None, credits: int, cause: Cause
+) -> list[LedgerEntry]:
+    """Undo `withdraw_unspent`. What returns to an expired grant expires at once, with both entries."""
+    if not credits or grant is None:
         return []
-    return _return(book, lot, credits, EntryKind.ADJUSTMENT, cause) + pay_debt(book)
+    return _return(account, grant, credits, EntryKind.ADJUSTMENT, cause) + pay_debt(account)
 
 
-def freeze(book: AccountState, credits: int) -> None:
-    """Take `credits` out of what is available, without an entry. Raises: BalanceLimitReached."""
-    if book.frozen + credits > MAX_CREDITS:
-        raise BalanceLimitReached(figure="What is frozen")
+def freeze(account: AccountState, credits: int) -> None:
+    """Make `credits` unavailable, without an entry. Raises: BalanceLimitReached."""
+    if account.frozen + credits > MAX_CREDITS:
+        raise BalanceLimitReached(figure="The frozen amount")
     if credits:
-        book.frozen += credits
-        bump_version(book)
+        account.frozen += credits
+        bump_version(account)
 
 
-def unfreeze(book: AccountState, credits: int, *, pays_debt: bool = True) -> list[LedgerEntry]:
-    """Undo `freeze`; what is free again pays debt. Not `paying`: the caller takes back as much at once."""
+def unfreeze(account: AccountState, credits: int, *, pays_debt: bool = True) -> list[LedgerEntry]:
+    """Undo `freeze` and pay debt. `pays_debt` False: the caller withdraws the same credits at once."""
     if not credits:
         return []
-    book.frozen -= credits
-    bump_version(book)
-    return pay_debt(book) if pays_debt else []
+    account.frozen -= credits
+    bump_version(account)
+    return pay_debt(account) if pays_debt else []
 
 
-def _leave(book: AccountState, lot: GrantState, credits: int, kind: EntryKind, cause: Cause) -> None:
-    draws = ((lot.number, credits),)
-    append_entry(book, kind, -credits, draws, cause)
-    draw(book, draws)
+def _free(account: AccountState, grant: GrantState | None, credits: int) -> int:
+    return min(credits, grant.spendable, account.available) if grant is not None else 0
 
 
-def _return(book: AccountState, lot: GrantState, credits: int, kind: EntryKind, cause: Cause) -> list[LedgerEntry]:
-    entries = [append_entry(book, kind, credits, ((lot.number, credits),), cause)]
-    lot.remaining += credits
-    lot.is_open = True
-    book.changed_grants.add(lot.number)
-    book.burn_order = None
-    if lot.expires_at is not None and lot.expires_at <= book.at:
-        entries += expire_grant(book, lot, book.at)
+def _remove(account: AccountState, grant: GrantState, credits: int, kind: EntryKind, cause: Cause) -> None:
+    draws = ((grant.number, credits),)
+    append_entry(account, kind, -credits, draws, cause)
+    draw(account, draws)
+
+
+def _return(account: AccountState, grant: GrantState, credits: int, kind: EntryKind, cause: Cause) -> list[LedgerEntry]:
+    draws = ((grant.number, credits),)
+    entries = [append_entry(account, kind, credits, draws, cause)]
+    return_to_grants(account, draws)
+    if has_expired(grant, account.at):
+        entries += expire_grant(account, grant, account.at)
     return entries
-
-
-def _new_lot(book: AccountState, credits: int, cause: Cause) -> LedgerEntry:
-    """A grant for credits that had paid a debt which is forgiven now."""
-    number = book.grant_count + 1
-    entry = append_entry(book, EntryKind.REFUND, credits, ((number, credits),), cause._replace(hold_number=None))
-    book.grants[number] = GrantState(
-        number=number,
-        source=GrantSource.ADJUSTMENT,
-        credits=credits,
-        remaining=credits,
-        claimed=0,
-        priority=0,
-        starts_at=None,
-        expires_at=None,
-        is_started=True,
-        is_open=True,
-        actor=cause.actor,
-        reason=cause.reason,
-        top_up_id=cause.top_up_id,
-        pays_debt=True,
-        created_at=book.at,
-    )
-    book.grant_count = number
-    book.new_grants.add(number)
-    book.burn_order = None
-    return entry

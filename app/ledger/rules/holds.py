@@ -1,19 +1,17 @@
-"""Pure rules of holds: claiming credits of named grants, drawing them, letting them go.
+"""Holds and budgets: claim credits of grants, draw from them, release them. Pure.
 
-A hold claims by burn-down; what it claims is nobody else's until it is captured, voided or lapses. An *envelope* is a
-hold for a whole task: block runs draw on it one by one, and holds within it take their claims from it and give back
-what they did not need. A claim outlives its grant's expiry, by 24 h at most: released later, it expires then.
+A hold claims credits of grants in burn order. Nobody else can spend them until the hold is captured, voided or expires.
+A *budget* is a hold for a whole task: block runs draw on it one by one. A hold inside a budget takes its claims from the
+budget and gives back what it does not need. A claim can outlive the expiry of its grant, by at most 24 hours: what is
+released after the expiry expires then.
 
-Every function either changes the book completely or raises and leaves it as it was. The holds that it touches, and the
-envelopes around them, must be in the book.
+The holds that an operation changes, and the budgets around them, must be in `account.holds`.
 """
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from app.errors import BudgetReached, InsufficientCredits
-from app.ledger.rules import debt
 from app.ledger.rules.account_state import (
     AccountState,
     Cause,
@@ -24,21 +22,16 @@ from app.ledger.rules.account_state import (
     HoldStatus,
     LedgerEntry,
 )
-from app.ledger.rules.entries import (
-    append_entry,
-    bump_version,
-    burn_order_key,
-    compute_draws,
-    expire_grant,
-    grants_in_burn_order,
-)
+from app.ledger.rules.burn_order import burn_order_key, compute_draws, draw, grants_in_burn_order
+from app.ledger.rules.debt import pay_debt
+from app.ledger.rules.entries import append_entry, bump_version, expire_grant, has_expired
 
 CLAIM_OUTLIVES_GRANT: Final = timedelta(hours=24)
 MAX_TIMEOUT_SECONDS: Final = 24 * 3600
 
 
 def place_hold(
-    book: AccountState,
+    account: AccountState,
     credits: int,
     *,
     task_id: str,
@@ -51,13 +44,14 @@ def place_hold(
     request_hash: bytes | None = None,
     request_id: str | None = None,
 ) -> Hold:
-    """Claim `credits`: of the account, or of the open envelope `within`.
+    """Claim `credits` of the account, or of the open budget `parent_budget`.
 
-    Raises: InsufficientCredits, BudgetReached (of the envelope around it).
+    Raises: InsufficientCredits; BudgetReached: of the parent budget.
     """
-    claims = _claim(book, credits, parent_budget)
+    claims = _claim(account, credits, parent_budget)
     hold = Hold(
-        number=book.hold_count + 1,
+        account_id=account.account_id,
+        number=account.hold_count + 1,
         task_id=task_id,
         block_run_id=block_run_id,
         parent_budget=parent_budget.number if parent_budget is not None else None,
@@ -65,187 +59,191 @@ def place_hold(
         closing_reserve=closing_reserve,
         claims=dict(claims),
         timeout_seconds=timeout_seconds,
-        placed_at=book.at,
-        expires_at=book.at,
+        placed_at=account.at,
+        expires_at=account.at,
         terms=terms,
         request_hash=request_hash,
         actor=actor,
         request_id=request_id,
     )
-    hold.expires_at = _until(book, hold)
-    book.hold_count += 1
-    book.open_holds += 1
-    book.holds[hold.number] = hold
-    book.new_holds.add(hold.number)
+    hold.expires_at = _expiry(account, hold)
+    account.hold_count += 1
+    account.open_holds += 1
+    account.holds[hold.number] = hold
+    account.new_holds.add(hold.number)
     return hold
 
 
-def add_to_budget(book: AccountState, envelope: Hold, credits: int) -> None:
-    """Put `credits` more into an envelope, opening it again if it was closed.
+def add_to_budget(account: AccountState, budget: Hold, credits: int) -> None:
+    """Add `credits` to a budget and renew its timeout. A closed budget is reopened.
 
-    They come from the envelope around it; once that is closed, from the account, and it stands alone from then on.
-    Raises: InsufficientCredits, BudgetReached (of the envelope around it).
+    The credits come from the parent budget; if that is closed, from the account, and the budget has no parent any more.
+    Raises: InsufficientCredits; BudgetReached: of the parent budget.
     """
-    around = book.holds[envelope.parent_budget] if envelope.parent_budget is not None else None
-    if around is not None and not around.is_open:
-        around = None
-    claims = _claim(book, credits, around)
-    envelope.parent_budget = around.number if around is not None else None
+    parent = account.holds[budget.parent_budget] if budget.parent_budget is not None else None
+    if parent is not None and not parent.is_open:
+        parent = None
+    claims = _claim(account, credits, parent)
+    budget.parent_budget = parent.number if parent is not None else None
     for number, claimed in claims:
-        envelope.claims[number] = envelope.claims.get(number, 0) + claimed
-    envelope.credits += credits
-    book.open_holds += not envelope.is_open
-    envelope.status = HoldStatus.OPEN
-    envelope.closed_at = None
-    renew_timeout(book, envelope)
+        _add_claim(budget, number, claimed)
+    budget.credits += credits
+    account.open_holds += not budget.is_open
+    budget.status = HoldStatus.OPEN
+    budget.closed_at = None
+    renew_timeout(account, budget)
 
 
-def charge_hold(book: AccountState, hold: Hold, credits: int, cause: Cause, *, is_closing: bool = False) -> LedgerEntry:
-    """Charge `credits` (> 0) to an open hold. Work that is `closing` may use the reserve too.
+def charge_hold(
+    account: AccountState, hold: Hold, credits: int, cause: Cause, *, is_closing: bool = False
+) -> LedgerEntry:
+    """Charge `credits` (> 0) to an open hold. Only closing work may use the closing reserve.
 
-    Raises: BudgetReached, and nothing has moved.
+    Raises: BudgetReached.
     """
     free = hold.remaining - (0 if is_closing else hold.closing_reserve)
-    if credits > free:
-        raise BudgetReached(task_id=hold.task_id, required_credits=credits, remaining_credits=max(0, free))
-    draws = _split(book, hold, credits)
-    entry = append_entry(book, EntryKind.CHARGE, -credits, draws, cause._replace(hold_number=hold.number))
+    _check_budget(hold, credits, free)
+    draws = _draws_of_hold(account, hold, credits)
+    entry = append_entry(account, EntryKind.CHARGE, -credits, draws, cause._replace(hold_number=hold.number))
+    draw(account, draws)
     for number, drawn in draws:
-        lot = book.grants[number]
-        lot.remaining -= drawn
-        lot.claimed -= drawn
-        lot.is_open = lot.remaining > 0
-        book.changed_grants.add(number)
-        _unclaim(hold, number, drawn)
-    book.held -= credits
+        account.grants[number].claimed -= drawn
+        _remove_claim(hold, number, drawn)
+    account.held -= credits
     hold.captured += credits
     hold.closing_reserve = min(hold.closing_reserve, hold.remaining)
-    _touch(book, hold)
+    _mark_changed(account, hold)
     return entry
 
 
-def close_hold(book: AccountState, hold: Hold, status: HoldStatus, *, at: datetime | None = None) -> list[LedgerEntry]:
-    """Close an open hold: what it still claims goes back to the envelope around it, or else to the account.
+def close_hold(
+    account: AccountState, hold: Hold, status: HoldStatus, *, at: datetime | None = None
+) -> list[LedgerEntry]:
+    """Close an open hold. What it still claims returns to its open parent budget, otherwise to the account.
 
-    Of a grant that has expired meanwhile it goes to neither: it leaves now, with an entry of its own. What the account
-    gets back pays its debt first. Returns: the entries of both.
-    What does not go back to the envelope is released by it too, and by those around that one: none of it was spent.
+    Claims on a grant that has expired meanwhile return to neither: they expire now, with an entry of their own. What does
+    not return to the parent counts as released there too, and in the budgets around it: it was not spent. What the
+    account gets back first pays its debt. `at`: the instant of the closing, the account's instant by default.
+
+    Returns: the entries of expiries and of the debt payment.
     """
-    when = at or book.at
-    surrounding = _around(book, hold)
-    around = surrounding[0] if surrounding else None
-    rest = hold.remaining
+    when = at or account.at
+    budgets = _surrounding_budgets(account, hold)
+    parent = budgets[0] if budgets and budgets[0].is_open else None
+    remaining = hold.remaining
     freed = 0
     expired: list[GrantState] = []
     for number, claimed in hold.claims.items():
-        lot = book.grants[number]
-        gone = lot.expires_at is not None and lot.expires_at <= when
-        if around is not None and around.is_open and not gone:
-            around.claims[number] = around.claims.get(number, 0) + claimed
-            around.allocated -= claimed
+        grant = account.grants[number]
+        is_expired = has_expired(grant, when)
+        if parent is not None and not is_expired:
+            _add_claim(parent, number, claimed)
+            parent.allocated -= claimed
             continue
-        for envelope in surrounding:
-            envelope.allocated -= claimed
-            envelope.released += claimed
-        lot.claimed -= claimed
-        book.changed_grants.add(number)
+        for budget in budgets:
+            budget.allocated -= claimed
+            budget.released += claimed
+        grant.claimed -= claimed
+        account.changed_grants.add(number)
         freed += claimed
-        if gone:
-            expired.append(lot)
+        if is_expired:
+            expired.append(grant)
     hold.claims = {}
     hold.closing_reserve = 0
-    hold.released += rest
-    book.open_holds -= 1
+    hold.released += remaining
     hold.status = status
     hold.closed_at = when
-    _touch(book, hold)
-    for envelope in surrounding:
-        _touch(book, envelope)
+    account.open_holds -= 1
+    for changed in (hold, *budgets):
+        _mark_changed(account, changed)
     if freed:
-        book.held -= freed
-        bump_version(book)
-    entries = [entry for lot in expired for entry in expire_grant(book, lot, when)]
-    return entries + debt.pay_debt(book, when)
+        account.held -= freed
+        bump_version(account)
+    entries = [entry for grant in expired for entry in expire_grant(account, grant, when)]
+    return entries + pay_debt(account, when)
 
 
-def renew_timeout(book: AccountState, hold: Hold) -> None:
-    """Start the timeout of an envelope anew, and of those around it: somebody works in there."""
-    for one in (hold, *_around(book, hold)):
-        if one.is_open:
-            one.expires_at = _until(book, one)
-            _touch(book, one)
+def renew_timeout(account: AccountState, hold: Hold) -> None:
+    """Restart the timeout of an open budget and of the open budgets around it: there is activity in them."""
+    for budget in (hold, *_surrounding_budgets(account, hold)):
+        if budget.is_open:
+            budget.expires_at = _expiry(account, budget)
+            _mark_changed(account, budget)
 
 
-def due_holds(book: AccountState) -> Iterable[Hold]:
-    """The open holds whose time is over."""
-    return [hold for hold in book.holds.values() if hold.is_open and hold.expires_at <= book.at]
-
-
-def expire_hold(book: AccountState, hold: Hold) -> list[LedgerEntry]:
+def expire_hold(account: AccountState, hold: Hold) -> list[LedgerEntry]:
     """Close a hold whose time is over, dated at that instant."""
-    book.expired_holds.append(hold)
-    return close_hold(book, hold, HoldStatus.EXPIRED, at=hold.expires_at)
+    account.expired_holds.append(hold)
+    return close_hold(account, hold, HoldStatus.EXPIRED, at=hold.expires_at)
 
 
-def _around(book: AccountState, hold: Hold) -> list[Hold]:
-    """The envelopes around a hold, from the inside, open or not."""
+def _surrounding_budgets(account: AccountState, hold: Hold) -> list[Hold]:
+    """The budgets around a hold, innermost first, open or not."""
     found: list[Hold] = []
     while hold.parent_budget is not None:
-        hold = book.holds[hold.parent_budget]
+        hold = account.holds[hold.parent_budget]
         found.append(hold)
     return found
 
 
-def _claim(book: AccountState, credits: int, within: Hold | None) -> Draws:
-    if within is not None:
-        free = within.remaining - within.closing_reserve
-        if credits > free:
-            raise BudgetReached(task_id=within.task_id, required_credits=credits, remaining_credits=max(0, free))
-        claims = _split(book, within, credits)
+def _claim(account: AccountState, credits: int, parent: Hold | None) -> Draws:
+    if parent is not None:
+        _check_budget(parent, credits, parent.remaining - parent.closing_reserve)
+        claims = _draws_of_hold(account, parent, credits)
         for number, claimed in claims:
-            _unclaim(within, number, claimed)
-        within.allocated += credits
-        _touch(book, within)
+            _remove_claim(parent, number, claimed)
+        parent.allocated += credits
+        _mark_changed(account, parent)
         return claims
-    if credits > book.available:
-        raise InsufficientCredits(required_credits=credits, available_credits=book.available)
-    claims = compute_draws(grants_in_burn_order(book), credits) if credits else ()
+    if credits > account.available:
+        raise InsufficientCredits(required_credits=credits, available_credits=account.available)
+    if not credits:
+        return ()
+    claims = compute_draws(grants_in_burn_order(account), credits)
     for number, claimed in claims:
-        book.grants[number].claimed += claimed
-        book.changed_grants.add(number)
-    if credits:
-        book.held += credits
-        bump_version(book)
+        account.grants[number].claimed += claimed
+        account.changed_grants.add(number)
+    account.held += credits
+    bump_version(account)
     return claims
 
 
-def _split(book: AccountState, hold: Hold, credits: int) -> Draws:
-    """`credits` of a hold's claims, in burn order."""
+def _check_budget(hold: Hold, credits: int, free: int) -> None:
+    if credits > free:
+        raise BudgetReached(task_id=hold.task_id, required_credits=credits, remaining_credits=max(0, free))
+
+
+def _draws_of_hold(account: AccountState, hold: Hold, credits: int) -> Draws:
+    """Draws of `credits` from the claims of a hold, in burn order."""
     if len(hold.claims) == 1:
         return ((next(iter(hold.claims)), credits),) if credits else ()
     draws: list[tuple[int, int]] = []
-    for lot in sorted((book.grants[number] for number in hold.claims), key=burn_order_key):
-        if taken := min(credits, hold.claims[lot.number]):
-            draws.append((lot.number, taken))
-            credits -= taken
+    for grant in sorted((account.grants[number] for number in hold.claims), key=burn_order_key):
+        if drawn := min(credits, hold.claims[grant.number]):
+            draws.append((grant.number, drawn))
+            credits -= drawn
     return tuple(draws)
 
 
-def _unclaim(hold: Hold, number: int, credits: int) -> None:
+def _add_claim(hold: Hold, number: int, credits: int) -> None:
+    hold.claims[number] = hold.claims.get(number, 0) + credits
+
+
+def _remove_claim(hold: Hold, number: int, credits: int) -> None:
     hold.claims[number] -= credits
     if not hold.claims[number]:
         del hold.claims[number]
 
 
-def _until(book: AccountState, hold: Hold) -> datetime:
-    """When a hold lapses that is placed or renewed now: no claim outlives its grant's expiry by more than 24 h."""
-    until = book.at + timedelta(seconds=hold.timeout_seconds)
+def _expiry(account: AccountState, hold: Hold) -> datetime:
+    """When a hold expires that is placed or renewed now."""
+    expires_at = account.at + timedelta(seconds=hold.timeout_seconds)
     for number in hold.claims:
-        if (expires_at := book.grants[number].expires_at) is not None:
-            until = min(until, expires_at + CLAIM_OUTLIVES_GRANT)
-    return until
+        if (grant_expires_at := account.grants[number].expires_at) is not None:
+            expires_at = min(expires_at, grant_expires_at + CLAIM_OUTLIVES_GRANT)
+    return expires_at
 
 
-def _touch(book: AccountState, hold: Hold) -> None:
-    if hold.number not in book.new_holds:
-        book.changed_holds.add(hold.number)
+def _mark_changed(account: AccountState, hold: Hold) -> None:
+    if hold.number not in account.new_holds:
+        account.changed_holds.add(hold.number)

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from app.live.change_feed import AccountsSubscription, ChangeFeed
+from app.live.change_feed import ChangeFeed, Subscription
 from app.topups.auto_topup import purchasing, rows
 from app.topups.provider import PaymentProvider
 from app.topups.rules import TopUpTerms
@@ -40,9 +40,9 @@ async def sweep(provider: PaymentProvider, terms: TopUpTerms) -> int:
     return len(due)
 
 
-async def _follow(watch: AccountsSubscription, provider: PaymentProvider, terms: TopUpTerms) -> None:
+async def _follow(watch: Subscription, provider: PaymentProvider, terms: TopUpTerms) -> None:
     while True:
-        await _look(await rows.find_changed(await watch.wait()), provider, terms)
+        await _look(await rows.find_changed(await watch.wait() or ()), provider, terms)
 
 
 async def _sweep(enabled: set[int], provider: PaymentProvider, terms: TopUpTerms) -> None:

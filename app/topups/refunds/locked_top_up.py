@@ -8,8 +8,9 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from app.db.tables import RowSelect
 from app.ledger.posting import ExtraRead, Posting
-from app.ledger.rows import GRANT_COLUMNS, grant_from_row
+from app.ledger.rows import GRANTS
 from app.ledger.rules import debt
 from app.ledger.rules.account_state import AccountState, Cause, EntryKind, GrantSource, GrantState
 from app.topups import rows
@@ -28,7 +29,9 @@ from app.topups.rules import Reference, TopUpRow, TopUpStatus
 READ_COUNT: Final = 4
 """How many reads make a case."""
 
-_LOTS: Final = f"SELECT ROW({GRANT_COLUMNS}) FROM credit_grant WHERE account_id = $1::bigint AND top_up_id = $2"  # noqa: S608  our own constant
+_GRANTS: Final = RowSelect(
+    GRANTS.column_list("g"), "FROM credit_grant AS g WHERE g.account_id = $1::bigint AND g.top_up_id = $2"
+)
 
 # What has left a grant unspent: it expired, or was revoked.
 _UNSPENT: Final = """
@@ -92,7 +95,7 @@ def select_locked_top_up(reference: Reference) -> list[ExtraRead]:
         rows.select_top_up(*key),
         refund_rows.select_refunds(*key),
         refund_rows.select_disputes(*key),
-        ExtraRead(_LOTS, key),
+        ExtraRead(_GRANTS, key),
     ]
 
 
@@ -103,9 +106,9 @@ async def load_locked_top_up(posting: Posting, found: Any) -> LockedTopUp | None
         return None
     top_up = rows.from_row(top_ups[0])
     book = posting.accounts[top_up.account_id]
-    for row in lots:
+    for grant in map(GRANTS.read, lots):
         # The open ones are in the book, settled to now; the others are as they were.
-        book.grants.setdefault(row[1], grant_from_row(row))
+        book.grants.setdefault(grant.number, grant)
     made = [lot for lot in book.grants.values() if lot.top_up_id == top_up.id]
     bonus = next((lot for lot in made if lot.source is GrantSource.PROMOTIONAL), None)
     refunds_by_id = {row.id: row for row in map(refund_rows.refund_from_row, refunds)}
@@ -184,5 +187,5 @@ async def _unspent(posting: Posting, book: AccountState, lot: GrantState) -> int
         return 0
     _, records = await posting.connection.execute_query(_UNSPENT, [book.account_id])
     draws = [draw for record in records for draw in json.loads(record["draws"])]
-    draws += [draw for posted in book.new_entries if posted.line.kind == EntryKind.EXPIRY for draw in posted.line.draws]
+    draws += [draw for posted in book.new_entries if posted.kind == EntryKind.EXPIRY for draw in posted.draws]
     return sum(credits for number, credits in draws if number == lot.number)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from app.credits import MAX_CREDITS
 from app.errors import BalanceLimitReached, InsufficientCredits
-from app.ledger.rules import balance_changes
-from app.ledger.rules.account_state import AccountState, Cause, EntryKind, GrantSource
-from app.ledger.rules.hash_chain import GENESIS_MAC, EntryContent, canonical_bytes, sign_entry
+from app.ledger.rules import balance_changes, due_changes
+from app.ledger.rules.account_state import AccountState, Cause, EntryKind, GrantSource, LedgerEntry
+from app.ledger.rules.hash_chain import GENESIS_MAC, canonical_bytes, sign_entry
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 KEY = bytes(32)
@@ -48,8 +48,8 @@ def given_lot(book: AccountState, credits: int, **more: object) -> int:
 
 def moved_on(book: AccountState, at: datetime) -> None:
     book.at = at
-    book.next_change_at = balance_changes.next_change_at(book)
-    balance_changes.apply_due_changes(book)
+    book.next_change_at = due_changes.next_change_at(book)
+    due_changes.apply_due_changes(book)
 
 
 def test_burn_down_goes_by_priority_then_expiry_then_source_then_age() -> None:
@@ -61,7 +61,7 @@ def test_burn_down_goes_by_priority_then_expiry_then_source_then_age() -> None:
     preferred = given_lot(book, 1, priority=-1, source=GrantSource.PURCHASED)
     bought_later = given_lot(book, 1, source=GrantSource.PURCHASED)
     entry = balance_changes.charge(book, 6, SOMEBODY)
-    assert [number for number, _ in entry.line.draws] == [
+    assert [number for number, _ in entry.draws] == [
         preferred, ends_soon, ends_late, given_without_end, bought_first, bought_later,
     ]  # fmt: skip
 
@@ -85,11 +85,11 @@ def test_a_grant_leaves_at_its_expiry_and_a_later_one_starts_in_its_time() -> No
     given_lot(book, 7, starts_at=hours(1), expires_at=hours(3))
     assert book.posted == 10
     moved_on(book, hours(2.5))
-    assert [(posted.line.kind, posted.line.credits, posted.line.at) for posted in book.new_entries[1:]] == [
+    assert [(posted.kind, posted.credits, posted.at) for posted in book.new_entries[1:]] == [
         (EntryKind.GRANT, 7, hours(1)),
         (EntryKind.EXPIRY, -10, hours(2)),
     ]
-    assert (book.posted, balance_changes.next_change_at(book)) == (7, hours(3))
+    assert (book.posted, due_changes.next_change_at(book)) == (7, hours(3))
 
 
 def test_what_comes_back_to_an_expired_grant_expires_at_once_and_both_are_visible() -> None:
@@ -97,8 +97,8 @@ def test_what_comes_back_to_an_expired_grant_expires_at_once_and_both_are_visibl
     given_lot(book, 10, expires_at=hours(1))
     charge = balance_changes.charge(book, 4, SOMEBODY)
     moved_on(book, hours(2))
-    entries = balance_changes.reverse(book, charge.line.draws, SOMEBODY)
-    assert [(posted.line.kind, posted.line.credits) for posted in entries] == [("REVERSAL", 4), ("EXPIRY", -4)]
+    entries = balance_changes.reverse(book, charge.draws, SOMEBODY)
+    assert [(posted.kind, posted.credits) for posted in entries] == [("REVERSAL", 4), ("EXPIRY", -4)]
     assert book.posted == 0
     assert not book.grants[1].is_open
 
@@ -119,7 +119,7 @@ def test_a_bound_is_refused_and_never_clamped() -> None:
     charge = balance_changes.charge(book, 100, SOMEBODY)
     given_lot(book, 100)
     with pytest.raises(BalanceLimitReached):  # what is scheduled keeps its room
-        balance_changes.reverse(book, charge.line.draws, SOMEBODY)
+        balance_changes.reverse(book, charge.draws, SOMEBODY)
     assert (book.posted, len(book.new_entries)) == (MAX_CREDITS - 5, 3)
 
 
@@ -130,7 +130,7 @@ def test_revoking_takes_what_is_unspent_and_a_scheduled_grant_never_starts() -> 
     balance_changes.charge(book, 4, SOMEBODY)
     credits, entry = balance_changes.revoke_grant(book, book.grants[1], SOMEBODY)
     assert entry is not None
-    assert (credits, entry.line.kind, entry.line.credits, book.posted) == (6, "ADJUSTMENT", -6, 0)
+    assert (credits, entry.kind, entry.credits, book.posted) == (6, "ADJUSTMENT", -6, 0)
     assert balance_changes.revoke_grant(book, book.grants[1], SOMEBODY) == (0, None)
     assert balance_changes.revoke_grant(book, book.grants[later], SOMEBODY) == (0, None)
     moved_on(book, hours(2))
@@ -154,7 +154,7 @@ STEPS = st.lists(
 @settings(max_examples=150, deadline=None)
 def test_the_books_balance_after_any_history(steps: list[tuple[object, ...]]) -> None:
     book = a_book()
-    charges: list[tuple[EntryContent, int]] = []
+    charges: list[tuple[LedgerEntry, int]] = []
     for step in steps:
         match step:
             case ("grant", int(credits), int(priority), ends):
@@ -165,7 +165,7 @@ def test_the_books_balance_after_any_history(steps: list[tuple[object, ...]]) ->
                 expires_at = book.at + timedelta(hours=ends) if isinstance(ends, int | float) else None
                 given_lot(book, credits, starts_at=starts_at, expires_at=expires_at)
             case ("charge", int(credits)) if credits <= book.available:
-                charges.append((balance_changes.charge(book, credits, SOMEBODY).line, 0))
+                charges.append((balance_changes.charge(book, credits, SOMEBODY), 0))
             case ("reverse", int(credits)) if charges:
                 line, already = charges.pop()
                 back = min(credits, -line.credits - already)
@@ -180,17 +180,17 @@ def test_the_books_balance_after_any_history(steps: list[tuple[object, ...]]) ->
                 moved_on(book, book.at + timedelta(hours=passed))
             case _:
                 pass
-        assert book.posted == sum(posted.line.credits for posted in book.new_entries)
+        assert book.posted == sum(posted.credits for posted in book.new_entries)
         assert book.posted == sum(lot.remaining for lot in book.grants.values())
         assert all(0 <= lot.remaining <= lot.credits for lot in book.grants.values())
     mac, balance = GENESIS_MAC, 0
     for seq, posted in enumerate(book.new_entries, start=1):
-        balance += posted.line.credits
-        assert (posted.line.seq, posted.line.version, posted.line.balance_after) == (seq, seq, balance)
-        assert sum(drawn for _, drawn in posted.line.draws) == abs(posted.line.credits)
-        assert posted.mac == sign_entry(posted.line, previous_mac=mac, key=KEY)
+        balance += posted.credits
+        assert (posted.seq, posted.version, posted.balance_after) == (seq, seq, balance)
+        assert sum(drawn for _, drawn in posted.draws) == abs(posted.credits)
+        assert posted.mac == sign_entry(posted, previous_mac=mac, key=KEY)
         mac = posted.mac
-    times = [posted.line.at for posted in book.new_entries]
+    times = [posted.at for posted in book.new_entries]
     assert times == sorted(times)
 
 
@@ -204,9 +204,9 @@ def test_no_two_lines_have_the_same_canonical_bytes(
 ) -> None:
     def bytes_of(why: str | None, task: str | None) -> bytes:
         return canonical_bytes(
-            EntryContent(
+            LedgerEntry(
                 account_id=1, seq=1, version=1, kind="GRANT", credits=1, owed=0, balance_after=1, at=NOON, actor="a",
-                reason=why, task_id=task, block_run_id=None, top_up_id=None, request_id=None, draws=((1, 1),),
+                reason=why, task_id=task, block_run_id=None, top_up_id=None, request_id=None, draws=((1, 1),), hold_number=None, mac=b"",
             )
         )  # fmt: skip
 
@@ -218,7 +218,7 @@ def test_no_two_lines_have_the_same_canonical_bytes(
 
 
 def test_the_canonical_bytes_are_as_documented() -> None:
-    line = EntryContent(
+    line = LedgerEntry(
         account_id=7,
         seq=2,
         version=3,
@@ -234,7 +234,10 @@ def test_the_canonical_bytes_are_as_documented() -> None:
         top_up_id=None,
         request_id="r",
         draws=((1, 4), (2, 6)),
+        hold_number=None,
+        mac=b"",
     )
     assert canonical_bytes(line) == (
         b"1:7,1:2,1:3,6:CHARGE,3:-10,1:0,2:90,16:1767268800000000,10:service:\xc3\xa9,-,1:t,1:b,-,1:r,7:1:4;2:6,"
     )
+    assert canonical_bytes(line._replace(hold_number=12)) == canonical_bytes(line) + b"hold=2:12,"

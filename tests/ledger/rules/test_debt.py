@@ -23,7 +23,7 @@ def owing(book: AccountState, credits: int) -> None:
 
 def moves(book: AccountState) -> list[tuple[str, int, int]]:
     """Kind, credits and owed of every entry."""
-    return [(posted.line.kind, posted.line.credits, posted.line.owed) for posted in book.new_entries]
+    return [(posted.kind, posted.credits, posted.owed) for posted in book.new_entries]
 
 
 def figures(book: AccountState) -> tuple[int, int, int, int, int]:
@@ -49,8 +49,8 @@ def test_a_new_debt_is_paid_at_once_of_other_grants_that_pay_debt() -> None:
     assert (gift.remaining, first.remaining, other.remaining) == (0, 0, 30)
     debt.withdraw(book, first, 100, SOMEBODY)
     assert moves(book)[4:] == [("DEBT", 0, 100), ("DEBT_PAID", -30, -30)]
-    assert book.new_entries[-1].line.draws == ((other.number, 30),)
-    assert (book.new_entries[-1].line.actor, figures(book)) == ("debt", (0, 0, 0, 70, 0))
+    assert book.new_entries[-1].draws == ((other.number, 30),)
+    assert (book.new_entries[-1].actor, figures(book)) == ("debt", (0, 0, 0, 70, 0))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_grant_that_starts_by_time_pays_when_it_starts() -> None:
     bought(book, 100, starts_at=hours(1))
     assert figures(book) == (0, 0, 0, 30, 0)
     moved_on(book, hours(2))
-    assert [(one.line.kind, one.line.at) for one in book.new_entries[1:]] == [
+    assert [(one.kind, one.at) for one in book.new_entries[1:]] == [
         ("GRANT", hours(1)),
         ("DEBT_PAID", hours(1)),
     ]
@@ -91,7 +91,7 @@ def test_a_grant_that_ends_at_the_instant_another_starts_pays_nothing() -> None:
     owing(book, 30)
     starts = bought(book, 50, starts_at=hours(1))
     moved_on(book, hours(1))
-    assert [(one.line.kind, one.line.draws) for one in book.new_entries[2:]] == [
+    assert [(one.kind, one.draws) for one in book.new_entries[2:]] == [
         ("GRANT", ((starts.number, 50),)),
         ("DEBT_PAID", ((starts.number, 30),)),
         ("EXPIRY", ((ends.number, 40),)),
@@ -104,8 +104,8 @@ def test_a_reversal_pays_debt() -> None:
     bought(book, 50)
     charge = balance_changes.charge(book, 50, SOMEBODY)
     owing(book, 30)
-    entries = balance_changes.reverse(book, charge.line.draws, SOMEBODY)
-    assert [entry.line.kind for entry in entries] == [EntryKind.REVERSAL, EntryKind.DEBT_PAID]
+    entries = balance_changes.reverse(book, charge.draws, SOMEBODY)
+    assert [entry.kind for entry in entries] == [EntryKind.REVERSAL, EntryKind.DEBT_PAID]
     assert figures(book) == (20, 0, 0, 0, 20)
 
 
@@ -115,7 +115,7 @@ def test_a_reversal_into_an_expired_grant_pays_nothing() -> None:
     charge = balance_changes.charge(book, 50, SOMEBODY)
     owing(book, 30)
     moved_on(book, hours(2))
-    balance_changes.reverse(book, charge.line.draws, SOMEBODY)
+    balance_changes.reverse(book, charge.draws, SOMEBODY)
     assert moves(book)[3:] == [("REVERSAL", 50, 0), ("EXPIRY", -50, 0)]
     assert figures(book) == (0, 0, 0, 30, 0)
 
@@ -128,7 +128,7 @@ def test_what_a_hold_releases_pays_debt(status: HoldStatus) -> None:
     owing(book, 30)
     holds.charge_hold(book, hold, 5, SOMEBODY)
     entries = holds.close_hold(book, hold, status)
-    assert [(entry.line.kind, entry.line.credits) for entry in entries] == [("DEBT_PAID", -30)]
+    assert [(entry.kind, entry.credits) for entry in entries] == [("DEBT_PAID", -30)]
     assert figures(book) == (15, 0, 0, 0, 15)
 
 
@@ -138,7 +138,7 @@ def test_a_hold_that_lapses_pays_debt_at_the_instant_at_which_it_lapsed() -> Non
     placed(book, 50, timeout_seconds=3600)
     owing(book, 30)
     moved_on(book, hours(5))
-    assert [(one.line.kind, one.line.at) for one in book.new_entries[2:]] == [("DEBT_PAID", hours(1))]
+    assert [(one.kind, one.at) for one in book.new_entries[2:]] == [("DEBT_PAID", hours(1))]
     assert figures(book) == (20, 0, 0, 0, 20)
 
 

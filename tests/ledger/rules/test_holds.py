@@ -24,8 +24,12 @@ def an_envelope(book: AccountState, credits: int, **more: Any) -> Hold:
     return placed(book, credits, block_run_id=None, **more)
 
 
+def due_holds(book: AccountState) -> list[Hold]:
+    return [hold for hold in book.holds.values() if hold.is_open and hold.expires_at <= book.at]
+
+
 def lines(book: AccountState) -> list[tuple[str, int, datetime]]:
-    return [(posted.line.kind, posted.line.credits, posted.line.at) for posted in book.new_entries]
+    return [(posted.kind, posted.credits, posted.at) for posted in book.new_entries]
 
 
 def figures(book: AccountState) -> tuple[int, int, int]:
@@ -42,7 +46,7 @@ def test_what_is_held_is_not_available_and_only_its_capture_draws_it() -> None:
     assert (refused.value.required_credits, refused.value.available_credits) == (4, 3)
     entry = holds.charge_hold(book, hold, 5, SOMEBODY)
     holds.close_hold(book, hold, HoldStatus.CAPTURED)
-    assert (entry.line.kind, entry.line.credits, entry.line.draws, entry.line.hold_number) == (
+    assert (entry.kind, entry.credits, entry.draws, entry.hold_number) == (
         EntryKind.CHARGE,
         -5,
         ((1, 5),),
@@ -50,7 +54,7 @@ def test_what_is_held_is_not_available_and_only_its_capture_draws_it() -> None:
     )
     assert figures(book) == (5, 0, 5)
     assert (hold.status, hold.captured, hold.released, hold.remaining) == (HoldStatus.CAPTURED, 5, 2, 0)
-    assert not holds.due_holds(book)
+    assert not due_holds(book)
 
 
 def test_the_unclaimed_part_leaves_at_the_instant_and_a_claim_released_later_expires_then() -> None:
@@ -120,8 +124,8 @@ def test_claims_are_drawn_in_burn_order_whatever_the_order_in_which_they_came() 
     ends_soon = given_lot(book, 5, expires_at=hours(2))
     preferred = given_lot(book, 5, priority=-1)
     holds.add_to_budget(book, envelope, 8)
-    assert holds.charge_hold(book, envelope, 7, SOMEBODY).line.draws == ((preferred, 5), (ends_soon, 2))
-    assert holds.charge_hold(book, envelope, 4, SOMEBODY).line.draws == ((ends_soon, 1), (bought, 3))
+    assert holds.charge_hold(book, envelope, 7, SOMEBODY).draws == ((preferred, 5), (ends_soon, 2))
+    assert holds.charge_hold(book, envelope, 4, SOMEBODY).draws == ((ends_soon, 1), (bought, 3))
     assert figures(book) == (4, 2, 2)
 
 

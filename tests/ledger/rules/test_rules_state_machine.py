@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from app.errors import BillingError
-from app.ledger.rules import balance_changes, debt
+from app.ledger.rules import balance_changes, debt, due_changes
 from app.ledger.rules import holds as claims
 from app.ledger.rules.account_state import AccountState, Cause, EntryKind, GrantSource, Hold, HoldStatus, LedgerEntry
 from tests.ledger.rules.test_balance_changes import SOMEBODY, a_book, given_lot, moved_on
-from tests.ledger.rules.test_holds import DAY, HOUR, figures, lines, placed
+from tests.ledger.rules.test_holds import DAY, HOUR, due_holds, figures, lines, placed
 
 AMOUNTS = st.integers(1, 40)
 PICKS = st.integers(0, 3)
@@ -85,7 +85,7 @@ class Claims(RuleBasedStateMachine):
         self._tried(
             lambda: placed(
                 self.book, credits, task_id=f"task-{number}", block_run_id=None if envelope else f"run-{number}",
-                timeout_seconds=timeout, within=within, reserve=min(reserve, credits) if envelope else 0,
+                timeout_seconds=timeout, parent_budget=within, closing_reserve=min(reserve, credits) if envelope else 0,
             )
         )  # fmt: skip
 
@@ -137,7 +137,7 @@ class Claims(RuleBasedStateMachine):
     @rule(pick=PICKS, credits=AMOUNTS)
     def give_back(self, pick: int, credits: int) -> None:
         charged = self.charges[-1 - pick % len(self.charges)]
-        line = charged.entry.line
+        line = charged.entry
         back = min(credits, -line.credits - charged.back)
         if back:
             balance_changes.reverse(
@@ -152,7 +152,7 @@ class Claims(RuleBasedStateMachine):
         lot = self.book.grants[1 + pick % len(self.book.grants)]
         claimed = lot.claimed
         credits, entry = balance_changes.revoke_grant(self.book, lot, Cause(actor="operator:test"))
-        assert (credits, lot.claimed) == (-entry.line.credits if entry is not None else 0, claimed)
+        assert (credits, lot.claimed) == (-entry.credits if entry is not None else 0, claimed)
 
     @rule(pick=PICKS, credits=AMOUNTS)
     def take_back(self, pick: int, credits: int) -> None:
@@ -175,7 +175,7 @@ class Claims(RuleBasedStateMachine):
         number, credits, became_debt = self.taken.pop(-1 - pick % len(self.taken))
         worth = self.book.posted - self.book.owed
         entries = debt.undo_withdraw(self.book, self.book.grants[number], credits, SOMEBODY, debt=became_debt)
-        expired = -sum(entry.line.credits for entry in entries if entry.line.kind == EntryKind.EXPIRY)
+        expired = -sum(entry.credits for entry in entries if entry.kind == EntryKind.EXPIRY)
         assert self.book.posted - self.book.owed == worth + credits - expired
 
     @rule(credits=AMOUNTS)
@@ -191,28 +191,28 @@ class Claims(RuleBasedStateMachine):
     def pass_time(self, passed: float) -> None:
         self._pass_to(self.book.at + timedelta(hours=passed))
 
-    @precondition(lambda self: balance_changes.next_change_at(self.book) is not None)
+    @precondition(lambda self: due_changes.next_change_at(self.book) is not None)
     @rule(moments=st.sampled_from([-1, 0, 1]))
     def pass_time_until_something_happens(self, moments: int) -> None:
-        coming = balance_changes.next_change_at(self.book)
+        coming = due_changes.next_change_at(self.book)
         assert coming is not None
         self._pass_to(max(self.book.at, coming + moments * timedelta(microseconds=1)))
 
     def _pass_to(self, at: datetime) -> None:
         """Settled in one go, the book is as it would be had it been settled at every instant on the way."""
         step_by_step = copy.deepcopy(self.book)
-        while (coming := balance_changes.next_change_at(step_by_step)) is not None and coming <= at:
+        while (coming := due_changes.next_change_at(step_by_step)) is not None and coming <= at:
             moved_on(step_by_step, coming)
         moved_on(step_by_step, at)
         moved_on(self.book, at)
         assert without_macs(self.book) == without_macs(step_by_step)
 
-        assert not claims.due_holds(self.book)
+        assert not due_holds(self.book)
         for lot in self.book.grants.values():
             if lot.is_started and lot.expires_at is not None and lot.expires_at <= at:
                 assert lot.spendable == 0
             assert lot.is_started or not lot.is_open or lot.starts_at is None or lot.starts_at > at
-        coming = balance_changes.next_change_at(self.book)
+        coming = due_changes.next_change_at(self.book)
         assert coming is None or coming > at
 
     def _tried(self, move: Callable[[], Any]) -> Any:
@@ -230,8 +230,8 @@ class Claims(RuleBasedStateMachine):
         book = self.book
         lots, holds = book.grants.values(), book.holds.values()
         assert book.posted == sum(lot.remaining for lot in lots)
-        assert book.posted == sum(posted.line.credits for posted in book.new_entries)
-        assert book.owed == sum(posted.line.owed for posted in book.new_entries) >= 0
+        assert book.posted == sum(posted.credits for posted in book.new_entries)
+        assert book.owed == sum(posted.owed for posted in book.new_entries) >= 0
         assert book.held == sum(hold.remaining for hold in holds if hold.is_open)
         assert book.posted - book.held >= 0
         assert book.open_holds == sum(hold.is_open for hold in holds)
@@ -253,7 +253,7 @@ class Claims(RuleBasedStateMachine):
             assert 0 <= hold.closing_reserve <= hold.remaining
             assert (hold.closed_at is None) == hold.is_open
             assert hold.is_open or hold.remaining == 0
-            drawn = sum(-one.entry.line.credits for one in self.charges if one.entry.line.hold_number == hold.number)
+            drawn = sum(-one.entry.credits for one in self.charges if one.entry.hold_number == hold.number)
             assert drawn == hold.captured
             within = [inner for inner in self.book.holds.values() if inner.parent_budget == hold.number]
             lent = sum(inner.remaining + inner.captured + inner.allocated for inner in within)
@@ -279,27 +279,27 @@ class Claims(RuleBasedStateMachine):
     def seq_has_no_gap_and_every_change_of_the_figures_has_its_version(self) -> None:
         book = self.book
         seq, version, state = self.seen
-        assert [posted.line.seq for posted in book.new_entries] == list(range(1, book.seq + 1))
+        assert [posted.seq for posted in book.new_entries] == list(range(1, book.seq + 1))
         assert version <= book.version
         assert version < book.version or state == (book.posted, book.held, book.frozen, book.owed)
-        versions = [posted.line.version for posted in book.new_entries]
+        versions = [posted.version for posted in book.new_entries]
         assert all(one < after for one, after in itertools.pairwise(versions))
         assert seq <= book.seq
-        times = [posted.line.at for posted in book.new_entries]
+        times = [posted.at for posted in book.new_entries]
         assert times == sorted(times)
         self.seen = (book.seq, book.version, (book.posted, book.held, book.frozen, book.owed))
 
     @invariant()
     def what_leaves_is_dated_at_the_expiry_or_later_at_its_release(self) -> None:
         for posted in self.book.new_entries[self.credited :]:
-            if posted.line.kind == EntryKind.EXPIRY:
-                [(number, _)] = posted.line.draws
+            if posted.kind == EntryKind.EXPIRY:
+                [(number, _)] = posted.draws
                 expires_at = self.book.grants[number].expires_at
                 closed = {hold.closed_at for hold in self.book.holds.values()}
-                back = {other.line.at for other in self.book.new_entries if other.line.kind in BACK}
+                back = {other.at for other in self.book.new_entries if other.kind in BACK}
                 assert expires_at is not None
-                assert posted.line.at == expires_at or posted.line.at in closed | back
-                assert posted.line.at >= expires_at
+                assert posted.at == expires_at or posted.at in closed | back
+                assert posted.at >= expires_at
         self.credited = len(self.book.new_entries)
 
     def _open(self, pick: int, *, envelopes: bool = False) -> Hold | None:
@@ -313,7 +313,7 @@ class Claims(RuleBasedStateMachine):
 def without_macs(book: AccountState) -> tuple[Any, ...]:
     """Everything that a posting would write."""
     lots, holds = [*book.grants.values()], [*book.holds.values()]
-    return lines(book), figures(book), book.version, lots, holds, balance_changes.next_change_at(book)
+    return lines(book), figures(book), book.version, lots, holds, due_changes.next_change_at(book)
 
 
 TestClaims = Claims.TestCase

@@ -1,0 +1,46 @@
+"""Failures of the database: which mean that it cannot be reached, and which transactions may simply run again."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import asyncpg
+
+T = TypeVar("T")
+
+RETRIED_SQLSTATES: Final = frozenset({"40001", "40P01"})
+"""Serialization failure and deadlock: the transaction was rolled back and can run again unchanged."""
+
+CONNECTION_FAILURE_SQLSTATES: Final = frozenset({"57P01", "57P02", "57P03", "53300", "25006"})
+"""The server shuts down, starts, has no connection left or is read-only: the request is not the cause."""
+
+
+def sqlstate(failure: BaseException | None) -> str | None:
+    """The SQLSTATE behind an exception, also if Tortoise wrapped it."""
+    while failure is not None:
+        if isinstance(failure, asyncpg.PostgresError):
+            return str(failure.sqlstate)
+        wrapped = failure.args[0] if failure.args else None
+        failure = wrapped if isinstance(wrapped, BaseException) else failure.__cause__
+    return None
+
+
+def is_connection_failure(failure: BaseException) -> bool:
+    """Whether the database could not be reached. The request is not the cause, and a retry may succeed."""
+    state = sqlstate(failure)
+    if state is not None:
+        return state.startswith("08") or state in CONNECTION_FAILURE_SQLSTATES
+    return isinstance(failure, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError | TimeoutError)
+
+
+async def run_with_retries(operation: Callable[[], Awaitable[T]], *, attempts: int = 6) -> T:
+    """Run `operation`, again after a deadlock or a serialization failure, with a short random wait between attempts."""
+    for attempt in range(1, attempts + 1):
+        try:
+            return await operation()
+        except Exception as failure:
+            if attempt == attempts or sqlstate(failure) not in RETRIED_SQLSTATES:
+                raise
+        await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311  spreads retries, protects nothing
+    raise AssertionError("unreachable: the last attempt returns or raises")

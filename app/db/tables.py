@@ -1,0 +1,185 @@
+"""Tables: a row type is the only list of a table's columns in Python. SQL and conversions are derived from it.
+
+A `Table` pairs a Tortoise model (column names and SQL types) with a row type: a dataclass or NamedTuple whose fields
+have the names of the columns.
+
+    GRANTS = Table(models.Grant, Grant, key=("account_id", "number"))
+
+    _PAGE = f"SELECT {GRANTS.columns('g')} FROM credit_grant AS g WHERE g.account_id = $1"
+    grants = [GRANTS.read(record) for record in await pools.fetch(_PAGE, account_id)]
+
+    _INSERT = GRANTS.insert()
+    write.add_row(_INSERT, grant)
+
+Row type fields that are not columns of the model are ignored. Enums and JSON are converted by their annotation and
+column type; other conversions are given by column as `decode` (from the database, JSON already parsed) and `encode` (to
+it). NULL is never converted.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
+from operator import attrgetter
+from typing import Any, Final, Generic, TypeVar, get_args, get_type_hints
+
+import orjson
+from tortoise import fields
+from tortoise.models import Model
+from tortoise.queryset import QuerySet
+
+from app.db.set_writes import RowStatement
+
+Row = TypeVar("Row")
+Convert = Callable[[Any], Any]
+
+_SQL_TYPES: Final[Mapping[type, str]] = {
+    fields.BigIntField: "bigint",
+    fields.IntField: "int",
+    fields.CharField: "text",
+    fields.TextField: "text",
+    fields.BinaryField: "bytea",
+    fields.DatetimeField: "timestamptz",
+    fields.BooleanField: "bool",
+    fields.JSONField: "jsonb",
+}
+
+
+def to_json(value: Any) -> str:
+    """The text of a jsonb value, as asyncpg expects it."""
+    return orjson.dumps(value).decode()
+
+
+class Table(Generic[Row]):
+    """The columns of one table, and their conversion from and to a row type."""
+
+    def __init__(
+        self,
+        model: type[Model],
+        row_type: type[Row],
+        *,
+        key: Sequence[str],
+        decode: Mapping[str, Convert] | None = None,
+        encode: Mapping[str, Convert] | None = None,
+    ) -> None:
+        self.name = str(model._meta.db_table)
+        self._key = tuple(key)
+        self._row_type = row_type
+        self._types = {name: _SQL_TYPES[type(field)] for name, field in model._meta.fields_map.items()}
+        hints = get_type_hints(row_type)
+        self.column_names = tuple([name for name in hints if name in self._types])
+        self._decode = [
+            *((name, _parse_json) for name in self.column_names if self._types[name] == "jsonb"),
+            *((name, enum) for name in self.column_names if (enum := _enum_of(hints[name])) is not None),
+            *(decode or {}).items(),
+        ]
+        self._encode = {name: to_json for name, sql_type in self._types.items() if sql_type == "jsonb"}
+        self._encode |= dict(encode or {})
+
+    def columns(self, alias: str) -> str:
+        """The columns of a row, for SELECT: "t.account_id, t.task_id"."""
+        return ", ".join(self.column_list(alias))
+
+    def column_list(self, alias: str) -> list[str]:
+        return [f"{alias}.{name}" for name in self.column_names]
+
+    def read(self, record: Any) -> Row:
+        """A row from a record, by column name. Other columns of the record are ignored."""
+        values = {name: record[name] for name in self.column_names}
+        for name, convert in self._decode:
+            if (value := values[name]) is not None:
+                values[name] = convert(value)
+        return self._row_type(**values)
+
+    async def fetch(self, query: QuerySet[Any]) -> list[Row]:
+        """The rows of a Tortoise query over the model."""
+        return [self.read(row) for row in await query.values(*self.column_names)]
+
+    async def fetch_one(self, query: QuerySet[Any]) -> Row | None:
+        """The row of a Tortoise query that finds one at most."""
+        rows = await self.fetch(query)
+        return rows[0] if rows else None
+
+    def insert(
+        self,
+        *others: str,
+        columns: Iterable[str] | None = None,
+        on_conflict: str = "",
+        checks_row_count: bool = True,
+    ) -> RowStatement:
+        """A statement that inserts rows.
+
+        `columns`: those of the row to write; None: all. `others`: further columns. The values are attributes of the row;
+        what is no attribute is given to `SetWrite.add_row` by name.
+        """
+        names = self._attributes_first((*(self.column_names if columns is None else columns), *others))
+        sql = (
+            f"INSERT INTO {self.name} ({', '.join(names)})"
+            f" SELECT * FROM unnest({self._parameters(names)}) {on_conflict} RETURNING 1"
+        )
+        return self._statement("insert into", sql, names, checks_row_count=checks_row_count)
+
+    def update(
+        self,
+        *columns: str,
+        where: str = "",
+        others: Mapping[str, str] | None = None,
+        checks_row_count: bool = True,
+    ) -> RowStatement:
+        """A statement that updates `columns` of the rows with the same key.
+
+        `where`: a further condition over t (the stored row) and v (the new values). `others`: values for it that are not
+        columns, {name: SQL type}. Values are found as in `insert`.
+        """
+        more = dict(others or {})
+        names = self._attributes_first((*self._key, *columns, *more))
+        conditions = [*(f"t.{name} = v.{name}" for name in self._key), *([where] if where else [])]
+        sql = (
+            f"UPDATE {self.name} AS t SET {', '.join([f'{name} = v.{name}' for name in columns])}"
+            f" FROM unnest({self._parameters(names, more)}) AS v({', '.join(names)})"
+            f" WHERE {' AND '.join(conditions)} RETURNING 1"
+        )
+        return self._statement("update", sql, names, checks_row_count=checks_row_count)
+
+    def _is_attribute(self, name: str) -> bool:
+        return hasattr(self._row_type, name)
+
+    def _attributes_first(self, names: Sequence[str]) -> list[str]:
+        return sorted(names, key=lambda name: not self._is_attribute(name))
+
+    def _parameters(self, names: Sequence[str], more: Mapping[str, str] | None = None) -> str:
+        types = self._types | dict(more or {})
+        return ", ".join(f"${number}::{types[name]}[]" for number, name in enumerate(names, 1))
+
+    def _statement(self, action: str, sql: str, names: Sequence[str], *, checks_row_count: bool) -> RowStatement:
+        attributes = [name for name in names if self._is_attribute(name)]
+        return RowStatement(
+            name=f"{action} {self.name}",
+            sql=sql,
+            columns=len(names),
+            checks_row_count=checks_row_count,
+            get_values=attrgetter(*attributes),
+            others=tuple(names[len(attributes) :]),
+            encode=tuple([(place, self._encode[name]) for place, name in enumerate(names) if name in self._encode]),
+        )
+
+
+class RowSelect:
+    """A SELECT that another statement contains as an array of ROW(...): its columns lose their names on the way.
+
+    `columns`: expressions such as "t.task_id" or "count(*) AS runs"; `source`: the statement from FROM on.
+    """
+
+    def __init__(self, columns: Sequence[str], source: str) -> None:
+        self.names = tuple([column.rsplit(" AS ", 1)[-1].rsplit(".", 1)[-1] for column in columns])
+        self.sql = f"SELECT ROW({', '.join([column.rsplit(' AS ', 1)[0] for column in columns])}) {source}"
+
+    def read(self, rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+        """The rows with their names again."""
+        return [dict(zip(self.names, row, strict=True)) for row in rows]
+
+
+def _enum_of(hint: Any) -> Convert | None:
+    return next((one for one in (hint, *get_args(hint)) if isinstance(one, type) and issubclass(one, Enum)), None)
+
+
+def _parse_json(value: Any) -> Any:
+    return orjson.loads(value) if isinstance(value, str) else value  # Tortoise has parsed it already
