@@ -39,8 +39,8 @@ hostile: $(INSTALLED) ## 5,000 random documents and 2,000 malformed messages aga
 	@HOSTILE_DOCUMENTS=$${HOSTILE_DOCUMENTS:-5000} HOSTILE_MESSAGES=$${HOSTILE_MESSAGES:-2000} \
 		$(BIN)/python -m pytest --quiet -s -o faulthandler_timeout=0 tests/hostile $(ARGS)
 
-simulate: $(INSTALLED) ## play a platform's day against the running server, then audit
-	@$(BIN)/python -m app simulate $(ARGS)
+simulate: $(INSTALLED) ## simulate a day of an agent platform against the running server, then verify its ledger
+	@$(BIN)/python -m examples.simulation $(ARGS)
 
 bench: $(INSTALLED) ## measure charges, reads, subscriptions and growth, as ratios against references
 	@$(BIN)/python -m bench $(ARGS)

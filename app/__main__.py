@@ -254,19 +254,5 @@ def check(ctx: click.Context, *, production: bool, as_json: bool) -> None:
     ctx.exit(check.run(production=production, as_json=as_json))
 
 
-@cli.command()
-@click.option("--url", help="The server. Default: http://HOST:PORT.")
-@click.option("--seed", type=int, default=1, show_default=True, help="The same seed and rate card: the same day.")
-@click.option("--tasks", type=click.IntRange(1, 100_000), default=1_200, show_default=True, help="How many.")
-@click.option("--concurrency", type=click.IntRange(1, 64), default=12, show_default=True, help="Tasks at once.")
-@click.option("--verbose", is_flag=True, help="Tell what happens to each task.")
-@click.pass_context
-def simulate(ctx: click.Context, *, url: str | None, seed: int, tasks: int, concurrency: int, verbose: bool) -> None:
-    """Play a platform's day against the running server, then audit; exit with 1 unless everything agrees."""
-    from examples.simulation import __main__
-
-    ctx.exit(__main__.run(url, seed=seed, tasks=tasks, concurrency=concurrency, verbose=verbose))
-
-
 if __name__ == "__main__":
     cli(prog_name="python -m app")

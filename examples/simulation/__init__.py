@@ -1,11 +1,12 @@
-"""A platform's day, played against a running server through its public API only: demo, load and acceptance at once.
+"""A simulated day of an agent platform, run against a server through its public API.
 
-Words: a *day* is the plan, made from a seed and the rate card; a *wave* are the block runs that an agent's graph
-executes at once; the *tally* is what the replies said; *seen* is what the API says at the end. The day is exact when
-both agree.
+It is a demonstration, a load test and an acceptance test.
 
-Invariants: the same seed and card give the same day. Every call carries the platform's own id or an idempotency key, so
-each may be sent again. Nothing here imports a room of the product: what is not said by the API is not known.
+A *workload* is generated from a seed and the rate card: tasks, the block runs in them, failures and repeated requests.
+The responses add up to the *expected state*. At the end the *actual state* is read through the API, and both must be
+equal to the credit.
 
-It does not read the database, judge prices by the product's own rules, or use keys other than those it is given.
+The same seed and rate card give the same workload. Every request carries an id or an idempotency key of the platform,
+so each may be sent again. Prices are computed from the rate card independently of the server. The simulation does not
+read the database, and uses only the tokens that it is given.
 """

@@ -1,9 +1,12 @@
-"""`python -m app simulate`: a day played by `examples.simulation` with the tokens that it needs, then the audit."""
+"""`python -m examples.simulation`: run the simulation against a server, then verify its ledger."""
 
 import asyncio
+import sys
+
+import click
 
 from app.auth import development_keys
-from app.cli import token, verify
+from app.cli import error_messages, token, verify
 from app.cli.connection import database_url, open_database
 from app.errors import Misconfigured
 from app.settings import get_settings, server_url
@@ -14,38 +17,60 @@ from examples.simulation.reconciliation import credit_totals
 from examples.simulation.runner import SimulationResult, run_simulation
 
 NAME = "simulation"
-"""Of the service and the operator that act in it."""
+"""Of the service and of the operator whose tokens are used."""
 
 
-def run(url: str | None, *, seed: int, tasks: int, concurrency: int, verbose: bool) -> int:
-    """The exit status: 0 where everything agrees and the books are whole, else 1."""
-    console = output.console()
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option("--url", help="The server. Default: http://HOST:PORT.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Same seed and rate card: same workload.")
+@click.option("--tasks", type=click.IntRange(1, 100_000), default=1_200, show_default=True, help="How many.")
+@click.option("--concurrency", type=click.IntRange(1, 64), default=12, show_default=True, help="Tasks at a time.")
+@click.option("--verbose", is_flag=True, help="Print every event.")
+def command(*, url: str | None, seed: int, tasks: int, concurrency: int, verbose: bool) -> None:
+    """Simulate a day of an agent platform against a running server, then verify the ledger.
+
+    Needs the DATA_DIR and DATABASE_URL of the server. Exits with 1 unless the API, the responses and the ledger agree.
+    """
     try:
-        with ProgressOutput(console, verbose=verbose) as watching:
-            played = asyncio.run(_play(url or _own_url(), watching, seed=seed, tasks=tasks, concurrency=concurrency))
-    except UnexpectedResponse as fault:
-        console.print(f"The day broke off: {fault}", markup=False)
-        return 1
-    output.print_results(console, played)
-    console.print("Audit")
-    whole = verify.run(None, None) == 0
-    return 0 if whole and not played.differences and credit_totals(played.tally, played.seen).agree else 1
+        sys.exit(0 if run(url, seed=seed, tasks=tasks, concurrency=concurrency, verbose=verbose) else 1)
+    except Exception as error:
+        if (message := error_messages.message_for(error)) is None:
+            raise
+        raise click.ClickException(message) from error
 
 
-async def _play(url: str, watching: ProgressOutput, *, seed: int, tasks: int, concurrency: int) -> SimulationResult:
-    return await run_simulation(url, _tokens, watching, seed=seed, tasks=tasks, concurrency=concurrency)
+def run(url: str | None, *, seed: int, tasks: int, concurrency: int, verbose: bool) -> bool:
+    """Whether everything agrees."""
+    console = output.standard_output()
+    try:
+        with ProgressOutput(console, verbose=verbose) as progress:
+            simulation = run_simulation(
+                url or _default_url(), _create_tokens, progress, seed=seed, tasks=tasks, concurrency=concurrency
+            )
+            result: SimulationResult = asyncio.run(simulation)
+    except UnexpectedResponse as error:
+        console.print(f"The simulation was aborted: {error}", markup=False)
+        return False
+    output.print_results(console, result)
+    console.print("Verification of the ledger")
+    is_verified = verify.run(None, None) == 0
+    return is_verified and not result.differences and credit_totals(result.expected, result.actual).agree
 
 
-async def _tokens() -> Tokens:
+async def _create_tokens() -> Tokens:
     operator = await token.create_token("operator", NAME)
-    with database_url() as address:
-        async with open_database(address):
+    with database_url() as url:
+        async with open_database(url):
             return Tokens(await token.create_token("service", NAME), operator, development_keys.user_token)
 
 
-def _own_url() -> str:
-    """Where `serve` listens with these settings. Raises: Misconfigured: it chose a port by itself."""
-    here = get_settings()
-    if here.port == 0:
-        raise Misconfigured("PORT is 0, so the server chose one: name it with --url http://127.0.0.1:PORT.")
-    return server_url(here)
+def _default_url() -> str:
+    """Where `serve` listens with these settings. Raises: Misconfigured: it chooses a port by itself."""
+    settings = get_settings()
+    if settings.port == 0:
+        raise Misconfigured("PORT is 0, so the server has chosen a port: set --url http://127.0.0.1:PORT.")
+    return server_url(settings)
+
+
+if __name__ == "__main__":
+    command(prog_name="python -m examples.simulation")

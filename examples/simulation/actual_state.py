@@ -1,4 +1,4 @@
-"""What the API says at the end of the day, read by the platform's backend: tasks, agents and accounts."""
+"""What the API says at the end, read with an operator's token: tasks, agents and accounts."""
 
 import asyncio
 from collections import Counter
@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from examples.simulation import documents
 from examples.simulation.client import Client, UnexpectedResponse
-from examples.simulation.documents import AGENT_TASKS, ENTRIES, GRANTS, Operation
 from examples.simulation.expected_state import OwnerAgent
 
 READERS: Final = 8
@@ -16,7 +16,7 @@ READERS: Final = 8
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActualTask:
     status: str
-    steps: int
+    block_run_count: int
     total: int
     charged: int
     reversed: int
@@ -25,17 +25,22 @@ class ActualTask:
 @dataclass(frozen=True, slots=True)
 class ActualAgent:
     total: int
-    tasks: int
+    task_count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActualAccount:
+    """`entry_sums`: the sum of the entries of each kind, signed. `remaining_in_grants`: over all grants."""
+
     posted: int
     available: int
     version: int
-    by_kind: Counter[str]
-    """The sum of the entries of each kind, signed."""
-    left_in_grants: int
+    entry_sums: Counter[str]
+    remaining_in_grants: int
+
+    @property
+    def spent(self) -> int:
+        return -self.entry_sums["CHARGE"] - self.entry_sums["REVERSAL"]
 
 
 @dataclass(slots=True)
@@ -46,54 +51,55 @@ class ActualState:
 
 
 async def read_actual_state(
-    client: Client, token: str, owner_ids: Iterable[str], pairs: Iterable[OwnerAgent]
+    client: Client, token: str, owner_ids: Iterable[str], agents: Iterable[OwnerAgent]
 ) -> ActualState:
-    """All of it, page by page. Nothing may change meanwhile."""
-    seen, places = ActualState(), asyncio.Semaphore(READERS)
+    """Everything, page by page. Nothing may change meanwhile."""
+    state, readers = ActualState(), asyncio.Semaphore(READERS)
 
-    async def account(owner_id: str) -> None:
-        async with places:
-            seen.accounts[owner_id] = await _account(client, token, owner_id)
+    async def read_account(owner_id: str) -> None:
+        async with readers:
+            state.accounts[owner_id] = await _account(client, token, owner_id)
 
-    async def agent(pair: OwnerAgent) -> None:
-        async with places:
-            await _agent(client, token, pair, seen)
+    async def read_agent(agent: OwnerAgent) -> None:
+        async with readers:
+            await _read_agent(client, token, agent, state)
 
     async with asyncio.TaskGroup() as group:
         for owner_id in owner_ids:
-            group.create_task(account(owner_id))
-        for pair in pairs:
-            group.create_task(agent(pair))
-    return seen
+            group.create_task(read_account(owner_id))
+        for agent in agents:
+            group.create_task(read_agent(agent))
+    return state
 
 
 async def _account(client: Client, token: str, owner_id: str) -> ActualAccount:
-    by_kind: Counter[str] = Counter()
+    entry_sums: Counter[str] = Counter()
     balance: dict[str, Any] = {}
-    async for found in _pages(client, token, ENTRIES, "entries", ownerId=owner_id):
-        balance = found["balance"]
-        for edge in found["entries"]["edges"]:
-            by_kind[edge["node"]["kind"]] += edge["node"]["credits"]
-    left = 0
-    async for found in _pages(client, token, GRANTS, "grants", ownerId=owner_id):
-        left += sum(edge["node"]["remaining"] for edge in found["grants"]["edges"])
+    async for account in _pages(client, token, documents.ENTRIES, "entries", ownerId=owner_id):
+        balance = account["balance"]
+        for edge in account["entries"]["edges"]:
+            entry_sums[edge["node"]["kind"]] += edge["node"]["credits"]
+    remaining = 0
+    async for account in _pages(client, token, documents.GRANTS, "grants", ownerId=owner_id):
+        remaining += sum(edge["node"]["remaining"] for edge in account["grants"]["edges"])
     return ActualAccount(
         posted=balance["posted"],
         available=balance["available"],
         version=balance["version"],
-        by_kind=by_kind,
-        left_in_grants=left,
+        entry_sums=entry_sums,
+        remaining_in_grants=remaining,
     )
 
 
-async def _agent(client: Client, token: str, pair: OwnerAgent, seen: ActualState) -> None:
-    async for found in _pages(client, token, AGENT_TASKS, "tasks", ownerId=pair.owner_id, agentId=pair.agent_id):
-        seen.agents[pair] = ActualAgent(found["cost"]["total"], found["cost"]["tasks"])
-        for edge in found["tasks"]["edges"]:
-            node, cost = edge["node"], edge["node"]["cost"]
-            seen.tasks[node["taskId"]] = ActualTask(
-                status=node["status"],
-                steps=node["steps"],
+async def _read_agent(client: Client, token: str, key: OwnerAgent, state: ActualState) -> None:
+    pages = _pages(client, token, documents.AGENT_TASKS, "tasks", ownerId=key.owner_id, agentId=key.agent_id)
+    async for agent in pages:
+        state.agents[key] = ActualAgent(agent["cost"]["total"], agent["cost"]["tasks"])
+        for edge in agent["tasks"]["edges"]:
+            task, cost = edge["node"], edge["node"]["cost"]
+            state.tasks[task["taskId"]] = ActualTask(
+                status=task["status"],
+                block_run_count=task["steps"],
                 total=cost["total"],
                 charged=cost["charged"],
                 reversed=cost["reversed"],
@@ -101,13 +107,13 @@ async def _agent(client: Client, token: str, pair: OwnerAgent, seen: ActualState
 
 
 async def _pages(
-    client: Client, token: str, operation: Operation, connection: str, **variables: str
+    client: Client, token: str, operation: documents.Operation, connection: str, **variables: str
 ) -> AsyncIterator[Any]:
     after = None
     while True:
         found = await client.execute(token, operation, after=after, **variables)
         if found is None:
-            raise UnexpectedResponse(f"{operation.name} {variables} is not there")
+            raise UnexpectedResponse(f"{operation.name} {variables} does not exist")
         yield found
         page = found[connection]["pageInfo"]
         if not page["hasNextPage"]:

@@ -1,4 +1,4 @@
-"""GraphQL over HTTP as an executor's client sends it, with the patience that one needs."""
+"""A GraphQL client over HTTP that retries, as an executor needs it."""
 
 import asyncio
 import time
@@ -17,20 +17,20 @@ from examples.simulation.documents import Operation
 
 T = TypeVar("T")
 
-ATTEMPTS: Final = 5
-PAUSE_SECONDS: Final = 0.1
+MAX_ATTEMPTS: Final = 5
+FIRST_PAUSE_SECONDS: Final = 0.2
 TIMEOUT_SECONDS: Final = 30.0
 KEEP_ALIVE_SECONDS: Final = 2.0
-"""Shorter than the server's, so that no request is sent on a connection that it is just closing."""
+"""Shorter than the server's, so that no request is sent on a connection that the server is closing."""
 
 
 class UnexpectedResponse(Exception):
-    """An answer that no sound server gives."""
+    """A response that a correct server does not send."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Who calls: the platform's backend, an operator, and each user by the owner's id."""
+    """`user`: returns the token of an owner, by the owner's id."""
 
     service: str
     operator: str
@@ -41,7 +41,7 @@ class Client:
     def __init__(self, url: str, *, connections: int) -> None:
         self.url = url.rstrip("/")
         self.latencies: dict[str, list[float]] = defaultdict(list)
-        """Seconds, by operation; what was lost or repeated is not in it."""
+        """Seconds, by operation, without requests that were repeated or dropped."""
         self.events: Counter[str] = Counter()
         limits = httpx.Limits(
             max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEP_ALIVE_SECONDS
@@ -52,76 +52,78 @@ class Client:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.http.aclose()
 
     async def check_ready(self) -> None:
-        """Raises: Unavailable: nobody answers there."""
+        """Raises: Unavailable: the server does not respond or is not ready."""
         try:
-            ready = await self.http.get(f"{self.url}/readyz")
+            response = await self.http.get(f"{self.url}/readyz")
         except httpx.HTTPError:
             raise Unavailable(
-                f"No server answers at {self.url}: start it with `make serve` in another shell, or name one with --url."
+                f"No server responds at {self.url}: start it with `make serve` in another shell, or set --url."
             ) from None
-        if ready.status_code != 200:
-            raise Unavailable(f"The server at {self.url} is not ready: {ready.text[:200]}")
+        if response.status_code != 200:
+            raise Unavailable(f"The server at {self.url} is not ready: {response.text[:200]}")
 
     async def execute(self, token: str, operation: Operation, **variables: Any) -> Any:
-        """The operation's one field.
+        """The value of the operation's root field.
 
-        Raises: Unavailable: the server is gone; RequestError: it refuses the request; Unexpected.
+        Raises: Unavailable: the server stopped responding; RequestError: it refuses the token; UnexpectedResponse.
         """
-        return await self._patiently(lambda: self._once(token, operation, variables))
+        return await self._with_retries(lambda: self._execute_once(token, operation, variables))
 
     async def request_page(self, method: str, url: str, form: dict[str, str] | None = None) -> httpx.Response:
-        """What a person's browser does with a page. Raises: Unavailable: the server is gone."""
-        return await self._patiently(lambda: self.http.request(method, url, data=form))
+        """An HTML page, as a browser requests it. Raises: Unavailable: the server stopped responding."""
+        return await self._with_retries(lambda: self.http.request(method, url, data=form))
 
-    async def _patiently(self, send: Callable[[], Awaitable[T]]) -> T:
-        """What can pass is waited for and sent again: everything that is sent here may be repeated."""
-        attempt = 0
+    async def _with_retries(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Every request of the simulation is idempotent, so each may be repeated."""
+        attempts = 0
         while True:
             try:
                 return await send()
-            except (httpx.TransportError, _TryAgain) as fault:
-                attempt += 1
+            except (httpx.TransportError, _Retry) as error:
+                attempts += 1
                 self.events["requests repeated"] += 1
-                if attempt == ATTEMPTS:
-                    raise Unavailable(f"The server at {self.url} does not answer any more: {fault!r}") from fault
-            await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
+                if attempts == MAX_ATTEMPTS:
+                    raise Unavailable(f"The server at {self.url} has stopped responding: {error!r}") from error
+            await asyncio.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempts - 1))
 
-    async def _once(self, token: str, operation: Operation, variables: dict[str, Any]) -> Any:
-        began = time.perf_counter()
-        reply = await self.http.send(self._request(token, operation, variables))
-        elapsed = time.perf_counter() - began
+    async def _execute_once(self, token: str, operation: Operation, variables: dict[str, Any]) -> Any:
+        started_at = time.perf_counter()
+        response = await self.http.send(self._request(token, operation, variables))
+        elapsed = time.perf_counter() - started_at
         try:
-            body = orjson.loads(reply.content)
+            body = orjson.loads(response.content)
         except ValueError:
-            raise UnexpectedResponse(f"{operation.name}: {reply.status_code} and no JSON: {reply.text[:200]}") from None
+            raise UnexpectedResponse(
+                f"{operation.name}: {response.status_code} without JSON: {response.text[:200]}"
+            ) from None
         if errors := body.get("errors"):
             _raise(operation, errors[0])
         self.latencies[operation.name].append(elapsed)
         return body["data"][operation.name]
 
     async def execute_and_disconnect(
-        self, token: str, operation: Operation, *, answered: bool, **variables: Any
+        self, token: str, operation: Operation, *, wait_for_response: bool, **variables: Any
     ) -> None:
-        """Send a request in full and drop its connection before the reply, or (`answered`) with the reply unread.
+        """Send a request and close the connection before the response, or when it arrives, without reading it.
 
-        On a connection of its own: a request that is cancelled half-way may keep its place in the pool for ever.
+        Uses a connection of its own: httpx may never free the place of a cancelled request in its pool.
         """
         request = self._request(token, operation, variables)
         lines = [f"POST {request.url.raw_path.decode()} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in request.headers.items()]
-        secure = request.url.scheme == "https"
-        port = request.url.port or (443 if secure else 80)
-        with suppress(OSError):  # what is wrong with the server, the next request tells; a timeout is one too
+        is_https = request.url.scheme == "https"
+        port = request.url.port or (443 if is_https else 80)
+        with suppress(OSError):  # a timeout is an OSError too; the request that follows reports a broken server
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                reader, writer = await asyncio.open_connection(request.url.host, port, ssl=secure or None)
+                reader, writer = await asyncio.open_connection(request.url.host, port, ssl=is_https or None)
                 writer.write("\r\n".join([*lines, "", ""]).encode() + request.content)
                 await writer.drain()
-                if answered:
+                if wait_for_response:
                     await reader.read(1)
                 writer.close()
                 await writer.wait_closed()
@@ -140,17 +142,24 @@ class Client:
         )
 
 
-class _TryAgain(Exception):
-    """The server says that it would like to be asked again."""
+class _Retry(Exception):
+    """The server asks for the request to be repeated."""
 
 
 def _raise(operation: Operation, error: dict[str, Any]) -> None:
     code, message = error.get("extensions", {}).get("code"), error.get("message")
     if code in {"OVERLOADED", "UNAVAILABLE"}:
-        raise _TryAgain(message)
+        raise _Retry(message)
     if code == "UNAUTHENTICATED":
         raise RequestError(
-            f"The server does not know this installation's tokens ({message}): give simulate the same DATA_DIR and "
-            "DATABASE_URL as serve."
+            f"The server does not accept this installation's tokens ({message}): run the simulation with the DATA_DIR "
+            "and DATABASE_URL of the server."
         )
     raise UnexpectedResponse(f"{operation.name}: {code}: {message}")
+
+
+def expect_success(response: Any, description: str) -> Any:
+    """The result of a mutation. Raises: UnexpectedResponse: it was refused."""
+    if response["__typename"].endswith("Success"):
+        return response
+    raise UnexpectedResponse(f"{description} was refused: {response['__typename']}: {response.get('message')}")

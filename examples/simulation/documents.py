@@ -1,4 +1,4 @@
-"""Every document that the simulation sends. Each has one root field, named like the operation."""
+"""The GraphQL documents of the simulation. Each has one root field, whose name is that of the `Operation`."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,14 +10,14 @@ class Operation:
     document: str
 
 
-REFUSAL: Final = "... on UserError { message }"
-CHARGED: Final = f"""
+USER_ERROR: Final = "... on UserError { message }"
+CHARGE_RESULT: Final = f"""
     __typename
     ... on ChargeSuccess {{
       cost replayed entry {{ seq credits }} balance {{ available }}
     }}
     ... on InsufficientCreditsError {{ required available shortfall }}
-    {REFUSAL}
+    {USER_ERROR}
 """
 
 RATE_CARD: Final = Operation(
@@ -29,54 +29,56 @@ RATE_CARD: Final = Operation(
 START_TASK: Final = Operation(
     "startTask",
     f"""mutation startTask($input: StartTaskInput!) {{ startTask(input: $input) {{ __typename
-      ... on StartTaskSuccess {{ task {{ taskId status }} replayed }} {REFUSAL} }} }}""",
+      ... on StartTaskSuccess {{ task {{ taskId status }} replayed }} {USER_ERROR} }} }}""",
 )
 FINISH_TASK: Final = Operation(
     "finishTask",
     f"""mutation finishTask($input: FinishTaskInput!) {{ finishTask(input: $input) {{ __typename
-      ... on FinishTaskSuccess {{ task {{ status cost {{ total }} }} }} {REFUSAL} }} }}""",
+      ... on FinishTaskSuccess {{ task {{ status cost {{ total }} }} }} {USER_ERROR} }} }}""",
 )
 CANCEL_TASK: Final = Operation(
     "cancelTask",
     f"""mutation cancelTask($input: CancelTaskInput!) {{ cancelTask(input: $input) {{ __typename
-      ... on CancelTaskSuccess {{ task {{ status cost {{ total }} }} }} {REFUSAL} }} }}""",
+      ... on CancelTaskSuccess {{ task {{ status cost {{ total }} }} }} {USER_ERROR} }} }}""",
 )
 RESUME_TASK: Final = Operation(
     "resumeTask",
     f"""mutation resumeTask($input: ResumeTaskInput!) {{ resumeTask(input: $input) {{ __typename
-      ... on ResumeTaskSuccess {{ task {{ status }} }} {REFUSAL} }} }}""",
+      ... on ResumeTaskSuccess {{ task {{ status }} }} {USER_ERROR} }} }}""",
 )
 CHARGE: Final = Operation(
-    "charge", f"mutation charge($input: ChargeInput!) {{ charge(input: $input) {{ {CHARGED} }} }}"
+    "charge", f"mutation charge($input: ChargeInput!) {{ charge(input: $input) {{ {CHARGE_RESULT} }} }}"
 )
 CHARGE_BATCH: Final = Operation(
-    "chargeBatch", f"mutation chargeBatch($input: [ChargeInput!]!) {{ chargeBatch(input: $input) {{ {CHARGED} }} }}"
+    "chargeBatch",
+    f"mutation chargeBatch($input: [ChargeInput!]!) {{ chargeBatch(input: $input) {{ {CHARGE_RESULT} }} }}",
 )
 REVERSE_CHARGE: Final = Operation(
     "reverseCharge",
     f"""mutation reverseCharge($input: ReverseChargeInput!) {{ reverseCharge(input: $input) {{ __typename
-      ... on ReverseChargeSuccess {{ reversed replayed entry {{ seq credits }} }} {REFUSAL} }} }}""",
+      ... on ReverseChargeSuccess {{ reversed replayed entry {{ seq credits }} }} {USER_ERROR} }} }}""",
 )
 GRANT_CREDITS: Final = Operation(
     "grantCredits",
     f"""mutation grantCredits($input: GrantCreditsInput!) {{ grantCredits(input: $input) {{ __typename
-      ... on GrantCreditsSuccess {{ replayed grant {{ id credits }} balance {{ asOf }} }} {REFUSAL} }} }}""",
+      ... on GrantCreditsSuccess {{ replayed grant {{ id credits }} balance {{ asOf }} }} {USER_ERROR} }} }}""",
 )
 BEGIN_TOP_UP: Final = Operation(
     "beginTopUp",
     f"""mutation beginTopUp($input: BeginTopUpInput!) {{ beginTopUp(input: $input) {{ __typename
-      ... on BeginTopUpSuccess {{ replayed topUp {{ id status credits paymentUrl }} }} {REFUSAL} }} }}""",
+      ... on BeginTopUpSuccess {{ replayed topUp {{ id status credits paymentUrl }} }} {USER_ERROR} }} }}""",
 )
 CONFIRM_TOP_UP: Final = Operation(
     "confirmTopUp",
     f"""mutation confirmTopUp($input: ConfirmTopUpInput!) {{ confirmTopUp(input: $input) {{ __typename
-      ... on ConfirmTopUpSuccess {{ topUp {{ id status credits }} balance {{ available }} }} {REFUSAL} }} }}""",
+      ... on ConfirmTopUpSuccess {{ topUp {{ id status credits }} balance {{ available }} }} {USER_ERROR} }} }}""",
 )
 
 ESTIMATE_TASK: Final = Operation(
     "estimateTask",
     """query estimateTask($blockRuns: [PlannedBlockRun!]!, $ownerId: ID) {
-      estimateTask(blockRuns: $blockRuns, ownerId: $ownerId) { credits affordable firstUnaffordableLine shortfall } }""",
+      estimateTask(blockRuns: $blockRuns, ownerId: $ownerId) {
+        credits affordable firstUnaffordableLine shortfall } }""",
 )
 BALANCE: Final = Operation("account", "query account { account { balance { available version asOf } canRun { ok } } }")
 LIBRARY: Final = Operation(
@@ -108,19 +110,19 @@ TASKS: Final = Operation(
     """query tasks($taskIds: [ID!]!) { tasks(taskIds: $taskIds) {
       taskId status stopReason cost { total held } budget { remaining } } }""",
 )
-WANT: Final = Operation(
+ACCOUNT: Final = Operation(
     "account",
-    """query want($ownerId: ID!) { account(ownerId: $ownerId) { balance { available held } canRun { ok reason }
+    """query account($ownerId: ID!) { account(ownerId: $ownerId) { balance { available held } canRun { ok reason }
       notifications(first: 100, unreadOnly: true) { edges { node { kind agentId } } }
       resumableTasks(first: 100) { edges { node { task { taskId } lacked required } } } } }""",
 )
-SKIPPED: Final = Operation(
+SKIPPED_STARTS: Final = Operation(
     "agent",
-    """query skipped($agentId: ID!, $ownerId: ID!) { agent(agentId: $agentId, ownerId: $ownerId) {
+    """query skippedStarts($agentId: ID!, $ownerId: ID!) { agent(agentId: $agentId, ownerId: $ownerId) {
       skippedStarts(first: 100) { edges { node { reason } } } } }""",
 )
 
-SIGNALS_FOLLOWED: Final = """subscription signals($ownerIds: [ID!]) {
+SIGNALS_SUBSCRIPTION: Final = """subscription signals($ownerIds: [ID!]) {
   taskSignals(ownerIds: $ownerIds) { kind taskIds reason version } }"""
-BALANCE_FOLLOWED: Final = """subscription header($sinceVersion: Long) {
+BALANCE_SUBSCRIPTION: Final = """subscription header($sinceVersion: Long) {
   balance(sinceVersion: $sinceVersion) { available posted version status } }"""

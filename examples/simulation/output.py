@@ -1,7 +1,9 @@
-"""What is shown of a day: a bar while it lasts (plain lines where there is no terminal), and tables at its end."""
+"""What the simulation prints: progress while it runs, and tables at its end."""
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from math import ceil
 from types import TracebackType
 from typing import Final, Self
 
@@ -9,137 +11,138 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from examples.simulation.reconciliation import agent_summaries, credit_totals, percentile
+from examples.simulation.reconciliation import AgentSummary, agent_summaries, credit_totals
 from examples.simulation.runner import SimulationResult
 
 LINE_EVERY_SECONDS: Final = 5.0
-PLAIN_WIDTH: Final = 120
+WIDTH: Final = 120
+"""Of tables in a file or a pipe."""
 
 
-def console() -> Console:
-    """Standard output; in a file or a pipe wide enough for the tables."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+def standard_output() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
 
 class ProgressOutput(AbstractContextManager["ProgressOutput"]):
-    """Watches a day go by. `verbose`: tells everything that happens."""
+    """A progress bar in a terminal, else a line every few seconds. `verbose`: every event too."""
 
     def __init__(self, console: Console, *, verbose: bool) -> None:
         self.console = console
         self._verbose = verbose
         self._tasks = self._done = 0
-        self._began = self._told_at = time.monotonic()
-        columns = TextColumn("Playing"), BarColumn(), MofNCompleteColumn(), TextColumn("tasks"), TimeElapsedColumn()
+        self._started_at = self._printed_at = time.monotonic()
+        columns = TextColumn("Running"), BarColumn(), MofNCompleteColumn(), TextColumn("tasks"), TimeElapsedColumn()
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._row = self._bar.add_task("Playing", total=None)
+        self._row = self._bar.add_task("Running", total=None)
 
     def __enter__(self) -> Self:
         self._bar.start()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         if self._verbose:
             self.console.print(text, markup=False)
 
     def begin(self, tasks: int) -> None:
         self._tasks = tasks
-        self._began = self._told_at = time.monotonic()
+        self._started_at = self._printed_at = time.monotonic()
         self._bar.update(self._row, total=tasks)
         if not self.console.is_terminal:
-            self.console.print(f"Playing {tasks:,} tasks")
+            self.console.print(f"Running {tasks:,} tasks")
 
-    def moved_on(self) -> None:
+    def task_done(self) -> None:
         self._done += 1
         self._bar.update(self._row, completed=self._done)
         now = time.monotonic()
-        if not self.console.is_terminal and now - self._told_at >= LINE_EVERY_SECONDS:
-            self._told_at = now
-            self.console.print(f"  {self._done:,} of {self._tasks:,} tasks after {now - self._began:.0f} s")
+        if not self.console.is_terminal and now - self._printed_at >= LINE_EVERY_SECONDS:
+            self._printed_at = now
+            self.console.print(f"  {self._done:,} of {self._tasks:,} tasks after {now - self._started_at:.0f} s")
 
 
-def print_results(console: Console, played: SimulationResult) -> None:
-    """The tables, the sums, and every difference."""
-    console.print(f"\nRun {played.run_id}: what the agents did")
-    console.print(_agents(played))
-    console.print("What was asked")
-    console.print(_operations(played))
-    for line in (*_figures(played), *_header(played), *played.notes):
+def print_results(console: Console, result: SimulationResult) -> None:
+    """Tables, totals, and every difference."""
+    console.print(f"\nRun {result.run_id}: what the agents did")
+    console.print(_agents_table(result))
+    console.print("Requests")
+    console.print(_requests_table(result))
+    for line in (*_figures(result), *result.notes):
         console.print(line, markup=False)
-    console.print(_sums(played))
-    for difference in played.differences:
+    console.print(_totals_table(result))
+    for difference in result.differences:
         console.print(f"  DIFFERENT  {difference}", markup=False)
-    verdict = f"{len(played.differences):,} differences" if played.differences else "the API and the replies agree"
-    console.print(f"Reconciliation: {verdict}")
+    count = len(result.differences)
+    console.print(f"Reconciliation: {f'{count:,} differences' if count else 'the API and the responses agree'}")
 
 
-def _agents(played: SimulationResult) -> Table:
-    table = Table("agent")
-    for name in ("tasks", "block runs", "charged", "reversed", "cost", "average a task"):
-        table.add_column(name, justify="right")
-    lines = agent_summaries(played.tally)
-    for line in lines:
-        table.add_row(
-            line.agent_id.removeprefix(f"{played.run_id}-"),
-            f"{line.tasks:,}",
-            f"{line.block_runs:,}",
-            f"{line.charged:,}",
-            f"{line.reversed:,}",
-            f"{line.cost:,}",
-            f"{line.average:,.1f}",
-        )
+def percentile(values: Sequence[float], percent: int) -> float:
+    """The smallest value that at least so many percent of the values do not exceed."""
+    return sorted(values)[max(0, ceil(len(values) * percent / 100) - 1)]
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(first)
+    for title in others:
+        table.add_column(title, justify="right")
+    return table
+
+
+def _agents_table(result: SimulationResult) -> Table:
+    table = _table("agent", "tasks", "block runs", "charged", "reversed", "cost", "average a task")
+
+    def add(name: str, agent: AgentSummary) -> None:
+        counts = (agent.tasks, agent.block_runs, agent.charged, agent.reversed, agent.cost)
+        table.add_row(name, *(f"{count:,}" for count in counts), f"{agent.average:,.1f}")
+
+    agents = agent_summaries(result.expected)
+    for agent in agents:
+        add(agent.agent_id.removeprefix(f"{result.run_id}-"), agent)
     table.add_section()
-    tasks, cost = sum(line.tasks for line in lines), sum(line.cost for line in lines)
-    table.add_row(
+    add(
         "all",
-        f"{tasks:,}",
-        f"{sum(line.block_runs for line in lines):,}",
-        f"{sum(line.charged for line in lines):,}",
-        f"{sum(line.reversed for line in lines):,}",
-        f"{cost:,}",
-        f"{cost / max(tasks, 1):,.1f}",
+        AgentSummary(
+            agent_id="",
+            tasks=sum(agent.tasks for agent in agents),
+            block_runs=sum(agent.block_runs for agent in agents),
+            charged=sum(agent.charged for agent in agents),
+            reversed=sum(agent.reversed for agent in agents),
+        ),
     )
     return table
 
 
-def _operations(played: SimulationResult) -> Table:
-    table = Table("operation")
-    for name in ("requests", "p50 ms", "p99 ms"):
-        table.add_column(name, justify="right")
-    latencies = played.client.latencies
-    for name, values in sorted(latencies.items(), key=lambda item: -len(item[1])):
-        p50, p99 = (f"{percentile(values, percent) * 1000:,.1f}" for percent in (50, 99))
-        table.add_row(name, f"{len(values):,}", p50, p99)
+def _requests_table(result: SimulationResult) -> Table:
+    table = _table("operation", "requests", "p50 ms", "p99 ms")
+    for name, seconds in sorted(result.client.latencies.items(), key=lambda item: -len(item[1])):
+        p50, p99 = (f"{percentile(seconds, percent) * 1000:,.1f}" for percent in (50, 99))
+        table.add_row(name, f"{len(seconds):,}", p50, p99)
     return table
 
 
-def _figures(played: SimulationResult) -> list[str]:
-    requests = sum(len(values) for values in played.client.latencies.values())
-    runs = played.tally.block_runs
-    told = {**played.tally.events, **played.client.events}
-    rate = f"{runs / played.seconds:,.0f} block runs a second"
+def _figures(result: SimulationResult) -> list[str]:
+    requests = sum(len(values) for values in result.client.latencies.values())
+    runs = len(result.expected.charges)
+    events = {**result.expected.events, **result.client.events}
+    rate = f"{runs / result.seconds:,.0f} block runs a second"
+    header = result.header
     return [
-        f"{runs:,} block runs and {requests:,} requests in {played.seconds:.1f} s: {rate}",
-        "; ".join(f"{name} {count:,}" for name, count in sorted(told.items())),
+        f"{runs:,} block runs and {requests:,} requests in {result.seconds:.1f} s: {rate}",
+        "; ".join(f"{name} {count:,}" for name, count in sorted(events.items())),
+        f"The balance subscription received {len(header.items):,} items and ends at version {header.version:,}",
     ]
 
 
-def _header(played: SimulationResult) -> list[str]:
-    header = played.header
-    return [f"The header that was followed got {len(header.items):,} items and ends at version {header.version:,}"]
-
-
-def _sums(played: SimulationResult) -> Table:
-    found = credit_totals(played.tally, played.seen)
+def _totals_table(result: SimulationResult) -> Table:
+    totals = credit_totals(result.expected, result.actual)
     table = Table.grid(padding=(0, 2))
     table.add_column()
     table.add_column(justify="right")
-    table.add_row("Sum of the tasks' costs", f"{found.task_costs:,}")
-    table.add_row("Charges - reversals in the replies", f"{found.charges_less_reversals:,}")
-    table.add_row("What left the accounts", f"{found.left_the_accounts:,}")
+    table.add_row("Sum of the tasks' costs", f"{totals.task_costs:,}")
+    table.add_row("Charges - reversals in the responses", f"{totals.charges_less_reversals:,}")
+    table.add_row("Spent by the accounts", f"{totals.spent_by_accounts:,}")
     return table

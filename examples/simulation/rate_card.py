@@ -1,4 +1,4 @@
-"""The rate card as the API shows it, and a plain look-up in it: what each charge must cost, found independently."""
+"""The rate card as the API returns it, and an independent look-up of what a block run must cost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from typing import Any, Final, Self
 
 MODEL_SETTING: Final = "model"
 MEASUREMENT_NAMES: Final = {"SECOND": "seconds", "ITEM": "items", "BYTE": "bytes", "USD": "usd"}
-"""The measurement that a price by this unit asks for."""
+"""The measurement that a price by this unit needs."""
 
 Settings = Mapping[str, Any]
 Measurements = Mapping[str, float | int | str]
 
 
 class NoPrice(Exception):
-    """The card says nothing about this block with these settings."""
+    """The rate card has no price for this block with these settings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`credits` for every `per` units, where the settings hold `when`."""
+    """`credits` for every `per` units, where the settings match `when`."""
 
     when: Settings
     credits: int
@@ -37,61 +37,61 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class RateCard:
+    """`models`: credits for a run, by model."""
+
     version: int
     blocks: Mapping[str, Block]
     models: Mapping[str, int]
-    """Credits a run, by model."""
 
     @classmethod
-    def from_response(cls, answer: Mapping[str, Any]) -> Self:
-        """Out of `rateCard`."""
-        blocks = [
-            Block(
-                found["block"],
-                tuple(Rule(rule["when"] or {}, rule["credits"], rule["unit"], rule["per"]) for rule in found["rules"]),
-                found["pricedByModel"],
+    def from_response(cls, response: Mapping[str, Any]) -> Self:
+        """From the field `rateCard`."""
+        blocks = {
+            block["block"]: Block(
+                name=block["block"],
+                rules=tuple(
+                    Rule(when=rule["when"] or {}, credits=rule["credits"], unit=rule["unit"], per=rule["per"])
+                    for rule in block["rules"]
+                ),
+                priced_by_model=block["pricedByModel"],
             )
-            for found in answer["blocks"]
-        ]
-        models = {found["model"]: found["credits"] for found in answer["models"]}
-        return cls(answer["version"], {block.name: block for block in blocks}, models)
+            for block in response["blocks"]
+        }
+        models = {model["model"]: model["credits"] for model in response["models"]}
+        return cls(response["version"], blocks, models)
 
-    def price(self, block: str, settings: Settings, measurements: Measurements | None = None) -> int:
-        """What a run costs without one's own key. Raises: NoPrice."""
-        found = self.blocks.get(block)
-        if found is None:
-            raise NoPrice(block)
-        if found.priced_by_model:
+    def price(self, block_name: str, settings: Settings, measurements: Measurements | None = None) -> int:
+        """The cost of a run without the user's own key. Raises: NoPrice."""
+        block = self.blocks.get(block_name)
+        if block is None:
+            raise NoPrice(block_name)
+        if block.priced_by_model:
             if settings.get(MODEL_SETTING) not in self.models:
-                raise NoPrice(block)
+                raise NoPrice(block_name)
             return self.models[settings[MODEL_SETTING]]
-        matching = [rule for rule in found.rules if matches(settings, rule.when)]
+        matching = [rule for rule in block.rules if matches(settings, rule.when)]
         if not matching:
-            raise NoPrice(block)
+            raise NoPrice(block_name)
         rule = max(matching, key=lambda rule: condition_count(rule.when))
         if rule.unit == "RUN":
             return rule.credits
-        measure = (measurements or {}).get(MEASUREMENT_NAMES[rule.unit])
-        if measure is None:
-            raise NoPrice(block)
-        return ceil(Fraction(rule.credits) * Fraction(str(measure)) / rule.per)
+        measurement = (measurements or {}).get(MEASUREMENT_NAMES[rule.unit])
+        if measurement is None:
+            raise NoPrice(block_name)
+        return ceil(Fraction(rule.credits) * Fraction(str(measurement)) / rule.per)
 
 
 def matches(settings: Settings, when: Settings) -> bool:
-    """Whether everything in `when` stands in the settings; false is also what is missing."""
-    for name, wanted in when.items():
-        if isinstance(wanted, Mapping):
-            inner = settings.get(name, {})
-            if not isinstance(inner, Mapping) or not matches(inner, wanted):
+    """Whether the settings contain everything in `when`. A missing setting counts as false."""
+    for name, expected in when.items():
+        value = settings.get(name, False)
+        if isinstance(expected, Mapping):
+            value = settings.get(name, {})
+            if not isinstance(value, Mapping) or not matches(value, expected):
                 return False
-        elif not equal_json(settings.get(name, False), wanted):
+        elif isinstance(value, bool) is not isinstance(expected, bool) or value != expected:  # in JSON true is not 1
             return False
     return True
-
-
-def equal_json(one: object, other: object) -> bool:
-    """Equal as JSON: true is not 1."""
-    return isinstance(one, bool) is isinstance(other, bool) and one == other
 
 
 def condition_count(when: Settings) -> int:

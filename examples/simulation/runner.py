@@ -1,79 +1,78 @@
-"""A day from beginning to end: accounts opened, the header followed, tasks played, everything read and compared."""
+"""The simulation from start to end: open accounts, run the tasks, read the actual state, and compare."""
 
 import asyncio
-import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from examples.simulation import actual_state, documents, executor, funding, out_of_credits, workload
-from examples.simulation.actual_state import ActualAccount, ActualState
-from examples.simulation.balance_header import BalanceHeader
+from examples.simulation import documents, executor, funding, out_of_credits
+from examples.simulation.actual_state import ActualAccount, ActualState, read_actual_state
 from examples.simulation.client import Client, Tokens, UnexpectedResponse
 from examples.simulation.context import Context, Owner
-from examples.simulation.expected_state import ExpectedState, OwnerAgent
-from examples.simulation.profiles import WATCHED_OWNER
+from examples.simulation.expected_state import ExpectedState
 from examples.simulation.rate_card import RateCard
 from examples.simulation.reconciliation import differences
+from examples.simulation.subscriptions import BalanceHeader
+from examples.simulation.workload import WATCHED_OWNER, generate_workload
 
-HEADER_SECONDS: Final = 10.0
-"""How long the header may take to show the last version: a notice that was lost is made good within 5 s."""
+HEADER_TIMEOUT_SECONDS: Final = 10.0
+"""The server repeats a lost change within 5 s."""
 EXPIRY_MARGIN_SECONDS: Final = 0.1
 CONNECTIONS_PER_TASK: Final = 4
 
 
 class ProgressListener(Protocol):
-    """Who watches the day go by."""
+    def log(self, text: str) -> None:
+        """An event."""
 
-    def say(self, text: str) -> None: ...
+    def begin(self, tasks: int) -> None:
+        """So many tasks will run."""
 
-    def begin(self, tasks: int) -> None: ...
-
-    def moved_on(self) -> None: ...
+    def task_done(self) -> None:
+        """A task has ended or will not start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationResult:
-    """A day that is over."""
+    """`seconds`: how long the tasks ran, without what was read before and after."""
 
     run_id: str
     owner_ids: list[str]
-    tally: ExpectedState
-    seen: ActualState
+    expected: ExpectedState
+    actual: ActualState
     header: BalanceHeader
     client: Client
     differences: list[str]
     notes: list[str]
     seconds: float
-    """Of the tasks alone, without what was read before and after."""
 
 
 async def run_simulation(
     url: str,
     tokens: Callable[[], Awaitable[Tokens]],
-    audience: ProgressListener,
+    progress: ProgressListener,
     *,
     seed: int,
     tasks: int,
     concurrency: int,
 ) -> SimulationResult:
-    """Play a day. `tokens` is called once the server has answered.
+    """`tokens` is called once the server has responded.
 
-    Raises: Unavailable: there is no server, or no more; RequestError: it refuses; Unexpected: it cannot go on.
+    Raises: Unavailable: the server does not respond; RequestError: it refuses the tokens; UnexpectedResponse.
     """
     try:
-        return await _play(url, tokens, audience, seed=seed, tasks=tasks, concurrency=concurrency)
-    except BaseExceptionGroup as faults:
-        raise _first(faults) from None
+        return await _run(url, tokens, progress, seed=seed, tasks=tasks, concurrency=concurrency)
+    except BaseExceptionGroup as errors:
+        raise _first(errors) from None
 
 
-async def _play(
+async def _run(
     url: str,
     tokens: Callable[[], Awaitable[Tokens]],
-    audience: ProgressListener,
+    progress: ProgressListener,
     *,
     seed: int,
     tasks: int,
@@ -82,118 +81,99 @@ async def _play(
     run_id = f"sim-{datetime.now(UTC):%y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     async with Client(url, connections=concurrency * CONNECTIONS_PER_TASK) as client:
         await client.check_ready()
-        held = await tokens()
-        card = await _card(client, held)
-        day = workload.generate_workload(card, seed=seed, tasks=tasks)
-        dry = out_of_credits.owner_profile(day)
-        owners = [
-            Owner(owner_id, habit, held.user(owner_id))
-            for habit in (*day.owners, *([dry] if dry else []))
-            for owner_id in [f"{run_id}-{habit.name}"]
-        ]
-        stage = Context(
+        issued = await tokens()
+        card = await _rate_card(client, issued)
+        workload = generate_workload(card, seed=seed, tasks=tasks)
+        scenario_owner = out_of_credits.owner_profile(workload)
+        profiles = [*workload.owners, *([scenario_owner] if scenario_owner else [])]
+        context = Context(
             run_id=run_id,
-            day=day,
+            workload=workload,
             client=client,
-            tokens=held,
-            owners=owners,
-            log=audience.say,
-            task_done=audience.moved_on,
+            tokens=issued,
+            owners=[
+                Owner(owner_id, profile, issued.user(owner_id))
+                for profile in profiles
+                for owner_id in [f"{run_id}-{profile.name}"]
+            ],
+            log=progress.log,
+            task_done=progress.task_done,
         )
-        audience.begin(tasks)
-        async with _followed(BalanceHeader(url, owners[WATCHED_OWNER].token)) as header:
-            began = time.perf_counter()
-            await _play_all(stage, concurrency)
-            seconds = time.perf_counter() - began
-            if dry:
-                await out_of_credits.run(stage, owners[-1])
-            await _until_quiet(stage)
-            found = await actual_state.read_actual_state(
-                client, held.operator, [owner.id for owner in owners], _pairs(stage)
-            )
-            wrong = await _header_wrong(header, found.accounts[owners[WATCHED_OWNER].id])
-        prices_off, notes = _priced(stage, card, await _card(client, held))
+        owner_ids = [owner.id for owner in context.owners]
+        progress.begin(tasks)
+        async with BalanceHeader(url, context.owners[WATCHED_OWNER].token).followed() as header:
+            await header.wait_for_version(0, timeout_seconds=HEADER_TIMEOUT_SECONDS)
+            started_at = time.perf_counter()
+            await _run_tasks(context, concurrency)
+            seconds = time.perf_counter() - started_at
+            if scenario_owner:
+                await out_of_credits.run(context, context.owners[-1])
+            await _wait_for_last_expiry(context)
+            # Only agents that ran for an owner exist in the API.
+            agents = sorted({task.owner_agent for task in context.expected.tasks.values()})
+            actual = await read_actual_state(client, issued.operator, owner_ids, agents)
+            header_differences = await _check_header(header, actual.accounts[owner_ids[WATCHED_OWNER]])
+        price_mismatches, notes = context.price_mismatches, []
+        if (version := (await _rate_card(client, issued)).version) != card.version:
+            unchecked = len(price_mismatches)
+            price_mismatches = []
+            notes = [f"Rate card {version} came into force meanwhile: {unchecked:,} amounts could not be checked."]
         return SimulationResult(
             run_id=run_id,
-            owner_ids=[owner.id for owner in owners],
-            tally=stage.expected,
-            seen=found,
+            owner_ids=owner_ids,
+            expected=context.expected,
+            actual=actual,
             header=header,
             client=client,
-            differences=[*prices_off, *differences(stage.expected, found), *wrong],
+            differences=[*price_mismatches, *differences(context.expected, actual), *header_differences],
             notes=notes,
             seconds=seconds,
         )
 
 
-async def _card(client: Client, tokens: Tokens) -> RateCard:
-    answer = await client.execute(tokens.operator, documents.RATE_CARD)
-    if answer is None:
+async def _rate_card(client: Client, tokens: Tokens) -> RateCard:
+    response = await client.execute(tokens.operator, documents.RATE_CARD)
+    if response is None:
         raise UnexpectedResponse(
             "The server has no rate card in force: publish one (`python -m app prices publish FILE`)."
         )
-    return RateCard.from_response(answer)
+    return RateCard.from_response(response)
 
 
-@contextlib.asynccontextmanager
-async def _followed(header: BalanceHeader) -> AsyncIterator[BalanceHeader]:
-    following = asyncio.create_task(header.receive())
-    try:
-        await header.wait_for_version(0, within_seconds=HEADER_SECONDS)  # the snapshot, before anything happens
-        yield header
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-
-
-async def _play_all(stage: Context, concurrency: int) -> None:
-    """Everybody's account, then the tasks in their order, so many at once."""
+async def _run_tasks(context: Context, concurrency: int) -> None:
+    """Open every account, then run the tasks in their order, `concurrency` at a time."""
     async with asyncio.TaskGroup() as group:
-        for owner in stage.owners:
-            group.create_task(funding.open_account(stage, owner))
-    waiting = iter(stage.day.tasks)
+        for owner in context.owners:
+            group.create_task(funding.open_account(context, owner))
+    waiting = iter(context.workload.tasks)
 
     async def worker() -> None:
-        for task in waiting:  # one iterator, shared: each takes the next one
-            await executor.play(stage, task)
+        for task in waiting:  # the workers share one iterator
+            await executor.run_task(context, task)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(concurrency):
             group.create_task(worker())
 
 
-async def _until_quiet(stage: Context) -> None:
-    """Wait for the last promotional grant to expire, so that nothing changes while everything is read."""
-    if stage.last_expiry_at is None:
-        return
-    now = await funding.server_time(stage, stage.owners[WATCHED_OWNER])
-    await asyncio.sleep(max(0.0, (stage.last_expiry_at - now).total_seconds()) + EXPIRY_MARGIN_SECONDS)
+async def _wait_for_last_expiry(context: Context) -> None:
+    """Nothing may change while the actual state is read, so the last promotional grant must have expired."""
+    if context.last_expiry_at is not None:
+        now = await funding.server_time(context, context.owners[WATCHED_OWNER])
+        await asyncio.sleep(max(0.0, (context.last_expiry_at - now).total_seconds()) + EXPIRY_MARGIN_SECONDS)
 
 
-def _pairs(stage: Context) -> list[OwnerAgent]:
-    """Every agent that may have run for an owner; those that never did are not there, and are not asked for."""
-    return sorted({task.pair for task in stage.expected.tasks.values()})
-
-
-async def _header_wrong(header: BalanceHeader, account: ActualAccount) -> list[str]:
-    """What was wrong with the header all day, and with its last item."""
-    if not await header.wait_for_version(account.version, within_seconds=HEADER_SECONDS):
+async def _check_header(header: BalanceHeader, account: ActualAccount) -> list[str]:
+    """The problems of the subscription, and whether its last item is the account's balance."""
+    if not await header.wait_for_version(account.version, timeout_seconds=HEADER_TIMEOUT_SECONDS):
         return [*header.problems, f"header: ends at version {header.version}, the account is at {account.version}"]
     last = header.items[-1]
-    shown = (last["version"], last["available"], last["posted"])
-    true = (account.version, account.available, account.posted)
-    return header.problems + ([f"header: ends at {shown}, the account is at {true}"] if shown != true else [])
+    received = (last["version"], last["available"], last["posted"])
+    actual = (account.version, account.available, account.posted)
+    return header.problems + ([f"header: ends at {received}, the account is at {actual}"] if received != actual else [])
 
 
-def _priced(stage: Context, before: RateCard, after: RateCard) -> tuple[list[str], list[str]]:
-    """Differences and notes about prices."""
-    if before.version == after.version:
-        return stage.price_mismatches, []
-    unchecked = len(stage.price_mismatches)
-    return [], [f"Rate card {after.version} came into force meanwhile: {unchecked:,} amounts could not be checked."]
-
-
-def _first(faults: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What went wrong first: the other tasks of a group fail for the same reason, or were cancelled."""
-    fault = faults.exceptions[0]
-    return _first(fault) if isinstance(fault, BaseExceptionGroup) else fault
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error: the other tasks of a group fail for the same reason, or were cancelled."""
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

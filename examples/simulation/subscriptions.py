@@ -1,77 +1,123 @@
-"""A subscription over graphql-transport-ws, followed while everything happens."""
+"""Subscriptions over graphql-transport-ws that are followed while the simulation runs."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, Self
 
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-PROTOCOL: Final = Subprotocol("graphql-transport-ws")
+from examples.simulation import documents
+
+SUBPROTOCOL: Final = Subprotocol("graphql-transport-ws")
 
 
 class Subscription:
-    """Every item that was pushed, and what was wrong. Its kinds say what is right: `_take`."""
+    """Keeps every item and every problem. Subclasses name the subscription and check its items."""
 
     name: str
-    """In problems."""
     field: str
-    """The subscription's."""
     document: str
 
     def __init__(self, url: str, token: str, **variables: Any) -> None:
         self._url = f"ws{url.removeprefix('http')}/graphql"
         self._token = token
         self._variables = variables
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self.items: list[dict[str, Any]] = []
         self.problems: list[str] = []
 
-    async def receive(self) -> None:
-        """Receive until cancelled."""
+    @asynccontextmanager
+    async def followed(self) -> AsyncIterator[Self]:
+        """Receive items until the block ends."""
+        receiving = asyncio.create_task(self.receive())
         try:
-            async with connect(self._url, subprotocols=[PROTOCOL], proxy=None) as socket:
-                await self._converse(socket)
-        except (OSError, WebSocketException) as fault:
-            self._problem(f"the subscription broke: {fault!r}")
+            yield self
+        finally:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
 
-    async def wait_until(self, so: Callable[[], bool], *, within_seconds: float) -> bool:
-        """Whether it becomes so, by what arrives in time."""
+    async def receive(self) -> None:
+        """Receive items until cancelled, or until the subscription ends, which is a problem."""
         try:
-            async with asyncio.timeout(within_seconds):
-                while not so() and not self.problems:
-                    self._news.clear()
-                    await self._news.wait()
+            async with connect(self._url, subprotocols=[SUBPROTOCOL], proxy=None) as socket:
+                await self._receive_from(socket)
+        except (OSError, WebSocketException) as error:
+            self._add_problem(f"the subscription failed: {error!r}")
+
+    async def wait_until(self, condition: Callable[[], bool], *, timeout_seconds: float) -> bool:
+        """Whether the condition becomes true in time. Returns early at a problem."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while not condition() and not self.problems:
+                    self._changed.clear()
+                    await self._changed.wait()
         except TimeoutError:
             pass
-        return so()
+        return condition()
 
-    async def _converse(self, socket: ClientConnection) -> None:
-        await self._say(socket, {"type": "connection_init", "payload": {"authorization": f"Bearer {self._token}"}})
+    async def _receive_from(self, socket: ClientConnection) -> None:
+        await self._send(socket, {"type": "connection_init", "payload": {"authorization": f"Bearer {self._token}"}})
         async for text in socket:
             message = orjson.loads(text)
             match message["type"]:
                 case "connection_ack":
                     query = {"query": self.document, "variables": self._variables}
-                    await self._say(socket, {"id": "1", "type": "subscribe", "payload": query})
+                    await self._send(socket, {"id": "1", "type": "subscribe", "payload": query})
                 case "ping":
-                    await self._say(socket, {"type": "pong"})
+                    await self._send(socket, {"type": "pong"})
                 case "next" if "errors" not in message["payload"]:
-                    self._take(message["payload"]["data"][self.field])
-                    self._news.set()
+                    self._add_item(message["payload"]["data"][self.field])
+                    self._changed.set()
                 case _:
-                    self._problem(f"the subscription ended: {text!r:.300}")
-        self._problem(f"the server closed the subscription: {socket.close_code} {socket.close_reason}")
+                    self._add_problem(f"the subscription ended: {text!r:.300}")
+        self._add_problem(f"the server closed the subscription: {socket.close_code} {socket.close_reason}")
 
-    def _take(self, item: dict[str, Any]) -> None:
+    def _add_item(self, item: dict[str, Any]) -> None:
         self.items.append(item)
 
-    def _problem(self, text: str) -> None:
+    def _add_problem(self, text: str) -> None:
         self.problems.append(f"{self.name}: {text}")
-        self._news.set()
+        self._changed.set()
 
     @staticmethod
-    async def _say(socket: ClientConnection, message: dict[str, Any]) -> None:
+    async def _send(socket: ClientConnection, message: dict[str, Any]) -> None:
         await socket.send(orjson.dumps(message).decode())
+
+
+class BalanceHeader(Subscription):
+    """The balance in the header of a user's pages. Its versions must increase."""
+
+    name = "header"
+    field = "balance"
+    document = documents.BALANCE_SUBSCRIPTION
+
+    @property
+    def version(self) -> int:
+        """The version of the last item; -1 before the first."""
+        return int(self.items[-1]["version"]) if self.items else -1
+
+    async def wait_for_version(self, version: int, *, timeout_seconds: float) -> bool:
+        """Whether an item of this version or a later one arrives in time."""
+        return await self.wait_until(lambda: self.version >= version, timeout_seconds=timeout_seconds)
+
+    def _add_item(self, item: dict[str, Any]) -> None:
+        if item["version"] <= self.version:
+            self._add_problem(f"version {item['version']} arrived after {self.version}")
+        super()._add_item(item)
+
+
+class TaskSignals(Subscription):
+    """The signals that an executor receives."""
+
+    name = "signals"
+    field = "taskSignals"
+    document = documents.SIGNALS_SUBSCRIPTION
+
+    def has_received(self, kind: str) -> bool:
+        """Whether the latest signal to all tasks is of this kind."""
+        to_all = [item for item in self.items if item["taskIds"] is None]
+        return bool(to_all) and max(to_all, key=lambda item: int(item["version"]))["kind"] == kind

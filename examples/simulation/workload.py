@@ -1,13 +1,15 @@
-"""A day, planned: agents with their graphs, and what is going to happen. Pure: the same seed and card, the same day."""
+"""The workload of a simulated day: owners, agents with their graphs, and tasks.
 
-from collections.abc import Iterator, Sequence
+The same seed and rate card give the same workload.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from random import Random
 from typing import Final
 
-from examples.simulation.profiles import AGENT_PROFILES, OWNER_PROFILES, AgentProfile, BlockPreference, OwnerProfile
 from examples.simulation.rate_card import (
     MEASUREMENT_NAMES,
     MODEL_SETTING,
@@ -20,22 +22,85 @@ from examples.simulation.rate_card import (
 
 NESTED_SHARE: Final = 0.07
 REVERSED_SHARE: Final = 0.02
-FRUGAL_CREDITS: Final = 15
 ESTIMATED_SHARE: Final = 0.05
-LONGEST_PROMOTION_SECONDS: Final = 2.0
+STARTED_TWICE_SHARE: Final = 0.03
+CHEAP_CREDITS: Final = 15
+MAX_PROMOTION_SECONDS: Final = 2.0
+
+
+class BlockPreference(StrEnum):
+    """Which blocks an agent consists of."""
+
+    CHEAP = "cheap"
+    ANY = "any"
+    EXPENSIVE = "expensive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerProfile:
+    """How an owner behaves. Shares are between 0 and 1."""
+
+    name: str
+    weight: int
+    """How often its agents run, relative to others."""
+    opening_credits: int
+    top_up_credits: int = 0
+    """Bought whenever the account is empty; 0: never."""
+    scheduled_share: float = 0.3
+    batch_share: float = 0.1
+    own_key_share: float = 0.02
+    promotion_share: float = 0.02
+    """The share of its tasks that are preceded by a promotional grant, which expires soon."""
+    first_card_declined: bool = False
+
+
+WATCHED_OWNER: Final = 0
+"""The owner whose balance subscription is followed: the one with the most events."""
+
+OWNER_PROFILES: Final = (
+    OwnerProfile(
+        name="watched", weight=4, opening_credits=30, top_up_credits=500, batch_share=0.2, promotion_share=0.2
+    ),
+    OwnerProfile(name="steady-1", weight=3, opening_credits=800, top_up_credits=500),
+    OwnerProfile(name="steady-2", weight=3, opening_credits=600, top_up_credits=700),
+    OwnerProfile(name="heavy", weight=6, opening_credits=2_000, top_up_credits=1_500, batch_share=0.5),
+    OwnerProfile(name="organisation", weight=6, opening_credits=5_000, top_up_credits=3_000, batch_share=0.3),
+    OwnerProfile(name="scheduler-1", weight=3, opening_credits=500, top_up_credits=500, scheduled_share=0.95),
+    OwnerProfile(name="scheduler-2", weight=3, opening_credits=400, scheduled_share=1.0),
+    OwnerProfile(name="own-keys", weight=2, opening_credits=200, top_up_credits=500, own_key_share=0.6),
+    OwnerProfile(name="trial", weight=2, opening_credits=60, promotion_share=0.6),
+    OwnerProfile(name="broke", weight=1, opening_credits=20),
+    OwnerProfile(name="small-sums", weight=2, opening_credits=12, top_up_credits=500),
+    OwnerProfile(name="second-card", weight=2, opening_credits=12, top_up_credits=500, first_card_declined=True),
+    OwnerProfile(name="curious", weight=1, opening_credits=300, top_up_credits=500, own_key_share=0.2),
+)
+
+AGENT_PROFILES: Final = (
+    ("inbox-triage", 5, BlockPreference.CHEAP),
+    ("news-digest", 7, BlockPreference.CHEAP),
+    ("lead-finder", 10, BlockPreference.CHEAP),
+    ("blog-writer", 8, BlockPreference.ANY),
+    ("support-answers", 4, BlockPreference.CHEAP),
+    ("image-studio", 6, BlockPreference.ANY),
+    ("video-ads", 3, BlockPreference.EXPENSIVE),
+    ("market-research", 12, BlockPreference.CHEAP),
+    ("code-reviewer", 8, BlockPreference.CHEAP),
+    ("podcast-maker", 6, BlockPreference.ANY),
+)
+"""Name, number of steps, preference."""
 
 
 class Delivery(StrEnum):
-    """How often, and how, one charge is sent."""
+    """How a charge is sent."""
 
     ONCE = "once"
     TWICE = "twice at the same moment"
-    LOST = "again, after the connection of the first was dropped before its reply"
+    LOST = "again, after the connection of the first was closed before its response"
     LATE = "again, after the task has ended"
 
 
 class Reversal(StrEnum):
-    """What is given back because the block failed."""
+    """What is reversed because the block failed."""
 
     PART = "part"
     WHOLE = "whole"
@@ -51,26 +116,27 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A node of an agent's graph."""
+    """A node of an agent's graph. `credits`: the price of one run."""
 
     block: str
     settings: Settings
     measurements: Measurements | None
     credits: int
-    """The price of one run, by the card."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
+    """`graph`: waves of steps; the steps of a wave run at the same time."""
+
     name: str
     graph: tuple[tuple[Step, ...], ...]
-    """Waves of steps: those of one run at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockRun:
+    """`number`: within its task, from 1."""
+
     number: int
-    """Within its task."""
     step: Step
     uses_own_key: bool
     credits: int
@@ -86,39 +152,42 @@ class Wave:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
+    """A grant that starts after `starts_after_seconds` (0: at once) and expires after `expires_after_seconds`."""
+
     credits: int
     starts_after_seconds: float
-    """0: at once."""
     expires_after_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
+    """`owner` and `agent` are indexes into the workload. Child tasks start after the first wave."""
+
     number: int
     owner: int
     agent: int
     scheduled: bool
-    ending: Outcome
+    outcome: Outcome
     waves: tuple[Wave, ...]
     children: tuple["Task", ...] = ()
-    """Nested in it, opened after its first wave."""
     promotion: Promotion | None = None
-    """Granted just before."""
+    """Granted just before the task starts."""
     estimated: bool = False
     started_twice: bool = False
 
     @property
     def credits(self) -> int:
-        """What it costs if nothing stops it, without its children."""
+        """The cost without child tasks, if nothing stops the task."""
         return sum(run.credits for wave in self.waves for run in wave.runs)
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
+    """`tasks`: those without a parent."""
+
     owners: tuple[OwnerProfile, ...]
     agents: tuple[Agent, ...]
     tasks: tuple[Task, ...]
-    """Those on top; the nested ones are within them."""
 
     def all_tasks(self) -> Iterator[Task]:
         waiting = list(reversed(self.tasks))
@@ -129,68 +198,67 @@ class Workload:
 
 
 def generate_workload(card: RateCard, *, seed: int, tasks: int) -> Workload:
-    """A day of so many tasks, the nested ones counted."""
-    chance = Random(seed)  # noqa: S311 - a plan that can be repeated, not a secret
-    agents = tuple(_agent(card, character, chance) for character in AGENT_PROFILES)
-    planner = _Planner(agents, chance, tasks)
-    return Workload(OWNER_PROFILES, agents, tuple(planner.tasks()))
+    """A workload of so many tasks, child tasks included."""
+    chance = Random(seed)  # noqa: S311  a workload that can be repeated, not a secret
+    agents = tuple(_agent(card, name, steps, preference, chance) for name, steps, preference in AGENT_PROFILES)
+    return Workload(OWNER_PROFILES, agents, tuple(_TaskGenerator(agents, chance, tasks).tasks()))
 
 
-class _Planner:
-    def __init__(self, agents: Sequence[Agent], chance: Random, tasks: int) -> None:
+class _TaskGenerator:
+    def __init__(self, agents: tuple[Agent, ...], chance: Random, tasks: int) -> None:
         self._agents = agents
         self._chance = chance
-        self._left = tasks
+        self._remaining = tasks
         self._number = 0
 
     def tasks(self) -> Iterator[Task]:
-        for owner in islice(self._owners(), self._left):
-            if not self._left:
+        for owner in islice(self._owners(), self._remaining):
+            if not self._remaining:
                 return
-            yield self._task(owner, self._chance.randrange(len(self._agents)), depth=0)
+            yield self._task(owner, depth=0)
 
     def _owners(self) -> Iterator[int]:
-        """Everybody once, then by weight."""
+        """Every owner once, then by weight."""
         first = list(range(len(OWNER_PROFILES)))
         self._chance.shuffle(first)
         yield from first
-        weights = [habit.weight for habit in OWNER_PROFILES]
+        weights = [owner.weight for owner in OWNER_PROFILES]
         while True:
             yield self._chance.choices(range(len(OWNER_PROFILES)), weights)[0]
 
-    def _task(self, owner: int, agent: int, *, depth: int) -> Task:
-        chance, habit = self._chance, OWNER_PROFILES[owner]
-        self._number, self._left = self._number + 1, self._left - 1
+    def _task(self, owner: int, *, depth: int) -> Task:
+        chance, profile, agent = self._chance, OWNER_PROFILES[owner], self._chance.randrange(len(self._agents))
+        self._number, self._remaining = self._number + 1, self._remaining - 1
         number = self._number
-        waves = tuple(self._waves(self._agents[agent], habit))
+        waves = tuple(self._waves(self._agents[agent], profile))
         children = []
-        while depth < 2 and self._left and chance.random() < NESTED_SHARE:
-            children.append(self._task(owner, chance.randrange(len(self._agents)), depth=depth + 1))
+        while depth < 2 and self._remaining and chance.random() < NESTED_SHARE:
+            children.append(self._task(owner, depth=depth + 1))
         return Task(
             number=number,
             owner=owner,
             agent=agent,
-            scheduled=not depth and chance.random() < habit.scheduled_share,
-            ending=chance.choices(list(Outcome), [88, 8, 4])[0],
+            scheduled=not depth and chance.random() < profile.scheduled_share,
+            outcome=chance.choices(list(Outcome), [88, 8, 4])[0],
             waves=waves,
             children=tuple(children),
-            promotion=_promotion(chance) if chance.random() < habit.promotion_share else None,
+            promotion=_promotion(chance) if chance.random() < profile.promotion_share else None,
             estimated=chance.random() < ESTIMATED_SHARE,
-            started_twice=chance.random() < 0.03,
+            started_twice=chance.random() < STARTED_TWICE_SHARE,
         )
 
-    def _waves(self, agent: Agent, habit: OwnerProfile) -> Iterator[Wave]:
+    def _waves(self, agent: Agent, profile: OwnerProfile) -> Iterator[Wave]:
         chance, number = self._chance, 0
         for steps in agent.graph:
             runs = []
             for step in steps:
-                for _ in range(chance.choices([1, 2, 5], [80, 15, 5])[0]):  # now and then a step is a loop
+                for _ in range(chance.choices([1, 2, 5], [80, 15, 5])[0]):  # a step in a loop runs several times
                     number += 1
-                    runs.append(self._run(number, step, habit))
-            yield Wave(tuple(runs), as_batch=len(runs) > 1 and chance.random() < habit.batch_share)
+                    runs.append(self._run(number, step, profile))
+            yield Wave(tuple(runs), as_batch=len(runs) > 1 and chance.random() < profile.batch_share)
 
-    def _run(self, number: int, step: Step, habit: OwnerProfile) -> BlockRun:
-        uses_own_key = self._chance.random() < habit.own_key_share
+    def _run(self, number: int, step: Step, profile: OwnerProfile) -> BlockRun:
+        uses_own_key = self._chance.random() < profile.own_key_share
         credits = 0 if uses_own_key else step.credits
         fails = credits > 1 and self._chance.random() < REVERSED_SHARE
         return BlockRun(
@@ -205,49 +273,48 @@ class _Planner:
 
 def _promotion(chance: Random) -> Promotion:
     starts_after = chance.choice([0.0, 0.0, 0.5])
-    return Promotion(chance.choice([20, 50, 100, 250]), starts_after, chance.uniform(0.8, LONGEST_PROMOTION_SECONDS))
+    return Promotion(chance.choice([20, 50, 100, 250]), starts_after, chance.uniform(0.8, MAX_PROMOTION_SECONDS))
 
 
-def _agent(card: RateCard, character: AgentProfile, chance: Random) -> Agent:
-    steps = [_step(card, character.preference, chance) for _ in range(character.steps)]
+def _agent(card: RateCard, name: str, step_count: int, preference: BlockPreference, chance: Random) -> Agent:
+    steps = [_step(card, preference, chance) for _ in range(step_count)]
     graph = []
     while steps:
         width = chance.randint(1, 4)
         graph.append(tuple(steps[:width]))
         del steps[:width]
-    return Agent(character.name, tuple(graph))
+    return Agent(name, tuple(graph))
 
 
-def _step(card: RateCard, taste: BlockPreference, chance: Random) -> Step:
-    """One of a few steps drawn, as the agent's taste wants them priced."""
-    drawn = [_any_step(card, chance) for _ in range(3)]
-    match taste:
+def _step(card: RateCard, preference: BlockPreference, chance: Random) -> Step:
+    """One of three random steps, chosen by its price."""
+    steps = [_random_step(card, chance) for _ in range(3)]
+    match preference:
         case BlockPreference.CHEAP:
-            return next((step for step in drawn if step.credits <= FRUGAL_CREDITS), drawn[0])
+            return next((step for step in steps if step.credits <= CHEAP_CREDITS), steps[0])
         case BlockPreference.EXPENSIVE:
-            return max(drawn, key=lambda step: step.credits)
+            return max(steps, key=lambda step: step.credits)
         case BlockPreference.ANY:
-            return drawn[0]
+            return steps[0]
 
 
-def _any_step(card: RateCard, chance: Random) -> Step:
-    by_model = [block for block in card.blocks.values() if block.priced_by_model]
-    others = [block for block in card.blocks.values() if block.rules]
-    if others and not (by_model and card.models and chance.random() < 0.5):
-        return _by_rule(card, chance.choice(others), chance)
-    if not (by_model and card.models):
-        raise NoPrice("the rate card prices no block at all")
+def _random_step(card: RateCard, chance: Random) -> Step:
+    by_model = [block for block in card.blocks.values() if block.priced_by_model and card.models]
+    by_rule = [block for block in card.blocks.values() if block.rules]
+    if by_rule and not (by_model and chance.random() < 0.5):
+        return _step_by_rule(card, chance.choice(by_rule), chance)
+    if not by_model:
+        raise NoPrice("the rate card has no price for any block")
     block, model = chance.choice(by_model), chance.choice(list(card.models))
     settings = {MODEL_SETTING: model, "temperature": 0.7, "prompt": "Say it in one sentence."}
     return Step(block=block.name, settings=settings, measurements=None, credits=card.price(block.name, settings))
 
 
-def _by_rule(card: RateCard, block: Block, chance: Random) -> Step:
+def _step_by_rule(card: RateCard, block: Block, chance: Random) -> Step:
     rule = chance.choice(block.rules)
     settings = {**rule.when, "note": "settings that no rule names are ignored"}
     measurements: Measurements | None = None
     if rule.unit in MEASUREMENT_NAMES:
-        measure = "0.0123" if rule.unit == "USD" else chance.randint(1, 90)
-        measurements = {MEASUREMENT_NAMES[rule.unit]: measure}
+        measurements = {MEASUREMENT_NAMES[rule.unit]: "0.0123" if rule.unit == "USD" else chance.randint(1, 90)}
     credits = card.price(block.name, settings, measurements)
     return Step(block=block.name, settings=settings, measurements=measurements, credits=credits)

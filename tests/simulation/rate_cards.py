@@ -1,4 +1,4 @@
-"""The default rate card as the API would show it, and a small one with every kind of price."""
+"""The default rate card as the API returns it, and a small one with every kind of price."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ SMALL = RateCard(
 
 
 def default_card() -> RateCard:
-    """Made from the file by hand: what the file leaves out is what the API spells out."""
+    """Built from the file, with the defaults that the API spells out."""
     blocks = [
         {
             "block": found["block"],

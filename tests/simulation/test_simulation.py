@@ -1,7 +1,9 @@
-"""A small day, played as somebody plays it: a server of its own with two workers, the command, the audit."""
+"""The simulation against a server with two workers: it agrees with a correct server, and finds a wrong credit."""
 
 import asyncio
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +15,11 @@ from app.auth import development_keys
 from app.errors import RequestError
 from app.settings import Settings
 from examples.simulation.client import Tokens
-from examples.simulation.runner import SimulationResult, run_simulation
-from tests.command_line import run_command, running_server, temporary_directory
+from examples.simulation.runner import run_simulation
+from tests.command_line import REPOSITORY, environment, running_server, temporary_directory
 
 GRANT = """mutation($owner: ID!) { grantCredits(input: {
-    ownerId: $owner, credits: 1, reason: "nobody knows", idempotencyKey: "unknown"}) { __typename } }"""
+    ownerId: $owner, credits: 1, reason: "unknown", idempotencyKey: "unknown"}) { __typename } }"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,98 +31,109 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with temporary_directory() as place, running_server(DATA_DIR=str(place), PORT="0", WORKERS="2") as (url, tokens):
-        yield Server(url, place, tokens)
+    with (
+        temporary_directory() as directory,
+        running_server(DATA_DIR=str(directory), PORT="0", WORKERS="2") as (url, tokens),
+    ):
+        yield Server(url, directory, tokens)
+
+
+def run_example(url: str, *options: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "examples.simulation", "--url", url, *options],
+        cwd=REPOSITORY,
+        env=environment(DATA_DIR=str(data_dir)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @dataclass(slots=True)
-class Meddler:
-    """Watches a day, and at its end grants a credit that no reply of the day speaks of: not to the last owner, whose
-    account is to run dry.
+class Intruder:
+    """A progress listener that grants one credit when the last task is done, which no response mentions.
+
+    The credit does not go to the last owner, whose account must run out of credits.
     """
 
     server: Server
     owner_ids: list[str] = field(default_factory=list)
-    left: int = 0
+    remaining: int = 0
 
     async def tokens(self) -> Tokens:
-        return Tokens(self.server.tokens["service"], self.server.tokens["operator"], self.user)
+        return Tokens(self.server.tokens["service"], self.server.tokens["operator"], self.user_token)
 
-    def user(self, owner_id: str) -> str:
+    def user_token(self, owner_id: str) -> str:
         self.owner_ids.append(owner_id)
         return development_keys.user_token(owner_id, settings=Settings(data_dir=self.server.data_dir))
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         pass
 
     def begin(self, tasks: int) -> None:
-        self.left = tasks
+        self.remaining = tasks
 
-    def moved_on(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            answer = httpx.post(
+    def task_done(self) -> None:
+        self.remaining -= 1
+        if self.remaining == 0:
+            response = httpx.post(
                 f"{self.server.url}/graphql",
                 json={"query": GRANT, "variables": {"owner": self.owner_ids[-2]}},
                 headers={"Authorization": f"Bearer {self.server.tokens['operator']}"},
                 timeout=20,
             )
-            assert answer.json()["data"]["grantCredits"]["__typename"] == "GrantCreditsSuccess"
+            assert response.json()["data"]["grantCredits"]["__typename"] == "GrantCreditsSuccess"
 
 
-def test_a_day_is_exact_and_has_everything_in_it(server: Server) -> None:
-    day = run_command(
-        "simulate", "--url", server.url, "--tasks", "30", "--seed", "1", "--verbose", DATA_DIR=str(server.data_dir)
-    )
+def test_a_correct_server_agrees_in_every_case(server: Server) -> None:
+    done = run_example(server.url, "--tasks", "30", "--seed", "1", "--verbose", data_dir=server.data_dir)
 
-    assert day.returncode == 0, day.stdout + day.stderr
-    assert "Reconciliation: the API and the replies agree\n" in day.stdout
-    assert re.search(r"^Audit\n14 accounts, [\d,]+ entries: the books are whole$", day.stdout, re.MULTILINE)
-    assert "DIFFERENT" not in day.stdout
-    costs = [
-        re.search(rf"{line} +([\d,]+)\n", day.stdout)
-        for line in ("Sum of the tasks' costs", "Charges - reversals in the replies", "What left the accounts")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Reconciliation: the API and the responses agree\n" in done.stdout
+    assert re.search(r"^Verification of the ledger\n14 accounts, [\d,]+ entries: ", done.stdout, re.MULTILINE)
+    assert "DIFFERENT" not in done.stdout
+    totals = [
+        re.search(rf"{line} +([\d,]+)\n", done.stdout)
+        for line in ("Sum of the tasks' costs", "Charges - reversals in the responses", "Spent by the accounts")
     ]
-    assert len({found[1] for found in costs if found}) == 1
-    assert all(found and found[1] != "0" for found in costs)
-    told = " ".join(day.stdout.split())
+    assert len({found[1] for found in totals if found}) == 1
+    assert all(found and found[1] != "0" for found in totals)
+    output = " ".join(done.stdout.split())
     for event in (
         "charges refused", "connections dropped", "grants", "replays", "reversals", "tasks resumed", "tasks stopped",
-        "ticks skipped", "top-ups",
+        "schedules skipped", "top-ups",
     ):  # fmt: skip
-        assert re.search(rf"\b{event} [1-9]", told), event
-    assert " is out of credits: This needs " in day.stdout
-    assert " ran dry: 9 tasks are stopped, the others ended with their budgets" in day.stdout
-    assert " topped up: 9 tasks went on to their ends" in day.stdout
+        assert re.search(rf"\b{event} [1-9]", output), event
+    assert " is out of credits: This needs " in done.stdout
+    assert " ran out of credits: 9 tasks are stopped, the others are completed" in done.stdout
+    assert " topped up: 9 tasks were resumed and completed" in done.stdout
 
 
-async def test_a_credit_that_nobody_speaks_of_is_found(server: Server) -> None:
-    meddler = Meddler(server)
+async def test_a_credit_that_no_response_mentions_is_found(server: Server) -> None:
+    intruder = Intruder(server)
 
     async with asyncio.timeout(60):
-        played: SimulationResult = await run_simulation(
-            server.url, meddler.tokens, meddler, seed=3, tasks=13, concurrency=4
-        )
+        result = await run_simulation(server.url, intruder.tokens, intruder, seed=3, tasks=13, concurrency=4)
 
-    owner_id = meddler.owner_ids[-2]
-    granted = played.tally.granted[owner_id]
-    assert played.differences == [f"account of {owner_id}, grants: {granted + 1} by the API, {granted} by the replies"]
-    assert played.header.problems == []
+    owner_id = intruder.owner_ids[-2]
+    granted = result.expected.granted[owner_id]
+    assert result.differences == [
+        f"account of {owner_id}, grants: {granted + 1} in the API, {granted} in the responses"
+    ]
+    assert result.header.problems == []
 
 
-def test_without_a_server_the_command_says_how_to_start_one() -> None:
-    with temporary_directory() as place:
-        told = run_command("simulate", "--url", "http://127.0.0.1:1", DATA_DIR=str(place))
+def test_without_a_server_the_command_says_how_to_start_one(tmp_path: Path) -> None:
+    done = run_example("http://127.0.0.1:1", data_dir=tmp_path)
 
-    assert told.returncode == 1
-    assert told.stderr == (
-        "Error: No server answers at http://127.0.0.1:1: start it with `make serve` in another shell, "
-        "or name one with --url.\n"
+    assert done.returncode == 1
+    assert done.stderr == (
+        "Error: No server responds at http://127.0.0.1:1: start it with `make serve` in another shell, or set --url.\n"
     )
 
 
-async def test_tokens_of_another_installation_are_named_as_what_is_wrong(server: Server) -> None:
-    with temporary_directory() as place:
-        elsewhere = Meddler(Server(server.url, place, {"service": "none", "operator": "none"}))
-        with pytest.raises(RequestError, match="give simulate the same DATA_DIR and DATABASE_URL as serve"):
-            await run_simulation(server.url, elsewhere.tokens, elsewhere, seed=1, tasks=1, concurrency=1)
+async def test_tokens_of_another_installation_are_refused_with_what_to_do(server: Server, tmp_path: Path) -> None:
+    other = Intruder(Server(server.url, tmp_path, {"service": "none", "operator": "none"}))
+
+    with pytest.raises(RequestError, match="run the simulation with the DATA_DIR and DATABASE_URL of the server"):
+        await run_simulation(server.url, other.tokens, other, seed=1, tasks=1, concurrency=1)
