@@ -1,234 +1,361 @@
-"""One run: the contenders' servers and databases for as long as it lasts, and one measurement at a time."""
+"""Charges and reads: the contenders, one measurement at a time, and the check of the ledgers afterwards.
+
+| contender | what answers |
+|---|---|
+| server | this server |
+| unbatched | this server with BATCH_LIMIT=1: no group commit |
+| interpreted | this server with COMPILE_OPERATIONS=off: graphql-core executes each document |
+| workers | this server with two processes |
+| batch | this server, `chargeBatch` of 100 |
+| stock | this server's schema and resolvers on Strawberry's own ASGI view |
+| route | a Starlette route that reads and writes a little JSON |
+| pgbench | PostgreSQL alone, see `bench.pgbench` |
+"""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
-import asyncpg
+from bench import databases, environment, pgbench, wrk
+from bench.environment import Server
+from bench.report import Column, Goal
+from bench.workload import (
+    BATCH_SIZE,
+    LIBRARY_TASKS,
+    MANY_ACCOUNTS,
+    Load,
+    LoadPlan,
+    LoadResult,
+    Request,
+    task_ids,
+)
 
-from app.db import pools
-from bench import client, databases, library, reference, scenarios, servers
-from bench.environment import postgres as own_postgres
-from bench.pgbench import Pgbench, set_up
-from bench.requests import Kind, Plan
-from bench.scenarios import Measurement
-from bench.servers import Server
-from bench.tally import Tally
+Contender = Literal["server", "unbatched", "interpreted", "workers", "batch", "stock", "route", "pgbench"]
 
 WARM_UP_SECONDS: Final = 0.5
-SETTLE_SECONDS: Final = 0.2
+PAUSE_SECONDS: Final = 0.2
+"""Before each measurement."""
 
-PRODUCTS: Final = ("gathered", "single", "plain", "pair")
-REFERENCES: Final = ("reference", "cached")
-"""The contenders with books of their own, by how these are kept."""
-
-# Charges that are in a contender's books; in the product's, the block runs.
-RECORDED: Final = "SELECT count(*) FROM block_run WHERE cost > 0"
-RECORDED_BY_REFERENCE: Final = """
-SELECT count(*) FROM reference_block_run AS b
-JOIN reference_entry AS e ON e.id = b.entry_id AND e.credits = -b.cost
-"""
-DIFFERENT: Final[Mapping[str, Mapping[str, str]]] = {
-    "single": {"BATCH_LIMIT": "1"},
-    "plain": {"COMPILE_OPERATIONS": "off"},
-    "pair": {"WORKERS": "2"},
+SETTINGS: Final[Mapping[Contender, Mapping[str, str]]] = {
+    "server": {},
+    "unbatched": {"BATCH_LIMIT": "1"},
+    "interpreted": {"COMPILE_OPERATIONS": "off"},
+    "workers": {"WORKERS": "2"},
 }
-"""The settings by which a contender differs from this server as it is."""
-UNBALANCED: Final = """
-SELECT count(*) FROM reference_account AS a
-WHERE a.balance <> $1 + (SELECT coalesce(sum(e.credits), 0) FROM reference_entry AS e WHERE e.account_id = a.id)
-"""
-
-Said = Callable[[str], object]
-
-
-class Failed(Exception):
-    """A measurement that cannot be believed; the text says why."""
+"""The contenders that are this server with a ledger of their own, and their settings."""
+TITLES: Final[Mapping[Contender, str]] = {
+    "server": "this server",
+    "unbatched": "this server, batches of 1",
+    "interpreted": "this server, documents not compiled",
+    "workers": "this server, two workers",
+    "batch": f"this server, chargeBatch({BATCH_SIZE})",
+    "stock": "stock Strawberry",
+    "route": "a plain Starlette route",
+    "pgbench": "pgbench, a minimal function",
+}
+RECORDED: Final = "SELECT count(*) FROM block_run WHERE cost > 0"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the books of one contender say after the run."""
+class Measurement:
+    contender: Contender
+    load: Load
+    clients: int
 
-    database: str
-    exact: bool
-    said: str
+    @property
+    def name(self) -> str:
+        return f"{self.contender}-{self.load}-{self.clients}"
+
+    @property
+    def title(self) -> str:
+        if self.load == "balance":
+            return "pgbench, a row by primary key" if self.contender == "pgbench" else "this server, balance query"
+        page = f", page of {LIBRARY_TASKS} tasks" if self.load == "library" else ""
+        return f"{TITLES[self.contender]}{page}"
+
+    @property
+    def accounts(self) -> str:
+        if self.contender == "route":
+            return ""
+        return f"{MANY_ACCOUNTS:,}" if self.load in ("many", "balance") else "1"
+
+    @property
+    def ledger(self) -> Contender | None:
+        """The contender whose database is used; None: no database."""
+        if self.contender == "route":
+            return None
+        return "server" if self.contender in ("batch", "stock") else self.contender
+
+    @property
+    def process(self) -> Contender:
+        """The contender whose process answers."""
+        return "server" if self.contender == "batch" else self.contender
+
+    @property
+    def request(self) -> Request:
+        if self.load in ("balance", "library"):
+            return self.load
+        if self.contender in ("batch", "route"):
+            return self.contender
+        return "charge"
+
+
+ALL: Final = (
+    Measurement("unbatched", "many", 64),
+    Measurement("interpreted", "many", 64),
+    Measurement("server", "many", 64),
+    Measurement("batch", "many", 16),
+    Measurement("pgbench", "many", 32),
+    Measurement("unbatched", "hot", 64),
+    Measurement("server", "hot", 64),
+    Measurement("batch", "hot", 16),
+    Measurement("pgbench", "hot", 32),
+    Measurement("server", "many", 256),
+    Measurement("workers", "many", 256),
+    Measurement("server", "hot", 256),
+    Measurement("server", "many", 1),
+    Measurement("pgbench", "many", 1),
+    Measurement("server", "balance", 64),
+    Measurement("pgbench", "balance", 32),
+    Measurement("server", "library", 16),
+    Measurement("stock", "library", 16),
+    Measurement("route", "many", 64),
+)
+
+
+def _pgbench_for(name: str) -> str | None:
+    """The pgbench measurement of the same load: with one client for one client, else with 32."""
+    _, load, clients = name.split("-")
+    return None if load == "library" or name.startswith("route") else f"pgbench-{load}-{1 if clients == '1' else 32}"
+
+
+def _unbatched_for(name: str) -> str | None:
+    contender, load, _ = name.split("-")
+    return f"unbatched-{load}-64" if contender not in ("pgbench", "route") and load in ("many", "hot") else None
+
+
+COLUMNS: Final = (
+    Column(title="per second", figure="per_second", form=",.0f"),
+    Column(title="p50 ms", figure="p50_ms", form=".1f"),
+    Column(title="p99 ms", figure="p99_ms", form=".1f"),
+    Column(title="server µs", figure="server_micros", form=",.0f"),
+    Column(title="PostgreSQL µs", figure="database_micros", form=",.0f"),
+    Column(title="batches of 1 = 1", figure="per_second", form=".2f", against=_unbatched_for),
+    Column(title="pgbench = 1", figure="per_second", form=".2f", against=_pgbench_for),
+    Column(title="route's CPU = 1", figure="server_micros", form=".2f", against=lambda _: "route-many-64"),
+)
+CAPTION: Final = (
+    "Medians of {rounds} interleaved rounds of {seconds:g} s. Per second: charges; for reads and the route, requests. "
+    "p50 and p99: latency of a request. µs: CPU of the server's and of PostgreSQL's processes for one charge or read. "
+    "The last columns are ratios within a round: of the rate, and of server CPU."
+)
+
+_MANY, _HOT, _BATCH_MANY, _BATCH_HOT = "server-many-64", "server-hot-64", "batch-many-16", "batch-hot-16"
+_PGBENCH_MANY, _PGBENCH_HOT = "pgbench-many-32", "pgbench-hot-32"
+GOALS: Final = (
+    Goal(
+        text="single charges, 10,000 accounts, against pgbench's minimal charge",
+        name=_MANY, other=_PGBENCH_MANY, clients=64, at_least=0.5, aim=0.8,
+    ),
+    Goal(
+        text="the same with 256 clients",
+        name="server-many-256", other=_PGBENCH_MANY, clients=256, at_least=0.65, aim=1.0,
+    ),
+    Goal(
+        text="single charges, one hot account, against pgbench on one row",
+        name=_HOT, other=_PGBENCH_HOT, clients=64, at_least=3.5, aim=6,
+    ),
+    Goal(
+        text="chargeBatch(100), 10,000 accounts, against pgbench",
+        name=_BATCH_MANY, other=_PGBENCH_MANY, clients=16, at_least=1.2, aim=2,
+    ),
+    Goal(
+        text="chargeBatch(100), one account, against pgbench on one row",
+        name=_BATCH_HOT, other=_PGBENCH_HOT, clients=16, at_least=8, aim=13,
+    ),
+    Goal(
+        text="single charges, 10,000 accounts, against batches of 1",
+        name=_MANY, other="unbatched-many-64", clients=64, at_least=1.5, aim=1.5,
+    ),
+    Goal(
+        text="single charges, one hot account, against batches of 1",
+        name=_HOT, other="unbatched-hot-64", clients=64, at_least=4, aim=4,
+    ),
+    Goal(
+        text="server CPU of a charge, against a plain Starlette route", figure="server_micros",
+        name=_MANY, other="route-many-64", clients=64, at_least=2.5, aim=1.5, lower_is_better=True,
+    ),
+    Goal(
+        text="latency of a charge, p50, against pgbench with one client", figure="p50_ms",
+        name="server-many-1", other="pgbench-many-1", clients=1, at_least=5, aim=2.5, lower_is_better=True,
+    ),
+    Goal(
+        text="balance query, against pgbench's read by primary key",
+        name="server-balance-64", other="pgbench-balance-32", clients=64, at_least=0.25, aim=0.4,
+    ),
+    Goal(
+        text="library page of 50 tasks, against the same on stock Strawberry",
+        name="server-library-16", other="stock-library-16", clients=16, at_least=4, aim=10,
+    ),
+)  # fmt: skip
+
+
+def select(names: Collection[str]) -> list[Measurement]:
+    """The measurements with one of these names, contenders or loads. Raises: ValueError: a name that does not exist."""
+    known = {part for one in ALL for part in (one.name, one.contender, one.load)}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"There is no {', '.join(unknown)}. Names: {', '.join(sorted(known))}.")
+    return [one for one in ALL if {one.name, one.contender, one.load} & set(names)]
+
+
+def needed_for_goals() -> list[Measurement]:
+    names = {name for goal in GOALS for name in (goal.name, goal.other)}
+    return [one for one in ALL if one.name in names]
+
+
+class MeasurementFailed(Exception):
+    """A result that cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerCheck:
+    """The ledger of one contender after the run."""
+
+    contender: str
+    is_exact: bool
+    text: str
 
 
 @dataclass(slots=True)
-class Field:
-    """Where the contenders meet."""
+class Contenders:
+    """The running contenders."""
 
-    place: Path
+    directory: Path
     database_pids: list[int]
-    urls: dict[str, str] = field(default_factory=dict)
-    keys: dict[str, str] = field(default_factory=dict)
-    running: dict[str, Server] = field(default_factory=dict)
-    acknowledged: dict[str, int] = field(default_factory=dict)
-    """Charges that the clients were told of, by the database that has them."""
+    urls: dict[Contender, str] = field(default_factory=dict)
+    keys: dict[Contender, str] = field(default_factory=dict)
+    servers: dict[Contender, Server] = field(default_factory=dict)
+    acknowledged: dict[Contender, int] = field(default_factory=dict)
+    """Charges that clients were told of, by ledger."""
 
-    async def measure(self, measurement: Measurement, *, number: int, seconds: float) -> Tally:
-        """Raises: Failed: a charge was refused. ClientFailed."""
+    async def measure(self, measurement: Measurement, *, number: int, seconds: float) -> LoadResult:
+        """Raises: MeasurementFailed: a request was refused; ClientFailed, PgbenchFailed."""
         run = f"{measurement.name}-{number:03d}"
-        await asyncio.sleep(SETTLE_SECONDS)
+        await asyncio.sleep(PAUSE_SECONDS)
         if measurement.contender == "pgbench":
-            pgbench = Pgbench(self.urls["pgbench"], self.place, self.database_pids)
-            await pgbench.empty()
-            tally = await asyncio.to_thread(
-                pgbench.run, measurement.load, clients=measurement.clients, seconds=seconds, run=run
-            )
+            await pgbench.remove_entries(self.urls["pgbench"])
+            result = await asyncio.to_thread(
+                pgbench.run, self.urls["pgbench"], measurement.load, clients=measurement.clients, seconds=seconds,
+                directory=self.directory, name=run, database_pids=self.database_pids,
+            )  # fmt: skip
         else:
-            tally = await asyncio.to_thread(self._load, measurement, run, seconds)
-        if tally.refused:
-            raise Failed(f"{tally.refused:,} requests of {run} were not answered as they should be: {tally.refusal}")
-        if measurement.charges and measurement.database is not None:
-            self.acknowledged[measurement.database] += tally.acknowledged
-        return tally
+            server = self.servers[measurement.process]
+            plan = LoadPlan(
+                request=measurement.request, load=measurement.load, port=server.port,
+                key=self.keys[measurement.ledger] if measurement.ledger else "none", run=run,
+                connections=measurement.clients, warm_up_seconds=WARM_UP_SECONDS, seconds=seconds,
+                server_pids=[server.pid], database_pids=self.database_pids,
+            )  # fmt: skip
+            result = await asyncio.to_thread(wrk.send_load, plan)
+        if result.refused:
+            raise MeasurementFailed(
+                f"{result.refused:,} requests of {run} were not answered as expected: {result.refusal}"
+            )
+        if measurement.ledger in self.acknowledged and measurement.request in ("charge", "batch"):
+            self.acknowledged[measurement.ledger] += result.acknowledged
+        return result
 
-    def _load(self, measurement: Measurement, run: str, seconds: float) -> Tally:
-        server = self.running[measurement.server]
-        plan = Plan(
-            kind=_kind(measurement),
-            load=measurement.load,
-            port=server.port,
-            key=self.keys.get(measurement.database or "", "none"),
-            run=run,
-            connections=measurement.clients,
-            warm_up_seconds=WARM_UP_SECONDS,
-            seconds=seconds,
-            server_pids=[server.pid],
-            database_pids=self.database_pids,
-        )
-        return client.carry_out(plan)
-
-    async def verdicts(self) -> list[Verdict]:
-        """Whether the books of each contender are exact and hold exactly the charges that were acknowledged."""
-        found = []
-        for name in (*PRODUCTS, *REFERENCES, scenarios.STOP):
-            if name not in self.urls:
-                continue
-            whole, said = await (self._balanced(name) if name in REFERENCES else self._audited(name))
-            if name == scenarios.STOP:  # whoever keeps its server busy is cut off
-                found.append(Verdict(name, whole, said))
-                continue
-            recorded = await self._count(name, RECORDED_BY_REFERENCE if name in REFERENCES else RECORDED)
-            told = self.acknowledged[name]
-            said += f"; {recorded:,} charges recorded, {told:,} acknowledged"
-            found.append(Verdict(name, whole and recorded == told, said))
-        return found
-
-    async def _audited(self, name: str) -> tuple[bool, str]:
-        told = await asyncio.to_thread(servers.run, "app", "audit", **servers.settings_of(self.urls[name]))
-        return told.returncode == 0, (told.stdout.strip() or told.stderr.strip())[-2000:]
-
-    async def _balanced(self, name: str) -> tuple[bool, str]:
-        wrong = await self._count(name, UNBALANCED, scenarios.GRANTED_CREDITS)
-        return wrong == 0, f"{wrong} accounts differ from their entries"
-
-    async def _count(self, name: str, sql: str, *values: object) -> int:
-        connection = await asyncpg.connect(**pools.connection_arguments(self.urls[name]))
-        try:
-            return int(await connection.fetchval(sql, *values))
-        finally:
-            await connection.close()
+    async def check_ledgers(self) -> list[LedgerCheck]:
+        """Whether each ledger is valid and holds exactly the acknowledged charges."""
+        checks = []
+        for contender in SETTINGS:
+            if contender in self.urls:
+                is_valid, text = await asyncio.to_thread(environment.verify_ledger, self.urls[contender])
+                recorded = await databases.fetch_number(self.urls[contender], RECORDED)
+                acknowledged = self.acknowledged[contender]
+                text = f"{text}; {recorded:,} charges recorded, {acknowledged:,} acknowledged"
+                is_exact = is_valid and recorded == acknowledged
+                checks.append(LedgerCheck(contender=contender, is_exact=is_exact, text=text))
+        return checks
 
 
 @asynccontextmanager
-async def opened(
-    measurements: list[Measurement], *, stops: bool, place: Path, advanced: databases.Advanced, say: Said
-) -> AsyncIterator[Field]:
-    """Everything that these measurements need, started and filled; all of it ended afterwards. `stops`: and what
-    `stopping` needs, filled only."""
-    needed = {measurement.server for measurement in measurements}
-    loads = scenarios.books_of(measurements)
+async def started(
+    measurements: list[Measurement], directory: Path, report: Callable[[str], object]
+) -> AsyncIterator[Contenders]:
+    """Everything that these measurements need, filled and warmed up. `report` receives each step as a text.
+
+    Raises: MeasurementFailed, ServerFailed.
+    """
+    loads = {one.load for one in measurements}
     with ExitStack() as stack:
-        say("starting PostgreSQL")
-        postgres = stack.enter_context(own_postgres(place / "postgres"))
-        found = Field(place, [postgres.server.pid])
-        await _fill(found, measurements, postgres.url, advanced, say)
-        if stops:
-            say("making accounts to be emptied")
-            found.urls[scenarios.STOP] = await databases.create_database(postgres.url, scenarios.STOP)
-            found.keys[scenarios.STOP] = await databases.fill_stops(found.urls[scenarios.STOP])
-            await databases.settle(found.urls[scenarios.STOP])
-        say("starting the servers")
-        for name in sorted(needed - {"pgbench"}):
-            found.running[name] = stack.enter_context(_server(found, name))
-        for name in sorted(needed & set(PRODUCTS)):
-            await databases.introduce(found.running[name].url, found.keys[name], loads)
-        await _rehearse(found, measurements, say)
-        if {"gathered", "stock"} <= needed and any(one.load == "library" for one in measurements):
-            say("comparing the library pages")
-            sides = (found.running["gathered"].url, found.running["stock"].url)
-            if (wrong := await library.difference(*sides, found.keys["gathered"])) is not None:
-                raise Failed(f"The library page of stock Strawberry is another one: {wrong}")
+        report("starting PostgreSQL")
+        postgres = stack.enter_context(environment.temporary_postgres(directory / "postgres"))
+        found = Contenders(directory, [postgres.server.pid])
+        await _create_databases(found, measurements, postgres.url, report)
+        report("starting the servers")
+        for contender in sorted({one.process for one in measurements} - {"pgbench"}):
+            server = found.servers[contender] = stack.enter_context(_server(found, contender))
+            if contender in SETTINGS:
+                tasks = [task for load in sorted(loads) for task in task_ids(load)]
+                await databases.query_tasks(server.url, found.keys[contender], tasks)
+        await _warm_up(found, measurements, report)
+        if {"server", "stock"} <= found.servers.keys():
+            pages = [
+                await databases.library_page(found.servers[name].url, found.keys["server"])
+                for name in ("server", "stock")
+            ]
+            if pages[0] != pages[1] or "errors" in pages[0]:
+                raise MeasurementFailed(f"The library pages differ: {pages[0]} here, {pages[1]} on stock Strawberry")
         yield found
 
 
-async def _rehearse(found: Field, measurements: list[Measurement], say: Said) -> None:
-    """Some charges and reads that do not count, so that no server is new to it and no table is empty when rows are
-    counted."""
-    begun: set[tuple[str, str]] = set()
-    for measurement in measurements:
-        kind = (measurement.server, measurement.load if measurement.load in scenarios.READS else "charges")
-        if kind not in begun:
-            begun.add(kind)
-            say(f"rehearsing {measurement.name}")
-            await found.measure(measurement, number=0, seconds=1)
-            if measurement.database is not None:
-                await databases.settle(found.urls[measurement.database])
-
-
-async def _fill(
-    found: Field, measurements: list[Measurement], server_url: str, advanced: databases.Advanced, say: Said
+async def _create_databases(
+    found: Contenders, measurements: list[Measurement], server_url: str, report: Callable[[str], object]
 ) -> None:
-    needed = {measurement.database for measurement in measurements}
-    loads = scenarios.books_of(measurements)
-
-    async def fill(names: Iterable[str], filled: Callable[[str], Awaitable[str]]) -> None:
-        """The first is filled, the others are copies of it."""
-        wanted = [name for name in names if name in needed]
-        if not wanted:
-            return
-        first, *others = wanted
-        say(f"making accounts and tasks of {first}")
-        found.urls[first] = await databases.create_database(server_url, first)
-        found.keys[first] = await filled(found.urls[first])
-        for name in others:
-            found.urls[name] = await databases.create_database(server_url, name, template=first)
-            found.keys[name] = found.keys[first]
-
-    await fill(PRODUCTS, lambda url: databases.fill_product(url, loads, advanced))
-    await fill(REFERENCES, databases.fill_reference)
-    if "pgbench" in needed:
-        found.urls["pgbench"] = await databases.create_database(server_url, "pgbench")
-        await set_up(found.urls["pgbench"])
-    found.acknowledged.update(dict.fromkeys(found.urls, 0))
-    if any(measurement.load == "library" for measurement in measurements):
-        say("filling the library")
-        found.acknowledged["gathered"] = await library.fill(found.urls["gathered"])
+    """The first ledger is filled; the others are copies of it."""
+    ledgers = {one.ledger for one in measurements}
+    loads = {one.load for one in measurements}
+    template: Contender | None = None
+    for contender in SETTINGS:
+        if contender not in ledgers:
+            continue
+        report(f"creating the accounts of {contender}")
+        found.urls[contender] = await databases.create(server_url, contender, template=template)
+        if template is None:
+            many = MANY_ACCOUNTS if loads & {"many", "balance"} else 0
+            found.keys[contender] = await databases.fill(found.urls[contender], many=many, hot="hot" in loads)
+            template = contender
+        found.keys[contender] = found.keys[template]
+        found.acknowledged[contender] = 0
+    if "pgbench" in ledgers:
+        found.urls["pgbench"] = await databases.create(server_url, "pgbench")
+        await pgbench.create(found.urls["pgbench"])
+    if "library" in loads:
+        report("creating the library page")
+        found.acknowledged["server"] = await databases.fill_library(found.urls["server"])
 
 
-def _server(found: Field, name: str) -> contextlib.AbstractContextManager[Server]:
-    if name == "floor":
-        return servers.running(name, "bench.plain_route", place=found.place)
-    environment = servers.settings_of(found.urls["gathered" if name == "stock" else name], **DIFFERENT.get(name, {}))
-    if name == "stock":
-        return servers.running(name, "bench.stock_pages", place=found.place, **environment)
-    if name in REFERENCES:
-        arguments = [reference.CACHES] if name == "cached" else []
-        return servers.running(name, "bench.reference", *arguments, place=found.place, **environment)
-    return servers.running(name, "app", "serve", place=found.place, RATE_PER_SERVICE="0", **environment)
+def _server(found: Contenders, contender: Contender) -> AbstractContextManager[Server]:
+    if contender == "route":
+        return environment.running_server(contender, "bench.plain_route", directory=found.directory)
+    url = found.urls["server" if contender == "stock" else contender]
+    settings = environment.server_settings(url, **SETTINGS.get(contender, {}))
+    command = ("bench.stock_strawberry", "pages") if contender == "stock" else ("app", "serve")
+    return environment.running_server(contender, *command, directory=found.directory, **settings)
 
 
-def _kind(measurement: Measurement) -> Kind:
-    if measurement.contender == "batch":
-        return "batch"
-    if measurement.contender == "floor":
-        return "floor"
-    reads: Mapping[str, Kind] = {"balance": "balance", "library": "library"}
-    return reads.get(measurement.load, "charge")
+async def _warm_up(found: Contenders, measurements: list[Measurement], report: Callable[[str], object]) -> None:
+    """One short measurement of each kind, so that no server is cold and PostgreSQL plans for tables with rows."""
+    done: set[tuple[Contender, str]] = set()
+    for measurement in measurements:
+        kind = (measurement.process, measurement.load if measurement.load in ("balance", "library") else "charges")
+        if kind not in done:
+            done.add(kind)
+            report(f"warming up {measurement.name}")
+            await found.measure(measurement, number=0, seconds=1)
+            if measurement.ledger is not None:
+                await databases.analyze(found.urls[measurement.ledger])

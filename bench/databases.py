@@ -1,14 +1,13 @@
-"""The databases of the contenders: their accounts, each with credits and a running task, and the key that charges."""
+"""The databases that are measured: accounts with credits and running tasks, made by this server's own use cases."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import httpx
-from tortoise import Tortoise
 
 from app.auth import service_keys
 from app.db import migrations, pools
@@ -18,85 +17,65 @@ from app.ledger.posting import Posting
 from app.ledger.rules import balance_changes
 from app.ledger.rules.account_state import Cause, GrantSource
 from app.pricing import publishing
+from app.pricing.rate_card_cache import RateCardCache
 from app.settings import get_settings
 from app.state import configure_ledger
 from app.tasks import lifecycle, rows, task_accounts
+from app.tasks.charging import Charge, charge_many
 from app.tasks.lifecycle import StartTaskRequest
-from app.tasks.rules import TaskState, TaskStatus
-from bench import reference, reference_rows, scenarios
-from bench.scenarios import Load
+from app.tasks.rules import ChargeRequest, TaskState, TaskStatus
+from bench import workload
+from bench.workload import owner_id, task_id
 
-AT_ONCE: Final = 12
-"""Accounts made at once: each posting waits for its commit."""
-
-LIST: Final = 256
-"""Accounts made by one posting, of the many."""
-REASON: Final = "for the bench"
+BATCH: Final = 256
+"""Accounts created, or charges made, in one transaction."""
+CONNECTIONS: Final = 12
+QUERY_SIZE: Final = 100
+OPERATOR: Final = "operator:bench"
 EXECUTOR: Final = "service:bench"
-HOT_OWNER: Final = "hot"
-PAGE: Final = 100
-LOOK: Final = "query Look($taskIds: [ID!]!) { tasks(taskIds: $taskIds) { taskId } }"
-
-Advanced = Callable[[int], object]
-"""Called with how many more accounts are ready."""
+REASON: Final = "benchmark"
+TASKS: Final = "query Tasks($taskIds: [ID!]!) { tasks(taskIds: $taskIds) { taskId } }"
+HTTP_TIMEOUT_SECONDS: Final = 60
 
 
-async def create_database(server_url: str, name: str, *, template: str | None = None) -> str:
-    """A database of this name on the server; its address. A template must have no connections."""
-    connection = await asyncpg.connect(**pools.connection_arguments(server_url))
-    await connection.execute(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
-    await connection.close()
+class FillFailed(Exception):
+    """A charge or a query that prepares a database was refused."""
+
+
+async def execute(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(**pools.connection_arguments(url))
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
+
+
+async def fetch_number(url: str, sql: str) -> int:
+    connection = await asyncpg.connect(**pools.connection_arguments(url))
+    try:
+        return int(await connection.fetchval(sql))
+    finally:
+        await connection.close()
+
+
+async def create(server_url: str, name: str, *, template: str | None = None) -> str:
+    """Create a database and return its URL. `template`: the database to copy; it must have no connections."""
+    await execute(server_url, f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
     return urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
 
 
-async def fill_product(url: str, loads: Collection[Load], advanced: Advanced) -> str:
-    """This server's books for these loads, made by its own use cases; the service key that may charge."""
-    async with books(url) as key:
-        if "hot" in loads:
-            await _make(HOT_OWNER, task_ids("hot"))
-        if "task" in loads:
-            await _make("one-task", task_ids("task"))
-        if "budget" in loads:
-            await _make("one-budget", task_ids("budget"), budget=scenarios.GRANTED_CREDITS)
-        await _make_many(scenarios.MANY_ACCOUNTS if "many" in loads else 0, advanced)
-        return key
-
-
-async def fill_stops(url: str) -> str:
-    """Accounts that one charge empties, and the hot account; the service key that may charge."""
-    async with books(url) as key:
-        await _make(HOT_OWNER, task_ids("hot"))
-        for busy in (False, True):
-            for number in scenarios.stop_numbers(busy=busy):
-                owner, task = scenarios.stop_owner(number), scenarios.stop_task(number)
-                await _make(owner, [task], credits=scenarios.STOP_CREDITS)
-        return key
-
-
-async def fill_owners(url: str, count: int, advanced: Advanced) -> str:
-    """So many accounts, `owner-000000` and so on, with the task `many-000000` and so on; the key that may charge."""
-    async with books(url) as key:
-        await _make_many(count, advanced)
-        return key
-
-
-def task_ids(load: Load) -> list[str]:
-    """All tasks of a load."""
-    return [scenarios.task_id(load, number) for number in range(scenarios.task_count(load))]
-
-
-def owner_id(number: int) -> str:
-    """Whose the task of that number is, of the many."""
-    return f"owner-{number:06d}"
+async def analyze(url: str) -> None:
+    """What autovacuum does after a while. Not on empty tables: PostgreSQL would keep plans made for those."""
+    await execute(url, "VACUUM ANALYZE")
 
 
 @asynccontextmanager
-async def books(url: str) -> AsyncIterator[str]:
-    """The use cases, working on a new database at `url`; the service key that may charge there."""
+async def open_ledger(url: str) -> AsyncIterator[str]:
+    """Open this process's pools on a database, migrated. Yields the service key that may charge."""
     configure_ledger(get_settings())
     accounts.clear_cache()
     task_accounts.clear_cache()
-    await pools.connect(url, posting_connections=AT_ONCE, read_connections=AT_ONCE)
+    await pools.connect(url, posting_connections=CONNECTIONS, read_connections=CONNECTIONS)
     try:
         await migrations.apply()
         await publishing.publish_default_card()
@@ -105,95 +84,124 @@ async def books(url: str) -> AsyncIterator[str]:
         await pools.disconnect()
 
 
-async def _make_many(count: int, advanced: Advanced) -> None:
-    for start in range(0, count, LIST):
-        numbers = range(start, min(start + LIST, count))
-        await _make_list(numbers)
-        advanced(len(numbers))
+async def fill(url: str, *, many: int, hot: bool) -> str:
+    """`many` accounts with one task each and, if `hot`, one account with 64 tasks. Returns the service key."""
+    async with open_ledger(url) as key:
+        if hot:
+            await _create_account(workload.HOT_OWNER)
+            for task in workload.task_ids("hot"):
+                await _start_task(workload.HOT_OWNER, task)
+        for start in range(0, many, BATCH):
+            await _create_accounts(range(start, min(start + BATCH, many)))
+    return key
 
 
-async def _make_list(numbers: Sequence[int]) -> None:
-    """What `_make` makes of each of these accounts, in one posting for all of them."""
+async def _create_account(owner: str) -> None:
+    await grants.grant_credits(
+        GrantRequest(
+            owner_id=owner,
+            credits=workload.GRANTED_CREDITS,
+            source=GrantSource.PROMOTIONAL,
+            reason=REASON,
+            key="bench",
+            actor=OPERATOR,
+        )
+    )
+
+
+async def _start_task(owner: str, task: str, agent: str = "agent") -> None:
+    await lifecycle.start_task(StartTaskRequest(task_id=task, owner_id=owner, agent_id=agent, actor=EXECUTOR))
+
+
+async def _create_accounts(numbers: Sequence[int]) -> None:
+    """A grant and a running task for each account, in one transaction."""
     account_ids = await asyncio.gather(*(accounts.get_or_create_account(owner_id(number)) for number in numbers))
-    cause = Cause(actor="operator:bench", reason=REASON)
+    cause = Cause(actor=OPERATOR, reason=REASON)
     starts = {
         account_id: StartTaskRequest(
-            task_id=scenarios.task_id("many", number), owner_id=owner_id(number), agent_id="agent", actor=EXECUTOR
+            task_id=task_id("many", number), owner_id=owner_id(number), agent_id="agent", actor=EXECUTOR
         )
         for account_id, number in zip(account_ids, numbers, strict=True)
     }
 
     async def decide(opened: Posting) -> None:
         for account_id, start in starts.items():
-            book = opened.accounts[account_id]
-            balance_changes.add_grant(book, scenarios.GRANTED_CREDITS, cause, source=GrantSource.PROMOTIONAL)
+            account = opened.accounts[account_id]
+            balance_changes.add_grant(account, workload.GRANTED_CREDITS, cause, source=GrantSource.PROMOTIONAL)
             task = TaskState(
-                account_id, start.task_id, start.agent_id, TaskStatus.RUNNING, None, start.trigger, None, book.at, None,
-                0, 0, 0, None, None, None, 1,
-            )  # fmt: skip
+                account_id=account_id,
+                task_id=start.task_id,
+                agent_id=start.agent_id,
+                status=TaskStatus.RUNNING,
+                stop_reason=None,
+                trigger=start.trigger,
+                parent_task_id=None,
+                started_at=account.at,
+                ended_at=None,
+                steps=0,
+                charged=0,
+                reversed=0,
+                shortfall=None,
+                required=None,
+                budget_hold=None,
+                version=1,
+            )
             rows.insert_task(opened.write, task, request_hash=start.request_hash(), actor=start.actor)
 
     await posting.post(account_ids, decide)
 
 
-async def _make(
-    owner_id: str, task_ids: Iterable[str], *, credits: int = scenarios.GRANTED_CREDITS, budget: int | None = None
-) -> None:
-    await grants.grant_credits(
-        GrantRequest(
-            owner_id=owner_id,
-            credits=credits,
-            source=GrantSource.PROMOTIONAL,
-            reason=REASON,
-            key="bench",
-            actor="operator:bench",
-        )
-    )
-    for task_id in task_ids:
-        await lifecycle.start_task(
-            StartTaskRequest(task_id=task_id, owner_id=owner_id, agent_id="agent", budget=budget, actor=EXECUTOR)
-        )
+async def charge(url: str, tasks: Sequence[str], count: int) -> None:
+    """Charge these tasks in turn until the ledger has `count` entries. Raises: FillFailed."""
+    first = await fetch_number(url, "SELECT count(*) FROM entry")
+    async with open_ledger(url):
+        rate_cards = RateCardCache()
+        for start in range(first, count, BATCH):
+            numbers = range(start, min(start + BATCH, count))
+            await _charge([(tasks[number % len(tasks)], f"fill-{number:08d}") for number in numbers], rate_cards)
+    await analyze(url)
 
 
-async def fill_reference(url: str) -> str:
-    """The reference server's tables and rows; the service key that may charge."""
-    async with reference.connected(url):
-        await Tortoise.generate_schemas()
-        many = range(scenarios.MANY_ACCOUNTS)
-        task_accounts = [HOT_OWNER, *map(owner_id, many)]
-        await reference_rows.Account.bulk_create(
-            [
-                reference_rows.Account(id=place, owner_id=owner_id, balance=scenarios.GRANTED_CREDITS)
-                for place, owner_id in enumerate(task_accounts)
-            ]
-        )
-        of_account = [(scenarios.task_id("hot", number), 0) for number in range(scenarios.HOT_TASKS)]
-        of_account += [(scenarios.task_id("many", number), number + 1) for number in many]
-        await reference_rows.Task.bulk_create(
-            [reference_rows.Task(id=task_id, account_id=account_id) for task_id, account_id in of_account]
-        )
-        return await service_keys.development_key("bench")
+async def _charge(runs: Sequence[tuple[str, str]], rate_cards: RateCardCache) -> None:
+    """Charge block runs, given as (task id, block run id). Raises: FillFailed."""
+    found = await task_accounts.find_accounts([task for task, _ in runs])
+    requests = [
+        ChargeRequest(task_id=task, block_run_id=run, block=workload.BLOCK, settings=workload.SETTINGS, actor=EXECUTOR)
+        for task, run in runs
+    ]
+    outcomes = await charge_many([(found[request.task_id], request) for request in requests], rate_cards)
+    if refused := [outcome for outcome in outcomes if not isinstance(outcome, Charge)]:
+        raise FillFailed(f"a charge that prepares the ledger was refused: {refused[0]}")
 
 
-async def introduce(url: str, key: str, loads: Collection[Load]) -> None:
-    """Have a server look at every task once, so that it knows them as one that has started them does."""
-    await introduce_tasks(url, key, [task_id for load in sorted(loads) for task_id in task_ids(load)])
+async def fill_library(url: str) -> int:
+    """An account whose agent has run a page of tasks, every second one completed. Returns the number of charges."""
+    async with open_ledger(url):
+        rate_cards = RateCardCache()
+        await _create_account(workload.LIBRARY_OWNER)
+        for number in range(workload.LIBRARY_TASKS):
+            task = f"library-task-{number:02d}"
+            await _start_task(workload.LIBRARY_OWNER, task, workload.LIBRARY_AGENT)
+            await _charge([(task, f"{task}-{run}") for run in range(workload.LIBRARY_RUNS)], rate_cards)
+            if number % 2:
+                await lifecycle.finish_task(task, TaskStatus.COMPLETED)
+    return workload.LIBRARY_TASKS * workload.LIBRARY_RUNS
 
 
-async def introduce_tasks(url: str, key: str, tasks: Sequence[str]) -> None:
-    """The same of these tasks."""
+async def query_tasks(url: str, key: str, tasks: Sequence[str]) -> None:
+    """Query each task once, so that the server has cached its account, as after starting it. Raises: FillFailed."""
+    for start in range(0, len(tasks), QUERY_SIZE):
+        response = await _query(url, key, TASKS, {"taskIds": tasks[start : start + QUERY_SIZE]})
+        if "errors" in response or None in response["data"]["tasks"]:
+            raise FillFailed(f"the benchmark's own tasks are not found: {response}")
+
+
+async def library_page(url: str, key: str) -> Any:
+    """The response to the library query."""
+    return await _query(url, key, workload.LIBRARY, workload.LIBRARY_VARIABLES)
+
+
+async def _query(url: str, key: str, document: str, variables: dict[str, Any]) -> Any:
     headers = {"authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
-        for start in range(0, len(tasks), PAGE):
-            asked = {"query": LOOK, "variables": {"taskIds": tasks[start : start + PAGE]}}
-            answer = (await client.post("/graphql", json=asked)).json()
-            if "errors" in answer or None in answer["data"]["tasks"]:
-                raise RuntimeError(f"the bench's own tasks are not found: {answer}")
-
-
-async def settle(url: str) -> None:
-    """Tidy up and count rows, as PostgreSQL itself does after a while. On empty tables it would do harm: a plan made
-    for those is kept."""
-    connection = await asyncpg.connect(**pools.connection_arguments(url))
-    await connection.execute("VACUUM ANALYZE")
-    await connection.close()
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=HTTP_TIMEOUT_SECONDS) as client:
+        return (await client.post("/graphql", json={"query": document, "variables": variables})).json()

@@ -1,91 +1,197 @@
-"""Where a run of the bench keeps its data, and how it shows its progress and is stopped."""
+"""Where a benchmark runs: its data directory and PostgreSQL, the servers it starts, and the CPU that they use."""
 
-import json
+import contextlib
 import os
 import platform
+import re
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+import httpx
+import psutil
 
 from app.cli.connection import override_settings
 from app.db import embedded_postgres
 from app.db.embedded_postgres import EmbeddedPostgres
 from app.settings import data_directory, get_settings
-from bench import client
+
+REPOSITORY: Final = Path(__file__).resolve().parent.parent
+START_TIMEOUT_SECONDS: Final = 60
+STOP_TIMEOUT_SECONDS: Final = 20
+
+
+class ServerFailed(Exception):
+    """A server or a command did not work; the message is what it printed."""
 
 
 @contextmanager
-def own_place() -> Iterator[Path]:
-    """A new directory on the disk where this installation keeps its data (a memory file system would flatter fsync),
-    with development's keys in it: the settings of this process and of those it starts say so from here on."""
-    home = data_directory(get_settings())
-    home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=home, ignore_cleanup_errors=True) as directory:
-        place = Path(directory)
-        place.chmod(0o755)
-        override_settings(data_dir=str(place), environment="development", jwks_url="")
-        yield place
+def benchmark_directory() -> Iterator[Path]:
+    """A temporary DATA_DIR for this process and those it starts.
+
+    It lies in the DATA_DIR of this installation, because a file system in memory would make fsync cheap.
+    """
+    parent = data_directory(get_settings())
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=parent, ignore_cleanup_errors=True) as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        override_settings(data_dir=str(directory), environment="development", jwks_url="")
+        yield directory
 
 
 @contextmanager
-def postgres(directory: Path) -> Iterator[EmbeddedPostgres]:
-    """A PostgreSQL of one's own, whose data goes with it."""
+def temporary_postgres(directory: Path) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL whose data is removed afterwards."""
     try:
         with embedded_postgres.start(directory) as server:
             yield server
     finally:
         cluster = directory / "cluster"
-        if cluster.is_symlink():  # for root it lies elsewhere, in a directory of its own: app.db.postgres_programs
+        if cluster.is_symlink():  # when started by root, the cluster lies in a directory of another user
             shutil.rmtree(cluster.resolve().parent, ignore_errors=True)
 
 
-def progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+def exit_on_sigterm() -> None:
+    """Make SIGTERM leave every `with` block, so that started servers are stopped."""
+
+    def leave(_signal: int, _frame: object) -> None:
+        raise SystemExit(143)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
-def wide() -> Console:
-    """Where tables go: wide, whatever the terminal, for a row that is broken in two is no row of a table."""
-    return Console(width=220)
-
-
-def leave_when_told() -> None:
-    """SIGTERM ends this process through every `with`, so that what was started is ended."""
-    signal.signal(signal.SIGTERM, _leave)
-
-
-def _leave(_signal: int, _frame: object) -> None:
-    raise SystemExit(143)
-
-
-def allow_files(wanted: int) -> None:
-    """Let this process and those it starts open so many files. Raises: ValueError: the system does not allow it."""
+def allow_open_files(count: int) -> None:
+    """Raise the limit of open files for this process and those it starts. Raises: ServerFailed: the limit is fixed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    if soft == resource.RLIM_INFINITY or soft >= count:
         return
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        raise ValueError(f"{wanted:,} open files are needed and {hard:,} allowed: raise the limit (ulimit -Hn).")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def keep(file: Path, found: Mapping[str, Any]) -> None:
-    """Write all figures to this file, with what they depend on."""
-    file.write_text(json.dumps({"machine": machine(), **found}, indent=2) + "\n")
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise ServerFailed(f"{count:,} open files are needed and {hard:,} allowed: raise the limit (ulimit -Hn).")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "client": client.name(),
+        "client": "wrk" if shutil.which("wrk") else "bench.http_client",
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    pid: int
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def running_server(name: str, module: str, *arguments: str, directory: Path, **environment: str) -> Iterator[Server]:
+    """`python -m MODULE ARGUMENTS` as a process, once it answers. Its output goes to NAME.log in `directory`.
+
+    Raises: ServerFailed.
+    """
+    log = directory / f"{name}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=REPOSITORY,
+            env=dict(os.environ) | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield Server(process.pid, _wait_for_port(name, process, log))
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for_port(name: str, process: subprocess.Popen[bytes], log: Path) -> int:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        if found := re.search(r"^Serving on http://127\.0\.0\.1:(\d+)", log.read_text(errors="replace"), re.MULTILINE):
+            with contextlib.suppress(httpx.TransportError):
+                httpx.get(f"http://127.0.0.1:{found[1]}/", timeout=5)
+                return int(found[1])
+        time.sleep(0.05)
+    raise ServerFailed(f"{name} did not start. It printed:\n{log.read_text(errors='replace')[-4000:]}")
+
+
+def server_settings(url: str, **more: str) -> dict[str, str]:
+    """The environment of a server on the database `url`. No rate limit: all requests come from one caller."""
+    unlimited = dict.fromkeys(("RATE_PER_SERVICE", "RATE_PER_USER", "RATE_PER_ADDRESS"), "0")
+    return {"DATABASE_URL": url, "HOST": "127.0.0.1", "PORT": "0", "WORKERS": "1", **unlimited, **more}
+
+
+def verify_ledger(url: str) -> tuple[bool, str]:
+    """Whether the ledger passes `python -m app verify`, and what the command printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "audit"],
+        cwd=REPOSITORY,
+        env=dict(os.environ) | server_settings(url),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode == 0, (done.stdout.strip() or done.stderr.strip())[-2000:]
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """CPU time of these processes and their descendants, ended ones included."""
+    return sum(map(_used_seconds, _with_descendants(pids)))
+
+
+def precise_cpu_seconds(pids: Iterable[int]) -> float:
+    """CPU time of live processes in microseconds' precision, where the kernel tells it.
+
+    `cpu_seconds` counts in hundredths of a second, which is too coarse for a few requests.
+    """
+    total = 0.0
+    for process in _with_descendants(pids):
+        precise = 0.0
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for thread in Path(f"/proc/{process.pid}/task").iterdir():
+                precise += int((thread / "schedstat").read_text().split()[0]) / 1e9
+        total += precise or _used_seconds(process)
+    return total
+
+
+def resident_kib(pid: int) -> float:
+    """Resident memory of one process in KiB."""
+    return float(psutil.Process(pid).memory_info().rss) / 1024
+
+
+def _with_descendants(pids: Iterable[int]) -> Iterator[psutil.Process]:
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(pid)
+            yield from (parent, *parent.children(recursive=True))
+
+
+def _used_seconds(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    ended = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+    return float(times.user + times.system + ended)

@@ -1,218 +1,255 @@
-"""`python -m bench.growth`: whether anything costs more because the books have grown.
+"""Growth: whether a charge or a page of history costs more in a larger ledger.
 
-A charge, with so many entries in its account, and with so many in a ledger of 1,000 accounts; a page of an account's
-history, at its beginning and deep in it. Every size is a database of its own with a server of its own, so that a round
-can visit all of them in turn.
+Charges are measured with so many entries in their one account, and with so many in a ledger of 1,000 accounts; pages of
+an account's history at its beginning and deep in it. Each size is a database of its own with a server of its own, so
+that every round visits all sizes. All entries are made by the charge path.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import click
-from rich.console import Console
+from app.auth import development_keys
+from app.engine.pagination import encode_cursor
+from bench import databases, environment, workload
+from bench.charges import LedgerCheck, MeasurementFailed
+from bench.environment import Server, precise_cpu_seconds
+from bench.http_client import Connection, RatePlan, charge_at_rate
+from bench.report import Column, Figures, Goal, Rounds, percentile
 
-from bench import databases, growth_report, growth_rounds, live_rounds, servers, wanted
-from bench import environment as place
-from bench.databases import Advanced
-from bench.goals import Goal
-from bench.growth_books import Unfilled, fill
-from bench.growth_report import Point, Row, Sample
-from bench.growth_rounds import ONE, SPREAD, SPREAD_ACCOUNTS, Books, Unequal, tasks_of
-from bench.pacing import Unpaced
-from bench.servers import ServerFailed
+ACCOUNT: Final = "account"
+LEDGER: Final = "ledger"
+PAGE: Final = "page"
+TITLES: Final = {
+    ACCOUNT: "a charge, entries in its one account",
+    LEDGER: "a charge, entries in the ledger",
+    PAGE: "a page of the history, at entry",
+}
+LEDGER_ACCOUNTS: Final = 1_000
+DEPTHS: Final = (1, 10_000, 500_000)
+"""Entries at which a page begins; the last one begins page 10,000."""
+PAGE_SIZE: Final = 50
+WARM_UP_SECONDS: Final = 1.0
+FLAT: Final = 1.3
+"""A cost that grows by at most this factor counts as constant."""
 
-FULL: Final = (10_000, 100_000, 1_000_000)
-UNLIMITED: Final = {"RATE_PER_SERVICE": "0"}
-REHEARSAL_SECONDS: Final = 1.0
-
-Said = Callable[[str], object]
+HISTORY: Final = (
+    "query History($after: String) { account { entries(first: 50, after: $after) {"
+    " edges { node { id seq kind credits balanceAfter at } } pageInfo { hasNextPage endCursor } } } }"
+)
+HOT_ACCOUNT: Final = f"SELECT id FROM account WHERE owner_id = '{workload.HOT_OWNER}'"  # noqa: S608  our own constant
+NEWEST_ENTRY: Final = f"SELECT seq FROM account WHERE owner_id = '{workload.HOT_OWNER}'"  # noqa: S608  our own constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """`entries`: the sizes; `pages`: how many times a page is asked for in a round."""
+    """`entries`: the sizes, ascending. `pages`: how many times a page is read in a round."""
 
-    entries: tuple[int, ...] = FULL[:2]
+    entries: tuple[int, ...] = (10_000, 100_000)
     rounds: int = 5
     seconds: float = 4.0
     per_second: float = 200.0
     pages: int = 200
 
 
-QUICK: Final = {"rounds": 2, "seconds": 2.0, "pages": 50}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """Everything that was measured. `exact`: what the audit said of the largest books of each kind."""
-
-    options: Options
-    rows: list[Row]
-    goals: list[Goal]
-    rounds: list[list[Sample]]
-    audits: dict[str, str]
-    exact: bool
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "options": asdict(self.options),
-            "table": [asdict(row) for row in self.rows],
-            "goals": [asdict(goal) | {"reached": goal.reached, "aimed": goal.aimed} for goal in self.goals],
-            "audits": self.audits,
-            "exact": self.exact,
-            "rounds": [[asdict(one) for one in samples] for samples in self.rounds],
-        }
-
-
-async def run_everything(here: Path, options: Options, *, say: Said, advanced: Advanced) -> Found:
-    """All rounds, on a PostgreSQL of their own in `here`, which DATA_DIR names (`place.own_place`).
-
-    `say`: told of each step; `advanced`: of entries filled in. Raises: Unfilled. Unpaced. Unequal. ServerFailed.
-    """
-    rounds: list[list[Sample]] = []
-    async with _opened(here, options, say=say, advanced=advanced) as books:
-        for one in books:
-            say("rehearsing")
-            rehearsed = {"per_second": options.per_second, "seconds": REHEARSAL_SECONDS}
-            await growth_rounds.charge(one, run="rehearsed", **rehearsed)
-        for number in range(1, options.rounds + 1):
-            say(f"round {number} of {options.rounds}")
-            rounds.append(await _round(books, options, number))
-        say("auditing the largest books")
-        audits = {one.point.subject: await asyncio.to_thread(_audit, one.url) for one in _largest(books)}
-    return Found(
-        options=options,
-        rows=growth_report.rows(rounds),
-        goals=growth_report.goals(rounds),
-        rounds=rounds,
-        audits={subject: said for subject, (_, said) in audits.items()},
-        exact=all(exact for exact, _ in audits.values()),
-    )
-
-
-@asynccontextmanager
-async def _opened(here: Path, options: Options, *, say: Said, advanced: Advanced) -> AsyncIterator[list[Books]]:
-    """The books of all sizes, each with its server."""
-    with ExitStack() as stack:
-        postgres = stack.enter_context(place.postgres(here / "growth"))
-        prepared = []
-        for subject, prefix in ((ONE, "one"), (SPREAD, "spread")):
-            template, key = None, ""
-            for entries in sorted(options.entries):
-                name = f"{prefix}_{entries}"
-                say(f"filling {name}")
-                url = await databases.create_database(postgres.url, name, template=template)
-                if template is None:
-                    key = await _make(url, subject)
-                await fill(url, tasks_of(subject), entries, advanced)
-                prepared.append((Point(subject, entries), name, url, key))
-                template = name
-        say("starting the servers")
-        books = []
-        for point, name, url, key in prepared:
-            environment = {**live_rounds.settings_of(url), **UNLIMITED}
-            server = stack.enter_context(servers.running(name, "app", "serve", place=here, **environment))
-            await databases.introduce_tasks(server.url, key, tasks_of(point.subject))
-            pids = [postgres.server.pid]
-            books.append(Books(point=point, url=url, key=key, server=server, database_pids=pids))
-        yield books
-
-
-async def _make(url: str, subject: str) -> str:
-    if subject == ONE:
-        return await databases.fill_product(url, {"hot"}, lambda _: None)
-    return await databases.fill_owners(url, SPREAD_ACCOUNTS, lambda _: None)
-
-
-async def _round(books: list[Books], options: Options, number: int) -> list[Sample]:
-    """Every other round goes backwards, so that nobody always follows the same one."""
-    step = 1 if number % 2 else -1
-    samples = []
-    for one in books[::step]:
-        pace = {"per_second": options.per_second, "seconds": options.seconds}
-        samples.append(await growth_rounds.charge(one, run=f"round-{number:03d}", **pace))
-    [history] = [one for one in _largest(books) if one.point.subject == ONE]
-    depths = growth_rounds.depths(history.point.size)[::step]
-    return samples + [await growth_rounds.page(history, depth, requests=options.pages) for depth in depths]
-
-
-def _largest(books: list[Books]) -> list[Books]:
-    """Of each kind."""
-    most = max(one.point.size for one in books)
-    return [one for one in books if one.point.size == most]
-
-
-def _audit(url: str) -> tuple[bool, str]:
-    told = servers.run("app", "audit", **servers.settings_of(url))
-    return told.returncode == 0, (told.stdout.strip() or told.stderr.strip())[-2000:]
-
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.option("--quick", is_flag=True, help="2 rounds of 2 seconds. Good for a look, not for a table.")
-@click.option("--full", is_flag=True, help="Also 1,000,000 entries, and the page 10,000 of that history.")
-@click.option("--entries", type=click.IntRange(1, 10_000_000), multiple=True, help="Sizes instead of the usual.")
-@click.option("--rounds", type=click.IntRange(1, 100), help="Times that everything is measured. Default: 5.")
-@click.option("--seconds", type=click.FloatRange(0.5, 600), help="Of charges at each size. Default: 4.")
-@click.option("--per-second", type=click.FloatRange(1, 5_000), help="Charges. Default: 200.")
-@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures to this file.")
-@click.pass_context
-def command(ctx: click.Context, /, *, quick: bool, full: bool, file: Path | None, **chosen: Any) -> None:
-    """Measure whether charges and pages of history cost more as the books grow: about 4 minutes.
-
-    Starts a PostgreSQL of its own in DATA_DIR, and a server for each size; ends them all. Every entry is made by the
-    charge path itself, and the largest books are audited at the end. The table goes to stdout, progress to stderr.
-    """
-    usual = asdict(Options()) | (QUICK if quick else {}) | ({"entries": FULL} if full else {})
-    options = Options(**usual | {name: value for name, value in chosen.items() if value})
-    place.leave_when_told()
-    started = time.monotonic()
-    err = Console(stderr=True)
-    try:
-        found = asyncio.run(measured(options, err))
-    except (Unfilled, Unpaced, Unequal, ServerFailed) as fault:
-        raise click.ClickException(str(fault)) from None
-    out = place.wide()
-    show(found, out)
-    out.print(wanted.table(found.goals))
-    if file:
-        place.keep(file, found.as_json())
-        err.print(f"written to {file}")
-    err.print(f"{time.monotonic() - started:.0f} s in all")
-    ctx.exit(0 if found.exact else 1)
-
-
-async def measured(options: Options, err: Console) -> Found:
-    """All of it in a place of its own, with its progress. Raises: as `run_everything`."""
-    with place.own_place() as here, place.progress(err) as progress:
-        step = progress.add_task("preparing", total=2 * max(options.entries))
-
-        def say(text: str) -> None:
-            progress.update(step, description=text)
-            if not err.is_terminal:
-                err.print(text, highlight=False)
-
-        return await run_everything(here, options, say=say, advanced=lambda count: progress.advance(step, count))
-
-
+COLUMNS: Final = (
+    Column(title="p50 ms", figure="p50_ms", form=".1f"),
+    Column(title="server µs", figure="server_micros", form=",.0f"),
+    Column(title="PostgreSQL µs", figure="database_micros", form=",.0f"),
+)
 CAPTION: Final = (
-    "Medians of {rounds} interleaved rounds; charges come at {per_second:g}/s for {seconds:g} s, a page of 50 entries "
-    "is asked for {pages} times. µs are the CPU of the server's and of PostgreSQL's processes for one of them. A ratio "
-    "is the median of the rounds' own, to the smallest size."
+    "Medians of {rounds} interleaved rounds. Charges arrive at {per_second:g}/s for {seconds:g} s; a page of 50 "
+    "entries is read {pages} times. µs: CPU of the server's and of PostgreSQL's processes for one of them. Ratios are "
+    "within a round, to the smallest size."
 )
 
 
-def show(found: Found, out: Console) -> None:
-    """The table, for people and READMEs, and what the audits said."""
-    out.print(growth_report.table(found.rows))
-    out.print(CAPTION.format(**asdict(found.options)), width=120, highlight=False)
-    for subject, said in found.audits.items():
-        out.print(f"largest books of {subject!r}: {said}", highlight=False)
+def columns(rounds: Rounds) -> list[Column]:
+    smallest: dict[str, int] = {}
+    for kind, size in (_parts(name) for measured in rounds for name in measured):
+        smallest[kind] = min(size, smallest.get(kind, size))
+
+    def against(name: str) -> str:
+        kind, _ = _parts(name)
+        return f"{kind}-{smallest[kind]}"
+
+    return [
+        *COLUMNS,
+        Column(title="CPU, smallest = 1", figure="micros", form=".2f", against=against),
+        Column(title="p50, smallest = 1", figure="p50_ms", form=".2f", against=against),
+    ]
 
 
-if __name__ == "__main__":
-    command(prog_name="python -m bench.growth")
+def row_labels(rounds: Rounds) -> dict[str, list[str]]:
+    """Title and size, by measurement, in order of kind and size."""
+    names = {name for measured in rounds for name in measured}
+    ordered = sorted(names, key=lambda name: (list(TITLES).index(_parts(name)[0]), _parts(name)[1]))
+    return {name: [TITLES[kind], f"{size:,}"] for name in ordered for kind, size in [_parts(name)]}
+
+
+def goals(rounds: Rounds) -> list[Goal]:
+    """The CPU at each size against the smallest of the same kind."""
+    against = columns(rounds)[-1].against
+    return [
+        Goal(
+            text=f"CPU of {title}: {size} against the smallest", name=name, other=other, figure="micros",
+            clients=1, at_least=FLAT, aim=FLAT, lower_is_better=True,
+        )
+        for name, (title, size) in row_labels(rounds).items()
+        if against and (other := against(name)) != name
+    ]  # fmt: skip
+
+
+def _parts(name: str) -> tuple[str, int]:
+    kind, size = name.split("-")
+    return kind, int(size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ledger:
+    """A database of one size, and the server on it."""
+
+    kind: str
+    size: int
+    url: str
+    key: str
+    server: Server
+    database_pids: list[int]
+
+    @property
+    def load(self) -> workload.Load:
+        return "hot" if self.kind == ACCOUNT else "many"
+
+    @property
+    def tasks(self) -> list[str]:
+        return _tasks(self.kind)
+
+    def cpu(self) -> tuple[float, float]:
+        return precise_cpu_seconds([self.server.pid]), precise_cpu_seconds(self.database_pids)
+
+
+def _tasks(kind: str) -> list[str]:
+    if kind == ACCOUNT:
+        return workload.task_ids("hot")
+    return [workload.task_id("many", number) for number in range(LEDGER_ACCOUNTS)]
+
+
+async def measure(
+    directory: Path, options: Options, report: Callable[[str], object]
+) -> tuple[list[dict[str, Figures]], list[LedgerCheck]]:
+    """All rounds, and the verification of the largest ledgers. `report` receives each step as a text.
+
+    Raises: FillFailed, ChargeFailed, ServerFailed; MeasurementFailed: a page has other entries than expected.
+    """
+    rounds: list[dict[str, Figures]] = []
+    async with _started(directory, options, report) as ledgers:
+        for ledger in ledgers:
+            await _measure_charges(ledger, options, run="warm", seconds=WARM_UP_SECONDS)
+        largest = [ledger for ledger in ledgers if ledger.size == max(options.entries)]
+        [history] = [ledger for ledger in largest if ledger.kind == ACCOUNT]
+        for number in range(options.rounds):
+            report(f"round {number + 1} of {options.rounds}")
+            step = -1 if number % 2 else 1  # every second round is reversed
+            measured: dict[str, Figures] = {}
+            for ledger in ledgers[::step]:
+                measured[f"{ledger.kind}-{ledger.size}"] = await _measure_charges(
+                    ledger, options, run=f"round-{number:03d}", seconds=options.seconds
+                )
+            for depth in depths(history.size)[::step]:
+                measured[f"{PAGE}-{depth}"] = await _measure_page(history, depth, options.pages)
+            rounds.append(measured)
+        report("verifying the largest ledgers")
+        checks = []
+        for ledger in largest:
+            is_exact, text = await asyncio.to_thread(environment.verify_ledger, ledger.url)
+            checks.append(LedgerCheck(contender=TITLES[ledger.kind], is_exact=is_exact, text=text))
+    return rounds, checks
+
+
+@asynccontextmanager
+async def _started(directory: Path, options: Options, report: Callable[[str], object]) -> AsyncIterator[list[_Ledger]]:
+    with ExitStack() as stack:
+        postgres = stack.enter_context(environment.temporary_postgres(directory / "growth"))
+        prepared: list[tuple[str, int, str, str]] = []
+        for kind in (ACCOUNT, LEDGER):
+            template, key = None, ""
+            for size in options.entries:  # each is a copy of the one before, filled up
+                name = f"{kind}_{size}"
+                report(f"filling {name}")
+                url = await databases.create(postgres.url, name, template=template)
+                if template is None:
+                    key = await databases.fill(url, many=LEDGER_ACCOUNTS if kind == LEDGER else 0, hot=kind == ACCOUNT)
+                await databases.charge(url, _tasks(kind), size)
+                prepared.append((kind, size, url, key))
+                template = name
+        report("starting the servers")
+        ledgers = []
+        for kind, size, url, key in prepared:
+            settings = environment.server_settings(url)
+            running = environment.running_server(f"{kind}_{size}", "app", "serve", directory=directory, **settings)
+            server = stack.enter_context(running)
+            await databases.query_tasks(server.url, key, _tasks(kind))
+            ledgers.append(
+                _Ledger(kind=kind, size=size, url=url, key=key, server=server, database_pids=[postgres.server.pid])
+            )
+        yield ledgers
+
+
+def depths(entries: int) -> list[int]:
+    """The `DEPTHS` at which an account with so many entries has a full page; if only one, its last full page too."""
+    last = max(entries - PAGE_SIZE, 1)
+    found = [depth for depth in DEPTHS if depth <= last]
+    return found if len(found) > 1 else list(dict.fromkeys((1, last)))
+
+
+async def _measure_charges(ledger: _Ledger, options: Options, *, run: str, seconds: float) -> Figures:
+    plan = RatePlan(
+        port=ledger.server.port, key=ledger.key, load=ledger.load, tasks=len(_tasks(ledger.kind)),
+        run=run, per_second=options.per_second, seconds=seconds,
+    )  # fmt: skip
+    before = ledger.cpu()
+    charges = await charge_at_rate(plan)
+    return _figures(before, ledger.cpu(), [charge.answered_at - charge.sent_at for charge in charges])
+
+
+async def _measure_page(ledger: _Ledger, depth: int, requests: int) -> Figures:
+    """The page that begins with the entry at `depth` (the newest entry is at 1). Raises: MeasurementFailed."""
+    account_id = await databases.fetch_number(ledger.url, HOT_ACCOUNT)
+    newest = await databases.fetch_number(ledger.url, NEWEST_ENTRY)
+    variables = {"after": None if depth == 1 else encode_cursor("entries", account_id, newest - depth + 2)}
+    token = development_keys.user_token(workload.HOT_OWNER)
+    connection = await Connection.open(ledger.server.port)
+    try:
+        response = await connection.query(token, HISTORY, variables)
+        first = newest - depth + 1
+        if _entry_numbers(response) != list(range(first, first - PAGE_SIZE, -1)):
+            raise MeasurementFailed(f"the page at depth {depth:,} has other entries: {str(response)[:500]}")
+        before, latencies = ledger.cpu(), []
+        for _ in range(requests):
+            sent_at = time.perf_counter()
+            await connection.query(token, HISTORY, variables)
+            latencies.append(time.perf_counter() - sent_at)
+        return _figures(before, ledger.cpu(), latencies)
+    finally:
+        connection.close()
+
+
+def _entry_numbers(response: Any) -> list[int]:
+    match response:
+        case {"data": {"account": {"entries": {"edges": edges}}}}:
+            return [int(edge["node"]["seq"]) for edge in edges]
+    return []
+
+
+def _figures(before: tuple[float, float], after: tuple[float, float], latencies: list[float]) -> Figures:
+    server, postgres = ((end - start) * 1e6 / len(latencies) for start, end in zip(before, after, strict=True))
+    return {
+        "p50_ms": percentile(latencies, 50) * 1_000,
+        "server_micros": server,
+        "database_micros": postgres,
+        "micros": server + postgres,
+    }

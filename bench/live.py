@@ -1,38 +1,42 @@
-"""`python -m bench.live`: what live balances cost, against the same subscription on Strawberry's own view.
+"""Live balances: what a push costs, against the same subscription on Strawberry's own view.
 
-N subscribers, each with an account and a token of its own, follow their balances over WebSockets, as the header of
-every page does, while charges come at a steady rate through another server on the same database. Every round starts
-each server anew, so that memory and the rate of acceptance are those of a fresh one.
+Each subscriber follows the balance of its own account over a WebSocket while charges arrive at a fixed rate through
+another server on the same database. Each round starts each server anew, so that memory and the rate of accepting
+subscribers are those of a fresh process.
 """
 
 import asyncio
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-
-import click
-from rich.console import Console
+from typing import Any, Final, Literal
 
 from app.auth import development_keys
-from bench import databases, environment, live_report, live_rounds, servers, wanted
-from bench.audience import AudienceFailed
-from bench.client import ClientFailed
-from bench.goals import Goal
-from bench.live_report import Contender, Row, Sample
-from bench.servers import ServerFailed
-from bench.subscribers import Disturbed
+from bench import databases, environment, subscribers, wrk
+from bench.environment import Server, resident_kib
+from bench.report import Column, Figures, Goal, Rounds
+from bench.subscribers import Subscribers, SubscribersFailed
+from bench.workload import LoadPlan, owner_id, task_id
+
+Contender = Literal["server", "stock"]
 
 LARGE: Final = (5_000, 10_000)
 SPARE_FILES: Final = 500
-
-Said = Callable[[str], object]
+CHARGING_CLIENTS: Final = 64
+WARM_UP_SUBSCRIBERS: Final = 5
+"""They connect, are charged and disconnect before anything is measured."""
+WARM_UP_SECONDS: Final = 1.0
+SETTLE_SECONDS: Final = 1.0
+LOAD_WARM_UP_SECONDS: Final = 0.5
+IDLE_CPU: Final = 0.1
+"""The part of a core below which a server is idle: closing thousands of connections takes seconds."""
+IDLE_ATTEMPTS: Final = 60
+TITLES: Final[dict[str, str]] = {"server": "this server", "stock": "stock Strawberry subscription"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """`large`: counts measured once more, of this server alone, after the rounds."""
+    """`large`: numbers of subscribers that are measured once more, with this server alone, after the rounds."""
 
     subscribers: int = 1_000
     rounds: int = 5
@@ -41,135 +45,188 @@ class Options:
     large: tuple[int, ...] = ()
 
 
-QUICK: Final = Options(subscribers=200, rounds=2, seconds=2.0)
+COLUMNS: Final = (
+    Column(title="accepted/s", figure="accepted_per_second", form=",.0f"),
+    Column(title="KiB each", figure="kib_per_subscriber", form=",.1f"),
+    Column(title="pushes/s", figure="pushes_per_second", form=",.0f"),
+    Column(title="CPU µs a push", figure="micros_per_push", form=",.0f"),
+    Column(title="charge → push p50 ms", figure="p50_ms", form=",.1f"),
+    Column(title="p99 ms", figure="p99_ms", form=",.1f"),
+    Column(title="response → push p99 ms", figure="p99_after_response_ms", form=",.1f"),
+    Column(title="charges/s without", figure="charges_without", form=",.0f"),
+    Column(title="with", figure="charges_with", form=",.0f"),
+    Column(title="pushes/s then", figure="pushes_with", form=",.0f"),
+)
+CAPTION: Final = (
+    "Medians of {rounds} interleaved rounds of {seconds:g} s. Charges arrive at {per_second:g}/s through another "
+    "server. Charge → push: from sending the charge to the arrival of the push; response → push: from the charge's "
+    "response (0 where the push came first). CPU: of the server that pushes, without what it uses while idle. "
+    f"charges/s without and with subscribers: {CHARGING_CLIENTS} clients charge the server that pushes."
+)
+
+
+def goals(options: Options) -> list[Goal]:
+    name, count = f"server-{options.subscribers}", f"{options.subscribers:,} subscribers"
+    return [
+        Goal(
+            text=f"CPU per push against the stock subscription, {count}", figure="micros_per_push",
+            name=name, other=f"stock-{options.subscribers}", clients=options.subscribers,
+            at_least=0.2, aim=0.1, lower_is_better=True,
+        ),
+        Goal(
+            text=f"charge → push, p99 ms, {count}", figure="p99_ms", name=name,
+            clients=options.subscribers, at_least=150, aim=50, lower_is_better=True,
+        ),
+        Goal(
+            text=f"throughput kept with {count}", figure="throughput_kept", name=name,
+            clients=CHARGING_CLIENTS, at_least=0.85, aim=0.95,
+        ),
+    ]  # fmt: skip
+
+
+def row_labels(rounds: Rounds) -> dict[str, list[str]]:
+    """Title and number of subscribers, by measurement."""
+    names = dict.fromkeys(name for measured in rounds for name in measured)
+    return {name: [TITLES[contender], f"{int(count):,}"] for name in names for contender, count in [name.split("-")]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """Everything that was measured."""
+class _Setup:
+    """`charging`: the server that takes the charges at a fixed rate."""
 
+    directory: Path
+    url: str
+    key: str
+    tokens: list[str]
+    charging: Server
     options: Options
-    rows: list[Row]
-    goals: list[Goal]
-    samples: list[Sample]
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "options": asdict(self.options),
-            "table": [asdict(row) for row in self.rows],
-            "goals": [asdict(goal) | {"reached": goal.reached, "aimed": goal.aimed} for goal in self.goals],
-            "rounds": live_report.as_json(self.samples),
-        }
 
 
-async def run_everything(here: Path, options: Options, *, say: Said, advanced: Said) -> Found:
-    """All rounds, on a PostgreSQL of their own in `here`, which DATA_DIR names (`place.own_place`).
+async def measure(directory: Path, options: Options, report: Callable[[str], object]) -> list[dict[str, Figures]]:
+    """All rounds. `report` receives each step as a text.
 
-    `say`: told of each step; `advanced`: of each figure, as a line. Raises: AudienceFailed. Disturbed. ServerFailed.
-    ValueError: so many connections are not allowed here.
+    Raises: SubscribersFailed: a subscriber was disconnected, or a charge was not pushed; ClientFailed, ServerFailed.
     """
     most = max((options.subscribers, *options.large))
-    environment.allow_files(most + SPARE_FILES)
-    samples: list[Sample] = []
-    with environment.postgres(here / "live") as postgres:
-        say(f"making {most:,} accounts")
-        url = await databases.create_database(postgres.url, "live")
-        key = await databases.fill_owners(url, most, lambda _: None)
-        await databases.settle(url)
-        tokens = [development_keys.user_token(databases.owner_id(number)) for number in range(most)]
-        say("starting the server that charges")
-        with servers.running("charging", "app", "serve", place=here, **live_rounds.settings_of(url)) as charging:
-            await databases.introduce_tasks(charging.url, key, live_rounds.tasks(most))
-            field = live_rounds.Field(
-                place=here, url=url, key=key, tokens=tokens, charging=charging,
-                per_second=options.per_second, seconds=options.seconds,
+    environment.allow_open_files(most + SPARE_FILES)
+    rounds: list[dict[str, Figures]] = []
+    with environment.temporary_postgres(directory / "live") as postgres:
+        report(f"creating {most:,} accounts")
+        url = await databases.create(postgres.url, "live")
+        key = await databases.fill(url, many=most, hot=False)
+        await databases.analyze(url)
+        settings = environment.server_settings(url)
+        with environment.running_server("charging", "app", "serve", directory=directory, **settings) as charging:
+            await databases.query_tasks(charging.url, key, _tasks(most))
+            setup = _Setup(
+                directory=directory, url=url, key=key, charging=charging, options=options,
+                tokens=[development_keys.user_token(owner_id(number)) for number in range(most)],
             )  # fmt: skip
-            for name, contender, subscribers, alone_first in _plan(options):
-                say(f"{name}: {live_report.TITLES[contender]}, {subscribers:,} subscribers")
-                run = name.replace(" ", "-")
-                sample = await live_rounds.measure(field, contender, subscribers, run, alone_first=alone_first)
-                samples.append(sample)
-                advanced(_line(name, sample))
-    return Found(
-        options=options,
-        rows=live_report.rows(samples),
-        goals=live_report.goals(samples, options.subscribers),
-        samples=samples,
-    )
+            for number, contenders in enumerate(_plan(options)):
+                alone_first = number % 2 == 1 and number < options.rounds
+                measured: dict[str, Figures] = {}
+                for contender, count in contenders:
+                    report(f"{number + 1}: {TITLES[contender]}, {count:,} subscribers")
+                    run = f"{contender}-{count}-{number:03d}"
+                    measured[f"{contender}-{count}"] = await _measure_one(
+                        setup, contender, count, run, alone_first=alone_first
+                    )
+                rounds.append(measured)
+    return rounds
 
 
-def _plan(options: Options) -> list[tuple[str, Contender, int, bool]]:
-    """Name, contender, subscribers, and whether it is without them first. Every other round goes backwards, so that
-    nobody always follows the same one."""
-    both: tuple[Contender, ...] = ("live", "stock")
-    rounds: list[tuple[str, Contender, int, bool]] = [
-        (f"{contender} round {number}", contender, options.subscribers, number % 2 == 0)
-        for number in range(1, options.rounds + 1)
-        for contender in (both if number % 2 else reversed(both))
-    ]
-    return rounds + [(f"live with {count}", "live", count, False) for count in options.large]
+def _plan(options: Options) -> Iterator[list[tuple[Contender, int]]]:
+    """Contenders and numbers of subscribers, round by round. Every second round is reversed."""
+    both: list[tuple[Contender, int]] = [("server", options.subscribers), ("stock", options.subscribers)]
+    for number in range(options.rounds):
+        yield both[::-1] if number % 2 else both
+    for count in options.large:
+        yield [("server", count)]
 
 
-def _line(name: str, one: Sample) -> str:
-    kept = "" if one.kept is None else f"  throughput kept {one.kept:.2f}"
-    return (
-        f"{name:<16} {one.accepted_per_second:>7,.0f} accepted/s  {one.kib_per_subscriber:>5.1f} KiB each"
-        f"  {one.micros_per_push:>5.0f} µs a push  p50 {one.p50_ms:>6.1f} ms  p99 {one.p99_ms:>6.1f} ms{kept}"
-    )
+def _tasks(count: int) -> list[str]:
+    return [task_id("many", number) for number in range(count)]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.option("--quick", is_flag=True, help="200 subscribers, 2 rounds of 2 seconds. Good for a look, not for a table.")
-@click.option("--full", is_flag=True, help="Also 5,000 and 10,000 subscribers, of this server alone, once each.")
-@click.option("--subscribers", type=click.IntRange(1, 10_000), help="Default: 1,000.")
-@click.option("--rounds", type=click.IntRange(1, 100), help="Times that both servers are measured. Default: 5.")
-@click.option("--seconds", type=click.FloatRange(0.5, 600), help="Of each measurement. Default: 5.")
-@click.option("--per-second", type=click.FloatRange(1, 5_000), help="Charges while pushes are counted. Default: 200.")
-@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures to this file.")
-def command(*, quick: bool, full: bool, file: Path | None, **chosen: Any) -> None:
-    """Measure live balances against Strawberry's own subscriptions: about 5 minutes.
-
-    Starts a PostgreSQL of its own in DATA_DIR, and every server it measures; ends them all. The table goes to stdout,
-    progress to stderr.
-    """
-    usual = asdict(QUICK if quick else Options()) | {"large": LARGE if full else ()}
-    options = Options(**usual | {name: value for name, value in chosen.items() if value is not None})
-    environment.leave_when_told()
-    started = time.monotonic()
-    err = Console(stderr=True)
-    try:
-        found = asyncio.run(measured(options, err))
-    except (AudienceFailed, ClientFailed, Disturbed, ServerFailed, ValueError) as fault:
-        raise click.ClickException(str(fault)) from None
-    out = environment.wide()
-    show(found, out)
-    out.print(wanted.table(found.goals))
-    if file:
-        environment.keep(file, found.as_json())
-        err.print(f"written to {file}")
-    err.print(f"{time.monotonic() - started:.0f} s in all")
-
-
-async def measured(options: Options, err: Console) -> Found:
-    """All of it in a place of its own, with its progress. Raises: as `run_everything`."""
-    with environment.own_place() as here, environment.progress(err) as progress:
-        step = progress.add_task("preparing", total=len(_plan(options)))
-
-        def advanced(line: str) -> None:
-            progress.advance(step)
-            progress.console.print(line, highlight=False, soft_wrap=True)
-
-        return await run_everything(
-            here, options, say=lambda text: progress.update(step, description=text), advanced=advanced
-        )
+async def _measure_one(setup: _Setup, contender: Contender, count: int, run: str, *, alone_first: bool) -> Figures:
+    """`alone_first`: measure the throughput without subscribers before that with them."""
+    command = ("app", "serve") if contender == "server" else ("bench.stock_strawberry", "balance")
+    settings = environment.server_settings(setup.url)
+    with environment.running_server(contender, *command, directory=setup.directory, **settings) as server:
+        async with subscribers.started() as process:
+            few = min(WARM_UP_SUBSCRIBERS, len(setup.tokens))
+            await process.call("connect", port=server.port, tokens=setup.tokens[:few])
+            await _charge(setup, process, server, accounts=few, run=f"{run}-warm", seconds=WARM_UP_SECONDS)
+            await process.call("disconnect")
+            kib, tokens = resident_kib(server.pid), setup.tokens[:count]
+            connected = await process.call("connect", port=server.port, tokens=tokens)
+            kib = resident_kib(server.pid) - kib
+            await asyncio.sleep(SETTLE_SECONDS)
+            idle = await process.call("idle", server_pid=server.pid, seconds=max(setup.options.seconds / 2, 0.5))
+            pushed = await _charge(
+                setup, process, server, accounts=count, run=f"{run}-pushed", seconds=setup.options.seconds
+            )
+            if pushed["unseen"] or not pushed["pushes"]:
+                raise SubscribersFailed(f"{pushed['unseen']} charges of {run} were not pushed")
+            used = pushed["server_cpu_seconds"] - idle["cpu"] * pushed["seconds"]
+            figures = {
+                "accepted_per_second": count / connected["seconds"],
+                "kib_per_subscriber": kib / count,
+                "pushes_per_second": pushed["pushes"] / pushed["charging_seconds"],
+                "micros_per_push": used * 1e6 / pushed["pushes"],
+                **{name: pushed[name] for name in ("p50_ms", "p99_ms", "p99_after_response_ms")},
+            }
+            if contender == "server":  # comes last: its memory would hide that of the subscribers
+                figures |= await _throughput(setup, process, server, run, tokens=tokens, alone_first=alone_first)
+    return figures
 
 
-def show(found: Found, out: Console) -> None:
-    """The table, for people and READMEs."""
-    out.print(live_report.table(found.rows))
-    caption = live_report.CAPTION.format(clients=live_report.CHARGING_CLIENTS, **asdict(found.options))
-    out.print(caption, width=120, highlight=False)
+async def _charge(
+    setup: _Setup, process: Subscribers, server: Server, *, accounts: int, run: str, seconds: float
+) -> dict[str, Any]:
+    return await process.call(
+        "charge", server_pid=server.pid, port=setup.charging.port, key=setup.key, load="many", tasks=accounts, run=run,
+        per_second=setup.options.per_second, seconds=seconds,
+    )  # fmt: skip
 
 
-if __name__ == "__main__":
-    command(prog_name="python -m bench.live")
+async def _throughput(
+    setup: _Setup, process: Subscribers, server: Server, run: str, *, tokens: list[str], alone_first: bool
+) -> dict[str, float]:
+    """Charges a second that the server takes while the charged accounts have subscribers, and while there are none."""
+
+    async def load(name: str, seconds: float = setup.options.seconds) -> float:
+        plan = LoadPlan(
+            request="charge", load="many", port=server.port, key=setup.key, run=f"{run}-{name}",
+            connections=CHARGING_CLIENTS, warm_up_seconds=LOAD_WARM_UP_SECONDS, seconds=seconds,
+            server_pids=[server.pid], database_pids=[], accounts=len(tokens),
+        )  # fmt: skip
+        result = await asyncio.to_thread(wrk.send_load, plan)
+        if result.refused:
+            raise SubscribersFailed(
+                f"{result.refused:,} charges of {run} were not answered as expected: {result.refusal}"
+            )
+        return result.per_second
+
+    async def alone() -> float:
+        await process.call("disconnect")
+        for _ in range(IDLE_ATTEMPTS):
+            if (await process.call("idle", server_pid=server.pid, seconds=0.5))["cpu"] < IDLE_CPU:
+                break
+        return await load("alone")
+
+    await databases.query_tasks(server.url, setup.key, _tasks(len(tokens)))
+    await load("warm", WARM_UP_SECONDS)
+    without = await alone() if alone_first else None
+    if alone_first:
+        await process.call("connect", port=server.port, tokens=tokens)
+    pushes = (await process.call("count"))["pushes"]
+    with_subscribers = await load("subscribed")
+    pushes = (await process.call("count"))["pushes"] - pushes
+    without = without or await alone()
+    return {
+        "charges_without": without,
+        "charges_with": with_subscribers,
+        "throughput_kept": with_subscribers / without,
+        "pushes_with": pushes / (setup.options.seconds + LOAD_WARM_UP_SECONDS),
+    }

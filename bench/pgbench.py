@@ -1,25 +1,23 @@
-"""PostgreSQL by itself: its own pgbench calls a function that does the least a charge can do.
+"""pgbench as the lower bound: PostgreSQL alone, with a function that does the least a charge can do.
 
-It locks the account, inserts an entry, updates the balance; it knows no tasks, prices, replays or callers. Its ledger
-is emptied before each run, so that it never grows old.
+It locks the account, inserts an entry and updates the balance. It knows no tasks, prices, replays or callers. The
+entries are removed before each run, so that the table does not grow.
 """
 
 import re
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import asyncpg
+from app.db import embedded_postgres
+from bench import databases, workload
+from bench.environment import cpu_seconds
+from bench.report import percentile
+from bench.workload import Load, LoadResult
 
-from app.db import embedded_postgres, pools
-from bench import scenarios
-from bench.cpu import cpu_seconds
-from bench.tally import Tally, percentile
-
-SET_UP: Final = """
+CREATE: Final = f"""
 CREATE TABLE account (
     id bigint PRIMARY KEY, seq bigint NOT NULL DEFAULT 0, balance bigint NOT NULL
 ) WITH (fillfactor = 50);
@@ -40,97 +38,75 @@ BEGIN
     UPDATE account SET seq = seq + 1, balance = balance - cost WHERE id = charged_id;
     RETURN found.balance - cost;
 END $$;
-"""
-ACCOUNTS: Final = "INSERT INTO account (id, balance) SELECT number, $2 FROM generate_series(0, $1) AS number"
-"""Number 0 is the hot one."""
+INSERT INTO account (id, balance)
+SELECT number, {workload.GRANTED_CREDITS} FROM generate_series(0, {workload.MANY_ACCOUNTS}) AS number
+"""  # noqa: S608  our own constants
+"""Account 0 is the hot one."""
 
-EMPTY: Final = "TRUNCATE entry; VACUUM ANALYZE account;"
-
-SCRIPTS: Final[dict[scenarios.Load, str]] = {
-    "balance": f"\\set account random(1, {scenarios.MANY_ACCOUNTS})\n"
-    "SELECT balance, seq FROM account WHERE id = :account;\n",
-    "many": f"\\set account random(1, {scenarios.MANY_ACCOUNTS})\nSELECT charge(:account, 1);\n",
+_RANDOM_ACCOUNT: Final = f"\\set account random(1, {workload.MANY_ACCOUNTS})\n"
+SCRIPTS: Final[dict[Load, str]] = {
+    "many": f"{_RANDOM_ACCOUNT}SELECT charge(:account, 1);\n",
     "hot": "SELECT charge(0, 1);\n",
+    "balance": f"{_RANDOM_ACCOUNT}SELECT balance, seq FROM account WHERE id = :account;\n",  # noqa: S608  our own constant
 }
 
 
 class PgbenchFailed(Exception):
-    """It did not run; the text is what it said."""
+    """pgbench did not run; the message is what it printed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pgbench:
-    """pgbench, on a database that `set_up` has prepared. It writes its scripts and logs in `place`."""
-
-    url: str
-    place: Path
-    database_pids: list[int]
-
-    async def empty(self) -> None:
-        connection = await asyncpg.connect(**pools.connection_arguments(self.url))
-        for statement in filter(None, EMPTY.strip().split(";")):
-            await connection.execute(statement)
-        await connection.close()
-
-    def run(self, load: scenarios.Load, *, clients: int, seconds: float, run: str) -> Tally:
-        """Whole seconds only. Raises: PgbenchFailed."""
-        script = self.place / f"{run}.sql"
-        script.write_text(SCRIPTS[load])
-        log = self.place / run
-        before, started = cpu_seconds(self.database_pids), time.monotonic()
-        told = self._pgbench(script, log, clients=clients, seconds=max(1, round(seconds)))
-        lasted = time.monotonic() - started
-        used = cpu_seconds(self.database_pids) - before
-        milliseconds = [micros / 1000 for path in self.place.glob(f"{run}.*") for micros in _latencies(path)]
-        rate = float(_found(r"^tps = ([0-9.]+)", told))
-        charges = int(_found(r"^number of transactions actually processed: (\d+)", told))
-        failed = int(_found(r"^number of failed transactions: (\d+)", told))
-        for path in self.place.glob(f"{run}.*"):
-            path.unlink()
-        return Tally(
-            charges=charges,
-            seconds=charges / rate if rate else lasted,
-            p50_ms=percentile(milliseconds, 50),
-            p99_ms=percentile(milliseconds, 99),
-            server_cpu_seconds=0.0,
-            database_cpu_seconds=used,
-            acknowledged=charges,
-            refused=failed,
-            refusal=told if failed else None,
-        )
-
-    def _pgbench(self, script: Path, log: Path, *, clients: int, seconds: int) -> str:
-        parts = urlsplit(self.url)
-        options = parse_qs(parts.query)
-        command = [
-            str(embedded_postgres.bin_dir() / "pgbench"), "--no-vacuum", "--protocol=prepared",
-            f"--client={clients}", f"--jobs={min(2, clients)}", f"--time={seconds}", f"--file={script}",
-            "--log", f"--log-prefix={log}", f"--host={options['host'][0]}", f"--port={options['port'][0]}",
-            f"--username={unquote(parts.username or '')}", parts.path.lstrip("/"),
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise PgbenchFailed(done.stderr)
-        return done.stdout
+async def create(url: str) -> None:
+    await databases.execute(url, CREATE)
 
 
-async def set_up(url: str) -> None:
-    """The function, its tables and the accounts."""
-    connection = await asyncpg.connect(**pools.connection_arguments(url))
-    await connection.execute(SET_UP)
-    await connection.execute(ACCOUNTS, scenarios.MANY_ACCOUNTS, scenarios.GRANTED_CREDITS)
-    await connection.close()
+async def remove_entries(url: str) -> None:
+    await databases.execute(url, "TRUNCATE entry")
+    await databases.execute(url, "VACUUM ANALYZE account")
 
 
-def _latencies(log: Path) -> list[int]:
-    """Microseconds of each transaction: the third field of a line."""
-    if log.suffix == ".sql":
-        return []
-    return [int(line.split(" ", 3)[2]) for line in log.read_text().splitlines()]
+def run(
+    url: str, load: Load, *, clients: int, seconds: float, directory: Path, name: str, database_pids: list[int]
+) -> LoadResult:
+    """Run for whole seconds; the script and logs are written to `directory`. Raises: PgbenchFailed."""
+    script = directory / f"{name}.sql"
+    script.write_text(SCRIPTS[load])
+    parts = urlsplit(url)
+    options = parse_qs(parts.query)
+    command = [
+        str(embedded_postgres.bin_dir() / "pgbench"), "--no-vacuum", "--protocol=prepared",
+        f"--client={clients}", f"--jobs={min(2, clients)}", f"--time={max(1, round(seconds))}", f"--file={script}",
+        "--log", f"--log-prefix={directory / name}", f"--host={options['host'][0]}", f"--port={options['port'][0]}",
+        f"--username={unquote(parts.username or '')}", parts.path.lstrip("/"),
+    ]  # fmt: skip
+    used, started_at = cpu_seconds(database_pids), time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    used, elapsed = cpu_seconds(database_pids) - used, time.monotonic() - started_at
+    if done.returncode != 0:
+        raise PgbenchFailed(done.stderr)
+    script.unlink()
+    latencies_ms: list[float] = []
+    for log in directory.glob(f"{name}.*"):
+        # The third field of a line is the latency of one transaction in µs.
+        latencies_ms += [int(line.split(" ", 3)[2]) / 1_000 for line in log.read_text().splitlines()]
+        log.unlink()
+    rate = float(_figure(r"^tps = ([0-9.]+)", done.stdout))
+    charges = int(_figure(r"^number of transactions actually processed: (\d+)", done.stdout))
+    failed = int(_figure(r"^number of failed transactions: (\d+)", done.stdout))
+    return LoadResult(
+        charges=charges,
+        seconds=charges / rate if rate else elapsed,
+        p50_ms=percentile(latencies_ms, 50),
+        p99_ms=percentile(latencies_ms, 99),
+        server_cpu_seconds=0.0,
+        database_cpu_seconds=used,
+        acknowledged=charges,
+        refused=failed,
+        refusal=done.stdout if failed else None,
+    )
 
 
-def _found(pattern: str, text: str) -> str:
-    found = re.search(pattern, text, re.MULTILINE)
+def _figure(pattern: str, output: str) -> str:
+    found = re.search(pattern, output, re.MULTILINE)
     if found is None:
-        raise PgbenchFailed(f"pgbench said nothing like {pattern}:\n{text}")
+        raise PgbenchFailed(f"pgbench printed nothing like {pattern}:\n{output}")
     return found[1]

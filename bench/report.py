@@ -1,163 +1,141 @@
-"""The table's arithmetic: medians over rounds, and ratios of what was measured in the same round."""
+"""Results of a benchmark: medians over rounds, ratios within a round, goals, and the tables that show them.
+
+Absolute rates say more about the machine than about the server, so every comparison is a ratio of two measurements of
+the same round; the reported ratio is the median over the rounds.
+"""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from bench.charges import Verdict
-from bench.scenarios import ALONE, Contender, Load, Measurement
-from bench.stopping import Delays
-from bench.tally import Tally
-
-Rounds = Sequence[Mapping[str, Tally]]
-"""What each round measured, by the measurement's name."""
-
-Figure = Callable[[Tally], float]
-
-MICROS: Final = 1_000_000
+Figures = Mapping[str, float]
+"""The figures of one measurement by name, for example {"p50_ms": 4.1}. A figure that was not measured is absent."""
+Rounds = Sequence[Mapping[str, Figures]]
+"""What each round measured, by the name of the measurement."""
 
 
-def rate(tally: Tally) -> float:
-    """Charges a second, or reads."""
-    return tally.charges / tally.seconds
+def percentile(values: Sequence[float], percent: int) -> float:
+    """Linear interpolation between the closest ranks; 0 for no values."""
+    if len(values) < 2:
+        return values[0] if values else 0.0
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
-def server_micros(tally: Tally) -> float:
-    """CPU of the server for one charge or read, in µs."""
-    return tally.server_cpu_seconds * MICROS / tally.charges if tally.charges else 0.0
+def median(rounds: Rounds, name: str, figure: str) -> float | None:
+    """The median of one figure over the rounds; None where no round has it."""
+    found = [measured[name][figure] for measured in rounds if figure in measured.get(name, {})]
+    return statistics.median(found) if found else None
 
 
-def database_micros(tally: Tally) -> float:
-    """CPU of PostgreSQL for one charge or read, in µs."""
-    return tally.database_cpu_seconds * MICROS / tally.charges if tally.charges else 0.0
+def ratio(rounds: Rounds, name: str, other: str, figure: str) -> float | None:
+    """The median over the rounds of `name`'s figure divided by `other`'s of the same round.
 
-
-def median(rounds: Rounds, name: str, figure: Figure) -> float:
-    return statistics.median(figure(measured[name]) for measured in rounds)
-
-
-def ratio(rounds: Rounds, name: str, other: str, figure: Figure) -> float | None:
-    """The median of the rounds' ratios: what one round's noise does to both falls out. None: one was not measured."""
-    found = [
-        figure(measured[name]) / divisor
-        for measured in rounds
-        if name in measured and other in measured and (divisor := figure(measured[other]))
-    ]
+    None where no round has both figures.
+    """
+    found = []
+    for measured in rounds:
+        value, divisor = (measured.get(one, {}).get(figure) for one in (name, other))
+        if value is not None and divisor:
+            found.append(value / divisor)
     return statistics.median(found) if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One measurement's medians, and what its rate is of others' at the same load."""
+class Column:
+    """A column of a table: the median of a figure, or its ratio to the measurement that `against` names."""
 
-    name: str
     title: str
-    accounts: str
-    clients: int
-    per_second: float
-    p50_ms: float
-    p99_ms: float
-    server_micros: float | None
-    database_micros: float | None
-    of_reference: float | None
-    of_cached: float | None
-    of_single: float | None
-    of_pgbench: float | None
-    of_floor_cpu: float | None
-    """Its server CPU, where the plain route's is 1."""
+    figure: str
+    form: str
+    against: Callable[[str], str | None] | None = None
+
+    def value(self, rounds: Rounds, name: str) -> float | None:
+        if self.against is None:
+            return median(rounds, name, self.figure)
+        other = self.against(name)
+        return None if other is None or other == name else ratio(rounds, name, other, self.figure)
 
 
-def row(measurement: Measurement, rounds: Rounds) -> Row:
-    def against(contender: Contender, figure: Figure = rate, load: Load = measurement.load) -> float | None:
-        # Who is alone is compared with who is alone; a crowd at this server with the usual one at another.
-        alone = f"-{ALONE}" if measurement.connections == ALONE and figure is rate else ""
-        other = f"{contender}-{load}{alone}"
-        if measurement.contender == contender:
-            return None
-        return ratio(rounds, measurement.name, other, figure)
+def markdown_table(titles: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table that can be copied from the terminal into a Markdown document. The first column is left-aligned."""
+    table = Table(box=box.MARKDOWN)
+    for number, title in enumerate(titles):
+        table.add_column(title, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
-    has_books = measurement.contender != "floor"
-    is_server = measurement.contender != "pgbench"
-    return Row(
-        name=measurement.name,
-        title=measurement.title,
-        accounts=("10,000" if measurement.load in {"many", "balance"} else "1") if has_books else "",
-        clients=measurement.clients,
-        per_second=median(rounds, measurement.name, rate),
-        p50_ms=median(rounds, measurement.name, lambda tally: tally.p50_ms),
-        p99_ms=median(rounds, measurement.name, lambda tally: tally.p99_ms),
-        server_micros=median(rounds, measurement.name, server_micros) if is_server else None,
-        database_micros=median(rounds, measurement.name, database_micros) if has_books else None,
-        of_reference=against("reference") if has_books else None,
-        of_cached=against("cached") if has_books else None,
-        of_single=against("single") if has_books else None,
-        of_pgbench=against("pgbench") if has_books else None,
-        of_floor_cpu=against("floor", server_micros, "many") if is_server else None,
+
+def results_table(
+    rounds: Rounds, rows: Mapping[str, Sequence[str]], labels: Sequence[str], columns: Sequence[Column]
+) -> Table:
+    """One line for each measurement in `rows`, which maps its name to the cells under `labels`."""
+
+    def cell(column: Column, name: str) -> str:
+        value = column.value(rounds, name)
+        return "" if value is None else format(value, column.form)
+
+    return markdown_table(
+        [*labels, *(column.title for column in columns)],
+        ([*cells, *(cell(column, name) for column in columns)] for name, cells in rows.items()),
     )
 
 
-COLUMNS: Final[dict[str, Callable[[Row], str]]] = {
-    "accounts": lambda row: row.accounts,
-    "clients": lambda row: str(row.clients),
-    "per second": lambda row: f"{row.per_second:,.0f}",
-    "p50 ms": lambda row: f"{row.p50_ms:.1f}",
-    "p99 ms": lambda row: f"{row.p99_ms:.1f}",
-    "server µs": lambda row: _number(row.server_micros, ",.0f"),
-    "PostgreSQL µs": lambda row: _number(row.database_micros, ",.0f"),
-    "reference = 1": lambda row: _number(row.of_reference, ".2f"),
-    "with caches = 1": lambda row: _number(row.of_cached, ".2f"),
-    "list size 1 = 1": lambda row: _number(row.of_single, ".2f"),
-    "pgbench = 1": lambda row: _number(row.of_pgbench, ".2f"),
-    "route's CPU = 1": lambda row: _number(row.of_floor_cpu, ".2f"),
-}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """A bound on a figure of `name`, or on its ratio to `other`. `lower_is_better`: both bounds are upper bounds."""
+
+    text: str
+    name: str
+    other: str | None = None
+    figure: str = "per_second"
+    clients: int
+    at_least: float
+    aim: float
+    lower_is_better: bool = False
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """Markdown, so that what the terminal shows can stand in a README."""
-    shown = Table(box=box.MARKDOWN)
-    shown.add_column("", no_wrap=True)
-    for title in COLUMNS:
-        shown.add_column(title, justify="right", no_wrap=True)
-    for one in rows:
-        shown.add_row(one.title, *(cell(one) for cell in COLUMNS.values()))
-    return shown
+@dataclass(frozen=True, slots=True)
+class GoalResult:
+    goal: Goal
+    found: float
+
+    @property
+    def verdict(self) -> str:
+        if self._holds(self.goal.aim):
+            return "aim reached"
+        return "reached" if self._holds(self.goal.at_least) else "not reached"
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self.goal) | {"found": self.found, "verdict": self.verdict}
+
+    def _holds(self, bound: float) -> bool:
+        if self.goal.lower_is_better:
+            return self.found <= bound
+        return self.found >= bound
 
 
-CAPTION: Final = (
-    "Medians of {rounds} interleaved rounds of {seconds:g} s. Per second are charges, at the reads and the route "
-    "requests. p50 and p99 are a request's latency; µs are the CPU of the server's processes, and of PostgreSQL's, for "
-    "one charge or read. A ratio is the median of the rounds' own: of charges/s (reads/s) on the same accounts, and of "
-    "server CPU to the plain route's."
-)
+def goal_results(goals: Iterable[Goal], rounds: Rounds) -> list[GoalResult]:
+    """The goals that these rounds can decide."""
+    results = []
+    for goal in goals:
+        if goal.other is None:
+            found = median(rounds, goal.name, goal.figure)
+        else:
+            found = ratio(rounds, goal.name, goal.other, goal.figure)
+        if found is not None:
+            results.append(GoalResult(goal, found))
+    return results
 
 
-def of_budget(rounds: Rounds) -> float | None:
-    """Charges/s inside one budget, where those of the same task without one are 1."""
-    return ratio(rounds, "gathered-budget", "gathered-task", rate)
+def goals_table(results: Iterable[GoalResult]) -> Table:
+    def cells(result: GoalResult) -> list[str]:
+        goal, bound = result.goal, "≤ " if result.goal.lower_is_better else ""
+        figures = [f"{bound}{goal.at_least:g}", f"{bound}{goal.aim:g}", f"{result.found:.3g}"]
+        return [goal.text, f"{goal.clients:,}", *figures, result.verdict]
 
-
-def data(
-    *,
-    machine: Mapping[str, Any],
-    rows: Sequence[Row],
-    rounds: Rounds,
-    verdicts: Sequence[Verdict],
-    delays: Sequence[Delays] = (),
-) -> dict[str, Any]:
-    """All of it as data: what the machine is, the table, the books, and every round as it was measured."""
-    return {
-        "machine": machine,
-        "table": [asdict(one) for one in rows],
-        "budget": of_budget(rounds),
-        "stop": [asdict(one) | {"median_ms": one.median_ms, "worst_ms": one.worst_ms} for one in delays],
-        "books": [asdict(verdict) for verdict in verdicts],
-        "rounds": [{name: asdict(tally) for name, tally in measured.items()} for measured in rounds],
-    }
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+    return markdown_table(("goal", "clients", "at least", "aim", "found", "verdict"), map(cells, results))

@@ -1,12 +1,13 @@
-"""`python -m bench.stock_strawberry`: the header's subscription, written the usual way. This server's pushes are compared with it.
+"""`python -m bench.stock_strawberry pages | balance`: the same reads on Strawberry's own ASGI view with its defaults.
 
-Strawberry's own ASGI view over graphql-transport-ws, with its defaults. It is woken by the same feed as this server's
-subscriptions (the other end of LISTEN and NOTIFY, with the same pause between changes), admits callers by the same
-doorway, and reads the balance by one query for each push.
+`pages` serves this server's schema and resolvers, so that the difference is the GraphQL engine. `balance` serves the
+balance subscription as one would write it, woken by the same change feed, with one query for each push. Callers are
+authenticated as in this server. No background tasks run.
 """
 
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from enum import StrEnum
 from typing import Any, Final
 
@@ -20,14 +21,17 @@ from strawberry.asgi import GraphQL
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.types import Info
 
+from app.api.context import AppState, Context
+from app.api.schema import build_schema
 from app.auth.authenticator import Authenticator, build_authenticator
-from app.auth.caller import Caller
 from app.background import run_in_background
 from app.db import pools
+from app.engine.context import RequestContext
 from app.errors import Unauthenticated
 from app.live.change_feed import ChangeFeed
 from app.settings import get_settings
-from bench.serving import serve_books
+from app.state import build_state
+from bench.plain_route import serve
 
 ACCOUNT: Final = "SELECT account_id FROM owner WHERE owner_id = $1"
 BALANCE: Final = "SELECT posted, held, frozen, owed, version FROM account WHERE id = $1"
@@ -59,18 +63,17 @@ class Query:
 class Subscription:
     @strawberry.subscription
     async def balance(self, info: Info[Any, Any]) -> AsyncGenerator[Balance, None]:
-        viewer: Caller = info.context["viewer"]
         feed: ChangeFeed = info.context["feed"]
-        [found] = await pools.fetch(ACCOUNT, viewer.owner_id)
-        number = found["account_id"]
-        with feed.subscribe(number) as watch:
+        [found] = await pools.fetch(ACCOUNT, info.context["caller"].owner_id)
+        account_id = found["account_id"]
+        with feed.subscribe(account_id) as changes:
             seen = -1
             while True:
-                [row] = await pools.fetch(BALANCE, number)
+                [row] = await pools.fetch(BALANCE, account_id)
                 if row["version"] > seen:
                     seen = row["version"]
                     yield balance_of(row, low_at=get_settings().low_balance_threshold)
-                await watch.wait()
+                await changes.wait()
 
 
 def balance_of(row: Mapping[str, int], *, low_at: int) -> Balance:
@@ -84,47 +87,57 @@ def balance_of(row: Mapping[str, int], *, low_at: int) -> Balance:
     return Balance(available=available, held=row["held"], owed=row["owed"], version=row["version"], status=status)
 
 
-class View(GraphQL[Any, None]):
-    """Strawberry's view, with what the resolvers need in its context."""
+class PagesView(GraphQL[Context, None]):
+    def __init__(self, authenticator: Authenticator, state: AppState) -> None:
+        super().__init__(build_schema(), graphql_ide=None)
+        self._authenticator = authenticator
+        self._state = state
 
-    def __init__(self, schema: strawberry.Schema, doorway: Authenticator, feed: ChangeFeed) -> None:
-        super().__init__(schema, graphql_ide=None)
-        self._doorway = doorway
+    async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
+        return RequestContext(await self._authenticator.authenticate(request.headers.get("authorization")), self._state)
+
+
+class BalanceView(GraphQL[Any, None]):
+    def __init__(self, authenticator: Authenticator, feed: ChangeFeed) -> None:
+        super().__init__(strawberry.Schema(query=Query, subscription=Subscription), graphql_ide=None)
+        self._authenticator = authenticator
         self._feed = feed
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Any:
         return {"request": request, "response": response, "feed": self._feed}
 
     async def on_ws_connect(self, context: Any) -> Any:
-        """Raises: ConnectionRejectionError: nobody is known by this token."""
+        """Raises: ConnectionRejectionError: the token is missing or not valid."""
         try:
-            context["viewer"] = await self._doorway.authenticate(context["connection_params"].get("authorization"))
+            credential = context["connection_params"].get("authorization")
+            context["caller"] = await self._authenticator.authenticate(credential)
         except Unauthenticated:
             raise ConnectionRejectionError from None
-        if context["viewer"] is None:
+        if context["caller"] is None:
             raise ConnectionRejectionError
         return await super().on_ws_connect(context)
 
 
-def application(url: str) -> Starlette:
-    """The server, on the books at `url`."""
-    here = get_settings()
-    doorway = build_authenticator(here)
-    feed = ChangeFeed(sweep_seconds=here.sweep_seconds, conflate_seconds=here.conflate_ms / 1_000)
-    view = View(strawberry.Schema(query=Query, subscription=Subscription), doorway, feed)
+def application(kind: str, url: str) -> Starlette:
+    authenticator, state = build_authenticator(get_settings()), build_state(get_settings())
+    view = PagesView(authenticator, state) if kind == "pages" else BalanceView(authenticator, state.change_feed)
 
     @asynccontextmanager
-    async def life(_: Starlette) -> AsyncIterator[None]:
-        await pools.connect(url)
-        try:
-            async with run_in_background({"live feed": lambda: feed.run(url)}):
-                yield
-        finally:
-            await doorway.close()
-            await pools.disconnect()
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(pools.disconnect)
+            stack.push_async_callback(authenticator.close)
+            stack.push_async_callback(state.charge_queue.close)
+            await pools.connect(url)
+            if kind == "balance":
+                await stack.enter_async_context(run_in_background({"change feed": lambda: state.change_feed.run(url)}))
+            yield
 
-    return Starlette(routes=[Route("/graphql", view), WebSocketRoute("/graphql", view)], lifespan=life)
+    return Starlette(routes=[Route("/graphql", view), WebSocketRoute("/graphql", view)], lifespan=lifespan)
 
 
 if __name__ == "__main__":
-    serve_books(application)
+    database_url = get_settings().database_url
+    if database_url is None:
+        raise SystemExit("DATABASE_URL is not set.")
+    serve(application(sys.argv[1], database_url))

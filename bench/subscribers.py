@@ -1,223 +1,263 @@
-"""The subscribers: many WebSockets that follow a balance each, in a lean process of their own.
+"""Many WebSocket clients that subscribe to a balance each, in a process of their own.
 
-It is told what to do by lines of JSON on stdin and answers each with a line on stdout; at the end of stdin it ends:
-
-- `listen` (port, tokens): connect one subscriber for each token, a hundred at a time;
-- `idle` (server_pid, seconds): only measure what the server uses meanwhile;
-- `charge` (server_pid, and a `Steady` plan): charge the accounts listened to at a steady rate, and see when each charge
-  arrives as a push; the charges go to whatever port the plan says;
-- `pushes`: how many have arrived so far;
-- `hang_up`: close them all.
-
-Charges are sent from here so that one clock sees both ends.
+`Subscribers` starts the process and calls it; `python -m bench.subscribers` is the process: it reads one JSON object a
+line from stdin, {"call": name, arguments...}, and writes the result as one line to stdout. The process also sends the
+charges that are measured, so that one clock times a charge and its push.
 """
 
 import asyncio
-import base64
 import json
-import secrets
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from asyncio.subprocess import PIPE, Process
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
 import uvloop
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
 
-from bench.cpu import fine_cpu_seconds
-from bench.frames import CLOSE, PING, PONG, TEXT, Frames, masked
-from bench.pacing import Steady, charge_steadily
-from bench.pushes import Arrival, told
+from bench.environment import REPOSITORY, precise_cpu_seconds
+from bench.http_client import AnsweredCharge, RatePlan, charge_at_rate
+from bench.report import percentile
 
-DOCUMENT: Final = "subscription { balance { available held owed version status } }"
-"""The header's."""
-AT_ONCE: Final = 100
-"""Subscribers that connect at the same time."""
-LISTEN_SECONDS: Final = 900
+SUBPROTOCOL: Final = Subprotocol("graphql-transport-ws")
+SUBSCRIPTION: Final = "subscription { balance { available held owed version status } }"
+CONNECT_AT_ONCE: Final = 100
+CONNECT_TIMEOUT_SECONDS: Final = 900
 DRAIN_SECONDS: Final = 0.5
-"""After the last charge, for what is still on its way; again and again, until each was seen or so many have passed:"""
-LONGEST_DRAIN_SECONDS: Final = 15.0
+"""How long to wait for pushes after the last charge, repeatedly, until each charge was seen or the maximum is over."""
+MAXIMUM_DRAIN_SECONDS: Final = 15.0
 LINE_BYTES: Final = 1 << 26
 
-SUBSCRIBE: Final = json.dumps({"id": "1", "type": "subscribe", "payload": {"query": DOCUMENT}}).encode()
+Push = tuple[int, float, bytes]
+"""Number of the subscriber, time of arrival, message."""
 
 
-class Disturbed(Exception):
-    """A subscriber was told something else than its balance, or cut off."""
+class SubscribersFailed(Exception):
+    """A subscriber was disconnected or received something other than its balance."""
 
 
-@dataclass(slots=True)
-class Audience:
-    """All subscribers."""
+class Subscribers:
+    """The process, seen from outside."""
 
-    listeners: list["Listener"] = field(default_factory=list)
-    pushes: int = 0
-    kept: list[Arrival] | None = None
-    """Where arrivals are kept while somebody wants to look at them."""
-    fault: str | None = None
+    def __init__(self, process: Process) -> None:
+        self._process = process
 
-    def pushed(self, place: int, payload: bytes) -> None:
-        self.pushes += 1
-        if self.kept is not None:
-            self.kept.append(Arrival(place, time.perf_counter(), payload))
+    async def call(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """The result of a method of `SubscriberProcess`. Raises: SubscribersFailed."""
+        stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
+        if stdin is None or stdout is None or stderr is None:
+            raise SubscribersFailed("the process has no pipes")
+        stdin.write(json.dumps({"call": name, **arguments}).encode() + b"\n")
+        try:
+            await stdin.drain()
+            line = await stdout.readline()
+        except ConnectionError:
+            line = b""
+        if not line:
+            output = (await stderr.read()).decode(errors="replace")
+            raise SubscribersFailed(f"The subscribers failed in {name}:\n{output[-4000:]}")
+        result: dict[str, Any] = json.loads(line)
+        return result
 
-    async def listen(self, *, port: int, tokens: list[str]) -> dict[str, Any]:
-        """Returns when all have their first balance."""
-        places: Iterator[int] = iter(range(len(tokens)))
+
+@asynccontextmanager
+async def started() -> AsyncIterator[Subscribers]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bench.subscribers",
+        cwd=REPOSITORY,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        limit=LINE_BYTES,
+    )
+    try:
+        yield Subscribers(process)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+def match_pushes(charges: Sequence[AnsweredCharge], pushes: Iterable[Push]) -> dict[str, float]:
+    """Latencies of pushes. `pushes` are in order of arrival.
+
+    A charge is seen with the first push to its account whose version is that of the charge or a later one. Latencies
+    are from sending the charge, and from its response (0 where the push arrived first). `unseen`: charges without push.
+    """
+    by_subscriber: dict[int, list[tuple[int, float]]] = {}
+    count = 0
+    for number, arrived_at, message in pushes:
+        count += 1
+        version = int(json.loads(message)["payload"]["data"]["balance"]["version"])
+        by_subscriber.setdefault(number, []).append((version, arrived_at))
+    after_sending, after_response = [], []
+    for charge in charges:
+        received = by_subscriber.get(charge.task_number, [])
+        place = bisect_left(received, charge.version, key=lambda push: push[0])
+        if place < len(received):
+            arrived_at = received[place][1]
+            after_sending.append((arrived_at - charge.sent_at) * 1_000)
+            after_response.append(max(arrived_at - charge.answered_at, 0.0) * 1_000)
+    return {
+        "charges": len(charges),
+        "pushes": count,
+        "unseen": len(charges) - len(after_sending),
+        "p50_ms": percentile(after_sending, 50),
+        "p99_ms": percentile(after_sending, 99),
+        "p99_after_response_ms": percentile(after_response, 99),
+    }
+
+
+class SubscriberProcess:
+    """What the process does; each public coroutine can be called by name."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[Subscriber] = []
+        self._kept: list[Push] | None = None
+        self._pushes = 0
+        self.error: str | None = None
+
+    async def connect(self, *, port: int, tokens: list[str]) -> dict[str, Any]:
+        """Connect one subscriber for each token; returns when each has received its first balance."""
+        numbers = iter(range(len(tokens)))
         loop = asyncio.get_running_loop()
 
-        async def some() -> None:
-            for place in places:
-                listener = Listener(self, place, port, tokens[place])
-                self.listeners.append(listener)
-                await loop.create_connection(lambda: listener, "127.0.0.1", port)  # noqa: B023  called at once
-                await listener.ready
+        async def connect_some() -> None:
+            for number in numbers:
+                subscriber = Subscriber(self, number, port, tokens[number])
+                self._subscribers.append(subscriber)
+                await loop.create_connection(lambda: subscriber, "127.0.0.1", port)  # noqa: B023  called at once
+                await subscriber.is_ready
 
-        begun = time.perf_counter()
-        async with asyncio.timeout(LISTEN_SECONDS), asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
-                group.create_task(some())
-        return {"listening": len(tokens), "seconds": time.perf_counter() - begun}
+        started_at = time.perf_counter()
+        async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS), asyncio.TaskGroup() as group:
+            for _ in range(CONNECT_AT_ONCE):
+                group.create_task(connect_some())
+        return {"seconds": time.perf_counter() - started_at}
 
     async def idle(self, *, server_pid: int, seconds: float) -> dict[str, Any]:
-        before, used = time.perf_counter(), fine_cpu_seconds([server_pid])
+        """The part of a core that the server uses while nothing happens."""
+        started_at, used = time.perf_counter(), precise_cpu_seconds([server_pid])
         await asyncio.sleep(seconds)
-        used = fine_cpu_seconds([server_pid]) - used
-        return {"seconds": time.perf_counter() - before, "server_cpu_seconds": used}
+        return {"cpu": (precise_cpu_seconds([server_pid]) - used) / (time.perf_counter() - started_at)}
 
     async def charge(self, *, server_pid: int, **plan: Any) -> dict[str, Any]:
-        self.kept = []
-        before, used = time.perf_counter(), fine_cpu_seconds([server_pid])
-        charges = await charge_steadily(Steady(**plan))
-        charging_seconds = time.perf_counter() - before
+        """Send charges at a fixed rate to the port in the plan, and match them with pushes."""
+        self._kept = []
+        started_at, used = time.perf_counter(), precise_cpu_seconds([server_pid])
+        charges = await charge_at_rate(RatePlan(**plan))
+        charging_seconds = time.perf_counter() - started_at
         while True:
             await asyncio.sleep(DRAIN_SECONDS)
-            seen = told(charges, self.kept)
-            if not seen.unseen or time.perf_counter() - before > charging_seconds + LONGEST_DRAIN_SECONDS:
+            seen = match_pushes(charges, self._kept)
+            seconds = time.perf_counter() - started_at
+            if not seen["unseen"] or seconds > charging_seconds + MAXIMUM_DRAIN_SECONDS:
                 break
-        used = fine_cpu_seconds([server_pid]) - used
-        seconds = time.perf_counter() - before
-        self.kept = None
-        return {
-            "seconds": seconds,
-            "charging_seconds": charging_seconds,
-            "server_cpu_seconds": used,
-            **asdict(seen),
-        }
+        self._kept = None
+        used = precise_cpu_seconds([server_pid]) - used
+        return {"seconds": seconds, "charging_seconds": charging_seconds, "server_cpu_seconds": used, **seen}
 
-    async def hang_up(self) -> dict[str, Any]:
-        listeners, self.listeners = self.listeners, []
-        for listener in listeners:
-            listener.hang_up()
-        for listener in listeners:
-            await listener.gone.wait()
-        return {"hung_up": len(listeners)}
+    async def count(self) -> dict[str, Any]:
+        return {"pushes": self._pushes}
 
-    async def carry_out(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Raises: Disturbed."""
-        match order.pop("do"):
-            case "listen":
-                answer = await self.listen(**order)
-            case "idle":
-                answer = await self.idle(**order)
-            case "charge":
-                answer = await self.charge(**order)
-            case "pushes":
-                answer = {"pushes": self.pushes}
-            case "hang_up":
-                answer = await self.hang_up()
-            case other:
-                raise ValueError(f"nobody knows how to {other}")
-        if self.fault:
-            raise Disturbed(self.fault)
-        return answer
+    async def disconnect(self) -> dict[str, Any]:
+        subscribers, self._subscribers = self._subscribers, []
+        for subscriber in subscribers:
+            subscriber.disconnect()
+        for subscriber in subscribers:
+            await subscriber.is_closed.wait()
+        return {}
+
+    def received(self, number: int, message: bytes) -> None:
+        self._pushes += 1
+        if self._kept is not None:
+            self._kept.append((number, time.perf_counter(), message))
+
+    async def run(self) -> None:
+        """Raises: SubscribersFailed."""
+        calls = asyncio.StreamReader(limit=LINE_BYTES)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(calls), sys.stdin)
+        while line := await calls.readline():
+            arguments = json.loads(line)
+            result = await getattr(self, arguments.pop("call"))(**arguments)
+            if self.error:
+                raise SubscribersFailed(self.error)
+            print(json.dumps(result), flush=True)
 
 
-class Listener(asyncio.Protocol):
-    """One subscriber on a connection of its own."""
+class Subscriber(asyncio.Protocol):
+    """One subscription over graphql-transport-ws. Without a task of its own: 10,000 of them share one process."""
 
-    transport: asyncio.Transport
-
-    def __init__(self, audience: Audience, place: int, port: int, token: str) -> None:
-        self._audience = audience
-        self._place = place
-        self._port = port
+    def __init__(self, process: SubscriberProcess, number: int, port: int, token: str) -> None:
+        self._process = process
+        self._number = number
         self._token = token
-        self._head = b""
-        self._frames: Frames | None = None
-        self._leaving = False
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.gone = asyncio.Event()
+        self._websocket = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/graphql"), subprotocols=[SUBPROTOCOL])
+        self._transport: asyncio.Transport
+        self._is_leaving = False
+        self.is_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.is_closed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's own does not descend from it
-        key = base64.b64encode(secrets.token_bytes(16)).decode()
-        self.transport.write(
-            f"GET /graphql HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
-            "Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n".encode()
-        )
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transport is not a subclass
+        self._websocket.send_request(self._websocket.connect())
+        self._flush()
 
     def data_received(self, data: bytes) -> None:
-        if self._frames is None:
-            self._head += data
-            head, end, data = self._head.partition(b"\r\n\r\n")
-            if not end:
-                return
-            if not head.startswith(b"HTTP/1.1 101 "):
-                self._fail(f"no WebSocket: {head[:200]!r}")
-                return
-            self._frames, self._head = Frames(), b""
-            hello = {"type": "connection_init", "payload": {"authorization": f"Bearer {self._token}"}}
-            self._say(json.dumps(hello).encode())
-            if not data:
-                return
-        for opcode, payload in self._frames.feed(data):
-            self._take(opcode, payload)
+        self._websocket.receive_data(data)
+        for event in self._websocket.events_received():
+            if isinstance(event, Frame):
+                self._handle(event)
+            elif self._websocket.handshake_exc is None:
+                self._send({"type": "connection_init", "payload": {"authorization": f"Bearer {self._token}"}})
+        self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.gone.set()
-        if not self._leaving:
-            self._fail(f"a subscriber was cut off: {exc}")
+        self.is_closed.set()
+        if not self._is_leaving:
+            self._fail(f"a subscriber was disconnected: {exc or self._websocket.handshake_exc}")
 
-    def hang_up(self) -> None:
-        self._leaving = True
-        self.transport.write(masked(CLOSE, (1000).to_bytes(2, "big")))
-        self.transport.close()
+    def disconnect(self) -> None:
+        self._is_leaving = True
+        self._websocket.send_close(1000)
+        self._flush()
+        self._transport.close()
 
-    def _take(self, opcode: int, payload: bytes) -> None:
-        if opcode == PING:
-            self.transport.write(masked(PONG, payload))
-        elif opcode == TEXT and b'"next"' in payload and b'"errors"' not in payload:
-            if self.ready.done():
-                self._audience.pushed(self._place, payload)
+    def _handle(self, frame: Frame) -> None:
+        payload = bytes(frame.data)
+        if frame.opcode is Opcode.TEXT and b'"next"' in payload and b'"errors"' not in payload:
+            if self.is_ready.done():
+                self._process.received(self._number, payload)
             else:
-                self.ready.set_result(None)
-        elif opcode == TEXT and b'"connection_ack"' in payload:
-            self._say(SUBSCRIBE)
-        elif opcode != PONG and not self._leaving:
-            self._fail(f"a subscriber was told: {payload[:500]!r}")
+                self.is_ready.set_result(None)
+        elif frame.opcode is Opcode.TEXT and b'"connection_ack"' in payload:
+            self._send({"id": "1", "type": "subscribe", "payload": {"query": SUBSCRIPTION}})
+        elif frame.opcode not in (Opcode.PING, Opcode.PONG) and not self._is_leaving:  # pings are answered already
+            self._fail(f"a subscriber received {payload[:500]!r}")
 
-    def _say(self, text: bytes) -> None:
-        self.transport.write(masked(TEXT, text))
+    def _send(self, message: dict[str, Any]) -> None:
+        self._websocket.send_text(json.dumps(message).encode())
 
-    def _fail(self, fault: str) -> None:
-        self._audience.fault = self._audience.fault or fault
-        if not self.ready.done():
-            self.ready.set_exception(Disturbed(fault))
-        self._leaving = True
-        self.transport.close()
+    def _flush(self) -> None:
+        for data in self._websocket.data_to_send():
+            self._transport.write(data)
 
-
-async def main() -> None:
-    """Carry out what stdin says, line by line."""
-    orders = asyncio.StreamReader(limit=LINE_BYTES)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
-    audience = Audience()
-    while line := await orders.readline():
-        print(json.dumps(await audience.carry_out(json.loads(line))), flush=True)
+    def _fail(self, error: str) -> None:
+        self._process.error = self._process.error or error
+        if not self.is_ready.done():
+            self.is_ready.set_exception(SubscribersFailed(error))
+        self._is_leaving = True
+        self._transport.close()
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
+        runner.run(SubscriberProcess().run())

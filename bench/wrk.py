@@ -1,100 +1,120 @@
-"""wrk as the client: lean C, so that more of the machine is left to what is measured. wrk.lua says what it sends."""
+"""wrk as the client, where it is installed: written in C, it leaves more of the machine to the server.
 
+wrk.lua builds the requests and counts the responses.
+"""
+
+import json
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 import zlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
-from bench import scenarios
-from bench.cpu import cpu_seconds
-from bench.requests import MARKS, Plan, shape_of
-from bench.tally import Tally
+from bench import workload
+from bench.environment import REPOSITORY, cpu_seconds
+from bench.workload import LoadPlan, LoadResult
 
 SCRIPT: Final = Path(__file__).with_suffix(".lua")
+OWN_CLIENT: Final = "bench.http_client"
 CONNECT_SECONDS: Final = 0.1
-"""Until wrk has its connections, about: it counts from its first request."""
-DRAIN_SECONDS: Final = 60
+"""How long wrk needs to open its connections; it counts from its first request."""
+DRAIN_TIMEOUT_SECONDS: Final = 60
 
 
-class WrkFailed(Exception):
-    """It did not run to its end; the text says why."""
+class ClientFailed(Exception):
+    """A client did not finish; the message says why."""
 
 
-def program() -> str | None:
-    """Where it is, if it is installed."""
+def installed_wrk() -> str | None:
     return shutil.which("wrk")
 
 
-def carry_out(plan: Plan) -> Tally:
-    """Send what the plan says, first a while that does not count, and wait for every reply. Raises: WrkFailed."""
+def send_load(plan: LoadPlan) -> LoadResult:
+    """Carry out the plan in another process, and wait for every response. Raises: ClientFailed."""
+    if installed_wrk() is None:
+        return _run_own_client(plan)
     if not plan.warm_up_seconds:
-        return _run(plan)
-    warm = _run(replace(plan, run=f"{plan.run}-warm", seconds=plan.warm_up_seconds))
-    tally = _run(plan)
+        return _run_wrk(plan)
+    warm_up = _run_wrk(replace(plan, run=f"{plan.run}-warm", seconds=plan.warm_up_seconds))
+    result = _run_wrk(plan)
     return replace(
-        tally,
-        acknowledged=warm.acknowledged + tally.acknowledged,
-        refused=warm.refused + tally.refused,
-        refusal=warm.refusal or tally.refusal,
+        result,
+        acknowledged=warm_up.acknowledged + result.acknowledged,
+        refused=warm_up.refused + result.refused,
+        refusal=warm_up.refusal or result.refusal,
     )
 
 
-def _run(plan: Plan) -> Tally:
+def _run_own_client(plan: LoadPlan) -> LoadResult:
+    done = subprocess.run(
+        [sys.executable, "-m", OWN_CLIENT],
+        cwd=REPOSITORY,
+        input=json.dumps(asdict(plan)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ClientFailed(f"The client of {plan.run} failed:\n{done.stderr[-4000:]}")
+    return LoadResult(**json.loads(done.stdout))
+
+
+def _run_wrk(plan: LoadPlan) -> LoadResult:
     stop_at = time.time() + CONNECT_SECONDS + plan.seconds
-    with subprocess.Popen(_command(plan, stop_at), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as wrk:
+    command = _wrk_command(plan, stop_at)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as wrk:
         try:
-            before = [cpu_seconds(pids) for pids in (plan.server_pids, plan.database_pids, [wrk.pid])]
+            before = [cpu_seconds(pids) for pids in (plan.server_pids, plan.database_pids)]
             time.sleep(max(stop_at - time.time(), 0))
-            after = [cpu_seconds(pids) for pids in (plan.server_pids, plan.database_pids, [wrk.pid])]
-            said = _to_its_end(wrk)
+            after = [cpu_seconds(pids) for pids in (plan.server_pids, plan.database_pids)]
+            output = _read_to_end(wrk)
         finally:
             wrk.kill()
-    server, database, client = (later - earlier for earlier, later in zip(before, after, strict=True))
-    found = dict(re.findall(r"^(\w+) (.*)$", said, re.MULTILINE))
+    server, database = (end - start for start, end in zip(before, after, strict=True))
+    found = dict(re.findall(r"^(\w+) (.*)$", output, re.MULTILINE))
     if not {"begun_at", "counted", "acknowledged", "refused", "p50", "p99"} <= found.keys():
-        raise WrkFailed(f"wrk came to nothing in {plan.run}:\n{said[-2000:]}")
-    return Tally(
+        raise ClientFailed(f"wrk failed in {plan.run}:\n{output[-2000:]}")
+    return LoadResult(
         charges=int(float(found["counted"])),
         seconds=stop_at - float(found["begun_at"]),
-        p50_ms=float(found["p50"]) / 1000,
-        p99_ms=float(found["p99"]) / 1000,
+        p50_ms=float(found["p50"]) / 1_000,
+        p99_ms=float(found["p99"]) / 1_000,
         server_cpu_seconds=server,
         database_cpu_seconds=database,
-        client_cpu_seconds=client,
         acknowledged=int(float(found["acknowledged"])),
         refused=int(float(found["refused"])),
         refusal=found.get("refusal") or None,
     )
 
 
-def _to_its_end(wrk: "subprocess.Popen[str]") -> str:
-    """All that it says: it is told to end when every request is answered, or has waited too long for it."""
-    told = threading.Timer(DRAIN_SECONDS, wrk.kill)
-    told.start()
-    said = ""
+def _read_to_end(wrk: "subprocess.Popen[str]") -> str:
+    """wrk is stopped when the script reports that every request is answered, or after the timeout."""
+    timer = threading.Timer(DRAIN_TIMEOUT_SECONDS, wrk.kill)
+    timer.start()
+    output = ""
     for line in wrk.stdout or ():
-        said += line
+        output += line
         if line == "done\n":
             wrk.send_signal(signal.SIGINT)
-    told.cancel()
-    return said
+    timer.cancel()
+    return output
 
 
-def _command(plan: Plan, stop_at: float) -> list[str]:
-    shape = shape_of(plan)
-    mark, marks = MARKS[plan.kind]
-    counted = "reply" if plan.kind in scenarios.READS else "items"
+def _wrk_command(plan: LoadPlan, stop_at: float) -> list[str]:
+    template = workload.template_of(plan)
+    marker, markers = workload.MARKERS[plan.request]
+    counted = "response" if plan.counts_responses else "items"
     seed = zlib.crc32(plan.run.encode())
-    longest = round(plan.seconds + CONNECT_SECONDS + 2 * DRAIN_SECONDS)
+    longest = round(plan.seconds + CONNECT_SECONDS + 2 * DRAIN_TIMEOUT_SECONDS)
     return [
-        program() or "wrk", "--threads=1", f"--connections={plan.connections}", f"--duration={longest}s",
+        installed_wrk() or "wrk", "--threads=1", f"--connections={plan.connections}", f"--duration={longest}s",
         f"--timeout={longest}s", f"--script={SCRIPT}", f"http://127.0.0.1:{plan.port}", "--",
-        shape.before, shape.item, str(shape.items), shape.after, str(shape.choices),
-        mark, str(marks), counted, str(seed), f"{stop_at:.6f}",
+        template.before, template.item, str(template.items), template.after, str(template.choices),
+        marker, str(markers), counted, str(seed), f"{stop_at:.6f}",
     ]  # fmt: skip

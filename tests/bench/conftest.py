@@ -18,7 +18,7 @@ async def own_database(database_url: str, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     get_settings.cache_clear()
     name = f"bench_{secrets.token_hex(6)}"
-    yield await databases.create_database(database_url, name)
+    yield await databases.create(database_url, name)
     admin = await asyncpg.connect(**pools.connection_arguments(database_url))
     await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     await admin.close()

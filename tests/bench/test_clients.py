@@ -1,84 +1,79 @@
-"""Both clients of the bench, against a server of its own: they send, count and wait alike."""
+"""Both clients, wrk and the benchmark's own, send, count and wait alike."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from bench import client, servers, wrk
-from bench.requests import Kind, Plan
-from bench.servers import Server
-from bench.tally import Tally
+from bench import environment, wrk
+from bench.environment import Server
+from bench.workload import LoadPlan, LoadResult, Request
 
 
 @pytest.fixture(scope="module")
 def route(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with servers.running("floor", "bench.plain_route", place=tmp_path_factory.mktemp("floor")) as server:
+    with environment.running_server("route", "bench.plain_route", directory=tmp_path_factory.mktemp("route")) as server:
         yield server
 
 
-@pytest.fixture(params=["wrk", client.OWN])
-def chosen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The client that `client.carry_out` takes."""
+@pytest.fixture(params=["wrk", wrk.OWN_CLIENT])
+def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     name: str = request.param
-    if name == client.OWN:
-        monkeypatch.setattr(wrk, "program", lambda: None)
-    elif wrk.program() is None:
-        pytest.skip("wrk is not installed here")
-    assert client.name() == name
+    if name == wrk.OWN_CLIENT:
+        monkeypatch.setattr(wrk, "installed_wrk", lambda: None)
+    elif wrk.installed_wrk() is None:
+        pytest.skip("wrk is not installed")
     return name
 
 
-def sent(route: Server, kind: Kind, *, warm_up_seconds: float = 0.0) -> Tally:
-    plan = Plan(
-        kind=kind, load="many", port=route.port, key="k", run="run", connections=3, warm_up_seconds=warm_up_seconds,
-        seconds=0.4, server_pids=[route.pid], database_pids=[],
+def send(route: Server, request: Request, *, warm_up_seconds: float = 0.0) -> LoadResult:
+    plan = LoadPlan(
+        request=request, load="many", port=route.port, key="k", run="run", connections=3,
+        warm_up_seconds=warm_up_seconds, seconds=0.4, server_pids=[route.pid], database_pids=[],
     )  # fmt: skip
-    return client.carry_out(plan)
+    return wrk.send_load(plan)
 
 
-@pytest.mark.usefixtures("chosen")
-def test_what_is_answered_as_it_should_be_is_counted(route: Server) -> None:
-    tally = sent(route, "floor")
+@pytest.mark.usefixtures("client")
+def test_expected_responses_are_counted(route: Server) -> None:
+    result = send(route, "route")
 
-    assert tally.charges > 50
-    under_way = 3 * 2  # a request of each connection when it begins to count, and one when it ends
-    assert tally.charges <= tally.acknowledged <= tally.charges + under_way
-    assert (tally.refused, tally.refusal) == (0, None)
-    assert 0.3 < tally.seconds < 2
-    assert 0 < tally.p50_ms <= tally.p99_ms
-    assert tally.server_cpu_seconds > 0
-
-
-@pytest.mark.usefixtures("chosen")
-def test_what_was_sent_before_it_counted_is_acknowledged_too(route: Server) -> None:
-    tally = sent(route, "floor", warm_up_seconds=0.4)
-
-    assert tally.acknowledged > tally.charges * 1.2
+    assert result.charges > 50
+    uncounted = 3 * 2  # one request of each connection at the start of the measurement, and one at its end
+    assert result.charges <= result.acknowledged <= result.charges + uncounted
+    assert (result.refused, result.refusal) == (0, None)
+    assert 0.3 < result.seconds < 2
+    assert 0 < result.p50_ms <= result.p99_ms
+    assert result.server_cpu_seconds > 0
 
 
-@pytest.mark.usefixtures("chosen")
-@pytest.mark.parametrize(("kind", "each"), [("charge", 1), ("batch", 100), ("library", 1)])
-def test_another_answer_is_a_refusal_and_is_shown(route: Server, kind: Kind, each: int) -> None:
-    tally = sent(route, kind)  # the route is not at that address
+@pytest.mark.usefixtures("client")
+def test_charges_of_the_warm_up_are_acknowledged_and_not_measured(route: Server) -> None:
+    result = send(route, "route", warm_up_seconds=0.4)
 
-    assert (tally.charges, tally.acknowledged) == (0, 0)
-    assert tally.refused > each
-    assert tally.refused % each == 0
-    assert tally.refusal is not None
-    assert "404" in tally.refusal
-    assert "Not Found" in tally.refusal
+    assert result.acknowledged > result.charges * 1.2
 
 
-def test_a_server_that_is_not_there_is_told_of(chosen: str, free_tcp_port: int) -> None:
-    gone = Server(pid=1, port=free_tcp_port)
+@pytest.mark.usefixtures("client")
+@pytest.mark.parametrize(("request_kind", "each"), [("charge", 1), ("batch", 100), ("library", 1)])
+def test_any_other_response_is_a_refusal_and_the_first_is_kept(route: Server, request_kind: Request, each: int) -> None:
+    result = send(route, request_kind)  # the route has another path
 
-    with pytest.raises(client.ClientFailed, match="wrk came to nothing" if chosen == "wrk" else "refused"):
-        sent(gone, "floor")
+    assert (result.charges, result.acknowledged) == (0, 0)
+    assert result.refused > each
+    assert result.refused % each == 0
+    assert result.refusal is not None
+    assert "404" in result.refusal
+    assert "Not Found" in result.refusal
 
 
-def test_a_client_that_ends_badly_says_what_it_said(route: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wrk, "program", lambda: None)
-    monkeypatch.setattr(client, "OWN", "bench.no_client")
+def test_a_server_that_does_not_listen_is_reported(client: str, free_tcp_port: int) -> None:
+    with pytest.raises(wrk.ClientFailed, match="wrk failed" if client == "wrk" else "refused"):
+        send(Server(pid=1, port=free_tcp_port), "route")
 
-    with pytest.raises(client.ClientFailed, match=r"No module named .*no_client"):
-        sent(route, "floor")
+
+def test_a_client_that_fails_is_reported_with_its_output(route: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wrk, "installed_wrk", lambda: None)
+    monkeypatch.setattr(wrk, "OWN_CLIENT", "bench.no_client")
+
+    with pytest.raises(wrk.ClientFailed, match=r"No module named .*no_client"):
+        send(route, "route")

@@ -1,0 +1,122 @@
+"""What is measured: names, ledgers and goals of charges and reads, of live balances and of growth."""
+
+import pytest
+
+from bench import charges, growth, live, report
+from bench.charges import Measurement
+from bench.report import Figures
+
+FIGURES: Figures = {"per_second": 500.0, "p50_ms": 4.0, "p99_ms": 9.0, "server_micros": 250.0, "database_micros": 125.0}
+
+
+def names(*chosen: str) -> list[str]:
+    return [measurement.name for measurement in charges.select(chosen)]
+
+
+def test_a_contender_a_load_or_one_measurement_can_be_selected() -> None:
+    assert names("batch", "route") == ["batch-many-16", "batch-hot-16", "route-many-64"]
+    assert names("server-hot-64") == ["server-hot-64"]
+    assert all("-hot-" in name for name in names("hot"))
+    assert names() == []
+    with pytest.raises(ValueError, match=r"There is no nonsense. Names: balance, batch, "):
+        names("nonsense", "hot")
+
+
+def test_every_measurement_has_its_own_name_and_the_batch_and_stock_use_the_servers_ledger() -> None:
+    assert len({measurement.name for measurement in charges.ALL}) == len(charges.ALL)
+    [batch, stock, route, interpreted] = [
+        Measurement("batch", "hot", 16), Measurement("stock", "library", 16), Measurement("route", "many", 64),
+        Measurement("interpreted", "many", 64),
+    ]  # fmt: skip
+    assert (batch.process, batch.ledger, batch.request) == ("server", "server", "batch")
+    assert (stock.process, stock.ledger, stock.request) == ("stock", "server", "library")
+    assert (route.process, route.ledger, route.request) == ("route", None, "route")
+    assert (interpreted.process, interpreted.ledger, interpreted.request) == ("interpreted", "interpreted", "charge")
+
+
+def test_a_full_run_decides_every_goal_and_a_quick_run_measures_what_the_goals_compare() -> None:
+    rounds = [{measurement.name: FIGURES for measurement in charges.ALL}]
+
+    results = report.goal_results(charges.GOALS, rounds)
+
+    assert [result.goal for result in results] == list(charges.GOALS)
+    assert {result.found for result in results} == {1.0}
+    quick = {measurement.name for measurement in charges.needed_for_goals()}
+    assert quick == {name for goal in charges.GOALS for name in (goal.name, goal.other)}
+    assert not {"interpreted-many-64", "workers-many-256"} & quick
+
+
+@pytest.mark.parametrize("goal", [*charges.GOALS, *live.goals(live.Options())], ids=lambda goal: goal.text)
+def test_an_aim_is_at_least_as_high_as_the_bound(goal: report.Goal) -> None:
+    assert goal.aim <= goal.at_least if goal.lower_is_better else goal.aim >= goal.at_least
+
+
+@pytest.mark.parametrize(
+    ("name", "pgbench", "unbatched"),
+    [
+        ("server-many-64", "pgbench-many-32", "unbatched-many-64"),
+        ("server-many-256", "pgbench-many-32", "unbatched-many-64"),
+        ("server-many-1", "pgbench-many-1", "unbatched-many-64"),
+        ("server-balance-64", "pgbench-balance-32", None),
+        ("server-library-16", None, None),
+        ("route-many-64", None, None),
+    ],
+)
+def test_a_measurement_is_compared_with_the_same_load(name: str, pgbench: str | None, unbatched: str | None) -> None:
+    against = {column.title: column.against for column in charges.COLUMNS if column.against}
+
+    assert against["pgbench = 1"](name) == pgbench
+    assert against["batches of 1 = 1"](name) == unbatched
+
+
+def test_live_rounds_alternate_their_order_and_large_numbers_come_last() -> None:
+    plan = list(live._plan(live.Options(subscribers=10, rounds=2, large=(50,))))
+
+    assert plan == [[("server", 10), ("stock", 10)], [("stock", 10), ("server", 10)], [("server", 50)]]
+
+
+def test_live_goals_compare_with_the_stock_subscription_of_the_same_round() -> None:
+    rounds = [
+        {
+            "server-10": {"micros_per_push": micros, "p99_ms": 60.0, "throughput_kept": 0.9},
+            "stock-10": {"micros_per_push": 400.0, "p99_ms": 90.0},
+        }
+        for micros in (20.0, 60.0, 400.0)
+    ]
+
+    results = report.goal_results(live.goals(live.Options(subscribers=10)), rounds)
+
+    assert [(result.found, result.verdict) for result in results] == [
+        (pytest.approx(0.15), "reached"), (60.0, "reached"), (0.9, "reached"),
+    ]  # fmt: skip
+    assert live.row_labels(rounds)["stock-10"] == ["stock Strawberry subscription", "10"]
+
+
+def test_growth_is_compared_with_the_smallest_size_of_the_same_kind() -> None:
+    rounds = [
+        {
+            "page-1": {"micros": 200.0}, "page-50": {"micros": 100.0}, "account-100": {"micros": 650.1},
+            "account-1000": {"micros": 650.0}, "account-10": {"micros": 500.0},
+        }
+    ]  # fmt: skip
+
+    results = report.goal_results(growth.goals(rounds), rounds)
+
+    assert list(growth.row_labels(rounds)) == ["account-10", "account-100", "account-1000", "page-1", "page-50"]
+    assert [(result.goal.name, result.verdict) for result in results] == [
+        ("account-100", "not reached"), ("account-1000", "aim reached"), ("page-50", "aim reached"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("entries", "depths"),
+    [
+        (1_000_000, [1, 10_000, 500_000]),
+        (100_000, [1, 10_000]),
+        (10_050, [1, 10_000]),
+        (10_049, [1, 9_999]),
+        (40, [1]),
+    ],
+)
+def test_pages_are_measured_where_the_account_has_a_full_one(entries: int, depths: list[int]) -> None:
+    assert growth.depths(entries) == depths

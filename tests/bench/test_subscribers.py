@@ -1,0 +1,126 @@
+"""The process of subscribers: which push belongs to which charge, and what a subscriber does and reports."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+from bench.http_client import AnsweredCharge
+from bench.subscribers import SUBPROTOCOL, Push, SubscriberProcess, SubscribersFailed, match_pushes
+
+
+def message(version: int) -> str:
+    balance = {"available": 5, "version": version}
+    return json.dumps({"id": "1", "type": "next", "payload": {"data": {"balance": balance}}})
+
+
+def a_push(number: int, arrived_at: float, version: int) -> Push:
+    return (number, arrived_at, message(version).encode())
+
+
+def test_a_charge_is_seen_with_the_first_push_of_its_version_or_a_later_one() -> None:
+    charges = [
+        AnsweredCharge(3, sent_at=10.0, answered_at=10.25, version=7),
+        AnsweredCharge(3, sent_at=10.125, answered_at=10.25, version=8),
+    ]
+
+    found = match_pushes(charges, [a_push(3, 9.0, 6), a_push(3, 10.5, 8), a_push(3, 11.0, 9)])
+
+    assert found == {
+        "charges": 2, "pushes": 3, "unseen": 0, "p50_ms": 437.5, "p99_ms": pytest.approx(498.75),  # of 500 and 375
+        "p99_after_response_ms": 250.0,
+    }  # fmt: skip
+
+
+def test_pushes_to_other_accounts_and_older_versions_do_not_count() -> None:
+    charge = AnsweredCharge(3, sent_at=10.0, answered_at=10.25, version=7)
+
+    found = match_pushes([charge], [a_push(4, 10.5, 7), a_push(3, 10.5, 6)])
+
+    assert (found["unseen"], found["pushes"], found["p50_ms"]) == (1, 2, 0.0)
+
+
+def test_a_push_before_the_response_has_no_latency_after_it() -> None:
+    charge = AnsweredCharge(3, sent_at=10.0, answered_at=10.5, version=7)
+
+    found = match_pushes([charge], [a_push(3, 10.25, 7)])
+
+    assert (found["p50_ms"], found["p99_after_response_ms"]) == (250.0, 0.0)
+
+
+@asynccontextmanager
+async def a_server(*messages: str, closes: bool = False) -> AsyncIterator[tuple[int, asyncio.Queue[Any]]]:
+    """A server that sends these messages to each subscriber: its port, and what each has sent when it has them."""
+    finished: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def handle(socket: ServerConnection) -> None:
+        received = [json.loads(await socket.recv())]
+        await socket.send('{"type": "connection_ack"}')
+        received.append(json.loads(await socket.recv()))
+        for text in messages:
+            await socket.send(text)
+        await (await socket.ping())
+        finished.put_nowait(received)
+        if not closes:
+            await socket.wait_closed()
+
+    async with serve(handle, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL]) as server:
+        [listener] = server.sockets
+        yield listener.getsockname()[1], finished
+
+
+async def test_subscribers_are_connected_with_their_first_balance_and_count_the_pushes_after_it() -> None:
+    process = SubscriberProcess()
+    async with a_server(message(1), message(2), message(3)) as (port, finished):
+        await process.connect(port=port, tokens=["one", "two"])
+        received = [await finished.get(), await finished.get()]
+        count = await process.count()
+        await process.disconnect()
+
+    assert count == {"pushes": 4}
+    assert sorted(sent["payload"]["authorization"] for sent, _ in received) == ["Bearer one", "Bearer two"]
+    assert [sent["type"] for _, sent in received] == ["subscribe", "subscribe"]
+    assert process.error is None
+
+
+@pytest.mark.parametrize(
+    ("first", "says"),
+    [('{"id": "1", "type": "error", "payload": []}', "a subscriber received"), ('{"type": "ping"}', "received")],
+)
+async def test_any_other_message_is_an_error(first: str, says: str) -> None:
+    process = SubscriberProcess()
+    async with a_server(first) as (port, _):
+        with pytest.raises(ExceptionGroup) as failed:
+            await process.connect(port=port, tokens=["one"])
+
+    assert failed.group_contains(SubscribersFailed, match=says)
+    assert process.error is not None
+    assert says in process.error
+
+
+async def test_a_subscriber_that_the_server_disconnects_is_an_error() -> None:
+    process = SubscriberProcess()
+    async with a_server(message(1), closes=True) as (port, _):
+        await process.connect(port=port, tokens=["one"])
+        await process._subscribers[0].is_closed.wait()
+
+    assert process.error is not None
+    assert process.error.startswith("a subscriber received")  # the close frame
+
+
+async def test_a_server_that_refuses_the_websocket_is_an_error(free_tcp_port: int) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    process = SubscriberProcess()
+    async with await asyncio.start_server(refuse, "127.0.0.1", free_tcp_port):
+        with pytest.raises(ExceptionGroup) as failed:
+            await process.connect(port=free_tcp_port, tokens=["one"])
+
+    assert failed.group_contains(SubscribersFailed, match="403")
