@@ -1,4 +1,4 @@
-"""`python -m app serve`: from nothing to an answer, and both servers gone afterwards, however it ends."""
+"""`python -m app serve`: starts on an empty directory, answers, and leaves no process behind however it ends."""
 
 import os
 import re
@@ -18,13 +18,13 @@ from tests.command_line import COMMAND, REPOSITORY, environment, run_command, ru
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
+def directory() -> Iterator[Path]:
     with temporary_directory() as directory:
         yield directory
 
 
 class Served:
-    """A server started as somebody starts it, in a process group of its own; `said` is what it printed."""
+    """`python -m app serve` in a process group of its own; `output` is what it printed until it was ready."""
 
     def __init__(self, data_dir: Path, *, port: int = 0, workers: int = 1) -> None:
         self.data_dir = data_dir
@@ -36,105 +36,116 @@ class Served:
             start_new_session=True,
             text=True,
         )
-        self.said = ""
+        self.output = ""
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.said += line
+            self.output += line
             if line.startswith("  curl "):
                 break
-        found = re.search(r"^Serving on (http://127\.0\.0\.1:(\d+)) ", self.said)
-        assert found is not None, self.said
+        found = re.search(r"^Serving on (http://127\.0\.0\.1:(\d+)) ", self.output)
+        assert found is not None, self.output
         self.url, self.port = found[1], int(found[2])
         ready = httpx.get(f"{self.url}/readyz", timeout=30)
         assert ready.status_code == 200, ready.text
-        self.family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+        self.processes = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
 
     def end(self, number: signal.Signals, *, group: bool = False) -> int:
-        """Send a signal to the server alone, or, as Ctrl-C in a terminal does, to its whole group."""
+        """Send a signal to the server or, as Ctrl-C in a terminal does, to its process group. Returns: exit status."""
         (os.killpg if group else os.kill)(self.process.pid, number)
         status = self.process.wait(timeout=30)
         if self.process.stdout is not None:
             self.process.stdout.close()
         return status
 
-    def leaves_nothing(self) -> bool:
-        """Whether all processes, the port and the pid file are gone within a moment."""
+    def is_gone(self) -> bool:
+        """Whether all processes, the port and the pid file of PostgreSQL are gone within 15 seconds."""
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
-            if not self._left_over() and not (self.data_dir / "postgres" / "cluster" / "postmaster.pid").exists():
+            if not self.running() and not (self.data_dir / "postgres" / "cluster" / "postmaster.pid").exists():
                 with pytest.raises(httpx.ConnectError):
                     httpx.get(self.url)
                 return True
             time.sleep(0.05)
         return False
 
-    def _left_over(self) -> list[psutil.Process]:
-        return [one for one in self.family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    def running(self) -> list[psutil.Process]:
+        return [one for one in self.processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
-    ("number", "group"), [(signal.SIGTERM, False), (signal.SIGINT, True)], ids=["SIGTERM", "Ctrl-C"]
+    ("number", "group", "workers"),
+    [
+        pytest.param(signal.SIGTERM, False, 2, id="SIGTERM, 2 workers"),
+        pytest.param(signal.SIGINT, True, 1, id="Ctrl-C, 1 worker"),
+        pytest.param(signal.SIGTERM, False, 1, id="SIGTERM, 1 worker", marks=pytest.mark.soak),
+        pytest.param(signal.SIGINT, True, 2, id="Ctrl-C, 2 workers", marks=pytest.mark.soak),
+    ],
 )
 def test_the_server_and_its_database_stop_cleanly(
-    number: signal.Signals, group: bool, workers: int, place: Path
+    number: signal.Signals, group: bool, workers: int, directory: Path
 ) -> None:
-    served = Served(place, workers=workers)
+    served = Served(directory, workers=workers)
 
     status = served.end(number, group=group)
 
     assert status == 0
-    assert served.leaves_nothing()
-    assert "database system is shut down" in (place / "postgres" / "postgres.log").read_text()
+    assert served.is_gone()
+    assert "database system is shut down" in (directory / "postgres" / "postgres.log").read_text()
 
 
-@pytest.mark.parametrize("group", [False, True], ids=["the server alone", "its whole group"])
-def test_after_kill_9_nothing_stays_and_the_next_start_takes_the_same_port(group: bool, place: Path) -> None:
-    killed = Served(place, workers=2)
+@pytest.mark.parametrize(
+    "group",
+    [
+        pytest.param(False, id="the server process"),
+        pytest.param(True, id="its process group", marks=pytest.mark.soak),
+    ],
+)
+def test_after_kill_9_no_process_remains_and_the_next_start_gets_the_same_port(group: bool, directory: Path) -> None:
+    killed = Served(directory, workers=2)
 
     assert killed.end(signal.SIGKILL, group=group) == -signal.SIGKILL
 
-    again = Served(place, port=killed.port)  # at once: nobody waits before starting anew
-    assert killed._left_over() == []
+    again = Served(directory, port=killed.port)  # at once, without waiting
+    assert killed.running() == []
     assert again.end(signal.SIGTERM) == 0
-    assert again.leaves_nothing()
+    assert again.is_gone()
 
 
-def test_a_start_that_is_interrupted_leaves_nothing(place: Path) -> None:
+def test_an_interrupted_start_leaves_nothing_behind(directory: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, "serve"],
         cwd=REPOSITORY,
-        env=environment(DATA_DIR=str(place), PORT="0"),
+        env=environment(DATA_DIR=str(directory), PORT="0"),
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while not (place / "postgres" / "lock").exists():
+    while not (directory / "postgres" / "lock").exists():
         time.sleep(0.01)
 
     process.terminate()
 
     assert process.wait(timeout=30) == 0
-    assert embedded_postgres.running_url(place / "postgres") is None
-    served = Served(place)
-    assert served.end(signal.SIGTERM) == 0
+    assert embedded_postgres.running_url(directory / "postgres") is None
+    with embedded_postgres.start(directory / "postgres"):
+        pass
 
 
-def test_the_printed_tokens_are_those_of_the_command_line_and_one_command_can_be_pasted(place: Path) -> None:
-    served = Served(place)
+def test_the_printed_tokens_are_those_of_the_token_command_and_the_printed_command_works(directory: Path) -> None:
+    served = Served(directory)
     try:
-        service = run_command("token", "service", "executor", DATA_DIR=str(place))
-        command = served.said.splitlines()[-1]
+        service = run_command("token", "service", "executor", DATA_DIR=str(directory))
+        command = served.output.splitlines()[-1]
         pasted = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)  # noqa: S602 - as pasted
     finally:
         served.end(signal.SIGTERM)
 
-    assert service.stdout.strip() in served.said
+    assert service.stdout.strip() in served.output
     assert re.fullmatch(r"ck_[0-9a-f]{16}_[0-9a-f]{64}\n", service.stdout)
     assert '"ownerId":"alice"' in pasted.stdout.replace(" ", "")
 
 
-def test_production_does_not_migrate_by_itself_and_names_the_command_that_does(place: Path) -> None:
-    with embedded_postgres.start(place / "postgres") as server:
+def test_production_does_not_migrate_by_itself_and_names_the_command_that_does(directory: Path) -> None:
+    with embedded_postgres.start(directory / "postgres") as server:
         production = {
             "ENVIRONMENT": "production",
             "DATABASE_URL": server.url,
@@ -148,11 +159,11 @@ def test_production_does_not_migrate_by_itself_and_names_the_command_that_does(p
         }
         refused = run_process("serve", **production)
         first, second = run_command("migrate", **production), run_command("migrate", **production)
-        as_owner = said_at_start(**production)
+        as_owner = stderr_of_start(**production)
         run_command(
             "migrate", **production | {"DATABASE_URL": server.application_url}, MIGRATION_DATABASE_URL=server.url
         )
-        in_its_role = said_at_start(**production | {"DATABASE_URL": server.application_url})
+        in_its_role = stderr_of_start(**production | {"DATABASE_URL": server.application_url})
 
     assert refused.returncode == 1
     assert "run `python -m app migrate`" in refused.stderr
@@ -164,7 +175,7 @@ def test_production_does_not_migrate_by_itself_and_names_the_command_that_does(p
     assert in_its_role == ""
 
 
-def said_at_start(**chosen: str) -> str:
+def stderr_of_start(**chosen: str) -> str:
     """What a server with these settings has to complain of; its log, of objects a line, left out."""
     command = [*COMMAND, "serve"]
     with subprocess.Popen(
