@@ -30,6 +30,7 @@ from tests.worker_processes import (
     pytest_sessionfinish,
     pytest_terminal_summary,
     pytest_testnodedown,
+    pytest_xdist_auto_num_workers,
     pytest_xdist_make_scheduler,
     report,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "pytest_sessionfinish",
     "pytest_terminal_summary",
     "pytest_testnodedown",
+    "pytest_xdist_auto_num_workers",
     "pytest_xdist_make_scheduler",
     "report",
 ]

@@ -5,6 +5,7 @@ Which tests stay together, in which order they run, and messages of workers, whi
 `make test` runs it so; `-n 0` runs the suite in one process.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any, Final
@@ -40,6 +41,11 @@ class _ByFile(LoadScopeScheduling):  # type: ignore[misc]  # its package ships n
     def _split_scope(self, nodeid: str) -> str:
         path = PurePath(nodeid.partition("::")[0])
         return next((folder for folder in path.parts[:-1] if folder in SHARED_SERVER_FOLDERS), str(path))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than processors: tests wait for servers, commits and clocks."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile:
