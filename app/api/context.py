@@ -1,10 +1,12 @@
-"""The state of the application that its requests share, and the types of a resolver's context and info."""
+"""The state of the application that all requests share, and what resolvers read from their `info`."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from strawberry.types.info import Info
 
+from app.audit_log.records import AuditContext
+from app.auth.caller import Caller, CallerKind
 from app.db.group_commit import BatchedReads
 from app.engine.context import RequestContext
 from app.ledger.rules.account_state import AccountBalance
@@ -15,24 +17,21 @@ from app.settings import Settings
 from app.tasks.charging import ChargeQueue
 from app.topups.provider import PaymentProvider
 
-if TYPE_CHECKING:
-    from app.api.accounts.balance import Balance
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppState:
-    """What lives as long as the process.
-
-    `balances` reads for many callers at once, `newest` for all who follow. No `provider`: credits are not sold here.
-    """
+    """The state of the process that all requests share."""
 
     settings: Settings
     change_feed: ChangeFeed
     rate_cards: RateCardCache
     charge_queue: ChargeQueue
     balance_reader: BatchedReads[int, AccountBalance]
-    latest_balances: "LatestStates[Balance]"
+    """Reads balances for many requests in one statement."""
+    latest_balances: LatestStates[Any]
+    """The newest `Balance` of each account with subscribers; the type is Any because `Balance` imports this module."""
     payment_provider: PaymentProvider | None
+    """None: credits are not sold, only granted."""
 
 
 Context = RequestContext[AppState]
@@ -40,3 +39,27 @@ Context = RequestContext[AppState]
 
 ResolverInfo = Info[Context, None]
 """The type of a resolver's `info`."""
+
+
+def audit_context(info: ResolverInfo) -> AuditContext | None:
+    """What the audit log records about this mutation. None: a user changes its own account, which is not recorded."""
+    caller = info.context.authenticated_caller
+    return None if caller.kind is CallerKind.USER else _audit_context(caller, info)
+
+
+def operator_audit_context(info: ResolverInfo) -> AuditContext | None:
+    """Like `audit_context`, for mutations whose entry, hold or block run names the service key: only operators are
+    recorded, with the key that signed their token.
+    """
+    caller = info.context.authenticated_caller
+    return _audit_context(caller, info) if caller.kind is CallerKind.OPERATOR else None
+
+
+def _audit_context(caller: Caller, info: ResolverInfo) -> AuditContext:
+    return AuditContext(
+        action=info.field_name,
+        actor=caller.actor,
+        key_id=caller.key_id,
+        scope=", ".join(sorted(caller.scopes)) or "none",
+        request_id=info.context.request_id,
+    )

@@ -1,179 +1,123 @@
-"""Refusals as GraphQL types: the UserError interface and a type for each.
+"""The GraphQL types of expected errors, derived from the `BillingError` classes.
 
-A resolver raises the BillingError; where the field's union has the type, it is returned (`refusals` has the table). A
-refusal that its union does not name is a mistake of ours: it is masked as a fault.
+The leaf class `X` becomes the type `XError`. Its fields are those members of `X` that have a description (see
+`app.errors.described`): `*_id` is an `ID`, `*_credits` is `Credits` and is named without that suffix.
+
+A resolver raises the `BillingError`. It is converted if the result union of the field contains its type. If not, it is
+a bug and is masked like any other fault.
 """
 
-import strawberry
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Annotated, Any, Final, Union, get_type_hints
 
-from app.api.accounts.balance import Balance
+import strawberry
+from strawberry.types.field import StrawberryField
+from strawberry.types.info import Info
+
+from app.api.accounts.balance import Balance, to_balance
+from app.api.context import Context
+from app.api.objects import build_from
 from app.api.scalars import Credits
 from app.engine import declare
 from app.engine.permissions import Permission
+from app.errors import BillingError
+from app.ledger.rules.account_state import AccountBalance
 
 
 @declare.interface(
-    description="Every expected refusal. __typename is the stable code; message is for people.",
+    description="An expected error. Nothing was changed. `__typename` is a stable code for programs.",
     needs=Permission.INHERITED,
 )
 class UserError:
     message: str = declare.value(description="What is wrong and what to do about it, for people.")
 
 
-@declare.type(description="One thing wrong with an input.", needs=Permission.INHERITED)
+@declare.type(description="One problem of an input.", needs=Permission.INHERITED)
 class Problem:
-    path: str = declare.value(description="Where in the input, dotted.")
-    message: str = declare.value(description="What is wrong there and what to do about it.")
-
-
-@declare.type(description="A value that the rules do not allow. Nothing was recorded.", needs=Permission.INHERITED)
-class InvalidInputError(UserError):
-    problems: list[Problem] = declare.value(description="Everything that is wrong.")
-
-
-@declare.type(description="A rate card that may not be published. Nothing was published.", needs=Permission.INHERITED)
-class InvalidRateCardError(UserError):
-    problems: list[Problem] = declare.value(description="Everything that is wrong.")
-
-
-@declare.type(description="The credits do not suffice. Nothing moved.", needs=Permission.INHERITED)
-class InsufficientCreditsError(UserError):
-    required: Credits = declare.value(description="Credits that this needs.")
-    available: Credits = declare.value(description="Credits that can be spent now.")
-    shortfall: Credits = declare.value(description="Credits to add so that it can be paid: required - available.")
-    balance: Balance = declare.value(description="The balance at the refusal.")
-
-
-@declare.type(description="No rule of the rate card prices this block run.", needs=Permission.INHERITED)
-class PriceNotFoundError(UserError):
-    block: str = declare.value(description="The block that was asked for.")
-    rate_card_version: int = declare.value(description="The rate card that has no price for it.")
-
-
-@declare.type(description="The price is by measure, and the measure was not sent.", needs=Permission.INHERITED)
-class MeasurementMissingError(UserError):
-    block: str = declare.value(description="The block that is priced by measure.")
-    measurement: str = declare.value(description="The measurement to send.")
-
-
-@declare.type(description="There is no such task for you.", needs=Permission.INHERITED)
-class TaskNotFoundError(UserError):
-    task_id: strawberry.ID = declare.value(description="The platform's id that was asked for.")
+    path: str = declare.value(description="The path of the value in the input, with dots: `budget`, `blocks.0.rules`.")
+    message: str = declare.value(description="What is wrong with the value and what to do about it.")
 
 
 @declare.type(
-    description="The task is stopped: it takes no paid block run until it is resumed.", needs=Permission.INHERITED
-)
-class TaskStoppedError(UserError):
-    task_id: strawberry.ID = declare.value(description="The platform's id of the task.")
-    stop_reason: str = declare.value(description="Why it was stopped.")
-
-
-@declare.type(description="The task has ended and takes nothing more.", needs=Permission.INHERITED)
-class TaskEndedError(UserError):
-    task_id: strawberry.ID = declare.value(description="The platform's id of the task.")
-    status: str = declare.value(description="How it ended.")
-
-
-@declare.type(description="Only a stopped task is resumed, and this one is not stopped.", needs=Permission.INHERITED)
-class TaskNotStoppedError(UserError):
-    task_id: strawberry.ID = declare.value(description="The platform's id of the task.")
-    status: str = declare.value(description="Where it stands.")
-
-
-@declare.type(
-    description="The budget that pays for the task has less left than this needs. Nothing moved; a block run that was "
-    "refused so has stopped its task.",
-    needs=Permission.INHERITED,
-)
-class BudgetReachedError(UserError):
-    task_id: strawberry.ID = declare.value(description="Whose budget it is: the task's own, or a task's around it.")
-    required: Credits = declare.value(description="Credits that this needs.")
-    remaining: Credits = declare.value(description="Credits that the budget has left for it.")
-    shortfall: Credits = declare.value(description="Credits to add to the budget: required - remaining.")
-
-
-@declare.type(description="Nothing is held for this block run of this task.", needs=Permission.INHERITED)
-class HoldNotFoundError(UserError):
-    task_id: strawberry.ID = declare.value(description="The platform's id of the task.")
-    block_run_id: strawberry.ID = declare.value(description="The platform's id of the block run.")
-
-
-@declare.type(description="The hold was captured, voided or expired before. Nothing moved.", needs=Permission.INHERITED)
-class HoldClosedError(UserError):
-    block_run_id: strawberry.ID = declare.value(description="The platform's id of the block run.")
-    status: str = declare.value(description="What became of the hold.")
-
-
-@declare.type(
-    description="The capture is priced above its hold. Nothing moved, the hold is open.", needs=Permission.INHERITED
-)
-class HoldExceededError(UserError):
-    block_run_id: strawberry.ID = declare.value(description="The platform's id of the block run.")
-    required: Credits = declare.value(description="What the block run costs by its measurements.")
-    held: Credits = declare.value(description="What is held for it.")
-    shortfall: Credits = declare.value(description="How much more it costs: required - held.")
-
-
-@declare.type(description="The task has no such block run.", needs=Permission.INHERITED)
-class BlockRunNotFoundError(UserError):
-    task_id: strawberry.ID = declare.value(description="The platform's id of the task.")
-    block_run_id: strawberry.ID = declare.value(description="The platform's id of the block run.")
-
-
-@declare.type(
-    description="More was to be reversed than the charge still holds. Nothing moved.", needs=Permission.INHERITED
-)
-class ReversalExceedsChargeError(UserError):
-    requested: Credits = declare.value(description="Credits that were to be reversed.")
-    reversible: Credits = declare.value(description="Credits that can still be reversed.")
-
-
-@declare.type(description="There is no such grant for you.", needs=Permission.INHERITED)
-class GrantNotFoundError(UserError):
-    grant_id: strawberry.ID = declare.value(description="The id that was asked for.")
-
-
-@declare.type(description="There is no such top-up for you.", needs=Permission.INHERITED)
-class TopUpNotFoundError(UserError):
-    top_up_id: strawberry.ID = declare.value(description="The id that was asked for.")
-
-
-@declare.type(description="Nothing was paid for this top-up that could go back.", needs=Permission.INHERITED)
-class TopUpNotPaidError(UserError):
-    status: str = declare.value(description="Where the top-up stands.")
-
-
-@declare.type(description="More was to go back than is left of the top-up. Nothing moved.", needs=Permission.INHERITED)
-class RefundExceedsTopUpError(UserError):
-    requested: Credits = declare.value(description="Credits that were to go back.")
-    refundable: Credits = declare.value(description="Credits that can still go back: what is disputed cannot.")
-
-
-@declare.type(
-    description="There is no such notice of this account for you. Nothing was marked.", needs=Permission.INHERITED
-)
-class NotificationNotFoundError(UserError):
-    notification_id: strawberry.ID = declare.value(description="The id that was asked for.")
-
-
-@declare.type(
-    description="The same key or block run was used before with another request. Nothing moved.",
-    needs=Permission.INHERITED,
-)
-class IdempotencyConflictError(UserError):
-    key: str = declare.value(description="The key, or the block run's id, that was used before.")
-
-
-@declare.type(description="A figure would pass 2^53 - 1. Nothing moved.", needs=Permission.INHERITED)
-class BalanceLimitReachedError(UserError):
-    figure: str = declare.value(description="The figure that would pass the bound.")
-
-
-@declare.type(
-    description="This item failed on our side, the others did not. Whether it was charged is unknown: send it again, a "
-    "block run is charged once.",
+    description="This item failed because of an internal error; the others were processed. It may have been charged or "
+    "not. Send it again: a block run is charged only once.",
     needs=Permission.INHERITED,
 )
 class InternalError(UserError):
-    reference: str = declare.value(description="Quote it when you ask what happened.")
+    reference: str = declare.value(description="Quote this reference when you report the error.")
+
+
+def _error_classes(base: type[BillingError] = BillingError) -> Iterator[type[BillingError]]:
+    """The error classes, subclasses before their base: the first that matches an error is used."""
+    for cls in base.__subclasses__():
+        yield from _error_classes(cls)
+        yield cls
+
+
+def _members(error: type[BillingError]) -> Iterator[tuple[str, Any, str]]:
+    """Name, type and description of each described field and property."""
+    for field in fields(error):  # type: ignore[arg-type]  # every error is a dataclass
+        if description := field.metadata.get("description"):
+            yield field.name, field.type, description
+    for name, member in vars(error).items():
+        if isinstance(member, property) and member.fget and member.__doc__ and name != "message":
+            yield name, get_type_hints(member.fget)["return"], member.__doc__
+
+
+def _graphql_type(name: str, declared: Any) -> Any:
+    if name.endswith("_id"):
+        return strawberry.ID
+    if name.endswith("_credits"):
+        return Credits
+    return {"problems": list[Problem], "balance": Balance}.get(name, declared)
+
+
+class ErrorType:
+    """A `BillingError` class with its GraphQL type. Strawberry calls `handle` for errors that a resolver raises."""
+
+    def __init__(self, error: type[BillingError]) -> None:
+        members = list(_members(error))
+        self.exception_type = error
+        self._attributes = {name.removesuffix("_credits"): name for name, _, _ in members}
+        namespace: dict[str, Any] = {
+            name.removesuffix("_credits"): declare.value(description=description) for name, _, description in members
+        }
+        namespace["__annotations__"] = {
+            name.removesuffix("_credits"): _graphql_type(name, declared) for name, declared, _ in members
+        }
+        cls = type(f"{error.__name__}Error", (UserError,), namespace | {"__module__": __name__})
+        declared = declare.type(description=error.__doc__ or "", needs=Permission.INHERITED)
+        self.error_type: type[UserError] = declared(cls)
+
+    def convert(self, error: BillingError, context: Context) -> UserError:
+        """The GraphQL object of this error."""
+        values = {name: getattr(error, attribute) for name, attribute in self._attributes.items()}
+        if "problems" in values:
+            values["problems"] = [build_from(Problem, problem) for problem in values["problems"]]
+        if "balance" in values:
+            if not isinstance(values["balance"], AccountBalance):
+                raise TypeError(f"{type(error).__name__} must carry the balance of the account")
+            values["balance"] = to_balance(values["balance"], context)
+        return self.error_type(message=error.message, **values)
+
+    def handle(self, exception: BillingError, *, field: StrawberryField, info: Info[Any, Any]) -> UserError:
+        return self.convert(exception, info.context)
+
+
+ERROR_TYPES: Final = {error: ErrorType(error) for error in _error_classes()}
+
+
+def to_user_error(error: BillingError, context: Context) -> UserError:
+    """The GraphQL object of an error, for an item of a list. Raises: `error` itself: it has no GraphQL type."""
+    for cls in type(error).__mro__:
+        if cls in ERROR_TYPES:
+            return ERROR_TYPES[cls].convert(error, context)
+    raise error
+
+
+def result_union(name: str, success: type[Any], errors: Sequence[type[BillingError] | type[UserError]]) -> Any:
+    """The union of a success type and the types of `errors`, as an annotation for Strawberry."""
+    members = [ERROR_TYPES[error].error_type if issubclass(error, BillingError) else error for error in errors]
+    description = f"{success.__name__}, or the reason why the request was refused."
+    return Annotated[Union[(success, *members)], strawberry.union(name, description=description)]

@@ -1,23 +1,32 @@
-"""Checks of inputs that are of the right type and still no ids, keys or names: refused before anything is decided."""
+"""Checks of ids and list lengths in arguments, before anything else is decided."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+
+from strawberry.utils.str_converters import to_camel_case
 
 from app.credits import check_key
 from app.errors import BadRequest, InvalidInput
 
 
 def check_ids(**ids: str | None) -> None:
-    """Ids, keys and names: 1 to 255 visible characters each; null is left to whoever takes it. Raises: BadRequest."""
+    """Check ids and names, given by their path: 1 to 255 visible characters each. None is not checked.
+
+    Raises: BadRequest: names the path.
+    """
     for path, text in ids.items():
         if text is not None:
             try:
                 check_key(text, path=path)
-            except InvalidInput as refusal:
-                raise BadRequest(refusal.message) from None
+            except InvalidInput as error:
+                raise BadRequest(error.message) from None
 
 
-def check_list_length(items: Iterable[object], *, name: str, limit: int) -> None:
-    """Raises: BadRequest: empty, or more than `limit`."""
-    count = sum(1 for _ in items)
-    if not 1 <= count <= limit:
-        raise BadRequest(f"{name} must have 1 to {limit:,} items; it has {count:,}.")
+def check_input_ids(input: object, *names: str) -> None:
+    """Check these fields of a mutation's `input`, like `check_ids`."""
+    check_ids(**{f"input.{to_camel_case(name)}": getattr(input, name) for name in names})
+
+
+def check_list_length(items: Sequence[object], *, name: str, limit: int) -> None:
+    """Raises: BadRequest: the list is empty or has more than `limit` items."""
+    if not 1 <= len(items) <= limit:
+        raise BadRequest(f"{name} must have 1 to {limit:,} items; it has {len(items):,}.")

@@ -1,25 +1,45 @@
-"""Whose accounts a viewer may look at. What it may not see is "not found", like what does not exist."""
+"""Which accounts a caller may read and change.
+
+An account that the caller may not read is reported like one that does not exist.
+"""
 
 from app.api.context import Context
+from app.api.input_checks import check_ids
 from app.auth.caller import Caller, Scope, can_read, has_scope
 from app.errors import BadRequest, Forbidden
 
 
 def resolve_owner(context: Context, owner_id: str | None) -> str | None:
-    """The owner whose account is asked for: the viewer's own where none is named; None where it may not look.
+    """The requested owner, or the caller's own id if none is given. None: the caller may not read that account.
 
-    Raises: BadRequest: a service names nobody and has no account of its own.
+    Raises: BadRequest: a service key did not name an owner.
     """
-    viewer = context.authenticated_caller
+    caller = context.authenticated_caller
     if owner_id is None:
-        if viewer.owner_id is None:
-            raise BadRequest("Name the owner: a service key has no account of its own.")
-        return viewer.owner_id
-    return owner_id if can_read(viewer, owner_id) else None
+        if caller.owner_id is None:
+            raise BadRequest("ownerId is required: a service key has no account of its own.")
+        return caller.owner_id
+    return owner_id if can_read(caller, owner_id) else None
+
+
+def require_readable_owner(context: Context, owner_id: str | None, *, path: str = "ownerId") -> str:
+    """Like `resolve_owner`, for fields that cannot be null. Raises: BadRequest; Forbidden: not readable."""
+    check_ids(**{path: owner_id})
+    owner = resolve_owner(context, owner_id)
+    if owner is None:
+        raise Forbidden("You may not read the account of this owner.")
+    return owner
+
+
+def require_writable_owner(context: Context, owner_id: str | None) -> str:
+    """The owner whose account a mutation with `input.ownerId` changes. Raises: BadRequest, Forbidden."""
+    owner = require_readable_owner(context, owner_id, path="input.ownerId")
+    check_can_change(context, owner, f"The account of {owner!r}")
+    return owner
 
 
 def readable_owners(caller: Caller) -> list[str] | None:
-    """The owners whose things the viewer may find; None: everybody's."""
+    """The owners whose objects the caller may read; None: every owner's."""
     if has_scope(caller, Scope.READ):
         return None
     own = [caller.owner_id] if caller.owner_id is not None else []
@@ -27,17 +47,18 @@ def readable_owners(caller: Caller) -> list[str] | None:
 
 
 def writable_owners(caller: Caller) -> list[str] | None:
-    """The owners whose accounts the viewer may change (see `check_may_change`); None: everybody's."""
+    """The owners whose accounts the caller may change (see `check_can_change`); None: every owner's."""
     if has_scope(caller, Scope.CHARGE) or has_scope(caller, Scope.ADMIN):
         return None
     return [caller.owner_id] if caller.owner_id is not None else []
 
 
 def check_can_change(context: Context, owner_id: str, what: str) -> None:
-    """What is an organisation's its members may look at; to change it takes the owner, a service or an operator.
+    """Only the owner, a service that may charge and an operator may change an account; members of an organisation may
+    only read it. `what` begins the message.
 
     Raises: Forbidden.
     """
-    viewer = context.authenticated_caller
-    if viewer.owner_id != owner_id and not has_scope(viewer, Scope.CHARGE) and not has_scope(viewer, Scope.ADMIN):
-        raise Forbidden(f"{what} is another's: you may look at it, and not change it.")
+    caller = context.authenticated_caller
+    if caller.owner_id != owner_id and not has_scope(caller, Scope.CHARGE) and not has_scope(caller, Scope.ADMIN):
+        raise Forbidden(f"{what} belongs to another owner: you may read it, but not change it.")

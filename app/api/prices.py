@@ -1,37 +1,40 @@
-"""Prices: what one block run costs, what a plan would cost, the rate card, and publishing a new one."""
+"""Prices: the price of a block run, the estimate of a plan, and rate cards."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import strawberry
 from strawberry.scalars import JSON
 
-from app.api.accounts.balance import load_figures
-from app.api.audit_context import audit_context
-from app.api.context import ResolverInfo
-from app.api.error_types import (
-    BalanceLimitReachedError,
-    IdempotencyConflictError,
-    InvalidInputError,
-    InvalidRateCardError,
-    MeasurementMissingError,
-    PriceNotFoundError,
-)
+from app.api.accounts.balance import load_account_balance
+from app.api.context import ResolverInfo, audit_context
+from app.api.error_types import result_union
 from app.api.input_checks import check_ids, check_list_length
-from app.api.owner_scope import resolve_owner
+from app.api.mutation import mutation
+from app.api.objects import build_from
+from app.api.owner_scope import require_readable_owner
 from app.api.scalars import Credits, RateCardDocument
-from app.api.tasks.charging import Measurements, check_settings
 from app.engine import declare
 from app.engine.permissions import AuditPolicy, Permission
-from app.engine.scalars import to_json
+from app.engine.scalars import Long, to_json
 from app.engine.schema import describe_enum
-from app.errors import BadRequest, BillingError, Forbidden, InvalidInput, PriceUnavailable
-from app.pricing import estimates as estimates
-from app.pricing import publishing
+from app.errors import (
+    BadRequest,
+    BalanceLimitReached,
+    BillingError,
+    IdempotencyConflict,
+    InvalidInput,
+    InvalidRateCard,
+    MeasurementMissing,
+    PriceNotFound,
+    PriceUnavailable,
+)
+from app.pricing import estimates, measurements, publishing
 from app.pricing.outcomes import BlockRunOutcome, OutcomePrices
-from app.pricing.quotes import BlockPrices as PricedBlock
-from app.pricing.quotes import Card, Quote, Rule, Unit, quote
+from app.pricing.quotes import BlockPrices as BlockPricesState
+from app.pricing.quotes import Card, quote
 
 
 class PriceUnit(StrEnum):
@@ -49,9 +52,9 @@ class UnlistedBlocks(StrEnum):
 
 describe_enum(
     PriceUnit,
-    description="What a price counts.",
+    description="The unit of a price.",
     values={
-        PriceUnit.RUN: "Each block run.",
+        PriceUnit.RUN: "One block run.",
         PriceUnit.SECOND: "Seconds.",
         PriceUnit.ITEM: "Items.",
         PriceUnit.BYTE: "Bytes.",
@@ -60,133 +63,162 @@ describe_enum(
 )
 describe_enum(
     UnlistedBlocks,
-    description="What a rate card does with blocks that it does not name.",
-    values={UnlistedBlocks.REFUSED: "No price: they must not run.", UnlistedBlocks.FREE: "They cost 0."},
+    description="What applies to blocks that are not in the rate card.",
+    values={
+        UnlistedBlocks.REFUSED: "They have no price and must not run.",
+        UnlistedBlocks.FREE: "They cost 0.",
+    },
 )
 
 
-@declare.type(description="What one block run costs now.", needs=Permission.INHERITED)
+@strawberry.input(description="The measurements of a block run, for prices that depend on them.")
+class Measurements:
+    seconds: float | None = strawberry.field(default=None, description="Its duration in seconds.")
+    items: Long | None = strawberry.field(default=None, description="The number of items processed.")
+    bytes: Long | None = strawberry.field(default=None, description="The number of bytes processed.")
+    usd: str | None = strawberry.field(
+        default=None, description='The cost charged by the provider, in US dollars, as a decimal string: "0.0123".'
+    )
+
+    def read(self, path: str) -> measurements.Measurements:
+        """The checked measurements. Raises: BadRequest: names the value that is out of bounds, under `path`."""
+        try:
+            return measurements.parse_measurements(
+                seconds=self.seconds, items=self.items, bytes=self.bytes, usd=self.usd, path=path
+            )
+        except InvalidInput as error:
+            raise BadRequest(error.message) from None
+
+
+def check_settings(settings: object, path: str) -> Mapping[str, Any] | None:
+    """The settings of a block. Raises: BadRequest: they are not an object."""
+    if settings is None or isinstance(settings, dict):
+        return settings
+    raise BadRequest(f"{path} must be an object.")
+
+
+@declare.type(description="The price of one block run.", needs=Permission.INHERITED)
 class BlockPrice:
     credits: Credits = declare.value(description="The price of this block run.")
-    unit: PriceUnit = declare.value(description="What the price counts.")
-    rate: float = declare.value(description="Credits for one unit, for display; `credits` is exact.")
-    rule: JSON | None = declare.value(description="The rule that says so; null with one's own key.")
-    rate_card_version: int = declare.value(description="The rate card in force.")
+    unit: PriceUnit = declare.value(description="The unit of the price.")
+    rate: float = declare.value(description="Credits per unit, for display. `credits` is exact.")
+    rule: JSON | None = declare.value(
+        description="The rule that sets the price; null if no rule applies, such as with the customer's own key."
+    )
+    rate_card_version: int = declare.value(description="The version of the rate card in force.")
 
 
-PriceResult = Annotated[
-    BlockPrice | PriceNotFoundError | MeasurementMissingError | BalanceLimitReachedError,
-    strawberry.union("PriceResult", description="The price, or why there is none."),
-]
-
-
-@strawberry.input(description="A line of a plan: so many runs of one block with the same settings.")
+@strawberry.input(description="A line of a plan: a number of runs of one block with the same settings.")
 class PlannedBlockRun:
-    block: str = strawberry.field(description="The block, as the rate card names it.")
-    settings: JSON | None = strawberry.field(default=None, description="The block's settings, an object.")
+    block: str = strawberry.field(description="The block, as named in the rate card.")
+    settings: JSON | None = strawberry.field(default=None, description="The settings of the block, an object.")
     uses_own_key: bool = strawberry.field(default=False, description="Whether the customer's own key is used.")
-    measurements: Measurements | None = strawberry.field(default=None, description="Of each run, expected.")
-    count: int = strawberry.field(default=1, description="How many runs, from 1 to 1,000,000.")
+    measurements: Measurements | None = strawberry.field(
+        default=None, description="The expected measurements of each run."
+    )
+    count: int = strawberry.field(default=1, description="The number of runs, 1 to 1,000,000.")
 
 
 @declare.type(description="A line of an estimate.", needs=Permission.INHERITED)
 class EstimateLine:
     block: str = declare.value(description="The block.")
-    count: int = declare.value(description="How many runs.")
-    credits_each: Credits = declare.value(description="What one run costs.")
-    credits: Credits = declare.value(description="What the line costs.")
-    rule: JSON | None = declare.value(description="The rule that says so; null with one's own key.")
+    count: int = declare.value(description="The number of runs.")
+    credits_each: Credits = declare.value(description="The cost of one run.")
+    credits: Credits = declare.value(description="The cost of all runs of the line.")
+    rule: JSON | None = declare.value(description="The rule that sets the price; null if no rule applies.")
 
 
-@declare.type(description="What a plan would cost at today's prices and balance.", needs=Permission.INHERITED)
+@declare.type(description="The cost of a plan at the current prices and balance.", needs=Permission.INHERITED)
 class TaskEstimate:
-    credits: Credits = declare.value(description="The plan's cost.")
-    lines: list[EstimateLine] = declare.value(description="Its lines, in the plan's order.")
-    affordable: bool = declare.value(description="Whether all of it could be paid now.")
+    credits: Credits = declare.value(description="The cost of the plan.")
+    lines: list[EstimateLine] = declare.value(description="The lines, in the order of the plan.")
+    affordable: bool = declare.value(description="Whether the available credits pay for all of it.")
     first_unaffordable_line: int | None = declare.value(
-        description="The first line, counted from 0, that could not be paid in full; null where all can."
+        description="The index, from 0, of the first line that the available credits do not pay in full; null if they "
+        "pay for all."
     )
-    shortfall: Credits = declare.value(description="Credits to add so that all of it could be paid.")
+    shortfall: Credits = declare.value(description="The credits that are missing; 0 if none are.")
 
 
-@declare.type(description="One rule of a block's price.", needs=Permission.INHERITED)
+@declare.type(description="A rule of the price of a block.", needs=Permission.INHERITED)
 class PriceRule:
-    when: JSON | None = declare.value(description="The settings that it wants; null: any.")
-    credits: Credits = declare.value(description="Credits for every `per` units.")
-    unit: PriceUnit = declare.value(description="What it counts.")
-    per: int = declare.value(description="The divisor.")
+    when: JSON | None = declare.value(description="The settings to which the rule applies; null: any.")
+    credits: Credits = declare.value(description="The price in credits of `per` units.")
+    unit: PriceUnit = declare.value(description="The unit.")
+    per: int = declare.value(description="The number of units that cost `credits`.")
 
 
-@declare.type(description="What a block run costs that did not succeed.", needs=Permission.INHERITED)
+@declare.type(description="The price of a block run with this outcome.", needs=Permission.INHERITED)
 class OutcomePrice:
-    outcome: BlockRunOutcome = declare.value(description="How it ended.")
-    at_most: Credits | None = declare.value(description="What it costs at the most; null: what success costs.")
+    outcome: BlockRunOutcome = declare.value(description="The outcome.")
+    at_most: Credits | None = declare.value(description="The maximum cost; null: the full price.")
 
 
 @declare.type(description="The prices of one block.", needs=Permission.INHERITED)
 class BlockPrices:
     block: str = declare.value(description="The block.")
-    provider: str | None = declare.value(description="Who does the work.")
-    priced_by_model: bool = declare.value(description="Whether it costs what its model costs: see models.")
-    rules: list[PriceRule] = declare.value(description="Its rules; none where it is priced by model.")
-    outcomes: list[OutcomePrice] = declare.value(description="Its own outcomes; the others are the card's.")
-
-
-@declare.type(description="What a block priced by model costs with this model.", needs=Permission.INHERITED)
-class ModelPrice:
-    model: str = declare.value(description="The model, as the settings name it.")
-    provider: str = declare.value(description="Who runs it.")
-    credits: Credits = declare.value(description="Credits for each run.")
-
-
-@declare.type(description="A version of all prices.", needs=Permission.INHERITED)
-class RateCard:
-    version: int = declare.value(description="Its number.")
-    effective_at: datetime = declare.value(description="When it took or takes effect.")
-    unlisted_blocks: UnlistedBlocks = declare.value(description="What it does with blocks that it does not name.")
-    blocks: list[BlockPrices] = declare.value(description="The blocks, in the card's order.")
-    models: list[ModelPrice] = declare.value(description="The models, in the card's order.")
+    provider: str | None = declare.value(description="The provider that the block calls; null if none is named.")
+    priced_by_model: bool = declare.value(description="Whether the price is that of the model: see `models`.")
+    rules: list[PriceRule] = declare.value(description="The rules; empty if the block is priced by model.")
     outcomes: list[OutcomePrice] = declare.value(
-        description="What block runs cost that did not succeed; in full where an outcome is not named."
+        description="The outcome prices of this block. For other outcomes those of the rate card apply."
     )
 
 
-@strawberry.input(description="A rate card to publish.")
+@declare.type(description="The price of a run with this model, for blocks priced by model.", needs=Permission.INHERITED)
+class ModelPrice:
+    model: str = declare.value(description="The model, as named in the settings.")
+    provider: str = declare.value(description="The provider of the model.")
+    credits: Credits = declare.value(description="Credits per run.")
+
+
+@declare.type(description="A rate card: one version of all prices.", needs=Permission.INHERITED)
+class RateCard:
+    version: int = declare.value(description="The version.")
+    effective_at: datetime = declare.value(description="When it took effect, or takes effect.")
+    unlisted_blocks: UnlistedBlocks = declare.value(description="What applies to blocks that it does not list.")
+    blocks: list[BlockPrices] = declare.value(description="The blocks, in the order of the document.")
+    models: list[ModelPrice] = declare.value(description="The models, in the order of the document.")
+    outcomes: list[OutcomePrice] = declare.value(
+        description="The outcome prices. Outcomes that are not listed cost the full price."
+    )
+
+
+@strawberry.input(description="The rate card to publish.")
 class PublishRateCardInput:
-    document: RateCardDocument = strawberry.field(description="The card.")
+    document: RateCardDocument = strawberry.field(description="The rate card.")
     effective_at: datetime | None = strawberry.field(
-        default=None, description="When it takes effect, at least 10 s ahead; null: as soon as every worker holds it."
+        default=None, description="When it takes effect, at least 10 seconds ahead; null: as soon as possible."
     )
-    reason: str | None = strawberry.field(default=None, description="Why, for the record.")
-    idempotency_key: str = strawberry.field(description="The same key and request again gives the first result.")
+    reason: str | None = strawberry.field(default=None, description="The reason, for the audit log.")
+    idempotency_key: str = strawberry.field(
+        description="A repeated request with the same key returns the first result."
+    )
 
 
 @declare.type(description="The rate card is published.", needs=Permission.INHERITED)
 class PublishRateCardSuccess:
-    rate_card: RateCard = declare.value(description="The card, with its version and instant.")
-    replayed: bool = declare.value(description="Whether the same request had published it before.")
+    rate_card: RateCard = declare.value(description="The rate card, with its version and when it takes effect.")
+    replayed: bool = declare.value(description="Whether an earlier request with this key has published it.")
 
 
-PublishRateCardResult = Annotated[
-    PublishRateCardSuccess | InvalidRateCardError | InvalidInputError | IdempotencyConflictError,
-    strawberry.union("PublishRateCardResult", description="Published, or why not."),
-]
-
-Block = Annotated[str, strawberry.argument(description="The block, as the rate card names it.")]
-BlockSettings = Annotated[JSON | None, strawberry.argument(description="The block's settings, an object.")]
+Block = Annotated[str, strawberry.argument(description="The block, as named in the rate card.")]
+BlockSettings = Annotated[JSON | None, strawberry.argument(description="The settings of the block, an object.")]
 OwnKey = Annotated[bool, strawberry.argument(description="Whether the customer's own provider key is used.")]
-Measured = Annotated[Measurements | None, strawberry.argument(description="For prices that are by measure.")]
-Plan = Annotated[list[PlannedBlockRun], strawberry.argument(description="1 to 1,000 lines, in the order they run.")]
-Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Whose balance; null: one's own.")]
-Version = Annotated[int | None, strawberry.argument(description="Which card; null: the one in force.")]
-Publish = Annotated[PublishRateCardInput, strawberry.argument(description="The card, and when.")]
+Measured = Annotated[
+    Measurements | None, strawberry.argument(description="Required if the price depends on measurements.")
+]
+Plan = Annotated[list[PlannedBlockRun], strawberry.argument(description="1 to 1,000 lines, in the order of execution.")]
+Owner = Annotated[strawberry.ID | None, strawberry.argument(description="The owner who pays; null: the caller.")]
+Version = Annotated[int | None, strawberry.argument(description="The version; null: the rate card in force.")]
 
 
-@strawberry.type(description="Reading prices.")
+@strawberry.type(description="Queries for prices.")
 class PriceQueries:
     @declare.query(
         needs=Permission.AUTHENTICATED,
-        description="What one block run with these settings would cost now, and which rule says so.",
+        description="The current price of a block run with these settings, and the rule that sets it.",
+        graphql_type=result_union("PriceResult", BlockPrice, (PriceNotFound, MeasurementMissing, BalanceLimitReached)),
     )
     async def block_price(
         self,
@@ -195,57 +227,63 @@ class PriceQueries:
         settings: BlockSettings = None,
         uses_own_key: OwnKey = False,
         measurements: Measured = None,
-    ) -> PriceResult:
+    ) -> BlockPrice:
         check_ids(block=block)
-        card = await info.context.state.rate_cards.current_card()
         found = quote(
-            card,
+            await info.context.state.rate_cards.current_card(),
             block,
             check_settings(settings, "settings"),
             uses_own_key=uses_own_key,
             measurements=measurements.read("measurements") if measurements else None,
         )
-        return to_block_price(found)
+        return build_from(
+            BlockPrice, found, unit=PriceUnit[found.unit.name], rate=float(found.rate), rule=to_json(found.rule)
+        )
 
     @declare.query(
         needs=Permission.AUTHENTICATED,
-        description="What a plan of block runs would cost, and where the balance would run out. A line without a price "
-        "is an error with the code PRICE_NOT_FOUND.",
+        description="The cost of a plan of block runs, and the line at which the available credits run out. A line "
+        "without a price is an error with the code PRICE_NOT_FOUND.",
     )
     async def estimate_task(self, info: ResolverInfo, block_runs: Plan, owner_id: Owner = None) -> TaskEstimate:
-        check_ids(ownerId=owner_id)
         check_list_length(block_runs, name="blockRuns", limit=estimates.MAX_LINES)
-        owner = resolve_owner(info.context, owner_id)
-        if owner is None:
-            raise Forbidden("You may not look at that owner's balance.")
-        planned = [_planned(line, f"blockRuns.{place}") for place, line in enumerate(block_runs)]
+        owner = require_readable_owner(info.context, owner_id)
+        planned = [_to_planned_run(line, f"blockRuns.{position}") for position, line in enumerate(block_runs)]
         card = await info.context.state.rate_cards.current_card()
-        figures = await load_figures(owner, info.context)
+        balance = await load_account_balance(owner, info.context)
         try:
-            found = estimates.estimate_cost(card, planned, available_credits=figures.available)
-        except InvalidInput as refusal:
-            raise BadRequest(refusal.message) from None
-        except BillingError as refusal:
-            raise PriceUnavailable(refusal.message) from None
-        return _estimate_of(found)
+            found = estimates.estimate_cost(card, planned, available_credits=balance.available)
+        except InvalidInput as error:
+            raise BadRequest(error.message) from None
+        except BillingError as error:
+            raise PriceUnavailable(error.message) from None
+        return build_from(
+            TaskEstimate,
+            found,
+            lines=[build_from(EstimateLine, line, rule=to_json(line.quote.rule)) for line in found.lines],
+            affordable=found.is_affordable,
+            shortfall=found.shortfall_credits,
+        )
 
     @declare.query(
-        needs=Permission.AUTHENTICATED, description="The rate card in force, or any version; null where none is."
+        needs=Permission.AUTHENTICATED,
+        description="The rate card in force, or any version. Null if it does not exist.",
     )
     async def rate_card(self, info: ResolverInfo, version: Version = None) -> RateCard | None:
         card = await info.context.state.rate_cards.find_card(version)
-        return to_rate_card(card) if card else None
+        return _to_rate_card(card) if card else None
 
 
-@strawberry.type(description="Changing prices.")
+@strawberry.type(description="Mutations of prices.")
 class PriceMutations:
-    @declare.mutation(
+    @mutation(
         needs=Permission.OPERATOR,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
-        description="Publish a new version of all prices. Every worker holds it before it counts.",
+        description="Publish a new version of all prices. It takes effect after all server processes have loaded it.",
+        errors=(InvalidRateCard, InvalidInput, IdempotencyConflict),
     )
-    async def publish_rate_card(self, info: ResolverInfo, input: Publish) -> PublishRateCardResult:
-        published = await publishing.publish_rate_card(
+    async def publish_rate_card(self, info: ResolverInfo, input: PublishRateCardInput) -> PublishRateCardSuccess:
+        done = await publishing.publish_rate_card(
             input.document,
             effective_at=input.effective_at,
             actor=info.context.authenticated_caller.actor,
@@ -253,83 +291,46 @@ class PriceMutations:
             idempotency_key=input.idempotency_key,
             audit=audit_context(info),
         )
-        return PublishRateCardSuccess(rate_card=to_rate_card(published.card), replayed=published.replayed)
+        return PublishRateCardSuccess(rate_card=_to_rate_card(done.card), replayed=done.replayed)
 
 
-def to_block_price(found: Quote) -> BlockPrice:
-    return BlockPrice(
-        credits=Credits(found.credits),
-        unit=PriceUnit[found.unit.name],
-        rate=float(found.rate),
-        rule=to_json(found.rule),
-        rate_card_version=found.rate_card_version,
-    )
-
-
-def to_rate_card(card: Card) -> RateCard:
-    return RateCard(
-        version=card.version,
-        effective_at=card.effective_at,
+def _to_rate_card(card: Card) -> RateCard:
+    return build_from(
+        RateCard,
+        card,
         unlisted_blocks=UnlistedBlocks.FREE if card.unlisted_free else UnlistedBlocks.REFUSED,
-        blocks=[_block_of(prices) for prices in card.blocks.values()],
-        models=[ModelPrice(model=m.model, provider=m.provider, credits=Credits(m.credits)) for m in card.models],
-        outcomes=_outcomes_of(card.outcomes),
+        blocks=[_to_block_prices(prices) for prices in card.blocks.values()],
+        models=[build_from(ModelPrice, price) for price in card.models],
+        outcomes=_to_outcome_prices(card.outcomes),
     )
 
 
-def _outcomes_of(outcomes: OutcomePrices) -> list[OutcomePrice]:
+def _to_outcome_prices(outcomes: OutcomePrices) -> list[OutcomePrice]:
     return [
-        OutcomePrice(outcome=outcome, at_most=None if most is None else Credits(most))
-        for outcome, most in outcomes.items()
+        OutcomePrice(outcome=outcome, at_most=None if credits is None else Credits(credits))
+        for outcome, credits in outcomes.items()
     ]
 
 
-def _block_of(prices: PricedBlock) -> BlockPrices:
-    # Blocks priced by model share one long list: it stands once, in models.
-    rules: tuple[Rule, ...] = () if prices.priced_by_model else prices.rules
-    return BlockPrices(
-        block=prices.block,
-        provider=prices.provider,
-        priced_by_model=prices.priced_by_model,
+def _to_block_prices(prices: BlockPricesState) -> BlockPrices:
+    # The rules of a block priced by model are the prices of the models, which `models` lists once for all blocks.
+    rules = () if prices.priced_by_model else prices.rules
+    return build_from(
+        BlockPrices,
+        prices,
         rules=[
-            PriceRule(
-                when=to_json(rule.when or None), credits=Credits(rule.credits), unit=_unit(rule.unit), per=rule.per
-            )
+            build_from(PriceRule, rule, when=to_json(rule.when or None), unit=PriceUnit[rule.unit.name])
             for rule in rules
         ],
-        outcomes=_outcomes_of(prices.outcomes),
+        outcomes=_to_outcome_prices(prices.outcomes),
     )
 
 
-def _unit(unit: Unit) -> PriceUnit:
-    return PriceUnit[unit.name]
-
-
-def _planned(line: PlannedBlockRun, path: str) -> estimates.PlannedBlockRun:
+def _to_planned_run(line: PlannedBlockRun, path: str) -> estimates.PlannedBlockRun:
     check_ids(**{f"{path}.block": line.block})
-    return estimates.PlannedBlockRun(
-        block=line.block,
+    return build_from(
+        estimates.PlannedBlockRun,
+        line,
         settings=check_settings(line.settings, f"{path}.settings"),
-        uses_own_key=line.uses_own_key,
         measurements=line.measurements.read(f"{path}.measurements") if line.measurements else None,
-        count=line.count,
-    )
-
-
-def _estimate_of(found: estimates.Estimate) -> TaskEstimate:
-    return TaskEstimate(
-        credits=Credits(found.credits),
-        lines=[
-            EstimateLine(
-                block=line.block,
-                count=line.count,
-                credits_each=Credits(line.credits_each),
-                credits=Credits(line.credits),
-                rule=to_json(line.quote.rule),
-            )
-            for line in found.lines
-        ],
-        affordable=found.is_affordable,
-        first_unaffordable_line=found.first_unaffordable_line,
-        shortfall=Credits(found.shortfall_credits),
     )

@@ -1,15 +1,15 @@
-"""The schema: the parts joined, and what every schema of ours must fulfil."""
+"""The GraphQL schema: the root types, and the checks that every field has a permission and every part a description."""
 
 from collections.abc import Iterable
 from typing import Final
 
 import strawberry
 
+from app.api.accounts.account import AccountQueries
 from app.api.accounts.mutations import AccountMutations
 from app.api.accounts.subscriptions import AccountSubscription
-from app.api.accounts.types import AccountQueries
 from app.api.audit_log import AuditLogQueries
-from app.api.error_mapping import ERROR_HANDLERS
+from app.api.error_types import ERROR_TYPES
 from app.api.notifications import NotificationMutations, NotificationSubscription
 from app.api.prices import PriceMutations, PriceQueries
 from app.api.scalars import SCALARS
@@ -17,12 +17,10 @@ from app.api.tasks.agents import AgentQueries
 from app.api.tasks.charging import ChargingMutations
 from app.api.tasks.holds import HoldMutations
 from app.api.tasks.lifecycle import LifecycleMutations
+from app.api.tasks.queries import TaskQueries
 from app.api.tasks.reversals import ReversalMutations
 from app.api.tasks.subscriptions import TaskSubscription
-from app.api.tasks.types import TaskQueries
-from app.api.topups.auto_top_up import AutoTopUpMutations
-from app.api.topups.mutations import RefundMutations
-from app.api.topups.types import TopUpMutations, TopUpQueries
+from app.api.topups.mutations import TopUpMutations, TopUpQueries
 from app.engine.global_ids import NodeQueries
 from app.engine.schema import create_schema
 
@@ -31,12 +29,12 @@ UNLIMITED_MUTATIONS: Final = frozenset({"charge", "chargeBatch", "placeHold", "c
 of the queue (OVERLOADED)."""
 
 
-@strawberry.type(description="Everything that can be read.")
+@strawberry.type(description="All queries.")
 class Query(AccountQueries, AgentQueries, TaskQueries, TopUpQueries, PriceQueries, AuditLogQueries, NodeQueries):
     pass
 
 
-@strawberry.type(description="Everything that changes something.")
+@strawberry.type(description="All mutations.")
 class Mutation(
     LifecycleMutations,
     ChargingMutations,
@@ -44,15 +42,13 @@ class Mutation(
     ReversalMutations,
     AccountMutations,
     TopUpMutations,
-    RefundMutations,
-    AutoTopUpMutations,
     NotificationMutations,
     PriceMutations,
 ):
     pass
 
 
-@strawberry.type(description="What is pushed.")
+@strawberry.type(description="All subscriptions.")
 class Subscription(AccountSubscription, TaskSubscription, NotificationSubscription):
     pass
 
@@ -71,5 +67,5 @@ def build_schema(
         subscription=subscription,
         types=types,
         scalars=SCALARS,
-        exception_handlers=ERROR_HANDLERS,
+        exception_handlers=tuple(ERROR_TYPES.values()),
     )

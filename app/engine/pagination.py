@@ -3,7 +3,7 @@
 A cursor contains the name of its list, the account id and a position. A cursor of another list or account is refused.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Final, Generic, TypeVar
@@ -88,6 +88,40 @@ def parse_cursor_time(text: str) -> datetime:
     raise BadRequest(_INVALID_CURSOR)
 
 
+async def paginate(
+    list_name: str,
+    account_id: Part,
+    position_types: Sequence[type],
+    *,
+    first: int,
+    after: str | None,
+    read: Callable[[int, Any], Awaitable[Sequence[Row]]],
+    position_of: Callable[[Row], tuple[Part | datetime, ...]],
+    node_of: Callable[[Row], Item],
+) -> Connection[Item]:
+    """One page of a list.
+
+    A position in the list is a tuple of `position_types` (int, str, datetime). `read(limit, position)`
+    returns at most `limit` rows after `position`, or from the beginning if that is None.
+
+    Raises: BadRequest: `first` is out of bounds, or `after` is not a cursor of this list.
+    """
+    shape = [str if part_type is datetime else part_type for part_type in position_types]
+    position = decode_cursor(after, list_name, account_id, shape=shape)
+    if position is not None:
+        position = tuple(
+            parse_cursor_time(part) if part_type is datetime else part
+            for part, part_type in zip(position, position_types, strict=True)
+        )
+    rows = await read(check_first(first) + 1, position)
+
+    def cursor_of(row: Row) -> str:
+        parts = (part.isoformat() if isinstance(part, datetime) else part for part in position_of(row))
+        return encode_cursor(list_name, account_id, *parts)
+
+    return build_connection(rows, first=first, after=after, cursor_of=cursor_of, node_of=node_of)
+
+
 def build_connection(
     rows: Sequence[Row],
     *,
@@ -107,3 +141,8 @@ def build_connection(
             end_cursor=edges[-1].cursor if edges else None,
         ),
     )
+
+
+def before_number(position: tuple[int] | None, maximum: int) -> int:
+    """The upper bound of a list that is read downwards by number: that of `position`, at most `maximum`."""
+    return maximum if position is None else max(0, min(position[0], maximum))

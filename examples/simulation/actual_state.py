@@ -94,12 +94,12 @@ async def _account(client: Client, token: str, owner_id: str) -> ActualAccount:
 async def _read_agent(client: Client, token: str, key: OwnerAgent, state: ActualState) -> None:
     pages = _pages(client, token, documents.AGENT_TASKS, "tasks", ownerId=key.owner_id, agentId=key.agent_id)
     async for agent in pages:
-        state.agents[key] = ActualAgent(agent["cost"]["total"], agent["cost"]["tasks"])
+        state.agents[key] = ActualAgent(agent["cost"]["total"], agent["cost"]["taskCount"])
         for edge in agent["tasks"]["edges"]:
             task, cost = edge["node"], edge["node"]["cost"]
             state.tasks[task["taskId"]] = ActualTask(
                 status=task["status"],
-                block_run_count=task["steps"],
+                block_run_count=task["blockRunCount"],
                 total=cost["total"],
                 charged=cost["charged"],
                 reversed=cost["reversed"],

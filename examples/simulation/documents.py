@@ -83,14 +83,14 @@ ESTIMATE_TASK: Final = Operation(
 BALANCE: Final = Operation("account", "query account { account { balance { available version asOf } canRun { ok } } }")
 LIBRARY: Final = Operation(
     "agent",
-    """query library($agentId: ID!) { agent(agentId: $agentId) { cost { total tasks averagePerTask }
-      tasks(first: 50) { edges { node { taskId status steps cost { total charged reversed } } } } } }""",
+    """query library($agentId: ID!) { agent(agentId: $agentId) { cost { total taskCount averagePerTask }
+      tasks(first: 50) { edges { node { taskId status blockRunCount cost { total charged reversed } } } } } }""",
 )
 AGENT_TASKS: Final = Operation(
     "agent",
     """query agentTasks($agentId: ID!, $ownerId: ID!, $after: String) { agent(agentId: $agentId, ownerId: $ownerId) {
-      cost { total tasks } tasks(first: 100, after: $after) {
-        edges { node { taskId status steps cost { total charged reversed } } }
+      cost { total taskCount } tasks(first: 100, after: $after) {
+        edges { node { taskId status blockRunCount cost { total charged reversed } } }
         pageInfo { hasNextPage endCursor } } } }""",
 )
 ENTRIES: Final = Operation(
@@ -114,7 +114,7 @@ ACCOUNT: Final = Operation(
     "account",
     """query account($ownerId: ID!) { account(ownerId: $ownerId) { balance { available held } canRun { ok reason }
       notifications(first: 100, unreadOnly: true) { edges { node { kind agentId } } }
-      resumableTasks(first: 100) { edges { node { task { taskId } lacked required } } } } }""",
+      resumableTasks(first: 100) { edges { node { task { taskId } shortfall required } } } } }""",
 )
 SKIPPED_STARTS: Final = Operation(
     "agent",

@@ -81,7 +81,7 @@ async def api(db: str, rate_cards: RateCardCache) -> AsyncIterator[Api]:
             rate_cards=rate_cards,
             charge_queue=charge_queue,
             balance_reader=BatchedReads(queries.get_balances, batch_limit=1000),
-            latest_balances=open_latest_balances(feed, low_balance_at=chosen.low_balance_threshold),
+            latest_balances=open_latest_balances(feed, low_balance_threshold=chosen.low_balance_threshold),
             payment_provider=Sandbox("http://testserver", b"a secret of the sandbox, long enough"),
         )
     )

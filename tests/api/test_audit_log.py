@@ -28,7 +28,7 @@ OLIVIA = replace(OPERATOR, key_id="signing-key-1")
 EXECUTOR = replace(SERVICE, actor="service:0123456789abcdef", key_id="0123456789abcdef")
 TRAIL = """query($first: Int! = 25, $after: String, $ownerId: ID, $actor: String, $action: String) {
     auditLog(first: $first, after: $after, ownerId: $ownerId, actor: $actor, action: $action) {
-        edges { cursor node { id at action subject actor keyId scope requestId reason ownerId before after } }
+        edges { cursor node { id createdAt action subject actor keyId scope requestId reason ownerId before after } }
         pageInfo { hasNextPage endCursor } } }"""
 GRANT = {"ownerId": "alice", "credits": 5, "reason": "sorry", "idempotencyKey": "k"}
 
@@ -363,7 +363,7 @@ async def test_pages_are_newest_first_and_by_owner_actor_and_action(api: Api) ->
     rest = (await api.data(OPERATOR, TRAIL, first=100, after=first["pageInfo"]["endCursor"]))["auditLog"]
     found = [edge["node"] for edge in first["edges"] + rest["edges"]]
     assert [one["action"] for one in found] == ["setLowBalanceThreshold", *["grantCredits"] * 6]
-    assert [one["at"] for one in found] == sorted((one["at"] for one in found), reverse=True)
+    assert [one["createdAt"] for one in found] == sorted((one["createdAt"] for one in found), reverse=True)
     assert (first["pageInfo"]["hasNextPage"], rest["pageInfo"]["hasNextPage"]) == (True, False)
     assert found == await the_trail(api)
     assert [one["after"].get("credits") for one in await the_trail(api, ownerId="alice")] == [None, 3, 2, 1]

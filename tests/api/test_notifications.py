@@ -178,7 +178,7 @@ async def test_notices_come_in_pages_and_are_nodes_of_their_owner_alone(api: Api
     agents = [edge["node"]["agentId"] for edge in (*first["edges"], *rest["edges"])]
     assert agents == ["c", "b", "a"]
     assert (first["pageInfo"]["hasNextPage"], rest["pageInfo"]["hasNextPage"]) == (True, False)
-    query = "query($id: ID!) { node(id: $id) { ... on Notice { agentId } } }"
+    query = "query($id: ID!) { node(id: $id) { ... on Notification { agentId } } }"
     named = first["edges"][0]["node"]["id"]
     assert (await api.data(ALICE, query, id=named))["node"] == {"agentId": "c"}
     assert (await api.data(BOB, query, id=named))["node"] is None

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from graphql import GraphQLField, GraphQLInputObjectType, get_named_type, is_required_input_field
 
-from app.api import notifications, prices
-from app.api.accounts import balance, subscriptions
-from app.api.accounts import types as account_fields
+from app.api import owner_scope as api_owner_scope
+from app.api.accounts import account, balance
 from app.api.tasks import agents, lifecycle
-from app.api.topups import auto_top_up
+from app.api.topups import mutations as top_up_mutations
 from app.db import pools
 from app.engine.global_ids import decode_parts, encode_id
 from app.errors import Forbidden, TaskNotFound
@@ -273,9 +272,9 @@ async def test_a_cursor_is_bound_to_its_account_and_no_other_text_is_one(
 async def test_a_resolver_that_forgets_to_ask_still_finds_nothing(
     api: Api, bob: PopulatedAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (account_fields, agents, balance, subscriptions, notifications, prices):
+    for module in (account, agents, balance, api_owner_scope):
         monkeypatch.setattr(module, "resolve_owner", lambda _context, owner_id: owner_id)
-    monkeypatch.setattr(notifications, "check_can_change", lambda *_: None)
+    monkeypatch.setattr(api_owner_scope, "check_can_change", lambda *_: None)
     query = """{ account(ownerId: "bob") { balance { posted version } entries { edges { cursor } }
         grants { edges { cursor } } topUps { edges { cursor } } agents { edges { cursor } } }
         agent(ownerId: "bob", agentId: "bob-agent") { agentId } }"""
@@ -290,8 +289,9 @@ async def test_a_resolver_that_forgets_to_ask_still_finds_nothing(
     for kind in set(KINDS) - {"Account", "Balance"}:
         node = "query($id: ID!) { node(id: $id) { id } }"
         assert (await api.data(ALICE, node, id=bob.node_ids[kind]))["node"] is None, kind
-    mark = 'mutation { markNotificationsRead(input: {ownerId: "bob"}) { ... on MarkNotificationsReadSuccess { notifications { id } } } }'
-    assert await api.data(ALICE, mark) == {"markNotificationsRead": {"notices": []}}
+    mark = """mutation { markNotificationsRead(input: {ownerId: "bob"}) {
+        ... on MarkNotificationsReadSuccess { notifications { id } } } }"""
+    assert await api.data(ALICE, mark) == {"markNotificationsRead": {"notifications": []}}
     stream = api.subscribe(ALICE, 'subscription { balance(ownerId: "bob") { posted version } }')
     assert (await anext(stream))["data"] == {"balance": {"posted": 0, "version": 0}}
     await stream.aclose()
@@ -300,10 +300,10 @@ async def test_a_resolver_that_forgets_to_ask_still_finds_nothing(
 async def test_a_mutation_that_forgets_to_ask_changes_nothing(
     api: Api, bob: PopulatedAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def anybodys(_context: object, _task_id: str) -> str:
+    async def find_owner(_context: object, _input: object) -> str:
         return "alice"
 
-    monkeypatch.setattr(lifecycle, "_owner", anybodys)
+    monkeypatch.setattr(lifecycle, "_find_owner", find_owner)
     member = replace(ALICE, organisations=frozenset({"bob"}))  # who may look, and not change
     for caller, name, task in (
         (ALICE, "cancelTask", bob.platform_ids["taskId"]),
@@ -325,10 +325,9 @@ async def test_a_mutation_that_forgets_to_ask_changes_nothing(
 async def test_a_mutation_of_an_account_that_forgets_to_ask_is_refused_by_the_books(
     api: Api, bob: PopulatedAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (notifications, auto_top_up):
-        monkeypatch.setattr(module, "resolve_owner", lambda _context, owner_id: owner_id)
-        monkeypatch.setattr(module, "check_can_change", lambda *_: None)
-    monkeypatch.setattr(auto_top_up, "_owner_to_change", lambda _info, input: input.owner_id)
+    monkeypatch.setattr(api_owner_scope, "resolve_owner", lambda _context, owner_id: owner_id)
+    monkeypatch.setattr(api_owner_scope, "check_can_change", lambda *_: None)
+    monkeypatch.setattr(top_up_mutations, "_owner_to_configure", lambda _context, input: input.owner_id)
     before = await everything_of(bob)
     on = {"threshold": 100, "amount": 500, "maxPerDay": 500, "consentVersion": "1"}
     for owner in ("bob", "nobody"):

@@ -14,12 +14,12 @@ LIBRARY = """
 query Library($first: Int!) {
   agent(agentId: "agent") {
     tasks(first: $first) {
-      edges { node { taskId status steps parent { taskId }
-        cost { total children byBlock { block credits count } byModel { model credits } }
+      edges { node { taskId status blockRunCount parent { taskId }
+        cost { total childrenTotal byBlock { block credits count } byModel { model credits } }
         blockRuns(first: 5) { edges { node { block cost entry { seq draws { grant { source } } } } } } } }
       pageInfo { hasNextPage endCursor }
     }
-    cost { total tasks averagePerTask byBlock { block credits } }
+    cost { total taskCount averagePerTask byBlock { block credits } }
   }
 }
 """
@@ -53,7 +53,7 @@ async def test_a_library_page_takes_as_many_statements_for_fifty_tasks_as_for_fi
         {"grant": {"source": "PROMOTIONAL"}}
     ]
     assert page["cost"] == small["agent"]["cost"]
-    assert (page["cost"]["total"], page["cost"]["tasks"], page["cost"]["averagePerTask"]) == (550, 55, 10.0)
+    assert (page["cost"]["total"], page["cost"]["taskCount"], page["cost"]["averagePerTask"]) == (550, 55, 10.0)
 
 
 async def test_pages_join_without_gap_or_repetition_while_others_write(api: Api, rate_cards: RateCardCache) -> None:

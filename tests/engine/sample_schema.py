@@ -12,8 +12,7 @@ from strawberry.scalars import JSON
 
 from app.api.accounts.balance import open_latest_balances
 from app.api.context import AppState, Context, ResolverInfo
-from app.api.error_mapping import to_user_error
-from app.api.error_types import InsufficientCreditsError, InvalidInputError
+from app.api.error_types import result_union, to_user_error
 from app.api.scalars import Credits
 from app.api.schema import build_schema
 from app.auth.authenticator import Authenticator
@@ -81,10 +80,7 @@ class SpendSuccess:
     spent: Credits = declare.value(description="Credits that moved.")
 
 
-SpendResult = Annotated[
-    SpendSuccess | InsufficientCreditsError | InvalidInputError,
-    strawberry.union("SpendResult", description="Spent, or why not."),
-]
+SpendResult = result_union("SpendResult", SpendSuccess, (InsufficientCredits, InvalidInput))
 Name = Annotated[str, strawberry.argument(description="A name.")]
 Cost = Annotated[Credits, strawberry.argument(description="How much.")]
 
@@ -165,17 +161,21 @@ class Query(global_ids.NodeQueries):
 
 @strawberry.type(description="Writes.")
 class Mutation:
-    @declare.mutation(needs=Permission.SERVICE, description="Spends of a purse of 100.")
-    async def spend(self, cost: Cost) -> SpendResult:
+    @declare.mutation(needs=Permission.SERVICE, description="Spends of a purse of 100.", graphql_type=SpendResult)
+    async def spend(self, cost: Cost) -> SpendSuccess:
         resolver_calls.append("spend")
         return SpendSuccess(spent=spent(cost))
 
-    @declare.mutation(needs=Permission.SERVICE, description="Spends again and again, each with its own result.")
+    @declare.mutation(
+        needs=Permission.SERVICE,
+        description="Spends again and again, each with its own result.",
+        graphql_type=list[SpendResult],  # type: ignore[valid-type]  # made at run time
+    )
     async def spend_all(
         self,
         info: ResolverInfo,
         costs: Annotated[list[Credits], strawberry.argument(description="How much, each time.")],
-    ) -> list[SpendResult]:
+    ) -> list[Any]:
         return [settled(cost, info) for cost in costs]
 
 
@@ -238,7 +238,7 @@ state = AppState(
     rate_cards=rate_cards,
     charge_queue=ChargeQueue(rate_cards, lanes=1, batch_limit=10, queue_limit=10),
     balance_reader=BatchedReads(get_balances, batch_limit=10),
-    latest_balances=open_latest_balances(change_feed, low_balance_at=0),
+    latest_balances=open_latest_balances(change_feed, low_balance_threshold=0),
     payment_provider=Sandbox.open(Settings()),
 )
 keys = DevelopmentKeys.generate()

@@ -1,110 +1,20 @@
 """Saying no: union members, top-level errors, masked faults."""
 
-import inspect
 import logging
 from typing import Any
 
 import pytest
 
-from app import errors
-from app.api.error_mapping import ERROR_HANDLERS, to_user_error
-from app.api.error_types import UserError
 from app.auth.caller import Caller
 from app.engine.execution import GraphQLEngine, GraphQLRequest, OperationFailed
-from app.errors import BillingError
 from tests.engine import sample_schema
-from tests.engine.sample_schema import FIGURES, SERVICE, USER, context, decode_items, engine, production_engine
+from tests.engine.sample_schema import SERVICE, USER, context, decode_items, engine, production_engine
 
 pytestmark = pytest.mark.anyio
 
 
 async def asked(query: str, viewer: Caller | None = None, *, by: GraphQLEngine = engine, **variables: Any) -> Any:
     return (await by.execute(GraphQLRequest(query, variables), context(viewer))).payload
-
-
-def refusals() -> list[type[BillingError]]:
-    return [
-        kind
-        for _, kind in inspect.getmembers(errors, inspect.isclass)
-        if issubclass(kind, BillingError) and kind is not BillingError
-    ]
-
-
-def test_the_table_has_every_refusal_of_the_product() -> None:
-    assert {line.exception_type for line in ERROR_HANDLERS} == set(refusals())
-
-
-@pytest.mark.parametrize(
-    ("refusal", "typename", "facts"),
-    [
-        (errors.InvalidRateCard.at("blocks.0", "is twice there"), "InvalidRateCardError", {}),
-        (errors.InvalidInput.at("credits", "must be positive"), "InvalidInputError", {}),
-        (
-            errors.InsufficientCredits(required_credits=10, available_credits=4, balance=FIGURES),
-            "InsufficientCreditsError",
-            {"required": 10, "available": 4, "shortfall": 6},
-        ),
-        (
-            errors.PriceNotFound(block="b", rate_card_version=3),
-            "PriceNotFoundError",
-            {"block": "b", "rate_card_version": 3},
-        ),
-        (
-            errors.MeasurementMissing(block="b", measurement="seconds"),
-            "MeasurementMissingError",
-            {"block": "b", "measurement": "seconds"},
-        ),
-        (errors.TaskNotFound(task_id="t"), "TaskNotFoundError", {"task_id": "t"}),
-        (
-            errors.TaskStopped(task_id="t", stop_reason="OUT_OF_CREDITS"),
-            "TaskStoppedError",
-            {"task_id": "t", "stop_reason": "OUT_OF_CREDITS"},
-        ),
-        (errors.TaskEnded(task_id="t", status="FAILED"), "TaskEndedError", {"task_id": "t", "status": "FAILED"}),
-        (
-            errors.BlockRunNotFound(task_id="t", block_run_id="r"),
-            "BlockRunNotFoundError",
-            {"task_id": "t", "block_run_id": "r"},
-        ),
-        (
-            errors.ReversalExceedsCharge(requested_credits=9, reversible_credits=5),
-            "ReversalExceedsChargeError",
-            {"requested": 9, "reversible": 5},
-        ),
-        (errors.GrantNotFound(grant_id="g"), "GrantNotFoundError", {"grant_id": "g"}),
-        (errors.TopUpNotFound(top_up_id="p"), "TopUpNotFoundError", {"top_up_id": "p"}),
-        (errors.TopUpNotPaid(status="PENDING"), "TopUpNotPaidError", {"status": "PENDING"}),
-        (
-            errors.RefundExceedsTopUp(requested_credits=5, refundable_credits=4),
-            "RefundExceedsTopUpError",
-            {"requested": 5, "refundable": 4},
-        ),
-        (errors.IdempotencyConflict(key="k"), "IdempotencyConflictError", {"key": "k"}),
-        (errors.BalanceLimitReached(figure="posted"), "BalanceLimitReachedError", {"figure": "posted"}),
-    ],
-)
-def test_each_refusal_becomes_its_type_with_its_facts(
-    refusal: BillingError, typename: str, facts: dict[str, object]
-) -> None:
-    member = to_user_error(refusal, context())
-    assert type(member).__name__ == typename
-    assert member.message == refusal.message
-    assert {name: getattr(member, name) for name in facts} == facts
-
-
-def test_the_problems_of_an_input_are_listed() -> None:
-    member: Any = to_user_error(
-        errors.InvalidInput(problems=[errors.Problem("a", "is odd"), errors.Problem("b.c", "is even")]), context()
-    )
-    assert [(problem.path, problem.message) for problem in member.problems] == [("a", "is odd"), ("b.c", "is even")]
-
-
-def test_a_refusal_that_the_table_lacks_is_raised() -> None:
-    class Unheard(BillingError):
-        message = "unheard of"
-
-    with pytest.raises(Unheard):
-        to_user_error(Unheard(), context())
 
 
 async def test_a_raised_refusal_is_returned_as_its_union_member() -> None:
@@ -271,7 +181,3 @@ async def test_no_item_of_a_subscription_is_answered_from_what_an_earlier_one_lo
 async def test_rows_of_one_request_are_loaded_together_and_once() -> None:
     await asked('{ a: toy(name: "a") { loud } b: toy(name: "b") { loud } again: toy(name: "a") { loud } }')
     assert sample_schema.resolver_calls == ["load a,b"]
-
-
-def test_every_error_type_implements_the_interface() -> None:
-    assert all(issubclass(line.error_type, UserError) for line in ERROR_HANDLERS)

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-TASK: Final = """{ taskId status stopReason steps cost { total charged reversed held version }
+TASK: Final = """{ taskId status stopReason blockRunCount cost { total charged reversed held version }
     budget { taskId credits spent remaining closingReserve } }"""
 BALANCE: Final = "{ available posted held version }"
 HOLD: Final = "{ blockRunId credits captured remaining priced status }"

@@ -14,7 +14,7 @@ from tests.stories.operations import SIGNALS
 pytestmark = pytest.mark.anyio
 
 WAITING = """{ account { balance { available }
-    resumableTasks { edges { node { lacked required task { taskId status stopReason } } } } } }"""
+    resumableTasks { edges { node { shortfall required task { taskId status stopReason } } } } } }"""
 # A task that is running and stopped, in whatever way; charges that are there twice, or not in their task's cost.
 CONTRADICTIONS = """
     SELECT count(*) FROM task AS t JOIN account AS a ON a.id = t.account_id WHERE a.owner_id = $1 AND (
@@ -46,8 +46,8 @@ async def test_a_user_tops_up_and_lets_the_stopped_task_go_on(platform: Platform
         assert set((await pushed(executor, "taskSignals"))["taskIds"]) == {task, unwanted}
 
         found = await waiting(platform)
-        assert (found[task]["lacked"], found[task]["required"]) == (400, 400)
-        assert (found[unwanted]["lacked"], found[unwanted]["task"]["stopReason"]) == (10, "OUT_OF_CREDITS")
+        assert (found[task]["shortfall"], found[task]["required"]) == (400, 400)
+        assert (found[unwanted]["shortfall"], found[unwanted]["task"]["stopReason"]) == (10, "OUT_OF_CREDITS")
         assert await platform.resume(task) == {
             "__typename": "InsufficientCreditsError", "required": 1, "available": 0, "shortfall": 1,
         }  # fmt: skip
@@ -152,7 +152,7 @@ async def test_stopped_topped_up_and_resumed_a_hundred_times_under_load(
     assert sorted(tuple(row) for row in charged) == sorted((run, 1, 10) for run in runs)
     for task, (_, _, some) in zip(tasks, done, strict=True):
         state = await platform.task(task)
-        assert (state["status"], state["stopReason"], state["steps"]) == ("RUNNING", None, len(some))
+        assert (state["status"], state["stopReason"], state["blockRunCount"]) == ("RUNNING", None, len(some))
         assert state["cost"]["total"] == 10 * len(some)
     assert (await platform.balance(owner))["available"] == 1 + sum(granted for _, granted, _ in done) - 10 * len(runs)
     await platform.audited(owner)

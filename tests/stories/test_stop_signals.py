@@ -92,7 +92,7 @@ async def test_of_two_hundred_block_runs_on_credits_for_a_hundred_a_hundred_run(
     stopped = [state for state in states if state["status"] == "STOPPED"]
     assert len(stopped) == refused["InsufficientCreditsError"]  # each by one refused charge, and by nothing else
     assert sum(state["cost"]["total"] for state in states) == 1_000
-    assert sum(state["steps"] for state in states) == 100
+    assert sum(state["blockRunCount"] for state in states) == 100
     assert (await platform.balance(owner))["available"] == 0
     await platform.audited(owner)
 
@@ -143,7 +143,7 @@ async def test_the_second_item_of_a_list_stops_the_task(platform: Platform) -> N
     assert stopped == {"__typename": "TaskStoppedError", "taskId": task, "stopReason": "OUT_OF_CREDITS"}
     assert (free["cost"], free["task"]["status"], free["entry"]) == (0, "STOPPED", None)
     assert (others["cost"], others["task"]["status"]) == (10, "RUNNING")
-    assert (await platform.task(task))["steps"] == 2
+    assert (await platform.task(task))["blockRunCount"] == 2
     assert await platform.entries(owner) == [("GRANT", 50), ("CHARGE", -10), ("CHARGE", -10)]
     await platform.audited(owner)
 

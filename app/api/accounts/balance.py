@@ -1,4 +1,4 @@
-"""The balance, as it stands in the header of every page."""
+"""The balance of an account: the GraphQL type `Balance`, its node id, and how it is read and cached."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -7,6 +7,7 @@ from enum import StrEnum
 import strawberry
 
 from app.api.context import Context, ResolverInfo
+from app.api.objects import batched
 from app.api.owner_scope import readable_owners, resolve_owner
 from app.api.scalars import Credits
 from app.engine import declare, global_ids
@@ -16,7 +17,6 @@ from app.engine.scalars import Long
 from app.engine.schema import describe_enum
 from app.engine.subscriptions import retry_until_available
 from app.ledger import owner_scope, queries
-from app.ledger.queries import NextExpiry as ExpiryRead
 from app.ledger.rules.account_state import AccountBalance
 from app.live.change_feed import ChangeFeed
 from app.live.latest_state import LatestStates
@@ -27,16 +27,15 @@ from app.topups.rules import TopUpTerms
 
 describe_enum(
     AutoTopUpState,
-    name="AutoTopUpState",
-    description="How auto top-up stands.",
+    description="The state of auto top-up.",
     values={
-        AutoTopUpState.OFF: "It is switched off.",
-        AutoTopUpState.READY: "It buys as soon as too little is available.",
-        AutoTopUpState.PENDING: "A purchase is under way.",
-        AutoTopUpState.COOLING_DOWN: "It has just bought.",
-        AutoTopUpState.BACKING_OFF: "The last purchase failed: it is tried again later.",
-        AutoTopUpState.BLOCKED: "It buys nothing until something is done, or a cap ends: see blockedReason.",
-        AutoTopUpState.ACTION_REQUIRED: "Its owner has to confirm a payment: see actionUrl.",
+        AutoTopUpState.OFF: "Auto top-up is switched off.",
+        AutoTopUpState.READY: "The next purchase starts when the available credits fall below the threshold.",
+        AutoTopUpState.PENDING: "A purchase is in progress.",
+        AutoTopUpState.COOLING_DOWN: "A purchase was made less than a minute ago. The next one waits.",
+        AutoTopUpState.BACKING_OFF: "The last purchase failed. It is retried later.",
+        AutoTopUpState.BLOCKED: "No purchase is made until a cap ends or somebody acts: see `blockedReason`.",
+        AutoTopUpState.ACTION_REQUIRED: "The owner must confirm a payment: see `actionUrl`.",
     },
 )
 
@@ -45,146 +44,136 @@ class BalanceStatus(StrEnum):
     OK = "OK"
     LOW = "LOW"
     EMPTY = "EMPTY"
-    IN_DEBT = "OWING"
+    IN_DEBT = "IN_DEBT"
 
 
 describe_enum(
     BalanceStatus,
-    description="How the balance stands: the gravest that applies.",
+    description="The status of a balance. If several apply, the most severe one.",
     values={
-        BalanceStatus.OK: "There is enough.",
-        BalanceStatus.LOW: "Less is available than the account's threshold.",
-        BalanceStatus.EMPTY: "Nothing is available: nothing starts.",
-        BalanceStatus.IN_DEBT: "The account owes: nothing starts until a top-up has paid.",
+        BalanceStatus.OK: "Enough credits are available.",
+        BalanceStatus.LOW: "Fewer credits are available than the account's `lowBalanceThreshold`.",
+        BalanceStatus.EMPTY: "No credits are available. No task can start.",
+        BalanceStatus.IN_DEBT: "The account owes credits. No task can start until a top-up has paid the debt.",
     },
 )
 
 
-@declare.type(description="Credits that leave at an instant.", needs=Permission.INHERITED)
+@declare.type(description="Credits that expire next.", needs=Permission.INHERITED)
 class Expiry:
-    credits: Credits = declare.value(description="What leaves if nothing is spent before.")
-    at: datetime = declare.value(description="When.")
+    credits: Credits = declare.value(description="Credits that expire unless they are spent before.")
+    expires_at: datetime = declare.value(description="When they expire.")
 
 
 @declare.type(
-    description="The state of an account at one version: the same for whoever reads it.", needs=Permission.INHERITED
+    description="The balance of an account at one version. It is the same for every reader.",
+    needs=Permission.INHERITED,
 )
 class Balance(SharedEvent, global_ids.Node):
-    account_id: strawberry.ID = declare.value(description="The id of its Account.")
-    available: Credits = declare.value(description="Can be spent now: posted - held - frozen, never below 0.")
-    posted: Credits = declare.value(description="The sum of the account's entries.")
-    held: Credits = declare.value(description="Claimed by open holds and envelopes.")
-    frozen: Credits = declare.value(description="Frozen by disputes.")
-    owed: Credits = declare.value(description="Debt: what frees credits pays it first.")
-    version: Long = declare.value(description="Rises with every change of the figures: a newer state has a higher one.")
-    status: BalanceStatus = declare.value(description="The gravest that applies.")
-    as_of: datetime = declare.value(description="When it was read, by the database's clock.")
+    account_id: strawberry.ID = declare.value(description="The `id` of the account.")
+    available: Credits = declare.value(
+        description="Credits that can be spent now: posted - held - frozen, never less than 0."
+    )
+    posted: Credits = declare.value(description="The sum of all entries of the account.")
+    held: Credits = declare.value(description="Credits reserved by open holds and budgets.")
+    frozen: Credits = declare.value(description="Credits frozen by disputes.")
+    owed: Credits = declare.value(description="Debt. Credits that become free pay it first.")
+    version: Long = declare.value(description="Rises with every change. Ignore a balance with a lower version.")
+    status: BalanceStatus = declare.value(description="The most severe status that applies.")
+    as_of: datetime = declare.value(description="When the balance was read, by the clock of the database.")
     account_number: strawberry.Private[int | None] = None
 
     @declare.field(
-        description="How auto top-up stands. What happens to it moves the version, so whoever follows the balance is "
-        "told; what time alone ends is seen at the next reading."
+        description="The state of auto top-up. Purchases change `version` and so reach subscribers at once; a state "
+        "that ends by time alone is seen at the next read."
     )
     async def auto_top_up(self, info: ResolverInfo) -> AutoTopUpState:
         return (await load_auto_top_up(self.account_number, info.context)).state
 
-    @declare.field(description="What leaves next by expiry; null where nothing will.")
+    @declare.field(description="The credits that expire next; null if none do.")
     async def next_expiry(self, info: ResolverInfo) -> Expiry | None:
         if self.account_number is None:
             return None
         found = await info.context.data_loader(_next_expiries).load(self.account_number)
-        return Expiry(credits=Credits(found.credits), at=found.at) if found else None
+        return Expiry(credits=Credits(found.credits), expires_at=found.at) if found else None
 
 
-async def load_auto_top_up(account_id: int | None, context: Context) -> AutoTopUpView:
-    """How auto top-up of an account stands, batched with the others of this request; None or 0: there is no account."""
-    return (
-        await context.data_loader(_views).load(
-            (
-                account_id,
-                context.state.payment_provider.name if context.state.payment_provider else "",
-                TopUpTerms.from_settings(context.state.settings),
-            )
-        )
-        if account_id
-        else purchasing.NEVER_CONFIGURED
-    )
+def to_balance(balance: AccountBalance, context: Context) -> Balance:
+    """The GraphQL object of a balance."""
+    return _to_balance(balance, context.state.settings.low_balance_threshold)
 
 
-def to_balance(figures: AccountBalance, context: Context) -> Balance:
-    """A state of an account as GraphQL shows it."""
-    return _shown(figures, context.state.settings.low_balance_threshold)
+def open_latest_balances(feed: ChangeFeed, *, low_balance_threshold: int) -> LatestStates[Balance]:
+    """The cache of balances with subscribers: all subscribers of an account share one object for each version."""
 
-
-def open_latest_balances(feed: ChangeFeed, *, low_balance_at: int) -> LatestStates[Balance]:
-    """The balances that are followed: one object a state, for all of its followers."""
-
-    async def read(numbers: Sequence[int]) -> Mapping[int, Balance]:
-        found = await retry_until_available(lambda: queries.get_balances(numbers))
-        shown = {number: _shown(figures, low_balance_at) for number, figures in found.items()}
-        for balance in shown.values():
+    async def read(account_ids: Sequence[int]) -> Mapping[int, Balance]:
+        found = await retry_until_available(lambda: queries.get_balances(account_ids))
+        balances = {number: _to_balance(balance, low_balance_threshold) for number, balance in found.items()}
+        for balance in balances.values():
             balance.encoded_responses = {}
-        return shown
+        return balances
 
     return LatestStates(feed, read)
 
 
-def _shown(figures: AccountBalance, low_balance_at: int) -> Balance:
-    threshold = figures.low_balance_threshold
+def _to_balance(balance: AccountBalance, default_threshold: int) -> Balance:
+    threshold = balance.low_balance_threshold
     if threshold is None:
-        threshold = low_balance_at
-    available = figures.available
-    if figures.owed:
+        threshold = default_threshold
+    available = balance.available
+    if balance.owed:
         status = BalanceStatus.IN_DEBT
     elif not available:
         status = BalanceStatus.EMPTY
     else:
         status = BalanceStatus.LOW if available < threshold else BalanceStatus.OK
     return Balance(
-        id=balance_node_id(figures.owner_id),
-        account_id=account_node_id(figures.owner_id),
+        id=global_ids.encode_id("Balance", balance.owner_id),
+        account_id=account_node_id(balance.owner_id),
         available=Credits(available),
-        posted=Credits(figures.posted),
-        held=Credits(figures.held),
-        frozen=Credits(figures.frozen),
-        owed=Credits(figures.owed),
-        version=Long(figures.version),
+        posted=Credits(balance.posted),
+        held=Credits(balance.held),
+        frozen=Credits(balance.frozen),
+        owed=Credits(balance.owed),
+        version=Long(balance.version),
         status=status,
-        as_of=figures.as_of,
-        account_number=figures.account_id or None,
+        as_of=balance.as_of,
+        account_number=balance.account_id or None,
     )
 
 
 def account_node_id(owner_id: str) -> strawberry.ID:
-    """The node id of an owner's account: there before the account is, for who only looks makes none."""
+    """The node id of an owner's account. It is made of the owner's id, so it exists before the account does."""
     return global_ids.encode_id("Account", owner_id)
 
 
-def balance_node_id(owner_id: str) -> strawberry.ID:
-    return global_ids.encode_id("Balance", owner_id)
-
-
-async def load_figures(owner_id: str, context: Context) -> AccountBalance:
-    """The owner's figures now; all zero where nothing was ever written for it."""
+async def load_account_balance(owner_id: str, context: Context) -> AccountBalance:
+    """The owner's balance now; all figures are 0 if the account does not exist yet."""
     number = await owner_scope.find_account_id(owner_id, owner_ids=readable_owners(context.authenticated_caller))
     found = await context.state.balance_reader.get(number) if number is not None else None
     return found or await queries.empty_balance(owner_id)
+
+
+async def load_auto_top_up(account_id: int | None, context: Context) -> AutoTopUpView:
+    """The state of an account's auto top-up, batched in the request. None or 0: the account does not exist yet."""
+    if not account_id:
+        return purchasing.NEVER_CONFIGURED
+    provider = context.state.payment_provider.name if context.state.payment_provider else ""
+    terms = TopUpTerms.from_settings(context.state.settings)
+    return await context.data_loader(_auto_top_ups).load((account_id, provider, terms))
 
 
 @global_ids.node_fetcher("Balance", str)
 async def fetch_balance(context: Context, owner_id: str) -> Balance | None:
     if resolve_owner(context, owner_id) is None:
         return None
-    return to_balance(await load_figures(owner_id, context), context)
+    return to_balance(await load_account_balance(owner_id, context), context)
 
 
-async def _next_expiries(numbers: list[int]) -> list[ExpiryRead | None]:
-    found = await queries.get_next_expiries(numbers)
-    return [found.get(number) for number in numbers]
+_next_expiries = batched(queries.get_next_expiries, None)
 
 
-async def _views(keys: list[tuple[int, str, TopUpTerms]]) -> list[AutoTopUpView]:
-    """One provider and one set of terms: those of this process."""
-    [(_, provider, terms), *_] = keys
+async def _auto_top_ups(keys: list[tuple[int, str, TopUpTerms]]) -> list[AutoTopUpView]:
+    [(_, provider, terms), *_] = keys  # the same in all keys: those of this process
     found = await purchasing.find_views([account_id for account_id, _, _ in keys], provider, terms)
     return [found.get(account_id, purchasing.NEVER_CONFIGURED) for account_id, _, _ in keys]

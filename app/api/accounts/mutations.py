@@ -1,151 +1,102 @@
-"""The operator's mutations: grants and their revocation, reversals of charges."""
+"""Mutations of accounts: grantCredits, revokeGrant and setLowBalanceThreshold."""
 
 from datetime import datetime
-from typing import Annotated
 
 import strawberry
 
+from app.api.accounts.account import Account, to_account
 from app.api.accounts.balance import Balance, to_balance
-from app.api.audit_context import audit_context
-from app.api.context import ResolverInfo
-from app.api.error_types import (
-    BalanceLimitReachedError,
-    BlockRunNotFoundError,
-    GrantNotFoundError,
-    IdempotencyConflictError,
-    InvalidInputError,
-    ReversalExceedsChargeError,
-    TaskNotFoundError,
-)
-from app.api.input_checks import check_ids
+from app.api.accounts.grants import Grant, to_grant
+from app.api.context import ResolverInfo, audit_context
+from app.api.input_checks import check_input_ids
+from app.api.mutation import mutation
+from app.api.owner_scope import require_writable_owner, writable_owners
 from app.api.scalars import Credits
-from app.api.tasks.block_runs import BlockRun, to_block_run
-from app.api.tasks.entries import Entry, Grant, to_entry, to_grant
-from app.api.tasks.types import Task, to_task
+from app.api.tasks.types import Entry, to_entry
 from app.engine import declare, global_ids
 from app.engine.permissions import AuditPolicy, Permission
-from app.errors import GrantNotFound
-from app.ledger import grants
+from app.errors import BalanceLimitReached, GrantNotFound, IdempotencyConflict, InvalidInput
+from app.ledger import grants, low_balance
 from app.ledger.grants import GrantRequest
 from app.ledger.rules.account_state import GrantSource
-from app.tasks import reversals
 
 
-@strawberry.input(description="Credits to give. They only add, and never touch a card.")
+@strawberry.input(description="Credits to grant to an account.")
 class GrantCreditsInput:
-    owner_id: strawberry.ID = strawberry.field(description="Whose account.")
-    credits: Credits = strawberry.field(description="How many, from 1.")
-    source: GrantSource = strawberry.field(default=GrantSource.PROMOTIONAL, description="Where they come from.")
-    priority: int = strawberry.field(default=0, description="Lower burns first, from -1,000 to 1,000.")
-    starts_at: datetime | None = strawberry.field(default=None, description="When they are posted; null: at once.")
+    owner_id: strawberry.ID = strawberry.field(description="The owner of the account.")
+    credits: Credits = strawberry.field(description="The number of credits, at least 1.")
+    source: GrantSource = strawberry.field(default=GrantSource.PROMOTIONAL, description="The source of the credits.")
+    priority: int = strawberry.field(
+        default=0, description="Grants with a lower priority are spent first; -1,000 to 1,000."
+    )
+    starts_at: datetime | None = strawberry.field(default=None, description="When to post the grant; null: now.")
     expires_at: datetime | None = strawberry.field(
-        default=None, description="When what is unspent leaves; null: never. It must lie ahead."
+        default=None, description="When unspent credits expire, in the future; null: never."
     )
     pays_debt: bool | None = strawberry.field(
-        default=None, description="Whether debt is paid of them first; null: unless they are PROMOTIONAL."
+        default=None, description="Whether the credits pay debt first; null: unless `source` is PROMOTIONAL."
     )
-    reason: str = strawberry.field(description="Why, in 1 to 1,000 characters: it stands in the entry.")
-    idempotency_key: str = strawberry.field(description="The same key and request again gives the first result.")
+    reason: str = strawberry.field(description="The reason, 1 to 1,000 characters. The entry shows it.")
+    idempotency_key: str = strawberry.field(
+        description="A repeated request with the same key returns the first result."
+    )
 
 
-@strawberry.input(description="A grant to take back, as far as it is unspent and unclaimed.")
+@strawberry.input(description="The grant to revoke.")
 class RevokeGrantInput:
-    grant_id: strawberry.ID = strawberry.field(description="The grant's `id`.")
-    reason: str = strawberry.field(description="Why, in 1 to 1,000 characters.")
-    idempotency_key: str = strawberry.field(description="The same key and request again gives the first result.")
+    grant_id: strawberry.ID = strawberry.field(description="The `id` of the grant.")
+    reason: str = strawberry.field(description="The reason, 1 to 1,000 characters. The entry shows it.")
+    idempotency_key: str = strawberry.field(
+        description="A repeated request with the same key returns the first result."
+    )
 
 
-@strawberry.input(description="A charge to give back, in part or whole.")
-class ReverseChargeInput:
-    task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
-    block_run_id: strawberry.ID = strawberry.field(description="The platform's id of the block run.")
-    credits: Credits | None = strawberry.field(default=None, description="How many, from 1; null: all that is left.")
-    reason: str = strawberry.field(description="Why, in 1 to 1,000 characters: it stands in the entry.")
-    idempotency_key: str = strawberry.field(description="The same key and request again gives the first result.")
-
-
-@strawberry.input(description="A task whose whole cost is to be given back.")
-class ReverseTaskInput:
-    task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
-    reason: str = strawberry.field(description="Why, in 1 to 1,000 characters: it stands in the entries.")
-    idempotency_key: str = strawberry.field(description="The same key and request again gives the first result.")
+@strawberry.input(description="The threshold of the status LOW.")
+class SetLowBalanceThresholdInput:
+    owner_id: strawberry.ID | None = strawberry.field(default=None, description="The owner; null: the caller.")
+    credits: Credits = strawberry.field(
+        description="The balance has the status LOW if fewer credits are available; 0: never."
+    )
+    idempotency_key: str = strawberry.field(
+        description="A repeated request with the same key returns the first result."
+    )
 
 
 @declare.type(description="The credits are granted.", needs=Permission.INHERITED)
 class GrantCreditsSuccess:
     grant: Grant = declare.value(description="The grant.")
-    entry: Entry | None = declare.value(description="Its entry; null until it starts.")
-    balance: Balance = declare.value(description="The balance now.")
-    replayed: bool = declare.value(description="Whether the same request had made it before.")
+    entry: Entry | None = declare.value(description="The entry that posts the grant; null until it starts.")
+    balance: Balance = declare.value(description="The balance after the request.")
+    replayed: bool = declare.value(description="Whether an earlier request with this key has made the grant.")
 
 
-@declare.type(description="What was unspent of the grant is taken back.", needs=Permission.INHERITED)
+@declare.type(description="The unspent part of the grant is revoked.", needs=Permission.INHERITED)
 class RevokeGrantSuccess:
     grant: Grant = declare.value(description="The grant.")
-    entry: Entry | None = declare.value(description="What was taken back; null where nothing was left.")
-    balance: Balance = declare.value(description="The balance now.")
-    revoked: Credits = declare.value(description="How much was taken back.")
-    replayed: bool = declare.value(description="Whether the same request had done it before.")
+    entry: Entry | None = declare.value(description="The entry that takes the credits; null if there were none.")
+    balance: Balance = declare.value(description="The balance after the request.")
+    revoked: Credits = declare.value(description="The number of credits revoked.")
+    replayed: bool = declare.value(description="Whether an earlier request with this key has revoked it.")
 
 
-@declare.type(description="The charge is given back.", needs=Permission.INHERITED)
-class ReverseChargeSuccess:
-    reversed: Credits = declare.value(description="How much was given back by this request.")
-    entry: Entry = declare.value(description="Its line in the account.")
-    block_run: BlockRun = declare.value(description="The block run.")
-    task: Task = declare.value(description="The task, with its cost now.")
-    balance: Balance = declare.value(description="The balance now.")
-    replayed: bool = declare.value(description="Whether the same request had done it before.")
+@declare.type(description="The threshold is set.", needs=Permission.INHERITED)
+class SetLowBalanceThresholdSuccess:
+    account: Account = declare.value(description="The account.")
+    balance: Balance = declare.value(description="The balance, with the status that follows.")
+    replayed: bool = declare.value(description="Whether an earlier request with this key has set it.")
 
 
-@declare.type(description="All that the task still cost is given back.", needs=Permission.INHERITED)
-class ReverseTaskSuccess:
-    reversed: Credits = declare.value(description="How much was given back by this request; 0 where nothing was left.")
-    entries: int = declare.value(description="In how many entries: one for each block run that still cost something.")
-    task: Task = declare.value(description="The task, with its cost now.")
-    balance: Balance = declare.value(description="The balance now.")
-    replayed: bool = declare.value(description="Whether the same request had done it before.")
-
-
-GrantCreditsResult = Annotated[
-    GrantCreditsSuccess | InvalidInputError | IdempotencyConflictError | BalanceLimitReachedError,
-    strawberry.union("GrantCreditsResult", description="Granted, or why not."),
-]
-RevokeGrantResult = Annotated[
-    RevokeGrantSuccess | InvalidInputError | GrantNotFoundError | IdempotencyConflictError,
-    strawberry.union("RevokeGrantResult", description="Taken back, or why not."),
-]
-ReverseChargeResult = Annotated[
-    ReverseChargeSuccess
-    | InvalidInputError
-    | TaskNotFoundError
-    | BlockRunNotFoundError
-    | ReversalExceedsChargeError
-    | IdempotencyConflictError
-    | BalanceLimitReachedError,
-    strawberry.union("ReverseChargeResult", description="Given back, or why not."),
-]
-ReverseTaskResult = Annotated[
-    ReverseTaskSuccess | InvalidInputError | TaskNotFoundError | IdempotencyConflictError | BalanceLimitReachedError,
-    strawberry.union("ReverseTaskResult", description="Given back, or why not."),
-]
-
-GrantInput = Annotated[GrantCreditsInput, strawberry.argument(description="What to give, to whom, and why.")]
-RevokeInput = Annotated[RevokeGrantInput, strawberry.argument(description="Which grant, and why.")]
-ReverseAllInput = Annotated[ReverseTaskInput, strawberry.argument(description="Which task, and why.")]
-ReverseInput = Annotated[ReverseChargeInput, strawberry.argument(description="Which charge, how much, and why.")]
-
-
-@strawberry.type(description="What an operator does to accounts.")
+@strawberry.type(description="Mutations of accounts.")
 class AccountMutations:
-    @declare.mutation(
+    @mutation(
         needs=Permission.OPERATOR,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
-        description="Give credits to an account, making it if need be.",
+        description="Grant credits to an account. The account is created if it does not exist.",
+        errors=(InvalidInput, IdempotencyConflict, BalanceLimitReached),
     )
-    async def grant_credits(self, info: ResolverInfo, input: GrantInput) -> GrantCreditsResult:
-        check_ids(**{"input.ownerId": input.owner_id})
-        granted = await grants.grant_credits(
+    async def grant_credits(self, info: ResolverInfo, input: GrantCreditsInput) -> GrantCreditsSuccess:
+        check_input_ids(input, "owner_id")
+        done = await grants.grant_credits(
             GrantRequest(
                 owner_id=input.owner_id,
                 credits=input.credits,
@@ -162,23 +113,24 @@ class AccountMutations:
             )
         )
         return GrantCreditsSuccess(
-            grant=to_grant(granted.balance.account_id, granted.grant),
-            entry=to_entry(granted.entry) if granted.entry else None,
-            balance=to_balance(granted.balance, info.context),
-            replayed=granted.replayed,
+            grant=to_grant(done.balance.account_id, done.grant),
+            entry=to_entry(done.entry) if done.entry else None,
+            balance=to_balance(done.balance, info.context),
+            replayed=done.replayed,
         )
 
-    @declare.mutation(
+    @mutation(
         needs=Permission.OPERATOR,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
-        description="Take back the unspent, unclaimed part of a grant.",
+        description="Revoke the part of a grant that is neither spent nor held.",
+        errors=(InvalidInput, GrantNotFound, IdempotencyConflict),
     )
-    async def revoke_grant(self, info: ResolverInfo, input: RevokeInput) -> RevokeGrantResult:
+    async def revoke_grant(self, info: ResolverInfo, input: RevokeGrantInput) -> RevokeGrantSuccess:
         parts = global_ids.decode_id(input.grant_id, "Grant", int, int)
         if parts is None:
             raise GrantNotFound(grant_id=input.grant_id)
         account_id, number = int(parts[0]), int(parts[1])
-        revoked = await grants.revoke_grant(
+        done = await grants.revoke_grant(
             account_id,
             number,
             reason=input.reason,
@@ -188,58 +140,33 @@ class AccountMutations:
             audit=audit_context(info),
         )
         return RevokeGrantSuccess(
-            grant=to_grant(account_id, revoked.grant),
-            entry=to_entry(revoked.entry) if revoked.entry else None,
-            balance=to_balance(revoked.balance, info.context),
-            revoked=Credits(revoked.revoked_credits),
-            replayed=revoked.replayed,
-        )
-
-    @declare.mutation(
-        needs=Permission.OPERATOR,
-        audit=AuditPolicy.SERVICES_AND_OPERATORS,
-        description="Give back part or all of a charge, never more than it took, into the grants it came from.",
-    )
-    async def reverse_charge(self, info: ResolverInfo, input: ReverseInput) -> ReverseChargeResult:
-        check_ids(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id})
-        done = await reversals.reverse_charge(
-            input.task_id,
-            input.block_run_id,
-            credits=input.credits,
-            reason=input.reason,
-            idempotency_key=input.idempotency_key,
-            actor=info.context.authenticated_caller.actor,
-            request_id=info.context.request_id,
-            audit=audit_context(info),
-        )
-        return ReverseChargeSuccess(
-            reversed=Credits(done.credits),
-            entry=to_entry(done.entry),
-            block_run=to_block_run(done.block_run),
-            task=to_task(done.task, done.balance.owner_id),
+            grant=to_grant(account_id, done.grant),
+            entry=to_entry(done.entry) if done.entry else None,
             balance=to_balance(done.balance, info.context),
+            revoked=Credits(done.revoked_credits),
             replayed=done.replayed,
         )
 
-    @declare.mutation(
-        needs=Permission.OPERATOR,
+    @mutation(
+        needs=Permission.AUTHENTICATED,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
-        description="Give back all that a task still costs, in one transaction. Tasks nested in it stand apart.",
+        description="Set the threshold below which the balance has the status LOW. Each time the balance falls below "
+        "it, the owner is notified; setting the threshold itself notifies nobody.",
+        errors=(InvalidInput, IdempotencyConflict),
     )
-    async def reverse_task(self, info: ResolverInfo, input: ReverseAllInput) -> ReverseTaskResult:
-        check_ids(**{"input.taskId": input.task_id})
-        done = await reversals.reverse_task(
-            input.task_id,
-            reason=input.reason,
-            idempotency_key=input.idempotency_key,
+    async def set_low_balance_threshold(
+        self, info: ResolverInfo, input: SetLowBalanceThresholdInput
+    ) -> SetLowBalanceThresholdSuccess:
+        done = await low_balance.set_low_balance_threshold(
+            require_writable_owner(info.context, input.owner_id),
+            input.credits,
+            key=input.idempotency_key,
             actor=info.context.authenticated_caller.actor,
-            request_id=info.context.request_id,
+            owner_ids=writable_owners(info.context.authenticated_caller),
             audit=audit_context(info),
         )
-        return ReverseTaskSuccess(
-            reversed=Credits(done.credits),
-            entries=done.entries,
-            task=to_task(done.task, done.balance.owner_id),
+        return SetLowBalanceThresholdSuccess(
+            account=to_account(done.balance),
             balance=to_balance(done.balance, info.context),
             replayed=done.replayed,
         )

@@ -1,4 +1,4 @@
-"""The statement of an account: groups, newest first, pinned to the first page."""
+"""The statement of an account: one line for each task and for each other entry."""
 
 from datetime import datetime
 
@@ -6,42 +6,41 @@ import strawberry
 
 from app.api.context import ResolverInfo
 from app.api.scalars import Credits
-from app.api.tasks.entries import Entry, to_entry
-from app.api.tasks.types import Task, load_task
+from app.api.tasks.types import Entry, Task, load_task, to_entry
 from app.engine import declare
-from app.engine.pagination import Connection, build_connection, check_first, decode_cursor, encode_cursor
+from app.engine.pagination import Connection, paginate
 from app.engine.permissions import Permission
-from app.ledger.rules.account_state import AccountBalance, EntryKind
+from app.ledger.rules.account_state import EntryKind
 from app.tasks import account_statement
 from app.tasks.account_statement import StatementGroup, StatementPosition
 
 
 @declare.type(
-    description="One line of a statement: all charges and reversals of a task, or one other entry.",
+    description="A line of a statement: all charges and reversals of one task, or one other entry.",
     needs=Permission.INHERITED,
 )
 class StatementLine:
-    kinds: list[EntryKind] = declare.value(description="What is in it.")
+    kinds: list[EntryKind] = declare.value(description="The kinds of its entries.")
     credits: Credits = declare.value(description="The sum of its entries.")
-    entry_count: int = declare.value(description="How many entries.")
-    first_at: datetime = declare.value(description="When its first entry counts from.")
-    last_at: datetime = declare.value(description="When its last entry counts from: the statement's order.")
+    entry_count: int = declare.value(description="The number of its entries.")
+    first_at: datetime = declare.value(description="When its first entry took effect.")
+    last_at: datetime = declare.value(description="When its last entry took effect. Lines are in this order.")
     balance_after: Credits = declare.value(description="The posted balance after its last entry.")
     group: strawberry.Private[StatementGroup]
 
-    @declare.field(description="The task that it is about; null where it is not about one.")
+    @declare.field(description="The task; null if the line is not about a task.")
     async def task(self, info: ResolverInfo) -> Task | None:
         if self.group.task_id is None:
             return None
         return await load_task(info.context, self.group.last.account_id, self.group.task_id)
 
-    @declare.field(description="Its one entry; null where it is a task's.")
+    @declare.field(description="The entry; null if the line is about a task.")
     def entry(self) -> Entry | None:
         return to_entry(self.group.last) if self.group.task_id is None else None
 
 
 async def load_statement_page(
-    figures: AccountBalance,
+    account_id: int,
     *,
     first: int,
     after: str | None,
@@ -49,27 +48,35 @@ async def load_statement_page(
     from_at: datetime | None,
     to_at: datetime | None,
 ) -> Connection[StatementLine]:
-    """A page of an account's groups."""
-    number = figures.account_id
-    place = decode_cursor(after, "statement", number, shape=(int, int))
-    found = await account_statement.statement_page(
-        number,
-        limit=check_first(first) + 1,
-        after=StatementPosition(*place) if place else None,
-        kinds=kinds,
-        from_at=from_at,
-        to_at=to_at,
-    )
-    return build_connection(
-        found.groups,
+    """A page of an account's statement."""
+    pinned_seq = 0
+
+    async def read(limit: int, position: tuple[int, int] | None) -> list[StatementGroup]:
+        nonlocal pinned_seq
+        page = await account_statement.statement_page(
+            account_id,
+            limit=limit,
+            after=StatementPosition(*position) if position else None,
+            kinds=kinds,
+            from_at=from_at,
+            to_at=to_at,
+        )
+        pinned_seq = page.pinned_seq
+        return page.groups
+
+    return await paginate(
+        "statement",
+        account_id,
+        (int, int),
         first=first,
         after=after,
-        cursor_of=lambda group: encode_cursor("statement", number, *found.position_of(group)),
-        node_of=_statement_of,
+        read=read,
+        position_of=lambda group: (pinned_seq, group.last.seq),
+        node_of=_to_line,
     )
 
 
-def _statement_of(group: StatementGroup) -> StatementLine:
+def _to_line(group: StatementGroup) -> StatementLine:
     return StatementLine(
         kinds=list(group.kinds),
         credits=Credits(group.credits),

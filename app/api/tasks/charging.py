@@ -1,4 +1,8 @@
-"""The mutations that charge: one block run, or a list of them. Both are the same code below."""
+"""The mutations charge and chargeBatch.
+
+They return errors as values instead of raising them: in a batch each item has its own result, and both mutations share
+the code.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
@@ -7,80 +11,69 @@ import strawberry
 from strawberry.scalars import JSON
 
 from app.api.accounts.balance import Balance, to_balance
-from app.api.audit_context import operator_audit_context
-from app.api.context import Context, ResolverInfo
-from app.api.error_mapping import to_user_error
-from app.api.error_types import (
-    BalanceLimitReachedError,
-    BudgetReachedError,
-    IdempotencyConflictError,
-    InsufficientCreditsError,
-    InternalError,
-    MeasurementMissingError,
-    PriceNotFoundError,
-    TaskEndedError,
-    TaskNotFoundError,
-    TaskStoppedError,
-)
+from app.api.context import Context, ResolverInfo, operator_audit_context
+from app.api.error_types import InternalError, result_union, to_user_error
 from app.api.input_checks import check_ids, check_list_length
+from app.api.prices import Measurements, check_settings
 from app.api.scalars import Credits
-from app.api.tasks.block_runs import BlockRun, to_block_run
-from app.api.tasks.entries import Entry, to_entry
-from app.api.tasks.types import Task, to_task
+from app.api.tasks.types import BlockRun, Entry, Task, to_block_run, to_entry, to_task
 from app.engine import declare
 from app.engine.errors import mask_fault
 from app.engine.permissions import AuditPolicy, Permission
-from app.engine.scalars import Long
-from app.errors import BadRequest, BillingError, InvalidInput
-from app.pricing import measurements as measured
+from app.engine.schema import describe_enum
+from app.errors import (
+    BalanceLimitReached,
+    BillingError,
+    BudgetReached,
+    IdempotencyConflict,
+    InsufficientCredits,
+    MeasurementMissing,
+    PriceNotFound,
+    TaskEnded,
+    TaskNotFound,
+    TaskStopped,
+)
 from app.tasks.charging import Charge
 from app.tasks.rules import ChargeRequest, SignalKind
 
 MAX_BATCH = 1_000
 
-
-@strawberry.input(description="What was measured of a block run, for prices that are by measure.")
-class Measurements:
-    seconds: float | None = strawberry.field(default=None, description="How long it ran.")
-    items: Long | None = strawberry.field(default=None, description="How many items it handled.")
-    bytes: Long | None = strawberry.field(default=None, description="How many bytes it moved.")
-    usd: str | None = strawberry.field(
-        default=None, description='What the provider charged, in US dollars, as a decimal: "0.0123".'
-    )
-
-    def read(self, path: str) -> measured.Measurements:
-        """Raises: BadRequest, naming what is out of bounds under `path`."""
-        try:
-            return measured.parse_measurements(
-                seconds=self.seconds, items=self.items, bytes=self.bytes, usd=self.usd, path=path
-            )
-        except InvalidInput as refusal:
-            raise BadRequest(refusal.message) from None
+describe_enum(
+    SignalKind,
+    description="A signal for executors.",
+    values={
+        SignalKind.STOP: "Start no more block runs. Those that are running are paid and may finish.",
+        SignalKind.RESUME: "Credits are available again. Continue running tasks and resume stopped ones.",
+    },
+)
 
 
-@strawberry.input(description="A block run about to be executed. The server prices it: no amount is sent.")
+@strawberry.input(description="A block run that is about to start. The server sets the price from the rate card.")
 class ChargeInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
     block_run_id: strawberry.ID = strawberry.field(
-        description="The platform's id of this block's execution. Charged once, however often it is sent."
+        description="The platform's id of the block run. A block run is charged once, however often the request "
+        "is sent."
     )
-    block: str = strawberry.field(description="The block, as the rate card names it.")
+    block: str = strawberry.field(description="The block, as named in the rate card.")
     settings: JSON | None = strawberry.field(
-        default=None, description="The block's settings, an object: those that the price goes by; others are ignored."
+        default=None, description="The settings of the block, an object. Settings that no price depends on are ignored."
     )
     uses_own_key: bool = strawberry.field(
-        default=False, description="Whether it uses the customer's own provider key: then it costs 0."
+        default=False, description="Whether the block run uses the customer's own provider key. It then costs 0."
     )
-    measurements: Measurements | None = strawberry.field(default=None, description="For prices that are by measure.")
+    measurements: Measurements | None = strawberry.field(
+        default=None, description="Required if the price depends on measurements."
+    )
     closing: bool = strawberry.field(
         default=False,
-        description="Whether the task saves its work with it: then it may use the budget's landing reserve, and runs "
-        "on a stopped task too, as long as its budget has something left.",
+        description="Whether the task needs this block run to save its work. It may then use the closing reserve of "
+        "the budget, and is accepted on a stopped task if the budget has credits left.",
     )
 
 
 def to_charge_request(plain: Mapping[str, Any], info: ResolverInfo, path: str = "input") -> ChargeRequest:
-    """A ChargeInput as graphql-core has coerced it. Raises: BadRequest."""
+    """The request of a ChargeInput that graphql-core has coerced to a dictionary. Raises: BadRequest."""
     task_id, block_run_id, block = plain["taskId"], plain["blockRunId"], plain["block"]
     check_ids(**{f"{path}.taskId": task_id, f"{path}.blockRunId": block_run_id, f"{path}.block": block})
     measurements = plain.get("measurements")
@@ -98,101 +91,99 @@ def to_charge_request(plain: Mapping[str, Any], info: ResolverInfo, path: str = 
     )
 
 
-def check_settings(settings: object, path: str) -> Mapping[str, Any] | None:
-    """Raises: BadRequest: not an object."""
-    if settings is None or isinstance(settings, dict):
-        return settings
-    raise BadRequest(f"{path} must be an object.")
-
-
-@declare.type(description="The block run is paid: run it.", needs=Permission.INHERITED)
+@declare.type(description="The block run is paid and may start.", needs=Permission.INHERITED)
 class ChargeSuccess:
-    """Its objects are made when they are asked for: most executors read the cost and the balance only."""
+    """Its objects are built when they are read: most executors read only the cost and the balance."""
 
-    cost: Credits = declare.value(description="What it cost, the first time it was sent.")
-    replayed: bool = declare.value(description="Whether it had been charged before: nothing has moved now.")
+    cost: Credits = declare.value(description="The credits charged when the request was first sent.")
+    replayed: bool = declare.value(description="Whether the block run was already charged. Nothing was charged now.")
     signal: SignalKind | None = declare.value(
-        description="STOP where nothing is left for this task to be paid with: finish what runs, start no more."
+        description="STOP if no credits are left for the task: let running block runs finish and start no more. Else "
+        "null."
     )
     charged: strawberry.Private[Charge]
 
-    @declare.field(description="Its line in the account; null at cost 0.")
+    @declare.field(description="The entry of the charge; null if it cost 0.")
     def entry(self) -> Entry | None:
         return to_entry(self.charged.entry) if self.charged.entry else None
 
-    @declare.field(description="What was recorded.")
+    @declare.field(description="The block run.")
     def block_run(self) -> BlockRun:
         return to_block_run(self.charged.block_run, self.charged.entry)
 
-    @declare.field(description="The task, with its cost so far.")
+    @declare.field(description="The task, with its cost after the charge.")
     def task(self) -> Task:
         return to_task(self.charged.task, self.charged.balance.owner_id)
 
-    @declare.field(description="The balance now.")
+    @declare.field(description="The balance after the charge.")
     def balance(self, info: ResolverInfo) -> Balance:
         return to_balance(self.charged.balance, info.context)
 
 
-ChargeResult = Annotated[
-    ChargeSuccess
-    | InsufficientCreditsError
-    | PriceNotFoundError
-    | MeasurementMissingError
-    | TaskNotFoundError
-    | TaskStoppedError
-    | TaskEndedError
-    | BudgetReachedError
-    | IdempotencyConflictError
-    | BalanceLimitReachedError
-    | InternalError,
-    strawberry.union("ChargeResult", description="The block run is paid, or why it must not run."),
-]
+_RESULT = result_union(
+    "ChargeResult",
+    ChargeSuccess,
+    (
+        InsufficientCredits,
+        PriceNotFound,
+        MeasurementMissing,
+        TaskNotFound,
+        TaskStopped,
+        TaskEnded,
+        BudgetReached,
+        IdempotencyConflict,
+        BalanceLimitReached,
+        InternalError,
+    ),
+)
 
 OneInput = Annotated[ChargeInput, strawberry.argument(description="The block run.")]
-ManyInputs = Annotated[list[ChargeInput], strawberry.argument(description="1 to 1,000 block runs, in order.")]
+ManyInputs = Annotated[list[ChargeInput], strawberry.argument(description="1 to 1,000 block runs, charged in order.")]
 
 
-@strawberry.type(description="Charging.")
+@strawberry.type(description="Mutations that charge block runs.")
 class ChargingMutations:
     @declare.mutation(
         needs=Permission.SERVICE,
         audit=AuditPolicy.OPERATORS,
-        description="Charge a block run before it is run; a refusal means: do not.",
+        description="Charge a block run before it starts. If the result is an error, do not run the block.",
+        graphql_type=_RESULT,
         input_as_dict=True,
     )
-    async def charge(self, info: ResolverInfo, input: OneInput) -> ChargeResult:
-        outcome = await info.context.state.charge_queue.charge(to_charge_request(_plain(input), info))
-        result: ChargeResult = to_charge_result(outcome, info.context)
-        return result
+    async def charge(self, info: ResolverInfo, input: OneInput) -> object:
+        outcome = await info.context.state.charge_queue.charge(to_charge_request(_as_dict(input), info))
+        return to_charge_result(outcome, info.context)
 
     @declare.mutation(
         needs=Permission.SERVICE,
         audit=AuditPolicy.OPERATORS,
-        description="Up to 1,000 charges in order, each with its own result. Not all or nothing.",
+        description="Charge up to 1,000 block runs in order. Each has its own result; a refused one does not affect "
+        "the others.",
+        graphql_type=list[_RESULT],  # type: ignore[valid-type]  # an annotation made at run time
         input_as_dict=True,
     )
-    async def charge_batch(self, info: ResolverInfo, input: ManyInputs) -> list[ChargeResult]:
+    async def charge_batch(self, info: ResolverInfo, input: ManyInputs) -> list[object]:
         check_list_length(input, name="input", limit=MAX_BATCH)
-        requests = [to_charge_request(_plain(one), info, f"input.{place}") for place, one in enumerate(input)]
+        requests = [to_charge_request(_as_dict(item), info, f"input.{position}") for position, item in enumerate(input)]
         outcomes = await info.context.state.charge_queue.charge_batch(requests)
-        return [_alone(outcome, info.context) for outcome in outcomes]
+        return [_to_item_result(outcome, info.context) for outcome in outcomes]
 
 
-def _plain(input: ChargeInput) -> Mapping[str, Any]:
-    """What is there in truth: the type stands in the signature for the schema (`plain_input`)."""
+def _as_dict(input: ChargeInput) -> Mapping[str, Any]:
+    """The input as it is passed at run time. The signature names the input type for the schema (`input_as_dict`)."""
     return cast(Mapping[str, Any], input)
 
 
-def _alone(outcome: Charge | BaseException, context: Context) -> Any:
-    """As `shown`, but a fault stands in the item's place: its neighbours are charged, and must be told so."""
+def _to_item_result(outcome: Charge | BaseException, context: Context) -> object:
+    """Like `to_charge_result`, but a fault becomes the item's result: the other items were charged."""
     if isinstance(outcome, Exception) and not isinstance(outcome, BillingError):
-        told = mask_fault(outcome, context)
-        return InternalError(message=told["message"], reference=told["extensions"]["reference"])
+        masked = mask_fault(outcome, context)
+        return InternalError(message=masked["message"], reference=masked["extensions"]["reference"])
     return to_charge_result(outcome, context)
 
 
-def to_charge_result(outcome: Charge | BaseException, context: Context) -> Any:
-    """What became of one item as a member of ChargeResult. Raises: a fault, which is masked, is raised."""
+def to_charge_result(outcome: Charge | BaseException, context: Context) -> object:
+    """The member of ChargeResult for the outcome of one item. Raises: `outcome`, if it is a fault."""
     if isinstance(outcome, BillingError):
         return to_user_error(outcome, context)
     if isinstance(outcome, BaseException):

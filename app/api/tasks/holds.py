@@ -1,158 +1,133 @@
-"""The mutations for work that is priced by measure: hold before it, capture after it, or let go."""
-
-from typing import Annotated
+"""The mutations placeHold, captureHold and voidHold, for block runs whose price depends on measurements."""
 
 import strawberry
 from strawberry.scalars import JSON
 
 from app.api.accounts.balance import Balance, to_balance
-from app.api.audit_context import audit_context, operator_audit_context
-from app.api.context import ResolverInfo
-from app.api.error_types import (
-    BalanceLimitReachedError,
-    BudgetReachedError,
-    HoldClosedError,
-    HoldExceededError,
-    HoldNotFoundError,
-    IdempotencyConflictError,
-    InsufficientCreditsError,
-    InvalidInputError,
-    MeasurementMissingError,
-    PriceNotFoundError,
-    TaskEndedError,
-    TaskNotFoundError,
-    TaskStoppedError,
-)
-from app.api.input_checks import check_ids
+from app.api.context import ResolverInfo, audit_context, operator_audit_context
+from app.api.input_checks import check_input_ids
+from app.api.mutation import mutation
+from app.api.prices import Measurements, check_settings
 from app.api.scalars import Credits
-from app.api.tasks.block_runs import BlockRun, to_block_run
-from app.api.tasks.charging import Measurements, check_settings
-from app.api.tasks.entries import Entry, to_entry
-from app.api.tasks.hold_types import Hold, to_hold
-from app.api.tasks.types import Task, to_task
+from app.api.tasks.types import BlockRun, Entry, Hold, Task, to_block_run, to_entry, to_hold, to_task
 from app.engine import declare
 from app.engine.permissions import AuditPolicy, Permission
 from app.engine.schema import describe_enum
+from app.errors import (
+    BalanceLimitReached,
+    BudgetReached,
+    HoldClosed,
+    HoldExceeded,
+    HoldNotFound,
+    IdempotencyConflict,
+    InsufficientCredits,
+    InvalidInput,
+    MeasurementMissing,
+    PriceNotFound,
+    TaskEnded,
+    TaskNotFound,
+    TaskStopped,
+)
 from app.tasks import holds
 from app.tasks.holds import CaptureHoldRequest, HoldResult, OverHold, PlaceHoldRequest
 
 describe_enum(
     OverHold,
-    name="OverHold",
-    description="What a capture does that is priced above its hold.",
+    description="What a capture does if it costs more than the hold.",
     values={
-        OverHold.REFUSE: "It is refused, and the hold stays open.",
-        OverHold.CAP: "It takes what is held and no more; the price is recorded.",
+        OverHold.REFUSE: "The capture is refused and the hold stays open.",
+        OverHold.CAP: "The capture charges the held credits and records the price.",
     },
 )
 
 
-@strawberry.input(description="A block run about to be executed whose price depends on what it will measure.")
+@strawberry.input(description="A block run that is about to start and whose price depends on measurements.")
 class PlaceHoldInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
     block_run_id: strawberry.ID = strawberry.field(
-        description="The platform's id of this block's execution: one hold for each, however often it is sent."
+        description="The platform's id of the block run. It has one hold, however often the request is sent."
     )
-    block: str = strawberry.field(description="The block, as the rate card names it.")
+    block: str = strawberry.field(description="The block, as named in the rate card.")
     settings: JSON | None = strawberry.field(
-        default=None, description="The block's settings, an object: those that the price goes by; others are ignored."
+        default=None, description="The settings of the block, an object. Settings that no price depends on are ignored."
     )
     uses_own_key: bool = strawberry.field(
-        default=False, description="Whether it uses the customer's own provider key: then it costs 0."
+        default=False, description="Whether the block run uses the customer's own provider key. It then costs 0."
     )
-    at_most: Measurements = strawberry.field(description="What it will measure at most: so much is held.")
+    at_most: Measurements = strawberry.field(
+        description="The highest measurements that are possible. Their price is held."
+    )
     timeout_seconds: int = strawberry.field(
-        default=3600, description="After this the hold lapses by itself: 1 second to 24 hours."
+        default=3600, description="When the hold expires: after 1 second to 24 hours."
     )
 
 
-@strawberry.input(description="What a held block run turned out to measure.")
+@strawberry.input(description="The measurements of a block run that has a hold.")
 class CaptureHoldInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
     block_run_id: strawberry.ID = strawberry.field(description="The platform's id of the block run.")
-    measurements: Measurements = strawberry.field(description="What was measured.")
-    over_hold: OverHold = strawberry.field(default=OverHold.REFUSE, description="Where it costs more than is held.")
+    measurements: Measurements = strawberry.field(description="The measurements of the block run.")
+    over_hold: OverHold = strawberry.field(
+        default=OverHold.REFUSE, description="What to do if the block run costs more than its hold."
+    )
 
 
-@strawberry.input(description="A hold to let go of.")
+@strawberry.input(description="The hold to void.")
 class VoidHoldInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
     block_run_id: strawberry.ID = strawberry.field(description="The platform's id of the block run.")
 
 
-@declare.type(description="The most that the block run may cost is held: run it.", needs=Permission.INHERITED)
+@declare.type(description="The maximum price is held. The block run may start.", needs=Permission.INHERITED)
 class PlaceHoldSuccess:
-    hold: Hold = declare.value(description="The hold, as it stands now.")
-    task: Task = declare.value(description="The task.")
-    balance: Balance = declare.value(description="The balance now.")
-    replayed: bool = declare.value(description="Whether the same request had placed it before.")
-
-
-@declare.type(description="The block run is paid, and the rest of the hold went back.", needs=Permission.INHERITED)
-class CaptureHoldSuccess:
-    cost: Credits = declare.value(description="What was drawn of the hold.")
     hold: Hold = declare.value(description="The hold.")
-    entry: Entry | None = declare.value(description="Its line in the account; null at cost 0.")
-    block_run: BlockRun = declare.value(description="What was recorded.")
-    task: Task = declare.value(description="The task, with its cost so far.")
-    balance: Balance = declare.value(description="The balance now.")
-    replayed: bool = declare.value(description="Whether the same request had captured it before.")
+    task: Task = declare.value(description="The task.")
+    balance: Balance = declare.value(description="The balance after the request.")
+    replayed: bool = declare.value(description="Whether the hold was already placed by the same request.")
 
 
-@declare.type(description="Nothing is held for the block run any more.", needs=Permission.INHERITED)
+@declare.type(description="The block run is charged and the rest of the hold released.", needs=Permission.INHERITED)
+class CaptureHoldSuccess:
+    cost: Credits = declare.value(description="The credits charged.")
+    hold: Hold = declare.value(description="The hold.")
+    entry: Entry | None = declare.value(description="The entry of the charge; null if it cost 0.")
+    block_run: BlockRun = declare.value(description="The block run.")
+    task: Task = declare.value(description="The task, with its cost after the charge.")
+    balance: Balance = declare.value(description="The balance after the charge.")
+    replayed: bool = declare.value(description="Whether the hold was already captured by the same request.")
+
+
+@declare.type(description="The hold is voided and its credits released.", needs=Permission.INHERITED)
 class VoidHoldSuccess:
     hold: Hold = declare.value(description="The hold.")
     task: Task = declare.value(description="The task.")
-    balance: Balance = declare.value(description="The balance now.")
-    replayed: bool = declare.value(description="Whether it was voided before.")
+    balance: Balance = declare.value(description="The balance after the request.")
+    replayed: bool = declare.value(description="Whether the hold was already voided.")
 
 
-PlaceHoldResult = Annotated[
-    PlaceHoldSuccess
-    | InvalidInputError
-    | InsufficientCreditsError
-    | BudgetReachedError
-    | PriceNotFoundError
-    | MeasurementMissingError
-    | TaskNotFoundError
-    | TaskStoppedError
-    | TaskEndedError
-    | IdempotencyConflictError
-    | BalanceLimitReachedError,
-    strawberry.union("PlaceHoldResult", description="Held, or why the block run must not run."),
-]
-CaptureHoldResult = Annotated[
-    CaptureHoldSuccess
-    | MeasurementMissingError
-    | TaskNotFoundError
-    | HoldNotFoundError
-    | HoldClosedError
-    | HoldExceededError
-    | IdempotencyConflictError
-    | BalanceLimitReachedError,
-    strawberry.union("CaptureHoldResult", description="Paid, or why not."),
-]
-VoidHoldResult = Annotated[
-    VoidHoldSuccess | TaskNotFoundError | HoldNotFoundError | HoldClosedError,
-    strawberry.union("VoidHoldResult", description="Let go of, or why not."),
-]
-
-PlaceInput = Annotated[PlaceHoldInput, strawberry.argument(description="The block run, and its bounds.")]
-CaptureInput = Annotated[CaptureHoldInput, strawberry.argument(description="Which hold, and what was measured.")]
-VoidInput = Annotated[VoidHoldInput, strawberry.argument(description="Which hold.")]
-
-
-@strawberry.type(description="Holding credits.")
+@strawberry.type(description="Mutations of holds.")
 class HoldMutations:
-    @declare.mutation(
+    @mutation(
         needs=Permission.SERVICE,
         audit=AuditPolicy.OPERATORS,
-        description="Hold the most that a block run may cost, before it is run; a refusal means: do not, and stops the "
-        "task as a refused charge does.",
+        description="Hold the maximum price of a block run before it starts. If the result is an error, do not run the "
+        "block; as for charge, an unpaid hold stops the task.",
+        errors=(
+            InvalidInput,
+            InsufficientCredits,
+            BudgetReached,
+            PriceNotFound,
+            MeasurementMissing,
+            TaskNotFound,
+            TaskStopped,
+            TaskEnded,
+            IdempotencyConflict,
+            BalanceLimitReached,
+        ),
     )
-    async def place_hold(self, info: ResolverInfo, input: PlaceInput) -> PlaceHoldResult:
-        check_ids(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id, "input.block": input.block})
-        held = await holds.place_hold(
+    async def place_hold(self, info: ResolverInfo, input: PlaceHoldInput) -> PlaceHoldSuccess:
+        check_input_ids(input, "task_id", "block_run_id", "block")
+        done = await holds.place_hold(
             PlaceHoldRequest(
                 task_id=input.task_id,
                 block_run_id=input.block_run_id,
@@ -167,18 +142,27 @@ class HoldMutations:
             ),
             info.context.state.rate_cards,
         )
-        hold, task, balance = _parts(held, info)
-        return PlaceHoldSuccess(hold=hold, task=task, balance=balance, replayed=held.replayed)
+        hold, task, balance = _objects(done, info)
+        return PlaceHoldSuccess(hold=hold, task=task, balance=balance, replayed=done.replayed)
 
-    @declare.mutation(
+    @mutation(
         needs=Permission.SERVICE,
         audit=AuditPolicy.OPERATORS,
-        description="Charge what a held block run measured, at the prices of its placing, and let go of the rest. Of a "
-        "task that has stopped or ended meanwhile too: the work is done.",
+        description="Charge a block run by its measurements, at the prices of the time when the hold was placed, and "
+        "release the rest of the hold. Works on stopped and ended tasks too.",
+        errors=(
+            MeasurementMissing,
+            TaskNotFound,
+            HoldNotFound,
+            HoldClosed,
+            HoldExceeded,
+            IdempotencyConflict,
+            BalanceLimitReached,
+        ),
     )
-    async def capture_hold(self, info: ResolverInfo, input: CaptureInput) -> CaptureHoldResult:
-        check_ids(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id})
-        held = await holds.capture_hold(
+    async def capture_hold(self, info: ResolverInfo, input: CaptureHoldInput) -> CaptureHoldSuccess:
+        check_input_ids(input, "task_id", "block_run_id")
+        done = await holds.capture_hold(
             CaptureHoldRequest(
                 task_id=input.task_id,
                 block_run_id=input.block_run_id,
@@ -189,34 +173,35 @@ class HoldMutations:
                 audit=operator_audit_context(info),
             )
         )
-        hold, task, balance = _parts(held, info)
-        if held.block_run is None:
-            raise TypeError("a capture without a block run")
+        if done.block_run is None:
+            raise TypeError("a captured hold has no block run")
+        hold, task, balance = _objects(done, info)
         return CaptureHoldSuccess(
-            cost=Credits(held.block_run.cost),
+            cost=Credits(done.block_run.cost),
             hold=hold,
-            entry=to_entry(held.entry) if held.entry else None,
-            block_run=to_block_run(held.block_run, held.entry),
+            entry=to_entry(done.entry) if done.entry else None,
+            block_run=to_block_run(done.block_run, done.entry),
             task=task,
             balance=balance,
-            replayed=held.replayed,
+            replayed=done.replayed,
         )
 
-    @declare.mutation(
+    @mutation(
         needs=Permission.SERVICE,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
-        description="Let go of a hold whose block run was not run.",
+        description="Void the hold of a block run that was not run. Its credits are released.",
+        errors=(TaskNotFound, HoldNotFound, HoldClosed),
     )
-    async def void_hold(self, info: ResolverInfo, input: VoidInput) -> VoidHoldResult:
-        check_ids(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id})
-        held = await holds.void_hold(input.task_id, input.block_run_id, audit=audit_context(info))
-        hold, task, balance = _parts(held, info)
-        return VoidHoldSuccess(hold=hold, task=task, balance=balance, replayed=held.replayed)
+    async def void_hold(self, info: ResolverInfo, input: VoidHoldInput) -> VoidHoldSuccess:
+        check_input_ids(input, "task_id", "block_run_id")
+        done = await holds.void_hold(input.task_id, input.block_run_id, audit=audit_context(info))
+        hold, task, balance = _objects(done, info)
+        return VoidHoldSuccess(hold=hold, task=task, balance=balance, replayed=done.replayed)
 
 
-def _parts(held: HoldResult, info: ResolverInfo) -> tuple[Hold, Task, Balance]:
+def _objects(done: HoldResult, info: ResolverInfo) -> tuple[Hold, Task, Balance]:
     return (
-        to_hold(held.task.account_id, held.hold),
-        to_task(held.task, held.balance.owner_id),
-        to_balance(held.balance, info.context),
+        to_hold(done.task.account_id, done.hold),
+        to_task(done.task, done.balance.owner_id),
+        to_balance(done.balance, info.context),
     )

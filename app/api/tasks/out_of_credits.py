@@ -1,84 +1,67 @@
-"""What waits for credits: tasks that were stopped, and scheduled runs that were skipped."""
+"""Tasks that wait for credits: stopped tasks that can be resumed, and scheduled tasks that did not start."""
 
 from datetime import datetime
 
 import strawberry
 
+from app.api.objects import build_from
 from app.api.scalars import Credits
 from app.api.tasks.types import Task, to_task
 from app.engine import declare
-from app.engine.pagination import (
-    Connection,
-    build_connection,
-    check_first,
-    decode_cursor,
-    encode_cursor,
-    parse_cursor_time,
-)
+from app.engine.pagination import Connection, paginate
 from app.engine.permissions import Permission
 from app.tasks import waiting
-from app.tasks.rules import TaskState
+from app.tasks.costs import AccountScopedId
 
 
-@declare.type(description="A task that was stopped. resumeTask lets it go on from there.", needs=Permission.INHERITED)
+@declare.type(description="A stopped task. resumeTask continues it.", needs=Permission.INHERITED)
 class ResumableTask:
     task: Task = declare.value(description="The task.")
-    lacked: Credits | None = declare.value(
-        description="How many credits were missing for the block run that stopped it; null where its budget lapsed."
+    shortfall: Credits | None = declare.value(
+        description="Credits that were missing for the block run that stopped it; null if its budget has expired."
     )
     required: Credits | None = declare.value(
-        description="What that block run costs: with so much available, or in its budget, it could go on."
+        description="The cost of that block run: with so many credits available, or left in its budget, it can "
+        "continue."
     )
 
 
 @declare.type(
-    description="A scheduled run that did not start for want of credits. No task exists.", needs=Permission.INHERITED
+    description="A scheduled task that did not start for lack of credits. The task does not exist.",
+    needs=Permission.INHERITED,
 )
-class SkippedTask:
-    task_id: strawberry.ID = declare.value(description="The id under which it was to start.")
-    reason: str = declare.value(description="Why: OUT_OF_CREDITS or OWING.")
-    at: datetime = declare.value(description="When it was skipped.")
+class SkippedStart:
+    task_id: strawberry.ID = declare.value(description="The id with which it was to start.")
+    reason: str = declare.value(description="Why it did not start: OUT_OF_CREDITS or IN_DEBT.")
+    skipped_at: datetime = declare.value(description="When it was refused.")
 
 
 async def load_resumable_page(
-    number: int, owner_id: str, *, first: int, after: str | None
+    account_id: int, owner_id: str, *, first: int, after: str | None
 ) -> Connection[ResumableTask]:
-    """An account's stopped tasks, last started first."""
-    place = decode_cursor(after, "resumable", number, shape=(str, str))
-    found = await waiting.stopped_tasks(
-        number, limit=check_first(first) + 1, before=(parse_cursor_time(place[0]), place[1]) if place else None
-    )
-
-    def node_of(task: TaskState) -> ResumableTask:
-        return ResumableTask(
-            task=to_task(task, owner_id),
-            lacked=Credits(task.shortfall) if task.shortfall is not None else None,
-            required=Credits(task.required) if task.required is not None else None,
-        )
-
-    return build_connection(
-        found,
+    """The stopped tasks of an account, the most recently started first."""
+    return await paginate(
+        "resumable",
+        account_id,
+        (datetime, str),
         first=first,
         after=after,
-        cursor_of=lambda task: encode_cursor("resumable", number, task.started_at.isoformat(), task.task_id),
-        node_of=node_of,
+        read=lambda limit, position: waiting.stopped_tasks(account_id, limit=limit, before=position),
+        position_of=lambda task: (task.started_at, task.task_id),
+        node_of=lambda task: build_from(ResumableTask, task, task=to_task(task, owner_id)),
     )
 
 
-async def load_skipped_page(number: int, agent_id: str, *, first: int, after: str | None) -> Connection[SkippedTask]:
-    """An agent's skipped runs, newest first."""
-    kind = f"skipped.{agent_id}"
-    place = decode_cursor(after, kind, number, shape=(str, str))
-    found = await waiting.skipped_starts(
-        number,
-        agent_id,
-        limit=check_first(first) + 1,
-        before=(parse_cursor_time(place[0]), place[1]) if place else None,
-    )
-    return build_connection(
-        found,
+async def load_skipped_page(agent: AccountScopedId, *, first: int, after: str | None) -> Connection[SkippedStart]:
+    """The skipped tasks of an agent, newest first."""
+    account_id, agent_id = agent
+    return await paginate(
+        f"skipped.{agent_id}",
+        account_id,
+        (datetime, str),
         first=first,
         after=after,
-        cursor_of=lambda tick: encode_cursor(kind, number, tick.skipped_at.isoformat(), tick.task_id),
-        node_of=lambda tick: SkippedTask(task_id=strawberry.ID(tick.task_id), reason=tick.reason, at=tick.skipped_at),
+        read=lambda limit, position: waiting.skipped_starts(account_id, agent_id, limit=limit, before=position),
+        position_of=lambda skipped: (skipped.skipped_at, skipped.task_id),
+        node_of=lambda skipped: build_from(SkippedStart, skipped),
     )

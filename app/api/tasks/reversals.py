@@ -1,69 +1,97 @@
-"""The mutation that says how a block run ended."""
-
-from typing import Annotated
+"""The mutations finishBlockRun, reverseCharge and reverseTask, which return credits of charges."""
 
 import strawberry
 
 from app.api.accounts.balance import Balance, to_balance
-from app.api.audit_context import audit_context
-from app.api.context import ResolverInfo
-from app.api.error_types import (
-    BalanceLimitReachedError,
-    BlockRunNotFoundError,
-    IdempotencyConflictError,
-    TaskNotFoundError,
-)
-from app.api.input_checks import check_ids
+from app.api.context import ResolverInfo, audit_context
+from app.api.input_checks import check_input_ids
+from app.api.mutation import mutation
 from app.api.scalars import Credits
-from app.api.tasks.block_runs import BlockRun, to_block_run
-from app.api.tasks.entries import Entry, to_entry
-from app.api.tasks.types import Task, to_task
+from app.api.tasks.types import BlockRun, Entry, Task, to_block_run, to_entry, to_task
 from app.engine import declare
 from app.engine.permissions import AuditPolicy, Permission
+from app.errors import (
+    BalanceLimitReached,
+    BlockRunNotFound,
+    IdempotencyConflict,
+    InvalidInput,
+    ReversalExceedsCharge,
+    TaskNotFound,
+)
 from app.pricing.outcomes import BlockRunOutcome
-from app.tasks import block_run_outcomes
+from app.tasks import block_run_outcomes, reversals
 from app.tasks.block_run_outcomes import FinishBlockRunRequest
 
 
-@strawberry.input(description="A block run that is over, said once.")
+@strawberry.input(description="The block run that has finished and its outcome.")
 class FinishBlockRunInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
     block_run_id: strawberry.ID = strawberry.field(description="The platform's id of the block run.")
-    outcome: BlockRunOutcome = strawberry.field(description="How it ended.")
+    outcome: BlockRunOutcome = strawberry.field(description="The outcome.")
 
 
-@declare.type(description="It is recorded how the block run ended.", needs=Permission.INHERITED)
+@strawberry.input(description="The charge to reverse, in part or whole.")
+class ReverseChargeInput:
+    task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
+    block_run_id: strawberry.ID = strawberry.field(description="The platform's id of the block run.")
+    credits: Credits | None = strawberry.field(
+        default=None, description="The number of credits, at least 1; null: all that are not reversed yet."
+    )
+    reason: str = strawberry.field(description="The reason, 1 to 1,000 characters. The entry shows it.")
+    idempotency_key: str = strawberry.field(
+        description="A repeated request with the same key returns the first result."
+    )
+
+
+@strawberry.input(description="The task whose charges are all reversed.")
+class ReverseTaskInput:
+    task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
+    reason: str = strawberry.field(description="The reason, 1 to 1,000 characters. The entries show it.")
+    idempotency_key: str = strawberry.field(
+        description="A repeated request with the same key returns the first result."
+    )
+
+
+@declare.type(description="The outcome is recorded.", needs=Permission.INHERITED)
 class FinishBlockRunSuccess:
-    reversed: Credits = declare.value(description="What its outcome does not cost, given back by this; 0 for nothing.")
-    entry: Entry | None = declare.value(description="The line that gives it back; null where it was nothing.")
+    reversed: Credits = declare.value(description="The credits returned because of the outcome; 0 if none.")
+    entry: Entry | None = declare.value(description="The entry that returns them; null if there are none.")
     block_run: BlockRun = declare.value(description="The block run.")
-    task: Task = declare.value(description="The task, with its cost now.")
-    balance: Balance = declare.value(description="The balance now.")
-    replayed: bool = declare.value(description="Whether the same had been said before: nothing has moved now.")
+    task: Task = declare.value(description="The task, with its cost after the request.")
+    balance: Balance = declare.value(description="The balance after the request.")
+    replayed: bool = declare.value(description="Whether the same outcome was already recorded.")
 
 
-FinishBlockRunResult = Annotated[
-    FinishBlockRunSuccess
-    | TaskNotFoundError
-    | BlockRunNotFoundError
-    | IdempotencyConflictError
-    | BalanceLimitReachedError,
-    strawberry.union("FinishBlockRunResult", description="Recorded, or why not."),
-]
-
-FinishInput = Annotated[FinishBlockRunInput, strawberry.argument(description="Which block run, and how it ended.")]
+@declare.type(description="The charge is reversed.", needs=Permission.INHERITED)
+class ReverseChargeSuccess:
+    reversed: Credits = declare.value(description="The credits returned.")
+    entry: Entry = declare.value(description="The entry of the reversal.")
+    block_run: BlockRun = declare.value(description="The block run.")
+    task: Task = declare.value(description="The task, with its cost after the request.")
+    balance: Balance = declare.value(description="The balance after the request.")
+    replayed: bool = declare.value(description="Whether an earlier request with this key has reversed it.")
 
 
-@strawberry.type(description="Saying how block runs ended.")
+@declare.type(description="All charges of the task are reversed.", needs=Permission.INHERITED)
+class ReverseTaskSuccess:
+    reversed: Credits = declare.value(description="The credits returned; 0 if all were reversed before.")
+    entry_count: int = declare.value(description="The number of entries: one for each block run with credits returned.")
+    task: Task = declare.value(description="The task, with its cost after the request.")
+    balance: Balance = declare.value(description="The balance after the request.")
+    replayed: bool = declare.value(description="Whether an earlier request with this key has reversed it.")
+
+
+@strawberry.type(description="Mutations that reverse charges.")
 class ReversalMutations:
-    @declare.mutation(
+    @mutation(
         needs=Permission.SERVICE,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
-        description="Say how a charged block run ended. What the rate card does not charge for such an outcome goes "
-        "back into the grants it came from; of a task that has ended too.",
+        description="Report the outcome of a charged block run. If the rate card charges less for this outcome, the "
+        "rest is returned to the grants that paid. Works on ended tasks too.",
+        errors=(TaskNotFound, BlockRunNotFound, IdempotencyConflict, BalanceLimitReached),
     )
-    async def finish_block_run(self, info: ResolverInfo, input: FinishInput) -> FinishBlockRunResult:
-        check_ids(**{"input.taskId": input.task_id, "input.blockRunId": input.block_run_id})
+    async def finish_block_run(self, info: ResolverInfo, input: FinishBlockRunInput) -> FinishBlockRunSuccess:
+        check_input_ids(input, "task_id", "block_run_id")
         done = await block_run_outcomes.finish_block_run(
             FinishBlockRunRequest(
                 task_id=input.task_id,
@@ -79,6 +107,64 @@ class ReversalMutations:
             reversed=Credits(done.credits),
             entry=to_entry(done.entry) if done.entry else None,
             block_run=to_block_run(done.block_run),
+            task=to_task(done.task, done.balance.owner_id),
+            balance=to_balance(done.balance, info.context),
+            replayed=done.replayed,
+        )
+
+    @mutation(
+        needs=Permission.OPERATOR,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
+        description="Reverse a charge, in part or whole. The credits return to the grants that paid.",
+        errors=(
+            InvalidInput,
+            TaskNotFound,
+            BlockRunNotFound,
+            ReversalExceedsCharge,
+            IdempotencyConflict,
+            BalanceLimitReached,
+        ),
+    )
+    async def reverse_charge(self, info: ResolverInfo, input: ReverseChargeInput) -> ReverseChargeSuccess:
+        check_input_ids(input, "task_id", "block_run_id")
+        done = await reversals.reverse_charge(
+            input.task_id,
+            input.block_run_id,
+            credits=input.credits,
+            reason=input.reason,
+            idempotency_key=input.idempotency_key,
+            actor=info.context.authenticated_caller.actor,
+            request_id=info.context.request_id,
+            audit=audit_context(info),
+        )
+        return ReverseChargeSuccess(
+            reversed=Credits(done.credits),
+            entry=to_entry(done.entry),
+            block_run=to_block_run(done.block_run),
+            task=to_task(done.task, done.balance.owner_id),
+            balance=to_balance(done.balance, info.context),
+            replayed=done.replayed,
+        )
+
+    @mutation(
+        needs=Permission.OPERATOR,
+        audit=AuditPolicy.SERVICES_AND_OPERATORS,
+        description="Reverse all charges of a task in one transaction. Nested tasks are not included.",
+        errors=(InvalidInput, TaskNotFound, IdempotencyConflict, BalanceLimitReached),
+    )
+    async def reverse_task(self, info: ResolverInfo, input: ReverseTaskInput) -> ReverseTaskSuccess:
+        check_input_ids(input, "task_id")
+        done = await reversals.reverse_task(
+            input.task_id,
+            reason=input.reason,
+            idempotency_key=input.idempotency_key,
+            actor=info.context.authenticated_caller.actor,
+            request_id=info.context.request_id,
+            audit=audit_context(info),
+        )
+        return ReverseTaskSuccess(
+            reversed=Credits(done.credits),
+            entry_count=done.entries,
             task=to_task(done.task, done.balance.owner_id),
             balance=to_balance(done.balance, info.context),
             replayed=done.replayed,

@@ -1,4 +1,4 @@
-"""The subscription of executors and schedulers: who has to stop, who may go on."""
+"""The subscriptions taskCost and taskSignals."""
 
 from collections.abc import AsyncGenerator
 from datetime import datetime
@@ -8,60 +8,82 @@ import strawberry
 
 from app.api.context import ResolverInfo
 from app.api.input_checks import check_ids, check_list_length
+from app.api.objects import build_from
+from app.api.owner_scope import readable_owners
+from app.api.tasks.costs import TaskCost, to_task_cost
 from app.engine import declare
 from app.engine.permissions import Permission
 from app.engine.scalars import Long
 from app.engine.subscriptions import retry_until_available
-from app.tasks.rules import SignalKind, StopReason
-from app.tasks.signals import Signal, SignalTracker
+from app.tasks import queries
+from app.tasks.rules import ENDED_STATUSES, SignalKind, StopReason
+from app.tasks.signals import SignalTracker
 
 MAX_OWNERS = 1_000
 
 
-@declare.type(description="Who has to stop, or may go on.", needs=Permission.INHERITED)
+@declare.type(description="A signal to the executor of some tasks: stop or continue.", needs=Permission.INHERITED)
 class TaskSignal:
-    kind: SignalKind = declare.value(description="Stop, or go on.")
-    owner_id: strawberry.ID = declare.value(description="Whose tasks.")
+    kind: SignalKind = declare.value(description="What to do.")
+    owner_id: strawberry.ID = declare.value(description="The owner of the tasks.")
     task_ids: list[strawberry.ID] | None = declare.value(
-        description="Which tasks; null: every open task of the owner that has neither a budget nor an open hold."
+        description="The tasks; null: all open tasks of the owner that have neither a budget nor an open hold."
     )
-    reason: StopReason | None = declare.value(description="Why to stop; null where they may go on.")
-    version: Long = declare.value(description="The account's version: ignore a signal older than one you have seen.")
-    at: datetime = declare.value(description="When it was derived, by the database's clock.")
+    reason: StopReason | None = declare.value(description="Why to stop; null for RESUME.")
+    version: Long = declare.value(
+        description="The version of the account. Ignore a signal with a lower version than one already received."
+    )
+    as_of: datetime = declare.value(description="When the state was read, by the clock of the database.")
 
 
+TaskId = Annotated[strawberry.ID, strawberry.argument(description="The platform's id of the task.")]
 OwnerIds = Annotated[
     list[strawberry.ID] | None,
-    strawberry.argument(description=f"Whose tasks, 1 to {MAX_OWNERS:,} owners; null: everybody's."),
+    strawberry.argument(description=f"The owners of the tasks, 1 to {MAX_OWNERS:,}; null: all owners."),
 ]
 
 
-@strawberry.type(description="What executors are told.")
+@strawberry.type(description="Subscriptions for tasks.")
 class TaskSubscription:
     @declare.subscription(
+        needs=Permission.AUTHENTICATED,
+        description="Sends the current cost of a task, then a new item after every change. Slow clients may skip "
+        "intermediate states. Completes when the task ends, and at once if the caller may not read it.",
+    )
+    async def task_cost(self, info: ResolverInfo, task_id: TaskId) -> AsyncGenerator[TaskCost, None]:
+        check_ids(taskId=task_id)
+        owner_ids = readable_owners(info.context.authenticated_caller)
+
+        async def find() -> queries.OwnedTask | None:
+            found = await retry_until_available(lambda: queries.find_tasks([task_id], owner_ids=owner_ids))
+            return found.get(task_id)
+
+        if (owned := await find()) is None:
+            return
+        seen = 0
+        with info.context.state.change_feed.subscribe(owned.task.account_id, wake_on_sweep=True) as changes:
+            while owned := await find():
+                if owned.task.version > seen:
+                    seen = owned.task.version
+                    yield to_task_cost(owned.task)
+                if owned.task.status in ENDED_STATUSES:
+                    return
+                await changes.wait()
+
+    @declare.subscription(
         needs=Permission.SERVICE,
-        description="For executors and schedulers: what is stopped now, then every change, within a second.",
+        description="For executors and schedulers: sends a STOP signal for everything that is stopped now, then a "
+        "signal within a second after every change.",
     )
     async def task_signals(self, info: ResolverInfo, owner_ids: OwnerIds = None) -> AsyncGenerator[TaskSignal, None]:
         if owner_ids is not None:
             check_list_length(owner_ids, name="ownerIds", limit=MAX_OWNERS)
-            check_ids(**{f"ownerIds.{place}": owner_id for place, owner_id in enumerate(owner_ids)})
-        follower = SignalTracker(frozenset(owner_ids) if owner_ids is not None else None)
-        with info.context.state.change_feed.subscribe_to_signals() as watch:
-            for signal in await retry_until_available(follower.initial_signals):
-                yield _shown(signal)
+            check_ids(**{f"ownerIds.{position}": owner_id for position, owner_id in enumerate(owner_ids)})
+        tracker = SignalTracker(frozenset(owner_ids) if owner_ids is not None else None)
+        with info.context.state.change_feed.subscribe_to_signals() as changes:
+            for signal in await retry_until_available(tracker.initial_signals):
+                yield build_from(TaskSignal, signal)
             while True:
-                signalled = await watch.wait()
-                for signal in await retry_until_available(lambda: follower.new_signals(signalled)):  # noqa: B023  awaited at once
-                    yield _shown(signal)
-
-
-def _shown(signal: Signal) -> TaskSignal:
-    return TaskSignal(
-        kind=signal.kind,
-        owner_id=strawberry.ID(signal.owner_id),
-        task_ids=[strawberry.ID(one) for one in signal.task_ids] if signal.task_ids is not None else None,
-        reason=signal.reason,
-        version=Long(signal.version),
-        at=signal.as_of,
-    )
+                changed = await changes.wait()
+                for signal in await retry_until_available(lambda: tracker.new_signals(changed)):  # noqa: B023  awaited at once
+                    yield build_from(TaskSignal, signal)

@@ -1,311 +1,363 @@
-"""Tasks, and what each costs, while it runs and after."""
+"""The types that refer to each other: tasks, block runs, holds and the entries of the ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import strawberry
+from strawberry.scalars import JSON
 
+from app.api.accounts.grants import Draw
 from app.api.context import Context, ResolverInfo
-from app.api.input_checks import check_ids, check_list_length
-from app.api.owner_scope import readable_owners
+from app.api.objects import batched, build_from
 from app.api.scalars import Credits
-from app.api.tasks.block_runs import BlockRun, to_block_run
-from app.api.tasks.hold_types import Budget, load_budget, load_held_credits
+from app.api.tasks.costs import TaskCost, to_task_cost
+from app.api.topups.types import TopUp, load_top_up
 from app.engine import declare, global_ids
-from app.engine.pagination import (
-    MAX_PAGE,
-    After,
-    Connection,
-    First,
-    build_connection,
-    check_first,
-    decode_cursor,
-    encode_cursor,
-    parse_cursor_time,
-)
+from app.engine.pagination import MAX_PAGE, After, Connection, First, paginate
 from app.engine.permissions import Permission
-from app.engine.scalars import Long
+from app.engine.scalars import Long, to_json
 from app.engine.schema import describe_enum
-from app.errors import BadRequest
-from app.ledger import accounts
-from app.tasks import costs, queries
+from app.ledger import accounts, queries
+from app.ledger.rules.account_state import EntryKind, HoldStatus, LedgerEntry
+from app.ledger.rules.account_state import Hold as HoldState
+from app.pricing.outcomes import BlockRunOutcome
+from app.tasks import costs
 from app.tasks.costs import AccountScopedId
-from app.tasks.costs import BlockCost as BlockCostRead
-from app.tasks.costs import ModelCost as ModelCostRead
-from app.tasks.rules import BlockRunState, SignalKind, StopReason, TaskState, TaskStatus, TaskTrigger
+from app.tasks.rules import BlockRunState, StopReason, TaskState, TaskStatus, TaskTrigger
 
 describe_enum(
-    TaskStatus,
-    name="TaskStatus",
-    description="Where a task stands.",
+    EntryKind,
+    description="The kind of an entry.",
     values={
-        TaskStatus.RUNNING: "It takes block runs.",
-        TaskStatus.COMPLETED: "It did what it should.",
-        TaskStatus.FAILED: "It could not.",
-        TaskStatus.CANCELLED: "Somebody ended it, for good.",
-        TaskStatus.STOPPED: "A block run could not be paid, or its budget lapsed: it takes none until it is resumed.",
+        EntryKind.TOP_UP: "Credits were bought.",
+        EntryKind.GRANT: "Credits were granted.",
+        EntryKind.CHARGE: "A block run was charged.",
+        EntryKind.REVERSAL: "A charge was reversed, in part or whole.",
+        EntryKind.REFUND: "Bought credits were taken back because their money is refunded or disputed; positive if the "
+        "refund failed and they were returned.",
+        EntryKind.EXPIRY: "Unspent credits of a grant have expired.",
+        EntryKind.ADJUSTMENT: "An operator corrected the balance or revoked a grant, or the bonus of a refunded top-up "
+        "was taken back.",
+        EntryKind.DEBT: "The part of a refund or lost dispute that was already spent became debt.",
+        EntryKind.DEBT_PAID: "Credits that became free paid debt.",
+    },
+)
+describe_enum(
+    HoldStatus,
+    description="The status of a hold or budget.",
+    values={
+        HoldStatus.OPEN: "It reserves credits.",
+        HoldStatus.CAPTURED: "The cost was charged and the rest released. A budget: its task has ended.",
+        HoldStatus.VOIDED: "It was cancelled and all credits were released.",
+        HoldStatus.EXPIRED: "Its timeout has passed and the remaining credits were released.",
+    },
+)
+describe_enum(
+    BlockRunOutcome,
+    description="The outcome of a block run.",
+    values={
+        BlockRunOutcome.SUCCEEDED: "The block run succeeded.",
+        BlockRunOutcome.FAILED: "The block run failed.",
+        BlockRunOutcome.CANCELLED: "The block run was cancelled.",
+        BlockRunOutcome.PROVIDER_FAILED: "The provider that the block calls failed.",
     },
 )
 describe_enum(
     StopReason,
-    name="StopReason",
     description="Why a task is stopped.",
     values={
-        StopReason.OUT_OF_CREDITS: "The account had less than a block run costs.",
-        StopReason.BUDGET_REACHED: "Its budget had less left than a block run costs: resumeTask may add to it.",
-        StopReason.BUDGET_EXPIRED: "Nobody charged within its budget's timeout, or the task whose budget it drew on "
-        "has ended: the rest went back to the account. resumeTask may give it a new one.",
-    },
-)
-describe_enum(
-    SignalKind,
-    name="SignalKind",
-    description="What executors are told.",
-    values={
-        SignalKind.STOP: "Finish the block runs in flight, they are paid, and start no more.",
-        SignalKind.RESUME: "Credits are there again: go on with what runs, resume what was stopped.",
+        StopReason.OUT_OF_CREDITS: "The account had fewer credits available than a block run costs.",
+        StopReason.BUDGET_REACHED: "The budget had fewer credits left than a block run costs. resumeTask can "
+        "add to it.",
+        StopReason.BUDGET_EXPIRED: "Nothing was charged within the budget's timeout, or the parent task that owned the "
+        "budget has ended. The rest was returned to the account. resumeTask can open a new budget.",
     },
 )
 describe_enum(
     TaskTrigger,
-    name="TaskTrigger",
     description="What started a task.",
     values={
         TaskTrigger.MANUAL: "A person.",
         TaskTrigger.SCHEDULED: "A schedule.",
-        TaskTrigger.WEBHOOK: "An event from outside.",
+        TaskTrigger.WEBHOOK: "An event of another system.",
     },
 )
 
-FirstRuns = Annotated[int, strawberry.argument(description=f"How many, from 1 to {MAX_PAGE}.")]
-TaskId = Annotated[strawberry.ID, strawberry.argument(description="The platform's id of the task.")]
-TaskIds = Annotated[list[strawberry.ID], strawberry.argument(description="1 to 100 ids of the platform.")]
-
-
-@declare.type(description="What was spent on one block.", needs=Permission.INHERITED)
-class BlockCost:
-    block: str = declare.value(description="The block.")
-    credits: Credits = declare.value(description="Charged minus reversed.")
-    count: int = declare.value(description="Its block runs, those at cost 0 included.")
-
-
-@declare.type(description="What was spent on one language model.", needs=Permission.INHERITED)
-class ModelCost:
-    model: str = declare.value(description="The model.")
-    credits: Credits = declare.value(description="Charged minus reversed.")
-    count: int = declare.value(description="Its block runs.")
+FirstRuns = Annotated[int, strawberry.argument(description=f"The number of items, 1 to {MAX_PAGE}.")]
 
 
 @declare.type(
-    description="What a task costs: exact at the moment the balance moves, while it runs and after.",
+    description="Credits reserved in grants: for one block run, or as the budget of a task. Nothing else can "
+    "spend them.",
     needs=Permission.INHERITED,
 )
-class TaskCost(global_ids.Node):
-    task_id: strawberry.ID = declare.value(description="The platform's id of the task.")
-    status: TaskStatus = declare.value(description="Where the task stands.")
-    version: Long = declare.value(description="Rises with every change of the task.")
-    total: Credits = declare.value(description="Charged minus reversed, of this task itself.")
-    charged: Credits = declare.value(description="The sum of its charges.")
-    reversed: Credits = declare.value(description="The sum of what was given back.")
-    state: strawberry.Private[TaskState]
+class Hold(global_ids.Node):
+    block_run_id: strawberry.ID | None = declare.value(
+        description="The platform's id of the block run; null for a budget."
+    )
+    block: str | None = declare.value(description="The block, as named in the rate card; null for a budget.")
+    credits: Credits = declare.value(description="Credits reserved in total, including additions to a budget.")
+    captured: Credits = declare.value(description="Credits charged from it.")
+    remaining: Credits = declare.value(description="Credits that it reserves now.")
+    priced: Credits | None = declare.value(
+        description="The price by the captured measurements: more than `captured` if the capture was capped; null "
+        "before the capture."
+    )
+    status: HoldStatus = declare.value(description="The status of the hold.")
+    placed_at: datetime = declare.value(description="When it was placed.")
+    expires_at: datetime = declare.value(description="When it expires, or would have expired.")
+    closed_at: datetime | None = declare.value(description="When it was captured, voided or expired; null while open.")
+    key: strawberry.Private[AccountScopedId]
 
-    @declare.field(description="Credits held for this task now: its own budget's rest, and holds for its block runs.")
-    async def held(self, info: ResolverInfo) -> Credits:
-        return await load_held_credits(info.context, *_key(self.state))
-
-    @declare.field(description="What its children cost, theirs included; never part of total.")
-    async def children(self, info: ResolverInfo) -> Credits:
-        return Credits(await info.context.data_loader(_below).load(_key(self.state)))
-
-    @declare.field(description="By block, dearest first.")
-    async def by_block(self, info: ResolverInfo) -> list[BlockCost]:
-        found = await info.context.data_loader(_by_block).load(_key(self.state))
-        return [BlockCost(block=one.block, credits=Credits(one.credits), count=one.count) for one in found]
-
-    @declare.field(description="By language model, dearest first, of the block runs priced by model.")
-    async def by_model(self, info: ResolverInfo) -> list[ModelCost]:
-        found = await info.context.data_loader(_by_model).load(_key(self.state))
-        return [ModelCost(model=one.model, credits=Credits(one.credits), count=one.count) for one in found]
+    @declare.field(description="The task.")
+    async def task(self, info: ResolverInfo) -> "Task | None":
+        return await load_task(info.context, *self.key)
 
 
-# A type may name itself only by what Strawberry looks up later.
-LaterTask: TypeAlias = Annotated["Task", strawberry.lazy("app.api.tasks.types")]
+@declare.type(
+    description="The credits that a task may spend, held for it alone. What is left returns to the account when the "
+    "task ends, or when nothing is charged within the timeout.",
+    needs=Permission.INHERITED,
+)
+class Budget:
+    task_id: strawberry.ID = declare.value(
+        description="The task that owns the budget. A nested task without a budget of its own uses its parent's."
+    )
+    credits: Credits = declare.value(description="Credits put into the budget.")
+    spent: Credits = declare.value(
+        description="Credits charged, or reserved by holds and nested budgets taken from it."
+    )
+    remaining: Credits = declare.value(description="Credits left, including the closing reserve.")
+    closing_reserve: Credits = declare.value(
+        description="The part of `remaining` that only closing block runs may use."
+    )
+    expires_at: datetime = declare.value(description="When it expires unless something is charged before.")
+
+
+@declare.type(description="One signed entry of an account. Entries are never changed.", needs=Permission.INHERITED)
+class Entry(global_ids.Node):
+    seq: Long = declare.value(description="The number of the entry in its account: 1, 2, 3, without gaps.")
+    version: Long = declare.value(description="The version of the balance after the entry.")
+    kind: EntryKind = declare.value(description="The kind of the entry.")
+    credits: Credits = declare.value(description="The change of the posted balance.")
+    owed: Credits = declare.value(description="The change of the debt.")
+    balance_after: Credits = declare.value(description="The posted balance after the entry.")
+    effective_at: datetime = declare.value(description="When the entry took effect.")
+    actor: str = declare.value(
+        description="Who caused it, such as `user:alice`; `time` for starts and expiries, `debt` for debt payments."
+    )
+    reason: str | None = declare.value(description="The reason given; null if none is required.")
+    request_id: str | None = declare.value(
+        needs=Permission.OPERATOR,
+        description="The id of the request that caused it, as in the logs; null if no request did.",
+    )
+    mac: str = declare.value(
+        description="HMAC-SHA256 of this entry and the previous one, in hex. It proves that no entry was changed."
+    )
+    row: strawberry.Private[LedgerEntry]
+
+    @declare.field(description="The task whose block run is charged or reversed; null for other entries.")
+    async def task(self, info: ResolverInfo) -> "Task | None":
+        row = self.row
+        return await load_task(info.context, row.account_id, row.task_id) if row.task_id else None
+
+    @declare.field(description="The block run that is charged or reversed; null for other entries.")
+    async def block_run(self, info: ResolverInfo) -> "BlockRun | None":
+        row = self.row
+        return await load_block_run(info.context, row.account_id, row.block_run_id) if row.block_run_id else None
+
+    @declare.field(description="The top-up that is credited, refunded or disputed; null for other entries.")
+    async def top_up(self, info: ResolverInfo) -> TopUp | None:
+        row = self.row
+        return await load_top_up(info.context, row.account_id, row.top_up_id) if row.top_up_id else None
+
+    @declare.field(description="The hold or budget that paid the charge; null if the account paid it.")
+    async def hold(self, info: ResolverInfo) -> Hold | None:
+        row = self.row
+        if row.hold_number is None:
+            return None
+        hold = await info.context.data_loader(_holds).load((row.account_id, row.hold_number))
+        return to_hold(row.account_id, hold) if hold is not None else None
+
+    @declare.field(description="The grants that paid or received the credits. Their credits add up to the entry's.")
+    def draws(self) -> list[Draw]:
+        row = self.row
+        return [Draw(credits=Credits(credits), key=(row.account_id, number)) for number, credits in row.draws]
+
+
+@declare.type(description="One execution of one block in a task.", needs=Permission.INHERITED)
+class BlockRun(global_ids.Node):
+    block_run_id: strawberry.ID = declare.value(description="The platform's id of the block run.")
+    block: str = declare.value(description="The block.")
+    model: str | None = declare.value(description="The language model; null if the price does not depend on it.")
+    cost: Credits = declare.value(description="The credits charged. Reversals are separate entries.")
+    uses_own_key: bool = declare.value(description="Whether the customer's own provider key was used; it then costs 0.")
+    charged_at: datetime = declare.value(description="When it was charged.")
+    rate_card_version: int = declare.value(description="The version of the rate card that set the price.")
+    rule: JSON | None = declare.value(description="The rule of the rate card that set the price; null if none did.")
+    outcome: BlockRunOutcome | None = declare.value(
+        description="The outcome; null until the executor has reported it with finishBlockRun."
+    )
+    finished_at: datetime | None = declare.value(description="When the outcome was reported; null until then.")
+    state: strawberry.Private[BlockRunState]
+    charge: strawberry.Private[LedgerEntry | None] = None
+
+    @declare.field(description="The entry that charges it; null if it cost 0.")
+    async def entry(self, info: ResolverInfo) -> Entry | None:
+        if self.charge is not None:
+            return to_entry(self.charge)
+        if self.state.entry_seq is None:
+            return None
+        entry = await info.context.data_loader(_entries).load((self.state.account_id, self.state.entry_seq))
+        return to_entry(entry) if entry else None
 
 
 @declare.type(description="One execution of an agent.", needs=Permission.INHERITED)
 class Task(global_ids.Node):
-    task_id: strawberry.ID = declare.value(description="The platform's own id.")
+    task_id: strawberry.ID = declare.value(description="The platform's id of the task.")
     agent_id: strawberry.ID = declare.value(description="The agent that is executed.")
-    owner_id: strawberry.ID = declare.value(description="Whose account pays.")
-    status: TaskStatus = declare.value(description="Where it stands.")
-    stop_reason: StopReason | None = declare.value(description="Why it is stopped; null where it is not.")
-    trigger: TaskTrigger = declare.value(description="What started it.")
-    started_at: datetime = declare.value(description="When it was opened.")
-    ended_at: datetime | None = declare.value(description="When it ended; null while it is open.")
-    steps: int = declare.value(description="Block runs recorded so far, those at cost 0 included.")
+    owner_id: strawberry.ID = declare.value(description="The owner whose account pays.")
+    status: TaskStatus = declare.value(description="The status of the task.")
+    stop_reason: StopReason | None = declare.value(description="Why the task is stopped; null if it is not.")
+    trigger: TaskTrigger = declare.value(description="What started the task.")
+    started_at: datetime = declare.value(description="When the task was started.")
+    ended_at: datetime | None = declare.value(description="When the task ended; null while it is running or stopped.")
+    block_run_count: int = declare.value(description="The number of its block runs, including those that cost 0.")
     state: strawberry.Private[TaskState]
 
-    @declare.field(description="What it costs.")
+    @declare.field(description="The cost of the task.")
     def cost(self) -> TaskCost:
         return to_task_cost(self.state)
 
-    @declare.field(description="What it may spend; null where it pays from what the account has available.")
+    @declare.field(description="The budget that pays for the task; null if the account pays.")
     async def budget(self, info: ResolverInfo) -> Budget | None:
-        return await load_budget(info.context, self.state.account_id, self.state.budget_hold)
+        if self.state.budget_hold is None:
+            return None
+        hold = await info.context.data_loader(_holds).load((self.state.account_id, self.state.budget_hold))
+        return build_from(Budget, hold, spent=hold.captured + hold.allocated) if hold is not None else None
 
-    @declare.field(description="The task that it is nested in.")
-    async def parent(self, info: ResolverInfo) -> LaterTask | None:
+    @declare.field(description="The parent task; null if the task is not nested.")
+    async def parent(self, info: ResolverInfo) -> "Task | None":
         if self.state.parent_task_id is None:
             return None
         return await load_task(info.context, self.state.account_id, self.state.parent_task_id)
 
     @declare.field(description="The tasks nested in it, oldest first.")
-    async def children(self, info: ResolverInfo, first: First = 25, after: After = None) -> Connection[LaterTask]:
-        key = _key(self.state)
-        place = decode_cursor(after, "children", key[0], shape=(str, str, str))
-        if place is not None and place[0] != key[1]:
-            raise BadRequest("after is a cursor of another task's children.")
-        found = await costs.child_tasks(
-            [key], limit=check_first(first) + 1, after=(parse_cursor_time(place[1]), place[2]) if place else None
-        )
-        return build_connection(
-            found[key],
+    async def children(self, first: First = 25, after: After = None) -> Connection["Task"]:
+        key = (self.state.account_id, self.state.task_id)
+
+        async def read(limit: int, position: tuple[datetime, str] | None) -> list[TaskState]:
+            return (await costs.child_tasks([key], limit=limit, after=position))[key]
+
+        return await paginate(
+            f"children.{self.task_id}",
+            self.state.account_id,
+            (datetime, str),
             first=first,
             after=after,
-            cursor_of=lambda child: encode_cursor(
-                "children", key[0], key[1], child.started_at.isoformat(), child.task_id
-            ),
+            read=read,
+            position_of=lambda child: (child.started_at, child.task_id),
             node_of=lambda child: to_task(child, self.owner_id),
         )
 
     @declare.field(description="Its block runs, in the order in which they were charged.")
     async def block_runs(self, info: ResolverInfo, first: FirstRuns = 50, after: After = None) -> Connection[BlockRun]:
-        key = _key(self.state)
-        place = decode_cursor(after, "blockRuns", key[0], shape=(str, int))
-        if place is not None and place[0] != key[1]:
-            raise BadRequest("after is a cursor of another task's block runs.")
-        limit = check_first(first) + 1
-        if place is None:  # many tasks' first pages are one read
-            found = await info.context.data_loader(_FIRST_RUNS[limit]).load(key)
-        else:
-            found = (await costs.block_runs_of_tasks([key], limit=limit, after_position=place[1]))[key]
-        return build_connection(
-            found,
+        key = (self.state.account_id, self.state.task_id)
+
+        async def read(limit: int, position: tuple[int] | None) -> list[BlockRunState]:
+            if position is None:  # the first pages of many tasks are one read
+                return await info.context.data_loader(_FIRST_RUNS[limit]).load(key)
+            return (await costs.block_runs_of_tasks([key], limit=limit, after_position=position[0]))[key]
+
+        return await paginate(
+            f"blockRuns.{self.task_id}",
+            self.state.account_id,
+            (int,),
             first=first,
             after=after,
-            cursor_of=lambda run: encode_cursor("blockRuns", key[0], key[1], run.position),
+            read=read,
+            position_of=lambda run: (run.position,),
             node_of=to_block_run,
         )
 
 
-@strawberry.type(description="Reading tasks.")
-class TaskQueries:
-    @declare.query(
-        needs=Permission.AUTHENTICATED, description="A task by the platform's id; null where there is none for you."
-    )
-    async def task(self, info: ResolverInfo, task_id: TaskId) -> Task | None:
-        check_ids(taskId=task_id)
-        return (await _find(info.context, [task_id]))[0]
-
-    @declare.query(
-        needs=Permission.AUTHENTICATED,
-        description="Tasks by the platform's ids, in their order; null for each not found.",
-    )
-    async def tasks(self, info: ResolverInfo, task_ids: TaskIds) -> list[Task | None]:
-        check_list_length(task_ids, name="taskIds", limit=MAX_PAGE)
-        check_ids(**{f"taskIds.{place}": task_id for place, task_id in enumerate(task_ids)})
-        return await _find(info.context, task_ids)
-
-
-def to_task(state: TaskState, owner_id: str) -> Task:
-    """A task as GraphQL shows it."""
-    return Task(
-        id=global_ids.encode_id("Task", state.account_id, state.task_id),
-        task_id=strawberry.ID(state.task_id),
-        agent_id=strawberry.ID(state.agent_id),
-        owner_id=strawberry.ID(owner_id),
-        status=state.status,
-        stop_reason=state.stop_reason,
-        trigger=state.trigger,
-        started_at=state.started_at,
-        ended_at=state.ended_at,
-        steps=state.steps,
-        state=state,
+def to_hold(account_id: int, hold: HoldState) -> Hold:
+    """The GraphQL object of a hold."""
+    return build_from(
+        Hold,
+        hold,
+        id=global_ids.encode_id("Hold", account_id, hold.number),
+        block=hold.terms["block"] if hold.terms else None,
+        priced=hold.priced_credits,
+        key=(account_id, hold.task_id),
     )
 
 
-def to_task_cost(state: TaskState) -> TaskCost:
-    """What a task costs, as GraphQL shows it."""
-    return TaskCost(
-        id=global_ids.encode_id("TaskCost", state.account_id, state.task_id),
-        task_id=strawberry.ID(state.task_id),
-        status=state.status,
-        version=Long(state.version),
-        total=Credits(state.total),
-        charged=Credits(state.charged),
-        reversed=Credits(state.reversed),
-        state=state,
+def to_entry(entry: LedgerEntry) -> Entry:
+    """The GraphQL object of an entry."""
+    return build_from(
+        Entry,
+        entry,
+        id=global_ids.encode_id("Entry", entry.account_id, entry.seq),
+        kind=EntryKind(entry.kind),
+        effective_at=entry.at,
+        mac=entry.mac.hex(),
+        row=entry,
+    )
+
+
+def to_block_run(run: BlockRunState, charge: LedgerEntry | None = None) -> BlockRun:
+    """The GraphQL object of a block run. `charge`: its entry, if it is at hand."""
+    return build_from(
+        BlockRun,
+        run,
+        id=global_ids.encode_id("BlockRun", run.account_id, run.block_run_id),
+        rate_card_version=run.price_version,
+        rule=to_json(run.rule),
+        state=run,
+        charge=charge,
+    )
+
+
+def to_task(task: TaskState, owner_id: str) -> Task:
+    """The GraphQL object of a task."""
+    return build_from(
+        Task,
+        task,
+        id=global_ids.encode_id("Task", task.account_id, task.task_id),
+        owner_id=owner_id,
+        block_run_count=task.steps,
+        state=task,
     )
 
 
 async def load_task(context: Context, account_id: int, task_id: str) -> Task | None:
-    """A task by its key, batched with the others of this request."""
+    """A task by its key, batched in the request."""
     found = await context.data_loader(_tasks).load((account_id, task_id))
     return to_task(*found) if found else None
 
 
-@global_ids.node_fetcher("Task", int, str)
-async def fetch_task(context: Context, account_id: int, task_id: str) -> Task | None:
-    found = (await _find(context, [task_id]))[0]
-    return found if found and found.state.account_id == account_id else None
+async def load_block_run(context: Context, account_id: int, block_run_id: str) -> BlockRun | None:
+    """A block run by its key, batched in the request."""
+    run = await context.data_loader(_block_runs).load((account_id, block_run_id))
+    return to_block_run(run) if run else None
 
 
-@global_ids.node_fetcher("TaskCost", int, str)
-async def fetch_task_cost(context: Context, account_id: int, task_id: str) -> TaskCost | None:
-    task = await fetch_task(context, account_id, task_id)
-    return to_task_cost(task.state) if task else None
+_block_runs = batched(costs.block_runs_by_id, None)
+_entries = batched(queries.get_entries, None)
+_holds = batched(queries.get_holds, None)
 
 
-async def _find(context: Context, task_ids: Sequence[str]) -> list[Task | None]:
-    found = await queries.find_tasks(task_ids, owner_ids=readable_owners(context.authenticated_caller))
-    return [to_task(seen.task, seen.owner_id) if (seen := found.get(one)) else None for one in task_ids]
-
-
-def _key(state: TaskState) -> AccountScopedId:
-    return state.account_id, state.task_id
-
-
-async def _tasks(keys: list[AccountScopedId]) -> Sequence[tuple[TaskState, str] | None]:
+async def _tasks(keys: list[AccountScopedId]) -> list[tuple[TaskState, str] | None]:
     found = await costs.tasks_by_id(keys)
     owners = await accounts.find_owners([account_id for account_id, _ in found])
     return [(found[key], owners[key[0]]) if key in found else None for key in keys]
 
 
-async def _below(keys: list[AccountScopedId]) -> Sequence[int]:
-    found = await costs.descendant_costs(keys)
-    return [found[key] for key in keys]
+def _first_runs(limit: int) -> Callable[[list[AccountScopedId]], Awaitable[list[list[BlockRunState]]]]:
+    return batched(lambda keys: costs.block_runs_of_tasks(keys, limit=limit))
 
 
-async def _by_block(keys: list[AccountScopedId]) -> Sequence[list[BlockCostRead]]:
-    found = await costs.costs_by_block(keys)
-    return [found[key] for key in keys]
-
-
-async def _by_model(keys: list[AccountScopedId]) -> Sequence[list[ModelCostRead]]:
-    found = await costs.costs_by_model(keys)
-    return [found[key] for key in keys]
-
-
-class _FirstRuns:
-    """A loader of first pages: one for each page size, so that the loaders of one request share reads of one size."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-
-    async def __call__(self, keys: list[AccountScopedId]) -> Sequence[list[BlockRunState]]:
-        found = await costs.block_runs_of_tasks(keys, limit=self._limit)
-        return [found[key] for key in keys]
-
-
-_FIRST_RUNS = [_FirstRuns(limit) for limit in range(MAX_PAGE + 2)]
+_FIRST_RUNS = [_first_runs(limit) for limit in range(MAX_PAGE + 2)]
+"""A batch function for each page size: the loaders of a request share the reads of one size."""

@@ -16,7 +16,7 @@ mutation Charge($input: ChargeInput!) {
       cost replayed signature: __typename
       entry { seq kind credits balanceAfter draws { credits grant { remaining } } }
       blockRun { blockRunId block model rule rateCardVersion }
-      task { taskId steps status cost { total byBlock { block credits count } byModel { model credits count } } }
+      task { taskId blockRunCount status cost { total byBlock { block credits count } byModel { model credits count } } }
       balance { available version status }
     }
     ... on InsufficientCreditsError { required available shortfall balance { available } }
@@ -56,7 +56,7 @@ async def test_a_charge_by_model_answers_with_all_that_moved(api: Api) -> None:
         },
         "task": {
             "taskId": task.task_id,
-            "steps": 1,
+            "blockRunCount": 1,
             "status": "RUNNING",
             "cost": {
                 "total": 10,

@@ -417,9 +417,9 @@ async def test_an_account_shows_its_holds_and_budgets_newest_first_by_pages(api:
     )
     assert await pages(open_only=True) == [inside, three, one, envelope]
     assert await pages(open_only=False) == [inside, three, ("two", "ItemBlock", 5, 0, "VOIDED"), one, envelope]
-    assert (await api.data(ALICE, "{ account { balance { available held } grants { edges { node { claimed } } } } }"))[
+    assert (await api.data(ALICE, "{ account { balance { available held } grants { edges { node { held } } } } }"))[
         "account"
-    ] == {"balance": {"available": 50, "held": 50}, "grants": {"edges": [{"node": {"claimed": 50}}]}}
+    ] == {"balance": {"available": 50, "held": 50}, "grants": {"edges": [{"node": {"held": 50}}]}}
     code, _ = await api.error(ALICE, query, after="nonsense", open=True)
     assert code == "BAD_USER_INPUT"
 

@@ -45,7 +45,7 @@ CHARGE = f"""mutation($input: ChargeInput!) {{ charge(input: $input) {{ __typena
     ... on BudgetReachedError {{ taskId required remaining shortfall }}
     ... on TaskStoppedError {{ taskId stopReason }} }} }}"""
 REVERSE_TASK = """mutation($input: ReverseTaskInput!) { reverseTask(input: $input) { __typename
-    ... on ReverseTaskSuccess { reversed entries replayed task { status cost { total charged reversed } }
+    ... on ReverseTaskSuccess { reversed entryCount replayed task { status cost { total charged reversed } }
         balance { available } }
     ... on UserError { message } ... on InvalidInputError { problems { path message } }
     ... on TaskNotFoundError { taskId } ... on IdempotencyConflictError { key }
@@ -384,7 +384,7 @@ async def test_what_waits_is_listed_by_pages_with_what_it_lacked(api: Api) -> No
     [hold] = await pools.fetch("SELECT expires_at FROM hold")
     await wait_until(hold["expires_at"])
     query = """query($owner: ID, $after: String) { account(ownerId: $owner) { resumableTasks(first: 2, after: $after) {
-        edges { node { lacked required task { taskId stopReason } } } pageInfo { hasNextPage endCursor } } } }"""
+        edges { node { shortfall required task { taskId stopReason } } } pageInfo { hasNextPage endCursor } } } }"""
 
     first = (await api.data(ALICE, query))["account"]["resumableTasks"]
     rest = (await api.data(ALICE, query, after=first["pageInfo"]["endCursor"]))["account"]["resumableTasks"]
@@ -393,7 +393,7 @@ async def test_what_waits_is_listed_by_pages_with_what_it_lacked(api: Api) -> No
     assert [one["task"]["taskId"] for one in found] == [
         one.task_id for one in (lapsed, tasks[3], tasks[2], tasks[0])
     ]  # fmt: skip
-    assert [(one["lacked"], one["required"], one["task"]["stopReason"]) for one in found] == [
+    assert [(one["shortfall"], one["required"], one["task"]["stopReason"]) for one in found] == [
         (None, None, "BUDGET_EXPIRED"), *[(5, 10, "OUT_OF_CREDITS")] * 3,
     ]  # fmt: skip
     assert (first["pageInfo"]["hasNextPage"], rest["pageInfo"]["hasNextPage"]) == (True, False)
@@ -407,14 +407,14 @@ async def test_skipped_ticks_are_listed_by_pages_newest_first_and_no_task_exists
         refused = await start(api, f"tick-{number}", trigger="SCHEDULED")
         assert refused["__typename"] == "InsufficientCreditsError"
     query = """query($owner: ID, $after: String) { agent(agentId: "agent", ownerId: $owner) {
-        cost { tasks } tasks { edges { cursor } }
-        skippedStarts(first: 2, after: $after) { edges { node { taskId reason at } } pageInfo { endCursor hasNextPage } }
+        cost { taskCount } tasks { edges { cursor } }
+        skippedStarts(first: 2, after: $after) { edges { node { taskId reason skippedAt } } pageInfo { endCursor hasNextPage } }
         } }"""
     found: list[Any] = []
     after = None
     while True:
         agent = (await api.data(ALICE, query, after=after))["agent"]
-        assert (agent["cost"]["tasks"], agent["tasks"]["edges"]) == (0, [])
+        assert (agent["cost"]["taskCount"], agent["tasks"]["edges"]) == (0, [])
         found += [edge["node"] for edge in agent["skippedStarts"]["edges"]]
         if not agent["skippedStarts"]["pageInfo"]["hasNextPage"]:
             break
@@ -422,7 +422,7 @@ async def test_skipped_ticks_are_listed_by_pages_newest_first_and_no_task_exists
     assert [(tick["taskId"], tick["reason"]) for tick in found] == [
         (f"tick-{number}", "OUT_OF_CREDITS") for number in (4, 3, 2, 1, 0)
     ]
-    instants = [datetime.fromisoformat(tick["at"]) for tick in found]
+    instants = [datetime.fromisoformat(tick["skippedAt"]) for tick in found]
     assert instants == sorted(instants, reverse=True)
     assert await api.data(BOB, query, owner="alice") == {"agent": None}
 
@@ -452,7 +452,7 @@ async def test_a_task_is_given_back_by_an_operator_and_once(api: Api) -> None:
     assert first == {
         "__typename": "ReverseTaskSuccess",
         "reversed": 20,
-        "entries": 2,
+        "entryCount": 2,
         "replayed": False,
         "task": {"status": "RUNNING", "cost": {"total": 0, "charged": 20, "reversed": 20}},
         "balance": {"available": 100},
@@ -460,7 +460,7 @@ async def test_a_task_is_given_back_by_an_operator_and_once(api: Api) -> None:
     assert (await api.data(OPERATOR, REVERSE_TASK, input=asked))["reverseTask"] == first | {"replayed": True}
     assert (await api.data(OPERATOR, REVERSE_TASK, input=asked | {"reason": "another"}))["reverseTask"]["key"] == "key"
     nothing = (await api.data(OPERATOR, REVERSE_TASK, input=asked | {"idempotencyKey": "other"}))["reverseTask"]
-    assert (nothing["reversed"], nothing["entries"], nothing["replayed"]) == (0, 0, False)
+    assert (nothing["reversed"], nothing["entryCount"], nothing["replayed"]) == (0, 0, False)
 
 
 async def test_what_cannot_be_given_back_is_refused_with_its_facts_and_nothing_moves(api: Api) -> None:

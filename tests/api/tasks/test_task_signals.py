@@ -20,7 +20,7 @@ from tests.factories import charge_block_run, get_balance, grant_credits, start_
 
 pytestmark = pytest.mark.anyio
 
-SIGNALS = "subscription($owners: [ID!]) { taskSignals(ownerIds: $owners) { kind ownerId taskIds reason version at } }"
+SIGNALS = "subscription($owners: [ID!]) { taskSignals(ownerIds: $owners) { kind ownerId taskIds reason version asOf } }"
 AT = datetime(2026, 1, 31, tzinfo=UTC)
 STOP, RESUME = SignalKind.STOP, SignalKind.RESUME
 OUT, REACHED, LAPSED = StopReason.OUT_OF_CREDITS, StopReason.BUDGET_REACHED, StopReason.BUDGET_EXPIRED
@@ -236,7 +236,7 @@ async def next_signal(stream: Any) -> Any:
     """The next one, within two seconds, without the instant at which it was derived."""
     async with asyncio.timeout(2):
         told = (await anext(stream))["data"]["taskSignals"]
-    assert datetime.fromisoformat(told.pop("at")).tzinfo is not None
+    assert datetime.fromisoformat(told.pop("asOf")).tzinfo is not None
     return told
 
 

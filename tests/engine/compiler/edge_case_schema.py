@@ -14,8 +14,7 @@ from graphql import GraphQLError
 from strawberry.scalars import JSON
 
 from app.api.context import Context, ResolverInfo
-from app.api.error_mapping import to_user_error
-from app.api.error_types import InsufficientCreditsError, InvalidInputError, UserError
+from app.api.error_types import UserError, result_union, to_user_error
 from app.api.scalars import Credits
 from app.api.schema import build_schema
 from app.engine import declare, global_ids
@@ -293,9 +292,7 @@ class Fed:
         return cat(self.meals)
 
 
-FeedResult = Annotated[
-    Fed | InsufficientCreditsError | InvalidInputError, strawberry.union("FeedResult", description="Fed, or why not.")
-]
+FeedResult = result_union("FeedResult", Fed, (InsufficientCredits, InvalidInput))
 
 
 def fed(meals: int) -> Fed:
@@ -417,29 +414,33 @@ class Query:
 
 @strawberry.type(description="Writes.")
 class Mutation:
-    @declare.mutation(needs=Permission.SERVICE, description="Feeds, later.")
-    async def feed(self, meals: Meals, turns: Annotated[int, argument()] = 0) -> FeedResult:
+    @declare.mutation(needs=Permission.SERVICE, description="Feeds, later.", graphql_type=FeedResult)
+    async def feed(self, meals: Meals, turns: Annotated[int, argument()] = 0) -> Any:
         await Delayed(None, min(abs(turns), 5))
         return fed(meals)
 
-    @declare.mutation(needs=Permission.PUBLIC, description="Feeds at once.")
-    def feed_now(self, meals: Meals) -> FeedResult:
+    @declare.mutation(needs=Permission.PUBLIC, description="Feeds at once.", graphql_type=FeedResult)
+    def feed_now(self, meals: Meals) -> Any:
         return fed(meals)
 
-    @declare.mutation(needs=Permission.PUBLIC, description="Feeds at once, by way of something that waits.")
-    def feed_through(self, meals: Meals) -> FeedResult:
+    @declare.mutation(
+        needs=Permission.PUBLIC, description="Feeds at once, by way of something that waits.", graphql_type=FeedResult
+    )
+    def feed_through(self, meals: Meals) -> Any:
         async def through() -> Fed:
             return fed(meals)
 
         return untyped(through())
 
-    @declare.mutation(needs=Permission.SERVICE, description="As it arrived.", input_as_dict=True)
-    async def feed_plainly(self, info: ResolverInfo, wish: Annotated[Wish, argument()]) -> FeedResult:
+    @declare.mutation(
+        needs=Permission.SERVICE, description="As it arrived.", input_as_dict=True, graphql_type=FeedResult
+    )
+    async def feed_plainly(self, info: ResolverInfo, wish: Annotated[Wish, argument()]) -> Any:
         resolver_calls.append(f"plainly {wish}")
         return untyped(fed(cast(Any, wish)["limit"] or 0))
 
-    @declare.mutation(needs=Permission.PUBLIC, description="Feeds many.")
-    async def feed_all(self, info: ResolverInfo, meals: Annotated[list[int], argument()]) -> list[FeedResult]:
+    @declare.mutation(needs=Permission.PUBLIC, description="Feeds many.", graphql_type=list[FeedResult])
+    async def feed_all(self, info: ResolverInfo, meals: Annotated[list[int], argument()]) -> list[Any]:
         return [_settled(one, info.context) for one in meals]
 
     @declare.mutation(needs=Permission.PUBLIC, description="Notes that it ran; fails for some.")

@@ -1,0 +1,47 @@
+"""Building objects from others by field name, and loading them in batches."""
+
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from dataclasses import fields
+from functools import cache
+from typing import Any, Final, TypeVar, overload
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+D = TypeVar("D")
+T = TypeVar("T")
+
+_REQUIRED: Final = object()
+
+
+def build_from(cls: type[T], source: object, **values: Any) -> T:
+    """An object of the dataclass or GraphQL type `cls`.
+
+    The fields named in `values` have these values; all others are copied from the attributes of `source` with the same
+    name. So a value that is only passed on is declared at both ends and nowhere else.
+    """
+    names = _field_names(cls)  # type: ignore[arg-type]  # a class is hashable
+    return cls(**{name: getattr(source, name) for name in names if name not in values}, **values)
+
+
+@cache
+def _field_names(cls: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(cls) if field.init)
+
+
+@overload
+def batched(read: Callable[[list[K]], Awaitable[Mapping[K, V]]]) -> Callable[[list[K]], Awaitable[list[V]]]: ...
+@overload
+def batched(
+    read: Callable[[list[K]], Awaitable[Mapping[K, V]]], default: D
+) -> Callable[[list[K]], Awaitable[list[V | D]]]: ...
+def batched(read: Callable[[list[K]], Awaitable[Mapping[K, V]]], default: Any = _REQUIRED) -> Any:
+    """A batch function for `Context.data_loader`, from a read that returns what it found by key.
+
+    A key that was not found gives `default`; without one it is an error.
+    """
+
+    async def load(keys: list[K]) -> list[Any]:
+        found = await read(keys)
+        return [found[key] if default is _REQUIRED else found.get(key, default) for key in keys]
+
+    return load

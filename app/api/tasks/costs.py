@@ -1,0 +1,85 @@
+"""The cost of a task: the type `TaskCost` and its breakdowns."""
+
+import strawberry
+
+from app.api.context import ResolverInfo
+from app.api.objects import batched, build_from
+from app.api.scalars import Credits
+from app.engine import declare, global_ids
+from app.engine.permissions import Permission
+from app.engine.scalars import Long
+from app.engine.schema import describe_enum
+from app.ledger import queries
+from app.tasks import costs
+from app.tasks.rules import TaskState, TaskStatus
+
+describe_enum(
+    TaskStatus,
+    description="The status of a task.",
+    values={
+        TaskStatus.RUNNING: "The task accepts block runs.",
+        TaskStatus.COMPLETED: "The task has completed its work.",
+        TaskStatus.FAILED: "The task could not complete its work.",
+        TaskStatus.CANCELLED: "The task was cancelled. It cannot be resumed.",
+        TaskStatus.STOPPED: "A block run could not be paid, or the budget has expired. The task accepts no paid block "
+        "runs until it is resumed.",
+    },
+)
+
+
+@declare.type(description="The cost of the runs of one block.", needs=Permission.INHERITED)
+class BlockCost:
+    block: str = declare.value(description="The block.")
+    credits: Credits = declare.value(description="Charges minus reversals.")
+    count: int = declare.value(description="The number of block runs, including those that cost 0.")
+
+
+@declare.type(description="The cost of the block runs with one language model.", needs=Permission.INHERITED)
+class ModelCost:
+    model: str = declare.value(description="The language model.")
+    credits: Credits = declare.value(description="Charges minus reversals.")
+    count: int = declare.value(description="The number of block runs.")
+
+
+@declare.type(
+    description="The cost of a task. It is exact at any time, while the task runs and afterwards.",
+    needs=Permission.INHERITED,
+)
+class TaskCost(global_ids.Node):
+    task_id: strawberry.ID = declare.value(description="The platform's id of the task.")
+    status: TaskStatus = declare.value(description="The status of the task.")
+    version: Long = declare.value(description="Rises with every change of the task.")
+    total: Credits = declare.value(description="Charges minus reversals of the task itself, without nested tasks.")
+    charged: Credits = declare.value(description="The sum of its charges.")
+    reversed: Credits = declare.value(description="The sum of its reversals.")
+    key: strawberry.Private[costs.AccountScopedId]
+
+    @declare.field(description="Credits held for the task now: the rest of its own budget and its open holds.")
+    async def held(self, info: ResolverInfo) -> Credits:
+        return Credits(await info.context.data_loader(_held).load(self.key))
+
+    @declare.field(description="The cost of all nested tasks, at any depth. It is not part of `total`.")
+    async def children_total(self, info: ResolverInfo) -> Credits:
+        return Credits(await info.context.data_loader(_children_total).load(self.key))
+
+    @declare.field(description="The cost by block, the most expensive first.")
+    async def by_block(self, info: ResolverInfo) -> list[BlockCost]:
+        return [build_from(BlockCost, cost) for cost in await info.context.data_loader(_by_block).load(self.key)]
+
+    @declare.field(
+        description="The cost by language model, the most expensive first. Only block runs priced by model count."
+    )
+    async def by_model(self, info: ResolverInfo) -> list[ModelCost]:
+        return [build_from(ModelCost, cost) for cost in await info.context.data_loader(_by_model).load(self.key)]
+
+
+def to_task_cost(task: TaskState) -> TaskCost:
+    """The GraphQL object of a task's cost."""
+    key = (task.account_id, task.task_id)
+    return build_from(TaskCost, task, id=global_ids.encode_id("TaskCost", *key), key=key)
+
+
+_held = batched(queries.get_held_by_task)
+_children_total = batched(costs.descendant_costs)
+_by_block = batched(costs.costs_by_block)
+_by_model = batched(costs.costs_by_model)

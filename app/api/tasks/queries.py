@@ -1,0 +1,78 @@
+"""Queries for tasks, and the nodes of this package by id."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import strawberry
+
+from app.api.context import Context, ResolverInfo
+from app.api.input_checks import check_ids, check_list_length
+from app.api.owner_scope import readable_owners
+from app.api.tasks.costs import TaskCost, to_task_cost
+from app.api.tasks.types import BlockRun, Entry, Hold, Task, to_block_run, to_entry, to_hold, to_task
+from app.engine import declare, global_ids
+from app.engine.pagination import MAX_PAGE
+from app.engine.permissions import Permission
+from app.ledger import owner_scope
+from app.tasks import queries
+
+TaskId = Annotated[strawberry.ID, strawberry.argument(description="The platform's id of the task.")]
+TaskIds = Annotated[list[strawberry.ID], strawberry.argument(description="1 to 100 of the platform's ids of tasks.")]
+
+
+@strawberry.type(description="Queries for tasks.")
+class TaskQueries:
+    @declare.query(
+        needs=Permission.AUTHENTICATED,
+        description="A task by the platform's id. Null if it does not exist or the caller may not read it.",
+    )
+    async def task(self, info: ResolverInfo, task_id: TaskId) -> Task | None:
+        check_ids(taskId=task_id)
+        return (await _find(info.context, [task_id]))[0]
+
+    @declare.query(
+        needs=Permission.AUTHENTICATED,
+        description="Tasks by the platform's ids, in the same order. Null for each that does not exist or that the "
+        "caller may not read.",
+    )
+    async def tasks(self, info: ResolverInfo, task_ids: TaskIds) -> list[Task | None]:
+        check_list_length(task_ids, name="taskIds", limit=MAX_PAGE)
+        check_ids(**{f"taskIds.{position}": task_id for position, task_id in enumerate(task_ids)})
+        return await _find(info.context, task_ids)
+
+
+@global_ids.node_fetcher("Task", int, str)
+async def fetch_task(context: Context, account_id: int, task_id: str) -> Task | None:
+    found = (await _find(context, [task_id]))[0]
+    return found if found and found.state.account_id == account_id else None
+
+
+@global_ids.node_fetcher("TaskCost", int, str)
+async def fetch_task_cost(context: Context, account_id: int, task_id: str) -> TaskCost | None:
+    task = await fetch_task(context, account_id, task_id)
+    return to_task_cost(task.state) if task else None
+
+
+@global_ids.node_fetcher("BlockRun", int, str)
+async def fetch_block_run(context: Context, account_id: int, block_run_id: str) -> BlockRun | None:
+    run = await queries.find_block_run(
+        account_id, block_run_id, owner_ids=readable_owners(context.authenticated_caller)
+    )
+    return to_block_run(run) if run else None
+
+
+@global_ids.node_fetcher("Hold", int, int)
+async def fetch_hold(context: Context, account_id: int, number: int) -> Hold | None:
+    hold = await owner_scope.find_hold(account_id, number, owner_ids=readable_owners(context.authenticated_caller))
+    return to_hold(account_id, hold) if hold is not None else None
+
+
+@global_ids.node_fetcher("Entry", int, int)
+async def fetch_entry(context: Context, account_id: int, seq: int) -> Entry | None:
+    entry = await owner_scope.find_entry(account_id, seq, owner_ids=readable_owners(context.authenticated_caller))
+    return to_entry(entry) if entry else None
+
+
+async def _find(context: Context, task_ids: Sequence[str]) -> list[Task | None]:
+    found = await queries.find_tasks(task_ids, owner_ids=readable_owners(context.authenticated_caller))
+    return [to_task(owned.task, owned.owner_id) if (owned := found.get(task_id)) else None for task_id in task_ids]
