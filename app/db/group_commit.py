@@ -20,8 +20,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 LOOP_TURNS: Final = 3
-"""For items that come from sockets: in one turn of the event loop sockets are read, in the next what was read is parsed,
-in the third it is submitted."""
+"""For items that come from sockets: in one turn of the event loop sockets are read, in the next what was read is
+parsed, in the third it is submitted."""
 
 Call = Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
 """Executes a batch and returns one result for each item, in order."""
@@ -34,10 +34,10 @@ def _never(_: BaseException) -> bool:
 class GroupCommit(Generic[Item, Result]):
     """Bounded queues in front of `call`, one batch in flight in each.
 
-    `batch_limit` items make a batch at most, `queue_limit` wait in a lane. `fails_whole_batch(failure)`: whether no part of the
-    batch could succeed (the database cannot be reached), so that it is not split. `loop_turns`: turns of the event loop
-    to wait before a batch is taken, so that items which have arrived at the sockets by then are in it. That takes no
-    time when idle, and makes one batch instead of two under load.
+    `batch_limit` items make a batch at most, `queue_limit` wait in a lane. `fails_whole_batch(failure)`: whether no
+    part of the batch could succeed (the database cannot be reached), so that it is not split. `loop_turns`: turns of
+    the event loop to wait before a batch is taken, so that items which have arrived at the sockets by then are in it.
+    That takes no time when idle, and makes one batch instead of two under load.
     """
 
     def __init__(
@@ -54,14 +54,20 @@ class GroupCommit(Generic[Item, Result]):
         self._queue_limit = queue_limit
 
     async def submit(self, key: int, item: Item) -> Result:
-        """The result of the item. Raises: Overloaded, at once, if its lane is full; the failure that the item causes."""
+        """The result of the item.
+
+        Raises: Overloaded, at once, if its lane is full; the failure that the item causes.
+        """
         lane = self._lanes[key % len(self._lanes)]
         if len(lane.waiting) >= self._queue_limit:
             raise Overloaded
         return await lane.put(item)
 
     async def submit_all(self, keyed: Sequence[tuple[int, Item]]) -> list[Result | BaseException]:
-        """The result or failure of each item, in order. Raises: Overloaded if a lane has no room; then none is taken."""
+        """The result or failure of each item, in order.
+
+        Raises: Overloaded if a lane has no room; then none is taken.
+        """
         added = [0] * len(self._lanes)
         for key, _ in keyed:
             added[key % len(self._lanes)] += 1
@@ -112,8 +118,8 @@ class _Lane(Generic[Item, Result]):
                 await asyncio.sleep(0)
             size = min(len(self.waiting), self._batch_limit)
             batch = [self.waiting.popleft() for _ in range(size)]
-            # Items of callers cancelled before the batch starts are left out. Later it is too late: the item is executed
-            # and its result is dropped.
+            # Items of callers cancelled before the batch starts are left out. Later it is too late: the item is
+            # executed and its result is dropped.
             await self._execute([pair for pair in batch if not pair[1].done()])
 
     async def _execute(self, pairs: list[tuple[Item, asyncio.Future[Result]]]) -> None:
@@ -139,8 +145,8 @@ class _Lane(Generic[Item, Result]):
 class BatchedReads(Generic[Item, Result]):
     """Reads of many callers as one: `read` gets each key once and returns what it found; a missing key is None.
 
-    Callers that ask during a read share the next one, so each gets what was read after it asked. The other arguments are
-    those of `GroupCommit`.
+    Callers that ask during a read share the next one, so each gets what was read after it asked. The other arguments
+    are those of `GroupCommit`.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Database connections: Tortoise's configuration, the two pools, statements and transactions.
 
-Pool `default` serves Tortoise models, reads and small transactions. Pool `posting` writes the ledger. Its planner settings
-keep the set statements on their indexes whatever the statistics say (measured: a generic plan saves 180 us per batch, and
-a wrong index costs 80 ms instead of 0.08). Reads and reports need the opposite, so they use `default`.
+Pool `default` serves Tortoise models, reads and small transactions. Pool `posting` writes the ledger. Its planner
+settings keep the set statements on their indexes whatever the statistics say (measured: a generic plan saves 180 us per
+batch, and a wrong index costs 80 ms instead of 0.08). Reads and reports need the opposite, so they use `default`.
 """
 
 from collections.abc import AsyncIterator, Sequence

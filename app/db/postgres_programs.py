@@ -1,9 +1,9 @@
-"""The PostgreSQL programs of the wheel, run by a user that PostgreSQL accepts, from a directory that this user can read.
+"""The PostgreSQL programs of the wheel, run by a user that PostgreSQL accepts.
 
-An ordinary user runs them from the wheel. PostgreSQL refuses to run as root: then the owner of the data runs them or, for
-new data, a system user that is created for it. That user cannot read private directories such as root's home, and the
-permissions of existing directories are never widened. Instead the programs are copied to SHARED_DIR, and new data lies
-there too, with a symbolic link from the expected place.
+An ordinary user runs them from the wheel. PostgreSQL refuses to run as root: then the owner of the data runs them or,
+for new data, a system user that is created for it. That user cannot read private directories such as root's home, and
+the permissions of existing directories are never widened. Instead the programs are copied to SHARED_DIR, and new data
+lies there too, with a symbolic link from the expected place.
 """
 
 import importlib.metadata
@@ -93,7 +93,7 @@ def programs_for(cluster: Path) -> Programs:
 
 
 def data_location(cluster: Path, programs: Programs) -> Path:
-    """Where the data of a new `cluster` may lie: there, or in a new directory of SHARED to which it is to be a link."""
+    """Where to put the data of a new `cluster`: there, or in a new directory of SHARED_DIR, with a link to it."""
     if programs.user is None or _reachable(cluster.parent):
         return cluster
     home = SHARED_DIR / secrets.token_hex(6)
@@ -116,7 +116,7 @@ def _reachable_bin_dir() -> Path:
 
 
 def copy_programs(original: Path, into: Path) -> Path:
-    """Copy the programs of `original` with their libraries to `into`, readable for all users; an existing copy is used."""
+    """Copy the programs of `original` and their libraries to `into`, for all users. An existing copy is used."""
     installation, package = original.parent, original.parent.parent
     if not into.exists():
         incomplete = Path(tempfile.mkdtemp(dir=into.parent))

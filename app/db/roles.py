@@ -1,8 +1,8 @@
 """The two database roles: the owner of the tables, who migrates, and the application's role, which owns nothing.
 
 The application's role may read all tables, insert, and update what changes. It cannot change append-only rows (entries,
-audit records, rate cards, idempotency keys), delete rows, alter tables or disable triggers. So whoever takes over a server
-process cannot rewrite history.
+audit records, rate cards, idempotency keys), delete rows, alter tables or disable triggers. So whoever takes over a
+server process cannot rewrite history.
 
 `python -m app migrate` runs `grant_privileges` as the owner after every migration. It grants all privileges of the
 application's role anew, so that nothing granted by hand remains. If one role is both, nothing is granted, and
@@ -80,8 +80,8 @@ def role_name(url: str) -> str:
 
 
 async def grant_privileges(application_url: str) -> bool:
-    """Give the role of `application_url` the privileges that the application needs and no others, creating the role if it
-    does not exist.
+    """Give the role of `application_url` the privileges that the application needs and no others, creating the role if
+    it does not exist.
 
     Needs `pools.connect` as the owner. Returns: False if the role is the owner itself, and nothing was granted.
     Raises: Misconfigured: the role does not exist, and the owner may not create roles.

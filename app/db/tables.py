@@ -107,12 +107,12 @@ class Table(Generic[Row]):
     ) -> RowStatement:
         """A statement that inserts rows.
 
-        `columns`: those of the row to write; None: all. `others`: further columns. The values are attributes of the row;
-        what is no attribute is given to `SetWrite.add_row` by name.
+        `columns`: those of the row to write; None: all. `others`: further columns. The values are attributes of the
+        row; what is no attribute is given to `SetWrite.add_row` by name.
         """
         names = self._attributes_first((*(self.column_names if columns is None else columns), *others))
         sql = (
-            f"INSERT INTO {self.name} ({', '.join(names)})"
+            f"INSERT INTO {self.name} ({', '.join(names)})"  # noqa: S608  our own names
             f" SELECT * FROM unnest({self._parameters(names)}) {on_conflict} RETURNING 1"
         )
         return self._statement("insert into", sql, names, checks_row_count=checks_row_count)
@@ -126,14 +126,14 @@ class Table(Generic[Row]):
     ) -> RowStatement:
         """A statement that updates `columns` of the rows with the same key.
 
-        `where`: a further condition over t (the stored row) and v (the new values). `others`: values for it that are not
-        columns, {name: SQL type}. Values are found as in `insert`.
+        `where`: a further condition over t (the stored row) and v (the new values). `others`: values for it that are
+        not columns, {name: SQL type}. Values are found as in `insert`.
         """
         more = dict(others or {})
         names = self._attributes_first((*self._key, *columns, *more))
         conditions = [*(f"t.{name} = v.{name}" for name in self._key), *([where] if where else [])]
         sql = (
-            f"UPDATE {self.name} AS t SET {', '.join([f'{name} = v.{name}' for name in columns])}"
+            f"UPDATE {self.name} AS t SET {', '.join([f'{name} = v.{name}' for name in columns])}"  # noqa: S608  as above
             f" FROM unnest({self._parameters(names, more)}) AS v({', '.join(names)})"
             f" WHERE {' AND '.join(conditions)} RETURNING 1"
         )

@@ -15,8 +15,8 @@ from app.ledger.posting import ExtraRead, Posting
 from app.ledger.rules.account_state import GrantState
 
 # Grants that expire within the largest step ($2), and whose step ($1: all) has no notification yet. Unresolved
-# notifications are found by their index; only for grants without one are the resolved ones searched. OFFSET 0 keeps both
-# look-ups per grant, whatever the planner estimates.
+# notifications are found by their index; only for grants without one are the resolved ones searched. OFFSET 0 keeps
+# both look-ups per grant, whatever the planner estimates.
 _WITHOUT_NOTIFICATION: Final = """
     WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at)
     SELECT g.account_id, g.number FROM credit_grant AS g

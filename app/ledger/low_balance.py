@@ -31,7 +31,7 @@ async def set_low_balance_threshold(
 ) -> LowBalanceResult:
     """Set the threshold (0: never low). Creates the account if it does not exist.
 
-    A new threshold does not add a notification, even if the balance is below it; one that is no longer true is resolved.
+    A new threshold adds no notification, even if the balance is below it. One that is no longer true is resolved.
     Raises: InvalidInput, IdempotencyConflict; Forbidden: the owner is not in `owner_ids`, and no account was created.
     """
     check_key(key, path="idempotencyKey")

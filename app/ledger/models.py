@@ -1,7 +1,7 @@
-"""Rows of the books.
+"""Tortoise models of the ledger's tables.
 
-Tortoise knows single primary keys, so the second half of each key is declared as the key here and the migrations make
-the true one, led by `account_id`. Nothing in the project reads these rows by that half alone.
+A Tortoise model has a primary key of one column, but the keys of these tables start with `account_id` (the migrations
+make them). So each model declares the second column as its key. Always query them by `account_id` as well.
 """
 
 from tortoise import fields
@@ -9,7 +9,7 @@ from tortoise.models import Model
 
 
 class Owner(Model):
-    """Which account is whose: the small table that makes `owner_id` unique when accounts are partitioned."""
+    """The account of each owner. This table keeps `owner_id` unique when accounts are partitioned."""
 
     owner_id = fields.CharField(max_length=255, primary_key=True)
     account_id = fields.BigIntField()
@@ -19,7 +19,7 @@ class Owner(Model):
 
 
 class Account(Model):
-    """One owner's account. Its row lock guards all that is the account's."""
+    """One owner's account. The lock of its row guards everything of the account."""
 
     id = fields.BigIntField(primary_key=True, generated=False)
     owner_id = fields.CharField(max_length=255)
@@ -44,7 +44,7 @@ class Account(Model):
 
 
 class Entry(Model):
-    """One signed line. Grants to the application's role and triggers refuse its change and its deletion."""
+    """One signed entry, never changed or deleted: privileges and triggers prevent it."""
 
     account_id = fields.BigIntField()
     seq = fields.BigIntField(primary_key=True, generated=False)
@@ -69,7 +69,7 @@ class Entry(Model):
 
 
 class Grant(Model):
-    """A lot of credits. `open` is False once nothing is left or it has expired; a reversal may open it again."""
+    """A lot of credits. `is_open` is False once nothing is left; a reversal can open it again."""
 
     account_id = fields.BigIntField()
     number = fields.IntField(primary_key=True, generated=False)
@@ -93,7 +93,7 @@ class Grant(Model):
 
 
 class Hold(Model):
-    """Credits claimed for one block run, or for a whole task (`block_run_id` is null: an envelope)."""
+    """Credits claimed for one block run, or for a whole task (a budget: `block_run_id` is null)."""
 
     account_id = fields.BigIntField()
     number = fields.IntField(primary_key=True, generated=False)
@@ -124,7 +124,7 @@ class Hold(Model):
 
 
 class Notification(Model):
-    """What a person is told about an account. One stands per kind, agent and subject until it is cleared."""
+    """A notification to a person about an account; at most one unresolved per kind, agent and subject."""
 
     account_id = fields.BigIntField()
     number = fields.IntField(primary_key=True, generated=False)
@@ -141,7 +141,7 @@ class Notification(Model):
 
 
 class Operation(Model):
-    """An idempotency key, for ever: the fingerprint of the request that used it, and the ids of its result."""
+    """An idempotency key with the hash of its request and the ids of its result. Kept for ever."""
 
     account_id = fields.BigIntField()
     key = fields.CharField(max_length=255, primary_key=True)

@@ -38,7 +38,7 @@ class NotificationKind(StrEnum):
 class Notification:
     """A notification. `agent_id`: the agent that it is about; None: it is about the account.
 
-    `subject` tells notifications of one kind apart, such as the grant that expires; "" if there is nothing to tell apart.
+    `subject` distinguishes notifications of one kind, for example by the grant that expires.
     """
 
     account_id: int

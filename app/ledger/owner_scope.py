@@ -1,8 +1,8 @@
 """Reads of single ledger objects within the accounts that the caller may see.
 
-These are the only ways from what a client sends (an owner id, a node id) to an account id or a row. Every later read has
-the account id in its statement. An object of another owner is not found, by the same statement as an object that does
-not exist.
+These are the only ways from what a client sends (an owner id, a node id) to an account id or a row. Every later read
+has the account id in its statement. An object of another owner is not found, by the same statement as an object that
+does not exist.
 """
 
 from collections.abc import Collection
@@ -35,8 +35,8 @@ async def find_account_id(owner_id: str, *, owner_ids: OwnerScope) -> int | None
 
 
 def check_owner(owner_id: str, *, owner_ids: OwnerScope) -> None:
-    """Check that an account may be changed. Called with the owner that the request names, before an account is created, and
-    again with the owner of the locked account.
+    """Check that an account may be changed. Called with the owner that the request names, before an account is created,
+    and again with the owner of the locked account.
 
     Raises: Forbidden: the owner is not in the scope.
     """

@@ -113,8 +113,8 @@ class ExtraRead:
     """A select of the caller's own, made by the one read after the lock. Its parameters are $1, $2 and so on.
 
     As one of `reads`: a RowSelect, a module constant (statements are cached by it). As one of `holds`: a select of
-    (account_id, number); these holds, and the budgets around them, are loaded into the accounts. `only_open`: it is left
-    out if none of the accounts has an open hold.
+    (account_id, number); these holds, and the budgets around them, are loaded into the accounts. `only_open`: it is
+    left out if none of the accounts has an open hold.
     """
 
     select: RowSelect | str
@@ -164,7 +164,7 @@ class Posting:
         after: AuditState,
         reason: str | None = None,
     ) -> None:
-        """Write a record to the audit log with everything else; none if `audit` is None (users acting for themselves)."""
+        """Add a record to the audit log; none if `audit` is None (users who act for themselves)."""
         records.append_record(
             self.write,
             audit,
@@ -223,7 +223,10 @@ async def apply_due_changes(account_ids: Iterable[int]) -> None:
 
 
 async def apply_all_due_changes(*, limit: int = 256) -> int:
-    """Write what time has changed in idle accounts, the longest due first. Returns: how many were due, up to `limit`."""
+    """Write what time has changed in idle accounts, the longest due first.
+
+    Returns: how many were due, up to `limit`.
+    """
     due = [record["id"] for record in await pools.fetch(_ALL_DUE, limit)]
     if due:
         await apply_due_changes(due)

@@ -36,7 +36,8 @@ _ENTRIES: Final = f"""
     ORDER BY e.seq DESC LIMIT $4
 """  # noqa: S608  our own constant
 
-# For kinds without CHARGE: the redundant condition makes the planner use the small index of entries that are not charges.
+# For kinds without CHARGE: the redundant condition makes the planner use the small index of entries that are not
+# charges.
 _ENTRIES_BESIDE_CHARGES: Final = f"""
     SELECT {ENTRIES.columns("e")} FROM entry AS e
     WHERE e.account_id = $1 AND e.seq < $2 AND e.kind = ANY($3::text[]) AND e.kind <> 'CHARGE'

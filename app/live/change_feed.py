@@ -2,8 +2,8 @@
 
 - A NOTIFY payload says "this account has this version" and carries no data. The transaction that makes the change sends
   it, so it arrives after the commit or not at all.
-- A wake-up carries no data either: the subscriber reads the current state. Ten changes while it sends cost one read, and
-  it never receives an older state.
+- A wake-up carries no data either: the subscriber reads the current state. Ten changes while it sends cost one read,
+  and it never receives an older state.
 - NOTIFY is an optimization. A sweep compares versions every `sweep_seconds` and finds what was lost; after a reconnect
   every subscriber is woken.
 

@@ -6,8 +6,8 @@ accounts that changed together.
             state = await subscription.wait_for_newer(version)
             version = state.version
 
-A subscriber only receives states that were read after it subscribed, and does not wait for other subscribers. A state that
-it has not taken is replaced by a newer one, so ten changes during a slow send are one item.
+A subscriber only receives states that were read after it subscribed, and does not wait for other subscribers. A state
+that it has not taken is replaced by a newer one, so ten changes during a slow send are one item.
 """
 
 import asyncio
@@ -63,7 +63,10 @@ class LatestStates(Generic[State]):
     """The latest states of one process."""
 
     def __init__(self, feed: ChangeFeed, read: Read[State]) -> None:
-        """`read` returns the states of those accounts that exist. An exception ends the subscriptions of its account."""
+        """`read` returns the states of those accounts that exist.
+
+        An exception ends the subscriptions of its account.
+        """
         self._feed = feed
         self._read = read
         self._subscriptions: dict[int, set[StateSubscription[State]]] = {}

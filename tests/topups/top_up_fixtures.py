@@ -66,7 +66,7 @@ async def reload(top_up: TopUpRow) -> TopUpRow:
 async def list_entries(account_id: int) -> list[tuple[str, int, str | None, str]]:
     """Kind, credits, top-up and actor of every entry, oldest first."""
     found = await queries.list_entries(account_id, before_seq=2**31, limit=1_000)
-    lines = [posted for posted in reversed(found)]
+    lines = list(reversed(found))
     return [(line.kind, line.credits, line.top_up_id, line.actor) for line in lines]
 
 

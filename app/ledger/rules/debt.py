@@ -4,8 +4,8 @@
 first pays the debt, with an entry of its own, from the grants that pay debt. So after every operation: while something
 is owed, nothing is available in such grants.
 
-*Frozen* credits are disputed: they are posted, but cannot be spent. They are a figure of the account, not of its grants,
-and can exceed what is left; then nothing is available until they are unfrozen.
+*Frozen* credits are disputed: they are posted, but cannot be spent. They are a figure of the account, not of its
+grants, and can exceed what is left; then nothing is available until they are unfrozen.
 """
 
 from datetime import datetime
@@ -26,7 +26,7 @@ from app.ledger.rules.entries import add_new_grant, append_entry, bump_version, 
 
 
 def pay_debt(account: AccountState, at: datetime | None = None) -> list[LedgerEntry]:
-    """Pay what is owed from what is available, in burn order over the grants that pay debt: one DEBT_PAID entry or none.
+    """Pay what is owed from what is available: one DEBT_PAID entry, or none. Only grants that pay debt are drawn on.
 
     `at`: the instant of what freed the credits. A grant that has expired by then pays nothing.
     """
@@ -77,8 +77,8 @@ def undo_withdraw(
 ) -> list[LedgerEntry]:
     """Undo `withdraw` of `credits`, of which `debt` became a new debt.
 
-    The debt is cancelled as far as it is still owed (a DEBT entry). The part of it that was paid meanwhile comes back as
-    a new grant, the rest into `grant` (REFUND entries). Then other debts are paid. Raises: BalanceLimitReached.
+    The debt is cancelled as far as it is still owed (a DEBT entry). The part of it that was paid meanwhile comes back
+    as a new grant, the rest into `grant` (REFUND entries). Then other debts are paid. Raises: BalanceLimitReached.
     """
     cancelled = min(debt, account.owed)
     if account.posted + credits - cancelled > MAX_CREDITS:

@@ -1,7 +1,7 @@
 """What time alone changes: grants start and expire, holds expire. Pure.
 
-The changes that are due are applied before an account is read or decided upon, in the order in which they happened, each
-entry dated at its own instant. So the result does not depend on when they are applied.
+The changes that are due are applied before an account is read or decided upon, in the order in which they happened,
+each entry dated at its own instant. So the result does not depend on when they are applied.
 """
 
 from datetime import datetime

@@ -123,7 +123,10 @@ def has_expired(grant: GrantState, at: datetime) -> bool:
 
 
 def expire_grant(account: AccountState, grant: GrantState, at: datetime) -> list[LedgerEntry]:
-    """Remove the unclaimed part of `grant`. The claimed part stays, and the grant open, until its claims are released."""
+    """Remove the unclaimed part of `grant`.
+
+    The claimed part stays, and the grant open, until its claims are released.
+    """
     entries: list[LedgerEntry] = []
     if credits := grant.remaining - grant.claimed:
         draws = ((grant.number, credits),)

@@ -1,9 +1,9 @@
 """Holds and budgets: claim credits of grants, draw from them, release them. Pure.
 
 A hold claims credits of grants in burn order. Nobody else can spend them until the hold is captured, voided or expires.
-A *budget* is a hold for a whole task: block runs draw on it one by one. A hold inside a budget takes its claims from the
-budget and gives back what it does not need. A claim can outlive the expiry of its grant, by at most 24 hours: what is
-released after the expiry expires then.
+A *budget* is a hold for a whole task: block runs draw on it one by one. A hold inside a budget takes its claims from
+the budget and gives back what it does not need. A claim can outlive the expiry of its grant, by at most 24 hours: what
+is released after the expiry expires then.
 
 The holds that an operation changes, and the budgets around them, must be in `account.holds`.
 """
@@ -121,8 +121,8 @@ def close_hold(
 ) -> list[LedgerEntry]:
     """Close an open hold. What it still claims returns to its open parent budget, otherwise to the account.
 
-    Claims on a grant that has expired meanwhile return to neither: they expire now, with an entry of their own. What does
-    not return to the parent counts as released there too, and in the budgets around it: it was not spent. What the
+    Claims on a grant that has expired meanwhile return to neither: they expire now, with an entry of their own. What
+    does not return to the parent counts as released there too, and in the budgets around it: it was not spent. What the
     account gets back first pays its debt. `at`: the instant of the closing, the account's instant by default.
 
     Returns: the entries of expiries and of the debt payment.
