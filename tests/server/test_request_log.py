@@ -180,7 +180,7 @@ async def test_a_client_that_disconnects_before_its_body_is_complete_is_logged()
         pytest.fail("the client has disconnected")
 
     await server(scope, disconnect, send)
-    assert [(line["transport"], line["outcome"]) for line in engine.lines] == [("http", "CLIENT_GONE")]
+    assert [(line["transport"], line["outcome"]) for line in engine.lines] == [("http", "CLIENT_DISCONNECTED")]
 
 
 async def test_lines_are_buffered_for_a_tenth_of_a_second() -> None:

@@ -1,1 +1,1 @@
-"""How operations come and answers go: HTTP, event streams, WebSockets. All of them are carried out by `execution`."""
+"""How operations arrive and responses leave: HTTP, server-sent events, WebSocket. All execute by `engine.execution`."""

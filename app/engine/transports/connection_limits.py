@@ -1,4 +1,7 @@
-"""The live connections of each caller: one too many ends the oldest, so that a forgotten tab locks nobody out."""
+"""Limits on the open WebSocket connections of a caller and of a client address.
+
+A connection above the limit closes the oldest one, so that a forgotten tab does not lock its user out.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,58 +11,56 @@ from app.engine.context import RequestContext
 from app.engine.limits.rate_limiter import is_user_or_anonymous, rate_limit_network
 
 MAX_SERVICE_CONNECTIONS: Final = 2_000
-"""Of one service key or operator: executors of one key are many, and each has a connection of its own."""
+"""Of one service key or operator: many executors share a key, each with its own connection."""
 TOO_MANY_CONNECTIONS_CODE: Final = 4429
+"""Common clients do not retry after this code; otherwise two tabs would close each other's connections for ever."""
 TOO_MANY_CONNECTIONS: Final = "Too many connections of this caller: the oldest was closed"
-"""Said with 4429, which stock clients do not retry: two tabs would else close each other in turn for ever."""
-
-
 MAX_PENDING_CONNECTIONS: Final = 1_000
-"""Of one address, before connection_init: a whole office comes back at once when a server was started anew."""
+"""Of one client address, before connection_init: after a restart, a whole office reconnects at once."""
 TOO_MANY_PENDING: Final = "Too many connections of this address wait for connection_init: the oldest was closed"
-"""Said with 1013, which stock clients retry."""
+"""Sent with 1013, after which common clients retry."""
 
-
-_Open = dict[str, dict[object, Callable[[], None]]]
+_Closers = dict[str, dict[object, Callable[[], None]]]
+"""By key: for each connection, oldest first, the function that closes it."""
 
 
 class ConnectionLimits:
-    """Those of one process."""
+    """The connections of one process."""
 
     def __init__(self, max_per_user: int, max_pending: int = MAX_PENDING_CONNECTIONS) -> None:
-        self._most_of_user = max_per_user
-        self._most_waiting = max_pending
-        self._open: _Open = {}
-        self._waiting: _Open = {}
+        self._max_per_user = max_per_user
+        self._max_pending = max_pending
+        self._established: _Closers = {}
+        self._pending: _Closers = {}
 
     @contextmanager
-    def pending(self, context: RequestContext[Any], end: Callable[[], None]) -> Iterator[None]:
-        """A connection of this address that has not said whose it is. `end` is called, once at most, when it has to
-        go."""
+    def pending(self, context: RequestContext[Any], close: Callable[[], None]) -> Iterator[None]:
+        """Count a connection that is not authenticated yet. `close` is called at most once, if it is one too many."""
         if context.client_address is None:
             yield
             return
-        with _one_of(self._waiting, rate_limit_network(context.client_address), self._most_waiting, end):
+        with _counted(self._pending, rate_limit_network(context.client_address), self._max_pending, close):
             yield
 
     @contextmanager
-    def established(self, context: RequestContext[Any], end: Callable[[], None]) -> Iterator[None]:
-        """A connection of this caller; `end` as above."""
-        most = self._most_of_user if is_user_or_anonymous(context) else MAX_SERVICE_CONNECTIONS
-        with _one_of(self._open, context.limit_key, most, end):
+    def established(self, context: RequestContext[Any], close: Callable[[], None]) -> Iterator[None]:
+        """Count a connection of this caller. `close` as in `pending`."""
+        limit = self._max_per_user if is_user_or_anonymous(context) else MAX_SERVICE_CONNECTIONS
+        with _counted(self._established, context.limit_key, limit, close):
             yield
 
 
 @contextmanager
-def _one_of(book: _Open, key: str, most: int, end: Callable[[], None]) -> Iterator[None]:
-    mine = book.setdefault(key, {})
-    ticket = object()
-    mine[ticket] = end
-    if len(mine) > most:
-        mine.pop(next(iter(mine)))()
+def _counted(closers_by_key: _Closers, key: str, limit: int, close: Callable[[], None]) -> Iterator[None]:
+    closers = closers_by_key.setdefault(key, {})
+    token = object()
+    closers[token] = close
+    if len(closers) > limit:
+        close_oldest = closers.pop(next(iter(closers)))
+        close_oldest()
     try:
         yield
     finally:
-        mine.pop(ticket, None)
-        if not mine and book.get(key) is mine:
-            del book[key]
+        closers.pop(token, None)
+        if not closers and closers_by_key.get(key) is closers:
+            del closers_by_key[key]

@@ -1,7 +1,7 @@
-"""Which media type an answer takes, by the request's Accept header.
+"""Content negotiation: the media type of a response, by the Accept header of the request.
 
-application/graphql-response+json where the client names it; application/json where it takes anything or says nothing,
-as clients from before the specification expect. An event stream only where it is named.
+application/graphql-response+json if the client names it; application/json if the client accepts anything or sends no
+Accept header, as clients older than the specification expect; an event stream only if the client names it.
 """
 
 from dataclasses import dataclass
@@ -13,53 +13,55 @@ GRAPHQL_JSON: Final = b"application/graphql-response+json"
 EVENT_STREAM: Final = b"text/event-stream"
 HTML: Final = b"text/html"
 MAX_RANGES: Final = 50
+"""Media ranges of an Accept header that are read; further ones are ignored."""
 
-_ANYTHING: Final = b"*/*"
+_ANY: Final = b"*/*"
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What a client takes."""
+    """What a client accepts."""
 
     media_type: bytes | None
-    """For a whole answer, JSON or GRAPHQL_JSON; None: it takes neither."""
+    """Of a complete response: JSON or GRAPHQL_JSON. None: the client accepts neither."""
     accepts_stream: bool = False
-    """Whether it takes an event stream at all."""
     prefers_stream: bool = False
-    """Whether it likes an event stream better than any whole answer."""
+    """Whether it prefers an event stream to a complete response."""
 
 
 @lru_cache(maxsize=256)
 def negotiate(accept: bytes | None) -> Accepted:
-    """What this Accept header says; None: there is none."""
-    ranges = _ranges(accept or _ANYTHING)
-    plain, modern, stream = _liking(JSON, ranges), _liking(GRAPHQL_JSON, ranges), ranges.get(EVENT_STREAM, 0.0)
-    if not (plain[0] or modern[0]):
-        return Accepted(None, stream > 0, stream > 0)
-    # Of two liked alike the one that is named counts, and of two that are named the modern one.
-    modern_first = modern > plain or (modern == plain and GRAPHQL_JSON in ranges)
-    return Accepted(GRAPHQL_JSON if modern_first else JSON, stream > 0, stream > max(plain[0], modern[0]))
+    """Reads an Accept header; None: there is none."""
+    ranges = _ranges(accept or _ANY)
+    json, graphql_json = _preference(JSON, ranges), _preference(GRAPHQL_JSON, ranges)
+    stream_quality = ranges.get(EVENT_STREAM, 0.0)
+    if not (json[0] or graphql_json[0]):
+        return Accepted(None, stream_quality > 0, stream_quality > 0)
+    # With equal quality, the more specific range wins; if both types are named, GRAPHQL_JSON.
+    prefers_graphql_json = graphql_json > json or (graphql_json == json and GRAPHQL_JSON in ranges)
+    media_type = GRAPHQL_JSON if prefers_graphql_json else JSON
+    return Accepted(media_type, stream_quality > 0, stream_quality > max(json[0], graphql_json[0]))
 
 
-def _liking(media_type: bytes, ranges: dict[bytes, float]) -> tuple[float, int]:
-    """How much a type is liked, 0 to 1, and how exactly the range that says so names it."""
+def _preference(media_type: bytes, ranges: dict[bytes, float]) -> tuple[float, int]:
+    """The quality of a type, 0 to 1, and the specificity of the range that gives it."""
     family = media_type.partition(b"/")[0] + b"/*"
-    for exactness, name in ((2, media_type), (1, family), (0, _ANYTHING)):
+    for specificity, name in ((2, media_type), (1, family), (0, _ANY)):
         if name in ranges:
-            return ranges[name], exactness
+            return ranges[name], specificity
     return 0.0, 0
 
 
 def _ranges(accept: bytes) -> dict[bytes, float]:
-    """The media ranges of a header with their qualities; one that cannot be read counts as not written."""
+    """The media ranges of a header with their qualities. Malformed ones are ignored."""
     found: dict[bytes, float] = {}
     for part in accept.lower().split(b",")[:MAX_RANGES]:
         name, *parameters = (piece.strip() for piece in part.split(b";"))
-        quality = next((value[2:] for value in parameters if value.startswith(b"q=")), b"1")
+        text = next((value[2:] for value in parameters if value.startswith(b"q=")), b"1")
         try:
-            liked = float(quality)
+            quality = float(text)
         except ValueError:
             continue
-        if name and 0 <= liked <= 1:
-            found[name] = max(liked, found.get(name, 0.0))
+        if name and 0 <= quality <= 1:
+            found[name] = max(quality, found.get(name, 0.0))
     return found

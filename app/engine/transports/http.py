@@ -1,8 +1,8 @@
-"""GraphQL over HTTP: POST /graphql; in development also queries by GET, and GraphiQL.
+"""GraphQL over HTTP: POST /graphql. In development also queries by GET, and GraphiQL.
 
-Status codes follow the GraphQL over HTTP specification: who accepts application/graphql-response+json gets 400 where
-the operation did not run; with application/json a well-formed request is always answered 200. Who asks for
-text/event-stream gets one (`event_stream`), and who asks for a subscription and takes one as well.
+Status codes follow the GraphQL over HTTP specification. A client that accepts application/graphql-response+json gets
+400 if the operation did not run; with application/json, a well-formed request always gets 200. A client that prefers
+text/event-stream gets an event stream (`sse`), and one that accepts it among others gets one for a subscription.
 """
 
 import logging
@@ -24,12 +24,13 @@ from app.engine.execution import GraphQLEngine, GraphQLRequest, GraphQLResponse,
 from app.engine.transports import request_parsing, sse
 from app.engine.transports.content_negotiation import GRAPHQL_JSON, HTML, JSON, Accepted, negotiate
 from app.errors import RateLimited, RequestError, Unauthenticated, Unavailable
+from app.server.security_headers import SECURITY_HEADERS
 
 READ_METHODS: Final = frozenset({"GET", "HEAD"})
-CLIENT_DISCONNECTED: Final = "CLIENT_GONE"
-"""In the log only: nobody is there to be told."""
+CLIENT_DISCONNECTED: Final = "CLIENT_DISCONNECTED"
+"""An outcome in the request log. It is not sent."""
 UNCOUNTED_STATUSES: Final = frozenset({429, 503})
-"""Refusals that are not for what was sent."""
+"""Refusals that do not count against the rate of the client address: the request itself was not at fault."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _JSON_TYPE: Final = re.compile(rb'application/json *(; *charset *= *"?utf-?8"? *)?', re.IGNORECASE)
 
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class _Refused(Exception):
-    """The request is not executed; it is answered with this status and one error."""
+    """The request is answered with this status and one error; no operation runs."""
 
     def __init__(self, status: int, message: str, code: str, *headers: tuple[bytes, bytes]) -> None:
         super().__init__(message)
@@ -48,164 +49,169 @@ class _Refused(Exception):
         self.headers = headers
 
 
-class _Call(NamedTuple):
-    """One request as it came, and the way back."""
-
+class _HTTPRequest(NamedTuple):
     method: str
     query_string: bytes
     headers: Headers
     authorization: str | None
-    takes: Accepted
+    accepted: Accepted
     receive: Receive
     send: Send
 
 
 class GraphQLOverHTTP:
-    """The ASGI application of the HTTP transport."""
+    """The ASGI application of the HTTP and SSE transports."""
 
     def __init__(
         self,
-        execution: GraphQLEngine,
+        engine: GraphQLEngine,
         authenticator: Authenticator,
         state: Any,
         *,
         graphiql: bool,
         get_queries: bool = False,
     ) -> None:
-        """`explorer`: whether GET shows GraphiQL to browsers. `reads_by_get`: whether GET carries out queries."""
-        self._execution = execution
-        self._doorway = authenticator
-        self._house = state
-        self._explorer_page = get_graphql_ide_html("graphiql").encode() if graphiql else None
+        """`graphiql`: whether browsers get GraphiQL by GET. `get_queries`: whether queries may be sent by GET."""
+        self._engine = engine
+        self._authenticator = authenticator
+        self._state = state
+        self._graphiql_page = get_graphql_ide_html("graphiql").encode() if graphiql else None
         self._methods = ("POST", "GET", "HEAD", "OPTIONS") if get_queries else ("POST", "OPTIONS")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope["headers"])
         accept, authorization = headers.get(b"accept"), headers.get(b"authorization")
-        call = _Call(
-            scope["method"],
-            scope.get("query_string", b""),
-            headers,
-            authorization.decode("latin-1") if authorization is not None else None,
-            negotiate(accept),
-            receive,
-            send,
+        request = _HTTPRequest(
+            method=scope["method"],
+            query_string=scope.get("query_string", b""),
+            headers=headers,
+            authorization=authorization.decode("latin-1") if authorization is not None else None,
+            accepted=negotiate(accept),
+            receive=receive,
+            send=send,
         )
-        if call.method == "OPTIONS":
-            await _respond(call, 204, b"", more_headers=[_allow(*self._methods)])
+        if request.method == "OPTIONS":
+            await _respond(request, 204, b"", more_headers=[_allow(*self._methods)])
             return
-        if self._explorer_page and call.method in READ_METHODS and accept is not None and HTML in accept:
-            await _respond(call, 200, self._explorer_page, HTML)
+        if self._graphiql_page and request.method in READ_METHODS and accept is not None and HTML in accept:
+            await _respond(request, 200, self._graphiql_page, HTML)
             return
         context = RequestContext(
-            None, self._house, request_id=_request_id(headers), client_address=client_address_of(scope)
+            None, self._state, request_id=_request_id(headers), client_address=client_address_of(scope)
         )
         more_headers: Iterable[tuple[bytes, bytes]] = ()
-        media_type = call.takes.media_type or (GRAPHQL_JSON if call.takes.accepts_stream else JSON)
+        media_type = request.accepted.media_type or (GRAPHQL_JSON if request.accepted.accepts_stream else JSON)
         try:
-            answer = await self._answer(call, context)
-            if answer is None:
+            response = await self._execute(request, context)
+            if response is None:
                 return
-            status = 200 if answer.ran or media_type is JSON else 400
-            if answer.retry_after_seconds is not None:
-                status, more_headers = 429, [(b"retry-after", b"%d" % answer.retry_after_seconds)]
-            payload = orjson.dumps(answer.payload)
-        except _Refused as found:
-            refused = self._counted(found, call, context)
+            status = 200 if response.ran or media_type is JSON else 400
+            if response.retry_after_seconds is not None:
+                status, more_headers = 429, [_retry_after(response.retry_after_seconds)]
+            payload = orjson.dumps(response.payload)
+        except _Refused as refused:
+            refused = self._record_failure(refused, request, context)
             status, more_headers = refused.status, refused.headers
             payload = orjson.dumps({"errors": [refused.error]})
-            self._execution.log_refusal(context, refused.error)
+            self._engine.log_refusal(context, refused.error)
         except request_parsing.ClientDisconnected:
-            self._execution.log_refusal(context, format_error("The client left.", CLIENT_DISCONNECTED))
+            self._engine.log_refusal(context, format_error("The client disconnected.", CLIENT_DISCONNECTED))
             return
         except Exception as fault:
-            problem = mask_fault(fault, context)
-            status, payload = 500, orjson.dumps({"errors": [problem]})
-            self._execution.log_refusal(context, problem)
-        await _respond(call, status, payload, media_type, more_headers)
+            error = mask_fault(fault, context)
+            status, payload = 500, orjson.dumps({"errors": [error]})
+            self._engine.log_refusal(context, error)
+        await _respond(request, status, payload, media_type, more_headers)
 
-    async def _answer(self, call: _Call, context: RequestContext[Any]) -> GraphQLResponse | None:
-        """The answer; None: an event stream was sent. Raises: _Refused; Gone."""
-        if not has_service_key(call.authorization):
+    async def _execute(self, request: _HTTPRequest, context: RequestContext[Any]) -> GraphQLResponse | None:
+        """The response; None: an event stream was sent. Raises: _Refused, ClientDisconnected."""
+        if not has_service_key(request.authorization):
             try:
-                self._execution.check_address_rate(context)
-            except RateLimited as limit:
-                raise _too_often(limit) from None
-        _check(call, self._methods)
-        context.caller = await self._identify(call.authorization)
-        request = await _request(call, context.caller)
-        if call.method == "POST" and not call.takes.accepts_stream:
-            return await self._execution.execute(request, context)
-        if call.method == "POST" and call.takes.prefers_stream:
-            return await self._streamed(call, request, context)
-        # Here it counts what kind of operation it is; `answer` says why one cannot be carried out at all.
-        looked = self._execution.prepare(request, context)
-        kind = operation_type(looked)
-        if call.method in READ_METHODS and kind is OperationType.MUTATION:
-            raise _Refused(405, "Mutations are carried out by POST only.", ErrorCode.METHOD_NOT_ALLOWED, _allow("POST"))
-        streams = call.takes.prefers_stream or (call.takes.accepts_stream and kind is OperationType.SUBSCRIPTION)
-        if not streams or call.method == "HEAD":
-            return await self._execution.execute(request, context, looked)
-        return await self._streamed(call, request, context, looked)
+                self._engine.check_address_rate(context)
+            except RateLimited as error:
+                raise _rate_limited(error) from None
+        _check_headers(request, self._methods)
+        context.caller = await self._authenticate(request.authorization)
+        operation = await _parse(request, context.caller)
+        accepted = request.accepted
+        if request.method == "POST" and not accepted.accepts_stream:
+            return await self._engine.execute(operation, context)
+        if request.method == "POST" and accepted.prefers_stream:
+            return await self._stream(request, operation, context)
+        # The type of the operation decides. If it cannot run, `execute` responds with the reason.
+        prepared = self._engine.prepare(operation, context)
+        kind = operation_type(prepared)
+        if request.method in READ_METHODS and kind is OperationType.MUTATION:
+            raise _Refused(405, "Send mutations by POST.", ErrorCode.METHOD_NOT_ALLOWED, _allow("POST"))
+        streams = accepted.prefers_stream or (accepted.accepts_stream and kind is OperationType.SUBSCRIPTION)
+        if not streams or request.method == "HEAD":
+            return await self._engine.execute(operation, context, prepared)
+        return await self._stream(request, operation, context, prepared)
 
-    def _counted(self, refused: _Refused, call: _Call, context: RequestContext[Any]) -> _Refused:
-        """The refusal, counted for its address; or that there were too many. A service is never told that instead: of
-        what brings its key only the refused key counts."""
-        if refused.status in UNCOUNTED_STATUSES or (refused.status != 401 and has_service_key(call.authorization)):
-            return refused
-        try:
-            self._execution.record_failure(context)
-        except RateLimited as limit:
-            return _too_often(limit)
-        return refused
-
-    async def _streamed(
-        self, call: _Call, request: GraphQLRequest, context: RequestContext[Any], looked: Prepared | None = None
+    async def _stream(
+        self,
+        request: _HTTPRequest,
+        operation: GraphQLRequest,
+        context: RequestContext[Any],
+        prepared: Prepared | None = None,
     ) -> GraphQLResponse | None:
         context.transport = "sse"
-        context.last_seen_version = sse.parse_last_event_id(call.headers.get(b"last-event-id"))
-        items = self._execution.stream(request, context, looked)
+        context.last_seen_version = sse.parse_last_event_id(request.headers.get(b"last-event-id"))
         return await sse.stream_response(
-            items,
+            self._engine.stream(operation, context, prepared),
             context,
-            call.receive,
-            call.send,
-            watch_revocation=lambda ended: self._doorway.watch_revocation(context.caller, ended),
-            on_error=lambda problem: self._execution.log_refusal(context, problem),
-            accepts_json=call.takes.media_type is not None,
+            request.receive,
+            request.send,
+            watch_revocation=lambda on_revoked: self._authenticator.watch_revocation(context.caller, on_revoked),
+            on_error=lambda error: self._engine.log_refusal(context, error),
+            accepts_json=request.accepted.media_type is not None,
         )
 
-    async def _identify(self, authorization: str | None) -> Caller | None:
+    async def _authenticate(self, authorization: str | None) -> Caller | None:
         try:
-            return await self._doorway.authenticate(authorization)
-        except Unauthenticated as refusal:
-            raise _Refused(401, str(refusal), refusal.code, (b"www-authenticate", b"Bearer")) from None
-        except RequestError as refusal:
-            raise _Refused(503, str(refusal), refusal.code, (b"retry-after", b"1")) from None
-        except Exception as fault:
-            if not failures.is_connection_failure(fault):
+            return await self._authenticator.authenticate(authorization)
+        except Unauthenticated as error:
+            raise _Refused(401, str(error), error.code, (b"www-authenticate", b"Bearer")) from None
+        except RequestError as error:
+            raise _Refused(503, str(error), error.code, _retry_after(1)) from None
+        except Exception as error:
+            if not failures.is_connection_failure(error):
                 raise
-            log.warning("a service key could not be looked up: %s", fault)
-            raise _Refused(503, DATABASE_UNAVAILABLE, Unavailable.code, (b"retry-after", b"1")) from None
+            log.warning("a service key could not be read: %s", error)
+            raise _Refused(503, DATABASE_UNAVAILABLE, Unavailable.code, _retry_after(1)) from None
+
+    def _record_failure(self, refused: _Refused, request: _HTTPRequest, context: RequestContext[Any]) -> _Refused:
+        """Count the refusal against the rate of the client address. Returns: it, or that there were too many.
+
+        Of requests with a service key only a refused key counts, so that an accepted service is never rate limited
+        here.
+        """
+        if refused.status in UNCOUNTED_STATUSES or (refused.status != 401 and has_service_key(request.authorization)):
+            return refused
+        try:
+            self._engine.record_failure(context)
+        except RateLimited as error:
+            return _rate_limited(error)
+        return refused
 
 
-def _too_often(limit: RateLimited) -> _Refused:
-    refused = _Refused(429, str(limit), limit.code, (b"retry-after", b"%d" % limit.retry_after_seconds))
-    refused.error["extensions"]["retryAfterSeconds"] = limit.retry_after_seconds
+def _rate_limited(error: RateLimited) -> _Refused:
+    refused = _Refused(429, str(error), error.code, _retry_after(error.retry_after_seconds))
+    refused.error["extensions"]["retryAfterSeconds"] = error.retry_after_seconds
     return refused
 
 
-def _check(call: _Call, methods: Collection[str]) -> None:
-    """Raises: _Refused: whatever its body says, the request is not served as it came."""
-    if call.method not in methods:
+def _check_headers(request: _HTTPRequest, methods: Collection[str]) -> None:
+    """Raises: _Refused: method, content type, encoding or accepted types are not supported."""
+    if request.method not in methods:
         raise _Refused(405, "Send operations by POST.", ErrorCode.METHOD_NOT_ALLOWED, _allow(*methods))
-    if call.method == "POST":
-        content_type = call.headers.get(b"content-type", b"")
+    if request.method == "POST":
+        content_type = request.headers.get(b"content-type", b"")
         if content_type != JSON and not _JSON_TYPE.fullmatch(content_type.strip()):
             raise _Refused(415, "Send Content-Type: application/json.", ErrorCode.UNSUPPORTED_MEDIA_TYPE)
-        if call.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise _Refused(400, "Send the body without Content-Encoding.", ErrorCode.BAD_REQUEST)
-    if call.takes.media_type is None and not call.takes.accepts_stream:
+    if request.accepted.media_type is None and not request.accepted.accepts_stream:
         raise _Refused(
             406,
             "Accept application/graphql-response+json, application/json or text/event-stream.",
@@ -213,28 +219,32 @@ def _check(call: _Call, methods: Collection[str]) -> None:
         )
 
 
-async def _request(call: _Call, caller: Caller | None) -> GraphQLRequest:
-    """The operation that was sent. Raises: _Refused; Gone."""
+async def _parse(request: _HTTPRequest, caller: Caller | None) -> GraphQLRequest:
+    """The operation in the body or the URL. Raises: _Refused, ClientDisconnected."""
     limit = request_parsing.max_body_bytes(caller)
     try:
-        if call.method in READ_METHODS:
-            return request_parsing.parse_query_string(call.query_string, limit)
-        length = call.headers.get(b"content-length", b"0")
+        if request.method in READ_METHODS:
+            return request_parsing.parse_query_string(request.query_string, limit)
+        length = request.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > limit:
             raise request_parsing.BodyTooLarge
-        return request_parsing.parse_body(await request_parsing.read_body(call.receive, limit))
+        return request_parsing.parse_body(await request_parsing.read_body(request.receive, limit))
     except request_parsing.BodyTooLarge:
-        raise _Refused(413, f"The body may take at most {limit:,} bytes.", ErrorCode.PAYLOAD_TOO_LARGE) from None
-    except request_parsing.MalformedRequest as malformed:
-        raise _Refused(400, str(malformed), ErrorCode.BAD_REQUEST) from None
+        raise _Refused(413, f"The body exceeds {limit:,} bytes.", ErrorCode.PAYLOAD_TOO_LARGE) from None
+    except request_parsing.MalformedRequest as error:
+        raise _Refused(400, str(error), ErrorCode.BAD_REQUEST) from None
 
 
 def _allow(*methods: str) -> tuple[bytes, bytes]:
     return b"allow", ", ".join(methods).encode()
 
 
+def _retry_after(seconds: int) -> tuple[bytes, bytes]:
+    return b"retry-after", b"%d" % seconds
+
+
 def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """A repeated header is joined by a comma: two Authorization headers are then no valid one."""
+    """Repeated headers are joined with a comma, so two Authorization headers are an invalid one."""
     headers: Headers = {}
     for name, value in pairs:
         headers[name] = headers[name] + b", " + value if name in headers else value
@@ -242,23 +252,23 @@ def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 
 def _request_id(headers: Headers) -> str | None:
-    """The id that a proxy or client gave the request, if it can stand in a log."""
-    given = headers.get(b"x-request-id")
-    return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else None
+    """The value of X-Request-ID, if it may be written to the log."""
+    value = headers.get(b"x-request-id")
+    return value.decode() if value is not None and _REQUEST_ID.fullmatch(value) else None
 
 
 async def _respond(
-    call: _Call,
+    request: _HTTPRequest,
     status: int,
     payload: bytes,
     media_type: bytes | None = None,
     more_headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
-    headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"), *more_headers]
+    headers = [*SECURITY_HEADERS, *more_headers]
     if media_type is not None:
         headers += [
             (b"content-type", media_type + b"; charset=utf-8"),
             (b"content-length", b"%d" % len(payload)),
         ]
-    await call.send({"type": "http.response.start", "status": status, "headers": headers})
-    await call.send({"type": "http.response.body", "body": b"" if call.method == "HEAD" else payload})
+    await request.send({"type": "http.response.start", "status": status, "headers": headers})
+    await request.send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else payload})

@@ -1,4 +1,4 @@
-"""What arrives, before anything is executed: the size of a body, its JSON, and the operation in it."""
+"""Reads a GraphQL request from a body, a URL or a WebSocket message, within limits. Nothing is executed here."""
 
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -15,9 +15,9 @@ MAX_SERVICE_BODY_BYTES: Final = 1024 * 1024
 MAX_URL_FIELDS: Final = 20
 MAX_VARIABLES: Final = 100
 MAX_VALUES: Final = 50_000
-"""Of all variables together, containers included: a batch of 1,000 charges has 50 for each."""
+"""In all variables together, including lists and objects: 50 for each item of a batch of 1,000 charges."""
 MAX_NESTING: Final = 16
-"""Of the variables: settings, 8 deep, of an item of a list in an input are 11."""
+"""Of the variables. Block settings may be 8 levels deep, which is 11 in the items of a list of an input object."""
 
 _DOCUMENT_ID: Final = re.compile("(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
 
@@ -25,28 +25,29 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 class BodyTooLarge(Exception):
-    """More bytes than this caller may send."""
+    """The body exceeds the limit of this caller."""
 
 
 class MalformedRequest(Exception):
-    """The bytes hold no GraphQL request; the text says why, to a person."""
+    """The input is not a GraphQL request. The message says why and is sent to the client."""
 
 
 class InvalidDocumentId(MalformedRequest):
-    """The request is one of GraphQL's, but names its document in a way that is not served here."""
+    """The request identifies its document in a form that is not supported."""
 
 
 class ClientDisconnected(Exception):
-    """The caller left before its request was complete."""
+    """The client disconnected before its request was complete."""
 
 
 def max_body_bytes(caller: Caller | None) -> int:
-    """Users and strangers send one operation; services send batches, operators rate cards."""
+    """Users and anonymous callers send single operations; services send batches, and operators rate cards."""
     return MAX_USER_BODY_BYTES if caller is None or caller.kind is CallerKind.USER else MAX_SERVICE_BODY_BYTES
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
-    """The body. Raises: TooLarge as soon as it passes `limit`, whatever Content-Length said; Gone."""
+    """The whole body. Content-Length is not trusted. Raises: BodyTooLarge: it exceeds `limit` bytes;
+    ClientDisconnected."""
     body = b""
     while True:
         message = await receive()
@@ -61,19 +62,39 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 
 
 def parse_body(body: bytes) -> GraphQLRequest:
-    """The operation in a body. Raises: Malformed."""
+    """Raises: MalformedRequest."""
     try:
-        # It refuses invalid UTF-8, NaN, numbers beyond a double and nesting beyond 1,024, all as a ValueError.
+        # orjson refuses invalid UTF-8, NaN, numbers beyond a double and nesting beyond 1,024 levels.
         parameters = orjson.loads(body)
     except ValueError as error:
         raise MalformedRequest(f"The body is not JSON in UTF-8: {error}.") from None
     if isinstance(parameters, list):
-        raise MalformedRequest("One operation per request: batches are not served; for charges there is chargeBatch.")
+        raise MalformedRequest(
+            "Send one operation per request: batches are not supported. For charges use chargeBatch."
+        )
+    return parse_request(parameters)
+
+
+def parse_query_string(query_string: bytes, limit: int) -> GraphQLRequest:
+    """Variables and extensions are JSON in the URL. Raises: BodyTooLarge: more than `limit` bytes; MalformedRequest."""
+    if len(query_string) > limit:
+        raise BodyTooLarge
+    try:
+        pairs = parse_qsl(
+            query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_URL_FIELDS
+        )
+        parameters: dict[str, object] = dict(pairs)
+        for name in ("variables", "extensions"):
+            parameters[name] = orjson.loads(text) if (text := str(parameters.get(name, ""))) else None
+    except ValueError as error:
+        raise MalformedRequest(f"The URL does not contain a GraphQL request: {error}.") from None
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise MalformedRequest("Send each parameter of the URL once.")
     return parse_request(parameters)
 
 
 def parse_request(parameters: object) -> GraphQLRequest:
-    """The operation that these parameters name; what else they hold is ignored. Raises: Malformed; Misnamed."""
+    """Other parameters than those of GraphQL over HTTP are ignored. Raises: MalformedRequest, InvalidDocumentId."""
     if not isinstance(parameters, dict):
         raise MalformedRequest('Send a JSON object: {"query": "…", "variables": {…}, "operationName": "…"}.')
     query, variables, name = parameters.get("query"), parameters.get("variables"), parameters.get("operationName")
@@ -86,78 +107,62 @@ def parse_request(parameters: object) -> GraphQLRequest:
         raise MalformedRequest("operationName must be a string or null.")
     if not (extensions is None or isinstance(extensions, dict)):
         raise MalformedRequest("extensions must be an object or null.")
-    hash = _hash(parameters.get("documentId"), (extensions or {}).get("persistedQuery"))
-    if hash is not None and query is None:
+    document_hash = _document_hash(parameters.get("documentId"), (extensions or {}).get("persistedQuery"))
+    if document_hash is not None and query is None:
         query = ""
     if not isinstance(query, str):
         raise MalformedRequest("query must be a string: the GraphQL document.")
-    return GraphQLRequest(query, variables, name, hash)
+    return GraphQLRequest(query, variables, name, document_hash)
 
 
-def _hash(document_id: object, persisted_query: object) -> str | None:
-    """The SHA-256, in lower-case hex, by which the request names its document: by `documentId`, by Apollo's extension,
-    or by both alike. None: by neither. Raises: Misnamed."""
+def _document_hash(document_id: object, persisted_query: object) -> str | None:
+    """The SHA-256 of the document, in lower-case hex, by `documentId` or Apollo's extension. None: neither was sent.
+
+    Raises: InvalidDocumentId: one is malformed, or they differ.
+    """
     if document_id is None:
-        return None if persisted_query is None else _hash_of_apollo(persisted_query)
+        return None if persisted_query is None else _apollo_hash(persisted_query)
     found = _DOCUMENT_ID.fullmatch(document_id) if isinstance(document_id, str) else None
     if found is None:
         raise InvalidDocumentId(
             'documentId must be "sha256:<64 hex digits>": the SHA-256 of the document\'s exact text.'
         )
-    hash = found[1].lower()
-    if persisted_query is not None and _hash_of_apollo(persisted_query) != hash:
-        raise InvalidDocumentId(
-            "documentId and extensions.persistedQuery name two documents: send one of them, or both alike."
-        )
-    return hash
+    document_hash = found[1].lower()
+    if persisted_query is not None and _apollo_hash(persisted_query) != document_hash:
+        raise InvalidDocumentId("documentId and extensions.persistedQuery differ: send one of them, or equal values.")
+    return document_hash
 
 
-def _hash_of_apollo(persisted_query: object) -> str:
+def _apollo_hash(persisted_query: object) -> str:
     match persisted_query:
         case {"version": int(version)} if version != 1:
             raise InvalidDocumentId(
-                f"extensions.persistedQuery of version {version!s:.20} is not served: send version 1."
+                f"extensions.persistedQuery has version {version!s:.20}, which is not supported: send version 1."
             )
-        case {"version": 1, "sha256Hash": str(hash)} if found := _DOCUMENT_ID.fullmatch(hash):
+        case {"version": 1, "sha256Hash": str(document_hash)} if found := _DOCUMENT_ID.fullmatch(document_hash):
             return found[1].lower()
     raise InvalidDocumentId('extensions.persistedQuery must be {"version": 1, "sha256Hash": "<64 hex digits>"}.')
 
 
-def parse_query_string(query_string: bytes, limit: int) -> GraphQLRequest:
-    """The operation in an address; variables and extensions are JSON there. Raises: TooLarge; Malformed."""
-    if len(query_string) > limit:
-        raise BodyTooLarge
-    try:
-        pairs = parse_qsl(
-            query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_URL_FIELDS
-        )
-        parameters: dict[str, object] = dict(pairs)
-        for name in ("variables", "extensions"):
-            parameters[name] = orjson.loads(text) if (text := str(parameters.get(name, ""))) else None
-    except ValueError as error:
-        raise MalformedRequest(f"The address holds no request: {error}.") from None
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise MalformedRequest("Each parameter may stand in the address once.")
-    return parse_request(parameters)
-
-
 def _check_size(variables: dict[str, Any]) -> None:
-    """Raises: Malformed: too many, too large or too deep."""
+    """Raises: MalformedRequest."""
     if len(variables) > MAX_VARIABLES:
-        raise MalformedRequest(f"At most {MAX_VARIABLES} variables may be sent; these are {len(variables):,}.")
-    if _values_in(variables, MAX_NESTING, MAX_VALUES) < 0:
-        raise MalformedRequest(f"variables may hold at most {MAX_VALUES:,} values, nested at most {MAX_NESTING} deep.")
+        raise MalformedRequest(f"At most {MAX_VARIABLES} variables may be sent; the request has {len(variables):,}.")
+    if _remaining_values(variables, MAX_NESTING, MAX_VALUES) < 0:
+        raise MalformedRequest(
+            f"variables may contain at most {MAX_VALUES:,} values, nested at most {MAX_NESTING} levels deep."
+        )
 
 
-def _values_in(container: dict[str, Any] | list[Any], levels: int, left: int) -> int:
-    """How many more values there may be, of `left`, after those in here; negative: it is too deep, or has too many."""
-    left -= len(container)
-    if left < 0 or not levels:
+def _remaining_values(container: dict[str, Any] | list[Any], levels: int, remaining: int) -> int:
+    """How many of the `remaining` values are left after those in `container`. Negative: too many values or levels."""
+    remaining -= len(container)
+    if remaining < 0 or not levels:
         return -1
     for value in container if isinstance(container, list) else container.values():
         kind = type(value)
         if kind is dict or kind is list:
-            left = _values_in(value, levels - 1, left)
-            if left < 0:
+            remaining = _remaining_values(value, levels - 1, remaining)
+            if remaining < 0:
                 break
-    return left
+    return remaining

@@ -1,6 +1,6 @@
-"""GraphQL over server-sent events: graphql-sse's protocol, in distinct connections mode.
+"""GraphQL over server-sent events: the graphql-sse protocol in distinct connections mode.
 
-A request that takes text/event-stream is one operation, and its answer the stream of what it yields:
+A request with `Accept: text/event-stream` executes one operation and receives a stream of its items:
 
     event: next
     id: 17
@@ -9,14 +9,14 @@ A request that takes text/event-stream is one operation, and its answer the stre
     event: complete
     data:
 
-`id` is the version of the balance in that item; who comes back with it as Last-Event-ID is told only what is newer.
-What is refused before the stream begins is an ordinary answer to who takes one, too. Who takes nothing but a stream is
-told of the errors by an item, as the protocol asks: its client takes every status but 200 for a lost connection, and
-sends the same again. Such a status has only what may be served the next time: too much is asked for now, or the token
-is not accepted.
+`id` is the version of the item. A client that reconnects with it as Last-Event-ID receives newer items only.
 
-A stream that ends without `complete` was cut off, by
-the end of the caller's token or of the server: stock clients come back by themselves, with a fresh token.
+A refusal before the first item is an ordinary response if the client also accepts one. To a client that accepts event
+streams only it is sent as an item of a stream with status 200, because graphql-sse retries after any other status. Only
+refusals that a retry may solve have another status: a rate limit (429) or a rejected token (401).
+
+A stream that ends without `complete` was interrupted: the caller's credential has expired or was revoked, or the server
+has stopped. Clients reconnect with a new token.
 """
 
 import asyncio
@@ -34,20 +34,19 @@ from app.auth.service_key_cache import OnRevoked
 from app.engine.context import RequestContext
 from app.engine.errors import mask_fault
 from app.engine.execution import GraphQLResponse, OperationFailed
+from app.server.security_headers import SECURITY_HEADERS
 
 KEEP_ALIVE_SECONDS: Final = 12.0
-"""Silence after which a comment is sent, so that nobody on the way takes the connection for dead."""
+"""After this time without an item a comment is sent, so that proxies do not close the connection as idle."""
 FIRST_ITEM_SECONDS: Final = 0.25
-"""How long the first item, or a refusal, is waited for before the stream is begun without it."""
-
+"""How long the response waits for the first item or a refusal before the stream starts without it."""
+CLOSE_SECONDS: Final = 2.0
+"""How long a slow client may take to read the end of its stream."""
 HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-accel-buffering", b"no"),  # a proxy that gathers what it passes on would hold items back
+    *SECURITY_HEADERS,
+    (b"x-accel-buffering", b"no"),  # nginx would otherwise buffer items
 )
-CLOSE_SECONDS: Final = 2.0
-"""How long a client that reads slowly may take to let the end of its stream in."""
 COMMENT: Final = b":\n\n"
 COMPLETE: Final = b"event: complete\ndata:\n\n"
 _VERSION: Final = re.compile(rb"[0-9]{1,16}")
@@ -59,7 +58,7 @@ log = logging.getLogger(__name__)
 
 
 def parse_last_event_id(last_event_id: bytes | None) -> int | None:
-    """The version in a Last-Event-ID; one that is not ours counts as none, so that all is told anew."""
+    """The version in a Last-Event-ID header. None: there is none, or it is not one of ours."""
     return int(last_event_id) if last_event_id is not None and _VERSION.fullmatch(last_event_id) else None
 
 
@@ -73,29 +72,36 @@ async def stream_response(
     on_error: OnError,
     accepts_json: bool,
 ) -> GraphQLResponse | None:
-    """Stream what an operation yields. `watch` has what it is given called when the caller's proof is withdrawn, and
-    returns what ends the watch; `faulted` is told of a masked fault that ends the stream. `takes_answers`: whether the
-    client takes an ordinary answer, too.
+    """Send the items of an operation as an event stream.
 
-    Returns: the ordinary answer to an operation that was refused before its stream began; None: it was streamed.
+    `watch_revocation` registers a function that is called when the caller's credential is revoked, and returns a
+    function that removes it. `on_error` is called with a masked error that ends the stream. `accepts_json`: the client
+    accepts an ordinary response, too.
+
+    Returns: None; or the ordinary response to an operation that was refused before its stream started.
     """
     async with aclosing(items):
-        stream = _Stream(items, context, send, on_error)
+        stream = _EventStream(items, context, send, on_error)
         try:
-            await stream.begin(takes_answers=accepts_json)
-            gone = await _first_of(stream.carry_on(), _gone(receive), _expired(context), _revoked(watch_revocation))
-            if not gone:
+            await stream.wait_for_first_item(accepts_json=accepts_json)
+            has_disconnected = await _run_until_one_ends(
+                stream.send_items(),
+                _wait_for_disconnect(receive),
+                _wait_for_expiry(context),
+                _wait_for_revocation(watch_revocation),
+            )
+            if not has_disconnected:
                 await stream.end()
         except OperationFailed as failed:
             return GraphQLResponse({"errors": failed.errors}, ran=False, retry_after_seconds=failed.retry_after_seconds)
         finally:
-            await stream.stop()
+            await stream.cancel_next_item()
     return None
 
 
-async def _first_of(sending: Coroutine[Any, Any, None], *watching: Coroutine[Any, Any, bool]) -> bool:
-    """Run all until one ends, and end the others. Returns: whether the client has gone."""
-    tasks: list[asyncio.Task[Any]] = [asyncio.ensure_future(one) for one in (sending, *watching)]
+async def _run_until_one_ends(sending: Coroutine[Any, Any, None], *waiting: Coroutine[Any, Any, bool]) -> bool:
+    """Run all until one ends, then cancel the others. Returns: whether the client has disconnected."""
+    tasks: list[asyncio.Task[Any]] = [asyncio.ensure_future(coroutine) for coroutine in (sending, *waiting)]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return any(task.result() for task in done)
@@ -107,117 +113,115 @@ async def _first_of(sending: Coroutine[Any, Any, None], *watching: Coroutine[Any
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _gone(receive: Receive) -> bool:
+async def _wait_for_disconnect(receive: Receive) -> bool:
     while (await receive())["type"] != "http.disconnect":
         pass
     return True
 
 
-async def _expired(context: RequestContext[Any]) -> bool:
-    ends_at = context.caller.expires_at if context.caller is not None else None
-    if ends_at is None:
+async def _wait_for_expiry(context: RequestContext[Any]) -> bool:
+    expires_at = context.caller.expires_at if context.caller is not None else None
+    if expires_at is None:
         await asyncio.Event().wait()
     else:
-        await asyncio.sleep((ends_at - datetime.now(UTC)).total_seconds())
+        await asyncio.sleep((expires_at - datetime.now(UTC)).total_seconds())
     return False
 
 
-async def _revoked(watch: WatchRevocation) -> bool:
-    """Wait until the caller's proof is withdrawn."""
-    told = asyncio.Event()
-    unwatch = watch(told.set)
+async def _wait_for_revocation(watch_revocation: WatchRevocation) -> bool:
+    revoked = asyncio.Event()
+    stop_watching = watch_revocation(revoked.set)
     try:
-        await told.wait()
+        await revoked.wait()
     finally:
-        unwatch()
+        stop_watching()
     return False
 
 
-class _Stream:
-    """What is sent of one operation: an item is asked for when the one before it has been sent, so none is queued."""
+class _EventStream:
+    """The stream of one operation. An item is requested only after the one before it was sent, so none is queued."""
 
     def __init__(
-        self, items: AsyncGenerator[bytes, None], context: RequestContext[Any], send: Send, faulted: OnError
+        self, items: AsyncGenerator[bytes, None], context: RequestContext[Any], send: Send, on_error: OnError
     ) -> None:
         self._items = items
         self._context = context
         self._send = send
-        self._faulted = faulted
-        self._told_version = context.last_seen_version
-        self._upcoming: asyncio.Future[bytes | None] | None = None
-        self._begun = False
+        self._on_error = on_error
+        self._last_sent_version = context.last_seen_version
+        self._next_item: asyncio.Future[bytes | None] | None = None
+        self._has_started = False
 
-    async def begin(self, *, takes_answers: bool) -> None:
-        """Wait a moment for the first item, so that a refusal needs no stream.
+    async def wait_for_first_item(self, *, accepts_json: bool) -> None:
+        """Wait briefly for the first item, so that a refusal needs no stream.
 
-        Raises: what the operation raises; not OperationFailed where it has to be streamed.
+        Raises: OperationFailed: the operation was refused, and the client gets an ordinary response.
         """
-        if (first := await self._within(FIRST_ITEM_SECONDS)) is None:
+        if (first := await self._wait_for_item(FIRST_ITEM_SECONDS)) is None:
             return
         try:
             await first
         except OperationFailed as failed:
-            if takes_answers or failed.retry_after_seconds is not None:
+            if accepts_json or failed.retry_after_seconds is not None:
                 raise
 
-    async def carry_on(self) -> None:
-        """Send until the operation ends. Raises: OSError: the client has gone."""
+    async def send_items(self) -> None:
+        """Send items until the operation ends. Raises: OSError: the client has disconnected."""
         await self._send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
-        self._begun = True
-        while (frame := await self._frame()) is not None:
-            await self._body(frame)
-        await self._body(COMPLETE)
+        self._has_started = True
+        while (event := await self._next_event()) is not None:
+            await self._send_body(event)
+        await self._send_body(COMPLETE)
 
     async def end(self) -> None:
-        """Say that nothing more comes."""
-        if not self._begun:
+        """End the response body."""
+        if not self._has_started:
             return
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self._body(b"", more=False)
+                await self._send_body(b"", more=False)
         except (OSError, TimeoutError):
-            log.debug("the client did not take the end of its stream")
+            log.debug("the client did not read the end of its stream")
 
-    async def stop(self) -> None:
-        """Let go of the item that is being waited for."""
-        if self._upcoming is not None:
-            self._upcoming.cancel()
-            await asyncio.gather(self._upcoming, return_exceptions=True)
+    async def cancel_next_item(self) -> None:
+        if self._next_item is not None:
+            self._next_item.cancel()
+            await asyncio.gather(self._next_item, return_exceptions=True)
 
-    async def _frame(self) -> bytes | None:
-        """What is sent next; None: the operation has ended."""
-        if (arrived := await self._within(KEEP_ALIVE_SECONDS)) is None:
+    async def _next_event(self) -> bytes | None:
+        """The next event or comment. None: the operation has ended."""
+        if (arrived := await self._wait_for_item(KEEP_ALIVE_SECONDS)) is None:
             return COMMENT
-        self._upcoming = None  # the next one is asked for when this one has been sent
+        self._next_item = None
         try:
             item = await arrived
         except OperationFailed as failed:
             item = orjson.dumps({"errors": failed.errors})
         except Exception as fault:
-            problem = mask_fault(fault, self._context)
-            self._faulted(problem)
-            item = orjson.dumps({"errors": [problem]})
+            error = mask_fault(fault, self._context)
+            self._on_error(error)
+            item = orjson.dumps({"errors": [error]})
         if item is None:
             return None
-        return b"event: next\n%bdata: %b\n\n" % (self._id(), item)
+        return b"event: next\n%bdata: %b\n\n" % (self._id_line(), item)
 
-    async def _within(self, seconds: float) -> asyncio.Future[bytes | None] | None:
-        """The next item if it comes in time; it is waited for once, however often this is called."""
-        if self._upcoming is None:
-            self._upcoming = asyncio.ensure_future(self._advance())
-        done, _ = await asyncio.wait([self._upcoming], timeout=seconds)
-        return self._upcoming if done else None
+    async def _wait_for_item(self, seconds: float) -> asyncio.Future[bytes | None] | None:
+        """The next item if it arrives in time. Otherwise the next call waits for the same item."""
+        if self._next_item is None:
+            self._next_item = asyncio.ensure_future(self._advance())
+        done, _ = await asyncio.wait([self._next_item], timeout=seconds)
+        return self._next_item if done else None
 
     async def _advance(self) -> bytes | None:
         return await anext(self._items, None)
 
-    def _id(self) -> bytes:
-        """The line that names the version of this item, where it has one that is new."""
+    def _id_line(self) -> bytes:
+        """The `id` line with the version of the item. Empty: it has none, or the version was sent before."""
         version = self._context.last_seen_version
-        if version is None or version == self._told_version:
+        if version is None or version == self._last_sent_version:
             return b""
-        self._told_version = version
+        self._last_sent_version = version
         return b"id: %d\n" % version
 
-    async def _body(self, body: bytes, *, more: bool = True) -> None:
+    async def _send_body(self, body: bytes, *, more: bool = True) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})

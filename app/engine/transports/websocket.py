@@ -1,7 +1,11 @@
 """GraphQL over WebSocket: the graphql-transport-ws protocol, and no other.
 
-Close codes are the protocol's. 4403 is what stock clients retry with a fresh token (4401 is fatal to them): it answers
-a refused token, and ends a connection whose token has expired.
+Close codes are those of the protocol, with one exception: a rejected or expired credential closes with 4403, because
+common clients retry after it with a new token; after 4401 they give up.
+
+Back-pressure: the next message is read after the previous one was answered, and an item of a subscription is requested
+after the one before it was sent. Messages, operations and pings are limited here on any server;
+`app.server.websocket_limits` adds limits below the level of messages.
 """
 
 import asyncio
@@ -26,20 +30,23 @@ from app.engine.transports.connection_limits import ConnectionLimits
 from app.errors import RateLimited, RequestError, Unauthenticated
 
 PROTOCOL: Final = "graphql-transport-ws"
-TOKEN_EXPIRED: Final = "Forbidden: the token has expired"
+EXPIRED: Final = "Forbidden: the token has expired"
 INIT_SECONDS: Final = 10.0
 MAX_OPERATIONS: Final = 100
-"""At once, in one connection, subscriptions among them."""
+"""Concurrent operations of one connection, including subscriptions."""
 MAX_MESSAGE_BYTES: Final = request_parsing.MAX_USER_BODY_BYTES
-"""In bytes: more is sent by HTTP."""
+"""Larger requests are sent by HTTP."""
 PINGS_PER_SECOND: Final = 10
-"""And ten seconds' worth at once, pongs among them: clients send one in several seconds."""
+PING_BURST: Final = 100
+"""Pings and pongs of the GraphQL protocol that a client may send at once. Clients send one in several seconds."""
+MAX_REASON_LENGTH: Final = 100
+"""Characters of a close reason. A WebSocket allows 123 bytes."""
 
 log = logging.getLogger(__name__)
 
 
 class _Closed(Exception):
-    """The conversation ends with this close code."""
+    """The server closes the connection with this code and reason."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(code, reason)
@@ -47,7 +54,7 @@ class _Closed(Exception):
         self.reason = reason
 
     def as_error(self) -> dict[str, Any]:
-        """For the log."""
+        """For the request log."""
         return format_error(self.reason, f"CLOSED_{self.code}")
 
 
@@ -56,7 +63,7 @@ class GraphQLOverWebSocket:
 
     def __init__(
         self,
-        execution: GraphQLEngine,
+        engine: GraphQLEngine,
         authenticator: Authenticator,
         state: Any,
         *,
@@ -66,97 +73,97 @@ class GraphQLOverWebSocket:
         connections_per_caller: int = 20,
         pending_per_address: int = connection_limits.MAX_PENDING_CONNECTIONS,
     ) -> None:
-        """`allowed_origins`: pages that may connect; "*" allows all. `same_host`: so may any of the host addressed."""
-        self._execution = execution
-        self._doorway = authenticator
-        self._house = state
+        """`allowed_origins`: origins whose pages may connect; "*": any. `allow_same_host`: also pages of the addressed
+        host.
+
+        `init_seconds`: how long a connection may wait for connection_init. `connections_per_caller`: for users.
+        """
+        self.engine = engine
+        self.authenticator = authenticator
+        self.state = state
+        self.init_seconds = init_seconds
+        self.limits = ConnectionLimits(connections_per_caller, pending_per_address)
         self._allowed_origins = frozenset(allowed_origins)
-        self._same_host = allow_same_host
-        self._init_seconds = init_seconds
-        self._connections = ConnectionLimits(connections_per_caller, pending_per_address)
+        self._allow_same_host = allow_same_host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        context = RequestContext(None, self._house, transport="websocket", client_address=client_address_of(scope))
-        if not self._is_welcome(headers.get(b"origin"), headers.get(b"host")):
-            await self._turn_away(_Closed(4403, "Origin not allowed"), context, send)
+        context = RequestContext(None, self.state, transport="websocket", client_address=client_address_of(scope))
+        if not self._is_origin_allowed(headers.get(b"origin"), headers.get(b"host")):
+            await self._reject(_Closed(4403, "Origin not allowed"), context, send)
             return
-        spoken = PROTOCOL in scope["subprotocols"]
-        await send({"type": "websocket.accept", "subprotocol": PROTOCOL if spoken else None})
-        if not spoken:
-            await self._turn_away(_Closed(4406, "Subprotocol not acceptable"), context, send)
+        is_supported = PROTOCOL in scope["subprotocols"]
+        await send({"type": "websocket.accept", "subprotocol": PROTOCOL if is_supported else None})
+        if not is_supported:
+            await self._reject(_Closed(4406, "Subprotocol not acceptable"), context, send)
             return
-        conversation = _Conversation(self._execution, self._doorway, self._house, receive, send)
-        conversation.address, conversation.connections = context.client_address, self._connections
-        await conversation.hold(headers.get(b"authorization"), self._init_seconds)
+        await _Connection(self, context, receive, send).run(headers.get(b"authorization"))
 
-    async def _turn_away(self, closed: _Closed, context: RequestContext[Any], send: Send) -> None:
-        self._execution.log_refusal(context, closed.as_error())
+    async def _reject(self, closed: _Closed, context: RequestContext[Any], send: Send) -> None:
+        self.engine.log_refusal(context, closed.as_error())
         await send({"type": "websocket.close", "code": closed.code, "reason": closed.reason})
 
-    def _is_welcome(self, origin: str | None, host: str | None) -> bool:
-        """A page of another host may not use its visitor's network position, not even to read what anyone may."""
+    def _is_origin_allowed(self, origin: str | None, host: str | None) -> bool:
+        """CORS does not apply to WebSockets: without this check any page could connect from its visitor's network."""
         if origin is None or self._allowed_origins & {"*", origin.lower()}:
             return True
-        return self._same_host and is_same_origin(origin, host)
+        return self._allow_same_host and is_same_origin(origin, host)
 
 
-class _Conversation:
-    """One connection: its viewer, its operations, and its end."""
+class _Connection:
+    """One accepted connection: its caller and its operations."""
 
     def __init__(
-        self, execution: GraphQLEngine, authenticator: Authenticator, state: Any, receive: Receive, send: Send
+        self, server: GraphQLOverWebSocket, context: RequestContext[Any], receive: Receive, send: Send
     ) -> None:
-        self._execution = execution
-        self._doorway = authenticator
-        self._house = state
+        self._server = server
+        self._engine = server.engine
+        self._handshake_context = context
         self._receive = receive
         self._send_event = send
-        self._acknowledged = False
-        self._viewer: Caller | None = None
+        self._is_acknowledged = False
+        self._caller: Caller | None = None
         self._operations: dict[str, asyncio.Task[None]] = {}
-        self._ends = ExitStack()
-        """What has to be let go of at the end."""
-        self._closed = _Closed(4408, "Connection initialisation timeout")
-        """How the conversation ends if it is cut off now."""
-        self._wait = ExitStack()
-        """For connection_init."""
-        self._pings = TokenBuckets(PINGS_PER_SECOND, burst=10 * PINGS_PER_SECOND)
-        self.address: str | None = None
-        self.connections = ConnectionLimits(1)
+        self._pings = TokenBuckets(PINGS_PER_SECOND, burst=PING_BURST)
+        self._until_closed = ExitStack()
+        self._until_acknowledged = ExitStack()
+        self._timeout_close = _Closed(4408, "Connection initialisation timeout")
+        """How the connection is closed when its timeout expires."""
 
-    async def hold(self, authorization: str | None, init_seconds: float) -> None:
-        """Converse until either side closes. `authorization`: the handshake's, should connection_init bring none."""
+    async def run(self, authorization: str | None) -> None:
+        """Serve until either side closes. `authorization`: the header of the handshake, if connection_init has none."""
         self._authorization = authorization
-        connection = self._context()
-        async with asyncio.TaskGroup() as self._group:
+        async with asyncio.TaskGroup() as self._tasks:
             try:
-                await self._until_closed(init_seconds)
+                await self._receive_messages()
             except _Closed as closed:
-                if closed.reason != TOKEN_EXPIRED:  # which is how a good one ends
-                    connection.caller = self._viewer
-                    self._execution.log_refusal(connection, closed.as_error())
+                if closed.reason != EXPIRED:  # the normal end of a long connection is not logged as a refusal
+                    self._handshake_context.caller = self._caller
+                    self._engine.log_refusal(self._handshake_context, closed.as_error())
                 await self._close(closed)
             except OSError:
-                pass  # the client went while it was being answered
+                pass  # the client disconnected while a response was sent
             finally:
-                self._ends.close()
+                self._until_closed.close()
                 for task in self._operations.values():
                     task.cancel()
 
-    async def _until_closed(self, init_seconds: float) -> None:
+    async def _receive_messages(self) -> None:
         try:
-            async with asyncio.timeout(init_seconds) as self._timeout:  # moved to the token's end when it is known
-                with self._wait:
-                    self._wait.enter_context(self.connections.pending(self._context(), self._one_waits_too_many))
-                    while (text := await self._received()) is not None:
+            # The timeout is for connection_init first, and then for the expiry of the credential.
+            async with asyncio.timeout(self._server.init_seconds) as self._timeout:
+                with self._until_acknowledged:
+                    self._until_acknowledged.enter_context(
+                        self._server.limits.pending(self._context(), self._close_as_pending)
+                    )
+                    while (text := await self._receive_text()) is not None:
                         await self._handle(text)
         except TimeoutError:
-            raise self._closed from None
+            raise self._timeout_close from None
 
-    async def _received(self) -> str | None:
-        """The next message; None: the client has left."""
+    async def _receive_text(self) -> str | None:
+        """The next message. None: the client has disconnected."""
         event = await self._receive()
         if event["type"] == "websocket.disconnect":
             return None
@@ -174,144 +181,146 @@ class _Conversation:
             raise _Closed(4400, "Messages must be JSON") from None
         match message:
             case {"type": "connection_init"}:
-                await self._init(message.get("payload"))
+                await self._handle_init(message.get("payload"))
             case {"type": "ping" | "pong" as kind}:
-                await self._ponder(kind)
+                await self._handle_ping(kind)
             case {"type": "subscribe", "id": str(id), "payload": dict(payload)} if id:
-                await self._subscribe(id, payload)
+                await self._handle_subscribe(id, payload)
             case {"type": "complete", "id": str(id)}:
                 if task := self._operations.pop(id, None):
                     task.cancel()
             case _:
                 raise _Closed(4400, "Invalid message")
 
-    async def _ponder(self, kind: str) -> None:
-        """Answer a ping. They cost no token of the caller's: who sends very many is sent away."""
+    async def _handle_ping(self, kind: str) -> None:
+        """Pings do not count against the caller's rate; their own rate is per connection."""
         if self._pings.take(""):
             raise _Closed(1008, "Too many pings")
         if kind == "ping":
-            await self._say({"type": "pong"})
+            await self._send({"type": "pong"})
 
-    async def _init(self, payload: object) -> None:
-        if self._acknowledged:
+    async def _handle_init(self, payload: object) -> None:
+        if self._is_acknowledged:
             raise _Closed(4429, "Too many initialisation requests")
         if not isinstance(payload, dict | None):
             raise _Closed(4400, "Invalid connection_init payload")
         try:
-            self._viewer = await self._identify(payload or {})
+            self._caller = await self._authenticate(payload or {})
         except Unauthenticated:
-            raise self._forbidden() from None
-        except RequestError as refusal:
-            raise _Closed(1013, str(refusal)[:100]) from None
-        self._acknowledged = True
-        self._wait.close()
-        self._closed = _Closed(4403, TOKEN_EXPIRED)
-        self._timeout.reschedule(_loop_time(self._viewer.expires_at) if self._viewer else None)
-        self._ends.callback(self._doorway.watch_revocation(self._viewer, self._revoked))
-        self._ends.enter_context(self.connections.established(self._context(), self._one_too_many))
-        await self._say({"type": "connection_ack"})
+            raise self._rejected_credential() from None
+        except RequestError as error:
+            raise _Closed(1013, str(error)[:MAX_REASON_LENGTH]) from None
+        self._is_acknowledged = True
+        self._until_acknowledged.close()
+        self._timeout_close = _Closed(4403, EXPIRED)
+        self._timeout.reschedule(_to_loop_time(self._caller.expires_at) if self._caller else None)
+        self._until_closed.callback(self._server.authenticator.watch_revocation(self._caller, self._close_as_revoked))
+        self._until_closed.enter_context(self._server.limits.established(self._context(), self._close_as_oldest))
+        await self._send({"type": "connection_ack"})
 
-    def _forbidden(self) -> _Closed:
-        """How credentials are refused: those that come too often, by a code that says to wait."""
+    async def _authenticate(self, payload: Mapping[str, object]) -> Caller | None:
+        """Raises: Unauthenticated, Unavailable."""
+        values = {name.lower(): value for name, value in payload.items() if value is not None}
+        match values.get("authorization"), values.get("token"):
+            case None, None:
+                return await self._server.authenticator.authenticate(self._authorization)
+            case str(authorization), _:
+                return await self._server.authenticator.authenticate(authorization)
+            case None, str(token):
+                return await self._server.authenticator.authenticate_credential(token)
+        raise Unauthenticated("authorization and token must be strings")
+
+    def _rejected_credential(self) -> _Closed:
+        """Counts the rejection against the rate of the client address. Too many close with a code that means: retry
+        later."""
         try:
-            self._execution.record_failure(self._context())
-        except RateLimited as limit:
-            return _Closed(1013, str(limit))
+            self._engine.record_failure(self._context())
+        except RateLimited as error:
+            return _Closed(1013, str(error))
         return _Closed(4403, "Forbidden")
 
     def _context(self) -> RequestContext[Any]:
-        return RequestContext(self._viewer, self._house, transport="websocket", client_address=self.address)
+        return RequestContext(
+            self._caller,
+            self._server.state,
+            transport="websocket",
+            client_address=self._handshake_context.client_address,
+        )
 
-    def _revoked(self) -> None:
-        """The key was revoked: that ends the conversation as a token's end does."""
-        self._cut(_Closed(4403, "Forbidden: the key was revoked"))
+    def _close_as_revoked(self) -> None:
+        self._close_now(_Closed(4403, "Forbidden: the key was revoked"))
 
-    def _one_waits_too_many(self) -> None:
-        """Its address has opened a newer connection than may wait for connection_init."""
-        self._cut(_Closed(1013, connection_limits.TOO_MANY_PENDING))
+    def _close_as_pending(self) -> None:
+        self._close_now(_Closed(1013, connection_limits.TOO_MANY_PENDING))
 
-    def _one_too_many(self) -> None:
-        """The caller has opened a newer connection than it may have."""
-        self._cut(_Closed(connection_limits.TOO_MANY_CONNECTIONS_CODE, connection_limits.TOO_MANY_CONNECTIONS))
+    def _close_as_oldest(self) -> None:
+        self._close_now(_Closed(connection_limits.TOO_MANY_CONNECTIONS_CODE, connection_limits.TOO_MANY_CONNECTIONS))
 
-    def _cut(self, closed: _Closed) -> None:
-        """Ended from outside, like this."""
-        self._closed = closed
-        with suppress(RuntimeError):  # it is ending already
+    def _close_now(self, closed: _Closed) -> None:
+        self._timeout_close = closed
+        with suppress(RuntimeError):  # the timeout has expired or ended already
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
-    async def _identify(self, payload: Mapping[str, object]) -> Caller | None:
-        """Raises: Unauthenticated. Unavailable."""
-        given = {name.lower(): value for name, value in payload.items() if value is not None}
-        match given.get("authorization"), given.get("token"):
-            case None, None:
-                return await self._doorway.authenticate(self._authorization)
-            case str(authorization), _:
-                return await self._doorway.authenticate(authorization)
-            case None, str(token):
-                return await self._doorway.authenticate_credential(token)
-        raise Unauthenticated("authorization and token are strings")
-
-    async def _subscribe(self, id: str, payload: dict[str, Any]) -> None:
-        if not self._acknowledged:
+    async def _handle_subscribe(self, id: str, payload: dict[str, Any]) -> None:
+        if not self._is_acknowledged:
             raise _Closed(4401, "Unauthorized")
         if id in self._operations:
             raise _Closed(4409, f"Subscriber for {id[:40]} already exists")
         try:
             request = request_parsing.parse_request(payload)
-        except request_parsing.InvalidDocumentId as misnamed:
-            await self._refuse(id, str(misnamed))
+        except request_parsing.InvalidDocumentId as error:
+            await self._refuse_operation(id, str(error))
             return
         except request_parsing.MalformedRequest:
             raise _Closed(4400, "Invalid subscribe payload") from None
         if len(self._operations) >= MAX_OPERATIONS:
-            await self._refuse(id, f"A connection carries at most {MAX_OPERATIONS} operations at once.")
+            await self._refuse_operation(id, f"A connection may have at most {MAX_OPERATIONS} operations at a time.")
             return
-        self._operations[id] = self._group.create_task(self._carry_out(id, request))
+        self._operations[id] = self._tasks.create_task(self._run_operation(id, request))
 
-    async def _refuse(self, id: str, message: str) -> None:
-        """The operation does not begin; the others go on."""
-        problem = format_error(message, ErrorCode.BAD_REQUEST)
-        self._execution.log_refusal(self._context(), problem)
-        await self._say({"id": id, "type": "error", "payload": [problem]})
+    async def _refuse_operation(self, id: str, message: str) -> None:
+        """Refuse one operation. The connection stays open."""
+        error = format_error(message, ErrorCode.BAD_REQUEST)
+        self._engine.log_refusal(self._context(), error)
+        await self._send({"id": id, "type": "error", "payload": [error]})
 
-    async def _carry_out(self, id: str, request: GraphQLRequest) -> None:
-        """Send what the operation yields, then its end. Raises nothing: one operation never ends the others."""
+    async def _run_operation(self, id: str, request: GraphQLRequest) -> None:
+        """Send the items of an operation, then its end. Raises nothing, so that it does not end other operations."""
         context = self._context()
         try:
-            last: dict[str, Any] = {"id": id, "type": "complete"}
+            last_message: dict[str, Any] = {"id": id, "type": "complete"}
             try:
-                async with aclosing(self._execution.stream(request, context)) as items:
+                async with aclosing(self._engine.stream(request, context)) as items:
                     async for item in items:
-                        await self._say({"id": id, "type": "next", "payload": orjson.Fragment(item)})
+                        await self._send({"id": id, "type": "next", "payload": orjson.Fragment(item)})
             except OperationFailed as failed:
-                last = {"id": id, "type": "error", "payload": failed.errors}
-            self._forget(id)  # before the last message: its id is free for the client as soon as it reads that
-            await self._say(last)
+                last_message = {"id": id, "type": "error", "payload": failed.errors}
+            self._release_id(id)  # before the last message: after it, the client may use the id again
+            await self._send(last_message)
         except OSError:
-            pass  # the client has gone; `hold` sees it too
+            pass  # the client has disconnected; `run` notices that too
         except Exception as fault:
-            self._forget(id)
-            problem = mask_fault(fault, context)
-            self._execution.log_refusal(context, problem)
-            await self._give_up(id, problem)
+            self._release_id(id)
+            error = mask_fault(fault, context)
+            self._engine.log_refusal(context, error)
+            await self._send_last_error(id, error)
 
-    async def _give_up(self, id: str, problem: dict[str, Any]) -> None:
+    async def _send_last_error(self, id: str, error: dict[str, Any]) -> None:
         try:
-            await self._say({"id": id, "type": "error", "payload": [problem]})
+            await self._send({"id": id, "type": "error", "payload": [error]})
         except (OSError, RuntimeError):
-            log.debug("the client left before it was told of a fault")
+            log.debug("the client disconnected before it received an error")
 
-    def _forget(self, id: str) -> None:
-        if self._operations.get(id) is asyncio.current_task():  # else the client ended it and may have used the id anew
+    def _release_id(self, id: str) -> None:
+        if self._operations.get(id) is asyncio.current_task():  # the client may have completed it and reused the id
             del self._operations[id]
 
-    async def _say(self, message: Mapping[str, Any]) -> None:
+    async def _send(self, message: Mapping[str, Any]) -> None:
         text = orjson.dumps(message).decode()
         try:
             await self._send_event({"type": "websocket.send", "text": text})
-        except RuntimeError as closed:  # by the server under this, meanwhile: a message was too big, or no UTF-8
-            raise ConnectionAbortedError("the connection was closed") from closed
+        except RuntimeError as error:  # the server has closed: a message was too big, or not UTF-8
+            raise ConnectionAbortedError("the connection was closed") from error
 
     async def _close(self, closed: _Closed) -> None:
         try:
@@ -320,8 +329,8 @@ class _Conversation:
             log.debug("the client closed first")
 
 
-def _loop_time(instant: datetime | None) -> float | None:
-    """The event loop's clock at `instant`."""
-    if instant is None:
+def _to_loop_time(at: datetime | None) -> float | None:
+    """The event loop's clock at this time. None: no expiry."""
+    if at is None:
         return None
-    return asyncio.get_running_loop().time() + (instant - datetime.now(UTC)).total_seconds()
+    return asyncio.get_running_loop().time() + (at - datetime.now(UTC)).total_seconds()

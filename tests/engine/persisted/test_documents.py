@@ -220,7 +220,7 @@ async def test_a_document_id_that_is_no_text_is_told_the_same(ask: Ask, document
 @pytest.mark.parametrize("version", [0, 2, -1, 2**53])
 async def test_another_version_of_apollos_extension_is_refused_with_the_one_to_send(ask: Ask, version: int) -> None:
     named = {"extensions": {"persistedQuery": {"version": version, "sha256Hash": document_hash(HELLO)}}}
-    says = f"extensions.persistedQuery of version {version} is not served: send version 1."
+    says = f"extensions.persistedQuery has version {version}, which is not supported: send version 1."
     assert refused(await ask(knowing(*KNOWN), named)) == ("BAD_REQUEST", says)
 
 
@@ -247,7 +247,7 @@ async def test_another_shape_of_apollos_extension_is_refused_with_the_one_to_sen
 @every_way
 async def test_two_hashes_that_disagree_are_refused(ask: Ask) -> None:
     named = NAMINGS["documentId"](document_hash(HELLO)) | NAMINGS["Apollo"](document_hash(TWO))
-    says = "documentId and extensions.persistedQuery name two documents: send one of them, or both alike."
+    says = "documentId and extensions.persistedQuery differ: send one of them, or equal values."
     assert refused(await ask(knowing(*KNOWN), named)) == ("BAD_REQUEST", says)
 
 

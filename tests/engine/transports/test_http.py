@@ -126,7 +126,7 @@ async def test_a_body_may_have_its_size_and_not_a_byte_more(operator: bool | Non
     assert (await sent(padded(limit), bearer=bearer)).status == 200
     reply = await sent(padded(limit + 1), bearer=bearer)
     assert (reply.status, reply.code) == (413, "PAYLOAD_TOO_LARGE")
-    assert reply.json["errors"][0]["message"] == f"The body may take at most {limit:,} bytes."
+    assert reply.json["errors"][0]["message"] == f"The body exceeds {limit:,} bytes."
 
 
 async def test_a_stream_is_cut_at_the_limit_whatever_its_content_length_says() -> None:
