@@ -509,7 +509,7 @@ async def test_one_connection_too_many_closes_the_oldest_and_says_why() -> None:
             for client in (second, third, other):
                 await client.say({"type": "ping"})
                 assert await client.said() == {"type": "pong"}
-    assert sockets._connections._open == {}
+    assert sockets.limits._established == {}
 
 
 @pytest.mark.parametrize("kind", [CallerKind.SERVICE, CallerKind.OPERATOR])
@@ -561,7 +561,7 @@ async def test_an_address_has_a_number_of_connections_that_have_not_said_who_the
         for client in (*known[1:], *waiting, *[await connect(None) for _ in range(3)]):
             await client.say({"type": "ping"})
             assert await client.said() == {"type": "pong"}
-    assert sockets._connections._waiting == sockets._connections._open == {}
+    assert sockets.limits._pending == sockets.limits._established == {}
 
 
 def test_who_connects_has_ten_seconds_to_say_who_it_is() -> None:

@@ -1,4 +1,4 @@
-"""One operation asked over each transport of the toy edge, and how it ended: tests of limits run over all of them."""
+"""Runs an operation of the sample schema over each transport. Tests of limits use all of them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -18,16 +18,16 @@ from tests.engine.transports.websocket_client import Client
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a request ended."""
+    """The result of an operation."""
 
     data: Any = None
     errors: Sequence[Any] = field(default_factory=tuple)
     status: int | None = None
     """Of an HTTP response."""
     retry_after: str | None = None
-    """The header of an HTTP response."""
+    """The Retry-After header of an HTTP response."""
     close_code: int | None = None
-    """Of a WebSocket connection that ended for it."""
+    """Of a WebSocket connection that the server closed."""
 
     @property
     def codes(self) -> set[str]:
@@ -70,7 +70,7 @@ async def over_http(
 async def over_event_stream(
     execution: GraphQLEngine, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
 ) -> Outcome:
-    """One POST that takes nothing but an event stream: its first item, or how it ended without one."""
+    """One POST that accepts only an event stream. The result is its first item."""
     server = GraphQLOverHTTP(execution, sample_schema.authenticator, sample_schema.state, graphiql=False)
     status, headers, item = await first_item(
         server, {"query": query, "variables": variables}, bearer=bearer, client=(address, 1) if address else None
@@ -82,7 +82,7 @@ async def over_event_stream(
 async def over_either(
     execution: GraphQLEngine, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
 ) -> Outcome:
-    """One POST that takes an event stream where there is one to send, and else a whole answer."""
+    """One POST that accepts JSON and, for a subscription, an event stream."""
     server = GraphQLOverHTTP(execution, sample_schema.authenticator, sample_schema.state, graphiql=False)
     status, headers, item = await first_item(
         server,
@@ -103,8 +103,10 @@ async def first_item(
     client: tuple[str, int] | None = None,
     accept: bytes = b"text/event-stream",
 ) -> tuple[int, dict[bytes, bytes], dict[str, Any]]:
-    """Status and headers of an event stream or of the ordinary answer in its place, and its first item; the client
-    leaves after that, and the server must end by itself."""
+    """Status, headers and first item of an event stream, or of the JSON response instead of it.
+
+    Then the client disconnects, and the server must finish by itself.
+    """
     to_server: asyncio.Queue[Message] = asyncio.Queue()
     from_server: asyncio.Queue[Message] = asyncio.Queue()
     await to_server.put({"type": "http.request", "body": orjson.dumps(request), "more_body": False})
@@ -115,9 +117,9 @@ async def first_item(
     serving = asyncio.create_task(server(scope, to_server.get, from_server.put))
     try:
         async with asyncio.timeout(5):
-            start, told = await from_server.get(), await from_server.get()
+            start, first_body = await from_server.get(), await from_server.get()
             named = dict(start["headers"])
-            payload = told["body"]
+            payload = first_body["body"]
             if named[b"content-type"].startswith(b"text/event-stream"):
                 name, *_, data, _, _ = payload.split(b"\n")
                 assert name in {b"event: next", b"event: complete"}, payload
@@ -132,7 +134,7 @@ async def first_item(
 async def over_websocket(
     execution: GraphQLEngine, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
 ) -> Outcome:
-    """One operation of a connection of its own: its first item, or how it ended without one."""
+    """One operation over its own connection. The result is its first item."""
     async with connected(execution, bearer=bearer, address=address) as client:
         await client.init()
         await client.subscribe("1", query, **variables)
@@ -153,7 +155,7 @@ async def connected(
     address: str | None = None,
     sockets: GraphQLOverWebSocket | None = None,
 ) -> AsyncIterator[Client]:
-    """An accepted connection, not yet acknowledged. `sockets`: the server's end, shared with other connections."""
+    """An accepted connection before connection_init. `sockets`: a server that is shared with other connections."""
     server = sockets or GraphQLOverWebSocket(execution, sample_schema.authenticator, sample_schema.state)
     client = Client()
     await client.to_server.put({"type": "websocket.connect"})
@@ -182,4 +184,4 @@ def _authorization(bearer: str | None) -> list[tuple[bytes, bytes]]:
 TRANSPORTS: dict[str, Ask] = {
     "http": over_http, "websocket": over_websocket, "event stream": over_event_stream, "either": over_either,
 }  # fmt: skip
-"""By name; a transport that is added here is held to every limit."""
+"""By name. A transport that is added here is tested with every limit."""

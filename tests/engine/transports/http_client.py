@@ -1,4 +1,4 @@
-"""The client's end of a request over HTTP to the toy edge."""
+"""An HTTP client of the sample schema, without a network."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -44,7 +44,7 @@ async def sent(
     query_string: bytes = b"",
     **headers: str,
 ) -> Reply:
-    """The reply to a request that arrives in these chunks."""
+    """The response to a request whose body arrives in these chunks."""
     waiting = [chunks] if isinstance(chunks, bytes) else list(chunks)
     named = {"content_type": "application/json"} | headers | ({"authorization": f"Bearer {bearer}"} if bearer else {})
     replies: list[Message] = []
@@ -66,6 +66,6 @@ def body(query: str, **more: Any) -> bytes:
 
 
 async def got(parameters: Mapping[str, object], *, method: str = "GET", **how: Any) -> Reply:
-    """The reply to a request by its address; what is no text is written as JSON."""
+    """The response to a GET request. Parameters that are not strings are encoded as JSON."""
     texts = {name: value if isinstance(value, str) else orjson.dumps(value) for name, value in parameters.items()}
     return await sent([], method=method, query_string=urlencode(texts).encode(), content_type="", **how)

@@ -1,4 +1,4 @@
-"""Which media type an answer takes."""
+"""Content negotiation: the media type of a response."""
 
 import pytest
 
@@ -42,7 +42,7 @@ PLAIN = JSON.decode()
         (",".join(["a/b"] * 60 + [PLAIN]), None),
     ],
 )
-def test_an_answer_takes_the_form_that_is_liked_best(accept: str | None, media_type: bytes | None) -> None:
+def test_the_media_type_with_the_highest_preference_is_chosen(accept: str | None, media_type: bytes | None) -> None:
     assert negotiate(accept.encode() if accept is not None else None) == Accepted(media_type)
 
 
@@ -58,7 +58,7 @@ def test_an_answer_takes_the_form_that_is_liked_best(accept: str | None, media_t
         ("text/*", Accepted(None)),
     ],
 )
-def test_an_event_stream_is_sent_only_to_who_names_it_and_first_only_to_who_likes_it_better(
+def test_an_event_stream_must_be_named_and_is_preferred_only_with_a_higher_quality(
     accept: str, expected: Accepted
 ) -> None:
     assert negotiate(accept.encode()) == expected

@@ -1,4 +1,4 @@
-"""The HTTP transport: statuses, sizes, malformed bodies; whatever arrives, the answer is typed and the server alive."""
+"""The HTTP transport: methods, status codes, media types and limits."""
 
 import gzip
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from tests.engine.transports.http_client import GRAPHQL_JSON, Reply, body, got, 
 
 pytestmark = pytest.mark.anyio
 
-KEY_OF_NOBODY = f"ck_{'0' * 16}_{'0' * 64}"
+UNKNOWN_KEY = f"ck_{'0' * 16}_{'0' * 64}"
 
 
 async def test_a_query_is_answered() -> None:
@@ -25,11 +25,11 @@ async def test_a_query_is_answered() -> None:
     assert reply.headers["content-length"] == str(len(reply.body))
 
 
-async def test_a_token_makes_the_viewer() -> None:
+async def test_a_token_identifies_the_caller() -> None:
     assert (await sent(body("{ me }"), bearer=token("ada"))).json == {"data": {"me": "user:ada"}}
 
 
-async def test_a_body_in_many_chunks_is_one_body() -> None:
+async def test_a_body_may_arrive_in_chunks() -> None:
     whole = body("{ hello }")
     reply = await sent([whole[:5], b"", whole[5:9], whole[9:]])
     assert reply.json == {"data": {"hello": "hello world"}}
@@ -38,7 +38,7 @@ async def test_a_body_in_many_chunks_is_one_body() -> None:
 @pytest.mark.parametrize(
     "authorization", ["Bearer nonsense", "Bearer ", "Basic YTpi", "nonsense", "Bearer a, Bearer b"]
 )
-async def test_a_refused_token_is_401_before_the_body_is_read(authorization: str) -> None:
+async def test_a_rejected_token_is_401_before_the_body_is_read(authorization: str) -> None:
     reply = await sent([], authorization=authorization)
     assert (reply.status, reply.code) == (401, "UNAUTHENTICATED")
     assert reply.headers["www-authenticate"] == "Bearer"
@@ -84,7 +84,7 @@ async def test_a_malformed_body_is_400(name: str, accept: str) -> None:
     assert (reply.status, reply.code) == (400, "BAD_REQUEST")
 
 
-async def test_a_compressed_body_is_400_and_is_not_unpacked() -> None:
+async def test_a_compressed_body_is_400_and_is_not_decompressed() -> None:
     reply = await sent([], content_encoding="gzip")
     assert (reply.status, reply.code) == (400, "BAD_REQUEST")
 
@@ -109,7 +109,7 @@ async def test_another_content_type_is_415(content_type: str) -> None:
 @pytest.mark.parametrize(
     "content_type", ["application/json; charset=utf-8", "Application/JSON", "application/json;charset=UTF-8"]
 )
-async def test_json_in_utf_8_may_say_so(content_type: str) -> None:
+async def test_the_content_type_may_name_utf_8(content_type: str) -> None:
     assert (await sent(body("{ hello }"), content_type=content_type)).status == 200
 
 
@@ -121,7 +121,7 @@ def padded(size: int) -> bytes:
 @pytest.mark.parametrize(
     ("operator", "limit"), [(None, MAX_USER_BODY_BYTES), (False, MAX_USER_BODY_BYTES), (True, MAX_SERVICE_BODY_BYTES)]
 )
-async def test_a_body_may_have_its_size_and_not_a_byte_more(operator: bool | None, limit: int) -> None:
+async def test_a_body_may_have_the_maximum_size_and_not_a_byte_more(operator: bool | None, limit: int) -> None:
     bearer = None if operator is None else token("olga", operator=operator)
     assert (await sent(padded(limit), bearer=bearer)).status == 200
     reply = await sent(padded(limit + 1), bearer=bearer)
@@ -129,7 +129,7 @@ async def test_a_body_may_have_its_size_and_not_a_byte_more(operator: bool | Non
     assert reply.json["errors"][0]["message"] == f"The body exceeds {limit:,} bytes."
 
 
-async def test_a_stream_is_cut_at_the_limit_whatever_its_content_length_says() -> None:
+async def test_reading_stops_at_the_limit_whatever_the_content_length() -> None:
     taken = 0
 
     def endless() -> Iterable[bytes]:
@@ -160,11 +160,11 @@ async def test_a_content_length_beyond_the_limit_is_413_before_the_body_is_read(
 
 
 @pytest.mark.parametrize("content_length", ["-1", "many", "²", ""])
-async def test_a_content_length_that_is_no_number_is_not_believed(content_length: str) -> None:
+async def test_an_invalid_content_length_is_ignored(content_length: str) -> None:
     assert (await sent(body("{ hello }"), content_length=content_length)).status == 200
 
 
-async def test_a_caller_who_leaves_is_not_answered() -> None:
+async def test_a_client_that_disconnects_gets_no_response() -> None:
     async def receive() -> Message:
         return {"type": "http.disconnect"}
 
@@ -178,7 +178,7 @@ async def test_a_caller_who_leaves_is_not_answered() -> None:
 @pytest.mark.parametrize(
     "query", ["{", "{ nothing }", "query ($n: String!) { hello(name: $n) }", "subscription { forever }"]
 )
-async def test_an_operation_that_cannot_run_is_200_in_plain_json_and_400_where_the_client_knows_better(
+async def test_an_operation_that_cannot_run_is_200_as_json_and_400_as_graphql_json(
     query: str,
 ) -> None:
     plain = await sent(body(query), accept="application/json")
@@ -195,7 +195,7 @@ async def test_an_error_in_a_field_is_200() -> None:
     assert reply.json["data"] == {"hello": "hello world", "broken": None}
 
 
-async def test_a_fault_names_the_request_id_that_a_proxy_gave() -> None:
+async def test_an_internal_error_has_the_request_id_of_the_proxy_as_reference() -> None:
     reply = await sent(body("{ broken }"), x_request_id="edge-42")
     assert reply.json["errors"][0]["extensions"]["reference"] == "edge-42"
     forged = await sent(body("{ broken }"), x_request_id="two\tlines")
@@ -203,7 +203,7 @@ async def test_a_fault_names_the_request_id_that_a_proxy_gave() -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH"])
-async def test_in_production_operations_are_sent_by_post_only(method: str) -> None:
+async def test_production_accepts_post_only(method: str) -> None:
     reply = await sent([], method=method, to=production_view, query_string=b"query={hello}")
     assert reply.status == 405
     assert reply.headers["allow"] == "POST, OPTIONS"
@@ -212,18 +212,18 @@ async def test_in_production_operations_are_sent_by_post_only(method: str) -> No
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE"])
-async def test_in_development_operations_are_sent_by_post_or_get(method: str) -> None:
+async def test_development_accepts_post_and_get(method: str) -> None:
     reply = await sent([], method=method)
     assert (reply.status, reply.headers["allow"]) == (405, "POST, GET, HEAD, OPTIONS")
 
 
-async def test_options_says_what_may_be_sent() -> None:
+async def test_options_lists_the_methods() -> None:
     for to, allowed in ((view, "POST, GET, HEAD, OPTIONS"), (production_view, "POST, OPTIONS")):
         reply = await sent([], method="OPTIONS", to=to)
         assert (reply.status, reply.headers["allow"], reply.body) == (204, allowed, b"")
 
 
-async def test_a_browser_is_shown_graphiql_in_development_only() -> None:
+async def test_browsers_get_graphiql_in_development_only() -> None:
     page = await sent([], method="GET", accept="text/html,application/xhtml+xml")
     assert page.status == 200
     assert page.headers["content-type"] == "text/html; charset=utf-8"
@@ -231,19 +231,19 @@ async def test_a_browser_is_shown_graphiql_in_development_only() -> None:
     assert (await sent([], method="GET", accept="text/html", to=production_view)).status == 405
 
 
-async def test_get_carries_out_a_query_with_variables_of_the_address() -> None:
-    asked = {
+async def test_get_runs_a_query_with_variables_in_the_url() -> None:
+    parameters = {
         "query": "query A { me } query B($n: String!) { hello(name: $n) }",
         "variables": {"n": "é&?"},
         "operationName": "B",
         "extensions": {"any": 1},
     }
-    reply = await got(asked, accept=GRAPHQL_JSON, bearer=token())
+    reply = await got(parameters, accept=GRAPHQL_JSON, bearer=token())
     assert (reply.status, reply.json) == (200, {"data": {"hello": "hello é&?"}})
     assert reply.headers["content-type"] == f"{GRAPHQL_JSON}; charset=utf-8"
 
 
-async def test_head_is_answered_as_get_is_without_its_body() -> None:
+async def test_head_has_the_response_of_get_without_its_body() -> None:
     full = await got({"query": "{ hello }"})
     bare = await got({"query": "{ hello }"}, method="HEAD")
     assert (bare.status, bare.headers, bare.body) == (full.status, full.headers, b"")
@@ -257,13 +257,13 @@ async def test_a_mutation_by_get_is_405_and_does_not_run(accept: str) -> None:
     assert sample_schema.resolver_calls == []
 
 
-async def test_the_mutation_that_a_get_names_counts_and_not_the_document() -> None:
+async def test_get_may_run_a_query_of_a_document_that_also_has_mutations() -> None:
     both = "query Q { hello } mutation M { spend(cost: 1) { __typename } }"
     assert (await got({"query": both, "operationName": "Q"})).json == {"data": {"hello": "hello world"}}
     assert (await got({"query": both, "operationName": "M"})).status == 405
 
 
-MALFORMED_ADDRESSES = {
+MALFORMED_URLS = {
     "nothing": b"",
     "no query": b"operationName=A",
     "variables are no JSON": b"query={hello}&variables={",
@@ -278,13 +278,13 @@ MALFORMED_ADDRESSES = {
 }
 
 
-@pytest.mark.parametrize("name", MALFORMED_ADDRESSES)
-async def test_a_malformed_address_is_400(name: str) -> None:
-    reply = await sent([], method="GET", query_string=MALFORMED_ADDRESSES[name], content_type="")
+@pytest.mark.parametrize("name", MALFORMED_URLS)
+async def test_a_malformed_url_is_400(name: str) -> None:
+    reply = await sent([], method="GET", query_string=MALFORMED_URLS[name], content_type="")
     assert (reply.status, reply.code) == (400, "BAD_REQUEST")
 
 
-async def test_an_address_may_be_as_long_as_a_body_and_not_a_byte_longer() -> None:
+async def test_a_url_may_be_as_long_as_a_body_and_not_a_byte_longer() -> None:
     for size, status in ((MAX_USER_BODY_BYTES, 200), (MAX_USER_BODY_BYTES + 1, 413)):
         reply = await sent([], method="GET", query_string=b"query={hello}&a=" + b"x" * (size - 16), content_type="")
         assert reply.status == status
@@ -293,22 +293,22 @@ async def test_an_address_may_be_as_long_as_a_body_and_not_a_byte_longer() -> No
 @pytest.mark.parametrize(
     "accept", ["text/plain", "text/html", "image/*", "application/xml", "application/json;q=0", "*/*;q=0"]
 )
-async def test_an_answer_in_no_form_that_is_accepted_is_406_before_anything_is_read(accept: str) -> None:
+async def test_an_accept_header_without_a_supported_type_is_406_before_the_body_is_read(accept: str) -> None:
     reply = await sent([], accept=accept)
     assert (reply.status, reply.code) == (406, "NOT_ACCEPTABLE")
 
 
-async def test_a_request_without_accept_is_answered_in_plain_json() -> None:
+async def test_a_request_without_accept_gets_json() -> None:
     for accept in ("", "*/*", "application/*", "text/html, */*;q=0.1"):
         reply = await sent(body("{ hello }"), accept=accept)
         assert reply.headers["content-type"] == "application/json; charset=utf-8"
 
 
-async def test_a_service_whose_key_cannot_be_looked_up_is_told_to_ask_again() -> None:
+async def test_a_service_key_that_cannot_be_read_is_503() -> None:
     with pytest.raises(OSError, match=r"refused|failed"):
         await pools.connect("postgresql://127.0.0.1:1/nobody")
     try:
-        reply = await sent(body("{ hello }"), bearer=KEY_OF_NOBODY)
+        reply = await sent(body("{ hello }"), bearer=UNKNOWN_KEY)
     finally:
         await pools.disconnect()
     assert (reply.status, reply.code, reply.headers["retry-after"]) == (503, "UNAVAILABLE", "1")

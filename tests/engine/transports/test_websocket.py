@@ -1,4 +1,4 @@
-"""The WebSocket transport: graphql-transport-ws, its close codes, and that one operation never ends another."""
+"""The WebSocket transport: graphql-transport-ws, its close codes, and the independence of operations."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ import pytest
 from starlette.types import Message
 
 from app.engine.transports.request_parsing import MAX_USER_BODY_BYTES
-from app.engine.transports.websocket import MAX_OPERATIONS, PINGS_PER_SECOND, PROTOCOL
+from app.engine.transports.websocket import MAX_OPERATIONS, PING_BURST, PROTOCOL
 from tests.engine import sample_schema
 from tests.engine.sample_schema import token
 from tests.engine.transports.websocket_client import Client, accepted, opened, sockets
@@ -14,7 +14,7 @@ from tests.engine.transports.websocket_client import Client, accepted, opened, s
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_subscription_is_followed_to_its_end() -> None:
+async def test_a_subscription_is_sent_to_its_end() -> None:
     async with accepted() as client:
         await client.init({"authorization": f"Bearer {token()}"})
         await client.subscribe("1", "subscription ($n: Int!) { count(to: $n) }", n=2)
@@ -25,7 +25,7 @@ async def test_a_subscription_is_followed_to_its_end() -> None:
         ]
 
 
-async def test_queries_and_mutations_are_served_too() -> None:
+async def test_queries_and_mutations_are_supported() -> None:
     async with accepted() as client:
         await client.init({"token": token()})
         await client.subscribe("q", "{ me }")
@@ -40,7 +40,7 @@ async def test_queries_and_mutations_are_served_too() -> None:
 @pytest.mark.parametrize(
     "payload", [{"Authorization": "Bearer {}"}, {"token": "{}"}, {"token": "{}", "authorization": None}]
 )
-async def test_the_token_may_come_in_either_field(payload: dict[str, str | None]) -> None:
+async def test_the_payload_may_have_an_authorization_or_a_token(payload: dict[str, str | None]) -> None:
     filled = {name: value and value.format(token("bob")) for name, value in payload.items()}
     async with accepted() as client:
         await client.init(filled)
@@ -48,7 +48,7 @@ async def test_the_token_may_come_in_either_field(payload: dict[str, str | None]
         assert (await client.said())["payload"] == {"data": {"me": "user:bob"}}
 
 
-async def test_without_a_token_in_the_payload_the_handshake_header_counts() -> None:
+async def test_without_a_token_in_the_payload_the_header_of_the_handshake_is_used() -> None:
     async with accepted(authorization=f"Bearer {token('carol')}") as client:
         await client.init()
         await client.subscribe("1", "{ me }")
@@ -56,7 +56,7 @@ async def test_without_a_token_in_the_payload_the_handshake_header_counts() -> N
 
 
 @pytest.mark.parametrize("payload", [None, {}])
-async def test_without_any_token_the_caller_is_nobody(payload: object) -> None:
+async def test_without_any_token_the_caller_is_anonymous(payload: object) -> None:
     async with accepted() as client:
         await client.init(payload)
         await client.subscribe("1", "subscription { count(to: 1) }")
@@ -77,19 +77,19 @@ async def test_without_any_token_the_caller_is_nobody(payload: object) -> None:
         {"authorization": {"token": "x"}},
     ],
 )
-async def test_a_refused_token_closes_with_the_code_that_clients_retry(payload: object) -> None:
+async def test_a_rejected_token_closes_with_4403(payload: object) -> None:
     async with accepted() as client:
         await client.say({"type": "connection_init", "payload": payload})
         assert await client.closed() == (4403, "Forbidden")
 
 
-async def test_an_expired_token_is_refused() -> None:
+async def test_an_expired_token_closes_with_4403() -> None:
     async with accepted() as client:
         await client.say({"type": "connection_init", "payload": {"token": token(seconds=-3600)}})
         assert await client.closed() == (4403, "Forbidden")
 
 
-async def test_a_connection_ends_when_its_token_does() -> None:
+async def test_a_connection_closes_when_its_token_expires() -> None:
     async with accepted() as client:
         await client.init({"token": token(seconds=1.2)})
         await client.subscribe("1", "subscription { forever }")
@@ -98,12 +98,12 @@ async def test_a_connection_ends_when_its_token_does() -> None:
         assert sample_schema.resolver_calls == ["begun", "ended"]
 
 
-async def test_who_does_not_begin_is_closed() -> None:
+async def test_a_connection_without_connection_init_is_closed() -> None:
     async with accepted() as client:
         assert await client.closed() == (4408, "Connection initialisation timeout")
 
 
-async def test_who_began_is_not() -> None:
+async def test_an_acknowledged_connection_stays_open() -> None:
     async with accepted() as client:
         await client.init({"token": token()})
         await asyncio.sleep(0.3)
@@ -151,7 +151,7 @@ async def test_a_binary_message_closes_with_4400() -> None:
         assert await client.closed() == (4400, "Messages must be text")
 
 
-async def test_a_message_too_big_is_refused() -> None:
+async def test_a_message_that_is_too_big_closes_with_1009() -> None:
     async with accepted() as client:
         await client.init()
         await client.say('{"type": "ping"}' + " " * MAX_USER_BODY_BYTES)
@@ -159,20 +159,20 @@ async def test_a_message_too_big_is_refused() -> None:
 
 
 @pytest.mark.parametrize("payload", [[], "token", 5])
-async def test_an_init_payload_that_is_no_object_closes_with_4400(payload: object) -> None:
+async def test_an_init_payload_that_is_not_an_object_closes_with_4400(payload: object) -> None:
     async with accepted() as client:
         await client.say({"type": "connection_init", "payload": payload})
         assert (await client.closed())[0] == 4400
 
 
-async def test_subscribing_before_the_connection_is_acknowledged_closes_with_4401() -> None:
+async def test_subscribing_before_connection_ack_closes_with_4401() -> None:
     async with accepted() as client:
         await client.subscribe("1", "{ hello }")
         assert await client.closed() == (4401, "Unauthorized")
         assert sample_schema.resolver_calls == []
 
 
-async def test_beginning_twice_closes_with_4429() -> None:
+async def test_a_second_connection_init_closes_with_4429() -> None:
     async with accepted() as client:
         await client.init()
         await client.say({"type": "connection_init"})
@@ -187,7 +187,7 @@ async def test_an_id_in_use_closes_with_4409() -> None:
         assert await client.closed() == (4409, "Subscriber for 1 already exists")
 
 
-async def test_an_id_may_be_used_again_after_its_end() -> None:
+async def test_an_id_may_be_reused_after_its_operation_has_ended() -> None:
     async with accepted() as client:
         await client.init()
         for _ in range(3):
@@ -206,7 +206,7 @@ async def test_an_id_may_be_used_again_after_its_end() -> None:
         ("subscription { breaking count(to: 1) }", "GRAPHQL_VALIDATION_FAILED"),
     ],
 )
-async def test_an_operation_that_cannot_run_ends_alone(query: str, code: str) -> None:
+async def test_an_operation_that_cannot_run_does_not_affect_others(query: str, code: str) -> None:
     async with accepted() as client:
         await client.init()
         await client.subscribe("bad", query)
@@ -217,7 +217,7 @@ async def test_an_operation_that_cannot_run_ends_alone(query: str, code: str) ->
         assert (await client.said())["payload"] == {"data": {"hello": "hello world"}}
 
 
-async def test_a_fault_in_one_subscription_is_masked_and_ends_it_alone() -> None:
+async def test_an_exception_in_a_subscription_is_masked_and_does_not_affect_others() -> None:
     async with accepted() as client:
         await client.init()
         await client.subscribe("1", "subscription { breaking }")
@@ -229,7 +229,7 @@ async def test_a_fault_in_one_subscription_is_masked_and_ends_it_alone() -> None
         assert (await client.said())["id"] == "2"
 
 
-async def test_a_subscription_that_the_client_completes_ends_and_says_nothing_more() -> None:
+async def test_a_subscription_that_the_client_completes_sends_nothing_more() -> None:
     async with accepted() as client:
         await client.init()
         await client.subscribe("1", "subscription { forever }")
@@ -241,7 +241,7 @@ async def test_a_subscription_that_the_client_completes_ends_and_says_nothing_mo
         assert (await client.said())["payload"] == {"data": {"hello": "hello world"}}
 
 
-async def test_whoever_leaves_leaves_nothing_running() -> None:
+async def test_a_client_that_disconnects_ends_its_operations() -> None:
     async with accepted() as client:
         await client.init()
         await client.subscribe("1", "subscription { forever }")
@@ -250,7 +250,7 @@ async def test_whoever_leaves_leaves_nothing_running() -> None:
     assert sample_schema.resolver_calls == ["begun", "ended"]
 
 
-async def test_a_connection_carries_a_bounded_number_of_operations() -> None:
+async def test_the_number_of_operations_of_a_connection_is_limited() -> None:
     async with accepted() as client:
         await client.init()
         for number in range(MAX_OPERATIONS):
@@ -262,31 +262,31 @@ async def test_a_connection_carries_a_bounded_number_of_operations() -> None:
         assert len(sample_schema.resolver_calls) == MAX_OPERATIONS
 
 
-async def test_ping_is_answered_before_the_beginning_too_and_pong_is_heard() -> None:
+async def test_pings_are_answered_before_connection_init_and_pongs_are_accepted() -> None:
     async with accepted() as client:
         await client.say({"type": "ping", "payload": {"n": 1}}, {"type": "pong"}, {"type": "ping"})
         assert [await client.said() for _ in range(2)] == [{"type": "pong"}] * 2
 
 
 @pytest.mark.parametrize("subprotocols", [(), ("graphql-ws",), ("json",)])
-async def test_no_other_protocol_is_spoken(subprotocols: tuple[str, ...]) -> None:
+async def test_other_subprotocols_close_with_4406(subprotocols: tuple[str, ...]) -> None:
     async with opened(subprotocols=subprotocols) as client:
         assert await client.event() == {"type": "websocket.accept", "subprotocol": None}
         assert await client.closed() == (4406, "Subprotocol not acceptable")
 
 
-async def test_a_page_of_another_host_is_refused_at_the_handshake() -> None:
+async def test_a_page_of_another_origin_is_refused_at_the_handshake() -> None:
     async with opened(origin="https://evil.example") as client:
         assert (await client.event())["type"] == "websocket.close"
 
 
 @pytest.mark.parametrize("origin", ["https://credits.example", "https://app.example", "HTTPS://APP.example"])
-async def test_the_own_host_and_those_named_are_welcome(origin: str) -> None:
+async def test_pages_of_the_same_host_and_of_allowed_origins_may_connect(origin: str) -> None:
     async with accepted(origin=origin) as client:
         await client.init()
 
 
-async def test_a_client_that_is_gone_while_it_is_answered_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_disconnects_during_a_response_is_not_an_error(caplog: pytest.LogCaptureFixture) -> None:
     client = Client()
     for event in ({"type": "websocket.connect"}, {"type": "websocket.receive", "text": '{"type": "ping"}'}):
         await client.to_server.put(event)
@@ -301,10 +301,10 @@ async def test_a_client_that_is_gone_while_it_is_answered_is_no_fault(caplog: py
     assert caplog.records == []
 
 
-async def test_a_hundred_pings_at_once_are_answered_and_one_more_ends_the_connection() -> None:
+async def test_a_hundred_pings_at_once_are_answered_and_more_close_with_1008() -> None:
     async with accepted() as client:
-        for _ in range(10 * PINGS_PER_SECOND):
+        for _ in range(PING_BURST):
             await client.say({"type": "ping"})
             assert await client.said() == {"type": "pong"}
-        await client.say(*[{"type": "pong"}] * 20)  # some flow in again meanwhile
+        await client.say(*[{"type": "pong"}] * 20)  # more than the rate allows meanwhile
         assert await client.closed() == (1008, "Too many pings")

@@ -1,4 +1,4 @@
-"""The client's end of a WebSocket connection to the toy edge."""
+"""A WebSocket client of the sample schema, without a network."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ sockets = GraphQLOverWebSocket(engine, authenticator, state, allowed_origins=["h
 
 
 class Client:
-    """The other end of one connection."""
+    """The client of one connection."""
 
     def __init__(self) -> None:
         self.to_server: asyncio.Queue[Message] = asyncio.Queue()
@@ -55,7 +55,7 @@ class Client:
 
 @asynccontextmanager
 async def opened(*, subprotocols: tuple[str, ...] = (PROTOCOL,), **headers: str) -> AsyncIterator[Client]:
-    """A connection whose handshake was sent; at the end the client leaves and the server must end by itself."""
+    """A connection after its handshake. At the end the client disconnects, and the server must finish by itself."""
     client = Client()
     sample_schema.resolver_calls.clear()
     await client.to_server.put({"type": "websocket.connect"})
