@@ -20,9 +20,9 @@ from tests.engine.document_generator import DocumentGenerator
 from tests.engine.sample_schema import OPERATOR, SERVICE, USER, state
 from tests.worker_processes import Report
 
-DOCUMENTS = int(os.environ.get("SOAK_DOCUMENTS", "6000"))
-HYPOTHESIS_DOCUMENTS = max(DOCUMENTS // 24, 200)
-PARTS = 10
+DOCUMENTS = int(os.environ.get("SOAK_DOCUMENTS", "600"))
+HYPOTHESIS_DOCUMENTS = max(DOCUMENTS // 24, 100)
+PARTS = max(DOCUMENTS // 3_000, 1)
 FIRST = int(os.environ.get("SOAK_FIRST", "0"))
 SCHEMA = edge_case_schema.schema._schema
 ROOTS = [*["query"] * 6, *["mutation"] * 3, "subscription"]
