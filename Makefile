@@ -31,9 +31,8 @@ browser: $(INSTALLED) ## buy credits in a browser without a window, on a server 
 clients: $(INSTALLED) $(CLIENTS_INSTALLED) ## the audits of GraphQL over HTTP, and stock clients, on a server of its own (needs Node and npm)
 	@$(BIN)/python -m pytest --quiet --capture=no $(CLIENTS)/stock_clients.py $(ARGS)
 
-soak: $(INSTALLED) ## play the books against a plain model, and plans against the executor, for about a quarter of an hour
-	@SOAK_EXAMPLES=$${SOAK_EXAMPLES:-4000} SOAK_DOCUMENTS=$${SOAK_DOCUMENTS:-30000} \
-		$(BIN)/python -m pytest --quiet -o faulthandler_timeout=0 tests/machine tests/engine/compiler/test_generated_documents.py $(ARGS)
+soak: $(INSTALLED) ## run randomised tests with many more examples, and the tests left out of `make test` (about 20 minutes)
+	@SOAK=1 $(BIN)/python -m pytest --quiet -m "soak or sized" -o faulthandler_timeout=0 --numprocesses=logical $(ARGS)
 
 hostile: $(INSTALLED) ## 5,000 random documents and 2,000 malformed messages against a server of its own
 	@HOSTILE_DOCUMENTS=$${HOSTILE_DOCUMENTS:-5000} HOSTILE_MESSAGES=$${HOSTILE_MESSAGES:-2000} \

@@ -14,6 +14,8 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.soak import mark_sized
+
 SHARED_SERVER_FOLDERS: Final = frozenset({"stories", "hostile", "simulation"})
 """Folders whose tests share a server, so that one process runs them all."""
 
@@ -55,6 +57,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort slow files first; otherwise the order stays."""
+    mark_sized(items)
     items.sort(key=_place)
 
 

@@ -1,15 +1,14 @@
 """The books against a plain model of them, over random histories. `make soak` plays the same for longer."""
 
-import os
-
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from app.verify import verifier
+from tests.soak import sized
 from tests.state_machine.database import machine_database
 from tests.state_machine.machine import LedgerMachine
 
-EXAMPLES = int(os.environ.get("SOAK_EXAMPLES", "100"))
+EXAMPLES = sized(100, soak=4_000)
 STEPS = 50
 
 KINDS = [

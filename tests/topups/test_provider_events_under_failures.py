@@ -37,14 +37,15 @@ from tests.conftest import LEDGER_KEY
 from tests.factories import block_run_request, get_balance, grant_credits, publish_rate_cards, start_task, unique_id
 from tests.fake_stripe import KEY, SECRET, FakeStripe, serve_fake_stripe, sign_event
 from tests.fake_stripe.objects import Json
+from tests.soak import sized
 from tests.topups.stripe_fixtures import begin_at_stripe, open_stripe, session_id, stripe_settings
 from tests.topups.top_up_fixtures import list_entries, reload
 
 pytestmark = pytest.mark.anyio
 
-PAYMENTS = 300
-OWNERS = 30
-SPENDERS = 10
+PAYMENTS = sized(100, soak=300)
+OWNERS = PAYMENTS // 10
+SPENDERS = OWNERS // 3
 AT_ONCE = 8
 KILLED_SHARE = 0.1
 OTHERS_SHARE = 0.3
@@ -297,9 +298,7 @@ def told_of(books: FakeStripe, top_ups: list[TopUpRow], chance: random.Random) -
     return bought, deliveries
 
 
-async def test_three_hundred_payments_are_credited_once_each_whatever_is_killed(
-    shop: str, stripe_books: FakeStripe, db: str
-) -> None:
+async def test_payments_are_credited_once_each_whatever_is_killed(shop: str, stripe_books: FakeStripe, db: str) -> None:
     chance = random.Random(11)  # noqa: S311  the same storm in every run
     bought, deliveries = told_of(stripe_books, await begun(stripe_books), chance)
     owners = sorted({one.top_up.actor.removeprefix("user:") for one in bought})[:SPENDERS]
@@ -315,9 +314,9 @@ async def test_three_hundred_payments_are_credited_once_each_whatever_is_killed(
     )
     await killer.close()
     print(f"{len(deliveries)} deliveries: {dict(storm.said)}")
-    assert storm.said["killed"] >= 50, storm.said
+    assert storm.said["killed"] >= PAYMENTS // 6, storm.said
     assert storm.said["cut off"] >= 1, storm.said
-    assert storm.said["WAITING"] >= 10, storm.said
+    assert storm.said["WAITING"] >= PAYMENTS // 30, storm.said
     await settle_what_waits(stripe_books)
     await all_is_as_told(bought)
 

@@ -17,6 +17,7 @@ from app.topups.refunds.locked_top_up import LockedTopUp
 from app.topups.rules import TopUpRow, TopUpStatus
 from tests.ledger.rules.test_balance_changes import NOON, SOMEBODY, a_book, given_lot
 from tests.ledger.rules.test_holds import placed
+from tests.soak import sized
 from tests.topups.refund_fixtures import build_dispute, external_refund
 
 PICKS = st.integers(0, 3)
@@ -176,4 +177,6 @@ class GivingBack(RuleBasedStateMachine):
 
 
 TestGivingBack = GivingBack.TestCase
-TestGivingBack.settings = settings(max_examples=300, stateful_step_count=40, deadline=None, print_blob=True)
+TestGivingBack.settings = settings(
+    max_examples=sized(100, soak=300), stateful_step_count=40, deadline=None, print_blob=True
+)

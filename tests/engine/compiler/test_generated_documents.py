@@ -1,7 +1,7 @@
-"""Thousands of generated documents, each answered by its plan and by the ordinary executor: no difference.
+"""Generated documents, each answered by its plan and by the ordinary executor: no difference.
 
 Most are written from plain seeds, which is a hundred times as quick; Hypothesis writes some, so that it can show the
-smallest document that goes wrong. SOAK_DOCUMENTS asks for more: `make soak` compares tens of thousands.
+smallest document that goes wrong. `make soak` compares 30,000; SOAK_FIRST sets the first seed.
 """
 
 import asyncio
@@ -18,9 +18,10 @@ from tests.engine.compiler import edge_case_schema
 from tests.engine.compiler.comparison import ExecutionComparison, fault_log_disabled
 from tests.engine.document_generator import DocumentGenerator
 from tests.engine.sample_schema import OPERATOR, SERVICE, USER, state
+from tests.soak import sized
 from tests.worker_processes import Report
 
-DOCUMENTS = int(os.environ.get("SOAK_DOCUMENTS", "600"))
+DOCUMENTS = sized(600, soak=30_000)
 HYPOTHESIS_DOCUMENTS = max(DOCUMENTS // 24, 100)
 PARTS = max(DOCUMENTS // 3_000, 1)
 FIRST = int(os.environ.get("SOAK_FIRST", "0"))

@@ -17,6 +17,7 @@ from app.ledger.rules import holds as claims
 from app.ledger.rules.account_state import AccountState, Cause, EntryKind, GrantSource, Hold, HoldStatus, LedgerEntry
 from tests.ledger.rules.test_balance_changes import SOMEBODY, a_book, given_lot, moved_on
 from tests.ledger.rules.test_holds import DAY, HOUR, due_holds, figures, lines, placed
+from tests.soak import sized
 
 AMOUNTS = st.integers(1, 40)
 PICKS = st.integers(0, 3)
@@ -317,4 +318,4 @@ def without_macs(book: AccountState) -> tuple[Any, ...]:
 
 
 TestClaims = Claims.TestCase
-TestClaims.settings = settings(max_examples=250, stateful_step_count=30, deadline=None, print_blob=True)
+TestClaims.settings = settings(max_examples=sized(80, soak=250), stateful_step_count=30, deadline=None, print_blob=True)
