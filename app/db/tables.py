@@ -18,11 +18,11 @@ it). NULL is never converted.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from operator import attrgetter
-from typing import Any, Final, Generic, TypeVar, get_args, get_type_hints
+from operator import attrgetter, itemgetter
+from typing import Any, Final, Generic, TypeVar, cast, get_args, get_type_hints
 
 import orjson
-from tortoise import fields
+from tortoise import fields as model_fields
 from tortoise.models import Model
 from tortoise.queryset import QuerySet
 
@@ -32,14 +32,14 @@ Row = TypeVar("Row")
 Convert = Callable[[Any], Any]
 
 _SQL_TYPES: Final[Mapping[type, str]] = {
-    fields.BigIntField: "bigint",
-    fields.IntField: "int",
-    fields.CharField: "text",
-    fields.TextField: "text",
-    fields.BinaryField: "bytea",
-    fields.DatetimeField: "timestamptz",
-    fields.BooleanField: "bool",
-    fields.JSONField: "jsonb",
+    model_fields.BigIntField: "bigint",
+    model_fields.IntField: "int",
+    model_fields.CharField: "text",
+    model_fields.TextField: "text",
+    model_fields.BinaryField: "bytea",
+    model_fields.DatetimeField: "timestamptz",
+    model_fields.BooleanField: "bool",
+    model_fields.JSONField: "jsonb",
 }
 
 
@@ -66,11 +66,14 @@ class Table(Generic[Row]):
         self._types = {name: _SQL_TYPES[type(field)] for name, field in model._meta.fields_map.items()}
         hints = get_type_hints(row_type)
         self.column_names = tuple([name for name in hints if name in self._types])
-        self._decode = [
+        self._get_columns = itemgetter(*self.column_names)
+        self._make = _maker(row_type, self.column_names, tuple(hints))
+        converters = [
             *((name, _parse_json) for name in self.column_names if self._types[name] == "jsonb"),
             *((name, enum) for name in self.column_names if (enum := _enum_of(hints[name])) is not None),
             *(decode or {}).items(),
         ]
+        self._decode = [(self.column_names.index(name), convert) for name, convert in converters]
         self._encode = {name: to_json for name, sql_type in self._types.items() if sql_type == "jsonb"}
         self._encode |= dict(encode or {})
 
@@ -83,11 +86,12 @@ class Table(Generic[Row]):
 
     def read(self, record: Any) -> Row:
         """A row from a record, by column name. Other columns of the record are ignored."""
-        values = {name: record[name] for name in self.column_names}
-        for name, convert in self._decode:
-            if (value := values[name]) is not None:
-                values[name] = convert(value)
-        return self._row_type(**values)
+        values = list(self._get_columns(record))
+        for place, convert in self._decode:
+            if (value := values[place]) is not None:
+                values[place] = convert(value)
+        row: Row = self._make(values)
+        return row
 
     async def fetch(self, query: QuerySet[Any]) -> list[Row]:
         """The rows of a Tortoise query over the model."""
@@ -132,8 +136,9 @@ class Table(Generic[Row]):
         more = dict(others or {})
         names = self._attributes_first((*self._key, *columns, *more))
         conditions = [*(f"t.{name} = v.{name}" for name in self._key), *([where] if where else [])]
+        assignments = ", ".join([f"{name} = v.{name}" for name in columns])
         sql = (
-            f"UPDATE {self.name} AS t SET {', '.join([f'{name} = v.{name}' for name in columns])}"  # noqa: S608  as above
+            f"UPDATE {self.name} AS t SET {assignments}"  # noqa: S608  our own names
             f" FROM unnest({self._parameters(names, more)}) AS v({', '.join(names)})"
             f" WHERE {' AND '.join(conditions)} RETURNING 1"
         )
@@ -175,6 +180,16 @@ class RowSelect:
     def read(self, rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
         """The rows with their names again."""
         return [dict(zip(self.names, row, strict=True)) for row in rows]
+
+
+def _maker(row_type: Any, names: Sequence[str], fields: Sequence[str]) -> Callable[[list[Any]], Any]:
+    """A function that makes a row from the values of the columns `names`.
+
+    A NamedTuple takes them in order, which is fast.
+    """
+    if issubclass(row_type, tuple) and tuple(names) == tuple(fields):
+        return cast(Callable[[list[Any]], Any], row_type._make)
+    return lambda values: row_type(**dict(zip(names, values, strict=True)))
 
 
 def _enum_of(hint: Any) -> Convert | None:
