@@ -1,4 +1,4 @@
-"""Posting on a real PostgreSQL: races, replays, time, and entries that nobody changes."""
+"""Postings: concurrency, replays, due changes, and append-only entries."""
 
 import asyncio
 from asyncio import gather
@@ -18,22 +18,22 @@ from tests.factories import get_balance, grant_credits, unique_id
 
 pytestmark = pytest.mark.anyio
 
-SOMEBODY = Cause(actor="service:test")
+CAUSE = Cause(actor="service:test")
 
 
 async def charge(account_id: int, credits: int) -> int:
     async def decide(posting: Posting) -> int:
-        return balance_changes.charge(posting.accounts[account_id], credits, SOMEBODY).balance_after
+        return balance_changes.charge(posting.accounts[account_id], credits, CAUSE).balance_after
 
     return await posting.post([account_id], decide)
 
 
-async def kinds(account_id: int) -> list[tuple[str, int]]:
+async def list_kinds(account_id: int) -> list[tuple[str, int]]:
     page = await queries.list_entries(account_id, before_seq=MAX_CREDITS, limit=100)
-    return [(posted.kind, posted.credits) for posted in reversed(page)]
+    return [(entry.kind, entry.credits) for entry in reversed(page)]
 
 
-async def test_two_first_credits_at_the_same_instant_both_count(db: str) -> None:
+async def test_concurrent_first_grants_of_an_owner_both_count(db: str) -> None:
     owners = [unique_id("owner") for _ in range(40)]
     await gather(*(grant_credits(owner, 5) for owner in owners for _ in range(2)))
     found = await accounts.find_account_ids(owners)
@@ -41,7 +41,7 @@ async def test_two_first_credits_at_the_same_instant_both_count(db: str) -> None
     assert {figures.posted for figures in (await queries.get_balances(list(found.values()))).values()} == {10}
 
 
-async def test_charges_grants_and_reads_at_once_show_only_true_states(db: str) -> None:
+async def test_concurrent_reads_see_only_committed_states(db: str) -> None:
     account = (await grant_credits("alice", 1000)).balance.account_id
 
     async def read() -> list[AccountBalance]:
@@ -56,7 +56,7 @@ async def test_charges_grants_and_reads_at_once_show_only_true_states(db: str) -
     assert by_version.items() <= {record["version"]: record["balance_after"] for record in written}.items()
 
 
-async def test_a_replayed_grant_is_the_first_one_and_another_request_is_a_conflict(db: str) -> None:
+async def test_a_replayed_grant_returns_the_first_result_and_another_request_conflicts(db: str) -> None:
     first = await grant_credits("alice", 10, key="k")
     again = await grant_credits("alice", 10, key="k")
     assert (again.replayed, again.entry, again.grant.number) == (True, first.entry, first.grant.number)
@@ -65,16 +65,16 @@ async def test_a_replayed_grant_is_the_first_one_and_another_request_is_a_confli
         with pytest.raises(IdempotencyConflict):
             await grant_credits("alice", credits, key="k", **other)
     assert (await get_balance(first.balance.account_id)).posted == 10
-    assert (await grant_credits("bob", 10, key="k")).replayed is False  # keys are the account's own
+    assert (await grant_credits("bob", 10, key="k")).replayed is False  # keys are unique per account
 
 
-async def test_twenty_same_grants_at_once_are_one(db: str) -> None:
+async def test_twenty_concurrent_replays_make_one_grant(db: str) -> None:
     done = await gather(*(grant_credits("alice", 10, key="k") for _ in range(20)))
     assert sorted(one.replayed for one in done) == [False] + [True] * 19
     assert (await get_balance(done[0].balance.account_id)).posted == 10
 
 
-async def test_a_grant_is_revoked_once_as_far_as_it_is_unspent(db: str) -> None:
+async def test_a_grant_is_revoked_once(db: str) -> None:
     given = await grant_credits("alice", 10)
     account = given.balance.account_id
     await charge(account, 4)
@@ -90,7 +90,7 @@ async def test_a_grant_is_revoked_once_as_far_as_it_is_unspent(db: str) -> None:
         await grants.revoke_grant(account, 1, reason=" ", key="r8", actor="operator:o")
 
 
-async def test_time_counts_without_a_job_for_whoever_reads_or_writes(db: str) -> None:
+async def test_reads_and_postings_apply_due_changes(db: str) -> None:
     now = datetime.now(UTC)
     given = await grant_credits("alice", 10, expires_at=now + timedelta(seconds=0.3))
     account = given.balance.account_id
@@ -105,45 +105,45 @@ async def test_time_counts_without_a_job_for_whoever_reads_or_writes(db: str) ->
     assert await charge(account, 7) == 0
 
 
-async def test_readers_at_the_instant_settle_once(db: str) -> None:
+async def test_concurrent_readers_apply_a_due_change_once(db: str) -> None:
     account = (
         await grant_credits("alice", 10, expires_at=datetime.now(UTC) + timedelta(seconds=0.2))
     ).balance.account_id
     await asyncio.sleep(0.25)
     read = await gather(*(get_balance(account) for _ in range(10)), posting.apply_all_due_changes())
     assert {figures.posted for figures in read if isinstance(figures, AccountBalance)} == {0}
-    assert await kinds(account) == [("GRANT", 10), ("EXPIRY", -10)]
+    assert await list_kinds(account) == [("GRANT", 10), ("EXPIRY", -10)]
     assert await posting.apply_all_due_changes() == 0
 
 
-async def test_a_bound_is_refused_and_nothing_is_recorded(db: str) -> None:
+async def test_a_refused_grant_records_nothing(db: str) -> None:
     account = (await grant_credits("alice", MAX_CREDITS)).balance.account_id
     with pytest.raises(BalanceLimitReached):
         await grant_credits("alice", 1, key="over")
-    assert await kinds(account) == [("GRANT", MAX_CREDITS)]
+    assert await list_kinds(account) == [("GRANT", MAX_CREDITS)]
     assert (await charge(account, MAX_CREDITS)) == 0
-    assert (await grant_credits("alice", 1, key="over")).replayed is False  # the refusal was not remembered
+    assert (await grant_credits("alice", 1, key="over")).replayed is False  # a refusal is not saved
 
 
-async def test_an_exception_leaves_nothing_behind(db: str) -> None:
+async def test_an_exception_rolls_the_posting_back(db: str) -> None:
     account = (await grant_credits("alice", 10)).balance.account_id
 
     async def decide(posting: Posting) -> None:
-        balance_changes.charge(posting.accounts[account], 5, SOMEBODY)
+        balance_changes.charge(posting.accounts[account], 5, CAUSE)
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await posting.post([account], decide)
-    assert await kinds(account) == [("GRANT", 10)]
+    assert await list_kinds(account) == [("GRANT", 10)]
 
 
-async def test_accounts_in_any_order_do_not_deadlock(db: str) -> None:
+async def test_postings_of_the_same_accounts_in_any_order_do_not_deadlock(db: str) -> None:
     first, second = [(await grant_credits(owner, 1000)).balance.account_id for owner in ("alice", "bob")]
 
     async def both(one: int, other: int) -> None:
         async def decide(posting: Posting) -> None:
             for account in (one, other):
-                balance_changes.charge(posting.accounts[account], 1, SOMEBODY)
+                balance_changes.charge(posting.accounts[account], 1, CAUSE)
 
         await posting.post([one, other], decide)
 
@@ -151,14 +151,14 @@ async def test_accounts_in_any_order_do_not_deadlock(db: str) -> None:
     assert [(await get_balance(account)).posted for account in (first, second)] == [960, 960]
 
 
-async def test_a_posting_is_run_again_after_a_serialisation_failure(db: str) -> None:
+async def test_a_posting_runs_again_after_a_serialization_failure(db: str) -> None:
     account = (await grant_credits("alice", 10)).balance.account_id
     attempts = 0
 
     async def decide(posting: Posting) -> None:
         nonlocal attempts
         attempts += 1
-        balance_changes.charge(posting.accounts[account], 1, SOMEBODY)
+        balance_changes.charge(posting.accounts[account], 1, CAUSE)
         if attempts < 3:
             raise asyncpg.SerializationError
 
@@ -169,19 +169,19 @@ async def test_a_posting_is_run_again_after_a_serialisation_failure(db: str) -> 
 @pytest.mark.parametrize(
     "sql", ["UPDATE entry SET credits = 1", "DELETE FROM entry", "TRUNCATE entry", "TRUNCATE entry CASCADE"]
 )
-async def test_entries_are_never_changed_or_deleted(db: str, sql: str) -> None:
+async def test_entries_cannot_be_changed_or_deleted(db: str, sql: str) -> None:
     account = (await grant_credits("alice", 10)).balance.account_id
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="rows of entry are never changed or deleted"):
         await pools.fetch(sql)
-    assert await kinds(account) == [(EntryKind.GRANT, 10)]
+    assert await list_kinds(account) == [(EntryKind.GRANT, 10)]
 
 
-async def test_a_lock_that_somebody_holds_is_waited_for_and_what_it_wrote_is_seen(db: str) -> None:
+async def test_a_posting_waits_for_the_lock_and_sees_what_was_committed(db: str) -> None:
     account = (await grant_credits("alice", 10)).balance.account_id
     inside, leave = asyncio.Event(), asyncio.Event()
 
     async def slowly(posting: Posting) -> None:
-        balance_changes.charge(posting.accounts[account], 10, SOMEBODY)
+        balance_changes.charge(posting.accounts[account], 10, CAUSE)
         inside.set()
         await leave.wait()
 

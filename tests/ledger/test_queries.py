@@ -1,4 +1,4 @@
-"""Reads of the books: pages that join, kinds that filter, and what leaves next."""
+"""Reads of the ledger: pages of entries and grants."""
 
 import pytest
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def account(db: str) -> int:
     """Eight entries: GRANT, GRANT, CHARGE, CHARGE, ADJUSTMENT, GRANT, CHARGE, CHARGE."""
-    lot = (await grant_credits("alice", 100)).grant
+    grant = (await grant_credits("alice", 100)).grant
     account = (await grant_credits("alice", 50)).balance.account_id
 
     async def charge_twice(posting: Posting) -> None:
@@ -22,7 +22,7 @@ async def account(db: str) -> int:
             balance_changes.charge(posting.accounts[account], 10, Cause(actor="service:test"))
 
     await posting.post([account], charge_twice)
-    await grants.revoke_grant(account, lot.number, reason="not meant", key=unique_id("revoke"), actor="operator:test")
+    await grants.revoke_grant(account, grant.number, reason="not meant", key=unique_id("revoke"), actor="operator:test")
     await grant_credits("alice", 7)
     await posting.post([account], charge_twice)
     return account
@@ -41,7 +41,7 @@ async def account(db: str) -> int:
     ],
     ids=str,
 )
-async def test_entries_of_any_kinds_come_newest_first_in_pages_that_join(
+async def test_entries_are_listed_newest_first_in_pages_by_kind(
     account: int, kinds: list[EntryKind] | None, seqs: list[int]
 ) -> None:
     for size in (1, 3, 9):
@@ -54,8 +54,8 @@ async def test_entries_of_any_kinds_come_newest_first_in_pages_that_join(
         assert found == seqs
 
 
-async def test_grants_come_newest_first_and_spendable_ones_alone(account: int) -> None:
-    assert [lot.number for lot in await queries.list_grants(account, before_number=99, limit=2)] == [3, 2]
-    assert [lot.number for lot in await queries.list_grants(account, before_number=2, limit=2)] == [1]
+async def test_grants_are_listed_newest_first_and_can_be_limited_to_spendable_ones(account: int) -> None:
+    assert [grant.number for grant in await queries.list_grants(account, before_number=99, limit=2)] == [3, 2]
+    assert [grant.number for grant in await queries.list_grants(account, before_number=2, limit=2)] == [1]
     spendable = await queries.list_grants(account, before_number=99, limit=9, spendable_only=True)
-    assert [(lot.number, lot.remaining) for lot in spendable] == [(3, 7), (2, 30)]
+    assert [(grant.number, grant.remaining) for grant in spendable] == [(3, 7), (2, 30)]

@@ -1,4 +1,4 @@
-"""The pure rules of debt: what leaves though it is spent, what pays for it, what is frozen. No database."""
+"""Rules: debt and frozen credits."""
 
 import pytest
 
@@ -6,247 +6,255 @@ from app.credits import MAX_CREDITS
 from app.errors import BalanceLimitReached
 from app.ledger.rules import balance_changes, debt, holds
 from app.ledger.rules.account_state import AccountState, EntryKind, GrantSource, GrantState, HoldStatus
-from tests.ledger.rules.test_balance_changes import SOMEBODY, a_book, given_lot, hours, moved_on
-from tests.ledger.rules.test_holds import DAY, an_envelope, placed
+from tests.ledger.rules.test_balance_changes import CAUSE, add_grant, advance_to, hours, new_account
+from tests.ledger.rules.test_holds import DAY, place, place_budget
 
 
-def bought(book: AccountState, credits: int, **more: object) -> GrantState:
-    """A grant of bought credits, which pays debt."""
-    return book.grants[given_lot(book, credits, **({"source": GrantSource.PURCHASED} | more))]
+def add_purchased_grant(account: AccountState, credits: int, **more: object) -> GrantState:
+    """A purchased grant, which pays debt."""
+    return account.grants[add_grant(account, credits, **({"source": GrantSource.PURCHASED} | more))]
 
 
-def owing(book: AccountState, credits: int) -> None:
-    """A debt of so many credits that nothing pays."""
-    debt.withdraw(book, None, credits, SOMEBODY)
-    assert book.owed == credits
+def add_debt(account: AccountState, credits: int) -> None:
+    """Add a debt that nothing pays."""
+    debt.withdraw(account, None, credits, CAUSE)
+    assert account.owed == credits
 
 
-def moves(book: AccountState) -> list[tuple[str, int, int]]:
+def entry_changes(account: AccountState) -> list[tuple[str, int, int]]:
     """Kind, credits and owed of every entry."""
-    return [(posted.kind, posted.credits, posted.owed) for posted in book.new_entries]
+    return [(entry.kind, entry.credits, entry.owed) for entry in account.new_entries]
 
 
-def figures(book: AccountState) -> tuple[int, int, int, int, int]:
-    return book.posted, book.held, book.frozen, book.owed, book.available
+def figures(account: AccountState) -> tuple[int, int, int, int, int]:
+    return account.posted, account.held, account.frozen, account.owed, account.available
 
 
-def test_what_is_neither_drawn_claimed_nor_frozen_goes_back_and_the_rest_is_debt() -> None:
-    book = a_book()
-    lot = bought(book, 100)
-    balance_changes.charge(book, 30, SOMEBODY)
-    placed(book, 20)
-    debt.freeze(book, 10)
-    assert debt.withdraw(book, lot, 100, SOMEBODY) == 60
-    assert moves(book)[2:] == [("REFUND", -40, 0), ("DEBT", 0, 60)]
-    assert figures(book) == (30, 20, 10, 60, 0)
+def test_free_credits_are_withdrawn_and_the_rest_becomes_debt() -> None:
+    account = new_account()
+    grant = add_purchased_grant(account, 100)
+    balance_changes.charge(account, 30, CAUSE)
+    place(account, 20)
+    debt.freeze(account, 10)
+    assert debt.withdraw(account, grant, 100, CAUSE) == 60
+    assert entry_changes(account)[2:] == [("REFUND", -40, 0), ("DEBT", 0, 60)]
+    assert figures(account) == (30, 20, 10, 60, 0)
 
 
-def test_a_new_debt_is_paid_at_once_of_other_grants_that_pay_debt() -> None:
-    book = a_book()
-    gift, first = bought(book, 50, source=GrantSource.PROMOTIONAL), bought(book, 100)
-    other = bought(book, 30)
-    balance_changes.charge(book, 150, SOMEBODY)
-    assert (gift.remaining, first.remaining, other.remaining) == (0, 0, 30)
-    debt.withdraw(book, first, 100, SOMEBODY)
-    assert moves(book)[4:] == [("DEBT", 0, 100), ("DEBT_PAID", -30, -30)]
-    assert book.new_entries[-1].draws == ((other.number, 30),)
-    assert (book.new_entries[-1].actor, figures(book)) == ("debt", (0, 0, 0, 70, 0))
+def test_other_grants_pay_a_new_debt_at_once() -> None:
+    account = new_account()
+    promotional, first = (
+        add_purchased_grant(account, 50, source=GrantSource.PROMOTIONAL),
+        add_purchased_grant(account, 100),
+    )
+    other = add_purchased_grant(account, 30)
+    balance_changes.charge(account, 150, CAUSE)
+    assert (promotional.remaining, first.remaining, other.remaining) == (0, 0, 30)
+    debt.withdraw(account, first, 100, CAUSE)
+    assert entry_changes(account)[4:] == [("DEBT", 0, 100), ("DEBT_PAID", -30, -30)]
+    assert account.new_entries[-1].draws == ((other.number, 30),)
+    assert (account.new_entries[-1].actor, figures(account)) == ("debt", (0, 0, 0, 70, 0))
 
 
 @pytest.mark.parametrize(
-    ("source", "says", "pays"),
+    ("source", "pays_debt", "pays"),
     [
-        (GrantSource.PURCHASED, None, True), (GrantSource.ADJUSTMENT, None, True), (GrantSource.PROMOTIONAL, None, False),
-        (GrantSource.PROMOTIONAL, True, True), (GrantSource.PURCHASED, False, False),
+        (GrantSource.PURCHASED, None, True), (GrantSource.ADJUSTMENT, None, True),
+        (GrantSource.PROMOTIONAL, None, False), (GrantSource.PROMOTIONAL, True, True), (GrantSource.PURCHASED, False, False),
     ],
 )  # fmt: skip
-def test_a_grant_pays_debt_first_unless_it_is_promotional_or_the_operator_says_otherwise(
-    source: GrantSource, says: bool | None, pays: bool
+def test_a_new_grant_pays_debt_unless_it_is_promotional_or_the_operator_decides_otherwise(
+    source: GrantSource, pays_debt: bool | None, pays: bool
 ) -> None:
-    book = a_book()
-    owing(book, 30)
-    lot = bought(book, 100, source=source, pays_debt=says)
-    assert lot.pays_debt is pays
-    assert moves(book)[2:] == ([("DEBT_PAID", -30, -30)] if pays else [])
-    assert figures(book) == ((70, 0, 0, 0, 70) if pays else (100, 0, 0, 30, 100))
+    account = new_account()
+    add_debt(account, 30)
+    grant = add_purchased_grant(account, 100, source=source, pays_debt=pays_debt)
+    assert grant.pays_debt is pays
+    assert entry_changes(account)[2:] == ([("DEBT_PAID", -30, -30)] if pays else [])
+    assert figures(account) == ((70, 0, 0, 0, 70) if pays else (100, 0, 0, 30, 100))
 
 
-def test_a_grant_that_starts_by_time_pays_when_it_starts() -> None:
-    book = a_book()
-    owing(book, 30)
-    bought(book, 100, starts_at=hours(1))
-    assert figures(book) == (0, 0, 0, 30, 0)
-    moved_on(book, hours(2))
-    assert [(one.kind, one.at) for one in book.new_entries[1:]] == [
+def test_a_scheduled_grant_pays_debt_when_it_starts() -> None:
+    account = new_account()
+    add_debt(account, 30)
+    add_purchased_grant(account, 100, starts_at=hours(1))
+    assert figures(account) == (0, 0, 0, 30, 0)
+    advance_to(account, hours(2))
+    assert [(one.kind, one.at) for one in account.new_entries[1:]] == [
         ("GRANT", hours(1)),
         ("DEBT_PAID", hours(1)),
     ]
-    assert figures(book) == (70, 0, 0, 0, 70)
+    assert figures(account) == (70, 0, 0, 0, 70)
 
 
-def test_a_grant_that_ends_at_the_instant_another_starts_pays_nothing() -> None:
-    book = a_book()
-    ends = bought(book, 40, expires_at=hours(1))
-    debt.freeze(book, 40)
-    owing(book, 30)
-    starts = bought(book, 50, starts_at=hours(1))
-    moved_on(book, hours(1))
-    assert [(one.kind, one.draws) for one in book.new_entries[2:]] == [
+def test_a_grant_that_expires_when_another_starts_pays_nothing() -> None:
+    account = new_account()
+    expires_in = add_purchased_grant(account, 40, expires_at=hours(1))
+    debt.freeze(account, 40)
+    add_debt(account, 30)
+    starts = add_purchased_grant(account, 50, starts_at=hours(1))
+    advance_to(account, hours(1))
+    assert [(one.kind, one.draws) for one in account.new_entries[2:]] == [
         ("GRANT", ((starts.number, 50),)),
         ("DEBT_PAID", ((starts.number, 30),)),
-        ("EXPIRY", ((ends.number, 40),)),
+        ("EXPIRY", ((expires_in.number, 40),)),
     ]
-    assert figures(book) == (20, 0, 40, 0, 0)
+    assert figures(account) == (20, 0, 40, 0, 0)
 
 
 def test_a_reversal_pays_debt() -> None:
-    book = a_book()
-    bought(book, 50)
-    charge = balance_changes.charge(book, 50, SOMEBODY)
-    owing(book, 30)
-    entries = balance_changes.reverse(book, charge.draws, SOMEBODY)
+    account = new_account()
+    add_purchased_grant(account, 50)
+    charge = balance_changes.charge(account, 50, CAUSE)
+    add_debt(account, 30)
+    entries = balance_changes.reverse(account, charge.draws, CAUSE)
     assert [entry.kind for entry in entries] == [EntryKind.REVERSAL, EntryKind.DEBT_PAID]
-    assert figures(book) == (20, 0, 0, 0, 20)
+    assert figures(account) == (20, 0, 0, 0, 20)
 
 
 def test_a_reversal_into_an_expired_grant_pays_nothing() -> None:
-    book = a_book()
-    bought(book, 50, expires_at=hours(1))
-    charge = balance_changes.charge(book, 50, SOMEBODY)
-    owing(book, 30)
-    moved_on(book, hours(2))
-    balance_changes.reverse(book, charge.draws, SOMEBODY)
-    assert moves(book)[3:] == [("REVERSAL", 50, 0), ("EXPIRY", -50, 0)]
-    assert figures(book) == (0, 0, 0, 30, 0)
+    account = new_account()
+    add_purchased_grant(account, 50, expires_at=hours(1))
+    charge = balance_changes.charge(account, 50, CAUSE)
+    add_debt(account, 30)
+    advance_to(account, hours(2))
+    balance_changes.reverse(account, charge.draws, CAUSE)
+    assert entry_changes(account)[3:] == [("REVERSAL", 50, 0), ("EXPIRY", -50, 0)]
+    assert figures(account) == (0, 0, 0, 30, 0)
 
 
 @pytest.mark.parametrize("status", [HoldStatus.VOIDED, HoldStatus.CAPTURED])
-def test_what_a_hold_releases_pays_debt(status: HoldStatus) -> None:
-    book = a_book()
-    bought(book, 50)
-    hold = placed(book, 50)
-    owing(book, 30)
-    holds.charge_hold(book, hold, 5, SOMEBODY)
-    entries = holds.close_hold(book, hold, status)
+def test_credits_released_by_a_hold_pay_debt(status: HoldStatus) -> None:
+    account = new_account()
+    add_purchased_grant(account, 50)
+    hold = place(account, 50)
+    add_debt(account, 30)
+    holds.charge_hold(account, hold, 5, CAUSE)
+    entries = holds.close_hold(account, hold, status)
     assert [(entry.kind, entry.credits) for entry in entries] == [("DEBT_PAID", -30)]
-    assert figures(book) == (15, 0, 0, 0, 15)
+    assert figures(account) == (15, 0, 0, 0, 15)
 
 
-def test_a_hold_that_lapses_pays_debt_at_the_instant_at_which_it_lapsed() -> None:
-    book = a_book()
-    bought(book, 50)
-    placed(book, 50, timeout_seconds=3600)
-    owing(book, 30)
-    moved_on(book, hours(5))
-    assert [(one.kind, one.at) for one in book.new_entries[2:]] == [("DEBT_PAID", hours(1))]
-    assert figures(book) == (20, 0, 0, 0, 20)
+def test_an_expired_hold_pays_debt_at_the_instant_of_its_expiry() -> None:
+    account = new_account()
+    add_purchased_grant(account, 50)
+    place(account, 50, timeout_seconds=3600)
+    add_debt(account, 30)
+    advance_to(account, hours(5))
+    assert [(one.kind, one.at) for one in account.new_entries[2:]] == [("DEBT_PAID", hours(1))]
+    assert figures(account) == (20, 0, 0, 0, 20)
 
 
-def test_what_goes_back_to_an_open_envelope_pays_nothing_until_the_envelope_closes() -> None:
-    book = a_book()
-    bought(book, 50)
-    envelope = an_envelope(book, 50)
-    inner = placed(book, 20, parent_budget=envelope)
-    owing(book, 30)
-    assert holds.close_hold(book, inner, HoldStatus.VOIDED) == []
-    assert (envelope.remaining, figures(book)) == (50, (50, 50, 0, 30, 0))
-    holds.charge_hold(book, envelope, 25, SOMEBODY)
-    holds.close_hold(book, envelope, HoldStatus.CAPTURED)
-    assert moves(book)[-1] == ("DEBT_PAID", -25, -25)
-    assert figures(book) == (0, 0, 0, 5, 0)
+def test_credits_returned_to_an_open_budget_pay_debt_when_the_budget_closes() -> None:
+    account = new_account()
+    add_purchased_grant(account, 50)
+    budget = place_budget(account, 50)
+    inner = place(account, 20, parent_budget=budget)
+    add_debt(account, 30)
+    assert holds.close_hold(account, inner, HoldStatus.VOIDED) == []
+    assert (budget.remaining, figures(account)) == (50, (50, 50, 0, 30, 0))
+    holds.charge_hold(account, budget, 25, CAUSE)
+    holds.close_hold(account, budget, HoldStatus.CAPTURED)
+    assert entry_changes(account)[-1] == ("DEBT_PAID", -25, -25)
+    assert figures(account) == (0, 0, 0, 5, 0)
 
 
-def test_what_is_thawed_pays_debt() -> None:
-    book = a_book()
-    bought(book, 50)
-    debt.freeze(book, 50)
-    owing(book, 30)
-    version = book.version
-    debt.unfreeze(book, 20)
-    assert (book.version, moves(book)[2:]) == (version + 2, [("DEBT_PAID", -20, -20)])
-    assert figures(book) == (30, 0, 30, 10, 0)
+def test_unfrozen_credits_pay_debt() -> None:
+    account = new_account()
+    add_purchased_grant(account, 50)
+    debt.freeze(account, 50)
+    add_debt(account, 30)
+    version = account.version
+    debt.unfreeze(account, 20)
+    assert (account.version, entry_changes(account)[2:]) == (version + 2, [("DEBT_PAID", -20, -20)])
+    assert figures(account) == (30, 0, 30, 10, 0)
 
 
-def test_more_may_be_frozen_than_is_left_and_credits_that_come_stay_frozen() -> None:
-    book = a_book()
-    bought(book, 50)
-    balance_changes.charge(book, 40, SOMEBODY)
-    debt.freeze(book, 50)
-    assert figures(book) == (10, 0, 50, 0, 0)
-    bought(book, 45)
-    assert figures(book) == (55, 0, 50, 0, 5)
+def test_more_can_be_frozen_than_is_left_and_new_credits_are_frozen_too() -> None:
+    account = new_account()
+    add_purchased_grant(account, 50)
+    balance_changes.charge(account, 40, CAUSE)
+    debt.freeze(account, 50)
+    assert figures(account) == (10, 0, 50, 0, 0)
+    add_purchased_grant(account, 45)
+    assert figures(account) == (55, 0, 50, 0, 5)
 
 
-def test_a_promotional_grant_is_spent_while_something_is_owed() -> None:
-    book = a_book()
-    owing(book, 30)
-    given_lot(book, 20)
-    balance_changes.charge(book, 5, SOMEBODY)
-    assert figures(book) == (15, 0, 0, 30, 15)
+def test_a_promotional_grant_can_be_spent_while_there_is_debt() -> None:
+    account = new_account()
+    add_debt(account, 30)
+    add_grant(account, 20)
+    balance_changes.charge(account, 5, CAUSE)
+    assert figures(account) == (15, 0, 0, 30, 15)
 
 
-def test_what_is_put_back_forgives_the_debt_and_returns_the_rest_to_its_grant() -> None:
-    book = a_book()
-    lot = bought(book, 100)
-    balance_changes.charge(book, 70, SOMEBODY)
-    became_debt = debt.withdraw(book, lot, 100, SOMEBODY)
-    debt.undo_withdraw(book, lot, 100, SOMEBODY, debt=became_debt)
-    assert moves(book)[2:] == [("REFUND", -30, 0), ("DEBT", 0, 70), ("DEBT", 0, -70), ("REFUND", 30, 0)]
-    assert (lot.remaining, lot.is_open, figures(book)) == (30, True, (30, 0, 0, 0, 30))
+def test_undoing_a_withdrawal_cancels_the_debt_and_refills_the_grant() -> None:
+    account = new_account()
+    grant = add_purchased_grant(account, 100)
+    balance_changes.charge(account, 70, CAUSE)
+    became_debt = debt.withdraw(account, grant, 100, CAUSE)
+    debt.undo_withdraw(account, grant, 100, CAUSE, debt=became_debt)
+    assert entry_changes(account)[2:] == [("REFUND", -30, 0), ("DEBT", 0, 70), ("DEBT", 0, -70), ("REFUND", 30, 0)]
+    assert (grant.remaining, grant.is_open, figures(account)) == (30, True, (30, 0, 0, 0, 30))
 
 
-def test_debt_that_was_paid_meanwhile_comes_back_as_a_grant_of_its_own() -> None:
-    book = a_book()
-    lot = bought(book, 100)
-    balance_changes.charge(book, 100, SOMEBODY)
-    became_debt = debt.withdraw(book, lot, 100, SOMEBODY)
-    bought(book, 80)
-    assert figures(book) == (0, 0, 0, 20, 0)
-    debt.undo_withdraw(book, lot, 100, SOMEBODY, debt=became_debt)
-    made = book.grants[3]
-    assert moves(book)[-2:] == [("DEBT", 0, -20), ("REFUND", 80, 0)]
-    assert (made.source, made.credits, made.pays_debt, made.expires_at) == (GrantSource.ADJUSTMENT, 80, True, None)
-    assert (lot.remaining, figures(book)) == (0, (80, 0, 0, 0, 80))
+def test_undoing_a_withdrawal_returns_paid_debt_as_a_new_grant() -> None:
+    account = new_account()
+    grant = add_purchased_grant(account, 100)
+    balance_changes.charge(account, 100, CAUSE)
+    became_debt = debt.withdraw(account, grant, 100, CAUSE)
+    add_purchased_grant(account, 80)
+    assert figures(account) == (0, 0, 0, 20, 0)
+    debt.undo_withdraw(account, grant, 100, CAUSE, debt=became_debt)
+    new_grant = account.grants[3]
+    assert entry_changes(account)[-2:] == [("DEBT", 0, -20), ("REFUND", 80, 0)]
+    assert (new_grant.source, new_grant.credits, new_grant.pays_debt, new_grant.expires_at) == (
+        GrantSource.ADJUSTMENT,
+        80,
+        True,
+        None,
+    )
+    assert (grant.remaining, figures(account)) == (0, (80, 0, 0, 0, 80))
 
 
-def test_what_is_put_back_pays_other_debts() -> None:
-    book = a_book()
-    lot = bought(book, 100)
-    debt.withdraw(book, lot, 60, SOMEBODY)
-    placed(book, 40)
-    owing(book, 50)
-    debt.undo_withdraw(book, lot, 60, SOMEBODY, debt=0)
-    assert moves(book)[-2:] == [("REFUND", 60, 0), ("DEBT_PAID", -50, -50)]
-    assert figures(book) == (50, 40, 0, 0, 10)
+def test_undoing_a_withdrawal_pays_other_debts() -> None:
+    account = new_account()
+    grant = add_purchased_grant(account, 100)
+    debt.withdraw(account, grant, 60, CAUSE)
+    place(account, 40)
+    add_debt(account, 50)
+    debt.undo_withdraw(account, grant, 60, CAUSE, debt=0)
+    assert entry_changes(account)[-2:] == [("REFUND", 60, 0), ("DEBT_PAID", -50, -50)]
+    assert figures(account) == (50, 40, 0, 0, 10)
 
 
-def test_unspent_credits_are_taken_as_far_as_they_are_free_and_nothing_becomes_debt() -> None:
-    book = a_book()
-    lot = book.grants[given_lot(book, 50, expires_at=hours(1))]
-    balance_changes.charge(book, 20, SOMEBODY)
-    placed(book, 5, timeout_seconds=DAY)
-    assert debt.withdraw_unspent(book, lot, 40, SOMEBODY) == 25
-    assert moves(book)[2:] == [("ADJUSTMENT", -25, 0)]
-    moved_on(book, hours(2))
-    debt.undo_withdraw_unspent(book, lot, 25, SOMEBODY)
-    assert moves(book)[3:] == [("ADJUSTMENT", 25, 0), ("EXPIRY", -25, 0)]
-    assert figures(book) == (5, 5, 0, 0, 0)
+def test_withdrawing_unspent_credits_makes_no_debt() -> None:
+    account = new_account()
+    grant = account.grants[add_grant(account, 50, expires_at=hours(1))]
+    balance_changes.charge(account, 20, CAUSE)
+    place(account, 5, timeout_seconds=DAY)
+    assert debt.withdraw_unspent(account, grant, 40, CAUSE) == 25
+    assert entry_changes(account)[2:] == [("ADJUSTMENT", -25, 0)]
+    advance_to(account, hours(2))
+    debt.undo_withdraw_unspent(account, grant, 25, CAUSE)
+    assert entry_changes(account)[3:] == [("ADJUSTMENT", 25, 0), ("EXPIRY", -25, 0)]
+    assert figures(account) == (5, 5, 0, 0, 0)
 
 
-def test_a_debt_past_the_bound_is_refused_before_anything_moves() -> None:
-    book = a_book()
-    lot = bought(book, 10)
-    placed(book, 10)
-    owing(book, MAX_CREDITS)
-    before = (figures(book), book.seq)
-    with pytest.raises(BalanceLimitReached) as refused:
-        debt.withdraw(book, lot, 1, SOMEBODY)
-    assert (refused.value.figure, (figures(book), book.seq)) == ("The debt", before)
+def test_a_debt_above_the_limit_changes_nothing() -> None:
+    account = new_account()
+    grant = add_purchased_grant(account, 10)
+    place(account, 10)
+    add_debt(account, MAX_CREDITS)
+    before = (figures(account), account.seq)
+    with pytest.raises(BalanceLimitReached) as error:
+        debt.withdraw(account, grant, 1, CAUSE)
+    assert (error.value.figure, (figures(account), account.seq)) == ("The debt", before)
 
 
-def test_frozen_credits_past_the_bound_are_refused() -> None:
-    book = a_book()
-    debt.freeze(book, MAX_CREDITS)
+def test_frozen_credits_above_the_limit_are_refused() -> None:
+    account = new_account()
+    debt.freeze(account, MAX_CREDITS)
     with pytest.raises(BalanceLimitReached):
-        debt.freeze(book, 1)
-    assert book.frozen == MAX_CREDITS
+        debt.freeze(account, 1)
+    assert account.frozen == MAX_CREDITS
