@@ -15,8 +15,8 @@ from app.topups.refunds import dispute_effects, refund_effects
 from app.topups.refunds.amounts import credits_for_amount, derive_top_up
 from app.topups.refunds.locked_top_up import LockedTopUp
 from app.topups.rules import TopUpRow, TopUpStatus
-from tests.ledger.rules.test_balance_changes import NOON, SOMEBODY, a_book, given_lot
-from tests.ledger.rules.test_holds import placed
+from tests.ledger.rules.test_balance_changes import CAUSE, NOON, add_grant, new_account
+from tests.ledger.rules.test_holds import place
 from tests.soak import sized
 from tests.topups.refund_fixtures import build_dispute, external_refund
 
@@ -30,7 +30,7 @@ class GivingBack(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.book = a_book()
+        self.book = new_account()
         self.holds: list[Hold] = []
         self.told_refunds = 0
         self.frozen_elsewhere = 0
@@ -62,11 +62,11 @@ class GivingBack(RuleBasedStateMachine):
 
     @rule(credits=AMOUNTS)
     def charge(self, credits: int) -> None:
-        self._tried(lambda: balance_changes.charge(self.book, credits, SOMEBODY))
+        self._tried(lambda: balance_changes.charge(self.book, credits, CAUSE))
 
     @rule(credits=AMOUNTS)
     def hold(self, credits: int) -> None:
-        hold = self._tried(lambda: placed(self.book, credits))
+        hold = self._tried(lambda: place(self.book, credits))
         if hold is not None:
             self.holds.append(hold)
 
@@ -75,12 +75,12 @@ class GivingBack(RuleBasedStateMachine):
     def close(self, pick: int, drawn: int) -> None:
         hold = self.holds.pop(-1 - pick % len(self.holds))
         if credits := min(drawn, hold.remaining):
-            holds.charge_hold(self.book, hold, credits, SOMEBODY)
+            holds.charge_hold(self.book, hold, credits, CAUSE)
         holds.close_hold(self.book, hold, HoldStatus.CAPTURED)
 
     @rule(credits=AMOUNTS, source=st.sampled_from(GrantSource))
     def grant(self, credits: int, source: GrantSource) -> None:
-        given_lot(self.book, credits, source=source)
+        add_grant(self.book, credits, source=source)
 
     @rule(credits=AMOUNTS | st.none())
     def refund(self, credits: int | None) -> None:

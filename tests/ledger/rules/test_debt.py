@@ -60,7 +60,8 @@ def test_other_grants_pay_a_new_debt_at_once() -> None:
     ("source", "pays_debt", "pays"),
     [
         (GrantSource.PURCHASED, None, True), (GrantSource.ADJUSTMENT, None, True),
-        (GrantSource.PROMOTIONAL, None, False), (GrantSource.PROMOTIONAL, True, True), (GrantSource.PURCHASED, False, False),
+        (GrantSource.PROMOTIONAL, None, False), (GrantSource.PROMOTIONAL, True, True),
+        (GrantSource.PURCHASED, False, False),
     ],
 )  # fmt: skip
 def test_a_new_grant_pays_debt_unless_it_is_promotional_or_the_operator_decides_otherwise(
