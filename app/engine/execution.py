@@ -8,7 +8,7 @@ execution itself, so it is not used.
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -343,10 +343,8 @@ class GraphQLEngine:
         """Start a subscription. Raises: OperationFailed."""
         started: AsyncGenerator[bytes, None] | list[dict[str, Any]] | None = None
         if self._cache is not None:
-            try:
+            with suppress(NotCompilable):  # counted; no resolver has run
                 started = await subscriptions.compiled_items(self._cache, operation, context, request.variables)
-            except NotCompilable:  # counted; no resolver has run
-                pass
         if started is None:
             executor = _EXECUTOR.build(
                 self.schema,

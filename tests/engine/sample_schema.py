@@ -1,41 +1,32 @@
-"""A small schema over the frame, with one of everything that the frame promises to handle."""
+"""A small schema with one example of everything that the engine supports, and engines for it."""
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NewType, cast
 
 import orjson
 import strawberry
 from strawberry.scalars import JSON
+from strawberry.types.info import Info
 
-from app.api.accounts.balance import open_latest_balances
-from app.api.context import AppState, Context, ResolverInfo
-from app.api.error_types import result_union, to_user_error
-from app.api.scalars import Credits
-from app.api.schema import build_schema
 from app.auth.authenticator import Authenticator
 from app.auth.caller import Caller, CallerKind, Scope
 from app.auth.development_keys import DevelopmentKeys
 from app.auth.jwks import StaticKeys
 from app.auth.service_key_cache import ServiceKeyCache
 from app.auth.tokens import TokenRequirements, TokenVerifier
-from app.db.group_commit import BatchedReads
-from app.engine import declare, global_ids
+from app.engine import declare, global_ids, scalars
 from app.engine.context import RequestContext
 from app.engine.execution import GraphQLEngine
 from app.engine.pagination import After, Connection, First, build_connection, check_first, decode_cursor, encode_cursor
 from app.engine.permissions import Permission
-from app.engine.scalars import Long
-from app.errors import BadRequest, InsufficientCredits, InvalidInput, TaskNotFound
-from app.ledger.queries import get_balances
-from app.ledger.rules.account_state import AccountBalance
-from app.live.change_feed import ChangeFeed
-from app.pricing.rate_card_cache import RateCardCache
+from app.engine.scalars import Long, integer_scalar
+from app.engine.schema import create_schema
+from app.errors import BadRequest
 from app.settings import Settings
-from app.tasks.charging import ChargeQueue
-from app.topups.sandbox.provider import Sandbox
 
 USER = Caller(kind=CallerKind.USER, actor="user:ada", owner_id="ada")
 SERVICE = Caller(kind=CallerKind.SERVICE, actor="service:executor", scopes=frozenset({Scope.CHARGE}))
@@ -43,20 +34,21 @@ READER = Caller(kind=CallerKind.SERVICE, actor="service:reports", scopes=frozens
 OPERATOR = Caller(kind=CallerKind.OPERATOR, actor="operator:olga", scopes=frozenset({Scope.ADMIN}))
 ACCOUNT = 7
 
-FIGURES = AccountBalance(
-    account_id=ACCOUNT, owner_id="ada", version=1, posted=100, held=0, frozen=0, owed=0, as_of=datetime.now(UTC)
-)
+Context = RequestContext[None]
+ResolverInfo = Info[Context, None]
+Credits = NewType("Credits", int)
+SCALARS = {**scalars.SCALARS, Credits: integer_scalar("Credits", "Whole credits.")}
 
 resolver_calls: list[str] = []
-"""The resolvers that ran, so that a test can see that one did not."""
+"""The resolvers that ran, in order."""
 
 
 @declare.type(description="A toy that can be fetched by its id.", needs=Permission.INHERITED)
 class Toy(global_ids.Node):
-    name: str = declare.value(description="What it is called.")
+    name: str = declare.value(description="Its name.")
     secret: str = declare.value(description="For operators only.", needs=Permission.OPERATOR)
 
-    @declare.field(description="The name, loud.")
+    @declare.field(description="The name in capitals.")
     async def loud(self, info: ResolverInfo) -> str:
         return await info.context.data_loader(load_loud).load(self.name)
 
@@ -75,23 +67,92 @@ def toy(name: str) -> Toy:
     return Toy(id=global_ids.encode_id("Toy", ACCOUNT, name), name=name, secret="hidden")
 
 
+@dataclass(eq=False)
+class InsufficientCredits(Exception):
+    required: int
+
+    def __str__(self) -> str:
+        return f"This needs {self.required} credits and 100 are available."
+
+
+class NegativeCost(Exception):
+    """Spending less than nothing."""
+
+
+class NotInUnion(Exception):
+    """A refusal that the union of the field does not contain."""
+
+
+@declare.interface(description="An expected refusal.", needs=Permission.INHERITED)
+class UserError:
+    message: str = declare.value(description="What is wrong.")
+
+
+@declare.type(description="More than the purse holds.", needs=Permission.INHERITED)
+class InsufficientCreditsError(UserError):
+    required: Credits = declare.value(description="Credits needed.")
+
+
+@declare.type(description="Less than nothing.", needs=Permission.INHERITED)
+class InvalidInputError(UserError):
+    path: str = declare.value(description="Which argument.")
+
+
+@declare.type(description="A refusal that is in no union.", needs=Permission.INHERITED)
+class NotInUnionError(UserError):
+    pass
+
+
+class ErrorHandler:
+    """Turns an exception into a member of the field's union; for Strawberry's `exception_handlers`."""
+
+    def __init__(self, exception_type: type[Exception], error_type: type[UserError]) -> None:
+        self.exception_type = exception_type
+        self.error_type = error_type
+
+    def handle(self, exception: Exception, **_: Any) -> UserError:
+        return to_user_error(exception)
+
+
+ERROR_HANDLERS = (
+    ErrorHandler(InsufficientCredits, InsufficientCreditsError),
+    ErrorHandler(NegativeCost, InvalidInputError),
+    ErrorHandler(NotInUnion, NotInUnionError),
+)
+REFUSALS = (InsufficientCredits, NegativeCost, NotInUnion)
+
+
+def to_user_error(refusal: Exception) -> UserError:
+    message = str(refusal)
+    if isinstance(refusal, InsufficientCredits):
+        return InsufficientCreditsError(message=message, required=Credits(refusal.required))
+    return (
+        InvalidInputError(message=message, path="cost")
+        if isinstance(refusal, NegativeCost)
+        else NotInUnionError(message=message)
+    )
+
+
 @declare.type(description="It worked.", needs=Permission.INHERITED)
 class SpendSuccess:
-    spent: Credits = declare.value(description="Credits that moved.")
+    spent: Credits = declare.value(description="Credits spent.")
 
 
-SpendResult = result_union("SpendResult", SpendSuccess, (InsufficientCredits, InvalidInput))
+SpendResult = Annotated[
+    SpendSuccess | InsufficientCreditsError | InvalidInputError,
+    strawberry.union("SpendResult", description="Spent, or why not."),
+]
 Name = Annotated[str, strawberry.argument(description="A name.")]
 Cost = Annotated[Credits, strawberry.argument(description="How much.")]
 
 
 @strawberry.type(description="Reads.")
 class Query(global_ids.NodeQueries):
-    @declare.query(needs=Permission.PUBLIC, description="Says hello.")
+    @declare.query(needs=Permission.PUBLIC, description="A greeting.")
     def hello(self, name: Name = "world") -> str:
         return f"hello {name}"
 
-    @declare.query(needs=Permission.AUTHENTICATED, description="Who asks.")
+    @declare.query(needs=Permission.AUTHENTICATED, description="The actor that calls.")
     async def me(self, info: ResolverInfo) -> str:
         resolver_calls.append("me")
         return info.context.caller.actor if info.context.caller else "nobody"
@@ -117,23 +178,23 @@ class Query(global_ids.NodeQueries):
             node_of=lambda number: toy(f"toy{number}"),
         )
 
-    @declare.query(needs=Permission.PUBLIC, description="Fails in a way nobody foresaw.")
+    @declare.query(needs=Permission.PUBLIC, description="Raises an unexpected exception.")
     def broken(self) -> str | None:
         raise ValueError("the password is hunter2")
 
-    @declare.query(needs=Permission.PUBLIC, description="Answers with something else than it says.")
+    @declare.query(needs=Permission.PUBLIC, description="Returns another type than it declares.")
     def mistaken(self) -> Toy | None:
         return cast(Toy, "hunter2")
 
-    @declare.query(needs=Permission.PUBLIC, description="Refuses without a union that could say so.")
+    @declare.query(needs=Permission.PUBLIC, description="Refuses, and has no union for it.")
     def unforeseen(self) -> str | None:
-        raise TaskNotFound(task_id="t1")
+        raise NotInUnion("t1")
 
-    @declare.query(needs=Permission.PUBLIC, description="Writes a number that its scalar does not hold.")
+    @declare.query(needs=Permission.PUBLIC, description="Returns a number beyond the bounds of its scalar.")
     def overflown(self) -> Credits | None:
         return Credits(2**53)
 
-    @declare.query(needs=Permission.PUBLIC, description="Writes a number that GraphQL's own Int does not hold.")
+    @declare.query(needs=Permission.PUBLIC, description="Returns a number beyond the bounds of Int.")
     def too_wide(self) -> int | None:
         return 2**40
 
@@ -142,61 +203,55 @@ class Query(global_ids.NodeQueries):
         await asyncio.sleep(3600)
         return "done"
 
-    @declare.query(needs=Permission.PUBLIC, description="Credits and back.")
+    @declare.query(needs=Permission.PUBLIC, description="Returns its argument.")
     def credits(self, value: Cost) -> Credits:
         return value
 
-    @declare.query(needs=Permission.PUBLIC, description="A long and back.")
+    @declare.query(needs=Permission.PUBLIC, description="Returns its argument.")
     def long(self, value: Annotated[Long, strawberry.argument(description="A number.")]) -> Long:
         return value
 
-    @declare.query(needs=Permission.PUBLIC, description="An instant and back.")
+    @declare.query(needs=Permission.PUBLIC, description="Returns its argument.")
     def instant(self, at: Annotated[datetime, strawberry.argument(description="An instant.")]) -> datetime:
         return at
 
-    @declare.query(needs=Permission.PUBLIC, description="JSON and back.")
+    @declare.query(needs=Permission.PUBLIC, description="Returns its argument.")
     def json(self, value: Annotated[JSON, strawberry.argument(description="Anything.")]) -> JSON | None:
         return value
 
 
 @strawberry.type(description="Writes.")
 class Mutation:
-    @declare.mutation(needs=Permission.SERVICE, description="Spends of a purse of 100.", graphql_type=SpendResult)
-    async def spend(self, cost: Cost) -> SpendSuccess:
+    @declare.mutation(needs=Permission.SERVICE, description="Spends from a purse of 100.")
+    async def spend(self, cost: Cost) -> SpendResult:
         resolver_calls.append("spend")
-        return SpendSuccess(spent=spent(cost))
+        return SpendSuccess(spent=spend(cost))
 
-    @declare.mutation(
-        needs=Permission.SERVICE,
-        description="Spends again and again, each with its own result.",
-        graphql_type=list[SpendResult],  # type: ignore[valid-type]  # made at run time
-    )
+    @declare.mutation(needs=Permission.SERVICE, description="Spends several times, each with its own result.")
     async def spend_all(
-        self,
-        info: ResolverInfo,
-        costs: Annotated[list[Credits], strawberry.argument(description="How much, each time.")],
-    ) -> list[Any]:
-        return [settled(cost, info) for cost in costs]
+        self, costs: Annotated[list[Credits], strawberry.argument(description="How much, each time.")]
+    ) -> list[SpendResult]:
+        return [spend_or_refuse(cost) for cost in costs]
 
 
-def spent(cost: int) -> Credits:
+def spend(cost: int) -> Credits:
     if cost < 0:
-        raise InvalidInput.at("cost", "must not be negative")
+        raise NegativeCost("cost must not be negative")
     if cost > 100:
-        raise InsufficientCredits(required_credits=cost, available_credits=100, balance=FIGURES)
+        raise InsufficientCredits(required=cost)
     if cost == 13:
-        raise TaskNotFound(task_id="unlucky")
+        raise NotInUnion("unlucky")
     return Credits(cost)
 
 
-def settled(cost: int, info: ResolverInfo) -> Any:
+def spend_or_refuse(cost: int) -> Any:
     try:
-        return SpendSuccess(spent=spent(cost))
-    except (InvalidInput, InsufficientCredits, TaskNotFound) as refusal:
-        return to_user_error(refusal, info.context)
+        return SpendSuccess(spent=spend(cost))
+    except REFUSALS as refusal:
+        return to_user_error(refusal)
 
 
-@strawberry.type(description="Follows.")
+@strawberry.type(description="Subscribes.")
 class Subscription:
     @declare.subscription(needs=Permission.AUTHENTICATED, description="Counts, then ends.")
     async def count(
@@ -210,14 +265,14 @@ class Subscription:
         yield toy("bear")
         yield toy("bear")
 
-    @declare.subscription(needs=Permission.PUBLIC, description="One item, then a fault or a refusal.")
+    @declare.subscription(needs=Permission.PUBLIC, description="One item, then an exception.")
     async def breaking(
-        self, politely: Annotated[bool, strawberry.argument(description="Whether it says why.")] = False
+        self, politely: Annotated[bool, strawberry.argument(description="Whether it is an expected one.")] = False
     ) -> AsyncGenerator[int, None]:
         yield 1
         raise BadRequest("sinceVersion lies ahead") if politely else ValueError("the password is hunter2")
 
-    @declare.subscription(needs=Permission.PUBLIC, description="Sends nothing and never ends by itself.")
+    @declare.subscription(needs=Permission.PUBLIC, description="Sends nothing and does not end by itself.")
     async def forever(self) -> AsyncGenerator[int, None]:
         resolver_calls.append("begun")
         try:
@@ -227,20 +282,13 @@ class Subscription:
             resolver_calls.append("ended")
 
 
-schema = build_schema(query=Query, mutation=Mutation, subscription=Subscription)
+schema = create_schema(
+    query=Query, mutation=Mutation, subscription=Subscription, scalars=SCALARS, exception_handlers=ERROR_HANDLERS
+)
 engine = GraphQLEngine(schema._schema, introspection=True, compile_operations=True)
 production_engine = GraphQLEngine(schema._schema, introspection=False, compile_operations=True)
-change_feed = ChangeFeed(sweep_seconds=5, conflate_seconds=0)
-rate_cards = RateCardCache()
-state = AppState(
-    settings=Settings(),
-    change_feed=change_feed,
-    rate_cards=rate_cards,
-    charge_queue=ChargeQueue(rate_cards, lanes=1, batch_limit=10, queue_limit=10),
-    balance_reader=BatchedReads(get_balances, batch_limit=10),
-    latest_balances=open_latest_balances(change_feed, low_balance_threshold=0),
-    payment_provider=Sandbox.open(Settings()),
-)
+state = None
+"""The engine passes the state of the application on to resolvers; those of this schema need none."""
 keys = DevelopmentKeys.generate()
 settings = Settings()
 authenticator = Authenticator(
@@ -254,15 +302,15 @@ def token(name: str = "ada", *, seconds: float = 3600, operator: bool = False) -
 
 
 async def decode_items(items: AsyncGenerator[bytes, None]) -> AsyncGenerator[Any, None]:
-    """The payloads of a stream, out of their JSON."""
+    """The items of a stream, decoded from JSON."""
     async with aclosing(items):
         async for item in items:
             yield orjson.loads(item)
 
 
-def context(viewer: Caller | None = None) -> Context:
+def context(caller: Caller | None = None) -> Context:
     resolver_calls.clear()
-    return RequestContext(viewer, state)
+    return RequestContext(caller, state)
 
 
 def utc(year: int, month: int, day: int) -> datetime:

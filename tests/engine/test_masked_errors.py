@@ -1,4 +1,4 @@
-"""A fault in each kind of resolver, over each transport: a reference, and never SQL, a path, a host or a stack."""
+"""Faults in each kind of resolver over each transport: clients receive a reference and no SQL, path, host or stack."""
 
 from collections.abc import AsyncGenerator
 from typing import Any, cast
@@ -7,12 +7,12 @@ import asyncpg
 import pytest
 import strawberry
 
-from app.api.context import ResolverInfo
-from app.api.scalars import Credits
-from app.api.schema import build_schema
 from app.engine import declare
 from app.engine.execution import GraphQLEngine
 from app.engine.permissions import Permission
+from app.engine.scalars import SCALARS, Long
+from app.engine.schema import create_schema
+from tests.engine.sample_schema import ResolverInfo
 from tests.engine.transports.all_transports import TRANSPORTS, Ask
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +22,7 @@ WORDS = "SELECT * FROM credit_grant at /srv/app/rows.py of db.internal:5432, pas
 
 
 def fault() -> Exception:
-    """What a database says, and what caused it."""
+    """A database error and its cause."""
     found: Exception = asyncpg.UndefinedTableError(WORDS)
     found.__cause__ = ConnectionAbortedError(WORDS)
     return found
@@ -40,34 +40,34 @@ async def load_each(names: list[str]) -> list[str | BaseException]:
 class Thing:
     name: str = declare.value(description="Its name.")
 
-    @declare.field(description="Faults at once.")
+    @declare.field(description="Raises at once.")
     def sync(self) -> str:
         raise fault()
 
-    @declare.field(description="Faults after a while.")
+    @declare.field(description="Raises when awaited.")
     async def late(self) -> str:
         raise fault()
 
-    @declare.field(description="Faults where a list is loaded.")
+    @declare.field(description="Raises in its data loader.")
     async def loaded(self, info: ResolverInfo) -> str:
         return await info.context.data_loader(load).load(self.name)
 
-    @declare.field(description="Faults for one row of a list.")
+    @declare.field(description="Its data loader returns an exception.")
     async def row(self, info: ResolverInfo) -> str:
         return await info.context.data_loader(load_each).load(self.name)
 
-    @declare.field(description="A number that its type does not hold.")
-    def number(self) -> Credits:
-        return cast(Credits, WORDS)
+    @declare.field(description="Returns no number.")
+    def number(self) -> Long:
+        return cast(Long, WORDS)
 
 
 @strawberry.type(description="Reads.")
 class Query:
-    @declare.query(needs=Permission.PUBLIC, description="Faults at once.")
+    @declare.query(needs=Permission.PUBLIC, description="Raises at once.")
     def sync(self) -> str:
         raise fault()
 
-    @declare.query(needs=Permission.PUBLIC, description="Faults after a while.")
+    @declare.query(needs=Permission.PUBLIC, description="Raises when awaited.")
     async def late(self) -> str | None:
         raise fault()
 
@@ -79,44 +79,44 @@ class Query:
     async def things(self) -> list[Thing]:
         return [Thing(name="a"), Thing(name="b")]
 
-    @declare.query(needs=Permission.PUBLIC, description="No thing at all.")
+    @declare.query(needs=Permission.PUBLIC, description="Returns no object.")
     def mistaken(self) -> Thing:
         return cast(Thing, WORDS)
 
-    @declare.query(needs=Permission.PUBLIC, description="No list at all.")
+    @declare.query(needs=Permission.PUBLIC, description="Returns no list.")
     def listless(self) -> list[Thing]:
         return cast(list[Thing], 5)
 
-    @declare.query(needs=Permission.PUBLIC, description="Null where there may be none.")
+    @declare.query(needs=Permission.PUBLIC, description="Returns null for a non-null field.")
     def missing(self) -> str:
         return cast(str, None)
 
 
 @strawberry.type(description="Writes.")
 class Mutation:
-    @declare.mutation(needs=Permission.PUBLIC, description="Faults.")
+    @declare.mutation(needs=Permission.PUBLIC, description="Raises.")
     async def change(self) -> str:
         raise fault()
 
-    @declare.mutation(needs=Permission.PUBLIC, description="Faults, taking its input plainly.", input_as_dict=True)
+    @declare.mutation(needs=Permission.PUBLIC, description="Raises, with `input_as_dict`.", input_as_dict=True)
     async def plain(self, info: ResolverInfo) -> str:
         raise fault()
 
 
-@strawberry.type(description="Follows.")
+@strawberry.type(description="Subscribes.")
 class Subscription:
-    @declare.subscription(needs=Permission.PUBLIC, description="Faults before its first item.")
+    @declare.subscription(needs=Permission.PUBLIC, description="Raises before its first event.")
     async def stillborn(self) -> AsyncGenerator[str, None]:
         raise fault()
         yield "never"
 
-    @declare.subscription(needs=Permission.PUBLIC, description="Its item faults.")
+    @declare.subscription(needs=Permission.PUBLIC, description="The fields of its item raise.")
     async def items(self) -> AsyncGenerator[Thing, None]:
         yield Thing(name="a")
 
 
 EXECUTION = GraphQLEngine(
-    build_schema(query=Query, mutation=Mutation, subscription=Subscription)._schema,
+    create_schema(query=Query, mutation=Mutation, subscription=Subscription, scalars=SCALARS)._schema,
     introspection=True,
     compile_operations=True,
 )
@@ -137,20 +137,20 @@ STREAMS = ["subscription { stillborn }", *(f"subscription {{ items {{ {field} }}
 
 
 def check(outcome: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Only references are told, and each stands in the log with its fault."""
+    """Only references are sent, and each is logged with its exception."""
     assert outcome.codes == {"INTERNAL"}
     for error in outcome.errors:
         reference = error["extensions"]["reference"]
         assert error["message"] == f"Something went wrong on our side. Quote reference {reference}."
         assert error.keys() <= {"message", "extensions", "locations", "path"}
         assert any(reference in record.getMessage() and record.exc_info for record in caplog.records)
-    told = str(outcome)
-    assert [secret for secret in SECRETS if secret in told] == []
+    sent = str(outcome)
+    assert [secret for secret in SECRETS if secret in sent] == []
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("query", OPERATIONS)
-async def test_a_fault_is_told_by_a_reference_only(
+async def test_a_fault_is_reported_by_a_reference_only(
     query: str, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     ask: Ask = TRANSPORTS[transport]
@@ -159,7 +159,7 @@ async def test_a_fault_is_told_by_a_reference_only(
 
 @pytest.mark.parametrize("transport", [name for name in TRANSPORTS if name != "http"])
 @pytest.mark.parametrize("query", STREAMS)
-async def test_a_fault_of_a_subscription_is_told_by_a_reference_only(
+async def test_a_fault_in_a_subscription_is_reported_by_a_reference_only(
     query: str, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     check(await TRANSPORTS[transport](EXECUTION, query), caplog)

@@ -13,17 +13,26 @@ import strawberry
 from graphql import GraphQLError
 from strawberry.scalars import JSON
 
-from app.api.context import Context, ResolverInfo
-from app.api.error_types import UserError, result_union, to_user_error
-from app.api.scalars import Credits
-from app.api.schema import build_schema
 from app.engine import declare, global_ids
 from app.engine.pagination import After, Connection, First, build_connection
 from app.engine.permissions import Permission
 from app.engine.scalars import Long
-from app.engine.schema import describe_enum
-from app.errors import BadRequest, InsufficientCredits, InvalidInput, TaskNotFound
-from tests.engine.sample_schema import FIGURES
+from app.engine.schema import create_schema, describe_enum
+from app.errors import BadRequest
+from tests.engine.sample_schema import (
+    ERROR_HANDLERS,
+    REFUSALS,
+    SCALARS,
+    Credits,
+    InsufficientCredits,
+    InsufficientCreditsError,
+    InvalidInputError,
+    NegativeCost,
+    NotInUnion,
+    ResolverInfo,
+    UserError,
+    to_user_error,
+)
 
 resolver_calls: list[str] = []
 
@@ -292,17 +301,19 @@ class Fed:
         return cat(self.meals)
 
 
-FeedResult = result_union("FeedResult", Fed, (InsufficientCredits, InvalidInput))
+FeedResult = Annotated[
+    Fed | InsufficientCreditsError | InvalidInputError, strawberry.union("FeedResult", description="Fed, or why not.")
+]
 
 
 def fed(meals: int) -> Fed:
     resolver_calls.append(f"feed {meals}")
     if meals < 0:
-        raise InvalidInput.at("meals", "must not be negative")
+        raise NegativeCost("meals must not be negative")
     if meals > 100:
-        raise InsufficientCredits(required_credits=meals, available_credits=100, balance=FIGURES)
+        raise InsufficientCredits(required=meals)
     if meals == 13:
-        raise TaskNotFound(task_id="unlucky")
+        raise NotInUnion("unlucky")
     if meals == 14:
         raise ValueError("choked")
     return Fed(meals=meals, spent=Credits(meals))
@@ -403,8 +414,8 @@ class Query:
     def refusal(self, info: ResolverInfo, meals: Meals = 101) -> UserError | None:
         try:
             fed(meals)
-        except (InvalidInput, InsufficientCredits, TaskNotFound) as refusal:
-            return to_user_error(refusal, info.context)
+        except REFUSALS as refusal:
+            return to_user_error(refusal)
         return None
 
     @declare.query(needs=Permission.PUBLIC, description="A thing by its id.")
@@ -414,34 +425,30 @@ class Query:
 
 @strawberry.type(description="Writes.")
 class Mutation:
-    @declare.mutation(needs=Permission.SERVICE, description="Feeds, later.", graphql_type=FeedResult)
-    async def feed(self, meals: Meals, turns: Annotated[int, argument()] = 0) -> Any:
+    @declare.mutation(needs=Permission.SERVICE, description="Feeds, later.")
+    async def feed(self, meals: Meals, turns: Annotated[int, argument()] = 0) -> FeedResult:
         await Delayed(None, min(abs(turns), 5))
         return fed(meals)
 
-    @declare.mutation(needs=Permission.PUBLIC, description="Feeds at once.", graphql_type=FeedResult)
-    def feed_now(self, meals: Meals) -> Any:
+    @declare.mutation(needs=Permission.PUBLIC, description="Feeds at once.")
+    def feed_now(self, meals: Meals) -> FeedResult:
         return fed(meals)
 
-    @declare.mutation(
-        needs=Permission.PUBLIC, description="Feeds at once, by way of something that waits.", graphql_type=FeedResult
-    )
-    def feed_through(self, meals: Meals) -> Any:
+    @declare.mutation(needs=Permission.PUBLIC, description="Feeds at once, by way of something that waits.")
+    def feed_through(self, meals: Meals) -> FeedResult:
         async def through() -> Fed:
             return fed(meals)
 
         return untyped(through())
 
-    @declare.mutation(
-        needs=Permission.SERVICE, description="As it arrived.", input_as_dict=True, graphql_type=FeedResult
-    )
-    async def feed_plainly(self, info: ResolverInfo, wish: Annotated[Wish, argument()]) -> Any:
+    @declare.mutation(needs=Permission.SERVICE, description="As it arrived.", input_as_dict=True)
+    async def feed_plainly(self, info: ResolverInfo, wish: Annotated[Wish, argument()]) -> FeedResult:
         resolver_calls.append(f"plainly {wish}")
         return untyped(fed(cast(Any, wish)["limit"] or 0))
 
-    @declare.mutation(needs=Permission.PUBLIC, description="Feeds many.", graphql_type=list[FeedResult])
-    async def feed_all(self, info: ResolverInfo, meals: Annotated[list[int], argument()]) -> list[Any]:
-        return [_settled(one, info.context) for one in meals]
+    @declare.mutation(needs=Permission.PUBLIC, description="Feeds many.")
+    async def feed_all(self, info: ResolverInfo, meals: Annotated[list[int], argument()]) -> list[FeedResult]:
+        return [_feed_or_refuse(one) for one in meals]
 
     @declare.mutation(needs=Permission.PUBLIC, description="Notes that it ran; fails for some.")
     def note(self, text: Annotated[str, argument()]) -> int | None:
@@ -449,11 +456,11 @@ class Mutation:
         return len(text) if "x" not in text else 2**40
 
 
-def _settled(meals: int, context: Context) -> Any:
+def _feed_or_refuse(meals: int) -> Any:
     try:
         return fed(meals)
-    except (InvalidInput, InsufficientCredits, TaskNotFound) as refusal:
-        return to_user_error(refusal, context)
+    except REFUSALS as refusal:
+        return to_user_error(refusal)
 
 
 @strawberry.type(description="Follows.")
@@ -476,4 +483,6 @@ class Subscription:
         raise ValueError("it sank")
 
 
-schema = build_schema(query=Query, mutation=Mutation, subscription=Subscription)
+schema = create_schema(
+    query=Query, mutation=Mutation, subscription=Subscription, scalars=SCALARS, exception_handlers=ERROR_HANDLERS
+)

@@ -1,4 +1,4 @@
-"""Every limit at its bound and one beyond it, over every transport."""
+"""Every limit over every transport: a request at the limit is served, one beyond it is refused."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -34,10 +34,10 @@ from tests.engine.transports.websocket_client import Client
 
 pytestmark = pytest.mark.anyio
 
-PRODUCT = build_schema()._schema
+API_SCHEMA = build_schema()._schema
 CHARGE = 'mutation { charge(input: {taskId: "", blockRunId: "r", block: "b"}) { __typename } }'
 SERVICE = Caller(kind=CallerKind.SERVICE, actor="service:executor", scopes=frozenset({Scope.CHARGE}))
-OTHERS = {
+NO_LIMITS = {
     "rate_per_user": 0, "rate_per_address": 0, "rate_per_service": 0, "operations_per_user": 50, "subscriptions_per_user": 50,
 }  # fmt: skip
 
@@ -50,7 +50,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
 def limited(*, schema: Any = sample_schema.schema._schema, **chosen: Any) -> GraphQLEngine:
     """An edge with these limits and no others."""
     return GraphQLEngine(
-        schema, introspection=True, compile_operations=True, rate_limiter=RateLimiter(Settings(**(OTHERS | chosen)))
+        schema, introspection=True, compile_operations=True, rate_limiter=RateLimiter(Settings(**(NO_LIMITS | chosen)))
     )
 
 
@@ -399,7 +399,7 @@ async def asked(execution: GraphQLEngine, query: str, viewer: Caller | None) -> 
 
 
 async def test_a_services_charges_are_never_counted_and_all_else_is() -> None:
-    execution = limited(schema=PRODUCT, rate_per_service=1, rate_per_user=1)
+    execution = limited(schema=API_SCHEMA, rate_per_service=1, rate_per_user=1)
     codes = [await asked(execution, CHARGE, SERVICE) for _ in range(20)]
     assert set(codes) == {"BAD_USER_INPUT"}  # the charge itself was looked at, each time
     aliased = "mutation { a: " + CHARGE[11:-2] + " b: " + CHARGE[11:]
@@ -412,7 +412,7 @@ async def test_a_services_charges_are_never_counted_and_all_else_is() -> None:
 
 
 async def test_who_may_not_charge_gains_nothing_by_asking_to() -> None:
-    execution = limited(schema=PRODUCT, rate_per_user=1)
+    execution = limited(schema=API_SCHEMA, rate_per_user=1)
     codes = [await asked(execution, CHARGE, sample_schema.USER) for _ in range(6)]
     assert codes == ["FORBIDDEN"] * 5 + ["RATE_LIMITED"]
 
