@@ -112,8 +112,8 @@ class GraphQLEngine:
         rate_limiter: RateLimiter | None = None,
         request_log: RequestLog | None = None,
     ) -> None:
-        """`compile_operations`: changes no response. `unlimited_mutations`: the fields that rate limits do not count for
-        services and operators. Without a `rate_limiter` there is no limit, without a `request_log` no log line.
+        """`compile_operations`: changes no response. `unlimited_mutations`: the fields that rate limits do not count
+        for services and operators. Without a `rate_limiter` there is no limit, without a `request_log` no log line.
 
         Raises: Misconfigured: a persisted document is not valid.
         """
@@ -173,7 +173,7 @@ class GraphQLEngine:
     async def stream(
         self, request: GraphQLRequest, context: RequestContext[Any], prepared: Prepared | None = None
     ) -> AsyncGenerator[bytes, None]:
-        """The items of a subscription, or the only response to a query or mutation, as JSON. Raises: OperationFailed."""
+        """The items of a subscription, or the response to a query or mutation, as JSON. Raises: OperationFailed."""
         operation, errors, is_logged_elsewhere = None, None, False
         try:
             operation = _or_raise(prepared) if prepared is not None else self._prepare_limited(request, context)

@@ -61,7 +61,7 @@ _FETCHERS: Final[dict[str, tuple[tuple[type, ...], FetchNode]]] = {}
 
 
 def node_fetcher(node_type: str, *part_types: type) -> Callable[[FetchT], FetchT]:
-    """Register `async def fetch(context, *parts)`, which returns the node, or None: not found, or not for this caller."""
+    """Register `async def fetch(context, *parts)`. It returns the node; None: not found, or not for this caller."""
 
     def register(fetch: FetchT) -> FetchT:
         if node_type in _FETCHERS:

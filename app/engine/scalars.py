@@ -30,7 +30,7 @@ from strawberry.types.scalar import ScalarDefinition, scalar
 MAX_INTEGER: Final = 2**53 - 1
 """Larger integers lose digits in JavaScript."""
 MAX_LITERAL_DIGITS: Final = 20
-"""The digits and sign of a 64-bit integer. A longer literal is refused before Python converts it, which is quadratic."""
+"""Of a 64-bit integer with its sign. A longer literal is refused before Python converts it, which is quadratic."""
 MAX_JSON_DEPTH: Final = 8
 MAX_JSON_BYTES: Final = 8 * 1024
 _INTEGERS_64_BIT: Final = range(-(2**63), 2**64)

@@ -40,8 +40,8 @@ def create_schema(
 ) -> strawberry.Schema:
     """The schema of these root types. Raises: IncompleteSchema.
 
-    `types`: implementations of interfaces that no field returns. `exception_handlers`: Strawberry's; they turn exceptions
-    of resolvers into members of the field's union.
+    `types`: implementations of interfaces that no field returns. `exception_handlers`: Strawberry's; they turn
+    exceptions of resolvers into members of the field's union.
     """
     schema = strawberry.Schema(
         query=query,

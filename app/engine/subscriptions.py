@@ -75,7 +75,7 @@ def format_source_error(fault: Exception, context: RequestContext[Any]) -> Error
 
 
 async def retry_until_available(read: Callable[[], Awaitable[T]]) -> T:
-    """Read for a subscription; while the database cannot be reached, retry, so that its restart ends no subscription."""
+    """Read for a subscription, and retry while the database cannot be reached: its restart ends no subscription."""
     while True:
         try:
             return await read()

@@ -1,4 +1,4 @@
-"""The product's schema over real rows: its own operations all have plans, generated ones are answered alike."""
+"""The API's schema over real rows: all operations of this project are compiled, generated ones have equal responses."""
 
 import ast
 import re
@@ -36,7 +36,7 @@ SCHEMA = EXECUTION.schema
 CHECKOUT = Path(__file__).parents[2]
 QUERIES = 300
 MUTATIONS = 150
-VIEWERS = [ALICE, ALICE, SERVICE, SERVICE, OPERATOR, BOB, READER, None]
+CALLERS = [ALICE, ALICE, SERVICE, SERVICE, OPERATOR, BOB, READER, None]
 IDS = """
 query ($taskId: ID!) {
   account { id balance { id }
@@ -46,11 +46,11 @@ query ($taskId: ID!) {
 }
 """
 READ_NOW = re.compile(rb'"asOf\d*":"[^"]+"')
-"""The database's clock at the reading, which differs between two readings."""
+"""The time of reading, which differs between two executions."""
 
 
-def own_documents() -> Iterator[str]:
-    """Every text in the simulation, the tests, the bench and the README that is a document of our schema."""
+def project_documents() -> Iterator[str]:
+    """All strings in examples, app, tests, bench and README that may be documents."""
     for operation in vars(documents).values():
         if isinstance(operation, documents.Operation):
             yield operation.document
@@ -65,7 +65,7 @@ def own_documents() -> Iterator[str]:
 
 
 def operations(text: str) -> list[tuple[Any, OperationDefinitionNode]]:
-    """The operations of a document of our schema; none, if it is no such document."""
+    """The operations of a document; none, if it is not valid for the API's schema."""
     try:
         document = parse(text)
     except GraphQLError:
@@ -75,31 +75,31 @@ def operations(text: str) -> list[tuple[Any, OperationDefinitionNode]]:
     return [(document, node) for node in document.definitions if isinstance(node, OperationDefinitionNode)]
 
 
-def test_every_operation_of_the_product_has_a_plan(report: Report) -> None:
-    compiled, without = 0, []
-    for text in dict.fromkeys(own_documents()):
+def test_every_operation_of_this_project_is_compiled(report: Report) -> None:
+    compiled, others = 0, []
+    for text in dict.fromkeys(project_documents()):
         for document, operation in operations(text):
             try:
                 CompiledOperation(SCHEMA, document, operation, hide_suggestions=False)
                 compiled += 1
             except NotCompilable as reason:
-                without.append((str(reason), text))
+                others.append((str(reason), text))
 
-    report(f"The product's own operations: {compiled} compiled, {len(without)} not.")
+    report(f"Operations of this project: {compiled} compiled, {len(others)} not.")
     assert compiled >= 80
-    assert without == [("introspection", text) for _, text in without]
-    assert len(without) <= 3  # tests ask for the schema itself
+    assert others == [("introspection", text) for _, text in others]
+    assert len(others) <= 3  # tests of introspection
 
 
 @pytest.fixture
-async def twins(api: Api) -> AsyncIterator[ExecutionComparison]:
+async def comparison(api: Api) -> AsyncIterator[ExecutionComparison]:
     with fault_log_disabled():
         yield ExecutionComparison(SCHEMA, hidden=READ_NOW)
 
 
 @pytest.fixture
 async def pools(api: Api, rate_cards: RateCardCache) -> dict[str, list[Any]]:
-    """Accounts, grants, block runs, tasks that run, have ended and have stopped; and the ids they are asked for by."""
+    """Create accounts, grants, block runs, and running, ended and stopped tasks. Returns: arguments for documents."""
     await grant_credits("alice", 300)
     await grant_credits("bob", 5)
     found = [await start_task("alice", agent_id=f"agent-{place % 2}") for place in range(4)]
@@ -146,38 +146,36 @@ async def pools(api: Api, rate_cards: RateCardCache) -> dict[str, list[Any]]:
     }  # fmt: skip
 
 
-def request(seed: int, keyword: str, pools: dict[str, list[Any]]) -> tuple[GraphQLRequest, Caller | None]:
-    chance = Random(seed)  # noqa: S311  what was written once is written again
-    kind = SCHEMA.query_type if keyword == "query" else SCHEMA.mutation_type
-    assert kind is not None
-    # Most mutations are for services and operators, who may nearly all of them.
-    viewers = VIEWERS if keyword == "query" else [*VIEWERS, OPERATOR, OPERATOR]
-    return DocumentGenerator(chance, SCHEMA, pools, error_probability=0.005).request(kind, keyword), chance.choice(
-        viewers
-    )
+def generate_request(seed: int, keyword: str, pools: dict[str, list[Any]]) -> tuple[GraphQLRequest, Caller | None]:
+    random = Random(seed)  # noqa: S311  reproducible, not secret
+    root_type = SCHEMA.query_type if keyword == "query" else SCHEMA.mutation_type
+    assert root_type is not None
+    callers = CALLERS if keyword == "query" else [*CALLERS, OPERATOR, OPERATOR]  # operators may call most mutations
+    generator = DocumentGenerator(random, SCHEMA, pools, error_probability=0.005)
+    return generator.request(root_type, keyword), random.choice(callers)
 
 
-async def test_generated_queries_over_real_rows_are_answered_alike(
-    api: Api, twins: ExecutionComparison, pools: dict[str, list[Any]], report: Report
+async def test_generated_queries_over_real_rows_have_equal_responses(
+    api: Api, comparison: ExecutionComparison, pools: dict[str, list[Any]], report: Report
 ) -> None:
     for seed in range(QUERIES):
-        asked, viewer = request(seed, "query", pools)
-        await twins.compare(asked, viewer, api.house)
+        generated, caller = generate_request(seed, "query", pools)
+        await comparison.compare(generated, caller, api.house)
 
-    report(f"Queries over real rows: {twins.figures}")
-    assert twins.figures.share >= 0.95
-    assert twins.figures.valid - twins.figures.with_errors >= QUERIES // 4
+    report(f"Queries over real rows: {comparison.counts}")
+    assert comparison.counts.compiled_share >= 0.95
+    assert comparison.counts.valid - comparison.counts.with_errors >= QUERIES // 4
 
 
-async def test_generated_mutations_are_answered_alike_once_they_have_been_carried_out(
-    api: Api, twins: ExecutionComparison, pools: dict[str, list[Any]], report: Report
+async def test_generated_mutations_on_real_rows_have_equal_responses(
+    api: Api, comparison: ExecutionComparison, pools: dict[str, list[Any]], report: Report
 ) -> None:
-    """Carried out once before, so that both executors meet the same rows: a replay, or the same refusal."""
+    """Each is executed once before, so that both executions find the same rows: a replay, or the same refusal."""
     for seed in range(MUTATIONS):
-        asked, viewer = request(seed, "mutation", pools)
-        await twins.interpreted.execute(asked, RequestContext(viewer, api.house))
-        await twins.compare(asked, viewer, api.house)
+        generated, caller = generate_request(seed, "mutation", pools)
+        await comparison.interpreted.execute(generated, RequestContext(caller, api.house))
+        await comparison.compare(generated, caller, api.house)
 
-    report(f"Mutations on real rows: {twins.figures}")
-    assert twins.figures.share >= 0.95
-    assert twins.figures.valid - twins.figures.with_errors >= MUTATIONS // 4
+    report(f"Mutations on real rows: {comparison.counts}")
+    assert comparison.counts.compiled_share >= 0.95
+    assert comparison.counts.valid - comparison.counts.with_errors >= MUTATIONS // 4

@@ -1,4 +1,4 @@
-"""One state of a balance is encoded once for all who ask the same of it, and for nobody else."""
+"""A state of a balance is encoded once for all subscribers with the same operation."""
 
 import asyncio
 from contextlib import AsyncExitStack, aclosing
@@ -13,42 +13,42 @@ from tests.factories import grant_credits
 
 pytestmark = pytest.mark.anyio
 
-PLAIN = "subscription { balance { __typename id accountId available posted held frozen owed version status asOf } }"
+COPY = "subscription { balance { __typename id accountId available posted held frozen owed version status asOf } }"
 
 
 async def first_items(api: Api, *queries: str) -> list[bytes]:
-    """The first item of each of these, all of alice's balance, begun at once."""
-    execution = GraphQLEngine(EXECUTION.schema, introspection=True, compile_operations=True)
+    """The first item of each of these subscriptions to alice's balance, started at once."""
+    engine = GraphQLEngine(EXECUTION.schema, introspection=True, compile_operations=True)
     async with AsyncExitStack() as stack:
         streams = [
             await stack.enter_async_context(
-                aclosing(execution.stream(GraphQLRequest(query), RequestContext(ALICE, api.house)))
+                aclosing(engine.stream(GraphQLRequest(query), RequestContext(ALICE, api.house)))
             )
             for query in queries
         ]
         async with asyncio.timeout(2):
             items = list(await asyncio.gather(*(anext(stream) for stream in streams)))
-    assert execution.execution_counts.compiled == len(queries)
-    assert not execution.execution_counts.interpreted
+    assert engine.execution_counts.compiled == len(queries)
+    assert not engine.execution_counts.interpreted
     return items
 
 
-async def ordinary_item(api: Api, query: str) -> bytes:
-    execution = GraphQLEngine(EXECUTION.schema, introspection=True)
-    async with aclosing(execution.stream(GraphQLRequest(query), RequestContext(ALICE, api.house))) as stream:
+async def interpreted_item(api: Api, query: str) -> bytes:
+    engine = GraphQLEngine(EXECUTION.schema, introspection=True)
+    async with aclosing(engine.stream(GraphQLRequest(query), RequestContext(ALICE, api.house))) as stream:
         return await anext(stream)
 
 
-async def test_who_asks_the_same_of_one_state_is_sent_the_very_same_bytes(api: Api) -> None:
+async def test_subscribers_with_the_same_operation_receive_the_same_bytes(api: Api) -> None:
     await grant_credits("alice", 60)
-    one, other = await first_items(api, PLAIN, PLAIN)
+    one, other = await first_items(api, COPY, COPY)
     assert one is other
-    assert orjson.loads(one)["data"]["balance"] | {"asOf": ""} == orjson.loads(await ordinary_item(api, PLAIN))["data"][
-        "balance"
-    ] | {"asOf": ""}
+    assert orjson.loads(one)["data"]["balance"] | {"asOf": ""} == orjson.loads(await interpreted_item(api, COPY))[
+        "data"
+    ]["balance"] | {"asOf": ""}
 
 
-async def test_who_asks_otherwise_is_answered_otherwise(api: Api) -> None:
+async def test_subscribers_with_other_operations_receive_other_items(api: Api) -> None:
     await grant_credits("alice", 60)
     items = await first_items(
         api,
@@ -64,19 +64,19 @@ async def test_who_asks_otherwise_is_answered_otherwise(api: Api) -> None:
 
 
 @pytest.mark.parametrize("more", ["nextExpiry { credits }", "autoTopUp"])
-async def test_what_is_read_for_each_is_not_shared(api: Api, more: str) -> None:
+async def test_an_item_with_resolved_fields_is_not_shared(api: Api, more: str) -> None:
     await grant_credits("alice", 60)
     query = f"subscription {{ balance {{ available {more} }} }}"
     one, other = await first_items(api, query, query)
-    assert one == other == await ordinary_item(api, query)
+    assert one == other == await interpreted_item(api, query)
     assert one is not other
 
 
-async def test_the_next_state_is_encoded_anew(api: Api) -> None:
+async def test_the_next_state_is_encoded_again(api: Api) -> None:
     await grant_credits("alice", 60)
-    execution = GraphQLEngine(EXECUTION.schema, introspection=True, compile_operations=True)
+    engine = GraphQLEngine(EXECUTION.schema, introspection=True, compile_operations=True)
     query = "subscription { balance { available version } }"
-    async with aclosing(execution.stream(GraphQLRequest(query), RequestContext(ALICE, api.house))) as stream:
+    async with aclosing(engine.stream(GraphQLRequest(query), RequestContext(ALICE, api.house))) as stream:
         assert await anext(stream) == b'{"data":{"balance":{"available":60,"version":1}}}'
         await grant_credits("alice", 5)
         async with asyncio.timeout(2):

@@ -1,4 +1,4 @@
-"""Cursors, pages and global ids."""
+"""Pagination, cursors and global ids."""
 
 from base64 import urlsafe_b64encode
 from typing import Any
@@ -15,7 +15,7 @@ from tests.engine.sample_schema import ACCOUNT, USER, context, engine
 
 pytestmark = pytest.mark.anyio
 
-GARBAGE = [
+INVALID = [
     "",
     "x",
     "%%%",
@@ -43,28 +43,28 @@ PARTS = st.one_of(
 
 @settings(max_examples=60)
 @given(st.lists(PARTS, min_size=1, max_size=5))
-def test_what_is_packed_is_unpacked(parts: list[int | str]) -> None:
+def test_encoded_parts_are_decoded_unchanged(parts: list[int | str]) -> None:
     assert decode_parts(encode_parts(*parts)) == tuple(parts)
 
 
-@pytest.mark.parametrize("text", GARBAGE)
-def test_garbage_is_nothing(text: str) -> None:
+@pytest.mark.parametrize("text", INVALID)
+def test_an_invalid_text_is_not_decoded(text: str) -> None:
     assert decode_parts(text) is None
 
 
 @settings(max_examples=60)
 @given(st.text(max_size=60))
-def test_no_text_is_worse_than_nothing(text: str) -> None:
+def test_any_text_is_decoded_or_rejected_without_an_error(text: str) -> None:
     found = decode_parts(text)
     assert found is None or encode_parts(*found) == text
 
 
-def test_two_ids_of_full_length_fit() -> None:
+def test_ids_of_the_maximum_length_fit() -> None:
     longest = "\U0001d4b3" * 255  # four bytes each in UTF-8
     assert decode_parts(encode_parts("BlockRun", 2**63 - 1, longest, longest[:100])) is not None
 
 
-def test_a_cursor_comes_back_as_its_position() -> None:
+def test_a_cursor_is_decoded_to_its_position() -> None:
     assert decode_cursor(encode_cursor("entries", 7, 12, "x"), "entries", 7, shape=(int, str)) == (12, "x")
     assert decode_cursor(None, "entries", 7, shape=(int,)) is None
 
@@ -78,7 +78,7 @@ def test_a_cursor_comes_back_as_its_position() -> None:
         encode_cursor("entries", 7, "12"),
         encode_cursor("entries", 7, 12, 13),
         encode_cursor("entries", 7),
-        *GARBAGE,
+        *INVALID,
     ],
 )
 def test_a_cursor_of_another_list_or_account_is_refused(foreign: str) -> None:
@@ -86,14 +86,14 @@ def test_a_cursor_of_another_list_or_account_is_refused(foreign: str) -> None:
         decode_cursor(foreign, "entries", 7, shape=(int,))
 
 
-def test_an_id_is_only_what_it_was_made_for() -> None:
+def test_an_id_is_decoded_only_for_its_type_and_parts() -> None:
     assert decode_id(encode_id("Entry", 7, "x"), "Entry", int, str) == (7, "x")
     assert decode_id(encode_id("Entry", 7, "x"), "Grant", int, str) is None
     assert decode_id(encode_id("Entry", 7, "x"), "Entry", int, int) is None
     assert decode_id(encode_id("Entry", 7), "Entry", int, str) is None
 
 
-async def asked(query: str, **variables: Any) -> Any:
+async def execute(query: str, **variables: Any) -> Any:
     return (await engine.execute(GraphQLRequest(query, variables), context(USER))).payload
 
 
@@ -101,12 +101,12 @@ PAGE = """query ($first: Int!, $after: String) { toys(first: $first, after: $aft
     edges { cursor node { name } } pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }"""
 
 
-async def test_a_list_is_read_page_by_page_to_its_end() -> None:
+async def test_a_list_is_read_page_by_page() -> None:
     names: list[list[str]] = []
     ends: list[tuple[bool, bool]] = []
     after = None
     for _ in range(3):
-        found = (await asked(PAGE, first=2, after=after))["data"]["toys"]
+        found = (await execute(PAGE, first=2, after=after))["data"]["toys"]
         names.append([edge["node"]["name"] for edge in found["edges"]])
         ends.append((found["pageInfo"]["hasPreviousPage"], found["pageInfo"]["hasNextPage"]))
         assert found["pageInfo"]["startCursor"] == found["edges"][0]["cursor"]
@@ -114,7 +114,7 @@ async def test_a_list_is_read_page_by_page_to_its_end() -> None:
         assert after == found["edges"][-1]["cursor"]
     assert names == [["toy0", "toy1"], ["toy2", "toy3"], ["toy4"]]
     assert ends == [(False, True), (True, True), (True, False)]
-    empty = (await asked(PAGE, first=2, after=after))["data"]["toys"]
+    empty = (await execute(PAGE, first=2, after=after))["data"]["toys"]
     assert empty == {
         "edges": [],
         "pageInfo": {"hasNextPage": False, "hasPreviousPage": True, "startCursor": None, "endCursor": None},
@@ -122,14 +122,14 @@ async def test_a_list_is_read_page_by_page_to_its_end() -> None:
 
 
 @pytest.mark.parametrize("first", [0, -1, 101, 2**31 - 1])
-async def test_a_page_has_one_to_a_hundred_items(first: int) -> None:
-    payload = await asked(PAGE, first=first)
+async def test_a_page_has_1_to_100_items(first: int) -> None:
+    payload = await execute(PAGE, first=first)
     assert payload["errors"][0]["message"] == f"first must lie between 1 and 100; it is {first}."
     assert payload["errors"][0]["extensions"] == {"code": "BAD_USER_INPUT"}
 
 
-async def test_a_cursor_that_is_garbage_is_bad_input() -> None:
-    payload = await asked(PAGE, first=2, after="garbage")
+async def test_an_invalid_cursor_is_bad_input() -> None:
+    payload = await execute(PAGE, first=2, after="invalid")
     assert payload["errors"][0]["extensions"] == {"code": "BAD_USER_INPUT"}
 
 
@@ -138,7 +138,7 @@ NODE = "query ($id: ID!) { node(id: $id) { __typename id ... on Toy { name } } }
 
 async def test_a_node_is_fetched_by_its_id() -> None:
     bear = encode_id("Toy", ACCOUNT, "bear")
-    assert await asked(NODE, id=bear) == {"data": {"node": {"__typename": "Toy", "id": bear, "name": "bear"}}}
+    assert await execute(NODE, id=bear) == {"data": {"node": {"__typename": "Toy", "id": bear, "name": "bear"}}}
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ async def test_a_node_is_fetched_by_its_id() -> None:
         encode_id("Toy", ACCOUNT),
         encode_id("Toy", "7", "bear"),
         encode_parts(5, "bear"),
-        *GARBAGE,
+        *INVALID,
     ],
 )
-async def test_an_id_of_nothing_or_of_another_or_of_no_kind_is_null(text: str) -> None:
-    assert await asked(NODE, id=text) == {"data": {"node": None}}
+async def test_node_is_null_for_invalid_unknown_and_forbidden_ids(text: str) -> None:
+    assert await execute(NODE, id=text) == {"data": {"node": None}}

@@ -1,22 +1,22 @@
-"""Numbers, instants and JSON: what is taken, what is written, what is refused and how."""
+"""Numbers, instants and JSON: which input is accepted, and what is returned."""
 
 from typing import Any
 
 import pytest
 
-from app.credits import MAX_CREDITS
 from app.engine.execution import GraphQLRequest
+from app.engine.scalars import MAX_INTEGER
 from tests.engine.sample_schema import context, engine
 
 pytestmark = pytest.mark.anyio
 
 
-async def asked(query: str, **variables: Any) -> dict[str, Any]:
+async def execute(query: str, **variables: Any) -> dict[str, Any]:
     return dict((await engine.execute(GraphQLRequest(query, variables), context())).payload)
 
 
 async def refused(query: str, **variables: Any) -> str:
-    payload = await asked(query, **variables)
+    payload = await execute(query, **variables)
     assert "data" not in payload
     [error] = payload["errors"]
     assert error["extensions"]["code"] in {"BAD_USER_INPUT", "GRAPHQL_VALIDATION_FAILED"}
@@ -24,20 +24,20 @@ async def refused(query: str, **variables: Any) -> str:
 
 
 @pytest.mark.parametrize("scalar", ["credits", "long"])
-@pytest.mark.parametrize("value", [0, 1, -1, MAX_CREDITS, -MAX_CREDITS])
-async def test_whole_numbers_within_the_bounds_come_back_as_they_were(scalar: str, value: int) -> None:
-    literal = await asked(f"{{ {scalar}(value: {value}) }}")
-    variable = await asked(f"query ($v: {scalar.title()}!) {{ {scalar}(value: $v) }}", v=value)
+@pytest.mark.parametrize("value", [0, 1, -1, MAX_INTEGER, -MAX_INTEGER])
+async def test_whole_numbers_within_the_bounds_are_accepted(scalar: str, value: int) -> None:
+    literal = await execute(f"{{ {scalar}(value: {value}) }}")
+    variable = await execute(f"query ($v: {scalar.title()}!) {{ {scalar}(value: $v) }}", v=value)
     assert literal == variable == {"data": {scalar: value}}
 
 
-async def test_a_float_without_a_fraction_is_the_whole_number_that_json_meant() -> None:
-    payload = await asked("query ($v: Credits!) { credits(value: $v) }", v=5.0)
+async def test_a_float_without_a_fraction_is_a_whole_number() -> None:
+    payload = await execute("query ($v: Credits!) { credits(value: $v) }", v=5.0)
     assert payload == {"data": {"credits": 5}}
 
 
 @pytest.mark.parametrize("value", [1.5, True, "5", "", [], {}])
-async def test_a_variable_that_is_no_whole_number_is_refused(value: object) -> None:
+async def test_a_variable_that_is_not_a_whole_number_is_refused(value: object) -> None:
     message = await refused("query ($v: Credits!) { credits(value: $v) }", v=value)
     assert "It must be a whole number, sent as a JSON number" in message
 
@@ -49,46 +49,48 @@ async def test_a_variable_outside_the_bounds_is_refused(value: float) -> None:
 
 
 @pytest.mark.parametrize("literal", ["1.5", "true", '"5"', "1e3", "FIVE", "[1]"])
-async def test_a_literal_that_is_no_whole_number_is_refused(literal: str) -> None:
+async def test_a_literal_that_is_not_a_whole_number_is_refused(literal: str) -> None:
     assert "It must be a whole number" in await refused(f"{{ credits(value: {literal}) }}")
 
 
 @pytest.mark.parametrize("literal", [str(2**53), "-" + "9" * 17, "9" * 5000])
-async def test_a_literal_outside_the_bounds_is_refused_however_long(literal: str) -> None:
+async def test_a_literal_outside_the_bounds_is_refused(literal: str) -> None:
     message = await refused(f"{{ credits(value: {literal}) }}")
     assert "It must lie within ±9,007,199,254,740,991" in message
     assert len(message) < 200
 
 
 @pytest.mark.parametrize("field", ["overflown", "tooWide"])
-async def test_a_number_that_its_scalar_cannot_hold_is_our_fault_and_is_not_sent(field: str) -> None:
-    payload = await asked(f"{{ {field} }}")
+async def test_a_returned_number_outside_the_bounds_is_a_masked_fault(field: str) -> None:
+    payload = await execute(f"{{ {field} }}")
     assert payload["data"] == {field: None}
     assert payload["errors"][0]["extensions"]["code"] == "INTERNAL"
     assert payload["errors"][0]["message"].startswith("Something went wrong on our side.")
 
 
 @pytest.mark.parametrize(
-    ("sent", "written"),
+    ("sent", "returned"),
     [
         ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00Z"),
         ("2026-01-31T12:00:00+02:00", "2026-01-31T10:00:00Z"),
         ("2026-01-31T12:00:00.123456-05:30", "2026-01-31T17:30:00.123456Z"),
     ],
 )
-async def test_an_instant_is_written_in_utc(sent: str, written: str) -> None:
-    assert await asked("query ($v: DateTime!) { instant(at: $v) }", v=sent) == {"data": {"instant": written}}
-    assert await asked(f'{{ instant(at: "{sent}") }}') == {"data": {"instant": written}}
+async def test_an_instant_is_returned_in_utc(sent: str, returned: str) -> None:
+    assert await execute("query ($v: DateTime!) { instant(at: $v) }", v=sent) == {"data": {"instant": returned}}
+    assert await execute(f'{{ instant(at: "{sent}") }}') == {"data": {"instant": returned}}
 
 
-async def test_a_time_that_names_no_offset_is_refused() -> None:
-    assert "name its offset" in await refused("query ($v: DateTime!) { instant(at: $v) }", v="2026-01-31T12:00:00")
+async def test_a_time_without_an_offset_is_refused() -> None:
+    assert "have an offset from UTC" in await refused(
+        "query ($v: DateTime!) { instant(at: $v) }", v="2026-01-31T12:00:00"
+    )
 
 
 @pytest.mark.parametrize(
     "value", ["", "yesterday", "2026-13-01T00:00:00Z", 5, None, "9" * 5000, "0001-01-01T00:00:00+23:00"]
 )
-async def test_what_is_no_instant_is_refused(value: object) -> None:
+async def test_an_invalid_instant_is_refused(value: object) -> None:
     assert len(await refused("query ($v: DateTime!) { instant(at: $v) }", v=value)) < 200
 
 
@@ -104,23 +106,23 @@ def nested_literal(depth: int) -> str:
 
 
 @pytest.mark.parametrize("value", [None, True, 0, 2**64 - 1, -(2**63), 0.5, "é", [], {}, {"a": [1, {"b": None}]}])
-async def test_json_comes_back_as_it_was(value: object) -> None:
+async def test_json_is_returned_unchanged(value: object) -> None:
     query = "query ($v: JSON!) { json(value: $v) }" if value is not None else "{ json(value: null) }"
     expected = {"data": {"json": value}}
     if value is None:
-        assert "json" not in (await asked(query)).get("data", {})  # a required argument is not null
+        assert "json" not in (await execute(query)).get("data", {})  # a required argument is not null
     else:
-        assert await asked(query, v=value) == expected
+        assert await execute(query, v=value) == expected
 
 
-async def test_json_may_be_written_into_the_document_with_variables_inside() -> None:
-    payload = await asked('query ($n: String!) { json(value: {a: [1, 2.5, "x", ENUM, null], b: $n}) }', n="inner")
+async def test_a_json_literal_may_contain_variables() -> None:
+    payload = await execute('query ($n: String!) { json(value: {a: [1, 2.5, "x", ENUM, null], b: $n}) }', n="inner")
     assert payload == {"data": {"json": {"a": [1, 2.5, "x", "ENUM", None], "b": "inner"}}}
 
 
-async def test_json_may_be_nested_eight_deep() -> None:
-    assert await asked("query ($v: JSON!) { json(value: $v) }", v=nested(8)) == {"data": {"json": nested(8)}}
-    assert await asked(f"{{ json(value: {nested_literal(8)}) }}") == {"data": {"json": nested(8)}}
+async def test_json_may_be_nested_8_deep() -> None:
+    assert await execute("query ($v: JSON!) { json(value: $v) }", v=nested(8)) == {"data": {"json": nested(8)}}
+    assert await execute(f"{{ json(value: {nested_literal(8)}) }}") == {"data": {"json": nested(8)}}
 
 
 @pytest.mark.parametrize("depth", [9, 100, 900])
@@ -134,9 +136,9 @@ async def test_a_json_literal_nested_deeper_is_refused(depth: int) -> None:
     assert "nested at most 8 deep" in await refused(f"{{ json(value: {nested_literal(depth)}) }}")
 
 
-async def test_json_may_take_eight_kibibytes_and_no_more() -> None:
+async def test_json_may_take_8_kib() -> None:
     fits = "x" * (8 * 1024 - 2)
-    assert await asked("query ($v: JSON!) { json(value: $v) }", v=fits) == {"data": {"json": fits}}
+    assert await execute("query ($v: JSON!) { json(value: $v) }", v=fits) == {"data": {"json": fits}}
     assert "at most 8,192 bytes" in await refused("query ($v: JSON!) { json(value: $v) }", v=fits + "x")
     assert "at most 8,192 bytes" in await refused("query ($v: JSON!) { json(value: $v) }", v="é" * 5000)
 
@@ -156,13 +158,18 @@ async def test_json_may_take_eight_kibibytes_and_no_more() -> None:
         ({1, 2}, "must be a JSON value"),
     ],
 )
-async def test_what_json_cannot_hold_is_refused(value: object, problem: str) -> None:
+async def test_values_that_json_cannot_hold_are_refused(value: object, problem: str) -> None:
     assert problem in await refused("query ($v: JSON!) { json(value: $v) }", v=value)
 
 
-async def test_a_json_integer_of_thousands_of_digits_in_the_document_is_refused() -> None:
+async def test_a_json_literal_of_thousands_of_digits_is_refused() -> None:
     assert "64 bits" in await refused(f"{{ json(value: {{seed: {'9' * 5000}}}) }}")
 
 
-async def test_a_json_number_beyond_a_double_in_the_document_is_refused() -> None:
+async def test_a_json_literal_beyond_a_double_is_refused() -> None:
     assert "finite" in await refused("{ json(value: 1e400) }")
+
+
+async def test_refused_values_are_quoted_as_json() -> None:
+    assert "it is true." in await refused("query ($v: Long!) { long(value: $v) }", v=True)
+    assert 'it is {"a": null}.' in await refused("query ($v: Long!) { long(value: $v) }", v={"a": None})

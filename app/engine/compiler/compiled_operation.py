@@ -33,8 +33,8 @@ BYTES_PER_FIELD: Final = 4 * 1024
 class SharedEvent:
     """A subscription event sent to many subscribers, which keeps its encoded responses if `encoded_responses` is set.
 
-    If an operation only copies attributes of the event, its response depends on the event alone. It is then encoded once
-    for all subscribers with the same operation.
+    If an operation only copies attributes of the event, its response depends on the event alone. It is then encoded
+    once for all subscribers with the same operation.
     """
 
     encoded_responses: dict[object, bytes] | None = None

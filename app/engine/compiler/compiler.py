@@ -1,7 +1,7 @@
 """Compiles the fields of an operation to closures, and the start of a subscription.
 
-What an operation selects from a union or interface is compiled when the first object of a type is met: of the dozen error
-types that a mutation may return, most are never seen.
+What an operation selects from a union or interface is compiled when the first object of a type is met: of the dozen
+error types that a mutation may return, most are never seen.
 """
 
 from collections.abc import AsyncIterable, Awaitable, Callable
@@ -46,7 +46,7 @@ class Compiler:
     """Compiles one operation for one set of conditions."""
 
     def __init__(self, operation: Operation, conditions: Conditions, on_field: Callable[[], None]) -> None:
-        """`on_field`: called for each field when it is compiled, also later, for the fields of unions and interfaces."""
+        """`on_field`: called for each field that is compiled, also later, for those of unions and interfaces."""
         self._operation = operation
         self._schema = operation.schema
         self._collector = FieldCollector(operation.schema, operation.fragments, conditions)

@@ -1,7 +1,7 @@
 """Coercion of variables and arguments, with the results and errors of graphql-core.
 
-Each variable definition has a fast path for what clients nearly always send: a value of the expected JSON type. Where the
-fast path does not apply, graphql-core coerces all variables of the request, and words the errors. Of the arguments,
+Each variable definition has a fast path for what clients nearly always send: a value of the expected JSON type. Where
+the fast path does not apply, graphql-core coerces all variables of the request, and words the errors. Of the arguments,
 those that the document fixes are coerced once, and variables are looked up; everything else is left to graphql-core's
 `get_argument_values`.
 """

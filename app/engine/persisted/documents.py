@@ -1,8 +1,8 @@
 """Persisted documents: a client names a document by the SHA-256 of its text instead of sending it.
 
 They are read from a directory or manifest when the server starts, validated and compiled. Clients cannot register
-documents at run time. A setting lists the kinds of callers that may also send *arbitrary documents*; a text that equals a
-persisted document is always served.
+documents at run time. A setting lists the kinds of callers that may also send *arbitrary documents*; a text that equals
+a persisted document is always served.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -66,8 +66,8 @@ class PersistedDocuments:
         callers = "anonymous callers" if caller is None else _caller_kind(caller)
         raise DocumentNotServed(
             format_error(
-                f"This server does not execute arbitrary documents of {callers}: send a persisted document, by its hash "
-                "or with exactly its text.",
+                f"This server does not execute arbitrary documents of {callers}: send a persisted document, by its "
+                "hash or with exactly its text.",
                 ErrorCode.DOCUMENT_NOT_ALLOWED,
             )
         )
@@ -117,7 +117,8 @@ def validate_documents(
 ) -> tuple[Mapping[str, DocumentNode], list[DocumentProblem]]:
     """The parsed documents by text, and why others cannot be executed.
 
-    Several documents may have an operation of the same name: those of older releases of a client beside the current one.
+    Several documents may have an operation of the same name: those of older releases of a client beside the current
+    one.
     """
     parsed: dict[str, DocumentNode] = {}
     problems: list[DocumentProblem] = []

@@ -1,4 +1,4 @@
-"""One request, answered by the plan and by the ordinary executor: the same, byte for byte."""
+"""Executes one request compiled and by graphql-core, and compares the responses byte for byte."""
 
 import asyncio
 import logging
@@ -10,127 +10,126 @@ from typing import Any
 
 import orjson
 
-from app.api.context import AppState
 from app.auth.caller import Caller
 from app.engine.context import RequestContext
 from app.engine.execution import GraphQLEngine, GraphQLRequest, GraphQLResponse, OperationFailed
 
 LOOP_TURNS = 40
-"""Of the event loop: more than any field of the schema waits."""
-REFERENCE = "the-same-for-both"
-"""The request id of both: it is the reference of masked errors."""
+"""More turns of the event loop than any field of the schemas waits."""
+REQUEST_ID = "the-same-for-both"
+"""It is the reference of masked errors."""
 
 
 @dataclass
 class ComparisonCounts:
-    """What a comparison came to."""
-
     documents: int = 0
     valid: int = 0
-    """Executed: parsed, validated, variables coerced."""
+    """Documents that were executed: parsed, validated, variables coerced."""
     with_errors: int = 0
     compiled: int = 0
-    ordinary: dict[str, int] = field(default_factory=dict)
+    interpreted: dict[str, int] = field(default_factory=dict)
 
     @property
-    def share(self) -> float:
-        return self.compiled / (self.compiled + sum(self.ordinary.values()) or 1)
+    def compiled_share(self) -> float:
+        return self.compiled / (self.compiled + sum(self.interpreted.values()) or 1)
 
     def __str__(self) -> str:
         return (
             f"{self.documents:,} documents, {self.valid:,} executed, {self.with_errors:,} of them with errors; "
-            f"{self.share:.1%} compiled, ordinary: {self.ordinary or 'none'}"
+            f"{self.compiled_share:.1%} compiled, others by reason: {self.interpreted or 'none'}"
         )
 
 
 class ExecutionComparison:
-    """One schema, executed both ways over the same documents."""
+    """Two engines over one schema."""
 
-    def __init__(self, schema: Any, *, ran: list[str] | None = None, hidden: re.Pattern[bytes] | None = None) -> None:
-        """`ran`: what the resolvers note there must be the same, too.
+    def __init__(
+        self, schema: Any, *, resolver_calls: list[str] | None = None, hidden: re.Pattern[bytes] | None = None
+    ) -> None:
+        """`resolver_calls`: a log that resolvers write; it must be the same, too.
 
-        `hidden`: parts of answers that may differ; where it is given, errors are compared in any order, for the
-        database decides which of two reads is answered first.
+        `hidden`: parts of responses that may differ. With it errors are compared in any order, because the database
+        decides which of two reads ends first.
         """
         self.compiled = GraphQLEngine(schema, introspection=True, compile_operations=True)
         self.interpreted = GraphQLEngine(schema, introspection=True)
-        self.interpreted._documents = self.compiled._documents  # validated once for both: that is most of the time
-        self.figures = ComparisonCounts()
-        self._ran = ran
-        if ran is not None:
-            ran.clear()  # of what others made run before
+        self.interpreted._documents = self.compiled._documents  # validate once for both: it takes most of the time
+        self.counts = ComparisonCounts()
+        self._resolver_calls = resolver_calls
+        if resolver_calls is not None:
+            resolver_calls.clear()
         self._hidden = hidden
 
-    async def compare(self, request: GraphQLRequest, viewer: Caller | None, house: AppState) -> bytes:
-        """The answer. Raises: AssertionError: they differ."""
+    async def compare(self, request: GraphQLRequest, caller: Caller | None, state: Any = None) -> bytes:
+        """The response. Raises: AssertionError: they differ."""
         compiled, expected = [
-            await self._answer(execution, request, viewer, house) for execution in (self.compiled, self.interpreted)
+            await self._execute(engine, request, caller, state) for engine in (self.compiled, self.interpreted)
         ]
         assert compiled == expected, f"{request.query}\n\nvariables {request.variables}"
-        self.figures.documents += 1
-        tally = self.compiled.execution_counts
-        self.figures.compiled = tally.compiled
-        self.figures.ordinary = dict(tally.interpreted)
+        self.counts.documents += 1
+        counts = self.compiled.execution_counts
+        self.counts.compiled = counts.compiled
+        self.counts.interpreted = dict(counts.interpreted)
         if expected[1]:
-            self.figures.valid += 1
-            self.figures.with_errors += b'"errors":[{' in expected[0]
+            self.counts.valid += 1
+            self.counts.with_errors += b'"errors":[{' in expected[0]
         return expected[0]
 
-    async def _answer(
-        self, execution: GraphQLEngine, request: GraphQLRequest, viewer: Caller | None, house: AppState
+    async def _execute(
+        self, engine: GraphQLEngine, request: GraphQLRequest, caller: Caller | None, state: Any
     ) -> tuple[bytes, bool, list[str]]:
-        answer = await execution.execute(request, RequestContext(viewer, house, request_id=REFERENCE))
-        return self._payload(answer), answer.ran, await self._what_ran()
+        response = await engine.execute(request, RequestContext(caller, state, request_id=REQUEST_ID))
+        return self._payload(response), response.ran, await self._finished_calls()
 
-    def _payload(self, answer: GraphQLResponse) -> bytes:
+    def _payload(self, response: GraphQLResponse) -> bytes:
         if self._hidden is None:
-            return orjson.dumps(answer.payload)
-        errors = sorted(answer.payload.get("errors", ()), key=str)
-        return self._hidden.sub(b"", orjson.dumps({**answer.payload, "errors": errors}))
+            return orjson.dumps(response.payload)
+        errors = sorted(response.payload.get("errors", ()), key=str)
+        return self._hidden.sub(b"", orjson.dumps({**response.payload, "errors": errors}))
 
-    async def compare_stream(self, request: GraphQLRequest, viewer: Caller | None, house: AppState) -> Any:
+    async def compare_stream(self, request: GraphQLRequest, caller: Caller | None, state: Any = None) -> Any:
         """The items of a subscription. Raises: AssertionError: they differ."""
         compiled, expected = [
-            await self._items(execution, request, viewer, house) for execution in (self.compiled, self.interpreted)
+            await self._items(engine, request, caller, state) for engine in (self.compiled, self.interpreted)
         ]
         assert compiled == expected, f"{request.query}\n\nvariables {request.variables}"
         return expected
 
     async def _items(
-        self, execution: GraphQLEngine, request: GraphQLRequest, viewer: Caller | None, house: AppState
+        self, engine: GraphQLEngine, request: GraphQLRequest, caller: Caller | None, state: Any
     ) -> list[Any]:
         items: list[Any] = []
         try:
-            context = RequestContext(viewer, house, request_id=REFERENCE)
-            items.extend([item async for item in execution.stream(request, context)])
+            context = RequestContext(caller, state, request_id=REQUEST_ID)
+            items.extend([item async for item in engine.stream(request, context)])
         except OperationFailed as failed:
             items.append(orjson.dumps(failed.errors))
-        return [*items, await self._what_ran()]
+        return [*items, await self._finished_calls()]
 
-    async def _what_ran(self) -> list[str]:
-        """With what goes on in the background for a while, because an error has made it superfluous.
+    async def _finished_calls(self) -> list[str]:
+        """The resolver calls, including those that go on in the background after an error has made them superfluous.
 
-        Not to its end: Strawberry's data loader forgets whoever joins a batch whose first callers were cancelled.
+        Not to their end: Strawberry's data loader drops callers that join a batch whose first callers were cancelled.
         """
-        if self._ran is None:
+        if self._resolver_calls is None:
             return []
         for _ in range(LOOP_TURNS):
             await asyncio.sleep(0)
         for other in asyncio.all_tasks() - {asyncio.current_task()}:
             other.cancel()
             await asyncio.wait([other])
-        ran = self._ran.copy()
-        self._ran.clear()
-        return ran
+        calls = self._resolver_calls.copy()
+        self._resolver_calls.clear()
+        return calls
 
 
 @contextmanager
 def fault_log_disabled() -> Iterator[None]:
-    """Masked faults are logged with their traceback, which takes longer than everything else here."""
+    """Masked faults are logged with their traceback, which takes longer than everything else in a comparison."""
     log = logging.getLogger("app.engine.errors")
-    was = log.disabled
+    was_disabled = log.disabled
     log.disabled = True
     try:
         yield
     finally:
-        log.disabled = was
+        log.disabled = was_disabled

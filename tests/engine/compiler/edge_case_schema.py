@@ -30,6 +30,7 @@ from tests.engine.sample_schema import (
     NegativeCost,
     NotInUnion,
     ResolverInfo,
+    Toy,
     UserError,
     to_user_error,
 )
@@ -484,5 +485,10 @@ class Subscription:
 
 
 schema = create_schema(
-    query=Query, mutation=Mutation, subscription=Subscription, scalars=SCALARS, exception_handlers=ERROR_HANDLERS
+    query=Query,
+    mutation=Mutation,
+    subscription=Subscription,
+    types=[Toy],
+    scalars=SCALARS,
+    exception_handlers=ERROR_HANDLERS,
 )

@@ -1,14 +1,14 @@
-"""Which plans are kept, what is left to the ordinary executor, and that it is counted."""
+"""Which operations are compiled and cached, and which are executed by graphql-core and counted."""
 
 from collections import Counter
 from typing import Any
 
 import pytest
-from graphql import get_operation_ast, parse
+from graphql import OperationDefinitionNode, get_operation_ast, parse
 
-from app.engine.compiler import compiler
 from app.engine.compiler.cache import MEASURE_EVERY, OperationCache
 from app.engine.compiler.compiled_operation import MAX_VARIANTS, CompiledOperation
+from app.engine.compiler.compiler import Compiler
 from app.engine.documents import MAX_CACHED_LENGTH
 from app.engine.execution import GraphQLEngine, GraphQLRequest
 from tests.engine import sample_schema
@@ -20,76 +20,71 @@ pytestmark = pytest.mark.anyio
 SCHEMA = edge_case_schema.schema._schema
 
 
-def planned() -> GraphQLEngine:
-    return GraphQLEngine(SCHEMA, introspection=True, compile_operations=True)
+def compiling_engine() -> tuple[GraphQLEngine, OperationCache]:
+    engine = GraphQLEngine(SCHEMA, introspection=True, compile_operations=True)
+    assert engine._cache is not None
+    return engine, engine._cache
 
 
-async def asked(execution: GraphQLEngine, query: str, name: str | None = None, **variables: Any) -> Any:
-    return (await execution.execute(GraphQLRequest(query, variables, name), context(USER))).payload
+async def execute(engine: GraphQLEngine, query: str, name: str | None = None, **variables: Any) -> Any:
+    return (await engine.execute(GraphQLRequest(query, variables, name), context(USER))).payload
 
 
-def learned(plans: OperationCache, text: str) -> None:
-    document = parse(text)
-    operation = get_operation_ast(document)
+def operation_of(text: str) -> OperationDefinitionNode:
+    operation = get_operation_ast(parse(text))
     assert operation is not None
-    plans.add(text, None, document, operation)
+    return operation
 
 
-def texts(plans: OperationCache) -> list[str]:
-    return [text for text, _ in plans._operations]
+def texts(cache: OperationCache) -> list[str]:
+    return [text for text, _ in cache._operations]
 
 
-async def test_a_document_is_compiled_once_for_each_operation_that_is_asked_for() -> None:
-    execution = planned()
+async def test_each_requested_operation_of_a_document_is_compiled_once() -> None:
+    engine, cache = compiling_engine()
     both = "query A { scalars(number: 1) } query B { scalars(number: 2) }"
-    first = await asked(execution, both, "A")
-    assert await asked(execution, both, "A") == first
-    assert await asked(execution, both, "B") != first
-    assert execution._cache is not None
-    assert list(execution._cache._operations) == [(both, "A"), (both, "B")]
-    assert (execution.execution_counts.compiled, execution.execution_counts.interpreted) == (3, Counter())
+    first = await execute(engine, both, "A")
+    assert await execute(engine, both, "A") == first
+    assert await execute(engine, both, "B") != first
+    assert list(cache._operations) == [(both, "A"), (both, "B")]
+    assert (engine.execution_counts.compiled, engine.execution_counts.interpreted) == (3, Counter())
 
 
-def test_the_plan_used_longest_ago_goes_first() -> None:
-    plans = OperationCache(SCHEMA, hide_suggestions=True, max_operations=2)
-    learned(plans, "{ __typename }")
-    learned(plans, "{ audit }")
-    assert plans.find("{ __typename }", None) is not None
-    learned(plans, "{ returned }")
-    assert texts(plans) == ["{ __typename }", "{ returned }"]
-    assert plans.find("{ audit }", None) is None
+def test_the_least_recently_used_operation_is_dropped() -> None:
+    cache = OperationCache(SCHEMA, hide_suggestions=True, max_operations=2)
+    for text in ("{ __typename }", "{ audit }"):
+        cache.add(text, None, parse(text), operation_of(text))
+    assert cache.find("{ __typename }", None) is not None
+    cache.add("{ returned }", None, parse("{ returned }"), operation_of("{ returned }"))
+    assert texts(cache) == ["{ __typename }", "{ returned }"]
+    assert cache.find("{ audit }", None) is None
 
 
-async def test_plans_take_up_no_more_than_their_bytes_however_they_grow() -> None:
-    execution = GraphQLEngine(SCHEMA, introspection=True, compile_operations=True)
-    wide = "{ cage { animals { " + " ".join(f"...on Cat {{ name{place}: name }}" for place in range(50)) + " } } }"
-    await asked(execution, wide)
-    assert execution._cache is not None
-    assert execution._cache.size_bytes > 50 * 1024
+async def test_the_cache_stays_within_its_bytes_although_operations_grow() -> None:
+    engine, cache = compiling_engine()
+    wide = "{ cage { animals { " + " ".join(f"...on Cat {{ name{number}: name }}" for number in range(50)) + " } } }"
+    await execute(engine, wide)
+    assert cache.size_bytes > 50 * 1024
 
-    plans = execution._cache
-    plans._max_bytes = 40 * 1024
+    cache._max_bytes = 40 * 1024
     others = [f"{{ a{number}: audit }}" for number in range(MEASURE_EVERY)]
-    for text in others:  # the wide one grew after it was kept: it is measured anew by the time so many have come
-        await asked(execution, text)
-    assert wide not in texts(plans)
-    assert texts(plans) == others[-len(plans) :]
-    assert 16 * 1024 < plans.size_bytes <= 40 * 1024
+    for text in others:  # the wide operation grew after it was added: it is measured again after so many others
+        await execute(engine, text)
+    assert wide not in texts(cache)
+    assert texts(cache) == others[-len(cache) :]
+    assert 16 * 1024 < cache.size_bytes <= 40 * 1024
 
 
-async def test_one_plan_is_kept_for_a_bounded_number_of_conditions() -> None:
-    names = [f"c{place}" for place in range(5)]
+async def test_a_bounded_number_of_variants_is_kept() -> None:
+    names = [f"c{number}" for number in range(5)]
     declared = ", ".join(f"${name}: Boolean!" for name in names)
     text = f"query ({declared}) {{ {' '.join(f'{name}: audit @skip(if: ${name})' for name in names)} }}"
-    document = parse(text)
-    operation = get_operation_ast(document)
-    assert operation is not None
-    plan = CompiledOperation(SCHEMA, document, operation, hide_suggestions=True)
+    compiled = CompiledOperation(SCHEMA, parse(text), operation_of(text), hide_suggestions=True)
     for number in range(2**5):
-        variables = {name: bool(number >> place & 1) for place, name in enumerate(names)}
-        result: Any = plan.execute(context(sample_schema.OPERATOR), variables)
+        variables = {name: bool(number >> bit & 1) for bit, name in enumerate(names)}
+        result: Any = compiled.execute(context(sample_schema.OPERATOR), variables)
         assert set(result.data) == {name for name in names if not variables[name]}
-    assert len(plan._variants) == MAX_VARIANTS
+    assert len(compiled._variants) == MAX_VARIANTS
 
 
 @pytest.mark.parametrize(
@@ -101,67 +96,56 @@ async def test_one_plan_is_kept_for_a_bounded_number_of_conditions() -> None:
         ("{ __typename }" + " " * MAX_CACHED_LENGTH, {}, "length"),
     ],
 )
-async def test_what_no_plan_understands_is_answered_by_the_ordinary_executor_and_counted(
+async def test_an_operation_that_is_not_compilable_is_executed_by_graphql_core_and_counted(
     query: str, variables: dict[str, Any], reason: str
 ) -> None:
-    execution = planned()
-    ordinary = GraphQLEngine(SCHEMA, introspection=True)
+    engine, _ = compiling_engine()
+    interpreting_engine = GraphQLEngine(SCHEMA, introspection=True)
     for _ in range(2):
-        assert await asked(execution, query, **variables) == await asked(ordinary, query, **variables)
-    assert execution.execution_counts.interpreted == {reason: 2}
-    assert execution.execution_counts.compiled == 0
+        assert await execute(engine, query, **variables) == await execute(interpreting_engine, query, **variables)
+    assert engine.execution_counts.interpreted == {reason: 2}
+    assert engine.execution_counts.compiled == 0
 
 
-@pytest.mark.parametrize("broken", ["_step", "__init__"])
-async def test_a_fault_of_the_compiler_leaves_the_operation_to_the_ordinary_executor_and_is_counted(
-    broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("broken", [(Compiler, "_compile_field"), (CompiledOperation, "__init__")])
+async def test_after_a_fault_of_the_compiler_graphql_core_executes_the_operation(
+    broken: tuple[type, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fault(*_: Any) -> Any:
+    def fault(*_: Any, **__: Any) -> Any:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(compiler.Compiler, broken, fault) if broken == "_step" else monkeypatch.setattr(
-        CompiledOperation, "__init__", fault
-    )
-    execution = planned()
-    expected = await asked(GraphQLEngine(SCHEMA, introspection=True), "{ audit }")
-    assert await asked(execution, "{ audit }") == expected
-    followed = [
-        item
-        async for item in decode_items(
-            execution.stream(GraphQLRequest("subscription { fishes { name } }"), context(USER))
-        )
-    ]
-    assert len(followed) == 3
-    assert execution.execution_counts.interpreted == {"fault": 2}
+    monkeypatch.setattr(*broken, fault)
+    engine, _ = compiling_engine()
+    expected = await execute(GraphQLEngine(SCHEMA, introspection=True), "{ audit }")
+    assert await execute(engine, "{ audit }") == expected
+    request = GraphQLRequest("subscription { fishes { name } }")
+    assert len([item async for item in decode_items(engine.stream(request, context(USER)))]) == 3
+    assert engine.execution_counts.interpreted == {"fault": 2}
     assert "could not be compiled" in caplog.text
 
 
-async def test_the_items_of_a_subscription_are_compiled_too_each_with_rows_of_its_own() -> None:
-    execution = planned()
+async def test_the_items_of_a_subscription_are_compiled_and_load_their_own_rows() -> None:
+    engine, _ = compiling_engine()
     edge_case_schema.resolver_calls.clear()
     request = GraphQLRequest("subscription { fishes { name doubled } }")
-    items = [item async for item in decode_items(execution.stream(request, context(USER)))]
+    items = [item async for item in decode_items(engine.stream(request, context(USER)))]
     assert [item["data"]["fishes"] for item in items] == [
         {"name": "fish2", "doubled": 4},
         {"name": "fish2", "doubled": 4},
         {"name": "fish3", "doubled": None},
     ]
-    assert [line for line in edge_case_schema.resolver_calls if line.startswith("load")] == [
-        "load [2]",
-        "load [2]",
-        "load [3]",
-    ]
-    assert (execution.execution_counts.compiled, execution.execution_counts.interpreted) == (3, Counter())
+    loads = [line for line in edge_case_schema.resolver_calls if line.startswith("load")]
+    assert loads == ["load [2]", "load [2]", "load [3]"]
+    assert (engine.execution_counts.compiled, engine.execution_counts.interpreted) == (3, Counter())
 
 
-async def test_without_plans_nothing_is_compiled_or_counted() -> None:
-    execution = GraphQLEngine(SCHEMA, introspection=True)
-    assert await asked(execution, "{ __typename }") == {"data": {"__typename": "Query"}}
-    assert (execution.execution_counts.compiled, execution.execution_counts.interpreted) == (0, Counter())
+async def test_an_engine_without_compilation_compiles_and_counts_nothing() -> None:
+    engine = GraphQLEngine(SCHEMA, introspection=True)
+    assert await execute(engine, "{ __typename }") == {"data": {"__typename": "Query"}}
+    assert (engine.execution_counts.compiled, engine.execution_counts.interpreted) == (0, Counter())
 
 
-async def test_a_refused_document_is_not_kept() -> None:
-    execution = planned()
-    assert "errors" in await asked(execution, "{ nothing }")
-    assert execution._cache is not None
-    assert len(execution._cache) == 0
+async def test_an_invalid_document_is_not_cached() -> None:
+    engine, cache = compiling_engine()
+    assert "errors" in await execute(engine, "{ nothing }")
+    assert len(cache) == 0

@@ -213,7 +213,7 @@ async def test_another_version_of_apollos_extension_is_refused(send: Send) -> No
 
 @every_transport
 async def test_another_shape_of_apollos_extension_is_refused(send: Send) -> None:
-    for extension in (
+    invalid: list[object] = [
         {"sha256Hash": document_hash(HELLO)},
         {"version": "1", "sha256Hash": document_hash(HELLO)},
         {"version": None, "sha256Hash": document_hash(HELLO)},
@@ -223,7 +223,8 @@ async def test_another_shape_of_apollos_extension_is_refused(send: Send) -> None
         {"version": 1, "sha256Hash": ""},
         document_hash(HELLO),
         [],
-    ):
+    ]
+    for extension in invalid:
         request = {"extensions": {"persistedQuery": extension}}
         assert refused(await send(engine_with(*PERSISTED), request)) == ("BAD_REQUEST", NOT_APOLLOS)
 
