@@ -1,7 +1,7 @@
-"""A schema with one of everything that an executor must handle, the ugly things included.
+"""A schema with one example of everything that an executor must handle, wrong return values included.
 
-`ran` notes which resolvers ran, in order: two executors that answer alike must also begin the same things in the same
-order, or mutations and data loaders would tell them apart.
+`resolver_calls` records which resolvers ran, in order: two executors must not only return the same, but also start the
+same resolvers in the same order, because mutations and data loaders depend on it.
 """
 
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -84,7 +84,7 @@ class Named:
 
 
 class Delayed:
-    """A value after so many turns of the loop; a fault is raised then. Nobody minds if it is never awaited."""
+    """An awaitable that gives a value, or raises an exception, after so many turns of the event loop."""
 
     def __init__(self, value: Any, turns: int = 1) -> None:
         self._value = value
@@ -99,7 +99,7 @@ class Delayed:
 
 
 def untyped(value: object) -> Any:
-    """A value that the type of its place does not allow: resolvers of ours may be wrong, too."""
+    """A value that the type of the field does not allow: resolvers may have bugs."""
     return value
 
 
@@ -226,7 +226,7 @@ class Cage:
 
     @declare.field(description="Items that wait, fail, or are faults.")
     def mixed(self) -> list[Named | None]:
-        found: list[Any] = [Delayed(fish(self.number), 2), ValueError("a fault among animals")]
+        found: list[Any] = [Delayed(fish(self.number), 2), ValueError("an exception as an item")]
         return [*found, Delayed(ValueError("slow"), 1), cat(self.number), Stray("nobody")]
 
     @declare.field(description="The same, and none may be missing.")
@@ -244,7 +244,7 @@ class Cage:
 
 
 class Stray:
-    """An object that no type knows."""
+    """An object that belongs to no GraphQL type."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -393,7 +393,7 @@ class Query:
     def json(self, value: Annotated[JSON | None, argument()] = None) -> JSON | None:
         return value
 
-    @declare.query(needs=Permission.PUBLIC, description="Fails at once, in a way nobody foresaw.")
+    @declare.query(needs=Permission.PUBLIC, description="Fails at once, with an unexpected exception.")
     def broken(self, note: Note = None) -> str | None:
         raise ValueError("the password is hunter2")
 
@@ -464,7 +464,7 @@ def _feed_or_refuse(meals: int) -> Any:
         return to_user_error(refusal)
 
 
-@strawberry.type(description="Follows.")
+@strawberry.type(description="Subscribes.")
 class Subscription:
     @declare.subscription(needs=Permission.PUBLIC, description="Cages, one after the other.")
     async def cages(self, start: Annotated[int, argument()] = 0) -> AsyncIterator[Cage | None]:
