@@ -39,7 +39,7 @@ FLAT: Final = 1.3
 
 HISTORY: Final = (
     "query History($after: String) { account { entries(first: 50, after: $after) {"
-    " edges { node { id seq kind credits balanceAfter at } } pageInfo { hasNextPage endCursor } } } }"
+    " edges { node { id seq kind credits balanceAfter effectiveAt } } pageInfo { hasNextPage endCursor } } } }"
 )
 HOT_ACCOUNT: Final = f"SELECT id FROM account WHERE owner_id = '{workload.HOT_OWNER}'"  # noqa: S608  our own constant
 NEWEST_ENTRY: Final = f"SELECT seq FROM account WHERE owner_id = '{workload.HOT_OWNER}'"  # noqa: S608  our own constant

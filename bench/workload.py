@@ -37,7 +37,7 @@ LIBRARY_RUNS: Final = 3
 """Block runs of each task on the library page."""
 LIBRARY: Final = """query Library($agentId: ID!, $ownerId: ID!, $first: Int!) {
   agent(agentId: $agentId, ownerId: $ownerId) { id agentId tasks(first: $first) {
-    edges { cursor node { id taskId status stopReason trigger startedAt endedAt steps
+    edges { cursor node { id taskId status stopReason trigger startedAt endedAt blockRunCount
       cost { id total charged reversed version } } }
     pageInfo { hasNextPage endCursor } } }
 }"""

@@ -26,7 +26,7 @@ async def test_both_servers_show_the_same_complete_page_and_only_to_callers_with
     assert page == stock_page
     tasks = [edge["node"] for edge in page["data"]["agent"]["tasks"]["edges"]]
     assert charges == workload.LIBRARY_TASKS * workload.LIBRARY_RUNS == 150
-    assert {(task["steps"], task["cost"]["total"]) for task in tasks} == {(3, 9)}
+    assert {(task["blockRunCount"], task["cost"]["total"]) for task in tasks} == {(3, 9)}
     assert [task["status"] for task in tasks] == ["COMPLETED", "RUNNING"] * 25
     assert page["data"]["agent"]["tasks"]["pageInfo"]["hasNextPage"] is False
     assert unknown["data"] == {"agent": None}
