@@ -1,4 +1,4 @@
-"""Every kind of caller with a real credential, over real transports; and documents made from the schema."""
+"""Callers of every kind with real credentials, the three transports, and documents generated from the schema."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -33,7 +33,7 @@ from app.auth.tokens import TokenRequirements, TokenVerifier
 from app.engine.transports.http import GraphQLOverHTTP
 from app.engine.transports.websocket import GraphQLOverWebSocket
 from app.settings import Settings
-from tests.api.conftest import EXECUTION, Api
+from tests.api.conftest import ENGINE, Api
 from tests.engine.transports import websocket_client
 from tests.engine.transports.all_transports import first_item
 
@@ -42,7 +42,7 @@ CALLERS = (
     "anonymous", "user", "user with organisation", "key: charge", "key: read", "key: admin", "operator",
 )  # fmt: skip
 ERROR_WAIT_SECONDS = 0.5
-"""More than a subscription needs to say why it is refused."""
+"""Longer than a subscription takes to be refused."""
 TRANSPORTS = ("HTTP", "WebSocket", "event stream")
 
 
@@ -57,7 +57,7 @@ def operations() -> Iterator[tuple[str, str, GraphQLField]]:
 
 
 def value_of(kind: GraphQLInputType) -> Any:
-    """The least that an argument of this type takes."""
+    """The smallest value of this type."""
     if isinstance(kind, GraphQLNonNull):
         return value_of(kind.of_type)
     if isinstance(kind, GraphQLList):
@@ -72,7 +72,7 @@ def value_of(kind: GraphQLInputType) -> Any:
 
 
 def arguments_of(field: GraphQLField) -> dict[str, Any]:
-    """The least variables that this field takes."""
+    """The required variables of this field."""
     return {name: value_of(argument.type) for name, argument in field.args.items() if is_required_argument(argument)}
 
 
@@ -84,7 +84,7 @@ def selection_of(field: GraphQLField) -> str:
 
 
 def document_of(kind: str, name: str, field: GraphQLField, variables: Mapping[str, Any]) -> str:
-    """The operation that asks this one field with these variables."""
+    """An operation with only this field and these variables."""
     declared = ", ".join(f"${one}: {field.args[one].type}" for one in variables)
     given = ", ".join(f"{one}: ${one}" for one in variables)
     return (
@@ -101,7 +101,7 @@ class Transports:
     credentials: Mapping[str, str | None]
 
     async def execute(self, transport: str, caller: str, query: str, **variables: Any) -> dict[str, Any]:
-        """What the caller is answered, over that transport: `data`, `errors`, or nothing at all."""
+        """The response over this transport: `data` or `errors`; empty for a subscription without an item."""
         credential = self.credentials[caller]
         if transport == "HTTP":
             async with httpx.AsyncClient(
@@ -109,8 +109,8 @@ class Transports:
             ) as client:
                 headers = {"authorization": f"Bearer {credential}"} if credential else {}
                 answer = await client.post("/graphql", json={"query": query, "variables": variables}, headers=headers)
-                told: dict[str, Any] = answer.json()
-                return told
+                response: dict[str, Any] = answer.json()
+                return response
         if transport == "event stream":
             asked = first_item(self.http, {"query": query, "variables": variables}, bearer=credential)
             if not query.startswith("subscription"):
@@ -118,17 +118,17 @@ class Transports:
             try:
                 async with asyncio.timeout(ERROR_WAIT_SECONDS):
                     return (await asked)[2]
-            except TimeoutError:  # it was begun, and nothing has happened yet
+            except TimeoutError:  # it was accepted and has no item yet
                 return {}
         async with websocket_client.accepted() as socket:
             await socket.init({"token": credential} if credential else None)
             await _subscribe(socket, query, variables)
-            # Asked behind it, and answered without a look at the database: a refusal has been said by then.
+            # Sent after it and answered without the database: by then a refusal has arrived.
             await socket.subscribe("behind", "{ __typename }")
             return await _told(socket, waits=not query.startswith("subscription"))
 
     async def read_subscription(self, caller: str, query: str, **variables: Any) -> list[Any]:
-        """All that a subscription says until it ends by itself."""
+        """All messages of a subscription until it ends."""
         async with websocket_client.accepted() as socket:
             await socket.init({"token": self.credentials[caller]})
             await _subscribe(socket, query, variables)
@@ -143,37 +143,37 @@ async def _subscribe(socket: websocket_client.Client, query: str, variables: Map
 
 
 async def _told(socket: websocket_client.Client, *, waits: bool) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+    response: dict[str, Any] = {}
     behind = False
-    while not (told and behind) and not (behind and not waits):
+    while not (response and behind) and not (behind and not waits):
         message = await socket.said()
         if message["id"] == "behind":
             behind = behind or message["type"] == "complete"
         elif message["type"] == "next":
-            told = told or message["payload"]
+            response = response or message["payload"]
         else:
-            told = told or ({"errors": message["payload"]} if message["type"] == "error" else {"data": None})
-    return told
+            response = response or ({"errors": message["payload"]} if message["type"] == "error" else {"data": None})
+    return response
 
 
 @asynccontextmanager
 async def open_transports(api: Api, patch: Any) -> AsyncIterator[Transports]:
-    """Doors of this test's house. `patch`: pytest's monkeypatch, for the socket that `wire` talks to."""
-    own, chosen = DevelopmentKeys.generate(), Settings()
+    """The transports over `api`. `patch`: pytest's monkeypatch, for the socket of `websocket_client`."""
+    own, settings = DevelopmentKeys.generate(), Settings()
     ring = ServiceKeyCache()
-    doorway = Authenticator(
-        TokenVerifier(StaticKeys([own.verification_key()]), TokenRequirements.from_settings(chosen)), ring
+    authenticator = Authenticator(
+        TokenVerifier(StaticKeys([own.verification_key()]), TokenRequirements.from_settings(settings)), ring
     )
     hour = timedelta(hours=1)
     credentials: dict[str, str | None] = {
         "anonymous": None,
-        "user": own.token("alice", chosen, hour),
-        "user with organisation": own.token("alice", chosen, hour, organisations=["guild"]),
-        "operator": own.token("olivia", chosen, hour, roles=[chosen.jwt_admin_role]),
+        "user": own.token("alice", settings, hour),
+        "user with organisation": own.token("alice", settings, hour, organisations=["guild"]),
+        "operator": own.token("olivia", settings, hour, roles=[settings.jwt_admin_role]),
     }
     for scope in Scope:
         credentials[f"key: {scope}"] = await service_keys.create_key(f"by {scope}", [scope])
-    sockets = GraphQLOverWebSocket(EXECUTION, doorway, api.house)
+    sockets = GraphQLOverWebSocket(ENGINE, authenticator, api.state)
     patch.setattr(websocket_client, "sockets", sockets)
-    yield Transports(GraphQLOverHTTP(EXECUTION, doorway, api.house, graphiql=False), sockets, credentials)
-    await doorway.close()
+    yield Transports(GraphQLOverHTTP(ENGINE, authenticator, api.state, graphiql=False), sockets, credentials)
+    await authenticator.close()

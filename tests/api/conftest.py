@@ -1,4 +1,4 @@
-"""The real schema over an empty database, asked in process: what a transport would send is what a test gets."""
+"""The API over an empty database, called in process: tests receive what a transport would send."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -29,63 +29,65 @@ SERVICE = Caller(kind=CallerKind.SERVICE, actor="service:executor", scopes=froze
 READER = Caller(kind=CallerKind.SERVICE, actor="service:reports", scopes=frozenset({Scope.READ}))
 OPERATOR = Caller(kind=CallerKind.OPERATOR, actor="operator:olivia", owner_id="olivia", scopes=frozenset({Scope.ADMIN}))
 
-EXECUTION = GraphQLEngine(build_schema()._schema, introspection=True, compile_operations=True)
+ENGINE = GraphQLEngine(build_schema()._schema, introspection=True, compile_operations=True)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def operations_are_compiled() -> Iterator[None]:
     """All operations of the tests are compiled, except introspection."""
     yield
-    assert EXECUTION.execution_counts.interpreted.keys() <= {"introspection"}
+    assert ENGINE.execution_counts.interpreted.keys() <= {"introspection"}
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """The edge of one process."""
+    """The API of one process. `listener`: the task that receives database notifications."""
 
-    house: AppState
+    state: AppState
+    listener: asyncio.Task[None]
 
-    async def execute(self, viewer: Caller | None, query: str, **variables: Any) -> Mapping[str, Any]:
-        """The whole answer, errors as they are sent."""
-        return (await EXECUTION.execute(GraphQLRequest(query, variables), RequestContext(viewer, self.house))).payload
+    async def execute(self, caller: Caller | None, query: str, **variables: Any) -> Mapping[str, Any]:
+        """The whole response."""
+        return (await ENGINE.execute(GraphQLRequest(query, variables), RequestContext(caller, self.state))).payload
 
-    async def data(self, viewer: Caller | None, query: str, **variables: Any) -> Any:
-        """The data of an answer without errors."""
-        answer = await self.execute(viewer, query, **variables)
-        assert "errors" not in answer, answer["errors"]
-        return answer["data"]
+    async def data(self, caller: Caller | None, query: str, **variables: Any) -> Any:
+        """The data of a response without errors."""
+        response = await self.execute(caller, query, **variables)
+        assert "errors" not in response, response["errors"]
+        return response["data"]
 
-    async def error(self, viewer: Caller | None, query: str, **variables: Any) -> tuple[str, str]:
-        """Code and message of the only error of an answer without data."""
-        answer = await self.execute(viewer, query, **variables)
-        assert not any((answer.get("data") or {}).values()), answer
-        [error] = answer["errors"]
+    async def error(self, caller: Caller | None, query: str, **variables: Any) -> tuple[str, str]:
+        """Code and message of the only error of a response without data."""
+        response = await self.execute(caller, query, **variables)
+        assert not any((response.get("data") or {}).values()), response
+        [error] = response["errors"]
         return error["extensions"]["code"], error["message"]
 
-    def subscribe(self, viewer: Caller | None, query: str, **variables: Any) -> Any:
-        """The payloads of a subscription."""
-        return decode_items(EXECUTION.stream(GraphQLRequest(query, variables), RequestContext(viewer, self.house)))
+    def subscribe(self, caller: Caller | None, query: str, **variables: Any) -> Any:
+        """The responses of a subscription."""
+        return decode_items(ENGINE.stream(GraphQLRequest(query, variables), RequestContext(caller, self.state)))
 
 
 @pytest.fixture
 async def api(db: str, rate_cards: RateCardCache) -> AsyncIterator[Api]:
-    """The edge, with its live feed listening."""
-    chosen = Settings(low_balance_threshold=50)
+    """The API, with a change feed that listens to the database."""
+    settings = Settings(low_balance_threshold=50)
     feed = ChangeFeed(sweep_seconds=5, conflate_seconds=0.005)
     charge_queue = ChargeQueue(rate_cards, lanes=2, batch_limit=256, queue_limit=4096)
-    listening = asyncio.create_task(feed.run(db))
+    listener = asyncio.create_task(feed.run(db))
     yield Api(
         AppState(
-            settings=chosen,
+            settings=settings,
             change_feed=feed,
             rate_cards=rate_cards,
             charge_queue=charge_queue,
             balance_reader=BatchedReads(queries.get_balances, batch_limit=1000),
-            latest_balances=open_latest_balances(feed, low_balance_threshold=chosen.low_balance_threshold),
+            latest_balances=open_latest_balances(feed, low_balance_threshold=settings.low_balance_threshold),
             payment_provider=Sandbox("http://testserver", b"a secret of the sandbox, long enough"),
-        )
+        ),
+        listener,
     )
     await charge_queue.close()
-    listening.cancel()
+    listener.cancel()
     with suppress(asyncio.CancelledError):
-        await listening
+        await listener

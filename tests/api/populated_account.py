@@ -1,4 +1,4 @@
-"""One owner with one of everything, and the statements that a piece of work sends."""
+"""An account with something in every list, and a recorder of SQL statements."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,7 +20,7 @@ from tests.factories import charge_block_run, grant_credits, start_task, unique_
 from tests.topups.refund_fixtures import create_paid_top_up
 
 KINDS = (
-    "Account", "Balance", "Agent", "Task", "TaskCost", "BlockRun", "Entry", "Grant", "Hold", "Notice", "TopUp",
+    "Account", "Balance", "Agent", "Task", "TaskCost", "BlockRun", "Entry", "Grant", "Hold", "Notification", "TopUp",
 )  # fmt: skip
 HOLD = """mutation($input: PlaceHoldInput!) { placeHold(input: $input) { __typename
     ... on PlaceHoldSuccess { hold { id } } } }"""
@@ -28,7 +28,7 @@ HOLD = """mutation($input: PlaceHoldInput!) { placeHold(input: $input) { __typen
 
 @dataclass(frozen=True, slots=True)
 class PopulatedAccount:
-    """An owner's account with something in every list. `nodes`: one id of each kind; `names`: the platform's ids."""
+    """An account with something in every list. `node_ids`: one id of each type; `platform_ids`: ids of the platform."""
 
     owner_id: str
     account_id: int
@@ -37,7 +37,7 @@ class PopulatedAccount:
 
 
 async def populate_account(api: Api, rate_cards: RateCardCache, owner_id: str) -> PopulatedAccount:
-    """Two of everything that has pages, so that a page of one has another behind it."""
+    """Two of everything that is paginated, so that a page of one item has a next page."""
     for _ in range(2):
         with suppress(InsufficientCredits):
             await start_task(owner_id, agent_id=f"{owner_id}-agent", trigger=TaskTrigger.SCHEDULED)
@@ -57,19 +57,17 @@ async def populate_account(api: Api, rate_cards: RateCardCache, owner_id: str) -
     stopped = await _a_stopped_task(owner_id)
     number = await accounts.find_account_id(owner_id)
     assert number is not None
-    notices = await pools.fetch("SELECT number FROM notification WHERE account_id = $1 ORDER BY number DESC", number)
-    if len(notices) < 2:
-        await _give_notices(number)
-        notices = await pools.fetch(
-            "SELECT number FROM notification WHERE account_id = $1 ORDER BY number DESC", number
-        )
+    rows = await pools.fetch("SELECT number FROM notification WHERE account_id = $1 ORDER BY number DESC", number)
+    if len(rows) < 2:
+        await _insert_notifications(number)
+        rows = await pools.fetch("SELECT number FROM notification WHERE account_id = $1 ORDER BY number DESC", number)
     run, entry = runs[0].block_run, runs[0].entry
     assert entry is not None
     nodes: dict[str, tuple[Any, ...]] = {
         "Account": (owner_id,), "Balance": (owner_id,), "Agent": (owner_id, f"{owner_id}-agent"),
         "Task": (number, task.task_id), "TaskCost": (number, task.task_id), "BlockRun": (number, run.block_run_id),
         "Entry": (number, entry.seq), "Grant": (number, 1), "Hold": (number, 1),
-        "Notice": (number, notices[0]["number"]), "TopUp": (number, top_up.id),
+        "Notification": (number, rows[0]["number"]), "TopUp": (number, top_up.id),
     }  # fmt: skip
     names = {
         "ownerId": owner_id, "agentId": f"{owner_id}-agent", "taskId": task.task_id, "blockRunId": run.block_run_id,
@@ -84,7 +82,7 @@ async def _a_stopped_task(owner_id: str) -> str:
     return task_id
 
 
-async def _give_notices(number: int) -> None:
+async def _insert_notifications(number: int) -> None:
     await pools.fetch(
         "WITH made AS (INSERT INTO notification (account_id, number, kind, agent_id, subject, message, at)"
         " SELECT $1, n, 'EXPIRING', '', 'test ' || n, 'soon', now() FROM generate_series(101, 102) AS n RETURNING 1)"
@@ -98,7 +96,7 @@ _RECORDING: ContextVar[list[str] | None] = ContextVar("recording", default=None)
 
 @pytest.fixture
 def record_statements(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`with recorder() as sent`: every statement that what is done meanwhile sends, and nobody else's."""
+    """`with record_statements() as statements`: the SQL statements sent by this task inside the block."""
     fetch = asyncpg.connection.Connection.fetch
 
     async def recorded(self: Any, query: str, *values: Any, **more: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The trail: every mutation says what it leaves behind, leaves it, and operators read it."""
+"""The audit log: every mutation has a policy and follows it, and operators read the records."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,96 +26,98 @@ pytestmark = pytest.mark.anyio
 SCHEMA = build_schema()._schema
 OLIVIA = replace(OPERATOR, key_id="signing-key-1")
 EXECUTOR = replace(SERVICE, actor="service:0123456789abcdef", key_id="0123456789abcdef")
-TRAIL = """query($first: Int! = 25, $after: String, $ownerId: ID, $actor: String, $action: String) {
+AUDIT_LOG = """query($first: Int! = 25, $after: String, $ownerId: ID, $actor: String, $action: String) {
     auditLog(first: $first, after: $after, ownerId: $ownerId, actor: $actor, action: $action) {
         edges { cursor node { id createdAt action subject actor keyId scope requestId reason ownerId before after } }
         pageInfo { hasNextPage endCursor } } }"""
 GRANT = {"ownerId": "alice", "credits": 5, "reason": "sorry", "idempotencyKey": "k"}
 
 
-def test_every_mutation_says_what_it_leaves_behind() -> None:
+def test_every_mutation_has_an_audit_policy() -> None:
     assert mutations_without_audit_policy(SCHEMA) == []
 
 
-def test_a_mutation_of_operators_leaves_a_record() -> None:
+def test_operator_mutations_are_always_recorded() -> None:
     assert SCHEMA.mutation_type is not None
     for name, trail in audit_policies(SCHEMA).items():
         if SCHEMA.mutation_type.fields[name].extensions["strawberry-definition"].needs is Permission.OPERATOR:
             assert trail is AuditPolicy.SERVICES_AND_OPERATORS, name
 
 
-def test_what_moves_credits_by_everyday_work_is_the_ledgers_own() -> None:
+def test_charges_and_holds_are_recorded_for_operators_only() -> None:
     assert {name for name, trail in audit_policies(SCHEMA).items() if trail is AuditPolicy.OPERATORS} == {
         "charge", "chargeBatch", "placeHold", "captureHold",
     }  # fmt: skip
 
 
-async def sent(api: Api, viewer: Caller, name: str, **input: Any) -> Any:
-    """The one mutation with this input, which must succeed."""
+async def send(api: Api, caller: Caller, name: str, **input: Any) -> Any:
+    """Send this mutation, which must succeed."""
     kind = name[0].upper() + name[1:]
     query = (
         f"mutation($input: {kind}Input!) {{ {name}(input: $input) {{ __typename ... on UserError {{ message }} }} }}"
     )
-    done = (await api.data(viewer, query, input=input))[name]
+    done = (await api.data(caller, query, input=input))[name]
     assert done["__typename"] == f"{kind}Success", done
     return done
 
 
-async def the_trail(api: Api, **chosen: Any) -> list[Any]:
-    edges = (await api.data(OPERATOR, TRAIL, **chosen))["auditLog"]["edges"]
+async def audit_log(api: Api, **chosen: Any) -> list[Any]:
+    edges = (await api.data(OPERATOR, AUDIT_LOG, **chosen))["auditLog"]["edges"]
     return [edge["node"] for edge in edges]
 
 
-async def carried_out(api: Api, rate_cards: RateCardCache) -> dict[str, tuple[Caller, str | None]]:
-    """Every mutation that leaves a record, once with an effect: who did it, and for which reason."""
+async def execute_recorded_mutations(api: Api, rate_cards: RateCardCache) -> dict[str, tuple[Caller, str | None]]:
+    """Execute every recorded mutation once with an effect. Returns the caller and the reason of each."""
     done: dict[str, tuple[Caller, str | None]] = {}
 
-    async def act(viewer: Caller, name: str, **input: Any) -> None:
-        await sent(api, viewer, name, **input)
-        done[name] = viewer, input.get("reason")
+    async def execute(caller: Caller, name: str, **input: Any) -> None:
+        await send(api, caller, name, **input)
+        done[name] = caller, input.get("reason")
 
     await grant_credits("alice", 1_000)
-    await act(OLIVIA, "grantCredits", **GRANT)
-    await act(OLIVIA, "revokeGrant", grantId=await a_grant_of(api), reason="too much", idempotencyKey="r")
-    await act(EXECUTOR, "startTask", taskId="t", ownerId="alice", agentId="a")
+    await execute(OLIVIA, "grantCredits", **GRANT)
+    await execute(OLIVIA, "revokeGrant", grantId=await a_grant_of(api), reason="too much", idempotencyKey="r")
+    await execute(EXECUTOR, "startTask", taskId="t", ownerId="alice", agentId="a")
     task = (await start_task("alice", task_id="stays")).task_id
     held = hold_request(task, block="ReplicateModelBlock", at_most=1)
     await charge_block_run(await start_task("alice", task_id="c"), rate_cards, block_run_id="c-1")
     await charge_block_run(await start_task("alice", task_id="d"), rate_cards, block_run_id="d-1")
-    await sent(api, EXECUTOR, "placeHold", taskId="stays", blockRunId=held.block_run_id, block="ReplicateModelBlock",
+    await send(api, EXECUTOR, "placeHold", taskId="stays", blockRunId=held.block_run_id, block="ReplicateModelBlock",
                atMost={}, timeoutSeconds=60)  # fmt: skip
-    await act(EXECUTOR, "voidHold", taskId="stays", blockRunId=held.block_run_id)
-    await act(OLIVIA, "reverseCharge", taskId="c", blockRunId="c-1", reason="it failed", idempotencyKey="rc")
-    await act(OLIVIA, "reverseTask", taskId="d", reason="all of it failed", idempotencyKey="rt")
-    await act(EXECUTOR, "finishTask", taskId="t", status="COMPLETED")
-    await act(EXECUTOR, "cancelTask", taskId="stays")
+    await execute(EXECUTOR, "voidHold", taskId="stays", blockRunId=held.block_run_id)
+    await execute(OLIVIA, "reverseCharge", taskId="c", blockRunId="c-1", reason="it failed", idempotencyKey="rc")
+    await execute(OLIVIA, "reverseTask", taskId="d", reason="all of it failed", idempotencyKey="rt")
+    await execute(EXECUTOR, "finishTask", taskId="t", status="COMPLETED")
+    await execute(EXECUTOR, "cancelTask", taskId="stays")
     await start_task("alice", task_id="stopped")
     await pools.fetch("UPDATE task SET status = 'STOPPED', stop_reason = 'OUT_OF_CREDITS' WHERE task_id = 'stopped'")
-    await act(EXECUTOR, "resumeTask", taskId="stopped")
-    await act(OLIVIA, "beginTopUp", credits=500, idempotencyKey="b")
+    await execute(EXECUTOR, "resumeTask", taskId="stopped")
+    await execute(OLIVIA, "beginTopUp", credits=500, idempotencyKey="b")
     [begun] = await pools.fetch("SELECT account_id, id FROM top_up")
     bought = await top_ups.find(begun["account_id"], begun["id"])
     assert bought is not None
-    sandbox = api.house.payment_provider
+    sandbox = api.state.payment_provider
     assert isinstance(sandbox, Sandbox)
     page = await sandbox.find_payment_page(bought.reference)
     assert page is not None
     await sandbox.decide_payment(page, PaymentStatus.PAID)
-    await act(OLIVIA, "confirmTopUp", topUpId=encode_id("TopUp", bought.account_id, bought.id))
-    await act(OLIVIA, "openBillingPortal", returnUrl="https://app.example/")
+    await execute(OLIVIA, "confirmTopUp", topUpId=encode_id("TopUp", bought.account_id, bought.id))
+    await execute(OLIVIA, "openBillingPortal", returnUrl="https://app.example/")
     await charge_block_run(await start_task("alice", task_id="f"), rate_cards, block_run_id="f-1")
-    await act(EXECUTOR, "finishBlockRun", taskId="f", blockRunId="f-1", outcome="SUCCEEDED")
-    await act(OLIVIA, "setAutoTopUp", enabled=True, threshold=100, amount=1_000, consentVersion="1", idempotencyKey="s")
-    await act(EXECUTOR, "setLowBalanceThreshold", ownerId="alice", credits=7, idempotencyKey="l")
+    await execute(EXECUTOR, "finishBlockRun", taskId="f", blockRunId="f-1", outcome="SUCCEEDED")
+    await execute(
+        OLIVIA, "setAutoTopUp", enabled=True, threshold=100, amount=1_000, consentVersion="1", idempotencyKey="s"
+    )
+    await execute(EXECUTOR, "setLowBalanceThreshold", ownerId="alice", credits=7, idempotencyKey="l")
     await grant_credits("carol", 10)
-    await sent(api, EXECUTOR, "setLowBalanceThreshold", ownerId="carol", credits=9, idempotencyKey="l")
+    await send(api, EXECUTOR, "setLowBalanceThreshold", ownerId="carol", credits=9, idempotencyKey="l")
     carols = await start_task("carol", task_id="carols")
     await charge_block_run(carols, rate_cards)
-    await act(EXECUTOR, "markNotificationsRead", ownerId="carol")
+    await execute(EXECUTOR, "markNotificationsRead", ownerId="carol")
     top_up = await create_paid_top_up("dora", credits=1_000)
     name = encode_id("TopUp", top_up.account_id, top_up.id)
-    await act(OLIVIA, "refundTopUp", topUpId=name, credits=400, reason="asked for it", idempotencyKey="rf")
-    await act(OLIVIA, "publishRateCard", document=ITEM_PRICES, reason="new prices", idempotencyKey="p")
+    await execute(OLIVIA, "refundTopUp", topUpId=name, credits=400, reason="asked for it", idempotencyKey="rf")
+    await execute(OLIVIA, "publishRateCard", document=ITEM_PRICES, reason="new prices", idempotencyKey="p")
     return done
 
 
@@ -125,17 +127,15 @@ async def a_grant_of(api: Api) -> str:
     return name
 
 
-async def test_every_mutation_that_is_to_leave_a_record_leaves_one_that_says_all(
-    api: Api, rate_cards: RateCardCache
-) -> None:
-    done = await carried_out(api, rate_cards)
+async def test_every_recorded_mutation_writes_a_complete_record(api: Api, rate_cards: RateCardCache) -> None:
+    done = await execute_recorded_mutations(api, rate_cards)
     assert set(done) == {
         name for name, trail in audit_policies(SCHEMA).items() if trail is AuditPolicy.SERVICES_AND_OPERATORS
     }
-    for name, (viewer, reason) in done.items():
-        record = (await the_trail(api, action=name))[-1]
-        assert (record["actor"], record["keyId"], record["reason"]) == (viewer.actor, viewer.key_id, reason), name
-        assert record["scope"] == ("admin" if viewer is OLIVIA else "charge")
+    for name, (caller, reason) in done.items():
+        record = (await audit_log(api, action=name))[-1]
+        assert (record["actor"], record["keyId"], record["reason"]) == (caller.actor, caller.key_id, reason), name
+        assert record["scope"] == ("admin" if caller is OLIVIA else "charge")
         assert len(record["requestId"]) == 16
         assert record["after"], name
         assert (record["before"] is None) == (
@@ -143,10 +143,10 @@ async def test_every_mutation_that_is_to_leave_a_record_leaves_one_that_says_all
         ), name
 
 
-async def test_a_record_says_what_was_before_and_after(api: Api) -> None:
+async def test_a_record_contains_the_state_before_and_after(api: Api) -> None:
     await grant_credits("alice", 10)
-    await sent(api, OLIVIA, "grantCredits", **GRANT)
-    [record] = await the_trail(api)
+    await send(api, OLIVIA, "grantCredits", **GRANT)
+    [record] = await audit_log(api)
     assert record["subject"] == "grant 2"
     assert record["ownerId"] == "alice"
     assert record["before"] == {"version": 1, "posted": 10, "held": 0, "frozen": 0, "owed": 0}
@@ -157,31 +157,31 @@ async def test_a_record_says_what_was_before_and_after(api: Api) -> None:
     assert tuple(entry) == ("operator:olivia", record["requestId"], "sorry")
 
 
-async def test_a_charge_leaves_its_entry_with_actor_key_and_request(api: Api, rate_cards: RateCardCache) -> None:
+async def test_the_entry_of_a_charge_names_actor_and_request(api: Api, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 100)
     await start_task("alice", task_id="t")
-    await sent(api, EXECUTOR, "charge", taskId="t", blockRunId="b", block="ReplicateModelBlock")
+    await send(api, EXECUTOR, "charge", taskId="t", blockRunId="b", block="ReplicateModelBlock")
     [entry] = await pools.fetch("SELECT actor, length(request_id) FROM entry WHERE kind = 'CHARGE'")
     assert tuple(entry) == ("service:0123456789abcdef", 16)
-    assert await the_trail(api) == []
+    assert await audit_log(api) == []
 
 
 @pytest.mark.parametrize("free", [False, True], ids=["paid", "free"])
-async def test_whatever_is_its_own_trail_names_actor_key_and_request(api: Api, free: bool) -> None:
+async def test_charges_and_holds_of_services_name_actor_and_request_in_their_rows(api: Api, free: bool) -> None:
     await grant_credits("alice", 100)
     await start_task("alice", task_id="t")
     run = {"taskId": "t", "block": "ReplicateModelBlock", "usesOwnKey": free}
     runs = "SELECT actor, request_id FROM block_run WHERE block_run_id = $1"
     holds = "SELECT actor, request_id FROM hold WHERE block_run_id = $1"
     left: dict[str, Sequence[Any]] = {}
-    await sent(api, EXECUTOR, "charge", **run, blockRunId="one")
+    await send(api, EXECUTOR, "charge", **run, blockRunId="one")
     left["charge"] = await pools.fetch(runs, "one")
     batch = "mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) { __typename } }"
     await api.data(EXECUTOR, batch, input=[run | {"blockRunId": "two"}])
     left["chargeBatch"] = await pools.fetch(runs, "two")
-    await sent(api, EXECUTOR, "placeHold", **run, blockRunId="held", atMost={}, timeoutSeconds=60)
+    await send(api, EXECUTOR, "placeHold", **run, blockRunId="held", atMost={}, timeoutSeconds=60)
     left["placeHold"] = await pools.fetch(holds, "held")
-    await sent(api, EXECUTOR, "captureHold", taskId="t", blockRunId="held", measurements={})
+    await send(api, EXECUTOR, "captureHold", taskId="t", blockRunId="held", measurements={})
     left["captureHold"] = await pools.fetch(runs, "held")
     assert set(left) == {name for name, trail in audit_policies(SCHEMA).items() if trail is AuditPolicy.OPERATORS}
     for name, rows in left.items():
@@ -194,19 +194,17 @@ async def test_whatever_is_its_own_trail_names_actor_key_and_request(api: Api, f
 
 
 @pytest.mark.parametrize("free", [False, True], ids=["paid", "free"])
-async def test_what_an_operator_charges_and_holds_leaves_a_record_too_that_names_its_tokens_key(
-    api: Api, free: bool
-) -> None:
+async def test_charges_and_holds_of_operators_are_recorded_with_the_signing_key(api: Api, free: bool) -> None:
     await grant_credits("alice", 100)
     await start_task("alice", task_id="t")
     run = {"taskId": "t", "block": "ReplicateModelBlock", "usesOwnKey": free}
     batch = "mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) { __typename } }"
-    for _ in range(2):  # the second time all of it is a replay
-        await sent(api, OLIVIA, "charge", **run, blockRunId="one")
+    for _ in range(2):  # the second time everything is a replay
+        await send(api, OLIVIA, "charge", **run, blockRunId="one")
         await api.data(OLIVIA, batch, input=[run | {"blockRunId": "two"}, run | {"blockRunId": "three"}])
-        await sent(api, OLIVIA, "placeHold", **run, blockRunId="held", atMost={}, timeoutSeconds=60)
-        await sent(api, OLIVIA, "captureHold", taskId="t", blockRunId="held", measurements={})
-    left = (await the_trail(api))[::-1]
+        await send(api, OLIVIA, "placeHold", **run, blockRunId="held", atMost={}, timeoutSeconds=60)
+        await send(api, OLIVIA, "captureHold", taskId="t", blockRunId="held", measurements={})
+    left = (await audit_log(api))[::-1]
     assert {(one["actor"], one["keyId"], one["scope"], one["ownerId"]) for one in left} == {
         ("operator:olivia", "signing-key-1", "admin", "alice")
     }
@@ -228,7 +226,7 @@ async def test_what_an_operator_charges_and_holds_leaves_a_record_too_that_names
     assert (captured["before"], captured["after"]) == (held["after"], {"status": "CAPTURED", "held": 0, "cost": cost})
 
 
-async def test_a_task_that_an_operators_unpaid_block_run_stops_is_in_the_trail_once(api: Api) -> None:
+async def test_a_task_stopped_by_an_unpaid_charge_of_an_operator_is_recorded_once(api: Api) -> None:
     await grant_credits("alice", 15)
     kinds: dict[str, dict[str, Any]] = {
         "charge": {"block": "ReplicateModelBlock"},
@@ -236,7 +234,7 @@ async def test_a_task_that_an_operators_unpaid_block_run_stops_is_in_the_trail_o
     }
     for name in kinds:
         await start_task("alice", task_id=name)
-    await sent(api, EXECUTOR, "charge", taskId="charge", blockRunId="paid", block="ReplicateModelBlock")
+    await send(api, EXECUTOR, "charge", taskId="charge", blockRunId="paid", block="ReplicateModelBlock")
     for name, input in kinds.items():
         kind = name[0].upper() + name[1:]
         query = f"mutation($input: {kind}Input!) {{ {name}(input: $input) {{ __typename }} }}"
@@ -246,7 +244,7 @@ async def test_a_task_that_an_operators_unpaid_block_run_stops_is_in_the_trail_o
             told.append(done[name]["__typename"])
         assert told == ["InsufficientCreditsError", "TaskStoppedError"]
     assert [
-        (one["action"], one["subject"], one["keyId"], one["before"], one["after"]) for one in await the_trail(api)
+        (one["action"], one["subject"], one["keyId"], one["before"], one["after"]) for one in await audit_log(api)
     ][::-1] == [
         (name, f"task {name}", "signing-key-1", {"status": "RUNNING"},
          {"status": "STOPPED", "stopReason": "OUT_OF_CREDITS", "required": 10})
@@ -254,7 +252,7 @@ async def test_a_task_that_an_operators_unpaid_block_run_stops_is_in_the_trail_o
     ]  # fmt: skip
 
 
-async def test_a_new_customer_of_the_provider_is_written_down_with_its_record_or_not_at_all(api: Api) -> None:
+async def test_a_new_customer_and_its_record_are_written_together(api: Api) -> None:
     portal = "mutation($input: OpenBillingPortalInput!) { openBillingPortal(input: $input) { __typename } }"
     await pools.fetch("ALTER TABLE audit_record ADD CONSTRAINT broken CHECK (false) NOT VALID")
     try:
@@ -264,51 +262,51 @@ async def test_a_new_customer_of_the_provider_is_written_down_with_its_record_or
     assert answer["errors"][0]["extensions"]["code"] == "INTERNAL"
     assert await pools.fetch("SELECT 1 FROM payment_customer") == []
     for _ in range(2):
-        await sent(api, OLIVIA, "openBillingPortal", returnUrl="https://app.example/")
+        await send(api, OLIVIA, "openBillingPortal", returnUrl="https://app.example/")
     [customer] = await pools.fetch("SELECT provider, customer_ref FROM payment_customer")
-    assert [one["after"] for one in await the_trail(api)] == [
+    assert [one["after"] for one in await audit_log(api)] == [
         {"provider": customer["provider"], "customer": customer["customer_ref"]}
     ] * 2
 
 
-async def test_who_gets_no_money_confirmed_leaves_no_record(api: Api) -> None:
-    """Confirming a top-up that is not paid yet, or that its notice settled before, changes nothing."""
-    sandbox = api.house.payment_provider
+async def test_confirming_without_effect_writes_no_record(api: Api) -> None:
+    """Confirming a top-up that is not paid yet, or that a provider event has settled, changes nothing."""
+    sandbox = api.state.payment_provider
     assert isinstance(sandbox, Sandbox)
-    await sent(api, OLIVIA, "beginTopUp", credits=500, idempotencyKey="b")
+    await send(api, OLIVIA, "beginTopUp", credits=500, idempotencyKey="b")
     [begun] = await pools.fetch("SELECT account_id, id FROM top_up")
     bought = await top_ups.find(begun["account_id"], begun["id"])
     assert bought is not None
     name = encode_id("TopUp", bought.account_id, bought.id)
-    await sent(api, OLIVIA, "confirmTopUp", topUpId=name)
-    assert await the_trail(api, action="confirmTopUp") == []
+    await send(api, OLIVIA, "confirmTopUp", topUpId=name)
+    assert await audit_log(api, action="confirmTopUp") == []
     page = await sandbox.find_payment_page(bought.reference)
     assert page is not None
     await sandbox.decide_payment(page, PaymentStatus.DECLINED)
-    for _ in range(2):  # the second time it is settled already
-        await sent(api, OLIVIA, "confirmTopUp", topUpId=name)
-    [record] = await the_trail(api, action="confirmTopUp")
+    for _ in range(2):  # the second time it is already settled
+        await send(api, OLIVIA, "confirmTopUp", topUpId=name)
+    [record] = await audit_log(api, action="confirmTopUp")
     assert (record["before"]["status"], record["after"]["status"]) == ("PENDING", "FAILED")
 
 
-async def test_whatever_users_do_for_themselves_leaves_no_record(api: Api) -> None:
+async def test_users_changing_their_own_account_write_no_record(api: Api) -> None:
     await grant_credits("alice", 10)
-    await sent(api, ALICE, "beginTopUp", credits=500, idempotencyKey="b")
+    await send(api, ALICE, "beginTopUp", credits=500, idempotencyKey="b")
     [begun] = await pools.fetch("SELECT account_id, id FROM top_up")
-    await sent(api, ALICE, "confirmTopUp", topUpId=encode_id("TopUp", begun["account_id"], begun["id"]))
-    await sent(api, ALICE, "openBillingPortal", returnUrl="https://app.example/")
-    await sent(api, ALICE, "setAutoTopUp", enabled=True, threshold=100, amount=1_000, consentVersion="1",
+    await send(api, ALICE, "confirmTopUp", topUpId=encode_id("TopUp", begun["account_id"], begun["id"]))
+    await send(api, ALICE, "openBillingPortal", returnUrl="https://app.example/")
+    await send(api, ALICE, "setAutoTopUp", enabled=True, threshold=100, amount=1_000, consentVersion="1",
                idempotencyKey="s")  # fmt: skip
     await start_task("alice", task_id="t")
-    await sent(api, ALICE, "cancelTask", taskId="t")
-    await sent(api, ALICE, "markNotificationsRead")
-    await sent(api, ALICE, "setLowBalanceThreshold", credits=7, idempotencyKey="l")
-    assert await the_trail(api) == []
+    await send(api, ALICE, "cancelTask", taskId="t")
+    await send(api, ALICE, "markNotificationsRead")
+    await send(api, ALICE, "setLowBalanceThreshold", credits=7, idempotencyKey="l")
+    assert await audit_log(api) == []
 
 
-async def test_operators_and_nobody_else_read_an_entrys_request(api: Api) -> None:
-    await sent(api, OLIVIA, "grantCredits", **GRANT)
-    [record] = await the_trail(api)
+async def test_only_operators_read_the_request_of_an_entry(api: Api) -> None:
+    await send(api, OLIVIA, "grantCredits", **GRANT)
+    [record] = await audit_log(api)
     query = '{ account(ownerId: "alice") { entries { edges { node { requestId } } } } }'
     edges = (await api.data(OPERATOR, query))["account"]["entries"]["edges"]
     assert edges == [{"node": {"requestId": record["requestId"]}}]
@@ -317,15 +315,15 @@ async def test_operators_and_nobody_else_read_an_entrys_request(api: Api) -> Non
     assert [error["extensions"]["code"] for error in answer["errors"]] == ["FORBIDDEN"]
 
 
-async def test_a_replay_and_a_refusal_leave_no_second_record(api: Api) -> None:
-    await sent(api, OLIVIA, "grantCredits", **GRANT)
-    await sent(api, OLIVIA, "grantCredits", **GRANT)
+async def test_replays_and_errors_write_no_record(api: Api) -> None:
+    await send(api, OLIVIA, "grantCredits", **GRANT)
+    await send(api, OLIVIA, "grantCredits", **GRANT)
     grant = "mutation($input: GrantCreditsInput!) { grantCredits(input: $input) { __typename } }"
     other = await api.data(OLIVIA, grant, input=GRANT | {"credits": 6})
     wrong = await api.data(OLIVIA, grant, input=GRANT | {"credits": -1, "idempotencyKey": "other"})
     assert other == {"grantCredits": {"__typename": "IdempotencyConflictError"}}
     assert wrong == {"grantCredits": {"__typename": "InvalidInputError"}}
-    assert len(await the_trail(api)) == 1
+    assert len(await audit_log(api)) == 1
 
 
 async def test_a_record_is_rolled_back_with_its_effect(api: Api) -> None:
@@ -337,10 +335,10 @@ async def test_a_record_is_rolled_back_with_its_effect(api: Api) -> None:
     finally:
         await pools.fetch("ALTER TABLE entry DROP CONSTRAINT broken")
     assert answer["errors"][0]["extensions"]["code"] == "INTERNAL"
-    assert await the_trail(api) == []
+    assert await audit_log(api) == []
 
 
-async def test_an_effect_without_its_record_is_rolled_back(api: Api) -> None:
+async def test_an_effect_is_rolled_back_with_its_record(api: Api) -> None:
     await grant_credits("alice", 10)
     await pools.fetch("ALTER TABLE audit_record ADD CONSTRAINT broken CHECK (false) NOT VALID")
     try:
@@ -352,55 +350,55 @@ async def test_an_effect_without_its_record_is_rolled_back(api: Api) -> None:
     assert [record["credits"] for record in await pools.fetch("SELECT credits FROM entry")] == [10]
 
 
-async def test_pages_are_newest_first_and_by_owner_actor_and_action(api: Api) -> None:
+async def test_records_are_listed_newest_first_and_filtered(api: Api) -> None:
     otto = replace(OLIVIA, actor="operator:otto")
     for number in (1, 2, 3):
-        for viewer, owner in ((OLIVIA, "alice"), (otto, "bob")):
+        for caller, owner in ((OLIVIA, "alice"), (otto, "bob")):
             input = GRANT | {"ownerId": owner, "credits": number, "idempotencyKey": f"k{number}"}
-            await sent(api, viewer, "grantCredits", **input)
-    await sent(api, otto, "setLowBalanceThreshold", ownerId="alice", credits=7, idempotencyKey="l")
-    first = (await api.data(OPERATOR, TRAIL, first=2))["auditLog"]
-    rest = (await api.data(OPERATOR, TRAIL, first=100, after=first["pageInfo"]["endCursor"]))["auditLog"]
+            await send(api, caller, "grantCredits", **input)
+    await send(api, otto, "setLowBalanceThreshold", ownerId="alice", credits=7, idempotencyKey="l")
+    first = (await api.data(OPERATOR, AUDIT_LOG, first=2))["auditLog"]
+    rest = (await api.data(OPERATOR, AUDIT_LOG, first=100, after=first["pageInfo"]["endCursor"]))["auditLog"]
     found = [edge["node"] for edge in first["edges"] + rest["edges"]]
     assert [one["action"] for one in found] == ["setLowBalanceThreshold", *["grantCredits"] * 6]
     assert [one["createdAt"] for one in found] == sorted((one["createdAt"] for one in found), reverse=True)
     assert (first["pageInfo"]["hasNextPage"], rest["pageInfo"]["hasNextPage"]) == (True, False)
-    assert found == await the_trail(api)
-    assert [one["after"].get("credits") for one in await the_trail(api, ownerId="alice")] == [None, 3, 2, 1]
-    assert len(await the_trail(api, actor="operator:otto")) == 4
-    assert len(await the_trail(api, action="setLowBalanceThreshold")) == 1
-    assert len(await the_trail(api, ownerId="alice", actor="operator:otto", action="setLowBalanceThreshold")) == 1
-    assert await the_trail(api, ownerId="alice", actor="operator:otto", action="grantCredits") == []
-    assert await the_trail(api, ownerId="nobody") == []
+    assert found == await audit_log(api)
+    assert [one["after"].get("credits") for one in await audit_log(api, ownerId="alice")] == [None, 3, 2, 1]
+    assert len(await audit_log(api, actor="operator:otto")) == 4
+    assert len(await audit_log(api, action="setLowBalanceThreshold")) == 1
+    assert len(await audit_log(api, ownerId="alice", actor="operator:otto", action="setLowBalanceThreshold")) == 1
+    assert await audit_log(api, ownerId="alice", actor="operator:otto", action="grantCredits") == []
+    assert await audit_log(api, ownerId="nobody") == []
 
 
-async def test_a_cursor_of_other_filters_is_refused(api: Api) -> None:
+async def test_a_cursor_of_another_filter_is_refused(api: Api) -> None:
     for number in (1, 2):
-        await sent(api, OLIVIA, "grantCredits", **(GRANT | {"idempotencyKey": f"k{number}"}))
-    cursor = (await api.data(OPERATOR, TRAIL, first=1))["auditLog"]["pageInfo"]["endCursor"]
-    code, message = await api.error(OPERATOR, TRAIL, after=cursor, ownerId="alice")
+        await send(api, OLIVIA, "grantCredits", **(GRANT | {"idempotencyKey": f"k{number}"}))
+    cursor = (await api.data(OPERATOR, AUDIT_LOG, first=1))["auditLog"]["pageInfo"]["endCursor"]
+    code, message = await api.error(OPERATOR, AUDIT_LOG, after=cursor, ownerId="alice")
     assert code == "BAD_USER_INPUT"
     assert message.startswith("after is not a cursor of this list")
 
 
 @pytest.mark.parametrize("actor", ["", "a b", "a" * 301, "a\x00"])
-async def test_what_is_no_actor_is_refused(api: Api, actor: str) -> None:
-    assert await api.error(OPERATOR, TRAIL, actor=actor) == (
+async def test_an_invalid_actor_filter_is_refused(api: Api, actor: str) -> None:
+    assert await api.error(OPERATOR, AUDIT_LOG, actor=actor) == (
         "BAD_USER_INPUT", "actor must have 1 to 300 visible characters, without spaces.",
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("viewer", [ALICE, BOB, SERVICE, READER], ids=lambda viewer: viewer.actor)
-async def test_nobody_but_operators_reads_it_by_list_or_by_id(api: Api, viewer: Caller) -> None:
-    await sent(api, OLIVIA, "grantCredits", **GRANT)
+@pytest.mark.parametrize("caller", [ALICE, BOB, SERVICE, READER], ids=lambda caller: caller.actor)
+async def test_only_operators_read_the_audit_log(api: Api, caller: Caller) -> None:
+    await send(api, OLIVIA, "grantCredits", **GRANT)
     node = "query($id: ID!) { node(id: $id) { __typename id } }"
     id = (await api.data(OPERATOR, "{ auditLog { edges { node { id } } } }"))["auditLog"]["edges"][0]["node"]["id"]
     assert (await api.data(OPERATOR, node, id=id))["node"] == {"__typename": "AuditRecord", "id": id}
-    assert (await api.data(viewer, node, id=id))["node"] is None
-    assert await api.error(viewer, TRAIL) == ("FORBIDDEN", "This needs an operator.")
+    assert (await api.data(caller, node, id=id))["node"] is None
+    assert await api.error(caller, AUDIT_LOG) == ("FORBIDDEN", "This needs an operator.")
 
 
-async def test_pages_go_by_an_index_whatever_is_asked_for(db: str) -> None:
+async def test_every_filter_uses_an_index(db: str) -> None:
     await pools.fetch(
         "INSERT INTO audit_record (at, account_id, action, subject, actor, scope)"
         " SELECT now(), n % 2000, 'a' || n % 2000, 's', 'operator:' || n % 2000, 'admin'"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.engine.transports.http import GraphQLOverHTTP
-from tests.api.conftest import EXECUTION, Api
+from tests.api.conftest import ENGINE, Api
 from tests.engine.sample_schema import authenticator, token
 from tests.engine.transports.sse_client import event_stream
 from tests.factories import grant_credits
@@ -18,7 +18,7 @@ BALANCE = "subscription ($since: Long) { balance(sinceVersion: $since) { availab
 @pytest.fixture
 def balances(api: Api) -> GraphQLOverHTTP:
     """The API over HTTP."""
-    return GraphQLOverHTTP(EXECUTION, authenticator, api.house, graphiql=False)
+    return GraphQLOverHTTP(ENGINE, authenticator, api.state, graphiql=False)
 
 
 async def test_each_balance_has_its_version_as_id_even_if_it_is_not_selected(

@@ -20,7 +20,7 @@ from app.tasks import lifecycle
 from app.tasks.charging import charge_many
 from app.tasks.rules import TaskStatus
 from examples.simulation import documents
-from tests.api.conftest import ALICE, BOB, EXECUTION, OPERATOR, READER, SERVICE, Api
+from tests.api.conftest import ALICE, BOB, ENGINE, OPERATOR, READER, SERVICE, Api
 from tests.engine.compiler.comparison import ExecutionComparison, fault_log_disabled
 from tests.engine.document_generator import DocumentGenerator
 from tests.factories import block_run_request, grant_credits, start_task, unique_id
@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-SCHEMA = EXECUTION.schema
+SCHEMA = ENGINE.schema
 CHECKOUT = Path(__file__).parents[2]
 QUERIES = 300
 MUTATIONS = 150
@@ -160,7 +160,7 @@ async def test_generated_queries_over_real_rows_have_equal_responses(
 ) -> None:
     for seed in range(QUERIES):
         generated, caller = generate_request(seed, "query", pools)
-        await comparison.compare(generated, caller, api.house)
+        await comparison.compare(generated, caller, api.state)
 
     report(f"Queries over real rows: {comparison.counts}")
     assert comparison.counts.compiled_share >= 0.95
@@ -173,8 +173,8 @@ async def test_generated_mutations_on_real_rows_have_equal_responses(
     """Each is executed once before, so that both executions find the same rows: a replay, or the same refusal."""
     for seed in range(MUTATIONS):
         generated, caller = generate_request(seed, "mutation", pools)
-        await comparison.interpreted.execute(generated, RequestContext(caller, api.house))
-        await comparison.compare(generated, caller, api.house)
+        await comparison.interpreted.execute(generated, RequestContext(caller, api.state))
+        await comparison.compare(generated, caller, api.state)
 
     report(f"Mutations on real rows: {comparison.counts}")
     assert comparison.counts.compiled_share >= 0.95

@@ -1,4 +1,4 @@
-"""Bad input: each a clear, typed answer, and nothing written."""
+"""Invalid input: each case has a typed error, and nothing is written."""
 
 from typing import Any
 
@@ -54,9 +54,7 @@ def nested(depth: int) -> Any:
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_a_mistyped_charge_is_refused_before_anything_is_decided(
-    api: Api, wrong: dict[str, Any], says: str
-) -> None:
+async def test_a_malformed_charge_is_a_bad_request(api: Api, wrong: dict[str, Any], says: str) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     before = await counts()
@@ -77,7 +75,7 @@ async def test_a_batch_has_one_to_a_thousand_items(api: Api, count: int) -> None
     assert (code, message) == ("BAD_USER_INPUT", f"input must have 1 to 1,000 items; it has {count:,}.")
 
 
-async def test_ids_that_do_not_exist_have_their_own_answers(api: Api) -> None:
+async def test_each_unknown_id_has_its_own_error(api: Api) -> None:
     charged = await api.data(SERVICE, CHARGE, input={"taskId": "nowhere", "blockRunId": "r", "block": "NoteBlock"})
     assert charged["charge"] == {
         "__typename": "TaskNotFoundError",
@@ -116,9 +114,7 @@ async def test_ids_that_do_not_exist_have_their_own_answers(api: Api) -> None:
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_a_grant_that_the_rules_do_not_allow_names_the_problem(
-    api: Api, wrong: dict[str, Any], path: str
-) -> None:
+async def test_an_invalid_grant_reports_the_path_of_the_problem(api: Api, wrong: dict[str, Any], path: str) -> None:
     good = {"ownerId": "alice", "credits": 5, "reason": "welcome", "idempotencyKey": "k"}
     found = (await api.data(OPERATOR, GRANT, input=good | wrong))["grantCredits"]
     assert found["__typename"] == "InvalidInputError"
@@ -136,7 +132,7 @@ async def test_a_grant_of_the_wrong_type_is_a_bad_request(api: Api, wrong: dict[
     assert (await api.error(OPERATOR, GRANT, input=good | wrong))[0] == "BAD_USER_INPUT"
 
 
-async def test_a_grant_that_would_pass_the_bound_is_refused_and_never_clamped(api: Api) -> None:
+async def test_a_grant_above_the_limit_of_the_balance_is_refused(api: Api) -> None:
     most = {"ownerId": "alice", "credits": 2**53 - 1, "reason": "all there is", "idempotencyKey": "k1"}
     assert (await api.data(OPERATOR, GRANT, input=most))["grantCredits"]["__typename"] == "GrantCreditsSuccess"
     one_more = most | {"credits": 1, "idempotencyKey": "k2"}
@@ -155,7 +151,7 @@ async def test_a_top_up_outside_the_terms_is_refused(api: Api) -> None:
     assert (await counts())["top_ups"] == 0
 
 
-async def test_a_task_does_not_start_with_nothing_available_and_no_account_is_made(api: Api) -> None:
+async def test_a_task_without_available_credits_does_not_start_and_creates_no_account(api: Api) -> None:
     asked = {"taskId": "t1", "ownerId": "alice", "agentId": "a"}
     assert (await api.data(SERVICE, START, input=asked))["startTask"]["__typename"] == "InsufficientCreditsError"
     assert await counts() == {

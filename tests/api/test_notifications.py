@@ -1,4 +1,4 @@
-"""Notices as clients see them: listed, pushed, marked read, cleared by credits."""
+"""Notifications: created, listed, sent to subscribers, marked as read, resolved by credits."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -29,24 +29,24 @@ SET = """mutation($input: SetLowBalanceThresholdInput!) { setLowBalanceThreshold
 FOLLOW = "subscription { notifications { id kind } }"
 
 
-async def notifications(api: Api, viewer: Any = ALICE, **variables: Any) -> list[Any]:
-    found = await api.data(viewer, LIST, **variables)
+async def notifications(api: Api, caller: Any = ALICE, **variables: Any) -> list[Any]:
+    found = await api.data(caller, LIST, **variables)
     return [edge["node"] for edge in found["account"]["notifications"]["edges"]]
 
 
 async def kinds(api: Api, **variables: Any) -> list[str]:
-    return [notice["kind"] for notice in await notifications(api, **variables)]
+    return [one["kind"] for one in await notifications(api, **variables)]
 
 
 async def spend(credits: int, rate_cards: RateCardCache) -> None:
-    """Ten credits at a time, out of one task."""
+    """Spend credits, ten at a time, in one task."""
     task = await start_task("alice")
     runs = [block_run_request(task) for _ in range(credits // 10)]
     await charge_many([(task.account_id, run) for run in runs], rate_cards)
 
 
 async def tick(agent_id: str, task_id: str | None = None) -> None:
-    """A scheduled run that finds no credits."""
+    """A scheduled task that does not start for lack of credits."""
     asked = StartTaskRequest(
         task_id=task_id or unique_id("tick"),
         owner_id="alice",
@@ -58,14 +58,12 @@ async def tick(agent_id: str, task_id: str | None = None) -> None:
         await lifecycle.start_task(asked)
 
 
-async def set_threshold(api: Api, credits: int, key: str = "key-1", viewer: Any = ALICE, **more: Any) -> Any:
+async def set_threshold(api: Api, credits: int, key: str = "key-1", caller: Any = ALICE, **more: Any) -> Any:
     asked = {"credits": credits, "idempotencyKey": key} | more
-    return (await api.data(viewer, SET, input=asked))["setLowBalanceThreshold"]
+    return (await api.data(caller, SET, input=asked))["setLowBalanceThreshold"]
 
 
-async def test_a_balance_that_falls_below_its_threshold_is_told_once_at_each_fall(
-    api: Api, rate_cards: RateCardCache
-) -> None:
+async def test_each_fall_below_the_threshold_creates_one_notification(api: Api, rate_cards: RateCardCache) -> None:
     await set_threshold(api, 100)
     await grant_credits("alice", 120)
     await spend(20, rate_cards)
@@ -82,7 +80,7 @@ async def test_a_balance_that_falls_below_its_threshold_is_told_once_at_each_fal
     assert await kinds(api, unread=True) == ["LOW_BALANCE"]
 
 
-async def test_setting_a_threshold_is_no_fall_and_one_that_no_longer_binds_clears(
+async def test_setting_the_threshold_creates_no_notification_and_may_resolve_one(
     api: Api, rate_cards: RateCardCache
 ) -> None:
     await grant_credits("alice", 70)
@@ -104,7 +102,7 @@ async def test_setting_a_threshold_is_no_fall_and_one_that_no_longer_binds_clear
     assert (await set_threshold(api, -1, "key-4"))["__typename"] == "InvalidInputError"
 
 
-async def test_an_empty_account_and_each_agent_that_it_stopped_are_told_until_credits_come(
+async def test_out_of_credits_is_notified_per_account_and_agent_until_resolved(
     api: Api, rate_cards: RateCardCache
 ) -> None:
     await grant_credits("alice", 25)
@@ -112,13 +110,13 @@ async def test_an_empty_account_and_each_agent_that_it_stopped_are_told_until_cr
     for agent in ("writer", "writer", "painter"):
         task = await start_task("alice", agent_id=agent)
         await charge_many([(task.account_id, block_run_request(task))], rate_cards)
-    told = [(notice["kind"], notice["agentId"]) for notice in await notifications(api, unread=True)]
+    told = [(one["kind"], one["agentId"]) for one in await notifications(api, unread=True)]
     assert told == [("OUT_OF_CREDITS", "painter"), ("OUT_OF_CREDITS", "writer")]
     await grant_credits("alice", 500)
     assert await kinds(api, unread=True) == []
 
 
-async def test_skipped_schedules_are_told_once_per_agent_however_often_they_tick(api: Api) -> None:
+async def test_skipped_schedules_are_notified_once_per_agent(api: Api) -> None:
     for _ in range(3):
         await tick("writer")
         await tick("painter")
@@ -132,24 +130,24 @@ async def test_skipped_schedules_are_told_once_per_agent_however_often_they_tick
     assert await kinds(api, unread=True) == []
 
 
-async def test_credits_about_to_expire_are_told_once_for_each_step_by_whoever_looks(api: Api) -> None:
+async def test_each_step_before_an_expiry_is_notified_once(api: Api) -> None:
     now = datetime.now(UTC)
     await grant_credits("alice", 10, expires_at=now + timedelta(days=5))
     await grant_credits("alice", 20, expires_at=now + timedelta(days=20))
     await grant_credits("alice", 40, expires_at=now + timedelta(days=60))
     assert sum(await asyncio.gather(*(expiry_notifications.notify_expiring_grants((30, 7, 1)) for _ in range(4)))) == 2
     assert await expiry_notifications.notify_expiring_grants((30, 7, 1)) == 0
-    texts = sorted(notice["message"].split(" will ")[0] for notice in await notifications(api))
+    texts = sorted(one["message"].split(" will ")[0] for one in await notifications(api))
     assert texts == ["10 credits", "20 credits"]
     await grant_credits("alice", 1_000)
     assert await kinds(api, unread=True) == ["EXPIRING", "EXPIRING"]
     assert await expiry_notifications.notify_expiring_grants((90,)) == 3
 
 
-async def test_notices_are_marked_by_their_owner_a_service_or_an_operator(api: Api) -> None:
+async def test_the_owner_services_and_operators_mark_notifications_as_read(api: Api) -> None:
     for agent in ("a", "b", "c"):
         await tick(agent)
-    newest, *_, oldest = [notice["id"] for notice in await notifications(api)]
+    newest, *_, oldest = [one["id"] for one in await notifications(api)]
     marked = (await api.data(ALICE, MARK, input={"notificationIds": [oldest]}))["markNotificationsRead"][
         "notifications"
     ]
@@ -157,9 +155,9 @@ async def test_notices_are_marked_by_their_owner_a_service_or_an_operator(api: A
     assert marked[0]["readAt"] is not None
     again = (await api.data(ALICE, MARK, input={"notificationIds": [oldest]}))["markNotificationsRead"]["notifications"]
     assert again == marked
-    assert newest in [notice["id"] for notice in await notifications(api, unread=True)]
-    for viewer, asked in ((BOB, {"notificationIds": [newest]}), (ALICE, {"notificationIds": ["nonsense"]})):
-        answer = (await api.data(viewer, MARK, input=asked))["markNotificationsRead"]
+    assert newest in [one["id"] for one in await notifications(api, unread=True)]
+    for caller, asked in ((BOB, {"notificationIds": [newest]}), (ALICE, {"notificationIds": ["nonsense"]})):
+        answer = (await api.data(caller, MARK, input=asked))["markNotificationsRead"]
         assert answer["__typename"] == "NotificationNotFoundError"
     code, _ = await api.error(BOB, MARK, input={"ownerId": "alice"})
     assert code == "FORBIDDEN"
@@ -170,7 +168,7 @@ async def test_notices_are_marked_by_their_owner_a_service_or_an_operator(api: A
     assert (await api.data(OPERATOR, MARK, input={"ownerId": "alice"}))["markNotificationsRead"]["notifications"] == []
 
 
-async def test_notices_come_in_pages_and_are_nodes_of_their_owner_alone(api: Api) -> None:
+async def test_notifications_are_paginated_and_are_nodes_of_their_owner(api: Api) -> None:
     for agent in ("a", "b", "c"):
         await tick(agent)
     first = (await api.data(ALICE, LIST, first=2))["account"]["notifications"]
@@ -184,9 +182,9 @@ async def test_notices_come_in_pages_and_are_nodes_of_their_owner_alone(api: Api
     assert (await api.data(BOB, query, id=named))["node"] is None
 
 
-async def test_a_follower_gets_the_unread_ones_and_then_each_new_one_once(api: Api) -> None:
+async def test_a_subscriber_receives_unread_notifications_and_then_each_new_one_once(api: Api) -> None:
     followed = api.subscribe(ALICE, FOLLOW)
-    waiting = asyncio.ensure_future(anext(followed))  # before there is an account
+    waiting = asyncio.ensure_future(anext(followed))  # before the account exists
     await asyncio.sleep(0.1)
     await tick("a")
     async with asyncio.timeout(10):
@@ -196,7 +194,7 @@ async def test_a_follower_gets_the_unread_ones_and_then_each_new_one_once(api: A
         await tick("c")
         got += [(await anext(followed))["data"]["notifications"]["id"] for _ in range(2)]
     await followed.aclose()
-    assert got == [notice["id"] for notice in reversed(await notifications(api))]
+    assert got == [one["id"] for one in reversed(await notifications(api))]
     later = api.subscribe(ALICE, FOLLOW)
     async with asyncio.timeout(10):
         assert [(await anext(later))["data"]["notifications"]["id"] for _ in range(3)] == got

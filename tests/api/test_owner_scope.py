@@ -1,6 +1,7 @@
-"""Somebody else's things: for every argument that takes an id, the answer and the statements of what does not exist.
+"""Owner scope: for every argument that takes an id, objects of another owner are reported like missing ones.
 
-Which arguments take ids is read from the schema; alice asks, and what she names is bob's, or nobody's.
+The response and the SQL statements must be the same. The arguments are read from the schema; Alice sends ids of Bob's
+objects and ids that do not exist.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -49,7 +50,7 @@ ID_TYPES = {"ID"}
 
 
 def ids_of(field: GraphQLField) -> Iterator[tuple[str, ...]]:
-    """The path of every argument, and every field of an input, that takes an id."""
+    """The path of every argument and input field that takes an id."""
     for name, argument in field.args.items():
         kind = get_named_type(argument.type)
         if kind.name in ID_TYPES:
@@ -65,13 +66,13 @@ NAMED = {".".join((name, *path)) for _, name, path in ARGUMENTS}
 
 
 def whose(world: PopulatedAccount, name: str, path: tuple[str, ...]) -> list[str]:
-    """What of this world the argument may name."""
+    """The ids of this account that the argument can take."""
     if name == "node":
         return [world.node_ids[kind] for kind in KINDS]
     if name == "resumeTask":
         return [world.platform_ids["stopped"]]
     others = {"taskIds": "taskId", "parentTaskId": "taskId", "ownerIds": "ownerId"}
-    by_node = {"id": "TopUp", "topUpId": "TopUp", "notificationIds": "Notice", "grantId": "Grant"}
+    by_node = {"id": "TopUp", "topUpId": "TopUp", "notificationIds": "Notification", "grantId": "Grant"}
     argument = path[-1]
     return [
         world.node_ids[by_node[argument]] if argument in by_node else world.platform_ids[others.get(argument, argument)]
@@ -79,7 +80,7 @@ def whose(world: PopulatedAccount, name: str, path: tuple[str, ...]) -> list[str
 
 
 def absent(found: str, own: PopulatedAccount) -> list[str]:
-    """Ids of the same shape that nothing has: of no account, and of one's own where the shape has room for one."""
+    """Ids of the same form that do not exist: of an unknown account and, if possible, of the caller's own account."""
     parts = decode_parts(found)
     if parts is None:
         return [f"no-such-{len(found)}"]
@@ -92,7 +93,7 @@ def absent(found: str, own: PopulatedAccount) -> list[str]:
 
 
 def variables_for(field: GraphQLField, path: tuple[str, ...], value: str) -> dict[str, Any]:
-    """The least variables of a field, with this id in its place."""
+    """The required variables of a field, with this id at `path`."""
     variables = arguments_of(field)
     if len(path) == 1:
         listed = "[" in str(field.args[path[0]].type)
@@ -108,7 +109,7 @@ def variables_for(field: GraphQLField, path: tuple[str, ...], value: str) -> dic
 
 
 def without(answer: Any, *ids: str) -> str:
-    """The answer as text, with the ids that were asked for taken out."""
+    """The response as text, without the requested ids."""
     text = repr(answer)
     for one in ids:
         text = text.replace(one, "ID")
@@ -116,7 +117,7 @@ def without(answer: Any, *ids: str) -> str:
 
 
 @pytest.fixture
-async def doors(api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Transports]:
+async def transports(api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Transports]:
     async with open_transports(api, monkeypatch) as made:
         yield made
 
@@ -131,7 +132,7 @@ async def bob(api: Api, rate_cards: RateCardCache) -> PopulatedAccount:
     return await populate_account(api, rate_cards, "bob")
 
 
-def test_the_arguments_that_take_ids_are_those_that_are_known() -> None:
+def test_every_id_argument_of_the_schema_is_covered() -> None:
     assert {path[-1] for _, _, path in ARGUMENTS} == {
         "id", "ownerId", "ownerIds", "agentId", "taskId", "taskIds", "parentTaskId", "blockRunId", "topUpId", "grantId",
         "notificationIds",
@@ -140,8 +141,8 @@ def test_the_arguments_that_take_ids_are_those_that_are_known() -> None:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_anothers_thing_is_answered_as_what_does_not_exist_and_by_the_same_statements(
-    doors: Transports, alice: PopulatedAccount, bob: PopulatedAccount, transport: str, recorder: Any
+async def test_objects_of_another_owner_are_reported_like_missing_ones_by_the_same_statements(
+    transports: Transports, alice: PopulatedAccount, bob: PopulatedAccount, transport: str, record_statements: Any
 ) -> None:
     asked_the_database = set()
     fields = {(kind, name): field for kind, name, field in operations()}
@@ -153,11 +154,11 @@ async def test_anothers_thing_is_answered_as_what_does_not_exist_and_by_the_same
         async def ask(value: str) -> tuple[str, list[str]]:
             variables = variables_for(field, path, value)  # noqa: B023  awaited at once
             document = document_of(kind, name, field, variables)  # noqa: B023  as above
-            with recorder() as sent:
+            with record_statements() as sent:
                 if kind == "subscription" and transport == "WebSocket":  # noqa: B023  as above
-                    answer: Any = await doors.read_subscription("user", document, **variables)
+                    answer: Any = await transports.read_subscription("user", document, **variables)
                 else:
-                    answer = await doors.execute(transport, "user", document, **variables)
+                    answer = await transports.execute(transport, "user", document, **variables)
             return without(answer, value), sent
 
         for theirs in whose(bob, name, path):
@@ -173,12 +174,12 @@ async def test_anothers_thing_is_answered_as_what_does_not_exist_and_by_the_same
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_one_request_with_aliases_and_fragments_tells_no_more(
-    doors: Transports, alice: PopulatedAccount, bob: PopulatedAccount, transport: str, recorder: Any
+async def test_aliases_and_fragments_in_one_request_reveal_no_difference(
+    transports: Transports, alice: PopulatedAccount, bob: PopulatedAccount, transport: str, record_statements: Any
 ) -> None:
     async def ask(query: str, **variables: str) -> tuple[Any, list[str]]:
-        with recorder() as sent:
-            return await doors.execute(transport, "user", query, **variables), sent
+        with record_statements() as sent:
+            return await transports.execute(transport, "user", query, **variables), sent
 
     for kind in KINDS:
         theirs = bob.node_ids[kind]
@@ -198,8 +199,10 @@ async def test_one_request_with_aliases_and_fragments_tells_no_more(
     assert await ask(query, theirs="another") == (answer, statements)
 
 
-async def test_what_is_there_is_found_by_its_owner(doors: Transports, bob: PopulatedAccount, api: Api) -> None:
-    """Else the tests above would compare nothing with nothing."""
+async def test_the_owner_and_an_operator_find_every_node(
+    transports: Transports, bob: PopulatedAccount, api: Api
+) -> None:
+    """Makes sure that the tests above compare objects that exist."""
     for kind in KINDS:
         query = "query($id: ID!) { node(id: $id) { __typename id } }"
         assert (await api.data(BOB, query, id=bob.node_ids[kind]))["node"] == {
@@ -214,7 +217,7 @@ async def test_what_is_there_is_found_by_its_owner(doors: Transports, bob: Popul
 
 IN_ACCOUNT = {
     "agents": "agents", "statement": "statement", "entries": "entries", "grants": "grants", "holds": "holds",
-    "resumableTasks": "resumableTasks", "topUps": "topUps", "notices": "notices",
+    "resumableTasks": "resumableTasks", "topUps": "topUps", "notifications": "notifications",
 }  # fmt: skip
 LISTS = {
     **{f"Account.{name}": f"query($after: String) {{ account {{ page: {name}(first: 1, after: $after) PAGE }} }}"
@@ -225,7 +228,7 @@ LISTS = {
     "Task.children": "query($after: String) { task(taskId: TASK) { page: children(first: 1, after: $after) PAGE } }",
     "Task.blockRuns": "query($after: String) { task(taskId: TASK) { page: blockRuns(first: 1, after: $after) PAGE } }",
 }  # fmt: skip
-"""A first page of every list that a user can reach."""
+"""A query for the first page of every list that a user can read."""
 
 
 def listed(name: str, world: PopulatedAccount) -> str:
@@ -237,39 +240,39 @@ def listed(name: str, world: PopulatedAccount) -> str:
     )
 
 
-def test_every_list_of_the_schema_is_among_them() -> None:
+def test_every_list_of_the_schema_is_covered() -> None:
     found = {
         f"{kind.name}.{name}"
         for kind in SCHEMA.type_map.values()
         for name, field in getattr(kind, "fields", {}).items()
         if "after" in getattr(field, "args", {})
     }
-    assert found == set(LISTS) | {"Query.auditLog"}  # of which a user sees nothing
+    assert found == set(LISTS) | {"Query.auditLog"}  # for operators only
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_cursor_is_bound_to_its_account_and_no_other_text_is_one(
-    doors: Transports, api: Api, alice: PopulatedAccount, bob: PopulatedAccount, transport: str
+async def test_a_cursor_of_another_account_or_a_changed_cursor_is_refused(
+    transports: Transports, api: Api, alice: PopulatedAccount, bob: PopulatedAccount, transport: str
 ) -> None:
     for name in LISTS:
         [theirs] = (await api.data(BOB, listed(name, bob))).values()
         [mine] = (await api.data(ALICE, listed(name, alice))).values()
         assert mine["page"]["pageInfo"]["hasNextPage"], name
         cursor = mine["page"]["pageInfo"]["endCursor"]
-        again = await doors.execute(transport, "user", listed(name, alice), after=cursor)
+        again = await transports.execute(transport, "user", listed(name, alice), after=cursor)
         assert "errors" not in again, name
         flipped = cursor[:-1] + ("A" if cursor[-1] != "A" else "B")
         for wrong in (theirs["page"]["pageInfo"]["endCursor"], flipped, cursor[:-1], cursor + "A", "", "x", "é"):
-            answer = await doors.execute(transport, "user", listed(name, alice), after=wrong)
+            answer = await transports.execute(transport, "user", listed(name, alice), after=wrong)
             [error] = answer["errors"]
             assert error["extensions"]["code"] == "BAD_USER_INPUT", (name, wrong)
             assert error["message"].startswith("after is "), (name, wrong)
 
 
-# The second wall
+# The second check: SQL statements are limited to the caller's owners
 
 
-async def test_a_resolver_that_forgets_to_ask_still_finds_nothing(
+async def test_a_query_without_its_permission_check_still_finds_nothing(
     api: Api, bob: PopulatedAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (account, agents, balance, api_owner_scope):
@@ -297,14 +300,14 @@ async def test_a_resolver_that_forgets_to_ask_still_finds_nothing(
     await stream.aclose()
 
 
-async def test_a_mutation_that_forgets_to_ask_changes_nothing(
+async def test_a_task_mutation_without_its_permission_check_changes_nothing(
     api: Api, bob: PopulatedAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def find_owner(_context: object, _input: object) -> str:
         return "alice"
 
     monkeypatch.setattr(lifecycle, "_find_owner", find_owner)
-    member = replace(ALICE, organisations=frozenset({"bob"}))  # who may look, and not change
+    member = replace(ALICE, organisations=frozenset({"bob"}))  # may read, but not change
     for caller, name, task in (
         (ALICE, "cancelTask", bob.platform_ids["taskId"]),
         (ALICE, "resumeTask", bob.platform_ids["stopped"]),
@@ -322,7 +325,7 @@ async def test_a_mutation_that_forgets_to_ask_changes_nothing(
     assert {seen.task.status for seen in found.values()} == {"RUNNING", "STOPPED"}
 
 
-async def test_a_mutation_of_an_account_that_forgets_to_ask_is_refused_by_the_books(
+async def test_an_account_mutation_without_its_permission_check_is_refused_by_the_ledger(
     api: Api, bob: PopulatedAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api_owner_scope, "resolve_owner", lambda _context, owner_id: owner_id)
@@ -332,7 +335,7 @@ async def test_a_mutation_of_an_account_that_forgets_to_ask_is_refused_by_the_bo
     on = {"threshold": 100, "amount": 500, "maxPerDay": 500, "consentVersion": "1"}
     for owner in ("bob", "nobody"):
         for name, input in (
-            ("setLowBalanceThreshold", {"credits": 1, "idempotencyKey": "wall"}),
+            ("setLowBalanceThreshold", {"credits": 1, "idempotencyKey": "k"}),
             ("setAutoTopUp", {"enabled": False}),
             ("setAutoTopUp", {"enabled": True, **on}),
         ):
@@ -348,8 +351,8 @@ async def test_a_mutation_of_an_account_that_forgets_to_ask_is_refused_by_the_bo
     assert await api.data(OPERATOR, operator) == {"setAutoTopUp": {"__typename": "SetAutoTopUpSuccess"}}
 
 
-async def test_an_account_that_turns_out_to_be_anothers_under_its_lock_is_not_changed(bob: PopulatedAccount) -> None:
-    """As after a database was brought back from a backup: what this process remembers is not what is there."""
+async def test_a_stale_account_cache_cannot_change_the_account_of_another_owner(bob: PopulatedAccount) -> None:
+    """As after the database was restored from a backup while this process kept its cache."""
     ledger_accounts._cache("alice", bob.account_id)
     before = await everything_of(bob)
     wishes = AutoTopUpConfig(enabled=True, threshold=100, amount=500, max_per_day=500)
@@ -364,7 +367,7 @@ async def test_an_account_that_turns_out_to_be_anothers_under_its_lock_is_not_ch
 
 
 async def everything_of(world: PopulatedAccount) -> list[tuple[Any, ...]]:
-    """The rows that a threshold or auto top-up changes."""
+    """The rows that setLowBalanceThreshold and setAutoTopUp change."""
     found = [
         *await pools.fetch("SELECT version, low_balance_threshold FROM account WHERE id = $1", world.account_id),
         *await pools.fetch("SELECT enabled, changed_at FROM auto_top_up WHERE account_id = $1", world.account_id),
@@ -373,11 +376,11 @@ async def everything_of(world: PopulatedAccount) -> list[tuple[Any, ...]]:
     return [tuple(record) for record in found]
 
 
-async def test_the_reads_themselves_find_nothing_of_others(bob: PopulatedAccount) -> None:
+async def test_the_scoped_reads_find_nothing_of_other_owners(bob: PopulatedAccount) -> None:
     number, owners = bob.account_id, ["alice"]
     top_up = str((decode_parts(bob.node_ids["TopUp"]) or ())[-1])
     run = bob.platform_ids["blockRunId"]
-    notice = int((decode_parts(bob.node_ids["Notice"]) or ())[-1])
+    notification = int((decode_parts(bob.node_ids["Notification"]) or ())[-1])
 
     async def all_of(owner_ids: list[str] | None) -> list[object]:
         return [
@@ -385,7 +388,7 @@ async def test_the_reads_themselves_find_nothing_of_others(bob: PopulatedAccount
             await owner_scope.find_entry(number, 1, owner_ids=owner_ids),
             await owner_scope.find_grant(number, 1, owner_ids=owner_ids),
             await owner_scope.find_hold(number, 1, owner_ids=owner_ids),
-            await owner_scope.find_notification(number, notice, owner_ids=owner_ids),
+            await owner_scope.find_notification(number, notification, owner_ids=owner_ids),
             await tasks.find_block_run(number, run, owner_ids=owner_ids),
             await top_ups.find_top_up_in_scope(number, top_up, owner_ids=owner_ids),
         ]

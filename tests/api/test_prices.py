@@ -1,4 +1,4 @@
-"""Prices over the edge: what a block run costs, which rule says so, and publishing a new card."""
+"""Prices: block prices, the rate card and publishing."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -33,7 +33,9 @@ async def test_the_price_names_the_rule_that_matched(api: Api) -> None:
         "rule": {"when": {"enrich_info": True}, "credits": 20},
         "rateCardVersion": 1,
     }
-    assert (await api.data(ALICE, PRICE, block="SearchPeopleBlock"))["blockPrice"]["credits"] == 10  # false or missing
+    assert (await api.data(ALICE, PRICE, block="SearchPeopleBlock"))["blockPrice"][
+        "credits"
+    ] == 10  # a setting that is false or missing
     own = (await api.data(ALICE, PRICE, block="ClaudeCodeBlock", own=True))["blockPrice"]
     assert (own["credits"], own["rule"]) == (0, None)
     assert (await api.data(ALICE, PRICE, block="Unheard"))["blockPrice"] == {
@@ -43,7 +45,7 @@ async def test_the_price_names_the_rule_that_matched(api: Api) -> None:
     }
 
 
-async def test_the_default_card_is_shown_whole(api: Api) -> None:
+async def test_the_default_rate_card_is_returned_in_full(api: Api) -> None:
     card = (
         await api.data(
             ALICE,
@@ -58,7 +60,7 @@ async def test_the_default_card_is_shown_whole(api: Api) -> None:
     assert await api.data(ALICE, "{ rateCard(version: 2) { version } }") == {"rateCard": None}
 
 
-async def test_a_card_is_published_once_and_not_in_force_before_its_instant(api: Api) -> None:
+async def test_a_rate_card_is_published_once_and_takes_effect_later(api: Api) -> None:
     document = default_rate_card() | {"unlisted": "free"}
     asked: dict[str, Any] = {"document": document, "reason": "try", "idempotencyKey": "k1"}
     first = (await api.data(OPERATOR, PUBLISH, input=asked))["publishRateCard"]
@@ -71,7 +73,7 @@ async def test_a_card_is_published_once_and_not_in_force_before_its_instant(api:
     assert (await api.error(SERVICE, PUBLISH, input=asked))[0] == "FORBIDDEN"
 
 
-async def test_an_ambiguous_card_is_refused_naming_both_rules(api: Api) -> None:
+async def test_an_ambiguous_rate_card_is_refused_with_both_rules(api: Api) -> None:
     rules = [{"when": {"a": 1}, "credits": 1}, {"when": {"b": 2}, "credits": 2}]
     asked = {"document": {"blocks": [{"block": "Both", "rules": rules}]}, "idempotencyKey": "k"}
     found = (await api.data(OPERATOR, PUBLISH, input=asked))["publishRateCard"]

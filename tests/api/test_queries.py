@@ -1,4 +1,4 @@
-"""What the frontend reads: another's things are not found, pages stand still, the library page is a few statements."""
+"""Queries of the frontend: the library page, pages during writes, the statement, and access to other accounts."""
 
 import pytest
 
@@ -37,7 +37,7 @@ async def charged_tasks(rate_cards: RateCardCache, count: int) -> list[str]:
     return [task.task_id for task in tasks]
 
 
-async def test_a_library_page_takes_as_many_statements_for_fifty_tasks_as_for_five(
+async def test_the_library_page_takes_a_constant_number_of_statements(
     api: Api, rate_cards: RateCardCache, statements_sent: list[str]
 ) -> None:
     names = await charged_tasks(rate_cards, 55)
@@ -56,7 +56,7 @@ async def test_a_library_page_takes_as_many_statements_for_fifty_tasks_as_for_fi
     assert (page["cost"]["total"], page["cost"]["taskCount"], page["cost"]["averagePerTask"]) == (550, 55, 10.0)
 
 
-async def test_pages_join_without_gap_or_repetition_while_others_write(api: Api, rate_cards: RateCardCache) -> None:
+async def test_pages_have_no_gap_or_repetition_during_writes(api: Api, rate_cards: RateCardCache) -> None:
     names = await charged_tasks(rate_cards, 7)
     found: list[str] = []
     after = None
@@ -72,7 +72,7 @@ async def test_pages_join_without_gap_or_repetition_while_others_write(api: Api,
     assert found == names[::-1]
 
 
-async def test_a_statement_groups_a_task_and_is_pinned_to_its_first_page(api: Api, rate_cards: RateCardCache) -> None:
+async def test_a_statement_groups_tasks_and_later_pages_match_the_first(api: Api, rate_cards: RateCardCache) -> None:
     [first, second] = await charged_tasks(rate_cards, 2)
     query = """query($after: String) { account { statement(first: 1, after: $after) {
         edges { node { kinds credits entryCount balanceAfter task { taskId } entry { kind credits } } }
@@ -94,7 +94,7 @@ async def test_a_statement_groups_a_task_and_is_pinned_to_its_first_page(api: Ap
     assert last["pageInfo"]["hasNextPage"] is False
 
 
-async def test_an_unknown_owner_is_shown_empty_and_nothing_is_written(api: Api) -> None:
+async def test_an_unknown_owner_has_an_empty_account_and_nothing_is_written(api: Api) -> None:
     found = await api.data(
         OPERATOR,
         """{ account(ownerId: "nobody") { ownerId balance { available version status } canRun { ok reason }
@@ -112,7 +112,7 @@ async def test_an_unknown_owner_is_shown_empty_and_nothing_is_written(api: Api) 
     assert (await pools.fetch("SELECT count(*) AS accounts FROM account"))[0]["accounts"] == 0
 
 
-async def test_another_users_things_are_answered_like_things_that_do_not_exist(
+async def test_objects_of_other_users_are_reported_like_missing_ones(
     api: Api, rate_cards: RateCardCache, statements_sent: list[str]
 ) -> None:
     [task_id] = await charged_tasks(rate_cards, 1)
@@ -152,17 +152,17 @@ async def test_another_users_things_are_answered_like_things_that_do_not_exist(
     }
 
 
-async def test_members_look_at_their_organisation_and_services_at_everybody(api: Api) -> None:
+async def test_members_read_their_organisation_and_services_read_every_account(api: Api) -> None:
     await grant_credits("guild", 30)
     query = '{ account(ownerId: "guild") { balance { available status } } }'
-    for viewer in (ALICE, SERVICE, READER, OPERATOR):
-        assert await api.data(viewer, query) == {"account": {"balance": {"available": 30, "status": "LOW"}}}
+    for caller in (ALICE, SERVICE, READER, OPERATOR):
+        assert await api.data(caller, query) == {"account": {"balance": {"available": 30, "status": "LOW"}}}
     assert await api.data(BOB, query) == {"account": None}
     code, message = await api.error(READER, "{ account { id } }")
-    assert (code, message) == ("BAD_USER_INPUT", "Name the owner: a service key has no account of its own.")
+    assert (code, message) == ("BAD_USER_INPUT", "ownerId is required: a service key has no account of its own.")
 
 
-async def test_an_estimate_says_where_the_balance_would_run_out(api: Api) -> None:
+async def test_an_estimate_reports_the_first_unaffordable_line(api: Api) -> None:
     await grant_credits("alice", 25)
     query = """query($plan: [PlannedBlockRun!]!) { estimateTask(blockRuns: $plan) {
         credits affordable firstUnaffordableLine shortfall lines { block count creditsEach credits } } }"""

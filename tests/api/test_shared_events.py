@@ -8,7 +8,7 @@ import pytest
 
 from app.engine.context import RequestContext
 from app.engine.execution import GraphQLEngine, GraphQLRequest
-from tests.api.conftest import ALICE, EXECUTION, Api
+from tests.api.conftest import ALICE, ENGINE, Api
 from tests.factories import grant_credits
 
 pytestmark = pytest.mark.anyio
@@ -18,11 +18,11 @@ COPY = "subscription { balance { __typename id accountId available posted held f
 
 async def first_items(api: Api, *queries: str) -> list[bytes]:
     """The first item of each of these subscriptions to alice's balance, started at once."""
-    engine = GraphQLEngine(EXECUTION.schema, introspection=True, compile_operations=True)
+    engine = GraphQLEngine(ENGINE.schema, introspection=True, compile_operations=True)
     async with AsyncExitStack() as stack:
         streams = [
             await stack.enter_async_context(
-                aclosing(engine.stream(GraphQLRequest(query), RequestContext(ALICE, api.house)))
+                aclosing(engine.stream(GraphQLRequest(query), RequestContext(ALICE, api.state)))
             )
             for query in queries
         ]
@@ -34,8 +34,8 @@ async def first_items(api: Api, *queries: str) -> list[bytes]:
 
 
 async def interpreted_item(api: Api, query: str) -> bytes:
-    engine = GraphQLEngine(EXECUTION.schema, introspection=True)
-    async with aclosing(engine.stream(GraphQLRequest(query), RequestContext(ALICE, api.house))) as stream:
+    engine = GraphQLEngine(ENGINE.schema, introspection=True)
+    async with aclosing(engine.stream(GraphQLRequest(query), RequestContext(ALICE, api.state))) as stream:
         return await anext(stream)
 
 
@@ -74,9 +74,9 @@ async def test_an_item_with_resolved_fields_is_not_shared(api: Api, more: str) -
 
 async def test_the_next_state_is_encoded_again(api: Api) -> None:
     await grant_credits("alice", 60)
-    engine = GraphQLEngine(EXECUTION.schema, introspection=True, compile_operations=True)
+    engine = GraphQLEngine(ENGINE.schema, introspection=True, compile_operations=True)
     query = "subscription { balance { available version } }"
-    async with aclosing(engine.stream(GraphQLRequest(query), RequestContext(ALICE, api.house))) as stream:
+    async with aclosing(engine.stream(GraphQLRequest(query), RequestContext(ALICE, api.state))) as stream:
         assert await anext(stream) == b'{"data":{"balance":{"available":60,"version":1}}}'
         await grant_credits("alice", 5)
         async with asyncio.timeout(2):

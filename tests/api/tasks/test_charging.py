@@ -30,7 +30,7 @@ def an_input(task_id: str, block_run_id: str = "run", block: str = "ReplicateMod
     return {"taskId": task_id, "blockRunId": block_run_id, "block": block} | more
 
 
-async def test_a_charge_by_model_answers_with_all_that_moved(api: Api) -> None:
+async def test_a_charge_returns_entry_block_run_task_and_balance(api: Api) -> None:
     await grant_credits("alice", 60)
     task = await start_task("alice")
     run = an_input(task.task_id, block="AITextGeneratorBlock", settings={"model": "gpt-4-turbo", "prompt": "secret"})
@@ -70,7 +70,7 @@ async def test_a_charge_by_model_answers_with_all_that_moved(api: Api) -> None:
     assert again == found | {"replayed": True}
 
 
-async def test_a_charge_that_cannot_be_paid_says_what_is_missing(api: Api) -> None:
+async def test_an_unpaid_charge_reports_the_shortfall(api: Api) -> None:
     await grant_credits("alice", 7)
     task = await start_task("alice")
     found = (await api.data(SERVICE, CHARGE, input=an_input(task.task_id)))["charge"]
@@ -84,16 +84,16 @@ async def test_a_charge_that_cannot_be_paid_says_what_is_missing(api: Api) -> No
     }
 
 
-@pytest.mark.parametrize("viewer", [ALICE, BOB, READER, None])
-async def test_only_a_service_key_that_may_charge_charges(api: Api, viewer: Caller | None) -> None:
+@pytest.mark.parametrize("caller", [ALICE, BOB, READER, None])
+async def test_only_service_keys_that_may_charge_can_charge(api: Api, caller: Caller | None) -> None:
     await grant_credits("alice", 70)
     task = await start_task("alice")
-    code, _ = await api.error(viewer, CHARGE, input=an_input(task.task_id))
-    assert code == ("UNAUTHENTICATED" if viewer is None else "FORBIDDEN")
+    code, _ = await api.error(caller, CHARGE, input=an_input(task.task_id))
+    assert code == ("UNAUTHENTICATED" if caller is None else "FORBIDDEN")
     assert (await api.data(ALICE, "{ account { balance { posted } } }")) == {"account": {"balance": {"posted": 70}}}
 
 
-async def test_a_batch_gives_each_its_own_result_in_order(api: Api) -> None:
+async def test_each_item_of_a_batch_has_its_own_result_in_order(api: Api) -> None:
     await grant_credits("alice", 25)
     task = await start_task("alice")
     batch = """mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) {
@@ -117,7 +117,7 @@ async def test_a_batch_gives_each_its_own_result_in_order(api: Api) -> None:
     ]
 
 
-async def test_an_operator_reverses_part_of_a_charge_once_and_never_more_than_it_took(api: Api) -> None:
+async def test_an_operator_reverses_a_charge_in_parts_up_to_its_cost(api: Api) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     await api.data(SERVICE, CHARGE, input=an_input(task.task_id))

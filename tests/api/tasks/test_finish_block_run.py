@@ -1,4 +1,4 @@
-"""How block runs ended, at the edge: what is answered, each refusal with its facts, who may say it."""
+"""The mutation finishBlockRun: results, errors, permissions."""
 
 from typing import Any
 
@@ -39,7 +39,9 @@ async def finish(api: Api, task_id: str, outcome: str = "FAILED", run: str = "ru
     return (await api.data(SERVICE, FINISH, input=asked))["finishBlockRun"]
 
 
-async def test_what_an_outcome_does_not_cost_is_given_back_once(api: Api, prices: RateCardCache) -> None:
+async def test_finishing_returns_the_credits_that_the_outcome_does_not_cost_once(
+    api: Api, prices: RateCardCache
+) -> None:
     task = await start_task()
     await charge_block_run(task, prices, block_run_id="run")
 
@@ -59,7 +61,7 @@ async def test_what_an_outcome_does_not_cost_is_given_back_once(api: Api, prices
     assert again == first | {"replayed": True}
 
 
-async def test_each_refusal_says_its_facts(api: Api, prices: RateCardCache) -> None:
+async def test_each_error_of_finishing_has_its_fields(api: Api, prices: RateCardCache) -> None:
     task = await start_task()
     await charge_block_run(task, prices, block_run_id="run")
     await finish(api, task.task_id)
@@ -75,15 +77,15 @@ async def test_each_refusal_says_its_facts(api: Api, prices: RateCardCache) -> N
     assert (otherwise["__typename"], otherwise["key"]) == ("IdempotencyConflictError", "run")
 
 
-async def test_users_and_keys_that_only_read_may_not_say_it(api: Api, prices: RateCardCache) -> None:
+async def test_users_and_read_only_keys_may_not_finish_a_block_run(api: Api, prices: RateCardCache) -> None:
     task = await start_task()
     await charge_block_run(task, prices, block_run_id="run")
     asked = {"taskId": task.task_id, "blockRunId": "run", "outcome": "FAILED"}
-    for viewer in (ALICE, READER):
-        assert (await api.error(viewer, FINISH, input=asked))[0] == "FORBIDDEN"
+    for caller in (ALICE, READER):
+        assert (await api.error(caller, FINISH, input=asked))[0] == "FORBIDDEN"
 
 
-async def test_the_rate_card_shows_what_outcomes_cost(api: Api, prices: RateCardCache) -> None:
+async def test_the_rate_card_lists_outcome_prices(api: Api, prices: RateCardCache) -> None:
     found = await api.data(
         OPERATOR, "{ rateCard { outcomes { outcome atMost } blocks { block outcomes { atMost } } } }"
     )

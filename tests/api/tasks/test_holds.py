@@ -63,7 +63,7 @@ EVERYTHING = """
 
 @pytest.fixture
 async def prices(api: Api, rate_cards: RateCardCache) -> RateCardCache:
-    """A credit for an item, and two for one of DearBlock's, in force at the edge."""
+    """A rate card with 1 credit per item, and 2 for DearBlock."""
     await publish_rate_cards(PRICES)
     await rate_cards.refresh()
     return rate_cards
@@ -91,7 +91,7 @@ async def void(api: Api, task_id: str, block_run_id: str = "run") -> Any:
 
 
 async def everything() -> Any:
-    """All that a refusal leaves as it is."""
+    """Everything that an error must leave unchanged."""
     return tuple((await pools.fetch(EVERYTHING))[0])
 
 
@@ -101,12 +101,12 @@ async def funded(credits: int = 100, **more: Any) -> TaskState:
 
 
 async def expired(task: TaskState, rate_cards: RateCardCache) -> None:
-    """A hold for block run `late` that has expired."""
+    """An expired hold for the block run `late`."""
     held = await holds.place_hold(hold_request(task, block_run_id="late", timeout_seconds=1), rate_cards)
     await wait_until(held.hold.expires_at)
 
 
-async def test_a_hold_is_placed_captured_and_answered_again(api: Api, prices: RateCardCache) -> None:
+async def test_a_hold_is_placed_and_captured_and_both_are_replayed(api: Api, prices: RateCardCache) -> None:
     task = await funded()
 
     placed = await place(api, task.task_id)
@@ -165,7 +165,7 @@ async def test_a_capture_above_its_hold_is_refused_or_capped_with_its_price_reco
     assert capped["balance"] == {"available": 70, "held": 0}
 
 
-async def test_a_void_lets_go_once(api: Api, prices: RateCardCache) -> None:
+async def test_a_hold_is_voided_once(api: Api, prices: RateCardCache) -> None:
     task = await funded()
     await place(api, task.task_id)
 
@@ -179,7 +179,7 @@ async def test_a_void_lets_go_once(api: Api, prices: RateCardCache) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 90_000, 86_401])
-async def test_a_timeout_out_of_bounds_holds_nothing(api: Api, prices: RateCardCache, seconds: int) -> None:
+async def test_a_timeout_out_of_bounds_is_refused(api: Api, prices: RateCardCache, seconds: int) -> None:
     task = await funded()
     before = await everything()
     assert await place(api, task.task_id, timeoutSeconds=seconds) == {
@@ -190,9 +190,11 @@ async def test_a_timeout_out_of_bounds_holds_nothing(api: Api, prices: RateCardC
     assert await everything() == before
 
 
-async def test_every_other_refusal_of_a_hold_names_its_facts_and_moves_nothing(api: Api, prices: RateCardCache) -> None:
+async def test_every_other_error_of_placing_a_hold_has_its_fields_and_changes_nothing(
+    api: Api, prices: RateCardCache
+) -> None:
     task = await funded()
-    await api.house.charge_queue.charge(block_run_request(task, block_run_id="charged"))
+    await api.state.charge_queue.charge(block_run_request(task, block_run_id="charged"))
     await holds.place_hold(hold_request(task, 10, block_run_id="held"), prices)
     over = await start_task("alice")
     await lifecycle.finish_task(over.task_id, TaskStatus.COMPLETED)
@@ -236,9 +238,7 @@ async def test_every_other_refusal_of_a_hold_names_its_facts_and_moves_nothing(a
     assert await everything() == before
 
 
-async def test_a_hold_that_cannot_be_paid_stops_its_task_and_the_next_finds_it_stopped(
-    api: Api, prices: RateCardCache
-) -> None:
+async def test_an_unpaid_hold_stops_its_task(api: Api, prices: RateCardCache) -> None:
     task = await funded(credits=29)
 
     assert await place(api, task.task_id) == {
@@ -260,7 +260,7 @@ async def test_a_hold_that_cannot_be_paid_stops_its_task_and_the_next_finds_it_s
     }
 
 
-async def test_a_hold_above_its_budget_names_the_budget(api: Api, prices: RateCardCache) -> None:
+async def test_a_hold_above_the_budget_is_refused(api: Api, prices: RateCardCache) -> None:
     task = await funded(budget=29)
     child = await start_task("alice", parent_task_id=task.task_id)
 
@@ -275,7 +275,7 @@ async def test_a_hold_above_its_budget_names_the_budget(api: Api, prices: RateCa
     }
 
 
-async def test_every_refusal_of_a_capture_names_its_facts_and_moves_nothing(api: Api, prices: RateCardCache) -> None:
+async def test_every_error_of_a_capture_has_its_fields_and_changes_nothing(api: Api, prices: RateCardCache) -> None:
     task = await funded(credits=200)
     await grant_credits("bob", 50)
     bobs = await start_task("bob")
@@ -322,7 +322,7 @@ async def test_every_refusal_of_a_capture_names_its_facts_and_moves_nothing(api:
     assert await everything() == before
 
 
-async def test_every_refusal_of_a_void_names_its_facts_and_moves_nothing(api: Api, prices: RateCardCache) -> None:
+async def test_every_error_of_voiding_has_its_fields_and_changes_nothing(api: Api, prices: RateCardCache) -> None:
     task = await funded()
     other = await start_task("alice")
     await place(api, other.task_id, "others", 10)
@@ -350,9 +350,9 @@ async def test_every_refusal_of_a_void_names_its_facts_and_moves_nothing(api: Ap
     assert await everything() == before
 
 
-@pytest.mark.parametrize("viewer", [ALICE, BOB, READER, None])
-async def test_only_a_service_key_that_may_charge_holds_captures_and_voids(
-    api: Api, prices: RateCardCache, viewer: Caller | None
+@pytest.mark.parametrize("caller", [ALICE, BOB, READER, None])
+async def test_only_service_keys_that_may_charge_use_holds(
+    api: Api, prices: RateCardCache, caller: Caller | None
 ) -> None:
     task = await funded()
     await place(api, task.task_id, "held")
@@ -362,8 +362,8 @@ async def test_only_a_service_key_that_may_charge_holds_captures_and_voids(
         (CAPTURE, capture_input(task.task_id, "held")),
         (VOID, {"taskId": task.task_id, "blockRunId": "held"}),
     ):
-        code, _ = await api.error(viewer, query, input=asked)
-        assert code == ("UNAUTHENTICATED" if viewer is None else "FORBIDDEN")
+        code, _ = await api.error(caller, query, input=asked)
+        assert code == ("UNAUTHENTICATED" if caller is None else "FORBIDDEN")
     assert await everything() == before
 
 
@@ -381,7 +381,7 @@ async def test_only_a_service_key_that_may_charge_holds_captures_and_voids(
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_a_mistyped_hold_is_refused_before_anything_is_decided(
+async def test_a_malformed_hold_is_a_bad_request(
     api: Api, prices: RateCardCache, wrong: dict[str, Any], says: str
 ) -> None:
     task = await funded()
@@ -391,7 +391,7 @@ async def test_a_mistyped_hold_is_refused_before_anything_is_decided(
     assert await everything() == before
 
 
-async def test_an_account_shows_its_holds_and_budgets_newest_first_by_pages(api: Api, prices: RateCardCache) -> None:
+async def test_the_holds_and_budgets_of_an_account_are_listed_newest_first(api: Api, prices: RateCardCache) -> None:
     task = await funded(budget=40)
     plain = await start_task("alice")
     for run in ("one", "two", "three"):
@@ -424,9 +424,7 @@ async def test_an_account_shows_its_holds_and_budgets_newest_first_by_pages(api:
     assert code == "BAD_USER_INPUT"
 
 
-async def test_a_hold_is_fetched_by_its_id_by_whoever_may_look_and_is_nothing_to_others(
-    api: Api, prices: RateCardCache
-) -> None:
+async def test_a_hold_is_a_node_for_callers_that_may_read_it(api: Api, prices: RateCardCache) -> None:
     await grant_credits("guild", 50)
     for owner in ("alice", "guild"):
         task = await funded() if owner == "alice" else await start_task("guild")
@@ -435,19 +433,19 @@ async def test_a_hold_is_fetched_by_its_id_by_whoever_may_look_and_is_nothing_to
         [edge] = (await api.data(SERVICE, listed, owner=owner))["account"]["holds"]["edges"]
         query = "query($id: ID!) { node(id: $id) { id ... on Hold { blockRunId task { taskId } } } }"
         whole = {"id": edge["node"]["id"], "blockRunId": f"{owner}-run", "task": {"taskId": task.task_id}}
-        for viewer in (ALICE, SERVICE, READER, OPERATOR):
-            assert await api.data(viewer, query, id=edge["node"]["id"]) == {"node": whole}
+        for caller in (ALICE, SERVICE, READER, OPERATOR):
+            assert await api.data(caller, query, id=edge["node"]["id"]) == {"node": whole}
         assert await api.data(BOB, query, id=edge["node"]["id"]) == {"node": None}
 
 
-async def test_a_task_shows_its_budget_what_it_holds_and_which_hold_paid(api: Api, prices: RateCardCache) -> None:
-    task = await funded(budget=60, landing_reserve=10)
+async def test_a_task_shows_its_budget_its_holds_and_which_hold_paid(api: Api, prices: RateCardCache) -> None:
+    task = await funded(budget=60, closing_reserve=10)
     child = await start_task("alice", parent_task_id=task.task_id)
     nested = await start_task("alice", parent_task_id=task.task_id, budget=15)
     plain = await start_task("alice")
     await place(api, task.task_id, "held", 5)
     for one in (task, child, plain):
-        await api.house.charge_queue.charge(block_run_request(one, block_run_id=f"of-{one.task_id}"))
+        await api.state.charge_queue.charge(block_run_request(one, block_run_id=f"of-{one.task_id}"))
     query = """query($ids: [ID!]!) { tasks(taskIds: $ids) { taskId cost { total held }
         budget { taskId credits spent remaining closingReserve expiresAt } } }"""
 

@@ -1,4 +1,4 @@
-"""Tasks that start with a budget, are cancelled, resumed, given back: each answer, and each refusal with its facts."""
+"""Mutations of tasks: start, cancel, resume, finish and reversals, with all their errors."""
 
 from datetime import datetime
 from typing import Any
@@ -65,7 +65,7 @@ EVERYTHING = """
 
 
 async def everything() -> Any:
-    """All that a refusal leaves as it is."""
+    """Everything that an error must leave unchanged."""
     return tuple((await pools.fetch(EVERYTHING))[0])
 
 
@@ -74,12 +74,12 @@ async def start(api: Api, task_id: str = "task", owner_id: str = "alice", **more
     return (await api.data(SERVICE, START, input=asked))["startTask"]
 
 
-async def resume(api: Api, task_id: str, viewer: Caller = SERVICE, **more: Any) -> Any:
-    return (await api.data(viewer, RESUME, input={"taskId": task_id} | more))["resumeTask"]
+async def resume(api: Api, task_id: str, caller: Caller = SERVICE, **more: Any) -> Any:
+    return (await api.data(caller, RESUME, input={"taskId": task_id} | more))["resumeTask"]
 
 
-async def cancel(api: Api, task_id: str, viewer: Caller = SERVICE) -> Any:
-    return (await api.data(viewer, CANCEL, input={"taskId": task_id}))["cancelTask"]
+async def cancel(api: Api, task_id: str, caller: Caller = SERVICE) -> Any:
+    return (await api.data(caller, CANCEL, input={"taskId": task_id}))["cancelTask"]
 
 
 async def charge(api: Api, task_id: str, block_run_id: str, **more: Any) -> Any:
@@ -88,15 +88,15 @@ async def charge(api: Api, task_id: str, block_run_id: str, **more: Any) -> Any:
 
 
 async def stopped(api: Api, owner_id: str = "alice", *, credits: int = 5) -> TaskState:
-    """A task that a refused charge of 10 credits has stopped."""
+    """A task that was stopped by an unpaid charge of 10 credits."""
     await grant_credits(owner_id, credits)
     task = await start_task(owner_id)
-    await api.house.charge_queue.charge(block_run_request(task))
+    await api.state.charge_queue.charge(block_run_request(task))
     return task
 
 
 async def owing(account_id: int, credits: int) -> None:
-    """A debt, written as the ledger writes it."""
+    """Write a debt like the ledger does."""
 
     async def decide(opened: Posting) -> None:
         opened.accounts[account_id].owed += credits
@@ -105,7 +105,7 @@ async def owing(account_id: int, credits: int) -> None:
     await posting.post([account_id], decide)
 
 
-async def test_a_task_starts_with_a_budget_and_the_same_again_is_the_same(api: Api) -> None:
+async def test_a_task_starts_with_a_budget_and_a_repeated_request_is_replayed(api: Api) -> None:
     await grant_credits("alice", 100)
     asked: dict[str, Any] = {"budget": 60, "budgetTimeoutSeconds": 60, "closingReserve": 20}
     started = await start(api, **asked)
@@ -139,9 +139,7 @@ async def test_a_task_starts_with_a_budget_and_the_same_again_is_the_same(api: A
         ({"budgetTimeoutSeconds": 9}, "budgetTimeoutSeconds", "says when a budget lapses: send a budget too"),
     ],
 )
-async def test_a_budget_that_makes_no_sense_starts_nothing(
-    api: Api, wrong: dict[str, Any], path: str, says: str
-) -> None:
+async def test_an_invalid_budget_is_refused(api: Api, wrong: dict[str, Any], path: str, says: str) -> None:
     await grant_credits("alice", 100)
     before = await everything()
     assert await start(api, **wrong) == {
@@ -152,7 +150,7 @@ async def test_a_budget_that_makes_no_sense_starts_nothing(
     assert await everything() == before
 
 
-async def test_a_start_that_cannot_be_paid_names_its_facts_and_starts_nothing(api: Api) -> None:
+async def test_every_error_of_starting_has_its_fields_and_changes_nothing(api: Api) -> None:
     task = await stopped(api)
     own = await start_task("alice", budget=4)
     ended = await start_task("alice")
@@ -199,11 +197,11 @@ async def test_a_start_that_cannot_be_paid_names_its_facts_and_starts_nothing(ap
     assert await everything() == before
 
 
-async def test_every_refusal_of_a_resumption_names_its_facts_and_moves_nothing(api: Api) -> None:
+async def test_every_error_of_resuming_has_its_fields_and_changes_nothing(api: Api) -> None:
     task = await stopped(api)
     running = await start_task("alice", budget=5)
     child = await start_task("alice", parent_task_id=running.task_id)
-    await api.house.charge_queue.charge(block_run_request(child))
+    await api.state.charge_queue.charge(block_run_request(child))
     ended = await start_task("alice", parent_task_id=running.task_id)
     await lifecycle.finish_task(ended.task_id, TaskStatus.FAILED)
     before = await everything()
@@ -249,7 +247,7 @@ async def test_every_refusal_of_a_resumption_names_its_facts_and_moves_nothing(a
     assert await everything() == before
 
 
-async def test_a_budget_that_is_used_up_or_lapsed_is_resumed_with_more_and_by_one_key_once(api: Api) -> None:
+async def test_a_task_is_resumed_with_more_budget_once_per_key(api: Api) -> None:
     await grant_credits("alice", 100)
     used = await start_task("alice", budget=10)
     lapsing = await start_task("alice", budget=10, budget_timeout_seconds=1)
@@ -282,7 +280,7 @@ async def test_a_budget_that_is_used_up_or_lapsed_is_resumed_with_more_and_by_on
     assert (await charge(api, used.task_id, "two"))["task"]["cost"] == {"total": 20, "held": 5}
 
 
-async def test_with_debt_nothing_starts_or_goes_on(api: Api) -> None:
+async def test_no_task_starts_or_resumes_while_the_account_is_in_debt(api: Api) -> None:
     task = await stopped(api)
     await owing(task.account_id, 20)
     before = await everything()
@@ -292,7 +290,7 @@ async def test_with_debt_nothing_starts_or_goes_on(api: Api) -> None:
     assert await everything() == before
     assert (await api.data(ALICE, "{ account { canRun { ok reason } } }"))["account"]["canRun"] == {
         "ok": False,
-        "reason": "OWING",
+        "reason": "IN_DEBT",
     }
 
 
@@ -309,7 +307,7 @@ async def test_users_cancel_and_resume_their_own_tasks(api: Api) -> None:
     assert (await resume(api, unwanted.task_id, ALICE))["status"] == "CANCELLED"
 
 
-async def test_users_change_nobody_elses_tasks(api: Api) -> None:
+async def test_users_cannot_change_tasks_of_other_owners(api: Api) -> None:
     alices, guilds = await stopped(api), await stopped(api, "guild")
     await grant_credits("alice", 10)
     await grant_credits("guild", 10)
@@ -322,9 +320,12 @@ async def test_users_change_nobody_elses_tasks(api: Api) -> None:
             "taskId": alices.task_id,
         }
         assert (await call(api, guilds.task_id, BOB))["__typename"] == "TaskNotFoundError"
-    for query, viewer in ((RESUME, ALICE), (CANCEL, ALICE), (RESUME, READER), (CANCEL, READER)):
-        told = await api.error(viewer, query, input={"taskId": guilds.task_id})
-        assert told == ("FORBIDDEN", f"Task {guilds.task_id!r} is another's: you may look at it, and not change it.")
+    for query, caller in ((RESUME, ALICE), (CANCEL, ALICE), (RESUME, READER), (CANCEL, READER)):
+        told = await api.error(caller, query, input={"taskId": guilds.task_id})
+        assert told == (
+            "FORBIDDEN",
+            f"Task {guilds.task_id!r} belongs to another owner: you may read it, but not change it.",
+        )
     assert await everything() == before
     assert (await resume(api, guilds.task_id, OPERATOR))["task"]["status"] == "RUNNING"
     assert (await cancel(api, guilds.task_id, SERVICE))["task"]["status"] == "CANCELLED"
@@ -334,8 +335,8 @@ async def test_a_task_ends_once_and_only_services_finish_it(api: Api) -> None:
     await grant_credits("alice", 10)
     task = await start_task("alice")
     asked = {"taskId": task.task_id, "status": "COMPLETED"}
-    for viewer in (ALICE, BOB, READER):
-        assert (await api.error(viewer, FINISH, input=asked))[0] == "FORBIDDEN"
+    for caller in (ALICE, BOB, READER):
+        assert (await api.error(caller, FINISH, input=asked))[0] == "FORBIDDEN"
     first = (await api.data(SERVICE, FINISH, input=asked))["finishTask"]
     assert (first["replayed"], first["task"]["status"]) == (False, "COMPLETED")
     assert (await api.data(SERVICE, FINISH, input=asked))["finishTask"] == first | {"replayed": True}
@@ -353,15 +354,15 @@ async def test_a_task_ends_once_and_only_services_finish_it(api: Api) -> None:
     }
 
 
-async def test_a_charge_tells_to_stop_and_closing_work_lands_in_the_reserve(api: Api) -> None:
+async def test_a_charge_signals_stop_and_closing_block_runs_use_the_reserve(api: Api) -> None:
     await grant_credits("alice", 40)
-    task, plain = await start_task("alice", budget=30, landing_reserve=10), await start_task("alice")
+    task, plain = await start_task("alice", budget=30, closing_reserve=10), await start_task("alice")
     assert [(await charge(api, task.task_id, run))["signal"] for run in ("one", "two")] == [None, None]
     assert await charge(api, task.task_id, "three") == {
         "__typename": "BudgetReachedError", "taskId": task.task_id, "required": 10, "remaining": 0, "shortfall": 10,
     }  # fmt: skip
-    landed = await charge(api, task.task_id, "landing", closing=True)
-    assert landed == {
+    closing = await charge(api, task.task_id, "closing", closing=True)
+    assert closing == {
         "__typename": "ChargeSuccess",
         "cost": 10,
         "signal": "STOP",
@@ -374,12 +375,12 @@ async def test_a_charge_tells_to_stop_and_closing_work_lands_in_the_reserve(api:
     assert (await charge(api, plain.task_id, "last", closing=True))["signal"] == "STOP"
 
 
-async def test_what_waits_is_listed_by_pages_with_what_it_lacked(api: Api) -> None:
+async def test_resumable_tasks_are_listed_with_their_shortfall(api: Api) -> None:
     await grant_credits("alice", 6)
     tasks = [await start_task("alice") for _ in range(4)]
     lapsed = await start_task("alice", budget=1, budget_timeout_seconds=1)
     for task in tasks:
-        await api.house.charge_queue.charge(block_run_request(task))
+        await api.state.charge_queue.charge(block_run_request(task))
     await lifecycle.cancel_task(tasks[1].task_id)
     [hold] = await pools.fetch("SELECT expires_at FROM hold")
     await wait_until(hold["expires_at"])
@@ -402,7 +403,7 @@ async def test_what_waits_is_listed_by_pages_with_what_it_lacked(api: Api) -> No
     assert code == "BAD_USER_INPUT"
 
 
-async def test_skipped_ticks_are_listed_by_pages_newest_first_and_no_task_exists(api: Api) -> None:
+async def test_skipped_starts_are_listed_newest_first_and_create_no_task(api: Api) -> None:
     for number in range(5):
         refused = await start(api, f"tick-{number}", trigger="SCHEDULED")
         assert refused["__typename"] == "InsufficientCreditsError"
@@ -427,7 +428,7 @@ async def test_skipped_ticks_are_listed_by_pages_newest_first_and_no_task_exists
     assert await api.data(BOB, query, owner="alice") == {"agent": None}
 
 
-async def test_a_task_is_given_back_by_an_operator_and_once(api: Api) -> None:
+async def test_an_operator_reverses_a_task_once(api: Api) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     for run in ("one", "two"):
@@ -436,8 +437,8 @@ async def test_a_task_is_given_back_by_an_operator_and_once(api: Api) -> None:
     asked = {"taskId": task.task_id, "reason": "it failed", "idempotencyKey": "key"}
     before = await everything()
 
-    for viewer in (ALICE, READER, SERVICE):
-        assert (await api.error(viewer, REVERSE_TASK, input=asked))[0] == "FORBIDDEN"
+    for caller in (ALICE, READER, SERVICE):
+        assert (await api.error(caller, REVERSE_TASK, input=asked))[0] == "FORBIDDEN"
     for wrong, path in (({"reason": ""}, "reason"), ({"idempotencyKey": ""}, "idempotencyKey")):
         refused = (await api.data(OPERATOR, REVERSE_TASK, input=asked | wrong))["reverseTask"]
         assert (refused["__typename"], [one["path"] for one in refused["problems"]]) == ("InvalidInputError", [path])
@@ -463,7 +464,7 @@ async def test_a_task_is_given_back_by_an_operator_and_once(api: Api) -> None:
     assert (nothing["reversed"], nothing["entryCount"], nothing["replayed"]) == (0, 0, False)
 
 
-async def test_what_cannot_be_given_back_is_refused_with_its_facts_and_nothing_moves(api: Api) -> None:
+async def test_every_error_of_a_reversal_has_its_fields_and_changes_nothing(api: Api) -> None:
     await grant_credits("alice", MAX)
     task = await start_task("alice")
     await charge(api, task.task_id, "one")

@@ -1,4 +1,4 @@
-"""What executors are told: who has to stop and who may go on, in whatever order the news comes, or if it does not."""
+"""Task signals: STOP and RESUME, with change notifications in any order, repeated or lost."""
 
 import asyncio
 from collections.abc import Collection
@@ -39,7 +39,7 @@ def stop(reason: StopReason = OUT, *, required: int | None = 10, version: int = 
 
 
 def shape(signals: list[Signal]) -> list[Told]:
-    """What is told, without whose it is and when."""
+    """The signal without owner, version and time."""
     return [(signal.kind, signal.task_ids, signal.reason) for signal in signals]
 
 
@@ -60,7 +60,7 @@ ALL_GO_ON: Told = (RESUME, None, None)
         ),
     ],
 )
-def test_who_begins_to_listen_is_told_all_that_is_stopped(now: AccountSignalState, told: list[Told]) -> None:
+def test_the_initial_signals_list_everything_that_is_stopped(now: AccountSignalState, told: list[Told]) -> None:
     assert shape(initial_signals(now)) == told
     assert all((one.owner_id, one.version, one.as_of) == ("alice", 1, AT) for one in initial_signals(now))
 
@@ -72,26 +72,26 @@ def test_who_begins_to_listen_is_told_all_that_is_stopped(now: AccountSignalStat
         (state(1, 5), state(2, 0), (), [ALL_STOP]),
         (state(1, 0), state(2, 0), (), []),
         (state(1, 0), state(2, 3), (), [ALL_GO_ON]),
-        # A task is stopped, again, or for another reason.
+        # A task is stopped, again or for another reason.
         (state(1, 5), state(2, 5, one=stop()), (), [(STOP, ("one",), OUT)]),
         (state(1, 5, one=stop()), state(2, 5, one=stop(version=4)), (), [(STOP, ("one",), OUT)]),
         (state(1, 5), state(2, 0, one=stop()), (), [ALL_STOP, (STOP, ("one",), OUT)]),
-        # It runs again; one that has ended instead is told to nobody.
+        # It runs again. A task that has ended instead produces no signal.
         (state(1, 5, one=stop(), two=stop()), state(2, 5, two=stop()), ("one",), [(RESUME, ("one",), None)]),
         (state(1, 5, one=stop()), state(2, 5), (), []),
-        # What was refused can be paid now, and could not before.
+        # The refused block run can be paid now.
         (state(1, 5, one=stop()), state(2, 9, one=stop()), (), []),
         (state(1, 5, one=stop()), state(2, 10, one=stop()), (), [(RESUME, ("one",), None)]),
         (state(1, 10, one=stop()), state(2, 20, one=stop()), (), []),
         (state(1, 20, one=stop()), state(2, 10, one=stop()), (), []),
-        # Credits of the account are nothing to a task that has reached its budget.
+        # Credits of the account do not resume a task that has reached its budget.
         (state(1, 5, one=stop(REACHED)), state(2, 50, one=stop(REACHED)), (), []),
-        # From nothing, all are told, those that are stopped too.
+        # An account that has credits again resumes all tasks, including stopped ones.
         (state(1, 0, one=stop()), state(2, 50, one=stop()), (), [ALL_GO_ON]),
         (state(1, 0, one=stop()), state(2, 50), ("one",), [ALL_GO_ON, (RESUME, ("one",), None)]),
     ],
 )
-def test_a_change_is_told_and_nothing_else(
+def test_a_change_produces_exactly_its_signals(
     before: AccountSignalState, now: AccountSignalState, going_on: Collection[str], told: list[Told]
 ) -> None:
     assert shape(changed_signals(before, now, running_again=going_on)) == told
@@ -99,12 +99,12 @@ def test_a_change_is_told_and_nothing_else(
 
 
 @pytest.mark.parametrize("now", [state(3, 0), state(3, 5, one=stop()), state(3, 5)])
-def test_an_older_state_tells_nothing(now: AccountSignalState) -> None:
+def test_an_older_state_produces_no_signal(now: AccountSignalState) -> None:
     for before in (state(4, 5, two=stop()), state(4, 0, two=stop())):
         assert changed_signals(before, now, running_again=("two",)) == []
 
 
-def test_no_signal_names_more_than_a_thousand_tasks() -> None:
+def test_a_signal_lists_at_most_a_thousand_tasks() -> None:
     many = {f"task-{number}": stop() for number in range(2_001)}
     told = changed_signals(state(1, 5), state(2, 5, **many))
     assert [len(one.task_ids or ()) for one in told] == [1_000, 1_000, 1]
@@ -112,7 +112,7 @@ def test_no_signal_names_more_than_a_thousand_tasks() -> None:
 
 
 async def a_stopped_task(rate_cards: RateCardCache, owner_id: str = "alice", credits: int = 5) -> TaskState:
-    """Of an owner who has less than a block run costs."""
+    """A running task whose owner has fewer credits than a block run costs."""
     await grant_credits(owner_id, credits)
     task = await start_task(owner_id)
     await try_charge(task, rate_cards)
@@ -123,7 +123,7 @@ async def resume(task: TaskState) -> None:
     await stop_and_resume.resume_task(ResumeTaskRequest(task_id=task.task_id, actor="service:test"))
 
 
-async def test_a_follower_begins_with_what_is_stopped_of_those_it_follows(rate_cards: RateCardCache) -> None:
+async def test_a_tracker_starts_with_the_stopped_tasks_of_its_owners(rate_cards: RateCardCache) -> None:
     stopped = await a_stopped_task(rate_cards)
     await a_stopped_task(rate_cards, "bob")
     await grant_credits("well", 10)
@@ -131,14 +131,14 @@ async def test_a_follower_begins_with_what_is_stopped_of_those_it_follows(rate_c
     await grant_credits("idle", 10)
     idle = await start_task("idle")
     await charge_block_run(idle, rate_cards)
-    await lifecycle.cancel_task(idle.task_id)  # nothing available, and nothing that would run
+    await lifecycle.cancel_task(idle.task_id)  # no credits and no running task
 
     assert shape(await SignalTracker(["alice"]).initial_signals()) == [(STOP, (stopped.task_id,), OUT)]
     assert {one.owner_id for one in await SignalTracker(None).initial_signals()} == {"alice", "bob"}
     assert await SignalTracker(["well", "idle", "nobody"]).initial_signals() == []
 
 
-async def test_one_and_the_same_change_is_told_once_however_often_it_is_heard_of(rate_cards: RateCardCache) -> None:
+async def test_a_repeated_notification_of_a_change_produces_one_signal(rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 10)
     task = await start_task("alice")
     follower = SignalTracker(["alice"])
@@ -153,12 +153,12 @@ async def test_one_and_the_same_change_is_told_once_however_often_it_is_heard_of
     assert await follower.new_signals(None) == []
 
 
-async def test_news_in_the_wrong_order_tells_the_state_as_it_is(rate_cards: RateCardCache) -> None:
+async def test_notifications_in_any_order_produce_signals_of_the_current_state(rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 5)
     task = await start_task("alice")
     follower = SignalTracker(["alice"])
     assert await follower.initial_signals() == []
-    await try_charge(task, rate_cards)  # stopped: this is heard of last
+    await try_charge(task, rate_cards)  # its notification arrives last
     await grant_credits("alice", 3)
 
     assert shape(await follower.new_signals({task.account_id: {change_feed.ACCOUNT_SIGNAL}})) == [
@@ -175,7 +175,7 @@ async def test_news_in_the_wrong_order_tells_the_state_as_it_is(rate_cards: Rate
     assert await follower.new_signals({task.account_id: {change_feed.TASK_SIGNAL}}) == []
 
 
-async def test_what_was_not_heard_of_is_found_by_looking_at_everything(rate_cards: RateCardCache) -> None:
+async def test_a_sweep_finds_changes_whose_notification_was_lost(rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 10)
     one, two = await start_task("alice"), await start_task("alice")
     follower = SignalTracker(None)
@@ -191,7 +191,7 @@ async def test_what_was_not_heard_of_is_found_by_looking_at_everything(rate_card
     assert await follower.new_signals(None) == []
 
 
-async def test_an_account_that_nobody_knows_and_one_that_is_anothers_tell_nothing(rate_cards: RateCardCache) -> None:
+async def test_unknown_accounts_and_those_of_other_owners_produce_no_signal(rate_cards: RateCardCache) -> None:
     follower = SignalTracker(["bob"])
     assert await follower.initial_signals() == []
     task = await a_stopped_task(rate_cards)
@@ -205,7 +205,7 @@ async def test_an_account_that_nobody_knows_and_one_that_is_anothers_tell_nothin
     assert await follower.new_signals(None) == []
 
 
-async def test_an_owner_who_comes_back_from_nothing_is_told_though_nobody_remembered_it(
+async def test_an_account_that_has_credits_again_produces_resume_even_if_it_was_not_tracked(
     rate_cards: RateCardCache,
 ) -> None:
     await grant_credits("alice", 10)
@@ -220,7 +220,7 @@ async def test_an_owner_who_comes_back_from_nothing_is_told_though_nobody_rememb
     assert await follower.new_signals({task.account_id: {change_feed.TASK_SIGNAL}}) == []
 
 
-async def test_a_stopped_task_that_is_cancelled_may_not_go_on(rate_cards: RateCardCache) -> None:
+async def test_a_cancelled_task_produces_no_resume(rate_cards: RateCardCache) -> None:
     task, other = await a_stopped_task(rate_cards), await a_stopped_task(rate_cards, credits=1)
     follower = SignalTracker(["alice"])
     assert shape(await follower.initial_signals()) == [(STOP, (task.task_id, other.task_id), OUT)]
@@ -233,36 +233,36 @@ async def test_a_stopped_task_that_is_cancelled_may_not_go_on(rate_cards: RateCa
 
 
 async def next_signal(stream: Any) -> Any:
-    """The next one, within two seconds, without the instant at which it was derived."""
+    """The next signal, within two seconds, without `asOf`."""
     async with asyncio.timeout(2):
         told = (await anext(stream))["data"]["taskSignals"]
     assert datetime.fromisoformat(told.pop("asOf")).tzinfo is not None
     return told
 
 
-async def refused(api: Api, viewer: Caller | None, owners: list[str]) -> list[Any]:
-    """The errors of a subscription that tells nothing."""
+async def refused(api: Api, caller: Caller | None, owners: list[str]) -> list[Any]:
+    """The errors of a subscription without items."""
     with pytest.raises(OperationFailed) as told:
         async with asyncio.timeout(2):
-            await anext(api.subscribe(viewer, SIGNALS, owners=owners))
+            await anext(api.subscribe(caller, SIGNALS, owners=owners))
     return told.value.errors
 
 
 def a_signal(kind: str, version: int, *, task: str | None = None, reason: str | None = None) -> Any:
-    """As the subscription shows it."""
+    """A signal as the subscription returns it."""
     tasks = [task] if task else None
     return {"kind": kind, "ownerId": "alice", "taskIds": tasks, "reason": reason, "version": version}
 
 
 @pytest.mark.parametrize("owners", [["alice"], ["nobody", "alice"], None])
-async def test_a_subscriber_is_told_each_change_at_the_accounts_version(
+async def test_each_signal_carries_the_version_of_the_account(
     api: Api, rate_cards: RateCardCache, owners: list[str] | None
 ) -> None:
     stopped = await a_stopped_task(rate_cards, credits=8)
     version = (await get_balance(stopped.account_id)).version
     executor = api.subscribe(SERVICE, SIGNALS, owners=owners)
     assert await next_signal(executor) == a_signal("STOP", version, task=stopped.task_id, reason="OUT_OF_CREDITS")
-    own = await start_task("alice", budget=8)  # the last credits are its own now
+    own = await start_task("alice", budget=8)  # takes the last credits
     version += 1
     assert await next_signal(executor) == a_signal("STOP", version, reason="OUT_OF_CREDITS")
     await try_charge(own, rate_cards)
@@ -278,7 +278,7 @@ async def test_a_subscriber_is_told_each_change_at_the_accounts_version(
     await executor.aclose()
 
 
-async def test_a_subscriber_whose_news_is_lost_is_told_by_the_sweep(
+async def test_the_sweep_sends_signals_whose_notification_was_lost(
     api: Api, rate_cards: RateCardCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await grant_credits("alice", 10)
@@ -286,23 +286,22 @@ async def test_a_subscriber_whose_news_is_lost_is_told_by_the_sweep(
     task, other = await start_task("alice"), await start_task("bob")
     executor = api.subscribe(SERVICE, SIGNALS, owners=["alice", "bob"])
     waiting = asyncio.create_task(next_signal(executor))
-    await asyncio.sleep(0.05)  # it has registered, and there was nothing to tell
-    with monkeypatch.context() as broken:
-        broken.setattr(api.house.change_feed, "receive_signals", lambda _payload: None)
-        await charge_block_run(task, rate_cards)
-        await try_charge(other, rate_cards)
-        await asyncio.sleep(0.1)
-        assert not waiting.done()
-        await api.house.change_feed.sweep()
-        assert await waiting == a_signal("STOP", 2, reason="OUT_OF_CREDITS")
-        assert (await next_signal(executor))["taskIds"] == [other.task_id]
+    await asyncio.sleep(0.05)  # it has subscribed; there was no signal to send
+    api.listener.cancel()
+    await charge_block_run(task, rate_cards)
+    await try_charge(other, rate_cards)
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    await api.state.change_feed.sweep()
+    assert await waiting == a_signal("STOP", 2, reason="OUT_OF_CREDITS")
+    assert (await next_signal(executor))["taskIds"] == [other.task_id]
     await executor.aclose()
 
 
-@pytest.mark.parametrize("viewer", [ALICE, BOB, READER, None])
-async def test_signals_are_for_services_that_may_charge(api: Api, viewer: Caller | None) -> None:
-    [error] = await refused(api, viewer, ["alice"])
-    assert error["extensions"]["code"] == ("UNAUTHENTICATED" if viewer is None else "FORBIDDEN")
+@pytest.mark.parametrize("caller", [ALICE, BOB, READER, None])
+async def test_only_service_keys_that_may_charge_subscribe_to_signals(api: Api, caller: Caller | None) -> None:
+    [error] = await refused(api, caller, ["alice"])
+    assert error["extensions"]["code"] == ("UNAUTHENTICATED" if caller is None else "FORBIDDEN")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Auto top-up, bonuses and receipts as clients see them."""
+"""Auto top-up, bonuses and receipts."""
 
 import asyncio
 from dataclasses import replace
@@ -17,32 +17,32 @@ from tests.topups.top_up_fixtures import create_top_up, payment_event
 
 pytestmark = pytest.mark.anyio
 
-STANDING = """enabled threshold amount target maxPerDay maxPerMonth maxCountPerDay maxCountPerMonth consentVersion state
+AUTO_TOP_UP_FIELDS = """enabled threshold amount target maxPerDay maxPerMonth maxCountPerDay maxCountPerMonth consentVersion state
     blockedReason nextEligibleAt actionUrl spentThisMonth"""
 SET = f"""mutation($input: SetAutoTopUpInput!) {{ setAutoTopUp(input: $input) {{ __typename
-    ... on SetAutoTopUpSuccess {{ replayed account {{ ownerId }} autoTopUp {{ {STANDING} }} balance {{ version }} }}
+    ... on SetAutoTopUpSuccess {{ replayed account {{ ownerId }} autoTopUp {{ {AUTO_TOP_UP_FIELDS} }} balance {{ version }} }}
     ... on InvalidInputError {{ problems {{ path }} }} }} }}"""
-READ = f"query($owner: ID) {{ account(ownerId: $owner) {{ autoTopUp {{ {STANDING} consentAt }} }} }}"
+READ = f"query($owner: ID) {{ account(ownerId: $owner) {{ autoTopUp {{ {AUTO_TOP_UP_FIELDS} consentAt }} }} }}"
 ON = {"enabled": True, "threshold": 100, "amount": 1_000, "consentVersion": "2026-01"}
 TERMS = TopUpTerms(
     minimum_credits=500, maximum_credits=10_000, multiple_credits=100, currency="USD", minor_per_credit=1
 )
 
 
-async def put(api: Api, viewer: Any = ALICE, **input: Any) -> Any:
-    return (await api.data(viewer, SET, input=input))["setAutoTopUp"]
+async def put(api: Api, caller: Any = ALICE, **input: Any) -> Any:
+    return (await api.data(caller, SET, input=input))["setAutoTopUp"]
 
 
-async def standing(api: Api, viewer: Any = ALICE, **variables: Any) -> Any:
-    return (await api.data(viewer, READ, **variables))["account"]["autoTopUp"]
+async def standing(api: Api, caller: Any = ALICE, **variables: Any) -> Any:
+    return (await api.data(caller, READ, **variables))["account"]["autoTopUp"]
 
 
 async def consider(api: Api, account_id: int) -> None:
-    assert api.house.payment_provider is not None
-    await purchasing.buy_if_needed(account_id, api.house.payment_provider, TERMS)
+    assert api.state.payment_provider is not None
+    await purchasing.buy_if_needed(account_id, api.state.payment_provider, TERMS)
 
 
-async def test_it_is_off_until_its_owner_switches_it_on(api: Api) -> None:
+async def test_auto_top_up_is_off_until_the_owner_switches_it_on(api: Api) -> None:
     off = await standing(api)
     assert (off["enabled"], off["state"], off["blockedReason"], off["spentThisMonth"]) == (False, "OFF", "DISABLED", 0)
     await save_card("alice")
@@ -74,27 +74,29 @@ async def test_it_is_off_until_its_owner_switches_it_on(api: Api) -> None:
     ],
     ids=str,
 )
-async def test_what_is_wrong_with_switching_it_on_is_said(api: Api, changes: dict[str, Any], paths: list[str]) -> None:
+async def test_an_invalid_configuration_reports_every_problem(
+    api: Api, changes: dict[str, Any], paths: list[str]
+) -> None:
     refused = await put(api, **(ON | changes))
     assert refused == {"__typename": "InvalidInputError", "problems": [{"path": path} for path in paths]}
     assert (await standing(api))["enabled"] is False
 
 
-async def test_nobody_but_its_owner_switches_it_on_and_more_may_switch_it_off(api: Api) -> None:
+async def test_only_the_owner_switches_it_on_and_services_and_operators_switch_it_off(api: Api) -> None:
     await put(api, **ON)
-    for viewer in (BOB, SERVICE, OPERATOR, READER):
-        code, _ = await api.error(viewer, SET, input=ON | {"ownerId": "alice"})
+    for caller in (BOB, SERVICE, OPERATOR, READER):
+        code, _ = await api.error(caller, SET, input=ON | {"ownerId": "alice"})
         assert code == "FORBIDDEN"
-    for viewer in (BOB, READER):
-        code, _ = await api.error(viewer, SET, input={"enabled": False, "ownerId": "alice"})
+    for caller in (BOB, READER):
+        code, _ = await api.error(caller, SET, input={"enabled": False, "ownerId": "alice"})
         assert code == "FORBIDDEN"
-    for viewer in (SERVICE, OPERATOR):
-        assert (await put(api, viewer, enabled=False, ownerId="alice"))["autoTopUp"]["state"] == "OFF"
+    for caller in (SERVICE, OPERATOR):
+        assert (await put(api, caller, enabled=False, ownerId="alice"))["autoTopUp"]["state"] == "OFF"
     code, _ = await api.error(ALICE, SET, input=ON | {"ownerId": "guild"})
     assert code == "FORBIDDEN"
 
 
-async def test_switching_it_off_looks_at_nothing_else(api: Api) -> None:
+async def test_switching_it_off_ignores_the_other_fields(api: Api) -> None:
     await put(api, **ON, idempotencyKey="once")
     nonsense = {"amount": -5, "consentVersion": "", "idempotencyKey": "not a key", "maxCountPerDay": -1}
     assert (await put(api, enabled=False, **nonsense))["autoTopUp"]["enabled"] is False
@@ -102,14 +104,14 @@ async def test_switching_it_off_looks_at_nothing_else(api: Api) -> None:
     assert (await put(api, BOB, enabled=False))["autoTopUp"]["state"] == "OFF"
 
 
-async def test_it_can_be_switched_off_where_nothing_is_sold_any_more(api: Api) -> None:
+async def test_it_can_be_switched_off_without_a_payment_provider(api: Api) -> None:
     await put(api, **ON)
-    closed = Api(replace(api.house, payment_provider=None))
+    closed = replace(api, state=replace(api.state, payment_provider=None))
     assert (await closed.error(ALICE, SET, input=ON))[0] == "UNAVAILABLE"
     assert (await put(closed, enabled=False))["autoTopUp"]["state"] == "OFF"
 
 
-async def test_the_header_is_told_when_it_buys_and_when_it_is_blocked(api: Api) -> None:
+async def test_the_balance_subscription_sends_the_states_of_auto_top_up(api: Api) -> None:
     account_id = await save_card("alice", CardBehaviour.DECLINES)
     await put(api, **ON)
     header = api.subscribe(ALICE, "subscription { balance { available autoTopUp version } }")
@@ -134,22 +136,22 @@ async def test_the_header_is_told_when_it_buys_and_when_it_is_blocked(api: Api) 
     assert (await api.data(ALICE, kinds))["account"]["notifications"]["edges"] == []
 
 
-async def test_a_payment_to_be_confirmed_is_shown_with_its_address(api: Api) -> None:
+async def test_a_payment_that_needs_confirmation_has_an_action_url(api: Api) -> None:
     account_id = await save_card("alice", CardBehaviour.ASKS)
     await put(api, **ON)
     await consider(api, account_id)
     seen = await standing(api, SERVICE, owner="alice")
     assert (seen["state"], seen["blockedReason"]) == ("ACTION_REQUIRED", "ACTION_REQUIRED")
     assert seen["actionUrl"].startswith("http://testserver/sandbox/pay/")
-    notices = "query { account { notifications(unreadOnly: true) { edges { node { kind message } } } } }"
-    [edge] = (await api.data(ALICE, notices))["account"]["notifications"]["edges"]
+    query = "query { account { notifications(unreadOnly: true) { edges { node { kind message } } } } }"
+    [edge] = (await api.data(ALICE, query))["account"]["notifications"]["edges"]
     assert edge["node"] == {
         "kind": "AUTO_TOP_UP_BLOCKED",
         "message": "Auto top-up does not buy: the bank asks you to confirm the payment.",
     }
 
 
-async def test_a_top_up_shows_its_bonus_and_once_paid_its_receipt(api: Api) -> None:
+async def test_a_top_up_shows_its_bonus_and_after_the_payment_its_receipt(api: Api) -> None:
     query = """query { account { topUps { edges { node { bonus automatic receipt { number creditsBought bonus
         amountMinor currency taxLines { label } totalMinor paidAt reference url } } } } } }"""
     await grant_credits("alice", 1)

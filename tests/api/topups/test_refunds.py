@@ -63,7 +63,7 @@ mutation Start($input: StartTaskInput!) {
 
 
 async def id_of(api: Api, top_up: TopUpRow) -> str:
-    """The top-up's id as clients know it, of an account that has this one alone."""
+    """The `id` of the only top-up of the account."""
     owner_id = top_up.actor.removeprefix("user:")
     [edge] = (await api.data(OPERATOR, TOP_UPS, ownerId=owner_id))["account"]["topUps"]["edges"]
     name: str = edge["node"]["id"]
@@ -75,7 +75,7 @@ async def refund(api: Api, top_up_id: str, **more: Any) -> Any:
     return (await api.data(OPERATOR, REFUND, input=asked))["refundTopUp"]
 
 
-async def test_an_operator_refunds_a_part_and_the_same_request_again_is_the_first(api: Api) -> None:
+async def test_an_operator_refunds_a_part_and_a_repeated_request_is_replayed(api: Api) -> None:
     name = await id_of(api, await create_paid_top_up(credits=1_000))
     first = await refund(api, name, credits=400, idempotencyKey="k")
     assert first["topUp"] == {"id": name, "status": "PAID", "refunded": 400, "credits": 1_000}
@@ -94,31 +94,33 @@ async def test_an_operator_refunds_a_part_and_the_same_request_again_is_the_firs
     assert (rest["topUp"]["status"], rest["refund"]["credits"]) == ("REFUNDED", 600)
 
 
-async def test_what_was_spent_is_owed_and_blocks_new_tasks(api: Api, rate_cards: RateCardCache) -> None:
+async def test_refunded_credits_that_were_spent_become_debt_and_block_new_tasks(
+    api: Api, rate_cards: RateCardCache
+) -> None:
     name = await id_of(api, await create_paid_top_up(credits=500))
     task = await start_task("alice")
     for _ in range(20):
         await charge_block_run(task, rate_cards)
     done = await refund(api, name)
     assert (done["refund"]["debt"], done["refund"]["amountMinor"]) == (200, 500)
-    assert (done["balance"]["owed"], done["balance"]["status"], done["balance"]["posted"]) == (200, "OWING", 0)
+    assert (done["balance"]["owed"], done["balance"]["status"], done["balance"]["posted"]) == (200, "IN_DEBT", 0)
     seen = (await api.data(ALICE, TOP_UPS))["account"]
     assert seen["topUps"]["edges"] == [{"node": {"id": name, "status": "REFUNDED", "refunded": 500}}]
-    assert seen["canRun"] == {"ok": False, "reason": "OWING"}
+    assert seen["canRun"] == {"ok": False, "reason": "IN_DEBT"}
     assert [edge["node"] for edge in seen["entries"]["edges"]][:2] == [
         {"kind": "DEBT", "credits": 0, "owed": 200, "actor": "operator:olivia", "topUp": {"id": name}},
         {"kind": "REFUND", "credits": -300, "owed": 0, "actor": "operator:olivia", "topUp": {"id": name}},
     ]
-    await grant_credits("alice", 50)  # promotional: it pays no debt, and does not lift the block
+    await grant_credits("alice", 50)  # promotional: does not pay debt
     refused = (await api.data(SERVICE, START, input={"ownerId": "alice", "taskId": "t", "agentId": "a"}))["startTask"]
     assert refused == {
         "__typename": "InsufficientCreditsError", "required": 201, "available": 0,
-        "balance": {"owed": 200, "status": "OWING"},
+        "balance": {"owed": 200, "status": "IN_DEBT"},
     }  # fmt: skip
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_grant_pays_debt_where_the_operator_says_so(api: Api, rate_cards: RateCardCache) -> None:
+async def test_a_grant_pays_debt_if_the_operator_chooses(api: Api, rate_cards: RateCardCache) -> None:
     name = await id_of(api, await create_paid_top_up(credits=500))
     task = await start_task("alice")
     for _ in range(20):
@@ -135,7 +137,7 @@ async def test_a_grant_pays_debt_where_the_operator_says_so(api: Api, rate_cards
     assert other["__typename"] == "IdempotencyConflictError"
 
 
-async def test_refusals_carry_their_facts(api: Api) -> None:
+async def test_every_error_of_a_refund_has_its_fields(api: Api) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     name = await id_of(api, top_up)
     await deliver(build_dispute(top_up, DisputeStatus.OPEN, amount_minor=300))
@@ -156,23 +158,23 @@ async def test_refusals_carry_their_facts(api: Api) -> None:
 
 
 @pytest.mark.parametrize("name", ["nonsense", "", "VG9wVXA"])
-async def test_an_id_that_is_none_is_not_found(api: Api, name: str) -> None:
+async def test_a_malformed_top_up_id_is_not_found(api: Api, name: str) -> None:
     assert await refund(api, name) == {
         "__typename": "TopUpNotFoundError", "message": f"Top-up {name!r} does not exist.", "topUpId": name,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("viewer", [ALICE, BOB, SERVICE, READER, None])
-async def test_refunds_are_the_operators(api: Api, viewer: Any) -> None:
+@pytest.mark.parametrize("caller", [ALICE, BOB, SERVICE, READER, None])
+async def test_only_operators_refund(api: Api, caller: Any) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     asked = {"topUpId": await id_of(api, top_up), "reason": "mine", "idempotencyKey": "k"}
-    code, _ = await api.error(viewer, REFUND, input=asked)
-    assert code == ("FORBIDDEN" if viewer else "UNAUTHENTICATED")
+    code, _ = await api.error(caller, REFUND, input=asked)
+    assert code == ("FORBIDDEN" if caller else "UNAUTHENTICATED")
     assert (await api.data(ALICE, TOP_UPS))["account"]["topUps"]["edges"][0]["node"]["refunded"] == 0
 
 
-async def test_nobody_refunds_where_no_credits_are_sold(api: Api) -> None:
+async def test_refunds_are_unavailable_without_a_payment_provider(api: Api) -> None:
     name = await id_of(api, await create_paid_top_up(credits=1_000))
-    bare = Api(replace(api.house, payment_provider=None))
+    bare = replace(api, state=replace(api.state, payment_provider=None))
     code, _ = await bare.error(OPERATOR, REFUND, input={"topUpId": name, "reason": "r", "idempotencyKey": "k"})
     assert code == "UNAVAILABLE"

@@ -1,4 +1,4 @@
-"""Top-ups as clients see them: a card that is kept by consent, the provider's portal, and what came after a payment."""
+"""Top-ups: saving a card with consent, the billing portal, refunds and disputes."""
 
 from dataclasses import replace
 from typing import Any
@@ -44,17 +44,17 @@ def wish(**more: Any) -> dict[str, Any]:
     return {"credits": 500, "saveCard": True, "idempotencyKey": "once"} | more
 
 
-async def begin(api: Api, viewer: Any = ALICE, **more: Any) -> Any:
-    return (await api.data(viewer, BEGIN, input=wish(**more)))["beginTopUp"]
+async def begin(api: Api, caller: Any = ALICE, **more: Any) -> Any:
+    return (await api.data(caller, BEGIN, input=wish(**more)))["beginTopUp"]
 
 
-async def portal(api: Api, viewer: Any = ALICE, return_url: str = HOME) -> Any:
-    return (await api.data(viewer, PORTAL, input={"returnUrl": return_url}))["openBillingPortal"]
+async def portal(api: Api, caller: Any = ALICE, return_url: str = HOME) -> Any:
+    return (await api.data(caller, PORTAL, input={"returnUrl": return_url}))["openBillingPortal"]
 
 
 async def opened(api: Api, url: str) -> str:
-    """The text of a page of the sandbox's."""
-    transport = httpx.ASGITransport(app=Starlette(routes=payment_routes(api.house.payment_provider)))
+    """The text of a page of the sandbox."""
+    transport = httpx.ASGITransport(app=Starlette(routes=payment_routes(api.state.payment_provider)))
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
         answer = await client.get(url)
     assert answer.status_code == 200
@@ -62,8 +62,8 @@ async def opened(api: Api, url: str) -> str:
 
 
 async def pay(api: Api, url: str, card: CardBehaviour) -> EventOutcome:
-    """The buyer pays on the page with a card that behaves so, and the sandbox's notice arrives."""
-    sandbox = api.house.payment_provider
+    """The buyer pays on the sandbox's page with this card, and the sandbox's event arrives."""
+    sandbox = api.state.payment_provider
     assert isinstance(sandbox, Sandbox)
     page = await sandbox.find_payment_page(url.rsplit("/", 1)[1])
     assert page is not None
@@ -76,14 +76,14 @@ async def pay(api: Api, url: str, card: CardBehaviour) -> EventOutcome:
 
 
 async def written() -> tuple[int, int]:
-    """How many top-ups and customers there are."""
+    """The number of top-ups and customers."""
     found = await pools.fetch(
         "SELECT (SELECT count(*) FROM top_up) AS bought, (SELECT count(*) FROM payment_customer) AS known"
     )
     return found[0]["bought"], found[0]["known"]
 
 
-async def test_a_card_is_kept_once_the_top_up_that_saves_it_is_paid(api: Api) -> None:
+async def test_a_card_is_saved_when_its_top_up_is_paid(api: Api) -> None:
     first = await begin(api, returnUrl=HOME)
     assert (first["__typename"], first["replayed"], first["balance"]) == ("BeginTopUpSuccess", False, {"available": 0})
     assert (first["topUp"]["status"], first["topUp"]["credits"]) == ("PENDING", 500)
@@ -99,7 +99,7 @@ async def test_a_card_is_kept_once_the_top_up_that_saves_it_is_paid(api: Api) ->
     assert "test card that pays" in await opened(api, (await portal(api))["url"])
 
 
-async def test_without_consent_no_card_is_asked_about_and_none_is_kept(api: Api) -> None:
+async def test_no_card_is_saved_without_consent(api: Api) -> None:
     begun = await begin(api, saveCard=False)
     assert "<select" not in await opened(api, begun["topUp"]["paymentUrl"])
     assert await pay(api, begun["topUp"]["paymentUrl"], CardBehaviour.PAYS) is EventOutcome.CREDITED
@@ -118,7 +118,7 @@ async def test_without_consent_no_card_is_asked_about_and_none_is_kept(api: Api)
     ],
     ids=str,
 )
-async def test_what_may_not_be_begun_is_refused_and_writes_nothing(
+async def test_an_invalid_top_up_is_refused_and_writes_nothing(
     api: Api, changes: dict[str, Any], paths: list[str]
 ) -> None:
     refused = await begin(api, **changes)
@@ -126,7 +126,7 @@ async def test_what_may_not_be_begun_is_refused_and_writes_nothing(
     assert await written() == (0, 0)
 
 
-async def test_credits_that_would_not_fit_are_refused_before_a_card_is_asked_for(api: Api) -> None:
+async def test_a_top_up_above_the_limit_of_the_balance_is_refused_before_the_payment(api: Api) -> None:
     grant = "mutation($input: GrantCreditsInput!) { grantCredits(input: $input) { __typename } }"
     most = {"ownerId": "alice", "credits": 2**53 - 1, "reason": "all there is", "idempotencyKey": "k"}
     await api.data(OPERATOR, grant, input=most)
@@ -134,22 +134,22 @@ async def test_credits_that_would_not_fit_are_refused_before_a_card_is_asked_for
     assert await written() == (0, 0)
 
 
-@pytest.mark.parametrize("viewer", [SERVICE, READER, None])
+@pytest.mark.parametrize("caller", [SERVICE, READER, None])
 @pytest.mark.parametrize(("query", "input"), [(BEGIN, wish()), (PORTAL, {"returnUrl": HOME})], ids=["begin", "portal"])
-async def test_only_who_has_an_account_of_its_own_buys(api: Api, viewer: Any, query: str, input: Any) -> None:
-    code, _ = await api.error(viewer, query, input=input)
-    assert code == ("FORBIDDEN" if viewer else "UNAUTHENTICATED")
+async def test_only_callers_with_an_own_account_buy_credits(api: Api, caller: Any, query: str, input: Any) -> None:
+    code, _ = await api.error(caller, query, input=input)
+    assert code == ("FORBIDDEN" if caller else "UNAUTHENTICATED")
     assert await written() == (0, 0)
 
 
 @pytest.mark.parametrize(("query", "input"), [(BEGIN, wish()), (PORTAL, {"returnUrl": HOME})], ids=["begin", "portal"])
-async def test_nothing_is_begun_where_no_credits_are_sold(api: Api, query: str, input: Any) -> None:
-    bare = Api(replace(api.house, payment_provider=None))
+async def test_top_ups_are_unavailable_without_a_payment_provider(api: Api, query: str, input: Any) -> None:
+    bare = replace(api, state=replace(api.state, payment_provider=None))
     assert (await bare.error(ALICE, query, input=input))[0] == "UNAVAILABLE"
     assert await written() == (0, 0)
 
 
-async def test_the_portal_opens_before_any_card_is_saved_and_is_the_callers_own(api: Api) -> None:
+async def test_the_billing_portal_is_the_callers_own_and_needs_no_saved_card(api: Api) -> None:
     first = await portal(api)
     assert first["__typename"] == "OpenBillingPortalSuccess"
     page = await opened(api, first["url"])
@@ -160,13 +160,13 @@ async def test_the_portal_opens_before_any_card_is_saved_and_is_the_callers_own(
 
 
 @pytest.mark.parametrize("address", BAD_ADDRESSES)
-async def test_the_portal_leads_back_to_web_addresses_only(api: Api, address: str) -> None:
+async def test_the_billing_portal_returns_to_http_urls_only(api: Api, address: str) -> None:
     refused = await portal(api, return_url=address)
     assert refused == {"__typename": "InvalidInputError", "problems": [{"path": "returnUrl"}]}
     assert await written() == (0, 0)
 
 
-async def test_a_top_up_shows_its_refunds_and_disputes_newest_first(api: Api) -> None:
+async def test_a_top_up_lists_its_refunds_and_disputes_newest_first(api: Api) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     await refunded(top_up, 200, reason="first")
     await refunded(top_up, 100, reason="second")
@@ -190,9 +190,7 @@ async def test_a_top_up_shows_its_refunds_and_disputes_newest_first(api: Api) ->
     assert decided["openedAt"] <= decided["decidedAt"] <= waiting["openedAt"]
 
 
-async def test_a_page_of_top_ups_takes_as_many_statements_for_twenty_as_for_two(
-    api: Api, statements_sent: list[str]
-) -> None:
+async def test_a_page_of_top_ups_takes_a_constant_number_of_statements(api: Api, statements_sent: list[str]) -> None:
     for number in range(20):
         top_up = await create_paid_top_up(credits=500)
         await refunded(top_up, 1 + number)
@@ -203,12 +201,12 @@ async def test_a_page_of_top_ups_takes_as_many_statements_for_twenty_as_for_two(
     statements_sent.clear()
     edges = (await api.data(ALICE, AFTERWARDS, first=20))["account"]["topUps"]["edges"]
     assert len(statements_sent) == for_two <= 5
-    # Each has its own.
+    # Each page has its own top-ups.
     assert [[one["credits"] for one in edge["node"]["refunds"]] for edge in edges] == [[20 - n] for n in range(20)]
     assert [len(edge["node"]["disputes"]) for edge in edges] == [1] * 20
 
 
-async def test_of_very_many_refunds_the_newest_are_shown(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_the_newest_refunds_are_listed(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "MAX_LISTED", 3)
     top_up, other = await create_paid_top_up(credits=1_000), await create_paid_top_up(credits=1_000)
     for credits in (1, 2, 3, 4, 5):
@@ -218,7 +216,7 @@ async def test_of_very_many_refunds_the_newest_are_shown(api: Api, monkeypatch: 
     assert [[one["credits"] for one in edge["node"]["refunds"]] for edge in edges] == [[9], [5, 4, 3]]
 
 
-async def test_of_two_refunds_in_one_request_the_second_shows_both(api: Api) -> None:
+async def test_the_second_of_two_refunds_in_one_request_lists_both(api: Api) -> None:
     await create_paid_top_up(credits=1_000)
     query = "{ account { topUps { edges { node { id } } } } }"
     [edge] = (await api.data(ALICE, query))["account"]["topUps"]["edges"]
