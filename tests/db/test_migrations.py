@@ -1,4 +1,4 @@
-"""The migrations make what the models and the raw SQL say, and posting finds its rows by their keys."""
+"""Migrations: they make what the models and the SQL say, and statements use the intended indexes."""
 
 import re
 import secrets
@@ -26,6 +26,7 @@ from app.ledger import posting
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import account_statement, costs, rows
 from app.tasks.charging import charge_many
+from tests.command_line import REPOSITORY
 from tests.factories import block_run_request, grant_credits, start_task
 
 pytestmark = pytest.mark.anyio
@@ -72,6 +73,8 @@ KEYS = {
     "top_up_refund": ["account_id", "id"],
 }
 
+TABLES = tuple(KEYS)
+
 
 async def test_every_table_has_the_columns_of_its_model(db: str) -> None:
     for model in Tortoise.apps["credits"].values():
@@ -84,14 +87,14 @@ async def test_every_table_has_the_columns_of_its_model(db: str) -> None:
                 meta.db_table,
             )
         }
-        said = {
+        expected = {
             field.source_field or name: (TYPES[field.__class__], field.null, getattr(field, "max_length", None))
             for name, field in meta.fields_map.items()
         }
-        assert found == said, meta.db_table
+        assert found == expected, meta.db_table
 
 
-async def test_the_true_keys_lead_with_the_account(db: str) -> None:
+async def test_primary_keys_start_with_the_account(db: str) -> None:
     found = await pools.fetch(
         "SELECT c.conrelid::regclass::text AS name, array_agg(a.attname::text ORDER BY k.place) AS columns"
         " FROM pg_constraint AS c, unnest(c.conkey) WITH ORDINALITY AS k(number, place), pg_attribute AS a"
@@ -101,64 +104,50 @@ async def test_the_true_keys_lead_with_the_account(db: str) -> None:
     assert {record["name"]: record["columns"] for record in found if record["name"] != "tortoise_migrations"} == KEYS
 
 
-async def test_the_checks_and_triggers_are_there(db: str) -> None:
-    checks = await pools.fetch(
-        "SELECT conname FROM pg_constraint WHERE contype = 'c' AND connamespace = 'public'::regnamespace"
-    )
-    assert {record["conname"] for record in checks} >= {
-        "account_counters",
-        "account_figures",
-        "service_key_slot",
-        "audit_record_actor",
-        "block_run_figures",
-        "credit_grant_figures",
-        "entry_bounds",
-        "entry_mac",
-        "entry_moves",
-        "hold_closed",
-        "hold_figures",
-        "dispute_shares",
-        "sandbox_payment_figures",
-        "sandbox_payment_refunded",
-        "sandbox_refund_figures",
-        "task_figures",
-        "task_shortfall",
-        "top_up_bonus",
-        "top_up_figures",
-        "top_up_refund_shares",
-    }
-    triggers = await pools.fetch("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal")
-    assert {record["tgname"] for record in triggers} == {
-        "entry_append_only", "entry_no_truncate", "audit_record_append_only", "audit_record_no_truncate",
-    }  # fmt: skip
+async def test_the_database_has_the_checks_indexes_and_triggers_of_the_sql(db: str) -> None:
+    sql = (REPOSITORY / "migrations" / "0002_keys_checks_and_indexes.py").read_text()
+    for pattern, query in (
+        (r"ADD CONSTRAINT (\w+) CHECK", "SELECT conname AS name FROM pg_constraint WHERE contype = 'c'"),
+        (r"CREATE (?:UNIQUE )?INDEX (\w+)", "SELECT i.relname AS name FROM pg_index AS x JOIN pg_class AS i"
+         " ON i.oid = x.indexrelid WHERE NOT EXISTS (SELECT FROM pg_constraint AS c WHERE c.conindid = x.indexrelid)"),
+        (r"CREATE TRIGGER (\w+)", "SELECT tgname AS name FROM pg_trigger WHERE NOT tgisinternal"),
+    ):  # fmt: skip
+        in_database = {record["name"] for record in await pools.fetch(query)}
+        expected = set(re.findall(pattern, sql))
+        assert expected
+        assert {name for name in in_database if not name.startswith("pg_")} >= expected
+        assert {name for name in in_database if name.startswith(TABLES)} == expected
+
+
+async def test_ids_are_compared_as_bytes(db: str) -> None:
     text = await pools.fetch(
         "SELECT table_name, column_name FROM information_schema.columns"
         " WHERE column_name IN ('owner_id', 'task_id', 'block_run_id', 'key') AND table_schema = 'public'"
-        " AND table_name <> 'rate_card' AND collation_name IS DISTINCT FROM 'C'"
+        " AND collation_name IS DISTINCT FROM 'C'"
     )
     assert [tuple(record) for record in text] == []
 
 
-async def test_no_figures_can_be_written_that_no_rule_allows(db: str) -> None:
+async def test_checks_refuse_impossible_figures(db: str) -> None:
     await grant_credits("alice", 10)
-    for wrong in (
+    for statement in (
         "UPDATE account SET posted = -1",
         "UPDATE account SET held = 11",
         "UPDATE credit_grant SET remaining = 11",
         "UPDATE credit_grant SET claimed = 11",
     ):
         with pytest.raises(asyncpg.CheckViolationError):
-            await pools.fetch(wrong)
+            await pools.fetch(statement)
 
 
-async def test_the_models_ask_for_no_further_migration(db: str) -> None:
+async def test_the_models_need_no_further_migration(db: str) -> None:
     apps = {"credits": {"models": pools.MODELS, "migrations": "migrations"}}
     writers = await MigrationAutodetector(Tortoise.apps, apps).changes()
     assert [operation.describe() for writer in writers for operation in writer.operations] == []
 
 
-async def test_down_to_nothing_and_up_again(database_url: str) -> None:
-    """In a pools of its own, because it leaves no table standing."""
+async def test_migrations_can_be_undone_and_applied_again(database_url: str) -> None:
+    """In a database of its own, because it drops all tables."""
     name = f"credits_scratch_{secrets.token_hex(4)}"
     admin = await asyncpg.connect(**pools.connection_arguments(database_url))
     await admin.execute(f'CREATE DATABASE "{name}"')
@@ -181,8 +170,8 @@ async def test_down_to_nothing_and_up_again(database_url: str) -> None:
         await admin.close()
 
 
-async def test_posting_finds_its_rows_by_their_keys_even_on_empty_tables(db: str) -> None:
-    """A posting connection keeps the plan of its first use, when there is nothing that statistics could tell."""
+async def test_a_posting_finds_rows_by_key_even_on_empty_tables(db: str) -> None:
+    """A posting connection keeps the plan of its first use, when there are no statistics yet."""
     connection = await asyncpg.connect(**pools.connection_arguments(db), server_settings=pools.POSTING_PLANNER)
     reads = [rows.read_tasks([(1, "t")]), rows.read_block_runs([(1, "b")]), rows.read_reversible_block_runs([(1, "t")])]
     holds = [rows.read_budgets([(1, "t")]), rows.read_holds([(1, "b")])]
@@ -190,7 +179,7 @@ async def test_posting_finds_its_rows_by_their_keys_even_on_empty_tables(db: str
         *[tuple((read.sql, len(read.values)) for read in some) for some in (holds, reads)], True
     )
     values = [[1], [1], *[value for read in (*holds, *reads) for value in read.values]]
-    for table in ("hold", "block_run", "task", "entry", "credit_grant"):  # swollen by other tests, and here to be new
+    for table in ("hold", "block_run", "task", "entry", "credit_grant"):  # other tests have left dead rows
         await connection.execute(f"VACUUM FULL {table}")
     for stage in ("new", "vacuumed while empty", "filled and analysed"):
         if stage == "vacuumed while empty":
@@ -208,8 +197,8 @@ async def test_posting_finds_its_rows_by_their_keys_even_on_empty_tables(db: str
     await connection.close()
 
 
-async def test_reads_of_one_task_read_nothing_else_of_a_busy_account(db: str, rate_cards: RateCardCache) -> None:
-    """On the reading pool, where the planner is free to choose."""
+async def test_reads_of_a_task_use_its_index_in_a_busy_account(db: str, rate_cards: RateCardCache) -> None:
+    """On the default pool, where the planner is free to choose."""
     await grant_credits("alice", 10_000)
     tasks = [await start_task("alice") for _ in range(100)]
     for place in range(0, 100, 10):

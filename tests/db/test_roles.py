@@ -1,4 +1,4 @@
-"""The application's role owns nothing and cannot change history; migrations run as another."""
+"""Database roles: the application's role owns nothing and cannot change history."""
 
 import asyncio
 import gc
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def role(db: str) -> AsyncIterator[str]:
-    """An application's role made by `allow`, gone again afterwards. The test's pools stay the owner's."""
+    """A role of the application. The test's pools still connect as the owner."""
     name = f"application_{secrets.token_hex(4)}"
     assert await roles.grant_privileges(url_for_role(db, name, "secret"))
     yield name
@@ -37,7 +37,7 @@ async def role(db: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def application(db: str, role: str) -> AsyncIterator[str]:
-    """The pools of this test, as the application's role."""
+    """The pools of this test connect as the application's role."""
     await grant_credits("alice", 100)
     await pools.disconnect()
     await pools.connect(url_for_role(db, role))
@@ -53,7 +53,8 @@ async def application(db: str, role: str) -> AsyncIterator[str]:
         *("UPDATE audit_record SET actor = 'nobody'", "DELETE FROM audit_record", "TRUNCATE audit_record"),
         *("UPDATE operation SET request_hash = ''", "UPDATE rate_card SET document = '{}'", "DELETE FROM account"),
         *("DELETE FROM block_run", "TRUNCATE account CASCADE", "UPDATE tortoise_migrations SET name = ''"),
-        *("DROP TABLE entry", "ALTER TABLE entry DROP COLUMN mac", "ALTER TABLE entry DISABLE TRIGGER entry_append_only"),
+        *("DROP TABLE entry", "ALTER TABLE entry DROP COLUMN mac"),
+        "ALTER TABLE entry DISABLE TRIGGER entry_append_only",
         *("ALTER TABLE entry DISABLE TRIGGER ALL", "DROP TRIGGER entry_append_only ON entry"),
         *("SET session_replication_role = replica", "CREATE TABLE mine (id int)"),
         "ALTER TABLE entry OWNER TO CURRENT_USER",
@@ -62,7 +63,7 @@ async def application(db: str, role: str) -> AsyncIterator[str]:
         *("CREATE RULE none AS ON INSERT TO entry DO INSTEAD NOTHING", "GRANT DELETE ON entry TO CURRENT_USER"),
     ],
 )  # fmt: skip
-async def test_the_applications_role_is_refused_whatever_would_change_history(application: str, statement: str) -> None:
+async def test_the_application_role_cannot_change_history(application: str, statement: str) -> None:
     if statement.startswith("GRANT"):
         # PostgreSQL warns that nothing was granted, and goes on.
         await pools.fetch(statement)
@@ -72,14 +73,14 @@ async def test_the_applications_role_is_refused_whatever_would_change_history(ap
     assert [tuple(record) for record in await pools.fetch("SELECT kind, credits FROM entry")] == [("GRANT", 100)]
 
 
-async def test_a_trigger_refuses_even_the_owner(db: str) -> None:
+async def test_triggers_stop_even_the_owner_from_changing_entries(db: str) -> None:
     await grant_credits("alice", 100)
     for statement in ("UPDATE entry SET credits = 1", "DELETE FROM entry", "TRUNCATE entry"):
         with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="rows of entry are never changed"):
             await pools.fetch(statement)
 
 
-async def test_a_trigger_keeps_the_trail_even_from_the_owner(db: str) -> None:
+async def test_triggers_stop_even_the_owner_from_changing_audit_records(db: str) -> None:
     await pools.fetch(
         "INSERT INTO audit_record (at, action, subject, actor, scope)"
         " VALUES (now(), 'grantCredits', 'grant 1', 'operator:olivia', 'admin')"
@@ -89,19 +90,19 @@ async def test_a_trigger_keeps_the_trail_even_from_the_owner(db: str) -> None:
             await pools.fetch(statement)
 
 
-async def test_the_application_does_its_work_in_its_role(application: str, catalogue_of_its_own: RateCardCache) -> None:
+async def test_the_application_role_can_charge_and_grant(application: str, own_rate_cards: RateCardCache) -> None:
     task = await start_task("alice")
-    assert (await charge_block_run(task, catalogue_of_its_own)).balance.available == 90
+    assert (await charge_block_run(task, own_rate_cards)).balance.available == 90
     assert (await grant_credits("bob", 5)).balance.available == 5
 
 
 @pytest.fixture
-async def catalogue_of_its_own(application: str) -> RateCardCache:
-    """Loaded and read in the application's role."""
-    catalogue = RateCardCache()
+async def own_rate_cards(application: str) -> RateCardCache:
+    """The default rate card, published and read in the application's role."""
+    rate_cards = RateCardCache()
     await publishing.publish_default_card()
-    await catalogue.refresh()
-    return catalogue
+    await rate_cards.refresh()
+    return rate_cards
 
 
 def test_no_statement_needs_a_privilege_that_the_application_role_lacks() -> None:
@@ -113,7 +114,7 @@ def test_no_statement_needs_a_privilege_that_the_application_role_lacks() -> Non
     assert updated & {*roles.INSERT_ONLY_TABLES, *roles.READ_ONLY_TABLES} == set()
 
 
-async def test_migrating_as_the_owner_makes_the_applications_role_and_lets_it_in(database_url: str) -> None:
+async def test_migrating_as_the_owner_creates_the_application_role(database_url: str) -> None:
     """In a database of its own, which is empty before."""
     name, role = f"credits_scratch_{secrets.token_hex(4)}", f"application_{secrets.token_hex(4)}"
     admin = await asyncpg.connect(**pools.connection_arguments(database_url))
@@ -136,7 +137,7 @@ async def test_migrating_as_the_owner_makes_the_applications_role_and_lets_it_in
 OWNERS = "SELECT DISTINCT tableowner AS owner FROM pg_tables WHERE schemaname = 'public'"
 
 
-def test_the_server_of_a_fresh_clone_serves_in_a_role_that_owns_nothing() -> None:
+def test_a_server_with_the_embedded_database_uses_the_application_role() -> None:
     with temporary_directory() as place, running_server(DATA_DIR=str(place), PORT="0") as (url, _):
         assert httpx.get(f"{url}/readyz", timeout=30).status_code == 200
         owner = embedded_postgres.running_url(place / "postgres")
@@ -145,11 +146,11 @@ def test_the_server_of_a_fresh_clone_serves_in_a_role_that_owns_nothing() -> Non
             asked(owner, "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name LIKE $1")
         )
         assert found == [embedded_postgres.APPLICATION_ROLE]
-        faults = subprocess.run(
-            [sys.executable, "-c", SAY_FAULTS, url_for_role(owner, embedded_postgres.APPLICATION_ROLE)],
+        problems = subprocess.run(
+            [sys.executable, "-c", PRINT_EXCESS_PRIVILEGES, url_for_role(owner, embedded_postgres.APPLICATION_ROLE)],
             cwd=REPOSITORY, capture_output=True, text=True, check=True,
         )  # fmt: skip
-        assert faults.stdout == "[]\n"
+        assert problems.stdout == "[]\n"
 
 
 async def asked(url: str, sql: str) -> list[str]:
@@ -159,33 +160,33 @@ async def asked(url: str, sql: str) -> list[str]:
     return found
 
 
-SAY_FAULTS = """
+PRINT_EXCESS_PRIVILEGES = """
 import asyncio, sys
 from app.db import pools, roles
-async def say():
+async def main():
     await pools.connect(sys.argv[1])
     print(await roles.find_excess_privileges())
     await pools.disconnect()
-asyncio.run(say())
+asyncio.run(main())
 """
 
 
-async def test_where_one_role_is_both_nothing_is_granted_and_it_is_said(db: str) -> None:
+async def test_nothing_is_granted_if_one_role_is_both_owner_and_application(db: str) -> None:
     assert not await roles.grant_privileges(db)
-    faults = await roles.find_excess_privileges()
-    assert "is a superuser: it can disable triggers and change entries" in faults[0]
-    assert faults[-1] == roles.ADVICE
+    problems = await roles.find_excess_privileges()
+    assert "is a superuser: it can disable triggers and change entries" in problems[0]
+    assert problems[-1] == roles.ADVICE
 
 
-async def test_a_role_that_may_too_much_is_told_what(db: str, role: str) -> None:
+async def test_excess_privileges_are_reported(db: str, role: str) -> None:
     await pools.fetch(f"GRANT UPDATE, DELETE ON entry TO {role}")
     await pools.fetch(f"GRANT CREATE ON SCHEMA public TO {role}")
     await pools.disconnect()
     await pools.connect(url_for_role(db, role))
-    faults = await roles.find_excess_privileges()
+    problems = await roles.find_excess_privileges()
     await pools.disconnect()
     await pools.connect(db)
-    assert faults == [
+    assert problems == [
         f"The database role {role} has the privileges delete, update on entry.",
         f"The database role {role} can create tables in schema public.",
         roles.ADVICE,
@@ -196,7 +197,7 @@ async def test_a_role_that_may_too_much_is_told_what(db: str, role: str) -> None
     await pools.fetch(f"REVOKE CREATE ON SCHEMA public FROM {role}")
 
 
-async def test_an_owner_who_may_make_no_roles_says_what_to_run(db: str, role: str) -> None:
+async def test_an_owner_who_may_not_create_roles_gets_the_statement_to_run(db: str, role: str) -> None:
     await pools.disconnect()
     await pools.connect(url_for_role(db, role))
     with pytest.raises(Misconfigured, match='CREATE ROLE "nobody_yet" LOGIN PASSWORD'):
