@@ -1,4 +1,4 @@
-"""`python -m app`: the commands. What a command needs is imported when it runs, so that `--help` is quick."""
+"""`python -m app`: the command line. Each command imports its module when it runs, so that `--help` is fast."""
 
 import asyncio
 from datetime import datetime
@@ -13,13 +13,13 @@ TIMESTAMP = click.DateTime(["%Y-%m-%dT%H:%M:%S%z"])
 
 
 class CommandGroup(click.Group):
-    """Says which settings there are below its commands, and turns what can go wrong into a sentence with its remedy."""
+    """Lists the settings below the commands, and turns expected exceptions into messages that say what to do."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from app.cli import settings_help
 
         super().format_epilog(ctx, formatter)
-        with formatter.section("Settings, from the environment, each with its [default]"):
+        with formatter.section("Settings: environment variables, with their [default]"):
             formatter.write_dl(list(settings_help.rows()))
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -27,23 +27,26 @@ class CommandGroup(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except Exception as fault:
+        except Exception as error:
             from app.cli import error_messages
 
-            if (message := error_messages.message_for(fault)) is None:
+            if (message := error_messages.message_for(error)) is None:
                 raise
-            raise click.ClickException(message) from fault
+            raise click.ClickException(message) from error
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 def cli() -> None:
-    """Prepaid credits for a platform that runs AI agents."""
+    """Billing backend for AI agent platforms: prepaid credits."""
 
 
 @cli.command()
 @click.pass_context
 def serve(ctx: click.Context) -> None:
-    """Start the server, and a PostgreSQL if DATABASE_URL is unset."""
+    """Start the server.
+
+    Also starts a PostgreSQL if DATABASE_URL is not set.
+    """
     from app.cli import serve
 
     ctx.exit(serve.run())
@@ -51,7 +54,10 @@ def serve(ctx: click.Context) -> None:
 
 @cli.command()
 def migrate() -> None:
-    """Bring the database up to date."""
+    """Apply migrations.
+
+    Also grants the application's role its privileges.
+    """
     from app.cli import migrate
 
     asyncio.run(migrate.run())
@@ -69,7 +75,10 @@ def schema() -> None:
 @click.argument("kind", type=click.Choice(["user", "service", "operator"]))
 @click.argument("name")
 def token(kind: Any, name: str) -> None:
-    """Print a token of development, and nothing else: token user alice."""
+    """Print a development token.
+
+    Example: token user alice
+    """
     from app.cli import token
 
     asyncio.run(token.run(kind, name))
@@ -77,9 +86,9 @@ def token(kind: Any, name: str) -> None:
 
 @cli.group()
 def keys() -> None:
-    """Make, list and revoke service keys.
+    """Create, list and revoke service keys.
 
-    To change a key without a gap: create a second one of the same name, roll it out, revoke the first.
+    To replace a key without an outage: create a second one with the same name, deploy it, revoke the first.
     """
 
 
@@ -91,11 +100,14 @@ def keys() -> None:
     multiple=True,
     required=True,
     type=click.Choice(["charge", "read", "admin"]),
-    help="charge: open tasks, charge, and read; read: read any account; admin: what an operator may. Repeat for more.",
+    help="charge: run and charge tasks, and read; read: read any account; admin: all that operators may. Repeatable.",
 )
 @click.option("--expires-at", type=TIMESTAMP, help="2026-01-31T00:00:00+0000. Default: never.")
 def keys_create(name: str, scopes: tuple[str, ...], expires_at: datetime | None) -> None:
-    """Print a new key for NAME, and nothing else; it is shown this once: keys create executor --scope charge."""
+    """Create a key for NAME and print it.
+
+    It is shown only once. Example: keys create executor --scope charge
+    """
     from app.cli import keys
 
     asyncio.run(keys.create(name, scopes, expires_at=expires_at))
@@ -103,7 +115,7 @@ def keys_create(name: str, scopes: tuple[str, ...], expires_at: datetime | None)
 
 @keys.command("list")
 def keys_list() -> None:
-    """Print every key ever made, without its secret."""
+    """List all keys, revoked and expired ones too, without their secrets."""
     from app.cli import keys
 
     asyncio.run(keys.list_keys())
@@ -112,7 +124,7 @@ def keys_list() -> None:
 @keys.command("revoke")
 @click.argument("id")
 def keys_revoke(id: str) -> None:
-    """End the key ID (the whole key will do); every server refuses it within 5 seconds."""
+    """Revoke the key ID (or the whole key). Servers refuse it within 5 seconds."""
     from app.cli import keys
 
     asyncio.run(keys.revoke(id))
@@ -121,13 +133,16 @@ def keys_revoke(id: str) -> None:
 @cli.command()
 @click.argument("owner")
 @click.argument("credits", type=int)
-@click.option("--reason", required=True, help="Why: it stands in the entry.")
+@click.option("--reason", required=True, help="Written into the entry.")
 @click.option("--source", type=click.Choice(["PROMOTIONAL", "PURCHASED", "ADJUSTMENT"]), default="PROMOTIONAL")
-@click.option("--priority", type=int, default=0, help="Lower burns first, from -1000 to 1000.")
+@click.option("--priority", type=int, default=0, help="From -1000 to 1000. Grants of lower priority are spent first.")
 @click.option("--expires-at", type=TIMESTAMP, help="2026-01-31T00:00:00+0000. Default: never.")
-@click.option("--key", help="An idempotency key: the same one again grants nothing more. Default: a new one.")
+@click.option("--key", help="Idempotency key: repeating it grants nothing more. Default: a new one.")
 def grant(owner: str, credits: int, **chosen: Any) -> None:
-    """Give credits to an account: grant alice 1000 --reason welcome."""
+    """Grant credits to an account.
+
+    Example: grant alice 1000 --reason welcome
+    """
     from app.cli import grant
 
     asyncio.run(grant.run(owner, credits, **chosen))
@@ -139,9 +154,9 @@ def prices() -> None:
 
 
 @prices.command("show")
-@click.option("--version", type=click.IntRange(min=1), help="Any version ever published. Default: the one in force.")
+@click.option("--version", type=click.IntRange(min=1), help="Any published version. Default: the one in force.")
 def prices_show(version: int | None) -> None:
-    """Print the rate card as a file that can be changed and published."""
+    """Print the rate card as a file that can be edited and published."""
     from app.cli import prices
 
     asyncio.run(prices.show(version))
@@ -150,7 +165,7 @@ def prices_show(version: int | None) -> None:
 @prices.command("check")
 @click.argument("file", type=FILE)
 def prices_check(file: Path) -> None:
-    """Say whether FILE can be published, or everything that is wrong with it."""
+    """Check whether FILE can be published, and print every problem."""
     from app.cli import prices
 
     prices.check(file)
@@ -164,8 +179,8 @@ def prices_check(file: Path) -> None:
     type=TIMESTAMP,
     help="2026-01-31T00:00:00+0000. Default: in 11 s.",
 )
-@click.option("--reason", help="Why, for whoever reads the list of versions.")
-@click.option("--key", help="An idempotency key: the same one again publishes nothing new.")
+@click.option("--reason", help="Shown in the list of versions.")
+@click.option("--key", help="Idempotency key: repeating it publishes nothing new.")
 def prices_publish(file: Path, effective_at: datetime | None, reason: str | None, key: str | None) -> None:
     """Publish FILE as the next rate card."""
     from app.cli import prices
@@ -175,14 +190,17 @@ def prices_publish(file: Path, effective_at: datetime | None, reason: str | None
 
 @cli.group()
 def documents() -> None:
-    """Known documents: what clients name by hash. PATH is a directory of *.graphql, or a manifest."""
+    """Check persisted documents.
+
+    Clients name a persisted document by its hash. PATH is a directory of *.graphql files, or a manifest.
+    """
 
 
 @documents.command("check")
 @click.argument("path", type=PATH, required=False)
 @click.pass_context
 def documents_check(ctx: click.Context, path: Path | None) -> None:
-    """Say whether the server can start with them, or everything that is wrong; exit with 1 if not.
+    """Check whether the server can start with them, and print every problem; exit with 1 if there is one.
 
     Default: KNOWN_DOCUMENTS.
     """
@@ -195,9 +213,9 @@ def documents_check(ctx: click.Context, path: Path | None) -> None:
 @click.argument("paths", metavar="PATH...", type=PATH, nargs=-1, required=True)
 @click.pass_context
 def documents_manifest(ctx: click.Context, paths: tuple[Path, ...]) -> None:
-    """Print them as a manifest, each by the hash of its text: documents manifest queries/ > manifest.json.
+    """Print one manifest of all documents: documents manifest queries/ > manifest.json.
 
-    Of several it makes one: documents manifest release-1.json release-2.json > manifest.json.
+    Manifests of several releases can be merged: documents manifest release-1.json release-2.json > manifest.json.
     """
     from app.cli import documents
 
@@ -206,12 +224,12 @@ def documents_manifest(ctx: click.Context, paths: tuple[Path, ...]) -> None:
 
 @cli.group()
 def provider_events() -> None:
-    """Payment notices that were not handled: what a provider told and nothing came of yet."""
+    """Unhandled events of the payment provider."""
 
 
 @provider_events.command("list")
 def provider_events_list() -> None:
-    """Print them, one a line, with the reason: those that wait for a person first."""
+    """List them with the reason, first those that need a person."""
     from app.cli import provider_events as notices
 
     asyncio.run(notices.list_unhandled())
@@ -220,7 +238,7 @@ def provider_events_list() -> None:
 @provider_events.command("replay")
 @click.argument("id")
 def provider_events_replay(id: str) -> None:
-    """Try the notice ID again now, as if it had just come."""
+    """Handle the event ID again, as if it had just arrived."""
     from app.cli import provider_events as notices
 
     asyncio.run(notices.replay(id))
@@ -231,24 +249,24 @@ def provider_events_replay(id: str) -> None:
 @click.option(
     "--heads",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Compare with the last entries kept in this file, then keep the new ones. Store it elsewhere.",
+    help="File with the newest entry of each account: check that they still exist, then save the new ones.",
 )
 @click.pass_context
 def verify(ctx: click.Context, owner: str | None, heads: Path | None) -> None:
-    """Prove that the books are whole; exit with 1 if not."""
+    """Verify the ledger; exit with 1 if it is not intact."""
     from app.cli import verify as audit
 
     if owner and heads:
-        raise click.UsageError("--heads is for all accounts: leave OWNER out.")
+        raise click.UsageError("--heads covers all accounts: leave out OWNER.")
     ctx.exit(audit.run(owner, heads))
 
 
 @cli.command()
-@click.option("--production", is_flag=True, help="Ask for all that production needs, as the README lists it.")
-@click.option("--json", "as_json", is_flag=True, help="Say the same to a program.")
+@click.option("--production", is_flag=True, help="Check everything that production needs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def check(ctx: click.Context, *, production: bool, as_json: bool) -> None:
-    """Look whether this installation can serve, point by point; exit with 1 if not."""
+    """Check the installation; exit with 1 if a check fails."""
     from app.cli import check
 
     ctx.exit(check.run(production=production, as_json=as_json))

@@ -1,1 +1,1 @@
-"""What `python -m app` does, one module per command. Each is imported only when it runs, so that `--help` is quick."""
+"""The commands of `python -m app`, one module each. A module is imported when its command runs, so `--help` is fast."""

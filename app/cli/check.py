@@ -3,17 +3,16 @@
 import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any
+from functools import partial
 
 import click
 from pydantic import ValidationError
 
 from app.cli import error_messages
-from app.cli.checklist import runner
-from app.cli.checklist.results import CheckStatus, Installation
-from app.cli.checklist.runner import Results
+from app.cli.checklist.results import CheckResult, CheckStatus, Installation
+from app.cli.checklist.runner import run_checks
 from app.cli.connection import database_url, override_settings
 from app.db.embedded_postgres import EmbeddedPostgresError
 from app.errors import Misconfigured
@@ -21,69 +20,66 @@ from app.settings import Settings, get_settings
 
 
 def run(*, production: bool, as_json: bool) -> int:
-    """Look at every point and tell. The exit status: 0 where all hold, else 1."""
-    with ExitStack() as open_meanwhile:
-        here = _installation(production, open_meanwhile)
-        found = asyncio.run(runner.run_checks(here))
-    passed = all(finding.status is not CheckStatus.FAILED for _, finding in found)
+    """Run all checks and print their results. Returns the exit status: 1 if a check failed."""
+    with ExitStack() as stack:
+        results = asyncio.run(run_checks(_installation(production, stack)))
+    passed = all(result.status is not CheckStatus.FAILED for result in results.values())
     if as_json:
-        click.echo(json.dumps(_data(found, production=production, passed=passed), indent=2))
+        checks = [
+            {"name": name, "status": result.status, "messages": result.messages} for name, result in results.items()
+        ]
+        click.echo(json.dumps({"production": production, "passed": passed, "checks": checks}, indent=2))
     else:
-        click.echo("\n".join(_lines(found)))
+        click.echo("\n".join(_lines(results)))
     return 0 if passed else 1
 
 
-def _installation(production: bool, open_meanwhile: ExitStack) -> Installation:
-    environment, problems = _settled(production)
-    chosen = get_settings()
-    common: dict[str, Any] = {
-        "settings": chosen,
-        "production": production,
-        "environment": environment,
-        "problems": problems,
-    }
-    if production and chosen.database_url is None:
-        return Installation(**common)
+def _installation(production: bool, stack: ExitStack) -> Installation:
+    """The installation; an embedded PostgreSQL that is started for it runs until `stack` ends."""
+    environment, settings_errors = _load_settings(production)
+    settings = get_settings()
+    installation = partial(
+        Installation,
+        settings=settings,
+        production=production,
+        environment=environment,
+        settings_errors=settings_errors,
+    )
+    if production and settings.database_url is None:
+        return installation()
     try:
-        return Installation(**common, database_url=open_meanwhile.enter_context(database_url()))
-    except (Misconfigured, EmbeddedPostgresError) as refusal:
-        return Installation(**common, database_error=str(refusal))
+        return installation(database_url=stack.enter_context(database_url()))
+    except (Misconfigured, EmbeddedPostgresError) as error:
+        return installation(database_error=str(error))
 
 
-def _settled(production: bool) -> tuple[str, tuple[str, ...]]:
-    """Make `settings()` readable, and production's where that is asked for.
+def _load_settings(production: bool) -> tuple[str, tuple[str, ...]]:
+    """Make `get_settings()` usable: without the settings that cannot be parsed, and for production if requested.
 
-    Returns: what ENVIRONMENT says, and what is wrong with the settings that were left out.
+    Returns the value of ENVIRONMENT, and a message for each setting that was left out.
     """
-    problems: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
     try:
         Settings()
-    except ValidationError as fault:
-        problems = tuple(error_messages.settings_errors(fault))
-        unreadable = {str(problem["loc"][0]).upper() for problem in fault.errors()}
-        for name in [name for name in os.environ if name.upper() in unreadable]:
+    except ValidationError as error:
+        messages = tuple(error_messages.settings_errors(error))
+        invalid = {str(problem["loc"][0]).upper() for problem in error.errors()}
+        for name in [name for name in os.environ if name.upper() in invalid]:
             del os.environ[name]
     environment = Settings().environment
     override_settings(environment="production" if production else environment)
-    return environment, problems
+    return environment, messages
 
 
-def _lines(found: Results) -> Iterator[str]:
-    """One line a point; each fault after the first below it."""
-    width = max(len(point.name) for point, _ in found)
-    for point, finding in found:
-        first, *others = finding.messages
-        yield f"{finding.status:<5}  {point.name:<{width}}  {first}"
-        yield from (f"{'':<5}  {'':<{width}}  {other}" for other in others)
-    faults = sum(finding.status is CheckStatus.FAILED for _, finding in found)
-    left_out = sum(finding.status is CheckStatus.SKIPPED for _, finding in found)
-    yield f"\n{len(found)} points: {len(found) - faults - left_out} hold, {faults} faults, {left_out} not looked at"
-
-
-def _data(found: Results, *, production: bool, passed: bool) -> dict[str, Any]:
-    states = {CheckStatus.SKIPPED: "NOT_LOOKED_AT"}
-    listed = [
-        {"point": point.name, "state": states.get(finding.status, str(finding.status)), "told": list(finding.messages)}
-        for point, finding in found
-    ]
-    return {"production": production, "passed": passed, "points": listed}
+def _lines(results: Mapping[str, CheckResult]) -> Iterator[str]:
+    """A line for each check, and one more for each further problem."""
+    width = max(map(len, results))
+    for name, result in results.items():
+        first, *others = result.messages
+        yield f"{result.status:<7}  {name:<{width}}  {first}"
+        yield from (f"{'':<7}  {'':<{width}}  {other}" for other in others)
+    counts = {status: sum(result.status is status for result in results.values()) for status in CheckStatus}
+    yield (
+        f"\n{len(results)} checks: {counts[CheckStatus.OK]} passed, {counts[CheckStatus.FAILED]} failed, "
+        f"{counts[CheckStatus.SKIPPED]} skipped"
+    )

@@ -1,4 +1,4 @@
-"""How a command comes to a database: DATABASE_URL, the embedded server that runs already, or one started meanwhile."""
+"""How a command reaches the database, and the identity with which it acts."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -14,15 +14,29 @@ from app.errors import Misconfigured
 from app.pricing import publishing
 from app.settings import data_directory, get_settings
 
+COMMAND_LINE: Final = "operator:command-line"
+"""The actor of commands. Whoever runs one has the database and its secrets, and so is an operator."""
+
+
+def command_line_action(action: str) -> AuditContext:
+    """How the audit log records a command. `action`: the name of the mutation that does the same."""
+    return AuditContext(action=action, actor=COMMAND_LINE, scope=Scope.ADMIN)
+
+
+def override_settings(**values: str) -> None:
+    """Set environment variables for this process and those it starts, and read the settings anew."""
+    os.environ.update({name.upper(): value for name, value in values.items()})
+    get_settings.cache_clear()
+
 
 def embedded_directory() -> Path:
-    """Where this installation's embedded PostgreSQL keeps its data."""
+    """The data directory of this installation's embedded PostgreSQL."""
     return data_directory() / "postgres"
 
 
 @contextmanager
 def database_url() -> Iterator[str]:
-    """The database of this installation as the application reaches it, for as long as this lasts."""
+    """The database in the application's role: DATABASE_URL, else the running embedded server, else one started here."""
     if url := get_settings().database_url or embedded_postgres.running_url(embedded_directory(), user=APPLICATION_ROLE):
         yield url
         return
@@ -32,20 +46,20 @@ def database_url() -> Iterator[str]:
 
 @contextmanager
 def owner_and_application_urls() -> Iterator[tuple[str, str]]:
-    """The database of this installation, as the owner of its tables reaches it and as the application does."""
+    """The database in the role that owns its tables, and in the application's role."""
     if url := get_settings().database_url:
         yield get_settings().migration_database_url or url, url
         return
     with database_url() as url:
-        owner = embedded_postgres.running_url(embedded_directory())
-        if owner is None:
-            raise Misconfigured("The embedded PostgreSQL has stopped meanwhile: try again.")
-        yield owner, url
+        owner_url = embedded_postgres.running_url(embedded_directory())
+        if owner_url is None:
+            raise Misconfigured("The embedded PostgreSQL has stopped: run the command again.")
+        yield owner_url, url
 
 
 @contextmanager
 def embedded_server() -> Iterator[embedded_postgres.EmbeddedPostgres]:
-    """The embedded PostgreSQL, started for as long as this lasts."""
+    """The embedded PostgreSQL, until the block ends. Raises: Misconfigured: in production."""
     if get_settings().environment == "production":
         raise Misconfigured("ENVIRONMENT is production: set DATABASE_URL to a PostgreSQL 15 or newer.")
     with embedded_postgres.start(embedded_directory()) as server:
@@ -53,42 +67,26 @@ def embedded_server() -> Iterator[embedded_postgres.EmbeddedPostgres]:
 
 
 async def migrate(owner_url: str, application_url: str) -> list[str]:
-    """Bring the database up to date as its owner, and let the application's role do its work. Returns: what was done.
+    """Apply migrations as the owner, publish the default rate card if there is none, and grant the application's role
+    its privileges. Returns what was done.
 
-    Raises: Misconfigured: there is no such role, and the owner may not make it.
+    Raises: Misconfigured: the role does not exist, and the owner may not create it.
     """
     async with open_database(owner_url, migrated=False):
         done = [f"applied {name}" for name in await migrations.apply()]
         if await publishing.publish_default_card():
-            done.append("loaded the default rate card")
+            done.append("published the default rate card")
         await roles.grant_privileges(application_url)
     return done
 
 
 @asynccontextmanager
 async def open_database(url: str, *, migrated: bool = True) -> AsyncIterator[None]:
-    """The pools of `database`, open. Raises: Misconfigured: it is meant to be migrated and is not."""
+    """Open the pools until the block ends. Raises: Misconfigured: `migrated`, and migrations are pending."""
     await pools.connect(url)
     try:
-        if migrated and (missing := await migrations.pending()):
-            raise Misconfigured(
-                f"The database lacks {len(missing)} migrations ({', '.join(missing)}): run `python -m app migrate`."
-            )
+        if migrated and (pending := await migrations.pending()):
+            raise Misconfigured(f"Migrations are pending ({', '.join(pending)}): run `python -m app migrate`.")
         yield
     finally:
         await pools.disconnect()
-
-
-COMMAND_LINE: Final = "operator:command-line"
-"""Whoever runs a command: it has the database and its secrets, and so is an operator."""
-
-
-def command_line_action(action: str) -> AuditContext:
-    """What a command does, as the trail tells it; named as the mutation is that does the same."""
-    return AuditContext(action=action, actor=COMMAND_LINE, scope=Scope.ADMIN)
-
-
-def override_settings(**values: str) -> None:
-    """Settle settings for this process and the ones it starts."""
-    os.environ.update({name.upper(): value for name, value in values.items()})
-    get_settings.cache_clear()

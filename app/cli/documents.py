@@ -6,52 +6,51 @@ from pathlib import Path
 
 from app.api.schema import build_schema
 from app.engine.documents import DocumentCache
-from app.engine.persisted import documents as known
-from app.engine.persisted import files
+from app.engine.persisted import documents, files
 from app.engine.persisted.files import DocumentProblem, PersistedDocument, UnreadableDocuments
 from app.errors import Misconfigured
 from app.settings import get_settings
 
 
 def check(path: Path | None) -> int:
-    """Hold the documents against the schema and the limits, as production does. The exit status: 1: there are problems.
+    """Validate the documents against the schema and the limits, as a production server does.
 
-    Raises: Misconfigured: neither PATH nor KNOWN_DOCUMENTS says where they are.
+    Returns the exit status: 1 if there are problems. Raises: Misconfigured: no path, and KNOWN_DOCUMENTS is not set.
     """
-    place = path or get_settings().known_documents
-    if place is None:
+    path = path or get_settings().known_documents
+    if path is None:
         raise Misconfigured("KNOWN_DOCUMENTS is not set: name the directory or manifest to check.")
-    documents, found = load_and_validate([place])
-    if found:
-        return _told(found)
-    print(f"{place} can be served: {len(documents)} documents")
+    found, problems = load_and_validate([path])
+    if problems:
+        return _print_problems(problems)
+    print(f"{path}: {len(found)} documents are valid")
     return 0
 
 
 def manifest(paths: Iterable[Path]) -> int:
-    """Print one manifest of documents that can be served. The exit status: 1: some cannot be."""
-    documents, found = load_and_validate(paths)
-    if found:
-        return _told(found)
-    print(files.format_manifest(documents), end="")
+    """Print one manifest of all documents. Returns the exit status: 1 if there are problems."""
+    found, problems = load_and_validate(paths)
+    if problems:
+        return _print_problems(problems)
+    print(files.format_manifest(found), end="")
     return 0
 
 
-def load_and_validate(places: Iterable[Path]) -> tuple[list[PersistedDocument], list[DocumentProblem]]:
-    """The documents there, and everything for which they could not be served."""
-    documents: list[PersistedDocument] = []
+def load_and_validate(paths: Iterable[Path]) -> tuple[list[PersistedDocument], list[DocumentProblem]]:
+    """The documents in these directories and manifests, and every problem for which the server would not start."""
+    found: list[PersistedDocument] = []
     unreadable: list[DocumentProblem] = []
-    for place in places:
+    for path in paths:
         try:
-            documents += files.read_documents(place)
-        except UnreadableDocuments as refusal:
-            unreadable += refusal.problems
-    rules = DocumentCache(build_schema()._schema, introspection=False, suggestions=True)
-    return documents, unreadable + known.validate_documents(documents, rules)[1]
+            found += files.read_documents(path)
+        except UnreadableDocuments as error:
+            unreadable += error.problems
+    cache = DocumentCache(build_schema()._schema, introspection=False, suggestions=True)
+    return found, unreadable + documents.validate_documents(found, cache)[1]
 
 
-def _told(found: list[DocumentProblem]) -> int:
-    for problem in found:
+def _print_problems(problems: list[DocumentProblem]) -> int:
+    for problem in problems:
         print(problem, file=sys.stderr)
-    print(f"Problems: {len(found)}. The server would not start.", file=sys.stderr)
+    print(f"Problems: {len(problems)}. The server would not start.", file=sys.stderr)
     return 1

@@ -1,47 +1,45 @@
-"""What a person can do about a command that failed. Anything not listed is a fault of ours and keeps its traceback."""
+"""Messages for failed commands: what is wrong and what to do. An exception without message keeps its traceback."""
 
 from typing import Final
 
 import asyncpg
 from pydantic import ValidationError
 
-from app.db import failures
 from app.db.embedded_postgres import EmbeddedPostgresError
+from app.db.failures import is_connection_failure, sqlstate
 from app.errors import BillingError, Misconfigured, RequestError
 
 SECRET_WORDS: Final = ("KEY", "SECRET", "URL")
-"""Settings with these words in their names are not repeated on a screen."""
-
-
+"""The values of settings with such a word in their name are not printed."""
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 
-def message_for(fault: Exception) -> str | None:
-    match fault:
+def message_for(error: Exception) -> str | None:
+    match error:
         case BillingError() | RequestError() | Misconfigured() | EmbeddedPostgresError():
-            return str(fault)
+            return str(error)
         case ValidationError():
-            return "\n".join(settings_errors(fault))
+            return "\n".join(settings_errors(error))
         case asyncpg.InvalidAuthorizationSpecificationError() | asyncpg.InvalidCatalogNameError():
-            return f"The database refuses: {fault}. Check user, password and database name in DATABASE_URL."
-        case _ if failures.sqlstate(fault) == INSUFFICIENT_PRIVILEGE:
+            return f"The database refuses the connection: {error}. Check user, password and name in DATABASE_URL."
+        case _ if sqlstate(error) == INSUFFICIENT_PRIVILEGE:
             return (
-                f"The database refuses: {fault}. `python -m app migrate`, run with the owner's MIGRATION_DATABASE_URL, "
-                "lets DATABASE_URL's role do what the application does; what it may never do, run as the owner."
+                f"The database role lacks a privilege: {error}. `python -m app migrate` with MIGRATION_DATABASE_URL "
+                "set grants the application's privileges. What the application may never do, run as the owner."
             )
-        case _ if failures.is_connection_failure(fault):
-            return f"The database cannot be reached ({fault}): start it, check DATABASE_URL, or unset it."
+        case _ if is_connection_failure(error):
+            return f"The database cannot be reached ({error}): start it, check DATABASE_URL, or unset it."
         case _:
             return None
 
 
-def settings_errors(fault: ValidationError) -> list[str]:
-    """What is wrong with each setting that cannot be read, without what must not be repeated on a screen."""
-    return [_setting(dict(problem)) for problem in fault.errors()]
+def settings_errors(error: ValidationError) -> list[str]:
+    """A message for each setting that cannot be parsed, without the values of secrets."""
+    return [_settings_error(dict(problem)) for problem in error.errors()]
 
 
-def _setting(problem: dict[str, object]) -> str:
+def _settings_error(problem: dict[str, object]) -> str:
     location = problem["loc"]
     name = str(location[0]).upper() if isinstance(location, tuple) and location else "The settings"
-    told = "" if any(word in name for word in SECRET_WORDS) else f" (it is {problem['input']!r})"
-    return f"{name}: {problem['msg']}{told}."
+    value = "" if any(word in name for word in SECRET_WORDS) else f" (it is {problem['input']!r})"
+    return f"{name}: {problem['msg']}{value}."

@@ -35,5 +35,5 @@ async def run(
     with database_url() as url:
         async with open_database(url):
             granted = await grants.grant_credits(request)
-    done = "had been granted before" if granted.replayed else "granted"
+    done = "were granted before" if granted.replayed else "granted"
     print(f"{granted.grant.credits:,} credits {done} to {owner_id}: {granted.balance.available:,} available")

@@ -17,7 +17,7 @@ HEADINGS: Final = ("ID", "NAME", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST 
 
 
 async def create(name: str, scopes: Sequence[str], *, expires_at: datetime | None) -> None:
-    """Print the key alone, so that it can be piped into a secret store; what to do with it goes to stderr."""
+    """Print the key alone, so that it can be piped into a secret store; the hint goes to stderr."""
     with database_url() as url:
         async with open_database(url):
             key = await service_keys.create_key(
@@ -25,8 +25,8 @@ async def create(name: str, scopes: Sequence[str], *, expires_at: datetime | Non
             )
     click.echo(key)
     click.echo(
-        "Store it now: it is not shown again. It goes into the header `Authorization: Bearer KEY`; "
-        f"`python -m app keys revoke {_id_of(key)}` ends it.",
+        "Store it now: it is not shown again. Send it in the header `Authorization: Bearer KEY`. "
+        f"`python -m app keys revoke {_key_id(key)}` revokes it.",
         err=True,
     )
 
@@ -35,30 +35,30 @@ async def list_keys() -> None:
     """Print every key, one a line."""
     with database_url() as url:
         async with open_database(url):
-            found = await service_keys.list_keys()
-    if not found:
-        click.echo("There are no keys: make one with `python -m app keys create NAME --scope charge`.")
+            keys = await service_keys.list_keys()
+    if not keys:
+        click.echo("There are no keys: create one with `python -m app keys create NAME --scope charge`.")
         return
     now = utc_now()
-    click.echo("\n".join(_table([HEADINGS, *(_row(key, now) for key in found)])))
+    click.echo("\n".join(_table([HEADINGS, *(_row(key, now) for key in keys)])))
 
 
 async def revoke(key_id: str) -> None:
-    """End a key; every server refuses it within 5 seconds, on live connections too."""
+    """Revoke a key. Servers refuse it within 5 seconds, on open connections too."""
     with database_url() as url:
         async with open_database(url):
-            done = await service_keys.revoke_key(_id_of(key_id), audit=command_line_action("revokeKey"))
-    if not done:
+            is_revoked = await service_keys.revoke_key(_key_id(key_id), audit=command_line_action("revokeKey"))
+    if not is_revoked:
         raise click.ClickException(
-            f"There is no active key {_id_of(key_id)!r}: `python -m app keys list` shows the ids."
+            f"There is no active key {_key_id(key_id)!r}: `python -m app keys list` lists the ids."
         )
-    click.echo(f"{_id_of(key_id)} is revoked: every server refuses it within 5 seconds")
+    click.echo(f"{_key_id(key_id)} is revoked: servers refuse it within 5 seconds")
 
 
-def _id_of(text: str) -> str:
-    """The id, also where somebody gives the whole key."""
-    found = KEY_PATTERN.fullmatch(text)
-    return found[1] if found is not None else text
+def _key_id(text: str) -> str:
+    """The id in a whole key, or the text itself."""
+    match = KEY_PATTERN.fullmatch(text)
+    return match[1] if match is not None else text
 
 
 def _row(key: ServiceKey, now: datetime) -> tuple[str, ...]:
@@ -67,9 +67,9 @@ def _row(key: ServiceKey, now: datetime) -> tuple[str, ...]:
         key.name,
         ",".join(key.scopes),
         _state(key, now),
-        _written(key.created_at),
-        _written(key.expires_at),
-        _written(key.last_used_at),
+        _format_time(key.created_at),
+        _format_time(key.expires_at),
+        _format_time(key.last_used_at),
     )
 
 
@@ -79,8 +79,8 @@ def _state(key: ServiceKey, now: datetime) -> str:
     return "expired" if key.expires_at is not None and key.expires_at <= now else "active"
 
 
-def _written(instant: datetime | None) -> str:
-    return "never" if instant is None else f"{instant.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
+def _format_time(time: datetime | None) -> str:
+    return "never" if time is None else f"{time.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterable[str]:

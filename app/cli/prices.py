@@ -15,25 +15,25 @@ from app.pricing.rate_card_json import document_hash, format_document, parse_jso
 
 
 async def show(version: int | None) -> None:
-    """The card's document on standard output, to be kept, changed and published; version and instant on the other."""
+    """Print the document of a rate card to stdout, to be edited and published; its version and time go to stderr."""
     with database_url() as url:
         async with open_database(url):
             card = await RateCardCache().find_card(version)
             row = await RateCard.get_or_none(version=card.version) if card else None
     if row is None:
-        raise InvalidInput.at("version", f"{version} was never published")
+        raise InvalidInput.at("version", f"{version} does not exist")
     print(f"rate card {row.version}, in force from {row.effective_at.isoformat()}", file=sys.stderr)
     print(format_document(row.document))
 
 
 def check(file: Path) -> None:
-    card = _read(_content(file))
+    card = _parse(_read(file))
     print(f"{file.name} can be published: {_size(card)}")
 
 
 def publish(file: Path, *, effective_at: datetime | None, reason: str | None, key: str | None) -> None:
-    content = _content(file)
-    _read(content)  # before a database is needed
+    content = _read(file)
+    _parse(content)  # before a database is needed
     asyncio.run(_publish(content, effective_at=effective_at, reason=reason, key=key))
 
 
@@ -54,12 +54,12 @@ async def _publish(content: object, *, effective_at: datetime | None, reason: st
     print(f"rate card {card.version} {done}, in force from {card.effective_at.isoformat()}: {_size(card)}")
 
 
-def _content(file: Path) -> object:
+def _read(file: Path) -> object:
     content: object = parse_json(file.read_text(encoding="utf-8"))
     return content
 
 
-def _read(content: object) -> Card:
+def _parse(content: object) -> Card:
     """Raises: InvalidRateCard, with every problem."""
     return rate_card_document.parse_rate_card(content, version=0, effective_at=datetime.now(UTC))
 

@@ -1,4 +1,4 @@
-"""`python -m app notices list | replay ID`"""
+"""`python -m app provider-events list | replay ID`"""
 
 from typing import Final
 
@@ -14,19 +14,19 @@ LIMIT: Final = 1_000
 
 
 async def list_unhandled() -> None:
-    """Notices that wait, one a line: those that wait for a person first."""
+    """Print the unhandled provider events, one a line: first those that need a person."""
     with database_url() as url:
         async with open_database(url):
-            found = await inbox.find_unhandled(limit=LIMIT)
-    print("\n".join(map(_line, found)) if found else "nothing waits")
+            events = await inbox.find_unhandled(limit=LIMIT)
+    print("\n".join(map(_line, events)) if events else "There are no unhandled provider events.")
 
 
 async def replay(event_id: str) -> None:
-    """Try a notice again, as if it had just come."""
-    here = get_settings()
-    configure_ledger(here)
-    if (provider := open_provider(here)) is None:
-        raise Misconfigured("PAYMENT_PROVIDER is none: set it to the provider that has sent the notice.")
+    """Handle an event again, as if it had just arrived."""
+    settings = get_settings()
+    configure_ledger(settings)
+    if (provider := open_provider(settings)) is None:
+        raise Misconfigured("PAYMENT_PROVIDER is none: set it to the provider that sent the event.")
     with database_url() as url:
         async with open_database(url):
             try:
@@ -36,7 +36,7 @@ async def replay(event_id: str) -> None:
     print(f"{event_id}: {outcome}")
 
 
-def _line(notice: UnhandledEvent) -> str:
-    state = notice.outcome if notice.parked_at is not None else "is tried again"
-    why = (notice.last_error or "").split("\n", 1)[0]
-    return f"{notice.event_id}  {notice.received_at:%Y-%m-%dT%H:%M:%SZ}  {notice.attempts} failures  {state}  {why}"
+def _line(event: UnhandledEvent) -> str:
+    state = event.outcome if event.parked_at is not None else "is retried"
+    reason = (event.last_error or "").split("\n", 1)[0]
+    return f"{event.event_id}  {event.received_at:%Y-%m-%dT%H:%M:%SZ}  {event.attempts} failures  {state}  {reason}"

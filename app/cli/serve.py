@@ -1,4 +1,4 @@
-"""`python -m app serve`: the database, if there is none yet, then the server, and both stopped together."""
+"""`python -m app serve`: the server, and a PostgreSQL if DATABASE_URL is not set. Both stop together."""
 
 import asyncio
 import contextlib
@@ -34,57 +34,54 @@ if TYPE_CHECKING:
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 STOP_SECONDS: Final = 10
-"""How long requests and subscriptions may take to end once the server has been asked to stop."""
-
+"""How long requests and subscriptions may take to end after a stop signal."""
 PORT_RETRY_SECONDS: Final = 2
-"""How long a port in use is tried again: the workers of a server killed with -9 need a moment to notice."""
-
+"""How long a used port is retried: after `kill -9` of a server its workers need a moment to exit."""
 EXAMPLE_QUERY: Final = '{"query": "{ account { ownerId balance { available status version } } }"}'
 
 
 def run() -> int:
-    """Serve until SIGINT or SIGTERM. The exit status: 0, or what the server process failed with."""
+    """Serve until SIGINT or SIGTERM. Returns the exit status: 0, or that of a failed start."""
     for number in STOP_SIGNALS:
-        signal.signal(number, _leave)
+        signal.signal(number, _exit_while_starting)
     with _listen(get_settings().host, get_settings().port) as listener, _database():
         override_settings(port=str(listener.getsockname()[1]))
-        Exposure.from_settings(get_settings())
-        tokens = asyncio.run(_prepare())
+        Exposure.from_settings(get_settings())  # refuse to start before the database is touched
+        tokens = asyncio.run(_prepare_database())
         try:
             return _serve(listener, tokens)
         finally:
-            for number in STOP_SIGNALS:
-                signal.signal(
-                    number, signal.SIG_IGN
-                )  # an impatient second Ctrl-C must not interrupt the database's end
+            for number in STOP_SIGNALS:  # a second Ctrl-C must not interrupt the shutdown of the database
+                signal.signal(number, signal.SIG_IGN)
 
 
 def application() -> "Starlette":
-    """What a server process runs. A worker ends at once if the process that started it is gone (`kill -9`), and for
-    good if these settings do not let it begin."""
+    """The application of a server process. A worker exits when its parent is gone, for example after `kill -9`."""
     parent = multiprocessing.parent_process()
     if parent is not None:
 
-        def follow() -> None:
+        def exit_with_parent() -> None:
             parent.join()
             os._exit(1)
 
-        threading.Thread(target=follow, daemon=True, name="follow-parent").start()
+        threading.Thread(target=exit_with_parent, daemon=True, name="exit-with-parent").start()
     log_setup.configure_logging(log_format(get_settings()))
-    from app.main import create_app  # here, so that the supervisor does not carry what only its workers use
+    from app.main import create_app  # not loaded in the supervisor, which would only waste memory
 
     try:
         return create_app(has_protocol_limits=True)
-    except Misconfigured as refusal:
+    except Misconfigured as error:
         if parent is None:
             raise
-        print(f"Error: {refusal}", file=sys.stderr)
-        sys.exit(STARTUP_FAILURE)  # any other status, and the supervisor would start it again and again
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(STARTUP_FAILURE)  # at any other status the supervisor would restart the worker again and again
 
 
 def _serve(listener: socket.socket, tokens: dict[token.Kind, str]) -> int:
-    """Once it has greeted, whoever started it may stop it: by then a signal is kept until the server can end in order.
-    Raised as `_leave` does, it would end a beginning server anywhere, or nowhere: in a callback it is lost.
+    """Serve on the listener.
+
+    uvicorn's signal handlers are installed before the address is printed, because whoever reads it may send a signal at
+    once. `_exit_while_starting` would raise inside uvicorn's start, or be lost in a callback.
     """
     log_setup.configure_logging(log_format(get_settings()))
     config = uvicorn.Config(
@@ -97,7 +94,7 @@ def _serve(listener: socket.socket, tokens: dict[token.Kind, str]) -> int:
         ws_max_size=65_536,
         ws_per_message_deflate=False,
         lifespan="on",
-        log_config=None,  # ours: `logs`
+        log_config=None,  # configured by log_setup
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -108,18 +105,18 @@ def _serve(listener: socket.socket, tokens: dict[token.Kind, str]) -> int:
         server = uvicorn.Server(config)
         for number in STOP_SIGNALS:
             signal.signal(number, server.handle_exit)
-        _greet(tokens)
+        _print_address(tokens)
         server.run(sockets=[listener])
         return 0
-    supervisor = Multiprocess(config, sockets=[listener])  # it keeps signals from here on
-    _greet(tokens)
+    supervisor = Multiprocess(config, sockets=[listener])  # installs its own signal handlers
+    _print_address(tokens)
     supervisor.run()
     return STARTUP_FAILURE if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes) else 0
 
 
 @contextlib.contextmanager
 def _database() -> Iterator[None]:
-    """A database for this process and its workers: the one of DATABASE_URL, or the embedded one."""
+    """Start the embedded PostgreSQL if DATABASE_URL is not set, and set it for this process and its workers."""
     if get_settings().database_url:
         yield
         return
@@ -128,29 +125,34 @@ def _database() -> Iterator[None]:
         yield
 
 
-async def _prepare() -> dict[token.Kind, str]:
-    """Bring a development database up to date, and make tokens for it. Production's is only looked at: a release step
-    migrates it, an operator publishes its prices, and its tokens come from elsewhere. What its role could do to history
-    is said."""
-    here = get_settings()
-    if here.environment == "development":
-        await migrate(here.migration_database_url or _url(), _url())
-    async with open_database(_url()):
-        if here.environment == "production":
-            for fault in await roles.find_excess_privileges():
-                print(fault, file=sys.stderr)
+async def _prepare_database() -> dict[token.Kind, str]:
+    """In development: migrate, and return the tokens to print. In production: print excess privileges of the role.
+
+    Production is migrated by a release step, its prices are published by an operator, and its tokens are issued by the
+    identity provider.
+    """
+    settings = get_settings()
+    url = settings.database_url
+    if url is None:
+        raise Misconfigured("DATABASE_URL is not set.")
+    if settings.environment == "development":
+        await migrate(settings.migration_database_url or url, url)
+    async with open_database(url):
+        if settings.environment == "production":
+            for problem in await roles.find_excess_privileges():
+                print(problem, file=sys.stderr)
             return {}
-        if not issues_development_tokens(here):
+        if not issues_development_tokens(settings):
             return {}
         return {kind: await token.create_token(kind, name) for kind, name in token.EXAMPLE_NAMES.items()}
 
 
-def _greet(tokens: dict[token.Kind, str]) -> None:
-    """Say where the server is and, in development, how to talk to it."""
+def _print_address(tokens: dict[token.Kind, str]) -> None:
+    """Print the URL and, in development, tokens and a request to paste."""
     url = server_url()
     print(f"Serving on {url} (stop with Ctrl-C)")
     if tokens:
-        print("\nTokens of development, for the header `Authorization: Bearer TOKEN`:")
+        print("\nDevelopment tokens, for the header `Authorization: Bearer TOKEN`:")
         for kind, name in token.EXAMPLE_NAMES.items():
             print(f"\n  {kind} {name}\n  {tokens[kind]}")
         headers = ("Content-Type: application/json", f"Authorization: Bearer {tokens['user']}")
@@ -160,15 +162,15 @@ def _greet(tokens: dict[token.Kind, str]) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens already: nobody takes the port meanwhile, and who connects early waits a moment."""
+    """A socket that listens already, so that the port is reserved and early clients wait. Raises: Misconfigured."""
     deadline = time.monotonic() + PORT_RETRY_SECONDS
     while True:
         try:
-            return _bound(host, port)
-        except OSError as fault:
-            if fault.errno != errno.EADDRINUSE:
+            return _bind(host, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
                 raise Misconfigured(
-                    f"Cannot listen on {host}, port {port} ({fault.strerror}): set HOST and PORT."
+                    f"Cannot listen on {host}, port {port} ({error.strerror}): set HOST and PORT."
                 ) from None
             if time.monotonic() > deadline:
                 other = port + 1 if port < 65_535 else 8000
@@ -176,7 +178,7 @@ def _listen(host: str, port: int) -> socket.socket:
         time.sleep(0.1)
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     try:
@@ -189,13 +191,6 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url() -> str:
-    url = get_settings().database_url
-    if url is None:
-        raise Misconfigured("DATABASE_URL is unset.")
-    return url
-
-
-def _leave(_signal: int, _frame: object) -> None:
-    """While it starts: leave through every `with`."""
+def _exit_while_starting(_signal: int, _frame: object) -> None:
+    """Leave every `with` block, so that what was started is stopped."""
     raise SystemExit(0)

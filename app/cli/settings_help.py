@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from app.settings import Settings
 
 
-def format_value(default: object) -> str:
-    """A default as one would set it."""
-    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+def format_value(value: object) -> str:
+    """A default as it is written in the environment."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def rows() -> Iterator[tuple[str, str]]:
-    """Name, then what it is for and its default."""
-    for name, setting in Settings.model_fields.items():
-        default = "unset" if setting.default is None else format_value(setting.default)
-        yield name.upper(), f"{setting.description} [{default}]"
+    """The name of each setting, and its description with its default."""
+    for name, field in Settings.model_fields.items():
+        default = "unset" if field.default is None else format_value(field.default)
+        yield name.upper(), f"{field.description} [{default}]"

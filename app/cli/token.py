@@ -8,7 +8,7 @@ from app.cli.connection import database_url, open_database
 Kind = Literal["user", "service", "operator"]
 
 EXAMPLE_NAMES: Final[dict[Kind, str]] = {"user": "alice", "service": "executor", "operator": "olivia"}
-"""The names for which `serve` prints tokens."""
+"""The callers for whom `serve` prints tokens."""
 
 
 async def run(kind: Kind, name: str) -> None:
@@ -21,7 +21,7 @@ async def run(kind: Kind, name: str) -> None:
 
 
 async def create_token(kind: Kind, name: str) -> str:
-    """A token of development. A service's is a key in the database, which has to be open; the same one each time."""
+    """A development token. For a service, a key in the database, which must be open: always the same key for a name."""
     match kind:
         case "user":
             return development_keys.user_token(name)

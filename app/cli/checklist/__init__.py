@@ -1,7 +1,8 @@
-"""What `python -m app check` looks at, point by point.
+"""The production checklist: what `python -m app check` verifies.
 
-A *point* is one line of the README's checklist for production; `points.POINTS` names them in its order. Each is looked
-at whatever the others gave, but those that need the database, or its tables, which are then *not looked at*. A point
-reads and never writes. What it says goes to a screen or into a log: no secret, no address, no text of a foreign
-fault, which may repeat one.
+`runner.CHECKS` lists the checks in the order of the documentation. Every check runs, whatever the others returned,
+except one whose required check (the database, its migrations) did not pass: it is skipped. Checks only read.
+
+Messages go to terminals and logs. They contain no secret, no URL, and no text of a foreign exception, which may
+contain either.
 """

@@ -1,142 +1,181 @@
-"""Points about the PostgreSQL: that it answers, keeps what it acknowledges, and is spoken to in private."""
+"""Checks of the database: that it responds, is durable and private, and has what the application needs."""
 
 import asyncio
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final
 
-from app.cli.checklist.results import CheckResult, Installation, failed_or_passed, passed
-from app.db import failures, pools
+from tortoise.expressions import Q
+
+from app.auth.models import ServiceKey
+from app.cli.checklist.results import CheckFailed, Installation, fail_if
+from app.db import migrations as schema_migrations
+from app.db import pools, roles
+from app.db.failures import sqlstate
+from app.pricing.rate_card_cache import RateCardCache, StaleRateCards
 
 MINIMUM_POSTGRESQL: Final = 15
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 MAXIMUM_CLOCK_DIFFERENCE_SECONDS: Final = 2.0
-"""How far the two clocks may differ. Tokens are checked by the server's, credits expire by the database's."""
+"""Tokens expire by the server's clock, credits by the database's."""
 
 _VERSION: Final = (
     "SELECT current_setting('server_version_num')::int AS number, current_setting('server_version') AS name"
 )
 
-_IN_THE_CLEAR: Final = (
-    "The connection to the database is not encrypted: switch ssl on in postgresql.conf, and add ?sslmode=require "
-    "(better: verify-full) to DATABASE_URL."
-)
-
-# A null address: a unix socket.
-_PRIVATE: Final = """
-    SELECT coalesce(inet_client_addr() <<= inet '127.0.0.0/8' OR inet_client_addr() = inet '::1', true) AS local,
-           coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS encrypted
+# The address of a client on a Unix socket is null.
+_CONNECTION: Final = """
+    SELECT coalesce(inet_client_addr() <<= inet '127.0.0.0/8' OR inet_client_addr() = inet '::1', true) AS is_local,
+           coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS is_encrypted
 """
 
-_DURABLE: Final = """
+_DURABILITY: Final = """
     SELECT name, current_setting(name) AS value
     FROM unnest(ARRAY['fsync', 'synchronous_commit', 'full_page_writes']) AS name
 """
 
-# What this role may open, by whichever limit is the lowest. `reserved_connections` is of PostgreSQL 16.
-_ROOM: Final = """
+# The lowest of the limits for this role. The setting `reserved_connections` exists since PostgreSQL 16.
+_AVAILABLE_CONNECTIONS: Final = """
     SELECT least(
         current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
             - coalesce(current_setting('reserved_connections', true)::int, 0),
         (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
         (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database())
-    ) AS room
+    ) AS available
 """
 
 _CLOCK: Final = "SELECT extract(epoch FROM clock_timestamp())::float8 AS seconds"
 
 
-async def reachable(here: Installation) -> CheckResult:
-    """The database answers. Leaves the pools of `database` open for the points after it."""
-    if here.database_url is None:
-        return failed_or_passed([here.database_error], "")
+async def reachable(installation: Installation) -> str:
+    """The database responds. Leaves the pools open for the checks after it."""
+    if installation.database_url is None:
+        raise CheckFailed(installation.database_error)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-            await pools.connect(here.database_url, read_connections=1, posting_connections=1)
-    except Exception as fault:
-        with suppress(Exception):  # whatever of it is open already
+            await pools.connect(installation.database_url, read_connections=1, posting_connections=1)
+    except Exception as error:
+        with suppress(Exception):  # a part of the pools may be open
             await pools.disconnect()
-        return failed_or_passed([_unreachable(fault)], "")
-    return passed("it answers")
+        raise CheckFailed(_describe_connection_error(error)) from None
+    return "it responds"
 
 
-def _unreachable(fault: Exception) -> str:
-    """Without the fault's own words, which may hold a part of the address."""
-    state = failures.sqlstate(fault) or ""
+def _describe_connection_error(error: Exception) -> str:
+    """Not the text of the exception, which may contain a part of the URL."""
+    state = sqlstate(error) or ""
     if state.startswith("28"):
         return "The database refuses the role of DATABASE_URL, or its password: check both, and pg_hba.conf."
     if state == "3D000":
-        return "There is no database of DATABASE_URL's name: create it, or check the name."
+        return "The database named in DATABASE_URL does not exist: create it, or correct the name."
     if state == "53300":
-        return "The database has no connection left: raise max_connections, or end what holds them."
-    if isinstance(fault, ValueError):
-        return "DATABASE_URL is no address: write postgresql://USER:PASSWORD@HOST/NAME, with %-escapes in the password."
+        return "The database has no free connection: raise max_connections, or close other connections."
+    if isinstance(error, ValueError):
+        return "DATABASE_URL is not a URL: write postgresql://USER:PASSWORD@HOST/NAME, with the password %-encoded."
     return "The database cannot be reached: start it, and check host, port, firewall and certificate in DATABASE_URL."
 
 
-async def version(_: Installation) -> CheckResult:
-    """PostgreSQL is one of those that this code is tested on."""
-    [found] = await pools.fetch(_VERSION)
-    return check_version(found["number"], found["name"])
+async def version(_: Installation) -> str:
+    """PostgreSQL is a supported version."""
+    [row] = await pools.fetch(_VERSION)
+    return check_version(row["number"], row["name"])
 
 
-def check_version(number: int, name: str) -> CheckResult:
-    """`number`: as PostgreSQL counts its versions, 150004 for 15.4."""
-    faults = []
+def check_version(number: int, name: str) -> str:
+    """`number`: as PostgreSQL encodes its versions, 150004 for 15.4. Raises: CheckFailed."""
     if number // 10_000 < MINIMUM_POSTGRESQL:
-        faults.append(f"PostgreSQL is {name}: upgrade to {MINIMUM_POSTGRESQL} or newer.")
-    return failed_or_passed(faults, f"PostgreSQL {name}")
+        raise CheckFailed(f"PostgreSQL is {name}: upgrade to {MINIMUM_POSTGRESQL} or newer.")
+    return f"PostgreSQL {name}"
 
 
-async def encryption(_: Installation) -> CheckResult:
-    """What goes between server and database cannot be read on the way."""
-    [found] = await pools.fetch(_PRIVATE)
-    return check_encryption(local=found["local"], encrypted=found["encrypted"])
+async def encryption(_: Installation) -> str:
+    """The connection cannot be read on the network."""
+    [row] = await pools.fetch(_CONNECTION)
+    return check_encryption(is_local=row["is_local"], is_encrypted=row["is_encrypted"])
 
 
-def check_encryption(*, local: bool, encrypted: bool) -> CheckResult:
-    """`local`: by a unix socket or the loopback."""
-    if local:
-        return passed("not needed: it is reached on this machine")
-    return failed_or_passed([] if encrypted else [_IN_THE_CLEAR], "the connection is encrypted")
-
-
-async def durability(_: Installation) -> CheckResult:
-    """What PostgreSQL has acknowledged outlives a crash."""
-    faults = [
-        f"{name} is off: what was acknowledged can be lost in a crash. Switch it on, for this role and database too."
-        for name, value in await pools.fetch(_DURABLE)
-        if value == "off"
-    ]
-    return failed_or_passed(faults, "fsync, synchronous_commit and full_page_writes are on")
-
-
-async def connections(here: Installation) -> CheckResult:
-    """There are enough for every worker's pools."""
-    [[room]] = await pools.fetch(_ROOM)
-    need = pools.max_connections(here.settings)
-    faults = []
-    if need > room:
-        faults.append(
-            f"WORKERS={here.settings.workers} take up to {need} connections, and PostgreSQL has {room} for this role: "
-            "raise max_connections (or the limit of the role or database), or lower WORKERS, POSTING_CONNECTIONS or READ_CONNECTIONS."
+def check_encryption(*, is_local: bool, is_encrypted: bool) -> str:
+    """`is_local`: by a Unix socket or the loopback interface. Raises: CheckFailed."""
+    if is_local:
+        return "not needed: the database is on this machine"
+    if not is_encrypted:
+        raise CheckFailed(
+            "The connection to the database is not encrypted: set ssl = on in postgresql.conf, and add "
+            "?sslmode=verify-full (or at least require) to DATABASE_URL."
         )
-    return failed_or_passed(faults, f"{need} at most for WORKERS={here.settings.workers}, {room} there for this role")
+    return "the connection is encrypted"
 
 
-async def clock(_: Installation) -> CheckResult:
-    """Server and database agree on the time."""
+async def durability(_: Installation) -> str:
+    """What PostgreSQL has acknowledged survives a crash."""
+    fail_if(
+        [
+            f"{row['name']} is off, so acknowledged commits can be lost in a crash: set it to on, for this role and "
+            "database too."
+            for row in await pools.fetch(_DURABILITY)
+            if row["value"] == "off"
+        ]
+    )
+    return "fsync, synchronous_commit and full_page_writes are on"
+
+
+async def connections(installation: Installation) -> str:
+    """There are enough connections for the pools of all workers."""
+    [row] = await pools.fetch(_AVAILABLE_CONNECTIONS)
+    needed, available = pools.max_connections(installation.settings), row["available"]
+    workers = installation.settings.workers
+    if needed > available:
+        raise CheckFailed(
+            f"WORKERS={workers} needs up to {needed} connections, and this role has {available}: raise max_connections "
+            "(or the limit of the role or database), or lower WORKERS, POSTING_CONNECTIONS or READ_CONNECTIONS."
+        )
+    return f"at most {needed} for WORKERS={workers}, {available} available to this role"
+
+
+async def clock(_: Installation) -> str:
+    """Server and database have the same time."""
     before = time.time()
-    [[seconds]] = await pools.fetch(_CLOCK)
-    return check_clock_difference(before, seconds, time.time())
+    [row] = await pools.fetch(_CLOCK)
+    return check_clock_difference(before, row["seconds"], time.time())
 
 
-def check_clock_difference(before: float, theirs: float, after: float) -> CheckResult:
-    """`theirs` was read between `before` and `after`: of the difference, only what lies outside them counts."""
-    apart = max(before - theirs, theirs - after, 0.0)
-    faults = []
-    if apart > MAXIMUM_CLOCK_DIFFERENCE_SECONDS:
-        faults.append(
-            f"The clocks of server and database differ by {apart:.1f} s: let both follow a time server (NTP)."
+def check_clock_difference(before: float, database: float, after: float) -> str:
+    """`database` was read between `before` and `after`; only a difference beyond them counts. Raises: CheckFailed."""
+    difference = max(before - database, database - after, 0.0)
+    if difference > MAXIMUM_CLOCK_DIFFERENCE_SECONDS:
+        raise CheckFailed(f"The clocks of server and database differ by {difference:.1f} s: synchronise both with NTP.")
+    return f"the clocks differ by less than {MAXIMUM_CLOCK_DIFFERENCE_SECONDS:g} s"
+
+
+async def migrations(_: Installation) -> str:
+    """The tables are those of this version."""
+    if pending := await schema_migrations.pending():
+        raise CheckFailed(f"Migrations are pending ({', '.join(pending)}): run `python -m app migrate` as the owner.")
+    return "all are applied"
+
+
+async def role(_: Installation) -> str:
+    """The application's role owns nothing and cannot change or delete entries."""
+    fail_if(await roles.find_excess_privileges())
+    return "it owns nothing and cannot change history"
+
+
+async def rate_card(_: Installation) -> str:
+    """A rate card is in force."""
+    try:
+        card = await RateCardCache().current_card()
+    except StaleRateCards:
+        raise CheckFailed("No rate card is in force: publish one with `python -m app prices publish FILE`.") from None
+    return f"version {card.version} is in force"
+
+
+async def service_keys(_: Installation) -> str:
+    """A service key is active; only services can start tasks."""
+    now = datetime.now(UTC)
+    active = await ServiceKey.filter(Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None).count()
+    if not active:
+        raise CheckFailed(
+            "No service key is active: create one with `python -m app keys create executor --scope charge`."
         )
-    return failed_or_passed(faults, f"the clocks differ by less than {MAXIMUM_CLOCK_DIFFERENCE_SECONDS:g} s")
+    return f"{active} active"

@@ -1,4 +1,4 @@
-"""Points about what stands around the server: the packages it runs on, and who signs its users' tokens."""
+"""Checks of what surrounds the server: installed packages, and the identity provider's key set."""
 
 import re
 import sys
@@ -10,71 +10,69 @@ from typing import Final
 import httpx
 
 from app.auth.jwks import FETCH_ERRORS, fetch_keys
-from app.cli.checklist.results import CheckResult, Installation, failed_or_passed, passed, skipped
+from app.cli.checklist.results import CheckFailed, CheckSkipped, Installation, fail_if
 
 MINIMUM_PYTHON: Final = (3, 11)
 _PINNED: Final = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 _INSTALL: Final = "run `python -m pip install --require-hashes -r requirements.lock` in this environment"
 
 
-async def package_versions(here: Installation) -> CheckResult:
-    """Python is new enough, and every package is of the version that the lock file pins."""
-    running = ".".join(map(str, sys.version_info[:3]))
-    faults = []
+async def package_versions(installation: Installation) -> str:
+    """Python is recent enough, and every package has the version in the lock file."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    problems = []
     if sys.version_info[:2] < MINIMUM_PYTHON:
-        faults.append(f"Python is {running}: install 3.11 or newer.")
-    pinned = _pinned(here.lock_file)
+        problems.append(f"Python is {python}: install 3.11 or newer.")
+    pinned = _pinned_versions(installation.lock_file)
     if not pinned:
-        faults.append("There is no requirements.lock beside the application: install from a whole checkout.")
-    faults += _other_versions(pinned)
-    return failed_or_passed(faults, f"Python {running}; {len(pinned)} packages as in requirements.lock")
+        problems.append("There is no requirements.lock beside the application: install from a complete checkout.")
+    fail_if([*problems, *_different_versions(pinned)])
+    return f"Python {python}; {len(pinned)} packages as in requirements.lock"
 
 
-def _pinned(lock: Path) -> Mapping[str, str]:
-    return dict(_PINNED.findall(lock.read_text(encoding="utf-8"))) if lock.is_file() else {}
+def _pinned_versions(lock_file: Path) -> Mapping[str, str]:
+    return dict(_PINNED.findall(lock_file.read_text(encoding="utf-8"))) if lock_file.is_file() else {}
 
 
-def _other_versions(pinned: Mapping[str, str]) -> Iterator[str]:
+def _different_versions(pinned: Mapping[str, str]) -> Iterator[str]:
     for name, version in pinned.items():
         try:
-            found = metadata.version(name)
+            installed = metadata.version(name)
         except metadata.PackageNotFoundError:
             yield f"{name} {version} is not installed: {_INSTALL}."
             continue
-        if found != version:
-            yield f"{name} is {found}, and requirements.lock says {version}: {_INSTALL}."
+        if installed != version:
+            yield f"{name} is {installed}, requirements.lock has {version}: {_INSTALL}."
 
 
-async def jwks(here: Installation) -> CheckResult:
-    """The identity provider's key set can be fetched from here, and has a key that can be used."""
-    url = here.settings.jwks_url
-    if url is None and here.settings.jwt_hs256_secret is not None:
-        return passed("not needed: tokens are signed by a shared secret")
+async def jwks(installation: Installation) -> str:
+    """The identity provider's key set can be fetched from here and has a usable key."""
+    url = installation.settings.jwks_url
+    if url is None and installation.settings.jwt_hs256_secret is not None:
+        return "not needed: tokens are signed with a shared secret"
     if url is None:
-        return skipped("JWKS_URL is not set")
+        raise CheckSkipped("JWKS_URL is not set")
     try:
         keys = await fetch_keys(url)
-    except FETCH_ERRORS as fault:
-        return failed_or_passed([_not_fetched(fault)], "")
-    algorithms = sorted({algorithm for key in keys for algorithm in key.algorithms})
+    except FETCH_ERRORS as error:
+        raise CheckFailed(_describe_fetch_error(error)) from None
     if len(keys) > 1 and any(key.key_id is None for key in keys):
-        return failed_or_passed(
-            ["JWKS_URL has several keys, and one without `kid`: no token can name it. Give each one."], ""
-        )
-    return passed(f"keys that can be used: {len(keys)} ({', '.join(algorithms)})")
+        raise CheckFailed("JWKS_URL has several keys, and one without `kid`, which no token can name: add a `kid`.")
+    algorithms = sorted({algorithm for key in keys for algorithm in key.algorithms})
+    return f"usable keys: {len(keys)} ({', '.join(algorithms)})"
 
 
-def _not_fetched(fault: Exception) -> str:
-    """Without the fault's own words: they may hold the address, and an address may hold a password."""
-    match fault:
+def _describe_fetch_error(error: Exception) -> str:
+    """Not the text of the exception: it may contain the URL, and a URL may contain a password."""
+    match error:
         case httpx.HTTPStatusError():
-            return f"JWKS_URL answers with {fault.response.status_code}: check the address, it must answer itself."
+            return f"JWKS_URL responds with {error.response.status_code}: check the URL. Redirects are not followed."
         case httpx.InvalidURL():
-            return "JWKS_URL is no address: write https://HOST/PATH."
+            return "JWKS_URL is not a URL: write https://HOST/PATH."
         case httpx.HTTPError() | TimeoutError():
-            return "JWKS_URL cannot be reached from here: check the address, name service, firewall and certificate."
+            return "JWKS_URL cannot be reached from here: check the URL, DNS, firewall and certificate."
         case _:
             return (
-                "JWKS_URL answers, but with no key set that has a signing key of RS256, PS256, ES256 or EdDSA: "
-                "it must be your identity provider's jwks_uri."
+                "JWKS_URL has no key set with a signing key for RS256, PS256, ES256 or EdDSA: it must be your identity "
+                "provider's jwks_uri."
             )

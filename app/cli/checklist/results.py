@@ -1,6 +1,6 @@
-"""What is looked at, and what a point says of it."""
+"""The types of the checklist: what a check is given, and how it reports its result."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,14 +13,14 @@ LOCK_FILE: Final = Path(__file__).resolve().parents[3] / "requirements.lock"
 
 class CheckStatus(StrEnum):
     OK = "OK"
-    FAILED = "FAULT"
-    SKIPPED = "-"
-    """Not looked at: what it needs is not there, or only production asks for it."""
+    FAILED = "FAILED"
+    SKIPPED = "SKIPPED"
+    """A required check did not pass, or the check applies to production only."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """`told`: what was found; of faults a sentence each, which says what is wrong and then what to do."""
+    """`messages`: what was found, or for each problem a sentence that says what is wrong and what to do."""
 
     status: CheckStatus
     messages: tuple[str, ...]
@@ -28,26 +28,37 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """One installation, as it is looked at. `settings` are production's where production is asked for."""
+    """The installation that is checked. `settings` are those of production if `production` is set."""
 
     settings: Settings
     production: bool
     environment: str = "production"
-    """What ENVIRONMENT says, whatever is asked for."""
+    """The value of ENVIRONMENT."""
     settings_errors: tuple[str, ...] = ()
-    """Settings that cannot be read; `settings` holds the default in the place of each."""
+    """A message for each setting that cannot be parsed; `settings` has its default instead."""
     database_url: str | None = None
     database_error: str = "DATABASE_URL is not set: production needs a PostgreSQL 15 or newer."
-    """Why there is no `database_url`."""
+    """Why `database_url` is None."""
     lock_file: Path = LOCK_FILE
 
 
-CheckFunction = Callable[[Installation], Awaitable[CheckResult]]
+class CheckFailed(Exception):
+    """The check found problems; each argument is the message of one."""
+
+    args: tuple[str, ...]
+
+
+class CheckSkipped(Exception):
+    """The check does not apply; the argument says why."""
+
+
+CheckFunction = Callable[[Installation], Awaitable[str]]
+"""Returns what it found. Raises: CheckFailed, CheckSkipped, Misconfigured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """`needs`: the point that has to hold before this one can be looked at."""
+    """`requires`: the name of the check that must pass before this one can run."""
 
     name: str
     run: CheckFunction
@@ -55,15 +66,7 @@ class Check:
     in_development: bool = True
 
 
-def passed(told: str) -> CheckResult:
-    return CheckResult(CheckStatus.OK, (told,))
-
-
-def skipped(why: str) -> CheckResult:
-    return CheckResult(CheckStatus.SKIPPED, (f"not looked at: {why}",))
-
-
-def failed_or_passed(faults: Iterable[str], otherwise: str) -> CheckResult:
-    """The faults, or, where there are none, what holds."""
-    found = tuple(faults)
-    return CheckResult(CheckStatus.FAILED, found) if found else passed(otherwise)
+def fail_if(problems: Sequence[str]) -> None:
+    """Raises: CheckFailed: there are problems."""
+    if problems:
+        raise CheckFailed(*problems)

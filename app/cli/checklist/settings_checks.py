@@ -1,4 +1,8 @@
-"""Points about settings alone: who may come in, by which secrets, and who takes the money."""
+"""Checks of the settings: who may call, with which secrets, and who takes payments.
+
+What also prevents the server from starting is decided where the server decides it (`app.server`, the authenticator,
+the payment provider); the check only reports it.
+"""
 
 from collections.abc import Callable
 from ipaddress import ip_network
@@ -8,7 +12,7 @@ from urllib.parse import urlsplit
 from app.auth import authenticator
 from app.auth.jwks import RemoteKeySet, SharedSecret
 from app.cli import documents
-from app.cli.checklist.results import CheckResult, Installation, failed_or_passed, passed
+from app.cli.checklist.results import CheckFailed, Installation, fail_if
 from app.errors import Misconfigured
 from app.server import exposure, production_checks
 from app.settings import Settings, log_format
@@ -16,183 +20,181 @@ from app.state import ledger_key
 from app.topups.configured_provider import open_provider
 
 MAXIMUM_MESSAGES: Final = 10
-"""Of one point; the first ones say enough."""
-_NO_DOCUMENTS: Final = (
-    "KNOWN_DOCUMENTS is not set, so that users can ask nothing: name the directory or manifest of your clients' "
-    "documents, or say by ARBITRARY_DOCUMENTS who may send others."
-)
-_NO_PROXY: Final = (
-    "FORWARDED_ALLOW_IPS is not set, and HOST is open to other machines: behind a proxy all users would share its "
-    "address, and RATE_PER_ADDRESS. Name the addresses by which your proxies come."
-)
+"""Of one check about persisted documents."""
 
 
-async def settings(here: Installation) -> CheckResult:
-    """Every setting can be read, and ENVIRONMENT is what is asked for."""
-    faults = [*here.settings_errors]
-    readable = not any(problem.startswith("ENVIRONMENT:") for problem in here.settings_errors)
-    if here.production and here.environment != "production" and readable:
-        faults.append(f"ENVIRONMENT is {here.environment}: set ENVIRONMENT=production.")
-    return failed_or_passed(faults, f"{len(Settings.model_fields)} can be read; ENVIRONMENT is {here.environment}")
+async def settings(installation: Installation) -> str:
+    """Every setting can be parsed, and ENVIRONMENT is as requested."""
+    problems = [*installation.settings_errors]
+    is_readable = not any(problem.startswith("ENVIRONMENT:") for problem in problems)
+    if installation.production and installation.environment != "production" and is_readable:
+        problems.append(f"ENVIRONMENT is {installation.environment}: set ENVIRONMENT=production.")
+    fail_if(problems)
+    return f"{len(Settings.model_fields)} settings are valid; ENVIRONMENT is {installation.environment}"
 
 
-async def secrets(here: Installation) -> CheckResult:
-    """The keys of the ledger and the passwords of the database are there, and nobody guesses them."""
-    chosen = here.settings
-    faults = production_checks.weak_secrets(chosen)
-    if chosen.ledger_key is None:
-        faults.append("LEDGER_KEY is not set: make one with `openssl rand -hex 32`, and keep a copy elsewhere.")
+async def secrets(installation: Installation) -> str:
+    """The ledger key and the database passwords are set and not guessable."""
+    problems = production_checks.weak_secrets(installation.settings)
+    if installation.settings.ledger_key is None:
+        problems.append("LEDGER_KEY is not set: create one with `openssl rand -hex 32`, and keep a copy elsewhere.")
     else:
-        faults += _refusal(lambda: ledger_key(chosen))
-    return failed_or_passed(faults, "LEDGER_KEY and the passwords of the database are not guessable")
+        problems += _misconfiguration(lambda: ledger_key(installation.settings))
+    fail_if(problems)
+    return "LEDGER_KEY and the database passwords are not guessable"
 
 
-async def tokens(here: Installation) -> CheckResult:
-    """Tokens are signed in one way, by an issuer and for an audience that somebody chose."""
-    chosen, faults = here.settings, []
-    if here.production:
-        faults += production_checks.issuer_problems(chosen)
+async def tokens(installation: Installation) -> str:
+    """There is one way to verify tokens, with an issuer and an audience that were chosen."""
+    chosen = installation.settings
+    problems = []
+    if installation.production:
+        problems += production_checks.issuer_problems(chosen)
         if "jwt_audience" not in chosen.model_fields_set:
-            faults.append("JWT_AUDIENCE is not set: name the `aud` that your identity provider writes for this server.")
-    faults += _refusal(lambda: authenticator.key_source(chosen))
-    if faults:
-        return failed_or_passed(faults, "")
-    source = authenticator.key_source(chosen)
-    signed = "a key set" if isinstance(source, RemoteKeySet) else "development's own keys"
-    signed = "one shared secret" if isinstance(source, SharedSecret) else signed
-    return passed(f"checked by {signed}; iss {chosen.jwt_issuer}, aud {chosen.jwt_audience}")
+            problems.append("JWT_AUDIENCE is not set: set it to the `aud` of your identity provider's tokens.")
+    fail_if(problems + _misconfiguration(lambda: authenticator.key_source(chosen)))
+    source = {RemoteKeySet: "a key set", SharedSecret: "a shared secret"}.get(
+        type(authenticator.key_source(chosen)), "the development keys"
+    )
+    return f"verified with {source}; iss {chosen.jwt_issuer}, aud {chosen.jwt_audience}"
 
 
-async def hosts(here: Installation) -> CheckResult:
-    """The names by which the server may be addressed are listed."""
-    faults = _refusal(lambda: exposure.production_hosts(here.settings))
-    return failed_or_passed(faults, "" if faults else ", ".join(sorted(exposure.production_hosts(here.settings))))
+async def hosts(installation: Installation) -> str:
+    """The host names of the server are listed."""
+    return ", ".join(sorted(exposure.production_hosts(installation.settings)))
 
 
-async def origins(here: Installation) -> CheckResult:
-    """Pages that may call are exact origins, by https."""
-    if faults := _refusal(lambda: exposure.production_origins(here.settings)):
-        return failed_or_passed(faults, "")
-    listed = exposure.production_origins(here.settings)
-    faults = [
-        f"ALLOWED_ORIGINS: {origin!r} is not https: who sits on the network between can put a page of his own there."
-        " Serve your pages by https, and name them so."
-        for origin in listed
-        if not origin.startswith("https://")
-    ]
-    return failed_or_passed(faults, ", ".join(listed) or "no page of another origin may call")
+async def origins(installation: Installation) -> str:
+    """Pages that may call are listed by their exact origins, with https."""
+    listed = exposure.production_origins(installation.settings)
+    fail_if(
+        [
+            f"ALLOWED_ORIGINS: {origin!r} is not https, so its pages can be replaced on the way to the browser: serve "
+            "them with https."
+            for origin in listed
+            if not origin.startswith("https://")
+        ]
+    )
+    return ", ".join(listed) or "no page of another origin may call"
 
 
-async def proxy(here: Installation) -> CheckResult:
-    """Clients can be told from each other behind a proxy, and none of them can say that it is another."""
-    chosen = here.settings
+async def proxy(installation: Installation) -> str:
+    """Clients behind a proxy can be told apart, and none of them can choose its address."""
+    chosen = installation.settings
     if chosen.forwarded_allow_ips is None:
-        open_host = [] if production_checks.is_loopback(chosen.host) else [_NO_PROXY]
-        return failed_or_passed(open_host, "clients' addresses are believed of 127.0.0.1")
-    faults = [fault for named in chosen.forwarded_allow_ips if (fault := _not_a_proxy(named))]
-    return failed_or_passed(faults, f"clients' addresses are believed of {', '.join(chosen.forwarded_allow_ips)}")
+        if not production_checks.is_loopback(chosen.host):
+            raise CheckFailed(
+                "FORWARDED_ALLOW_IPS is not set, and HOST is open to other machines: behind a proxy all users would "
+                "share its address and RATE_PER_ADDRESS. Set it to the addresses of your proxies."
+            )
+        return "X-Forwarded-For is accepted from 127.0.0.1"
+    fail_if([problem for name in chosen.forwarded_allow_ips if (problem := _proxy_problem(name))])
+    return f"X-Forwarded-For is accepted from {', '.join(chosen.forwarded_allow_ips)}"
 
 
-def _not_a_proxy(named: str) -> str | None:
-    """Why nobody should be believed by this name, or nobody would be."""
-    everybody = f"FORWARDED_ALLOW_IPS: {named!r} believes everybody: name your proxies by their addresses."
-    if named == "*":
+def _proxy_problem(name: str) -> str | None:
+    everybody = f"FORWARDED_ALLOW_IPS: {name!r} includes every address: list the addresses of your proxies."
+    if name == "*":
         return everybody
     try:
-        return None if ip_network(named).prefixlen else everybody
+        return None if ip_network(name).prefixlen else everybody
     except ValueError:
-        return f"FORWARDED_ALLOW_IPS: {named!r} is no address or network: write 10.0.0.1 or 10.0.0.0/24."
+        return f"FORWARDED_ALLOW_IPS: {name!r} is not an address or a network: write 10.0.0.1 or 10.0.0.0/24."
 
 
-async def public_url(here: Installation) -> CheckResult:
-    """Payers come back by https, to a name on the list."""
-    chosen = here.settings
+async def public_url(installation: Installation) -> str:
+    """Users return from a payment page with https, to an allowed host."""
+    chosen = installation.settings
     if chosen.payment_provider == "none":
-        return passed("not needed: credits are not sold here")
+        return "not needed: credits are not sold"
     if chosen.public_url is None:
-        return failed_or_passed(
-            ["PUBLIC_URL is not set: payers would be sent to HOST:PORT. Set it to https://YOUR-HOST."], ""
+        raise CheckFailed(
+            "PUBLIC_URL is not set: users would return from payments to HOST:PORT. Set https://YOUR-HOST."
         )
-    address = urlsplit(chosen.public_url)
-    faults = []
-    if address.scheme != "https" or not address.hostname or address.username or address.query or address.fragment:
-        faults.append("PUBLIC_URL is not https://YOUR-HOST, without anything but a path: write it so.")
-    elif not _refusal(lambda: exposure.production_hosts(chosen)) and address.hostname not in exposure.production_hosts(
-        chosen
-    ):
-        faults.append("PUBLIC_URL names a host that is not in ALLOWED_HOSTS: add it, or payers are turned away.")
-    return failed_or_passed(faults, f"https://{address.hostname}")
+    url = urlsplit(chosen.public_url)
+    if url.scheme != "https" or not url.hostname or url.username or url.query or url.fragment:
+        raise CheckFailed("PUBLIC_URL is not https://YOUR-HOST, with nothing more than a path: write it so.")
+    is_valid = not _misconfiguration(lambda: exposure.production_hosts(chosen))  # else the check "hosts" fails
+    if is_valid and url.hostname not in exposure.production_hosts(chosen):
+        raise CheckFailed("PUBLIC_URL names a host that is not in ALLOWED_HOSTS: add it, or users are refused.")
+    return f"https://{url.hostname}"
 
 
-async def payments(here: Installation) -> CheckResult:
-    """Who takes the money takes real money, and its notices can be told from forged ones."""
-    chosen = here.settings
-    faults = production_checks.webhook_problems(chosen) if here.production else []
-    given = {
-        "STRIPE_WEBHOOK_SECRET": chosen.stripe_webhook_secret,
-        "STRIPE_WEBHOOK_SECRET_PREVIOUS": chosen.stripe_webhook_secret_previous,
-    }
-    if here.production and chosen.payment_provider == "stripe":
-        faults += [
-            f"{name} does not begin with whsec_: copy the signing secret of the webhook endpoint from Stripe."
-            for name, secret in given.items()
-            if secret is not None and not secret.get_secret_value().startswith("whsec_")
+async def payments(installation: Installation) -> str:
+    """The payment provider takes real money, and its webhooks are verified."""
+    chosen = installation.settings
+    problems = production_checks.webhook_problems(chosen) if installation.production else []
+    if installation.production and chosen.payment_provider == "stripe":
+        problems += [
+            f"{name.upper()} does not begin with whsec_: copy the signing secret of the webhook endpoint from Stripe."
+            for name in ("stripe_webhook_secret", "stripe_webhook_secret_previous")
+            if (secret := getattr(chosen, name)) is not None and not secret.get_secret_value().startswith("whsec_")
         ]
     try:
         provider = open_provider(chosen)
-    except Misconfigured as refusal:
-        return failed_or_passed([*faults, str(refusal)], "")
+    except Misconfigured as error:
+        raise CheckFailed(*problems, str(error)) from None
     if provider is not None:
         await provider.close()
-    return failed_or_passed(faults, "credits are not sold here" if provider is None else provider.name)
+    fail_if(problems)
+    return "credits are not sold" if provider is None else provider.name
 
 
-async def logs(here: Installation) -> CheckResult:
-    """The log holds no words of faults, and shows afterwards who asked for what."""
-    chosen, faults = here.settings, []
+async def logs(installation: Installation) -> str:
+    """The log contains no texts of exceptions, and records who requested what."""
+    chosen, problems = installation.settings, []
     if log_format(chosen) == "text":
-        faults.append("LOG_FORMAT is text, in which faults are written with their words, rows among them: set json.")
+        problems.append("LOG_FORMAT is text, which logs exceptions with their texts and with rows: set json.")
     if chosen.request_log == "none":
-        faults.append("REQUEST_LOG is none: what was asked leaves no line. Unset it, or set without-charges.")
-    return failed_or_passed(faults, f"json, redacted; operations that leave a line: {chosen.request_log}")
+        problems.append("REQUEST_LOG is none, so requests are not logged: unset it, or set without-charges.")
+    fail_if(problems)
+    return f"json, redacted; logged operations: {chosen.request_log}"
 
 
-async def rate_limits(here: Installation) -> CheckResult:
-    """Nobody may ask without limit."""
-    rates = {kind: getattr(here.settings, f"rate_per_{kind}") for kind in ("user", "address", "service")}
-    faults = [
-        f"RATE_PER_{kind.upper()} is 0, which is no limit: unset it, or say how many operations a second."
-        for kind, rate in rates.items()
-        if not rate
-    ]
-    said = ", ".join(f"{rate:g} of {'an' if kind == 'address' else 'a'} {kind}" for kind, rate in rates.items())
-    return failed_or_passed(faults, f"operations a second: {said}")
-
-
-async def persisted_documents(here: Installation) -> CheckResult:
-    """What users' clients send is known, and can be served."""
-    chosen = here.settings
-    if chosen.known_documents is not None:
-        read, problems = documents.load_and_validate([chosen.known_documents])
-        faults = [f"KNOWN_DOCUMENTS: {problem}" for problem in problems[:MAXIMUM_MESSAGES]]
-        if len(problems) > MAXIMUM_MESSAGES:
-            faults.append(f"KNOWN_DOCUMENTS: {len(problems)} problems. `python -m app documents check` lists all.")
-        return failed_or_passed(faults, f"{len(read)} can be served")
-    if here.production and chosen.arbitrary_documents is None:
-        return failed_or_passed([_NO_DOCUMENTS], "")
-    usual = (
-        exposure.ARBITRARY_DOCUMENTS_IN_DEVELOPMENT
-        if chosen.environment == "development"
-        else exposure.ARBITRARY_DOCUMENTS_IN_PRODUCTION
+async def rate_limits(installation: Installation) -> str:
+    """Every kind of caller has a rate limit."""
+    rates = {kind: getattr(installation.settings, f"rate_per_{kind}") for kind in ("user", "address", "service")}
+    fail_if(
+        [
+            f"RATE_PER_{kind.upper()} is 0, which is no limit: unset it, or set a number of operations a second."
+            for kind, rate in rates.items()
+            if not rate
+        ]
     )
-    free = usual if chosen.arbitrary_documents is None else chosen.arbitrary_documents
-    return passed(f"none; others may be sent by {', '.join(free) or 'nobody'}")
+    texts = ", ".join(f"{rate:g} per {kind}" for kind, rate in rates.items())
+    return f"operations a second: {texts}"
 
 
-def _refusal(attempt: Callable[[], object]) -> list[str]:
-    """Why the server would not start, where it would not."""
+async def persisted_documents(installation: Installation) -> str:
+    """The documents of users' clients are listed and valid."""
+    chosen = installation.settings
+    if chosen.known_documents is not None:
+        found, problems = documents.load_and_validate([chosen.known_documents])
+        messages = [f"KNOWN_DOCUMENTS: {problem}" for problem in problems[:MAXIMUM_MESSAGES]]
+        if len(problems) > MAXIMUM_MESSAGES:
+            messages.append(f"KNOWN_DOCUMENTS: {len(problems)} problems; `python -m app documents check` lists all.")
+        fail_if(messages)
+        return f"{len(found)} documents are valid"
+    if installation.production and chosen.arbitrary_documents is None:
+        raise CheckFailed(
+            "KNOWN_DOCUMENTS is not set, so users can request nothing: set it to the directory or manifest of your "
+            "clients' documents, or set ARBITRARY_DOCUMENTS to who may send others."
+        )
+    allowed = chosen.arbitrary_documents
+    if allowed is None:
+        is_development = chosen.environment == "development"
+        allowed = (
+            exposure.ARBITRARY_DOCUMENTS_IN_DEVELOPMENT
+            if is_development
+            else exposure.ARBITRARY_DOCUMENTS_IN_PRODUCTION
+        )
+    return f"none; arbitrary documents may be sent by {', '.join(allowed) or 'nobody'}"
+
+
+def _misconfiguration(attempt: Callable[[], object]) -> list[str]:
+    """The message with which the server would refuse to start."""
     try:
         attempt()
-    except Misconfigured as refusal:
-        return [str(refusal)]
+    except Misconfigured as error:
+        return [str(error)]
     return []
