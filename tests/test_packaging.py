@@ -1,4 +1,4 @@
-"""What a newcomer meets first: the lock file, make, the command line, the container files."""
+"""Lock files, make, container files, and the settings in the documentation."""
 
 import asyncio
 import json
@@ -6,14 +6,12 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jwt
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -46,9 +44,9 @@ def dockerfile() -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
-    with temporary_directory() as directory:
-        yield directory
+def directory() -> Iterator[Path]:
+    with temporary_directory() as path:
+        yield path
 
 
 # The lock file
@@ -62,14 +60,14 @@ def test_every_package_is_pinned_with_hashes() -> None:
     assert len(packages) == len(re.findall(r"^[a-z0-9]", LOCK, re.MULTILINE))
 
 
-def test_the_lock_names_no_place_to_download_from() -> None:
+def test_the_lock_file_contains_no_download_address() -> None:
     lines = [line for line in LOCK.splitlines() if not line.lstrip().startswith("#")]
 
     assert [line for line in lines if "://" in line or " @ " in line or "file:" in line or line.startswith("-")] == []
     assert "://" not in LOCK
 
 
-def test_the_lock_satisfies_the_project() -> None:
+def test_the_lock_file_satisfies_the_project() -> None:
     versions = {name: version for name, version, _ in locked()}
     wanted = [Requirement(text) for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]]
 
@@ -79,7 +77,7 @@ def test_the_lock_satisfies_the_project() -> None:
 # The clients of tests/clients
 
 
-def test_every_package_of_the_clients_is_pinned_with_its_hash() -> None:
+def test_every_npm_package_is_pinned_with_its_hash() -> None:
     wanted: dict[str, str] = json.loads((CLIENTS / "package.json").read_text())["dependencies"]
     packages: dict[str, Any] = json.loads(CLIENTS_LOCK)["packages"]
     ourselves = packages.pop("")
@@ -89,7 +87,7 @@ def test_every_package_of_the_clients_is_pinned_with_its_hash() -> None:
     assert [name for name, package in packages.items() if not package["integrity"].startswith("sha512-")] == []
 
 
-def test_the_lock_of_the_clients_names_no_place_to_download_from() -> None:
+def test_the_npm_lock_file_contains_no_download_address() -> None:
     assert [word for word in ("resolved", "registry", "://") if word in CLIENTS_LOCK] == []
     assert "omit-lockfile-registry-resolved=true" in (CLIENTS / ".npmrc").read_text().splitlines()
 
@@ -114,7 +112,7 @@ def test_what_the_readme_shows_of_clients_is_what_is_run_against_the_server() ->
         "migrations", "format", "clean",
     ],
 )  # fmt: skip
-def test_make_knows_the_target_and_help_lists_it(target: str) -> None:
+def test_make_has_the_target_and_help_lists_it(target: str) -> None:
     make = shutil.which("make")
     assert make is not None
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
@@ -128,78 +126,10 @@ def test_make_knows_the_target_and_help_lists_it(target: str) -> None:
     assert re.search(rf"^  make {target} +\w", listed.stdout, re.MULTILINE)
 
 
-# The command line
+# The containers. No container engine runs here: the files are checked, and their steps run without one.
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate", "schema", "token", "grant", "prices", "audit", "check"])
-def test_help_lists_the_command_with_what_it_does(command: str) -> None:
-    assert re.search(rf"^  {command} +[A-Z].+\.", run_command("--help").stdout, re.MULTILINE)
-    assert run_command(command, "--help").returncode == 0
-
-
-def test_help_and_readme_document_every_setting() -> None:
-    listed = run_command("--help").stdout
-    readme = (REPOSITORY / "README.md").read_text()
-
-    assert [name for name, setting in Settings.model_fields.items() if not setting.description] == []
-    assert [name for name in SETTINGS if not re.search(rf"^  {name}\b", listed, re.MULTILINE)] == []
-    assert [name for name in SETTINGS if f"`{name}`" not in readme] == []
-
-
-@pytest.mark.parametrize(("kind", "roles"), [("user", []), ("operator", ["credits-admin"])])
-def test_a_token_is_printed_and_nothing_else(kind: str, roles: list[str], tmp_path: Path) -> None:
-    told = run_command("token", kind, "ada", DATA_DIR=str(tmp_path))
-
-    assert told.stderr == ""
-    claims = jwt.decode(told.stdout.removesuffix("\n"), options={"verify_signature": False})
-    assert (claims["sub"], claims["roles"]) == ("ada", roles)
-
-
-def test_a_port_in_use_is_said_with_the_way_out(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        told = run_command("serve", PORT=str(port), DATA_DIR=str(tmp_path))
-
-    assert told.returncode == 1
-    assert f"Port {port} of 127.0.0.1 is in use: try PORT=" in told.stderr
-    assert "Traceback" not in told.stderr
-    assert list(tmp_path.iterdir()) == []  # nothing was started before
-
-
-@pytest.mark.parametrize(
-    ("environment", "says"),
-    [
-        ({"PORT": "eighty"}, "PORT: Input should be a valid integer"),
-        ({"WORKERS": "0"}, "WORKERS: Input should be greater than or equal to 1"),
-        ({"HOST": "192.0.2.1", "PORT": "0"}, "set HOST and PORT"),
-        ({"PORT": "0", "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}, "check DATABASE_URL"),
-        ({"PORT": "0", "DATABASE_URL": "mysql://127.0.0.1/nothing"}, "DATABASE_URL: String should match"),
-        ({"PORT": "0", "ENVIRONMENT": "production"}, "set DATABASE_URL"),
-    ],
-)
-def test_a_setting_that_does_not_work_is_named(environment: dict[str, str], says: str, tmp_path: Path) -> None:
-    told = run_command("serve", **environment, DATA_DIR=str(tmp_path))
-
-    assert told.returncode == 1
-    assert says in told.stderr
-    assert "Traceback" not in told.stderr
-
-
-def test_a_rate_card_file_is_checked_without_a_database(tmp_path: Path) -> None:
-    good, bad = REPOSITORY / "app" / "pricing" / "default_rate_card.json", tmp_path / "card.json"
-    bad.write_text('{"blocks": "none"}')
-
-    assert re.search(r"can be published: \d+ blocks, 108 models$", run_command("prices", "check", str(good)).stdout)
-    told = run_command("prices", "check", str(bad))
-    assert told.returncode == 1
-    assert told.stderr.startswith("Error: ")
-    assert "Traceback" not in told.stderr
-
-
-# The containers: no engine runs here, so what can be known without one
-
-
-def test_what_the_image_copies_exists_and_is_not_ignored() -> None:
+def test_files_copied_into_the_image_exist_and_are_not_ignored() -> None:
     sources = [source for word, rest in dockerfile() if word == "COPY" for source in rest.split()[:-1]]
     ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()
 
@@ -210,7 +140,7 @@ def test_what_the_image_copies_exists_and_is_not_ignored() -> None:
     assert [source for source in sources if f"!{source}" not in ignored] == []
 
 
-def test_the_image_installs_by_hash_and_serves_as_an_ordinary_user() -> None:
+def test_the_image_installs_by_hash_and_runs_as_an_unprivileged_user() -> None:
     instructions = dockerfile()
     words = [word for word, _ in instructions]
 
@@ -222,7 +152,7 @@ def test_the_image_installs_by_hash_and_serves_as_an_ordinary_user() -> None:
     assert environment - {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"} <= SETTINGS
 
 
-def test_the_services_start_in_order_and_are_watched() -> None:
+def test_the_services_start_in_order_and_have_health_checks() -> None:
     services = COMPOSE["services"]
 
     assert set(services) == {"database", "migrate", "app"}
@@ -236,7 +166,7 @@ def test_the_services_start_in_order_and_are_watched() -> None:
     assert services["app"]["ports"] == ["127.0.0.1:8000:8000"]
 
 
-def test_the_services_set_only_settings_that_exist_and_those_that_production_asks_for() -> None:
+def test_the_services_set_existing_settings_and_those_that_production_requires() -> None:
     environment = COMPOSE["services"]["app"]["environment"]
 
     assert set(environment) <= SETTINGS
@@ -248,44 +178,44 @@ def test_the_services_set_only_settings_that_exist_and_those_that_production_ask
     )
 
 
-def test_what_only_the_identity_provider_knows_is_asked_for() -> None:
+def test_secrets_and_values_of_the_identity_provider_are_required_variables() -> None:
     environment = COMPOSE["services"]["app"]["environment"]
     asked_for = {name for name, value in environment.items() if re.fullmatch(rf"\$\{{{name}:\?[^}}]+\}}", str(value))}
 
     assert asked_for == {"LEDGER_KEY", "JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE"}
 
 
-def test_the_proxy_of_this_machine_is_believed_and_documents_are_where_the_server_can_read_them() -> None:
+def test_the_host_is_a_trusted_proxy_and_persisted_documents_are_mounted() -> None:
     [network] = COMPOSE["networks"]["default"]["ipam"]["config"]
     app = COMPOSE["services"]["app"]
 
-    assert filled(app["environment"]["FORWARDED_ALLOW_IPS"], {}) == network["gateway"]
+    assert substitute(app["environment"]["FORWARDED_ALLOW_IPS"], {}) == network["gateway"]
     assert app["volumes"] == ["${DOCUMENTS:-./documents}:/srv/documents:ro"]
     assert "KNOWN_DOCUMENTS=/srv/documents" in (REPOSITORY / "docker-compose.yml").read_text()
 
 
-def test_no_secret_is_written_down() -> None:
+def test_no_secret_is_in_the_compose_file() -> None:
     services = COMPOSE["services"]
     secret = [services["app"]["environment"]["LEDGER_KEY"], services["database"]["environment"]["POSTGRES_PASSWORD"]]
-    for url in (services["app"]["environment"]["DATABASE_URL"], services["migrate"]["environment"][OWNERS]):
+    for url in (services["app"]["environment"]["DATABASE_URL"], services["migrate"]["environment"][OWNER_URL]):
         secret += re.findall(r"//[a-z_]+:(.*)@database:", url)
 
     assert len(secret) == 4
     assert [value for value in secret if not re.fullmatch(r"\$\{\w+:\?[^}]+\}", value)] == []
 
 
-def test_only_the_step_that_migrates_knows_the_owner_of_the_tables() -> None:
+def test_only_the_migration_step_has_the_credentials_of_the_tables_owner() -> None:
     database, migrate, app = (COMPOSE["services"][name]["environment"] for name in ("database", "migrate", "app"))
 
-    assert migrate.items() - app.items() == {(OWNERS, migrate[OWNERS])}
+    assert migrate.items() - app.items() == {(OWNER_URL, migrate[OWNER_URL])}
     assert app.items() <= migrate.items()
-    assert migrate[OWNERS].startswith(f"postgresql://{database['POSTGRES_USER']}:{database['POSTGRES_PASSWORD']}@")
+    assert migrate[OWNER_URL].startswith(f"postgresql://{database['POSTGRES_USER']}:{database['POSTGRES_PASSWORD']}@")
     assert app["DATABASE_URL"].startswith("postgresql://credits_app:${APPLICATION_PASSWORD:")
     assert "POSTGRES_PASSWORD" not in str(app)
 
 
-def test_the_steps_of_the_containers_make_a_role_that_owns_nothing(place: Path) -> None:
-    """The same addresses, settings and commands, on a PostgreSQL that asks that role for its password."""
+def test_the_container_steps_create_a_role_that_owns_nothing(directory: Path) -> None:
+    """The same settings and commands, on a PostgreSQL that requires the password of that role."""
     given = {"POSTGRES_PASSWORD": secrets.token_hex(16), "APPLICATION_PASSWORD": secrets.token_hex(16)}
     given |= {
         "LEDGER_KEY": secrets.token_hex(32),
@@ -293,17 +223,18 @@ def test_the_steps_of_the_containers_make_a_role_that_owns_nothing(place: Path) 
         "JWT_ISSUER": "https://id.example",
         "JWT_AUDIENCE": "https://credits.example",
     }
-    with embedded_postgres.start(place / "postgres") as server:
-        rules = place / "postgres" / "cluster" / "pg_hba.conf"
+    with embedded_postgres.start(directory / "postgres") as server:
+        rules = directory / "postgres" / "cluster" / "pg_hba.conf"
         rules.write_text(f"local all credits_app scram-sha-256\n{rules.read_text()}")
-        as_the_image_does = f"CREATE ROLE credits LOGIN SUPERUSER; DROP ROLE {embedded_postgres.APPLICATION_ROLE}; SELECT pg_reload_conf()"
-        asyncio.run(execute(server.url, as_the_image_does))
+        create_owner = "CREATE ROLE credits LOGIN SUPERUSER"  # as the image of PostgreSQL does
+        drop_role = f"DROP ROLE {embedded_postgres.APPLICATION_ROLE}"
+        asyncio.run(execute(server.url, f"{create_owner}; {drop_role}; SELECT pg_reload_conf()"))
         here = server.url.partition("@")[2]
 
         def environment(service: str, **others: str) -> dict[str, str]:
             written = COMPOSE["services"][service]["environment"]
             return {
-                name: filled(str(value), given | others).replace("@database:5432/credits", f"@{here}")
+                name: substitute(str(value), given | others).replace("@database:5432/credits", f"@{here}")
                 for name, value in written.items()
             }
 
@@ -312,22 +243,27 @@ def test_the_steps_of_the_containers_make_a_role_that_owns_nothing(place: Path) 
         forged = run_command("check", "--production", **environment("app", APPLICATION_PASSWORD="guessed"))
 
     assert migrated.stdout.startswith("applied 0001_initial\n"), migrated.stderr
-    holding = re.findall(r"^OK +([a-z-]+) ", checked.stdout, re.MULTILINE)
+    passed = re.findall(r"^OK +([a-z-]+) ", checked.stdout, re.MULTILINE)
     wanted = {"settings", "secrets", "tokens", "proxy", "database", "migrations", "database-role", "rate-card"}
-    assert wanted <= set(holding)
-    assert re.search(r"^FAULT  database +The database refuses the role of DATABASE_URL", forged.stdout, re.MULTILINE)
+    assert wanted <= set(passed)
+    assert re.search(r"^FAILED +database +The database refuses the role of DATABASE_URL", forged.stdout, re.MULTILINE)
 
 
-OWNERS = "MIGRATION_DATABASE_URL"
+OWNER_URL = "MIGRATION_DATABASE_URL"
 
 
-def filled(text: str, given: dict[str, str]) -> str:
-    """As compose fills in variables: ${NAME}, ${NAME:-default} and ${NAME:?why}."""
+def substitute(text: str, given: dict[str, str]) -> str:
+    """Variables replaced as compose does: ${NAME}, ${NAME:-default} and ${NAME:?why}."""
     return re.sub(r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}", lambda found: given.get(found[1], found[2] or ""), text)
 
 
-def test_the_readme_lists_every_setting_as_the_code_says() -> None:
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    for name, setting in Settings.model_fields.items():
-        default = "" if setting.default is None else f"`{format_value(setting.default)}`"
-        assert f"| `{name.upper()}` | {setting.description} | {default} |" in readme
+def test_the_documentation_lists_every_setting_with_its_description_and_default() -> None:
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    [page] = [text for path in pages if "\n| `ENVIRONMENT` |" in (text := path.read_text(encoding="utf-8"))]
+    rows = [
+        f"| `{name.upper()}` | {setting.description} | {'' if default is None else f'`{format_value(default)}`'} |"
+        for name, setting in Settings.model_fields.items()
+        for default in [setting.default]
+    ]
+
+    assert [row for row in rows if row not in page] == []

@@ -1,4 +1,4 @@
-"""`python -m app check`, run as somebody runs it, and the README's checklist, which it verifies."""
+"""`python -m app check`: output, exit status, and the checklist in the documentation."""
 
 import json
 import re
@@ -15,30 +15,30 @@ from tests.auth.token_issuer import key_set, serving
 from tests.command_line import REPOSITORY, run_command, temporary_directory
 from tests.insecure_postgres import misconfigured_postgres
 
-NAMES = [point.name for point in CHECKS]
-OF_PRODUCTION = [point.name for point in CHECKS if not point.in_development]
+NAMES = [check.name for check in CHECKS]
+PRODUCTION_ONLY = [check.name for check in CHECKS if not check.in_development]
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with temporary_directory() as directory:
-        yield directory
+def directory() -> Iterator[Path]:
+    with temporary_directory() as path:
+        yield path
 
 
 @pytest.fixture(scope="module")
-def migrated(place: Path) -> Iterator[embedded_postgres.EmbeddedPostgres]:
-    with embedded_postgres.start(place / "postgres") as server:
+def migrated(directory: Path) -> Iterator[embedded_postgres.EmbeddedPostgres]:
+    with embedded_postgres.start(directory / "postgres") as server:
         done = run_command("migrate", DATABASE_URL=server.application_url, MIGRATION_DATABASE_URL=server.url)
         assert done.returncode == 0, done.stderr
         yield server
 
 
-def states(printed: str) -> dict[str, str]:
-    """By the points' names, in the order of the lines."""
-    return {name: state for state, name in re.findall(r"^(OK|FAULT|-) +([a-z-]+)  ", printed, re.MULTILINE)}
+def statuses(output: str) -> dict[str, str]:
+    """By name, in the order of the lines."""
+    return {name: status for status, name in re.findall(r"^(OK|FAILED|SKIPPED) +([a-z-]+)  ", output, re.MULTILINE)}
 
 
-def test_an_installation_of_production_passes_in_every_point(
+def test_a_good_production_installation_passes_every_check(
     migrated: embedded_postgres.EmbeddedPostgres, tmp_path: Path
 ) -> None:
     (tmp_path / "balance.graphql").write_text("query Balance { account { balance { available } } }")
@@ -59,21 +59,21 @@ def test_an_installation_of_production_passes_in_every_point(
             "KNOWN_DOCUMENTS": str(tmp_path),
         }
         assert run_command("keys", "create", "executor", "--scope", "charge", **production).returncode == 0
-        told = run_command("check", "--production", **production)
+        done = run_command("check", "--production", **production)
 
-    assert (told.returncode, told.stderr) == (0, "")
-    assert [line.split()[:2] for line in told.stdout.splitlines()[:-2]] == [["OK", name] for name in NAMES]
-    assert told.stdout.endswith(f"\n{len(NAMES)} points: {len(NAMES)} hold, 0 faults, 0 not looked at\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[:2] for line in done.stdout.splitlines()[:-2]] == [["OK", name] for name in NAMES]
+    assert done.stdout.endswith(f"\n{len(NAMES)} checks: {len(NAMES)} passed, 0 failed, 0 skipped\n")
 
 
-def test_every_point_is_looked_at_whatever_the_others_gave_and_no_secret_is_shown(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_check_runs_whatever_the_others_return_and_no_secret_is_printed(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with misconfigured_postgres(place / "careless", monkeypatch) as found, serving({"keys": []}) as issuer:
-        careless = {
+    with misconfigured_postgres(directory / "insecure", monkeypatch) as postgres, serving({"keys": []}) as issuer:
+        insecure = {
             "WORKERS": "canary-of-a-number",
             "READ_CONNECTIONS": "50",
-            "DATABASE_URL": (found.network_url or found.url).replace("postgres:", "postgres:canary"),
+            "DATABASE_URL": (postgres.network_url or postgres.url).replace("postgres:", "postgres:canary"),
             "MIGRATION_DATABASE_URL": "postgresql://canaryowner:canaryowner@127.0.0.1/credits",
             "LEDGER_KEY": "ca" * 32,
             "JWKS_URL": issuer.url.replace("//", "//canaryuser:canaryword@"),
@@ -89,68 +89,68 @@ def test_every_point_is_looked_at_whatever_the_others_gave_and_no_secret_is_show
             "RATE_PER_ADDRESS": "0",
             "KNOWN_DOCUMENTS": "no/such/directory",
         }
-        told = run_command("check", "--production", **careless)
+        done = run_command("check", "--production", **insecure)
 
-    assert told.returncode == 1
-    found_states = states(told.stdout)
-    assert list(found_states) == NAMES
-    assert [name for name, state in found_states.items() if state == "-"] == ["rate-card", "service-keys"]
-    fine = {"database", "postgresql", "clock", "versions"} | (set() if found.network_url else {"encryption"})
-    assert {name for name, state in found_states.items() if state == "OK"} == fine
+    assert done.returncode == 1
+    found = statuses(done.stdout)
+    assert list(found) == NAMES
+    assert [name for name, status in found.items() if status == "SKIPPED"] == ["rate-card", "service-keys"]
+    passed = {"database", "postgresql", "clock", "versions"} | (set() if postgres.network_url else {"encryption"})
+    assert {name for name, status in found.items() if status == "OK"} == passed
 
-    everything = told.stdout + told.stderr
-    assert "WORKERS: Input should be a valid integer" in everything  # whose value is no secret, and is repeated
-    shown = everything.replace("'canary-of-a-number'", "")
-    assert "canary" not in shown
-    assert "caca" not in shown
+    output = done.stdout + done.stderr
+    assert "WORKERS: Input should be a valid integer" in output  # not a secret, so its value is printed
+    output = output.replace("'canary-of-a-number'", "")
+    assert "canary" not in output
+    assert "caca" not in output
 
 
-def test_without_a_database_the_points_that_need_it_are_not_looked_at() -> None:
-    told = run_command("check", "--production", DATABASE_URL="postgresql://credits:canary@127.0.0.1:1/credits")
+def test_without_a_database_the_checks_that_require_it_are_skipped() -> None:
+    done = run_command("check", "--production", DATABASE_URL="postgresql://credits:canary@127.0.0.1:1/credits")
 
-    assert told.returncode == 1
-    found = states(told.stdout)
-    assert found["database"] == "FAULT"
-    assert [name for name, state in found.items() if state == "-"] == [
-        "key-set", *NAMES[NAMES.index("database") + 1 :]
+    assert done.returncode == 1
+    found = statuses(done.stdout)
+    assert found["database"] == "FAILED"
+    assert [name for name, status in found.items() if status == "SKIPPED"] == [
+        "jwks", *NAMES[NAMES.index("database") + 1 :]
     ]  # fmt: skip
-    assert "canary" not in told.stdout + told.stderr
+    assert "canary" not in done.stdout + done.stderr
 
 
-def test_development_starts_its_own_database_and_says_what_it_lacks(place: Path) -> None:
-    told = run_command("check", DATA_DIR=str(place / "development"))
+def test_development_starts_its_database_and_reports_pending_migrations(directory: Path) -> None:
+    done = run_command("check", DATA_DIR=str(directory / "development"))
 
-    assert told.returncode == 1
-    assert [name for name, state in states(told.stdout).items() if state == "FAULT"] == ["migrations"]
+    assert done.returncode == 1
+    assert [name for name, status in statuses(done.stdout).items() if status == "FAILED"] == ["migrations"]
 
 
-def test_development_passes_and_says_to_a_program_what_only_production_asks_for(
+def test_development_passes_and_skips_what_applies_to_production_only(
     migrated: embedded_postgres.EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    told = run_command("check", "--json", DATABASE_URL=migrated.url, DATA_DIR=str(tmp_path))
+    done = run_command("check", "--json", DATABASE_URL=migrated.url, DATA_DIR=str(tmp_path))
 
-    assert (told.returncode, told.stderr) == (0, "")
-    data = json.loads(told.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    data = json.loads(done.stdout)
     assert (data["production"], data["passed"]) == (False, True)
-    assert [point["point"] for point in data["points"]] == NAMES
-    skipped = ["not looked at: only production asks for it"]
-    assert [point["point"] for point in data["points"] if point["told"] == skipped] == OF_PRODUCTION
-    others = [point for point in data["points"] if point["point"] not in OF_PRODUCTION]
-    assert {point["state"] for point in others if point["point"] != "key-set"} == {"OK"}
-    [no_key_set] = [point for point in others if point["point"] == "key-set"]
-    assert no_key_set == {"point": "key-set", "state": "NOT_LOOKED_AT", "told": ["not looked at: JWKS_URL is not set"]}
+    checks = {check["name"]: check for check in data["checks"]}
+    assert list(checks) == NAMES
+    skipped = ["applies to production only"]
+    assert [name for name, check in checks.items() if check["messages"] == skipped] == PRODUCTION_ONLY
+    assert checks["jwks"] == {"name": "jwks", "status": "SKIPPED", "messages": ["JWKS_URL is not set"]}
+    assert {checks[name]["status"] for name in NAMES if name not in (*PRODUCTION_ONLY, "jwks")} == {"OK"}
 
 
-def test_a_wrong_option_is_a_matter_of_usage() -> None:
-    told = run_command("check", "--prodction")
+def test_a_wrong_option_is_a_usage_error() -> None:
+    done = run_command("check", "--prodction")
 
-    assert told.returncode == 2
-    assert "No such option" in told.stderr
+    assert done.returncode == 2
+    assert "No such option" in done.stderr
 
 
-def test_the_readmes_checklist_is_the_commands_points_in_their_order() -> None:
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    [chapter] = re.findall(r"^### Production, point by point\n(.*?)(?=^##)", readme, re.MULTILINE | re.DOTALL)
+def test_the_documentation_lists_the_checks_in_their_order() -> None:
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    [page] = [text for path in pages if "\n| `settings` |" in (text := path.read_text(encoding="utf-8"))]
+    table = page[page.index("\n| `settings` |") :].lstrip("\n").partition("\n\n")[0]
 
-    assert re.findall(r"^\| `([a-z-]+)` \|", chapter, re.MULTILINE) == NAMES
-    assert "python -m app check --production" in chapter
+    assert re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE) == NAMES
+    assert "python -m app check --production" in page

@@ -1,4 +1,4 @@
-"""The commands that read and write the books and the prices, run as somebody runs them."""
+"""The commands grant, verify and prices."""
 
 import json
 import subprocess
@@ -14,12 +14,12 @@ from tests.factories import grant_credits
 
 
 async def run(db: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command on this test's pools and with its key."""
+    """Run a command on the database of the test, with its ledger key."""
     return await run_beside(*arguments, DATABASE_URL=db, LEDGER_KEY=LEDGER_KEY.hex())
 
 
 async def tamper(db: str, sql: str) -> None:
-    """What only a superuser can who switches the refusing triggers off."""
+    """Change the ledger as only a superuser can, who disables triggers."""
     connection = await asyncpg.connect(**pools.connection_arguments(db))
     try:
         await connection.execute(f"SET session_replication_role = replica; {sql}")
@@ -27,18 +27,18 @@ async def tamper(db: str, sql: str) -> None:
         await connection.close()
 
 
-async def test_granting_tells_what_is_available_and_the_same_key_grants_once(db: str) -> None:
-    asked = ("grant", "alice", "1000", "--reason", "welcome", "--key", "first")
+async def test_a_grant_prints_the_available_credits_and_is_idempotent(db: str) -> None:
+    command = ("grant", "alice", "1000", "--reason", "welcome", "--key", "first")
 
-    first, again = await run(db, *asked), await run(db, *asked)
+    first, again = await run(db, *command), await run(db, *command)
 
-    assert first.stdout == "1,000 credits grant_credits to alice: 1,000 available\n"
-    assert again.stdout == "1,000 credits had been grant_credits before to alice: 1,000 available\n"
+    assert first.stdout == "1,000 credits granted to alice: 1,000 available\n"
+    assert again.stdout == "1,000 credits were granted before to alice: 1,000 available\n"
     [(kind, credits, actor, reason)] = await pools.fetch("SELECT kind, credits, actor, reason FROM entry")
     assert (kind, credits, actor, reason) == ("GRANT", 1000, "operator:command-line", "welcome")
 
 
-async def test_a_grant_that_the_rules_refuse_is_an_error_and_writes_nothing(db: str) -> None:
+async def test_a_refused_grant_is_an_error_and_writes_nothing(db: str) -> None:
     refused = await run(db, "grant", "alice", "0", "--reason", "nothing")
 
     assert refused.returncode == 1
@@ -46,34 +46,34 @@ async def test_a_grant_that_the_rules_refuse_is_an_error_and_writes_nothing(db: 
     assert await pools.fetch("SELECT 1 FROM account") == []
 
 
-async def test_whole_books_pass_the_audit(db: str) -> None:
+async def test_an_intact_ledger_is_verified(db: str) -> None:
     await grant_credits("alice", 100)
     await grant_credits("bob", 100)
 
-    everybody, bob = await run(db, "audit"), await run(db, "audit", "bob")
+    everybody, bob = await run(db, "verify"), await run(db, "verify", "bob")
 
-    assert (everybody.returncode, everybody.stdout) == (0, "2 accounts, 2 entries: the books are whole\n")
-    assert (bob.returncode, bob.stdout) == (0, "1 accounts, 1 entries: the books are whole\n")
+    assert (everybody.returncode, everybody.stdout) == (0, "2 accounts, 2 entries: the ledger is intact\n")
+    assert (bob.returncode, bob.stdout) == (0, "1 accounts, 1 entries: the ledger is intact\n")
 
 
-async def test_a_changed_balance_fails_the_audit(db: str) -> None:
+async def test_a_changed_balance_is_found(db: str) -> None:
     await grant_credits("alice", 100)
     await tamper(db, "UPDATE account SET posted = 101")
 
-    found = await run(db, "audit")
+    found = await run(db, "verify")
 
     assert found.returncode == 1
     assert "I1 account" in found.stdout
     assert "(alice): posted 101, entries 100, grants 100\n" in found.stdout
 
 
-async def test_books_cut_back_to_an_earlier_whole_state_are_found_by_the_heads(db: str, tmp_path: Path) -> None:
+async def test_removed_entries_are_found_by_the_saved_heads(db: str, tmp_path: Path) -> None:
     heads = tmp_path / "heads"
     await grant_credits("alice", 100)
     before = dict((await pools.fetch("SELECT * FROM account"))[0])
     await grant_credits("alice", 50)
-    kept = await run(db, "audit", "--heads", str(heads))
-    told = heads.read_text()
+    first = await run(db, "verify", "--heads", str(heads))
+    saved = heads.read_text()
     await tamper(
         db,
         "DELETE FROM entry WHERE seq = 2; DELETE FROM credit_grant WHERE number = 2;"
@@ -82,41 +82,41 @@ async def test_books_cut_back_to_an_earlier_whole_state_are_found_by_the_heads(d
         " last_mac = (SELECT mac FROM entry), last_entry_at = (SELECT at FROM entry)".format_map(before),
     )
 
-    without, cut = await run(db, "audit"), await run(db, "audit", "--heads", str(heads))
+    without, cut = await run(db, "verify"), await run(db, "verify", "--heads", str(heads))
 
-    assert kept.returncode == 0
-    assert without.stdout == "1 accounts, 1 entries: the books are whole\n"  # the chain alone cannot know
+    assert first.returncode == 0
+    assert without.stdout == "1 accounts, 1 entries: the ledger is intact\n"  # the chain alone cannot detect it
     assert cut.returncode == 1
     assert f"HEAD account {before['id']}: entry 2 is gone\n" in cut.stdout
-    assert heads.read_text() == told
+    assert heads.read_text() == saved
 
 
-async def test_books_that_have_grown_pass_and_their_new_heads_are_kept(db: str, tmp_path: Path) -> None:
+async def test_new_entries_are_verified_and_their_heads_saved(db: str, tmp_path: Path) -> None:
     heads = tmp_path / "heads"
     await grant_credits("alice", 100)
-    first = await run(db, "audit", "--heads", str(heads))
+    first = await run(db, "verify", "--heads", str(heads))
     await grant_credits("alice", 50)
     await grant_credits("bob", 50)
 
-    second = await run(db, "audit", "--heads", str(heads))
+    second = await run(db, "verify", "--heads", str(heads))
 
-    assert f"0 heads found in their places, 1 kept in {heads}\n" in first.stdout
-    assert f"1 heads found in their places, 2 kept in {heads}\n" in second.stdout
+    assert f"0 saved heads found, 1 heads saved to {heads}\n" in first.stdout
+    assert f"1 saved heads found, 2 heads saved to {heads}\n" in second.stdout
     macs = await pools.fetch("SELECT id, seq, last_mac FROM account ORDER BY id")
     assert heads.read_text() == "".join(f"{number} {seq} {mac.hex()}\n" for number, seq, mac in macs)
 
 
-async def test_a_file_that_holds_no_heads_is_refused(db: str, tmp_path: Path) -> None:
+async def test_a_file_without_heads_is_refused(db: str, tmp_path: Path) -> None:
     heads = tmp_path / "heads"
     heads.write_text("something else\n")
 
-    refused = await run(db, "audit", "--heads", str(heads))
+    refused = await run(db, "verify", "--heads", str(heads))
 
     assert (refused.returncode, refused.stderr) == (1, "Error: heads is not a file of heads: see line 1\n")
     assert heads.read_text() == "something else\n"
 
 
-async def test_a_shown_rate_card_can_be_changed_and_published(db: str, tmp_path: Path) -> None:
+async def test_a_printed_rate_card_can_be_published(db: str, tmp_path: Path) -> None:
     await publishing.publish_default_card()
     card = tmp_path / "card.json"
     shown = await run(db, "prices", "show")
@@ -129,5 +129,5 @@ async def test_a_shown_rate_card_can_be_changed_and_published(db: str, tmp_path:
 
     assert published.stdout.startswith("rate card 2 published, in force from ")
     assert again.stdout.startswith("rate card 2 was published before, in force from ")
-    assert (await run(db, "prices", "show")).stderr.startswith("rate card 1, ")  # 2 is still to come
-    assert (await run(db, "prices", "show", "--version", "3")).stderr == "Error: version 3 was never published\n"
+    assert (await run(db, "prices", "show")).stderr.startswith("rate card 1, ")  # 2 is not in force yet
+    assert (await run(db, "prices", "show", "--version", "3")).stderr == "Error: version 3 does not exist\n"

@@ -168,8 +168,8 @@ def test_production_does_not_migrate_by_itself_and_names_the_command_that_does(d
     assert refused.returncode == 1
     assert "run `python -m app migrate`" in refused.stderr
     assert first.stdout.startswith("applied 0001_")
-    assert first.stdout.endswith("loaded the default rate card\n")
-    assert second.stdout == "nothing to do\n"
+    assert first.stdout.endswith("published the default rate card\n")
+    assert second.stdout == "there is nothing to do\n"
     assert as_owner.startswith("The database role postgres is a superuser: it can disable triggers")
     assert as_owner.endswith(f"{roles.ADVICE}\n")
     assert in_its_role == ""

@@ -1,0 +1,79 @@
+"""`python -m app`: help, and the messages of commands that cannot run."""
+
+import re
+import socket
+from pathlib import Path
+
+import jwt
+import pytest
+
+from app.settings import Settings
+from tests.command_line import REPOSITORY, SETTINGS, run_command
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "serve", "migrate", "schema", "token", "grant", "prices", "verify", "keys", "documents", "provider-events", "check",
+    ],
+)  # fmt: skip
+def test_help_lists_the_command_with_a_description(command: str) -> None:
+    assert re.search(rf"^  {command} +[A-Z].+\.", run_command("--help").stdout, re.MULTILINE)
+    assert run_command(command, "--help").returncode == 0
+
+
+def test_help_lists_every_setting() -> None:
+    listed = run_command("--help").stdout
+
+    assert [name for name, setting in Settings.model_fields.items() if not setting.description] == []
+    assert [name for name in SETTINGS if not re.search(rf"^  {name}\b", listed, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize(("kind", "roles"), [("user", []), ("operator", ["credits-admin"])])
+def test_the_token_command_prints_only_the_token(kind: str, roles: list[str], tmp_path: Path) -> None:
+    done = run_command("token", kind, "ada", DATA_DIR=str(tmp_path))
+
+    assert done.stderr == ""
+    claims = jwt.decode(done.stdout.removesuffix("\n"), options={"verify_signature": False})
+    assert (claims["sub"], claims["roles"]) == ("ada", roles)
+
+
+def test_a_port_in_use_is_reported_with_another_one(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run_command("serve", PORT=str(port), DATA_DIR=str(tmp_path))
+
+    assert done.returncode == 1
+    assert f"Port {port} of 127.0.0.1 is in use: try PORT=" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []  # no database was started
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"PORT": "eighty"}, "PORT: Input should be a valid integer"),
+        ({"WORKERS": "0"}, "WORKERS: Input should be greater than or equal to 1"),
+        ({"HOST": "192.0.2.1", "PORT": "0"}, "set HOST and PORT"),
+        ({"PORT": "0", "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}, "check DATABASE_URL"),
+        ({"PORT": "0", "DATABASE_URL": "mysql://127.0.0.1/nothing"}, "DATABASE_URL: String should match"),
+        ({"PORT": "0", "ENVIRONMENT": "production"}, "set DATABASE_URL"),
+    ],
+)
+def test_an_invalid_setting_is_named_with_what_to_do(environment: dict[str, str], message: str, tmp_path: Path) -> None:
+    done = run_command("serve", **environment, DATA_DIR=str(tmp_path))
+
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_rate_card_file_is_checked_without_a_database(tmp_path: Path) -> None:
+    good, bad = REPOSITORY / "app" / "pricing" / "default_rate_card.json", tmp_path / "card.json"
+    bad.write_text('{"blocks": "none"}')
+
+    assert re.search(r"can be published: \d+ blocks, 108 models$", run_command("prices", "check", str(good)).stdout)
+    done = run_command("prices", "check", str(bad))
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert "Traceback" not in done.stderr
