@@ -1,5 +1,5 @@
-# Every target works alone on a fresh clone with nothing but Python 3.11 or newer, and what it says it needs. ARGS is handed
-# on: make simulate ARGS=--help
+# Every target works in a fresh clone. It needs Python 3.11 or newer, and what its description says. ARGS is passed on to
+# the program, for example: make simulate ARGS=--help
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test browser clients soak hostile simulate bench audit-dependencies lock schema migrations format clean
@@ -13,10 +13,10 @@ CLIENTS_INSTALLED := $(CLIENTS)/node_modules/.installed
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-serve: $(INSTALLED) ## start the server and, if DATABASE_URL is unset, a PostgreSQL
+serve: $(INSTALLED) ## start the server, and a PostgreSQL if DATABASE_URL is not set
 	@$(BIN)/python -m app serve
 
-test: $(INSTALLED) ## lint, types, and the whole suite on a real PostgreSQL
+test: $(INSTALLED) ## lint, check types, and run the tests on a real PostgreSQL
 	@echo "Lint"
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
@@ -25,16 +25,16 @@ test: $(INSTALLED) ## lint, types, and the whole suite on a real PostgreSQL
 	@echo "Tests"
 	@$(BIN)/python -m pytest --quiet --numprocesses=logical $(ARGS)
 
-browser: $(INSTALLED) ## buy credits in a browser without a window, on a server of its own (needs Chromium)
+browser: $(INSTALLED) ## buy credits in a headless browser (needs Chromium)
 	@$(BIN)/python -m pytest --quiet tests/browser/top_up_in_browser.py $(ARGS)
 
-clients: $(INSTALLED) $(CLIENTS_INSTALLED) ## the audits of GraphQL over HTTP, and stock clients, on a server of its own (needs Node and npm)
+clients: $(INSTALLED) $(CLIENTS_INSTALLED) ## run the GraphQL-over-HTTP audits and common JavaScript clients against a server (needs Node and npm)
 	@$(BIN)/python -m pytest --quiet --capture=no $(CLIENTS)/stock_clients.py $(ARGS)
 
 soak: $(INSTALLED) ## run randomised tests with many more examples, and the tests left out of `make test` (about 20 minutes)
 	@SOAK=1 $(BIN)/python -m pytest --quiet -m "soak or sized" -o faulthandler_timeout=0 --numprocesses=logical $(ARGS)
 
-hostile: $(INSTALLED) ## 5,000 random documents and 2,000 malformed messages against a server of its own
+hostile: $(INSTALLED) ## send 5,000 random documents and 2,000 malformed messages to a server
 	@HOSTILE_DOCUMENTS=$${HOSTILE_DOCUMENTS:-5000} HOSTILE_MESSAGES=$${HOSTILE_MESSAGES:-2000} \
 		$(BIN)/python -m pytest --quiet -s -o faulthandler_timeout=0 tests/hostile $(ARGS)
 
@@ -44,27 +44,27 @@ simulate: $(INSTALLED) ## simulate a day of an agent platform against the runnin
 bench: $(INSTALLED) ## measure charges, reads, subscriptions and growth, as ratios against references
 	@$(BIN)/python -m bench $(ARGS)
 
-format: $(INSTALLED) ## lay out the code and mend what can be mended
+format: $(INSTALLED) ## format the code and apply automatic lint fixes
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
 
-schema: $(INSTALLED) ## print schema.graphql anew
+schema: $(INSTALLED) ## write schema.graphql
 	@$(BIN)/python -m app schema > $(VENV)/schema.graphql
 	@mv $(VENV)/schema.graphql schema.graphql
 
-migrations: $(INSTALLED) ## write the migrations that the models now ask for
+migrations: $(INSTALLED) ## write the migrations that the models require
 	@$(BIN)/tortoise makemigrations $(ARGS)
 
-audit-dependencies: $(INSTALLED) ## before a release: ask the advisory service about every locked version (needs the internet)
+audit-dependencies: $(INSTALLED) ## look up known vulnerabilities of the locked packages (needs the internet)
 	@$(BIN)/python -m venv $(VENV)/audit
 	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	@$(VENV)/audit/bin/pip-audit --disable-pip --require-hashes -r requirements.lock $(ARGS)
 
-lock: $(INSTALLED) ## choose all versions anew and write requirements.lock, for the oldest Python supported
+lock: $(INSTALLED) ## upgrade all packages and write requirements.lock (needs a .venv with Python 3.11)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "make lock needs a .venv with Python 3.11: make clean lock PYTHON=python3.11")'
 	@CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --upgrade --extra dev --output-file requirements.lock pyproject.toml
 
-clean: ## remove what can be made again; the data in .data stays
+clean: ## remove generated files; the data in .data is kept
 	@rm -rf $(VENV) $(CLIENTS)/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -74,13 +74,13 @@ $(INSTALLED): requirements.lock
 			if "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
 		done; \
 		if [ -z "$$found" ]; then \
-			echo "No Python 3.11 or newer with venv and pip found: install one (Debian: python3 and python3-venv), or name it: make PYTHON=/path/to/python3" >&2; \
+			echo "No Python 3.11 or newer with venv and pip found: install one (Debian: python3 and python3-venv), or set its path: make PYTHON=/path/to/python3" >&2; \
 			exit 1; \
 		fi; \
-		echo "Making $(VENV) with $$("$$found" --version)"; \
+		echo "Creating $(VENV) with $$("$$found" --version)"; \
 		"$$found" -m venv --clear $(VENV); \
 	fi
-	@echo "Installing what requirements.lock names (once, about a minute)"
+	@echo "Installing the packages in requirements.lock (once, about a minute)"
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
@@ -89,6 +89,6 @@ $(CLIENTS_INSTALLED): $(CLIENTS)/package-lock.json $(CLIENTS)/package.json
 		echo "No Node 18 or newer with npm found: install both (Debian: nodejs and npm)" >&2; \
 		exit 1; \
 	fi
-	@echo "Installing what $(CLIENTS)/package-lock.json names"
+	@echo "Installing the packages in $(CLIENTS)/package-lock.json"
 	@cd $(CLIENTS) && npm ci --loglevel=error >/dev/null
 	@touch $@

@@ -195,7 +195,7 @@ async def release(event_id: str, provider: str) -> StoredEvent:
     found = await pools.fetch(_RELEASE, event_id, provider, HANDLING_TIMEOUT_SECONDS)
     if not found:
         raise InvalidInput.at(
-            "id", f"{event_id} is no unhandled notice of {provider}: see `python -m app notices list`"
+            "id", f"{event_id} is no unhandled notice of {provider}: see `python -m app provider-events list`"
         )
     return _kept(found[0])
 

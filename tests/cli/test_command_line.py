@@ -14,7 +14,8 @@ from tests.command_line import REPOSITORY, SETTINGS, run_command
 @pytest.mark.parametrize(
     "command",
     [
-        "serve", "migrate", "schema", "token", "grant", "prices", "verify", "keys", "documents", "provider-events", "check",
+        "serve", "migrate", "schema", "token", "grant", "prices", "verify", "keys", "documents",
+        "provider-events", "check",
     ],
 )  # fmt: skip
 def test_help_lists_the_command_with_a_description(command: str) -> None:

@@ -99,6 +99,6 @@ def test_a_stock_client_is_served(script: str, surroundings: Mapping[str, str], 
 
 
 def test_the_books_are_exact_afterwards(surroundings: Mapping[str, str], database_url: str, place: Path) -> None:
-    told = run_command("audit", DATABASE_URL=database_url, DATA_DIR=str(place))
+    told = run_command("verify", DATABASE_URL=database_url, DATA_DIR=str(place))
 
     assert told.returncode == 0, told.stdout

@@ -185,7 +185,7 @@ async def command(db: str, *arguments: str) -> tuple[int, str, str]:
 
 
 async def test_a_person_lists_what_is_parked_and_replays_it(db: str) -> None:
-    assert await command(db, "list") == (0, "nothing waits\n", "")
+    assert await command(db, "list") == (0, "There are no unhandled provider events.\n", "")
     top_up = await create_top_up()
     event = await told(top_up)
     await pools.fetch("UPDATE top_up SET amount_minor = 400")
