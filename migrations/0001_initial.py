@@ -569,29 +569,29 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "name",
-                    fields.CharField(max_length=255, description="Whose it is; two keys of one name serve a rotation."),
+                    fields.CharField(max_length=255, description="The service. Two active keys may share it, for a rotation."),
                 ),
                 (
                     "secret_hash",
                     fields.BinaryField(
-                        description="SHA-256 of the secret. The secret is 256 random bits: a slow hash would add nothing."
+                        description="SHA-256 of the secret. The secret has 256 random bits, so a slow hash would add nothing."
                     ),
                 ),
-                ("scopes", fields.JSONField(description="Names of scopes: charge, read, admin.")),
+                ("scopes", fields.JSONField(description="Some of charge, read, admin.")),
                 ("created_at", fields.DatetimeField(auto_now_add=True)),
                 (
                     "expires_at",
-                    fields.DatetimeField(null=True, description="From then on it is refused; null: it does not end."),
+                    fields.DatetimeField(null=True, description="When it expires; null if never."),
                 ),
                 (
                     "revoked_at",
-                    fields.DatetimeField(null=True, description="From then on it is refused, within 5 seconds."),
+                    fields.DatetimeField(null=True, description="When it was revoked. It is refused within 5 seconds."),
                 ),
-                ("last_used_at", fields.DatetimeField(null=True, description="Exact to a minute.")),
+                ("last_used_at", fields.DatetimeField(null=True, description="To the minute.")),
                 (
                     "slot",
                     fields.IntField(
-                        null=True, description="1 or 2 among the active keys of its name; null: not counted."
+                        null=True, description="1 or 2 among the active keys of its name; null for other keys."
                     ),
                 ),
             ],
@@ -599,7 +599,7 @@ class Migration(migrations.Migration):
                 "table": "service_key",
                 "app": "credits",
                 "pk_attr": "id",
-                "table_description": "A service key. The secret is not here: only its hash.",
+                "table_description": "A service key, with the hash of its secret.",
             },
             bases=["Model"],
         ),
@@ -623,7 +623,7 @@ class Migration(migrations.Migration):
                 "table": "audit_record",
                 "app": "credits",
                 "pk_attr": "id",
-                "table_description": "What an operator or a service did. Grants to the application's role and triggers refuse its change.",
+                "table_description": "One mutation by an operator or a service, never changed or deleted: privileges and triggers prevent it.",
             },
             bases=["Model"],
         ),

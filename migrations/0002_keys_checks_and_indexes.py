@@ -229,6 +229,7 @@ AUDIT_LOG_AND_KEYS = """
 CREATE SEQUENCE audit_record_id_seq AS bigint OWNED BY audit_record.id;
 ALTER TABLE audit_record
     ALTER id SET DEFAULT nextval('audit_record_id_seq'),
+    ALTER at SET DEFAULT clock_timestamp(),
     ALTER action TYPE varchar(32) COLLATE "C", ALTER actor TYPE varchar(300) COLLATE "C",
     ADD CONSTRAINT audit_record_actor CHECK (actor <> '' AND action <> '' AND scope <> '');
 CREATE INDEX audit_record_of_account ON audit_record (account_id, id) WHERE account_id IS NOT NULL;

@@ -9,8 +9,7 @@ from strawberry.scalars import JSON
 from app.api.context import Context, ResolverInfo
 from app.api.input_checks import check_ids
 from app.api.objects import batched
-from app.audit_log import records
-from app.audit_log.records import Record
+from app.audit_log import models, records
 from app.auth.caller import Scope, has_scope
 from app.engine import declare, global_ids
 from app.engine.pagination import After, Connection, First, paginate
@@ -74,7 +73,7 @@ class AuditLogQueries:
         _check_actor(actor)
         account_id = await accounts.find_account_id(owner_id) if owner_id is not None else None
 
-        async def read(limit: int, position: tuple[int] | None) -> list[Record]:
+        async def read(limit: int, position: tuple[int] | None) -> list[models.AuditRecord]:
             if owner_id is not None and account_id is None:
                 return []
             return await records.list_records(
@@ -97,17 +96,17 @@ class AuditLogQueries:
         )
 
 
-def to_audit_record(record: Record) -> AuditRecord:
+def to_audit_record(record: models.AuditRecord) -> AuditRecord:
     """The GraphQL object of a record."""
     return AuditRecord(
         id=global_ids.encode_id("AuditRecord", record.id),
         created_at=record.at,
-        action=record.audit.action,
+        action=record.action,
         subject=record.subject,
-        actor=record.audit.actor,
-        key_id=record.audit.key_id,
-        scope=record.audit.scope,
-        request_id=record.audit.request_id,
+        actor=record.actor,
+        key_id=record.key_id,
+        scope=record.scope,
+        request_id=record.request_id,
         reason=record.reason,
         before=to_json(record.before),
         after=to_json(record.after),

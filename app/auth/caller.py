@@ -1,4 +1,4 @@
-"""Who a caller is and what it may do: values in, answers out (DESIGN section 1)."""
+"""Callers and what they may do. Pure functions over values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Final
 
 
 class CallerKind(StrEnum):
-    """How the caller proved itself; what it may do is said by its scopes."""
+    """How the caller authenticated. Its scopes say what it may do."""
 
     USER = "user"
     SERVICE = "service"
@@ -17,11 +17,11 @@ class CallerKind(StrEnum):
 
 class Scope(StrEnum):
     CHARGE = "charge"
-    """Open and finish tasks, charge; reading comes with it."""
+    """Open and finish tasks, and charge. Implies READ."""
     READ = "read"
     """Read any account."""
     ADMIN = "admin"
-    """The operator's: grants, reversals, refunds, prices; reading comes with it, charging does not."""
+    """For operators: grants, reversals, refunds, prices. Implies READ, but not CHARGE."""
 
 
 _IMPLIED: Final[Mapping[Scope, frozenset[Scope]]] = {
@@ -33,24 +33,24 @@ _IMPLIED: Final[Mapping[Scope, frozenset[Scope]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """A caller that has proved itself. Nobody (anonymous) is `None`, never a Viewer."""
+    """An authenticated caller. An anonymous one is `None`."""
 
     kind: CallerKind
     actor: str
-    """What the ledger records: `user:alice`, `service:<key id>`, `operator:carol`."""
+    """Its name in the ledger: `user:alice`, `service:<key id>`, `operator:carol`."""
     owner_id: str | None = None
-    """The owner of its own account: the token's `sub`, an operator's too; None for a service."""
+    """The owner of its own account: the `sub` of its token. None for a service."""
     organisations: frozenset[str] = frozenset()
-    """Other owners it may look at. Looking only: what changes an account needs `owns`."""
+    """Other owners whose accounts it may read, but not change."""
     scopes: frozenset[Scope] = frozenset()
     expires_at: datetime | None = None
-    """When the proof ends (a live connection closes then); None: it has no end."""
+    """When its credential expires. Its live connections are closed then. None: never."""
     key_id: str | None = None
-    """The service key's public id, or the id of the key that signed the token."""
+    """The id of the service key, or of the key that signed the token."""
 
 
 def has_scope(caller: Caller | None, scope: Scope) -> bool:
-    """Whether one of the viewer's scopes is, or brings with it, `scope`. A user has none."""
+    """Whether the caller has a scope that is or implies `scope`. Users have none."""
     if caller is not None:
         for held in caller.scopes:
             if scope in _IMPLIED[held]:
@@ -59,7 +59,7 @@ def has_scope(caller: Caller | None, scope: Scope) -> bool:
 
 
 def can_read(caller: Caller | None, owner_id: str) -> bool:
-    """Whether the viewer may look at this owner's account; if not, the account is "not found" to it."""
+    """Whether the caller may read this owner's account. To other callers it does not exist."""
     return (
         owns(caller, owner_id)
         or has_scope(caller, Scope.READ)
@@ -68,5 +68,5 @@ def can_read(caller: Caller | None, owner_id: str) -> bool:
 
 
 def owns(caller: Caller | None, owner_id: str) -> bool:
-    """Whether it is the viewer's own account: needed to top up, or to cancel a task, without a scope."""
+    """Whether it is the caller's own account. Topping up and cancelling tasks need no scope then."""
     return caller is not None and caller.owner_id == owner_id

@@ -1,7 +1,8 @@
-"""Development's own key pair and secret, so that a fresh clone works without an identity provider.
+"""The development key pair and secret, so that a fresh clone works without an identity provider.
 
-They live in `development-keys.json` in the data directory, for this user only; every process of the installation uses
-the same. The ledger key is derived from them unless LEDGER_KEY is set: without the file old entries cannot be proved.
+They are stored in `development-keys.json` in the data directory, readable by this user only, and shared by all
+processes of the installation. Unless LEDGER_KEY is set, the ledger key is derived from the secret: without the file,
+existing entries can no longer be verified.
 """
 
 import hmac
@@ -49,13 +50,13 @@ class DevelopmentKeys:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Raises: ValueError: it is not what `to_json` writes."""
+        """Raises: ValueError: the text was not written by `to_json`."""
         match json.loads(text):
             case {"key_id": str(key_id), "private_key": str(pem), "secret": str(secret)}:
                 private_key = load_pem_private_key(pem.encode(), password=None)
                 if isinstance(private_key, Ed25519PrivateKey) and len(bytes.fromhex(secret)) >= 32:
                     return cls(key_id, private_key, bytes.fromhex(secret))
-        raise ValueError("not a file of development keys")
+        raise ValueError("not a development keys file")
 
     def to_json(self) -> str:
         pem = self.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
@@ -66,7 +67,7 @@ class DevelopmentKeys:
         return VerificationKey(self.key_id, public_key, allowed_algorithms(public_key))
 
     def secret_for(self, purpose: str) -> bytes:
-        """32 bytes that are the same in every process of this installation, and others for every purpose."""
+        """32 bytes: the same in every process of this installation, and different for each purpose."""
         return hmac.digest(self.secret, purpose.encode(), "sha256")
 
     def token(
@@ -78,7 +79,7 @@ class DevelopmentKeys:
         roles: Iterable[str] = (),
         organisations: Iterable[str] = (),
     ) -> str:
-        """A token as the identity provider would issue it. Raises: InvalidInput: the name cannot be an owner's."""
+        """A token as an identity provider would issue it. Raises: InvalidInput: the name is not a valid owner id."""
         issued_at = utc_now()
         claims = {
             "sub": check_key(name, path="name"),
@@ -94,27 +95,27 @@ class DevelopmentKeys:
 
 @cache
 def load_or_create_keys(directory: Path) -> DevelopmentKeys:
-    """The keys kept in this directory, made if there are none yet. Raises: Misconfigured: the file is damaged."""
+    """The keys in this directory, generated on first use. Raises: Misconfigured: the file is damaged."""
     path = directory / FILE_NAME
     if not path.exists():
         write_if_missing(path, DevelopmentKeys.generate().to_json())
     if path.stat().st_mode & 0o077:
-        _log.warning("%s could be read by others: it is now for this user only.", FILE_NAME)
+        _log.warning("%s was readable by other users: its permissions were restricted to this user.", FILE_NAME)
         path.chmod(0o600)
     try:
         return DevelopmentKeys.from_json(path.read_text())
     except ValueError as error:
         raise Misconfigured(
-            f"{path} is damaged. Put a copy of it back; without one, remove it together with the development database: "
-            "the entries in it are sealed with a key derived from this file."
+            f"{path} is damaged. Restore a copy; without one, delete it together with the development database, whose "
+            "entries can be verified only with a key derived from this file."
         ) from error
 
 
 def installation_keys(settings: Settings | None = None) -> DevelopmentKeys:
-    """This installation's keys. Raises: Misconfigured in production, where nothing may lean on them."""
+    """The keys of this installation. Raises: Misconfigured: in production."""
     settings = settings or get_settings()
     if settings.environment == "production":
-        raise Misconfigured("ENVIRONMENT is production: it uses no keys or secrets of development; set your own.")
+        raise Misconfigured("ENVIRONMENT is production: development keys and secrets are not used; set your own.")
     return load_or_create_keys(data_directory(settings))
 
 
@@ -125,7 +126,7 @@ def user_token(
     organisations: Iterable[str] = (),
     settings: Settings | None = None,
 ) -> str:
-    """A token for a user of this development server, who may look at these organisations."""
+    """A token for a user of this development server who may read the accounts of `organisations`."""
     settings = settings or get_settings()
     return _issuer(settings).token(name, settings, lifetime, organisations=organisations)
 
@@ -137,24 +138,24 @@ def operator_token(name: str, lifetime: timedelta = TOKEN_LIFETIME, *, settings:
 
 
 def development_secret(purpose: str, *, settings: Settings | None = None) -> bytes:
-    """32 bytes for this purpose, for a secret that is not set. Raises: Misconfigured in production."""
+    """32 bytes for this purpose, in place of a secret that is not set. Raises: Misconfigured: in production."""
     return installation_keys(settings).secret_for(purpose)
 
 
 def issues_development_tokens(settings: Settings) -> bool:
-    """Whether this server makes its own tokens: no identity provider is set."""
+    """Whether this server issues tokens itself, because no identity provider is configured."""
     return settings.jwks_url is None and settings.jwt_hs256_secret is None
 
 
 def _issuer(settings: Settings) -> DevelopmentKeys:
     if not issues_development_tokens(settings):
         name = "JWKS_URL" if settings.jwks_url is not None else "JWT_HS256_SECRET"
-        raise Misconfigured(f"{name} is set: tokens come from your identity provider, this server makes none.")
+        raise Misconfigured(f"{name} is set: tokens are issued by your identity provider, not by this server.")
     return installation_keys(settings)
 
 
 def write_if_missing(path: Path, text: str) -> None:
-    """Writes the whole file or nothing; of processes that start together the first one's file stays."""
+    """Write a file atomically, unless it exists. If processes start together, the file of the first one stays."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -162,7 +163,7 @@ def write_if_missing(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     try:
-        os.link(draft, path)  # unlike a rename it never replaces a file: whoever comes second uses the first one's
+        os.link(draft, path)  # unlike a rename, it fails if the file exists
     except FileExistsError:
         pass
     finally:

@@ -1,4 +1,4 @@
-"""Where the public keys come from that users' tokens are checked with."""
+"""The keys that verify tokens: a remote key set (JWKS), a shared secret, or static keys."""
 
 import asyncio
 import json
@@ -19,26 +19,23 @@ from app.errors import Unavailable
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 REFETCH_SECONDS: Final = 30
-"""An unknown key id fetches the set again at most this often: anyone can invent key ids."""
+"""Minimum interval between fetches that unknown key ids cause: anybody can make up key ids."""
 FIRST_FETCH_RETRY_SECONDS: Final = 1
-"""While there is no set at all no token can be checked, so it is tried more often."""
+"""The interval before the first successful fetch, when no token can be verified."""
 FRESH_SECONDS: Final = 300
-"""After this a set is fetched anew in the background, so that a withdrawn key goes."""
+"""After this time the set is fetched again in the background, so that withdrawn keys are removed."""
 FETCH_TIMEOUT_SECONDS: Final = 5.0
 MAX_SET_BYTES: Final = 1 << 20
 MIN_RSA_BITS: Final = 2048
 FETCH_ERRORS: Final = (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError, TimeoutError)
-"""What a fetch may end with: nobody answers, or it is no key set."""
+"""Exceptions of a fetch: no answer, or the answer is not a key set."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A public key with the algorithms of its family; nothing a token says can widen them.
-
-    A shared secret (bytes) is a family of its own: HS256, which no other key takes (see `SharedSecret`).
-    """
+    """A public key, or a shared secret (bytes), and the algorithms it may be used with. A token cannot add others."""
 
     key_id: str | None
     public_key: PublicKey | bytes
@@ -47,11 +44,11 @@ class VerificationKey:
 
 class KeySource(Protocol):
     async def find(self, key_id: str | None) -> VerificationKey | None:
-        """The key of this id; without an id the only key there is. Raises: Unavailable: no key is known yet."""
+        """The key with this id, or without an id the only key. Raises: Unavailable: no key set was fetched yet."""
 
 
 class StaticKeys:
-    """Keys that never change: development's own pair."""
+    """Keys that do not change, such as the development key pair."""
 
     def __init__(self, keys: Iterable[VerificationKey]) -> None:
         self._keys = tuple(keys)
@@ -61,7 +58,7 @@ class StaticKeys:
 
 
 class SharedSecret:
-    """The one secret of an issuer of the old kind, whatever key id a token names. Beside it there is no other key."""
+    """The secret of an issuer that signs with HS256. It is used for every token, whatever its key id."""
 
     def __init__(self, secret: bytes) -> None:
         self._key = VerificationKey(None, secret, ("HS256",))
@@ -71,21 +68,22 @@ class SharedSecret:
 
 
 class RemoteKeySet:
-    """The identity provider's key set (JWKS): cached, fetched once for all who wait; the last good set is kept."""
+    """The key set (JWKS) of the identity provider. Cached; concurrent requests share a fetch; the last good set is
+    kept."""
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._url = url
         self._clock = clock
         self._keys: tuple[VerificationKey, ...] = ()
         self._fetched_at = 0.0
-        self._tried_at: float | None = None
+        self._last_attempt_at: float | None = None
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, key_id: str | None) -> VerificationKey | None:
         if not self._keys:
             await self._refetch()
             if not self._keys:
-                raise Unavailable("Tokens cannot be checked at the moment: try again shortly.")
+                raise Unavailable("Tokens cannot be verified at the moment: try again shortly.")
         elif self._clock() - self._fetched_at >= FRESH_SECONDS:
             self._start_fetch()
         key = _pick(self._keys, key_id)
@@ -100,18 +98,18 @@ class RemoteKeySet:
             await asyncio.gather(self._fetching, return_exceptions=True)
 
     async def _refetch(self) -> None:
-        """Waits for a fetch, if one is under way or due."""
+        """Wait for the fetch in progress, or for a new one if it is due."""
         fetching = self._start_fetch()
         if fetching is not None:
-            await asyncio.shield(fetching)  # shared: a caller who goes away must not cancel it for the others
+            await asyncio.shield(fetching)  # a request that is cancelled must not cancel the fetch of others
 
     def _start_fetch(self) -> asyncio.Task[None] | None:
         if self._fetching is not None and not self._fetching.done():
             return self._fetching
-        pause = REFETCH_SECONDS if self._keys else FIRST_FETCH_RETRY_SECONDS
-        if self._tried_at is not None and self._clock() - self._tried_at < pause:
+        interval = REFETCH_SECONDS if self._keys else FIRST_FETCH_RETRY_SECONDS
+        if self._last_attempt_at is not None and self._clock() - self._last_attempt_at < interval:
             return None
-        self._tried_at = self._clock()
+        self._last_attempt_at = self._clock()
         self._fetching = asyncio.create_task(self._fetch())
         return self._fetching
 
@@ -120,19 +118,19 @@ class RemoteKeySet:
             self._keys = await fetch_keys(self._url)
             self._fetched_at = self._clock()
         except FETCH_ERRORS as error:
-            kept = "the last good set stays in use" if self._keys else "no token can be checked"
-            _log.warning("The key set could not be fetched (%s); %s.", type(error).__name__, kept)
+            effect = "the last good set stays in use" if self._keys else "no token can be verified"
+            _log.warning("The key set could not be fetched (%s): %s.", type(error).__name__, effect)
 
 
 async def fetch_keys(url: str) -> tuple[VerificationKey, ...]:
-    """The keys that can be used of the set at an address. Raises: one of NOT_FETCHED."""
+    """The usable keys of the set at a URL. Raises: one of FETCH_ERRORS."""
     return parse_key_set(await _download(url))
 
 
 async def _download(url: str) -> object:
     body = bytearray()
     async with (
-        asyncio.timeout(FETCH_TIMEOUT_SECONDS),  # httpx's own timeout starts anew with every chunk
+        asyncio.timeout(FETCH_TIMEOUT_SECONDS),  # httpx's own timeout restarts with every chunk
         httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS) as client,
         client.stream("GET", url, headers={"accept": "application/json"}) as response,
     ):
@@ -145,16 +143,16 @@ async def _download(url: str) -> object:
 
 
 def parse_key_set(document: object) -> tuple[VerificationKey, ...]:
-    """The usable keys of a JWKS; those for encryption, of other families or too weak are left out.
+    """The usable keys of a JWKS. Keys for encryption, of other families or too weak are left out.
 
-    Raises: ValueError: it is no key set, or none of its keys can be used.
+    Raises: ValueError: it is not a key set, or no key is usable.
     """
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
-        raise ValueError("not a key set: it has no list of keys")
+        raise ValueError("not a key set: it has no list 'keys'")
     keys = tuple(key for entry in entries if isinstance(entry, dict) and (key := _read_key(entry)) is not None)
     if not keys:
-        raise ValueError("the key set has no key that can be used")
+        raise ValueError("the key set has no usable key")
     return keys
 
 
@@ -183,7 +181,7 @@ def _read_key(entry: Mapping[str, object]) -> VerificationKey | None:
 
 
 def allowed_algorithms(public_key: object) -> tuple[str, ...]:
-    """The algorithms pinned to a key's family; none for a key that is not accepted."""
+    """The algorithms of a key's family. None if the key is not accepted."""
     match public_key:
         case RSAPublicKey(key_size=bits) if bits >= MIN_RSA_BITS:
             return ("RS256", "PS256")

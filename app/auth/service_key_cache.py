@@ -1,4 +1,4 @@
-"""Checking service keys: what one process remembers of them, for how long, and who is told when one ends."""
+"""Cache of service keys: verifies keys with few reads, and watches the keys of live connections for revocation."""
 
 import asyncio
 import hmac
@@ -19,31 +19,30 @@ from app.auth.tokens import utc_now
 from app.errors import Unauthenticated
 
 CACHE_SECONDS: Final = 4
-"""How long a row is believed without looking again: with the reading of it, and of the body of who asks to follow
-something, a revocation acts within 5 seconds."""
+"""How long a row is used without reading it again. With the time of the read, a revocation takes effect within 5 s."""
 WATCH_SECONDS: Final = 2.0
-"""How often the keys behind live connections are looked at: with the reading, well within 5 seconds."""
+"""Interval at which the keys of live connections are read."""
 CACHE_SIZE: Final = 10_000
 LAST_USED_INTERVAL: Final = timedelta(minutes=1)
 
 OnRevoked = Callable[[], None]
-"""Called once, from the event loop, when a key no longer counts."""
+"""Called at most once, in the event loop."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """What the database said about a key id; no viewer: there is no such key, or it was revoked."""
+class _CachedKey:
+    """What the database says about a key id. `caller` None: the key does not exist, or is revoked."""
 
-    read_at: float
+    read_at_seconds: float
     secret_hash: bytes = bytes(32)
     caller: Caller | None = None
     last_used_at: datetime | None = None
 
 
 class ServiceKeyCache:
-    """Checks service keys for one process. A row is read at most once in 5 seconds, whoever and however many ask."""
+    """One per process. A row is read at most once in `CACHE_SECONDS`, however many requests use the key."""
 
     def __init__(
         self,
@@ -55,130 +54,130 @@ class ServiceKeyCache:
     ) -> None:
         self._clock = clock
         self._now = now
-        self._limit = cache_size
-        # Two stores: a flood of invented ids must not push out the keys that are really in use.
-        self._accepted: OrderedDict[str, _Known] = OrderedDict()
-        self._unknown: OrderedDict[str, _Known] = OrderedDict()
-        self._reading: dict[str, asyncio.Task[_Known]] = {}
+        self._cache_size = cache_size
+        # Two stores, so that a flood of made-up ids does not evict the keys in use.
+        self._accepted: OrderedDict[str, _CachedKey] = OrderedDict()
+        self._unknown: OrderedDict[str, _CachedKey] = OrderedDict()
+        self._reads: dict[str, asyncio.Task[_CachedKey]] = {}
         self._used_at: dict[str, datetime] = {}
-        self._writing: set[asyncio.Task[None]] = set()
+        self._writes: set[asyncio.Task[None]] = set()
         self._watch_seconds = watch_seconds
-        self._watched: dict[str, dict[object, OnRevoked]] = {}
-        self._watching: dict[str, asyncio.Task[None]] = {}
+        self._watchers: dict[str, dict[object, OnRevoked]] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
 
     async def verify(self, key: str) -> Caller:
-        """The service (or operator's key) behind this key. Raises: Unauthenticated."""
-        shape = KEY_PATTERN.fullmatch(key)
-        if shape is None:
+        """The service that has this key. Raises: Unauthenticated."""
+        match = KEY_PATTERN.fullmatch(key)
+        if match is None:
             raise _not_accepted()
-        key_id, secret = shape[1], bytes.fromhex(shape[2])
-        known = self._remembered(key_id) or await self._read_shared(key_id)
-        # Always compared, always in full: the time taken tells nothing about the secret.
-        same = hmac.compare_digest(hash_secret(secret), known.secret_hash)
-        if known.caller is None or not same:
+        key_id, secret = match[1], bytes.fromhex(match[2])
+        cached = self._find_cached(key_id) or await self._read_shared(key_id)
+        # Compared even if there is no such key, and in constant time, so that timing reveals nothing about the secret.
+        is_same = hmac.compare_digest(hash_secret(secret), cached.secret_hash)
+        if cached.caller is None or not is_same:
             raise _not_accepted()
-        if known.caller.expires_at is not None and self._now() >= known.caller.expires_at:
+        if cached.caller.expires_at is not None and self._now() >= cached.caller.expires_at:
             raise _not_accepted()
-        self._note_use(key_id, known)
-        return known.caller
+        self._record_use(key_id, cached)
+        return cached.caller
 
     def watch_revocation(self, key_id: str, on_revoked: OnRevoked) -> Callable[[], None]:
-        """Have `ended` called when the key is revoked, within 5 seconds. Returns: what ends the watch.
+        """Call `on_revoked` within 5 seconds of the key's revocation. Returns: a function that stops watching.
 
-        However many connections a key has, it is one read every two seconds. A key's expiry is not told of: its viewer
-        says when it ends.
+        The connections of one key share one read every two seconds. Expiry is not watched: see `Caller.expires_at`.
         """
         token = object()
-        self._watched.setdefault(key_id, {})[token] = on_revoked
-        if key_id not in self._watching:
-            self._watching[key_id] = asyncio.create_task(self._look_after(key_id))
+        self._watchers.setdefault(key_id, {})[token] = on_revoked
+        if key_id not in self._watches:
+            self._watches[key_id] = asyncio.create_task(self._watch(key_id))
 
-        def unwatch() -> None:
-            watchers = self._watched.get(key_id, {})
+        def stop_watching() -> None:
+            watchers = self._watchers.get(key_id, {})
             watchers.pop(token, None)
-            if not watchers and (watching := self._watching.pop(key_id, None)) is not None:
-                self._watched.pop(key_id, None)
-                watching.cancel()
+            if not watchers and (watch := self._watches.pop(key_id, None)) is not None:
+                self._watchers.pop(key_id, None)
+                watch.cancel()
 
-        return unwatch
+        return stop_watching
 
     async def close(self) -> None:
-        """Waits for what is still being read or written."""
-        watching = [*self._watching.values()]
-        for task in watching:
+        """Waits for reads and writes in progress."""
+        watches = [*self._watches.values()]
+        for task in watches:
             task.cancel()
-        await asyncio.gather(*watching, *self._reading.values(), *self._writing, return_exceptions=True)
+        await asyncio.gather(*watches, *self._reads.values(), *self._writes, return_exceptions=True)
 
-    async def _look_after(self, key_id: str) -> None:
+    async def _watch(self, key_id: str) -> None:
         while True:
-            # A look comes first: what the watcher was let in by may have been remembered for a while.
+            # The first read is immediate, because the key may have been accepted from the cache.
             try:
                 if (await self._read_shared(key_id)).caller is None:
                     break
-            except Exception as fault:
-                # Nobody is cut off because the database is: it is asked again.
-                _log.warning("service key %s could not be looked at: %s", key_id, fault)
+            except Exception as error:
+                # Connections stay open while the database cannot be reached.
+                _log.warning("service key %s could not be read: %s", key_id, error)
             await asyncio.sleep(self._watch_seconds)
-        self._watching.pop(key_id, None)
-        for ended in self._watched.pop(key_id, {}).values():
-            ended()
+        self._watches.pop(key_id, None)
+        for on_revoked in self._watchers.pop(key_id, {}).values():
+            on_revoked()
 
-    def _remembered(self, key_id: str) -> _Known | None:
-        known = self._accepted.get(key_id) or self._unknown.get(key_id)
-        return known if known is not None and self._clock() - known.read_at < CACHE_SECONDS else None
+    def _find_cached(self, key_id: str) -> _CachedKey | None:
+        cached = self._accepted.get(key_id) or self._unknown.get(key_id)
+        return cached if cached is not None and self._clock() - cached.read_at_seconds < CACHE_SECONDS else None
 
-    async def _read_shared(self, key_id: str) -> _Known:
-        reading = self._reading.get(key_id)
-        if reading is None:
-            reading = self._reading[key_id] = asyncio.create_task(self._read(key_id))
-            reading.add_done_callback(lambda _: self._reading.pop(key_id, None))
-        return await asyncio.shield(reading)  # shared: a caller who goes away must not cancel it for the others
+    async def _read_shared(self, key_id: str) -> _CachedKey:
+        """Read the row. Concurrent requests share one read."""
+        read = self._reads.get(key_id)
+        if read is None:
+            read = self._reads[key_id] = asyncio.create_task(self._read(key_id))
+            read.add_done_callback(lambda _: self._reads.pop(key_id, None))
+        return await asyncio.shield(read)  # a request that is cancelled must not cancel the read of others
 
-    async def _read(self, key_id: str) -> _Known:
-        read_at = self._clock()  # before the query: what it finds may be as old as that
+    async def _read(self, key_id: str) -> _CachedKey:
+        read_at_seconds = self._clock()  # before the query, because its result may be as old as that
         row = await ServiceKey.get_or_none(id=key_id, revoked_at=None)
-        known = _Known(read_at) if row is None else _known(row, read_at)
+        cached = _CachedKey(read_at_seconds) if row is None else _from_row(row, read_at_seconds)
         store, other = (self._unknown, self._accepted) if row is None else (self._accepted, self._unknown)
         other.pop(key_id, None)
-        store[key_id] = known
+        store[key_id] = cached
         store.move_to_end(key_id)
-        if len(store) > self._limit:
-            forgotten, _ = store.popitem(last=False)
-            self._used_at.pop(forgotten, None)
-        return known
+        if len(store) > self._cache_size:
+            evicted, _ = store.popitem(last=False)
+            self._used_at.pop(evicted, None)
+        return cached
 
-    def _note_use(self, key_id: str, known: _Known) -> None:
-        """Beside the request, never in it: at most one write a minute for a key, over all processes."""
+    def _record_use(self, key_id: str, cached: _CachedKey) -> None:
+        """Update `last_used_at`, without delaying the request: at most once per minute and key, over all processes."""
         now = self._now()
-        before = self._used_at.get(key_id)
-        if before is None or (known.last_used_at is not None and known.last_used_at > before):
-            before = known.last_used_at
-        if before is not None and now - before < LAST_USED_INTERVAL:
+        last_used_at = self._used_at.get(key_id)
+        if last_used_at is None or (cached.last_used_at is not None and cached.last_used_at > last_used_at):
+            last_used_at = cached.last_used_at
+        if last_used_at is not None and now - last_used_at < LAST_USED_INTERVAL:
             return
         self._used_at[key_id] = now
-        writing = asyncio.create_task(_write_use(key_id, now))
-        self._writing.add(writing)
-        writing.add_done_callback(self._writing.discard)
+        write = asyncio.create_task(_write_last_use(key_id, now))
+        self._writes.add(write)
+        write.add_done_callback(self._writes.discard)
 
 
-def _known(row: ServiceKey, read_at: float) -> _Known:
-    viewer = Caller(
+def _from_row(row: ServiceKey, read_at_seconds: float) -> _CachedKey:
+    caller = Caller(
         kind=CallerKind.SERVICE,
         actor=f"{CallerKind.SERVICE}:{row.id}",
         scopes=frozenset(scope for scope in Scope if scope in row.scopes),
         expires_at=row.expires_at,
         key_id=row.id,
     )
-    return _Known(read_at, row.secret_hash, viewer, row.last_used_at)
+    return _CachedKey(read_at_seconds, row.secret_hash, caller, row.last_used_at)
 
 
-async def _write_use(key_id: str, used_at: datetime) -> None:
+async def _write_last_use(key_id: str, used_at: datetime) -> None:
     try:
-        due = Q(last_used_at=None) | Q(last_used_at__lte=used_at - LAST_USED_INTERVAL)
-        await ServiceKey.filter(due, id=key_id).update(last_used_at=used_at)
+        is_due = Q(last_used_at=None) | Q(last_used_at__lte=used_at - LAST_USED_INTERVAL)
+        await ServiceKey.filter(is_due, id=key_id).update(last_used_at=used_at)
     except Exception:
-        _log.warning("The last use of service key %s could not be noted.", key_id, exc_info=True)
+        _log.warning("The last use of service key %s could not be recorded.", key_id, exc_info=True)
 
 
 def _not_accepted() -> Unauthenticated:
-    return Unauthenticated("The service key is not accepted: it is unknown, expired or revoked. Send a current one.")
+    return Unauthenticated("The service key is unknown, expired or revoked: send a valid one.")

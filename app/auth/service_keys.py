@@ -1,4 +1,4 @@
-"""Service keys: made, listed, revoked. A key reads `ck_<id>_<secret>`, id and secret in hex."""
+"""Service keys: create, list, revoke. A key is `ck_<id>_<secret>`, with id and secret in hex."""
 
 import hashlib
 import json
@@ -21,14 +21,15 @@ from app.errors import InvalidInput
 from app.settings import Settings
 
 KEY_PREFIX: Final = "ck_"
+KEY_PATTERN: Final = re.compile(r"ck_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)
 MAX_NAME_LENGTH: Final = 255
 MAX_ACTIVE_KEYS_PER_NAME: Final = 2
-"""The one in use, and the one that takes over from it."""
+"""The key in use, and the one that replaces it."""
 MAX_ATTEMPTS: Final = 5
 
-# Written for whoever makes two keys of one name at once: the unique index of slots lets one through, the other tries
-# anew and sees it.
-_NEW: Final = """
+# Two keys of one name may be created at the same time. The unique index on (name, slot) then accepts one; the other
+# transaction inserts nothing, tries again and sees the first.
+_INSERT: Final = """
     INSERT INTO service_key (id, name, secret_hash, scopes, expires_at, slot, created_at)
     VALUES ($1, $2, $3, $4::jsonb, $5, $6, clock_timestamp()) ON CONFLICT DO NOTHING RETURNING id
 """
@@ -37,7 +38,7 @@ _ACTIVE: Final = """
     WHERE name = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())
     ORDER BY created_at
 """
-_VACATE: Final = """
+_FREE_SLOTS_OF_EXPIRED: Final = """
     UPDATE service_key SET slot = NULL
     WHERE name = $1 AND slot IS NOT NULL AND revoked_at IS NULL AND expires_at <= clock_timestamp()
 """
@@ -45,52 +46,48 @@ _REVOKE: Final = """
     UPDATE service_key SET revoked_at = clock_timestamp() WHERE id = $1 AND revoked_at IS NULL RETURNING name
 """
 
-KEY_PATTERN: Final = re.compile(r"ck_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)
-
 
 async def create_key(
     name: str, scopes: Iterable[Scope], *, expires_at: datetime | None = None, audit: AuditContext | None = None
 ) -> str:
-    """A new key, readable only now.
+    """A new key. It cannot be read again.
 
-    Raises: InvalidInput: no name, no scope, it would have expired already, or two keys of this name are active.
+    Raises: InvalidInput: no name or scope; `expires_at` is not in the future; two keys of this name are active.
     """
-    granted = _check(name, scopes)
+    granted = _checked_scopes(name, scopes)
     if expires_at is not None and expires_at <= utc_now():
-        raise InvalidInput.at("expiresAt", "must lie in the future")
+        raise InvalidInput.at("expiresAt", "must be in the future")
     key_id, secret = secrets.token_hex(8), secrets.token_bytes(32)
     for _ in range(MAX_ATTEMPTS):
         async with pools.transaction() as connection:
             slot = await _free_slot(connection, name)
-            row = [key_id, name, hash_secret(secret), json.dumps(granted), expires_at, slot]
-            _, made = await connection.execute_query(_NEW, row)
-            if made:
-                after: dict[str, object] = {"name": name, "scopes": granted}
-                after["expiresAt"] = expires_at and expires_at.isoformat()
-                await _leave(connection, audit, key_id, before=None, after=after)
-                return _written(key_id, secret)
-    raise RuntimeError(f"another key of this name was made at the same moment, {MAX_ATTEMPTS} times")
+            values = [key_id, name, hash_secret(secret), json.dumps(granted), expires_at, slot]
+            _, inserted = await connection.execute_query(_INSERT, values)
+            if inserted:
+                after = {"name": name, "scopes": granted, "expiresAt": expires_at and expires_at.isoformat()}
+                await _record(connection, audit, key_id, before=None, after=after)
+                return _format_key(key_id, secret)
+    raise RuntimeError(f"other keys of this name were created at the same time, {MAX_ATTEMPTS} times")
 
 
 async def revoke_key(key_id: str, *, audit: AuditContext | None = None) -> bool:
-    """Every process refuses the key within 5 seconds. False: there is no such key, or it was revoked before."""
+    """Revoke a key. Every process refuses it within 5 seconds. False: it does not exist, or is revoked already."""
     async with pools.transaction() as connection:
         _, revoked = await connection.execute_query(_REVOKE, [key_id])
         if revoked:
-            name = revoked[0]["name"]
-            state = {"name": name, "revoked": True}
-            await _leave(connection, audit, key_id, before=state | {"revoked": False}, after=state)
+            state = {"name": revoked[0]["name"], "revoked": True}
+            await _record(connection, audit, key_id, before=state | {"revoked": False}, after=state)
     return bool(revoked)
 
 
 async def list_keys() -> list[ServiceKey]:
-    """Every key ever made, by name, the oldest of a name first; what they open with is not among it."""
+    """All keys, including expired and revoked ones, by name and time of creation."""
     return await ServiceKey.all().order_by("name", "created_at", "id")
 
 
 async def _free_slot(connection: Connection, name: str) -> int:
-    """The slot of a new key among the active ones of its name: 1 or 2. Raises: InvalidInput: both are taken."""
-    await connection.execute_query(_VACATE, [name])
+    """A free slot for a key of this name: 1 or 2. Raises: InvalidInput: both are taken."""
+    await connection.execute_query(_FREE_SLOTS_OF_EXPIRED, [name])
     _, active = await connection.execute_query(_ACTIVE, [name])
     if len(active) >= MAX_ACTIVE_KEYS_PER_NAME:
         ids = " and ".join(record["id"] for record in active)
@@ -98,7 +95,7 @@ async def _free_slot(connection: Connection, name: str) -> int:
     return min({1, 2} - {record["slot"] for record in active})
 
 
-async def _leave(
+async def _record(
     connection: Connection, audit: AuditContext | None, key_id: str, *, before: AuditState | None, after: AuditState
 ) -> None:
     write = SetWrite()
@@ -109,32 +106,32 @@ async def _leave(
 async def development_key(
     name: str, scopes: Iterable[Scope] = (Scope.CHARGE, Scope.READ), *, settings: Settings | None = None
 ) -> str:
-    """Development's key of this name: the same each time, and working each time, even if it was revoked.
+    """The development key of this name. It is always the same, and is valid again if it was revoked.
 
-    Raises: Misconfigured in production; InvalidInput.
+    Raises: Misconfigured: in production. InvalidInput.
     """
-    granted = _check(name, scopes)
+    granted = _checked_scopes(name, scopes)
     key_id = development_secret(f"service key id: {name}", settings=settings)[:8].hex()
     secret = development_secret(f"service key: {name}", settings=settings)
     row = ServiceKey(id=key_id, name=name, secret_hash=hash_secret(secret), scopes=granted)
-    renewed = ("name", "secret_hash", "scopes", "expires_at", "revoked_at")
-    await ServiceKey.bulk_create([row], on_conflict=["id"], update_fields=renewed)
-    return _written(key_id, secret)
+    updated = ("name", "secret_hash", "scopes", "expires_at", "revoked_at")
+    await ServiceKey.bulk_create([row], on_conflict=["id"], update_fields=updated)
+    return _format_key(key_id, secret)
 
 
-def _check(name: str, scopes: Iterable[Scope]) -> list[str]:
+def _checked_scopes(name: str, scopes: Iterable[Scope]) -> list[str]:
     if not (1 <= len(name) <= MAX_NAME_LENGTH and name.isprintable() and name.strip()):
         raise InvalidInput.at("name", f"must have 1 to {MAX_NAME_LENGTH} visible characters")
     granted = sorted(set(scopes))
     if not granted:
-        raise InvalidInput.at("scopes", f"must name at least one of {', '.join(Scope)}")
+        raise InvalidInput.at("scopes", f"must contain at least one of {', '.join(Scope)}")
     return [str(scope) for scope in granted]
 
 
-def _written(key_id: str, secret: bytes) -> str:
+def _format_key(key_id: str, secret: bytes) -> str:
     return f"{KEY_PREFIX}{key_id}_{secret.hex()}"
 
 
 def hash_secret(secret: bytes) -> bytes:
-    """What is stored of a secret."""
+    """The hash under which a secret is stored."""
     return hashlib.sha256(secret).digest()

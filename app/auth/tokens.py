@@ -1,4 +1,4 @@
-"""Users' and operators' tokens: a JWT in, a viewer out."""
+"""Verification of the tokens (JWTs) of users and operators."""
 
 import hashlib
 from collections import OrderedDict
@@ -17,11 +17,12 @@ from app.settings import Settings
 
 REQUIRED_CLAIMS: Final = ("exp", "iat", "sub", "aud", "iss")
 CLOCK_SKEW: Final = timedelta(seconds=5)
-"""How far the clocks of issuer and server may differ."""
+"""By how much the clocks of issuer and server may differ."""
 MAX_TOKEN_LENGTH: Final = 8192
 TOKEN_CACHE_SIZE: Final = 10_000
 TOKEN_CACHE_LIFETIME: Final = timedelta(minutes=5)
-"""A remembered token is checked again after this, so that a key withdrawn by the issuer stops counting."""
+"""A cached token is verified again after this time, so that a key which the issuer has withdrawn is no longer
+accepted."""
 
 
 def utc_now() -> datetime:
@@ -30,7 +31,7 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRequirements:
-    """What a token has to say, and where in it roles and organisations stand."""
+    """The values that a token must have, and the names of its claims with roles and organisations."""
 
     issuer: str
     audience: str
@@ -50,14 +51,15 @@ class TokenRequirements:
 
 
 @dataclass(frozen=True, slots=True)
-class _Remembered:
+class _CachedToken:
     caller: Caller
-    ends_at: datetime
+    expires_at: datetime
+    """With the allowance for clock skew."""
     verified_at: datetime
 
 
 class TokenVerifier:
-    """Checks tokens, and remembers the ones that passed: an RSA signature costs some 50 µs, a look-up one."""
+    """Verifies tokens and caches those that are valid: verifying an RSA signature takes about 50 µs, a look-up 1 µs."""
 
     def __init__(
         self,
@@ -68,31 +70,32 @@ class TokenVerifier:
         cache_size: int = TOKEN_CACHE_SIZE,
     ) -> None:
         self._keys = keys
-        self._expected = requirements
+        self._requirements = requirements
         self._now = now
-        self._limit = cache_size
-        self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
+        self._cache_size = cache_size
+        self._cache: OrderedDict[bytes, _CachedToken] = OrderedDict()
 
     async def verify(self, token: str) -> Caller:
-        """The token's user or operator. Raises: Unauthenticated; Unavailable while no keys could be fetched."""
+        """The user or operator of a token. Raises: Unauthenticated. Unavailable: no key set could be fetched yet."""
         if len(token) > MAX_TOKEN_LENGTH or not token.isascii():
             raise _not_accepted()
         digest = hashlib.sha256(token.encode()).digest()
-        known = self._remembered.get(digest)
-        if known is None or self._now() - known.verified_at >= TOKEN_CACHE_LIFETIME:
+        cached = self._cache.get(digest)
+        if cached is None or self._now() - cached.verified_at >= TOKEN_CACHE_LIFETIME:
             verified_at = self._now()
-            viewer, ends_at = await self._check(token)
-            known = _Remembered(viewer, ends_at, verified_at)
-        if self._now() >= known.ends_at:
-            self._remembered.pop(digest, None)
+            caller, expires_at = await self._decode(token)
+            cached = _CachedToken(caller, expires_at, verified_at)
+        if self._now() >= cached.expires_at:
+            self._cache.pop(digest, None)
             raise _expired()
-        self._remembered[digest] = known
-        self._remembered.move_to_end(digest)
-        if len(self._remembered) > self._limit:
-            self._remembered.popitem(last=False)
-        return known.caller
+        self._cache[digest] = cached
+        self._cache.move_to_end(digest)
+        if len(self._cache) > self._cache_size:
+            self._cache.popitem(last=False)
+        return cached.caller
 
-    async def _check(self, token: str) -> tuple[Caller, datetime]:
+    async def _decode(self, token: str) -> tuple[Caller, datetime]:
+        """The caller, and when the token expires including clock skew. Raises: as `verify`."""
         try:
             key = await self._keys.find(jwt.get_unverified_header(token).get("kid"))
             if key is None:
@@ -101,44 +104,46 @@ class TokenVerifier:
                 token,
                 key.public_key,
                 algorithms=list(key.algorithms),
-                issuer=self._expected.issuer,
-                audience=self._expected.audience,
+                issuer=self._requirements.issuer,
+                audience=self._requirements.audience,
                 leeway=CLOCK_SKEW,
                 options={"require": list(REQUIRED_CLAIMS)},
             )
             expires_at = datetime.fromtimestamp(int(claims["exp"]), UTC)
-            return _viewer(claims, self._expected, expires_at, key.key_id), expires_at + CLOCK_SKEW
+            return _to_caller(claims, self._requirements, expires_at, key.key_id), expires_at + CLOCK_SKEW
         except jwt.ExpiredSignatureError:
             raise _expired() from None
-        except jwt.MissingRequiredClaimError as error:  # raised only after the signature has been found good
+        except jwt.MissingRequiredClaimError as error:  # raised only after the signature was verified
             raise Unauthenticated(
-                f"The token has no {error.claim!r} claim: it needs {', '.join(REQUIRED_CLAIMS)}."
+                f"The token has no {error.claim!r} claim. It needs {', '.join(REQUIRED_CLAIMS)}."
             ) from None
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError, OSError):
-            # Beside PyJWT's own errors: deep JSON, endless numbers and instants no calendar has, in header or claims.
+            # Beyond PyJWT's own errors: deeply nested JSON, huge numbers and invalid times, in header or claims.
             raise _not_accepted() from None
 
 
-def _viewer(claims: Mapping[str, Any], expected: TokenRequirements, expires_at: datetime, key_id: str | None) -> Caller:
+def _to_caller(
+    claims: Mapping[str, Any], requirements: TokenRequirements, expires_at: datetime, key_id: str | None
+) -> Caller:
     try:
         owner_id = check_key(claims["sub"], path="sub")
-    except InvalidInput as refusal:
-        raise Unauthenticated(f"The token cannot be used: {refusal.message}.") from None
-    operator = expected.admin_role in _names(claims, expected.roles_claim)
-    kind = CallerKind.OPERATOR if operator else CallerKind.USER
+    except InvalidInput as error:
+        raise Unauthenticated(f"The token is invalid: {error.message}.") from None
+    is_operator = requirements.admin_role in _names(claims, requirements.roles_claim)
+    kind = CallerKind.OPERATOR if is_operator else CallerKind.USER
     return Caller(
         kind=kind,
         actor=f"{kind}:{owner_id}",
         owner_id=owner_id,
-        organisations=_names(claims, expected.organisations_claim),
-        scopes=frozenset({Scope.ADMIN}) if operator else frozenset(),
+        organisations=_names(claims, requirements.organisations_claim),
+        scopes=frozenset({Scope.ADMIN}) if is_operator else frozenset(),
         expires_at=expires_at,
         key_id=key_id,
     )
 
 
 def _names(claims: Mapping[str, Any], claim: str) -> frozenset[str]:
-    """A claim that lists names; one string is one name (compared whole, never searched for a part)."""
+    """The names in a claim: a list of strings, or one string, which is a single name."""
     match claims.get(claim):
         case None:
             return frozenset()
@@ -147,7 +152,7 @@ def _names(claims: Mapping[str, Any], claim: str) -> frozenset[str]:
         case list() as names if all(isinstance(name, str) for name in names):
             return frozenset(names)
         case _:
-            raise Unauthenticated(f"The token cannot be used: {claim!r} must be a list of strings.")
+            raise Unauthenticated(f"The token is invalid: {claim!r} must be a list of strings.")
 
 
 def _expired() -> Unauthenticated:

@@ -1,4 +1,4 @@
-"""One way in for header, token and key."""
+"""Authentication by header, token and service key."""
 
 from pathlib import Path
 
@@ -15,32 +15,36 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def chosen(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path) -> Settings:
     return Settings(data_dir=tmp_path, environment="development", jwks_url=None)
 
 
 @pytest.fixture
-def doorway(chosen: Settings) -> Authenticator:
-    return build_authenticator(chosen)
+def authenticator(settings: Settings) -> Authenticator:
+    return build_authenticator(settings)
 
 
-async def test_without_a_header_the_caller_is_nobody(doorway: Authenticator) -> None:
-    assert await doorway.authenticate(None) is None
+async def test_without_a_header_the_caller_is_anonymous(authenticator: Authenticator) -> None:
+    assert await authenticator.authenticate(None) is None
 
 
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER  "])
-async def test_a_bearer_token_is_its_user(doorway: Authenticator, chosen: Settings, scheme: str) -> None:
-    viewer = await doorway.authenticate(scheme + user_token("alice", settings=chosen))
-    assert viewer is not None
-    assert (viewer.kind, viewer.actor) == (CallerKind.USER, "user:alice")
+async def test_a_bearer_token_authenticates_its_user(
+    authenticator: Authenticator, settings: Settings, scheme: str
+) -> None:
+    caller = await authenticator.authenticate(scheme + user_token("alice", settings=settings))
+    assert caller is not None
+    assert (caller.kind, caller.actor) == (CallerKind.USER, "user:alice")
 
 
-async def test_a_bearer_service_key_is_its_service(db: None, doorway: Authenticator, chosen: Settings) -> None:
-    key = await service_keys.development_key("executor", settings=chosen)
-    viewer = await doorway.authenticate(f"Bearer {key}")
-    await doorway.close()
-    assert viewer is not None
-    assert (viewer.kind, viewer.actor) == (CallerKind.SERVICE, f"service:{key.split('_')[1]}")
+async def test_a_bearer_service_key_authenticates_its_service(
+    db: None, authenticator: Authenticator, settings: Settings
+) -> None:
+    key = await service_keys.development_key("executor", settings=settings)
+    caller = await authenticator.authenticate(f"Bearer {key}")
+    await authenticator.close()
+    assert caller is not None
+    assert (caller.kind, caller.actor) == (CallerKind.SERVICE, f"service:{key.split('_')[1]}")
 
 
 @pytest.mark.parametrize(
@@ -50,13 +54,13 @@ async def test_a_bearer_service_key_is_its_service(db: None, doorway: Authentica
         *("Bearer null", "Bearer a, b", "Bearer é", "Bearer \ud800", "Bearer ck_é", "Bearer\ta.b.c", "\x00"),
     ],
 )
-async def test_a_malformed_header_is_refused_and_never_nobody(doorway: Authenticator, header: str) -> None:
+async def test_a_malformed_header_is_refused_and_not_anonymous(authenticator: Authenticator, header: str) -> None:
     with pytest.raises(Unauthenticated):
-        await doorway.authenticate(header)
+        await authenticator.authenticate(header)
 
 
-async def test_a_bare_token_is_no_header(doorway: Authenticator, chosen: Settings) -> None:
-    token = user_token("alice", settings=chosen)
+async def test_a_header_needs_the_bearer_scheme(authenticator: Authenticator, settings: Settings) -> None:
+    token = user_token("alice", settings=settings)
     with pytest.raises(Unauthenticated, match="Send 'Authorization: Bearer"):
-        await doorway.authenticate(token)
-    assert (await doorway.authenticate_credential(token)).owner_id == "alice"
+        await authenticator.authenticate(token)
+    assert (await authenticator.authenticate_credential(token)).owner_id == "alice"

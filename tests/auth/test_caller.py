@@ -8,40 +8,42 @@ USER = Caller(kind=CallerKind.USER, actor="user:alice", owner_id="alice", organi
 EXECUTOR = Caller(kind=CallerKind.SERVICE, actor="service:1", scopes=frozenset({Scope.CHARGE}))
 READER = Caller(kind=CallerKind.SERVICE, actor="service:2", scopes=frozenset({Scope.READ}))
 OPERATOR = Caller(kind=CallerKind.OPERATOR, actor="operator:carol", owner_id="carol", scopes=frozenset({Scope.ADMIN}))
-POWERLESS = Caller(kind=CallerKind.SERVICE, actor="service:3")
+WITHOUT_SCOPES = Caller(kind=CallerKind.SERVICE, actor="service:3")
 
 
 @pytest.mark.parametrize(
-    ("viewer", "allowed"),
+    ("caller", "allowed"),
     [
         (None, set()),
         (USER, set()),
-        (POWERLESS, set()),
+        (WITHOUT_SCOPES, set()),
         (READER, {Scope.READ}),
         (EXECUTOR, {Scope.CHARGE, Scope.READ}),
         (OPERATOR, {Scope.ADMIN, Scope.READ}),
     ],
 )
-def test_a_scope_brings_reading_and_nothing_else(viewer: Caller | None, allowed: set[Scope]) -> None:
-    assert {scope for scope in Scope if has_scope(viewer, scope)} == allowed
+def test_charge_and_admin_imply_read_and_nothing_else(caller: Caller | None, allowed: set[Scope]) -> None:
+    assert {scope for scope in Scope if has_scope(caller, scope)} == allowed
 
 
 @pytest.mark.parametrize(
-    ("viewer", "readable"),
+    ("caller", "readable"),
     [
         (None, set()),
-        (POWERLESS, set()),
+        (WITHOUT_SCOPES, set()),
         (USER, {"alice", "acme"}),
         (READER, {"alice", "acme", "bob"}),
         (EXECUTOR, {"alice", "acme", "bob"}),
         (OPERATOR, {"alice", "acme", "bob"}),
     ],
 )
-def test_a_user_reads_its_own_and_listed_accounts_only(viewer: Caller | None, readable: set[str]) -> None:
-    assert {owner for owner in ("alice", "acme", "bob") if can_read(viewer, owner)} == readable
+def test_a_user_reads_only_its_own_account_and_those_of_its_organisations(
+    caller: Caller | None, readable: set[str]
+) -> None:
+    assert {owner for owner in ("alice", "acme", "bob") if can_read(caller, owner)} == readable
 
 
-def test_looking_at_an_organisation_is_not_owning_it() -> None:
+def test_a_member_of_an_organisation_does_not_own_its_account() -> None:
     assert owns(USER, "alice")
     assert not owns(USER, "acme")
     assert not owns(EXECUTOR, "alice")

@@ -1,4 +1,4 @@
-"""Development's own key pair and secret: one per installation, for this user only."""
+"""The development key pair and secret: one per installation, readable by this user only."""
 
 import asyncio
 import json
@@ -26,12 +26,12 @@ from app.auth.development_keys import (
 from app.errors import InvalidInput, Misconfigured, Unauthenticated
 from app.settings import Settings
 
-CHECKOUT = Path(app.__file__).parent.parent
+REPOSITORY = Path(app.__file__).parent.parent
 
-OPEN_AND_PRINT = """
+LOAD_AND_PRINT = """
 import sys, pathlib
-from app.auth.development_keys import open_keys
-keys = open_keys(pathlib.Path(sys.argv[1]))
+from app.auth.development_keys import load_or_create_keys
+keys = load_or_create_keys(pathlib.Path(sys.argv[1]))
 print(keys.key_id, keys.secret_for("test").hex())
 """
 
@@ -41,11 +41,11 @@ def in_directory(directory: Path, **more: object) -> Settings:
 
 
 @pytest.mark.anyio
-async def test_processes_that_start_together_end_up_with_one_pair(tmp_path: Path) -> None:
+async def test_processes_that_start_together_share_one_key_pair(tmp_path: Path) -> None:
     directory = tmp_path / "not" / "there yet"
     processes = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-c", OPEN_AND_PRINT, str(directory), cwd=CHECKOUT, stdout=asyncio.subprocess.PIPE
+            sys.executable, "-c", LOAD_AND_PRINT, str(directory), cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE
         )
         for _ in range(4)
     ]
@@ -55,7 +55,7 @@ async def test_processes_that_start_together_end_up_with_one_pair(tmp_path: Path
     assert [path.name for path in directory.iterdir()] == [FILE_NAME]
 
 
-def test_a_file_that_is_there_already_is_kept(tmp_path: Path) -> None:
+def test_an_existing_file_is_kept(tmp_path: Path) -> None:
     first, second = DevelopmentKeys.generate(), DevelopmentKeys.generate()
     for keys in (first, second):
         write_if_missing(tmp_path / FILE_NAME, keys.to_json())
@@ -63,25 +63,27 @@ def test_a_file_that_is_there_already_is_kept(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 
-def test_the_file_is_for_this_user_only_from_its_first_moment(tmp_path: Path) -> None:
+def test_the_file_is_created_readable_by_this_user_only(tmp_path: Path) -> None:
     write_if_missing(tmp_path / FILE_NAME, DevelopmentKeys.generate().to_json())
     assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
 
 
-def test_a_file_that_others_could_read_is_closed_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_others_can_read_is_restricted_and_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / FILE_NAME
     path.write_text(DevelopmentKeys.generate().to_json())
     path.chmod(0o644)
     with caplog.at_level(logging.WARNING, logger="app.auth.development_keys"):
         load_or_create_keys(tmp_path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert "could be read by others" in caplog.text
+    assert "was readable by other users" in caplog.text
 
 
 @pytest.mark.parametrize(
     "content", ["", "{}", "null", "[1]", "not json", '{"key_id": "a", "private_key": "b", "secret": ""}']
 )
-def test_a_damaged_file_stops_the_start_and_is_left_as_it_is(tmp_path: Path, content: str) -> None:
+def test_a_damaged_file_prevents_the_start_and_is_not_changed(tmp_path: Path, content: str) -> None:
     path = tmp_path / FILE_NAME
     path.write_text(content)
     with pytest.raises(Misconfigured, match="is damaged"):
@@ -89,61 +91,63 @@ def test_a_damaged_file_stops_the_start_and_is_left_as_it_is(tmp_path: Path, con
     assert path.read_text() == content
 
 
-def test_a_weak_secret_counts_as_damage(tmp_path: Path) -> None:
+def test_a_file_with_a_short_secret_is_damaged(tmp_path: Path) -> None:
     content = json.loads(DevelopmentKeys.generate().to_json()) | {"secret": "00" * 31}
     (tmp_path / FILE_NAME).write_text(json.dumps(content))
     with pytest.raises(Misconfigured):
         load_or_create_keys(tmp_path)
 
 
-def test_every_purpose_has_its_own_secret_and_keeps_it(tmp_path: Path) -> None:
-    chosen = in_directory(tmp_path)
-    ledger, sandbox = (development_secret(purpose, settings=chosen) for purpose in ("ledger", "sandbox"))
+def test_every_purpose_has_its_own_constant_secret(tmp_path: Path) -> None:
+    settings = in_directory(tmp_path)
+    ledger, sandbox = (development_secret(purpose, settings=settings) for purpose in ("ledger", "sandbox"))
     assert len(ledger) == len(sandbox) == 32
     assert ledger != sandbox
     load_or_create_keys.cache_clear()
-    assert development_secret("ledger", settings=chosen) == ledger
+    assert development_secret("ledger", settings=settings) == ledger
 
 
-def test_two_installations_share_nothing(tmp_path: Path) -> None:
+def test_two_installations_have_different_keys(tmp_path: Path) -> None:
     one, two = (in_directory(tmp_path / name) for name in ("one", "two"))
     assert development_secret("ledger", settings=one) != development_secret("ledger", settings=two)
     with pytest.raises(Unauthenticated):
         asyncio.run(build_authenticator(two).authenticate_credential(user_token("alice", settings=one)))
 
 
-def test_secrets_do_not_show_in_a_log(tmp_path: Path) -> None:
+def test_the_repr_contains_no_secret(tmp_path: Path) -> None:
     keys = load_or_create_keys(tmp_path)
     assert keys.secret.hex() not in repr(keys)
     assert repr(keys.secret) not in repr(keys)
 
 
-def test_the_ready_made_tokens_are_accepted(tmp_path: Path) -> None:
-    chosen = in_directory(tmp_path)
-    doorway = build_authenticator(chosen)
-    alice = asyncio.run(doorway.authenticate_credential(user_token("alice", organisations=["acme"], settings=chosen)))
-    carol = asyncio.run(doorway.authenticate_credential(operator_token("carol", settings=chosen)))
+def test_development_tokens_are_accepted(tmp_path: Path) -> None:
+    settings = in_directory(tmp_path)
+    authenticator = build_authenticator(settings)
+    alice = asyncio.run(
+        authenticator.authenticate_credential(user_token("alice", organisations=["acme"], settings=settings))
+    )
+    carol = asyncio.run(authenticator.authenticate_credential(operator_token("carol", settings=settings)))
     assert (alice.kind, alice.owner_id, alice.organisations) == (CallerKind.USER, "alice", frozenset({"acme"}))
     assert (carol.kind, carol.actor, carol.scopes) == (CallerKind.OPERATOR, "operator:carol", frozenset({Scope.ADMIN}))
 
 
-def test_a_token_lives_as_long_as_asked(tmp_path: Path) -> None:
-    chosen = in_directory(tmp_path)
+def test_a_token_has_the_requested_lifetime(tmp_path: Path) -> None:
+    settings = in_directory(tmp_path)
     with pytest.raises(Unauthenticated, match="expired"):
         asyncio.run(
-            build_authenticator(chosen).authenticate_credential(
-                user_token("alice", timedelta(seconds=-6), settings=chosen)
+            build_authenticator(settings).authenticate_credential(
+                user_token("alice", timedelta(seconds=-6), settings=settings)
             )
         )
 
 
 @pytest.mark.parametrize("name", ["", "al ice", "a" * 256])
-def test_a_token_is_made_only_for_a_name_that_can_be_an_owner(tmp_path: Path, name: str) -> None:
+def test_a_token_needs_a_valid_owner_id(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidInput, match="name must have 1 to 255 visible characters"):
         user_token(name, settings=in_directory(tmp_path))
 
 
-def test_production_uses_nothing_of_development(tmp_path: Path) -> None:
+def test_production_uses_no_development_keys(tmp_path: Path) -> None:
     production = in_directory(tmp_path, environment="production")
     for refused in (
         lambda: build_authenticator(production),
@@ -157,7 +161,7 @@ def test_production_uses_nothing_of_development(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_production_without_a_key_set_says_which_setting_is_missing(tmp_path: Path) -> None:
+def test_production_without_a_key_set_names_the_missing_setting(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="JWKS_URL is not set"):
         build_authenticator(in_directory(tmp_path, environment="production"))
 
@@ -174,19 +178,17 @@ def test_production_without_a_key_set_says_which_setting_is_missing(tmp_path: Pa
         ("development", "file:///keys", False),
     ],
 )
-def test_a_key_set_is_fetched_only_where_nobody_between_can_change_it(
-    tmp_path: Path, environment: str, url: str, accepted: bool
-) -> None:
-    chosen = in_directory(tmp_path, environment=environment, jwks_url=url)
+def test_a_key_set_url_must_be_https_or_local(tmp_path: Path, environment: str, url: str, accepted: bool) -> None:
+    settings = in_directory(tmp_path, environment=environment, jwks_url=url)
     if accepted:
-        build_authenticator(chosen)
+        build_authenticator(settings)
     else:
-        with pytest.raises(Misconfigured, match="must be an https address"):
-            build_authenticator(chosen)
+        with pytest.raises(Misconfigured, match="must be an https URL"):
+            build_authenticator(settings)
 
 
-def test_with_an_identity_provider_the_server_makes_no_tokens(tmp_path: Path) -> None:
-    chosen = in_directory(tmp_path, jwks_url="https://id.example/keys")
+def test_with_an_identity_provider_the_server_issues_no_tokens(tmp_path: Path) -> None:
+    settings = in_directory(tmp_path, jwks_url="https://id.example/keys")
     with pytest.raises(Misconfigured, match="JWKS_URL is set"):
-        user_token("alice", settings=chosen)
-    assert len(development_secret("ledger", settings=chosen)) == 32
+        user_token("alice", settings=settings)
+    assert len(development_secret("ledger", settings=settings)) == 32

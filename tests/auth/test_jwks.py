@@ -1,4 +1,4 @@
-"""The identity provider's key set, fetched over HTTP from a server that this test runs."""
+"""The key set of the identity provider, fetched over HTTP from a server of the test."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from app.auth.jwks import RemoteKeySet, parse_key_set
 from app.auth.tokens import TokenVerifier
 from app.errors import Unauthenticated, Unavailable
-from tests.auth.token_issuer import EXPECTED, claims, key_set, public_jwk, serving, sign
+from tests.auth.token_issuer import REQUIREMENTS, claims, key_set, public_jwk, serving, sign
 
 pytestmark = pytest.mark.anyio
 
@@ -40,21 +40,21 @@ async def test_a_known_key_is_fetched_once() -> None:
     assert server.requests == 1
 
 
-async def test_all_who_wait_share_one_fetch() -> None:
+async def test_concurrent_requests_share_one_fetch() -> None:
     with serving(key_set(old=OLD)) as server:
         keys = RemoteKeySet(server.url)
         assert await asyncio.gather(*(found(keys, "old") for _ in range(20))) == [True] * 20
     assert server.requests == 1
 
 
-async def test_a_caller_who_goes_away_does_not_cancel_the_fetch_for_others() -> None:
+async def test_a_cancelled_request_does_not_cancel_the_fetch_of_others() -> None:
     with serving(key_set(old=OLD)) as server:
         keys = RemoteKeySet(server.url)
-        leaving, staying = (asyncio.create_task(found(keys, "old")) for _ in range(2))
+        cancelled, waiting = (asyncio.create_task(found(keys, "old")) for _ in range(2))
         await asyncio.sleep(0)
-        leaving.cancel()
-        assert await staying
-        assert leaving.cancelled()
+        cancelled.cancel()
+        assert await waiting
+        assert cancelled.cancelled()
 
 
 async def test_an_unknown_key_id_fetches_again_once_in_30_seconds() -> None:
@@ -115,7 +115,7 @@ async def test_a_failed_fetch_keeps_the_last_good_set(
         assert await found(keys, "old")
 
 
-async def test_a_server_that_is_gone_keeps_the_last_good_set() -> None:
+async def test_the_last_good_set_is_kept_if_the_server_stops() -> None:
     clock = Seconds()
     with serving(key_set(old=OLD)) as server:
         keys = RemoteKeySet(server.url, clock=clock)
@@ -125,7 +125,7 @@ async def test_a_server_that_is_gone_keeps_the_last_good_set() -> None:
     assert await found(keys, "old")
 
 
-async def test_an_old_set_is_renewed_in_the_background_so_that_a_withdrawn_key_goes() -> None:
+async def test_an_old_set_is_fetched_again_in_the_background() -> None:
     clock = Seconds()
     with serving(key_set(old=OLD, new=NEW)) as server:
         keys = RemoteKeySet(server.url, clock=clock)
@@ -135,7 +135,7 @@ async def test_an_old_set_is_renewed_in_the_background_so_that_a_withdrawn_key_g
         assert await found(keys, "old")
         assert server.requests == 1
         clock.now += 1
-        assert await found(keys, "old")  # nobody waits for the renewal
+        assert await found(keys, "old")  # the request does not wait for the fetch
         for _ in range(400):
             if not await found(keys, "old"):
                 break
@@ -144,12 +144,12 @@ async def test_an_old_set_is_renewed_in_the_background_so_that_a_withdrawn_key_g
     assert server.requests == 2
 
 
-async def test_without_any_set_a_token_is_not_called_wrong_and_the_next_second_tries_again() -> None:
+async def test_without_a_key_set_tokens_are_unavailable_and_the_fetch_is_retried_after_a_second() -> None:
     clock = Seconds()
     token = sign(OLD, claims(), algorithm="EdDSA", key_id="old")
     with serving({}) as server:
         server.status = 503
-        verifier = TokenVerifier(RemoteKeySet(server.url, clock=clock), EXPECTED)
+        verifier = TokenVerifier(RemoteKeySet(server.url, clock=clock), REQUIREMENTS)
         for _ in range(2):
             with pytest.raises(Unavailable, match="try again shortly"):
                 await verifier.verify(token)
@@ -159,7 +159,7 @@ async def test_without_any_set_a_token_is_not_called_wrong_and_the_next_second_t
         assert (await verifier.verify(token)).owner_id == "alice"
 
 
-async def test_an_address_where_nobody_listens_is_unavailable() -> None:
+async def test_a_refused_connection_is_unavailable() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -167,10 +167,10 @@ async def test_an_address_where_nobody_listens_is_unavailable() -> None:
         await RemoteKeySet(f"http://127.0.0.1:{port}/keys").find("old")
 
 
-async def test_a_rotated_key_signs_in_without_a_restart() -> None:
+async def test_a_rotated_key_is_used_without_a_restart() -> None:
     clock = Seconds()
     with serving(key_set(old=OLD)) as server:
-        verifier = TokenVerifier(RemoteKeySet(server.url, clock=clock), EXPECTED)
+        verifier = TokenVerifier(RemoteKeySet(server.url, clock=clock), REQUIREMENTS)
         await verifier.verify(sign(OLD, claims(), algorithm="EdDSA", key_id="old"))
         server.serve(key_set(new=NEW))
         clock.now += 31
@@ -199,13 +199,13 @@ def weak_rsa() -> dict[str, Any]:
     ],
     ids=lambda jwk: f"{jwk['kty']}-{jwk.get('alg', '')}-{jwk.get('crv', '')}",
 )
-async def test_keys_that_cannot_be_used_are_left_out(unusable: dict[str, Any]) -> None:
+async def test_unusable_keys_are_left_out(unusable: dict[str, Any]) -> None:
     assert [key.key_id for key in parse_key_set({"keys": [unusable, public_jwk(OLD, "old")]})] == ["old"]
-    with pytest.raises(ValueError, match="no key that can be used"):
+    with pytest.raises(ValueError, match="no usable key"):
         parse_key_set({"keys": [unusable]})
 
 
-async def test_a_family_pins_its_algorithms() -> None:
+async def test_the_key_family_decides_the_algorithms() -> None:
     strong = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     algorithms = {key.key_id: key.algorithms for key in parse_key_set(key_set(rsa=strong, ec=NEW, ed=OLD))}
     assert algorithms == {"rsa": ("RS256", "PS256"), "ec": ("ES256",), "ed": ("EdDSA",)}

@@ -1,4 +1,4 @@
-"""A key that is revoked ends the connections that it opened, and asks the database little for that."""
+"""Revoking a service key closes its live connections, with few reads of the database."""
 
 import asyncio
 
@@ -17,47 +17,45 @@ from tests.engine.transports import websocket_client
 
 pytestmark = pytest.mark.anyio
 
-OFTEN = 0.02
+WATCH_INTERVAL = 0.02
 PROMISED_SECONDS = 5
 
 
-def test_a_revocation_is_seen_in_time_even_if_it_came_right_after_a_look() -> None:
+def test_a_revocation_right_after_a_read_takes_effect_in_time() -> None:
     assert 2 * WATCH_SECONDS < PROMISED_SECONDS > CACHE_SECONDS
 
 
-async def test_who_connects_just_before_a_revoked_key_is_forgotten_is_cut_off_by_the_first_look(
+async def test_the_first_read_of_a_watch_is_immediate(
     db: str,
 ) -> None:
     key, seconds = await service_keys.create_key("executor", [Scope.CHARGE]), 0.0
-    ring, told = (
-        ServiceKeyCache(clock=lambda: seconds, watch_seconds=3600),
-        asyncio.Event(),
-    )  # no second look comes in time
-    await ring.verify(key)
+    cache = ServiceKeyCache(clock=lambda: seconds, watch_seconds=3600)  # there is no second read
+    revoked = asyncio.Event()
+    await cache.verify(key)
     await service_keys.revoke_key(id_of(key))
     seconds = CACHE_SECONDS - 0.2
-    await ring.verify(key)  # still remembered
-    ring.watch_revocation(id_of(key), told.set)
+    await cache.verify(key)  # from the cache
+    cache.watch_revocation(id_of(key), revoked.set)
     async with asyncio.timeout(2):
-        await told.wait()
-    await ring.close()
+        await revoked.wait()
+    await cache.close()
 
 
 @pytest.fixture
-def doorway(monkeypatch: pytest.MonkeyPatch) -> Authenticator:
-    """A doorway that looks at live keys often, behind the toy's socket."""
-    made = Authenticator(
+def authenticator(monkeypatch: pytest.MonkeyPatch) -> Authenticator:
+    """An authenticator that reads the keys of live connections often, behind the WebSocket of the sample schema."""
+    authenticator = Authenticator(
         TokenVerifier(CountingKeys(()), TokenRequirements.from_settings(sample_schema.settings)),
-        ServiceKeyCache(watch_seconds=OFTEN),
+        ServiceKeyCache(watch_seconds=WATCH_INTERVAL),
     )
     monkeypatch.setattr(
-        websocket_client, "sockets", GraphQLOverWebSocket(sample_schema.engine, made, sample_schema.state)
+        websocket_client, "sockets", GraphQLOverWebSocket(sample_schema.engine, authenticator, sample_schema.state)
     )
-    return made
+    return authenticator
 
 
-async def test_a_revoked_key_closes_its_live_connections_with_4403_and_no_others(
-    db: str, doorway: Authenticator
+async def test_revoking_a_key_closes_its_connections_with_4403_and_no_others(
+    db: str, authenticator: Authenticator
 ) -> None:
     key, other = (
         await service_keys.create_key("executor", [Scope.CHARGE]),
@@ -66,77 +64,77 @@ async def test_a_revoked_key_closes_its_live_connections_with_4403_and_no_others
     async with (
         websocket_client.accepted() as first,
         websocket_client.accepted() as second,
-        websocket_client.accepted() as spared,
+        websocket_client.accepted() as unaffected,
     ):
-        for client, used in ((first, key), (second, key), (spared, other)):
+        for client, used in ((first, key), (second, key), (unaffected, other)):
             await client.init({"token": used})
         await first.subscribe("1", "subscription { forever }")
         await service_keys.revoke_key(id_of(key))
         assert await first.closed() == await second.closed() == (4403, "Forbidden: the key was revoked")
-        await spared.say({"type": "ping"})
-        assert await spared.said() == {"type": "pong"}
+        await unaffected.say({"type": "ping"})
+        assert await unaffected.said() == {"type": "pong"}
     assert sample_schema.resolver_calls == ["begun", "ended"]
-    await doorway.close()
+    await authenticator.close()
 
 
-async def test_many_connections_of_a_key_are_one_read_and_none_once_they_have_left(
-    db: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_the_connections_of_a_key_share_one_read(db: str, caplog: pytest.LogCaptureFixture) -> None:
     key = await service_keys.create_key("executor", [Scope.CHARGE])
-    ring = ServiceKeyCache(watch_seconds=OFTEN)
-    unwatch = [ring.watch_revocation(id_of(key), lambda: None) for _ in range(50)]
+    cache = ServiceKeyCache(watch_seconds=WATCH_INTERVAL)
+    stops = [cache.watch_revocation(id_of(key), lambda: None) for _ in range(50)]
     with statements(caplog, "SELECT") as sent:
-        await asyncio.sleep(10 * OFTEN)
+        await asyncio.sleep(10 * WATCH_INTERVAL)
     assert 1 <= len(sent) <= 11
-    for leave in unwatch:
-        leave()
+    for stop in stops:
+        stop()
     await asyncio.sleep(0)
     with statements(caplog, "SELECT") as sent:
-        await asyncio.sleep(3 * OFTEN)
+        await asyncio.sleep(3 * WATCH_INTERVAL)
     assert sent == []
-    await ring.close()
+    await cache.close()
 
 
-async def test_each_watch_is_told_once_and_leaving_afterwards_is_harmless(db: str) -> None:
+async def test_each_watcher_is_called_once_and_may_stop_afterwards(db: str) -> None:
     key = await service_keys.create_key("executor", [Scope.CHARGE])
-    ring, told, heard = ServiceKeyCache(watch_seconds=OFTEN), [], asyncio.Event()
-    first = ring.watch_revocation(id_of(key), lambda: told.append("first"))
-    ring.watch_revocation(id_of(key), heard.set)
+    cache, revoked, second_revoked = ServiceKeyCache(watch_seconds=WATCH_INTERVAL), [], asyncio.Event()
+    first = cache.watch_revocation(id_of(key), lambda: revoked.append("first"))
+    cache.watch_revocation(id_of(key), second_revoked.set)
     await service_keys.revoke_key(id_of(key))
     async with asyncio.timeout(5):
-        await heard.wait()
+        await second_revoked.wait()
     first()
-    assert told == ["first"]
-    await ring.close()
+    assert revoked == ["first"]
+    await cache.close()
 
 
-async def test_a_database_that_is_away_cuts_nobody_off(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_stay_open_while_the_database_cannot_be_read(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = await service_keys.create_key("executor", [Scope.CHARGE])
-    ring, told = ServiceKeyCache(watch_seconds=OFTEN), asyncio.Event()
-    read, failures = ring._read, 0
+    cache, revoked = ServiceKeyCache(watch_seconds=WATCH_INTERVAL), asyncio.Event()
+    read, failures = cache._read, 0
 
-    async def away(key_id: str) -> object:
+    async def fail_at_first(key_id: str) -> object:
         nonlocal failures
         failures += 1
         if failures <= 3:
             raise ConnectionRefusedError
         return await read(key_id)
 
-    monkeypatch.setattr(ring, "_read", away)
-    ring.watch_revocation(id_of(key), told.set)
+    monkeypatch.setattr(cache, "_read", fail_at_first)
+    cache.watch_revocation(id_of(key), revoked.set)
     while failures < 3:
-        assert not told.is_set()
-        await asyncio.sleep(OFTEN)
+        assert not revoked.is_set()
+        await asyncio.sleep(WATCH_INTERVAL)
     await service_keys.revoke_key(id_of(key))
     async with asyncio.timeout(5):
-        await told.wait()
-    await ring.close()
+        await revoked.wait()
+    await cache.close()
 
 
-async def test_a_token_is_not_watched(doorway: Authenticator) -> None:
-    doorway.watch_revocation(None, lambda: None)()
+async def test_tokens_are_not_watched(authenticator: Authenticator) -> None:
+    authenticator.watch_revocation(None, lambda: None)()
     async with websocket_client.accepted() as client:
         await client.init()
         await client.say({"type": "ping"})
         assert await client.said() == {"type": "pong"}
-    assert doorway._service_keys._watching == {}
+    assert authenticator._service_keys._watches == {}

@@ -1,4 +1,4 @@
-"""Which tokens count, and what is made of them."""
+"""Which tokens are accepted, and the callers they identify."""
 
 import asyncio
 import hashlib
@@ -19,7 +19,7 @@ from app.auth.caller import Caller, CallerKind, Scope
 from app.auth.jwks import parse_key_set
 from app.auth.tokens import TokenVerifier
 from app.errors import Unauthenticated
-from tests.auth.token_issuer import EXPECTED, CountingKeys, PrivateKey, claims, encoded, fixed, key_set, sign
+from tests.auth.token_issuer import REQUIREMENTS, CountingKeys, PrivateKey, claims, encoded, fixed, key_set, sign
 
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 EC = ec.generate_private_key(ec.SECP256R1())
@@ -27,7 +27,7 @@ ED = Ed25519PrivateKey.generate()
 
 
 def verified(token: str, **private_keys: PrivateKey) -> Caller:
-    return asyncio.run(TokenVerifier(fixed(**(private_keys or {"one": ED})), EXPECTED).verify(token))
+    return asyncio.run(TokenVerifier(fixed(**(private_keys or {"one": ED})), REQUIREMENTS).verify(token))
 
 
 def refusal(token: str, **private_keys: PrivateKey) -> str:
@@ -41,13 +41,13 @@ NOT_ACCEPTED = "The token is not accepted: sign in again and send it as 'Authori
 EXPIRED = "The token has expired: sign in again and send the new one."
 
 
-def by_hand(header: dict[str, Any], payload: dict[str, Any], signature: bytes = b"") -> str:
-    parts = (json.dumps(part, default=lambda moment: int(moment.timestamp())).encode() for part in (header, payload))
+def encode_token(header: dict[str, Any], payload: dict[str, Any], signature: bytes = b"") -> str:
+    parts = (json.dumps(part, default=lambda now: int(now.timestamp())).encode() for part in (header, payload))
     return ".".join([*map(encoded, parts), encoded(signature)])
 
 
 @pytest.mark.parametrize(("private_key", "algorithm"), [(RSA, "RS256"), (RSA, "PS256"), (EC, "ES256"), (ED, "EdDSA")])
-def test_every_accepted_algorithm_makes_a_viewer(private_key: PrivateKey, algorithm: str) -> None:
+def test_a_token_of_every_supported_algorithm_is_accepted(private_key: PrivateKey, algorithm: str) -> None:
     expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     token = sign(private_key, claims(exp=expires_at, organisations=["acme", "beta"]), algorithm=algorithm)
     assert verified(token, one=private_key) == Caller(
@@ -61,8 +61,8 @@ def test_every_accepted_algorithm_makes_a_viewer(private_key: PrivateKey, algori
 
 
 def test_the_admin_role_makes_an_operator() -> None:
-    viewer = verified(sign(ED, claims(sub="carol", roles=["reader", "credits-admin"]), algorithm="EdDSA"))
-    assert (viewer.kind, viewer.actor, viewer.scopes) == (
+    caller = verified(sign(ED, claims(sub="carol", roles=["reader", "credits-admin"]), algorithm="EdDSA"))
+    assert (caller.kind, caller.actor, caller.scopes) == (
         CallerKind.OPERATOR,
         "operator:carol",
         frozenset({Scope.ADMIN}),
@@ -70,39 +70,39 @@ def test_the_admin_role_makes_an_operator() -> None:
 
 
 @pytest.mark.parametrize("roles", ["not-credits-admin-at-all", ["credits-admins"], [], None, ["CREDITS-ADMIN"]])
-def test_a_role_is_compared_whole(roles: object) -> None:
-    viewer = verified(sign(ED, claims(roles=roles), algorithm="EdDSA"))
-    assert (viewer.kind, viewer.scopes) == (CallerKind.USER, frozenset())
+def test_a_role_is_compared_as_a_whole(roles: object) -> None:
+    caller = verified(sign(ED, claims(roles=roles), algorithm="EdDSA"))
+    assert (caller.kind, caller.scopes) == (CallerKind.USER, frozenset())
 
 
 @pytest.mark.parametrize("claim", ["roles", "organisations"])
 @pytest.mark.parametrize("value", [{"credits-admin": True}, [1], 7, [["credits-admin"]]])
 def test_roles_and_organisations_must_be_lists_of_strings(claim: str, value: object) -> None:
     token = sign(ED, claims({claim: value}), algorithm="EdDSA")
-    assert refusal(token) == f"The token cannot be used: {claim!r} must be a list of strings."
+    assert refusal(token) == f"The token is invalid: {claim!r} must be a list of strings."
 
 
 @pytest.mark.parametrize("name", ["exp", "iat", "sub", "aud", "iss"])
 def test_every_required_claim_is_required(name: str) -> None:
     for payload in (claims(without=name), claims({name: None})):
         message = refusal(sign(ED, payload, algorithm="EdDSA"))
-        assert message == f"The token has no '{name}' claim: it needs exp, iat, sub, aud, iss."
+        assert message == f"The token has no '{name}' claim. It needs exp, iat, sub, aud, iss."
 
 
-def test_an_expired_token_is_refused_and_says_so() -> None:
-    moment = datetime.now(UTC)
-    expired = claims(iat=moment - timedelta(hours=1), exp=moment - timedelta(seconds=6))
+def test_an_expired_token_has_its_own_message() -> None:
+    now = datetime.now(UTC)
+    expired = claims(iat=now - timedelta(hours=1), exp=now - timedelta(seconds=6))
     assert refusal(sign(ED, expired, algorithm="EdDSA")) == EXPIRED
 
 
 def test_clocks_may_differ_by_a_few_seconds() -> None:
-    moment = datetime.now(UTC)
-    token = sign(ED, claims(iat=moment + timedelta(seconds=3), exp=moment - timedelta(seconds=2)), algorithm="EdDSA")
+    now = datetime.now(UTC)
+    token = sign(ED, claims(iat=now + timedelta(seconds=3), exp=now - timedelta(seconds=2)), algorithm="EdDSA")
     assert verified(token).owner_id == "alice"
 
 
 @pytest.mark.parametrize(
-    "changed",
+    "claims_",
     [
         {"iss": "https://id.example/"},
         {"iss": "https://ID.example"},
@@ -122,27 +122,27 @@ def test_clocks_may_differ_by_a_few_seconds() -> None:
         {"iat": "yesterday"},
         {"sub": 7},
     ],
-    ids=lambda changed: ", ".join(
-        f"{name}: {'ahead' if isinstance(value, datetime) else value}" for name, value in changed.items()
+    ids=lambda claims_: ", ".join(
+        f"{name}: {'ahead' if isinstance(value, datetime) else value}" for name, value in claims_.items()
     ),
 )
-def test_a_claim_that_is_not_what_is_expected_is_refused(changed: dict[str, object]) -> None:
-    assert refusal(sign(ED, claims(changed), algorithm="EdDSA")) == NOT_ACCEPTED
+def test_a_token_with_an_unexpected_claim_is_refused(claims_: dict[str, object]) -> None:
+    assert refusal(sign(ED, claims(claims_), algorithm="EdDSA")) == NOT_ACCEPTED
 
 
 @pytest.mark.parametrize("sub", ["", "a" * 256, "al ice", "alice\n", "a\x00b"])
 def test_the_subject_has_1_to_255_visible_characters(sub: str) -> None:
-    message = "The token cannot be used: sub must have 1 to 255 visible characters, without spaces."
+    message = "The token is invalid: sub must have 1 to 255 visible characters, without spaces."
     assert refusal(sign(ED, claims(sub=sub), algorithm="EdDSA")) == message
 
 
-def test_an_audience_among_several_counts() -> None:
+def test_one_of_several_audiences_may_match() -> None:
     assert verified(sign(ED, claims(aud=["other", "credits"]), algorithm="EdDSA")).owner_id == "alice"
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "NONE", ""])
 def test_an_unsigned_token_is_refused(alg: str) -> None:
-    assert refusal(by_hand({"alg": alg, "typ": "JWT", "kid": "one"}, claims())) == NOT_ACCEPTED
+    assert refusal(encode_token({"alg": alg, "typ": "JWT", "kid": "one"}, claims())) == NOT_ACCEPTED
 
 
 @pytest.mark.parametrize("private_key", [RSA, EC, ED], ids=["RSA", "EC", "Ed25519"])
@@ -152,33 +152,33 @@ def test_a_token_signed_with_the_public_key_as_a_shared_secret_is_refused(privat
         secret = json.dumps(key_set(one=private_key)["keys"][0]).encode()
     else:
         secret = private_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    unsigned = by_hand({"alg": "HS256", "typ": "JWT", "kid": "one"}, claims()).rsplit(".", 1)[0]
+    unsigned = encode_token({"alg": "HS256", "typ": "JWT", "kid": "one"}, claims()).rsplit(".", 1)[0]
     signature = hmac.new(secret, unsigned.encode(), hashlib.sha256).digest()
     assert refusal(f"{unsigned}.{encoded(signature)}", one=private_key) == NOT_ACCEPTED
 
 
-def test_a_key_takes_no_algorithm_of_another_family() -> None:
+def test_a_key_does_not_accept_algorithms_of_another_family() -> None:
     assert refusal(sign(RSA, claims(), algorithm="RS256"), one=EC) == NOT_ACCEPTED
     assert refusal(sign(EC, claims(), algorithm="ES256"), one=ED) == NOT_ACCEPTED
     assert refusal(sign(RSA, claims(), algorithm="RS512"), one=RSA) == NOT_ACCEPTED
 
 
-def test_a_key_bound_to_an_algorithm_takes_no_other() -> None:
+def test_a_key_with_an_algorithm_accepts_no_other() -> None:
     bound = CountingKeys(parse_key_set({"keys": [{**key_set(one=RSA)["keys"][0], "alg": "PS256"}]}))
-    verifier = TokenVerifier(bound, EXPECTED)
+    verifier = TokenVerifier(bound, REQUIREMENTS)
     assert asyncio.run(verifier.verify(sign(RSA, claims(), algorithm="PS256"))).owner_id == "alice"
     with pytest.raises(Unauthenticated):
         asyncio.run(verifier.verify(sign(RSA, claims(), algorithm="RS256")))
 
 
-def test_another_issuers_key_is_refused_whatever_id_it_claims() -> None:
+def test_a_token_signed_by_another_key_is_refused_whatever_its_key_id() -> None:
     stranger = Ed25519PrivateKey.generate()
     assert refusal(sign(stranger, claims(), algorithm="EdDSA", key_id="one")) == NOT_ACCEPTED
     assert refusal(sign(stranger, claims(), algorithm="EdDSA", key_id="two")) == NOT_ACCEPTED
     assert refusal(sign(stranger, claims(), algorithm="EdDSA", key_id=None)) == NOT_ACCEPTED
 
 
-def test_without_a_key_id_the_only_key_counts_and_never_one_of_several() -> None:
+def test_without_a_key_id_only_a_single_key_is_used() -> None:
     token = sign(ED, claims(), algorithm="EdDSA", key_id=None)
     assert verified(token, one=ED).owner_id == "alice"
     assert refusal(token, one=ED, two=EC) == NOT_ACCEPTED
@@ -210,12 +210,12 @@ GOOD = sign(ED, claims(), algorithm="EdDSA")
     ],
     ids=lambda token: token[:20].encode("ascii", "replace").decode() + f"-{len(token)}",
 )
-def test_what_is_no_token_is_refused(token: str) -> None:
+def test_a_malformed_token_is_refused(token: str) -> None:
     with pytest.raises(Unauthenticated, match="not accepted"):
         verified(token)
 
 
-def test_signed_claims_that_no_parser_likes_are_refused() -> None:
+def test_malformed_claims_are_refused_even_if_signed() -> None:
     for payload in (b"[" * 4000, b"null", b"[]", b'"sub"', b'{"exp":' + b"9" * 5000 + b"}", b"\xff\xfe"):
         unsigned = f"{GOOD.split('.', 1)[0]}.{encoded(payload)}"
         assert refusal(f"{unsigned}.{encoded(ED.sign(unsigned.encode()))}") == NOT_ACCEPTED
@@ -224,10 +224,10 @@ def test_signed_claims_that_no_parser_likes_are_refused() -> None:
 @runs(max_examples=60, deadline=None)
 @given(place=st.integers(0, len(GOOD) - 2), to=st.sampled_from("ABCxyz019-_."))
 def test_a_token_with_one_character_changed_is_refused(place: int, to: str) -> None:
-    # The very last character is left alone: its low bits belong to no byte.
-    changed = GOOD[:place] + to + GOOD[place + 1 :]
-    if changed != GOOD:
-        refusal(changed)
+    # The last character is not claims_: its low bits are unused.
+    claims_ = GOOD[:place] + to + GOOD[place + 1 :]
+    if claims_ != GOOD:
+        refusal(claims_)
 
 
 class Clock:
@@ -242,21 +242,21 @@ class Clock:
 
 
 @pytest.mark.anyio
-async def test_a_token_is_checked_once_and_then_remembered() -> None:
+async def test_a_token_is_verified_once_and_then_cached() -> None:
     keys = CountingKeys(parse_key_set(key_set(one=ED)))
-    verifier = TokenVerifier(keys, EXPECTED)
+    verifier = TokenVerifier(keys, REQUIREMENTS)
     assert [await verifier.verify(GOOD) for _ in range(3)] == [await verifier.verify(GOOD)] * 3
-    assert keys.asked == 1
+    assert keys.finds == 1
 
 
 @pytest.mark.anyio
-async def test_a_remembered_token_still_expires() -> None:
+async def test_a_cached_token_expires() -> None:
     clock, keys = Clock(), CountingKeys(parse_key_set(key_set(one=ED)))
-    verifier = TokenVerifier(keys, EXPECTED, now=clock)
+    verifier = TokenVerifier(keys, REQUIREMENTS, now=clock)
     token = sign(ED, claims(exp=clock.now.replace(microsecond=0) + timedelta(seconds=60)), algorithm="EdDSA")
     await verifier.verify(token)
     clock.advance(seconds=63)
-    assert (await verifier.verify(token)).owner_id == "alice"  # within the leeway
+    assert (await verifier.verify(token)).owner_id == "alice"  # within the clock skew
     clock.advance(seconds=2)
     for _ in range(2):
         with pytest.raises(Unauthenticated, match="expired"):
@@ -264,9 +264,9 @@ async def test_a_remembered_token_still_expires() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_withdrawn_key_stops_counting_for_remembered_tokens_too() -> None:
+async def test_a_cached_token_is_refused_after_its_key_was_withdrawn() -> None:
     clock, keys = Clock(), CountingKeys(parse_key_set(key_set(one=ED)))
-    verifier = TokenVerifier(keys, EXPECTED, now=clock)
+    verifier = TokenVerifier(keys, REQUIREMENTS, now=clock)
     await verifier.verify(GOOD)
     keys.replace(parse_key_set(key_set(two=EC)))
     clock.advance(minutes=4, seconds=59)
@@ -277,23 +277,23 @@ async def test_a_withdrawn_key_stops_counting_for_remembered_tokens_too() -> Non
 
 
 @pytest.mark.anyio
-async def test_only_so_many_tokens_are_remembered_and_the_longest_unused_goes_first() -> None:
+async def test_the_least_recently_used_token_is_evicted() -> None:
     keys = CountingKeys(parse_key_set(key_set(one=ED)))
-    verifier = TokenVerifier(keys, EXPECTED, cache_size=2)
+    verifier = TokenVerifier(keys, REQUIREMENTS, cache_size=2)
     first, second, third = (sign(ED, claims(sub=name), algorithm="EdDSA") for name in ("ann", "ben", "cleo"))
     for token in (first, second, first, third):
         await verifier.verify(token)
-    assert keys.asked == 3
+    assert keys.finds == 3
     await verifier.verify(first)
-    assert keys.asked == 3
+    assert keys.finds == 3
     assert (await verifier.verify(second)).owner_id == "ben"
-    assert keys.asked == 4
+    assert keys.finds == 4
 
 
 @pytest.mark.anyio
-async def test_a_refused_token_is_not_remembered() -> None:
+async def test_a_refused_token_is_not_cached() -> None:
     keys = CountingKeys(parse_key_set(key_set(two=EC)))
-    verifier = TokenVerifier(keys, EXPECTED)
+    verifier = TokenVerifier(keys, REQUIREMENTS)
     with pytest.raises(Unauthenticated):
         await verifier.verify(GOOD)
     keys.replace(parse_key_set(key_set(one=ED)))

@@ -1,4 +1,4 @@
-"""An identity provider for tests: real key pairs, real tokens, a real key set over HTTP."""
+"""An identity provider for tests: key pairs, tokens, and a key set over HTTP."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ from app.auth.tokens import TokenRequirements
 
 PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
 
-EXPECTED = TokenRequirements(issuer="https://id.example", audience="credits", admin_role="credits-admin")
+REQUIREMENTS = TokenRequirements(issuer="https://id.example", audience="credits", admin_role="credits-admin")
 ALICE = "alice"
 
 
@@ -45,12 +45,12 @@ def fixed(**private_keys: PrivateKey) -> StaticKeys:
 def claims(
     changed: Mapping[str, object] | None = None, *, without: str | None = None, **more: object
 ) -> dict[str, Any]:
-    """The claims of a good token of alice's, changed as told."""
+    """The claims of a valid token of alice, with `changed` and `more`."""
     now = datetime.now(UTC)
     whole = {
         "sub": ALICE,
-        "iss": EXPECTED.issuer,
-        "aud": EXPECTED.audience,
+        "iss": REQUIREMENTS.issuer,
+        "aud": REQUIREMENTS.audience,
         "iat": now,
         "exp": now + timedelta(hours=1),
         **(changed or {}),
@@ -60,7 +60,7 @@ def claims(
 
 
 def sign(private_key: PrivateKey, payload: dict[str, Any], *, algorithm: str, key_id: str | None = "one") -> str:
-    """A signed token; the claims may be of wrong types, which a JWT library would not sign."""
+    """A signed token. The claims may have wrong types, which a JWT library would not sign."""
     body = json.dumps(payload, default=lambda moment: int(moment.timestamp())).encode()
     return jwt.PyJWS().encode(body, private_key, algorithm, headers=None if key_id is None else {"kid": key_id})
 
@@ -70,14 +70,14 @@ def encoded(value: bytes) -> str:
 
 
 class CountingKeys(StaticKeys):
-    """Fixed keys that count how often they were asked, and can be changed."""
+    """Static keys that count calls of `find` and can be replaced."""
 
     def __init__(self, keys: tuple[VerificationKey, ...]) -> None:
         super().__init__(keys)
-        self.asked = 0
+        self.finds = 0
 
     async def find(self, key_id: str | None) -> VerificationKey | None:
-        self.asked += 1
+        self.finds += 1
         return await super().find(key_id)
 
     def replace(self, keys: tuple[VerificationKey, ...]) -> None:
@@ -85,7 +85,7 @@ class CountingKeys(StaticKeys):
 
 
 class KeySetServer:
-    """What it serves can be changed while it runs; `requests` counts what came."""
+    """A server whose response can be changed. `requests` counts the requests it received."""
 
     def __init__(self, document: object) -> None:
         self.body = json.dumps(document).encode()
@@ -110,7 +110,7 @@ def serving(document: object) -> Iterator[KeySetServer]:
             self.wfile.write(state.body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Quiet: the test's own output is what counts."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state.url = f"http://127.0.0.1:{server.server_address[1]}/keys"
