@@ -1,15 +1,17 @@
-"""The edge: GraphQL over HTTP, event streams and WebSockets (`transports`). It translates and decides nothing.
+"""The GraphQL API: the types, queries, mutations and subscriptions of each domain.
 
-A **document** is the text of a request, parsed, guarded and validated once (`documents`). A **plan** is that document
-compiled (`plans`); what has no plan is executed by graphql-core. What a caller may ask for is bounded (`limits`). A
-**need** is what a field asks of its viewer (`access`). A **refusal** is an expected no, returned as a member of the
-field's union (`refusals`). A **fault** is anything unexpected, masked and logged under a reference (`faults`).
+The API translates between GraphQL and the domain packages. It decides nothing and writes no row.
+
+- `schema` joins the parts; `context` has the state that all requests share.
+- `accounts`, `tasks` and `topups` have several modules each; `prices`, `notifications` and `audit_log` have one.
+- `error_types` derives the types of expected errors from the `BillingError` classes. `mutation` adds them to the result
+  unions of mutations.
+- `owner_scope` decides which accounts a caller may read and change.
+- `objects` builds GraphQL objects from rows by field name: a value that is only passed on is declared in the row and in
+  the GraphQL type, and nowhere else.
 
 Invariants
-- Every field says what it needs and everything has a description; a schema with a field that does not is not built.
-- The same rules hold over every transport: those only read bytes and write bytes.
-- The text of an unexpected exception never reaches a client.
-- Nothing is parsed before its size is known to be allowed.
-
-What this room does not do: it holds no rule of the domain and writes no row. Only `main` and the commands import it.
+- Every field has a permission and every part of the schema has a description; otherwise the schema is not built.
+- An object that the caller may not read is reported like one that does not exist, by the same SQL statements.
+- Expected errors are members of result unions. Everything else is a top-level error with `extensions.code`.
 """

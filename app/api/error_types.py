@@ -49,7 +49,7 @@ class InternalError(UserError):
 
 
 def _error_classes(base: type[BillingError] = BillingError) -> Iterator[type[BillingError]]:
-    """The error classes, subclasses before their base: the first that matches an error is used."""
+    """All error classes, subclasses before their base: Strawberry uses the first that matches an error."""
     for cls in base.__subclasses__():
         yield from _error_classes(cls)
         yield cls
@@ -74,21 +74,20 @@ def _graphql_type(name: str, declared: Any) -> Any:
 
 
 class ErrorType:
-    """A `BillingError` class with its GraphQL type. Strawberry calls `handle` for errors that a resolver raises."""
+    """A `BillingError` class and its GraphQL type; an exception handler of Strawberry."""
 
     def __init__(self, error: type[BillingError]) -> None:
         members = list(_members(error))
         self.exception_type = error
         self._attributes = {name.removesuffix("_credits"): name for name, _, _ in members}
-        namespace: dict[str, Any] = {
-            name.removesuffix("_credits"): declare.value(description=description) for name, _, description in members
-        }
-        namespace["__annotations__"] = {
-            name.removesuffix("_credits"): _graphql_type(name, declared) for name, declared, _ in members
-        }
-        cls = type(f"{error.__name__}Error", (UserError,), namespace | {"__module__": __name__})
-        declared = declare.type(description=error.__doc__ or "", needs=Permission.INHERITED)
-        self.error_type: type[UserError] = declared(cls)
+        namespace: dict[str, Any] = {"__module__": __name__, "__annotations__": {}}
+        for name, declared, description in members:
+            field_name = name.removesuffix("_credits")
+            namespace["__annotations__"][field_name] = _graphql_type(name, declared)
+            namespace[field_name] = declare.value(description=description)
+        cls = type(f"{error.__name__}Error", (UserError,), namespace)
+        declare_type = declare.type(description=error.__doc__ or "", needs=Permission.INHERITED)
+        self.error_type: type[UserError] = declare_type(cls)
 
     def convert(self, error: BillingError, context: Context) -> UserError:
         """The GraphQL object of this error."""
@@ -102,6 +101,7 @@ class ErrorType:
         return self.error_type(message=error.message, **values)
 
     def handle(self, exception: BillingError, *, field: StrawberryField, info: Info[Any, Any]) -> UserError:
+        """Called by Strawberry for an error that a resolver raises, if the field's union contains `error_type`."""
         return self.convert(exception, info.context)
 
 

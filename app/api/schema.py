@@ -25,8 +25,8 @@ from app.engine.global_ids import NodeQueries
 from app.engine.schema import create_schema
 
 UNLIMITED_MUTATIONS: Final = frozenset({"charge", "chargeBatch", "placeHold", "captureHold", "voidHold"})
-"""Rate limits do not count them for services: a refused charge means "do not run the block", so their only limit is that
-of the queue (OVERLOADED)."""
+"""Rate limits do not count them for services: a refused charge means "do not run the block". Their only limit is the
+charge queue (OVERLOADED)."""
 
 
 @strawberry.type(description="All queries.")
@@ -60,7 +60,10 @@ def build_schema(
     subscription: type = Subscription,
     types: Iterable[type] = (),
 ) -> strawberry.Schema:
-    """The schema of these root types. `types`: implementations of Node that no field returns. Raises: IncompleteSchema."""
+    """The schema of these root types. Raises: IncompleteSchema.
+
+    `types`: implementations of Node that no field returns.
+    """
     return create_schema(
         query=query,
         mutation=mutation,

@@ -10,6 +10,7 @@ from app.api.accounts.grants import Grant, to_grant
 from app.api.context import ResolverInfo, audit_context
 from app.api.input_checks import check_input_ids
 from app.api.mutation import mutation
+from app.api.objects import build_from
 from app.api.owner_scope import require_writable_owner, writable_owners
 from app.api.scalars import Credits
 from app.api.tasks.types import Entry, to_entry
@@ -97,15 +98,9 @@ class AccountMutations:
     async def grant_credits(self, info: ResolverInfo, input: GrantCreditsInput) -> GrantCreditsSuccess:
         check_input_ids(input, "owner_id")
         done = await grants.grant_credits(
-            GrantRequest(
-                owner_id=input.owner_id,
-                credits=input.credits,
-                source=input.source,
-                priority=input.priority,
-                starts_at=input.starts_at,
-                expires_at=input.expires_at,
-                pays_debt=input.pays_debt,
-                reason=input.reason,
+            build_from(
+                GrantRequest,
+                input,
                 key=input.idempotency_key,
                 actor=info.context.authenticated_caller.actor,
                 request_id=info.context.request_id,

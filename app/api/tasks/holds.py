@@ -7,6 +7,7 @@ from app.api.accounts.balance import Balance, to_balance
 from app.api.context import ResolverInfo, audit_context, operator_audit_context
 from app.api.input_checks import check_input_ids
 from app.api.mutation import mutation
+from app.api.objects import build_from
 from app.api.prices import Measurements, check_settings
 from app.api.scalars import Credits
 from app.api.tasks.types import BlockRun, Entry, Hold, Task, to_block_run, to_entry, to_hold, to_task
@@ -128,14 +129,11 @@ class HoldMutations:
     async def place_hold(self, info: ResolverInfo, input: PlaceHoldInput) -> PlaceHoldSuccess:
         check_input_ids(input, "task_id", "block_run_id", "block")
         done = await holds.place_hold(
-            PlaceHoldRequest(
-                task_id=input.task_id,
-                block_run_id=input.block_run_id,
-                block=input.block,
+            build_from(
+                PlaceHoldRequest,
+                input,
                 settings=check_settings(input.settings, "input.settings"),
-                uses_own_key=input.uses_own_key,
                 at_most=input.at_most.read("input.atMost"),
-                timeout_seconds=input.timeout_seconds,
                 actor=info.context.authenticated_caller.actor,
                 request_id=info.context.request_id,
                 audit=operator_audit_context(info),
@@ -163,11 +161,10 @@ class HoldMutations:
     async def capture_hold(self, info: ResolverInfo, input: CaptureHoldInput) -> CaptureHoldSuccess:
         check_input_ids(input, "task_id", "block_run_id")
         done = await holds.capture_hold(
-            CaptureHoldRequest(
-                task_id=input.task_id,
-                block_run_id=input.block_run_id,
+            build_from(
+                CaptureHoldRequest,
+                input,
                 measurements=input.measurements.read("input.measurements"),
-                over_hold=input.over_hold,
                 actor=info.context.authenticated_caller.actor,
                 request_id=info.context.request_id,
                 audit=operator_audit_context(info),

@@ -7,6 +7,7 @@ import strawberry
 from app.api.context import Context, ResolverInfo, audit_context
 from app.api.input_checks import check_input_ids
 from app.api.mutation import mutation
+from app.api.objects import build_from
 from app.api.owner_scope import check_can_change, readable_owners, writable_owners
 from app.api.scalars import Credits
 from app.api.tasks.types import Task, to_task
@@ -138,15 +139,9 @@ class LifecycleMutations:
     async def start_task(self, info: ResolverInfo, input: StartTaskInput) -> StartTaskSuccess:
         check_input_ids(input, "task_id", "owner_id", "agent_id", "parent_task_id")
         done = await lifecycle.start_task(
-            StartTaskRequest(
-                task_id=input.task_id,
-                owner_id=input.owner_id,
-                agent_id=input.agent_id,
-                trigger=input.trigger,
-                parent_task_id=input.parent_task_id,
-                budget=input.budget,
-                budget_timeout_seconds=input.budget_timeout_seconds,
-                closing_reserve=input.closing_reserve,
+            build_from(
+                StartTaskRequest,
+                input,
                 actor=info.context.authenticated_caller.actor,
                 audit=audit_context(info),
             )
@@ -183,10 +178,9 @@ class LifecycleMutations:
         owner_id = await _find_owner(info.context, input)
         check_can_change(info.context, owner_id, f"Task {input.task_id!r}")
         done = await stop_and_resume.resume_task(
-            ResumeTaskRequest(
-                task_id=input.task_id,
-                add_budget=input.add_budget,
-                idempotency_key=input.idempotency_key,
+            build_from(
+                ResumeTaskRequest,
+                input,
                 actor=info.context.authenticated_caller.actor,
                 owner_ids=writable_owners(info.context.authenticated_caller),
                 audit=audit_context(info),

@@ -6,6 +6,7 @@ from app.api.accounts.balance import Balance, to_balance
 from app.api.context import ResolverInfo, audit_context
 from app.api.input_checks import check_input_ids
 from app.api.mutation import mutation
+from app.api.objects import build_from
 from app.api.scalars import Credits
 from app.api.tasks.types import BlockRun, Entry, Task, to_block_run, to_entry, to_task
 from app.engine import declare
@@ -93,10 +94,9 @@ class ReversalMutations:
     async def finish_block_run(self, info: ResolverInfo, input: FinishBlockRunInput) -> FinishBlockRunSuccess:
         check_input_ids(input, "task_id", "block_run_id")
         done = await block_run_outcomes.finish_block_run(
-            FinishBlockRunRequest(
-                task_id=input.task_id,
-                block_run_id=input.block_run_id,
-                outcome=input.outcome,
+            build_from(
+                FinishBlockRunRequest,
+                input,
                 actor=info.context.authenticated_caller.actor,
                 request_id=info.context.request_id,
                 audit=audit_context(info),

@@ -1,1 +1,1 @@
-"""topups."""
+"""API of top-ups: buying credits, receipts, refunds, disputes and auto top-up."""

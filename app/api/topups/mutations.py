@@ -176,12 +176,10 @@ class TopUpMutations:
     async def begin_top_up(self, info: ResolverInfo, input: BeginTopUpInput) -> BeginTopUpSuccess:
         owner_id = _buyer(info.context)
         done = await purchases.begin_top_up(
-            TopUpRequest(
+            build_from(
+                TopUpRequest,
+                input,
                 owner_id=owner_id,
-                credits=input.credits,
-                currency=input.currency,
-                return_url=input.return_url,
-                save_card=input.save_card,
                 key=input.idempotency_key,
                 actor=info.context.authenticated_caller.actor,
                 audit=audit_context(info),
