@@ -1,4 +1,4 @@
-// Apollo Client 4: HTTP for queries and mutations, graphql-ws for subscriptions, a cache that knows objects by their id.
+// Apollo Client 4: HTTP for queries and mutations, graphql-ws for subscriptions, a cache normalised by id.
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import test from 'node:test'
@@ -10,12 +10,12 @@ import { GraphQLWsLink } from '@apollo/client/link/subscriptions'
 import { OperationTypeNode } from 'graphql'
 import { createClient } from 'graphql-ws'
 import WebSocket from 'ws'
-import { Inbox } from './inbox.mjs'
-import { BUY, FOLLOW_BALANCE, HEADER, PRICE, SET_THRESHOLD } from './operations.mjs'
-import { CHARGE, HTTP, WS, charge, grant, schema, someone, startTask, tokenFor } from './platform.mjs'
+import { ReceivedItems } from './received_items.mjs'
+import { BUY, BALANCE_SUBSCRIPTION, HEADER, PRICE, SET_THRESHOLD } from './operations.mjs'
+import { CHARGE, HTTP, WS, charge, grant, schema, newUser, startTask, tokenFor } from './platform.mjs'
 import { resuming } from './resuming.mjs'
 
-/** Which types each union and interface may be: the cache matches fragments by it. Made from schema.graphql. */
+/** The possible types of each union and interface, from schema.graphql. The cache needs them to match fragments. */
 const possibleTypes = Object.fromEntries(
   Object.values(schema.getTypeMap())
     .filter(type => 'resolveType' in type)
@@ -23,8 +23,8 @@ const possibleTypes = Object.fromEntries(
 )
 const sha256 = text => createHash('sha256').update(text).digest('hex')
 
-/** As a page makes it; `token` is asked for at every request and connection. `sent`: the bodies of its requests. */
-function connected(t, token, { http = HTTP, ws = WS, byHash = false, sent = [], ...more } = {}) {
+/** A client as a page creates it. `token` is called for every request and connection. `sent`: the request bodies. */
+function createClientFor(t, token, { http = HTTP, ws = WS, byHash = false, sent = [], ...more } = {}) {
   const socket = createClient({
     url: ws,
     webSocketImpl: WebSocket,
@@ -56,24 +56,24 @@ function connected(t, token, { http = HTTP, ws = WS, byHash = false, sent = [], 
   return { client, socket }
 }
 
-function followed(observable) {
-  const inbox = new Inbox()
-  observable.subscribe(inbox.sink)
-  return inbox
+function subscribe(observable) {
+  const items = new ReceivedItems()
+  observable.subscribe(items.sink)
+  return items
 }
 
 const buy = (client, credits, idempotencyKey) =>
   client.mutate({ mutation: gql(BUY), variables: { input: { credits, idempotencyKey } } })
 
-const balance = async inbox => {
-  const { data: { balance: { available, version } } } = await inbox.next()
+const balance = async items => {
+  const { data: { balance: { available, version } } } = await items.next()
   return { available, version }
 }
 
-test('a query, a mutation and its refusal are answered', async t => {
-  const user = someone()
+test('a query, a mutation and its error are answered', async t => {
+  const user = newUser()
   await grant(user, 70)
-  const { client } = connected(t, () => tokenFor(user))
+  const { client } = createClientFor(t, () => tokenFor(user))
 
   const { data: { account } } = await client.query({ query: gql(HEADER) })
   assert.deepEqual([account.balance.available, account.balance.version], [70, 1])
@@ -87,10 +87,10 @@ test('a query, a mutation and its refusal are answered', async t => {
   assert.match(refusal.message, /multiple|100/)
 })
 
-test('a refusal is read from the cache as it came, by the fragment on its interface', async t => {
-  const user = someone()
+test('an error is read from the cache by the fragment on its interface', async t => {
+  const user = newUser()
   const sent = []
-  const { client } = connected(t, () => tokenFor(user), { sent })
+  const { client } = createClientFor(t, () => tokenFor(user), { sent })
   const asked = { query: gql(PRICE), variables: { block: 'NoSuchBlock' } }
 
   const { data: { blockPrice: came } } = await client.query(asked)
@@ -100,16 +100,16 @@ test('a refusal is read from the cache as it came, by the fragment on its interf
   assert.equal(sent.length, 1)
 })
 
-test('what a subscription tells and a mutation answers is seen by every query of the same object, without a request', async t => {
-  const user = someone()
+test('subscription items and mutation results update every query of the same object without a request', async t => {
+  const user = newUser()
   const sent = []
-  const { client } = connected(t, () => tokenFor(user), { sent })
-  const page = new Inbox()
+  const { client } = createClientFor(t, () => tokenFor(user), { sent })
+  const page = new ReceivedItems()
   client.watchQuery({ query: gql(HEADER) }).subscribe(({ data, dataState }) => {
     if (dataState === 'complete') page.put(data.account.balance.available)
   })
   assert.equal(await page.next(), 0)
-  const header = followed(client.subscribe({ query: gql(FOLLOW_BALANCE) }))
+  const header = subscribe(client.subscribe({ query: gql(BALANCE_SUBSCRIPTION) }))
   assert.deepEqual(await balance(header), { available: 0, version: 0 })
 
   await grant(user, 70)
@@ -127,15 +127,15 @@ test('what a subscription tells and a mutation answers is seen by every query of
   assert.deepEqual(kept[`Account:${account.id}`].balance, { __ref: `Balance:${now.id}` })
 })
 
-test('at the end of its token a subscription comes back with a fresh one, told nothing twice and missing nothing', async t => {
-  const user = someone()
+test('when its token expires, a subscription reconnects with a fresh one without repeated or missing items', async t => {
+  const user = newUser()
   const lifetimes = [3, 600]
-  const closes = new Inbox()
-  const { client, socket } = connected(t, () => tokenFor(user, lifetimes.shift()), {
-    retryWait: async () => grant(user, 5), // what happens while it is away
+  const closes = new ReceivedItems()
+  const { client, socket } = createClientFor(t, () => tokenFor(user, lifetimes.shift()), {
+    retryWait: async () => grant(user, 5), // what happens while it is disconnected
   })
   socket.on('closed', ({ code }) => closes.put(code))
-  const header = followed(client.subscribe({ query: gql(FOLLOW_BALANCE) }))
+  const header = subscribe(client.subscribe({ query: gql(BALANCE_SUBSCRIPTION) }))
   assert.deepEqual(await balance(header), { available: 0, version: 0 })
 
   await grant(user, 70)
@@ -147,10 +147,10 @@ test('at the end of its token a subscription comes back with a fresh one, told n
   assert.deepEqual(lifetimes, [])
 })
 
-test('a request with a token that is not accepted is an error that says so, and the next one is served', async t => {
-  const user = someone()
-  const tokens = ['nonsense', await tokenFor(user)]
-  const { client } = connected(t, () => tokens.shift())
+test('a request with an invalid token is an error, and the next request is served', async t => {
+  const user = newUser()
+  const tokens = ['invalid', await tokenFor(user)]
+  const { client } = createClientFor(t, () => tokens.shift())
   await assert.rejects(client.query({ query: gql(HEADER) }), error => {
     assert.ok(CombinedGraphQLErrors.is(error))
     assert.deepEqual(error.errors.map(one => one.extensions.code), ['UNAUTHENTICATED'])
@@ -166,36 +166,36 @@ const strict = {
   byHash: true,
 }
 
-test('known documents are served by their hash alone where no others are, and subscriptions by their exact text', async t => {
-  const user = someone()
+test('where only persisted documents are allowed, they are sent by hash, and subscriptions by their exact text', async t => {
+  const user = newUser()
   await grant(user, 70)
   const sent = []
-  const { client } = connected(t, () => tokenFor(user), { ...strict, sent })
+  const { client } = createClientFor(t, () => tokenFor(user), { ...strict, sent })
 
   const { data } = await client.query({ query: gql(HEADER) })
   assert.equal(data.account.balance.available, 70)
   const bought = await buy(client, 500, 'first')
   assert.equal(bought.data.beginTopUp.topUp.status, 'PENDING')
-  assert.deepEqual(await balance(followed(client.subscribe({ query: gql(FOLLOW_BALANCE) }))), { available: 70, version: 1 })
+  assert.deepEqual(await balance(subscribe(client.subscribe({ query: gql(BALANCE_SUBSCRIPTION) }))), { available: 70, version: 1 })
 
   assert.deepEqual(sent.map(({ query, extensions }) => [query, typeof extensions.persistedQuery.sha256Hash]), [
     [undefined, 'string'], [undefined, 'string'],
   ])
 })
 
-test('a hash that is not known is sent again with its text, which is served only where others are', async t => {
-  const user = someone()
-  const asked = { query: gql('query Unheard { account { id ownerId } }') }
+test('an unknown hash is sent again with its text, which is served only where arbitrary documents are allowed', async t => {
+  const user = newUser()
+  const asked = { query: gql('query Unlisted { account { id ownerId } }') }
   const sent = []
   const shown = () => sent.map(({ query, extensions }) => [query !== undefined, extensions.persistedQuery !== undefined])
 
-  const open = connected(t, () => tokenFor(user), { byHash: true, sent })
+  const open = createClientFor(t, () => tokenFor(user), { byHash: true, sent })
   const { data } = await open.client.query(asked)
   assert.equal(data.account.ownerId, user)
   assert.deepEqual(shown(), [[false, true], [true, true]])
 
   sent.length = 0
-  const closed = connected(t, () => tokenFor(user), { ...strict, sent })
+  const closed = createClientFor(t, () => tokenFor(user), { ...strict, sent })
   await assert.rejects(closed.client.query(asked), error => {
     assert.deepEqual(error.errors.map(one => one.extensions.code), ['DOCUMENT_NOT_ALLOWED'])
     return true

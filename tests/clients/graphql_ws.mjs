@@ -3,17 +3,17 @@ import assert from 'node:assert/strict'
 import test from 'node:test'
 import { createClient } from 'graphql-ws'
 import WebSocket from 'ws'
-import { balance, followed, testAnswersAndChanges } from './following.mjs'
-import { Inbox } from './inbox.mjs'
-import { FOLLOW_BALANCE, FOLLOW_COST } from './operations.mjs'
-import { CHARGE, WS, charge, finishTask, grant, someone, startTask, tokenFor } from './platform.mjs'
+import { balance, subscribe, testResponsesAndSubscriptions } from './shared_tests.mjs'
+import { ReceivedItems } from './received_items.mjs'
+import { BALANCE_SUBSCRIPTION, COST_SUBSCRIPTION } from './operations.mjs'
+import { CHARGE, WS, charge, finishTask, grant, newUser, startTask, tokenFor } from './platform.mjs'
 import { resuming } from './resuming.mjs'
 
-/** As a page makes it; `token` is asked for at every connection, so that it is a fresh one each time. */
-function connected(t, token, more = {}) {
+/** A client as a page creates it. `token` is called for every connection, so that each has a fresh token. */
+function createClientFor(t, token, more = {}) {
   const client = createClient({
     url: WS,
-    webSocketImpl: WebSocket, // pages and Node from 22 on have one of their own
+    webSocketImpl: WebSocket, // browsers and Node 22 or newer have their own
     connectionParams: async () => ({ authorization: `Bearer ${await token()}` }),
     ...more,
   })
@@ -21,18 +21,18 @@ function connected(t, token, more = {}) {
   return client
 }
 
-testAnswersAndChanges(connected)
+testResponsesAndSubscriptions(createClientFor)
 
-test('two operations share a connection, and one ends without the other', async t => {
-  const user = someone()
+test('operations share a connection and end independently', async t => {
+  const user = newUser()
   await grant(user, 70)
   const task = await startTask(user)
-  const client = connected(t, () => tokenFor(user))
+  const client = createClientFor(t, () => tokenFor(user))
   let connections = 0
   client.on('connected', () => { connections += 1 })
-  const header = followed(client, FOLLOW_BALANCE)
-  const second = followed(client, FOLLOW_BALANCE)
-  const cost = followed(client, FOLLOW_COST, { taskId: task })
+  const header = subscribe(client, BALANCE_SUBSCRIPTION)
+  const second = subscribe(client, BALANCE_SUBSCRIPTION)
+  const cost = subscribe(client, COST_SUBSCRIPTION, { taskId: task })
   assert.deepEqual(await balance(header), { available: 70, version: 1 })
   assert.deepEqual(await balance(second), { available: 70, version: 1 })
   assert.equal((await cost.next()).data.taskCost.total, 0)
@@ -42,7 +42,7 @@ test('two operations share a connection, and one ends without the other', async 
   await charge(task)
   assert.deepEqual(await balance(header), { available: 70 - CHARGE, version: 2 })
   assert.equal((await cost.next()).data.taskCost.total, CHARGE)
-  await second.silent(50)
+  await second.expectNothing(50)
 
   await finishTask(task)
   assert.equal((await cost.next()).data.taskCost.total, CHARGE)
@@ -52,59 +52,59 @@ test('two operations share a connection, and one ends without the other', async 
   assert.equal(connections, 1)
 })
 
-test('an operation that is refused ends alone', async t => {
-  const user = someone()
-  const client = connected(t, () => tokenFor(user))
-  const header = followed(client, FOLLOW_BALANCE)
+test('an error ends only its operation', async t => {
+  const user = newUser()
+  const client = createClientFor(t, () => tokenFor(user))
+  const header = subscribe(client, BALANCE_SUBSCRIPTION)
   await header.next()
 
-  const { error } = await followed(client, '{ nothing }').next()
+  const { error } = await subscribe(client, '{ nothing }').next()
   assert.deepEqual(error.map(one => one.extensions.code), ['GRAPHQL_VALIDATION_FAILED'])
   await grant(user, 70)
   assert.deepEqual(await balance(header), { available: 70, version: 1 })
 })
 
 test('a ping is answered', async t => {
-  const pongs = new Inbox()
-  const client = connected(t, () => tokenFor(someone()), { keepAlive: 20 })
+  const pongs = new ReceivedItems()
+  const client = createClientFor(t, () => tokenFor(newUser()), { keepAlive: 20 })
   client.on('pong', received => pongs.put(received))
-  const header = followed(client, FOLLOW_BALANCE)
+  const header = subscribe(client, BALANCE_SUBSCRIPTION)
   await header.next()
   assert.deepEqual([await pongs.next(), await pongs.next()], [true, true])
 })
 
-test('at the end of its token it comes back with a fresh one, told nothing twice and missing nothing', async t => {
-  const user = someone()
+test('when its token expires, it reconnects with a fresh one without repeated or missing items', async t => {
+  const user = newUser()
   const lifetimes = [3, 3, 600]
-  const closes = new Inbox()
-  const absences = [() => grant(user, 5), () => undefined] // what happens while it is away
+  const closes = new ReceivedItems()
+  const absences = [() => grant(user, 5), () => undefined] // what happens while it is disconnected
   const client = resuming(
-    connected(t, () => tokenFor(user, lifetimes.shift()), { retryWait: async () => absences.shift()() }),
+    createClientFor(t, () => tokenFor(user, lifetimes.shift()), { retryWait: async () => absences.shift()() }),
   )
   client.on('closed', ({ code, reason }) => closes.put({ code, reason }))
-  const header = followed(client, FOLLOW_BALANCE)
+  const header = subscribe(client, BALANCE_SUBSCRIPTION)
   assert.deepEqual(await balance(header), { available: 0, version: 0 })
 
   await grant(user, 70)
   assert.deepEqual(await balance(header), { available: 70, version: 1 })
   const expired = { code: 4403, reason: 'Forbidden: the token has expired' }
   assert.deepEqual(await closes.next(), expired)
-  assert.deepEqual(await balance(header), { available: 75, version: 2 }) // what changed meanwhile, at once
+  assert.deepEqual(await balance(header), { available: 75, version: 2 }) // the change during the disconnection, at once
 
   assert.deepEqual(await closes.next(), expired)
   await new Promise(back => client.on('connected', back))
-  await header.silent() // nothing changed meanwhile: nothing is told again
+  await header.expectNothing() // nothing has changed: nothing is sent again
   await grant(user, 1)
   assert.deepEqual(await balance(header), { available: 76, version: 3 })
   assert.deepEqual(lifetimes, [])
 })
 
-test('a token that is not accepted is retried as well, with the next one', async t => {
-  const user = someone()
-  const tokens = ['nonsense', await tokenFor(user)]
-  const closes = new Inbox()
-  const client = connected(t, () => tokens.shift(), { retryWait: async () => undefined })
+test('an invalid token is retried with the next one', async t => {
+  const user = newUser()
+  const tokens = ['invalid', await tokenFor(user)]
+  const closes = new ReceivedItems()
+  const client = createClientFor(t, () => tokens.shift(), { retryWait: async () => undefined })
   client.on('closed', ({ code }) => closes.put(code))
-  assert.deepEqual(await balance(followed(client, FOLLOW_BALANCE)), { available: 0, version: 0 })
+  assert.deepEqual(await balance(subscribe(client, BALANCE_SUBSCRIPTION)), { available: 0, version: 0 })
   assert.equal(await closes.next(), 4403)
 })

@@ -1,14 +1,14 @@
-// What the frontend asks for. Every object is asked for its id, by which normalised caches know it again.
+// The operations of the frontend. Every object includes its `id`, which normalised caches need.
 
 export const HEADER = `query Header {
   account { id balance { id available version } }
 }`
 
-export const FOLLOW_BALANCE = `subscription FollowBalance($sinceVersion: Long) {
+export const BALANCE_SUBSCRIPTION = `subscription BalanceUpdates($sinceVersion: Long) {
   balance(sinceVersion: $sinceVersion) { id available version }
 }`
 
-export const FOLLOW_COST = `subscription FollowCost($taskId: ID!) {
+export const COST_SUBSCRIPTION = `subscription CostUpdates($taskId: ID!) {
   taskCost(taskId: $taskId) { id total }
 }`
 
@@ -17,11 +17,11 @@ export const BUY = `mutation Buy($input: BeginTopUpInput!) {
     __typename
     ... on BeginTopUpSuccess { topUp { id status credits paymentUrl } balance { id available version } }
     ... on InvalidInputError { problems { path } }
-    ...Refusal
+    ...ErrorMessage
   }
 }
 
-fragment Refusal on UserError {
+fragment ErrorMessage on UserError {
   message
 }`
 
@@ -29,11 +29,11 @@ export const SET_THRESHOLD = `mutation SetThreshold($input: SetLowBalanceThresho
   setLowBalanceThreshold(input: $input) {
     __typename
     ... on SetLowBalanceThresholdSuccess { account { id lowBalanceThreshold } balance { id available version } }
-    ...Refusal
+    ...ErrorMessage
   }
 }
 
-fragment Refusal on UserError {
+fragment ErrorMessage on UserError {
   message
 }`
 
@@ -42,10 +42,10 @@ export const PRICE = `query Price($block: String!) {
     __typename
     ... on BlockPrice { credits unit }
     ... on PriceNotFoundError { block }
-    ...Refusal
+    ...ErrorMessage
   }
 }
 
-fragment Refusal on UserError {
+fragment ErrorMessage on UserError {
   message
 }`

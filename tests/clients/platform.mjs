@@ -1,5 +1,5 @@
-// The platform around the clients: who signs tokens, who grants and who charges. All by bare fetch, so that no client
-// is believed about itself.
+// The platform around the clients: signs tokens, grants credits and charges. It uses bare fetch, so that no client tests
+// itself.
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -9,10 +9,10 @@ export const HTTP = `${process.env.SERVER_URL}/graphql`
 export const WS = HTTP.replace(/^http/, 'ws')
 export const schema = buildSchema(readFileSync(new URL('../../schema.graphql', import.meta.url), 'utf8'))
 
-const REFUSED = '... on UserError { message }'
+const ERROR_MESSAGE = '... on UserError { message }'
 
-/** A name that no other test uses. */
-export const someone = () => `someone-${randomUUID()}`
+/** A user name that no other test uses. */
+export const newUser = () => `newUser-${randomUUID()}`
 
 /** A token for this user, as the frontend gets one from its identity provider. */
 export async function tokenFor(user, seconds = 600) {
@@ -31,13 +31,13 @@ async function done(bearer, name, input) {
   const type = name[0].toUpperCase() + name.slice(1)
   const { data, errors } = await post(
     bearer,
-    `mutation ($input: ${type}Input!) { ${name}(input: $input) { __typename ${REFUSED} } }`,
+    `mutation ($input: ${type}Input!) { ${name}(input: $input) { __typename ${ERROR_MESSAGE} } }`,
     { input },
   )
   assert.deepEqual([errors, data?.[name]], [undefined, { __typename: `${type}Success` }])
 }
 
-/** Each of these raises the version of the user's balance by one. */
+/** Each of these increases the version of the user's balance by one. */
 export const grant = (user, credits) =>
   done(process.env.OPERATOR_TOKEN, 'grantCredits', {
     ownerId: user, credits, reason: 'stock clients', idempotencyKey: randomUUID(),
@@ -48,7 +48,7 @@ export const charge = taskId =>
 
 export const CHARGE = 10
 
-/** A task of the user's, running. */
+/** A running task of the user. */
 export async function startTask(user) {
   const taskId = randomUUID()
   await done(process.env.SERVICE_KEY, 'startTask', { taskId, ownerId: user, agentId: 'writer' })

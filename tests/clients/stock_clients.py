@@ -1,7 +1,7 @@
-"""Clients as they come from npm, against a server that was started as anybody starts it: `make clients`.
+"""Stock GraphQL clients from npm against a real server: `make clients`.
 
-Not named test_...: it needs Node and npm, so `make test` leaves it alone, and `.ci/run` runs it. Each script is a suite
-of Node's own test runner; its checks are printed by name.
+The file is not named test_*, because it needs Node and npm: `make test` does not run it, `.ci/run` does. Each script
+is a suite of Node's test runner.
 """
 
 import os
@@ -27,16 +27,16 @@ NODE = shutil.which("node") or "node"
 
 
 @pytest.fixture(scope="session")
-def place() -> Iterator[Path]:
-    """What the servers keep: development's keys, and what they log."""
+def data_dir() -> Iterator[Path]:
+    """The data directory of the servers, with their development keys and logs."""
     with tempfile.TemporaryDirectory(prefix="credits-clients-") as directory:
         yield Path(directory)
 
 
 @pytest.fixture(scope="session")
-def issuer(place: Path) -> Iterator[str]:
-    """The address of who signs users' tokens: GET /<name>/<seconds> is answered with one that lives so long."""
-    here = Settings(data_dir=place)
+def issuer(data_dir: Path) -> Iterator[str]:
+    """The URL of a token issuer: GET /<name>/<seconds> returns a token of this user with this lifetime."""
+    here = Settings(data_dir=data_dir)
 
     class Issuer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -48,7 +48,7 @@ def issuer(place: Path) -> Iterator[str]:
             self.wfile.write(token)
 
         def log_message(self, *_: Any) -> None:
-            """No line on the terminal for each."""
+            """Print nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Issuer) as server:
         thread = Thread(target=server.serve_forever)
@@ -59,10 +59,10 @@ def issuer(place: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def manifest(place: Path) -> Path:
-    """The documents that the clients send by hash, written as a frontend's build writes them and checked by ours."""
+def manifest(data_dir: Path) -> Path:
+    """The manifest of the documents that the clients send by hash, checked by our command."""
     written = subprocess.run([NODE, "manifest.mjs"], cwd=HERE, capture_output=True, text=True, check=True, timeout=30)
-    path = place / "known-documents.json"
+    path = data_dir / "known-documents.json"
     path.write_text(written.stdout)
     checked = run_command("documents", "check", str(path))
     assert checked.returncode == 0, checked.stderr
@@ -70,12 +70,16 @@ def manifest(place: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def surroundings(application_url: str, place: Path, issuer: str, manifest: Path) -> Iterator[Mapping[str, str]]:
-    """What the scripts find in their environment: a server, and one whose users send known documents only."""
-    shared = {"DATABASE_URL": application_url, "DATA_DIR": str(place), "PORT": "0", "KNOWN_DOCUMENTS": str(manifest)}
+def environment(application_url: str, data_dir: Path, issuer: str, manifest: Path) -> Iterator[Mapping[str, str]]:
+    """The environment of the scripts: a server, and one that accepts only persisted documents of users."""
+    shared = {"DATABASE_URL": application_url, "DATA_DIR": str(data_dir), "PORT": "0", "KNOWN_DOCUMENTS": str(manifest)}
     with (
-        started_server(place / "log", **shared, COMPILE_OPERATIONS="on") as (_, url, tokens),
-        started_server(place / "strict-log", **shared, ARBITRARY_DOCUMENTS="services,operators") as (_, strict_url, _),
+        started_server(data_dir / "log", **shared, COMPILE_OPERATIONS="on") as (_, url, tokens),
+        started_server(data_dir / "strict-log", **shared, ARBITRARY_DOCUMENTS="services,operators") as (
+            _,
+            strict_url,
+            _,
+        ),
     ):
         yield os.environ | {
             "SERVER_URL": url,
@@ -86,19 +90,19 @@ def surroundings(application_url: str, place: Path, issuer: str, manifest: Path)
         }
 
 
-@pytest.mark.parametrize("script", ["audits", "graphql_ws", "graphql_sse", "apollo", "urql"])
-def test_a_stock_client_is_served(script: str, surroundings: Mapping[str, str], place: Path) -> None:
+@pytest.mark.parametrize("script", ["http_audits", "graphql_ws", "graphql_sse", "apollo", "urql"])
+def test_a_stock_client_is_served(script: str, environment: Mapping[str, str], data_dir: Path) -> None:
     print(f"\n{script}", flush=True)
-    told = subprocess.run(
-        [NODE, "--test-reporter=spec", f"{script}.mjs"], cwd=HERE, env=surroundings, check=False, timeout=60
+    completed = subprocess.run(
+        [NODE, "--test-reporter=spec", f"{script}.mjs"], cwd=HERE, env=environment, check=False, timeout=60
     )
 
-    logged = (place / "log").read_text()
-    assert told.returncode == 0, logged[-5_000:]
+    logged = (data_dir / "log").read_text()
+    assert completed.returncode == 0, logged[-5_000:]
     assert re.findall(r"Traceback|INTERNAL", logged) == []
 
 
-def test_the_books_are_exact_afterwards(surroundings: Mapping[str, str], database_url: str, place: Path) -> None:
-    told = run_command("verify", DATABASE_URL=database_url, DATA_DIR=str(place))
+def test_the_ledger_is_intact_afterwards(environment: Mapping[str, str], database_url: str, data_dir: Path) -> None:
+    completed = run_command("verify", DATABASE_URL=database_url, DATA_DIR=str(data_dir))
 
-    assert told.returncode == 0, told.stdout
+    assert completed.returncode == 0, completed.stdout

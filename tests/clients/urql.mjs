@@ -1,4 +1,4 @@
-// urql's core with its normalised cache: fetch for queries and mutations, graphql-ws or an event stream for subscriptions.
+// urql's core with its normalised cache: fetch for queries and mutations, graphql-ws or SSE for subscriptions.
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import test, { describe } from 'node:test'
@@ -9,19 +9,19 @@ import { introspectionFromSchema } from 'graphql'
 import { createClient as createSseClient } from 'graphql-sse'
 import { createClient as createWsClient } from 'graphql-ws'
 import WebSocket from 'ws'
-import { Inbox } from './inbox.mjs'
-import { BUY, FOLLOW_BALANCE, HEADER, PRICE, SET_THRESHOLD } from './operations.mjs'
-import { CHARGE, HTTP, WS, charge, grant, schema, someone, startTask, tokenFor } from './platform.mjs'
+import { ReceivedItems } from './received_items.mjs'
+import { BUY, BALANCE_SUBSCRIPTION, HEADER, PRICE, SET_THRESHOLD } from './operations.mjs'
+import { CHARGE, HTTP, WS, charge, grant, schema, newUser, startTask, tokenFor } from './platform.mjs'
 import { resuming } from './resuming.mjs'
 
 const introspection = introspectionFromSchema(schema, { descriptions: false })
 const sha256 = async text => createHash('sha256').update(text).digest('hex')
 
-/** As a page makes it; `token` is asked for at every request. `sent`: method and body of its requests. */
-function connected(token, { url = HTTP, byHash = false, socket, sent = [], ...more } = {}) {
+/** A client as a page creates it. `token` is called for every request. `sent`: method and body of the requests. */
+function createClientFor(token, { url = HTTP, byHash = false, socket, sent = [], ...more } = {}) {
   return new Client({
     url,
-    preferGetMethod: false, // its default is GET, which is served in development only
+    preferGetMethod: false, // its default is GET, which is served only in development
     fetch: async (address, options) => {
       sent.push({ method: options.method, ...(options.body && JSON.parse(options.body)) })
       return fetch(address, { ...options, headers: { ...options.headers, authorization: `Bearer ${await token()}` } })
@@ -32,17 +32,17 @@ function connected(token, { url = HTTP, byHash = false, socket, sent = [], ...mo
         ? [persistedExchange({ generateHash: sha256, enableForMutation: true, preferGetForPersistedQueries: false })]
         : []),
       fetchExchange,
-      ...(socket ? [following(resuming(socket))] : []),
+      ...(socket ? [subscriptionsOver(resuming(socket))] : []),
     ],
     ...more,
   })
 }
 
-/** Subscriptions by a client of graphql-ws or graphql-sse. */
-const following = followers =>
+/** Subscriptions over a client of graphql-ws or graphql-sse. */
+const subscriptionsOver = client =>
   subscriptionExchange({
     forwardSubscription: request => ({
-      subscribe: sink => ({ unsubscribe: followers.subscribe(request, sink) }),
+      subscribe: sink => ({ unsubscribe: client.subscribe(request, sink) }),
     }),
   })
 
@@ -67,24 +67,24 @@ function streamOf(t, token, more = {}) {
   return streams
 }
 
-function followed(t, source) {
-  const inbox = new Inbox()
-  const { unsubscribe } = source.subscribe(inbox.put)
+function subscribe(t, source) {
+  const items = new ReceivedItems()
+  const { unsubscribe } = source.subscribe(items.put)
   t.after(unsubscribe)
-  return inbox
+  return items
 }
 
 const buy = (client, credits, idempotencyKey) => client.mutation(BUY, { input: { credits, idempotencyKey } })
 
-const balance = async inbox => {
-  const { data: { balance: { available, version } } } = await inbox.next()
+const balance = async items => {
+  const { data: { balance: { available, version } } } = await items.next()
   return { available, version }
 }
 
-test('a query, a mutation and its refusal are answered', async () => {
-  const user = someone()
+test('a query, a mutation and its error are answered', async () => {
+  const user = newUser()
   await grant(user, 70)
-  const client = connected(() => tokenFor(user))
+  const client = createClientFor(() => tokenFor(user))
 
   const { data: { account } } = await client.query(HEADER, {})
   assert.deepEqual([account.balance.available, account.balance.version], [70, 1])
@@ -98,19 +98,19 @@ test('a query, a mutation and its refusal are answered', async () => {
   assert.ok(refusal.message)
 })
 
-test('in development queries may go by GET, as is its default', async () => {
-  const user = someone()
+test('in development queries may be sent by GET, its default', async () => {
+  const user = newUser()
   const sent = []
-  const client = connected(() => tokenFor(user), { sent, preferGetMethod: undefined })
+  const client = createClientFor(() => tokenFor(user), { sent, preferGetMethod: undefined })
   const { data } = await client.query(HEADER, {})
   assert.equal(data.account.balance.available, 0)
   assert.deepEqual(sent, [{ method: 'GET' }])
 })
 
-test('a refusal is read from the cache as it came, by the fragment on its interface', async () => {
-  const user = someone()
+test('an error is read from the cache by the fragment on its interface', async () => {
+  const user = newUser()
   const sent = []
-  const client = connected(() => tokenFor(user), { sent })
+  const client = createClientFor(() => tokenFor(user), { sent })
   const asked = [PRICE, { block: 'NoSuchBlock' }]
 
   const { data: { blockPrice: came } } = await client.query(...asked)
@@ -123,14 +123,14 @@ test('a refusal is read from the cache as it came, by the fragment on its interf
 const ways = { 'graphql-ws': socketOf, 'graphql-sse': streamOf }
 
 for (const [way, open] of Object.entries(ways)) {
-  test(`what a subscription by ${way} tells and a mutation answers is seen by every query of the same object`, async t => {
-    const user = someone()
+  test(`subscription items over ${way} and mutation results update every query of the same object`, async t => {
+    const user = newUser()
     const sent = []
-    const client = connected(() => tokenFor(user), { sent, socket: open(t, () => tokenFor(user)) })
-    const page = new Inbox()
+    const client = createClientFor(() => tokenFor(user), { sent, socket: open(t, () => tokenFor(user)) })
+    const page = new ReceivedItems()
     t.after(client.query(HEADER, {}).subscribe(({ data }) => page.put(data.account.balance.available)).unsubscribe)
     assert.equal(await page.next(), 0)
-    const header = followed(t, client.subscription(FOLLOW_BALANCE, {}))
+    const header = subscribe(t, client.subscription(BALANCE_SUBSCRIPTION, {}))
     assert.deepEqual(await balance(header), { available: 0, version: 0 })
 
     await grant(user, 70)
@@ -148,15 +148,15 @@ for (const [way, open] of Object.entries(ways)) {
   })
 }
 
-describe('at the end of the token', { concurrency: true }, () => {
+describe('when the token expires', { concurrency: true }, () => {
   for (const [way, open] of Object.entries(ways)) {
-    test(`a subscription by ${way} comes back, told nothing twice and missing nothing`, async t => {
-      const user = someone()
+    test(`a subscription over ${way} reconnects without repeated or missing items`, async t => {
+      const user = newUser()
       const lifetimes = [3, 600]
       const away = async () => grant(user, 5)
       const socket = open(t, () => tokenFor(user, lifetimes.shift()), { retryWait: away, retry: away })
-      const client = connected(() => tokenFor(user), { socket })
-      const header = followed(t, client.subscription(FOLLOW_BALANCE, {}))
+      const client = createClientFor(() => tokenFor(user), { socket })
+      const header = subscribe(t, client.subscription(BALANCE_SUBSCRIPTION, {}))
       assert.deepEqual(await balance(header), { available: 0, version: 0 })
 
       await grant(user, 70)
@@ -168,11 +168,11 @@ describe('at the end of the token', { concurrency: true }, () => {
     })
   }
 
-  test('its own event stream tells a snapshot, then every change, and leaves coming back to the page', async t => {
-    const user = someone()
+  test('its own SSE stream sends the current state and every change, and leaves reconnecting to the page', async t => {
+    const user = newUser()
     const lifetimes = [3, 600]
-    const client = connected(() => tokenFor(user, lifetimes.shift()), { fetchSubscriptions: true })
-    const header = followed(t, client.subscription(FOLLOW_BALANCE, {}))
+    const client = createClientFor(() => tokenFor(user, lifetimes.shift()), { fetchSubscriptions: true })
+    const header = subscribe(t, client.subscription(BALANCE_SUBSCRIPTION, {}))
     assert.deepEqual(await balance(header), { available: 0, version: 0 })
     await grant(user, 70)
     assert.deepEqual(await balance(header), { available: 70, version: 1 })
@@ -181,22 +181,22 @@ describe('at the end of the token', { concurrency: true }, () => {
     do end = await header.next()
     while (end.hasNext)
     await grant(user, 5)
-    const again = followed(t, client.subscription(FOLLOW_BALANCE, { sinceVersion: 1 }))
+    const again = subscribe(t, client.subscription(BALANCE_SUBSCRIPTION, { sinceVersion: 1 }))
     assert.deepEqual(await balance(again), { available: 75, version: 2 })
   })
 })
 
-test('its own event stream tells why a subscription is refused', async t => {
-  const user = someone()
-  const client = connected(() => tokenFor(user), { fetchSubscriptions: true })
-  const refused = followed(t, client.subscription('subscription { balance(ownerId: "somebody-else") { id } }', {}))
-  assert.deepEqual((await refused.next()).error.graphQLErrors.map(one => one.extensions.code), ['FORBIDDEN'])
+test('its own SSE stream reports why a subscription is refused', async t => {
+  const user = newUser()
+  const client = createClientFor(() => tokenFor(user), { fetchSubscriptions: true })
+  const failed = subscribe(t, client.subscription('subscription { balance(ownerId: "somebody-else") { id } }', {}))
+  assert.deepEqual((await failed.next()).error.graphQLErrors.map(one => one.extensions.code), ['FORBIDDEN'])
 })
 
-test('a request with a token that is not accepted is an error that says so, and the next one is served', async () => {
-  const user = someone()
-  const tokens = ['nonsense', await tokenFor(user)]
-  const client = connected(() => tokens.shift())
+test('a request with an invalid token is an error, and the next request is served', async () => {
+  const user = newUser()
+  const tokens = ['invalid', await tokenFor(user)]
+  const client = createClientFor(() => tokens.shift())
   const { error } = await client.query(HEADER, {})
   assert.deepEqual(error.graphQLErrors.map(one => one.extensions.code), ['UNAUTHENTICATED'])
   assert.equal(error.response.status, 401)
@@ -204,22 +204,22 @@ test('a request with a token that is not accepted is an error that says so, and 
   assert.equal(data.account.balance.available, 0)
 })
 
-test('known documents are served by their hash alone, and others with their text only where those are', async () => {
-  const user = someone()
+test('persisted documents are sent by hash, and others with their text only where arbitrary documents are allowed', async () => {
+  const user = newUser()
   await grant(user, 70)
   const sent = []
   const shown = () => sent.map(({ query, extensions }) => [query !== undefined, extensions.persistedQuery !== undefined])
   const strict = `${process.env.STRICT_SERVER_URL}/graphql`
-  const unheard = '{ account { id ownerId } }'
+  const unlisted = '{ account { id ownerId } }'
 
-  const closed = connected(() => tokenFor(user), { url: strict, byHash: true, sent })
+  const closed = createClientFor(() => tokenFor(user), { url: strict, byHash: true, sent })
   assert.equal((await closed.query(HEADER, {})).data.account.balance.available, 70)
   assert.deepEqual(shown(), [[false, true]])
-  const { error } = await closed.query(unheard, {})
+  const { error } = await closed.query(unlisted, {})
   assert.deepEqual(error.graphQLErrors.map(one => one.extensions.code), ['DOCUMENT_NOT_ALLOWED'])
 
   sent.length = 0
-  const open = connected(() => tokenFor(user), { byHash: true, sent })
-  assert.equal((await open.query(unheard, {})).data.account.ownerId, user)
+  const open = createClientFor(() => tokenFor(user), { byHash: true, sent })
+  assert.equal((await open.query(unlisted, {})).data.account.ownerId, user)
   assert.deepEqual(shown(), [[false, true], [true, true]])
 })

@@ -1,9 +1,9 @@
-// What a subscription has brought: one item after the other, or that nothing comes.
+// The items that a subscription has received.
 import assert from 'node:assert/strict'
 
 const SECONDS = 8
 
-export class Inbox {
+export class ReceivedItems {
   #items = []
   #waiting = []
 
@@ -13,24 +13,24 @@ export class Inbox {
     else this.#items.push(item)
   }
 
-  /** The next item, in time. */
+  /** The next item, within the time limit. */
   async next() {
     if (this.#items.length) return this.#items.shift()
     let timer
     const late = new Promise((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`nothing came within ${SECONDS} s`)), SECONDS * 1000)
+      timer = setTimeout(() => reject(new Error(`no item within ${SECONDS} s`)), SECONDS * 1000)
     })
     const item = new Promise(taker => this.#waiting.push(taker))
     return Promise.race([item, late]).finally(() => clearTimeout(timer))
   }
 
-  /** Nothing has come, and for a moment nothing comes. */
-  async silent(milliseconds = 200) {
+  /** No item has been received, and none is for a moment. */
+  async expectNothing(milliseconds = 200) {
     await new Promise(done => setTimeout(done, milliseconds))
     assert.deepEqual(this.#items, [])
   }
 
-  /** For clients of graphql-ws and graphql-sse. */
+  /** The sink for clients of graphql-ws and graphql-sse. */
   get sink() {
     return {
       next: result => this.put(result),
