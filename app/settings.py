@@ -1,4 +1,7 @@
-"""One frozen object read from the environment. The descriptions stand in `python -m app --help` and in the README."""
+"""The settings: one frozen object, read from the environment.
+
+The docstring of each setting is its documentation: `python -m app --help` and the documentation are generated from it.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -9,9 +12,9 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
-def _days(given: object) -> tuple[int, ...]:
-    """Days as somebody writes them: 30,7,1."""
-    parts = given.split(",") if isinstance(given, str) else given
+def _parse_days(value: object) -> tuple[int, ...]:
+    """Reads `30,7,1`."""
+    parts = value.split(",") if isinstance(value, str) else value
     if isinstance(parts, list | tuple):
         texts = [str(part).strip() for part in parts]
         if 1 <= len(texts) <= 10 and all(text.isascii() and text.isdigit() and len(text) <= 3 for text in texts):
@@ -21,33 +24,34 @@ def _days(given: object) -> tuple[int, ...]:
     raise PydanticCustomError("days", "It must be 1 to 10 whole numbers of days from 1 to 365, such as 30,7,1")
 
 
-def _bonuses(given: object) -> tuple[tuple[int, int], ...] | None:
-    """Promotions as somebody writes them: 5000:500,10000:1500. Given in any order, kept in rising order."""
-    if given is None or isinstance(given, tuple):
-        return given
-    parts = [part.strip().split(":") for part in given.split(",")] if isinstance(given, str) else []
+def _parse_bonuses(value: object) -> tuple[tuple[int, int], ...] | None:
+    """Reads `5000:500,10000:1500`, in any order. Returns: pairs of credits and bonus, sorted."""
+    if value is None or isinstance(value, tuple):
+        return value
+    parts = [part.strip().split(":") for part in value.split(",")] if isinstance(value, str) else []
     if 1 <= len(parts) <= 20 and all(
         len(part) == 2 and all(text.isascii() and text.isdigit() and len(text) <= 12 for text in part) for part in parts
     ):
-        steps = sorted((int(least), int(bonus)) for least, bonus in parts)
-        if len({least for least, _ in steps}) == len(steps) and all(least and bonus for least, bonus in steps):
-            return tuple(steps)
+        bonuses = sorted((int(credits), int(bonus)) for credits, bonus in parts)
+        is_unique = len({credits for credits, _ in bonuses}) == len(bonuses)
+        if is_unique and all(credits and bonus for credits, bonus in bonuses):
+            return tuple(bonuses)
     raise PydanticCustomError("bonuses", "It must be pairs of credits, CREDITS:BONUS, such as 5000:500,10000:1500")
 
 
-def _names(given: object) -> tuple[str, ...] | None:
-    """A list as somebody writes it, divided by commas."""
-    if given is None or isinstance(given, tuple):
-        return given
-    names = [part.strip() for part in given.split(",")] if isinstance(given, str) else []
+def _parse_names(value: object) -> tuple[str, ...] | None:
+    """Reads names separated by commas."""
+    if value is None or isinstance(value, tuple):
+        return value
+    names = [part.strip() for part in value.split(",")] if isinstance(value, str) else []
     if 1 <= len(names) <= 50 and all(names):
         return tuple(dict.fromkeys(names))
-    raise PydanticCustomError("names", "It must be 1 to 50 names, divided by commas")
+    raise PydanticCustomError("names", "It must be 1 to 50 names, separated by commas")
 
 
-def _callers(given: object) -> tuple[str, ...] | None:
-    """Kinds of callers as somebody writes them: services,operators; nobody: none of them."""
-    names = _names(given)
+def _parse_caller_kinds(value: object) -> tuple[str, ...] | None:
+    """Reads kinds of callers separated by commas; `nobody` is none of them."""
+    names = _parse_names(value)
     if names is None or names == ("nobody",):
         return None if names is None else ()
     if set(names) <= {"anonymous", "users", "services", "operators"}:
@@ -55,180 +59,143 @@ def _callers(given: object) -> tuple[str, ...] | None:
     raise PydanticCustomError("callers", "It must be some of anonymous,users,services,operators, or nobody")
 
 
+Names = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_parse_names)]
+CallerKinds = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_parse_caller_kinds)]
+Days = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_parse_days)]
+Bonuses = Annotated[tuple[tuple[int, int], ...] | None, NoDecode, BeforeValidator(_parse_bonuses)]
+PostgresUrl = Annotated[str | None, Field(pattern=r"^postgres(ql)?://")]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0, le=300)]
+
+
 class Settings(BaseSettings):
-    """Every setting has a default that suits development; an empty variable counts as unset."""
+    """All settings. The defaults suit development. An empty variable counts as unset."""
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", use_attribute_docstrings=True)
 
-    environment: Literal["development", "production"] = Field(
-        default="development", description="development is convenient; production refuses development's secrets."
-    )
-    database_url: str | None = Field(
-        default=None,
-        pattern=r"^postgres(ql)?://",
-        description="A PostgreSQL 15 or newer. Unset: an embedded one starts by itself, in DATA_DIR.",
-    )
-    migration_database_url: str | None = Field(
-        default=None,
-        pattern=r"^postgres(ql)?://",
-        description="The same database as the owner of its tables, who migrates. Unset: DATABASE_URL is that too.",
-    )
-    data_dir: Path | None = Field(
-        default=None, description="Where the embedded PostgreSQL and the development keys live. Unset: .data here."
-    )
-    host: str = Field(default="127.0.0.1", description="Address to listen on.")
-    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
-    workers: int = Field(default=1, ge=1, le=64, description="Server processes.")
-    public_url: str | None = Field(
-        default=None, description="How browsers reach this server, for payment pages. Unset: http://HOST:PORT."
-    )
-    allowed_hosts: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_names)] = Field(
-        default=None,
-        description="Hosts by which this server is addressed, by commas. Unset: PUBLIC_URL's; any in development.",
-    )
-    allowed_origins: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_names)] = Field(
-        default=None,
-        description="Origins of pages that may call, by commas. Unset: none but its own; any in development.",
-    )
-    forwarded_allow_ips: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_names)] = Field(
-        default=None,
-        description="Proxies that are believed of their clients' addresses, by commas. Unset: those of 127.0.0.1.",
-    )
-    known_documents: Path | None = Field(
-        default=None, description="GraphQL documents known by hash: a directory of *.graphql files, or a manifest."
-    )
-    arbitrary_documents: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_callers)] = Field(
-        default=None,
-        description="Who may send others: of anonymous,users,services,operators, or nobody. "
-        "Unset: services,operators; all in development.",
-    )
-    ledger_key: str | None = Field(
-        default=None, description="At least 32 bytes, in hex: keys the chain of entries. Required in production."
-    )
-    jwt_issuer: str = Field(default="http://localhost/development", description="The `iss` that users' tokens carry.")
-    jwt_audience: str = Field(default="credits", description="The `aud` that users' tokens carry.")
-    jwks_url: str | None = Field(
-        default=None, description="Where the public keys of users' tokens are. Unset: development's own key pair."
-    )
-    jwt_hs256_secret: SecretStr | None = Field(
-        default=None,
-        min_length=32,
-        description="For an issuer that signs by a shared secret of at least 32 bytes: HS256 alone, and no JWKS_URL.",
-    )
-    jwt_admin_role: str = Field(default="credits-admin", description="The role that makes a token an operator's.")
-    jwt_roles_claim: str = Field(default="roles", description="The claim that lists a token's roles.")
-    jwt_organisations_claim: str = Field(
-        default="organisations", description="The claim that lists the organisations a user may look at."
-    )
-    posting_connections: int = Field(
-        default=2, ge=1, le=16, description="Posting connections per process; an account keeps its lane."
-    )
-    batch_limit: int = Field(default=256, ge=1, le=1000, description="Charges gathered into one transaction at most.")
-    queue_limit: int = Field(
-        default=4096,
-        ge=1,
-        le=100_000,
-        description="Charges waiting per lane before new ones are refused as OVERLOADED.",
-    )
-    compile_operations: Literal["on", "off"] = Field(
-        default="on",
-        description="on: documents are compiled when first seen. off: each is executed by graphql-core's own executor.",
-    )
-    request_seconds: float = Field(
-        default=15, gt=0, le=300, description="How long a whole HTTP request may take to arrive, headers and body."
-    )
-    operation_seconds: float = Field(
-        default=30, gt=0, le=300, description="How long a query or mutation may take; charges wait in their queue."
-    )
-    rate_per_user: float = Field(
-        default=50,
-        ge=0,
-        description="Operations a second of one user, over all WORKERS; five seconds' worth at once. 0: no limit.",
-    )
-    rate_per_address: float = Field(
-        default=200,
-        ge=0,
-        description="The same of all users and strangers at one address (for IPv6: one /64); credentials and requests "
-        "that are refused count, too. 0: no limit.",
-    )
-    rate_per_service: float = Field(
-        default=2000,
-        ge=0,
-        description="The same of one service key or operator; charges and holds are not counted. 0: no limit.",
-    )
-    operations_per_user: int = Field(
-        default=50, ge=1, description="Queries and mutations of one user at once, per process."
-    )
-    subscriptions_per_user: int = Field(
-        default=200, ge=1, description="Subscriptions of one user at once, per process."
-    )
-    connections_per_user: int = Field(
-        default=20,
-        ge=1,
-        description="WebSocket connections of one user, per process; one more closes the oldest. A service key or an "
-        "operator may have 2,000; 1,000 of one address may still have to say who they are.",
-    )
-    log_format: Literal["json", "text"] | None = Field(
-        default=None, description="json: an object a line, redacted. Unset: json in production, text in development."
-    )
-    request_log: Literal["all", "without-charges", "none"] = Field(
-        default="all", description="Which operations leave a line in the log; refused and failed charges always do."
-    )
-    read_connections: int = Field(default=5, ge=1, le=100, description="Connections for reads, per process.")
-    sweep_seconds: float = Field(
-        default=5.0, gt=0, le=5, description="How often versions are compared, should a notice have been lost."
-    )
-    conflate_ms: int = Field(
-        default=25, ge=0, le=1000, description="Balance changes closer together than this are one."
-    )
-    low_balance_threshold: int = Field(default=500, ge=0, description="Available credits below this show as LOW.")
-    expiry_notification_days: Annotated[tuple[int, ...], NoDecode, BeforeValidator(_days)] = Field(
-        default=(30, 7, 1), description="How many days ahead of an expiry its owner is told, once each."
-    )
-    payment_provider: Literal["sandbox", "stripe", "none"] = Field(
-        default="sandbox",
-        description="Who takes the money. none: credits come by grants only; sandbox: development's; stripe.",
-    )
-    currency: str = Field(default="USD", pattern="^[A-Z]{3}$", description="Currency of top-ups.")
-    minor_per_credit: int = Field(default=1, ge=1, description="Price of a credit in minor units (1: one cent).")
-    top_up_minimum: int = Field(default=500, ge=1, description="Fewest credits in a top-up.")
-    top_up_multiple: int = Field(default=100, ge=1, description="Top-ups are multiples of this.")
-    top_up_maximum: int = Field(default=1_000_000, ge=1, description="Most credits in a top-up.")
-    top_up_bonuses: Annotated[tuple[tuple[int, int], ...] | None, NoDecode, BeforeValidator(_bonuses)] = Field(
-        default=None,
-        description="Promotional credits with a top-up from so many credits on, such as 5000:500,10000:1500.",
-    )
-    top_up_bonus_days: int = Field(default=365, ge=1, le=3650, description="Days after which such a bonus expires.")
-    receipt_seller: str | None = Field(
-        default=None,
-        max_length=500,
-        description="Who sells, for receipts: name and address, lines divided by semicolons.",
-    )
-    sandbox_secret: str | None = Field(
-        default=None, description="Signs the sandbox provider's notices. Unset: development's own."
-    )
-    stripe_secret_key: SecretStr | None = Field(
-        default=None, description="Stripe's API key, sk_ or rk_: live ones in production, test ones in development."
-    )
-    stripe_webhook_secret: SecretStr | None = Field(
-        default=None,
-        description="Signs Stripe's notices (whsec_...). Unset: each is answered with 503, and comes again.",
-    )
-    stripe_webhook_secret_previous: SecretStr | None = Field(
-        default=None, description="The secret before, taken as well while the new one is rolled out."
-    )
-    stripe_automatic_tax: bool = Field(
-        default=False, description="Have Stripe Tax reckon tax and put it on top of the price."
-    )
-    stripe_base_url: str | None = Field(
-        default=None,
-        pattern=r"^https?://",
-        description="Where Stripe's API is, for a stand-in in development. Unset: Stripe's own.",
-    )
+    environment: Literal["development", "production"] = "development"
+    """production refuses development keys and closes introspection, GraphiQL and GET."""
+    database_url: PostgresUrl = None
+    """PostgreSQL 15 or newer. Unset: an embedded one is started, with its data in DATA_DIR."""
+    migration_database_url: PostgresUrl = None
+    """The same database, as the role that owns its tables, for migrations. Unset: DATABASE_URL."""
+    data_dir: Path | None = None
+    """Directory of the embedded PostgreSQL and of the development keys. Unset: .data in the checkout."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port to listen on."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Number of server processes."""
+    public_url: str | None = None
+    """URL of this server for browsers, used in links to payment pages and receipts. Unset: http://HOST:PORT."""
+    allowed_hosts: Names = None
+    """Host names that requests may address, separated by commas. Unset: the host of PUBLIC_URL; in development any."""
+    allowed_origins: Names = None
+    """Other origins whose pages may call the API, separated by commas. Unset: none; in development any."""
+    forwarded_allow_ips: Names = None
+    """Addresses of proxies whose X-Forwarded-For header is trusted, separated by commas. Unset: 127.0.0.1."""
+    known_documents: Path | None = None
+    """Persisted GraphQL documents: a directory of *.graphql files, or a manifest."""
+    arbitrary_documents: CallerKinds = None
+    """Who may send documents that are not persisted: some of anonymous,users,services,operators, or nobody. Unset:
+    services,operators; in development all."""
+    ledger_key: str | None = None
+    """Key of the entries' HMAC chain: at least 32 bytes in hex. Required in production."""
+    jwt_issuer: str = "http://localhost/development"
+    """Required `iss` of tokens."""
+    jwt_audience: str = "credits"
+    """Required `aud` of tokens."""
+    jwks_url: str | None = None
+    """URL of the public keys that verify tokens (JWKS). Unset: the development key pair."""
+    jwt_hs256_secret: Annotated[SecretStr | None, Field(min_length=32)] = None
+    """Shared secret of an issuer that signs tokens with HS256, at least 32 bytes. Instead of JWKS_URL."""
+    jwt_admin_role: str = "credits-admin"
+    """Role that makes the caller an operator."""
+    jwt_roles_claim: str = "roles"
+    """Claim with the roles of a caller."""
+    jwt_organisations_claim: str = "organisations"
+    """Claim with the organisations whose accounts a user may read."""
+    posting_connections: Annotated[int, Field(ge=1, le=16)] = 2
+    """Database connections for charges, per process. Each account always uses the same one."""
+    batch_limit: Annotated[int, Field(ge=1, le=1000)] = 256
+    """Maximum number of charges in one transaction."""
+    queue_limit: Annotated[int, Field(ge=1, le=100_000)] = 4096
+    """Charges that may wait for each posting connection. Further ones are refused with OVERLOADED."""
+    compile_operations: Literal["on", "off"] = "on"
+    """on: operations are compiled when they are first executed. off: graphql-core executes them."""
+    request_seconds: Seconds = 15
+    """Time within which a whole HTTP request must arrive, headers and body."""
+    operation_seconds: Seconds = 30
+    """Time limit of a query or mutation. Charges have no such limit; they wait in a queue of limited length."""
+    rate_per_user: Rate = 50
+    """Operations per second of one user, over all WORKERS. Bursts may use 5 seconds' worth at once. 0: no limit."""
+    rate_per_address: Rate = 200
+    """Operations per second of all users and anonymous callers of one address (IPv6: one /64 network). Rejected
+    credentials and malformed requests count, too. 0: no limit."""
+    rate_per_service: Rate = 2000
+    """Operations per second of one service key or operator. Charges and holds do not count. 0: no limit."""
+    operations_per_user: Positive = 50
+    """Concurrent queries and mutations of one user, per process."""
+    subscriptions_per_user: Positive = 200
+    """Concurrent subscriptions of one user, per process."""
+    connections_per_user: Positive = 20
+    """WebSocket connections of one user, per process. A further one closes the oldest. The limit of a service key or
+    operator is 2,000; that of connections of one address which are not authenticated yet is 1,000."""
+    log_format: Literal["json", "text"] | None = None
+    """json: one redacted object per line. Unset: json in production, text in development."""
+    request_log: Literal["all", "without-charges", "none"] = "all"
+    """Which operations are logged. Refused and failed ones always are."""
+    read_connections: Annotated[int, Field(ge=1, le=100)] = 5
+    """Database connections for reads, per process."""
+    sweep_seconds: Annotated[float, Field(gt=0, le=5)] = 5.0
+    """Interval at which versions are compared, in case a change notification was lost."""
+    conflate_ms: Annotated[int, Field(ge=0, le=1000)] = 25
+    """Changes of a balance within this time are sent as one."""
+    low_balance_threshold: Annotated[int, Field(ge=0)] = 500
+    """Available credits below which a balance is LOW, for accounts without a threshold of their own."""
+    expiry_notification_days: Days = (30, 7, 1)
+    """Days before the expiry of a grant at which its owner is notified, separated by commas."""
+    payment_provider: Literal["sandbox", "stripe", "none"] = "sandbox"
+    """stripe; sandbox: simulates payments, for development; none: credits are not sold."""
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
+    """Currency of top-ups."""
+    minor_per_credit: Positive = 1
+    """Price of one credit in minor units (1: one cent)."""
+    top_up_minimum: Positive = 500
+    """Minimum credits of a top-up."""
+    top_up_multiple: Positive = 100
+    """Credits of a top-up must be a multiple of this."""
+    top_up_maximum: Positive = 1_000_000
+    """Maximum credits of a top-up."""
+    top_up_bonuses: Bonuses = None
+    """Promotional credits for a top-up of at least so many credits: CREDITS:BONUS, such as 5000:500,10000:1500."""
+    top_up_bonus_days: Annotated[int, Field(ge=1, le=3650)] = 365
+    """Days after which such a bonus expires."""
+    receipt_seller: Annotated[str | None, Field(max_length=500)] = None
+    """Name and address of the seller on receipts. A semicolon starts a new line."""
+    sandbox_secret: str | None = None
+    """Secret that signs the sandbox's webhooks. Unset: the development secret."""
+    stripe_secret_key: SecretStr | None = None
+    """API key of Stripe (sk_... or rk_...): a live key in production, a test key in development."""
+    stripe_webhook_secret: SecretStr | None = None
+    """Secret that signs Stripe's webhooks (whsec_...). Unset: webhooks are answered with 503, and Stripe repeats
+    them."""
+    stripe_webhook_secret_previous: SecretStr | None = None
+    """The previous webhook secret, which is also accepted during a rotation."""
+    stripe_automatic_tax: bool = False
+    """Whether Stripe Tax calculates taxes and adds them to the price."""
+    stripe_base_url: Annotated[str | None, Field(pattern=r"^https?://")] = None
+    """URL of a substitute for Stripe's API, in development. Unset: Stripe's own."""
+
+
+for _field in Settings.model_fields.values():  # docstrings may have several lines, descriptions have one
+    _field.description = " ".join((_field.description or "").split())
 
 
 def log_format(settings: Settings) -> Literal["json", "text"]:
-    """How this process logs."""
+    """The log format of this process."""
     return settings.log_format or ("json" if settings.environment == "production" else "text")
 
 
@@ -239,12 +206,13 @@ def get_settings() -> Settings:
 
 
 def data_directory(settings: Settings | None = None) -> Path:
-    """Where this installation keeps what is its own: DATA_DIR, or `.data` beside the checkout. Not created here."""
+    """The absolute path of DATA_DIR, or of `.data` in the checkout. It may not exist yet."""
     return ((settings or get_settings()).data_dir or Path(__file__).resolve().parent.parent / ".data").absolute()
 
 
 def server_url(settings: Settings | None = None) -> str:
-    """How a client on this machine reaches the server: http://HOST:PORT, by the loopback where HOST means all."""
-    here = settings or get_settings()
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(here.host, here.host)  # noqa: S104  compared, not bound
-    return f"http://[{host}]:{here.port}" if ":" in host else f"http://{host}:{here.port}"
+    """The URL of the server for clients on this machine: http://HOST:PORT, or the loopback if HOST means all
+    addresses."""
+    settings = settings or get_settings()
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  compared, not bound
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
