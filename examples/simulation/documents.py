@@ -10,70 +10,34 @@ class Operation:
     document: str
 
 
-USER_ERROR: Final = "... on UserError { message }"
-CHARGE_RESULT: Final = f"""
-    __typename
-    ... on ChargeSuccess {{
-      cost replayed entry {{ seq credits }} balance {{ available }}
-    }}
-    ... on InsufficientCreditsError {{ required available shortfall }}
-    {USER_ERROR}
-"""
+def _mutation(name: str, success: str, *, errors: str = "", is_list: bool = False) -> Operation:
+    """A mutation with one input. `success`: the fields that are read of its success type."""
+    type_name = name[0].upper() + name[1:]
+    input_type = f"[{type_name.removesuffix('Batch')}Input!]!" if is_list else f"{type_name}Input!"
+    result = f"__typename ... on {type_name.removesuffix('Batch')}Success {{ {success} }} {errors}"
+    selection = f"{name}(input: $input) {{ {result} ... on UserError {{ message }} }}"
+    return Operation(name, f"mutation {name}($input: {input_type}) {{ {selection} }}")
+
+
+_CHARGE: Final = "cost replayed entry { seq credits } balance { available }"
+_INSUFFICIENT: Final = "... on InsufficientCreditsError { required available shortfall }"
+
+START_TASK: Final = _mutation("startTask", "task { taskId status } replayed")
+FINISH_TASK: Final = _mutation("finishTask", "task { status cost { total } }")
+CANCEL_TASK: Final = _mutation("cancelTask", "task { status cost { total } }")
+RESUME_TASK: Final = _mutation("resumeTask", "task { status }")
+CHARGE: Final = _mutation("charge", _CHARGE, errors=_INSUFFICIENT)
+CHARGE_BATCH: Final = _mutation("chargeBatch", _CHARGE, errors=_INSUFFICIENT, is_list=True)
+REVERSE_CHARGE: Final = _mutation("reverseCharge", "reversed replayed entry { seq credits }")
+GRANT_CREDITS: Final = _mutation("grantCredits", "replayed grant { id credits } balance { asOf }")
+BEGIN_TOP_UP: Final = _mutation("beginTopUp", "replayed topUp { id status credits paymentUrl }")
+CONFIRM_TOP_UP: Final = _mutation("confirmTopUp", "topUp { id status credits } balance { available }")
 
 RATE_CARD: Final = Operation(
     "rateCard",
     """query rateCard { rateCard { version
       blocks { block pricedByModel rules { when credits unit per } } models { model credits } } }""",
 )
-
-START_TASK: Final = Operation(
-    "startTask",
-    f"""mutation startTask($input: StartTaskInput!) {{ startTask(input: $input) {{ __typename
-      ... on StartTaskSuccess {{ task {{ taskId status }} replayed }} {USER_ERROR} }} }}""",
-)
-FINISH_TASK: Final = Operation(
-    "finishTask",
-    f"""mutation finishTask($input: FinishTaskInput!) {{ finishTask(input: $input) {{ __typename
-      ... on FinishTaskSuccess {{ task {{ status cost {{ total }} }} }} {USER_ERROR} }} }}""",
-)
-CANCEL_TASK: Final = Operation(
-    "cancelTask",
-    f"""mutation cancelTask($input: CancelTaskInput!) {{ cancelTask(input: $input) {{ __typename
-      ... on CancelTaskSuccess {{ task {{ status cost {{ total }} }} }} {USER_ERROR} }} }}""",
-)
-RESUME_TASK: Final = Operation(
-    "resumeTask",
-    f"""mutation resumeTask($input: ResumeTaskInput!) {{ resumeTask(input: $input) {{ __typename
-      ... on ResumeTaskSuccess {{ task {{ status }} }} {USER_ERROR} }} }}""",
-)
-CHARGE: Final = Operation(
-    "charge", f"mutation charge($input: ChargeInput!) {{ charge(input: $input) {{ {CHARGE_RESULT} }} }}"
-)
-CHARGE_BATCH: Final = Operation(
-    "chargeBatch",
-    f"mutation chargeBatch($input: [ChargeInput!]!) {{ chargeBatch(input: $input) {{ {CHARGE_RESULT} }} }}",
-)
-REVERSE_CHARGE: Final = Operation(
-    "reverseCharge",
-    f"""mutation reverseCharge($input: ReverseChargeInput!) {{ reverseCharge(input: $input) {{ __typename
-      ... on ReverseChargeSuccess {{ reversed replayed entry {{ seq credits }} }} {USER_ERROR} }} }}""",
-)
-GRANT_CREDITS: Final = Operation(
-    "grantCredits",
-    f"""mutation grantCredits($input: GrantCreditsInput!) {{ grantCredits(input: $input) {{ __typename
-      ... on GrantCreditsSuccess {{ replayed grant {{ id credits }} balance {{ asOf }} }} {USER_ERROR} }} }}""",
-)
-BEGIN_TOP_UP: Final = Operation(
-    "beginTopUp",
-    f"""mutation beginTopUp($input: BeginTopUpInput!) {{ beginTopUp(input: $input) {{ __typename
-      ... on BeginTopUpSuccess {{ replayed topUp {{ id status credits paymentUrl }} }} {USER_ERROR} }} }}""",
-)
-CONFIRM_TOP_UP: Final = Operation(
-    "confirmTopUp",
-    f"""mutation confirmTopUp($input: ConfirmTopUpInput!) {{ confirmTopUp(input: $input) {{ __typename
-      ... on ConfirmTopUpSuccess {{ topUp {{ id status credits }} balance {{ available }} }} {USER_ERROR} }} }}""",
-)
-
 ESTIMATE_TASK: Final = Operation(
     "estimateTask",
     """query estimateTask($blockRuns: [PlannedBlockRun!]!, $ownerId: ID) {

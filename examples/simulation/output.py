@@ -1,6 +1,7 @@
 """What the simulation prints: progress while it runs, and tables at its end."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from math import ceil
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from examples.simulation.reconciliation import AgentSummary, agent_summaries, credit_totals
+from examples.simulation.reconciliation import agent_totals, credit_totals
 from examples.simulation.runner import SimulationResult
 
 LINE_EVERY_SECONDS: Final = 5.0
@@ -93,26 +94,18 @@ def _table(first: str, *others: str) -> Table:
 
 
 def _agents_table(result: SimulationResult) -> Table:
-    table = _table("agent", "tasks", "block runs", "charged", "reversed", "cost", "average a task")
+    columns = ("tasks", "block runs", "charged", "reversed", "cost")
+    table = _table("agent", *columns, "average a task")
 
-    def add(name: str, agent: AgentSummary) -> None:
-        counts = (agent.tasks, agent.block_runs, agent.charged, agent.reversed, agent.cost)
-        table.add_row(name, *(f"{count:,}" for count in counts), f"{agent.average:,.1f}")
+    def add(name: str, totals: Counter[str]) -> None:
+        table.add_row(name, *(f"{totals[column]:,}" for column in columns), f"{totals['cost'] / totals['tasks']:,.1f}")
 
-    agents = agent_summaries(result.expected)
-    for agent in agents:
-        add(agent.agent_id.removeprefix(f"{result.run_id}-"), agent)
-    table.add_section()
-    add(
-        "all",
-        AgentSummary(
-            agent_id="",
-            tasks=sum(agent.tasks for agent in agents),
-            block_runs=sum(agent.block_runs for agent in agents),
-            charged=sum(agent.charged for agent in agents),
-            reversed=sum(agent.reversed for agent in agents),
-        ),
-    )
+    agents = agent_totals(result.expected)
+    for agent_id, totals in agents.items():
+        add(agent_id.removeprefix(f"{result.run_id}-"), totals)
+    if agents:
+        table.add_section()
+        add("all", sum(agents.values(), Counter()))
     return table
 
 

@@ -11,26 +11,6 @@ ENTRY_KINDS = {"CHARGE", "REVERSAL", "GRANT", "TOP_UP", "EXPIRY"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AgentSummary:
-    """What one agent did for all owners."""
-
-    agent_id: str
-    tasks: int
-    block_runs: int
-    charged: int
-    reversed: int
-
-    @property
-    def cost(self) -> int:
-        return self.charged - self.reversed
-
-    @property
-    def average(self) -> float:
-        """The cost of a task."""
-        return self.cost / self.tasks if self.tasks else 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CreditTotals:
     """The same credits, from the costs of the tasks, from the responses, and from the entries of the accounts."""
 
@@ -51,18 +31,20 @@ def credit_totals(expected: ExpectedState, actual: ActualState) -> CreditTotals:
     )
 
 
-def agent_summaries(expected: ExpectedState) -> list[AgentSummary]:
-    """The most expensive agent first."""
-    agents: dict[str, Counter[str]] = {}
+def agent_totals(expected: ExpectedState) -> dict[str, Counter[str]]:
+    """What each agent did for all owners: tasks, block runs, charged, reversed and cost. The highest cost first."""
+    totals: dict[str, Counter[str]] = {}
     for task in expected.tasks.values():
-        agents.setdefault(task.owner_agent.agent_id, Counter()).update(
-            tasks=1, block_runs=task.block_run_count, charged=task.charged, reversed=task.reversed
+        totals.setdefault(task.owner_agent.agent_id, Counter()).update(
+            {
+                "tasks": 1,
+                "block runs": task.block_run_count,
+                "charged": task.charged,
+                "reversed": task.reversed,
+                "cost": task.cost,
+            }
         )
-    names = ("tasks", "block_runs", "charged", "reversed")
-    summaries = [
-        AgentSummary(agent_id=agent_id, **{name: sums[name] for name in names}) for agent_id, sums in agents.items()
-    ]
-    return sorted(summaries, key=lambda agent: (-agent.cost, agent.agent_id))
+    return dict(sorted(totals.items(), key=lambda item: (-item[1]["cost"], item[0])))
 
 
 def differences(expected: ExpectedState, actual: ActualState) -> list[str]:

@@ -9,9 +9,8 @@ from examples.simulation.actual_state import ActualAccount, ActualAgent, ActualS
 from examples.simulation.expected_state import ExpectedState, OwnerAgent
 from examples.simulation.output import percentile
 from examples.simulation.reconciliation import (
-    AgentSummary,
     CreditTotals,
-    agent_summaries,
+    agent_totals,
     credit_totals,
     differences,
 )
@@ -160,12 +159,11 @@ def test_problems_in_the_responses_are_differences() -> None:
     assert differences(expected, api_state()) == ["something odd"]
 
 
-def test_agents_are_summarised_over_all_owners_most_expensive_first() -> None:
-    assert agent_summaries(responses()) == [
-        AgentSummary(agent_id="digest", tasks=1, block_runs=1, charged=20, reversed=0),
-        AgentSummary(agent_id="triage", tasks=2, block_runs=4, charged=22, reversed=4),
-    ]
-    assert [(line.cost, line.average) for line in agent_summaries(responses())] == [(20, 20.0), (18, 9.0)]
+def test_agents_are_totalled_over_all_owners_highest_cost_first() -> None:
+    totals = agent_totals(responses())
+
+    assert list(totals) == ["digest", "triage"]
+    assert totals["triage"] == {"tasks": 2, "block runs": 4, "charged": 22, "reversed": 4, "cost": 18}
 
 
 def test_percentiles_are_measured_values() -> None:
