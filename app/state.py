@@ -9,7 +9,7 @@ from app.ledger import queries
 from app.live.change_feed import ChangeFeed
 from app.pricing.rate_card_cache import RateCardCache
 from app.settings import Settings
-from app.tasks import lapses
+from app.tasks import stop_and_resume
 from app.tasks.charging import ChargeQueue
 from app.topups.configured_provider import open_provider
 
@@ -42,7 +42,7 @@ def configure_ledger(settings: Settings) -> None:
 
     Raises: Misconfigured.
     """
-    lapses.configure_ledger(ledger_key(settings), low_balance_at=settings.low_balance_threshold)
+    stop_and_resume.configure_ledger(ledger_key(settings), low_balance_threshold=settings.low_balance_threshold)
 
 
 def ledger_key(settings: Settings) -> bytes:

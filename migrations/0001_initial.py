@@ -256,7 +256,7 @@ class Migration(migrations.Migration):
                 ("reversed", fields.BigIntField(default=0)),
                 ("uses_own_key", fields.BooleanField()),
                 ("charged_at", fields.DatetimeField()),
-                ("price_version", fields.IntField()),
+                ("rate_card_version", fields.IntField()),
                 ("rule", fields.JSONField(null=True)),
                 ("entry_seq", fields.BigIntField(null=True)),
                 ("request_hash", fields.BinaryField()),

@@ -20,7 +20,7 @@ from app.db import embedded_postgres, migrations, pools, roles
 from app.ledger import accounts
 from app.pricing import publishing
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import lapses, task_accounts
+from app.tasks import stop_and_resume, task_accounts
 from tests.command_line import url_for_role
 from tests.databases import OpenPools, execute, temporary_database
 from tests.secret_leaks import Watch
@@ -132,7 +132,7 @@ async def db(open_pools: OpenPools) -> AsyncIterator[str]:
     await open_pools.open()
     accounts.clear_cache()
     task_accounts.clear_cache()
-    lapses.configure_ledger(LEDGER_KEY)
+    stop_and_resume.configure_ledger(LEDGER_KEY)
     yield open_pools.url
     left = [task for task in asyncio.all_tasks() - tasks if not _belongs_to_anyio(task)]
     for task in left:

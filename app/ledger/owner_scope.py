@@ -46,7 +46,9 @@ def check_owner(owner_id: str, *, owner_ids: OwnerScope) -> None:
 
 async def find_entry(account_id: int, seq: int, *, owner_ids: OwnerScope) -> LedgerEntry | None:
     """The entry, if its account is in the scope."""
-    return await ENTRIES.fetch_one(_scoped(models.Entry.filter(account_id=account_id, seq=seq), account_id, owner_ids))
+    return await ENTRIES.fetch_one(
+        restrict_to_scope(models.Entry.filter(account_id=account_id, seq=seq), account_id, owner_ids)
+    )
 
 
 async def find_grant(account_id: int, number: int, *, owner_ids: OwnerScope) -> GrantState | None:
@@ -70,10 +72,10 @@ async def find_notification(account_id: int, number: int, *, owner_ids: OwnerSco
 
 def _numbered(model: type[AnyModel], account_id: int, number: int, owner_ids: OwnerScope) -> QuerySet[AnyModel]:
     # Numbers are 32-bit integers; a larger one finds nothing.
-    return _scoped(model.filter(account_id=account_id, number=min(number, MAX_NUMBER)), account_id, owner_ids)
+    return restrict_to_scope(model.filter(account_id=account_id, number=min(number, MAX_NUMBER)), account_id, owner_ids)
 
 
-def _scoped(query: QuerySet[AnyModel], account_id: int, owner_ids: OwnerScope) -> QuerySet[AnyModel]:
+def restrict_to_scope(query: QuerySet[AnyModel], account_id: int, owner_ids: OwnerScope) -> QuerySet[AnyModel]:
     if owner_ids is None:
         return query
     in_scope: Any = models.Account.filter(id=account_id, owner_id__in=list(owner_ids)).values("id")

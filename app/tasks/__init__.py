@@ -1,10 +1,16 @@
-"""What the product does with credits: tasks, the block runs that are charged inside them, and what they cost.
+"""Tasks: block runs, what they are charged, and what happens when credits run out.
 
-Words: a *task* is one execution of an *agent*; a *block run* is one execution of one block inside a task, and its id is
-the identity of its charge: however often and however it is sent, it moves credits once.
+Terms
+    task         one execution of an agent
+    block run    one execution of one block inside a task; its id identifies its charge, however often it is sent
+    budget       a hold of credits for a whole task, which pays for it and for nested tasks without a budget
+    hold         credits claimed for one block run that is priced by measurement
 
-Invariants: a task's charged and reversed are the sums of its entries at every moment; what has ended takes no charge;
-STOPPED is written only by the charge that could not be paid, under the account's lock.
+Invariants
+    - `charged` and `reversed` of a task are the sums of its entries at every moment.
+    - A task that has ended takes no charge.
+    - A task becomes STOPPED only under its account's lock: by the charge that could not be paid, or when the budget it
+      draws on expires.
 
-The account's lock guards its tasks and block runs too; whoever changes one goes through `ledger.posting`.
+The lock of an account guards its tasks and block runs too: all changes go through `ledger.posting`.
 """

@@ -1,26 +1,27 @@
-"""How a block run ended: what its outcome does not cost is given back, by the card that priced it.
+"""Outcomes of block runs: what a block run that did not succeed does not cost is given back.
 
-The executor says it once. A block run that succeeded costs what it was charged; what a failed, cancelled or
-provider-failed one costs stands in the rate card (`pricing.outcomes`). Credits go back into the grants they came from.
+The executor reports the outcome once, after the block run has ended. A block run that succeeded costs what it was charged;
+what other outcomes cost is part of the rate card that priced it (`pricing.outcomes`).
 """
 
 from dataclasses import dataclass
 
 from app.audit_log.records import AuditContext
-from app.errors import BlockRunNotFound, IdempotencyConflict, TaskNotFound
+from app.errors import BlockRunNotFound, IdempotencyConflict
 from app.ledger import posting, queries
 from app.ledger.posting import Posting
 from app.ledger.rules.account_state import AccountBalance, AccountState, Cause, LedgerEntry
 from app.pricing.outcomes import BlockRunOutcome, cost_after_outcome
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import costs, rows, task_accounts
+from app.tasks import rows, task_accounts
+from app.tasks.queries import block_runs_by_id
 from app.tasks.reversals import get_task_and_block_run, reverse_block_run
-from app.tasks.rules import BlockRunState, TaskState
+from app.tasks.rules import BlockRunState, TaskState, apply_reversal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishBlockRunRequest:
-    """What an executor says when a block run is over."""
+    """The outcome that an executor reports."""
 
     task_id: str
     block_run_id: str
@@ -32,7 +33,7 @@ class FinishBlockRunRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedBlockRun:
-    """A block run that is over. `credits` were given back; `entry` says so, and is None where it was nothing."""
+    """A block run with its outcome. `credits` were given back by `entry`; it is None if they are 0."""
 
     credits: int
     entry: LedgerEntry | None
@@ -43,32 +44,31 @@ class FinishedBlockRun:
 
 
 async def finish_block_run(request: FinishBlockRunRequest, rate_cards: RateCardCache) -> FinishedBlockRun:
-    """Record how a block run ended, and give back what it was charged above what that costs.
+    """Record the outcome of a block run, and give back what it was charged above the cost of the outcome.
 
-    Of a task that has ended too. What was reversed before counts. Raises: TaskNotFound; BlockRunNotFound: it was not
-    charged in this task (one that is held is captured or voided first); IdempotencyConflict: it has ended otherwise;
+    Earlier reversals count. Works for a task that has ended. Raises: TaskNotFound; BlockRunNotFound: it was not charged in
+    this task (a held block run is captured or voided first); IdempotencyConflict: it has another outcome;
     BalanceLimitReached.
     """
-    account_id = await task_accounts.find_account(request.task_id)
-    if account_id is None:
-        raise TaskNotFound(task_id=request.task_id)
+    account_id = await task_accounts.require_account(request.task_id)
     key = (account_id, request.block_run_id)
-    charged = (await costs.block_runs_by_id([key])).get(key)
-    if charged is None:
+    recorded = (await block_runs_by_id([key])).get(key)
+    if recorded is None:
         raise BlockRunNotFound(task_id=request.task_id, block_run_id=request.block_run_id)
-    # Before the lock: the card that priced a block run never changes.
-    card = await rate_cards.find_card(charged.price_version)
+    # Read before the lock: the rate card that priced a block run never changes.
+    card = await rate_cards.find_card(recorded.rate_card_version)
     if card is None:
-        raise LookupError(f"rate card {charged.price_version}, which priced a block run, is not there")
-    cost = cost_after_outcome(card.outcome_prices_of(charged.block), request.outcome, charged.cost)
+        raise LookupError(f"rate card {recorded.rate_card_version}, which priced a block run, does not exist")
+    cost = cost_after_outcome(card.outcome_prices_of(recorded.block), request.outcome, recorded.cost)
 
     async def decide(posting: Posting) -> FinishedBlockRun:
-        book = posting.accounts[account_id]
+        account = posting.accounts[account_id]
         task, run = get_task_and_block_run(posting, request.task_id, request.block_run_id)
         if run.outcome is not None:
             if run.outcome is not request.outcome:
                 raise IdempotencyConflict(key=request.block_run_id)
-            return await _replay(posting, book, task, run)
+            return await _replay(posting, account, task, run)
+        before = {"reversed": run.reversed}
         excess = max(0, run.cost - run.reversed - cost)
         entry = None
         if excess:
@@ -79,40 +79,41 @@ async def finish_block_run(request: FinishBlockRunRequest, rate_cards: RateCardC
                 block_run_id=request.block_run_id,
                 request_id=request.request_id,
             )
-            _, entry = await reverse_block_run(posting, book, run, excess, cause)
-            task = task._replace(reversed=task.reversed + excess, version=task.version + 1)
+            _, entry = await reverse_block_run(posting, account, run, excess, cause)
+            task = apply_reversal(task, excess)
             rows.update_task(posting.write, task)
         run = run._replace(
             reversed=run.reversed + excess,
             outcome=request.outcome,
-            finished_at=book.at,
+            finished_at=account.at,
             outcome_seq=entry.seq if entry is not None else None,
         )
         rows.update_outcome(posting.write, run)
         posting.record_audit(
             request.audit,
-            book,
+            account,
             subject=f"block run {request.block_run_id}",
-            before={"reversed": run.reversed - excess},
+            before=before,
             after={"reversed": run.reversed, "outcome": request.outcome},
         )
         return FinishedBlockRun(
-            credits=excess, entry=entry, block_run=run, task=task, balance=book.balance(), replayed=False
+            credits=excess, entry=entry, block_run=run, task=task, balance=account.balance(), replayed=False
         )
 
-    return await posting.post(
-        [account_id],
-        decide,
-        reads=[rows.read_tasks([(account_id, request.task_id)]), rows.read_block_runs([key])],
-    )
+    reads = [rows.read_tasks([(account_id, request.task_id)]), rows.read_block_runs([key])]
+    return await posting.post([account_id], decide, reads=reads)
 
 
-async def _replay(posting: Posting, book: AccountState, task: TaskState, run: BlockRunState) -> FinishedBlockRun:
+async def _replay(posting: Posting, account: AccountState, task: TaskState, run: BlockRunState) -> FinishedBlockRun:
     entry = None
     if run.outcome_seq is not None:
         key = (run.account_id, run.outcome_seq)
         entry = (await queries.get_entries([key], connection=posting.connection))[key]
-    credits = entry.credits if entry is not None else 0
     return FinishedBlockRun(
-        credits=credits, entry=entry, block_run=run, task=task, balance=book.balance(), replayed=True
+        credits=entry.credits if entry is not None else 0,
+        entry=entry,
+        block_run=run,
+        task=task,
+        balance=account.balance(),
+        replayed=True,
     )

@@ -1,118 +1,136 @@
-"""Out of which pocket a task pays, and what happens where it is empty.
+"""Budgets: credits held for a whole task, and what pays for a block run.
 
-A task without a budget pays from what the account has available. One with a budget pays from its envelope and from
-nothing else; a nested task without a budget of its own pays from the envelope of the task around it. Whatever could not
-be paid stops the task, under the account's lock: from that commit on no worker admits a paid block run of it.
+A task without a budget pays from the account's available credits. A task with a budget pays from its budget only. A
+nested task without a budget of its own draws on the budget of its closest ancestor that has one.
 """
 
-from collections.abc import Iterable
-from typing import Final
-
-from app.audit_log.records import AuditContext
-from app.errors import BillingError, BudgetReached, InsufficientCredits, TaskStopped
-from app.ledger import notifications
-from app.ledger.notifications import NotificationKind
-from app.ledger.posting import Posting
+from app.errors import BudgetReached, InsufficientCredits, InvalidInput, TaskStopped
 from app.ledger.rules import balance_changes, holds
 from app.ledger.rules.account_state import AccountState, Cause, Hold, LedgerEntry
-from app.tasks.rules import ENDED_STATUSES, StopReason, TaskState, apply_stop
-
-# `timeout_seconds > 0` is always true, and opens the index of open holds by task (migration 0004).
-_WITH_OPEN_HOLDS: Final = """
-    SELECT DISTINCT account_id, task_id FROM hold
-    WHERE account_id = ANY($1::bigint[]) AND task_id = ANY($2::text[]) AND status = 'OPEN' AND timeout_seconds > 0
-"""
-
-
-def pay(book: AccountState, task: TaskState, credits: int, cause: Cause, *, closing: bool = False) -> LedgerEntry:
-    """Take the credits (> 0). Raises: InsufficientCredits, BudgetReached, TaskStopped (the envelope is gone)."""
-    if task.budget_hold is None:
-        try:
-            return balance_changes.charge(book, credits, cause)
-        except InsufficientCredits as refusal:
-            refusal.balance = book.balance()
-            raise
-    return holds.charge_hold(book, require_open_budget(book, task), credits, cause, is_closing=closing)
+from app.tasks.rules import (
+    DEFAULT_BUDGET_TIMEOUT_SECONDS,
+    StopReason,
+    TaskState,
+    check_budget_has_credits,
+    check_can_start,
+    check_no_debt,
+)
 
 
-def require_open_budget(book: AccountState, task: TaskState) -> Hold:
-    """The envelope that pays for `task`. Raises: TaskStopped: it has lapsed, or ended with the task that it was for."""
-    envelope = book.holds.get(task.budget_hold) if task.budget_hold is not None else None
-    if envelope is None or not envelope.is_open:
+def pay(account: AccountState, task: TaskState, credits: int, cause: Cause, *, closing: bool = False) -> LedgerEntry:
+    """Charge `credits` (> 0) to what pays for `task`.
+
+    Raises: InsufficientCredits, BudgetReached; TaskStopped: the budget is closed.
+    """
+    if task.budget_hold is not None:
+        return holds.charge_hold(account, require_open_budget(account, task), credits, cause, is_closing=closing)
+    try:
+        return balance_changes.charge(account, credits, cause)
+    except InsufficientCredits as error:
+        error.balance = account.balance()
+        raise
+
+
+def find_budget(account: AccountState, task: TaskState) -> Hold | None:
+    """The budget that pays for `task`, open or not, its own or an ancestor's; None: the account pays."""
+    return account.holds.get(task.budget_hold) if task.budget_hold is not None else None
+
+
+def require_open_budget(account: AccountState, task: TaskState) -> Hold:
+    """The budget that pays for `task`. Raises: TaskStopped: it has expired, or has ended with its task."""
+    budget = find_budget(account, task)
+    if budget is None or not budget.is_open:
         raise TaskStopped(task_id=task.task_id, stop_reason=StopReason.BUDGET_EXPIRED)
-    return envelope
+    return budget
 
 
-def own_budget(book: AccountState, task: TaskState) -> Hold | None:
-    """The envelope that was made for `task` itself, open or not; None where it has none, or draws on another's."""
-    envelope = book.holds.get(task.budget_hold) if task.budget_hold is not None else None
-    return envelope if envelope is not None and envelope.task_id == task.task_id else None
+def own_budget(account: AccountState, task: TaskState) -> Hold | None:
+    """The budget of `task` itself, open or not; None: it has none or draws on an ancestor's."""
+    budget = find_budget(account, task)
+    return budget if budget is not None and budget.task_id == task.task_id else None
 
 
-def renew_budget(book: AccountState, task: TaskState) -> None:
-    """Somebody works on `task`: the timeouts of what pays for it start anew."""
-    envelope = book.holds.get(task.budget_hold) if task.budget_hold is not None else None
-    if envelope is not None and envelope.is_open:
-        holds.renew_timeout(book, envelope)
+def renew_budget(account: AccountState, task: TaskState) -> None:
+    """Restart the timeout of the budget that pays for `task`, and of the budgets around it."""
+    budget = find_budget(account, task)
+    if budget is not None and budget.is_open:
+        holds.renew_timeout(account, budget)
 
 
-def stop_task(
-    posting: Posting,
-    book: AccountState,
-    task: TaskState,
-    refusal: BillingError,
+def open_budget(
+    account: AccountState,
+    parent: TaskState | None,
     *,
-    required: int,
-    audit: AuditContext | None = None,
-) -> TaskState:
-    """The task after a block run of `required` credits that `refusal` says cannot be paid. The caller writes it; that
-    `act` has stopped it stands in the trail.
+    task_id: str,
+    credits: int | None,
+    timeout_seconds: int | None,
+    closing_reserve: int | None,
+    request_hash: bytes,
+    actor: str,
+) -> int | None:
+    """Decide what pays for a new task, and hold its budget if it has one (`credits`).
+
+    The credits of a nested task's budget come from the budget that pays for its parent, if there is one.
+    Returns the number of the budget that pays for the task; None: the account pays.
+    Raises: InsufficientCredits; BudgetReached, TaskStopped: of the parent's budget.
     """
-    posting.signal_tasks(book.account_id)
-    after = _stopped(posting, book, task, refusal, required)
-    said = {"status": after.status, "stopReason": after.stop_reason, "required": required}
-    posting.record_audit(audit, book, subject=f"task {task.task_id}", before={"status": task.status}, after=said)
-    return after
+    parent_budget: Hold | None = None
+    if parent is not None and parent.budget_hold is not None:
+        check_no_debt(account)
+        parent_budget = check_budget_has_credits(find_budget(account, parent), parent)
+    else:
+        check_can_start(account)
+    if credits is None:
+        return parent_budget.number if parent_budget is not None else None
+    return holds.place_hold(
+        account,
+        credits,
+        task_id=task_id,
+        block_run_id=None,
+        timeout_seconds=timeout_seconds or DEFAULT_BUDGET_TIMEOUT_SECONDS,
+        parent_budget=parent_budget,
+        closing_reserve=closing_reserve or 0,
+        request_hash=request_hash,
+        actor=actor,
+    ).number
 
 
-def _stopped(posting: Posting, book: AccountState, task: TaskState, refusal: BillingError, required: int) -> TaskState:
-    if isinstance(refusal, InsufficientCredits):
-        refusal.balance = book.balance()
-        missing = refusal.shortfall_credits
-        notifications.notify(
-            book,
-            posting.write,
-            NotificationKind.OUT_OF_CREDITS,
-            f"Agent {task.agent_id!r} was stopped: a block run costs {required:,} credits, and "
-            f"{refusal.available_credits:,} are available.",
-            agent_id=task.agent_id,
+def fund_resumed_task(account: AccountState, task: TaskState, *, add_budget: int | None, actor: str) -> TaskState:
+    """Check that a task that is being resumed can be paid; `add_budget` credits are added to its budget first.
+
+    Raises: InsufficientCredits, BudgetReached; InvalidInput: the budget to add to is another task's.
+    """
+    check_no_debt(account)
+    budget = find_budget(account, task)
+    if add_budget is not None:
+        return _add_budget(account, task, budget, add_budget, actor)
+    if budget is None:
+        check_can_start(account)
+    elif not budget.is_open or budget.remaining <= budget.closing_reserve:
+        raise BudgetReached(task_id=budget.task_id, required_credits=1, remaining_credits=0)
+    else:
+        holds.renew_timeout(account, budget)
+    return task
+
+
+def _add_budget(account: AccountState, task: TaskState, budget: Hold | None, credits: int, actor: str) -> TaskState:
+    if budget is not None and budget.task_id != task.task_id:
+        raise InvalidInput.at(
+            "addBudget", f"task {task.task_id!r} draws on the budget of task {budget.task_id!r}: add to that one"
         )
-        return apply_stop(task, StopReason.OUT_OF_CREDITS, required=required, shortfall=missing)
-    if isinstance(refusal, BudgetReached):
-        return apply_stop(task, StopReason.BUDGET_REACHED, required=required, shortfall=refusal.shortfall_credits)
-    return apply_stop(task, StopReason.BUDGET_EXPIRED, required=required, shortfall=required)
-
-
-async def find_tasks_to_stop(posting: Posting, tasks: Iterable[TaskState]) -> set[tuple[int, str]]:
-    """Those of the tasks, by (account, task id), that have nothing left to be paid with, as the books stand now.
-
-    A task that holds the account's last credits has: its own hold is no reason to stop it.
-    """
-    stops: set[tuple[int, str]] = set()
-    unsure: set[tuple[int, str]] = set()
-    for task in tasks:
-        if task.status in ENDED_STATUSES:
-            continue
-        book = posting.accounts[task.account_id]
-        if task.budget_hold is not None:
-            envelope = book.holds.get(task.budget_hold)
-            if envelope is None or not envelope.is_open or not envelope.remaining:
-                stops.add((task.account_id, task.task_id))
-        elif not book.available:
-            (unsure if book.open_holds else stops).add((task.account_id, task.task_id))
-    if unsure:
-        # Rarely anything: an account without available credits that has open holds.
-        accounts = [account_id for account_id, _ in unsure]
-        _, found = await posting.connection.execute_query(_WITH_OPEN_HOLDS, [accounts, [name for _, name in unsure]])
-        stops |= unsure - {(record["account_id"], record["task_id"]) for record in found}
-    return stops
+    try:
+        if budget is not None:
+            holds.add_to_budget(account, budget, credits)
+            return task
+        made = holds.place_hold(
+            account,
+            credits,
+            task_id=task.task_id,
+            block_run_id=None,
+            timeout_seconds=DEFAULT_BUDGET_TIMEOUT_SECONDS,
+            actor=actor,
+        )
+    except InsufficientCredits as error:
+        error.balance = account.balance()
+        raise
+    return task._replace(budget_hold=made.number)

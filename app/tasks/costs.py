@@ -1,40 +1,23 @@
-"""Reads: tasks and block runs by page, and what they cost. Of agents: `tasks.agents`.
+"""What tasks and agents cost, in total and by block, model and day. All amounts are credits, charged minus reversed.
 
-Every read takes many keys and is one statement, so a page of 50 tasks with their costs is a constant number of them.
-A task's own cost stands on its row and moves with the balance; breakdowns are added up from its block runs on request.
+A task's own total is a column of its row and changes with the balance; breakdowns are added up from block runs when they
+are requested. Every read takes many keys and is one statement.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, Final
+from typing import Final, TypeVar
 
-from app.credits import MAX_CREDITS
 from app.db import pools
-from app.ledger import queries
-from app.tasks import rows
-from app.tasks.rows import BLOCK_RUN_COLUMNS, TASK_COLUMNS
-from app.tasks.rules import BlockRunState, TaskState, TaskStatus
+from app.errors import InvalidInput
+from app.tasks.rows import AccountScopedId, key_columns
 
-AccountScopedId = tuple[int, str]
-"""An account and the platform's own id of a task, a block run or an agent."""
-
-TaskPosition = tuple[datetime | int, str]
-"""Where a page of tasks ended: the last task's value in the page's order, and its task id."""
-
-
-class TaskOrder(StrEnum):
-    """Orders of an agent's tasks, each with ties by task id."""
-
-    NEWEST = "NEWEST"
-    OLDEST = "OLDEST"
-    HIGHEST_COST = "HIGHEST_COST"
+MAX_DAYS: Final = 366
 
 
 @dataclass(frozen=True, slots=True)
 class BlockCost:
-    """What one block cost, net of reversals, and how many times it ran."""
+    """What the runs of one block cost, and how many there were."""
 
     block: str
     credits: int
@@ -43,208 +26,177 @@ class BlockCost:
 
 @dataclass(frozen=True, slots=True)
 class ModelCost:
-    """What block runs with one language model cost, net of reversals, and how many there were."""
+    """What the block runs with one language model cost, and how many there were."""
 
     model: str
     credits: int
     count: int
 
 
-EARLIEST_TIME: Final = datetime.min.replace(tzinfo=UTC)
-LATEST_TIME: Final = datetime.max.replace(tzinfo=UTC)
+Cost = TypeVar("Cost", BlockCost, ModelCost)
 
-_TASKS: Final = f"""
-    SELECT {TASK_COLUMNS} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
-    JOIN task AS t ON t.account_id = k.account_id AND t.task_id = k.task_id
-"""  # noqa: S608  our own constant
 
-_BLOCK_RUNS: Final = f"""
-    SELECT {BLOCK_RUN_COLUMNS} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, block_run_id)
-    JOIN block_run AS b ON b.account_id = k.account_id AND b.block_run_id = k.block_run_id
-"""  # noqa: S608  our own constant
+@dataclass(frozen=True, slots=True)
+class AgentTotal:
+    """What all tasks of an agent cost, and how many there are."""
 
-# `started_at > '-infinity'` is always true, and opens the index of agents (migration 0002 says why it is closed).
-# The place is never null, so that it bounds the index scan: a first page begins beyond every task. Null statuses: all.
-_NEWEST: Final = f"""
-    SELECT {TASK_COLUMNS} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
-    CROSS JOIN LATERAL (
-        SELECT * FROM task
-        WHERE account_id = k.account_id AND agent_id = k.agent_id AND started_at > '-infinity'
-          AND (started_at, task_id) < ($4::timestamptz, $5::text)
-          AND ($3::text[] IS NULL OR status = ANY($3))
-        ORDER BY started_at DESC, task_id DESC LIMIT $6
-    ) AS t ORDER BY t.started_at DESC, t.task_id DESC
-"""  # noqa: S608  our own constant
+    credits: int
+    tasks: int
 
-_OLDEST: Final = f"""
-    SELECT {TASK_COLUMNS} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
-    CROSS JOIN LATERAL (
-        SELECT * FROM task
-        WHERE account_id = k.account_id AND agent_id = k.agent_id AND started_at > '-infinity'
-          AND (started_at, task_id) > ($4::timestamptz, $5::text)
-          AND ($3::text[] IS NULL OR status = ANY($3))
-        ORDER BY started_at, task_id LIMIT $6
-    ) AS t ORDER BY t.started_at, t.task_id
-"""  # noqa: S608  our own constant
+    @property
+    def average_per_task(self) -> float:
+        return self.credits / self.tasks if self.tasks else 0.0
 
-# No index by cost: every charge would move the task in it. It sorts the agent's tasks.
-_DEAREST: Final = f"""
-    SELECT {TASK_COLUMNS} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
-    CROSS JOIN LATERAL (
-        SELECT * FROM task
-        WHERE account_id = k.account_id AND agent_id = k.agent_id AND started_at > '-infinity'
-          AND (charged - reversed, task_id) < ($4::bigint, $5::text)
-          AND ($3::text[] IS NULL OR status = ANY($3))
-        ORDER BY charged - reversed DESC, task_id DESC LIMIT $6
-    ) AS t ORDER BY t.charged - t.reversed DESC, t.task_id DESC
-"""  # noqa: S608  our own constant
 
-_CHILDREN: Final = f"""
-    SELECT {TASK_COLUMNS} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
-    CROSS JOIN LATERAL (
-        SELECT * FROM task
-        WHERE account_id = k.account_id AND parent_task_id = k.task_id
-          AND (started_at, task_id) > ($3::timestamptz, $4::text)
-        ORDER BY started_at, task_id LIMIT $5
-    ) AS t ORDER BY t.started_at, t.task_id
-"""  # noqa: S608  our own constant
+@dataclass(frozen=True, slots=True)
+class DayCost:
+    """What an agent's block runs of one day cost, whenever they were reversed, and how many tasks they belong to.
 
-_BLOCK_RUNS_OF_TASKS: Final = f"""
-    SELECT {BLOCK_RUN_COLUMNS} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
-    CROSS JOIN LATERAL (
-        SELECT * FROM block_run
-        WHERE account_id = k.account_id AND task_id = k.task_id AND position > 0 AND position > $3
-        ORDER BY position LIMIT $4
-    ) AS b ORDER BY b.position
-"""  # noqa: S608  our own constant
+    `day`: YYYY-MM-DD.
+    """
 
-_BY_BLOCK: Final = """
-    SELECT b.account_id, b.task_id, b.block, sum(b.cost - b.reversed)::bigint AS credits, count(*) AS count
-    FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
-    JOIN block_run AS b ON b.account_id = k.account_id AND b.task_id = k.task_id AND b.position > 0
-    GROUP BY b.account_id, b.task_id, b.block ORDER BY credits DESC, b.block
-"""
+    day: str
+    credits: int
+    tasks: int
 
-_BY_MODEL: Final = """
-    SELECT b.account_id, b.task_id, b.model, sum(b.cost - b.reversed)::bigint AS credits, count(*) AS count
-    FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
-    JOIN block_run AS b ON b.account_id = k.account_id AND b.task_id = k.task_id AND b.position > 0
-    WHERE b.model IS NOT NULL
-    GROUP BY b.account_id, b.task_id, b.model ORDER BY credits DESC, b.model
-"""
 
-_BELOW: Final = """
-    WITH RECURSIVE below(account_id, root, task_id, total) AS (
+def _select_costs_of_tasks(column: str) -> str:
+    return f"""
+        SELECT b.account_id, b.task_id AS id, b.{column} AS name, sum(b.cost - b.reversed)::bigint AS credits,
+               count(*) AS count
+        FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
+        JOIN block_run AS b ON b.account_id = k.account_id AND b.task_id = k.task_id AND b.position > 0
+        WHERE b.{column} IS NOT NULL
+        GROUP BY b.account_id, b.task_id, b.{column} ORDER BY credits DESC, b.{column}
+    """  # noqa: S608  our own constants
+
+
+_COSTS_BY_BLOCK: Final = _select_costs_of_tasks("block")
+_COSTS_BY_MODEL: Final = _select_costs_of_tasks("model")
+
+_DESCENDANT_COSTS: Final = """
+    WITH RECURSIVE descendant(account_id, root, task_id, total) AS (
         SELECT t.account_id, k.task_id, t.task_id, t.charged - t.reversed
         FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
         JOIN task AS t ON t.account_id = k.account_id AND t.parent_task_id = k.task_id
         UNION ALL
-        SELECT t.account_id, b.root, t.task_id, t.charged - t.reversed
-        FROM below AS b JOIN task AS t ON t.account_id = b.account_id AND t.parent_task_id = b.task_id
+        SELECT t.account_id, d.root, t.task_id, t.charged - t.reversed
+        FROM descendant AS d JOIN task AS t ON t.account_id = d.account_id AND t.parent_task_id = d.task_id
     )
-    SELECT account_id, root, sum(total)::bigint AS credits FROM below GROUP BY account_id, root
+    SELECT account_id, root, sum(total)::bigint AS credits FROM descendant GROUP BY account_id, root
 """
 
-_ORDERED: Final = {
-    TaskOrder.NEWEST: (_NEWEST, (LATEST_TIME, "")),
-    TaskOrder.OLDEST: (_OLDEST, (EARLIEST_TIME, "")),
-    TaskOrder.HIGHEST_COST: (_DEAREST, (MAX_CREDITS + 1, "")),
-}
+# `started_at > '-infinity'` is always true; it makes PostgreSQL use the partial index of tasks by agent.
+_AGENT_TOTALS: Final = """
+    SELECT t.account_id, t.agent_id, sum(t.charged - t.reversed)::bigint AS credits, count(*) AS tasks
+    FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
+    JOIN task AS t ON t.account_id = k.account_id AND t.agent_id = k.agent_id AND t.started_at > '-infinity'
+    GROUP BY t.account_id, t.agent_id
+"""
 
+_AGENT_COSTS_BY_BLOCK: Final = """
+    SELECT t.account_id, t.agent_id AS id, b.block AS name, sum(b.cost - b.reversed)::bigint AS credits,
+           count(*) AS count
+    FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
+    JOIN task AS t ON t.account_id = k.account_id AND t.agent_id = k.agent_id AND t.started_at > '-infinity'
+    JOIN block_run AS b ON b.account_id = t.account_id AND b.task_id = t.task_id AND b.position > 0
+    GROUP BY t.account_id, t.agent_id, b.block ORDER BY credits DESC, b.block
+"""
 
-async def tasks_by_id(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, TaskState]:
-    """Those tasks that exist, by (account, task id)."""
-    accounts, names = rows.key_columns(keys)
-    await queries.ensure_due_changes_applied(accounts)
-    found = map(rows.task_from_row, await pools.fetch(_TASKS, accounts, names))
-    return {(task.account_id, task.task_id): task for task in found}
+# A task that ended before the first day has no block run on any of the days.
+_AGENT_COSTS_BY_DAY: Final = """
+    WITH today AS MATERIALIZED (
+        SELECT (clock_timestamp() AT TIME ZONE $4)::date AS day
+    ), listed AS MATERIALIZED (
+        SELECT today.day - number AS day FROM today, generate_series(0, $3::int - 1) AS number
+    ), beginning AS MATERIALIZED (
+        SELECT min(day)::timestamp AT TIME ZONE $4 AS at FROM listed
+    ), spent AS (
+        SELECT t.account_id, t.agent_id, (b.charged_at AT TIME ZONE $4)::date AS day,
+               sum(b.cost - b.reversed)::bigint AS credits, count(DISTINCT b.task_id) AS tasks
+        FROM beginning, unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
+        JOIN task AS t ON t.account_id = k.account_id AND t.agent_id = k.agent_id AND t.started_at > '-infinity'
+        JOIN block_run AS b ON b.account_id = t.account_id AND b.task_id = t.task_id AND b.position > 0
+        WHERE (t.ended_at IS NULL OR t.ended_at >= beginning.at) AND b.charged_at >= beginning.at
+        GROUP BY t.account_id, t.agent_id, 3
+    )
+    SELECT k.account_id, k.agent_id, to_char(listed.day, 'YYYY-MM-DD') AS day, coalesce(s.credits, 0) AS credits,
+           coalesce(s.tasks, 0) AS tasks
+    FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id) CROSS JOIN listed
+    LEFT JOIN spent AS s ON s.account_id = k.account_id AND s.agent_id = k.agent_id AND s.day = listed.day
+    ORDER BY listed.day
+"""
 
-
-async def block_runs_by_id(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, BlockRunState]:
-    """Those block runs that exist, by (account, block run id)."""
-    found = map(rows.block_run_from_row, await pools.fetch(_BLOCK_RUNS, *rows.key_columns(keys)))
-    return {(run.account_id, run.block_run_id): run for run in found}
-
-
-def position_of(task: TaskState, order: TaskOrder) -> TaskPosition:
-    """Where `task` stands in that order."""
-    return (task.total if order is TaskOrder.HIGHEST_COST else task.started_at, task.task_id)
-
-
-async def tasks_of_agents(
-    keys: Iterable[AccountScopedId],
-    *,
-    limit: int,
-    order: TaskOrder = TaskOrder.NEWEST,
-    statuses: Sequence[TaskStatus] | None = None,
-    after: TaskPosition | None = None,
-) -> dict[AccountScopedId, list[TaskState]]:
-    """The next `limit` tasks of each agent (account, agent id) behind `after`, in order; a list for every key.
-
-    As they are written: whoever reads an agent or its account has had it settled (`ledger.statements.settled`).
-
-    NEWEST and OLDEST stand still while tasks are charged. HIGHEST_COST does not: a task that is charged between two pages
-    may be on both or on neither.
-    """
-    sql, beginning = _ORDERED[order]
-    found = _empty(keys)
-    chosen = [str(status) for status in statuses] if statuses is not None else None
-    for task in map(
-        rows.task_from_row, await pools.fetch(sql, *rows.key_columns(found), chosen, *(after or beginning), limit)
-    ):
-        found[task.account_id, task.agent_id].append(task)
-    return found
-
-
-async def child_tasks(
-    keys: Iterable[AccountScopedId], *, limit: int, after: tuple[datetime, str] | None = None
-) -> dict[AccountScopedId, list[TaskState]]:
-    """The next `limit` tasks that each task started, oldest first; a list for every key."""
-    found = _empty(keys)
-    await queries.ensure_due_changes_applied(account_id for account_id, _ in found)
-    records = await pools.fetch(_CHILDREN, *rows.key_columns(found), *(after or (EARLIEST_TIME, "")), limit)
-    for task in map(rows.task_from_row, records):
-        if task.parent_task_id is not None:
-            found[task.account_id, task.parent_task_id].append(task)
-    return found
-
-
-async def block_runs_of_tasks(
-    keys: Iterable[AccountScopedId], *, limit: int, after_position: int = 0
-) -> dict[AccountScopedId, list[BlockRunState]]:
-    """The next `limit` block runs of each task in the order in which they were charged; a list for every key."""
-    found = _empty(keys)
-    for run in map(
-        rows.block_run_from_row,
-        await pools.fetch(_BLOCK_RUNS_OF_TASKS, *rows.key_columns(found), after_position, limit),
-    ):
-        found[run.account_id, run.task_id].append(run)
-    return found
+_TIME_ZONES: Final = "SELECT name FROM pg_timezone_names WHERE name !~ '^(posix|right|localtime|Factory)'"
+_time_zones: frozenset[str] = frozenset()
 
 
 async def costs_by_block(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, list[BlockCost]]:
-    """What each task paid for each block, dearest first; a list for every key."""
-    found = _empty(keys)
-    for account_id, task_id, block, credits, count in await pools.fetch(_BY_BLOCK, *rows.key_columns(found)):
-        found[account_id, task_id].append(BlockCost(block, credits, count))
-    return found
+    """The cost of each task (account, task id) by block, highest first; a list for every key."""
+    return await _cost_groups(_COSTS_BY_BLOCK, keys, BlockCost)
 
 
 async def costs_by_model(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, list[ModelCost]]:
-    """What each task paid for each model, dearest first, of the block runs whose model is known."""
-    found = _empty(keys)
-    for account_id, task_id, model, credits, count in await pools.fetch(_BY_MODEL, *rows.key_columns(found)):
-        found[account_id, task_id].append(ModelCost(model, credits, count))
-    return found
+    """The cost of each task by language model, highest first, for block runs whose price names a model."""
+    return await _cost_groups(_COSTS_BY_MODEL, keys, ModelCost)
 
 
 async def descendant_costs(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, int]:
-    """What the children of each task cost, theirs included, the task itself not; 0 without children."""
+    """What the children of each task and their descendants cost, without the task itself; 0 if it has none."""
     found = dict.fromkeys(keys, 0)
-    for account_id, task_id, credits in await pools.fetch(_BELOW, *rows.key_columns(found)):
-        found[account_id, task_id] = credits
+    for record in await pools.fetch(_DESCENDANT_COSTS, *key_columns(found)):
+        found[record["account_id"], record["root"]] = record["credits"]
     return found
 
 
-def _empty(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, list[Any]]:
-    return {key: [] for key in keys}
+async def agent_totals(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, AgentTotal]:
+    """What each agent (account, agent id) cost in total, for agents that have tasks."""
+    return {
+        (record["account_id"], record["agent_id"]): AgentTotal(record["credits"], record["tasks"])
+        for record in await pools.fetch(_AGENT_TOTALS, *key_columns(keys))
+    }
+
+
+async def agent_costs_by_block(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, list[BlockCost]]:
+    """The cost of each agent by block, highest first; a list for every key. Adds up all its block runs."""
+    return await _cost_groups(_AGENT_COSTS_BY_BLOCK, keys, BlockCost)
+
+
+async def agent_costs_by_day(
+    keys: Iterable[AccountScopedId], *, days: int, time_zone: str
+) -> dict[AccountScopedId, list[DayCost]]:
+    """What each agent cost on each of the last `days` days including today, oldest first; days without cost too.
+
+    Days are those of `time_zone`, an IANA name. Raises: InvalidInput.
+    """
+    await check_days_and_time_zone(days=days, time_zone=time_zone)
+    found: dict[AccountScopedId, list[DayCost]] = {key: [] for key in keys}
+    for record in await pools.fetch(_AGENT_COSTS_BY_DAY, *key_columns(found), days, time_zone):
+        found[record["account_id"], record["agent_id"]].append(
+            DayCost(record["day"], record["credits"], record["tasks"])
+        )
+    return found
+
+
+async def check_days_and_time_zone(*, days: int, time_zone: str) -> None:
+    """Raises: InvalidInput: not 1 to 366 days, or no time zone name of the database.
+
+    The name is compared with the database's list because PostgreSQL also accepts `UTC+5`, with the sign of POSIX, which
+    is the opposite of the usual one.
+    """
+    global _time_zones  # noqa: PLW0603  read once: the list belongs to the server
+    if not 1 <= days <= MAX_DAYS:
+        raise InvalidInput.at("days", f"must lie between 1 and {MAX_DAYS}; it is {days}")
+    if not _time_zones:
+        _time_zones = frozenset(record["name"] for record in await pools.fetch(_TIME_ZONES))
+    if time_zone not in _time_zones:
+        raise InvalidInput.at("timeZone", f"must be an IANA time zone such as Europe/Berlin; it is {time_zone[:64]!r}")
+
+
+async def _cost_groups(
+    sql: str, keys: Iterable[AccountScopedId], group: type[Cost]
+) -> dict[AccountScopedId, list[Cost]]:
+    found: dict[AccountScopedId, list[Cost]] = {key: [] for key in keys}
+    for record in await pools.fetch(sql, *key_columns(found)):
+        found[record["account_id"], record["id"]].append(group(record["name"], record["credits"], record["count"]))
+    return found

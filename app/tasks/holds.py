@@ -1,7 +1,7 @@
-"""Work that is priced by measure: credits are held before it, at the most it may cost, and captured after it.
+"""Holds: credits claimed before a block run that is priced by measurement, and captured after it.
 
-The block run is the hold's identity: one hold per block run, for ever. Capture, void and expiry are decided under the
-account's lock, so whichever comes first is the one; every call again gets the first answer.
+The block run id identifies the hold: a block run has at most one, ever. Capture, void and expiry are decided under the
+account's lock, and the first of them wins; a repeated call gets the first result.
 """
 
 from collections.abc import Mapping
@@ -18,19 +18,18 @@ from app.errors import (
     IdempotencyConflict,
     InsufficientCredits,
     InvalidInput,
-    TaskNotFound,
     TaskStopped,
 )
 from app.ledger import posting, queries
 from app.ledger.posting import Posting
-from app.ledger.rules import holds
+from app.ledger.rules import holds as hold_rules
 from app.ledger.rules.account_state import AccountBalance, AccountState, Cause, Hold, HoldStatus, LedgerEntry
 from app.ledger.rules.holds import MAX_TIMEOUT_SECONDS
 from app.pricing.measurements import Measurements
 from app.pricing.quotes import Quote, price_by_recorded_rule, quote
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import rows, task_accounts
-from app.tasks.budgets import renew_budget, require_open_budget, stop_task
+from app.tasks.budgets import renew_budget, require_open_budget
 from app.tasks.charging import ensure_fresh_rate_cards, rate_card_at
 from app.tasks.rules import (
     BlockRunState,
@@ -42,12 +41,13 @@ from app.tasks.rules import (
     measurement_values,
     request_hash,
 )
+from app.tasks.stop_and_resume import stop_task
 
 T = TypeVar("T")
 
 
 class OverHold(StrEnum):
-    """What a capture does that is priced above its hold."""
+    """What a capture does if its price is above the hold: refuse, or charge the hold only."""
 
     REFUSE = "REFUSE"
     CAP = "CAP"
@@ -55,7 +55,7 @@ class OverHold(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaceHoldRequest:
-    """A block run that is about to be run and priced by measure; `at_most` are the measurements it stays under."""
+    """A block run that is priced by measurement and about to run. `at_most`: the upper bounds of its measurements."""
 
     task_id: str
     block_run_id: str
@@ -88,7 +88,7 @@ class PlaceHoldRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureHoldRequest:
-    """What the block run turned out to measure."""
+    """The measurements of a block run that has a hold."""
 
     task_id: str
     block_run_id: str
@@ -106,7 +106,7 @@ class CaptureHoldRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldResult:
-    """A hold after the call. A capture has the block run, and its entry where it cost anything."""
+    """A hold after a call. A captured hold has its block run, and the entry unless it cost nothing."""
 
     hold: Hold
     task: TaskState
@@ -117,27 +117,27 @@ class HoldResult:
 
 
 async def place_hold(request: PlaceHoldRequest, rate_cards: RateCardCache) -> HoldResult:
-    """Hold the most that a block run may cost. Like a refused charge, a hold that cannot be paid stops its task.
+    """Hold the most that a block run may cost. A hold that cannot be paid stops its task, as a refused charge does.
 
     Raises: InvalidInput, TaskNotFound, TaskEnded, TaskStopped, PriceNotFound, MeasurementMissing, InsufficientCredits,
-    BudgetReached; IdempotencyConflict: the block run is held by another request, or charged already.
+    BudgetReached; IdempotencyConflict: the block run has a hold for another request, or is charged already.
     """
     request.check()
-    account_id = await _account_of(request.task_id)
+    account_id = await task_accounts.require_account(request.task_id)
     await ensure_fresh_rate_cards(rate_cards)
 
     async def decide(posting: Posting) -> HoldResult | InsufficientCredits | BudgetReached | TaskStopped:
-        book = posting.accounts[account_id]
-        task, hold, run = _found(posting, book, request.task_id, request.block_run_id)
+        account = posting.accounts[account_id]
+        task, hold, run = _read(posting, account, request.task_id, request.block_run_id)
         if hold is not None:
             if hold.request_hash != request.request_hash():
                 raise IdempotencyConflict(key=request.block_run_id)
-            return HoldResult(hold=hold, task=task, balance=book.balance(), replayed=True)
+            return HoldResult(hold=hold, task=task, balance=account.balance(), replayed=True)
         if run is not None:
             raise IdempotencyConflict(key=request.block_run_id)
         check_not_ended(task)
         price = quote(
-            await rate_card_at(rate_cards, book),
+            await rate_card_at(rate_cards, account),
             request.block,
             request.settings,
             uses_own_key=request.uses_own_key,
@@ -146,61 +146,56 @@ async def place_hold(request: PlaceHoldRequest, rate_cards: RateCardCache) -> Ho
         if price.credits:
             check_not_stopped(task)
         try:
-            hold = _place(book, task, price, request)
-        except (InsufficientCredits, BudgetReached, TaskStopped) as refusal:
-            # Returned, so that the stop is committed.
-            stopped = stop_task(posting, book, task, refusal, required=price.credits, audit=request.audit)
+            hold = _place(account, task, price, request)
+        except (InsufficientCredits, BudgetReached, TaskStopped) as error:
+            stopped = stop_task(posting, account, task, error, required=price.credits, audit=request.audit)
             rows.update_task(posting.write, stopped)
-            return refusal
-        renew_budget(book, task)
+            return error  # returned, so that the stop is committed
+        renew_budget(account, task)
         task = bump_task_version(task)
-        rows.update_task(posting.write, task)
-        subject = f"task {request.task_id} block run {request.block_run_id}"
-        after = {"status": hold.status, "held": hold.remaining}
-        posting.record_audit(request.audit, book, subject=subject, before=None, after=after)
-        posting.publish_change(account_id)
-        return HoldResult(hold=hold, task=task, balance=book.balance(), replayed=False)
+        _write(posting, account, task, hold, None, audit=request.audit)
+        return HoldResult(hold=hold, task=task, balance=account.balance(), replayed=False)
 
-    outcome = await _post(account_id, request.task_id, request.block_run_id, decide)
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
+    result = await _post(account_id, request.task_id, request.block_run_id, decide)
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 async def capture_hold(request: CaptureHoldRequest) -> HoldResult:
-    """Charge what the block run measured, at the prices recorded at placing, and let go of the rest.
+    """Charge what the block run measured, at the prices recorded when the hold was placed, and release the rest.
 
-    Of a task that was stopped or has ended meanwhile too: the work is done. Raises: TaskNotFound, HoldNotFound;
+    Works for a task that has stopped or ended, because the work is done. Raises: TaskNotFound, HoldNotFound;
     HoldClosed: voided or expired before; HoldExceeded, MeasurementMissing, BalanceLimitReached; IdempotencyConflict:
     captured by another request, or charged without the hold.
     """
-    account_id = await _account_of(request.task_id)
+    account_id = await task_accounts.require_account(request.task_id)
 
     async def decide(posting: Posting) -> HoldResult:
-        book = posting.accounts[account_id]
-        task, hold, run = _found(posting, book, request.task_id, request.block_run_id)
-        if hold is None or hold.task_id != request.task_id:
-            raise HoldNotFound(task_id=request.task_id, block_run_id=request.block_run_id)
+        account = posting.accounts[account_id]
+        task, found, run = _read(posting, account, request.task_id, request.block_run_id)
+        hold = _require_hold(found, request.task_id, request.block_run_id)
         if hold.status is HoldStatus.CAPTURED:
             if hold.capture_request_hash != request.request_hash() or run is None:
                 raise IdempotencyConflict(key=request.block_run_id)
-            entry = await _entry(posting, run)
-            return HoldResult(hold=hold, task=task, balance=book.balance(), replayed=True, block_run=run, entry=entry)
+            entry = await _first_entry(posting, run)
+            return HoldResult(
+                hold=hold, task=task, balance=account.balance(), replayed=True, block_run=run, entry=entry
+            )
         if not hold.is_open:
             raise HoldClosed(block_run_id=request.block_run_id, status=hold.status)
         if run is not None:
             raise IdempotencyConflict(key=request.block_run_id)
-        before = {"status": hold.status, "held": hold.remaining}
-        priced = price_by_recorded_rule(hold.terms["block"], hold.terms["rule"], request.measurements)
-        if priced > hold.credits and request.over_hold is OverHold.REFUSE:
-            raise HoldExceeded(block_run_id=request.block_run_id, required_credits=priced, held_credits=hold.credits)
-        entry = _capture(book, hold, min(priced, hold.credits), request)
-        hold.priced_credits = priced
+        before = _audit_state(hold)
+        price = price_by_recorded_rule(hold.terms["block"], hold.terms["rule"], request.measurements)
+        if price > hold.credits and request.over_hold is OverHold.REFUSE:
+            raise HoldExceeded(block_run_id=request.block_run_id, required_credits=price, held_credits=hold.credits)
+        entry = _capture(account, hold, min(price, hold.credits), request)
+        hold.priced_credits = price
         hold.capture_request_hash = request.request_hash()
-        renew_budget(book, task)
+        renew_budget(account, task)
         task = apply_charge(task, hold.captured)
-        run = _run_of(book, task, hold, entry)
-        rows.update_task(posting.write, task)
+        run = _block_run_of(account, task, hold, entry)
         rows.insert_block_run(
             posting.write,
             run,
@@ -208,48 +203,34 @@ async def capture_hold(request: CaptureHoldRequest) -> HoldResult:
             actor=request.actor,
             request_id=request.request_id,
         )
-        subject = f"task {request.task_id} block run {request.block_run_id}"
-        after = {"status": hold.status, "held": 0, "cost": run.cost}
-        posting.record_audit(request.audit, book, subject=subject, before=before, after=after)
-        posting.publish_change(account_id)
-        return HoldResult(hold=hold, task=task, balance=book.balance(), replayed=False, block_run=run, entry=entry)
+        _write(posting, account, task, hold, before, audit=request.audit, cost=run.cost)
+        return HoldResult(hold=hold, task=task, balance=account.balance(), replayed=False, block_run=run, entry=entry)
 
     return await _post(account_id, request.task_id, request.block_run_id, decide)
 
 
 async def void_hold(task_id: str, block_run_id: str, *, audit: AuditContext | None = None) -> HoldResult:
-    """Let go of a hold whose block run was not run.
+    """Release the hold of a block run that was not run.
 
     Raises: TaskNotFound, HoldNotFound; HoldClosed: captured or expired before.
     """
-    account_id = await _account_of(task_id)
+    account_id = await task_accounts.require_account(task_id)
 
     async def decide(posting: Posting) -> HoldResult:
-        book = posting.accounts[account_id]
-        task, hold, _ = _found(posting, book, task_id, block_run_id)
-        if hold is None or hold.task_id != task_id:
-            raise HoldNotFound(task_id=task_id, block_run_id=block_run_id)
+        account = posting.accounts[account_id]
+        task, found, _ = _read(posting, account, task_id, block_run_id)
+        hold = _require_hold(found, task_id, block_run_id)
         if hold.status is HoldStatus.VOIDED:
-            return HoldResult(hold=hold, task=task, balance=book.balance(), replayed=True)
+            return HoldResult(hold=hold, task=task, balance=account.balance(), replayed=True)
         if not hold.is_open:
             raise HoldClosed(block_run_id=block_run_id, status=hold.status)
-        before = {"status": hold.status, "held": hold.remaining}
-        holds.close_hold(book, hold, HoldStatus.VOIDED)
-        subject = f"task {task_id} block run {block_run_id}"
-        posting.record_audit(audit, book, subject=subject, before=before, after={"status": hold.status, "held": 0})
+        before = _audit_state(hold)
+        hold_rules.close_hold(account, hold, HoldStatus.VOIDED)
         task = bump_task_version(task)
-        rows.update_task(posting.write, task)
-        posting.publish_change(account_id)
-        return HoldResult(hold=hold, task=task, balance=book.balance(), replayed=False)
+        _write(posting, account, task, hold, before, audit=audit)
+        return HoldResult(hold=hold, task=task, balance=account.balance(), replayed=False)
 
     return await _post(account_id, task_id, block_run_id, decide)
-
-
-async def _account_of(task_id: str) -> int:
-    account_id = await task_accounts.find_account(task_id)
-    if account_id is None:
-        raise TaskNotFound(task_id=task_id)
-    return account_id
 
 
 async def _post(account_id: int, task_id: str, block_run_id: str, decide: posting.Decide[T]) -> T:
@@ -262,25 +243,51 @@ async def _post(account_id: int, task_id: str, block_run_id: str, decide: postin
     )
 
 
-def _found(
-    posting: Posting, book: AccountState, task_id: str, block_run_id: str
+def _read(
+    posting: Posting, account: AccountState, task_id: str, block_run_id: str
 ) -> tuple[TaskState, Hold | None, BlockRunState | None]:
-    tasks, runs = posting.rows
-    if not tasks:
-        raise TaskNotFound(task_id=task_id)
-    hold = next((hold for hold in book.holds.values() if hold.block_run_id == block_run_id), None)
-    return rows.task_from_row(tasks[0]), hold, rows.block_run_from_row(runs[0]) if runs else None
+    """The task, and the hold and the block run if they exist. Raises: TaskNotFound."""
+    task = rows.posted_task(posting, task_id)
+    hold = next((hold for hold in account.holds.values() if hold.block_run_id == block_run_id), None)
+    return task, hold, next((run for run, _ in rows.block_runs_with_hash(posting.rows[1])), None)
 
 
-def _place(book: AccountState, task: TaskState, price: Quote, request: PlaceHoldRequest) -> Hold:
-    within = require_open_budget(book, task) if task.budget_hold is not None and price.credits else None
-    return holds.place_hold(
-        book,
+def _require_hold(hold: Hold | None, task_id: str, block_run_id: str) -> Hold:
+    if hold is None or hold.task_id != task_id:
+        raise HoldNotFound(task_id=task_id, block_run_id=block_run_id)
+    return hold
+
+
+def _audit_state(hold: Hold) -> dict[str, object]:
+    return {"status": hold.status, "held": hold.remaining}
+
+
+def _write(
+    posting: Posting,
+    account: AccountState,
+    task: TaskState,
+    hold: Hold,
+    before: dict[str, object] | None,
+    *,
+    audit: AuditContext | None,
+    **more: object,
+) -> None:
+    """Write the task and the audit record, and publish the change; the ledger writes the hold."""
+    rows.update_task(posting.write, task)
+    subject = f"task {hold.task_id} block run {hold.block_run_id}"
+    posting.record_audit(audit, account, subject=subject, before=before, after=_audit_state(hold) | more)
+    posting.publish_change(account.account_id)
+
+
+def _place(account: AccountState, task: TaskState, price: Quote, request: PlaceHoldRequest) -> Hold:
+    budget = require_open_budget(account, task) if task.budget_hold is not None and price.credits else None
+    return hold_rules.place_hold(
+        account,
         price.credits,
         task_id=request.task_id,
         block_run_id=request.block_run_id,
         timeout_seconds=request.timeout_seconds,
-        parent_budget=within,
+        parent_budget=budget,
         terms={
             "block": request.block,
             "model": price.model,
@@ -294,38 +301,38 @@ def _place(book: AccountState, task: TaskState, price: Quote, request: PlaceHold
     )
 
 
-def _capture(book: AccountState, hold: Hold, credits: int, request: CaptureHoldRequest) -> LedgerEntry | None:
-    """Draw `credits` of the hold and close it."""
+def _capture(account: AccountState, hold: Hold, credits: int, request: CaptureHoldRequest) -> LedgerEntry | None:
+    """Charge `credits` to the hold and close it."""
     cause = Cause(
         actor=request.actor,
         task_id=request.task_id,
         block_run_id=request.block_run_id,
         request_id=request.request_id,
     )
-    entry = holds.charge_hold(book, hold, credits, cause) if credits else None
-    holds.close_hold(book, hold, HoldStatus.CAPTURED)
+    entry = hold_rules.charge_hold(account, hold, credits, cause) if credits else None
+    hold_rules.close_hold(account, hold, HoldStatus.CAPTURED)
     return entry
 
 
-def _run_of(book: AccountState, task: TaskState, hold: Hold, entry: LedgerEntry | None) -> BlockRunState:
+def _block_run_of(account: AccountState, task: TaskState, hold: Hold, entry: LedgerEntry | None) -> BlockRunState:
     return BlockRunState(
-        book.account_id,
-        hold.block_run_id or "",
-        hold.task_id,
-        task.steps,
-        hold.terms["block"],
-        hold.terms["model"],
-        hold.captured,
-        0,
-        hold.terms["usesOwnKey"],
-        book.at,
-        hold.terms["rateCardVersion"],
-        hold.terms["rule"],
-        entry.seq if entry else None,
+        account_id=account.account_id,
+        block_run_id=hold.block_run_id or "",
+        task_id=hold.task_id,
+        position=task.steps,
+        block=hold.terms["block"],
+        model=hold.terms["model"],
+        cost=hold.captured,
+        reversed=0,
+        uses_own_key=hold.terms["usesOwnKey"],
+        charged_at=account.at,
+        rate_card_version=hold.terms["rateCardVersion"],
+        rule=hold.terms["rule"],
+        entry_seq=entry.seq if entry else None,
     )
 
 
-async def _entry(posting: Posting, run: BlockRunState) -> LedgerEntry | None:
+async def _first_entry(posting: Posting, run: BlockRunState) -> LedgerEntry | None:
     if run.entry_seq is None:
         return None
     key = (run.account_id, run.entry_seq)

@@ -1,8 +1,4 @@
-"""Tasks begin and end. Each is decided under the account's lock and identified by the platform's own task id.
-
-A task may begin with a budget: an envelope that pays for it and returns what is left when it ends. A scheduled one that
-cannot begin for want of credits is recorded as skipped. Tasks that were stopped go on in `resuming`.
-"""
+"""Starting and ending tasks. Each is decided under the account's lock and identified by the platform's own task id."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,21 +11,18 @@ from app.ledger.idempotency import hash_request
 from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
 from app.ledger.rules import holds
-from app.ledger.rules.account_state import AccountState, Hold, HoldStatus
+from app.ledger.rules.account_state import AccountState, HoldStatus
 from app.tasks import rows, task_accounts
-from app.tasks.budgets import own_budget
+from app.tasks.budgets import open_budget, own_budget
 from app.tasks.rules import (
-    DEFAULT_BUDGET_TIMEOUT_SECONDS,
     ENDED_STATUSES,
+    SkippedStartState,
     StopReason,
     TaskState,
     TaskStatus,
     TaskTrigger,
     apply_end,
     check_budget,
-    check_budget_has_credits,
-    check_can_start,
-    check_no_debt,
     check_not_ended,
     check_not_stopped,
 )
@@ -37,7 +30,7 @@ from app.tasks.rules import (
 
 @dataclass(frozen=True, slots=True)
 class TaskChange:
-    """A task after the call; `replayed`: the same call had done it before."""
+    """A task after a call; `replayed`: an earlier call with the same request had changed it."""
 
     task: TaskState
     replayed: bool
@@ -45,7 +38,7 @@ class TaskChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTaskRequest:
-    """What a platform's backend says when an agent is to run."""
+    """What the platform's backend sends when an agent is to run. `budget` and `closing_reserve` are credits."""
 
     task_id: str
     owner_id: str
@@ -59,11 +52,11 @@ class StartTaskRequest:
     audit: AuditContext | None = None
 
     def check(self) -> None:
-        """Raises: InvalidInput, naming every problem."""
+        """Raises: InvalidInput, with every problem."""
         check_budget(self.budget, timeout_seconds=self.budget_timeout_seconds, closing_reserve=self.closing_reserve)
 
     def request_hash(self) -> bytes:
-        said = {
+        request = {
             "taskId": self.task_id,
             "ownerId": self.owner_id,
             "agentId": self.agent_id,
@@ -75,15 +68,16 @@ class StartTaskRequest:
             "budgetTimeoutSeconds": self.budget_timeout_seconds,
             "closingReserve": self.closing_reserve,
         }
-        return hash_request("startTask", said | {name: value for name, value in budget.items() if value is not None})
+        return hash_request("startTask", request | {name: value for name, value in budget.items() if value is not None})
 
 
 async def start_task(request: StartTaskRequest) -> TaskChange:
-    """Open a task; the same task again is the same task.
+    """Open a task; a repeated request is a replay. A scheduled task that is refused for lack of credits is recorded as
+    skipped.
 
-    Raises: InvalidInput; InsufficientCredits: nothing is available, less than the budget, or the account owes;
-    BudgetReached: of the parent; IdempotencyConflict: the task id was used for another task; TaskNotFound: there is no
-    such parent in this account; TaskEnded, TaskStopped: of the parent.
+    Raises: InvalidInput; InsufficientCredits: nothing is available, less than the budget, or the account has debt;
+    BudgetReached, TaskEnded, TaskStopped: of the parent; IdempotencyConflict: the task id belongs to another task;
+    TaskNotFound: the account has no such parent.
     """
     request.check()
     account_id = await accounts.find_account_id(request.owner_id)
@@ -91,175 +85,155 @@ async def start_task(request: StartTaskRequest) -> TaskChange:
         raise IdempotencyConflict(key=request.task_id)
     if account_id is None:
         if request.trigger is not TaskTrigger.SCHEDULED:
-            # An owner without an account has nothing available, and a refusal writes nothing, no account either.
-            figures = await queries.empty_balance(request.owner_id)
-            raise InsufficientCredits(required_credits=request.budget or 1, available_credits=0, balance=figures)
-        account_id = await accounts.get_or_create_account(request.owner_id)  # what was skipped is written down
-    names = [request.task_id] + ([request.parent_task_id] if request.parent_task_id else [])
-    keys = [(account_id, name) for name in names]
+            # A refusal writes nothing, so an owner without an account does not get one.
+            balance = await queries.empty_balance(request.owner_id)
+            raise InsufficientCredits(required_credits=request.budget or 1, available_credits=0, balance=balance)
+        account_id = await accounts.get_or_create_account(request.owner_id)  # for the record of the skipped start
+    task_ids = [request.task_id] + ([request.parent_task_id] if request.parent_task_id else [])
+    keys = [(account_id, task_id) for task_id in task_ids]
 
     async def decide(posting: Posting) -> TaskChange | InsufficientCredits:
-        book = posting.accounts[account_id]
-        found = {row[1]: (rows.task_from_row(row), bytes(row[rows.TASK_WIDTH])) for row in posting.rows[0]}
+        account = posting.accounts[account_id]
+        found = {task.task_id: (task, request_hash) for task, request_hash in rows.tasks_with_hash(posting.rows[0])}
         if request.task_id in found:
-            task, print_ = found[request.task_id]
-            if print_ != request.request_hash():
+            task, request_hash = found[request.task_id]
+            if request_hash != request.request_hash():
                 raise IdempotencyConflict(key=request.task_id)
             return TaskChange(task, replayed=True)
         try:
-            envelope = _envelope(book, request, _parent(request, found))
-        except InsufficientCredits as refusal:
-            refusal.balance = book.balance()
+            budget_hold = open_budget(
+                account,
+                _running_parent(request, {task_id: task for task_id, (task, _) in found.items()}),
+                task_id=request.task_id,
+                credits=request.budget,
+                timeout_seconds=request.budget_timeout_seconds,
+                closing_reserve=request.closing_reserve,
+                request_hash=request.request_hash(),
+                actor=request.actor,
+            )
+        except InsufficientCredits as error:
+            error.balance = account.balance()
             if request.trigger is not TaskTrigger.SCHEDULED:
                 raise
-            _skip(posting, book, request, refusal)
-            return refusal
+            _record_skipped_start(posting, account, request, error)
+            return error  # returned, so that the record is committed
         task = TaskState(
-            account_id,
-            request.task_id,
-            request.agent_id,
-            TaskStatus.RUNNING,
-            None,
-            request.trigger,
-            request.parent_task_id,
-            book.at,
-            None,
-            0,
-            0,
-            0,
-            None,
-            None,
-            envelope,
-            1,
+            account_id=account_id,
+            task_id=request.task_id,
+            agent_id=request.agent_id,
+            status=TaskStatus.RUNNING,
+            stop_reason=None,
+            trigger=request.trigger,
+            parent_task_id=request.parent_task_id,
+            started_at=account.at,
+            ended_at=None,
+            steps=0,
+            charged=0,
+            reversed=0,
+            shortfall=None,
+            required=None,
+            budget_hold=budget_hold,
+            version=1,
         )
         rows.insert_task(posting.write, task, request_hash=request.request_hash(), actor=request.actor)
         after = {"status": task.status, "agentId": task.agent_id, "trigger": task.trigger, "budget": request.budget}
-        posting.record_audit(request.audit, book, subject=f"task {task.task_id}", before=None, after=after)
+        posting.record_audit(request.audit, account, subject=f"task {task.task_id}", before=None, after=after)
         posting.publish_change(account_id)
         return TaskChange(task, replayed=False)
 
     try:
-        outcome = await posting.post(
+        result = await posting.post(
             [account_id], decide, reads=[rows.read_tasks(keys)], holds=[rows.read_budgets(keys, only_open=True)]
         )
     except RowCountMismatch:
-        # Another account's task took the id between our look and our write.
+        # Another account's task may have taken the id after the look-up above.
         if await task_accounts.find_account(request.task_id) != account_id:
             raise IdempotencyConflict(key=request.task_id) from None
         raise
-    if isinstance(outcome, InsufficientCredits):
-        raise outcome
+    if isinstance(result, InsufficientCredits):
+        raise result
     task_accounts.cache_account(request.task_id, account_id)
-    return outcome
+    return result
 
 
-def _parent(request: StartTaskRequest, found: Mapping[str, tuple[TaskState, bytes]]) -> TaskState | None:
-    """The running task around the new one. Raises: TaskNotFound, TaskEnded, TaskStopped."""
+def _running_parent(request: StartTaskRequest, found: Mapping[str, TaskState]) -> TaskState | None:
+    """Raises: TaskNotFound, TaskEnded, TaskStopped."""
     if request.parent_task_id is None:
         return None
-    if request.parent_task_id not in found:
+    parent = found.get(request.parent_task_id)
+    if parent is None:
         raise TaskNotFound(task_id=request.parent_task_id)
-    parent, _ = found[request.parent_task_id]
     check_not_ended(parent)
     check_not_stopped(parent)
     return parent
 
 
-def _envelope(book: AccountState, request: StartTaskRequest, parent: TaskState | None) -> int | None:
-    """The number of the envelope that will pay: its own, taken from its parent's if that has one, or its parent's."""
-    around: Hold | None = None
-    if parent is not None and parent.budget_hold is not None:
-        check_no_debt(book)
-        around = check_budget_has_credits(book.holds.get(parent.budget_hold), parent)
-    else:
-        check_can_start(book)
-    if request.budget is None:
-        return around.number if around is not None else None
-    return holds.place_hold(
-        book,
-        request.budget,
-        task_id=request.task_id,
-        block_run_id=None,
-        timeout_seconds=request.budget_timeout_seconds or DEFAULT_BUDGET_TIMEOUT_SECONDS,
-        parent_budget=around,
-        closing_reserve=request.closing_reserve or 0,
-        request_hash=request.request_hash(),
-        actor=request.actor,
-    ).number
-
-
-def _skip(posting: Posting, book: AccountState, request: StartTaskRequest, refusal: InsufficientCredits) -> None:
-    """Write down that a tick was skipped, and tell it once per agent until the account is replenished."""
-    reason = "OWING" if book.owed else StopReason.OUT_OF_CREDITS
-    rows.insert_skipped_start(
-        posting.write,
-        book.account_id,
-        task_id=request.task_id,
-        agent_id=request.agent_id,
-        reason=reason,
-        skipped_at=book.at,
+def _record_skipped_start(
+    posting: Posting, account: AccountState, request: StartTaskRequest, error: InsufficientCredits
+) -> None:
+    """Record that a scheduled task was skipped; notify once per agent until the account has credits again."""
+    reason = "IN_DEBT" if account.owed else StopReason.OUT_OF_CREDITS
+    skipped = SkippedStartState(account.account_id, request.task_id, request.agent_id, reason, skipped_at=account.at)
+    rows.insert_skipped_start(posting.write, skipped)
+    posting.record_audit(
+        request.audit, account, subject=f"task {request.task_id}", before=None, after={"skipped": reason}
     )
-    posting.record_audit(request.audit, book, subject=f"task {request.task_id}", before=None, after={"skipped": reason})
     notifications.notify(
-        book,
+        account,
         posting.write,
         NotificationKind.SCHEDULE_SKIPPED,
-        f"A scheduled run of agent {request.agent_id!r} did not start: {refusal.message}",
+        f"A scheduled run of agent {request.agent_id!r} did not start: {error.message}",
         agent_id=request.agent_id,
     )
-    posting.publish_change(book.account_id)
+    posting.publish_change(account.account_id)
 
 
 async def finish_task(task_id: str, status: TaskStatus, *, audit: AuditContext | None = None) -> TaskChange:
-    """End a task as COMPLETED or FAILED; a stopped one too, which needs nothing more. The same end again is a replay.
+    """End a task as COMPLETED or FAILED, also a stopped one. Ending it the same way again is a replay.
 
-    Raises: TaskNotFound; TaskEnded: it has ended otherwise.
+    Raises: TaskNotFound; TaskEnded: it has ended with another status.
     """
     if status not in (TaskStatus.COMPLETED, TaskStatus.FAILED):
-        raise ValueError(f"a task is not finished as {status}")
-    return await _end(task_id, status, audit=audit)
+        raise ValueError(f"a task cannot be finished as {status}")
+    return await _end_task(task_id, status, audit=audit)
 
 
 async def cancel_task(
     task_id: str, *, owner_ids: Collection[str] | None = None, audit: AuditContext | None = None
 ) -> TaskChange:
-    """End a task as CANCELLED, for good: what was cancelled stays cancelled.
+    """End a task as CANCELLED; it cannot be resumed.
 
-    `owner_ids`: whose task it may be; None: anybody's. Raises: TaskNotFound: another's, too; TaskEnded.
+    `owner_ids`: owners whose tasks may be cancelled; None: any. Raises: TaskNotFound, also for a task of another owner;
+    TaskEnded.
     """
-    return await _end(task_id, TaskStatus.CANCELLED, owner_ids=owner_ids, audit=audit)
+    return await _end_task(task_id, TaskStatus.CANCELLED, owner_ids=owner_ids, audit=audit)
 
 
-async def _end(
+async def _end_task(
     task_id: str, status: TaskStatus, *, owner_ids: Collection[str] | None = None, audit: AuditContext | None
 ) -> TaskChange:
-    account_id = await task_accounts.find_account(task_id)
-    if account_id is None:
-        raise TaskNotFound(task_id=task_id)
+    account_id = await task_accounts.require_account(task_id)
 
     async def decide(posting: Posting) -> TaskChange:
-        book, found = posting.accounts[account_id], posting.rows[0]
-        if not found or (owner_ids is not None and book.owner_id not in owner_ids):
+        account = posting.accounts[account_id]
+        task = rows.posted_task(posting, task_id)
+        if owner_ids is not None and account.owner_id not in owner_ids:
             raise TaskNotFound(task_id=task_id)
-        task = rows.task_from_row(found[0])
         if task.status in ENDED_STATUSES:
             if task.status is not status:
                 raise TaskEnded(task_id=task_id, status=task.status)
             return TaskChange(task, replayed=True)
-        envelope = own_budget(book, task)
-        if envelope is not None and envelope.is_open:
-            holds.close_hold(book, envelope, HoldStatus.CAPTURED)
-        posting.record_audit(
-            audit, book, subject=f"task {task_id}", before={"status": task.status}, after={"status": status}
-        )
-        task = apply_end(task, status, book.at)
+        budget = own_budget(account, task)
+        if budget is not None and budget.is_open:
+            holds.close_hold(account, budget, HoldStatus.CAPTURED)
+        before, after = {"status": task.status}, {"status": status}
+        posting.record_audit(audit, account, subject=f"task {task_id}", before=before, after=after)
+        task = apply_end(task, status, account.at)
         rows.update_task(posting.write, task)
         posting.publish_change(account_id)
         return TaskChange(task, replayed=False)
 
+    key = (account_id, task_id)
     return await posting.post(
-        [account_id],
-        decide,
-        reads=[rows.read_tasks([(account_id, task_id)])],
-        holds=[rows.read_budgets([(account_id, task_id)], only_open=True)],
+        [account_id], decide, reads=[rows.read_tasks([key])], holds=[rows.read_budgets([key], only_open=True)]
     )

@@ -1,52 +1,260 @@
-"""Finding tasks for somebody: the statement names the owners that the caller may look at.
+"""Reads of tasks, block runs, agents and skipped starts: by id and in pages.
 
-A task that is another's is not found by the same statement as one that does not exist, so neither the answer nor its
-cost tells them apart.
+Reads for many keys are one statement, so that a page of 50 tasks with their costs takes a constant number of statements.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
 
+from tortoise.expressions import Q
+
+from app.credits import MAX_CREDITS
 from app.db import pools
 from app.ledger import posting
-from app.ledger.owner_scope import OWNER_SCOPE_SQL, OwnerScope
-from app.tasks import rows
-from app.tasks.rules import BlockRunState, TaskState
+from app.ledger.owner_scope import OwnerScope, restrict_to_scope
+from app.ledger.queries import ensure_due_changes_applied
+from app.tasks import models
+from app.tasks.rows import BLOCK_RUNS, SKIPPED_STARTS, TASKS, AccountScopedId, key_columns
+from app.tasks.rules import BlockRunState, SkippedStartState, TaskState, TaskStatus
 
-# A null list of owners means every owner (services and operators).
-_FIND: Final = f"""
-    SELECT {rows.TASK_COLUMNS}, a.owner_id, coalesce(a.next_change_at <= clock_timestamp(), false) AS due
+TaskPosition = tuple[datetime | int, str]
+"""Where a page of tasks ended: the last task's value in the page's order, and its task id."""
+
+
+class TaskOrder(StrEnum):
+    """Orders of an agent's tasks; ties are ordered by task id."""
+
+    NEWEST = "NEWEST"
+    OLDEST = "OLDEST"
+    HIGHEST_COST = "HIGHEST_COST"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedTask:
+    """A task and the owner of its account."""
+
+    task: TaskState
+    owner_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentActivity:
+    """An agent that has tasks, and when its newest task started."""
+
+    agent_id: str
+    last_started_at: datetime
+
+
+EARLIEST_TIME: Final = datetime.min.replace(tzinfo=UTC)
+LATEST_TIME: Final = datetime.max.replace(tzinfo=UTC)
+
+# A NULL list of owners means all (services and operators).
+_FIND_TASKS: Final = f"""
+    SELECT {TASKS.columns("t")}, a.owner_id, coalesce(a.next_change_at <= clock_timestamp(), false) AS is_due
     FROM task_account AS k
     JOIN task AS t ON t.account_id = k.account_id AND t.task_id = k.task_id
     JOIN account AS a ON a.id = t.account_id
     WHERE k.task_id = ANY($1::text[]) AND ($2::text[] IS NULL OR a.owner_id = ANY($2))
 """  # noqa: S608  our own constant
 
-_BLOCK_RUN: Final = f"""
-    SELECT {rows.BLOCK_RUN_COLUMNS} FROM block_run AS b WHERE b.account_id = $1 AND b.block_run_id = $2 AND {OWNER_SCOPE_SQL}
-"""  # noqa: S608  our own constants
+_TASKS_BY_ID: Final = f"""
+    SELECT {TASKS.columns("t")} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
+    JOIN task AS t ON t.account_id = k.account_id AND t.task_id = k.task_id
+"""  # noqa: S608  our own constant
+
+_BLOCK_RUNS_BY_ID: Final = f"""
+    SELECT {BLOCK_RUNS.columns("b")} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, block_run_id)
+    JOIN block_run AS b ON b.account_id = k.account_id AND b.block_run_id = k.block_run_id
+"""  # noqa: S608  our own constant
+
+_CHILD_TASKS: Final = f"""
+    SELECT {TASKS.columns("t")} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM task
+        WHERE account_id = k.account_id AND parent_task_id = k.task_id
+          AND (started_at, task_id) > ($3::timestamptz, $4::text)
+        ORDER BY started_at, task_id LIMIT $5
+    ) AS t ORDER BY t.started_at, t.task_id
+"""  # noqa: S608  our own constant
+
+_BLOCK_RUNS_OF_TASKS: Final = f"""
+    SELECT {BLOCK_RUNS.columns("b")} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM block_run
+        WHERE account_id = k.account_id AND task_id = k.task_id AND position > 0 AND position > $3
+        ORDER BY position LIMIT $4
+    ) AS b ORDER BY b.position
+"""  # noqa: S608  our own constant
 
 
-@dataclass(frozen=True, slots=True)
-class OwnedTask:
-    """A task and whose it is."""
+def _select_tasks_of_agents(value: str, sql_type: str, *, descending: bool) -> str:
+    """A page of each agent's tasks in the order of `value`.
 
-    task: TaskState
-    owner_id: str
+    `started_at > '-infinity'` is always true; it makes PostgreSQL use the partial index of tasks by agent. The position
+    is never NULL, so that it bounds the index scan: a first page begins beyond every task. NULL statuses mean all.
+    """
+    comparison, direction = ("<", "DESC") if descending else (">", "ASC")
+    return f"""
+        SELECT {TASKS.columns("t")} FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
+        CROSS JOIN LATERAL (
+            SELECT *, {value} AS sort_value FROM task
+            WHERE account_id = k.account_id AND agent_id = k.agent_id AND started_at > '-infinity'
+              AND ({value}, task_id) {comparison} ($4::{sql_type}, $5::text)
+              AND ($3::text[] IS NULL OR status = ANY($3))
+            ORDER BY {value} {direction}, task_id {direction} LIMIT $6
+        ) AS t ORDER BY t.sort_value {direction}, t.task_id {direction}
+    """  # noqa: S608  our own constants
+
+
+_TASKS_OF_AGENTS: Final[dict[TaskOrder, tuple[str, TaskPosition]]] = {
+    TaskOrder.NEWEST: (_select_tasks_of_agents("started_at", "timestamptz", descending=True), (LATEST_TIME, "")),
+    TaskOrder.OLDEST: (_select_tasks_of_agents("started_at", "timestamptz", descending=False), (EARLIEST_TIME, "")),
+    # No index has the cost, because every charge would move the task in it: this order sorts the agent's tasks.
+    TaskOrder.HIGHEST_COST: (
+        _select_tasks_of_agents("charged - reversed", "bigint", descending=True),
+        (MAX_CREDITS + 1, ""),
+    ),
+}
+
+# Jumps from agent to agent along the index, however many tasks each agent has.
+_AGENTS: Final = """
+    WITH RECURSIVE agent(agent_id) AS (
+        (SELECT agent_id FROM task WHERE account_id = $1 AND started_at > '-infinity' ORDER BY agent_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT t.agent_id FROM task AS t WHERE t.account_id = $1 AND t.agent_id > a.agent_id
+                AND t.started_at > '-infinity' ORDER BY t.agent_id LIMIT 1)
+        FROM agent AS a WHERE a.agent_id IS NOT NULL
+    )
+    SELECT a.agent_id, newest.started_at FROM agent AS a CROSS JOIN LATERAL (
+        SELECT t.started_at FROM task AS t
+        WHERE t.account_id = $1 AND t.agent_id = a.agent_id AND t.started_at > '-infinity'
+        ORDER BY t.started_at DESC LIMIT 1
+    ) AS newest
+    WHERE (newest.started_at, a.agent_id) < ($2::timestamptz, $3::text)
+    ORDER BY newest.started_at DESC, a.agent_id DESC LIMIT $4
+"""
+
+# `skipped_at > '-infinity'` makes PostgreSQL use the partial index of skipped starts by agent.
+_SKIPPED_STARTS: Final = f"""
+    SELECT {SKIPPED_STARTS.columns("s")} FROM skipped_start AS s
+    WHERE s.account_id = $1 AND s.agent_id = $2 AND s.skipped_at > '-infinity'
+      AND (s.skipped_at, s.task_id) < ($3::timestamptz, $4::text)
+    ORDER BY s.skipped_at DESC, s.task_id DESC LIMIT $5
+"""  # noqa: S608  our own constant
 
 
 async def find_tasks(task_ids: Iterable[str], *, owner_ids: OwnerScope) -> dict[str, OwnedTask]:
-    """Those of the tasks that exist in the accounts of `owner_ids`; None: in any account. Settled to now."""
-    asked = (list(dict.fromkeys(task_ids)), None if owner_ids is None else list(owner_ids))
-    records = await pools.fetch(_FIND, *asked)
-    if due := {record["account_id"] for record in records if record["due"]}:
+    """The tasks that exist in accounts of the scope, by task id, with due changes applied.
+
+    A task of another owner is not found by the same statement as a task that does not exist, so that neither the answer
+    nor its duration tells them apart.
+    """
+    parameters = (list(dict.fromkeys(task_ids)), None if owner_ids is None else list(owner_ids))
+    records = await pools.fetch(_FIND_TASKS, *parameters)
+    if due := {record["account_id"] for record in records if record["is_due"]}:
         await posting.apply_due_changes(due)
-        records = await pools.fetch(_FIND, *asked)
-    return {record["task_id"]: OwnedTask(rows.task_from_row(record), record["owner_id"]) for record in records}
+        records = await pools.fetch(_FIND_TASKS, *parameters)
+    return {record["task_id"]: OwnedTask(TASKS.read(record), record["owner_id"]) for record in records}
 
 
 async def find_block_run(account_id: int, block_run_id: str, *, owner_ids: OwnerScope) -> BlockRunState | None:
-    """That block run, in an account of `owner_ids`; None: in any account."""
-    found = await pools.fetch(_BLOCK_RUN, account_id, block_run_id, None if owner_ids is None else list(owner_ids))
-    return rows.block_run_from_row(found[0]) if found else None
+    """The block run, if its account is in the scope."""
+    query = models.BlockRun.filter(account_id=account_id, block_run_id=block_run_id)
+    return await BLOCK_RUNS.fetch_one(restrict_to_scope(query, account_id, owner_ids))
+
+
+async def tasks_by_id(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, TaskState]:
+    """The tasks that exist, by (account, task id), with due changes applied."""
+    accounts, task_ids = key_columns(keys)
+    await ensure_due_changes_applied(accounts)
+    return {task.key: task for task in map(TASKS.read, await pools.fetch(_TASKS_BY_ID, accounts, task_ids))}
+
+
+async def block_runs_by_id(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, BlockRunState]:
+    """The block runs that exist, by (account, block run id)."""
+    found = map(BLOCK_RUNS.read, await pools.fetch(_BLOCK_RUNS_BY_ID, *key_columns(keys)))
+    return {(run.account_id, run.block_run_id): run for run in found}
+
+
+def position_of(task: TaskState, order: TaskOrder) -> TaskPosition:
+    """The position of `task` in this order."""
+    return (task.total if order is TaskOrder.HIGHEST_COST else task.started_at, task.task_id)
+
+
+async def tasks_of_agents(
+    keys: Iterable[AccountScopedId],
+    *,
+    limit: int,
+    order: TaskOrder = TaskOrder.NEWEST,
+    statuses: Sequence[TaskStatus] | None = None,
+    after: TaskPosition | None = None,
+) -> dict[AccountScopedId, list[TaskState]]:
+    """The next `limit` tasks of each agent (account, agent id) after a position, in order; a list for every key.
+
+    The caller applies due changes first (`ledger.queries.ensure_due_changes_applied`).
+
+    NEWEST and OLDEST do not change when tasks are charged. HIGHEST_COST does: a task that is charged between two pages may
+    be on both or on neither.
+    """
+    sql, beginning = _TASKS_OF_AGENTS[order]
+    found = _empty_lists(keys)
+    chosen = [str(status) for status in statuses] if statuses is not None else None
+    for record in await pools.fetch(sql, *key_columns(found), chosen, *(after or beginning), limit):
+        found[record["account_id"], record["agent_id"]].append(TASKS.read(record))
+    return found
+
+
+async def child_tasks(
+    keys: Iterable[AccountScopedId], *, limit: int, after: tuple[datetime, str] | None = None
+) -> dict[AccountScopedId, list[TaskState]]:
+    """The next `limit` children of each task after (started_at, task id), oldest first; a list for every key."""
+    found = _empty_lists(keys)
+    await ensure_due_changes_applied(account_id for account_id, _ in found)
+    for record in await pools.fetch(_CHILD_TASKS, *key_columns(found), *(after or (EARLIEST_TIME, "")), limit):
+        found[record["account_id"], record["parent_task_id"]].append(TASKS.read(record))
+    return found
+
+
+async def block_runs_of_tasks(
+    keys: Iterable[AccountScopedId], *, limit: int, after_position: int = 0
+) -> dict[AccountScopedId, list[BlockRunState]]:
+    """The next `limit` block runs of each task in the order in which they were charged; a list for every key."""
+    found = _empty_lists(keys)
+    for record in await pools.fetch(_BLOCK_RUNS_OF_TASKS, *key_columns(found), after_position, limit):
+        found[record["account_id"], record["task_id"]].append(BLOCK_RUNS.read(record))
+    return found
+
+
+async def stopped_tasks(account_id: int, *, limit: int, before: tuple[datetime, str] | None = None) -> list[TaskState]:
+    """The stopped tasks of an account after (started_at, task id), newest first, with due changes applied."""
+    await ensure_due_changes_applied([account_id])
+    query = models.Task.filter(account_id=account_id, status=TaskStatus.STOPPED)
+    if before is not None:
+        started_at, task_id = before
+        query = query.filter(Q(started_at__lt=started_at) | Q(started_at=started_at, task_id__lt=task_id))
+    return await TASKS.fetch(query.order_by("-started_at", "-task_id").limit(limit))
+
+
+async def skipped_starts(
+    account_id: int, agent_id: str, *, limit: int, before: tuple[datetime, str] | None = None
+) -> list[SkippedStartState]:
+    """The scheduled starts of an agent that were skipped, after (skipped_at, task id), newest first."""
+    records = await pools.fetch(_SKIPPED_STARTS, account_id, agent_id, *(before or (LATEST_TIME, "")), limit)
+    return list(map(SKIPPED_STARTS.read, records))
+
+
+async def agent_page(account_id: int, *, limit: int, after: AgentActivity | None = None) -> list[AgentActivity]:
+    """The next `limit` agents of an account, most recently started first.
+
+    An agent that starts a task between two pages moves to the front, so it may be on neither page.
+    """
+    position = (after.last_started_at, after.agent_id) if after else (LATEST_TIME, "")
+    records = await pools.fetch(_AGENTS, account_id, *position, limit)
+    return [AgentActivity(record["agent_id"], record["started_at"]) for record in records]
+
+
+def _empty_lists(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, list[Any]]:
+    return {key: [] for key in keys}

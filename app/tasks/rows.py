@@ -1,138 +1,76 @@
-"""The rows of tasks and block runs as sets: what rides in a posting's one read and one write."""
+"""Rows of tasks and block runs: what a posting reads after the lock and writes before the commit."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import orjson
-
 from app.db.set_writes import SetStatement, SetWrite
-from app.ledger.posting import ExtraRead
-from app.pricing.outcomes import BlockRunOutcome
-from app.tasks.rules import BlockRunState, StopReason, TaskState, TaskStatus, TaskTrigger
+from app.db.tables import RowSelect, Table
+from app.errors import TaskNotFound
+from app.ledger.posting import ExtraRead, Posting
+from app.tasks import models
+from app.tasks.rules import BlockRunState, SkippedStartState, TaskState
 
-TASK_COLUMNS: Final = (
-    "t.account_id, t.task_id, t.agent_id, t.status, t.stop_reason, t.trigger, t.parent_task_id, t.started_at,"
-    " t.ended_at, t.steps, t.charged, t.reversed, t.shortfall, t.required, t.budget_hold, t.version"
-)
-TASK_WIDTH: Final = 16
-"""How many they are: what a read adds stands behind them."""
-BLOCK_RUN_COLUMNS: Final = (
-    "b.account_id, b.block_run_id, b.task_id, b.position, b.block, b.model, b.cost, b.reversed, b.uses_own_key, b.charged_at,"
-    " b.price_version, b.rule, b.entry_seq, b.outcome, b.finished_at, b.outcome_seq"
-)
+AccountScopedId = tuple[int, str]
+"""An account id and the platform's own id of a task, a block run or an agent of that account."""
 
-BLOCK_RUN_WIDTH: Final = 16
+TASKS: Final = Table(models.Task, TaskState, key=("account_id", "task_id"))
+BLOCK_RUNS: Final = Table(models.BlockRun, BlockRunState, key=("account_id", "block_run_id"))
+SKIPPED_STARTS: Final = Table(models.SkippedStart, SkippedStartState, key=("account_id", "task_id"))
 
-_NEW_TASKS: Final = SetStatement(
-    "new tasks",
-    """
-    INSERT INTO task (account_id, task_id, agent_id, status, stop_reason, trigger, parent_task_id, started_at, ended_at,
-                      steps, charged, reversed, shortfall, required, budget_hold, version, request_hash, actor)
-    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                         $8::timestamptz[], $9::timestamptz[], $10::int[], $11::bigint[], $12::bigint[], $13::bigint[],
-                         $14::bigint[], $15::int[], $16::bigint[], $17::bytea[], $18::text[])
-    RETURNING 1
-    """,
-    18,
-)
+_OUTCOME_COLUMNS: Final = ("outcome", "finished_at", "outcome_seq")
 
-INSERT_TASK_ACCOUNTS: Final = SetStatement(
-    "task accounts",
+_INSERT_TASK: Final = TASKS.insert("request_hash", "actor")
+INSERT_TASK_ACCOUNT: Final = SetStatement(
+    "insert into task_account",
     """
     INSERT INTO task_account (task_id, account_id) SELECT * FROM unnest($1::text[], $2::bigint[])
     ON CONFLICT (task_id) DO NOTHING RETURNING 1
     """,
     2,
 )
-
-_TASKS: Final = SetStatement(
-    "tasks",
-    """
-    UPDATE task AS t SET status = v.status, stop_reason = v.stop_reason, ended_at = v.ended_at, steps = v.steps,
-        charged = v.charged, reversed = v.reversed, shortfall = v.shortfall, required = v.required, budget_hold = v.budget_hold,
-        version = v.version
-    FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::int[], $7::bigint[],
-                $8::bigint[], $9::bigint[], $10::bigint[], $11::int[], $12::bigint[])
-        AS v(account_id, task_id, status, stop_reason, ended_at, steps, charged, reversed, shortfall, required, budget_hold,
-             version)
-    WHERE t.account_id = v.account_id AND t.task_id = v.task_id
-    RETURNING 1
-    """,
-    12,
+_UPDATE_TASK: Final = TASKS.update(
+    "status", "stop_reason", "ended_at", "steps", "charged", "reversed", "shortfall", "required", "budget_hold",
+    "version",
+)  # fmt: skip
+_INSERT_BLOCK_RUN: Final = BLOCK_RUNS.insert(
+    "request_hash",
+    "actor",
+    "request_id",
+    columns=[name for name in BLOCK_RUNS.column_names if name not in _OUTCOME_COLUMNS],
+)
+_UPDATE_REVERSED: Final = BLOCK_RUNS.update("reversed")
+_UPDATE_OUTCOME: Final = BLOCK_RUNS.update("reversed", *_OUTCOME_COLUMNS, where="t.outcome IS NULL")
+_INSERT_SKIPPED_START: Final = SKIPPED_STARTS.insert(
+    on_conflict="ON CONFLICT (account_id, task_id) DO NOTHING", checks_row_count=False
 )
 
-_NEW_BLOCK_RUNS: Final = SetStatement(
-    "block runs",
+# In the reads below OFFSET 0 keeps a look-up by key for each item. Of a table that was vacuumed while it was empty the
+# planner believes that a sequential scan costs nothing, and a posting connection keeps its plans.
+
+_SELECT_TASKS: Final = RowSelect(
+    [*TASKS.column_list("t"), "t.request_hash"],
     """
-    INSERT INTO block_run (account_id, block_run_id, task_id, position, block, model, cost, reversed, uses_own_key, charged_at,
-                           price_version, rule, entry_seq, request_hash, actor, request_id)
-    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::bigint[],
-                         $8::bigint[], $9::bool[], $10::timestamptz[], $11::int[], $12::jsonb[], $13::bigint[],
-                         $14::bytea[], $15::text[], $16::text[])
-    RETURNING 1
-    """,
-    16,
-)
-
-_REVERSED_BLOCK_RUNS: Final = SetStatement(
-    "reversed block runs",
-    """
-    UPDATE block_run AS b SET reversed = v.reversed
-    FROM unnest($1::bigint[], $2::text[], $3::bigint[]) AS v(account_id, block_run_id, reversed)
-    WHERE b.account_id = v.account_id AND b.block_run_id = v.block_run_id
-    RETURNING 1
-    """,
-    3,
-)
-
-
-_FINISHED_BLOCK_RUNS: Final = SetStatement(
-    "finished block runs",
-    """
-    UPDATE block_run AS b SET reversed = v.reversed, outcome = v.outcome, finished_at = v.finished_at,
-        outcome_seq = v.outcome_seq
-    FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::timestamptz[], $6::bigint[])
-        AS v(account_id, block_run_id, reversed, outcome, finished_at, outcome_seq)
-    WHERE b.account_id = v.account_id AND b.block_run_id = v.block_run_id AND b.outcome IS NULL
-    RETURNING 1
-    """,
-    6,
-)
-
-_SKIPPED_TICKS: Final = SetStatement(
-    "skipped ticks",
-    """
-    INSERT INTO skipped_start (account_id, task_id, agent_id, reason, skipped_at)
-    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
-    ON CONFLICT (account_id, task_id) DO NOTHING RETURNING 1
-    """,
-    5,
-    checks_row_count=False,
-)
-
-
-# OFFSET 0 keeps the look-up by key for each item, whatever the planner thinks of the table: of one that was vacuumed
-# while it was empty it thinks that a scan costs nothing, and a posting connection keeps the plan.
-
-
-_READ_TASKS: Final = f"""
-    SELECT ROW({TASK_COLUMNS}, t.request_hash) FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
+    FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
     CROSS JOIN LATERAL (
         SELECT * FROM task AS r WHERE r.account_id = k.account_id AND r.task_id = k.task_id OFFSET 0
     ) AS t
-"""  # noqa: S608  our own constant
+    """,
+)
 
-_READ_BLOCK_RUNS: Final = f"""
-    SELECT ROW({BLOCK_RUN_COLUMNS}, b.request_hash) FROM unnest($1::bigint[], $2::text[]) AS k(account_id, block_run_id)
+_SELECT_BLOCK_RUNS: Final = RowSelect(
+    [*BLOCK_RUNS.column_list("b"), "b.request_hash"],
+    """
+    FROM unnest($1::bigint[], $2::text[]) AS k(account_id, block_run_id)
     CROSS JOIN LATERAL (
         SELECT * FROM block_run AS r WHERE r.account_id = k.account_id AND r.block_run_id = k.block_run_id OFFSET 0
     ) AS b
-"""  # noqa: S608  our own constant
+    """,
+)
 
-_READ_REVERSIBLE: Final = f"""
-    SELECT ROW({BLOCK_RUN_COLUMNS}, e.draws) FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
+_SELECT_REVERSIBLE_BLOCK_RUNS: Final = RowSelect(
+    [*BLOCK_RUNS.column_list("b"), "e.draws"],
+    """
+    FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
     CROSS JOIN LATERAL (
         SELECT * FROM block_run AS r
         WHERE r.account_id = k.account_id AND r.task_id = k.task_id AND r.position > 0 AND r.cost > r.reversed OFFSET 0
@@ -140,17 +78,19 @@ _READ_REVERSIBLE: Final = f"""
     CROSS JOIN LATERAL (
         SELECT draws FROM entry AS r WHERE r.account_id = b.account_id AND r.seq = b.entry_seq OFFSET 0
     ) AS e ORDER BY b.position
-"""  # noqa: S608  our own constant
+    """,
+)
 
-_READ_ENVELOPES: Final = """
-    SELECT DISTINCT t.account_id, t.budget_hold AS number FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
+_SELECT_BUDGETS: Final = """
+    SELECT DISTINCT t.account_id, t.budget_hold AS number
+    FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
     CROSS JOIN LATERAL (
         SELECT account_id, budget_hold FROM task AS r
         WHERE r.account_id = k.account_id AND r.task_id = k.task_id OFFSET 0
     ) AS t WHERE t.budget_hold IS NOT NULL
 """
 
-_READ_HOLDS: Final = """
+_SELECT_HOLDS: Final = """
     SELECT h.account_id, h.number FROM unnest($1::bigint[], $2::text[]) AS k(account_id, block_run_id)
     CROSS JOIN LATERAL (
         SELECT account_id, number FROM hold AS r
@@ -159,125 +99,80 @@ _READ_HOLDS: Final = """
 """
 
 
-def read_tasks(keys: Iterable[tuple[int, str]]) -> ExtraRead:
-    """A read of tasks by (account, task id), each followed by its start's fingerprint."""
-    return ExtraRead(_READ_TASKS, key_columns(keys))
+def read_tasks(keys: Iterable[AccountScopedId]) -> ExtraRead:
+    """Tasks by (account, task id), each with the hash of the request that started it."""
+    return ExtraRead(_SELECT_TASKS, key_columns(keys))
 
 
-def read_block_runs(keys: Iterable[tuple[int, str]]) -> ExtraRead:
-    """A read of block runs by (account, block run id), each followed by its request's fingerprint."""
-    return ExtraRead(_READ_BLOCK_RUNS, key_columns(keys))
+def read_block_runs(keys: Iterable[AccountScopedId]) -> ExtraRead:
+    """Block runs by (account, block run id), each with the hash of its request."""
+    return ExtraRead(_SELECT_BLOCK_RUNS, key_columns(keys))
 
 
-def read_reversible_block_runs(keys: Iterable[tuple[int, str]]) -> ExtraRead:
-    """The block runs of tasks that still cost something, in order, each followed by its entry's draws."""
-    return ExtraRead(_READ_REVERSIBLE, key_columns(keys))
+def read_reversible_block_runs(keys: Iterable[AccountScopedId]) -> ExtraRead:
+    """The block runs of tasks (account, task id) that still cost something, in order, each with its entry's draws."""
+    return ExtraRead(_SELECT_REVERSIBLE_BLOCK_RUNS, key_columns(keys))
 
 
-def read_budgets(keys: Iterable[tuple[int, str]], *, only_open: bool = False) -> ExtraRead:
-    """The envelopes that tasks (account, task id) draw on, for a posting's `holds`."""
-    return ExtraRead(_READ_ENVELOPES, key_columns(keys), only_open=only_open)
+def read_budgets(keys: Iterable[AccountScopedId], *, only_open: bool = False) -> ExtraRead:
+    """The budgets that tasks (account, task id) draw on, for `holds` of a posting."""
+    return ExtraRead(_SELECT_BUDGETS, key_columns(keys), only_open=only_open)
 
 
-def read_holds(keys: Iterable[tuple[int, str]]) -> ExtraRead:
-    """The holds for block runs (account, block run id), for a posting's `holds`."""
-    return ExtraRead(_READ_HOLDS, key_columns(keys))
+def read_holds(keys: Iterable[AccountScopedId]) -> ExtraRead:
+    """The holds of block runs (account, block run id), for `holds` of a posting."""
+    return ExtraRead(_SELECT_HOLDS, key_columns(keys))
 
 
-def task_from_row(row: Sequence[Any]) -> TaskState:
-    """A task from its columns, in the order of TASK_COLUMNS."""
-    (account_id, task_id, agent_id, status, stop_reason, trigger, parent, started_at, ended_at, steps, charged,
-     reversed_, lacked, required, envelope, version) = row[:TASK_WIDTH]  # fmt: skip
-    return TaskState(
-        account_id,
-        task_id,
-        agent_id,
-        TaskStatus(status),
-        StopReason(stop_reason) if stop_reason else None,
-        TaskTrigger(trigger),
-        parent,
-        started_at,
-        ended_at,
-        steps,
-        charged,
-        reversed_,
-        lacked,
-        required,
-        envelope,
-        version,
-    )
+def tasks_with_hash(rows: Iterable[Any]) -> list[tuple[TaskState, bytes]]:
+    """What `read_tasks` has read."""
+    return [(TASKS.read(row), bytes(row["request_hash"])) for row in rows]
 
 
-def block_run_from_row(row: Sequence[Any]) -> BlockRunState:
-    """A block run from its columns, in the order of BLOCK_RUN_COLUMNS."""
-    (account_id, block_run_id, task_id, position, block, model, cost, reversed_, own, at, version, rule, seq, outcome,
-     finished_at, outcome_seq) = row[:BLOCK_RUN_WIDTH]  # fmt: skip
-    return BlockRunState(
-        account_id,
-        block_run_id,
-        task_id,
-        position,
-        block,
-        model,
-        cost,
-        reversed_,
-        own,
-        at,
-        version,
-        json.loads(rule) if rule else None,
-        seq,
-        BlockRunOutcome(outcome) if outcome else None,
-        finished_at,
-        outcome_seq,
-    )
+def block_runs_with_hash(rows: Iterable[Any]) -> list[tuple[BlockRunState, bytes]]:
+    """What `read_block_runs` has read."""
+    return [(BLOCK_RUNS.read(row), bytes(row["request_hash"])) for row in rows]
+
+
+def posted_task(posting: Posting, task_id: str) -> TaskState:
+    """The task of a posting whose first read is `read_tasks` of this task. Raises: TaskNotFound."""
+    rows: Sequence[Any] = posting.rows[0]
+    if not rows:
+        raise TaskNotFound(task_id=task_id)
+    return TASKS.read(rows[0])
 
 
 def insert_task(write: SetWrite, task: TaskState, *, request_hash: bytes, actor: str) -> None:
-    """Write a new task, and whose it is."""
-    write.add(_NEW_TASKS, (*task, request_hash, actor))
-    write.add(INSERT_TASK_ACCOUNTS, (task.task_id, task.account_id))
+    write.add_row(_INSERT_TASK, task, request_hash=request_hash, actor=actor)
+    write.add(INSERT_TASK_ACCOUNT, (task.task_id, task.account_id))
 
 
 def update_task(write: SetWrite, task: TaskState) -> None:
-    """Write what a task has become."""
-    write.add(
-        _TASKS,
-        (task.account_id, task.task_id, task.status, task.stop_reason, task.ended_at, task.steps, task.charged,
-         task.reversed, task.shortfall, task.required, task.budget_hold, task.version),
-    )  # fmt: skip
+    write.add_row(_UPDATE_TASK, task)
 
 
 def insert_block_run(
     write: SetWrite, run: BlockRunState, *, request_hash: bytes, actor: str, request_id: str | None = None
 ) -> None:
-    """Write a new block run, with who had it charged, for which request."""
-    write.add(_NEW_BLOCK_RUNS, (*run[:11], _json(run.rule), run.entry_seq, request_hash, actor, request_id))
-
-
-def insert_skipped_start(
-    write: SetWrite, account_id: int, *, task_id: str, agent_id: str, reason: str, skipped_at: datetime
-) -> None:
-    """Write that a scheduled run did not start, once however often its tick is sent."""
-    write.add(_SKIPPED_TICKS, (account_id, task_id, agent_id, reason, skipped_at))
+    write.add_row(_INSERT_BLOCK_RUN, run, request_hash=request_hash, actor=actor, request_id=request_id)
 
 
 def update_reversed(write: SetWrite, run: BlockRunState) -> None:
-    """Write how much of a block run's cost has been given back."""
-    write.add(_REVERSED_BLOCK_RUNS, (run.account_id, run.block_run_id, run.reversed))
+    """Write how many credits of a block run were given back."""
+    write.add_row(_UPDATE_REVERSED, run)
 
 
 def update_outcome(write: SetWrite, run: BlockRunState) -> None:
-    """Write how a block run ended, and how much of its cost has been given back with that."""
-    write.add(
-        _FINISHED_BLOCK_RUNS,
-        (run.account_id, run.block_run_id, run.reversed, run.outcome, run.finished_at, run.outcome_seq),
-    )
+    """Write the outcome of a block run, once, with the credits given back because of it."""
+    write.add_row(_UPDATE_OUTCOME, run)
 
 
-def _json(value: Mapping[str, Any] | None) -> str | None:
-    return None if value is None else orjson.dumps(value).decode()
+def insert_skipped_start(write: SetWrite, skipped: SkippedStartState) -> None:
+    """Write that a scheduled task did not start; once, however often the scheduler repeats the request."""
+    write.add_row(_INSERT_SKIPPED_START, skipped)
 
 
-def key_columns(keys: Iterable[tuple[int, str]]) -> tuple[list[int], list[str]]:
+def key_columns(keys: Iterable[AccountScopedId]) -> tuple[list[int], list[str]]:
+    """The keys without duplicates, as two columns."""
     pairs = list(dict.fromkeys(keys))
     return [account_id for account_id, _ in pairs], [name for _, name in pairs]

@@ -1,4 +1,4 @@
-"""Pure rules of tasks: which take charges, who may start and go on, what a block run's request is."""
+"""Rules of tasks without I/O: which states take charges, who may start or resume, how a request is hashed."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from app.pricing.outcomes import BlockRunOutcome
 
 
 class TaskStatus(StrEnum):
-    """Where a task stands. RUNNING and STOPPED are open; the others are for good."""
+    """Status of a task. RUNNING and STOPPED are open, the others final."""
 
     RUNNING = "RUNNING"
     COMPLETED = "COMPLETED"
@@ -36,7 +36,7 @@ class StopReason(StrEnum):
 
 
 class SignalKind(StrEnum):
-    """What executors are told: start no more block runs; or go on."""
+    """Instruction to executors: start no more block runs, or continue."""
 
     STOP = "STOP"
     RESUME = "RESUME"
@@ -51,7 +51,7 @@ class TaskTrigger(StrEnum):
 
 
 DEFAULT_BUDGET_TIMEOUT_SECONDS: Final = 3600
-"""After this long without a charge a budget lapses, unless its task was started with another timeout."""
+"""A budget expires after this long without a charge, unless its task was started with another timeout."""
 
 ENDED_STATUSES = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
 
@@ -59,8 +59,9 @@ ENDED_STATUSES = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.
 class TaskState(NamedTuple):
     """A task at one version.
 
-    `required` and `lacked`: what the refused block run cost, and how much of it was missing; None where none was.
-    `envelope`: the number of the hold that pays for it, its own or that of a task around it; None: the account pays.
+    `required` is the cost of the block run that stopped the task, `shortfall` the part of it that was missing; both are
+    None unless the task is stopped for that reason. `budget_hold` is the number of the hold that pays: the task's own
+    budget or that of an ancestor; None: the account pays. Amounts are credits.
     """
 
     account_id: int
@@ -81,13 +82,22 @@ class TaskState(NamedTuple):
     version: int
 
     @property
+    def key(self) -> tuple[int, str]:
+        """(account id, task id)."""
+        return self.account_id, self.task_id
+
+    @property
     def total(self) -> int:
-        """Charged minus reversed, of this task itself."""
+        """Charged minus reversed credits of this task, without its children."""
         return self.charged - self.reversed
 
 
 class BlockRunState(NamedTuple):
-    """A block run as it is recorded."""
+    """A block run as recorded.
+
+    `position` counts the block runs of its task from 1. `entry_seq` is the CHARGE entry, None at cost 0; `outcome_seq`
+    the entry that gave credits back because of the outcome.
+    """
 
     account_id: int
     block_run_id: str
@@ -99,19 +109,29 @@ class BlockRunState(NamedTuple):
     reversed: int
     uses_own_key: bool
     charged_at: datetime
-    price_version: int
+    rate_card_version: int
     rule: Mapping[str, Any] | None
     entry_seq: int | None
     outcome: BlockRunOutcome | None = None
     finished_at: datetime | None = None
     outcome_seq: int | None = None
-    """The entry by which its outcome gave something back."""
 
 
-class ChargeRequest(NamedTuple):  # as all that is made for each charge: a frozen dataclass takes nine times as long
-    """What an executor sends before it runs a block. No amount: the server prices.
+class SkippedStartState(NamedTuple):
+    """A scheduled task that did not start: no task exists under this id. `reason`: OUT_OF_CREDITS or IN_DEBT."""
 
-    `closing`: work with which a task comes to its end; it may use the budget's landing reserve, stopped or not.
+    account_id: int
+    task_id: str
+    agent_id: str
+    reason: str
+    skipped_at: datetime
+
+
+class ChargeRequest(NamedTuple):  # a tuple, because a frozen dataclass takes nine times as long to make
+    """What an executor sends before it runs a block. It names no amount: the server prices the block run.
+
+    `closing` marks work that brings the task to its end: it may use the closing reserve of a budget, also when the
+    task is stopped.
     """
 
     task_id: str
@@ -126,7 +146,7 @@ class ChargeRequest(NamedTuple):  # as all that is made for each charge: a froze
     audit: AuditContext | None = None
 
     def request_hash(self) -> bytes:
-        """16 bytes that are the same for the same request: everything that says what was run, not who sent it."""
+        """16 bytes over everything that says what is run; not who sent it."""
         return request_hash(
             self.task_id,
             self.block_run_id,
@@ -139,96 +159,106 @@ class ChargeRequest(NamedTuple):  # as all that is made for each charge: a froze
 
 
 def measurement_values(measurements: Measurements | None) -> list[Any] | None:
-    """Measurements as a part of a fingerprint."""
+    """Measurements as a part of a request hash."""
     if measurements is None:
         return None
     return [measurements.seconds, measurements.items, measurements.bytes, measurements.usd]
 
 
 def request_hash(*parts: Any) -> bytes:
-    """16 bytes of SHA-256 over the parts of a request, whatever the order of keys in them."""
+    """16 bytes of SHA-256 over the parts of a request; the order of keys in objects does not matter."""
     canonical = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS, default=_normalised)
     return hashlib.sha256(canonical).digest()[:16]
 
 
 def _normalised(value: object) -> str:
-    """A decimal in one form: 1.0, 1.00 and 1 are the same measurement."""
+    """One form for equal decimals: 1.0, 1.00 and 1 are the same measurement."""
     return format(value.normalize(), "f") if hasattr(value, "normalize") else str(value)
 
 
 def check_budget(budget: int | None, *, timeout_seconds: int | None, closing_reserve: int | None) -> None:
-    """Raises: InvalidInput, naming every problem."""
+    """Raises: InvalidInput, with every problem."""
     problems = []
     if budget is not None and not 1 <= budget <= MAX_CREDITS:
         problems.append(Problem("budget", f"must lie between 1 and {MAX_CREDITS:,} credits"))
     if timeout_seconds is not None and not 1 <= timeout_seconds <= MAX_TIMEOUT_SECONDS:
         problems.append(Problem("budgetTimeoutSeconds", f"must lie between 1 and {MAX_TIMEOUT_SECONDS:,} (24 hours)"))
     if closing_reserve is not None and not 0 <= closing_reserve <= (budget or 0):
-        problems.append(Problem("closingReserve", "must be a part of the budget: between 0 and all of it"))
+        problems.append(Problem("closingReserve", "must lie between 0 and the budget"))
     if budget is None and timeout_seconds is not None:
-        problems.append(Problem("budgetTimeoutSeconds", "says when a budget lapses: send a budget too"))
+        problems.append(Problem("budgetTimeoutSeconds", "applies only to a budget: send a budget too"))
     if problems:
         raise InvalidInput(problems=problems)
 
 
 def check_not_ended(task: TaskState) -> None:
-    """Raises: TaskEnded: the task takes no charge any more, whatever it costs."""
+    """Raises: TaskEnded: the task takes no more charges, not even at cost 0."""
     if task.status in ENDED_STATUSES:
         raise TaskEnded(task_id=task.task_id, status=task.status)
 
 
 def check_not_stopped(task: TaskState) -> None:
-    """Raises: TaskStopped: the task takes no paid charge until it is resumed."""
+    """Raises: TaskStopped: the task takes no charge above cost 0 until it is resumed."""
     if task.status is TaskStatus.STOPPED:
         raise TaskStopped(task_id=task.task_id, stop_reason=task.stop_reason or StopReason.OUT_OF_CREDITS)
 
 
-def check_can_start(book: AccountState) -> None:
-    """Raises: InsufficientCredits: with nothing available, or with debt, nothing starts or goes on (DESIGN 5)."""
-    check_no_debt(book)
-    if book.available == 0:
-        raise InsufficientCredits(required_credits=1, available_credits=0, balance=book.balance())
+def check_can_start(account: AccountState) -> None:
+    """Raises: InsufficientCredits: with nothing available, or with debt, nothing starts or resumes (DESIGN 5)."""
+    check_no_debt(account)
+    if account.available == 0:
+        raise InsufficientCredits(required_credits=1, available_credits=0, balance=account.balance())
 
 
-def check_no_debt(book: AccountState) -> None:
-    """Raises: InsufficientCredits: the account owes; whatever frees credits pays that first."""
-    if book.owed:
-        raise InsufficientCredits(required_credits=book.owed + 1, available_credits=0, balance=book.balance())
+def check_no_debt(account: AccountState) -> None:
+    """Raises: InsufficientCredits: the account has debt, which is paid first by whatever frees credits."""
+    if account.owed:
+        raise InsufficientCredits(required_credits=account.owed + 1, available_credits=0, balance=account.balance())
 
 
-def check_budget_has_credits(envelope: Hold | None, task: TaskState) -> Hold:
-    """The open envelope that `task` draws on, with something left in it.
+def check_budget_has_credits(budget: Hold | None, task: TaskState) -> Hold:
+    """Return the open budget that `task` draws on.
 
-    Raises: TaskStopped: it has lapsed, or ended with the task that it was for; BudgetReached: nothing is left.
+    Raises: TaskStopped: the budget has expired, or ended with its task; BudgetReached: nothing is left outside of its
+    closing reserve.
     """
-    if envelope is None or not envelope.is_open:
+    if budget is None or not budget.is_open:
         raise TaskStopped(task_id=task.task_id, stop_reason=StopReason.BUDGET_EXPIRED)
-    if envelope.remaining <= envelope.closing_reserve:
-        raise BudgetReached(task_id=envelope.task_id, required_credits=1, remaining_credits=0)
-    return envelope
+    if budget.remaining <= budget.closing_reserve:
+        raise BudgetReached(task_id=budget.task_id, required_credits=1, remaining_credits=0)
+    return budget
 
 
 def apply_charge(task: TaskState, cost: int) -> TaskState:
-    """The task after one more block run."""
+    """The task after one more block run of `cost` credits."""
     return task._replace(steps=task.steps + 1, charged=task.charged + cost, version=task.version + 1)
 
 
+def apply_reversal(task: TaskState, credits: int) -> TaskState:
+    """The task after `credits` of its cost were given back."""
+    return task._replace(reversed=task.reversed + credits, version=task.version + 1)
+
+
 def apply_stop(task: TaskState, reason: StopReason, *, required: int, shortfall: int) -> TaskState:
-    """The task after a block run that could not be paid."""
+    """The task after a block run of `required` credits that could not be paid."""
     return task._replace(
-        status=TaskStatus.STOPPED, stop_reason=reason, required=required, shortfall=shortfall, version=task.version + 1
+        status=TaskStatus.STOPPED,
+        stop_reason=reason,
+        required=required,
+        shortfall=shortfall,
+        version=task.version + 1,
     )
 
 
 def apply_resume(task: TaskState) -> TaskState:
-    """The task after its resumption: as it was, and running."""
+    """The task after it was resumed."""
     return task._replace(
         status=TaskStatus.RUNNING, stop_reason=None, required=None, shortfall=None, version=task.version + 1
     )
 
 
 def bump_task_version(task: TaskState) -> TaskState:
-    """The task after something that changes what it holds, and nothing else."""
+    """The task after a change of its holds only."""
     return task._replace(version=task.version + 1)
 
 

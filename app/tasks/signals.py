@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from app.db import pools
 from app.live import change_feed
-from app.tasks import costs
+from app.tasks import queries
 from app.tasks.rules import SignalKind, StopReason, TaskStatus
 
 _LONGEST_LIST: Final = 1_000
@@ -168,7 +168,7 @@ async def _read(account_ids: Sequence[int]) -> list[AccountSignalState]:
 async def _running(account_id: int, task_ids: Sequence[str]) -> set[str]:
     if not task_ids:
         return set()
-    found = await costs.tasks_by_id([(account_id, task_id) for task_id in task_ids])
+    found = await queries.tasks_by_id([(account_id, task_id) for task_id in task_ids])
     return {task.task_id for task in found.values() if task.status is TaskStatus.RUNNING}
 
 

@@ -1,34 +1,132 @@
-"""A task that was stopped goes on from where it stopped: what was charged is not charged again, its ids see to that."""
+"""Stopping tasks that cannot be paid, and resuming them.
 
-from collections.abc import Collection
+A task is stopped under its account's lock by the block run that could not be paid, or when the budget that it draws on
+expires. From that commit on no worker admits a paid block run of it. A resumed task continues where it stopped: its
+executor sends the same block run ids again, and what was charged is not charged twice.
+"""
+
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from app.audit_log.records import AuditContext
 from app.credits import check_amount, check_key
-from app.errors import BudgetReached, InsufficientCredits, InvalidInput, TaskNotFound, TaskNotStopped
-from app.ledger import idempotency, posting
+from app.db.set_writes import SetStatement, SetWrite
+from app.errors import BillingError, BudgetReached, InsufficientCredits, TaskNotFound, TaskNotStopped
+from app.ledger import idempotency, notifications, posting
+from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
-from app.ledger.rules import holds
 from app.ledger.rules.account_state import AccountState
 from app.tasks import rows, task_accounts
-from app.tasks.budgets import own_budget
+from app.tasks.budgets import find_budget, fund_resumed_task
 from app.tasks.lifecycle import TaskChange
 from app.tasks.rules import (
-    DEFAULT_BUDGET_TIMEOUT_SECONDS,
+    ENDED_STATUSES,
+    StopReason,
     TaskState,
     TaskStatus,
     apply_resume,
-    check_can_start,
-    check_no_debt,
+    apply_stop,
     check_not_ended,
 )
+
+# `timeout_seconds > 0` is always true; it makes PostgreSQL use the partial index of open holds by task.
+_SELECT_TASKS_WITH_OPEN_HOLDS: Final = """
+    SELECT DISTINCT account_id, task_id FROM hold
+    WHERE account_id = ANY($1::bigint[]) AND task_id = ANY($2::text[]) AND status = 'OPEN' AND timeout_seconds > 0
+"""
+
+# A row names a task by its id, or all tasks that draw on a budget (the number of its hold). A task may be named twice.
+_UPDATE_TASKS_OF_EXPIRED_HOLDS: Final = SetStatement(
+    "tasks of expired holds",
+    f"""
+    UPDATE task AS t SET version = t.version + 1,
+        status = CASE WHEN v.stops THEN '{TaskStatus.STOPPED}' ELSE t.status END,
+        stop_reason = CASE WHEN v.stops THEN '{StopReason.BUDGET_EXPIRED}' ELSE t.stop_reason END
+    FROM (
+        SELECT account_id, task_id, bool_or(stops) AS stops FROM (
+            SELECT t.account_id, t.task_id, t.status = '{TaskStatus.RUNNING}' AS stops
+            FROM unnest($1::bigint[], $2::text[], $3::int[]) AS k(account_id, task_id, budget_hold)
+            JOIN task AS t ON t.account_id = k.account_id AND t.budget_hold = k.budget_hold
+            UNION ALL
+            SELECT account_id, task_id, false
+            FROM unnest($1::bigint[], $2::text[], $3::int[]) AS k(account_id, task_id, budget_hold)
+        ) AS concerned GROUP BY account_id, task_id
+    ) AS v WHERE t.account_id = v.account_id AND t.task_id = v.task_id
+    RETURNING 1
+    """,  # noqa: S608  our own constants
+    3,
+    checks_row_count=False,
+)
+
+
+def stop_task(
+    posting: Posting,
+    account: AccountState,
+    task: TaskState,
+    error: BillingError,
+    *,
+    required: int,
+    audit: AuditContext | None = None,
+) -> TaskState:
+    """The task after `error` refused a block run of `required` credits. The caller writes the task."""
+    posting.signal_tasks(account.account_id)
+    if isinstance(error, InsufficientCredits):
+        error.balance = account.balance()
+        notifications.notify(
+            account,
+            posting.write,
+            NotificationKind.OUT_OF_CREDITS,
+            f"Agent {task.agent_id!r} was stopped: a block run costs {required:,} credits, and "
+            f"{error.available_credits:,} are available.",
+            agent_id=task.agent_id,
+        )
+        after = apply_stop(task, StopReason.OUT_OF_CREDITS, required=required, shortfall=error.shortfall_credits)
+    elif isinstance(error, BudgetReached):
+        after = apply_stop(task, StopReason.BUDGET_REACHED, required=required, shortfall=error.shortfall_credits)
+    else:
+        after = apply_stop(task, StopReason.BUDGET_EXPIRED, required=required, shortfall=required)
+    posting.record_audit(
+        audit,
+        account,
+        subject=f"task {task.task_id}",
+        before={"status": task.status},
+        after={"status": after.status, "stopReason": after.stop_reason, "required": required},
+    )
+    return after
+
+
+async def find_tasks_to_stop(posting: Posting, tasks: Iterable[TaskState]) -> set[tuple[int, str]]:
+    """Those of the tasks, by (account id, task id), that nothing can pay for in the current state of the accounts.
+
+    A task that holds the last credits of its account is not among them.
+    """
+    stops: set[tuple[int, str]] = set()
+    unless_held: set[tuple[int, str]] = set()
+    for task in tasks:
+        if task.status in ENDED_STATUSES:
+            continue
+        account = posting.accounts[task.account_id]
+        if task.budget_hold is not None:
+            budget = find_budget(account, task)
+            if budget is None or not budget.is_open or not budget.remaining:
+                stops.add(task.key)
+        elif not account.available:
+            (unless_held if account.open_holds else stops).add(task.key)
+    if unless_held:  # rare: an account without available credits that has open holds
+        _, found = await posting.connection.execute_query(
+            _SELECT_TASKS_WITH_OPEN_HOLDS, list(rows.key_columns(unless_held))
+        )
+        stops |= unless_held - {(record["account_id"], record["task_id"]) for record in found}
+    return stops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeTaskRequest:
-    """Which task is to go on. `add_budget`: credits to put into its envelope, making one if it has none.
+    """Which task to resume. `add_budget`: credits to add to its budget, which is made if the task has none.
 
-    With a `key` the same request again is answered, and adds nothing; without one a task that runs is refused.
+    With an idempotency key a repeated request is a replay; without one, a running task is refused. `owner_ids`: owners
+    whose tasks may be resumed; None: any.
     """
 
     task_id: str
@@ -36,7 +134,6 @@ class ResumeTaskRequest:
     idempotency_key: str | None = None
     actor: str
     owner_ids: Collection[str] | None = None
-    """Whose task it may be; None: anybody's."""
     audit: AuditContext | None = None
 
     def check(self) -> None:
@@ -53,43 +150,31 @@ class ResumeTaskRequest:
 async def resume_task(request: ResumeTaskRequest) -> TaskChange:
     """Let a stopped task run again.
 
-    Raises: InvalidInput; TaskNotFound; TaskEnded: what ended stays so; TaskNotStopped: it runs; InsufficientCredits:
-    nothing is available, less than is to be added, or the account owes; BudgetReached: it has a budget, nothing of it
-    is left, and none is added; IdempotencyConflict.
+    Raises: InvalidInput; TaskNotFound; TaskEnded; TaskNotStopped: it is running; InsufficientCredits: nothing is
+    available, less than `add_budget`, or the account has debt; BudgetReached: nothing is left of its budget and none is
+    added; IdempotencyConflict.
     """
     request.check()
-    account_id = await task_accounts.find_account(request.task_id)
-    if account_id is None:
-        raise TaskNotFound(task_id=request.task_id)
+    account_id = await task_accounts.require_account(request.task_id)
 
     async def decide(posting: Posting) -> TaskChange:
-        book = posting.accounts[account_id]
-        found = posting.rows[0]
-        if not found or (request.owner_ids is not None and book.owner_id not in request.owner_ids):
+        account = posting.accounts[account_id]
+        task = rows.posted_task(posting, request.task_id)
+        if request.owner_ids is not None and account.owner_id not in request.owner_ids:
             raise TaskNotFound(task_id=request.task_id)
-        task = rows.task_from_row(found[0])
-        if request.idempotency_key is not None:
-            if (
-                await idempotency.find_result(posting, book, request.idempotency_key, request.request_hash())
-                is not None
-            ):
+        if (key := request.idempotency_key) is not None:
+            request_hash = request.request_hash()
+            if await idempotency.find_result(posting, account, key, request_hash) is not None:
                 return TaskChange(task, replayed=True)
-            idempotency.save_result(
-                posting,
-                book,
-                request.idempotency_key,
-                kind="resumeTask",
-                request_hash=request.request_hash(),
-                result={},
-            )
+            idempotency.save_result(posting, account, key, kind="resumeTask", request_hash=request_hash, result={})
         check_not_ended(task)
         if task.status is not TaskStatus.STOPPED:
             raise TaskNotStopped(task_id=task.task_id, status=task.status)
         before = {"status": task.status, "stopReason": task.stop_reason}
-        task = _funded(book, apply_resume(task), request)
+        task = fund_resumed_task(account, apply_resume(task), add_budget=request.add_budget, actor=request.actor)
         rows.update_task(posting.write, task)
         after = {"status": task.status, "addBudget": request.add_budget}
-        posting.record_audit(request.audit, book, subject=f"task {task.task_id}", before=before, after=after)
+        posting.record_audit(request.audit, account, subject=f"task {task.task_id}", before=before, after=after)
         posting.signal_tasks(account_id)
         return TaskChange(task, replayed=False)
 
@@ -97,37 +182,20 @@ async def resume_task(request: ResumeTaskRequest) -> TaskChange:
     return await posting.post([account_id], decide, reads=[rows.read_tasks([key])], holds=[rows.read_budgets([key])])
 
 
-def _funded(book: AccountState, task: TaskState, request: ResumeTaskRequest) -> TaskState:
-    """The task with something to be paid from."""
-    check_no_debt(book)
-    envelope = book.holds.get(task.budget_hold) if task.budget_hold is not None else None
-    own = own_budget(book, task)
-    if request.add_budget is not None:
-        if envelope is not None and own is None:
-            raise InvalidInput.at(
-                "addBudget",
-                f"task {task.task_id!r} draws on the budget of task {envelope.task_id!r}: add to that one",
-            )
-        try:
-            if own is not None:
-                holds.add_to_budget(book, own, request.add_budget)
-                return task
-            made = holds.place_hold(
-                book,
-                request.add_budget,
-                task_id=task.task_id,
-                block_run_id=None,
-                timeout_seconds=DEFAULT_BUDGET_TIMEOUT_SECONDS,
-                actor=request.actor,
-            )
-        except InsufficientCredits as refusal:
-            refusal.balance = book.balance()
-            raise
-        return task._replace(budget_hold=made.number)
-    if envelope is None:
-        check_can_start(book)
-    elif not envelope.is_open or envelope.remaining <= envelope.closing_reserve:
-        raise BudgetReached(task_id=envelope.task_id, required_credits=1, remaining_credits=0)
-    else:
-        holds.renew_timeout(book, envelope)
-    return task
+def configure_ledger(key: bytes, *, low_balance_threshold: int = 500) -> None:
+    """Prepare the ledger for postings, once at start: its signing key (at least 32 bytes), the balance in credits below
+    which a LOW_BALANCE notification is sent, and what happens to tasks whose holds expire.
+    """
+    posting.configure(key, low_balance_threshold=low_balance_threshold, on_holds_expired=_update_tasks_of_expired_holds)
+
+
+def _update_tasks_of_expired_holds(write: SetWrite, account: AccountState) -> None:
+    """Stop the tasks that draw on an expired budget; raise the version of tasks whose block run hold has expired.
+
+    Written in the transaction that closes the holds.
+    """
+    for hold in account.expired_holds:
+        write.add(
+            _UPDATE_TASKS_OF_EXPIRED_HOLDS,
+            (account.account_id, hold.task_id, hold.number if hold.is_budget else None),
+        )

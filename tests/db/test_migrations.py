@@ -24,7 +24,7 @@ from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
 from app.db import migrations, pools
 from app.ledger import posting
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import account_statement, costs, rows
+from app.tasks import account_statement, costs, queries, rows
 from app.tasks.charging import charge_many
 from tests.command_line import REPOSITORY
 from tests.factories import block_run_request, grant_credits, start_task
@@ -209,9 +209,9 @@ async def test_reads_of_a_task_use_its_index_in_a_busy_account(db: str, rate_car
     await pools.fetch("ANALYZE")
     accounts, names = rows.key_columns((task.account_id, task.task_id) for task in tasks[:10])
     for sql, index, values in (
-        (costs._BY_BLOCK, "block_run_of_task", (accounts, names)),
-        (costs._BY_MODEL, "block_run_of_task", (accounts, names)),
-        (costs._BLOCK_RUNS_OF_TASKS, "block_run_of_task", (accounts, names, 0, 5)),
+        (costs._COSTS_BY_BLOCK, "block_run_of_task", (accounts, names)),
+        (costs._COSTS_BY_MODEL, "block_run_of_task", (accounts, names)),
+        (queries._BLOCK_RUNS_OF_TASKS, "block_run_of_task", (accounts, names, 0, 5)),
         (account_statement._CHARGES, "block_run_of_task", (accounts[0], names, 0, 9_999)),
         (account_statement._LINES, "entry_pkey", (accounts[0], 0, 9_999, None, 200)),
         (account_statement._LINES_WITHOUT_CHARGES, "entry_beside_charges", (accounts[0], 0, 9_999, ["GRANT"], 200)),

@@ -20,7 +20,7 @@ from app.ledger import accounts
 from app.pricing import publishing
 from app.pricing.rate_card_cache import RateCardCache
 from app.pricing.rate_card_json import default_rate_card
-from app.tasks import lapses, task_accounts
+from app.tasks import stop_and_resume, task_accounts
 from tests.state_machine.values import FEE, Price
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ def machine_database(database_url: str) -> Iterator[MachineDatabase]:
             runner.run(pools.connect(url, read_connections=2, posting_connections=1))
             try:
                 _forget()
-                lapses.configure_ledger(LEDGER_KEY)
+                stop_and_resume.configure_ledger(LEDGER_KEY)
                 runner.run(publishing.publish_default_card())
                 effective_at, _ = runner.run(world.publish(CHEAP))
                 runner.run(world.set_clock(effective_at))

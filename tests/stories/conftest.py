@@ -21,7 +21,7 @@ from app.auth.development_keys import user_token
 from app.db import pools
 from app.pricing.rate_card_json import default_rate_card
 from app.settings import Settings
-from app.tasks import lapses
+from app.tasks import stop_and_resume
 from app.verify.verifier import verify_ledger
 from tests import databases
 from tests.command_line import running_server
@@ -162,7 +162,7 @@ class Platform:
 
     async def audited(self, owner_id: str) -> None:
         """The owner's books are exact."""
-        lapses.configure_ledger(LEDGER_KEY)
+        stop_and_resume.configure_ledger(LEDGER_KEY)
         await pools.connect(self.database_url)
         try:
             assert (await verify_ledger(owner_id)).violations == []

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.db import pools
-from app.tasks import lapses
+from app.tasks import stop_and_resume
 from app.verify.verifier import verify_ledger
 from tests.conftest import LEDGER_KEY
 from tests.factories import unique_id
@@ -81,7 +81,7 @@ async def test_two_first_credits_at_the_same_instant_both_count(platform: Platfo
 
 
 async def test_the_books_of_all_stories_balance(platform: Platform, database_url: str) -> None:
-    lapses.configure_ledger(LEDGER_KEY)
+    stop_and_resume.configure_ledger(LEDGER_KEY)
     await pools.connect(database_url)
     try:
         report = await verify_ledger()

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from app.db import pools
-from app.tasks import lapses
+from app.tasks import stop_and_resume
 from app.verify.verifier import verify_ledger
 from tests.conftest import LEDGER_KEY
 from tests.factories import unique_id
@@ -66,7 +66,7 @@ async def test_connections_are_killed_under_charges_and_a_header(platform: Platf
         assert last == {"available": 1_000, "version": 201, "status": "OK"}
     assert sorted(seq for some in seqs for seq in some) == list(range(2, 202))
     await killer.close()
-    lapses.configure_ledger(LEDGER_KEY)
+    stop_and_resume.configure_ledger(LEDGER_KEY)
     await pools.connect(database_url)
     try:
         assert (await verify_ledger(owner)).violations == []

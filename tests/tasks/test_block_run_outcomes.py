@@ -9,7 +9,7 @@ from app.db import pools
 from app.errors import BlockRunNotFound, IdempotencyConflict, TaskNotFound
 from app.pricing.outcomes import BlockRunOutcome
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import block_run_outcomes, costs, holds, lifecycle, reversals
+from app.tasks import block_run_outcomes, holds, lifecycle, queries, reversals
 from app.tasks.block_run_outcomes import FinishBlockRunRequest, FinishedBlockRun
 from app.tasks.rules import TaskState, TaskStatus
 from app.verify.verifier import verify_ledger
@@ -81,7 +81,7 @@ async def test_an_outcome_costs_what_the_card_says(
         assert (line.reason, line.request_id) == (f"the block run ended as {outcome}", "request-1")
     else:
         assert done.entry is None
-    stored = (await costs.block_runs_by_id([(task.account_id, "run")]))[task.account_id, "run"]
+    stored = (await queries.block_runs_by_id([(task.account_id, "run")]))[task.account_id, "run"]
     assert stored == done.block_run
     assert (await verify_ledger()).is_intact
 

@@ -20,7 +20,8 @@ from app.errors import (
 from app.ledger import queries
 from app.ledger.rules.account_state import HoldStatus
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import costs, holds, lifecycle
+from app.tasks import holds, lifecycle
+from app.tasks import queries as task_queries
 from app.tasks.charging import Charge
 from app.tasks.lifecycle import TaskChange
 from app.tasks.rules import SignalKind, StopReason, TaskState, TaskStatus
@@ -55,7 +56,7 @@ async def figures(task: TaskState) -> tuple[int, int, int]:
 
 async def a_state(task: TaskState) -> TaskState:
     """The task as a reader sees it."""
-    return (await costs.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
+    return (await task_queries.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
 
 
 async def envelope_of(task: TaskState) -> dict[str, object]:

@@ -9,10 +9,11 @@ import pytest
 from app.db import pools
 from app.errors import InvalidInput
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import agents, costs, lifecycle, reversals
-from app.tasks.agents import AgentTotal, DayCost
+from app.tasks import costs, lifecycle, queries, reversals
 from app.tasks.charging import Charge, charge_many
-from app.tasks.costs import AccountScopedId, BlockCost, ModelCost, TaskOrder
+from app.tasks.costs import AgentTotal, BlockCost, DayCost, ModelCost
+from app.tasks.queries import TaskOrder
+from app.tasks.rows import AccountScopedId
 from app.tasks.rules import BlockRunState, TaskState, TaskStatus
 from tests.factories import block_run_request, grant_credits, start_task, unique_id
 
@@ -62,8 +63,8 @@ async def test_pages_of_any_size_join_to_the_whole_list(
     for size in (1, 2, 3, 9):
         found: list[TaskState] = []
         while True:
-            after = costs.position_of(found[-1], order) if found else None
-            page = (await costs.tasks_of_agents([agent], limit=size, order=order, after=after))[agent]
+            after = queries.position_of(found[-1], order) if found else None
+            page = (await queries.tasks_of_agents([agent], limit=size, order=order, after=after))[agent]
             if not page:
                 break
             assert len(page) <= size
@@ -79,7 +80,7 @@ async def test_tasks_are_chosen_by_status_and_for_many_agents_at_once(db: str, r
     one, two, none = ((done.account_id, name) for name in ("agent", "other", "unknown"))
 
     async def chosen(*statuses: TaskStatus) -> dict[AccountScopedId, list[str]]:
-        found = await costs.tasks_of_agents([one, two, none], limit=9, statuses=statuses)
+        found = await queries.tasks_of_agents([one, two, none], limit=9, statuses=statuses)
         return {key: [task.task_id for task in tasks] for key, tasks in found.items()}
 
     assert await chosen(TaskStatus.RUNNING) == {one: [running.task_id], two: [other.task_id], none: []}
@@ -93,8 +94,8 @@ async def test_only_what_exists_in_that_account_is_found_by_its_id(db: str, rate
     task, foreign = await start_task("alice"), await start_task("bob")
     [run] = await charge(rate_cards, task, {})
     here = (task.account_id, "nothing"), (task.account_id, foreign.task_id), key_of(task)
-    assert list(await costs.tasks_by_id(here)) == [key_of(task)]
-    runs = await costs.block_runs_by_id([(task.account_id, run.block_run_id), (foreign.account_id, run.block_run_id)])
+    assert list(await queries.tasks_by_id(here)) == [key_of(task)]
+    runs = await queries.block_runs_by_id([(task.account_id, run.block_run_id), (foreign.account_id, run.block_run_id)])
     assert runs == {(task.account_id, run.block_run_id): run}
 
 
@@ -104,8 +105,8 @@ async def test_block_runs_come_by_position_in_pages_for_many_tasks(db: str, rate
     runs = await charge(rate_cards, one, {}, WEB, NOTE)
     [other] = await charge(rate_cards, two, WEB)
     keys = [key_of(task) for task in (one, two, none)]
-    assert list((await costs.block_runs_of_tasks(keys, limit=2)).values()) == [runs[:2], [other], []]
-    assert list((await costs.block_runs_of_tasks(keys, limit=2, after_position=2)).values()) == [runs[2:], [], []]
+    assert list((await queries.block_runs_of_tasks(keys, limit=2)).values()) == [runs[:2], [other], []]
+    assert list((await queries.block_runs_of_tasks(keys, limit=2, after_position=2)).values()) == [runs[2:], [], []]
     assert [run.position for run in runs] == [1, 2, 3]
 
 
@@ -125,7 +126,7 @@ async def test_breakdowns_are_net_of_reversals_and_add_up_to_the_task(db: str, r
         ],
         key_of(two): [BlockCost("SearchTheWebBlock", 1, 1)],
     }
-    task = (await costs.tasks_by_id([key_of(one)]))[key_of(one)]
+    task = (await queries.tasks_by_id([key_of(one)]))[key_of(one)]
     assert (task.total, task.charged, task.reversed, task.steps) == (46, 53, 7, 6)
     assert sum(cost.credits for cost in blocks[key_of(one)]) == task.total
     # Only block runs that a model priced have one.
@@ -150,12 +151,12 @@ async def test_children_stand_apart_and_what_is_below_counts_theirs_too(db: str,
         key_of(children[0]): 6,
         key_of(grandchild): 0,
     }
-    first = (await costs.child_tasks([key_of(top), key_of(grandchild)], limit=2))[key_of(top)]
-    rest = (await costs.child_tasks([key_of(top)], limit=2, after=(first[-1].started_at, first[-1].task_id)))[
+    first = (await queries.child_tasks([key_of(top), key_of(grandchild)], limit=2))[key_of(top)]
+    rest = (await queries.child_tasks([key_of(top)], limit=2, after=(first[-1].started_at, first[-1].task_id)))[
         key_of(top)
     ]
     assert [task.task_id for task in first + rest] == [child.task_id for child in children]
-    assert (await costs.child_tasks([key_of(grandchild)], limit=2)) == {key_of(grandchild): []}
+    assert (await queries.child_tasks([key_of(grandchild)], limit=2)) == {key_of(grandchild): []}
 
 
 async def test_agents_come_by_their_newest_task_and_cost_the_sum_of_their_tasks(
@@ -170,16 +171,16 @@ async def test_agents_come_by_their_newest_task_and_cost_the_sum_of_their_tasks(
     await charge(rate_cards, tasks[3], {}, {})
     await charge(rate_cards, tasks[1], WEB)
     await reverse(run, 10)
-    pages = [await agents.agent_page(account_id, limit=2)]
-    pages.append(await agents.agent_page(account_id, limit=2, after=pages[0][-1]))
+    pages = [await queries.agent_page(account_id, limit=2)]
+    pages.append(await queries.agent_page(account_id, limit=2, after=pages[0][-1]))
     assert [[one.agent_id for one in page] for page in pages] == [["x", "z"], ["y"]]
     assert pages[0][0].last_started_at == tasks[3].started_at
     keys = [(account_id, name) for name in ("x", "y", "z", "unknown")]
-    found = await agents.agent_totals(keys)
+    found = await costs.agent_totals(keys)
     assert found == dict(zip(keys, (AgentTotal(21, 2), AgentTotal(1, 1), AgentTotal(0, 1)), strict=False))
     assert [found[key].average_per_task for key in keys[:3]] == [10.5, 1.0, 0.0]
     assert AgentTotal(0, 0).average_per_task == 0.0
-    assert await agents.agent_costs_by_block(keys) == {
+    assert await costs.agent_costs_by_block(keys) == {
         keys[0]: [BlockCost("ReplicateModelBlock", 20, 3), BlockCost("SearchTheWebBlock", 1, 1)],
         keys[1]: [BlockCost("SearchTheWebBlock", 1, 1)],
         keys[2]: [],
@@ -199,7 +200,7 @@ async def test_days_are_those_of_the_asked_zone_and_each_is_listed(db: str, rate
     key = (one.account_id, "agent")
 
     async def spent(zone: str) -> dict[str, DayCost]:
-        days = (await agents.agent_costs_by_day([key], days=4, time_zone=zone))[key]
+        days = (await costs.agent_costs_by_day([key], days=4, time_zone=zone))[key]
         assert len(days) == 4
         assert [day.day for day in days] == sorted({day.day for day in days})
         return {day.day: day for day in days if day.tasks}
@@ -212,7 +213,7 @@ async def test_days_are_those_of_the_asked_zone_and_each_is_listed(db: str, rate
     berlin = await spent("Europe/Berlin")
     assert (berlin[day(0, 10).day], berlin[day(1, 7).day]) == (day(0, 10), day(1, 7))
     assert sum(one.credits for one in berlin.values()) == 18
-    [only] = (await agents.agent_costs_by_day([key], days=1, time_zone="UTC"))[key]
+    [only] = (await costs.agent_costs_by_day([key], days=1, time_zone="UTC"))[key]
     assert only.credits in {0, 1}  # 0 only where midnight passed since the charge
 
 
@@ -221,7 +222,7 @@ async def test_many_agents_have_their_own_days(db: str, rate_cards: RateCardCach
     one, two = await start_task("alice", agent_id="one"), await start_task("alice", agent_id="two")
     await charge(rate_cards, one, {})
     await charge(rate_cards, two, WEB)
-    found = await agents.agent_costs_by_day(
+    found = await costs.agent_costs_by_day(
         [(one.account_id, name) for name in ("one", "two", "none")], days=2, time_zone="UTC"
     )
     assert [sum(day.credits for day in days) for days in found.values()] == [10, 1, 0]
@@ -231,15 +232,15 @@ async def test_many_agents_have_their_own_days(db: str, rate_cards: RateCardCach
 @pytest.mark.parametrize(("days", "path"), [(0, "days"), (-1, "days"), (367, "days")])
 async def test_a_window_has_1_to_366_days(db: str, days: int, path: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        await agents.agent_costs_by_day([(1, "agent")], days=days, time_zone="UTC")
+        await costs.agent_costs_by_day([(1, "agent")], days=days, time_zone="UTC")
     assert [problem.path for problem in refused.value.problems] == [path]
-    assert len((await agents.agent_costs_by_day([(1, "agent")], days=366, time_zone="UTC"))[1, "agent"]) == 366
+    assert len((await costs.agent_costs_by_day([(1, "agent")], days=366, time_zone="UTC"))[1, "agent"]) == 366
 
 
 @pytest.mark.parametrize("zone", ["", "Nowhere/Land", "UTC+5", "+05:00", "europe/berlin ", "../UTC", "Ünter", "a\0b"])
 async def test_what_is_no_time_zone_is_refused(db: str, zone: str) -> None:
     with pytest.raises(InvalidInput, match="timeZone must be an IANA time zone"):
-        await agents.agent_costs_by_day([(1, "agent")], days=1, time_zone=zone)
+        await costs.agent_costs_by_day([(1, "agent")], days=1, time_zone=zone)
 
 
 async def test_what_a_task_costs_is_exact_while_it_runs(db: str, rate_cards: RateCardCache) -> None:
@@ -253,7 +254,7 @@ async def test_what_a_task_costs_is_exact_while_it_runs(db: str, rate_cards: Rat
 
     async def read() -> None:
         for _ in range(20):
-            state = (await costs.tasks_by_id([key_of(task)]))[key_of(task)]
+            state = (await queries.tasks_by_id([key_of(task)]))[key_of(task)]
             assert (state.total, state.version) == (10 * state.steps, 1 + state.steps)
 
     await asyncio.gather(write(), read(), read())

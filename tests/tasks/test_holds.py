@@ -28,8 +28,9 @@ from app.ledger import queries
 from app.ledger.rules.account_state import HoldStatus
 from app.pricing.measurements import Measurements
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import costs, lifecycle
 from app.tasks import holds as holding
+from app.tasks import lifecycle
+from app.tasks import queries as task_queries
 from app.tasks.charging import Charge
 from app.tasks.holds import HoldResult, OverHold, PlaceHoldRequest
 from app.tasks.rules import SignalKind, StopReason, TaskState, TaskStatus
@@ -65,7 +66,7 @@ async def figures(task: TaskState) -> tuple[int, int, int]:
 
 async def a_state(task: TaskState) -> TaskState:
     """The task as a reader sees it."""
-    return (await costs.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
+    return (await task_queries.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
 
 
 async def lines(task: TaskState) -> list[tuple[str, int]]:
@@ -451,7 +452,7 @@ async def test_the_prices_recorded_at_placing_count_though_a_new_card_has_taken_
 
     assert (later.hold.credits, later.hold.terms["rateCardVersion"]) == (40, 3)
     assert held.block_run is not None
-    assert (held.block_run.cost, held.block_run.price_version, held.hold.priced_credits) == (30, 2, 30)
+    assert (held.block_run.cost, held.block_run.rate_card_version, held.hold.priced_credits) == (30, 2, 30)
     assert held.block_run.rule == {"credits": 1, "unit": "item"}
 
 

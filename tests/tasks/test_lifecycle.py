@@ -8,7 +8,7 @@ import pytest
 from app.db import pools
 from app.errors import IdempotencyConflict, InsufficientCredits, TaskEnded, TaskNotFound, TaskStopped
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import costs, lifecycle
+from app.tasks import costs, lifecycle, queries
 from app.tasks.charging import charge_many
 from app.tasks.lifecycle import StartTaskRequest, TaskChange
 from app.tasks.rules import TaskStatus, TaskTrigger
@@ -103,7 +103,7 @@ async def test_a_child_belongs_to_its_parents_account_and_no_sum_counts_twice(
         await charge_many([(task.account_id, block_run_request(task))], rate_cards)
     keys = [(task.account_id, task.task_id) for task in (parent, child, grandchild)]
     assert list((await costs.descendant_costs(keys)).values()) == [20, 10, 0]
-    assert [task.total for task in (await costs.tasks_by_id(keys)).values()] == [10, 10, 10]
+    assert [task.total for task in (await queries.tasks_by_id(keys)).values()] == [10, 10, 10]
     assert (await get_balance(parent.account_id)).posted == 70
     with pytest.raises(TaskNotFound):
         await start_task("bob", parent_task_id=parent.task_id)
@@ -249,7 +249,7 @@ async def test_an_account_that_owes_starts_nothing_and_its_ticks_say_so(db: str)
         await scheduled("tick")
 
     assert (refused.value.required_credits, refused.value.available_credits) == (4, 0)
-    assert await ticks() == [("tick", "agent", "OWING")]
+    assert await ticks() == [("tick", "agent", "IN_DEBT")]
     with pytest.raises(InsufficientCredits):
         await start_task("alice")
     assert await pools.fetch("SELECT FROM task") == []

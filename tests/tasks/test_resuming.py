@@ -17,7 +17,7 @@ from app.errors import (
     TaskNotStopped,
 )
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import costs, lifecycle, stop_and_resume
+from app.tasks import lifecycle, queries, stop_and_resume
 from app.tasks.lifecycle import TaskChange
 from app.tasks.rules import StopReason, TaskState, TaskStatus
 from app.tasks.stop_and_resume import ResumeTaskRequest
@@ -44,7 +44,7 @@ async def resume(task: TaskState | str, add_budget: int | None = None, key: str 
 
 async def a_state(task: TaskState) -> TaskState:
     """The task as a reader sees it."""
-    return (await costs.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
+    return (await queries.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
 
 
 async def figures(task: TaskState) -> tuple[int, int, int]:

@@ -9,7 +9,8 @@ from app.db import pools
 from app.errors import BlockRunNotFound, IdempotencyConflict, InvalidInput, ReversalExceedsCharge, TaskNotFound
 from app.ledger import queries
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import costs, holds, lifecycle, reversals
+from app.tasks import holds, lifecycle, reversals
+from app.tasks import queries as task_queries
 from app.tasks.charging import charge_many
 from app.tasks.reversals import Reversal, TaskReversal
 from app.tasks.rules import TaskState, TaskStatus
@@ -59,7 +60,7 @@ async def test_credits_go_back_where_they_came_from_the_last_drawn_first(charged
     assert (rest.credits, rest.entry.draws, rest.task.total, rest.balance.posted) == (3, ((1, 3),), 0, 104)
     lots = await queries.list_grants(charged.account_id, before_number=99, limit=9)
     assert [(lot.number, lot.remaining) for lot in lots] == [(2, 100), (1, 4)]
-    [run] = (await costs.block_runs_of_tasks([(charged.account_id, charged.task_id)], limit=9)).popitem()[1]
+    [run] = (await task_queries.block_runs_of_tasks([(charged.account_id, charged.task_id)], limit=9)).popitem()[1]
     assert (run.cost, run.reversed) == (10, 10)
 
 
@@ -140,7 +141,7 @@ async def test_a_task_gives_back_its_whole_cost_into_the_grants_it_came_from(
     assert (page[0].actor, page[0].reason) == ("operator:o", "all failed")
     lots = await queries.list_grants(charged.account_id, before_number=99, limit=9)
     assert [(lot.number, lot.remaining) for lot in lots] == [(2, 90), (1, 4)]
-    runs = (await costs.block_runs_of_tasks([(charged.account_id, charged.task_id)], limit=9)).popitem()[1]
+    runs = (await task_queries.block_runs_of_tasks([(charged.account_id, charged.task_id)], limit=9)).popitem()[1]
     assert {run.block_run_id: (run.cost, run.reversed) for run in runs} == {
         "run": (10, 10), "two": (10, 10), "free": (0, 0),
     }  # fmt: skip
@@ -222,7 +223,7 @@ async def test_children_stand_apart(charged: TaskState, rate_cards: RateCardCach
     done = await reverse_all(charged)
 
     assert (done.credits, done.balance.posted) == (10, 94)
-    [state] = (await costs.tasks_by_id([(child.account_id, child.task_id)])).values()
+    [state] = (await task_queries.tasks_by_id([(child.account_id, child.task_id)])).values()
     assert (state.charged, state.reversed) == (10, 0)
     assert (await verify_ledger()).violations == []
 

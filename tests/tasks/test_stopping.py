@@ -8,7 +8,7 @@ import pytest
 from app.db import pools
 from app.errors import InsufficientCredits, TaskStopped
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import costs, holds
+from app.tasks import holds, queries
 from app.tasks.charging import Charge, ChargeQueue, ChargeResult, charge_many
 from app.tasks.rules import SignalKind, StopReason, TaskState, TaskStatus
 from app.verify.verifier import verify_ledger
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 async def a_state(task: TaskState) -> TaskState:
     """The task as a reader sees it."""
-    return (await costs.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
+    return (await queries.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
 
 
 async def row_of(task: TaskState) -> tuple[object, ...]:
@@ -199,7 +199,7 @@ async def test_the_same_in_lists_over_several_transactions_at_once(rate_cards: R
 
 async def check_stopped(tasks: Sequence[TaskState], outcomes: Sequence[ChargeResult]) -> None:
     """Each task whose charge was refused is stopped, each other one is not, and nothing is left."""
-    states = await costs.tasks_by_id([(task.account_id, task.task_id) for task in tasks])
+    states = await queries.tasks_by_id([(task.account_id, task.task_id) for task in tasks])
     for task, done in zip(tasks, outcomes, strict=True):
         paid = isinstance(done, Charge)
         state = states[task.account_id, task.task_id]

@@ -13,7 +13,7 @@ from app.db import pools
 from app.ledger import accounts, posting, queries
 from app.ledger.rules.hash_chain import sign_entry
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import holds, lapses, reversals
+from app.tasks import holds, reversals, stop_and_resume
 from app.tasks.charging import charge_many
 from app.topups import purchases, settlement
 from app.topups.provider import ProviderEvent
@@ -224,7 +224,7 @@ async def test_availability_below_zero_is_found(books: None, vandal: asyncpg.Con
 
 
 async def test_another_key_does_not_open_the_chain(books: None) -> None:
-    lapses.configure_ledger(bytes(32))
+    stop_and_resume.configure_ledger(bytes(32))
     assert {one.invariant for one in (await verify_ledger()).violations} == {"I2"}
 
 
@@ -359,7 +359,7 @@ async def test_a_captured_hold_whose_block_run_is_gone_is_told(claimed_books: No
 async def test_another_hold_in_an_entry_breaks_its_mac_and_the_sums(
     claimed_books: None, vandal: asyncpg.Connection, sql: str, whats: list[str]
 ) -> None:
-    [seq] = await vandal.fetchrow("SELECT seq FROM entry WHERE hold = $1", 4 if "hold = 4" in sql else 6)
+    [seq] = await vandal.fetchrow("SELECT seq FROM entry WHERE hold_number = $1", 4 if "hold_number = 4" in sql else 6)
     assert await vandal.execute(sql) == "UPDATE 1"
     assert await told("I2") == [f"entry {seq} does not carry the MAC of its content and its place"]
     assert sorted(await told("I4")) == whats

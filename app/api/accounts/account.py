@@ -26,7 +26,7 @@ from app.engine.permissions import Permission
 from app.engine.schema import describe_enum
 from app.ledger import queries
 from app.ledger.rules.account_state import AccountBalance, EntryKind
-from app.tasks import agents
+from app.tasks import queries as task_queries
 from app.topups import rows as topups
 
 MAX_NUMBER = 2**31 - 1
@@ -99,10 +99,12 @@ class Account(global_ids.Node):
             (datetime, str),
             first=first,
             after=after,
-            read=lambda limit, position: agents.agent_page(
+            read=lambda limit, position: task_queries.agent_page(
                 number,
                 limit=limit,
-                after=agents.AgentActivity(last_started_at=position[0], agent_id=position[1]) if position else None,
+                after=task_queries.AgentActivity(last_started_at=position[0], agent_id=position[1])
+                if position
+                else None,
             ),
             position_of=lambda activity: (activity.last_started_at, activity.agent_id),
             node_of=lambda activity: to_agent(number, self.owner_id, activity.agent_id),

@@ -19,9 +19,11 @@ from app.engine.permissions import Permission
 from app.engine.schema import describe_enum
 from app.errors import BadRequest, InvalidInput
 from app.ledger import owner_scope, queries
-from app.tasks import agents, costs, waiting
-from app.tasks.agents import AgentTotal
-from app.tasks.costs import AccountScopedId, TaskOrder
+from app.tasks import costs
+from app.tasks import queries as task_queries
+from app.tasks.costs import AgentTotal
+from app.tasks.queries import TaskOrder
+from app.tasks.rows import AccountScopedId
 from app.tasks.rules import TaskState, TaskStatus
 
 describe_enum(
@@ -67,7 +69,7 @@ class AgentCost:
     @declare.field(description="The cost by day, oldest first, including today and days without cost.")
     async def by_day(self, days: Days = 30, time_zone: TimeZone = "UTC") -> list[DayCost]:
         try:
-            found = await agents.agent_costs_by_day([self.key], days=days, time_zone=time_zone)
+            found = await costs.agent_costs_by_day([self.key], days=days, time_zone=time_zone)
         except InvalidInput as error:
             raise BadRequest(error.message) from None
         return [build_from(DayCost, cost, task_count=cost.tasks) for cost in found[self.key]]
@@ -85,8 +87,10 @@ class Agent(global_ids.Node):
     async def tasks(
         self, first: First = 25, after: After = None, status: Statuses = None, order: Order = TaskOrder.NEWEST
     ) -> Connection[Task]:
-        async def read(limit: int, position: costs.TaskPosition | None) -> list[TaskState]:
-            found = await costs.tasks_of_agents([self.key], limit=limit, order=order, statuses=status, after=position)
+        async def read(limit: int, position: task_queries.TaskPosition | None) -> list[TaskState]:
+            found = await task_queries.tasks_of_agents(
+                [self.key], limit=limit, order=order, statuses=status, after=position
+            )
             return found[self.key]
 
         account_id, agent_id = self.key
@@ -97,7 +101,7 @@ class Agent(global_ids.Node):
             first=first,
             after=after,
             read=read,
-            position_of=lambda task: costs.position_of(task, order),
+            position_of=lambda task: task_queries.position_of(task, order),
             node_of=lambda task: to_task(task, self.owner_id),
         )
 
@@ -148,12 +152,12 @@ async def _find(context: Context, owner_id: str, agent_id: str) -> Agent | None:
     if number is None:
         return None
     await queries.ensure_due_changes_applied([number])
-    has_tasks = bool((await costs.tasks_of_agents([(number, agent_id)], limit=1))[number, agent_id])
+    has_tasks = bool((await task_queries.tasks_of_agents([(number, agent_id)], limit=1))[number, agent_id])
     # An agent whose scheduled tasks were all skipped exists too.
-    if has_tasks or await waiting.skipped_starts(number, agent_id, limit=1):
+    if has_tasks or await task_queries.skipped_starts(number, agent_id, limit=1):
         return to_agent(number, owner_id, agent_id)
     return None
 
 
-_totals = batched(agents.agent_totals, AgentTotal(0, 0))
-_by_block = batched(agents.agent_costs_by_block)
+_totals = batched(costs.agent_totals, AgentTotal(0, 0))
+_by_block = batched(costs.agent_costs_by_block)

@@ -11,6 +11,7 @@ from app.engine.scalars import Long
 from app.engine.schema import describe_enum
 from app.ledger import queries
 from app.tasks import costs
+from app.tasks.rows import AccountScopedId
 from app.tasks.rules import TaskState, TaskStatus
 
 describe_enum(
@@ -52,7 +53,7 @@ class TaskCost(global_ids.Node):
     total: Credits = declare.value(description="Charges minus reversals of the task itself, without nested tasks.")
     charged: Credits = declare.value(description="The sum of its charges.")
     reversed: Credits = declare.value(description="The sum of its reversals.")
-    key: strawberry.Private[costs.AccountScopedId]
+    key: strawberry.Private[AccountScopedId]
 
     @declare.field(description="Credits held for the task now: the rest of its own budget and its open holds.")
     async def held(self, info: ResolverInfo) -> Credits:

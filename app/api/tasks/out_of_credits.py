@@ -10,8 +10,8 @@ from app.api.tasks.types import Task, to_task
 from app.engine import declare
 from app.engine.pagination import Connection, paginate
 from app.engine.permissions import Permission
-from app.tasks import waiting
-from app.tasks.costs import AccountScopedId
+from app.tasks import queries
+from app.tasks.rows import AccountScopedId
 
 
 @declare.type(description="A stopped task. resumeTask continues it.", needs=Permission.INHERITED)
@@ -46,7 +46,7 @@ async def load_resumable_page(
         (datetime, str),
         first=first,
         after=after,
-        read=lambda limit, position: waiting.stopped_tasks(account_id, limit=limit, before=position),
+        read=lambda limit, position: queries.stopped_tasks(account_id, limit=limit, before=position),
         position_of=lambda task: (task.started_at, task.task_id),
         node_of=lambda task: build_from(ResumableTask, task, task=to_task(task, owner_id)),
     )
@@ -61,7 +61,7 @@ async def load_skipped_page(agent: AccountScopedId, *, first: int, after: str | 
         (datetime, str),
         first=first,
         after=after,
-        read=lambda limit, position: waiting.skipped_starts(account_id, agent_id, limit=limit, before=position),
+        read=lambda limit, position: queries.skipped_starts(account_id, agent_id, limit=limit, before=position),
         position_of=lambda skipped: (skipped.skipped_at, skipped.task_id),
         node_of=lambda skipped: build_from(SkippedStart, skipped),
     )

@@ -22,8 +22,8 @@ from app.ledger import accounts, queries
 from app.ledger.rules.account_state import EntryKind, HoldStatus, LedgerEntry
 from app.ledger.rules.account_state import Hold as HoldState
 from app.pricing.outcomes import BlockRunOutcome
-from app.tasks import costs
-from app.tasks.costs import AccountScopedId
+from app.tasks import queries as task_queries
+from app.tasks.rows import AccountScopedId
 from app.tasks.rules import BlockRunState, StopReason, TaskState, TaskStatus, TaskTrigger
 
 describe_enum(
@@ -248,7 +248,7 @@ class Task(global_ids.Node):
         key = (self.state.account_id, self.state.task_id)
 
         async def read(limit: int, position: tuple[datetime, str] | None) -> list[TaskState]:
-            return (await costs.child_tasks([key], limit=limit, after=position))[key]
+            return (await task_queries.child_tasks([key], limit=limit, after=position))[key]
 
         return await paginate(
             f"children.{self.task_id}",
@@ -268,7 +268,7 @@ class Task(global_ids.Node):
         async def read(limit: int, position: tuple[int] | None) -> list[BlockRunState]:
             if position is None:  # the first pages of many tasks are one read
                 return await info.context.data_loader(_FIRST_RUNS[limit]).load(key)
-            return (await costs.block_runs_of_tasks([key], limit=limit, after_position=position[0]))[key]
+            return (await task_queries.block_runs_of_tasks([key], limit=limit, after_position=position[0]))[key]
 
         return await paginate(
             f"blockRuns.{self.task_id}",
@@ -313,7 +313,7 @@ def to_block_run(run: BlockRunState, charge: LedgerEntry | None = None) -> Block
         BlockRun,
         run,
         id=global_ids.encode_id("BlockRun", run.account_id, run.block_run_id),
-        rate_card_version=run.price_version,
+        rate_card_version=run.rate_card_version,
         rule=to_json(run.rule),
         state=run,
         charge=charge,
@@ -344,19 +344,19 @@ async def load_block_run(context: Context, account_id: int, block_run_id: str) -
     return to_block_run(run) if run else None
 
 
-_block_runs = batched(costs.block_runs_by_id, None)
+_block_runs = batched(task_queries.block_runs_by_id, None)
 _entries = batched(queries.get_entries, None)
 _holds = batched(queries.get_holds, None)
 
 
 async def _tasks(keys: list[AccountScopedId]) -> list[tuple[TaskState, str] | None]:
-    found = await costs.tasks_by_id(keys)
+    found = await task_queries.tasks_by_id(keys)
     owners = await accounts.find_owners([account_id for account_id, _ in found])
     return [(found[key], owners[key[0]]) if key in found else None for key in keys]
 
 
 def _first_runs(limit: int) -> Callable[[list[AccountScopedId]], Awaitable[list[list[BlockRunState]]]]:
-    return batched(lambda keys: costs.block_runs_of_tasks(keys, limit=limit))
+    return batched(lambda keys: task_queries.block_runs_of_tasks(keys, limit=limit))
 
 
 _FIRST_RUNS = [_first_runs(limit) for limit in range(MAX_PAGE + 2)]
