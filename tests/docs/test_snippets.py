@@ -21,7 +21,9 @@ from graphql import parse, validate
 
 from app.__main__ import cli
 from app.api.schema import build_schema
+from app.auth.development_keys import user_token
 from app.pricing.rate_card_document import parse_rate_card
+from app.settings import Settings
 from tests.command_line import REPOSITORY, environment, running_server
 from tests.docs.pages import PAGES, blocks
 
@@ -34,15 +36,28 @@ SCRIPTS = [page for page in PAGES if blocks(page, "bash")]
 
 @pytest.fixture(scope="module")
 def server(application_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
-    """The address of a running server, and the settings with which commands reach its database."""
+    """The address of a running server, and the environment of the commands: it reaches the server's database."""
     settings = {"DATABASE_URL": application_url, "DATA_DIR": str(tmp_path_factory.mktemp("data"))}
-    with running_server(**settings, PORT="0") as (url, _):
-        yield url, settings
+    with running_server(**settings, PORT="0") as (url, tokens):
+        variables = {"PYTHONPATH": str(REPOSITORY), "SERVICE": tokens["service"], "OPERATOR": tokens["operator"]}
+        yield url, environment(**settings) | variables
 
 
-def own_names(script: str, page: Path, url: str) -> str:
-    """The script with this server's address and Python, and with owners and tasks that no other page uses."""
-    script = script.replace("http://localhost:8000", url).replace(".venv/bin/python", sys.executable)
+def setup_of(page: Path, data_dir: str) -> str:
+    """What `ask` and the tokens are on pages that refer to "Getting started"; a token of its own user for each page.
+
+    The commands that print the tokens run on their own page: elsewhere their results are put in, which saves a second
+    for each.
+    """
+    if page.stem in ("README", SETUP.stem):
+        return ""
+    token = user_token(own_names("alice", page), settings=Settings(data_dir=Path(data_dir)))
+    [lines] = [block.text for block in blocks(SETUP, "bash")[:1]]
+    return f"USER={token}\n" + re.sub(r"^(USER|SERVICE|OPERATOR)=.*\n", "", lines, flags=re.MULTILINE)
+
+
+def own_names(script: str, page: Path) -> str:
+    """The script with owners and tasks that no other page uses."""
     return re.sub(r"\b(alice|carol|first-task|task-\d)\b", rf"\1-{page.stem.lower()}", script)
 
 
@@ -50,16 +65,16 @@ def own_names(script: str, page: Path, url: str) -> str:
 def test_the_commands_of_a_page_run_as_written(
     page: Path, server: tuple[str, Mapping[str, str]], tmp_path: Path
 ) -> None:
-    url, settings = server
+    url, variables = server
     shown = blocks(page)
-    setup = [block.text for block in blocks(SETUP, "bash")[:1]] if page.stem not in ("README", SETUP.stem) else []
     commands = [block for block in shown if block.language == "bash"]
-    script = "".join(["set -euo pipefail\n", *setup, *(f"echo '{SEPARATOR}'\n{block.text}" for block in commands)])
+    script = "".join(f"echo '{SEPARATOR}'\n{own_names(block.text, page)}" for block in commands)
+    script = f"set -euo pipefail\n{setup_of(page, variables['DATA_DIR'])}{script}"
 
     ended = subprocess.run(
-        [BASH, "-c", own_names(script, page, url)],
+        [BASH, "-c", script.replace("http://localhost:8000", url).replace(".venv/bin/python", sys.executable)],
         cwd=tmp_path,
-        env=environment(**settings) | {"PYTHONPATH": str(REPOSITORY)},
+        env=variables,
         capture_output=True,
         text=True,
         check=False,
