@@ -2,7 +2,7 @@
 # the program, for example: make simulate ARGS=--help
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test browser clients soak hostile simulate bench audit-dependencies lock schema migrations format clean
+.PHONY: help serve test browser clients soak hostile simulate bench audit-dependencies lock schema docs migrations format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -51,6 +51,10 @@ format: $(INSTALLED) ## format the code and apply automatic lint fixes
 schema: $(INSTALLED) ## write schema.graphql
 	@$(BIN)/python -m app schema > $(VENV)/schema.graphql
 	@mv $(VENV)/schema.graphql schema.graphql
+
+docs: $(INSTALLED) ## regenerate docs/configuration.md and docs/api-reference.md
+	@$(BIN)/python -m app reference settings > $(VENV)/page.md && mv $(VENV)/page.md docs/configuration.md
+	@$(BIN)/python -m app reference api > $(VENV)/page.md && mv $(VENV)/page.md docs/api-reference.md
 
 migrations: $(INSTALLED) ## write the migrations that the models require
 	@$(BIN)/tortoise makemigrations $(ARGS)

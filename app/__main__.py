@@ -72,6 +72,15 @@ def schema() -> None:
 
 
 @cli.command()
+@click.argument("page", type=click.Choice(["settings", "api"]))
+def reference(page: str) -> None:
+    """Print a generated page of the documentation, as Markdown."""
+    from app.cli import reference
+
+    reference.run(page)
+
+
+@cli.command()
 @click.argument("kind", type=click.Choice(["user", "service", "operator"]))
 @click.argument("name")
 def token(kind: Any, name: str) -> None:

@@ -39,8 +39,8 @@ def settings_page() -> str:
     return _joined(
         "# Configuration",
         GENERATED,
-        "Settings are environment variables. An empty variable counts as unset. `python -m app --help` prints the same\n"
-        "list, and `python -m app check` says which values are not valid.",
+        "Settings are environment variables. An empty variable counts as unset. `python -m app --help` prints the\n"
+        "same list, and `python -m app check` says which values are not valid.",
         "| setting | meaning | default |\n|---|---|---|\n" + "\n".join(rows),
     )
 

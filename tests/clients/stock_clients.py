@@ -16,11 +16,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 
 from app.auth.development_keys import user_token
 from app.settings import Settings
-from tests.command_line import run_command, started_server
+from tests.command_line import REPOSITORY, run_command, started_server
+from tests.docs.pages import blocks
 
 HERE = Path(__file__).parent
 NODE = shutil.which("node") or "node"
@@ -100,6 +102,37 @@ def test_a_stock_client_is_served(script: str, environment: Mapping[str, str], d
     logged = (data_dir / "log").read_text()
     assert completed.returncode == 0, logged[-5_000:]
     assert re.findall(r"Traceback|INTERNAL", logged) == []
+
+
+@pytest.fixture(scope="session")
+def documented_modules() -> Iterator[Path]:
+    """The modules of docs/clients.md as files, in a directory from which they find the packages installed here."""
+    with tempfile.TemporaryDirectory(prefix="documented-", dir=HERE) as directory:
+        for block in blocks(REPOSITORY / "docs/clients.md", "js"):
+            name = block.text.partition("\n")[0].removeprefix("// ")
+            (Path(directory) / name).write_text(block.text)
+        yield Path(directory)
+
+
+@pytest.mark.parametrize("module", ["graphql-ws", "graphql-sse", "apollo", "urql"])
+def test_a_documented_module_runs_as_pasted(
+    module: str, documented_modules: Path, environment: Mapping[str, str], issuer: str
+) -> None:
+    token = httpx.get(f"{issuer}/reader/60").text
+    addresses = {"CREDITS_URL": f"{environment['SERVER_URL']}/graphql", "CREDITS_TOKEN": token}
+
+    ended = subprocess.run(
+        [NODE, f"{module}.mjs"],
+        cwd=documented_modules,
+        env=environment | addresses,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert re.search(r"\bavailable: 0\b", ended.stdout), ended.stdout
 
 
 def test_the_ledger_is_intact_afterwards(environment: Mapping[str, str], database_url: str, data_dir: Path) -> None:
