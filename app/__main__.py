@@ -147,14 +147,14 @@ def keys_revoke(id: str) -> None:
 @click.option("--priority", type=int, default=0, help="From -1000 to 1000. Grants of lower priority are spent first.")
 @click.option("--expires-at", type=TIMESTAMP, help="2026-01-31T00:00:00+0000. Default: never.")
 @click.option("--key", help="Idempotency key: repeating it grants nothing more. Default: a new one.")
-def grant(owner: str, credits: int, **chosen: Any) -> None:
+def grant(owner: str, credits: int, **options: Any) -> None:
     """Grant credits to an account.
 
     Example: grant alice 1000 --reason welcome
     """
     from app.cli import grant
 
-    asyncio.run(grant.run(owner, credits, **chosen))
+    asyncio.run(grant.run(owner, credits, **options))
 
 
 @cli.group()
@@ -239,18 +239,18 @@ def provider_events() -> None:
 @provider_events.command("list")
 def provider_events_list() -> None:
     """List them with the reason, first those that need a person."""
-    from app.cli import provider_events as notices
+    from app.cli import provider_events
 
-    asyncio.run(notices.list_unhandled())
+    asyncio.run(provider_events.list_unhandled())
 
 
 @provider_events.command("replay")
 @click.argument("id")
 def provider_events_replay(id: str) -> None:
     """Handle the event ID again, as if it had just arrived."""
-    from app.cli import provider_events as notices
+    from app.cli import provider_events
 
-    asyncio.run(notices.replay(id))
+    asyncio.run(provider_events.replay(id))
 
 
 @cli.command()
@@ -263,11 +263,11 @@ def provider_events_replay(id: str) -> None:
 @click.pass_context
 def verify(ctx: click.Context, owner: str | None, heads: Path | None) -> None:
     """Verify the ledger; exit with 1 if it is not intact."""
-    from app.cli import verify as audit
+    from app.cli import verify
 
     if owner and heads:
         raise click.UsageError("--heads covers all accounts: leave out OWNER.")
-    ctx.exit(audit.run(owner, heads))
+    ctx.exit(verify.run(owner, heads))
 
 
 @cli.command()

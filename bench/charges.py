@@ -239,7 +239,7 @@ class Contenders:
     keys: dict[Contender, str] = field(default_factory=dict)
     servers: dict[Contender, Server] = field(default_factory=dict)
     acknowledged: dict[Contender, int] = field(default_factory=dict)
-    """Charges that clients were told of, by ledger."""
+    """Charges that were acknowledged to clients, by ledger."""
 
     async def measure(self, measurement: Measurement, *, number: int, seconds: float) -> LoadResult:
         """Raises: MeasurementFailed: a request was refused; ClientFailed, PgbenchFailed."""
@@ -309,7 +309,9 @@ async def started(
                 for name in ("server", "stock")
             ]
             if pages[0] != pages[1] or "errors" in pages[0]:
-                raise MeasurementFailed(f"The library pages differ: {pages[0]} here, {pages[1]} on stock Strawberry")
+                raise MeasurementFailed(
+                    f"The library pages differ: {pages[0]} on this server, {pages[1]} on stock Strawberry"
+                )
         yield found
 
 

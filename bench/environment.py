@@ -146,7 +146,7 @@ def server_settings(url: str, **more: str) -> dict[str, str]:
 def verify_ledger(url: str) -> tuple[bool, str]:
     """Whether the ledger passes `python -m app verify`, and what the command printed."""
     done = subprocess.run(
-        [sys.executable, "-m", "app", "audit"],
+        [sys.executable, "-m", "app", "verify"],
         cwd=REPOSITORY,
         env=dict(os.environ) | server_settings(url),
         capture_output=True,

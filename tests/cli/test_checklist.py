@@ -76,7 +76,7 @@ def failed(*messages: str) -> CheckResult:
 @pytest.mark.parametrize(
     ("check", "message"),
     [
-        (settings_checks.settings, f"{len(Settings.model_fields)} settings are valid; ENVIRONMENT is production"),
+        (settings_checks.valid_settings, f"{len(Settings.model_fields)} settings are valid; ENVIRONMENT is production"),
         (settings_checks.secrets, "LEDGER_KEY and the database passwords are not guessable"),
         (settings_checks.tokens, "verified with a key set; iss https://id.example.com/, aud credits"),
         (settings_checks.hosts, "credits.example.com"),
@@ -169,7 +169,7 @@ def refusal_to_start(settings: Settings) -> str | None:
 async def test_every_setting_that_cannot_be_parsed_is_reported() -> None:
     checked = installation(environment="development", settings_errors=("WORKERS: no.", "PORT: no."))
 
-    assert await result_of(settings_checks.settings, checked) == failed(
+    assert await result_of(settings_checks.valid_settings, checked) == failed(
         "WORKERS: no.", "PORT: no.", "ENVIRONMENT is development: set ENVIRONMENT=production."
     )
 

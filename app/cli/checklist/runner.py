@@ -15,7 +15,7 @@ MIGRATIONS: Final = "migrations"
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 CHECKS: Final = (
-    Check(name="settings", run=settings_checks.settings),
+    Check(name="settings", run=settings_checks.valid_settings),
     Check(name="secrets", run=settings_checks.secrets, in_development=False),
     Check(name="tokens", run=settings_checks.tokens),
     Check(name="jwks", run=environment_checks.jwks),

@@ -23,7 +23,7 @@ MAXIMUM_MESSAGES: Final = 10
 """Of one check about persisted documents."""
 
 
-async def settings(installation: Installation) -> str:
+async def valid_settings(installation: Installation) -> str:
     """Every setting can be parsed, and ENVIRONMENT is as requested."""
     problems = [*installation.settings_errors]
     is_readable = not any(problem.startswith("ENVIRONMENT:") for problem in problems)
@@ -45,18 +45,18 @@ async def secrets(installation: Installation) -> str:
 
 
 async def tokens(installation: Installation) -> str:
-    """There is one way to verify tokens, with an issuer and an audience that were chosen."""
-    chosen = installation.settings
+    """There is one way to verify tokens, with an issuer and an audience of your own."""
+    settings = installation.settings
     problems = []
     if installation.production:
-        problems += production_checks.issuer_problems(chosen)
-        if "jwt_audience" not in chosen.model_fields_set:
+        problems += production_checks.issuer_problems(settings)
+        if "jwt_audience" not in settings.model_fields_set:
             problems.append("JWT_AUDIENCE is not set: set it to the `aud` of your identity provider's tokens.")
-    fail_if(problems + _misconfiguration(lambda: authenticator.key_source(chosen)))
+    fail_if(problems + _misconfiguration(lambda: authenticator.key_source(settings)))
     source = {RemoteKeySet: "a key set", SharedSecret: "a shared secret"}.get(
-        type(authenticator.key_source(chosen)), "the development keys"
+        type(authenticator.key_source(settings)), "the development keys"
     )
-    return f"verified with {source}; iss {chosen.jwt_issuer}, aud {chosen.jwt_audience}"
+    return f"verified with {source}; iss {settings.jwt_issuer}, aud {settings.jwt_audience}"
 
 
 async def hosts(installation: Installation) -> str:
@@ -80,16 +80,16 @@ async def origins(installation: Installation) -> str:
 
 async def proxy(installation: Installation) -> str:
     """Clients behind a proxy can be told apart, and none of them can choose its address."""
-    chosen = installation.settings
-    if chosen.forwarded_allow_ips is None:
-        if not production_checks.is_loopback(chosen.host):
+    settings = installation.settings
+    if settings.forwarded_allow_ips is None:
+        if not production_checks.is_loopback(settings.host):
             raise CheckFailed(
                 "FORWARDED_ALLOW_IPS is not set, and HOST is open to other machines: behind a proxy all users would "
                 "share its address and RATE_PER_ADDRESS. Set it to the addresses of your proxies."
             )
         return "X-Forwarded-For is accepted from 127.0.0.1"
-    fail_if([problem for name in chosen.forwarded_allow_ips if (problem := _proxy_problem(name))])
-    return f"X-Forwarded-For is accepted from {', '.join(chosen.forwarded_allow_ips)}"
+    fail_if([problem for name in settings.forwarded_allow_ips if (problem := _proxy_problem(name))])
+    return f"X-Forwarded-For is accepted from {', '.join(settings.forwarded_allow_ips)}"
 
 
 def _proxy_problem(name: str) -> str | None:
@@ -104,34 +104,34 @@ def _proxy_problem(name: str) -> str | None:
 
 async def public_url(installation: Installation) -> str:
     """Users return from a payment page with https, to an allowed host."""
-    chosen = installation.settings
-    if chosen.payment_provider == "none":
+    settings = installation.settings
+    if settings.payment_provider == "none":
         return "not needed: credits are not sold"
-    if chosen.public_url is None:
+    if settings.public_url is None:
         raise CheckFailed(
             "PUBLIC_URL is not set: users would return from payments to HOST:PORT. Set https://YOUR-HOST."
         )
-    url = urlsplit(chosen.public_url)
+    url = urlsplit(settings.public_url)
     if url.scheme != "https" or not url.hostname or url.username or url.query or url.fragment:
         raise CheckFailed("PUBLIC_URL is not https://YOUR-HOST, with nothing more than a path: write it so.")
-    is_valid = not _misconfiguration(lambda: exposure.production_hosts(chosen))  # else the check "hosts" fails
-    if is_valid and url.hostname not in exposure.production_hosts(chosen):
+    is_valid = not _misconfiguration(lambda: exposure.production_hosts(settings))  # else the check "hosts" fails
+    if is_valid and url.hostname not in exposure.production_hosts(settings):
         raise CheckFailed("PUBLIC_URL names a host that is not in ALLOWED_HOSTS: add it, or users are refused.")
     return f"https://{url.hostname}"
 
 
 async def payments(installation: Installation) -> str:
     """The payment provider takes real money, and its webhooks are verified."""
-    chosen = installation.settings
-    problems = production_checks.webhook_problems(chosen) if installation.production else []
-    if installation.production and chosen.payment_provider == "stripe":
+    settings = installation.settings
+    problems = production_checks.webhook_problems(settings) if installation.production else []
+    if installation.production and settings.payment_provider == "stripe":
         problems += [
             f"{name.upper()} does not begin with whsec_: copy the signing secret of the webhook endpoint from Stripe."
             for name in ("stripe_webhook_secret", "stripe_webhook_secret_previous")
-            if (secret := getattr(chosen, name)) is not None and not secret.get_secret_value().startswith("whsec_")
+            if (secret := getattr(settings, name)) is not None and not secret.get_secret_value().startswith("whsec_")
         ]
     try:
-        provider = open_provider(chosen)
+        provider = open_provider(settings)
     except Misconfigured as error:
         raise CheckFailed(*problems, str(error)) from None
     if provider is not None:
@@ -142,13 +142,13 @@ async def payments(installation: Installation) -> str:
 
 async def logs(installation: Installation) -> str:
     """The log contains no texts of exceptions, and records who requested what."""
-    chosen, problems = installation.settings, []
-    if log_format(chosen) == "text":
+    settings, problems = installation.settings, []
+    if log_format(settings) == "text":
         problems.append("LOG_FORMAT is text, which logs exceptions with their texts and with rows: set json.")
-    if chosen.request_log == "none":
+    if settings.request_log == "none":
         problems.append("REQUEST_LOG is none, so requests are not logged: unset it, or set without-charges.")
     fail_if(problems)
-    return f"json, redacted; logged operations: {chosen.request_log}"
+    return f"json, redacted; logged operations: {settings.request_log}"
 
 
 async def rate_limits(installation: Installation) -> str:
@@ -167,22 +167,22 @@ async def rate_limits(installation: Installation) -> str:
 
 async def persisted_documents(installation: Installation) -> str:
     """The documents of users' clients are listed and valid."""
-    chosen = installation.settings
-    if chosen.known_documents is not None:
-        found, problems = documents.load_and_validate([chosen.known_documents])
+    settings = installation.settings
+    if settings.known_documents is not None:
+        found, problems = documents.load_and_validate([settings.known_documents])
         messages = [f"KNOWN_DOCUMENTS: {problem}" for problem in problems[:MAXIMUM_MESSAGES]]
         if len(problems) > MAXIMUM_MESSAGES:
             messages.append(f"KNOWN_DOCUMENTS: {len(problems)} problems; `python -m app documents check` lists all.")
         fail_if(messages)
         return f"{len(found)} documents are valid"
-    if installation.production and chosen.arbitrary_documents is None:
+    if installation.production and settings.arbitrary_documents is None:
         raise CheckFailed(
             "KNOWN_DOCUMENTS is not set, so users can request nothing: set it to the directory or manifest of your "
             "clients' documents, or set ARBITRARY_DOCUMENTS to who may send others."
         )
-    allowed = chosen.arbitrary_documents
+    allowed = settings.arbitrary_documents
     if allowed is None:
-        is_development = chosen.environment == "development"
+        is_development = settings.environment == "development"
         allowed = (
             exposure.ARBITRARY_DOCUMENTS_IN_DEVELOPMENT
             if is_development
