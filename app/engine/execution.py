@@ -8,7 +8,7 @@ execution itself, so it is not used.
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, aclosing, contextmanager, suppress
+from contextlib import ExitStack, aclosing, contextmanager
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -26,12 +26,12 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from app.engine import subscriptions
 from app.engine.compiler.analysis import NotCompilable
-from app.engine.compiler.cache import ExecutionCounts, OperationCache, PreparedOperation
+from app.engine.compiler.cache import OperationCache, PreparedOperation
 from app.engine.context import RequestContext
-from app.engine.documents import MAX_CACHED_LENGTH, DocumentCache, InvalidDocument
+from app.engine.documents import DocumentCache, InvalidDocument
 from app.engine.errors import OPERATION_TIMED_OUT, ErrorCode, format_error, format_errors
 from app.engine.limits.rate_limiter import RateLimiter, is_user_or_anonymous
-from app.engine.operations import logged_request, operation_info
+from app.engine.operations import ExecutionCounts, logged_request
 from app.engine.persisted.documents import (
     DocumentNotServed,
     PersistedDocuments,
@@ -118,23 +118,19 @@ class GraphQLEngine:
         Raises: Misconfigured: a persisted document is not valid.
         """
         self.schema = schema
-        self._unlimited_mutations = unlimited_mutations
+        self.execution_counts = ExecutionCounts()
         self._rate_limiter = rate_limiter
         self._request_log = request_log
         self._documents = DocumentCache(schema, introspection=introspection)
         self._hide_suggestions = not introspection
-        self._cache = (
-            OperationCache(schema, unlimited_mutations=unlimited_mutations, hide_suggestions=self._hide_suggestions)
-            if compile_operations
-            else None
+        self._cache = OperationCache(
+            schema,
+            compile_operations=compile_operations,
+            hide_suggestions=self._hide_suggestions,
+            unlimited_mutations=unlimited_mutations,
         )
         self._persisted_documents = persisted_documents or PersistedDocuments()
         self._persisted_operations = self._prepare_persisted()
-
-    @property
-    def execution_counts(self) -> ExecutionCounts:
-        """How often operations were compiled, and why others were not."""
-        return self._cache.counts if self._cache is not None else ExecutionCounts()
 
     def check_address_rate(self, context: RequestContext[Any]) -> None:
         """Before authentication. Raises: RateLimited: this client address has used up its rate."""
@@ -268,16 +264,12 @@ class GraphQLEngine:
             text = self._persisted_documents.resolve_text(request.query, request.document_hash, context.caller)
         except DocumentNotServed as refusal:
             raise OperationFailed(refusal.error) from None
-        prepared = self._persisted_operations.get((text, request.operation_name))
-        if prepared is None and self._cache is not None:
-            prepared = self._cache.find(text, request.operation_name)
-        if prepared is not None:
-            return prepared
-        document, operation = self._parse(text, request, context)
-        if self._cache is None or len(text) > MAX_CACHED_LENGTH:  # executed once: compiling would take longer
-            info = operation_info(operation, self._unlimited_mutations)
-            return PreparedOperation(document, operation, info, not_compiled_reason="length")
-        return self._cache.add(text, request.operation_name, document, operation)
+        name = request.operation_name
+        prepared = self._persisted_operations.get((text, name)) or self._cache.find(text, name)
+        if prepared is None:
+            document, operation = self._parse(text, request, context)
+            prepared = self._cache.add(text, name, document, operation)
+        return prepared
 
     def _prepare_persisted(self) -> Mapping[tuple[str, str | None], PreparedOperation]:
         """The operations of persisted documents, by text and operation name; kept as long as the process runs."""
@@ -286,8 +278,6 @@ class GraphQLEngine:
             raise to_misconfigured(problems)
         return {
             (text, name): self._cache.prepare(document, operation)
-            if self._cache is not None
-            else PreparedOperation(document, operation, operation_info(operation, self._unlimited_mutations))
             for text, document in documents.items()
             for name, operation in operations_by_name(document).items()
         }
@@ -322,11 +312,16 @@ class GraphQLEngine:
     def _start(
         self, operation: PreparedOperation, request: GraphQLRequest, context: RequestContext[Any]
     ) -> AwaitableOrValue[ExecutionResult]:
-        if self._cache is not None:
+        reason = operation.not_compiled_reason
+        if operation.compiled is not None:
             try:
-                return self._cache.execute(operation, context, request.variables)
-            except NotCompilable:  # counted; no resolver has run
-                pass
+                result = operation.compiled.execute(context, request.variables)
+            except NotCompilable as error:  # no resolver has run
+                reason = str(error)
+            else:
+                self.execution_counts.compiled += 1
+                return result
+        self._count_interpreted(reason)
         return execute(
             self.schema,
             operation.document,
@@ -342,10 +337,16 @@ class GraphQLEngine:
     ) -> AsyncGenerator[bytes, None]:
         """Start a subscription. Raises: OperationFailed."""
         started: AsyncGenerator[bytes, None] | list[dict[str, Any]] | None = None
-        if self._cache is not None:
-            with suppress(NotCompilable):  # counted; no resolver has run
-                started = await subscriptions.compiled_items(self._cache, operation, context, request.variables)
+        reason = operation.not_compiled_reason
+        if operation.compiled is not None:
+            try:
+                started = await subscriptions.compiled_items(
+                    operation.compiled, context, request.variables, self.execution_counts
+                )
+            except NotCompilable as error:  # no resolver has run
+                reason = str(error)
         if started is None:
+            self._count_interpreted(reason)
             executor = _EXECUTOR.build(
                 self.schema,
                 operation.document,
@@ -362,3 +363,7 @@ class GraphQLEngine:
         if isinstance(started, list):
             raise OperationFailed(*started)
         return started
+
+    def _count_interpreted(self, reason: str | None) -> None:
+        if reason is not None:
+            self.execution_counts.interpreted[reason] += 1

@@ -1,9 +1,10 @@
-"""What the engine knows about an operation before it runs, and the line in the request log after it."""
+"""Facts about operations: kind and name before they run; counts and a line in the request log afterwards."""
 
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from graphql import FieldNode, OperationDefinitionNode, OperationType
@@ -24,6 +25,15 @@ class OperationInfo:
     """The operation's name, or that of its first field: letters, digits and underscores, at most 64."""
     is_unlimited: bool
     """Whether all its fields are mutations that rate limits do not count."""
+
+
+@dataclass(slots=True)
+class ExecutionCounts:
+    """How operations were executed since the process started."""
+
+    compiled: int = 0
+    interpreted: Counter[str] = field(default_factory=Counter)
+    """Executed by graphql-core instead, by reason."""
 
 
 _UNKNOWN_OPERATION: Final = OperationInfo(kind="request", name="-", is_unlimited=False)

@@ -23,10 +23,10 @@ from graphql import (
 from graphql.pyutils import AwaitableOrValue
 
 from app.db import failures
-from app.engine.compiler.cache import OperationCache, PreparedOperation
-from app.engine.compiler.compiled_operation import StartedSubscription
+from app.engine.compiler.compiled_operation import CompiledOperation, StartedSubscription
 from app.engine.context import RequestContext
 from app.engine.errors import format_errors
+from app.engine.operations import ExecutionCounts
 
 RETRY_SECONDS: Final = 1.0
 
@@ -39,16 +39,16 @@ log = logging.getLogger(__name__)
 
 
 async def compiled_items(
-    cache: OperationCache,
-    prepared: PreparedOperation,
+    compiled: CompiledOperation,
     context: RequestContext[Any],
     variables: Mapping[str, Any] | None,
+    counts: ExecutionCounts,
 ) -> Items | Errors:
-    """Executed by the compiled operation. Raises: NotCompilable, counted, before any resolver runs."""
-    started = await cache.subscribe(prepared, context, variables)
+    """Executed by the compiled operation, and counted for each event. Raises: NotCompilable, before a resolver runs."""
+    started = await compiled.subscribe(context, variables)
     if isinstance(started, list):
         return format_errors(started, context)
-    return _compiled_items(cache, prepared, started, context)
+    return _compiled_items(compiled, started, context, counts)
 
 
 async def interpreted_items(executor: Executor[Any], context: RequestContext[Any]) -> Items | Errors:
@@ -87,14 +87,15 @@ async def retry_until_available(read: Callable[[], Awaitable[T]]) -> T:
 
 
 async def _compiled_items(
-    cache: OperationCache, prepared: PreparedOperation, started: StartedSubscription, context: RequestContext[Any]
+    compiled: CompiledOperation, started: StartedSubscription, context: RequestContext[Any], counts: ExecutionCounts
 ) -> Items:
     try:
         async for event in started.events:
-            item = cache.encode_event(prepared, context, started, event)
+            item = compiled.encode_event(context, started, event)
             if item is None:
-                result = cache.execute_event(prepared, context.for_next_item(), started, event)
+                result = compiled.execute_event(context.for_next_item(), started, event)
                 item = _encode(result if isinstance(result, ExecutionResult) else await result, context)
+            counts.compiled += 1
             yield item
     finally:
         if isinstance(started.events, AsyncGenerator):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from app.engine.compiler.cache import OperationCache
 from tests.engine import sample_schema
 
 ENGINES = (sample_schema.engine, sample_schema.production_engine)
@@ -14,7 +15,9 @@ def compiled_and_interpreted(request: pytest.FixtureRequest, monkeypatch: pytest
     """Run a test twice: operations are compiled, and executed by graphql-core. No response may differ."""
     if request.param == "interpreted":
         for engine in ENGINES:
-            monkeypatch.setattr(engine, "_cache", None)
+            hide_suggestions = engine is sample_schema.production_engine
+            cache = OperationCache(engine.schema, compile_operations=False, hide_suggestions=hide_suggestions)
+            monkeypatch.setattr(engine, "_cache", cache)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,15 +1,17 @@
-"""Cache of prepared operations, by document text and operation name. Bounded in number and bytes; least recently used
-entries are dropped first."""
+"""Cache of prepared operations, by document text and operation name.
 
-from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+It is bounded in number and bytes; the least recently used operation is dropped first.
+"""
 
-from graphql import DocumentNode, ExecutionResult, GraphQLError, GraphQLSchema, OperationDefinitionNode
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from graphql import DocumentNode, GraphQLSchema, OperationDefinitionNode
 
 from app.engine.compiler.analysis import NotCompilable, faults_as_not_compilable
-from app.engine.compiler.compiled_operation import CompiledOperation, StartedSubscription
+from app.engine.compiler.compiled_operation import CompiledOperation
+from app.engine.documents import MAX_CACHED_LENGTH
 from app.engine.operations import OperationInfo, operation_info
 
 MAX_OPERATIONS: Final = 500
@@ -20,15 +22,6 @@ MEASURE_EVERY: Final = 32
 _Key = tuple[str, str | None]
 
 
-@dataclass(slots=True)
-class ExecutionCounts:
-    """How operations were executed since the process started."""
-
-    compiled: int = 0
-    interpreted: Counter[str] = field(default_factory=Counter)
-    """Executed by graphql-core instead, by reason."""
-
-
 @dataclass(frozen=True, slots=True)
 class PreparedOperation:
     """An operation that is ready to execute."""
@@ -37,7 +30,9 @@ class PreparedOperation:
     operation: OperationDefinitionNode
     info: OperationInfo
     compiled: CompiledOperation | None = None
-    not_compiled_reason: str = ""
+    """None: graphql-core executes it."""
+    not_compiled_reason: str | None = None
+    """Why `compiled` is None; None: compilation is off."""
 
 
 class OperationCache:
@@ -47,13 +42,14 @@ class OperationCache:
         self,
         schema: GraphQLSchema,
         *,
+        compile_operations: bool,
         hide_suggestions: bool,
         unlimited_mutations: frozenset[str] = frozenset(),
         max_operations: int = MAX_OPERATIONS,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        self.counts = ExecutionCounts()
         self._schema = schema
+        self._compile_operations = compile_operations
         self._hide_suggestions = hide_suggestions
         self._unlimited_mutations = unlimited_mutations
         self._max_operations = max_operations
@@ -81,7 +77,11 @@ class OperationCache:
     def add(
         self, text: str, name: str | None, document: DocumentNode, operation: OperationDefinitionNode
     ) -> PreparedOperation:
-        """Prepare this operation and cache it."""
+        """Prepare this operation and cache it. If its document is too long to be cached, it is not compiled either."""
+        if len(text) > MAX_CACHED_LENGTH:
+            reason = "length" if self._compile_operations else None
+            info = operation_info(operation, self._unlimited_mutations)
+            return PreparedOperation(document, operation, info, not_compiled_reason=reason)
         prepared = self._operations[text, name] = self.prepare(document, operation)
         self._size += _size((text, name), prepared)
         self._added_since_measured += 1
@@ -90,55 +90,17 @@ class OperationCache:
 
     def prepare(self, document: DocumentNode, operation: OperationDefinitionNode) -> PreparedOperation:
         """This operation, compiled if possible; not cached."""
+        compiled, reason = None, None
+        if self._compile_operations:
+            try:
+                with faults_as_not_compilable():
+                    compiled = CompiledOperation(
+                        self._schema, document, operation, hide_suggestions=self._hide_suggestions
+                    )
+            except NotCompilable as error:
+                reason = str(error)
         info = operation_info(operation, self._unlimited_mutations)
-        try:
-            with faults_as_not_compilable():
-                compiled = CompiledOperation(self._schema, document, operation, hide_suggestions=self._hide_suggestions)
-            return PreparedOperation(document, operation, info, compiled)
-        except NotCompilable as reason:
-            return PreparedOperation(document, operation, info, not_compiled_reason=str(reason))
-
-    def execute(
-        self, prepared: PreparedOperation, context: Any, given: Mapping[str, Any] | None
-    ) -> ExecutionResult | Awaitable[ExecutionResult]:
-        """The result of a query or mutation. Raises: NotCompilable, counted, before any resolver runs."""
-        try:
-            result = _compiled(prepared).execute(context, given)
-        except NotCompilable as reason:
-            self.counts.interpreted[str(reason)] += 1
-            raise
-        self.counts.compiled += 1
-        return result
-
-    async def subscribe(
-        self, prepared: PreparedOperation, context: Any, given: Mapping[str, Any] | None
-    ) -> StartedSubscription | list[GraphQLError]:
-        """Start a subscription, or return why it cannot start. Its events are counted, each as an execution.
-
-        Raises: NotCompilable, counted, before any resolver runs.
-        """
-        try:
-            return await _compiled(prepared).subscribe(context, given)
-        except NotCompilable as reason:
-            self.counts.interpreted[str(reason)] += 1
-            raise
-
-    def execute_event(
-        self, prepared: PreparedOperation, context: Any, subscription: StartedSubscription, event: Any
-    ) -> ExecutionResult | Awaitable[ExecutionResult]:
-        """The result for one event of a subscription that `subscribe` has started."""
-        result = _compiled(prepared).execute_event(context, subscription, event)
-        self.counts.compiled += 1
-        return result
-
-    def encode_event(
-        self, prepared: PreparedOperation, context: Any, subscription: StartedSubscription, event: Any
-    ) -> bytes | None:
-        """The response to a shared event as JSON; None: use `execute_event`."""
-        encoded = _compiled(prepared).encode_event(context, subscription, event)
-        if encoded is not None:
-            self.counts.compiled += 1
-        return encoded
+        return PreparedOperation(document, operation, info, compiled, reason)
 
     def _make_room(self) -> None:
         while len(self._operations) > self._max_operations:
@@ -150,12 +112,6 @@ class OperationCache:
 
     def _drop_oldest(self) -> None:
         self._size -= _size(*self._operations.popitem(last=False))
-
-
-def _compiled(prepared: PreparedOperation) -> CompiledOperation:
-    if prepared.compiled is None:
-        raise NotCompilable(prepared.not_compiled_reason)
-    return prepared.compiled
 
 
 def _size(key: _Key, prepared: PreparedOperation) -> int:

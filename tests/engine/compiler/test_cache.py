@@ -22,7 +22,6 @@ SCHEMA = edge_case_schema.schema._schema
 
 def compiling_engine() -> tuple[GraphQLEngine, OperationCache]:
     engine = GraphQLEngine(SCHEMA, introspection=True, compile_operations=True)
-    assert engine._cache is not None
     return engine, engine._cache
 
 
@@ -51,7 +50,7 @@ async def test_each_requested_operation_of_a_document_is_compiled_once() -> None
 
 
 def test_the_least_recently_used_operation_is_dropped() -> None:
-    cache = OperationCache(SCHEMA, hide_suggestions=True, max_operations=2)
+    cache = OperationCache(SCHEMA, compile_operations=True, hide_suggestions=True, max_operations=2)
     for text in ("{ __typename }", "{ audit }"):
         cache.add(text, None, parse(text), operation_of(text))
     assert cache.find("{ __typename }", None) is not None

@@ -326,7 +326,6 @@ async def test_persisted_documents_are_compiled_at_start_and_never_evicted(monke
     }
     assert None not in compiled.values()
     cache = engine._cache
-    assert cache is not None
     assert (engine.execution_counts.compiled, len(cache)) == (0, 0)
 
     def parse_again(*_: object) -> None:
