@@ -1,1 +1,1 @@
-"""The books, played at random against a plain model of them."""
+"""A model-based test of the ledger: random requests, each compared with a simple model."""

@@ -1,7 +1,7 @@
-"""A database of the machine's own, with a clock that is set by hand.
+"""A separate database for the state machine, with a clock that the test sets.
 
-The product decides everything by PostgreSQL's `clock_timestamp()`. Here a function of that name stands before
-PostgreSQL's own in the search path and says what a row says, so that a day passes in one statement.
+The product takes all times from PostgreSQL's `clock_timestamp()`. In this database a function of that name comes first
+in the search path and returns the value of a row, so a day passes with one statement.
 """
 
 import asyncio
@@ -40,13 +40,13 @@ CHEAP = {
     "UnrealTextToSpeechBlock": Price(5), "SearchTheWebBlock": Price(1), "IdeogramModelBlock": Price(16),
     "NoteBlock": Price(0),
 }  # fmt: skip
-"""The prices that the machine uses: of the default card, and two by measure that are added to it."""
+"""The prices that the machine uses: those of the default card, and two by measure that are added."""
 
 DEAR = CHEAP | {"Video": Price(7, "seconds", 10), "Mail": Price(3, "items")}
 
 
 class MachineDatabase:
-    """The database, its clock, and what has been played on it so far."""
+    """The database, its clock, and statistics of the examples."""
 
     def __init__(self, runner: asyncio.Runner, connection: asyncpg.Connection) -> None:
         self._runner = runner
@@ -57,7 +57,7 @@ class MachineDatabase:
         self.examples = 0
         self.steps = 0
         self.answers: Counter[str] = Counter()
-        """How often each request was answered in each way: "Start done", "Capture HoldClosed"."""
+        """How often each request had each result: "Start done", "Capture HoldClosed"."""
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(work)
@@ -70,7 +70,10 @@ class MachineDatabase:
         return await self._connection.fetchrow(sql, *values)
 
     async def publish(self, prices: Mapping[str, Price]) -> tuple[datetime, Mapping[str, Price]]:
-        """The default card with those prices by measure. Returns: from when they are in force, and they."""
+        """Publish the default card with these prices by measure.
+
+        Returns: the instant from which they apply, and the prices.
+        """
         document: Any = default_rate_card()
         by_measure = [
             {"block": block, "credits": price.credits, "unit": price.measure[:-1], "per": price.per}
@@ -90,7 +93,7 @@ class MachineDatabase:
 
 @contextmanager
 def machine_database(database_url: str) -> Iterator[MachineDatabase]:
-    """A migrated database beside the one of that address, dropped at the end."""
+    """A new, migrated database on the same server, dropped at the end."""
     name = f"machine_{secrets.token_hex(6)}"
     url = urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
     with asyncio.Runner() as runner:
@@ -99,18 +102,18 @@ def machine_database(database_url: str) -> Iterator[MachineDatabase]:
             runner.run(_migrate(url))
             runner.run(_execute(url, CLOCK))
             runner.run(_execute(url, f'ALTER DATABASE "{name}" SET search_path = machine, pg_catalog, public'))
-            # Nothing here outlives the run.
+            # The data is not needed after the run.
             runner.run(_execute(url, f'ALTER DATABASE "{name}" SET synchronous_commit = off'))
             connection = runner.run(asyncpg.connect(**pools.connection_arguments(url)))
-            world = MachineDatabase(runner, connection)
+            database = MachineDatabase(runner, connection)
             runner.run(pools.connect(url, read_connections=2, posting_connections=1))
             try:
                 _forget()
                 stop_and_resume.configure_ledger(LEDGER_KEY)
                 runner.run(publishing.publish_default_card())
-                effective_at, _ = runner.run(world.publish(CHEAP))
-                runner.run(world.set_clock(effective_at))
-                yield world
+                effective_at, _ = runner.run(database.publish(CHEAP))
+                runner.run(database.set_clock(effective_at))
+                yield database
             finally:
                 _forget()
                 runner.run(pools.disconnect())
@@ -120,7 +123,7 @@ def machine_database(database_url: str) -> Iterator[MachineDatabase]:
 
 
 def _forget() -> None:
-    """Account and task numbers of one database mean nothing in another."""
+    """Clear the caches of ids, which belong to another database."""
     accounts.clear_cache()
     task_accounts.clear_cache()
 

@@ -1,7 +1,7 @@
-"""The state machine: requests and the passing of time in any order, each compared with the model.
+"""The state machine: requests and the passing of time in any order. Each step is compared with the model.
 
-A task, hold or earlier request is chosen by a small number, counted from the latest: so a failing example shrinks to
-small numbers.
+A task, hold or earlier request is chosen by a small number that counts back from the latest, so that a failing example
+shrinks to small numbers.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from app.verify import verifier
 from tests.state_machine import requests
 from tests.state_machine.database import CHEAP, DEAR, MachineDatabase
 from tests.state_machine.model_requests import LedgerModel
-from tests.state_machine.product import Product, facts, lasting
+from tests.state_machine.product import Product, facts, replayable
 from tests.state_machine.requests import Request
 from tests.state_machine.stored_rows import StoredRows
 from tests.state_machine.values import ENDED, SOURCES
 
 T = TypeVar("T")
 
-MOST_TASKS = 7
-MOST_TOP_UPS = 3
+MAX_TASKS = 7
+MAX_TOP_UPS = 3
 MOMENT = timedelta(microseconds=1)
 
 PICKS = st.integers(0, 5)
@@ -39,31 +39,31 @@ RARELY = st.sampled_from([False, False, False, True])
 RUNS = st.fixed_dictionaries(
     {"task": PICKS, "block": BLOCKS, "quantity": MEASURES, "missing": RARELY, "own_key": RARELY, "closing": RARELY}
 )
-"""A new block run."""
+"""The arguments of a new block run."""
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """One account, new for each example."""
+    """One account per example, in the product and in the model."""
 
-    world: ClassVar[MachineDatabase]
+    database: ClassVar[MachineDatabase]
 
     def __init__(self) -> None:
         super().__init__()
-        world = self.world
-        world.examples += 1
-        self.owner_id = f"owner-{world.examples}"
-        self.product = Product(self.owner_id, world.rate_cards)
-        self.model = LedgerModel(CHEAP, world.now)
-        self.stored = StoredRows(world, self.model)
+        database = self.database
+        database.examples += 1
+        self.owner_id = f"owner-{database.examples}"
+        self.product = Product(self.owner_id, database.rate_cards)
+        self.model = LedgerModel(CHEAP, database.now)
+        self.stored = StoredRows(database, self.model)
         self.sent: list[Request] = []
         self.first: dict[Request, Any] = {}
         self.names = 0
         self.sound = True
 
     @classmethod
-    def of(cls, world: MachineDatabase) -> type["LedgerMachine"]:
-        """The machine that plays in that world."""
-        return type("Books", (cls,), {"world": world})
+    def of(cls, database: MachineDatabase) -> type["LedgerMachine"]:
+        """The machine class for this database."""
+        return type("LedgerMachine", (cls,), {"database": database})
 
     # Requests.
 
@@ -87,8 +87,7 @@ class LedgerMachine(RuleBasedStateMachine):
         held: int | None,
         refunded: str | None,
     ) -> None:
-        """Grants, the first of which may expire; tasks, each nested in the one before; a hold in the last; a top-up of
-        which some is given back, or will be."""
+        """Grants, of which the first may expire; nested tasks; a hold in the innermost; a top-up with a refund."""
         for number, amount in enumerate(credits):
             self.grant(amount, "PURCHASED", 0, None, None if number else expires)
         for number, budget in enumerate(budgets):
@@ -99,7 +98,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.buy(20)
             self.refund(0, 5, refunded)
 
-    @precondition(lambda self: len(self.model.tasks) < MOST_TASKS)
+    @precondition(lambda self: len(self.model.tasks) < MAX_TASKS)
     @rule(
         parent=st.none() | PICKS, budget=st.none() | AMOUNTS, timeout=st.none() | TIMEOUTS,
         reserve=st.sampled_from([None, 0, 1, 5]), scheduled=RARELY,
@@ -107,13 +106,13 @@ class LedgerMachine(RuleBasedStateMachine):
     def start(
         self, parent: int | None, budget: int | None, timeout: int | None, reserve: int | None, scheduled: bool
     ) -> None:
-        around = None if parent is None or not self.model.tasks else self._task(parent)
+        parent_id = None if parent is None or not self.model.tasks else self._task(parent)
         if budget is None:
             timeout = reserve = None
         elif reserve is not None:
             reserve = min(reserve, budget)
         self._send(
-            requests.Start(task=self._name("task"), parent=around, budget=budget, timeout_seconds=timeout,
+            requests.Start(task=self._name("task"), parent=parent_id, budget=budget, timeout_seconds=timeout,
                          reserve=reserve, scheduled=scheduled)
         )  # fmt: skip
 
@@ -159,7 +158,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._placed())
     @rule(hold=PICKS, task=PICKS, how=st.sampled_from(["void", "void", "charge", "void astray", "capture astray"]))
     def end_a_hold_otherwise(self, hold: int, task: int, how: str) -> None:
-        """Voided; or its block run charged without it, once all the same; or asked for as another task's."""
+        """Void a hold; or charge its block run directly; or request the hold through another task."""
         placed = self._hold(hold)
         match how:
             case "void":
@@ -199,9 +198,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self, credits: int, source: str, priority: int, starts: float | None, expires: float | None,
         pays_debt: bool | None = None,
     ) -> None:  # fmt: skip
-        now = self.world.now
+        now = self.database.now
         self._send(
-            requests.Give(
+            requests.AddGrant(
                 key=self._name("key"), credits=credits, source=source, priority=priority,
                 starts_at=None if starts is None else now + timedelta(hours=starts - 0.5),
                 expires_at=None if expires is None else now + timedelta(hours=expires), pays_debt=pays_debt,
@@ -211,11 +210,11 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.model.grants) > 3)
     @rule(grant=PICKS)
     def revoke(self, grant: int) -> None:
-        """One of the latest grants; now and then one that there is not."""
+        """Revoke one of the latest grants, sometimes one that does not exist."""
         number = len(self.model.grants) + 1 - grant
         self._send(requests.Revoke(key=self._name("key"), number=max(1, number)))
 
-    @precondition(lambda self: len(self.model.top_ups) < MOST_TOP_UPS)
+    @precondition(lambda self: len(self.model.top_ups) < MAX_TOP_UPS)
     @rule(credits=AMOUNTS)
     def buy(self, credits: int) -> None:
         self._send(requests.Buy(key=self._name("key"), credits=credits))
@@ -228,14 +227,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model.refunds)
     @rule(refund=PICKS, state=st.sampled_from(["DONE", "FAILED", "PENDING"]))
-    def tell_of_refund(self, refund: int, state: str) -> None:
-        self._send(requests.TellOfRefund(refund=self._pick(list(self.model.refunds), refund), state=state))
+    def refund_event(self, refund: int, state: str) -> None:
+        self._send(requests.RefundEvent(refund=self._pick(list(self.model.refunds), refund), state=state))
 
     @precondition(lambda self: self.model.top_ups)
     @rule(top_up=PICKS, state=st.sampled_from(["OPEN", "LOST", "WON"]), half=RARELY)
-    def tell_of_dispute(self, top_up: int, state: str, half: bool) -> None:
+    def dispute_event(self, top_up: int, state: str, half: bool) -> None:
         bought = self._pick(list(self.model.top_ups), top_up)
-        self._send(requests.TellOfDispute(top_up=bought, state=state, half=half))
+        self._send(requests.DisputeEvent(top_up=bought, state=state, half=half))
 
     @precondition(lambda self: any(task.status != "RUNNING" for task in self.model.tasks.values()))
     @rule(task=PICKS, add=st.none() | AMOUNTS, keyed=st.booleans())
@@ -251,12 +250,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(earlier=st.integers(0, 20), otherwise=RARELY, amount=AMOUNTS)
     def replay(self, earlier: int, otherwise: bool, amount: int) -> None:
-        """Any request again: as it was, it is answered and moves nothing; otherwise it is a conflict."""
+        """Repeat any request: unchanged it returns the first result and changes nothing; changed it conflicts."""
         request = self._pick(self.sent, earlier)
         self._send(self._otherwise(request, amount) if otherwise else request)
 
     def _otherwise(self, request: Any, amount: int) -> Request:
-        """Another request under the same name."""
+        """Another request with the same key."""
         match request:
             case requests.Start():
                 request = replace(request, budget=amount, reserve=None)
@@ -264,7 +263,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 request = replace(request, block="Mail" if request.block != "Mail" else "Video")
             case requests.Capture():
                 request = replace(request, cap=not request.cap)
-            case requests.Give() | requests.ReverseCharge() | requests.Buy() | requests.Refund():
+            case requests.AddGrant() | requests.ReverseCharge() | requests.Buy() | requests.Refund():
                 request = replace(request, credits=amount)
             case requests.Revoke():
                 request = replace(request, number=amount)
@@ -283,38 +282,38 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(instant=PICKS, moments=st.sampled_from([-1, 0, 1]), read=st.booleans())
     def wait_until_something_happens(self, instant: int, moments: int, read: bool) -> None:
-        """To just before, at, or just after an instant at which time changes the account."""
-        self.model.pass_time(self.world.now)
+        """Move the clock to just before, at, or just after the next due change."""
+        self.model.pass_time(self.database.now)
         coming = self.model.instants()
         if coming:
-            self._wait(coming[instant % len(coming)] + moments * MOMENT - self.world.now, read)
+            self._wait(coming[instant % len(coming)] + moments * MOMENT - self.database.now, read)
 
     @rule(seconds=st.sampled_from([1800, 600, 0.5, 10, 23 * 3600]), read=st.booleans())
     def wait(self, seconds: float, read: bool) -> None:
         self._wait(timedelta(seconds=seconds), read)
 
     def _wait(self, span: timedelta, read: bool) -> None:
-        """`read`: a reader comes first; otherwise the next request finds what time has done."""
-        self.world.run(self.world.set_clock(self.world.now + max(span, timedelta())))
-        self.world.steps += 1
+        """`read`: a read applies the due changes; otherwise the next request does."""
+        self.database.run(self.database.set_clock(self.database.now + max(span, timedelta())))
+        self.database.steps += 1
         if read:
             self._compare()
 
     @precondition(lambda self: len(self.model.cards) == 1)
     @rule()
     def raise_the_prices(self) -> None:
-        """From an instant a few seconds ahead; what is held keeps the prices that it was placed under."""
-        self.model.cards.append(self.world.run(self.world.publish(DEAR)))
+        """Publish higher prices that apply in a few seconds. Holds keep the prices of their placement."""
+        self.model.cards.append(self.database.run(self.database.publish(DEAR)))
 
     # One step.
 
     def _send(self, request: Request) -> None:
         self.sound = False
-        self.world.steps += 1
+        self.database.steps += 1
         self.sent.append(request)
-        self.model.pass_time(self.world.now)
+        self.model.pass_time(self.database.now)
         expected = self.model.answer(request)
-        results = self.world.run(self.product.carry_out(request))
+        results = self.database.run(self.product.carry_out(request))
         assert len(results) == len(expected)
         items: Sequence[Request] = request.items if isinstance(request, requests.ChargeList) else [request]
         for item, result, wanted in zip(items, results, expected, strict=True):
@@ -322,17 +321,17 @@ class LedgerMachine(RuleBasedStateMachine):
             assert found == {name: wanted.get(name) for name in found}, (request, found, wanted)
             assert found.get("refused") == wanted.get("refused"), (request, found, wanted)
             kind = f"{type(item).__name__} {found.get('refused') or ('again' if found['replayed'] else 'done')}"
-            self.world.answers[kind] += 1
+            self.database.answers[kind] += 1
             if "refused" not in found:
-                first = self.first.setdefault(item, lasting(result))
-                assert lasting(result) == first, request
+                first = self.first.setdefault(item, replayable(result))
+                assert replayable(result) == first, request
         self._compare()
 
     def _compare(self) -> None:
-        """What a reader sees, and every row, is what the model says."""
+        """Compare the balance and every row with the model."""
         self.sound = False
-        self.model.pass_time(self.world.now)
-        self.world.run(self._read())
+        self.model.pass_time(self.database.now)
+        self.database.run(self._read())
         self.sound = True
 
     async def _read(self) -> None:
@@ -345,14 +344,14 @@ class LedgerMachine(RuleBasedStateMachine):
         await self.stored.compare(account_id)
 
     def teardown(self) -> None:
-        if len(self.model.cards) > 1:  # the next example finds what this one found
-            effective_at, _ = self.world.run(self.world.publish(CHEAP))
-            self.world.run(self.world.set_clock(effective_at))
+        if len(self.model.cards) > 1:  # the next example starts with the same prices
+            effective_at, _ = self.database.run(self.database.publish(CHEAP))
+            self.database.run(self.database.set_clock(effective_at))
         if self.sound and self.product.account_id:
-            report = self.world.run(verifier.verify_ledger(self.owner_id))
+            report = self.database.run(verifier.verify_ledger(self.owner_id))
             assert report.is_intact, [str(found) for found in report.violations]
 
-    # Names and choices.
+    # Ids and choices.
 
     def _name(self, kind: str) -> str:
         self.names += 1
@@ -362,13 +361,13 @@ class LedgerMachine(RuleBasedStateMachine):
         return [task.name for task in self.model.tasks.values() if task.status not in ENDED]
 
     def _task(self, number: int) -> str:
-        """Mostly one that runs, now and then one that is stopped or has ended."""
+        """A task, mostly a running one."""
         wanted = ["RUNNING"] if number < 4 else ["RUNNING", "STOPPED"] if number == 4 else []
         found = [task.name for task in self.model.tasks.values() if task.status in wanted]
         return self._pick(found or list(self.model.tasks), number)
 
     def _hold(self, number: int) -> requests.Place:
-        """Mostly one that is open."""
+        """A hold, mostly an open one."""
         placed = self._placed(open_only=number < 5)
         return self._pick(placed or self._placed(), number)
 

@@ -1,8 +1,8 @@
-"""What the books should say, from DESIGN.md alone: no database, no code of the product, and no thought for speed.
+"""The model of one account, written from the specification (DESIGN.md): no database, no code of the product, not fast.
 
-Every credit of a grant lies in a pocket: the account's own, a task's budget, or a hold for one block run. A charge
-takes credits out of a pocket, in burn order; placing a hold or a budget moves them from one pocket to another; letting
-go moves them back, or out where their grant has expired. All figures are counted anew from the pockets.
+Every credit of a grant is in one pocket: that of the account, of a task's budget, or of a hold for one block run. A
+charge takes credits out of a pocket, in burn order. Placing a hold or budget moves credits to its pocket; closing it
+moves them back, or out of the account if their grant has expired. All figures are computed from the pockets.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,8 +18,8 @@ from tests.state_machine.values import (
     Entry,
     Grant,
     Hold,
+    ModelRefund,
     Price,
-    RefundOf,
     Refused,
     Run,
     Task,
@@ -29,11 +29,11 @@ from tests.state_machine.values import (
 
 
 class ModelAccount:
-    """One owner's account at `now`."""
+    """One owner's account at the instant `now`."""
 
     def __init__(self, prices: Mapping[str, Price], now: datetime) -> None:
         self.cards = [(now, prices)]
-        """From when, and the prices from then on."""
+        """Rate cards: (instant from which it applies, prices)."""
         self.now = now
         self.grants: list[Grant] = []
         self.tasks: dict[str, Task] = {}
@@ -43,12 +43,12 @@ class ModelAccount:
         self.skipped: set[str] = set()
         self.entries: list[Entry] = []
         self.top_ups: dict[str, TopUp] = {}
-        self.refunds: dict[str, RefundOf] = {}
+        self.refunds: dict[str, ModelRefund] = {}
         self.owed = 0
         self.signals = 0
-        """How often a task was stopped or resumed."""
+        """How many times tasks were stopped or resumed."""
         self.detached = False
-        """Whether a budget stands alone that was once taken from another: it still counts there."""
+        """Whether a budget has lost its parent: it still counts as allocated there."""
 
     # Figures.
 
@@ -72,18 +72,18 @@ class ModelAccount:
         return sum(grant.inside(pocket) for grant in self.grants)
 
     def lent(self, pocket: str) -> int:
-        """What holds within a budget hold, or have spent."""
-        within = [hold for hold in self.holds.values() if hold.around == pocket]
-        return sum(self.inside(hold.pocket) + hold.captured + self.lent(hold.pocket) for hold in within)
+        """The credits that holds inside a budget claim or have spent."""
+        parent_budget = [hold for hold in self.holds.values() if hold.parent == pocket]
+        return sum(self.inside(hold.pocket) + hold.captured + self.lent(hold.pocket) for hold in parent_budget)
 
     # Time.
 
     def instants(self) -> list[datetime]:
-        """When time alone changes the account, from now on."""
+        """The future instants at which time alone changes the account."""
         return sorted(when for when, *_ in self._events())
 
     def _events(self) -> Iterable[tuple[datetime, int, int, Grant | Hold]]:
-        """(instant, rank among those of one instant, order, what): starts, then lapses from the inside, then ends."""
+        """(instant, rank, order, what): starts, then hold expiries from the inside out, then grant expiries."""
         for grant in self.grants:
             if not grant.started and not grant.revoked and grant.starts_at is not None:
                 yield grant.starts_at, 0, grant.number, grant
@@ -94,7 +94,7 @@ class ModelAccount:
                 yield hold.expires_at, 1, -age, hold
 
     def pass_time(self, until: datetime) -> None:
-        """Everything happens at its own instant, in order."""
+        """Apply all due changes in order, each at its own instant."""
         while due := [event for event in self._events() if event[0] <= until]:
             when, _, _, what = min(due, key=lambda event: event[:3])
             self.now = max(self.now, when)
@@ -114,7 +114,7 @@ class ModelAccount:
         self.now = until
 
     def _expire(self, grant: Grant) -> None:
-        """What nobody claims leaves."""
+        """Remove the unclaimed credits of an expired grant."""
         if credits := grant.inside(ACCOUNT):
             grant.move(credits, ACCOUNT, None)
             self._enter("EXPIRY", -credits, [(grant.number, credits)])
@@ -124,7 +124,7 @@ class ModelAccount:
         self._enter(grant.kind, grant.credits, [(grant.number, grant.credits)])
 
     def _pay_debt(self) -> None:
-        """Of what is available, in grants that pay debt."""
+        """Pay debt from what is available in grants that pay debt."""
         payers = [grant for grant in self.grants if grant.pays_debt and not grant.expired(self.now)]
         credits = min(self.owed, self.available, sum(grant.inside(ACCOUNT) for grant in payers))
         if credits:
@@ -139,12 +139,12 @@ class ModelAccount:
         self.entries.append(Entry(kind=kind, credits=credits, at=self.now, task=named[0], run=named[1],
                                   draws=tuple(draws), owed=owed))  # fmt: skip
 
-    # Credits between pockets.
+    # Moving credits between pockets.
 
     def _take(
         self, credits: int, pocket: str, target: str | None, *, among: Iterable[Grant] | None = None
     ) -> list[tuple[int, int]]:
-        """Move credits out of a pocket, by burn-down. Returns: how much of which grant."""
+        """Move credits out of a pocket in burn order. Returns: (grant, credits) pairs."""
         never = datetime.max.replace(tzinfo=self.now.tzinfo)
         order = sorted(
             self.grants if among is None else among,
@@ -160,7 +160,7 @@ class ModelAccount:
         return draws
 
     def _give_back(self, task: Task, run: Run, credits: int) -> None:
-        """Into the grants it came from, what was drawn last first; of an expired one it leaves at once."""
+        """Return credits to their grants, the last draw first. Credits of an expired grant expire at once."""
         skipped = run.reversed
         back: list[tuple[int, int]] = []
         for number, drawn in reversed(run.draws):
@@ -180,11 +180,9 @@ class ModelAccount:
         task.reversed += credits
 
     def _let_go(self, hold: Hold, status: str) -> None:
-        """Close a hold. What is left goes to the budget around it while that is open, else to the account; credits
-        whose grant has expired leave.
-        """
-        around = self.holds.get(hold.around)
-        target = hold.around if around is not None and around.open else ACCOUNT
+        """Close a hold. What is left returns to its open parent, else to the account; expired credits leave."""
+        parent = self.holds.get(hold.parent)
+        target = hold.parent if parent is not None and parent.open else ACCOUNT
         hold.status = status
         hold.reserve = 0
         for grant in self.grants:
@@ -195,14 +193,14 @@ class ModelAccount:
         self._pay_debt()
 
     def _renew(self, pocket: str) -> None:
-        """The timeouts of an open budget, and of those around it, start anew: at most 24 h beyond their grants."""
+        """Renew the timeouts of an open budget and those around it, up to 24 h after the expiry of their grants."""
         hold = self.holds.get(pocket)
         if hold is None or not hold.open:
             return
         while hold is not None:
             if hold.open:
                 hold.expires_at = self._until(hold.pocket, hold.timeout)
-            hold = self.holds.get(hold.around)
+            hold = self.holds.get(hold.parent)
 
     def _until(self, pocket: str, timeout: timedelta) -> datetime:
         ends = [grant.expires_at + DAY for grant in self.grants if grant.expires_at and grant.inside(pocket)]
@@ -210,11 +208,11 @@ class ModelAccount:
 
     def _claim(self, hold: Hold) -> None:
         self.holds[hold.pocket] = hold
-        self._take(hold.credits, hold.around, hold.pocket)
+        self._take(hold.credits, hold.parent, hold.pocket)
         hold.expires_at = self._until(hold.pocket, hold.timeout)
 
     def _check_budget(self, task: Task, credits: int, *, closing: bool = False) -> None:
-        """Whether the budget that a task draws on has so much. Raises: Refused."""
+        """Check that the budget of a task has these credits. Raises: Refused."""
         budget = self.holds[task.pocket]
         if not budget.open:
             raise Refused("TaskStopped", task_id=task.name, stop_reason="BUDGET_EXPIRED")
@@ -257,7 +255,7 @@ class ModelAccount:
             raise Refused("TaskStopped", task_id=task.name, stop_reason=task.reason)
 
     def _stop(self, task: Task, why: Refused, required: int) -> None:
-        """What could not be paid stops its task."""
+        """Stop a task whose charge could not be paid."""
         if task.status == "RUNNING":
             reasons = {"InsufficientCredits": "OUT_OF_CREDITS", "BudgetReached": "BUDGET_REACHED"}
             had = why.answer.get("available_credits") or why.answer.get("remaining_credits") or 0
@@ -271,10 +269,10 @@ class ModelAccount:
         else:
             self._check_inside(self.holds[pocket], credits)
 
-    def _make_budget(self, task: str, credits: int, around: str, seconds: int | None, reserve: int) -> str:
+    def _make_budget(self, task: str, credits: int, parent: str, seconds: int | None, reserve: int) -> str:
         timeout = timedelta(seconds=seconds) if seconds is not None else timedelta(hours=1)
         budget = Hold(
-            pocket=budget_of(task), task=task, run=None, around=around, credits=credits, reserve=reserve,
+            pocket=budget_of(task), task=task, run=None, parent=parent, credits=credits, reserve=reserve,
             timeout=timeout, expires_at=self.now,
         )  # fmt: skip
         self._claim(budget)
@@ -287,17 +285,17 @@ class ModelAccount:
             return
         if budget.task != task.name:
             raise Refused("InvalidInput", paths=["addBudget"])
-        around = self.holds.get(budget.around)
-        source = ACCOUNT if around is None or not around.open else around.pocket
+        parent = self.holds.get(budget.parent)
+        source = ACCOUNT if parent is None or not parent.open else parent.pocket
         self._check_room(source, credits)
         self._take(credits, source, budget.pocket)
-        self.detached |= budget.around != source
-        budget.around, budget.status = source, "OPEN"
+        self.detached |= budget.parent != source
+        budget.parent, budget.status = source, "OPEN"
         budget.credits += credits
         self._renew(budget.pocket)
 
     def remembered(self, key: str, request: object) -> Answer | None:
-        """The first answer to this key, or None. Raises: Refused: it was another request."""
+        """The first answer to this key, or None. Raises: Refused: the first request was different."""
         if key in self.keys:
             first, answer = self.keys[key]
             if first != request:

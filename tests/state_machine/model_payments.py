@@ -1,19 +1,18 @@
-"""What the model answers about money: top-ups, refunds and disputes, from DESIGN section 7 alone.
+"""The model of payments: top-ups, refunds and disputes, written from the specification (DESIGN.md, section 7).
 
-A credit costs one minor unit here. There is no bonus: its shares are played without a database
-(`tests/topups/test_refunds_state_machine.py`).
+A credit costs one minor unit. There is no bonus: `tests/topups/test_refunds_state_machine.py` covers it.
 """
 
 from tests.state_machine.model_account import ModelAccount
-from tests.state_machine.requests import Buy, Refund, TellOfDispute, TellOfRefund
-from tests.state_machine.values import ACCOUNT, Answer, Grant, RefundOf, Refused, TopUp
+from tests.state_machine.requests import Buy, DisputeEvent, Refund, RefundEvent
+from tests.state_machine.values import ACCOUNT, Answer, Grant, ModelRefund, Refused, TopUp
 
 
 class ModelPayments(ModelAccount):
-    """The account, and what was paid and given back."""
+    """The account with its top-ups, refunds and disputes."""
 
     def left(self, top_up: TopUp) -> int:
-        """Credits that were neither refunded nor clawed back."""
+        """The credits that were neither refunded nor clawed back."""
         refunded = sum(one.credits for one in self.refunds.values() if one.top_up == top_up.key and self._stands(one))
         return top_up.credits - refunded - (top_up.disputed if top_up.dispute == "LOST" else 0)
 
@@ -21,13 +20,13 @@ class ModelPayments(ModelAccount):
         return self.left(top_up) - (top_up.disputed if top_up.dispute == "OPEN" else 0)
 
     def standing(self, top_up: TopUp) -> tuple[str, int, int]:
-        """Status, credits refunded, and clawed back."""
+        """Status, refunded credits, clawed back credits."""
         clawed = top_up.disputed if top_up.dispute == "LOST" else 0
         status = "DISPUTED" if top_up.dispute == "OPEN" else "PAID"
         left = self.left(top_up)
         return status if left else "REFUNDED", top_up.credits - clawed - left, clawed
 
-    def _stands(self, refund: RefundOf) -> bool:
+    def _stands(self, refund: ModelRefund) -> bool:
         return refund.state != "FAILED"
 
     def _buy(self, asked: Buy) -> Answer:
@@ -55,7 +54,7 @@ class ModelPayments(ModelAccount):
         if not 0 < wanted <= room:
             raise Refused("RefundExceedsTopUp", requested_credits=wanted, refundable_credits=room)
         debt = self._take_back(top_up, wanted)
-        self.refunds[asked.key] = RefundOf(top_up=top_up.key, credits=wanted, debt=debt, state="PENDING")
+        self.refunds[asked.key] = ModelRefund(top_up=top_up.key, credits=wanted, debt=debt, state="PENDING")
         self.remember(asked.key, asked, {})
         if asked.answer != "PENDING":
             self._decide(asked.key, asked.answer)
@@ -66,7 +65,7 @@ class ModelPayments(ModelAccount):
         return {"refund": refund.state, "credits": refund.credits, "debt": refund.debt, "replayed": replayed}
 
     def _take_back(self, top_up: TopUp, credits: int) -> int:
-        """Returns: how much was not there, and became debt."""
+        """Withdraw credits of a grant. Returns: the credits that became debt."""
         grant = self.grants[top_up.grant - 1]
         if free := min(credits, grant.inside(ACCOUNT), self.available):
             grant.move(free, ACCOUNT, None)
@@ -76,7 +75,7 @@ class ModelPayments(ModelAccount):
             self._pay_debt()
         return rest
 
-    def _told_of_refund(self, asked: TellOfRefund) -> Answer:
+    def _told_of_refund(self, asked: RefundEvent) -> Answer:
         return {"outcome": self._decide(asked.refund, asked.state), "replayed": False}
 
     def _decide(self, key: str, state: str) -> str:
@@ -89,8 +88,8 @@ class ModelPayments(ModelAccount):
         self._put_back(refund)
         return "REFUND_FAILED"
 
-    def _put_back(self, refund: RefundOf) -> None:
-        """The debt is forgiven as far as it is owed; what was paid of it comes as a grant, the rest to its own."""
+    def _put_back(self, refund: ModelRefund) -> None:
+        """Undo a withdrawal: cancel what is still owed, return what was paid as a new grant, the rest to its grant."""
         top_up = self.top_ups[refund.top_up]
         forgiven = min(self.owed, refund.debt)
         if forgiven:
@@ -102,14 +101,14 @@ class ModelPayments(ModelAccount):
         if paid := refund.debt - forgiven:
             self._make_grant(paid, source="ADJUSTMENT", kind="REFUND")
         self._pay_debt()
-        # A dispute that found less than it is for has what is there again.
+        # A dispute that froze too little freezes what has become available.
         more = min(self._target(top_up) - top_up.disputed, self.refundable(top_up)) if top_up.dispute else 0
         if more > 0 and top_up.dispute != "WON":
             top_up.disputed += more
             if top_up.dispute == "LOST":
                 self._take_back(top_up, more)
 
-    def _told_of_dispute(self, asked: TellOfDispute) -> Answer:
+    def _told_of_dispute(self, asked: DisputeEvent) -> Answer:
         top_up = self.top_ups[asked.top_up]
         return {"outcome": self._dispute(top_up, asked.state, half=asked.half), "replayed": False}
 
@@ -134,5 +133,5 @@ class ModelPayments(ModelAccount):
         return self._asked(top_up, half=top_up.half)
 
     def _asked(self, top_up: TopUp, *, half: bool) -> int:
-        """Credits, or money, of a dispute of all or of half, rounded up."""
+        """The credits or the amount of a full or half dispute, rounded up."""
         return -(-top_up.credits // 2) if half else top_up.credits

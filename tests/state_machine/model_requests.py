@@ -1,7 +1,7 @@
-"""What the model answers to each request: DESIGN sections 4, 5 and 7, a request a method. Of money: `money`.
+"""The model's answers to requests, one method each, from the specification (DESIGN.md, sections 4, 5 and 7).
 
-A method changes the model and answers with facts, or raises `Refused`; a refusal moves nothing, but one for want of
-credits stops its task.
+A method changes the model and returns facts, or raises `Refused`. A refusal changes nothing, except that a lack of
+credits stops the task.
 """
 
 from datetime import timedelta
@@ -9,33 +9,33 @@ from typing import Any
 
 from tests.state_machine.model_payments import ModelPayments
 from tests.state_machine.requests import (
+    AddGrant,
     Buy,
     Capture,
     Charge,
     ChargeList,
+    DisputeEvent,
     End,
     Finish,
-    Give,
     Place,
     Refund,
+    RefundEvent,
     Request,
     Resume,
     ReverseCharge,
     ReverseTask,
     Revoke,
     Start,
-    TellOfDispute,
-    TellOfRefund,
     Void,
 )
 from tests.state_machine.values import ACCOUNT, ENDED, FEE, Answer, Grant, Hold, Refused, Run, Task, budget_of, hold_for
 
 
 class LedgerModel(ModelPayments):
-    """The account, and what it answers."""
+    """The account with its answers to requests."""
 
     def answer(self, request: Request) -> list[Answer]:
-        """The answers to a request: one, or one for each item of a list of charges."""
+        """The answers to a request: one, or one per item of a list of charges."""
         if isinstance(request, ChargeList):
             answers = [self._one(item) for item in request.items]
             return [self._signalled(item, answer) for item, answer in zip(request.items, answers, strict=True)]
@@ -45,9 +45,9 @@ class LedgerModel(ModelPayments):
     def _one(self, request: Request) -> Answer:
         handlers: dict[type, Any] = {
             Start: self._start, Charge: self._charge, Place: self._place, Capture: self._capture, Void: self._void,
-            Give: self._give, Revoke: self._revoke, ReverseCharge: self._reverse_charge,
+            AddGrant: self._give, Revoke: self._revoke, ReverseCharge: self._reverse_charge,
             ReverseTask: self._reverse_task, Finish: self._finish, Resume: self._resume, End: self._end, Buy: self._buy,
-            Refund: self._refund, TellOfRefund: self._told_of_refund, TellOfDispute: self._told_of_dispute,
+            Refund: self._refund, RefundEvent: self._told_of_refund, DisputeEvent: self._told_of_dispute,
         }  # fmt: skip
         try:
             answer: Answer = handlers[type(request)](request)
@@ -167,7 +167,7 @@ class LedgerModel(ModelPayments):
                 "status": task.status, "replayed": replayed}  # fmt: skip
 
     def _signalled(self, asked: Charge, answer: Answer) -> Answer:
-        """A charge's reply carries STOP where nothing is left for its task to be paid with."""
+        """The reply to a charge has a STOP signal if nothing is left to pay for its task."""
         if "refused" in answer:
             return answer
         task = self.tasks[asked.task]
@@ -191,12 +191,12 @@ class LedgerModel(ModelPayments):
         self._open_task(asked.task)
         price = self._price(asked.block, asked.own_key)
         most = price.of(asked.block, dict(asked.at_most))
-        around = ACCOUNT
+        parent = ACCOUNT
         if most:
             self._check_running(task)
-            around = task.pocket
+            parent = task.pocket
             try:
-                if around == ACCOUNT:
+                if parent == ACCOUNT:
                     self._check_available(most)
                 else:
                     self._check_budget(task, most)
@@ -204,7 +204,7 @@ class LedgerModel(ModelPayments):
                 self._stop(task, why, most)
                 raise
         hold = Hold(
-            pocket=hold_for(asked.run), task=task.name, run=asked.run, around=around, credits=most, reserve=0,
+            pocket=hold_for(asked.run), task=task.name, run=asked.run, parent=parent, credits=most, reserve=0,
             timeout=timedelta(seconds=asked.timeout_seconds), expires_at=self.now, price=price, request=asked,
         )  # fmt: skip
         self._claim(hold)
@@ -254,9 +254,9 @@ class LedgerModel(ModelPayments):
     def _held(self, hold: Hold, *, replayed: bool = False) -> Answer:
         return {"hold": hold.status, "credits": hold.credits, "captured": hold.captured, "replayed": replayed}
 
-    # An operator's.
+    # Operator requests.
 
-    def _give(self, asked: Give) -> Answer:
+    def _give(self, asked: AddGrant) -> Answer:
         if asked.starts_at is not None and asked.expires_at is not None and asked.expires_at <= asked.starts_at:
             raise Refused("InvalidInput", paths=["expiresAt"])
         if (first := self.remembered(asked.key, asked)) is not None:
@@ -316,7 +316,7 @@ class LedgerModel(ModelPayments):
         return self.remember(asked.key, asked, {"credits": given, "entries": len(costing)}) | self._total(task)
 
     def _finish(self, asked: Finish) -> Answer:
-        """A failed block run costs the fee, one whose provider failed nothing, a cancelled one what success costs."""
+        """A failed block run costs the fee, a provider failure nothing, a cancelled block run the full price."""
         task = self._task(asked.task)
         run = self.runs.get(asked.run)
         if run is None or run.task != asked.task:

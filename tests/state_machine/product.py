@@ -1,4 +1,4 @@
-"""The product as the machine sees it: a request in, the same facts out that the model answers with."""
+"""The product behind the interface of the model: takes requests, returns the same facts."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -40,11 +40,11 @@ Result = (
 )
 
 WORDS_OF_REFUSALS = {"balance", "reason", "rate_card_version", "problems"}
-"""What a refusal says beyond its figures."""
+"""Fields of errors that are not compared."""
 
 
 class Product:
-    """The use cases, for one owner."""
+    """The use cases of the product, for one owner."""
 
     def __init__(self, owner_id: str, rate_cards: RateCardCache) -> None:
         self.owner_id = owner_id
@@ -53,7 +53,7 @@ class Product:
         self._till = ProductPayments(owner_id)
 
     async def carry_out(self, request: requests.Request) -> Sequence[Result]:
-        """One result, or one for each item of a list of charges."""
+        """One result, or one per item of a list of charges."""
         if isinstance(request, requests.ChargeList | requests.Charge):
             items = request.items if isinstance(request, requests.ChargeList) else [request]
             charges = [(self.account_id, _charge(item)) for item in items]
@@ -90,9 +90,9 @@ class Product:
                 return await self._given(request)
 
     async def _given(self, request: requests.Request) -> Result:
-        """Credits that are given, taken back, or given back."""
+        """Grants, revocations and reversals."""
         match request:
-            case requests.Give():
+            case requests.AddGrant():
                 return await grants.grant_credits(self._give(request))
             case requests.Revoke():
                 return await grants.revoke_grant(
@@ -135,7 +135,7 @@ class Product:
             actor=ACTOR,
         )
 
-    def _give(self, request: requests.Give) -> GrantRequest:
+    def _give(self, request: requests.AddGrant) -> GrantRequest:
         return GrantRequest(
             owner_id=self.owner_id,
             credits=request.credits,
@@ -191,13 +191,13 @@ def _measurements(measured: Sequence[tuple[str, int]]) -> Measurements:
 
 
 def facts(result: Result) -> Answer:
-    """What a result says, in the model's words."""
+    """The facts of a result, with the model's names."""
     match result:
         case InvalidInput():
             return {"refused": "InvalidInput", "paths": [problem.path for problem in result.problems]}
         case BillingError():
             if isinstance(result, InsufficientCredits) and isinstance(result.balance, AccountBalance):
-                # Who owes has nothing to begin with, though a promotional grant may be there.
+                # With debt no task starts, even if a promotional grant is available.
                 owing = {0} if result.balance.owed else set()
                 assert result.available_credits in owing | {result.balance.available}
             return {"refused": type(result).__name__} | _fields(result)
@@ -231,8 +231,8 @@ def _fields(refusal: Any) -> Answer:
     }
 
 
-def lasting(result: Result) -> Any:
-    """The part of a result that is the same whenever it is asked for again."""
+def replayable(result: Result) -> Any:
+    """The part of a result that a replay must return unchanged."""
     match result:
         case Charge() | HoldResult():
             run = result.block_run
@@ -242,6 +242,6 @@ def lasting(result: Result) -> Any:
         case Reversal() | FinishedBlockRun():
             return result.entry, result.credits
         case PaymentResult():
-            return result.lasting
+            return result.replayable
         case _:
             return None

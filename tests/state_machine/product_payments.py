@@ -1,4 +1,4 @@
-"""Money as the machine sees it: top-ups bought and paid in the sandbox, and what a provider tells afterwards."""
+"""Payments of the product: top-ups paid in the sandbox, and the provider's events about refunds and disputes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ SECRET = b"a secret of the sandbox in tests, long enough"
 
 @dataclass(frozen=True, slots=True)
 class ScriptedSandbox(Sandbox):
-    """A sandbox that answers every refund in one way; PENDING: its answer does not arrive."""
+    """A sandbox that answers every refund with one status; PENDING: the answer does not arrive."""
 
     says: RefundStatus = RefundStatus.DONE
 
@@ -37,16 +37,16 @@ class ScriptedSandbox(Sandbox):
 
 @dataclass(frozen=True, slots=True)
 class PaymentResult:
-    """What has become of a request about money."""
+    """The result of a payment request."""
 
     facts: Answer
     balance: AccountBalance
     replayed: bool
-    lasting: Any = None
+    replayable: Any = None
 
 
 class ProductPayments:
-    """The top-ups and refunds of one owner, by the keys under which they were asked for."""
+    """The top-ups and refunds of one owner, by idempotency key."""
 
     def __init__(self, owner_id: str) -> None:
         self._owner_id = owner_id
@@ -59,9 +59,9 @@ class ProductPayments:
                 return await self._buy(request, actor)
             case requests.Refund():
                 return await self._refund(request, actor, reason)
-            case requests.TellOfRefund():
+            case requests.RefundEvent():
                 return await self._tell_of_refund(request)
-            case requests.TellOfDispute():
+            case requests.DisputeEvent():
                 return await self._tell_of_dispute(request)
             case _:
                 raise TypeError(f"not about money: {request!r}")
@@ -80,7 +80,7 @@ class ProductPayments:
         assert found is not None
         self._top_ups[request.key] = found
         facts = {"bought": found.credits}
-        return PaymentResult(facts, await _balance(found), begun.replayed, lasting=found.id)
+        return PaymentResult(facts, await _balance(found), begun.replayed, replayable=found.id)
 
     async def _refund(self, request: requests.Refund, actor: str, reason: str) -> PaymentResult:
         top_up = self._top_ups[request.top_up]
@@ -93,9 +93,9 @@ class ProductPayments:
         row = done.refund
         self._refunds[request.key] = request.top_up, row.id
         facts = {"refund": row.status, "credits": row.credits, "debt": row.debt_credits}
-        return PaymentResult(facts, done.balance, done.replayed, lasting=(row.id, row.credits, row.debt_credits))
+        return PaymentResult(facts, done.balance, done.replayed, replayable=(row.id, row.credits, row.debt_credits))
 
-    async def _tell_of_refund(self, request: requests.TellOfRefund) -> PaymentResult:
+    async def _tell_of_refund(self, request: requests.RefundEvent) -> PaymentResult:
         key, name = self._refunds[request.refund]
         top_up = self._top_ups[key]
         reference = Reference(top_up.account_id, name)
@@ -104,7 +104,7 @@ class ProductPayments:
         said = a_refund(str(top_up.payment_ref), str(reference), row.amount_minor, RefundStatus(request.state))
         return await self._told(top_up, said)
 
-    async def _tell_of_dispute(self, request: requests.TellOfDispute) -> PaymentResult:
+    async def _tell_of_dispute(self, request: requests.DisputeEvent) -> PaymentResult:
         top_up = self._top_ups[request.top_up]
         amount = -(-top_up.amount_minor // 2) if request.half else top_up.amount_minor
         said = Dispute(
@@ -119,7 +119,7 @@ class ProductPayments:
 
 
 def a_refund(payment_ref: str, reference: str, amount_minor: int, state: RefundStatus) -> Refund:
-    """What the provider says of a refund of ours."""
+    """The provider's state of one of our refunds."""
     return Refund(
         provider="sandbox", live=False, refund_ref=f"re_{reference}", payment_ref=payment_ref, reference=reference,
         status=state, amount_minor=amount_minor, currency="USD",

@@ -1,4 +1,4 @@
-"""What callers send, as values: the same request is an equal one."""
+"""The requests that callers send. Equal values are the same request."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -50,7 +50,7 @@ class Void:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Give:
+class AddGrant:
     key: str
     credits: int
     source: str = "PROMOTIONAL"
@@ -102,7 +102,7 @@ class End:
 
 @dataclass(frozen=True, kw_only=True)
 class Buy:
-    """A top-up that is begun and paid. Later ones name it by its key."""
+    """A top-up that is begun and paid. Refunds and disputes name it by its key."""
 
     key: str
     credits: int
@@ -110,7 +110,7 @@ class Buy:
 
 @dataclass(frozen=True, kw_only=True)
 class Refund:
-    """`answer`: what the provider says at once, DONE or FAILED; PENDING: nothing that arrives."""
+    """`answer`: the provider's immediate answer, DONE or FAILED; PENDING: none arrives."""
 
     key: str
     top_up: str
@@ -119,16 +119,16 @@ class Refund:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TellOfRefund:
-    """The provider tells of what has become of a refund."""
+class RefundEvent:
+    """A provider event about the outcome of a refund."""
 
     refund: str
     state: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class TellOfDispute:
-    """The provider tells of a dispute: of all that was paid, or of half."""
+class DisputeEvent:
+    """A provider event about a dispute of the whole payment or half of it."""
 
     top_up: str
     state: str
@@ -141,6 +141,6 @@ class ChargeList:
 
 
 Request = (
-    Start | Charge | Place | Capture | Void | Give | Revoke | ReverseCharge | ReverseTask | Finish | Resume | End
-    | ChargeList | Buy | Refund | TellOfRefund | TellOfDispute
+    Start | Charge | Place | Capture | Void | AddGrant | Revoke | ReverseCharge | ReverseTask | Finish | Resume | End
+    | ChargeList | Buy | Refund | RefundEvent | DisputeEvent
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The rows of one account, compared with the model."""
+"""Compare the stored rows of one account with the model."""
 
 import json
 from collections import Counter
@@ -13,8 +13,8 @@ ROWS = """
 SELECT a.version, a.seq, a.next_change_at, a.open_holds,
     ARRAY(SELECT ROW(task_id, status, stop_reason, required, shortfall, charged, reversed, steps, ended_at IS NOT NULL)
           FROM task WHERE account_id = a.id) AS tasks,
-    ARRAY(SELECT ROW(number, task_id, block_run_id, parent_budget, status, credits, captured, allocated, remaining, closing_reserve,
-                     claims, expires_at)
+    ARRAY(SELECT ROW(number, task_id, block_run_id, parent_budget, status, credits, captured, allocated, remaining,
+                     closing_reserve, claims, expires_at)
           FROM hold WHERE account_id = a.id) AS holds,
     ARRAY(SELECT ROW(number, remaining, claimed, is_started) FROM credit_grant WHERE account_id = a.id) AS grants,
     ARRAY(SELECT ROW(block_run_id, task_id, cost, reversed, outcome) FROM block_run WHERE account_id = a.id) AS runs,
@@ -28,10 +28,10 @@ FROM account AS a WHERE a.id = $1
 
 
 class StoredRows:
-    """Remembers what was compared, so that entries are read once."""
+    """Keeps track of the entries already compared, so that each is read once."""
 
-    def __init__(self, world: MachineDatabase, model: LedgerModel) -> None:
-        self._world = world
+    def __init__(self, database: MachineDatabase, model: LedgerModel) -> None:
+        self._world = database
         self._model = model
         self._entries = 0
         self._seq = 0
@@ -69,15 +69,18 @@ class StoredRows:
         pockets = {row[0]: budget_of(row[1]) if row[2] is None else hold_for(row[2]) for row in rows}
         found = {
             pockets[number]: (
-                pockets.get(within, ACCOUNT), status, credits, captured, None if model.detached else lent,
+                pockets.get(parent_budget, ACCOUNT), status, credits, captured, None if model.detached else allocated,
                 remaining, reserve, claims_of(claims),
                 expires_at if status == "OPEN" else None,
             )
-            for number, _, _, within, status, credits, captured, lent, remaining, reserve, claims, expires_at in rows
+            for (
+                number, _, _, parent_budget, status, credits, captured, allocated, remaining, reserve, claims,
+                expires_at,
+            ) in rows
         }  # fmt: skip
         assert found == {
             hold.pocket: (
-                hold.around, hold.status, hold.credits, hold.captured,
+                hold.parent, hold.status, hold.credits, hold.captured,
                 None if model.detached else model.lent(hold.pocket), model.inside(hold.pocket), hold.reserve,
                 {grant.number: inside for grant in model.grants if (inside := grant.inside(hold.pocket))},
                 hold.expires_at if hold.open else None,
@@ -86,7 +89,7 @@ class StoredRows:
         }  # fmt: skip
 
     def _compare_entries(self, row: Any) -> None:
-        """In order, but for expiries: the books may say in two lines what left a grant at one instant."""
+        """Compare new entries in order. The product may write one expiry of a grant as two entries."""
         found = [
             Entry(
                 kind=kind, credits=credits, at=at, task=task, run=run, draws=tuple(claims_of(draws).items()), owed=owed
@@ -102,7 +105,7 @@ class StoredRows:
         self._seq = row["seq"]
 
     def _compare_version(self, row: Any) -> None:
-        """A change of the figures raises the version, a stop and a resumption too; and time wakes the account."""
+        """Changes of the figures, stops and resumes raise the version; `next_change_at` is not late."""
         model = self._model
         state = (model.posted, model.held, model.frozen, model.owed, model.signals)
         assert row["version"] >= self._version + (state != self._state)
@@ -117,7 +120,7 @@ def claims_of(pairs: Any) -> dict[int, int]:
 
 
 def expired(entries: Iterable[Entry]) -> Counter[tuple[int, Any]]:
-    """What left each grant at each instant."""
+    """The expired credits by instant and grant."""
     left: Counter[tuple[int, Any]] = Counter()
     for entry in entries:
         if entry.kind == "EXPIRY":

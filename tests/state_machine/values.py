@@ -1,4 +1,4 @@
-"""What the model is made of: grants and their pockets, holds, tasks, block runs, entries, prices, refusals."""
+"""Values of the model: grants with pockets, holds, tasks, block runs, entries, prices, refusals."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 ACCOUNT = ""
-"""The pocket of what is available."""
+"""The pocket of the available credits."""
 
 DAY = timedelta(hours=24)
 SOURCES = ["PROMOTIONAL", "ADJUSTMENT", "PURCHASED"]
@@ -16,7 +16,7 @@ Answer = dict[str, Any]
 
 
 class Refused(Exception):
-    """A typed refusal with its figures."""
+    """A refusal: the name of the error and its fields."""
 
     def __init__(self, name: str, **facts: Any) -> None:
         super().__init__(name)
@@ -41,7 +41,7 @@ class Grant:
         return self.pockets.get(pocket, 0)
 
     def move(self, credits: int, source: str, target: str | None) -> None:
-        """From one pocket to another; None: out of the books."""
+        """Move credits from one pocket to another; None: out of the account."""
         self.pockets[source] -= credits
         if target is not None:
             self.pockets[target] = self.inside(target) + credits
@@ -57,7 +57,7 @@ class Hold:
     pocket: str
     task: str
     run: str | None
-    around: str
+    parent: str
     credits: int
     reserve: int
     timeout: timedelta
@@ -97,7 +97,7 @@ class Run:
     reversed: int = 0
     outcome: str | None = None
     given_back: int = 0
-    """By its outcome."""
+    """The cost by outcome."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class Entry:
 
 @dataclass(kw_only=True)
 class TopUp:
-    """A paid top-up, the grant that it made, and the dispute of its payment."""
+    """A paid top-up, its grant, and the dispute of its payment."""
 
     key: str
     grant: int
@@ -121,12 +121,12 @@ class TopUp:
     dispute: str | None = None
     half: bool = False
     disputed: int = 0
-    """Credits that the dispute has frozen or taken."""
+    """The credits that the dispute has frozen or clawed back."""
 
 
 @dataclass(kw_only=True)
-class RefundOf:
-    """A refund, and how much of it became debt."""
+class ModelRefund:
+    """A refund, and the credits of it that became debt."""
 
     top_up: str
     credits: int
@@ -136,7 +136,7 @@ class RefundOf:
 
 @dataclass(frozen=True)
 class Price:
-    """Credits for every `per` of a measure, rounded up; of no measure: for each block run."""
+    """Credits per `per` units of a measure, rounded up; without a measure: per block run."""
 
     credits: int
     measure: str | None = None
@@ -152,7 +152,7 @@ class Price:
 
 FREE = Price(0)
 FEE = 3
-"""What a failed block run costs at the most."""
+"""The most that a failed block run costs."""
 
 
 def budget_of(task: str) -> str:
