@@ -1,6 +1,4 @@
-"""State for tests, built through the use cases: nothing here writes a row by itself, but that a rate card takes effect
-at once.
-"""
+"""State for tests, made by the use cases of the product. Only the instant of a rate card is set by SQL."""
 
 import itertools
 from datetime import datetime, timedelta
@@ -31,16 +29,16 @@ ITEM_PRICES: dict[str, Any] = {
         {"block": "NoteBlock", "credits": 0},
     ]
 }
-"""A rate card by which a block run costs as many credits as it has items."""
+"""A rate card with a block that costs one credit per item."""
 
 
 def unique_id(prefix: str) -> str:
-    """A name that no other call gives."""
+    """An id that no other call returns."""
     return f"{prefix}-{next(_numbers)}"
 
 
 async def grant_credits(owner_id: str, credits: int, **more: Any) -> GrantResult:
-    """Credits for an owner, promotional unless said otherwise."""
+    """Grant credits to an owner, promotional by default."""
     asked: dict[str, Any] = {
         "source": GrantSource.PROMOTIONAL, "reason": "for a test", "key": unique_id("grant"), "actor": "operator:test",
     }  # fmt: skip
@@ -48,7 +46,7 @@ async def grant_credits(owner_id: str, credits: int, **more: Any) -> GrantResult
 
 
 async def start_task(owner_id: str = "alice", *, agent_id: str = "agent", **more: Any) -> TaskState:
-    """A running task of an owner who has credits."""
+    """Start a task. The owner must have credits."""
     request = StartTaskRequest(
         task_id=more.pop("task_id", None) or unique_id("task"), owner_id=owner_id, agent_id=agent_id,
         actor="service:test", **more,
@@ -57,25 +55,25 @@ async def start_task(owner_id: str = "alice", *, agent_id: str = "agent", **more
 
 
 async def start_tasks(count: int, *, sharing_credits: int, owner_id: str = "alice") -> list[TaskState]:
-    """Running tasks of one owner, who has that many credits in all."""
+    """Start tasks of one owner, who is granted `sharing_credits` first."""
     await grant_credits(owner_id, sharing_credits)
     return [await start_task(owner_id) for _ in range(count)]
 
 
 def block_run_request(task: TaskState | str, **more: Any) -> ChargeRequest:
-    """A block run of that task that costs 10 credits unless `block` says otherwise."""
+    """A request to charge a block run of the task; 10 credits by default."""
     task_id = task if isinstance(task, str) else task.task_id
     asked: dict[str, Any] = {"block_run_id": unique_id("run"), "actor": "service:test"} | BLOCK_OF_TEN_CREDITS | more
     return ChargeRequest(task_id=task_id, **asked)
 
 
 async def get_balance(account_id: int) -> AccountBalance:
-    """The account's figures as a reader sees it."""
+    """The current figures of the account."""
     return (await queries.get_balances([account_id]))[account_id]
 
 
 async def publish_rate_cards(document: dict[str, Any] = ITEM_PRICES) -> RateCardCache:
-    """The prices of `document`, published and in force from now on."""
+    """Publish `document`, in force from now on."""
     card = (await publishing.publish_rate_card(document, actor="operator:test", idempotency_key=unique_id("card"))).card
     await pools.fetch(
         "UPDATE rate_card SET effective_at = clock_timestamp() WHERE version = $1 RETURNING 1", card.version
@@ -86,7 +84,7 @@ async def publish_rate_cards(document: dict[str, Any] = ITEM_PRICES) -> RateCard
 
 
 def hold_request(task: TaskState | str, at_most: int = 30, **more: Any) -> PlaceHoldRequest:
-    """A hold for a block run of at most that many items, by ITEM_PRICES as many credits."""
+    """A request to hold credits for up to `at_most` items: as many credits, by ITEM_PRICES."""
     task_id = task if isinstance(task, str) else task.task_id
     asked: dict[str, Any] = {
         "block_run_id": unique_id("run"), "block": "ItemBlock", "timeout_seconds": 600, "actor": "service:test",
@@ -95,19 +93,19 @@ def hold_request(task: TaskState | str, at_most: int = 30, **more: Any) -> Place
 
 
 def capture_request(hold: PlaceHoldRequest, items: int | None, **more: Any) -> CaptureHoldRequest:
-    """The capture of that hold, for as many items."""
+    """A request to capture the hold for that many items."""
     asked: dict[str, Any] = {"task_id": hold.task_id, "actor": "service:test"} | more
     return CaptureHoldRequest(block_run_id=hold.block_run_id, measurements=Measurements(items=items), **asked)
 
 
 async def try_charge(task: TaskState, rate_cards: RateCardCache, **more: Any) -> ChargeResult:
-    """What becomes of one block run of that task, of 10 credits unless `block` says otherwise."""
+    """Charge one block run of the task, 10 credits by default. Returns: the charge, or the refusal."""
     [one] = await charging.charge_many([(task.account_id, block_run_request(task, **more))], rate_cards)
     return one
 
 
 async def charge_block_run(task: TaskState, rate_cards: RateCardCache, **more: Any) -> Charge:
-    """As `outcome`, of a block run that is admitted."""
+    """Charge one block run of the task, 10 credits by default. Raises: the refusal."""
     one = await try_charge(task, rate_cards, **more)
     if not isinstance(one, Charge):
         raise one
@@ -115,11 +113,11 @@ async def charge_block_run(task: TaskState, rate_cards: RateCardCache, **more: A
 
 
 async def seconds_from_now(seconds: float) -> datetime:
-    """That instant of the database's clock."""
+    """The instant in so many seconds, by the database's clock."""
     now: datetime = (await pools.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
     return now + timedelta(seconds=seconds)
 
 
 async def wait_until(instant: datetime) -> None:
-    """Wait until the database's clock is past that instant."""
+    """Wait until the database's clock has reached the instant."""
     await pools.fetch("SELECT pg_sleep_until($1)", instant)
