@@ -112,12 +112,12 @@ class Transports:
                 response: dict[str, Any] = answer.json()
                 return response
         if transport == "event stream":
-            asked = first_item(self.http, {"query": query, "variables": variables}, bearer=credential)
+            request = first_item(self.http, {"query": query, "variables": variables}, bearer=credential)
             if not query.startswith("subscription"):
-                return (await asked)[2]
+                return (await request)[2]
             try:
                 async with asyncio.timeout(ERROR_WAIT_SECONDS):
-                    return (await asked)[2]
+                    return (await request)[2]
             except TimeoutError:  # it was accepted and has no item yet
                 return {}
         async with websocket_client.accepted() as socket:
@@ -125,27 +125,27 @@ class Transports:
             await _subscribe(socket, query, variables)
             # Sent after it and answered without the database: by then a refusal has arrived.
             await socket.subscribe("behind", "{ __typename }")
-            return await _told(socket, waits=not query.startswith("subscription"))
+            return await _told(socket, wait=not query.startswith("subscription"))
 
     async def read_subscription(self, caller: str, query: str, **variables: Any) -> list[Any]:
         """All messages of a subscription until it ends."""
         async with websocket_client.accepted() as socket:
             await socket.init({"token": self.credentials[caller]})
             await _subscribe(socket, query, variables)
-            said: list[Any] = []
-            while not said or said[-1]["type"] == "next":
-                said.append(await socket.said())
-            return said
+            messages: list[Any] = []
+            while not messages or messages[-1]["type"] == "next":
+                messages.append(await socket.said())
+            return messages
 
 
 async def _subscribe(socket: websocket_client.Client, query: str, variables: Mapping[str, Any]) -> None:
     await socket.say({"id": "asked", "type": "subscribe", "payload": {"query": query, "variables": variables}})
 
 
-async def _told(socket: websocket_client.Client, *, waits: bool) -> dict[str, Any]:
+async def _told(socket: websocket_client.Client, *, wait: bool) -> dict[str, Any]:
     response: dict[str, Any] = {}
     behind = False
-    while not (response and behind) and not (behind and not waits):
+    while not (response and behind) and not (behind and not wait):
         message = await socket.said()
         if message["id"] == "behind":
             behind = behind or message["type"] == "complete"

@@ -102,11 +102,11 @@ async def test_each_caller_may_use_exactly_the_listed_operations(
 async def test_an_invalid_credential_is_rejected_on_every_transport(
     transports: Transports, transport: str, credential: str
 ) -> None:
-    wrong = Transports(transports.http, transports.sockets, {"wrong": credential})
+    invalid = Transports(transports.http, transports.sockets, {"invalid": credential})
     if transport != "WebSocket":
-        answer = await wrong.execute(transport, "wrong", "{ __typename }")
+        answer = await invalid.execute(transport, "invalid", "{ __typename }")
         assert refusal(answer) is not None
         assert "data" not in answer
     else:
         with pytest.raises(AssertionError, match="4403"):
-            await wrong.execute("WebSocket", "wrong", "{ __typename }")
+            await invalid.execute("WebSocket", "invalid", "{ __typename }")

@@ -173,24 +173,24 @@ async def test_charges_and_holds_of_services_name_actor_and_request_in_their_row
     run = {"taskId": "t", "block": "ReplicateModelBlock", "usesOwnKey": free}
     runs = "SELECT actor, request_id FROM block_run WHERE block_run_id = $1"
     holds = "SELECT actor, request_id FROM hold WHERE block_run_id = $1"
-    left: dict[str, Sequence[Any]] = {}
+    recorded: dict[str, Sequence[Any]] = {}
     await send(api, EXECUTOR, "charge", **run, blockRunId="one")
-    left["charge"] = await pools.fetch(runs, "one")
+    recorded["charge"] = await pools.fetch(runs, "one")
     batch = "mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) { __typename } }"
     await api.data(EXECUTOR, batch, input=[run | {"blockRunId": "two"}])
-    left["chargeBatch"] = await pools.fetch(runs, "two")
+    recorded["chargeBatch"] = await pools.fetch(runs, "two")
     await send(api, EXECUTOR, "placeHold", **run, blockRunId="held", atMost={}, timeoutSeconds=60)
-    left["placeHold"] = await pools.fetch(holds, "held")
+    recorded["placeHold"] = await pools.fetch(holds, "held")
     await send(api, EXECUTOR, "captureHold", taskId="t", blockRunId="held", measurements={})
-    left["captureHold"] = await pools.fetch(runs, "held")
-    assert set(left) == {name for name, trail in audit_policies(SCHEMA).items() if trail is AuditPolicy.OPERATORS}
-    for name, rows in left.items():
+    recorded["captureHold"] = await pools.fetch(runs, "held")
+    assert set(recorded) == {name for name, trail in audit_policies(SCHEMA).items() if trail is AuditPolicy.OPERATORS}
+    for name, rows in recorded.items():
         assert [row["actor"] for row in rows] == [f"service:{EXECUTOR.key_id}"], name
         assert len(rows[0]["request_id"]) == 16, name
-    assert len({rows[0]["request_id"] for rows in left.values()}) == 4
+    assert len({rows[0]["request_id"] for rows in recorded.values()}) == 4
     entries = await pools.fetch("SELECT actor, request_id FROM entry WHERE kind = 'CHARGE' ORDER BY seq")
-    said = [left[name][0] for name in ("charge", "chargeBatch", "captureHold")]
-    assert list(map(tuple, entries)) == ([] if free else list(map(tuple, said)))
+    expected = [recorded[name][0] for name in ("charge", "chargeBatch", "captureHold")]
+    assert list(map(tuple, entries)) == ([] if free else list(map(tuple, expected)))
 
 
 @pytest.mark.parametrize("free", [False, True], ids=["paid", "free"])
@@ -204,11 +204,11 @@ async def test_charges_and_holds_of_operators_are_recorded_with_the_signing_key(
         await api.data(OLIVIA, batch, input=[run | {"blockRunId": "two"}, run | {"blockRunId": "three"}])
         await send(api, OLIVIA, "placeHold", **run, blockRunId="held", atMost={}, timeoutSeconds=60)
         await send(api, OLIVIA, "captureHold", taskId="t", blockRunId="held", measurements={})
-    left = (await audit_log(api))[::-1]
-    assert {(one["actor"], one["keyId"], one["scope"], one["ownerId"]) for one in left} == {
+    recorded = (await audit_log(api))[::-1]
+    assert {(one["actor"], one["keyId"], one["scope"], one["ownerId"]) for one in recorded} == {
         ("operator:olivia", "signing-key-1", "admin", "alice")
     }
-    assert [(one["action"], one["subject"]) for one in left] == [
+    assert [(one["action"], one["subject"]) for one in recorded] == [
         ("charge", "task t block run one"),
         ("chargeBatch", "task t block run two"),
         ("chargeBatch", "task t block run three"),
@@ -216,12 +216,12 @@ async def test_charges_and_holds_of_operators_are_recorded_with_the_signing_key(
         ("captureHold", "task t block run held"),
     ]
     ids = [row["request_id"] for row in await pools.fetch("SELECT request_id FROM block_run ORDER BY position")]
-    assert [one["requestId"] for one in left if one["action"] != "placeHold"] == ids
+    assert [one["requestId"] for one in recorded if one["action"] != "placeHold"] == ids
     cost = 0 if free else 10
-    assert [one["after"].get("cost") for one in left] == [cost, cost, cost, None, cost]
-    charges = left[:3]
+    assert [one["after"].get("cost") for one in recorded] == [cost, cost, cost, None, cost]
+    charges = recorded[:3]
     assert [one["before"]["posted"] - one["after"]["posted"] for one in charges] == [cost] * 3
-    held, captured = left[3:]
+    held, captured = recorded[3:]
     assert (held["before"], held["after"]) == (None, {"status": "OPEN", "held": cost})
     assert (captured["before"], captured["after"]) == (held["after"], {"status": "CAPTURED", "held": 0, "cost": cost})
 
@@ -238,11 +238,11 @@ async def test_a_task_stopped_by_an_unpaid_charge_of_an_operator_is_recorded_onc
     for name, input in kinds.items():
         kind = name[0].upper() + name[1:]
         query = f"mutation($input: {kind}Input!) {{ {name}(input: $input) {{ __typename }} }}"
-        told = []
+        results = []
         for _ in range(2):
             done = await api.data(OLIVIA, query, input=input | {"taskId": name, "blockRunId": f"{name}-unpaid"})
-            told.append(done[name]["__typename"])
-        assert told == ["InsufficientCreditsError", "TaskStoppedError"]
+            results.append(done[name]["__typename"])
+        assert results == ["InsufficientCreditsError", "TaskStoppedError"]
     assert [
         (one["action"], one["subject"], one["keyId"], one["before"], one["after"]) for one in await audit_log(api)
     ][::-1] == [
@@ -320,9 +320,9 @@ async def test_replays_and_errors_write_no_record(api: Api) -> None:
     await send(api, OLIVIA, "grantCredits", **GRANT)
     grant = "mutation($input: GrantCreditsInput!) { grantCredits(input: $input) { __typename } }"
     other = await api.data(OLIVIA, grant, input=GRANT | {"credits": 6})
-    wrong = await api.data(OLIVIA, grant, input=GRANT | {"credits": -1, "idempotencyKey": "other"})
+    invalid = await api.data(OLIVIA, grant, input=GRANT | {"credits": -1, "idempotencyKey": "other"})
     assert other == {"grantCredits": {"__typename": "IdempotencyConflictError"}}
-    assert wrong == {"grantCredits": {"__typename": "InvalidInputError"}}
+    assert invalid == {"grantCredits": {"__typename": "InvalidInputError"}}
     assert len(await audit_log(api)) == 1
 
 

@@ -33,7 +33,7 @@ def nested(depth: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("invalid", "expected_message"),
     [
         ({"taskId": ""}, "input.taskId must have 1 to 255 visible characters"),
         ({"taskId": "x" * 256}, "input.taskId must have 1 to 255 visible characters"),
@@ -54,16 +54,16 @@ def nested(depth: int) -> Any:
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_a_malformed_charge_is_a_bad_request(api: Api, wrong: dict[str, Any], says: str) -> None:
+async def test_a_malformed_charge_is_a_bad_request(api: Api, invalid: dict[str, Any], expected_message: str) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     before = await counts()
     good = {"taskId": task.task_id, "blockRunId": "run", "block": "ReplicateModelBlock"}
-    code, message = await api.error(SERVICE, CHARGE, input=good | wrong)
+    code, message = await api.error(SERVICE, CHARGE, input=good | invalid)
     assert code == "BAD_USER_INPUT"
-    assert says in message
+    assert expected_message in message
     batch = "mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) { __typename } }"
-    assert (await api.error(SERVICE, batch, input=[good, good | wrong]))[0] == "BAD_USER_INPUT"
+    assert (await api.error(SERVICE, batch, input=[good, good | invalid]))[0] == "BAD_USER_INPUT"
     assert await counts() == before
 
 
@@ -82,12 +82,12 @@ async def test_each_unknown_id_has_its_own_error(api: Api) -> None:
         "message": "Task 'nowhere' does not exist: start it with startTask.",
     }
     reverse = "mutation($input: ReverseChargeInput!) { reverseCharge(input: $input) { __typename } }"
-    asked = {"taskId": "nowhere", "blockRunId": "r", "reason": "x", "idempotencyKey": "k"}
-    assert (await api.data(OPERATOR, reverse, input=asked))["reverseCharge"] == {"__typename": "TaskNotFoundError"}
+    input = {"taskId": "nowhere", "blockRunId": "r", "reason": "x", "idempotencyKey": "k"}
+    assert (await api.data(OPERATOR, reverse, input=input))["reverseCharge"] == {"__typename": "TaskNotFoundError"}
     await grant_credits("alice", 10)
     task = await start_task("alice")
-    asked |= {"taskId": task.task_id}
-    assert (await api.data(OPERATOR, reverse, input=asked))["reverseCharge"] == {"__typename": "BlockRunNotFoundError"}
+    input |= {"taskId": task.task_id}
+    assert (await api.data(OPERATOR, reverse, input=input))["reverseCharge"] == {"__typename": "BlockRunNotFoundError"}
     revoke = (
         'mutation($id: ID!) { revokeGrant(input: {grantId: $id, reason: "x", idempotencyKey: "k"}) { __typename } }'
     )
@@ -100,7 +100,7 @@ async def test_each_unknown_id_has_its_own_error(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "path"),
+    ("invalid", "path"),
     [
         ({"credits": 0}, "credits"),
         ({"credits": -5}, "credits"),
@@ -114,22 +114,22 @@ async def test_each_unknown_id_has_its_own_error(api: Api) -> None:
     ],
     ids=lambda value: str(value)[:40],
 )
-async def test_an_invalid_grant_reports_the_path_of_the_problem(api: Api, wrong: dict[str, Any], path: str) -> None:
+async def test_an_invalid_grant_reports_the_path_of_the_problem(api: Api, invalid: dict[str, Any], path: str) -> None:
     good = {"ownerId": "alice", "credits": 5, "reason": "welcome", "idempotencyKey": "k"}
-    found = (await api.data(OPERATOR, GRANT, input=good | wrong))["grantCredits"]
+    found = (await api.data(OPERATOR, GRANT, input=good | invalid))["grantCredits"]
     assert found["__typename"] == "InvalidInputError"
     assert [problem["path"] for problem in found["problems"]] == [path]
     assert (await counts())["entries"] == 0
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid",
     [{"credits": 2**53}, {"credits": 1.5}, {"credits": "5"}, {"startsAt": "yesterday"}, {"startsAt": "2099-01-01"}],
     ids=str,
 )
-async def test_a_grant_of_the_wrong_type_is_a_bad_request(api: Api, wrong: dict[str, Any]) -> None:
+async def test_a_grant_of_the_wrong_type_is_a_bad_request(api: Api, invalid: dict[str, Any]) -> None:
     good = {"ownerId": "alice", "credits": 5, "reason": "welcome", "idempotencyKey": "k"}
-    assert (await api.error(OPERATOR, GRANT, input=good | wrong))[0] == "BAD_USER_INPUT"
+    assert (await api.error(OPERATOR, GRANT, input=good | invalid))[0] == "BAD_USER_INPUT"
 
 
 async def test_a_grant_above_the_limit_of_the_balance_is_refused(api: Api) -> None:
@@ -152,8 +152,8 @@ async def test_a_top_up_outside_the_terms_is_refused(api: Api) -> None:
 
 
 async def test_a_task_without_available_credits_does_not_start_and_creates_no_account(api: Api) -> None:
-    asked = {"taskId": "t1", "ownerId": "alice", "agentId": "a"}
-    assert (await api.data(SERVICE, START, input=asked))["startTask"]["__typename"] == "InsufficientCreditsError"
+    input = {"taskId": "t1", "ownerId": "alice", "agentId": "a"}
+    assert (await api.data(SERVICE, START, input=input))["startTask"]["__typename"] == "InsufficientCreditsError"
     assert await counts() == {
         "entries": 0,
         "tasks": 0,
@@ -167,9 +167,9 @@ async def test_a_task_without_available_credits_does_not_start_and_creates_no_ac
 async def test_a_task_id_is_unique_on_the_platform(api: Api) -> None:
     await grant_credits("alice", 10)
     await grant_credits("bob", 10)
-    asked = {"taskId": "t1", "ownerId": "alice", "agentId": "a"}
-    assert (await api.data(SERVICE, START, input=asked))["startTask"]["__typename"] == "StartTaskSuccess"
-    for other in (asked | {"ownerId": "bob"}, asked | {"agentId": "b"}, asked | {"ownerId": "new"}):
+    input = {"taskId": "t1", "ownerId": "alice", "agentId": "a"}
+    assert (await api.data(SERVICE, START, input=input))["startTask"]["__typename"] == "StartTaskSuccess"
+    for other in (input | {"ownerId": "bob"}, input | {"agentId": "b"}, input | {"ownerId": "new"}):
         found = (await api.data(SERVICE, START, input=other))["startTask"]
         assert found["__typename"] == "IdempotencyConflictError"
 

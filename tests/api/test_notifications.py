@@ -22,11 +22,12 @@ LIST = """query($owner: ID, $unread: Boolean! = false, $after: String, $first: I
     account(ownerId: $owner) { lowBalanceThreshold notifications(unreadOnly: $unread, after: $after, first: $first) {
         edges { node { id kind agentId message readAt resolvedAt } } pageInfo { hasNextPage endCursor } } } }"""
 MARK = """mutation($input: MarkNotificationsReadInput!) { markNotificationsRead(input: $input) { __typename
-    ... on MarkNotificationsReadSuccess { notifications { id kind readAt } } ... on NotificationNotFoundError { notificationId } } }"""
+    ... on MarkNotificationsReadSuccess { notifications { id kind readAt } }
+    ... on NotificationNotFoundError { notificationId } } }"""
 SET = """mutation($input: SetLowBalanceThresholdInput!) { setLowBalanceThreshold(input: $input) { __typename
     ... on SetLowBalanceThresholdSuccess { replayed account { lowBalanceThreshold } balance { status version } }
     ... on UserError { message } } }"""
-FOLLOW = "subscription { notifications { id kind } }"
+SUBSCRIBE = "subscription { notifications { id kind } }"
 
 
 async def notifications(api: Api, caller: Any = ALICE, **variables: Any) -> list[Any]:
@@ -45,9 +46,9 @@ async def spend(credits: int, rate_cards: RateCardCache) -> None:
     await charge_many([(task.account_id, run) for run in runs], rate_cards)
 
 
-async def tick(agent_id: str, task_id: str | None = None) -> None:
+async def skip_start(agent_id: str, task_id: str | None = None) -> None:
     """A scheduled task that does not start for lack of credits."""
-    asked = StartTaskRequest(
+    input = StartTaskRequest(
         task_id=task_id or unique_id("tick"),
         owner_id="alice",
         agent_id=agent_id,
@@ -55,12 +56,12 @@ async def tick(agent_id: str, task_id: str | None = None) -> None:
         actor="service:scheduler",
     )
     with pytest.raises(InsufficientCredits):
-        await lifecycle.start_task(asked)
+        await lifecycle.start_task(input)
 
 
 async def set_threshold(api: Api, credits: int, key: str = "key-1", caller: Any = ALICE, **more: Any) -> Any:
-    asked = {"credits": credits, "idempotencyKey": key} | more
-    return (await api.data(caller, SET, input=asked))["setLowBalanceThreshold"]
+    input = {"credits": credits, "idempotencyKey": key} | more
+    return (await api.data(caller, SET, input=input))["setLowBalanceThreshold"]
 
 
 async def test_each_fall_below_the_threshold_creates_one_notification(api: Api, rate_cards: RateCardCache) -> None:
@@ -110,16 +111,16 @@ async def test_out_of_credits_is_notified_per_account_and_agent_until_resolved(
     for agent in ("writer", "writer", "painter"):
         task = await start_task("alice", agent_id=agent)
         await charge_many([(task.account_id, block_run_request(task))], rate_cards)
-    told = [(one["kind"], one["agentId"]) for one in await notifications(api, unread=True)]
-    assert told == [("OUT_OF_CREDITS", "painter"), ("OUT_OF_CREDITS", "writer")]
+    found = [(one["kind"], one["agentId"]) for one in await notifications(api, unread=True)]
+    assert found == [("OUT_OF_CREDITS", "painter"), ("OUT_OF_CREDITS", "writer")]
     await grant_credits("alice", 500)
     assert await kinds(api, unread=True) == []
 
 
 async def test_skipped_schedules_are_notified_once_per_agent(api: Api) -> None:
     for _ in range(3):
-        await tick("writer")
-        await tick("painter")
+        await skip_start("writer")
+        await skip_start("painter")
     assert sorted((n["kind"], n["agentId"]) for n in await notifications(api)) == [
         ("SCHEDULE_SKIPPED", "painter"),
         ("SCHEDULE_SKIPPED", "writer"),
@@ -146,7 +147,7 @@ async def test_each_step_before_an_expiry_is_notified_once(api: Api) -> None:
 
 async def test_the_owner_services_and_operators_mark_notifications_as_read(api: Api) -> None:
     for agent in ("a", "b", "c"):
-        await tick(agent)
+        await skip_start(agent)
     newest, *_, oldest = [one["id"] for one in await notifications(api)]
     marked = (await api.data(ALICE, MARK, input={"notificationIds": [oldest]}))["markNotificationsRead"][
         "notifications"
@@ -156,8 +157,8 @@ async def test_the_owner_services_and_operators_mark_notifications_as_read(api: 
     again = (await api.data(ALICE, MARK, input={"notificationIds": [oldest]}))["markNotificationsRead"]["notifications"]
     assert again == marked
     assert newest in [one["id"] for one in await notifications(api, unread=True)]
-    for caller, asked in ((BOB, {"notificationIds": [newest]}), (ALICE, {"notificationIds": ["nonsense"]})):
-        answer = (await api.data(caller, MARK, input=asked))["markNotificationsRead"]
+    for caller, input in ((BOB, {"notificationIds": [newest]}), (ALICE, {"notificationIds": ["nonsense"]})):
+        answer = (await api.data(caller, MARK, input=input))["markNotificationsRead"]
         assert answer["__typename"] == "NotificationNotFoundError"
     code, _ = await api.error(BOB, MARK, input={"ownerId": "alice"})
     assert code == "FORBIDDEN"
@@ -170,7 +171,7 @@ async def test_the_owner_services_and_operators_mark_notifications_as_read(api: 
 
 async def test_notifications_are_paginated_and_are_nodes_of_their_owner(api: Api) -> None:
     for agent in ("a", "b", "c"):
-        await tick(agent)
+        await skip_start(agent)
     first = (await api.data(ALICE, LIST, first=2))["account"]["notifications"]
     rest = (await api.data(ALICE, LIST, first=2, after=first["pageInfo"]["endCursor"]))["account"]["notifications"]
     agents = [edge["node"]["agentId"] for edge in (*first["edges"], *rest["edges"])]
@@ -183,19 +184,19 @@ async def test_notifications_are_paginated_and_are_nodes_of_their_owner(api: Api
 
 
 async def test_a_subscriber_receives_unread_notifications_and_then_each_new_one_once(api: Api) -> None:
-    followed = api.subscribe(ALICE, FOLLOW)
+    followed = api.subscribe(ALICE, SUBSCRIBE)
     waiting = asyncio.ensure_future(anext(followed))  # before the account exists
     await asyncio.sleep(0.1)
-    await tick("a")
+    await skip_start("a")
     async with asyncio.timeout(10):
         got = [(await waiting)["data"]["notifications"]["id"]]
-        await tick("b")
-        await tick("a")
-        await tick("c")
+        await skip_start("b")
+        await skip_start("a")
+        await skip_start("c")
         got += [(await anext(followed))["data"]["notifications"]["id"] for _ in range(2)]
     await followed.aclose()
     assert got == [one["id"] for one in reversed(await notifications(api))]
-    later = api.subscribe(ALICE, FOLLOW)
+    later = api.subscribe(ALICE, SUBSCRIBE)
     async with asyncio.timeout(10):
         assert [(await anext(later))["data"]["notifications"]["id"] for _ in range(3)] == got
     await later.aclose()

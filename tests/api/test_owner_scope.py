@@ -65,7 +65,7 @@ ARGUMENTS = [(kind, name, path) for kind, name, field in operations() for path i
 NAMED = {".".join((name, *path)) for _, name, path in ARGUMENTS}
 
 
-def whose(world: PopulatedAccount, name: str, path: tuple[str, ...]) -> list[str]:
+def ids_for(world: PopulatedAccount, name: str, path: tuple[str, ...]) -> list[str]:
     """The ids of this account that the argument can take."""
     if name == "node":
         return [world.node_ids[kind] for kind in KINDS]
@@ -161,13 +161,13 @@ async def test_objects_of_another_owner_are_reported_like_missing_ones_by_the_sa
                     answer = await transports.execute(transport, "user", document, **variables)
             return without(answer, value), sent
 
-        for theirs in whose(bob, name, path):
-            found, statements = await ask(theirs)
+        for foreign_id in ids_for(bob, name, path):
+            found, statements = await ask(foreign_id)
             assert "INTERNAL" not in found
             if statements:
                 asked_the_database.add(name)
-            for missing in absent(theirs, alice):
-                assert await ask(missing) == (found, statements), (kind, name, path, theirs)
+            for missing in absent(foreign_id, alice):
+                assert await ask(missing) == (found, statements), (kind, name, path, foreign_id)
     assert asked_the_database >= {
         "node", "task", "tasks", "topUp", "cancelTask", "resumeTask", "confirmTopUp", "markNotificationsRead",
     }  # fmt: skip
@@ -182,21 +182,21 @@ async def test_aliases_and_fragments_in_one_request_reveal_no_difference(
             return await transports.execute(transport, "user", query, **variables), sent
 
     for kind in KINDS:
-        theirs = bob.node_ids[kind]
-        for missing in absent(theirs, alice):
-            query = """query($theirs: ID!, $missing: ID!) {
-                theirs: node(id: $theirs) { ...Seen } missing: node(id: $missing) { ...Seen } ...Again }
+        foreign_id = bob.node_ids[kind]
+        for missing in absent(foreign_id, alice):
+            query = """query($foreign: ID!, $missing: ID!) {
+                foreign: node(id: $foreign) { ...Seen } missing: node(id: $missing) { ...Seen } ...Again }
                 fragment Seen on Node { __typename id }
-                fragment Again on Query { again: node(id: $theirs) { ... on Node { id } } }"""
-            answer, statements = await ask(query, theirs=theirs, missing=missing)
-            assert answer == {"data": {"theirs": None, "missing": None, "again": None}}, kind
-            assert await ask(query, theirs=missing, missing=missing) == (answer, statements), kind
-    query = """query($theirs: ID!) { theirs: task(taskId: $theirs) { ...Seen } missing: task(taskId: "no") { ...Seen }
-        both: tasks(taskIds: [$theirs, "no"]) { ...Seen } } fragment Seen on Task { taskId cost { total } }"""
-    answer, statements = await ask(query, theirs=bob.platform_ids["taskId"])
-    assert answer == {"data": {"theirs": None, "missing": None, "both": [None, None]}}
+                fragment Again on Query { again: node(id: $foreign) { ... on Node { id } } }"""
+            answer, statements = await ask(query, foreign=foreign_id, missing=missing)
+            assert answer == {"data": {"foreign": None, "missing": None, "again": None}}, kind
+            assert await ask(query, foreign=missing, missing=missing) == (answer, statements), kind
+    query = """query($foreign: ID!) { foreign: task(taskId: $foreign) { ...Seen } missing: task(taskId: "no") { ...Seen }
+        both: tasks(taskIds: [$foreign, "no"]) { ...Seen } } fragment Seen on Task { taskId cost { total } }"""
+    answer, statements = await ask(query, foreign=bob.platform_ids["taskId"])
+    assert answer == {"data": {"foreign": None, "missing": None, "both": [None, None]}}
     assert statements
-    assert await ask(query, theirs="another") == (answer, statements)
+    assert await ask(query, foreign="another") == (answer, statements)
 
 
 async def test_the_owner_and_an_operator_find_every_node(
@@ -255,18 +255,18 @@ async def test_a_cursor_of_another_account_or_a_changed_cursor_is_refused(
     transports: Transports, api: Api, alice: PopulatedAccount, bob: PopulatedAccount, transport: str
 ) -> None:
     for name in LISTS:
-        [theirs] = (await api.data(BOB, listed(name, bob))).values()
-        [mine] = (await api.data(ALICE, listed(name, alice))).values()
-        assert mine["page"]["pageInfo"]["hasNextPage"], name
-        cursor = mine["page"]["pageInfo"]["endCursor"]
+        [foreign_id] = (await api.data(BOB, listed(name, bob))).values()
+        [own_page] = (await api.data(ALICE, listed(name, alice))).values()
+        assert own_page["page"]["pageInfo"]["hasNextPage"], name
+        cursor = own_page["page"]["pageInfo"]["endCursor"]
         again = await transports.execute(transport, "user", listed(name, alice), after=cursor)
         assert "errors" not in again, name
         flipped = cursor[:-1] + ("A" if cursor[-1] != "A" else "B")
-        for wrong in (theirs["page"]["pageInfo"]["endCursor"], flipped, cursor[:-1], cursor + "A", "", "x", "é"):
-            answer = await transports.execute(transport, "user", listed(name, alice), after=wrong)
+        for changed in (foreign_id["page"]["pageInfo"]["endCursor"], flipped, cursor[:-1], cursor + "A", "", "x", "é"):
+            answer = await transports.execute(transport, "user", listed(name, alice), after=changed)
             [error] = answer["errors"]
-            assert error["extensions"]["code"] == "BAD_USER_INPUT", (name, wrong)
-            assert error["message"].startswith("after is "), (name, wrong)
+            assert error["extensions"]["code"] == "BAD_USER_INPUT", (name, changed)
+            assert error["message"].startswith("after is "), (name, changed)
 
 
 # The second check: SQL statements are limited to the caller's owners
@@ -322,7 +322,7 @@ async def test_a_task_mutation_without_its_permission_check_changes_nothing(
         )
         assert answer == {name: {"__typename": "TaskNotFoundError"}}
     found = await tasks.find_tasks([bob.platform_ids["taskId"], bob.platform_ids["stopped"]], owner_ids=None)
-    assert {seen.task.status for seen in found.values()} == {"RUNNING", "STOPPED"}
+    assert {owned.task.status for owned in found.values()} == {"RUNNING", "STOPPED"}
 
 
 async def test_an_account_mutation_without_its_permission_check_is_refused_by_the_ledger(
@@ -355,8 +355,8 @@ async def test_a_stale_account_cache_cannot_change_the_account_of_another_owner(
     """As after the database was restored from a backup while this process kept its cache."""
     ledger_accounts._cache("alice", bob.account_id)
     before = await everything_of(bob)
-    wishes = AutoTopUpConfig(enabled=True, threshold=100, amount=500, max_per_day=500)
-    on = ConfigureRequest(owner_id="alice", config=wishes, consent_version="1", actor="user:alice", owner_ids=["alice"])
+    config = AutoTopUpConfig(enabled=True, threshold=100, amount=500, max_per_day=500)
+    on = ConfigureRequest(owner_id="alice", config=config, consent_version="1", actor="user:alice", owner_ids=["alice"])
     off = replace(on, config=AutoTopUpConfig(enabled=False))
     with pytest.raises(Forbidden):
         await low_balance.set_low_balance_threshold("alice", 1, key="k", actor="user:alice", owner_ids=["alice"])

@@ -62,21 +62,21 @@ async def test_the_default_rate_card_is_returned_in_full(api: Api) -> None:
 
 async def test_a_rate_card_is_published_once_and_takes_effect_later(api: Api) -> None:
     document = default_rate_card() | {"unlisted": "free"}
-    asked: dict[str, Any] = {"document": document, "reason": "try", "idempotencyKey": "k1"}
-    first = (await api.data(OPERATOR, PUBLISH, input=asked))["publishRateCard"]
+    input: dict[str, Any] = {"document": document, "reason": "try", "idempotencyKey": "k1"}
+    first = (await api.data(OPERATOR, PUBLISH, input=input))["publishRateCard"]
     assert (first["__typename"], first["replayed"]) == ("PublishRateCardSuccess", False)
     assert (first["rateCard"]["version"], first["rateCard"]["unlistedBlocks"]) == (2, "FREE")
     [clock] = await pools.fetch("SELECT clock_timestamp() AS now")
     assert datetime.fromisoformat(first["rateCard"]["effectiveAt"]) >= clock["now"] + timedelta(seconds=9)
-    assert (await api.data(OPERATOR, PUBLISH, input=asked))["publishRateCard"] == first | {"replayed": True}
+    assert (await api.data(OPERATOR, PUBLISH, input=input))["publishRateCard"] == first | {"replayed": True}
     assert (await api.data(ALICE, PRICE, block="Unheard"))["blockPrice"]["__typename"] == "PriceNotFoundError"
-    assert (await api.error(SERVICE, PUBLISH, input=asked))[0] == "FORBIDDEN"
+    assert (await api.error(SERVICE, PUBLISH, input=input))[0] == "FORBIDDEN"
 
 
 async def test_an_ambiguous_rate_card_is_refused_with_both_rules(api: Api) -> None:
     rules = [{"when": {"a": 1}, "credits": 1}, {"when": {"b": 2}, "credits": 2}]
-    asked = {"document": {"blocks": [{"block": "Both", "rules": rules}]}, "idempotencyKey": "k"}
-    found = (await api.data(OPERATOR, PUBLISH, input=asked))["publishRateCard"]
+    input = {"document": {"blocks": [{"block": "Both", "rules": rules}]}, "idempotencyKey": "k"}
+    found = (await api.data(OPERATOR, PUBLISH, input=input))["publishRateCard"]
     assert found["__typename"] == "InvalidRateCardError"
     [problem] = found["problems"]
     assert '"a": 1' in problem["message"] + problem["path"] or "a" in problem["message"]

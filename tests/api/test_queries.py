@@ -139,10 +139,10 @@ async def test_objects_of_other_users_are_reported_like_missing_ones(
         assert await api.data(BOB, "query($id: ID!) { node(id: $id) { id } }", id=node) == {"node": None}
     query = "query($task: ID!) { task(taskId: $task) { id } tasks(taskIds: [$task]) { id } }"
     statements_sent.clear()
-    foreign = await api.data(BOB, query, task=task_id)
+    others = await api.data(BOB, query, task=task_id)
     for_foreign = list(statements_sent)
     statements_sent.clear()
-    assert await api.data(BOB, query, task=unique_id("nowhere")) == foreign == {"task": None, "tasks": [None]}
+    assert await api.data(BOB, query, task=unique_id("nowhere")) == others == {"task": None, "tasks": [None]}
     assert statements_sent == for_foreign
     assert await api.data(
         BOB, '{ account(ownerId: "alice") { id } agent(agentId: "agent", ownerId: "alice") { id } }'

@@ -16,7 +16,8 @@ mutation Charge($input: ChargeInput!) {
       cost replayed signature: __typename
       entry { seq kind credits balanceAfter draws { credits grant { remaining } } }
       blockRun { blockRunId block model rule rateCardVersion }
-      task { taskId blockRunCount status cost { total byBlock { block credits count } byModel { model credits count } } }
+      task { taskId blockRunCount status
+        cost { total byBlock { block credits count } byModel { model credits count } } }
       balance { available version status }
     }
     ... on InsufficientCreditsError { required available shortfall balance { available } }
@@ -125,8 +126,8 @@ async def test_an_operator_reverses_a_charge_in_parts_up_to_its_cost(api: Api) -
         ... on ReverseChargeSuccess { reversed replayed task { cost { total charged reversed } }
         balance { available } entry { kind reason actor } }
         ... on ReversalExceedsChargeError { requested reversible } } }"""
-    asked = {"taskId": task.task_id, "blockRunId": "run", "credits": 4, "reason": "it failed", "idempotencyKey": "k1"}
-    first = (await api.data(OPERATOR, reverse, input=asked))["reverseCharge"]
+    input = {"taskId": task.task_id, "blockRunId": "run", "credits": 4, "reason": "it failed", "idempotencyKey": "k1"}
+    first = (await api.data(OPERATOR, reverse, input=input))["reverseCharge"]
     assert first == {
         "__typename": "ReverseChargeSuccess",
         "reversed": 4,
@@ -135,8 +136,8 @@ async def test_an_operator_reverses_a_charge_in_parts_up_to_its_cost(api: Api) -
         "balance": {"available": 94},
         "entry": {"kind": "REVERSAL", "reason": "it failed", "actor": "operator:olivia"},
     }
-    assert (await api.data(OPERATOR, reverse, input=asked))["reverseCharge"] == first | {"replayed": True}
-    more = asked | {"credits": 7, "idempotencyKey": "k2"}
+    assert (await api.data(OPERATOR, reverse, input=input))["reverseCharge"] == first | {"replayed": True}
+    more = input | {"credits": 7, "idempotencyKey": "k2"}
     assert (await api.data(OPERATOR, reverse, input=more))["reverseCharge"] == {
         "__typename": "ReversalExceedsChargeError",
         "requested": 7,

@@ -35,8 +35,8 @@ async def prices(api: Api, rate_cards: RateCardCache) -> RateCardCache:
 
 
 async def finish(api: Api, task_id: str, outcome: str = "FAILED", run: str = "run") -> Any:
-    asked = {"taskId": task_id, "blockRunId": run, "outcome": outcome}
-    return (await api.data(SERVICE, FINISH, input=asked))["finishBlockRun"]
+    input = {"taskId": task_id, "blockRunId": run, "outcome": outcome}
+    return (await api.data(SERVICE, FINISH, input=input))["finishBlockRun"]
 
 
 async def test_finishing_returns_the_credits_that_the_outcome_does_not_cost_once(
@@ -80,9 +80,9 @@ async def test_each_error_of_finishing_has_its_fields(api: Api, prices: RateCard
 async def test_users_and_read_only_keys_may_not_finish_a_block_run(api: Api, prices: RateCardCache) -> None:
     task = await start_task()
     await charge_block_run(task, prices, block_run_id="run")
-    asked = {"taskId": task.task_id, "blockRunId": "run", "outcome": "FAILED"}
+    input = {"taskId": task.task_id, "blockRunId": "run", "outcome": "FAILED"}
     for caller in (ALICE, READER):
-        assert (await api.error(caller, FINISH, input=asked))[0] == "FORBIDDEN"
+        assert (await api.error(caller, FINISH, input=input))[0] == "FORBIDDEN"
 
 
 async def test_the_rate_card_lists_outcome_prices(api: Api, prices: RateCardCache) -> None:

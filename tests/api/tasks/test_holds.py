@@ -25,7 +25,7 @@ from tests.factories import (
 pytestmark = pytest.mark.anyio
 
 MAX = 2**53 - 1
-PRICES = {"blocks": [*ITEM_PRICES["blocks"], {"block": "DearBlock", "credits": 2, "unit": "item"}]}
+PRICES = {"blocks": [*ITEM_PRICES["blocks"], {"block": "ExpensiveBlock", "credits": 2, "unit": "item"}]}
 
 HOLD = "{ blockRunId block credits captured remaining priced status closedAt task { taskId } }"
 PLACE = f"""mutation($input: PlaceHoldInput!) {{ placeHold(input: $input) {{ __typename
@@ -52,7 +52,7 @@ VOID = f"""mutation($input: VoidHoldInput!) {{ voidHold(input: $input) {{ __type
     ... on VoidHoldSuccess {{ replayed hold {HOLD} task {{ taskId }} balance {{ available held }} }}
     ... on TaskNotFoundError {{ taskId }} ... on HoldNotFoundError {{ taskId blockRunId }}
     ... on HoldClosedError {{ blockRunId status }} }} }}"""
-EVERYTHING = """
+DATABASE_STATE = """
     SELECT (SELECT array_agg(a.* ORDER BY id) FROM account AS a)::text AS account,
            (SELECT array_agg(g.* ORDER BY number) FROM credit_grant AS g)::text AS grants,
            (SELECT array_agg(h.* ORDER BY number) FROM hold AS h)::text AS holds,
@@ -63,15 +63,15 @@ EVERYTHING = """
 
 @pytest.fixture
 async def prices(api: Api, rate_cards: RateCardCache) -> RateCardCache:
-    """A rate card with 1 credit per item, and 2 for DearBlock."""
+    """A rate card with 1 credit per item, and 2 for ExpensiveBlock."""
     await publish_rate_cards(PRICES)
     await rate_cards.refresh()
     return rate_cards
 
 
 def place_input(task_id: str, block_run_id: str = "run", items: int | None = 30, **more: Any) -> dict[str, Any]:
-    asked = {"taskId": task_id, "blockRunId": block_run_id, "block": "ItemBlock", "atMost": {"items": items}}
-    return asked | more
+    input = {"taskId": task_id, "blockRunId": block_run_id, "block": "ItemBlock", "atMost": {"items": items}}
+    return input | more
 
 
 def capture_input(task_id: str, block_run_id: str = "run", items: int | None = 20, **more: Any) -> dict[str, Any]:
@@ -90,12 +90,12 @@ async def void(api: Api, task_id: str, block_run_id: str = "run") -> Any:
     return (await api.data(SERVICE, VOID, input={"taskId": task_id, "blockRunId": block_run_id}))["voidHold"]
 
 
-async def everything() -> Any:
+async def database_state() -> Any:
     """Everything that an error must leave unchanged."""
-    return tuple((await pools.fetch(EVERYTHING))[0])
+    return tuple((await pools.fetch(DATABASE_STATE))[0])
 
 
-async def funded(credits: int = 100, **more: Any) -> TaskState:
+async def start_funded_task(credits: int = 100, **more: Any) -> TaskState:
     await grant_credits("alice", credits)
     return await start_task("alice", **more)
 
@@ -107,7 +107,7 @@ async def expired(task: TaskState, rate_cards: RateCardCache) -> None:
 
 
 async def test_a_hold_is_placed_and_captured_and_both_are_replayed(api: Api, prices: RateCardCache) -> None:
-    task = await funded()
+    task = await start_funded_task()
 
     placed = await place(api, task.task_id)
     hold = {
@@ -147,9 +147,9 @@ async def test_a_hold_is_placed_and_captured_and_both_are_replayed(api: Api, pri
 async def test_a_capture_above_its_hold_is_refused_or_capped_with_its_price_recorded(
     api: Api, prices: RateCardCache
 ) -> None:
-    task = await funded()
+    task = await start_funded_task()
     await place(api, task.task_id)
-    before = await everything()
+    before = await database_state()
 
     assert await capture(api, task.task_id, items=31) == {
         "__typename": "HoldExceededError",
@@ -159,14 +159,14 @@ async def test_a_capture_above_its_hold_is_refused_or_capped_with_its_price_reco
         "held": 30,
         "shortfall": 1,
     }
-    assert await everything() == before
+    assert await database_state() == before
     capped = await capture(api, task.task_id, items=31, overHold="CAP")
     assert (capped["cost"], capped["hold"]["captured"], capped["hold"]["priced"]) == (30, 30, 31)
     assert capped["balance"] == {"available": 70, "held": 0}
 
 
 async def test_a_hold_is_voided_once(api: Api, prices: RateCardCache) -> None:
-    task = await funded()
+    task = await start_funded_task()
     await place(api, task.task_id)
 
     voided = await void(api, task.task_id)
@@ -180,25 +180,25 @@ async def test_a_hold_is_voided_once(api: Api, prices: RateCardCache) -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, 90_000, 86_401])
 async def test_a_timeout_out_of_bounds_is_refused(api: Api, prices: RateCardCache, seconds: int) -> None:
-    task = await funded()
-    before = await everything()
+    task = await start_funded_task()
+    before = await database_state()
     assert await place(api, task.task_id, timeoutSeconds=seconds) == {
         "__typename": "InvalidInputError",
         "message": "timeoutSeconds must lie between 1 and 86,400 (24 hours)",
         "problems": [{"path": "timeoutSeconds", "message": "must lie between 1 and 86,400 (24 hours)"}],
     }
-    assert await everything() == before
+    assert await database_state() == before
 
 
 async def test_every_other_error_of_placing_a_hold_has_its_fields_and_changes_nothing(
     api: Api, prices: RateCardCache
 ) -> None:
-    task = await funded()
+    task = await start_funded_task()
     await api.state.charge_queue.charge(block_run_request(task, block_run_id="charged"))
     await holds.place_hold(hold_request(task, 10, block_run_id="held"), prices)
     over = await start_task("alice")
     await lifecycle.finish_task(over.task_id, TaskStatus.COMPLETED)
-    before = await everything()
+    before = await database_state()
 
     assert await place(api, "nowhere") == {
         "__typename": "TaskNotFoundError",
@@ -223,7 +223,7 @@ async def test_every_other_error_of_placing_a_hold_has_its_fields_and_changes_no
         "block": "ItemBlock",
         "measurement": "items",
     }
-    assert await place(api, task.task_id, items=MAX, block="DearBlock") == {
+    assert await place(api, task.task_id, items=MAX, block="ExpensiveBlock") == {
         "__typename": "BalanceLimitReachedError",
         "message": "The price of this block run would exceed 9,007,199,254,740,991 (2^53 - 1). Nothing was changed.",
         "figure": "The price of this block run",
@@ -235,11 +235,11 @@ async def test_every_other_error_of_placing_a_hold_has_its_fields_and_changes_no
             "use a new key.",
             "key": used,
         }
-    assert await everything() == before
+    assert await database_state() == before
 
 
 async def test_an_unpaid_hold_stops_its_task(api: Api, prices: RateCardCache) -> None:
-    task = await funded(credits=29)
+    task = await start_funded_task(credits=29)
 
     assert await place(api, task.task_id) == {
         "__typename": "InsufficientCreditsError",
@@ -261,7 +261,7 @@ async def test_an_unpaid_hold_stops_its_task(api: Api, prices: RateCardCache) ->
 
 
 async def test_a_hold_above_the_budget_is_refused(api: Api, prices: RateCardCache) -> None:
-    task = await funded(budget=29)
+    task = await start_funded_task(budget=29)
     child = await start_task("alice", parent_task_id=task.task_id)
 
     assert await place(api, child.task_id) == {
@@ -276,7 +276,7 @@ async def test_a_hold_above_the_budget_is_refused(api: Api, prices: RateCardCach
 
 
 async def test_every_error_of_a_capture_has_its_fields_and_changes_nothing(api: Api, prices: RateCardCache) -> None:
-    task = await funded(credits=200)
+    task = await start_funded_task(credits=200)
     await grant_credits("bob", 50)
     bobs = await start_task("bob")
     other = await start_task("alice")
@@ -287,10 +287,10 @@ async def test_every_error_of_a_capture_has_its_fields_and_changes_nothing(api: 
     done = hold_request(task, block_run_id="done")
     await holds.place_hold(done, prices)
     await holds.capture_hold(capture_request(done, 5))
-    await place(api, task.task_id, "dear", 1, block="DearBlock")
+    await place(api, task.task_id, "dear", 1, block="ExpensiveBlock")
     await expired(task, prices)
     assert (await void(api, task.task_id, "late"))["status"] == "EXPIRED"
-    before = await everything()
+    before = await database_state()
 
     for run, status in (("voided", "VOIDED"), ("late", "EXPIRED")):
         assert await capture(api, task.task_id, run) == {
@@ -319,18 +319,18 @@ async def test_every_error_of_a_capture_has_its_fields_and_changes_nothing(api: 
     ):
         assert (answer["__typename"], answer["figure"]) == ("BalanceLimitReachedError", "The price of this block run")
     assert (await capture(api, task.task_id, "done", 6))["key"] == "done"
-    assert await everything() == before
+    assert await database_state() == before
 
 
 async def test_every_error_of_voiding_has_its_fields_and_changes_nothing(api: Api, prices: RateCardCache) -> None:
-    task = await funded()
+    task = await start_funded_task()
     other = await start_task("alice")
     await place(api, other.task_id, "others", 10)
     await place(api, task.task_id, "done")
     await capture(api, task.task_id, "done")
     await expired(task, prices)
     assert (await capture(api, task.task_id, "late"))["status"] == "EXPIRED"
-    before = await everything()
+    before = await database_state()
 
     for run, status in (("done", "CAPTURED"), ("late", "EXPIRED")):
         assert await void(api, task.task_id, run) == {
@@ -347,28 +347,28 @@ async def test_every_error_of_voiding_has_its_fields_and_changes_nothing(api: Ap
             "blockRunId": run,
         }
     assert (await void(api, "nowhere"))["taskId"] == "nowhere"
-    assert await everything() == before
+    assert await database_state() == before
 
 
 @pytest.mark.parametrize("caller", [ALICE, BOB, READER, None])
 async def test_only_service_keys_that_may_charge_use_holds(
     api: Api, prices: RateCardCache, caller: Caller | None
 ) -> None:
-    task = await funded()
+    task = await start_funded_task()
     await place(api, task.task_id, "held")
-    before = await everything()
-    for query, asked in (
+    before = await database_state()
+    for query, input in (
         (PLACE, place_input(task.task_id)),
         (CAPTURE, capture_input(task.task_id, "held")),
         (VOID, {"taskId": task.task_id, "blockRunId": "held"}),
     ):
-        code, _ = await api.error(caller, query, input=asked)
+        code, _ = await api.error(caller, query, input=input)
         assert code == ("UNAUTHENTICATED" if caller is None else "FORBIDDEN")
-    assert await everything() == before
+    assert await database_state() == before
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("invalid", "expected_message"),
     [
         ({"taskId": ""}, "input.taskId must have 1 to 255 visible characters"),
         ({"blockRunId": "a b"}, "input.blockRunId must have 1 to 255 visible characters"),
@@ -382,17 +382,17 @@ async def test_only_service_keys_that_may_charge_use_holds(
     ids=lambda value: str(value)[:40],
 )
 async def test_a_malformed_hold_is_a_bad_request(
-    api: Api, prices: RateCardCache, wrong: dict[str, Any], says: str
+    api: Api, prices: RateCardCache, invalid: dict[str, Any], expected_message: str
 ) -> None:
-    task = await funded()
-    before = await everything()
-    code, message = await api.error(SERVICE, PLACE, input=place_input(task.task_id) | wrong)
-    assert (code, says in message) == ("BAD_USER_INPUT", True), message
-    assert await everything() == before
+    task = await start_funded_task()
+    before = await database_state()
+    code, message = await api.error(SERVICE, PLACE, input=place_input(task.task_id) | invalid)
+    assert (code, expected_message in message) == ("BAD_USER_INPUT", True), message
+    assert await database_state() == before
 
 
 async def test_the_holds_and_budgets_of_an_account_are_listed_newest_first(api: Api, prices: RateCardCache) -> None:
-    task = await funded(budget=40)
+    task = await start_funded_task(budget=40)
     plain = await start_task("alice")
     for run in ("one", "two", "three"):
         await place(api, plain.task_id, run, 5)
@@ -427,7 +427,7 @@ async def test_the_holds_and_budgets_of_an_account_are_listed_newest_first(api: 
 async def test_a_hold_is_a_node_for_callers_that_may_read_it(api: Api, prices: RateCardCache) -> None:
     await grant_credits("guild", 50)
     for owner in ("alice", "guild"):
-        task = await funded() if owner == "alice" else await start_task("guild")
+        task = await start_funded_task() if owner == "alice" else await start_task("guild")
         await place(api, task.task_id, f"{owner}-run")
         listed = "query($owner: ID!) { account(ownerId: $owner) { holds { edges { node { id } } } } }"
         [edge] = (await api.data(SERVICE, listed, owner=owner))["account"]["holds"]["edges"]
@@ -439,7 +439,7 @@ async def test_a_hold_is_a_node_for_callers_that_may_read_it(api: Api, prices: R
 
 
 async def test_a_task_shows_its_budget_its_holds_and_which_hold_paid(api: Api, prices: RateCardCache) -> None:
-    task = await funded(budget=60, closing_reserve=10)
+    task = await start_funded_task(budget=60, closing_reserve=10)
     child = await start_task("alice", parent_task_id=task.task_id)
     nested = await start_task("alice", parent_task_id=task.task_id, budget=15)
     plain = await start_task("alice")

@@ -20,7 +20,7 @@ MAX = 2**53 - 1
 A_DAY = "must lie between 1 and 86,400 (24 hours)"
 PART = "must be a part of the budget: between 0 and all of it"
 TASK = "{ taskId status stopReason cost { total held } budget { taskId credits remaining closingReserve } }"
-REFUSALS = """
+ERRORS = """
     ... on UserError { message }
     ... on InvalidInputError { problems { path message } }
     ... on InsufficientCreditsError { required available shortfall balance { available owed } }
@@ -30,10 +30,10 @@ REFUSALS = """
     ... on IdempotencyConflictError { key }"""
 START = f"""mutation($input: StartTaskInput!) {{ startTask(input: $input) {{ __typename
     ... on StartTaskSuccess {{ replayed task {TASK} }}
-    ... on TaskStoppedError {{ taskId stopReason }} {REFUSALS} }} }}"""
+    ... on TaskStoppedError {{ taskId stopReason }} {ERRORS} }} }}"""
 RESUME = f"""mutation($input: ResumeTaskInput!) {{ resumeTask(input: $input) {{ __typename
     ... on ResumeTaskSuccess {{ replayed task {TASK} }}
-    ... on TaskNotStoppedError {{ taskId status }} {REFUSALS} }} }}"""
+    ... on TaskNotStoppedError {{ taskId status }} {ERRORS} }} }}"""
 CANCEL = f"""mutation($input: CancelTaskInput!) {{ cancelTask(input: $input) {{ __typename
     ... on CancelTaskSuccess {{ replayed task {TASK} }} ... on UserError {{ message }}
     ... on TaskNotFoundError {{ taskId }} ... on TaskEndedError {{ taskId status }} }} }}"""
@@ -55,7 +55,7 @@ REVERSE_CHARGE = """mutation($input: ReverseChargeInput!) { reverseCharge(input:
     ... on TaskNotFoundError { taskId } ... on BlockRunNotFoundError { taskId blockRunId }
     ... on ReversalExceedsChargeError { requested reversible } ... on IdempotencyConflictError { key }
     ... on BalanceLimitReachedError { figure } } }"""
-EVERYTHING = """
+DATABASE_STATE = """
     SELECT (SELECT array_agg(a.* ORDER BY id) FROM account AS a)::text AS account,
            (SELECT array_agg(g.* ORDER BY number) FROM credit_grant AS g)::text AS grants,
            (SELECT array_agg(h.* ORDER BY number) FROM hold AS h)::text AS holds,
@@ -64,14 +64,14 @@ EVERYTHING = """
 """
 
 
-async def everything() -> Any:
+async def database_state() -> Any:
     """Everything that an error must leave unchanged."""
-    return tuple((await pools.fetch(EVERYTHING))[0])
+    return tuple((await pools.fetch(DATABASE_STATE))[0])
 
 
 async def start(api: Api, task_id: str = "task", owner_id: str = "alice", **more: Any) -> Any:
-    asked = {"taskId": task_id, "ownerId": owner_id, "agentId": "agent"} | more
-    return (await api.data(SERVICE, START, input=asked))["startTask"]
+    input = {"taskId": task_id, "ownerId": owner_id, "agentId": "agent"} | more
+    return (await api.data(SERVICE, START, input=input))["startTask"]
 
 
 async def resume(api: Api, task_id: str, caller: Caller = SERVICE, **more: Any) -> Any:
@@ -83,8 +83,8 @@ async def cancel(api: Api, task_id: str, caller: Caller = SERVICE) -> Any:
 
 
 async def charge(api: Api, task_id: str, block_run_id: str, **more: Any) -> Any:
-    asked = {"taskId": task_id, "blockRunId": block_run_id, "block": "ReplicateModelBlock"} | more
-    return (await api.data(SERVICE, CHARGE, input=asked))["charge"]
+    input = {"taskId": task_id, "blockRunId": block_run_id, "block": "ReplicateModelBlock"} | more
+    return (await api.data(SERVICE, CHARGE, input=input))["charge"]
 
 
 async def stopped(api: Api, owner_id: str = "alice", *, credits: int = 5) -> TaskState:
@@ -95,7 +95,7 @@ async def stopped(api: Api, owner_id: str = "alice", *, credits: int = 5) -> Tas
     return task
 
 
-async def owing(account_id: int, credits: int) -> None:
+async def create_debt(account_id: int, credits: int) -> None:
     """Write a debt like the ledger does."""
 
     async def decide(opened: Posting) -> None:
@@ -107,8 +107,8 @@ async def owing(account_id: int, credits: int) -> None:
 
 async def test_a_task_starts_with_a_budget_and_a_repeated_request_is_replayed(api: Api) -> None:
     await grant_credits("alice", 100)
-    asked: dict[str, Any] = {"budget": 60, "budgetTimeoutSeconds": 60, "closingReserve": 20}
-    started = await start(api, **asked)
+    input: dict[str, Any] = {"budget": 60, "budgetTimeoutSeconds": 60, "closingReserve": 20}
+    started = await start(api, **input)
     assert started == {
         "__typename": "StartTaskSuccess",
         "replayed": False,
@@ -117,8 +117,8 @@ async def test_a_task_starts_with_a_budget_and_a_repeated_request_is_replayed(ap
             "budget": {"taskId": "task", "credits": 60, "remaining": 60, "closingReserve": 20},
         },
     }  # fmt: skip
-    assert await start(api, **asked) == started | {"replayed": True}
-    for other in (asked | {"budget": 61}, asked | {"closingReserve": 0}, asked | {"budgetTimeoutSeconds": 61}, {}):
+    assert await start(api, **input) == started | {"replayed": True}
+    for other in (input | {"budget": 61}, input | {"closingReserve": 0}, input | {"budgetTimeoutSeconds": 61}, {}):
         assert await start(api, **other) == {
             "__typename": "IdempotencyConflictError",
             "message": "'task' was used before with a different request: repeat the first request, or use a new key.",
@@ -130,7 +130,7 @@ async def test_a_task_starts_with_a_budget_and_a_repeated_request_is_replayed(ap
 
 
 @pytest.mark.parametrize(
-    ("wrong", "path", "says"),
+    ("invalid", "path", "message"),
     [
         ({"budget": 0}, "budget", "must lie between 1 and 9,007,199,254,740,991 credits"),
         ({"budget": 9, "budgetTimeoutSeconds": 0}, "budgetTimeoutSeconds", A_DAY),
@@ -139,15 +139,15 @@ async def test_a_task_starts_with_a_budget_and_a_repeated_request_is_replayed(ap
         ({"budgetTimeoutSeconds": 9}, "budgetTimeoutSeconds", "says when a budget lapses: send a budget too"),
     ],
 )
-async def test_an_invalid_budget_is_refused(api: Api, wrong: dict[str, Any], path: str, says: str) -> None:
+async def test_an_invalid_budget_is_refused(api: Api, invalid: dict[str, Any], path: str, message: str) -> None:
     await grant_credits("alice", 100)
-    before = await everything()
-    assert await start(api, **wrong) == {
+    before = await database_state()
+    assert await start(api, **invalid) == {
         "__typename": "InvalidInputError",
-        "message": f"{path} {says}",
-        "problems": [{"path": path, "message": says}],
+        "message": f"{path} {message}",
+        "problems": [{"path": path, "message": message}],
     }
-    assert await everything() == before
+    assert await database_state() == before
 
 
 async def test_every_error_of_starting_has_its_fields_and_changes_nothing(api: Api) -> None:
@@ -156,7 +156,7 @@ async def test_every_error_of_starting_has_its_fields_and_changes_nothing(api: A
     ended = await start_task("alice")
     await lifecycle.cancel_task(ended.task_id)
     await grant_credits("guild", 5)
-    before = await everything()
+    before = await database_state()
 
     assert await start(api, budget=2) == {
         "__typename": "InsufficientCreditsError",
@@ -194,7 +194,7 @@ async def test_every_error_of_starting_has_its_fields_and_changes_nothing(api: A
         "taskId": ended.task_id,
         "status": "CANCELLED",
     }
-    assert await everything() == before
+    assert await database_state() == before
 
 
 async def test_every_error_of_resuming_has_its_fields_and_changes_nothing(api: Api) -> None:
@@ -204,7 +204,7 @@ async def test_every_error_of_resuming_has_its_fields_and_changes_nothing(api: A
     await api.state.charge_queue.charge(block_run_request(child))
     ended = await start_task("alice", parent_task_id=running.task_id)
     await lifecycle.finish_task(ended.task_id, TaskStatus.FAILED)
-    before = await everything()
+    before = await database_state()
 
     assert await resume(api, "nowhere") == {
         "__typename": "TaskNotFoundError",
@@ -244,7 +244,7 @@ async def test_every_error_of_resuming_has_its_fields_and_changes_nothing(api: A
             "message": f"task {child.task_id!r} draws on the budget of task {running.task_id!r}: add to that one",
         }
     ]
-    assert await everything() == before
+    assert await database_state() == before
 
 
 async def test_a_task_is_resumed_with_more_budget_once_per_key(api: Api) -> None:
@@ -256,7 +256,7 @@ async def test_a_task_is_resumed_with_more_budget_once_per_key(api: Api) -> None
     assert await charge(api, used.task_id, "two") == {
         "__typename": "BudgetReachedError", "taskId": used.task_id, "required": 10, "remaining": 0, "shortfall": 10,
     }  # fmt: skip
-    before = await everything()
+    before = await database_state()
     assert await resume(api, used.task_id) == {
         "__typename": "BudgetReachedError",
         "message": f"1 credits are required, the budget of task {used.task_id!r} has 0 left. Add 1 "
@@ -266,7 +266,7 @@ async def test_a_task_is_resumed_with_more_budget_once_per_key(api: Api) -> None
         "remaining": 0,
         "shortfall": 1,
     }
-    assert await everything() == before
+    assert await database_state() == before
 
     await wait_until(hold["expires_at"])
     assert (await resume(api, lapsing.task_id))["__typename"] == "BudgetReachedError"
@@ -282,12 +282,12 @@ async def test_a_task_is_resumed_with_more_budget_once_per_key(api: Api) -> None
 
 async def test_no_task_starts_or_resumes_while_the_account_is_in_debt(api: Api) -> None:
     task = await stopped(api)
-    await owing(task.account_id, 20)
-    before = await everything()
-    for refused in (await start(api), await resume(api, task.task_id)):
-        assert (refused["__typename"], refused["required"], refused["available"]) == ("InsufficientCreditsError", 21, 0)
-        assert refused["balance"]["owed"] == 20
-    assert await everything() == before
+    await create_debt(task.account_id, 20)
+    before = await database_state()
+    for result in (await start(api), await resume(api, task.task_id)):
+        assert (result["__typename"], result["required"], result["available"]) == ("InsufficientCreditsError", 21, 0)
+        assert result["balance"]["owed"] == 20
+    assert await database_state() == before
     assert (await api.data(ALICE, "{ account { canRun { ok reason } } }"))["account"]["canRun"] == {
         "ok": False,
         "reason": "IN_DEBT",
@@ -311,7 +311,7 @@ async def test_users_cannot_change_tasks_of_other_owners(api: Api) -> None:
     alices, guilds = await stopped(api), await stopped(api, "guild")
     await grant_credits("alice", 10)
     await grant_credits("guild", 10)
-    before = await everything()
+    before = await database_state()
 
     for call in (resume, cancel):
         assert await call(api, alices.task_id, BOB) == {
@@ -321,12 +321,12 @@ async def test_users_cannot_change_tasks_of_other_owners(api: Api) -> None:
         }
         assert (await call(api, guilds.task_id, BOB))["__typename"] == "TaskNotFoundError"
     for query, caller in ((RESUME, ALICE), (CANCEL, ALICE), (RESUME, READER), (CANCEL, READER)):
-        told = await api.error(caller, query, input={"taskId": guilds.task_id})
-        assert told == (
+        result = await api.error(caller, query, input={"taskId": guilds.task_id})
+        assert result == (
             "FORBIDDEN",
             f"Task {guilds.task_id!r} belongs to another owner: you may read it, but not change it.",
         )
-    assert await everything() == before
+    assert await database_state() == before
     assert (await resume(api, guilds.task_id, OPERATOR))["task"]["status"] == "RUNNING"
     assert (await cancel(api, guilds.task_id, SERVICE))["task"]["status"] == "CANCELLED"
 
@@ -334,20 +334,20 @@ async def test_users_cannot_change_tasks_of_other_owners(api: Api) -> None:
 async def test_a_task_ends_once_and_only_services_finish_it(api: Api) -> None:
     await grant_credits("alice", 10)
     task = await start_task("alice")
-    asked = {"taskId": task.task_id, "status": "COMPLETED"}
+    input = {"taskId": task.task_id, "status": "COMPLETED"}
     for caller in (ALICE, BOB, READER):
-        assert (await api.error(caller, FINISH, input=asked))[0] == "FORBIDDEN"
-    first = (await api.data(SERVICE, FINISH, input=asked))["finishTask"]
+        assert (await api.error(caller, FINISH, input=input))[0] == "FORBIDDEN"
+    first = (await api.data(SERVICE, FINISH, input=input))["finishTask"]
     assert (first["replayed"], first["task"]["status"]) == (False, "COMPLETED")
-    assert (await api.data(SERVICE, FINISH, input=asked))["finishTask"] == first | {"replayed": True}
-    assert (await api.data(SERVICE, FINISH, input=asked | {"status": "FAILED"}))["finishTask"] == {
+    assert (await api.data(SERVICE, FINISH, input=input))["finishTask"] == first | {"replayed": True}
+    assert (await api.data(SERVICE, FINISH, input=input | {"status": "FAILED"}))["finishTask"] == {
         "__typename": "TaskEndedError",
         "message": f"Task {task.task_id!r} has ended (COMPLETED): start a new task.",
         "taskId": task.task_id,
         "status": "COMPLETED",
     }
     assert (await cancel(api, task.task_id))["status"] == "COMPLETED"
-    assert (await api.data(SERVICE, FINISH, input=asked | {"taskId": "nowhere"}))["finishTask"] == {
+    assert (await api.data(SERVICE, FINISH, input=input | {"taskId": "nowhere"}))["finishTask"] == {
         "__typename": "TaskNotFoundError",
         "message": "Task 'nowhere' does not exist: start it with startTask.",
         "taskId": "nowhere",
@@ -378,7 +378,7 @@ async def test_a_charge_signals_stop_and_closing_block_runs_use_the_reserve(api:
 async def test_resumable_tasks_are_listed_with_their_shortfall(api: Api) -> None:
     await grant_credits("alice", 6)
     tasks = [await start_task("alice") for _ in range(4)]
-    lapsed = await start_task("alice", budget=1, budget_timeout_seconds=1)
+    expired = await start_task("alice", budget=1, budget_timeout_seconds=1)
     for task in tasks:
         await api.state.charge_queue.charge(block_run_request(task))
     await lifecycle.cancel_task(tasks[1].task_id)
@@ -392,7 +392,7 @@ async def test_resumable_tasks_are_listed_with_their_shortfall(api: Api) -> None
 
     found = [edge["node"] for page in (first, rest) for edge in page["edges"]]
     assert [one["task"]["taskId"] for one in found] == [
-        one.task_id for one in (lapsed, tasks[3], tasks[2], tasks[0])
+        one.task_id for one in (expired, tasks[3], tasks[2], tasks[0])
     ]  # fmt: skip
     assert [(one["shortfall"], one["required"], one["task"]["stopReason"]) for one in found] == [
         (None, None, "BUDGET_EXPIRED"), *[(5, 10, "OUT_OF_CREDITS")] * 3,
@@ -405,12 +405,12 @@ async def test_resumable_tasks_are_listed_with_their_shortfall(api: Api) -> None
 
 async def test_skipped_starts_are_listed_newest_first_and_create_no_task(api: Api) -> None:
     for number in range(5):
-        refused = await start(api, f"tick-{number}", trigger="SCHEDULED")
-        assert refused["__typename"] == "InsufficientCreditsError"
+        result = await start(api, f"tick-{number}", trigger="SCHEDULED")
+        assert result["__typename"] == "InsufficientCreditsError"
     query = """query($owner: ID, $after: String) { agent(agentId: "agent", ownerId: $owner) {
         cost { taskCount } tasks { edges { cursor } }
-        skippedStarts(first: 2, after: $after) { edges { node { taskId reason skippedAt } } pageInfo { endCursor hasNextPage } }
-        } }"""
+        skippedStarts(first: 2, after: $after) {
+            edges { node { taskId reason skippedAt } } pageInfo { endCursor hasNextPage } } } }"""
     found: list[Any] = []
     after = None
     while True:
@@ -420,10 +420,10 @@ async def test_skipped_starts_are_listed_newest_first_and_create_no_task(api: Ap
         if not agent["skippedStarts"]["pageInfo"]["hasNextPage"]:
             break
         after = agent["skippedStarts"]["pageInfo"]["endCursor"]
-    assert [(tick["taskId"], tick["reason"]) for tick in found] == [
+    assert [(start_skipped["taskId"], start_skipped["reason"]) for start_skipped in found] == [
         (f"tick-{number}", "OUT_OF_CREDITS") for number in (4, 3, 2, 1, 0)
     ]
-    instants = [datetime.fromisoformat(tick["skippedAt"]) for tick in found]
+    instants = [datetime.fromisoformat(start_skipped["skippedAt"]) for start_skipped in found]
     assert instants == sorted(instants, reverse=True)
     assert await api.data(BOB, query, owner="alice") == {"agent": None}
 
@@ -434,22 +434,22 @@ async def test_an_operator_reverses_a_task_once(api: Api) -> None:
     for run in ("one", "two"):
         await charge(api, task.task_id, run)
     await charge(api, task.task_id, "free", block="NoteBlock")
-    asked = {"taskId": task.task_id, "reason": "it failed", "idempotencyKey": "key"}
-    before = await everything()
+    input = {"taskId": task.task_id, "reason": "it failed", "idempotencyKey": "key"}
+    before = await database_state()
 
     for caller in (ALICE, READER, SERVICE):
-        assert (await api.error(caller, REVERSE_TASK, input=asked))[0] == "FORBIDDEN"
-    for wrong, path in (({"reason": ""}, "reason"), ({"idempotencyKey": ""}, "idempotencyKey")):
-        refused = (await api.data(OPERATOR, REVERSE_TASK, input=asked | wrong))["reverseTask"]
-        assert (refused["__typename"], [one["path"] for one in refused["problems"]]) == ("InvalidInputError", [path])
-    assert (await api.data(OPERATOR, REVERSE_TASK, input=asked | {"taskId": "nowhere"}))["reverseTask"] == {
+        assert (await api.error(caller, REVERSE_TASK, input=input))[0] == "FORBIDDEN"
+    for invalid, path in (({"reason": ""}, "reason"), ({"idempotencyKey": ""}, "idempotencyKey")):
+        result = (await api.data(OPERATOR, REVERSE_TASK, input=input | invalid))["reverseTask"]
+        assert (result["__typename"], [one["path"] for one in result["problems"]]) == ("InvalidInputError", [path])
+    assert (await api.data(OPERATOR, REVERSE_TASK, input=input | {"taskId": "nowhere"}))["reverseTask"] == {
         "__typename": "TaskNotFoundError",
         "message": "Task 'nowhere' does not exist: start it with startTask.",
         "taskId": "nowhere",
     }
-    assert await everything() == before
+    assert await database_state() == before
 
-    first = (await api.data(OPERATOR, REVERSE_TASK, input=asked))["reverseTask"]
+    first = (await api.data(OPERATOR, REVERSE_TASK, input=input))["reverseTask"]
     assert first == {
         "__typename": "ReverseTaskSuccess",
         "reversed": 20,
@@ -458,9 +458,9 @@ async def test_an_operator_reverses_a_task_once(api: Api) -> None:
         "task": {"status": "RUNNING", "cost": {"total": 0, "charged": 20, "reversed": 20}},
         "balance": {"available": 100},
     }
-    assert (await api.data(OPERATOR, REVERSE_TASK, input=asked))["reverseTask"] == first | {"replayed": True}
-    assert (await api.data(OPERATOR, REVERSE_TASK, input=asked | {"reason": "another"}))["reverseTask"]["key"] == "key"
-    nothing = (await api.data(OPERATOR, REVERSE_TASK, input=asked | {"idempotencyKey": "other"}))["reverseTask"]
+    assert (await api.data(OPERATOR, REVERSE_TASK, input=input))["reverseTask"] == first | {"replayed": True}
+    assert (await api.data(OPERATOR, REVERSE_TASK, input=input | {"reason": "another"}))["reverseTask"]["key"] == "key"
+    nothing = (await api.data(OPERATOR, REVERSE_TASK, input=input | {"idempotencyKey": "other"}))["reverseTask"]
     assert (nothing["reversed"], nothing["entryCount"], nothing["replayed"]) == (0, 0, False)
 
 
@@ -470,10 +470,10 @@ async def test_every_error_of_a_reversal_has_its_fields_and_changes_nothing(api:
     await charge(api, task.task_id, "one")
     await charge(api, task.task_id, "free", block="NoteBlock")
     await grant_credits("alice", 10)
-    asked = {"taskId": task.task_id, "blockRunId": "one", "reason": "it failed", "idempotencyKey": "key"}
-    before = await everything()
+    input = {"taskId": task.task_id, "blockRunId": "one", "reason": "it failed", "idempotencyKey": "key"}
+    before = await database_state()
 
-    for more, says in (
+    for more, message in (
         ({"credits": 11}, {"__typename": "ReversalExceedsChargeError", "requested": 11, "reversible": 10}),
         ({"blockRunId": "free"}, {"__typename": "ReversalExceedsChargeError", "requested": 0, "reversible": 0}),
         ({"taskId": "nowhere"}, {"__typename": "TaskNotFoundError", "taskId": "nowhere"}),
@@ -482,10 +482,10 @@ async def test_every_error_of_a_reversal_has_its_fields_and_changes_nothing(api:
         ({"reason": " \n"}, {"__typename": "InvalidInputError"}),
         ({}, {"__typename": "BalanceLimitReachedError", "figure": "The balance"}),
     ):
-        refused = (await api.data(OPERATOR, REVERSE_CHARGE, input=asked | more))["reverseCharge"]
-        assert refused | says == refused, (more, refused)
+        result = (await api.data(OPERATOR, REVERSE_CHARGE, input=input | more))["reverseCharge"]
+        assert result | message == result, (more, result)
     whole = {"taskId": task.task_id, "reason": "it failed", "idempotencyKey": "key"}
-    refused = (await api.data(OPERATOR, REVERSE_TASK, input=whole))["reverseTask"]
-    assert (refused["__typename"], refused["figure"]) == ("BalanceLimitReachedError", "The balance")
-    assert await everything() == before
+    result = (await api.data(OPERATOR, REVERSE_TASK, input=whole))["reverseTask"]
+    assert (result["__typename"], result["figure"]) == ("BalanceLimitReachedError", "The balance")
+    assert await database_state() == before
     assert (await get_balance(task.account_id)).posted == MAX

@@ -25,7 +25,7 @@ AT = datetime(2026, 1, 31, tzinfo=UTC)
 STOP, RESUME = SignalKind.STOP, SignalKind.RESUME
 OUT, REACHED, LAPSED = StopReason.OUT_OF_CREDITS, StopReason.BUDGET_REACHED, StopReason.BUDGET_EXPIRED
 
-Told = tuple[SignalKind, tuple[str, ...] | None, StopReason | None]
+ShortSignal = tuple[SignalKind, tuple[str, ...] | None, StopReason | None]
 
 
 def state(version: int, available: int, **stopped: StoppedTask) -> AccountSignalState:
@@ -38,17 +38,17 @@ def stop(reason: StopReason = OUT, *, required: int | None = 10, version: int = 
     return StoppedTask(reason, required, version)
 
 
-def shape(signals: list[Signal]) -> list[Told]:
+def shape(signals: list[Signal]) -> list[ShortSignal]:
     """The signal without owner, version and time."""
     return [(signal.kind, signal.task_ids, signal.reason) for signal in signals]
 
 
-ALL_STOP: Told = (STOP, None, OUT)
-ALL_GO_ON: Told = (RESUME, None, None)
+ALL_STOP: ShortSignal = (STOP, None, OUT)
+ALL_GO_ON: ShortSignal = (RESUME, None, None)
 
 
 @pytest.mark.parametrize(
-    ("now", "told"),
+    ("now", "expected_signals"),
     [
         (state(1, 5), []),
         (state(1, 0), [ALL_STOP]),
@@ -60,13 +60,15 @@ ALL_GO_ON: Told = (RESUME, None, None)
         ),
     ],
 )
-def test_the_initial_signals_list_everything_that_is_stopped(now: AccountSignalState, told: list[Told]) -> None:
-    assert shape(initial_signals(now)) == told
+def test_the_initial_signals_list_everything_that_is_stopped(
+    now: AccountSignalState, expected_signals: list[ShortSignal]
+) -> None:
+    assert shape(initial_signals(now)) == expected_signals
     assert all((one.owner_id, one.version, one.as_of) == ("alice", 1, AT) for one in initial_signals(now))
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "going_on", "told"),
+    ("before", "now", "going_on", "expected_signals"),
     [
         (state(1, 5), state(2, 4), (), []),
         (state(1, 5), state(2, 0), (), [ALL_STOP]),
@@ -92,9 +94,9 @@ def test_the_initial_signals_list_everything_that_is_stopped(now: AccountSignalS
     ],
 )
 def test_a_change_produces_exactly_its_signals(
-    before: AccountSignalState, now: AccountSignalState, going_on: Collection[str], told: list[Told]
+    before: AccountSignalState, now: AccountSignalState, going_on: Collection[str], expected_signals: list[ShortSignal]
 ) -> None:
-    assert shape(changed_signals(before, now, running_again=going_on)) == told
+    assert shape(changed_signals(before, now, running_again=going_on)) == expected_signals
     assert all(one.version == now.version for one in changed_signals(before, now, running_again=going_on))
 
 
@@ -106,9 +108,9 @@ def test_an_older_state_produces_no_signal(now: AccountSignalState) -> None:
 
 def test_a_signal_lists_at_most_a_thousand_tasks() -> None:
     many = {f"task-{number}": stop() for number in range(2_001)}
-    told = changed_signals(state(1, 5), state(2, 5, **many))
-    assert [len(one.task_ids or ()) for one in told] == [1_000, 1_000, 1]
-    assert {name for one in told for name in one.task_ids or ()} == set(many)
+    signals = changed_signals(state(1, 5), state(2, 5, **many))
+    assert [len(one.task_ids or ()) for one in signals] == [1_000, 1_000, 1]
+    assert {name for one in signals for name in one.task_ids or ()} == set(many)
 
 
 async def a_stopped_task(rate_cards: RateCardCache, owner_id: str = "alice", credits: int = 5) -> TaskState:
@@ -146,9 +148,9 @@ async def test_a_repeated_notification_of_a_change_produces_one_signal(rate_card
 
     await charge_block_run(task, rate_cards)
     heard = {task.account_id: {change_feed.ACCOUNT_SIGNAL}}
-    told = await follower.new_signals(heard)
-    assert shape(told) == [ALL_STOP]
-    assert told[0].version == (await get_balance(task.account_id)).version
+    signals = await follower.new_signals(heard)
+    assert shape(signals) == [ALL_STOP]
+    assert signals[0].version == (await get_balance(task.account_id)).version
     assert await follower.new_signals(heard) == []
     assert await follower.new_signals(None) == []
 
@@ -235,20 +237,20 @@ async def test_a_cancelled_task_produces_no_resume(rate_cards: RateCardCache) ->
 async def next_signal(stream: Any) -> Any:
     """The next signal, within two seconds, without `asOf`."""
     async with asyncio.timeout(2):
-        told = (await anext(stream))["data"]["taskSignals"]
-    assert datetime.fromisoformat(told.pop("asOf")).tzinfo is not None
-    return told
+        signal = (await anext(stream))["data"]["taskSignals"]
+    assert datetime.fromisoformat(signal.pop("asOf")).tzinfo is not None
+    return signal
 
 
-async def refused(api: Api, caller: Caller | None, owners: list[str]) -> list[Any]:
+async def errors_of(api: Api, caller: Caller | None, owners: list[str]) -> list[Any]:
     """The errors of a subscription without items."""
-    with pytest.raises(OperationFailed) as told:
+    with pytest.raises(OperationFailed) as failure:
         async with asyncio.timeout(2):
             await anext(api.subscribe(caller, SIGNALS, owners=owners))
-    return told.value.errors
+    return failure.value.errors
 
 
-def a_signal(kind: str, version: int, *, task: str | None = None, reason: str | None = None) -> Any:
+def expected_signal(kind: str, version: int, *, task: str | None = None, reason: str | None = None) -> Any:
     """A signal as the subscription returns it."""
     tasks = [task] if task else None
     return {"kind": kind, "ownerId": "alice", "taskIds": tasks, "reason": reason, "version": version}
@@ -261,19 +263,21 @@ async def test_each_signal_carries_the_version_of_the_account(
     stopped = await a_stopped_task(rate_cards, credits=8)
     version = (await get_balance(stopped.account_id)).version
     executor = api.subscribe(SERVICE, SIGNALS, owners=owners)
-    assert await next_signal(executor) == a_signal("STOP", version, task=stopped.task_id, reason="OUT_OF_CREDITS")
+    assert await next_signal(executor) == expected_signal(
+        "STOP", version, task=stopped.task_id, reason="OUT_OF_CREDITS"
+    )
     own = await start_task("alice", budget=8)  # takes the last credits
     version += 1
-    assert await next_signal(executor) == a_signal("STOP", version, reason="OUT_OF_CREDITS")
+    assert await next_signal(executor) == expected_signal("STOP", version, reason="OUT_OF_CREDITS")
     await try_charge(own, rate_cards)
     version += 1
-    assert await next_signal(executor) == a_signal("STOP", version, task=own.task_id, reason="BUDGET_REACHED")
+    assert await next_signal(executor) == expected_signal("STOP", version, task=own.task_id, reason="BUDGET_REACHED")
     await grant_credits("alice", 4)
     version += 1
-    assert await next_signal(executor) == a_signal("RESUME", version)
+    assert await next_signal(executor) == expected_signal("RESUME", version)
     await resume(stopped)
     version += 1
-    assert await next_signal(executor) == a_signal("RESUME", version, task=stopped.task_id)
+    assert await next_signal(executor) == expected_signal("RESUME", version, task=stopped.task_id)
     assert (await get_balance(own.account_id)).version == version
     await executor.aclose()
 
@@ -293,19 +297,19 @@ async def test_the_sweep_sends_signals_whose_notification_was_lost(
     await asyncio.sleep(0.1)
     assert not waiting.done()
     await api.state.change_feed.sweep()
-    assert await waiting == a_signal("STOP", 2, reason="OUT_OF_CREDITS")
+    assert await waiting == expected_signal("STOP", 2, reason="OUT_OF_CREDITS")
     assert (await next_signal(executor))["taskIds"] == [other.task_id]
     await executor.aclose()
 
 
 @pytest.mark.parametrize("caller", [ALICE, BOB, READER, None])
 async def test_only_service_keys_that_may_charge_subscribe_to_signals(api: Api, caller: Caller | None) -> None:
-    [error] = await refused(api, caller, ["alice"])
+    [error] = await errors_of(api, caller, ["alice"])
     assert error["extensions"]["code"] == ("UNAUTHENTICATED" if caller is None else "FORBIDDEN")
 
 
 @pytest.mark.parametrize(
-    ("owners", "says"),
+    ("owners", "message"),
     [
         ([], "ownerIds must have 1 to 1,000 items; it has 0."),
         (["x"] * 1_001, "ownerIds must have 1 to 1,000 items; it has 1,001."),
@@ -313,7 +317,7 @@ async def test_only_service_keys_that_may_charge_subscribe_to_signals(api: Api, 
     ],
     ids=["none", "too many", "no id"],
 )
-async def test_a_list_of_owners_has_one_to_a_thousand_ids(api: Api, owners: list[str], says: str) -> None:
-    [error] = await refused(api, OPERATOR, owners)
+async def test_a_list_of_owners_has_one_to_a_thousand_ids(api: Api, owners: list[str], message: str) -> None:
+    [error] = await errors_of(api, OPERATOR, owners)
     assert error["extensions"]["code"] == "BAD_USER_INPUT"
-    assert says in error["message"]
+    assert message in error["message"]

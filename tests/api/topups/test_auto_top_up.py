@@ -17,10 +17,11 @@ from tests.topups.top_up_fixtures import create_top_up, payment_event
 
 pytestmark = pytest.mark.anyio
 
-AUTO_TOP_UP_FIELDS = """enabled threshold amount target maxPerDay maxPerMonth maxCountPerDay maxCountPerMonth consentVersion state
-    blockedReason nextEligibleAt actionUrl spentThisMonth"""
+AUTO_TOP_UP_FIELDS = """enabled threshold amount target maxPerDay maxPerMonth maxCountPerDay maxCountPerMonth
+    consentVersion state blockedReason nextEligibleAt actionUrl spentThisMonth"""
 SET = f"""mutation($input: SetAutoTopUpInput!) {{ setAutoTopUp(input: $input) {{ __typename
-    ... on SetAutoTopUpSuccess {{ replayed account {{ ownerId }} autoTopUp {{ {AUTO_TOP_UP_FIELDS} }} balance {{ version }} }}
+    ... on SetAutoTopUpSuccess {{
+        replayed account {{ ownerId }} autoTopUp {{ {AUTO_TOP_UP_FIELDS} }} balance {{ version }} }}
     ... on InvalidInputError {{ problems {{ path }} }} }} }}"""
 READ = f"query($owner: ID) {{ account(ownerId: $owner) {{ autoTopUp {{ {AUTO_TOP_UP_FIELDS} consentAt }} }} }}"
 ON = {"enabled": True, "threshold": 100, "amount": 1_000, "consentVersion": "2026-01"}
@@ -57,9 +58,9 @@ async def test_auto_top_up_is_off_until_the_owner_switches_it_on(api: Api) -> No
     assert (await put(api, **ON, maxPerDay=3_000, maxCountPerMonth=7, idempotencyKey="once"))["replayed"] is True
     other = await put(api, **ON, maxPerDay=4_000, idempotencyKey="once")
     assert other["__typename"] == "IdempotencyConflictError"
-    seen = await standing(api)
-    assert seen.pop("consentAt") is not None
-    assert seen == done["autoTopUp"]
+    shown = await standing(api)
+    assert shown.pop("consentAt") is not None
+    assert shown == done["autoTopUp"]
 
 
 @pytest.mark.parametrize(
@@ -77,8 +78,8 @@ async def test_auto_top_up_is_off_until_the_owner_switches_it_on(api: Api) -> No
 async def test_an_invalid_configuration_reports_every_problem(
     api: Api, changes: dict[str, Any], paths: list[str]
 ) -> None:
-    refused = await put(api, **(ON | changes))
-    assert refused == {"__typename": "InvalidInputError", "problems": [{"path": path} for path in paths]}
+    error = await put(api, **(ON | changes))
+    assert error == {"__typename": "InvalidInputError", "problems": [{"path": path} for path in paths]}
     assert (await standing(api))["enabled"] is False
 
 
@@ -106,9 +107,9 @@ async def test_switching_it_off_ignores_the_other_fields(api: Api) -> None:
 
 async def test_it_can_be_switched_off_without_a_payment_provider(api: Api) -> None:
     await put(api, **ON)
-    closed = replace(api, state=replace(api.state, payment_provider=None))
-    assert (await closed.error(ALICE, SET, input=ON))[0] == "UNAVAILABLE"
-    assert (await put(closed, enabled=False))["autoTopUp"]["state"] == "OFF"
+    without_provider = replace(api, state=replace(api.state, payment_provider=None))
+    assert (await without_provider.error(ALICE, SET, input=ON))[0] == "UNAVAILABLE"
+    assert (await put(without_provider, enabled=False))["autoTopUp"]["state"] == "OFF"
 
 
 async def test_the_balance_subscription_sends_the_states_of_auto_top_up(api: Api) -> None:
@@ -140,9 +141,9 @@ async def test_a_payment_that_needs_confirmation_has_an_action_url(api: Api) -> 
     account_id = await save_card("alice", CardBehaviour.ASKS)
     await put(api, **ON)
     await consider(api, account_id)
-    seen = await standing(api, SERVICE, owner="alice")
-    assert (seen["state"], seen["blockedReason"]) == ("ACTION_REQUIRED", "ACTION_REQUIRED")
-    assert seen["actionUrl"].startswith("http://testserver/sandbox/pay/")
+    shown = await standing(api, SERVICE, owner="alice")
+    assert (shown["state"], shown["blockedReason"]) == ("ACTION_REQUIRED", "ACTION_REQUIRED")
+    assert shown["actionUrl"].startswith("http://testserver/sandbox/pay/")
     query = "query { account { notifications(unreadOnly: true) { edges { node { kind message } } } } }"
     [edge] = (await api.data(ALICE, query))["account"]["notifications"]["edges"]
     assert edge["node"] == {

@@ -71,8 +71,8 @@ async def id_of(api: Api, top_up: TopUpRow) -> str:
 
 
 async def refund(api: Api, top_up_id: str, **more: Any) -> Any:
-    asked = {"topUpId": top_up_id, "reason": "asked for it", "idempotencyKey": unique_id("key")} | more
-    return (await api.data(OPERATOR, REFUND, input=asked))["refundTopUp"]
+    input = {"topUpId": top_up_id, "reason": "asked for it", "idempotencyKey": unique_id("key")} | more
+    return (await api.data(OPERATOR, REFUND, input=input))["refundTopUp"]
 
 
 async def test_an_operator_refunds_a_part_and_a_repeated_request_is_replayed(api: Api) -> None:
@@ -104,16 +104,16 @@ async def test_refunded_credits_that_were_spent_become_debt_and_block_new_tasks(
     done = await refund(api, name)
     assert (done["refund"]["debt"], done["refund"]["amountMinor"]) == (200, 500)
     assert (done["balance"]["owed"], done["balance"]["status"], done["balance"]["posted"]) == (200, "IN_DEBT", 0)
-    seen = (await api.data(ALICE, TOP_UPS))["account"]
-    assert seen["topUps"]["edges"] == [{"node": {"id": name, "status": "REFUNDED", "refunded": 500}}]
-    assert seen["canRun"] == {"ok": False, "reason": "IN_DEBT"}
-    assert [edge["node"] for edge in seen["entries"]["edges"]][:2] == [
+    shown = (await api.data(ALICE, TOP_UPS))["account"]
+    assert shown["topUps"]["edges"] == [{"node": {"id": name, "status": "REFUNDED", "refunded": 500}}]
+    assert shown["canRun"] == {"ok": False, "reason": "IN_DEBT"}
+    assert [edge["node"] for edge in shown["entries"]["edges"]][:2] == [
         {"kind": "DEBT", "credits": 0, "owed": 200, "actor": "operator:olivia", "topUp": {"id": name}},
         {"kind": "REFUND", "credits": -300, "owed": 0, "actor": "operator:olivia", "topUp": {"id": name}},
     ]
     await grant_credits("alice", 50)  # promotional: does not pay debt
-    refused = (await api.data(SERVICE, START, input={"ownerId": "alice", "taskId": "t", "agentId": "a"}))["startTask"]
-    assert refused == {
+    error = (await api.data(SERVICE, START, input={"ownerId": "alice", "taskId": "t", "agentId": "a"}))["startTask"]
+    assert error == {
         "__typename": "InsufficientCreditsError", "required": 201, "available": 0,
         "balance": {"owed": 200, "status": "IN_DEBT"},
     }  # fmt: skip
@@ -126,14 +126,14 @@ async def test_a_grant_pays_debt_if_the_operator_chooses(api: Api, rate_cards: R
     for _ in range(20):
         await charge_block_run(task, rate_cards)
     await refund(api, name)
-    asked: dict[str, Any] = {"ownerId": "alice", "credits": 120, "reason": "sorry", "idempotencyKey": "g"}
-    without = (await api.data(OPERATOR, GRANT, input=asked))["grantCredits"]
+    input: dict[str, Any] = {"ownerId": "alice", "credits": 120, "reason": "sorry", "idempotencyKey": "g"}
+    without = (await api.data(OPERATOR, GRANT, input=input))["grantCredits"]
     assert without["balance"] == {"owed": 200, "available": 120}
-    paying = (await api.data(OPERATOR, GRANT, input=asked | {"idempotencyKey": "p", "paysDebt": True}))["grantCredits"]
+    paying = (await api.data(OPERATOR, GRANT, input=input | {"idempotencyKey": "p", "paysDebt": True}))["grantCredits"]
     assert paying["balance"] == {"owed": 80, "available": 120}
-    again = (await api.data(OPERATOR, GRANT, input=asked | {"idempotencyKey": "p", "paysDebt": True}))["grantCredits"]
+    again = (await api.data(OPERATOR, GRANT, input=input | {"idempotencyKey": "p", "paysDebt": True}))["grantCredits"]
     assert again == paying | {"replayed": True}
-    other = (await api.data(OPERATOR, GRANT, input=asked | {"idempotencyKey": "p"}))["grantCredits"]
+    other = (await api.data(OPERATOR, GRANT, input=input | {"idempotencyKey": "p"}))["grantCredits"]
     assert other["__typename"] == "IdempotencyConflictError"
 
 
@@ -167,14 +167,16 @@ async def test_a_malformed_top_up_id_is_not_found(api: Api, name: str) -> None:
 @pytest.mark.parametrize("caller", [ALICE, BOB, SERVICE, READER, None])
 async def test_only_operators_refund(api: Api, caller: Any) -> None:
     top_up = await create_paid_top_up(credits=1_000)
-    asked = {"topUpId": await id_of(api, top_up), "reason": "mine", "idempotencyKey": "k"}
-    code, _ = await api.error(caller, REFUND, input=asked)
+    input = {"topUpId": await id_of(api, top_up), "reason": "mine", "idempotencyKey": "k"}
+    code, _ = await api.error(caller, REFUND, input=input)
     assert code == ("FORBIDDEN" if caller else "UNAUTHENTICATED")
     assert (await api.data(ALICE, TOP_UPS))["account"]["topUps"]["edges"][0]["node"]["refunded"] == 0
 
 
 async def test_refunds_are_unavailable_without_a_payment_provider(api: Api) -> None:
     name = await id_of(api, await create_paid_top_up(credits=1_000))
-    bare = replace(api, state=replace(api.state, payment_provider=None))
-    code, _ = await bare.error(OPERATOR, REFUND, input={"topUpId": name, "reason": "r", "idempotencyKey": "k"})
+    without_provider = replace(api, state=replace(api.state, payment_provider=None))
+    code, _ = await without_provider.error(
+        OPERATOR, REFUND, input={"topUpId": name, "reason": "r", "idempotencyKey": "k"}
+    )
     assert code == "UNAVAILABLE"

@@ -27,7 +27,7 @@ BEGIN = """mutation($input: BeginTopUpInput!) { beginTopUp(input: $input) { __ty
     ... on BalanceLimitReachedError { figure } } }"""
 PORTAL = """mutation($input: OpenBillingPortalInput!) { openBillingPortal(input: $input) { __typename
     ... on OpenBillingPortalSuccess { url } ... on InvalidInputError { problems { path } } } }"""
-STANDING = "{ account { autoTopUp { enabled state blockedReason } } }"
+COUNTS = "{ account { autoTopUp { enabled state blockedReason } } }"
 AFTERWARDS = """query($first: Int!) { account { topUps(first: $first) { edges { node { status refunded clawedBack
     refunds { credits debt bonus amountMinor reducedMinor status reason createdAt decidedAt }
     disputes { status amountMinor openedAt decidedAt } } } } } }"""
@@ -92,10 +92,10 @@ async def test_a_card_is_saved_when_its_top_up_is_paid(api: Api) -> None:
     assert (again["replayed"], again["topUp"]) == (True, first["topUp"])
     await api.data(ALICE, SET, input=ON)
     without = {"enabled": True, "state": "BLOCKED", "blockedReason": "NO_CARD"}
-    assert (await api.data(ALICE, STANDING))["account"]["autoTopUp"] == without
+    assert (await api.data(ALICE, COUNTS))["account"]["autoTopUp"] == without
     assert await pay(api, first["topUp"]["paymentUrl"], CardBehaviour.PAYS) is EventOutcome.CREDITED
     ready = {"enabled": True, "state": "READY", "blockedReason": None}
-    assert (await api.data(ALICE, STANDING))["account"]["autoTopUp"] == ready
+    assert (await api.data(ALICE, COUNTS))["account"]["autoTopUp"] == ready
     assert "test card that pays" in await opened(api, (await portal(api))["url"])
 
 
@@ -121,8 +121,8 @@ async def test_no_card_is_saved_without_consent(api: Api) -> None:
 async def test_an_invalid_top_up_is_refused_and_writes_nothing(
     api: Api, changes: dict[str, Any], paths: list[str]
 ) -> None:
-    refused = await begin(api, **changes)
-    assert refused == {"__typename": "InvalidInputError", "problems": [{"path": path} for path in paths]}
+    error = await begin(api, **changes)
+    assert error == {"__typename": "InvalidInputError", "problems": [{"path": path} for path in paths]}
     assert await written() == (0, 0)
 
 
@@ -144,8 +144,8 @@ async def test_only_callers_with_an_own_account_buy_credits(api: Api, caller: An
 
 @pytest.mark.parametrize(("query", "input"), [(BEGIN, wish()), (PORTAL, {"returnUrl": HOME})], ids=["begin", "portal"])
 async def test_top_ups_are_unavailable_without_a_payment_provider(api: Api, query: str, input: Any) -> None:
-    bare = replace(api, state=replace(api.state, payment_provider=None))
-    assert (await bare.error(ALICE, query, input=input))[0] == "UNAVAILABLE"
+    without_provider = replace(api, state=replace(api.state, payment_provider=None))
+    assert (await without_provider.error(ALICE, query, input=input))[0] == "UNAVAILABLE"
     assert await written() == (0, 0)
 
 
@@ -161,8 +161,8 @@ async def test_the_billing_portal_is_the_callers_own_and_needs_no_saved_card(api
 
 @pytest.mark.parametrize("address", BAD_ADDRESSES)
 async def test_the_billing_portal_returns_to_http_urls_only(api: Api, address: str) -> None:
-    refused = await portal(api, return_url=address)
-    assert refused == {"__typename": "InvalidInputError", "problems": [{"path": "returnUrl"}]}
+    error = await portal(api, return_url=address)
+    assert error == {"__typename": "InvalidInputError", "problems": [{"path": "returnUrl"}]}
     assert await written() == (0, 0)
 
 
@@ -220,12 +220,12 @@ async def test_the_second_of_two_refunds_in_one_request_lists_both(api: Api) -> 
     await create_paid_top_up(credits=1_000)
     query = "{ account { topUps { edges { node { id } } } } }"
     [edge] = (await api.data(ALICE, query))["account"]["topUps"]["edges"]
-    asked = {"topUpId": edge["node"]["id"], "reason": "twice"}
+    request = {"topUpId": edge["node"]["id"], "reason": "twice"}
     found = await api.data(
         OPERATOR,
         REFUND_TWICE,
-        first=asked | {"credits": 1, "idempotencyKey": unique_id("key")},
-        second=asked | {"credits": 2, "idempotencyKey": unique_id("key")},
+        first=request | {"credits": 1, "idempotencyKey": unique_id("key")},
+        second=request | {"credits": 2, "idempotencyKey": unique_id("key")},
     )
     assert found["first"] == {"topUp": {"refunded": 1, "refunds": [{"credits": 1}]}}
     assert found["second"] == {"topUp": {"refunded": 3, "refunds": [{"credits": 2}, {"credits": 1}]}}
