@@ -1,13 +1,13 @@
-"""The statement: an account's entries in groups, newest first. A task is one group, everything else one line each.
+"""The account statement: the entries of an account in groups, newest first. The entries of a task are one group.
 
-It stands above the books because only this room knows what a task is. A group stands where its last entry stands; its
-figures add up exactly the entries that the filters chose, so the groups of a month add up to the month. Pages are
-pinned to the state of the account at the first page: entries never change, so writes between pages move nothing.
+A group is placed by its last entry and adds up exactly the entries that the filters select, so the groups of a month
+add up to the month. Pages are pinned to the account's last entry at the first page: because entries never change,
+writes between pages do not move anything.
 
-What it costs: a page reads as many entries as lie between its first and its last line, in chunks, never the whole
-account; charges are added up from the tasks' block runs by their index. Entries have no index by time: time never falls
-along an account, so a period's borders are found by halving, some twenty reads. Kinds that do not include CHARGE, and
-tasks of which something was given back, go by the index of entries other than charges.
+Cost: a page reads the entries between its first and its last group in chunks, never the whole account. Charges are
+added up from the tasks' block runs by their index. There is no index of entries by time; because time never falls along
+an account, the borders of a period are found by binary search in about 20 reads. Kinds without CHARGE, and the
+reversals of tasks, use the partial index of entries that are not charges.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -20,15 +20,17 @@ from app.ledger import queries
 from app.ledger.rules.account_state import EntryKind, LedgerEntry
 
 GROUPED_KINDS: Final = (EntryKind.CHARGE, EntryKind.REVERSAL)
-"""Kinds whose entries join the group of their task."""
+"""Kinds of entries that belong to the group of their task; every other entry is a group of its own."""
 
-_FIRST_ROWS: Final = 200
-_MOST_ROWS: Final = 20_000
-"""Entries read at once: at first 200, or 8 for each group asked for; then four times as many each time, up to these."""
+_FIRST_CHUNK: Final = 200
+_MAX_CHUNK: Final = 20_000
+"""Entries in a chunk: at first 200, or 8 for each requested group if that is more; then four times as many each time.
+"""
 
-_NOW: Final = "SELECT seq FROM account WHERE id = $1"
+_LAST_SEQ: Final = "SELECT seq FROM account WHERE id = $1"
 
-# How many entries are dated before an instant. Halves 0..$2: entries up to `low` are, those above `high` are not.
+# The number of entries dated before $3, by binary search over 0..$2: entries up to `low` are, those above `high` are
+# not.
 _BEFORE: Final = """
     WITH RECURSIVE search(low, high) AS (
         SELECT 0::bigint, $2::bigint
@@ -37,24 +39,24 @@ _BEFORE: Final = """
         FROM search AS s JOIN entry AS e ON e.account_id = $1 AND e.seq = (s.low + s.high + 1) / 2
         WHERE s.low < s.high
     )
-    SELECT max(low) FROM search
+    SELECT max(low) AS seq FROM search
 """
 
-_LINES: Final = """
+_ENTRIES: Final = """
     SELECT seq, kind, task_id, credits FROM entry
     WHERE account_id = $1 AND seq > $2 AND seq <= $3 AND ($4::text[] IS NULL OR kind = ANY($4))
     ORDER BY seq DESC LIMIT $5
 """
 
-# The same for kinds without CHARGE: the extra condition opens the index of the other entries.
-_LINES_WITHOUT_CHARGES: Final = """
+# For kinds without CHARGE: `kind <> 'CHARGE'` makes PostgreSQL use the partial index of those entries.
+_ENTRIES_WITHOUT_CHARGES: Final = """
     SELECT seq, kind, task_id, credits FROM entry
     WHERE account_id = $1 AND seq > $2 AND seq <= $3 AND kind = ANY($4::text[]) AND kind <> 'CHARGE'
     ORDER BY seq DESC LIMIT $5
 """
 
 _CHARGES: Final = """
-    SELECT t.task_id, t.reversed > 0 AS given_back, c.credits, c.count, c.first, c.last
+    SELECT t.task_id, t.reversed > 0 AS has_reversals, c.credits, c.count, c.first, c.last
     FROM unnest($2::text[]) AS k(task_id)
     JOIN task AS t ON t.account_id = $1 AND t.task_id = k.task_id
     CROSS JOIN LATERAL (
@@ -73,11 +75,11 @@ _REVERSALS: Final = """
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatementGroup:
-    """One line of the statement: all chosen entries of a task, or the one entry (`task_id` is None).
+    """One line of the statement: the selected entries of a task, or a single entry (`task_id` is None).
 
-    `first` and `last` are the same where there is one entry; the balance after the group is `last`'s.
+    The balance after the group is that of `last`, which is `first` if there is only one entry.
     """
 
     task_id: str | None
@@ -89,7 +91,7 @@ class StatementGroup:
 
 
 class StatementPosition(NamedTuple):
-    """Where a page ended, for the next one: the account's last entry at the first page, the last group's last entry."""
+    """Where a page ended: the account's last entry at the first page, and the last entry of the page's last group."""
 
     pinned_seq: int
     seq: int
@@ -97,13 +99,13 @@ class StatementPosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StatementPage:
-    """Groups in order. `pinned_seq`: entries after this one are not in this statement (0: there are none at all)."""
+    """Groups in order. `pinned_seq`: the last entry that this statement includes; 0: the account has none."""
 
     groups: list[StatementGroup]
     pinned_seq: int
 
     def position_of(self, group: StatementGroup) -> StatementPosition:
-        """To read on behind `group`."""
+        """The position of `group`, to read the next page from."""
         return StatementPosition(self.pinned_seq, group.last.seq)
 
 
@@ -116,17 +118,19 @@ async def statement_page(
     from_at: datetime | None = None,
     to_at: datetime | None = None,
 ) -> StatementPage:
-    """The next `limit` groups over entries of `kinds` (None: all) dated from `from_at`, before `to_at`."""
+    """The next `limit` groups of entries of `kinds` (None: all) dated from `from_at` (inclusive) to `to_at`
+    (exclusive).
+    """
     if after is None:
-        await queries.get_balances([account_id])  # what time alone has changed belongs to the first page
-        found = await pools.fetch(_NOW, account_id)
+        await queries.get_balances([account_id])  # applies due changes, which belong to the first page
+        found = await pools.fetch(_LAST_SEQ, account_id)
         pinned = found[0]["seq"] if found else 0
     else:
         pinned = after.pinned_seq
     low = await _count_before(account_id, pinned, from_at) if from_at else 0
     high = await _count_before(account_id, pinned, to_at) if to_at else pinned
-    walk = _Walk(account_id, low, high, None if kinds is None else sorted(kinds))
-    sums = await walk.down_from(high if after is None else min(high, after.seq - 1), limit)
+    reader = _PageReader(account_id=account_id, low=low, high=high, kinds=None if kinds is None else sorted(kinds))
+    sums = await reader.groups_below(high if after is None else min(high, after.seq - 1), limit)
     entries = await queries.get_entries((account_id, seq) for one in sums for seq in (one.first, one.last))
     return StatementPage(
         [one.group(entries[account_id, one.first], entries[account_id, one.last]) for one in sums], pinned
@@ -135,12 +139,12 @@ async def statement_page(
 
 async def _count_before(account_id: int, pinned: int, at: datetime) -> int:
     [record] = await pools.fetch(_BEFORE, account_id, pinned, at)
-    return int(record[0])
+    return int(record["seq"])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Sum:
-    """A group while it is added up: its figures, and the seq of its first and its last entry."""
+    """A group while it is added up. `first`, `last`: the seq of its first and last entry."""
 
     task_id: str | None
     kinds: list[EntryKind]
@@ -157,65 +161,79 @@ class _Sum:
         self.last = max(self.last, record["last"])
 
     def group(self, first: LedgerEntry, last: LedgerEntry) -> StatementGroup:
-        return StatementGroup(self.task_id, tuple(self.kinds), self.credits, self.count, first, last)
+        return StatementGroup(
+            task_id=self.task_id,
+            kinds=tuple(self.kinds),
+            credits=self.credits,
+            entries=self.count,
+            first=first,
+            last=last,
+        )
 
 
-@dataclass(slots=True)
-class _Walk:
-    """One page being gathered over the entries `low` < seq <= `high` of an account."""
+@dataclass(slots=True, kw_only=True)
+class _PageReader:
+    """The collection of one page from the entries `low` < seq <= `high`. `seen`: tasks whose group was found."""
 
     account_id: int
     low: int
     high: int
     kinds: list[EntryKind] | None
-    met: set[str] = field(default_factory=set)
+    seen: set[str] = field(default_factory=set)
 
-    async def down_from(self, seq: int, limit: int) -> list[_Sum]:
+    async def groups_below(self, seq: int, limit: int) -> list[_Sum]:
         """The first `limit` groups whose last entry is at most `seq`."""
         found: list[_Sum] = []
-        rows = max(_FIRST_ROWS, 8 * limit)
+        size = max(_FIRST_CHUNK, 8 * limit)
         while len(found) < limit:
-            lines = await self._lines(seq, rows)
-            found += await self._groups(lines)
-            if len(lines) < rows:
+            entries = await self._read_entries(seq, size)
+            found += await self._groups(entries)
+            if len(entries) < size:
                 break
-            seq = lines[-1]["seq"] - 1
-            rows = min(4 * rows, _MOST_ROWS)
+            seq = entries[-1]["seq"] - 1
+            size = min(4 * size, _MAX_CHUNK)
         return found[:limit]
 
-    async def _lines(self, seq: int, rows: int) -> Sequence[Any]:
-        sql = _LINES if self._wants(EntryKind.CHARGE) else _LINES_WITHOUT_CHARGES
-        return await pools.fetch(sql, self.account_id, self.low, seq, self.kinds, rows)
+    async def _read_entries(self, seq: int, size: int) -> Sequence[Any]:
+        sql = _ENTRIES if self._wants(EntryKind.CHARGE) else _ENTRIES_WITHOUT_CHARGES
+        return await pools.fetch(sql, self.account_id, self.low, seq, self.kinds, size)
 
-    async def _groups(self, lines: Iterable[Any]) -> list[_Sum]:
-        """The groups that begin in `lines`: a task met here again, or on an earlier page, begins no other."""
-        found: list[_Sum | tuple[str, int]] = []
-        for seq, kind, task_id, credits in lines:
-            if task_id is None or kind not in GROUPED_KINDS:
-                found.append(_Sum(None, [EntryKind(kind)], credits, 1, seq, seq))
-            elif task_id not in self.met:
-                self.met.add(task_id)
-                found.append((task_id, seq))
-        sums = await self._add_up([one[0] for one in found if isinstance(one, tuple)])
-        return [
-            one if isinstance(one, _Sum) else sums[one[0]]
-            for one in found
-            if isinstance(one, _Sum) or sums[one[0]].last == one[1]
-        ]
+    async def _groups(self, entries: Iterable[Any]) -> list[_Sum]:
+        """The groups that end in `entries`. A task that ends in a newer entry was on an earlier page."""
+        groups: dict[int, _Sum | str] = {}  # by the seq of the last entry: a group, or the id of a task
+        for entry in entries:
+            seq, task_id = entry["seq"], entry["task_id"]
+            if task_id is None or entry["kind"] not in GROUPED_KINDS:
+                groups[seq] = _Sum(
+                    task_id=None,
+                    kinds=[EntryKind(entry["kind"])],
+                    credits=entry["credits"],
+                    count=1,
+                    first=seq,
+                    last=seq,
+                )
+            elif task_id not in self.seen:
+                self.seen.add(task_id)
+                groups[seq] = task_id
+        sums = await self._add_up([group for group in groups.values() if isinstance(group, str)])
+        found = {seq: sums[group] if isinstance(group, str) else group for seq, group in groups.items()}
+        return [group for seq, group in found.items() if group.last == seq]
 
     async def _add_up(self, tasks: list[str]) -> dict[str, _Sum]:
-        sums = {task_id: _Sum(task_id, [], 0, 0, self.high, 0) for task_id in tasks}
-        given_back, first = tasks, self.low + 1
+        sums = {
+            task_id: _Sum(task_id=task_id, kinds=[], credits=0, count=0, first=self.high, last=0) for task_id in tasks
+        }
+        reversed_tasks, first = tasks, self.low + 1
         if tasks and self._wants(EntryKind.CHARGE):
             charges = await pools.fetch(_CHARGES, self.account_id, tasks, self.low, self.high)
             for record in charges:
                 if record["count"]:
                     sums[record["task_id"]].add(EntryKind.CHARGE, record)
-            given_back = [record["task_id"] for record in charges if record["given_back"]]
-            if not self.low:  # nothing is given back before it was charged
-                first = min((sums[task_id].first for task_id in given_back), default=1)
-        if given_back and self._wants(EntryKind.REVERSAL):
-            for record in await pools.fetch(_REVERSALS, self.account_id, given_back, first - 1, self.high):
+            reversed_tasks = [record["task_id"] for record in charges if record["has_reversals"]]
+            if not self.low:  # no reversal comes before its charge
+                first = min((sums[task_id].first for task_id in reversed_tasks), default=1)
+        if reversed_tasks and self._wants(EntryKind.REVERSAL):
+            for record in await pools.fetch(_REVERSALS, self.account_id, reversed_tasks, first - 1, self.high):
                 sums[record["task_id"]].add(EntryKind.REVERSAL, record)
         return sums
 

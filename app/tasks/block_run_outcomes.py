@@ -1,7 +1,7 @@
 """Outcomes of block runs: what a block run that did not succeed does not cost is given back.
 
-The executor reports the outcome once, after the block run has ended. A block run that succeeded costs what it was charged;
-what other outcomes cost is part of the rate card that priced it (`pricing.outcomes`).
+The executor reports the outcome once, after the block run has ended. A block run that succeeded costs what it was
+charged; what other outcomes cost is part of the rate card that priced it (`pricing.outcomes`).
 """
 
 from dataclasses import dataclass
@@ -46,8 +46,8 @@ class FinishedBlockRun:
 async def finish_block_run(request: FinishBlockRunRequest, rate_cards: RateCardCache) -> FinishedBlockRun:
     """Record the outcome of a block run, and give back what it was charged above the cost of the outcome.
 
-    Earlier reversals count. Works for a task that has ended. Raises: TaskNotFound; BlockRunNotFound: it was not charged in
-    this task (a held block run is captured or voided first); IdempotencyConflict: it has another outcome;
+    Earlier reversals count. Works for a task that has ended. Raises: TaskNotFound; BlockRunNotFound: it was not charged
+    in this task (a held block run is captured or voided first); IdempotencyConflict: it has another outcome;
     BalanceLimitReached.
     """
     account_id = await task_accounts.require_account(request.task_id)

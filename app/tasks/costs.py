@@ -1,7 +1,7 @@
 """What tasks and agents cost, in total and by block, model and day. All amounts are credits, charged minus reversed.
 
-A task's own total is a column of its row and changes with the balance; breakdowns are added up from block runs when they
-are requested. Every read takes many keys and is one statement.
+A task's own total is a column of its row and changes with the balance; breakdowns are added up from block runs when
+they are requested. Every read takes many keys and is one statement.
 """
 
 from collections.abc import Iterable

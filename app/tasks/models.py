@@ -1,11 +1,11 @@
-"""Rows of tasks and their block runs. The migrations make the true keys, led by `account_id` (see ledger.models)."""
+"""Tortoise models of tasks and block runs. The real primary keys begin with `account_id` (see ledger.models)."""
 
 from tortoise import fields
 from tortoise.models import Model
 
 
 class TaskAccount(Model):
-    """Which account a task belongs to: the small table that makes a task id unique on the platform."""
+    """The account of a task. This small table makes task ids unique on the whole platform."""
 
     task_id = fields.CharField(max_length=255, primary_key=True)
     account_id = fields.BigIntField()
@@ -15,7 +15,10 @@ class TaskAccount(Model):
 
 
 class Task(Model):
-    """One execution of an agent. `charged`, `reversed` and `steps` run along with its block runs."""
+    """One execution of an agent. `steps`, `charged` and `reversed` (credits) are the sums of its block runs.
+
+    `budget_hold`: the number of the hold that pays for it. `request_hash`: of the request that started it.
+    """
 
     account_id = fields.BigIntField()
     task_id = fields.CharField(max_length=255, primary_key=True)
@@ -41,7 +44,7 @@ class Task(Model):
 
 
 class SkippedStart(Model):
-    """A scheduled run that did not start for want of credits. No task exists; the same tick may start later."""
+    """A scheduled task that did not start for lack of credits. No task exists; the same id may start later."""
 
     account_id = fields.BigIntField()
     task_id = fields.CharField(max_length=255, primary_key=True)
@@ -54,10 +57,11 @@ class SkippedStart(Model):
 
 
 class BlockRun(Model):
-    """One block run, at cost 0 too. Settings are not kept: only the matched rule and the model that it names.
+    """One block run, also at cost 0. Its settings are not stored, only the price rule that matched and the model it
+    names.
 
-    `outcome`: how it ended, if its executor has said so; `finished_at`: when it said so; `outcome_seq`: the entry by
-    which the outcome gave something back.
+    `outcome` and `finished_at`: what the executor has reported, and when. `entry_seq`: the CHARGE entry; `outcome_seq`:
+    the REVERSAL entry that the outcome has led to.
     """
 
     account_id = fields.BigIntField()

@@ -1,6 +1,7 @@
 """Reads of tasks, block runs, agents and skipped starts: by id and in pages.
 
-Reads for many keys are one statement, so that a page of 50 tasks with their costs takes a constant number of statements.
+Reads for many keys are one statement, so that a page of 50 tasks with their costs takes a constant number of
+statements.
 """
 
 from collections.abc import Iterable, Sequence
@@ -196,8 +197,8 @@ async def tasks_of_agents(
 
     The caller applies due changes first (`ledger.queries.ensure_due_changes_applied`).
 
-    NEWEST and OLDEST do not change when tasks are charged. HIGHEST_COST does: a task that is charged between two pages may
-    be on both or on neither.
+    NEWEST and OLDEST do not change when tasks are charged. HIGHEST_COST does: a task that is charged between two pages
+    may be on both or on neither.
     """
     sql, beginning = _TASKS_OF_AGENTS[order]
     found = _empty_lists(keys)

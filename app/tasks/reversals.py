@@ -56,7 +56,8 @@ async def reverse_charge(
 ) -> Reversal:
     """Give back `credits` of one charge; None: everything that was not given back before.
 
-    Raises: TaskNotFound, BlockRunNotFound, ReversalExceedsCharge, IdempotencyConflict, InvalidInput, BalanceLimitReached.
+    Raises: TaskNotFound, BlockRunNotFound, ReversalExceedsCharge, IdempotencyConflict, InvalidInput,
+    BalanceLimitReached.
     """
     if credits is not None:
         check_amount(credits)

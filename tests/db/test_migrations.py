@@ -219,8 +219,8 @@ async def test_reads_of_a_task_use_its_index_in_a_busy_account(db: str, rate_car
         (costs._COSTS_BY_MODEL, "block_run_of_task", (accounts, names)),
         (queries._BLOCK_RUNS_OF_TASKS, "block_run_of_task", (accounts, names, 0, 5)),
         (account_statement._CHARGES, "block_run_of_task", (accounts[0], names, 0, 9_999)),
-        (account_statement._LINES, "entry_pkey", (accounts[0], 0, 9_999, None, 200)),
-        (account_statement._LINES_WITHOUT_CHARGES, "entry_beside_charges", (accounts[0], 0, 9_999, ["GRANT"], 200)),
+        (account_statement._ENTRIES, "entry_pkey", (accounts[0], 0, 9_999, None, 200)),
+        (account_statement._ENTRIES_WITHOUT_CHARGES, "entry_beside_charges", (accounts[0], 0, 9_999, ["GRANT"], 200)),
         (account_statement._REVERSALS, "entry_beside_charges", (accounts[0], names, 0, 9_999)),
     ):
         plan = "\n".join(record[0] for record in await pools.fetch(f"EXPLAIN {sql}", *values))
