@@ -23,7 +23,7 @@ from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import stop_and_resume, task_accounts
 from tests.command_line import url_for_role
 from tests.databases import OpenPools, execute, temporary_database
-from tests.secret_leaks import Watch
+from tests.secret_leaks import SecretDetector
 from tests.worker_processes import (
     pytest_collection_modifyitems,
     pytest_configure,
@@ -55,16 +55,16 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def watch() -> Iterator[Watch]:
+def watch() -> Iterator[SecretDetector]:
     """Receives every log record of all tests."""
-    handler = Watch(LEDGER_KEY.hex())
+    handler = SecretDetector(LEDGER_KEY.hex())
     logging.getLogger().addHandler(handler)
     yield handler
     logging.getLogger().removeHandler(handler)
 
 
 @pytest.fixture(autouse=True)
-def no_secret_is_logged(watch: Watch) -> Iterator[None]:
+def no_secret_is_logged(watch: SecretDetector) -> Iterator[None]:
     """Fail any test during which a token, key or password was logged."""
     yield
     found, watch.found = watch.found, []

@@ -1,4 +1,4 @@
-"""A real PostgreSQL that is set up as none should be, reached through this machine's own address on a network."""
+"""A PostgreSQL with insecure and unsafe settings, which accepts connections over the network."""
 
 import asyncio
 import secrets
@@ -24,7 +24,8 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class MisconfiguredPostgres:
-    """`url`: by a socket, as a superuser. `network_url`: by an address that is no loopback; None: there is none."""
+    """`url`: by a Unix socket, as a superuser. `network_url`: by a network address of this machine; None: it has
+    none."""
 
     url: str
     network_url: str | None
@@ -32,7 +33,7 @@ class MisconfiguredPostgres:
 
 @contextmanager
 def misconfigured_postgres(place: Path, patch: pytest.MonkeyPatch) -> Iterator[MisconfiguredPostgres]:
-    """Empty: nothing was migrated."""
+    """The server, with an empty database that is not migrated."""
     host, port = network_address(), free_port()
     patch.setattr(embedded_postgres, "PORT", port)
     patch.setattr(embedded_postgres, "SOCKET_NAME", f".s.PGSQL.{port}")
@@ -58,13 +59,13 @@ async def execute(url: str, sql: str) -> None:
 
 
 def network_address() -> str | None:
-    """This machine's IPv4 address on a network. Nothing is sent: a datagram socket only chooses its route."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+    """The IPv4 address of this machine. Nothing is sent: connecting a datagram socket only chooses a route."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            asking.connect(("198.51.100.1", 9))
+            probe.connect(("198.51.100.1", 9))
         except OSError:
             return None
-        address = str(asking.getsockname()[0])
+        address = str(probe.getsockname()[0])
     return None if address.startswith("127.") else address
 
 

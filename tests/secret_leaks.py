@@ -1,4 +1,4 @@
-"""What looks like a secret of ours, and a watch that no record of any log ever holds one."""
+"""Detects secrets in log records."""
 
 import logging
 import re
@@ -9,16 +9,16 @@ SECRET: Final = re.compile(
     r"|ck_[0-9a-f]{16}_[0-9a-f]{64}"  # a service key
     r"|\b[sr]k_(?:test|live)_\w{4,}|\bwhsec_\w{4,}"  # Stripe's keys and secrets
     r"|-----BEGIN [A-Z ]*PRIVATE KEY"
-    r"|postgres(?:ql)?://[^\s:/@]+:[^\s@]+@"  # an address with a password
+    r"|postgres(?:ql)?://[^\s:/@]+:[^\s@]+@"  # a database URL with a password
     r"|\bBearer \w"
 )
 
 
-class Watch(logging.Handler):
-    """Looks at every record as it would be written in development, with its fault's words."""
+class SecretDetector(logging.Handler):
+    """Finds records that contain a secret when they are formatted as in development, with exception messages."""
 
     def __init__(self, *secrets: str) -> None:
-        """`secrets`: of this run, besides those that look like one."""
+        """`secrets`: further secrets, which do not match SECRET."""
         super().__init__()
         self.found: list[str] = []
         self._secrets = secrets
@@ -26,7 +26,7 @@ class Watch(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self._formatter.format(record)
-        if (looks := SECRET.search(text)) or any(secret in text for secret in self._secrets):
+        if (match := SECRET.search(text)) or any(secret in text for secret in self._secrets):
             self.found.append(
-                f"{record.pathname}:{record.lineno} {looks[0][:12] if looks else 'a secret of this run'}…"
+                f"{record.pathname}:{record.lineno} {match[0][:12] if match else 'a secret of this run'}…"
             )

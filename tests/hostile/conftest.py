@@ -1,4 +1,4 @@
-"""One server for all that is done to it; each probe ends with the question whether it still answers."""
+"""The server under attack. After each test it must still answer, and must have logged no error."""
 
 import asyncio
 import time
@@ -26,12 +26,12 @@ SETTINGS = {
     "RATE_PER_SERVICE": "0",
     "CONNECTIONS_PER_USER": "1000",
 }
-PREPARED = (
+PREPARATION = (
     ("operator", 'grantCredits(input: {ownerId: "alice", credits: 100000, reason: "r", idempotencyKey: "k"})'),
     ("service", 'startTask(input: {taskId: "task-1", ownerId: "alice", agentId: "agent-1"})'),
     ("service", 'charge(input: {taskId: "task-1", blockRunId: "run-1", block: "ReplicateModelBlock"})'),
 )
-"""What there is to be found."""
+"""Mutations that give the attackers something to find."""
 
 
 @pytest.fixture(scope="package")
@@ -42,7 +42,7 @@ def server(database_url: str, application_url: str) -> Iterator[Target]:
         temporary_directory() as place,
         started_server(place / "log", DATA_DIR=str(place), **chosen) as (pid, url, tokens),
     ):
-        for kind, mutation in PREPARED:
+        for kind, mutation in PREPARATION:
             answer = httpx.post(
                 f"{url}/graphql",
                 json={"query": f"mutation {{ {mutation} {{ __typename }} }}"},
@@ -51,25 +51,32 @@ def server(database_url: str, application_url: str) -> Iterator[Target]:
             ).json()
             assert answer["data"][mutation.partition("(")[0]]["__typename"].endswith("Success"), answer
         with ThreadPoolExecutor(1) as pool:
-            mute = pool.submit(say_nothing, url)
-            yield Target(url, tokens, psutil.Process(pid), place / "log", place, mute)
+            silent_connection = pool.submit(open_silent_connection, url)
+            yield Target(
+                url=url,
+                tokens=tokens,
+                process=psutil.Process(pid),
+                log=place / "log",
+                data_dir=place,
+                silent_connection=silent_connection,
+            )
 
 
-def say_nothing(url: str) -> tuple[int, float]:
-    """The close code of a WebSocket connection that says nothing, and its seconds."""
-    begun = time.monotonic()
+def open_silent_connection(url: str) -> tuple[int, float]:
+    """Open a WebSocket and send nothing. Returns: the close code, and the seconds until it came."""
+    started = time.monotonic()
     protocols: Any = ["graphql-transport-ws"]
     with websocket(url.replace("http", "ws", 1) + "/graphql", subprotocols=protocols) as socket:
         try:
             socket.recv(timeout=30)
         except ConnectionClosed as closed:
-            return (closed.rcvd.code if closed.rcvd is not None else 1006), time.monotonic() - begun
-    return 0, time.monotonic() - begun
+            return (closed.rcvd.code if closed.rcvd is not None else 1006), time.monotonic() - started
+    return 0, time.monotonic() - started
 
 
 @pytest.fixture
 def target(server: Target) -> Iterator[Target]:
-    """The server; after the test it must answer, and have had no fault of its own."""
+    """The server. After the test it must answer, and must have logged no error."""
     yield server
     assert server.is_alive()
-    assert server.faults() == []
+    assert server.logged_errors() == []

@@ -1,4 +1,4 @@
-"""A server process to be attacked: what it answers, what it takes of memory and CPU, what it wrote."""
+"""A server process under attack: its responses, memory, CPU time and log."""
 
 import os
 import re
@@ -17,24 +17,24 @@ from app.settings import Settings
 DOCUMENTS: Final = int(os.environ.get("HOSTILE_DOCUMENTS", "120"))
 MESSAGES: Final = int(os.environ.get("HOSTILE_MESSAGES", "120"))
 ANSWERED_SECONDS: Final = 10.0
-"""Within this time each probe has its answer, however busy the machine is."""
+"""Time within which every attack must be answered, however busy the machine is."""
 REQUEST_SECONDS: Final = 2
 RATE_PER_USER: Final = 20
-"""High enough that every probe is looked at, and low enough that a flood of a user's is seen to be held back."""
+"""High enough that every attack is executed, and low enough that a flood exceeds it."""
 GRAPHQL_JSON: Final = "application/graphql-response+json"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One server process, of one worker, with plans on over this run's database."""
+    """One server process with one worker."""
 
     url: str
     tokens: Mapping[str, str]
     process: psutil.Process
     log: Path
     data_dir: Path
-    mute: "Future[tuple[int, float]]"
-    """How a WebSocket connection ended that was opened at the start and said nothing: its close code, its seconds."""
+    silent_connection: "Future[tuple[int, float]]"
+    """Close code and duration of a WebSocket that was opened at the start and sent nothing."""
 
     @property
     def host(self) -> str:
@@ -51,7 +51,7 @@ class Target:
         return self.url.replace("http", "ws", 1) + "/graphql"
 
     def user(self, name: str) -> str:
-        """A token of somebody who has not asked anything yet."""
+        """A token of a user who has sent nothing yet."""
         return user_token(name, settings=Settings(data_dir=self.data_dir))
 
     def client(self) -> httpx.AsyncClient:
@@ -65,7 +65,7 @@ class Target:
         return float(spent.user + spent.system)
 
     def is_alive(self) -> bool:
-        """Whether it answers what it is there for."""
+        """Whether it answers a simple query."""
         answer = httpx.post(
             f"{self.url}/graphql",
             json={"query": "{ account { ownerId balance { available } } }"},
@@ -74,8 +74,7 @@ class Target:
         )
         return answer.status_code == 200 and answer.json()["data"]["account"]["ownerId"] == "alice"
 
-    def faults(self) -> list[str]:
-        """What it wrote of faults of its own."""
+    def logged_errors(self) -> list[str]:
         return re.findall(r".* (?:ERROR|CRITICAL) .*", self.log.read_text(errors="replace"))
 
 

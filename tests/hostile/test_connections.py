@@ -1,4 +1,4 @@
-"""Connections that are kept without being used as they are meant: each ends in time, and nobody else waits for it."""
+"""Slow, idle and flooding connections: each is closed in time, and other clients do not wait for it."""
 
 import asyncio
 import base64
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 HALF_OPEN: Final = 100
 GROWTH_BYTES: Final = 8 * 1024 * 1024
 SLACK_SECONDS: Final = 3
-"""A busy machine looks at its clock later."""
+"""Timers fire late on a busy machine."""
 HEAD: Final = b"POST /graphql HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 QUERY: Final = b'{"query": "{ __schema { types { name description fields { name description } } } }"}'
 UPGRADE: Final = (
@@ -29,16 +29,16 @@ UPGRADE: Final = (
     b"sec-websocket-protocol: graphql-transport-ws\r\n\r\n"
 )
 ALIASES: Final = 90
-STREAMS: Final = 100
+SUBSCRIPTIONS: Final = 100
 CHANGES: Final = 100
-"""Of which each stream could be sent 10 KB: 100 MB altogether."""
+"""Each could send 10 KB to each stream: 100 MB altogether."""
 PING: Final = 9
 TEXT: Final = 1
 
 
 @asynccontextmanager
 async def opened(target: Target) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A TCP connection, cut off at the end whatever is still in it."""
+    """A TCP connection, aborted at the end."""
     reader, writer = await asyncio.open_connection(target.host, target.port, limit=4_096)
     try:
         yield reader, writer
@@ -47,28 +47,28 @@ async def opened(target: Target) -> AsyncIterator[tuple[asyncio.StreamReader, as
 
 
 async def ending(reader: asyncio.StreamReader, *, within: float) -> bytes:
-    """All that came until the server closed."""
+    """All that the server sends until it closes."""
     async with asyncio.timeout(within):
-        said = b""
-        with suppress(ConnectionError):  # it closed without reading all that was sent
+        received = b""
+        with suppress(ConnectionError):  # it closed before it had read everything
             while chunk := await reader.read(65_536):
-                said += chunk
-        return said
+                received += chunk
+        return received
 
 
-async def test_what_comes_a_byte_a_second_is_cut_off(target: Target) -> None:
-    async def slowly(beginning: bytes) -> bytes:
+async def test_a_request_that_arrives_a_byte_a_second_is_answered_with_408(target: Target) -> None:
+    async def send_slowly(start: bytes) -> bytes:
         async with opened(target) as (reader, writer):
-            writer.write(beginning)
+            writer.write(start)
             trickling = asyncio.create_task(trickle(writer))
-            said = await ending(reader, within=REQUEST_SECONDS + SLACK_SECONDS)
+            response = await ending(reader, within=REQUEST_SECONDS + SLACK_SECONDS)
             trickling.cancel()
-            return said
+            return response
 
-    begun = time.monotonic()
-    for said in await asyncio.gather(slowly(HEAD + b"content-length: 100\r\n\r\n"), slowly(b"POST /gra")):
-        assert said.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-    assert time.monotonic() - begun >= REQUEST_SECONDS * 0.9
+    started = time.monotonic()
+    for response in await asyncio.gather(send_slowly(HEAD + b"content-length: 100\r\n\r\n"), send_slowly(b"POST /gra")):
+        assert response.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert time.monotonic() - started >= REQUEST_SECONDS * 0.9
 
 
 async def trickle(writer: asyncio.StreamWriter) -> None:
@@ -77,28 +77,28 @@ async def trickle(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(1)
 
 
-async def test_connections_that_say_nothing_are_ended_and_nobody_waits_for_them(target: Target) -> None:
-    async def silent(said: bytes) -> bytes:
+async def test_silent_connections_are_closed_and_do_not_delay_others(target: Target) -> None:
+    async def stay_silent(start: bytes) -> bytes:
         async with opened(target) as (reader, writer):
-            writer.write(said)
+            writer.write(start)
             return await ending(reader, within=REQUEST_SECONDS + SLACK_SECONDS)
 
-    ended = asyncio.gather(*(silent(HEAD if number % 2 else b"") for number in range(HALF_OPEN)))
+    responses = asyncio.gather(*(stay_silent(HEAD if number % 2 else b"") for number in range(HALF_OPEN)))
     await asyncio.sleep(0.2)
-    begun = time.monotonic()
+    started = time.monotonic()
     assert await asyncio.to_thread(target.is_alive)
-    assert time.monotonic() - begun < REQUEST_SECONDS
-    assert {said.partition(b"\r\n")[0] for said in await ended} == {b"HTTP/1.1 408 Request Timeout"}
+    assert time.monotonic() - started < REQUEST_SECONDS
+    assert {response.partition(b"\r\n")[0] for response in await responses} == {b"HTTP/1.1 408 Request Timeout"}
 
 
-async def test_who_hangs_up_in_the_middle_of_a_request_leaves_nothing(target: Target) -> None:
+async def test_clients_may_disconnect_in_the_middle_of_a_request(target: Target) -> None:
     for length in (0, 50, len(QUERY)):
         async with opened(target) as (_, writer):
             writer.write(HEAD + b"content-length: %d\r\n\r\n" % len(QUERY) + QUERY[:length])
             await writer.drain()
 
 
-async def test_who_sends_requests_and_reads_no_answers_is_no_longer_read(target: Target) -> None:
+async def test_reading_stops_while_a_client_does_not_read_its_responses(target: Target) -> None:
     memory = target.resident_bytes()
     async with opened(target) as (_, writer):
         await fill(writer, (HEAD + b"content-length: %d\r\n\r\n" % len(QUERY) + QUERY) * 20)
@@ -109,7 +109,7 @@ async def test_who_sends_requests_and_reads_no_answers_is_no_longer_read(target:
 @pytest.mark.parametrize(
     "flood", [(PING, b"x" * 125), (PING, b""), (TEXT, b'{"type":"ping"}')], ids=["pings", "empty", "graphql's"]
 )
-async def test_who_sends_pings_without_end_and_reads_no_answers_is_sent_away(
+async def test_a_client_that_floods_with_pings_and_reads_nothing_is_disconnected(
     target: Target, flood: tuple[int, bytes]
 ) -> None:
     async with opened(target) as (reader, writer):
@@ -121,63 +121,63 @@ async def test_who_sends_pings_without_end_and_reads_no_answers_is_sent_away(
         await fill(writer, frame(*flood) * 400)
         assert target.resident_bytes() - memory < GROWTH_BYTES
         assert await asyncio.to_thread(target.is_alive)
-        assert await is_sent_away(reader)
+        assert await is_closed(reader)
 
 
-async def test_who_follows_a_balance_and_reads_nothing_is_kept_only_the_newest(target: Target) -> None:
+async def test_a_subscriber_that_reads_nothing_costs_no_memory_and_later_gets_the_latest_state(target: Target) -> None:
     wide = "subscription { balance { version " + " ".join(f"{'a' * 100}{n}: available" for n in range(ALIASES)) + " } }"
-    async with following(target, "slow", wide) as (reader, _), target.client() as client:
+    async with subscribed_connection(target, "slow", wide) as (reader, _), target.client() as client:
         memory = target.resident_bytes()
         for change in range(1, CHANGES + 1):
-            await granted(client, target, "slow", change)
-            await asyncio.sleep(0.02)  # a tick, so that each change could be told for itself
+            await grant_credit(client, target, "slow", change)
+            await asyncio.sleep(0.02)  # long enough for each change to be sent by itself
         assert target.resident_bytes() - memory < 2 * GROWTH_BYTES
         async with asyncio.timeout(ANSWERED_SECONDS):
-            told, messages = [0] * STREAMS, 0
-            while min(told) < CHANGES:
-                said = json.loads(await message(reader))
-                if said["type"] == "next":
+            versions, messages = [0] * SUBSCRIPTIONS, 0
+            while min(versions) < CHANGES:
+                received = json.loads(await message(reader))
+                if received["type"] == "next":
                     messages += 1
-                    told[int(said["id"])] = said["payload"]["data"]["balance"]["version"]
-        assert messages < STREAMS * CHANGES / 5  # what lay on the way, and then the newest
+                    versions[int(received["id"])] = received["payload"]["data"]["balance"]["version"]
+        assert messages < SUBSCRIPTIONS * CHANGES / 5  # what was in transit, and then the latest states
 
 
 @asynccontextmanager
-async def following(
+async def subscribed_connection(
     target: Target, user: str, document: str
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection that has begun this as many times as may be, and reads nothing of itself."""
+    """A connection with as many subscriptions as allowed, which reads nothing by itself."""
     async with opened(target) as (reader, writer):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
         writer.write(UPGRADE)
         await reader.readuntil(b"\r\n\r\n")
         token = target.user(user)
         writer.write(frame(TEXT, json.dumps({"type": "connection_init", "payload": {"token": token}}).encode()))
-        for number in range(STREAMS):
+        for number in range(SUBSCRIPTIONS):
             begin = {"id": str(number), "type": "subscribe", "payload": {"query": document}}
             writer.write(frame(TEXT, json.dumps(begin).encode()))
         yield reader, writer
 
 
-async def granted(client: httpx.AsyncClient, target: Target, user: str, number: int) -> None:
-    given = f'{{ownerId: "{user}", credits: 1, reason: "r", idempotencyKey: "k-{number}"}}'
+async def grant_credit(client: httpx.AsyncClient, target: Target, user: str, number: int) -> None:
+    grant = f'{{ownerId: "{user}", credits: 1, reason: "r", idempotencyKey: "k-{number}"}}'
     reply = await client.post(
         "/graphql",
-        json={"query": f"mutation {{ grantCredits(input: {given}) {{ __typename }} }}"},
+        json={"query": f"mutation {{ grantCredits(input: {grant}) {{ __typename }} }}"},
         headers=authorized(target.tokens["operator"]),
     )
     assert reply.json() == {"data": {"grantCredits": {"__typename": "GrantCreditsSuccess"}}}
 
 
 async def message(reader: asyncio.StreamReader) -> bytes:
-    """The next message of the server's."""
+    """The next message of the server."""
     _, length = await reader.readexactly(2)
     if length == 126:
         [length] = struct.unpack("!H", await reader.readexactly(2))
     return await reader.readexactly(length)
 
 
-async def test_who_was_sent_away_and_goes_on_sending_is_cut_off(target: Target) -> None:
+async def test_a_client_that_goes_on_sending_after_the_close_is_disconnected(target: Target) -> None:
     async with opened(target) as (reader, writer):
         writer.write(UPGRADE)
         await reader.readuntil(b"\r\n\r\n")
@@ -185,12 +185,12 @@ async def test_who_was_sent_away_and_goes_on_sending_is_cut_off(target: Target) 
         await reader.readuntil(b"Invalid message")
         await fill(writer, frame(TEXT, b'{"type":"ping"}') * 400)
         with suppress(ConnectionError):
-            async with asyncio.timeout(SLACK_SECONDS):  # uvicorn waits ten seconds for the other's goodbye
+            async with asyncio.timeout(SLACK_SECONDS):  # uvicorn itself waits ten seconds for the close frame
                 assert await reader.read() == b""
 
 
-async def is_sent_away(reader: asyncio.StreamReader) -> bool:
-    """Whether the close frame comes, or, as it is lost where the server does not read to the end, the end."""
+async def is_closed(reader: asyncio.StreamReader) -> bool:
+    """Whether the close frame arrives, or the connection ends: the frame is lost if the server stops reading."""
     async with asyncio.timeout(ANSWERED_SECONDS):
         try:
             return bool(await reader.readuntil(b"oo many pings"))
@@ -199,7 +199,7 @@ async def is_sent_away(reader: asyncio.StreamReader) -> bool:
 
 
 async def fill(writer: asyncio.StreamWriter, what: bytes) -> None:
-    """Send until nothing more is taken, or the server hangs up. Raises: AssertionError: 64 MB were taken."""
+    """Send until the server stops reading or closes. Raises: AssertionError: it has read 64 MB."""
     for _ in range(64 * 1024 * 1024 // len(what)):
         writer.write(what)
         try:
@@ -207,11 +207,11 @@ async def fill(writer: asyncio.StreamWriter, what: bytes) -> None:
                 await writer.drain()
         except (TimeoutError, ConnectionError):
             return
-    raise AssertionError("it took everything")
+    raise AssertionError("the server has read everything")
 
 
 def frame(opcode: int, data: bytes) -> bytes:
-    """A whole message, masked by zeros."""
+    """A frame with a whole message, masked with zeros."""
     length = bytes([0x80 | len(data)]) if len(data) < 126 else bytes([0x80 | 126]) + struct.pack("!H", len(data))
     return bytes([0x80 | opcode]) + length + bytes(4) + data
 
@@ -237,11 +237,11 @@ def frame(opcode: int, data: bytes) -> bytes:
     ids=["old version", "no key", "by POST", "TLS", "HTTP/9.9", "null bytes", "long path", "many headers",
          "long header", "many trailers", "two lengths", "negative length", "bad chunk", "chunks and length"],
 )  # fmt: skip
-async def test_what_is_no_handshake_and_no_http_ends_at_once(target: Target, handshake: bytes) -> None:
+async def test_a_malformed_handshake_or_request_is_closed_at_once(target: Target, handshake: bytes) -> None:
     memory = target.resident_bytes()
     async with opened(target) as (reader, writer):
         writer.write(handshake)
-        said = await ending(reader, within=REQUEST_SECONDS + SLACK_SECONDS)
+        response = await ending(reader, within=REQUEST_SECONDS + SLACK_SECONDS)
     assert target.resident_bytes() - memory < GROWTH_BYTES
-    assert not said.startswith(b"HTTP/1.1 5")
-    assert b"Traceback" not in said
+    assert not response.startswith(b"HTTP/1.1 5")
+    assert b"Traceback" not in response

@@ -1,4 +1,4 @@
-"""Texts that nothing of ours can hold or has made: the character U+0000 everywhere, odd cursors, odd time zones."""
+"""Invalid text: the character U+0000 in every string argument, malformed cursors, unknown time zones."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -17,48 +17,48 @@ SAMPLES: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
-def texts(kind: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """A path to each text in a value of this input type, and a whole value with a null byte there and nowhere else."""
+def with_null_byte(kind: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """For each string in a value of this input type: its path, and a value with a null byte in that string only."""
     name = str(kind).strip("[]!")
     inner = SCHEMA.type_map[name]
     if name in {"ID", "String"}:
-        yield "", listed(kind, "a\x00b")
+        yield "", as_list(kind, "a\x00b")
     elif name == "JSON":
-        yield "", listed(kind, {"a\x00": 1})
-        yield "value", listed(kind, {"a": ["\x00"]})
+        yield "", as_list(kind, {"a\x00": 1})
+        yield "value", as_list(kind, {"a": ["\x00"]})
     elif depth < 4 and (fields := getattr(inner, "fields", None)) is not None:
         for field_name, field in fields.items():
-            for path, value in texts(field.type, depth + 1):
-                yield f".{field_name}{path}", listed(kind, plain(inner) | {field_name: value})
+            for path, value in with_null_byte(field.type, depth + 1):
+                yield f".{field_name}{path}", as_list(kind, required_fields(inner) | {field_name: value})
 
 
-def listed(kind: Any, value: Any) -> Any:
+def as_list(kind: Any, value: Any) -> Any:
     return [value] if str(kind).startswith("[") else value
 
 
-def plain(kind: Any) -> dict[str, Any]:
-    """What an input object has to have."""
+def required_fields(kind: Any) -> dict[str, Any]:
+    """The required fields of an input object."""
     return {name: sample(field.type) for name, field in kind.fields.items() if str(field.type).endswith("!")}
 
 
 def sample(kind: Any) -> Any:
     inner = SCHEMA.type_map[str(kind).strip("[]!")]
     if str(inner) in SAMPLES:
-        return listed(kind, SAMPLES[str(inner)])
+        return as_list(kind, SAMPLES[str(inner)])
     if values := getattr(inner, "values", None):
-        return listed(kind, next(iter(values)))
-    return listed(kind, plain(inner))
+        return as_list(kind, next(iter(values)))
+    return as_list(kind, required_fields(inner))
 
 
-def with_null_bytes() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Each text that an operation takes: where it stands, a document, and its variables with a null byte there."""
+def operations_with_null_bytes() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """For each string argument of each operation: its path, a document, and variables with a null byte in it."""
     roots = {"query": SCHEMA.query_type, "mutation": SCHEMA.mutation_type}
     for keyword, root in roots.items():
         assert root is not None
         for name, field in root.fields.items():
             needed = {arg: one.type for arg, one in field.args.items() if str(one.type).endswith("!")}
             for argument, described in field.args.items():
-                for path, value in texts(described.type):
+                for path, value in with_null_byte(described.type):
                     types = needed | {argument: described.type}
                     variables = {arg: sample(kind) for arg, kind in needed.items()} | {argument: value}
                     header = ", ".join(f"${arg}: {kind}" for arg, kind in types.items())
@@ -72,37 +72,48 @@ def with_null_bytes() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 async def test_a_null_byte_in_any_text_is_refused_or_finds_nothing(target: Target) -> None:
-    ended: dict[str, Mapping[str, Any]] = {}
+    responses: dict[str, Mapping[str, Any]] = {}
     async with target.client() as client:
-        for where, document, variables in with_null_bytes():
+        for where, document, variables in operations_with_null_bytes():
             for kind in ("operator", "service", "user"):
                 content = {"query": document, "variables": variables}
                 reply = await client.post("/graphql", json=content, headers=authorized(target.tokens[kind]))
                 assert reply.status_code in {200, 400}, (where, reply.text)
-                ended[where] = reply.json()
-                if codes(ended[where]) != {"FORBIDDEN"}:
+                responses[where] = reply.json()
+                if codes(responses[where]) != {"FORBIDDEN"}:
                     break
-    assert len(ended) > 60
-    assert {where: answer for where, answer in ended.items() if not is_refused(answer)} == {}
+    assert len(responses) > 60
+    assert {where: response for where, response in responses.items() if not is_refused(response)} == {}
 
 
-def is_refused(answer: Mapping[str, Any]) -> bool:
-    """Whether the caller was told what was wrong, or that there is no such thing; nothing was done."""
-    if answer.get("errors"):
-        return codes(answer) == {"BAD_USER_INPUT"}
-    [value] = answer["data"].values()
+def is_refused(response: Mapping[str, Any]) -> bool:
+    """Whether the response says that the input is invalid, or that the object does not exist."""
+    if response.get("errors"):
+        return codes(response) == {"BAD_USER_INPUT"}
+    [value] = response["data"].values()
     first = value[0] if isinstance(value, list) and value else value
     return first is None or first["__typename"].endswith("Error")
 
 
-ODD = ["\x00", "a\x00b", "", "../../etc/passwd", "/etc/passwd", "Europe", "x" * 5_000, "%00", "\u202e", "Europe/Zürich"]
-CURSORS = [*ODD, "AAAA", "WyIAIl0=", "W1tbW1s=", "bnVsbA==", "MTI=", "eyJhIjoxfQ=="]
-"""Bytes, brackets, null, a number and an object, as cursors are written."""
-PAGED = ["statement", "entries", "grants", "holds", "resumableTasks", "notices", "topUps"]
+INVALID_TEXTS = [
+    "\x00",
+    "a\x00b",
+    "",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "Europe",
+    "x" * 5_000,
+    "%00",
+    "\u202e",
+    "Europe/Zürich",
+]
+CURSORS = [*INVALID_TEXTS, "AAAA", "WyIAIl0=", "W1tbW1s=", "bnVsbA==", "MTI=", "eyJhIjoxfQ=="]
+"""The last ones are bytes, brackets, null, a number and an object in the encoding of cursors."""
+CONNECTIONS = ["statement", "entries", "grants", "holds", "resumableTasks", "notifications", "topUps"]
 
 
-@pytest.mark.parametrize("field", PAGED)
-async def test_a_cursor_of_nobodys_making_is_refused(target: Target, field: str) -> None:
+@pytest.mark.parametrize("field", CONNECTIONS)
+async def test_a_malformed_cursor_is_refused(target: Target, field: str) -> None:
     query = f'query($a: String) {{ account(ownerId: "alice") {{ {field}(after: $a) {{ __typename }} }} }}'
     async with target.client() as client:
         for after in CURSORS:
@@ -111,11 +122,11 @@ async def test_a_cursor_of_nobodys_making_is_refused(target: Target, field: str)
             assert codes(reply.json()) == {"BAD_USER_INPUT"}, after
 
 
-async def test_a_time_zone_that_does_not_exist_is_refused(target: Target) -> None:
+async def test_an_unknown_time_zone_is_refused(target: Target) -> None:
     query = """query($zone: String!) { agent(agentId: "agent-1", ownerId: "alice") {
         cost { byDay(timeZone: $zone) { day } } } }"""
     async with target.client() as client:
-        for zone in ODD:
+        for zone in INVALID_TEXTS:
             content = {"query": query, "variables": {"zone": zone}}
             reply = await client.post("/graphql", json=content, headers=authorized(target.tokens["operator"]))
             assert codes(reply.json()) == {"BAD_USER_INPUT"}, zone

@@ -1,4 +1,5 @@
-"""What no client of graphql-transport-ws sends: each ends its connection by the protocol's code, or is answered."""
+"""Messages that no client of graphql-transport-ws sends: each closes its connection with the right code, or is
+answered."""
 
 import asyncio
 import json
@@ -25,8 +26,8 @@ Sent = str | bytes | bytearray
 BALANCE = "subscription { balance { available } }"
 AT_ONCE = 8
 GROWTH_BYTES = 24 * 1024 * 1024
-PROTOCOL_ENDS = {1002, 1007, 1009, 4400, 4401, 4403, 4409, 4429}
-"""How a connection may end; 1006 and 1011 are the server's own faults."""
+CLOSE_CODES = {1002, 1007, 1009, 4400, 4401, 4403, 4409, 4429}
+"""The close codes that are allowed. 1006 and 1011 would be errors of the server."""
 
 
 def message(**parts: Any) -> str:
@@ -42,7 +43,7 @@ PING: Final = message(type="ping")
 HUGE: Final = 70_000
 MANY: Final = dict.fromkeys(map(str, range(999)))
 DEEP: Final[Any] = {"a": [[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]}
-CUT_OFF: Final[dict[str, tuple[int, Sequence[Sent]]]] = {
+CLOSING: Final[dict[str, tuple[int, Sequence[Sent]]]] = {
     "binary": (4400, [INIT.encode()]),
     "empty": (4400, [""]),
     "broken JSON": (4400, ['{"type": "connection_init"']),
@@ -87,7 +88,7 @@ CUT_OFF: Final[dict[str, tuple[int, Sequence[Sent]]]] = {
     "an id twice": (4409, [INIT, subscribe("one"), subscribe("one")]),
     "complete of another type": (4400, [INIT, message(id=1, type="complete")]),
 }  # fmt: skip
-"""The close code, and what is sent."""
+"""The close code, and the messages that are sent."""
 
 ANSWERED: Final[dict[str, Sequence[Sent]]] = {
     "complete of nothing": [INIT, message(id="nothing", type="complete")],
@@ -105,7 +106,7 @@ ANSWERED: Final[dict[str, Sequence[Sent]]] = {
         subscribe(payload={"query": "query($o: ID) { account(ownerId: $o) { ownerId } }", "variables": {"o": "\x00"}}),
     ],
 }
-"""The connection stays."""
+"""Messages after which the connection stays open."""
 
 
 @asynccontextmanager
@@ -120,58 +121,58 @@ async def connected(target: Target, token: str) -> AsyncIterator[ClientConnectio
         yield socket
 
 
-async def said(socket: ClientConnection, what: Sequence[Sent]) -> tuple[int | None, list[Any]]:
-    """The close code (None: it was still open) and the messages that came, after all this and a last ping."""
-    heard: list[Any] = []
+async def send_all(socket: ClientConnection, messages: Sequence[Sent]) -> tuple[int | None, list[Any]]:
+    """Send messages and a last ping. Returns: the close code (None: still open) and the messages received."""
+    received: list[Any] = []
     async with asyncio.timeout(ANSWERED_SECONDS):
         try:
-            for one in [*what, message(type="ping", payload="last")]:
+            for one in [*messages, message(type="ping", payload="last")]:
                 await socket.send(
                     bytes(one) if isinstance(one, bytearray) else one, text=isinstance(one, str | bytearray)
                 )
             pings = 1 + sum(
-                one in {PING, '{"type": "subscribe", "type": "ping"}'} for one in what if isinstance(one, str)
+                one in {PING, '{"type": "subscribe", "type": "ping"}'} for one in messages if isinstance(one, str)
             )
             while pings:
-                heard.append(json.loads(await socket.recv()))
-                pings -= heard[-1]["type"] == "pong"
+                received.append(json.loads(await socket.recv()))
+                pings -= received[-1]["type"] == "pong"
         except ConnectionClosed as closed:
-            return (closed.rcvd.code if closed.rcvd is not None else 1006), heard
-    return None, heard
+            return (closed.rcvd.code if closed.rcvd is not None else 1006), received
+    return None, received
 
 
-@pytest.mark.parametrize("name", CUT_OFF)
-async def test_a_malformed_message_ends_the_connection_by_its_code(target: Target, name: str) -> None:
-    code, what = CUT_OFF[name]
+@pytest.mark.parametrize("name", CLOSING)
+async def test_a_malformed_message_closes_the_connection_with_its_code(target: Target, name: str) -> None:
+    code, messages = CLOSING[name]
     async with connected(target, target.tokens["user"]) as socket:
-        # What is too big is not read to its end: then the close frame may be lost on the way.
-        assert (await said(socket, what))[0] in {code, 1006 if code == 1009 else code}
+        # A message that is too big is not read to its end, so the close frame may be lost.
+        assert (await send_all(socket, messages))[0] in {code, 1006 if code == 1009 else code}
 
 
 @pytest.mark.parametrize("name", ANSWERED)
-async def test_an_odd_message_is_answered_and_the_connection_stays(target: Target, name: str) -> None:
+async def test_an_unusual_message_is_answered_and_the_connection_stays_open(target: Target, name: str) -> None:
     async with connected(target, target.tokens["user"]) as socket:
-        code, heard = await said(socket, ANSWERED[name])
+        code, received = await send_all(socket, ANSWERED[name])
     assert code is None
-    assert found_in(heard) <= {"BAD_USER_INPUT", "GRAPHQL_PARSE_FAILED", "FORBIDDEN"}
+    assert error_codes(received) <= {"BAD_USER_INPUT", "GRAPHQL_PARSE_FAILED", "FORBIDDEN"}
 
 
-def found_in(heard: Sequence[Any]) -> set[str]:
-    """The codes of all errors that came."""
-    told = [one["payload"] for one in heard if one["type"] in {"next", "error"}]
-    return set().union(*(codes(one if isinstance(one, dict) else {"errors": one}) for one in told))
+def error_codes(received: Sequence[Any]) -> set[str]:
+    """The codes of all errors received."""
+    payloads = [one["payload"] for one in received if one["type"] in {"next", "error"}]
+    return set().union(*(codes(one if isinstance(one, dict) else {"errors": one}) for one in payloads))
 
 
-def damaged(chance: Random) -> Sequence[Sent]:
-    """A conversation of which one message was damaged on the way."""
-    ends: Sequence[Sent] = [
+def damaged_messages(chance: Random) -> Sequence[Sent]:
+    """The messages of a connection, with one of them damaged."""
+    last_messages: Sequence[Sent] = [
         message(id="1", type="complete"),
         PING,
         subscribe("2", {"query": "{ account { ownerId } }"}),
     ]
-    whole = [INIT, subscribe(), *chance.sample(ends, chance.randint(0, 3))]
-    place = chance.randrange(len(whole))
-    text = bytearray(str(whole[place]).encode())
+    messages = [INIT, subscribe(), *chance.sample(last_messages, chance.randint(0, 3))]
+    place = chance.randrange(len(messages))
+    text = bytearray(str(messages[place]).encode())
     for _ in range(chance.choice((1, 1, 2))):
         where = chance.randrange(len(text))
         match chance.randrange(5):
@@ -186,13 +187,12 @@ def damaged(chance: Random) -> Sequence[Sent]:
             case _:
                 text[where:where] = chance.choice([b"\x00", b"\\ud800", b'"', b"{", b"[" * 1_100, b"9" * 400, b"null"])
         text = text or bytearray(b" ")
-    return [*whole[:place], bytes(text) if chance.random() < 0.1 else text, *whole[place + 1 :]]
+    return [*messages[:place], bytes(text) if chance.random() < 0.1 else text, *messages[place + 1 :]]
 
 
-def is_cut_at_once(what: Sequence[Sent]) -> bool:
-    """Whether one of these is no UTF-8 or too big: then what was sent behind it is not read, and TCP may lose the close
-    frame on the way."""
-    texts = [bytes(one) for one in what if isinstance(one, bytearray)]
+def may_lose_close_frame(messages: Sequence[Sent]) -> bool:
+    """Whether a message is not UTF-8 or too big. What follows it is not read, and TCP may then lose the close frame."""
+    texts = [bytes(one) for one in messages if isinstance(one, bytearray)]
     return any(len(text) > MAX_MESSAGE_BYTES or not _is_utf_8(text) for text in texts)
 
 
@@ -204,28 +204,27 @@ def _is_utf_8(text: bytes) -> bool:
     return True
 
 
-async def test_damaged_messages_end_as_the_protocol_says_and_leave_no_memory_behind(
+async def test_damaged_messages_close_with_codes_of_the_protocol_and_leak_no_memory(
     target: Target, report: Report
 ) -> None:
-    ended: Counter[str] = Counter()
-    warm, begun = 0, time.monotonic()
-    token = target.user("rude")
+    outcomes: Counter[str] = Counter()
+    memory_before, started = 0, time.monotonic()
+    token = target.user("attacker")
 
-    async def one(seed: int) -> None:
-        chance = Random(seed)  # noqa: S311  what was written once is written again
-        what = damaged(chance)
+    async def attack(seed: int) -> None:
+        messages = damaged_messages(Random(seed))  # noqa: S311  the same messages in each run
         async with connected(target, token) as socket:
-            code, heard = await said(socket, what)
-        assert code in {None, *PROTOCOL_ENDS} or (code == 1006 and is_cut_at_once(what)), (seed, code)
-        found = found_in(heard)
-        assert "INTERNAL" not in found, (seed, heard)
-        ended.update({str(code)} if code else found or {"ok"})
+            code, received = await send_all(socket, messages)
+        assert code in {None, *CLOSE_CODES} or (code == 1006 and may_lose_close_frame(messages)), (seed, code)
+        found = error_codes(received)
+        assert "INTERNAL" not in found, (seed, received)
+        outcomes.update({str(code)} if code else found or {"ok"})
 
     for first in range(0, MESSAGES, AT_ONCE):
-        if first * 3 // MESSAGES and not warm:
-            warm = target.resident_bytes()
-        await asyncio.gather(*(one(seed) for seed in range(first, min(first + AT_ONCE, MESSAGES))))
-    grown = target.resident_bytes() - warm
-    seconds = f"{MESSAGES} messages in {time.monotonic() - begun:.1f} s"
-    report(f"{seconds}: {dict(sorted(ended.items()))}, memory {grown / 2**20:+.1f} MiB")
-    assert grown < GROWTH_BYTES
+        if first * 3 // MESSAGES and not memory_before:
+            memory_before = target.resident_bytes()
+        await asyncio.gather(*(attack(seed) for seed in range(first, min(first + AT_ONCE, MESSAGES))))
+    growth = target.resident_bytes() - memory_before
+    seconds = f"{MESSAGES} messages in {time.monotonic() - started:.1f} s"
+    report(f"{seconds}: {dict(sorted(outcomes.items()))}, memory {growth / 2**20:+.1f} MiB")
+    assert growth < GROWTH_BYTES

@@ -1,4 +1,4 @@
-"""Requests that ask for too much or are no requests: each a clear refusal at once, at little cost to the server."""
+"""Oversized and malformed requests: each is refused at once with a code, at little cost to the server."""
 
 import asyncio
 import json
@@ -14,25 +14,25 @@ from tests.worker_processes import Report
 pytestmark = pytest.mark.anyio
 
 REPEATS: Final = 20 if DOCUMENTS >= 1_000 else 2
-"""How often a document is sent, so that what it costs can be read from the process's clock."""
+"""How often a request is sent, so that its CPU time can be measured."""
 VALIDATION = "GRAPHQL_VALIDATION_FAILED"
 PARSE = "GRAPHQL_PARSE_FAILED"
 MEGABYTE: Final = 1024 * 1024
 
 
 def bomb(levels: int) -> str:
-    """Fragments of which each spreads the next twice: 2^levels fields."""
+    """Fragments that each spread the next one twice: 2^levels fields."""
     parts = [f"fragment F{n} on Account {{ ...F{n + 1} ...F{n + 1} }}" for n in range(levels)]
     return " ".join(["{ account { ...F0 } }", *parts, f"fragment F{levels} on Account {{ ownerId }}"])
 
 
 def overlapping(count: int) -> str:
-    """Fragments that all write the same field, which validation compares in pairs."""
+    """Fragments that all select the same field, which validation compares in pairs."""
     parts = [f"fragment G{n} on Account {{ b: balance {{ available posted }} }}" for n in range(count)]
     return " ".join(["{ account {", *(f"...G{n}" for n in range(count)), "} }", *parts])
 
 
-DOCUMENT_PROBES: Final[dict[str, tuple[str, str]]] = {
+DOCUMENTS_TO_REFUSE: Final[dict[str, tuple[str, str]]] = {
     "1,000 aliases": (PARSE, "{ " + " ".join(f"a{n}: account {{ ownerId }}" for n in range(1_000)) + " }"),
     "240 aliases": (VALIDATION, "{ account { " + " ".join(f"a{n}: ownerId" for n in range(240)) + " } }"),
     "10,000 directives": (PARSE, "{ account { ownerId " + "@a " * 10_000 + "} }"),
@@ -77,7 +77,7 @@ DOCUMENT_PROBES: Final[dict[str, tuple[str, str]]] = {
     "nothing": (PARSE, ""),
     "dots": (PARSE, "..." * 10_000),
 }
-"""The code of the refusal, and the document."""
+"""The error code, and the document."""
 
 
 @pytest.fixture
@@ -87,25 +87,25 @@ async def client(target: Target) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture(scope="module")
-def costs(report: Report) -> Iterator[dict[str, float]]:
-    """The CPU milliseconds of each refusal; the dearest are told at the end."""
+def cpu_ms(report: Report) -> Iterator[dict[str, float]]:
+    """The CPU milliseconds of each refusal. The most expensive ones are reported at the end."""
     found: dict[str, float] = {}
     yield found
-    dearest = sorted(found.items(), key=lambda item: -item[1])[:5]
-    report("CPU ms of a refusal, the dearest: " + "; ".join(f"{name} {cost:.1f}" for name, cost in dearest))
+    highest = sorted(found.items(), key=lambda item: -item[1])[:5]
+    report("Most expensive refusals in CPU ms: " + "; ".join(f"{name} {cost:.1f}" for name, cost in highest))
 
 
-@pytest.mark.parametrize("name", DOCUMENT_PROBES)
-async def test_a_document_that_asks_too_much_is_refused(
-    target: Target, client: httpx.AsyncClient, costs: dict[str, float], name: str
+@pytest.mark.parametrize("name", DOCUMENTS_TO_REFUSE)
+async def test_an_oversized_or_malformed_document_is_refused(
+    target: Target, client: httpx.AsyncClient, cpu_ms: dict[str, float], name: str
 ) -> None:
-    code, document = DOCUMENT_PROBES[name]
-    headers = authorized(target.user(f"prober-{len(costs)}"))
+    code, document = DOCUMENTS_TO_REFUSE[name]
+    headers = authorized(target.user(f"prober-{len(cpu_ms)}"))
     before = target.cpu_seconds()
     for _ in range(REPEATS):
         reply = await client.post("/graphql", json={"query": document}, headers=headers)
         assert (reply.status_code, codes(reply.json())) == (400, {code})
-    costs[name] = (target.cpu_seconds() - before) * 1000 / REPEATS
+    cpu_ms[name] = (target.cpu_seconds() - before) * 1000 / REPEATS
 
 
 ACCOUNT = "query($a: ID) { account(ownerId: $a) { ownerId } }"
@@ -116,7 +116,7 @@ def body(variables: str, query: str = ACCOUNT) -> bytes:
 
 
 MANY: Final = json.dumps(dict.fromkeys(map(str, range(100_000)), 0), separators=(",", ":"))
-BODY_PROBES: Final[dict[str, tuple[int, str, bytes]]] = {
+BODIES_TO_REFUSE: Final[dict[str, tuple[int, str, bytes]]] = {
     "100,000 variables": (400, "BAD_REQUEST", body(MANY)),
     "200,000 values": (400, "BAD_REQUEST", body(f'{{"a": [{",".join(["1"] * 200_000)}]}}')),
     "variables 900 deep": (400, "BAD_REQUEST", body('{"a": ' + "[" * 900 + "]" * 900 + "}")),
@@ -138,25 +138,23 @@ BODY_PROBES: Final[dict[str, tuple[int, str, bytes]]] = {
     "nothing": (400, "BAD_REQUEST", b""),
     "brackets": (400, "BAD_REQUEST", b"[" * 1_000_000),
 }  # fmt: skip
-"""The status and code of the refusal, and the body of a service."""
+"""The status, the error code, and the body, which a service sends."""
 
 
-@pytest.mark.parametrize("name", BODY_PROBES)
-async def test_a_body_that_is_too_much_or_no_request_is_refused(
-    target: Target, client: httpx.AsyncClient, costs: dict[str, float], name: str
+@pytest.mark.parametrize("name", BODIES_TO_REFUSE)
+async def test_an_oversized_or_malformed_body_is_refused(
+    target: Target, client: httpx.AsyncClient, cpu_ms: dict[str, float], name: str
 ) -> None:
-    status, code, content = BODY_PROBES[name]
+    status, code, content = BODIES_TO_REFUSE[name]
     headers = authorized(target.tokens["service"]) | {"content-type": "application/json"}
     before = target.cpu_seconds()
     for _ in range(REPEATS):
         reply = await client.post("/graphql", content=content, headers=headers)
         assert (reply.status_code, codes(reply.json())) == (status, {code})
-    costs[name] = (target.cpu_seconds() - before) * 1000 / REPEATS
+    cpu_ms[name] = (target.cpu_seconds() - before) * 1000 / REPEATS
 
 
-async def test_a_body_without_a_length_is_refused_as_soon_as_it_is_too_large(
-    target: Target, client: httpx.AsyncClient
-) -> None:
+async def test_a_chunked_body_is_refused_as_soon_as_it_is_too_large(target: Target, client: httpx.AsyncClient) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -171,7 +169,7 @@ async def test_a_body_without_a_length_is_refused_as_soon_as_it_is_too_large(
         reply = await client.post("/graphql", content=endless(), headers=headers)
         assert (reply.status_code, codes(reply.json())) == (413, {"PAYLOAD_TOO_LARGE"})
     except httpx.WriteError:
-        pass  # the server has answered and hung up while it was still being sent to
+        pass  # the server has responded and closed before the body was sent
     assert target.resident_bytes() - memory < 16 * MEGABYTE
 
 
@@ -193,26 +191,26 @@ REQUESTS: Final[dict[str, tuple[int, str, dict[str, Any]]]] = {
     "a token of bytes": (401, "POST", JSON | {"headers": {"authorization": b"Bearer \xff\xfe"}}),
     "an unknown key": (401, "POST", JSON | {"headers": {"authorization": f"Bearer ck_{'0' * 16}_{'0' * 64}"}}),
 }
-"""The status of the refusal, the method, and what is sent."""
+"""The status, the method, and the arguments of the request."""
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-async def test_what_is_not_graphql_by_json_is_refused(client: httpx.AsyncClient, name: str) -> None:
-    status, method, asked = REQUESTS[name]
-    headers = {"accept": "application/json"} | asked.get("headers", {})
-    reply = await client.request(method, "/graphql", **asked | {"headers": headers})
+async def test_an_unsupported_request_is_refused(client: httpx.AsyncClient, name: str) -> None:
+    status, method, arguments = REQUESTS[name]
+    headers = {"accept": "application/json"} | arguments.get("headers", {})
+    reply = await client.request(method, "/graphql", **arguments | {"headers": headers})
     assert reply.status_code == status
     assert len(codes(reply.json())) == 1
     assert "INTERNAL" not in reply.text
 
 
-async def test_a_flood_is_held_back_and_told_when_to_come_again(target: Target, client: httpx.AsyncClient) -> None:
+async def test_a_flood_is_rate_limited_with_a_time_to_retry(target: Target, client: httpx.AsyncClient) -> None:
     headers = authorized(target.user("flooder"))
     replies: list[httpx.Response] = []
     async with asyncio.timeout(30):
         while all(reply.is_success for reply in replies):
-            ask = (client.post("/graphql", json={"query": "{ __typename }"}, headers=headers) for _ in range(40))
-            replies = await asyncio.gather(*ask)
+            requests = (client.post("/graphql", json={"query": "{ __typename }"}, headers=headers) for _ in range(40))
+            replies = await asyncio.gather(*requests)
     reply = next(reply for reply in replies if not reply.is_success)
     assert (reply.status_code, codes(reply.json())) == (429, {"RATE_LIMITED"})
     assert 1 <= int(reply.headers["retry-after"]) == reply.json()["errors"][0]["extensions"]["retryAfterSeconds"]

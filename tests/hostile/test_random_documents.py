@@ -1,4 +1,4 @@
-"""Documents of every shape that the schema allows, and of some that it does not, by every kind of caller."""
+"""Random documents, valid and invalid, sent by every kind of caller."""
 
 import asyncio
 import json
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.anyio
 
 SCHEMA = build_schema()._schema
 ROOTS = [*["query"] * 6, *["mutation"] * 3, "subscription"]
-WRONG = 0.05
+ERROR_PROBABILITY = 0.05
 AT_ONCE = 8
-OPEN_STREAMS = 20
+MAX_SUBSCRIPTIONS = 20
 GROWTH_BYTES = 48 * 1024 * 1024
-POISON = ["", "\x00", "a\x00b", "x" * 300, "' OR 1=1 --", "%s{}$1", "\u202e\ufeff", "../../etc/passwd", "-1"]
-"""Texts that mean something to somebody else: to PostgreSQL, a format, a shell, a reader of logs."""
+INJECTIONS = ["", "\x00", "a\x00b", "x" * 300, "' OR 1=1 --", "%s{}$1", "\u202e\ufeff", "../../etc/passwd", "-1"]
+"""Strings with a meaning for PostgreSQL, formats, shells or readers of logs."""
 KNOWN = {
     "ownerId": ["alice", "bob"],
     "taskId": ["task-1", "task-2"],
@@ -39,65 +39,65 @@ KNOWN = {
     "after": ["WzEsMl0", ""],
 }
 POOLS = {
-    name: [*KNOWN.get(name, ["a", "b"]), *KNOWN.get(name, ["c"]), *POISON]
+    name: [*KNOWN.get(name, ["a", "b"]), *KNOWN.get(name, ["c"]), *INJECTIONS]
     for name in (
         *KNOWN, "reason", "idempotencyKey", "topUpId", "grantId", "returnUrl", "scheduleId", "parentTaskId", "entryId",
         "ownerIds", "key", "email", "currency",
     )
 }  # fmt: skip
-"""Some find something, most do not, and a good part is poison."""
+"""Values of arguments, by name: some exist, most do not, and many are in INJECTIONS."""
 
 
-def written(seed: int) -> tuple[str, GraphQLRequest]:
-    chance = Random(seed)  # noqa: S311  what was written once is written again
+def random_request(seed: int) -> tuple[str, GraphQLRequest]:
+    chance = Random(seed)  # noqa: S311  the same requests in each run
     keyword = chance.choice(ROOTS)
     root = {"query": SCHEMA.query_type, "mutation": SCHEMA.mutation_type, "subscription": SCHEMA.subscription_type}
     kind = root[keyword]
     assert kind is not None
-    return keyword, DocumentGenerator(chance, SCHEMA, POOLS, error_probability=WRONG).request(kind, keyword)
+    return keyword, DocumentGenerator(chance, SCHEMA, POOLS, error_probability=ERROR_PROBABILITY).request(kind, keyword)
 
 
 def parameters(request: GraphQLRequest) -> dict[str, Any]:
     return {"query": request.query, "variables": request.variables, "operationName": request.operation_name}
 
 
-async def test_random_documents_find_no_fault_and_leave_no_memory_behind(target: Target, report: Report) -> None:
-    warm, begun = 0, time.monotonic()
-    ended: Counter[str] = Counter()
+async def test_random_documents_cause_no_internal_error_and_leak_no_memory(target: Target, report: Report) -> None:
+    memory_before, started = 0, time.monotonic()
+    outcomes: Counter[str] = Counter()
     users = [target.user(f"user-{number}") for number in range(20)]
     seeds = iter(range(DOCUMENTS))
-    async with target.client() as client, streaming(target) as streams:
+    async with target.client() as client, subscriptions(target) as streams:
 
         async def send_some() -> None:
-            nonlocal warm
+            nonlocal memory_before
             for seed in seeds:
                 if seed == DOCUMENTS // 3:
-                    warm = target.resident_bytes()
+                    memory_before = target.resident_bytes()
                 user, service, operator = (
                     users[seed // AT_ONCE % 20],
                     target.tokens["service"],
                     target.tokens["operator"],
                 )
                 tokens = [None, user, service, operator, service, operator, user, service, operator]
-                ended.update(await sent(client, streams, seed, tokens[seed % 9]))
+                outcomes.update(await send_request(client, streams, seed, tokens[seed % 9]))
 
         async with asyncio.TaskGroup() as group:
             for _ in range(AT_ONCE):
                 group.create_task(send_some())
-    ended += streams.ended
-    grown = target.resident_bytes() - warm
-    seconds = f"{DOCUMENTS} documents in {time.monotonic() - begun:.1f} s"
-    report(f"{seconds}: {dict(sorted(ended.items()))}, memory {grown / 2**20:+.1f} MiB")
-    assert {"ok", "BAD_USER_INPUT", "GRAPHQL_VALIDATION_FAILED", "FORBIDDEN", "UNAUTHENTICATED"} <= ended.keys()
-    assert not ended.keys() & {"INTERNAL", "UNAVAILABLE", "RATE_LIMITED", "TIMED_OUT"}
-    assert grown < GROWTH_BYTES
+    outcomes += streams.outcomes
+    growth = target.resident_bytes() - memory_before
+    seconds = f"{DOCUMENTS} documents in {time.monotonic() - started:.1f} s"
+    report(f"{seconds}: {dict(sorted(outcomes.items()))}, memory {growth / 2**20:+.1f} MiB")
+    assert {"ok", "BAD_USER_INPUT", "GRAPHQL_VALIDATION_FAILED", "FORBIDDEN", "UNAUTHENTICATED"} <= outcomes.keys()
+    assert not outcomes.keys() & {"INTERNAL", "UNAVAILABLE", "RATE_LIMITED", "TIMED_OUT"}
+    assert growth < GROWTH_BYTES
 
 
-async def sent(client: httpx.AsyncClient, streams: "Streams", seed: int, token: str | None) -> set[str]:
-    """The codes with which the document of this seed ended; subscriptions end later, and are counted there."""
-    keyword, request = written(seed)
+async def send_request(client: httpx.AsyncClient, streams: "Subscriptions", seed: int, token: str | None) -> set[str]:
+    """Send the request of this seed. Returns: its error codes, or `ok`. Subscriptions are counted in `streams`."""
+    keyword, request = random_request(seed)
     if keyword == "subscription":
-        await streams.begin(seed, request)
+        await streams.start(seed, request)
         return set()
     content = json.dumps(parameters(request))
     headers = authorized(token) | {"content-type": "application/json"}
@@ -108,43 +108,43 @@ async def sent(client: httpx.AsyncClient, streams: "Streams", seed: int, token: 
     return codes(answer) or {"ok"}
 
 
-class Streams:
-    """Subscriptions over one connection, of which the oldest are given up again."""
+class Subscriptions:
+    """Subscriptions over one connection. The oldest ones are completed."""
 
     def __init__(self, socket: ClientConnection) -> None:
-        self.ended: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
         self._socket = socket
-        self._begun: list[str] = []
+        self._open: list[str] = []
 
-    async def begin(self, seed: int, request: GraphQLRequest) -> None:
+    async def start(self, seed: int, request: GraphQLRequest) -> None:
         await self._socket.send(json.dumps({"id": str(seed), "type": "subscribe", "payload": parameters(request)}))
-        self._begun.append(str(seed))
-        if len(self._begun) > OPEN_STREAMS:
-            await self._socket.send(json.dumps({"id": self._begun.pop(0), "type": "complete"}))
+        self._open.append(str(seed))
+        if len(self._open) > MAX_SUBSCRIPTIONS:
+            await self._socket.send(json.dumps({"id": self._open.pop(0), "type": "complete"}))
 
-    async def hear(self) -> None:
-        """Until a pong comes."""
+    async def receive(self) -> None:
+        """Receive messages until a pong."""
         async for text in self._socket:
             message = json.loads(text)
             if message["type"] == "pong":
                 return
             assert "INTERNAL" not in str(text), text
             found = codes({"errors": message["payload"]}) if message["type"] == "error" else {message["type"]}
-            self.ended.update(found)
+            self.outcomes.update(found)
 
 
 @asynccontextmanager
-async def streaming(target: Target) -> AsyncIterator[Streams]:
-    """Subscriptions of the operator's. What was begun is answered before the block ends."""
+async def subscriptions(target: Target) -> AsyncIterator[Subscriptions]:
+    """Subscriptions of an operator. They are answered before the block ends."""
     protocols: Any = ["graphql-transport-ws"]
     async with connect(target.socket_url, subprotocols=protocols) as socket:
-        hello = {"authorization": f"Bearer {target.tokens['operator']}"}
-        await socket.send(json.dumps({"type": "connection_init", "payload": hello}))
+        payload = {"authorization": f"Bearer {target.tokens['operator']}"}
+        await socket.send(json.dumps({"type": "connection_init", "payload": payload}))
         assert json.loads(await socket.recv()) == {"type": "connection_ack"}
-        streams = Streams(socket)
+        streams = Subscriptions(socket)
         async with asyncio.TaskGroup() as group:
-            hearing = group.create_task(streams.hear())
+            receiving = group.create_task(streams.receive())
             yield streams
             await socket.send(json.dumps({"type": "ping"}))
             async with asyncio.timeout(ANSWERED_SECONDS):
-                await hearing
+                await receiving

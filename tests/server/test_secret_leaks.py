@@ -1,8 +1,7 @@
-"""Canaries: secrets and callers' words that a real server is given in every way, and that appear nowhere again.
+"""Secrets and user input never get into the log of a real server, whatever it is sent.
 
-A secret (a token, a key, a password) stands in no line that the process writes and in no error that it answers. What
-callers write themselves (documents, variables, reasons, bodies) stands in no line; an error may quote it to its author.
-The server has no metrics that could tell of them.
+Secrets (tokens, keys, passwords) are in no line that the process writes and in no response. User input (documents,
+variables, reasons, bodies) is in no line; an error response may quote it to its sender.
 """
 
 import asyncio
@@ -31,173 +30,175 @@ from app.topups.sandbox.provider import SIGNATURE_HEADER
 from app.topups.sandbox.signatures import sign
 from tests import databases
 from tests.command_line import COMMAND, REPOSITORY, environment, temporary_directory
-from tests.secret_leaks import SECRET, Watch
+from tests.secret_leaks import SECRET, SecretDetector
 
 pytestmark = pytest.mark.anyio
 
-WORD: Final = "canary"
-"""In everything that a caller writes."""
+WORD: Final = "userinput"
+"""Part of all user input."""
 SECRET_SETTINGS: Final = {
     "LEDGER_KEY": "ca7a" * 16,
-    "SANDBOX_SECRET": "sandbox-secret-of-canaries-" + "0" * 32,
-    "STRIPE_SECRET_KEY": "sk_" + "test_stripekeyofcanaries",
-    "STRIPE_WEBHOOK_SECRET": "whsec_" + "webhooksecretofcanaries",
+    "SANDBOX_SECRET": "sandbox-secret-of-this-test-" + "0" * 32,
+    "STRIPE_SECRET_KEY": "sk_" + "test_stripekeyofthistest",
+    "STRIPE_WEBHOOK_SECRET": "whsec_" + "webhooksecretofthistest",
 }
-PASSWORD: Final = "passwordofcanaries"
+PASSWORD: Final = "passwordofthistest"
 WRONG_KEY: Final = f"ck_{'0' * 16}_{'cafe' * 16}"
-WRONG_TOKEN: Final = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJib2IifQ." + "thetokenofcanaries"
+WRONG_TOKEN: Final = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJib2IifQ." + "thetokenofthistest"
 
 
 @dataclass(slots=True)
-class Cage:
-    """The server, and all that was got out of it."""
+class ServerUnderTest:
+    """The server, and all its responses."""
 
     url: str
     user: str
     service: str
     operator: str
-    answers: list[str] = field(default_factory=list)
+    responses: list[str] = field(default_factory=list)
 
     @property
     def secrets(self) -> list[str]:
-        given = [*SECRET_SETTINGS.values(), PASSWORD, WRONG_KEY, WRONG_TOKEN, self.user, self.service, self.operator]
-        return [*given, *(one.rpartition(sep)[2] for one, sep in ((self.user, "."), (self.service, "_")))]
+        whole = [*SECRET_SETTINGS.values(), PASSWORD, WRONG_KEY, WRONG_TOKEN, self.user, self.service, self.operator]
+        return [*whole, self.user.rpartition(".")[2], self.service.rpartition("_")[2]]
 
     async def ask(self, client: httpx.AsyncClient, token: str | None, query: str, **variables: Any) -> None:
         headers = {"authorization": f"Bearer {token}"} if token is not None else {}
         content = {"query": query, "variables": variables}
-        self.answers.append((await client.post("/graphql", json=content, headers=headers)).text)
+        self.responses.append((await client.post("/graphql", json=content, headers=headers)).text)
 
 
 @asynccontextmanager
-async def cage(database_url: str, place: Path, log_format: str) -> AsyncIterator[Cage]:
-    """A server with the canaries as its secrets, writing to `place`."""
-    credentials = pools.connection_arguments(database_url)
-    given = database_url.replace("postgresql://postgres@", f"postgresql://postgres:{PASSWORD}@", 1)
-    assert PASSWORD in given or credentials["password"] is not None
-    chosen = SECRET_SETTINGS | {
-        "DATABASE_URL": given, "DATA_DIR": str(place), "PORT": "0", "LOG_FORMAT": log_format,
+async def server_under_test(database_url: str, place: Path, log_format: str) -> AsyncIterator[ServerUnderTest]:
+    """A server with the secrets of this module. Its output is in `place`."""
+    arguments = pools.connection_arguments(database_url)
+    url_with_password = database_url.replace("postgresql://postgres@", f"postgresql://postgres:{PASSWORD}@", 1)
+    assert PASSWORD in url_with_password or arguments["password"] is not None
+    settings = SECRET_SETTINGS | {
+        "DATABASE_URL": url_with_password, "DATA_DIR": str(place), "PORT": "0", "LOG_FORMAT": log_format,
     }  # fmt: skip
     with (place / "out").open("w") as out, (place / "err").open("w") as err:
-        env = environment(**chosen)
+        env = environment(**settings)
         process = await anyio.open_process([*COMMAND, "serve"], cwd=REPOSITORY, env=env, stdout=out, stderr=err)
         try:
             while "Serving on" not in (place / "out").read_text():
                 assert process.returncode is None, (place / "err").read_text()
                 await asyncio.sleep(0.05)
             url = (place / "out").read_text().partition("Serving on ")[2].split()[0]
-            here = Settings(data_dir=place)
+            directory = Settings(data_dir=place)
             await pools.connect(database_url)
-            service = await service_keys.create_key("canaries", [Scope.CHARGE])
+            service = await service_keys.create_key("scheduler", [Scope.CHARGE])
             await pools.disconnect()
-            operator = operator_token("keeper", settings=here)
-            yield Cage(url, user_token("bird", settings=here), service, operator)
+            operator = operator_token("oscar", settings=directory)
+            yield ServerUnderTest(url, user_token("ada", settings=directory), service, operator)
         finally:
             process.terminate()
             with anyio.fail_after(30):
                 assert await process.wait() == 0
 
 
-async def sing(cage: Cage) -> None:
-    """Operations of every kind, done and refused, with a canary in whatever can hold one."""
-    async with httpx.AsyncClient(base_url=cage.url, timeout=20) as client:
-        await over_http(cage, client)
-        await notifications(cage, client)
-        await stream(cage, client)
+async def send_everything(server: ServerUnderTest) -> None:
+    """Operations of every kind, successful and refused, with WORD in every string."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        await over_http(server, client)
+        await send_webhooks(server, client)
+        await open_event_streams(server, client)
     for token, query in (
-        (cage.user, BALANCE),
-        (cage.service, "subscription { taskSignals { kind } }"),
+        (server.user, BALANCE),
+        (server.service, "subscription { taskSignals { kind } }"),
         (WRONG_TOKEN, BALANCE),
     ):
-        await over_websocket(cage, token, query)
+        await over_websocket(server, token, query)
 
 
 BALANCE: Final = f"subscription {{ balance {{ available }} }} # {WORD}"
-START: Final = f"""mutation($id: ID!) {{ startTask(input: {{taskId: $id, ownerId: "bird", agentId: "{WORD}-agent"}})
+START: Final = f"""mutation($id: ID!) {{ startTask(input: {{taskId: $id, ownerId: "ada", agentId: "{WORD}-agent"}})
     {{ __typename ... on UserError {{ message }} }} }}"""
 CHARGE: Final = """mutation($id: ID!, $settings: JSON) { charge(input: {taskId: $id, blockRunId: $id,
     settings: $settings, block: "ReplicateModelBlock"}) { __typename ... on UserError { message } } }"""
-GRANT: Final = """mutation($reason: String!, $key: String!) { grantCredits(input: {ownerId: "bird", credits: 1000,
+GRANT: Final = """mutation($reason: String!, $key: String!) { grantCredits(input: {ownerId: "ada", credits: 1000,
     reason: $reason, idempotencyKey: $key}) { __typename ... on UserError { message } } }"""
 TOP_UP: Final = """mutation($key: String!, $url: String) { beginTopUp(input: {credits: 500, idempotencyKey: $key,
     returnUrl: $url}) { __typename ... on UserError { message } } }"""
 
 
-async def over_http(cage: Cage, client: httpx.AsyncClient) -> None:
+async def over_http(server: ServerUnderTest, client: httpx.AsyncClient) -> None:
     task = f"{WORD}-task"
-    await cage.ask(client, cage.operator, GRANT, reason=f"for {WORD}@example.com", key=f"{WORD}-key")
-    await cage.ask(client, cage.user, GRANT, reason=WORD, key=WORD)
-    await cage.ask(client, cage.service, START, id=task)
-    await cage.ask(client, cage.service, CHARGE, id=task, settings={"prompt": f"{WORD} {cage.service}"})
-    await cage.ask(client, cage.service, CHARGE, id=f"{WORD}-nothing", settings=WORD)
-    await cage.ask(
-        client, cage.user, TOP_UP, key=f"{WORD}-top-up", url=f"https://{WORD}.example/return?token={WRONG_TOKEN}"
+    await server.ask(client, server.operator, GRANT, reason=f"for {WORD}@example.com", key=f"{WORD}-key")
+    await server.ask(client, server.user, GRANT, reason=WORD, key=WORD)
+    await server.ask(client, server.service, START, id=task)
+    await server.ask(client, server.service, CHARGE, id=task, settings={"prompt": f"{WORD} {server.service}"})
+    await server.ask(client, server.service, CHARGE, id=f"{WORD}-nothing", settings=WORD)
+    await server.ask(
+        client, server.user, TOP_UP, key=f"{WORD}-top-up", url=f"https://{WORD}.example/return?token={WRONG_TOKEN}"
     )
-    await cage.ask(client, cage.user, f"query {{ account {{ {WORD}: ownerId }} }} # {WORD}")
-    await cage.ask(client, cage.user, f"{{ {WORD} }}")
-    await cage.ask(client, cage.user, f"{{ {WORD}")
-    await cage.ask(client, cage.user, "query($a: Int!) { account { entries(first: $a) { __typename } } }", a=f"{WORD}")
-    for token in (WRONG_TOKEN, WRONG_KEY, cage.user[:-8], cage.service[:-8] + "00000000", PASSWORD):
-        await cage.ask(client, token, "{ account { ownerId } }")
+    await server.ask(client, server.user, f"query {{ account {{ {WORD}: ownerId }} }} # {WORD}")
+    await server.ask(client, server.user, f"{{ {WORD} }}")
+    await server.ask(client, server.user, f"{{ {WORD}")
+    await server.ask(
+        client, server.user, "query($a: Int!) { account { entries(first: $a) { __typename } } }", a=f"{WORD}"
+    )
+    for token in (WRONG_TOKEN, WRONG_KEY, server.user[:-8], server.service[:-8] + "00000000", PASSWORD):
+        await server.ask(client, token, "{ account { ownerId } }")
     for content in (f'{{"query": "{WORD}', f"[{WORD}]".encode(), f"{WORD}\xff".encode("latin-1")):
-        await kept(cage, client, "POST", "/graphql", content=content, headers={"content-type": "application/json"})
-    await kept(cage, client, "POST", "/graphql", data={"query": WORD, "password": PASSWORD})
-    await kept(
-        cage, client, "GET", f"/graphql?query={{account{{{WORD}}}}}", headers={"x-request-id": f"not an id {WORD}"}
+        await request(server, client, "POST", "/graphql", content=content, headers={"content-type": "application/json"})
+    await request(server, client, "POST", "/graphql", data={"query": WORD, "password": PASSWORD})
+    await request(
+        server, client, "GET", f"/graphql?query={{account{{{WORD}}}}}", headers={"x-request-id": f"not an id {WORD}"}
     )
-    await kept(cage, client, "GET", f"/{WORD}/{WRONG_KEY}")
-    await kept(cage, client, "GET", f"/receipts/{WRONG_KEY}")
+    await request(server, client, "GET", f"/{WORD}/{WRONG_KEY}")
+    await request(server, client, "GET", f"/receipts/{WRONG_KEY}")
 
 
-async def notifications(cage: Cage, client: httpx.AsyncClient) -> None:
-    """Webhook bodies: signed by us, by nobody, and no notices at all."""
+async def send_webhooks(server: ServerUnderTest, client: httpx.AsyncClient) -> None:
+    """Webhooks with a valid, a wrong and a malformed signature."""
     body = json.dumps(
         {"id": f"evt_{WORD}", "type": "payment.paid", "email": f"{WORD}@example.com", "payment": {}}
     ).encode()
     secret = SECRET_SETTINGS["SANDBOX_SECRET"].encode()
     for signature in (sign(body, secret, at_seconds=int(time.time())), sign(body, b"another", at_seconds=1), WORD):
-        await kept(cage, client, "POST", "/webhooks/sandbox", content=body, headers={SIGNATURE_HEADER: signature})
+        await request(server, client, "POST", "/webhooks/sandbox", content=body, headers={SIGNATURE_HEADER: signature})
 
 
-async def kept(cage: Cage, client: httpx.AsyncClient, method: str, url: str, **more: Any) -> None:
-    cage.answers.append((await client.request(method, url, **more)).text)
+async def request(server: ServerUnderTest, client: httpx.AsyncClient, method: str, url: str, **more: Any) -> None:
+    server.responses.append((await client.request(method, url, **more)).text)
 
 
-async def stream(cage: Cage, client: httpx.AsyncClient) -> None:
-    for token in (cage.user, WRONG_TOKEN):
+async def open_event_streams(server: ServerUnderTest, client: httpx.AsyncClient) -> None:
+    for token in (server.user, WRONG_TOKEN):
         headers = {"authorization": f"Bearer {token}", "accept": "text/event-stream"}
         async with client.stream("POST", "/graphql", json={"query": BALANCE}, headers=headers) as reply:
             async for line in reply.aiter_lines():
-                cage.answers.append(line)
+                server.responses.append(line)
                 if line.startswith("data:"):
                     break
 
 
-async def over_websocket(cage: Cage, token: str, query: str) -> None:
+async def over_websocket(server: ServerUnderTest, token: str, query: str) -> None:
     protocols: Any = ["graphql-transport-ws"]
-    async with connect(cage.url.replace("http", "ws", 1) + "/graphql", subprotocols=protocols) as socket:
-        hello = {"type": "connection_init", "payload": {"authorization": f"Bearer {token}"}}
+    async with connect(server.url.replace("http", "ws", 1) + "/graphql", subprotocols=protocols) as socket:
+        init = {"type": "connection_init", "payload": {"authorization": f"Bearer {token}"}}
         subscribe = {"id": WORD, "type": "subscribe", "payload": {"query": query}}
         with suppress(ConnectionClosed):
-            for text in (json.dumps(hello), json.dumps(subscribe), f"{{{WORD}"):
+            for text in (json.dumps(init), json.dumps(subscribe), f"{{{WORD}"):
                 await socket.send(text)
                 await asyncio.sleep(0.1)
         async with asyncio.timeout(5):
-            with suppress(ConnectionClosed):  # by the last text, if its token has not ended it
+            with suppress(ConnectionClosed):  # because of the last message, or of the token
                 while True:
-                    cage.answers.append(str(await socket.recv()))
-    cage.answers.append(str(socket.close_reason))
+                    server.responses.append(str(await socket.recv()))
+    server.responses.append(str(socket.close_reason))
 
 
 @asynccontextmanager
-async def refusing_the_agent(database_url: str) -> AsyncIterator[None]:
-    """The database faults, quoting the whole row, when a task of the canary's agent is written."""
+async def failing_constraint(database_url: str) -> AsyncIterator[None]:
+    """Makes the database fail, with an error that quotes the row, when a task of WORD's agent is written."""
     admin = await asyncpg.connect(**pools.connection_arguments(database_url))
-    await admin.execute(f"ALTER TABLE task ADD CONSTRAINT no_canary CHECK (agent_id <> '{WORD}-agent') NOT VALID")
+    await admin.execute(f"ALTER TABLE task ADD CONSTRAINT no_agent CHECK (agent_id <> '{WORD}-agent') NOT VALID")
     try:
         yield
     finally:
-        await admin.execute("ALTER TABLE task DROP CONSTRAINT no_canary")
+        await admin.execute("ALTER TABLE task DROP CONSTRAINT no_agent")
         await admin.close()
 
 
@@ -208,29 +209,29 @@ def place() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
-async def test_nothing_that_a_server_writes_or_answers_holds_a_secret(
+async def test_log_and_responses_contain_no_secret_and_the_log_no_user_input(
     database_url: str, place: Path, log_format: str
 ) -> None:
     await databases.reset(database_url)
-    async with cage(database_url, place, log_format) as here:
-        await sing(here)
-        if log_format == "json":  # in development the words of a fault are for the developer
-            async with refusing_the_agent(database_url), httpx.AsyncClient(base_url=here.url, timeout=20) as client:
-                await here.ask(client, here.service, START, id=f"{WORD}-2")
-            assert '"INTERNAL"' in here.answers[-1]
+    async with server_under_test(database_url, place, log_format) as server:
+        await send_everything(server)
+        if log_format == "json":  # in development, the messages of exceptions are logged
+            async with failing_constraint(database_url), httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+                await server.ask(client, server.service, START, id=f"{WORD}-2")
+            assert '"INTERNAL"' in server.responses[-1]
     written = (place / "err").read_text()
-    said = (place / "out").read_text()  # the tokens of development are printed there, and those of the test are not
-    answered = "\n".join(here.answers)
-    for secret in here.secrets:
+    printed = (place / "out").read_text()  # with development tokens, but not those of the test
+    responses = "\n".join(server.responses)
+    for secret in server.secrets:
         assert secret not in written
-        assert secret not in said
-        assert secret not in answered
+        assert secret not in printed
+        assert secret not in responses
     for done in ("GrantCredits", "StartTask", "Charge", "BeginTopUp"):
-        assert f"{done}Success" in answered
-    assert 'data: {"data":{"balance":' in answered
+        assert f"{done}Success" in responses
+    assert 'data: {"data":{"balance":' in responses
     assert WORD not in written
     assert SECRET.search(written) is None
-    assert written.count("operation" if log_format == "json" else " by ") >= 20  # it did write
+    assert written.count("operation" if log_format == "json" else " by ") >= 20  # requests were logged
     if log_format == "json":
         assert "CheckViolationError 23514" in written
 
@@ -242,17 +243,17 @@ async def test_nothing_that_a_server_writes_or_answers_holds_a_secret(
         SECRET_SETTINGS["STRIPE_WEBHOOK_SECRET"], f"postgresql://postgres:{PASSWORD}@localhost/credits",
     ],
 )  # fmt: skip
-def test_the_watch_over_all_tests_sees_a_secret_in_a_record(secret: str) -> None:
-    watch = Watch("of this run")
+def test_the_detector_finds_a_secret_in_a_record(secret: str) -> None:
+    detector = SecretDetector("of this run")
     log = logging.getLogger("tests.secret_leaks")
-    log.propagate = False  # the watch over all tests would see it too
-    log.addHandler(watch)
-    log.warning("nothing to see")
-    assert watch.found == []
+    log.propagate = False  # otherwise the detector of all tests would find it, too
+    log.addHandler(detector)
+    log.warning("no secret")
+    assert detector.found == []
     log.warning("it was %s", secret)
     try:
         raise ValueError(secret)
     except ValueError:
         log.exception("it failed")
-    log.removeHandler(watch)
-    assert len(watch.found) == 2
+    log.removeHandler(detector)
+    assert len(detector.found) == 2

@@ -1,4 +1,4 @@
-"""What leaves in one write, read off the wire: a piece is what the client's socket gave at once."""
+"""Responses of known length are sent in one write. A chunk is what the client's socket receives at once."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,34 +20,34 @@ GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
 class Client(asyncio.Protocol):
-    """Keeps the pieces that came, each as it came."""
+    """Records the chunks it receives."""
 
     def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-        self.ended = False
-        self._something = asyncio.Event()
+        self.chunks: list[bytes] = []
+        self.is_closed = False
+        self._changed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.write = transport.write
 
     def data_received(self, data: bytes) -> None:
-        self.pieces.append(data)
-        self._something.set()
+        self.chunks.append(data)
+        self._changed.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.ended = True
-        self._something.set()
+        self.is_closed = True
+        self._changed.set()
 
-    async def until(self, seen: Callable[[], bool]) -> None:
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(SECONDS):
-            while not seen():
-                await self._something.wait()
-                self._something.clear()
+            while not condition():
+                await self._changed.wait()
+                self._changed.clear()
 
     @property
-    def said(self) -> bytes:
-        return b"".join(self.pieces)
+    def received(self) -> bytes:
+        return b"".join(self.chunks)
 
 
 @asynccontextmanager
@@ -65,11 +65,11 @@ async def connected(app: App) -> AsyncIterator[Client]:
         await server.wait_closed()
 
 
-async def begin(send: Send, *headers: tuple[bytes, bytes]) -> None:
+async def start_response(send: Send, *headers: tuple[bytes, bytes]) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": headers})
 
 
-async def part(send: Send, body: bytes, *, more: bool = False) -> None:
+async def send_body(send: Send, body: bytes, *, more: bool = False) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
@@ -77,97 +77,97 @@ LENGTH = (b"content-length", b"1000")
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"
 
 
-async def whole(scope: Scope, receive: Receive, send: Send) -> None:
-    await begin(send, LENGTH)
-    await asyncio.sleep(0.05)  # what was written by now would have come as a piece of its own
-    await part(send, BODY)
+async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+    await start_response(send, LENGTH)
+    await asyncio.sleep(0.05)  # what was written by now would be received as a chunk of its own
+    await send_body(send, BODY)
 
 
-async def test_head_and_body_come_as_one_piece() -> None:
-    async with connected(whole) as client:
+async def test_head_and_body_are_one_write() -> None:
+    async with connected(respond) as client:
         client.write(GET)
-        await client.until(lambda: len(client.said) >= len(HEAD + BODY))
+        await client.wait_until(lambda: len(client.received) >= len(HEAD + BODY))
 
-        assert client.pieces == [HEAD + BODY]
+        assert client.chunks == [HEAD + BODY]
 
 
-async def test_each_answer_of_a_kept_connection_comes_as_one_piece() -> None:
-    async with connected(whole) as client:
+async def test_each_response_of_a_kept_alive_connection_is_one_write() -> None:
+    async with connected(respond) as client:
         client.write(GET + GET)
-        await client.until(lambda: len(client.said) >= 2 * len(HEAD + BODY))
+        await client.wait_until(lambda: len(client.received) >= 2 * len(HEAD + BODY))
 
-        assert client.pieces == [HEAD + BODY, HEAD + BODY]
+        assert client.chunks == [HEAD + BODY, HEAD + BODY]
 
 
-async def test_the_first_part_comes_with_the_head_and_waits_for_no_other() -> None:
+async def test_the_first_part_of_the_body_is_sent_with_the_head_at_once() -> None:
     first_came = asyncio.Event()
 
-    async def in_parts(scope: Scope, receive: Receive, send: Send) -> None:
-        await begin(send, LENGTH)
-        await part(send, BODY[:400], more=True)
+    async def respond_in_parts(scope: Scope, receive: Receive, send: Send) -> None:
+        await start_response(send, LENGTH)
+        await send_body(send, BODY[:400], more=True)
         await first_came.wait()
-        await part(send, BODY[400:])
+        await send_body(send, BODY[400:])
 
-    async with connected(in_parts) as client:
+    async with connected(respond_in_parts) as client:
         client.write(GET)
-        await client.until(lambda: client.said == HEAD + BODY[:400])
+        await client.wait_until(lambda: client.received == HEAD + BODY[:400])
         first_came.set()
-        await client.until(lambda: client.said == HEAD + BODY)
+        await client.wait_until(lambda: client.received == HEAD + BODY)
 
 
-async def test_a_head_is_not_kept_back_where_nobody_knows_how_long_its_body_will_be() -> None:
+async def test_the_head_of_a_response_of_unknown_length_is_sent_at_once() -> None:
     head_came = asyncio.Event()
 
     async def streamed(scope: Scope, receive: Receive, send: Send) -> None:
-        await begin(send)
+        await start_response(send)
         await head_came.wait()
-        await part(send, b"later")
+        await send_body(send, b"later")
 
     head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
     async with connected(streamed) as client:
         client.write(GET)
-        await client.until(lambda: client.said == head)
+        await client.wait_until(lambda: client.received == head)
         head_came.set()
-        await client.until(lambda: client.said == head + b"5\r\nlater\r\n0\r\n\r\n")
+        await client.wait_until(lambda: client.received == head + b"5\r\nlater\r\n0\r\n\r\n")
 
 
 @pytest.mark.parametrize(
     ("request_", "length"), [(GET.replace(b"GET", b"HEAD"), b"1000"), (GET, b"0")], ids=["HEAD", "length 0"]
 )
-async def test_a_head_that_no_body_follows_comes_alone(request_: bytes, length: bytes) -> None:
-    async def bare(scope: Scope, receive: Receive, send: Send) -> None:
-        await begin(send, (b"content-length", length))
-        await part(send, b"")
+async def test_a_head_without_a_body_is_sent_alone(request_: bytes, length: bytes) -> None:
+    async def respond_without_body(scope: Scope, receive: Receive, send: Send) -> None:
+        await start_response(send, (b"content-length", length))
+        await send_body(send, b"")
 
-    async with connected(bare) as client:
+    async with connected(respond_without_body) as client:
         client.write(request_)
-        await client.until(lambda: client.said == b"HTTP/1.1 200 OK\r\ncontent-length: %b\r\n\r\n" % length)
+        await client.wait_until(lambda: client.received == b"HTTP/1.1 200 OK\r\ncontent-length: %b\r\n\r\n" % length)
 
 
-async def test_who_waits_to_be_told_to_continue_is_told_at_once() -> None:
+async def test_100_continue_is_sent_at_once() -> None:
     async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive())["body"]
         while len(body) < 1_000:
             body += (await receive())["body"]
-        await begin(send, LENGTH)
-        await part(send, body)
+        await start_response(send, LENGTH)
+        await send_body(send, body)
 
     async with connected(echo) as client:
         client.write(b"POST / HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 1000\r\n\r\n")
-        await client.until(lambda: client.said == b"HTTP/1.1 100 Continue\r\n\r\n")
+        await client.wait_until(lambda: client.received == b"HTTP/1.1 100 Continue\r\n\r\n")
         client.write(BODY)
-        await client.until(lambda: client.said.endswith(BODY))
+        await client.wait_until(lambda: client.received.endswith(BODY))
 
-        assert client.pieces == [b"HTTP/1.1 100 Continue\r\n\r\n", HEAD + BODY]
+        assert client.chunks == [b"HTTP/1.1 100 Continue\r\n\r\n", HEAD + BODY]
 
 
-async def test_an_answer_that_faults_before_its_body_never_began() -> None:
-    async def faulty(scope: Scope, receive: Receive, send: Send) -> None:
-        await begin(send, LENGTH)
+async def test_a_response_that_fails_before_its_body_sends_nothing() -> None:
+    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+        await start_response(send, LENGTH)
         raise RuntimeError("no body after all")
 
-    async with connected(faulty) as client:
+    async with connected(fail) as client:
         client.write(GET)
-        await client.until(lambda: client.ended)
+        await client.wait_until(lambda: client.is_closed)
 
-        assert client.said == b""
+        assert client.received == b""
