@@ -4,7 +4,7 @@ The API translates between GraphQL and the domain packages. It decides nothing a
 
 - `schema` joins the parts; `context` has the state that all requests share.
 - `accounts`, `tasks` and `topups` have several modules each; `prices`, `notifications` and `audit_log` have one.
-- `error_types` derives the types of expected errors from the `BillingError` classes. `mutation` adds them to the result
+- `error_types` derives the types of expected errors from the `BillingError` classes; `results` adds them to the result
   unions of mutations.
 - `owner_scope` decides which accounts a caller may read and change.
 - `objects` builds GraphQL objects from rows by field name: a value that is only passed on is declared in the row and in

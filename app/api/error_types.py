@@ -7,9 +7,9 @@ A resolver raises the `BillingError`. It is converted if the result union of the
 a bug and is masked like any other fault.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
-from typing import Annotated, Any, Final, Union, get_type_hints
+from typing import Any, Final, get_type_hints
 
 import strawberry
 from strawberry.types.field import StrawberryField
@@ -114,10 +114,3 @@ def to_user_error(error: BillingError, context: Context) -> UserError:
         if cls in ERROR_TYPES:
             return ERROR_TYPES[cls].convert(error, context)
     raise error
-
-
-def result_union(name: str, success: type[Any], errors: Sequence[type[BillingError] | type[UserError]]) -> Any:
-    """The union of a success type and the types of `errors`, as an annotation for Strawberry."""
-    members = [ERROR_TYPES[error].error_type if issubclass(error, BillingError) else error for error in errors]
-    description = f"{success.__name__}, or the reason why the request was refused."
-    return Annotated[Union[(success, *members)], strawberry.union(name, description=description)]

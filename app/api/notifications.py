@@ -9,7 +9,6 @@ import strawberry
 
 from app.api.context import Context, ResolverInfo, audit_context
 from app.api.input_checks import check_list_length
-from app.api.mutation import mutation
 from app.api.objects import build_from
 from app.api.owner_scope import (
     readable_owners,
@@ -17,6 +16,7 @@ from app.api.owner_scope import (
     require_writable_owner,
     writable_owners,
 )
+from app.api.results import mutation
 from app.engine import declare, global_ids
 from app.engine.pagination import Connection, before_number, paginate
 from app.engine.permissions import AuditPolicy, Permission

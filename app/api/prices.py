@@ -10,11 +10,10 @@ from strawberry.scalars import JSON
 
 from app.api.accounts.balance import load_account_balance
 from app.api.context import ResolverInfo, audit_context
-from app.api.error_types import result_union
 from app.api.input_checks import check_ids, check_list_length
-from app.api.mutation import mutation
 from app.api.objects import build_from
 from app.api.owner_scope import require_readable_owner
+from app.api.results import mutation, result_union
 from app.api.scalars import Credits, RateCardDocument
 from app.engine import declare
 from app.engine.permissions import AuditPolicy, Permission

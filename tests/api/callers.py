@@ -123,7 +123,7 @@ class Transports:
         async with websocket_client.accepted() as socket:
             await socket.init({"token": credential} if credential else None)
             await _subscribe(socket, query, variables)
-            # Sent after it and answered without the database: by then a refusal has arrived.
+            # Sent after it and answered without the database: by then an error has arrived.
             await socket.subscribe("behind", "{ __typename }")
             return await _told(socket, wait=not query.startswith("subscription"))
 

@@ -62,7 +62,7 @@ def expected(operation: str, caller: str) -> tuple[str, str] | None:
     return None
 
 
-def refusal(answer: dict[str, Any]) -> tuple[str, str] | None:
+def permission_error(answer: dict[str, Any]) -> tuple[str, str] | None:
     """Code and message of the permission error; None: the caller was allowed to use the operation."""
     for error in answer.get("errors") or []:
         assert error["extensions"]["code"] != "INTERNAL", answer
@@ -92,7 +92,7 @@ async def test_each_caller_may_use_exactly_the_listed_operations(
             continue
         variables = arguments_of(field)
         answer = await transports.execute(transport, caller, document_of(kind, name, field, variables), **variables)
-        found[f"{kind} {name}"] = refusal(answer)
+        found[f"{kind} {name}"] = permission_error(answer)
     assert found == {operation: expected(operation, caller) for operation in found}
     assert len(found) >= 30
 
@@ -105,7 +105,7 @@ async def test_an_invalid_credential_is_rejected_on_every_transport(
     invalid = Transports(transports.http, transports.sockets, {"invalid": credential})
     if transport != "WebSocket":
         answer = await invalid.execute(transport, "invalid", "{ __typename }")
-        assert refusal(answer) is not None
+        assert permission_error(answer) is not None
         assert "data" not in answer
     else:
         with pytest.raises(AssertionError, match="4403"):

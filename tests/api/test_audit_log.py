@@ -39,13 +39,13 @@ def test_every_mutation_has_an_audit_policy() -> None:
 
 def test_operator_mutations_are_always_recorded() -> None:
     assert SCHEMA.mutation_type is not None
-    for name, trail in audit_policies(SCHEMA).items():
+    for name, policy in audit_policies(SCHEMA).items():
         if SCHEMA.mutation_type.fields[name].extensions["strawberry-definition"].needs is Permission.OPERATOR:
-            assert trail is AuditPolicy.SERVICES_AND_OPERATORS, name
+            assert policy is AuditPolicy.SERVICES_AND_OPERATORS, name
 
 
 def test_charges_and_holds_are_recorded_for_operators_only() -> None:
-    assert {name for name, trail in audit_policies(SCHEMA).items() if trail is AuditPolicy.OPERATORS} == {
+    assert {name for name, policy in audit_policies(SCHEMA).items() if policy is AuditPolicy.OPERATORS} == {
         "charge", "chargeBatch", "placeHold", "captureHold",
     }  # fmt: skip
 
@@ -130,7 +130,7 @@ async def a_grant_of(api: Api) -> str:
 async def test_every_recorded_mutation_writes_a_complete_record(api: Api, rate_cards: RateCardCache) -> None:
     done = await execute_recorded_mutations(api, rate_cards)
     assert set(done) == {
-        name for name, trail in audit_policies(SCHEMA).items() if trail is AuditPolicy.SERVICES_AND_OPERATORS
+        name for name, policy in audit_policies(SCHEMA).items() if policy is AuditPolicy.SERVICES_AND_OPERATORS
     }
     for name, (caller, reason) in done.items():
         record = (await audit_log(api, action=name))[-1]
@@ -183,7 +183,7 @@ async def test_charges_and_holds_of_services_name_actor_and_request_in_their_row
     recorded["placeHold"] = await pools.fetch(holds, "held")
     await send(api, EXECUTOR, "captureHold", taskId="t", blockRunId="held", measurements={})
     recorded["captureHold"] = await pools.fetch(runs, "held")
-    assert set(recorded) == {name for name, trail in audit_policies(SCHEMA).items() if trail is AuditPolicy.OPERATORS}
+    assert set(recorded) == {name for name, policy in audit_policies(SCHEMA).items() if policy is AuditPolicy.OPERATORS}
     for name, rows in recorded.items():
         assert [row["actor"] for row in rows] == [f"service:{EXECUTOR.key_id}"], name
         assert len(rows[0]["request_id"]) == 16, name

@@ -170,7 +170,7 @@ async def test_generated_queries_over_real_rows_have_equal_responses(
 async def test_generated_mutations_on_real_rows_have_equal_responses(
     api: Api, comparison: ExecutionComparison, pools: dict[str, list[Any]], report: Report
 ) -> None:
-    """Each is executed once before, so that both executions find the same rows: a replay, or the same refusal."""
+    """Each is executed once before, so that both executions find the same rows: a replay, or the same error."""
     for seed in range(MUTATIONS):
         generated, caller = generate_request(seed, "mutation", pools)
         await comparison.interpreted.execute(generated, RequestContext(caller, api.state))

@@ -49,7 +49,7 @@ async def spend(credits: int, rate_cards: RateCardCache) -> None:
 async def skip_start(agent_id: str, task_id: str | None = None) -> None:
     """A scheduled task that does not start for lack of credits."""
     input = StartTaskRequest(
-        task_id=task_id or unique_id("tick"),
+        task_id=task_id or unique_id("start"),
         owner_id="alice",
         agent_id=agent_id,
         trigger=TaskTrigger.SCHEDULED,
@@ -157,7 +157,7 @@ async def test_the_owner_services_and_operators_mark_notifications_as_read(api: 
     again = (await api.data(ALICE, MARK, input={"notificationIds": [oldest]}))["markNotificationsRead"]["notifications"]
     assert again == marked
     assert newest in [one["id"] for one in await notifications(api, unread=True)]
-    for caller, input in ((BOB, {"notificationIds": [newest]}), (ALICE, {"notificationIds": ["nonsense"]})):
+    for caller, input in ((BOB, {"notificationIds": [newest]}), (ALICE, {"notificationIds": ["invalid"]})):
         answer = (await api.data(caller, MARK, input=input))["markNotificationsRead"]
         assert answer["__typename"] == "NotificationNotFoundError"
     code, _ = await api.error(BOB, MARK, input={"ownerId": "alice"})
@@ -184,8 +184,8 @@ async def test_notifications_are_paginated_and_are_nodes_of_their_owner(api: Api
 
 
 async def test_a_subscriber_receives_unread_notifications_and_then_each_new_one_once(api: Api) -> None:
-    followed = api.subscribe(ALICE, SUBSCRIBE)
-    waiting = asyncio.ensure_future(anext(followed))  # before the account exists
+    stream = api.subscribe(ALICE, SUBSCRIBE)
+    waiting = asyncio.ensure_future(anext(stream))  # before the account exists
     await asyncio.sleep(0.1)
     await skip_start("a")
     async with asyncio.timeout(10):
@@ -193,8 +193,8 @@ async def test_a_subscriber_receives_unread_notifications_and_then_each_new_one_
         await skip_start("b")
         await skip_start("a")
         await skip_start("c")
-        got += [(await anext(followed))["data"]["notifications"]["id"] for _ in range(2)]
-    await followed.aclose()
+        got += [(await anext(stream))["data"]["notifications"]["id"] for _ in range(2)]
+    await stream.aclose()
     assert got == [one["id"] for one in reversed(await notifications(api))]
     later = api.subscribe(ALICE, SUBSCRIBE)
     async with asyncio.timeout(10):

@@ -191,7 +191,8 @@ async def test_aliases_and_fragments_in_one_request_reveal_no_difference(
             answer, statements = await ask(query, foreign=foreign_id, missing=missing)
             assert answer == {"data": {"foreign": None, "missing": None, "again": None}}, kind
             assert await ask(query, foreign=missing, missing=missing) == (answer, statements), kind
-    query = """query($foreign: ID!) { foreign: task(taskId: $foreign) { ...Seen } missing: task(taskId: "no") { ...Seen }
+    query = """query($foreign: ID!) { foreign: task(taskId: $foreign) { ...Seen }
+        missing: task(taskId: "no") { ...Seen }
         both: tasks(taskIds: [$foreign, "no"]) { ...Seen } } fragment Seen on Task { taskId cost { total } }"""
     answer, statements = await ask(query, foreign=bob.platform_ids["taskId"])
     assert answer == {"data": {"foreign": None, "missing": None, "both": [None, None]}}

@@ -182,8 +182,8 @@ async def test_an_estimate_reports_the_first_unaffordable_line(api: Api) -> None
             {"block": "FactCheckerBlock", "count": 9, "creditsEach": 1, "credits": 9},
         ],
     }
-    code, message = await api.error(ALICE, query, plan=[{"block": "Unheard"}])
+    code, message = await api.error(ALICE, query, plan=[{"block": "UnknownBlock"}])
     assert (code, message) == (
         "PRICE_NOT_FOUND",
-        "Rate card 1 has no price for block 'Unheard'. The block is not in the rate card.",
+        "Rate card 1 has no price for block 'UnknownBlock'. The block is not in the rate card.",
     )

@@ -81,10 +81,10 @@ test('a query, a mutation and its error are answered', async t => {
   const bought = await buy(client, 500, 'first')
   assert.equal(bought.data.beginTopUp.topUp.status, 'PENDING')
 
-  const { data: { beginTopUp: refusal } } = await buy(client, 501, 'second')
-  assert.equal(refusal.__typename, 'InvalidInputError')
-  assert.deepEqual(refusal.problems, [{ __typename: 'Problem', path: 'credits' }])
-  assert.match(refusal.message, /multiple|100/)
+  const { data: { beginTopUp: failure } } = await buy(client, 501, 'second')
+  assert.equal(failure.__typename, 'InvalidInputError')
+  assert.deepEqual(failure.problems, [{ __typename: 'Problem', path: 'credits' }])
+  assert.match(failure.message, /multiple|100/)
 })
 
 test('an error is read from the cache by the fragment on its interface', async t => {

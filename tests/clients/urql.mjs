@@ -92,10 +92,10 @@ test('a query, a mutation and its error are answered', async () => {
   const bought = await buy(client, 500, 'first')
   assert.equal(bought.data.beginTopUp.topUp.status, 'PENDING')
 
-  const { data: { beginTopUp: refusal } } = await buy(client, 501, 'second')
-  assert.equal(refusal.__typename, 'InvalidInputError')
-  assert.deepEqual(refusal.problems, [{ path: 'credits' }])
-  assert.ok(refusal.message)
+  const { data: { beginTopUp: failure } } = await buy(client, 501, 'second')
+  assert.equal(failure.__typename, 'InvalidInputError')
+  assert.deepEqual(failure.problems, [{ path: 'credits' }])
+  assert.ok(failure.message)
 })
 
 test('in development queries may be sent by GET, its default', async () => {

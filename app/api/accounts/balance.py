@@ -34,7 +34,7 @@ describe_enum(
         AutoTopUpState.PENDING: "A purchase is in progress.",
         AutoTopUpState.COOLING_DOWN: "A purchase was made less than a minute ago. The next one waits.",
         AutoTopUpState.BACKING_OFF: "The last purchase failed. It is retried later.",
-        AutoTopUpState.BLOCKED: "No purchase is made until a cap ends or somebody acts: see `blockedReason`.",
+        AutoTopUpState.BLOCKED: "No purchase is made until a cap ends or the cause is removed: see `blockedReason`.",
         AutoTopUpState.ACTION_REQUIRED: "The owner must confirm a payment: see `actionUrl`.",
     },
 )

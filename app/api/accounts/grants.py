@@ -26,7 +26,7 @@ describe_enum(
 
 
 @declare.type(
-    description="A lot of credits with its own source, priority and expiry. Every posted credit belongs to one grant.",
+    description="Credits with their own source, priority and expiry. Every posted credit belongs to one grant.",
     needs=Permission.INHERITED,
 )
 class Grant(global_ids.Node):

@@ -9,9 +9,9 @@ from app.api.accounts.balance import Balance, to_balance
 from app.api.accounts.grants import Grant, to_grant
 from app.api.context import ResolverInfo, audit_context
 from app.api.input_checks import check_input_ids
-from app.api.mutation import mutation
 from app.api.objects import build_from
 from app.api.owner_scope import require_writable_owner, writable_owners
+from app.api.results import mutation
 from app.api.scalars import Credits
 from app.api.tasks.types import Entry, to_entry
 from app.engine import declare, global_ids

@@ -12,9 +12,10 @@ from strawberry.scalars import JSON
 
 from app.api.accounts.balance import Balance, to_balance
 from app.api.context import Context, ResolverInfo, operator_audit_context
-from app.api.error_types import InternalError, result_union, to_user_error
+from app.api.error_types import InternalError, to_user_error
 from app.api.input_checks import check_ids, check_list_length
 from app.api.prices import Measurements, check_settings
+from app.api.results import result_union
 from app.api.scalars import Credits
 from app.api.tasks.types import BlockRun, Entry, Task, to_block_run, to_entry, to_task
 from app.engine import declare

@@ -6,9 +6,9 @@ from strawberry.scalars import JSON
 from app.api.accounts.balance import Balance, to_balance
 from app.api.context import ResolverInfo, audit_context, operator_audit_context
 from app.api.input_checks import check_input_ids
-from app.api.mutation import mutation
 from app.api.objects import build_from
 from app.api.prices import Measurements, check_settings
+from app.api.results import mutation
 from app.api.scalars import Credits
 from app.api.tasks.types import BlockRun, Entry, Hold, Task, to_block_run, to_entry, to_hold, to_task
 from app.engine import declare

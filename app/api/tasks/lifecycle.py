@@ -6,9 +6,9 @@ import strawberry
 
 from app.api.context import Context, ResolverInfo, audit_context
 from app.api.input_checks import check_input_ids
-from app.api.mutation import mutation
 from app.api.objects import build_from
 from app.api.owner_scope import check_can_change, readable_owners, writable_owners
+from app.api.results import mutation
 from app.api.scalars import Credits
 from app.api.tasks.types import Task, to_task
 from app.engine import declare

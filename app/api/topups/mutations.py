@@ -7,9 +7,9 @@ import strawberry
 from app.api.accounts.account import Account, to_account
 from app.api.accounts.balance import Balance, load_auto_top_up, to_balance
 from app.api.context import Context, ResolverInfo, audit_context
-from app.api.mutation import mutation
 from app.api.objects import build_from
 from app.api.owner_scope import require_writable_owner, writable_owners
+from app.api.results import mutation
 from app.api.scalars import Credits
 from app.api.topups.auto_top_up import AutoTopUp, to_auto_top_up
 from app.api.topups.types import TopUp, TopUpRefund, find_top_up, to_refund, to_top_up

@@ -1,4 +1,4 @@
-"""Holds and budgets at the edge: what each mutation answers, each refusal with its facts, and what is read of them."""
+"""Holds and budgets: the mutations with all their errors, and the lists that show them."""
 
 from datetime import datetime
 from typing import Any
@@ -396,7 +396,7 @@ async def test_the_holds_and_budgets_of_an_account_are_listed_newest_first(api: 
     plain = await start_task("alice")
     for run in ("one", "two", "three"):
         await place(api, plain.task_id, run, 5)
-    await place(api, task.task_id, "inside", 7)
+    await place(api, task.task_id, "within_budget", 7)
     await void(api, plain.task_id, "two")
     query = """query($after: String, $open: Boolean!) { account { holds(first: 2, after: $after, openOnly: $open) {
         edges { node { blockRunId block credits remaining status } } pageInfo { hasNextPage endCursor } } } }"""
@@ -411,12 +411,18 @@ async def test_the_holds_and_budgets_of_an_account_are_listed_newest_first(api: 
                 return found
             after = page["pageInfo"]["endCursor"]
 
-    envelope = (None, None, 40, 33, "OPEN")
-    inside, three, one = (
-        (run, "ItemBlock", size, size, "OPEN") for run, size in (("inside", 7), ("three", 5), ("one", 5))
+    budget_hold = (None, None, 40, 33, "OPEN")
+    within_budget, three, one = (
+        (run, "ItemBlock", size, size, "OPEN") for run, size in (("within_budget", 7), ("three", 5), ("one", 5))
     )
-    assert await pages(open_only=True) == [inside, three, one, envelope]
-    assert await pages(open_only=False) == [inside, three, ("two", "ItemBlock", 5, 0, "VOIDED"), one, envelope]
+    assert await pages(open_only=True) == [within_budget, three, one, budget_hold]
+    assert await pages(open_only=False) == [
+        within_budget,
+        three,
+        ("two", "ItemBlock", 5, 0, "VOIDED"),
+        one,
+        budget_hold,
+    ]
     assert (await api.data(ALICE, "{ account { balance { available held } grants { edges { node { held } } } } }"))[
         "account"
     ] == {"balance": {"available": 50, "held": 50}, "grants": {"edges": [{"node": {"held": 50}}]}}
@@ -469,7 +475,7 @@ async def test_a_task_shows_its_budget_its_holds_and_which_hold_paid(api: Api, p
     paid = """{ account { entries(kinds: [CHARGE]) { edges { node { task { taskId }
         hold { blockRunId credits status task { taskId } } } } } } }"""
     edges = (await api.data(ALICE, paid))["account"]["entries"]["edges"]
-    envelope = {"blockRunId": None, "credits": 60, "status": "OPEN", "task": {"taskId": task.task_id}}
+    budget_hold = {"blockRunId": None, "credits": 60, "status": "OPEN", "task": {"taskId": task.task_id}}
     assert {edge["node"]["task"]["taskId"]: edge["node"]["hold"] for edge in edges} == {
-        task.task_id: envelope, child.task_id: envelope, plain.task_id: None,
+        task.task_id: budget_hold, child.task_id: budget_hold, plain.task_id: None,
     }  # fmt: skip

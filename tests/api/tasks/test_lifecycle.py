@@ -405,7 +405,7 @@ async def test_resumable_tasks_are_listed_with_their_shortfall(api: Api) -> None
 
 async def test_skipped_starts_are_listed_newest_first_and_create_no_task(api: Api) -> None:
     for number in range(5):
-        result = await start(api, f"tick-{number}", trigger="SCHEDULED")
+        result = await start(api, f"start-{number}", trigger="SCHEDULED")
         assert result["__typename"] == "InsufficientCreditsError"
     query = """query($owner: ID, $after: String) { agent(agentId: "agent", ownerId: $owner) {
         cost { taskCount } tasks { edges { cursor } }
@@ -421,7 +421,7 @@ async def test_skipped_starts_are_listed_newest_first_and_create_no_task(api: Ap
             break
         after = agent["skippedStarts"]["pageInfo"]["endCursor"]
     assert [(start_skipped["taskId"], start_skipped["reason"]) for start_skipped in found] == [
-        (f"tick-{number}", "OUT_OF_CREDITS") for number in (4, 3, 2, 1, 0)
+        (f"start-{number}", "OUT_OF_CREDITS") for number in (4, 3, 2, 1, 0)
     ]
     instants = [datetime.fromisoformat(start_skipped["skippedAt"]) for start_skipped in found]
     assert instants == sorted(instants, reverse=True)

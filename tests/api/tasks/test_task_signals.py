@@ -23,7 +23,11 @@ pytestmark = pytest.mark.anyio
 SIGNALS = "subscription($owners: [ID!]) { taskSignals(ownerIds: $owners) { kind ownerId taskIds reason version asOf } }"
 AT = datetime(2026, 1, 31, tzinfo=UTC)
 STOP, RESUME = SignalKind.STOP, SignalKind.RESUME
-OUT, REACHED, LAPSED = StopReason.OUT_OF_CREDITS, StopReason.BUDGET_REACHED, StopReason.BUDGET_EXPIRED
+OUT_OF_CREDITS, BUDGET_REACHED, EXPIRED = (
+    StopReason.OUT_OF_CREDITS,
+    StopReason.BUDGET_REACHED,
+    StopReason.BUDGET_EXPIRED,
+)
 
 ShortSignal = tuple[SignalKind, tuple[str, ...] | None, StopReason | None]
 
@@ -34,7 +38,7 @@ def state(version: int, available: int, **stopped: StoppedTask) -> AccountSignal
     )
 
 
-def stop(reason: StopReason = OUT, *, required: int | None = 10, version: int = 2) -> StoppedTask:
+def stop(reason: StopReason = OUT_OF_CREDITS, *, required: int | None = 10, version: int = 2) -> StoppedTask:
     return StoppedTask(reason, required, version)
 
 
@@ -43,8 +47,8 @@ def shape(signals: list[Signal]) -> list[ShortSignal]:
     return [(signal.kind, signal.task_ids, signal.reason) for signal in signals]
 
 
-ALL_STOP: ShortSignal = (STOP, None, OUT)
-ALL_GO_ON: ShortSignal = (RESUME, None, None)
+ALL_STOP: ShortSignal = (STOP, None, OUT_OF_CREDITS)
+ALL_RESUME: ShortSignal = (RESUME, None, None)
 
 
 @pytest.mark.parametrize(
@@ -52,11 +56,11 @@ ALL_GO_ON: ShortSignal = (RESUME, None, None)
     [
         (state(1, 5), []),
         (state(1, 0), [ALL_STOP]),
-        (state(1, 5, one=stop()), [(STOP, ("one",), OUT)]),
-        (state(1, 0, one=stop(), two=stop()), [ALL_STOP, (STOP, ("one", "two"), OUT)]),
+        (state(1, 5, one=stop()), [(STOP, ("one",), OUT_OF_CREDITS)]),
+        (state(1, 0, one=stop(), two=stop()), [ALL_STOP, (STOP, ("one", "two"), OUT_OF_CREDITS)]),
         (
-            state(1, 5, one=stop(), two=stop(LAPSED, required=None), three=stop(REACHED), four=stop()),
-            [(STOP, ("two",), LAPSED), (STOP, ("three",), REACHED), (STOP, ("one", "four"), OUT)],
+            state(1, 5, one=stop(), two=stop(EXPIRED, required=None), three=stop(BUDGET_REACHED), four=stop()),
+            [(STOP, ("two",), EXPIRED), (STOP, ("three",), BUDGET_REACHED), (STOP, ("one", "four"), OUT_OF_CREDITS)],
         ),
     ],
 )
@@ -73,11 +77,11 @@ def test_the_initial_signals_list_everything_that_is_stopped(
         (state(1, 5), state(2, 4), (), []),
         (state(1, 5), state(2, 0), (), [ALL_STOP]),
         (state(1, 0), state(2, 0), (), []),
-        (state(1, 0), state(2, 3), (), [ALL_GO_ON]),
+        (state(1, 0), state(2, 3), (), [ALL_RESUME]),
         # A task is stopped, again or for another reason.
-        (state(1, 5), state(2, 5, one=stop()), (), [(STOP, ("one",), OUT)]),
-        (state(1, 5, one=stop()), state(2, 5, one=stop(version=4)), (), [(STOP, ("one",), OUT)]),
-        (state(1, 5), state(2, 0, one=stop()), (), [ALL_STOP, (STOP, ("one",), OUT)]),
+        (state(1, 5), state(2, 5, one=stop()), (), [(STOP, ("one",), OUT_OF_CREDITS)]),
+        (state(1, 5, one=stop()), state(2, 5, one=stop(version=4)), (), [(STOP, ("one",), OUT_OF_CREDITS)]),
+        (state(1, 5), state(2, 0, one=stop()), (), [ALL_STOP, (STOP, ("one",), OUT_OF_CREDITS)]),
         # It runs again. A task that has ended instead produces no signal.
         (state(1, 5, one=stop(), two=stop()), state(2, 5, two=stop()), ("one",), [(RESUME, ("one",), None)]),
         (state(1, 5, one=stop()), state(2, 5), (), []),
@@ -87,10 +91,10 @@ def test_the_initial_signals_list_everything_that_is_stopped(
         (state(1, 10, one=stop()), state(2, 20, one=stop()), (), []),
         (state(1, 20, one=stop()), state(2, 10, one=stop()), (), []),
         # Credits of the account do not resume a task that has reached its budget.
-        (state(1, 5, one=stop(REACHED)), state(2, 50, one=stop(REACHED)), (), []),
+        (state(1, 5, one=stop(BUDGET_REACHED)), state(2, 50, one=stop(BUDGET_REACHED)), (), []),
         # An account that has credits again resumes all tasks, including stopped ones.
-        (state(1, 0, one=stop()), state(2, 50, one=stop()), (), [ALL_GO_ON]),
-        (state(1, 0, one=stop()), state(2, 50), ("one",), [ALL_GO_ON, (RESUME, ("one",), None)]),
+        (state(1, 0, one=stop()), state(2, 50, one=stop()), (), [ALL_RESUME]),
+        (state(1, 0, one=stop()), state(2, 50), ("one",), [ALL_RESUME, (RESUME, ("one",), None)]),
     ],
 )
 def test_a_change_produces_exactly_its_signals(
@@ -135,7 +139,7 @@ async def test_a_tracker_starts_with_the_stopped_tasks_of_its_owners(rate_cards:
     await charge_block_run(idle, rate_cards)
     await lifecycle.cancel_task(idle.task_id)  # no credits and no running task
 
-    assert shape(await SignalTracker(["alice"]).initial_signals()) == [(STOP, (stopped.task_id,), OUT)]
+    assert shape(await SignalTracker(["alice"]).initial_signals()) == [(STOP, (stopped.task_id,), OUT_OF_CREDITS)]
     assert {one.owner_id for one in await SignalTracker(None).initial_signals()} == {"alice", "bob"}
     assert await SignalTracker(["well", "idle", "nobody"]).initial_signals() == []
 
@@ -143,68 +147,68 @@ async def test_a_tracker_starts_with_the_stopped_tasks_of_its_owners(rate_cards:
 async def test_a_repeated_notification_of_a_change_produces_one_signal(rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 10)
     task = await start_task("alice")
-    follower = SignalTracker(["alice"])
-    assert await follower.initial_signals() == []
+    tracker = SignalTracker(["alice"])
+    assert await tracker.initial_signals() == []
 
     await charge_block_run(task, rate_cards)
-    heard = {task.account_id: {change_feed.ACCOUNT_SIGNAL}}
-    signals = await follower.new_signals(heard)
+    notified = {task.account_id: {change_feed.ACCOUNT_SIGNAL}}
+    signals = await tracker.new_signals(notified)
     assert shape(signals) == [ALL_STOP]
     assert signals[0].version == (await get_balance(task.account_id)).version
-    assert await follower.new_signals(heard) == []
-    assert await follower.new_signals(None) == []
+    assert await tracker.new_signals(notified) == []
+    assert await tracker.new_signals(None) == []
 
 
 async def test_notifications_in_any_order_produce_signals_of_the_current_state(rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 5)
     task = await start_task("alice")
-    follower = SignalTracker(["alice"])
-    assert await follower.initial_signals() == []
+    tracker = SignalTracker(["alice"])
+    assert await tracker.initial_signals() == []
     await try_charge(task, rate_cards)  # its notification arrives last
     await grant_credits("alice", 3)
 
-    assert shape(await follower.new_signals({task.account_id: {change_feed.ACCOUNT_SIGNAL}})) == [
-        ALL_GO_ON,
-        (STOP, (task.task_id,), OUT),
+    assert shape(await tracker.new_signals({task.account_id: {change_feed.ACCOUNT_SIGNAL}})) == [
+        ALL_RESUME,
+        (STOP, (task.task_id,), OUT_OF_CREDITS),
     ]
-    assert await follower.new_signals({task.account_id: {change_feed.TASK_SIGNAL}}) == []
+    assert await tracker.new_signals({task.account_id: {change_feed.TASK_SIGNAL}}) == []
 
     await resume(task)
     await try_charge(task, rate_cards)
-    assert shape(await follower.new_signals({task.account_id: {change_feed.TASK_SIGNAL}})) == [
-        (STOP, (task.task_id,), OUT)
+    assert shape(await tracker.new_signals({task.account_id: {change_feed.TASK_SIGNAL}})) == [
+        (STOP, (task.task_id,), OUT_OF_CREDITS)
     ]
-    assert await follower.new_signals({task.account_id: {change_feed.TASK_SIGNAL}}) == []
+    assert await tracker.new_signals({task.account_id: {change_feed.TASK_SIGNAL}}) == []
 
 
 async def test_a_sweep_finds_changes_whose_notification_was_lost(rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 10)
     one, two = await start_task("alice"), await start_task("alice")
-    follower = SignalTracker(None)
-    assert await follower.initial_signals() == []
+    tracker = SignalTracker(None)
+    assert await tracker.initial_signals() == []
     await charge_block_run(one, rate_cards)
     await try_charge(two, rate_cards)
 
-    assert shape(await follower.new_signals(None)) == [ALL_STOP, (STOP, (two.task_id,), OUT)]
+    assert shape(await tracker.new_signals(None)) == [ALL_STOP, (STOP, (two.task_id,), OUT_OF_CREDITS)]
     await grant_credits("alice", 10)
-    assert shape(await follower.new_signals(None)) == [ALL_GO_ON]
+    assert shape(await tracker.new_signals(None)) == [ALL_RESUME]
     await resume(two)
-    assert shape(await follower.new_signals(None)) == [(RESUME, (two.task_id,), None)]
-    assert await follower.new_signals(None) == []
+    assert shape(await tracker.new_signals(None)) == [(RESUME, (two.task_id,), None)]
+    assert await tracker.new_signals(None) == []
 
 
 async def test_unknown_accounts_and_those_of_other_owners_produce_no_signal(rate_cards: RateCardCache) -> None:
-    follower = SignalTracker(["bob"])
-    assert await follower.initial_signals() == []
+    tracker = SignalTracker(["bob"])
+    assert await tracker.initial_signals() == []
     task = await a_stopped_task(rate_cards)
 
     for _ in range(2):
-        heard = {
+        notified = {
             task.account_id: {change_feed.TASK_SIGNAL, change_feed.ACCOUNT_SIGNAL},
             2**40: {change_feed.ACCOUNT_SIGNAL},
         }
-        assert await follower.new_signals(heard) == []
-    assert await follower.new_signals(None) == []
+        assert await tracker.new_signals(notified) == []
+    assert await tracker.new_signals(None) == []
 
 
 async def test_an_account_that_has_credits_again_produces_resume_even_if_it_was_not_tracked(
@@ -212,24 +216,24 @@ async def test_an_account_that_has_credits_again_produces_resume_even_if_it_was_
 ) -> None:
     await grant_credits("alice", 10)
     task = await start_task("alice")
-    follower = SignalTracker(["alice"])
-    assert await follower.initial_signals() == []
+    tracker = SignalTracker(["alice"])
+    assert await tracker.initial_signals() == []
     await charge_block_run(task, rate_cards)
     await grant_credits("alice", 10)
 
-    assert shape(await follower.new_signals({task.account_id: {change_feed.ACCOUNT_SIGNAL}})) == [ALL_GO_ON]
+    assert shape(await tracker.new_signals({task.account_id: {change_feed.ACCOUNT_SIGNAL}})) == [ALL_RESUME]
     await grant_credits("alice", 10)
-    assert await follower.new_signals({task.account_id: {change_feed.TASK_SIGNAL}}) == []
+    assert await tracker.new_signals({task.account_id: {change_feed.TASK_SIGNAL}}) == []
 
 
 async def test_a_cancelled_task_produces_no_resume(rate_cards: RateCardCache) -> None:
     task, other = await a_stopped_task(rate_cards), await a_stopped_task(rate_cards, credits=1)
-    follower = SignalTracker(["alice"])
-    assert shape(await follower.initial_signals()) == [(STOP, (task.task_id, other.task_id), OUT)]
+    tracker = SignalTracker(["alice"])
+    assert shape(await tracker.initial_signals()) == [(STOP, (task.task_id, other.task_id), OUT_OF_CREDITS)]
     await lifecycle.cancel_task(task.task_id)
     await resume(other)
 
-    assert shape(await follower.new_signals({task.account_id: {change_feed.TASK_SIGNAL}})) == [
+    assert shape(await tracker.new_signals({task.account_id: {change_feed.TASK_SIGNAL}})) == [
         (RESUME, (other.task_id,), None)
     ]
 

@@ -1,4 +1,4 @@
-"""Refunds and debt as clients see them: the operator's mutation, its refusals with their fields, and what is owed."""
+"""Refunds and debt: the mutation refundTopUp with all its errors, and what is owed."""
 
 from dataclasses import replace
 from typing import Any

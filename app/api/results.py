@@ -1,16 +1,24 @@
-"""The decorator of mutations with a result union."""
+"""Result unions: the success type of a field and the types of its expected errors."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, Union
 
+import strawberry
 from strawberry.types.base import get_object_definition
 
-from app.api.error_types import result_union
+from app.api.error_types import ERROR_TYPES, UserError
 from app.engine import declare
 from app.engine.permissions import AuditPolicy, Permission
 from app.errors import BillingError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def result_union(name: str, success: type[Any], errors: Sequence[type[BillingError] | type[UserError]]) -> Any:
+    """The union of a success type and the types of `errors`, as an annotation for Strawberry."""
+    members = [ERROR_TYPES[error].error_type if issubclass(error, BillingError) else error for error in errors]
+    description = f"{success.__name__}, or the reason why the request was refused."
+    return Annotated[Union[(success, *members)], strawberry.union(name, description=description)]
 
 
 def mutation(
