@@ -17,8 +17,8 @@ from tests.factories import block_run_request, get_balance, grant_credits, start
 pytestmark = pytest.mark.anyio
 
 MAX = 2**53 - 1
-A_DAY = "must lie between 1 and 86,400 (24 hours)"
-PART = "must be a part of the budget: between 0 and all of it"
+WITHIN_A_DAY = "must lie between 1 and 86,400 (24 hours)"
+WITHIN_BUDGET = "must lie between 0 and the budget"
 TASK = "{ taskId status stopReason cost { total held } budget { taskId credits remaining closingReserve } }"
 ERRORS = """
     ... on UserError { message }
@@ -133,10 +133,10 @@ async def test_a_task_starts_with_a_budget_and_a_repeated_request_is_replayed(ap
     ("invalid", "path", "message"),
     [
         ({"budget": 0}, "budget", "must lie between 1 and 9,007,199,254,740,991 credits"),
-        ({"budget": 9, "budgetTimeoutSeconds": 0}, "budgetTimeoutSeconds", A_DAY),
-        ({"budget": 9, "budgetTimeoutSeconds": 90_000}, "budgetTimeoutSeconds", A_DAY),
-        ({"budget": 9, "closingReserve": 10}, "closingReserve", PART),
-        ({"budgetTimeoutSeconds": 9}, "budgetTimeoutSeconds", "says when a budget lapses: send a budget too"),
+        ({"budget": 9, "budgetTimeoutSeconds": 0}, "budgetTimeoutSeconds", WITHIN_A_DAY),
+        ({"budget": 9, "budgetTimeoutSeconds": 90_000}, "budgetTimeoutSeconds", WITHIN_A_DAY),
+        ({"budget": 9, "closingReserve": 10}, "closingReserve", WITHIN_BUDGET),
+        ({"budgetTimeoutSeconds": 9}, "budgetTimeoutSeconds", "applies only to a budget: send a budget too"),
     ],
 )
 async def test_an_invalid_budget_is_refused(api: Api, invalid: dict[str, Any], path: str, message: str) -> None:
