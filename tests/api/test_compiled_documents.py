@@ -19,11 +19,11 @@ from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import lifecycle
 from app.tasks.charging import charge_many
 from app.tasks.rules import TaskStatus
-from examples.simulation import documents
 from tests.api.conftest import ALICE, BOB, ENGINE, OPERATOR, READER, SERVICE, Api
 from tests.engine.compiler.comparison import ExecutionComparison, fault_log_disabled
 from tests.engine.document_generator import DocumentGenerator
 from tests.factories import block_run_request, grant_credits, start_task, unique_id
+from tests.soak import sized
 from tests.worker_processes import Report
 
 pytestmark = [
@@ -34,8 +34,8 @@ pytestmark = [
 
 SCHEMA = ENGINE.schema
 CHECKOUT = Path(__file__).parents[2]
-QUERIES = 300
-MUTATIONS = 150
+QUERIES = sized(150, soak=3_000)
+MUTATIONS = sized(80, soak=1_500)
 CALLERS = [ALICE, ALICE, SERVICE, SERVICE, OPERATOR, BOB, READER, None]
 IDS = """
 query ($taskId: ID!) {
@@ -45,23 +45,22 @@ query ($taskId: ID!) {
   task(taskId: $taskId) { id cost { id } blockRuns(first: 2) { edges { cursor node { id blockRunId } } } }
 }
 """
+DOCUMENT = re.compile(r"\s*(\{|query\b|mutation\b|subscription\b|fragment\b)")
 READ_NOW = re.compile(rb'"asOf\d*":"[^"]+"')
 """The time of reading, which differs between two executions."""
 
 
 def project_documents() -> Iterator[str]:
-    """All strings in examples, app, tests, bench and README that may be documents."""
-    for operation in vars(documents).values():
-        if isinstance(operation, documents.Operation):
-            yield operation.document
-    for folder in ("app", "tests", "bench"):
+    """All strings in the code and the documentation that may be documents."""
+    for folder in ("app", "tests", "bench", "examples"):
         for path in sorted((CHECKOUT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str) and "{" in node.value:
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and DOCUMENT.match(node.value):
                     yield node.value
-    readme = (CHECKOUT / "README.md").read_text()
-    yield from re.findall(r"```graphql\n(.*?)```", readme, re.DOTALL)
-    yield from re.findall(r'"query": *"((?:[^"\\]|\\.)*)"', readme)
+    for path in (CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))):
+        text = path.read_text()
+        yield from re.findall(r"```graphql\n(.*?)```", text, re.DOTALL)
+        yield from re.findall(r'"query": *"((?:[^"\\]|\\.)*)"', text)
 
 
 def operations(text: str) -> list[tuple[Any, OperationDefinitionNode]]:

@@ -21,7 +21,7 @@ from tests.soak import sized
 from tests.worker_processes import Report
 
 DOCUMENTS = sized(600, soak=30_000)
-HYPOTHESIS_DOCUMENTS = max(DOCUMENTS // 24, 100)
+HYPOTHESIS_DOCUMENTS = max(DOCUMENTS // 24, 50)
 FIRST = int(os.environ.get("SOAK_FIRST", "0"))
 SCHEMA = edge_case_schema.schema._schema
 ROOTS = [*["query"] * 6, *["mutation"] * 3, "subscription"]
