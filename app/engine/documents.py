@@ -1,4 +1,4 @@
-"""Parses and validates documents, and caches the valid ones by text.
+"""Parses and validates documents, caches the valid ones by text, and selects operations.
 
 A document takes about 2 ms of CPU when it is new and a dict look-up when it is cached.
 """
@@ -13,6 +13,8 @@ from graphql import (
     GraphQLSchema,
     GraphQLSyntaxError,
     NoSchemaIntrospectionCustomRule,
+    OperationDefinitionNode,
+    get_operation_ast,
     parse,
     specified_rules,
     validate,
@@ -68,6 +70,19 @@ class DocumentCache:
         if errors:
             raise InvalidDocument([_with_code(error, ErrorCode.VALIDATION_FAILED) for error in errors])
         return document
+
+
+def select_operation(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
+    """The operation of this name; None: the only operation. Raises: InvalidDocument."""
+    operation = get_operation_ast(document, name)
+    if operation is not None:
+        return operation
+    problem = (
+        "The document must hold one operation, or operationName must name one of several."
+        if name is None
+        else f'The document has no operation named "{name[:100]}".'
+    )
+    raise InvalidDocument([_with_code(GraphQLError(problem), ErrorCode.BAD_USER_INPUT)])
 
 
 def _with_code(error: GraphQLError, code: ErrorCode) -> GraphQLError:

@@ -13,13 +13,10 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 from graphql import (
-    DocumentNode,
     ExecutionResult,
     GraphQLSchema,
-    OperationDefinitionNode,
     OperationType,
     execute,
-    get_operation_ast,
 )
 from graphql.pyutils import AwaitableOrValue
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
@@ -28,7 +25,7 @@ from app.engine import subscriptions
 from app.engine.compiler.analysis import NotCompilable
 from app.engine.compiler.cache import OperationCache, PreparedOperation
 from app.engine.context import RequestContext
-from app.engine.documents import DocumentCache, InvalidDocument
+from app.engine.documents import DocumentCache, InvalidDocument, select_operation
 from app.engine.errors import OPERATION_TIMED_OUT, ErrorCode, format_error, format_errors
 from app.engine.limits.rate_limiter import RateLimiter, is_user_or_anonymous
 from app.engine.operations import ExecutionCounts, logged_request
@@ -45,7 +42,6 @@ from app.server.request_log import RequestLog
 SUBSCRIPTION_TRANSPORTS: Final = (
     "Subscriptions are served over WebSocket (graphql-transport-ws), or as an event stream (Accept: text/event-stream)."
 )
-_EXECUTOR: Final = StrawberryGraphQLCoreExecutionContext
 
 
 class GraphQLRequest(NamedTuple):
@@ -77,6 +73,7 @@ class OperationFailed(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
+Errors = Sequence[Mapping[str, Any]]
 Prepared = PreparedOperation | OperationFailed
 """An operation that may run, or why it may not."""
 
@@ -199,12 +196,7 @@ class GraphQLEngine:
         """Log a request that a transport has ended with this error."""
         self._log(context, None, [error])
 
-    def _log(
-        self,
-        context: RequestContext[Any],
-        operation: PreparedOperation | None,
-        errors: Sequence[Mapping[str, Any]] | None,
-    ) -> None:
+    def _log(self, context: RequestContext[Any], operation: PreparedOperation | None, errors: Errors | None) -> None:
         log = self._request_log
         if log is None:
             return
@@ -260,15 +252,17 @@ class GraphQLEngine:
             yield
 
     def _prepare(self, request: GraphQLRequest, context: RequestContext[Any]) -> PreparedOperation:
+        name = request.operation_name
         try:
             text = self._persisted_documents.resolve_text(request.query, request.document_hash, context.caller)
-        except DocumentNotServed as refusal:
-            raise OperationFailed(refusal.error) from None
-        name = request.operation_name
-        prepared = self._persisted_operations.get((text, name)) or self._cache.find(text, name)
-        if prepared is None:
-            document, operation = self._parse(text, request, context)
-            prepared = self._cache.add(text, name, document, operation)
+            prepared = self._persisted_operations.get((text, name)) or self._cache.find(text, name)
+            if prepared is None:
+                document = self._documents.parse_and_validate(text)
+                prepared = self._cache.add(text, name, document, select_operation(document, name))
+        except DocumentNotServed as refused:
+            raise OperationFailed(refused.error) from None
+        except InvalidDocument as invalid:
+            raise OperationFailed(*format_errors(invalid.errors, context)) from None
         return prepared
 
     def _prepare_persisted(self) -> Mapping[tuple[str, str | None], PreparedOperation]:
@@ -281,23 +275,6 @@ class GraphQLEngine:
             for text, document in documents.items()
             for name, operation in operations_by_name(document).items()
         }
-
-    def _parse(
-        self, text: str, request: GraphQLRequest, context: RequestContext[Any]
-    ) -> tuple[DocumentNode, OperationDefinitionNode]:
-        try:
-            document = self._documents.parse_and_validate(text)
-        except InvalidDocument as invalid:
-            raise OperationFailed(*format_errors(invalid.errors, context)) from None
-        operation = get_operation_ast(document, request.operation_name)
-        if operation is None:
-            problem = (
-                f'The document has no operation named "{request.operation_name[:100]}".'
-                if request.operation_name is not None
-                else "The document must hold one operation, or operationName must name one of several."
-            )
-            raise OperationFailed(format_error(problem, ErrorCode.BAD_USER_INPUT))
-        return document, operation
 
     async def _execute(
         self, operation: PreparedOperation, request: GraphQLRequest, context: RequestContext[Any]
@@ -328,7 +305,7 @@ class GraphQLEngine:
             context_value=context,
             variable_values=request.variables,
             operation_name=request.operation_name,
-            executor_class=_EXECUTOR,
+            executor_class=StrawberryGraphQLCoreExecutionContext,
             hide_suggestions=self._hide_suggestions,
         )
 
@@ -336,7 +313,7 @@ class GraphQLEngine:
         self, operation: PreparedOperation, request: GraphQLRequest, context: RequestContext[Any]
     ) -> AsyncGenerator[bytes, None]:
         """Start a subscription. Raises: OperationFailed."""
-        started: AsyncGenerator[bytes, None] | list[dict[str, Any]] | None = None
+        started: subscriptions.Items | subscriptions.Errors | None = None
         reason = operation.not_compiled_reason
         if operation.compiled is not None:
             try:
@@ -347,18 +324,13 @@ class GraphQLEngine:
                 reason = str(error)
         if started is None:
             self._count_interpreted(reason)
-            executor = _EXECUTOR.build(
+            started = await subscriptions.interpreted_items(
                 self.schema,
                 operation.document,
-                context_value=context,
-                raw_variable_values=request.variables,
+                context,
+                variables=request.variables,
                 operation_name=request.operation_name,
                 hide_suggestions=self._hide_suggestions,
-            )
-            started = (
-                format_errors(executor, context)
-                if isinstance(executor, list)
-                else await subscriptions.interpreted_items(executor, context)
             )
         if isinstance(started, list):
             raise OperationFailed(*started)

@@ -13,14 +13,17 @@ from typing import Any, Final, TypeVar
 
 import orjson
 from graphql import (
+    DocumentNode,
     ExecutionResult,
     Executor,
     GraphQLError,
+    GraphQLSchema,
     create_source_event_stream,
     execute_subscription_event,
     map_source_to_response_event,
 )
 from graphql.pyutils import AwaitableOrValue
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from app.db import failures
 from app.engine.compiler.compiled_operation import CompiledOperation, StartedSubscription
@@ -51,8 +54,26 @@ async def compiled_items(
     return _compiled_items(compiled, started, context, counts)
 
 
-async def interpreted_items(executor: Executor[Any], context: RequestContext[Any]) -> Items | Errors:
-    """Executed by graphql-core. `executor`: built for the subscription, with its variables coerced."""
+async def interpreted_items(
+    schema: GraphQLSchema,
+    document: DocumentNode,
+    context: RequestContext[Any],
+    *,
+    variables: dict[str, Any] | None,
+    operation_name: str | None,
+    hide_suggestions: bool,
+) -> Items | Errors:
+    """Executed by graphql-core."""
+    executor = StrawberryGraphQLCoreExecutionContext.build(
+        schema,
+        document,
+        context_value=context,
+        raw_variable_values=variables,
+        operation_name=operation_name,
+        hide_suggestions=hide_suggestions,
+    )
+    if isinstance(executor, list):
+        return format_errors(executor, context)
     source = create_source_event_stream(executor)
     if isawaitable(source):
         source = await source

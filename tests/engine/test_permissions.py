@@ -124,13 +124,13 @@ def test_mutations_and_subscriptions_need_a_permission() -> None:
 
     @strawberry.type(description="Writes.")
     class Mutation:
-        @strawberry.mutation(description="Does.")  # type: ignore[untyped-decorator]
+        @strawberry.mutation(description="Does.")  # type: ignore[untyped-decorator]  # a field without permission
         def act(self) -> int:
             return 1
 
     @strawberry.type(description="Subscribes.")
     class Subscription:
-        @strawberry.subscription(description="Subscribes.")  # type: ignore[untyped-decorator]
+        @strawberry.subscription(description="Subscribes.")  # type: ignore[untyped-decorator]  # a field without permission
         async def follow(self) -> AsyncGenerator[int, None]:
             yield 1
 
