@@ -1,7 +1,7 @@
-"""The routes of payments: notices of the provider, the sandbox's own pages, and receipts.
+"""HTTP routes of payments: provider webhooks, the sandbox's pages, and receipts.
 
-A notice is answered with 200 when it has been dealt with for good, 400 when it is not the provider's, and 503 when it
-could not be dealt with now, so that the provider sends it again.
+A webhook is answered with 200 when the event is stored and decided (settled, parked or waiting), 400 when it does not
+come from the provider, and 503 when it could not be handled now: the provider then sends it again.
 """
 
 import logging
@@ -17,14 +17,13 @@ from starlette.routing import BaseRoute, Route
 
 from app.db import failures
 from app.errors import Unavailable
-from app.topups import receipt_pages, receipts, rows, settlement
+from app.topups import queries, receipts, settlement
+from app.topups.models import SandboxPayment
 from app.topups.provider import DisputeStatus, InvalidProviderEvent, PaymentProvider
 from app.topups.rules import PaymentStatus, find_return_url_problems
-from app.topups.sandbox import cards as sandbox_cards
-from app.topups.sandbox import pages
-from app.topups.sandbox import provider as sandbox
-from app.topups.sandbox.cards import BEHAVIOURS_BY_FORM_VALUE, CardBehaviour
-from app.topups.sandbox.provider import Sandbox, SandboxPage
+from app.topups.sandbox import pages, store
+from app.topups.sandbox.provider import PAYMENT_PATH, PORTAL_PATH, Sandbox
+from app.topups.sandbox.store import CardBehaviour
 
 EVENT_LIMIT_BYTES: Final = 65_536
 FORM_LIMIT_BYTES: Final = 4_096
@@ -39,6 +38,10 @@ PAGE_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 
+_PAYMENT_DECISIONS: Final = {"pay": PaymentStatus.PAID, "decline": PaymentStatus.DECLINED, "resend": None}
+_DISPUTE_DECISIONS: Final = {"dispute": DisputeStatus.OPEN, "win": DisputeStatus.WON, "lose": DisputeStatus.LOST}
+"""What the buttons of the sandbox's page send."""
+
 log = logging.getLogger(__name__)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -46,182 +49,187 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 @dataclass(eq=False)
 class BodyRejected(Exception):
-    """A body that is longer than it may be, or was cut off."""
+    """A request body that is too long or incomplete."""
 
     status: int
     text: str
 
 
 def payment_routes(provider: PaymentProvider | None, *, seller: str | None = None) -> list[BaseRoute]:
-    """`POST /webhooks/<provider>`, the sandbox's pages where the sandbox is the provider, and receipts.
+    """`POST /webhooks/<provider>`, receipts, and the sandbox's pages if the sandbox is the provider.
 
-    Without a provider nothing is sold any more, and receipts of what was sold stay.
+    Without a provider there are only receipts: those of earlier purchases stay available. `seller`: name and address on
+    receipts, lines separated by semicolons.
     """
-    found: list[BaseRoute] = [Route(f"{receipts.PATH}/{{token}}", _kindly(show_receipt_page(seller)), methods=["GET"])]
+    routes: list[BaseRoute] = [
+        Route(f"{receipts.PATH}/{{token}}", _page_endpoint(show_receipt_page(seller)), methods=["GET"])
+    ]
     if provider is None:
-        return found
-    path = f"/webhooks/{provider.name}"
-    found.append(Route(path, webhook_endpoint(provider), methods=["POST"]))
+        return routes
+    webhook_path = f"/webhooks/{provider.name}"
+    routes.append(Route(webhook_path, webhook_endpoint(provider), methods=["POST"]))
     if isinstance(provider, Sandbox):
-        page = f"{sandbox.PAGE_PATH}/{{reference}}"
-        found += [
-            Route(page, _kindly(show_payment_page(provider)), methods=["GET"]),
-            Route(page, _kindly(submit_payment_form(provider, notify_path=path)), methods=["POST"]),
-            Route(f"{sandbox.PORTAL_PATH}/{{customer_ref}}", _kindly(show_portal_page), methods=["GET"]),
+        path = f"{PAYMENT_PATH}/{{reference}}"
+        routes += [
+            Route(path, _page_endpoint(show_payment_page(provider)), methods=["GET"]),
+            Route(path, _page_endpoint(submit_payment_form(provider, webhook_path=webhook_path)), methods=["POST"]),
+            Route(f"{PORTAL_PATH}/{{customer_ref}}", _page_endpoint(show_portal_page), methods=["GET"]),
         ]
-    return found
+    return routes
 
 
 def webhook_endpoint(provider: PaymentProvider) -> Endpoint:
-    """The webhook: raw body in, the provider verifies, `settling` settles, 200 out."""
+    """Verify the signature over the raw body, then store and settle the event."""
 
-    async def answer(request: Request) -> Response:
+    async def endpoint(request: Request) -> Response:
         try:
-            raw_body = await _body(request, limit_bytes=EVENT_LIMIT_BYTES)
+            raw_body = await _read_body(request, limit_bytes=EVENT_LIMIT_BYTES)
             event = await provider.verify_event(raw_body, request.headers)
-        except BodyRejected as refusal:
-            return _said(refusal.status, refusal.text)
-        except InvalidProviderEvent as refusal:
-            return _said(400, refusal.reason)
-        except Unavailable as refusal:
-            log.error("a payment notice was turned away: %s", refusal)
-            return _said(503, str(refusal))
+        except BodyRejected as error:
+            return _message(error.status, error.text)
+        except InvalidProviderEvent as error:
+            return _message(400, error.reason)
+        except Unavailable as error:
+            log.error("a provider event was refused: %s", error)
+            return _message(503, str(error))
         if event is None:
-            return _said(200, "Thank you; this kind of notice changes nothing here.")
+            return _message(200, "Events of this type are ignored.")
         try:
             outcome = await settlement.settle(event)
         except Exception:
-            # Whatever it was, the notice must not be lost: it waits in our inbox, and the provider sends it again.
-            log.exception("payment notice %s could not be settled", event.event_id)
-            return _said(503, "The notice could not be dealt with now: send it again.")
+            # Any fault: the event is in the inbox to be retried, and 503 makes the provider send it again as well.
+            log.exception("provider event %s could not be settled", event.event_id)
+            return _message(503, "The event could not be handled now: send it again.")
         return JSONResponse({"outcome": outcome})
 
-    return answer
+    return endpoint
 
 
 def show_payment_page(provider: Sandbox) -> Endpoint:
     """The sandbox's page of one payment."""
 
-    async def answer(request: Request) -> Response:
-        page = await provider.find_payment_page(request.path_params["reference"])
-        return _no_payment() if page is None else await _shown(provider, page)
+    async def endpoint(request: Request) -> Response:
+        payment = await provider.find_payment_page(request.path_params["reference"])
+        return await _render_payment(provider, payment) if payment is not None else _payment_not_found()
 
-    return answer
+    return endpoint
 
 
-def submit_payment_form(provider: Sandbox, *, notify_path: str) -> Endpoint:
-    """What the page's buttons send: pay, decline, or send the notice again; then back to where the buyer came from."""
-    decisions = {"pay": PaymentStatus.PAID, "decline": PaymentStatus.DECLINED, "resend": None}
-    disputes = {"dispute": DisputeStatus.OPEN, "win": DisputeStatus.WON, "lose": DisputeStatus.LOST}
+def submit_payment_form(provider: Sandbox, *, webhook_path: str) -> Endpoint:
+    """The form of that page: pay, decline, dispute, decide the dispute, or send the payment's event again.
 
-    async def answer(request: Request) -> Response:
-        page = await provider.find_payment_page(request.path_params["reference"])
-        if page is None:
-            return _no_payment()
+    The event is sent to the webhook; then the browser is redirected to the return URL, or back to the page.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        payment = await provider.find_payment_page(request.path_params["reference"])
+        if payment is None:
+            return _payment_not_found()
         try:
-            fields = parse_qs((await _body(request, limit_bytes=FORM_LIMIT_BYTES)).decode("latin-1"))
-        except BodyRejected as refusal:
-            return _told(refusal.status, "Not sent by this page", refusal.text)
+            fields = parse_qs((await _read_body(request, limit_bytes=FORM_LIMIT_BYTES)).decode("latin-1"))
+        except BodyRejected as error:
+            return _message_page(error.status, "Invalid form", error.text)
         [token, decision, card] = [fields.get(name, [""])[0] for name in ("token", "decision", "card")]
-        if not provider.check_form_token(page.reference, token):
-            return _told(403, "Not sent by this page", "Open the payment page again and use its buttons.")
-        if decision in disputes and page.status is PaymentStatus.PAID:
-            dispute = await provider.decide_dispute(page, disputes[decision])
-            await _notify(request, provider, provider.sign_event(dispute), path=notify_path)
-            return Response(status_code=303, headers={"Location": request.url.path} | PAGE_HEADERS)
-        if decision not in decisions:
-            return _told(400, "Nothing was chosen", "Open the payment page again and choose one of its buttons.")
-        if (state := decisions[decision]) is not None:
-            page = await provider.decide_payment(
-                page, state, card=BEHAVIOURS_BY_FORM_VALUE.get(card, CardBehaviour.PAYS)
-            )
-        if page.status is not PaymentStatus.OPEN:
-            notice = provider.sign_payment_event(page, await sandbox_cards.find_card(page.provider_ref))
-            await _notify(request, provider, notice, path=notify_path)
-        # Back to the buyer's own page, exactly as it was given; to this one where there is none.
-        onward = page.return_url if page.return_url is not None and state is not None else request.url.path
-        return Response(status_code=303, headers={"Location": onward} | PAGE_HEADERS)
+        if not provider.check_form_token(payment.reference, token):
+            return _message_page(403, "Invalid form token", "Open the payment page again and use its buttons.")
+        if decision in _DISPUTE_DECISIONS and payment.status == PaymentStatus.PAID:
+            dispute = await provider.decide_dispute(payment, _DISPUTE_DECISIONS[decision])
+            await _send_event(request, provider, provider.sign_event(dispute), path=webhook_path)
+            return _redirect(request.url.path)
+        if decision not in _PAYMENT_DECISIONS:
+            return _message_page(400, "No decision", "Open the payment page again and choose one of its buttons.")
+        if (status := _PAYMENT_DECISIONS[decision]) is not None:
+            behaviour = CardBehaviour(card) if card in list(CardBehaviour) else CardBehaviour.PAYS
+            payment = await provider.decide_payment(payment, status, behaviour=behaviour)
+        if payment.status != PaymentStatus.OPEN:
+            event = provider.sign_event(await provider.describe_payment(payment))
+            await _send_event(request, provider, event, path=webhook_path)
+        has_decided = status is not None
+        return _redirect(payment.return_url if has_decided and payment.return_url is not None else request.url.path)
 
-    return answer
+    return endpoint
 
 
 def show_receipt_page(seller: str | None) -> Endpoint:
     """The receipt that a signed link names."""
 
-    async def answer(request: Request) -> Response:
+    async def endpoint(request: Request) -> Response:
         reference = receipts.parse_token(request.path_params["token"])
-        top_up = await rows.find(*reference) if reference is not None else None
+        top_up = await queries.find_top_up(*reference) if reference is not None else None
         receipt = receipts.build_receipt(top_up) if top_up is not None else None
         if receipt is None:
-            return _told(404, "There is no such receipt", "Take the address from your account's list of top-ups.")
-        return HTMLResponse(receipt_pages.render_receipt(receipt, seller), headers=PAGE_HEADERS)
+            return _message_page(404, "Receipt not found", "Take the address from your account's list of top-ups.")
+        return HTMLResponse(receipts.render_receipt(receipt, seller), headers=PAGE_HEADERS)
 
-    return answer
+    return endpoint
 
 
 async def show_portal_page(request: Request) -> Response:
-    """The sandbox's page of a customer's cards, with a link back to where it came from."""
-    labels = await sandbox_cards.find_card_labels(request.path_params["customer_ref"])
-    back = request.query_params.get("return")
-    return HTMLResponse(
-        pages.render_portal(labels, None if find_return_url_problems(back) else back), headers=PAGE_HEADERS
-    )
+    """The sandbox's billing portal: a customer's cards, with a link back to the return URL."""
+    labels = await store.list_card_labels(request.path_params["customer_ref"])
+    return_url = request.query_params.get("return")
+    page = pages.render_portal(labels, None if find_return_url_problems(return_url) else return_url)
+    return HTMLResponse(page, headers=PAGE_HEADERS)
 
 
-async def _notify(request: Request, provider: Sandbox, notice: tuple[bytes, dict[str, str]], *, path: str) -> None:
-    """Send the notice to this server's own webhook, signed and in full, as a provider would.
+async def _send_event(request: Request, provider: Sandbox, event: tuple[bytes, dict[str, str]], *, path: str) -> None:
+    """Send a signed event to this server's own webhook, as a provider would.
 
-    It may fail without harm: the return page asks (`confirmTopUp`), and the payment's page sends it again.
+    A failure is only logged: `confirmTopUp` queries the sandbox, and its page can send the event again.
     """
-    raw_body, headers = notice
+    raw_body, headers = event
     transport = httpx.ASGITransport(app=request.app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url=provider.address) as client:
-        answer = await client.post(path, content=raw_body, headers=headers)
-    if answer.status_code != 200:
-        log.warning("the sandbox's notice to %s was answered with %s", path, answer.status_code)
+        response = await client.post(path, content=raw_body, headers=headers)
+    if response.status_code != 200:
+        log.warning("the sandbox's event to %s was answered with %s", path, response.status_code)
 
 
-async def _body(request: Request, *, limit_bytes: int) -> bytes:
-    """The raw body. Raises: BodyRefused, before more than the limit has been kept."""
+async def _read_body(request: Request, *, limit_bytes: int) -> bytes:
+    """The raw body. Raises: BodyRejected, before more than the limit is kept."""
     body = bytearray()
     try:
         async for part in request.stream():
             body += part
             if len(body) > limit_bytes:
-                raise BodyRejected(413, f"At most {limit_bytes:,} bytes are taken.")
+                raise BodyRejected(413, f"The body may have at most {limit_bytes:,} bytes.")
     except ClientDisconnect:
-        raise BodyRejected(400, "The request was cut off.") from None
+        raise BodyRejected(400, "The request is incomplete.") from None
     return bytes(body)
 
 
-def _kindly(answer: Endpoint) -> Endpoint:
-    """A page's answer that says so in plain words when the database is out of reach."""
+def _page_endpoint(endpoint: Endpoint) -> Endpoint:
+    """Answer with a page, and 503, when the database cannot be reached."""
 
     async def wrapped(request: Request) -> Response:
         try:
-            return await answer(request)
-        except Exception as fault:
-            if not (isinstance(fault, Unavailable) or failures.is_connection_failure(fault)):
+            return await endpoint(request)
+        except Exception as error:
+            if not (isinstance(error, Unavailable) or failures.is_connection_failure(error)):
                 raise
-            log.warning("a page could not be shown: %s", fault)
-            return _told(503, "Not now", "The server cannot reach its database. Try again in a moment.")
+            log.warning("a page could not be shown: %s", error)
+            return _message_page(503, "Unavailable", "The server cannot reach its database. Try again in a moment.")
 
     return wrapped
 
 
-async def _shown(provider: Sandbox, page: SandboxPage) -> Response:
-    dispute = await provider.find_dispute_status(page)
-    text = pages.render_payment(page, token=provider.build_form_token(page.reference), dispute=dispute)
-    return HTMLResponse(text, headers=PAGE_HEADERS)
+async def _render_payment(provider: Sandbox, payment: SandboxPayment) -> Response:
+    dispute = await provider.find_dispute_status(payment)
+    token = provider.build_form_token(payment.reference)
+    return HTMLResponse(pages.render_payment(payment, token=token, dispute=dispute), headers=PAGE_HEADERS)
 
 
-def _no_payment() -> Response:
-    return _told(404, "There is no such payment", "Begin a top-up, and follow the address that it gives.")
+def _payment_not_found() -> Response:
+    return _message_page(404, "Payment not found", "Begin a top-up and open its paymentUrl.")
 
 
-def _told(status: int, title: str, text: str) -> Response:
+def _message_page(status: int, title: str, text: str) -> Response:
     return HTMLResponse(pages.render_message(title, text), status_code=status, headers=PAGE_HEADERS)
 
 
-def _said(status: int, message: str) -> Response:
+def _redirect(url: str) -> Response:
+    return Response(status_code=303, headers={"Location": url} | PAGE_HEADERS)
+
+
+def _message(status: int, message: str) -> Response:
     return JSONResponse({"message": message}, status_code=status)

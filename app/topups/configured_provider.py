@@ -1,4 +1,4 @@
-"""Which provider takes the money: the one place that knows more than one."""
+"""The payment provider that the settings choose."""
 
 from app.settings import Settings
 from app.topups.provider import PaymentProvider
@@ -6,9 +6,9 @@ from app.topups.sandbox.provider import Sandbox
 
 
 def open_provider(settings: Settings) -> PaymentProvider | None:
-    """The provider of the settings; None: credits are not sold here. Raises: Misconfigured."""
+    """The provider named by PAYMENT_PROVIDER; None: no credits are sold. Raises: Misconfigured."""
     if settings.payment_provider == "stripe":
-        from app.topups.stripe.provider import Stripe
+        from app.topups.stripe.provider import Stripe  # imports the SDK
 
         return Stripe.open(settings)
     return Sandbox.open(settings) if settings.payment_provider == "sandbox" else None

@@ -1,21 +1,23 @@
-"""Accounts at a provider: made at the first purchase that keeps a card, with the card that was kept last."""
+"""Customers at the payment provider: one for each account, created when a card is first saved, with the last card."""
 
 import hashlib
-from datetime import datetime
 from typing import Final
 
 from app.audit_log.records import AuditContext
-from app.db import pools
-from app.db.pools import Connection
 from app.db.set_writes import SetStatement
-from app.ledger.posting import Posting, post
+from app.db.tables import RowSelect
+from app.ledger.models import Account
+from app.ledger.posting import ExtraRead, Posting, post
+from app.topups.models import PaymentCustomer
 from app.topups.provider import PaymentProvider
 from app.topups.rules import Payment, TopUpRow
 
-_FIND: Final = "SELECT customer_ref FROM payment_customer WHERE account_id = $1 AND provider = $2"
+_SELECT: Final = RowSelect(
+    ["c.customer_ref"], "FROM payment_customer AS c WHERE c.account_id = $1::bigint AND c.provider = $2"
+)
 
-# Of two at once the first stays.
-_NEW: Final = SetStatement(
+# Of two concurrent inserts the first one stays.
+_INSERT: Final = SetStatement(
     "new customers",
     """
     INSERT INTO payment_customer (account_id, provider, customer_ref)
@@ -26,11 +28,9 @@ _NEW: Final = SetStatement(
     checks_row_count=False,
 )
 
-_ACCOUNT: Final = "SELECT owner_id, created_at FROM account WHERE id = $1"
-
-# Only the customer that is ours; and a purchase that was begun before the last card was kept brings no older one back.
-_CARDS: Final = SetStatement(
-    "kept cards",
+# Only a card of our own customer; and a payment that was begun before the last card was saved brings no older one back.
+_SAVE_CARD: Final = SetStatement(
+    "saved cards",
     """
     UPDATE payment_customer AS c SET card_ref = v.card_ref, card_label = v.card_label, card_saved_at = v.saved_at
     FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[])
@@ -44,58 +44,52 @@ _CARDS: Final = SetStatement(
 )
 
 
-async def find_customer(account_id: int, provider: str, *, using: Connection | None = None) -> str | None:
-    """The provider's customer for an account, or None."""
-    if using is None:
-        records = await pools.fetch(_FIND, account_id, provider)
-    else:
-        _, records = await using.execute_query(_FIND, [account_id, provider])
-    return records[0]["customer_ref"] if records else None
+async def find_customer(account_id: int, provider: str) -> str | None:
+    """The provider's customer id for an account."""
+    customer = await PaymentCustomer.get_or_none(account_id=account_id, provider=provider)
+    return customer.customer_ref if customer is not None else None
 
 
 async def ensure_customer(
     account_id: int, provider: PaymentProvider, audit: AuditContext | None = None, *, subject: str = ""
 ) -> str:
-    """The provider's customer for an account, made where there is none; `act` leaves a record, in the transaction that
-    writes a new one down.
+    """The provider's customer id for an account, created if there is none.
 
+    `audit`: writes an audit record about `subject`, in the transaction that stores a new customer.
     Raises: Unavailable.
     """
     known = await find_customer(account_id, provider.name)
     if known is not None and audit is None:
         return known
-    ref = known or await _made(account_id, provider)
+    ref = known or await _create_customer(account_id, provider)
 
-    async def keep(posting: Posting) -> str:
-        kept = await find_customer(account_id, provider.name, using=posting.connection)
-        if kept is None:
-            posting.write.add(_NEW, (account_id, provider.name, ref))
-        after = {"provider": provider.name, "customer": kept or ref}
+    async def decide(posting: Posting) -> str:
+        stored = posting.rows[0][0]["customer_ref"] if posting.rows[0] else None
+        if stored is None:
+            posting.write.add(_INSERT, (account_id, provider.name, ref))
+        after = {"provider": provider.name, "customer": stored or ref}
         posting.record_audit(audit, posting.accounts[account_id], subject=subject, before=None, after=after)
-        return kept or ref
+        return stored or ref
 
-    return await post([account_id], keep)
+    return await post([account_id], decide, reads=[ExtraRead(_SELECT, (account_id, provider.name))])
 
 
 def save_card(posting: Posting, top_up: TopUpRow, payment: Payment) -> None:
-    """Keep the card of a payment whose buyer consented to that; a card of any other is not kept."""
+    """Store the card of a payment, if the buyer consented to that."""
     if payment.card is None or not top_up.saves_card:
         return
     card = payment.card
     posting.write.add(
-        _CARDS,
-        (top_up.account_id, top_up.provider, card.customer_ref, card.card_ref, card.label, posting.at,
-         top_up.created_at),
+        _SAVE_CARD,
+        (
+            top_up.account_id, top_up.provider, card.customer_ref, card.card_ref, card.label, posting.at,
+            top_up.created_at,
+        ),
     )  # fmt: skip
 
 
-async def _made(account_id: int, provider: PaymentProvider) -> str:
-    """A customer of the provider's: the same one if two ask at once, by its reference."""
-    [account] = await pools.fetch(_ACCOUNT, account_id)
-    return await provider.create_customer(_reference(account_id, account["owner_id"], account["created_at"]))
-
-
-def _reference(account_id: int, owner_id: str, created_at: datetime) -> str:
-    """What names this account at the provider, and no account of another installation that sells there too."""
-    print_ = hashlib.sha256(f"{owner_id} {created_at.isoformat()}".encode()).hexdigest()
-    return f"{account_id}-{print_[:32]}"
+async def _create_customer(account_id: int, provider: PaymentProvider) -> str:
+    """Create a customer. Its reference also differs from those of other installations that use the same provider."""
+    account = await Account.get(id=account_id)
+    digest = hashlib.sha256(f"{account.owner_id} {account.created_at.isoformat()}".encode()).hexdigest()
+    return await provider.create_customer(f"{account_id}-{digest[:32]}")

@@ -1,8 +1,8 @@
-"""The inbox: what providers told, each event once, kept before anything is done about it.
+"""The inbox: provider events, each stored once, before anything is done about it.
 
-A notice is recorded when it arrives and marked handled in the transaction of its effect, so that one whose handling
-failed, or was cut off, is still there to be tried again: `retries` does that, after 30 s, 2 min, 10 min and 1 h. After
-the fifth failure it is *parked* and waits for a person, as one does at once that disagrees with our rows.
+An event is stored when it arrives and marked as handled in the transaction of its effect. One whose handling failed or
+was interrupted is retried (`inbox_retries`) after 30 s, 2 min, 10 min and 1 h. The fifth failure *parks* it: it waits
+for an operator (`python -m app provider-events`). An event that contradicts our rows is parked at once.
 """
 
 import json
@@ -13,43 +13,52 @@ from datetime import datetime
 from typing import Any, Final
 
 import orjson
+from asyncpg import Record
 
 from app.db import failures, pools
 from app.db.set_writes import SetStatement
+from app.db.tables import RowSelect
 from app.errors import InvalidInput
 from app.ledger.posting import ExtraRead, Posting
+from app.topups.models import InboxEvent
 from app.topups.provider import ProviderEvent
+from app.topups.provider_events import EventOutcome
 
 MAX_ATTEMPTS: Final = 5
 BACK_OFF_SECONDS: Final = [30.0, 120.0, 600.0, 3_600.0]
-"""After the first failure, the second, and so on."""
+"""Wait after the first failure, the second, and so on."""
 HANDLING_TIMEOUT_SECONDS: Final = 60.0
-"""A notice that nobody has finished by then was cut off, and is taken up by whoever looks next."""
-PARKED_FAILED: Final = "PARKED_FAILED"
+"""An event that is not handled within this time was interrupted, and is retried by any process."""
+_MAX_ERROR_LENGTH: Final = 2_000
 
-_RECEIVE: Final = """
+_STORE: Final = """
     INSERT INTO provider_event (event_id, provider, body, received_at, attempts, next_attempt_at)
     VALUES ($1, $2, $3::jsonb, clock_timestamp(), 0, clock_timestamp() + $4 * interval '1 second')
     ON CONFLICT (event_id) DO NOTHING
 """
 
-# One that is handled or parked is left as it is: a delivery that failed late says nothing new.
-_FAILED: Final = """
+_SELECT_UNHANDLED: Final = RowSelect(
+    ["CASE WHEN n.parked_at IS NOT NULL THEN n.outcome END AS parked_as"],
+    "FROM provider_event AS n WHERE n.event_id = $1 AND n.handled_at IS NULL",
+)
+
+# A handled or parked event stays as it is: a second delivery that failed late means nothing.
+_RECORD_FAILURE: Final = """
     UPDATE provider_event SET attempts = attempts + 1, last_error = $2,
         parked_at = CASE WHEN attempts + 1 >= $3 THEN clock_timestamp() END,
         outcome = CASE WHEN attempts + 1 >= $3 THEN $4 END,
         next_attempt_at = clock_timestamp() + ($5::float8[])[attempts + 1] * interval '1 second'
     WHERE event_id = $1 AND handled_at IS NULL AND parked_at IS NULL
-    RETURNING parked_at IS NOT NULL
+    RETURNING parked_at IS NOT NULL AS is_parked
 """
 
-_POSTPONED: Final = """
+_RETRY_LATER: Final = """
     UPDATE provider_event SET last_error = $2, next_attempt_at = clock_timestamp() + $3 * interval '1 second'
     WHERE event_id = $1 AND handled_at IS NULL AND parked_at IS NULL
 """
 
-_DECIDED: Final = SetStatement(
-    "decided notices",
+_DECIDE: Final = SetStatement(
+    "decided provider events",
     """
     UPDATE provider_event AS n SET outcome = v.outcome, last_error = v.last_error, next_attempt_at = NULL,
         handled_at = CASE WHEN v.handled THEN clock_timestamp() END,
@@ -61,9 +70,9 @@ _DECIDED: Final = SetStatement(
     4,
 )
 
-# One that is told of again while it waits is not tried by that: its outcome stands until it is claimed.
-_WAITS: Final = SetStatement(
-    "waiting notices",
+# A second delivery of a waiting event is no attempt: the outcome WAITING stays until a retry claims the event.
+_POSTPONE: Final = SetStatement(
+    "waiting provider events",
     """
     UPDATE provider_event AS n SET last_error = v.last_error,
         attempts = n.attempts + (n.outcome IS DISTINCT FROM v.outcome)::int,
@@ -81,7 +90,7 @@ _WAITS: Final = SetStatement(
     6,
 )
 
-# Materialized, that is read once (see sweep.py).
+# MATERIALIZED: the subquery must run once, see pending_sweep.
 _CLAIM: Final = """
     WITH due AS MATERIALIZED (
         SELECT event_id FROM provider_event
@@ -93,11 +102,6 @@ _CLAIM: Final = """
     RETURNING event_id, body
 """
 
-_UNHANDLED: Final = """
-    SELECT event_id, provider, received_at, attempts, outcome, parked_at, last_error FROM provider_event
-    WHERE handled_at IS NULL ORDER BY parked_at IS NULL, received_at LIMIT $1
-"""
-
 _RELEASE: Final = """
     UPDATE provider_event SET parked_at = NULL, outcome = NULL, attempts = 0,
         next_attempt_at = clock_timestamp() + $3 * interval '1 second'
@@ -105,14 +109,12 @@ _RELEASE: Final = """
     RETURNING event_id, body
 """
 
-_LONGEST_ERROR: Final = 2_000
-
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnhandledEvent:
-    """A notice of which nothing has come yet. `parked_at` None: it is tried again by itself."""
+    """An event that has had no effect yet. `parked_at` None: it is retried automatically."""
 
     event_id: str
     provider: str
@@ -125,84 +127,87 @@ class UnhandledEvent:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """A notice as it was verified when it came."""
+    """A verified event as it is stored."""
 
     event_id: str
     body: dict[str, Any]
 
 
 async def store_event(event: ProviderEvent) -> None:
-    """Keep a notice; one that is there already stays as it is."""
+    """Store an event; one that is stored already stays as it is."""
     body = orjson.dumps(event.body).decode()
-    await pools.fetch(_RECEIVE, event.event_id, event.object.provider, body, HANDLING_TIMEOUT_SECONDS)
+    await pools.fetch(_STORE, event.event_id, event.object.provider, body, HANDLING_TIMEOUT_SECONDS)
 
 
-async def record_failure(event_id: str, fault: Exception) -> None:
-    """Count a failure, and say why: the notice waits to be tried again, or for a person after the fifth.
+async def record_failure(event_id: str, error: Exception) -> None:
+    """Count a failure with its reason: the event is retried later, or parked after the fifth.
 
-    That the database went away says nothing about the notice, and is not counted.
+    A lost database connection says nothing about the event and is not counted.
     """
-    text = _text(f"{type(fault).__name__}: {fault}")
-    if failures.is_connection_failure(fault):
-        await pools.fetch(_POSTPONED, event_id, text, BACK_OFF_SECONDS[0])
+    text = _error_text(f"{type(error).__name__}: {error}")
+    if failures.is_connection_failure(error):
+        await pools.fetch(_RETRY_LATER, event_id, text, BACK_OFF_SECONDS[0])
         return
-    found = await pools.fetch(_FAILED, event_id, text, MAX_ATTEMPTS, PARKED_FAILED, BACK_OFF_SECONDS)
-    if found and found[0][0]:
-        log.error("payment notice %s is parked after %s failures: %s", event_id, MAX_ATTEMPTS, text)
+    outcome = EventOutcome.PARKED_FAILED
+    found = await pools.fetch(_RECORD_FAILURE, event_id, text, MAX_ATTEMPTS, outcome, BACK_OFF_SECONDS)
+    if found and found[0]["is_parked"]:
+        log.error("provider event %s is parked after %s failures: %s", event_id, MAX_ATTEMPTS, text)
 
 
 def select_unhandled(event: ProviderEvent) -> ExtraRead:
-    """A read of a notice while it waits to be handled: its id, and what it was parked as (None: it is not parked)."""
-    return ExtraRead(
-        "SELECT ROW(n.event_id, CASE WHEN n.parked_at IS NOT NULL THEN n.outcome END)"
-        " FROM provider_event AS n WHERE n.event_id = $1 AND n.handled_at IS NULL",
-        (event.event_id,),
-    )
+    """A read of an event that is not handled. `parked_as`: the outcome with which it is parked, or None."""
+    return ExtraRead(_SELECT_UNHANDLED, (event.event_id,))
 
 
-def mark_handled(posting: Posting, event: ProviderEvent, outcome: str) -> None:
-    """Mark a notice as handled, in the transaction of its effect."""
-    posting.write.add(_DECIDED, (event.event_id, outcome, None, True))
+def mark_handled(posting: Posting, event: ProviderEvent, outcome: EventOutcome) -> None:
+    """Mark an event as handled, in the transaction of its effect."""
+    posting.write.add(_DECIDE, (event.event_id, outcome, None, True))
 
 
-def park(posting: Posting, event: ProviderEvent, outcome: str, reason: str) -> None:
-    """Set a notice aside for a person: it stays unhandled, with the reason."""
-    posting.write.add(_DECIDED, (event.event_id, outcome, _text(reason), False))
+def park(posting: Posting, event: ProviderEvent, outcome: EventOutcome, reason: str) -> None:
+    """Leave an event unhandled for an operator, with the reason."""
+    posting.write.add(_DECIDE, (event.event_id, outcome, _error_text(reason), False))
 
 
-def postpone(posting: Posting, event: ProviderEvent, outcome: str, reason: str) -> None:
-    """Leave a notice to be tried again: nothing has failed, but what it is about is not there yet.
+def postpone(posting: Posting, event: ProviderEvent, reason: str) -> None:
+    """Leave an event WAITING for another one that has not arrived.
 
-    It waits as long as a failure would, and is parked where what it waits for has not come by then; that it is told of
-    again meanwhile makes this no shorter.
+    It is retried at the same intervals as after failures, and parked with the last. Further deliveries change nothing.
     """
     seconds = "{" + ",".join(map(str, BACK_OFF_SECONDS)) + "}"
-    posting.write.add(_WAITS, (event.event_id, outcome, _text(reason), PARKED_FAILED, MAX_ATTEMPTS, seconds))
+    posting.write.add(
+        _POSTPONE,
+        (
+            event.event_id, EventOutcome.WAITING, _error_text(reason), EventOutcome.PARKED_FAILED, MAX_ATTEMPTS,
+            seconds,
+        ),
+    )  # fmt: skip
 
 
 async def claim_due(provider: str, *, limit: int) -> list[StoredEvent]:
-    """Take up to `limit` notices of a provider that are due to be tried again; nobody else gets them for a minute."""
-    return [_kept(record) for record in await pools.fetch(_CLAIM, provider, limit, HANDLING_TIMEOUT_SECONDS)]
+    """Claim up to `limit` events that are due for a retry. No other process gets them for a minute."""
+    return [_stored(record) for record in await pools.fetch(_CLAIM, provider, limit, HANDLING_TIMEOUT_SECONDS)]
 
 
 async def find_unhandled(*, limit: int) -> Sequence[UnhandledEvent]:
-    """Notices of which nothing has come yet: the parked ones first, the oldest first."""
-    return [UnhandledEvent(**dict(record)) for record in await pools.fetch(_UNHANDLED, limit)]
+    """Events that have had no effect yet: parked ones first, each group oldest first."""
+    unhandled = InboxEvent.filter(handled_at=None).order_by("parked_at", "received_at").limit(limit)
+    return [UnhandledEvent(**values) for values in await unhandled.values(*UnhandledEvent.__slots__)]
 
 
 async def release(event_id: str, provider: str) -> StoredEvent:
-    """Have a notice tried as if it had just come. Raises: InvalidInput: nothing of this id waits."""
+    """Make an event new again, a parked one too. Raises: InvalidInput: there is no unhandled event with this id."""
     found = await pools.fetch(_RELEASE, event_id, provider, HANDLING_TIMEOUT_SECONDS)
     if not found:
         raise InvalidInput.at(
-            "id", f"{event_id} is no unhandled notice of {provider}: see `python -m app provider-events list`"
+            "id", f"{event_id} is no unhandled event of {provider}: see `python -m app provider-events list`"
         )
-    return _kept(found[0])
+    return _stored(found[0])
 
 
-def _kept(record: Any) -> StoredEvent:
+def _stored(record: Record) -> StoredEvent:
     return StoredEvent(record["event_id"], json.loads(record["body"]))
 
 
-def _text(error: str) -> str:
-    return error.replace("\x00", "")[:_LONGEST_ERROR]
+def _error_text(error: str) -> str:
+    return error.replace("\x00", "")[:_MAX_ERROR_LENGTH]

@@ -1,14 +1,14 @@
-"""Trying notices again that failed, were cut off or wait for something, one by one: a bad one stops no other."""
+"""Background loop that retries provider events. Each event is handled on its own: a bad one stops no other."""
 
 import asyncio
 import logging
 from typing import Final
 
 from app.db import failures
-from app.topups import inbox, provider_events, settlement
+from app.topups import inbox, settlement
 from app.topups.inbox import StoredEvent
 from app.topups.provider import InvalidProviderEvent, PaymentProvider
-from app.topups.settlement import EventOutcome
+from app.topups.provider_events import EventOutcome, parse_stored_event
 
 BATCH_SIZE: Final = 50
 POLL_SECONDS: Final = 5.0
@@ -17,37 +17,40 @@ log = logging.getLogger(__name__)
 
 
 async def run_retries(provider: PaymentProvider) -> None:
-    """Try again whatever is due; other processes do the same, and each notice is tried by one."""
+    """Retry events as they become due, for ever. Several processes may run this: each event is claimed by one."""
     while True:
         if await retry_due(provider) < BATCH_SIZE:
             await asyncio.sleep(POLL_SECONDS)
 
 
 async def retry_due(provider: PaymentProvider, *, limit: int = BATCH_SIZE) -> int:
-    """Try notices again that are due. Returns: how many were, `limit` at most."""
+    """Retry events that are due. Returns: how many, at most `limit`."""
     due = await inbox.claim_due(provider.name, limit=limit)
-    for notice in due:
+    for stored in due:
         try:
-            await handle_stored_event(provider, notice)
-        except Exception as fault:
-            if failures.is_connection_failure(fault):
+            await handle_stored_event(provider, stored)
+        except Exception as error:
+            if failures.is_connection_failure(error):
                 raise
-            log.warning("payment notice %s failed again: %s", notice.event_id, fault)
+            log.warning("provider event %s failed again: %s", stored.event_id, error)
     return len(due)
 
 
 async def replay(provider: PaymentProvider, event_id: str) -> EventOutcome:
-    """Try a notice again now, a parked one too. Raises: InvalidInput: there is none; or what its handling raises."""
+    """Handle an event now, a parked one too.
+
+    Raises: InvalidInput: there is no unhandled event with this id; or what handling it raises.
+    """
     return await handle_stored_event(provider, await inbox.release(event_id, provider.name))
 
 
-async def handle_stored_event(provider: PaymentProvider, notice: StoredEvent) -> EventOutcome:
-    """Settle what a kept notice says. Raises: what settling raises, after the failure was counted."""
+async def handle_stored_event(provider: PaymentProvider, stored: StoredEvent) -> EventOutcome:
+    """Settle a stored event. Raises: what settling raises, after the failure was counted."""
     try:
-        event = provider_events.parse_stored_event(provider, notice.body)
+        event = parse_stored_event(provider, stored.body)
         if event is None:
-            raise InvalidProviderEvent("The notice says nothing that would change anything.")
-    except Exception as fault:
-        await inbox.record_failure(notice.event_id, fault)
+            raise InvalidProviderEvent("Events of this type are ignored.")
+    except Exception as error:
+        await inbox.record_failure(stored.event_id, error)
         raise
     return await settlement.settle(event)

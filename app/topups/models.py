@@ -1,4 +1,4 @@
-"""Rows of top-ups and of the notices that arrived about them."""
+"""Tortoise models of top-ups, refunds, disputes, auto top-up, provider events, and the sandbox's own tables."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from tortoise.models import Model
 
 
 class TopUp(Model):
-    """A purchase of credits. The true key is (account_id, id), made by the migrations."""
+    """A purchase of credits. The primary key is (account_id, id): see the migrations."""
 
     account_id = fields.BigIntField()
     id = fields.CharField(max_length=64, primary_key=True)
@@ -40,7 +40,7 @@ class TopUp(Model):
 
 
 class ProviderPayment(Model):
-    """Which top-up a provider's payment paid: the small table for notices that name only the payment."""
+    """The top-up that a provider's payment paid, for events that name only the payment."""
 
     payment_ref = fields.CharField(max_length=255, primary_key=True)
     account_id = fields.BigIntField()
@@ -51,10 +51,10 @@ class ProviderPayment(Model):
 
 
 class TopUpRefund(Model):
-    """Money that goes back for a top-up. The true key is (account_id, id).
+    """A refund of a top-up. The primary key is (account_id, id).
 
-    `credits` = those taken from the top-up's grant + `debt_credits`. Its share of the bonus = `bonus_credits` (taken)
-    + `bonus_expired` (gone unspent) + `bonus_spent`, for which the money was reduced by `reduced_minor`.
+    `credits`: credits taken from the top-up's grant + `debt_credits`. Its share of the bonus: `bonus_credits` (taken)
+    + `bonus_expired` (expired unspent) + `bonus_spent`, whose value `reduced_minor` is deducted from the money.
     """
 
     account_id = fields.BigIntField()
@@ -80,9 +80,9 @@ class TopUpRefund(Model):
 
 
 class Dispute(Model):
-    """A payment whose buyer's bank wants it back. The true key is (account_id, dispute_ref).
+    """A dispute of a payment. The primary key is (account_id, dispute_ref).
 
-    `credits`: frozen while it is OPEN, taken back once it is LOST. The bonus as in a refund, without money.
+    `credits`: frozen while it is OPEN, taken back when it is LOST. The bonus columns are those of a refund.
     """
 
     account_id = fields.BigIntField()
@@ -102,7 +102,7 @@ class Dispute(Model):
 
 
 class PaymentCustomer(Model):
-    """An account at a provider, with the card that it keeps for it. The true key is (account_id, provider)."""
+    """An account's customer at a provider, with the saved card. The primary key is (account_id, provider)."""
 
     account_id = fields.BigIntField()
     provider = fields.CharField(max_length=16, primary_key=True)
@@ -116,9 +116,9 @@ class PaymentCustomer(Model):
 
 
 class AutoTopUp(Model):
-    """When an account buys credits by itself: only ever on by its owner's own word.
+    """Configuration of auto top-up, which only the account's owner can enable.
 
-    `declines`, `blocked_reason` and `next_eligible_at` as they were when it was last looked at (`looked_at`).
+    `declines`, `blocked_reason` and `next_eligible_at`: result of the last check (`checked_at`).
     """
 
     account_id = fields.BigIntField(primary_key=True, generated=False)
@@ -144,7 +144,7 @@ class AutoTopUp(Model):
 
 
 class InboxEvent(Model):
-    """The inbox: one row for each event of a provider, marked handled in the transaction of its effect."""
+    """The inbox: one row for each provider event, marked as handled in the transaction of its effect."""
 
     event_id = fields.CharField(max_length=255, primary_key=True)
     provider = fields.CharField(max_length=16)
@@ -162,7 +162,7 @@ class InboxEvent(Model):
 
 
 class SandboxPayment(Model):
-    """What the sandbox provider remembers of a payment: its own books, as a real provider would keep them elsewhere."""
+    """A payment at the sandbox provider."""
 
     reference = fields.CharField(max_length=255, primary_key=True)
     provider_ref = fields.CharField(max_length=255, unique=True)
@@ -183,7 +183,7 @@ class SandboxPayment(Model):
 
 
 class SandboxRefund(Model):
-    """What the sandbox provider remembers of money that it gave back, or refused to."""
+    """A refund at the sandbox provider, returned or refused."""
 
     refund_ref = fields.CharField(max_length=255, primary_key=True)
     reference = fields.CharField(max_length=255, unique=True, null=True)
@@ -198,7 +198,7 @@ class SandboxRefund(Model):
 
 
 class SandboxDispute(Model):
-    """What the sandbox provider remembers of a payment that its buyer disputes: one for each payment."""
+    """A dispute at the sandbox provider; at most one for each payment."""
 
     payment_ref = fields.CharField(max_length=255, primary_key=True)
     status = fields.CharField(max_length=16)
@@ -209,7 +209,7 @@ class SandboxDispute(Model):
 
 
 class SandboxCustomer(Model):
-    """Whom the sandbox provider knows: `reference` is ours."""
+    """A customer of the sandbox provider. `reference`: ours."""
 
     customer_ref = fields.CharField(max_length=255, primary_key=True)
     reference = fields.CharField(max_length=255, unique=True)
@@ -219,7 +219,7 @@ class SandboxCustomer(Model):
 
 
 class SandboxCard(Model):
-    """A card that the sandbox provider keeps. `behaviour`: what becomes of payments with it, see sandbox.cards."""
+    """A card saved at the sandbox provider. `behaviour`: see `sandbox.store.CardBehaviour`."""
 
     card_ref = fields.CharField(max_length=255, primary_key=True)
     customer_ref = fields.CharField(max_length=255)

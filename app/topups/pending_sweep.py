@@ -1,8 +1,8 @@
-"""Asking the provider about top-ups that have been pending for long: what a lost notice would have told.
+"""Background loop that queries the provider about top-ups that stay PENDING, in case a webhook was lost.
 
-Rows are asked about from ten minutes of age on and every five minutes, so that a lost notice costs at most fifteen.
-One whose page was never learnt has nothing to ask by, and cannot be paid: after a day it is over. Refills (automatic
-top-ups) of that kind are not looked at here: their own reconciliation asks for them by reference.
+A top-up is queried from an age of ten minutes on, every five minutes, so that a lost webhook delays credits by at most
+15. One whose checkout was never opened cannot be queried or paid; it expires after a day. Automatic top-ups of that
+kind are reconciled by reference (`auto_topup.purchasing`).
 """
 
 import asyncio
@@ -11,9 +11,9 @@ from typing import Final
 
 from app.db import pools
 from app.errors import RequestError
-from app.topups import rows
 from app.topups.provider import PaymentProvider
 from app.topups.provider_events import payment_query_event
+from app.topups.rows import TOP_UPS
 from app.topups.rules import Payment, PaymentStatus, TopUpRow
 from app.topups.settlement import settle
 
@@ -21,11 +21,11 @@ BATCH_SIZE: Final = 100
 CONCURRENCY: Final = 8
 POLL_SECONDS: Final = 30.0
 QUERY_INTERVAL_SECONDS: Final = 270.0
-"""With LOOK_SECONDS: five minutes at most between two answers about a row."""
+"""With POLL_SECONDS: at most five minutes between two queries of a top-up."""
 
-# Those never asked about first, then the longest not asked about. Asked is asked, whatever the answer: a row whose
-# question fails each time does not keep the others waiting. Materialized, that is read once: as a plain subquery the
-# planner may read it anew for each row of the table, and each time it skips what it has locked and takes more.
+# Never queried ones first, then those queried longest ago. `queried_at` is set before the query, so that a top-up whose
+# query always fails delays no other. MATERIALIZED: as a plain subquery the planner may run it again for each row of the
+# table, and each time it would skip the rows it has locked and take more.
 _CLAIM: Final = f"""
     WITH due AS MATERIALIZED (
         SELECT account_id, id FROM top_up
@@ -38,52 +38,49 @@ _CLAIM: Final = f"""
     )
     UPDATE top_up AS t SET queried_at = clock_timestamp() FROM due
     WHERE t.account_id = due.account_id AND t.id = due.id
-    RETURNING {rows.COLUMNS}
+    RETURNING {TOP_UPS.columns("t")}
 """  # noqa: S608  our own constant
 
 log = logging.getLogger(__name__)
 
 
 async def run_sweep(provider: PaymentProvider) -> None:
-    """Ask about whatever is due; other processes do the same, and each row is asked about by one."""
+    """Query top-ups as they become due, for ever. Several processes may run this: each top-up is claimed by one."""
     while True:
         if await sweep(provider) < BATCH_SIZE:
             await asyncio.sleep(POLL_SECONDS)
 
 
 async def sweep(provider: PaymentProvider, *, limit: int = BATCH_SIZE) -> int:
-    """Ask about top-ups that are due, and settle the answers. Returns: how many were asked about, `limit` at most."""
+    """Query top-ups that are due and settle the answers. Returns: how many, at most `limit`."""
     records = await pools.fetch(_CLAIM, provider.name, provider.live, limit, QUERY_INTERVAL_SECONDS)
-    due = [rows.from_row(record) for record in records]
-    places = asyncio.Semaphore(CONCURRENCY)
+    slots = asyncio.Semaphore(CONCURRENCY)
 
-    async def in_turn(top_up: TopUpRow) -> None:
-        async with places:
-            await _ask(provider, top_up)
+    async def query(top_up: TopUpRow) -> None:
+        async with slots:
+            await _query(provider, top_up)
 
-    await asyncio.gather(*map(in_turn, due))
-    return len(due)
+    await asyncio.gather(*(query(TOP_UPS.read(record)) for record in records))
+    return len(records)
 
 
-async def _ask(provider: PaymentProvider, top_up: TopUpRow) -> None:
-    """Ask about one, and settle the answer; a fault is one row's own, and is logged."""
+async def _query(provider: PaymentProvider, top_up: TopUpRow) -> None:
     try:
-        payment = (
-            await provider.retrieve_payment(top_up.provider_ref)
-            if top_up.provider_ref is not None
-            else _never_begun(top_up)
-        )
+        if top_up.provider_ref is None:
+            payment: Payment | None = _expired_payment(top_up)
+        else:
+            payment = await provider.retrieve_payment(top_up.provider_ref)
         if payment is None:
-            log.error("the provider knows nothing of top-up %s (%s)", top_up.reference, top_up.provider_ref)
+            log.error("the provider has no payment %s of top-up %s", top_up.provider_ref, top_up.reference)
         elif payment.status is not PaymentStatus.OPEN:
             await settle(payment_query_event(payment))
-    except RequestError as refusal:
-        log.warning("top-up %s is asked about again later: %s", top_up.reference, refusal)
+    except RequestError as error:
+        log.warning("top-up %s is queried again later: %s", top_up.reference, error)
     except Exception:
-        log.exception("top-up %s could not be settled by what the provider says", top_up.reference)
+        log.exception("top-up %s could not be settled by the provider's answer", top_up.reference)
 
 
-def _never_begun(top_up: TopUpRow) -> Payment:
+def _expired_payment(top_up: TopUpRow) -> Payment:
     return Payment(
         provider=top_up.provider,
         live=top_up.live,

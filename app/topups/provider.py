@@ -1,9 +1,9 @@
-"""Whoever takes the money, seen from our side: a page to send the buyer to, notices to verify, a state to ask for.
+"""The interface of a payment provider (`PaymentProvider`), and the values it takes and returns.
 
-Providers differ in everything else. `choice.open_provider` picks one by settings; nothing else knows which it is.
-
-What a provider tells is always a *claim* (`Payment`, `Refund`, `Dispute`): it is compared with our own rows, and never
-believed. Every call that moves money carries a reference of ours, by which the same call again is the same one.
+`configured_provider` chooses the provider from the settings; no other module depends on which one it is. What a
+provider reports (`Payment`, `Refund`, `Dispute`) is compared with our own rows before it has an effect. Every call that
+moves money carries a reference of ours: the same reference is the same payment or refund, so that the call can be
+repeated.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from app.topups.rules import Payment
 
 
 class RefundStatus(StrEnum):
-    """What a provider says of a refund. FAILED: the money did not go back."""
+    """Status of a refund at its provider. FAILED: the money was not returned."""
 
     PENDING = "PENDING"
     DONE = "DONE"
@@ -24,7 +24,7 @@ class RefundStatus(StrEnum):
 
 
 class DisputeStatus(StrEnum):
-    """What a provider says of a dispute. A buyer's bank that withdraws it has lost it: WON is ours."""
+    """Status of a dispute, from the seller's view. WON: the bank decided for the seller or withdrew the dispute."""
 
     OPEN = "OPEN"
     WON = "WON"
@@ -33,9 +33,9 @@ class DisputeStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refund:
-    """A refund as its provider tells of it. `reference` is our refund's; None: begun at the provider, not by us.
+    """A refund as its provider reports it.
 
-    `payment_ref`: the provider's id of the payment that it gives back (`Payment.payment_ref`).
+    `reference`: of our refund; None: begun at the provider. `payment_ref`: as in `Payment`.
     """
 
     provider: str
@@ -50,7 +50,7 @@ class Refund:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispute:
-    """A dispute as its provider tells of it."""
+    """A dispute as its provider reports it."""
 
     provider: str
     live: bool
@@ -62,25 +62,25 @@ class Dispute:
 
 
 ProviderObject = Payment | Refund | Dispute
-"""What an event is about."""
+"""The object of a provider event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderEvent:
-    """Something that happened. `event_id` ("sandbox:evt_...") is unique over all providers."""
+    """A message from a provider. `event_id` ("sandbox:evt_...") is unique over all providers."""
 
     event_id: str
     object: ProviderObject
     body: Mapping[str, Any]
-    """The notice as it came, for the inbox."""
+    """The JSON as it was received, for the inbox."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckoutRequest:
-    """What is to be paid on the provider's page. `reference` names our top-up: same reference, same payment.
+    """A payment to be made on the provider's page. `reference`: of our top-up; the same one is the same checkout.
 
-    `customer_ref`: the provider's customer (`customer`), None where there is none yet. `saves_card`: the buyer consents
-    to later payments without being there, and the provider keeps the card for them.
+    `customer_ref`: the provider's customer id, if there is one. `saves_card`: the buyer consents to later payments in
+    their absence, and the provider stores the card for them.
     """
 
     reference: str
@@ -94,7 +94,7 @@ class CheckoutRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckoutPage:
-    """Where the buyer pays, and the provider's own id of the checkout (`Payment.provider_ref`)."""
+    """The page on which the buyer pays, and the provider's id of the checkout (`Payment.provider_ref`)."""
 
     provider_ref: str
     payment_url: str
@@ -102,7 +102,7 @@ class CheckoutPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedCardCharge:
-    """A payment with a saved card, its owner not being there. `reference` names our top-up: same one, same payment."""
+    """A payment with a saved card in its owner's absence. `reference`: of our top-up; identifies the payment."""
 
     reference: str
     description: str
@@ -114,7 +114,7 @@ class SavedCardCharge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefundOrder:
-    """Money to give back. `reference` names our refund: same reference, same refund."""
+    """Money to return. `reference`: of our refund; the same one is the same refund."""
 
     reference: str
     payment_ref: str
@@ -124,7 +124,7 @@ class RefundOrder:
 
 @dataclass(eq=False)
 class InvalidProviderEvent(Exception):
-    """A notice that is not the provider's, or cannot be read: answered with 400, and nothing is kept of it."""
+    """An event that does not come from the provider or cannot be parsed. It is answered with 400 and not stored."""
 
     reason: str
 
@@ -133,52 +133,52 @@ class InvalidProviderEvent(Exception):
 
 
 class PaymentProvider(Protocol):
-    """A payment provider. None of its methods is called inside a transaction of the books.
+    """A payment provider. Its methods are never called inside a transaction.
 
-    All but `verify` raise `Unavailable` where the provider does not answer, or in a way that says nothing of what has
-    become of the call: the outcome is then unknown, and is asked for by the reference before anything is done again.
+    All but `verify_event` and `parse_event` raise `Unavailable` if the provider does not answer, or the answer does not
+    say what has become of the call. The outcome is then unknown, and must be queried by the reference first.
     """
 
     @property
     def name(self) -> str:
-        """Stands in top-ups, event ids and the webhook's path; at most 16 characters."""
+        """Used in top-ups, event ids and the webhook's path; at most 16 characters."""
 
     @property
     def live(self) -> bool:
-        """Whether it takes real money. What tells of the other mode is parked."""
+        """Whether it takes real money. Events of the other mode are parked."""
 
     async def create_customer(self, reference: str) -> str:
-        """The provider's customer for an account, made at the first call: same reference, same customer."""
+        """The id of the customer of this reference, created at the first call."""
 
     async def open_checkout(self, checkout: CheckoutRequest) -> CheckoutPage:
-        """Open a checkout, or find the one opened before for the same reference."""
+        """Open a checkout, or find the one with the same reference."""
 
     async def verify_event(self, raw_body: bytes, headers: Mapping[str, str]) -> ProviderEvent | None:
-        """The event in a notice, its signature proved over the bytes as they came. None: a kind to ignore.
+        """Verify the signature over the raw body and parse the event. None: an event type that is ignored.
 
-        Raises: NoticeRefused; Unavailable: it cannot be verified here (no secret is set).
+        Raises: InvalidProviderEvent; Unavailable: no secret is configured.
         """
 
     def parse_event(self, body: Mapping[str, Any]) -> ProviderEvent | None:
-        """The event in a notice that was verified before, from what the inbox keeps of it. Raises: NoticeRefused."""
+        """Parse an event that was verified before, from its stored body. Raises: InvalidProviderEvent."""
 
     async def retrieve_payment(self, provider_ref: str) -> Payment | None:
-        """What the provider says of a checkout or payment now; None: it knows none of this id."""
+        """The current state of a checkout or payment; None: the provider does not know this id."""
 
     async def charge_saved_card(self, charge: SavedCardCharge) -> Payment:
-        """Pay with a saved card. A decline is an answer (DECLINED, ACTION_REQUIRED), not an exception."""
+        """Pay with a saved card. A decline is a result (DECLINED, ACTION_REQUIRED), not an exception."""
 
     async def find_payment(self, reference: str, *, since: datetime) -> Payment | None:
-        """The payment of a top-up whose call had no known outcome; None: there is none, nor will be of that call."""
+        """The payment of a call with an unknown outcome; None: the call has made none and will make none."""
 
     async def create_refund(self, order: RefundOrder) -> Refund:
-        """Give money back. A refusal is an answer (FAILED), not an exception."""
+        """Return money. A refusal is a result (FAILED), not an exception."""
 
     async def find_refund(self, reference: str, payment_ref: str) -> Refund | None:
-        """The refund of ours whose call had no known outcome; None: there is none."""
+        """The refund whose call had an unknown outcome; None: there is none."""
 
     async def create_portal_session(self, customer_ref: str, return_url: str) -> str:
-        """Address of a page on which a customer looks after cards and receipts."""
+        """The URL of a page on which a customer manages cards and receipts."""
 
     async def close(self) -> None:
-        """Let go of connections: the process ends."""
+        """Close connections."""

@@ -1,48 +1,80 @@
-"""What a provider answered when it was asked, as an event: so that it is settled, kept and tried again as a notice is.
+"""What happens to provider events: their outcomes, and the events made of the provider's answers to our queries.
 
-The answer itself is the event's body, from which `read` makes the event again.
+An answer is settled like a webhook: stored in the inbox, applied once, retried after a failure. Its body is the answer
+itself, from which `parse_stored_event` makes the event again.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 from app.topups.provider import PaymentProvider, ProviderEvent, Refund, RefundStatus
 from app.topups.rules import Payment, PaymentStatus, SavedCard, TaxLine
 
 
+class EventOutcome(StrEnum):
+    """What a provider event led to.
+
+    WAITING: it reports something about a payment that is not settled yet, or a refund that fits only after an earlier
+    one has failed; it is retried. PARKED_*: nothing was credited, and an operator has to look at it.
+    """
+
+    CREDITED = "CREDITED"
+    DECLINED = "DECLINED"
+    EXPIRED = "EXPIRED"
+    REFUNDED = "REFUNDED"
+    REFUND_FAILED = "REFUND_FAILED"
+    DISPUTED = "DISPUTED"
+    DISPUTE_WON = "DISPUTE_WON"
+    DISPUTE_LOST = "DISPUTE_LOST"
+    UNCHANGED = "UNCHANGED"
+    DUPLICATE = "DUPLICATE"
+    WAITING = "WAITING"
+    PARKED_UNKNOWN = "PARKED_UNKNOWN"
+    PARKED_MISMATCH = "PARKED_MISMATCH"
+    PARKED_FAILED = "PARKED_FAILED"
+
+
+@dataclass(eq=False)
+class EventNotApplied(Exception):
+    """An event that contradicts our own rows. Raised before anything has changed; the outcome says park or wait."""
+
+    reason: str
+    outcome: EventOutcome = EventOutcome.PARKED_MISMATCH
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 def payment_query_event(payment: Payment) -> ProviderEvent:
-    """The event of an answer: the same for the same payment in the same state, however often it is asked for."""
+    """The event of a queried payment. The same payment in the same status is the same event."""
     return ProviderEvent(
-        event_id=f"{payment.provider}:asked:{payment.provider_ref}:{payment.status}",
+        event_id=f"{payment.provider}:queried-payment:{payment.provider_ref}:{payment.status}",
         object=payment,
-        body={"asked": asdict(payment)},
+        body={"queried_payment": asdict(payment)},
     )
 
 
 def refund_query_event(refund: Refund) -> ProviderEvent:
-    """The event of what became of a refund that was ordered, or asked about."""
+    """The event of a refund as the provider answered to its creation or to a query."""
     return ProviderEvent(
-        event_id=f"{refund.provider}:answered:{refund.refund_ref}:{refund.status}",
+        event_id=f"{refund.provider}:queried-refund:{refund.refund_ref}:{refund.status}",
         object=refund,
-        body={"answered": asdict(refund)},
+        body={"queried_refund": asdict(refund)},
     )
 
 
 def parse_stored_event(provider: PaymentProvider, body: Mapping[str, Any]) -> ProviderEvent | None:
-    """The event in a kept body, be it a notice or an answer. Raises: NoticeRefused."""
-    if (refund := body.get("answered")) is not None:
+    """The event in a stored body, be it a webhook or an answer. Raises: InvalidProviderEvent."""
+    if (refund := body.get("queried_refund")) is not None:
         return refund_query_event(Refund(**refund | {"status": RefundStatus(refund["status"])}))
-    if (answer := body.get("asked")) is None:
+    if (payment := body.get("queried_payment")) is None:
         return provider.parse_event(body)
-    card, lines = answer["card"], answer["tax_lines"]
-    return payment_query_event(
-        Payment(
-            **answer
-            | {
-                "status": PaymentStatus(answer["status"]),
-                "card": SavedCard(**card) if card else None,
-                "tax_lines": tuple(TaxLine(**line) for line in lines),
-            }
-        )
-    )
+    card = payment["card"]
+    converted = {
+        "status": PaymentStatus(payment["status"]),
+        "card": SavedCard(**card) if card else None,
+        "tax_lines": tuple(TaxLine(**line) for line in payment["tax_lines"]),
+    }
+    return payment_query_event(Payment(**payment | converted))

@@ -1,8 +1,8 @@
-"""Receipts: what was bought, of whom, for how much, with the taxes as the provider told them.
+"""Receipts of paid top-ups: content, signed links, and the printable HTML page.
 
-A receipt's page is opened in a browser, which sends no token of ours, by a link that whoever has it may follow: decided
-so because receipts are forwarded to bookkeepers. The link names account and top-up and is signed with a key derived
-from the ledger's, so nobody finds another's by trying; it opens this one page and nothing else, and does not expire.
+A receipt's page is opened in a browser, which sends no token, and buyers forward receipts to their bookkeepers. So its
+link works for whoever has it: it names account and top-up and is signed with a key derived from the ledger's, so that
+it cannot be guessed. It opens this one page and does not expire.
 """
 
 import base64
@@ -10,20 +10,27 @@ import binascii
 import hmac
 from dataclasses import dataclass
 from datetime import datetime
+from html import escape
+from importlib.resources import files
+from string import Template
 from typing import Final
 
 from app.ledger import posting
-from app.topups.rules import Reference, TaxLine, TopUpRow
+from app.topups.rules import Reference, TaxLine, TopUpRow, format_money
 
 PATH: Final = "/receipts"
 _MAC_BYTES: Final = 16
 _NAMED_BYTES: Final = 24
-"""Eight of the account and sixteen of the top-up."""
+"""8 bytes of the account id and 16 of the top-up id."""
+
+_PAGE: Final = Template(files("app.topups").joinpath("receipt_page.html").read_text(encoding="utf-8"))
+_LINE: Final = Template("<tr><th>$label</th><td>$text</td></tr>")
+_TOTAL: Final = Template('<tr class="total"><th>$label</th><td>$text</td></tr>')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """A paid top-up, for people. Amounts are minor units of `currency`; `total_minor` has every tax in it."""
+    """A receipt. Amounts are in minor units of `currency`; `total_minor` includes all taxes."""
 
     number: str
     bought_credits: int
@@ -39,17 +46,18 @@ class Receipt:
 
 
 def build_receipt(top_up: TopUpRow) -> Receipt | None:
-    """The receipt of a top-up; None before it is paid. It stays when money goes back later."""
+    """The receipt of a top-up; None before it is paid. It stays available after refunds."""
     if top_up.paid_at is None:
         return None
+    tax_lines = top_up.tax_lines or ()
     return Receipt(
         number=f"{top_up.paid_at:%Y%m%d}-{top_up.id[:12].upper()}",
         bought_credits=top_up.credits,
         bonus_credits=top_up.bonus_credits,
         amount_minor=top_up.amount_minor,
         currency=top_up.currency,
-        tax_lines=top_up.tax_lines,
-        total_minor=top_up.amount_minor + sum(line.amount_minor for line in top_up.tax_lines if not line.inclusive),
+        tax_lines=tax_lines,
+        total_minor=top_up.amount_minor + sum(line.amount_minor for line in tax_lines if not line.inclusive),
         paid_at=top_up.paid_at,
         reference=top_up.reference,
         token=build_token(Reference(top_up.account_id, top_up.id)),
@@ -58,13 +66,13 @@ def build_receipt(top_up: TopUpRow) -> Receipt | None:
 
 
 def build_token(reference: Reference) -> str:
-    """What a receipt's address ends in: 54 characters."""
+    """The last part of a receipt's URL: 54 characters."""
     named = reference.account_id.to_bytes(8, "big") + bytes.fromhex(reference.row_id)
     return base64.urlsafe_b64encode(named + _mac(named)).decode().rstrip("=")
 
 
 def parse_token(token: str) -> Reference | None:
-    """The top-up that a token of ours names; None: it is none of ours."""
+    """The top-up that a token names; None: this server has not made the token."""
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
@@ -73,6 +81,38 @@ def parse_token(token: str) -> Reference | None:
     if len(raw) != _NAMED_BYTES + _MAC_BYTES or not hmac.compare_digest(mac, _mac(named)):
         return None
     return Reference(int.from_bytes(named[:8], "big"), named[8:].hex())
+
+
+def render_receipt(receipt: Receipt, seller: str | None) -> str:
+    """The page as HTML, every text escaped. `seller`: name and address, lines separated by semicolons."""
+    return _PAGE.substitute(
+        number=escape(receipt.number),
+        seller="<br>".join(escape(line.strip()) for line in (seller or "").split(";")),
+        paid_at=f"{receipt.paid_at:%Y-%m-%d at %H:%M} UTC",
+        lines="\n".join(_render_lines(receipt)),
+        reference=escape(receipt.reference),
+    )
+
+
+def _render_lines(receipt: Receipt) -> list[str]:
+    def render(label: str, amount_minor: int, *, template: Template = _LINE) -> str:
+        return _fill(template, label, format_money(amount_minor, receipt.currency))
+
+    lines = [render(f"{receipt.bought_credits:,} credits", receipt.amount_minor)]
+    if receipt.bonus_credits:
+        lines.append(_fill(_LINE, f"{receipt.bonus_credits:,} promotional credits", "free"))
+    lines += [
+        render(f"{line.label} (included)" if line.inclusive else line.label, line.amount_minor)
+        for line in receipt.tax_lines
+    ]
+    lines.append(render("Total paid", receipt.total_minor, template=_TOTAL))
+    if receipt.refunded_minor:
+        lines.append(render("Refunded since", receipt.refunded_minor))
+    return lines
+
+
+def _fill(template: Template, label: str, text: str) -> str:
+    return template.substitute(label=escape(label), text=escape(text))
 
 
 def _mac(named: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Pure rules of top-ups: what may be bought, what it costs, and what a provider's word does to a top-up."""
+"""Pure rules of top-ups: what may be bought, its price and bonus, and which status follows from a payment."""
 
 import re
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ _MINOR_DIGITS: Final = {
     "UYI": 0, "VND": 0, "VUV": 0, "XAF": 0, "XOF": 0, "XPF": 0,
     "BHD": 3, "IQD": 3, "JOD": 3, "KWD": 3, "LYD": 3, "OMR": 3, "TND": 3,
 }  # fmt: skip
-"""Decimal places of currencies that do not have two (ISO 4217)."""
+"""Decimal places of the currencies that have another number than two (ISO 4217)."""
 
 
 class TopUpStatus(StrEnum):
-    """Where a top-up stands. Only PAID, and what follows from it, has credits in the ledger."""
+    """Status of a top-up. Only PAID and the statuses after it (REFUNDED, DISPUTED) have credits in the ledger."""
 
     PENDING = "PENDING"
     PAID = "PAID"
@@ -38,9 +38,9 @@ UNPAID_STATUSES: Final = frozenset({TopUpStatus.PENDING, TopUpStatus.FAILED, Top
 
 
 class PaymentStatus(StrEnum):
-    """What a provider says of a payment.
+    """Status of a payment at its provider.
 
-    ACTION_REQUIRED: a payment with a saved card that its owner has to authenticate, on the page `action_url`.
+    ACTION_REQUIRED: a payment with a saved card that its owner has to authenticate on the page `action_url`.
     """
 
     OPEN = "OPEN"
@@ -52,17 +52,17 @@ class PaymentStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedCard:
-    """A card that the provider keeps for later payments, by the buyer's consent."""
+    """A card that the provider stores for later payments, with the buyer's consent."""
 
     customer_ref: str
     card_ref: str
     label: str
-    """For people: "visa 4242"."""
+    """Shown to users: "visa 4242"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaxLine:
-    """Tax within or on top of a price, as the provider reckons it; nothing of it is ours."""
+    """Tax as the provider computes it: included in the price, or added to it."""
 
     label: str
     amount_minor: int
@@ -71,19 +71,19 @@ class TaxLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
-    """A payment as its provider tells of it: claims, to be compared with our own row before anything is credited."""
+    """A payment as its provider reports it. It is compared with our own row before anything is credited."""
 
     provider: str
     live: bool = False
     provider_ref: str
     provider_ref_is_payment: bool = False
-    """Whether `provider_ref` names only the money that moved, where the top-up knows its checkout by another id."""
+    """Whether `provider_ref` is the id of the payment, and the top-up's own is that of its checkout."""
     payment_ref: str | None = None
-    """The provider's id of the money that moved, by which it is given back and disputed; None before it moved."""
+    """The provider's id of the payment, which refunds and disputes name; None before money has moved."""
     reference: str
     status: PaymentStatus
     amount_minor: int
-    """Without tax that is put on top."""
+    """Without tax that is added to the price."""
     currency: str
     card: SavedCard | None = None
     tax_lines: tuple[TaxLine, ...] = ()
@@ -92,7 +92,7 @@ class Payment:
 
 
 class TopUpRow(NamedTuple):
-    """A top-up as it is recorded."""
+    """A row of the table `top_up`."""
 
     account_id: int
     id: str
@@ -108,16 +108,16 @@ class TopUpRow(NamedTuple):
     created_at: datetime
     paid_at: datetime | None
     refunded_credits: int = 0
-    """Credits that went back for money, or are on their way."""
+    """Credits of refunds that did not fail."""
     refunded_minor: int = 0
     clawed_back_credits: int = 0
-    """Credits that a lost dispute took."""
+    """Credits that lost disputes took back."""
     bonus_credits: int = 0
-    """Promotional credits that come with it, in a grant of their own that expires `bonus_days` after the payment."""
+    """Promotional credits that come with it, in a separate grant that expires `bonus_days` after the payment."""
     bonus_days: int | None = None
     live: bool = False
     automatic: bool = False
-    """Whether the account bought it by itself (auto top-up)."""
+    """Whether it is an auto top-up."""
     saves_card: bool = False
     payment_ref: str | None = None
     decline_reason: str | None = None
@@ -125,12 +125,12 @@ class TopUpRow(NamedTuple):
 
     @property
     def reference(self) -> str:
-        """What the provider is given to name this top-up: the account and the id."""
+        """The reference of this top-up at the provider."""
         return str(Reference(self.account_id, self.id))
 
 
 class Reference(NamedTuple):
-    """Account and id of a top-up, as one text for the provider: `<account>-<id>`."""
+    """Account id and row id of a top-up or refund; at the provider the text `<account>-<id>`."""
 
     account_id: int
     row_id: str
@@ -140,14 +140,14 @@ class Reference(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """The reference in `text`, or None where it is none of ours."""
+        """The reference in `text`; None: it cannot be one of ours."""
         found = _REFERENCE.fullmatch(text)
         return cls(int(found[1]), found[2]) if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopUpTerms:
-    """What may be bought, and what a credit costs."""
+    """Which amounts may be bought, and their price."""
 
     minimum_credits: int
     maximum_credits: int
@@ -155,7 +155,7 @@ class TopUpTerms:
     currency: str
     minor_per_credit: int
     bonuses: tuple[tuple[int, int], ...] = ()
-    """What top-ups bring besides, as (from so many credits, so many promotional ones), in rising order."""
+    """(least credits of a top-up, promotional credits that it brings), in rising order."""
     bonus_days: int = 365
 
     @classmethod
@@ -171,15 +171,52 @@ class TopUpTerms:
         )
 
     def amount_minor(self, credits: int) -> int:
-        """The price of `credits`, in minor units of the currency: exact, nothing is rounded."""
+        """The price in minor units of the currency. It is exact."""
         return credits * self.minor_per_credit
 
     def bonus_credits(self, credits: int) -> int:
-        """The promotional credits that come with a top-up of `credits`: those of the highest step that it reaches."""
+        """The promotional credits of a top-up: those of the highest step in `bonuses` that it reaches."""
         return max(((least, bonus) for least, bonus in self.bonuses if least <= credits), default=(0, 0))[1]
 
+    def new_top_up(
+        self,
+        *,
+        account_id: int,
+        id: str,
+        credits: int,
+        provider: str,
+        live: bool,
+        actor: str,
+        created_at: datetime,
+        return_url: str | None = None,
+        automatic: bool = False,
+        saves_card: bool = False,
+    ) -> TopUpRow:
+        """A PENDING top-up at these terms. `live`: of the provider, whether it takes real money."""
+        bonus_credits = self.bonus_credits(credits)
+        return TopUpRow(
+            account_id=account_id,
+            id=id,
+            credits=credits,
+            amount_minor=self.amount_minor(credits),
+            currency=self.currency,
+            status=TopUpStatus.PENDING,
+            provider=provider,
+            provider_ref=None,
+            payment_url=None,
+            return_url=return_url,
+            actor=actor,
+            created_at=created_at,
+            paid_at=None,
+            bonus_credits=bonus_credits,
+            bonus_days=self.bonus_days if bonus_credits else None,
+            live=live,
+            automatic=automatic,
+            saves_card=saves_card,
+        )
+
     def find_problems(self, credits: int, currency: str | None) -> list[Problem]:
-        """What is wrong with buying `credits` for `currency` (None: the one in which credits are sold)."""
+        """Problems of buying `credits` for `currency`; None: the currency in which credits are sold."""
         found = []
         if not self.minimum_credits <= credits <= self.maximum_credits:
             bounds = f"between {self.minimum_credits:,} and {self.maximum_credits:,}"
@@ -187,44 +224,44 @@ class TopUpTerms:
         elif credits % self.multiple_credits:
             found.append(Problem("credits", f"must be a multiple of {self.multiple_credits:,}; it is {credits:,}"))
         elif self.amount_minor(credits) > MAX_CREDITS:
-            found.append(Problem("credits", "cost more than can be written down: buy fewer"))
+            found.append(Problem("credits", "cost more than can be recorded: buy fewer"))
         if currency is not None and currency != self.currency:
-            found.append(Problem("currency", f"must be {self.currency}: credits are sold for nothing else"))
+            found.append(Problem("currency", f"must be {self.currency}: credits are sold in no other currency"))
         return found
 
 
 def find_return_url_problems(url: str | None) -> list[Problem]:
-    """What is wrong with where the buyer's browser is sent after paying; it is sent there exactly as given.
+    """Problems of the URL to which the buyer's browser is redirected after paying, exactly as given.
 
-    Visible ASCII only and no backslash: browsers read those otherwise than we do, and could end up at another host.
+    Only visible ASCII and no backslash: browsers parse other characters differently and could reach another host.
     """
     if url is None:
         return []
     if len(url) > MAX_RETURN_URL_LENGTH:
         return [Problem("returnUrl", f"must have at most {MAX_RETURN_URL_LENGTH:,} characters; it has {len(url):,}")]
     if not _VISIBLE_ASCII.fullmatch(url) or "\\" in url:
-        return [Problem("returnUrl", "must be written in visible ASCII characters, without spaces or backslashes")]
+        return [Problem("returnUrl", "must consist of visible ASCII characters, without backslashes")]
     if not _names_a_host(url):
-        return [Problem("returnUrl", "must be a full web address: http:// or https://, a host, no user name")]
+        return [Problem("returnUrl", "must be a full URL: http:// or https://, with a host and without a user name")]
     return []
 
 
 def find_mismatches(top_up: TopUpRow, payment: Payment) -> list[str]:
-    """Where a payment differs from our own row. One that differs is parked for a person, never credited.
+    """Where a payment differs from our own row. One that differs is parked, never credited.
 
-    A row without a provider's id is one whose begin was cut off after the provider had answered: any id will do.
+    If the row has no id of the provider, because the call that opened the checkout was interrupted, any id matches.
     """
-    known_as = payment.payment_ref if payment.provider_ref_is_payment else payment.provider_ref
-    knew_as = top_up.payment_ref if payment.provider_ref_is_payment else top_up.provider_ref
+    their_ref = payment.payment_ref if payment.provider_ref_is_payment else payment.provider_ref
+    our_ref = top_up.payment_ref if payment.provider_ref_is_payment else top_up.provider_ref
     pairs = [
         ("provider", payment.provider, top_up.provider),
         ("mode", _mode(payment.live), _mode(top_up.live)),
         ("reference", payment.reference, top_up.reference),
-        ("payment", known_as, knew_as or known_as),
+        ("payment", their_ref, our_ref or their_ref),
         ("amount in minor units", payment.amount_minor, top_up.amount_minor),
         ("currency", payment.currency, top_up.currency),
     ]
-    return [f"{name} is {told}, ours is {ours}" for name, told, ours in pairs if told != ours]
+    return [f"{name} is {theirs}, ours is {ours}" for name, theirs, ours in pairs if theirs != ours]
 
 
 def _mode(live: bool) -> str:
@@ -232,10 +269,10 @@ def _mode(live: bool) -> str:
 
 
 def derive_status(status: TopUpStatus, payment_status: PaymentStatus) -> TopUpStatus | None:
-    """What a top-up becomes on a provider's word; None where it stays as it is.
+    """The new status of a top-up; None: it does not change.
 
-    A payment counts whenever it truly was made: a buyer whose first card is declined may pay with another, and one who
-    pays after giving up has paid. A decline or an expiry that arrives after the payment changes nothing.
+    A payment counts whenever it was made: also after a first card was declined, or after the top-up has expired. A
+    decline or an expiry that arrives after the payment changes nothing.
     """
     if payment_status is PaymentStatus.PAID and status in UNPAID_STATUSES:
         return TopUpStatus.PAID
@@ -247,7 +284,7 @@ def derive_status(status: TopUpStatus, payment_status: PaymentStatus) -> TopUpSt
 
 
 def format_money(amount_minor: int, currency: str) -> str:
-    """An amount for people: 123456 minor units of USD are "1,234.56 USD"; JPY has no minor unit, KWD three places."""
+    """An amount as text: 123456 minor units of USD are "1,234.56 USD"; JPY has no decimals, KWD has three."""
     digits = _MINOR_DIGITS.get(currency, 2)
     whole, part = divmod(amount_minor, 10**digits)
     return f"{whole:,}.{part:0{digits}} {currency}" if digits else f"{whole:,} {currency}"

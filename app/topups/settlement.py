@@ -1,25 +1,24 @@
-"""Doing what a provider tells, exactly once: `settle`.
+"""Applying provider events to top-ups, each exactly once: `settle`.
 
-Webhook, return page and sweep settle by the same function, under the account's lock: whoever flips the row posts, the
-others find it done. Inbox row, top-up, entries and grants change in one transaction.
+Webhook, return page and sweep call the same function. Under the account's lock the first one changes the top-up and
+posts; the others find it changed. Inbox row, top-up, entries and grants change in one transaction.
 """
 
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from app.audit_log.records import AuditContext
 from app.ledger import notifications, posting
 from app.ledger.notifications import NotificationKind
 from app.ledger.posting import Posting
-from app.ledger.rules import balance_changes as books
+from app.ledger.rules import balance_changes
 from app.ledger.rules.account_state import Cause, GrantSource
-from app.topups import customers, inbox, rows
-from app.topups.event_outcomes import EventNotApplied, EventOutcome
-from app.topups.provider import Dispute, ProviderEvent, Refund
+from app.topups import customers, inbox, queries, rows
+from app.topups.provider import ProviderEvent, Refund
+from app.topups.provider_events import EventNotApplied, EventOutcome
 from app.topups.refunds import dispute_effects, locked_top_up, refund_effects
-from app.topups.refunds.locked_top_up import LockedTopUp
 from app.topups.rules import (
     UNPAID_STATUSES,
     Payment,
@@ -31,101 +30,95 @@ from app.topups.rules import (
     find_mismatches,
 )
 
-__all__ = ["EventOutcome", "settle"]
+_OUTCOMES: Final = {
+    TopUpStatus.PAID: EventOutcome.CREDITED,
+    TopUpStatus.FAILED: EventOutcome.DECLINED,
+    TopUpStatus.EXPIRED: EventOutcome.EXPIRED,
+}
 
 log = logging.getLogger(__name__)
 
 
 async def settle(event: ProviderEvent, *, audit: AuditContext | None = None) -> EventOutcome:
-    """Do what an event says, once: inbox row, top-up, entry and grant change together or not at all.
+    """Store an event and apply it once: all of its effect commits, or nothing.
 
-    An event that is not about a top-up of ours, or that disagrees with it, is parked and credits nothing. After a
-    failure, which is raised, the event waits in the inbox to be tried again. `act`: who had the provider asked.
+    An event that is not about a top-up of ours, or contradicts it, is parked and credits nothing. If applying fails,
+    the exception is raised and the event is retried from the inbox. `audit`: of the request that queried the provider.
     """
     await inbox.store_event(event)
-    reference = await _whose(event)
+    reference = await _find_reference(event)
 
     async def decide(posting: Posting) -> EventOutcome:
-        [waiting, *found] = posting.rows
-        if not waiting:
+        [unhandled, *found] = posting.rows
+        if not unhandled:
             return EventOutcome.DUPLICATE
-        if (parked_as := waiting[0][1]) is not None:
+        if (parked_as := unhandled[0]["parked_as"]) is not None:
             return EventOutcome(parked_as)
-        if reference is None or not found[0]:
-            return _of_nobody(posting, event)
         try:
-            outcome = await _follow(posting, event, found, audit)
-        except EventNotApplied as why:
-            return _set_aside(posting, event, why.outcome, why.reason)
+            if reference is None or not found[0]:
+                raise _no_top_up(event)
+            outcome = await _apply(posting, event, found, audit)
+        except EventNotApplied as reason:
+            return _leave_unhandled(posting, event, reason)
         inbox.mark_handled(posting, event, outcome)
         return outcome
 
     reads = [inbox.select_unhandled(event)]
-    if reference is not None:
-        reads += (
-            [rows.select_top_up(*reference)]
-            if isinstance(event.object, Payment)
-            else locked_top_up.select_locked_top_up(reference)
-        )
+    if reference is not None and isinstance(event.object, Payment):
+        reads.append(rows.select_top_up(*reference))
+    elif reference is not None:
+        reads += locked_top_up.select_locked_top_up(reference)
     try:
         return await posting.post([reference.account_id] if reference else [], decide, reads=reads)
-    except Exception as fault:
-        await _note_failure(event, fault)
+    except Exception as error:
+        await _record_failure(event, error)
         raise
 
 
-async def _follow(
+async def _find_reference(event: ProviderEvent) -> Reference | None:
+    """The top-up of an event: by our reference, or by the payment that paid it."""
+    if isinstance(event.object, Payment):
+        return Reference.parse(event.object.reference)
+    return await queries.find_by_payment(event.object.payment_ref)
+
+
+def _no_top_up(event: ProviderEvent) -> EventNotApplied:
+    """An unknown payment is not ours; a refund or dispute may arrive before its payment is settled."""
+    if isinstance(event.object, Payment):
+        return EventNotApplied("There is no top-up of this reference.", EventOutcome.PARKED_UNKNOWN)
+    return EventNotApplied(f"Payment {event.object.payment_ref} is not settled yet.", EventOutcome.WAITING)
+
+
+async def _apply(
     posting: Posting, event: ProviderEvent, found: Sequence[Any], audit: AuditContext | None
 ) -> EventOutcome:
-    """Do what an event about this top-up says. Raises: Disagrees, before anything has moved."""
+    """Apply an event to its top-up. Raises: EventNotApplied, before anything has changed."""
     if isinstance(event.object, Payment):
-        top_up = rows.from_row(found[0][0])
-        if wrong := find_mismatches(top_up, event.object):
-            raise EventNotApplied("; ".join(wrong))
-        outcome = _paid(posting, top_up, event.object, audit)
+        top_up = rows.TOP_UPS.read(found[0][0])
+        if mismatches := find_mismatches(top_up, event.object):
+            raise EventNotApplied("; ".join(mismatches))
+        outcome = _apply_payment(posting, top_up, event.object, audit)
         if event.object.status is PaymentStatus.PAID:
             customers.save_card(posting, top_up, event.object)
         return outcome
-    case = await locked_top_up.load_locked_top_up(posting, found)
-    if case is None or case.top_up.status in UNPAID_STATUSES:
+    locked = await locked_top_up.load_locked_top_up(posting, found)
+    if locked is None or locked.top_up.status in UNPAID_STATUSES:
         raise EventNotApplied("The top-up was not paid.")
-    outcome = _given_back(case, event.object)
-    if case.changed_ids:
-        case.write_changes(posting)
+    if isinstance(event.object, Refund):
+        outcome = refund_effects.apply_refund_event(locked, event.object)
+    else:
+        outcome = dispute_effects.apply_dispute_event(locked, event.object)
+    if locked.changed_ids:
+        locked.write_changes(posting)
     return outcome
 
 
-def _given_back(case: LockedTopUp, told: Refund | Dispute) -> EventOutcome:
-    return (
-        refund_effects.apply_refund_event(case, told)
-        if isinstance(told, Refund)
-        else dispute_effects.apply_dispute_event(case, told)
-    )
-
-
-def _of_nobody(posting: Posting, event: ProviderEvent) -> EventOutcome:
-    """A payment that we did not ask for is parked; what follows from a payment waits until that is settled."""
-    if isinstance(event.object, Payment):
-        return _set_aside(posting, event, EventOutcome.PARKED_UNKNOWN, "There is no top-up of this reference.")
-    reason = f"Payment {event.object.payment_ref} is not settled yet."
-    return _set_aside(posting, event, EventOutcome.WAITING, reason)
-
-
-async def _whose(event: ProviderEvent) -> Reference | None:
-    """The top-up that an event is about: by our own reference, or by the payment that paid it."""
-    if isinstance(event.object, Payment):
-        return Reference.parse(event.object.reference)
-    return await rows.find_by_payment(event.object.payment_ref)
-
-
-def _paid(posting: Posting, top_up: TopUpRow, payment: Payment, audit: AuditContext | None) -> EventOutcome:
-    """Flip the row if the event says so. A payment also makes the entry and the grant, which never expires, and those
-    of the bonus, which does.
-    """
+def _apply_payment(posting: Posting, top_up: TopUpRow, payment: Payment, audit: AuditContext | None) -> EventOutcome:
+    """Change the top-up to the status that follows. PAID adds the grant, and that of the bonus, which expires."""
     status = derive_status(top_up.status, payment.status)
     if status is None:
         return EventOutcome.UNCHANGED
-    book = posting.accounts[top_up.account_id]
+    account = posting.accounts[top_up.account_id]
     changed = top_up._replace(
         status=status,
         provider_ref=top_up.provider_ref if payment.provider_ref_is_payment else payment.provider_ref,
@@ -134,50 +127,45 @@ def _paid(posting: Posting, top_up: TopUpRow, payment: Payment, audit: AuditCont
         tax_lines=payment.tax_lines,
     )
     if status is TopUpStatus.PAID:
-        changed = changed._replace(paid_at=book.at)
+        changed = changed._replace(paid_at=account.at)
         cause = Cause(actor=top_up.actor, top_up_id=top_up.id)
-        books.add_grant(book, top_up.credits, cause, source=GrantSource.PURCHASED)
+        balance_changes.add_grant(account, top_up.credits, cause, source=GrantSource.PURCHASED)
         if top_up.bonus_credits:
-            expires_at = book.at + timedelta(days=top_up.bonus_days or 0)
-            books.add_grant(book, top_up.bonus_credits, cause, source=GrantSource.PROMOTIONAL, expires_at=expires_at)
-        notifications.resolve(book, posting.write, NotificationKind.TOP_UP_FAILED)
+            balance_changes.add_grant(
+                account,
+                top_up.bonus_credits,
+                cause,
+                source=GrantSource.PROMOTIONAL,
+                expires_at=account.at + timedelta(days=top_up.bonus_days or 0),
+            )
+        notifications.resolve(account, posting.write, NotificationKind.TOP_UP_FAILED)
         if changed.payment_ref is not None:
             rows.insert_payment(posting.write, changed)
     elif top_up.automatic:
-        # Nobody was there to see it declined.
-        notifications.notify(book, posting.write, NotificationKind.TOP_UP_FAILED, _not_paid(changed), subject=top_up.id)
+        # The owner was not there to see the decline.
+        text = f"An automatic top-up of {top_up.credits:,} credits was not paid: the card was declined."
+        notifications.notify(account, posting.write, NotificationKind.TOP_UP_FAILED, text, subject=top_up.id)
         posting.publish_change(top_up.account_id)
     rows.update_top_up(posting.write, changed, status_before=top_up.status)
     before, after = {"status": top_up.status}, {"status": status, "declineReason": payment.decline_reason}
-    posting.record_audit(audit, book, subject=f"top-up {top_up.id}", before=before, after=after)
+    posting.record_audit(audit, account, subject=f"top-up {top_up.id}", before=before, after=after)
     return _OUTCOMES[status]
 
 
-_OUTCOMES = {
-    TopUpStatus.PAID: EventOutcome.CREDITED,
-    TopUpStatus.FAILED: EventOutcome.DECLINED,
-    TopUpStatus.EXPIRED: EventOutcome.EXPIRED,
-}
-
-
-def _not_paid(top_up: TopUpRow) -> str:
-    return f"An automatic top-up of {top_up.credits:,} credits was not paid: the card was declined."
-
-
-def _set_aside(posting: Posting, event: ProviderEvent, outcome: EventOutcome, reason: str) -> EventOutcome:
-    """Let a notice wait for another, or for a person: it has done nothing."""
-    if outcome is EventOutcome.WAITING:
-        log.info("payment notice %s waits: %s", event.event_id, reason)
-        inbox.postpone(posting, event, outcome, reason)
+def _leave_unhandled(posting: Posting, event: ProviderEvent, reason: EventNotApplied) -> EventOutcome:
+    """Keep an event that was not applied: it waits for another event, or for an operator."""
+    if reason.outcome is EventOutcome.WAITING:
+        log.info("provider event %s waits: %s", event.event_id, reason)
+        inbox.postpone(posting, event, reason.reason)
     else:
-        log.error("payment notice %s is parked, nothing was credited: %s", event.event_id, reason)
-        inbox.park(posting, event, outcome, reason)
-    return outcome
+        log.error("provider event %s is parked, nothing was credited: %s", event.event_id, reason)
+        inbox.park(posting, event, reason.outcome, reason.reason)
+    return reason.outcome
 
 
-async def _note_failure(event: ProviderEvent, fault: Exception) -> None:
+async def _record_failure(event: ProviderEvent, error: Exception) -> None:
     try:
-        await inbox.record_failure(event.event_id, fault)
+        await inbox.record_failure(event.event_id, error)
     except Exception:
-        # Whatever broke the handling may break this too; the row is there either way, and the first fault is raised.
-        log.exception("the failure of payment notice %s could not be recorded", event.event_id)
+        # The same fault may prevent this as well. The event is stored in any case, and the first exception is raised.
+        log.exception("the failure of provider event %s could not be recorded", event.event_id)

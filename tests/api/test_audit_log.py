@@ -14,7 +14,7 @@ from app.engine.global_ids import encode_id
 from app.engine.permissions import AuditPolicy, Permission
 from app.engine.schema import audit_policies, mutations_without_audit_policy
 from app.pricing.rate_card_cache import RateCardCache
-from app.topups import rows as top_ups
+from app.topups import queries as top_ups
 from app.topups.rules import PaymentStatus
 from app.topups.sandbox.provider import Sandbox
 from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
@@ -94,7 +94,7 @@ async def execute_recorded_mutations(api: Api, rate_cards: RateCardCache) -> dic
     await execute(EXECUTOR, "resumeTask", taskId="stopped")
     await execute(OLIVIA, "beginTopUp", credits=500, idempotencyKey="b")
     [begun] = await pools.fetch("SELECT account_id, id FROM top_up")
-    bought = await top_ups.find(begun["account_id"], begun["id"])
+    bought = await top_ups.find_top_up(begun["account_id"], begun["id"])
     assert bought is not None
     sandbox = api.state.payment_provider
     assert isinstance(sandbox, Sandbox)
@@ -275,7 +275,7 @@ async def test_confirming_without_effect_writes_no_record(api: Api) -> None:
     assert isinstance(sandbox, Sandbox)
     await send(api, OLIVIA, "beginTopUp", credits=500, idempotencyKey="b")
     [begun] = await pools.fetch("SELECT account_id, id FROM top_up")
-    bought = await top_ups.find(begun["account_id"], begun["id"])
+    bought = await top_ups.find_top_up(begun["account_id"], begun["id"])
     assert bought is not None
     name = encode_id("TopUp", bought.account_id, bought.id)
     await send(api, OLIVIA, "confirmTopUp", topUpId=name)

@@ -25,9 +25,9 @@ from app.settings import Settings
 from app.tasks import queries as tasks
 from app.tasks import stop_and_resume
 from app.tasks.stop_and_resume import ResumeTaskRequest
-from app.topups import owner_scope as top_ups
-from app.topups.auto_topup import purchasing
-from app.topups.auto_topup.purchasing import ConfigureRequest
+from app.topups import queries as top_ups
+from app.topups.auto_topup import configuration
+from app.topups.auto_topup.configuration import ConfigureRequest
 from app.topups.auto_topup.rules import AutoTopUpConfig
 from app.topups.rules import TopUpTerms
 from tests.api.callers import (
@@ -363,7 +363,7 @@ async def test_a_stale_account_cache_cannot_change_the_account_of_another_owner(
         await low_balance.set_low_balance_threshold("alice", 1, key="k", actor="user:alice", owner_ids=["alice"])
     for request in (on, off):
         with pytest.raises(Forbidden):
-            await purchasing.configure(request, TopUpTerms.from_settings(Settings()))
+            await configuration.configure(request, TopUpTerms.from_settings(Settings()))
     assert await everything_of(bob) == before
 
 

@@ -6,7 +6,8 @@ from typing import Any
 from app.errors import Unavailable
 from app.ledger import queries
 from app.ledger.rules.account_state import AccountBalance
-from app.topups import purchases, rows
+from app.topups import purchases
+from app.topups import queries as top_up_queries
 from app.topups.provider import Dispute, DisputeStatus, ProviderEvent, Refund, RefundOrder, RefundStatus
 from app.topups.purchases import TopUpRequest
 from app.topups.refunds import requests as refunds
@@ -76,7 +77,7 @@ class ProductPayments:
             reference=top_up.reference, status=PaymentStatus.PAID, amount_minor=top_up.amount_minor, currency="USD",
         )  # fmt: skip
         await settle(ProviderEvent(event_id=unique_id("sandbox:evt"), object=payment, body={}))
-        found = await rows.find(top_up.account_id, top_up.id)
+        found = await top_up_queries.find_top_up(top_up.account_id, top_up.id)
         assert found is not None
         self._top_ups[request.key] = found
         facts = {"bought": found.credits}

@@ -1,4 +1,4 @@
-"""State for tests of auto top-up: accounts with a saved card that are low, and a sandbox that counts its calls."""
+"""Helpers for tests of auto top-up: accounts with a saved card, and a sandbox that records its charges."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -7,15 +7,14 @@ from typing import Any
 from app.db import pools
 from app.errors import Unavailable
 from app.ledger import accounts, notifications
-from app.topups import rows
-from app.topups.auto_topup import purchasing
-from app.topups.auto_topup import rows as auto_rows
-from app.topups.auto_topup.purchasing import AutoTopUpView, ConfigureRequest
+from app.topups import queries
+from app.topups.auto_topup import configuration, rows
+from app.topups.auto_topup.configuration import AutoTopUpView, ConfigureRequest
 from app.topups.auto_topup.rules import AutoTopUpConfig
 from app.topups.provider import CheckoutRequest, SavedCardCharge
 from app.topups.rules import Payment, PaymentStatus, TopUpRow
-from app.topups.sandbox.cards import CardBehaviour
 from app.topups.sandbox.provider import Sandbox
+from app.topups.sandbox.store import CardBehaviour
 from tests.factories import unique_id
 from tests.topups.top_up_fixtures import ADDRESS, SANDBOX, SECRET, TERMS
 
@@ -26,25 +25,25 @@ _SAVE_CARD = """
         card_saved_at = EXCLUDED.card_saved_at
 """
 
-_TOP_UPS_PASS = """
-    UPDATE top_up SET created_at = created_at - $2::interval, paid_at = paid_at - $2::interval WHERE account_id = $1
-"""
-_CARDS_PASS = "UPDATE payment_customer SET card_saved_at = card_saved_at - $2::interval WHERE account_id = $1"
-_LOOKS_PASS = """
+_MOVE_BACK = (
+    "UPDATE top_up SET created_at = created_at - $2::interval, paid_at = paid_at - $2::interval WHERE account_id = $1",
+    "UPDATE payment_customer SET card_saved_at = card_saved_at - $2::interval WHERE account_id = $1",
+    """
     UPDATE auto_top_up SET checked_at = checked_at - $2::interval, next_eligible_at = next_eligible_at - $2::interval
     WHERE account_id = $1
-"""
+    """,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class CountingSandbox(Sandbox):
-    """The sandbox, with the references that it was asked to charge. `lost`: it does not answer, after doing that."""
+    """A sandbox that records the references of the charges it receives."""
 
     charged: list[str] = field(default_factory=list)
     before: bool = False
-    """Does not answer, without doing anything."""
+    """It does not answer and charges nothing."""
     after: bool = False
-    """Does not answer, after doing it."""
+    """It charges but does not answer."""
 
     async def charge_saved_card(self, charge: SavedCardCharge) -> Payment:
         self.charged.append(charge.reference)
@@ -61,7 +60,7 @@ def counting_sandbox(**more: Any) -> CountingSandbox:
 
 
 async def save_card(owner_id: str, behaviour: CardBehaviour = CardBehaviour.PAYS) -> int:
-    """A card that was saved with a payment at the sandbox. Returns: the account."""
+    """Save a card with a payment at the sandbox. Returns: the account id."""
     account_id = await accounts.get_or_create_account(owner_id)
     customer_ref = await SANDBOX.create_customer(str(account_id))
     checkout = CheckoutRequest(
@@ -71,7 +70,7 @@ async def save_card(owner_id: str, behaviour: CardBehaviour = CardBehaviour.PAYS
     await SANDBOX.open_checkout(checkout)
     page = await SANDBOX.find_payment_page(checkout.reference)
     assert page is not None
-    await SANDBOX.decide_payment(page, PaymentStatus.PAID, card=behaviour)
+    await SANDBOX.decide_payment(page, PaymentStatus.PAID, behaviour=behaviour)
     payment = await SANDBOX.retrieve_payment(page.provider_ref)
     assert payment is not None
     assert payment.card is not None
@@ -80,12 +79,12 @@ async def save_card(owner_id: str, behaviour: CardBehaviour = CardBehaviour.PAYS
 
 
 async def enable_auto_topup(owner_id: str = "alice", behaviour: CardBehaviour = CardBehaviour.PAYS, **more: Any) -> int:
-    """An account with nothing in it that buys 1,000 credits below 100, with a saved card. Returns: the account."""
+    """An empty account with a saved card that buys 1,000 credits below 100. Returns: the account id."""
     account_id = await save_card(owner_id, behaviour)
-    asked: dict[str, Any] = {"threshold": 100, "amount": 1_000} | more
-    wishes = AutoTopUpConfig(enabled=True, **asked)
-    await purchasing.configure(
-        ConfigureRequest(owner_id=owner_id, config=wishes, consent_version="2026-01", actor=f"user:{owner_id}"), TERMS
+    values: dict[str, Any] = {"threshold": 100, "amount": 1_000} | more
+    config = AutoTopUpConfig(enabled=True, **values)
+    await configuration.configure(
+        ConfigureRequest(owner_id=owner_id, config=config, consent_version="2026-01", actor=f"user:{owner_id}"), TERMS
     )
     return account_id
 
@@ -94,30 +93,29 @@ async def disable_auto_topup(owner_id: str = "alice") -> None:
     request = ConfigureRequest(
         owner_id=owner_id, config=AutoTopUpConfig(enabled=False), consent_version=None, actor="user:alice"
     )
-    await purchasing.configure(request, TERMS)
+    await configuration.configure(request, TERMS)
 
 
 async def list_attempts(account_id: int) -> list[TopUpRow]:
     """The automatic top-ups, oldest first."""
-    return [one for one in reversed(await rows.list_page(account_id, before=None, limit=100)) if one.automatic]
+    return [one for one in reversed(await queries.list_top_ups(account_id, before=None, limit=100)) if one.automatic]
 
 
 async def find_view(account_id: int) -> AutoTopUpView:
-    return (await purchasing.find_views([account_id], "sandbox", TERMS))[account_id]
+    return (await configuration.find_views([account_id], "sandbox", TERMS))[account_id]
 
 
 async def move_back_in_time(account_id: int, **time: float) -> None:
-    """So much time goes by for what the account has done: its top-ups, its card, and when it was looked at."""
-    back = timedelta(**time)
-    for sql in (_TOP_UPS_PASS, _CARDS_PASS, _LOOKS_PASS):
-        await pools.fetch(sql, account_id, back)
+    """Move the account's top-ups, card and checks into the past, as if this time had passed since."""
+    for sql in _MOVE_BACK:
+        await pools.fetch(sql, account_id, timedelta(**time))
 
 
-async def list_notification_kinds(account_id: int, *, standing: bool = True) -> list[str]:
-    """The kinds of the notices, oldest first; those that are not cleared unless said otherwise."""
+async def list_notification_kinds(account_id: int, *, unresolved_only: bool = True) -> list[str]:
+    """The kinds of the account's notifications, oldest first."""
     found = await notifications.list_notifications(account_id, limit=100)
-    return [notice.kind.value for notice in reversed(found) if not (standing and notice.resolved_at)]
+    return [one.kind.value for one in reversed(found) if not (unresolved_only and one.resolved_at)]
 
 
 async def find_due() -> list[int]:
-    return await auto_rows.find_due(look_seconds=300, limit=10)
+    return await rows.find_due(interval_seconds=300, limit=10)

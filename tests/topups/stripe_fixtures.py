@@ -18,7 +18,7 @@ from tests.fake_stripe import KEY, SECRET, FakeStripe, serve_fake_stripe, sign_e
 from tests.fake_stripe.objects import Json
 from tests.topups.top_up_fixtures import TERMS
 
-__all__ = ["at_stripe", "begin_at_stripe", "deliver_events", "open_stripe", "stripe_books", "webhook"]
+__all__ = ["begin_at_stripe", "deliver_events", "fake_stripe", "open_stripe", "stripe_provider", "webhook"]
 
 WEBHOOK = "/webhooks/stripe"
 OLD_SECRET = "whsec_of_last_year"
@@ -37,24 +37,24 @@ def open_stripe(books: FakeStripe, **more: Any) -> Stripe:
 
 
 @pytest.fixture
-def stripe_books() -> Iterator[FakeStripe]:
+def fake_stripe() -> Iterator[FakeStripe]:
     """The books of a stand-in that answers on a port of its own."""
     with serve_fake_stripe() as books:
         yield books
 
 
 @pytest.fixture
-async def at_stripe(db: str, stripe_books: FakeStripe) -> AsyncIterator[Stripe]:
+async def stripe_provider(db: str, fake_stripe: FakeStripe) -> AsyncIterator[Stripe]:
     """The provider, on a database and a stand-in that are empty."""
-    provider = open_stripe(stripe_books)
+    provider = open_stripe(fake_stripe)
     yield provider
     await provider.close()
 
 
 @pytest.fixture
-async def webhook(at_stripe: Stripe) -> AsyncIterator[httpx.AsyncClient]:
+async def webhook(stripe_provider: Stripe) -> AsyncIterator[httpx.AsyncClient]:
     """Whoever sends notices to the routes of payments."""
-    async with webhook_client(at_stripe) as client:
+    async with webhook_client(stripe_provider) as client:
         yield client
 
 

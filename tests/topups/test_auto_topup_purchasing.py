@@ -12,12 +12,13 @@ from app.db import pools
 from app.errors import IdempotencyConflict, InvalidInput
 from app.ledger import accounts
 from app.live.change_feed import ChangeFeed
-from app.topups import rows, settlement
-from app.topups.auto_topup import purchasing, worker
-from app.topups.auto_topup.purchasing import ConfigureRequest, buy_if_needed, reconcile_purchases
+from app.topups import queries, settlement
+from app.topups.auto_topup import configuration, worker
+from app.topups.auto_topup.configuration import ConfigureRequest
+from app.topups.auto_topup.purchasing import buy_if_needed, reconcile_purchases
 from app.topups.auto_topup.rules import AutoTopUpConfig, AutoTopUpState, Buy, Skip, SkipReason
 from app.topups.rules import PaymentStatus, TopUpRow, TopUpStatus
-from app.topups.sandbox.cards import CardBehaviour
+from app.topups.sandbox.store import CardBehaviour
 from tests.factories import get_balance, grant_credits
 from tests.topups.auto_topup_fixtures import (
     CountingSandbox,
@@ -75,7 +76,7 @@ async def test_a_balance_below_the_threshold_buys_once_with_the_saved_card(db: s
     await move_back_in_time(account_id, minutes=1)
     assert await buy_if_needed(account_id, provider, TERMS) == Skip(SkipReason.ABOVE_THRESHOLD)
     assert (await find_view(account_id)).spent_this_month == 1_000
-    assert await list_notification_kinds(account_id, standing=False) == []
+    assert await list_notification_kinds(account_id, unresolved_only=False) == []
 
 
 async def test_who_never_switched_it_on_buys_nothing(db: str) -> None:
@@ -96,19 +97,19 @@ async def test_switching_it_off_needs_nothing_and_ends_it(db: str) -> None:
 
 
 async def test_the_consent_is_recorded_with_its_text_its_time_and_who_gave_it(db: str) -> None:
-    done = await purchasing.configure(asking(), TERMS)
+    done = await configuration.configure(asking(), TERMS)
     [row] = await pools.fetch("SELECT consent_version, consent_at, consent_actor, enabled FROM auto_top_up")
     assert tuple(row) == ("v1", done.balance.as_of, "user:alice", True)
     with pytest.raises(InvalidInput, match="consentVersion"):
-        await purchasing.configure(asking(consent_version=None), TERMS)
+        await configuration.configure(asking(consent_version=None), TERMS)
 
 
 async def test_the_same_call_again_changes_nothing_and_another_with_its_key_is_refused(db: str) -> None:
-    first = await purchasing.configure(asking(key="once"), TERMS)
-    again = await purchasing.configure(asking(key="once"), TERMS)
+    first = await configuration.configure(asking(key="once"), TERMS)
+    again = await configuration.configure(asking(key="once"), TERMS)
     assert (first.replayed, again.replayed, again.balance.version) == (False, True, first.balance.version)
     with pytest.raises(IdempotencyConflict):
-        await purchasing.configure(asking(key="once", consent_version="v2"), TERMS)
+        await configuration.configure(asking(key="once", consent_version="v2"), TERMS)
 
 
 async def test_five_hundred_crossings_at_once_make_one_payment(db: str) -> None:
@@ -256,12 +257,15 @@ async def test_caps_are_counted_from_the_rows(db: str) -> None:
 
 
 async def test_without_a_card_it_says_so_once(db: str) -> None:
-    account_id = (await purchasing.configure(asking(), TERMS)).balance.account_id
+    account_id = (await configuration.configure(asking(), TERMS)).balance.account_id
     versions = set()
     for _ in range(3):
         assert await buy_if_needed(account_id, SANDBOX, TERMS) == Skip(SkipReason.NO_CARD)
         versions.add((await get_balance(account_id)).version)
-    assert (len(versions), await list_notification_kinds(account_id, standing=False)) == (1, ["AUTO_TOP_UP_BLOCKED"])
+    assert (len(versions), await list_notification_kinds(account_id, unresolved_only=False)) == (
+        1,
+        ["AUTO_TOP_UP_BLOCKED"],
+    )
     await disable_auto_topup()
     assert await list_notification_kinds(account_id) == []
 
@@ -303,13 +307,13 @@ async def test_one_account_that_faults_does_not_hold_up_the_others(db: str, capl
     first, second = await enable_auto_topup("one"), await enable_auto_topup("two")
     assert await worker.sweep(Broken("http://credits.example", b"s" * 40), TERMS) == 2
     assert (await posted_credits(first), await posted_credits(second)) == (0, 1_000)
-    assert "could not be considered" in caplog.text
+    assert "could not be checked" in caplog.text
 
 
 async def paid_at_the_sandbox(top_up: TopUpRow) -> PaymentStatus:
     page = await SANDBOX.find_payment_page(top_up.reference)
     assert page is not None
-    return page.status
+    return PaymentStatus(page.status)
 
 
 async def test_the_same_reference_is_charged_once_at_the_sandbox(db: str) -> None:
@@ -321,4 +325,4 @@ async def test_the_same_reference_is_charged_once_at_the_sandbox(db: str) -> Non
     assert (found.status, found.amount_minor, found.provider_ref) == (PaymentStatus.PAID, 1_000, top_up.provider_ref)
     assert await SANDBOX.find_payment(f"{account_id}-{'0' * 31}f", since=top_up.created_at) is None
     assert await paid_at_the_sandbox(top_up) is PaymentStatus.PAID
-    assert await rows.find(account_id, top_up.id) == top_up
+    assert await queries.find_top_up(account_id, top_up.id) == top_up

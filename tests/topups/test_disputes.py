@@ -11,11 +11,13 @@ from app.errors import RefundExceedsTopUp
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import holds
 from app.topups.provider import Dispute, DisputeStatus, Refund, RefundStatus
+from app.topups.provider_events import EventOutcome
 from app.topups.rules import TopUpRow, TopUpStatus
-from app.topups.settlement import EventOutcome, settle
-from app.verify.verifier import verify_ledger
+from app.topups.settlement import settle
 from tests.factories import charge_block_run, get_balance, grant_credits, hold_request, publish_rate_cards, start_task
 from tests.topups.refund_fixtures import (
+    UNREACHABLE,
+    assert_ledger_intact,
     build_dispute,
     create_paid_top_up,
     deliver,
@@ -23,25 +25,14 @@ from tests.topups.refund_fixtures import (
     list_moves,
     read_figures,
     read_refund_figures,
-    refunded,
+    refund_top_up,
+    spend_credits,
 )
-from tests.topups.test_refunds import UNHEARD
 from tests.topups.top_up_fixtures import create_top_up, list_inbox, payment_event
 
 pytestmark = pytest.mark.anyio
 
 OPEN, WON, LOST = DisputeStatus.OPEN, DisputeStatus.WON, DisputeStatus.LOST
-
-
-async def spent(top_up: TopUpRow, rate_cards: RateCardCache, credits: int) -> None:
-    """So many of alice's credits, a multiple of 10, are spent by one task."""
-    task = await start_task("alice")
-    for _ in range(credits // 10):
-        await charge_block_run(task, rate_cards)
-
-
-async def whole() -> None:
-    assert (await verify_ledger()).violations == []
 
 
 async def test_an_open_dispute_freezes_and_a_won_one_thaws(db: str) -> None:
@@ -50,56 +41,56 @@ async def test_an_open_dispute_freezes_and_a_won_one_thaws(db: str) -> None:
     assert await deliver(build_dispute(top_up, OPEN)) is EventOutcome.DISPUTED
     assert await read_figures(top_up) == (1_000, 0, 1_000, 0, 0)
     assert (await read_refund_figures(top_up))[0] is TopUpStatus.DISPUTED
-    await whole()
+    await assert_ledger_intact()
     assert await deliver(build_dispute(top_up, WON)) is EventOutcome.DISPUTE_WON
     assert await read_figures(top_up) == (1_000, 0, 0, 0, 1_000)
     assert (await read_refund_figures(top_up), await list_moves(top_up)) == ((TopUpStatus.PAID, 0, 0, 0), [])
     assert (await get_balance(top_up.account_id)).version == before + 2
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_a_lost_dispute_takes_what_is_unclaimed_and_the_rest_is_debt(db: str) -> None:
     rate_cards = await publish_rate_cards()
     top_up = await create_paid_top_up(credits=1_000)
-    await spent(top_up, rate_cards, 200)
+    await spend_credits("alice", rate_cards, 200)
     hold = hold_request(await start_task("alice"), 300)
     await holds.place_hold(hold, rate_cards)
     await deliver(build_dispute(top_up, OPEN))
     assert await read_figures(top_up) == (800, 300, 1_000, 0, 0)
-    await whole()
+    await assert_ledger_intact()
     assert await deliver(build_dispute(top_up, LOST)) is EventOutcome.DISPUTE_LOST
     assert (await list_moves(top_up))[-2:] == [("REFUND", -500, 0), ("DEBT", 0, 500)]
     [entry] = await pools.fetch("SELECT actor, reason, top_up_id FROM entry WHERE kind = 'DEBT'")
     assert tuple(entry) == ("provider:sandbox", f"dispute dp_{top_up.id} was lost", top_up.id)
     assert await read_figures(top_up) == (300, 300, 0, 500, 0)
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 0, 0, 1_000)
-    await whole()
+    await assert_ledger_intact()
     await holds.void_hold(hold.task_id, hold.block_run_id)
     assert await read_figures(top_up) == (0, 0, 0, 200, 0)
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_the_debt_of_a_lost_dispute_is_paid_at_once_of_other_bought_credits(
     db: str, rate_cards: RateCardCache
 ) -> None:
     first = await create_paid_top_up(credits=500)
-    await spent(first, rate_cards, 500)
+    await spend_credits("alice", rate_cards, 500)
     await create_paid_top_up(credits=800)
     await grant_credits("alice", 50)
     await deliver(build_dispute(first, LOST))
     assert (await list_moves(first))[-2:] == [("DEBT", 0, 500), ("DEBT_PAID", -500, -500)]
     assert await read_figures(first) == (350, 0, 0, 0, 350)
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_the_bonus_is_taken_back_as_far_as_it_is_unspent(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=1_000, bonus=200)
-    await spent(top_up, rate_cards, 50)
+    await spend_credits("alice", rate_cards, 50)
     await deliver(build_dispute(top_up, LOST))
     assert (await list_moves(top_up))[-2:] == [("REFUND", -1_000, 0), ("ADJUSTMENT", -150, 0)]
     [row] = await pools.fetch("SELECT credits, bonus_credits, bonus_spent FROM dispute")
     assert (tuple(row), await read_figures(top_up)) == ((1_000, 150, 50), (0, 0, 0, 0, 0))
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_what_is_disputed_cannot_be_refunded_meanwhile(db: str) -> None:
@@ -107,36 +98,36 @@ async def test_what_is_disputed_cannot_be_refunded_meanwhile(db: str) -> None:
     await deliver(build_dispute(top_up, OPEN, amount_minor=300))
     assert await read_figures(top_up) == (1_000, 0, 300, 0, 700)
     with pytest.raises(RefundExceedsTopUp) as no:
-        await refunded(top_up, 701)
+        await refund_top_up(top_up, 701)
     assert no.value.refundable_credits == 700
-    await refunded(top_up)
+    await refund_top_up(top_up)
     assert await read_refund_figures(top_up) == (TopUpStatus.DISPUTED, 700, 700, 0)
     with pytest.raises(RefundExceedsTopUp):
-        await refunded(top_up)
+        await refund_top_up(top_up)
     await deliver(build_dispute(top_up, WON, amount_minor=300))
     assert await read_refund_figures(top_up) == (TopUpStatus.PAID, 700, 700, 0)
-    done = await refunded(top_up)
+    done = await refund_top_up(top_up)
     assert (done.refund.credits, done.refund.amount_minor) == (300, 300)
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_what_is_frozen_of_another_top_up_does_not_go_back_freely(db: str) -> None:
     first, second = await create_paid_top_up(credits=500), await create_paid_top_up(credits=500)
     await deliver(build_dispute(first, OPEN))
-    await refunded(second, 200)
+    await refund_top_up(second, 200)
     assert await read_figures(first) == (800, 0, 500, 0, 300)
     task = await start_task("alice", budget=300)
-    done = await refunded(second)
+    done = await refund_top_up(second)
     assert (done.refund.debt_credits, await read_figures(first)) == (300, (800, 300, 500, 300, 0))
     await deliver(build_dispute(first, WON))
     assert await read_figures(first) == (500, 300, 0, 0, 200)
     assert task.status == "RUNNING"
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_a_dispute_of_what_went_back_already_takes_only_the_rest(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
-    await refunded(top_up, 400)
+    await refund_top_up(top_up, 400)
     await deliver(build_dispute(top_up, OPEN))
     assert await read_figures(top_up) == (600, 0, 600, 0, 0)
     await deliver(build_dispute(top_up, LOST))
@@ -144,23 +135,23 @@ async def test_a_dispute_of_what_went_back_already_takes_only_the_rest(db: str) 
         (TopUpStatus.REFUNDED, 400, 400, 600),
         (0, 0, 0, 0, 0),
     )
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_a_dispute_of_nothing_that_is_left_freezes_nothing(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
-    await refunded(top_up)
+    await refund_top_up(top_up)
     for state in (OPEN, LOST):
         await deliver(build_dispute(top_up, state))
         assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 1_000, 1_000, 0)
         assert await read_figures(top_up) == (0, 0, 0, 0, 0)
-    await whole()
+    await assert_ledger_intact()
 
 
 @pytest.mark.parametrize("last", [OPEN, LOST])
 async def test_what_a_refused_refund_returns_is_the_disputes(db: str, last: DisputeStatus) -> None:
     top_up = await create_paid_top_up(credits=1_000)
-    done = await refunded(top_up, provider=UNHEARD)
+    done = await refund_top_up(top_up, provider=UNREACHABLE)
     await deliver(build_dispute(top_up, OPEN))
     if last is LOST:
         await deliver(build_dispute(top_up, LOST))
@@ -172,7 +163,7 @@ async def test_what_a_refused_refund_returns_is_the_disputes(db: str, last: Disp
     else:
         assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 0, 0, 1_000)
         assert await read_figures(top_up) == (0, 0, 0, 0, 0)
-    await whole()
+    await assert_ledger_intact()
 
 
 DECIDED: dict[str, list[DisputeStatus]] = {"won": [OPEN, WON], "lost": [OPEN, LOST]}
@@ -200,7 +191,7 @@ async def test_any_order_of_notices_ends_in_the_same_state(
         ends.add((*(await read_refund_figures(top_up)), found))
         assert found.posted - found.owed == (100 if ending == "won" else 0) - spends
     assert len(ends) == 1
-    await whole()
+    await assert_ledger_intact()
 
 
 def _said(top_up: TopUpRow, state: DisputeStatus | RefundStatus) -> Refund | Dispute:
@@ -216,7 +207,7 @@ async def test_the_same_dispute_told_by_many_events_at_once_counts_once(db: str)
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 0, 0, 1_000)
     assert await list_moves(top_up) == [("REFUND", -1_000, 0)]
     assert len(await pools.fetch("SELECT 1 FROM dispute")) == 1
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_two_disputes_of_one_payment_take_no_more_than_it(db: str) -> None:
@@ -233,7 +224,7 @@ async def test_two_disputes_of_one_payment_take_no_more_than_it(db: str) -> None
         (TopUpStatus.PAID, 0, 0, 700),
         (300, 0, 0, 0, 300),
     )
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_a_part_is_frozen_for_a_disputed_part_rounded_up(db: str) -> None:
@@ -270,7 +261,7 @@ async def test_a_dispute_before_its_payment_waits_for_it(db: str) -> None:
     await settle(payment)
     assert await deliver(said, event_id="sandbox:early") is EventOutcome.DISPUTE_LOST
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 0, 0, 1_000)
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_what_is_frozen_cannot_be_spent_and_what_is_thawed_replenishes(
@@ -285,4 +276,4 @@ async def test_what_is_frozen_cannot_be_spent_and_what_is_thawed_replenishes(
     assert "OUT_OF_CREDITS" in {kind for (kind,) in await pools.fetch(notices)}
     await deliver(build_dispute(top_up, WON))
     assert "OUT_OF_CREDITS" not in {kind for (kind,) in await pools.fetch(notices)}
-    await whole()
+    await assert_ledger_intact()

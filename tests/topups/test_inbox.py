@@ -11,10 +11,10 @@ from app.errors import InvalidInput
 from app.topups import inbox as notices
 from app.topups import inbox_retries
 from app.topups.provider import ProviderEvent, Refund, RefundStatus
-from app.topups.provider_events import parse_stored_event, payment_query_event
+from app.topups.provider_events import EventOutcome, parse_stored_event, payment_query_event
 from app.topups.rules import Payment, PaymentStatus, SavedCard, TaxLine, TopUpRow, TopUpStatus
 from app.topups.sandbox.provider import Sandbox
-from app.topups.settlement import EventOutcome, settle
+from app.topups.settlement import settle
 from tests.command_line import COMMAND, REPOSITORY, environment
 from tests.conftest import LEDGER_KEY
 from tests.topups.top_up_fixtures import (
@@ -22,12 +22,12 @@ from tests.topups.top_up_fixtures import (
     SANDBOX,
     SECRET,
     create_top_up,
-    decide_payment,
     list_entries,
     list_inbox,
     payment_event,
     posted_credits,
     reload,
+    sign_payment_event,
 )
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.anyio
 
 async def told(top_up: TopUpRow) -> ProviderEvent:
     """The sandbox's own notice of a payment, with its body as it is kept."""
-    raw_body, headers = SANDBOX.sign_payment_event(await decide_payment(top_up))
+    raw_body, headers = await sign_payment_event(top_up)
     event = await SANDBOX.verify_event(raw_body, headers)
     assert event is not None
     return event
@@ -198,7 +198,7 @@ async def test_a_person_lists_what_is_parked_and_replays_it(db: str) -> None:
     assert await command(db, "replay", event.event_id) == (0, f"{event.event_id}: CREDITED\n", "")
     assert await posted_credits(top_up.account_id) == 500
     code, _, said = await command(db, "replay", event.event_id)
-    assert (code, "is no unhandled notice of sandbox" in said) == (1, True)
+    assert (code, "is no unhandled event of sandbox" in said) == (1, True)
 
 
 async def test_an_event_that_was_asked_for_and_failed_is_tried_again(db: str) -> None:

@@ -10,7 +10,7 @@ from app.topups.rules import PaymentStatus, TopUpRow, TopUpStatus
 from app.topups.sandbox.provider import Sandbox
 from app.topups.stripe.provider import Stripe
 from tests.fake_stripe import FakeStripe
-from tests.topups.stripe_fixtures import at_stripe, begin_checkout, session_id, stripe_books
+from tests.topups.stripe_fixtures import begin_checkout, fake_stripe, session_id, stripe_provider
 from tests.topups.top_up_fixtures import (
     ADDRESS,
     SANDBOX,
@@ -23,7 +23,7 @@ from tests.topups.top_up_fixtures import (
 )
 
 pytestmark = pytest.mark.anyio
-__all__ = ["at_stripe", "stripe_books"]
+__all__ = ["fake_stripe", "stripe_provider"]
 
 
 async def made_older(minutes: float, *top_ups: TopUpRow) -> None:
@@ -114,12 +114,14 @@ async def test_a_top_up_whose_page_was_never_learnt_is_over_after_a_day(db: str)
     assert (over.status, over.provider_ref, await list_entries(top_up.account_id)) == (TopUpStatus.EXPIRED, None, [])
 
 
-async def test_at_stripe_the_sweep_settles_payments_and_expiries(at_stripe: Stripe, stripe_books: FakeStripe) -> None:
-    paid, expired, open_ = [await begin_checkout(at_stripe, f"owner-{number}") for number in range(3)]
-    stripe_books.pay_checkout(session_id(paid))
-    stripe_books.expire_checkout(session_id(expired))
+async def test_at_stripe_the_sweep_settles_payments_and_expiries(
+    stripe_provider: Stripe, fake_stripe: FakeStripe
+) -> None:
+    paid, expired, open_ = [await begin_checkout(stripe_provider, f"owner-{number}") for number in range(3)]
+    fake_stripe.pay_checkout(session_id(paid))
+    fake_stripe.expire_checkout(session_id(expired))
     await made_older(11, paid, expired, open_)
-    assert await pending_sweep.sweep(at_stripe) == 3
+    assert await pending_sweep.sweep(stripe_provider) == 3
     assert [(await reload(one)).status for one in (paid, expired, open_)] == [
         TopUpStatus.PAID,
         TopUpStatus.EXPIRED,
@@ -128,8 +130,8 @@ async def test_at_stripe_the_sweep_settles_payments_and_expiries(at_stripe: Stri
     assert await list_entries(paid.account_id) == [("TOP_UP", 500, paid.id, "user:owner-0")]
 
 
-async def test_rows_of_another_provider_or_mode_are_left_alone(at_stripe: Stripe) -> None:
-    other, live = await create_top_up(), await begin_checkout(at_stripe)
+async def test_rows_of_another_provider_or_mode_are_left_alone(stripe_provider: Stripe) -> None:
+    other, live = await create_top_up(), await begin_checkout(stripe_provider)
     await pools.fetch("UPDATE top_up SET live = true WHERE id = $1", live.id)
     await made_older(11, other, live)
-    assert await pending_sweep.sweep(at_stripe) == 0
+    assert await pending_sweep.sweep(stripe_provider) == 0

@@ -12,8 +12,9 @@ from app.ledger import queries
 from app.ledger.rules.account_state import GrantSource
 from app.settings import Settings
 from app.topups.auto_topup.purchasing import buy_if_needed
+from app.topups.provider_events import EventOutcome
 from app.topups.rules import PaymentStatus, TopUpTerms
-from app.topups.settlement import EventOutcome, settle
+from app.topups.settlement import settle
 from tests.factories import charge_block_run, publish_rate_cards, start_task
 from tests.topups.auto_topup_fixtures import enable_auto_topup
 from tests.topups.top_up_fixtures import (

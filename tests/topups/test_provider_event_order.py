@@ -11,9 +11,10 @@ from app.db import pools
 from app.pricing.measurements import Measurements
 from app.pricing.rate_card_cache import RateCardCache
 from app.topups.provider import Dispute, DisputeStatus, ProviderEvent, Refund, RefundStatus
+from app.topups.provider_events import EventOutcome
 from app.topups.rules import TopUpRow, TopUpStatus
-from app.topups.sandbox import refunds_and_disputes as sandbox_refunds
-from app.topups.settlement import EventOutcome, settle
+from app.topups.sandbox import events as sandbox_events
+from app.topups.settlement import settle
 from app.verify.verifier import verify_ledger
 from tests.factories import charge_block_run, publish_rate_cards, start_task
 from tests.soak import sized
@@ -90,7 +91,7 @@ async def notices_of(top_up: TopUpRow, payment_ref: str, fate: list[Told]) -> li
                 ref = f"dp_{top_up.id}_{number}"
                 said = build_dispute(top_up, state, dispute_ref=ref, payment_ref=payment_ref, amount_minor=credits)
             event_id = f"sandbox:{kind.__name__}-{top_up.id}-{number}-{state}"
-            events.append(ProviderEvent(event_id=event_id, object=said, body=sandbox_refunds.build_event_body(said)))
+            events.append(ProviderEvent(event_id=event_id, object=said, body=sandbox_events.build_body(said)))
     return events
 
 

@@ -63,20 +63,20 @@ KILL = """
 
 
 @pytest.fixture
-def stripe_books() -> Iterator[FakeStripe]:
+def fake_stripe() -> Iterator[FakeStripe]:
     with serve_fake_stripe() as books:
         yield books
 
 
 @pytest.fixture
-def shop(db: str, stripe_books: FakeStripe) -> Iterator[str]:
+def shop(db: str, fake_stripe: FakeStripe) -> Iterator[str]:
     """The address of a server of two workers that sells by Stripe."""
     with (
         tempfile.TemporaryDirectory(prefix="credits-shop-") as directory,
         running_server(
             DATABASE_URL=db, DATA_DIR=directory, PORT="0", WORKERS="2", LEDGER_KEY=LEDGER_KEY.hex(),
             PAYMENT_PROVIDER="stripe", STRIPE_SECRET_KEY=KEY, STRIPE_WEBHOOK_SECRET=SECRET,
-            STRIPE_BASE_URL=stripe_books.url,
+            STRIPE_BASE_URL=fake_stripe.url,
         ) as (url, _),
     ):  # fmt: skip
         yield url
@@ -298,9 +298,9 @@ def told_of(books: FakeStripe, top_ups: list[TopUpRow], chance: random.Random) -
     return bought, deliveries
 
 
-async def test_payments_are_credited_once_each_whatever_is_killed(shop: str, stripe_books: FakeStripe, db: str) -> None:
+async def test_payments_are_credited_once_each_whatever_is_killed(shop: str, fake_stripe: FakeStripe, db: str) -> None:
     chance = random.Random(11)  # noqa: S311  the same storm in every run
-    bought, deliveries = told_of(stripe_books, await begun(stripe_books), chance)
+    bought, deliveries = told_of(fake_stripe, await begun(fake_stripe), chance)
     owners = sorted({one.top_up.actor.removeprefix("user:") for one in bought})[:SPENDERS]
     rate_cards = await publish_rate_cards()
     for owner in owners:
@@ -317,7 +317,7 @@ async def test_payments_are_credited_once_each_whatever_is_killed(shop: str, str
     assert storm.said["killed"] >= PAYMENTS // 6, storm.said
     assert storm.said["cut off"] >= 1, storm.said
     assert storm.said["WAITING"] >= PAYMENTS // 30, storm.said
-    await settle_what_waits(stripe_books)
+    await settle_what_waits(fake_stripe)
     await all_is_as_told(bought)
 
 

@@ -11,7 +11,7 @@ from app.credits import MAX_CREDITS
 from app.db import pools
 from app.errors import BalanceLimitReached, IdempotencyConflict, InvalidInput, Misconfigured, Unavailable
 from app.settings import Settings
-from app.topups import purchases, rows, settlement
+from app.topups import purchases, queries, rows, settlement
 from app.topups.configured_provider import open_provider
 from app.topups.provider import CheckoutPage, CheckoutRequest
 from app.topups.purchases import TopUpRequest
@@ -158,7 +158,7 @@ async def test_a_top_up_whose_page_was_never_learnt_gets_it_by_the_same_call(db:
     request = TopUpRequest(owner_id="alice", credits=500, key="once", actor="user:alice")
     with pytest.raises(Unavailable):
         await purchases.begin_top_up(request, Unreachable(ADDRESS, SECRET), TERMS)
-    [left] = await rows.list_page(await find_account("alice") or 0, before=None, limit=10)
+    [left] = await queries.list_top_ups(await find_account("alice") or 0, before=None, limit=10)
     assert (left.status, left.payment_url, left.provider_ref) == (TopUpStatus.PENDING, None, None)
 
     again = await purchases.begin_top_up(request, SANDBOX, TERMS)
@@ -173,7 +173,7 @@ class Hasty(Sandbox):
 
     async def open_checkout(self, checkout: CheckoutRequest) -> CheckoutPage:
         page = await SANDBOX.open_checkout(checkout)
-        [top_up] = await rows.list_page(await find_account("alice") or 0, before=None, limit=10)
+        [top_up] = await queries.list_top_ups(await find_account("alice") or 0, before=None, limit=10)
         await settlement.settle(await payment_event(top_up))
         return page
 
@@ -207,12 +207,12 @@ async def test_pages_of_top_ups_are_newest_first_and_only_ones_own(db: str) -> N
     mine = [await create_top_up("alice") for _ in range(5)]
     other = await create_top_up("bob")
     account_id = mine[0].account_id
-    first = await rows.list_page(account_id, before=None, limit=2)
-    second = await rows.list_page(account_id, before=(first[-1].created_at, first[-1].id), limit=10)
+    first = await queries.list_top_ups(account_id, before=None, limit=2)
+    second = await queries.list_top_ups(account_id, before=(first[-1].created_at, first[-1].id), limit=10)
     assert [top_up.id for top_up in first + second] == [top_up.id for top_up in reversed(mine)]
-    assert await rows.find(account_id, other.id) is None
+    assert await queries.find_top_up(account_id, other.id) is None
     keys = [(account_id, mine[0].id), (other.account_id, other.id), (account_id, other.id), (account_id, "\x00")]
-    assert await rows.find_many(keys) == {keys[0]: await reload(mine[0]), keys[1]: await reload(other)}
+    assert await queries.find_top_ups(keys) == {keys[0]: await reload(mine[0]), keys[1]: await reload(other)}
 
 
 def test_the_sandbox_does_not_run_in_production() -> None:

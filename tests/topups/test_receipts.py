@@ -7,8 +7,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from app.topups import receipt_pages
-from app.topups.receipts import build_receipt, build_token, parse_token
+from app.topups.receipts import build_receipt, build_token, parse_token, render_receipt
 from app.topups.rules import Reference, TaxLine, TopUpRow, TopUpStatus
 from app.topups.settlement import settle
 from app.webhooks import payment_routes
@@ -65,7 +64,7 @@ async def test_the_page_is_opened_by_its_link_alone(browser: httpx.AsyncClient) 
                  "Credits &amp; Co<br>1 &lt;High&gt; Street"):  # fmt: skip
         assert text in answer.text
     assert "$" not in answer.text
-    assert "Given back" not in answer.text
+    assert "Refunded since" not in answer.text
 
 
 async def test_a_link_that_was_not_given_out_opens_nothing(browser: httpx.AsyncClient) -> None:
@@ -79,14 +78,14 @@ async def test_a_link_that_was_not_given_out_opens_nothing(browser: httpx.AsyncC
         path_of(mine._replace(account_id=pending.account_id)),
     ):
         answer = await browser.get(path)
-        assert (answer.status_code, "There is no such receipt" in answer.text) == (404, True), path
+        assert (answer.status_code, "Receipt not found" in answer.text) == (404, True), path
     assert parse_token(token) == Reference(mine.account_id, mine.id)
 
 
 async def test_what_a_provider_calls_a_tax_is_text_and_never_markup(db: str) -> None:
     receipt = build_receipt(await paid(replace(VAT, label='<script>alert("$x")</script>')))
     assert receipt is not None
-    page = receipt_pages.render_receipt(receipt, None)
+    page = render_receipt(receipt, None)
     assert "<script" not in page
     assert "&lt;script&gt;alert(&quot;$x&quot;)&lt;/script&gt; (included)" in page
 
@@ -94,7 +93,7 @@ async def test_what_a_provider_calls_a_tax_is_text_and_never_markup(db: str) -> 
 async def test_money_that_went_back_is_on_the_receipt(db: str) -> None:
     receipt = build_receipt((await paid())._replace(refunded_minor=500))
     assert receipt is not None
-    assert "<th>Given back since</th><td>5.00 USD</td>" in receipt_pages.render_receipt(receipt, None)
+    assert "<th>Refunded since</th><td>5.00 USD</td>" in render_receipt(receipt, None)
 
 
 async def test_receipts_stay_where_nothing_is_sold_any_more(db: str) -> None:

@@ -1,14 +1,15 @@
 """Refunds: credits leave when asked, what was spent becomes debt, the bonus goes too, and parts add up to the whole."""
 
+import asyncio
 import itertools
 from asyncio import gather
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.background import reconcile_refunds, run_in_background
 from app.db import pools
 from app.errors import (
     IdempotencyConflict,
@@ -22,17 +23,15 @@ from app.errors import (
 from app.ledger import queries as ledger_queries
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import holds as holding
-from app.tasks import lifecycle, reversals
-from app.tasks.rules import TaskStatus as Ended
+from app.tasks import reversals
 from app.tasks.stop_and_resume import ResumeTaskRequest, resume_task
-from app.topups.provider import DisputeStatus, Refund, RefundOrder, RefundStatus
+from app.topups.provider import DisputeStatus, RefundOrder, RefundStatus
+from app.topups.provider_events import EventOutcome
 from app.topups.refunds import requests
 from app.topups.refunds.amounts import RefundRow, RemainingAmounts
 from app.topups.rules import TopUpRow, TopUpStatus, TopUpTerms
-from app.topups.sandbox import refunds_and_disputes as sandbox_refunds
-from app.topups.sandbox.provider import Sandbox
-from app.topups.settlement import EventOutcome, settle
-from app.verify.verifier import verify_ledger
+from app.topups.sandbox import store
+from app.topups.settlement import settle
 from tests.factories import (
     charge_block_run,
     grant_credits,
@@ -44,6 +43,9 @@ from tests.factories import (
 )
 from tests.ledger.rules.test_balance_changes import NOON
 from tests.topups.refund_fixtures import (
+    LOST_ANSWER,
+    UNREACHABLE,
+    assert_ledger_intact,
     build_dispute,
     create_paid_top_up,
     deliver,
@@ -51,60 +53,29 @@ from tests.topups.refund_fixtures import (
     list_moves,
     read_figures,
     read_refund_figures,
-    refunded,
+    refund_top_up,
+    spend_credits,
 )
-from tests.topups.top_up_fixtures import ADDRESS, SANDBOX, SECRET, create_top_up, list_inbox, payment_event
+from tests.topups.top_up_fixtures import SANDBOX, create_top_up, list_inbox, payment_event
 
 pytestmark = pytest.mark.anyio
 
 
-@dataclass(frozen=True, slots=True)
-class Silent(Sandbox):
-    """A sandbox that does what it is told about refunds, and whose answer never comes back."""
-
-    async def create_refund(self, order: RefundOrder) -> Refund:
-        await Sandbox.create_refund(self, order)
-        raise Unavailable("The connection was lost.")
-
-
-@dataclass(frozen=True, slots=True)
-class Unheard(Sandbox):
-    """A sandbox that is never reached by a refund."""
-
-    async def create_refund(self, order: RefundOrder) -> Refund:
-        raise Unavailable("The connection was refused.")
-
-
-SILENT, UNHEARD = Silent(ADDRESS, SECRET), Unheard(ADDRESS, SECRET)
-
-
-async def spent(top_up: TopUpRow, rate_cards: RateCardCache, credits: int) -> None:
-    """So many of the owner's credits, a multiple of 10, are spent by a task of its own."""
-    task = await start_task(top_up.actor.removeprefix("user:"))
-    for _ in range(credits // 10):
-        await charge_block_run(task, rate_cards)
-    await lifecycle.finish_task(task.task_id, Ended.COMPLETED)
-
-
-async def whole() -> None:
-    assert (await verify_ledger()).violations == []
-
-
 async def test_an_unspent_top_up_goes_back_whole(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
-    done = await refunded(top_up)
+    done = await refund_top_up(top_up)
     assert (done.refund.status, done.refund.credits, done.refund.debt_credits, done.refund.amount_minor) == (
         RefundStatus.DONE, 1_000, 0, 1_000,
     )  # fmt: skip
     assert (done.replayed, done.balance.posted, done.top_up.status) == (False, 0, TopUpStatus.REFUNDED)
     assert await list_moves(top_up) == [("REFUND", -1_000, 0)]
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 1_000, 1_000, 0)
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_the_entry_says_who_and_why_and_for_which_top_up(db: str) -> None:
     top_up = await create_paid_top_up()
-    await refunded(top_up, 100, reason="wrong account", actor="operator:olivia")
+    await refund_top_up(top_up, 100, reason="wrong account", actor="operator:olivia")
     [entry] = await pools.fetch("SELECT actor, reason, top_up_id, draws::text AS draws FROM entry WHERE seq = 2")
     assert tuple(entry) == ("operator:olivia", "wrong account", top_up.id, "[[1, 100]]")
 
@@ -113,31 +84,31 @@ async def test_what_was_spent_or_is_held_becomes_debt_and_the_voided_hold_pays_i
     """A refund of a top-up that is partly drawn and partly held, the hold then voided."""
     rate_cards = await publish_rate_cards()
     top_up = await create_paid_top_up(credits=1_000)
-    await spent(top_up, rate_cards, 300)
+    await spend_credits("alice", rate_cards, 300)
     held = await start_task("alice")
     hold = hold_request(held, 400)
     await holding.place_hold(hold, rate_cards)
 
-    done = await refunded(top_up)
+    done = await refund_top_up(top_up)
 
     assert (done.refund.credits, done.refund.debt_credits, done.refund.amount_minor) == (1_000, 700, 1_000)
     assert await read_figures(top_up) == (400, 400, 0, 700, 0)
-    await whole()
+    await assert_ledger_intact()
     await holding.void_hold(hold.task_id, hold.block_run_id)
     assert await read_figures(top_up) == (0, 0, 0, 300, 0)
     assert (await list_moves(top_up))[-3:] == [("REFUND", -300, 0), ("DEBT", 0, 700), ("DEBT_PAID", -400, -400)]
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 1_000, 1_000, 0)
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_debt_blocks_new_tasks_and_resumes_and_a_top_up_pays_it_first(db: str, rate_cards: RateCardCache) -> None:
     """A top-up pays debt while tasks resume and spend."""
     first = await create_paid_top_up(credits=500)
     running = await start_task("alice")
-    await spent(first, rate_cards, 500)
+    await spend_credits("alice", rate_cards, 500)
     with pytest.raises(InsufficientCredits):
         await charge_block_run(running, rate_cards)  # it stops here
-    await refunded(first, 200)
+    await refund_top_up(first, 200)
     assert await read_figures(first) == (0, 0, 0, 200, 0)
     gift = await grant_credits("alice", 50)
     assert (gift.grant.remaining, await read_figures(first)) == (50, (50, 0, 0, 200, 50))
@@ -145,7 +116,7 @@ async def test_debt_blocks_new_tasks_and_resumes_and_a_top_up_pays_it_first(db: 
         with pytest.raises(InsufficientCredits) as no:
             await refused()
         assert (no.value.required_credits, no.value.available_credits) == (201, 0)
-    await whole()
+    await assert_ledger_intact()
 
     second = await create_paid_top_up(credits=500)
 
@@ -154,7 +125,7 @@ async def test_debt_blocks_new_tasks_and_resumes_and_a_top_up_pays_it_first(db: 
     await resumed(running.task_id)
     await gather(*(charge_block_run(running, rate_cards) for _ in range(20)))
     assert await read_figures(second) == (150, 0, 0, 0, 150)
-    await whole()
+    await assert_ledger_intact()
 
 
 async def resumed(task_id: str) -> Any:
@@ -166,9 +137,9 @@ async def test_a_running_task_goes_on_with_what_is_available_while_something_is_
 ) -> None:
     top_up = await create_paid_top_up(credits=500)
     task = await start_task("alice")
-    await spent(top_up, rate_cards, 500)
+    await spend_credits("alice", rate_cards, 500)
     await grant_credits("alice", 30)
-    await refunded(top_up, 100)
+    await refund_top_up(top_up, 100)
     assert await read_figures(top_up) == (30, 0, 0, 100, 30)
     assert (await charge_block_run(task, rate_cards)).entry is not None
     assert await read_figures(top_up) == (20, 0, 0, 100, 20)
@@ -179,75 +150,75 @@ async def test_a_reversal_pays_debt(db: str, rate_cards: RateCardCache) -> None:
     task = await start_task("alice")
     for _ in range(5):
         await charge_block_run(task, rate_cards)
-    await refunded(top_up)
+    await refund_top_up(top_up)
     assert await read_figures(top_up) == (0, 0, 0, 50, 0)
     await reversals.reverse_task(task.task_id, reason="it failed", idempotency_key="back", actor="operator:test")
     assert await read_figures(top_up) == (0, 0, 0, 0, 0)
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_a_grant_that_pays_debt_does_so_and_the_same_request_is_replayed(
     db: str, rate_cards: RateCardCache
 ) -> None:
     top_up = await create_paid_top_up(credits=500)
-    await spent(top_up, rate_cards, 500)
-    await refunded(top_up)
+    await spend_credits("alice", rate_cards, 500)
+    await refund_top_up(top_up)
     asked = {"key": "gift", "pays_debt": True}
     first, again = await grant_credits("alice", 300, **asked), await grant_credits("alice", 300, **asked)
     assert (first.replayed, again.replayed, first.grant.number) == (False, True, again.grant.number)
     assert await read_figures(top_up) == (0, 0, 0, 200, 0)
     with pytest.raises(IdempotencyConflict):
         await grant_credits("alice", 300, key="gift")
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_bought_spent_the_bonus_and_asked_the_money_back(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=1_000, bonus=200)
-    await spent(top_up, rate_cards, 150)  # promotional credits burn first
+    await spend_credits("alice", rate_cards, 150)  # promotional credits burn first
     assert await read_figures(top_up) == (1_050, 0, 0, 0, 1_050)
 
-    done = await refunded(top_up)
+    done = await refund_top_up(top_up)
 
     assert (done.refund.bonus_credits, done.refund.bonus_spent, done.refund.debt_credits) == (50, 150, 0)
     assert (done.refund.amount_minor, done.refund.reduced_minor) == (850, 150)
     assert await read_figures(top_up) == (0, 0, 0, 0, 0)
     assert (await list_moves(top_up))[-2:] == [("REFUND", -1_000, 0), ("ADJUSTMENT", -50, 0)]
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 1_000, 850, 0)
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_the_same_share_of_the_bonus_goes_with_each_part(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=1_000, bonus=201)
-    await spent(top_up, rate_cards, 100)
-    parts = [(await refunded(top_up, credits)).refund for credits in (500, 250, 250)]
+    await spend_credits("alice", rate_cards, 100)
+    parts = [(await refund_top_up(top_up, credits)).refund for credits in (500, 250, 250)]
     assert [(one.bonus_credits, one.bonus_spent, one.amount_minor, one.reduced_minor) for one in parts] == [
         (100, 0, 500, 0), (1, 49, 201, 49), (0, 51, 199, 51),
     ]  # fmt: skip
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 1_000, 900, 0)
     assert await read_figures(top_up) == (0, 0, 0, 0, 0)
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_a_bonus_that_has_expired_unspent_does_not_reduce_the_money(db: str, rate_cards: RateCardCache) -> None:
     ends = await seconds_from_now(0.4)
     top_up = await create_paid_top_up(credits=1_000, bonus=200, expires_at=ends)
-    await spent(top_up, rate_cards, 50)
+    await spend_credits("alice", rate_cards, 50)
     await wait_until(ends)
-    half = (await refunded(top_up, 500)).refund
-    rest = (await refunded(top_up)).refund
+    half = (await refund_top_up(top_up, 500)).refund
+    rest = (await refund_top_up(top_up)).refund
     assert (half.bonus_credits, half.bonus_expired, half.bonus_spent, half.amount_minor) == (0, 100, 0, 500)
     assert (rest.bonus_credits, rest.bonus_expired, rest.bonus_spent, rest.amount_minor) == (0, 50, 50, 450)
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_a_refund_of_no_money_is_done_without_the_provider(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=500, bonus=500)
-    await spent(top_up, rate_cards, 500)
-    done = await refunded(top_up, provider=UNHEARD)
+    await spend_credits("alice", rate_cards, 500)
+    done = await refund_top_up(top_up, provider=UNREACHABLE)
     assert (done.refund.status, done.refund.amount_minor, done.refund.reduced_minor) == (RefundStatus.DONE, 0, 500)
     assert await pools.fetch("SELECT 1 FROM sandbox_refund") == []
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 500, 0, 0)
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_parts_in_another_currency_add_up_to_the_whole(db: str) -> None:
@@ -255,24 +226,24 @@ async def test_parts_in_another_currency_add_up_to_the_whole(db: str) -> None:
         minimum_credits=500, maximum_credits=10_000, multiple_credits=100, currency="JPY", minor_per_credit=3
     )  # fmt: skip
     top_up = await create_paid_top_up(credits=700, terms=terms)
-    amounts = [(await refunded(top_up, part)).refund.amount_minor for part in (1, 233, 466)]
+    amounts = [(await refund_top_up(top_up, part)).refund.amount_minor for part in (1, 233, 466)]
     assert (amounts, await read_refund_figures(top_up)) == ([3, 699, 1_398], (TopUpStatus.REFUNDED, 700, 2_100, 0))
-    await whole()
+    await assert_ledger_intact()
 
 
 @pytest.mark.parametrize("credits", [1_001, 2**53 - 1])
 async def test_more_than_the_top_up_is_refused_and_nothing_moves(db: str, credits: int) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     with pytest.raises(RefundExceedsTopUp) as no:
-        await refunded(top_up, credits)
+        await refund_top_up(top_up, credits)
     assert (no.value.requested_credits, no.value.refundable_credits) == (credits, 1_000)
-    await refunded(top_up, 600)
+    await refund_top_up(top_up, 600)
     with pytest.raises(RefundExceedsTopUp) as no:
-        await refunded(top_up, 401)
+        await refund_top_up(top_up, 401)
     assert no.value.refundable_credits == 400
-    await refunded(top_up)
+    await refund_top_up(top_up)
     with pytest.raises(RefundExceedsTopUp):
-        await refunded(top_up)
+        await refund_top_up(top_up)
     assert (await list_moves(top_up), (await read_refund_figures(top_up))[1]) == (
         [("REFUND", -600, 0), ("REFUND", -400, 0)],
         1_000,
@@ -282,13 +253,13 @@ async def test_more_than_the_top_up_is_refused_and_nothing_moves(db: str, credit
 async def test_what_cannot_be_refunded(db: str) -> None:
     top_up, pending = await create_paid_top_up(), await create_top_up("bob")
     with pytest.raises(TopUpNotPaid):
-        await refunded(pending)
+        await refund_top_up(pending)
     for other in (top_up._replace(id="0" * 32), top_up._replace(account_id=999_999), pending._replace(id=top_up.id)):
         with pytest.raises(TopUpNotFound):
-            await refunded(other)
+            await refund_top_up(other)
     for wrong in ({"credits": 0}, {"credits": -1}, {"reason": " "}, {"key": ""}):
         with pytest.raises(InvalidInput):
-            await refunded(top_up, **wrong)
+            await refund_top_up(top_up, **wrong)
     assert await list_moves(top_up) == []
 
 
@@ -296,37 +267,37 @@ async def test_another_providers_top_up_is_refused_before_anything_moves(db: str
     top_up = await create_paid_top_up()
     await pools.fetch("UPDATE top_up SET provider = 'other'")
     with pytest.raises(Unavailable):
-        await refunded(top_up)
+        await refund_top_up(top_up)
     assert await list_moves(top_up) == []
 
 
 async def test_the_same_request_again_is_the_first_refund(db: str) -> None:
     top_up = await create_paid_top_up()
-    first, again = await refunded(top_up, 100, key="k"), await refunded(top_up, 100, key="k")
+    first, again = await refund_top_up(top_up, 100, key="k"), await refund_top_up(top_up, 100, key="k")
     assert (first.replayed, again.replayed, again.refund) == (False, True, first.refund)
     with pytest.raises(IdempotencyConflict):
-        await refunded(top_up, 101, key="k")
+        await refund_top_up(top_up, 101, key="k")
     assert await read_refund_figures(top_up) == (TopUpStatus.PAID, 100, 100, 0)
 
 
 async def test_twenty_refunds_at_once_never_pass_the_top_up(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
-    results = await gather(*(refunded(top_up, 70) for _ in range(20)), return_exceptions=True)
+    results = await gather(*(refund_top_up(top_up, 70) for _ in range(20)), return_exceptions=True)
     assert [type(one) for one in results].count(RefundExceedsTopUp) == 6
     assert await read_refund_figures(top_up) == (TopUpStatus.PAID, 980, 980, 0)
     [paid_back] = await pools.fetch("SELECT refunded_minor FROM sandbox_payment")
     assert (paid_back[0], await read_figures(top_up)) == (980, (20, 0, 0, 0, 20))
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_credits_return_when_the_provider_refuses(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=1_000, bonus=100)
-    await spent(top_up, rate_cards, 400)
-    await sandbox_refunds.create_external_refund(
-        str(top_up.payment_ref), 900, "USD", provider="sandbox"
-    )  # we never heard
+    await spend_credits("alice", rate_cards, 400)
+    # Begun at the provider, and no event about it has arrived.
+    other = RefundOrder(reference="", payment_ref=str(top_up.payment_ref), amount_minor=900, currency="USD")
+    await store.create_refund(other, reference=None)
 
-    done = await refunded(top_up)
+    done = await refund_top_up(top_up)
 
     assert (done.refund.status, done.refund.debt_credits, done.top_up.status) == (
         RefundStatus.FAILED,
@@ -338,25 +309,25 @@ async def test_credits_return_when_the_provider_refuses(db: str, rate_cards: Rat
     ]  # fmt: skip
     assert await read_figures(top_up) == (700, 0, 0, 0, 700)
     assert await read_refund_figures(top_up) == (TopUpStatus.PAID, 0, 0, 0)
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_debt_that_was_paid_before_the_refusal_comes_back_too(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=500)
-    await spent(top_up, rate_cards, 500)
-    done = await refunded(top_up, provider=UNHEARD)
+    await spend_credits("alice", rate_cards, 500)
+    done = await refund_top_up(top_up, provider=UNREACHABLE)
     await create_paid_top_up(credits=800)
     assert await read_figures(top_up) == (300, 0, 0, 0, 300)
     refused = external_refund(top_up, 500, RefundStatus.FAILED, reference=f"{top_up.account_id}-{done.refund.id}")
     assert await deliver(refused) is EventOutcome.REFUND_FAILED
     assert await read_figures(top_up) == (800, 0, 0, 0, 800)
     assert await deliver(refused) is EventOutcome.UNCHANGED
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_an_unknown_outcome_is_asked_for_and_settled_once(db: str) -> None:
     top_up = await create_paid_top_up()
-    done = await refunded(top_up, 400, provider=SILENT)
+    done = await refund_top_up(top_up, 400, provider=LOST_ANSWER)
     assert (done.refund.status, await read_figures(top_up)) == (RefundStatus.PENDING, (600, 0, 0, 0, 600))
     assert await requests.reconcile_refunds(SANDBOX) == 0  # too early
     await pools.fetch("UPDATE top_up_refund SET queried_at = queried_at - interval '11 minutes'")
@@ -370,14 +341,14 @@ async def test_an_unknown_outcome_is_asked_for_and_settled_once(db: str) -> None
         [("REFUND", -400, 0)],
         (TopUpStatus.PAID, 400, 400, 0),
     )
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_a_refund_that_never_arrived_is_ordered_again_and_the_money_goes_back_once(db: str) -> None:
     top_up = await create_paid_top_up()
-    await refunded(top_up, 400, provider=UNHEARD)
-    assert (await refunded(top_up, 300, provider=UNHEARD, key="k")).refund.status is RefundStatus.PENDING
-    assert (await refunded(top_up, 300, key="k")).refund.status is RefundStatus.PENDING  # never retried blind
+    await refund_top_up(top_up, 400, provider=UNREACHABLE)
+    assert (await refund_top_up(top_up, 300, provider=UNREACHABLE, key="k")).refund.status is RefundStatus.PENDING
+    assert (await refund_top_up(top_up, 300, key="k")).refund.status is RefundStatus.PENDING  # never retried blind
     assert await pools.fetch("SELECT 1 FROM sandbox_refund") == []
     assert await requests.reconcile_refunds(SANDBOX, after_seconds=0) == 2
     found = await pools.fetch("SELECT status FROM top_up_refund")
@@ -389,22 +360,33 @@ async def test_a_refund_that_never_arrived_is_ordered_again_and_the_money_goes_b
 async def test_the_limit_holds_though_the_planner_thinks_that_there_is_one_refund(db: str) -> None:
     """As in the sweep: then it would read what is due anew for each row that there is."""
     top_up = await create_paid_top_up()
-    await refunded(top_up, 100, provider=SILENT)
+    await refund_top_up(top_up, 100, provider=LOST_ANSWER)
     await pools.fetch("VACUUM ANALYZE top_up_refund")
     for number in range(6):
-        await refunded(top_up, 100, provider=SILENT, key=f"k-{number}")
+        await refund_top_up(top_up, 100, provider=LOST_ANSWER, key=f"k-{number}")
     assert await requests.reconcile_refunds(SANDBOX, after_seconds=0, limit=2) == 2
 
 
 async def test_one_refund_that_cannot_be_asked_about_does_not_hold_up_the_others(db: str) -> None:
     first, second = await create_paid_top_up("alice"), await create_paid_top_up("bob")
     for top_up in (first, second):
-        await refunded(top_up, provider=SILENT)
+        await refund_top_up(top_up, provider=LOST_ANSWER)
     await pools.fetch("UPDATE top_up SET provider = 'gone' WHERE id = $1", first.id)
     assert await requests.reconcile_refunds(SANDBOX, after_seconds=0) == 2
     assert [(await read_refund_figures(one))[0] for one in (first, second)] == [TopUpStatus.REFUNDED] * 2
     found = await pools.fetch("SELECT top_up_id, status FROM top_up_refund")
     assert {tuple(record) for record in found} == {(first.id, "PENDING"), (second.id, "DONE")}
+
+
+async def test_the_background_loop_settles_refunds_whose_answer_was_lost(db: str) -> None:
+    top_up = await create_paid_top_up()
+    await refund_top_up(top_up, 400, provider=LOST_ANSWER)
+    await pools.fetch("UPDATE top_up_refund SET queried_at = queried_at - interval '11 minutes'")
+    async with asyncio.timeout(10), run_in_background({"refunds": lambda: reconcile_refunds(SANDBOX)}):
+        while not await pools.fetch("SELECT 1 FROM top_up_refund WHERE status = 'DONE'"):
+            await wait_until(await seconds_from_now(0.01))
+    [row] = await pools.fetch("SELECT refunded_credits, refunded_minor FROM top_up")
+    assert tuple(row) == (400, 400)
 
 
 async def test_the_sandbox_gives_back_once_for_a_reference_and_no_more_than_was_paid(db: str) -> None:
@@ -436,7 +418,7 @@ async def test_the_sandboxs_notices_of_refunds_and_disputes_are_verified_and_rea
 
 async def test_a_notice_about_our_refund_changes_nothing_that_is_done(db: str) -> None:
     top_up = await create_paid_top_up()
-    done = await refunded(top_up, 400)
+    done = await refund_top_up(top_up, 400)
     ours = {"reference": f"{top_up.account_id}-{done.refund.id}", "refund_ref": done.refund.refund_ref}
     for state in (RefundStatus.PENDING, RefundStatus.DONE):
         assert await deliver(external_refund(top_up, 400, state, **ours)) is EventOutcome.UNCHANGED
@@ -449,12 +431,12 @@ async def test_a_notice_about_our_refund_changes_nothing_that_is_done(db: str) -
         (TopUpStatus.PAID, 0, 0, 0),
         (1_000, 0, 0, 0, 1_000),
     )
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_a_refund_begun_at_the_provider_has_the_same_effect(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=1_000, bonus=100)
-    await spent(top_up, rate_cards, 100)
+    await spend_credits("alice", rate_cards, 100)
     said = external_refund(top_up, 250, RefundStatus.PENDING)
     assert await deliver(said) is EventOutcome.REFUNDED
     assert await deliver(said) is EventOutcome.UNCHANGED
@@ -467,7 +449,7 @@ async def test_a_refund_begun_at_the_provider_has_the_same_effect(db: str, rate_
         (0, 0, 0, 0, 0),
     )
     assert await deliver(external_refund(top_up, 1)) is EventOutcome.WAITING
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_a_refund_that_follows_a_failed_one_waits_until_that_is_known(db: str) -> None:
@@ -476,11 +458,11 @@ async def test_a_refund_that_follows_a_failed_one_waits_until_that_is_known(db: 
     second: dict[str, Any] = {"refund_ref": "re_second"}
     assert await deliver(external_refund(top_up, 1_000, **first)) is EventOutcome.REFUNDED
     assert await deliver(external_refund(top_up, 300, **second), event_id="sandbox:early") is EventOutcome.WAITING
-    assert (await list_inbox())["sandbox:early"]["last_error"] == "amount in minor units is 300, 0 could go back"
+    assert (await list_inbox())["sandbox:early"]["last_error"] == "amount in minor units is 300, 0 could be returned"
     assert await deliver(external_refund(top_up, 1_000, RefundStatus.FAILED, **first)) is EventOutcome.REFUND_FAILED
     assert await deliver(external_refund(top_up, 300, **second), event_id="sandbox:early") is EventOutcome.REFUNDED
     assert await read_refund_figures(top_up) == (TopUpStatus.PAID, 300, 300, 0)
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_a_failed_refund_that_was_not_heard_of_before_takes_nothing_and_is_over(db: str) -> None:
@@ -498,7 +480,7 @@ async def test_a_failed_refund_that_was_not_heard_of_before_takes_nothing_and_is
         (TopUpStatus.PAID, 300, 300, 0),
         700,
     )
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_a_refusal_that_comes_first_leaves_a_later_notice_of_the_same_refund_without_effect(db: str) -> None:
@@ -506,7 +488,7 @@ async def test_a_refusal_that_comes_first_leaves_a_later_notice_of_the_same_refu
     for state in (RefundStatus.FAILED, RefundStatus.PENDING, RefundStatus.DONE):
         await deliver(external_refund(top_up, 400, state, refund_ref="re_1"))
     assert (await read_refund_figures(top_up), await list_moves(top_up)) == ((TopUpStatus.PAID, 0, 0, 0), [])
-    await whole()
+    await assert_ledger_intact()
 
 
 @pytest.mark.parametrize(
@@ -514,7 +496,7 @@ async def test_a_refusal_that_comes_first_leaves_a_later_notice_of_the_same_refu
     [
         ({"currency": "JPY"}, "currency is JPY, ours is USD"),
         ({"live": True}, "mode is live, ours is test"),
-        ({"amount_minor": 1_001}, "amount in minor units is 1001, 1000 could go back"),
+        ({"amount_minor": 1_001}, "amount in minor units is 1001, 1000 could be returned"),
         ({"reference": "1-" + "0" * 32}, "There is no refund"),
         ({"reference": "nonsense"}, "There is no refund"),
     ],
@@ -530,7 +512,7 @@ async def test_a_notice_that_disagrees_is_parked(db: str, claims: dict[str, Any]
 
 async def test_an_amount_that_differs_from_our_refund_is_parked(db: str) -> None:
     top_up = await create_paid_top_up()
-    done = await refunded(top_up, 400, provider=UNHEARD)
+    done = await refund_top_up(top_up, 400, provider=UNREACHABLE)
     said = external_refund(top_up, 399, reference=f"{top_up.account_id}-{done.refund.id}")
     assert await deliver(said) is EventOutcome.PARKED_MISMATCH
     assert (await read_refund_figures(top_up), (await read_figures(top_up)).posted) == (
@@ -552,7 +534,7 @@ async def test_a_refund_before_its_payment_waits_for_it(db: str) -> None:
     assert await deliver(said, event_id="sandbox:early") is EventOutcome.DUPLICATE
     assert (await list_inbox())["sandbox:early"]["handled_at"] is not None
     assert await read_refund_figures(top_up) == (TopUpStatus.PAID, 400, 400, 0)
-    await whole()
+    await assert_ledger_intact()
 
 
 async def test_a_hold_that_is_captured_draws_its_claim_whatever_was_refunded(db: str) -> None:
@@ -560,10 +542,10 @@ async def test_a_hold_that_is_captured_draws_its_claim_whatever_was_refunded(db:
     top_up = await create_paid_top_up(credits=500)
     hold = hold_request(await start_task("alice"), 400)
     await holding.place_hold(hold, rate_cards)
-    await refunded(top_up)
+    await refund_top_up(top_up)
     [open_hold] = await ledger_queries.list_holds(top_up.account_id, before_number=9, limit=9, open_only=True)
     assert (open_hold.remaining, await read_figures(top_up)) == (400, (400, 400, 0, 400, 0))
-    await whole()
+    await assert_ledger_intact()
 
 
 @settings(max_examples=300, deadline=None)

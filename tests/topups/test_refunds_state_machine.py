@@ -9,8 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from app.errors import BillingError
 from app.ledger.rules import balance_changes, debt, holds
 from app.ledger.rules.account_state import Cause, EntryKind, GrantSource, Hold, HoldStatus
-from app.topups.event_outcomes import EventNotApplied
 from app.topups.provider import DisputeStatus, RefundStatus
+from app.topups.provider_events import EventNotApplied
 from app.topups.refunds import dispute_effects, refund_effects
 from app.topups.refunds.amounts import credits_for_amount, derive_top_up
 from app.topups.refunds.locked_top_up import LockedTopUp
@@ -30,9 +30,9 @@ class GivingBack(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.book = new_account()
+        self.account = new_account()
         self.holds: list[Hold] = []
-        self.told_refunds = 0
+        self.external_refunds = 0
         self.frozen_elsewhere = 0
 
     @initialize(credits=st.integers(1, 60), price=st.integers(1, 3), bonus=st.integers(0, 30), pays=st.booleans())
@@ -43,14 +43,14 @@ class GivingBack(RuleBasedStateMachine):
             actor="user:alice", created_at=NOON, paid_at=NOON, bonus_credits=bonus, payment_ref="p",
         )  # fmt: skip
         cause = Cause(actor="user:alice", top_up_id=top_up.id)
-        own, _ = balance_changes.add_grant(self.book, credits, cause, source=GrantSource.PURCHASED)
+        own, _ = balance_changes.add_grant(self.account, credits, cause, source=GrantSource.PURCHASED)
         gift = (
-            balance_changes.add_grant(self.book, bonus, cause, source=GrantSource.PROMOTIONAL, pays_debt=pays)[0]
+            balance_changes.add_grant(self.account, bonus, cause, source=GrantSource.PROMOTIONAL, pays_debt=pays)[0]
             if bonus
             else None
         )
-        self.case = LockedTopUp(
-            book=self.book,
+        self.locked = LockedTopUp(
+            account=self.account,
             top_up=top_up,
             refunds={},
             disputes={},
@@ -62,11 +62,11 @@ class GivingBack(RuleBasedStateMachine):
 
     @rule(credits=AMOUNTS)
     def charge(self, credits: int) -> None:
-        self._tried(lambda: balance_changes.charge(self.book, credits, CAUSE))
+        self._tried(lambda: balance_changes.charge(self.account, credits, CAUSE))
 
     @rule(credits=AMOUNTS)
     def hold(self, credits: int) -> None:
-        hold = self._tried(lambda: place(self.book, credits))
+        hold = self._tried(lambda: place(self.account, credits))
         if hold is not None:
             self.holds.append(hold)
 
@@ -75,105 +75,105 @@ class GivingBack(RuleBasedStateMachine):
     def close(self, pick: int, drawn: int) -> None:
         hold = self.holds.pop(-1 - pick % len(self.holds))
         if credits := min(drawn, hold.remaining):
-            holds.charge_hold(self.book, hold, credits, CAUSE)
-        holds.close_hold(self.book, hold, HoldStatus.CAPTURED)
+            holds.charge_hold(self.account, hold, credits, CAUSE)
+        holds.close_hold(self.account, hold, HoldStatus.CAPTURED)
 
     @rule(credits=AMOUNTS, source=st.sampled_from(GrantSource))
     def grant(self, credits: int, source: GrantSource) -> None:
-        add_grant(self.book, credits, source=source)
+        add_grant(self.account, credits, source=source)
 
     @rule(credits=AMOUNTS | st.none())
     def refund(self, credits: int | None) -> None:
-        self._tried(lambda: refund_effects.begin_refund(self.case, credits, reason="asked", actor="operator:test"))
+        self._tried(lambda: refund_effects.begin_refund(self.locked, credits, reason="asked", actor="operator:test"))
 
-    @precondition(lambda self: self.case.refunds)
+    @precondition(lambda self: self.locked.refunds)
     @rule(pick=PICKS, state=st.sampled_from(RefundStatus))
     def provider_says_of_ours(self, pick: int, state: RefundStatus) -> None:
-        row = list(self.case.refunds.values())[-1 - pick % len(self.case.refunds)]
+        row = list(self.locked.refunds.values())[-1 - pick % len(self.locked.refunds)]
         ours = {"reference": f"1-{row.id}", "refund_ref": row.refund_ref or f"re_{row.id}"}
         self._told(
             lambda: refund_effects.apply_refund_event(
-                self.case, external_refund(self.case.top_up, row.amount_minor, state, **ours)
+                self.locked, external_refund(self.locked.top_up, row.amount_minor, state, **ours)
             )
         )
 
     @rule(amount=st.integers(1, 120), state=st.sampled_from(RefundStatus))
     def provider_refunds(self, amount: int, state: RefundStatus) -> None:
-        self.told_refunds += 1
-        said = external_refund(self.case.top_up, amount, state, refund_ref=f"re_{self.told_refunds}")
-        self._told(lambda: refund_effects.apply_refund_event(self.case, said))
+        self.external_refunds += 1
+        said = external_refund(self.locked.top_up, amount, state, refund_ref=f"re_{self.external_refunds}")
+        self._told(lambda: refund_effects.apply_refund_event(self.locked, said))
 
     @rule(which=st.integers(1, 2), state=st.sampled_from(DisputeStatus), amount=st.sampled_from([20, 1_000]))
     def provider_says_of_a_dispute(self, which: int, state: DisputeStatus, amount: int) -> None:
-        said = build_dispute(self.case.top_up, state, dispute_ref=f"dp_{which}", amount_minor=amount)
-        self._told(lambda: dispute_effects.apply_dispute_event(self.case, said))
+        said = build_dispute(self.locked.top_up, state, dispute_ref=f"dp_{which}", amount_minor=amount)
+        self._told(lambda: dispute_effects.apply_dispute_event(self.locked, said))
 
     @rule(credits=AMOUNTS)
     def freeze_for_another_top_up(self, credits: int) -> None:
-        debt.freeze(self.book, credits)
+        debt.freeze(self.account, credits)
         self.frozen_elsewhere += credits
 
     @rule()
     def thaw_for_another_top_up(self) -> None:
-        debt.unfreeze(self.book, self.frozen_elsewhere)
+        debt.unfreeze(self.account, self.frozen_elsewhere)
         self.frozen_elsewhere = 0
 
     def _tried(self, move: Any) -> Any:
-        before = (self.book.seq, self.book.version, self.case.remaining)
+        before = (self.account.seq, self.account.version, self.locked.remaining)
         try:
             return move()
         except BillingError:
-            assert (self.book.seq, self.book.version, self.case.remaining) == before
+            assert (self.account.seq, self.account.version, self.locked.remaining) == before
 
     def _told(self, move: Any) -> None:
-        before = (self.book.seq, self.book.version, self.case.remaining)
+        before = (self.account.seq, self.account.version, self.locked.remaining)
         try:
             move()
         except EventNotApplied:
-            assert (self.book.seq, self.book.version, self.case.remaining) == before
+            assert (self.account.seq, self.account.version, self.locked.remaining) == before
 
     @invariant()
     def what_was_given_back_is_what_its_entries_say(self) -> None:
-        top_up = derive_top_up(self.case.top_up, self.case.refunds.values(), self.case.disputes.values())
-        lines = [posted for posted in self.book.new_entries if posted.top_up_id == top_up.id]
+        top_up = derive_top_up(self.locked.top_up, self.locked.refunds.values(), self.locked.disputes.values())
+        lines = [posted for posted in self.account.new_entries if posted.top_up_id == top_up.id]
         left = sum(line.credits - line.owed for line in lines if line.kind in BY_TOP_UP)
         assert left == top_up.credits - top_up.refunded_credits - top_up.clawed_back_credits >= 0
-        taken = sum(row.bonus_credits for row in self.case.refunds.values() if row.is_effective)
-        taken += sum(row.bonus_credits for row in self.case.disputes.values())
+        taken = sum(row.bonus_credits for row in self.locked.refunds.values() if row.is_effective)
+        taken += sum(row.bonus_credits for row in self.locked.disputes.values())
         assert sum(line.credits for line in lines if line.kind not in BY_TOP_UP) == top_up.bonus_credits - taken
         assert 0 <= top_up.refunded_minor <= top_up.amount_minor
         assert (top_up.status is TopUpStatus.REFUNDED) == (left == 0)
 
     @invariant()
     def shares_never_pass_the_whole(self) -> None:
-        given = self.case.remaining
+        given = self.locked.remaining
         assert 0 <= given.frozen_credits <= given.credits
         assert min(given.bonus_credits, given.money_minor) >= 0
-        for row in self.case.refunds.values():
+        for row in self.locked.refunds.values():
             assert row.debt_credits <= row.credits
             assert row.credits > 0
 
     @invariant()
     def what_is_frozen_is_what_is_disputed(self) -> None:
-        open_ones = [row for row in self.case.disputes.values() if row.status is DisputeStatus.OPEN]
-        assert self.book.frozen == sum(row.credits for row in open_ones) + self.frozen_elsewhere
+        open_ones = [row for row in self.locked.disputes.values() if row.status is DisputeStatus.OPEN]
+        assert self.account.frozen == sum(row.credits for row in open_ones) + self.frozen_elsewhere
 
     @invariant()
     def disputes_have_all_that_refunds_leave_them(self) -> None:
-        for row in self.case.disputes.values():
+        for row in self.locked.disputes.values():
             if row.status is not DisputeStatus.WON and row.credits < credits_for_amount(
-                self.case.top_up, row.amount_minor
+                self.locked.top_up, row.amount_minor
             ):
-                assert self.case.remaining.refundable_credits == 0
+                assert self.locked.remaining.refundable_credits == 0
 
     @invariant()
     def the_figures_agree(self) -> None:
-        lots = self.book.grants.values()
-        assert self.book.posted == sum(lot.remaining for lot in lots)
-        assert self.book.owed == sum(posted.owed for posted in self.book.new_entries) >= 0
+        lots = self.account.grants.values()
+        assert self.account.posted == sum(lot.remaining for lot in lots)
+        assert self.account.owed == sum(posted.owed for posted in self.account.new_entries) >= 0
         assert all(0 <= lot.claimed <= lot.remaining <= lot.credits for lot in lots)
         payable = sum(lot.spendable for lot in lots if lot.is_open and lot.pays_debt)
-        assert not (self.book.owed and self.book.available and payable)
+        assert not (self.account.owed and self.account.available and payable)
 
 
 TestGivingBack = GivingBack.TestCase

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from app.db import pools
 from app.topups.provider import CheckoutRequest, SavedCardCharge
 from app.topups.rules import PaymentStatus
-from app.topups.sandbox.cards import CardBehaviour
+from app.topups.sandbox.store import CardBehaviour
 from app.webhooks import payment_routes
 from tests.topups.top_up_fixtures import ADDRESS, SANDBOX
 
@@ -102,7 +102,7 @@ async def test_the_notice_of_a_payment_tells_of_the_card_that_it_saved(client: h
     assert page is not None
     told = await SANDBOX.retrieve_payment(page.provider_ref)
     assert told is not None
-    raw_body, headers = SANDBOX.sign_payment_event(page, told.card)
+    raw_body, headers = SANDBOX.sign_event(told)
     event = await SANDBOX.verify_event(raw_body, headers)
     assert event is not None
     assert event.object == told
@@ -113,7 +113,7 @@ async def test_no_card_is_kept_of_a_payment_that_was_declined_or_did_not_consent
     page = await SANDBOX.open_checkout(replace(SAVING, reference=f"1-{'c' * 32}"))
     found = await SANDBOX.find_payment_page(f"1-{'c' * 32}")
     assert found is not None
-    await SANDBOX.decide_payment(found, PaymentStatus.DECLINED, card=CardBehaviour.PAYS)
+    await SANDBOX.decide_payment(found, PaymentStatus.DECLINED, behaviour=CardBehaviour.PAYS)
     assert [tuple(record) for record in await pools.fetch("SELECT card_ref FROM sandbox_card")] == []
     assert page.provider_ref
 

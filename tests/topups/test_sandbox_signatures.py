@@ -3,7 +3,7 @@
 import pytest
 
 from app.topups.provider import InvalidProviderEvent
-from app.topups.sandbox.signatures import sign, verify
+from app.topups.sandbox.events import sign, verify
 
 BODY = b'{"id": "evt_1"}'
 SECRET = b"one secret"

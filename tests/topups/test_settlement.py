@@ -12,9 +12,10 @@ from app.errors import BalanceLimitReached, TopUpNotFound
 from app.ledger import queries
 from app.ledger.rules.account_state import GrantSource
 from app.topups import purchases
+from app.topups.provider_events import EventOutcome
 from app.topups.purchases import confirm_top_up
 from app.topups.rules import PaymentStatus, TopUpStatus
-from app.topups.settlement import EventOutcome, settle
+from app.topups.settlement import settle
 from tests.factories import grant_credits
 from tests.topups.top_up_fixtures import (
     SANDBOX,

@@ -21,13 +21,13 @@ from app.topups.stripe.provider import Stripe
 from tests.fake_stripe import KEY, FakeStripe
 from tests.soak import sized
 from tests.topups.stripe_fixtures import (
-    at_stripe,
     begin_at_stripe,
     begin_checkout,
     deliver_events,
+    fake_stripe,
     open_stripe,
     session_id,
-    stripe_books,
+    stripe_provider,
     webhook,
     webhook_client,
 )
@@ -36,14 +36,14 @@ from tests.topups.top_up_fixtures import TERMS, list_entries, list_inbox, posted
 pytestmark = pytest.mark.anyio
 
 PAYMENTS = sized(60, soak=200)
-__all__ = ["at_stripe", "stripe_books", "webhook"]
+__all__ = ["fake_stripe", "stripe_provider", "webhook"]
 
 
 async def test_a_checkout_is_begun_paid_and_credited_once_though_three_events_tell_of_it(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_up = await begin_checkout(at_stripe, "alice", 1_200, return_url="https://shop.example/?done=1")
-    [(_, _, form)] = stripe_books.calls
+    top_up = await begin_checkout(stripe_provider, "alice", 1_200, return_url="https://shop.example/?done=1")
+    [(_, _, form)] = fake_stripe.calls
     assert (form["client_reference_id"], form["line_items"][0]["price_data"]["unit_amount"]) == (
         top_up.reference,
         "1200",
@@ -51,9 +51,9 @@ async def test_a_checkout_is_begun_paid_and_credited_once_though_three_events_te
     assert (form["success_url"], form["cancel_url"]) == ("https://shop.example/?done=1",) * 2
     assert "customer" not in form
     assert "setup_future_usage" not in form["payment_intent_data"]
-    assert top_up.payment_url == f"{stripe_books.url}/pay/{session_id(top_up)}"
+    assert top_up.payment_url == f"{fake_stripe.url}/pay/{session_id(top_up)}"
 
-    events = stripe_books.pay_checkout(session_id(top_up))
+    events = fake_stripe.pay_checkout(session_id(top_up))
     outcomes = await deliver_events(webhook, *events, *events)
 
     assert [event["type"] for event in events] == [
@@ -61,27 +61,29 @@ async def test_a_checkout_is_begun_paid_and_credited_once_though_three_events_te
     ]  # fmt: skip
     assert outcomes == ["CREDITED", "UNCHANGED", "UNCHANGED"] + ["DUPLICATE"] * 3
     paid = await reload(top_up)
-    [intent] = stripe_books.list_objects("payment_intent")
+    [intent] = fake_stripe.list_objects("payment_intent")
     assert (paid.status, paid.provider_ref, paid.payment_ref) == (TopUpStatus.PAID, top_up.provider_ref, intent["id"])
     assert await list_entries(top_up.account_id) == [("TOP_UP", 1_200, top_up.id, "user:alice")]
 
 
 async def test_the_three_events_may_come_in_any_order_and_at_once(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_ups = [await begin_checkout(at_stripe, f"owner-{number % 3}") for number in range(12)]
-    told = [event for top_up in top_ups for event in stripe_books.pay_checkout(session_id(top_up))]
+    top_ups = [await begin_checkout(stripe_provider, f"owner-{number % 3}") for number in range(12)]
+    told = [event for top_up in top_ups for event in fake_stripe.pay_checkout(session_id(top_up))]
     outcomes = await gather(*(deliver_events(webhook, event) for event in reversed(told)))
     assert sum(outcome == ["CREDITED"] for outcome in outcomes) == 12
     assert {outcome for [outcome] in outcomes} == {"CREDITED", "UNCHANGED"}
     assert sum([await posted_credits(account_id) for account_id in {one.account_id for one in top_ups}]) == 6_000
 
 
-async def test_the_return_page_credits_what_stripe_says_is_paid(at_stripe: Stripe, stripe_books: FakeStripe) -> None:
-    top_up = await begin_checkout(at_stripe)
-    before = await confirm_top_up(top_up.account_id, top_up.id, at_stripe)
-    stripe_books.pay_checkout(session_id(top_up))
-    after = await confirm_top_up(top_up.account_id, top_up.id, at_stripe)
+async def test_the_return_page_credits_what_stripe_says_is_paid(
+    stripe_provider: Stripe, fake_stripe: FakeStripe
+) -> None:
+    top_up = await begin_checkout(stripe_provider)
+    before = await confirm_top_up(top_up.account_id, top_up.id, stripe_provider)
+    fake_stripe.pay_checkout(session_id(top_up))
+    after = await confirm_top_up(top_up.account_id, top_up.id, stripe_provider)
     assert (before.top_up.status, after.top_up.status, after.balance.posted) == (
         TopUpStatus.PENDING,
         TopUpStatus.PAID,
@@ -90,14 +92,14 @@ async def test_the_return_page_credits_what_stripe_says_is_paid(at_stripe: Strip
 
 
 async def test_webhook_and_return_page_at_the_same_instant_credit_each_payment_once(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_ups = await gather(*(begin_checkout(at_stripe, f"owner-{number % 20}") for number in range(PAYMENTS)))
+    top_ups = await gather(*(begin_checkout(stripe_provider, f"owner-{number % 20}") for number in range(PAYMENTS)))
     calls: list[Any] = []
     for top_up in top_ups:
-        *_, completed = stripe_books.pay_checkout(session_id(top_up))
+        *_, completed = fake_stripe.pay_checkout(session_id(top_up))
         calls.append(
-            gather(deliver_events(webhook, completed), confirm_top_up(top_up.account_id, top_up.id, at_stripe))
+            gather(deliver_events(webhook, completed), confirm_top_up(top_up.account_id, top_up.id, stripe_provider))
         )
 
     answers = await gather(*calls)
@@ -110,85 +112,85 @@ async def test_webhook_and_return_page_at_the_same_instant_credit_each_payment_o
 
 
 async def test_a_card_that_is_declined_on_the_page_leaves_the_top_up_open(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_up = await begin_checkout(at_stripe)
-    [said] = await deliver_events(webhook, *stripe_books.decline_card(session_id(top_up)))
-    assert said == (200, "Thank you; this kind of notice changes nothing here.")
+    top_up = await begin_checkout(stripe_provider)
+    [said] = await deliver_events(webhook, *fake_stripe.decline_card(session_id(top_up)))
+    assert said == (200, "Events of this type are ignored.")
     assert (await reload(top_up)).status is TopUpStatus.PENDING
-    assert "CREDITED" in await deliver_events(webhook, *stripe_books.pay_checkout(session_id(top_up)))
+    assert "CREDITED" in await deliver_events(webhook, *fake_stripe.pay_checkout(session_id(top_up)))
 
 
 async def test_a_checkout_that_nobody_paid_expires(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_up = await begin_checkout(at_stripe)
-    assert await deliver_events(webhook, *stripe_books.expire_checkout(session_id(top_up))) == ["EXPIRED"]
+    top_up = await begin_checkout(stripe_provider)
+    assert await deliver_events(webhook, *fake_stripe.expire_checkout(session_id(top_up))) == ["EXPIRED"]
     assert ((await reload(top_up)).status, await list_entries(top_up.account_id)) == (TopUpStatus.EXPIRED, [])
 
 
 @pytest.mark.parametrize("paid", [True, False])
 async def test_money_that_comes_later_is_credited_when_it_has_come(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient, paid: bool
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient, paid: bool
 ) -> None:
     outcome, status = ("CREDITED", TopUpStatus.PAID) if paid else ("DECLINED", TopUpStatus.FAILED)
-    top_up = await begin_checkout(at_stripe)
-    assert await deliver_events(webhook, *stripe_books.pay_checkout(session_id(top_up), later=True)) == ["UNCHANGED"]
-    asked = await at_stripe.retrieve_payment(session_id(top_up))
+    top_up = await begin_checkout(stripe_provider)
+    assert await deliver_events(webhook, *fake_stripe.pay_checkout(session_id(top_up), later=True)) == ["UNCHANGED"]
+    asked = await stripe_provider.retrieve_payment(session_id(top_up))
     assert asked is not None
     assert (asked.status, (await reload(top_up)).status) == (PaymentStatus.OPEN, TopUpStatus.PENDING)
-    told = await deliver_events(webhook, *stripe_books.settle_delayed_payment(session_id(top_up), paid=paid))
+    told = await deliver_events(webhook, *fake_stripe.settle_delayed_payment(session_id(top_up), paid=paid))
     assert outcome in told
-    asked = await at_stripe.retrieve_payment(session_id(top_up))
+    asked = await stripe_provider.retrieve_payment(session_id(top_up))
     assert asked is not None
     assert asked.status is (PaymentStatus.PAID if paid else PaymentStatus.DECLINED)
     assert (await reload(top_up)).status is status
 
 
 async def test_a_begin_whose_reply_was_lost_finds_its_checkout_again(
-    at_stripe: Stripe, stripe_books: FakeStripe
+    stripe_provider: Stripe, fake_stripe: FakeStripe
 ) -> None:
-    stripe_books.lost_replies = 1
-    top_up = await begin_checkout(at_stripe)
-    assert [session["id"] for session in stripe_books.list_objects("checkout.session")] == [top_up.provider_ref]
-    assert len(stripe_books.calls) == 2
+    fake_stripe.lost_replies = 1
+    top_up = await begin_checkout(stripe_provider)
+    assert [session["id"] for session in fake_stripe.list_objects("checkout.session")] == [top_up.provider_ref]
+    assert len(fake_stripe.calls) == 2
 
 
 async def test_a_begin_that_never_heard_back_is_unavailable_and_the_same_call_gets_the_same_page(
-    at_stripe: Stripe, stripe_books: FakeStripe
+    stripe_provider: Stripe, fake_stripe: FakeStripe
 ) -> None:
     request = TopUpRequest(owner_id="alice", credits=500, key="once", actor="user:alice")
-    stripe_books.lost_replies = 3
-    with pytest.raises(Unavailable, match="Stripe does not answer as it should"):
-        await purchases.begin_top_up(request, at_stripe, TERMS)
-    again = await purchases.begin_top_up(request, at_stripe, TERMS)
-    [session] = stripe_books.list_objects("checkout.session")
+    fake_stripe.lost_replies = 3
+    with pytest.raises(Unavailable, match="Stripe cannot be reached"):
+        await purchases.begin_top_up(request, stripe_provider, TERMS)
+    again = await purchases.begin_top_up(request, stripe_provider, TERMS)
+    [session] = fake_stripe.list_objects("checkout.session")
     assert (again.replayed, again.top_up.provider_ref) == (True, session["id"])
 
 
-async def test_stripe_being_down_is_no_fault_of_ours(at_stripe: Stripe, stripe_books: FakeStripe) -> None:
-    stripe_books.failing_calls = 3
+async def test_stripe_being_down_is_no_fault_of_ours(stripe_provider: Stripe, fake_stripe: FakeStripe) -> None:
+    fake_stripe.failing_calls = 3
     with pytest.raises(Unavailable):
-        await begin_at_stripe(at_stripe)
-    assert stripe_books.list_objects("checkout.session") == []
+        await begin_at_stripe(stripe_provider)
+    assert fake_stripe.list_objects("checkout.session") == []
 
 
 @pytest.mark.parametrize(("currency", "asked"), [("JPY", "2100"), ("EUR", "2100"), ("ISK", "210000")])
 async def test_amounts_are_in_stripes_own_units(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient, currency: str, asked: str
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient, currency: str, asked: str
 ) -> None:
     terms = replace(TERMS, minor_per_credit=3, currency=currency)
-    top_up = await begin_checkout(at_stripe, "alice", 700, terms=terms)
-    price = stripe_books.calls[0][2]["line_items"][0]["price_data"]
+    top_up = await begin_checkout(stripe_provider, "alice", 700, terms=terms)
+    price = fake_stripe.calls[0][2]["line_items"][0]["price_data"]
     assert (price["unit_amount"], price["currency"], top_up.amount_minor) == (asked, currency.lower(), 2_100)
-    assert (await deliver_events(webhook, *stripe_books.pay_checkout(session_id(top_up))))[0] == "CREDITED"
+    assert (await deliver_events(webhook, *fake_stripe.pay_checkout(session_id(top_up))))[0] == "CREDITED"
 
 
-async def test_tax_on_top_is_told_and_is_no_part_of_the_price(db: str, stripe_books: FakeStripe) -> None:
-    provider = open_stripe(stripe_books, stripe_automatic_tax=True)
+async def test_tax_on_top_is_told_and_is_no_part_of_the_price(db: str, fake_stripe: FakeStripe) -> None:
+    provider = open_stripe(fake_stripe, stripe_automatic_tax=True)
     async with webhook_client(provider) as client:
         top_up = await begin_checkout(provider)
-        [charged, paid, completed] = stripe_books.pay_checkout(session_id(top_up))
+        [charged, paid, completed] = fake_stripe.pay_checkout(session_id(top_up))
         assert (paid["data"]["object"]["amount"], top_up.amount_minor) == (600, 500)
         asked = await provider.retrieve_payment(session_id(top_up))
         assert await deliver_events(client, completed, charged, paid) == ["CREDITED", "UNCHANGED", "UNCHANGED"]
@@ -198,10 +200,10 @@ async def test_tax_on_top_is_told_and_is_no_part_of_the_price(db: str, stripe_bo
     assert (await reload(top_up)).tax_lines == (TaxLine(label="Tax", amount_minor=100, inclusive=False),)
 
 
-async def test_the_customer_is_made_once_whoever_is_first(at_stripe: Stripe, stripe_books: FakeStripe) -> None:
-    found = await gather(*(begin_checkout(at_stripe, save_card=True) for _ in range(10)))
-    [customer] = stripe_books.list_objects("customer")
-    assert {session["customer"] for session in stripe_books.list_objects("checkout.session")} == {customer["id"]}
+async def test_the_customer_is_made_once_whoever_is_first(stripe_provider: Stripe, fake_stripe: FakeStripe) -> None:
+    found = await gather(*(begin_checkout(stripe_provider, save_card=True) for _ in range(10)))
+    [customer] = fake_stripe.list_objects("customer")
+    assert {session["customer"] for session in fake_stripe.list_objects("checkout.session")} == {customer["id"]}
     assert await customers.find_customer(found[0].account_id, "stripe") == customer["id"]
     assert [one.saves_card for one in found] == [True] * 10
 
@@ -212,37 +214,37 @@ async def saved_card(account_id: int) -> tuple[str, str, str]:
 
 
 async def test_a_card_is_kept_by_consent_and_pays_later(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_up = await begin_checkout(at_stripe, save_card=True)
-    assert stripe_books.calls[-1][2]["payment_intent_data"]["setup_future_usage"] == "off_session"
-    await deliver_events(webhook, *reversed(stripe_books.pay_checkout(session_id(top_up))))
+    top_up = await begin_checkout(stripe_provider, save_card=True)
+    assert fake_stripe.calls[-1][2]["payment_intent_data"]["setup_future_usage"] == "off_session"
+    await deliver_events(webhook, *reversed(fake_stripe.pay_checkout(session_id(top_up))))
     customer_ref, card_ref, label = await saved_card(top_up.account_id)
     assert label == "visa 4242"
 
-    other = await begin_checkout(at_stripe)
-    paid = await at_stripe.charge_saved_card(charge_of(other.reference, customer_ref, card_ref))
+    other = await begin_checkout(stripe_provider)
+    paid = await stripe_provider.charge_saved_card(charge_of(other.reference, customer_ref, card_ref))
 
     assert (paid.status, paid.reference, paid.payment_ref, paid.provider_ref_is_payment) == (
         PaymentStatus.PAID, other.reference, paid.provider_ref, False,
     )  # fmt: skip
-    form = stripe_books.calls[-1][2]
+    form = fake_stripe.calls[-1][2]
     assert (form["off_session"], form["confirm"], form["customer"]) == ("true", "true", customer_ref)
-    again = await at_stripe.charge_saved_card(charge_of(other.reference, customer_ref, card_ref))
+    again = await stripe_provider.charge_saved_card(charge_of(other.reference, customer_ref, card_ref))
     assert again == paid
-    assert len(stripe_books.list_objects("payment_intent")) == 2
-    found = await at_stripe.find_payment(other.reference, since=other.created_at)
+    assert len(fake_stripe.list_objects("payment_intent")) == 2
+    found = await stripe_provider.find_payment(other.reference, since=other.created_at)
     assert found is not None
     assert (found.status, found.provider_ref) == (PaymentStatus.PAID, paid.provider_ref)
-    assert await at_stripe.find_payment(other.reference, since=other.created_at - timedelta(days=1)) is None
+    assert await stripe_provider.find_payment(other.reference, since=other.created_at - timedelta(days=1)) is None
 
 
 async def test_a_card_without_consent_is_not_kept(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    await begin_checkout(at_stripe, save_card=True)
-    top_up = await begin_checkout(at_stripe)
-    await deliver_events(webhook, *stripe_books.pay_checkout(session_id(top_up)))
+    await begin_checkout(stripe_provider, save_card=True)
+    top_up = await begin_checkout(stripe_provider)
+    await deliver_events(webhook, *fake_stripe.pay_checkout(session_id(top_up)))
     [row] = await pools.fetch("SELECT card_ref FROM payment_customer")
     assert row["card_ref"] is None
 
@@ -264,52 +266,52 @@ async def a_saved_card(provider: Stripe, books: FakeStripe) -> SavedCard:
     return payment.card
 
 
-async def test_a_saved_card_that_declines_is_an_answer(at_stripe: Stripe, stripe_books: FakeStripe) -> None:
-    card = await a_saved_card(at_stripe, stripe_books)
-    top_up = await begin_checkout(at_stripe)
-    stripe_books.next_charge = "declined"
-    payment = await at_stripe.charge_saved_card(charge_of(top_up.reference, card.customer_ref, card.card_ref))
+async def test_a_saved_card_that_declines_is_an_answer(stripe_provider: Stripe, fake_stripe: FakeStripe) -> None:
+    card = await a_saved_card(stripe_provider, fake_stripe)
+    top_up = await begin_checkout(stripe_provider)
+    fake_stripe.next_charge = "declined"
+    payment = await stripe_provider.charge_saved_card(charge_of(top_up.reference, card.customer_ref, card.card_ref))
     assert (payment.status, payment.decline_reason, payment.action_url) == (
         PaymentStatus.DECLINED, "insufficient_funds", None,
     )  # fmt: skip
-    detached = await at_stripe.charge_saved_card(charge_of("1-" + "0" * 32, card.customer_ref, "pm_gone"))
+    detached = await stripe_provider.charge_saved_card(charge_of("1-" + "0" * 32, card.customer_ref, "pm_gone"))
     assert (detached.status, detached.decline_reason) == (PaymentStatus.DECLINED, "resource_missing")
 
 
 async def test_a_saved_card_whose_owner_must_be_asked_gives_the_banks_page(
-    at_stripe: Stripe, stripe_books: FakeStripe
+    stripe_provider: Stripe, fake_stripe: FakeStripe
 ) -> None:
-    card = await a_saved_card(at_stripe, stripe_books)
-    top_up = await begin_checkout(at_stripe)
-    stripe_books.next_charge = "authentication_required"
-    payment = await at_stripe.charge_saved_card(charge_of(top_up.reference, card.customer_ref, card.card_ref))
+    card = await a_saved_card(stripe_provider, fake_stripe)
+    top_up = await begin_checkout(stripe_provider)
+    fake_stripe.next_charge = "authentication_required"
+    payment = await stripe_provider.charge_saved_card(charge_of(top_up.reference, card.customer_ref, card.card_ref))
     assert (payment.status, payment.action_url) == (
-        PaymentStatus.ACTION_REQUIRED, f"{stripe_books.url}/authenticate/{payment.provider_ref}",
+        PaymentStatus.ACTION_REQUIRED, f"{fake_stripe.url}/authenticate/{payment.provider_ref}",
     )  # fmt: skip
-    asked = await at_stripe.retrieve_payment(payment.provider_ref)
+    asked = await stripe_provider.retrieve_payment(payment.provider_ref)
     assert asked is not None
     assert (asked.status, asked.action_url) == (payment.status, payment.action_url)
 
 
 async def test_refunds_are_made_once_and_found_by_our_reference(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_up = await begin_checkout(at_stripe)
-    await deliver_events(webhook, *stripe_books.pay_checkout(session_id(top_up)))
+    top_up = await begin_checkout(stripe_provider)
+    await deliver_events(webhook, *fake_stripe.pay_checkout(session_id(top_up)))
     payment_ref = (await reload(top_up)).payment_ref or ""
     order = RefundOrder(reference="refund-1", payment_ref=payment_ref, amount_minor=200, currency="USD")
-    assert await at_stripe.find_refund("refund-1", payment_ref) is None
-    stripe_books.lost_replies = 1
-    made = await at_stripe.create_refund(order)
+    assert await stripe_provider.find_refund("refund-1", payment_ref) is None
+    fake_stripe.lost_replies = 1
+    made = await stripe_provider.create_refund(order)
     assert (made.status, made.amount_minor, made.reference, made.payment_ref) == (
         RefundStatus.DONE, 200, "refund-1", payment_ref,
     )  # fmt: skip
-    assert await at_stripe.create_refund(order) == made
-    assert await at_stripe.find_refund("refund-1", payment_ref) == made
-    assert len(stripe_books.list_objects("refund")) == 1
-    refused = await at_stripe.create_refund(replace(order, reference="refund-2", amount_minor=400))
+    assert await stripe_provider.create_refund(order) == made
+    assert await stripe_provider.find_refund("refund-1", payment_ref) == made
+    assert len(fake_stripe.list_objects("refund")) == 1
+    refused = await stripe_provider.create_refund(replace(order, reference="refund-2", amount_minor=400))
     assert refused.status is RefundStatus.FAILED
-    event = at_stripe.parse_event(stripe_books.events[-1])
+    event = stripe_provider.parse_event(fake_stripe.events[-1])
     assert event is not None
     assert event.object == made
 
@@ -320,31 +322,31 @@ async def test_refunds_are_made_once_and_found_by_our_reference(
      ("closed", "lost", DisputeStatus.LOST), ("created", "warning_needs_response", None)],
 )  # fmt: skip
 async def test_disputes_are_told_and_banks_questions_are_not(
-    at_stripe: Stripe, stripe_books: FakeStripe, kind: str, status: str, state: DisputeStatus | None
+    stripe_provider: Stripe, fake_stripe: FakeStripe, kind: str, status: str, state: DisputeStatus | None
 ) -> None:
-    top_up = await begin_checkout(at_stripe)
-    [_, paid, _] = stripe_books.pay_checkout(session_id(top_up))
-    event = at_stripe.parse_event(stripe_books.dispute(paid["data"]["object"]["id"], kind, status))
+    top_up = await begin_checkout(stripe_provider)
+    [_, paid, _] = fake_stripe.pay_checkout(session_id(top_up))
+    event = stripe_provider.parse_event(fake_stripe.dispute(paid["data"]["object"]["id"], kind, status))
     told = event.object if event is not None else None
     assert getattr(told, "status", None) is state
 
 
-async def test_the_portal_is_the_customers_own(at_stripe: Stripe, stripe_books: FakeStripe) -> None:
-    await begin_checkout(at_stripe, save_card=True)
+async def test_the_portal_is_the_customers_own(stripe_provider: Stripe, fake_stripe: FakeStripe) -> None:
+    await begin_checkout(stripe_provider, save_card=True)
     urls = [
-        await purchases.open_billing_portal(owner, at_stripe, "https://shop.example/account")
+        await purchases.open_billing_portal(owner, stripe_provider, "https://shop.example/account")
         for owner in ("alice", "bob")
     ]
-    assert all(re.fullmatch(rf"{re.escape(stripe_books.url)}/portal/bps_\d+", url) for url in urls)
-    first, second = reversed(stripe_books.list_objects("customer"))
-    asked = [form for _, path, form in stripe_books.calls if path == "/v1/billing_portal/sessions"]
+    assert all(re.fullmatch(rf"{re.escape(fake_stripe.url)}/portal/bps_\d+", url) for url in urls)
+    first, second = reversed(fake_stripe.list_objects("customer"))
+    asked = [form for _, path, form in fake_stripe.calls if path == "/v1/billing_portal/sessions"]
     assert [form["customer"] for form in asked] == [first["id"], second["id"]]
     with pytest.raises(InvalidInput):
-        await purchases.open_billing_portal("alice", at_stripe, "javascript:alert(1)")
+        await purchases.open_billing_portal("alice", stripe_provider, "javascript:alert(1)")
 
 
-async def test_stripe_knows_nothing_of_an_id_that_it_never_gave(at_stripe: Stripe) -> None:
-    assert [await at_stripe.retrieve_payment(id) for id in ("cs_test_none", "pi_none")] == [None, None]
+async def test_stripe_knows_nothing_of_an_id_that_it_never_gave(stripe_provider: Stripe) -> None:
+    assert [await stripe_provider.retrieve_payment(id) for id in ("cs_test_none", "pi_none")] == [None, None]
 
 
 GOOD: dict[str, Any] = {"payment_provider": "stripe", "stripe_secret_key": KEY}
@@ -376,14 +378,11 @@ def test_secrets_stand_in_no_text_of_the_provider_or_the_settings() -> None:
 
 
 async def test_nothing_is_kept_of_what_is_not_about_a_purchase_of_ours(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    customer = stripe_books.create_customer({})
-    foreign = stripe_books.emit_event("customer.created", customer)
-    intent = stripe_books._intent({"currency": "usd"}, 900, None)
-    other_shop = stripe_books.emit_event("payment_intent.succeeded", intent | {"status": "succeeded"})
-    assert (
-        await deliver_events(webhook, foreign, other_shop)
-        == [(200, "Thank you; this kind of notice changes nothing here.")] * 2
-    )
+    customer = fake_stripe.create_customer({})
+    foreign = fake_stripe.emit_event("customer.created", customer)
+    intent = fake_stripe._intent({"currency": "usd"}, 900, None)
+    other_shop = fake_stripe.emit_event("payment_intent.succeeded", intent | {"status": "succeeded"})
+    assert await deliver_events(webhook, foreign, other_shop) == [(200, "Events of this type are ignored.")] * 2
     assert await list_inbox() == {}

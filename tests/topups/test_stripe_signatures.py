@@ -14,19 +14,19 @@ from tests.fake_stripe import SECRET, FakeStripe, sign_event
 from tests.fake_stripe.objects import Json
 from tests.topups.stripe_fixtures import (
     WEBHOOK,
-    at_stripe,
     begin_checkout,
     deliver_events,
+    fake_stripe,
     open_stripe,
     session_id,
-    stripe_books,
+    stripe_provider,
     webhook,
     webhook_client,
 )
 from tests.topups.top_up_fixtures import list_inbox, posted_credits, reload
 
 pytestmark = pytest.mark.anyio
-__all__ = ["at_stripe", "stripe_books", "webhook"]
+__all__ = ["fake_stripe", "stripe_provider", "webhook"]
 
 OLD_SECRET = "whsec_of_last_year"
 
@@ -39,26 +39,26 @@ async def a_paid_checkout(provider: Stripe, books: FakeStripe) -> Json:
 
 @pytest.mark.parametrize("age_seconds", [-290, 290])
 async def test_a_notice_within_the_tolerance_is_taken(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient, age_seconds: int
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient, age_seconds: int
 ) -> None:
-    event = await a_paid_checkout(at_stripe, stripe_books)
+    event = await a_paid_checkout(stripe_provider, fake_stripe)
     assert await deliver_events(webhook, event, at=int(time.time()) - age_seconds) == ["CREDITED"]
 
 
 @pytest.mark.parametrize(("age_seconds", "reason"), [(310, "outside the tolerance"), (-310, "300 seconds ahead")])
 async def test_an_old_notice_and_one_from_the_future_are_refused(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient, age_seconds: int, reason: str
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient, age_seconds: int, reason: str
 ) -> None:
-    event = await a_paid_checkout(at_stripe, stripe_books)
+    event = await a_paid_checkout(stripe_provider, fake_stripe)
     [(status, message)] = await deliver_events(webhook, event, at=int(time.time()) - age_seconds)
     assert (status, reason in message, await list_inbox()) == (400, True, {})
 
 
 async def test_what_stripe_did_not_sign_is_refused_and_not_kept(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_up = await begin_checkout(at_stripe)
-    *_, event = stripe_books.pay_checkout(session_id(top_up))
+    top_up = await begin_checkout(stripe_provider)
+    *_, event = fake_stripe.pay_checkout(session_id(top_up))
     body, headers = sign_event(event)
     tampered = body.replace(b'"amount_total": 500', b'"amount_total": 900')
     assert tampered != body
@@ -88,10 +88,10 @@ async def test_what_stripe_did_not_sign_is_refused_and_not_kept(
     assert await deliver_events(webhook, event) == ["CREDITED"]
 
 
-async def test_during_a_rotation_both_secrets_are_taken_and_no_third(db: str, stripe_books: FakeStripe) -> None:
-    provider = open_stripe(stripe_books, stripe_webhook_secret_previous=OLD_SECRET)
+async def test_during_a_rotation_both_secrets_are_taken_and_no_third(db: str, fake_stripe: FakeStripe) -> None:
+    provider = open_stripe(fake_stripe, stripe_webhook_secret_previous=OLD_SECRET)
     async with webhook_client(provider) as client:
-        first, second = await a_paid_checkout(provider, stripe_books), await a_paid_checkout(provider, stripe_books)
+        first, second = await a_paid_checkout(provider, fake_stripe), await a_paid_checkout(provider, fake_stripe)
         [refused] = await deliver_events(client, first, secret="whsec_third")
         assert refused[0] == 400
         assert await deliver_events(client, first, secret=OLD_SECRET) == ["CREDITED"]
@@ -101,28 +101,28 @@ async def test_during_a_rotation_both_secrets_are_taken_and_no_third(db: str, st
 
 
 async def test_after_a_rotation_the_old_secret_is_worth_nothing(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    [refused] = await deliver_events(webhook, await a_paid_checkout(at_stripe, stripe_books), secret=OLD_SECRET)
+    [refused] = await deliver_events(webhook, await a_paid_checkout(stripe_provider, fake_stripe), secret=OLD_SECRET)
     assert refused[0] == 400
 
 
-async def test_without_a_secret_stripe_is_asked_to_come_again(db: str, stripe_books: FakeStripe) -> None:
-    provider = open_stripe(stripe_books, stripe_webhook_secret=None)
+async def test_without_a_secret_stripe_is_asked_to_come_again(db: str, fake_stripe: FakeStripe) -> None:
+    provider = open_stripe(fake_stripe, stripe_webhook_secret=None)
     async with webhook_client(provider) as client:
-        answer = await deliver_events(client, await a_paid_checkout(provider, stripe_books))
+        answer = await deliver_events(client, await a_paid_checkout(provider, fake_stripe))
     await provider.close()
-    assert answer == [(503, "STRIPE_WEBHOOK_SECRET is not set: notices cannot be verified here.")]
+    assert answer == [(503, "STRIPE_WEBHOOK_SECRET is not set: webhooks cannot be verified.")]
     assert await list_inbox() == {}
 
 
 async def test_what_tells_of_the_other_mode_is_parked(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    top_up = await begin_checkout(at_stripe)
-    stripe_books.pay_checkout(session_id(top_up))
-    [session] = stripe_books.list_objects("checkout.session")
-    event = stripe_books.emit_event("checkout.session.completed", session | {"livemode": True}, live=True)
+    top_up = await begin_checkout(stripe_provider)
+    fake_stripe.pay_checkout(session_id(top_up))
+    [session] = fake_stripe.list_objects("checkout.session")
+    event = fake_stripe.emit_event("checkout.session.completed", session | {"livemode": True}, live=True)
     assert await deliver_events(webhook, event) == ["PARKED_MISMATCH"]
     notice = (await list_inbox())[f"stripe:{event['id']}"]
     assert (notice["last_error"], notice["handled_at"]) == ("mode is live, ours is test", None)
@@ -134,9 +134,9 @@ async def test_what_tells_of_the_other_mode_is_parked(
     ("field", "claim"), [("amount_total", 50_000), ("currency", "eur"), ("id", "cs_test_other")], ids=str
 )
 async def test_what_disagrees_with_our_row_is_parked(
-    at_stripe: Stripe, stripe_books: FakeStripe, webhook: httpx.AsyncClient, field: str, claim: Any
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient, field: str, claim: Any
 ) -> None:
-    event = await a_paid_checkout(at_stripe, stripe_books)
+    event = await a_paid_checkout(stripe_provider, fake_stripe)
     event["data"]["object"][field] = claim
     assert await deliver_events(webhook, event, event) == ["PARKED_MISMATCH"] * 2
 
@@ -147,7 +147,7 @@ async def test_what_disagrees_with_our_row_is_parked(
     ids=repr,
 )  # fmt: skip
 async def test_a_signed_notice_that_says_nothing_useful_is_refused(
-    at_stripe: Stripe, webhook: httpx.AsyncClient, body: bytes
+    stripe_provider: Stripe, webhook: httpx.AsyncClient, body: bytes
 ) -> None:
     header = stripe.WebhookSignature.generate_signature_header(body.decode(), SECRET)
     answer = await webhook.post(WEBHOOK, content=body, headers={"Stripe-Signature": header})

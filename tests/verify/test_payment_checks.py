@@ -11,7 +11,7 @@ from app.pricing.rate_card_cache import RateCardCache
 from app.topups.provider import DisputeStatus
 from app.verify.verifier import verify_ledger
 from tests.factories import charge_block_run, grant_credits, start_task
-from tests.topups.refund_fixtures import build_dispute, create_paid_top_up, deliver, refunded
+from tests.topups.refund_fixtures import build_dispute, create_paid_top_up, deliver, refund_top_up
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +27,7 @@ async def money(db: str, rate_cards: RateCardCache) -> None:
         await charge_block_run(task, rate_cards)
     await deliver(build_dispute(lost, DisputeStatus.LOST))
     top_up = await create_paid_top_up("bob", credits=1_000, bonus=100)
-    await refunded(top_up, 300, key="r")
+    await refund_top_up(top_up, 300, key="r")
     await deliver(build_dispute(top_up, DisputeStatus.OPEN, amount_minor=200))
 
 

@@ -27,7 +27,7 @@ from app.engine.schema import describe_enum
 from app.ledger import queries
 from app.ledger.rules.account_state import AccountBalance, EntryKind
 from app.tasks import queries as task_queries
-from app.topups import rows as topups
+from app.topups import queries as topups
 
 MAX_NUMBER = 2**31 - 1
 """The highest number that a grant or hold of an account can have."""
@@ -205,7 +205,7 @@ class Account(global_ids.Node):
             (datetime, str),
             first=first,
             after=after,
-            read=lambda limit, position: topups.list_page(number, before=position, limit=limit),
+            read=lambda limit, position: topups.list_top_ups(number, before=position, limit=limit),
             position_of=lambda top_up: (top_up.created_at, top_up.id),
             node_of=to_top_up,
         )

@@ -20,8 +20,8 @@ from app.ledger import owner_scope, queries
 from app.ledger.rules.account_state import AccountBalance
 from app.live.change_feed import ChangeFeed
 from app.live.latest_state import LatestStates
-from app.topups.auto_topup import purchasing
-from app.topups.auto_topup.purchasing import AutoTopUpView
+from app.topups.auto_topup import configuration
+from app.topups.auto_topup.configuration import AutoTopUpView
 from app.topups.auto_topup.rules import AutoTopUpState
 from app.topups.rules import TopUpTerms
 
@@ -157,7 +157,7 @@ async def load_account_balance(owner_id: str, context: Context) -> AccountBalanc
 async def load_auto_top_up(account_id: int | None, context: Context) -> AutoTopUpView:
     """The state of an account's auto top-up, batched in the request. None or 0: the account does not exist yet."""
     if not account_id:
-        return purchasing.NEVER_CONFIGURED
+        return configuration.NEVER_CONFIGURED
     provider = context.state.payment_provider.name if context.state.payment_provider else ""
     terms = TopUpTerms.from_settings(context.state.settings)
     return await context.data_loader(_auto_top_ups).load((account_id, provider, terms))
@@ -175,5 +175,5 @@ _next_expiries = batched(queries.get_next_expiries, None)
 
 async def _auto_top_ups(keys: list[tuple[int, str, TopUpTerms]]) -> list[AutoTopUpView]:
     [(_, provider, terms), *_] = keys  # the same in all keys: those of this process
-    found = await purchasing.find_views([account_id for account_id, _, _ in keys], provider, terms)
-    return [found.get(account_id, purchasing.NEVER_CONFIGURED) for account_id, _, _ in keys]
+    found = await configuration.find_views([account_id for account_id, _, _ in keys], provider, terms)
+    return [found.get(account_id, configuration.NEVER_CONFIGURED) for account_id, _, _ in keys]

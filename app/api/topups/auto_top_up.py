@@ -7,7 +7,7 @@ from app.api.scalars import Credits
 from app.engine import declare
 from app.engine.permissions import Permission
 from app.engine.schema import describe_enum
-from app.topups.auto_topup.purchasing import AutoTopUpView
+from app.topups.auto_topup.configuration import AutoTopUpView
 from app.topups.auto_topup.rules import MAX_COUNT_PER_DAY, MAX_COUNT_PER_MONTH, AutoTopUpState, SkipReason
 
 describe_enum(

@@ -26,8 +26,8 @@ from app.errors import (
     Unavailable,
 )
 from app.topups import purchases
-from app.topups.auto_topup import purchasing
-from app.topups.auto_topup.purchasing import ConfigureRequest
+from app.topups.auto_topup import configuration
+from app.topups.auto_topup.configuration import ConfigureRequest
 from app.topups.auto_topup.rules import MAX_COUNT_PER_DAY, MAX_COUNT_PER_MONTH, AutoTopUpConfig
 from app.topups.provider import PaymentProvider
 from app.topups.purchases import TopUpRequest
@@ -263,7 +263,7 @@ class TopUpMutations:
         context = info.context
         caller = context.authenticated_caller
         owner = _owner_to_configure(context, input)
-        done = await purchasing.configure(
+        done = await configuration.configure(
             ConfigureRequest(
                 owner_id=owner,
                 config=build_from(AutoTopUpConfig, input),

@@ -13,7 +13,7 @@ from app.engine.permissions import Permission
 from app.engine.scalars import Long
 from app.engine.schema import describe_enum
 from app.settings import server_url
-from app.topups import owner_scope, receipts, rows
+from app.topups import queries, receipts
 from app.topups.provider import DisputeStatus, RefundStatus
 from app.topups.refunds import rows as refund_rows
 from app.topups.refunds.amounts import DisputeRow, RefundRow
@@ -182,12 +182,12 @@ async def fetch_top_up(context: Context, account_id: int, top_up_id: str) -> Top
 
 
 async def _find(context: Context, account_id: int, top_up_id: str) -> TopUpRow | None:
-    return await owner_scope.find_top_up_in_scope(
+    return await queries.find_top_up_in_scope(
         account_id, top_up_id, owner_ids=readable_owners(context.authenticated_caller)
     )
 
 
-_top_ups = batched(rows.find_many, None)
+_top_ups = batched(queries.find_top_ups, None)
 _NO_REFUNDS: list[RefundRow] = []
 _NO_DISPUTES: list[DisputeRow] = []
 _refunds = batched(refund_rows.find_refunds, _NO_REFUNDS)

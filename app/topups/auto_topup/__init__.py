@@ -1,5 +1,7 @@
-"""Auto top-up: accounts that buy credits when little is left, within the caps that their owners set.
+"""Auto top-up: an account buys credits with its saved card when few are left, within caps that its owner sets.
 
-`auto_rules`: pure, whether to buy and why not. `auto`: on and off, and one purchase at a time. `refilling`:
-who is looked at, after a change or by a sweep. `auto_rows` has the rows.
+- `rules`: pure; when to buy, how much, back-off after declines, caps, and the reason when nothing is bought.
+- `configuration`: enabling and disabling it, and how it is shown.
+- `purchasing`: one purchase at a time, and the reconciliation of purchases whose outcome is unknown.
+- `worker`: the background loops that decide which accounts to check.
 """

@@ -1,77 +1,78 @@
-"""The rows of auto top-up: what rides in a posting's read and write, and whom the sweep looks at."""
+"""SQL of the table `auto_top_up`, and the reads that find accounts and purchases to check."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from app.db import pools
 from app.db.set_writes import SetStatement, SetWrite
+from app.db.tables import RowSelect, Table
 from app.ledger.posting import ExtraRead
 from app.ledger.rules.account_state import AccountState
+from app.topups import models
 from app.topups.auto_topup.rules import Attempt, AttemptHistory, AutoTopUpConfig, BalanceLevel, SkipReason
 from app.topups.rules import Reference, TopUpStatus
 
-_WISHES: Final = (
-    "u.enabled, u.threshold, u.amount, u.target, u.max_per_day, u.max_per_month, u.max_count_per_day,"
-    " u.max_count_per_month"
+CONFIGS: Final = Table(models.AutoTopUp, AutoTopUpConfig, key=("account_id",))
+"""The columns of `auto_top_up` that the owner configures."""
+
+_ATTEMPT: Final = "id, created_at, credits, status, decline_reason, payment_url"
+
+# This month's attempts, which the caps count (at most 100 a month), and the newest ones, whatever their status.
+_ATTEMPTS: Final = RowSelect(
+    ["t.created_at", "t.credits", "t.status", "t.decline_reason", "t.payment_url"],
+    f"""
+    FROM (
+        (SELECT {_ATTEMPT} FROM top_up AS m WHERE m.account_id = u.account_id AND m.automatic AND m.status <> 'FAILED'
+            AND m.created_at >= date_trunc('month', clock_timestamp(), 'UTC') ORDER BY m.created_at DESC LIMIT 400)
+        UNION
+        (SELECT {_ATTEMPT} FROM top_up AS n WHERE n.account_id = u.account_id AND n.automatic
+            ORDER BY n.created_at DESC LIMIT 64)
+    ) AS t ORDER BY t.created_at DESC
+    """,  # noqa: S608  our own constant
 )
 
-# This month's attempts (the caps of counts bound them), and the newest whatever became of them.
-_ATTEMPT: Final = "id, created_at, credits, status, decline_reason, payment_url"
-_ATTEMPTS: Final = f"""
-    ARRAY(
-        SELECT ROW(t.created_at, t.credits, t.status, t.decline_reason, t.payment_url) FROM (
-            (SELECT {_ATTEMPT} FROM top_up AS m WHERE m.account_id = u.account_id AND m.automatic
-                AND m.status <> 'FAILED' AND m.created_at >= date_trunc('month', clock_timestamp(), 'UTC')
-                ORDER BY m.created_at DESC LIMIT 400)
-            UNION
-            (SELECT {_ATTEMPT} FROM top_up AS n WHERE n.account_id = u.account_id AND n.automatic
-                ORDER BY n.created_at DESC LIMIT 64)
-        ) AS t ORDER BY t.created_at DESC
-    )
-"""  # noqa: S608  our own constant
-
-_BY_HAND: Final = """
-    (SELECT max(h.paid_at) FROM top_up AS h WHERE h.account_id = u.account_id AND NOT h.automatic)
-"""
-
-_STANDING: Final = f"""
-    SELECT ROW(u.account_id, {_WISHES}, u.consent_version, u.consent_at, u.blocked_reason, u.next_eligible_at,
-               c.customer_ref, c.card_ref, c.card_saved_at, {_BY_HAND}, {_ATTEMPTS},
-               greatest(a.posted - a.held - a.frozen, 0), a.owed, a.frozen)
+_RECORD: Final = RowSelect(
+    [
+        "u.account_id",
+        *CONFIGS.column_list("u"),
+        "u.consent_version",
+        "u.consent_at",
+        "u.blocked_reason",
+        "u.next_eligible_at",
+        "c.customer_ref",
+        "c.card_ref",
+        "c.card_saved_at",
+        "(SELECT max(h.paid_at) FROM top_up AS h WHERE h.account_id = u.account_id AND NOT h.automatic) AS paid_at",
+        f"ARRAY({_ATTEMPTS.sql}) AS attempts",
+        "greatest(a.posted - a.held - a.frozen, 0) AS available",
+        "a.owed",
+        "a.frozen",
+    ],
+    """
     FROM auto_top_up AS u JOIN account AS a ON a.id = u.account_id
     LEFT JOIN payment_customer AS c ON c.account_id = u.account_id AND c.provider = $2::text
     WHERE u.account_id = ANY($1::bigint[])
-"""  # noqa: S608  our own constants
-
-# As one array: asyncpg decodes records within records only where it has met an array of them outside.
-_STANDINGS: Final = f"SELECT ARRAY({_STANDING}) AS standings"
-
-_SET: Final = SetStatement(
-    "auto top-ups",
-    """
-    INSERT INTO auto_top_up (account_id, enabled, threshold, amount, target, max_per_day, max_per_month,
-                             max_count_per_day, max_count_per_month, consent_version, consent_at, consent_actor,
-                             declines, changed_at)
-    SELECT v.*, 0, v.consent_at
-    FROM unnest($1::bigint[], $2::bool[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-                $8::int[], $9::int[], $10::text[], $11::timestamptz[], $12::text[])
-        AS v(account_id, enabled, threshold, amount, target, max_per_day, max_per_month, max_count_per_day,
-             max_count_per_month, consent_version, consent_at, consent_actor)
-    ON CONFLICT (account_id) DO UPDATE SET (enabled, threshold, amount, target, max_per_day, max_per_month,
-            max_count_per_day, max_count_per_month, consent_version, consent_at, consent_actor, changed_at,
-            blocked_reason, next_eligible_at, checked_at)
-        = (EXCLUDED.enabled, EXCLUDED.threshold, EXCLUDED.amount, EXCLUDED.target, EXCLUDED.max_per_day,
-           EXCLUDED.max_per_month, EXCLUDED.max_count_per_day, EXCLUDED.max_count_per_month, EXCLUDED.consent_version,
-           EXCLUDED.consent_at, EXCLUDED.consent_actor, EXCLUDED.changed_at, NULL, NULL, NULL)
-    RETURNING 1
     """,
-    12,
 )
 
-# The wishes and the consent stay to be read; nothing follows from them any more.
-_OFF: Final = SetStatement(
-    "auto top-ups switched off",
+# As one array: asyncpg decodes records inside records only within an array of records.
+_RECORDS: Final = f"SELECT ARRAY({_RECORD.sql}) AS records"
+
+_SELECT_CONFIG: Final = RowSelect(CONFIGS.column_list("u"), "FROM auto_top_up AS u WHERE u.account_id = $1::bigint")
+
+_OVERWRITTEN: Final = (*CONFIGS.column_names, "consent_version", "consent_at", "consent_actor", "changed_at")
+_ENABLE: Final = CONFIGS.insert(
+    "account_id", "consent_version", "consent_at", "consent_actor", "declines", "changed_at",
+    on_conflict=(
+        f"ON CONFLICT (account_id) DO UPDATE SET {', '.join(f'{name} = EXCLUDED.{name}' for name in _OVERWRITTEN)},"
+        " blocked_reason = NULL, next_eligible_at = NULL, checked_at = NULL"
+    ),
+)  # fmt: skip
+
+# Configuration and consent stay readable.
+_DISABLE: Final = SetStatement(
+    "disable auto_top_up",
     """
     UPDATE auto_top_up AS u SET enabled = false, blocked_reason = NULL, next_eligible_at = NULL, changed_at = v.at
     FROM unnest($1::bigint[], $2::timestamptz[]) AS v(account_id, at) WHERE u.account_id = v.account_id AND u.enabled
@@ -81,8 +82,8 @@ _OFF: Final = SetStatement(
     checks_row_count=False,
 )
 
-_LOOKED: Final = SetStatement(
-    "auto top-ups looked at",
+_RECORD_CHECK: Final = SetStatement(
+    "check of auto_top_up",
     """
     UPDATE auto_top_up AS u SET declines = v.declines, blocked_reason = v.reason, next_eligible_at = v.next_at,
         checked_at = v.at
@@ -94,9 +95,7 @@ _LOOKED: Final = SetStatement(
     5,
 )
 
-_ENABLED: Final = "SELECT account_id FROM auto_top_up WHERE enabled LIMIT 100000"
-
-# Of accounts that have changed: those that are too low, at once; those that were held back, at most every five seconds.
+# Of accounts that have changed: those below the threshold at once, those that were skipped at most every five seconds.
 _CHANGED: Final = """
     SELECT u.account_id FROM unnest($1::bigint[]) AS k(id)
     JOIN auto_top_up AS u ON u.account_id = k.id AND u.enabled
@@ -105,7 +104,7 @@ _CHANGED: Final = """
        OR (u.blocked_reason IS NOT NULL AND u.checked_at < clock_timestamp() - interval '5 seconds')
 """
 
-# What no change told of: waits that have ended, and from time to time everybody who is too low or was held back.
+# Without a change: waits that have ended, and periodically all accounts below the threshold or skipped.
 _DUE: Final = """
     SELECT u.account_id FROM auto_top_up AS u JOIN account AS a ON a.id = u.account_id
     WHERE u.enabled AND (u.blocked_reason IS NOT NULL OR greatest(a.posted - a.held - a.frozen, 0) < u.threshold)
@@ -114,7 +113,7 @@ _DUE: Final = """
     ORDER BY u.checked_at NULLS FIRST LIMIT $2
 """
 
-# Intents whose call had no known outcome, and those that their owners have not confirmed in time.
+# Purchases whose call had an unknown outcome, and those that the owner has not confirmed in time.
 _UNSETTLED: Final = """
     SELECT t.account_id, t.id FROM top_up AS t
     WHERE t.status = 'PENDING' AND t.automatic AND t.provider = $1
@@ -123,21 +122,16 @@ _UNSETTLED: Final = """
     ORDER BY t.created_at LIMIT $4
 """
 
-_ANSWERED: Final = """
-    UPDATE top_up SET provider_ref = coalesce(provider_ref, $3), payment_url = coalesce(payment_url, $4)
-    WHERE account_id = $1 AND id = $2
-"""
-
 
 class SavedCardRefs(NamedTuple):
-    """A saved card, by the provider's names."""
+    """The provider's ids of a saved card."""
 
     customer_ref: str
     card_ref: str
 
 
 class AutoTopUpRecord(NamedTuple):
-    """Auto top-up of an account as it is recorded; `reason` and `next_eligible_at` as it was last looked at."""
+    """Auto top-up of an account: configuration, result of the last check, and all that the next check needs."""
 
     account_id: int
     config: AutoTopUpConfig
@@ -151,89 +145,93 @@ class AutoTopUpRecord(NamedTuple):
 
 
 def select_record(account_id: int, provider: str) -> ExtraRead:
-    """A read of an account's standing: one row, or none where it was never switched on."""
-    return ExtraRead(_STANDING, ([account_id], provider))
+    """A read of an account's record, for `record_from_row`; no row if auto top-up was never enabled."""
+    return ExtraRead(_RECORD, ([account_id], provider))
 
 
 async def find_records(account_ids: Iterable[int], provider: str) -> dict[int, AutoTopUpRecord]:
-    """The standings of those accounts that have one."""
-    [record] = await pools.fetch(_STANDINGS, list(account_ids), provider)
-    return {standing.account_id: standing for standing in map(record_from_row, record["standings"])}
+    """The records of accounts, without those where auto top-up was never enabled."""
+    [found] = await pools.fetch(_RECORDS, list(account_ids), provider)
+    return {row["account_id"]: record_from_row(row) for row in _RECORD.read(found["records"])}
 
 
-def record_from_row(row: Any) -> AutoTopUpRecord:
-    """A standing from its row."""
-    account_id, *wishes = row[:9]
-    (version, consent_at, reason, next_at, customer_ref, card_ref, saved_at, by_hand, attempts, *figures) = row[9:]
-    names = ("enabled", "threshold", "amount", "target", "max_per_day", "max_per_month", "max_count_per_day",
-             "max_count_per_month")  # fmt: skip
+def record_from_row(row: Mapping[str, Any]) -> AutoTopUpRecord:
+    """A record from the row of `select_record`."""
+    card = SavedCardRefs(row["customer_ref"], row["card_ref"]) if row["card_ref"] is not None else None
     return AutoTopUpRecord(
-        account_id=account_id,
-        config=AutoTopUpConfig(**dict(zip(names, wishes, strict=True))),
-        consent_version=version,
-        consent_at=consent_at,
-        reason=SkipReason(reason) if reason is not None else None,
-        next_eligible_at=next_at,
-        card=SavedCardRefs(customer_ref, card_ref) if card_ref is not None else None,
+        account_id=row["account_id"],
+        config=CONFIGS.read(row),
+        consent_version=row["consent_version"],
+        consent_at=row["consent_at"],
+        reason=SkipReason(row["blocked_reason"]) if row["blocked_reason"] is not None else None,
+        next_eligible_at=row["next_eligible_at"],
+        card=card,
         history=AttemptHistory(
-            attempts=tuple(Attempt(at, credits, TopUpStatus(status), *rest) for at, credits, status, *rest in attempts),
-            has_card=card_ref is not None,
-            declines_reset_at=max((at for at in (saved_at, by_hand) if at is not None), default=None),
+            attempts=tuple(
+                Attempt(
+                    begun_at=attempt["created_at"],
+                    credits=attempt["credits"],
+                    status=TopUpStatus(attempt["status"]),
+                    decline_reason=attempt["decline_reason"],
+                    action_url=attempt["payment_url"],
+                )
+                for attempt in _ATTEMPTS.read(row["attempts"])
+            ),
+            has_card=card is not None,
+            declines_reset_at=max(filter(None, (row["card_saved_at"], row["paid_at"])), default=None),
         ),
-        balance=BalanceLevel(available=figures[0], owed=figures[1], frozen=figures[2]),
+        balance=BalanceLevel(available=row["available"], owed=row["owed"], frozen=row["frozen"]),
     )
 
 
 def select_config(account_id: int) -> ExtraRead:
-    """A read of what an account's owner wishes now; no row where it was never switched on."""
-    return ExtraRead(
-        f"SELECT ROW({_WISHES}) FROM auto_top_up AS u WHERE u.account_id = $1::bigint",  # noqa: S608  our own constant
-        (account_id,),
+    """A read of an account's configuration; no row if auto top-up was never enabled."""
+    return ExtraRead(_SELECT_CONFIG, (account_id,))
+
+
+def enable(write: SetWrite, account: AccountState, config: AutoTopUpConfig, consent_version: str, actor: str) -> None:
+    """Write the configuration, and the version of the text to which the owner has consented."""
+    write.add_row(
+        _ENABLE,
+        config,
+        account_id=account.account_id,
+        consent_version=consent_version,
+        consent_at=account.at,
+        consent_actor=actor,
+        declines=0,
+        changed_at=account.at,
     )
 
 
-def enable(write: SetWrite, book: AccountState, wishes: AutoTopUpConfig, consent_version: str, actor: str) -> None:
-    """Write an owner's wishes, and the text that it has agreed to."""
-    write.add(
-        _SET,
-        (book.account_id, True, wishes.threshold, wishes.amount, wishes.target, wishes.max_per_day, wishes.max_per_month,
-         wishes.max_count_per_day, wishes.max_count_per_month, consent_version, book.at, actor),
-    )  # fmt: skip
-
-
-def disable(write: SetWrite, book: AccountState) -> None:
-    """Switch it off, where it is on."""
-    write.add(_OFF, (book.account_id, book.at))
+def disable(write: SetWrite, account: AccountState) -> None:
+    """Disable auto top-up, if it is enabled."""
+    write.add(_DISABLE, (account.account_id, account.at))
 
 
 def record_check(
-    write: SetWrite, book: AccountState, *, declines: int, reason: SkipReason | None, next_at: datetime | None
+    write: SetWrite, account: AccountState, *, declines: int, reason: SkipReason | None, next_at: datetime | None
 ) -> None:
-    """Write what was found when it was looked at."""
-    write.add(_LOOKED, (book.account_id, declines, reason.value if reason else None, next_at, book.at))
+    """Write the result of a check."""
+    write.add(_RECORD_CHECK, (account.account_id, declines, reason, next_at, account.at))
 
 
 async def find_enabled() -> set[int]:
-    """The accounts that have it switched on."""
-    return {record["account_id"] for record in await pools.fetch(_ENABLED)}
+    """The accounts in which auto top-up is enabled."""
+    found = models.AutoTopUp.filter(enabled=True).limit(100_000)
+    return {row["account_id"] for row in await found.values("account_id")}
 
 
 async def find_changed(account_ids: Iterable[int]) -> list[int]:
-    """Those of the accounts that have to be looked at now that they have changed."""
+    """Those of the changed accounts that have to be checked now."""
     return [record["account_id"] for record in await pools.fetch(_CHANGED, list(account_ids))]
 
 
-async def find_due(*, look_seconds: float, limit: int) -> list[int]:
-    """Accounts to be looked at though nothing told of a change, those that were longest not looked at first."""
-    return [record["account_id"] for record in await pools.fetch(_DUE, look_seconds, limit)]
+async def find_due(*, interval_seconds: float, limit: int) -> list[int]:
+    """Accounts to be checked without a change, those that were checked longest ago first."""
+    return [record["account_id"] for record in await pools.fetch(_DUE, interval_seconds, limit)]
 
 
 async def find_unsettled(provider: str, *, unknown_seconds: float, open_seconds: float, limit: int) -> list[Reference]:
-    """Automatic top-ups that are pending for too long, the oldest first."""
+    """Automatic top-ups that have been PENDING for too long, oldest first."""
     records = await pools.fetch(_UNSETTLED, provider, unknown_seconds, open_seconds, limit)
-    return [Reference(*record) for record in records]
-
-
-async def record_answer(reference: Reference, *, provider_ref: str, action_url: str | None) -> None:
-    """Write the provider's id of a payment, and where its owner has to confirm it, unless they are known."""
-    await pools.fetch(_ANSWERED, reference.account_id, reference.row_id, provider_ref, action_url)
+    return [Reference(record["account_id"], record["id"]) for record in records]

@@ -1,8 +1,8 @@
-"""Pure rules of auto top-up: whether an account buys credits by itself now, how many, and why not.
+"""Pure rules of auto top-up: whether to buy now, how many credits, and the reason if nothing is bought.
 
-Everything is decided from the account's own rows, read under its lock: no counter can drift from what was bought. An
-automatic top-up counts towards the caps from the instant at which it was begun, whatever its provider has said of it
-since, unless it is known that no money moved (FAILED).
+Everything is computed from the account's rows, read under its lock: there is no counter that could differ from what was
+bought. An attempt counts towards the caps from when it is begun, whatever its outcome, unless it is known that no money
+moved (FAILED).
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from app.errors import Problem
 from app.topups.rules import TopUpStatus, TopUpTerms
 
 COOLDOWN: Final = timedelta(seconds=60)
-"""Between the beginnings of two automatic top-ups."""
+"""Least time between two attempts."""
 BACK_OFF: Final = (timedelta(hours=1), timedelta(hours=4), timedelta(hours=24))
-"""After the first, second and third attempt in a row that did not bring credits."""
+"""Wait after the first, second and third failed attempt in a row."""
 MAX_DECLINES: Final = 3
 MAX_COUNT_PER_DAY: Final = 10
 MAX_COUNT_PER_MONTH: Final = 100
-"""How many an account may ask for at most, and what counts where it asks for none."""
+"""Highest cap on the number of purchases, and the default."""
 MAX_CONSENT_VERSION_LENGTH: Final = 64
 NOT_CHARGED: Final = "not_charged"
-"""The decline reason of an attempt that never reached the provider."""
+"""Decline reason of an attempt that did not reach the provider."""
 
 
 class SkipReason(StrEnum):
@@ -49,7 +49,7 @@ class SkipReason(StrEnum):
 
 
 class AutoTopUpState(StrEnum):
-    """How auto top-up stands, for people."""
+    """State of auto top-up as shown to users."""
 
     OFF = "OFF"
     READY = "READY"
@@ -70,24 +70,25 @@ _STATES: Final = {
     SkipReason.PROVIDER_UNAVAILABLE: AutoTopUpState.BACKING_OFF,
 }
 
-_TOLD: Final = {
-    SkipReason.NO_CARD: "no card is saved: save one with a top-up, or switch it off.",
-    SkipReason.ACTION_REQUIRED: "the bank asks you to confirm the payment.",
-    SkipReason.IN_DEBT: "the account owes: pay by hand first.",
+_BLOCK_TEXTS: Final = {
+    SkipReason.NO_CARD: "no card is saved. Save one with a top-up, or disable auto top-up.",
+    SkipReason.ACTION_REQUIRED: "your bank asks you to confirm the payment.",
+    SkipReason.IN_DEBT: "the account is in debt. Buy credits manually first.",
     SkipReason.DISPUTED: "a payment is disputed.",
-    SkipReason.DECLINED_TOO_OFTEN: "the card was declined three times: save another, or pay by hand.",
-    SkipReason.DAY_COUNT: "it has bought as often today as it may.",
-    SkipReason.MONTH_COUNT: "it has bought as often this month as it may.",
-    SkipReason.DAY_CAP: "it would buy more today than it may.",
-    SkipReason.MONTH_CAP: "it would buy more this month than it may.",
+    SkipReason.DECLINED_TOO_OFTEN: "the card was declined three times. Save another, or buy credits manually.",
+    SkipReason.DAY_COUNT: "the number of purchases per day is reached.",
+    SkipReason.MONTH_COUNT: "the number of purchases per month is reached.",
+    SkipReason.DAY_CAP: "the purchase would exceed the credits per day.",
+    SkipReason.MONTH_CAP: "the purchase would exceed the credits per month.",
 }
+"""Reasons about which the owner is notified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoTopUpConfig:
-    """What an owner has asked for. Credits and counts; `amount` or `up_to`, never both.
+    """Configuration by the owner, in credits and counts. Either `amount` or `target` is set.
 
-    `max_...` None: as much, or as often, as anybody may.
+    `max_...` None: no cap on credits, and the default one on counts.
     """
 
     enabled: bool
@@ -104,7 +105,7 @@ OFF: Final = AutoTopUpConfig(enabled=False)
 
 
 class Attempt(NamedTuple):
-    """An automatic top-up. `action_url`: where its owner has to confirm it."""
+    """An automatic top-up. `action_url`: page on which the owner has to confirm it."""
 
     begun_at: datetime
     credits: int
@@ -115,10 +116,10 @@ class Attempt(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptHistory:
-    """What is known of an account. `attempts`: this month's and the newest, newest first.
+    """Attempts of an account: those of this month and the newest, newest first.
 
-    `renewed_at`: when the card was saved, or a person last paid by hand, whichever came later: declines before it are
-    forgotten.
+    `declines_reset_at`: when the card was saved or a top-up was last paid manually, whichever is later. Declines before
+    it do not count.
     """
 
     attempts: Sequence[Attempt] = ()
@@ -128,7 +129,7 @@ class AttemptHistory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BalanceLevel:
-    """What the account has: credits."""
+    """Figures of the account, in credits."""
 
     available: int
     owed: int = 0
@@ -136,129 +137,132 @@ class BalanceLevel:
 
 
 class Buy(NamedTuple):
-    """Buy that many credits now."""
+    """Buy this many credits now."""
 
     credits: int
 
 
 class Skip(NamedTuple):
-    """Buy nothing. `next_eligible_at`: when time alone ends this; None: something else has to happen."""
+    """Buy nothing. `next_eligible_at`: when the reason ends by time alone; None: something else has to happen."""
 
     reason: SkipReason
     next_eligible_at: datetime | None = None
 
 
 def decide(
-    wishes: AutoTopUpConfig, history: AttemptHistory, level: BalanceLevel, terms: TopUpTerms, now: datetime
+    config: AutoTopUpConfig, history: AttemptHistory, balance: BalanceLevel, terms: TopUpTerms, now: datetime
 ) -> Buy | Skip:
-    """Whether to buy credits now. A purchase that would pass a cap is not made, not made smaller."""
-    hindrance = _hindrance(wishes, history, level, now)
-    if hindrance is not None:
-        return hindrance
-    if wishes.threshold is None or level.available >= wishes.threshold:
+    """Decide whether to buy credits now. A purchase that would exceed a cap is skipped, not reduced."""
+    blocked = _find_block(config, history, balance, now)
+    if blocked is not None:
+        return blocked
+    if config.threshold is None or balance.available >= config.threshold:
         return Skip(SkipReason.ABOVE_THRESHOLD)
-    credits = purchase_credits(wishes, level, terms)
-    return _over_a_cap(wishes, history.attempts, credits, now) or Buy(credits)
+    credits = purchase_credits(config, balance, terms)
+    return _find_cap(config, history.attempts, credits, now) or Buy(credits)
 
 
-def purchase_credits(wishes: AutoTopUpConfig, level: BalanceLevel, terms: TopUpTerms) -> int:
-    """How many credits one purchase has: the fixed amount, or what fills up to the target, rounded up to what is sold
-    and never beyond the largest top-up.
+def purchase_credits(config: AutoTopUpConfig, balance: BalanceLevel, terms: TopUpTerms) -> int:
+    """The credits of one purchase: the fixed amount, or what is missing to the target, rounded up to a multiple that is
+    sold, and at most the largest top-up.
     """
-    if wishes.amount is not None:
-        return wishes.amount
+    if config.amount is not None:
+        return config.amount
     multiple = terms.multiple_credits
-    wanted = max((wishes.target or 0) - level.available, terms.minimum_credits)
+    wanted = max((config.target or 0) - balance.available, terms.minimum_credits)
     largest = terms.maximum_credits // multiple * multiple
     return min(-(-wanted // multiple) * multiple, largest)
 
 
 def derive_state(decision: Buy | Skip) -> AutoTopUpState:
-    """How that stands, for people."""
+    """The state that users see for a decision."""
     return AutoTopUpState.READY if isinstance(decision, Buy) else _STATES.get(decision.reason, AutoTopUpState.BLOCKED)
 
 
 def describe_block(reason: SkipReason) -> str | None:
-    """What a notice says of auto top-up that is blocked; None where nobody needs to do anything about it."""
-    return f"Auto top-up does not buy: {_TOLD[reason]}" if reason in _TOLD else None
+    """The text of the notification for a reason; None: the owner need not do anything."""
+    return f"Auto top-up does not buy credits: {_BLOCK_TEXTS[reason]}" if reason in _BLOCK_TEXTS else None
 
 
 def count_declines(history: AttemptHistory) -> int:
-    """Attempts in a row that were declined, or never confirmed by the owner, since the last payment or new card."""
-    return sum(attempt.decline_reason != NOT_CHARGED for attempt in _in_vain(history))
+    """Count the latest attempts in a row that were declined or not confirmed by the owner."""
+    return sum(attempt.decline_reason != NOT_CHARGED for attempt in _failed_streak(history))
 
 
 def sum_spent_this_month(attempts: Sequence[Attempt], now: datetime) -> int:
-    """Credits that automatic top-ups have bought since the month began (UTC), or may yet turn out to have bought."""
+    """Credits that automatic top-ups have bought this month (UTC), including those whose outcome is unknown."""
     return sum(attempt.credits for attempt in _since(attempts, _month(now)))
 
 
-def find_problems(wishes: AutoTopUpConfig, terms: TopUpTerms, consent_version: str | None) -> list[Problem]:
-    """What is wrong with switching on for these wishes. Switching off has no problems."""
-    found = _problems_of_amounts(wishes, terms)
-    for path, most in (("maxPerDay", wishes.max_per_day), ("maxPerMonth", wishes.max_per_month)):
-        least = wishes.amount or terms.minimum_credits
+def find_problems(config: AutoTopUpConfig, terms: TopUpTerms, consent_version: str | None) -> list[Problem]:
+    """Problems of enabling auto top-up with this configuration."""
+    found = _find_amount_problems(config, terms)
+    for path, most in (("maxPerDay", config.max_per_day), ("maxPerMonth", config.max_per_month)):
+        least = config.amount or terms.minimum_credits
         if most is not None and not least <= most <= MAX_CREDITS:
             found.append(Problem(path, f"must be at least one purchase of {least:,} credits; it is {most:,}"))
     for path, count, bound in (
-        ("maxCountPerDay", wishes.max_count_per_day, MAX_COUNT_PER_DAY),
-        ("maxCountPerMonth", wishes.max_count_per_month, MAX_COUNT_PER_MONTH),
+        ("maxCountPerDay", config.max_count_per_day, MAX_COUNT_PER_DAY),
+        ("maxCountPerMonth", config.max_count_per_month, MAX_COUNT_PER_MONTH),
     ):
         if count is not None and not 1 <= count <= bound:
             found.append(Problem(path, f"must lie between 1 and {bound}; it is {count:,}"))
     version = consent_version or ""
     if not (1 <= len(version) <= MAX_CONSENT_VERSION_LENGTH and version.isprintable() and version.strip() == version):
         found.append(
-            Problem("consentVersion", "must name the text that the owner has agreed to, in 1 to 64 characters")
+            Problem(
+                "consentVersion",
+                "must name the version of the text that the owner has agreed to, in 1 to 64 characters",
+            )
         )
     return found
 
 
-def _problems_of_amounts(wishes: AutoTopUpConfig, terms: TopUpTerms) -> list[Problem]:
+def _find_amount_problems(config: AutoTopUpConfig, terms: TopUpTerms) -> list[Problem]:
     found = []
-    if wishes.threshold is None or not 1 <= wishes.threshold <= MAX_CREDITS:
+    if config.threshold is None or not 1 <= config.threshold <= MAX_CREDITS:
         found.append(Problem("threshold", f"must lie between 1 and {MAX_CREDITS:,}"))
-    if (wishes.amount is None) == (wishes.target is None):
+    if (config.amount is None) == (config.target is None):
         found.append(Problem("amount", "must be given, or target, and not both"))
-    elif wishes.amount is not None:
-        found += [Problem("amount", problem.message) for problem in terms.find_problems(wishes.amount, None)]
-    elif wishes.target is not None and not (wishes.threshold or 0) <= wishes.target <= MAX_CREDITS:
-        found.append(Problem("target", "must not be below the threshold, or every purchase would call for the next"))
+    elif config.amount is not None:
+        found += [Problem("amount", problem.message) for problem in terms.find_problems(config.amount, None)]
+    elif config.target is not None and not (config.threshold or 0) <= config.target <= MAX_CREDITS:
+        found.append(Problem("target", "must not be below the threshold: each purchase would cause the next one"))
     return found
 
 
-def _hindrance(wishes: AutoTopUpConfig, history: AttemptHistory, level: BalanceLevel, now: datetime) -> Skip | None:
-    """What stands in the way whatever the balance is."""
-    if not wishes.enabled:
+def _find_block(config: AutoTopUpConfig, history: AttemptHistory, balance: BalanceLevel, now: datetime) -> Skip | None:
+    """A reason to skip that does not depend on the balance."""
+    if not config.enabled:
         return Skip(SkipReason.DISABLED)
     for attempt in history.attempts:
         if attempt.status is TopUpStatus.PENDING:
             return Skip(SkipReason.ACTION_REQUIRED if attempt.action_url else SkipReason.OPEN_INTENT)
     if not history.has_card:
         return Skip(SkipReason.NO_CARD)
-    if level.owed:
+    if balance.owed:
         return Skip(SkipReason.IN_DEBT)
-    if level.frozen:
+    if balance.frozen:
         return Skip(SkipReason.DISPUTED)
-    return _waiting(history, now)
+    return _find_wait(history, now)
 
 
-def _waiting(history: AttemptHistory, now: datetime) -> Skip | None:
-    """How long nothing is bought after the last attempts."""
+def _find_wait(history: AttemptHistory, now: datetime) -> Skip | None:
+    """The back-off or cooldown after the latest attempts."""
     if count_declines(history) >= MAX_DECLINES:
         return Skip(SkipReason.DECLINED_TOO_OFTEN)
-    if vain := _in_vain(history):
-        again_at = vain[0].begun_at + BACK_OFF[min(len(vain), len(BACK_OFF)) - 1]
+    if failed := _failed_streak(history):
+        again_at = failed[0].begun_at + BACK_OFF[min(len(failed), len(BACK_OFF)) - 1]
         if now < again_at:
-            unreached = vain[0].decline_reason == NOT_CHARGED
-            return Skip(SkipReason.PROVIDER_UNAVAILABLE if unreached else SkipReason.BACKING_OFF, again_at)
-    if history.attempts and now < (rested_at := history.attempts[0].begun_at + COOLDOWN):
-        return Skip(SkipReason.COOLDOWN, rested_at)
+            was_not_charged = failed[0].decline_reason == NOT_CHARGED
+            return Skip(SkipReason.PROVIDER_UNAVAILABLE if was_not_charged else SkipReason.BACKING_OFF, again_at)
+    if history.attempts and now < (cooled_down_at := history.attempts[0].begun_at + COOLDOWN):
+        return Skip(SkipReason.COOLDOWN, cooled_down_at)
     return None
 
 
-def _in_vain(history: AttemptHistory) -> list[Attempt]:
-    """The newest attempts, newest first, up to the last that brought credits or that was before the card was new."""
+def _failed_streak(history: AttemptHistory) -> list[Attempt]:
+    """The failed attempts, newest first, since the last successful one and since declines were reset."""
     found = []
     for attempt in history.attempts:
         if history.declines_reset_at is not None and attempt.begun_at <= history.declines_reset_at:
@@ -269,17 +273,17 @@ def _in_vain(history: AttemptHistory) -> list[Attempt]:
     return found
 
 
-def _over_a_cap(wishes: AutoTopUpConfig, attempts: Sequence[Attempt], credits: int, now: datetime) -> Skip | None:
+def _find_cap(config: AutoTopUpConfig, attempts: Sequence[Attempt], credits: int, now: datetime) -> Skip | None:
     today, this_month = _since(attempts, _day(now)), _since(attempts, _month(now))
     tomorrow = _day(now) + timedelta(days=1)
     next_month = _month(_month(now) + timedelta(days=32))
-    if len(this_month) >= (wishes.max_count_per_month or MAX_COUNT_PER_MONTH):
+    if len(this_month) >= (config.max_count_per_month or MAX_COUNT_PER_MONTH):
         return Skip(SkipReason.MONTH_COUNT, next_month)
-    if wishes.max_per_month is not None and _sum(this_month) + credits > wishes.max_per_month:
+    if config.max_per_month is not None and _sum(this_month) + credits > config.max_per_month:
         return Skip(SkipReason.MONTH_CAP, next_month)
-    if len(today) >= (wishes.max_count_per_day or MAX_COUNT_PER_DAY):
+    if len(today) >= (config.max_count_per_day or MAX_COUNT_PER_DAY):
         return Skip(SkipReason.DAY_COUNT, tomorrow)
-    if wishes.max_per_day is not None and _sum(today) + credits > wishes.max_per_day:
+    if config.max_per_day is not None and _sum(today) + credits > config.max_per_day:
         return Skip(SkipReason.DAY_CAP, tomorrow)
     return None
 

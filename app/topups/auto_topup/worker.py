@@ -1,6 +1,6 @@
-"""Following the balances that may call for an automatic top-up: after each commit that is told of, and a slow sweep.
+"""Background loops of auto top-up: check accounts after a change of their balance, and sweep for what was missed.
 
-Only accounts that have it switched on cost anything: changes of all others are dropped by one look into a set.
+Only accounts in which auto top-up is enabled cost anything: changes of all others are dropped by one set lookup.
 """
 
 import asyncio
@@ -14,53 +14,54 @@ from app.topups.provider import PaymentProvider
 from app.topups.rules import TopUpTerms
 
 SWEEP_SECONDS: Final = 5.0
-"""Also how long it takes at most until another process knows that it was switched on for an account."""
+"""Also the time within which other processes learn that auto top-up was enabled in an account."""
 CHECK_INTERVAL_SECONDS: Final = 300.0
-"""How often an account that is held back is looked at, though nothing has told of a change."""
-_AT_ONCE: Final = 8
-_MOST: Final = 256
+"""How often a skipped account is checked without a change."""
+_CONCURRENCY: Final = 8
+_BATCH_SIZE: Final = 256
 
 log = logging.getLogger(__name__)
 
 
 async def run_worker(feed: ChangeFeed, provider: PaymentProvider, terms: TopUpTerms) -> None:
-    """Look at accounts as they change, and at all in turn, until cancelled."""
+    """Check accounts as they change, and all in turn, until cancelled."""
     enabled = await rows.find_enabled()
-    with feed.subscribe_to_accounts(enabled) as watch:
+    with feed.subscribe_to_accounts(enabled) as subscription:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_follow(watch, provider, terms), name="refilling.follow")
-            group.create_task(_sweep(enabled, provider, terms), name="refilling.sweep")
+            group.create_task(_check_changed(subscription, provider, terms), name="auto_topup.changes")
+            group.create_task(_sweep_forever(enabled, provider, terms), name="auto_topup.sweep")
 
 
 async def sweep(provider: PaymentProvider, terms: TopUpTerms) -> int:
-    """Look at what no change told of, and at intents whose outcome is unknown. Returns: how many accounts."""
+    """Reconcile purchases, then check accounts that are due without a change. Returns: how many accounts."""
     await purchasing.reconcile_purchases(provider, terms)
-    due = await rows.find_due(look_seconds=CHECK_INTERVAL_SECONDS, limit=_MOST)
-    await _look(due, provider, terms)
+    due = await rows.find_due(interval_seconds=CHECK_INTERVAL_SECONDS, limit=_BATCH_SIZE)
+    await _check(due, provider, terms)
     return len(due)
 
 
-async def _follow(watch: Subscription, provider: PaymentProvider, terms: TopUpTerms) -> None:
+async def _check_changed(subscription: Subscription, provider: PaymentProvider, terms: TopUpTerms) -> None:
     while True:
-        await _look(await rows.find_changed(await watch.wait() or ()), provider, terms)
+        await _check(await rows.find_changed(await subscription.wait() or ()), provider, terms)
 
 
-async def _sweep(enabled: set[int], provider: PaymentProvider, terms: TopUpTerms) -> None:
+async def _sweep_forever(enabled: set[int], provider: PaymentProvider, terms: TopUpTerms) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         found = await rows.find_enabled()
+        # In place: the subscription uses this set.
         enabled.intersection_update(found)
         enabled.update(found)
         await sweep(provider, terms)
 
 
-async def _look(account_ids: Sequence[int], provider: PaymentProvider, terms: TopUpTerms) -> None:
-    """Consider some accounts at a time: a provider that is slow for one must not hold up all."""
-    for start in range(0, len(account_ids), _AT_ONCE):
-        some = account_ids[start : start + _AT_ONCE]
-        answers = await asyncio.gather(
-            *(purchasing.buy_if_needed(account_id, provider, terms) for account_id in some), return_exceptions=True
+async def _check(account_ids: Sequence[int], provider: PaymentProvider, terms: TopUpTerms) -> None:
+    """Check some accounts at a time, so that a slow call to the provider does not delay all others."""
+    for start in range(0, len(account_ids), _CONCURRENCY):
+        batch = account_ids[start : start + _CONCURRENCY]
+        results = await asyncio.gather(
+            *(purchasing.buy_if_needed(account_id, provider, terms) for account_id in batch), return_exceptions=True
         )
-        for account_id, answer in zip(some, answers, strict=True):
-            if isinstance(answer, Exception):
-                log.error("auto top-up of account %s could not be considered", account_id, exc_info=answer)
+        for account_id, result in zip(batch, results, strict=True):
+            if isinstance(result, Exception):
+                log.error("auto top-up of account %s could not be checked", account_id, exc_info=result)

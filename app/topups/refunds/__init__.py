@@ -1,5 +1,8 @@
-"""Money that goes back: refunds, which an operator asks for or a provider tells of, and disputes.
+"""Refunds and disputes of paid top-ups.
 
-A *case* is a top-up with its refunds, disputes and grants, under the account's lock; all is decided on it. `shares`:
-pure, how much of what. `refunding` and `disputes` decide, `refunds` asks the provider, `refund_rows` has the rows.
+Both are decided under the account's lock, on a `LockedTopUp`: the top-up with its refunds, disputes and grants.
+
+- `amounts`: pure rules; which part of a top-up's credits, bonus and money belongs to a refund or dispute.
+- `refund_effects`, `dispute_effects`: what a refund takes back, what a dispute freezes or takes back.
+- `requests`: an operator's refund, its call to the provider, and the reconciliation of calls with an unknown outcome.
 """

@@ -1,23 +1,23 @@
-"""Pure rules of giving back: which part of a top-up's credits, bonus and money goes with how many of its credits.
+"""Pure rules: how a refund or dispute splits the credits, the bonus and the money of a top-up.
 
-Each share is reckoned of what is left, rounded down: however a top-up is given back in parts, and whichever of them
-fail, the parts add up to the whole exactly and never pass it.
+Each part is computed from what is left, rounded down. So the parts of a top-up add up to the whole exactly, in whatever
+order and sizes it is refunded, and whichever refunds fail.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from app.topups.provider import Dispute, DisputeStatus, Refund, RefundStatus
 from app.topups.rules import TopUpRow, TopUpStatus
 
 EFFECTIVE_DISPUTE_STATUSES: Final = frozenset({DisputeStatus.OPEN, DisputeStatus.LOST})
-"""Disputes that take credits: frozen, or back."""
+"""Statuses of disputes that have credits frozen or taken back."""
 
 
 class RefundRow(NamedTuple):
-    """A refund of ours, whoever began it. The fields of models.TopUpRefund that its rules know."""
+    """A row of the table `top_up_refund`, begun here or at the provider."""
 
     account_id: int
     id: str
@@ -38,7 +38,7 @@ class RefundRow(NamedTuple):
 
     @property
     def is_effective(self) -> bool:
-        """Whether its credits are gone: they leave when it is asked, and return if it fails."""
+        """Whether its credits have left: they leave when it is requested and return if it fails."""
         return self.status is not RefundStatus.FAILED
 
     @property
@@ -51,7 +51,7 @@ class RefundRow(NamedTuple):
 
 
 class DisputeRow(NamedTuple):
-    """A dispute. The fields of models.Dispute."""
+    """A row of the table `dispute`."""
 
     account_id: int
     dispute_ref: str
@@ -72,94 +72,95 @@ class DisputeRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemainingAmounts:
-    """What of a top-up has been given back, and what is left of it."""
+    """What is left of a top-up after its refunds and disputes."""
 
     credits: int
-    """Neither refunded nor clawed back."""
+    """Neither refunded nor taken back by a lost dispute."""
     frozen_credits: int
-    """Of those, what open disputes have frozen."""
+    """Part of `credits` that open disputes have frozen."""
     bonus_credits: int
-    """Bonus that no refund and no lost dispute has reckoned with."""
+    """Bonus that no refund and no lost dispute has accounted for."""
     money_minor: int
-    """The money that goes with `credits`, before spent bonus reduces it."""
+    """The money that belongs to `credits`, before a deduction for spent bonus."""
     returnable_minor: int
-    """The money that was paid and has not gone back."""
+    """The money that was paid and not returned."""
 
     @classmethod
-    def compute(
-        cls, top_up: TopUpRow, refunds: Iterable[RefundRow], disputes: Iterable[DisputeRow]
-    ) -> "RemainingAmounts":
-        standing = [refund for refund in refunds if refund.is_effective]
-        found = list(disputes)
-        lost = [dispute for dispute in found if dispute.status is DisputeStatus.LOST]
-        taken = sum(refund.credits for refund in standing) + sum(dispute.credits for dispute in lost)
-        bonus = sum(refund.total_bonus_credits for refund in standing) + sum(
-            dispute.total_bonus_credits for dispute in lost
-        )
-        money = max(0, top_up.amount_minor - sum(refund.gross_minor for refund in standing))
+    def compute(cls, top_up: TopUpRow, refunds: Iterable[RefundRow], disputes: Iterable[DisputeRow]) -> Self:
+        effective = [refund for refund in refunds if refund.is_effective]
+        disputes = list(disputes)
+        lost = [dispute for dispute in disputes if dispute.status is DisputeStatus.LOST]
+        taken = sum(refund.credits for refund in effective) + sum(dispute.credits for dispute in lost)
+        bonus = sum(refund.total_bonus_credits for refund in effective)
+        bonus += sum(dispute.total_bonus_credits for dispute in lost)
+        money = max(0, top_up.amount_minor - sum(refund.gross_minor for refund in effective))
         for dispute in lost:
             money -= min(dispute.amount_minor, money)
         return cls(
             credits=top_up.credits - taken,
-            frozen_credits=sum(dispute.credits for dispute in found if dispute.status is DisputeStatus.OPEN),
+            frozen_credits=sum(dispute.credits for dispute in disputes if dispute.status is DisputeStatus.OPEN),
             bonus_credits=top_up.bonus_credits - bonus,
             money_minor=money,
-            returnable_minor=top_up.amount_minor - sum(refund.amount_minor for refund in standing),
+            returnable_minor=top_up.amount_minor - sum(refund.amount_minor for refund in effective),
         )
 
     @property
     def refundable_credits(self) -> int:
-        """Credits that may still be given back: what is disputed waits for its decision."""
+        """Credits that may be refunded. Disputed ones wait for the decision."""
         return self.credits - self.frozen_credits
 
     def split_money(self, credits: int) -> int:
-        """The money that goes with so many of `self.credits`."""
+        """The money that belongs to this part of `self.credits`, in minor units."""
         return self.money_minor * credits // self.credits
 
     def split_bonus(self, credits: int) -> int:
-        """The bonus that goes with so many of `self.credits`."""
+        """The bonus that belongs to this part of `self.credits`."""
         return self.bonus_credits * credits // self.credits
 
 
 def value_bonus(top_up: TopUpRow, credits: int) -> int:
-    """What spent bonus is worth, in minor units: as much as bought credits, rounded down."""
+    """The value of spent bonus in minor units: that of as many bought credits, rounded down."""
     return credits * top_up.amount_minor // top_up.credits
 
 
 def credits_for_amount(top_up: TopUpRow, amount_minor: int) -> int:
-    """The credits of a disputed amount, rounded up, all of them at most."""
+    """The credits that belong to an amount of money, rounded up, at most all of the top-up."""
     return min(top_up.credits, -(-top_up.credits * amount_minor // top_up.amount_minor))
 
 
 def derive_top_up(top_up: TopUpRow, refunds: Iterable[RefundRow], disputes: Iterable[DisputeRow]) -> TopUpRow:
-    """A paid top-up as its refunds and disputes make it, in whatever order they came."""
-    refunded = [refund for refund in refunds if refund.is_effective]
-    found = list(disputes)
-    credits = sum(refund.credits for refund in refunded)
-    clawed = sum(dispute.credits for dispute in found if dispute.status is DisputeStatus.LOST)
-    if credits + clawed == top_up.credits:
+    """A paid top-up with the status and figures that follow from its refunds and disputes, whatever their order."""
+    effective = [refund for refund in refunds if refund.is_effective]
+    disputes = list(disputes)
+    refunded = sum(refund.credits for refund in effective)
+    clawed_back = sum(dispute.credits for dispute in disputes if dispute.status is DisputeStatus.LOST)
+    if refunded + clawed_back == top_up.credits:
         status = TopUpStatus.REFUNDED
-    elif any(dispute.status is DisputeStatus.OPEN for dispute in found):
+    elif any(dispute.status is DisputeStatus.OPEN for dispute in disputes):
         status = TopUpStatus.DISPUTED
     else:
         status = TopUpStatus.PAID
     return top_up._replace(
         status=status,
-        refunded_credits=credits,
-        refunded_minor=sum(refund.amount_minor for refund in refunded),
-        clawed_back_credits=clawed,
+        refunded_credits=refunded,
+        refunded_minor=sum(refund.amount_minor for refund in effective),
+        clawed_back_credits=clawed_back,
     )
 
 
-def find_mismatches(top_up: TopUpRow, told: Refund | Dispute, *, amount_minor: int | None) -> list[str]:
-    """Where a refund or a dispute differs from our own rows. `amount_minor`: what our row says; None: it is new."""
+def find_mismatches(top_up: TopUpRow, reported: Refund | Dispute, *, amount_minor: int | None) -> list[str]:
+    """Where a reported refund or dispute differs from our rows. `amount_minor`: of our row; None: there is none yet."""
     pairs = [
-        ("provider", told.provider, top_up.provider),
-        ("mode", _mode(live=told.live), _mode(live=top_up.live)),
-        ("currency", told.currency, top_up.currency),
-        ("amount in minor units", told.amount_minor, told.amount_minor if amount_minor is None else amount_minor),
+        ("provider", reported.provider, top_up.provider),
+        ("mode", _mode(live=reported.live), _mode(live=top_up.live)),
+        ("currency", reported.currency, top_up.currency),
+        (
+            "amount in minor units",
+            reported.amount_minor,
+            reported.amount_minor if amount_minor is None else amount_minor,
+        ),
     ]
-    return [f"{name} is {said}, ours is {ours}" for name, said, ours in pairs if said != ours]
+    return [f"{name} is {theirs}, ours is {ours}" for name, theirs, ours in pairs if theirs != ours]
 
 
 def _mode(*, live: bool) -> str:

@@ -1,8 +1,8 @@
-"""What a refund does, decided under the account's lock: when it is asked for, and when its provider tells of it.
+"""What a refund does, decided under the account's lock: when it is requested, and when its provider reports it.
 
-The credits leave when it is asked for, not when the provider's notice comes, and return if the provider refuses. A
-refund that was begun at the provider has the same effect as one that was asked for here; the money has gone back
-already then, so that it goes before open disputes and lost ones, whichever notice came first.
+The credits leave when the refund is requested, not when the provider confirms it, and return if it fails. A refund
+begun at the provider has the same effect. Its money has been returned already, so it takes precedence over open and
+lost disputes, in whatever order the events arrive.
 """
 
 from dataclasses import replace
@@ -12,159 +12,188 @@ from uuid import uuid4
 from app.errors import RefundExceedsTopUp
 from app.ledger.rules import debt
 from app.ledger.rules.account_state import Cause
-from app.topups.event_outcomes import EventNotApplied, EventOutcome
 from app.topups.provider import DisputeStatus, Refund, RefundStatus
+from app.topups.provider_events import EventNotApplied, EventOutcome
 from app.topups.refunds.amounts import RefundRow, credits_for_amount, find_mismatches, value_bonus
 from app.topups.refunds.locked_top_up import LockedTopUp, TakenCredits, extend_disputes, return_credits, take_credits
 from app.topups.rules import Reference
 
 EXTERNAL_REFUND_REASON: Final = "begun at the provider"
 
+_NEXT_STATUSES: Final = {
+    RefundStatus.PENDING: (RefundStatus.DONE, RefundStatus.FAILED),
+    RefundStatus.DONE: (RefundStatus.FAILED,),
+    RefundStatus.FAILED: (),
+}
+"""FAILED is final; DONE is not: a bank may return the money later."""
 
-def begin_refund(case: LockedTopUp, credits: int | None, *, reason: str, actor: str) -> RefundRow:
-    """Take back `credits` of the top-up (None: all that is left), and reckon the money that goes back for them.
 
-    Spent bonus reduces the money, not below 0; a refund of no money is done at once. What is disputed waits for its
-    decision. Raises: RefundExceedsTopUp; BalanceLimitReached, of the debt.
+def begin_refund(locked: LockedTopUp, credits: int | None, *, reason: str, actor: str) -> RefundRow:
+    """Take `credits` of the top-up back (None: all that is left) and compute the money to return for them.
+
+    The value of spent bonus is deducted from the money, not below 0; a refund of no money is DONE at once. Disputed
+    credits wait for the decision. Raises: RefundExceedsTopUp; BalanceLimitReached, of the debt.
     """
-    given = case.remaining
-    wanted = given.refundable_credits if credits is None else credits
-    if not 0 < wanted <= given.refundable_credits:
-        requested = wanted if credits is None else credits
-        raise RefundExceedsTopUp(requested_credits=requested, refundable_credits=given.refundable_credits)
-    gross = given.split_money(wanted)
-    taken = take_credits(case, wanted, Cause(actor=actor, reason=reason, top_up_id=case.top_up.id))
-    reduced = min(gross, value_bonus(case.top_up, taken.bonus_spent))
-    state = RefundStatus.PENDING if gross > reduced else RefundStatus.DONE
-    refund = _row(case, wanted, taken, state=state, reason=reason, actor=actor)
-    refund = refund._replace(amount_minor=gross - reduced, reduced_minor=reduced)
-    case.put_row(refund)
+    remaining = locked.remaining
+    requested = remaining.refundable_credits if credits is None else credits
+    if not 0 < requested <= remaining.refundable_credits:
+        raise RefundExceedsTopUp(requested_credits=requested, refundable_credits=remaining.refundable_credits)
+    gross_minor = remaining.split_money(requested)
+    cause = Cause(actor=actor, reason=reason, top_up_id=locked.top_up.id)
+    taken = take_credits(locked, requested, cause)
+    reduced_minor = min(gross_minor, value_bonus(locked.top_up, taken.bonus_spent))
+    refund = _new_refund(
+        locked,
+        requested,
+        taken,
+        amount_minor=gross_minor - reduced_minor,
+        reduced_minor=reduced_minor,
+        status=RefundStatus.PENDING if gross_minor > reduced_minor else RefundStatus.DONE,
+        reason=reason,
+        actor=actor,
+    )
+    locked.put_row(refund)
     return refund
 
 
-def apply_refund_event(case: LockedTopUp, said: Refund) -> EventOutcome:
-    """Follow what a provider tells of a refund. FAILED is final; DONE is not, a bank may still send the money back.
-
-    Raises: Disagrees, before anything has moved; BalanceLimitReached.
-    """
-    refund = _ours(case, said)
-    if wrong := find_mismatches(case.top_up, said, amount_minor=refund.amount_minor if refund else None):
-        raise EventNotApplied("; ".join(wrong))
+def apply_refund_event(locked: LockedTopUp, reported: Refund) -> EventOutcome:
+    """Apply a reported refund. Raises: EventNotApplied, before anything has changed; BalanceLimitReached."""
+    refund = _find_refund(locked, reported)
+    amount_minor = refund.amount_minor if refund else None
+    if mismatches := find_mismatches(locked.top_up, reported, amount_minor=amount_minor):
+        raise EventNotApplied("; ".join(mismatches))
     if refund is None:
-        return _begun_elsewhere(case, said)
-    if refund.refund_ref not in (None, said.refund_ref):
-        raise EventNotApplied(f"refund is {said.refund_ref}, ours is {refund.refund_ref}")
-    follows = {
-        RefundStatus.PENDING: (RefundStatus.DONE, RefundStatus.FAILED),
-        RefundStatus.DONE: (RefundStatus.FAILED,),
-    }
-    moves = said.status in follows.get(refund.status, ())
-    if not moves:
+        return _apply_external_refund(locked, reported)
+    if refund.refund_ref not in (None, reported.refund_ref):
+        raise EventNotApplied(f"refund is {reported.refund_ref}, ours is {refund.refund_ref}")
+    if reported.status not in _NEXT_STATUSES[refund.status]:
         if refund.refund_ref is None:
-            case.put_row(refund._replace(refund_ref=said.refund_ref))
+            locked.put_row(refund._replace(refund_ref=reported.refund_ref))
         return EventOutcome.UNCHANGED
-    refund = refund._replace(status=said.status, refund_ref=said.refund_ref, decided_at=case.book.at)
-    case.put_row(refund)
-    if said.status is RefundStatus.DONE:
+    refund = refund._replace(status=reported.status, refund_ref=reported.refund_ref, decided_at=locked.account.at)
+    locked.put_row(refund)
+    if reported.status is RefundStatus.DONE:
         return EventOutcome.REFUNDED
-    return_credits(case, refund, _cause(case, f"refund {refund.id} was refused"))
-    extend_disputes(case)
+    return_credits(locked, refund, _provider_cause(locked, f"refund {refund.id} was refused"))
+    extend_disputes(locked)
     return EventOutcome.REFUND_FAILED
 
 
-def _ours(case: LockedTopUp, said: Refund) -> RefundRow | None:
-    """The refund that is told of, by our reference or the provider's; None: it was begun at the provider."""
-    if said.reference is None:
-        return next((one for one in case.refunds.values() if one.refund_ref == said.refund_ref), None)
-    reference = Reference.parse(said.reference)
-    known = reference is not None and reference.account_id == case.top_up.account_id
-    refund = case.refunds.get(reference.row_id) if reference is not None and known else None
+def _find_refund(locked: LockedTopUp, reported: Refund) -> RefundRow | None:
+    """The refund that is reported, by our reference or the provider's; None: it was begun at the provider."""
+    if reported.reference is None:
+        return next((one for one in locked.refunds.values() if one.refund_ref == reported.refund_ref), None)
+    reference = Reference.parse(reported.reference)
+    refund = None
+    if reference is not None and reference.account_id == locked.top_up.account_id:
+        refund = locked.refunds.get(reference.row_id)
     if refund is None:
-        raise EventNotApplied(f"There is no refund {said.reference!r} of this top-up.", EventOutcome.PARKED_UNKNOWN)
+        reason = f"There is no refund {reported.reference!r} of this top-up."
+        raise EventNotApplied(reason, EventOutcome.PARKED_UNKNOWN)
     return refund
 
 
-def _begun_elsewhere(case: LockedTopUp, said: Refund) -> EventOutcome:
-    """A refund that we hear of first: the credits of its money, rounded up, all that is left for all the money.
+def _apply_external_refund(locked: LockedTopUp, reported: Refund) -> EventOutcome:
+    """Apply a refund begun at the provider: the credits of its money, rounded up; all that is left for all the money.
 
-    One that failed before we heard of it is only noted. More than can go back now waits: a refund that stands here may
-    have failed at the provider, whose notice of that is on its way.
+    One that has failed already is only recorded. One of more than can be returned now waits: a refund that is effective
+    here may have failed at the provider, and the event of that is on its way.
     """
-    if said.amount_minor > case.top_up.amount_minor:
-        raise EventNotApplied(f"amount in minor units is {said.amount_minor}, {case.top_up.amount_minor} could go back")
-    nothing = TakenCredits(0, 0, 0, 0)
-    if said.status is RefundStatus.FAILED:
-        case.put_row(_elsewhere(case, said, credits_for_amount(case.top_up, said.amount_minor), nothing))
+    top_up = locked.top_up
+    if reported.amount_minor > top_up.amount_minor:
+        raise EventNotApplied(
+            f"amount in minor units is {reported.amount_minor}, {top_up.amount_minor} could be returned"
+        )
+    if reported.status is RefundStatus.FAILED:
+        credits = credits_for_amount(top_up, reported.amount_minor)
+        locked.put_row(_new_external_refund(locked, reported, credits, TakenCredits()))
         return EventOutcome.REFUND_FAILED
-    refunds = [one for one in case.refunds.values() if one.is_effective]
-    left = case.top_up.credits - sum(one.credits for one in refunds)
-    money = case.top_up.amount_minor - sum(one.gross_minor for one in refunds)
-    if said.amount_minor > case.remaining.returnable_minor or not left:
-        why = f"amount in minor units is {said.amount_minor}, {case.remaining.returnable_minor} could go back"
-        raise EventNotApplied(why, EventOutcome.WAITING)
-    credits = left if said.amount_minor >= money else min(left, -(-left * said.amount_minor // money))
-    retaken = _before_disputes(case, credits)
-    taken = (
-        take_credits(case, credits - retaken, _cause(case, EXTERNAL_REFUND_REASON)) if credits > retaken else nothing
-    )
-    _reattribute(case, retaken)
-    # What a lost dispute had taken comes back, should this fail, as if it had become debt and been paid.
-    taken = replace(taken, debt_credits=taken.debt_credits + retaken)
-    case.put_row(_elsewhere(case, said, credits, taken))
+    effective = [one for one in locked.refunds.values() if one.is_effective]
+    credits_left = top_up.credits - sum(one.credits for one in effective)
+    money_left = top_up.amount_minor - sum(one.gross_minor for one in effective)
+    if reported.amount_minor > locked.remaining.returnable_minor or not credits_left:
+        returnable = locked.remaining.returnable_minor
+        reason = f"amount in minor units is {reported.amount_minor}, {returnable} could be returned"
+        raise EventNotApplied(reason, EventOutcome.WAITING)
+    if reported.amount_minor >= money_left:
+        credits = credits_left
+    else:
+        credits = min(credits_left, -(-credits_left * reported.amount_minor // money_left))
+    clawed_back = _take_precedence(locked, credits)
+    taken = TakenCredits()
+    if credits > clawed_back:
+        taken = take_credits(locked, credits - clawed_back, _provider_cause(locked, EXTERNAL_REFUND_REASON))
+    _count_as_refunded(locked, clawed_back)
+    # Should this refund fail, what a lost dispute had taken returns as if it had become debt that was paid.
+    taken = replace(taken, debt_credits=taken.debt_credits + clawed_back)
+    locked.put_row(_new_external_refund(locked, reported, credits, taken))
     return EventOutcome.REFUNDED
 
 
-def _elsewhere(case: LockedTopUp, said: Refund, credits: int, taken: TakenCredits) -> RefundRow:
-    refund = _row(case, credits, taken, state=said.status, reason=EXTERNAL_REFUND_REASON, actor=_actor(case))
-    return refund._replace(amount_minor=said.amount_minor, refund_ref=said.refund_ref)
+def _take_precedence(locked: LockedTopUp, credits: int) -> int:
+    """Unfreeze what open disputes hold of `credits`. Returns: how many of them lost disputes have taken already."""
+    missing = credits - locked.remaining.refundable_credits
+    for dispute in reversed(list(locked.disputes.values())):
+        if missing > 0 and dispute.status is DisputeStatus.OPEN and (less := min(dispute.credits, missing)):
+            debt.unfreeze(locked.account, less, pays_debt=False)
+            locked.put_row(dispute._replace(credits=dispute.credits - less))
+            missing -= less
+    return max(0, missing)
 
 
-def _before_disputes(case: LockedTopUp, credits: int) -> int:
-    """Make room for `credits`: open disputes freeze less. Returns: how many lost disputes have taken of them before."""
-    over = credits - case.remaining.refundable_credits
-    for dispute in reversed(list(case.disputes.values())):
-        if over > 0 and dispute.status is DisputeStatus.OPEN and (less := min(dispute.credits, over)):
-            debt.unfreeze(case.book, less, pays_debt=False)
-            case.put_row(dispute._replace(credits=dispute.credits - less))
-            over -= less
-    return max(0, over)
-
-
-def _reattribute(case: LockedTopUp, credits: int) -> None:
-    """What lost disputes have taken counts as refunded instead: no credits move."""
-    for dispute in reversed(list(case.disputes.values())):
+def _count_as_refunded(locked: LockedTopUp, credits: int) -> None:
+    """Count credits that lost disputes have taken as refunded instead; no credits move."""
+    for dispute in reversed(list(locked.disputes.values())):
         if credits and dispute.status is DisputeStatus.LOST and (less := min(dispute.credits, credits)):
-            case.put_row(dispute._replace(credits=dispute.credits - less))
+            locked.put_row(dispute._replace(credits=dispute.credits - less))
             credits -= less
 
 
-def _row(
-    case: LockedTopUp, credits: int, taken: TakenCredits, *, state: RefundStatus, reason: str, actor: str
+def _new_external_refund(locked: LockedTopUp, reported: Refund, credits: int, taken: TakenCredits) -> RefundRow:
+    return _new_refund(
+        locked,
+        credits,
+        taken,
+        amount_minor=reported.amount_minor,
+        status=reported.status,
+        refund_ref=reported.refund_ref,
+        reason=EXTERNAL_REFUND_REASON,
+        actor=locked.provider_actor,
+    )
+
+
+def _new_refund(
+    locked: LockedTopUp,
+    credits: int,
+    taken: TakenCredits,
+    *,
+    amount_minor: int,
+    reduced_minor: int = 0,
+    status: RefundStatus,
+    refund_ref: str | None = None,
+    reason: str,
+    actor: str,
 ) -> RefundRow:
-    at = case.book.at
+    at = locked.account.at
     return RefundRow(
-        account_id=case.top_up.account_id,
+        account_id=locked.top_up.account_id,
         id=uuid4().hex,
-        top_up_id=case.top_up.id,
+        top_up_id=locked.top_up.id,
         credits=credits,
         debt_credits=taken.debt_credits,
         bonus_credits=taken.bonus_credits,
         bonus_expired=taken.bonus_expired,
         bonus_spent=taken.bonus_spent,
-        amount_minor=0,
-        reduced_minor=0,
-        status=state,
-        refund_ref=None,
+        amount_minor=amount_minor,
+        reduced_minor=reduced_minor,
+        status=status,
+        refund_ref=refund_ref,
         reason=reason,
         actor=actor,
         created_at=at,
-        decided_at=None if state is RefundStatus.PENDING else at,
+        decided_at=None if status is RefundStatus.PENDING else at,
     )
 
 
-def _cause(case: LockedTopUp, reason: str) -> Cause:
-    return Cause(actor=_actor(case), reason=reason, top_up_id=case.top_up.id)
-
-
-def _actor(case: LockedTopUp) -> str:
-    return f"provider:{case.top_up.provider}"
+def _provider_cause(locked: LockedTopUp, reason: str) -> Cause:
+    return Cause(actor=locked.provider_actor, reason=reason, top_up_id=locked.top_up.id)

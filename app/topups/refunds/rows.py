@@ -1,104 +1,59 @@
-"""The rows of refunds and disputes: what rides in a posting's one read and one write."""
+"""SQL of the tables `top_up_refund` and `dispute`."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar
 
 from app.db import pools
-from app.db.set_writes import SetStatement, SetWrite
+from app.db.set_writes import SetWrite
+from app.db.tables import RowSelect, Table
 from app.ledger.posting import ExtraRead
-from app.topups.provider import DisputeStatus, RefundStatus
+from app.topups import models
 from app.topups.refunds.amounts import DisputeRow, RefundRow
 from app.topups.rules import Reference
 
-_REFUND_COLUMNS: Final = (
-    "account_id, id, top_up_id, credits, debt_credits, bonus_credits, bonus_expired, bonus_spent, amount_minor,"
-    " reduced_minor, status, refund_ref, reason, actor, created_at, decided_at"
-)
-
-_DISPUTE_COLUMNS: Final = (
-    "account_id, dispute_ref, top_up_id, credits, bonus_credits, bonus_expired, bonus_spent, amount_minor, status,"
-    " opened_at, decided_at"
-)
+AnyRow = TypeVar("AnyRow", RefundRow, DisputeRow)
 
 MAX_LISTED: Final = 100
-"""How many refunds, and how many disputes, of one top-up are read for whoever looks at it: the newest."""
+"""How many refunds, and how many disputes, of one top-up are listed: the newest."""
 
-_OF_TOP_UP: Final = "WHERE account_id = $1::bigint AND top_up_id = $2"
-_REFUNDS: Final = f"SELECT ROW({_REFUND_COLUMNS}) FROM top_up_refund {_OF_TOP_UP}"  # noqa: S608  our own constant
-_DISPUTES: Final = f"SELECT ROW({_DISPUTE_COLUMNS}) FROM dispute {_OF_TOP_UP}"  # noqa: S608  our own constant
-_FIND: Final = f"SELECT {_REFUND_COLUMNS} FROM top_up_refund WHERE account_id = $1 AND id = $2"  # noqa: S608  our own constant
+REFUNDS: Final = Table(models.TopUpRefund, RefundRow, key=("account_id", "id"))
+DISPUTES: Final = Table(models.Dispute, DisputeRow, key=("account_id", "dispute_ref"))
 
-# An index look-up for each top-up, which ends at the bound.
-_REFUNDS_OF_SOME: Final = f"""
+_SELECT_REFUNDS: Final = RowSelect(
+    REFUNDS.column_list("r"), "FROM top_up_refund AS r WHERE r.account_id = $1::bigint AND r.top_up_id = $2::text"
+)
+_SELECT_DISPUTES: Final = RowSelect(
+    DISPUTES.column_list("d"), "FROM dispute AS d WHERE d.account_id = $1::bigint AND d.top_up_id = $2::text"
+)
+
+# For each top-up an index look-up that ends at the limit.
+_LIST_REFUNDS: Final = f"""
     SELECT r.* FROM unnest($1::bigint[], $2::text[]) AS k(of_account, of_top_up)
     CROSS JOIN LATERAL (
-        SELECT {_REFUND_COLUMNS} FROM top_up_refund WHERE account_id = k.of_account AND top_up_id = k.of_top_up
-        ORDER BY created_at DESC, id DESC LIMIT $3
+        SELECT {REFUNDS.columns("t")} FROM top_up_refund AS t
+        WHERE t.account_id = k.of_account AND t.top_up_id = k.of_top_up
+        ORDER BY t.created_at DESC, t.id DESC LIMIT $3
     ) AS r ORDER BY r.created_at DESC, r.id DESC
 """  # noqa: S608  our own constant
 
-_DISPUTES_OF_SOME: Final = f"""
+_LIST_DISPUTES: Final = f"""
     SELECT d.* FROM unnest($1::bigint[], $2::text[]) AS k(of_account, of_top_up)
     CROSS JOIN LATERAL (
-        SELECT {_DISPUTE_COLUMNS} FROM dispute WHERE account_id = k.of_account AND top_up_id = k.of_top_up
-        ORDER BY opened_at DESC, dispute_ref DESC LIMIT $3
+        SELECT {DISPUTES.columns("t")} FROM dispute AS t
+        WHERE t.account_id = k.of_account AND t.top_up_id = k.of_top_up
+        ORDER BY t.opened_at DESC, t.dispute_ref DESC LIMIT $3
     ) AS d ORDER BY d.opened_at DESC, d.dispute_ref DESC
 """  # noqa: S608  our own constant
 
-# The provider is asked, or called, right after the transaction that writes it: hence `queried_at`.
-_NEW_REFUNDS: Final = SetStatement(
-    "new refunds",
-    f"""
-    INSERT INTO top_up_refund ({_REFUND_COLUMNS}, queried_at)
-    SELECT v.*, v.created_at FROM unnest(
-        $1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-        $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::text[], $15::timestamptz[],
-        $16::timestamptz[]) AS v({_REFUND_COLUMNS})
-    RETURNING 1
-    """,  # noqa: S608  our own constant
-    16,
+_INSERT_REFUND: Final = REFUNDS.insert("queried_at")
+_UPDATE_REFUND: Final = REFUNDS.update("status", "refund_ref", "decided_at")
+_INSERT_DISPUTE: Final = DISPUTES.insert()
+_UPDATE_DISPUTE: Final = DISPUTES.update(
+    "credits", "bonus_credits", "bonus_expired", "bonus_spent", "status", "decided_at"
 )
 
-_REFUNDS_CHANGED: Final = SetStatement(
-    "refunds",
-    """
-    UPDATE top_up_refund AS r SET status = v.status, refund_ref = v.refund_ref, decided_at = v.decided_at
-    FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
-        AS v(account_id, id, status, refund_ref, decided_at)
-    WHERE r.account_id = v.account_id AND r.id = v.id
-    RETURNING 1
-    """,
-    5,
-)
-
-_NEW_DISPUTES: Final = SetStatement(
-    "new disputes",
-    f"""
-    INSERT INTO dispute ({_DISPUTE_COLUMNS})
-    SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-                         $8::bigint[], $9::text[], $10::timestamptz[], $11::timestamptz[])
-    RETURNING 1
-    """,  # noqa: S608  our own constant
-    11,
-)
-
-_DISPUTES_CHANGED: Final = SetStatement(
-    "disputes",
-    """
-    UPDATE dispute AS d SET credits = v.credits, bonus_credits = v.bonus_credits, bonus_expired = v.bonus_expired,
-        bonus_spent = v.bonus_spent, status = v.status, decided_at = v.decided_at
-    FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[],
-                $8::timestamptz[])
-        AS v(account_id, dispute_ref, credits, bonus_credits, bonus_expired, bonus_spent, status, decided_at)
-    WHERE d.account_id = v.account_id AND d.dispute_ref = v.dispute_ref
-    RETURNING 1
-    """,
-    8,
-)
-
-# Claimed for one process by the instant at which it is asked about: another one skips it, and comes back later.
-# Materialized, that is read once (see sweep.py).
-_UNKNOWN: Final = """
+# `queried_at` claims a refund for one process; another skips it. MATERIALIZED: must run once, see pending_sweep.
+_CLAIM_UNKNOWN: Final = """
     WITH due AS MATERIALIZED (
         SELECT account_id, id FROM top_up_refund
         WHERE status = 'PENDING' AND coalesce(queried_at, created_at) < clock_timestamp() - $1 * interval '1 second'
@@ -112,70 +67,56 @@ _UNKNOWN: Final = """
 
 def select_refunds(account_id: int, top_up_id: str) -> ExtraRead:
     """A read of a top-up's refunds."""
-    return ExtraRead(_REFUNDS, (account_id, top_up_id))
+    return ExtraRead(_SELECT_REFUNDS, (account_id, top_up_id))
 
 
 def select_disputes(account_id: int, top_up_id: str) -> ExtraRead:
     """A read of a top-up's disputes."""
-    return ExtraRead(_DISPUTES, (account_id, top_up_id))
+    return ExtraRead(_SELECT_DISPUTES, (account_id, top_up_id))
 
 
-def write_row(to: SetWrite, row: RefundRow | DisputeRow, *, new: bool) -> None:
-    """Write a refund or a dispute. RowsLost where one that is not new is gone."""
-    if isinstance(row, RefundRow):
-        if new:
-            to.add(_NEW_REFUNDS, row)
-        else:
-            to.add(_REFUNDS_CHANGED, (row.account_id, row.id, row.status, row.refund_ref, row.decided_at))
+def write_row(write: SetWrite, row: RefundRow | DisputeRow, *, new: bool) -> None:
+    """Write a refund or a dispute. RowCountMismatch if one that is not new does not exist."""
+    if isinstance(row, DisputeRow):
+        write.add_row(_INSERT_DISPUTE if new else _UPDATE_DISPUTE, row)
     elif new:
-        to.add(_NEW_DISPUTES, row)
+        # The provider is called right after this transaction, so the first query is due later.
+        write.add_row(_INSERT_REFUND, row, queried_at=row.created_at)
     else:
-        to.add(
-            _DISPUTES_CHANGED,
-            (row.account_id, row.dispute_ref, row.credits, row.bonus_credits, row.bonus_expired, row.bonus_spent,
-             row.status, row.decided_at),
-        )  # fmt: skip
+        write.add_row(_UPDATE_REFUND, row)
 
 
 async def find_refund(reference: Reference) -> RefundRow | None:
     """A refund by account and id."""
-    records = await pools.fetch(_FIND, *reference)
-    return refund_from_row(records[0]) if records else None
+    query = models.TopUpRefund.filter(account_id=reference.account_id, id=reference.row_id)
+    return await REFUNDS.fetch_one(query)
 
 
 async def find_refunds(references: Iterable[tuple[int, str]]) -> dict[tuple[int, str], list[RefundRow]]:
-    """The refunds of top-ups by (account, top-up), newest first and MOST_SHOWN of each at most, in one statement."""
-    found: dict[tuple[int, str], list[RefundRow]] = {}
-    for row in map(refund_from_row, await _of_some(_REFUNDS_OF_SOME, references)):
-        found.setdefault((row.account_id, row.top_up_id), []).append(row)
-    return found
+    """Refunds by (account, top-up), newest first, at most MAX_LISTED of each top-up, in one statement."""
+    return _by_top_up(map(REFUNDS.read, await _fetch(_LIST_REFUNDS, references)))
 
 
 async def find_disputes(references: Iterable[tuple[int, str]]) -> dict[tuple[int, str], list[DisputeRow]]:
-    """The disputes of top-ups, like `refunds_of`."""
-    found: dict[tuple[int, str], list[DisputeRow]] = {}
-    for row in map(dispute_from_row, await _of_some(_DISPUTES_OF_SOME, references)):
-        found.setdefault((row.account_id, row.top_up_id), []).append(row)
-    return found
+    """Disputes by (account, top-up), as `find_refunds`."""
+    return _by_top_up(map(DISPUTES.read, await _fetch(_LIST_DISPUTES, references)))
 
 
 async def claim_unknown(*, after_seconds: int, limit: int) -> list[Reference]:
-    """Refunds whose outcome is not known so long after they were asked for, each given to one caller only."""
-    return [Reference(*record) for record in await pools.fetch(_UNKNOWN, after_seconds, limit)]
+    """Claim refunds that have had no outcome for so long, to query the provider about them."""
+    found = await pools.fetch(_CLAIM_UNKNOWN, after_seconds, limit)
+    return [Reference(record["account_id"], record["id"]) for record in found]
 
 
-def refund_from_row(row: Sequence[Any]) -> RefundRow:
-    """A refund from its columns."""
-    made = RefundRow._make(row)
-    return made._replace(status=RefundStatus(made.status))
-
-
-def dispute_from_row(row: Sequence[Any]) -> DisputeRow:
-    """A dispute from its columns."""
-    made = DisputeRow._make(row)
-    return made._replace(status=DisputeStatus(made.status))
-
-
-async def _of_some(sql: str, references: Iterable[tuple[int, str]]) -> Sequence[Any]:
+async def _fetch(sql: str, references: Iterable[tuple[int, str]]) -> Any:
     pairs = list(dict.fromkeys(references))
-    return await pools.fetch(sql, [account for account, _ in pairs], [name for _, name in pairs], MAX_LISTED)
+    return await pools.fetch(
+        sql, [account_id for account_id, _ in pairs], [top_up_id for _, top_up_id in pairs], MAX_LISTED
+    )
+
+
+def _by_top_up(rows: Iterable[AnyRow]) -> dict[tuple[int, str], list[AnyRow]]:
+    found: dict[tuple[int, str], list[AnyRow]] = {}
+    for row in rows:
+        found.setdefault((row.account_id, row.top_up_id), []).append(row)
+    return found

@@ -1,4 +1,5 @@
-"""The provider that takes no money: a page of this server that pays, declines and disputes, for demos and tests.
+"""A payment provider that takes no money, for development and tests; it refuses to start in production.
 
-It behaves as a real one would: books of its own, signed notices, answers when it is asked. It never runs in production.
+A page of this server pays, declines and disputes at the press of a button. Otherwise the sandbox behaves like a real
+provider: it keeps its own tables (`sandbox_*`), sends signed events and answers queries.
 """

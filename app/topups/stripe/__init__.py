@@ -1,4 +1,6 @@
-"""Stripe, by its own SDK: hosted checkout, saved cards, refunds, disputes, notices. Nothing else knows the SDK.
+"""Stripe by its own SDK: hosted checkout, saved cards, refunds, disputes, webhooks. No other package imports the SDK.
 
-`told` turns what Stripe says into claims, purely; `provider` calls; `settings` refuses what cannot work.
+- `event_mapping`: pure; Stripe's objects and events as `Payment`, `Refund` and `Dispute`.
+- `provider`: calls to Stripe and signatures of webhooks.
+- `settings`: checks of the settings before the first call.
 """

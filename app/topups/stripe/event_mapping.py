@@ -1,7 +1,7 @@
-"""What Stripe's objects and events say, as claims of ours. Values in, values out: JSON as it came, no SDK, no network.
+"""Pure mapping of Stripe's objects and events (JSON) to `Payment`, `Refund` and `Dispute`.
 
-The id of the money that moved is always the payment intent's: refunds and disputes name it too. A checkout is known by
-its session's id; the intent behind it tells of the same payment, with `money_only`.
+`payment_ref` is always the id of the payment intent, which refunds and disputes name too. A checkout has the id of its
+session as `provider_ref`; its payment intent reports the same payment, with `provider_ref_is_payment`.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from app.topups.rules import Payment, PaymentStatus, SavedCard, TaxLine
 NAME: Final = "stripe"
 
 REFERENCE_KEY: Final = "credits_reference"
-"""Metadata by which an object is known as ours; a Stripe account may serve other shops too."""
+"""Metadata key of our objects; the Stripe account may serve other shops too."""
 ORIGIN_KEY: Final = "credits_origin"
 PRICE_BEFORE_TAX_KEY: Final = "credits_price_before_tax"
 SAVES_CARD_KEY: Final = "credits_keeps_card"
@@ -21,17 +21,17 @@ YES: Final = "yes"
 ORIGIN_CHECKOUT: Final = "checkout"
 ORIGIN_SAVED_CARD: Final = "saved card"
 
-_FINER: Final = {"ISK": 100, "UGX": 100}
-"""Currencies without a minor unit that Stripe counts in hundredths all the same."""
+_STRIPE_HUNDREDTHS: Final = {"ISK": 100, "UGX": 100}
+"""Currencies without a minor unit that Stripe counts in hundredths."""
 
-_REFUND_STATES: Final = {
+_REFUND_STATUSES: Final = {
     "succeeded": RefundStatus.DONE,
     "failed": RefundStatus.FAILED,
     "canceled": RefundStatus.FAILED,
 }
 
-# A warning is a bank's question: no money has moved, and none of it is frozen for it.
-_DISPUTE_STATES: Final = {
+# Warnings (warning_*) are inquiries of a bank: no money has moved, so nothing is frozen for them.
+_DISPUTE_STATUSES: Final = {
     "needs_response": DisputeStatus.OPEN,
     "under_review": DisputeStatus.OPEN,
     "appeal_needs_response": DisputeStatus.OPEN,
@@ -54,31 +54,31 @@ Json = Mapping[str, Any]
 
 
 def to_stripe_amount(amount_minor: int, currency: str) -> int:
-    """An amount as Stripe counts it."""
-    return amount_minor * _FINER.get(currency, 1)
+    """An amount in Stripe's minor units."""
+    return amount_minor * _STRIPE_HUNDREDTHS.get(currency, 1)
 
 
 def map_event(event: Json) -> ProviderObject | None:
-    """What an event says; None: a kind that changes nothing here, or not about a purchase of ours.
+    """The object of an event; None: a type that is ignored, or an object that is not ours.
 
-    Raises: KeyError, TypeError: it is no event of Stripe's.
+    Raises: KeyError, TypeError, ValueError: it does not have the form of a Stripe event.
     """
-    kind, live, thing = event["type"], bool(event["livemode"]), event["data"]["object"]
-    if kind in _SESSION_EVENTS:
-        return map_session(thing, state=_SESSION_EVENTS[kind]) if _is_ours(thing) else None
-    if kind in _INTENT_EVENTS:
-        return _worth_telling(map_intent(thing)) if _is_ours(thing) else None
-    if kind == "charge.succeeded":
-        return map_charge(thing) if _is_ours(thing) and _id(thing["payment_intent"]) else None
-    if kind in _REFUND_EVENTS:
-        return map_refund(thing, live=live) if _id(thing["payment_intent"]) else None
-    if kind in _DISPUTE_EVENTS:
-        return map_dispute(thing) if _id(thing["payment_intent"]) and thing["status"] in _DISPUTE_STATES else None
+    event_type, live, item = event["type"], bool(event["livemode"]), event["data"]["object"]
+    if event_type in _SESSION_EVENTS:
+        return map_session(item, status=_SESSION_EVENTS[event_type]) if _is_ours(item) else None
+    if event_type in _INTENT_EVENTS:
+        return _unless_open(map_intent(item)) if _is_ours(item) else None
+    if event_type == "charge.succeeded":
+        return map_charge(item) if _is_ours(item) and _id(item["payment_intent"]) else None
+    if event_type in _REFUND_EVENTS:
+        return map_refund(item, live=live) if _id(item["payment_intent"]) else None
+    if event_type in _DISPUTE_EVENTS:
+        return map_dispute(item) if _id(item["payment_intent"]) and item["status"] in _DISPUTE_STATUSES else None
     return None
 
 
-def map_session(session: Json, *, state: PaymentStatus | None = None) -> Payment:
-    """A checkout. `state`: what an event says of it, where that is more than the session does itself."""
+def map_session(session: Json, *, status: PaymentStatus | None = None) -> Payment:
+    """The payment of a checkout session. `status`: set by an event type that says more than the session itself."""
     details = session.get("total_details") or {}
     tax = int(details.get("amount_tax") or 0)
     intent = session.get("payment_intent")
@@ -89,8 +89,8 @@ def map_session(session: Json, *, state: PaymentStatus | None = None) -> Payment
         provider_ref=str(session["id"]),
         payment_ref=_id(intent),
         reference=str(session.get("client_reference_id") or ""),
-        status=state or _state_of_session(session),
-        amount_minor=_ours(int(session["amount_total"]) - tax, currency),
+        status=status or _session_status(session),
+        amount_minor=_to_our_amount(int(session["amount_total"]) - tax, currency),
         currency=currency,
         card=_card_of_intent(intent) if isinstance(intent, Mapping) else None,
         tax_lines=_tax_lines(details, tax, currency),
@@ -98,33 +98,33 @@ def map_session(session: Json, *, state: PaymentStatus | None = None) -> Payment
 
 
 def map_intent(intent: Json) -> Payment:
-    """A payment: one with a saved card, or the money of a checkout, of which only PAID is said for good.
+    """The payment of a payment intent: with a saved card, or inside a checkout, where only PAID is final.
 
-    A buyer whose card is declined in a checkout tries another on the same page; when that is over, the session says.
+    A buyer whose card is declined in a checkout may try another on the same page; the session's own events end it.
     """
     metadata = intent.get("metadata") or {}
-    fault = intent.get("last_payment_error") or {}
-    of_checkout = metadata.get(ORIGIN_KEY) == ORIGIN_CHECKOUT
-    state = _state_of_intent(intent, fault)
+    error = intent.get("last_payment_error") or {}
+    is_checkout = metadata.get(ORIGIN_KEY) == ORIGIN_CHECKOUT
+    status = _intent_status(intent, error)
     currency = str(intent["currency"]).upper()
     return Payment(
         provider=NAME,
         live=bool(intent["livemode"]),
         provider_ref=str(intent["id"]),
-        provider_ref_is_payment=of_checkout,
+        provider_ref_is_payment=is_checkout,
         payment_ref=str(intent["id"]),
         reference=str(metadata.get(REFERENCE_KEY, "")),
-        status=state if state is PaymentStatus.PAID or not of_checkout else PaymentStatus.OPEN,
+        status=status if status is PaymentStatus.PAID or not is_checkout else PaymentStatus.OPEN,
         amount_minor=_price(int(intent["amount"]), currency, metadata),
         currency=currency,
         card=_card_of_intent(intent),
-        decline_reason=_reason(fault) if state is PaymentStatus.DECLINED else None,
+        decline_reason=_decline_reason(error) if status is PaymentStatus.DECLINED else None,
         action_url=_action_url(intent),
     )
 
 
 def map_charge(charge: Json) -> Payment:
-    """A charge that went through: it says of its intent's payment which card paid."""
+    """The payment of a successful charge. It has the card that paid, which the event of the intent does not have."""
     metadata, card = charge["metadata"], (charge.get("payment_method_details") or {}).get("card")
     currency = str(charge["currency"]).upper()
     customer = _id(charge.get("customer")) if metadata.get(SAVES_CARD_KEY) == YES else None
@@ -152,8 +152,8 @@ def map_refund(refund: Json, *, live: bool) -> Refund:
         refund_ref=str(refund["id"]),
         payment_ref=str(_id(refund["payment_intent"])),
         reference=(refund.get("metadata") or {}).get(REFERENCE_KEY),
-        status=_REFUND_STATES.get(str(refund.get("status")), RefundStatus.PENDING),
-        amount_minor=_ours(int(refund["amount"]), currency),
+        status=_REFUND_STATUSES.get(str(refund.get("status")), RefundStatus.PENDING),
+        amount_minor=_to_our_amount(int(refund["amount"]), currency),
         currency=currency,
     )
 
@@ -165,14 +165,14 @@ def map_dispute(dispute: Json) -> Dispute:
         live=bool(dispute["livemode"]),
         dispute_ref=str(dispute["id"]),
         payment_ref=str(_id(dispute["payment_intent"])),
-        status=_DISPUTE_STATES[dispute["status"]],
-        amount_minor=_ours(int(dispute["amount"]), currency),
+        status=_DISPUTE_STATUSES[dispute["status"]],
+        amount_minor=_to_our_amount(int(dispute["amount"]), currency),
         currency=currency,
     )
 
 
 def build_declined_payment(charge: SavedCardCharge, live: bool, *, reason: str) -> Payment:
-    """A charge that made no payment at all: its reference stands where the payment's id would."""
+    """The declined payment of a charge for which Stripe made no object: the reference replaces the id."""
     return Payment(
         provider=NAME,
         live=live,
@@ -185,28 +185,28 @@ def build_declined_payment(charge: SavedCardCharge, live: bool, *, reason: str) 
     )
 
 
-def _is_ours(thing: Json) -> bool:
-    return REFERENCE_KEY in (thing.get("metadata") or {})
+def _is_ours(item: Json) -> bool:
+    return REFERENCE_KEY in (item.get("metadata") or {})
 
 
-def _worth_telling(payment: Payment) -> Payment | None:
+def _unless_open(payment: Payment) -> Payment | None:
     return None if payment.status is PaymentStatus.OPEN else payment
 
 
-def _state_of_session(session: Json) -> PaymentStatus:
+def _session_status(session: Json) -> PaymentStatus:
     if session["status"] == "expired":
         return PaymentStatus.EXPIRED
     if session["status"] == "complete" and session["payment_status"] != "unpaid":
         return PaymentStatus.PAID
     intent = session.get("payment_intent")
     if session["status"] == "complete" and isinstance(intent, Mapping):
-        # Money that comes days later and then does not: the intent waits for another card, and the page is gone.
+        # A delayed payment that failed: the intent waits for another card, but the page is closed.
         over = intent["status"] in {"requires_payment_method", "canceled"}
         return PaymentStatus.DECLINED if over else PaymentStatus.OPEN
     return PaymentStatus.OPEN
 
 
-def _state_of_intent(intent: Json, fault: Json) -> PaymentStatus:
+def _intent_status(intent: Json, error: Json) -> PaymentStatus:
     match intent["status"]:
         case "succeeded":
             return PaymentStatus.PAID
@@ -214,15 +214,15 @@ def _state_of_intent(intent: Json, fault: Json) -> PaymentStatus:
             return PaymentStatus.ACTION_REQUIRED
         case "canceled":
             return PaymentStatus.DECLINED
-        case "requires_payment_method" if fault:
-            needs_owner = "authentication_required" in (fault.get("code"), fault.get("decline_code"))
+        case "requires_payment_method" if error:
+            needs_owner = "authentication_required" in (error.get("code"), error.get("decline_code"))
             return PaymentStatus.ACTION_REQUIRED if needs_owner else PaymentStatus.DECLINED
         case _:
             return PaymentStatus.OPEN
 
 
 def _card_of_intent(intent: Json) -> SavedCard | None:
-    """The card that Stripe keeps for later payments, where the intent was expanded to say so."""
+    """The card saved for later payments, if the payment method was expanded."""
     method, customer = intent.get("payment_method"), intent.get("customer")
     if intent.get("setup_future_usage") != "off_session" or not customer or not isinstance(method, Mapping):
         return None
@@ -235,8 +235,8 @@ def _label(card: Json) -> str:
     return f"{card.get('brand') or 'card'} {card.get('last4') or ''}".strip()[:64]
 
 
-def _reason(fault: Json) -> str:
-    return str(fault.get("decline_code") or fault.get("code") or "declined")[:64]
+def _decline_reason(error: Json) -> str:
+    return str(error.get("decline_code") or error.get("code") or "declined")[:64]
 
 
 def _action_url(intent: Json) -> str | None:
@@ -249,7 +249,7 @@ def _tax_lines(details: Json, tax: int, currency: str) -> tuple[TaxLine, ...]:
     taxes = (details.get("breakdown") or {}).get("taxes") or []
     lines = [_tax_line(line, currency) for line in taxes if line["amount"]]
     if not lines and tax:
-        lines = [TaxLine(label="Tax", amount_minor=_ours(tax, currency), inclusive=False)]
+        lines = [TaxLine(label="Tax", amount_minor=_to_our_amount(tax, currency), inclusive=False)]
     return tuple(lines)
 
 
@@ -258,25 +258,27 @@ def _tax_line(line: Json, currency: str) -> TaxLine:
     share = f" {rate['percentage']:g} %" if rate.get("percentage") is not None else ""
     return TaxLine(
         label=f"{rate['display_name']}{share}",
-        amount_minor=_ours(int(line["amount"]), currency),
+        amount_minor=_to_our_amount(int(line["amount"]), currency),
         inclusive=bool(rate["inclusive"]),
     )
 
 
 def _price(amount: int, currency: str, metadata: Json) -> int:
-    """What was paid for the credits: of an amount with tax on top, the price that we asked for."""
+    """The price of the credits: without the tax, if Stripe has added it."""
     price = str(metadata.get(PRICE_BEFORE_TAX_KEY, ""))
-    return _ours(int(price) if price.isascii() and price.isdigit() and int(price) <= amount else amount, currency)
+    return _to_our_amount(
+        int(price) if price.isascii() and price.isdigit() and int(price) <= amount else amount, currency
+    )
 
 
-def _ours(amount: int, currency: str) -> int:
-    """An amount as we count it; one that no amount of ours can be stays what it is, and will not agree with any."""
-    whole, rest = divmod(amount, _FINER.get(currency, 1))
+def _to_our_amount(amount: int, currency: str) -> int:
+    """An amount in our minor units. One that is not a whole number of them stays as it is, and will match no row."""
+    whole, rest = divmod(amount, _STRIPE_HUNDREDTHS.get(currency, 1))
     return amount if rest else whole
 
 
-def _id(thing: object) -> str | None:
-    """The id of an object that may have been expanded."""
-    if isinstance(thing, Mapping):
-        return str(thing["id"])
-    return str(thing) if thing else None
+def _id(item: object) -> str | None:
+    """The id of an object that may be expanded."""
+    if isinstance(item, Mapping):
+        return str(item["id"])
+    return str(item) if item else None

@@ -1,4 +1,4 @@
-"""Which settings for Stripe fit together. It starts with the right key, or not at all."""
+"""Checks of the settings for Stripe: the server refuses to start with a wrong key or an unsupported currency."""
 
 import re
 from typing import Final
@@ -9,11 +9,11 @@ from app.settings import Settings
 _KEY: Final = re.compile(r"(?:sk|rk)_(live|test)_\w+")
 _MULTIPLE_OF_TEN: Final = {"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"}
 _NOT_SOLD: Final = {"MGA", "MRU", "CLF", "UYI"}
-"""Currencies that Stripe counts otherwise than ISO 4217 does."""
+"""Currencies whose minor units Stripe counts differently from ISO 4217."""
 
 
 def check_settings(settings: Settings, key: str) -> bool:
-    """Whether the key takes real money. Raises: Misconfigured."""
+    """Check the settings. Returns: whether the key takes real money. Raises: Misconfigured."""
     if (found := _KEY.fullmatch(key)) is None:
         raise Misconfigured(
             "PAYMENT_PROVIDER is stripe: set STRIPE_SECRET_KEY to an API key, which begins with sk_test_ or sk_live_"
@@ -22,19 +22,19 @@ def check_settings(settings: Settings, key: str) -> bool:
     live, production = found[1] == "live", settings.environment == "production"
     if production and not live:
         raise Misconfigured(
-            "STRIPE_SECRET_KEY is one of Stripe's test mode, where nobody pays: production needs a live one."
+            "STRIPE_SECRET_KEY is a key of Stripe's test mode, which takes no money: production needs a live one."
         )
     if live and not production:
         raise Misconfigured(
-            "STRIPE_SECRET_KEY takes real money: use one of test mode, or set ENVIRONMENT to production."
+            "STRIPE_SECRET_KEY takes real money: use a key of test mode, or set ENVIRONMENT to production."
         )
     if settings.stripe_base_url is not None and production:
-        raise Misconfigured("STRIPE_BASE_URL sends the key elsewhere: unset it in production.")
+        raise Misconfigured("STRIPE_BASE_URL sends the key to another server: unset it in production.")
     if settings.stripe_webhook_secret_previous is not None and settings.stripe_webhook_secret is None:
         raise Misconfigured("STRIPE_WEBHOOK_SECRET_PREVIOUS is set without STRIPE_WEBHOOK_SECRET: set the new one too.")
     step = settings.top_up_multiple * settings.minor_per_credit
     if settings.currency in _NOT_SOLD or (settings.currency in _MULTIPLE_OF_TEN and step % 10):
         raise Misconfigured(
-            f"Stripe cannot take such amounts of {settings.currency}: change CURRENCY or TOP_UP_MULTIPLE."
+            f"Stripe does not support these amounts of {settings.currency}: change CURRENCY or TOP_UP_MULTIPLE."
         )
     return live

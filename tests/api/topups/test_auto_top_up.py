@@ -8,7 +8,7 @@ import pytest
 
 from app.topups.auto_topup import purchasing
 from app.topups.rules import TopUpTerms
-from app.topups.sandbox.cards import CardBehaviour
+from app.topups.sandbox.store import CardBehaviour
 from app.topups.settlement import settle
 from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
 from tests.factories import grant_credits
@@ -148,7 +148,7 @@ async def test_a_payment_that_needs_confirmation_has_an_action_url(api: Api) -> 
     [edge] = (await api.data(ALICE, query))["account"]["notifications"]["edges"]
     assert edge["node"] == {
         "kind": "AUTO_TOP_UP_BLOCKED",
-        "message": "Auto top-up does not buy: the bank asks you to confirm the payment.",
+        "message": "Auto top-up does not buy credits: your bank asks you to confirm the payment.",
     }
 
 

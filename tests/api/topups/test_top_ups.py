@@ -9,15 +9,16 @@ from starlette.applications import Starlette
 
 from app.db import pools
 from app.topups.provider import DisputeStatus
+from app.topups.provider_events import EventOutcome
 from app.topups.refunds import rows
 from app.topups.rules import PaymentStatus
-from app.topups.sandbox.cards import CardBehaviour
 from app.topups.sandbox.provider import Sandbox
-from app.topups.settlement import EventOutcome, settle
+from app.topups.sandbox.store import CardBehaviour
+from app.topups.settlement import settle
 from app.webhooks import payment_routes
 from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
 from tests.factories import unique_id
-from tests.topups.refund_fixtures import build_dispute, create_paid_top_up, deliver, refunded
+from tests.topups.refund_fixtures import build_dispute, create_paid_top_up, deliver, refund_top_up
 
 pytestmark = pytest.mark.anyio
 
@@ -67,10 +68,10 @@ async def pay(api: Api, url: str, card: CardBehaviour) -> EventOutcome:
     assert isinstance(sandbox, Sandbox)
     page = await sandbox.find_payment_page(url.rsplit("/", 1)[1])
     assert page is not None
-    page = await sandbox.decide_payment(page, PaymentStatus.PAID, card=card)
+    page = await sandbox.decide_payment(page, PaymentStatus.PAID, behaviour=card)
     payment = await sandbox.retrieve_payment(page.provider_ref)
     assert payment is not None
-    event = await sandbox.verify_event(*sandbox.sign_payment_event(page, payment.card))
+    event = await sandbox.verify_event(*sandbox.sign_event(payment))
     assert event is not None
     return await settle(event)
 
@@ -168,8 +169,8 @@ async def test_the_billing_portal_returns_to_http_urls_only(api: Api, address: s
 
 async def test_a_top_up_lists_its_refunds_and_disputes_newest_first(api: Api) -> None:
     top_up = await create_paid_top_up(credits=1_000)
-    await refunded(top_up, 200, reason="first")
-    await refunded(top_up, 100, reason="second")
+    await refund_top_up(top_up, 200, reason="first")
+    await refund_top_up(top_up, 100, reason="second")
     lost = build_dispute(top_up, DisputeStatus.OPEN, amount_minor=300)
     await deliver(lost)
     await deliver(replace(lost, status=DisputeStatus.LOST))
@@ -193,7 +194,7 @@ async def test_a_top_up_lists_its_refunds_and_disputes_newest_first(api: Api) ->
 async def test_a_page_of_top_ups_takes_a_constant_number_of_statements(api: Api, statements_sent: list[str]) -> None:
     for number in range(20):
         top_up = await create_paid_top_up(credits=500)
-        await refunded(top_up, 1 + number)
+        await refund_top_up(top_up, 1 + number)
         await deliver(build_dispute(top_up, DisputeStatus.OPEN, amount_minor=10))
     statements_sent.clear()
     await api.data(ALICE, AFTERWARDS, first=2)
@@ -210,8 +211,8 @@ async def test_only_the_newest_refunds_are_listed(api: Api, monkeypatch: pytest.
     monkeypatch.setattr(rows, "MAX_LISTED", 3)
     top_up, other = await create_paid_top_up(credits=1_000), await create_paid_top_up(credits=1_000)
     for credits in (1, 2, 3, 4, 5):
-        await refunded(top_up, credits)
-    await refunded(other, 9)
+        await refund_top_up(top_up, credits)
+    await refund_top_up(other, 9)
     edges = (await api.data(ALICE, AFTERWARDS, first=5))["account"]["topUps"]["edges"]
     assert [[one["credits"] for one in edge["node"]["refunds"]] for edge in edges] == [[9], [5, 4, 3]]
 

@@ -1,0 +1,153 @@
+"""Enabling and disabling auto top-up, and how it is shown. Only the account's owner can enable it, with consent."""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from app.audit_log.records import AuditContext
+from app.credits import check_key
+from app.errors import InvalidInput
+from app.ledger import accounts, idempotency, notifications, owner_scope, posting
+from app.ledger import queries as ledger_queries
+from app.ledger.notifications import NotificationKind
+from app.ledger.owner_scope import OwnerScope
+from app.ledger.posting import Posting
+from app.ledger.rules import entries
+from app.ledger.rules.account_state import AccountBalance, AccountState
+from app.topups.auto_topup import rows, rules
+from app.topups.auto_topup.rows import AutoTopUpRecord
+from app.topups.auto_topup.rules import OFF, AutoTopUpConfig, AutoTopUpState, Skip, SkipReason
+from app.topups.rules import TopUpStatus, TopUpTerms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigureRequest:
+    """Request to enable or disable auto top-up. `key` None: repeated requests are not recognized.
+
+    `owner_ids`: owners whose accounts the caller may change; None: any.
+    """
+
+    owner_id: str
+    config: AutoTopUpConfig
+    consent_version: str | None
+    key: str | None = None
+    actor: str
+    owner_ids: OwnerScope = None
+    audit: AuditContext | None = None
+
+    def request_hash(self) -> bytes:
+        content = asdict(self.config) | {"consentVersion": self.consent_version}
+        return idempotency.hash_request("setAutoTopUp", content)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigureResult:
+    """The account's balance after the call. `replayed`: an earlier call has made the change."""
+
+    balance: AccountBalance
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoTopUpView:
+    """Auto top-up as it is shown to users. `reason` None: it would buy now, or the balance is above the threshold."""
+
+    config: AutoTopUpConfig
+    consent_version: str | None
+    consent_at: datetime | None
+    state: AutoTopUpState
+    reason: SkipReason | None
+    next_eligible_at: datetime | None
+    action_url: str | None
+    spent_this_month: int
+
+
+NEVER_CONFIGURED: Final = AutoTopUpView(
+    config=OFF,
+    consent_version=None,
+    consent_at=None,
+    state=AutoTopUpState.OFF,
+    reason=SkipReason.DISABLED,
+    next_eligible_at=None,
+    action_url=None,
+    spent_this_month=0,
+)
+
+
+async def configure(request: ConfigureRequest, terms: TopUpTerms) -> ConfigureResult:
+    """Enable auto top-up with a configuration, or disable it, which needs nothing else.
+
+    Raises: Forbidden: the account of another owner; and when enabling InvalidInput, IdempotencyConflict.
+    """
+    owner_scope.check_owner(request.owner_id, owner_ids=request.owner_ids)
+    if not request.config.enabled:
+        return await _disable(request)
+    if problems := rules.find_problems(request.config, terms, request.consent_version):
+        raise InvalidInput(problems=problems)
+    if request.key is not None:
+        check_key(request.key, path="idempotencyKey")
+    account_id = await accounts.get_or_create_account(request.owner_id)
+    request_hash = request.request_hash()
+
+    async def decide(posting: Posting) -> ConfigureResult:
+        account = posting.accounts[account_id]
+        owner_scope.check_owner(account.owner_id, owner_ids=request.owner_ids)
+        if request.key is not None:
+            if await idempotency.find_result(posting, account, request.key, request_hash) is not None:
+                return ConfigureResult(account.balance(), replayed=True)
+            result = {"consentVersion": request.consent_version, "actor": request.actor}
+            idempotency.save_result(
+                posting, account, request.key, kind="setAutoTopUp", request_hash=request_hash, result=result
+            )
+        rows.enable(posting.write, account, request.config, request.consent_version or "", request.actor)
+        return _finish(posting, account, request)
+
+    return await posting.post([account_id], decide, reads=[rows.select_config(account_id)])
+
+
+async def find_views(account_ids: list[int], provider: str, terms: TopUpTerms) -> dict[int, AutoTopUpView]:
+    """Auto top-up of accounts as it is now, without those where it was never enabled."""
+    now = datetime.now(UTC)
+    found = await rows.find_records(account_ids, provider)
+    return {account_id: _build_view(record, terms, now) for account_id, record in found.items()}
+
+
+async def _disable(request: ConfigureRequest) -> ConfigureResult:
+    account_id = await accounts.find_account_id(request.owner_id)
+    if account_id is None:
+        return ConfigureResult(await ledger_queries.empty_balance(request.owner_id), replayed=False)
+
+    async def decide(posting: Posting) -> ConfigureResult:
+        account = posting.accounts[account_id]
+        owner_scope.check_owner(account.owner_id, owner_ids=request.owner_ids)
+        rows.disable(posting.write, account)
+        return _finish(posting, account, request)
+
+    return await posting.post([account_id], decide, reads=[rows.select_config(account_id)])
+
+
+def _finish(posting: Posting, account: AccountState, request: ConfigureRequest) -> ConfigureResult:
+    notifications.resolve(account, posting.write, NotificationKind.AUTO_TOP_UP_BLOCKED)
+    entries.bump_version(account)
+    [stored] = posting.rows
+    after = asdict(request.config) if request.config.enabled else {"enabled": False}
+    posting.record_audit(
+        request.audit, account, subject="auto top-up", before=stored[0] if stored else None, after=after
+    )
+    return ConfigureResult(account.balance(), replayed=False)
+
+
+def _build_view(record: AutoTopUpRecord, terms: TopUpTerms, now: datetime) -> AutoTopUpView:
+    decision = rules.decide(record.config, record.history, record.balance, terms, now)
+    skip = decision if isinstance(decision, Skip) and decision.reason is not SkipReason.ABOVE_THRESHOLD else None
+    pending = [attempt for attempt in record.history.attempts if attempt.status is TopUpStatus.PENDING]
+    return AutoTopUpView(
+        config=record.config,
+        consent_version=record.consent_version,
+        consent_at=record.consent_at,
+        state=rules.derive_state(decision),
+        reason=skip.reason if skip else None,
+        next_eligible_at=skip.next_eligible_at if skip else None,
+        action_url=pending[0].action_url if pending else None,
+        spent_this_month=rules.sum_spent_this_month(record.history.attempts, now),
+    )

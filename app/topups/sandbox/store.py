@@ -1,0 +1,154 @@
+"""The sandbox's own tables: payments, refunds, disputes, customers and cards.
+
+They are separate from the tables of top-ups, as if they were another company's. A reference of the caller identifies a
+payment, a refund or a customer: the same reference again finds the first one.
+"""
+
+import secrets
+from contextlib import suppress
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+import asyncpg
+from tortoise.exceptions import IntegrityError
+from tortoise.expressions import Q
+from tortoise.models import Model
+
+from app.db import pools
+from app.topups.models import SandboxCard, SandboxCustomer, SandboxDispute, SandboxPayment, SandboxRefund
+from app.topups.provider import CheckoutRequest, DisputeStatus, RefundOrder, RefundStatus, SavedCardCharge
+from app.topups.rules import PaymentStatus
+
+
+class CardBehaviour(StrEnum):
+    """What happens to later payments with a saved card."""
+
+    PAYS = "pays"
+    DECLINES = "declines"
+    ASKS = "asks"
+
+
+CARD_LABELS: Final = {
+    CardBehaviour.PAYS: "test card that pays",
+    CardBehaviour.DECLINES: "test card that declines",
+    CardBehaviour.ASKS: "test card that asks its owner",
+}
+_STATUS_BY_BEHAVIOUR: Final = {
+    CardBehaviour.PAYS: PaymentStatus.PAID,
+    CardBehaviour.DECLINES: PaymentStatus.DECLINED,
+    CardBehaviour.ASKS: PaymentStatus.OPEN,
+}
+
+# One statement: two refunds of a payment at the same time must not pass what was paid, and one of two calls with the
+# same reference must leave the payment as it is.
+_CREATE_REFUND: Final = """
+    WITH returned AS (
+        UPDATE sandbox_payment SET refunded_minor = refunded_minor + $4
+        WHERE provider_ref = $3 AND status = 'PAID' AND currency = $5 AND refunded_minor + $4 <= amount_minor
+        RETURNING 1
+    )
+    INSERT INTO sandbox_refund (refund_ref, reference, payment_ref, amount_minor, currency, status, created_at)
+    SELECT $1, $2, $3, $4, $5, CASE WHEN EXISTS (SELECT FROM returned) THEN $6 ELSE $7 END, clock_timestamp()
+"""
+
+
+async def open_payment(checkout: CheckoutRequest) -> SandboxPayment:
+    """The payment of a checkout, created at the first call."""
+    await _create_once(
+        SandboxPayment,
+        reference=checkout.reference,
+        provider_ref=_new_ref("pay"),
+        description=checkout.description,
+        amount_minor=checkout.amount_minor,
+        currency=checkout.currency,
+        return_url=checkout.return_url,
+        status=PaymentStatus.OPEN,
+        created_at=datetime.now(UTC),
+        customer_ref=checkout.customer_ref,
+        saves_card=checkout.saves_card and checkout.customer_ref is not None,
+    )
+    return await SandboxPayment.get(reference=checkout.reference)
+
+
+async def charge_card(charge: SavedCardCharge) -> SandboxPayment:
+    """Pay with a saved card as it behaves, once for a reference. A card that asks leaves the payment OPEN."""
+    card = await SandboxCard.get_or_none(card_ref=charge.card_ref, customer_ref=charge.customer_ref)
+    status = _STATUS_BY_BEHAVIOUR[CardBehaviour(card.behaviour)] if card is not None else PaymentStatus.DECLINED
+    now = datetime.now(UTC)
+    await _create_once(
+        SandboxPayment,
+        reference=charge.reference,
+        provider_ref=_new_ref("pay"),
+        description=charge.description,
+        amount_minor=charge.amount_minor,
+        currency=charge.currency,
+        status=status,
+        created_at=now,
+        decided_at=None if status is PaymentStatus.OPEN else now,
+        customer_ref=charge.customer_ref,
+        card_ref=charge.card_ref,
+    )
+    return await SandboxPayment.get(reference=charge.reference)
+
+
+async def decide_payment(reference: str, status: PaymentStatus, behaviour: CardBehaviour) -> SandboxPayment:
+    """Pay or decline. PAID is final, DECLINED is not. Returns: the payment as it is now.
+
+    `behaviour`: of the card, where this payment is the first to save it.
+    """
+    undecided = Q(status=PaymentStatus.OPEN)
+    if status is PaymentStatus.PAID:
+        undecided |= Q(status=PaymentStatus.DECLINED)
+    await SandboxPayment.filter(undecided, reference=reference).update(status=status, decided_at=datetime.now(UTC))
+    payment = await SandboxPayment.get(reference=reference)
+    if payment.status == PaymentStatus.PAID and payment.saves_card:
+        card_ref = f"card_{payment.provider_ref}"
+        await _create_once(SandboxCard, card_ref=card_ref, customer_ref=payment.customer_ref, behaviour=behaviour)
+    return payment
+
+
+async def find_saved_card(payment: SandboxPayment) -> SandboxCard | None:
+    """The card that a payment saved."""
+    return await SandboxCard.get_or_none(card_ref=f"card_{payment.provider_ref}")
+
+
+async def list_card_labels(customer_ref: str) -> list[str]:
+    """The labels of a customer's cards, 100 at most."""
+    cards = await SandboxCard.filter(customer_ref=customer_ref).order_by("card_ref").limit(100)
+    return [CARD_LABELS[CardBehaviour(card.behaviour)] for card in cards]
+
+
+async def create_customer(reference: str) -> str:
+    """The customer of this reference, created at the first call."""
+    await _create_once(SandboxCustomer, customer_ref=_new_ref("cus"), reference=reference)
+    return (await SandboxCustomer.get(reference=reference)).customer_ref
+
+
+async def create_refund(order: RefundOrder, *, reference: str | None) -> SandboxRefund:
+    """Return money, once for a reference; None: a refund begun at the provider. More than was paid is FAILED."""
+    refund_ref = _new_ref("re")
+    values = (refund_ref, reference, order.payment_ref, order.amount_minor, order.currency)
+    try:
+        await pools.fetch(_CREATE_REFUND, *values, RefundStatus.DONE, RefundStatus.FAILED)
+    except asyncpg.UniqueViolationError:
+        return await SandboxRefund.get(reference=reference)
+    return await SandboxRefund.get(refund_ref=refund_ref)
+
+
+async def decide_dispute(payment_ref: str, status: DisputeStatus) -> SandboxDispute:
+    """Open the dispute of a payment, or decide it, once."""
+    await _create_once(SandboxDispute, payment_ref=payment_ref, status=DisputeStatus.OPEN, opened_at=datetime.now(UTC))
+    if status is not DisputeStatus.OPEN:
+        await SandboxDispute.filter(payment_ref=payment_ref, status=DisputeStatus.OPEN).update(status=status)
+    return await SandboxDispute.get(payment_ref=payment_ref)
+
+
+async def _create_once(model: type[Model], **values: Any) -> None:
+    """Insert a row unless there is one with its key."""
+    with suppress(IntegrityError):
+        await model.create(**values)
+
+
+def _new_ref(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(16)}"
