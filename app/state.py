@@ -27,7 +27,7 @@ def build_state(settings: Settings) -> AppState:
         rate_cards=rate_cards,
         charge_queue=ChargeQueue(
             rate_cards,
-            lanes=settings.posting_connections,
+            queues=settings.posting_connections,
             batch_limit=settings.batch_limit,
             queue_limit=settings.queue_limit,
         ),

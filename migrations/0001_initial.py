@@ -104,7 +104,7 @@ class Migration(migrations.Migration):
                 "table": "credit_grant",
                 "app": "credits",
                 "pk_attr": "number",
-                "table_description": "A lot of credits. `is_open` is False once nothing is left; a reversal can open it again.",
+                "table_description": "A number of credits granted together. `is_open` is False once nothing is left; a reversal can open it again.",
             },
             bases=["Model"],
         ),
@@ -569,7 +569,9 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "name",
-                    fields.CharField(max_length=255, description="The service. Two active keys may share it, for a rotation."),
+                    fields.CharField(
+                        max_length=255, description="The service. Two active keys may share it, for a rotation."
+                    ),
                 ),
                 (
                     "secret_hash",
@@ -579,10 +581,7 @@ class Migration(migrations.Migration):
                 ),
                 ("scopes", fields.JSONField(description="Some of charge, read, admin.")),
                 ("created_at", fields.DatetimeField(auto_now_add=True)),
-                (
-                    "expires_at",
-                    fields.DatetimeField(null=True, description="When it expires; null if never."),
-                ),
+                ("expires_at", fields.DatetimeField(null=True, description="When it expires; null if never.")),
                 (
                     "revoked_at",
                     fields.DatetimeField(null=True, description="When it was revoked. It is refused within 5 seconds."),

@@ -280,7 +280,7 @@ def _stop_server(server: subprocess.Popen[bytes] | psutil.Process) -> None:
 
 
 def _end_watcher(watcher: subprocess.Popen[bytes]) -> None:
-    """Tell the watcher that the server has stopped, and wait for its end."""
+    """Inform the watcher that the server has stopped, and wait for its end."""
     with contextlib.suppress(BrokenPipeError):
         watcher.communicate(b"stopped\n")
     watcher.wait()

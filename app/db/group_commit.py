@@ -1,8 +1,8 @@
 """Group commit: many concurrent callers, one call with a batch of their items.
 
 While one batch is executed, arriving items wait and form the next one. So nothing waits when idle, and under load one
-transaction serves many callers. A `GroupCommit` has several lanes, each with a queue and at most one batch in flight. A
-key always has the same lane, so the items of one account keep their order and are never in two batches at once.
+transaction serves many callers. A `GroupCommit` has several queues, each with at most one batch in flight. A key always
+has the same queue, so the items of one account keep their order and are never in two batches at once.
 
 A batch that fails is split in halves until the item that causes the failure is alone: that item fails, the others
 succeed. A caller that is cancelled does not affect the others.
@@ -34,7 +34,7 @@ def _never(_: BaseException) -> bool:
 class GroupCommit(Generic[Item, Result]):
     """Bounded queues in front of `call`, one batch in flight in each.
 
-    `batch_limit` items make a batch at most, `queue_limit` wait in a lane. `fails_whole_batch(failure)`: whether no
+    `batch_limit` items make a batch at most, `queue_limit` wait in a queue. `fails_whole_batch(failure)`: whether no
     part of the batch could succeed (the database cannot be reached), so that it is not split. `loop_turns`: turns of
     the event loop to wait before a batch is taken, so that items which have arrived at the sockets by then are in it.
     That takes no time when idle, and makes one batch instead of two under load.
@@ -44,48 +44,48 @@ class GroupCommit(Generic[Item, Result]):
         self,
         call: Call[Item, Result],
         *,
-        lanes: int = 1,
+        queues: int = 1,
         batch_limit: int,
         queue_limit: int,
         fails_whole_batch: Callable[[BaseException], bool] = _never,
         loop_turns: int = 0,
     ) -> None:
-        self._lanes = [_Lane(call, batch_limit, fails_whole_batch, loop_turns) for _ in range(lanes)]
+        self._queues = [_Queue(call, batch_limit, fails_whole_batch, loop_turns) for _ in range(queues)]
         self._queue_limit = queue_limit
 
     async def submit(self, key: int, item: Item) -> Result:
         """The result of the item.
 
-        Raises: Overloaded, at once, if its lane is full; the failure that the item causes.
+        Raises: Overloaded, at once, if its queue is full; the failure that the item causes.
         """
-        lane = self._lanes[key % len(self._lanes)]
-        if len(lane.waiting) >= self._queue_limit:
+        queue = self._queues[key % len(self._queues)]
+        if len(queue.waiting) >= self._queue_limit:
             raise Overloaded
-        return await lane.put(item)
+        return await queue.put(item)
 
     async def submit_all(self, keyed: Sequence[tuple[int, Item]]) -> list[Result | BaseException]:
         """The result or failure of each item, in order.
 
-        Raises: Overloaded if a lane has no room; then none is taken.
+        Raises: Overloaded if a queue has no room; then none is taken.
         """
-        added = [0] * len(self._lanes)
+        added = [0] * len(self._queues)
         for key, _ in keyed:
-            added[key % len(self._lanes)] += 1
+            added[key % len(self._queues)] += 1
         if any(
-            count and len(lane.waiting) + count > self._queue_limit
-            for lane, count in zip(self._lanes, added, strict=True)
+            count and len(queue.waiting) + count > self._queue_limit
+            for queue, count in zip(self._queues, added, strict=True)
         ):
             raise Overloaded
-        futures = [self._lanes[key % len(self._lanes)].put(item) for key, item in keyed]
+        futures = [self._queues[key % len(self._queues)].put(item) for key, item in keyed]
         return await asyncio.gather(*futures, return_exceptions=True)
 
     async def close(self) -> None:
         """Wait until all batches are executed. Submit nothing afterwards."""
-        for lane in self._lanes:
-            await lane.wait_until_empty()
+        for queue in self._queues:
+            await queue.wait_until_empty()
 
 
-class _Lane(Generic[Item, Result]):
+class _Queue(Generic[Item, Result]):
     def __init__(
         self,
         call: Call[Item, Result],

@@ -116,7 +116,7 @@ async def connect(url: str, *, read_connections: int | None = None, posting_conn
 
 
 def posting_pool_size(settings: Settings) -> int:
-    """One connection for each lane of the group commit, and some for operations that are posted one by one."""
+    """One connection for each queue of the group commit, and some for operations that are posted one by one."""
     return settings.posting_connections + 4
 
 

@@ -69,7 +69,7 @@ class Entry(Model):
 
 
 class Grant(Model):
-    """A lot of credits. `is_open` is False once nothing is left; a reversal can open it again."""
+    """A number of credits granted together. `is_open` is False once nothing is left; a reversal can open it again."""
 
     account_id = fields.BigIntField()
     number = fields.IntField(primary_key=True, generated=False)

@@ -67,11 +67,11 @@ ChargeResult = Charge | BillingError
 class ChargeQueue:
     """Charges of one process, collected into batches."""
 
-    def __init__(self, rate_cards: RateCardCache, *, lanes: int, batch_limit: int, queue_limit: int) -> None:
+    def __init__(self, rate_cards: RateCardCache, *, queues: int, batch_limit: int, queue_limit: int) -> None:
         self._rate_cards = rate_cards
         self._charges: GroupCommit[tuple[int, ChargeRequest], ChargeResult] = GroupCommit(
             self._post,
-            lanes=lanes,
+            queues=queues,
             batch_limit=batch_limit,
             queue_limit=queue_limit,
             fails_whole_batch=failures.is_connection_failure,

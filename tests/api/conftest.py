@@ -73,7 +73,7 @@ async def api(db: str, rate_cards: RateCardCache) -> AsyncIterator[Api]:
     """The API, with a change feed that listens to the database."""
     settings = Settings(low_balance_threshold=50)
     feed = ChangeFeed(sweep_seconds=5, conflate_seconds=0.005)
-    charge_queue = ChargeQueue(rate_cards, lanes=2, batch_limit=256, queue_limit=4096)
+    charge_queue = ChargeQueue(rate_cards, queues=2, batch_limit=256, queue_limit=4096)
     listener = asyncio.create_task(feed.run(db))
     yield Api(
         AppState(

@@ -27,7 +27,7 @@ class SlowDoubler:
         return [item * 2 for item in items]
 
 
-async def test_an_idle_lane_starts_at_once_and_a_busy_one_collects_a_batch() -> None:
+async def test_an_idle_queue_starts_at_once_and_a_busy_one_collects_a_batch() -> None:
     call = SlowDoubler()
     group = GroupCommit(call, batch_limit=10, queue_limit=100)
     assert await group.submit(0, 1) == 2
@@ -75,9 +75,9 @@ async def test_items_that_arrive_within_the_loop_turns_are_in_the_first_batch() 
     assert call.batches == [[0, 1, 2, 3], [4, 5]]
 
 
-async def test_batches_are_bounded_and_a_key_keeps_its_lane() -> None:
+async def test_batches_are_bounded_and_a_key_keeps_its_queue() -> None:
     call = SlowDoubler()
-    group = GroupCommit(call, lanes=2, batch_limit=2, queue_limit=100)
+    group = GroupCommit(call, queues=2, batch_limit=2, queue_limit=100)
     await group.submit_all([(number, number) for number in range(6)])
     assert sorted(call.batches) == [[0, 2], [1, 3], [4], [5]]
 

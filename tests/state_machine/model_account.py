@@ -260,7 +260,7 @@ class ModelAccount:
             reasons = {"InsufficientCredits": "OUT_OF_CREDITS", "BudgetReached": "BUDGET_REACHED"}
             had = why.answer.get("available_credits") or why.answer.get("remaining_credits") or 0
             task.status, task.reason = "STOPPED", reasons.get(why.answer["refused"], "BUDGET_EXPIRED")
-            task.required, task.lacked = required, required - had
+            task.required, task.shortfall = required, required - had
             self.signals += 1
 
     def _check_room(self, pocket: str, credits: int) -> None:

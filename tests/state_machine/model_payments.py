@@ -75,7 +75,7 @@ class ModelPayments(ModelAccount):
             self._pay_debt()
         return rest
 
-    def _told_of_refund(self, asked: RefundEvent) -> Answer:
+    def _report_of_refund(self, asked: RefundEvent) -> Answer:
         return {"outcome": self._decide(asked.refund, asked.state), "replayed": False}
 
     def _decide(self, key: str, state: str) -> str:
@@ -108,7 +108,7 @@ class ModelPayments(ModelAccount):
             if top_up.dispute == "LOST":
                 self._take_back(top_up, more)
 
-    def _told_of_dispute(self, asked: DisputeEvent) -> Answer:
+    def _report_of_dispute(self, asked: DisputeEvent) -> Answer:
         top_up = self.top_ups[asked.top_up]
         return {"outcome": self._dispute(top_up, asked.state, half=asked.half), "replayed": False}
 

@@ -47,7 +47,7 @@ class LedgerModel(ModelPayments):
             Start: self._start, Charge: self._charge, Place: self._place, Capture: self._capture, Void: self._void,
             AddGrant: self._give, Revoke: self._revoke, ReverseCharge: self._reverse_charge,
             ReverseTask: self._reverse_task, Finish: self._finish, Resume: self._resume, End: self._end, Buy: self._buy,
-            Refund: self._refund, RefundEvent: self._told_of_refund, DisputeEvent: self._told_of_dispute,
+            Refund: self._refund, RefundEvent: self._report_of_refund, DisputeEvent: self._report_of_dispute,
         }  # fmt: skip
         try:
             answer: Answer = handlers[type(request)](request)
@@ -113,7 +113,7 @@ class LedgerModel(ModelPayments):
         else:
             self._check_inside(budget, 1)
             self._renew(task.pocket)
-        task.status, task.reason, task.required, task.lacked = "RUNNING", None, None, None
+        task.status, task.reason, task.required, task.shortfall = "RUNNING", None, None, None
         self.signals += 1
         if asked.key is not None:
             self.keys[asked.key] = asked, {}

@@ -61,9 +61,9 @@ class ProductPayments:
             case requests.Refund():
                 return await self._refund(request, actor, reason)
             case requests.RefundEvent():
-                return await self._tell_of_refund(request)
+                return await self._refund_event(request)
             case requests.DisputeEvent():
-                return await self._tell_of_dispute(request)
+                return await self._dispute_event(request)
             case _:
                 raise TypeError(f"not about money: {request!r}")
 
@@ -96,25 +96,25 @@ class ProductPayments:
         facts = {"refund": row.status, "credits": row.credits, "debt": row.debt_credits}
         return PaymentResult(facts, done.balance, done.replayed, replayable=(row.id, row.credits, row.debt_credits))
 
-    async def _tell_of_refund(self, request: requests.RefundEvent) -> PaymentResult:
+    async def _refund_event(self, request: requests.RefundEvent) -> PaymentResult:
         key, name = self._refunds[request.refund]
         top_up = self._top_ups[key]
         reference = Reference(top_up.account_id, name)
         row = await refund_rows.find_refund(reference)
         assert row is not None
         said = a_refund(str(top_up.payment_ref), str(reference), row.amount_minor, RefundStatus(request.state))
-        return await self._told(top_up, said)
+        return await self._report(top_up, said)
 
-    async def _tell_of_dispute(self, request: requests.DisputeEvent) -> PaymentResult:
+    async def _dispute_event(self, request: requests.DisputeEvent) -> PaymentResult:
         top_up = self._top_ups[request.top_up]
         amount = -(-top_up.amount_minor // 2) if request.half else top_up.amount_minor
         said = Dispute(
             provider="sandbox", live=False, dispute_ref=f"dp_{top_up.id}", payment_ref=str(top_up.payment_ref),
             status=DisputeStatus(request.state), amount_minor=amount, currency="USD",
         )  # fmt: skip
-        return await self._told(top_up, said)
+        return await self._report(top_up, said)
 
-    async def _told(self, top_up: TopUpRow, said: Refund | Dispute) -> PaymentResult:
+    async def _report(self, top_up: TopUpRow, said: Refund | Dispute) -> PaymentResult:
         outcome = await settle(ProviderEvent(event_id=unique_id("sandbox:evt"), object=said, body={}))
         return PaymentResult({"outcome": outcome.value}, await _balance(top_up), replayed=False)
 

@@ -43,8 +43,8 @@ class StoredRows:
         model = self._model
         self._compare_entries(row)
         assert {name: tuple(rest) for name, *rest in row["tasks"]} == {
-            task.name: (task.status, task.reason, task.required, task.lacked, task.charged, task.reversed, task.steps,
-                        task.status in ("COMPLETED", "FAILED", "CANCELLED"))
+            task.name: (task.status, task.reason, task.required, task.shortfall, task.charged, task.reversed,
+                        task.steps, task.status in ("COMPLETED", "FAILED", "CANCELLED"))
             for task in model.tasks.values()
         }  # fmt: skip
         self._compare_holds(row["holds"])

@@ -81,7 +81,7 @@ class Task:
     status: str = "RUNNING"
     reason: str | None = None
     required: int | None = None
-    lacked: int | None = None
+    shortfall: int | None = None
     charged: int = 0
     reversed: int = 0
     steps: int = 0

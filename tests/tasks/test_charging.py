@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def charge_queue(rate_cards: RateCardCache) -> AsyncIterator[ChargeQueue]:
-    charge_queue = ChargeQueue(rate_cards, lanes=2, batch_limit=256, queue_limit=4096)
+    charge_queue = ChargeQueue(rate_cards, queues=2, batch_limit=256, queue_limit=4096)
     yield charge_queue
     await charge_queue.close()
 
@@ -66,7 +66,7 @@ async def test_the_accounts_of_tasks_that_others_started_are_looked_up_together(
 
 
 async def test_a_charge_whose_account_is_looked_up_at_the_end_is_carried_out(rate_cards: RateCardCache) -> None:
-    charge_queue = ChargeQueue(rate_cards, lanes=2, batch_limit=256, queue_limit=4096)
+    charge_queue = ChargeQueue(rate_cards, queues=2, batch_limit=256, queue_limit=4096)
     [task] = await start_tasks(1, sharing_credits=1000)
     task_accounts.clear_cache()
     charge = create_task(charge_queue.charge(block_run_request(task)))

@@ -173,7 +173,7 @@ async def test_of_two_hundred_block_runs_at_once_on_credits_for_a_hundred_exactl
     rate_cards: RateCardCache,
 ) -> None:
     tasks = await start_tasks(200, sharing_credits=1000)
-    charge_queue = ChargeQueue(rate_cards, lanes=4, batch_limit=16, queue_limit=4096)
+    charge_queue = ChargeQueue(rate_cards, queues=4, batch_limit=16, queue_limit=4096)
     try:
         outcomes = await gather(*(charge_queue.charge(block_run_request(task)) for task in tasks))
     finally:
@@ -213,7 +213,7 @@ async def test_of_two_hundred_block_runs_of_one_task_a_hundred_run_and_then_it_i
     rate_cards: RateCardCache,
 ) -> None:
     [task] = await start_tasks(1, sharing_credits=1000)
-    charge_queue = ChargeQueue(rate_cards, lanes=4, batch_limit=16, queue_limit=4096)
+    charge_queue = ChargeQueue(rate_cards, queues=4, batch_limit=16, queue_limit=4096)
     try:
         outcomes = await gather(*(charge_queue.charge(block_run_request(task)) for _ in range(200)))
     finally:

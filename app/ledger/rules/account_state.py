@@ -96,7 +96,7 @@ class LedgerEntry(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class GrantState:
-    """A lot of credits. `remaining` counts the posted credits that are left (0 before the grant starts).
+    """Credits granted together. `remaining` counts the posted credits that are left (0 before the grant starts).
 
     `claimed`: the part of `remaining` that open holds claim. `is_open`: False once nothing is left or it was revoked; a
     reversal can open it again. `pays_debt`: whether debt may be paid from it.

@@ -189,7 +189,7 @@ def test_a_promotional_grant_can_be_spent_while_there_is_debt() -> None:
     assert figures(account) == (15, 0, 0, 30, 15)
 
 
-def test_undoing_a_withdrawal_cancels_the_debt_and_refills_the_grant() -> None:
+def test_undoing_a_withdrawal_cancels_the_debt_and_returns_to_the_grant() -> None:
     account = new_account()
     grant = add_purchased_grant(account, 100)
     balance_changes.charge(account, 70, CAUSE)
