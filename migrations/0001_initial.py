@@ -270,7 +270,7 @@ class Migration(migrations.Migration):
                 "table": "block_run",
                 "app": "credits",
                 "pk_attr": "block_run_id",
-                "table_description": "One block run, also at cost 0. Its settings are not stored, only the price rule that matched and the model it",
+                "table_description": "One block run, also at cost 0. Of its settings, only the matched price rule and the model it names are stored.",
             },
             bases=["Model"],
         ),

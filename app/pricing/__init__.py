@@ -1,19 +1,19 @@
 """Prices: what one block run costs, by the rate card in force at an instant.
 
-Words
-    rate card     a dated version of all prices; publishing makes the next version, and no version ever changes
-    rule          `when {setting: value, …} -> credits` per run, second, item, byte or US dollar of provider cost
-    leaf          one scalar of a condition, at the end of its path; a rule is as specific as it has leaves
-    quote         the price of one block run, with the rule that said so
+Terms
+    rate card     a dated version of all prices; publishing adds the next version, and no version ever changes
+    rule          `when {setting: value, ...} -> credits` per run, second, item, byte or US dollar of provider cost
+    leaf          one scalar value of a condition, with its path; a rule is as specific as it has leaves
+    quote         the price of one block run, with the rule that gave it
 
 Invariants
-    - The matching rule with most leaves wins, whatever the order. In a published card no two rules of a block with
-      equally many leaves can both match: such a card is refused.
-    - `false` also matches a setting that is missing, and all that would stand under a missing object is missing.
-      `null` is a value, not a missing setting; numbers are never booleans; lists are compared with nothing.
-    - An unknown block, or settings that match nothing, is refused and never free. Free is an explicit 0.
-    - A price is rounded up once, after multiplying and dividing exactly.
-    - A card that takes effect is in the memory of every process before that instant, by the database's clock.
+    - Among the rules that match, the one with the most leaves decides, in whatever order they are listed. A card with
+      two rules of a block that have equally many leaves and can both match cannot be published.
+    - `false` also matches a missing setting; under a missing object every setting is missing. `null` is a value, not a
+      missing setting. Numbers are never equal to booleans. Lists are never equal to anything.
+    - An unknown block, and settings that match no rule, are refused. Free is an explicit price of 0.
+    - A price is rounded up once, after an exact multiplication and division.
+    - Every process has a rate card in memory before it takes effect, by the database's clock.
 
-The room does not know accounts, tasks or charges, and never writes anything but rate cards.
+This package knows no accounts, tasks or charges, and writes nothing but rate cards.
 """

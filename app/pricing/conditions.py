@@ -1,4 +1,4 @@
-"""The conditions of rules: when settings match one, and when two of them could match the same settings."""
+"""Conditions of price rules: whether settings match one, and whether two of them can match the same settings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
@@ -7,13 +7,13 @@ from typing import Final, TypeAlias
 JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
 Path: TypeAlias = tuple[str, ...]
 Scalar: TypeAlias = str | int | float | tuple[str]
-"""A scalar made comparable: True == 1 in Python, so booleans and null are replaced by one-word tuples."""
+"""A scalar that can be compared: True == 1 in Python, so booleans and null are replaced by tuples."""
 
 TRUE: Final = ("true",)
 FALSE: Final = ("false",)
 NULL: Final = ("null",)
 NO_SCALAR: Final = ("a list or an object",)
-"""No condition holds this value, so it matches nothing."""
+"""No condition has this value, so it matches nothing."""
 
 _COMPARABLE: Final = (str, int, float)
 
@@ -41,7 +41,7 @@ def leaves(when: Mapping[str, JSON], above: Path = ()) -> dict[Path, Scalar]:
 
 
 def value_at(path: Path, settings: Mapping[str, JSON]) -> Scalar:
-    """What stands at `path`. A missing setting reads as false, and so does everything under a missing object."""
+    """The value at `path`. A missing setting is false, and so is everything under a missing object."""
     level: JSON = settings
     for name in path:
         if not isinstance(level, Mapping):
@@ -60,7 +60,8 @@ class Condition:
     def __init__(self, when: Mapping[str, JSON]) -> None:
         self.leaves = leaves(when)
         self.parents: dict[Path, bool] = {}
-        """Every path that must be an object -> whether it may also be missing, all leaves under it being false."""
+        """Every path that must be an object -> whether it may also be missing, because all leaves under it are false.
+        """
         for path, value in self.leaves.items():
             for length in range(1, len(path)):
                 parent = path[:length]
@@ -68,14 +69,14 @@ class Condition:
 
 
 def can_both_match(one: Condition, other: Condition) -> bool:
-    """Whether some settings match both.
+    """Whether some settings match both conditions.
 
-    They cannot if both name a path and want different scalars of it, or if one wants a scalar where the other wants
-    an object; except that false there and only falses below are both content with nothing there. Otherwise the
-    settings that hold exactly the leaves that are not false match both.
+    None do if both name a path with different scalars, or if one has a scalar where the other has an object; unless the
+    scalar is false and all leaves of the object are false, because then a missing setting matches both. Otherwise the
+    settings that consist of all leaves that are not false match both.
     """
     others = other.leaves
-    for path, value in one.leaves.items():  # in half the time of any(): a card may have millions of pairs
+    for path, value in one.leaves.items():  # twice as fast as any(): a card can have millions of pairs
         if others.get(path, value) != value:
             return False
     return not (_scalar_meets_object(one, other) or _scalar_meets_object(other, one))
@@ -89,7 +90,7 @@ def _scalar_meets_object(one: Condition, other: Condition) -> bool:
 
 
 def ambiguous_pairs(conditions: Sequence[Condition]) -> Iterator[tuple[int, int]]:
-    """The pairs, by position, that have equally many leaves and can both match the same settings."""
+    """The pairs of positions whose conditions have equally many leaves and can both match the same settings."""
     by_leaf_count: dict[int, list[int]] = {}
     for position, condition in enumerate(conditions):
         by_leaf_count.setdefault(len(condition.leaves), []).append(position)
@@ -100,10 +101,10 @@ def ambiguous_pairs(conditions: Sequence[Condition]) -> Iterator[tuple[int, int]
 def _pairs_among(
     positions: list[int], conditions: Sequence[Condition], split: frozenset[Path]
 ) -> Iterator[tuple[int, int]]:
-    """As above, for conditions with equally many leaves.
+    """The same for conditions with equally many leaves.
 
-    Where all of them name one path, only those that want the same value there can clash: a thousand rules on `model`
-    cost a thousand look-ups, not half a million comparisons.
+    If all of them name a path, only those with the same value there can be ambiguous: a thousand rules on `model` cost
+    a thousand look-ups, not half a million comparisons.
     """
     if len(positions) < 2:
         return

@@ -1,4 +1,4 @@
-"""What a plan of block runs would cost, and where in it the balance would run out."""
+"""Estimates: what planned block runs would cost, and which of them the balance could not pay."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ MAX_COUNT: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class PlannedBlockRun:
-    """`count` runs of one block with the same settings; the measurements are those of each run."""
+    """`count` runs of one block with the same settings. `measurements`: of each run."""
 
     block: str
     settings: Mapping[str, JSON] | None = field(default_factory=dict)
@@ -28,10 +28,11 @@ class PlannedBlockRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EstimateLine:
+    """The cost of one planned line. `quote`: the price of one run; `credits`: of all of them."""
+
     block: str
     count: int
     quote: Quote
-    """The price of one of its runs."""
     credits: int
 
     @property
@@ -41,11 +42,14 @@ class EstimateLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
+    """The cost of a plan. `first_unaffordable_line`: the position, from 0, of the first line that could not be paid in
+    full; None: all can be paid.
+    """
+
     credits: int
     available_credits: int
     lines: tuple[EstimateLine, ...]
     first_unaffordable_line: int | None
-    """Position, from 0, of the first planned line that could not be paid in full. None: all can."""
 
     @property
     def is_affordable(self) -> bool:
@@ -57,10 +61,10 @@ class Estimate:
 
 
 def estimate_cost(card: Card, planned: Sequence[PlannedBlockRun], *, available_credits: int) -> Estimate:
-    """The plan priced line by line, spent in its order from `available_credits`.
+    """Price the plan line by line, and pay the lines in order from `available_credits`.
 
-    Raises: InvalidInput: more than 1,000 lines, or a count outside 1 to 1,000,000. PriceNotFound, MeasurementMissing:
-    of the first line that has no price. BalanceLimitReached: a sum would pass 2^53 - 1.
+    Raises: InvalidInput: more than 1,000 lines, or a count outside 1 to 1,000,000; PriceNotFound, MeasurementMissing:
+    for the first line without a price; BalanceLimitReached: a sum would exceed 2^53 - 1.
     """
     check_amount(available_credits, path="availableCredits", minimum=0)
     if len(planned) > MAX_LINES:

@@ -1,4 +1,4 @@
-"""What was measured of a block run, for prices that are by measure."""
+"""Measurements of a block run, for prices per second, item, byte or US dollar."""
 
 import re
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from app.errors import InvalidInput, Problem
 MAX_SECONDS: Final = 366 * 86_400
 MAX_USD: Final = 10_000_000
 MAX_DIGITS: Final = 40
-"""Significant digits of a measure: far more than anything measures, few enough to calculate with exactly."""
+"""Significant digits of a measurement: few enough for exact arithmetic."""
 MAX_EXPONENT: Final = 400
-"""Either way: a float prints with three digits of exponent, and a decimal may hold eighteen."""
+"""Bound of a decimal's exponent, positive and negative. A float needs three digits; a decimal allows eighteen."""
 
 _DECIMAL_TEXT: Final = re.compile(r"-?[0-9]{1,64}(\.[0-9]{1,64})?([eE][+-]?[0-9]{1,3})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurements:
-    """Quantities of one block run; None: not measured. Raises: InvalidInput, when one is out of its bounds.
+    """Measurements of one block run; None: not measured. `usd`: the provider's cost in US dollars.
 
-    Seconds and US dollars of provider cost are exact decimals, never binary fractions.
+    Seconds and US dollars are exact decimals, never floats. Raises: InvalidInput: a measurement is out of bounds.
     """
 
     seconds: Decimal | None = None
@@ -35,7 +35,7 @@ class Measurements:
 
 
 def check_measurements(measurements: Measurements, *, path: str = "measurements") -> None:
-    """Raises: InvalidInput, naming under `path` every measure that is negative, not finite or beyond its maximum."""
+    """Raises: InvalidInput, with every measurement under `path` that is negative, not finite or above its maximum."""
     problems = [
         *_decimal_problems(measurements.seconds, MAX_SECONDS, f"{path}.seconds"),
         *_whole_problems(measurements.items, f"{path}.items"),
@@ -54,7 +54,7 @@ def parse_measurements(
     usd: Decimal | str | None = None,
     path: str = "measurements",
 ) -> Measurements:
-    """Measurements as they arrive from outside. A float is taken as the decimal that it prints as: 0.1 is 0.1.
+    """Measurements from input values. A float is read as the decimal that it prints as: 0.1 is 0.1.
 
     Raises: InvalidInput, with the problems under `path`.
     """
@@ -64,21 +64,21 @@ def parse_measurements(
     exact_seconds = Decimal(str(seconds)) if seconds is not None else None
     try:
         return Measurements(seconds=exact_seconds, items=items, bytes=bytes, usd=exact_usd)
-    except InvalidInput as refusal:
+    except InvalidInput as error:
         prefix = len("measurements")
-        raise InvalidInput(problems=[Problem(path + at.path[prefix:], at.message) for at in refusal.problems]) from None
+        raise InvalidInput(problems=[Problem(path + at.path[prefix:], at.message) for at in error.problems]) from None
 
 
 def _decimal_problems(value: Decimal | None, maximum: int, path: str) -> list[Problem]:
     if value is None:
         return []
-    # NaN does not compare, so finite comes first.
-    if value.is_finite() and _is_handy(value) and 0 <= value <= maximum:
+    # NaN cannot be compared, so is_finite comes first.
+    if value.is_finite() and _has_few_digits(value) and 0 <= value <= maximum:
         return []
     return [Problem(path, f"must be a number from 0 to {maximum:,} of at most {MAX_DIGITS} digits")]
 
 
-def _is_handy(value: Decimal) -> bool:
+def _has_few_digits(value: Decimal) -> bool:
     _, digits, exponent = value.as_tuple()
     return len(digits) <= MAX_DIGITS and isinstance(exponent, int) and abs(exponent) <= MAX_EXPONENT
 

@@ -1,4 +1,4 @@
-"""The published rate cards. Rows are added and never changed; the rate_cards is their only writer."""
+"""Tortoise model of published rate cards. Rows are added and never changed."""
 
 from typing import Any
 

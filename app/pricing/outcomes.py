@@ -1,7 +1,8 @@
-"""What a block run costs that did not succeed: in full, nothing, or a fee. The card says so, for all blocks or for one.
+"""What a block run that did not succeed costs: the full price, nothing, or a fee.
 
-A block run is charged before it runs. Once it has ended its executor says how, and what it was charged above what the
-outcome costs goes back. Where a card says nothing an outcome costs what success does.
+A block run is charged before it runs. When it has ended, its executor reports the outcome, and the charge above the
+cost of the outcome is given back. The rate card sets these costs for all blocks or for one; the default is the full
+price.
 """
 
 from collections.abc import Mapping
@@ -18,10 +19,10 @@ class BlockRunOutcome(StrEnum):
 
 
 OutcomePrices = Mapping[BlockRunOutcome, int | None]
-"""The most that an outcome costs, in credits: 0 is nothing, None is in full. An outcome that is not named: in full."""
+"""The most that an outcome costs, in credits; None, and outcomes that are missing: the full price."""
 
 
 def cost_after_outcome(outcomes: OutcomePrices, outcome: BlockRunOutcome, cost: int) -> int:
-    """What a block run costs that was charged `cost` and ended so: never more than it was charged."""
+    """What a block run that was charged `cost` credits costs after its outcome: never more than `cost`."""
     most = outcomes.get(outcome)
     return cost if most is None or outcome is BlockRunOutcome.SUCCEEDED else min(cost, most)

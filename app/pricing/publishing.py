@@ -1,7 +1,7 @@
-"""Publishing rate cards: the next version, in force from an instant that every process can prepare for.
+"""Publishing rate cards: a new version takes effect early enough for every process to have read it.
 
-Only the database's clock counts. `effective_at` is at least 10 s after the last statement of the publication, which is
-what a process may rely on that has read the cards and found no such version (see rate_cards).
+Only the database's clock counts. `effective_at` is at least 10 s after the last statement of the publication. A process
+that reads the rate cards and finds no newer version relies on this (see rate_card_cache).
 """
 
 import asyncio
@@ -13,17 +13,16 @@ from app.audit_log import records
 from app.audit_log.records import AuditContext
 from app.credits import check_key
 from app.db import failures, pools
-from app.db.pools import Connection
 from app.db.set_writes import SetWrite
 from app.errors import IdempotencyConflict, InvalidInput
-from app.pricing import rate_card_document as documents
 from app.pricing.models import RateCard
 from app.pricing.quotes import Card
+from app.pricing.rate_card_document import parse_rate_card
 from app.pricing.rate_card_json import canonical_json, default_rate_card, document_hash
 
 LEAD_TIME: Final = timedelta(seconds=10)
 COMMIT_ALLOWANCE: Final = timedelta(seconds=1)
-"""How long a commit may take to be seen, beyond the notice."""
+"""How long a commit may take to become visible; it is added to the lead time."""
 MAX_AHEAD: Final = timedelta(days=366)
 MAX_REASON_LENGTH: Final = 1_000
 MAX_ATTEMPTS: Final = 50
@@ -31,9 +30,10 @@ MAX_ATTEMPTS: Final = 50
 SELECT_LATEST: Final = """
 SELECT version, effective_at, clock_timestamp() AS now FROM rate_card ORDER BY version DESC LIMIT 1
 """
-# Waits for an uncommitted card of the same version or key, and then writes nothing: the next attempt sees it.
+# Waits for an uncommitted card with the same version or key, and then writes nothing: the next attempt finds that card.
 INSERT_RATE_CARD: Final = """
-INSERT INTO rate_card (version, effective_at, document, request_hash, published_at, published_by, reason, idempotency_key)
+INSERT INTO rate_card
+    (version, effective_at, document, request_hash, published_at, published_by, reason, idempotency_key)
 VALUES ($1, coalesce($2::timestamptz, clock_timestamp()), $3::jsonb, $4, clock_timestamp(), $5, $6, $7)
 ON CONFLICT DO NOTHING
 RETURNING version
@@ -43,6 +43,8 @@ SELECT_NOW: Final = "SELECT clock_timestamp() AS now"
 
 @dataclass(frozen=True, slots=True)
 class Publication:
+    """A published card; `replayed`: an earlier call with the same request had published it."""
+
     card: Card
     replayed: bool
 
@@ -53,27 +55,28 @@ class _Request:
     effective_at: datetime | None
     actor: str
     reason: str | None
-    key: str | None
+    idempotency_key: str | None
 
-    def fingerprint(self) -> bytes:
-        """Of what was asked: who asked, and when, is no part of it."""
-        instant = self.effective_at and self.effective_at.astimezone(UTC).isoformat(timespec="microseconds")
-        return document_hash({"document": self.document, "effective_at": instant, "reason": self.reason})
+    def request_hash(self) -> bytes:
+        """The hash of what was requested, without who requested it and when."""
+        effective_at = self.effective_at and self.effective_at.astimezone(UTC).isoformat(timespec="microseconds")
+        return document_hash({"document": self.document, "effective_at": effective_at, "reason": self.reason})
 
     def row(self, version: int, effective_at: datetime | None) -> list[object]:
+        """The parameters of INSERT_RATE_CARD."""
         text = canonical_json(self.document).decode()
-        return [version, effective_at, text, self.fingerprint(), self.actor, self.reason, self.key]
+        return [version, effective_at, text, self.request_hash(), self.actor, self.reason, self.idempotency_key]
 
 
-class _NoticeRanOut(Exception):
+class _LeadTimeTooShort(Exception):
     """Rolls an attempt back."""
 
 
 async def publish_default_card() -> bool:
-    """Publish the default card as version 1, in force at once, if no card is published yet. True: it did."""
+    """Publish the default card as version 1, in force at once, if no card is published yet. Returns whether it did."""
     document = default_rate_card()
-    documents.parse_rate_card(document, version=1, effective_at=datetime.now(UTC))
-    request = _Request(document=document, effective_at=None, actor="default card", reason=None, key=None)
+    parse_rate_card(document, version=1, effective_at=datetime.now(UTC))
+    request = _Request(document=document, effective_at=None, actor="default card", reason=None, idempotency_key=None)
     return bool(await pools.fetch(INSERT_RATE_CARD, *request.row(1, None)))
 
 
@@ -86,10 +89,11 @@ async def publish_rate_card(
     idempotency_key: str,
     audit: AuditContext | None = None,
 ) -> Publication:
-    """Publish `document` as the next version, in force from `effective_at`; None: from the earliest instant allowed,
-    which is 10 s ahead (and a second for the commit), and after every card published before.
+    """Publish `document` as the next version, in force from `effective_at`.
 
-    The same request with the same key is answered with the first result.
+    `effective_at` None: the earliest instant allowed, which is 11 s ahead and after all published cards. The same
+    request with the same key is a replay.
+
     Raises: InvalidRateCard, with all problems of the document; InvalidInput: the instant, reason or key;
     IdempotencyConflict.
     """
@@ -97,9 +101,11 @@ async def publish_rate_card(
     if reason is not None and not (1 <= len(reason) <= MAX_REASON_LENGTH and reason.isprintable()):
         raise InvalidInput.at("reason", f"must have 1 to {MAX_REASON_LENGTH:,} printable characters")
     if effective_at is not None and effective_at.tzinfo is None:
-        raise InvalidInput.at("effectiveAt", "must say its offset from UTC")
-    draft = await asyncio.to_thread(documents.parse_rate_card, document, version=0, effective_at=datetime.now(UTC))
-    request = _Request(document=document, effective_at=effective_at, actor=actor, reason=reason, key=idempotency_key)
+        raise InvalidInput.at("effectiveAt", "must have an offset from UTC")
+    draft = await asyncio.to_thread(parse_rate_card, document, version=0, effective_at=datetime.now(UTC))
+    request = _Request(
+        document=document, effective_at=effective_at, actor=actor, reason=reason, idempotency_key=idempotency_key
+    )
     for _ in range(MAX_ATTEMPTS):
         published = await failures.run_with_retries(lambda: _try_to_publish(request, draft, audit))
         if published is not None:
@@ -108,64 +114,53 @@ async def publish_rate_card(
 
 
 async def _try_to_publish(request: _Request, draft: Card, audit: AuditContext | None) -> Publication | None:
-    """One attempt; None: another card came first, or the notice ran out while waiting for it."""
-    seen = await RateCard.get_or_none(
-        idempotency_key=request.key
-    )  # before the transaction: it would wait for a second connection
-    if seen is not None:
-        if bytes(seen.request_hash) != request.fingerprint():
-            raise IdempotencyConflict(key=str(request.key))
-        return Publication(await card_from_row(seen), replayed=True)
+    """One attempt; None: another card was published first, or waiting for it has used up the lead time."""
+    # Read before the transaction, which would otherwise wait for a second connection.
+    earlier = await RateCard.get_or_none(idempotency_key=request.idempotency_key)
+    if earlier is not None:
+        if bytes(earlier.request_hash) != request.request_hash():
+            raise IdempotencyConflict(key=str(request.idempotency_key))
+        return Publication(await card_from_row(earlier), replayed=True)
     try:
         async with pools.transaction() as connection:
             _, latest = await connection.execute_query(SELECT_LATEST)
             if latest:
                 version = latest[0]["version"] + 1
-                instant = _instant(request.effective_at, now=latest[0]["now"], after=latest[0]["effective_at"])
-                _, written = await connection.execute_query(INSERT_RATE_CARD, request.row(version, instant))
+                effective_at = _check_effective_at(
+                    request.effective_at, now=latest[0]["now"], after=latest[0]["effective_at"]
+                )
+                _, written = await connection.execute_query(INSERT_RATE_CARD, request.row(version, effective_at))
                 if not written:
                     return None
-                await _leave(connection, audit, request, version=version, before=latest[0]["version"], instant=instant)
-                # Waiting for another publication takes as long as that one takes: so the notice is measured again.
-                _, after = await connection.execute_query(SELECT_NOW)
-                if instant < after[0]["now"] + LEAD_TIME:
-                    raise _NoticeRanOut
-                return Publication(replace(draft, version=version, effective_at=instant), replayed=False)
-    except _NoticeRanOut:
+                write = SetWrite()
+                records.append_record(
+                    write,
+                    audit,
+                    subject=f"rate card {version}",
+                    reason=request.reason,
+                    before={"version": latest[0]["version"]},
+                    after={"version": version, "effectiveAt": effective_at.isoformat()},
+                )
+                await write.execute(connection)
+                # The insert may have waited for another publication, so the lead time is checked again.
+                _, clock = await connection.execute_query(SELECT_NOW)
+                if effective_at < clock[0]["now"] + LEAD_TIME:
+                    raise _LeadTimeTooShort
+                return Publication(replace(draft, version=version, effective_at=effective_at), replayed=False)
+    except _LeadTimeTooShort:
         return None
     await publish_default_card()
     return None
 
 
-async def _leave(
-    connection: Connection,
-    audit: AuditContext | None,
-    request: _Request,
-    *,
-    version: int,
-    before: int,
-    instant: datetime,
-) -> None:
-    write = SetWrite()
-    records.append_record(
-        write,
-        audit,
-        subject=f"rate card {version}",
-        reason=request.reason,
-        before={"version": before},
-        after={"version": version, "effectiveAt": instant.isoformat()},
-    )
-    await write.execute(connection)
-
-
 async def card_from_row(row: RateCard) -> Card:
-    """A stored card, read as strictly as a new one: a price that this code cannot read must not be guessed."""
+    """A stored card, validated as strictly as a new one: a price that this version cannot read must not be guessed."""
     return await asyncio.to_thread(
-        documents.parse_rate_card, row.document, version=row.version, effective_at=row.effective_at.astimezone(UTC)
+        parse_rate_card, row.document, version=row.version, effective_at=row.effective_at.astimezone(UTC)
     )
 
 
-def _instant(effective_at: datetime | None, *, now: datetime, after: datetime) -> datetime:
+def _check_effective_at(effective_at: datetime | None, *, now: datetime, after: datetime) -> datetime:
     """When the next card takes effect. Raises: InvalidInput."""
     if effective_at is None:
         return max(now + LEAD_TIME + COMMIT_ALLOWANCE, after + timedelta(microseconds=1))

@@ -1,4 +1,4 @@
-"""Quoting: a card, a block and its settings in, the price of one block run and the rule that said so out."""
+"""Quotes: the price of one block run, from a rate card, the block and its settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +15,8 @@ from app.pricing.outcomes import OutcomePrices
 
 MAX_REASON_LENGTH: Final = 300
 
-# A product of two 57-digit numbers at most is exact in 120 digits. The quotient may not be, and is rounded towards the
-# next whole number, as the price is: so rounding the rounded gives what rounding the exact one would.
+# Exact for a product of two numbers of up to 57 digits. A quotient may be inexact; it is rounded up, as the price is,
+# so rounding it again gives the same result as rounding the exact quotient.
 _EXACT: Final = Context(prec=120, rounding=ROUND_CEILING, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
@@ -29,13 +29,13 @@ class Unit(StrEnum):
 
     @property
     def measurement(self) -> str:
-        """The field of Measurements that counts this unit."""
+        """The field of Measurements that has this unit."""
         return "usd" if self is Unit.USD else f"{self}s"
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`credits` for every `per` units (`per` is 1 where the unit is RUN), for settings that match `when`."""
+    """`credits` for every `per` units, for settings that match `when`. For the unit RUN `per` is 1."""
 
     credits: int
     when: Mapping[str, JSON] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Rule:
     per: int = 1
 
     def as_json(self) -> dict[str, JSON]:
-        """The rule as card documents write it: what says nothing is left out."""
+        """The rule as in a rate card document, without default values."""
         written: dict[str, JSON] = {"when": self.when} if self.when else {}
         written["credits"] = self.credits
         if self.unit is not Unit.RUN:
@@ -55,14 +55,16 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class BlockPrices:
-    """The rules of one block; those of a block priced by model are the card's models, one rule each."""
+    """The rules of one block; a block priced by model has one rule for each model of the card.
+
+    `outcomes`: the block's own outcome prices; those of the card apply to the outcomes it does not name.
+    """
 
     block: str
     rules: tuple[Rule, ...]
     provider: str | None = None
     priced_by_model: bool = False
     outcomes: OutcomePrices = field(default_factory=dict)
-    """Where the block has outcomes of its own; those that it does not name are the card's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,9 @@ class ModelPrice:
 class Quote:
     """The price of one block run.
 
-    `rate` is credits per one unit, for display; `credits` is exact. `rule` is the rule as card documents write it, None
-    where no rule decided (own key, unlisted and free). `model` is the value of the model setting if the rule names it.
+    `credits` is the exact price, `rate` the credits per unit for display. `rule` is the rule as in a rate card
+    document; None if no rule decided (own key, or unlisted and free). `model` is the value of the model setting if the
+    rule names it.
     """
 
     credits: int
@@ -90,7 +93,7 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """A rule made ready: at a fixed price the quote is the same object every time."""
+    """A rule with its prepared quote: at a fixed price every quote is the same object."""
 
     rule: Rule
     quote: Quote
@@ -98,11 +101,13 @@ class _Offer:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """All rules of a block that name the same paths. No two want the same values, so one look-up finds the match."""
+    """All rules of a block with the same paths. No two have the same values, so one look-up finds the match.
+
+    `setting`: the setting, if the only path is one top-level setting, as in nearly every rule of a real card.
+    """
 
     paths: tuple[Path, ...]
     setting: str | None
-    """The setting, where the only path is one top-level setting: nearly every rule of a real card."""
     offers: Mapping[tuple[Scalar, ...], _Offer]
 
     def match(self, settings: Mapping[str, JSON]) -> _Offer | None:
@@ -113,7 +118,7 @@ class _Shape:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One version of all prices, indexed for quoting. Its rules are free of ambiguity: `document.read` sees to that."""
+    """One version of all prices, indexed for quotes. `rate_card_document` ensures that its rules are not ambiguous."""
 
     version: int
     effective_at: datetime
@@ -126,7 +131,7 @@ class Card:
     _free: Quote = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        shapes_of: dict[int, tuple[_Shape, ...]] = {}  # blocks priced by model share one tuple of rules, and its index
+        shapes_of: dict[int, tuple[_Shape, ...]] = {}  # blocks priced by model share one tuple of rules and its index
         for prices in self.blocks.values():
             if id(prices.rules) not in shapes_of:
                 shapes_of[id(prices.rules)] = self._index(prices.rules)
@@ -135,12 +140,12 @@ class Card:
         object.__setattr__(self, "_free", Quote(0, Unit.RUN, Decimal(0), None, None, self.version))
 
     def outcome_prices_of(self, block: str) -> OutcomePrices:
-        """What the outcomes of a block's runs cost: the block's own prices, then the card's."""
+        """The outcome prices of a block: its own, then those of the card."""
         prices = self.blocks.get(block)
         return {**self.outcomes, **prices.outcomes} if prices is not None and prices.outcomes else self.outcomes
 
     def _index(self, rules: Sequence[Rule]) -> tuple[_Shape, ...]:
-        """Shapes with most leaves first, so that the first match is the most specific."""
+        """Shapes with the most leaves first, so that the first match is the most specific."""
         by_paths: dict[tuple[Path, ...], dict[tuple[Scalar, ...], _Offer]] = {}
         for rule in rules:
             wanted = sorted(leaves(rule.when).items())
@@ -166,10 +171,10 @@ def quote(
     uses_own_key: bool = False,
     measurements: Measurements | None = None,
 ) -> Quote:
-    """What one run of `block` costs. With the customer's own key it is 0 whatever the block, and needs no measurement.
+    """The price of one run of `block`. With the customer's own provider key it is 0 and needs no measurements.
 
-    The quote may be shared with others: do not change its rule.
-    Raises: PriceNotFound, MeasurementMissing; BalanceLimitReached: the price would pass 2^53 - 1.
+    Quotes are shared objects: do not change the rule. Raises: PriceNotFound, MeasurementMissing; BalanceLimitReached:
+    the price would exceed 2^53 - 1.
     """
     if uses_own_key:
         return card._free
@@ -182,11 +187,11 @@ def quote(
     for shape in shapes:
         if (offer := shape.match(known)) is not None:
             return offer.quote if offer.rule.unit is Unit.RUN else _measured(block, offer, measurements)
-    raise PriceNotFound(block=block, rate_card_version=card.version, reason=_what_is_priced(shapes))
+    raise PriceNotFound(block=block, rate_card_version=card.version, reason=_priced_settings_text(shapes))
 
 
 def price_by_recorded_rule(block: str, rule: Mapping[str, JSON] | None, measurements: Measurements) -> int:
-    """What a block run costs by a rule that was recorded before (`Quote.rule`), whatever the prices are today.
+    """The price of a block run by a rule that was recorded earlier (`Quote.rule`), independent of current prices.
 
     Raises: MeasurementMissing, BalanceLimitReached.
     """
@@ -220,8 +225,8 @@ def price(credits: int, measure: Decimal, *, per: int) -> int:
     return total
 
 
-def _what_is_priced(shapes: Sequence[_Shape]) -> str:
-    """Which settings and values the card prices, cut to a readable length. It repeats nothing of what was sent."""
+def _priced_settings_text(shapes: Sequence[_Shape]) -> str:
+    """Which settings and values have a price, cut to a readable length. Contains nothing of the settings sent."""
     reason = "Its settings match no rule. Priced are:"
     listed = 0
     total = sum(len(shape.offers) for shape in shapes)

@@ -1,9 +1,9 @@
-"""The rate cards in the memory of one process.
+"""The cache of rate cards in one process.
 
-Only the database's clock counts. Reading the cards at an instant t of it makes them good until t + 9 s: a card that is
-not visible then takes effect later, because a publication states an instant at least 10 s ahead of its own last
-statement, and a second is left for its commit to be seen. Past that lease a process refuses to say a price until it
-has read again, so no two processes price by different cards at the same instant.
+Only the database's clock counts. Cards that are read at an instant t of this clock are valid until t + 9 s (the lease):
+a card that is not visible at t takes effect later than that, because a publication sets an instant at least 10 s after
+its last statement, and one second is left for its commit to become visible. After the lease the cards must be read
+again before a price is given. So no two processes price by different cards at the same instant.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from app.pricing.quotes import Card
 
 LEASE: Final = LEAD_TIME - COMMIT_ALLOWANCE
 RETENTION: Final = timedelta(hours=25)
-"""Superseded cards stay in memory this long: a hold, of at most 24 h, is captured by the card it was placed under."""
+"""How long superseded cards stay in memory: a hold, of at most 24 h, is captured by the card of its placement."""
 
-# Every version in force in the last hours or later: the one that was in force at $1, and all after it.
+# The version that was in force at $1, and all versions after it.
 SELECT_CACHED_VERSIONS: Final = """
 SELECT version, effective_at, request_hash FROM rate_card
 WHERE version >= coalesce((SELECT max(version) FROM rate_card WHERE effective_at <= $1), 0)
@@ -33,30 +33,30 @@ log = logging.getLogger(__name__)
 
 
 class StaleRateCards(Exception):
-    """What this process holds does not tell: refresh and try again."""
+    """The cached rate cards do not cover this instant or version. Refresh and try again."""
 
 
 class RateCardCache:
-    """The cards that this process holds. Make one for each process; refresh it before the first question."""
+    """The rate cards of one process. Call `refresh` before the first use."""
 
     def __init__(self) -> None:
         self._cards: tuple[Card, ...] = ()
-        self._stamps: dict[int, tuple[datetime, bytes]] = {}
-        self._known_until = datetime.min.replace(tzinfo=UTC)
-        self._read_at = self._known_until
+        self._identities: dict[int, tuple[datetime, bytes]] = {}
+        self._valid_until = datetime.min.replace(tzinfo=UTC)
+        self._read_at = self._valid_until
         self._read_monotonic = -math.inf
         self._refreshing = asyncio.Lock()
 
     def card_at(self, instant: datetime) -> Card:
-        """The card in force at an instant of the database's clock. Raises: Stale."""
-        if instant <= self._known_until:
+        """The card in force at an instant of the database's clock. Raises: StaleRateCards."""
+        if instant <= self._valid_until:
             for card in reversed(self._cards):
                 if card.effective_at <= instant:
                     return card
         raise StaleRateCards(f"the rate card in force at {instant} is not known")
 
     async def load_card_at(self, instant: datetime) -> Card:
-        """As `at`, reading the cards anew where that is needed. Raises: Stale, where even then none is in force."""
+        """Like `card_at`, but reads the cards again if necessary. Raises: StaleRateCards: no card is in force then."""
         try:
             return self.card_at(instant)
         except StaleRateCards:
@@ -64,20 +64,20 @@ class RateCardCache:
             return self.card_at(instant)
 
     async def current_card(self) -> Card:
-        """The card in force now, by the database's clock as this process reckons it: for looking, not for charging."""
+        """The card in force now, by this process's estimate of the database's clock: for display, not for charges."""
         if not self.is_fresh(LEASE.total_seconds()):
             await self.refresh()
         return await self.load_card_at(self._read_at + timedelta(seconds=time.monotonic() - self._read_monotonic))
 
     def card_by_version(self, version: int) -> Card:
-        """A card that was in force in the last 25 hours or is to come. Raises: Stale."""
+        """A card that was in force within the last 25 hours or takes effect later. Raises: StaleRateCards."""
         for card in reversed(self._cards):
             if card.version == version:
                 return card
-        raise StaleRateCards(f"rate card {version} is not held")
+        raise StaleRateCards(f"rate card {version} is not cached")
 
     async def find_card(self, version: int | None = None) -> Card | None:
-        """Any version ever published, superseded and coming ones too; the current one where none is named."""
+        """Any version, past and future ones too; None: the current card."""
         if version is None:
             return await self.current_card()
         try:
@@ -91,24 +91,25 @@ class RateCardCache:
         return time.monotonic() - self._read_monotonic <= seconds
 
     async def refresh(self) -> None:
-        """Read what is published and not held yet. Raises: what the database raises; what was held stays then."""
+        """Read the cards that were published since. After a database error, which is raised, the cached cards stay."""
         async with self._refreshing:
             started = time.monotonic()
-            # The clock first, and in a statement of its own: read with the cards it would be later than their snapshot.
+            # The clock is read first, in a statement of its own: read with the cards it would be later than their
+            # snapshot.
             now: datetime = (await pools.fetch(SELECT_NOW))[0]["now"]
             rows = await pools.fetch(SELECT_CACHED_VERSIONS, now - RETENTION)
-            # Compared with what is held, because a database brought back from a backup may tell another story.
-            stamps = {row["version"]: (row["effective_at"], bytes(row["request_hash"])) for row in rows}
-            held = {card.version: card for card in self._cards}
+            # Compared by instant and hash, because a database restored from a backup can have other cards.
+            identities = {row["version"]: (row["effective_at"], bytes(row["request_hash"])) for row in rows}
+            cached = {card.version: card for card in self._cards}
             cards = []
-            for version, stamp in stamps.items():
-                known = self._stamps.get(version) == stamp
-                cards.append(held[version] if known else await card_from_row(await RateCard.get(version=version)))
-            self._cards, self._stamps = tuple(cards), stamps
-            self._known_until, self._read_at, self._read_monotonic = now + LEASE, now, started
+            for version, identity in identities.items():
+                is_cached = self._identities.get(version) == identity
+                cards.append(cached[version] if is_cached else await card_from_row(await RateCard.get(version=version)))
+            self._cards, self._identities = tuple(cards), identities
+            self._valid_until, self._read_at, self._read_monotonic = now + LEASE, now, started
 
     async def refresh_periodically(self, *, every_seconds: float = 2.0) -> None:
-        """Refresh for ever. A database out of reach is logged once, and asked again."""
+        """Refresh until cancelled. A failure is logged once, until a refresh succeeds again."""
         failing = False
         while True:
             try:
@@ -116,10 +117,10 @@ class RateCardCache:
                     await self.refresh()
             except Exception:
                 if not failing:
-                    log.exception("The rate cards could not be read; trying again every %g s.", every_seconds)
+                    log.exception("Cannot read the rate cards; retrying every %g s.", every_seconds)
                 failing = True
             else:
                 if failing:
-                    log.warning("The rate cards are read again.")
+                    log.warning("The rate cards can be read again.")
                 failing = False
             await asyncio.sleep(every_seconds)

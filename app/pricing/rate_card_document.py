@@ -1,9 +1,9 @@
-"""A rate card's document (JSON, written by people) -> Card, or every reason why it may not be published.
+"""Validation of a rate card document: JSON written by people -> `Card`, or every reason why it cannot be published.
 
     {
-      "about": "for people",
-      "unlisted": "refused",                                              or "free": blocks that are not named cost 0
-      "model_setting": "model",                                           the setting that names the model
+      "about": "a note for people",
+      "unlisted": "refused",                                              or "free": unlisted blocks cost 0
+      "model_setting": "model",                                           the setting that names the language model
       "blocks": [
         {"block": "ScreenshotWebPage", "provider": "x", "credits": 2},    a fixed price
         {"block": "MakeVideo", "credits": 3, "unit": "second", "per": 10},
@@ -15,39 +15,48 @@
       "outcomes": {"failed": "full", "cancelled": {"fee": 1}, "provider_failed": "nothing"}
     }
 
-Units are run (the default), second, item, byte and usd; `per` divides. Only `blocks` is required. `outcomes` says what
-a block run costs that did not succeed: in full (the default), nothing, or at most a fee; a block may have its own.
+Units are run (the default), second, item, byte and usd; `per` divides the measurement. Only `blocks` is required.
+`outcomes` says what a block run that did not succeed costs: the full price (the default), nothing, or at most a fee. A
+block can have its own.
+
+Every check notes its problem and continues with a harmless value, so that all problems are reported at once.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
+from app.credits import MAX_CREDITS
 from app.errors import InvalidRateCard, Problem
-from app.pricing.checks import Checks
 from app.pricing.conditions import Condition, ambiguous_pairs
 from app.pricing.outcomes import BlockRunOutcome, OutcomePrices
 from app.pricing.quotes import BlockPrices, Card, ModelPrice, Rule, Unit
 from app.pricing.rate_card_json import MAX_TEXT_LENGTH, canonical_json
 
+MAX_PROBLEMS: Final = 200
+MAX_NAME_LENGTH: Final = 255
+MAX_ABOUT_LENGTH: Final = 10_000
 MAX_BLOCKS: Final = 2_000
 MAX_MODELS: Final = 2_000
 MAX_RULES_PER_BLOCK: Final = 1_000
 MAX_RULES: Final = 20_000
-"""Of all blocks together, where every block priced by model counts a rule for each model."""
-MAX_ABOUT_LENGTH: Final = 10_000
+"""Of all blocks together; a block priced by model counts one rule for each model."""
+MAX_CONDITION_DEPTH: Final = 8
+MAX_LEAVES: Final = 32
 MAX_AMBIGUITIES_PER_BLOCK: Final = 20
 
 _OPTIONAL: Final = {"about", "unlisted", "model_setting", "model_priced_blocks", "models", "free_blocks", "outcomes"}
-_UNSUCCESSFUL: Final = tuple(outcome.value for outcome in BlockRunOutcome if outcome is not BlockRunOutcome.SUCCEEDED)
+_UNSUCCESSFUL: Final = {outcome.value.lower(): outcome for outcome in BlockRunOutcome if outcome != "SUCCEEDED"}
 _PRICE: Final = {"credits", "unit", "per"}
+_FREE: Final = (Rule(0),)
 
 
 def parse_rate_card(document: object, *, version: int, effective_at: datetime) -> Card:
-    """The card that `document` describes. Raises: InvalidRateCard, with all of its problems (the first 200)."""
-    checks = Checks()
-    card = _read(document, checks, version=version, effective_at=effective_at)
+    """The card that `document` describes. Raises: InvalidRateCard, with all problems (the first 200)."""
+    checks = _Checks()
+    card = _card(document, checks, version=version, effective_at=effective_at)
     if checks.unlisted:
         checks.problems.append(Problem("document", f"has {checks.unlisted:,} more problems"))
     if checks.problems:
@@ -55,7 +64,109 @@ def parse_rate_card(document: object, *, version: int, effective_at: datetime) -
     return card
 
 
-def _read(document: object, checks: Checks, *, version: int, effective_at: datetime) -> Card:
+@dataclass(slots=True)
+class _Checks:
+    """Collects problems. A check returns the value if it is valid, and a harmless one otherwise."""
+
+    problems: list[Problem] = field(default_factory=list)
+    unlisted: int = 0
+    """The number of problems beyond the first 200."""
+
+    @property
+    def count(self) -> int:
+        return len(self.problems) + self.unlisted
+
+    def note(self, path: str, message: str) -> None:
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(Problem(path, message))
+        else:
+            self.unlisted += 1
+
+    def fields(self, value: object, path: str, *, required: set[str], optional: set[str]) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            self.note(path, "must be an object")
+            return {}
+        for name in value:
+            if name not in required | optional:
+                known = ", ".join(sorted(required | optional))
+                self.note(path, f"has the unknown key {str(name)[:100]!r}; known are {known}")
+        for name in sorted(required - value.keys()):
+            self.note(path, f"lacks {name!r}")
+        return value
+
+    def entries(self, value: object, path: str, *, at_most: int) -> list[tuple[str, Any]]:
+        """The entries of a list with their paths."""
+        if not isinstance(value, list):
+            self.note(path, "must be a list")
+            return []
+        if len(value) > at_most:
+            self.note(path, f"must have at most {at_most:,} entries; it has {len(value):,}")
+            return []
+        return [(f"{path}.{position}", entry) for position, entry in enumerate(value)]
+
+    def name(self, value: object, path: str, *, spaces: bool = False) -> str:
+        """A name of 1 to 255 visible characters; `spaces` allows several words."""
+        if not isinstance(value, str):
+            self.note(path, "must be text")
+            return ""
+        visible = value.isprintable() and value == value.strip() and (spaces or " " not in value)
+        if not (visible and 1 <= len(value) <= MAX_NAME_LENGTH):
+            words = "" if spaces else ", without spaces"
+            self.note(path, f"must have 1 to {MAX_NAME_LENGTH} visible characters{words}")
+        return value
+
+    def whole_number(self, value: object, path: str, *, minimum: int) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # JSON has one kind of number: 5.0 is 5
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= MAX_CREDITS:
+            self.note(path, f"must be a whole number from {minimum} to {MAX_CREDITS:,}")
+            return minimum
+        return value
+
+    def condition(self, value: object, path: str) -> dict[str, Any]:
+        """A `when`: at most 8 levels of objects with scalars at their ends; only the outermost may be empty."""
+        leaf_count = 0
+
+        def check(part: object, at: str, depth: int) -> Any:
+            nonlocal leaf_count
+            if isinstance(part, Mapping):
+                if depth == MAX_CONDITION_DEPTH:
+                    self.note(at, f"is nested more than {MAX_CONDITION_DEPTH} deep")
+                    return False
+                if not part and depth:
+                    self.note(at, "is an empty object, which would match anything: leave it out")
+                paths = [(name, f"{at}.{self.name(name, at, spaces=True)[:100]}") for name in part]
+                return {name: check(part[name], path_below, depth + 1) for name, path_below in paths}
+            leaf_count += 1
+            return self._scalar(part, at)
+
+        if not isinstance(value, dict):
+            self.note(path, "must be an object of settings and the values they must have")
+            return {}
+        checked: dict[str, Any] = check(value, path, 0)
+        if leaf_count > MAX_LEAVES:
+            self.note(path, f"must have at most {MAX_LEAVES} values; it has {leaf_count:,}")
+            return {}
+        return checked
+
+    def _scalar(self, value: object, path: str) -> str | int | float | bool | None:
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int | float):
+            if abs(value) <= MAX_CREDITS:
+                return int(value) if float(value).is_integer() else value
+            self.note(path, f"must be a number within ±{MAX_CREDITS:,}")
+            return 0
+        if isinstance(value, str):
+            if len(value) <= MAX_NAME_LENGTH and (value.isprintable() or not value):
+                return value
+            self.note(path, f"must be text of at most {MAX_NAME_LENGTH} printable characters")
+            return ""
+        self.note(path, "must be text, a number, true, false, null or an object; lists cannot be compared")
+        return False
+
+
+def _card(document: object, checks: _Checks, *, version: int, effective_at: datetime) -> Card:
     parts = checks.fields(document, "document", required={"blocks"}, optional=_OPTIONAL)
     about = parts.get("about", "")
     if not isinstance(about, str) or len(about) > MAX_ABOUT_LENGTH or not _can_be_stored(about):
@@ -66,28 +177,24 @@ def _read(document: object, checks: Checks, *, version: int, effective_at: datet
     model_setting = checks.name(parts.get("model_setting", "model"), "model_setting")
     models = _models(parts.get("models", []), checks)
     blocks: dict[str, BlockPrices] = {}
-    placed: dict[str, str] = {}
+    paths: dict[str, str] = {}
 
-    def place(prices: BlockPrices, path: str) -> None:
-        if prices.block in placed:
-            checks.note(path, f"prices block {prices.block!r} a second time: {placed[prices.block]} does already")
-        placed[prices.block] = path
+    def add(prices: BlockPrices, path: str) -> None:
+        if prices.block in paths:
+            checks.note(path, f"prices block {prices.block!r} a second time: {paths[prices.block]} prices it already")
+        paths[prices.block] = path
         blocks[prices.block] = prices
 
-    for position, entry in enumerate(checks.entries(parts.get("blocks", []), "blocks", at_most=MAX_BLOCKS)):
-        path = f"blocks.{position}"
-        place(_block(entry, path, checks), path)
+    for path, entry in checks.entries(parts.get("blocks", []), "blocks", at_most=MAX_BLOCKS):
+        add(_block(entry, path, checks), path)
     by_model = tuple(Rule(price.credits, {model_setting: price.model}) for price in models)
     names = checks.entries(parts.get("model_priced_blocks", []), "model_priced_blocks", at_most=MAX_BLOCKS)
     if names and not models:
         checks.note("models", "must name at least one model: there are blocks priced by model")
-    for position, name in enumerate(names):
-        path = f"model_priced_blocks.{position}"
-        place(BlockPrices(checks.name(name, path), by_model, priced_by_model=True), path)
-    free = (Rule(0),)
-    for position, name in enumerate(checks.entries(parts.get("free_blocks", []), "free_blocks", at_most=MAX_BLOCKS)):
-        path = f"free_blocks.{position}"
-        place(BlockPrices(checks.name(name, path), free), path)
+    for path, name in names:
+        add(BlockPrices(checks.name(name, path), by_model, priced_by_model=True), path)
+    for path, name in checks.entries(parts.get("free_blocks", []), "free_blocks", at_most=MAX_BLOCKS):
+        add(BlockPrices(checks.name(name, path), _FREE), path)
     _check_sizes(document, blocks, checks, unlisted_free=unlisted == "free")
     return Card(
         version=version,
@@ -100,39 +207,42 @@ def _read(document: object, checks: Checks, *, version: int, effective_at: datet
     )
 
 
-def _outcomes(value: object, path: str, checks: Checks) -> OutcomePrices:
-    parts = checks.fields(value, path, required=set(), optional={name.lower() for name in _UNSUCCESSFUL})
-    return {BlockRunOutcome(name.upper()): _most(price, f"{path}.{name}", checks) for name, price in parts.items()
-            if name.upper() in _UNSUCCESSFUL}  # fmt: skip
+def _outcomes(value: object, path: str, checks: _Checks) -> OutcomePrices:
+    parts = checks.fields(value, path, required=set(), optional=set(_UNSUCCESSFUL))
+    return {
+        _UNSUCCESSFUL[name]: _maximum_cost(price, f"{path}.{name}", checks)
+        for name, price in parts.items()
+        if name in _UNSUCCESSFUL
+    }
 
 
-def _most(value: object, path: str, checks: Checks) -> int | None:
-    """The most that an outcome costs."""
+def _maximum_cost(value: object, path: str, checks: _Checks) -> int | None:
+    """The most that an outcome costs, in credits; None: the full price."""
     if value == "full":
         return None
     if value == "nothing":
         return 0
     if isinstance(value, dict):
         parts = checks.fields(value, path, required={"fee"}, optional=set())
-        return checks.whole(parts.get("fee", 1), f"{path}.fee", minimum=1)
+        return checks.whole_number(parts.get("fee", 1), f"{path}.fee", minimum=1)
     checks.note(path, 'must be "full", "nothing" or {"fee": credits}')
     return None
 
 
-def _models(value: object, checks: Checks) -> tuple[ModelPrice, ...]:
+def _models(value: object, checks: _Checks) -> tuple[ModelPrice, ...]:
     models: dict[str, ModelPrice] = {}
-    for position, entry in enumerate(checks.entries(value, "models", at_most=MAX_MODELS)):
-        path = f"models.{position}"
+    for path, entry in checks.entries(value, "models", at_most=MAX_MODELS):
         parts = checks.fields(entry, path, required={"model", "provider", "credits"}, optional=set())
         model = checks.name(parts.get("model", "?"), f"{path}.model", spaces=True)
         provider = checks.name(parts.get("provider", "?"), f"{path}.provider", spaces=True)
+        credits = checks.whole_number(parts.get("credits", 0), f"{path}.credits", minimum=0)
         if model in models and "model" in parts:
             checks.note(path, f"prices model {model!r} a second time")
-        models[model] = ModelPrice(model, provider, checks.whole(parts.get("credits", 0), f"{path}.credits", minimum=0))
+        models[model] = ModelPrice(model, provider, credits)
     return tuple(models.values())
 
 
-def _block(value: object, path: str, checks: Checks) -> BlockPrices:
+def _block(value: object, path: str, checks: _Checks) -> BlockPrices:
     parts = checks.fields(value, path, required={"block"}, optional={"provider", "rules", "outcomes", *_PRICE})
     block = checks.name(parts.get("block", path), f"{path}.block")
     provider = checks.name(parts["provider"], f"{path}.provider", spaces=True) if "provider" in parts else None
@@ -141,12 +251,12 @@ def _block(value: object, path: str, checks: Checks) -> BlockPrices:
         return BlockPrices(block, (_rule(parts, path, checks),), provider, outcomes=outcomes)
     if both := sorted(_PRICE & parts.keys()):
         checks.note(path, f"has rules and also {', '.join(both)}: a block has one fixed price or a list of rules")
-    entries = checks.entries(parts["rules"], f"{path}.rules", at_most=MAX_RULES_PER_BLOCK)
-    if not parts["rules"] and isinstance(parts["rules"], list):
+    if parts["rules"] == []:
         checks.note(f"{path}.rules", "must have at least one rule")
-    rules: dict[int, Rule] = {}  # by position; a faulty one is left out, it would seem to clash with others
-    for position, entry in enumerate(entries):
-        at, noted = f"{path}.rules.{position}", checks.count
+    rules: dict[int, Rule] = {}  # by position; without the invalid ones, which would seem to be ambiguous
+    entries = checks.entries(parts["rules"], f"{path}.rules", at_most=MAX_RULES_PER_BLOCK)
+    for position, (at, entry) in enumerate(entries):
+        noted = checks.count
         rule = _rule(checks.fields(entry, at, required=set(), optional={"when", *_PRICE}), at, checks)
         if checks.count == noted:
             rules[position] = rule
@@ -154,7 +264,7 @@ def _block(value: object, path: str, checks: Checks) -> BlockPrices:
     return BlockPrices(block, tuple(rules.values()), provider, outcomes=outcomes)
 
 
-def _note_ambiguities(block: str, rules: Mapping[int, Rule], path: str, checks: Checks) -> None:
+def _note_ambiguities(block: str, rules: Mapping[int, Rule], path: str, checks: _Checks) -> None:
     positions = list(rules)
     pairs = ambiguous_pairs([Condition(rule.when) for rule in rules.values()])
     for first, second in islice(pairs, MAX_AMBIGUITIES_PER_BLOCK):
@@ -162,31 +272,31 @@ def _note_ambiguities(block: str, rules: Mapping[int, Rule], path: str, checks: 
         checks.note(
             f"{path}.rules.{other}",
             f"and rules.{one} of block {block!r} can both match, with equally many values: "
-            f"{_when(rules[one])} and {_when(rules[other])}; let one name more settings",
+            f"{_condition_text(rules[one])} and {_condition_text(rules[other])}; let one name more settings",
         )
 
 
-def _rule(parts: Mapping[str, Any], path: str, checks: Checks) -> Rule:
+def _rule(parts: Mapping[str, Any], path: str, checks: _Checks) -> Rule:
     if "credits" not in parts:
         checks.note(path, "lacks its 'credits'")
-    credits = checks.whole(parts.get("credits", 0), f"{path}.credits", minimum=0)
+    credits = checks.whole_number(parts.get("credits", 0), f"{path}.credits", minimum=0)
     when = checks.condition(parts.get("when", {}), f"{path}.when")
     unit = parts.get("unit", "run")
     if not isinstance(unit, str) or unit not in set(Unit):
         checks.note(f"{path}.unit", f"must be one of {', '.join(Unit)}")
         unit = Unit.RUN
-    per = checks.whole(parts.get("per", 1), f"{path}.per", minimum=1)
+    per = checks.whole_number(parts.get("per", 1), f"{path}.per", minimum=1)
     if Unit(unit) is Unit.RUN and per != 1:
-        checks.note(f"{path}.per", "divides a measure: a price per run has none")
+        checks.note(f"{path}.per", "divides a measurement: a price per run has none")
     return Rule(credits, when, Unit(unit), per)
 
 
-def _when(rule: Rule) -> str:
-    words = canonical_json(rule.when).decode()
-    return words if len(words) <= 200 else f"{words[:200]}…"
+def _condition_text(rule: Rule) -> str:
+    text = canonical_json(rule.when).decode()
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def _check_sizes(document: object, blocks: Mapping[str, BlockPrices], checks: Checks, *, unlisted_free: bool) -> None:
+def _check_sizes(document: object, blocks: Mapping[str, BlockPrices], checks: _Checks, *, unlisted_free: bool) -> None:
     if not blocks and not unlisted_free:
         checks.note("blocks", "must price at least one block: this card would refuse everything")
     total = sum(len(prices.rules) for prices in blocks.values())
@@ -197,5 +307,5 @@ def _check_sizes(document: object, blocks: Mapping[str, BlockPrices], checks: Ch
 
 
 def _can_be_stored(text: str) -> bool:
-    """PostgreSQL takes neither NUL nor half of a surrogate pair."""
+    """PostgreSQL stores neither NUL nor half of a surrogate pair."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,4 +1,4 @@
-"""Card documents as text: strict reading, the canonical form that is fingerprinted, and the layout people read."""
+"""Rate card documents as JSON text: strict parsing, the canonical form that is hashed, and the format for people."""
 
 import json
 from collections import Counter
@@ -10,28 +10,30 @@ from typing import Any, Final
 from app.errors import InvalidRateCard
 
 MAX_TEXT_LENGTH: Final = 4_000_000
-_LINE_A_ENTRY: Final = ("blocks", "models", "model_priced_blocks", "free_blocks")
+_ONE_ENTRY_PER_LINE: Final = ("blocks", "models", "model_priced_blocks", "free_blocks")
 
 
 def parse_json(text: str) -> Any:
-    """The JSON of a card file. Raises: InvalidRateCard: not JSON, too long, or a name twice in one object.
+    """The JSON value of a rate card file. Raises: InvalidRateCard: not JSON, too long, or a name twice in one object.
 
-    Plain JSON readers keep the last of two equal names and say nothing, and a price would be lost.
+    The standard parser silently keeps the last of two equal names, so that a price would be lost.
     """
     if len(text) > MAX_TEXT_LENGTH:
         raise InvalidRateCard.at("document", f"must be at most {MAX_TEXT_LENGTH:,} characters")
     try:
         return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as fault:  # RecursionError: nested deeper than the reader goes
-        raise InvalidRateCard.at("document", f"is not JSON that a card can be: {str(fault)[:200]}") from None
+    except (ValueError, RecursionError) as fault:  # RecursionError: nested too deep for the parser
+        raise InvalidRateCard.at(
+            "document", f"is not JSON, or not allowed in a rate card: {str(fault)[:200]}"
+        ) from None
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    read = dict(pairs)
-    if len(read) < len(pairs):
+    parsed = dict(pairs)
+    if len(parsed) < len(pairs):
         twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
         raise ValueError(f"the same name twice in one object: {', '.join(twice)}")
-    return read
+    return parsed
 
 
 def _refuse_constant(name: str) -> None:
@@ -39,7 +41,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def canonical_json(value: object) -> bytes:
-    """One text for equal documents: names in order, no spaces, 5.0 written 5, UTF-8."""
+    """The same text for equal documents: sorted names, no spaces, 5.0 as 5, UTF-8."""
     return json.dumps(
         _with_whole_numbers(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()
@@ -61,10 +63,10 @@ def _with_whole_numbers(value: object) -> object:
 
 
 def format_document(document: Mapping[str, Any]) -> str:
-    """The document as a file for people: one block or model a line."""
+    """The document as text for people: one block or model on each line."""
     parts = []
     for name, value in document.items():
-        if name in _LINE_A_ENTRY and isinstance(value, list) and value:
+        if name in _ONE_ENTRY_PER_LINE and isinstance(value, list) and value:
             lines = ",\n".join(f"    {_compact(entry)}" for entry in value)
             parts.append(f"  {_compact(name)}: [\n{lines}\n  ]")
         else:
@@ -77,7 +79,7 @@ def _compact(value: object) -> str:
 
 
 def default_rate_card_text() -> str:
-    """The file of the default rate card, as it is installed with the package."""
+    """The text of the default rate card, which is installed with the package."""
     return (resources.files("app.pricing") / "default_rate_card.json").read_text(encoding="utf-8")
 
 

@@ -57,8 +57,7 @@ class SkippedStart(Model):
 
 
 class BlockRun(Model):
-    """One block run, also at cost 0. Its settings are not stored, only the price rule that matched and the model it
-    names.
+    """One block run, also at cost 0. Of its settings, only the matched price rule and the model it names are stored.
 
     `outcome` and `finished_at`: what the executor has reported, and when. `entry_seq`: the CHARGE entry; `outcome_seq`:
     the REVERSAL entry that the outcome has led to.

@@ -40,7 +40,7 @@ async def test_the_default_card_is_loaded_once_whoever_starts(db: str) -> None:
     row = await RateCard.get()
     assert (row.version, row.published_by) == (1, "default card")
     assert row.reason is None
-    assert row.key is None
+    assert row.idempotency_key is None
     assert row.document == default_rate_card()
     assert before <= row.effective_at <= await database_now()
 

@@ -140,7 +140,7 @@ async def test_a_stored_card_that_cannot_be_read_stops_prices_and_not_the_loop(
         with pytest.raises(StaleRateCards):
             rate_cards.card_at(known + LEASE)
         await pools.fetch("DELETE FROM rate_card WHERE version = 2")
-        await _until(lambda: "read again" in caplog.text)
+        await _until(lambda: "can be read again" in caplog.text)
         loop.cancel()
 
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
