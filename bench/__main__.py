@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import asyncpg
 import click
+import uvloop
 from rich.console import Console
 
 from app.db import pools
@@ -20,7 +21,7 @@ from bench.databases import FillFailed
 from bench.environment import ServerFailed
 from bench.http_client import ChargeFailed
 from bench.pgbench import PgbenchFailed
-from bench.report import Column, Figures, Goal, GoalResult, Rounds
+from bench.report import Figures, GoalResult, Section
 from bench.subscribers import SubscribersFailed
 from bench.wrk import ClientFailed
 
@@ -68,22 +69,11 @@ class Results:
     data: dict[str, Any] = field(default_factory=dict)
     is_exact: bool = True
 
-    def add(
-        self,
-        name: str,
-        rounds: Rounds,
-        *,
-        rows: dict[str, list[str]],
-        labels: list[str],
-        columns: Collection[Column],
-        goals: Collection[Goal],
-        caption: str,
-    ) -> None:
-        self.out.print(report.results_table(rounds, rows, labels, list(columns)))
-        self.out.print(caption, width=120, highlight=False)
-        self.goals += report.goal_results(goals, rounds)
-        table = {row: {column.title: column.value(rounds, row) for column in columns} for row in rows}
-        self.data[name] = {"table": table, "rounds": rounds}
+    def add(self, section: Section) -> None:
+        self.out.print(section.table())
+        self.out.print(section.caption, width=120, highlight=False)
+        self.goals += report.goal_results(section.goals, section.rounds)
+        self.data[section.name] = section.as_json()
 
     def add_checks(self, checks: list[LedgerCheck]) -> None:
         for check in checks:
@@ -146,7 +136,9 @@ def command(
     others = {LIVE, GROWTH} & set(only) if only else {LIVE} if quick else {LIVE, GROWTH}
     environment.exit_on_sigterm()
     try:
-        is_exact = asyncio.run(run(measurements, replace(extent, seconds=seconds or extent.seconds), others, file))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            extent = replace(extent, seconds=seconds or extent.seconds)
+            is_exact = runner.run(run(measurements, extent, others, file))
     except ERRORS as error:
         raise click.ClickException(str(error)) from None
     ctx.exit(0 if is_exact else 1)
@@ -168,16 +160,10 @@ async def run(measurements: list[Measurement], extent: Extent, others: Collectio
             await _measure_charges(measurements, extent, directory, results, progress)
         if LIVE in others:
             rounds = await live.measure(directory, extent.live, progress)
-            results.add(
-                LIVE, rounds, rows=live.row_labels(rounds), labels=["", "subscribers"], columns=live.COLUMNS,
-                goals=live.goals(extent.live), caption=live.CAPTION.format(**asdict(extent.live)),
-            )  # fmt: skip
+            results.add(live.section(rounds, extent.live))
         if GROWTH in others:
             rounds, checks = await growth.measure(directory, extent.growth, progress)
-            results.add(
-                GROWTH, rounds, rows=growth.row_labels(rounds), labels=["", "size"], columns=growth.columns(rounds),
-                goals=growth.goals(rounds), caption=growth.CAPTION.format(**asdict(extent.growth)),
-            )  # fmt: skip
+            results.add(growth.section(rounds, extent.growth))
             results.add_checks(checks)
     if results.goals:
         results.out.print(report.goals_table(results.goals))
@@ -212,15 +198,7 @@ async def _measure_charges(
             rounds.append(measured)
         progress("verifying the ledgers")
         checks = await contenders.check_ledgers()
-    results.add(
-        "charges",
-        rounds,
-        rows={one.name: [one.title, one.accounts, str(one.clients)] for one in measurements},
-        labels=["", "accounts", "clients"],
-        columns=charges.COLUMNS,
-        goals=charges.GOALS,
-        caption=charges.CAPTION.format(rounds=extent.rounds, seconds=extent.seconds),
-    )
+    results.add(charges.section(measurements, rounds, seconds=extent.seconds))
     results.out.print(", ".join(f"{name} {value}" for name, value in results.data["machine"].items()), highlight=False)
     results.add_checks(checks)
 

@@ -13,7 +13,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Final, Literal
 
 from bench import databases, environment, pgbench, wrk
 from bench.environment import Server
-from bench.report import Column, Goal
+from bench.report import Column, Goal, Rounds, Section
 from bench.workload import (
     BATCH_SIZE,
     LIBRARY_TASKS,
@@ -137,6 +137,7 @@ def _unbatched_for(name: str) -> str | None:
     return f"unbatched-{load}-64" if contender not in ("pgbench", "route") and load in ("many", "hot") else None
 
 
+_ROUTE: Final = "route-many-64"
 COLUMNS: Final = (
     Column(title="per second", figure="per_second", form=",.0f"),
     Column(title="p50 ms", figure="p50_ms", form=".1f"),
@@ -145,7 +146,7 @@ COLUMNS: Final = (
     Column(title="PostgreSQL µs", figure="database_micros", form=",.0f"),
     Column(title="batches of 1 = 1", figure="per_second", form=".2f", against=_unbatched_for),
     Column(title="pgbench = 1", figure="per_second", form=".2f", against=_pgbench_for),
-    Column(title="route's CPU = 1", figure="server_micros", form=".2f", against=lambda _: "route-many-64"),
+    Column(title="route's CPU = 1", figure="server_micros", form=".2f", against=lambda _: _ROUTE),
 )
 CAPTION: Final = (
     "Medians of {rounds} interleaved rounds of {seconds:g} s. Per second: charges; for reads and the route, requests. "
@@ -153,54 +154,31 @@ CAPTION: Final = (
     "The last columns are ratios within a round: of the rate, and of server CPU."
 )
 
-_MANY, _HOT, _BATCH_MANY, _BATCH_HOT = "server-many-64", "server-hot-64", "batch-many-16", "batch-hot-16"
-_PGBENCH_MANY, _PGBENCH_HOT = "pgbench-many-32", "pgbench-hot-32"
+
+def _goal(text: str, name: str, other: str, bounds: tuple[float, float], *, figure: str = "per_second") -> Goal:
+    """`bounds`: what must be reached, and the aim. Of a rate more is better, of CPU and latency less."""
+    clients, lower_is_better = int(name.rpartition("-")[2]), figure != "per_second"
+    at_least, aim = bounds
+    return Goal(
+        text=text, name=name, other=other, figure=figure, clients=clients, at_least=at_least, aim=aim,
+        lower_is_better=lower_is_better,
+    )  # fmt: skip
+
+
+_MANY, _HOT, _PGBENCH, _PGBENCH_HOT = "server-many-64", "server-hot-64", "pgbench-many-32", "pgbench-hot-32"
 GOALS: Final = (
-    Goal(
-        text="single charges, 10,000 accounts, against pgbench's minimal charge",
-        name=_MANY, other=_PGBENCH_MANY, clients=64, at_least=0.5, aim=0.8,
-    ),
-    Goal(
-        text="the same with 256 clients",
-        name="server-many-256", other=_PGBENCH_MANY, clients=256, at_least=0.65, aim=1.0,
-    ),
-    Goal(
-        text="single charges, one hot account, against pgbench on one row",
-        name=_HOT, other=_PGBENCH_HOT, clients=64, at_least=3.5, aim=6,
-    ),
-    Goal(
-        text="chargeBatch(100), 10,000 accounts, against pgbench",
-        name=_BATCH_MANY, other=_PGBENCH_MANY, clients=16, at_least=1.2, aim=2,
-    ),
-    Goal(
-        text="chargeBatch(100), one account, against pgbench on one row",
-        name=_BATCH_HOT, other=_PGBENCH_HOT, clients=16, at_least=8, aim=13,
-    ),
-    Goal(
-        text="single charges, 10,000 accounts, against batches of 1",
-        name=_MANY, other="unbatched-many-64", clients=64, at_least=1.5, aim=1.5,
-    ),
-    Goal(
-        text="single charges, one hot account, against batches of 1",
-        name=_HOT, other="unbatched-hot-64", clients=64, at_least=4, aim=4,
-    ),
-    Goal(
-        text="server CPU of a charge, against a plain Starlette route", figure="server_micros",
-        name=_MANY, other="route-many-64", clients=64, at_least=2.5, aim=1.5, lower_is_better=True,
-    ),
-    Goal(
-        text="latency of a charge, p50, against pgbench with one client", figure="p50_ms",
-        name="server-many-1", other="pgbench-many-1", clients=1, at_least=5, aim=2.5, lower_is_better=True,
-    ),
-    Goal(
-        text="balance query, against pgbench's read by primary key",
-        name="server-balance-64", other="pgbench-balance-32", clients=64, at_least=0.25, aim=0.4,
-    ),
-    Goal(
-        text="library page of 50 tasks, against the same on stock Strawberry",
-        name="server-library-16", other="stock-library-16", clients=16, at_least=4, aim=10,
-    ),
-)  # fmt: skip
+    _goal("single charges, 10,000 accounts, against pgbench's minimal charge", _MANY, _PGBENCH, (0.5, 0.8)),
+    _goal("the same with 256 clients", "server-many-256", _PGBENCH, (0.65, 1.0)),
+    _goal("single charges, one hot account, against pgbench on one row", _HOT, _PGBENCH_HOT, (3.5, 6)),
+    _goal("chargeBatch(100), 10,000 accounts, against pgbench", "batch-many-16", _PGBENCH, (1.2, 2)),
+    _goal("chargeBatch(100), one account, against pgbench on one row", "batch-hot-16", _PGBENCH_HOT, (8, 13)),
+    _goal("single charges, 10,000 accounts, against batches of 1", _MANY, "unbatched-many-64", (1.5, 1.5)),
+    _goal("single charges, one hot account, against batches of 1", _HOT, "unbatched-hot-64", (4, 4)),
+    _goal("CPU of a charge, against a plain Starlette route", _MANY, _ROUTE, (2.5, 1.5), figure="server_micros"),
+    _goal("p50 of a charge, one client, against pgbench", "server-many-1", "pgbench-many-1", (5, 2.5), figure="p50_ms"),
+    _goal("balance query, against pgbench's read by key", "server-balance-64", "pgbench-balance-32", (0.25, 0.4)),
+    _goal("library page, against the same on stock Strawberry", "server-library-16", "stock-library-16", (4, 10)),
+)
 
 
 def select(names: Collection[str]) -> list[Measurement]:
@@ -214,6 +192,18 @@ def select(names: Collection[str]) -> list[Measurement]:
 def needed_for_goals() -> list[Measurement]:
     names = {name for goal in GOALS for name in (goal.name, goal.other)}
     return [one for one in ALL if one.name in names]
+
+
+def section(measurements: Sequence[Measurement], rounds: Rounds, *, seconds: float) -> Section:
+    return Section(
+        name="charges",
+        rounds=rounds,
+        labels=("", "accounts", "clients"),
+        rows={one.name: (one.title, one.accounts, str(one.clients)) for one in measurements},
+        columns=COLUMNS,
+        goals=GOALS,
+        caption=CAPTION.format(rounds=len(rounds), seconds=seconds),
+    )
 
 
 class MeasurementFailed(Exception):

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from bench import databases, environment, workload
 from bench.charges import LedgerCheck, MeasurementFailed
 from bench.environment import Server, precise_cpu_seconds
 from bench.http_client import Connection, RatePlan, charge_at_rate
-from bench.report import Column, Figures, Goal, Rounds, percentile
+from bench.report import Column, Figures, Goal, Rounds, Section, percentile
 
 ACCOUNT: Final = "account"
 LEDGER: Final = "ledger"
@@ -68,40 +68,35 @@ CAPTION: Final = (
 )
 
 
-def columns(rounds: Rounds) -> list[Column]:
-    smallest: dict[str, int] = {}
-    for kind, size in (_parts(name) for measured in rounds for name in measured):
-        smallest[kind] = min(size, smallest.get(kind, size))
+def section(rounds: Rounds, options: Options) -> Section:
+    """Each size is compared with the smallest of the same kind."""
+    names = sorted({name for measured in rounds for name in measured}, key=_parts)
+    smallest = {kind: name for name in reversed(names) for kind in [_parts(name)[0]]}
 
     def against(name: str) -> str:
-        kind, _ = _parts(name)
-        return f"{kind}-{smallest[kind]}"
+        return smallest[_parts(name)[0]]
 
-    return [
-        *COLUMNS,
-        Column(title="CPU, smallest = 1", figure="micros", form=".2f", against=against),
-        Column(title="p50, smallest = 1", figure="p50_ms", form=".2f", against=against),
-    ]
-
-
-def row_labels(rounds: Rounds) -> dict[str, list[str]]:
-    """Title and size, by measurement, in order of kind and size."""
-    names = {name for measured in rounds for name in measured}
-    ordered = sorted(names, key=lambda name: (list(TITLES).index(_parts(name)[0]), _parts(name)[1]))
-    return {name: [TITLES[kind], f"{size:,}"] for name in ordered for kind, size in [_parts(name)]}
-
-
-def goals(rounds: Rounds) -> list[Goal]:
-    """The CPU at each size against the smallest of the same kind."""
-    against = columns(rounds)[-1].against
-    return [
-        Goal(
-            text=f"CPU of {title}: {size} against the smallest", name=name, other=other, figure="micros",
-            clients=1, at_least=FLAT, aim=FLAT, lower_is_better=True,
-        )
-        for name, (title, size) in row_labels(rounds).items()
-        if against and (other := against(name)) != name
-    ]  # fmt: skip
+    rows = {name: (TITLES[kind], f"{size:,}") for name in names for kind, size in [_parts(name)]}
+    return Section(
+        name="growth",
+        rounds=rounds,
+        labels=("", "size"),
+        rows=rows,
+        columns=(
+            *COLUMNS,
+            Column(title="CPU, smallest = 1", figure="micros", form=".2f", against=against),
+            Column(title="p50, smallest = 1", figure="p50_ms", form=".2f", against=against),
+        ),
+        caption=CAPTION.format(**asdict(options)),
+        goals=[
+            Goal(
+                text=f"CPU of {title}: {size} against the smallest", name=name, other=against(name), figure="micros",
+                clients=1, at_least=FLAT, aim=FLAT, lower_is_better=True,
+            )
+            for name, (title, size) in rows.items()
+            if against(name) != name
+        ],
+    )  # fmt: skip
 
 
 def _parts(name: str) -> tuple[str, int]:
@@ -123,10 +118,6 @@ class _Ledger:
     @property
     def load(self) -> workload.Load:
         return "hot" if self.kind == ACCOUNT else "many"
-
-    @property
-    def tasks(self) -> list[str]:
-        return _tasks(self.kind)
 
     def cpu(self) -> tuple[float, float]:
         return precise_cpu_seconds([self.server.pid]), precise_cpu_seconds(self.database_pids)

@@ -7,14 +7,15 @@ subscribers are those of a fresh process.
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from app.auth import development_keys
-from bench import databases, environment, subscribers, wrk
+from bench import databases, environment, wrk
 from bench.environment import Server, resident_kib
-from bench.report import Column, Figures, Goal, Rounds
+from bench.http_client import RatePlan
+from bench.report import Column, Figures, Goal, Rounds, Section
 from bench.subscribers import Subscribers, SubscribersFailed
 from bench.workload import LoadPlan, owner_id, task_id
 
@@ -65,29 +66,34 @@ CAPTION: Final = (
 )
 
 
-def goals(options: Options) -> list[Goal]:
-    name, count = f"server-{options.subscribers}", f"{options.subscribers:,} subscribers"
-    return [
-        Goal(
-            text=f"CPU per push against the stock subscription, {count}", figure="micros_per_push",
-            name=name, other=f"stock-{options.subscribers}", clients=options.subscribers,
-            at_least=0.2, aim=0.1, lower_is_better=True,
-        ),
-        Goal(
-            text=f"charge → push, p99 ms, {count}", figure="p99_ms", name=name,
-            clients=options.subscribers, at_least=150, aim=50, lower_is_better=True,
-        ),
-        Goal(
-            text=f"throughput kept with {count}", figure="throughput_kept", name=name,
-            clients=CHARGING_CLIENTS, at_least=0.85, aim=0.95,
-        ),
-    ]  # fmt: skip
-
-
-def row_labels(rounds: Rounds) -> dict[str, list[str]]:
-    """Title and number of subscribers, by measurement."""
+def section(rounds: Rounds, options: Options) -> Section:
+    server, stock = f"server-{options.subscribers}", f"stock-{options.subscribers}"
+    count = f"{options.subscribers:,} subscribers"
     names = dict.fromkeys(name for measured in rounds for name in measured)
-    return {name: [TITLES[contender], f"{int(count):,}"] for name in names for contender, count in [name.split("-")]}
+    return Section(
+        name="live",
+        rounds=rounds,
+        labels=("", "subscribers"),
+        rows={
+            name: (TITLES[contender], f"{int(number):,}") for name in names for contender, number in [name.split("-")]
+        },
+        columns=COLUMNS,
+        caption=CAPTION.format(**asdict(options)),
+        goals=(
+            Goal(
+                text=f"CPU per push against the stock subscription, {count}", figure="micros_per_push",
+                name=server, other=stock, clients=options.subscribers, at_least=0.2, aim=0.1, lower_is_better=True,
+            ),
+            Goal(
+                text=f"charge → push, p99 ms, {count}", figure="p99_ms",
+                name=server, clients=options.subscribers, at_least=150, aim=50, lower_is_better=True,
+            ),
+            Goal(
+                text=f"throughput kept with {count}", figure="throughput_kept",
+                name=server, clients=CHARGING_CLIENTS, at_least=0.85, aim=0.95,
+            ),
+        ),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,47 +157,44 @@ def _tasks(count: int) -> list[str]:
 async def _measure_one(setup: _Setup, contender: Contender, count: int, run: str, *, alone_first: bool) -> Figures:
     """`alone_first`: measure the throughput without subscribers before that with them."""
     command = ("app", "serve") if contender == "server" else ("bench.stock_strawberry", "balance")
-    settings = environment.server_settings(setup.url)
+    settings, options = environment.server_settings(setup.url), setup.options
     with environment.running_server(contender, *command, directory=setup.directory, **settings) as server:
-        async with subscribers.started() as process:
-            few = min(WARM_UP_SUBSCRIBERS, len(setup.tokens))
-            await process.call("connect", port=server.port, tokens=setup.tokens[:few])
-            await _charge(setup, process, server, accounts=few, run=f"{run}-warm", seconds=WARM_UP_SECONDS)
-            await process.call("disconnect")
-            kib, tokens = resident_kib(server.pid), setup.tokens[:count]
-            connected = await process.call("connect", port=server.port, tokens=tokens)
-            kib = resident_kib(server.pid) - kib
-            await asyncio.sleep(SETTLE_SECONDS)
-            idle = await process.call("idle", server_pid=server.pid, seconds=max(setup.options.seconds / 2, 0.5))
-            pushed = await _charge(
-                setup, process, server, accounts=count, run=f"{run}-pushed", seconds=setup.options.seconds
-            )
-            if pushed["unseen"] or not pushed["pushes"]:
-                raise SubscribersFailed(f"{pushed['unseen']} charges of {run} were not pushed")
-            used = pushed["server_cpu_seconds"] - idle["cpu"] * pushed["seconds"]
-            figures = {
-                "accepted_per_second": count / connected["seconds"],
-                "kib_per_subscriber": kib / count,
-                "pushes_per_second": pushed["pushes"] / pushed["charging_seconds"],
-                "micros_per_push": used * 1e6 / pushed["pushes"],
-                **{name: pushed[name] for name in ("p50_ms", "p99_ms", "p99_after_response_ms")},
-            }
-            if contender == "server":  # comes last: its memory would hide that of the subscribers
-                figures |= await _throughput(setup, process, server, run, tokens=tokens, alone_first=alone_first)
+        subscribers, tokens = Subscribers(server), setup.tokens[:count]
+        few = setup.tokens[:WARM_UP_SUBSCRIBERS]
+        await subscribers.connect(few)
+        await subscribers.charge(_rate_plan(setup, len(few), f"{run}-warm", WARM_UP_SECONDS))
+        await subscribers.disconnect()
+        kib = resident_kib(server.pid)
+        connecting_seconds = await subscribers.connect(tokens)
+        kib = resident_kib(server.pid) - kib
+        await asyncio.sleep(SETTLE_SECONDS)
+        idle_cpu = await subscribers.idle_cpu(max(options.seconds / 2, 0.5))
+        pushed = await subscribers.charge(_rate_plan(setup, count, f"{run}-pushed", options.seconds))
+        if pushed["unseen"] or not pushed["pushes"]:
+            raise SubscribersFailed(f"{pushed['unseen']:.0f} charges of {run} were not pushed")
+        used = pushed["server_cpu_seconds"] - idle_cpu * pushed["seconds"]
+        figures = {
+            "accepted_per_second": count / connecting_seconds,
+            "kib_per_subscriber": kib / count,
+            "pushes_per_second": pushed["pushes"] / pushed["charging_seconds"],
+            "micros_per_push": used * 1e6 / pushed["pushes"],
+            **{name: pushed[name] for name in ("p50_ms", "p99_ms", "p99_after_response_ms")},
+        }
+        if contender == "server":  # comes last: its memory would hide that of the subscribers
+            figures |= await _throughput(setup, subscribers, server, run, tokens=tokens, alone_first=alone_first)
+        await subscribers.disconnect()
     return figures
 
 
-async def _charge(
-    setup: _Setup, process: Subscribers, server: Server, *, accounts: int, run: str, seconds: float
-) -> dict[str, Any]:
-    return await process.call(
-        "charge", server_pid=server.pid, port=setup.charging.port, key=setup.key, load="many", tasks=accounts, run=run,
+def _rate_plan(setup: _Setup, accounts: int, run: str, seconds: float) -> RatePlan:
+    return RatePlan(
+        port=setup.charging.port, key=setup.key, load="many", tasks=accounts, run=run,
         per_second=setup.options.per_second, seconds=seconds,
     )  # fmt: skip
 
 
 async def _throughput(
-    setup: _Setup, process: Subscribers, server: Server, run: str, *, tokens: list[str], alone_first: bool
+    setup: _Setup, subscribers: Subscribers, server: Server, run: str, *, tokens: list[str], alone_first: bool
 ) -> dict[str, float]:
     """Charges a second that the server takes while the charged accounts have subscribers, and while there are none."""
 
@@ -203,15 +206,13 @@ async def _throughput(
         )  # fmt: skip
         result = await asyncio.to_thread(wrk.send_load, plan)
         if result.refused:
-            raise SubscribersFailed(
-                f"{result.refused:,} charges of {run} were not answered as expected: {result.refusal}"
-            )
+            raise SubscribersFailed(f"{result.refused:,} charges of {run} were refused: {result.refusal}")
         return result.per_second
 
     async def alone() -> float:
-        await process.call("disconnect")
+        await subscribers.disconnect()
         for _ in range(IDLE_ATTEMPTS):
-            if (await process.call("idle", server_pid=server.pid, seconds=0.5))["cpu"] < IDLE_CPU:
+            if await subscribers.idle_cpu(0.5) < IDLE_CPU:
                 break
         return await load("alone")
 
@@ -219,10 +220,10 @@ async def _throughput(
     await load("warm", WARM_UP_SECONDS)
     without = await alone() if alone_first else None
     if alone_first:
-        await process.call("connect", port=server.port, tokens=tokens)
-    pushes = (await process.call("count"))["pushes"]
+        await subscribers.connect(tokens)
+    pushes = subscribers.pushes
     with_subscribers = await load("subscribed")
-    pushes = (await process.call("count"))["pushes"] - pushes
+    pushes = subscribers.pushes - pushes
     without = without or await alone()
     return {
         "charges_without": without,

@@ -70,21 +70,6 @@ def markdown_table(titles: Iterable[str], rows: Iterable[Sequence[str]]) -> Tabl
     return table
 
 
-def results_table(
-    rounds: Rounds, rows: Mapping[str, Sequence[str]], labels: Sequence[str], columns: Sequence[Column]
-) -> Table:
-    """One line for each measurement in `rows`, which maps its name to the cells under `labels`."""
-
-    def cell(column: Column, name: str) -> str:
-        value = column.value(rounds, name)
-        return "" if value is None else format(value, column.form)
-
-    return markdown_table(
-        [*labels, *(column.title for column in columns)],
-        ([*cells, *(cell(column, name) for column in columns)] for name, cells in rows.items()),
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
     """A bound on a figure of `name`, or on its ratio to `other`. `lower_is_better`: both bounds are upper bounds."""
@@ -139,3 +124,30 @@ def goals_table(results: Iterable[GoalResult]) -> Table:
         return [goal.text, f"{goal.clients:,}", *figures, result.verdict]
 
     return markdown_table(("goal", "clients", "at least", "aim", "found", "verdict"), map(cells, results))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """The results of one kind of measurement. `rows`: the cells under `labels`, by the name of the measurement."""
+
+    name: str
+    rounds: Rounds
+    labels: Sequence[str]
+    rows: Mapping[str, Sequence[str]]
+    columns: Sequence[Column]
+    goals: Sequence[Goal]
+    caption: str
+
+    def table(self) -> Table:
+        def cell(column: Column, name: str) -> str:
+            value = column.value(self.rounds, name)
+            return "" if value is None else format(value, column.form)
+
+        return markdown_table(
+            [*self.labels, *(column.title for column in self.columns)],
+            ([*cells, *(cell(column, name) for column in self.columns)] for name, cells in self.rows.items()),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        table = {name: {column.title: column.value(self.rounds, name) for column in self.columns} for name in self.rows}
+        return {"table": table, "rounds": self.rounds}

@@ -1,27 +1,22 @@
-"""Many WebSocket clients that subscribe to a balance each, in a process of their own.
+"""Many WebSocket clients that subscribe to a balance each.
 
-`Subscribers` starts the process and calls it; `python -m bench.subscribers` is the process: it reads one JSON object a
-line from stdin, {"call": name, arguments...}, and writes the result as one line to stdout. The process also sends the
-charges that are measured, so that one clock times a charge and its push.
+They run in the process of the benchmark, which also sends the charges that are measured, so that one clock times a
+charge and its push.
 """
 
 import asyncio
 import json
-import sys
 import time
-from asyncio.subprocess import PIPE, Process
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
-import uvloop
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from bench.environment import REPOSITORY, precise_cpu_seconds
+from bench.environment import Server, precise_cpu_seconds
 from bench.http_client import AnsweredCharge, RatePlan, charge_at_rate
 from bench.report import percentile
 
@@ -32,7 +27,6 @@ CONNECT_TIMEOUT_SECONDS: Final = 900
 DRAIN_SECONDS: Final = 0.5
 """How long to wait for pushes after the last charge, repeatedly, until each charge was seen or the maximum is over."""
 MAXIMUM_DRAIN_SECONDS: Final = 15.0
-LINE_BYTES: Final = 1 << 26
 
 Push = tuple[int, float, bytes]
 """Number of the subscriber, time of arrival, message."""
@@ -40,50 +34,6 @@ Push = tuple[int, float, bytes]
 
 class SubscribersFailed(Exception):
     """A subscriber was disconnected or received something other than its balance."""
-
-
-class Subscribers:
-    """The process, seen from outside."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-
-    async def call(self, name: str, **arguments: Any) -> dict[str, Any]:
-        """The result of a method of `SubscriberProcess`. Raises: SubscribersFailed."""
-        stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
-        if stdin is None or stdout is None or stderr is None:
-            raise SubscribersFailed("the process has no pipes")
-        stdin.write(json.dumps({"call": name, **arguments}).encode() + b"\n")
-        try:
-            await stdin.drain()
-            line = await stdout.readline()
-        except ConnectionError:
-            line = b""
-        if not line:
-            output = (await stderr.read()).decode(errors="replace")
-            raise SubscribersFailed(f"The subscribers failed in {name}:\n{output[-4000:]}")
-        result: dict[str, Any] = json.loads(line)
-        return result
-
-
-@asynccontextmanager
-async def started() -> AsyncIterator[Subscribers]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "bench.subscribers",
-        cwd=REPOSITORY,
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=PIPE,
-        limit=LINE_BYTES,
-    )
-    try:
-        yield Subscribers(process)
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
 
 
 def match_pushes(charges: Sequence[AnsweredCharge], pushes: Iterable[Push]) -> dict[str, float]:
@@ -116,44 +66,50 @@ def match_pushes(charges: Sequence[AnsweredCharge], pushes: Iterable[Push]) -> d
     }
 
 
-class SubscriberProcess:
-    """What the process does; each public coroutine can be called by name."""
+class Subscribers:
+    """Clients of one server. A method raises SubscribersFailed if one of them has failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: Server) -> None:
+        self._server = server
         self._subscribers: list[Subscriber] = []
         self._kept: list[Push] | None = None
-        self._pushes = 0
-        self.error: str | None = None
+        self._error: str | None = None
+        self.pushes = 0
 
-    async def connect(self, *, port: int, tokens: list[str]) -> dict[str, Any]:
-        """Connect one subscriber for each token; returns when each has received its first balance."""
+    async def connect(self, tokens: list[str]) -> float:
+        """Connect one subscriber for each token. Returns the seconds until each has received its first balance."""
         numbers = iter(range(len(tokens)))
         loop = asyncio.get_running_loop()
 
         async def connect_some() -> None:
             for number in numbers:
-                subscriber = Subscriber(self, number, port, tokens[number])
+                subscriber = Subscriber(self, number, self._server.port, tokens[number])
                 self._subscribers.append(subscriber)
-                await loop.create_connection(lambda: subscriber, "127.0.0.1", port)  # noqa: B023  called at once
+                await loop.create_connection(lambda: subscriber, "127.0.0.1", self._server.port)  # noqa: B023  called at once
                 await subscriber.is_ready
 
         started_at = time.perf_counter()
-        async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS), asyncio.TaskGroup() as group:
-            for _ in range(CONNECT_AT_ONCE):
-                group.create_task(connect_some())
-        return {"seconds": time.perf_counter() - started_at}
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS), asyncio.TaskGroup() as group:
+                for _ in range(CONNECT_AT_ONCE):
+                    group.create_task(connect_some())
+        except ExceptionGroup:
+            self._check()
+            raise
+        return time.perf_counter() - started_at
 
-    async def idle(self, *, server_pid: int, seconds: float) -> dict[str, Any]:
+    async def idle_cpu(self, seconds: float) -> float:
         """The part of a core that the server uses while nothing happens."""
-        started_at, used = time.perf_counter(), precise_cpu_seconds([server_pid])
+        started_at, used = time.perf_counter(), precise_cpu_seconds([self._server.pid])
         await asyncio.sleep(seconds)
-        return {"cpu": (precise_cpu_seconds([server_pid]) - used) / (time.perf_counter() - started_at)}
+        self._check()
+        return (precise_cpu_seconds([self._server.pid]) - used) / (time.perf_counter() - started_at)
 
-    async def charge(self, *, server_pid: int, **plan: Any) -> dict[str, Any]:
-        """Send charges at a fixed rate to the port in the plan, and match them with pushes."""
+    async def charge(self, plan: RatePlan) -> dict[str, float]:
+        """Send charges at a fixed rate, match them with pushes, and measure the CPU of the server that pushes."""
         self._kept = []
-        started_at, used = time.perf_counter(), precise_cpu_seconds([server_pid])
-        charges = await charge_at_rate(RatePlan(**plan))
+        started_at, used = time.perf_counter(), precise_cpu_seconds([self._server.pid])
+        charges = await charge_at_rate(plan)
         charging_seconds = time.perf_counter() - started_at
         while True:
             await asyncio.sleep(DRAIN_SECONDS)
@@ -162,42 +118,36 @@ class SubscriberProcess:
             if not seen["unseen"] or seconds > charging_seconds + MAXIMUM_DRAIN_SECONDS:
                 break
         self._kept = None
-        used = precise_cpu_seconds([server_pid]) - used
+        self._check()
+        used = precise_cpu_seconds([self._server.pid]) - used
         return {"seconds": seconds, "charging_seconds": charging_seconds, "server_cpu_seconds": used, **seen}
 
-    async def count(self) -> dict[str, Any]:
-        return {"pushes": self._pushes}
-
-    async def disconnect(self) -> dict[str, Any]:
+    async def disconnect(self) -> None:
         subscribers, self._subscribers = self._subscribers, []
         for subscriber in subscribers:
             subscriber.disconnect()
         for subscriber in subscribers:
             await subscriber.is_closed.wait()
-        return {}
+        self._check()
 
     def received(self, number: int, message: bytes) -> None:
-        self._pushes += 1
+        self.pushes += 1
         if self._kept is not None:
             self._kept.append((number, time.perf_counter(), message))
 
-    async def run(self) -> None:
-        """Raises: SubscribersFailed."""
-        calls = asyncio.StreamReader(limit=LINE_BYTES)
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(calls), sys.stdin)
-        while line := await calls.readline():
-            arguments = json.loads(line)
-            result = await getattr(self, arguments.pop("call"))(**arguments)
-            if self.error:
-                raise SubscribersFailed(self.error)
-            print(json.dumps(result), flush=True)
+    def failed(self, error: str) -> None:
+        self._error = self._error or error
+
+    def _check(self) -> None:
+        if self._error:
+            raise SubscribersFailed(self._error)
 
 
 class Subscriber(asyncio.Protocol):
-    """One subscription over graphql-transport-ws. Without a task of its own: 10,000 of them share one process."""
+    """One subscription over graphql-transport-ws. Without a task of its own, because there are up to 10,000."""
 
-    def __init__(self, process: SubscriberProcess, number: int, port: int, token: str) -> None:
-        self._process = process
+    def __init__(self, subscribers: Subscribers, number: int, port: int, token: str) -> None:
+        self._all = subscribers
         self._number = number
         self._token = token
         self._websocket = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/graphql"), subprotocols=[SUBPROTOCOL])
@@ -226,16 +176,17 @@ class Subscriber(asyncio.Protocol):
             self._fail(f"a subscriber was disconnected: {exc or self._websocket.handshake_exc}")
 
     def disconnect(self) -> None:
-        self._is_leaving = True
-        self._websocket.send_close(1000)
-        self._flush()
-        self._transport.close()
+        if not self._is_leaving:
+            self._is_leaving = True
+            self._websocket.send_close(1000)
+            self._flush()
+            self._transport.close()
 
     def _handle(self, frame: Frame) -> None:
         payload = bytes(frame.data)
         if frame.opcode is Opcode.TEXT and b'"next"' in payload and b'"errors"' not in payload:
             if self.is_ready.done():
-                self._process.received(self._number, payload)
+                self._all.received(self._number, payload)
             else:
                 self.is_ready.set_result(None)
         elif frame.opcode is Opcode.TEXT and b'"connection_ack"' in payload:
@@ -251,13 +202,8 @@ class Subscriber(asyncio.Protocol):
             self._transport.write(data)
 
     def _fail(self, error: str) -> None:
-        self._process.error = self._process.error or error
+        self._all.failed(error)
         if not self.is_ready.done():
             self.is_ready.set_exception(SubscribersFailed(error))
         self._is_leaving = True
         self._transport.close()
-
-
-if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(SubscriberProcess().run())

@@ -46,7 +46,7 @@ def test_a_full_run_decides_every_goal_and_a_quick_run_measures_what_the_goals_c
     assert not {"interpreted-many-64", "workers-many-256"} & quick
 
 
-@pytest.mark.parametrize("goal", [*charges.GOALS, *live.goals(live.Options())], ids=lambda goal: goal.text)
+@pytest.mark.parametrize("goal", [*charges.GOALS, *live.section([], live.Options()).goals], ids=lambda goal: goal.text)
 def test_an_aim_is_at_least_as_high_as_the_bound(goal: report.Goal) -> None:
     assert goal.aim <= goal.at_least if goal.lower_is_better else goal.aim >= goal.at_least
 
@@ -84,12 +84,13 @@ def test_live_goals_compare_with_the_stock_subscription_of_the_same_round() -> N
         for micros in (20.0, 60.0, 400.0)
     ]
 
-    results = report.goal_results(live.goals(live.Options(subscribers=10)), rounds)
+    section = live.section(rounds, live.Options(subscribers=10))
+    results = report.goal_results(section.goals, rounds)
 
     assert [(result.found, result.verdict) for result in results] == [
         (pytest.approx(0.15), "reached"), (60.0, "reached"), (0.9, "reached"),
     ]  # fmt: skip
-    assert live.row_labels(rounds)["stock-10"] == ["stock Strawberry subscription", "10"]
+    assert section.rows["stock-10"] == ("stock Strawberry subscription", "10")
 
 
 def test_growth_is_compared_with_the_smallest_size_of_the_same_kind() -> None:
@@ -100,9 +101,10 @@ def test_growth_is_compared_with_the_smallest_size_of_the_same_kind() -> None:
         }
     ]  # fmt: skip
 
-    results = report.goal_results(growth.goals(rounds), rounds)
+    section = growth.section(rounds, growth.Options())
+    results = report.goal_results(section.goals, rounds)
 
-    assert list(growth.row_labels(rounds)) == ["account-10", "account-100", "account-1000", "page-1", "page-50"]
+    assert list(section.rows) == ["account-10", "account-100", "account-1000", "page-1", "page-50"]
     assert [(result.goal.name, result.verdict) for result in results] == [
         ("account-100", "not reached"), ("account-1000", "aim reached"), ("page-50", "aim reached"),
     ]  # fmt: skip

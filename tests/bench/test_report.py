@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import report
-from bench.report import Column, Goal, GoalResult
+from bench.report import Column, Goal, GoalResult, Section
 
 ROUNDS = [
     {"a": {"rate": 1_000.0, "p50_ms": 4.0}, "b": {"rate": 2_000.0}},
@@ -48,10 +48,15 @@ def test_the_results_table_is_markdown_with_empty_cells_for_missing_figures() ->
         Column(title="p50", figure="p50_ms", form=".1f"),
         Column(title="a = 1", figure="rate", form=".2f", against=lambda _: "a"),
     ]
-    table = report.results_table(ROUNDS, {"a": ["A", "1"], "b": ["B", "2"]}, ["", "clients"], columns)
+    section = Section(
+        name="", rounds=ROUNDS, labels=["", "clients"], rows={"a": ["A", "1"], "b": ["B", "2"]}, columns=columns,
+        goals=[], caption="",
+    )  # fmt: skip
+    table = section.table()
 
     assert cells_of(table)[0] == ["", "clients", "rate", "p50", "a = 1"]
     assert cells_of(table)[2:] == [["A", "1", "1,000", "6.0", ""], ["B", "2", "2,000", "", "2.00"]]
+    assert section.as_json()["table"]["b"] == {"rate": 2_000.0, "p50": None, "a = 1": 2.0}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""The process of subscribers: which push belongs to which charge, and what a subscriber does and reports."""
+"""The subscribers: which push belongs to which charge, and what a subscriber does and reports."""
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
+from bench.environment import Server
 from bench.http_client import AnsweredCharge
-from bench.subscribers import SUBPROTOCOL, Push, SubscriberProcess, SubscribersFailed, match_pushes
+from bench.subscribers import SUBPROTOCOL, Push, Subscribers, SubscribersFailed, match_pushes
 
 
 def message(version: int) -> str:
@@ -53,8 +55,8 @@ def test_a_push_before_the_response_has_no_latency_after_it() -> None:
 
 
 @asynccontextmanager
-async def a_server(*messages: str, closes: bool = False) -> AsyncIterator[tuple[int, asyncio.Queue[Any]]]:
-    """A server that sends these messages to each subscriber: its port, and what each has sent when it has them."""
+async def a_server(*messages: str, closes: bool = False) -> AsyncIterator[tuple[Subscribers, asyncio.Queue[Any]]]:
+    """Subscribers of a server that sends these messages to each, and what each has sent when it has them."""
     finished: asyncio.Queue[Any] = asyncio.Queue()
 
     async def handle(socket: ServerConnection) -> None:
@@ -70,21 +72,18 @@ async def a_server(*messages: str, closes: bool = False) -> AsyncIterator[tuple[
 
     async with serve(handle, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL]) as server:
         [listener] = server.sockets
-        yield listener.getsockname()[1], finished
+        yield Subscribers(Server(os.getpid(), listener.getsockname()[1])), finished
 
 
 async def test_subscribers_are_connected_with_their_first_balance_and_count_the_pushes_after_it() -> None:
-    process = SubscriberProcess()
-    async with a_server(message(1), message(2), message(3)) as (port, finished):
-        await process.connect(port=port, tokens=["one", "two"])
+    async with a_server(message(1), message(2), message(3)) as (subscribers, finished):
+        await subscribers.connect(["one", "two"])
         received = [await finished.get(), await finished.get()]
-        count = await process.count()
-        await process.disconnect()
+        await subscribers.disconnect()
 
-    assert count == {"pushes": 4}
+    assert subscribers.pushes == 4
     assert sorted(sent["payload"]["authorization"] for sent, _ in received) == ["Bearer one", "Bearer two"]
     assert [sent["type"] for _, sent in received] == ["subscribe", "subscribe"]
-    assert process.error is None
 
 
 @pytest.mark.parametrize(
@@ -92,24 +91,18 @@ async def test_subscribers_are_connected_with_their_first_balance_and_count_the_
     [('{"id": "1", "type": "error", "payload": []}', "a subscriber received"), ('{"type": "ping"}', "received")],
 )
 async def test_any_other_message_is_an_error(first: str, says: str) -> None:
-    process = SubscriberProcess()
-    async with a_server(first) as (port, _):
-        with pytest.raises(ExceptionGroup) as failed:
-            await process.connect(port=port, tokens=["one"])
-
-    assert failed.group_contains(SubscribersFailed, match=says)
-    assert process.error is not None
-    assert says in process.error
+    async with a_server(first) as (subscribers, _):
+        with pytest.raises(SubscribersFailed, match=says):
+            await subscribers.connect(["one"])
 
 
 async def test_a_subscriber_that_the_server_disconnects_is_an_error() -> None:
-    process = SubscriberProcess()
-    async with a_server(message(1), closes=True) as (port, _):
-        await process.connect(port=port, tokens=["one"])
-        await process._subscribers[0].is_closed.wait()
+    async with a_server(message(1), closes=True) as (subscribers, _):
+        await subscribers.connect(["one"])
+        await subscribers._subscribers[0].is_closed.wait()
 
-    assert process.error is not None
-    assert process.error.startswith("a subscriber received")  # the close frame
+        with pytest.raises(SubscribersFailed, match="a subscriber received"):  # the close frame
+            await subscribers.disconnect()
 
 
 async def test_a_server_that_refuses_the_websocket_is_an_error(free_tcp_port: int) -> None:
@@ -118,9 +111,6 @@ async def test_a_server_that_refuses_the_websocket_is_an_error(free_tcp_port: in
         writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
         writer.close()
 
-    process = SubscriberProcess()
     async with await asyncio.start_server(refuse, "127.0.0.1", free_tcp_port):
-        with pytest.raises(ExceptionGroup) as failed:
-            await process.connect(port=free_tcp_port, tokens=["one"])
-
-    assert failed.group_contains(SubscribersFailed, match="403")
+        with pytest.raises(SubscribersFailed, match="403"):
+            await Subscribers(Server(os.getpid(), free_tcp_port)).connect(["one"])
