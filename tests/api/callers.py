@@ -120,7 +120,7 @@ class Transports:
                     return (await request)[2]
             except TimeoutError:  # it was accepted and has no item yet
                 return {}
-        async with websocket_client.accepted() as socket:
+        async with websocket_client.open_accepted_connection() as socket:
             await socket.init({"token": credential} if credential else None)
             await _subscribe(socket, query, variables)
             # Sent after it and answered without the database: by then an error has arrived.
@@ -129,24 +129,24 @@ class Transports:
 
     async def read_subscription(self, caller: str, query: str, **variables: Any) -> list[Any]:
         """All messages of a subscription until it ends."""
-        async with websocket_client.accepted() as socket:
+        async with websocket_client.open_accepted_connection() as socket:
             await socket.init({"token": self.credentials[caller]})
             await _subscribe(socket, query, variables)
             messages: list[Any] = []
             while not messages or messages[-1]["type"] == "next":
-                messages.append(await socket.said())
+                messages.append(await socket.next_message())
             return messages
 
 
 async def _subscribe(socket: websocket_client.Client, query: str, variables: Mapping[str, Any]) -> None:
-    await socket.say({"id": "asked", "type": "subscribe", "payload": {"query": query, "variables": variables}})
+    await socket.send({"id": "asked", "type": "subscribe", "payload": {"query": query, "variables": variables}})
 
 
 async def _told(socket: websocket_client.Client, *, wait: bool) -> dict[str, Any]:
     response: dict[str, Any] = {}
     behind = False
     while not (response and behind) and not (behind and not wait):
-        message = await socket.said()
+        message = await socket.next_message()
         if message["id"] == "behind":
             behind = behind or message["type"] == "complete"
         elif message["type"] == "next":

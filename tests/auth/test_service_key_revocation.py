@@ -62,17 +62,17 @@ async def test_revoking_a_key_closes_its_connections_with_4403_and_no_others(
         await service_keys.create_key("scheduler", [Scope.CHARGE]),
     )
     async with (
-        websocket_client.accepted() as first,
-        websocket_client.accepted() as second,
-        websocket_client.accepted() as unaffected,
+        websocket_client.open_accepted_connection() as first,
+        websocket_client.open_accepted_connection() as second,
+        websocket_client.open_accepted_connection() as unaffected,
     ):
         for client, used in ((first, key), (second, key), (unaffected, other)):
             await client.init({"token": used})
         await first.subscribe("1", "subscription { forever }")
         await service_keys.revoke_key(id_of(key))
-        assert await first.closed() == await second.closed() == (4403, "Forbidden: the key was revoked")
-        await unaffected.say({"type": "ping"})
-        assert await unaffected.said() == {"type": "pong"}
+        assert await first.next_close() == await second.next_close() == (4403, "Forbidden: the key was revoked")
+        await unaffected.send({"type": "ping"})
+        assert await unaffected.next_message() == {"type": "pong"}
     assert sample_schema.resolver_calls == ["begun", "ended"]
     await authenticator.close()
 
@@ -133,8 +133,8 @@ async def test_connections_stay_open_while_the_database_cannot_be_read(
 
 async def test_tokens_are_not_watched(authenticator: Authenticator) -> None:
     authenticator.watch_revocation(None, lambda: None)()
-    async with websocket_client.accepted() as client:
+    async with websocket_client.open_accepted_connection() as client:
         await client.init()
-        await client.say({"type": "ping"})
-        assert await client.said() == {"type": "pong"}
+        await client.send({"type": "ping"})
+        assert await client.next_message() == {"type": "pong"}
     assert authenticator._service_keys._watches == {}

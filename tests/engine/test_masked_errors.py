@@ -13,7 +13,7 @@ from app.engine.permissions import Permission
 from app.engine.scalars import SCALARS, Long
 from app.engine.schema import create_schema
 from tests.engine.sample_schema import ResolverInfo
-from tests.engine.transports.all_transports import TRANSPORTS, Ask
+from tests.engine.transports.all_transports import TRANSPORTS, Execute
 
 pytestmark = pytest.mark.anyio
 
@@ -153,7 +153,7 @@ def check(outcome: Any, caplog: pytest.LogCaptureFixture) -> None:
 async def test_a_fault_is_reported_by_a_reference_only(
     query: str, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ask: Ask = TRANSPORTS[transport]
+    ask: Execute = TRANSPORTS[transport]
     check(await ask(EXECUTION, query), caplog)
 
 

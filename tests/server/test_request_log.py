@@ -15,7 +15,7 @@ from app.engine.transports.websocket import PROTOCOL, GraphQLOverWebSocket
 from app.server.log_setup import JsonFormatter
 from app.server.request_log import LoggedRequest, RequestLog
 from tests.engine import sample_schema
-from tests.engine.transports.all_transports import connected
+from tests.engine.transports.all_transports import connect
 
 pytestmark = pytest.mark.anyio
 
@@ -107,10 +107,10 @@ async def test_a_subscription_is_logged_when_it_ends() -> None:
 
 async def test_an_operation_that_a_websocket_refuses_is_logged() -> None:
     engine = LoggingEngine()
-    async with connected(engine.execution) as client:
+    async with connect(engine.execution) as client:
         await client.init()
-        await client.say({"id": "1", "type": "subscribe", "payload": {"documentId": "no hash"}})
-        assert (await client.said())["type"] == "error"
+        await client.send({"id": "1", "type": "subscribe", "payload": {"documentId": "no hash"}})
+        assert (await client.next_message())["type"] == "error"
     assert [(line["transport"], line["outcome"]) for line in engine.lines] == [("websocket", "BAD_REQUEST")]
 
 

@@ -27,7 +27,7 @@ from app.engine.transports.websocket import MAX_MESSAGE_BYTES, GraphQLOverWebSoc
 from app.settings import Settings
 from tests.engine import sample_schema
 from tests.engine.sample_schema import SERVICE, token
-from tests.engine.transports.all_transports import TRANSPORTS, Ask, connected, first_item, over_http
+from tests.engine.transports.all_transports import TRANSPORTS, Execute, connect, first_item, over_http
 from tests.engine.transports.http_client import Reply
 from tests.engine.transports.websocket_client import Client
 
@@ -43,7 +43,7 @@ NO_LIMITS = {
 
 
 @pytest.fixture(params=TRANSPORTS)
-def ask(request: pytest.FixtureRequest) -> Ask:
+def ask(request: pytest.FixtureRequest) -> Execute:
     return TRANSPORTS[request.param]
 
 
@@ -94,16 +94,16 @@ DOCUMENTS = {
 
 
 @pytest.mark.parametrize("what", DOCUMENTS)
-async def test_a_document_may_reach_each_limit_but_not_exceed_it(ask: Ask, what: str) -> None:
+async def test_a_document_may_reach_each_limit_but_not_exceed_it(ask: Execute, what: str) -> None:
     within, beyond = DOCUMENTS[what]
-    assert what not in (await ask(limited(), within)).says
+    assert what not in (await ask(limited(), within)).text
     refused = await ask(limited(), beyond)
-    assert what in refused.says
+    assert what in refused.text
     assert refused.data is None
     assert refused.codes <= {"GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED"}
 
 
-async def test_a_page_has_at_most_100_items(ask: Ask) -> None:
+async def test_a_page_has_at_most_100_items(ask: Execute) -> None:
     query = "query ($n: Int!) { toys(first: $n) { edges { cursor } } }"
     assert len((await ask(limited(), query, n=100)).data["toys"]["edges"]) == 5
     assert (await ask(limited(), query, n=101)).codes == {"BAD_USER_INPUT"}
@@ -127,7 +127,7 @@ def nested(levels: int) -> Any:
     ],
     ids=["8 KiB", "8 deep"],
 )
-async def test_the_size_and_depth_of_json_are_limited(ask: Ask, within: Any, beyond: Any) -> None:
+async def test_the_size_and_depth_of_json_are_limited(ask: Execute, within: Any, beyond: Any) -> None:
     query = "query ($value: JSON!) { json(value: $value) }"
     assert (scalars.MAX_JSON_BYTES, scalars.MAX_JSON_DEPTH) == (8 * 1024, 8)
     assert (await ask(limited(), query, value=within)).data == {"json": within}
@@ -142,7 +142,7 @@ async def test_the_size_and_depth_of_json_are_limited(ask: Ask, within: Any, bey
     ],
     ids=["100 of them", "16 deep"],
 )
-async def test_the_number_and_depth_of_variables_are_limited(ask: Ask, within: Any, beyond: Any) -> None:
+async def test_the_number_and_depth_of_variables_are_limited(ask: Execute, within: Any, beyond: Any) -> None:
     assert (await ask(limited(), "{ hello }", **within)).data == {"hello": "hello world"}
     refused = await ask(limited(), "{ hello }", **beyond)
     assert refused.data is None
@@ -190,15 +190,15 @@ async def test_a_websocket_message_may_have_64_kib_but_no_more(character: str) -
     filling = character * (room // len(character.encode())) + "x" * (room % len(character.encode()))
     within = f'{{"type":"ping","payload":{{"a":"{filling}"}}}}'
     assert len(within.encode()) == MAX_MESSAGE_BYTES
-    async with connected(limited(), bearer=token("olga", operator=True)) as client:
+    async with connect(limited(), bearer=token("olga", operator=True)) as client:
         await client.init()
-        await client.say(within)
-        assert await client.said() == {"type": "pong"}
-        await client.say(within + " ")
-        assert await client.closed() == (1009, "Message too big")
+        await client.send(within)
+        assert await client.next_message() == {"type": "pong"}
+        await client.send(within + " ")
+        assert await client.next_close() == (1009, "Message too big")
 
 
-async def test_a_user_beyond_the_rate_is_told_when_to_retry(ask: Ask) -> None:
+async def test_a_user_beyond_the_rate_is_told_when_to_retry(ask: Execute) -> None:
     engine = limited(rate_per_user=1)  # five at once
     ada = [await ask(engine, "{ me }", bearer=token("ada")) for _ in range(5)]
     assert [one.data for one in ada] == [{"me": "user:ada"}] * 5
@@ -223,7 +223,9 @@ def parsed_texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
-async def test_invalid_documents_count_and_are_not_parsed_beyond_the_rate(ask: Ask, parsed_texts: list[str]) -> None:
+async def test_invalid_documents_count_and_are_not_parsed_beyond_the_rate(
+    ask: Execute, parsed_texts: list[str]
+) -> None:
     engine = limited(rate_per_user=1)
     for _ in range(5):
         assert (await ask(engine, "{", bearer=token("ada"))).codes == {"GRAPHQL_PARSE_FAILED"}
@@ -267,7 +269,7 @@ async def disconnected() -> Message:
     return {"type": "http.disconnect"}
 
 
-async def test_all_callers_at_a_client_address_share_its_rate(ask: Ask) -> None:
+async def test_all_callers_at_a_client_address_share_its_rate(ask: Execute) -> None:
     engine = limited(rate_per_address=0.4)  # two at once
     for name in ("ada", "bob"):
         assert (await ask(engine, "{ hello }", bearer=token(name), address="192.0.2.1")).data
@@ -345,12 +347,12 @@ async def test_wrong_credentials_over_websocket_count_for_their_address(credenti
     sockets = GraphQLOverWebSocket(engine, sample_schema.authenticator, sample_schema.state)
     ends = []
     for _ in range(3):
-        async with connected(engine, address="192.0.2.1", sockets=sockets) as client:
-            await client.say({"type": "connection_init", "payload": {"token": credential}})
-            ends.append(await client.closed())
+        async with connect(engine, address="192.0.2.1", sockets=sockets) as client:
+            await client.send({"type": "connection_init", "payload": {"token": credential}})
+            ends.append(await client.next_close())
     assert ends == [(4403, "Forbidden")] * 2 + [(1013, "Too many requests: try again in 3 s.")]
     assert (await over_http(engine, "{ hello }", address="192.0.2.1")).status == 429
-    async with connected(engine, address="192.0.2.2", sockets=sockets, bearer=token()) as client:
+    async with connect(engine, address="192.0.2.2", sockets=sockets, bearer=token()) as client:
         await client.init()
 
 
@@ -381,7 +383,7 @@ async def sent_from(
     return Reply(replies)
 
 
-async def test_anonymous_callers_at_one_address_share_a_rate(ask: Ask) -> None:
+async def test_anonymous_callers_at_one_address_share_a_rate(ask: Execute) -> None:
     engine = limited(rate_per_user=0.2)  # one at once
     assert (await ask(engine, "{ hello }", address="192.0.2.1")).data
     assert (await ask(engine, "{ hello }", address="192.0.2.1")).codes == {"RATE_LIMITED"}
@@ -419,7 +421,7 @@ async def test_unlimited_mutations_of_a_user_are_counted() -> None:
     assert codes == ["FORBIDDEN"] * 5 + ["RATE_LIMITED"]
 
 
-async def test_the_operations_of_a_user_at_once_are_limited(ask: Ask) -> None:
+async def test_the_operations_of_a_user_at_once_are_limited(ask: Execute) -> None:
     engine = limited(operations_per_user=2)
     running = [asyncio.create_task(execute_slow(engine)) for _ in range(2)]
     await asyncio.sleep(0.01)
@@ -436,7 +438,7 @@ async def execute_slow(engine: GraphQLEngine) -> None:
     await engine.execute(GraphQLRequest("{ slow }"), RequestContext(sample_schema.USER, sample_schema.state))
 
 
-async def test_the_subscriptions_of_a_user_at_once_are_limited_over_each_transport(ask: Ask) -> None:
+async def test_the_subscriptions_of_a_user_at_once_are_limited_over_each_transport(ask: Execute) -> None:
     if ask is over_http:
         return  # it has no subscriptions
     engine = limited(subscriptions_per_user=2)
@@ -476,7 +478,7 @@ async def test_a_closed_subscription_no_longer_counts() -> None:
         await stream.aclose()
 
 
-async def test_an_operation_that_takes_too_long_is_stopped(ask: Ask) -> None:
+async def test_an_operation_that_takes_too_long_is_stopped(ask: Execute) -> None:
     engine = limited(operation_seconds=0.05)
     assert (await ask(engine, "{ hello }")).data == {"hello": "hello world"}
     late = await ask(engine, "{ slow }")
@@ -488,23 +490,23 @@ async def test_a_connection_beyond_the_limit_closes_the_oldest() -> None:
     engine = limited()
     sockets = GraphQLOverWebSocket(engine, sample_schema.authenticator, sample_schema.state, connections_per_caller=2)
     async with (
-        connected(engine, bearer=token("ada"), sockets=sockets) as first,
-        connected(engine, bearer=token("ada"), sockets=sockets) as second,
-        connected(engine, bearer=token("bob"), sockets=sockets) as other,
+        connect(engine, bearer=token("ada"), sockets=sockets) as first,
+        connect(engine, bearer=token("ada"), sockets=sockets) as second,
+        connect(engine, bearer=token("bob"), sockets=sockets) as other,
     ):
         for client in (first, second, other):
             await client.init()
         await first.subscribe("1", "subscription { forever }")
-        assert await first.silent()
-        async with connected(engine, bearer=token("ada"), sockets=sockets) as third:
+        assert await first.is_silent()
+        async with connect(engine, bearer=token("ada"), sockets=sockets) as third:
             await third.init()
-            assert await first.closed() == (
+            assert await first.next_close() == (
                 connection_limits.TOO_MANY_CONNECTIONS_CODE,
                 connection_limits.TOO_MANY_CONNECTIONS,
             )
             for client in (second, third, other):
-                await client.say({"type": "ping"})
-                assert await client.said() == {"type": "pong"}
+                await client.send({"type": "ping"})
+                assert await client.next_message() == {"type": "pong"}
     assert sockets.limits._established == {}
 
 
@@ -523,14 +525,14 @@ async def test_services_and_operators_may_have_more_connections_than_users(
     engine = limited()
     sockets = GraphQLOverWebSocket(engine, made, sample_schema.state, connections_per_caller=2)
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(connected(engine, bearer=bearer, sockets=sockets)) for _ in range(4)]
+        clients = [await stack.enter_async_context(connect(engine, bearer=bearer, sockets=sockets)) for _ in range(4)]
         for client in clients[:3]:
             await client.init()
         for client in clients[:3]:
-            await client.say({"type": "ping"})
-            assert await client.said() == {"type": "pong"}
+            await client.send({"type": "ping"})
+            assert await client.next_message() == {"type": "pong"}
         await clients[3].init()
-        assert await clients[0].closed() == (
+        assert await clients[0].next_close() == (
             connection_limits.TOO_MANY_CONNECTIONS_CODE,
             connection_limits.TOO_MANY_CONNECTIONS,
         )
@@ -543,20 +545,20 @@ async def test_the_unauthenticated_connections_of_an_address_are_limited() -> No
     sockets = GraphQLOverWebSocket(engine, sample_schema.authenticator, sample_schema.state, pending_per_address=2)
     async with AsyncExitStack() as stack:
 
-        async def connect(address: str | None) -> Client:
-            return await stack.enter_async_context(connected(engine, address=address, sockets=sockets))
+        async def connect_from(address: str | None) -> Client:
+            return await stack.enter_async_context(connect(engine, address=address, sockets=sockets))
 
-        known = [await connect("192.0.2.1") for _ in range(3)]
-        assert await known[0].closed() == (1013, connection_limits.TOO_MANY_PENDING)
+        known = [await connect_from("192.0.2.1") for _ in range(3)]
+        assert await known[0].next_close() == (1013, connection_limits.TOO_MANY_PENDING)
         for client in known[1:]:
             await client.init({"token": token()})
         first, *waiting = [
-            await connect(f"2001:db8::{number}") for number in range(3)
+            await connect_from(f"2001:db8::{number}") for number in range(3)
         ]  # authenticated connections do not count
-        assert await first.closed() == (1013, connection_limits.TOO_MANY_PENDING)
-        for client in (*known[1:], *waiting, *[await connect(None) for _ in range(3)]):
-            await client.say({"type": "ping"})
-            assert await client.said() == {"type": "pong"}
+        assert await first.next_close() == (1013, connection_limits.TOO_MANY_PENDING)
+        for client in (*known[1:], *waiting, *[await connect_from(None) for _ in range(3)]):
+            await client.send({"type": "ping"})
+            assert await client.next_message() == {"type": "pong"}
     assert sockets.limits._pending == sockets.limits._established == {}
 
 

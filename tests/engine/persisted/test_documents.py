@@ -21,8 +21,8 @@ from app.engine.transports.http import GraphQLOverHTTP
 from app.errors import Misconfigured
 from tests.engine import sample_schema
 from tests.engine.sample_schema import OPERATOR, SERVICE, USER, authenticator, state, token
-from tests.engine.transports.all_transports import connected
-from tests.engine.transports.http_client import GRAPHQL_JSON, got, sent
+from tests.engine.transports.all_transports import connect
+from tests.engine.transports.http_client import GRAPHQL_JSON, send_get_request, send_request
 from tests.server.test_exposure import production
 
 pytestmark = pytest.mark.anyio
@@ -70,11 +70,11 @@ def http_app(engine: GraphQLEngine) -> GraphQLOverHTTP:
 
 
 async def by_post(engine: GraphQLEngine, parameters: Parameters, bearer: str | None = None) -> Any:
-    return (await sent(orjson.dumps(parameters), to=http_app(engine), bearer=bearer)).json
+    return (await send_request(orjson.dumps(parameters), to=http_app(engine), bearer=bearer)).json
 
 
 async def by_get(engine: GraphQLEngine, parameters: Parameters, bearer: str | None = None) -> Any:
-    return (await got(parameters, to=http_app(engine), bearer=bearer)).json
+    return (await send_get_request(parameters, to=http_app(engine), bearer=bearer)).json
 
 
 async def by_event_stream(engine: GraphQLEngine, parameters: Parameters, bearer: str | None = None) -> Any:
@@ -104,15 +104,15 @@ async def by_event_stream(engine: GraphQLEngine, parameters: Parameters, bearer:
 
 
 async def by_websocket(engine: GraphQLEngine, parameters: Parameters, bearer: str | None = None) -> Any:
-    async with connected(engine, bearer=bearer) as client:
+    async with connect(engine, bearer=bearer) as client:
         await client.init()
-        await client.say({"id": "1", "type": "subscribe", "payload": parameters})
-        message = await client.said()
+        await client.send({"id": "1", "type": "subscribe", "payload": parameters})
+        message = await client.next_message()
         if message["type"] == "error":
-            await client.say({"type": "ping"})  # a refused operation does not end the others
-            assert await client.said() == {"type": "pong"}
+            await client.send({"type": "ping"})  # a refused operation does not end the others
+            assert await client.next_message() == {"type": "pong"}
             return {"errors": message["payload"]}
-        assert await client.said() == {"id": "1", "type": "complete"}
+        assert await client.next_message() == {"id": "1", "type": "complete"}
         return message["payload"]
 
 
@@ -246,8 +246,8 @@ async def test_a_hash_of_another_text_than_the_one_sent_is_refused(send: Send) -
 @pytest.mark.parametrize("accept", ["application/json", GRAPHQL_JSON])
 async def test_an_invalid_document_id_is_a_bad_request_and_an_unknown_hash_is_a_graphql_error(accept: str) -> None:
     app = http_app(engine_with(*PERSISTED))
-    assert (await sent(orjson.dumps({"documentId": "Hello"}), to=app, accept=accept)).status == 400
-    unknown = await sent(orjson.dumps({"documentId": "0" * 64}), to=app, accept=accept)
+    assert (await send_request(orjson.dumps({"documentId": "Hello"}), to=app, accept=accept)).status == 400
+    unknown = await send_request(orjson.dumps({"documentId": "0" * 64}), to=app, accept=accept)
     assert unknown.status == (200 if accept == "application/json" else 400)
 
 
@@ -379,5 +379,5 @@ async def test_the_server_loads_the_documents_of_the_setting(tmp_path: Path) -> 
         ({"query": text}, {"data": {"__typename": "Query"}}),
         ({"query": text.replace("\r", "")}, "DOCUMENT_NOT_ALLOWED"),
     ):
-        reply = await sent(orjson.dumps(asked), to=app, host="credits.example.com")
+        reply = await send_request(orjson.dumps(asked), to=app, host="credits.example.com")
         assert (reply.json if isinstance(outcome, dict) else reply.code) == outcome

@@ -34,11 +34,11 @@ class Outcome:
         return {error["extensions"]["code"] for error in self.errors}
 
     @property
-    def says(self) -> str:
+    def text(self) -> str:
         return " ".join(error["message"] for error in self.errors)
 
 
-Ask = Callable[..., Awaitable[Outcome]]
+Execute = Callable[..., Awaitable[Outcome]]
 
 
 async def over_http(
@@ -135,10 +135,10 @@ async def over_websocket(
     execution: GraphQLEngine, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
 ) -> Outcome:
     """One operation over its own connection. The result is its first item."""
-    async with connected(execution, bearer=bearer, address=address) as client:
+    async with connect(execution, bearer=bearer, address=address) as client:
         await client.init()
         await client.subscribe("1", query, **variables)
-        event = await client.event()
+        event = await client.next_event()
     if event["type"] == "websocket.close":
         return Outcome(close_code=event["code"])
     message = orjson.loads(event["text"])
@@ -148,7 +148,7 @@ async def over_websocket(
 
 
 @asynccontextmanager
-async def connected(
+async def connect(
     execution: GraphQLEngine,
     *,
     bearer: str | None = None,
@@ -168,7 +168,7 @@ async def connected(
     }
     serving = asyncio.create_task(server(scope, client.to_server.get, client.from_server.put))
     try:
-        assert (await client.event())["type"] == "websocket.accept"
+        assert (await client.next_event())["type"] == "websocket.accept"
         yield client
         await client.to_server.put({"type": "websocket.disconnect", "code": 1000})
         async with asyncio.timeout(2):
@@ -181,7 +181,7 @@ def _authorization(bearer: str | None) -> list[tuple[bytes, bytes]]:
     return [(b"authorization", f"Bearer {bearer}".encode())] if bearer is not None else []
 
 
-TRANSPORTS: dict[str, Ask] = {
+TRANSPORTS: dict[str, Execute] = {
     "http": over_http, "websocket": over_websocket, "event stream": over_event_stream, "either": over_either,
 }  # fmt: skip
 """By name. A transport that is added here is tested with every limit."""

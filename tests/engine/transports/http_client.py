@@ -11,8 +11,8 @@ from app.engine.transports.http import GraphQLOverHTTP
 from tests.engine.sample_schema import authenticator, engine, state
 
 GRAPHQL_JSON = "application/graphql-response+json"
-view = GraphQLOverHTTP(engine, authenticator, state, graphiql=True, get_queries=True)
-production_view = GraphQLOverHTTP(engine, authenticator, state, graphiql=False)
+development_app = GraphQLOverHTTP(engine, authenticator, state, graphiql=True, get_queries=True)
+production_app = GraphQLOverHTTP(engine, authenticator, state, graphiql=False)
 
 
 class Reply:
@@ -35,11 +35,11 @@ class Reply:
         return str(error["extensions"]["code"])
 
 
-async def sent(
+async def send_request(
     chunks: Iterable[bytes] | bytes,
     *,
     method: str = "POST",
-    to: GraphQLOverHTTP = view,
+    to: GraphQLOverHTTP = development_app,
     bearer: str | None = None,
     query_string: bytes = b"",
     **headers: str,
@@ -61,11 +61,11 @@ async def sent(
     return Reply(replies)
 
 
-def body(query: str, **more: Any) -> bytes:
+def graphql_body(query: str, **more: Any) -> bytes:
     return orjson.dumps({"query": query, **more})
 
 
-async def got(parameters: Mapping[str, object], *, method: str = "GET", **how: Any) -> Reply:
+async def send_get_request(parameters: Mapping[str, object], *, method: str = "GET", **how: Any) -> Reply:
     """The response to a GET request. Parameters that are not strings are encoded as JSON."""
     texts = {name: value if isinstance(value, str) else orjson.dumps(value) for name, value in parameters.items()}
-    return await sent([], method=method, query_string=urlencode(texts).encode(), content_type="", **how)
+    return await send_request([], method=method, query_string=urlencode(texts).encode(), content_type="", **how)

@@ -12,7 +12,7 @@ from starlette.types import Message
 
 from app.engine.transports.http import GraphQLOverHTTP
 from tests.engine import sample_schema
-from tests.engine.transports.http_client import view
+from tests.engine.transports.http_client import development_app
 
 EVENT_STREAM = "text/event-stream"
 
@@ -65,7 +65,7 @@ class EventStreamClient:
 async def event_stream(
     query: str,
     *,
-    to: GraphQLOverHTTP = view,
+    to: GraphQLOverHTTP = development_app,
     bearer: str | None = None,
     accept: str = EVENT_STREAM,
     method: str = "POST",

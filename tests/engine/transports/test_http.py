@@ -11,7 +11,15 @@ from app.db import pools
 from app.engine.transports.request_parsing import MAX_SERVICE_BODY_BYTES, MAX_USER_BODY_BYTES
 from tests.engine import sample_schema
 from tests.engine.sample_schema import token
-from tests.engine.transports.http_client import GRAPHQL_JSON, Reply, body, got, production_view, sent, view
+from tests.engine.transports.http_client import (
+    GRAPHQL_JSON,
+    Reply,
+    development_app,
+    graphql_body,
+    production_app,
+    send_get_request,
+    send_request,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -19,19 +27,19 @@ UNKNOWN_KEY = f"ck_{'0' * 16}_{'0' * 64}"
 
 
 async def test_a_query_is_answered() -> None:
-    reply = await sent(body("query ($n: String!) { hello(name: $n) }", variables={"n": "you"}))
+    reply = await send_request(graphql_body("query ($n: String!) { hello(name: $n) }", variables={"n": "you"}))
     assert (reply.status, reply.json) == (200, {"data": {"hello": "hello you"}})
     assert reply.headers["content-type"] == "application/json; charset=utf-8"
     assert reply.headers["content-length"] == str(len(reply.body))
 
 
 async def test_a_token_identifies_the_caller() -> None:
-    assert (await sent(body("{ me }"), bearer=token("ada"))).json == {"data": {"me": "user:ada"}}
+    assert (await send_request(graphql_body("{ me }"), bearer=token("ada"))).json == {"data": {"me": "user:ada"}}
 
 
 async def test_a_body_may_arrive_in_chunks() -> None:
-    whole = body("{ hello }")
-    reply = await sent([whole[:5], b"", whole[5:9], whole[9:]])
+    whole = graphql_body("{ hello }")
+    reply = await send_request([whole[:5], b"", whole[5:9], whole[9:]])
     assert reply.json == {"data": {"hello": "hello world"}}
 
 
@@ -39,13 +47,13 @@ async def test_a_body_may_arrive_in_chunks() -> None:
     "authorization", ["Bearer nonsense", "Bearer ", "Basic YTpi", "nonsense", "Bearer a, Bearer b"]
 )
 async def test_a_rejected_token_is_401_before_the_body_is_read(authorization: str) -> None:
-    reply = await sent([], authorization=authorization)
+    reply = await send_request([], authorization=authorization)
     assert (reply.status, reply.code) == (401, "UNAUTHENTICATED")
     assert reply.headers["www-authenticate"] == "Bearer"
 
 
 async def test_an_expired_token_is_401() -> None:
-    reply = await sent(body("{ me }"), bearer=token(seconds=-3600))
+    reply = await send_request(graphql_body("{ me }"), bearer=token(seconds=-3600))
     assert (reply.status, reply.code) == (401, "UNAUTHENTICATED")
 
 
@@ -68,7 +76,7 @@ MALFORMED = {
     "extensions are a list": b'{"query": "{ hello }", "extensions": []}',
     "invalid UTF-8": b'{"query": "\xff\xfe"}',
     "UTF-16": '{"query": "{ hello }"}'.encode("utf-16"),
-    "gzip": gzip.compress(body("{ hello }")),
+    "gzip": gzip.compress(graphql_body("{ hello }")),
     "nested too deep for the parser": b'{"query": "{ hello }", "variables": ' + b'{"a":' * 5000 + b"1" + b"}" * 5001,
     "an integer of thousands of digits": b'{"query": "{ hello }", "variables": {"a": ' + b"9" * 5000 + b"}}",
     "NaN": b'{"query": "{ hello }", "variables": {"a": NaN}}',
@@ -80,12 +88,12 @@ MALFORMED = {
 @pytest.mark.parametrize("accept", ["*/*", GRAPHQL_JSON])
 @pytest.mark.parametrize("name", MALFORMED)
 async def test_a_malformed_body_is_400(name: str, accept: str) -> None:
-    reply = await sent(MALFORMED[name], accept=accept)
+    reply = await send_request(MALFORMED[name], accept=accept)
     assert (reply.status, reply.code) == (400, "BAD_REQUEST")
 
 
 async def test_a_compressed_body_is_400_and_is_not_decompressed() -> None:
-    reply = await sent([], content_encoding="gzip")
+    reply = await send_request([], content_encoding="gzip")
     assert (reply.status, reply.code) == (400, "BAD_REQUEST")
 
 
@@ -102,7 +110,7 @@ async def test_a_compressed_body_is_400_and_is_not_decompressed() -> None:
     ],
 )
 async def test_another_content_type_is_415(content_type: str) -> None:
-    reply = await sent([], content_type=content_type)
+    reply = await send_request([], content_type=content_type)
     assert (reply.status, reply.code) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
@@ -110,11 +118,11 @@ async def test_another_content_type_is_415(content_type: str) -> None:
     "content_type", ["application/json; charset=utf-8", "Application/JSON", "application/json;charset=UTF-8"]
 )
 async def test_the_content_type_may_name_utf_8(content_type: str) -> None:
-    assert (await sent(body("{ hello }"), content_type=content_type)).status == 200
+    assert (await send_request(graphql_body("{ hello }"), content_type=content_type)).status == 200
 
 
 def padded(size: int) -> bytes:
-    whole = body("{ hello }")
+    whole = graphql_body("{ hello }")
     return whole + b" " * (size - len(whole))
 
 
@@ -123,8 +131,8 @@ def padded(size: int) -> bytes:
 )
 async def test_a_body_may_have_the_maximum_size_and_not_a_byte_more(operator: bool | None, limit: int) -> None:
     bearer = None if operator is None else token("olga", operator=operator)
-    assert (await sent(padded(limit), bearer=bearer)).status == 200
-    reply = await sent(padded(limit + 1), bearer=bearer)
+    assert (await send_request(padded(limit), bearer=bearer)).status == 200
+    reply = await send_request(padded(limit + 1), bearer=bearer)
     assert (reply.status, reply.code) == (413, "PAYLOAD_TOO_LARGE")
     assert reply.json["errors"][0]["message"] == f"The body exceeds {limit:,} bytes."
 
@@ -149,19 +157,19 @@ async def test_reading_stops_at_the_limit_whatever_the_content_length() -> None:
         replies.append(message)
 
     headers = [(b"content-type", b"application/json"), (b"content-length", b"10")]
-    await view({"type": "http", "method": "POST", "path": "/graphql", "headers": headers}, receive, send)
+    await development_app({"type": "http", "method": "POST", "path": "/graphql", "headers": headers}, receive, send)
     assert Reply(replies).status == 413
     assert taken == 5
 
 
 async def test_a_content_length_beyond_the_limit_is_413_before_the_body_is_read() -> None:
-    reply = await sent([], content_length=str(MAX_USER_BODY_BYTES + 1))
+    reply = await send_request([], content_length=str(MAX_USER_BODY_BYTES + 1))
     assert (reply.status, reply.code) == (413, "PAYLOAD_TOO_LARGE")
 
 
 @pytest.mark.parametrize("content_length", ["-1", "many", "²", ""])
 async def test_an_invalid_content_length_is_ignored(content_length: str) -> None:
-    assert (await sent(body("{ hello }"), content_length=content_length)).status == 200
+    assert (await send_request(graphql_body("{ hello }"), content_length=content_length)).status == 200
 
 
 async def test_a_client_that_disconnects_gets_no_response() -> None:
@@ -172,7 +180,7 @@ async def test_a_client_that_disconnects_gets_no_response() -> None:
         raise AssertionError(message)
 
     headers = [(b"content-type", b"application/json")]
-    await view({"type": "http", "method": "POST", "path": "/graphql", "headers": headers}, receive, send)
+    await development_app({"type": "http", "method": "POST", "path": "/graphql", "headers": headers}, receive, send)
 
 
 @pytest.mark.parametrize(
@@ -181,8 +189,8 @@ async def test_a_client_that_disconnects_gets_no_response() -> None:
 async def test_an_operation_that_cannot_run_is_200_as_json_and_400_as_graphql_json(
     query: str,
 ) -> None:
-    plain = await sent(body(query), accept="application/json")
-    modern = await sent(body(query), accept=f"{GRAPHQL_JSON}, application/json;q=0.9")
+    plain = await send_request(graphql_body(query), accept="application/json")
+    modern = await send_request(graphql_body(query), accept=f"{GRAPHQL_JSON}, application/json;q=0.9")
     assert (plain.status, modern.status) == (200, 400)
     assert plain.json == modern.json
     assert "data" not in plain.json
@@ -190,21 +198,21 @@ async def test_an_operation_that_cannot_run_is_200_as_json_and_400_as_graphql_js
 
 
 async def test_an_error_in_a_field_is_200() -> None:
-    reply = await sent(body("{ hello broken }"), accept=GRAPHQL_JSON)
+    reply = await send_request(graphql_body("{ hello broken }"), accept=GRAPHQL_JSON)
     assert reply.status == 200
     assert reply.json["data"] == {"hello": "hello world", "broken": None}
 
 
 async def test_an_internal_error_has_the_request_id_of_the_proxy_as_reference() -> None:
-    reply = await sent(body("{ broken }"), x_request_id="edge-42")
+    reply = await send_request(graphql_body("{ broken }"), x_request_id="edge-42")
     assert reply.json["errors"][0]["extensions"]["reference"] == "edge-42"
-    forged = await sent(body("{ broken }"), x_request_id="two\tlines")
+    forged = await send_request(graphql_body("{ broken }"), x_request_id="two\tlines")
     assert forged.json["errors"][0]["extensions"]["reference"] != "two\tlines"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH"])
 async def test_production_accepts_post_only(method: str) -> None:
-    reply = await sent([], method=method, to=production_view, query_string=b"query={hello}")
+    reply = await send_request([], method=method, to=production_app, query_string=b"query={hello}")
     assert reply.status == 405
     assert reply.headers["allow"] == "POST, OPTIONS"
     if method != "HEAD":
@@ -213,22 +221,22 @@ async def test_production_accepts_post_only(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE"])
 async def test_development_accepts_post_and_get(method: str) -> None:
-    reply = await sent([], method=method)
+    reply = await send_request([], method=method)
     assert (reply.status, reply.headers["allow"]) == (405, "POST, GET, HEAD, OPTIONS")
 
 
 async def test_options_lists_the_methods() -> None:
-    for to, allowed in ((view, "POST, GET, HEAD, OPTIONS"), (production_view, "POST, OPTIONS")):
-        reply = await sent([], method="OPTIONS", to=to)
+    for to, allowed in ((development_app, "POST, GET, HEAD, OPTIONS"), (production_app, "POST, OPTIONS")):
+        reply = await send_request([], method="OPTIONS", to=to)
         assert (reply.status, reply.headers["allow"], reply.body) == (204, allowed, b"")
 
 
 async def test_browsers_get_graphiql_in_development_only() -> None:
-    page = await sent([], method="GET", accept="text/html,application/xhtml+xml")
+    page = await send_request([], method="GET", accept="text/html,application/xhtml+xml")
     assert page.status == 200
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert b"graphiql" in page.body
-    assert (await sent([], method="GET", accept="text/html", to=production_view)).status == 405
+    assert (await send_request([], method="GET", accept="text/html", to=production_app)).status == 405
 
 
 async def test_get_runs_a_query_with_variables_in_the_url() -> None:
@@ -238,29 +246,29 @@ async def test_get_runs_a_query_with_variables_in_the_url() -> None:
         "operationName": "B",
         "extensions": {"any": 1},
     }
-    reply = await got(parameters, accept=GRAPHQL_JSON, bearer=token())
+    reply = await send_get_request(parameters, accept=GRAPHQL_JSON, bearer=token())
     assert (reply.status, reply.json) == (200, {"data": {"hello": "hello é&?"}})
     assert reply.headers["content-type"] == f"{GRAPHQL_JSON}; charset=utf-8"
 
 
 async def test_head_has_the_response_of_get_without_its_body() -> None:
-    full = await got({"query": "{ hello }"})
-    bare = await got({"query": "{ hello }"}, method="HEAD")
+    full = await send_get_request({"query": "{ hello }"})
+    bare = await send_get_request({"query": "{ hello }"}, method="HEAD")
     assert (bare.status, bare.headers, bare.body) == (full.status, full.headers, b"")
 
 
 @pytest.mark.parametrize("accept", ["", "application/json", GRAPHQL_JSON, "text/event-stream"])
 async def test_a_mutation_by_get_is_405_and_does_not_run(accept: str) -> None:
     sample_schema.resolver_calls.clear()
-    reply = await got({"query": "mutation { spend(cost: 1) { __typename } }"}, accept=accept)
+    reply = await send_get_request({"query": "mutation { spend(cost: 1) { __typename } }"}, accept=accept)
     assert (reply.status, reply.code, reply.headers["allow"]) == (405, "METHOD_NOT_ALLOWED", "POST")
     assert sample_schema.resolver_calls == []
 
 
 async def test_get_may_run_a_query_of_a_document_that_also_has_mutations() -> None:
     both = "query Q { hello } mutation M { spend(cost: 1) { __typename } }"
-    assert (await got({"query": both, "operationName": "Q"})).json == {"data": {"hello": "hello world"}}
-    assert (await got({"query": both, "operationName": "M"})).status == 405
+    assert (await send_get_request({"query": both, "operationName": "Q"})).json == {"data": {"hello": "hello world"}}
+    assert (await send_get_request({"query": both, "operationName": "M"})).status == 405
 
 
 MALFORMED_URLS = {
@@ -280,13 +288,15 @@ MALFORMED_URLS = {
 
 @pytest.mark.parametrize("name", MALFORMED_URLS)
 async def test_a_malformed_url_is_400(name: str) -> None:
-    reply = await sent([], method="GET", query_string=MALFORMED_URLS[name], content_type="")
+    reply = await send_request([], method="GET", query_string=MALFORMED_URLS[name], content_type="")
     assert (reply.status, reply.code) == (400, "BAD_REQUEST")
 
 
 async def test_a_url_may_be_as_long_as_a_body_and_not_a_byte_longer() -> None:
     for size, status in ((MAX_USER_BODY_BYTES, 200), (MAX_USER_BODY_BYTES + 1, 413)):
-        reply = await sent([], method="GET", query_string=b"query={hello}&a=" + b"x" * (size - 16), content_type="")
+        reply = await send_request(
+            [], method="GET", query_string=b"query={hello}&a=" + b"x" * (size - 16), content_type=""
+        )
         assert reply.status == status
 
 
@@ -294,13 +304,13 @@ async def test_a_url_may_be_as_long_as_a_body_and_not_a_byte_longer() -> None:
     "accept", ["text/plain", "text/html", "image/*", "application/xml", "application/json;q=0", "*/*;q=0"]
 )
 async def test_an_accept_header_without_a_supported_type_is_406_before_the_body_is_read(accept: str) -> None:
-    reply = await sent([], accept=accept)
+    reply = await send_request([], accept=accept)
     assert (reply.status, reply.code) == (406, "NOT_ACCEPTABLE")
 
 
 async def test_a_request_without_accept_gets_json() -> None:
     for accept in ("", "*/*", "application/*", "text/html, */*;q=0.1"):
-        reply = await sent(body("{ hello }"), accept=accept)
+        reply = await send_request(graphql_body("{ hello }"), accept=accept)
         assert reply.headers["content-type"] == "application/json; charset=utf-8"
 
 
@@ -308,7 +318,7 @@ async def test_a_service_key_that_cannot_be_read_is_503() -> None:
     with pytest.raises(OSError, match=r"refused|failed"):
         await pools.connect("postgresql://127.0.0.1:1/nobody")
     try:
-        reply = await sent(body("{ hello }"), bearer=UNKNOWN_KEY)
+        reply = await send_request(graphql_body("{ hello }"), bearer=UNKNOWN_KEY)
     finally:
         await pools.disconnect()
     assert (reply.status, reply.code, reply.headers["retry-after"]) == (503, "UNAVAILABLE", "1")

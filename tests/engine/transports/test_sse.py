@@ -21,7 +21,7 @@ from app.engine.transports.http import GraphQLOverHTTP
 from app.settings import Settings
 from tests.engine import sample_schema
 from tests.engine.sample_schema import authenticator, token
-from tests.engine.transports.http_client import body, sent
+from tests.engine.transports.http_client import graphql_body, send_request
 from tests.engine.transports.sse_client import EVENT_STREAM, EventStreamClient, event_stream
 
 pytestmark = pytest.mark.anyio
@@ -80,7 +80,7 @@ async def test_a_forbidden_mutation_is_an_error_item_and_does_not_run() -> None:
 
 async def test_a_client_that_accepts_both_gets_a_stream_for_a_subscription_and_json_for_a_query() -> None:
     either = "application/graphql-response+json, application/json, text/event-stream, multipart/mixed"
-    reply = await sent(body("{ hello }"), accept=either)
+    reply = await send_request(graphql_body("{ hello }"), accept=either)
     assert reply.headers["content-type"] == "application/graphql-response+json; charset=utf-8"
     assert reply.json == {"data": {"hello": "hello world"}}
     async with event_stream("subscription { count(to: 1) }", bearer=token(), accept=either) as client:
@@ -110,7 +110,7 @@ async def test_a_client_that_accepts_only_streams_gets_a_refusal_as_an_item(quer
 
 @pytest.mark.parametrize(("query", "code"), REFUSED)
 async def test_a_client_that_also_accepts_json_gets_a_refusal_as_json(query: str, code: str) -> None:
-    reply = await sent(body(query), accept=f"{EVENT_STREAM}, application/graphql-response+json;q=0.5")
+    reply = await send_request(graphql_body(query), accept=f"{EVENT_STREAM}, application/graphql-response+json;q=0.5")
     assert (reply.status, reply.code) == (400, code)
     assert reply.headers["content-type"] == "application/graphql-response+json; charset=utf-8"
 
@@ -122,16 +122,16 @@ async def test_a_rate_limit_is_not_a_stream_so_that_clients_retry() -> None:
     query = "subscription { count(to: 1) }"
     async with event_stream(query, to=limited, bearer=token()) as client:
         await client.expect_start()
-    reply = await sent(body(query), to=limited, bearer=token(), accept=EVENT_STREAM)
+    reply = await send_request(graphql_body(query), to=limited, bearer=token(), accept=EVENT_STREAM)
     assert (reply.status, reply.code, reply.headers["retry-after"]) == (429, "RATE_LIMITED", "100")
 
 
 async def test_a_bad_token_or_body_has_its_own_status() -> None:
-    assert (await sent([], accept=EVENT_STREAM, authorization="Bearer nonsense")).status == 401
-    assert (await sent(b"[]", accept=EVENT_STREAM)).status == 400
-    assert (await sent(b" " * 70_000, accept=EVENT_STREAM)).status == 413
-    assert (await sent([], accept=EVENT_STREAM, content_type="text/plain")).status == 415
-    assert (await sent([], accept=EVENT_STREAM, method="PUT", x_graphql_event_stream_token="t")).status == 405
+    assert (await send_request([], accept=EVENT_STREAM, authorization="Bearer nonsense")).status == 401
+    assert (await send_request(b"[]", accept=EVENT_STREAM)).status == 400
+    assert (await send_request(b" " * 70_000, accept=EVENT_STREAM)).status == 413
+    assert (await send_request([], accept=EVENT_STREAM, content_type="text/plain")).status == 415
+    assert (await send_request([], accept=EVENT_STREAM, method="PUT", x_graphql_event_stream_token="t")).status == 405
 
 
 async def test_an_exception_after_the_first_item_is_masked_and_ends_the_stream() -> None:

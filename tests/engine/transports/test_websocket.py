@@ -9,16 +9,16 @@ from app.engine.transports.request_parsing import MAX_USER_BODY_BYTES
 from app.engine.transports.websocket import MAX_OPERATIONS, PING_BURST, PROTOCOL
 from tests.engine import sample_schema
 from tests.engine.sample_schema import token
-from tests.engine.transports.websocket_client import Client, accepted, opened, sockets
+from tests.engine.transports.websocket_client import Client, open_accepted_connection, open_connection, sockets
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_a_subscription_is_sent_to_its_end() -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.init({"authorization": f"Bearer {token()}"})
         await client.subscribe("1", "subscription ($n: Int!) { count(to: $n) }", n=2)
-        assert [await client.said() for _ in range(3)] == [
+        assert [await client.next_message() for _ in range(3)] == [
             {"id": "1", "type": "next", "payload": {"data": {"count": 1}}},
             {"id": "1", "type": "next", "payload": {"data": {"count": 2}}},
             {"id": "1", "type": "complete"},
@@ -26,13 +26,13 @@ async def test_a_subscription_is_sent_to_its_end() -> None:
 
 
 async def test_queries_and_mutations_are_supported() -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.init({"token": token()})
         await client.subscribe("q", "{ me }")
-        assert await client.said() == {"id": "q", "type": "next", "payload": {"data": {"me": "user:ada"}}}
-        assert await client.said() == {"id": "q", "type": "complete"}
+        assert await client.next_message() == {"id": "q", "type": "next", "payload": {"data": {"me": "user:ada"}}}
+        assert await client.next_message() == {"id": "q", "type": "complete"}
         await client.subscribe("m", "mutation { spend(cost: 1) { __typename } }")
-        refusal = await client.said()
+        refusal = await client.next_message()
         assert refusal["payload"]["errors"][0]["extensions"] == {"code": "FORBIDDEN"}
         assert sample_schema.resolver_calls == ["me"]
 
@@ -42,25 +42,25 @@ async def test_queries_and_mutations_are_supported() -> None:
 )
 async def test_the_payload_may_have_an_authorization_or_a_token(payload: dict[str, str | None]) -> None:
     filled = {name: value and value.format(token("bob")) for name, value in payload.items()}
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.init(filled)
         await client.subscribe("1", "{ me }")
-        assert (await client.said())["payload"] == {"data": {"me": "user:bob"}}
+        assert (await client.next_message())["payload"] == {"data": {"me": "user:bob"}}
 
 
 async def test_without_a_token_in_the_payload_the_header_of_the_handshake_is_used() -> None:
-    async with accepted(authorization=f"Bearer {token('carol')}") as client:
+    async with open_accepted_connection(authorization=f"Bearer {token('carol')}") as client:
         await client.init()
         await client.subscribe("1", "{ me }")
-        assert (await client.said())["payload"] == {"data": {"me": "user:carol"}}
+        assert (await client.next_message())["payload"] == {"data": {"me": "user:carol"}}
 
 
 @pytest.mark.parametrize("payload", [None, {}])
 async def test_without_any_token_the_caller_is_anonymous(payload: object) -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.init(payload)
         await client.subscribe("1", "subscription { count(to: 1) }")
-        ended = await client.said()
+        ended = await client.next_message()
         assert (ended["id"], ended["type"]) == ("1", "error")
         assert ended["payload"][0]["extensions"] == {"code": "UNAUTHENTICATED"}
 
@@ -78,37 +78,37 @@ async def test_without_any_token_the_caller_is_anonymous(payload: object) -> Non
     ],
 )
 async def test_a_rejected_token_closes_with_4403(payload: object) -> None:
-    async with accepted() as client:
-        await client.say({"type": "connection_init", "payload": payload})
-        assert await client.closed() == (4403, "Forbidden")
+    async with open_accepted_connection() as client:
+        await client.send({"type": "connection_init", "payload": payload})
+        assert await client.next_close() == (4403, "Forbidden")
 
 
 async def test_an_expired_token_closes_with_4403() -> None:
-    async with accepted() as client:
-        await client.say({"type": "connection_init", "payload": {"token": token(seconds=-3600)}})
-        assert await client.closed() == (4403, "Forbidden")
+    async with open_accepted_connection() as client:
+        await client.send({"type": "connection_init", "payload": {"token": token(seconds=-3600)}})
+        assert await client.next_close() == (4403, "Forbidden")
 
 
 async def test_a_connection_closes_when_its_token_expires() -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.init({"token": token(seconds=1.2)})
         await client.subscribe("1", "subscription { forever }")
-        assert await client.closed() == (4403, "Forbidden: the token has expired")
+        assert await client.next_close() == (4403, "Forbidden: the token has expired")
         await asyncio.sleep(0)
         assert sample_schema.resolver_calls == ["begun", "ended"]
 
 
 async def test_a_connection_without_connection_init_is_closed() -> None:
-    async with accepted() as client:
-        assert await client.closed() == (4408, "Connection initialisation timeout")
+    async with open_accepted_connection() as client:
+        assert await client.next_close() == (4408, "Connection initialisation timeout")
 
 
 async def test_an_acknowledged_connection_stays_open() -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.init({"token": token()})
         await asyncio.sleep(0.3)
-        await client.say({"type": "ping"})
-        assert await client.said() == {"type": "pong"}
+        await client.send({"type": "ping"})
+        assert await client.next_message() == {"type": "pong"}
 
 
 @pytest.mark.parametrize(
@@ -139,61 +139,61 @@ async def test_an_acknowledged_connection_stays_open() -> None:
     ],
 )
 async def test_a_malformed_message_closes_with_4400(message: str) -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.init()
-        await client.say(message)
-        assert (await client.closed())[0] == 4400
+        await client.send(message)
+        assert (await client.next_close())[0] == 4400
 
 
 async def test_a_binary_message_closes_with_4400() -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.to_server.put({"type": "websocket.receive", "bytes": b'{"type":"ping"}', "text": None})
-        assert await client.closed() == (4400, "Messages must be text")
+        assert await client.next_close() == (4400, "Messages must be text")
 
 
 async def test_a_message_that_is_too_big_closes_with_1009() -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.init()
-        await client.say('{"type": "ping"}' + " " * MAX_USER_BODY_BYTES)
-        assert await client.closed() == (1009, "Message too big")
+        await client.send('{"type": "ping"}' + " " * MAX_USER_BODY_BYTES)
+        assert await client.next_close() == (1009, "Message too big")
 
 
 @pytest.mark.parametrize("payload", [[], "token", 5])
 async def test_an_init_payload_that_is_not_an_object_closes_with_4400(payload: object) -> None:
-    async with accepted() as client:
-        await client.say({"type": "connection_init", "payload": payload})
-        assert (await client.closed())[0] == 4400
+    async with open_accepted_connection() as client:
+        await client.send({"type": "connection_init", "payload": payload})
+        assert (await client.next_close())[0] == 4400
 
 
 async def test_subscribing_before_connection_ack_closes_with_4401() -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.subscribe("1", "{ hello }")
-        assert await client.closed() == (4401, "Unauthorized")
+        assert await client.next_close() == (4401, "Unauthorized")
         assert sample_schema.resolver_calls == []
 
 
 async def test_a_second_connection_init_closes_with_4429() -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.init()
-        await client.say({"type": "connection_init"})
-        assert (await client.closed())[0] == 4429
+        await client.send({"type": "connection_init"})
+        assert (await client.next_close())[0] == 4429
 
 
 async def test_an_id_in_use_closes_with_4409() -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.init()
         await client.subscribe("1", "subscription { forever }")
         await client.subscribe("1", "subscription { forever }")
-        assert await client.closed() == (4409, "Subscriber for 1 already exists")
+        assert await client.next_close() == (4409, "Subscriber for 1 already exists")
 
 
 async def test_an_id_may_be_reused_after_its_operation_has_ended() -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.init()
         for _ in range(3):
             await client.subscribe("1", "{ hello }")
-            assert (await client.said())["type"] == "next"
-            assert await client.said() == {"id": "1", "type": "complete"}
+            assert (await client.next_message())["type"] == "next"
+            assert await client.next_message() == {"id": "1", "type": "complete"}
 
 
 @pytest.mark.parametrize(
@@ -207,42 +207,42 @@ async def test_an_id_may_be_reused_after_its_operation_has_ended() -> None:
     ],
 )
 async def test_an_operation_that_cannot_run_does_not_affect_others(query: str, code: str) -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.init()
         await client.subscribe("bad", query)
-        ended = await client.said()
+        ended = await client.next_message()
         assert (ended["id"], ended["type"]) == ("bad", "error")
         assert {error["extensions"]["code"] for error in ended["payload"]} == {code}
         await client.subscribe("good", "{ hello }")
-        assert (await client.said())["payload"] == {"data": {"hello": "hello world"}}
+        assert (await client.next_message())["payload"] == {"data": {"hello": "hello world"}}
 
 
 async def test_an_exception_in_a_subscription_is_masked_and_does_not_affect_others() -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.init()
         await client.subscribe("1", "subscription { breaking }")
-        assert await client.said() == {"id": "1", "type": "next", "payload": {"data": {"breaking": 1}}}
-        ended = await client.said()
+        assert await client.next_message() == {"id": "1", "type": "next", "payload": {"data": {"breaking": 1}}}
+        ended = await client.next_message()
         assert (ended["type"], ended["payload"][0]["extensions"]["code"]) == ("error", "INTERNAL")
         assert "hunter2" not in str(ended)
         await client.subscribe("2", "{ hello }")
-        assert (await client.said())["id"] == "2"
+        assert (await client.next_message())["id"] == "2"
 
 
 async def test_a_subscription_that_the_client_completes_sends_nothing_more() -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.init()
         await client.subscribe("1", "subscription { forever }")
         await asyncio.sleep(0.02)
-        await client.say({"id": "1", "type": "complete"}, {"id": "unknown", "type": "complete"})
-        assert await client.silent()
+        await client.send({"id": "1", "type": "complete"}, {"id": "unknown", "type": "complete"})
+        assert await client.is_silent()
         assert sample_schema.resolver_calls == ["begun", "ended"]
         await client.subscribe("1", "{ hello }")
-        assert (await client.said())["payload"] == {"data": {"hello": "hello world"}}
+        assert (await client.next_message())["payload"] == {"data": {"hello": "hello world"}}
 
 
 async def test_a_client_that_disconnects_ends_its_operations() -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.init()
         await client.subscribe("1", "subscription { forever }")
         await asyncio.sleep(0.02)
@@ -251,38 +251,38 @@ async def test_a_client_that_disconnects_ends_its_operations() -> None:
 
 
 async def test_the_number_of_operations_of_a_connection_is_limited() -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         await client.init()
         for number in range(MAX_OPERATIONS):
             await client.subscribe(str(number), "subscription { forever }")
         await client.subscribe("one more", "subscription { forever }")
-        refusal = await client.said()
+        refusal = await client.next_message()
         assert (refusal["id"], refusal["type"]) == ("one more", "error")
         assert refusal["payload"][0]["extensions"] == {"code": "BAD_REQUEST"}
         assert len(sample_schema.resolver_calls) == MAX_OPERATIONS
 
 
 async def test_pings_are_answered_before_connection_init_and_pongs_are_accepted() -> None:
-    async with accepted() as client:
-        await client.say({"type": "ping", "payload": {"n": 1}}, {"type": "pong"}, {"type": "ping"})
-        assert [await client.said() for _ in range(2)] == [{"type": "pong"}] * 2
+    async with open_accepted_connection() as client:
+        await client.send({"type": "ping", "payload": {"n": 1}}, {"type": "pong"}, {"type": "ping"})
+        assert [await client.next_message() for _ in range(2)] == [{"type": "pong"}] * 2
 
 
 @pytest.mark.parametrize("subprotocols", [(), ("graphql-ws",), ("json",)])
 async def test_other_subprotocols_close_with_4406(subprotocols: tuple[str, ...]) -> None:
-    async with opened(subprotocols=subprotocols) as client:
-        assert await client.event() == {"type": "websocket.accept", "subprotocol": None}
-        assert await client.closed() == (4406, "Subprotocol not acceptable")
+    async with open_connection(subprotocols=subprotocols) as client:
+        assert await client.next_event() == {"type": "websocket.accept", "subprotocol": None}
+        assert await client.next_close() == (4406, "Subprotocol not acceptable")
 
 
 async def test_a_page_of_another_origin_is_refused_at_the_handshake() -> None:
-    async with opened(origin="https://evil.example") as client:
-        assert (await client.event())["type"] == "websocket.close"
+    async with open_connection(origin="https://evil.example") as client:
+        assert (await client.next_event())["type"] == "websocket.close"
 
 
 @pytest.mark.parametrize("origin", ["https://credits.example", "https://app.example", "HTTPS://APP.example"])
 async def test_pages_of_the_same_host_and_of_allowed_origins_may_connect(origin: str) -> None:
-    async with accepted(origin=origin) as client:
+    async with open_accepted_connection(origin=origin) as client:
         await client.init()
 
 
@@ -302,9 +302,9 @@ async def test_a_client_that_disconnects_during_a_response_is_not_an_error(caplo
 
 
 async def test_a_hundred_pings_at_once_are_answered_and_more_close_with_1008() -> None:
-    async with accepted() as client:
+    async with open_accepted_connection() as client:
         for _ in range(PING_BURST):
-            await client.say({"type": "ping"})
-            assert await client.said() == {"type": "pong"}
-        await client.say(*[{"type": "pong"}] * 20)  # more than the rate allows meanwhile
-        assert await client.closed() == (1008, "Too many pings")
+            await client.send({"type": "ping"})
+            assert await client.next_message() == {"type": "pong"}
+        await client.send(*[{"type": "pong"}] * 20)  # more than the rate allows meanwhile
+        assert await client.next_close() == (1008, "Too many pings")

@@ -22,39 +22,39 @@ class Client:
         self.to_server: asyncio.Queue[Message] = asyncio.Queue()
         self.from_server: asyncio.Queue[Message] = asyncio.Queue()
 
-    async def event(self) -> Message:
+    async def next_event(self) -> Message:
         async with asyncio.timeout(2):
             return await self.from_server.get()
 
-    async def said(self) -> Any:
-        event = await self.event()
+    async def next_message(self) -> Any:
+        event = await self.next_event()
         assert event["type"] == "websocket.send", event
         return orjson.loads(event["text"])
 
-    async def closed(self) -> tuple[int, str]:
-        event = await self.event()
+    async def next_close(self) -> tuple[int, str]:
+        event = await self.next_event()
         assert event["type"] == "websocket.close", event
         return event["code"], event["reason"]
 
-    async def say(self, *messages: object) -> None:
+    async def send(self, *messages: object) -> None:
         for message in messages:
             text = message if isinstance(message, str) else orjson.dumps(message).decode()
             await self.to_server.put({"type": "websocket.receive", "text": text})
 
     async def init(self, payload: object = None) -> None:
-        await self.say({"type": "connection_init", "payload": payload})
-        assert await self.said() == {"type": "connection_ack"}
+        await self.send({"type": "connection_init", "payload": payload})
+        assert await self.next_message() == {"type": "connection_ack"}
 
     async def subscribe(self, id: str, query: str, **variables: Any) -> None:
-        await self.say({"id": id, "type": "subscribe", "payload": {"query": query, "variables": variables}})
+        await self.send({"id": id, "type": "subscribe", "payload": {"query": query, "variables": variables}})
 
-    async def silent(self) -> bool:
+    async def is_silent(self) -> bool:
         await asyncio.sleep(0.05)
         return self.from_server.empty()
 
 
 @asynccontextmanager
-async def opened(*, subprotocols: tuple[str, ...] = (PROTOCOL,), **headers: str) -> AsyncIterator[Client]:
+async def open_connection(*, subprotocols: tuple[str, ...] = (PROTOCOL,), **headers: str) -> AsyncIterator[Client]:
     """A connection after its handshake. At the end the client disconnects, and the server must finish by itself."""
     client = Client()
     sample_schema.resolver_calls.clear()
@@ -72,7 +72,7 @@ async def opened(*, subprotocols: tuple[str, ...] = (PROTOCOL,), **headers: str)
 
 
 @asynccontextmanager
-async def accepted(**headers: str) -> AsyncIterator[Client]:
-    async with opened(subprotocols=(PROTOCOL,), **headers) as client:
-        assert await client.event() == {"type": "websocket.accept", "subprotocol": PROTOCOL}
+async def open_accepted_connection(**headers: str) -> AsyncIterator[Client]:
+    async with open_connection(subprotocols=(PROTOCOL,), **headers) as client:
+        assert await client.next_event() == {"type": "websocket.accept", "subprotocol": PROTOCOL}
         yield client
