@@ -110,23 +110,22 @@ def _configured() -> _Configuration:
 
 @dataclass(frozen=True, slots=True)
 class ExtraRead:
-    """A select of the caller's own, made by the one read after the lock. Its parameters are $1, $2 and so on.
+    """A select of the caller's own, made by the one read after the lock. Its parameters are $1, $2 and so on."""
 
-    As one of `reads`: a RowSelect, a module constant (statements are cached by it). As one of `holds`: a select of
-    (account_id, number); these holds, and the budgets around them, are loaded into the accounts. `only_open`: it is
-    left out if none of the accounts has an open hold.
+    select: RowSelect
+    values: Sequence[Any] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRead:
+    """A select of (account_id, number): these holds, and the budgets around them, are loaded into the accounts.
+
+    `only_open`: it is left out if none of the accounts has an open hold.
     """
 
-    select: RowSelect | str
+    sql: str
     values: Sequence[Any] = ()
     only_open: bool = False
-
-    @property
-    def sql(self) -> str:
-        return self.select if isinstance(self.select, str) else self.select.sql
-
-    def rows(self, found: Sequence[Sequence[Any]]) -> Sequence[Any]:
-        return found if isinstance(self.select, str) else self.select.read(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +138,7 @@ class Posting:
     connection: Connection
     at: datetime
     accounts: dict[int, AccountState]
-    rows: Sequence[Sequence[Any]]
+    rows: Sequence[list[dict[str, Any]]]
     write: SetWrite = field(default_factory=SetWrite)
     published: set[int] = field(default_factory=set)
     signalled: set[int] = field(default_factory=set)
@@ -188,7 +187,7 @@ Decide = Callable[[Posting], Awaitable[T]]
 
 
 async def post(
-    account_ids: Iterable[int], decide: Decide[T], *, reads: Sequence[ExtraRead] = (), holds: Sequence[ExtraRead] = ()
+    account_ids: Iterable[int], decide: Decide[T], *, reads: Sequence[ExtraRead] = (), holds: Sequence[HoldRead] = ()
 ) -> T:
     """Run `decide` with the accounts locked and their due changes applied, and write what it changes in them.
 
@@ -234,17 +233,17 @@ async def apply_all_due_changes(*, limit: int = 256) -> int:
 
 
 async def _open(
-    connection: Connection, ids: list[int], reads: Sequence[ExtraRead], hold_reads: Sequence[ExtraRead]
+    connection: Connection, ids: list[int], reads: Sequence[ExtraRead], hold_reads: Sequence[HoldRead]
 ) -> Posting:
     _, locked = await connection.execute_query(_LOCK, [ids])
     with_holds = [record["id"] for record in locked if record["open_holds"]]
     named = [read for read in hold_reads if with_holds or not read.only_open]
     values: list[Any] = [ids, *([with_holds] if with_holds else [])]
-    for read in (*named, *reads):
-        values.extend(read.values)
+    for read_values in [*(read.values for read in named), *(read.values for read in reads)]:
+        values.extend(read_values)
     sql = _read_statement(
         tuple([(read.sql, len(read.values)) for read in named]),
-        tuple([(read.sql, len(read.values)) for read in reads]),
+        tuple([(read.select.sql, len(read.values)) for read in reads]),
         bool(with_holds),
     )
     _, [found] = await connection.execute_query(sql, values)
@@ -260,7 +259,7 @@ async def _open(
             accounts[hold.account_id].holds[hold.number] = hold
     for account in accounts.values():
         due_changes.apply_due_changes(account)
-    extra = [read.rows(found[f"read_{place}"]) for place, read in enumerate(reads)]
+    extra = [read.select.read(found[f"read_{place}"]) for place, read in enumerate(reads)]
     return Posting(connection=connection, at=clock, accounts=accounts, rows=extra)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from app.db.set_writes import SetStatement, SetWrite
 from app.db.tables import RowSelect, Table
 from app.errors import TaskNotFound
-from app.ledger.posting import ExtraRead, Posting
+from app.ledger.posting import ExtraRead, HoldRead, Posting
 from app.tasks import models
 from app.tasks.rules import BlockRunState, SkippedStartState, TaskState
 
@@ -114,14 +114,14 @@ def read_reversible_block_runs(keys: Iterable[AccountScopedId]) -> ExtraRead:
     return ExtraRead(_SELECT_REVERSIBLE_BLOCK_RUNS, key_columns(keys))
 
 
-def read_budgets(keys: Iterable[AccountScopedId], *, only_open: bool = False) -> ExtraRead:
+def read_budgets(keys: Iterable[AccountScopedId], *, only_open: bool = False) -> HoldRead:
     """The budgets that tasks (account, task id) draw on, for `holds` of a posting."""
-    return ExtraRead(_SELECT_BUDGETS, key_columns(keys), only_open=only_open)
+    return HoldRead(_SELECT_BUDGETS, key_columns(keys), only_open=only_open)
 
 
-def read_holds(keys: Iterable[AccountScopedId]) -> ExtraRead:
+def read_holds(keys: Iterable[AccountScopedId]) -> HoldRead:
     """The holds of block runs (account, block run id), for `holds` of a posting."""
-    return ExtraRead(_SELECT_HOLDS, key_columns(keys))
+    return HoldRead(_SELECT_HOLDS, key_columns(keys))
 
 
 def tasks_with_hash(rows: Iterable[Any]) -> list[tuple[TaskState, bytes]]:

@@ -182,9 +182,16 @@ async def test_a_posting_finds_rows_by_key_even_on_empty_tables(db: str) -> None
     reads = [rows.read_tasks([(1, "t")]), rows.read_block_runs([(1, "b")]), rows.read_reversible_block_runs([(1, "t")])]
     holds = [rows.read_budgets([(1, "t")]), rows.read_holds([(1, "b")])]
     sql = posting._read_statement(
-        *[tuple((read.sql, len(read.values)) for read in some) for some in (holds, reads)], True
+        tuple((read.sql, len(read.values)) for read in holds),
+        tuple((read.select.sql, len(read.values)) for read in reads),
+        True,
     )
-    values = [[1], [1], *[value for read in (*holds, *reads) for value in read.values]]
+    values = [
+        [1],
+        [1],
+        *[value for read in holds for value in read.values],
+        *[value for read in reads for value in read.values],
+    ]
     for table in ("hold", "block_run", "task", "entry", "credit_grant"):  # other tests have left dead rows
         await connection.execute(f"VACUUM FULL {table}")
     for stage in ("new", "vacuumed while empty", "filled and analysed"):
