@@ -1,14 +1,15 @@
--- What wrk sends and counts for bench/wrk.py, which says when to stop counting; wrk itself ends later, when it is told to.
--- Arguments: the parts of a request (bench.requests.Shape), the mark of a good reply and how often it stands there, whether
--- each mark counts ("items") or the whole reply ("reply"), a seed, and the time to stop at, in seconds since 1970.
+-- The requests of wrk and the counts of their responses, for bench/wrk.py, which stops wrk when all is answered.
+-- Arguments: the parts of a request (bench.workload.RequestTemplate), the marker of a success and how often a complete
+-- response has it, what counts ("items": each marker, "response": a complete response), a random seed, and the Unix time
+-- at which to stop sending.
 
 local ffi = require("ffi")
-ffi.cdef("typedef struct { long seconds; long nanos; } moment; int clock_gettime(int clock, moment *found);")
-local found = ffi.new("moment")
+ffi.cdef("typedef struct { long seconds; long nanos; } timespec; int clock_gettime(int clock, timespec *time);")
+local time = ffi.new("timespec")
 
 local function now()
-    ffi.C.clock_gettime(0, found)
-    return tonumber(found.seconds) + tonumber(found.nanos) * 1e-9
+    ffi.C.clock_gettime(0, time)
+    return tonumber(time.seconds) + tonumber(time.nanos) * 1e-9
 end
 
 local threads = {}
@@ -17,71 +18,72 @@ function setup(thread)
     table.insert(threads, thread)
 end
 
-function init(given)
-    before, item, items, after, choices = given[1], given[2], tonumber(given[3]), given[4], tonumber(given[5])
-    mark, marks, by_reply = given[6], tonumber(given[7]), given[8] == "reply"
-    math.randomseed(tonumber(given[9]))
-    stop_at = tonumber(given[10])
+function init(arguments)
+    before, item, items, after = arguments[1], arguments[2], tonumber(arguments[3]), arguments[4]
+    choices, marker, markers = tonumber(arguments[5]), arguments[6], tonumber(arguments[7])
+    counts_responses = arguments[8] == "response"
+    math.randomseed(tonumber(arguments[9]))
+    stop_at = tonumber(arguments[10])
     number, sent, answered, counted, acknowledged, refused = 0, 0, 0, 0, 0, 0
-    begun_at, refusal, rehearsed, told = 0, "", false, false
+    begun_at, refusal, is_validated, is_done = 0, "", false, false
 end
 
-local function one()
+local function next_item()
     number = number + 1
     return string.format(item, math.random(0, choices - 1), number)
 end
 
-local function made()
+local function next_request()
     if items == 0 then return before .. after end
-    if items == 1 then return before .. one() .. after end
+    if items == 1 then return before .. next_item() .. after end
     local parts = {}
-    for place = 1, items do parts[place] = one() end
+    for place = 1, items do parts[place] = next_item() end
     return before .. table.concat(parts, ",") .. after
 end
 
--- When all is answered and nothing more will be sent, whoever started wrk is told.
-local function tell_if_done()
-    if answered == sent and not told then
-        told = true
+-- Reports once that everything is answered and nothing more will be sent.
+local function report_if_done()
+    if answered == sent and not is_done then
+        is_done = true
         io.write("done\n")
         io.flush()
     end
 end
 
 function request()
-    if not rehearsed then -- wrk looks at one request before it begins, and does not send it
-        rehearsed = true
-        return made()
+    if not is_validated then -- wrk validates one request before it starts, and does not send it
+        is_validated = true
+        return next_request()
     end
     local at = now()
     if at >= stop_at then
-        tell_if_done()
+        report_if_done()
         return "" -- nothing is sent
     end
     if sent == 0 then begun_at = at end
     sent = sent + 1
-    return made()
+    return next_request()
 end
 
 function response(status, headers, body)
     answered = answered + 1
-    local seen, place = 0, 1
+    local found, place = 0, 1
     while true do
-        local first, last = string.find(body, mark, place, true)
+        local first, last = string.find(body, marker, place, true)
         if first == nil then break end
-        seen, place = seen + 1, last + 1
+        found, place = found + 1, last + 1
     end
-    local good, wanted = seen, marks
-    if by_reply then good, wanted = seen == marks and 1 or 0, 1 end
-    acknowledged = acknowledged + good
-    if good ~= wanted then
-        refused = refused + wanted - good
+    local successes, expected = found, markers
+    if counts_responses then successes, expected = found == markers and 1 or 0, 1 end
+    acknowledged = acknowledged + successes
+    if successes ~= expected then
+        refused = refused + expected - successes
         if refusal == "" then refusal = status .. " " .. string.sub(body, -500) end
     end
     if now() < stop_at then
-        counted = counted + good
+        counted = counted + successes
     else
-        tell_if_done()
+        report_if_done()
     end
 end
 
