@@ -1,4 +1,4 @@
-"""Running `python -m app` as somebody runs it, and a place for what it keeps."""
+"""Runs `python -m app` in this process or as a process, and servers for tests."""
 
 import asyncio
 import logging
@@ -28,36 +28,36 @@ COMMAND = (sys.executable, "-m", "app")
 SETTINGS = {name.upper() for name in Settings.model_fields}
 
 
-def environment(**chosen: str) -> dict[str, str]:
-    """This process's environment, with no settings but `chosen`."""
-    return {name: value for name, value in os.environ.items() if name not in SETTINGS} | chosen
+def environment(**settings: str) -> dict[str, str]:
+    """The environment of this process, with no settings but the given ones."""
+    return {name: value for name, value in os.environ.items() if name not in SETTINGS} | settings
 
 
-def run_command(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[str]:
-    """Run the command `arguments` in this process, with no settings but `chosen`.
+def run_command(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m app` with `arguments` in this process, with no settings but the given ones.
 
-    It behaves as `run_process` but for the second or two that a process takes to start. State of the process that a
-    command sets (environment, cached settings, the open database, logging) is as before afterwards.
+    Saves the seconds that a process takes to start. Restores what a command changes in the process: environment,
+    cached settings, the open database, logging.
     """
     variables, handlers, level = dict(os.environ), logging.root.handlers[:], logging.root.level
     global_context, tortoise_context._global_context = tortoise_context._global_context, None
-    _replace_environment(environment(**chosen))
+    _replace_environment(environment(**settings))
     try:
-        ended = Context().run(CliRunner().invoke, cli, arguments, prog_name="python -m app")
+        result = Context().run(CliRunner().invoke, cli, arguments, prog_name="python -m app")
     finally:
         _replace_environment(variables)
         tortoise_context._global_context = global_context
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
-    stderr = ended.stderr
-    if ended.exc_info is not None and not isinstance(ended.exception, SystemExit | None):
-        stderr += "".join(traceback.format_exception(*ended.exc_info))
-    return subprocess.CompletedProcess([*COMMAND, *arguments], ended.exit_code, ended.stdout, stderr)
+    stderr = result.stderr
+    if result.exc_info is not None and not isinstance(result.exception, SystemExit | None):
+        stderr += "".join(traceback.format_exception(*result.exc_info))
+    return subprocess.CompletedProcess([*COMMAND, *arguments], result.exit_code, result.stdout, stderr)
 
 
-async def run_beside(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[str]:
-    """As `run`, in another thread, because a command has an event loop of its own."""
-    return await asyncio.to_thread(run_command, *arguments, **chosen)
+async def run_beside(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """As `run_command`, in another thread, because a command runs its own event loop."""
+    return await asyncio.to_thread(run_command, *arguments, **settings)
 
 
 def _replace_environment(variables: Mapping[str, str]) -> None:
@@ -68,12 +68,12 @@ def _replace_environment(variables: Mapping[str, str]) -> None:
     task_accounts.clear_cache()
 
 
-def run_process(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m app` with `arguments` as a process, with no settings but `chosen`, to its end."""
+def run_process(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m app` with `arguments` as a process, with no settings but the given ones."""
     return subprocess.run(
         [*COMMAND, *arguments],
         cwd=REPOSITORY,
-        env=environment(**chosen),
+        env=environment(**settings),
         capture_output=True,
         text=True,
         check=False,
@@ -82,15 +82,15 @@ def run_process(*arguments: str, **chosen: str) -> subprocess.CompletedProcess[s
 
 
 def url_for_role(url: str, role: str, password: str | None = None) -> str:
-    """The same database for another role."""
+    """The URL of the same database for another role."""
     parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{role}{':' + password if password else ''}@{place}"))
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}{':' + password if password else ''}@{host}"))
 
 
 @contextmanager
 def temporary_directory() -> Iterator[Path]:
-    """A new directory into which every user may look, and nothing of it afterwards."""
+    """A new directory that every user may read; removed afterwards, with the PostgreSQL clusters linked from it."""
     directory = Path(tempfile.mkdtemp(prefix="credits-"))
     directory.chmod(0o755)
     try:
@@ -103,30 +103,30 @@ def temporary_directory() -> Iterator[Path]:
 
 
 @contextmanager
-def running_server(**chosen: str) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """A server with these settings, ended cleanly afterwards: its address, and the tokens it printed, by kind."""
-    with started_server(None, **chosen) as (_, url, tokens):
+def running_server(**settings: str) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """A server with these settings, stopped afterwards: its URL, and the tokens that it printed, by kind."""
+    with started_server(None, **settings) as (_, url, tokens):
         yield url, tokens
 
 
 @contextmanager
-def started_server(log: Path | None, **chosen: str) -> Iterator[tuple[int, str, Mapping[str, str]]]:
-    """As `serving`, with the id of its process. `log`: where what it writes to stderr is kept."""
+def started_server(log: Path | None, **settings: str) -> Iterator[tuple[int, str, Mapping[str, str]]]:
+    """As `running_server`, with the id of its process. `log`: the file for its stderr."""
     kept = log.open("wb") if log is not None else None
     process = subprocess.Popen(
-        [*COMMAND, "serve"], cwd=REPOSITORY, env=environment(**chosen), stdout=subprocess.PIPE, stderr=kept, text=True
+        [*COMMAND, "serve"], cwd=REPOSITORY, env=environment(**settings), stdout=subprocess.PIPE, stderr=kept, text=True
     )
     try:
         assert process.stdout is not None
-        said = ""
+        output = ""
         for line in process.stdout:
-            said += line
+            output += line
             if line.startswith("  curl "):
                 break
-        found = re.search(r"^Serving on (\S+) ", said)
-        tokens = dict(re.findall(r"^  (user|service|operator) \S+\n  (\S+)$", said, re.MULTILINE))
-        assert found is not None, said
-        assert set(tokens) == {"user", "service", "operator"}, said
+        found = re.search(r"^Serving on (\S+) ", output)
+        tokens = dict(re.findall(r"^  (user|service|operator) \S+\n  (\S+)$", output, re.MULTILINE))
+        assert found is not None, output
+        assert set(tokens) == {"user", "service", "operator"}, output
         yield process.pid, found[1], tokens
     finally:
         if kept is not None:
