@@ -31,7 +31,7 @@ class LoggingEngine:
     def __init__(self, mode: Any = "all") -> None:
         self.text = ""
         self.log = RequestLog("json", mode, write=self._write, clock=lambda: 1_767_225_600)
-        self.execution = GraphQLEngine(
+        self.engine = GraphQLEngine(
             sample_schema.schema._schema, introspection=True, compile_operations=True, request_log=self.log
         )
 
@@ -45,9 +45,9 @@ class LoggingEngine:
 
 
 async def test_a_request_is_logged_as_one_line_with_these_fields() -> None:
-    engine = LoggingEngine()
-    await engine.execution.execute(GraphQLRequest("query Greet { hello }"), sample_schema.context(sample_schema.USER))
-    [line] = engine.lines
+    logged = LoggingEngine()
+    await logged.engine.execute(GraphQLRequest("query Greet { hello }"), sample_schema.context(sample_schema.USER))
+    [line] = logged.lines
     assert line.keys() == FIELDS - {"reference"}
     assert line | {"ms": 0, "request": ""} == {
         "at": "2026-01-01T00:00:00Z", "level": "info", "event": "operation", "transport": "http", "kind": "query",
@@ -57,7 +57,7 @@ async def test_a_request_is_logged_as_one_line_with_these_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "viewer", "operation", "caller", "outcome"),
+    ("query", "caller", "operation", "logged_caller", "outcome"),
     [
         ("{ hello }", None, "hello", "anonymous", "ok"),
         ("{ me }", None, "me", "anonymous", "UNAUTHENTICATED"),
@@ -70,48 +70,48 @@ async def test_a_request_is_logged_as_one_line_with_these_fields() -> None:
     ],
 )
 async def test_a_line_has_operation_caller_and_outcome(
-    query: str, viewer: Caller | None, operation: str, caller: str, outcome: str
+    query: str, caller: Caller | None, operation: str, logged_caller: str, outcome: str
 ) -> None:
-    engine = LoggingEngine()
-    await engine.execution.execute(GraphQLRequest(query), sample_schema.context(viewer))
-    [line] = engine.lines
-    assert (line["operation"], line["caller"], line["outcome"]) == (operation, caller, outcome)
+    logged = LoggingEngine()
+    await logged.engine.execute(GraphQLRequest(query), sample_schema.context(caller))
+    [line] = logged.lines
+    assert (line["operation"], line["caller"], line["outcome"]) == (operation, logged_caller, outcome)
 
 
 async def test_an_internal_error_is_logged_with_its_reference() -> None:
-    engine = LoggingEngine()
-    answer = await engine.execution.execute(GraphQLRequest("{ broken }"), sample_schema.context(sample_schema.USER))
-    [line] = engine.lines
+    logged = LoggingEngine()
+    answer = await logged.engine.execute(GraphQLRequest("{ broken }"), sample_schema.context(sample_schema.USER))
+    [line] = logged.lines
     assert line["outcome"] == "INTERNAL"
     assert line["reference"] == answer.payload["errors"][0]["extensions"]["reference"] == line["request"]
 
 
 async def test_a_subscription_is_logged_when_it_ends() -> None:
-    engine = LoggingEngine()
-    stream = engine.execution.stream(
+    logged = LoggingEngine()
+    stream = logged.engine.stream(
         GraphQLRequest("subscription { toyTwice { name } }"), sample_schema.context(sample_schema.USER)
     )
     await anext(stream)
-    assert engine.lines == []
+    assert logged.lines == []
     await stream.aclose()
     with pytest.raises(OperationFailed):
-        async for _ in engine.execution.stream(
+        async for _ in logged.engine.stream(
             GraphQLRequest("subscription { breaking }"), sample_schema.context(sample_schema.USER)
         ):
             pass
-    assert [(line["kind"], line["outcome"]) for line in engine.lines] == [
+    assert [(line["kind"], line["outcome"]) for line in logged.lines] == [
         ("subscription", "ok"),
         ("subscription", "INTERNAL"),
     ]
 
 
 async def test_an_operation_that_a_websocket_refuses_is_logged() -> None:
-    engine = LoggingEngine()
-    async with connect(engine.execution) as client:
+    logged = LoggingEngine()
+    async with connect(logged.engine) as client:
         await client.init()
         await client.send({"id": "1", "type": "subscribe", "payload": {"documentId": "no hash"}})
         assert (await client.next_message())["type"] == "error"
-    assert [(line["transport"], line["outcome"]) for line in engine.lines] == [("websocket", "BAD_REQUEST")]
+    assert [(line["transport"], line["outcome"]) for line in logged.lines] == [("websocket", "BAD_REQUEST")]
 
 
 REFUSED_CONNECTIONS: dict[str, tuple[dict[str, Any], list[Any], str]] = {
@@ -130,24 +130,24 @@ REFUSED_CONNECTIONS: dict[str, tuple[dict[str, Any], list[Any], str]] = {
 @pytest.mark.parametrize("case", REFUSED_CONNECTIONS)
 async def test_a_refused_websocket_is_logged(case: str) -> None:
     handshake, messages, outcome = REFUSED_CONNECTIONS[case]
-    engine = LoggingEngine()
-    await held(engine.execution, messages, **handshake)
-    [line] = [line for line in engine.lines if line["kind"] == "request"]
+    logged = LoggingEngine()
+    await run_until_closed(logged.engine, messages, **handshake)
+    [line] = [line for line in logged.lines if line["kind"] == "request"]
     assert line.keys() == FIELDS - {"reference"}
     assert (line["transport"], line["caller"], line["outcome"]) == ("websocket", "anonymous", outcome)
 
 
 async def test_a_websocket_that_closes_because_its_token_expired_is_not_logged() -> None:
-    engine = LoggingEngine()
-    await held(engine.execution, [INIT | {"payload": {"token": sample_schema.token(seconds=-2)}}])
-    assert engine.lines == []
+    logged = LoggingEngine()
+    await run_until_closed(logged.engine, [INIT | {"payload": {"token": sample_schema.token(seconds=-2)}}])
+    assert logged.lines == []
 
 
-async def held(execution: GraphQLEngine, messages: list[Any], **handshake: Any) -> None:
+async def run_until_closed(execution: GraphQLEngine, messages: list[Any], **handshake: Any) -> None:
     """Open a WebSocket, send the messages and wait until the server closes it."""
     sockets = GraphQLOverWebSocket(execution, sample_schema.authenticator, sample_schema.state, init_seconds=0.2)
     waiting: asyncio.Queue[Message] = asyncio.Queue()
-    for event in ({"type": "websocket.connect"}, *map(received, messages)):
+    for event in ({"type": "websocket.connect"}, *map(to_event, messages)):
         await waiting.put(event)
     sent: list[Message] = []
 
@@ -161,7 +161,7 @@ async def held(execution: GraphQLEngine, messages: list[Any], **handshake: Any) 
     assert sent[-1]["type"] == "websocket.close"
 
 
-def received(message: Any) -> Message:
+def to_event(message: Any) -> Message:
     return {
         "type": "websocket.receive",
         "text": message if isinstance(message, str) else orjson.dumps(message).decode(),
@@ -169,8 +169,8 @@ def received(message: Any) -> Message:
 
 
 async def test_a_client_that_disconnects_before_its_body_is_complete_is_logged() -> None:
-    engine = LoggingEngine()
-    server = GraphQLOverHTTP(engine.execution, sample_schema.authenticator, sample_schema.state, graphiql=False)
+    logged = LoggingEngine()
+    server = GraphQLOverHTTP(logged.engine, sample_schema.authenticator, sample_schema.state, graphiql=False)
     scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
 
     async def disconnect() -> Message:
@@ -180,22 +180,22 @@ async def test_a_client_that_disconnects_before_its_body_is_complete_is_logged()
         pytest.fail("the client has disconnected")
 
     await server(scope, disconnect, send)
-    assert [(line["transport"], line["outcome"]) for line in engine.lines] == [("http", "CLIENT_DISCONNECTED")]
+    assert [(line["transport"], line["outcome"]) for line in logged.lines] == [("http", "CLIENT_DISCONNECTED")]
 
 
 async def test_lines_are_buffered_for_a_tenth_of_a_second() -> None:
-    engine = LoggingEngine()
+    logged = LoggingEngine()
     for _ in range(3):
-        engine.log.add(LINE)
-    assert engine.text == ""
+        logged.log.add(LINE)
+    assert logged.text == ""
     await asyncio.sleep(0.15)
-    assert engine.text.count("\n") == 3
+    assert logged.text.count("\n") == 3
 
 
 def test_without_an_event_loop_a_line_is_written_at_once() -> None:
-    engine = LoggingEngine()
-    engine.log.add(LINE)
-    assert engine.text.count("\n") == 1
+    logged = LoggingEngine()
+    logged.log.add(LINE)
+    assert logged.text.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,7 @@ from app.auth.caller import Scope
 from app.auth.development_keys import operator_token, user_token
 from app.db import pools
 from app.settings import Settings
-from app.topups.sandbox.events import SIGNATURE_HEADER
-from app.topups.sandbox.events import sign
+from app.topups.sandbox.events import SIGNATURE_HEADER, sign
 from tests import databases
 from tests.command_line import COMMAND, REPOSITORY, environment, temporary_directory
 from tests.secret_leaks import SECRET, SecretDetector
