@@ -100,7 +100,7 @@ class OperationCache:
             except NotCompilable as error:
                 reason = str(error)
         info = operation_info(operation, self._unlimited_mutations)
-        return PreparedOperation(document, operation, info, compiled, reason)
+        return PreparedOperation(document, operation, info, compiled=compiled, not_compiled_reason=reason)
 
     def _make_room(self) -> None:
         while len(self._operations) > self._max_operations:

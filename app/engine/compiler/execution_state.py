@@ -82,16 +82,16 @@ class Execution:
         if self._executor is None:
             operation = self.operation
             self._executor = StrawberryGraphQLCoreExecutionContext(
-                operation.schema,
-                operation.fragments,
-                {name: FragmentDetails(fragment) for name, fragment in operation.fragments.items()},
-                self.root,
-                self.context,
-                operation.definition,
-                self.variables.for_graphql_core(),
-                default_field_resolver,
-                default_type_resolver,
-                default_field_resolver,
+                schema=operation.schema,
+                fragment_definitions=operation.fragments,
+                fragments={name: FragmentDetails(fragment) for name, fragment in operation.fragments.items()},
+                root_value=self.root,
+                context_value=self.context,
+                operation=operation.definition,
+                variable_values=self.variables.for_graphql_core(),
+                field_resolver=default_field_resolver,
+                type_resolver=default_type_resolver,
+                subscribe_field_resolver=default_field_resolver,
                 hide_suggestions=operation.hide_suggestions,
             )
             self._executor.collected_errors = self._collected_errors()
