@@ -6,6 +6,7 @@ A cursor contains the name of its list, the account id and a position. A cursor 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import starmap
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 import strawberry
@@ -51,40 +52,36 @@ class Connection(Generic[NodeT]):
     page_info: PageInfo = declare.value(description="How to request the next page.")
 
 
-def check_first(first: int) -> int:
-    """`first` itself. Raises: BadRequest: it is not between 1 and 100."""
-    if 1 <= first <= MAX_PAGE:
-        return first
-    raise BadRequest(f"first must lie between 1 and {MAX_PAGE}; it is {first}.")
-
-
-def encode_cursor(list_name: str, account_id: Part, *position: Part) -> str:
-    return encode_parts(list_name, account_id, *position)
+def encode_cursor(list_name: str, account_id: Part, *position: Part | datetime) -> str:
+    parts = (part.isoformat() if isinstance(part, datetime) else part for part in position)
+    return encode_parts(list_name, account_id, *parts)
 
 
 def decode_cursor(
-    text: str | None, list_name: str, account_id: Part, *, shape: Sequence[type]
+    text: str | None, list_name: str, account_id: Part, position_types: Sequence[type]
 ) -> tuple[Any, ...] | None:
-    """The position in a cursor: one value of each type in `shape`. None: there is no cursor (the first page).
+    """The position in a cursor: one value of each of `position_types` (int, str, datetime). None: the first page.
 
     Raises: BadRequest: it is not a cursor of this list and account.
     """
     if text is None:
         return None
     match decode_parts(text):
-        case (found_list, found_account, *position) if (
-            found_list == list_name and found_account == account_id and [type(part) for part in position] == list(shape)
+        case (found_list, found_account, *parts) if (
+            found_list == list_name and found_account == account_id and len(parts) == len(position_types)
         ):
-            return tuple(position)
+            return tuple(starmap(_decode_part, zip(parts, position_types, strict=True)))
     raise BadRequest(_INVALID_CURSOR)
 
 
-def parse_cursor_time(text: str) -> datetime:
-    """An instant in a cursor. Raises: BadRequest: the client made up the cursor."""
-    with suppress(ValueError):
-        found = datetime.fromisoformat(text)
-        if found.tzinfo is not None:
-            return found
+def _decode_part(part: Part, part_type: type) -> Part | datetime:
+    if type(part) is part_type:
+        return part
+    if part_type is datetime and isinstance(part, str):
+        with suppress(ValueError):
+            instant = datetime.fromisoformat(part)
+            if instant.tzinfo is not None:
+                return instant
     raise BadRequest(_INVALID_CURSOR)
 
 
@@ -101,37 +98,19 @@ async def paginate(
 ) -> Connection[Item]:
     """One page of a list.
 
-    A position in the list is a tuple of `position_types` (int, str, datetime). `read(limit, position)`
-    returns at most `limit` rows after `position`, or from the beginning if that is None.
+    A position in the list is a tuple of `position_types` (int, str, datetime). `read(limit, position)` returns at most
+    `limit` rows after `position`, or from the beginning if that is None. It is called for one row more than the page
+    has, which shows whether there is a next page.
 
     Raises: BadRequest: `first` is out of bounds, or `after` is not a cursor of this list.
     """
-    shape = [str if part_type is datetime else part_type for part_type in position_types]
-    position = decode_cursor(after, list_name, account_id, shape=shape)
-    if position is not None:
-        position = tuple(
-            parse_cursor_time(part) if part_type is datetime else part
-            for part, part_type in zip(position, position_types, strict=True)
-        )
-    rows = await read(check_first(first) + 1, position)
-
-    def cursor_of(row: Row) -> str:
-        parts = (part.isoformat() if isinstance(part, datetime) else part for part in position_of(row))
-        return encode_cursor(list_name, account_id, *parts)
-
-    return build_connection(rows, first=first, after=after, cursor_of=cursor_of, node_of=node_of)
-
-
-def build_connection(
-    rows: Sequence[Row],
-    *,
-    first: int,
-    after: str | None,
-    cursor_of: Callable[[Row], str],
-    node_of: Callable[[Row], Item],
-) -> Connection[Item]:
-    """A page of `rows`. Read one row more than `first`: it only shows that there is a next page."""
-    edges = [Edge(cursor=cursor_of(row), node=node_of(row)) for row in rows[:first]]
+    position = decode_cursor(after, list_name, account_id, position_types)
+    if not 1 <= first <= MAX_PAGE:
+        raise BadRequest(f"first must lie between 1 and {MAX_PAGE}; it is {first}.")
+    rows = await read(first + 1, position)
+    edges = [
+        Edge(cursor=encode_cursor(list_name, account_id, *position_of(row)), node=node_of(row)) for row in rows[:first]
+    ]
     return Connection(
         edges=edges,
         page_info=PageInfo(

@@ -1,7 +1,7 @@
 """A small schema with one example of everything that the engine supports, and engines for it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ from app.auth.tokens import TokenRequirements, TokenVerifier
 from app.engine import declare, global_ids, scalars
 from app.engine.context import RequestContext
 from app.engine.execution import GraphQLEngine
-from app.engine.pagination import After, Connection, First, build_connection, check_first, decode_cursor, encode_cursor
+from app.engine.pagination import After, Connection, First, paginate
 from app.engine.permissions import Permission
 from app.engine.scalars import Long, integer_scalar
 from app.engine.schema import create_schema
@@ -146,6 +146,11 @@ Name = Annotated[str, strawberry.argument(description="A name.")]
 Cost = Annotated[Credits, strawberry.argument(description="How much.")]
 
 
+async def read_toys(limit: int, position: tuple[int] | None) -> Sequence[int]:
+    start = position[0] if position is not None else 0
+    return range(start, 5)[:limit]
+
+
 @strawberry.type(description="Reads.")
 class Query(global_ids.NodeQueries):
     @declare.query(needs=Permission.PUBLIC, description="A greeting.")
@@ -167,14 +172,15 @@ class Query(global_ids.NodeQueries):
         return toy(name)
 
     @declare.query(needs=Permission.PUBLIC, description="Toys, in pages.")
-    def toys(self, first: First = 25, after: After = None) -> Connection[Toy]:
-        start = decode_cursor(after, "toys", ACCOUNT, shape=(int,)) or (0,)
-        numbers = range(start[0], 5)[: check_first(first) + 1]
-        return build_connection(
-            numbers,
+    async def toys(self, first: First = 25, after: After = None) -> Connection[Toy]:
+        return await paginate(
+            "toys",
+            ACCOUNT,
+            (int,),
             first=first,
             after=after,
-            cursor_of=lambda number: encode_cursor("toys", ACCOUNT, number + 1),
+            read=read_toys,
+            position_of=lambda number: (number + 1,),
             node_of=lambda number: toy(f"toy{number}"),
         )
 

@@ -1,6 +1,7 @@
 """Pagination, cursors and global ids."""
 
 from base64 import urlsafe_b64encode
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from app.engine.execution import GraphQLRequest
 from app.engine.global_ids import decode_id, decode_parts, encode_id, encode_parts
 from app.engine.pagination import decode_cursor, encode_cursor
 from app.errors import BadRequest
-from tests.engine.sample_schema import ACCOUNT, USER, context, engine
+from tests.engine.sample_schema import ACCOUNT, USER, context, engine, utc
 
 pytestmark = pytest.mark.anyio
 
@@ -65,8 +66,17 @@ def test_ids_of_the_maximum_length_fit() -> None:
 
 
 def test_a_cursor_is_decoded_to_its_position() -> None:
-    assert decode_cursor(encode_cursor("entries", 7, 12, "x"), "entries", 7, shape=(int, str)) == (12, "x")
-    assert decode_cursor(None, "entries", 7, shape=(int,)) is None
+    assert decode_cursor(encode_cursor("entries", 7, 12, "x"), "entries", 7, (int, str)) == (12, "x")
+    assert decode_cursor(encode_cursor("entries", 7, utc(2026, 1, 31)), "entries", 7, (datetime,)) == (
+        utc(2026, 1, 31),
+    )
+    assert decode_cursor(None, "entries", 7, (int,)) is None
+
+
+@pytest.mark.parametrize("time", ["yesterday", "2026-01-31T00:00:00", ""])
+def test_a_cursor_with_an_invalid_time_is_refused(time: str) -> None:
+    with pytest.raises(BadRequest, match="after is not a cursor of this list"):
+        decode_cursor(encode_cursor("entries", 7, time), "entries", 7, (datetime,))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +93,7 @@ def test_a_cursor_is_decoded_to_its_position() -> None:
 )
 def test_a_cursor_of_another_list_or_account_is_refused(foreign: str) -> None:
     with pytest.raises(BadRequest, match="after is not a cursor of this list"):
-        decode_cursor(foreign, "entries", 7, shape=(int,))
+        decode_cursor(foreign, "entries", 7, (int,))
 
 
 def test_an_id_is_decoded_only_for_its_type_and_parts() -> None:

@@ -14,7 +14,7 @@ from graphql import GraphQLError
 from strawberry.scalars import JSON
 
 from app.engine import declare, global_ids
-from app.engine.pagination import After, Connection, First, build_connection
+from app.engine.pagination import After, Connection, Edge, First, PageInfo
 from app.engine.permissions import Permission
 from app.engine.scalars import Long
 from app.engine.schema import create_schema, describe_enum
@@ -407,9 +407,9 @@ class Query:
 
     @declare.query(needs=Permission.PUBLIC, description="Fish, in pages.")
     def school(self, first: First = 2, after: After = None) -> Connection[Fish]:
-        return build_connection(
-            range(4)[: max(first, 0) + 1], first=max(first, 0), after=after, cursor_of=str, node_of=fish
-        )
+        edges = [Edge(cursor=str(number), node=fish(number)) for number in range(4)[: max(first, 0)]]
+        page_info = PageInfo(has_next_page=first < 4, has_previous_page=False, start_cursor=after, end_cursor=None)
+        return Connection(edges=edges, page_info=page_info)
 
     @declare.query(needs=Permission.PUBLIC, description="An error's member of an interface.")
     def refusal(self, info: ResolverInfo, meals: Meals = 101) -> UserError | None:
