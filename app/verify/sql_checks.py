@@ -1,15 +1,15 @@
-"""The checker's proofs that compare tables with each other: statements, by the invariant of DESIGN section 9.
+"""Checks of the verifier that compare tables with each other: SQL statements by the invariant that they check.
 
-Each gives (account, what is wrong) for the accounts $1..$2, and nothing on whole books. Both sides of a comparison are
-cut to the range, so that a range costs what is in it however large the books are.
+Each selects (account id, message) of the violations in accounts $1 to $2; on an intact ledger it selects nothing. Both
+sides of a comparison are limited to the range, so that the cost of a range does not depend on the size of the ledger.
 """
 
 from typing import Final
 
-# The claims of hold h: [grant, credits] each. What is no such pair is left out, and then missing in the sums.
+# The claims of hold h, each [grant, credits]. Anything else is left out, and is missing in the sums.
 _CLAIMS: Final = "jsonb_path_query(h.claims, 'strict $[*] ? (@[0] > 0 && @[1] > 0)', '{}', true)"
 
-# What the entries of top-ups come to: bought, given back in credits and debt, and the bonus that is left of its own.
+# The sums of the entries of each top-up: bought, returned in credits and debt, and what is left of the bonus.
 _OF_TOP_UPS: Final = """
     (SELECT account_id, top_up_id, sum(credits) FILTER (WHERE kind = 'TOP_UP') AS bought,
             coalesce(sum(owed - credits) FILTER (WHERE kind IN ('REFUND', 'DEBT')), 0) AS returned,
@@ -25,7 +25,7 @@ SQL_CHECKS: Final = {
     """,
     "I3 charges": """
     SELECT coalesce(b.account_id, e.account_id),
-           format('block run %s at cost %s points at entry %s, entry %s charges %s for block run %s of task %s',
+           format('block run %s at cost %s refers to entry %s, entry %s charges %s for block run %s of task %s',
                   b.block_run_id, b.cost, b.entry_seq, e.seq, -e.credits, e.block_run_id, e.task_id)
     FROM (SELECT * FROM block_run WHERE account_id BETWEEN $1 AND $2 AND (entry_seq IS NOT NULL OR cost > 0)) AS b
     FULL JOIN (SELECT * FROM entry WHERE account_id BETWEEN $1 AND $2 AND kind = 'CHARGE') AS e
@@ -43,14 +43,14 @@ SQL_CHECKS: Final = {
     WHERE b.reversed IS DISTINCT FROM e.credits
     """,
     "I3 outcomes": """
-    SELECT b.account_id, format('block run %s ended as %s by entry %s, which gives it nothing back', b.block_run_id,
+    SELECT b.account_id, format('block run %s ended as %s with entry %s, which does not reverse it', b.block_run_id,
                                 b.outcome, b.outcome_seq)
     FROM block_run AS b LEFT JOIN entry AS e ON e.account_id = b.account_id AND e.seq = b.outcome_seq
     WHERE b.account_id BETWEEN $1 AND $2 AND b.outcome_seq IS NOT NULL
       AND (e.kind, e.block_run_id) IS DISTINCT FROM ('REVERSAL', b.block_run_id)
     """,
     "I3 operations": """
-    SELECT o.account_id, format('operation %s (%s) points at %s, which is not there', o.key, o.kind, o.result)
+    SELECT o.account_id, format('operation %s (%s) refers to %s, which does not exist', o.key, o.kind, o.result)
     FROM operation AS o WHERE o.account_id BETWEEN $1 AND $2
       AND (o.result->>'seq' IS NOT NULL AND NOT EXISTS (
                SELECT FROM entry AS e WHERE e.account_id = o.account_id
@@ -87,10 +87,11 @@ SQL_CHECKS: Final = {
     WHERE g.claimed IS DISTINCT FROM c.claimed
     """,  # noqa: S608  our own constant
     "I4 holds": f"""
-    SELECT coalesce(h.account_id, e.account_id), format('hold %s %s', coalesce(h.number, e.hold_number), w.what)
+    SELECT coalesce(h.account_id, e.account_id), format('hold %s %s', coalesce(h.number, e.hold_number), v.message)
     FROM (SELECT * FROM hold WHERE account_id BETWEEN $1 AND $2) AS h
     FULL JOIN (SELECT account_id, hold_number, coalesce(-sum(credits) FILTER (WHERE kind = 'CHARGE'), 0) AS charges
-               FROM entry WHERE account_id BETWEEN $1 AND $2 AND hold_number IS NOT NULL GROUP BY account_id, hold_number) AS e
+               FROM entry WHERE account_id BETWEEN $1 AND $2 AND hold_number IS NOT NULL GROUP BY account_id,
+               hold_number) AS e
         ON e.account_id = h.account_id AND e.hold_number = h.number
     LEFT JOIN (SELECT account_id, parent_budget, sum(captured + remaining + allocated) AS allocated FROM hold
                WHERE account_id BETWEEN $1 AND $2 AND parent_budget IS NOT NULL GROUP BY account_id, parent_budget) AS i
@@ -101,10 +102,10 @@ SQL_CHECKS: Final = {
         ON t.account_id = h.account_id AND t.task_id = h.task_id
     CROSS JOIN LATERAL (SELECT coalesce(sum((c->1)::numeric), 0) AS claimed FROM {_CLAIMS} AS c) AS c
     CROSS JOIN LATERAL (VALUES
-        (h.number IS NULL, 'stands in entries and nowhere else'),
-        (h.number IS NOT NULL AND t.task_id IS NULL, format('is for task %s, which is not there', h.task_id)),
+        (h.number IS NULL, 'has entries but does not exist'),
+        (h.number IS NOT NULL AND t.task_id IS NULL, format('is for task %s, which does not exist', h.task_id)),
         (h.credits <> h.captured + h.released + h.remaining + h.allocated,
-         format('was for %s: captured %s, released %s, remaining %s, lent %s',
+         format('was for %s: captured %s, released %s, remaining %s, allocated %s',
                 h.credits, h.captured, h.released, h.remaining, h.allocated)),
         (h.captured <> coalesce(e.charges, 0),
          format('captured %s, its charges %s', h.captured, coalesce(e.charges, 0))),
@@ -112,11 +113,11 @@ SQL_CHECKS: Final = {
          format('captured %s, block run %s cost %s', h.captured, h.block_run_id, coalesce(b.cost::text, 'unknown'))),
         (h.remaining <> c.claimed, format('has %s remaining and claims %s', h.remaining, c.claimed)),
         (h.status <> 'OPEN' AND (h.remaining <> 0 OR h.claims <> '[]'), format('is %s and still claims', h.status)),
-        (h.allocated < i.allocated, format('lent %s, those within it have %s', h.allocated, i.allocated))
-    ) AS w(broken, what) WHERE w.broken
+        (h.allocated < i.allocated, format('allocated %s, the holds drawn from it have %s', h.allocated, i.allocated))
+    ) AS v(is_violated, message) WHERE v.is_violated
     """,  # noqa: S608  our own constant
-    "I4 envelopes": """
-    SELECT t.account_id, format('task %s draws on envelope %s, which is not there', t.task_id, t.budget_hold)
+    "I4 budgets": """
+    SELECT t.account_id, format('task %s draws on budget %s, which does not exist', t.task_id, t.budget_hold)
     FROM task AS t WHERE t.account_id BETWEEN $1 AND $2 AND t.budget_hold IS NOT NULL AND NOT EXISTS (
         SELECT FROM hold AS h WHERE h.account_id = t.account_id AND h.number = t.budget_hold AND h.block_run_id IS NULL)
     """,
@@ -162,7 +163,7 @@ SQL_CHECKS: Final = {
     WHERE coalesce(e.bought, 0) IS DISTINCT FROM CASE WHEN {_PAID} THEN p.credits WHEN p.id IS NOT NULL THEN 0 END
     """,  # noqa: S608  our own constants
     "I7 given back": f"""
-    SELECT p.account_id, format('top-up %s %s', p.id, w.what)
+    SELECT p.account_id, format('top-up %s %s', p.id, v.message)
     FROM top_up AS p
     LEFT JOIN {_OF_TOP_UPS} AS e ON e.account_id = p.account_id AND e.top_up_id = p.id
     LEFT JOIN (SELECT account_id, top_up_id, sum(credits) AS credits, sum(amount_minor) AS minor,
@@ -178,8 +179,8 @@ SQL_CHECKS: Final = {
          format('has %s refunded and %s clawed back, its entries %s', p.refunded_credits, p.clawed_back_credits,
                 coalesce(e.returned, 0))),
         (p.refunded_credits <> coalesce(r.credits, 0) OR p.refunded_minor <> coalesce(r.minor, 0),
-         format('has %s refunded for %s, its refunds %s for %s', p.refunded_credits, p.refunded_minor, coalesce(r.credits, 0),
-                coalesce(r.minor, 0))),
+         format('has %s refunded for %s, its refunds %s for %s', p.refunded_credits, p.refunded_minor,
+                coalesce(r.credits, 0), coalesce(r.minor, 0))),
         (p.clawed_back_credits <> coalesce(d.lost, 0),
          format('has %s clawed back, its lost disputes %s', p.clawed_back_credits, coalesce(d.lost, 0))),
         (coalesce(e.bonus, 0) <> CASE WHEN {_PAID} THEN p.bonus_credits ELSE 0 END
@@ -189,12 +190,12 @@ SQL_CHECKS: Final = {
         ({_PAID} AND p.status <> CASE WHEN p.refunded_credits + p.clawed_back_credits = p.credits THEN 'REFUNDED'
                                       WHEN d.open THEN 'DISPUTED' ELSE 'PAID' END,
          format('is %s with %s of %s given back', p.status, p.refunded_credits + p.clawed_back_credits, p.credits))
-    ) AS w(broken, what) WHERE p.account_id BETWEEN $1 AND $2 AND w.broken
+    ) AS v(is_violated, message) WHERE p.account_id BETWEEN $1 AND $2 AND v.is_violated
     """,  # noqa: S608  our own constants
     "I7 refunds": """
-    SELECT g.account_id, format('%s is of top-up %s, which is not there', g.what, g.top_up_id)
-    FROM (SELECT account_id, top_up_id, format('refund %s', id) AS what FROM top_up_refund
-          UNION ALL SELECT account_id, top_up_id, format('dispute %s', dispute_ref) FROM dispute) AS g
+    SELECT g.account_id, format('%s belongs to top-up %s, which does not exist', g.name, g.top_up_id)
+    FROM (SELECT account_id, top_up_id, format('refund %s', id) AS name FROM top_up_refund
+          UNION ALL SELECT account_id, top_up_id, format('dispute %s', dispute_ref) AS name FROM dispute) AS g
     WHERE g.account_id BETWEEN $1 AND $2 AND NOT EXISTS (
         SELECT FROM top_up AS p WHERE p.account_id = g.account_id AND p.id = g.top_up_id)
     """,

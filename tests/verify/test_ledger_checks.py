@@ -138,7 +138,7 @@ async def test_each_break_is_found(books: None, vandal: asyncpg.Connection, inva
         ({"seq": 9}, "entry 9 follows entry 4"),
         ({"version": 4}, "entry 5 has version 4 after version 4"),
         ({"at": datetime(2026, 1, 1, tzinfo=UTC)}, "entry 5 is dated before the entry it follows"),
-        ({"balance_after": 585}, "entry 5 says 585 after 84 and +500"),
+        ({"balance_after": 585}, "entry 5 has balance 585 after balance 84 and +500"),
         ({"draws": ((1, 500),)}, "grant 1 has 84 left, its draws 584"),
         ({"draws": ((2, 499),)}, "entry 5 moves 500, its draws do not"),
     ],
@@ -309,7 +309,7 @@ HELD = "held 62, 3 open holds, the last hold 6; found {}, {} and {}"
         ("UPDATE hold SET claims = '[1, [2]]' WHERE number = 3",
          [GRANT_1.format(37), "hold 3 has 25 remaining and claims 0"]),
         ("UPDATE hold SET credits = 26 WHERE number = 3",
-         ["hold 3 was for 26: captured 0, released 0, remaining 25, lent 0"]),
+         ["hold 3 was for 26: captured 0, released 0, remaining 25, allocated 0"]),
         ("UPDATE hold SET captured = 13, released = 17 WHERE number = 1",
          ["hold 1 captured 13, block run captured cost 12", "hold 1 captured 13, its charges 12"]),
         ("UPDATE hold SET captured = 9, released = 1 WHERE number = 4", ["hold 4 captured 9, its charges 10"]),
@@ -320,15 +320,15 @@ HELD = "held 62, 3 open holds, the last hold 6; found {}, {} and {}"
         ("UPDATE hold SET claims = '[[1, 1]]' WHERE number = 2",
          ["hold 2 has 0 remaining and claims 1", "hold 2 is VOIDED and still claims"]),
         ("UPDATE hold SET claims = '[[1, 0]]' WHERE number = 2", ["hold 2 is VOIDED and still claims"]),
-        ("UPDATE hold SET allocated = 22, released = 1 WHERE number = 4", ["hold 4 lent 22, those within it have 23"]),
+        ("UPDATE hold SET allocated = 22, released = 1 WHERE number = 4", ["hold 4 allocated 22, the holds drawn from it have 23"]),
         ("UPDATE hold SET block_run_id = 'another' WHERE number = 1",
          ["hold 1 captured 12, block run another cost unknown"]),
         ("UPDATE hold SET task_id = 'nowhere' WHERE number = 3",
-         ["hold 3 is for task nowhere, which is not there"]),
+         ["hold 3 is for task nowhere, which does not exist"]),
         ("UPDATE task SET budget_hold = 9 WHERE task_id = 'inner'",
-         ["task inner draws on envelope 9, which is not there"]),
+         ["task inner draws on budget 9, which does not exist"]),
         ("UPDATE task SET budget_hold = 3 WHERE task_id = 'inner'",  # a hold for a block run is no envelope
-         ["task inner draws on envelope 3, which is not there"]),
+         ["task inner draws on budget 3, which does not exist"]),
     ],
     ids=lambda value: value[:60] if isinstance(value, str) else "",
 )  # fmt: skip
@@ -353,7 +353,7 @@ async def test_a_captured_hold_whose_block_run_is_gone_is_told(claimed_books: No
         ("UPDATE entry SET hold_number = 5 WHERE hold_number = 4",
          ["hold 4 captured 10, its charges 0", "hold 5 captured 10, its charges 20"]),
         ("UPDATE entry SET hold_number = 99 WHERE hold_number = 6",
-         ["hold 6 captured 3, its charges 0", "hold 99 stands in entries and nowhere else"]),
+         ["hold 6 captured 3, its charges 0", "hold 99 has entries but does not exist"]),
     ],
 )  # fmt: skip
 async def test_another_hold_in_an_entry_breaks_its_mac_and_the_sums(
@@ -361,7 +361,7 @@ async def test_another_hold_in_an_entry_breaks_its_mac_and_the_sums(
 ) -> None:
     [seq] = await vandal.fetchrow("SELECT seq FROM entry WHERE hold_number = $1", 4 if "hold_number = 4" in sql else 6)
     assert await vandal.execute(sql) == "UPDATE 1"
-    assert await told("I2") == [f"entry {seq} does not carry the MAC of its content and its place"]
+    assert await told("I2") == [f"entry {seq} has a MAC that does not match its content and position"]
     assert sorted(await told("I4")) == whats
 
 
@@ -370,7 +370,7 @@ async def test_an_entry_that_names_a_hold_of_another_account_is_told(
 ) -> None:
     bob = await accounts.get_or_create_account("bob")
     await vandal.execute("UPDATE entry SET hold_number = 3 WHERE account_id = $1", bob)
-    assert await told("I4") == [f"I4 account {bob} (bob): hold 3 stands in entries and nowhere else"]
+    assert await told("I4") == [f"I4 account {bob} (bob): hold 3 has entries but does not exist"]
     assert len(await told("I2")) == 1
 
 
@@ -378,4 +378,4 @@ async def test_holds_of_no_account_are_told(claimed_books: None, vandal: asyncpg
     await vandal.execute("UPDATE hold SET account_id = account_id + 1000 WHERE number = 3")
     found = await told("I4")
     assert HELD.format(37, 2, 6) in found
-    assert any(one.endswith("(no owner): hold 3 is for task plain, which is not there") for one in found)
+    assert any(one.endswith("(no owner): hold 3 is for task plain, which does not exist") for one in found)

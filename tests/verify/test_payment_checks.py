@@ -106,9 +106,9 @@ async def test_what_was_given_back_and_does_not_add_up_is_told(
         ("I8", "UPDATE account SET owed = 401 WHERE owner_id = 'alice'", "owed 401, entries 400"),
         ("I8", "UPDATE account SET owed = 7 WHERE owner_id = 'bob'",
          "owes 7 with 570 available and 700 in grants that pay debt"),
-        ("I3", "DELETE FROM top_up_refund", "which is not there"),
-        ("I7", "UPDATE top_up_refund SET top_up_id = 'gone'", "is of top-up gone, which is not there"),
-        ("I7", "UPDATE dispute SET top_up_id = 'gone' WHERE status = 'OPEN'", "is of top-up gone, which is not there"),
+        ("I3", "DELETE FROM top_up_refund", "which does not exist"),
+        ("I7", "UPDATE top_up_refund SET top_up_id = 'gone'", "belongs to top-up gone, which does not exist"),
+        ("I7", "UPDATE dispute SET top_up_id = 'gone' WHERE status = 'OPEN'", "belongs to top-up gone, which does not exist"),
     ],
     ids=lambda value: value[:60],
 )  # fmt: skip
