@@ -76,8 +76,8 @@ PHRASES: Final = {
 """Names that are common words otherwise, as regular expressions."""
 
 MODULES: Final = {
-    "acts", "cases", "doorway", "envelopes", "gate", "hosts", "lines", "newest", "notices", "noting", "plain", "punctual",
-    "reach", "ring", "sight", "steady", "told", "trail", "traits", "wire",
+    "acts", "cases", "doorway", "envelopes", "gate", "hosts", "lines", "newest", "notices", "noting", "plain",
+    "punctual", "reach", "ring", "sight", "steady", "told", "trail", "traits", "wire",
 }  # fmt: skip
 """Names of files and folders that said nothing about their content."""
 

@@ -1,4 +1,4 @@
-"""What comes from outside and what must not go out: versions, rules of the linter, statements, secrets in the tree."""
+"""Dependencies, the linter's security rules, SQL injection, and secrets in the repository."""
 
 import ast
 import math
@@ -22,20 +22,24 @@ RUFF: dict[str, Any] = tomllib.loads(PROJECT_TEXT)["tool"]["ruff"]["lint"]
 MODULES = sorted((REPOSITORY / "app").rglob("*.py"))
 
 FLOORS = {"strawberry-graphql": "0.323", "starlette": "1.3.1", "pyjwt": "2.13"}
-"""Releases below which a known hole is open."""
+"""The first releases without a known vulnerability."""
 
 STATEMENT = re.compile(
     r"\b(SELECT|INSERT INTO|UPDATE|DELETE FROM|FROM|WHERE|AND|OR|SET|VALUES|JOIN|WITH|ORDER BY|LIMIT|TRUNCATE|CREATE"
     r"|ALTER|DROP|NOTIFY|ARRAY)\b"
 )
 CONSTANT = re.compile(r"(\w+\.)*_*[A-Z][A-Z0-9_]*")
-ASKING = {"fetch", "fetchrow", "fetchval", "execute", "execute_query", "execute_script", "executemany", "prepare"}
-JOINING = {
-    "set_writes.py": {"', '.join(ctes)", "', '.join(counts)", "f\"WITH {', '.join(ctes)} \" if ctes else ''", "position",
-                "offset + 1", "offset + 2", "found[1].replace('[]', '')", "found[2] or ' AS v'"},
-    "posting.py": {"renumber_parameters(sql, offset)", "_and_around(renumber_parameters(sql, offset))", "_and_around(_DUE_HOLDS)"},
+SENDING = {"fetch", "fetchrow", "fetchval", "execute", "execute_query", "execute_script", "executemany", "prepare"}
+ALLOWED_PARTS = {
+    "set_writes.py": {
+        "', '.join(ctes)", "', '.join(counts)", "f\"WITH {', '.join(ctes)} \" if ctes else ''", "position",
+        "offset + 1", "offset + 2", "found[1].replace('[]', '')", "found[2] or ' AS v'",
+    },
+    "posting.py": {
+        "renumber_parameters(sql, offset)", "_and_around(renumber_parameters(sql, offset))", "_and_around(_DUE_HOLDS)",
+    },
 }  # fmt: skip
-"""Modules that make one statement of several of ours, and what they write into it: those, and numbers they count."""
+"""Modules that combine several of our statements into one, and what they write into it: statements and numbers."""
 
 
 def locked() -> dict[str, Version]:
@@ -43,7 +47,7 @@ def locked() -> dict[str, Version]:
 
 
 @pytest.mark.parametrize("name", FLOORS)
-def test_no_version_with_a_known_hole_is_locked_or_allowed(name: str) -> None:
+def test_no_version_with_a_known_vulnerability_is_locked_or_allowed(name: str) -> None:
     assert locked()[name] >= Version(FLOORS[name])
     project = tomllib.loads(PROJECT_TEXT)["project"]
     [wanted] = [text for text in project["dependencies"] if re.match(rf"{name}\b", text)]
@@ -53,14 +57,14 @@ def test_no_version_with_a_known_hole_is_locked_or_allowed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["Makefile", "Dockerfile"])
-def test_nothing_is_installed_but_what_has_the_locked_hash(name: str) -> None:
+def test_only_packages_with_locked_hashes_are_installed(name: str) -> None:
     installs = re.findall(r"pip install.*", (REPOSITORY / name).read_text())
-    locked = [line for line in installs if "pip-audit" not in line]  # it is in an environment of its own
+    locked = [line for line in installs if "pip-audit" not in line]  # installed into a separate environment
     assert locked != []
     assert [line for line in locked if "--require-hashes -r requirements.lock" not in line] == []
 
 
-def test_the_linters_security_rules_are_on_and_each_exception_says_why() -> None:
+def test_the_security_rules_of_the_linter_are_on_and_each_exception_has_a_reason() -> None:
     assert "S" in RUFF["select"]
     table = PROJECT_TEXT.partition("[tool.ruff.lint]")[2].partition("[tool.ruff.lint.mccabe]")[0]
     silenced = [code for codes in [RUFF["ignore"], *RUFF["per-file-ignores"].values()] for code in codes]
@@ -70,20 +74,20 @@ def test_the_linters_security_rules_are_on_and_each_exception_says_why() -> None
         assert path == "tests/**" or not any(re.fullmatch(r"S\d+", code) for code in codes), path
     reasons = re.findall(r'"(S\d+)",(.*)', table)
     assert sorted(code for code, _ in reasons) == sorted(security)
-    # S106 stands below S105, of one reason.
+    # S106 is listed below S105 and has the same reason.
     assert [code for code, reason in reasons if code != "S106" and not re.search(r"# \w+ \w+", reason)] == []
 
 
-def test_dependencies_can_be_audited_by_one_command() -> None:
+def test_one_command_audits_the_dependencies() -> None:
     make = shutil.which("make")
     assert make is not None
-    told = subprocess.run(
+    listed = subprocess.run(
         [make, "-n", "audit-dependencies"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
-    assert re.search(r"pip-audit .*--require-hashes .*-r requirements\.lock", told.stdout)
+    assert re.search(r"pip-audit .*--require-hashes .*-r requirements\.lock", listed.stdout)
 
 
-def test_each_promise_names_tests_that_exist() -> None:
+def test_each_promise_of_the_security_policy_names_existing_tests() -> None:
     promises = re.findall(r"^\| .* \| (`tests/.*) \|$", (REPOSITORY / "SECURITY.md").read_text(), re.MULTILINE)
     named = [path for promise in promises for path in re.findall(r"`([^`]+)`", promise)]
     assert len(promises) >= 10
@@ -94,21 +98,21 @@ def test_each_promise_names_tests_that_exist() -> None:
 
 
 def outside_values(source: str) -> Iterator[str]:
-    """What is written into statements other than constants: `line: expression`.
+    """Expressions other than constants that are written into SQL statements, as `line: expression`.
 
-    A statement is text with words of SQL in capitals, outside of what is raised; ruff's S608 looks for the others.
-    Constants have names in capitals, which the linter's N803 and N806 keep parameters and variables from.
+    A statement is a text with SQL keywords in capitals, unless it is part of a `raise`; ruff's S608 finds the others.
+    A constant has a name in capitals; the linter's rules N803 and N806 forbid such names for parameters and variables.
     """
     tree = ast.parse(source)
-    told = {id(part) for node in ast.walk(tree) if isinstance(node, ast.Raise) for part in ast.walk(node)}
+    raised = {id(part) for node in ast.walk(tree) if isinstance(node, ast.Raise) for part in ast.walk(node)}
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Call)
-            and name_of(node.func) in ASKING
+            and name_of(node.func) in SENDING
             and any(parts_of(node.args[0]) for _ in node.args[:1])
         ):
-            yield f"{node.lineno}: made where it is sent: {ast.unparse(node.args[0])}"
-        parts = parts_of(node) if id(node) not in told else []
+            yield f"{node.lineno}: composed in the call that sends it: {ast.unparse(node.args[0])}"
+        parts = parts_of(node) if id(node) not in raised else []
         if any(isinstance(part, ast.Constant) and STATEMENT.search(str(part.value)) for part in parts):
             for part in parts:
                 if not isinstance(part, ast.Constant) and not CONSTANT.fullmatch(ast.unparse(part)):
@@ -120,7 +124,7 @@ def name_of(function: ast.expr) -> str:
 
 
 def parts_of(node: ast.AST) -> list[ast.expr]:
-    """What a text is made of, if it is made here: an f-string, a sum, or by `%`, `format` or `replace`."""
+    """The parts of a composed text: an f-string, a sum, or a call of `%`, `format`, `replace` or `join`."""
     match node:
         case ast.JoinedStr(values=values):
             return [part.value if isinstance(part, ast.FormattedValue) else part for part in values]
@@ -133,12 +137,12 @@ def parts_of(node: ast.AST) -> list[ast.expr]:
     return []
 
 
-def test_nothing_but_constants_is_written_into_a_statement() -> None:
+def test_statements_are_composed_of_constants_only() -> None:
     assert [
         f"{path.relative_to(REPOSITORY)}:{found}"
         for path in MODULES
         for found in outside_values(path.read_text())
-        if found.partition(": ")[2] not in JOINING.get(path.name, ())
+        if found.partition(": ")[2] not in ALLOWED_PARTS.get(path.name, ())
     ] == []
 
 
@@ -160,7 +164,7 @@ def test_nothing_but_constants_is_written_into_a_statement() -> None:
         "def f(table):\n return f'TRUNCATE {table}'",
     ],
 )
-def test_a_value_from_outside_in_a_statement_is_seen(unsafe: str) -> None:
+def test_a_value_in_a_statement_is_found(unsafe: str) -> None:
     assert list(outside_values(unsafe)) != []
 
 
@@ -190,18 +194,18 @@ NAMED = re.compile(
     re.VERBOSE,
 )
 ALLOWED = {"0123456789abcdefghijklmnopqrstuv": "the alphabet, as a test's shared secret"}
-"""What looks like a secret and is none, and why."""
+"""Texts that look like a secret, and why they are none."""
 
 
 def tracked() -> list[Path]:
     git = shutil.which("git")
     assert git is not None
-    told = subprocess.run([git, "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    return [REPOSITORY / name for name in told.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
+    listed = subprocess.run([git, "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return [REPOSITORY / name for name in listed.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
 
 
 def secrets_in(text: str) -> Iterator[str]:
-    """What looks like a key of a known make, or is assigned to a secret's name and looks random."""
+    """Keys of known formats, and random-looking values assigned to a name such as `token` or `password`."""
     yield from (found[0] for found in KEYS.finditer(text) if found[0] not in ALLOWED)
     for found in NAMED.finditer(text):
         value = found["value"]
@@ -210,20 +214,20 @@ def secrets_in(text: str) -> Iterator[str]:
 
 
 def looks_random(value: str) -> bool:
-    """Whether it could be a key: digits among letters, and few repetitions (bits a character, over its length)."""
+    """Whether it could be a key: letters and digits with more than 3.3 bits of entropy per character."""
     counts = Counter(value)
     bits = -sum(count / len(value) * math.log2(count / len(value)) for count in counts.values())
     return bits > 3.3 and any(char.isdigit() for char in value) and "_" not in value.strip("_")
 
 
-def test_no_secret_is_in_the_tree() -> None:
+def test_no_secret_is_in_the_repository() -> None:
     hashes_of_releases = REPOSITORY / "requirements.lock"
     texts = {path: path.read_text(errors="replace") for path in tracked() if path != hashes_of_releases}
     found = {str(path.relative_to(REPOSITORY)): list(secrets_in(text)) for path, text in texts.items()}
     assert {path: secrets for path, secrets in found.items() if secrets} == {}
 
 
-def test_the_scan_sees_what_it_is_meant_to_see() -> None:
+def test_the_scan_finds_secrets_of_each_kind() -> None:
     random_hex = "9f8e7d6c5b4a39281706f5e4d3c2b1a0"
     for secret in (
         "sk_" + "live_4eC39HqLyjWDarjtT1zdp7dc",
