@@ -79,7 +79,7 @@ Prepared = PreparedOperation | OperationFailed
 
 
 def operation_type(prepared: Prepared) -> OperationType | None:
-    """None: the operation may not run."""
+    """The type of the operation; None: it may not run."""
     return prepared.operation.operation if isinstance(prepared, PreparedOperation) else None
 
 
@@ -109,8 +109,8 @@ class GraphQLEngine:
         rate_limiter: RateLimiter | None = None,
         request_log: RequestLog | None = None,
     ) -> None:
-        """`compile_operations`: changes no response. `unlimited_mutations`: the fields that rate limits do not count
-        for services and operators. Without a `rate_limiter` there is no limit, without a `request_log` no log line.
+        """`compile_operations`: whether operations are compiled; the responses are the same. `unlimited_mutations`: fields
+        that rate limits do not count for services and operators. No `rate_limiter`: no limits. No `request_log`: no log.
 
         Raises: Misconfigured: a persisted document is not valid.
         """

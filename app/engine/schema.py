@@ -77,7 +77,7 @@ def describe_enum(enum: type[E], *, description: str, values: Mapping[E, str], n
 
 
 def fields_without_permission(schema: GraphQLSchema) -> list[str]:
-    """As `Type.field`. INHERITED does not count on the root types: nothing has been checked before them."""
+    """The fields, as `Type.field`. INHERITED does not count on the root types: nothing has been checked before them."""
     roots = {schema.query_type, schema.mutation_type, schema.subscription_type}
     return [
         f"{named_type.name}.{name}"

@@ -59,7 +59,7 @@ class Compiler:
         return completion.in_series(fields) if in_series else completion.in_parallel(fields)
 
     def compile_subscribe(self, root_type: GraphQLObjectType) -> Subscribe:
-        """How a subscription starts. Raises: NotCompilable."""
+        """The function that starts the subscription. Raises: NotCompilable."""
         fields = self._collector.collect(root_type, [self._operation.definition.selection_set])
         if len(fields) != 1:
             raise NotCompilable("root fields")

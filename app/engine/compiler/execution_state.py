@@ -55,7 +55,7 @@ class Operation:
 
 
 class Execution:
-    """One execution. What only rare values need is created on demand."""
+    """The state of one execution. Objects that only rare cases need are created on demand."""
 
     __slots__ = ("_background", "_errors", "_executor", "context", "operation", "root", "variables")
 
@@ -135,7 +135,7 @@ class LazyInfo:
 
 
 class LazyStrawberryInfo(Info[Any, Any]):
-    """Strawberry's info, built likewise."""
+    """Strawberry's info, built on first access, too."""
 
     def __init__(
         self, execution: Execution, field: CollectedField, path: ResponsePath, declaration: StrawberryField

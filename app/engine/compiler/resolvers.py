@@ -190,7 +190,7 @@ def _takes_input_as_dict(field: CollectedField, declaration: Any) -> bool:
 
 @lru_cache(maxsize=4_096)
 def _handlers(declaration: StrawberryField, schema: GraphQLSchema) -> Handlers:
-    """Strawberry compares the field's type with every handler on each exception; here once."""
+    """The exception handlers of a field. Cached, because Strawberry compares the field's type with all handlers."""
     found: Handlers = _strawberry_schema(schema).schema_converter._get_field_exception_handlers(declaration)
     return found
 

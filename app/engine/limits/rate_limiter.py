@@ -72,8 +72,7 @@ class TokenBuckets:
 
 
 class RateLimiter:
-    """Created once for each process. Users and anonymous callers have one set of limits, services and operators
-    another."""
+    """Created once for each process. Services and operators have other limits than users and anonymous callers."""
 
     def __init__(self, settings: Settings) -> None:
         share = 1 / settings.workers
@@ -130,7 +129,7 @@ def is_user_or_anonymous(context: RequestContext[Any]) -> bool:
 
 
 def rate_limit_network(address: str) -> str:
-    """What a client address is counted by: for IPv6 its /64 network, because a customer has all of it."""
+    """The key that a client address is counted under: for IPv6 its /64 network, because one customer has all of it."""
     if ":" not in address:
         return address
     try:
