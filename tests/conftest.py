@@ -10,11 +10,12 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tortoise.backends.asyncpg.client import AsyncpgDBClient
 
 from app.db import embedded_postgres, migrations, pools, roles
 from app.ledger import accounts
@@ -156,13 +157,16 @@ async def rate_cards(db: str) -> RateCardCache:
 
 @pytest.fixture
 def statements_sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The statements that reads send while the test runs."""
+    """The statements that reads send while the test runs, those of Tortoise models included."""
     sent: list[str] = []
-    fetch = pools.fetch
-
-    async def recording_fetch(sql: str, *values: Any) -> Any:
-        sent.append(sql)
-        return await fetch(sql, *values)
-
-    monkeypatch.setattr(pools, "fetch", recording_fetch)
+    for owner, name in ((pools, "fetch"), (AsyncpgDBClient, "execute_query"), (AsyncpgDBClient, "execute_query_dict")):
+        monkeypatch.setattr(owner, name, _recorded(getattr(owner, name), sent))
     return sent
+
+
+def _recorded(send: Callable[..., Awaitable[Any]], sent: list[str]) -> Callable[..., Awaitable[Any]]:
+    async def record_and_send(*arguments: Any, **named: Any) -> Any:
+        sent.append(next(one for one in arguments if isinstance(one, str)))
+        return await send(*arguments, **named)
+
+    return record_and_send
