@@ -1,4 +1,4 @@
-"""Lock files, make, container files, and the settings in the documentation."""
+"""Lock files, make and container files."""
 
 import asyncio
 import json
@@ -16,9 +16,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from app.cli.settings_help import format_value
 from app.db import embedded_postgres
-from app.settings import Settings
 from tests.command_line import REPOSITORY, SETTINGS, run_command, temporary_directory
 from tests.insecure_postgres import execute
 
@@ -245,15 +243,3 @@ OWNER_URL = "MIGRATION_DATABASE_URL"
 def substitute(text: str, given: dict[str, str]) -> str:
     """Variables replaced as compose does: ${NAME}, ${NAME:-default} and ${NAME:?why}."""
     return re.sub(r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}", lambda found: given.get(found[1], found[2] or ""), text)
-
-
-def test_the_documentation_lists_every_setting_with_its_description_and_default() -> None:
-    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
-    [page] = [text for path in pages if "\n| `ENVIRONMENT` |" in (text := path.read_text(encoding="utf-8"))]
-    rows = [
-        f"| `{name.upper()}` | {setting.description} | {'' if default is None else f'`{format_value(default)}`'} |"
-        for name, setting in Settings.model_fields.items()
-        for default in [setting.default]
-    ]
-
-    assert [row for row in rows if row not in page] == []

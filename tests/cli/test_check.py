@@ -1,4 +1,4 @@
-"""`python -m app check`: output, exit status, and the checklist in the documentation."""
+"""The command check: output and exit status."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from app.cli.checklist.runner import CHECKS
 from app.db import embedded_postgres
 from tests.auth.token_issuer import key_set, serving
-from tests.command_line import REPOSITORY, run_command, temporary_directory
+from tests.command_line import run_command, temporary_directory
 from tests.insecure_postgres import misconfigured_postgres
 
 NAMES = [check.name for check in CHECKS]
@@ -145,12 +145,3 @@ def test_a_wrong_option_is_a_usage_error() -> None:
 
     assert done.returncode == 2
     assert "No such option" in done.stderr
-
-
-def test_the_documentation_lists_the_checks_in_their_order() -> None:
-    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
-    [page] = [text for path in pages if "\n| `settings` |" in (text := path.read_text(encoding="utf-8"))]
-    table = page[page.index("\n| `settings` |") :].lstrip("\n").partition("\n\n")[0]
-
-    assert re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE) == NAMES
-    assert "python -m app check --production" in page
