@@ -381,21 +381,21 @@ async def test_a_cursor_of_another_filter_is_refused(api: Api) -> None:
     assert message.startswith("after is not a cursor of this list")
 
 
-@pytest.mark.parametrize("actor", ["", "a b", "a" * 301, "a\x00"])
-async def test_an_invalid_actor_filter_is_refused(api: Api, actor: str) -> None:
-    assert await api.error(OPERATOR, AUDIT_LOG, actor=actor) == (
-        "BAD_USER_INPUT", "actor must have 1 to 300 visible characters, without spaces.",
-    )  # fmt: skip
+async def test_an_invalid_actor_filter_is_refused(api: Api) -> None:
+    for actor in ("", "a b", "a" * 301, "a\x00"):
+        assert await api.error(OPERATOR, AUDIT_LOG, actor=actor) == (
+            "BAD_USER_INPUT", "actor must have 1 to 300 visible characters, without spaces.",
+        )  # fmt: skip
 
 
-@pytest.mark.parametrize("caller", [ALICE, BOB, SERVICE, READER], ids=lambda caller: caller.actor)
-async def test_only_operators_read_the_audit_log(api: Api, caller: Caller) -> None:
+async def test_only_operators_read_the_audit_log(api: Api) -> None:
     await send(api, OLIVIA, "grantCredits", **GRANT)
     node = "query($id: ID!) { node(id: $id) { __typename id } }"
     id = (await api.data(OPERATOR, "{ auditLog { edges { node { id } } } }"))["auditLog"]["edges"][0]["node"]["id"]
     assert (await api.data(OPERATOR, node, id=id))["node"] == {"__typename": "AuditRecord", "id": id}
-    assert (await api.data(caller, node, id=id))["node"] is None
-    assert await api.error(caller, AUDIT_LOG) == ("FORBIDDEN", "This needs an operator.")
+    for caller in (ALICE, BOB, SERVICE, READER):
+        assert (await api.data(caller, node, id=id))["node"] is None
+        assert await api.error(caller, AUDIT_LOG) == ("FORBIDDEN", "This needs an operator.")
 
 
 async def test_every_filter_uses_an_index(db: str) -> None:

@@ -129,25 +129,23 @@ async def test_a_task_starts_with_a_budget_and_a_repeated_request_is_replayed(ap
     }
 
 
-@pytest.mark.parametrize(
-    ("invalid", "path", "message"),
-    [
+async def test_an_invalid_budget_is_refused(api: Api) -> None:
+    await grant_credits("alice", 100)
+    before = await database_state()
+    cases: list[tuple[dict[str, Any], str, str]] = [
         ({"budget": 0}, "budget", "must lie between 1 and 9,007,199,254,740,991 credits"),
         ({"budget": 9, "budgetTimeoutSeconds": 0}, "budgetTimeoutSeconds", WITHIN_A_DAY),
         ({"budget": 9, "budgetTimeoutSeconds": 90_000}, "budgetTimeoutSeconds", WITHIN_A_DAY),
         ({"budget": 9, "closingReserve": 10}, "closingReserve", WITHIN_BUDGET),
         ({"budgetTimeoutSeconds": 9}, "budgetTimeoutSeconds", "applies only to a budget: send a budget too"),
-    ],
-)
-async def test_an_invalid_budget_is_refused(api: Api, invalid: dict[str, Any], path: str, message: str) -> None:
-    await grant_credits("alice", 100)
-    before = await database_state()
-    assert await start(api, **invalid) == {
-        "__typename": "InvalidInputError",
-        "message": f"{path} {message}",
-        "problems": [{"path": path, "message": message}],
-    }
-    assert await database_state() == before
+    ]
+    for invalid, path, message in cases:
+        assert await start(api, **invalid) == {
+            "__typename": "InvalidInputError",
+            "message": f"{path} {message}",
+            "problems": [{"path": path, "message": message}],
+        }
+        assert await database_state() == before
 
 
 async def test_every_error_of_starting_has_its_fields_and_changes_nothing(api: Api) -> None:
