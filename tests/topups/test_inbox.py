@@ -3,7 +3,6 @@
 import logging
 from typing import Any
 
-import anyio
 import pytest
 
 from app.db import pools
@@ -15,7 +14,7 @@ from app.topups.provider_events import EventOutcome, parse_stored_event, payment
 from app.topups.rules import Payment, PaymentStatus, SavedCard, TaxLine, TopUpRow, TopUpStatus
 from app.topups.sandbox.provider import Sandbox
 from app.topups.settlement import settle
-from tests.command_line import COMMAND, REPOSITORY, environment
+from tests.command_line import run_beside
 from tests.conftest import LEDGER_KEY
 from tests.topups.top_up_fixtures import (
     ADDRESS,
@@ -179,9 +178,8 @@ def test_an_answer_is_read_again_from_what_is_kept_of_it() -> None:
 
 
 async def command(db: str, *arguments: str) -> tuple[int, str, str]:
-    settings = environment(DATABASE_URL=db, LEDGER_KEY=LEDGER_KEY.hex())
-    ran = await anyio.run_process([*COMMAND, "provider-events", *arguments], cwd=REPOSITORY, env=settings, check=False)
-    return ran.returncode, ran.stdout.decode(), ran.stderr.decode()
+    done = await run_beside("provider-events", *arguments, DATABASE_URL=db, LEDGER_KEY=LEDGER_KEY.hex())
+    return done.returncode, done.stdout, done.stderr
 
 
 async def test_a_person_lists_what_is_parked_and_replays_it(db: str) -> None:
