@@ -20,7 +20,7 @@ _REQUEST_NUMBERS: Final = itertools.count(1)
 
 
 class RequestContext(Generic[StateT]):
-    """Created for each request and for each item of a subscription, so request id and data loaders are made on demand."""
+    """Created for each request and each item of a subscription, so request id and data loaders are made on demand."""
 
     __slots__ = (
         "_data_loaders",

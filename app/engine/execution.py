@@ -109,8 +109,9 @@ class GraphQLEngine:
         rate_limiter: RateLimiter | None = None,
         request_log: RequestLog | None = None,
     ) -> None:
-        """`compile_operations`: whether operations are compiled; the responses are the same. `unlimited_mutations`: fields
-        that rate limits do not count for services and operators. No `rate_limiter`: no limits. No `request_log`: no log.
+        """`compile_operations`: whether operations are compiled; the responses are the same. `unlimited_mutations`:
+        fields that rate limits do not count for services and operators. No `rate_limiter`: no limits. No `request_log`:
+        no log.
 
         Raises: Misconfigured: a persisted document is not valid.
         """
