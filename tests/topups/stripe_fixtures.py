@@ -1,4 +1,4 @@
-"""State for tests of Stripe: the provider on the stand-in, top-ups begun there, and what it tells of them."""
+"""Helpers for tests of Stripe: the provider with a fake Stripe, top-ups begun there, and its events."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -24,28 +24,28 @@ WEBHOOK = "/webhooks/stripe"
 OLD_SECRET = "whsec_of_last_year"
 
 
-def stripe_settings(books: FakeStripe, **more: Any) -> Settings:
+def stripe_settings(fake: FakeStripe, **more: Any) -> Settings:
     known: dict[str, Any] = {
         "payment_provider": "stripe", "stripe_secret_key": KEY, "stripe_webhook_secret": SECRET,
-        "stripe_base_url": books.url,
+        "stripe_base_url": fake.url,
     }  # fmt: skip
     return Settings(**(known | more))
 
 
-def open_stripe(books: FakeStripe, **more: Any) -> Stripe:
-    return Stripe.open(stripe_settings(books, **more))
+def open_stripe(fake: FakeStripe, **more: Any) -> Stripe:
+    return Stripe.open(stripe_settings(fake, **more))
 
 
 @pytest.fixture
 def fake_stripe() -> Iterator[FakeStripe]:
-    """The books of a stand-in that answers on a port of its own."""
-    with serve_fake_stripe() as books:
-        yield books
+    """A fake Stripe on a port of its own."""
+    with serve_fake_stripe() as fake:
+        yield fake
 
 
 @pytest.fixture
 async def stripe_provider(db: str, fake_stripe: FakeStripe) -> AsyncIterator[Stripe]:
-    """The provider, on a database and a stand-in that are empty."""
+    """The provider with an empty database and an empty fake."""
     provider = open_stripe(fake_stripe)
     yield provider
     await provider.close()
@@ -53,7 +53,7 @@ async def stripe_provider(db: str, fake_stripe: FakeStripe) -> AsyncIterator[Str
 
 @pytest.fixture
 async def webhook(stripe_provider: Stripe) -> AsyncIterator[httpx.AsyncClient]:
-    """Whoever sends notices to the routes of payments."""
+    """A client of the webhook route."""
     async with webhook_client(stripe_provider) as client:
         yield client
 
@@ -65,8 +65,8 @@ def webhook_client(provider: Stripe) -> httpx.AsyncClient:
 
 async def begin_at_stripe(provider: Stripe, owner_id: str = "alice", credits: int = 500, **more: Any) -> BegunTopUp:
     terms = more.pop("terms", TERMS)
-    asked = {"key": unique_id("top-up"), "actor": f"user:{owner_id}"} | more
-    return await purchases.begin_top_up(TopUpRequest(owner_id=owner_id, credits=credits, **asked), provider, terms)
+    values = {"key": unique_id("top-up"), "actor": f"user:{owner_id}"} | more
+    return await purchases.begin_top_up(TopUpRequest(owner_id=owner_id, credits=credits, **values), provider, terms)
 
 
 async def begin_checkout(provider: Stripe, owner_id: str = "alice", credits: int = 500, **more: Any) -> TopUpRow:
@@ -79,11 +79,11 @@ def session_id(top_up: TopUpRow) -> str:
 
 
 async def deliver_events(client: httpx.AsyncClient, *events: Json, **signing: Any) -> list[Any]:
-    """Send notices one after another. Returns: their outcomes, or the messages of what was not settled."""
-    said = []
+    """Send events one after another. Returns: their outcomes; (status, message) if one was not settled."""
+    outcomes = []
     for event in events:
         body, headers = sign_event(event, **signing)
         answer = await client.post(WEBHOOK, content=body, headers=headers)
         found = answer.json()
-        said.append(found.get("outcome") or (answer.status_code, found["message"]))
-    return said
+        outcomes.append(found.get("outcome") or (answer.status_code, found["message"]))
+    return outcomes

@@ -1,4 +1,4 @@
-"""Auto top-up over real rows: one intent at a time, kept whatever the call does, and every skip explained."""
+"""Auto top-up on the database: one purchase at a time, unknown outcomes, back-off, caps, and reasons of skips."""
 
 import asyncio
 from asyncio import gather
@@ -45,12 +45,12 @@ from tests.topups.top_up_fixtures import (
 pytestmark = pytest.mark.anyio
 
 
-def asking(**more: Any) -> ConfigureRequest:
-    asked: dict[str, Any] = {
-        "owner_id": "alice", "config": AutoTopUpConfig(enabled=True, threshold=100, amount=1_000), "consent_version": "v1",
-        "actor": "user:alice",
+def configure_request(**more: Any) -> ConfigureRequest:
+    values: dict[str, Any] = {
+        "owner_id": "alice", "config": AutoTopUpConfig(enabled=True, threshold=100, amount=1_000),
+        "consent_version": "v1",        "actor": "user:alice",
     }  # fmt: skip
-    return ConfigureRequest(**(asked | more))
+    return ConfigureRequest(**(values | more))
 
 
 async def test_a_balance_below_the_threshold_buys_once_with_the_saved_card(db: str) -> None:
@@ -79,40 +79,40 @@ async def test_a_balance_below_the_threshold_buys_once_with_the_saved_card(db: s
     assert await list_notification_kinds(account_id, unresolved_only=False) == []
 
 
-async def test_who_never_switched_it_on_buys_nothing(db: str) -> None:
+async def test_an_account_without_auto_top_up_buys_nothing(db: str) -> None:
     account_id, provider = await save_card("alice"), counting_sandbox()
     assert await buy_if_needed(account_id, provider, TERMS) == Skip(SkipReason.DISABLED)
     assert await buy_if_needed(account_id + 1_000, provider, TERMS) == Skip(SkipReason.DISABLED)
     assert (provider.charged, await list_attempts(account_id), await find_due()) == ([], [], [])
 
 
-async def test_switching_it_off_needs_nothing_and_ends_it(db: str) -> None:
+async def test_disabling_needs_no_card_and_stops_purchases(db: str) -> None:
     account_id, provider = await enable_auto_topup(), counting_sandbox()
     await pools.fetch("DELETE FROM payment_customer")
     await disable_auto_topup()
     assert await buy_if_needed(account_id, provider, TERMS) == Skip(SkipReason.DISABLED)
     assert ((await find_view(account_id)).state, provider.charged) == (AutoTopUpState.OFF, [])
-    await disable_auto_topup("nobody has ever heard of me")
-    assert await accounts.find_account_id("nobody has ever heard of me") is None
+    await disable_auto_topup("unknown-owner")
+    assert await accounts.find_account_id("unknown-owner") is None
 
 
-async def test_the_consent_is_recorded_with_its_text_its_time_and_who_gave_it(db: str) -> None:
-    done = await configuration.configure(asking(), TERMS)
+async def test_the_consent_is_recorded_with_version_time_and_actor(db: str) -> None:
+    done = await configuration.configure(configure_request(), TERMS)
     [row] = await pools.fetch("SELECT consent_version, consent_at, consent_actor, enabled FROM auto_top_up")
     assert tuple(row) == ("v1", done.balance.as_of, "user:alice", True)
     with pytest.raises(InvalidInput, match="consentVersion"):
-        await configuration.configure(asking(consent_version=None), TERMS)
+        await configuration.configure(configure_request(consent_version=None), TERMS)
 
 
-async def test_the_same_call_again_changes_nothing_and_another_with_its_key_is_refused(db: str) -> None:
-    first = await configuration.configure(asking(key="once"), TERMS)
-    again = await configuration.configure(asking(key="once"), TERMS)
+async def test_a_repeated_request_is_replayed_and_a_different_one_with_its_key_refused(db: str) -> None:
+    first = await configuration.configure(configure_request(key="once"), TERMS)
+    again = await configuration.configure(configure_request(key="once"), TERMS)
     assert (first.replayed, again.replayed, again.balance.version) == (False, True, first.balance.version)
     with pytest.raises(IdempotencyConflict):
-        await configuration.configure(asking(key="once", consent_version="v2"), TERMS)
+        await configuration.configure(configure_request(key="once", consent_version="v2"), TERMS)
 
 
-async def test_five_hundred_crossings_at_once_make_one_payment(db: str) -> None:
+async def test_five_hundred_concurrent_checks_make_one_payment(db: str) -> None:
     account_id, provider = await enable_auto_topup(amount=500), counting_sandbox()
 
     answers = await gather(*(buy_if_needed(account_id, provider, TERMS) for _ in range(500)))
@@ -125,7 +125,7 @@ async def test_five_hundred_crossings_at_once_make_one_payment(db: str) -> None:
     assert (len(provider.charged), await posted_credits(account_id)) == (1, 500)
 
 
-async def test_the_database_itself_allows_one_open_intent(db: str) -> None:
+async def test_a_unique_index_allows_one_pending_purchase(db: str) -> None:
     account_id, provider = await enable_auto_topup(), counting_sandbox(before=True)
     await buy_if_needed(account_id, provider, TERMS)
     with pytest.raises(asyncpg.UniqueViolationError, match="top_up_automatic_pending"):
@@ -136,7 +136,7 @@ async def test_the_database_itself_allows_one_open_intent(db: str) -> None:
         )
 
 
-async def test_an_unknown_outcome_keeps_its_intent_and_is_never_paid_blind(db: str) -> None:
+async def test_a_purchase_with_an_unknown_outcome_is_queried_and_never_repeated(db: str) -> None:
     account_id, provider = await enable_auto_topup(), counting_sandbox(after=True)
     await buy_if_needed(account_id, provider, TERMS)
     for _ in range(3):
@@ -153,30 +153,30 @@ async def test_an_unknown_outcome_keeps_its_intent_and_is_never_paid_blind(db: s
     assert await reconcile_purchases(provider, TERMS) == 0
 
 
-async def test_a_call_that_never_arrived_fails_and_waits_before_the_next(db: str) -> None:
+async def test_a_call_that_never_arrived_fails_and_backs_off(db: str) -> None:
     account_id, provider = await enable_auto_topup(), counting_sandbox(before=True)
     await buy_if_needed(account_id, provider, TERMS)
     await move_back_in_time(account_id, minutes=4)
     assert await reconcile_purchases(provider, TERMS) == 1
     [top_up] = await list_attempts(account_id)
     assert (top_up.status, top_up.decline_reason) == (TopUpStatus.FAILED, "not_charged")
-    seen = await find_view(account_id)
-    assert (seen.state, seen.reason) == (AutoTopUpState.BACKING_OFF, SkipReason.PROVIDER_UNAVAILABLE)
-    assert (seen.next_eligible_at, seen.spent_this_month) == (top_up.created_at + timedelta(hours=1), 0)
+    view = await find_view(account_id)
+    assert (view.state, view.reason) == (AutoTopUpState.BACKING_OFF, SkipReason.PROVIDER_UNAVAILABLE)
+    assert (view.next_eligible_at, view.spent_this_month) == (top_up.created_at + timedelta(hours=1), 0)
     await move_back_in_time(account_id, hours=1)
     assert await buy_if_needed(account_id, SANDBOX, TERMS) == Buy(1_000)
     assert await posted_credits(account_id) == 1_000
 
 
-async def test_a_card_that_always_declines_is_tried_three_times_and_then_there_is_silence(db: str) -> None:
+async def test_a_card_that_always_declines_is_charged_three_times(db: str) -> None:
     account_id, provider = await enable_auto_topup(behaviour=CardBehaviour.DECLINES), counting_sandbox()
     for _ in range(400):
         await buy_if_needed(account_id, provider, TERMS)
         await move_back_in_time(account_id, minutes=30)
     assert [one.status for one in await list_attempts(account_id)] == [TopUpStatus.FAILED] * 3
     assert len(provider.charged) == 3
-    seen = await find_view(account_id)
-    assert (seen.state, seen.reason, seen.next_eligible_at) == (
+    view = await find_view(account_id)
+    assert (view.state, view.reason, view.next_eligible_at) == (
         AutoTopUpState.BLOCKED,
         SkipReason.DECLINED_TOO_OFTEN,
         None,
@@ -186,7 +186,7 @@ async def test_a_card_that_always_declines_is_tried_three_times_and_then_there_i
 
 
 @pytest.mark.parametrize("how", ["a new card", "a payment by hand"])
-async def test_a_new_card_and_a_payment_by_hand_let_it_go_on(db: str, how: str) -> None:
+async def test_a_new_card_or_a_manual_payment_resets_the_declines(db: str, how: str) -> None:
     account_id, provider = (
         await enable_auto_topup(behaviour=CardBehaviour.DECLINES, threshold=9_000),
         counting_sandbox(),
@@ -206,13 +206,13 @@ async def test_a_new_card_and_a_payment_by_hand_let_it_go_on(db: str, how: str) 
     assert "AUTO_TOP_UP_BLOCKED" not in await list_notification_kinds(account_id)
 
 
-async def test_a_payment_that_its_owner_has_to_confirm_waits_for_it_and_says_where(db: str) -> None:
+async def test_a_payment_that_needs_confirmation_waits_and_has_a_page(db: str) -> None:
     account_id, provider = await enable_auto_topup(behaviour=CardBehaviour.ASKS), counting_sandbox()
     await buy_if_needed(account_id, provider, TERMS)
     [top_up] = await list_attempts(account_id)
-    seen = await find_view(account_id)
-    assert (seen.state, seen.reason) == (AutoTopUpState.ACTION_REQUIRED, SkipReason.ACTION_REQUIRED)
-    assert seen.action_url == top_up.payment_url == f"http://credits.example/sandbox/pay/{top_up.reference}"
+    view = await find_view(account_id)
+    assert (view.state, view.reason) == (AutoTopUpState.ACTION_REQUIRED, SkipReason.ACTION_REQUIRED)
+    assert view.action_url == top_up.payment_url == f"http://credits.example/sandbox/pay/{top_up.reference}"
     assert await list_notification_kinds(account_id) == ["AUTO_TOP_UP_BLOCKED"]
     await move_back_in_time(account_id, hours=2)
     assert await buy_if_needed(account_id, provider, TERMS) == Skip(SkipReason.ACTION_REQUIRED)
@@ -229,7 +229,7 @@ async def test_a_payment_that_its_owner_has_to_confirm_waits_for_it_and_says_whe
     )
 
 
-async def test_one_that_nobody_confirms_is_given_up_after_a_day_and_credited_if_it_is_paid_yet(db: str) -> None:
+async def test_an_unconfirmed_payment_expires_after_a_day_and_is_credited_if_paid_later(db: str) -> None:
     account_id, provider = await enable_auto_topup(behaviour=CardBehaviour.ASKS), counting_sandbox()
     await buy_if_needed(account_id, provider, TERMS)
     [top_up] = await list_attempts(account_id)
@@ -242,7 +242,7 @@ async def test_one_that_nobody_confirms_is_given_up_after_a_day_and_credited_if_
     )
 
 
-async def test_caps_are_counted_from_the_rows(db: str) -> None:
+async def test_caps_are_computed_from_the_top_ups(db: str) -> None:
     account_id, provider = await enable_auto_topup(threshold=9_000, max_per_day=2_500), counting_sandbox()
     found: list[Buy | Skip] = []
     for _ in range(4):
@@ -252,12 +252,12 @@ async def test_caps_are_counted_from_the_rows(db: str) -> None:
     assert found[:2] == [Buy(1_000)] * 2
     assert [one.reason for one in found[2:] if isinstance(one, Skip)] == [SkipReason.DAY_CAP] * 2
     assert await list_notification_kinds(account_id) == ["AUTO_TOP_UP_BLOCKED"]
-    seen = await find_view(account_id)
-    assert (seen.state, seen.reason, seen.spent_this_month) == (AutoTopUpState.BLOCKED, SkipReason.DAY_CAP, 2_000)
+    view = await find_view(account_id)
+    assert (view.state, view.reason, view.spent_this_month) == (AutoTopUpState.BLOCKED, SkipReason.DAY_CAP, 2_000)
 
 
-async def test_without_a_card_it_says_so_once(db: str) -> None:
-    account_id = (await configuration.configure(asking(), TERMS)).balance.account_id
+async def test_a_missing_card_is_notified_once(db: str) -> None:
+    account_id = (await configuration.configure(configure_request(), TERMS)).balance.account_id
     versions = set()
     for _ in range(3):
         assert await buy_if_needed(account_id, SANDBOX, TERMS) == Skip(SkipReason.NO_CARD)
@@ -270,7 +270,7 @@ async def test_without_a_card_it_says_so_once(db: str) -> None:
     assert await list_notification_kinds(account_id) == []
 
 
-async def test_the_sweep_finds_who_was_missed_and_leaves_the_others_alone(db: str) -> None:
+async def test_the_sweep_checks_accounts_that_were_missed_and_no_others(db: str) -> None:
     account_id = await enable_auto_topup()
     rich = await enable_auto_topup("rich")
     await grant_credits("rich", 500)
@@ -282,14 +282,14 @@ async def test_the_sweep_finds_who_was_missed_and_leaves_the_others_alone(db: st
     assert await find_due() == []
 
 
-async def test_a_charge_that_empties_the_balance_is_followed_by_a_purchase(db: str) -> None:
+async def test_a_change_of_a_low_balance_is_followed_by_one_purchase(db: str) -> None:
     account_id, provider = await enable_auto_topup(), counting_sandbox()
     feed = ChangeFeed(sweep_seconds=5, conflate_seconds=0.005)
     running = [asyncio.create_task(feed.run(db)) for _ in range(1)]
     running += [asyncio.create_task(worker.run_worker(feed, provider, TERMS)) for _ in range(2)]
     async with asyncio.timeout(10):
         while not feed._accounts or await posted_credits(account_id) < 1_000:
-            await grant_credits("alice", 10)  # a change of a balance that stays below the threshold, whatever made it
+            await grant_credits("alice", 10)  # stays below the threshold
             await asyncio.sleep(0.05)
     for task in running:
         task.cancel()
@@ -297,7 +297,7 @@ async def test_a_charge_that_empties_the_balance_is_followed_by_a_purchase(db: s
     assert len(provider.charged) == 1
 
 
-async def test_one_account_that_faults_does_not_hold_up_the_others(db: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_in_one_account_does_not_affect_the_others(db: str, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(CountingSandbox):
         async def charge_saved_card(self, charge: Any) -> Any:
             if charge.reference.startswith(f"{first}-"):
@@ -316,7 +316,7 @@ async def paid_at_the_sandbox(top_up: TopUpRow) -> PaymentStatus:
     return PaymentStatus(page.status)
 
 
-async def test_the_same_reference_is_charged_once_at_the_sandbox(db: str) -> None:
+async def test_the_sandbox_charges_once_for_a_reference(db: str) -> None:
     account_id, provider = await enable_auto_topup(), counting_sandbox()
     await buy_if_needed(account_id, provider, TERMS)
     [top_up] = await list_attempts(account_id)

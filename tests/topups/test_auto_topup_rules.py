@@ -1,4 +1,4 @@
-"""The rules of auto top-up: what is bought, what is not and why, over whatever has happened before."""
+"""The rules of auto top-up: what is bought, and the reason if nothing is, for all kinds of history."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -35,15 +35,15 @@ NOW = datetime(2026, 3, 31, 12, 0, tzinfo=UTC)
 LOW = BalanceLevel(available=10)
 
 
-def wishes(**more: Any) -> AutoTopUpConfig:
-    asked: dict[str, Any] = {"threshold": 100} | more
-    if "target" not in asked:
-        asked.setdefault("amount", 1_000)
-    return AutoTopUpConfig(enabled=True, **asked)
+def config(**more: Any) -> AutoTopUpConfig:
+    values: dict[str, Any] = {"threshold": 100} | more
+    if "target" not in values:
+        values.setdefault("amount", 1_000)
+    return AutoTopUpConfig(enabled=True, **values)
 
 
 def ago(status: TopUpStatus = TopUpStatus.PAID, credits: int = 1_000, **since: float) -> Attempt:
-    """An attempt that long before NOW."""
+    """An attempt that was begun so long before NOW."""
     return Attempt(NOW - timedelta(**since), credits, status)
 
 
@@ -51,14 +51,14 @@ def declined(**since: float) -> Attempt:
     return Attempt(NOW - timedelta(**since), 1_000, TopUpStatus.FAILED, "card_declined")
 
 
-def decided(*attempts: Attempt, level: BalanceLevel = LOW, now: datetime = NOW, **more: Any) -> Buy | Skip:
+def decision(*attempts: Attempt, level: BalanceLevel = LOW, now: datetime = NOW, **more: Any) -> Buy | Skip:
     history = {key: more.pop(key) for key in ("has_card", "declines_reset_at") if key in more}
-    return decide(wishes(**more), AttemptHistory(attempts=attempts, **history), level, TERMS, now)
+    return decide(config(**more), AttemptHistory(attempts=attempts, **history), level, TERMS, now)
 
 
 def test_a_balance_below_the_threshold_buys_the_amount_and_one_at_it_buys_nothing() -> None:
-    assert decided(level=BalanceLevel(available=99)) == Buy(1_000)
-    assert decided(level=BalanceLevel(available=100)) == Skip(SkipReason.ABOVE_THRESHOLD)
+    assert decision(level=BalanceLevel(available=99)) == Buy(1_000)
+    assert decision(level=BalanceLevel(available=100)) == Skip(SkipReason.ABOVE_THRESHOLD)
     assert decide(OFF, AttemptHistory(), LOW, TERMS, NOW) == Skip(SkipReason.DISABLED)
 
 
@@ -66,16 +66,14 @@ def test_a_balance_below_the_threshold_buys_the_amount_and_one_at_it_buys_nothin
     ("target", "available", "credits"),
     [(1_000, 0, 1_000), (1_000, 1, 1_000), (1_010, 9, 1_100), (150, 0, 500), (10**9, 50, 10_000)],
 )
-def test_a_target_buys_what_is_missing_in_whole_multiples_within_the_terms(
-    target: int, available: int, credits: int
-) -> None:
-    assert decided(target=target, level=BalanceLevel(available=available)) == Buy(credits)
+def test_a_target_buys_what_is_missing_rounded_up_within_the_terms(target: int, available: int, credits: int) -> None:
+    assert decision(target=target, level=BalanceLevel(available=available)) == Buy(credits)
 
 
-def test_one_open_intent_holds_back_the_next_and_says_whether_its_owner_has_to_act() -> None:
+def test_a_pending_purchase_prevents_the_next_and_says_whether_the_owner_must_act() -> None:
     open_one = ago(TopUpStatus.PENDING, days=3)
-    assert decided(open_one) == Skip(SkipReason.OPEN_INTENT)
-    assert decided(open_one._replace(action_url="https://bank.example/")) == Skip(SkipReason.ACTION_REQUIRED)
+    assert decision(open_one) == Skip(SkipReason.OPEN_INTENT)
+    assert decision(open_one._replace(action_url="https://bank.example/")) == Skip(SkipReason.ACTION_REQUIRED)
 
 
 @pytest.mark.parametrize(
@@ -86,66 +84,68 @@ def test_one_open_intent_holds_back_the_next_and_says_whether_its_owner_has_to_a
         (BalanceLevel(available=0, frozen=1), {}, SkipReason.DISPUTED),
     ],
 )
-def test_no_card_debt_and_a_dispute_stop_it(level: BalanceLevel, more: dict[str, Any], reason: SkipReason) -> None:
-    assert decided(level=level, **more) == Skip(reason)
+def test_a_missing_card_debt_and_disputes_prevent_purchases(
+    level: BalanceLevel, more: dict[str, Any], reason: SkipReason
+) -> None:
+    assert decision(level=level, **more) == Skip(reason)
 
 
 def test_two_purchases_are_a_minute_apart() -> None:
     last = ago(seconds=59.9)
-    assert decided(last) == Skip(SkipReason.COOLDOWN, last.begun_at + timedelta(seconds=60))
-    assert decided(ago(seconds=60)) == Buy(1_000)
+    assert decision(last) == Skip(SkipReason.COOLDOWN, last.begun_at + timedelta(seconds=60))
+    assert decision(ago(seconds=60)) == Buy(1_000)
 
 
-def test_after_a_decline_it_waits_an_hour_then_four_and_then_is_silent() -> None:
+def test_declines_back_off_one_hour_then_four_and_the_third_stops_purchases() -> None:
     first, second, third = declined(hours=30), declined(hours=29), declined(hours=25)
-    assert decided(declined(minutes=59)) == Skip(SkipReason.BACKING_OFF, NOW + timedelta(minutes=1))
-    assert decided(first) == Buy(1_000)
+    assert decision(declined(minutes=59)) == Skip(SkipReason.BACKING_OFF, NOW + timedelta(minutes=1))
+    assert decision(first) == Buy(1_000)
     recent = declined(hours=3)
-    assert decided(recent, declined(hours=5)) == Skip(SkipReason.BACKING_OFF, NOW + timedelta(hours=1))
-    assert decided(second, first) == Buy(1_000)
-    assert decided(third, second, first) == Skip(SkipReason.DECLINED_TOO_OFTEN)
-    assert decided(third, second, first, now=NOW + timedelta(days=300)) == Skip(SkipReason.DECLINED_TOO_OFTEN)
+    assert decision(recent, declined(hours=5)) == Skip(SkipReason.BACKING_OFF, NOW + timedelta(hours=1))
+    assert decision(second, first) == Buy(1_000)
+    assert decision(third, second, first) == Skip(SkipReason.DECLINED_TOO_OFTEN)
+    assert decision(third, second, first, now=NOW + timedelta(days=300)) == Skip(SkipReason.DECLINED_TOO_OFTEN)
 
 
-def test_a_new_card_or_a_payment_by_hand_forgets_the_declines() -> None:
+def test_a_new_card_or_a_manual_payment_resets_the_declines() -> None:
     vain = (declined(hours=1), declined(hours=5), declined(hours=6))
-    assert decided(*vain, declines_reset_at=NOW - timedelta(minutes=1)) == Buy(1_000)
-    assert decided(*vain, declines_reset_at=NOW - timedelta(hours=2)) == Buy(1_000)
+    assert decision(*vain, declines_reset_at=NOW - timedelta(minutes=1)) == Buy(1_000)
+    assert decision(*vain, declines_reset_at=NOW - timedelta(hours=2)) == Buy(1_000)
     assert count_declines(AttemptHistory(attempts=vain, declines_reset_at=NOW - timedelta(hours=2))) == 1
     assert count_declines(AttemptHistory(attempts=(declined(hours=1), ago(hours=3), declined(hours=5)))) == 1
 
 
-def test_one_that_its_owner_never_confirmed_counts_as_declined_and_one_that_never_was_made_does_not() -> None:
+def test_an_unconfirmed_payment_counts_as_a_decline_and_one_never_made_does_not() -> None:
     assert count_declines(AttemptHistory(attempts=[ago(TopUpStatus.EXPIRED, hours=1), declined(hours=4)])) == 2
     unreached = [ago(TopUpStatus.FAILED, hours=24 * n)._replace(decline_reason=NOT_CHARGED) for n in range(1, 9)]
-    assert decided(*unreached) == Buy(1_000)
-    assert decided(*unreached, now=NOW - timedelta(seconds=1)) == Skip(SkipReason.PROVIDER_UNAVAILABLE, NOW)
+    assert decision(*unreached) == Buy(1_000)
+    assert decision(*unreached, now=NOW - timedelta(seconds=1)) == Skip(SkipReason.PROVIDER_UNAVAILABLE, NOW)
     mixed = [unreached[0], declined(hours=30), declined(hours=40), unreached[3], declined(hours=90)]
-    assert decided(*mixed) == Skip(SkipReason.DECLINED_TOO_OFTEN)
+    assert decision(*mixed) == Skip(SkipReason.DECLINED_TOO_OFTEN)
 
 
-def test_caps_of_day_and_month_are_in_money_and_in_count_and_end_at_midnight_utc() -> None:
+def test_caps_limit_credits_and_counts_and_reset_at_midnight_utc() -> None:
     tomorrow = datetime(2026, 4, 1, tzinfo=UTC)
     today, yesterday = ago(hours=11), ago(hours=13)
-    assert decided(today, max_per_day=1_999) == Skip(SkipReason.DAY_CAP, tomorrow)
-    assert decided(today, max_per_day=2_000) == Buy(1_000)
-    assert decided(yesterday, max_per_day=1_999) == Buy(1_000)
-    assert decided(today, max_count_per_day=1) == Skip(SkipReason.DAY_COUNT, tomorrow)
-    assert decided(yesterday, max_per_month=1_999) == Skip(SkipReason.MONTH_CAP, tomorrow)
-    assert decided(yesterday, max_count_per_month=1) == Skip(SkipReason.MONTH_COUNT, tomorrow)
-    assert decided(ago(days=31), max_count_per_month=1, max_per_month=1_000) == Buy(1_000)
+    assert decision(today, max_per_day=1_999) == Skip(SkipReason.DAY_CAP, tomorrow)
+    assert decision(today, max_per_day=2_000) == Buy(1_000)
+    assert decision(yesterday, max_per_day=1_999) == Buy(1_000)
+    assert decision(today, max_count_per_day=1) == Skip(SkipReason.DAY_COUNT, tomorrow)
+    assert decision(yesterday, max_per_month=1_999) == Skip(SkipReason.MONTH_CAP, tomorrow)
+    assert decision(yesterday, max_count_per_month=1) == Skip(SkipReason.MONTH_COUNT, tomorrow)
+    assert decision(ago(days=31), max_count_per_month=1, max_per_month=1_000) == Buy(1_000)
     bought = Attempt(datetime(2026, 12, 9, tzinfo=UTC), 1_000, TopUpStatus.PAID)
-    skipped = decided(bought, max_count_per_month=1, now=bought.begun_at + timedelta(days=1))
+    skipped = decision(bought, max_count_per_month=1, now=bought.begun_at + timedelta(days=1))
     assert skipped == Skip(SkipReason.MONTH_COUNT, datetime(2027, 1, 1, tzinfo=UTC))
 
 
-def test_whoever_asks_for_no_caps_is_held_to_ten_a_day() -> None:
+def test_without_configured_caps_ten_purchases_a_day_are_allowed() -> None:
     bought = [ago(minutes=2 * number + 1) for number in range(10)]
-    assert decided(*bought[1:]) == Buy(1_000)
-    assert decided(*bought) == Skip(SkipReason.DAY_COUNT, datetime(2026, 4, 1, tzinfo=UTC))
+    assert decision(*bought[1:]) == Buy(1_000)
+    assert decision(*bought) == Skip(SkipReason.DAY_COUNT, datetime(2026, 4, 1, tzinfo=UTC))
 
 
-def test_what_may_have_been_paid_counts_and_what_was_declined_does_not() -> None:
+def test_attempts_that_may_have_been_paid_count_and_declined_ones_do_not() -> None:
     kinds = [
         TopUpStatus.PAID,
         TopUpStatus.EXPIRED,
@@ -161,15 +161,21 @@ def test_what_may_have_been_paid_counts_and_what_was_declined_does_not() -> None
 @pytest.mark.parametrize(
     ("decision", "state"),
     [
-        (Buy(500), AutoTopUpState.READY), (Skip(SkipReason.ABOVE_THRESHOLD), AutoTopUpState.READY), (Skip(SkipReason.DISABLED), AutoTopUpState.OFF),
-        (Skip(SkipReason.OPEN_INTENT), AutoTopUpState.PENDING), (Skip(SkipReason.ACTION_REQUIRED), AutoTopUpState.ACTION_REQUIRED),
-        (Skip(SkipReason.COOLDOWN), AutoTopUpState.COOLING_DOWN), (Skip(SkipReason.BACKING_OFF), AutoTopUpState.BACKING_OFF),
-        (Skip(SkipReason.PROVIDER_UNAVAILABLE), AutoTopUpState.BACKING_OFF), (Skip(SkipReason.DAY_CAP), AutoTopUpState.BLOCKED),
-        (Skip(SkipReason.DECLINED_TOO_OFTEN), AutoTopUpState.BLOCKED), (Skip(SkipReason.NO_CARD), AutoTopUpState.BLOCKED),
+        (Buy(500), AutoTopUpState.READY),
+        (Skip(SkipReason.ABOVE_THRESHOLD), AutoTopUpState.READY),
+        (Skip(SkipReason.DISABLED), AutoTopUpState.OFF),
+        (Skip(SkipReason.OPEN_INTENT), AutoTopUpState.PENDING),
+        (Skip(SkipReason.ACTION_REQUIRED), AutoTopUpState.ACTION_REQUIRED),
+        (Skip(SkipReason.COOLDOWN), AutoTopUpState.COOLING_DOWN),
+        (Skip(SkipReason.BACKING_OFF), AutoTopUpState.BACKING_OFF),
+        (Skip(SkipReason.PROVIDER_UNAVAILABLE), AutoTopUpState.BACKING_OFF),
+        (Skip(SkipReason.DAY_CAP), AutoTopUpState.BLOCKED),
+        (Skip(SkipReason.DECLINED_TOO_OFTEN), AutoTopUpState.BLOCKED),
+        (Skip(SkipReason.NO_CARD), AutoTopUpState.BLOCKED),
     ],
     ids=str,
 )  # fmt: skip
-def test_every_decision_has_a_state_for_people(decision: Buy | Skip, state: AutoTopUpState) -> None:
+def test_every_decision_has_a_state(decision: Buy | Skip, state: AutoTopUpState) -> None:
     assert derive_state(decision) is state
 
 
@@ -192,14 +198,14 @@ def test_every_decision_has_a_state_for_people(decision: Buy | Skip, state: Auto
     ],
     ids=str,
 )
-def test_what_is_asked_for_is_checked_when_it_is_switched_on(
+def test_the_configuration_is_checked_when_it_is_enabled(
     more: dict[str, Any], consent: str | None, paths: list[str]
 ) -> None:
-    assert [problem.path for problem in find_problems(wishes(**more), TERMS, consent)] == paths
+    assert [problem.path for problem in find_problems(config(**more), TERMS, consent)] == paths
 
 
-def any_wishes(chance: random.Random) -> AutoTopUpConfig:
-    return wishes(
+def random_config(chance: random.Random) -> AutoTopUpConfig:
+    return config(
         target=chance.randint(100, 20_000),
         max_per_day=chance.choice([None, chance.randint(500, 20_000)]),
         max_per_month=chance.choice([None, chance.randint(500, 60_000)]),
@@ -208,8 +214,8 @@ def any_wishes(chance: random.Random) -> AutoTopUpConfig:
     )
 
 
-def played(wished: AutoTopUpConfig, chance: random.Random) -> list[Attempt]:
-    """What is bought over some months or a day in which everything may happen, newest first."""
+def random_history(config_: AutoTopUpConfig, chance: random.Random) -> list[Attempt]:
+    """Attempts of a random history of some months or one day, newest first."""
     now = NOW - timedelta(days=80)
     longest_minutes = chance.choice([10, 600, 10_000])
     becomes = chance.choices(
@@ -221,7 +227,7 @@ def played(wished: AutoTopUpConfig, chance: random.Random) -> list[Attempt]:
         if attempts and attempts[0].status is TopUpStatus.PENDING and chance.random() < 0.8:
             attempts[0] = attempts[0]._replace(status=TopUpStatus.PAID)
         level = BalanceLevel(available=chance.randint(0, 150))
-        decision = decide(wished, AttemptHistory(attempts=attempts), level, TERMS, now)
+        decision = decide(config_, AttemptHistory(attempts=attempts), level, TERMS, now)
         if isinstance(decision, Buy):
             assert level.available < 100
             assert not attempts or now - attempts[0].begun_at >= timedelta(seconds=60)
@@ -230,7 +236,7 @@ def played(wished: AutoTopUpConfig, chance: random.Random) -> list[Attempt]:
 
 
 def per(form: str, attempts: list[Attempt]) -> list[list[int]]:
-    """What may have been paid, by day or by month."""
+    """Credits of attempts that may have been paid, by day or month."""
     found: dict[str, list[int]] = {}
     for attempt in attempts:
         if attempt.status is not TopUpStatus.FAILED:
@@ -240,15 +246,15 @@ def per(form: str, attempts: list[Attempt]) -> list[list[int]]:
 
 @settings(max_examples=sized(100, soak=500), deadline=None)
 @given(seed=st.integers(0, 2**32))
-def test_no_history_passes_a_cap(seed: int) -> None:
+def test_no_history_exceeds_a_cap(seed: int) -> None:
     """Twenty histories for each example."""
     chance = random.Random(seed)  # noqa: S311  the seed is the example
     for _ in range(20):
-        wished = any_wishes(chance)
-        attempts = played(wished, chance)
+        config_ = random_config(chance)
+        attempts = random_history(config_, chance)
         for form, most, count in (
-            ("%Y%m%d", wished.max_per_day, wished.max_count_per_day or 10),
-            ("%Y%m", wished.max_per_month, wished.max_count_per_month or 100),
+            ("%Y%m%d", config_.max_per_day, config_.max_count_per_day or 10),
+            ("%Y%m", config_.max_per_month, config_.max_count_per_month or 100),
         ):
             for bought in per(form, attempts):
                 assert sum(bought) <= (most or 10**9)
@@ -262,7 +268,7 @@ def test_a_card_that_always_declines_is_tried_three_times(steps: list[int]) -> N
     attempts: list[Attempt] = []
     for minutes in [*steps, *[60 * 24 * 5] * 9]:
         now += timedelta(minutes=minutes)
-        if isinstance(decide(wishes(), AttemptHistory(attempts=attempts), LOW, TERMS, now), Buy):
+        if isinstance(decide(config(), AttemptHistory(attempts=attempts), LOW, TERMS, now), Buy):
             attempts.insert(0, Attempt(now, 1_000, TopUpStatus.FAILED, "card_declined"))
     assert len(attempts) == 3
     assert attempts[1].begun_at - attempts[2].begun_at >= timedelta(hours=1)

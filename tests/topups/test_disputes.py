@@ -1,4 +1,4 @@
-"""Disputes: opened they freeze, won they thaw, lost they take back; in whatever order the notices come."""
+"""Disputes: open ones freeze credits, won ones unfreeze them, lost ones take them back, in any order of events."""
 
 import itertools
 from asyncio import gather
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.anyio
 OPEN, WON, LOST = DisputeStatus.OPEN, DisputeStatus.WON, DisputeStatus.LOST
 
 
-async def test_an_open_dispute_freezes_and_a_won_one_thaws(db: str) -> None:
+async def test_an_open_dispute_freezes_credits_and_a_won_one_unfreezes_them(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     before = (await get_balance(top_up.account_id)).version
     assert await deliver(build_dispute(top_up, OPEN)) is EventOutcome.DISPUTED
@@ -49,7 +49,7 @@ async def test_an_open_dispute_freezes_and_a_won_one_thaws(db: str) -> None:
     await assert_ledger_intact()
 
 
-async def test_a_lost_dispute_takes_what_is_unclaimed_and_the_rest_is_debt(db: str) -> None:
+async def test_a_lost_dispute_takes_unclaimed_credits_and_the_rest_becomes_debt(db: str) -> None:
     rate_cards = await publish_rate_cards()
     top_up = await create_paid_top_up(credits=1_000)
     await spend_credits("alice", rate_cards, 200)
@@ -70,7 +70,7 @@ async def test_a_lost_dispute_takes_what_is_unclaimed_and_the_rest_is_debt(db: s
     await assert_ledger_intact()
 
 
-async def test_the_debt_of_a_lost_dispute_is_paid_at_once_of_other_bought_credits(
+async def test_the_debt_of_a_lost_dispute_is_paid_at_once_from_other_purchased_credits(
     db: str, rate_cards: RateCardCache
 ) -> None:
     first = await create_paid_top_up(credits=500)
@@ -83,7 +83,7 @@ async def test_the_debt_of_a_lost_dispute_is_paid_at_once_of_other_bought_credit
     await assert_ledger_intact()
 
 
-async def test_the_bonus_is_taken_back_as_far_as_it_is_unspent(db: str, rate_cards: RateCardCache) -> None:
+async def test_a_lost_dispute_takes_the_unspent_bonus_back(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=1_000, bonus=200)
     await spend_credits("alice", rate_cards, 50)
     await deliver(build_dispute(top_up, LOST))
@@ -93,13 +93,13 @@ async def test_the_bonus_is_taken_back_as_far_as_it_is_unspent(db: str, rate_car
     await assert_ledger_intact()
 
 
-async def test_what_is_disputed_cannot_be_refunded_meanwhile(db: str) -> None:
+async def test_disputed_credits_cannot_be_refunded(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     await deliver(build_dispute(top_up, OPEN, amount_minor=300))
     assert await read_figures(top_up) == (1_000, 0, 300, 0, 700)
-    with pytest.raises(RefundExceedsTopUp) as no:
+    with pytest.raises(RefundExceedsTopUp) as error:
         await refund_top_up(top_up, 701)
-    assert no.value.refundable_credits == 700
+    assert error.value.refundable_credits == 700
     await refund_top_up(top_up)
     assert await read_refund_figures(top_up) == (TopUpStatus.DISPUTED, 700, 700, 0)
     with pytest.raises(RefundExceedsTopUp):
@@ -111,7 +111,7 @@ async def test_what_is_disputed_cannot_be_refunded_meanwhile(db: str) -> None:
     await assert_ledger_intact()
 
 
-async def test_what_is_frozen_of_another_top_up_does_not_go_back_freely(db: str) -> None:
+async def test_a_refund_does_not_use_credits_frozen_for_another_top_up(db: str) -> None:
     first, second = await create_paid_top_up(credits=500), await create_paid_top_up(credits=500)
     await deliver(build_dispute(first, OPEN))
     await refund_top_up(second, 200)
@@ -125,7 +125,7 @@ async def test_what_is_frozen_of_another_top_up_does_not_go_back_freely(db: str)
     await assert_ledger_intact()
 
 
-async def test_a_dispute_of_what_went_back_already_takes_only_the_rest(db: str) -> None:
+async def test_a_dispute_after_a_refund_takes_only_the_rest(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     await refund_top_up(top_up, 400)
     await deliver(build_dispute(top_up, OPEN))
@@ -138,18 +138,18 @@ async def test_a_dispute_of_what_went_back_already_takes_only_the_rest(db: str) 
     await assert_ledger_intact()
 
 
-async def test_a_dispute_of_nothing_that_is_left_freezes_nothing(db: str) -> None:
+async def test_a_dispute_after_a_full_refund_freezes_nothing(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     await refund_top_up(top_up)
-    for state in (OPEN, LOST):
-        await deliver(build_dispute(top_up, state))
+    for status in (OPEN, LOST):
+        await deliver(build_dispute(top_up, status))
         assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 1_000, 1_000, 0)
         assert await read_figures(top_up) == (0, 0, 0, 0, 0)
     await assert_ledger_intact()
 
 
 @pytest.mark.parametrize("last", [OPEN, LOST])
-async def test_what_a_refused_refund_returns_is_the_disputes(db: str, last: DisputeStatus) -> None:
+async def test_credits_of_a_failed_refund_go_to_the_dispute(db: str, last: DisputeStatus) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     done = await refund_top_up(top_up, provider=UNREACHABLE)
     await deliver(build_dispute(top_up, OPEN))
@@ -171,10 +171,10 @@ DECIDED: dict[str, list[DisputeStatus]] = {"won": [OPEN, WON], "lost": [OPEN, LO
 
 @pytest.mark.parametrize("ending", DECIDED)
 @pytest.mark.parametrize("spends", [0, 300])
-async def test_any_order_of_notices_ends_in_the_same_state(
+async def test_all_orders_of_refund_and_dispute_events_end_in_the_same_state(
     db: str, rate_cards: RateCardCache, ending: str, spends: int
 ) -> None:
-    """A refund of 400 that was begun at the provider and a dispute, each told twice, in all their orders."""
+    """A refund of 400 begun at the provider and a dispute, in all orders of their events, one of them repeated."""
     kinds: list[Any] = [*DECIDED[ending], RefundStatus.PENDING, RefundStatus.DONE]
     ends = set()
     for number, order in enumerate(itertools.permutations(kinds)):
@@ -184,9 +184,9 @@ async def test_any_order_of_notices_ends_in_the_same_state(
             task = await start_task(owner)
             for _ in range(spends // 10):
                 await charge_block_run(task, rate_cards)
-        for said in order:
-            await deliver(_said(top_up, said))
-        await deliver(_said(top_up, order[0]))
+        for status in order:
+            await deliver(_reported(top_up, status))
+        await deliver(_reported(top_up, order[0]))
         found = await read_figures(top_up)
         ends.add((*(await read_refund_figures(top_up)), found))
         assert found.posted - found.owed == (100 if ending == "won" else 0) - spends
@@ -194,23 +194,23 @@ async def test_any_order_of_notices_ends_in_the_same_state(
     await assert_ledger_intact()
 
 
-def _said(top_up: TopUpRow, state: DisputeStatus | RefundStatus) -> Refund | Dispute:
-    if isinstance(state, RefundStatus):
-        return external_refund(top_up, 400, state, refund_ref=f"re_{top_up.id}")
-    return build_dispute(top_up, state)
+def _reported(top_up: TopUpRow, status: DisputeStatus | RefundStatus) -> Refund | Dispute:
+    if isinstance(status, RefundStatus):
+        return external_refund(top_up, 400, status, refund_ref=f"re_{top_up.id}")
+    return build_dispute(top_up, status)
 
 
-async def test_the_same_dispute_told_by_many_events_at_once_counts_once(db: str) -> None:
+async def test_concurrent_events_of_one_dispute_have_one_effect(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     states = [OPEN, LOST] * 6
-    await gather(*(deliver(build_dispute(top_up, state)) for state in states))
+    await gather(*(deliver(build_dispute(top_up, status)) for status in states))
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 0, 0, 1_000)
     assert await list_moves(top_up) == [("REFUND", -1_000, 0)]
     assert len(await pools.fetch("SELECT 1 FROM dispute")) == 1
     await assert_ledger_intact()
 
 
-async def test_two_disputes_of_one_payment_take_no_more_than_it(db: str) -> None:
+async def test_two_disputes_of_one_payment_take_no_more_than_the_payment(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     first: dict[str, Any] = {"dispute_ref": "dp_1", "amount_minor": 700}
     second: dict[str, Any] = {"dispute_ref": "dp_2", "amount_minor": 700}
@@ -227,7 +227,7 @@ async def test_two_disputes_of_one_payment_take_no_more_than_it(db: str) -> None
     await assert_ledger_intact()
 
 
-async def test_a_part_is_frozen_for_a_disputed_part_rounded_up(db: str) -> None:
+async def test_a_disputed_part_freezes_its_credits_rounded_up(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     await pools.fetch("UPDATE top_up SET amount_minor = 3000")
     await deliver(build_dispute(top_up, OPEN, amount_minor=1_001))
@@ -243,7 +243,7 @@ async def test_a_decision_that_contradicts_the_first_is_parked(db: str) -> None:
 
 
 @pytest.mark.parametrize("claims", [{"currency": "JPY"}, {"live": True}, {"provider": "stripe"}, {"amount_minor": 999}])
-async def test_a_notice_that_disagrees_is_parked(db: str, claims: dict[str, Any]) -> None:
+async def test_a_dispute_event_that_differs_from_our_row_is_parked(db: str, claims: dict[str, Any]) -> None:
     top_up = await create_paid_top_up()
     await deliver(build_dispute(top_up, OPEN, amount_minor=500))
     frozen = await read_figures(top_up)
@@ -253,27 +253,25 @@ async def test_a_notice_that_disagrees_is_parked(db: str, claims: dict[str, Any]
     assert await read_figures(top_up) == frozen
 
 
-async def test_a_dispute_before_its_payment_waits_for_it(db: str) -> None:
+async def test_a_dispute_event_before_its_payment_waits(db: str) -> None:
     top_up = await create_top_up("alice", 1_000)
     payment = await payment_event(top_up, payment_ref=top_up.provider_ref)
-    said = build_dispute(top_up, LOST, payment_ref=top_up.provider_ref)
-    assert await deliver(said, event_id="sandbox:early") is EventOutcome.WAITING
+    reported = build_dispute(top_up, LOST, payment_ref=top_up.provider_ref)
+    assert await deliver(reported, event_id="sandbox:early") is EventOutcome.WAITING
     await settle(payment)
-    assert await deliver(said, event_id="sandbox:early") is EventOutcome.DISPUTE_LOST
+    assert await deliver(reported, event_id="sandbox:early") is EventOutcome.DISPUTE_LOST
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 0, 0, 1_000)
     await assert_ledger_intact()
 
 
-async def test_what_is_frozen_cannot_be_spent_and_what_is_thawed_replenishes(
-    db: str, rate_cards: RateCardCache
-) -> None:
+async def test_frozen_credits_cannot_be_spent_and_unfrozen_ones_can(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=500)
     task = await start_task("alice")
     await deliver(build_dispute(top_up, OPEN))
     with pytest.raises(Exception, match="0 are available"):
         await charge_block_run(task, rate_cards)
-    notices = "SELECT kind FROM notification WHERE resolved_at IS NULL ORDER BY number"
-    assert "OUT_OF_CREDITS" in {kind for (kind,) in await pools.fetch(notices)}
+    unresolved = "SELECT kind FROM notification WHERE resolved_at IS NULL ORDER BY number"
+    assert "OUT_OF_CREDITS" in {kind for (kind,) in await pools.fetch(unresolved)}
     await deliver(build_dispute(top_up, WON))
-    assert "OUT_OF_CREDITS" not in {kind for (kind,) in await pools.fetch(notices)}
+    assert "OUT_OF_CREDITS" not in {kind for (kind,) in await pools.fetch(unresolved)}
     await assert_ledger_intact()

@@ -1,4 +1,4 @@
-"""The inbox: notices that failed, were cut off or wait are tried again, and no bad one stops the others."""
+"""The inbox: failed, interrupted and waiting events are retried, and a bad one stops no other."""
 
 import logging
 from typing import Any
@@ -7,8 +7,7 @@ import pytest
 
 from app.db import pools
 from app.errors import InvalidInput
-from app.topups import inbox as notices
-from app.topups import inbox_retries
+from app.topups import inbox, inbox_retries
 from app.topups.provider import ProviderEvent, Refund, RefundStatus
 from app.topups.provider_events import EventOutcome, parse_stored_event, payment_query_event
 from app.topups.rules import Payment, PaymentStatus, SavedCard, TaxLine, TopUpRow, TopUpStatus
@@ -32,8 +31,8 @@ from tests.topups.top_up_fixtures import (
 pytestmark = pytest.mark.anyio
 
 
-async def told(top_up: TopUpRow) -> ProviderEvent:
-    """The sandbox's own notice of a payment, with its body as it is kept."""
+async def sandbox_event(top_up: TopUpRow) -> ProviderEvent:
+    """The sandbox's event of a payment, with its stored body."""
     raw_body, headers = await sign_payment_event(top_up)
     event = await SANDBOX.verify_event(raw_body, headers)
     assert event is not None
@@ -41,12 +40,12 @@ async def told(top_up: TopUpRow) -> ProviderEvent:
 
 
 async def make_due() -> None:
-    """Time passes, until everything that waits is due."""
+    """Make every waiting event due."""
     await pools.fetch("UPDATE provider_event SET next_attempt_at = clock_timestamp() WHERE next_attempt_at IS NOT NULL")
 
 
-class Poisoned(Sandbox):
-    """A provider one of whose notices cannot be read any more."""
+class FailingParser(Sandbox):
+    """A provider one of whose events can no longer be parsed."""
 
     def parse_event(self, body: Any) -> ProviderEvent | None:
         if body.get("poison"):
@@ -54,21 +53,21 @@ class Poisoned(Sandbox):
         return super().parse_event(body)
 
 
-async def test_a_notice_that_was_kept_and_cut_off_is_taken_up(db: str) -> None:
+async def test_an_event_whose_handling_was_interrupted_is_retried(db: str) -> None:
     top_up = await create_top_up()
-    event = await told(top_up)
-    await notices.store_event(event)
+    event = await sandbox_event(top_up)
+    await inbox.store_event(event)
     assert await inbox_retries.retry_due(SANDBOX) == 0
     await make_due()
     assert [await inbox_retries.retry_due(SANDBOX), await inbox_retries.retry_due(SANDBOX)] == [1, 0]
     assert ((await reload(top_up)).status, await posted_credits(top_up.account_id)) == (TopUpStatus.PAID, 500)
 
 
-async def test_the_first_failures_are_tried_again_later_and_later_and_the_fifth_parks(
+async def test_failures_are_retried_with_growing_waits_and_the_fifth_parks(
     db: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     top_up = await create_top_up()
-    event = await told(top_up)
+    event = await sandbox_event(top_up)
     await pools.fetch("ALTER TABLE top_up ADD CONSTRAINT broken CHECK (status = 'PENDING') NOT VALID")
     try:
         waits = []
@@ -85,9 +84,9 @@ async def test_the_first_failures_are_tried_again_later_and_later_and_the_fifth_
             await make_due()
             assert await inbox_retries.retry_due(SANDBOX) == 1
         assert waits == [(30, None), (120, None), (600, None), (3600, None)]
-        notice = (await list_inbox())[event.event_id]
-        assert (notice["attempts"], notice["outcome"], notice["next_attempt_at"]) == (5, "PARKED_FAILED", None)
-        assert notice["parked_at"] is not None
+        stored = (await list_inbox())[event.event_id]
+        assert (stored["attempts"], stored["outcome"], stored["next_attempt_at"]) == (5, "PARKED_FAILED", None)
+        assert stored["parked_at"] is not None
         alerts = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
         assert [message for message in alerts if "is parked after 5 failures" in message] == alerts[-1:]
         assert (await inbox_retries.retry_due(SANDBOX), await settle(event)) == (0, EventOutcome.PARKED_FAILED)
@@ -99,16 +98,16 @@ async def test_the_first_failures_are_tried_again_later_and_later_and_the_fifth_
         await inbox_retries.replay(SANDBOX, event.event_id)
 
 
-async def test_a_poisonous_notice_among_a_hundred_stops_none_of_the_others(db: str) -> None:
+async def test_a_bad_event_among_a_hundred_stops_no_other(db: str) -> None:
     top_ups = [await create_top_up(f"owner-{number % 10}") for number in range(100)]
     for top_up in top_ups:
-        await notices.store_event(await told(top_up))
-    poison = (await told(top_ups[0])).event_id
+        await inbox.store_event(await sandbox_event(top_up))
+    poison = (await sandbox_event(top_ups[0])).event_id
     await pools.fetch(
         "UPDATE provider_event SET body = '{\"poison\": true}' WHERE event_id = $1",
         poison,
     )
-    provider = Poisoned(ADDRESS, SECRET)
+    provider = FailingParser(ADDRESS, SECRET)
     await make_due()
     assert [await inbox_retries.retry_due(provider), await inbox_retries.retry_due(provider)] == [50, 50]
     found = await list_inbox()
@@ -118,59 +117,60 @@ async def test_a_poisonous_notice_among_a_hundred_stops_none_of_the_others(db: s
     assert sum([await posted_credits(account_id) for account_id in {one.account_id for one in top_ups}]) == 99 * 500
 
 
-async def test_two_processes_take_different_notices(db: str) -> None:
+async def test_two_processes_claim_different_events(db: str) -> None:
     for number in range(20):
-        await notices.store_event(await told(await create_top_up(f"owner-{number}")))
+        await inbox.store_event(await sandbox_event(await create_top_up(f"owner-{number}")))
     await make_due()
-    first = await notices.claim_due("sandbox", limit=10)
-    second = await notices.claim_due("sandbox", limit=20)
+    first = await inbox.claim_due("sandbox", limit=10)
+    second = await inbox.claim_due("sandbox", limit=20)
     assert (len(first), len(second)) == (10, 10)
     assert not {one.event_id for one in first} & {one.event_id for one in second}
-    assert await notices.claim_due("another", limit=10) == []
+    assert await inbox.claim_due("another", limit=10) == []
 
 
-async def test_the_limit_holds_though_the_planner_thinks_that_the_inbox_has_one_row(db: str) -> None:
-    """As in the sweep: then it would read what is due anew for each row that there is."""
-    await notices.store_event(await told(await create_top_up("owner-0")))
+async def test_the_limit_holds_with_stale_planner_statistics(db: str) -> None:
+    """With statistics of one row the planner might run the subquery again for each row: see pending_sweep."""
+    await inbox.store_event(await sandbox_event(await create_top_up("owner-0")))
     await pools.fetch("VACUUM ANALYZE provider_event")
     for number in range(1, 7):
-        await notices.store_event(await told(await create_top_up(f"owner-{number}")))
+        await inbox.store_event(await sandbox_event(await create_top_up(f"owner-{number}")))
     await make_due()
-    assert len(await notices.claim_due("sandbox", limit=2)) == 2
+    assert len(await inbox.claim_due("sandbox", limit=2)) == 2
 
 
-async def test_a_refund_before_its_payment_waits_and_is_parked_where_none_comes(db: str) -> None:
+async def test_a_refund_event_without_its_payment_waits_and_is_parked_in_the_end(db: str) -> None:
     refund = Refund(
-        provider="sandbox", live=False, refund_ref="re_1", payment_ref="pay_unheard_of", reference=None,
+        provider="sandbox", live=False, refund_ref="re_1", payment_ref="pay_unknown", reference=None,
         status=RefundStatus.DONE, amount_minor=100, currency="USD",
     )  # fmt: skip
     raw_body, headers = SANDBOX.sign_event(refund)
     event = await SANDBOX.verify_event(raw_body, headers)
     assert event is not None
     for attempts in range(1, 5):
-        # That it is told of again and again is no further attempt.
+        # Further deliveries are no attempts.
         assert [await settle(event) for _ in range(6)] == [EventOutcome.WAITING] * 6
         assert (await list_inbox())[event.event_id]["attempts"] == attempts
         await make_due()
         await inbox_retries.retry_due(SANDBOX)
     assert await settle(event) is EventOutcome.PARKED_FAILED
-    notice = (await list_inbox())[event.event_id]
-    assert (notice["attempts"], notice["last_error"]) == (5, "Payment pay_unheard_of is not settled yet.")
-    assert notice["parked_at"] is not None
+    stored = (await list_inbox())[event.event_id]
+    assert (stored["attempts"], stored["last_error"]) == (5, "Payment pay_unknown is not settled yet.")
+    assert stored["parked_at"] is not None
 
 
-async def test_the_database_going_away_is_not_counted_against_a_notice(db: str) -> None:
-    event = await told(await create_top_up())
-    await notices.store_event(event)
+async def test_a_lost_database_connection_is_not_counted_as_a_failure(db: str) -> None:
+    event = await sandbox_event(await create_top_up())
+    await inbox.store_event(event)
     for _ in range(6):
-        await notices.record_failure(event.event_id, ConnectionRefusedError("gone"))
+        await inbox.record_failure(event.event_id, ConnectionRefusedError("gone"))
     assert (await list_inbox())[event.event_id]["attempts"] == 0
 
 
-def test_an_answer_is_read_again_from_what_is_kept_of_it() -> None:
+def test_the_event_of_an_answer_is_parsed_again_from_its_stored_body() -> None:
     payment = Payment(
-        provider="sandbox", provider_ref="cs_1", payment_ref="pi_1", reference=f"1-{'0' * 32}", status=PaymentStatus.PAID,
-        amount_minor=500, currency="USD", card=SavedCard(customer_ref="cus_1", card_ref="pm_1", label="visa 4242"),
+        provider="sandbox", provider_ref="cs_1", payment_ref="pi_1", reference=f"1-{'0' * 32}",
+        status=PaymentStatus.PAID, amount_minor=500, currency="USD",
+        card=SavedCard(customer_ref="cus_1", card_ref="pm_1", label="visa 4242"),
         tax_lines=(TaxLine(label="VAT", amount_minor=1, inclusive=True),),
     )  # fmt: skip
     event = payment_query_event(payment)
@@ -182,10 +182,10 @@ async def command(db: str, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-async def test_a_person_lists_what_is_parked_and_replays_it(db: str) -> None:
+async def test_an_operator_lists_and_replays_parked_events(db: str) -> None:
     assert await command(db, "list") == (0, "There are no unhandled provider events.\n", "")
     top_up = await create_top_up()
-    event = await told(top_up)
+    event = await sandbox_event(top_up)
     await pools.fetch("UPDATE top_up SET amount_minor = 400")
     assert await settle(event) is EventOutcome.PARKED_MISMATCH
     _, listed, _ = await command(db, "list")
@@ -195,16 +195,16 @@ async def test_a_person_lists_what_is_parked_and_replays_it(db: str) -> None:
     await pools.fetch("UPDATE top_up SET amount_minor = 500")
     assert await command(db, "replay", event.event_id) == (0, f"{event.event_id}: CREDITED\n", "")
     assert await posted_credits(top_up.account_id) == 500
-    code, _, said = await command(db, "replay", event.event_id)
-    assert (code, "is no unhandled event of sandbox" in said) == (1, True)
+    code, _, errors = await command(db, "replay", event.event_id)
+    assert (code, "is no unhandled event of sandbox" in errors) == (1, True)
 
 
-async def test_an_event_that_was_asked_for_and_failed_is_tried_again(db: str) -> None:
+async def test_an_event_of_a_query_is_retried_after_a_failure(db: str) -> None:
     top_up = await create_top_up()
     await payment_event(top_up)
     answer = await SANDBOX.retrieve_payment(top_up.provider_ref or "")
     assert answer is not None
-    await notices.store_event(payment_query_event(answer))
+    await inbox.store_event(payment_query_event(answer))
     await make_due()
     assert await inbox_retries.retry_due(SANDBOX) == 1
     assert (await reload(top_up)).status is TopUpStatus.PAID

@@ -1,4 +1,4 @@
-"""Promotions: a top-up of so many credits gives so many promotional ones, in a grant that expires."""
+"""Promotions: top-ups of a certain size bring promotional credits in a grant that expires."""
 
 from asyncio import gather
 from dataclasses import replace
@@ -39,7 +39,7 @@ def test_the_highest_step_that_a_top_up_reaches_gives_its_bonus(credits: int, bo
     assert PROMOTED.bonus_credits(credits) == bonus
 
 
-async def test_the_bonus_comes_with_the_payment_in_a_grant_that_expires(db: str) -> None:
+async def test_the_bonus_is_granted_with_the_payment_and_expires(db: str) -> None:
     top_up = await create_top_up("alice", 1_200, terms=PROMOTED)
     assert (top_up.bonus_credits, top_up.bonus_days, await list_entries(top_up.account_id)) == (100, 30, [])
 
@@ -57,7 +57,7 @@ async def test_the_bonus_comes_with_the_payment_in_a_grant_that_expires(db: str)
     assert bonus.expires_at == paid_at + timedelta(days=30)
 
 
-async def test_a_bonus_is_given_once_however_often_the_payment_is_told(db: str) -> None:
+async def test_the_bonus_is_granted_once_however_many_events_arrive(db: str) -> None:
     top_up = await create_top_up("alice", 5_000, terms=PROMOTED)
     await settle(await payment_event(top_up, PaymentStatus.DECLINED))
     events = [await payment_event(top_up, event_id=f"sandbox:evt_{number}") for number in range(5)]
@@ -65,7 +65,7 @@ async def test_a_bonus_is_given_once_however_often_the_payment_is_told(db: str) 
     assert [credits for _, credits, _, _ in await list_entries(top_up.account_id)] == [5_000, 1_000]
 
 
-async def test_the_bonus_is_the_one_that_was_promised_when_the_top_up_was_begun(db: str) -> None:
+async def test_the_bonus_is_that_of_the_terms_when_the_top_up_was_begun(db: str) -> None:
     before = await begin_top_up("alice", 1_000, terms=PROMOTED, key="once")
     again = await begin_top_up("alice", 1_000, terms=TERMS, key="once")
     assert (again.replayed, again.top_up.bonus_credits) == (True, 100)
@@ -73,7 +73,7 @@ async def test_the_bonus_is_the_one_that_was_promised_when_the_top_up_was_begun(
     assert [credits for _, credits, _, _ in await list_entries(before.top_up.account_id)] == [1_000, 100]
 
 
-async def test_an_automatic_top_up_brings_its_bonus_too(db: str) -> None:
+async def test_an_automatic_top_up_brings_a_bonus(db: str) -> None:
     account_id = await enable_auto_topup()
     await buy_if_needed(account_id, SANDBOX, PROMOTED)
     assert [(kind, credits) for kind, credits, _, _ in await list_entries(account_id)] == [
@@ -99,6 +99,6 @@ def test_promotions_are_read_from_the_settings() -> None:
 @pytest.mark.parametrize(
     "text", ["5000", "5000:", ":5", "a:b", "5000:500,5000:600", "0:5", "5:0", "1:2:3", "-1:2", "1:1e3"]
 )
-def test_promotions_that_say_nothing_certain_are_refused(text: Any) -> None:
+def test_invalid_promotions_are_refused(text: Any) -> None:
     with pytest.raises(ValidationError, match="CREDITS:BONUS"):
         Settings(top_up_bonuses=text)

@@ -1,4 +1,4 @@
-"""The same payments, refunds and disputes, in several orders: all of them end in the same state."""
+"""The events of the same payments, refunds and disputes in several orders lead to the same status."""
 
 import asyncio
 import itertools
@@ -38,78 +38,82 @@ PENDING, DONE, FAILED = RefundStatus.PENDING, RefundStatus.DONE, RefundStatus.FA
 OPEN, WON, LOST = DisputeStatus.OPEN, DisputeStatus.WON, DisputeStatus.LOST
 
 
-class Told(NamedTuple):
-    """What is told of a refund or a dispute (`number` of its kind) of so many credits: all of these states."""
+class Reported(NamedTuple):
+    """The events of a refund or a dispute, the `number`th of its kind: one for each status."""
 
     number: int
     credits: int
-    states: tuple[RefundStatus, ...] | tuple[DisputeStatus, ...]
+    statuses: tuple[RefundStatus, ...] | tuple[DisputeStatus, ...]
 
 
-# What becomes of the payments of 600 credits, in turn.
-FATES: list[list[Told]] = [
+# The refunds and disputes of payments of 600 credits, in turn.
+HISTORIES: list[list[Reported]] = [
     [],
-    [Told(1, 200, (PENDING, DONE))],
-    [Told(1, 600, (DONE,))],
-    [Told(1, 300, (PENDING, DONE, FAILED))],
-    [Told(1, 600, (DONE, FAILED)), Told(2, 200, (PENDING, DONE))],
-    [Told(1, 250, (DONE,)), Told(2, 350, (PENDING, DONE))],
-    [Told(1, 600, (OPEN, WON))],
-    [Told(1, 600, (OPEN, LOST))],
-    [Told(1, 600, (OPEN,))],
-    [Told(1, 250, (PENDING, DONE)), Told(1, 600, (OPEN, LOST))],
-    [Told(1, 600, (DONE, FAILED)), Told(1, 600, (OPEN, LOST))],
-    [Told(1, 500, (DONE,)), Told(1, 300, (OPEN,))],
-    [Told(1, 500, (OPEN, WON)), Told(2, 300, (OPEN, LOST)), Told(1, 400, (PENDING, DONE))],
+    [Reported(1, 200, (PENDING, DONE))],
+    [Reported(1, 600, (DONE,))],
+    [Reported(1, 300, (PENDING, DONE, FAILED))],
+    [Reported(1, 600, (DONE, FAILED)), Reported(2, 200, (PENDING, DONE))],
+    [Reported(1, 250, (DONE,)), Reported(2, 350, (PENDING, DONE))],
+    [Reported(1, 600, (OPEN, WON))],
+    [Reported(1, 600, (OPEN, LOST))],
+    [Reported(1, 600, (OPEN,))],
+    [Reported(1, 250, (PENDING, DONE)), Reported(1, 600, (OPEN, LOST))],
+    [Reported(1, 600, (DONE, FAILED)), Reported(1, 600, (OPEN, LOST))],
+    [Reported(1, 500, (DONE,)), Reported(1, 300, (OPEN,))],
+    [Reported(1, 500, (OPEN, WON)), Reported(2, 300, (OPEN, LOST)), Reported(1, 400, (PENDING, DONE))],
 ]
 
-# And that of 1,000 credits that was paid before, and spent.
-FATE_BEFORE = [Told(1, 600, (PENDING, DONE)), Told(1, 1_000, (OPEN, LOST))]
+# And those of an earlier payment of 1,000 credits, which are spent.
+EARLIER_PAYMENT = [Reported(1, 600, (PENDING, DONE)), Reported(1, 1_000, (OPEN, LOST))]
 
 End = tuple[list[tuple[TopUpStatus, int, int, int]], Figures]
 
 
-def model(fate: list[Told], credits: int = 600) -> tuple[TopUpStatus, int, int, int]:
-    """What a payment with this fate ends as, as `given_back` says it: at 1 minor unit for a credit."""
-    refunded = sum(one.credits for one in fate if isinstance(one.states[0], RefundStatus) and FAILED not in one.states)
-    clawed = min(credits - refunded, sum(one.credits for one in fate if LOST in one.states))
-    undecided = any(one.states == (OPEN,) for one in fate)
+def expected_figures(history: list[Reported], credits: int = 600) -> tuple[TopUpStatus, int, int, int]:
+    """The expected `read_refund_figures` of a payment, at 1 minor unit for a credit."""
+    refunded = sum(
+        one.credits for one in history if isinstance(one.statuses[0], RefundStatus) and FAILED not in one.statuses
+    )
+    clawed = min(credits - refunded, sum(one.credits for one in history if LOST in one.statuses))
+    undecided = any(one.statuses == (OPEN,) for one in history)
     status = TopUpStatus.DISPUTED if undecided else TopUpStatus.PAID
     return TopUpStatus.REFUNDED if refunded + clawed == credits else status, refunded, refunded, clawed
 
 
-async def notices_of(top_up: TopUpRow, payment_ref: str, fate: list[Told]) -> list[ProviderEvent]:
+async def build_events(top_up: TopUpRow, payment_ref: str, history: list[Reported]) -> list[ProviderEvent]:
     events = []
-    for kind, states, credits, number in ((type(one.states[0]), one.states, one.credits, one.number) for one in fate):
-        for state in states:
-            said: Refund | Dispute
-            if isinstance(state, RefundStatus):
-                said = external_refund(
-                    top_up, credits, state, refund_ref=f"re_{top_up.id}_{number}", payment_ref=payment_ref
+    for kind, statuses, credits, number in (
+        (type(one.statuses[0]), one.statuses, one.credits, one.number) for one in history
+    ):
+        for status in statuses:
+            reported: Refund | Dispute
+            if isinstance(status, RefundStatus):
+                reported = external_refund(
+                    top_up, credits, status, refund_ref=f"re_{top_up.id}_{number}", payment_ref=payment_ref
                 )
             else:
                 ref = f"dp_{top_up.id}_{number}"
-                said = build_dispute(top_up, state, dispute_ref=ref, payment_ref=payment_ref, amount_minor=credits)
-            event_id = f"sandbox:{kind.__name__}-{top_up.id}-{number}-{state}"
-            events.append(ProviderEvent(event_id=event_id, object=said, body=sandbox_events.build_body(said)))
+                reported = build_dispute(top_up, status, dispute_ref=ref, payment_ref=payment_ref, amount_minor=credits)
+            event_id = f"sandbox:{kind.__name__}-{top_up.id}-{number}-{status}"
+            events.append(ProviderEvent(event_id=event_id, object=reported, body=sandbox_events.build_body(reported)))
     return events
 
 
-async def played(owner_id: str, order: random.Random, rate_cards: RateCardCache) -> End:
-    """What comes of the notices in one order, for an owner of his own who has spent most of what he had before."""
+async def settle_all(owner_id: str, order: random.Random, rate_cards: RateCardCache) -> End:
+    """Settle the events in one order, for an owner who has spent most of an earlier payment. Returns: the end."""
     before = await create_paid_top_up(owner_id, 1_000)
     task = await start_task(owner_id)
     await charge_block_run(task, rate_cards, block="ItemBlock", measurements=Measurements(items=700))
     assert before.payment_ref is not None
-    events = await notices_of(before, before.payment_ref, FATE_BEFORE)
+    events = await build_events(before, before.payment_ref, EARLIER_PAYMENT)
     top_ups = [before]
-    for number, fate in enumerate(itertools.islice(itertools.cycle(FATES), PAYMENTS)):
+    for number, history in enumerate(itertools.islice(itertools.cycle(HISTORIES), PAYMENTS)):
         top_up = await create_top_up(owner_id, 600)
         if number % 2:
             await pools.fetch("UPDATE top_up SET bonus_credits = 60, bonus_days = 30 WHERE id = $1", top_up.id)
         assert top_up.provider_ref is not None
         events.append(await payment_event(top_up, payment_ref=top_up.provider_ref))
-        events += await notices_of(top_up, top_up.provider_ref, fate)
+        events += await build_events(top_up, top_up.provider_ref, history)
         top_ups.append(top_up)
     times = random.Random(7)  # noqa: S311  each notice as often in every order
     waiting = [event for event in events for _ in range(times.choice([1, 1, 2, 3]))]
@@ -123,9 +127,14 @@ async def played(owner_id: str, order: random.Random, rate_cards: RateCardCache)
 async def test_any_order_of_the_same_events_ends_in_the_same_state(db: str) -> None:
     rate_cards = await publish_rate_cards()
     orders = [random.Random(number) for number in range(ORDERS)]  # noqa: S311  the same orders in every run
-    ends = await asyncio.gather(*(played(f"owner-{number}", order, rate_cards) for number, order in enumerate(orders)))
-    fates = [model(FATE_BEFORE, 1_000), *map(model, itertools.islice(itertools.cycle(FATES), PAYMENTS))]
-    assert ends[0][0] == fates
+    ends = await asyncio.gather(
+        *(settle_all(f"owner-{number}", order, rate_cards) for number, order in enumerate(orders))
+    )
+    expected = [
+        expected_figures(EARLIER_PAYMENT, 1_000),
+        *map(expected_figures, itertools.islice(itertools.cycle(HISTORIES), PAYMENTS)),
+    ]
+    assert ends[0][0] == expected
     assert all(end == ends[0] for end in ends), [end[1] for end in ends]
     assert ends[0][1].frozen == 600 + 100
     assert await pools.fetch("SELECT event_id, last_error FROM provider_event WHERE handled_at IS NULL") == []

@@ -1,6 +1,7 @@
-"""300 payments by Stripe, their refunds and disputes, told of again and again, in any order and eight at once, while
-handlers are killed and credits are spent: each is credited once, and ends as its notices say. The real server as two
-worker processes; notices and signatures of the stand-in.
+"""Events of many payments, refunds and disputes under failures: each has its effect once.
+
+A fake Stripe sends them repeatedly, in random order and eight at a time, to a real server of two worker processes,
+while database connections and workers are killed and credits are spent.
 """
 
 import asyncio
@@ -46,14 +47,14 @@ pytestmark = pytest.mark.anyio
 PAYMENTS = sized(100, soak=300)
 OWNERS = PAYMENTS // 10
 SPENDERS = OWNERS // 3
-AT_ONCE = 8
+CONCURRENCY = 8
 KILLED_SHARE = 0.1
-OTHERS_SHARE = 0.3
-MOST_TRIES = 40
+SECOND_EVENT_SHARE = 0.3
+MAX_TRIES = 40
 
 T = TypeVar("T")
 
-# One handler that is in the middle of a transaction: its connection breaks under it.
+# Ends the connection of one handler that is inside a transaction.
 KILL = """
     SELECT pg_terminate_backend(pid) FROM (
         SELECT pid FROM pg_stat_activity
@@ -64,15 +65,15 @@ KILL = """
 
 @pytest.fixture
 def fake_stripe() -> Iterator[FakeStripe]:
-    with serve_fake_stripe() as books:
-        yield books
+    with serve_fake_stripe() as fake:
+        yield fake
 
 
 @pytest.fixture
-def shop(db: str, fake_stripe: FakeStripe) -> Iterator[str]:
-    """The address of a server of two workers that sells by Stripe."""
+def server_url(db: str, fake_stripe: FakeStripe) -> Iterator[str]:
+    """The URL of a server with two workers and Stripe as provider."""
     with (
-        tempfile.TemporaryDirectory(prefix="credits-shop-") as directory,
+        tempfile.TemporaryDirectory(prefix="credits-server-") as directory,
         running_server(
             DATABASE_URL=db, DATA_DIR=directory, PORT="0", WORKERS="2", LEDGER_KEY=LEDGER_KEY.hex(),
             PAYMENT_PROVIDER="stripe", STRIPE_SECRET_KEY=KEY, STRIPE_WEBHOOK_SECRET=SECRET,
@@ -83,7 +84,7 @@ def shop(db: str, fake_stripe: FakeStripe) -> Iterator[str]:
 
 
 class Bought(NamedTuple):
-    """A purchase, and what is to be said of it in the end: credits refunded and clawed back."""
+    """A purchase with its expected refunded and clawed-back credits."""
 
     top_up: TopUpRow
     refunded: int
@@ -94,26 +95,26 @@ class Bought(NamedTuple):
         return TopUpStatus.REFUNDED if self.refunded + self.clawed_back == self.top_up.credits else TopUpStatus.PAID
 
 
-class CutOff(Exception):
-    """The shop has gone in the middle of a request."""
+class ConnectionCut(Exception):
+    """The server closed the connection in the middle of a request."""
 
 
 @dataclass
-class Line:
-    """A connection to the shop that is kept, as Stripe keeps its own; opened anew where it broke."""
+class KeepAliveConnection:
+    """A keep-alive connection to the server, opened again after a failure."""
 
-    shop: httpx.URL
-    ends: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+    server_url: httpx.URL
+    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def deliver(self, event: Json) -> tuple[int, Json]:
-        """Status and answer. Raises: CutOff."""
+        """Status and body of the response. Raises: ConnectionCut."""
         body, headers = sign_event(event)
-        head = {"Host": f"{self.shop.host}:{self.shop.port}", "Content-Length": str(len(body)), **headers}
+        head = {"Host": f"{self.server_url.host}:{self.server_url.port}", "Content-Length": str(len(body)), **headers}
         lines = ["POST /webhooks/stripe HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
         try:
-            if self.ends is None:
-                self.ends = await asyncio.open_connection(self.shop.host, self.shop.port)
-            reader, writer = self.ends
+            if self.streams is None:
+                self.streams = await asyncio.open_connection(self.server_url.host, self.server_url.port)
+            reader, writer = self.streams
             writer.write("\r\n".join(lines).encode() + body)
             answered = (await reader.readuntil(b"\r\n\r\n")).decode()
             length = re.search(r"content-length: (\d+)", answered, re.IGNORECASE)
@@ -121,29 +122,29 @@ class Line:
             answer = json.loads(await reader.readexactly(int(length[1])))
         except (OSError, asyncio.IncompleteReadError):
             await self.close()
-            raise CutOff from None
+            raise ConnectionCut from None
         return int(answered.split(" ", 2)[1]), answer
 
     async def close(self) -> None:
-        if self.ends is not None:
-            self.ends[1].close()
+        if self.streams is not None:
+            self.streams[1].close()
             with suppress(OSError):
-                await self.ends[1].wait_closed()
-            self.ends = None
+                await self.streams[1].wait_closed()
+            self.streams = None
 
 
-async def begun(books: FakeStripe) -> list[TopUpRow]:
-    """The purchases, none of them paid yet."""
+async def begin_purchases(fake: FakeStripe) -> list[TopUpRow]:
+    """Begin the purchases."""
 
-    class AtTheCounter(Stripe):
-        """Opens its checkouts without the wire between: 300 calls of the SDK are not what is looked at here."""
+    class DirectStripe(Stripe):
+        """Opens checkouts without HTTP: hundreds of SDK calls are not the subject of this test."""
 
         async def open_checkout(self, checkout: CheckoutRequest) -> CheckoutPage:
-            made = books.create_session(dict(self._session(checkout)))
+            made = fake.create_session(dict(self._session(checkout)))
             return CheckoutPage(provider_ref=made["id"], payment_url=made["url"])
 
-    provider = AtTheCounter.open(stripe_settings(books))
-    owners = [unique_id("storm") for _ in range(OWNERS)]
+    provider = DirectStripe.open(stripe_settings(fake))
+    owners = [unique_id("buyer") for _ in range(OWNERS)]
     purchases = [
         await begin_at_stripe(provider, owners[number % OWNERS], 500 + 100 * (number % 7)) for number in range(PAYMENTS)
     ]
@@ -151,17 +152,19 @@ async def begun(books: FakeStripe) -> list[TopUpRow]:
     return [one.top_up for one in purchases]
 
 
-def afterwards(books: FakeStripe, top_up: TopUpRow, number: int) -> tuple[Bought, list[Json]]:
-    """What becomes of the payment with this number, and what Stripe tells of it: a refund of every fifth (of a part, of
-    all, one that fails, one that fails and is followed by another), a dispute of two in fifteen, every other one lost.
+def add_refund_and_dispute(fake: FakeStripe, top_up: TopUpRow, number: int) -> tuple[Bought, list[Json]]:
+    """The expected end of the payment with this number, and the events that follow it.
+
+    Every fifth payment has a refund (of a part, of all, one that fails, one that fails and is followed by another); two in
+    fifteen have a dispute, of which every other one is lost.
     """
-    intent_id = books.get(session_id(top_up))["payment_intent"]
-    told: list[Json] = []
+    intent_id = fake.get(session_id(top_up))["payment_intent"]
+    events: list[Json] = []
     refunded = 0
 
     def refund(credits: int, status: Literal["succeeded", "failed"]) -> int:
-        begun = books.refund_from_dashboard(intent_id, credits, status="pending")
-        told.extend([begun, *books.decide_refund(begun["data"]["object"]["id"], status)])
+        begun = fake.refund_from_dashboard(intent_id, credits, status="pending")
+        events.extend([begun, *fake.decide_refund(begun["data"]["object"]["id"], status)])
         return credits if status == "succeeded" else 0
 
     if number % 5 == 0:
@@ -175,51 +178,49 @@ def afterwards(books: FakeStripe, top_up: TopUpRow, number: int) -> tuple[Bought
             case _:
                 refunded = refund(top_up.credits, "failed") + refund(200, "succeeded")
     if number % 15 not in (1, 5):
-        return Bought(top_up, refunded, 0), told
+        return Bought(top_up, refunded, 0), events
     ending = "lost" if number // 15 % 2 else "won"
-    told += [books.dispute(intent_id), books.dispute(intent_id, "closed", ending)]
-    return Bought(top_up, refunded, top_up.credits - refunded if ending == "lost" else 0), told
+    events += [fake.dispute(intent_id), fake.dispute(intent_id, "closed", ending)]
+    return Bought(top_up, refunded, top_up.credits - refunded if ending == "lost" else 0), events
 
 
-async def spent(owner_id: str, rate_cards: RateCardCache, chance: random.Random, storm_is_over: asyncio.Event) -> None:
-    """Some of an owner's credits are spent meanwhile, as they come; each block run at most once."""
-    task = await asked_until_answered(lambda: start_task(owner_id, task_id=f"task-of-{owner_id}"))
+async def spend(owner_id: str, rate_cards: RateCardCache, chance: random.Random, is_sent: asyncio.Event) -> None:
+    """Spend some of an owner's credits as they arrive."""
+    task = await retry_connection(lambda: start_task(owner_id, task_id=f"task-of-{owner_id}"))
     for _ in range(8):
         items = chance.randint(500, 1_500)
-        if not await is_credited(task.account_id, items, storm_is_over):
+        if not await is_credited(task.account_id, items, is_sent):
             return
         run = block_run_request(task, block="ItemBlock", measurements=Measurements(items=items))
-        [outcome] = await asked_until_answered(partial(charging.charge_many, [(task.account_id, run)], rate_cards))
+        [outcome] = await retry_connection(partial(charging.charge_many, [(task.account_id, run)], rate_cards))
         assert isinstance(outcome, Charge | BillingError)
         await asyncio.sleep(chance.uniform(0, 1))
 
 
-async def is_credited(account_id: int, credits: int, storm_is_over: asyncio.Event) -> bool:
-    """Wait until so many credits are there: a refused charge would stop the task, and nothing would be spent. False:
-    they never came.
-    """
-    while (await asked_until_answered(lambda: get_balance(account_id))).available < credits:
-        if storm_is_over.is_set():
+async def is_credited(account_id: int, credits: int, is_sent: asyncio.Event) -> bool:
+    """Wait until so many credits are available, since a refused charge would stop the task. False: they never arrived."""
+    while (await retry_connection(lambda: get_balance(account_id))).available < credits:
+        if is_sent.is_set():
             return False
         await asyncio.sleep(0.05)
     return True
 
 
-async def asked_until_answered(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask again where the connection was lost: those of this process are killed too."""
-    for _ in range(MOST_TRIES):
+async def retry_connection(operation: Callable[[], Awaitable[T]]) -> T:
+    """Retry after a lost connection: those of this process are killed too."""
+    for _ in range(MAX_TRIES):
         try:
-            return await ask()
-        except Exception as fault:
-            if not failures.is_connection_failure(fault):
+            return await operation()
+        except Exception as error:
+            if not failures.is_connection_failure(error):
                 raise
             await asyncio.sleep(0.05)
     raise AssertionError("the database never answered")
 
 
-async def settle_what_waits(books: FakeStripe) -> None:
-    """Time passes, until everything that waits for another notice has been tried again."""
-    provider = open_stripe(books)
+async def settle_what_waits(fake: FakeStripe) -> None:
+    """Retry all events that wait for another one."""
+    provider = open_stripe(fake)
     for _ in range(4):
         due = await pools.fetch(
             "UPDATE provider_event SET next_attempt_at = clock_timestamp()"
@@ -231,44 +232,44 @@ async def settle_what_waits(books: FakeStripe) -> None:
 
 
 @dataclass
-class Storm:
-    """Deliveries, some of whose handlers are killed; `said` counts what came of them."""
+class Sender:
+    """Sends events while some of their handlers are killed. `counts`: results of the deliveries."""
 
-    shop: httpx.URL
+    server_url: httpx.URL
     killer: asyncpg.Connection
     chance: random.Random
     killing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    said: "Counter[str]" = field(default_factory=Counter)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    counts: "Counter[str]" = field(default_factory=Counter)
+    is_done: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def carry_all(self, deliveries: list[Json]) -> None:
-        """Deliver all, so many at once; then the storm is over."""
+    async def send_all(self, deliveries: list[Json]) -> None:
+        """Send all events, CONCURRENCY at a time."""
         waiting = iter(deliveries)
-        await asyncio.gather(*(self.carry(waiting) for _ in range(AT_ONCE)))
-        self.over.set()
+        await asyncio.gather(*(self._send_in_turn(waiting) for _ in range(CONCURRENCY)))
+        self.is_done.set()
 
-    async def carry(self, waiting: Iterator[Json]) -> None:
-        """Deliver one after another, by a line of one's own."""
-        line = Line(self.shop)
+    async def _send_in_turn(self, waiting: Iterator[Json]) -> None:
+        """Send events one after another over one connection."""
+        connection = KeepAliveConnection(self.server_url)
         for event in waiting:
-            await self._deliver(line, event)
-        await line.close()
+            await self._deliver(connection, event)
+        await connection.close()
 
-    async def _deliver(self, line: Line, event: Json) -> None:
-        """As Stripe does: until it is acknowledged."""
+    async def _deliver(self, connection: KeepAliveConnection, event: Json) -> None:
+        """Send an event until it is acknowledged, as Stripe does."""
         kills = self.chance.random() < KILLED_SHARE
-        for _ in range(MOST_TRIES):
+        for _ in range(MAX_TRIES):
             killed = asyncio.create_task(self._kill()) if kills else None
             try:
-                status, answer = await line.deliver(event)
-            except CutOff:
-                self.said["cut off"] += 1
+                status, answer = await connection.deliver(event)
+            except ConnectionCut:
+                self.counts["cut off"] += 1
             else:
                 if status == 200:
-                    self.said[answer["outcome"]] += 1
+                    self.counts[answer["outcome"]] += 1
                     return
                 assert status == 503, answer
-                self.said["again"] += 1
+                self.counts["again"] += 1
             finally:
                 if killed is not None:
                     await killed
@@ -279,49 +280,53 @@ class Storm:
     async def _kill(self) -> None:
         await asyncio.sleep(self.chance.uniform(0, 0.01))
         async with self.killing:
-            self.said["killed"] += len(await self.killer.fetch(KILL))
+            self.counts["killed"] += len(await self.killer.fetch(KILL))
 
 
-def told_of(books: FakeStripe, top_ups: list[TopUpRow], chance: random.Random) -> tuple[list[Bought], list[Json]]:
-    """All are paid. Returns: what they must come to, and the deliveries in any order: of each payment one of its three
-    events, one to five times, and of some another one too; what came after it, each one to three times.
+def pay_all(fake: FakeStripe, top_ups: list[TopUpRow], chance: random.Random) -> tuple[list[Bought], list[Json]]:
+    """Pay all checkouts. Returns: the expected ends, and the deliveries in random order.
+
+    Of each payment one of its three events is sent one to five times, and sometimes a second one; each event of a refund
+    or dispute is sent one to three times.
     """
     bought: list[Bought] = []
     deliveries: list[Json] = []
     for number, top_up in enumerate(top_ups):
-        event, other, _ = chance.sample(books.pay_checkout(session_id(top_up)), 3)
-        deliveries += [event] * chance.randint(1, 5) + [other] * (chance.random() < OTHERS_SHARE)
-        one, told = afterwards(books, top_up, number)
+        event, other, _ = chance.sample(fake.pay_checkout(session_id(top_up)), 3)
+        deliveries += [event] * chance.randint(1, 5) + [other] * (chance.random() < SECOND_EVENT_SHARE)
+        one, events = add_refund_and_dispute(fake, top_up, number)
         bought.append(one)
-        deliveries += [event for event in told for _ in range(chance.randint(1, 3))]
+        deliveries += [event for event in events for _ in range(chance.randint(1, 3))]
     chance.shuffle(deliveries)
     return bought, deliveries
 
 
-async def test_payments_are_credited_once_each_whatever_is_killed(shop: str, fake_stripe: FakeStripe, db: str) -> None:
-    chance = random.Random(11)  # noqa: S311  the same storm in every run
-    bought, deliveries = told_of(fake_stripe, await begun(fake_stripe), chance)
+async def test_payments_are_credited_once_each_whatever_is_killed(
+    server_url: str, fake_stripe: FakeStripe, db: str
+) -> None:
+    chance = random.Random(11)  # noqa: S311  the same order in every run
+    bought, deliveries = pay_all(fake_stripe, await begin_purchases(fake_stripe), chance)
     owners = sorted({one.top_up.actor.removeprefix("user:") for one in bought})[:SPENDERS]
     rate_cards = await publish_rate_cards()
     for owner in owners:
         await grant_credits(owner, 100)
     killer = await asyncpg.connect(**pools.connection_arguments(db))
-    storm = Storm(httpx.URL(shop), killer, chance)
+    sender = Sender(httpx.URL(server_url), killer, chance)
     await asyncio.gather(
-        lose_workers(shop),
-        storm.carry_all(deliveries),
-        *(spent(owner, rate_cards, chance, storm.over) for owner in owners),
+        kill_workers(server_url),
+        sender.send_all(deliveries),
+        *(spend(owner, rate_cards, chance, sender.is_done) for owner in owners),
     )
     await killer.close()
-    print(f"{len(deliveries)} deliveries: {dict(storm.said)}")
-    assert storm.said["killed"] >= PAYMENTS // 6, storm.said
-    assert storm.said["cut off"] >= 1, storm.said
-    assert storm.said["WAITING"] >= PAYMENTS // 30, storm.said
+    print(f"{len(deliveries)} deliveries: {dict(sender.counts)}")
+    assert sender.counts["killed"] >= PAYMENTS // 6, sender.counts
+    assert sender.counts["cut off"] >= 1, sender.counts
+    assert sender.counts["WAITING"] >= PAYMENTS // 30, sender.counts
     await settle_what_waits(fake_stripe)
-    await all_is_as_told(bought)
+    await check_results(bought)
 
 
-async def all_is_as_told(bought: list[Bought]) -> None:
+async def check_results(bought: list[Bought]) -> None:
     unhandled = "SELECT event_id, outcome, last_error FROM provider_event WHERE handled_at IS NULL"
     assert await pools.fetch(unhandled) == []
     found = [
@@ -341,18 +346,18 @@ async def all_is_as_told(bought: list[Bought]) -> None:
     assert (await verify_ledger()).violations == []
 
 
-async def lose_workers(url: str) -> None:
-    """One of the two workers is gone without a word, and then another."""
+async def kill_workers(url: str) -> None:
+    """Kill one worker, and then another."""
     for _ in range(2):
         await asyncio.sleep(1)
-        worker_of_shop(url).send_signal(signal.SIGKILL)
+        find_worker(url).send_signal(signal.SIGKILL)
 
 
-def worker_of_shop(url: str) -> psutil.Process:
-    """One of the processes that listen at the shop's address."""
+def find_worker(url: str) -> psutil.Process:
+    """One of the processes that listen at the server's address."""
     port = httpx.URL(url).port
     for process in psutil.Process().children(recursive=True):
-        # One that was killed a moment ago is still in the list, and says nothing.
+        # A process that has just been killed may still be in the list.
         with suppress(psutil.NoSuchProcess):
             if "spawn_main" in " ".join(process.cmdline()) and any(
                 one.laddr.port == port for one in process.net_connections("tcp")

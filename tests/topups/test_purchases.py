@@ -1,4 +1,4 @@
-"""Beginning a top-up: its bounds, its replays, and what a crash leaves."""
+"""Beginning a top-up: limits, repeated requests, and recovery after an interruption."""
 
 import re
 from asyncio import gather
@@ -35,8 +35,8 @@ from tests.topups.top_up_fixtures import (
 pytestmark = pytest.mark.anyio
 
 
-class Unreachable(Sandbox):
-    """A provider that is down when it is called."""
+class UnreachableProvider(Sandbox):
+    """A provider that does not answer."""
 
     async def open_checkout(self, checkout: CheckoutRequest) -> CheckoutPage:
         raise Unavailable("The payment provider does not answer.")
@@ -46,7 +46,7 @@ async def count(table: str) -> int:
     return int((await pools.fetch(f"SELECT count(*) FROM {table}"))[0][0])
 
 
-async def test_a_top_up_waits_outside_the_ledger_and_says_where_to_pay(db: str) -> None:
+async def test_a_new_top_up_is_pending_without_entries_and_has_a_payment_page(db: str) -> None:
     first = await begin_top_up("alice", 1_200, return_url="https://shop.example/?a=1&b=<2>")
     top_up = first.top_up
     assert re.fullmatch("[0-9a-f]{32}", top_up.id)
@@ -72,7 +72,7 @@ async def test_a_top_up_waits_outside_the_ledger_and_says_where_to_pay(db: str) 
     assert (page.amount_minor, page.currency, page.status) == (1_200, "USD", PaymentStatus.OPEN)
 
 
-async def test_the_price_is_the_credits_times_the_price_of_one(db: str) -> None:
+async def test_the_price_is_the_credits_times_the_price_of_one_credit(db: str) -> None:
     terms = replace(TERMS, minor_per_credit=3, currency="EUR")
     top_up = await create_top_up("alice", 700, currency="EUR", terms=terms)
     assert (top_up.amount_minor, top_up.currency) == (2_100, "EUR")
@@ -80,12 +80,12 @@ async def test_the_price_is_the_credits_times_the_price_of_one(db: str) -> None:
 
 
 @pytest.mark.parametrize("credits", [500, 10_000])
-async def test_the_bounds_themselves_may_be_bought(db: str, credits: int) -> None:
+async def test_the_smallest_and_largest_amounts_may_be_bought(db: str, credits: int) -> None:
     assert (await create_top_up("alice", credits)).credits == credits
 
 
 @pytest.mark.parametrize(
-    ("asked", "path"),
+    ("values", "path"),
     [
         ({"credits": 499}, "credits"),
         ({"credits": 550}, "credits"),
@@ -98,32 +98,32 @@ async def test_the_bounds_themselves_may_be_bought(db: str, credits: int) -> Non
         ({"key": "k" * 256}, "idempotencyKey"),
     ],
 )
-async def test_what_may_not_be_bought_is_refused_and_writes_nothing(db: str, asked: dict[str, Any], path: str) -> None:
+async def test_an_invalid_request_is_refused_and_writes_nothing(db: str, values: dict[str, Any], path: str) -> None:
     for owner_id in ("nobody-yet", "alice"):
         if owner_id == "alice":
             await grant_credits("alice", 1)
         with pytest.raises(InvalidInput) as refusal:
-            await begin_top_up(owner_id, **({"credits": 500} | asked))
+            await begin_top_up(owner_id, **({"credits": 500} | values))
         assert [problem.path for problem in refusal.value.problems] == [path]
     assert await find_account("nobody-yet") is None
     assert (await count("top_up"), await count("owner")) == (0, 1)
 
 
-async def test_credits_that_would_not_fit_are_refused_before_anybody_pays(db: str) -> None:
+async def test_credits_that_would_exceed_the_balance_limit_are_refused_before_payment(db: str) -> None:
     await grant_credits("alice", MAX_CREDITS - 499)
     with pytest.raises(BalanceLimitReached):
         await begin_top_up("alice", 500)
     assert await count("top_up") == 0
 
 
-async def test_a_replay_gives_the_same_top_up_and_page(db: str) -> None:
+async def test_a_repeated_request_returns_the_same_top_up_and_page(db: str) -> None:
     first = await begin_top_up("alice", 500, key="once", return_url="https://shop.example/")
     again = await begin_top_up("alice", 500, key="once", return_url="https://shop.example/")
     assert (again.replayed, again.top_up) == (True, first.top_up)
     assert await count("top_up") == 1
 
 
-async def test_twenty_at_once_begin_one_top_up(db: str) -> None:
+async def test_twenty_concurrent_requests_begin_one_top_up(db: str) -> None:
     found = await gather(*(begin_top_up("alice", 500, key="once") for _ in range(20)))
     assert sum(not one.replayed for one in found) == 1
     assert {(one.top_up.id, one.top_up.payment_url) for one in found} == {
@@ -132,7 +132,7 @@ async def test_twenty_at_once_begin_one_top_up(db: str) -> None:
     assert await count("top_up") == 1
 
 
-async def test_a_replay_is_answered_though_the_terms_have_changed_since(db: str) -> None:
+async def test_a_repeated_request_is_replayed_after_the_terms_changed(db: str) -> None:
     first = await begin_top_up("alice", 500, key="once")
     again = await begin_top_up("alice", 500, key="once", terms=replace(TERMS, minimum_credits=1_000))
     assert (again.replayed, again.top_up) == (True, first.top_up)
@@ -149,15 +149,15 @@ async def test_the_same_key_with_another_request_is_a_conflict(db: str, other: d
     assert await count("top_up") == 1
 
 
-async def test_keys_are_each_owners_own(db: str) -> None:
+async def test_idempotency_keys_belong_to_their_owner(db: str) -> None:
     one, two = await begin_top_up("alice", 500, key="once"), await begin_top_up("bob", 900, key="once")
     assert (two.replayed, one.top_up.account_id == two.top_up.account_id) == (False, False)
 
 
-async def test_a_top_up_whose_page_was_never_learnt_gets_it_by_the_same_call(db: str) -> None:
+async def test_a_repeated_request_opens_a_checkout_that_is_missing(db: str) -> None:
     request = TopUpRequest(owner_id="alice", credits=500, key="once", actor="user:alice")
     with pytest.raises(Unavailable):
-        await purchases.begin_top_up(request, Unreachable(ADDRESS, SECRET), TERMS)
+        await purchases.begin_top_up(request, UnreachableProvider(ADDRESS, SECRET), TERMS)
     [left] = await queries.list_top_ups(await find_account("alice") or 0, before=None, limit=10)
     assert (left.status, left.payment_url, left.provider_ref) == (TopUpStatus.PENDING, None, None)
 
@@ -168,8 +168,8 @@ async def test_a_top_up_whose_page_was_never_learnt_gets_it_by_the_same_call(db:
     assert again.top_up == await reload(left)
 
 
-class Hasty(Sandbox):
-    """A provider whose notice of the payment is here before its answer to our call."""
+class EarlyEventSandbox(Sandbox):
+    """A provider whose event of the payment arrives before its answer to our call."""
 
     async def open_checkout(self, checkout: CheckoutRequest) -> CheckoutPage:
         page = await SANDBOX.open_checkout(checkout)
@@ -178,15 +178,15 @@ class Hasty(Sandbox):
         return page
 
 
-async def test_a_payment_may_be_told_of_before_its_page_is_known(db: str) -> None:
+async def test_a_payment_event_may_arrive_before_the_checkout_is_recorded(db: str) -> None:
     request = TopUpRequest(owner_id="alice", credits=500, key="once", actor="user:alice")
-    top_up = (await purchases.begin_top_up(request, Hasty(ADDRESS, SECRET), TERMS)).top_up
+    top_up = (await purchases.begin_top_up(request, EarlyEventSandbox(ADDRESS, SECRET), TERMS)).top_up
     assert (top_up.status, top_up.provider_ref) == (TopUpStatus.PAID, (await find_page(top_up)).provider_ref)
     assert top_up.payment_url == f"{ADDRESS}/sandbox/pay/{top_up.reference}"
     assert await list_entries(top_up.account_id) == [("TOP_UP", 500, top_up.id, "user:alice")]
 
 
-async def test_the_first_page_that_was_learnt_stays(db: str) -> None:
+async def test_the_first_recorded_checkout_stays(db: str) -> None:
     top_up = await create_top_up()
     assert (
         await rows.record_checkout(top_up, provider_ref="pay_other", payment_url="https://elsewhere.example/") == top_up
@@ -194,7 +194,7 @@ async def test_the_first_page_that_was_learnt_stays(db: str) -> None:
     assert await reload(top_up) == top_up
 
 
-async def test_the_same_reference_is_the_same_payment_at_the_sandbox(db: str) -> None:
+async def test_the_sandbox_opens_one_checkout_for_a_reference(db: str) -> None:
     top_up = await create_top_up()
     checkout = CheckoutRequest(
         reference=top_up.reference, description="500 credits", amount_minor=500, currency="USD", return_url=None
@@ -203,7 +203,7 @@ async def test_the_same_reference_is_the_same_payment_at_the_sandbox(db: str) ->
     assert {page.provider_ref for page in pages} == {top_up.provider_ref}
 
 
-async def test_pages_of_top_ups_are_newest_first_and_only_ones_own(db: str) -> None:
+async def test_top_ups_are_listed_newest_first_for_one_account(db: str) -> None:
     mine = [await create_top_up("alice") for _ in range(5)]
     other = await create_top_up("bob")
     account_id = mine[0].account_id
@@ -234,7 +234,7 @@ def test_a_short_secret_is_refused() -> None:
         ({"host": "::1"}, "http://[::1]:8000"),
     ],
 )
-def test_pages_are_where_browsers_reach_the_server(chosen: dict[str, Any], address: str) -> None:
+def test_payment_pages_use_the_public_url_of_the_server(chosen: dict[str, Any], address: str) -> None:
     provider = open_provider(Settings(sandbox_secret="s" * 32, **chosen))
     assert isinstance(provider, Sandbox)
     assert provider.address == address

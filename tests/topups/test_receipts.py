@@ -1,4 +1,4 @@
-"""Receipts: what they say, and that nobody opens one whose link was not given to them."""
+"""Receipts: their content, and that only a link made by this server opens one."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -21,7 +21,7 @@ SALES_TAX = TaxLine(label="Sales tax", amount_minor=77, inclusive=False)
 
 @pytest.fixture
 async def browser(db: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A browser that brings no token."""
+    """A browser without a token."""
     app = Starlette(routes=payment_routes(SANDBOX, seller="Credits & Co; 1 <High> Street"))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=ADDRESS) as client:
         yield client
@@ -37,7 +37,7 @@ def path_of(top_up: TopUpRow) -> str:
     return f"/receipts/{build_token(Reference(top_up.account_id, top_up.id))}"
 
 
-async def test_a_receipt_says_what_was_bought_and_what_was_paid_with_the_taxes_as_they_were_told(db: str) -> None:
+async def test_a_receipt_has_the_purchase_the_price_and_the_taxes_of_the_provider(db: str) -> None:
     top_up = await paid(VAT, SALES_TAX)
     receipt = build_receipt(top_up)
     assert receipt is not None
@@ -47,13 +47,13 @@ async def test_a_receipt_says_what_was_bought_and_what_was_paid_with_the_taxes_a
     assert receipt.number == f"{top_up.paid_at:%Y%m%d}-{top_up.id[:12].upper()}"
 
 
-async def test_there_is_no_receipt_before_the_payment_and_it_stays_after_the_money_went_back(db: str) -> None:
+async def test_a_receipt_exists_from_the_payment_on_and_stays_after_a_refund(db: str) -> None:
     assert build_receipt(await create_top_up()) is None
     refunded = (await paid())._replace(status=TopUpStatus.REFUNDED, refunded_minor=1_200)
     assert build_receipt(refunded) is not None
 
 
-async def test_the_page_is_opened_by_its_link_alone(browser: httpx.AsyncClient) -> None:
+async def test_the_page_opens_with_its_link_alone(browser: httpx.AsyncClient) -> None:
     top_up = await paid(VAT, SALES_TAX)
     answer = await browser.get(path_of(top_up))
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
@@ -67,7 +67,7 @@ async def test_the_page_is_opened_by_its_link_alone(browser: httpx.AsyncClient) 
     assert "Refunded since" not in answer.text
 
 
-async def test_a_link_that_was_not_given_out_opens_nothing(browser: httpx.AsyncClient) -> None:
+async def test_a_changed_or_invented_link_opens_nothing(browser: httpx.AsyncClient) -> None:
     mine, pending = await paid(), await create_top_up("bob")
     token = path_of(mine).removeprefix("/receipts/")
     middle = len(token) // 2
@@ -82,7 +82,7 @@ async def test_a_link_that_was_not_given_out_opens_nothing(browser: httpx.AsyncC
     assert parse_token(token) == Reference(mine.account_id, mine.id)
 
 
-async def test_what_a_provider_calls_a_tax_is_text_and_never_markup(db: str) -> None:
+async def test_the_label_of_a_tax_is_escaped(db: str) -> None:
     receipt = build_receipt(await paid(replace(VAT, label='<script>alert("$x")</script>')))
     assert receipt is not None
     page = render_receipt(receipt, None)
@@ -90,13 +90,13 @@ async def test_what_a_provider_calls_a_tax_is_text_and_never_markup(db: str) -> 
     assert "&lt;script&gt;alert(&quot;$x&quot;)&lt;/script&gt; (included)" in page
 
 
-async def test_money_that_went_back_is_on_the_receipt(db: str) -> None:
+async def test_a_refund_is_on_the_receipt(db: str) -> None:
     receipt = build_receipt((await paid())._replace(refunded_minor=500))
     assert receipt is not None
     assert "<th>Refunded since</th><td>5.00 USD</td>" in render_receipt(receipt, None)
 
 
-async def test_receipts_stay_where_nothing_is_sold_any_more(db: str) -> None:
+async def test_receipts_stay_available_without_a_payment_provider(db: str) -> None:
     top_up = await paid()
     app = Starlette(routes=payment_routes(None))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=ADDRESS) as client:

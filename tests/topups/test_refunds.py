@@ -1,4 +1,4 @@
-"""Refunds: credits leave when asked, what was spent becomes debt, the bonus goes too, and parts add up to the whole."""
+"""Refunds: credits leave on request, spent ones become debt, the bonus is shared, and parts add up to the whole."""
 
 import asyncio
 import itertools
@@ -61,7 +61,7 @@ from tests.topups.top_up_fixtures import SANDBOX, create_top_up, list_inbox, pay
 pytestmark = pytest.mark.anyio
 
 
-async def test_an_unspent_top_up_goes_back_whole(db: str) -> None:
+async def test_an_unspent_top_up_is_refunded_in_full(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     done = await refund_top_up(top_up)
     assert (done.refund.status, done.refund.credits, done.refund.debt_credits, done.refund.amount_minor) == (
@@ -73,15 +73,15 @@ async def test_an_unspent_top_up_goes_back_whole(db: str) -> None:
     await assert_ledger_intact()
 
 
-async def test_the_entry_says_who_and_why_and_for_which_top_up(db: str) -> None:
+async def test_the_entry_has_actor_reason_and_top_up(db: str) -> None:
     top_up = await create_paid_top_up()
     await refund_top_up(top_up, 100, reason="wrong account", actor="operator:olivia")
     [entry] = await pools.fetch("SELECT actor, reason, top_up_id, draws::text AS draws FROM entry WHERE seq = 2")
     assert tuple(entry) == ("operator:olivia", "wrong account", top_up.id, "[[1, 100]]")
 
 
-async def test_what_was_spent_or_is_held_becomes_debt_and_the_voided_hold_pays_it(db: str) -> None:
-    """A refund of a top-up that is partly drawn and partly held, the hold then voided."""
+async def test_spent_or_held_credits_become_debt_and_a_voided_hold_pays_it(db: str) -> None:
+    """The top-up is partly drawn and partly held when it is refunded; then the hold is voided."""
     rate_cards = await publish_rate_cards()
     top_up = await create_paid_top_up(credits=1_000)
     await spend_credits("alice", rate_cards, 300)
@@ -107,15 +107,15 @@ async def test_debt_blocks_new_tasks_and_resumes_and_a_top_up_pays_it_first(db: 
     running = await start_task("alice")
     await spend_credits("alice", rate_cards, 500)
     with pytest.raises(InsufficientCredits):
-        await charge_block_run(running, rate_cards)  # it stops here
+        await charge_block_run(running, rate_cards)  # the task stops
     await refund_top_up(first, 200)
     assert await read_figures(first) == (0, 0, 0, 200, 0)
     gift = await grant_credits("alice", 50)
     assert (gift.grant.remaining, await read_figures(first)) == (50, (50, 0, 0, 200, 50))
     for refused in (lambda: start_task("alice"), lambda: resumed(running.task_id)):
-        with pytest.raises(InsufficientCredits) as no:
+        with pytest.raises(InsufficientCredits) as error:
             await refused()
-        assert (no.value.required_credits, no.value.available_credits) == (201, 0)
+        assert (error.value.required_credits, error.value.available_credits) == (201, 0)
     await assert_ledger_intact()
 
     second = await create_paid_top_up(credits=500)
@@ -132,7 +132,7 @@ async def resumed(task_id: str) -> Any:
     return await resume_task(ResumeTaskRequest(task_id=task_id, actor="user:alice"))
 
 
-async def test_a_running_task_goes_on_with_what_is_available_while_something_is_owed(
+async def test_a_running_task_may_spend_available_credits_while_the_account_is_in_debt(
     db: str, rate_cards: RateCardCache
 ) -> None:
     top_up = await create_paid_top_up(credits=500)
@@ -163,8 +163,8 @@ async def test_a_grant_that_pays_debt_does_so_and_the_same_request_is_replayed(
     top_up = await create_paid_top_up(credits=500)
     await spend_credits("alice", rate_cards, 500)
     await refund_top_up(top_up)
-    asked = {"key": "gift", "pays_debt": True}
-    first, again = await grant_credits("alice", 300, **asked), await grant_credits("alice", 300, **asked)
+    values: dict[str, Any] = {"key": "gift", "pays_debt": True}
+    first, again = await grant_credits("alice", 300, **values), await grant_credits("alice", 300, **values)
     assert (first.replayed, again.replayed, first.grant.number) == (False, True, again.grant.number)
     assert await read_figures(top_up) == (0, 0, 0, 200, 0)
     with pytest.raises(IdempotencyConflict):
@@ -172,7 +172,7 @@ async def test_a_grant_that_pays_debt_does_so_and_the_same_request_is_replayed(
     await assert_ledger_intact()
 
 
-async def test_bought_spent_the_bonus_and_asked_the_money_back(db: str, rate_cards: RateCardCache) -> None:
+async def test_spent_bonus_is_deducted_from_the_refunded_money(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=1_000, bonus=200)
     await spend_credits("alice", rate_cards, 150)  # promotional credits burn first
     assert await read_figures(top_up) == (1_050, 0, 0, 0, 1_050)
@@ -187,7 +187,7 @@ async def test_bought_spent_the_bonus_and_asked_the_money_back(db: str, rate_car
     await assert_ledger_intact()
 
 
-async def test_the_same_share_of_the_bonus_goes_with_each_part(db: str, rate_cards: RateCardCache) -> None:
+async def test_each_partial_refund_takes_its_share_of_the_bonus(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=1_000, bonus=201)
     await spend_credits("alice", rate_cards, 100)
     parts = [(await refund_top_up(top_up, credits)).refund for credits in (500, 250, 250)]
@@ -199,7 +199,7 @@ async def test_the_same_share_of_the_bonus_goes_with_each_part(db: str, rate_car
     await assert_ledger_intact()
 
 
-async def test_a_bonus_that_has_expired_unspent_does_not_reduce_the_money(db: str, rate_cards: RateCardCache) -> None:
+async def test_a_bonus_that_expired_unspent_does_not_reduce_the_money(db: str, rate_cards: RateCardCache) -> None:
     ends = await seconds_from_now(0.4)
     top_up = await create_paid_top_up(credits=1_000, bonus=200, expires_at=ends)
     await spend_credits("alice", rate_cards, 50)
@@ -221,7 +221,7 @@ async def test_a_refund_of_no_money_is_done_without_the_provider(db: str, rate_c
     await assert_ledger_intact()
 
 
-async def test_parts_in_another_currency_add_up_to_the_whole(db: str) -> None:
+async def test_partial_refunds_in_another_currency_add_up_to_the_whole(db: str) -> None:
     terms = TopUpTerms(
         minimum_credits=500, maximum_credits=10_000, multiple_credits=100, currency="JPY", minor_per_credit=3
     )  # fmt: skip
@@ -232,15 +232,15 @@ async def test_parts_in_another_currency_add_up_to_the_whole(db: str) -> None:
 
 
 @pytest.mark.parametrize("credits", [1_001, 2**53 - 1])
-async def test_more_than_the_top_up_is_refused_and_nothing_moves(db: str, credits: int) -> None:
+async def test_a_refund_of_more_than_the_top_up_is_refused_and_nothing_moves(db: str, credits: int) -> None:
     top_up = await create_paid_top_up(credits=1_000)
-    with pytest.raises(RefundExceedsTopUp) as no:
+    with pytest.raises(RefundExceedsTopUp) as error:
         await refund_top_up(top_up, credits)
-    assert (no.value.requested_credits, no.value.refundable_credits) == (credits, 1_000)
+    assert (error.value.requested_credits, error.value.refundable_credits) == (credits, 1_000)
     await refund_top_up(top_up, 600)
-    with pytest.raises(RefundExceedsTopUp) as no:
+    with pytest.raises(RefundExceedsTopUp) as error:
         await refund_top_up(top_up, 401)
-    assert no.value.refundable_credits == 400
+    assert error.value.refundable_credits == 400
     await refund_top_up(top_up)
     with pytest.raises(RefundExceedsTopUp):
         await refund_top_up(top_up)
@@ -250,7 +250,7 @@ async def test_more_than_the_top_up_is_refused_and_nothing_moves(db: str, credit
     )
 
 
-async def test_what_cannot_be_refunded(db: str) -> None:
+async def test_unpaid_unknown_and_invalid_refunds_are_refused(db: str) -> None:
     top_up, pending = await create_paid_top_up(), await create_top_up("bob")
     with pytest.raises(TopUpNotPaid):
         await refund_top_up(pending)
@@ -280,7 +280,7 @@ async def test_the_same_request_again_is_the_first_refund(db: str) -> None:
     assert await read_refund_figures(top_up) == (TopUpStatus.PAID, 100, 100, 0)
 
 
-async def test_twenty_refunds_at_once_never_pass_the_top_up(db: str) -> None:
+async def test_twenty_concurrent_refunds_never_exceed_the_top_up(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     results = await gather(*(refund_top_up(top_up, 70) for _ in range(20)), return_exceptions=True)
     assert [type(one) for one in results].count(RefundExceedsTopUp) == 6
@@ -290,7 +290,7 @@ async def test_twenty_refunds_at_once_never_pass_the_top_up(db: str) -> None:
     await assert_ledger_intact()
 
 
-async def test_credits_return_when_the_provider_refuses(db: str, rate_cards: RateCardCache) -> None:
+async def test_credits_return_if_the_provider_refuses_the_refund(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=1_000, bonus=100)
     await spend_credits("alice", rate_cards, 400)
     # Begun at the provider, and no event about it has arrived.
@@ -312,7 +312,7 @@ async def test_credits_return_when_the_provider_refuses(db: str, rate_cards: Rat
     await assert_ledger_intact()
 
 
-async def test_debt_that_was_paid_before_the_refusal_comes_back_too(db: str, rate_cards: RateCardCache) -> None:
+async def test_debt_that_was_paid_before_the_refusal_returns_too(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=500)
     await spend_credits("alice", rate_cards, 500)
     done = await refund_top_up(top_up, provider=UNREACHABLE)
@@ -325,14 +325,14 @@ async def test_debt_that_was_paid_before_the_refusal_comes_back_too(db: str, rat
     await assert_ledger_intact()
 
 
-async def test_an_unknown_outcome_is_asked_for_and_settled_once(db: str) -> None:
+async def test_an_unknown_outcome_is_queried_and_settled_once(db: str) -> None:
     top_up = await create_paid_top_up()
     done = await refund_top_up(top_up, 400, provider=LOST_ANSWER)
     assert (done.refund.status, await read_figures(top_up)) == (RefundStatus.PENDING, (600, 0, 0, 0, 600))
     assert await requests.reconcile_refunds(SANDBOX) == 0  # too early
     await pools.fetch("UPDATE top_up_refund SET queried_at = queried_at - interval '11 minutes'")
-    asked: list[int] = await gather(*(requests.reconcile_refunds(SANDBOX) for _ in range(5)))
-    assert sorted(asked) == [0, 0, 0, 0, 1]
+    counts: list[int] = await gather(*(requests.reconcile_refunds(SANDBOX) for _ in range(5)))
+    assert sorted(counts) == [0, 0, 0, 0, 1]
     assert await requests.reconcile_refunds(SANDBOX) == 0
     [row] = await pools.fetch("SELECT status, refund_ref FROM top_up_refund")
     [[there]] = await pools.fetch("SELECT refund_ref FROM sandbox_refund")
@@ -344,11 +344,11 @@ async def test_an_unknown_outcome_is_asked_for_and_settled_once(db: str) -> None
     await assert_ledger_intact()
 
 
-async def test_a_refund_that_never_arrived_is_ordered_again_and_the_money_goes_back_once(db: str) -> None:
+async def test_a_refund_that_never_arrived_is_sent_again_and_made_once(db: str) -> None:
     top_up = await create_paid_top_up()
     await refund_top_up(top_up, 400, provider=UNREACHABLE)
     assert (await refund_top_up(top_up, 300, provider=UNREACHABLE, key="k")).refund.status is RefundStatus.PENDING
-    assert (await refund_top_up(top_up, 300, key="k")).refund.status is RefundStatus.PENDING  # never retried blind
+    assert (await refund_top_up(top_up, 300, key="k")).refund.status is RefundStatus.PENDING  # the call is not repeated
     assert await pools.fetch("SELECT 1 FROM sandbox_refund") == []
     assert await requests.reconcile_refunds(SANDBOX, after_seconds=0) == 2
     found = await pools.fetch("SELECT status FROM top_up_refund")
@@ -357,8 +357,8 @@ async def test_a_refund_that_never_arrived_is_ordered_again_and_the_money_goes_b
     assert back == 700
 
 
-async def test_the_limit_holds_though_the_planner_thinks_that_there_is_one_refund(db: str) -> None:
-    """As in the sweep: then it would read what is due anew for each row that there is."""
+async def test_the_limit_holds_with_stale_planner_statistics(db: str) -> None:
+    """With statistics of one row the planner might run the subquery again for each row: see pending_sweep."""
     top_up = await create_paid_top_up()
     await refund_top_up(top_up, 100, provider=LOST_ANSWER)
     await pools.fetch("VACUUM ANALYZE top_up_refund")
@@ -367,7 +367,7 @@ async def test_the_limit_holds_though_the_planner_thinks_that_there_is_one_refun
     assert await requests.reconcile_refunds(SANDBOX, after_seconds=0, limit=2) == 2
 
 
-async def test_one_refund_that_cannot_be_asked_about_does_not_hold_up_the_others(db: str) -> None:
+async def test_a_refund_that_cannot_be_queried_does_not_affect_the_others(db: str) -> None:
     first, second = await create_paid_top_up("alice"), await create_paid_top_up("bob")
     for top_up in (first, second):
         await refund_top_up(top_up, provider=LOST_ANSWER)
@@ -389,7 +389,7 @@ async def test_the_background_loop_settles_refunds_whose_answer_was_lost(db: str
     assert tuple(row) == (400, 400)
 
 
-async def test_the_sandbox_gives_back_once_for_a_reference_and_no_more_than_was_paid(db: str) -> None:
+async def test_the_sandbox_refunds_once_for_a_reference_and_no_more_than_was_paid(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     payment_ref = str(top_up.payment_ref)
 
@@ -407,25 +407,25 @@ async def test_the_sandbox_gives_back_once_for_a_reference_and_no_more_than_was_
     assert (await SANDBOX.create_refund(strange)).status is RefundStatus.FAILED
 
 
-async def test_the_sandboxs_notices_of_refunds_and_disputes_are_verified_and_read(db: str) -> None:
+async def test_the_sandboxs_events_of_refunds_and_disputes_are_verified_and_parsed(db: str) -> None:
     top_up = await create_paid_top_up()
-    for said in (external_refund(top_up, 5), external_refund(top_up, 5, RefundStatus.FAILED, reference="1-x"),
+    for reported in (external_refund(top_up, 5), external_refund(top_up, 5, RefundStatus.FAILED, reference="1-x"),
                  build_dispute(top_up, DisputeStatus.OPEN), build_dispute(top_up, DisputeStatus.LOST)):  # fmt: skip
-        event = await SANDBOX.verify_event(*SANDBOX.sign_event(said))
+        event = await SANDBOX.verify_event(*SANDBOX.sign_event(reported))
         assert event is not None
-        assert event.object == said
+        assert event.object == reported
 
 
-async def test_a_notice_about_our_refund_changes_nothing_that_is_done(db: str) -> None:
+async def test_an_event_about_a_refund_that_is_done_changes_nothing(db: str) -> None:
     top_up = await create_paid_top_up()
     done = await refund_top_up(top_up, 400)
     ours = {"reference": f"{top_up.account_id}-{done.refund.id}", "refund_ref": done.refund.refund_ref}
-    for state in (RefundStatus.PENDING, RefundStatus.DONE):
-        assert await deliver(external_refund(top_up, 400, state, **ours)) is EventOutcome.UNCHANGED
+    for status in (RefundStatus.PENDING, RefundStatus.DONE):
+        assert await deliver(external_refund(top_up, 400, status, **ours)) is EventOutcome.UNCHANGED
     assert await read_refund_figures(top_up) == (TopUpStatus.PAID, 400, 400, 0)
     assert (
         await deliver(external_refund(top_up, 400, RefundStatus.FAILED, **ours)) is EventOutcome.REFUND_FAILED
-    )  # a bank sent it back
+    )  # a bank returned the money
     assert await deliver(external_refund(top_up, 400, RefundStatus.DONE, **ours)) is EventOutcome.UNCHANGED
     assert (await read_refund_figures(top_up), await read_figures(top_up)) == (
         (TopUpStatus.PAID, 0, 0, 0),
@@ -437,9 +437,9 @@ async def test_a_notice_about_our_refund_changes_nothing_that_is_done(db: str) -
 async def test_a_refund_begun_at_the_provider_has_the_same_effect(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=1_000, bonus=100)
     await spend_credits("alice", rate_cards, 100)
-    said = external_refund(top_up, 250, RefundStatus.PENDING)
-    assert await deliver(said) is EventOutcome.REFUNDED
-    assert await deliver(said) is EventOutcome.UNCHANGED
+    reported = external_refund(top_up, 250, RefundStatus.PENDING)
+    assert await deliver(reported) is EventOutcome.REFUNDED
+    assert await deliver(reported) is EventOutcome.UNCHANGED
     assert await read_refund_figures(top_up) == (TopUpStatus.PAID, 250, 250, 0)
     [entry] = await pools.fetch("SELECT actor, credits FROM entry WHERE kind = 'REFUND'")
     assert tuple(entry) == ("provider:sandbox", -250)
@@ -465,7 +465,7 @@ async def test_a_refund_that_follows_a_failed_one_waits_until_that_is_known(db: 
     await assert_ledger_intact()
 
 
-async def test_a_failed_refund_that_was_not_heard_of_before_takes_nothing_and_is_over(db: str) -> None:
+async def test_an_unknown_refund_that_has_failed_takes_nothing_and_is_final(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
     assert await deliver(external_refund(top_up, 300, refund_ref="re_second")) is EventOutcome.REFUNDED
     assert (
@@ -483,16 +483,16 @@ async def test_a_failed_refund_that_was_not_heard_of_before_takes_nothing_and_is
     await assert_ledger_intact()
 
 
-async def test_a_refusal_that_comes_first_leaves_a_later_notice_of_the_same_refund_without_effect(db: str) -> None:
+async def test_events_after_the_failure_of_a_refund_have_no_effect(db: str) -> None:
     top_up = await create_paid_top_up()
-    for state in (RefundStatus.FAILED, RefundStatus.PENDING, RefundStatus.DONE):
-        await deliver(external_refund(top_up, 400, state, refund_ref="re_1"))
+    for status in (RefundStatus.FAILED, RefundStatus.PENDING, RefundStatus.DONE):
+        await deliver(external_refund(top_up, 400, status, refund_ref="re_1"))
     assert (await read_refund_figures(top_up), await list_moves(top_up)) == ((TopUpStatus.PAID, 0, 0, 0), [])
     await assert_ledger_intact()
 
 
 @pytest.mark.parametrize(
-    ("claims", "reason"),
+    ("changes", "reason"),
     [
         ({"currency": "JPY"}, "currency is JPY, ours is USD"),
         ({"live": True}, "mode is live, ours is test"),
@@ -501,43 +501,47 @@ async def test_a_refusal_that_comes_first_leaves_a_later_notice_of_the_same_refu
         ({"reference": "nonsense"}, "There is no refund"),
     ],
 )
-async def test_a_notice_that_disagrees_is_parked(db: str, claims: dict[str, Any], reason: str) -> None:
+async def test_a_refund_event_that_differs_from_our_row_is_parked(
+    db: str, changes: dict[str, Any], reason: str
+) -> None:
     top_up = await create_paid_top_up()
-    said = external_refund(top_up, 400, **claims) if "amount_minor" not in claims else external_refund(top_up, **claims)
-    assert (await deliver(said, event_id="sandbox:odd")).startswith("PARKED")
-    notice = (await list_inbox())["sandbox:odd"]
-    assert (notice["handled_at"], reason in notice["last_error"]) == (None, True)
+    reported = (
+        external_refund(top_up, 400, **changes) if "amount_minor" not in changes else external_refund(top_up, **changes)
+    )
+    assert (await deliver(reported, event_id="sandbox:odd")).startswith("PARKED")
+    stored = (await list_inbox())["sandbox:odd"]
+    assert (stored["handled_at"], reason in stored["last_error"]) == (None, True)
     assert (await list_moves(top_up), await read_refund_figures(top_up)) == ([], (TopUpStatus.PAID, 0, 0, 0))
 
 
 async def test_an_amount_that_differs_from_our_refund_is_parked(db: str) -> None:
     top_up = await create_paid_top_up()
     done = await refund_top_up(top_up, 400, provider=UNREACHABLE)
-    said = external_refund(top_up, 399, reference=f"{top_up.account_id}-{done.refund.id}")
-    assert await deliver(said) is EventOutcome.PARKED_MISMATCH
+    reported = external_refund(top_up, 399, reference=f"{top_up.account_id}-{done.refund.id}")
+    assert await deliver(reported) is EventOutcome.PARKED_MISMATCH
     assert (await read_refund_figures(top_up), (await read_figures(top_up)).posted) == (
         (TopUpStatus.PAID, 400, 400, 0),
         600,
     )
 
 
-async def test_a_refund_before_its_payment_waits_for_it(db: str) -> None:
+async def test_a_refund_event_before_its_payment_waits(db: str) -> None:
     top_up = await create_top_up("alice", 1_000)
     payment = await payment_event(top_up, payment_ref=top_up.provider_ref)
-    said = external_refund(top_up, 400, payment_ref=top_up.provider_ref)
-    assert [await deliver(said, event_id="sandbox:early") for _ in range(2)] == [EventOutcome.WAITING] * 2
-    notice = (await list_inbox())["sandbox:early"]
-    assert (notice["handled_at"], notice["attempts"], notice["parked_at"]) == (None, 1, None)
-    assert notice["next_attempt_at"] is not None
+    reported = external_refund(top_up, 400, payment_ref=top_up.provider_ref)
+    assert [await deliver(reported, event_id="sandbox:early") for _ in range(2)] == [EventOutcome.WAITING] * 2
+    stored = (await list_inbox())["sandbox:early"]
+    assert (stored["handled_at"], stored["attempts"], stored["parked_at"]) == (None, 1, None)
+    assert stored["next_attempt_at"] is not None
     assert await settle(payment) is EventOutcome.CREDITED
-    assert await deliver(said, event_id="sandbox:early") is EventOutcome.REFUNDED
-    assert await deliver(said, event_id="sandbox:early") is EventOutcome.DUPLICATE
+    assert await deliver(reported, event_id="sandbox:early") is EventOutcome.REFUNDED
+    assert await deliver(reported, event_id="sandbox:early") is EventOutcome.DUPLICATE
     assert (await list_inbox())["sandbox:early"]["handled_at"] is not None
     assert await read_refund_figures(top_up) == (TopUpStatus.PAID, 400, 400, 0)
     await assert_ledger_intact()
 
 
-async def test_a_hold_that_is_captured_draws_its_claim_whatever_was_refunded(db: str) -> None:
+async def test_a_refund_does_not_take_claimed_credits_of_a_hold(db: str) -> None:
     rate_cards = await publish_rate_cards()
     top_up = await create_paid_top_up(credits=500)
     hold = hold_request(await start_task("alice"), 400)
@@ -553,17 +557,17 @@ async def test_a_hold_that_is_captured_draws_its_claim_whatever_was_refunded(db:
     credits=st.integers(1, 60), amount=st.integers(1, 10_000), bonus=st.integers(0, 50),
     parts=st.lists(st.tuples(st.integers(1, 20), st.booleans()), max_size=12),
 )  # fmt: skip
-def test_parts_in_any_sizes_some_refused_add_up_exactly(
+def test_parts_of_any_size_add_up_exactly_even_if_some_fail(
     credits: int, amount: int, bonus: int, parts: list[tuple[int, bool]]
 ) -> None:
-    top_up = bare(credits, amount, bonus)
+    top_up = build_top_up(credits, amount, bonus)
     requests: list[RefundRow] = []
     numbers = itertools.count()
     for wanted, refused in [*parts, (credits, False)]:
         given = RemainingAmounts.compute(top_up, requests, [])
         if not (part := min(wanted, given.refundable_credits)):
             break
-        row = a_row(next(numbers), part, given.split_bonus(part), given.split_money(part))
+        row = build_refund(next(numbers), part, given.split_bonus(part), given.split_money(part))
         requests.append(row._replace(status=RefundStatus.FAILED) if refused else row)
         left = RemainingAmounts.compute(top_up, requests, [])
         assert min(left.credits, left.bonus_credits, left.money_minor) >= 0
@@ -573,8 +577,8 @@ def test_parts_in_any_sizes_some_refused_add_up_exactly(
     assert sum(row.amount_minor for row in standing) == amount
 
 
-def bare(credits: int, amount_minor: int, bonus: int) -> TopUpRow:
-    """A paid top-up of those figures."""
+def build_top_up(credits: int, amount_minor: int, bonus: int) -> TopUpRow:
+    """A paid top-up with these figures."""
     return TopUpRow(
         account_id=1, id="t", credits=credits, amount_minor=amount_minor, currency="USD", status=TopUpStatus.PAID,
         provider="sandbox", provider_ref="p", payment_url=None, return_url=None, actor="user:alice", created_at=NOON,
@@ -582,8 +586,8 @@ def bare(credits: int, amount_minor: int, bonus: int) -> TopUpRow:
     )  # fmt: skip
 
 
-def a_row(number: int, credits: int, bonus: int, amount_minor: int) -> RefundRow:
-    """A refund that is done, of unspent bonus."""
+def build_refund(number: int, credits: int, bonus: int, amount_minor: int) -> RefundRow:
+    """A refund that is DONE, of unspent bonus."""
     return RefundRow(
         account_id=1, id=str(number), top_up_id="t", credits=credits, debt_credits=0, bonus_credits=bonus,
         bonus_expired=0, bonus_spent=0, amount_minor=amount_minor, reduced_minor=0, status=RefundStatus.DONE,

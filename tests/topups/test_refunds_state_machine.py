@@ -1,4 +1,4 @@
-"""Refunds and disputes of one top-up among everything else that moves its account, in any order. No database."""
+"""State machine: refunds and disputes of one top-up among everything else that changes its account. No database."""
 
 from typing import Any
 
@@ -25,8 +25,8 @@ AMOUNTS = st.integers(1, 60)
 BY_TOP_UP = (EntryKind.TOP_UP, EntryKind.REFUND, EntryKind.DEBT)
 
 
-class GivingBack(RuleBasedStateMachine):
-    """One account with one top-up; I4, I7 and I8 are checked after every move."""
+class RefundsAndDisputes(RuleBasedStateMachine):
+    """One account with one top-up; I4, I7 and I8 (see docs) are checked after every step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,11 +62,11 @@ class GivingBack(RuleBasedStateMachine):
 
     @rule(credits=AMOUNTS)
     def charge(self, credits: int) -> None:
-        self._tried(lambda: balance_changes.charge(self.account, credits, CAUSE))
+        self._try(lambda: balance_changes.charge(self.account, credits, CAUSE))
 
     @rule(credits=AMOUNTS)
     def hold(self, credits: int) -> None:
-        hold = self._tried(lambda: place(self.account, credits))
+        hold = self._try(lambda: place(self.account, credits))
         if hold is not None:
             self.holds.append(hold)
 
@@ -84,29 +84,29 @@ class GivingBack(RuleBasedStateMachine):
 
     @rule(credits=AMOUNTS | st.none())
     def refund(self, credits: int | None) -> None:
-        self._tried(lambda: refund_effects.begin_refund(self.locked, credits, reason="asked", actor="operator:test"))
+        self._try(lambda: refund_effects.begin_refund(self.locked, credits, reason="asked", actor="operator:test"))
 
     @precondition(lambda self: self.locked.refunds)
-    @rule(pick=PICKS, state=st.sampled_from(RefundStatus))
-    def provider_says_of_ours(self, pick: int, state: RefundStatus) -> None:
+    @rule(pick=PICKS, status=st.sampled_from(RefundStatus))
+    def provider_reports_our_refund(self, pick: int, status: RefundStatus) -> None:
         row = list(self.locked.refunds.values())[-1 - pick % len(self.locked.refunds)]
         ours = {"reference": f"1-{row.id}", "refund_ref": row.refund_ref or f"re_{row.id}"}
-        self._told(
+        self._apply(
             lambda: refund_effects.apply_refund_event(
-                self.locked, external_refund(self.locked.top_up, row.amount_minor, state, **ours)
+                self.locked, external_refund(self.locked.top_up, row.amount_minor, status, **ours)
             )
         )
 
-    @rule(amount=st.integers(1, 120), state=st.sampled_from(RefundStatus))
-    def provider_refunds(self, amount: int, state: RefundStatus) -> None:
+    @rule(amount=st.integers(1, 120), status=st.sampled_from(RefundStatus))
+    def provider_refunds(self, amount: int, status: RefundStatus) -> None:
         self.external_refunds += 1
-        said = external_refund(self.locked.top_up, amount, state, refund_ref=f"re_{self.external_refunds}")
-        self._told(lambda: refund_effects.apply_refund_event(self.locked, said))
+        reported = external_refund(self.locked.top_up, amount, status, refund_ref=f"re_{self.external_refunds}")
+        self._apply(lambda: refund_effects.apply_refund_event(self.locked, reported))
 
-    @rule(which=st.integers(1, 2), state=st.sampled_from(DisputeStatus), amount=st.sampled_from([20, 1_000]))
-    def provider_says_of_a_dispute(self, which: int, state: DisputeStatus, amount: int) -> None:
-        said = build_dispute(self.locked.top_up, state, dispute_ref=f"dp_{which}", amount_minor=amount)
-        self._told(lambda: dispute_effects.apply_dispute_event(self.locked, said))
+    @rule(which=st.integers(1, 2), status=st.sampled_from(DisputeStatus), amount=st.sampled_from([20, 1_000]))
+    def provider_reports_a_dispute(self, which: int, status: DisputeStatus, amount: int) -> None:
+        reported = build_dispute(self.locked.top_up, status, dispute_ref=f"dp_{which}", amount_minor=amount)
+        self._apply(lambda: dispute_effects.apply_dispute_event(self.locked, reported))
 
     @rule(credits=AMOUNTS)
     def freeze_for_another_top_up(self, credits: int) -> None:
@@ -114,18 +114,18 @@ class GivingBack(RuleBasedStateMachine):
         self.frozen_elsewhere += credits
 
     @rule()
-    def thaw_for_another_top_up(self) -> None:
+    def unfreeze_for_another_top_up(self) -> None:
         debt.unfreeze(self.account, self.frozen_elsewhere)
         self.frozen_elsewhere = 0
 
-    def _tried(self, move: Any) -> Any:
+    def _try(self, move: Any) -> Any:
         before = (self.account.seq, self.account.version, self.locked.remaining)
         try:
             return move()
         except BillingError:
             assert (self.account.seq, self.account.version, self.locked.remaining) == before
 
-    def _told(self, move: Any) -> None:
+    def _apply(self, move: Any) -> None:
         before = (self.account.seq, self.account.version, self.locked.remaining)
         try:
             move()
@@ -133,7 +133,7 @@ class GivingBack(RuleBasedStateMachine):
             assert (self.account.seq, self.account.version, self.locked.remaining) == before
 
     @invariant()
-    def what_was_given_back_is_what_its_entries_say(self) -> None:
+    def refunded_credits_equal_the_entries(self) -> None:
         top_up = derive_top_up(self.locked.top_up, self.locked.refunds.values(), self.locked.disputes.values())
         lines = [posted for posted in self.account.new_entries if posted.top_up_id == top_up.id]
         left = sum(line.credits - line.owed for line in lines if line.kind in BY_TOP_UP)
@@ -145,7 +145,7 @@ class GivingBack(RuleBasedStateMachine):
         assert (top_up.status is TopUpStatus.REFUNDED) == (left == 0)
 
     @invariant()
-    def shares_never_pass_the_whole(self) -> None:
+    def parts_never_exceed_the_whole(self) -> None:
         given = self.locked.remaining
         assert 0 <= given.frozen_credits <= given.credits
         assert min(given.bonus_credits, given.money_minor) >= 0
@@ -154,12 +154,12 @@ class GivingBack(RuleBasedStateMachine):
             assert row.credits > 0
 
     @invariant()
-    def what_is_frozen_is_what_is_disputed(self) -> None:
+    def frozen_credits_equal_open_disputes(self) -> None:
         open_ones = [row for row in self.locked.disputes.values() if row.status is DisputeStatus.OPEN]
         assert self.account.frozen == sum(row.credits for row in open_ones) + self.frozen_elsewhere
 
     @invariant()
-    def disputes_have_all_that_refunds_leave_them(self) -> None:
+    def disputes_cover_all_that_refunds_leave(self) -> None:
         for row in self.locked.disputes.values():
             if row.status is not DisputeStatus.WON and row.credits < credits_for_amount(
                 self.locked.top_up, row.amount_minor
@@ -167,7 +167,7 @@ class GivingBack(RuleBasedStateMachine):
                 assert self.locked.remaining.refundable_credits == 0
 
     @invariant()
-    def the_figures_agree(self) -> None:
+    def the_figures_of_the_account_agree(self) -> None:
         lots = self.account.grants.values()
         assert self.account.posted == sum(lot.remaining for lot in lots)
         assert self.account.owed == sum(posted.owed for posted in self.account.new_entries) >= 0
@@ -176,7 +176,7 @@ class GivingBack(RuleBasedStateMachine):
         assert not (self.account.owed and self.account.available and payable)
 
 
-TestGivingBack = GivingBack.TestCase
-TestGivingBack.settings = settings(
+TestRefundsAndDisputes = RefundsAndDisputes.TestCase
+TestRefundsAndDisputes.settings = settings(
     max_examples=sized(100, soak=300), stateful_step_count=40, deadline=None, print_blob=True
 )

@@ -1,4 +1,4 @@
-"""What may be bought, what a reference is, and what a provider's word does to a top-up."""
+"""Rules of top-ups: amounts and prices, return URLs, references, mismatches and status changes."""
 
 from datetime import UTC, datetime
 from itertools import product
@@ -41,12 +41,12 @@ TOP_UP = TopUpRow(
 )
 
 
-def a_payment(**claims: Any) -> Payment:
-    told: dict[str, Any] = {
+def payment(**changes: Any) -> Payment:
+    values: dict[str, Any] = {
         "provider": "sandbox", "provider_ref": "pay_1", "reference": TOP_UP.reference, "status": PaymentStatus.PAID,
         "amount_minor": 500, "currency": "USD",
     }  # fmt: skip
-    return Payment(**(told | claims))
+    return Payment(**(values | changes))
 
 
 @pytest.mark.parametrize("credits", [500, 600, 9_900, 10_000])
@@ -66,18 +66,18 @@ def test_multiples_within_the_bounds_may_be_bought(credits: int) -> None:
         (2**63, "must lie between 500 and 10,000; it is 9,223,372,036,854,775,808"),
     ],
 )
-def test_other_amounts_are_refused_in_plain_words(credits: int, message: str) -> None:
+def test_other_amounts_are_refused_with_a_message(credits: int, message: str) -> None:
     [problem] = TERMS.find_problems(credits, None)
     assert (problem.path, problem.message) == ("credits", message)
 
 
 @pytest.mark.parametrize("currency", ["EUR", "usd", "", "USD "])
-def test_credits_are_sold_for_one_currency(currency: str) -> None:
+def test_credits_are_sold_in_one_currency(currency: str) -> None:
     assert [problem.path for problem in TERMS.find_problems(500, currency)] == ["currency"]
     assert [problem.path for problem in TERMS.find_problems(499, currency)] == ["credits", "currency"]
 
 
-def test_the_terms_are_those_of_the_settings() -> None:
+def test_the_terms_come_from_the_settings() -> None:
     chosen = Settings(
         top_up_minimum=200, top_up_maximum=400, top_up_multiple=50, currency="JPY", minor_per_credit=3
     )  # fmt: skip
@@ -86,7 +86,7 @@ def test_the_terms_are_those_of_the_settings() -> None:
     assert [bool(terms.find_problems(credits, None)) for credits in (150, 225, 450)] == [True, True, True]
 
 
-def test_a_price_that_cannot_be_written_down_is_refused() -> None:
+def test_a_price_beyond_the_limit_is_refused() -> None:
     terms = TopUpTerms(
         minimum_credits=1, maximum_credits=2**53, multiple_credits=1, currency="USD", minor_per_credit=2
     )  # fmt: skip
@@ -105,7 +105,7 @@ def test_a_price_that_cannot_be_written_down_is_refused() -> None:
         "https://shop.example/" + "x" * 1_979,
     ],
 )
-def test_web_addresses_may_be_returned_to(url: str) -> None:
+def test_full_http_urls_are_valid_return_urls(url: str) -> None:
     assert find_return_url_problems(url) == []
 
 
@@ -135,11 +135,11 @@ def test_web_addresses_may_be_returned_to(url: str) -> None:
         "https://shop.example/" + "x" * 1_980,
     ],
 )
-def test_nothing_else_may_be_returned_to(url: str) -> None:
+def test_other_texts_are_no_valid_return_urls(url: str) -> None:
     assert [problem.path for problem in find_return_url_problems(url)] == ["returnUrl"]
 
 
-def test_no_return_address_is_no_problem() -> None:
+def test_the_return_url_is_optional() -> None:
     assert find_return_url_problems(None) == []
 
 
@@ -154,17 +154,17 @@ def test_a_reference_names_account_and_top_up(account_id: int, id_: object) -> N
     ["", "7", "7-", f"0-{'0' * 32}", f"-7-{'0' * 32}", f"7-{'0' * 31}", f"7-{'0' * 33}", f"7-{'A' * 32}",
      f"7-{'0' * 32}\n", f" 7-{'0' * 32}", f"²-{'0' * 32}", f"{10**18}-{'0' * 32}"],
 )  # fmt: skip
-def test_what_is_not_quite_a_reference_is_none(text: str) -> None:
+def test_other_texts_are_no_references(text: str) -> None:
     assert Reference.parse(text) is None
 
 
-def test_a_payment_that_agrees_with_our_row_has_nothing_against_it() -> None:
-    assert find_mismatches(TOP_UP, a_payment()) == []
-    assert find_mismatches(TOP_UP._replace(provider_ref=None), a_payment(provider_ref="pay_9")) == []
+def test_a_payment_that_equals_our_row_has_no_mismatches() -> None:
+    assert find_mismatches(TOP_UP, payment()) == []
+    assert find_mismatches(TOP_UP._replace(provider_ref=None), payment(provider_ref="pay_9")) == []
 
 
 @pytest.mark.parametrize(
-    ("claim", "told"),
+    ("changes", "mismatch"),
     [
         ({"amount_minor": 501}, "amount in minor units is 501, ours is 500"),
         ({"currency": "JPY"}, "currency is JPY, ours is USD"),
@@ -174,11 +174,11 @@ def test_a_payment_that_agrees_with_our_row_has_nothing_against_it() -> None:
         ({"reference": f"8-{'0' * 32}"}, f"reference is 8-{'0' * 32}, ours is 7-{'0' * 32}"),
     ],
 )
-def test_every_claim_is_compared_with_our_own_row(claim: dict[str, Any], told: str) -> None:
-    assert find_mismatches(TOP_UP, a_payment(**claim)) == [told]
+def test_every_field_is_compared_with_our_row(changes: dict[str, Any], mismatch: str) -> None:
+    assert find_mismatches(TOP_UP, payment(**changes)) == [mismatch]
 
 
-def test_a_payment_counts_whatever_came_before_and_nothing_else_undoes_one() -> None:
+def test_a_payment_counts_after_any_status_and_nothing_reverts_it() -> None:
     moves = {
         (status, state): after
         for status, state in product(TopUpStatus, PaymentStatus)
@@ -193,15 +193,11 @@ def test_a_payment_counts_whatever_came_before_and_nothing_else_undoes_one() -> 
     }
 
 
-def test_the_money_of_a_checkout_is_compared_by_the_payment_and_not_by_the_checkouts_id() -> None:
+def test_a_payment_of_a_checkout_is_compared_by_payment_id() -> None:
     known = TOP_UP._replace(payment_ref="pi_1")
-    assert (
-        find_mismatches(TOP_UP, a_payment(provider_ref="pi_1", payment_ref="pi_1", provider_ref_is_payment=True)) == []
-    )
-    assert (
-        find_mismatches(known, a_payment(provider_ref="pi_1", payment_ref="pi_1", provider_ref_is_payment=True)) == []
-    )
-    assert find_mismatches(known, a_payment(provider_ref="pi_2", payment_ref="pi_2", provider_ref_is_payment=True)) == [
+    assert find_mismatches(TOP_UP, payment(provider_ref="pi_1", payment_ref="pi_1", provider_ref_is_payment=True)) == []
+    assert find_mismatches(known, payment(provider_ref="pi_1", payment_ref="pi_1", provider_ref_is_payment=True)) == []
+    assert find_mismatches(known, payment(provider_ref="pi_2", payment_ref="pi_2", provider_ref_is_payment=True)) == [
         "payment is pi_2, ours is pi_1"
     ]
 
@@ -210,5 +206,5 @@ def test_the_money_of_a_checkout_is_compared_by_the_payment_and_not_by_the_check
     ("amount_minor", "currency", "shown"),
     [(5, "USD", "0.05 USD"), (123_456, "USD", "1,234.56 USD"), (500, "JPY", "500 JPY"), (1_500, "KWD", "1.500 KWD")],
 )
-def test_money_is_shown_with_the_places_of_its_currency(amount_minor: int, currency: str, shown: str) -> None:
+def test_money_is_formatted_with_the_decimals_of_its_currency(amount_minor: int, currency: str, shown: str) -> None:
     assert format_money(amount_minor, currency) == shown

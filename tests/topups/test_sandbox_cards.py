@@ -1,4 +1,4 @@
-"""The sandbox's customers and saved cards: chosen on its page, told in its notices, paid with as they behave."""
+"""The sandbox's customers and saved cards: chosen on its page, reported in its events, charged as they behave."""
 
 import re
 from asyncio import gather
@@ -31,7 +31,7 @@ async def client(db: str) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def charge_of(card_ref: str, number: int = 1, **more: str) -> SavedCardCharge:
+def build_charge(card_ref: str, number: int = 1, **more: str) -> SavedCardCharge:
     charge = SavedCardCharge(
         reference=f"1-{number:032x}", description="credits", amount_minor=1_000, currency="USD",
         customer_ref="cus_1", card_ref=card_ref,
@@ -39,8 +39,8 @@ def charge_of(card_ref: str, number: int = 1, **more: str) -> SavedCardCharge:
     return replace(charge, **more)  # type: ignore[arg-type]  # texts only
 
 
-async def saved(client: httpx.AsyncClient, chosen: str, checkout: CheckoutRequest = SAVING) -> str:
-    """Pay on the page with a card that behaves so. Returns: the payment's id."""
+async def pay_and_save_card(client: httpx.AsyncClient, chosen: str, checkout: CheckoutRequest = SAVING) -> str:
+    """Pay on the page with a card of this behaviour. Returns: the payment's id."""
     page = await SANDBOX.open_checkout(checkout)
     token = re.search(r'name="token" value="(\w+)"', (await client.get(page.payment_url)).text)
     assert token is not None
@@ -48,12 +48,12 @@ async def saved(client: httpx.AsyncClient, chosen: str, checkout: CheckoutReques
     return page.provider_ref
 
 
-async def test_an_account_is_one_customer_however_often_it_is_asked_for(db: str) -> None:
+async def test_a_reference_is_one_customer_however_often_it_is_created(db: str) -> None:
     found = await gather(*(SANDBOX.create_customer("7") for _ in range(5)), SANDBOX.create_customer("8"))
     assert (len(set(found[:5])), len(set(found))) == (1, 2)
 
 
-async def test_the_page_of_a_payment_that_saves_its_card_asks_how_the_card_behaves(client: httpx.AsyncClient) -> None:
+async def test_the_page_of_a_payment_that_saves_its_card_offers_card_behaviours(client: httpx.AsyncClient) -> None:
     page = await SANDBOX.open_checkout(SAVING)
     shown = (await client.get(page.payment_url)).text
     assert re.findall(r'<option value="(\w+)">', shown) == ["pays", "declines", "asks"]
@@ -70,46 +70,46 @@ async def test_the_page_of_a_payment_that_saves_its_card_asks_how_the_card_behav
         ("nonsense", PaymentStatus.PAID, "test card that pays"),
     ],
 )
-async def test_later_payments_go_as_the_card_that_was_chosen_behaves(
+async def test_later_payments_follow_the_behaviour_of_the_saved_card(
     client: httpx.AsyncClient, chosen: str, state: PaymentStatus, label: str
 ) -> None:
-    told = await SANDBOX.retrieve_payment(await saved(client, chosen))
-    assert told is not None
-    assert told.card is not None
-    assert (told.status, told.card.customer_ref, told.card.label) == (PaymentStatus.PAID, "cus_1", label)
-    answers = await gather(*(SANDBOX.charge_saved_card(charge_of(told.card.card_ref)) for _ in range(5)))
+    payment = await SANDBOX.retrieve_payment(await pay_and_save_card(client, chosen))
+    assert payment is not None
+    assert payment.card is not None
+    assert (payment.status, payment.card.customer_ref, payment.card.label) == (PaymentStatus.PAID, "cus_1", label)
+    answers = await gather(*(SANDBOX.charge_saved_card(build_charge(payment.card.card_ref)) for _ in range(5)))
     assert len({answer.provider_ref for answer in answers}) == 1
     assert {(answer.status, answer.amount_minor) for answer in answers} == {(state, 1_000)}
     assert (answers[0].action_url is not None) is (state is PaymentStatus.ACTION_REQUIRED)
     assert answers[0].decline_reason == ("card_declined" if state is PaymentStatus.DECLINED else None)
 
 
-async def test_a_card_of_somebody_else_and_one_that_does_not_exist_are_declined(client: httpx.AsyncClient) -> None:
-    told = await SANDBOX.retrieve_payment(await saved(client, "pays"))
-    assert told is not None
-    assert told.card is not None
+async def test_a_card_of_another_customer_and_an_unknown_card_are_declined(client: httpx.AsyncClient) -> None:
+    payment = await SANDBOX.retrieve_payment(await pay_and_save_card(client, "pays"))
+    assert payment is not None
+    assert payment.card is not None
     for number, charge in enumerate(
-        (charge_of("card_none", 2), charge_of(told.card.card_ref, 3, customer_ref="cus_2"))
+        (build_charge("card_none", 2), build_charge(payment.card.card_ref, 3, customer_ref="cus_2"))
     ):
         assert (number, (await SANDBOX.charge_saved_card(charge)).status) == (number, PaymentStatus.DECLINED)
 
 
-async def test_the_notice_of_a_payment_tells_of_the_card_that_it_saved(client: httpx.AsyncClient) -> None:
-    await saved(client, "declines")
+async def test_the_event_of_a_payment_has_the_card_that_it_saved(client: httpx.AsyncClient) -> None:
+    await pay_and_save_card(client, "declines")
     [record] = await pools.fetch("SELECT body->'payment'->'card' AS card FROM provider_event")
     assert '"label": "test card that declines"' in record["card"]
     page = await SANDBOX.find_payment_page(SAVING.reference)
     assert page is not None
-    told = await SANDBOX.retrieve_payment(page.provider_ref)
-    assert told is not None
-    raw_body, headers = SANDBOX.sign_event(told)
+    payment = await SANDBOX.retrieve_payment(page.provider_ref)
+    assert payment is not None
+    raw_body, headers = SANDBOX.sign_event(payment)
     event = await SANDBOX.verify_event(raw_body, headers)
     assert event is not None
-    assert event.object == told
+    assert event.object == payment
 
 
-async def test_no_card_is_kept_of_a_payment_that_was_declined_or_did_not_consent(client: httpx.AsyncClient) -> None:
-    await saved(client, "pays", replace(SAVING, saves_card=False))
+async def test_no_card_is_saved_without_payment_or_consent(client: httpx.AsyncClient) -> None:
+    await pay_and_save_card(client, "pays", replace(SAVING, saves_card=False))
     page = await SANDBOX.open_checkout(replace(SAVING, reference=f"1-{'c' * 32}"))
     found = await SANDBOX.find_payment_page(f"1-{'c' * 32}")
     assert found is not None
@@ -118,8 +118,8 @@ async def test_no_card_is_kept_of_a_payment_that_was_declined_or_did_not_consent
     assert page.provider_ref
 
 
-async def test_the_portal_shows_the_cards_and_leads_back(client: httpx.AsyncClient) -> None:
-    await saved(client, "asks")
+async def test_the_portal_shows_the_cards_and_links_back(client: httpx.AsyncClient) -> None:
+    await pay_and_save_card(client, "asks")
     shown = await client.get(await SANDBOX.create_portal_session("cus_1", "https://shop.example/?a=1&b=<2>"))
     assert (shown.status_code, "test card that asks its owner" in shown.text) == (200, True)
     assert 'href="https://shop.example/?a=1&amp;b=&lt;2&gt;"' in shown.text

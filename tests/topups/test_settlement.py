@@ -1,4 +1,4 @@
-"""Settling: a payment is credited once, whatever tells of it, however often and in whatever order."""
+"""Settlement: a payment is credited once, whichever event reports it, however often and in any order."""
 
 import random
 from asyncio import gather
@@ -31,7 +31,7 @@ from tests.topups.top_up_fixtures import (
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_payment_becomes_an_entry_and_a_grant_that_never_expires(db: str) -> None:
+async def test_a_payment_makes_an_entry_and_a_grant_that_never_expires(db: str) -> None:
     top_up = await create_top_up("alice", 1_200)
     event = await payment_event(top_up)
 
@@ -43,9 +43,9 @@ async def test_a_payment_becomes_an_entry_and_a_grant_that_never_expires(db: str
     [lot] = await queries.list_grants(top_up.account_id, before_number=99, limit=9)
     assert (lot.source, lot.credits, lot.remaining, lot.expires_at) == (GrantSource.PURCHASED, 1_200, 1_200, None)
     assert (lot.top_up_id, lot.created_at) == (top_up.id, paid.paid_at)
-    notice = (await list_inbox())[event.event_id]
-    assert (notice["outcome"], notice["attempts"], notice["last_error"]) == ("CREDITED", 0, None)
-    assert notice["handled_at"] is not None
+    stored = (await list_inbox())[event.event_id]
+    assert (stored["outcome"], stored["attempts"], stored["last_error"]) == ("CREDITED", 0, None)
+    assert stored["handled_at"] is not None
 
 
 async def test_a_declined_payment_credits_nothing(db: str) -> None:
@@ -75,7 +75,7 @@ async def test_a_decline_that_arrives_after_the_payment_changes_nothing(db: str)
     assert await posted_credits(top_up.account_id) == 500
 
 
-async def test_two_events_of_one_payment_credit_it_once(db: str) -> None:
+async def test_concurrent_events_of_one_payment_credit_it_once(db: str) -> None:
     top_up = await create_top_up()
     events = [await payment_event(top_up, event_id=f"sandbox:evt_{number}") for number in range(5)]
     outcomes = await gather(*map(settle, events))
@@ -83,7 +83,7 @@ async def test_two_events_of_one_payment_credit_it_once(db: str) -> None:
     assert await posted_credits(top_up.account_id) == 500
 
 
-async def test_notices_delivered_several_times_and_shuffled_credit_each_payment_once(db: str) -> None:
+async def test_repeated_and_shuffled_events_credit_each_payment_once(db: str) -> None:
     chance = random.Random(7)  # noqa: S311  the same shuffle in every run
     top_ups = [await create_top_up(f"owner-{number % 5}", 500 + 100 * number) for number in range(20)]
     events = []
@@ -109,7 +109,7 @@ async def test_notices_delivered_several_times_and_shuffled_credit_each_payment_
     ]  # fmt: skip
 
 
-async def test_fifty_pairs_of_webhook_and_return_page_credit_once_each(db: str) -> None:
+async def test_fifty_concurrent_pairs_of_webhook_and_return_page_credit_once_each(db: str) -> None:
     top_ups = [await create_top_up(f"owner-{number % 10}") for number in range(50)]
     events = [await payment_event(top_up) for top_up in top_ups]
     calls: list[Any] = []
@@ -129,7 +129,7 @@ async def test_fifty_pairs_of_webhook_and_return_page_credit_once_each(db: str) 
     assert sorted(filter(None, named)) == sorted(top_up.id for top_up in top_ups)
 
 
-async def test_the_return_page_learns_of_a_payment_before_the_webhook(db: str) -> None:
+async def test_the_return_page_settles_a_payment_before_the_webhook(db: str) -> None:
     top_up = await create_top_up()
     before = await confirm_top_up(top_up.account_id, top_up.id, SANDBOX)
     assert (before.top_up.status, before.balance.posted, await list_inbox()) == (TopUpStatus.PENDING, 0, {})
@@ -141,7 +141,7 @@ async def test_the_return_page_learns_of_a_payment_before_the_webhook(db: str) -
     assert (again.top_up, again.balance) == (after.top_up, after.balance)
 
 
-async def test_the_return_page_follows_a_payment_after_a_decline(db: str) -> None:
+async def test_the_return_page_settles_a_payment_after_a_decline(db: str) -> None:
     top_up = await create_top_up()
     statuses = []
     for state in (PaymentStatus.DECLINED, PaymentStatus.PAID):
@@ -161,7 +161,7 @@ async def test_another_accounts_top_up_is_not_found(db: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("claims", "outcome", "reason"),
+    ("changes", "outcome", "reason"),
     [
         ({"amount_minor": 501}, EventOutcome.PARKED_MISMATCH, "amount in minor units is 501, ours is 500"),
         ({"currency": "JPY"}, EventOutcome.PARKED_MISMATCH, "currency is JPY, ours is USD"),
@@ -170,42 +170,42 @@ async def test_another_accounts_top_up_is_not_found(db: str) -> None:
         ({"reference": "an invoice of somebody else"}, EventOutcome.PARKED_UNKNOWN, "no top-up of this reference"),
     ],
 )
-async def test_what_disagrees_with_our_row_is_parked_and_credits_nothing(
-    db: str, claims: dict[str, Any], outcome: EventOutcome, reason: str
+async def test_an_event_that_differs_from_our_row_is_parked_and_credits_nothing(
+    db: str, changes: dict[str, Any], outcome: EventOutcome, reason: str
 ) -> None:
     top_up = await create_top_up()
-    event = await payment_event(top_up, event_id="sandbox:evt_odd", **claims)
+    event = await payment_event(top_up, event_id="sandbox:evt_odd", **changes)
     assert [await settle(event), await settle(event)] == [outcome, outcome]
-    notice = (await list_inbox())["sandbox:evt_odd"]
-    assert (notice["outcome"], notice["handled_at"]) == (outcome, None)
-    assert reason in notice["last_error"]
+    stored = (await list_inbox())["sandbox:evt_odd"]
+    assert (stored["outcome"], stored["handled_at"]) == (outcome, None)
+    assert reason in stored["last_error"]
     assert ((await reload(top_up)).status, await list_entries(top_up.account_id)) == (TopUpStatus.PENDING, [])
     assert await settle(await payment_event(top_up)) is EventOutcome.CREDITED
 
 
-async def test_a_notice_for_one_account_never_credits_another(db: str) -> None:
+async def test_an_event_of_one_account_never_credits_another(db: str) -> None:
     alices, bobs = await create_top_up("alice"), await create_top_up("bob")
     crossed = f"{bobs.account_id}-{alices.id}"
     assert await settle(await payment_event(alices, reference=crossed)) is EventOutcome.PARKED_UNKNOWN
     assert (await posted_credits(alices.account_id), await posted_credits(bobs.account_id)) == (0, 0)
 
 
-async def test_a_failure_leaves_the_notice_to_be_tried_again(db: str) -> None:
+async def test_a_failure_leaves_the_event_to_be_retried(db: str) -> None:
     top_up = await create_top_up("alice", 500)
     await grant_credits("alice", MAX_CREDITS - 499)
     event = await payment_event(top_up)
     for attempt in (1, 2):
         with pytest.raises(BalanceLimitReached):
             await settle(event)
-        notice = (await list_inbox())[event.event_id]
-        assert (notice["attempts"], notice["handled_at"], notice["outcome"]) == (attempt, None, None)
-        assert notice["last_error"].startswith("BalanceLimitReached: The balance would exceed")
+        stored = (await list_inbox())[event.event_id]
+        assert (stored["attempts"], stored["handled_at"], stored["outcome"]) == (attempt, None, None)
+        assert stored["last_error"].startswith("BalanceLimitReached: The balance would exceed")
     assert (await reload(top_up)).status is TopUpStatus.PENDING
     assert (await posted_credits(top_up.account_id)) == MAX_CREDITS - 499
 
 
-async def test_effect_and_mark_commit_together_or_not_at_all(db: str) -> None:
-    """The last write of the transaction is refused by the database itself; the same notice then goes through."""
+async def test_the_effect_and_the_handled_mark_commit_together(db: str) -> None:
+    """The database refuses the last write of the transaction; afterwards the same event is settled."""
     top_up = await create_top_up()
     event = await payment_event(top_up)
     await pools.fetch("ALTER TABLE provider_event ADD CONSTRAINT broken CHECK (handled_at IS NULL) NOT VALID")
@@ -217,13 +217,13 @@ async def test_effect_and_mark_commit_together_or_not_at_all(db: str) -> None:
     finally:
         await pools.fetch("ALTER TABLE provider_event DROP CONSTRAINT broken")
     assert await settle(event) is EventOutcome.CREDITED
-    notice = (await list_inbox())[event.event_id]
-    assert (notice["outcome"], notice["attempts"], notice["last_error"]) == ("CREDITED", 1, None)
+    stored = (await list_inbox())[event.event_id]
+    assert (stored["outcome"], stored["attempts"], stored["last_error"]) == ("CREDITED", 1, None)
     assert await posted_credits(top_up.account_id) == 500
 
 
-async def test_a_notice_that_comes_before_the_providers_answer_is_credited(db: str) -> None:
-    """Our row does not know the payment's id yet, because the call that began it was cut off."""
+async def test_an_event_before_the_checkout_is_recorded_is_credited(db: str) -> None:
+    """Our row has no id of the payment, because the call that opened the checkout was interrupted."""
     top_up = await create_top_up()
     event = await payment_event(top_up)
     await pools.fetch("UPDATE top_up SET provider_ref = NULL, payment_url = NULL")

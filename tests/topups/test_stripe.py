@@ -1,4 +1,4 @@
-"""Buying by Stripe: the SDK against the stand-in, whose requests and replies are compared with Stripe's description."""
+"""The Stripe provider against a fake, which checks every request and reply against Stripe's description."""
 
 import re
 from asyncio import gather
@@ -39,7 +39,7 @@ PAYMENTS = sized(60, soak=200)
 __all__ = ["fake_stripe", "stripe_provider", "webhook"]
 
 
-async def test_a_checkout_is_begun_paid_and_credited_once_though_three_events_tell_of_it(
+async def test_a_checkout_is_credited_once_by_its_three_events(
     stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
     top_up = await begin_checkout(stripe_provider, "alice", 1_200, return_url="https://shop.example/?done=1")
@@ -66,18 +66,18 @@ async def test_a_checkout_is_begun_paid_and_credited_once_though_three_events_te
     assert await list_entries(top_up.account_id) == [("TOP_UP", 1_200, top_up.id, "user:alice")]
 
 
-async def test_the_three_events_may_come_in_any_order_and_at_once(
+async def test_the_three_events_may_arrive_in_any_order_and_concurrently(
     stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
     top_ups = [await begin_checkout(stripe_provider, f"owner-{number % 3}") for number in range(12)]
-    told = [event for top_up in top_ups for event in fake_stripe.pay_checkout(session_id(top_up))]
-    outcomes = await gather(*(deliver_events(webhook, event) for event in reversed(told)))
+    found = [event for top_up in top_ups for event in fake_stripe.pay_checkout(session_id(top_up))]
+    outcomes = await gather(*(deliver_events(webhook, event) for event in reversed(found)))
     assert sum(outcome == ["CREDITED"] for outcome in outcomes) == 12
     assert {outcome for [outcome] in outcomes} == {"CREDITED", "UNCHANGED"}
     assert sum([await posted_credits(account_id) for account_id in {one.account_id for one in top_ups}]) == 6_000
 
 
-async def test_the_return_page_credits_what_stripe_says_is_paid(
+async def test_the_return_page_credits_a_payment_that_stripe_reports(
     stripe_provider: Stripe, fake_stripe: FakeStripe
 ) -> None:
     top_up = await begin_checkout(stripe_provider)
@@ -91,7 +91,7 @@ async def test_the_return_page_credits_what_stripe_says_is_paid(
     )
 
 
-async def test_webhook_and_return_page_at_the_same_instant_credit_each_payment_once(
+async def test_concurrent_webhook_and_return_page_credit_each_payment_once(
     stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
     top_ups = await gather(*(begin_checkout(stripe_provider, f"owner-{number % 20}") for number in range(PAYMENTS)))
@@ -104,24 +104,24 @@ async def test_webhook_and_return_page_at_the_same_instant_credit_each_payment_o
 
     answers = await gather(*calls)
 
-    assert {told for [told], _ in answers} <= {"CREDITED", "UNCHANGED"}
+    assert {outcome for [outcome], _ in answers} <= {"CREDITED", "UNCHANGED"}
     assert {seen.top_up.status for _, seen in answers} == {TopUpStatus.PAID}
     accounts = {top_up.account_id for top_up in top_ups}
     found = [entry for account_id in accounts for entry in await list_entries(account_id)]
     assert sorted(found) == sorted(("TOP_UP", 500, one.id, one.actor) for one in top_ups)
 
 
-async def test_a_card_that_is_declined_on_the_page_leaves_the_top_up_open(
+async def test_a_card_declined_on_the_page_leaves_the_top_up_pending(
     stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
     top_up = await begin_checkout(stripe_provider)
-    [said] = await deliver_events(webhook, *fake_stripe.decline_card(session_id(top_up)))
-    assert said == (200, "Events of this type are ignored.")
+    [answer] = await deliver_events(webhook, *fake_stripe.decline_card(session_id(top_up)))
+    assert answer == (200, "Events of this type are ignored.")
     assert (await reload(top_up)).status is TopUpStatus.PENDING
     assert "CREDITED" in await deliver_events(webhook, *fake_stripe.pay_checkout(session_id(top_up)))
 
 
-async def test_a_checkout_that_nobody_paid_expires(
+async def test_an_unpaid_checkout_expires(
     stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
     top_up = await begin_checkout(stripe_provider)
@@ -130,24 +130,24 @@ async def test_a_checkout_that_nobody_paid_expires(
 
 
 @pytest.mark.parametrize("paid", [True, False])
-async def test_money_that_comes_later_is_credited_when_it_has_come(
+async def test_a_delayed_payment_is_credited_when_it_arrives(
     stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient, paid: bool
 ) -> None:
     outcome, status = ("CREDITED", TopUpStatus.PAID) if paid else ("DECLINED", TopUpStatus.FAILED)
     top_up = await begin_checkout(stripe_provider)
     assert await deliver_events(webhook, *fake_stripe.pay_checkout(session_id(top_up), later=True)) == ["UNCHANGED"]
-    asked = await stripe_provider.retrieve_payment(session_id(top_up))
-    assert asked is not None
-    assert (asked.status, (await reload(top_up)).status) == (PaymentStatus.OPEN, TopUpStatus.PENDING)
-    told = await deliver_events(webhook, *fake_stripe.settle_delayed_payment(session_id(top_up), paid=paid))
-    assert outcome in told
-    asked = await stripe_provider.retrieve_payment(session_id(top_up))
-    assert asked is not None
-    assert asked.status is (PaymentStatus.PAID if paid else PaymentStatus.DECLINED)
+    payment_ = await stripe_provider.retrieve_payment(session_id(top_up))
+    assert payment_ is not None
+    assert (payment_.status, (await reload(top_up)).status) == (PaymentStatus.OPEN, TopUpStatus.PENDING)
+    found = await deliver_events(webhook, *fake_stripe.settle_delayed_payment(session_id(top_up), paid=paid))
+    assert outcome in found
+    payment_ = await stripe_provider.retrieve_payment(session_id(top_up))
+    assert payment_ is not None
+    assert payment_.status is (PaymentStatus.PAID if paid else PaymentStatus.DECLINED)
     assert (await reload(top_up)).status is status
 
 
-async def test_a_begin_whose_reply_was_lost_finds_its_checkout_again(
+async def test_a_checkout_whose_reply_was_lost_is_found_by_the_retry(
     stripe_provider: Stripe, fake_stripe: FakeStripe
 ) -> None:
     fake_stripe.lost_replies = 1
@@ -156,7 +156,7 @@ async def test_a_begin_whose_reply_was_lost_finds_its_checkout_again(
     assert len(fake_stripe.calls) == 2
 
 
-async def test_a_begin_that_never_heard_back_is_unavailable_and_the_same_call_gets_the_same_page(
+async def test_without_a_reply_the_request_is_unavailable_and_its_repetition_opens_the_same_checkout(
     stripe_provider: Stripe, fake_stripe: FakeStripe
 ) -> None:
     request = TopUpRequest(owner_id="alice", credits=500, key="once", actor="user:alice")
@@ -168,39 +168,39 @@ async def test_a_begin_that_never_heard_back_is_unavailable_and_the_same_call_ge
     assert (again.replayed, again.top_up.provider_ref) == (True, session["id"])
 
 
-async def test_stripe_being_down_is_no_fault_of_ours(stripe_provider: Stripe, fake_stripe: FakeStripe) -> None:
+async def test_an_outage_of_stripe_raises_unavailable(stripe_provider: Stripe, fake_stripe: FakeStripe) -> None:
     fake_stripe.failing_calls = 3
     with pytest.raises(Unavailable):
         await begin_at_stripe(stripe_provider)
     assert fake_stripe.list_objects("checkout.session") == []
 
 
-@pytest.mark.parametrize(("currency", "asked"), [("JPY", "2100"), ("EUR", "2100"), ("ISK", "210000")])
-async def test_amounts_are_in_stripes_own_units(
-    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient, currency: str, asked: str
+@pytest.mark.parametrize(("currency", "unit_amount"), [("JPY", "2100"), ("EUR", "2100"), ("ISK", "210000")])
+async def test_amounts_are_sent_in_stripes_minor_units(
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient, currency: str, unit_amount: str
 ) -> None:
     terms = replace(TERMS, minor_per_credit=3, currency=currency)
     top_up = await begin_checkout(stripe_provider, "alice", 700, terms=terms)
     price = fake_stripe.calls[0][2]["line_items"][0]["price_data"]
-    assert (price["unit_amount"], price["currency"], top_up.amount_minor) == (asked, currency.lower(), 2_100)
+    assert (price["unit_amount"], price["currency"], top_up.amount_minor) == (unit_amount, currency.lower(), 2_100)
     assert (await deliver_events(webhook, *fake_stripe.pay_checkout(session_id(top_up))))[0] == "CREDITED"
 
 
-async def test_tax_on_top_is_told_and_is_no_part_of_the_price(db: str, fake_stripe: FakeStripe) -> None:
+async def test_added_tax_is_reported_separately_from_the_price(db: str, fake_stripe: FakeStripe) -> None:
     provider = open_stripe(fake_stripe, stripe_automatic_tax=True)
     async with webhook_client(provider) as client:
         top_up = await begin_checkout(provider)
         [charged, paid, completed] = fake_stripe.pay_checkout(session_id(top_up))
         assert (paid["data"]["object"]["amount"], top_up.amount_minor) == (600, 500)
-        asked = await provider.retrieve_payment(session_id(top_up))
+        payment_ = await provider.retrieve_payment(session_id(top_up))
         assert await deliver_events(client, completed, charged, paid) == ["CREDITED", "UNCHANGED", "UNCHANGED"]
     await provider.close()
-    assert asked is not None
-    assert asked.tax_lines == (TaxLine(label="VAT 20 %", amount_minor=100, inclusive=False),)
+    assert payment_ is not None
+    assert payment_.tax_lines == (TaxLine(label="VAT 20 %", amount_minor=100, inclusive=False),)
     assert (await reload(top_up)).tax_lines == (TaxLine(label="Tax", amount_minor=100, inclusive=False),)
 
 
-async def test_the_customer_is_made_once_whoever_is_first(stripe_provider: Stripe, fake_stripe: FakeStripe) -> None:
+async def test_concurrent_requests_create_one_customer(stripe_provider: Stripe, fake_stripe: FakeStripe) -> None:
     found = await gather(*(begin_checkout(stripe_provider, save_card=True) for _ in range(10)))
     [customer] = fake_stripe.list_objects("customer")
     assert {session["customer"] for session in fake_stripe.list_objects("checkout.session")} == {customer["id"]}
@@ -208,29 +208,29 @@ async def test_the_customer_is_made_once_whoever_is_first(stripe_provider: Strip
     assert [one.saves_card for one in found] == [True] * 10
 
 
-async def saved_card(account_id: int) -> tuple[str, str, str]:
+async def read_saved_card(account_id: int) -> tuple[str, str, str]:
     [row] = await pools.fetch("SELECT * FROM payment_customer WHERE account_id = $1", account_id)
     return (row["customer_ref"], row["card_ref"], row["card_label"])
 
 
-async def test_a_card_is_kept_by_consent_and_pays_later(
+async def test_a_card_saved_with_consent_pays_later(
     stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
     top_up = await begin_checkout(stripe_provider, save_card=True)
     assert fake_stripe.calls[-1][2]["payment_intent_data"]["setup_future_usage"] == "off_session"
     await deliver_events(webhook, *reversed(fake_stripe.pay_checkout(session_id(top_up))))
-    customer_ref, card_ref, label = await saved_card(top_up.account_id)
+    customer_ref, card_ref, label = await read_saved_card(top_up.account_id)
     assert label == "visa 4242"
 
     other = await begin_checkout(stripe_provider)
-    paid = await stripe_provider.charge_saved_card(charge_of(other.reference, customer_ref, card_ref))
+    paid = await stripe_provider.charge_saved_card(build_charge(other.reference, customer_ref, card_ref))
 
     assert (paid.status, paid.reference, paid.payment_ref, paid.provider_ref_is_payment) == (
         PaymentStatus.PAID, other.reference, paid.provider_ref, False,
     )  # fmt: skip
     form = fake_stripe.calls[-1][2]
     assert (form["off_session"], form["confirm"], form["customer"]) == ("true", "true", customer_ref)
-    again = await stripe_provider.charge_saved_card(charge_of(other.reference, customer_ref, card_ref))
+    again = await stripe_provider.charge_saved_card(build_charge(other.reference, customer_ref, card_ref))
     assert again == paid
     assert len(fake_stripe.list_objects("payment_intent")) == 2
     found = await stripe_provider.find_payment(other.reference, since=other.created_at)
@@ -239,7 +239,7 @@ async def test_a_card_is_kept_by_consent_and_pays_later(
     assert await stripe_provider.find_payment(other.reference, since=other.created_at - timedelta(days=1)) is None
 
 
-async def test_a_card_without_consent_is_not_kept(
+async def test_a_card_is_not_saved_without_consent(
     stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
     await begin_checkout(stripe_provider, save_card=True)
@@ -249,15 +249,15 @@ async def test_a_card_without_consent_is_not_kept(
     assert row["card_ref"] is None
 
 
-def charge_of(reference: str, customer_ref: str, card_ref: str) -> SavedCardCharge:
+def build_charge(reference: str, customer_ref: str, card_ref: str) -> SavedCardCharge:
     return SavedCardCharge(
         reference=reference, description="500 credits", amount_minor=500, currency="USD", customer_ref=customer_ref,
         card_ref=card_ref,
     )  # fmt: skip
 
 
-async def a_saved_card(provider: Stripe, books: FakeStripe) -> SavedCard:
-    """A card that was kept at a purchase, as asking tells of it."""
+async def create_saved_card(provider: Stripe, books: FakeStripe) -> SavedCard:
+    """A card that was saved with a purchase, as retrieving the payment returns it."""
     top_up = await begin_checkout(provider, "saver", save_card=True)
     books.pay_checkout(session_id(top_up))
     payment = await provider.retrieve_payment(session_id(top_up))
@@ -266,31 +266,31 @@ async def a_saved_card(provider: Stripe, books: FakeStripe) -> SavedCard:
     return payment.card
 
 
-async def test_a_saved_card_that_declines_is_an_answer(stripe_provider: Stripe, fake_stripe: FakeStripe) -> None:
-    card = await a_saved_card(stripe_provider, fake_stripe)
+async def test_a_declined_saved_card_is_a_result(stripe_provider: Stripe, fake_stripe: FakeStripe) -> None:
+    card = await create_saved_card(stripe_provider, fake_stripe)
     top_up = await begin_checkout(stripe_provider)
     fake_stripe.next_charge = "declined"
-    payment = await stripe_provider.charge_saved_card(charge_of(top_up.reference, card.customer_ref, card.card_ref))
+    payment = await stripe_provider.charge_saved_card(build_charge(top_up.reference, card.customer_ref, card.card_ref))
     assert (payment.status, payment.decline_reason, payment.action_url) == (
         PaymentStatus.DECLINED, "insufficient_funds", None,
     )  # fmt: skip
-    detached = await stripe_provider.charge_saved_card(charge_of("1-" + "0" * 32, card.customer_ref, "pm_gone"))
+    detached = await stripe_provider.charge_saved_card(build_charge("1-" + "0" * 32, card.customer_ref, "pm_gone"))
     assert (detached.status, detached.decline_reason) == (PaymentStatus.DECLINED, "resource_missing")
 
 
-async def test_a_saved_card_whose_owner_must_be_asked_gives_the_banks_page(
+async def test_a_saved_card_that_needs_authentication_has_the_banks_page(
     stripe_provider: Stripe, fake_stripe: FakeStripe
 ) -> None:
-    card = await a_saved_card(stripe_provider, fake_stripe)
+    card = await create_saved_card(stripe_provider, fake_stripe)
     top_up = await begin_checkout(stripe_provider)
     fake_stripe.next_charge = "authentication_required"
-    payment = await stripe_provider.charge_saved_card(charge_of(top_up.reference, card.customer_ref, card.card_ref))
+    payment = await stripe_provider.charge_saved_card(build_charge(top_up.reference, card.customer_ref, card.card_ref))
     assert (payment.status, payment.action_url) == (
         PaymentStatus.ACTION_REQUIRED, f"{fake_stripe.url}/authenticate/{payment.provider_ref}",
     )  # fmt: skip
-    asked = await stripe_provider.retrieve_payment(payment.provider_ref)
-    assert asked is not None
-    assert (asked.status, asked.action_url) == (payment.status, payment.action_url)
+    payment_ = await stripe_provider.retrieve_payment(payment.provider_ref)
+    assert payment_ is not None
+    assert (payment_.status, payment_.action_url) == (payment.status, payment.action_url)
 
 
 async def test_refunds_are_made_once_and_found_by_our_reference(
@@ -321,17 +321,17 @@ async def test_refunds_are_made_once_and_found_by_our_reference(
     [("created", "needs_response", DisputeStatus.OPEN), ("closed", "won", DisputeStatus.WON),
      ("closed", "lost", DisputeStatus.LOST), ("created", "warning_needs_response", None)],
 )  # fmt: skip
-async def test_disputes_are_told_and_banks_questions_are_not(
+async def test_disputes_are_mapped_and_inquiries_are_ignored(
     stripe_provider: Stripe, fake_stripe: FakeStripe, kind: str, status: str, state: DisputeStatus | None
 ) -> None:
     top_up = await begin_checkout(stripe_provider)
     [_, paid, _] = fake_stripe.pay_checkout(session_id(top_up))
     event = stripe_provider.parse_event(fake_stripe.dispute(paid["data"]["object"]["id"], kind, status))
-    told = event.object if event is not None else None
-    assert getattr(told, "status", None) is state
+    found = event.object if event is not None else None
+    assert getattr(found, "status", None) is state
 
 
-async def test_the_portal_is_the_customers_own(stripe_provider: Stripe, fake_stripe: FakeStripe) -> None:
+async def test_the_billing_portal_belongs_to_the_customer(stripe_provider: Stripe, fake_stripe: FakeStripe) -> None:
     await begin_checkout(stripe_provider, save_card=True)
     urls = [
         await purchases.open_billing_portal(owner, stripe_provider, "https://shop.example/account")
@@ -339,13 +339,13 @@ async def test_the_portal_is_the_customers_own(stripe_provider: Stripe, fake_str
     ]
     assert all(re.fullmatch(rf"{re.escape(fake_stripe.url)}/portal/bps_\d+", url) for url in urls)
     first, second = reversed(fake_stripe.list_objects("customer"))
-    asked = [form for _, path, form in fake_stripe.calls if path == "/v1/billing_portal/sessions"]
-    assert [form["customer"] for form in asked] == [first["id"], second["id"]]
+    payment_ = [form for _, path, form in fake_stripe.calls if path == "/v1/billing_portal/sessions"]
+    assert [form["customer"] for form in payment_] == [first["id"], second["id"]]
     with pytest.raises(InvalidInput):
         await purchases.open_billing_portal("alice", stripe_provider, "javascript:alert(1)")
 
 
-async def test_stripe_knows_nothing_of_an_id_that_it_never_gave(stripe_provider: Stripe) -> None:
+async def test_an_unknown_id_is_not_found_at_stripe(stripe_provider: Stripe) -> None:
     assert [await stripe_provider.retrieve_payment(id) for id in ("cs_test_none", "pi_none")] == [None, None]
 
 
@@ -365,19 +365,19 @@ GOOD: dict[str, Any] = {"payment_provider": "stripe", "stripe_secret_key": KEY}
         ({"currency": "KWD", "top_up_multiple": 1}, "change CURRENCY or TOP_UP_MULTIPLE"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused_with_the_remedy(changes: dict[str, Any], remedy: str) -> None:
+def test_invalid_settings_are_refused_with_the_remedy(changes: dict[str, Any], remedy: str) -> None:
     with pytest.raises(Misconfigured, match=remedy):
         open_provider(Settings(**(GOOD | changes)))
 
 
-def test_secrets_stand_in_no_text_of_the_provider_or_the_settings() -> None:
+def test_secrets_are_not_in_the_repr_of_provider_or_settings() -> None:
     chosen = Settings(**(GOOD | {"stripe_webhook_secret": "whsec_hidden"}))
     assert not any(secret in repr(chosen) + repr(open_provider(chosen)) for secret in (KEY, "whsec_hidden"))
     live = Settings(**(GOOD | {"environment": "production", "stripe_secret_key": "rk_live_x"}))
     assert getattr(open_provider(live), "live", None) is True
 
 
-async def test_nothing_is_kept_of_what_is_not_about_a_purchase_of_ours(
+async def test_events_about_other_objects_are_not_stored(
     stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
     customer = fake_stripe.create_customer({})

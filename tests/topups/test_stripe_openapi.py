@@ -1,4 +1,4 @@
-"""The stand-in is held to Stripe's description: what it does not know is refused, in requests, replies and refusals."""
+"""The fake's checks against Stripe's OpenAPI description: unknown requests, replies and events are rejected."""
 
 from typing import Any
 
@@ -23,13 +23,13 @@ PARAMETERS = {
 }
 
 
-def a_dispute(**known: Any) -> objects.Json:
+def build_dispute(**known: Any) -> objects.Json:
     return objects.dispute(
         id="du_1", created=1, amount=5, currency="usd", charge="ch_1", payment_intent="pi_1", **known
     )
 
 
-def test_every_call_of_the_stand_in_is_described() -> None:
+def test_every_call_of_the_fake_is_in_the_description() -> None:
     check_request("POST", "/v1/refunds", REFUND)
     described = openapi_checks.excerpt()["paths"]
     assert {(call.method.lower(), call.path) for call in CALLS} == {
@@ -48,12 +48,12 @@ def test_every_call_of_the_stand_in_is_described() -> None:
         ("/v1/billing_portal/sessions", {"customer": ["cus_1"]}, r"request.customer: \['cus_1'\] is not of type"),
     ],
 )
-def test_a_request_that_stripe_would_refuse_is_refused(path: str, form: dict[str, Any], why: str) -> None:
+def test_a_request_that_stripe_would_reject_is_rejected(path: str, form: dict[str, Any], why: str) -> None:
     with pytest.raises(OpenApiMismatch, match=why):
         check_request("POST", path, form)
 
 
-def test_a_question_with_a_parameter_that_there_is_not_is_refused() -> None:
+def test_a_query_with_an_unknown_parameter_is_rejected() -> None:
     check_request("GET", "/v1/refunds", {"payment_intent": "pi_1", "limit": "100"})
     with pytest.raises(OpenApiMismatch, match="'colour' was unexpected"):
         check_request("GET", "/v1/refunds", {"payment_intent": "pi_1", "colour": "red"})
@@ -61,7 +61,7 @@ def test_a_question_with_a_parameter_that_there_is_not_is_refused() -> None:
         check_request("GET", "/v1/refunds", {"payment_intent": "pi_1", "limit": "many"})
 
 
-def test_a_reply_that_lacks_what_stripe_always_sends_is_refused() -> None:
+def test_a_reply_without_a_required_field_is_rejected() -> None:
     refund = {"id": "re_1", "object": "refund", "amount": 5, "currency": "usd", "created": 1, "status": "succeeded"}
     check_reply("POST", "/v1/refunds", 200, refund)
     with pytest.raises(OpenApiMismatch, match="reply 200: 'amount' is a required property"):
@@ -72,13 +72,13 @@ def test_a_reply_that_lacks_what_stripe_always_sends_is_refused() -> None:
         check_reply("POST", "/v1/refunds", 200, refund | {"currency": None})
 
 
-def test_a_reply_may_name_a_resource_and_not_hold_one_that_the_stand_in_never_sends() -> None:
-    check_object(a_dispute())
+def test_a_reply_may_name_a_resource_but_not_contain_one_outside_the_excerpt() -> None:
+    check_object(build_dispute())
     with pytest.raises(OpenApiMismatch, match=r"dispute\.balance_transactions\.0"):
-        check_object(a_dispute() | {"balance_transactions": [{"id": "txn_1", "object": "balance_transaction"}]})
+        check_object(build_dispute() | {"balance_transactions": [{"id": "txn_1", "object": "balance_transaction"}]})
 
 
-def test_a_refusal_of_another_shape_is_refused() -> None:
+def test_an_error_of_another_form_is_rejected() -> None:
     check_reply("POST", "/v1/refunds", 402, objects.error_body("card_error", "card_declined", "Declined."))
     with pytest.raises(OpenApiMismatch, match="reply 404: 'error' is a required property"):
         check_reply("POST", "/v1/refunds", 404, {"message": "No such object."})
@@ -86,18 +86,18 @@ def test_a_refusal_of_another_shape_is_refused() -> None:
         check_reply("POST", "/v1/refunds", 400, objects.error_body("sulking", "no", "No."))
 
 
-def test_a_notice_that_stripe_would_not_send_is_refused() -> None:
+def test_an_event_that_stripe_would_not_send_is_rejected() -> None:
     event = {
         "id": "evt_1", "object": "event", "type": "charge.dispute.created", "created": 1, "livemode": False,
-        "api_version": None, "pending_webhooks": 1, "request": None, "data": {"object": a_dispute()},
+        "api_version": None, "pending_webhooks": 1, "request": None, "data": {"object": build_dispute()},
     }  # fmt: skip
     check_event(event)
     with pytest.raises(OpenApiMismatch, match=r"dispute\.status: 'sulking' is not one of"):
-        check_event(event | {"data": {"object": a_dispute(status="sulking")}})
+        check_event(event | {"data": {"object": build_dispute(status="sulking")}})
     with pytest.raises(OpenApiMismatch, match="event: 'pending_webhooks' is a required property"):
         check_event({name: event[name] for name in event if name != "pending_webhooks"})
 
 
-def test_what_came_after_the_description_is_known_to_the_sdk() -> None:
+def test_additions_to_the_description_are_known_to_the_sdk() -> None:
     known = {call: set(properties) <= set(PARAMETERS[call].__annotations__) for call, properties in SINCE.items()}
     assert known == dict.fromkeys(SINCE, True)

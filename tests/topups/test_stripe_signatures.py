@@ -1,4 +1,4 @@
-"""Stripe's notices: which are taken, which are refused, which are turned away or parked."""
+"""Stripe's webhooks: which are accepted, refused with 400, answered with 503, or parked."""
 
 import json
 import time
@@ -31,30 +31,30 @@ __all__ = ["fake_stripe", "stripe_provider", "webhook"]
 OLD_SECRET = "whsec_of_last_year"
 
 
-async def a_paid_checkout(provider: Stripe, books: FakeStripe) -> Json:
-    """The event that tells of a payment nobody has heard of yet."""
+async def pay_checkout(provider: Stripe, books: FakeStripe) -> Json:
+    """The event of a payment that no other event has reported."""
     *_, completed = books.pay_checkout(session_id(await begin_checkout(provider)))
     return completed
 
 
 @pytest.mark.parametrize("age_seconds", [-290, 290])
-async def test_a_notice_within_the_tolerance_is_taken(
+async def test_an_event_signed_within_the_tolerance_is_accepted(
     stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient, age_seconds: int
 ) -> None:
-    event = await a_paid_checkout(stripe_provider, fake_stripe)
+    event = await pay_checkout(stripe_provider, fake_stripe)
     assert await deliver_events(webhook, event, at=int(time.time()) - age_seconds) == ["CREDITED"]
 
 
 @pytest.mark.parametrize(("age_seconds", "reason"), [(310, "outside the tolerance"), (-310, "300 seconds ahead")])
-async def test_an_old_notice_and_one_from_the_future_are_refused(
+async def test_events_signed_too_long_ago_or_in_the_future_are_refused(
     stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient, age_seconds: int, reason: str
 ) -> None:
-    event = await a_paid_checkout(stripe_provider, fake_stripe)
+    event = await pay_checkout(stripe_provider, fake_stripe)
     [(status, message)] = await deliver_events(webhook, event, at=int(time.time()) - age_seconds)
     assert (status, reason in message, await list_inbox()) == (400, True, {})
 
 
-async def test_what_stripe_did_not_sign_is_refused_and_not_kept(
+async def test_a_body_that_stripe_has_not_signed_is_refused_and_not_stored(
     stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
     top_up = await begin_checkout(stripe_provider)
@@ -88,10 +88,10 @@ async def test_what_stripe_did_not_sign_is_refused_and_not_kept(
     assert await deliver_events(webhook, event) == ["CREDITED"]
 
 
-async def test_during_a_rotation_both_secrets_are_taken_and_no_third(db: str, fake_stripe: FakeStripe) -> None:
+async def test_during_a_rotation_both_secrets_are_accepted_and_no_third(db: str, fake_stripe: FakeStripe) -> None:
     provider = open_stripe(fake_stripe, stripe_webhook_secret_previous=OLD_SECRET)
     async with webhook_client(provider) as client:
-        first, second = await a_paid_checkout(provider, fake_stripe), await a_paid_checkout(provider, fake_stripe)
+        first, second = await pay_checkout(provider, fake_stripe), await pay_checkout(provider, fake_stripe)
         [refused] = await deliver_events(client, first, secret="whsec_third")
         assert refused[0] == 400
         assert await deliver_events(client, first, secret=OLD_SECRET) == ["CREDITED"]
@@ -100,23 +100,23 @@ async def test_during_a_rotation_both_secrets_are_taken_and_no_third(db: str, fa
     await provider.close()
 
 
-async def test_after_a_rotation_the_old_secret_is_worth_nothing(
+async def test_after_a_rotation_the_old_secret_is_refused(
     stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
-    [refused] = await deliver_events(webhook, await a_paid_checkout(stripe_provider, fake_stripe), secret=OLD_SECRET)
+    [refused] = await deliver_events(webhook, await pay_checkout(stripe_provider, fake_stripe), secret=OLD_SECRET)
     assert refused[0] == 400
 
 
-async def test_without_a_secret_stripe_is_asked_to_come_again(db: str, fake_stripe: FakeStripe) -> None:
+async def test_without_a_secret_the_webhook_answers_503(db: str, fake_stripe: FakeStripe) -> None:
     provider = open_stripe(fake_stripe, stripe_webhook_secret=None)
     async with webhook_client(provider) as client:
-        answer = await deliver_events(client, await a_paid_checkout(provider, fake_stripe))
+        answer = await deliver_events(client, await pay_checkout(provider, fake_stripe))
     await provider.close()
     assert answer == [(503, "STRIPE_WEBHOOK_SECRET is not set: webhooks cannot be verified.")]
     assert await list_inbox() == {}
 
 
-async def test_what_tells_of_the_other_mode_is_parked(
+async def test_an_event_of_the_other_mode_is_parked(
     stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient
 ) -> None:
     top_up = await begin_checkout(stripe_provider)
@@ -124,20 +124,20 @@ async def test_what_tells_of_the_other_mode_is_parked(
     [session] = fake_stripe.list_objects("checkout.session")
     event = fake_stripe.emit_event("checkout.session.completed", session | {"livemode": True}, live=True)
     assert await deliver_events(webhook, event) == ["PARKED_MISMATCH"]
-    notice = (await list_inbox())[f"stripe:{event['id']}"]
-    assert (notice["last_error"], notice["handled_at"]) == ("mode is live, ours is test", None)
-    assert notice["parked_at"] is not None
+    stored = (await list_inbox())[f"stripe:{event['id']}"]
+    assert (stored["last_error"], stored["handled_at"]) == ("mode is live, ours is test", None)
+    assert stored["parked_at"] is not None
     assert await posted_credits(top_up.account_id) == 0
 
 
 @pytest.mark.parametrize(
-    ("field", "claim"), [("amount_total", 50_000), ("currency", "eur"), ("id", "cs_test_other")], ids=str
+    ("field", "value"), [("amount_total", 50_000), ("currency", "eur"), ("id", "cs_test_other")], ids=str
 )
-async def test_what_disagrees_with_our_row_is_parked(
-    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient, field: str, claim: Any
+async def test_an_event_that_differs_from_our_row_is_parked(
+    stripe_provider: Stripe, fake_stripe: FakeStripe, webhook: httpx.AsyncClient, field: str, value: Any
 ) -> None:
-    event = await a_paid_checkout(stripe_provider, fake_stripe)
-    event["data"]["object"][field] = claim
+    event = await pay_checkout(stripe_provider, fake_stripe)
+    event["data"]["object"][field] = value
     assert await deliver_events(webhook, event, event) == ["PARKED_MISMATCH"] * 2
 
 
@@ -146,7 +146,7 @@ async def test_what_disagrees_with_our_row_is_parked(
              b'{"id": "evt_1", "livemode": false, "type": "checkout.session.completed", "data": {"object": 7}}'],
     ids=repr,
 )  # fmt: skip
-async def test_a_signed_notice_that_says_nothing_useful_is_refused(
+async def test_a_signed_body_that_is_no_event_is_refused(
     stripe_provider: Stripe, webhook: httpx.AsyncClient, body: bytes
 ) -> None:
     header = stripe.WebhookSignature.generate_signature_header(body.decode(), SECRET)
