@@ -1,4 +1,4 @@
-"""Chromium without a window, driven by its DevTools protocol: tabs that are opened, asked, and closed."""
+"""Headless Chromium, controlled by its DevTools protocol."""
 
 import asyncio
 import itertools
@@ -25,13 +25,13 @@ ANSWER_SECONDS = 15
 
 @dataclass(slots=True)
 class Browser:
-    """A running browser, over one connection; answers are told apart by their number."""
+    """A running browser on one connection. Responses are matched by their number."""
 
     socket: ClientConnection
     numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
-    async def ask(self, method: str, session: str | None = None, **parameters: Any) -> Any:
-        """The result of one command. One is asked at a time; events in between are passed over."""
+    async def send(self, method: str, session: str | None = None, **parameters: Any) -> Any:
+        """The result of one command. One is sent at a time; events in between are ignored."""
         number = next(self.numbers)
         command = {"id": number, "method": method, "params": parameters} | ({"sessionId": session} if session else {})
         await self.socket.send(json.dumps(command))
@@ -42,9 +42,9 @@ class Browser:
         return answer["result"]
 
     async def open(self, url: str) -> "Tab":
-        """A new tab on `url`, loading."""
-        target = (await self.ask("Target.createTarget", url=url))["targetId"]
-        attached = await self.ask("Target.attachToTarget", targetId=target, flatten=True)
+        """A new tab that loads `url`."""
+        target = (await self.send("Target.createTarget", url=url))["targetId"]
+        attached = await self.send("Target.attachToTarget", targetId=target, flatten=True)
         return Tab(self, attached["sessionId"])
 
 
@@ -56,15 +56,15 @@ class Tab:
     session: str
 
     async def value(self, script: str) -> Any:
-        """What an expression is on the page; a promise is waited for."""
-        answer = await self.browser.ask(
+        """The value of an expression on the page; a promise is awaited."""
+        answer = await self.browser.send(
             "Runtime.evaluate", self.session, expression=script, returnByValue=True, awaitPromise=True
         )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     async def until(self, script: str) -> Any:
-        """Wait until an expression is true on the page, which may be loading. Returns: what it is then."""
+        """Wait until an expression is true on the page, which may be loading. Returns: its value."""
         async with asyncio.timeout(ANSWER_SECONDS):
             while not (found := await self.value(script)):  # noqa: ASYNC110  it happens in another process
                 await asyncio.sleep(0.02)
@@ -73,9 +73,9 @@ class Tab:
 
 @asynccontextmanager
 async def running() -> AsyncIterator[Browser]:
-    """A browser with nothing in it, and nothing of it afterwards."""
+    """A browser with an empty profile, which is deleted at the end."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
-    assert program is not None, "No Chromium here: install it (Debian: apt-get install chromium)."
+    assert program is not None, "Chromium is not installed (Debian: apt-get install chromium)."
     with tempfile.TemporaryDirectory(prefix="credits-browser-", ignore_cleanup_errors=True) as directory:
         process = subprocess.Popen(  # noqa: ASYNC220  it returns at once
             [program, *FLAGS, f"--user-data-dir={directory}", "about:blank"],
@@ -91,7 +91,7 @@ async def running() -> AsyncIterator[Browser]:
 
 
 async def _address(directory: Path) -> str:
-    """Where the browser listens: it writes port and path into a file when it does."""
+    """The address of the DevTools socket, from the file that the browser writes when it listens."""
     written = directory / "DevToolsActivePort"
     async with asyncio.timeout(START_SECONDS):
         while not (written.exists() and len(lines := written.read_text().splitlines()) == 2):  # noqa: ASYNC110  another process

@@ -1,6 +1,6 @@
-"""A top-up in a real browser, on a server that was started as anybody starts it: `make browser`.
+"""A top-up in a real browser, on a server started as a user starts it: `make browser`.
 
-Not named test_...: it needs Chromium, so `make test` leaves it alone, and `.ci/run` runs it.
+Not named test_...: it needs Chromium, so `make test` skips it and `.ci/run` runs it.
 """
 
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ from tests.command_line import running_server, temporary_directory
 pytestmark = pytest.mark.anyio
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Files of this directory, without a line on the terminal for each."""
+class SilentRequestHandler(SimpleHTTPRequestHandler):
+    """Serves the files of this directory without logging requests."""
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -28,8 +28,8 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def frontend() -> Iterator[str]:
-    """The address of a frontend of another origin than the server's."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(Path(__file__).parent))) as server:
+    """The URL of a frontend on another origin than the server."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SilentRequestHandler, directory=str(Path(__file__).parent))) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/frontend.html"
@@ -37,7 +37,7 @@ def frontend() -> Iterator[str]:
         thread.join()
 
 
-async def test_a_top_up_is_begun_paid_on_its_page_and_in_the_header_within_a_second(frontend: str) -> None:
+async def test_a_top_up_paid_on_its_page_is_in_the_header_within_a_second(frontend: str) -> None:
     with temporary_directory() as place, running_server(DATA_DIR=str(place), PORT="0") as (server, tokens):
         async with chromium.running() as browser:
             header = await browser.open(f"{frontend}#{quote(server, safe='')}#{tokens['user']}")

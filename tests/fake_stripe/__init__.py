@@ -1,9 +1,9 @@
-"""A local stand-in of Stripe: its HTTP interface for what the product calls, with books of its own.
+"""A fake Stripe: an HTTP server with the calls that the product uses, and state of its own.
 
-It does not prove itself: every request and every reply, refusals and notices too, is compared with Stripe's published
-OpenAPI description (`description`, by an excerpt that `excerpting` cuts), and with what Stripe generates from it into
-the types of the SDK that is installed (`shapes`); notices are signed by the SDK's own code. `books` keeps, `objects`
-fills in, `server` answers.
+The fake is checked itself: every request and reply, errors and events included, is compared with Stripe's published
+OpenAPI description (`openapi_checks`, with an excerpt made by `openapi_excerpt`) and with the types of the installed
+SDK (`sdk_type_checks`). Events are signed by the SDK's own code. `state` has the objects, `objects` their default
+fields, `server` the routes.
 """
 
 from tests.fake_stripe.server import KEY, SECRET, serve_fake_stripe, sign_event

@@ -1,4 +1,4 @@
-"""Objects as Stripe fills them in: what the product does not look at, but a true reply has."""
+"""Default fields of Stripe's objects: those that a real reply has and the product does not read."""
 
 from typing import Any
 

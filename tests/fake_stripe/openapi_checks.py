@@ -1,9 +1,8 @@
-"""Comparing requests and replies with Stripe's published OpenAPI description.
+"""Checks of requests and replies against Stripe's published OpenAPI description.
 
-`stripe_openapi_excerpt.json` holds the part of it that is about the calls of the stand-in (`excerpting` cuts it out).
-The description is that of API version 2022-11-15, the newest that a package carries; `SINCE` names what the calls of
-the product use of later versions. Replies may have fields that it does not know: those are for `shapes`, which goes by
-the types of the SDK that is installed, to refuse.
+`stripe_openapi_excerpt.json` is the part of the description about the calls of the fake, made by `openapi_excerpt`. It
+describes API version 2022-11-15, the newest in a package; `SINCE` has the parameters of later versions that the product
+uses. Replies may have fields that it does not describe: `sdk_type_checks` checks those.
 """
 
 import json
@@ -32,7 +31,7 @@ SENT: Final = (
     "refund",
     "tax_rate",
 )
-"""The objects that the stand-in sends, as the description names them."""
+"""The objects that the fake sends, by their names in the description."""
 
 SINCE: Final[Mapping[tuple[str, str], Json]] = {
     ("POST", "/v1/checkout/sessions"): {
@@ -46,40 +45,40 @@ SINCE: Final[Mapping[tuple[str, str], Json]] = {
         "allowed_payment_method_types": {"type": "array", "items": {"type": "string", "enum": ["card"]}},
     },
 }
-"""Parameters of calls that came after the description. The SDK's types know each of them."""
+"""Parameters that are newer than the description. The SDK's types have each of them."""
 
 _WRITTEN: Final = {
     "boolean": re.compile("true|false"),
     "integer": re.compile("-?[0-9]+"),
     "number": re.compile(r"-?[0-9]+(\.[0-9]+)?"),
 }
-"""How a form writes what is no text."""
+"""How forms encode values that are no strings."""
 
 
 class OpenApiMismatch(AssertionError):
-    """What was sent is not what Stripe's description says."""
+    """A request, reply or event that differs from Stripe's description."""
 
 
 def check_request(method: str, path: str, form: Mapping[str, Any]) -> None:
-    """`form`: as it was decoded, all text. Raises: Undescribed: Stripe would refuse it."""
+    """Check a decoded form, whose values are strings. Raises: OpenApiMismatch: Stripe would reject it."""
     _check(form, _request_schema(method, path), "request", written=True)
 
 
 def check_reply(method: str, path: str, status: int, reply: Json) -> None:
-    """Raises: Undescribed: Stripe answers this call otherwise."""
+    """Check a reply. Raises: OpenApiMismatch: Stripe answers this call differently."""
     responses = excerpt()["paths"][path][method.lower()]["responses"]
     described = responses.get(str(status), responses["default"])
     _check(reply, described["content"]["application/json"]["schema"], f"reply {status}")
 
 
-def check_object(thing: Json, name: str | None = None) -> None:
-    """`name`: of its schema; None: what the object says it is. Raises: Undescribed: Stripe has no such object."""
-    name = name or thing["object"]
-    _check(thing, {"$ref": f"#/components/schemas/{name}"}, name)
+def check_object(item: Json, name: str | None = None) -> None:
+    """Check an object. `name`: of its schema; None: its `object` field. Raises: OpenApiMismatch."""
+    name = name or item["object"]
+    _check(item, {"$ref": f"#/components/schemas/{name}"}, name)
 
 
 def check_event(event: Json) -> None:
-    """Raises: Undescribed: Stripe sends no such event."""
+    """Check an event and its object. Raises: OpenApiMismatch."""
     check_object(event)
     check_object(event["data"]["object"])
 
@@ -112,7 +111,7 @@ def _request_schema(method: str, path: str) -> Json:
 
 
 def _typed(value: Any, schema: Json) -> Any:
-    """What a form has written, as the types that its schema names; what is none of them stays text, and is refused."""
+    """A value of a form in the type of its schema. A string that is not of this type stays one and fails the check."""
     for one in schema.get("anyOf", ()):
         found = _typed(value, one)
         if _validator(json.dumps(one)).is_valid(found):
@@ -129,7 +128,7 @@ def _typed(value: Any, schema: Json) -> Any:
 
 @cache
 def excerpt() -> Json:
-    """The part of the description that is about the stand-in's calls."""
+    """The excerpt, as JSON."""
     found: Json = json.loads(EXCERPT.read_text())
     for schema in _schemas(found):
         _allow_null(schema)
@@ -137,7 +136,7 @@ def excerpt() -> Json:
 
 
 def _allow_null(schema: Json) -> None:
-    """The library takes `nullable` beside `type` only, and not where values are listed."""
+    """Allow null explicitly: the library supports `nullable` only beside `type`, and not in enumerations."""
     if schema.get("nullable") is True and "anyOf" in schema:
         schema["anyOf"] = [*schema["anyOf"], {"enum": [None], "nullable": True}]
     if schema.get("nullable") is True and "enum" in schema and None not in schema["enum"]:

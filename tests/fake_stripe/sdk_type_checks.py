@@ -1,7 +1,7 @@
-"""Comparing JSON with Stripe's description of it: the types that Stripe generates into its SDK.
+"""Checks of JSON against the types that Stripe generates into its SDK.
 
-`of_request` compares the decoded form of a request with the parameters of a call, `of_object` a reply or the object of
-an event with its resource. Stricter than the types where they say `Literal[...] | str`: only the named values pass.
+`check_request` compares the decoded form of a request with the parameters of a call, `check_object` a reply or the
+object of an event with its resource. For `Literal[...] | str` only the listed values are valid.
 """
 
 import ast
@@ -22,7 +22,7 @@ from stripe import ListObject, StripeObject
 
 OPTIONS = {"api_key", "stripe_version", "stripe_account", "stripe_context", "max_network_retries", "idempotency_key",
            "content_type", "headers"}  # fmt: skip
-"""Options of the SDK's own that stand among a call's parameters in its types, and never in a request."""
+"""Options of the SDK that its types list among the parameters of a call; they are never sent."""
 
 RESOURCES: dict[str, type[StripeObject]] = {
     "billing_portal.session": stripe.billing_portal.Session,
@@ -45,41 +45,41 @@ WRITTEN = {
     float: re.compile(r"-?[0-9]+(\.[0-9]+)?"),
     Decimal: re.compile(r"-?[0-9]+(\.[0-9]+)?"),
 }
-"""How a form writes what is no text."""
+"""How forms encode values that are no strings."""
 
 
 class SdkTypeMismatch(AssertionError):
-    """What was sent is not what Stripe's description says."""
+    """A request, reply or event that differs from the SDK's types."""
 
 
 def check_request(values: Mapping[str, Any], parameters: object) -> None:
-    """Raises: Misshapen: no such request exists."""
+    """Check a decoded form. Raises: SdkTypeMismatch."""
     if found := list(_typed_dict(values, parameters, "request", written=True)):
         raise SdkTypeMismatch("; ".join(found))
 
 
-def check_object(thing: Mapping[str, Any], resource: type[StripeObject] | None = None) -> None:
-    """Raises: Misshapen: Stripe has no such object."""
-    if found := list(_object(thing, resource or RESOURCES[thing["object"]], str(thing.get("object")))):
+def check_object(item: Mapping[str, Any], resource: type[StripeObject] | None = None) -> None:
+    """Check an object. Raises: SdkTypeMismatch."""
+    if found := list(_object(item, resource or RESOURCES[item["object"]], str(item.get("object")))):
         raise SdkTypeMismatch("; ".join(found))
 
 
 def check_list(page: Mapping[str, Any]) -> None:
-    """Raises: Misshapen: Stripe has no such page of a list."""
+    """Check a page of a list. Raises: SdkTypeMismatch."""
     if set(page) != {"object", "data", "has_more", "url"} or page["object"] != "list":
         raise SdkTypeMismatch(f"a page has {sorted(page)}")
-    for thing in page["data"]:
-        check_object(thing)
+    for item in page["data"]:
+        check_object(item)
 
 
 def check_event(event: Mapping[str, Any]) -> None:
-    """Raises: Misshapen: Stripe sends no such event."""
+    """Check an event and its object. Raises: SdkTypeMismatch."""
     check_object(event, stripe.Event)
     check_object(event["data"]["object"])
 
 
 def _problems(value: Any, hint: Any, home: str, path: str, *, written: bool) -> Iterator[str]:
-    """`written`: as a form writes it, all text."""
+    """The problems of a value. `written`: it comes from a form, as strings."""
     if not written and type(value) is hint:
         return
     if isinstance(hint, str | ForwardRef):
@@ -158,7 +158,7 @@ def _object(value: Any, resource: type[StripeObject], path: str) -> Iterator[str
 
 @cache
 def _fields(resource: type[StripeObject]) -> tuple[dict[str, Any], frozenset[str]]:
-    """What a resource has: the type of each field (of what may be null: the type otherwise), and what is never null."""
+    """The type of each field of a resource (without None), and the fields that are never null."""
     known = {name: hint for name, hint in inspect.get_annotations(resource).items() if not _is_inner(name, hint)}
     required = frozenset(name for name, hint in known.items() if type(None) not in get_args(hint))
     return {name: hint if name in required else _not_null(hint) for name, hint in known.items()}, required
@@ -191,13 +191,13 @@ def _is_plain(value: Any, hint: Any, *, written: bool) -> bool:
 
 @cache
 def _resolved(written: str, home: str) -> tuple[Any, str]:
-    """What a name in quotes stands for in a module of the SDK, and where that is from."""
+    """The type of a quoted name in a module of the SDK, and the module that defines it."""
     found = eval(written, vars(sys.modules[home]) | dict(_for_types(home)))  # noqa: S307  the SDK's own annotations
     return found, getattr(found, "__module__", home) if inspect.isclass(found) else home
 
 
 def _for_types(home: str) -> Iterator[tuple[str, Any]]:
-    """The names that a module imports for its types only."""
+    """The names that a module imports under TYPE_CHECKING."""
     for node in ast.walk(ast.parse(inspect.getsource(sys.modules[home]))):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             for line in node.body:

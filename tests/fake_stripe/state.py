@@ -1,4 +1,4 @@
-"""What the stand-in remembers, and what happens to it: customers, checkouts, payments, refunds, disputes, events."""
+"""The state of the fake: customers, checkouts, payments, refunds, disputes and events, and what changes them."""
 
 import copy
 import itertools
@@ -14,7 +14,7 @@ from tests.fake_stripe.objects import Json
 
 @dataclass
 class StripeError(Exception):
-    """A refusal that is answered with this status and body."""
+    """An error response with this status and body."""
 
     status: int
     body: Json
@@ -22,24 +22,24 @@ class StripeError(Exception):
 
 @dataclass
 class FakeStripe:
-    """`next_charge`: what the next payment with a saved card comes to. `url`: where the pages are."""
+    """`url`: of the fake's pages. `next_charge`: the result of the next payment with a saved card."""
 
     url: str = ""
     next_charge: Literal["succeeded", "declined", "authentication_required"] = "succeeded"
     lost_replies: int = 0
-    """So many replies are lost on their way, though the call has done its work."""
+    """How many of the next replies are lost after the call was executed."""
     failing_calls: int = 0
-    """So many calls are answered with 500 before anything is done."""
+    """How many of the next calls are answered with 500 and not executed."""
     objects: dict[str, Json] = field(default_factory=dict)
     events: list[Json] = field(default_factory=list)
     calls: list[tuple[str, str, Json]] = field(default_factory=list)
-    """Method, path and form of each call, in order, repeated ones too."""
+    """Method, path and form of each call, in order, including repeated ones."""
     _answered: dict[str, tuple[str, Json, int, Json]] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _number: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def run_idempotent(self, key: str | None, path: str, form: Json, do: Callable[[Json], Json]) -> tuple[int, Json]:
-        """Status and reply: with a key that was used before, those of the first call."""
+        """Status and reply of a call; with an idempotency key that was used before, those of the first call."""
         with self._lock:
             if key is not None and key in self._answered:
                 first_path, first_form, status, reply = self._answered[key]
@@ -48,15 +48,15 @@ class FakeStripe:
                 return status, copy.deepcopy(reply)
             try:
                 status, reply = 200, do(form)
-            except StripeError as refusal:
-                status, reply = refusal.status, refusal.body
+            except StripeError as error:
+                status, reply = error.status, error.body
             if key is not None:
                 self._answered[key] = (path, form, status, copy.deepcopy(reply))
             return status, copy.deepcopy(reply)
 
     def list_objects(self, kind: str) -> list[Json]:
-        """All objects of a kind, the newest first."""
-        return [thing for thing in reversed(self.objects.values()) if thing["object"] == kind]
+        """All objects of a type, newest first."""
+        return [item for item in reversed(self.objects.values()) if item["object"] == kind]
 
     def get(self, id: str) -> Json:
         """Raises: Declined."""
@@ -75,7 +75,7 @@ class FakeStripe:
         amount = int(price["unit_amount"]) * int(line["quantity"])
         taxed = (form.get("automatic_tax") or {}).get("enabled") == "true"
         tax = amount // 5 if taxed and price["tax_behavior"] == "exclusive" else 0
-        made = self._add(
+        created = self._add(
             "cs_test",
             objects.session(
                 amount_subtotal=amount,
@@ -91,41 +91,41 @@ class FakeStripe:
                 url="",
             ),
         )
-        made["url"] = f"{self.url}/pay/{made['id']}"
-        self.objects[f"asked {made['id']}"] = {"object": "-", **form}
-        return made
+        created["url"] = f"{self.url}/pay/{created['id']}"
+        self.objects[f"request of {created['id']}"] = {"object": "-", **form}
+        return created
 
     def create_intent(self, form: Json) -> Json:
-        """A payment with a saved card, its owner not being there."""
+        """A payment with a saved card in its owner's absence."""
         card = self.get(form["payment_method"])
         if card["customer"] != form["customer"]:
             raise StripeError(
                 400, objects.error_body("invalid_request_error", "payment_method_unexpected_state", "Detached.")
             )
-        made = self._intent(form, int(form["amount"]), card)
+        created = self._intent(form, int(form["amount"]), card)
         if self.next_charge == "succeeded":
-            self._succeed(made)
-            return made
-        fault = {"type": "card_error", "message": "Declined."} | (
+            self._succeed(created)
+            return created
+        error = {"type": "card_error", "message": "Declined."} | (
             {"code": "card_declined", "decline_code": "insufficient_funds"}
             if self.next_charge == "declined"
             else {"code": "authentication_required", "decline_code": "authentication_required"}
         )
-        made |= {"status": "requires_payment_method", "last_payment_error": fault, "payment_method": None}
-        self.emit_event("payment_intent.payment_failed", made)
-        raise StripeError(402, {"error": fault | {"payment_intent": copy.deepcopy(made)}})
+        created |= {"status": "requires_payment_method", "last_payment_error": error, "payment_method": None}
+        self.emit_event("payment_intent.payment_failed", created)
+        raise StripeError(402, {"error": error | {"payment_intent": copy.deepcopy(created)}})
 
     def confirm_intent(self, id: str, form: Json) -> Json:
-        made = self.get(id)
+        created = self.get(id)
         page = {"url": f"{self.url}/authenticate/{id}", "return_url": form["return_url"]}
-        made |= {
+        created |= {
             "status": "requires_action",
             "payment_method": form["payment_method"],
             "last_payment_error": None,
             "next_action": {"type": "redirect_to_url", "redirect_to_url": page},
         }
-        self.emit_event("payment_intent.requires_action", made)
-        return made
+        self.emit_event("payment_intent.requires_action", created)
+        return created
 
     def create_refund(self, form: Json) -> Json:
         charge = self.get(self.get(form["payment_intent"])["latest_charge"])
@@ -135,7 +135,7 @@ class FakeStripe:
                 400, objects.error_body("invalid_request_error", "charge_already_refunded", "More than paid.")
             )
         charge["amount_refunded"] += amount
-        made = self._add(
+        created = self._add(
             "re",
             {
                 "object": "refund",
@@ -147,12 +147,12 @@ class FakeStripe:
                 "status": form.get("status", "succeeded"),
             },
         )
-        self.emit_event("refund.created", made)
-        return made
+        self.emit_event("refund.created", created)
+        return created
 
     def create_portal(self, form: Json) -> Json:
         self.get(form["customer"])
-        made = self._add(
+        created = self._add(
             "bps",
             {
                 "object": "billing_portal.session",
@@ -163,36 +163,36 @@ class FakeStripe:
                 "url": "",
             },
         )
-        made["url"] = f"{self.url}/portal/{made['id']}"
-        return made
+        created["url"] = f"{self.url}/portal/{created['id']}"
+        return created
 
     def pay_checkout(self, session_id: str, *, later: bool = False) -> list[Json]:
-        """The buyer pays on the page; `later`: by a means whose money comes in days. Returns: what Stripe tells."""
+        """The buyer pays on the page; `later`: with a delayed payment method. Returns: the events."""
         with self._lock:
             before = len(self.events)
             session = self.get(session_id)
             assert session["status"] == "open", "the page is closed"
-            form = self.objects[f"asked {session_id}"]
+            form = self.objects[f"request of {session_id}"]
             asked = form["payment_intent_data"]
             card = self._add(
                 "pm", objects.card(customer=session["customer"] if "setup_future_usage" in asked else None)
             )
-            made = self._intent(
+            created = self._intent(
                 asked | {"currency": session["currency"], "customer": session["customer"]},
                 session["amount_total"],
                 card,
             )
-            session |= {"status": "complete", "payment_intent": made["id"], "url": None}
+            session |= {"status": "complete", "payment_intent": created["id"], "url": None}
             if later:
-                made["status"] = "processing"
+                created["status"] = "processing"
             else:
                 session["payment_status"] = "paid"
-                self._succeed(made)
+                self._succeed(created)
             self.emit_event("checkout.session.completed", session)
             return self.events[before:]
 
     def settle_delayed_payment(self, session_id: str, *, paid: bool) -> list[Json]:
-        """What comes of money that was to come later. Returns: what Stripe tells."""
+        """A delayed payment succeeds or fails. Returns: the events."""
         with self._lock:
             before = len(self.events)
             session = self.get(session_id)
@@ -211,17 +211,17 @@ class FakeStripe:
             return self.events[before:]
 
     def decline_card(self, session_id: str) -> list[Json]:
-        """A card is declined on the page, which stays open. Returns: what Stripe tells."""
+        """A card is declined on the page, which stays open. Returns: the events."""
         with self._lock:
-            session, form = self.get(session_id), self.objects[f"asked {session_id}"]
-            made = self._intent(
+            session, form = self.get(session_id), self.objects[f"request of {session_id}"]
+            created = self._intent(
                 form["payment_intent_data"] | {"currency": session["currency"]}, session["amount_total"], None
             )
-            made |= {
+            created |= {
                 "status": "requires_payment_method",
                 "last_payment_error": {"type": "card_error", "code": "card_declined"},
             }
-            return [self.emit_event("payment_intent.payment_failed", made)]
+            return [self.emit_event("payment_intent.payment_failed", created)]
 
     def expire_checkout(self, session_id: str) -> list[Json]:
         with self._lock:
@@ -232,15 +232,13 @@ class FakeStripe:
     def refund_from_dashboard(
         self, intent_id: str, amount: int, *, status: Literal["pending", "succeeded"] = "succeeded"
     ) -> Json:
-        """Somebody gives money back on Stripe's own pages. Returns: what Stripe tells."""
+        """A refund on Stripe's dashboard. Returns: the event."""
         with self._lock:
             self.create_refund({"payment_intent": intent_id, "amount": amount, "status": status})
             return self.events[-1]
 
     def decide_refund(self, refund_id: str, status: Literal["succeeded", "failed"]) -> list[Json]:
-        """The buyer's bank takes the money, or sends it back, which it may do after it took it. Returns: what Stripe
-        tells.
-        """
+        """The buyer's bank accepts the money or returns it, also after it had accepted it. Returns: the events."""
         with self._lock:
             before = len(self.events)
             refund = self.get(refund_id)
@@ -253,11 +251,11 @@ class FakeStripe:
             return self.events[before:]
 
     def dispute(self, intent_id: str, kind: str = "created", status: str = "needs_response") -> Json:
-        """What the buyer's bank does. Returns: what Stripe tells."""
+        """The buyer's bank opens or decides a dispute. Returns: the event."""
         with self._lock:
             intent = self.get(intent_id)
             known = [one for one in self.list_objects("dispute") if one["payment_intent"] == intent_id]
-            thing = (
+            item = (
                 known[0]
                 if known
                 else self._add(
@@ -270,11 +268,11 @@ class FakeStripe:
                     ),
                 )
             )
-            thing["status"] = status
-            return self.emit_event(f"charge.dispute.{kind}", thing)
+            item["status"] = status
+            return self.emit_event(f"charge.dispute.{kind}", item)
 
-    def emit_event(self, kind: str, thing: Json, *, live: bool = False) -> Json:
-        """An event, kept among `events`."""
+    def emit_event(self, kind: str, item: Json, *, live: bool = False) -> Json:
+        """Make an event and keep it in `events`."""
         event = {
             "object": "event",
             "id": f"evt_{next(self._number):06}",
@@ -284,7 +282,7 @@ class FakeStripe:
             "api_version": "2026-10-28.endive",
             "pending_webhooks": 1,
             "request": None,
-            "data": {"object": copy.deepcopy(thing)},
+            "data": {"object": copy.deepcopy(item)},
         }
         sdk_type_checks.check_event(event)
         openapi_checks.check_event(event)
@@ -329,7 +327,7 @@ class FakeStripe:
         self.emit_event("charge.succeeded", charge)
         self.emit_event("payment_intent.succeeded", intent)
 
-    def _add(self, prefix: str, thing: Json) -> Json:
-        made: Json = {"id": f"{prefix}_{next(self._number):06}", "created": int(time.time())} | thing
-        self.objects[made["id"]] = made
-        return made
+    def _add(self, prefix: str, item: Json) -> Json:
+        created: Json = {"id": f"{prefix}_{next(self._number):06}", "created": int(time.time())} | item
+        self.objects[created["id"]] = created
+        return created
