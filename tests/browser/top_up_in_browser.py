@@ -29,7 +29,9 @@ class SilentRequestHandler(SimpleHTTPRequestHandler):
 @pytest.fixture
 def frontend() -> Iterator[str]:
     """The URL of a frontend on another origin than the server."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SilentRequestHandler, directory=str(Path(__file__).parent))) as server:
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(SilentRequestHandler, directory=str(Path(__file__).parent))
+    ) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/frontend.html"
