@@ -29,6 +29,7 @@ from tortoise.queryset import QuerySet
 from app.db.set_writes import RowStatement
 
 Row = TypeVar("Row")
+Key = TypeVar("Key", int, str)
 Convert = Callable[[Any], Any]
 
 _SQL_TYPES: Final[Mapping[type, str]] = {
@@ -41,6 +42,12 @@ _SQL_TYPES: Final[Mapping[type, str]] = {
     model_fields.BooleanField: "bool",
     model_fields.JSONField: "jsonb",
 }
+
+
+def key_columns(keys: Iterable[tuple[int, Key]]) -> tuple[list[int], list[Key]]:
+    """Keys (account id, second part) without duplicates, as two columns for `unnest`."""
+    pairs = list(dict.fromkeys(keys))
+    return [account_id for account_id, _ in pairs], [second for _, second in pairs]
 
 
 def to_json(value: Any) -> str:

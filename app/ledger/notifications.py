@@ -18,7 +18,7 @@ from app.audit_log import records
 from app.audit_log.records import AuditContext
 from app.db import failures, pools
 from app.db.set_writes import SetStatement, SetWrite
-from app.db.tables import Table
+from app.db.tables import Table, key_columns
 from app.ledger import models
 from app.ledger.rules.account_state import AccountState
 
@@ -198,8 +198,8 @@ async def last_notification_number(account_id: int) -> int:
 
 async def get_notifications(keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Notification]:
     """Notifications by (account, number)."""
-    pairs = [(account_id, number) for account_id, number in dict.fromkeys(keys) if 0 <= number <= MAX_NUMBER]
-    found = await pools.fetch(_BY_NUMBER, [account_id for account_id, _ in pairs], [number for _, number in pairs])
+    existing = [(account_id, number) for account_id, number in keys if 0 <= number <= MAX_NUMBER]
+    found = await pools.fetch(_BY_NUMBER, *key_columns(existing))
     return {(one.account_id, one.number): one for one in map(NOTIFICATIONS.read, found)}
 
 

@@ -9,6 +9,7 @@ from tortoise.expressions import F
 
 from app.db import pools
 from app.db.pools import Connection
+from app.db.tables import key_columns
 from app.ledger import models, posting
 from app.ledger.rows import ENTRIES, GRANTS, HOLDS
 from app.ledger.rules.account_state import AccountBalance, EntryKind, GrantState, Hold, HoldStatus, LedgerEntry
@@ -109,7 +110,7 @@ async def get_entries(
     keys: Iterable[AccountKey], *, connection: Connection | None = None
 ) -> dict[AccountKey, LedgerEntry]:
     """Entries by (account, seq). `connection`: that of a transaction to read in."""
-    values: list[Any] = _key_columns(keys)
+    values: list[Any] = list(key_columns(keys))
     if connection is None:
         records = await pools.fetch(_ENTRIES_BY_SEQ, *values)
     else:
@@ -138,7 +139,7 @@ async def list_grants(
 
 async def get_grants(keys: Iterable[AccountKey]) -> dict[AccountKey, GrantState]:
     """Grants by (account, number)."""
-    found = map(GRANTS.read, await pools.fetch(_GRANTS_BY_NUMBER, *_key_columns(keys)))
+    found = map(GRANTS.read, await pools.fetch(_GRANTS_BY_NUMBER, *key_columns(keys)))
     return {(grant.account_id, grant.number): grant for grant in found}
 
 
@@ -161,7 +162,7 @@ async def list_holds(account_id: int, *, before_number: int, limit: int, open_on
 
 async def get_holds(keys: Iterable[AccountKey]) -> dict[AccountKey, Hold]:
     """Holds by (account, number)."""
-    columns = _key_columns(keys)
+    columns = key_columns(keys)
     await ensure_due_changes_applied(columns[0])
     found = map(HOLDS.read, await pools.fetch(_HOLDS_BY_NUMBER, *columns))
     return {(hold.account_id, hold.number): hold for hold in found}
@@ -170,16 +171,11 @@ async def get_holds(keys: Iterable[AccountKey]) -> dict[AccountKey, Hold]:
 async def get_held_by_task(tasks: Iterable[tuple[int, str]]) -> dict[tuple[int, str], int]:
     """The credits held for each task (account, task id), by its own budget and by holds; 0 if there are none."""
     held = dict.fromkeys(tasks, 0)
-    accounts = [account_id for account_id, _ in held]
+    accounts, task_ids = key_columns(held)
     await ensure_due_changes_applied(accounts)
-    for record in await pools.fetch(_HELD_BY_TASK, accounts, [task_id for _, task_id in held]):
+    for record in await pools.fetch(_HELD_BY_TASK, accounts, task_ids):
         held[record["account_id"], record["task_id"]] = record["held"]
     return held
-
-
-def _key_columns(keys: Iterable[AccountKey]) -> list[Any]:
-    pairs = list(dict.fromkeys(keys))
-    return [[account_id for account_id, _ in pairs], [number for _, number in pairs]]
 
 
 def _balance(record: Any) -> AccountBalance:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from app.db import pools
+from app.db.tables import key_columns
 from app.errors import InvalidInput
-from app.tasks.rows import AccountScopedId, key_columns
+from app.tasks.rows import AccountScopedId
 
 MAX_DAYS: Final = 366
 

@@ -14,11 +14,12 @@ from tortoise.expressions import Q
 
 from app.credits import MAX_CREDITS
 from app.db import pools
+from app.db.tables import key_columns
 from app.ledger import posting
 from app.ledger.owner_scope import OwnerScope, restrict_to_scope
 from app.ledger.queries import ensure_due_changes_applied
 from app.tasks import models
-from app.tasks.rows import BLOCK_RUNS, SKIPPED_STARTS, TASKS, AccountScopedId, key_columns
+from app.tasks.rows import BLOCK_RUNS, SKIPPED_STARTS, TASKS, AccountScopedId
 from app.tasks.rules import BlockRunState, SkippedStartState, TaskState, TaskStatus
 
 TaskPosition = tuple[datetime | int, str]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from app.db.set_writes import SetStatement, SetWrite
-from app.db.tables import RowSelect, Table
+from app.db.tables import RowSelect, Table, key_columns
 from app.errors import TaskNotFound
 from app.ledger.posting import ExtraRead, HoldRead, Posting
 from app.tasks import models
@@ -170,9 +170,3 @@ def update_outcome(write: SetWrite, run: BlockRunState) -> None:
 def insert_skipped_start(write: SetWrite, skipped: SkippedStartState) -> None:
     """Write that a scheduled task did not start; once, however often the scheduler repeats the request."""
     write.add_row(_INSERT_SKIPPED_START, skipped)
-
-
-def key_columns(keys: Iterable[AccountScopedId]) -> tuple[list[int], list[str]]:
-    """The keys without duplicates, as two columns."""
-    pairs = list(dict.fromkeys(keys))
-    return [account_id for account_id, _ in pairs], [name for _, name in pairs]

@@ -12,6 +12,7 @@ from typing import Final
 from app.audit_log.records import AuditContext
 from app.credits import check_amount, check_key
 from app.db.set_writes import SetStatement, SetWrite
+from app.db.tables import key_columns
 from app.errors import BillingError, BudgetReached, InsufficientCredits, TaskNotFound, TaskNotStopped
 from app.ledger import idempotency, notifications, posting
 from app.ledger.notifications import NotificationKind
@@ -114,9 +115,7 @@ async def find_tasks_to_stop(posting: Posting, tasks: Iterable[TaskState]) -> se
         elif not account.available:
             (unless_held if account.open_holds else stops).add(task.key)
     if unless_held:  # rare: an account without available credits that has open holds
-        _, found = await posting.connection.execute_query(
-            _SELECT_TASKS_WITH_OPEN_HOLDS, list(rows.key_columns(unless_held))
-        )
+        _, found = await posting.connection.execute_query(_SELECT_TASKS_WITH_OPEN_HOLDS, list(key_columns(unless_held)))
         stops |= unless_held - {(record["account_id"], record["task_id"]) for record in found}
     return stops
 

@@ -22,6 +22,7 @@ from tortoise.migrations.autodetector import MigrationAutodetector
 from tortoise.migrations.executor import MigrationExecutor, MigrationTarget
 
 from app.db import migrations, pools
+from app.db.tables import key_columns
 from app.ledger import posting
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import account_statement, costs, queries, rows
@@ -220,7 +221,7 @@ async def test_reads_of_a_task_use_its_index_in_a_busy_account(db: str, rate_car
         ]
         await charge_many([(tasks[0].account_id, run) for run in runs], rate_cards)
     await pools.fetch("ANALYZE")
-    accounts, names = rows.key_columns((task.account_id, task.task_id) for task in tasks[:10])
+    accounts, names = key_columns((task.account_id, task.task_id) for task in tasks[:10])
     for sql, index, values in (
         (costs._COSTS_BY_BLOCK, "block_run_of_task", (accounts, names)),
         (costs._COSTS_BY_MODEL, "block_run_of_task", (accounts, names)),
