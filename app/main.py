@@ -117,10 +117,10 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
         engine.log_refusal(context, format_error(host_allowlist.HOST_NOT_ALLOWED, ErrorCode.BAD_REQUEST))
 
     return Application(
-        graphql,
-        websockets,
-        exposure.allowed_hosts,
-        log_rejected_host,
+        graphql=graphql,
+        websockets=websockets,
+        allowed_hosts=exposure.allowed_hosts,
+        on_host_rejected=log_rejected_host,
         body_seconds=None if has_protocol_limits else settings.request_seconds,
         routes=[
             Route(GRAPHQL_PATH, graphql),
@@ -152,11 +152,11 @@ class Application(Starlette):
 
     def __init__(
         self,
+        *,
         graphql: ASGIApp,
         websockets: ASGIApp,
         allowed_hosts: Collection[str] | None,
         on_host_rejected: Callable[[Scope], None],
-        *,
         body_seconds: float | None,
         **options: Any,
     ) -> None:

@@ -41,62 +41,29 @@ class Outcome:
 Execute = Callable[..., Awaitable[Outcome]]
 
 
-async def over_http(
-    execution: GraphQLEngine, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
-) -> Outcome:
-    """One POST."""
-    whole = orjson.dumps({"query": query, "variables": variables})
-    replies: list[Message] = []
+def over_post(accept: bytes) -> Execute:
+    """Executes by one POST with this Accept header. The result of a stream is its first item."""
 
-    async def receive() -> Message:
-        return {"type": "http.request", "body": whole, "more_body": False}
+    async def execute(
+        engine: GraphQLEngine, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
+    ) -> Outcome:
+        app = GraphQLOverHTTP(engine, sample_schema.authenticator, sample_schema.state, graphiql=False)
+        request = {"query": query, "variables": variables}
+        client = (address, 1) if address else None
+        status, headers, item = await first_item(app, request, bearer=bearer, client=client, accept=accept)
+        retry_after = headers.get(b"retry-after")
+        return Outcome(
+            data=item.get("data"),
+            errors=item.get("errors", ()),
+            status=status,
+            retry_after=retry_after.decode() if retry_after is not None else None,
+        )
 
-    async def send(message: Message) -> None:
-        replies.append(message)
-
-    headers = [(b"content-type", b"application/json"), *_authorization(bearer)]
-    scope = {"type": "http", "method": "POST", "path": "/graphql", "headers": headers, "client": (address, 1)}
-    await GraphQLOverHTTP(execution, sample_schema.authenticator, sample_schema.state, graphiql=False)(
-        scope if address else scope | {"client": None}, receive, send
-    )
-    found = orjson.loads(replies[1]["body"])
-    named = dict(replies[0]["headers"])
-    retry = named.get(b"retry-after")
-    return Outcome(
-        found.get("data"), found.get("errors", ()), replies[0]["status"], retry.decode() if retry is not None else None
-    )
-
-
-async def over_event_stream(
-    execution: GraphQLEngine, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
-) -> Outcome:
-    """One POST that accepts only an event stream. The result is its first item."""
-    server = GraphQLOverHTTP(execution, sample_schema.authenticator, sample_schema.state, graphiql=False)
-    status, headers, item = await first_item(
-        server, {"query": query, "variables": variables}, bearer=bearer, client=(address, 1) if address else None
-    )
-    retry = headers.get(b"retry-after")
-    return Outcome(item.get("data"), item.get("errors", ()), status, retry.decode() if retry is not None else None)
-
-
-async def over_either(
-    execution: GraphQLEngine, query: str, *, bearer: str | None = None, address: str | None = None, **variables: Any
-) -> Outcome:
-    """One POST that accepts JSON and, for a subscription, an event stream."""
-    server = GraphQLOverHTTP(execution, sample_schema.authenticator, sample_schema.state, graphiql=False)
-    status, headers, item = await first_item(
-        server,
-        {"query": query, "variables": variables},
-        bearer=bearer,
-        client=(address, 1) if address else None,
-        accept=b"application/json, text/event-stream",
-    )
-    retry = headers.get(b"retry-after")
-    return Outcome(item.get("data"), item.get("errors", ()), status, retry.decode() if retry is not None else None)
+    return execute
 
 
 async def first_item(
-    server: GraphQLOverHTTP,
+    app: GraphQLOverHTTP,
     request: Mapping[str, Any],
     *,
     bearer: str | None = None,
@@ -110,25 +77,26 @@ async def first_item(
     to_server: asyncio.Queue[Message] = asyncio.Queue()
     from_server: asyncio.Queue[Message] = asyncio.Queue()
     await to_server.put({"type": "http.request", "body": orjson.dumps(request), "more_body": False})
-    headers = [
-        (b"content-type", b"application/json"), (b"accept", accept), *_authorization(bearer),
-    ]  # fmt: skip
+    headers = [(b"content-type", b"application/json"), (b"accept", accept), *_authorization(bearer)]
     scope = {"type": "http", "method": "POST", "path": "/graphql", "headers": headers, "client": client}
-    serving = asyncio.create_task(server(scope, to_server.get, from_server.put))
+    serving = asyncio.create_task(app(scope, to_server.get, from_server.put))
     try:
         async with asyncio.timeout(5):
             start, first_body = await from_server.get(), await from_server.get()
-            named = dict(start["headers"])
+            response_headers = dict(start["headers"])
             payload = first_body["body"]
-            if named[b"content-type"].startswith(b"text/event-stream"):
+            if response_headers[b"content-type"].startswith(b"text/event-stream"):
                 name, *_, data, _, _ = payload.split(b"\n")
                 assert name in {b"event: next", b"event: complete"}, payload
                 payload = data.removeprefix(b"data: ") if name == b"event: next" else b'{"data": null}'
             await to_server.put({"type": "http.disconnect"})
             await serving
-        return start["status"], named, orjson.loads(payload)
+        return start["status"], response_headers, orjson.loads(payload)
     finally:
         serving.cancel()
+
+
+over_http = over_post(b"application/json")
 
 
 async def over_websocket(
@@ -182,6 +150,9 @@ def _authorization(bearer: str | None) -> list[tuple[bytes, bytes]]:
 
 
 TRANSPORTS: dict[str, Execute] = {
-    "http": over_http, "websocket": over_websocket, "event stream": over_event_stream, "either": over_either,
-}  # fmt: skip
+    "http": over_http,
+    "websocket": over_websocket,
+    "event stream": over_post(b"text/event-stream"),
+    "either": over_post(b"application/json, text/event-stream"),
+}
 """By name. A transport that is added here is tested with every limit."""
