@@ -28,7 +28,7 @@ ANSWERS: Final = {
     "grantCredits": f"... on GrantCreditsSuccess {{ replayed grant {{ id expiresAt }} balance {BALANCE} }}",
     "reverseCharge": f"""... on ReverseChargeSuccess {{ reversed replayed entry {{ seq mac }} balance {BALANCE} }}
         ... on ReversalExceedsChargeError {{ requested reversible }}""",
-    "reverseTask": f"... on ReverseTaskSuccess {{ reversed entries replayed task {TASK} balance {BALANCE} }}",
+    "reverseTask": f"... on ReverseTaskSuccess {{ reversed entryCount replayed task {TASK} balance {BALANCE} }}",
 }
 """What is read of each operation's result."""
 

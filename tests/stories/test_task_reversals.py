@@ -68,7 +68,7 @@ async def test_a_whole_task_is_given_back_once_however_often_it_is_asked_for(
         )
     )
 
-    assert sorted((answer["reversed"], answer["entries"], answer["replayed"]) for answer in told) == [
+    assert sorted((answer["reversed"], answer["entryCount"], answer["replayed"]) for answer in told) == [
         (0, 0, False), (0, 0, False), (0, 0, True), (0, 0, True), (46, 5, False), (46, 5, True),
     ]  # fmt: skip
     found = await here.task(task)
