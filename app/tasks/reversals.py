@@ -1,4 +1,4 @@
-"""Reversals: giving back what a block run or a whole task cost, also after the task has ended.
+"""Reversals: the cost of a block run or of a whole task is given back, also after the task has ended.
 
 Credits return to the grants that paid, never to a hold or budget, and never more than was charged.
 """

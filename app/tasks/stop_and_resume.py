@@ -1,7 +1,7 @@
 """Stopping tasks that cannot be paid, and resuming them.
 
 A task is stopped under its account's lock by the block run that could not be paid, or when the budget that it draws on
-expires. From that commit on no worker admits a paid block run of it. A resumed task continues where it stopped: its
+expires. From that commit on no worker accepts a paid block run of it. A resumed task continues where it stopped: its
 executor sends the same block run ids again, and what was charged is not charged twice.
 """
 

@@ -1,4 +1,4 @@
-"""Small rate cards for tests, made as every card is made: from a document."""
+"""Small rate cards for tests, parsed from documents like all rate cards."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +19,7 @@ def a_card_with_rules(*rules: dict[str, Any]) -> Card:
 
 
 def matches(when: Any, settings: Any) -> bool:
-    """The specification of matching, written to be read and not to be fast."""
+    """The specification of matching, written for readability instead of speed."""
     for name, wanted in when.items():
         if isinstance(wanted, dict):
             inner = settings.get(name, {})  # under a missing object everything is missing

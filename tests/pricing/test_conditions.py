@@ -1,4 +1,4 @@
-"""When two conditions could match the same settings, and how that is told."""
+"""Whether two conditions can match the same settings, and how that is reported."""
 
 from itertools import product
 from typing import Any
@@ -33,7 +33,7 @@ from tests.pricing.cards import a_card_with_rules, leaf_count, matches
         ({}, {"a": 1}, True),
     ],
 )
-def test_two_conditions_can_both_match_or_not(one: Any, other: Any, can: bool) -> None:
+def test_whether_two_conditions_can_both_match(one: Any, other: Any, can: bool) -> None:
     assert can_both_match(Condition(one), Condition(other)) is can
     assert can_both_match(Condition(other), Condition(one)) is can
 
@@ -60,7 +60,7 @@ few_conditions = st.dictionaries(
 
 @settings(max_examples=150, deadline=None)
 @given(one=few_conditions, other=few_conditions)
-def test_can_both_match_says_what_trying_every_setting_finds(one: Any, other: Any) -> None:
+def test_can_both_match_agrees_with_trying_every_setting(one: Any, other: Any) -> None:
     found = any(matches(one, sent) and matches(other, sent) for sent in EVERY_SETTING)
 
     assert can_both_match(Condition(one), Condition(other)) is found
@@ -68,7 +68,7 @@ def test_can_both_match_says_what_trying_every_setting_finds(one: Any, other: An
 
 @settings(max_examples=150, deadline=None)
 @given(whens=st.lists(few_conditions, max_size=12))
-def test_every_ambiguous_pair_is_found_and_no_other(whens: list[Any]) -> None:
+def test_exactly_the_ambiguous_pairs_are_found(whens: list[Any]) -> None:
     prepared = [Condition(when) for when in whens]
     expected = {
         (one, other)
@@ -80,7 +80,7 @@ def test_every_ambiguous_pair_is_found_and_no_other(whens: list[Any]) -> None:
     assert set(ambiguous_pairs(prepared)) == expected
 
 
-def test_an_ambiguous_card_is_refused_naming_both_rules_of_every_pair() -> None:
+def test_an_ambiguous_card_is_refused_with_both_rules_of_every_pair() -> None:
     with pytest.raises(InvalidRateCard) as refusal:
         a_card_with_rules(
             {"when": {"hd": False}, "credits": 1},
@@ -96,7 +96,7 @@ def test_an_ambiguous_card_is_refused_naming_both_rules_of_every_pair() -> None:
     ]
 
 
-def test_rules_with_unequally_many_values_may_both_match() -> None:
+def test_rules_with_different_numbers_of_values_can_both_match() -> None:
     card = a_card_with_rules({"credits": 1}, {"when": {"a": 1}, "credits": 2}, {"when": {"a": 1, "b": 1}, "credits": 3})
 
     assert len(card.blocks["Block"].rules) == 3

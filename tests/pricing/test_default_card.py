@@ -1,4 +1,4 @@
-"""The default card against the data it was made from, block by block and model by model."""
+"""Compares the default rate card with the data it was made from, block by block and model by model."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ PRICES = [
 MODELS = [(entry["model"], entry["credits"]) for entry in DATA["models"]]
 
 
-def test_the_data_is_whole() -> None:
+def test_the_data_is_complete() -> None:
     counted = [len(DATA[part]) for part in ("blocks", "models", "model_priced_blocks", "free_blocks")]
 
     assert counted == [37, 108, 7, 24]
@@ -35,7 +35,7 @@ def test_every_block_costs_its_price(block: str, when: dict[str, Any], credits: 
 
 
 @pytest.mark.parametrize("block", sorted({block for block, when, _ in PRICES if when}))
-def test_settings_that_nothing_prices_are_refused_or_take_the_price_without_conditions(block: str) -> None:
+def test_settings_without_a_rule_are_refused_or_take_the_price_without_conditions(block: str) -> None:
     rules = {json.dumps(when): credits for name, when, credits in PRICES if name == block}
     setting = next(iter(next(when for name, when, _ in PRICES if name == block and when)))
 
@@ -57,7 +57,7 @@ def test_every_block_priced_by_model_costs_what_each_model_costs(block: str) -> 
 
 
 @pytest.mark.parametrize("block", DATA["free_blocks"])
-def test_every_free_block_is_an_explicit_nothing(block: str) -> None:
+def test_every_free_block_has_an_explicit_price_of_0(block: str) -> None:
     quoted = quote(CARD, block, {"input": 1})
 
     assert (quoted.credits, quoted.rule) == (0, {"credits": 0})
@@ -81,5 +81,5 @@ def test_providers_are_those_of_the_data() -> None:
     ]
 
 
-def test_the_file_has_one_block_or_model_a_line() -> None:
+def test_the_file_has_one_block_or_model_on_each_line() -> None:
     assert rate_card_json.default_rate_card_text() == rate_card_json.format_document(rate_card_json.default_rate_card())

@@ -1,4 +1,4 @@
-"""What a plan costs, and where the balance runs out."""
+"""What planned block runs cost, and which of them the balance cannot pay."""
 
 from decimal import Decimal
 
@@ -24,7 +24,7 @@ PLAN = [
 ]
 
 
-def test_lines_are_priced_each_run_rounded_by_itself() -> None:
+def test_each_run_of_a_line_is_rounded_separately() -> None:
     estimated = estimate_cost(CARD, PLAN, available_credits=38)
 
     assert [(line.block, line.count, line.credits_each, line.credits) for line in estimated.lines] == [
@@ -40,7 +40,7 @@ def test_lines_are_priced_each_run_rounded_by_itself() -> None:
 @pytest.mark.parametrize(
     ("available", "runs_out_at", "shortfall"), [(0, 1, 38), (29, 1, 9), (30, 2, 8), (37, 2, 1), (38, None, 0)]
 )
-def test_the_line_at_which_the_balance_runs_out(available: int, runs_out_at: int | None, shortfall: int) -> None:
+def test_the_first_line_that_the_balance_cannot_pay(available: int, runs_out_at: int | None, shortfall: int) -> None:
     estimated = estimate_cost(CARD, PLAN, available_credits=available)
 
     assert (estimated.first_unaffordable_line, estimated.shortfall_credits) == (runs_out_at, shortfall)
@@ -53,7 +53,7 @@ def test_an_empty_plan_costs_nothing() -> None:
     assert (estimated.credits, estimated.lines, estimated.is_affordable) == (0, (), True)
 
 
-def test_a_plan_within_its_bounds_is_estimated_and_beyond_them_refused() -> None:
+def test_a_plan_is_estimated_within_its_bounds_and_refused_beyond_them() -> None:
     full = [PlannedBlockRun("Ten", count=1_000_000)] * 1_000
     assert estimate_cost(CARD, full, available_credits=0).credits == 10_000_000_000
 

@@ -1,4 +1,4 @@
-"""Prices by measure, and their one rounding."""
+"""Prices by measurement, rounded once."""
 
 from decimal import Decimal
 from fractions import Fraction
@@ -40,11 +40,11 @@ CARD = a_card(
         ("Gold", Measurements(items=1), MAX_CREDITS),
     ],
 )
-def test_a_price_by_measure_is_rounded_up_once(block: str, measured: Measurements, credits: int) -> None:
+def test_a_price_by_measurement_is_rounded_up_once(block: str, measured: Measurements, credits: int) -> None:
     assert quote(CARD, block, {}, measurements=measured).credits == credits
 
 
-def test_a_quote_by_measure_says_its_rate_unit_and_rule() -> None:
+def test_a_quote_by_measurement_has_its_rate_unit_and_rule() -> None:
     quoted = quote(CARD, "Video", {}, measurements=Measurements(seconds=Decimal(61)))
 
     assert (quoted.credits, quoted.unit, quoted.rate) == (19, Unit.SECOND, Decimal("0.3"))
@@ -79,7 +79,7 @@ def test_a_price_beyond_the_bound_is_refused_and_not_clamped() -> None:
 @pytest.mark.parametrize(
     ("block", "name"), [("Video", "seconds"), ("Mail", "items"), ("Store", "bytes"), ("Resell", "usd")]
 )
-def test_a_missing_measurement_is_an_error_and_never_nothing(block: str, name: str) -> None:
+def test_a_missing_measurement_is_an_error_and_not_0(block: str, name: str) -> None:
     others: dict[str, Any] = {"seconds": Decimal(1), "items": 1, "bytes": 1, "usd": Decimal(1)}
     del others[name]
 
@@ -108,14 +108,14 @@ def test_a_missing_measurement_is_an_error_and_never_nothing(block: str, name: s
         ("usd", Decimal(MAX_USD + 1)),
     ],
 )
-def test_measures_out_of_bounds_are_refused(name: str, value: Any) -> None:
+def test_measurements_out_of_bounds_are_refused(name: str, value: Any) -> None:
     with pytest.raises(InvalidInput) as refusal:
         Measurements(**{name: value})
 
     assert [problem.path for problem in refusal.value.problems] == [f"measurements.{name}"]
 
 
-def test_what_arrives_from_outside_becomes_exact() -> None:
+def test_input_values_become_exact_decimals() -> None:
     assert parse_measurements(seconds=0.1, items=2, bytes=3, usd="0.30") == Measurements(
         seconds=Decimal("0.1"), items=2, bytes=3, usd=Decimal("0.30")
     )
@@ -124,14 +124,14 @@ def test_what_arrives_from_outside_becomes_exact() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "abc", "1,5", " 1", "1_0", "NaN", "inf", "٣", "1e9999", "9" * 65, "0x1", "1\n"])
-def test_dollars_are_plain_decimal_text(text: str) -> None:
+def test_us_dollars_that_are_not_plain_decimals_are_refused(text: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
         parse_measurements(usd=text, path="input.3.measurements")
 
     assert [problem.path for problem in refusal.value.problems] == ["input.3.measurements.usd"]
 
 
-def test_every_faulty_measure_is_told_under_the_callers_path() -> None:
+def test_every_invalid_measurement_is_reported_under_the_callers_path() -> None:
     with pytest.raises(InvalidInput) as refusal:
         parse_measurements(seconds=float("nan"), items=-1, bytes=-1, usd="-1", path="input.3.measurements")
 

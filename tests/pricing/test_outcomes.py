@@ -1,4 +1,4 @@
-"""What a block run costs that did not succeed: what cards may say of it, and what follows."""
+"""What a block run that did not succeed costs: outcome prices in rate cards, and their effect."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.pricing.test_rate_card_document import problems_of
 FAILED, CANCELLED, PROVIDER_FAILED = BlockRunOutcome.FAILED, BlockRunOutcome.CANCELLED, BlockRunOutcome.PROVIDER_FAILED
 
 
-def test_a_card_says_in_full_nothing_or_a_fee() -> None:
+def test_an_outcome_costs_the_full_price_nothing_or_a_fee() -> None:
     card = a_card(
         {"block": "Any", "credits": 9},
         {"block": "Own", "credits": 9, "outcomes": {"failed": "full", "cancelled": "nothing"}},
@@ -44,7 +44,7 @@ def test_a_card_says_in_full_nothing_or_a_fee() -> None:
         (PROVIDER_FAILED, 9, 0),
     ],
 )
-def test_an_outcome_never_costs_more_than_was_charged_and_success_costs_that(
+def test_an_outcome_never_costs_more_than_the_charge_and_success_costs_the_charge(
     outcome: BlockRunOutcome, cost: int, found: int
 ) -> None:
     assert cost_after_outcome({BlockRunOutcome.SUCCEEDED: 0, FAILED: 2, PROVIDER_FAILED: 0}, outcome, cost) == found
@@ -64,13 +64,13 @@ def test_an_outcome_never_costs_more_than_was_charged_and_success_costs_that(
         ({"failed": {"fee": 1, "per": 2}}, "outcomes.failed", "has the unknown key 'per'"),
     ],
 )
-def test_a_faulty_outcome_is_told_by_its_place(outcomes: Any, path: str, message: str) -> None:
-    [(found, told)] = problems_of({"blocks": [{"block": "A", "credits": 1}], "outcomes": outcomes})
-    assert (found, told[: len(message)]) == (path, message)
-    [(found, told)] = problems_of({"blocks": [{"block": "A", "credits": 1, "outcomes": outcomes}]})
-    assert (found, told[: len(message)]) == (f"blocks.0.{path}", message)
+def test_an_invalid_outcome_is_reported_with_its_path(outcomes: Any, path: str, message: str) -> None:
+    [(found, actual)] = problems_of({"blocks": [{"block": "A", "credits": 1}], "outcomes": outcomes})
+    assert (found, actual[: len(message)]) == (path, message)
+    [(found, actual)] = problems_of({"blocks": [{"block": "A", "credits": 1, "outcomes": outcomes}]})
+    assert (found, actual[: len(message)]) == (f"blocks.0.{path}", message)
 
 
-def test_by_the_default_card_a_provider_that_failed_costs_nothing() -> None:
+def test_a_failed_provider_costs_nothing_by_the_default_card() -> None:
     document = default_rate_card()
     assert document["outcomes"] == {"failed": "full", "cancelled": "full", "provider_failed": "nothing"}

@@ -1,4 +1,4 @@
-"""Publishing rate cards on a real database."""
+"""Publishing rate cards: versions, times of effect, replays and concurrent publications."""
 
 import asyncio
 from collections.abc import Callable
@@ -31,7 +31,7 @@ async def versions() -> list[int]:
     return [row.version for row in await RateCard.all().order_by("version")]
 
 
-async def test_the_default_card_is_loaded_once_whoever_starts(db: str) -> None:
+async def test_the_default_card_is_published_once_by_concurrent_starts(db: str) -> None:
     before = await database_now()
 
     loaded = await asyncio.gather(*(publish_default_card() for _ in range(5)))
@@ -53,7 +53,7 @@ async def test_the_default_card_never_replaces_another(db: str) -> None:
     assert await versions() == [1, 2]
 
 
-async def test_a_card_takes_effect_from_the_earliest_instant_allowed(db: str) -> None:
+async def test_a_card_takes_effect_at_the_earliest_allowed_time(db: str) -> None:
     await publish_default_card()
     before = await database_now()
 
@@ -74,7 +74,7 @@ async def test_a_card_takes_effect_from_the_earliest_instant_allowed(db: str) ->
     assert row.effective_at == published.card.effective_at
 
 
-async def test_a_card_after_one_to_come_takes_effect_after_that(db: str) -> None:
+async def test_a_card_takes_effect_after_a_published_future_card(db: str) -> None:
     await publish_default_card()
     later = (await database_now() + timedelta(hours=1)).replace(microsecond=0)
     await publish_rate_card(a_document(), effective_at=later, actor="operator:ann", idempotency_key="k1")
@@ -84,14 +84,14 @@ async def test_a_card_after_one_to_come_takes_effect_after_that(db: str) -> None
     assert published.card.effective_at == later + timedelta(microseconds=1)
 
 
-async def test_the_first_publication_of_all_comes_after_the_default_card(db: str) -> None:
+async def test_the_first_publication_publishes_the_default_card_before(db: str) -> None:
     published = await publish_rate_card(a_document(), actor="operator:ann", idempotency_key="k1")
 
     assert published.card.version == 2
     assert await versions() == [1, 2]
 
 
-async def test_the_same_request_again_is_answered_with_the_first_result(db: str) -> None:
+async def test_a_repeated_request_is_a_replay(db: str) -> None:
     await publish_default_card()
     at = await database_now() + timedelta(seconds=60)
     first = await publish_rate_card(
@@ -148,7 +148,7 @@ async def test_the_same_key_with_another_request_is_a_conflict(db: str, change: 
     assert await versions() == [1, 2]
 
 
-async def test_the_same_request_sent_many_times_at_once_is_published_once(db: str) -> None:
+async def test_the_same_request_sent_concurrently_is_published_once(db: str) -> None:
     await publish_default_card()
 
     published = await asyncio.gather(
@@ -160,7 +160,7 @@ async def test_the_same_request_sent_many_times_at_once_is_published_once(db: st
     assert await versions() == [1, 2]
 
 
-async def test_publications_at_once_are_versions_in_a_row_in_order_of_effect(db: str) -> None:
+async def test_concurrent_publications_get_consecutive_versions_in_order_of_effect(db: str) -> None:
     await publish_default_card()
 
     published = await asyncio.gather(
@@ -177,7 +177,7 @@ async def test_publications_at_once_are_versions_in_a_row_in_order_of_effect(db:
     assert {one.card.version: one.card.effective_at for one in published}.items() <= instants.items()
 
 
-async def test_a_card_that_waited_for_another_still_gives_its_notice(db: str) -> None:
+async def test_a_card_that_waited_for_another_keeps_the_lead_time(db: str) -> None:
     await publish_default_card()
     other_has_written = asyncio.Event()
 
@@ -185,14 +185,17 @@ async def test_a_card_that_waited_for_another_still_gives_its_notice(db: str) ->
         await other_has_written.wait()
         return await publish_rate_card(a_document(), actor="operator:ann", idempotency_key="k1")
 
-    waiting = asyncio.create_task(publish_after_the_other())  # made out here: in there it would join the transaction
+    waiting = asyncio.create_task(
+        publish_after_the_other()
+    )  # created outside, because inside it would join the transaction
     async with pools.transaction() as other:
         await other.execute_query(
-            "INSERT INTO rate_card (version, effective_at, document, request_hash, published_at, published_by, idempotency_key)"
+            "INSERT INTO rate_card"
+            " (version, effective_at, document, request_hash, published_at, published_by, idempotency_key)"
             " SELECT 2, clock_timestamp(), document, request_hash, published_at, published_by, 'other' FROM rate_card"
         )
         other_has_written.set()
-        await asyncio.sleep(1.3)  # longer than the allowance that its first attempt has over the notice
+        await asyncio.sleep(1.3)  # longer than the time by which its first attempt exceeds the lead time
         assert not waiting.done()
         await other.execute_query("DELETE FROM rate_card WHERE version = 2")
         before = await database_now()
@@ -211,7 +214,9 @@ async def test_a_card_that_waited_for_another_still_gives_its_notice(db: str) ->
         (timedelta(days=400), "at most 366 days ahead"),
     ],
 )
-async def test_an_instant_that_workers_could_not_keep_is_refused(db: str, ahead: timedelta, words: str) -> None:
+async def test_an_effective_time_that_is_too_early_or_too_late_is_refused(
+    db: str, ahead: timedelta, words: str
+) -> None:
     await publish_default_card()
     now = await database_now()
     await publish_rate_card(
@@ -238,7 +243,7 @@ async def test_an_instant_that_workers_could_not_keep_is_refused(db: str, ahead:
         (lambda: {"effective_at": datetime(2999, 1, 1)}, InvalidInput),  # noqa: DTZ001  naive is what is refused
     ],
 )
-async def test_a_faulty_request_writes_nothing(
+async def test_an_invalid_request_writes_nothing(
     db: str, change: Callable[[], dict[str, Any]], refused_with: type[Exception]
 ) -> None:
     await publish_default_card()

@@ -35,13 +35,13 @@ SPECIFIC = (
         ({"hd": True}, 1),
     ],
 )
-def test_the_rule_with_most_matched_values_wins_whatever_the_order(order: int, sent: Any, credits: int) -> None:
+def test_the_rule_with_the_most_matched_values_wins_in_any_order(order: int, sent: Any, credits: int) -> None:
     card = a_card_with_rules(*SPECIFIC[::order])
 
     assert quote(card, "Block", sent).credits == credits
 
 
-def test_a_quote_says_the_rule_the_unit_and_the_version() -> None:
+def test_a_quote_has_the_rule_the_unit_and_the_version() -> None:
     card = a_card_with_rules(*SPECIFIC)
 
     assert quote(card, "Block", {"size": "big", "prompt": "a secret"}) == Quote(
@@ -78,7 +78,7 @@ def test_a_quote_says_the_rule_the_unit_and_the_version() -> None:
         ({"a": None}, {"a": None}, True),
     ],
 )
-def test_false_also_matches_what_is_missing_and_nothing_else_does(when: Any, sent: Any, does: bool) -> None:
+def test_only_false_also_matches_a_missing_setting(when: Any, sent: Any, does: bool) -> None:
     _expect_match(when, sent, does)
 
 
@@ -101,7 +101,7 @@ def test_false_also_matches_what_is_missing_and_nothing_else_does(when: Any, sen
         ({"a": {"b": {"c": {"d": "x"}}}}, {"a": {"b": {"c": {"d": "x", "e": 1}}}}, True),
     ],
 )
-def test_values_are_compared_by_kind_and_objects_as_subsets(when: Any, sent: Any, does: bool) -> None:
+def test_values_are_compared_by_type_and_objects_as_subsets(when: Any, sent: Any, does: bool) -> None:
     _expect_match(when, sent, does)
 
 
@@ -115,7 +115,7 @@ def _expect_match(when: Any, sent: Any, does: bool) -> None:
             quote(card, "Block", sent)
 
 
-def test_an_unknown_block_is_refused_and_free_only_where_the_card_says_so() -> None:
+def test_an_unknown_block_is_refused_unless_the_card_makes_it_free() -> None:
     refusing = a_card({"block": "Known", "credits": 1})
     giving = a_card({"block": "Known", "rules": [{"when": {"a": 1}, "credits": 1}]}, unlisted="free")
 
@@ -128,7 +128,7 @@ def test_an_unknown_block_is_refused_and_free_only_where_the_card_says_so() -> N
         quote(giving, "Known", {"a": 2})
 
 
-def test_a_refusal_names_what_is_priced_and_nothing_that_was_sent() -> None:
+def test_a_refusal_names_the_priced_settings_and_nothing_that_was_sent() -> None:
     card = a_card_with_rules({"when": {"size": "big", "hd": False}, "credits": 1}, {"when": {"n": 2}, "credits": 1})
 
     with pytest.raises(PriceNotFound) as refusal:
@@ -140,7 +140,7 @@ def test_a_refusal_names_what_is_priced_and_nothing_that_was_sent() -> None:
 @pytest.mark.parametrize(
     ("setting", "values"), [("s" * 200, ["x" * 255, "y"]), ("model", [f"model-{number}" for number in range(500)])]
 )
-def test_a_refusal_is_of_readable_length_whatever_is_priced(setting: str, values: list[str]) -> None:
+def test_the_message_of_a_refusal_has_a_readable_length(setting: str, values: list[str]) -> None:
     card = a_card_with_rules(*({"when": {setting: value}, "credits": 1} for value in values))
 
     with pytest.raises(PriceNotFound) as refusal:
@@ -150,14 +150,14 @@ def test_a_refusal_is_of_readable_length_whatever_is_priced(setting: str, values
     assert len(refusal.value.reason) < 400
 
 
-def test_the_customers_own_key_costs_nothing_whatever_is_run() -> None:
+def test_every_block_costs_nothing_with_the_customers_own_key() -> None:
     card = a_card({"block": "Slow", "credits": 5, "unit": "second"}, {"block": "Dear", "credits": 999})
 
     for block in ("Slow", "Dear", "Unknown"):
         assert quote(card, block, {}, uses_own_key=True) == Quote(0, Unit.RUN, Decimal(0), None, None, 7)
 
 
-def test_the_model_is_told_only_where_the_rule_names_it() -> None:
+def test_a_quote_has_a_model_only_if_the_rule_names_it() -> None:
     card = a_card(
         {"block": "Picture", "rules": [{"credits": 1}, {"when": {"engine": "fast", "size": 1}, "credits": 2}]},
         model_setting="engine",
@@ -200,7 +200,7 @@ sent_settings: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
 
 @settings(max_examples=300, deadline=None)
 @given(whens=st.lists(conditions, min_size=1, max_size=6), sent=st.lists(sent_settings, min_size=1, max_size=8))
-def test_the_index_finds_what_the_specification_says(whens: list[Any], sent: list[Any]) -> None:
+def test_the_index_agrees_with_the_specification(whens: list[Any], sent: list[Any]) -> None:
     rules = [{"when": when, "credits": number} for number, when in enumerate(whens)]
     try:
         card = a_card_with_rules(*rules)

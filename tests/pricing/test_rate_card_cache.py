@@ -1,4 +1,4 @@
-"""The cards that a process holds, and how long it may rely on them."""
+"""The cache of rate cards in a process, and how long it is valid."""
 
 import asyncio
 import logging
@@ -16,13 +16,13 @@ from tests.pricing.test_publishing import a_document, database_now
 pytestmark = pytest.mark.anyio
 
 
-async def a_catalogue() -> RateCardCache:
+async def refreshed_cache() -> RateCardCache:
     rate_cards = RateCardCache()
     await rate_cards.refresh()
     return rate_cards
 
 
-async def test_nothing_is_known_before_the_first_reading(db: str) -> None:
+async def test_no_card_is_known_before_the_first_refresh(db: str) -> None:
     await publish_default_card()
     rate_cards = RateCardCache()
 
@@ -32,10 +32,10 @@ async def test_nothing_is_known_before_the_first_reading(db: str) -> None:
     assert (await rate_cards.load_card_at(await database_now())).version == 1
 
 
-async def test_a_reading_is_good_for_less_than_the_notice_of_a_publication(db: str) -> None:
+async def test_the_lease_is_shorter_than_the_lead_time_of_a_publication(db: str) -> None:
     await publish_default_card()
     before = await database_now()
-    rate_cards = await a_catalogue()
+    rate_cards = await refreshed_cache()
     after = await database_now()
 
     assert rate_cards.card_at(before + LEASE).version == 1
@@ -44,13 +44,13 @@ async def test_a_reading_is_good_for_less_than_the_notice_of_a_publication(db: s
     assert LEASE < LEAD_TIME
 
 
-async def test_a_published_card_is_in_force_from_its_instant_in_a_process_that_did_not_publish_it(db: str) -> None:
+async def test_a_published_card_takes_effect_in_other_processes_on_time(db: str) -> None:
     await publish_default_card()
-    rate_cards = await a_catalogue()
+    rate_cards = await refreshed_cache()
     published = (await publish_rate_card(a_document(), actor="operator:ann", idempotency_key="k1")).card
     instant = published.effective_at
 
-    with pytest.raises(StaleRateCards):  # what it read before the publication does not reach that far
+    with pytest.raises(StaleRateCards):  # its lease ends before that instant
         rate_cards.card_at(instant)
     await rate_cards.refresh()
     just_before = instant - timedelta(seconds=3)
@@ -63,16 +63,16 @@ async def test_a_published_card_is_in_force_from_its_instant_in_a_process_that_d
     assert quote(await rate_cards.current_card(), "Block", {}).credits == 5
 
 
-async def test_no_instant_is_priced_before_the_first_card(db: str) -> None:
+async def test_there_is_no_price_before_the_first_card(db: str) -> None:
     await publish_default_card()
-    rate_cards = await a_catalogue()
+    rate_cards = await refreshed_cache()
 
     with pytest.raises(StaleRateCards):
         await rate_cards.load_card_at(await database_now() - timedelta(days=1))
 
 
-async def test_an_empty_catalogue_says_no_price(db: str) -> None:
-    rate_cards = await a_catalogue()
+async def test_an_empty_cache_has_no_price(db: str) -> None:
+    rate_cards = await refreshed_cache()
 
     with pytest.raises(StaleRateCards):
         await rate_cards.current_card()
@@ -80,7 +80,7 @@ async def test_an_empty_catalogue_says_no_price(db: str) -> None:
     assert (await rate_cards.current_card()).version == 1
 
 
-async def test_superseded_cards_are_held_for_a_day_and_shown_for_ever(db: str) -> None:
+async def test_superseded_cards_stay_in_memory_for_a_day_and_can_always_be_found(db: str) -> None:
     await publish_default_card()
     for number in (2, 3, 4):
         await publish_rate_card(a_document(number), actor="operator:ann", idempotency_key=f"k{number}")
@@ -88,7 +88,7 @@ async def test_superseded_cards_are_held_for_a_day_and_shown_for_ever(db: str) -
     for version, hours in ((1, 100), (2, 50), (3, 23.5), (4, 1)):
         await _move_effect(version, to=now - timedelta(hours=hours))
 
-    rate_cards = await a_catalogue()
+    rate_cards = await refreshed_cache()
 
     assert rate_cards.card_at(now).version == 4
     assert rate_cards.card_at(now - timedelta(hours=24)).version == 2  # in force when the oldest open hold was placed
@@ -100,9 +100,9 @@ async def test_superseded_cards_are_held_for_a_day_and_shown_for_ever(db: str) -
     assert [await rate_cards.find_card(version) for version in (0, 5, -1, 2**31, 2**70)] == [None] * 5
 
 
-async def test_a_refresh_reads_only_what_is_not_held(db: str) -> None:
+async def test_a_refresh_reads_only_new_cards(db: str) -> None:
     await publish_default_card()
-    rate_cards = await a_catalogue()
+    rate_cards = await refreshed_cache()
     held = rate_cards.card_by_version(1)
     await publish_rate_card(a_document(), actor="operator:ann", idempotency_key="k1")
 
@@ -112,10 +112,10 @@ async def test_a_refresh_reads_only_what_is_not_held(db: str) -> None:
     assert rate_cards.card_by_version(2).blocks.keys() == {"Block"}
 
 
-async def test_a_database_that_tells_another_story_is_believed(db: str) -> None:
+async def test_a_refresh_replaces_cards_that_differ_in_the_database(db: str) -> None:
     await publish_default_card()
     await publish_rate_card(a_document(5), actor="operator:ann", idempotency_key="k1")
-    rate_cards = await a_catalogue()
+    rate_cards = await refreshed_cache()
     await pools.fetch("DELETE FROM rate_card WHERE version = 2")
     await publish_rate_card(a_document(9), actor="operator:ann", idempotency_key="k2")
 
@@ -124,11 +124,11 @@ async def test_a_database_that_tells_another_story_is_believed(db: str) -> None:
     assert quote(rate_cards.card_by_version(2), "Block", {}).credits == 9
 
 
-async def test_a_stored_card_that_cannot_be_read_stops_prices_and_not_the_loop(
+async def test_an_invalid_stored_card_stops_prices_but_not_the_refresh_loop(
     db: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await publish_default_card()
-    rate_cards = await a_catalogue()
+    rate_cards = await refreshed_cache()
     await publish_rate_card(a_document(), actor="operator:ann", idempotency_key="k1")
     await pools.fetch("""UPDATE rate_card SET document = '{"new": 1}' WHERE version = 2""")
     await pools.fetch("UPDATE rate_card SET effective_at = effective_at - interval '9 s' WHERE version = 2")
@@ -149,7 +149,7 @@ async def test_a_stored_card_that_cannot_be_read_stops_prices_and_not_the_loop(
         await loop
 
 
-async def test_the_loop_brings_new_cards(db: str) -> None:
+async def test_the_refresh_loop_reads_new_cards(db: str) -> None:
     await publish_default_card()
     rate_cards = RateCardCache()
     loop = asyncio.create_task(rate_cards.refresh_periodically(every_seconds=0.02))
@@ -164,7 +164,7 @@ async def test_the_loop_brings_new_cards(db: str) -> None:
 
 
 async def _move_effect(version: int, *, to: datetime) -> None:
-    """Let a card have taken effect at another instant: tests do not wait for it."""
+    """Change when a card takes effect, so that tests need not wait for it."""
     await pools.fetch("UPDATE rate_card SET effective_at = $1 WHERE version = $2 RETURNING 1", to, version)
 
 

@@ -1,4 +1,4 @@
-"""Reading card documents: what they may say, and how every fault is told."""
+"""Validation of rate card documents: what they may contain, and how every problem is reported."""
 
 import json
 from decimal import Decimal
@@ -19,7 +19,7 @@ def problems_of(given: Any) -> list[tuple[str, str]]:
     return [(problem.path, problem.message) for problem in refusal.value.problems]
 
 
-def test_a_document_becomes_a_card() -> None:
+def test_a_document_is_parsed_to_a_card() -> None:
     card = a_card(
         {"block": "Fixed", "provider": "p", "credits": 2},
         {"block": "Timed", "credits": 3, "unit": "second", "per": 10},
@@ -43,7 +43,7 @@ def test_a_document_becomes_a_card() -> None:
     assert (card.version, card.effective_at, card.unlisted_free) == (7, EFFECTIVE_AT, True)
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     given = {
         "unlisted": "maybe",
         "colour": "red",
@@ -115,14 +115,14 @@ def test_all_problems_are_told_at_once() -> None:
         ({"blocks": [{"block": "A", "rules": [{"credits": 1}] * 1_001}]}, "blocks.0.rules", "at most 1,000 entries"),
     ],
 )
-def test_each_fault_is_told_with_its_place(given: Any, path: str, words: str) -> None:
-    told = problems_of(given)
+def test_each_problem_is_reported_with_its_path(given: Any, path: str, words: str) -> None:
+    problems = problems_of(given)
 
-    assert any(at == path and words in message for at, message in told), told
+    assert any(at == path and words in message for at, message in problems), problems
 
 
 @pytest.mark.parametrize("value", [[1], float("nan"), 2**53, -(2**53), 10**400, 1e300, "x" * 256, "\u0000", "\ud800"])
-def test_a_condition_holds_only_values_that_can_be_compared_and_stored(value: Any) -> None:
+def test_a_condition_accepts_only_values_that_can_be_compared_and_stored(value: Any) -> None:
     rules = [{"when": {"a": {"b": value}}, "credits": 1}]
 
     assert [path for path, _ in problems_of({"blocks": [{"block": "A", "rules": rules}]})] == [
@@ -136,21 +136,21 @@ def test_conditions_nested_too_deep_are_refused(depth: int, path: str | None) ->
     for _ in range(depth):
         when = {"a": when}
 
-    told = problems_of({"blocks": [{"block": "A", "rules": [{"when": when, "credits": 1}]}]})
+    problems = problems_of({"blocks": [{"block": "A", "rules": [{"when": when, "credits": 1}]}]})
 
-    assert [at for at, _ in told] == [path or "blocks.0.rules.0.when" + ".a" * 8]
+    assert [at for at, _ in problems] == [path or "blocks.0.rules.0.when" + ".a" * 8]
     a_card({"block": "A", "rules": [{"when": {"a": {"a": {"a": {"a": {"a": {"a": {"a": {"a": 1}}}}}}}}, "credits": 1}]})
 
 
-def test_more_problems_than_anyone_reads_are_counted() -> None:
-    told = problems_of({"blocks": [{"block": f"B{number}", "credits": -1} for number in range(300)]})
+def test_problems_beyond_the_first_200_are_counted() -> None:
+    problems = problems_of({"blocks": [{"block": f"B{number}", "credits": -1} for number in range(300)]})
 
-    assert len(told) == 201
-    assert told[-1] == ("document", "has 100 more problems")
+    assert len(problems) == 201
+    assert problems[-1] == ("document", "has 100 more problems")
 
 
-def test_blocks_times_models_are_bounded() -> None:
-    told = problems_of(
+def test_the_number_of_blocks_times_models_is_limited() -> None:
+    problems = problems_of(
         {
             "blocks": [],
             "model_priced_blocks": [f"B{number}" for number in range(201)],
@@ -158,10 +158,10 @@ def test_blocks_times_models_are_bounded() -> None:
         }
     )
 
-    assert told == [("document", "must have at most 20,000 rules (blocks times models too); it has 20,100")]
+    assert problems == [("document", "must have at most 20,000 rules (blocks times models too); it has 20,100")]
 
 
-def test_rules_say_as_json_what_they_were_read_from() -> None:
+def test_rules_are_written_as_the_json_they_were_parsed_from() -> None:
     rules = [{"when": {"a": 1}, "credits": 5}, {"credits": 3, "unit": "usd", "per": 7}]
     card = a_card({"block": "A", "rules": rules})
 
@@ -169,7 +169,7 @@ def test_rules_say_as_json_what_they_were_read_from() -> None:
     assert quote(card, "A", {"a": 1}).rate == Decimal(5)
 
 
-def test_the_fingerprint_is_that_of_the_meaning_and_not_of_the_layout() -> None:
+def test_the_document_hash_depends_on_the_meaning_and_not_on_the_format() -> None:
     one = rate_card_json.parse_json('{"blocks": [{"block": "A", "credits": 5.0}], "about": "é"}')
     other = rate_card_json.parse_json('{"about":"\\u00e9","blocks":[{"credits":5,"block":"A"}]}')
 
@@ -193,14 +193,14 @@ def test_the_fingerprint_is_that_of_the_meaning_and_not_of_the_layout() -> None:
         (" " * 4_000_001, "at most 4,000,000 characters"),
     ],
 )
-def test_text_that_is_no_card_is_refused_before_a_price_is_lost(given: str, words: str) -> None:
+def test_invalid_and_ambiguous_json_is_refused(given: str, words: str) -> None:
     with pytest.raises(InvalidRateCard) as refusal:
         rate_card_json.parse_json(given)
 
     assert words in refusal.value.message
 
 
-def test_the_default_text_is_read_strictly_too() -> None:
+def test_the_default_card_is_strict_json() -> None:
     assert rate_card_json.parse_json(rate_card_json.default_rate_card_text()) == json.loads(
         rate_card_json.default_rate_card_text()
     )

@@ -1,4 +1,4 @@
-"""A whole platform: the real server as two worker processes, and clients that know nothing but its public API."""
+"""End-to-end tests: the real server with two worker processes, and clients that use only its public API."""
 
 import asyncio
 import json
@@ -30,15 +30,15 @@ from tests.factories import publish_rate_cards, unique_id
 from tests.stories import operations
 
 ITEMS = {"block": "ItemBlock", "credits": 1, "unit": "item"}
-"""A block that costs a credit for each item: the stories' card has it besides those of the default card."""
+"""A block that costs 1 credit for each item. The stories' rate card adds it to the default card."""
 
 OTHER_USERS = ("saver", "unlucky")
-"""Users with tokens under their names: auto top-up of one story must not hold back another's."""
+"""Further users with tokens under their names, so that the auto top-ups of stories do not affect each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The server's address and the tokens it printed, by kind."""
+    """A client of the server. `tokens`: the tokens that the server printed, by kind of caller."""
 
     url: str
     tokens: Mapping[str, str]
@@ -46,7 +46,7 @@ class Platform:
     database_url: str
 
     async def ask(self, kind: str, query: str, **variables: Any) -> Any:
-        """The data of an answer without errors."""
+        """The data of a response without errors."""
         body = (await self.post(kind, query, **variables)).json()
         assert "errors" not in body, body
         return body["data"]
@@ -59,12 +59,12 @@ class Platform:
         )
 
     async def do(self, name: str, kind: str | None = None, **input: Any) -> Any:
-        """What an operation answers, by whoever may call it unless `kind` says who does."""
+        """The result of an operation; `kind`: the caller, by default one that has the permission."""
         caller = kind or ("operator" if name in operations.OPERATORS else "service")
         return (await self.ask(caller, operations.document(name), input=input))[name]
 
     async def done(self, name: str, kind: str | None = None, **input: Any) -> Any:
-        """As `do`, of an operation that is not refused."""
+        """Like `do`, for an operation that must succeed."""
         answer = await self.do(name, kind, **input)
         assert answer["__typename"].endswith("Success"), answer
         return answer
@@ -89,7 +89,7 @@ class Platform:
     async def charge(
         self, task_id: str, block_run_id: str, block: str = "ReplicateModelBlock", items: int | None = None, **more: Any
     ) -> Any:
-        """Of 10 credits; with `items`, of as many as that."""
+        """Charge a block run of 10 credits, or of `items` credits."""
         query = f"mutation($input: ChargeInput!) {{ charge(input: $input) {{ {operations.CHARGED} }} }}"
         return (await self.ask("service", query, input=a_charge(task_id, block_run_id, block, items) | more))["charge"]
 
@@ -98,7 +98,7 @@ class Platform:
         return (await self.ask("service", query, input=list(charges)))["chargeBatch"]
 
     async def hold(self, task_id: str, block_run_id: str, at_most: int, timeout_seconds: int = 600) -> Any:
-        """Hold what that many items cost at most."""
+        """Hold the credits for `at_most` items."""
         return await self.do(
             "placeHold", taskId=task_id, blockRunId=block_run_id, block=ITEMS["block"], atMost={"items": at_most},
             timeoutSeconds=timeout_seconds,
@@ -115,7 +115,7 @@ class Platform:
         return await self.do("resumeTask", taskId=task_id, **more)
 
     async def top_up(self, credits: int) -> None:
-        """As the user: begin a top-up and pay it on the provider's page."""
+        """Begin a top-up as the user, and pay it on the provider's page."""
         begin = """mutation($credits: Credits!, $key: String!) {
             beginTopUp(input: {credits: $credits, idempotencyKey: $key}) {
             ... on BeginTopUpSuccess { topUp { paymentUrl } } } }"""
@@ -134,12 +134,12 @@ class Platform:
         return (await self.ask("service", query, owner=owner_id))["account"]["balance"]
 
     async def account(self, owner_id: str, selection: str) -> Any:
-        """What a service reads of an account."""
+        """The fields of an account, read as a service."""
         query = f"query($owner: ID!) {{ account(ownerId: $owner) {{ {selection} }} }}"
         return (await self.ask("service", query, owner=owner_id))["account"]
 
     async def entries(self, owner_id: str) -> list[tuple[str, int]]:
-        """The account's entries, oldest first: what each is, and what it moved."""
+        """The account's entries (kind, credits), oldest first."""
         found = await self.account(owner_id, "entries(first: 100) { edges { node { kind credits } } }")
         return [(edge["node"]["kind"], edge["node"]["credits"]) for edge in reversed(found["entries"]["edges"])]
 
@@ -152,7 +152,7 @@ class Platform:
 
     @asynccontextmanager
     async def connected(self, kind: str) -> AsyncIterator[ClientConnection]:
-        """A graphql-transport-ws connection that has said who it is."""
+        """An authenticated graphql-transport-ws connection."""
         url = self.url.replace("http", "ws", 1) + "/graphql"
         async with connect(url, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]  # a NewType
             hello = {"authorization": f"Bearer {self.tokens.get(kind, kind)}"}
@@ -161,7 +161,7 @@ class Platform:
             yield socket
 
     async def audited(self, owner_id: str) -> None:
-        """The owner's books are exact."""
+        """Verify the ledger of the owner."""
         stop_and_resume.configure_ledger(LEDGER_KEY)
         await pools.connect(self.database_url)
         try:
@@ -176,7 +176,7 @@ async def subscribe(socket: ClientConnection, query: str, **variables: Any) -> N
 
 
 async def pushed(socket: ClientConnection, field: str) -> Any:
-    """The next item of a subscription, within five seconds."""
+    """The next item of a subscription, within 5 s."""
     async with asyncio.timeout(5):
         message = json.loads(await socket.recv())
     assert message["type"] == "next", message
@@ -184,7 +184,7 @@ async def pushed(socket: ClientConnection, field: str) -> Any:
 
 
 async def until(look: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for what happens in another process, or by time: five seconds at most."""
+    """Wait up to 5 s until a condition is true that another process, or time, brings about."""
     async with asyncio.timeout(5):
         while not await look():  # noqa: ASYNC110  it happens in another process
             await asyncio.sleep(0.02)
@@ -193,16 +193,16 @@ async def until(look: Callable[[], Awaitable[bool]]) -> None:
 def a_charge(
     task_id: str, block_run_id: str, block: str = "ReplicateModelBlock", items: int | None = None
 ) -> dict[str, Any]:
-    """What an executor sends for a block run of 10 credits; with `items`, of as many as that."""
+    """The input of `charge` for a block run of 10 credits, or of `items` credits."""
     asked: dict[str, Any] = {"taskId": task_id, "blockRunId": block_run_id, "block": block}
     return asked | ({"block": ITEMS["block"], "measurements": {"items": items}} if items is not None else {})
 
 
 @pytest.fixture(scope="package")
 def server(database_url: str, application_url: str) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """The address and tokens of a server of two workers over this run's database, with the stories' prices.
+    """The address and tokens of a server with two workers on the test database, with the stories' rate card.
 
-    It ends with the stories: its loops would settle, retry and refill what the tests of other rooms look at.
+    It stops after the stories, because its background loops would change what tests of other packages check.
     """
     asyncio.run(_publish(database_url))
     with (
@@ -220,7 +220,7 @@ def server(database_url: str, application_url: str) -> Iterator[tuple[str, Mappi
 
 @pytest.fixture
 async def platform(server: tuple[str, Mapping[str, str]], database_url: str) -> AsyncIterator[Platform]:
-    """The server, with clients on many connections, so that both workers are met. Each story has owners of its own."""
+    """The server, with a client whose many connections reach both workers. Each story has its own owners."""
     url, tokens = server
     async with httpx.AsyncClient(base_url=url, timeout=20, limits=httpx.Limits(max_connections=40)) as client:
         yield Platform(url, tokens, client, database_url)
@@ -228,8 +228,8 @@ async def platform(server: tuple[str, Mapping[str, str]], database_url: str) -> 
 
 @pytest.fixture
 async def workers(platform: Platform) -> AsyncIterator[tuple[Platform, Platform]]:
-    """The same platform twice, each with one connection: the first to one worker, the second to the other."""
-    certificates = ssl.create_default_context()  # read once: to read them for each client takes longest of all
+    """Two clients with one connection each, to different workers."""
+    certificates = ssl.create_default_context()  # read once, because reading them for each client is slow
     found: dict[int, httpx.AsyncClient] = {}
     clients: list[httpx.AsyncClient] = []
     async with asyncio.timeout(10):
@@ -251,14 +251,14 @@ async def workers(platform: Platform) -> AsyncIterator[tuple[Platform, Platform]
 
 @pytest.fixture
 async def snapshots(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A reader of the database's own: each of its statements sees one state of everything."""
+    """A database connection of the test: each of its statements reads one snapshot."""
     connection = await asyncpg.connect(**pools.connection_arguments(database_url))
     yield connection
     await connection.close()
 
 
 def worker_of(platform: Platform, port: int) -> int:
-    """The process that has the other end of this process's connection from `port`."""
+    """The worker process at the other end of this process's connection from `port`."""
     there = httpx.URL(platform.url).port
     for process in psutil.Process().children(recursive=True):
         for connection in process.net_connections("tcp"):
@@ -271,7 +271,7 @@ def worker_of(platform: Platform, port: int) -> int:
 
 
 def successes(answers: Sequence[Any]) -> list[Any]:
-    """Those that are no refusals."""
+    """The answers that are not refusals."""
     return [answer for answer in answers if answer["__typename"].endswith("Success")]
 
 

@@ -1,4 +1,4 @@
-"""The calls that executors, schedulers, users and operators make, with all that stories look at in the answers."""
+"""The operations of executors, schedulers, users and operators, and the fields that the stories read."""
 
 from typing import Final
 
@@ -30,10 +30,10 @@ ANSWERS: Final = {
         ... on ReversalExceedsChargeError {{ requested reversible }}""",
     "reverseTask": f"... on ReverseTaskSuccess {{ reversed entryCount replayed task {TASK} balance {BALANCE} }}",
 }
-"""What is read of each operation's result."""
+"""The selection on the result of each operation."""
 
 OPERATORS: Final = {"grantCredits", "reverseCharge", "reverseTask"}
-"""Those that an operator calls; the others are the platform's backend's."""
+"""Operations called by an operator; the platform's backend calls the others."""
 
 SIGNALS: Final = (
     "subscription($owners: [ID!]) { taskSignals(ownerIds: $owners) { kind ownerId taskIds reason version } }"
@@ -41,6 +41,6 @@ SIGNALS: Final = (
 
 
 def document(name: str) -> str:
-    """The mutation of that name, with one variable, its input."""
+    """The mutation of this name with its input as a variable."""
     input_type = name[0].upper() + name[1:] + "Input"
     return f"mutation($input: {input_type}!) {{ {name}(input: $input) {{ __typename {ANSWERS[name]} }} }}"

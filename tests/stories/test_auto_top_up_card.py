@@ -1,4 +1,4 @@
-"""A card is saved by consent and buys credits by itself; one that declines backs off and says so; off needs nothing."""
+"""Auto top-up with a saved card: one purchase per crossing of the threshold, back-off after a decline, disabling."""
 
 import asyncio
 import json
@@ -39,12 +39,12 @@ def bought(account: Any) -> list[Any]:
     return [edge["node"] for edge in account["topUps"]["edges"] if edge["node"]["automatic"]]
 
 
-def told(account: Any) -> set[tuple[str, str]]:
+def notifications(account: Any) -> set[tuple[str, str]]:
     return {(edge["node"]["id"], edge["node"]["kind"]) for edge in account["notifications"]["edges"]}
 
 
 async def pay_and_save(platform: Platform, user: str, card: str) -> None:
-    """As the user: begin a top-up that saves the card, and pay it on the provider's page with one that behaves so."""
+    """Begin a top-up as the user that saves the card, and pay it on the provider's page with this test card."""
     wish = {"credits": 500, "saveCard": True, "idempotencyKey": unique_id("key")}
     page = (await platform.ask(user, BEGIN, input=wish))["beginTopUp"]["topUp"]["paymentUrl"]
     text = (await platform.client.get(page)).text
@@ -56,7 +56,7 @@ async def pay_and_save(platform: Platform, user: str, card: str) -> None:
 
 
 async def shown(header: ClientConnection, wanted: Callable[[Any], bool]) -> Any:
-    """The first item that is wanted. A worker may learn only by its sweep, every five seconds, what is switched on."""
+    """The first item that satisfies `wanted`. A worker may find changed settings only by its sweep every 5 s."""
     async with asyncio.timeout(15):
         while True:
             item = json.loads(await header.recv())["payload"]["data"]["balance"]
@@ -66,7 +66,7 @@ async def shown(header: ClientConnection, wanted: Callable[[Any], bool]) -> Any:
 
 @asynccontextmanager
 async def switched_off_afterwards(platform: Platform, user: str) -> AsyncIterator[None]:
-    """The other stories of this account buy nothing by themselves."""
+    """Disables auto top-up at the end, for the other stories of this account."""
     try:
         yield
     finally:
@@ -74,7 +74,7 @@ async def switched_off_afterwards(platform: Platform, user: str) -> AsyncIterato
     assert (off["enabled"], off["state"], off["blockedReason"]) == (False, "OFF", "DISABLED")
 
 
-async def test_a_saved_card_buys_once_when_a_charge_crosses_the_threshold(platform: Platform) -> None:
+async def test_a_saved_card_pays_once_when_a_charge_crosses_the_threshold(platform: Platform) -> None:
     await pay_and_save(platform, "saver", "pays")
     before = await seen(platform, "saver")
     available = before["balance"]["available"]
@@ -97,7 +97,7 @@ async def test_a_saved_card_buys_once_when_a_charge_crosses_the_threshold(platfo
     await platform.audited("saver")
 
 
-async def test_a_card_that_declines_is_tried_once_and_says_so_until_it_is_switched_off(platform: Platform) -> None:
+async def test_a_declined_card_backs_off_and_is_reported_until_auto_top_up_is_disabled(platform: Platform) -> None:
     await pay_and_save(platform, "unlucky", "declines")
     before = await seen(platform, "unlucky")
     available = before["balance"]["available"]
@@ -113,8 +113,8 @@ async def test_a_card_that_declines_is_tried_once_and_says_so_until_it_is_switch
         assert standing["nextEligibleAt"] is not None
         [one] = [top_up for top_up in bought(after) if top_up not in bought(before)]
         assert (one["status"], one["credits"]) == ("FAILED", 1_000)
-        assert "TOP_UP_FAILED" in {kind for _, kind in told(after) - told(before)}
-        # Each further charge is looked at, and buys nothing.
+        assert "TOP_UP_FAILED" in {kind for _, kind in notifications(after) - notifications(before)}
+        # Further charges are considered, and buy nothing.
         await asyncio.gather(*(platform.charge(task, unique_id("story-run")) for _ in range(5)))
         await shown(header, lambda item: item["available"] == available - 60)
         assert bought(await seen(platform, "unlucky")) == bought(after)

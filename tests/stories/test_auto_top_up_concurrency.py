@@ -1,4 +1,4 @@
-"""Auto top-up over two workers: many charges at once bring the balance down, and one purchase brings it up again."""
+"""Auto top-up on two workers: many concurrent charges lower the balance, and one purchase raises it again."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ SET = """mutation($input: SetAutoTopUpInput!) { setAutoTopUp(input: $input) { __
     ... on SetAutoTopUpSuccess { autoTopUp { state blockedReason } } } }"""
 BOUGHT = "topUps(first: 100) { edges { node { id automatic status credits receipt { url } } } }"
 
-# A card that the sandbox keeps, as a payment that saves one leaves it.
+# A saved card of the sandbox, as after a payment that saves it.
 SAVED = """
     WITH card AS (INSERT INTO sandbox_card VALUES ('card_story', 'cus_story', 'pays') RETURNING card_ref, customer_ref)
     INSERT INTO payment_customer (account_id, provider, customer_ref, card_ref, card_label, card_saved_at)
@@ -65,7 +65,7 @@ async def test_a_hundred_charges_on_both_workers_are_followed_by_one_purchase(
         receipt = one["receipt"]
         assert isinstance(receipt, dict)
         assert (await platform.client.get(receipt["url"].split("/", 3)[3])).status_code == 200
-        await asyncio.sleep(0.2)  # whatever else was under way has come by now
+        await asyncio.sleep(0.2)  # further purchases would have arrived by now
         assert len(await bought()) == before + 1
     finally:
         off = (await platform.ask("user", SET, input={"enabled": False}))["setAutoTopUp"]

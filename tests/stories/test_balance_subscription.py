@@ -1,4 +1,4 @@
-"""The header of every page: graphql-transport-ws, from the first credit through charges to a paid top-up."""
+"""The balance subscription over graphql-transport-ws, from the first grant through charges to a paid top-up."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 BALANCE = "subscription($owner: ID) { balance(ownerId: $owner) { available version status } }"
 
 
-async def test_the_header_ends_at_the_true_version_whoever_changed_it(platform: Platform) -> None:
+async def test_the_subscription_ends_at_the_current_version_of_any_writer(platform: Platform) -> None:
     owner = unique_id("story")
     async with platform.subscribed("service", BALANCE, owner=owner) as header:
         assert await pushed(header, "balance") == {"available": 0, "version": 0, "status": "EMPTY"}
@@ -31,7 +31,7 @@ async def test_the_header_ends_at_the_true_version_whoever_changed_it(platform: 
         assert states[-1] == {"available": 700, "version": 31, "status": "OK"}
 
 
-async def test_a_paid_top_up_reaches_the_header_once(platform: Platform) -> None:
+async def test_a_paid_top_up_is_pushed_once(platform: Platform) -> None:
     begin = """mutation($key: String!) { beginTopUp(input: {credits: 500, idempotencyKey: $key}) {
         ... on BeginTopUpSuccess { topUp { id status paymentUrl } } } }"""
     confirm = """mutation($id: ID!) { confirmTopUp(input: {topUpId: $id}) {
@@ -55,7 +55,7 @@ async def test_a_paid_top_up_reaches_the_header_once(platform: Platform) -> None
     assert last == {"topUp": {"status": "PAID", "credits": 500}, "balance": {"available": before + 500}}
 
 
-async def test_a_wrong_token_closes_the_socket_so_that_stock_clients_come_back(platform: Platform) -> None:
+async def test_an_invalid_token_closes_the_socket_with_a_code_that_clients_retry(platform: Platform) -> None:
     url = platform.url.replace("http", "ws", 1) + "/graphql"
     async with connect(url, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]  # a NewType
         await socket.send(json.dumps({"type": "connection_init", "payload": {"authorization": "Bearer nonsense"}}))
@@ -65,7 +65,7 @@ async def test_a_wrong_token_closes_the_socket_so_that_stock_clients_come_back(p
     assert closed.value.rcvd.code == 4403
 
 
-async def test_a_user_follows_nobody_elses_balance(platform: Platform) -> None:
+async def test_a_user_cannot_subscribe_to_another_balance(platform: Platform) -> None:
     async with platform.subscribed("user", BALANCE, owner="somebody-else") as socket:
         message = json.loads(await socket.recv())
     assert (message["type"], message["payload"][0]["extensions"]["code"]) == ("error", "FORBIDDEN")

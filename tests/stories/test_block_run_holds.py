@@ -1,4 +1,4 @@
-"""Holds: work of unknown price is held before, captured after, or let go, whoever else wants the credits."""
+"""Holds over the API: placing, capture, void and expiry, with concurrent callers on two workers."""
 
 import random
 from asyncio import gather, sleep, timeout
@@ -15,21 +15,21 @@ pytestmark = pytest.mark.anyio
 
 
 async def funded(platform: Platform, credits: int) -> tuple[str, str]:
-    """An owner with that many credits, and a running task."""
+    """An owner with these credits, and a running task."""
     owner = unique_id("story")
     await platform.grant(owner, credits)
     return owner, await platform.start(owner)
 
 
 async def state_of(platform: Platform, owner: str, block_run: str) -> Any:
-    """The hold for that block run, as a reader sees it."""
+    """The hold of a block run, read over the API."""
     found = await platform.account(
         owner, "holds(first: 100, openOnly: false) { edges { node { blockRunId status captured remaining closedAt } } }"
     )
     return next(edge["node"] for edge in found["holds"]["edges"] if edge["node"]["blockRunId"] == block_run)
 
 
-async def test_held_credits_are_nobody_elses_until_the_capture_gives_the_rest_back(platform: Platform) -> None:
+async def test_held_credits_are_unavailable_until_the_capture_releases_the_rest(platform: Platform) -> None:
     owner, task = await funded(platform, 50)
     other, run, void = await platform.start(owner), unique_id("run"), unique_id("run")
 
@@ -64,7 +64,7 @@ async def test_held_credits_are_nobody_elses_until_the_capture_gives_the_rest_ba
     await platform.audited(owner)
 
 
-async def test_a_hold_that_nobody_captures_stops_counting_at_its_instant(platform: Platform) -> None:
+async def test_a_hold_that_is_not_captured_expires_on_time(platform: Platform) -> None:
     owner, task = await funded(platform, 40)
     run = unique_id("run")
     await platform.hold(task, run, 40, timeout_seconds=1)
@@ -87,7 +87,7 @@ async def test_a_hold_that_nobody_captures_stops_counting_at_its_instant(platfor
     await platform.audited(owner)
 
 
-async def test_captures_voids_and_expiries_in_any_order_come_to_one_end(platform: Platform) -> None:
+async def test_of_concurrent_captures_voids_and_expiries_one_wins(platform: Platform) -> None:
     chance = random.Random(1)  # noqa: S311  an order, no secret
     owner, task = await funded(platform, 200)
     runs = [unique_id("run") for _ in range(8)]
@@ -97,27 +97,27 @@ async def test_captures_voids_and_expiries_in_any_order_come_to_one_end(platform
         return await (platform.void(task, run) if call == "void" else platform.capture(task, run, 20))
 
     async def meet(place: int, run: str) -> list[tuple[str, Any]]:
-        """Fifty calls for one hold: for some at once, for others about the instant at which it lapses."""
+        """Fifty calls for one hold: for some holds at once, for others about the time of expiry."""
         calls = ["void"] * 25 + ["capture"] * 25
         chance.shuffle(calls)
         begin, timeout_seconds = ((0.0, 10), (0.9, 1), (0.97, 1), (1.1, 1))[place % 4]
         held = await platform.hold(task, run, 25, timeout_seconds=timeout_seconds)
         assert held["__typename"] == "PlaceHoldSuccess"
-        told = await gather(*(one(run, call, begin + chance.random() * 0.1) for call in calls))
-        return list(zip(calls, told, strict=True))
+        results = await gather(*(one(run, call, begin + chance.random() * 0.1) for call in calls))
+        return list(zip(calls, results, strict=True))
 
     ends = await gather(*(meet(place, run) for place, run in enumerate(runs)))
 
     charged = 0
     statuses = []
-    for run, told in zip(runs, ends, strict=True):
+    for run, results in zip(runs, ends, strict=True):
         hold = await state_of(platform, owner, run)
         status = hold["status"]
         statuses.append(status)
         refused = {"__typename": "HoldClosedError", "blockRunId": run, "status": status}
-        winner = {"CAPTURED": "capture", "VOIDED": "void", "EXPIRED": "nobody"}[status]
-        won = [answer for call, answer in told if call == winner]
-        assert all(answer == refused for call, answer in told if call != winner)
+        winner = {"CAPTURED": "capture", "VOIDED": "void", "EXPIRED": "expiry"}[status]
+        won = [answer for call, answer in results if call == winner]
+        assert all(answer == refused for call, answer in results if call != winner)
         assert sorted(answer["replayed"] for answer in won) == ([False] + [True] * 24 if won else [])
         assert all(answer["hold"] == won[0]["hold"] for answer in won)
         if winner == "capture":
@@ -136,7 +136,7 @@ async def test_captures_voids_and_expiries_in_any_order_come_to_one_end(platform
     await platform.audited(owner)
 
 
-async def test_a_grant_expires_under_its_holds_and_then_all_of_it_is_captured_and_given_back(
+async def test_a_grant_expires_while_held_and_is_then_captured_and_reversed(
     platform: Platform,
 ) -> None:
     owner, task = await funded(platform, 100)
@@ -149,7 +149,7 @@ async def test_a_grant_expires_under_its_holds_and_then_all_of_it_is_captured_an
     async def expired() -> bool:
         return bool((await platform.balance(owner))["posted"] < 160)
 
-    await until(expired)  # the 20 that nobody has claimed
+    await until(expired)  # the 20 credits that are not held
     assert await platform.account(owner, "balance { available posted held }") == {
         "balance": {"available": 100, "posted": 140, "held": 40}
     }
@@ -169,7 +169,7 @@ async def test_a_grant_expires_under_its_holds_and_then_all_of_it_is_captured_an
     )
     assert [answer["reversed"] for answer in back] == [15, 20, 10]
 
-    # What came of the expired grant left again at once; what came of the other one stayed.
+    # Credits of the expired grant expire again at once; those of the other grant stay.
     entries = await platform.entries(owner)
     assert entries[:3] == [("GRANT", 100), ("GRANT", 60), ("EXPIRY", -20)]
     captured = [("CHARGE", -15), ("EXPIRY", -5), ("CHARGE", -20)]
@@ -182,7 +182,7 @@ async def test_a_grant_expires_under_its_holds_and_then_all_of_it_is_captured_an
     await platform.audited(owner)
 
 
-async def test_a_task_that_holds_the_last_credits_is_not_told_to_stop_by_its_own_hold(
+async def test_a_task_that_holds_the_last_credits_gets_no_stop_signal(
     workers: tuple[Platform, Platform],
 ) -> None:
     here, there = workers
@@ -192,7 +192,7 @@ async def test_a_task_that_holds_the_last_credits_is_not_told_to_stop_by_its_own
         await subscribe(executor, SIGNALS, owners=[owner])
         assert (await here.hold(task, run, 30))["balance"]["available"] == 0
 
-        # All without a hold are meant, and only they are told by the replies to their charges.
+        # The signal concerns all tasks without a hold; of the replies, only those of such tasks have it.
         stop = await pushed(executor, "taskSignals")
         assert (stop["kind"], stop["taskIds"], stop["reason"]) == ("STOP", None, "OUT_OF_CREDITS")
         mine = await here.charge(task, unique_id("run"), block="NoteBlock")

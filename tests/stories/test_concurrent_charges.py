@@ -1,4 +1,4 @@
-"""Charges that meet on one account, over HTTP and two worker processes: once each, and never more than there is."""
+"""Concurrent charges of one account over HTTP and two worker processes: each once, never above the balance."""
 
 import asyncio
 from asyncio import gather
@@ -27,7 +27,7 @@ async def test_twenty_charges_of_ten_on_seventy_credits_succeed_seven_times(plat
     assert (await platform.balance(owner))["available"] == 0
 
 
-async def test_the_same_charge_twenty_times_at_once_is_one_entry_and_nineteen_replays(platform: Platform) -> None:
+async def test_the_same_charge_sent_twenty_times_is_one_entry_and_nineteen_replays(platform: Platform) -> None:
     owner = unique_id("story")
     await platform.grant(owner, 1000)
     task, run = await platform.start(owner), unique_id("story-run")
@@ -39,7 +39,7 @@ async def test_the_same_charge_twenty_times_at_once_is_one_entry_and_nineteen_re
     assert (await platform.balance(owner))["posted"] == 990
 
 
-async def test_charges_grants_and_reads_at_once_add_up(platform: Platform) -> None:
+async def test_concurrent_charges_grants_and_reads_add_up(platform: Platform) -> None:
     owner = unique_id("story")
     await platform.grant(owner, 1000)
     task = await platform.start(owner)
@@ -56,7 +56,7 @@ async def test_charges_grants_and_reads_at_once_add_up(platform: Platform) -> No
     assert await platform.balance(owner) == {"available": 1100, "posted": 1100, "version": 9}
 
 
-async def test_a_charge_whose_reply_was_lost_is_answered_again_after_the_task_has_ended(platform: Platform) -> None:
+async def test_a_charge_with_a_lost_reply_is_replayed_after_the_task_has_ended(platform: Platform) -> None:
     owner = unique_id("story")
     await platform.grant(owner, 100)
     task, run = await platform.start(owner), unique_id("story-run")
@@ -74,13 +74,13 @@ async def test_a_charge_whose_reply_was_lost_is_answered_again_after_the_task_ha
     assert (await platform.balance(owner))["posted"] == 90
 
 
-async def test_two_first_credits_at_the_same_instant_both_count(platform: Platform) -> None:
+async def test_two_concurrent_first_grants_both_count(platform: Platform) -> None:
     owners = [unique_id("story") for _ in range(10)]
     await gather(*(platform.grant(owner, 5) for owner in owners for _ in range(2)))
     assert [(await platform.balance(owner))["posted"] for owner in owners] == [10] * 10
 
 
-async def test_the_books_of_all_stories_balance(platform: Platform, database_url: str) -> None:
+async def test_the_ledger_of_all_stories_is_intact(platform: Platform, database_url: str) -> None:
     stop_and_resume.configure_ledger(LEDGER_KEY)
     await pools.connect(database_url)
     try:

@@ -1,4 +1,4 @@
-"""The database drops connections in the middle of it all: nothing acknowledged is lost, nothing is charged twice."""
+"""The database drops connections during charges: no acknowledged charge is lost, and none is charged twice."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ KILL = """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 
 
 async def charge_until_answered(platform: Platform, task: str, run: str, codes: set[str]) -> int:
-    """What an executor does: the same request again until there is an answer. Returns the entry's seq."""
+    """Repeat the same request until there is a result, as an executor does. Returns the entry's seq."""
     while True:
         body = (
             await platform.post(
@@ -37,7 +37,7 @@ async def charge_until_answered(platform: Platform, task: str, run: str, codes: 
         await asyncio.sleep(0.02)
 
 
-async def test_connections_are_killed_under_charges_and_a_header(platform: Platform, database_url: str) -> None:
+async def test_connections_are_killed_during_charges_and_a_subscription(platform: Platform, database_url: str) -> None:
     owner = unique_id("story")
     await platform.grant(owner, 3_000)
     task = await platform.start(owner)
@@ -74,7 +74,7 @@ async def test_connections_are_killed_under_charges_and_a_header(platform: Platf
         await pools.disconnect()
 
 
-async def test_malformed_requests_leave_the_server_alive(platform: Platform) -> None:
+async def test_malformed_requests_do_not_stop_the_server(platform: Platform) -> None:
     headers = {"authorization": f"Bearer {platform.tokens['service']}", "content-type": "application/json"}
     deep = b'{"query":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     for body, status in (

@@ -1,4 +1,4 @@
-"""Going on: after a top-up what was stopped goes on from where it was, and what was charged is not charged again."""
+"""After a top-up stopped tasks are resumed where they stopped, and nothing is charged twice."""
 
 import asyncio
 from asyncio import gather
@@ -15,11 +15,11 @@ from tests.stories.operations import SIGNALS
 pytestmark = pytest.mark.anyio
 
 STOPS = sized(4, soak=10)
-"""Of each task."""
+"""Stops of each task."""
 
 WAITING = """{ account { balance { available }
     resumableTasks { edges { node { shortfall required task { taskId status stopReason } } } } } }"""
-# A task that is running and stopped, in whatever way; charges that are there twice, or not in their task's cost.
+# Tasks that are running and stopped at once, and tasks whose cost differs from their entries.
 CONTRADICTIONS = """
     SELECT count(*) FROM task AS t JOIN account AS a ON a.id = t.account_id WHERE a.owner_id = $1 AND (
         (t.status = 'STOPPED') <> (t.stop_reason IS NOT NULL)
@@ -31,12 +31,12 @@ CONTRADICTIONS = """
 
 
 async def waiting(platform: Platform) -> dict[str, Any]:
-    """What waits for the user's credits, by task id."""
+    """The resumable tasks of the user, by task id."""
     edges = (await platform.ask("user", WAITING))["account"]["resumableTasks"]["edges"]
     return {edge["node"]["task"]["taskId"]: edge["node"] for edge in edges}
 
 
-async def test_a_user_tops_up_and_lets_the_stopped_task_go_on(platform: Platform) -> None:
+async def test_a_user_tops_up_and_resumes_the_stopped_task(platform: Platform) -> None:
     await platform.grant("alice", 30)
     task, unwanted = await platform.start("alice"), await platform.start("alice")
     done, refused = unique_id("run"), unique_id("run")
@@ -59,8 +59,8 @@ async def test_a_user_tops_up_and_lets_the_stopped_task_go_on(platform: Platform
         assert (cancelled["task"]["status"], set(await waiting(platform))) == ("CANCELLED", {task})
 
         await platform.top_up(500)
-        told = await pushed(executor, "taskSignals")
-        assert (told["kind"], told["taskIds"], told["reason"]) == ("RESUME", None, None)
+        received = await pushed(executor, "taskSignals")
+        assert (received["kind"], received["taskIds"], received["reason"]) == ("RESUME", None, None)
         resumed = await platform.done("resumeTask", "user", taskId=task)
         assert (resumed["task"]["status"], await waiting(platform)) == ("RUNNING", {})
         assert (await pushed(executor, "taskSignals"))["taskIds"] == [task]
@@ -76,7 +76,7 @@ async def test_a_user_tops_up_and_lets_the_stopped_task_go_on(platform: Platform
     await platform.audited("alice")
 
 
-async def test_a_user_lets_only_its_own_tasks_go_on(platform: Platform) -> None:
+async def test_a_user_can_resume_only_its_own_tasks(platform: Platform) -> None:
     owner = unique_id("story")
     await platform.grant(owner, 5)
     task = await platform.start(owner)
@@ -87,25 +87,25 @@ async def test_a_user_lets_only_its_own_tasks_go_on(platform: Platform) -> None:
 
 
 async def an_executor(platform: Platform, owner: str, task: str) -> tuple[int, int, list[str]]:
-    """Block runs one after the other, each sent twice at once, until the task was stopped STOPS times and went on.
+    """Block runs one after the other, each sent twice concurrently, until the task was stopped and resumed STOPS times.
 
     Returns: how often it was stopped, the credits granted for it, its block runs.
     """
     stops, granted, runs = 0, 0, list[str]()
     while stops < STOPS:
         runs.append(unique_id("run"))
-        while not (paid := successes(told := await gather(*(platform.charge(task, runs[-1]) for _ in range(2))))):
-            kinds = sorted(answer["__typename"] for answer in told)
+        while not (paid := successes(answers := await gather(*(platform.charge(task, runs[-1]) for _ in range(2))))):
+            kinds = sorted(answer["__typename"] for answer in answers)
             assert kinds == ["InsufficientCreditsError", "TaskStoppedError"]
             stops += 1
-            granted += await gone_on(platform, owner, task)
+            granted += await grant_and_resume(platform, owner, task)
         assert sorted(answer["replayed"] for answer in paid) == [False, True]
         assert paid[0]["entry"] == paid[1]["entry"]
     return stops, granted, runs
 
 
-async def gone_on(platform: Platform, owner: str, task: str) -> int:
-    """A top-up, and two who ask for the task at once: it is resumed once. Others may be quicker to spend the top-up.
+async def grant_and_resume(platform: Platform, owner: str, task: str) -> int:
+    """Grant credits and resume the task twice concurrently: it is resumed once. Others may spend the credits first.
 
     Returns: the credits granted.
     """

@@ -1,4 +1,4 @@
-"""Schedules: with nothing available a tick is skipped, told once, and nothing exists that could fail."""
+"""Scheduled tasks that start with nothing available are skipped, with one notification per agent."""
 
 from asyncio import gather
 from typing import Any
@@ -14,12 +14,12 @@ CAN_RUN = "canRun { ok reason }"
 
 
 async def tick(platform: Platform, owner: str, task: str, agent: str = "agent") -> Any:
-    """What a scheduler asks for when an agent is due."""
+    """Start a scheduled task, as a scheduler does."""
     return await platform.do("startTask", taskId=task, ownerId=owner, agentId=agent, trigger="SCHEDULED")
 
 
 async def skipped(platform: Platform, owner: str, agent: str = "agent") -> list[tuple[str, str]]:
-    """The agent's skipped ticks, newest first."""
+    """The skipped starts of the agent, newest first: (task id, reason)."""
     query = """query($owner: ID!, $agent: ID!) { agent(agentId: $agent, ownerId: $owner) {
         skippedStarts { edges { node { taskId reason } } } } }"""
     found = (await platform.ask("service", query, owner=owner, agent=agent))["agent"]
@@ -27,7 +27,7 @@ async def skipped(platform: Platform, owner: str, agent: str = "agent") -> list[
 
 
 async def notifications(platform: Platform, owner: str) -> list[tuple[str, bool]]:
-    """For which agents it was told that ticks are skipped, newest first, and whether that still holds."""
+    """The SCHEDULE_SKIPPED notifications, newest first: (agent id, whether it is unresolved)."""
     found = await platform.account(owner, "notifications { edges { node { kind agentId resolvedAt } } }")
     return [
         (edge["node"]["agentId"], edge["node"]["resolvedAt"] is None)
@@ -36,7 +36,7 @@ async def notifications(platform: Platform, owner: str) -> list[tuple[str, bool]
     ]
 
 
-async def test_a_schedule_without_credits_is_skipped_until_a_top_up(
+async def test_scheduled_tasks_are_skipped_until_credits_are_added(
     workers: tuple[Platform, Platform],
 ) -> None:
     here, there = workers
@@ -50,9 +50,9 @@ async def test_a_schedule_without_credits_is_skipped_until_a_top_up(
 
     ticks = [unique_id("tick") for _ in range(10)]
     before = await here.balance(owner)
-    told = [await tick(platform, owner, one) for platform, one in zip((here, there) * 5, ticks, strict=True)]
-    assert told == [{"__typename": "InsufficientCreditsError", "required": 1, "available": 0, "shortfall": 1}] * 10
-    assert (await tick(there, owner, ticks[0]))["__typename"] == "InsufficientCreditsError"  # and is skipped once
+    answers = [await tick(platform, owner, one) for platform, one in zip((here, there) * 5, ticks, strict=True)]
+    assert answers == [{"__typename": "InsufficientCreditsError", "required": 1, "available": 0, "shortfall": 1}] * 10
+    assert (await tick(there, owner, ticks[0]))["__typename"] == "InsufficientCreditsError"  # recorded once
     await tick(there, owner, unique_id("tick"), agent="another")
     assert await skipped(here, owner) == [(one, "OUT_OF_CREDITS") for one in reversed(ticks)]
     assert [await here.task(one) for one in ticks] == [None] * 10
@@ -63,14 +63,14 @@ async def test_a_schedule_without_credits_is_skipped_until_a_top_up(
     assert await there.account(owner, CAN_RUN) == {"canRun": {"ok": True, "reason": None}}
     assert await notifications(here, owner) == [("another", False), ("agent", False)]
     assert (await tick(there, owner, unique_id("tick")))["task"]["status"] == "RUNNING"
-    assert (await tick(here, owner, ticks[-1]))["task"]["status"] == "RUNNING"  # asked for again, it runs now
+    assert (await tick(here, owner, ticks[-1]))["task"]["status"] == "RUNNING"  # the same id can start now
     await here.audited(owner)
 
 
-async def test_an_owner_who_never_had_credits_has_its_ticks_skipped_too(platform: Platform) -> None:
+async def test_scheduled_tasks_of_an_owner_without_account_are_skipped(platform: Platform) -> None:
     owner, one = unique_id("story"), unique_id("tick")
-    told = await gather(*(tick(platform, owner, one) for _ in range(6)))
-    assert {answer["__typename"] for answer in told} == {"InsufficientCreditsError"}
+    answers = await gather(*(tick(platform, owner, one) for _ in range(6)))
+    assert {answer["__typename"] for answer in answers} == {"InsufficientCreditsError"}
     assert await skipped(platform, owner) == [(one, "OUT_OF_CREDITS")]
     assert await platform.task(one) is None
     by_hand = await platform.do("startTask", taskId=unique_id("task"), ownerId=owner, agentId="agent")

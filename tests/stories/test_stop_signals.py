@@ -1,4 +1,4 @@
-"""Out of credits in the middle of it all: exactly what is paid for runs, and executors on every worker are told."""
+"""Running out of credits under load: exactly what is paid for runs, and executors on all workers receive signals."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ async def signal(socket: ClientConnection) -> dict[str, Any]:
     return dict(await pushed(socket, "taskSignals"))
 
 
-async def test_of_two_hundred_block_runs_on_credits_for_a_hundred_a_hundred_run(
+async def test_of_200_block_runs_with_credits_for_100_exactly_100_run(
     platform: Platform, workers: tuple[Platform, Platform], snapshots: asyncpg.Connection
 ) -> None:
     owner, reader = unique_id("story"), workers[0]
@@ -45,7 +45,7 @@ async def test_of_two_hundred_block_runs_on_credits_for_a_hundred_a_hundred_run(
     charges = "entries(first: 100, kinds: [CHARGE]) { edges { node { credits task { taskId } } } }"
 
     async def in_one_snapshot() -> int:
-        """Reads that see one state of everything; how many of them saw it move."""
+        """Reads of consistent snapshots. Returns how many of them found a change."""
         seen = set()
         while not over.is_set():
             for row in await snapshots.fetch(COSTS_AND_ENTRIES, owner):
@@ -56,7 +56,7 @@ async def test_of_two_hundred_block_runs_on_credits_for_a_hundred_a_hundred_run(
         return len(seen)
 
     async def as_a_client() -> int:
-        """Costs, entries, costs again: what has not moved in between is the sum of its entries. How often it was."""
+        """Read costs, entries and costs again: a cost that has not changed equals its entries. Returns how often."""
         compared = 0
         last = False
         while not last:
@@ -90,14 +90,14 @@ async def test_of_two_hundred_block_runs_on_credits_for_a_hundred_a_hundred_run(
     assert set(refused) <= {"InsufficientCreditsError", "TaskStoppedError"}
     states = [await platform.task(task) for task in tasks]
     stopped = [state for state in states if state["status"] == "STOPPED"]
-    assert len(stopped) == refused["InsufficientCreditsError"]  # each by one refused charge, and by nothing else
+    assert len(stopped) == refused["InsufficientCreditsError"]  # each stopped by exactly one refused charge
     assert sum(state["cost"]["total"] for state in states) == 1_000
     assert sum(state["blockRunCount"] for state in states) == 100
     assert (await platform.balance(owner))["available"] == 0
     await platform.audited(owner)
 
 
-async def test_two_workers_have_the_same_block_run_twice_one_over_the_balance_a_top_up_between(
+async def test_two_workers_charge_the_same_block_runs_before_and_after_a_top_up(
     workers: tuple[Platform, Platform],
 ) -> None:
     here, there = workers
@@ -112,7 +112,7 @@ async def test_two_workers_have_the_same_block_run_twice_one_over_the_balance_a_
     assert sorted(answer["__typename"] for answer in both) == ["InsufficientCreditsError", "TaskStoppedError"]
     refused = min(both, key=lambda answer: answer["__typename"])
     assert refused == {"__typename": "InsufficientCreditsError", "required": 10, "available": 5, "shortfall": 5}
-    assert (await there.charge(task, small))["replayed"] is True  # whatever the state of the task
+    assert (await there.charge(task, small))["replayed"] is True  # independent of the task's status
 
     await there.grant(owner, 100)
     assert (await here.charge(task, run))["__typename"] == "TaskStoppedError"
@@ -124,7 +124,7 @@ async def test_two_workers_have_the_same_block_run_twice_one_over_the_balance_a_
     await here.audited(owner)
 
 
-async def test_the_second_item_of_a_list_stops_the_task(platform: Platform) -> None:
+async def test_the_second_item_of_a_batch_stops_the_task(platform: Platform) -> None:
     owner = unique_id("story")
     await platform.grant(owner, 50)
     task, other = await platform.start(owner), await platform.start(owner)
@@ -148,7 +148,7 @@ async def test_the_second_item_of_a_list_stops_the_task(platform: Platform) -> N
     await platform.audited(owner)
 
 
-async def test_executors_on_another_worker_are_told_to_stop_and_to_go_on(workers: tuple[Platform, Platform]) -> None:
+async def test_executors_on_another_worker_receive_stop_and_resume_signals(workers: tuple[Platform, Platform]) -> None:
     here, there = workers
     owner = unique_id("story")
     await here.grant(owner, 20)
@@ -156,17 +156,17 @@ async def test_executors_on_another_worker_are_told_to_stop_and_to_go_on(workers
     async with there.connected("service") as executor, there.connected("service") as everybodys:
         await subscribe(executor, SIGNALS, owners=[owner])
         await subscribe(everybodys, SIGNALS)
-        told: list[dict[str, Any]] = []
+        received: list[dict[str, Any]] = []
 
         async def next_signal() -> dict[str, Any]:
-            """The same to both, and at the version that the account has."""
-            told.append(await signal(executor))
+            """The next signal, which both subscribers receive with the version of the account."""
+            received.append(await signal(executor))
             mine = await signal(everybodys)
             while mine["ownerId"] != owner:
                 mine = await signal(everybodys)
-            assert mine == told[-1]
-            assert told[-1].pop("version") == (await here.balance(owner))["version"] >= len(told)
-            return told[-1] | {"ownerId": ""}
+            assert mine == received[-1]
+            assert received[-1].pop("version") == (await here.balance(owner))["version"] >= len(received)
+            return received[-1] | {"ownerId": ""}
 
         assert (await here.charge(one, unique_id("run")))["signal"] is None
         assert (await here.charge(one, unique_id("run")))["signal"] == "STOP"
@@ -180,12 +180,12 @@ async def test_executors_on_another_worker_are_told_to_stop_and_to_go_on(workers
         assert await next_signal() == {"kind": "RESUME", "ownerId": "", "taskIds": [two], "reason": None}
         assert (await here.charge(two, run))["shortfall"] == 5
         assert await next_signal() == {"kind": "STOP", "ownerId": "", "taskIds": [two], "reason": "OUT_OF_CREDITS"}
-        await here.grant(owner, 5)  # now what was refused can be paid
+        await here.grant(owner, 5)  # now the refused block run can be paid
         assert await next_signal() == {"kind": "RESUME", "ownerId": "", "taskIds": [two], "reason": None}
     await here.audited(owner)
 
 
-async def test_who_comes_back_is_told_first_what_is_stopped_and_never_an_older_version(
+async def test_a_subscriber_that_reconnects_first_receives_the_current_stops(
     workers: tuple[Platform, Platform],
 ) -> None:
     here, there = workers
@@ -199,7 +199,7 @@ async def test_who_comes_back_is_told_first_what_is_stopped_and_never_an_older_v
         last = await signal(executor)
         assert (last["kind"], last["taskIds"]) == ("STOP", [task])
 
-    # The connection is lost, and with it all that happens meanwhile.
+    # The connection is lost, and the signals sent meanwhile are missed.
     await here.grant(owner, 95)
     await gather(*(platform.charge(other, unique_id("run")) for platform in (here, there) for _ in range(5)))
     for platform in (here, there):
@@ -215,7 +215,7 @@ async def test_who_comes_back_is_told_first_what_is_stopped_and_never_an_older_v
             assert (await signal(executor))["kind"] == "STOP"
 
 
-async def test_versions_never_fall_however_fast_the_account_goes_up_and_down(
+async def test_signal_versions_never_fall_under_rapid_changes(
     workers: tuple[Platform, Platform],
 ) -> None:
     here, there = workers

@@ -1,4 +1,4 @@
-"""A top-up by Stripe over the public API: begun, paid, told of, shown in the header, receipted, and given back."""
+"""Top-ups with Stripe over the public API: begin, payment, webhook, balance subscription, receipt and refund."""
 
 import asyncio
 import tempfile
@@ -21,7 +21,7 @@ from tests.stories.conftest import Platform, pushed
 pytestmark = pytest.mark.anyio
 
 SAVER = "saver-at-stripe"
-"""Whose account buys by itself, so that no other story's account has to cool down."""
+"""A user with auto top-up, so that its cooldown does not affect other stories."""
 
 HEADER = "subscription { balance { available version } }"
 BEGIN = """mutation($input: BeginTopUpInput!) { beginTopUp(input: $input) {
@@ -43,7 +43,7 @@ def books() -> Iterator[FakeStripe]:
 
 @pytest.fixture(scope="module")
 def selling(database_url: str, books: FakeStripe) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """A server of one worker that sells by Stripe."""
+    """A server with one worker that uses Stripe."""
     with (
         tempfile.TemporaryDirectory(prefix="credits-shop-") as directory,
         running_server(
@@ -62,7 +62,7 @@ async def shop(selling: tuple[str, Mapping[str, str]], database_url: str) -> Asy
 
 
 async def begin(shop: Platform, credits: int, user: str = "user", **more: Any) -> tuple[str, str]:
-    """As a user. Returns: the top-up's id, and the checkout that its page is for."""
+    """Begin a top-up as a user. Returns its id and its Stripe checkout session."""
     wish = {"credits": credits, "idempotencyKey": unique_id("key")} | more
     top_up = (await shop.ask(user, BEGIN, input=wish))["beginTopUp"]["topUp"]
     assert top_up["status"] == "PENDING"
@@ -70,7 +70,7 @@ async def begin(shop: Platform, credits: int, user: str = "user", **more: Any) -
 
 
 async def delivered(shop: Platform, events: list[Json]) -> list[str]:
-    """What becomes of notices, sent one after another."""
+    """Deliver provider events one after the other. Returns their outcomes."""
     said = []
     for event in events:
         body, headers = sign_event(event)
@@ -80,7 +80,7 @@ async def delivered(shop: Platform, events: list[Json]) -> list[str]:
     return said
 
 
-async def test_a_top_up_is_paid_shown_receipted_and_given_back(shop: Platform, books: FakeStripe) -> None:
+async def test_a_top_up_is_paid_pushed_receipted_and_refunded(shop: Platform, books: FakeStripe) -> None:
     before = (await shop.balance("alice"))["available"]
     async with shop.subscribed("user", HEADER) as header:
         assert (await pushed(header, "balance"))["available"] == before
@@ -109,18 +109,16 @@ async def test_a_top_up_is_paid_shown_receipted_and_given_back(shop: Platform, b
 async def test_the_return_page_before_the_webhook_credits_once(shop: Platform, books: FakeStripe) -> None:
     before = (await shop.balance("alice"))["available"]
     name, session = await begin(shop, 500)
-    told = books.pay_checkout(session)
+    events = books.pay_checkout(session)
     confirmed = (await shop.ask("user", CONFIRM, id=name))["confirmTopUp"]
     assert confirmed == {"topUp": {"status": "PAID"}, "balance": {"available": before + 500}}
-    assert "CREDITED" not in await delivered(shop, told)
+    assert "CREDITED" not in await delivered(shop, events)
     again = (await shop.ask("user", CONFIRM, id=name))["confirmTopUp"]
     assert again == confirmed
     await shop.audited("alice")
 
 
-async def test_a_card_saved_at_the_checkout_pays_when_the_threshold_is_crossed(
-    shop: Platform, books: FakeStripe
-) -> None:
+async def test_a_card_saved_at_checkout_pays_when_the_threshold_is_crossed(shop: Platform, books: FakeStripe) -> None:
     _, session = await begin(shop, 500, SAVER, saveCard=True)
     await delivered(shop, books.pay_checkout(session))
     available = (await shop.balance(SAVER))["available"]
@@ -133,7 +131,7 @@ async def test_a_card_saved_at_the_checkout_pays_when_the_threshold_is_crossed(
         charged = 0
         async with asyncio.timeout(15):
             charged += (await shop.charge(task, unique_id("story-run")))["cost"]
-            # The server learns by its sweep, every five seconds, what is switched on; each charge is looked at then.
+            # The server finds changed settings by its sweep every 5 s, and considers the charges then.
             while (now := (await shop.balance(SAVER))["available"]) < available:
                 charged += (await shop.charge(task, unique_id("story-run")))["cost"]
                 await asyncio.sleep(0.5)
@@ -143,6 +141,6 @@ async def test_a_card_saved_at_the_checkout_pays_when_the_threshold_is_crossed(
     assert off == {"autoTopUp": {"state": "OFF"}}
     [intent] = books.list_objects("payment_intent")[: len(books.list_objects("payment_intent")) - made]
     assert (intent["status"], intent["amount"]) == ("succeeded", 1_000)
-    # Stripe tells of it too, after its answer to the call.
+    # Stripe sends an event too, after the response to the call.
     assert "CREDITED" not in await delivered(shop, books.events[-2:])
     await shop.audited(SAVER)

@@ -1,4 +1,4 @@
-"""Budgets: credits that are a task's own until it ends, however it ends, and that it never passes."""
+"""Budgets over the API: they pay for their tasks only, are never exceeded, and the rest is released."""
 
 from asyncio import gather, sleep
 from typing import Any
@@ -11,7 +11,7 @@ from tests.stories.conftest import Platform, successes, until
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_task_spends_its_budget_whatever_others_spend_and_returns_the_rest(platform: Platform) -> None:
+async def test_a_task_spends_its_own_budget_and_returns_the_rest(platform: Platform) -> None:
     owner = unique_id("story")
     await platform.grant(owner, 100)
     task = await platform.start(owner, budget=40)
@@ -24,7 +24,7 @@ async def test_a_task_spends_its_budget_whatever_others_spend_and_returns_the_re
     )
     assert [answer["cost"] for answer in answers[:4]] == [10, 10, 10, 10]
     assert "STOP" in [answer["signal"] for answer in answers[:4]]
-    assert len(successes(answers[4:])) == 6  # of the 60 that were nobody's
+    assert len(successes(answers[4:])) == 6  # of the 60 credits outside of the budget
 
     over = unique_id("run")
     assert await platform.charge(task, over) == {
@@ -46,7 +46,7 @@ async def test_a_task_spends_its_budget_whatever_others_spend_and_returns_the_re
     await platform.audited(owner)
 
 
-async def test_nested_tasks_take_theirs_from_their_parents_and_a_closing_reserve_saves_the_work(
+async def test_nested_budgets_come_from_the_parents_and_a_closing_reserve_pays_closing_work(
     platform: Platform,
 ) -> None:
     owner = unique_id("story")
@@ -76,7 +76,7 @@ async def test_nested_tasks_take_theirs_from_their_parents_and_a_closing_reserve
     await platform.audited(owner)
 
 
-async def test_the_rest_of_a_budget_returns_when_its_executor_dies(platform: Platform) -> None:
+async def test_the_rest_of_a_budget_is_released_when_its_executor_disappears(platform: Platform) -> None:
     owner = unique_id("story")
     await platform.grant(owner, 50)
     task = await platform.start(owner, budget=50, budgetTimeoutSeconds=1)
@@ -89,7 +89,7 @@ async def test_the_rest_of_a_budget_returns_when_its_executor_dies(platform: Pla
     dead = await platform.task(task)
     assert (dead["status"], dead["stopReason"], dead["cost"]["held"]) == ("STOPPED", "BUDGET_EXPIRED", 0)
     assert (await platform.balance(owner))["available"] == 40
-    # It has a budget, and never falls back on the account.
+    # A task with a budget never draws on the account.
     assert (await platform.charge(task, unique_id("run")))["stopReason"] == "BUDGET_EXPIRED"
     assert (await platform.resume(task))["__typename"] == "BudgetReachedError"
     assert (await platform.resume(task, addBudget=20))["task"]["budget"]["remaining"] == 20
@@ -97,33 +97,35 @@ async def test_the_rest_of_a_budget_returns_when_its_executor_dies(platform: Pla
     await platform.audited(owner)
 
 
-async def test_an_envelope_lapses_while_charges_arrive(platform: Platform) -> None:
+async def test_a_budget_expires_while_charges_arrive(platform: Platform) -> None:
     owner = unique_id("story")
     await platform.grant(owner, 12 * 40)
     tasks = [await platform.start(owner, budget=40, budgetTimeoutSeconds=1) for _ in range(12)]
     instants = [0.2, *(0.9 + place * 0.02 for place in range(10)), 1.2]
 
     async def meet(after_seconds: float, task: str) -> list[Any]:
-        """Two charges from two sides, before, about and after the instant."""
-        assert (await platform.charge(task, unique_id("run"), block="NoteBlock"))["cost"] == 0  # begins its second anew
+        """Two concurrent charges before, about or after the time of expiry."""
+        assert (await platform.charge(task, unique_id("run"), block="NoteBlock"))[
+            "cost"
+        ] == 0  # restarts its timeout of 1 s
         await sleep(after_seconds)
         return list(await gather(*(platform.charge(task, unique_id("run")) for _ in range(2))))
 
-    told = await gather(*(meet(after, task) for after, task in zip(instants, tasks, strict=True)))
+    results = await gather(*(meet(after, task) for after, task in zip(instants, tasks, strict=True)))
 
-    paid = [len(successes(answers)) for answers in told]
-    assert {0, 2} >= set(paid)  # the first to come has renewed the envelope for the second
+    paid = [len(successes(answers)) for answers in results]
+    assert {0, 2} >= set(paid)  # the first charge has restarted the timeout for the second
     assert (paid[0], paid[-1]) == (2, 0)
-    lapsed = [answer for answers in told for answer in answers if answer["__typename"] != "ChargeSuccess"]
-    assert {(answer["__typename"], answer["stopReason"]) for answer in lapsed} == {
+    refused = [answer for answers in results for answer in answers if answer["__typename"] != "ChargeSuccess"]
+    assert {(answer["__typename"], answer["stopReason"]) for answer in refused} == {
         ("TaskStoppedError", "BUDGET_EXPIRED")
     }
 
-    async def all_lapsed() -> bool:
+    async def all_expired() -> bool:
         found = await platform.account(owner, "balance { held }")
         return bool(found["balance"]["held"] == 0)
 
-    await until(all_lapsed)
+    await until(all_expired)
     states = [await platform.task(task) for task in tasks]
     assert {(state["status"], state["stopReason"]) for state in states} == {("STOPPED", "BUDGET_EXPIRED")}
     assert [state["cost"]["total"] for state in states] == [10 * count for count in paid]

@@ -1,4 +1,4 @@
-"""Failed work: a charge is given back in part or whole, a task's whole cost at once, and never more than was taken."""
+"""Reversals over the API: of a charge in parts, of a whole task, never more than was charged."""
 
 from asyncio import gather
 
@@ -10,7 +10,7 @@ from tests.stories.conftest import Platform, successes
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_charge_is_given_back_in_parts_from_two_workers_and_never_beyond_what_it_took(
+async def test_a_charge_is_reversed_in_parts_on_two_workers_and_never_exceeded(
     workers: tuple[Platform, Platform],
 ) -> None:
     here, there = workers
@@ -27,21 +27,21 @@ async def test_a_charge_is_given_back_in_parts_from_two_workers_and_never_beyond
         "__typename": "ReversalExceedsChargeError", "requested": 71, "reversible": 70,
     }  # fmt: skip
 
-    told = await gather(
+    answers = await gather(
         *(
             platform.do("reverseCharge", **asked, credits=20, idempotencyKey=unique_id("key"))
             for platform in (here, there)
             for _ in range(4)
         )
     )
-    assert len(successes(told)) == 3
-    assert {answer["reversible"] for answer in told if answer["__typename"] == "ReversalExceedsChargeError"} == {10}
+    assert len(successes(answers)) == 3
+    assert {answer["reversible"] for answer in answers if answer["__typename"] == "ReversalExceedsChargeError"} == {10}
     assert (await here.task(task))["cost"]["reversed"] == 90
     assert (await here.balance(owner))["available"] == 90
     await here.audited(owner)
 
 
-async def test_a_whole_task_is_given_back_once_however_often_it_is_asked_for(
+async def test_a_whole_task_is_reversed_once_by_repeated_requests(
     workers: tuple[Platform, Platform],
 ) -> None:
     here, there = workers
@@ -60,7 +60,7 @@ async def test_a_whole_task_is_given_back_once_however_often_it_is_asked_for(
     await here.done("finishTask", taskId=task, status="FAILED")
     assert (await here.balance(owner))["available"] == 144
 
-    told = await gather(
+    answers = await gather(
         *(
             platform.done("reverseTask", taskId=task, reason="all of it failed", idempotencyKey=f"key-{key}")
             for platform in (here, there)
@@ -68,19 +68,19 @@ async def test_a_whole_task_is_given_back_once_however_often_it_is_asked_for(
         )
     )
 
-    assert sorted((answer["reversed"], answer["entryCount"], answer["replayed"]) for answer in told) == [
+    assert sorted((answer["reversed"], answer["entryCount"], answer["replayed"]) for answer in answers) == [
         (0, 0, False), (0, 0, False), (0, 0, True), (0, 0, True), (46, 5, False), (46, 5, True),
     ]  # fmt: skip
     found = await here.task(task)
     assert (found["status"], found["cost"]["total"], found["cost"]["charged"]) == ("FAILED", 0, 50)
-    assert (await here.task(child))["cost"]["total"] == 10  # it stands apart
+    assert (await here.task(child))["cost"]["total"] == 10  # the child is not reversed
     assert await here.account(owner, "balance { available held }") == {"balance": {"available": 190, "held": 0}}
     reversals = [credits for kind, credits in await here.entries(owner) if kind == "REVERSAL"]
     assert sorted(reversals) == [4, 6, 10, 10, 10, 10]
     await here.audited(owner)
 
 
-async def test_what_is_given_back_lets_a_stopped_task_go_on(platform: Platform) -> None:
+async def test_a_reversal_lets_a_stopped_task_resume(platform: Platform) -> None:
     owner, run = unique_id("story"), unique_id("run")
     await platform.grant(owner, 10)
     failed, stopped = await platform.start(owner), await platform.start(owner)

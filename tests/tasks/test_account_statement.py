@@ -1,4 +1,4 @@
-"""The statement: a task is one group, everything else one line each; pinned, filtered, and equal to the entries."""
+"""The account statement: groups by task, pinned pages and filters, compared with the entries."""
 
 import asyncio
 import random
@@ -18,8 +18,8 @@ from tests.factories import block_run_request, grant_credits, start_task, unique
 
 pytestmark = pytest.mark.anyio
 
-Told = tuple[str | None, tuple[str, ...], int, int, int, int]
-"""A group in figures: task, kinds, credits, entries, first seq, last seq."""
+GroupSummary = tuple[str | None, tuple[str, ...], int, int, int, int]
+"""Task id, kinds, credits, number of entries, first seq and last seq of a group."""
 
 
 async def charge(rate_cards: RateCardCache, *tasks: TaskState) -> list[BlockRunState]:
@@ -40,7 +40,7 @@ async def reverse(run: BlockRunState, credits: int) -> None:
     )
 
 
-def told(group: StatementGroup) -> Told:
+def summary(group: StatementGroup) -> GroupSummary:
     kinds = tuple(str(kind) for kind in group.kinds)
     return group.task_id, kinds, group.credits, group.entries, group.first.seq, group.last.seq
 
@@ -50,8 +50,8 @@ def by_hand(
     kinds: Collection[EntryKind] | None = None,
     from_at: datetime | None = None,
     to_at: datetime | None = None,
-) -> list[Told]:
-    """The whole statement, as one would write it down from all entries."""
+) -> list[GroupSummary]:
+    """The expected statement, computed from all entries."""
     groups: dict[str | int, list[LedgerEntry]] = {}
     for entry in sorted(entries, key=lambda entry: entry.seq):
         line = entry
@@ -79,8 +79,8 @@ async def in_pages(
     kinds: Collection[EntryKind] | None = None,
     from_at: datetime | None = None,
     to_at: datetime | None = None,
-) -> list[Told]:
-    found: list[Told] = []
+) -> list[GroupSummary]:
+    found: list[GroupSummary] = []
     after: StatementPosition | None = None
     while True:
         page = await account_statement.statement_page(
@@ -89,18 +89,18 @@ async def in_pages(
         if not page.groups:
             return found
         assert len(page.groups) <= size
-        found += map(told, page.groups)
+        found += map(summary, page.groups)
         after = page.position_of(page.groups[-1])
 
 
-async def test_a_task_is_one_group_where_its_last_entry_stands(db: str, rate_cards: RateCardCache) -> None:
+async def test_a_task_is_one_group_placed_by_its_last_entry(db: str, rate_cards: RateCardCache) -> None:
     account_id = (await grant_credits("alice", 100)).balance.account_id  # 1
     one, two = await start_task("alice"), await start_task("alice")
     [first, *_] = await charge(rate_cards, one, two, one)  # 2, 3, 4
     await grant_credits("alice", 5)  # 5
     await reverse(first, 4)  # 6
     groups = (await account_statement.statement_page(account_id, limit=9)).groups
-    assert [told(group) for group in groups] == [
+    assert [summary(group) for group in groups] == [
         (one.task_id, ("CHARGE", "REVERSAL"), -16, 3, 2, 6),
         (None, ("GRANT",), 5, 1, 5, 5),
         (two.task_id, ("CHARGE",), -10, 1, 3, 3),
@@ -110,24 +110,24 @@ async def test_a_task_is_one_group_where_its_last_entry_stands(db: str, rate_car
     assert sum(group.credits for group in groups) == 79
 
 
-async def test_writes_between_pages_move_nothing(db: str, rate_cards: RateCardCache) -> None:
+async def test_writes_between_pages_do_not_move_groups(db: str, rate_cards: RateCardCache) -> None:
     account_id = (await grant_credits("alice", 1_000)).balance.account_id
     one, two, three = [await start_task("alice") for _ in range(3)]
     runs = await charge(rate_cards, one, two, three, two)
     entries = await queries.list_entries(account_id, before_seq=99, limit=99)
     first = await account_statement.statement_page(account_id, limit=1)
-    # Meanwhile every task, those shown and those still to come, is charged and given back.
+    # Meanwhile tasks on this page and on later pages are charged and reversed.
     await charge(rate_cards, three, two, one)
     await reverse(runs[0], 10)
     await grant_credits("alice", 7)
     rest = await account_statement.statement_page(account_id, limit=9, after=first.position_of(first.groups[0]))
-    assert [told(group) for group in first.groups + rest.groups] == by_hand(entries)
+    assert [summary(group) for group in first.groups + rest.groups] == by_hand(entries)
     assert (rest.pinned_seq, first.pinned_seq) == (5, 5)
     fresh = (await account_statement.statement_page(account_id, limit=9)).groups
     assert [(group.task_id, group.entries) for group in fresh[:2]] == [(None, 1), (one.task_id, 3)]
 
 
-async def test_any_history_reads_as_its_entries_say_in_pages_of_any_size(db: str, rate_cards: RateCardCache) -> None:
+async def test_pages_of_any_size_equal_the_groups_of_all_entries(db: str, rate_cards: RateCardCache) -> None:
     chance = random.Random(6)  # noqa: S311  a history that is the same in every run
     account_id = (await grant_credits("alice", 5_000)).balance.account_id
     tasks = [await start_task("alice") for _ in range(6)]
@@ -157,7 +157,7 @@ async def test_any_history_reads_as_its_entries_say_in_pages_of_any_size(db: str
                 assert await in_pages(account_id, size, kinds, from_at, to_at) == expected, (kinds, from_at, to_at)
 
 
-async def test_a_page_reaches_beyond_a_task_of_many_block_runs(db: str, rate_cards: RateCardCache) -> None:
+async def test_a_page_continues_after_a_task_with_many_block_runs(db: str, rate_cards: RateCardCache) -> None:
     account_id = (await grant_credits("alice", 10_000)).balance.account_id
     old, long, other = [await start_task("alice") for _ in range(3)]
     await charge(rate_cards, old, *[long] * 500, other, *[long] * 400)
@@ -169,20 +169,20 @@ async def test_a_page_reaches_beyond_a_task_of_many_block_runs(db: str, rate_car
     ]
 
 
-async def test_what_time_has_changed_stands_in_the_first_page(db: str) -> None:
+async def test_due_changes_are_in_the_first_page(db: str) -> None:
     balance = (await grant_credits("alice", 50)).balance
-    lot = (await grant_credits("alice", 7, starts_at=datetime.now().astimezone() + timedelta(seconds=0.2))).grant
-    assert lot.starts_at is not None
+    grant = (await grant_credits("alice", 7, starts_at=datetime.now().astimezone() + timedelta(seconds=0.2))).grant
+    assert grant.starts_at is not None
     await asyncio.sleep(0.25)
     page = await account_statement.statement_page(balance.account_id, limit=9)
-    assert [told(group) for group in page.groups] == [
+    assert [summary(group) for group in page.groups] == [
         (None, ("GRANT",), 7, 1, 2, 2),
         (None, ("GRANT",), 50, 1, 1, 1),
     ]
-    assert page.groups[0].last.at == lot.starts_at
+    assert page.groups[0].last.at == grant.starts_at
 
 
-async def test_an_account_without_entries_and_an_unknown_one_have_empty_statements(db: str) -> None:
+async def test_an_account_without_entries_and_an_unknown_account_have_empty_statements(db: str) -> None:
     later = datetime.now().astimezone() + timedelta(days=1)
     empty = (await grant_credits("alice", 7, starts_at=later)).balance.account_id
     for account_id in (empty, empty + 1):

@@ -1,4 +1,4 @@
-"""How block runs ended: what their outcome does not cost is given back, once, by the card that priced them."""
+"""Outcomes of block runs: what an outcome does not cost is given back once, by the rate card of the charge."""
 
 from asyncio import gather
 from typing import Any
@@ -61,7 +61,7 @@ async def finish(
         ("NoteBlock", BlockRunOutcome.FAILED, 0),
     ],
 )
-async def test_an_outcome_costs_what_the_card_says(
+async def test_an_outcome_costs_what_the_rate_card_says(
     prices: RateCardCache, block: str, outcome: BlockRunOutcome, given_back: int
 ) -> None:
     task = await start_task()
@@ -86,7 +86,7 @@ async def test_an_outcome_costs_what_the_card_says(
     assert (await verify_ledger()).is_intact
 
 
-async def test_the_same_outcome_again_is_the_first_answer_and_another_is_a_conflict(prices: RateCardCache) -> None:
+async def test_a_repeated_outcome_is_a_replay_and_another_outcome_a_conflict(prices: RateCardCache) -> None:
     task = await start_task()
     await charge_block_run(task, prices, block_run_id="run")
     first = await finish(task, prices, BlockRunOutcome.FAILED)
@@ -100,7 +100,7 @@ async def test_the_same_outcome_again_is_the_first_answer_and_another_is_a_confl
     assert (await get_balance(task.account_id)).posted == 97
 
 
-async def test_of_fifty_outcomes_at_once_one_counts(prices: RateCardCache) -> None:
+async def test_of_fifty_concurrent_outcomes_one_is_recorded(prices: RateCardCache) -> None:
     task = await start_task()
     await charge_block_run(task, prices, block_run_id="run")
     outcomes = [BlockRunOutcome.FAILED, BlockRunOutcome.PROVIDER_FAILED] * 25
@@ -116,7 +116,7 @@ async def test_of_fifty_outcomes_at_once_one_counts(prices: RateCardCache) -> No
     assert (await verify_ledger()).is_intact
 
 
-async def test_what_was_reversed_before_counts(prices: RateCardCache) -> None:
+async def test_earlier_reversals_count(prices: RateCardCache) -> None:
     task = await start_task()
     await charge_block_run(task, prices, block_run_id="some")
     await charge_block_run(task, prices, block_run_id="more")
@@ -131,7 +131,7 @@ async def test_what_was_reversed_before_counts(prices: RateCardCache) -> None:
     assert (await verify_ledger()).is_intact
 
 
-async def test_the_card_that_priced_a_block_run_says_what_its_outcome_costs(prices: RateCardCache) -> None:
+async def test_the_rate_card_that_priced_a_block_run_decides_the_cost_of_its_outcome(prices: RateCardCache) -> None:
     task = await start_task()
     await charge_block_run(task, prices, block_run_id="run")
     await publish_rate_cards(PRICES | {"outcomes": {}})
@@ -142,7 +142,7 @@ async def test_the_card_that_priced_a_block_run_says_what_its_outcome_costs(pric
     assert (await finish(task, today, BlockRunOutcome.PROVIDER_FAILED)).credits == 10
 
 
-async def test_a_block_run_of_a_task_that_has_ended_is_given_back_too(prices: RateCardCache) -> None:
+async def test_a_block_run_of_an_ended_task_is_given_back(prices: RateCardCache) -> None:
     task = await start_task()
     await charge_block_run(task, prices, block_run_id="run")
     await lifecycle.finish_task(task.task_id, TaskStatus.FAILED)
@@ -150,7 +150,7 @@ async def test_a_block_run_of_a_task_that_has_ended_is_given_back_too(prices: Ra
     assert (await finish(task, prices, BlockRunOutcome.FAILED)).task.total == 3
 
 
-async def test_what_a_budget_paid_goes_back_to_the_account_and_never_into_the_budget(prices: RateCardCache) -> None:
+async def test_credits_that_a_budget_paid_go_back_to_the_account(prices: RateCardCache) -> None:
     task = await start_task(budget=30)
     await charge_block_run(task, prices, block_run_id="run")
 
@@ -159,7 +159,7 @@ async def test_what_a_budget_paid_goes_back_to_the_account_and_never_into_the_bu
     assert (done.balance.posted, done.balance.held, done.balance.available) == (100, 20, 80)
 
 
-async def test_a_held_block_run_is_captured_first(prices: RateCardCache) -> None:
+async def test_a_held_block_run_must_be_captured_first(prices: RateCardCache) -> None:
     task = await start_task()
     hold = hold_request(task, 30, block_run_id="run")
     await holds.place_hold(hold, prices)
@@ -172,7 +172,7 @@ async def test_a_held_block_run_is_captured_first(prices: RateCardCache) -> None
     assert (await verify_ledger()).is_intact
 
 
-async def test_nothing_is_found_of_a_block_run_that_is_not_there_or_anothers(prices: RateCardCache) -> None:
+async def test_an_unknown_block_run_and_that_of_another_task_are_not_found(prices: RateCardCache) -> None:
     task, other = await start_task(), await start_task()
     await charge_block_run(other, prices, block_run_id="run")
 
@@ -184,7 +184,7 @@ async def test_nothing_is_found_of_a_block_run_that_is_not_there_or_anothers(pri
     assert (await get_balance(task.account_id)).posted == 90
 
 
-async def test_a_charge_sent_again_is_answered_as_ever(prices: RateCardCache) -> None:
+async def test_a_repeated_charge_is_a_replay_after_the_outcome(prices: RateCardCache) -> None:
     task = await start_task()
     first = await charge_block_run(task, prices, block_run_id="run")
     await finish(task, prices, BlockRunOutcome.FAILED)

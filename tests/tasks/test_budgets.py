@@ -1,4 +1,4 @@
-"""A task's budget: what it keeps for the task, what it stops, and how its rest comes back."""
+"""Budgets of tasks: what they pay, what they stop, and when the rest is released."""
 
 from asyncio import gather
 from collections.abc import Awaitable
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def prices(db: str) -> RateCardCache:
-    """A credit for an item, 10 for a block run of the usual kind."""
+    """Prices: 1 credit for each item, 10 for a block run of the factories."""
     return await publish_rate_cards()
 
 
@@ -55,17 +55,17 @@ async def figures(task: TaskState) -> tuple[int, int, int]:
 
 
 async def a_state(task: TaskState) -> TaskState:
-    """The task as a reader sees it."""
+    """The task as it is read."""
     return (await task_queries.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
 
 
-async def envelope_of(task: TaskState) -> dict[str, object]:
-    """The row of the envelope that a task draws on."""
+async def budget_row(task: TaskState) -> dict[str, object]:
+    """The row of the budget that a task draws on."""
     [row] = await pools.fetch("SELECT *, claims::text AS claimed FROM hold WHERE number = $1", task.budget_hold)
     return dict(row)
 
 
-async def test_a_budget_keeps_its_credits_whatever_other_tasks_spend(prices: RateCardCache) -> None:
+async def test_a_budget_keeps_its_credits_while_other_tasks_spend(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     mine = await start_task("alice", budget=40)
     other = await start_task("alice")
@@ -84,7 +84,7 @@ async def test_a_budget_keeps_its_credits_whatever_other_tasks_spend(prices: Rat
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_budget_is_never_passed_though_the_account_has_more(prices: RateCardCache) -> None:
+async def test_a_budget_is_never_exceeded_even_if_the_account_has_more(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice", budget=25)
     for _ in range(2):
@@ -110,7 +110,7 @@ async def test_a_budget_is_never_passed_though_the_account_has_more(prices: Rate
 
 @pytest.mark.parametrize("end", ["COMPLETED", "FAILED", "CANCELLED"])
 @pytest.mark.parametrize("stopped", [False, True])
-async def test_the_rest_comes_back_however_the_task_ends(prices: RateCardCache, end: str, stopped: bool) -> None:
+async def test_the_rest_is_released_however_the_task_ends(prices: RateCardCache, end: str, stopped: bool) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice", budget=15)
     await charge_block_run(task, prices)
@@ -128,26 +128,26 @@ async def test_the_rest_comes_back_however_the_task_ends(prices: RateCardCache, 
 
     assert (done.task.status, done.task.total) == (TaskStatus(end), 10)
     assert await figures(task) == (90, 0, 90)
-    row = await envelope_of(task)
+    row = await budget_row(task)
     assert (row["status"], row["captured"], row["released"], row["claimed"]) == ("CAPTURED", 10, 5, "[]")
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_budget_lapses_without_a_job_and_its_task_is_stopped(prices: RateCardCache) -> None:
+async def test_a_budget_expires_without_a_job_and_its_task_is_stopped(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice", budget=40, budget_timeout_seconds=1)
     spent = await charge_block_run(task, prices)
-    lapses_at = (await envelope_of(task))["expires_at"]
-    assert lapses_at == spent.block_run.charged_at + timedelta(seconds=1)
+    expires_at = (await budget_row(task))["expires_at"]
+    assert expires_at == spent.block_run.charged_at + timedelta(seconds=1)
 
     await wait_until(spent.block_run.charged_at + timedelta(seconds=1))
     stopped = await a_state(task)
 
     assert (stopped.status, stopped.stop_reason, stopped.total) == (TaskStatus.STOPPED, StopReason.BUDGET_EXPIRED, 10)
     assert await figures(task) == (90, 0, 90)
-    row = await envelope_of(task)
-    assert (row["status"], row["captured"], row["released"], row["closed_at"]) == ("EXPIRED", 10, 30, lapses_at)
-    # It never falls back on the account, though that has plenty.
+    row = await budget_row(task)
+    assert (row["status"], row["captured"], row["released"], row["closed_at"]) == ("EXPIRED", 10, 30, expires_at)
+    # It never draws on the account, although credits are available.
     late = await try_charge(task, prices)
     assert isinstance(late, TaskStopped)
     assert late.stop_reason is StopReason.BUDGET_EXPIRED
@@ -156,12 +156,12 @@ async def test_a_budget_lapses_without_a_job_and_its_task_is_stopped(prices: Rat
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_charge_that_arrives_after_the_lapse_finds_it_and_the_stop_is_written(prices: RateCardCache) -> None:
+async def test_a_charge_after_the_expiry_applies_it_and_the_task_is_stopped(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice", budget=40, budget_timeout_seconds=1)
     await wait_until(await seconds_from_now(1))
 
-    # Nobody has read the account meanwhile: the charge is the first to see what time has done.
+    # Nothing has read the account meanwhile, so the charge applies the expiry.
     refusal = await try_charge(task, prices)
 
     assert isinstance(refusal, TaskStopped)
@@ -172,7 +172,7 @@ async def test_a_charge_that_arrives_after_the_lapse_finds_it_and_the_stop_is_wr
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_stop_for_want_of_budget_keeps_its_reason_when_the_budget_lapses(prices: RateCardCache) -> None:
+async def test_a_task_stopped_by_its_budget_keeps_the_reason_when_the_budget_expires(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice", budget=15, budget_timeout_seconds=1)
     await charge_block_run(task, prices)
@@ -184,32 +184,32 @@ async def test_a_stop_for_want_of_budget_keeps_its_reason_when_the_budget_lapses
     assert stopped.status is TaskStatus.STOPPED
     assert await figures(task) == (90, 0, 90)
     assert (stopped.stop_reason, stopped.required, stopped.shortfall) == (StopReason.BUDGET_REACHED, 10, 5)
-    # What closes its work has nothing to draw on any more, the account neither.
+    # Closing work has no budget left, and does not draw on the account.
     late = await try_charge(task, prices, closing=True)
     assert isinstance(late, TaskStopped)
     assert await figures(task) == (90, 0, 90)
     assert (await verify_ledger()).violations == []
 
 
-async def test_charges_renew_the_timeout_and_so_does_work_in_a_nested_task(prices: RateCardCache) -> None:
+async def test_charges_of_the_task_and_of_nested_tasks_restart_the_timeout(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice", budget=60, budget_timeout_seconds=100)
     child = await start_task("alice", parent_task_id=task.task_id, budget=30, budget_timeout_seconds=50)
 
     for block in ("ReplicateModelBlock", "NoteBlock"):
         one = await charge_block_run(task, prices, block=block)
-        assert (await envelope_of(task))["expires_at"] == one.block_run.charged_at + timedelta(seconds=100)
+        assert (await budget_row(task))["expires_at"] == one.block_run.charged_at + timedelta(seconds=100)
     inner = await charge_block_run(child, prices)
-    assert (await envelope_of(task))["expires_at"] == inner.block_run.charged_at + timedelta(seconds=100)
-    assert (await envelope_of(child))["expires_at"] == inner.block_run.charged_at + timedelta(seconds=50)
+    assert (await budget_row(task))["expires_at"] == inner.block_run.charged_at + timedelta(seconds=100)
+    assert (await budget_row(child))["expires_at"] == inner.block_run.charged_at + timedelta(seconds=50)
     placed = await holds.place_hold(hold_request(child, 5), prices)
-    assert (await envelope_of(task))["expires_at"] == placed.hold.placed_at + timedelta(seconds=100)
+    assert (await budget_row(task))["expires_at"] == placed.hold.placed_at + timedelta(seconds=100)
     before = placed.hold.placed_at + timedelta(seconds=100)
     assert isinstance(await try_charge(task, prices, block="Nothing"), PriceNotFound)
-    assert (await envelope_of(task))["expires_at"] == before  # what was refused renews nothing
+    assert (await budget_row(task))["expires_at"] == before  # a refused charge does not restart it
 
 
-async def test_no_budget_outlives_its_grants_by_more_than_a_day(prices: RateCardCache) -> None:
+async def test_a_budget_expires_a_day_after_its_grants_at_the_latest(prices: RateCardCache) -> None:
     grant = await grant_credits("alice", 40, expires_at=await seconds_from_now(0.5))
     task = await start_task("alice", budget=40, budget_timeout_seconds=86_400)
     assert grant.grant.expires_at is not None
@@ -217,22 +217,22 @@ async def test_no_budget_outlives_its_grants_by_more_than_a_day(prices: RateCard
 
     one = await charge_block_run(task, prices)
 
-    assert (await envelope_of(task))["expires_at"] == grant.grant.expires_at + timedelta(hours=24)
+    assert (await budget_row(task))["expires_at"] == grant.grant.expires_at + timedelta(hours=24)
     assert one.block_run.charged_at > grant.grant.expires_at
     await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
-    assert await figures(task) == (0, 0, 0)  # released after the expiry, the rest has left
+    assert await figures(task) == (0, 0, 0)  # the rest has expired with its release
     kinds = [(e.kind, e.credits) for e in await queries.list_entries(task.account_id, before_seq=9, limit=9)]
     assert kinds == [("EXPIRY", -30), ("CHARGE", -10), ("GRANT", 40)]
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_nested_budget_is_taken_from_its_parents_and_returns_to_it(prices: RateCardCache) -> None:
+async def test_a_nested_budget_comes_from_the_parents_budget_and_returns_to_it(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     parent = await start_task("alice", budget=60)
     child = await start_task("alice", parent_task_id=parent.task_id, budget=25)
     assert child.budget_hold != parent.budget_hold
     assert await figures(parent) == (100, 60, 40)
-    outer = await envelope_of(parent)
+    outer = await budget_row(parent)
     assert (outer["remaining"], outer["allocated"], outer["claimed"]) == (35, 25, "[[1, 35]]")
 
     await charge_block_run(child, prices)
@@ -241,7 +241,7 @@ async def test_a_nested_budget_is_taken_from_its_parents_and_returns_to_it(price
 
     assert (done.task.total, (await a_state(parent)).total) == (10, 0)
     assert await figures(parent) == (90, 50, 40)
-    outer, inner = await envelope_of(parent), await envelope_of(child)
+    outer, inner = await budget_row(parent), await budget_row(child)
     assert (outer["remaining"], outer["allocated"], outer["captured"]) == (50, 10, 0)
     assert (inner["status"], inner["captured"], inner["released"]) == ("CAPTURED", 10, 15)
     assert (await verify_ledger()).violations == []
@@ -250,7 +250,9 @@ async def test_a_nested_budget_is_taken_from_its_parents_and_returns_to_it(price
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_nested_budget_above_its_parents_rest_is_refused_and_nothing_moves(prices: RateCardCache) -> None:
+async def test_a_nested_budget_above_the_rest_of_the_parents_is_refused_and_nothing_moves(
+    prices: RateCardCache,
+) -> None:
     await grant_credits("alice", 100)
     parent = await start_task("alice", budget=30)
 
@@ -266,7 +268,7 @@ async def test_a_nested_budget_above_its_parents_rest_is_refused_and_nothing_mov
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_nested_task_without_a_budget_draws_on_its_parents(prices: RateCardCache) -> None:
+async def test_a_nested_task_without_a_budget_draws_on_the_parents_budget(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     parent = await start_task("alice", budget=25)
     child = await start_task("alice", parent_task_id=parent.task_id)
@@ -282,12 +284,12 @@ async def test_a_nested_task_without_a_budget_draws_on_its_parents(prices: RateC
     assert [(await a_state(one)).status for one in (parent, child, grandchild)] == [
         TaskStatus.RUNNING, TaskStatus.STOPPED, TaskStatus.RUNNING,
     ]  # fmt: skip
-    await lifecycle.finish_task(child.task_id, TaskStatus.FAILED)  # not its envelope: nothing comes back
+    await lifecycle.finish_task(child.task_id, TaskStatus.FAILED)  # the budget is the parent's: nothing is released
     assert await figures(parent) == (80, 5, 75)
     assert (await verify_ledger()).violations == []
 
 
-async def test_of_a_parent_whose_budget_is_spent_no_child_starts(prices: RateCardCache) -> None:
+async def test_no_child_starts_if_the_budget_of_its_parent_is_spent(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     parent = await start_task("alice", budget=10)
     await charge_block_run(parent, prices)
@@ -300,7 +302,7 @@ async def test_of_a_parent_whose_budget_is_spent_no_child_starts(prices: RateCar
     )  # fmt: skip
 
 
-async def test_a_child_starts_from_its_parents_budget_though_the_account_has_nothing_else(
+async def test_a_child_starts_from_the_parents_budget_even_if_the_account_has_nothing_else(
     prices: RateCardCache,
 ) -> None:
     await grant_credits("alice", 20)
@@ -312,7 +314,7 @@ async def test_a_child_starts_from_its_parents_budget_though_the_account_has_not
         await start_task("alice")
 
 
-async def test_a_child_that_draws_on_its_parents_budget_is_stopped_when_the_parent_has_ended(
+async def test_a_child_that_draws_on_the_parents_budget_is_stopped_after_the_parent_ends(
     prices: RateCardCache,
 ) -> None:
     await grant_credits("alice", 100)
@@ -338,7 +340,9 @@ async def test_a_child_that_draws_on_its_parents_budget_is_stopped_when_the_pare
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_childs_own_budget_outlives_its_parent_and_then_returns_to_the_account(prices: RateCardCache) -> None:
+async def test_a_childs_own_budget_stays_open_after_the_parent_ends_and_returns_to_the_account(
+    prices: RateCardCache,
+) -> None:
     await grant_credits("alice", 100)
     parent = await start_task("alice", budget=40)
     child = await start_task("alice", parent_task_id=parent.task_id, budget=25)
@@ -353,7 +357,7 @@ async def test_a_childs_own_budget_outlives_its_parent_and_then_returns_to_the_a
     assert (await verify_ledger()).violations == []
 
 
-async def test_budgets_one_in_the_other_lapse_together_and_all_comes_back(prices: RateCardCache) -> None:
+async def test_nested_budgets_expire_together_and_everything_is_released(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     parent = await start_task("alice", budget=60, budget_timeout_seconds=1)
     child = await start_task("alice", parent_task_id=parent.task_id, budget=25, budget_timeout_seconds=1)
@@ -398,7 +402,7 @@ async def test_a_budget_above_what_is_available_is_refused_and_nothing_is_writte
          ["budget", "budgetTimeoutSeconds", "closingReserve"]),
     ],
 )  # fmt: skip
-async def test_a_budget_that_makes_no_sense_is_refused(db: str, asked: dict[str, Any], paths: list[str]) -> None:
+async def test_an_invalid_budget_is_refused(db: str, asked: dict[str, Any], paths: list[str]) -> None:
     await grant_credits("alice", 100)
 
     with pytest.raises(InvalidInput) as refused:
@@ -428,7 +432,7 @@ async def test_only_closing_work_uses_the_closing_reserve(prices: RateCardCache)
     assert (await verify_ledger()).violations == []
 
 
-async def test_closing_work_is_no_other_way_to_the_account(prices: RateCardCache) -> None:
+async def test_closing_work_without_a_budget_is_refused_like_other_work(prices: RateCardCache) -> None:
     await grant_credits("alice", 15)
     task = await start_task("alice")
     await charge_block_run(task, prices, closing=True)
@@ -439,7 +443,7 @@ async def test_closing_work_is_no_other_way_to_the_account(prices: RateCardCache
     assert await figures(task) == (105, 0, 105)
 
 
-async def test_no_hold_and_no_nested_budget_takes_the_closing_reserve(prices: RateCardCache) -> None:
+async def test_holds_and_nested_budgets_cannot_use_the_closing_reserve(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice", budget=30, closing_reserve=10)
 
@@ -449,11 +453,11 @@ async def test_no_hold_and_no_nested_budget_takes_the_closing_reserve(prices: Ra
     with pytest.raises(BudgetReached) as refused:
         await holds.place_hold(hold_request(task, 21), prices)
     assert (refused.value.required_credits, refused.value.remaining_credits) == (21, 20)
-    assert (await a_state(task)).stop_reason is StopReason.BUDGET_REACHED  # as a charge that cannot be paid
+    assert (await a_state(task)).stop_reason is StopReason.BUDGET_REACHED  # as for a charge that cannot be paid
     assert (await charge_block_run(task, prices, closing=True)).task.total == 10
 
 
-async def test_a_hold_inside_a_budget_claims_from_it_and_returns_to_it(prices: RateCardCache) -> None:
+async def test_a_hold_within_a_budget_claims_from_it_and_returns_to_it(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice", budget=40)
     one, two = hold_request(task, 25), hold_request(task, 10)
@@ -462,7 +466,7 @@ async def test_a_hold_inside_a_budget_claims_from_it_and_returns_to_it(prices: R
     assert (placed.hold.parent_budget, placed.hold.remaining) == (task.budget_hold, 25)
     assert await figures(task) == (100, 40, 60)
     await holds.place_hold(two, prices)
-    row = await envelope_of(task)
+    row = await budget_row(task)
     assert (row["remaining"], row["allocated"]) == (5, 35)
     assert isinstance(await try_charge(task, prices), BudgetReached)
 
@@ -471,7 +475,7 @@ async def test_a_hold_inside_a_budget_claims_from_it_and_returns_to_it(prices: R
     assert (captured.entry.hold_number, captured.task.total) == (placed.hold.number, 12)
     assert await figures(task) == (88, 28, 60)
     await holds.void_hold(task.task_id, two.block_run_id)
-    row = await envelope_of(task)
+    row = await budget_row(task)
     assert (row["remaining"], row["allocated"], row["captured"]) == (28, 12, 0)
     assert await figures(task) == (88, 28, 60)
     assert (await verify_ledger()).violations == []
@@ -480,7 +484,7 @@ async def test_a_hold_inside_a_budget_claims_from_it_and_returns_to_it(prices: R
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_hold_inside_a_budget_that_has_ended_returns_to_the_account(prices: RateCardCache) -> None:
+async def test_a_hold_within_a_closed_budget_returns_to_the_account(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice", budget=40)
     hold = hold_request(task, 25)
@@ -495,7 +499,7 @@ async def test_a_hold_inside_a_budget_that_has_ended_returns_to_the_account(pric
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_hold_that_lapses_inside_a_budget_returns_to_it(prices: RateCardCache) -> None:
+async def test_a_hold_that_expires_within_a_budget_returns_to_it(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice", budget=40)
     hold = hold_request(task, 25, timeout_seconds=1)
@@ -504,7 +508,7 @@ async def test_a_hold_that_lapses_inside_a_budget_returns_to_it(prices: RateCard
     await wait_until(placed.hold.expires_at)
 
     assert await figures(task) == (100, 40, 60)
-    row = await envelope_of(task)
+    row = await budget_row(task)
     assert (row["remaining"], row["allocated"], row["status"]) == (40, 0, "OPEN")
     with pytest.raises(HoldClosed) as closed:
         await holds.capture_hold(capture_request(hold, 1))
@@ -513,7 +517,7 @@ async def test_a_hold_that_lapses_inside_a_budget_returns_to_it(prices: RateCard
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_grant_that_expires_under_a_budget_pays_for_the_task_until_it_ends(prices: RateCardCache) -> None:
+async def test_a_grant_that_expires_while_claimed_by_a_budget_pays_until_the_task_ends(prices: RateCardCache) -> None:
     grant = await grant_credits("alice", 30, expires_at=await seconds_from_now(0.5))
     await grant_credits("alice", 100)
     task = await start_task("alice", budget=20)
@@ -524,7 +528,7 @@ async def test_a_grant_that_expires_under_a_budget_pays_for_the_task_until_it_en
     assert await figures(task) == (120, 20, 100)
 
     await charge_block_run(task, prices)
-    await holds.void_hold(task.task_id, hold.block_run_id)  # neither to the budget nor to the account: it has expired
+    await holds.void_hold(task.task_id, hold.block_run_id)  # its grant has expired, so it is released to neither
     assert await figures(task) == (102, 2, 100)
     await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
 
@@ -536,7 +540,7 @@ async def test_a_grant_that_expires_under_a_budget_pays_for_the_task_until_it_en
     assert (await verify_ledger()).violations == []
 
 
-async def test_the_same_start_with_a_budget_is_the_same_task_and_holds_once(db: str) -> None:
+async def test_a_repeated_start_with_a_budget_holds_once(db: str) -> None:
     await grant_credits("alice", 100)
 
     done = await gather(*(start_task("alice", task_id="t", budget=40) for _ in range(10)))
@@ -545,13 +549,13 @@ async def test_the_same_start_with_a_budget_is_the_same_task_and_holds_once(db: 
     assert await figures(done[0]) == (100, 40, 60)
 
 
-async def test_block_runs_at_once_in_a_budget_pass_neither_it_nor_the_account(prices: RateCardCache) -> None:
+async def test_concurrent_block_runs_exceed_neither_the_budget_nor_the_account(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     mine, other = await start_task("alice", budget=40), await start_task("alice")
 
     done = await gather(*(try_charge(task, prices) for _ in range(12) for task in (mine, other)))
 
-    admitted = [one.task.task_id for one in done if isinstance(one, Charge)]
-    assert (admitted.count(mine.task_id), admitted.count(other.task_id)) == (4, 6)
+    accepted = [one.task.task_id for one in done if isinstance(one, Charge)]
+    assert (accepted.count(mine.task_id), accepted.count(other.task_id)) == (4, 6)
     assert await figures(mine) == (0, 0, 0)
     assert (await verify_ledger()).violations == []

@@ -1,4 +1,4 @@
-"""Charging a list of block runs: each item its own outcome, the same block run once."""
+"""Charging in batches: each item has its own result, and a block run is charged once."""
 
 from asyncio import create_task, gather, sleep
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ async def charge_queue(rate_cards: RateCardCache) -> AsyncIterator[ChargeQueue]:
     await charge_queue.close()
 
 
-async def test_a_charge_moves_credits_the_task_and_the_balance_together(charge_queue: ChargeQueue) -> None:
+async def test_a_charge_changes_the_entry_the_task_and_the_balance_together(charge_queue: ChargeQueue) -> None:
     await grant_credits("alice", 70)
     task = await start_task("alice")
     charged = await charge_queue.charge(block_run_request(task, block_run_id="run-a"))
@@ -34,7 +34,7 @@ async def test_a_charge_moves_credits_the_task_and_the_balance_together(charge_q
     assert (await get_balance(task.account_id)) == charged.balance
 
 
-async def test_twenty_charges_at_once_never_overdraw(charge_queue: ChargeQueue) -> None:
+async def test_twenty_concurrent_charges_never_overdraw(charge_queue: ChargeQueue) -> None:
     tasks = await start_tasks(20, sharing_credits=70)
     outcomes = await gather(*(charge_queue.charge(block_run_request(task)) for task in tasks))
     assert [type(outcome) for outcome in outcomes].count(Charge) == 7
@@ -42,7 +42,7 @@ async def test_twenty_charges_at_once_never_overdraw(charge_queue: ChargeQueue) 
     assert (await get_balance(tasks[0].account_id)).available == 0
 
 
-async def test_the_same_block_run_twenty_times_at_once_moves_credits_once(charge_queue: ChargeQueue) -> None:
+async def test_the_same_block_run_sent_twenty_times_concurrently_moves_credits_once(charge_queue: ChargeQueue) -> None:
     [task] = await start_tasks(1, sharing_credits=1000)
     run = block_run_request(task)
     outcomes = await gather(*(charge_queue.charge(run) for _ in range(20)))
@@ -53,7 +53,7 @@ async def test_the_same_block_run_twenty_times_at_once_moves_credits_once(charge
     assert (await get_balance(task.account_id)).posted == 990
 
 
-async def test_the_accounts_of_tasks_that_others_started_are_looked_up_together(
+async def test_the_accounts_of_tasks_started_by_other_workers_are_looked_up_together(
     charge_queue: ChargeQueue, statements_sent: list[str]
 ) -> None:
     tasks = await start_tasks(20, sharing_credits=1000)
@@ -65,14 +65,14 @@ async def test_the_accounts_of_tasks_that_others_started_are_looked_up_together(
     assert statements_sent == [task_accounts._FIND]
 
 
-async def test_a_charge_whose_account_is_looked_up_at_the_end_is_carried_out(rate_cards: RateCardCache) -> None:
+async def test_a_charge_whose_account_is_being_looked_up_is_completed_by_close(rate_cards: RateCardCache) -> None:
     charge_queue = ChargeQueue(rate_cards, queues=2, batch_limit=256, queue_limit=4096)
     [task] = await start_tasks(1, sharing_credits=1000)
     task_accounts.clear_cache()
     charge = create_task(charge_queue.charge(block_run_request(task)))
     await sleep(0)
     await charge_queue.close()
-    await sleep(0)  # in which it takes its outcome
+    await sleep(0)  # lets it take its result
     assert charge.done()
     assert isinstance(charge.result(), Charge)
 
@@ -89,7 +89,7 @@ async def test_a_replay_is_answered_after_the_task_has_ended(charge_queue: Charg
     assert isinstance(await charge_queue.charge(block_run_request(task)), TaskEnded)
 
 
-async def test_another_request_under_the_same_block_run_is_a_conflict_in_any_task(charge_queue: ChargeQueue) -> None:
+async def test_another_request_with_the_same_block_run_id_is_a_conflict_in_any_task(charge_queue: ChargeQueue) -> None:
     one, two = await start_tasks(2, sharing_credits=100)
     await charge_queue.charge(block_run_request(one, block_run_id="run"))
     for other in (
@@ -100,7 +100,7 @@ async def test_another_request_under_the_same_block_run_is_a_conflict_in_any_tas
     assert (await get_balance(one.account_id)).posted == 90
 
 
-async def test_a_charge_that_cannot_be_paid_stops_its_task_and_only_free_runs_pass_afterwards(
+async def test_a_charge_that_cannot_be_paid_stops_its_task_and_only_free_block_runs_are_accepted_afterwards(
     charge_queue: ChargeQueue,
 ) -> None:
     [task] = await start_tasks(1, sharing_credits=5)
@@ -113,7 +113,9 @@ async def test_a_charge_that_cannot_be_paid_stops_its_task_and_only_free_runs_pa
     assert (free.block_run.cost, free.entry, free.task.status, free.task.steps) == (0, None, TaskStatus.STOPPED, 1)
 
 
-async def test_items_of_a_list_see_those_before_them_and_keep_their_own_outcomes(rate_cards: RateCardCache) -> None:
+async def test_items_of_a_batch_see_the_effects_of_earlier_items_and_have_their_own_results(
+    rate_cards: RateCardCache,
+) -> None:
     [task] = await start_tasks(1, sharing_credits=25)
     twice = block_run_request(task)
     items = [
@@ -133,7 +135,7 @@ async def test_items_of_a_list_see_those_before_them_and_keep_their_own_outcomes
     assert [entry.seq for entry in page] == [3, 2, 1]
 
 
-async def test_a_batch_keeps_order_and_says_which_task_is_unknown(charge_queue: ChargeQueue) -> None:
+async def test_results_of_a_batch_are_in_order_and_name_the_unknown_task(charge_queue: ChargeQueue) -> None:
     [task] = await start_tasks(1, sharing_credits=25)
     outcomes = await charge_queue.charge_batch(
         [block_run_request(task), block_run_request("nowhere"), block_run_request(task)]

@@ -1,4 +1,4 @@
-"""What tasks and agents cost: pages in each order, breakdowns net of reversals, days of anybody's time zone."""
+"""Tasks and agents in pages, and their costs by block, model and day, net of reversals."""
 
 import asyncio
 from datetime import timedelta
@@ -20,7 +20,7 @@ from tests.factories import block_run_request, grant_credits, start_task, unique
 pytestmark = pytest.mark.anyio
 
 WEB = {"block": "SearchTheWebBlock"}
-"""Costs 1 credit; a block run of the factories costs 10, and one of O1 costs 16."""
+"""Costs 1 credit. A block run of the factories costs 10, one with O1 16."""
 O1 = {"block": "AIConversationBlock", "settings": {"model": "o1"}}
 NOTE = {"block": "NoteBlock"}
 
@@ -50,7 +50,7 @@ def key_of(task: TaskState) -> AccountScopedId:
     ("order", "expected"),
     [(TaskOrder.NEWEST, "edcba"), (TaskOrder.OLDEST, "abcde"), (TaskOrder.HIGHEST_COST, "bedca")],
 )
-async def test_pages_of_any_size_join_to_the_whole_list(
+async def test_pages_of_any_size_add_up_to_the_whole_list(
     db: str, rate_cards: RateCardCache, order: TaskOrder, expected: str
 ) -> None:
     await grant_credits("alice", 1_000)
@@ -72,7 +72,7 @@ async def test_pages_of_any_size_join_to_the_whole_list(
         assert "".join(task.task_id for task in found) == expected
 
 
-async def test_tasks_are_chosen_by_status_and_for_many_agents_at_once(db: str, rate_cards: RateCardCache) -> None:
+async def test_tasks_are_filtered_by_status_for_many_agents_at_once(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 1_000)
     done, running = await start_task("alice"), await start_task("alice")
     other = await start_task("alice", agent_id="other")
@@ -88,7 +88,7 @@ async def test_tasks_are_chosen_by_status_and_for_many_agents_at_once(db: str, r
     assert await chosen() == {one: [], two: [], none: []}
 
 
-async def test_only_what_exists_in_that_account_is_found_by_its_id(db: str, rate_cards: RateCardCache) -> None:
+async def test_only_objects_of_the_account_are_found_by_id(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 1_000)
     await grant_credits("bob", 1_000)
     task, foreign = await start_task("alice"), await start_task("bob")
@@ -99,7 +99,7 @@ async def test_only_what_exists_in_that_account_is_found_by_its_id(db: str, rate
     assert runs == {(task.account_id, run.block_run_id): run}
 
 
-async def test_block_runs_come_by_position_in_pages_for_many_tasks(db: str, rate_cards: RateCardCache) -> None:
+async def test_block_runs_of_many_tasks_are_paged_by_position(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 1_000)
     one, two, none = [await start_task("alice") for _ in range(3)]
     runs = await charge(rate_cards, one, {}, WEB, NOTE)
@@ -129,14 +129,16 @@ async def test_breakdowns_are_net_of_reversals_and_add_up_to_the_task(db: str, r
     task = (await queries.tasks_by_id([key_of(one)]))[key_of(one)]
     assert (task.total, task.charged, task.reversed, task.steps) == (46, 53, 7, 6)
     assert sum(cost.credits for cost in blocks[key_of(one)]) == task.total
-    # Only block runs that a model priced have one.
+    # Only block runs priced by model have a model.
     assert await costs.costs_by_model([key_of(one), key_of(two)]) == {
         key_of(one): [ModelCost("o1", 32, 2)],
         key_of(two): [],
     }
 
 
-async def test_children_stand_apart_and_what_is_below_counts_theirs_too(db: str, rate_cards: RateCardCache) -> None:
+async def test_descendant_costs_count_all_levels_and_are_not_part_of_the_task(
+    db: str, rate_cards: RateCardCache
+) -> None:
     await grant_credits("alice", 1_000)
     top = await start_task("alice")
     children = [await start_task("alice", parent_task_id=top.task_id) for _ in range(3)]
@@ -159,7 +161,7 @@ async def test_children_stand_apart_and_what_is_below_counts_theirs_too(db: str,
     assert (await queries.child_tasks([key_of(grandchild)], limit=2)) == {key_of(grandchild): []}
 
 
-async def test_agents_come_by_their_newest_task_and_cost_the_sum_of_their_tasks(
+async def test_agents_are_ordered_by_their_newest_task_and_cost_the_sum_of_their_tasks(
     db: str, rate_cards: RateCardCache
 ) -> None:
     await grant_credits("alice", 1_000)
@@ -188,7 +190,7 @@ async def test_agents_come_by_their_newest_task_and_cost_the_sum_of_their_tasks(
     }
 
 
-async def test_days_are_those_of_the_asked_zone_and_each_is_listed(db: str, rate_cards: RateCardCache) -> None:
+async def test_days_are_those_of_the_time_zone_and_each_day_is_listed(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 1_000)
     one, two = await start_task("alice"), await start_task("alice")
     early, late, other = [*await charge(rate_cards, one, {}, {}), *await charge(rate_cards, two, WEB)]
@@ -214,10 +216,10 @@ async def test_days_are_those_of_the_asked_zone_and_each_is_listed(db: str, rate
     assert (berlin[day(0, 10).day], berlin[day(1, 7).day]) == (day(0, 10), day(1, 7))
     assert sum(one.credits for one in berlin.values()) == 18
     [only] = (await costs.agent_costs_by_day([key], days=1, time_zone="UTC"))[key]
-    assert only.credits in {0, 1}  # 0 only where midnight passed since the charge
+    assert only.credits in {0, 1}  # 0 only if midnight has passed since the charge
 
 
-async def test_many_agents_have_their_own_days(db: str, rate_cards: RateCardCache) -> None:
+async def test_daily_costs_of_many_agents_are_separate(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 1_000)
     one, two = await start_task("alice", agent_id="one"), await start_task("alice", agent_id="two")
     await charge(rate_cards, one, {})
@@ -230,7 +232,7 @@ async def test_many_agents_have_their_own_days(db: str, rate_cards: RateCardCach
 
 
 @pytest.mark.parametrize(("days", "path"), [(0, "days"), (-1, "days"), (367, "days")])
-async def test_a_window_has_1_to_366_days(db: str, days: int, path: str) -> None:
+async def test_a_number_of_days_outside_1_to_366_is_refused(db: str, days: int, path: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         await costs.agent_costs_by_day([(1, "agent")], days=days, time_zone="UTC")
     assert [problem.path for problem in refused.value.problems] == [path]
@@ -238,13 +240,13 @@ async def test_a_window_has_1_to_366_days(db: str, days: int, path: str) -> None
 
 
 @pytest.mark.parametrize("zone", ["", "Nowhere/Land", "UTC+5", "+05:00", "europe/berlin ", "../UTC", "Ünter", "a\0b"])
-async def test_what_is_no_time_zone_is_refused(db: str, zone: str) -> None:
+async def test_an_unknown_time_zone_is_refused(db: str, zone: str) -> None:
     with pytest.raises(InvalidInput, match="timeZone must be an IANA time zone"):
         await costs.agent_costs_by_day([(1, "agent")], days=1, time_zone=zone)
 
 
-async def test_what_a_task_costs_is_exact_while_it_runs(db: str, rate_cards: RateCardCache) -> None:
-    """Readers between charges see total and breakdown of some moment, never a sum that no moment had."""
+async def test_the_cost_of_a_task_is_exact_while_it_runs(db: str, rate_cards: RateCardCache) -> None:
+    """Reads between charges find the total and breakdown of one moment, never a mixture."""
     await grant_credits("alice", 1_000)
     task = await start_task("alice")
 

@@ -1,4 +1,4 @@
-"""Holds: credits set aside before a block run that is priced by measure, and what becomes of them."""
+"""Holds of block runs that are priced by measurement: placing, capture, void and expiry."""
 
 import random
 from asyncio import gather
@@ -54,7 +54,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def prices(db: str) -> RateCardCache:
-    """A credit for an item."""
+    """Prices: 1 credit for each item."""
     return await publish_rate_cards()
 
 
@@ -65,7 +65,7 @@ async def figures(task: TaskState) -> tuple[int, int, int]:
 
 
 async def a_state(task: TaskState) -> TaskState:
-    """The task as a reader sees it."""
+    """The task as it is read."""
     return (await task_queries.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
 
 
@@ -76,7 +76,7 @@ async def lines(task: TaskState) -> list[tuple[str, int]]:
 
 
 async def rows_of(task: TaskState) -> list[Any]:
-    """All that a refusal must leave as it was."""
+    """Everything that a refusal must not change."""
     sql = """
         SELECT (SELECT array_agg(a.* ORDER BY id) FROM account AS a)::text AS account,
                (SELECT array_agg(g.* ORDER BY number) FROM credit_grant AS g)::text AS grants,
@@ -88,15 +88,15 @@ async def rows_of(task: TaskState) -> list[Any]:
 
 
 async def refused(task: TaskState, kind: type[BillingError], call: Any) -> Any:
-    """The refusal of `call`, which has moved nothing."""
+    """The error that refuses `call`, after checking that nothing changed."""
     before = await rows_of(task)
-    with pytest.raises(kind) as told:
+    with pytest.raises(kind) as error:
         await call
     assert await rows_of(task) == before
-    return told.value
+    return error.value
 
 
-async def test_a_hold_is_priced_at_the_most_it_may_cost_and_claims_grants_in_burn_order(prices: RateCardCache) -> None:
+async def test_a_hold_is_priced_at_its_maximum_and_claims_grants_in_burn_order(prices: RateCardCache) -> None:
     await grant_credits("alice", 50)
     await grant_credits("alice", 20, priority=-1)
     task = await start_task("alice")
@@ -112,7 +112,7 @@ async def test_a_hold_is_priced_at_the_most_it_may_cost_and_claims_grants_in_bur
     assert (await verify_ledger()).violations == []
 
 
-async def test_what_is_held_is_nobody_elses_and_is_drawn_by_its_capture(prices: RateCardCache) -> None:
+async def test_held_credits_are_available_only_to_the_capture(prices: RateCardCache) -> None:
     await grant_credits("alice", 35)
     one, other = await start_task("alice"), await start_task("alice")
     hold = hold_request(one, 30)
@@ -121,7 +121,7 @@ async def test_what_is_held_is_nobody_elses_and_is_drawn_by_its_capture(prices: 
     refusal = await try_charge(other, prices)
     assert isinstance(refusal, InsufficientCredits)
     assert (refusal.required_credits, refusal.available_credits) == (10, 5)
-    assert isinstance(await try_charge(one, prices), InsufficientCredits)  # a hold is for its own block run alone
+    assert isinstance(await try_charge(one, prices), InsufficientCredits)  # the hold is for its own block run only
 
     held = await holding.capture_hold(capture_request(hold, 30))
     assert held.entry is not None
@@ -131,7 +131,7 @@ async def test_what_is_held_is_nobody_elses_and_is_drawn_by_its_capture(prices: 
 
 
 @pytest.mark.parametrize("items", [30, 29, 1])
-async def test_a_capture_takes_what_was_measured_and_returns_the_rest(prices: RateCardCache, items: int) -> None:
+async def test_a_capture_charges_the_measurements_and_releases_the_rest(prices: RateCardCache, items: int) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     hold = hold_request(task, 30, block_run_id="run")
@@ -153,7 +153,7 @@ async def test_a_capture_takes_what_was_measured_and_returns_the_rest(prices: Ra
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_capture_above_the_hold_is_refused_or_capped_as_the_call_says(prices: RateCardCache) -> None:
+async def test_a_capture_above_the_hold_is_refused_or_capped_as_requested(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     hold = hold_request(task, 30)
@@ -172,7 +172,7 @@ async def test_a_capture_above_the_hold_is_refused_or_capped_as_the_call_says(pr
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_capture_at_nothing_is_a_block_run_without_an_entry(prices: RateCardCache) -> None:
+async def test_a_capture_at_cost_0_is_a_block_run_without_an_entry(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     hold = hold_request(task, 30)
@@ -190,7 +190,7 @@ async def test_a_capture_at_nothing_is_a_block_run_without_an_entry(prices: Rate
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_void_returns_everything(prices: RateCardCache) -> None:
+async def test_a_void_releases_everything(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     hold = hold_request(task, 30)
@@ -206,7 +206,7 @@ async def test_a_void_returns_everything(prices: RateCardCache) -> None:
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_hold_stops_counting_at_its_instant_though_no_job_runs(prices: RateCardCache) -> None:
+async def test_a_hold_expires_at_its_time_without_a_job(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     placed = await holding.place_hold(hold_request(task, 30, timeout_seconds=1), prices)
@@ -226,7 +226,7 @@ async def test_a_hold_stops_counting_at_its_instant_though_no_job_runs(prices: R
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_charge_after_the_instant_has_what_the_hold_let_go(prices: RateCardCache) -> None:
+async def test_a_charge_after_the_expiry_can_use_the_released_credits(prices: RateCardCache) -> None:
     await grant_credits("alice", 30)
     task = await start_task("alice")
     placed = await holding.place_hold(hold_request(task, 30, timeout_seconds=1), prices)
@@ -237,7 +237,7 @@ async def test_a_charge_after_the_instant_has_what_the_hold_let_go(prices: RateC
     assert (await verify_ledger()).violations == []
 
 
-async def test_every_call_again_gets_the_first_answer(prices: RateCardCache) -> None:
+async def test_every_repeated_call_is_a_replay(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     hold, other = hold_request(task, 30), hold_request(task, 10)
@@ -293,7 +293,7 @@ async def test_another_request_for_the_same_block_run_is_a_conflict(prices: Rate
     assert (await verify_ledger()).violations == []
 
 
-async def test_what_was_voided_is_not_captured_and_what_was_captured_is_not_voided(prices: RateCardCache) -> None:
+async def test_a_voided_hold_is_not_captured_and_a_captured_hold_not_voided(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     one, two = hold_request(task, 30), hold_request(task, 30)
@@ -309,7 +309,7 @@ async def test_what_was_voided_is_not_captured_and_what_was_captured_is_not_void
     assert (await verify_ledger()).violations == []
 
 
-async def test_what_has_expired_is_neither_captured_nor_voided(prices: RateCardCache) -> None:
+async def test_an_expired_hold_is_neither_captured_nor_voided(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     hold = hold_request(task, 30, timeout_seconds=1)
@@ -317,7 +317,7 @@ async def test_what_has_expired_is_neither_captured_nor_voided(prices: RateCardC
 
     await wait_until(placed.hold.expires_at)
 
-    # Nobody has looked at the account since: each call finds by itself that the time is over.
+    # Nothing has read the account since, so each call applies the expiry itself.
     with pytest.raises(HoldClosed) as closed:
         await holding.capture_hold(capture_request(hold, 5))
     assert closed.value.status is HoldStatus.EXPIRED
@@ -348,7 +348,7 @@ async def test_a_held_block_run_that_is_charged_directly_moves_credits_once(pric
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_block_run_that_was_captured_is_not_charged_again(prices: RateCardCache) -> None:
+async def test_a_captured_block_run_is_not_charged_again(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     hold = hold_request(task, 30)
@@ -363,7 +363,7 @@ async def test_a_block_run_that_was_captured_is_not_charged_again(prices: RateCa
     assert await figures(task) == (80, 0, 80)
 
 
-async def test_nothing_is_held_for_a_block_run_that_is_charged_already(prices: RateCardCache) -> None:
+async def test_no_hold_is_placed_for_a_charged_block_run(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     await charge_block_run(task, prices, block_run_id="run")
@@ -385,7 +385,7 @@ async def test_unknown_tasks_and_holds_are_not_found(prices: RateCardCache) -> N
     await refused(task, TaskNotFound, holding.void_hold("nowhere", hold.block_run_id))
     await refused(task, HoldNotFound, holding.capture_hold(capture_request(hold_request(task), 1)))
     await refused(task, HoldNotFound, holding.void_hold(task.task_id, "nothing"))
-    # Another task of the account, though the block run has a hold.
+    # The block run has a hold, but for another task of the account.
     await refused(task, HoldNotFound, holding.capture_hold(capture_request(hold, 1, task_id=second.task_id)))
     await refused(task, HoldNotFound, holding.void_hold(second.task_id, hold.block_run_id))
     assert await figures(task) == (100, 30, 70)
@@ -403,7 +403,7 @@ async def test_a_hold_of_another_account_is_not_found(prices: RateCardCache) -> 
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 86_401, 25 * 3600])
-async def test_a_timeout_beyond_its_bounds_is_refused(prices: RateCardCache, seconds: int) -> None:
+async def test_a_timeout_out_of_bounds_is_refused(prices: RateCardCache, seconds: int) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
 
@@ -413,7 +413,7 @@ async def test_a_timeout_beyond_its_bounds_is_refused(prices: RateCardCache, sec
 
 
 @pytest.mark.parametrize("seconds", [1, 86_400])
-async def test_a_timeout_at_its_bounds_is_taken(prices: RateCardCache, seconds: int) -> None:
+async def test_a_timeout_at_its_bounds_is_accepted(prices: RateCardCache, seconds: int) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
 
@@ -423,7 +423,7 @@ async def test_a_timeout_at_its_bounds_is_taken(prices: RateCardCache, seconds: 
 
 
 @pytest.mark.parametrize("more", [{"uses_own_key": True}, {"block": "NoteBlock"}])
-async def test_what_costs_nothing_is_held_and_captured_at_nothing(prices: RateCardCache, more: dict[str, Any]) -> None:
+async def test_a_free_block_run_is_held_and_captured_at_cost_0(prices: RateCardCache, more: dict[str, Any]) -> None:
     await grant_credits("alice", 10)
     task = await start_task("alice")
     hold = hold_request(task, 30, **more)
@@ -439,7 +439,9 @@ async def test_what_costs_nothing_is_held_and_captured_at_nothing(prices: RateCa
     assert (await verify_ledger()).violations == []
 
 
-async def test_the_prices_recorded_at_placing_count_though_a_new_card_has_taken_effect(prices: RateCardCache) -> None:
+async def test_a_capture_uses_the_prices_recorded_with_the_hold_even_after_a_new_rate_card(
+    prices: RateCardCache,
+) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     hold = hold_request(task, 30)
@@ -470,7 +472,7 @@ async def test_a_missing_measurement_leaves_the_hold_open(prices: RateCardCache)
     assert (await holding.capture_hold(capture_request(hold, 3))).hold.captured == 3
 
 
-async def test_a_hold_without_a_price_or_its_measurement_is_refused(prices: RateCardCache) -> None:
+async def test_a_hold_without_a_price_or_measurement_is_refused(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
 
@@ -495,11 +497,11 @@ async def test_a_hold_that_cannot_be_paid_stops_its_task_and_claims_nothing(pric
     assert await figures(task) == (20, 0, 20)
     assert await pools.fetch("SELECT FROM hold") == []
     await refused(task, TaskStopped, holding.place_hold(hold_request(task, 5), prices))
-    await holding.place_hold(hold_request(task, 5, uses_own_key=True), prices)  # what is free goes on
+    await holding.place_hold(hold_request(task, 5, uses_own_key=True), prices)  # a free block run is accepted
     assert (await verify_ledger()).violations == []
 
 
-async def test_nothing_is_held_for_a_task_that_has_ended_but_its_open_hold_is_still_captured(
+async def test_an_ended_task_gets_no_new_hold_but_its_open_hold_is_captured(
     prices: RateCardCache,
 ) -> None:
     await grant_credits("alice", 100)
@@ -516,7 +518,7 @@ async def test_nothing_is_held_for_a_task_that_has_ended_but_its_open_hold_is_st
     assert (await verify_ledger()).violations == []
 
 
-async def test_the_work_of_a_stopped_task_is_captured_all_the_same(prices: RateCardCache) -> None:
+async def test_a_hold_of_a_stopped_task_is_captured(prices: RateCardCache) -> None:
     await grant_credits("alice", 35)
     task = await start_task("alice")
     hold = hold_request(task, 30)
@@ -548,16 +550,14 @@ async def an_answer(request: PlaceHoldRequest, choice: int, amount: int) -> tupl
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_fifty_captures_and_voids_and_an_expiry_in_any_order_come_to_one_end(
-    prices: RateCardCache, seed: int
-) -> None:
+async def test_of_fifty_concurrent_captures_voids_and_an_expiry_one_wins(prices: RateCardCache, seed: int) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     chance = random.Random(seed)  # noqa: S311  the same run again for the same seed
     calls = [(chance.randint(0, 1), chance.choice((7, 20))) for _ in range(50)]
     request = hold_request(task, 30, timeout_seconds=1)
     placed = await holding.place_hold(request, prices)
-    # Some begin at once, others so near the instant that the hold lapses among the calls, or before them.
+    # Some start at once, others so late that the hold expires during the calls, or before them.
     await wait_until(placed.hold.expires_at - timedelta(milliseconds=(1000, 20, 8, 0)[seed]))
 
     first = await gather(*(an_answer(request, *call) for call in calls))
@@ -568,7 +568,7 @@ async def test_fifty_captures_and_voids_and_an_expiry_in_any_order_come_to_one_e
     assert again == late
     for call, answer, later in zip(calls, first, late, strict=True):
         assert answer == later, call
-    account = await figures(task)  # whoever was refused has written nothing, the lapse neither
+    account = await figures(task)  # refused calls have written nothing, not even the expiry
     [hold] = await pools.fetch("SELECT status, captured, released FROM hold")
     assert hold["captured"] + hold["released"] == 30
     assert hold["status"] in ("CAPTURED", "VOIDED", "EXPIRED")
@@ -585,7 +585,7 @@ async def test_fifty_captures_and_voids_and_an_expiry_in_any_order_come_to_one_e
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_captures_voids_and_expiries_of_holds_come_to_what_was_held(prices: RateCardCache, seed: int) -> None:
+async def test_random_captures_voids_and_expiries_add_up_to_the_held_credits(prices: RateCardCache, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311  the same run again for the same seed
     for _ in range(4):
         await grant_credits("alice", chance.randint(100, 400), priority=chance.randint(-2, 2))
@@ -623,7 +623,7 @@ async def test_captures_voids_and_expiries_of_holds_come_to_what_was_held(prices
     assert (await verify_ledger()).violations == []
 
 
-async def test_the_unclaimed_part_of_an_expiring_grant_leaves_at_the_instant_the_rest_when_it_is_released(
+async def test_the_unclaimed_part_of_a_grant_expires_on_time_and_the_claimed_part_at_its_release(
     prices: RateCardCache,
 ) -> None:
     grant = await grant_credits("alice", 50, expires_at=await seconds_from_now(1))
@@ -647,7 +647,7 @@ async def test_the_unclaimed_part_of_an_expiring_grant_leaves_at_the_instant_the
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_capture_after_its_grant_has_expired_still_draws_it(prices: RateCardCache) -> None:
+async def test_a_capture_draws_on_a_grant_that_has_expired_meanwhile(prices: RateCardCache) -> None:
     grant = await grant_credits("alice", 30, expires_at=await seconds_from_now(1))
     await grant_credits("alice", 100)
     task = await start_task("alice")
@@ -661,7 +661,7 @@ async def test_a_capture_after_its_grant_has_expired_still_draws_it(prices: Rate
 
     assert held.entry is not None
     assert (held.entry.draws, held.hold.captured, held.hold.released) == (((1, 12),), 12, 18)
-    # What it did not need has expired: it leaves at the release.
+    # The rest belongs to an expired grant, so it expires with the release.
     assert await figures(task) == (100, 0, 100)
     assert (await lines(task))[2:] == [("CHARGE", -12), ("EXPIRY", -18)]
     [left] = await queries.list_entries(task.account_id, before_seq=99, limit=9, kinds=["EXPIRY"])
@@ -669,7 +669,7 @@ async def test_a_capture_after_its_grant_has_expired_still_draws_it(prices: Rate
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_hold_that_lapses_after_its_grant_has_expired_lets_the_rest_expire_then(prices: RateCardCache) -> None:
+async def test_the_rest_of_an_expired_grant_expires_with_the_hold_that_claims_it(prices: RateCardCache) -> None:
     grant = await grant_credits("alice", 30, expires_at=await seconds_from_now(0.5))
     task = await start_task("alice")
     placed = await holding.place_hold(hold_request(task, 30, timeout_seconds=1), prices)
@@ -684,7 +684,7 @@ async def test_a_hold_that_lapses_after_its_grant_has_expired_lets_the_rest_expi
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_task_that_holds_the_accounts_last_credits_is_not_told_to_stop_by_its_own_hold(
+async def test_a_task_that_holds_the_last_credits_gets_no_stop_signal(
     prices: RateCardCache,
 ) -> None:
     await grant_credits("alice", 30)
@@ -698,7 +698,7 @@ async def test_a_task_that_holds_the_accounts_last_credits_is_not_told_to_stop_b
     assert (mine.signal, theirs.signal) == (None, SignalKind.STOP)
 
 
-async def test_the_same_hold_placed_twenty_times_at_once_is_one(prices: RateCardCache) -> None:
+async def test_the_same_hold_placed_twenty_times_concurrently_is_one_hold(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice")
     hold = hold_request(task, 30)
@@ -710,7 +710,7 @@ async def test_the_same_hold_placed_twenty_times_at_once_is_one(prices: RateCard
     assert await figures(task) == (100, 30, 70)
 
 
-async def test_charges_and_holds_at_once_never_pass_what_there_is(prices: RateCardCache) -> None:
+async def test_concurrent_charges_and_holds_never_exceed_the_balance(prices: RateCardCache) -> None:
     await grant_credits("alice", 100)
     tasks = [await start_task("alice") for _ in range(20)]
 
@@ -726,7 +726,7 @@ async def test_charges_and_holds_at_once_never_pass_what_there_is(prices: RateCa
     assert (await verify_ledger()).violations == []
 
 
-def test_the_order_of_settings_and_the_form_of_a_number_do_not_make_another_request() -> None:
+def test_the_request_hash_ignores_the_order_of_settings_and_the_form_of_numbers() -> None:
     def a_request(seconds: str, **settings: int) -> PlaceHoldRequest:
         return replace(
             hold_request("task", block_run_id="run"), at_most=Measurements(seconds=Decimal(seconds)), settings=settings

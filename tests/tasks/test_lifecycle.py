@@ -1,4 +1,4 @@
-"""Tasks begin and end: each once, nothing starts without credits, nothing goes on after the end."""
+"""Starting and ending tasks; skipped starts of scheduled tasks."""
 
 from asyncio import gather
 from typing import Any
@@ -17,7 +17,7 @@ from tests.factories import block_run_request, get_balance, grant_credits, start
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_same_task_started_twenty_times_at_once_is_one(db: str) -> None:
+async def test_the_same_task_started_twenty_times_concurrently_is_one_task(db: str) -> None:
     await grant_credits("alice", 10)
     request = StartTaskRequest(
         task_id="t", owner_id="alice", agent_id="a", trigger=TaskTrigger.SCHEDULED, actor="service:s"
@@ -28,7 +28,7 @@ async def test_the_same_task_started_twenty_times_at_once_is_one(db: str) -> Non
     assert (done[0].task.trigger, done[0].task.status) == (TaskTrigger.SCHEDULED, TaskStatus.RUNNING)
 
 
-async def test_one_task_id_started_for_two_owners_at_once_is_one_tasks(db: str) -> None:
+async def test_a_task_id_started_concurrently_for_two_owners_belongs_to_one(db: str) -> None:
     for owner in ("alice", "bob"):
         await grant_credits(owner, 10)
     for number in range(10):
@@ -41,7 +41,7 @@ async def test_one_task_id_started_for_two_owners_at_once_is_one_tasks(db: str) 
     assert len(await pools.fetch("SELECT FROM task")) == 10
 
 
-async def test_nothing_starts_with_nothing_available(db: str, rate_cards: RateCardCache) -> None:
+async def test_no_task_starts_with_nothing_available(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 10)
     task = await start_task("alice")
     await charge_many([(task.account_id, block_run_request(task))], rate_cards)
@@ -52,7 +52,7 @@ async def test_nothing_starts_with_nothing_available(db: str, rate_cards: RateCa
     again = await lifecycle.start_task(
         StartTaskRequest(task_id=task.task_id, owner_id="alice", agent_id="agent", actor="service:test")
     )
-    assert again.replayed  # the first answer, whatever the balance says today
+    assert again.replayed  # the first result, independent of the current balance
 
 
 async def test_a_task_ends_once(db: str) -> None:
@@ -71,7 +71,7 @@ async def test_a_task_ends_once(db: str) -> None:
         await lifecycle.cancel_task("nowhere")
 
 
-async def test_of_two_ends_at_once_one_counts(db: str) -> None:
+async def test_of_two_concurrent_ends_one_wins(db: str) -> None:
     await grant_credits("alice", 10)
     for _ in range(10):
         task = await start_task("alice")
@@ -83,7 +83,7 @@ async def test_of_two_ends_at_once_one_counts(db: str) -> None:
         assert sorted(type(one).__name__ for one in done) == ["TaskChange", "TaskEnded"]
 
 
-async def test_a_stopped_task_may_still_end(db: str, rate_cards: RateCardCache) -> None:
+async def test_a_stopped_task_can_end(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 5)
     task = await start_task("alice")
     await charge_many([(task.account_id, block_run_request(task))], rate_cards)
@@ -91,7 +91,7 @@ async def test_a_stopped_task_may_still_end(db: str, rate_cards: RateCardCache) 
     assert (done.task.status, done.task.stop_reason) == (TaskStatus.COMPLETED, None)
 
 
-async def test_a_child_belongs_to_its_parents_account_and_no_sum_counts_twice(
+async def test_a_child_belongs_to_the_parents_account_and_its_cost_counts_once(
     db: str, rate_cards: RateCardCache
 ) -> None:
     for owner in ("alice", "bob"):
@@ -120,7 +120,7 @@ async def test_no_child_of_a_stopped_task_starts(db: str, rate_cards: RateCardCa
         await start_task("alice", parent_task_id=task.task_id)
 
 
-async def test_another_request_under_a_task_id_is_a_conflict(db: str) -> None:
+async def test_another_request_with_the_same_task_id_is_a_conflict(db: str) -> None:
     await grant_credits("alice", 5)
     await start_task("alice", task_id="t")
     with pytest.raises(IdempotencyConflict):
@@ -133,8 +133,8 @@ async def ticks() -> list[tuple[str, str, str]]:
     return [tuple(row) for row in found]
 
 
-async def skipped_notices() -> list[tuple[str, bool]]:
-    """The notices that say so: (agent, whether it still stands)."""
+async def skipped_notifications() -> list[tuple[str, bool]]:
+    """The SCHEDULE_SKIPPED notifications: (agent, whether it is unresolved)."""
     found = await pools.fetch(
         "SELECT agent_id, resolved_at IS NULL FROM notification WHERE kind = 'SCHEDULE_SKIPPED' ORDER BY number"
     )
@@ -148,7 +148,7 @@ async def scheduled(task_id: str, *, owner_id: str = "alice", agent_id: str = "a
     return await lifecycle.start_task(request)
 
 
-async def test_a_scheduled_tick_with_nothing_available_is_skipped_and_no_task_exists(
+async def test_a_scheduled_task_with_nothing_available_is_skipped_and_does_not_exist(
     db: str, rate_cards: RateCardCache
 ) -> None:
     await grant_credits("alice", 10)
@@ -162,13 +162,13 @@ async def test_a_scheduled_tick_with_nothing_available_is_skipped_and_no_task_ex
     assert (refused.value.required_credits, refused.value.available_credits) == (1, 0)
     assert refused.value.balance == before
     assert await ticks() == [("tick", "agent", "OUT_OF_CREDITS")]
-    assert await skipped_notices() == [("agent", True)]
+    assert await skipped_notifications() == [("agent", True)]
     assert await pools.fetch("SELECT FROM task WHERE task_id = 'tick'") == []
     assert await pools.fetch("SELECT FROM task_account WHERE task_id = 'tick'") == []
     assert await get_balance(task.account_id) == before
 
 
-async def test_other_triggers_are_refused_and_nothing_is_written_down(db: str, rate_cards: RateCardCache) -> None:
+async def test_tasks_with_other_triggers_are_refused_and_not_recorded(db: str, rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 10)
     task = await start_task("alice")
     await charge_many([(task.account_id, block_run_request(task))], rate_cards)
@@ -178,10 +178,10 @@ async def test_other_triggers_are_refused_and_nothing_is_written_down(db: str, r
             await start_task("alice", trigger=trigger)
 
     assert await ticks() == []
-    assert await skipped_notices() == []
+    assert await skipped_notifications() == []
 
 
-async def test_an_owner_for_whom_nothing_was_written_yet_has_skipped_ticks_too(db: str) -> None:
+async def test_a_skipped_start_of_an_owner_without_account_is_recorded(db: str) -> None:
     with pytest.raises(InsufficientCredits):
         await scheduled("tick", owner_id="nobody")
 
@@ -189,7 +189,7 @@ async def test_an_owner_for_whom_nothing_was_written_yet_has_skipped_ticks_too(d
     assert await pools.fetch("SELECT FROM task") == []
 
 
-async def test_one_notice_stands_for_each_agent_until_credits_come_never_one_for_each_tick(
+async def test_skipped_starts_give_one_notification_per_agent_until_credits_are_added(
     db: str, rate_cards: RateCardCache
 ) -> None:
     await grant_credits("alice", 10)
@@ -201,18 +201,18 @@ async def test_one_notice_stands_for_each_agent_until_credits_come_never_one_for
             with pytest.raises(InsufficientCredits):
                 await scheduled(f"{agent}-{number}", agent_id=agent)
     assert len(await ticks()) == 10
-    assert await skipped_notices() == [("one", True), ("two", True)]
+    assert await skipped_notifications() == [("one", True), ("two", True)]
 
     await grant_credits("alice", 10)
-    assert await skipped_notices() == [("one", False), ("two", False)]
+    assert await skipped_notifications() == [("one", False), ("two", False)]
     started = await scheduled("one-9", agent_id="one")
     await charge_many([(task.account_id, block_run_request(started.task))], rate_cards)
     with pytest.raises(InsufficientCredits):
         await scheduled("one-10", agent_id="one")
-    assert await skipped_notices() == [("one", False), ("two", False), ("one", True)]
+    assert await skipped_notifications() == [("one", False), ("two", False), ("one", True)]
 
 
-async def test_the_same_tick_is_written_down_once_and_may_start_later(db: str) -> None:
+async def test_the_same_skipped_start_is_recorded_once_and_can_start_later(db: str) -> None:
     for _ in range(3):
         with pytest.raises(InsufficientCredits):
             await scheduled("tick")
@@ -241,7 +241,7 @@ async def test_a_scheduled_budget_above_what_is_available_is_skipped(db: str) ->
     assert await pools.fetch("SELECT FROM hold") == []
 
 
-async def test_an_account_that_owes_starts_nothing_and_its_ticks_say_so(db: str) -> None:
+async def test_an_account_with_debt_starts_no_task_and_skipped_starts_say_so(db: str) -> None:
     given = await grant_credits("alice", 10)
     await pools.fetch("UPDATE account SET owed = 3 WHERE id = $1 RETURNING 1", given.balance.account_id)
 

@@ -1,4 +1,4 @@
-"""Stopped tasks go on: from where they stopped, with something to be paid from, and never twice."""
+"""Resuming stopped tasks, with and without adding to their budgets."""
 
 from asyncio import gather
 from datetime import timedelta
@@ -43,7 +43,7 @@ async def resume(task: TaskState | str, add_budget: int | None = None, key: str 
 
 
 async def a_state(task: TaskState) -> TaskState:
-    """The task as a reader sees it."""
+    """The task as it is read."""
     return (await queries.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
 
 
@@ -54,17 +54,17 @@ async def figures(task: TaskState) -> tuple[int, int, int]:
 
 
 async def refused(task: TaskState, kind: type[BillingError], add_budget: int | None = None) -> BillingError:
-    """The refusal to resume the task, which has moved nothing."""
+    """The error that refuses the resumption, after checking that nothing changed."""
     before = await a_state(task), await get_balance(task.account_id)
-    with pytest.raises(kind) as told:
+    with pytest.raises(kind) as error:
         await resume(task, add_budget)
     assert (await a_state(task), await get_balance(task.account_id)) == before
     assert await pools.fetch("SELECT FROM operation WHERE kind = 'resumeTask'") == []
-    return told.value
+    return error.value
 
 
 async def a_stopped_task(rate_cards: RateCardCache, *, budget: int | None = None) -> TaskState:
-    """A task whose block run "a" was paid, and "b" was not: it lacks 5 credits of the account or of its budget."""
+    """A task whose block run "a" was paid, and "b" was not: 5 credits are missing in the account or in its budget."""
     await grant_credits("alice", 15 if budget is None else 100)
     task = await start_task("alice", budget=budget)
     await charge_block_run(task, rate_cards, block_run_id="a")
@@ -73,7 +73,7 @@ async def a_stopped_task(rate_cards: RateCardCache, *, budget: int | None = None
     return await a_state(task)
 
 
-async def test_a_task_goes_on_from_where_it_stopped(rate_cards: RateCardCache) -> None:
+async def test_a_task_continues_where_it_stopped(rate_cards: RateCardCache) -> None:
     task = await a_stopped_task(rate_cards)
     assert (task.status, task.required, task.shortfall) == (TaskStatus.STOPPED, 10, 5)
     await grant_credits("alice", 5)
@@ -92,7 +92,7 @@ async def test_a_task_goes_on_from_where_it_stopped(rate_cards: RateCardCache) -
     assert (await verify_ledger()).violations == []
 
 
-async def test_the_resumption_has_a_version_of_its_own_which_orders_signals(rate_cards: RateCardCache) -> None:
+async def test_a_resumption_raises_the_version_that_orders_signals(rate_cards: RateCardCache) -> None:
     task = await a_stopped_task(rate_cards)
     before = await get_balance(task.account_id)
 
@@ -102,52 +102,52 @@ async def test_the_resumption_has_a_version_of_its_own_which_orders_signals(rate
     assert await figures(task) == (5, 0, 5)
 
 
-async def test_a_task_that_runs_is_not_resumed(rate_cards: RateCardCache) -> None:
+async def test_a_running_task_is_not_resumed(rate_cards: RateCardCache) -> None:
     task = await a_stopped_task(rate_cards)
     await grant_credits("alice", 100)
     running = (await resume(task)).task
 
-    told = await refused(running, TaskNotStopped)
+    error = await refused(running, TaskNotStopped)
 
-    assert isinstance(told, TaskNotStopped)
-    assert told.status is TaskStatus.RUNNING
+    assert isinstance(error, TaskNotStopped)
+    assert error.status is TaskStatus.RUNNING
 
 
 @pytest.mark.parametrize("end", [TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED])
-async def test_what_has_ended_stays_so(rate_cards: RateCardCache, end: TaskStatus) -> None:
+async def test_an_ended_task_is_not_resumed(rate_cards: RateCardCache, end: TaskStatus) -> None:
     task = await a_stopped_task(rate_cards)
     await grant_credits("alice", 100)
     await (
         lifecycle.cancel_task(task.task_id) if end is TaskStatus.CANCELLED else lifecycle.finish_task(task.task_id, end)
     )
 
-    told = await refused(task, TaskEnded)
+    error = await refused(task, TaskEnded)
 
-    assert isinstance(told, TaskEnded)
-    assert told.status is end
+    assert isinstance(error, TaskEnded)
+    assert error.status is end
 
 
-async def test_nothing_goes_on_with_nothing_available(rate_cards: RateCardCache) -> None:
+async def test_no_task_resumes_with_nothing_available(rate_cards: RateCardCache) -> None:
     task = await a_stopped_task(rate_cards)
     spender = await start_task("alice")
     for _ in range(5):
         await charge_block_run(spender, rate_cards, block="SearchTheWebBlock")
     assert await figures(task) == (0, 0, 0)
 
-    told = await refused(task, InsufficientCredits)
+    error = await refused(task, InsufficientCredits)
 
-    assert isinstance(told, InsufficientCredits)
-    assert (told.required_credits, told.available_credits) == (1, 0)
+    assert isinstance(error, InsufficientCredits)
+    assert (error.required_credits, error.available_credits) == (1, 0)
 
 
-async def test_nothing_goes_on_while_the_account_owes(rate_cards: RateCardCache) -> None:
+async def test_no_task_resumes_while_the_account_has_debt(rate_cards: RateCardCache) -> None:
     task = await a_stopped_task(rate_cards)
     await pools.fetch("UPDATE account SET owed = 7 WHERE id = $1 RETURNING 1", task.account_id)
 
-    told = await refused(task, InsufficientCredits)
+    error = await refused(task, InsufficientCredits)
 
-    assert isinstance(told, InsufficientCredits)
-    assert (told.required_credits, told.available_credits) == (8, 0)
+    assert isinstance(error, InsufficientCredits)
+    assert (error.required_credits, error.available_credits) == (8, 0)
     await refused(task, InsufficientCredits, add_budget=5)
 
 
@@ -156,7 +156,7 @@ async def test_an_unknown_task_is_not_found(db: str) -> None:
         await resume("nowhere")
 
 
-async def test_a_budget_that_is_reached_needs_more_and_gets_it(rate_cards: RateCardCache) -> None:
+async def test_a_task_with_a_spent_budget_resumes_with_more_budget(rate_cards: RateCardCache) -> None:
     task = await a_stopped_task(rate_cards, budget=15)
     assert await figures(task) == (90, 5, 85)
 
@@ -171,7 +171,7 @@ async def test_a_budget_that_is_reached_needs_more_and_gets_it(rate_cards: RateC
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_budget_with_a_rest_goes_on_without_more_and_one_without_does_not(rate_cards: RateCardCache) -> None:
+async def test_a_task_resumes_without_more_budget_only_if_some_is_left(rate_cards: RateCardCache) -> None:
     task = await a_stopped_task(rate_cards, budget=15)
     assert (await resume(task)).task.status is TaskStatus.RUNNING
     for _ in range(5):
@@ -179,34 +179,34 @@ async def test_a_budget_with_a_rest_goes_on_without_more_and_one_without_does_no
     assert await figures(task) == (85, 0, 85)
     assert isinstance(await try_charge(task, rate_cards), BudgetReached)
 
-    told = await refused(await a_state(task), BudgetReached)
+    error = await refused(await a_state(task), BudgetReached)
 
-    assert isinstance(told, BudgetReached)
-    assert (told.task_id, told.required_credits, told.remaining_credits) == (task.task_id, 1, 0)
+    assert isinstance(error, BudgetReached)
+    assert (error.task_id, error.required_credits, error.remaining_credits) == (task.task_id, 1, 0)
 
 
 async def test_more_budget_than_is_available_is_refused(rate_cards: RateCardCache) -> None:
     task = await a_stopped_task(rate_cards, budget=15)
 
-    told = await refused(task, InsufficientCredits, add_budget=86)
+    error = await refused(task, InsufficientCredits, add_budget=86)
 
-    assert isinstance(told, InsufficientCredits)
-    assert (told.required_credits, told.available_credits) == (86, 85)
+    assert isinstance(error, InsufficientCredits)
+    assert (error.required_credits, error.available_credits) == (86, 85)
     assert (await resume(task, add_budget=85)).task.status is TaskStatus.RUNNING
     assert await figures(task) == (90, 90, 0)
 
 
 @pytest.mark.parametrize("add", [0, -1, 2**53])
-async def test_an_amount_that_makes_no_sense_is_refused(rate_cards: RateCardCache, add: int) -> None:
+async def test_an_invalid_amount_is_refused(rate_cards: RateCardCache, add: int) -> None:
     task = await a_stopped_task(rate_cards, budget=15)
 
-    told = await refused(task, InvalidInput, add_budget=add)
+    error = await refused(task, InvalidInput, add_budget=add)
 
-    assert isinstance(told, InvalidInput)
-    assert [problem.path for problem in told.problems] == ["addBudget"]
+    assert isinstance(error, InvalidInput)
+    assert [problem.path for problem in error.problems] == ["addBudget"]
 
 
-async def test_a_task_without_a_budget_may_be_given_one(rate_cards: RateCardCache) -> None:
+async def test_a_task_without_a_budget_can_be_given_one(rate_cards: RateCardCache) -> None:
     task = await a_stopped_task(rate_cards)
     await grant_credits("alice", 40)
 
@@ -239,7 +239,7 @@ async def test_the_same_key_adds_once(rate_cards: RateCardCache) -> None:
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_refusal_is_not_remembered(rate_cards: RateCardCache) -> None:
+async def test_a_refusal_is_not_saved_with_the_idempotency_key(rate_cards: RateCardCache) -> None:
     task = await a_stopped_task(rate_cards, budget=15)
     with pytest.raises(InsufficientCredits):
         await resume(task, 100, "k")
@@ -249,7 +249,7 @@ async def test_a_refusal_is_not_remembered(rate_cards: RateCardCache) -> None:
     assert await figures(task) == (140, 105, 35)
 
 
-async def test_of_many_resumptions_at_once_without_a_key_one_adds(rate_cards: RateCardCache) -> None:
+async def test_of_many_concurrent_resumptions_without_a_key_one_adds(rate_cards: RateCardCache) -> None:
     task = await a_stopped_task(rate_cards, budget=15)
 
     done = await gather(*(resume(task, 5) for _ in range(10)), return_exceptions=True)
@@ -258,17 +258,17 @@ async def test_of_many_resumptions_at_once_without_a_key_one_adds(rate_cards: Ra
     assert await figures(task) == (90, 10, 80)
 
 
-async def test_a_budget_that_has_lapsed_needs_another(rate_cards: RateCardCache) -> None:
+async def test_an_expired_budget_needs_new_credits(rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice", budget=40, budget_timeout_seconds=1)
     spent = await charge_block_run(task, rate_cards, block_run_id="a")
     await wait_until(spent.block_run.charged_at + timedelta(seconds=1))
-    lapsed = await a_state(task)
-    assert lapsed.stop_reason is StopReason.BUDGET_EXPIRED
+    expired = await a_state(task)
+    assert expired.stop_reason is StopReason.BUDGET_EXPIRED
 
-    told = await refused(lapsed, BudgetReached)
-    assert isinstance(told, BudgetReached)
-    assert (told.required_credits, told.remaining_credits) == (1, 0)
+    error = await refused(expired, BudgetReached)
+    assert isinstance(error, BudgetReached)
+    assert (error.required_credits, error.remaining_credits) == (1, 0)
     done = await resume(task, add_budget=15)
 
     assert (done.task.status, done.task.budget_hold, done.task.stop_reason) == (
@@ -284,7 +284,7 @@ async def test_a_budget_that_has_lapsed_needs_another(rate_cards: RateCardCache)
     assert (await verify_ledger()).violations == []
 
 
-async def test_whoever_resumes_first_after_a_lapse_need_not_have_looked(rate_cards: RateCardCache) -> None:
+async def test_a_resumption_after_an_expiry_applies_the_expiry_itself(rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 100)
     task = await start_task("alice", budget=40, budget_timeout_seconds=1)
     await wait_until(await seconds_from_now(1))
@@ -295,24 +295,24 @@ async def test_whoever_resumes_first_after_a_lapse_need_not_have_looked(rate_car
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_child_that_draws_on_its_parents_budget_may_not_add_to_it(rate_cards: RateCardCache) -> None:
+async def test_a_child_that_draws_on_the_parents_budget_cannot_add_to_it(rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 100)
     parent = await start_task("alice", budget=15)
     child = await start_task("alice", parent_task_id=parent.task_id)
     await charge_block_run(child, rate_cards)
     assert isinstance(await try_charge(child, rate_cards), BudgetReached)
 
-    told = await refused(child, InvalidInput, add_budget=20)
+    error = await refused(child, InvalidInput, add_budget=20)
 
-    assert isinstance(told, InvalidInput)
-    assert [problem.path for problem in told.problems] == ["addBudget"]
-    assert parent.task_id in told.message
+    assert isinstance(error, InvalidInput)
+    assert [problem.path for problem in error.problems] == ["addBudget"]
+    assert parent.task_id in error.message
     assert (await resume(child)).task.status is TaskStatus.RUNNING  # the parent's budget has 5 left
     assert (await charge_block_run(child, rate_cards, block="SearchTheWebBlock")).entry is not None
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_nested_budget_gets_more_from_its_parents_and_from_the_account_once_that_has_ended(
+async def test_a_nested_budget_gets_more_from_the_parents_budget_or_from_the_account_after_its_end(
     rate_cards: RateCardCache,
 ) -> None:
     await grant_credits("alice", 100)
@@ -321,9 +321,9 @@ async def test_a_nested_budget_gets_more_from_its_parents_and_from_the_account_o
     await charge_block_run(child, rate_cards)
     assert isinstance(await try_charge(child, rate_cards), BudgetReached)
 
-    with pytest.raises(BudgetReached) as told:
+    with pytest.raises(BudgetReached) as error:
         await resume(child, add_budget=26)
-    assert (told.value.task_id, told.value.remaining_credits) == (parent.task_id, 25)
+    assert (error.value.task_id, error.value.remaining_credits) == (parent.task_id, 25)
     await resume(child, add_budget=10)
     assert await figures(parent) == (90, 30, 60)
     await charge_block_run(child, rate_cards)
@@ -339,7 +339,7 @@ async def test_a_nested_budget_gets_more_from_its_parents_and_from_the_account_o
     assert (await verify_ledger()).violations == []
 
 
-async def test_stopped_credited_and_resumed_again_and_again_each_block_run_is_charged_once(
+async def test_each_block_run_is_charged_once_over_many_stops_and_resumptions(
     rate_cards: RateCardCache,
 ) -> None:
     await grant_credits("alice", 5)

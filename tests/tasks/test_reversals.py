@@ -1,4 +1,4 @@
-"""Giving back what a block run cost: in any parts, never more than it took, into the grants it came from."""
+"""Reversals of block runs and of whole tasks: never more than was charged, into the grants that paid."""
 
 from asyncio import gather
 from typing import Any
@@ -48,7 +48,7 @@ async def charged(db: str, rate_cards: RateCardCache) -> TaskState:
     return task
 
 
-async def test_credits_go_back_where_they_came_from_the_last_drawn_first(charged: TaskState) -> None:
+async def test_credits_return_to_their_grants_the_last_drawn_first(charged: TaskState) -> None:
     first = await reverse(charged, 7)
     assert (first.credits, first.entry.draws, first.task.total, first.balance.posted) == (
         7,
@@ -58,13 +58,13 @@ async def test_credits_go_back_where_they_came_from_the_last_drawn_first(charged
     )
     rest = await reverse(charged)
     assert (rest.credits, rest.entry.draws, rest.task.total, rest.balance.posted) == (3, ((1, 3),), 0, 104)
-    lots = await queries.list_grants(charged.account_id, before_number=99, limit=9)
-    assert [(lot.number, lot.remaining) for lot in lots] == [(2, 100), (1, 4)]
+    grants = await queries.list_grants(charged.account_id, before_number=99, limit=9)
+    assert [(grant.number, grant.remaining) for grant in grants] == [(2, 100), (1, 4)]
     [run] = (await task_queries.block_runs_of_tasks([(charged.account_id, charged.task_id)], limit=9)).popitem()[1]
     assert (run.cost, run.reversed) == (10, 10)
 
 
-async def test_never_more_than_it_took(charged: TaskState) -> None:
+async def test_a_reversal_never_exceeds_the_charge(charged: TaskState) -> None:
     await reverse(charged, 8)
     with pytest.raises(ReversalExceedsCharge) as refused:
         await reverse(charged, 3)
@@ -75,14 +75,14 @@ async def test_never_more_than_it_took(charged: TaskState) -> None:
     assert (await get_balance(charged.account_id)).posted == 104
 
 
-async def test_twenty_reversals_of_three_at_once_give_back_nine(charged: TaskState) -> None:
+async def test_twenty_concurrent_reversals_of_3_give_back_9(charged: TaskState) -> None:
     done = await gather(*(reverse(charged, 3) for _ in range(20)), return_exceptions=True)
     assert sum(isinstance(one, Reversal) for one in done) == 3
     assert sum(isinstance(one, ReversalExceedsCharge) for one in done) == 17
     assert (await get_balance(charged.account_id)).posted == 103
 
 
-async def test_a_replay_gives_the_first_answer(charged: TaskState) -> None:
+async def test_a_replay_returns_the_first_result(charged: TaskState) -> None:
     first = await reverse(charged, 3, idempotency_key="k")
     again = await reverse(charged, 3, idempotency_key="k")
     assert (again.replayed, again.entry, again.credits) == (True, first.entry, 3)
@@ -91,14 +91,12 @@ async def test_a_replay_gives_the_first_answer(charged: TaskState) -> None:
     assert (await get_balance(charged.account_id)).posted == 97
 
 
-async def test_an_ended_task_is_reversed_too(charged: TaskState) -> None:
+async def test_a_charge_of_an_ended_task_is_reversed(charged: TaskState) -> None:
     await lifecycle.finish_task(charged.task_id, TaskStatus.FAILED)
     assert (await reverse(charged)).task.status is TaskStatus.FAILED
 
 
-async def test_what_was_free_or_never_run_has_nothing_to_give_back(
-    charged: TaskState, rate_cards: RateCardCache
-) -> None:
+async def test_free_and_unknown_block_runs_cannot_be_reversed(charged: TaskState, rate_cards: RateCardCache) -> None:
     await charge_many(
         [(charged.account_id, block_run_request(charged, block_run_id="note", block="NoteBlock"))], rate_cards
     )
@@ -124,9 +122,7 @@ async def lines(task: TaskState, kind: str) -> list[tuple[str | None, int, tuple
     return [(entry.block_run_id, entry.credits, entry.draws) for entry in reversed(page)]
 
 
-async def test_a_task_gives_back_its_whole_cost_into_the_grants_it_came_from(
-    charged: TaskState, rate_cards: RateCardCache
-) -> None:
+async def test_reversing_a_task_returns_its_cost_to_the_grants(charged: TaskState, rate_cards: RateCardCache) -> None:
     for more in ({"block_run_id": "two"}, {"block_run_id": "free", "block": "NoteBlock"}):
         await charged_once(charged, rate_cards, **more)
     other = await start_task("alice")
@@ -139,8 +135,8 @@ async def test_a_task_gives_back_its_whole_cost_into_the_grants_it_came_from(
     assert await lines(charged, "REVERSAL") == [("run", 10, ((2, 6), (1, 4))), ("two", 10, ((2, 10),))]
     page = await queries.list_entries(charged.account_id, before_seq=99, limit=1)
     assert (page[0].actor, page[0].reason) == ("operator:o", "all failed")
-    lots = await queries.list_grants(charged.account_id, before_number=99, limit=9)
-    assert [(lot.number, lot.remaining) for lot in lots] == [(2, 90), (1, 4)]
+    grants = await queries.list_grants(charged.account_id, before_number=99, limit=9)
+    assert [(grant.number, grant.remaining) for grant in grants] == [(2, 90), (1, 4)]
     runs = (await task_queries.block_runs_of_tasks([(charged.account_id, charged.task_id)], limit=9)).popitem()[1]
     assert {run.block_run_id: (run.cost, run.reversed) for run in runs} == {
         "run": (10, 10), "two": (10, 10), "free": (0, 0),
@@ -148,9 +144,7 @@ async def test_a_task_gives_back_its_whole_cost_into_the_grants_it_came_from(
     assert (await verify_ledger()).violations == []
 
 
-async def test_what_was_given_back_before_is_not_given_back_again(
-    charged: TaskState, rate_cards: RateCardCache
-) -> None:
+async def test_earlier_reversals_are_not_repeated(charged: TaskState, rate_cards: RateCardCache) -> None:
     await charged_once(charged, rate_cards, block_run_id="two")
     await charged_once(charged, rate_cards, block_run_id="three")
     await reverse(charged, 7)
@@ -165,7 +159,7 @@ async def test_what_was_given_back_before_is_not_given_back_again(
     assert (await verify_ledger()).violations == []
 
 
-async def test_the_same_key_gives_the_task_back_once_and_another_finds_nothing_left(charged: TaskState) -> None:
+async def test_the_same_key_reverses_a_task_once_and_another_key_finds_nothing_left(charged: TaskState) -> None:
     first = await reverse_all(charged, idempotency_key="k")
     again = await reverse_all(charged, idempotency_key="k")
     assert (again.replayed, again.credits, again.entries, again.balance) == (True, 10, 1, first.balance)
@@ -181,7 +175,7 @@ async def test_the_same_key_gives_the_task_back_once_and_another_finds_nothing_l
     assert (await verify_ledger()).violations == []
 
 
-async def test_many_reversals_of_a_task_and_of_its_block_run_at_once_give_it_back_once(charged: TaskState) -> None:
+async def test_concurrent_reversals_of_a_task_and_its_block_run_give_back_once(charged: TaskState) -> None:
     done = await gather(
         *(reverse_all(charged) for _ in range(5)), *(reverse(charged, 3) for _ in range(5)), return_exceptions=True
     )
@@ -193,7 +187,7 @@ async def test_many_reversals_of_a_task_and_of_its_block_run_at_once_give_it_bac
     assert (await verify_ledger()).violations == []
 
 
-async def test_what_comes_back_to_an_expired_grant_leaves_at_once_and_both_are_seen(rate_cards: RateCardCache) -> None:
+async def test_credits_returned_to_an_expired_grant_expire_at_once_with_an_entry(rate_cards: RateCardCache) -> None:
     grant = await grant_credits("alice", 14, expires_at=await seconds_from_now(1))
     await grant_credits("alice", 100)
     task = await start_task("alice")
@@ -216,7 +210,7 @@ async def test_what_comes_back_to_an_expired_grant_leaves_at_once_and_both_are_s
     assert (await verify_ledger()).violations == []
 
 
-async def test_children_stand_apart(charged: TaskState, rate_cards: RateCardCache) -> None:
+async def test_reversing_a_task_does_not_reverse_its_children(charged: TaskState, rate_cards: RateCardCache) -> None:
     child = await start_task("alice", parent_task_id=charged.task_id)
     await charged_once(child, rate_cards)
 
@@ -228,7 +222,7 @@ async def test_children_stand_apart(charged: TaskState, rate_cards: RateCardCach
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_task_that_cost_nothing_gives_back_nothing_and_no_entry(rate_cards: RateCardCache, db: str) -> None:
+async def test_reversing_a_free_task_writes_no_entry(rate_cards: RateCardCache, db: str) -> None:
     await grant_credits("alice", 10)
     empty = await start_task("alice")
     free = await start_task("alice")
@@ -242,7 +236,7 @@ async def test_a_task_that_cost_nothing_gives_back_nothing_and_no_entry(rate_car
 
 
 @pytest.mark.parametrize("end", [TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED])
-async def test_a_task_that_has_ended_is_given_back_too(charged: TaskState, end: TaskStatus) -> None:
+async def test_an_ended_task_is_reversed(charged: TaskState, end: TaskStatus) -> None:
     await (
         lifecycle.cancel_task(charged.task_id)
         if end is TaskStatus.CANCELLED
@@ -254,7 +248,7 @@ async def test_a_task_that_has_ended_is_given_back_too(charged: TaskState, end: 
     assert (done.credits, done.task.status, done.balance.posted) == (10, end, 104)
 
 
-async def test_what_a_budget_and_a_hold_paid_comes_back_to_the_account(db: str) -> None:
+async def test_credits_paid_by_budgets_and_holds_return_to_the_account(db: str) -> None:
     prices = await publish_rate_cards()
     await grant_credits("alice", 100)
     task = await start_task("alice", budget=40)
@@ -266,14 +260,14 @@ async def test_what_a_budget_and_a_hold_paid_comes_back_to_the_account(db: str) 
 
     done = await reverse_all(task)
 
-    # Neither into the hold nor into the budget, which have what they had.
+    # The hold and the budget are unchanged.
     assert (done.credits, done.balance.posted, done.balance.held, done.balance.available) == (22, 100, 18, 82)
-    [envelope, captured, still] = await pools.fetch("SELECT captured, remaining, allocated FROM hold ORDER BY number")
-    assert [tuple(row) for row in (envelope, captured, still)] == [(10, 13, 17), (12, 0, 0), (0, 5, 0)]
+    [budget, captured, open_hold] = await pools.fetch("SELECT captured, remaining, allocated FROM hold ORDER BY number")
+    assert [tuple(row) for row in (budget, captured, open_hold)] == [(10, 13, 17), (12, 0, 0), (0, 5, 0)]
     assert (await verify_ledger()).violations == []
 
 
-async def test_a_stopped_task_that_is_given_back_stays_stopped(charged: TaskState, rate_cards: RateCardCache) -> None:
+async def test_a_reversed_stopped_task_stays_stopped(charged: TaskState, rate_cards: RateCardCache) -> None:
     for _ in range(9):
         await charged_once(charged, rate_cards)
     assert isinstance(await try_charge(charged, rate_cards), BaseException)
@@ -283,7 +277,7 @@ async def test_a_stopped_task_that_is_given_back_stays_stopped(charged: TaskStat
     assert (done.credits, done.entries, done.task.status, done.balance.available) == (100, 10, TaskStatus.STOPPED, 104)
 
 
-async def test_a_task_that_is_not_there_and_a_missing_reason_or_key_are_refused(charged: TaskState) -> None:
+async def test_an_unknown_task_and_a_missing_reason_or_key_are_refused(charged: TaskState) -> None:
     with pytest.raises(TaskNotFound):
         await reverse_all("nowhere")
     for wrong in ({"reason": ""}, {"reason": "x" * 1001}, {"idempotency_key": ""}):

@@ -1,4 +1,4 @@
-"""Out of credits: what stops, from when, and what goes on untouched."""
+"""Out of credits: which tasks stop, and what continues."""
 
 from asyncio import gather
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ pytestmark = pytest.mark.anyio
 
 
 async def a_state(task: TaskState) -> TaskState:
-    """The task as a reader sees it."""
+    """The task as it is read."""
     return (await queries.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
 
 
 async def row_of(task: TaskState) -> tuple[object, ...]:
-    """The whole row, and which write made it: another write would leave another xmin."""
+    """The whole row, with xmin: another write would change it."""
     [row] = await pools.fetch("SELECT t.*, xmin::text FROM task AS t WHERE task_id = $1", task.task_id)
     return tuple(row)
 
@@ -59,7 +59,7 @@ async def test_only_the_refused_charge_stops_its_task_and_no_other_row_is_writte
     assert (await verify_ledger()).violations == []
 
 
-async def test_using_up_the_last_credit_stops_nothing(rate_cards: RateCardCache) -> None:
+async def test_spending_the_last_credit_stops_no_task(rate_cards: RateCardCache) -> None:
     one, two = await start_tasks(2, sharing_credits=10)
     before = await row_of(two)
 
@@ -70,7 +70,7 @@ async def test_using_up_the_last_credit_stops_nothing(rate_cards: RateCardCache)
     assert [(await a_state(task)).status for task in (one, two)] == [TaskStatus.RUNNING, TaskStatus.RUNNING]
 
 
-async def test_from_its_stop_on_a_task_takes_no_paid_charge_though_credits_have_come(rate_cards: RateCardCache) -> None:
+async def test_a_stopped_task_accepts_no_paid_charge_even_after_a_grant(rate_cards: RateCardCache) -> None:
     [task] = await start_tasks(1, sharing_credits=5)
     assert isinstance(await try_charge(task, rate_cards), InsufficientCredits)
     await grant_credits("alice", 1000)
@@ -84,7 +84,7 @@ async def test_from_its_stop_on_a_task_takes_no_paid_charge_though_credits_have_
     assert (await get_balance(task.account_id)).posted == 1005
 
 
-async def test_what_costs_nothing_is_admitted_on_a_stopped_task(rate_cards: RateCardCache) -> None:
+async def test_a_free_block_run_is_accepted_on_a_stopped_task(rate_cards: RateCardCache) -> None:
     [task] = await start_tasks(1, sharing_credits=5)
     assert isinstance(await try_charge(task, rate_cards), InsufficientCredits)
 
@@ -95,7 +95,7 @@ async def test_what_costs_nothing_is_admitted_on_a_stopped_task(rate_cards: Rate
     assert (now.steps, now.total, now.required, now.shortfall) == (2, 0, 10, 5)
 
 
-async def test_what_was_charged_before_the_stop_is_answered_after_it(rate_cards: RateCardCache) -> None:
+async def test_a_charge_before_the_stop_is_replayed_after_it(rate_cards: RateCardCache) -> None:
     [task] = await start_tasks(1, sharing_credits=15)
     first = await charge_block_run(task, rate_cards, block_run_id="run")
     assert isinstance(await try_charge(task, rate_cards), InsufficientCredits)
@@ -106,7 +106,7 @@ async def test_what_was_charged_before_the_stop_is_answered_after_it(rate_cards:
     assert (again.task.status, again.balance.available) == (TaskStatus.STOPPED, 5)
 
 
-async def test_the_signal_is_stop_exactly_where_nothing_is_left_to_pay_with(rate_cards: RateCardCache) -> None:
+async def test_the_signal_is_stop_exactly_if_nothing_is_left_to_pay_with(rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 60)
     with_budget = await start_task("alice", budget=20)
     plain, other = await start_task("alice"), await start_task("alice")
@@ -123,7 +123,7 @@ async def test_the_signal_is_stop_exactly_where_nothing_is_left_to_pay_with(rate
     ).signal is SignalKind.STOP  # its budget is spent
 
 
-async def test_a_task_that_holds_the_last_credits_is_told_nothing_until_its_hold_is_gone(db: str) -> None:
+async def test_a_task_that_holds_the_last_credits_gets_no_signal_until_its_hold_is_closed(db: str) -> None:
     prices = await publish_rate_cards()
     await grant_credits("alice", 30)
     task, other = await start_task("alice"), await start_task("alice")
@@ -139,7 +139,7 @@ async def test_a_task_that_holds_the_last_credits_is_told_nothing_until_its_hold
     assert [(await charge_block_run(task, prices)).signal for _ in range(2)] == [None, SignalKind.STOP]
 
 
-async def test_in_a_list_the_second_item_stops_its_task_and_no_other(rate_cards: RateCardCache) -> None:
+async def test_an_item_of_a_batch_stops_its_task_and_no_other(rate_cards: RateCardCache) -> None:
     one, two = await start_tasks(2, sharing_credits=15)
     items = [
         block_run_request(one),
@@ -169,7 +169,7 @@ def counted(outcomes: Sequence[ChargeResult]) -> dict[str, int]:
     return {name: names.count(name) for name in names}
 
 
-async def test_of_two_hundred_block_runs_at_once_on_credits_for_a_hundred_exactly_a_hundred_run(
+async def test_of_200_concurrent_block_runs_with_credits_for_100_exactly_100_run(
     rate_cards: RateCardCache,
 ) -> None:
     tasks = await start_tasks(200, sharing_credits=1000)
@@ -184,7 +184,7 @@ async def test_of_two_hundred_block_runs_at_once_on_credits_for_a_hundred_exactl
     await check_stopped(tasks, outcomes)
 
 
-async def test_the_same_in_lists_over_several_transactions_at_once(rate_cards: RateCardCache) -> None:
+async def test_the_same_in_batches_over_several_concurrent_transactions(rate_cards: RateCardCache) -> None:
     tasks = await start_tasks(200, sharing_credits=1000)
     lists = [tasks[start::10] for start in range(10)]
 
@@ -198,7 +198,7 @@ async def test_the_same_in_lists_over_several_transactions_at_once(rate_cards: R
 
 
 async def check_stopped(tasks: Sequence[TaskState], outcomes: Sequence[ChargeResult]) -> None:
-    """Each task whose charge was refused is stopped, each other one is not, and nothing is left."""
+    """Exactly the tasks whose charge was refused are stopped, and no credits are left."""
     states = await queries.tasks_by_id([(task.account_id, task.task_id) for task in tasks])
     for task, done in zip(tasks, outcomes, strict=True):
         paid = isinstance(done, Charge)
@@ -209,7 +209,7 @@ async def check_stopped(tasks: Sequence[TaskState], outcomes: Sequence[ChargeRes
     assert (await verify_ledger()).violations == []
 
 
-async def test_of_two_hundred_block_runs_of_one_task_a_hundred_run_and_then_it_is_stopped(
+async def test_of_200_block_runs_of_one_task_100_run_and_then_it_is_stopped(
     rate_cards: RateCardCache,
 ) -> None:
     [task] = await start_tasks(1, sharing_credits=1000)
@@ -225,14 +225,14 @@ async def test_of_two_hundred_block_runs_of_one_task_a_hundred_run_and_then_it_i
     assert (await verify_ledger()).violations == []
 
 
-async def test_of_many_stops_for_one_cause_one_notice_stands_for_each_agent(rate_cards: RateCardCache) -> None:
+async def test_many_stops_give_one_notification_per_agent(rate_cards: RateCardCache) -> None:
     await grant_credits("alice", 5)
     tasks = [await start_task("alice", agent_id=agent) for agent in ("one", "one", "two")]
 
     for task in tasks:
         assert isinstance(await try_charge(task, rate_cards), InsufficientCredits)
 
-    told = await pools.fetch("SELECT kind, agent_id FROM notification WHERE kind = 'OUT_OF_CREDITS' ORDER BY agent_id")
-    assert [tuple(row) for row in told] == [("OUT_OF_CREDITS", "one"), ("OUT_OF_CREDITS", "two")]
+    found = await pools.fetch("SELECT kind, agent_id FROM notification WHERE kind = 'OUT_OF_CREDITS' ORDER BY agent_id")
+    assert [tuple(row) for row in found] == [("OUT_OF_CREDITS", "one"), ("OUT_OF_CREDITS", "two")]
     await grant_credits("alice", 100)
     assert await pools.fetch("SELECT FROM notification WHERE kind = 'OUT_OF_CREDITS' AND resolved_at IS NULL") == []

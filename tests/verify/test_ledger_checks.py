@@ -1,4 +1,4 @@
-"""The checker finds each thing that can be wrong with the books, and nothing where they are whole."""
+"""The verifier finds every violation of the ledger's invariants, and none in an intact ledger."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from app.topups import purchases, settlement
 from app.topups.provider import ProviderEvent
 from app.topups.rules import Payment, PaymentStatus, TopUpTerms
 from app.topups.sandbox.provider import Sandbox
-from app.verify import verifier as auditing
+from app.verify import verifier
 from app.verify.verifier import verify_ledger
 from tests.factories import (
     block_run_request,
@@ -39,8 +39,8 @@ TERMS = TopUpTerms(
 
 
 @pytest.fixture
-async def books(db: str, rate_cards: RateCardCache) -> None:
-    """Books with something of everything: grants, charges, a free run, a reversal, a top-up, two accounts."""
+async def ledger(db: str, rate_cards: RateCardCache) -> None:
+    """Two accounts with grants, charges, a free block run, a reversal and a top-up."""
     await grant_credits("bob", 5)
     await grant_credits("alice", 100)
     task = await start_task("alice")
@@ -67,15 +67,15 @@ async def books(db: str, rate_cards: RateCardCache) -> None:
 
 
 @pytest.fixture
-async def vandal(db: str) -> AsyncIterator[asyncpg.Connection]:
-    """Somebody with all rights to the tables, whom no trigger stops: but without the key."""
+async def attacker(db: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection with all privileges and without triggers; the attacker does not have the ledger key."""
     connection = await asyncpg.connect(**pools.connection_arguments(db))
     await connection.execute("SET session_replication_role = replica")
     yield connection
     await connection.close()
 
 
-async def test_whole_books_have_no_break(books: None) -> None:
+async def test_an_intact_ledger_has_no_violation(ledger: None) -> None:
     report = await verify_ledger()
     assert (report.violations, report.accounts, report.entries) == ([], 2, 6)
     assert (await verify_ledger("alice")).entries == 5
@@ -106,11 +106,11 @@ async def test_whole_books_have_no_break(books: None) -> None:
         ("I3", "UPDATE block_run SET reversed = 5 WHERE block_run_id = 'a'"),
         (
             "I3",
-            "UPDATE block_run SET outcome = 'FAILED', finished_at = charged_at, outcome_seq = 1 WHERE block_run_id = 'a'",
+            "UPDATE block_run SET outcome = 'FAILED', finished_at = now(), outcome_seq = 1 WHERE block_run_id = 'a'",
         ),
         (
             "I3",
-            "UPDATE block_run SET outcome = 'FAILED', finished_at = charged_at, outcome_seq = 99 WHERE block_run_id = 'a'",
+            "UPDATE block_run SET outcome = 'FAILED', finished_at = now(), outcome_seq = 99 WHERE block_run_id = 'a'",
         ),
         ("I3", "UPDATE operation SET result = '{\"seq\": 99}' WHERE key = 'r'"),
         ("I3", "UPDATE operation SET result = '{\"seq\": \"none\"}' WHERE key = 'r'"),
@@ -126,14 +126,14 @@ async def test_whole_books_have_no_break(books: None) -> None:
     ],
     ids=lambda value: value[:60],
 )
-async def test_each_break_is_found(books: None, vandal: asyncpg.Connection, invariant: str, sql: str) -> None:
-    await vandal.execute(sql)
+async def test_each_violation_is_found(ledger: None, attacker: asyncpg.Connection, invariant: str, sql: str) -> None:
+    await attacker.execute(sql)
     found = {one.invariant for one in (await verify_ledger()).violations}
     assert any(name.startswith(invariant) for name in found), found
 
 
 @pytest.mark.parametrize(
-    ("change", "what"),
+    ("change", "message"),
     [
         ({"seq": 9}, "entry 9 follows entry 4"),
         ({"version": 4}, "entry 5 has version 4 after version 4"),
@@ -144,64 +144,64 @@ async def test_each_break_is_found(books: None, vandal: asyncpg.Connection, inva
     ],
     ids=lambda value: str(value)[:60],
 )
-async def test_a_wrong_line_is_found_though_whoever_wrote_it_had_the_key(
-    books: None, vandal: asyncpg.Connection, change: dict[str, Any], what: str
+async def test_a_wrong_entry_is_found_even_if_it_was_signed_with_the_key(
+    ledger: None, attacker: asyncpg.Connection, change: dict[str, Any], message: str
 ) -> None:
     before, last = reversed(
         await queries.list_entries(await accounts.get_or_create_account("alice"), before_seq=6, limit=2)
     )
     line = last._replace(**change)
     mac = sign_entry(line, previous_mac=before.mac, key=posting.signing_key())
-    await vandal.execute(
+    await attacker.execute(
         "UPDATE entry SET seq = $1, version = $2, at = $3, balance_after = $4, draws = $5, mac = $6 WHERE mac = $7",
         line.seq, line.version, line.at, line.balance_after, json.dumps(line.draws), mac, last.mac,
     )  # fmt: skip
-    await vandal.execute("UPDATE account SET last_mac = $1 WHERE last_mac = $2", mac, last.mac)
-    told = [one.message for one in (await verify_ledger()).violations]
-    assert what in told
-    assert not any("MAC" in one for one in told)
+    await attacker.execute("UPDATE account SET last_mac = $1 WHERE last_mac = $2", mac, last.mac)
+    messages = [one.message for one in (await verify_ledger()).violations]
+    assert message in messages
+    assert not any("MAC" in one for one in messages)
 
 
-async def test_small_chunks_see_the_same_and_leave_no_id_out(
-    books: None, vandal: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+async def test_small_ranges_find_the_same_and_leave_no_id_out(
+    ledger: None, attacker: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await grant_credits("carol", 5)
-    monkeypatch.setattr(auditing, "_ACCOUNTS_AT_ONCE", 1)
-    monkeypatch.setattr(auditing, "_ENTRIES_AT_ONCE", 2)
-    heads: list[auditing.AccountHead] = []
+    monkeypatch.setattr(verifier, "_ACCOUNTS_AT_ONCE", 1)
+    monkeypatch.setattr(verifier, "_ENTRIES_AT_ONCE", 2)
+    heads: list[verifier.AccountHead] = []
     seen: list[tuple[int, int]] = []
     report = await verify_ledger(on_progress=lambda done, total: seen.append((done, total)), on_head=heads.append)
     assert (report.violations, report.accounts, report.entries) == ([], 3, 7)
     assert [head.seq for head in heads] == [1, 5, 1]
     assert seen[-1] == (3, 3)
-    # Rows without an account stand before, between and behind those of accounts.
+    # Rows without an account come before, between and after those of accounts.
     ids = [head.account_id for head in heads]
-    await vandal.execute("UPDATE credit_grant SET account_id = account_id + 1000")
-    await vandal.execute("DELETE FROM account WHERE id = $1", ids[1])
+    await attacker.execute("UPDATE credit_grant SET account_id = account_id + 1000")
+    await attacker.execute("DELETE FROM account WHERE id = $1", ids[1])
     broken = await verify_ledger()
     assert sum("belongs to no account" in one.message for one in broken.violations) == 5 + 4
     assert broken.entries == 7
 
 
-async def test_of_very_many_breaks_the_first_are_told_and_the_rest_counted(
-    books: None, vandal: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+async def test_the_first_violations_are_listed_and_the_rest_counted(
+    ledger: None, attacker: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auditing, "MAX_LISTED", 2)
-    await vandal.execute("UPDATE entry SET mac = decode(repeat('11', 32), 'hex')")
+    monkeypatch.setattr(verifier, "MAX_LISTED", 2)
+    await attacker.execute("UPDATE entry SET mac = decode(repeat('11', 32), 'hex')")
     report = await verify_ledger()
     assert (len(report.violations), report.is_intact) == (2, False)
     assert report.unlisted >= 4
     assert str(report.violations[0]).startswith("I2 account ")
 
 
-async def test_charges_while_it_runs_break_nothing(books: None, rate_cards: RateCardCache) -> None:
+async def test_concurrent_charges_cause_no_violation(ledger: None, rate_cards: RateCardCache) -> None:
     task = await start_task("alice")
 
     async def write() -> None:
         for _ in range(30):
             await charge_many([(task.account_id, block_run_request(task, block="SearchTheWebBlock"))], rate_cards)
 
-    async def check() -> list[auditing.Violation]:
+    async def check() -> list[verifier.Violation]:
         return [one for _ in range(4) for one in (await verify_ledger()).violations]
 
     _, *found = await asyncio.gather(write(), check(), check())
@@ -209,31 +209,31 @@ async def test_charges_while_it_runs_break_nothing(books: None, rate_cards: Rate
     assert (await verify_ledger()).entries == 36
 
 
-async def test_availability_below_zero_is_found(books: None, vandal: asyncpg.Connection) -> None:
-    await vandal.execute("ALTER TABLE account DROP CONSTRAINT account_figures")
+async def test_a_negative_available_balance_is_found(ledger: None, attacker: asyncpg.Connection) -> None:
+    await attacker.execute("ALTER TABLE account DROP CONSTRAINT account_figures")
     try:
-        await vandal.execute("UPDATE account SET held = posted + 1 WHERE owner_id = 'bob'")
+        await attacker.execute("UPDATE account SET held = posted + 1 WHERE owner_id = 'bob'")
         assert any(one.invariant.startswith("I6") for one in (await verify_ledger()).violations)
     finally:
-        await vandal.execute("UPDATE account SET held = 0 WHERE owner_id = 'bob'")
-        await vandal.execute(
+        await attacker.execute("UPDATE account SET held = 0 WHERE owner_id = 'bob'")
+        await attacker.execute(
             "ALTER TABLE account ADD CONSTRAINT account_figures CHECK ("
             "posted BETWEEN 0 AND 9007199254740991 AND held >= 0 AND frozen BETWEEN 0 AND 9007199254740991"
             " AND owed BETWEEN 0 AND 9007199254740991 AND held <= posted AND seq >= 0 AND version >= seq)"
         )
 
 
-async def test_another_key_does_not_open_the_chain(books: None) -> None:
+async def test_another_key_does_not_verify_the_chain(ledger: None) -> None:
     stop_and_resume.configure_ledger(bytes(32))
     assert {one.invariant for one in (await verify_ledger()).violations} == {"I2"}
 
 
 @pytest.fixture
-async def claimed_books(db: str) -> None:
-    """Books with claims of every kind, all on grant 1 of 200 credits: 62 are held in the open holds 3, 4 and 5.
+async def ledger_with_holds(db: str) -> None:
+    """A ledger with all kinds of holds, all on grant 1 of 200 credits: 62 are held by the open holds 3, 4 and 5.
 
-    1: 12 of 30 captured; 2: 20 voided; 3: 25 open; 4: an envelope of 60, with 5, another of 20, and 6 (3 of 8
-    captured) within it, each envelope with a block run of 10 paid from it. Bob has one entry and no hold.
+    1: 12 of 30 captured; 2: 20 voided; 3: 25 open; 4: a budget of 60, and within it 5, a budget of 20, and 6 (3
+    of 8 captured). Each budget has paid a block run of 10. Bob has one entry and no hold.
     """
     prices = await publish_rate_cards()
     await grant_credits("alice", 200)
@@ -254,28 +254,28 @@ async def claimed_books(db: str) -> None:
 
 
 @pytest.fixture
-async def unchecked(claimed_books: None, vandal: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
-    """Somebody who has taken away the table's own checks of holds, too."""
-    checks = await vandal.fetch(
-        "SELECT conname, pg_get_constraintdef(oid) AS told FROM pg_constraint"
+async def unchecked(ledger_with_holds: None, attacker: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+    """The attacker after dropping the check constraints of holds."""
+    checks = await attacker.fetch(
+        "SELECT conname, pg_get_constraintdef(oid) AS definition FROM pg_constraint"
         " WHERE conrelid = 'hold'::regclass AND contype = 'c'"
     )
     assert len(checks) == 2
     for check in checks:
-        await vandal.execute(f"ALTER TABLE hold DROP CONSTRAINT {check['conname']}")
-    yield vandal
-    await vandal.execute("DELETE FROM hold")
+        await attacker.execute(f"ALTER TABLE hold DROP CONSTRAINT {check['conname']}")
+    yield attacker
+    await attacker.execute("DELETE FROM hold")
     for check in checks:
-        await vandal.execute(f"ALTER TABLE hold ADD CONSTRAINT {check['conname']} {check['told']}")
+        await attacker.execute(f"ALTER TABLE hold ADD CONSTRAINT {check['conname']} {check['definition']}")
 
 
-async def told(invariant: str) -> list[str]:
-    """What is told of one invariant, for Alice unless it says otherwise."""
+async def messages_of(invariant: str) -> list[str]:
+    """The violations of one invariant: messages for Alice, full lines for others."""
     found = (await verify_ledger()).violations
     return [one.message if one.owner_id == "alice" else str(one) for one in found if one.invariant == invariant]
 
 
-async def test_books_with_claims_are_whole(claimed_books: None) -> None:
+async def test_a_ledger_with_holds_is_intact(ledger_with_holds: None) -> None:
     report = await verify_ledger()
     assert (report.violations, report.accounts, report.entries) == ([], 2, 6)
     [account] = await pools.fetch("SELECT posted, held, hold_count, open_holds FROM account WHERE owner_id = 'alice'")
@@ -287,7 +287,7 @@ HELD = "held 62, 3 open holds, the last hold 6; found {}, {} and {}"
 
 
 @pytest.mark.parametrize(
-    ("sql", "whats"),
+    ("sql", "messages"),
     [
         ("UPDATE account SET held = 63 WHERE owner_id = 'alice'",
          ["held 63, 3 open holds, the last hold 6; found 62, 3 and 6", "held 63, open claims 62"]),
@@ -320,34 +320,37 @@ HELD = "held 62, 3 open holds, the last hold 6; found {}, {} and {}"
         ("UPDATE hold SET claims = '[[1, 1]]' WHERE number = 2",
          ["hold 2 has 0 remaining and claims 1", "hold 2 is VOIDED and still claims"]),
         ("UPDATE hold SET claims = '[[1, 0]]' WHERE number = 2", ["hold 2 is VOIDED and still claims"]),
-        ("UPDATE hold SET allocated = 22, released = 1 WHERE number = 4", ["hold 4 allocated 22, the holds drawn from it have 23"]),
+        ("UPDATE hold SET allocated = 22, released = 1 WHERE number = 4",
+         ["hold 4 allocated 22, the holds drawn from it have 23"]),
         ("UPDATE hold SET block_run_id = 'another' WHERE number = 1",
          ["hold 1 captured 12, block run another cost unknown"]),
         ("UPDATE hold SET task_id = 'nowhere' WHERE number = 3",
          ["hold 3 is for task nowhere, which does not exist"]),
         ("UPDATE task SET budget_hold = 9 WHERE task_id = 'inner'",
          ["task inner draws on budget 9, which does not exist"]),
-        ("UPDATE task SET budget_hold = 3 WHERE task_id = 'inner'",  # a hold for a block run is no envelope
+        ("UPDATE task SET budget_hold = 3 WHERE task_id = 'inner'",  # a hold of a block run is no budget
          ["task inner draws on budget 3, which does not exist"]),
     ],
     ids=lambda value: value[:60] if isinstance(value, str) else "",
 )  # fmt: skip
-async def test_claims_that_do_not_add_up_are_told_and_nothing_else(
-    unchecked: asyncpg.Connection, sql: str, whats: list[str]
+async def test_claims_that_do_not_add_up_are_reported_and_nothing_else(
+    unchecked: asyncpg.Connection, sql: str, messages: list[str]
 ) -> None:
     assert await unchecked.execute(sql) in ("UPDATE 1", "DELETE 1")
     found = (await verify_ledger()).violations
     assert {(one.invariant, one.owner_id) for one in found} == {("I4", "alice")}
-    assert sorted(one.message for one in found) == sorted(whats)
+    assert sorted(one.message for one in found) == sorted(messages)
 
 
-async def test_a_captured_hold_whose_block_run_is_gone_is_told(claimed_books: None, vandal: asyncpg.Connection) -> None:
-    await vandal.execute("DELETE FROM block_run WHERE block_run_id = 'within'")
-    assert await told("I4") == ["hold 6 captured 3, block run within cost unknown"]
+async def test_a_captured_hold_without_its_block_run_is_reported(
+    ledger_with_holds: None, attacker: asyncpg.Connection
+) -> None:
+    await attacker.execute("DELETE FROM block_run WHERE block_run_id = 'within'")
+    assert await messages_of("I4") == ["hold 6 captured 3, block run within cost unknown"]
 
 
 @pytest.mark.parametrize(
-    ("sql", "whats"),
+    ("sql", "messages"),
     [
         ("UPDATE entry SET hold_number = NULL WHERE hold_number = 6", ["hold 6 captured 3, its charges 0"]),
         ("UPDATE entry SET hold_number = 5 WHERE hold_number = 4",
@@ -356,26 +359,28 @@ async def test_a_captured_hold_whose_block_run_is_gone_is_told(claimed_books: No
          ["hold 6 captured 3, its charges 0", "hold 99 has entries but does not exist"]),
     ],
 )  # fmt: skip
-async def test_another_hold_in_an_entry_breaks_its_mac_and_the_sums(
-    claimed_books: None, vandal: asyncpg.Connection, sql: str, whats: list[str]
+async def test_a_changed_hold_number_in_an_entry_breaks_its_mac_and_the_sums(
+    ledger_with_holds: None, attacker: asyncpg.Connection, sql: str, messages: list[str]
 ) -> None:
-    [seq] = await vandal.fetchrow("SELECT seq FROM entry WHERE hold_number = $1", 4 if "hold_number = 4" in sql else 6)
-    assert await vandal.execute(sql) == "UPDATE 1"
-    assert await told("I2") == [f"entry {seq} has a MAC that does not match its content and position"]
-    assert sorted(await told("I4")) == whats
+    [seq] = await attacker.fetchrow(
+        "SELECT seq FROM entry WHERE hold_number = $1", 4 if "hold_number = 4" in sql else 6
+    )
+    assert await attacker.execute(sql) == "UPDATE 1"
+    assert await messages_of("I2") == [f"entry {seq} has a MAC that does not match its content and position"]
+    assert sorted(await messages_of("I4")) == messages
 
 
-async def test_an_entry_that_names_a_hold_of_another_account_is_told(
-    claimed_books: None, vandal: asyncpg.Connection
+async def test_an_entry_with_a_hold_of_another_account_is_reported(
+    ledger_with_holds: None, attacker: asyncpg.Connection
 ) -> None:
     bob = await accounts.get_or_create_account("bob")
-    await vandal.execute("UPDATE entry SET hold_number = 3 WHERE account_id = $1", bob)
-    assert await told("I4") == [f"I4 account {bob} (bob): hold 3 has entries but does not exist"]
-    assert len(await told("I2")) == 1
+    await attacker.execute("UPDATE entry SET hold_number = 3 WHERE account_id = $1", bob)
+    assert await messages_of("I4") == [f"I4 account {bob} (bob): hold 3 has entries but does not exist"]
+    assert len(await messages_of("I2")) == 1
 
 
-async def test_holds_of_no_account_are_told(claimed_books: None, vandal: asyncpg.Connection) -> None:
-    await vandal.execute("UPDATE hold SET account_id = account_id + 1000 WHERE number = 3")
-    found = await told("I4")
+async def test_holds_without_an_account_are_reported(ledger_with_holds: None, attacker: asyncpg.Connection) -> None:
+    await attacker.execute("UPDATE hold SET account_id = account_id + 1000 WHERE number = 3")
+    found = await messages_of("I4")
     assert HELD.format(37, 2, 6) in found
     assert any(one.endswith("(no owner): hold 3 is for task plain, which does not exist") for one in found)

@@ -1,4 +1,4 @@
-"""The checker finds what can be wrong with refunds, disputes and debt, and nothing where they are whole."""
+"""The verifier finds violations in refunds, disputes and debt, and none in an intact ledger."""
 
 from collections.abc import AsyncIterator
 
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def money(db: str, rate_cards: RateCardCache) -> None:
-    """Alice: a top-up of 1,000 with a bonus of 100, partly refunded, partly disputed; one of 500 that was lost, 400 of
-    it spent, and owed.
+async def payments(db: str, rate_cards: RateCardCache) -> None:
+    """Bob: a top-up of 1,000 with a bonus of 100, partly refunded, partly disputed. Alice: a top-up of 500 whose
+    dispute was lost; 400 of it were spent and are debt.
     """
     lost = await create_paid_top_up(credits=500)
     task = await start_task("alice")
@@ -32,12 +32,12 @@ async def money(db: str, rate_cards: RateCardCache) -> None:
 
 
 @pytest.fixture
-async def vandal(money: None, db: str) -> AsyncIterator[asyncpg.Connection]:
-    """Somebody with all rights, whom no trigger and no check of these tables stops: but without the key."""
+async def attacker(payments: None, db: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection with all privileges, without triggers and without the check constraints of these tables."""
     connection = await asyncpg.connect(**pools.connection_arguments(db))
     await connection.execute("SET session_replication_role = replica")
     checks = await connection.fetch(
-        "SELECT conrelid::regclass::text AS name, conname, pg_get_constraintdef(oid) AS said FROM pg_constraint"
+        "SELECT conrelid::regclass::text AS name, conname, pg_get_constraintdef(oid) AS definition FROM pg_constraint"
         " WHERE contype = 'c' AND conrelid IN ('top_up'::regclass, 'top_up_refund'::regclass, 'dispute'::regclass)"
     )
     for name, check, _ in checks:
@@ -45,12 +45,12 @@ async def vandal(money: None, db: str) -> AsyncIterator[asyncpg.Connection]:
     yield connection
     for name, _, _ in checks:
         await connection.execute(f"DELETE FROM {name}")
-    for name, check, said in checks:
-        await connection.execute(f"ALTER TABLE {name} ADD CONSTRAINT {check} {said}")
+    for name, check, definition in checks:
+        await connection.execute(f"ALTER TABLE {name} ADD CONSTRAINT {check} {definition}")
     await connection.close()
 
 
-async def test_books_with_refunds_disputes_and_debt_are_whole(money: None) -> None:
+async def test_a_ledger_with_refunds_disputes_and_debt_is_intact(payments: None) -> None:
     report = await verify_ledger()
     assert (report.violations, report.accounts) == ([], 2)
     found = await pools.fetch("SELECT owner_id, posted, frozen, owed FROM account ORDER BY owner_id")
@@ -58,7 +58,7 @@ async def test_books_with_refunds_disputes_and_debt_are_whole(money: None) -> No
 
 
 @pytest.mark.parametrize(
-    ("sql", "whats"),
+    ("sql", "messages"),
     [
         ("UPDATE top_up SET refunded_credits = 301 WHERE credits = 1000",
          ["has 301 refunded and 0 clawed back, its entries 300", "has 301 refunded for 300, its refunds 300 for 300"]),
@@ -88,16 +88,16 @@ async def test_books_with_refunds_disputes_and_debt_are_whole(money: None) -> No
     ],
     ids=lambda value: value[:60] if isinstance(value, str) else "",
 )  # fmt: skip
-async def test_what_was_given_back_and_does_not_add_up_is_told(
-    vandal: asyncpg.Connection, sql: str, whats: list[str]
+async def test_refunds_that_do_not_add_up_are_reported(
+    attacker: asyncpg.Connection, sql: str, messages: list[str]
 ) -> None:
-    assert (await vandal.execute(sql)).endswith(" 1")
+    assert (await attacker.execute(sql)).endswith(" 1")
     found = [one.message.split(" ", 2)[2] for one in (await verify_ledger()).violations if one.invariant == "I7"]
-    assert sorted(found) == sorted(whats)
+    assert sorted(found) == sorted(messages)
 
 
 @pytest.mark.parametrize(
-    ("invariant", "sql", "what"),
+    ("invariant", "sql", "message"),
     [
         ("I4", "UPDATE account SET frozen = 199 WHERE owner_id = 'bob'", "frozen 199, open disputes 200"),
         ("I4", "UPDATE account SET frozen = 1 WHERE owner_id = 'alice'", "frozen 1, open disputes 0"),
@@ -108,22 +108,22 @@ async def test_what_was_given_back_and_does_not_add_up_is_told(
          "owes 7 with 570 available and 700 in grants that pay debt"),
         ("I3", "DELETE FROM top_up_refund", "which does not exist"),
         ("I7", "UPDATE top_up_refund SET top_up_id = 'gone'", "belongs to top-up gone, which does not exist"),
-        ("I7", "UPDATE dispute SET top_up_id = 'gone' WHERE status = 'OPEN'", "belongs to top-up gone, which does not exist"),
+        ("I7", "UPDATE dispute SET top_up_id = 'gone' WHERE status = 'OPEN'", "top-up gone, which does not exist"),
     ],
     ids=lambda value: value[:60],
 )  # fmt: skip
-async def test_each_break_is_found(vandal: asyncpg.Connection, invariant: str, sql: str, what: str) -> None:
-    assert (await vandal.execute(sql)).endswith(" 1")
-    assert any(what in one.message for one in (await verify_ledger()).violations if one.invariant == invariant)
+async def test_each_violation_is_found(attacker: asyncpg.Connection, invariant: str, sql: str, message: str) -> None:
+    assert (await attacker.execute(sql)).endswith(" 1")
+    assert any(message in one.message for one in (await verify_ledger()).violations if one.invariant == invariant)
 
 
-async def test_a_top_up_that_is_not_paid_and_has_entries_is_told(vandal: asyncpg.Connection) -> None:
-    await vandal.execute("UPDATE top_up SET status = 'PENDING' WHERE credits = 500")
+async def test_an_unpaid_top_up_with_entries_is_reported(attacker: asyncpg.Connection) -> None:
+    await attacker.execute("UPDATE top_up SET status = 'PENDING' WHERE credits = 500")
     found = [one.message.split(" ", 2)[2] for one in (await verify_ledger()).violations if one.invariant == "I7"]
     assert "over 500 is PENDING, its entries 500" in found
 
 
-async def test_debt_beside_credits_that_do_not_pay_it_is_whole(money: None) -> None:
+async def test_debt_beside_credits_that_do_not_pay_debt_is_no_violation(payments: None) -> None:
     await grant_credits("alice", 50)
     assert (await verify_ledger()).violations == []
     alice = await accounts.find_account_id("alice")
