@@ -42,7 +42,7 @@ class BalanceStatus(StrEnum):
     OK = "OK"
     LOW = "LOW"
     EMPTY = "EMPTY"
-    OWING = "OWING"
+    IN_DEBT = "IN_DEBT"
 
 
 @strawberry.type
@@ -79,7 +79,7 @@ class Subscription:
 def balance_of(row: Mapping[str, int], *, low_at: int) -> Balance:
     available = max(row["posted"] - row["held"] - row["frozen"], 0)
     if row["owed"]:
-        status = BalanceStatus.OWING
+        status = BalanceStatus.IN_DEBT
     elif not available:
         status = BalanceStatus.EMPTY
     else:

@@ -43,7 +43,7 @@ CALLERS = (
 )  # fmt: skip
 ERROR_WAIT_SECONDS = 0.5
 """Longer than a subscription takes to be refused."""
-TRANSPORTS = ("HTTP", "WebSocket", "event stream")
+TRANSPORTS = ("HTTP", "WebSocket", "SSE")
 
 
 def operations() -> Iterator[tuple[str, str, GraphQLField]]:
@@ -111,7 +111,7 @@ class Transports:
                 answer = await client.post("/graphql", json={"query": query, "variables": variables}, headers=headers)
                 response: dict[str, Any] = answer.json()
                 return response
-        if transport == "event stream":
+        if transport == "SSE":
             request = first_item(self.http, {"query": query, "variables": variables}, bearer=credential)
             if not query.startswith("subscription"):
                 return (await request)[2]
@@ -124,8 +124,8 @@ class Transports:
             await socket.init({"token": credential} if credential else None)
             await _subscribe(socket, query, variables)
             # Sent after it and answered without the database: by then an error has arrived.
-            await socket.subscribe("behind", "{ __typename }")
-            return await _told(socket, wait=not query.startswith("subscription"))
+            await socket.subscribe("second", "{ __typename }")
+            return await _first_response(socket, wait=not query.startswith("subscription"))
 
     async def read_subscription(self, caller: str, query: str, **variables: Any) -> list[Any]:
         """All messages of a subscription until it ends."""
@@ -139,16 +139,16 @@ class Transports:
 
 
 async def _subscribe(socket: websocket_client.Client, query: str, variables: Mapping[str, Any]) -> None:
-    await socket.send({"id": "asked", "type": "subscribe", "payload": {"query": query, "variables": variables}})
+    await socket.send({"id": "first", "type": "subscribe", "payload": {"query": query, "variables": variables}})
 
 
-async def _told(socket: websocket_client.Client, *, wait: bool) -> dict[str, Any]:
+async def _first_response(socket: websocket_client.Client, *, wait: bool) -> dict[str, Any]:
     response: dict[str, Any] = {}
-    behind = False
-    while not (response and behind) and not (behind and not wait):
+    second_done = False
+    while not (response and second_done) and not (second_done and not wait):
         message = await socket.next_message()
-        if message["id"] == "behind":
-            behind = behind or message["type"] == "complete"
+        if message["id"] == "second":
+            second_done = second_done or message["type"] == "complete"
         elif message["type"] == "next":
             response = response or message["payload"]
         else:

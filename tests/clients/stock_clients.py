@@ -64,7 +64,7 @@ def issuer(data_dir: Path) -> Iterator[str]:
 def manifest(data_dir: Path) -> Path:
     """The manifest of the documents that the clients send by hash, checked by our command."""
     written = subprocess.run([NODE, "manifest.mjs"], cwd=HERE, capture_output=True, text=True, check=True, timeout=30)
-    path = data_dir / "known-documents.json"
+    path = data_dir / "persisted-documents.json"
     path.write_text(written.stdout)
     checked = run_command("documents", "check", str(path))
     assert checked.returncode == 0, checked.stderr
