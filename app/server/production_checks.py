@@ -5,11 +5,11 @@ Each check returns its problems as sentences that name the setting. The server r
 `python -m app check` reports them all.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import Final, Self
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Final
 
+from app.db.pools import connection_arguments
 from app.settings import Settings
 
 MIN_DISTINCT_BYTES: Final = 12
@@ -73,39 +73,29 @@ def _other_secrets(settings: Settings) -> set[str]:
     )
     urls = (settings.database_url, settings.migration_database_url)
     return {secret.get_secret_value().lower() for secret in secrets if secret is not None} | {
-        _Login.from_url(url).password.lower() for url in urls if url
+        password.lower() for url in urls if (password := _login(url)["password"])
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Login:
-    """Host, user and password of a database URL. A part that the URL lacks is empty; the host is then localhost."""
-
-    host: str
-    user: str
-    password: str
-
-    @classmethod
-    def from_url(cls, url: str) -> Self:
-        """Reads the URL as `app.db.pools.credentials` does."""
-        address = urlsplit(url)
-        options = dict(parse_qsl(address.query))
-        return cls(
-            host=options.get("host") or address.hostname or "localhost",
-            user=unquote(address.username or "") or options.get("user", ""),
-            password=unquote(address.password or "") or options.get("password", ""),
-        )
+def _login(url: str | None) -> Mapping[str, str]:
+    """`host`, `user` and `password` of a database URL; empty if missing. An invalid URL is refused by the pools."""
+    try:
+        arguments = connection_arguments(url) if url else {}
+    except ValueError:
+        arguments = {}
+    return {name: arguments.get(name) or "" for name in ("host", "user", "password")}
 
 
 def _has_weak_password(url: str | None) -> bool:
     """Whether the password is a common one or the user name, or too short for a database on a network."""
-    login = _Login.from_url(url or "")
-    if not login.password:
+    login = _login(url)
+    password = login["password"]
+    if not password:
         return False
-    if login.password.lower() in COMMON_PASSWORDS or login.password == login.user:
+    if password.lower() in COMMON_PASSWORDS or password == login["user"]:
         return True
-    is_short = len(login.password) < MIN_PASSWORD_LENGTH or len(set(login.password)) < MIN_DISTINCT_CHARACTERS
-    return is_short and not is_loopback(login.host)
+    is_short = len(password) < MIN_PASSWORD_LENGTH or len(set(password)) < MIN_DISTINCT_CHARACTERS
+    return is_short and not is_loopback(login["host"])
 
 
 def _is_typed_by_hand(key_hex: str | None) -> bool:
