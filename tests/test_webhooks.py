@@ -107,7 +107,7 @@ async def test_events_signed_within_the_tolerance_are_accepted_and_others_refuse
 async def test_an_event_that_the_provider_has_not_signed_is_refused_and_not_stored(client: httpx.AsyncClient) -> None:
     top_up = await create_top_up()
     raw_body, headers = await sign_payment_event(top_up)
-    tampered = raw_body.replace(b'"amountMinor":500', b'"amountMinor":900')
+    tampered = raw_body.replace(b'"amount_minor":500', b'"amount_minor":900')
     assert tampered != raw_body
     foreign = {SIGNATURE_HEADER: sign(raw_body, b"a guessed secret", at_seconds=int(time.time()))}
     for content, sent in [
@@ -132,8 +132,9 @@ async def test_a_signed_body_that_is_no_event_is_refused(client: httpx.AsyncClie
 async def test_a_field_of_another_form_is_refused(client: httpx.AsyncClient) -> None:
     top_up = await create_top_up()
     for changes in (
-        {"amountMinor": "500"}, {"amountMinor": 0}, {"amountMinor": -5}, {"amountMinor": 2**53}, {"currency": None},
-        {"reference": 7}, {"id": "x" * 256}, {"reference": "a\x00b"},
+        {"amount_minor": "500"}, {"amount_minor": 0}, {"amount_minor": -5}, {"amount_minor": 2**53}, {"currency": None},
+        {"reference": 7}, {"provider_ref": "x" * 256}, {"provider_ref": ""}, {"reference": "a\x00b"},
+        {"status": "DECLINED"}, {"status": "UNKNOWN"}, {"live": "no"},
     ):  # fmt: skip
         assert (await send(client, await paid_event(top_up, **changes))).status_code == 400, changes
     assert (await list_inbox(), (await reload(top_up)).status) == ({}, TopUpStatus.PENDING)
@@ -146,7 +147,7 @@ async def test_other_event_types_are_acknowledged_and_ignored(client: httpx.Asyn
 
 async def test_an_event_of_another_amount_is_acknowledged_and_parked(client: httpx.AsyncClient) -> None:
     top_up = await create_top_up()
-    body = await paid_event(top_up, amountMinor=50_000)
+    body = await paid_event(top_up, amount_minor=50_000)
     answer = await send(client, body)
     assert (answer.status_code, answer.json()) == (200, {"outcome": "PARKED_MISMATCH"})
     stored = (await list_inbox())[f"sandbox:{body['id']}"]
@@ -317,13 +318,16 @@ async def test_a_paid_payment_can_be_disputed_and_the_dispute_decided_on_its_pag
 async def test_refund_events_are_settled_and_incomplete_ones_refused(client: httpx.AsyncClient) -> None:
     top_up = await create_top_up()
     await press(client, top_up, "pay")
-    refund = {"id": "re_1", "payment": top_up.provider_ref, "reference": None, "amountMinor": 200, "currency": "USD"}
+    refund = {
+        "provider": "sandbox", "live": False, "refund_ref": "re_1", "payment_ref": top_up.provider_ref,
+        "reference": None, "status": "DONE", "amount_minor": 200, "currency": "USD",
+    }  # fmt: skip
     body = {"id": "evt_re_1", "type": "refund.done", "refund": refund}
     answer = await send(client, body)
     assert (answer.status_code, answer.json()) == (200, {"outcome": "REFUNDED"})
-    for changes in ({"id": ""}, {"payment": 5}, {"amountMinor": 0}, {"currency": None}, {"reference": 5}):
+    for changes in ({"refund_ref": ""}, {"payment_ref": 5}, {"amount_minor": 0}, {"currency": None}, {"reference": 5}):
         assert (await send(client, body | {"refund": refund | changes})).status_code == 400
     assert (await send(client, body | {"id": "e" * 201})).status_code == 400
-    early = body | {"id": "evt_re_2", "refund": refund | {"id": "re_2", "payment": "pay_unknown"}}
+    early = body | {"id": "evt_re_2", "refund": refund | {"refund_ref": "re_2", "payment_ref": "pay_unknown"}}
     assert (await send(client, early)).json() == {"outcome": "WAITING"}
     assert await posted_credits(top_up.account_id) == 300

@@ -7,10 +7,15 @@ itself, from which `parse_stored_event` makes the event again.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
-from app.topups.provider import PaymentProvider, ProviderEvent, Refund, RefundStatus
-from app.topups.rules import Payment, PaymentStatus, SavedCard, TaxLine
+from pydantic import TypeAdapter
+
+from app.topups.provider import PaymentProvider, ProviderEvent, Refund
+from app.topups.rules import Payment
+
+_PAYMENT: Final = TypeAdapter(Payment)
+_REFUND: Final = TypeAdapter(Refund)
 
 
 class EventOutcome(StrEnum):
@@ -68,13 +73,7 @@ def refund_query_event(refund: Refund) -> ProviderEvent:
 def parse_stored_event(provider: PaymentProvider, body: Mapping[str, Any]) -> ProviderEvent | None:
     """The event in a stored body, be it a webhook or an answer. Raises: InvalidProviderEvent."""
     if (refund := body.get("queried_refund")) is not None:
-        return refund_query_event(Refund(**refund | {"status": RefundStatus(refund["status"])}))
-    if (payment := body.get("queried_payment")) is None:
-        return provider.parse_event(body)
-    card = payment["card"]
-    converted = {
-        "status": PaymentStatus(payment["status"]),
-        "card": SavedCard(**card) if card else None,
-        "tax_lines": tuple(TaxLine(**line) for line in payment["tax_lines"]),
-    }
-    return payment_query_event(Payment(**payment | converted))
+        return refund_query_event(_REFUND.validate_python(refund))
+    if (payment := body.get("queried_payment")) is not None:
+        return payment_query_event(_PAYMENT.validate_python(payment))
+    return provider.parse_event(body)

@@ -155,8 +155,8 @@ async def begin_purchases(fake: FakeStripe) -> list[TopUpRow]:
 def add_refund_and_dispute(fake: FakeStripe, top_up: TopUpRow, number: int) -> tuple[Bought, list[Json]]:
     """The expected end of the payment with this number, and the events that follow it.
 
-    Every fifth payment has a refund (of a part, of all, one that fails, one that fails and is followed by another); two in
-    fifteen have a dispute, of which every other one is lost.
+    Every fifth payment has a refund (of a part, of all, one that fails, one that fails and is followed by another); two
+    in fifteen have a dispute, of which every other one is lost.
     """
     intent_id = fake.get(session_id(top_up))["payment_intent"]
     events: list[Json] = []
@@ -198,7 +198,7 @@ async def spend(owner_id: str, rate_cards: RateCardCache, chance: random.Random,
 
 
 async def is_credited(account_id: int, credits: int, is_sent: asyncio.Event) -> bool:
-    """Wait until so many credits are available, since a refused charge would stop the task. False: they never arrived."""
+    """Wait for credits, since a refused charge would stop the task. False: they never arrived."""
     while (await retry_connection(lambda: get_balance(account_id))).available < credits:
         if is_sent.is_set():
             return False
@@ -286,8 +286,8 @@ class Sender:
 def pay_all(fake: FakeStripe, top_ups: list[TopUpRow], chance: random.Random) -> tuple[list[Bought], list[Json]]:
     """Pay all checkouts. Returns: the expected ends, and the deliveries in random order.
 
-    Of each payment one of its three events is sent one to five times, and sometimes a second one; each event of a refund
-    or dispute is sent one to three times.
+    Of each payment one of its three events is sent one to five times, and sometimes a second one; each event of a
+    refund or dispute is sent one to three times.
     """
     bought: list[Bought] = []
     deliveries: list[Json] = []
@@ -313,7 +313,7 @@ async def test_payments_are_credited_once_each_whatever_is_killed(
     killer = await asyncpg.connect(**pools.connection_arguments(db))
     sender = Sender(httpx.URL(server_url), killer, chance)
     await asyncio.gather(
-        kill_workers(server_url),
+        kill_workers(server_url, sender),
         sender.send_all(deliveries),
         *(spend(owner, rate_cards, chance, sender.is_done) for owner in owners),
     )
@@ -346,10 +346,11 @@ async def check_results(bought: list[Bought]) -> None:
     assert (await verify_ledger()).violations == []
 
 
-async def kill_workers(url: str) -> None:
-    """Kill one worker, and then another."""
-    for _ in range(2):
-        await asyncio.sleep(1)
+async def kill_workers(url: str, sender: Sender) -> None:
+    """Kill a worker after a quarter of the deliveries, and another after half of them."""
+    for deliveries in (PAYMENTS, 2 * PAYMENTS):
+        while sum(sender.counts.values()) < deliveries:  # noqa: ASYNC110  counts have no event
+            await asyncio.sleep(0.01)
         find_worker(url).send_signal(signal.SIGKILL)
 
 

@@ -54,7 +54,7 @@ class Sandbox:
             )
         address = settings.public_url.rstrip("/") if settings.public_url is not None else server_url(settings)
         if settings.sandbox_secret is None:
-            return cls(address, development_secret("sandbox notices", settings=settings))
+            return cls(address, development_secret("sandbox events", settings=settings))
         if len(settings.sandbox_secret) < MIN_SECRET_LENGTH:
             raise Misconfigured(f"SANDBOX_SECRET must have at least {MIN_SECRET_LENGTH} characters.")
         return cls(address, settings.sandbox_secret.encode())
