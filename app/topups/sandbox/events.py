@@ -1,8 +1,8 @@
 """Sandbox events: their JSON, their signature, and their parsing.
 
 A body has the form `{"id": ..., "type": "payment.paid", "payment": {...}}`: the type names the object and its status;
-the object has the fields of `Payment`, `Refund` or `Dispute`. The header is `Sandbox-Signature: t=<Unix time>,v1=<hex>`, an
-HMAC-SHA256 over time and raw body: neither can be changed, and an old event cannot be sent again.
+the object has the fields of `Payment`, `Refund` or `Dispute`. The header is `Sandbox-Signature: t=<time>,v1=<hex>`, an
+HMAC-SHA256 over Unix time and raw body: neither can be changed, and an old event cannot be sent again.
 """
 
 import hmac
