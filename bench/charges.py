@@ -133,8 +133,10 @@ def _pgbench_for(name: str) -> str | None:
 
 
 def _unbatched_for(name: str) -> str | None:
-    contender, load, _ = name.split("-")
-    return f"unbatched-{load}-64" if contender not in ("pgbench", "route") and load in ("many", "hot") else None
+    """Not for one client, which has nothing to be batched with."""
+    contender, load, clients = name.split("-")
+    is_comparable = contender not in ("pgbench", "route") and load in ("many", "hot") and clients != "1"
+    return f"unbatched-{load}-64" if is_comparable else None
 
 
 _ROUTE: Final = "route-many-64"
