@@ -248,8 +248,8 @@ async def test_every_error_of_resuming_has_its_fields_and_changes_nothing(api: A
 async def test_a_task_is_resumed_with_more_budget_once_per_key(api: Api) -> None:
     await grant_credits("alice", 100)
     used = await start_task("alice", budget=10)
-    lapsing = await start_task("alice", budget=10, budget_timeout_seconds=1)
-    [hold] = await pools.fetch("SELECT expires_at FROM hold WHERE task_id = $1", lapsing.task_id)
+    expiring = await start_task("alice", budget=10, budget_timeout_seconds=1)
+    [hold] = await pools.fetch("SELECT expires_at FROM hold WHERE task_id = $1", expiring.task_id)
     assert (await charge(api, used.task_id, "one"))["signal"] == "STOP"
     assert await charge(api, used.task_id, "two") == {
         "__typename": "BudgetReachedError", "taskId": used.task_id, "required": 10, "remaining": 0, "shortfall": 10,
@@ -267,8 +267,8 @@ async def test_a_task_is_resumed_with_more_budget_once_per_key(api: Api) -> None
     assert await database_state() == before
 
     await wait_until(hold["expires_at"])
-    assert (await resume(api, lapsing.task_id))["__typename"] == "BudgetReachedError"
-    for task in (used, lapsing):
+    assert (await resume(api, expiring.task_id))["__typename"] == "BudgetReachedError"
+    for task in (used, expiring):
         key = f"more-{task.task_id}"
         more = await resume(api, task.task_id, addBudget=15, idempotencyKey=key)
         assert (more["replayed"], more["task"]["status"], more["task"]["budget"]["remaining"]) == (False, "RUNNING", 15)
