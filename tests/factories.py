@@ -11,11 +11,13 @@ from app.ledger.rules.account_state import AccountBalance, GrantSource
 from app.pricing import publishing
 from app.pricing.measurements import Measurements
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import charging, lifecycle
+from app.tasks import charging, lifecycle, reversals
+from app.tasks import queries as task_queries
 from app.tasks.charging import Charge, ChargeResult
 from app.tasks.holds import CaptureHoldRequest, PlaceHoldRequest
 from app.tasks.lifecycle import StartTaskRequest
-from app.tasks.rules import ChargeRequest, TaskState
+from app.tasks.reversals import Reversal
+from app.tasks.rules import BlockRunState, ChargeRequest, TaskState
 
 _numbers = itertools.count(1)
 
@@ -70,6 +72,29 @@ def block_run_request(task: TaskState | str, **more: Any) -> ChargeRequest:
 async def get_balance(account_id: int) -> AccountBalance:
     """The current figures of the account."""
     return (await queries.get_balances([account_id]))[account_id]
+
+
+async def get_figures(task: TaskState) -> tuple[int, int, int]:
+    """(posted, held, available) of the task's account."""
+    balance = await get_balance(task.account_id)
+    return balance.posted, balance.held, balance.available
+
+
+async def get_task(task: TaskState) -> TaskState:
+    """The current state of the task."""
+    return (await task_queries.tasks_by_id([task.key]))[task.key]
+
+
+async def reverse_block_run(run: BlockRunState, credits: int) -> Reversal:
+    """Give back credits of a charged block run."""
+    return await reversals.reverse_charge(
+        run.task_id,
+        run.block_run_id,
+        credits=credits,
+        reason="for a test",
+        idempotency_key=unique_id("reversal"),
+        actor="operator:test",
+    )
 
 
 async def publish_rate_cards(document: dict[str, Any] = ITEM_PRICES) -> RateCardCache:

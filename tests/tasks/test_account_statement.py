@@ -10,11 +10,11 @@ import pytest
 from app.ledger import queries
 from app.ledger.rules.account_state import EntryKind, LedgerEntry
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import account_statement, reversals
+from app.tasks import account_statement
 from app.tasks.account_statement import StatementGroup, StatementPosition
 from app.tasks.charging import Charge, charge_many
 from app.tasks.rules import BlockRunState, TaskState
-from tests.factories import block_run_request, grant_credits, start_task, unique_id
+from tests.factories import block_run_request, grant_credits, reverse_block_run, start_task
 
 pytestmark = pytest.mark.anyio
 
@@ -27,17 +27,6 @@ async def charge(rate_cards: RateCardCache, *tasks: TaskState) -> list[BlockRunS
     outcomes = await charge_many([(task.account_id, block_run_request(task)) for task in tasks], rate_cards)
     assert all(isinstance(outcome, Charge) for outcome in outcomes), outcomes
     return [outcome.block_run for outcome in outcomes if isinstance(outcome, Charge)]
-
-
-async def reverse(run: BlockRunState, credits: int) -> None:
-    await reversals.reverse_charge(
-        run.task_id,
-        run.block_run_id,
-        credits=credits,
-        reason="it failed",
-        idempotency_key=unique_id("reversal"),
-        actor="operator:o",
-    )
 
 
 def summary(group: StatementGroup) -> GroupSummary:
@@ -98,7 +87,7 @@ async def test_a_task_is_one_group_placed_by_its_last_entry(db: str, rate_cards:
     one, two = await start_task("alice"), await start_task("alice")
     [first, *_] = await charge(rate_cards, one, two, one)  # 2, 3, 4
     await grant_credits("alice", 5)  # 5
-    await reverse(first, 4)  # 6
+    await reverse_block_run(first, 4)  # 6
     groups = (await account_statement.statement_page(account_id, limit=9)).groups
     assert [summary(group) for group in groups] == [
         (one.task_id, ("CHARGE", "REVERSAL"), -16, 3, 2, 6),
@@ -118,7 +107,7 @@ async def test_writes_between_pages_do_not_move_groups(db: str, rate_cards: Rate
     first = await account_statement.statement_page(account_id, limit=1)
     # Meanwhile tasks on this page and on later pages are charged and reversed.
     await charge(rate_cards, three, two, one)
-    await reverse(runs[0], 10)
+    await reverse_block_run(runs[0], 10)
     await grant_credits("alice", 7)
     rest = await account_statement.statement_page(account_id, limit=9, after=first.position_of(first.groups[0]))
     assert [summary(group) for group in first.groups + rest.groups] == by_hand(entries)
@@ -137,7 +126,7 @@ async def test_pages_of_any_size_equal_the_groups_of_all_entries(db: str, rate_c
             case 0:
                 await grant_credits("alice", chance.randint(1, 9))
             case 1 if runs:
-                await reverse(runs.pop(chance.randrange(len(runs))), chance.randint(1, 10))
+                await reverse_block_run(runs.pop(chance.randrange(len(runs))), chance.randint(1, 10))
             case _:
                 runs += await charge(rate_cards, *chance.choices(tasks, k=chance.randint(1, 3)))
     entries = await queries.list_entries(account_id, before_seq=9_999, limit=9_999)

@@ -21,7 +21,6 @@ from app.ledger import queries
 from app.ledger.rules.account_state import HoldStatus
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import holds, lifecycle
-from app.tasks import queries as task_queries
 from app.tasks.charging import Charge
 from app.tasks.lifecycle import TaskChange
 from app.tasks.rules import SignalKind, StopReason, TaskState, TaskStatus
@@ -29,7 +28,8 @@ from app.verify.verifier import verify_ledger
 from tests.factories import (
     capture_request,
     charge_block_run,
-    get_balance,
+    get_figures,
+    get_task,
     grant_credits,
     hold_request,
     publish_rate_cards,
@@ -48,17 +48,6 @@ async def prices(db: str) -> RateCardCache:
     return await publish_rate_cards()
 
 
-async def figures(task: TaskState) -> tuple[int, int, int]:
-    """(posted, held, available) of the task's account."""
-    now = await get_balance(task.account_id)
-    return now.posted, now.held, now.available
-
-
-async def a_state(task: TaskState) -> TaskState:
-    """The task as it is read."""
-    return (await task_queries.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
-
-
 async def budget_row(task: TaskState) -> dict[str, object]:
     """The row of the budget that a task draws on."""
     [row] = await pools.fetch("SELECT *, claims::text AS claimed FROM hold WHERE number = $1", task.budget_hold)
@@ -69,18 +58,18 @@ async def test_a_budget_keeps_its_credits_while_other_tasks_spend(prices: RateCa
     await grant_credits("alice", 100)
     mine = await start_task("alice", budget=40)
     other = await start_task("alice")
-    assert await figures(mine) == (100, 40, 60)
+    assert await get_figures(mine) == (100, 40, 60)
 
     spent = [await try_charge(other, prices) for _ in range(7)]
     assert [type(one) for one in spent] == [Charge] * 6 + [InsufficientCredits]
-    assert await figures(mine) == (40, 40, 0)
+    assert await get_figures(mine) == (40, 40, 0)
 
     for left in (30, 20, 10, 0):
         one = await charge_block_run(mine, prices)
         assert one.entry is not None
         assert (one.entry.hold_number, one.entry.balance_after) == (mine.budget_hold, left)
         assert one.signal == (None if left else SignalKind.STOP)
-    assert await figures(mine) == (0, 0, 0)
+    assert await get_figures(mine) == (0, 0, 0)
     assert (await verify_ledger()).violations == []
 
 
@@ -96,15 +85,15 @@ async def test_a_budget_is_never_exceeded_even_if_the_account_has_more(prices: R
     assert (refusal.task_id, refusal.required_credits, refusal.remaining_credits, refusal.shortfall_credits) == (
         task.task_id, 10, 5, 5,
     )  # fmt: skip
-    stopped = await a_state(task)
+    stopped = await get_task(task)
     assert (stopped.status, stopped.stop_reason, stopped.required, stopped.shortfall, stopped.total) == (
         TaskStatus.STOPPED, StopReason.BUDGET_REACHED, 10, 5, 20,
     )  # fmt: skip
-    assert await figures(task) == (80, 5, 75)
+    assert await get_figures(task) == (80, 5, 75)
     again = await try_charge(task, prices)
     assert isinstance(again, TaskStopped)
     assert again.stop_reason is StopReason.BUDGET_REACHED
-    assert await figures(task) == (80, 5, 75)
+    assert await get_figures(task) == (80, 5, 75)
     assert (await verify_ledger()).violations == []
 
 
@@ -116,7 +105,7 @@ async def test_the_rest_is_released_however_the_task_ends(prices: RateCardCache,
     await charge_block_run(task, prices)
     if stopped:
         assert isinstance(await try_charge(task, prices), BudgetReached)
-    assert await figures(task) == (90, 5, 85)
+    assert await get_figures(task) == (90, 5, 85)
 
     ending: Awaitable[TaskChange]
     ending = (
@@ -127,7 +116,7 @@ async def test_the_rest_is_released_however_the_task_ends(prices: RateCardCache,
     done = await ending
 
     assert (done.task.status, done.task.total) == (TaskStatus(end), 10)
-    assert await figures(task) == (90, 0, 90)
+    assert await get_figures(task) == (90, 0, 90)
     row = await budget_row(task)
     assert (row["status"], row["captured"], row["released"], row["claimed"]) == ("CAPTURED", 10, 5, "[]")
     assert (await verify_ledger()).violations == []
@@ -141,17 +130,17 @@ async def test_a_budget_expires_without_a_job_and_its_task_is_stopped(prices: Ra
     assert expires_at == spent.block_run.charged_at + timedelta(seconds=1)
 
     await wait_until(spent.block_run.charged_at + timedelta(seconds=1))
-    stopped = await a_state(task)
+    stopped = await get_task(task)
 
     assert (stopped.status, stopped.stop_reason, stopped.total) == (TaskStatus.STOPPED, StopReason.BUDGET_EXPIRED, 10)
-    assert await figures(task) == (90, 0, 90)
+    assert await get_figures(task) == (90, 0, 90)
     row = await budget_row(task)
     assert (row["status"], row["captured"], row["released"], row["closed_at"]) == ("EXPIRED", 10, 30, expires_at)
     # It never draws on the account, although credits are available.
     late = await try_charge(task, prices)
     assert isinstance(late, TaskStopped)
     assert late.stop_reason is StopReason.BUDGET_EXPIRED
-    assert await figures(task) == (90, 0, 90)
+    assert await get_figures(task) == (90, 0, 90)
     assert (await charge_block_run(task, prices, block="NoteBlock")).task.status is TaskStatus.STOPPED
     assert (await verify_ledger()).violations == []
 
@@ -168,7 +157,7 @@ async def test_a_charge_after_the_expiry_applies_it_and_the_task_is_stopped(pric
     assert refusal.stop_reason is StopReason.BUDGET_EXPIRED
     [row] = await pools.fetch("SELECT status, stop_reason, charged FROM task")
     assert tuple(row) == ("STOPPED", "BUDGET_EXPIRED", 0)
-    assert await figures(task) == (100, 0, 100)
+    assert await get_figures(task) == (100, 0, 100)
     assert (await verify_ledger()).violations == []
 
 
@@ -180,14 +169,14 @@ async def test_a_task_stopped_by_its_budget_keeps_the_reason_when_the_budget_exp
 
     await wait_until(await seconds_from_now(1))
 
-    stopped = await a_state(task)
+    stopped = await get_task(task)
     assert stopped.status is TaskStatus.STOPPED
-    assert await figures(task) == (90, 0, 90)
+    assert await get_figures(task) == (90, 0, 90)
     assert (stopped.stop_reason, stopped.required, stopped.shortfall) == (StopReason.BUDGET_REACHED, 10, 5)
     # Closing work has no budget left, and does not draw on the account.
     late = await try_charge(task, prices, closing=True)
     assert isinstance(late, TaskStopped)
-    assert await figures(task) == (90, 0, 90)
+    assert await get_figures(task) == (90, 0, 90)
     assert (await verify_ledger()).violations == []
 
 
@@ -220,7 +209,7 @@ async def test_a_budget_expires_a_day_after_its_grants_at_the_latest(prices: Rat
     assert (await budget_row(task))["expires_at"] == grant.grant.expires_at + timedelta(hours=24)
     assert one.block_run.charged_at > grant.grant.expires_at
     await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
-    assert await figures(task) == (0, 0, 0)  # the rest has expired with its release
+    assert await get_figures(task) == (0, 0, 0)  # the rest has expired with its release
     kinds = [(e.kind, e.credits) for e in await queries.list_entries(task.account_id, before_seq=9, limit=9)]
     assert kinds == [("EXPIRY", -30), ("CHARGE", -10), ("GRANT", 40)]
     assert (await verify_ledger()).violations == []
@@ -231,22 +220,22 @@ async def test_a_nested_budget_comes_from_the_parents_budget_and_returns_to_it(p
     parent = await start_task("alice", budget=60)
     child = await start_task("alice", parent_task_id=parent.task_id, budget=25)
     assert child.budget_hold != parent.budget_hold
-    assert await figures(parent) == (100, 60, 40)
+    assert await get_figures(parent) == (100, 60, 40)
     outer = await budget_row(parent)
     assert (outer["remaining"], outer["allocated"], outer["claimed"]) == (35, 25, "[[1, 35]]")
 
     await charge_block_run(child, prices)
-    assert await figures(parent) == (90, 50, 40)
+    assert await get_figures(parent) == (90, 50, 40)
     done = await lifecycle.finish_task(child.task_id, TaskStatus.COMPLETED)
 
-    assert (done.task.total, (await a_state(parent)).total) == (10, 0)
-    assert await figures(parent) == (90, 50, 40)
+    assert (done.task.total, (await get_task(parent)).total) == (10, 0)
+    assert await get_figures(parent) == (90, 50, 40)
     outer, inner = await budget_row(parent), await budget_row(child)
     assert (outer["remaining"], outer["allocated"], outer["captured"]) == (50, 10, 0)
     assert (inner["status"], inner["captured"], inner["released"]) == ("CAPTURED", 10, 15)
     assert (await verify_ledger()).violations == []
     await lifecycle.finish_task(parent.task_id, TaskStatus.COMPLETED)
-    assert await figures(parent) == (90, 0, 90)
+    assert await get_figures(parent) == (90, 0, 90)
     assert (await verify_ledger()).violations == []
 
 
@@ -262,9 +251,9 @@ async def test_a_nested_budget_above_the_rest_of_the_parents_is_refused_and_noth
     assert (refused.value.task_id, refused.value.required_credits, refused.value.remaining_credits) == (
         parent.task_id, 31, 30,
     )  # fmt: skip
-    assert await a_state(parent) == parent
+    assert await get_task(parent) == parent
     assert [tuple(row) for row in await pools.fetch("SELECT count(*) FROM task")] == [(1,)]
-    assert await figures(parent) == (100, 30, 70)
+    assert await get_figures(parent) == (100, 30, 70)
     assert (await verify_ledger()).violations == []
 
 
@@ -281,11 +270,11 @@ async def test_a_nested_task_without_a_budget_draws_on_the_parents_budget(prices
 
     assert isinstance(refusal, BudgetReached)
     assert (refusal.task_id, refusal.remaining_credits) == (parent.task_id, 5)
-    assert [(await a_state(one)).status for one in (parent, child, grandchild)] == [
+    assert [(await get_task(one)).status for one in (parent, child, grandchild)] == [
         TaskStatus.RUNNING, TaskStatus.STOPPED, TaskStatus.RUNNING,
     ]  # fmt: skip
     await lifecycle.finish_task(child.task_id, TaskStatus.FAILED)  # the budget is the parent's: nothing is released
-    assert await figures(parent) == (80, 5, 75)
+    assert await get_figures(parent) == (80, 5, 75)
     assert (await verify_ledger()).violations == []
 
 
@@ -322,19 +311,19 @@ async def test_a_child_that_draws_on_the_parents_budget_is_stopped_after_the_par
     child = await start_task("alice", parent_task_id=parent.task_id)
 
     await lifecycle.finish_task(parent.task_id, TaskStatus.COMPLETED)
-    assert await figures(parent) == (100, 0, 100)
+    assert await get_figures(parent) == (100, 0, 100)
     free = await charge_block_run(child, prices, block="NoteBlock")
     assert (free.task.status, free.signal) == (TaskStatus.RUNNING, SignalKind.STOP)
     refusal = await try_charge(child, prices)
 
     assert isinstance(refusal, TaskStopped)
-    stopped = await a_state(child)
+    stopped = await get_task(child)
     assert (stopped.status, stopped.stop_reason, stopped.shortfall) == (
         TaskStatus.STOPPED,
         StopReason.BUDGET_EXPIRED,
         10,
     )
-    assert await figures(parent) == (100, 0, 100)
+    assert await get_figures(parent) == (100, 0, 100)
     with pytest.raises(TaskEnded):
         await start_task("alice", parent_task_id=parent.task_id)
     assert (await verify_ledger()).violations == []
@@ -348,12 +337,12 @@ async def test_a_childs_own_budget_stays_open_after_the_parent_ends_and_returns_
     child = await start_task("alice", parent_task_id=parent.task_id, budget=25)
 
     await lifecycle.finish_task(parent.task_id, TaskStatus.COMPLETED)
-    assert await figures(parent) == (100, 25, 75)
+    assert await get_figures(parent) == (100, 25, 75)
     await charge_block_run(child, prices)
-    assert await figures(parent) == (90, 15, 75)
+    assert await get_figures(parent) == (90, 15, 75)
     await lifecycle.finish_task(child.task_id, TaskStatus.COMPLETED)
 
-    assert await figures(parent) == (90, 0, 90)
+    assert await get_figures(parent) == (90, 0, 90)
     assert (await verify_ledger()).violations == []
 
 
@@ -365,9 +354,9 @@ async def test_nested_budgets_expire_together_and_everything_is_released(prices:
 
     await wait_until(await seconds_from_now(1))
 
-    states = [await a_state(one) for one in (parent, child, heir)]
+    states = [await get_task(one) for one in (parent, child, heir)]
     assert {(one.status, one.stop_reason) for one in states} == {(TaskStatus.STOPPED, StopReason.BUDGET_EXPIRED)}
-    assert await figures(parent) == (100, 0, 100)
+    assert await get_figures(parent) == (100, 0, 100)
     assert (await verify_ledger()).violations == []
 
 
@@ -379,10 +368,10 @@ async def test_a_budget_above_what_is_available_is_refused_and_nothing_is_writte
         await start_task("alice", task_id="other", budget=61)
 
     assert (refused.value.required_credits, refused.value.available_credits) == (61, 60)
-    assert await figures(first) == (100, 40, 60)
+    assert await get_figures(first) == (100, 40, 60)
     assert await pools.fetch("SELECT FROM task_account WHERE task_id = 'other'") == []
     assert (await start_task("alice", task_id="other", budget=60)).status is TaskStatus.RUNNING
-    assert await figures(first) == (100, 100, 0)
+    assert await get_figures(first) == (100, 100, 0)
     assert (await verify_ledger()).violations == []
 
 
@@ -422,13 +411,13 @@ async def test_only_closing_work_uses_the_closing_reserve(prices: RateCardCache)
     refusal = await try_charge(task, prices)
     assert isinstance(refusal, BudgetReached)
     assert (refusal.required_credits, refusal.remaining_credits) == (10, 0)
-    assert (await a_state(task)).stop_reason is StopReason.BUDGET_REACHED
+    assert (await get_task(task)).stop_reason is StopReason.BUDGET_REACHED
     landed = await charge_block_run(task, prices, closing=True)
 
     assert (landed.task.status, landed.task.total, landed.block_run.cost) == (TaskStatus.STOPPED, 30, 10)
-    assert await figures(task) == (70, 0, 70)
+    assert await get_figures(task) == (70, 0, 70)
     assert isinstance(await try_charge(task, prices, closing=True), BudgetReached)
-    assert await figures(task) == (70, 0, 70)
+    assert await get_figures(task) == (70, 0, 70)
     assert (await verify_ledger()).violations == []
 
 
@@ -440,7 +429,7 @@ async def test_closing_work_without_a_budget_is_refused_like_other_work(prices: 
     await grant_credits("alice", 100)
 
     assert isinstance(await try_charge(task, prices, closing=True), TaskStopped)
-    assert await figures(task) == (105, 0, 105)
+    assert await get_figures(task) == (105, 0, 105)
 
 
 async def test_holds_and_nested_budgets_cannot_use_the_closing_reserve(prices: RateCardCache) -> None:
@@ -453,7 +442,7 @@ async def test_holds_and_nested_budgets_cannot_use_the_closing_reserve(prices: R
     with pytest.raises(BudgetReached) as refused:
         await holds.place_hold(hold_request(task, 21), prices)
     assert (refused.value.required_credits, refused.value.remaining_credits) == (21, 20)
-    assert (await a_state(task)).stop_reason is StopReason.BUDGET_REACHED  # as for a charge that cannot be paid
+    assert (await get_task(task)).stop_reason is StopReason.BUDGET_REACHED  # as for a charge that cannot be paid
     assert (await charge_block_run(task, prices, closing=True)).task.total == 10
 
 
@@ -464,7 +453,7 @@ async def test_a_hold_within_a_budget_claims_from_it_and_returns_to_it(prices: R
 
     placed = await holds.place_hold(one, prices)
     assert (placed.hold.parent_budget, placed.hold.remaining) == (task.budget_hold, 25)
-    assert await figures(task) == (100, 40, 60)
+    assert await get_figures(task) == (100, 40, 60)
     await holds.place_hold(two, prices)
     row = await budget_row(task)
     assert (row["remaining"], row["allocated"]) == (5, 35)
@@ -473,14 +462,14 @@ async def test_a_hold_within_a_budget_claims_from_it_and_returns_to_it(prices: R
     captured = await holds.capture_hold(capture_request(one, 12))
     assert captured.entry is not None
     assert (captured.entry.hold_number, captured.task.total) == (placed.hold.number, 12)
-    assert await figures(task) == (88, 28, 60)
+    assert await get_figures(task) == (88, 28, 60)
     await holds.void_hold(task.task_id, two.block_run_id)
     row = await budget_row(task)
     assert (row["remaining"], row["allocated"], row["captured"]) == (28, 12, 0)
-    assert await figures(task) == (88, 28, 60)
+    assert await get_figures(task) == (88, 28, 60)
     assert (await verify_ledger()).violations == []
     await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
-    assert await figures(task) == (88, 0, 88)
+    assert await get_figures(task) == (88, 0, 88)
     assert (await verify_ledger()).violations == []
 
 
@@ -491,11 +480,11 @@ async def test_a_hold_within_a_closed_budget_returns_to_the_account(prices: Rate
     await holds.place_hold(hold, prices)
 
     await lifecycle.finish_task(task.task_id, TaskStatus.FAILED)
-    assert await figures(task) == (100, 25, 75)
+    assert await get_figures(task) == (100, 25, 75)
     await holds.capture_hold(capture_request(hold, 5))
 
-    assert await figures(task) == (95, 0, 95)
-    assert (await a_state(task)).total == 5
+    assert await get_figures(task) == (95, 0, 95)
+    assert (await get_task(task)).total == 5
     assert (await verify_ledger()).violations == []
 
 
@@ -507,13 +496,13 @@ async def test_a_hold_that_expires_within_a_budget_returns_to_it(prices: RateCar
 
     await wait_until(placed.hold.expires_at)
 
-    assert await figures(task) == (100, 40, 60)
+    assert await get_figures(task) == (100, 40, 60)
     row = await budget_row(task)
     assert (row["remaining"], row["allocated"], row["status"]) == (40, 0, "OPEN")
     with pytest.raises(HoldClosed) as closed:
         await holds.capture_hold(capture_request(hold, 1))
     assert closed.value.status is HoldStatus.EXPIRED
-    assert (await a_state(task)).status is TaskStatus.RUNNING
+    assert (await get_task(task)).status is TaskStatus.RUNNING
     assert (await verify_ledger()).violations == []
 
 
@@ -525,14 +514,14 @@ async def test_a_grant_that_expires_while_claimed_by_a_budget_pays_until_the_tas
     await holds.place_hold(hold, prices)
     assert grant.grant.expires_at is not None
     await wait_until(grant.grant.expires_at)
-    assert await figures(task) == (120, 20, 100)
+    assert await get_figures(task) == (120, 20, 100)
 
     await charge_block_run(task, prices)
     await holds.void_hold(task.task_id, hold.block_run_id)  # its grant has expired, so it is released to neither
-    assert await figures(task) == (102, 2, 100)
+    assert await get_figures(task) == (102, 2, 100)
     await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
 
-    assert await figures(task) == (100, 0, 100)
+    assert await get_figures(task) == (100, 0, 100)
     page = await queries.list_entries(task.account_id, before_seq=99, limit=9)
     assert [(one.kind, one.credits) for one in reversed(page)] == [
         ("GRANT", 30), ("GRANT", 100), ("EXPIRY", -10), ("CHARGE", -10), ("EXPIRY", -8), ("EXPIRY", -2),
@@ -546,7 +535,7 @@ async def test_a_repeated_start_with_a_budget_holds_once(db: str) -> None:
     done = await gather(*(start_task("alice", task_id="t", budget=40) for _ in range(10)))
 
     assert {one.budget_hold for one in done} == {1}
-    assert await figures(done[0]) == (100, 40, 60)
+    assert await get_figures(done[0]) == (100, 40, 60)
 
 
 async def test_concurrent_block_runs_exceed_neither_the_budget_nor_the_account(prices: RateCardCache) -> None:
@@ -557,5 +546,5 @@ async def test_concurrent_block_runs_exceed_neither_the_budget_nor_the_account(p
 
     accepted = [one.task.task_id for one in done if isinstance(one, Charge)]
     assert (accepted.count(mine.task_id), accepted.count(other.task_id)) == (4, 6)
-    assert await figures(mine) == (0, 0, 0)
+    assert await get_figures(mine) == (0, 0, 0)
     assert (await verify_ledger()).violations == []

@@ -9,13 +9,13 @@ import pytest
 from app.db import pools
 from app.errors import InvalidInput
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import costs, lifecycle, queries, reversals
+from app.tasks import costs, lifecycle, queries
 from app.tasks.charging import Charge, charge_many
 from app.tasks.costs import AgentTotal, BlockCost, DayCost, ModelCost
 from app.tasks.queries import TaskOrder
 from app.tasks.rows import AccountScopedId
 from app.tasks.rules import BlockRunState, TaskState, TaskStatus
-from tests.factories import block_run_request, grant_credits, start_task, unique_id
+from tests.factories import block_run_request, grant_credits, reverse_block_run, start_task
 
 pytestmark = pytest.mark.anyio
 
@@ -29,17 +29,6 @@ async def charge(rate_cards: RateCardCache, task: TaskState, *runs: dict[str, An
     outcomes = await charge_many([(task.account_id, block_run_request(task, **run)) for run in runs], rate_cards)
     assert all(isinstance(outcome, Charge) for outcome in outcomes), outcomes
     return [outcome.block_run for outcome in outcomes if isinstance(outcome, Charge)]
-
-
-async def reverse(run: BlockRunState, credits: int) -> None:
-    await reversals.reverse_charge(
-        run.task_id,
-        run.block_run_id,
-        credits=credits,
-        reason="it failed",
-        idempotency_key=unique_id("reversal"),
-        actor="operator:o",
-    )
 
 
 def key_of(task: TaskState) -> AccountScopedId:
@@ -115,7 +104,7 @@ async def test_breakdowns_are_net_of_reversals_and_add_up_to_the_task(db: str, r
     one, two = await start_task("alice"), await start_task("alice")
     dear, *_ = await charge(rate_cards, one, {}, {}, WEB, O1, O1, NOTE)
     await charge(rate_cards, two, WEB)
-    await reverse(dear, 7)
+    await reverse_block_run(dear, 7)
     blocks = await costs.costs_by_block([key_of(one), key_of(two)])
     assert blocks == {
         key_of(one): [
@@ -147,7 +136,7 @@ async def test_descendant_costs_count_all_levels_and_are_not_part_of_the_task(
     await charge(rate_cards, children[0], {})
     [run] = await charge(rate_cards, grandchild, {})
     await charge(rate_cards, children[2], WEB)
-    await reverse(run, 4)
+    await reverse_block_run(run, 4)
     assert await costs.descendant_costs([key_of(top), key_of(children[0]), key_of(grandchild)]) == {
         key_of(top): 17,
         key_of(children[0]): 6,
@@ -172,7 +161,7 @@ async def test_agents_are_ordered_by_their_newest_task_and_cost_the_sum_of_their
     [run, _] = await charge(rate_cards, tasks[0], {}, WEB)
     await charge(rate_cards, tasks[3], {}, {})
     await charge(rate_cards, tasks[1], WEB)
-    await reverse(run, 10)
+    await reverse_block_run(run, 10)
     pages = [await queries.agent_page(account_id, limit=2)]
     pages.append(await queries.agent_page(account_id, limit=2, after=pages[0][-1]))
     assert [[one.agent_id for one in page] for page in pages] == [["x", "z"], ["y"]]
@@ -194,7 +183,7 @@ async def test_days_are_those_of_the_time_zone_and_each_day_is_listed(db: str, r
     await grant_credits("alice", 1_000)
     one, two = await start_task("alice"), await start_task("alice")
     early, late, other = [*await charge(rate_cards, one, {}, {}), *await charge(rate_cards, two, WEB)]
-    await reverse(late, 3)
+    await reverse_block_run(late, 3)
     # Noon and a minute before midnight of the day before yesterday, in UTC; the third run stays where it is.
     noon = other.charged_at.replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=2)
     for run, at in ((early, noon), (late, noon + timedelta(hours=11, minutes=59))):

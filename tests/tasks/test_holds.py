@@ -30,7 +30,6 @@ from app.pricing.measurements import Measurements
 from app.pricing.rate_card_cache import RateCardCache
 from app.tasks import holds as holding
 from app.tasks import lifecycle
-from app.tasks import queries as task_queries
 from app.tasks.charging import Charge
 from app.tasks.holds import HoldResult, OverHold, PlaceHoldRequest
 from app.tasks.rules import SignalKind, StopReason, TaskState, TaskStatus
@@ -40,6 +39,8 @@ from tests.factories import (
     capture_request,
     charge_block_run,
     get_balance,
+    get_figures,
+    get_task,
     grant_credits,
     hold_request,
     publish_rate_cards,
@@ -56,17 +57,6 @@ pytestmark = pytest.mark.anyio
 async def prices(db: str) -> RateCardCache:
     """Prices: 1 credit for each item."""
     return await publish_rate_cards()
-
-
-async def figures(task: TaskState) -> tuple[int, int, int]:
-    """(posted, held, available) of the task's account."""
-    now = await get_balance(task.account_id)
-    return now.posted, now.held, now.available
-
-
-async def a_state(task: TaskState) -> TaskState:
-    """The task as it is read."""
-    return (await task_queries.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
 
 
 async def lines(task: TaskState) -> list[tuple[str, int]]:
@@ -107,7 +97,7 @@ async def test_a_hold_is_priced_at_its_maximum_and_claims_grants_in_burn_order(p
     assert (held.hold.status, held.replayed, held.block_run, held.entry) == (HoldStatus.OPEN, False, None, None)
     assert (held.hold.expires_at - held.hold.placed_at).total_seconds() == 600
     assert (held.task.total, held.task.steps, held.balance.available) == (0, 0, 40)
-    assert await figures(task) == (70, 30, 40)
+    assert await get_figures(task) == (70, 30, 40)
     assert await lines(task) == [("GRANT", 50), ("GRANT", 20)]
     assert (await verify_ledger()).violations == []
 
@@ -126,7 +116,7 @@ async def test_held_credits_are_available_only_to_the_capture(prices: RateCardCa
     held = await holding.capture_hold(capture_request(hold, 30))
     assert held.entry is not None
     assert (held.entry.credits, held.entry.draws, held.entry.hold_number) == (-30, ((1, 30),), 1)
-    assert await figures(one) == (5, 0, 5)
+    assert await get_figures(one) == (5, 0, 5)
     assert (await verify_ledger()).violations == []
 
 
@@ -149,7 +139,7 @@ async def test_a_capture_charges_the_measurements_and_releases_the_rest(prices: 
     assert (held.block_run.block_run_id, held.block_run.cost, held.block_run.position) == ("run", items, 1)
     assert held.block_run.rule == {"credits": 1, "unit": "item"}
     assert (held.task.total, held.task.steps, held.replayed) == (items, 1, False)
-    assert await figures(task) == (100 - items, 0, 100 - items)
+    assert await get_figures(task) == (100 - items, 0, 100 - items)
     assert (await verify_ledger()).violations == []
 
 
@@ -166,7 +156,7 @@ async def test_a_capture_above_the_hold_is_refused_or_capped_as_requested(prices
     assert (held.hold.priced_credits, held.hold.captured, held.hold.released) == (45, 30, 0)
     assert held.block_run is not None
     assert held.block_run.cost == 30
-    assert await figures(task) == (70, 0, 70)
+    assert await get_figures(task) == (70, 0, 70)
     [record] = await pools.fetch("SELECT priced_credits, captured, status FROM hold")
     assert tuple(record) == (45, 30, "CAPTURED")
     assert (await verify_ledger()).violations == []
@@ -183,7 +173,7 @@ async def test_a_capture_at_cost_0_is_a_block_run_without_an_entry(prices: RateC
     assert held.block_run is not None
     assert (held.entry, held.block_run.cost, held.block_run.entry_seq, held.task.steps) == (None, 0, None, 1)
     assert (held.hold.status, held.hold.captured, held.hold.released) == (HoldStatus.CAPTURED, 0, 30)
-    assert await figures(task) == (100, 0, 100)
+    assert await get_figures(task) == (100, 0, 100)
     assert await lines(task) == [("GRANT", 100)]
     again = await holding.capture_hold(capture_request(hold, 0))
     assert (again.replayed, again.block_run, again.entry) == (True, held.block_run, None)
@@ -201,7 +191,7 @@ async def test_a_void_releases_everything(prices: RateCardCache) -> None:
     assert (held.hold.status, held.hold.captured, held.hold.released) == (HoldStatus.VOIDED, 0, 30)
     assert (held.hold.claims, held.replayed, held.task.steps) == ({}, False, 0)
     assert held.task.version == placed.task.version + 1
-    assert await figures(task) == (100, 0, 100)
+    assert await get_figures(task) == (100, 0, 100)
     assert await lines(task) == [("GRANT", 100)]
     assert (await verify_ledger()).violations == []
 
@@ -221,7 +211,7 @@ async def test_a_hold_expires_at_its_time_without_a_job(prices: RateCardCache) -
     [record] = await pools.fetch("SELECT status, released, closed_at, expires_at FROM hold")
     assert tuple(record) == ("EXPIRED", 30, placed.hold.expires_at, placed.hold.expires_at)
     assert await lines(task) == [("GRANT", 100)]
-    still = await a_state(task)
+    still = await get_task(task)
     assert (still.status, still.version) == (TaskStatus.RUNNING, placed.task.version + 1)
     assert (await verify_ledger()).violations == []
 
@@ -266,7 +256,7 @@ async def test_every_repeated_call_is_a_replay(prices: RateCardCache) -> None:
     ):
         late = await call
         assert (late.replayed, late.hold.status) == (True, first)
-    assert await figures(task) == (88, 0, 88)
+    assert await get_figures(task) == (88, 0, 88)
     assert await lines(task) == [("GRANT", 100), ("CHARGE", -12)]
     assert (await verify_ledger()).violations == []
 
@@ -289,7 +279,7 @@ async def test_another_request_for_the_same_block_run_is_a_conflict(prices: Rate
     await holding.capture_hold(capture_request(hold, 12))
     for another in (capture_request(hold, 13), capture_request(hold, 12, over_hold=OverHold.CAP)):
         await refused(task, IdempotencyConflict, holding.capture_hold(another))
-    assert await figures(task) == (88, 0, 88)
+    assert await get_figures(task) == (88, 0, 88)
     assert (await verify_ledger()).violations == []
 
 
@@ -323,7 +313,7 @@ async def test_an_expired_hold_is_neither_captured_nor_voided(prices: RateCardCa
     assert closed.value.status is HoldStatus.EXPIRED
     with pytest.raises(HoldClosed):
         await holding.void_hold(task.task_id, hold.block_run_id)
-    assert await figures(task) == (100, 0, 100)
+    assert await get_figures(task) == (100, 0, 100)
     again = await holding.place_hold(hold, prices)
     assert (again.replayed, again.hold.status) == (True, HoldStatus.EXPIRED)
     assert await lines(task) == [("GRANT", 100)]
@@ -341,9 +331,9 @@ async def test_a_held_block_run_that_is_charged_directly_moves_credits_once(pric
     )
     await refused(task, IdempotencyConflict, holding.capture_hold(capture_request(hold, 20)))
 
-    assert await figures(task) == (80, 30, 50)
+    assert await get_figures(task) == (80, 30, 50)
     await holding.void_hold(task.task_id, hold.block_run_id)
-    assert await figures(task) == (80, 0, 80)
+    assert await get_figures(task) == (80, 0, 80)
     assert await lines(task) == [("GRANT", 100), ("CHARGE", -20)]
     assert (await verify_ledger()).violations == []
 
@@ -360,7 +350,7 @@ async def test_a_captured_block_run_is_not_charged_again(prices: RateCardCache) 
     )
 
     assert isinstance(again, IdempotencyConflict)
-    assert await figures(task) == (80, 0, 80)
+    assert await get_figures(task) == (80, 0, 80)
 
 
 async def test_no_hold_is_placed_for_a_charged_block_run(prices: RateCardCache) -> None:
@@ -370,7 +360,7 @@ async def test_no_hold_is_placed_for_a_charged_block_run(prices: RateCardCache) 
 
     await refused(task, IdempotencyConflict, holding.place_hold(hold_request(task, block_run_id="run"), prices))
 
-    assert await figures(task) == (90, 0, 90)
+    assert await get_figures(task) == (90, 0, 90)
 
 
 async def test_unknown_tasks_and_holds_are_not_found(prices: RateCardCache) -> None:
@@ -388,7 +378,7 @@ async def test_unknown_tasks_and_holds_are_not_found(prices: RateCardCache) -> N
     # The block run has a hold, but for another task of the account.
     await refused(task, HoldNotFound, holding.capture_hold(capture_request(hold, 1, task_id=second.task_id)))
     await refused(task, HoldNotFound, holding.void_hold(second.task_id, hold.block_run_id))
-    assert await figures(task) == (100, 30, 70)
+    assert await get_figures(task) == (100, 30, 70)
 
 
 async def test_a_hold_of_another_account_is_not_found(prices: RateCardCache) -> None:
@@ -435,7 +425,7 @@ async def test_a_free_block_run_is_held_and_captured_at_cost_0(prices: RateCardC
     assert captured.block_run is not None
     assert (captured.block_run.cost, captured.block_run.uses_own_key) == (0, "uses_own_key" in more)
     assert (captured.hold.status, captured.entry) == (HoldStatus.CAPTURED, None)
-    assert await figures(task) == (10, 0, 10)
+    assert await get_figures(task) == (10, 0, 10)
     assert (await verify_ledger()).violations == []
 
 
@@ -479,7 +469,7 @@ async def test_a_hold_without_a_price_or_measurement_is_refused(prices: RateCard
     await refused(task, PriceNotFound, holding.place_hold(hold_request(task, block="Nothing"), prices))
     unmeasured = replace(hold_request(task), at_most=Measurements(seconds=Decimal(3)))
     await refused(task, MeasurementMissing, holding.place_hold(unmeasured, prices))
-    assert await figures(task) == (100, 0, 100)
+    assert await get_figures(task) == (100, 0, 100)
 
 
 async def test_a_hold_that_cannot_be_paid_stops_its_task_and_claims_nothing(prices: RateCardCache) -> None:
@@ -491,10 +481,10 @@ async def test_a_hold_that_cannot_be_paid_stops_its_task_and_claims_nothing(pric
         await holding.place_hold(hold, prices)
 
     assert (short.value.required_credits, short.value.available_credits, short.value.shortfall_credits) == (30, 20, 10)
-    stopped = await a_state(task)
+    stopped = await get_task(task)
     assert (stopped.status, stopped.stop_reason) == (TaskStatus.STOPPED, StopReason.OUT_OF_CREDITS)
     assert (stopped.required, stopped.shortfall) == (30, 10)
-    assert await figures(task) == (20, 0, 20)
+    assert await get_figures(task) == (20, 0, 20)
     assert await pools.fetch("SELECT FROM hold") == []
     await refused(task, TaskStopped, holding.place_hold(hold_request(task, 5), prices))
     await holding.place_hold(hold_request(task, 5, uses_own_key=True), prices)  # a free block run is accepted
@@ -514,7 +504,7 @@ async def test_an_ended_task_gets_no_new_hold_but_its_open_hold_is_captured(
     held = await holding.capture_hold(capture_request(hold, 4))
 
     assert (held.task.status, held.task.total, held.task.steps) == (TaskStatus.FAILED, 4, 1)
-    assert await figures(task) == (96, 0, 96)
+    assert await get_figures(task) == (96, 0, 96)
     assert (await verify_ledger()).violations == []
 
 
@@ -528,7 +518,7 @@ async def test_a_hold_of_a_stopped_task_is_captured(prices: RateCardCache) -> No
     held = await holding.capture_hold(capture_request(hold, 30))
 
     assert (held.task.status, held.task.total) == (TaskStatus.STOPPED, 30)
-    assert await figures(task) == (5, 0, 5)
+    assert await get_figures(task) == (5, 0, 5)
 
 
 async def settled(request: PlaceHoldRequest, choice: int, amount: int) -> HoldResult | HoldClosed | IdempotencyConflict:
@@ -568,7 +558,7 @@ async def test_of_fifty_concurrent_captures_voids_and_an_expiry_one_wins(prices:
     assert again == late
     for call, answer, later in zip(calls, first, late, strict=True):
         assert answer == later, call
-    account = await figures(task)  # refused calls have written nothing, not even the expiry
+    account = await get_figures(task)  # refused calls have written nothing, not even the expiry
     [hold] = await pools.fetch("SELECT status, captured, released FROM hold")
     assert hold["captured"] + hold["released"] == 30
     assert hold["status"] in ("CAPTURED", "VOIDED", "EXPIRED")
@@ -577,7 +567,7 @@ async def test_of_fifty_concurrent_captures_voids_and_an_expiry_one_wins(prices:
     assert won <= ends[hold["status"]]
     assert bool(won) == (hold["status"] != "EXPIRED")
     assert account == (100 - hold["captured"], 0, 100 - hold["captured"])
-    assert (await a_state(task)).total == hold["captured"]
+    assert (await get_task(task)).total == hold["captured"]
     assert [line for line in await lines(task) if line[0] == "CHARGE"] == (
         [("CHARGE", -hold["captured"])] if hold["captured"] else []
     )
@@ -619,7 +609,7 @@ async def test_random_captures_voids_and_expiries_add_up_to_the_held_credits(pri
     after = await get_balance(task.account_id)
     assert after.posted == before - sum(hold["captured"] for hold in holds)
     assert after.held == sum(hold["remaining"] for hold in holds)
-    assert (await a_state(task)).total == sum(hold["captured"] for hold in holds)
+    assert (await get_task(task)).total == sum(hold["captured"] for hold in holds)
     assert (await verify_ledger()).violations == []
 
 
@@ -633,12 +623,12 @@ async def test_the_unclaimed_part_of_a_grant_expires_on_time_and_the_claimed_par
     assert grant.grant.expires_at is not None
 
     await wait_until(grant.grant.expires_at)
-    assert await figures(task) == (30, 30, 0)
+    assert await get_figures(task) == (30, 30, 0)
     [leaving] = await queries.list_entries(task.account_id, before_seq=99, limit=9, kinds=["EXPIRY"])
     assert (leaving.credits, leaving.at) == (-20, grant.grant.expires_at)
 
     voided = await holding.void_hold(task.task_id, hold.block_run_id)
-    assert await figures(task) == (0, 0, 0)
+    assert await get_figures(task) == (0, 0, 0)
     [rest, first] = await queries.list_entries(task.account_id, before_seq=99, limit=9, kinds=["EXPIRY"])
     assert first == leaving
     assert (rest.credits, rest.at, rest.draws) == (-30, voided.hold.closed_at, ((1, 30),))
@@ -656,13 +646,13 @@ async def test_a_capture_draws_on_a_grant_that_has_expired_meanwhile(prices: Rat
     assert grant.grant.expires_at is not None
 
     await wait_until(grant.grant.expires_at)
-    assert await figures(task) == (130, 30, 100)
+    assert await get_figures(task) == (130, 30, 100)
     held = await holding.capture_hold(capture_request(hold, 12))
 
     assert held.entry is not None
     assert (held.entry.draws, held.hold.captured, held.hold.released) == (((1, 12),), 12, 18)
     # The rest belongs to an expired grant, so it expires with the release.
-    assert await figures(task) == (100, 0, 100)
+    assert await get_figures(task) == (100, 0, 100)
     assert (await lines(task))[2:] == [("CHARGE", -12), ("EXPIRY", -18)]
     [left] = await queries.list_entries(task.account_id, before_seq=99, limit=9, kinds=["EXPIRY"])
     assert left.at == held.hold.closed_at
@@ -678,7 +668,7 @@ async def test_the_rest_of_an_expired_grant_expires_with_the_hold_that_claims_it
 
     await wait_until(placed.hold.expires_at)
 
-    assert await figures(task) == (0, 0, 0)
+    assert await get_figures(task) == (0, 0, 0)
     [left] = await queries.list_entries(task.account_id, before_seq=99, limit=9, kinds=["EXPIRY"])
     assert (left.credits, left.at) == (-30, placed.hold.expires_at)
     assert (await verify_ledger()).violations == []
@@ -707,7 +697,7 @@ async def test_the_same_hold_placed_twenty_times_concurrently_is_one_hold(prices
 
     assert sorted(one.replayed for one in done) == [False] + [True] * 19
     assert {one.hold.number for one in done} == {1}
-    assert await figures(task) == (100, 30, 70)
+    assert await get_figures(task) == (100, 30, 70)
 
 
 async def test_concurrent_charges_and_holds_never_exceed_the_balance(prices: RateCardCache) -> None:

@@ -17,7 +17,7 @@ from app.errors import (
     TaskNotStopped,
 )
 from app.pricing.rate_card_cache import RateCardCache
-from app.tasks import lifecycle, queries, stop_and_resume
+from app.tasks import lifecycle, stop_and_resume
 from app.tasks.lifecycle import TaskChange
 from app.tasks.rules import StopReason, TaskState, TaskStatus
 from app.tasks.stop_and_resume import ResumeTaskRequest
@@ -25,6 +25,8 @@ from app.verify.verifier import verify_ledger
 from tests.factories import (
     charge_block_run,
     get_balance,
+    get_figures,
+    get_task,
     grant_credits,
     seconds_from_now,
     start_task,
@@ -42,23 +44,12 @@ async def resume(task: TaskState | str, add_budget: int | None = None, key: str 
     )
 
 
-async def a_state(task: TaskState) -> TaskState:
-    """The task as it is read."""
-    return (await queries.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
-
-
-async def figures(task: TaskState) -> tuple[int, int, int]:
-    """(posted, held, available) of the task's account."""
-    now = await get_balance(task.account_id)
-    return now.posted, now.held, now.available
-
-
 async def refused(task: TaskState, kind: type[BillingError], add_budget: int | None = None) -> BillingError:
     """The error that refuses the resumption, after checking that nothing changed."""
-    before = await a_state(task), await get_balance(task.account_id)
+    before = await get_task(task), await get_balance(task.account_id)
     with pytest.raises(kind) as error:
         await resume(task, add_budget)
-    assert (await a_state(task), await get_balance(task.account_id)) == before
+    assert (await get_task(task), await get_balance(task.account_id)) == before
     assert await pools.fetch("SELECT FROM operation WHERE kind = 'resumeTask'") == []
     return error.value
 
@@ -70,7 +61,7 @@ async def a_stopped_task(rate_cards: RateCardCache, *, budget: int | None = None
     await charge_block_run(task, rate_cards, block_run_id="a")
     refusal = await try_charge(task, rate_cards, block_run_id="b")
     assert isinstance(refusal, (InsufficientCredits, BudgetReached))
-    return await a_state(task)
+    return await get_task(task)
 
 
 async def test_a_task_continues_where_it_stopped(rate_cards: RateCardCache) -> None:
@@ -84,7 +75,7 @@ async def test_a_task_continues_where_it_stopped(rate_cards: RateCardCache) -> N
     assert (done.task.status, done.task.stop_reason, done.task.required, done.task.shortfall) == (
         TaskStatus.RUNNING, None, None, None,
     )  # fmt: skip
-    assert await a_state(task) == done.task
+    assert await get_task(task) == done.task
     again = await charge_block_run(task, rate_cards, block_run_id="a")
     assert (again.replayed, again.balance.available) == (True, 10)
     new = await charge_block_run(task, rate_cards, block_run_id="b")
@@ -99,7 +90,7 @@ async def test_a_resumption_raises_the_version_that_orders_signals(rate_cards: R
     await resume(task)
 
     assert (await get_balance(task.account_id)).version == before.version + 1
-    assert await figures(task) == (5, 0, 5)
+    assert await get_figures(task) == (5, 0, 5)
 
 
 async def test_a_running_task_is_not_resumed(rate_cards: RateCardCache) -> None:
@@ -132,7 +123,7 @@ async def test_no_task_resumes_with_nothing_available(rate_cards: RateCardCache)
     spender = await start_task("alice")
     for _ in range(5):
         await charge_block_run(spender, rate_cards, block="SearchTheWebBlock")
-    assert await figures(task) == (0, 0, 0)
+    assert await get_figures(task) == (0, 0, 0)
 
     error = await refused(task, InsufficientCredits)
 
@@ -158,12 +149,12 @@ async def test_an_unknown_task_is_not_found(db: str) -> None:
 
 async def test_a_task_with_a_spent_budget_resumes_with_more_budget(rate_cards: RateCardCache) -> None:
     task = await a_stopped_task(rate_cards, budget=15)
-    assert await figures(task) == (90, 5, 85)
+    assert await get_figures(task) == (90, 5, 85)
 
     done = await resume(task, add_budget=20)
 
     assert (done.task.status, done.task.budget_hold) == (TaskStatus.RUNNING, task.budget_hold)
-    assert await figures(task) == (90, 25, 65)
+    assert await get_figures(task) == (90, 25, 65)
     assert (await charge_block_run(task, rate_cards, block_run_id="a")).replayed
     assert (await charge_block_run(task, rate_cards, block_run_id="b")).task.total == 20
     [row] = await pools.fetch("SELECT credits, captured, remaining, status FROM hold")
@@ -176,10 +167,10 @@ async def test_a_task_resumes_without_more_budget_only_if_some_is_left(rate_card
     assert (await resume(task)).task.status is TaskStatus.RUNNING
     for _ in range(5):
         await charge_block_run(task, rate_cards, block="SearchTheWebBlock")
-    assert await figures(task) == (85, 0, 85)
+    assert await get_figures(task) == (85, 0, 85)
     assert isinstance(await try_charge(task, rate_cards), BudgetReached)
 
-    error = await refused(await a_state(task), BudgetReached)
+    error = await refused(await get_task(task), BudgetReached)
 
     assert isinstance(error, BudgetReached)
     assert (error.task_id, error.required_credits, error.remaining_credits) == (task.task_id, 1, 0)
@@ -193,7 +184,7 @@ async def test_more_budget_than_is_available_is_refused(rate_cards: RateCardCach
     assert isinstance(error, InsufficientCredits)
     assert (error.required_credits, error.available_credits) == (86, 85)
     assert (await resume(task, add_budget=85)).task.status is TaskStatus.RUNNING
-    assert await figures(task) == (90, 90, 0)
+    assert await get_figures(task) == (90, 90, 0)
 
 
 @pytest.mark.parametrize("add", [0, -1, 2**53])
@@ -213,12 +204,12 @@ async def test_a_task_without_a_budget_can_be_given_one(rate_cards: RateCardCach
     done = await resume(task, add_budget=30)
 
     assert done.task.budget_hold == 1
-    assert await figures(task) == (45, 30, 15)
+    assert await get_figures(task) == (45, 30, 15)
     paid = await charge_block_run(task, rate_cards, block_run_id="b")
     assert paid.entry is not None
     assert paid.entry.hold_number == 1
     await lifecycle.finish_task(task.task_id, TaskStatus.COMPLETED)
-    assert await figures(task) == (35, 0, 35)
+    assert await get_figures(task) == (35, 0, 35)
     assert (await verify_ledger()).violations == []
 
 
@@ -228,14 +219,14 @@ async def test_the_same_key_adds_once(rate_cards: RateCardCache) -> None:
     done = await gather(*(resume(task, 20, "k") for _ in range(10)))
 
     assert sorted(one.replayed for one in done) == [False] + [True] * 9
-    assert await figures(task) == (90, 25, 65)
+    assert await get_figures(task) == (90, 25, 65)
     await lifecycle.cancel_task(task.task_id)
     late = await resume(task, 20, "k")
     assert (late.replayed, late.task.status) == (True, TaskStatus.CANCELLED)
     for other in (21, None):
         with pytest.raises(IdempotencyConflict):
             await resume(task, other, "k")
-    assert await figures(task) == (90, 0, 90)
+    assert await get_figures(task) == (90, 0, 90)
     assert (await verify_ledger()).violations == []
 
 
@@ -246,7 +237,7 @@ async def test_a_refusal_is_not_saved_with_the_idempotency_key(rate_cards: RateC
     await grant_credits("alice", 50)
 
     assert (await resume(task, 100, "k")).replayed is False
-    assert await figures(task) == (140, 105, 35)
+    assert await get_figures(task) == (140, 105, 35)
 
 
 async def test_of_many_concurrent_resumptions_without_a_key_one_adds(rate_cards: RateCardCache) -> None:
@@ -255,7 +246,7 @@ async def test_of_many_concurrent_resumptions_without_a_key_one_adds(rate_cards:
     done = await gather(*(resume(task, 5) for _ in range(10)), return_exceptions=True)
 
     assert sorted(type(one).__name__ for one in done) == ["TaskChange"] + ["TaskNotStopped"] * 9
-    assert await figures(task) == (90, 10, 80)
+    assert await get_figures(task) == (90, 10, 80)
 
 
 async def test_an_expired_budget_needs_new_credits(rate_cards: RateCardCache) -> None:
@@ -263,7 +254,7 @@ async def test_an_expired_budget_needs_new_credits(rate_cards: RateCardCache) ->
     task = await start_task("alice", budget=40, budget_timeout_seconds=1)
     spent = await charge_block_run(task, rate_cards, block_run_id="a")
     await wait_until(spent.block_run.charged_at + timedelta(seconds=1))
-    expired = await a_state(task)
+    expired = await get_task(task)
     assert expired.stop_reason is StopReason.BUDGET_EXPIRED
 
     error = await refused(expired, BudgetReached)
@@ -276,7 +267,7 @@ async def test_an_expired_budget_needs_new_credits(rate_cards: RateCardCache) ->
         task.budget_hold,
         None,
     )
-    assert await figures(task) == (90, 15, 75)
+    assert await get_figures(task) == (90, 15, 75)
     [row] = await pools.fetch("SELECT credits, captured, released, remaining, status, closed_at FROM hold")
     assert tuple(row) == (55, 10, 30, 15, "OPEN", None)
     assert (await charge_block_run(task, rate_cards, block_run_id="a")).replayed
@@ -291,7 +282,7 @@ async def test_a_resumption_after_an_expiry_applies_the_expiry_itself(rate_cards
 
     assert (await resume(task, add_budget=15)).task.status is TaskStatus.RUNNING
 
-    assert await figures(task) == (100, 15, 85)
+    assert await get_figures(task) == (100, 15, 85)
     assert (await verify_ledger()).violations == []
 
 
@@ -325,17 +316,17 @@ async def test_a_nested_budget_gets_more_from_the_parents_budget_or_from_the_acc
         await resume(child, add_budget=26)
     assert (error.value.task_id, error.value.remaining_credits) == (parent.task_id, 25)
     await resume(child, add_budget=10)
-    assert await figures(parent) == (90, 30, 60)
+    assert await get_figures(parent) == (90, 30, 60)
     await charge_block_run(child, rate_cards)
     assert isinstance(await try_charge(child, rate_cards), BudgetReached)
     await lifecycle.finish_task(parent.task_id, TaskStatus.COMPLETED)
-    assert await figures(parent) == (80, 5, 75)
+    assert await get_figures(parent) == (80, 5, 75)
     await resume(child, add_budget=75)
-    assert await figures(parent) == (80, 80, 0)
+    assert await get_figures(parent) == (80, 80, 0)
     assert (await verify_ledger()).violations == []
 
     await lifecycle.finish_task(child.task_id, TaskStatus.COMPLETED)
-    assert await figures(parent) == (80, 0, 80)
+    assert await get_figures(parent) == (80, 0, 80)
     assert (await verify_ledger()).violations == []
 
 
@@ -352,7 +343,7 @@ async def test_each_block_run_is_charged_once_over_many_stops_and_resumptions(
         runs = await gather(*(charge_block_run(task, rate_cards, block_run_id=f"run-{number}") for _ in range(3)))
         assert sorted(one.replayed for one in runs) == [False, True, True]
 
-    now = await a_state(task)
+    now = await get_task(task)
     assert (now.status, now.total, now.steps) == (TaskStatus.RUNNING, 200, 20)
-    assert await figures(task) == (5, 0, 5)
+    assert await get_figures(task) == (5, 0, 5)
     assert (await verify_ledger()).violations == []

@@ -16,6 +16,7 @@ from tests.factories import (
     block_run_request,
     charge_block_run,
     get_balance,
+    get_task,
     grant_credits,
     hold_request,
     publish_rate_cards,
@@ -25,11 +26,6 @@ from tests.factories import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-async def a_state(task: TaskState) -> TaskState:
-    """The task as it is read."""
-    return (await queries.tasks_by_id([(task.account_id, task.task_id)]))[task.account_id, task.task_id]
 
 
 async def row_of(task: TaskState) -> tuple[object, ...]:
@@ -49,13 +45,13 @@ async def test_only_the_refused_charge_stops_its_task_and_no_other_row_is_writte
 
     assert isinstance(refusal, InsufficientCredits)
     assert (refusal.required_credits, refusal.available_credits, refusal.shortfall_credits) == (10, 5, 5)
-    stopped = await a_state(one)
+    stopped = await get_task(one)
     assert (stopped.status, stopped.stop_reason, stopped.required, stopped.shortfall) == (
         TaskStatus.STOPPED, StopReason.OUT_OF_CREDITS, 10, 5,
     )  # fmt: skip
     assert (stopped.total, stopped.steps) == (10, 1)
     assert [await row_of(task) for task in (two, three)] == before
-    assert (await a_state(two)).status is TaskStatus.RUNNING
+    assert (await get_task(two)).status is TaskStatus.RUNNING
     assert (await verify_ledger()).violations == []
 
 
@@ -67,20 +63,20 @@ async def test_spending_the_last_credit_stops_no_task(rate_cards: RateCardCache)
 
     assert (last.balance.available, last.task.status, last.signal) == (0, TaskStatus.RUNNING, SignalKind.STOP)
     assert await row_of(two) == before
-    assert [(await a_state(task)).status for task in (one, two)] == [TaskStatus.RUNNING, TaskStatus.RUNNING]
+    assert [(await get_task(task)).status for task in (one, two)] == [TaskStatus.RUNNING, TaskStatus.RUNNING]
 
 
 async def test_a_stopped_task_accepts_no_paid_charge_even_after_a_grant(rate_cards: RateCardCache) -> None:
     [task] = await start_tasks(1, sharing_credits=5)
     assert isinstance(await try_charge(task, rate_cards), InsufficientCredits)
     await grant_credits("alice", 1000)
-    stopped = await a_state(task)
+    stopped = await get_task(task)
 
     refusals = await gather(*(try_charge(task, rate_cards) for _ in range(10)))
 
     assert {type(one) for one in refusals} == {TaskStopped}
     assert {one.stop_reason for one in refusals if isinstance(one, TaskStopped)} == {StopReason.OUT_OF_CREDITS}
-    assert await a_state(task) == stopped
+    assert await get_task(task) == stopped
     assert (await get_balance(task.account_id)).posted == 1005
 
 
@@ -91,7 +87,7 @@ async def test_a_free_block_run_is_accepted_on_a_stopped_task(rate_cards: RateCa
     for more in ({"block": "NoteBlock"}, {"uses_own_key": True}):
         free = await charge_block_run(task, rate_cards, **more)
         assert (free.block_run.cost, free.entry, free.task.status) == (0, None, TaskStatus.STOPPED)
-    now = await a_state(task)
+    now = await get_task(task)
     assert (now.steps, now.total, now.required, now.shortfall) == (2, 0, 10, 5)
 
 
@@ -158,8 +154,8 @@ async def test_an_item_of_a_batch_stops_its_task_and_no_other(rate_cards: RateCa
         InsufficientCredits,
         Charge,
     ]
-    assert [(await a_state(task)).required for task in (one, two)] == [10, 10]
-    assert [(await a_state(task)).shortfall for task in (one, two)] == [5, 5]
+    assert [(await get_task(task)).required for task in (one, two)] == [10, 10]
+    assert [(await get_task(task)).shortfall for task in (one, two)] == [5, 5]
     assert (await get_balance(one.account_id)).available == 5
     assert (await verify_ledger()).violations == []
 
@@ -220,7 +216,7 @@ async def test_of_200_block_runs_of_one_task_100_run_and_then_it_is_stopped(
         await charge_queue.close()
 
     assert counted(outcomes) == {"Charge": 100, "InsufficientCredits": 1, "TaskStopped": 99}
-    state = await a_state(task)
+    state = await get_task(task)
     assert (state.status, state.total, state.steps) == (TaskStatus.STOPPED, 1000, 100)
     assert (await verify_ledger()).violations == []
 
