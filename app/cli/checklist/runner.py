@@ -5,6 +5,7 @@ from typing import Final
 
 from app.cli.checklist import database_checks, environment_checks, settings_checks
 from app.cli.checklist.results import Check, CheckFailed, CheckResult, CheckSkipped, CheckStatus, Installation
+from app.cli.error_messages import INSUFFICIENT_PRIVILEGE
 from app.db import pools
 from app.db.failures import sqlstate
 from app.errors import Misconfigured
@@ -12,7 +13,6 @@ from app.errors import Misconfigured
 CHECK_TIMEOUT_SECONDS: Final = 20.0
 DATABASE: Final = "database"
 MIGRATIONS: Final = "migrations"
-INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 CHECKS: Final = (
     Check(name="settings", run=settings_checks.valid_settings),
