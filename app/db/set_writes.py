@@ -11,6 +11,7 @@ All statements see the same snapshot, so no two of them may affect the same row.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -52,7 +53,9 @@ class RowStatement(SetStatement):
         """Raises: TypeError: a value is missing or unknown."""
         if len(others) != len(self.others):
             raise TypeError(f"{self.name} takes {self.others}, not {tuple(others)}")
-        values = [*self.get_values(row), *[others[name] for name in self.others]]
+        values = list(self.get_values(row))
+        if others:
+            values += [others[name] for name in self.others]
         for place, convert in self.encode:
             if values[place] is not None:
                 values[place] = convert(values[place])
@@ -69,16 +72,16 @@ class SetWrite:
     __slots__ = ("_notifications", "_rows")
 
     def __init__(self) -> None:
-        self._rows: dict[SetStatement, list[Values]] = {}
+        self._rows: defaultdict[SetStatement, list[Values]] = defaultdict(list)
         self._notifications: list[tuple[str, str]] = []
 
     def add(self, statement: SetStatement, values: Values) -> None:
         """Add one row: a value for each column of the statement, in order."""
-        self._rows.setdefault(statement, []).append(values)
+        self._rows[statement].append(values)
 
     def add_row(self, statement: RowStatement, row: Any, **others: Any) -> None:
         """Add one row: the attributes that the statement writes, and `others` by column name."""
-        self._rows.setdefault(statement, []).append(statement.values(row, others))
+        self._rows[statement].append(statement.values(row, others))
 
     def notify(self, channel: str, payload: str) -> None:
         """Send `payload` on `channel` when the transaction commits (NOTIFY)."""

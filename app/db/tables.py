@@ -168,7 +168,7 @@ class Table(Generic[Row]):
             sql=sql,
             columns=len(names),
             checks_row_count=checks_row_count,
-            get_values=attrgetter(*attributes),
+            get_values=_getter(self._row_type, attributes),
             others=tuple(names[len(attributes) :]),
             encode=tuple([(place, self._encode[name]) for place, name in enumerate(names) if name in self._encode]),
         )
@@ -197,6 +197,13 @@ def _maker(row_type: Any, names: Sequence[str], fields: Sequence[str]) -> Callab
     if issubclass(row_type, tuple) and tuple(names) == tuple(fields):
         return cast(Callable[[list[Any]], Any], row_type._make)
     return lambda values: row_type(**dict(zip(names, values, strict=True)))
+
+
+def _getter(row_type: Any, names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """A function that gives these attributes of a row. A NamedTuple with just these is that tuple already."""
+    if issubclass(row_type, tuple) and tuple(names) == row_type._fields:
+        return tuple
+    return attrgetter(*names)
 
 
 def _enum_of(hint: Any) -> Convert | None:

@@ -67,4 +67,4 @@ async def test_a_write_that_affects_fewer_rows_than_given_fails(db: str, rows: i
 def test_values_that_are_no_attributes_are_given_by_name() -> None:
     statement = HOLDS.insert("remaining")
     with pytest.raises(TypeError, match="insert into hold takes"):
-        SetWrite().add_row(statement, object(), unknown=1)
+        SetWrite().add_row(statement, object(), unknown=1, other=2)

@@ -58,7 +58,8 @@ def append_entry(
         hold_number=cause.hold_number,
         mac=b"",
     )
-    entry = unsigned._replace(mac=sign_entry(unsigned, previous_mac=account.last_mac, key=account.signing_key))
+    mac = sign_entry(unsigned, previous_mac=account.last_mac, key=account.signing_key)
+    entry = LedgerEntry(*unsigned[:-1], mac=mac)  # _replace takes three times as long, for every charge
     account.seq = entry.seq
     account.version = entry.version
     account.posted = balance_after
