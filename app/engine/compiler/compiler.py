@@ -19,6 +19,7 @@ from graphql import (
     SelectionSetNode,
     is_abstract_type,
     is_leaf_type,
+    is_non_null_type,
 )
 from graphql.execution.execute import assert_event_stream
 from graphql.execution.executor import default_type_resolver
@@ -77,7 +78,9 @@ class Compiler:
             return field_execution.execute_typename(field.parent.name)
         output_type = _nullable(field.definition.type)
         complete = self._compile_completion(field, field.definition.type)
-        finish = field_execution.FieldCompletion(field, complete, self._plain_classes(output_type))
+        is_required = is_non_null_type(field.definition.type)
+        plain = self._plain_classes(output_type)
+        finish = completion.ValueCompletion(field, complete, plain, is_required=is_required)
         if (attribute := attribute_name(field, self._schema)) is not None:
             leaf_type: Any = output_type if is_leaf_type(output_type) else None
             return field_execution.execute_attribute(finish, attribute, leaf_type)

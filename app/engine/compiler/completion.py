@@ -1,4 +1,8 @@
-"""CompleteValue: turns a resolved value into JSON. Errors are raised; `field_execution` handles them."""
+"""CompleteValue: turns a resolved value into JSON.
+
+The functions raise errors. `ValueCompletion` handles them: a nullable field or item becomes null; a non-null one raises
+the located error to the object or list around it.
+"""
 
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -73,6 +77,48 @@ def in_series(fields: NamedFields) -> ExecuteFields:
         return results
 
     return execute
+
+
+class ValueCompletion:
+    """What happens to the resolved value of a field or list item: it is awaited and completed, or fails."""
+
+    __slots__ = ("complete", "field", "is_required", "plain_classes")
+
+    def __init__(
+        self, field: CollectedField, complete: CompleteValue, plain_classes: frozenset[type], *, is_required: bool
+    ) -> None:
+        """`plain_classes`: classes whose instances are not awaitable."""
+        self.field = field
+        self.complete = complete
+        self.plain_classes = plain_classes
+        self.is_required = is_required
+
+    def finish(self, execution: Execution, path: ResponsePath, value: Any) -> Any:
+        """JSON, or a coroutine of it. Raises: an error in the value that is found at once."""
+        if type(value) not in self.plain_classes and is_awaitable(value):
+            return self._await_value(execution, path, value)
+        completed = self.complete(execution, path, value)
+        return self._await_completed(execution, path, completed) if type(completed) is CoroutineType else completed
+
+    async def _await_value(self, execution: Execution, path: ResponsePath, value: Awaitable[Any]) -> Any:
+        try:
+            completed = self.complete(execution, path, await value)
+            return await completed if type(completed) is CoroutineType else completed
+        except Exception as error:
+            return self.handle_error(execution, path, error)
+
+    async def _await_completed(self, execution: Execution, path: ResponsePath, completed: Awaitable[Any]) -> Any:
+        try:
+            return await completed
+        except Exception as error:
+            return self.handle_error(execution, path, error)
+
+    def handle_error(self, execution: Execution, path: ResponsePath, error: Exception) -> None:
+        """Null, where that is allowed. Raises: GraphQLError, where it is not."""
+        located = locate_error(error, self.field.nodes, path)
+        if self.is_required:
+            raise located
+        execution.add_error(located, path)
 
 
 def complete_leaf(leaf_type: GraphQLLeafType) -> CompleteValue:
@@ -189,7 +235,7 @@ def complete_abstract(
 class CompleteList:
     """For a nullable list: completes each item at its index, and awaits together the items that need it."""
 
-    __slots__ = ("_complete_item", "_field", "_items_required", "_list_type", "_plain_classes")
+    __slots__ = ("_field", "_items", "_list_type")
 
     def __init__(
         self,
@@ -201,9 +247,9 @@ class CompleteList:
         """`plain_classes`: classes whose instances are not awaitable."""
         self._field = field
         self._list_type = list_type
-        self._complete_item = complete_item
-        self._plain_classes = plain_classes
-        self._items_required = is_non_null_type(list_type.of_type)
+        self._items = ValueCompletion(
+            field, complete_item, plain_classes, is_required=is_non_null_type(list_type.of_type)
+        )
 
     def __call__(self, execution: Execution, path: ResponsePath, value: Any) -> Any:
         if type(value) is list:
@@ -226,9 +272,14 @@ class CompleteList:
         results: list[Any] = []
         pending: list[int] = []
         items = iter(value)
+        finish, handle_error = self._items.finish, self._items.handle_error
         try:
             for index, item in enumerate(items):
-                completed = self._execute_item(execution, (path, index, None), item)
+                item_path = (path, index, None)
+                try:
+                    completed = finish(execution, item_path, item)
+                except Exception as error:
+                    completed = handle_error(execution, item_path, error)
                 if type(completed) is CoroutineType:
                     pending.append(index)
                 results.append(completed)
@@ -236,34 +287,6 @@ class CompleteList:
             execution.finish_in_background([*(results[index] for index in pending), *_remaining_awaitables(items)])
             raise
         return await_values(results, pending) if pending else results
-
-    def _execute_item(self, execution: Execution, path: ResponsePath, item: Any) -> Any:
-        if type(item) not in self._plain_classes and is_awaitable(item):
-            return self._await_item(execution, path, item)
-        try:
-            completed = self._complete_item(execution, path, item)
-        except Exception as error:
-            return self._handle_error(execution, path, error)
-        return self._await_completed(execution, path, completed) if type(completed) is CoroutineType else completed
-
-    async def _await_item(self, execution: Execution, path: ResponsePath, item: Awaitable[Any]) -> Any:
-        try:
-            completed = self._complete_item(execution, path, await item)
-            return await completed if type(completed) is CoroutineType else completed
-        except Exception as error:
-            return self._handle_error(execution, path, error)
-
-    async def _await_completed(self, execution: Execution, path: ResponsePath, completed: Awaitable[Any]) -> Any:
-        try:
-            return await completed
-        except Exception as error:
-            return self._handle_error(execution, path, error)
-
-    def _handle_error(self, execution: Execution, path: ResponsePath, error: Exception) -> None:
-        located = locate_error(error, self._field.nodes, path)
-        if self._items_required:
-            raise located
-        execution.add_error(located, path)
 
 
 def _remaining_awaitables(items: Iterable[Any]) -> list[Awaitable[Any]]:

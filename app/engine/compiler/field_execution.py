@@ -1,62 +1,19 @@
-"""ExecuteField: resolves and completes one field of one object.
-
-An error is caught at its field: a nullable field becomes null; a non-null field raises the located error to the object
-around it.
-"""
+"""ExecuteField: resolves and completes one field of one object, and handles its errors."""
 
 from collections.abc import Awaitable
 from operator import attrgetter
 from types import CoroutineType
 from typing import Any
 
-from graphql import GraphQLLeafType, is_non_null_type
+from graphql import GraphQLLeafType
 from graphql.pyutils import is_awaitable
 
 from app.engine.compiler.analysis import CollectedField
-from app.engine.compiler.execution_state import CompleteValue, ExecuteField, Execution, ResponsePath, locate_error
+from app.engine.compiler.completion import ValueCompletion
+from app.engine.compiler.execution_state import ExecuteField, Execution, ResponsePath
 from app.engine.compiler.input_coercion import CoerceArguments
 from app.engine.compiler.output_types import class_identical_in_json, plain_classes, serializer
 from app.engine.compiler.resolvers import DirectResolver, ResolveValue, handle_exception
-
-
-class FieldCompletion:
-    """What happens to the resolved value of a field: it is awaited, completed, or replaced by an error."""
-
-    __slots__ = ("complete", "field", "non_null", "plain_classes")
-
-    def __init__(self, field: CollectedField, complete: CompleteValue, plain_classes: frozenset[type]) -> None:
-        """`plain_classes`: classes whose instances are not awaitable."""
-        self.field = field
-        self.complete = complete
-        self.plain_classes = plain_classes
-        self.non_null = is_non_null_type(field.definition.type)
-
-    def finish(self, execution: Execution, path: ResponsePath, value: Any) -> Any:
-        """JSON, or a coroutine of it. Raises: an error in the value that is found at once."""
-        if type(value) not in self.plain_classes and is_awaitable(value):
-            return self._await_value(execution, path, value)
-        completed = self.complete(execution, path, value)
-        return self._await_completed(execution, path, completed) if type(completed) is CoroutineType else completed
-
-    async def _await_value(self, execution: Execution, path: ResponsePath, value: Awaitable[Any]) -> Any:
-        try:
-            completed = self.complete(execution, path, await value)
-            return await completed if type(completed) is CoroutineType else completed
-        except Exception as error:
-            return self.handle_error(execution, path, error)
-
-    async def _await_completed(self, execution: Execution, path: ResponsePath, completed: Awaitable[Any]) -> Any:
-        try:
-            return await completed
-        except Exception as error:
-            return self.handle_error(execution, path, error)
-
-    def handle_error(self, execution: Execution, path: ResponsePath, error: Exception) -> None:
-        """Null, where the field is nullable. Raises: GraphQLError, where it is not."""
-        located = locate_error(error, self.field.nodes, path)
-        if self.non_null:
-            raise located
-        execution.add_error(located, path)
 
 
 def execute_typename(name: str) -> ExecuteField:
@@ -64,7 +21,7 @@ def execute_typename(name: str) -> ExecuteField:
     return lambda _execution, _source, _outer: name
 
 
-def execute_attribute(completion: FieldCompletion, name: str, leaf_type: GraphQLLeafType | None) -> ExecuteField:
+def execute_attribute(completion: ValueCompletion, name: str, leaf_type: GraphQLLeafType | None) -> ExecuteField:
     """For a field that returns an attribute. `leaf_type`: the field's type without non-null, if it is a leaf type."""
     get = attrgetter(name)
     key, parent = completion.field.response_name, completion.field.parent.name
@@ -76,7 +33,7 @@ def execute_attribute(completion: FieldCompletion, name: str, leaf_type: GraphQL
     return _execute_serialized(completion, get, leaf_type, key, parent)
 
 
-def _execute_composite(completion: FieldCompletion, get: Any, key: str, parent: str) -> ExecuteField:
+def _execute_composite(completion: ValueCompletion, get: Any, key: str, parent: str) -> ExecuteField:
     def execute(execution: Execution, source: Any, outer: ResponsePath | None) -> Any:
         path = (outer, key, parent)
         try:
@@ -87,7 +44,7 @@ def _execute_composite(completion: FieldCompletion, get: Any, key: str, parent: 
     return execute
 
 
-def _execute_identical(completion: FieldCompletion, get: Any, cls: type, key: str, parent: str) -> ExecuteField:
+def _execute_identical(completion: ValueCompletion, get: Any, cls: type, key: str, parent: str) -> ExecuteField:
     """For strings, ids and booleans. As below, the path is made only when it is needed."""
 
     def execute(execution: Execution, source: Any, outer: ResponsePath | None) -> Any:
@@ -101,9 +58,9 @@ def _execute_identical(completion: FieldCompletion, get: Any, cls: type, key: st
 
 
 def _execute_serialized(
-    completion: FieldCompletion, get: Any, leaf_type: GraphQLLeafType, key: str, parent: str
+    completion: ValueCompletion, get: Any, leaf_type: GraphQLLeafType, key: str, parent: str
 ) -> ExecuteField:
-    serialize, plain, is_nullable = serializer(leaf_type), plain_classes(leaf_type), not completion.non_null
+    serialize, plain, is_nullable = serializer(leaf_type), plain_classes(leaf_type), not completion.is_required
 
     def execute(execution: Execution, source: Any, outer: ResponsePath | None) -> Any:
         try:
@@ -120,7 +77,7 @@ def _execute_serialized(
 
 
 def execute_resolver(
-    completion: FieldCompletion, resolve: ResolveValue, coerce_arguments: CoerceArguments | None
+    completion: ValueCompletion, resolve: ResolveValue, coerce_arguments: CoerceArguments | None
 ) -> ExecuteField:
     key, parent = completion.field.response_name, completion.field.parent.name
 
@@ -135,13 +92,13 @@ def execute_resolver(
     return execute
 
 
-def execute_event(completion: FieldCompletion, coerce_arguments: CoerceArguments | None) -> ExecuteField:
+def execute_event(completion: ValueCompletion, coerce_arguments: CoerceArguments | None) -> ExecuteField:
     """For the field of a subscription: its value is the event, which is the source."""
     return execute_resolver(completion, lambda _execution, source, _path, _arguments: source, coerce_arguments)
 
 
 def execute_direct(
-    completion: FieldCompletion, resolver: DirectResolver, coerce_arguments: CoerceArguments | None
+    completion: ValueCompletion, resolver: DirectResolver, coerce_arguments: CoerceArguments | None
 ) -> ExecuteField:
     if resolver.is_async:
         return _execute_async(completion, resolver, coerce_arguments)
@@ -168,7 +125,7 @@ def _with_handlers(field: CollectedField, resolver: DirectResolver) -> ResolveVa
 
 
 def _execute_async(
-    completion: FieldCompletion, resolver: DirectResolver, coerce_arguments: CoerceArguments | None
+    completion: ValueCompletion, resolver: DirectResolver, coerce_arguments: CoerceArguments | None
 ) -> ExecuteField:
     """As `execute_resolver`, with one coroutine for the field instead of one for each stage."""
     field, complete, handle_error = completion.field, completion.complete, completion.handle_error
