@@ -162,7 +162,7 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 
 def precise_cpu_seconds(pids: Iterable[int]) -> float:
-    """CPU time of live processes in microseconds' precision, where the kernel tells it.
+    """CPU time of live processes in microseconds' precision, where the kernel reports it.
 
     `cpu_seconds` counts in hundredths of a second, which is too coarse for a few requests.
     """

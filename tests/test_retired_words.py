@@ -62,7 +62,7 @@ WORDS: Final = {
 
 PHRASES: Final = {
     r"(?i)landing[ _-]?reserve": "closing reserve",
-    r"(?i)giving[ _-]back": "refunds, reversal",
+    r"(?i)giving_back": "refunds, reversal",
     r"\bmove_on\b": "bump_version",
     r"(?i)\bknown[ -]documents?\b": "persisted document",
     r"\bprint_\b": "request_hash",
@@ -71,7 +71,7 @@ PHRASES: Final = {
     r"python -m app audit\b": "python -m app verify",
     r"\b(?:PLANS|FREE_DOCUMENTS|STREAMS_PER_USER|LOW_BALANCE_AT)\b": "see docs/configuration.md",
     r"\bclass (?:Gate|Ring|Trail|Lot|Book|Shared)\b": "see docs/glossary.md",
-    r"\bdef (?:hear|strike|enter|leave|take|burning)\b": "see docs/glossary.md",
+    r"\bdef (?:hear|strike|enter|burning)\b": "see docs/glossary.md",
 }
 """Names that are common words otherwise, as regular expressions."""
 
@@ -86,7 +86,9 @@ FOREIGN: Final = ("requirements.lock", "package-lock.json", "LICENCE.txt", "stri
 """Texts of others."""
 
 WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-ALLOWED = re.compile(r"\ba lot\b|card[._-]?fingerprint|\"fingerprint\"|RAISE NOTICE")
+ALLOWED = re.compile(
+    r"(?i)\ba lot of\b|\b(?:told|tells?)( \w+)? apart\b|card[._-]?fingerprint|\"fingerprint\"|RAISE NOTICE"
+)
 """Ordinary English, Stripe's field of that name, PostgreSQL's severity."""
 
 

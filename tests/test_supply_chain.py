@@ -40,6 +40,8 @@ ALLOWED_PARTS = {
         "assignments", "conditions", "' AND '.join(conditions)", "source",
         "', '.join([column.rsplit(' AS ', 1)[0] for column in columns])",
     },
+    "rows.py": {"', '.join((f'{name} = EXCLUDED.{name}' for name in _OVERWRITTEN))"},
+    "verifier.py": {"sql"},
     "posting.py": {
         "_with_budgets(_EXPIRED_HOLDS)", "_with_budgets(renumber_parameters(sql, offset))", "', '.join(selects)",
         "place", "renumber_parameters(sql, offset)", "seed",

@@ -298,7 +298,7 @@ class _Connection:
             self._release_id(id)  # before the last message: after it, the client may use the id again
             await self._send(last_message)
         except OSError:
-            pass  # the client has disconnected; `run` notices that too
+            pass  # the client has disconnected; `run` detects that too
         except Exception as fault:
             self._release_id(id)
             error = mask_fault(fault, context)

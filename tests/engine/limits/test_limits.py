@@ -198,7 +198,7 @@ async def test_a_websocket_message_may_have_64_kib_but_no_more(character: str) -
         assert await client.next_close() == (1009, "Message too big")
 
 
-async def test_a_user_beyond_the_rate_is_told_when_to_retry(ask: Execute) -> None:
+async def test_a_rate_limited_user_learns_when_to_retry(ask: Execute) -> None:
     engine = limited(rate_per_user=1)  # five at once
     ada = [await ask(engine, "{ me }", bearer=token("ada")) for _ in range(5)]
     assert [one.data for one in ada] == [{"me": "user:ada"}] * 5

@@ -42,7 +42,7 @@ def new_account(at: datetime = NOON) -> AccountState:
 
 def add_grant(account: AccountState, credits: int, **more: object) -> int:
     options: dict[str, object] = {"source": GrantSource.PROMOTIONAL} | more
-    grant, _ = balance_changes.add_grant(account, credits, CAUSE, **options)  # type: ignore[arg-type]
+    grant, _ = balance_changes.add_grant(account, credits, CAUSE, **options)  # type: ignore[arg-type]  the types of `more` are unknown
     return grant.number
 
 
