@@ -1,6 +1,6 @@
 """The model of payments: top-ups, refunds and disputes, written from the specification (DESIGN.md, section 7).
 
-A credit costs one minor unit. There is no bonus: `tests/topups/test_refunds_state_machine.py` covers it.
+A credit costs one minor unit. There is no bonus: `tests/topups/refunds/test_refunds_state_machine.py` covers it.
 """
 
 from tests.state_machine.model_account import ModelAccount

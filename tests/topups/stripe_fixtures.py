@@ -1,10 +1,8 @@
 """Helpers for tests of Stripe: the provider with a fake Stripe, top-ups begun there, and its events."""
 
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
-import pytest
 from starlette.applications import Starlette
 
 from app.settings import Settings
@@ -14,11 +12,9 @@ from app.topups.rules import TopUpRow
 from app.topups.stripe.provider import Stripe
 from app.webhooks import payment_routes
 from tests.factories import unique_id
-from tests.fake_stripe import KEY, SECRET, FakeStripe, serve_fake_stripe, sign_event
+from tests.fake_stripe import KEY, SECRET, FakeStripe, sign_event
 from tests.fake_stripe.objects import Json
 from tests.topups.top_up_fixtures import TERMS
-
-__all__ = ["begin_at_stripe", "deliver_events", "fake_stripe", "open_stripe", "stripe_provider", "webhook"]
 
 WEBHOOK = "/webhooks/stripe"
 OLD_SECRET = "whsec_of_last_year"
@@ -34,28 +30,6 @@ def stripe_settings(fake: FakeStripe, **more: Any) -> Settings:
 
 def open_stripe(fake: FakeStripe, **more: Any) -> Stripe:
     return Stripe.open(stripe_settings(fake, **more))
-
-
-@pytest.fixture
-def fake_stripe() -> Iterator[FakeStripe]:
-    """A fake Stripe on a port of its own."""
-    with serve_fake_stripe() as fake:
-        yield fake
-
-
-@pytest.fixture
-async def stripe_provider(db: str, fake_stripe: FakeStripe) -> AsyncIterator[Stripe]:
-    """The provider with an empty database and an empty fake."""
-    provider = open_stripe(fake_stripe)
-    yield provider
-    await provider.close()
-
-
-@pytest.fixture
-async def webhook(stripe_provider: Stripe) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the webhook route."""
-    async with webhook_client(stripe_provider) as client:
-        yield client
 
 
 def webhook_client(provider: Stripe) -> httpx.AsyncClient:

@@ -10,7 +10,7 @@ from app.topups.rules import PaymentStatus, TopUpRow, TopUpStatus
 from app.topups.sandbox.provider import Sandbox
 from app.topups.stripe.provider import Stripe
 from tests.fake_stripe import FakeStripe
-from tests.topups.stripe_fixtures import begin_checkout, fake_stripe, session_id, stripe_provider
+from tests.topups.stripe_fixtures import begin_checkout, session_id
 from tests.topups.top_up_fixtures import (
     ADDRESS,
     SANDBOX,
@@ -23,7 +23,6 @@ from tests.topups.top_up_fixtures import (
 )
 
 pytestmark = pytest.mark.anyio
-__all__ = ["fake_stripe", "stripe_provider"]
 
 
 async def move_back(minutes: float, *top_ups: TopUpRow) -> None:

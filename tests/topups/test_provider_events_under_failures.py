@@ -36,7 +36,7 @@ from app.verify.verifier import verify_ledger
 from tests.command_line import running_server
 from tests.conftest import LEDGER_KEY
 from tests.factories import block_run_request, get_balance, grant_credits, publish_rate_cards, start_task, unique_id
-from tests.fake_stripe import KEY, SECRET, FakeStripe, serve_fake_stripe, sign_event
+from tests.fake_stripe import KEY, SECRET, FakeStripe, sign_event
 from tests.fake_stripe.objects import Json
 from tests.soak import sized
 from tests.topups.stripe_fixtures import begin_at_stripe, open_stripe, session_id, stripe_settings
@@ -61,12 +61,6 @@ KILL = """
         WHERE datname = current_database() AND application_name = 'credits-posting' AND state <> 'idle'
         ORDER BY random() LIMIT 1) AS busy
 """
-
-
-@pytest.fixture
-def fake_stripe() -> Iterator[FakeStripe]:
-    with serve_fake_stripe() as fake:
-        yield fake
 
 
 @pytest.fixture

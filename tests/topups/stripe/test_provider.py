@@ -24,11 +24,8 @@ from tests.topups.stripe_fixtures import (
     begin_at_stripe,
     begin_checkout,
     deliver_events,
-    fake_stripe,
     open_stripe,
     session_id,
-    stripe_provider,
-    webhook,
     webhook_client,
 )
 from tests.topups.top_up_fixtures import TERMS, list_entries, list_inbox, posted_credits, reload
@@ -36,7 +33,6 @@ from tests.topups.top_up_fixtures import TERMS, list_entries, list_inbox, posted
 pytestmark = pytest.mark.anyio
 
 PAYMENTS = sized(60, soak=200)
-__all__ = ["fake_stripe", "stripe_provider", "webhook"]
 
 
 async def test_a_checkout_is_credited_once_by_its_three_events(

@@ -16,17 +16,13 @@ from tests.topups.stripe_fixtures import (
     WEBHOOK,
     begin_checkout,
     deliver_events,
-    fake_stripe,
     open_stripe,
     session_id,
-    stripe_provider,
-    webhook,
     webhook_client,
 )
 from tests.topups.top_up_fixtures import list_inbox, posted_credits, reload
 
 pytestmark = pytest.mark.anyio
-__all__ = ["fake_stripe", "stripe_provider", "webhook"]
 
 OLD_SECRET = "whsec_of_last_year"
 
