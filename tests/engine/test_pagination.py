@@ -1,7 +1,7 @@
 """Pagination, cursors and global ids."""
 
 from base64 import urlsafe_b64encode
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.engine.execution import GraphQLRequest
 from app.engine.global_ids import decode_id, decode_parts, encode_id, encode_parts
-from app.engine.pagination import decode_cursor, encode_cursor
+from app.engine.pagination import before_number, decode_cursor, encode_cursor, paginate
 from app.errors import BadRequest
 from tests.engine.sample_schema import ACCOUNT, USER, context, engine, utc
 
@@ -164,3 +164,35 @@ async def test_a_node_is_fetched_by_its_id() -> None:
 )
 async def test_node_is_null_for_invalid_unknown_and_forbidden_ids(text: str) -> None:
     assert await execute(NODE, id=text) == {"data": {"node": None}}
+
+
+async def test_a_page_is_read_from_the_position_in_the_cursor() -> None:
+    first_at = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    rows = [(first_at + timedelta(seconds=number), f"row{number}") for number in range(5)]
+
+    async def read(limit: int, position: tuple[datetime, str] | None) -> list[tuple[datetime, str]]:
+        return [row for row in rows if position is None or row > position][:limit]
+
+    async def page(after: str | None) -> Any:
+        return await paginate(
+            "rows",
+            7,
+            (datetime, str),
+            first=3,
+            after=after,
+            read=read,
+            position_of=lambda row: row,
+            node_of=lambda row: row,
+        )
+
+    first = await page(None)
+    rest = await page(first.page_info.end_cursor)
+    assert [edge.node for edge in first.edges + rest.edges] == rows
+    assert (first.page_info.has_next_page, rest.page_info.has_next_page) == (True, False)
+    for made_up in (encode_cursor("rows", 7, "yesterday", "row1"), encode_cursor("rows", 7, "2026-01-31", "row1")):
+        with pytest.raises(BadRequest, match="after is not a cursor of this list"):
+            await page(made_up)
+
+
+def test_the_number_of_a_made_up_cursor_is_kept_within_the_list() -> None:
+    assert [before_number(position, 10) for position in (None, (7,), (11,), (-1,))] == [10, 7, 10, 0]
