@@ -4,28 +4,18 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from examples.simulation import documents
 from examples.simulation.client import Client, UnexpectedResponse
-from examples.simulation.expected_state import OwnerAgent
+from examples.simulation.expected_state import OwnerAgent, TaskFigures
 
 READERS: Final = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActualTask:
-    status: str
-    block_run_count: int
+class AgentFigures(NamedTuple):
     total: int
-    charged: int
-    reversed: int
-
-
-@dataclass(frozen=True, slots=True)
-class ActualAgent:
-    total: int
-    task_count: int
+    tasks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +35,8 @@ class ActualAccount:
 
 @dataclass(slots=True)
 class ActualState:
-    tasks: dict[str, ActualTask] = field(default_factory=dict)
-    agents: dict[OwnerAgent, ActualAgent] = field(default_factory=dict)
+    tasks: dict[str, TaskFigures] = field(default_factory=dict)
+    agents: dict[OwnerAgent, AgentFigures] = field(default_factory=dict)
     accounts: dict[str, ActualAccount] = field(default_factory=dict)
 
 
@@ -94,15 +84,15 @@ async def _account(client: Client, token: str, owner_id: str) -> ActualAccount:
 async def _read_agent(client: Client, token: str, key: OwnerAgent, state: ActualState) -> None:
     pages = _pages(client, token, documents.AGENT_TASKS, "tasks", ownerId=key.owner_id, agentId=key.agent_id)
     async for agent in pages:
-        state.agents[key] = ActualAgent(agent["cost"]["total"], agent["cost"]["taskCount"])
+        state.agents[key] = AgentFigures(agent["cost"]["total"], agent["cost"]["taskCount"])
         for edge in agent["tasks"]["edges"]:
             task, cost = edge["node"], edge["node"]["cost"]
-            state.tasks[task["taskId"]] = ActualTask(
+            state.tasks[task["taskId"]] = TaskFigures(
                 status=task["status"],
-                block_run_count=task["blockRunCount"],
-                total=cost["total"],
+                block_runs=task["blockRunCount"],
                 charged=cost["charged"],
                 reversed=cost["reversed"],
+                total=cost["total"],
             )
 
 

@@ -50,8 +50,8 @@ class Context:
     def add_problem(self, text: str) -> None:
         self.expected.problems.append(text)
 
-    def children_skipped(self, task: Task) -> None:
+    def skip_children(self, task: Task) -> None:
         """Count the descendants of a task as done."""
         for child in task.children:
             self.task_done()
-            self.children_skipped(child)
+            self.skip_children(child)

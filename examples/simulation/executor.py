@@ -30,7 +30,7 @@ async def run_task(context: Context, task: Task, *, parent_task_id: str | None =
         if charging.stopped:
             await funding.top_up_once(context, owner, top_ups_before=top_ups_before)
     else:
-        context.children_skipped(task)
+        context.skip_children(task)
     context.task_done()
     if task.number % LIBRARY_PAGE_EVERY == 0:
         await _open_library_page(context, task)
@@ -78,7 +78,7 @@ async def _run_waves(context: Context, task: Task, charging: "TaskCharging") -> 
         await charging.reverse_failed_runs(after_end=False)
         if charging.stopped:
             if place == 0:
-                context.children_skipped(task)
+                context.skip_children(task)
             return
         if place == 0:
             for child in task.children:

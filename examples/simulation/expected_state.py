@@ -20,6 +20,16 @@ class Charge(NamedTuple):
     seq: int | None
 
 
+class TaskFigures(NamedTuple):
+    """What is compared of a task. `total`: charged minus reversed."""
+
+    status: str
+    block_runs: int
+    charged: int
+    reversed: int
+    total: int
+
+
 @dataclass(slots=True)
 class ExpectedTask:
     owner_agent: OwnerAgent
@@ -31,6 +41,10 @@ class ExpectedTask:
     @property
     def cost(self) -> int:
         return self.charged - self.reversed
+
+    @property
+    def figures(self) -> TaskFigures:
+        return TaskFigures(self.status, self.block_run_count, self.charged, self.reversed, self.cost)
 
 
 @dataclass(slots=True)

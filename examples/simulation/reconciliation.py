@@ -3,11 +3,22 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from examples.simulation.actual_state import ActualState
-from examples.simulation.expected_state import ExpectedState, OwnerAgent
+from examples.simulation.actual_state import ActualState, AgentFigures
+from examples.simulation.expected_state import ExpectedState, OwnerAgent, TaskFigures
 
 ENTRY_KINDS = {"CHARGE", "REVERSAL", "GRANT", "TOP_UP", "EXPIRY"}
+
+
+class AccountFigures(NamedTuple):
+    charges: int
+    reversals: int
+    grants: int
+    top_ups: int
+
+
+Figures = TaskFigures | AgentFigures | AccountFigures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +76,7 @@ def _task_differences(expected: ExpectedState, actual: ActualState) -> Iterator[
         if found is None:
             yield f"task {task_id} was started and does not exist"
             continue
-        yield from _difference(f"task {task_id}, status", found.status, task.status)
-        yield from _difference(f"task {task_id}, block runs", found.block_run_count, task.block_run_count)
-        yield from _difference(f"task {task_id}, charged", found.charged, task.charged)
-        yield from _difference(f"task {task_id}, reversed", found.reversed, task.reversed)
-        yield from _difference(f"task {task_id}, total", found.total, task.cost)
+        yield from _compare(f"task {task_id}", found, task.figures)
 
 
 def _agent_differences(expected: ExpectedState, actual: ActualState) -> Iterator[str]:
@@ -79,9 +86,7 @@ def _agent_differences(expected: ExpectedState, actual: ActualState) -> Iterator
         totals[task.owner_agent] += task.cost
         counts[task.owner_agent] += 1
     for key, found in actual.agents.items():
-        name = f"agent {key.agent_id} of {key.owner_id}"
-        yield from _difference(f"{name}, total", found.total, totals[key])
-        yield from _difference(f"{name}, tasks", found.task_count, counts[key])
+        yield from _compare(f"agent {key.agent_id} of {key.owner_id}", found, AgentFigures(totals[key], counts[key]))
 
 
 def _account_differences(expected: ExpectedState, actual: ActualState) -> Iterator[str]:
@@ -92,10 +97,9 @@ def _account_differences(expected: ExpectedState, actual: ActualState) -> Iterat
         reversed_[task.owner_agent.owner_id] += task.reversed
     for owner_id, account in actual.accounts.items():
         sums, name = account.entry_sums, f"account of {owner_id}"
-        yield from _difference(f"{name}, charges", -sums["CHARGE"], charged[owner_id])
-        yield from _difference(f"{name}, reversals", sums["REVERSAL"], reversed_[owner_id])
-        yield from _difference(f"{name}, grants", sums["GRANT"], expected.granted[owner_id])
-        yield from _difference(f"{name}, top-ups", sums["TOP_UP"], expected.topped_up[owner_id])
+        amounts = AccountFigures(-sums["CHARGE"], sums["REVERSAL"], sums["GRANT"], sums["TOP_UP"])
+        granted, topped_up = expected.granted[owner_id], expected.topped_up[owner_id]
+        yield from _compare(name, amounts, AccountFigures(charged[owner_id], reversed_[owner_id], granted, topped_up))
         if account.posted != sums.total():
             yield f"{name}: posted is {account.posted}, the sum of its entries {sums.total()}"
         if account.posted != account.remaining_in_grants:
@@ -106,6 +110,7 @@ def _account_differences(expected: ExpectedState, actual: ActualState) -> Iterat
             yield f"{name}: entries of kinds that the simulation does not cause: {sorted(unknown)}"
 
 
-def _difference(what: str, actual: object, expected: object) -> Iterator[str]:
-    if actual != expected:
-        yield f"{what}: {actual} in the API, {expected} in the responses"
+def _compare(name: str, actual: Figures, expected: Figures) -> Iterator[str]:
+    for field, found, wanted in zip(actual._fields, actual, expected, strict=True):
+        if found != wanted:
+            yield f"{name}, {field.replace('_', ' ')}: {found} in the API, {wanted} in the responses"

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from examples.simulation.actual_state import ActualAccount, ActualAgent, ActualState, ActualTask
-from examples.simulation.expected_state import ExpectedState, OwnerAgent
+from examples.simulation.actual_state import ActualAccount, ActualState, AgentFigures
+from examples.simulation.expected_state import ExpectedState, OwnerAgent, TaskFigures
 from examples.simulation.output import percentile
 from examples.simulation.reconciliation import (
     CreditTotals,
@@ -46,11 +46,11 @@ def api_state() -> ActualState:
     """The state of a correct server after those responses; ten of Anna's credits have expired."""
     return ActualState(
         tasks={
-            "t1": ActualTask(status="COMPLETED", block_run_count=2, total=11, charged=15, reversed=4),
-            "t2": ActualTask(status="COMPLETED", block_run_count=1, total=20, charged=20, reversed=0),
-            "t3": ActualTask(status="COMPLETED", block_run_count=2, total=7, charged=7, reversed=0),
+            "t1": TaskFigures(status="COMPLETED", block_runs=2, total=11, charged=15, reversed=4),
+            "t2": TaskFigures(status="COMPLETED", block_runs=1, total=20, charged=20, reversed=0),
+            "t3": TaskFigures(status="COMPLETED", block_runs=2, total=7, charged=7, reversed=0),
         },
-        agents={ANNA_TRIAGE: ActualAgent(11, 1), ANNA_DIGEST: ActualAgent(20, 1), BO_TRIAGE: ActualAgent(7, 1)},
+        agents={ANNA_TRIAGE: AgentFigures(11, 1), ANNA_DIGEST: AgentFigures(20, 1), BO_TRIAGE: AgentFigures(7, 1)},
         accounts={
             "anna": ActualAccount(
                 posted=559,
@@ -80,7 +80,7 @@ def test_a_correct_server_has_no_differences_and_equal_totals() -> None:
 
 def test_each_wrong_value_of_a_task_is_a_difference() -> None:
     actual = api_state()
-    actual.tasks["t2"] = ActualTask(status="FAILED", block_run_count=2, total=21, charged=22, reversed=1)
+    actual.tasks["t2"] = TaskFigures(status="FAILED", block_runs=2, total=21, charged=22, reversed=1)
 
     assert differences(responses(), actual) == [
         "task t2, status: FAILED in the API, COMPLETED in the responses",
@@ -104,7 +104,7 @@ def test_missing_and_unknown_tasks_are_differences() -> None:
 
 def test_an_agent_total_that_is_not_the_sum_of_its_tasks_is_a_difference() -> None:
     actual = api_state()
-    actual.agents[ANNA_TRIAGE] = ActualAgent(12, 2)
+    actual.agents[ANNA_TRIAGE] = AgentFigures(12, 2)
 
     assert differences(responses(), actual) == [
         "agent triage of anna, total: 12 in the API, 11 in the responses",
@@ -118,7 +118,7 @@ def test_an_agent_total_that_is_not_the_sum_of_its_tasks_is_a_difference() -> No
         ("CHARGE", "account of anna, charges: 34 in the API, 35 in the responses"),
         ("REVERSAL", "account of anna, reversals: 5 in the API, 4 in the responses"),
         ("GRANT", "account of anna, grants: 101 in the API, 100 in the responses"),
-        ("TOP_UP", "account of anna, top-ups: 501 in the API, 500 in the responses"),
+        ("TOP_UP", "account of anna, top ups: 501 in the API, 500 in the responses"),
     ],
 )
 def test_one_credit_too_many_in_an_account_is_a_difference(kind: str, text: str) -> None:
