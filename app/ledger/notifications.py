@@ -68,15 +68,9 @@ MAX_NUMBER: Final = 2**31 - 1
 MARK_READ_LIMIT: Final = 100
 """How many of the notifications marked as read are returned, the newest."""
 
-_INSERT: Final = SetStatement(
-    "new notifications",
-    """
-    INSERT INTO notification (account_id, number, kind, agent_id, subject, message, at)
-    SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[])
-    ON CONFLICT (account_id, kind, agent_id, subject) WHERE resolved_at IS NULL DO NOTHING
-    RETURNING 1
-    """,
-    7,
+_INSERT: Final = NOTIFICATIONS.insert(
+    columns=("account_id", "number", "kind", "agent_id", "subject", "message", "at"),
+    on_conflict="ON CONFLICT (account_id, kind, agent_id, subject) WHERE resolved_at IS NULL DO NOTHING",
     checks_row_count=False,
 )
 
@@ -121,8 +115,16 @@ def notify(
 ) -> None:
     """Add a notification, unless the same one is unresolved. The caller publishes the change of the account."""
     account.notification_count += 1
-    number = account.notification_count
-    write.add(_INSERT, (account.account_id, number, kind, agent_id, subject, message, account.at))
+    notification = Notification(
+        account_id=account.account_id,
+        number=account.notification_count,
+        kind=kind,
+        agent_id=agent_id,
+        subject=subject,
+        message=message,
+        at=account.at,
+    )
+    write.add_row(_INSERT, notification)
 
 
 def resolve(account: AccountState, write: SetWrite, kind: NotificationKind) -> None:
