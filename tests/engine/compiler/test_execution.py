@@ -252,7 +252,7 @@ async def test_errors_are_in_the_order_of_their_occurrence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("items", "kept"),
+    ("items", "expected"),
     [
         ([1, 2], {"any": [1, 2], "required": [1, 2], "ofRequired": [1, 2], "requiredOfRequired": [1, 2]}),
         ([1, None], {"any": [1, None], "required": [1, None], "ofRequired": None, "requiredOfRequired": "lost"}),
@@ -269,7 +269,7 @@ async def test_errors_are_in_the_order_of_their_occurrence() -> None:
 @pytest.mark.parametrize("field", ["any", "required", "ofRequired", "requiredOfRequired"])
 @pytest.mark.parametrize("waits", [False, True])
 async def test_null_and_errors_in_lists_are_handled_by_the_list_type(
-    items: Any, kept: dict[str, Any], field: str, waits: bool
+    items: Any, expected: dict[str, Any], field: str, waits: bool
 ) -> None:
     def context() -> Any:
         if not waits:
@@ -278,8 +278,10 @@ async def test_null_and_errors_in_lists_are_handled_by_the_list_type(
         return {field: Delayed(found)}
 
     data, errors = await execute_both(f"{{ lists {{ {field} }} }}", context)
-    assert data == {"lists": None if kept[field] == "lost" else {field: kept[field]}}
-    assert len(errors) == (items not in ([1, 2], (1, 2)) and not (items in ([1, None], None) and kept[field] == items))
+    assert data == {"lists": None if expected[field] == "lost" else {field: expected[field]}}
+    assert len(errors) == (
+        items not in ([1, 2], (1, 2)) and not (items in ([1, None], None) and expected[field] == items)
+    )
 
 
 async def test_the_path_of_an_item_contains_its_index_and_the_alias() -> None:
@@ -403,9 +405,9 @@ def is_type(name: str, *, waits: bool) -> Any:
 async def test_is_type_of_identifies_the_type_of_an_object(waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("Dog", "Cat"):
         monkeypatch.setattr(SCHEMA.type_map[name], "is_type_of", is_type(name, waits=waits))
-    monkeypatch.setitem(PETS, "asked", [{"is": "Cat", "name": "Tom"}, {"is": "Dog"}, {"is": "Fish"}])
+    monkeypatch.setitem(PETS, "by is_type_of", [{"is": "Cat", "name": "Tom"}, {"is": "Dog"}, {"is": "Fish"}])
 
-    data, errors = await execute_both('{ pets(kind: "asked") { __typename ... on Cat { name } } }')
+    data, errors = await execute_both('{ pets(kind: "by is_type_of") { __typename ... on Cat { name } } }')
 
     assert data == {"pets": [{"__typename": "Cat", "name": "Tom"}, {"__typename": "Dog"}, None]}
     assert [path for _, path in errors] == [["pets", 2]]

@@ -159,9 +159,9 @@ def test_the_number_of_values_in_all_variables_is_limited() -> None:
 def test_a_batch_of_1000_charges_fits_the_body_limit_of_services() -> None:
     settings = {"model": "gpt-4o", "temperature": 0.7, "prompt": "x" * 600}
     charge = {"taskId": "t" * 36, "blockRunId": "r" * 36, "block": "AITextGeneratorBlock", "settings": settings}
-    whole = orjson.dumps({"query": "mutation {}", "variables": {"input": [charge] * 1000}})
-    assert request_parsing.MAX_USER_BODY_BYTES < len(whole) <= request_parsing.MAX_SERVICE_BODY_BYTES == 1024 * 1024
-    assert len((request_parsing.parse_body(whole).variables or {})["input"]) == 1000
+    body = orjson.dumps({"query": "mutation {}", "variables": {"input": [charge] * 1000}})
+    assert request_parsing.MAX_USER_BODY_BYTES < len(body) <= request_parsing.MAX_SERVICE_BODY_BYTES == 1024 * 1024
+    assert len((request_parsing.parse_body(body).variables or {})["input"]) == 1000
 
 
 @pytest.mark.parametrize(
@@ -282,9 +282,9 @@ async def test_all_callers_at_a_client_address_share_its_rate(ask: Execute) -> N
 REFUSED: dict[str, tuple[dict[str, Any], int]] = {
     "a bad token": ({"bearer": "nonsense"}, 401),
     "a bad key": ({"bearer": "ck_nonsense"}, 401),
-    "a bad body": ({"whole": b"{"}, 400),
-    "a user's bad body": ({"whole": b"{", "bearer": token("ada")}, 400),
-    "a body that is too large": ({"whole": b" " * (request_parsing.MAX_USER_BODY_BYTES + 1)}, 413),
+    "a bad body": ({"body": b"{"}, 400),
+    "a user's bad body": ({"body": b"{", "bearer": token("ada")}, 400),
+    "a body that is too large": ({"body": b" " * (request_parsing.MAX_USER_BODY_BYTES + 1)}, 413),
     "another content type": ({"content_type": "text/plain"}, 415),
 }
 
@@ -314,7 +314,7 @@ async def test_beyond_the_rate_of_its_address_neither_token_nor_body_of_a_reques
     for _ in range(2):
         assert (await sent_from(server, "192.0.2.1", content_type="text/plain")).status == 415
     assert (await sent_from(server, "192.0.2.1", bearer=token("ada"))).status == 429
-    assert (await sent_from(server, "192.0.2.1", whole=None)).status == 429
+    assert (await sent_from(server, "192.0.2.1", body=None)).status == 429
 
 
 class UnusedVerifier(TokenVerifier):
@@ -333,9 +333,9 @@ async def test_a_valid_service_key_is_accepted_beyond_the_rate_of_its_address(db
     assert anonymous == [401, 401, 429]
     for _ in range(5):
         assert (await sent_from(server, "192.0.2.1", bearer=key)).status == 200
-        assert (await sent_from(server, "192.0.2.1", bearer=key, whole=b"{")).status == 400
+        assert (await sent_from(server, "192.0.2.1", bearer=key, body=b"{")).status == 400
         assert (await sent_from(server, "192.0.2.1", bearer=key, content_type="text/plain")).status == 415
-    other = [(await sent_from(server, "192.0.2.2", bearer=key, whole=b"{")).status for _ in range(5)]
+    other = [(await sent_from(server, "192.0.2.2", bearer=key, body=b"{")).status for _ in range(5)]
     assert other == [400] * 5
     assert (await sent_from(server, "192.0.2.2")).status == 200  # requests of the service do not count there
     await made.close()
@@ -361,16 +361,16 @@ async def sent_from(
     address: str,
     *,
     bearer: str | None = None,
-    whole: bytes | None = b'{"query": "{ hello }"}',
+    body: bytes | None = b'{"query": "{ hello }"}',
     content_type: str = "application/json",
 ) -> Reply:
-    """The reply to a POST. `whole`: the body; None: it must not be read."""
+    """The reply to a POST. `body`: the body; None: it must not be read."""
     replies: list[Message] = []
 
     async def receive() -> Message:
-        if whole is None:
+        if body is None:
             pytest.fail("the body was read")
-        return {"type": "http.request", "body": whole, "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Message) -> None:
         replies.append(message)

@@ -95,12 +95,12 @@ async def by_event_stream(engine: GraphQLEngine, parameters: Parameters, bearer:
         headers.append((b"authorization", f"Bearer {bearer}".encode()))
     scope = {"type": "http", "method": "POST", "path": "/graphql", "query_string": b"", "headers": headers}
     await http_app(engine)(scope, receive, send)
-    whole = b"".join(message.get("body", b"") for message in replies)
+    body = b"".join(message.get("body", b"") for message in replies)
     if dict(replies[0]["headers"])[b"content-type"].startswith(b"text/event-stream"):
-        first, _, rest = whole.partition(b"\n\n")
+        first, _, rest = body.partition(b"\n\n")
         assert rest == b"event: complete\ndata:\n\n"
         return orjson.loads(first.removeprefix(b"event: next\ndata: "))
-    return orjson.loads(whole)
+    return orjson.loads(body)
 
 
 async def by_websocket(engine: GraphQLEngine, parameters: Parameters, bearer: str | None = None) -> Any:
@@ -276,11 +276,11 @@ async def test_arbitrary_documents_are_refused_over_every_transport(
 ) -> None:
     proof = token("ada", operator=bearer == "operator") if bearer else None
     engine = engine_with(*PERSISTED, arbitrary_documents=("operators", "services"))
-    answer = await send(engine, {"query": ARBITRARY}, proof)
+    response = await send(engine, {"query": ARBITRARY}, proof)
     if allowed:
-        assert answer == {"data": {"hello": "hello world"}}
+        assert response == {"data": {"hello": "hello world"}}
     else:
-        assert refused(answer)[0] == "DOCUMENT_NOT_ALLOWED"
+        assert refused(response)[0] == "DOCUMENT_NOT_ALLOWED"
 
 
 @every_transport
@@ -294,8 +294,8 @@ async def test_a_text_must_equal_a_persisted_document_exactly(send: Send) -> Non
 async def test_two_documents_may_have_an_operation_of_the_same_name(send: Send) -> None:
     engine = engine_with(*PERSISTED)
     for text, greeting in ((OLDER, "hello older release"), (NEWER, "hello newer release")):
-        asked = {"documentId": f"sha256:{document_hash(text)}", "operationName": "Greeting"}
-        assert await send(engine, asked) == {"data": {"hello": greeting}}
+        request = {"documentId": f"sha256:{document_hash(text)}", "operationName": "Greeting"}
+        assert await send(engine, request) == {"data": {"hello": greeting}}
 
 
 @every_transport
@@ -333,9 +333,9 @@ async def test_persisted_documents_are_compiled_at_start_and_never_evicted(monke
 
     monkeypatch.setattr(engine._documents, "parse_and_validate", parse_again)
     for text in (HELLO, long):
-        asked = GraphQLRequest("", {"name": "ada"}, document_hash=document_hash(text))
-        answer = await engine.execute(asked, RequestContext(None, state))
-        assert answer.payload == {"data": {"hello": "hello ada"}}
+        request = GraphQLRequest("", {"name": "ada"}, document_hash=document_hash(text))
+        response = await engine.execute(request, RequestContext(None, state))
+        assert response.payload == {"data": {"hello": "hello ada"}}
     assert (engine.execution_counts.compiled, len(cache)) == (2, 0)
 
 
@@ -374,10 +374,10 @@ async def test_the_server_loads_the_documents_of_the_setting(tmp_path: Path) -> 
     text = "query Anybody {\r\n  __typename\r\n}\r\n"
     (tmp_path / "anybody.graphql").write_bytes(text.encode())
     app: Any = main.create_app(production(known_documents=str(tmp_path)))
-    for asked, outcome in (
+    for request, outcome in (
         ({"documentId": document_hash(text)}, {"data": {"__typename": "Query"}}),
         ({"query": text}, {"data": {"__typename": "Query"}}),
         ({"query": text.replace("\r", "")}, "DOCUMENT_NOT_ALLOWED"),
     ):
-        reply = await send_request(orjson.dumps(asked), to=app, host="credits.example.com")
+        reply = await send_request(orjson.dumps(request), to=app, host="credits.example.com")
         assert (reply.json if isinstance(outcome, dict) else reply.code) == outcome
