@@ -178,7 +178,7 @@ class Migration(migrations.Migration):
                 "table": "operation",
                 "app": "credits",
                 "pk_attr": "key",
-                "table_description": "An idempotency key with the hash of its request and the ids of its result. Kept for ever.",
+                "table_description": "An idempotency key with the hash of its request and the ids of its result. Never deleted.",
             },
             bases=["Model"],
         ),

@@ -64,7 +64,7 @@ SETTINGS: Final = {
 }
 """Passed on the command line, so that they override the configuration in the data directory."""
 
-# A line from the owner means that the server was stopped; the end of the pipe means that the owner is gone. SIGINT is
+# A line from the owner means that the server was stopped; the end of the pipe means that the owner has ended. SIGINT is
 # PostgreSQL's fast shutdown.
 WATCHER: Final = 'read -r word; [ "$word" = stopped ] || kill -INT "$0"'
 

@@ -1,12 +1,12 @@
 """The two database roles: the owner of the tables, who migrates, and the application's role, which owns nothing.
 
 The application's role may read all tables, insert, and update what changes. It cannot change append-only rows (entries,
-audit records, rate cards, idempotency keys), delete rows, alter tables or disable triggers. So whoever takes over a
-server process cannot rewrite history.
+audit records, rate cards, idempotency keys), delete rows, alter tables or disable triggers. So an attacker who takes
+over a server process cannot rewrite history.
 
 `python -m app migrate` runs `grant_privileges` as the owner after every migration. It grants all privileges of the
-application's role anew, so that nothing granted by hand remains. If one role is both, nothing is granted, and
-`find_excess_privileges` reports it.
+application's role again from scratch, so that nothing granted by hand remains. If one role is both, nothing is granted,
+and `find_excess_privileges` reports it.
 """
 
 from typing import Final

@@ -141,7 +141,7 @@ class Notification(Model):
 
 
 class Operation(Model):
-    """An idempotency key with the hash of its request and the ids of its result. Kept for ever."""
+    """An idempotency key with the hash of its request and the ids of its result. Never deleted."""
 
     account_id = fields.BigIntField()
     key = fields.CharField(max_length=255, primary_key=True)

@@ -4,8 +4,8 @@ There is at most one unresolved notification for each kind, agent and subject: i
 nothing is added. Notifications about missing credits are resolved when credits come; resolved ones count as read and
 stay in the list.
 
-Notifications are numbered under the account's lock, in the order in which they commit, so whoever has seen all up to a
-number has missed none. Numbers have gaps.
+Notifications are numbered under the account's lock, in the order in which they commit, so a reader that has seen all up
+to a number has missed none. Numbers have gaps.
 """
 
 from collections.abc import Iterable, Sequence

@@ -41,7 +41,7 @@ def check_owner(owner_id: str, *, owner_ids: OwnerScope) -> None:
     Raises: Forbidden: the owner is not in the scope.
     """
     if owner_ids is not None and owner_id not in owner_ids:
-        raise Forbidden(f"The account of {owner_id!r} belongs to somebody else: you cannot change it.")
+        raise Forbidden(f"The account of {owner_id!r} belongs to another owner: you cannot change it.")
 
 
 async def find_entry(account_id: int, seq: int, *, owner_ids: OwnerScope) -> LedgerEntry | None:

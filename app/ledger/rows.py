@@ -30,7 +30,7 @@ HOLDS: Final = Table(
 
 ACCOUNT_COLUMNS: Final = f"a.id, {ACCOUNTS.columns('a')}"
 
-# The account row is guarded by the version that was locked: nobody else can have written it in between.
+# The account row is guarded by the version that was locked: no other transaction can have written it since.
 _UPDATE_ACCOUNT: Final = ACCOUNTS.update(
     *(name for name in ACCOUNTS.column_names if name != "owner_id"),
     where="t.version = v.locked_version",

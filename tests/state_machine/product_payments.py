@@ -102,20 +102,20 @@ class ProductPayments:
         reference = Reference(top_up.account_id, name)
         row = await refund_rows.find_refund(reference)
         assert row is not None
-        said = a_refund(str(top_up.payment_ref), str(reference), row.amount_minor, RefundStatus(request.state))
-        return await self._report(top_up, said)
+        event_object = a_refund(str(top_up.payment_ref), str(reference), row.amount_minor, RefundStatus(request.state))
+        return await self._report(top_up, event_object)
 
     async def _dispute_event(self, request: requests.DisputeEvent) -> PaymentResult:
         top_up = self._top_ups[request.top_up]
         amount = -(-top_up.amount_minor // 2) if request.half else top_up.amount_minor
-        said = Dispute(
+        event_object = Dispute(
             provider="sandbox", live=False, dispute_ref=f"dp_{top_up.id}", payment_ref=str(top_up.payment_ref),
             status=DisputeStatus(request.state), amount_minor=amount, currency="USD",
         )  # fmt: skip
-        return await self._report(top_up, said)
+        return await self._report(top_up, event_object)
 
-    async def _report(self, top_up: TopUpRow, said: Refund | Dispute) -> PaymentResult:
-        outcome = await settle(ProviderEvent(event_id=unique_id("sandbox:evt"), object=said, body={}))
+    async def _report(self, top_up: TopUpRow, event_object: Refund | Dispute) -> PaymentResult:
+        outcome = await settle(ProviderEvent(event_id=unique_id("sandbox:evt"), object=event_object, body={}))
         return PaymentResult({"outcome": outcome.value}, await _balance(top_up), replayed=False)
 
 

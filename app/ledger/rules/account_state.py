@@ -144,7 +144,7 @@ class Hold:
     - `parent_budget`: the number of the budget that its claims come from and return to.
     - `allocated`: what holds inside this budget took and did not give back, whether claimed there or drawn.
     - `closing_reserve`: the part that only closing work may draw.
-    - `terms`: JSON of whoever placed the hold.
+    - `terms`: JSON of the caller that placed the hold; the ledger does not read it.
     """
 
     account_id: int

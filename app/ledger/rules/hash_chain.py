@@ -1,8 +1,8 @@
 """The HMAC chain over the entries of an account.
 
 Each entry has mac = HMAC-SHA256(key, mac of the account's previous entry + canonical bytes of the content). The key is
-not in the database, so nobody who can only write tables can forge history. Each account has its own chain: writes to
-different accounts do not wait for each other. The first entry follows 32 zero bytes.
+not in the database, so write access to the tables is not enough to forge history. Each account has its own chain:
+writes to different accounts do not wait for each other. The first entry follows 32 zero bytes.
 
 Canonical bytes: the content fields in the order of `LedgerEntry`, each as decimal byte length, colon, UTF-8 text, comma
 (a netstring). NULL is "-," without length. Integers are decimal, times are whole microseconds since 1970 UTC, draws are

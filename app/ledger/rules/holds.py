@@ -1,9 +1,9 @@
 """Holds and budgets: claim credits of grants, draw from them, release them. Pure.
 
-A hold claims credits of grants in burn order. Nobody else can spend them until the hold is captured, voided or expires.
-A *budget* is a hold for a whole task: block runs draw on it one by one. A hold inside a budget takes its claims from
-the budget and gives back what it does not need. A claim can outlive the expiry of its grant, by at most 24 hours: what
-is released after the expiry expires then.
+A hold claims credits of grants in burn order. They cannot be spent otherwise until the hold is captured, voided or
+expires. A *budget* is a hold for a whole task: block runs draw on it one by one. A hold inside a budget takes its
+claims from the budget and gives back what it does not need. A claim can outlive the expiry of its grant, by at most 24
+hours: what is released after the expiry expires then.
 
 The holds that an operation changes, and the budgets around them, must be in `account.holds`.
 """
