@@ -115,7 +115,7 @@ async def settle_all(owner_id: str, order: random.Random, rate_cards: RateCardCa
         events.append(await payment_event(top_up, payment_ref=top_up.provider_ref))
         events += await build_events(top_up, top_up.provider_ref, history)
         top_ups.append(top_up)
-    times = random.Random(7)  # noqa: S311  each notice as often in every order
+    times = random.Random(7)  # noqa: S311  each event as often in every order
     waiting = [event for event in events for _ in range(times.choice([1, 1, 2, 3]))]
     order.shuffle(waiting)
     for _ in range(MOST_ROUNDS):

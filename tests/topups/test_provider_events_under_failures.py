@@ -212,7 +212,7 @@ async def retry_connection(operation: Callable[[], Awaitable[T]]) -> T:
     raise AssertionError("the database never answered")
 
 
-async def settle_what_waits(fake: FakeStripe) -> None:
+async def retry_waiting_events(fake: FakeStripe) -> None:
     """Retry all events that wait for another one."""
     provider = open_stripe(fake)
     for _ in range(4):
@@ -316,7 +316,7 @@ async def test_payments_are_credited_once_each_whatever_is_killed(
     assert sender.counts["killed"] >= PAYMENTS // 6, sender.counts
     assert sender.counts["cut off"] >= 1, sender.counts
     assert sender.counts["WAITING"] >= PAYMENTS // 30, sender.counts
-    await settle_what_waits(fake_stripe)
+    await retry_waiting_events(fake_stripe)
     await check_results(bought)
 
 

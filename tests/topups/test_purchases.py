@@ -42,7 +42,7 @@ class UnreachableProvider(Sandbox):
         raise Unavailable("The payment provider does not answer.")
 
 
-async def count(table: str) -> int:
+async def count_rows(table: str) -> int:
     return int((await pools.fetch(f"SELECT count(*) FROM {table}"))[0][0])
 
 
@@ -106,21 +106,21 @@ async def test_an_invalid_request_is_refused_and_writes_nothing(db: str, values:
             await begin_top_up(owner_id, **({"credits": 500} | values))
         assert [problem.path for problem in refusal.value.problems] == [path]
     assert await find_account("nobody-yet") is None
-    assert (await count("top_up"), await count("owner")) == (0, 1)
+    assert (await count_rows("top_up"), await count_rows("owner")) == (0, 1)
 
 
 async def test_credits_that_would_exceed_the_balance_limit_are_refused_before_payment(db: str) -> None:
     await grant_credits("alice", MAX_CREDITS - 499)
     with pytest.raises(BalanceLimitReached):
         await begin_top_up("alice", 500)
-    assert await count("top_up") == 0
+    assert await count_rows("top_up") == 0
 
 
 async def test_a_repeated_request_returns_the_same_top_up_and_page(db: str) -> None:
     first = await begin_top_up("alice", 500, key="once", return_url="https://shop.example/")
     again = await begin_top_up("alice", 500, key="once", return_url="https://shop.example/")
     assert (again.replayed, again.top_up) == (True, first.top_up)
-    assert await count("top_up") == 1
+    assert await count_rows("top_up") == 1
 
 
 async def test_twenty_concurrent_requests_begin_one_top_up(db: str) -> None:
@@ -129,7 +129,7 @@ async def test_twenty_concurrent_requests_begin_one_top_up(db: str) -> None:
     assert {(one.top_up.id, one.top_up.payment_url) for one in found} == {
         (found[0].top_up.id, f"{ADDRESS}/sandbox/pay/{found[0].top_up.reference}")
     }
-    assert await count("top_up") == 1
+    assert await count_rows("top_up") == 1
 
 
 async def test_a_repeated_request_is_replayed_after_the_terms_changed(db: str) -> None:
@@ -146,7 +146,7 @@ async def test_the_same_key_with_another_request_is_a_conflict(db: str, other: d
     await begin_top_up("alice", **first)
     with pytest.raises(IdempotencyConflict):
         await begin_top_up("alice", **(first | other))
-    assert await count("top_up") == 1
+    assert await count_rows("top_up") == 1
 
 
 async def test_idempotency_keys_belong_to_their_owner(db: str) -> None:

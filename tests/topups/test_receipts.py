@@ -27,7 +27,7 @@ async def browser(db: str) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def paid(*taxes: TaxLine, owner_id: str = "alice") -> TopUpRow:
+async def create_paid_top_up(*taxes: TaxLine, owner_id: str = "alice") -> TopUpRow:
     top_up = await create_top_up(owner_id, 1_200, terms=replace(TERMS, bonuses=((1_000, 100),)))
     await settle(await payment_event(top_up, tax_lines=taxes))
     return await reload(top_up)
@@ -38,7 +38,7 @@ def path_of(top_up: TopUpRow) -> str:
 
 
 async def test_a_receipt_has_the_purchase_the_price_and_the_taxes_of_the_provider(db: str) -> None:
-    top_up = await paid(VAT, SALES_TAX)
+    top_up = await create_paid_top_up(VAT, SALES_TAX)
     receipt = build_receipt(top_up)
     assert receipt is not None
     assert (receipt.bought_credits, receipt.bonus_credits, receipt.currency) == (1_200, 100, "USD")
@@ -49,12 +49,12 @@ async def test_a_receipt_has_the_purchase_the_price_and_the_taxes_of_the_provide
 
 async def test_a_receipt_exists_from_the_payment_on_and_stays_after_a_refund(db: str) -> None:
     assert build_receipt(await create_top_up()) is None
-    refunded = (await paid())._replace(status=TopUpStatus.REFUNDED, refunded_minor=1_200)
+    refunded = (await create_paid_top_up())._replace(status=TopUpStatus.REFUNDED, refunded_minor=1_200)
     assert build_receipt(refunded) is not None
 
 
 async def test_the_page_opens_with_its_link_alone(browser: httpx.AsyncClient) -> None:
-    top_up = await paid(VAT, SALES_TAX)
+    top_up = await create_paid_top_up(VAT, SALES_TAX)
     answer = await browser.get(path_of(top_up))
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
@@ -68,7 +68,7 @@ async def test_the_page_opens_with_its_link_alone(browser: httpx.AsyncClient) ->
 
 
 async def test_a_changed_or_invented_link_opens_nothing(browser: httpx.AsyncClient) -> None:
-    mine, pending = await paid(), await create_top_up("bob")
+    mine, pending = await create_paid_top_up(), await create_top_up("bob")
     token = path_of(mine).removeprefix("/receipts/")
     middle = len(token) // 2
     changed = [token[:middle] + ("A" if token[middle] != "A" else "B") + token[middle + 1 :], token[:-4], token + "A"]
@@ -83,7 +83,7 @@ async def test_a_changed_or_invented_link_opens_nothing(browser: httpx.AsyncClie
 
 
 async def test_the_label_of_a_tax_is_escaped(db: str) -> None:
-    receipt = build_receipt(await paid(replace(VAT, label='<script>alert("$x")</script>')))
+    receipt = build_receipt(await create_paid_top_up(replace(VAT, label='<script>alert("$x")</script>')))
     assert receipt is not None
     page = render_receipt(receipt, None)
     assert "<script" not in page
@@ -91,13 +91,13 @@ async def test_the_label_of_a_tax_is_escaped(db: str) -> None:
 
 
 async def test_a_refund_is_on_the_receipt(db: str) -> None:
-    receipt = build_receipt((await paid())._replace(refunded_minor=500))
+    receipt = build_receipt((await create_paid_top_up())._replace(refunded_minor=500))
     assert receipt is not None
     assert "<th>Refunded since</th><td>5.00 USD</td>" in render_receipt(receipt, None)
 
 
 async def test_receipts_stay_available_without_a_payment_provider(db: str) -> None:
-    top_up = await paid()
+    top_up = await create_paid_top_up()
     app = Starlette(routes=payment_routes(None))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=ADDRESS) as client:
         assert (await client.get(path_of(top_up))).status_code == 200

@@ -40,9 +40,14 @@ async def test_a_payment_makes_an_entry_and_a_grant_that_never_expires(db: str) 
     paid = await reload(top_up)
     assert (paid.status, paid.provider_ref) == (TopUpStatus.PAID, top_up.provider_ref)
     assert await list_entries(top_up.account_id) == [("TOP_UP", 1_200, top_up.id, "user:alice")]
-    [lot] = await queries.list_grants(top_up.account_id, before_number=99, limit=9)
-    assert (lot.source, lot.credits, lot.remaining, lot.expires_at) == (GrantSource.PURCHASED, 1_200, 1_200, None)
-    assert (lot.top_up_id, lot.created_at) == (top_up.id, paid.paid_at)
+    [grant] = await queries.list_grants(top_up.account_id, before_number=99, limit=9)
+    assert (grant.source, grant.credits, grant.remaining, grant.expires_at) == (
+        GrantSource.PURCHASED,
+        1_200,
+        1_200,
+        None,
+    )
+    assert (grant.top_up_id, grant.created_at) == (top_up.id, paid.paid_at)
     stored = (await list_inbox())[event.event_id]
     assert (stored["outcome"], stored["attempts"], stored["last_error"]) == ("CREDITED", 0, None)
     assert stored["handled_at"] is not None

@@ -97,9 +97,9 @@ async def test_disabling_needs_no_card_and_stops_purchases(db: str) -> None:
 
 
 async def test_the_consent_is_recorded_with_version_time_and_actor(db: str) -> None:
-    done = await configuration.configure(configure_request(), TERMS)
+    result = await configuration.configure(configure_request(), TERMS)
     [row] = await pools.fetch("SELECT consent_version, consent_at, consent_actor, enabled FROM auto_top_up")
-    assert tuple(row) == ("v1", done.balance.as_of, "user:alice", True)
+    assert tuple(row) == ("v1", result.balance.as_of, "user:alice", True)
     with pytest.raises(InvalidInput, match="consentVersion"):
         await configuration.configure(configure_request(consent_version=None), TERMS)
 
@@ -310,7 +310,7 @@ async def test_an_error_in_one_account_does_not_affect_the_others(db: str, caplo
     assert "could not be checked" in caplog.text
 
 
-async def paid_at_the_sandbox(top_up: TopUpRow) -> PaymentStatus:
+async def find_sandbox_status(top_up: TopUpRow) -> PaymentStatus:
     page = await SANDBOX.find_payment_page(top_up.reference)
     assert page is not None
     return PaymentStatus(page.status)
@@ -324,5 +324,5 @@ async def test_the_sandbox_charges_once_for_a_reference(db: str) -> None:
     assert found is not None
     assert (found.status, found.amount_minor, found.provider_ref) == (PaymentStatus.PAID, 1_000, top_up.provider_ref)
     assert await SANDBOX.find_payment(f"{account_id}-{'0' * 31}f", since=top_up.created_at) is None
-    assert await paid_at_the_sandbox(top_up) is PaymentStatus.PAID
+    assert await find_sandbox_status(top_up) is PaymentStatus.PAID
     assert await queries.find_top_up(account_id, top_up.id) == top_up

@@ -42,12 +42,12 @@ def config(**more: Any) -> AutoTopUpConfig:
     return AutoTopUpConfig(enabled=True, **values)
 
 
-def ago(status: TopUpStatus = TopUpStatus.PAID, credits: int = 1_000, **since: float) -> Attempt:
+def attempt(status: TopUpStatus = TopUpStatus.PAID, credits: int = 1_000, **since: float) -> Attempt:
     """An attempt that was begun so long before NOW."""
     return Attempt(NOW - timedelta(**since), credits, status)
 
 
-def declined(**since: float) -> Attempt:
+def declined_attempt(**since: float) -> Attempt:
     return Attempt(NOW - timedelta(**since), 1_000, TopUpStatus.FAILED, "card_declined")
 
 
@@ -71,7 +71,7 @@ def test_a_target_buys_what_is_missing_rounded_up_within_the_terms(target: int, 
 
 
 def test_a_pending_purchase_prevents_the_next_and_says_whether_the_owner_must_act() -> None:
-    open_one = ago(TopUpStatus.PENDING, days=3)
+    open_one = attempt(TopUpStatus.PENDING, days=3)
     assert decision(open_one) == Skip(SkipReason.OPEN_INTENT)
     assert decision(open_one._replace(action_url="https://bank.example/")) == Skip(SkipReason.ACTION_REQUIRED)
 
@@ -91,56 +91,69 @@ def test_a_missing_card_debt_and_disputes_prevent_purchases(
 
 
 def test_two_purchases_are_a_minute_apart() -> None:
-    last = ago(seconds=59.9)
+    last = attempt(seconds=59.9)
     assert decision(last) == Skip(SkipReason.COOLDOWN, last.begun_at + timedelta(seconds=60))
-    assert decision(ago(seconds=60)) == Buy(1_000)
+    assert decision(attempt(seconds=60)) == Buy(1_000)
 
 
 def test_declines_back_off_one_hour_then_four_and_the_third_stops_purchases() -> None:
-    first, second, third = declined(hours=30), declined(hours=29), declined(hours=25)
-    assert decision(declined(minutes=59)) == Skip(SkipReason.BACKING_OFF, NOW + timedelta(minutes=1))
+    first, second, third = declined_attempt(hours=30), declined_attempt(hours=29), declined_attempt(hours=25)
+    assert decision(declined_attempt(minutes=59)) == Skip(SkipReason.BACKING_OFF, NOW + timedelta(minutes=1))
     assert decision(first) == Buy(1_000)
-    recent = declined(hours=3)
-    assert decision(recent, declined(hours=5)) == Skip(SkipReason.BACKING_OFF, NOW + timedelta(hours=1))
+    recent = declined_attempt(hours=3)
+    assert decision(recent, declined_attempt(hours=5)) == Skip(SkipReason.BACKING_OFF, NOW + timedelta(hours=1))
     assert decision(second, first) == Buy(1_000)
     assert decision(third, second, first) == Skip(SkipReason.DECLINED_TOO_OFTEN)
     assert decision(third, second, first, now=NOW + timedelta(days=300)) == Skip(SkipReason.DECLINED_TOO_OFTEN)
 
 
 def test_a_new_card_or_a_manual_payment_resets_the_declines() -> None:
-    vain = (declined(hours=1), declined(hours=5), declined(hours=6))
-    assert decision(*vain, declines_reset_at=NOW - timedelta(minutes=1)) == Buy(1_000)
-    assert decision(*vain, declines_reset_at=NOW - timedelta(hours=2)) == Buy(1_000)
-    assert count_declines(AttemptHistory(attempts=vain, declines_reset_at=NOW - timedelta(hours=2))) == 1
-    assert count_declines(AttemptHistory(attempts=(declined(hours=1), ago(hours=3), declined(hours=5)))) == 1
+    failed = (declined_attempt(hours=1), declined_attempt(hours=5), declined_attempt(hours=6))
+    assert decision(*failed, declines_reset_at=NOW - timedelta(minutes=1)) == Buy(1_000)
+    assert decision(*failed, declines_reset_at=NOW - timedelta(hours=2)) == Buy(1_000)
+    assert count_declines(AttemptHistory(attempts=failed, declines_reset_at=NOW - timedelta(hours=2))) == 1
+    assert (
+        count_declines(
+            AttemptHistory(attempts=(declined_attempt(hours=1), attempt(hours=3), declined_attempt(hours=5)))
+        )
+        == 1
+    )
 
 
 def test_an_unconfirmed_payment_counts_as_a_decline_and_one_never_made_does_not() -> None:
-    assert count_declines(AttemptHistory(attempts=[ago(TopUpStatus.EXPIRED, hours=1), declined(hours=4)])) == 2
-    unreached = [ago(TopUpStatus.FAILED, hours=24 * n)._replace(decline_reason=NOT_CHARGED) for n in range(1, 9)]
+    assert (
+        count_declines(AttemptHistory(attempts=[attempt(TopUpStatus.EXPIRED, hours=1), declined_attempt(hours=4)])) == 2
+    )
+    unreached = [attempt(TopUpStatus.FAILED, hours=24 * n)._replace(decline_reason=NOT_CHARGED) for n in range(1, 9)]
     assert decision(*unreached) == Buy(1_000)
     assert decision(*unreached, now=NOW - timedelta(seconds=1)) == Skip(SkipReason.PROVIDER_UNAVAILABLE, NOW)
-    mixed = [unreached[0], declined(hours=30), declined(hours=40), unreached[3], declined(hours=90)]
+    mixed = [
+        unreached[0],
+        declined_attempt(hours=30),
+        declined_attempt(hours=40),
+        unreached[3],
+        declined_attempt(hours=90),
+    ]
     assert decision(*mixed) == Skip(SkipReason.DECLINED_TOO_OFTEN)
 
 
 def test_caps_limit_credits_and_counts_and_reset_at_midnight_utc() -> None:
     tomorrow = datetime(2026, 4, 1, tzinfo=UTC)
-    today, yesterday = ago(hours=11), ago(hours=13)
+    today, yesterday = attempt(hours=11), attempt(hours=13)
     assert decision(today, max_per_day=1_999) == Skip(SkipReason.DAY_CAP, tomorrow)
     assert decision(today, max_per_day=2_000) == Buy(1_000)
     assert decision(yesterday, max_per_day=1_999) == Buy(1_000)
     assert decision(today, max_count_per_day=1) == Skip(SkipReason.DAY_COUNT, tomorrow)
     assert decision(yesterday, max_per_month=1_999) == Skip(SkipReason.MONTH_CAP, tomorrow)
     assert decision(yesterday, max_count_per_month=1) == Skip(SkipReason.MONTH_COUNT, tomorrow)
-    assert decision(ago(days=31), max_count_per_month=1, max_per_month=1_000) == Buy(1_000)
+    assert decision(attempt(days=31), max_count_per_month=1, max_per_month=1_000) == Buy(1_000)
     bought = Attempt(datetime(2026, 12, 9, tzinfo=UTC), 1_000, TopUpStatus.PAID)
     skipped = decision(bought, max_count_per_month=1, now=bought.begun_at + timedelta(days=1))
     assert skipped == Skip(SkipReason.MONTH_COUNT, datetime(2027, 1, 1, tzinfo=UTC))
 
 
 def test_without_configured_caps_ten_purchases_a_day_are_allowed() -> None:
-    bought = [ago(minutes=2 * number + 1) for number in range(10)]
+    bought = [attempt(minutes=2 * number + 1) for number in range(10)]
     assert decision(*bought[1:]) == Buy(1_000)
     assert decision(*bought) == Skip(SkipReason.DAY_COUNT, datetime(2026, 4, 1, tzinfo=UTC))
 
@@ -154,8 +167,8 @@ def test_attempts_that_may_have_been_paid_count_and_declined_ones_do_not() -> No
         TopUpStatus.PENDING,
         TopUpStatus.FAILED,
     ]
-    attempts = [ago(kind, 10**place, hours=1) for place, kind in enumerate(kinds)]
-    assert sum_spent_this_month([*attempts, ago(days=40)], NOW) == 11_111
+    attempts = [attempt(kind, 10**place, hours=1) for place, kind in enumerate(kinds)]
+    assert sum_spent_this_month([*attempts, attempt(days=40)], NOW) == 11_111
 
 
 @pytest.mark.parametrize(
@@ -235,7 +248,7 @@ def random_history(config_: AutoTopUpConfig, chance: random.Random) -> list[Atte
     return attempts
 
 
-def per(form: str, attempts: list[Attempt]) -> list[list[int]]:
+def credits_by_period(form: str, attempts: list[Attempt]) -> list[list[int]]:
     """Credits of attempts that may have been paid, by day or month."""
     found: dict[str, list[int]] = {}
     for attempt in attempts:
@@ -256,7 +269,7 @@ def test_no_history_exceeds_a_cap(seed: int) -> None:
             ("%Y%m%d", config_.max_per_day, config_.max_count_per_day or 10),
             ("%Y%m", config_.max_per_month, config_.max_count_per_month or 100),
         ):
-            for bought in per(form, attempts):
+            for bought in credits_by_period(form, attempts):
                 assert sum(bought) <= (most or 10**9)
                 assert len(bought) <= count
 

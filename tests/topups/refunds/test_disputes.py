@@ -106,8 +106,8 @@ async def test_disputed_credits_cannot_be_refunded(db: str) -> None:
         await refund_top_up(top_up)
     await deliver(build_dispute(top_up, WON, amount_minor=300))
     assert await read_refund_figures(top_up) == (TopUpStatus.PAID, 700, 700, 0)
-    done = await refund_top_up(top_up)
-    assert (done.refund.credits, done.refund.amount_minor) == (300, 300)
+    result = await refund_top_up(top_up)
+    assert (result.refund.credits, result.refund.amount_minor) == (300, 300)
     await assert_ledger_intact()
 
 
@@ -117,8 +117,8 @@ async def test_a_refund_does_not_use_credits_frozen_for_another_top_up(db: str) 
     await refund_top_up(second, 200)
     assert await read_figures(first) == (800, 0, 500, 0, 300)
     task = await start_task("alice", budget=300)
-    done = await refund_top_up(second)
-    assert (done.refund.debt_credits, await read_figures(first)) == (300, (800, 300, 500, 300, 0))
+    result = await refund_top_up(second)
+    assert (result.refund.debt_credits, await read_figures(first)) == (300, (800, 300, 500, 300, 0))
     await deliver(build_dispute(first, WON))
     assert await read_figures(first) == (500, 300, 0, 0, 200)
     assert task.status == "RUNNING"
@@ -151,11 +151,11 @@ async def test_a_dispute_after_a_full_refund_freezes_nothing(db: str) -> None:
 @pytest.mark.parametrize("last", [OPEN, LOST])
 async def test_credits_of_a_failed_refund_go_to_the_dispute(db: str, last: DisputeStatus) -> None:
     top_up = await create_paid_top_up(credits=1_000)
-    done = await refund_top_up(top_up, provider=UNREACHABLE)
+    result = await refund_top_up(top_up, provider=UNREACHABLE)
     await deliver(build_dispute(top_up, OPEN))
     if last is LOST:
         await deliver(build_dispute(top_up, LOST))
-    refused = external_refund(top_up, 1_000, RefundStatus.FAILED, reference=f"{top_up.account_id}-{done.refund.id}")
+    refused = external_refund(top_up, 1_000, RefundStatus.FAILED, reference=f"{top_up.account_id}-{result.refund.id}")
     assert await deliver(refused) is EventOutcome.REFUND_FAILED
     if last is OPEN:
         assert await read_refund_figures(top_up) == (TopUpStatus.DISPUTED, 0, 0, 0)

@@ -63,11 +63,11 @@ pytestmark = pytest.mark.anyio
 
 async def test_an_unspent_top_up_is_refunded_in_full(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
-    done = await refund_top_up(top_up)
-    assert (done.refund.status, done.refund.credits, done.refund.debt_credits, done.refund.amount_minor) == (
+    result = await refund_top_up(top_up)
+    assert (result.refund.status, result.refund.credits, result.refund.debt_credits, result.refund.amount_minor) == (
         RefundStatus.DONE, 1_000, 0, 1_000,
     )  # fmt: skip
-    assert (done.replayed, done.balance.posted, done.top_up.status) == (False, 0, TopUpStatus.REFUNDED)
+    assert (result.replayed, result.balance.posted, result.top_up.status) == (False, 0, TopUpStatus.REFUNDED)
     assert await list_moves(top_up) == [("REFUND", -1_000, 0)]
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 1_000, 1_000, 0)
     await assert_ledger_intact()
@@ -89,9 +89,9 @@ async def test_spent_or_held_credits_become_debt_and_a_voided_hold_pays_it(db: s
     hold = hold_request(held, 400)
     await holding.place_hold(hold, rate_cards)
 
-    done = await refund_top_up(top_up)
+    result = await refund_top_up(top_up)
 
-    assert (done.refund.credits, done.refund.debt_credits, done.refund.amount_minor) == (1_000, 700, 1_000)
+    assert (result.refund.credits, result.refund.debt_credits, result.refund.amount_minor) == (1_000, 700, 1_000)
     assert await read_figures(top_up) == (400, 400, 0, 700, 0)
     await assert_ledger_intact()
     await holding.void_hold(hold.task_id, hold.block_run_id)
@@ -112,7 +112,7 @@ async def test_debt_blocks_new_tasks_and_resumes_and_a_top_up_pays_it_first(db: 
     assert await read_figures(first) == (0, 0, 0, 200, 0)
     gift = await grant_credits("alice", 50)
     assert (gift.grant.remaining, await read_figures(first)) == (50, (50, 0, 0, 200, 50))
-    for refused in (lambda: start_task("alice"), lambda: resumed(running.task_id)):
+    for refused in (lambda: start_task("alice"), lambda: resume(running.task_id)):
         with pytest.raises(InsufficientCredits) as error:
             await refused()
         assert (error.value.required_credits, error.value.available_credits) == (201, 0)
@@ -122,13 +122,13 @@ async def test_debt_blocks_new_tasks_and_resumes_and_a_top_up_pays_it_first(db: 
 
     assert (await list_moves(first))[-2:] == [("TOP_UP", 500, 0), ("DEBT_PAID", -200, -200)]
     assert await read_figures(second) == (350, 0, 0, 0, 350)
-    await resumed(running.task_id)
+    await resume(running.task_id)
     await gather(*(charge_block_run(running, rate_cards) for _ in range(20)))
     assert await read_figures(second) == (150, 0, 0, 0, 150)
     await assert_ledger_intact()
 
 
-async def resumed(task_id: str) -> Any:
+async def resume(task_id: str) -> Any:
     return await resume_task(ResumeTaskRequest(task_id=task_id, actor="user:alice"))
 
 
@@ -177,10 +177,10 @@ async def test_spent_bonus_is_deducted_from_the_refunded_money(db: str, rate_car
     await spend_credits("alice", rate_cards, 150)  # promotional credits burn first
     assert await read_figures(top_up) == (1_050, 0, 0, 0, 1_050)
 
-    done = await refund_top_up(top_up)
+    result = await refund_top_up(top_up)
 
-    assert (done.refund.bonus_credits, done.refund.bonus_spent, done.refund.debt_credits) == (50, 150, 0)
-    assert (done.refund.amount_minor, done.refund.reduced_minor) == (850, 150)
+    assert (result.refund.bonus_credits, result.refund.bonus_spent, result.refund.debt_credits) == (50, 150, 0)
+    assert (result.refund.amount_minor, result.refund.reduced_minor) == (850, 150)
     assert await read_figures(top_up) == (0, 0, 0, 0, 0)
     assert (await list_moves(top_up))[-2:] == [("REFUND", -1_000, 0), ("ADJUSTMENT", -50, 0)]
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 1_000, 850, 0)
@@ -214,8 +214,12 @@ async def test_a_bonus_that_expired_unspent_does_not_reduce_the_money(db: str, r
 async def test_a_refund_of_no_money_is_done_without_the_provider(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=500, bonus=500)
     await spend_credits("alice", rate_cards, 500)
-    done = await refund_top_up(top_up, provider=UNREACHABLE)
-    assert (done.refund.status, done.refund.amount_minor, done.refund.reduced_minor) == (RefundStatus.DONE, 0, 500)
+    result = await refund_top_up(top_up, provider=UNREACHABLE)
+    assert (result.refund.status, result.refund.amount_minor, result.refund.reduced_minor) == (
+        RefundStatus.DONE,
+        0,
+        500,
+    )
     assert await pools.fetch("SELECT 1 FROM sandbox_refund") == []
     assert await read_refund_figures(top_up) == (TopUpStatus.REFUNDED, 500, 0, 0)
     await assert_ledger_intact()
@@ -297,9 +301,9 @@ async def test_credits_return_if_the_provider_refuses_the_refund(db: str, rate_c
     other = RefundOrder(reference="", payment_ref=str(top_up.payment_ref), amount_minor=900, currency="USD")
     await store.create_refund(other, reference=None)
 
-    done = await refund_top_up(top_up)
+    result = await refund_top_up(top_up)
 
-    assert (done.refund.status, done.refund.debt_credits, done.top_up.status) == (
+    assert (result.refund.status, result.refund.debt_credits, result.top_up.status) == (
         RefundStatus.FAILED,
         300,
         TopUpStatus.PAID,
@@ -315,10 +319,10 @@ async def test_credits_return_if_the_provider_refuses_the_refund(db: str, rate_c
 async def test_debt_that_was_paid_before_the_refusal_returns_too(db: str, rate_cards: RateCardCache) -> None:
     top_up = await create_paid_top_up(credits=500)
     await spend_credits("alice", rate_cards, 500)
-    done = await refund_top_up(top_up, provider=UNREACHABLE)
+    result = await refund_top_up(top_up, provider=UNREACHABLE)
     await create_paid_top_up(credits=800)
     assert await read_figures(top_up) == (300, 0, 0, 0, 300)
-    refused = external_refund(top_up, 500, RefundStatus.FAILED, reference=f"{top_up.account_id}-{done.refund.id}")
+    refused = external_refund(top_up, 500, RefundStatus.FAILED, reference=f"{top_up.account_id}-{result.refund.id}")
     assert await deliver(refused) is EventOutcome.REFUND_FAILED
     assert await read_figures(top_up) == (800, 0, 0, 0, 800)
     assert await deliver(refused) is EventOutcome.UNCHANGED
@@ -327,8 +331,8 @@ async def test_debt_that_was_paid_before_the_refusal_returns_too(db: str, rate_c
 
 async def test_an_unknown_outcome_is_queried_and_settled_once(db: str) -> None:
     top_up = await create_paid_top_up()
-    done = await refund_top_up(top_up, 400, provider=LOST_ANSWER)
-    assert (done.refund.status, await read_figures(top_up)) == (RefundStatus.PENDING, (600, 0, 0, 0, 600))
+    result = await refund_top_up(top_up, 400, provider=LOST_ANSWER)
+    assert (result.refund.status, await read_figures(top_up)) == (RefundStatus.PENDING, (600, 0, 0, 0, 600))
     assert await requests.reconcile_refunds(SANDBOX) == 0  # too early
     await pools.fetch("UPDATE top_up_refund SET queried_at = queried_at - interval '11 minutes'")
     counts: list[int] = await gather(*(requests.reconcile_refunds(SANDBOX) for _ in range(5)))
@@ -418,8 +422,8 @@ async def test_the_sandboxs_events_of_refunds_and_disputes_are_verified_and_pars
 
 async def test_an_event_about_a_refund_that_is_done_changes_nothing(db: str) -> None:
     top_up = await create_paid_top_up()
-    done = await refund_top_up(top_up, 400)
-    ours = {"reference": f"{top_up.account_id}-{done.refund.id}", "refund_ref": done.refund.refund_ref}
+    result = await refund_top_up(top_up, 400)
+    ours = {"reference": f"{top_up.account_id}-{result.refund.id}", "refund_ref": result.refund.refund_ref}
     for status in (RefundStatus.PENDING, RefundStatus.DONE):
         assert await deliver(external_refund(top_up, 400, status, **ours)) is EventOutcome.UNCHANGED
     assert await read_refund_figures(top_up) == (TopUpStatus.PAID, 400, 400, 0)
@@ -516,8 +520,8 @@ async def test_a_refund_event_that_differs_from_our_row_is_parked(
 
 async def test_an_amount_that_differs_from_our_refund_is_parked(db: str) -> None:
     top_up = await create_paid_top_up()
-    done = await refund_top_up(top_up, 400, provider=UNREACHABLE)
-    reported = external_refund(top_up, 399, reference=f"{top_up.account_id}-{done.refund.id}")
+    result = await refund_top_up(top_up, 400, provider=UNREACHABLE)
+    reported = external_refund(top_up, 399, reference=f"{top_up.account_id}-{result.refund.id}")
     assert await deliver(reported) is EventOutcome.PARKED_MISMATCH
     assert (await read_refund_figures(top_up), (await read_figures(top_up)).posted) == (
         (TopUpStatus.PAID, 400, 400, 0),

@@ -168,11 +168,11 @@ class RefundsAndDisputes(RuleBasedStateMachine):
 
     @invariant()
     def the_figures_of_the_account_agree(self) -> None:
-        lots = self.account.grants.values()
-        assert self.account.posted == sum(lot.remaining for lot in lots)
+        grants = self.account.grants.values()
+        assert self.account.posted == sum(grant.remaining for grant in grants)
         assert self.account.owed == sum(posted.owed for posted in self.account.new_entries) >= 0
-        assert all(0 <= lot.claimed <= lot.remaining <= lot.credits for lot in lots)
-        payable = sum(lot.spendable for lot in lots if lot.is_open and lot.pays_debt)
+        assert all(0 <= grant.claimed <= grant.remaining <= grant.credits for grant in grants)
+        payable = sum(grant.spendable for grant in grants if grant.is_open and grant.pays_debt)
         assert not (self.account.owed and self.account.available and payable)
 
 
