@@ -124,7 +124,7 @@ def test_a_documented_module_runs_as_pasted(
     ended = subprocess.run(
         [NODE, f"{module}.mjs"],
         cwd=documented_modules,
-        env=environment | addresses,
+        env=dict(environment) | addresses,
         capture_output=True,
         text=True,
         check=False,
