@@ -190,7 +190,7 @@ async def claim_due(provider: str, *, limit: int) -> list[StoredEvent]:
 
 
 async def find_unhandled(*, limit: int) -> Sequence[UnhandledEvent]:
-    """Events that have had no effect yet: parked ones first, each group oldest first."""
+    """Events that have had no effect yet: parked ones first, in the order of parking; then the others, oldest first."""
     unhandled = InboxEvent.filter(handled_at=None).order_by("parked_at", "received_at").limit(limit)
     return [UnhandledEvent(**values) for values in await unhandled.values(*UnhandledEvent.__slots__)]
 
