@@ -122,7 +122,7 @@ async def test_migrating_as_the_owner_creates_the_application_role(database_url:
     owner = urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
     try:
         done = await migrate(owner, url_for_role(owner, role, "secret"))
-        assert (done[0], done[-1]) == ("applied 0001_initial", "loaded the default rate card")
+        assert (done[0], done[-1]) == ("applied 0001_initial", "published the default rate card")
         assert await migrate(owner, url_for_role(owner, role, "secret")) == []
         await pools.connect(url_for_role(owner, role))
         assert await roles.find_excess_privileges() == []
