@@ -1,7 +1,7 @@
 """Quotes: the price of one block run, from a rate card, the block and its settings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, Context, Decimal
 from enum import StrEnum
@@ -74,7 +74,7 @@ class ModelPrice:
     credits: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
     """The price of one block run.
 
@@ -137,7 +137,8 @@ class Card:
                 shapes_of[id(prices.rules)] = self._index(prices.rules)
         by_block = {name: shapes_of[id(prices.rules)] for name, prices in self.blocks.items()}
         object.__setattr__(self, "_shapes", by_block)
-        object.__setattr__(self, "_free", Quote(0, Unit.RUN, Decimal(0), None, None, self.version))
+        free = Quote(credits=0, unit=Unit.RUN, rate=Decimal(0), rule=None, model=None, rate_card_version=self.version)
+        object.__setattr__(self, "_free", free)
 
     def outcome_prices_of(self, block: str) -> OutcomePrices:
         """The outcome prices of a block: its own, then those of the card."""
@@ -158,9 +159,14 @@ class Card:
 
     def _prepared(self, rule: Rule) -> Quote:
         model = rule.when.get(self.model_setting)
-        rate = Decimal(rule.credits) / rule.per
-        named = model if isinstance(model, str) else None
-        return Quote(rule.credits, rule.unit, rate, rule.as_json(), named, self.version)
+        return Quote(
+            credits=rule.credits,
+            unit=rule.unit,
+            rate=Decimal(rule.credits) / rule.per,
+            rule=rule.as_json(),
+            model=model if isinstance(model, str) else None,
+            rate_card_version=self.version,
+        )
 
 
 def quote(
@@ -205,9 +211,8 @@ def price_by_recorded_rule(block: str, rule: Mapping[str, JSON] | None, measurem
 
 
 def _measured(block: str, offer: _Offer, measurements: Measurements | None) -> Quote:
-    rule, prepared = offer.rule, offer.quote
-    credits = _by_measure(block, rule.credits, rule.unit, rule.per, measurements)
-    return Quote(credits, prepared.unit, prepared.rate, prepared.rule, prepared.model, prepared.rate_card_version)
+    rule = offer.rule
+    return replace(offer.quote, credits=_by_measure(block, rule.credits, rule.unit, rule.per, measurements))
 
 
 def _by_measure(block: str, credits: int, unit: Unit, per: int, measurements: Measurements | None) -> int:

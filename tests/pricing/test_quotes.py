@@ -19,6 +19,9 @@ SPECIFIC = (
 )
 
 
+FREE = Quote(credits=0, unit=Unit.RUN, rate=Decimal(0), rule=None, model=None, rate_card_version=7)
+
+
 @pytest.mark.parametrize("order", [1, -1], ids=["as listed", "reversed"])
 @pytest.mark.parametrize(
     ("sent", "credits"),
@@ -123,7 +126,7 @@ def test_an_unknown_block_is_refused_unless_the_card_makes_it_free() -> None:
         quote(refusing, "Unknown", {})
     assert refusal.value.message == "Rate card 7 has no price for block 'Unknown'. The block is not in the rate card."
 
-    assert quote(giving, "Unknown", {}) == Quote(0, Unit.RUN, Decimal(0), None, None, 7)
+    assert quote(giving, "Unknown", {}) == FREE
     with pytest.raises(PriceNotFound):
         quote(giving, "Known", {"a": 2})
 
@@ -154,7 +157,7 @@ def test_every_block_costs_nothing_with_the_customers_own_key() -> None:
     card = a_card({"block": "Slow", "credits": 5, "unit": "second"}, {"block": "Dear", "credits": 999})
 
     for block in ("Slow", "Dear", "Unknown"):
-        assert quote(card, block, {}, uses_own_key=True) == Quote(0, Unit.RUN, Decimal(0), None, None, 7)
+        assert quote(card, block, {}, uses_own_key=True) == FREE
 
 
 def test_a_quote_has_a_model_only_if_the_rule_names_it() -> None:
