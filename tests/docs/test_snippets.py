@@ -24,7 +24,7 @@ from app.api.schema import build_schema
 from app.auth.development_keys import user_token
 from app.pricing.rate_card_document import parse_rate_card
 from app.settings import Settings
-from tests.command_line import REPOSITORY, environment, running_server
+from tests.command_line import REPOSITORY, environment, running_server, temporary_directory
 from tests.docs.pages import PAGES, blocks
 
 SCHEMA = build_schema()._schema
@@ -35,12 +35,13 @@ SCRIPTS = [page for page in PAGES if blocks(page, "bash")]
 
 
 @pytest.fixture(scope="module")
-def server(application_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
-    """The address of a running server, and the environment of the commands: it reaches the server's database."""
-    settings = {"DATABASE_URL": application_url, "DATA_DIR": str(tmp_path_factory.mktemp("data"))}
-    with running_server(**settings, PORT="0") as (url, tokens):
-        variables = {"PYTHONPATH": str(REPOSITORY), "SERVICE": tokens["service"], "OPERATOR": tokens["operator"]}
-        yield url, environment(**settings) | variables
+def server() -> Iterator[tuple[str, dict[str, str]]]:
+    """The address of a running server with its own PostgreSQL, and the environment of the commands that reach it."""
+    with temporary_directory() as directory:
+        settings = {"DATA_DIR": str(directory)}
+        with running_server(**settings, PORT="0") as (url, tokens):
+            variables = {"PYTHONPATH": str(REPOSITORY), "SERVICE": tokens["service"], "OPERATOR": tokens["operator"]}
+            yield url, environment(**settings) | variables
 
 
 def setup_of(page: Path, data_dir: str) -> str:
