@@ -75,7 +75,7 @@ class InsufficientCredits(BillingError):
     required_credits: int = described("Credits required.")
     available_credits: int = described("Credits available when the request was refused.")
     balance: object = described("The balance when the request was refused.", default=None)
-    # `app.ledger.rules.Figures`, or None where the code that raises the error does not have them.
+    # An `AccountBalance` (app.ledger.rules.account_state), or None if the code that raises the error has no balance.
 
     @property
     def shortfall_credits(self) -> int:

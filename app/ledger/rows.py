@@ -1,4 +1,4 @@
-"""The rows of the ledger: row types of its tables, and what a posting writes."""
+"""The tables of the ledger, each with its model and row type, and the rows that a change of an account writes."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -30,7 +30,7 @@ HOLDS: Final = Table(
 
 ACCOUNT_COLUMNS: Final = f"a.id, {ACCOUNTS.columns('a')}"
 
-# The account row is guarded by the version that was locked: no other transaction can have written it since.
+# The update requires the version that was read under the lock: no other transaction can have written the row since.
 _UPDATE_ACCOUNT: Final = ACCOUNTS.update(
     *(name for name in ACCOUNTS.column_names if name != "owner_id"),
     where="t.version = v.locked_version",
@@ -47,9 +47,10 @@ _UPDATE_HOLD: Final = HOLDS.update(
 
 
 def account_from_row(record: Any, *, clock: datetime, key: bytes) -> AccountState:
-    """An account as it was locked, from ACCOUNT_COLUMNS.
+    """Build the state of a locked account from ACCOUNT_COLUMNS.
 
-    `clock`: the database's clock after the lock. The account's instant is never before its last entry.
+    `clock` is the time of the database after the lock. The time of new entries (`at`) is never earlier than that of the
+    last entry.
     """
     last = record["last_entry_at"]
     posted = record["posted"]
@@ -66,8 +67,9 @@ def account_from_row(record: Any, *, clock: datetime, key: bytes) -> AccountStat
 
 
 def add_account_writes(account: AccountState, write: SetWrite) -> bool:
-    """Add what the account has become to `write`. Returns: whether there is anything to write."""
-    # A next change that was only a lower bound is moved on, even if nothing was due.
+    """Add the changed rows of the account to `write`. Return whether there are any."""
+    # `next_change_at` may be earlier than the first real change. When that time has passed, it is computed again, even
+    # if nothing was due.
     is_due = account.next_change_at is not None and account.next_change_at <= account.at
     if not (
         account.version != account.locked_version

@@ -28,8 +28,8 @@ class LoggedRequest(NamedTuple):
     """user, service, operator or anonymous."""
     request_id: str
     outcome: str
-    """`ok`, the code of the first error, or `CLOSED_<close code>` for a WebSocket connection that was refused or cut
-    off."""
+    """`ok`, or the code of the first error. `CLIENT_DISCONNECTED` if the client disconnected before its request was
+    complete; `CLOSED_<close code>` for a WebSocket connection that the server has refused or closed."""
     seconds: float
     kind: str = "request"
     """query, mutation or subscription; `request` if it was refused before its operation was known."""

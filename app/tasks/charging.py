@@ -1,7 +1,8 @@
 """Charging block runs: a whole batch is priced, posted and recorded in one transaction; each item has its own result.
 
-A charge is decided under its account's lock, in the order of DESIGN 4: block run seen before, task ended, price, task
-stopped, funds. An item sees the effects of the items before it. A refused item never affects its neighbours.
+A charge is decided under its account's lock, in this order: was the block run charged before? has the task ended? what
+is the price? is the task stopped? are enough credits available? The effects of an item apply to the items after it. A
+refused item has no effect on the others.
 
 `ChargeQueue` collects the charges that arrive while the previous batch commits (group commit).
 """

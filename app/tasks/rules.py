@@ -204,7 +204,10 @@ def check_not_stopped(task: TaskState) -> None:
 
 
 def check_can_start(account: AccountState) -> None:
-    """Raises: InsufficientCredits: with nothing available, or with debt, nothing starts or resumes (DESIGN 5)."""
+    """A task can start or resume only if the account has credits available and no debt.
+
+    Raises: InsufficientCredits.
+    """
     check_no_debt(account)
     if account.available == 0:
         raise InsufficientCredits(required_credits=1, available_credits=0, balance=account.balance())

@@ -1,17 +1,19 @@
-"""The ledger verifier: checks the invariants of DESIGN section 9, for one account or for all.
+"""The ledger verifier: checks the invariants of the ledger, for one account or for all.
 
-I1  posted = sum of the entries = sum of what the grants have left; each grant has left what the draws leave it
-I2  seq without gap, correct balance after each entry, versions rising, time not falling, HMAC chain intact up to the
-    account's head
-I3  one charge per block run, one operation per idempotency key, and each refers to its result I4  held = open claims,
-of the account and of each grant; frozen = open disputes; a hold's credits = what became of them I5  the cost and steps
-of a task = its entries and block runs I6  held is never more than posted, so that available is never below 0 I7  per
-top-up: paid - refunded - clawed back = its entries in credits and debt, and likewise its bonus; refunded and clawed
-    back = its refunds that did not fail and its lost disputes; a top-up that is not paid has no entries
-I8  owed = sum of the entries' owed; an account with debt has nothing available in grants that pay debt
+- I1: posted = sum of the entries = sum of what the grants have left. What a grant has left follows from its draws.
+- I2: The numbers (seq) of the entries have no gap. The balance after each entry is correct. Versions rise, and times do
+  not fall. The HMAC chain is intact up to the account's head.
+- I3: A block run has one charge, an idempotency key has one operation, and each refers to its result.
+- I4: held = open claims, of the account and of each grant; frozen = open disputes. The credits of a hold = captured +
+  released + allocated + remaining.
+- I5: The cost and steps of a task = its entries and block runs.
+- I6: held is never more than posted, so available is never below 0.
+- I7: For each top-up, paid - refunded - clawed back = its entries in credits and debt, and likewise its bonus; refunded
+  and clawed back = its refunds that did not fail and its lost disputes. A top-up that is not paid has no entries.
+- I8: owed = sum of the entries' owed. An account with debt has no available credits in grants that pay debt.
 
 Accounts are checked in ranges of ids without gaps, so that rows without an account are found too. Each range is read in
-one snapshot, its entries in order and in chunks: memory does not grow with the ledger.
+one snapshot, its entries in order and in chunks, so that memory does not grow with the ledger.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
