@@ -570,13 +570,13 @@ class Migration(migrations.Migration):
                 (
                     "name",
                     fields.CharField(
-                        max_length=255, description="The service. Two active keys may share it, for a rotation."
+                        max_length=255, description="The service. Two active keys may have the same name while one replaces the other."
                     ),
                 ),
                 (
                     "secret_hash",
                     fields.BinaryField(
-                        description="SHA-256 of the secret. The secret has 256 random bits, so a slow hash would add nothing."
+                        description="SHA-256 of the secret. The secret has 256 random bits: a slow hash would not be safer."
                     ),
                 ),
                 ("scopes", fields.JSONField(description="Some of charge, read, admin.")),
@@ -584,13 +584,13 @@ class Migration(migrations.Migration):
                 ("expires_at", fields.DatetimeField(null=True, description="When it expires; null if never.")),
                 (
                     "revoked_at",
-                    fields.DatetimeField(null=True, description="When it was revoked. It is refused within 5 seconds."),
+                    fields.DatetimeField(null=True, description="When it was revoked. It is refused at most 5 seconds later."),
                 ),
-                ("last_used_at", fields.DatetimeField(null=True, description="To the minute.")),
+                ("last_used_at", fields.DatetimeField(null=True, description="When it was last used, updated at most once a minute.")),
                 (
                     "slot",
                     fields.IntField(
-                        null=True, description="1 or 2 among the active keys of its name; null for other keys."
+                        null=True, description="1 or 2: each active key of a name has another. Null for development keys and some expired keys."
                     ),
                 ),
             ],

@@ -1,4 +1,8 @@
-"""Cache of service keys: verifies keys with few reads, and watches the keys of live connections for revocation."""
+"""Cache of service keys.
+
+Verifying keys rarely reads the database. The keys of open connections are read repeatedly, to close the connections
+when the keys are revoked.
+"""
 
 import asyncio
 import hmac
@@ -19,9 +23,9 @@ from app.auth.tokens import utc_now
 from app.errors import Unauthenticated
 
 CACHE_SECONDS: Final = 4
-"""How long a row is used without reading it again. With the time of the read, a revocation takes effect within 5 s."""
+"""How long a row is used without reading it again. A revocation takes effect after it and one read, within 5 s."""
 WATCH_SECONDS: Final = 2.0
-"""Interval at which the keys of live connections are read."""
+"""The interval at which the keys of open connections are read."""
 CACHE_SIZE: Final = 10_000
 LAST_USED_INTERVAL: Final = timedelta(minutes=1)
 
@@ -33,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _CachedKey:
-    """What the database says about a key id. `caller` None: the key does not exist, or is revoked."""
+    """The result of reading a key id. `caller` is None if the key does not exist or is revoked."""
 
     read_at_seconds: float
     secret_hash: bytes = bytes(32)
@@ -42,7 +46,7 @@ class _CachedKey:
 
 
 class ServiceKeyCache:
-    """One per process. A row is read at most once in `CACHE_SECONDS`, however many requests use the key."""
+    """There is one per process. A row is read at most once in `CACHE_SECONDS`, for all requests with the key."""
 
     def __init__(
         self,
@@ -55,7 +59,7 @@ class ServiceKeyCache:
         self._clock = clock
         self._now = now
         self._cache_size = cache_size
-        # Two stores, so that a flood of made-up ids does not evict the keys in use.
+        # There are two stores, so that many requests with invented ids do not push valid keys out of the cache.
         self._accepted: OrderedDict[str, _CachedKey] = OrderedDict()
         self._unknown: OrderedDict[str, _CachedKey] = OrderedDict()
         self._reads: dict[str, asyncio.Task[_CachedKey]] = {}
@@ -66,13 +70,14 @@ class ServiceKeyCache:
         self._watches: dict[str, asyncio.Task[None]] = {}
 
     async def verify(self, key: str) -> Caller:
-        """The service that has this key. Raises: Unauthenticated."""
+        """Return the service that has this key. Raises: Unauthenticated."""
         match = KEY_PATTERN.fullmatch(key)
         if match is None:
             raise _not_accepted()
         key_id, secret = match[1], bytes.fromhex(match[2])
         cached = self._find_cached(key_id) or await self._read_shared(key_id)
-        # Compared even if there is no such key, and in constant time, so that timing reveals nothing about the secret.
+        # The secrets are compared even if the key does not exist, and in constant time. So response times reveal
+        # nothing about the secret.
         is_same = hmac.compare_digest(hash_secret(secret), cached.secret_hash)
         if cached.caller is None or not is_same:
             raise _not_accepted()
@@ -82,7 +87,7 @@ class ServiceKeyCache:
         return cached.caller
 
     def watch_revocation(self, key_id: str, on_revoked: OnRevoked) -> Callable[[], None]:
-        """Call `on_revoked` within 5 seconds of the key's revocation. Returns: a function that stops watching.
+        """Call `on_revoked` at most 5 seconds after the key is revoked. Return a function that stops watching.
 
         The connections of one key share one read every two seconds. Expiry is not watched: see `Caller.expires_at`.
         """
@@ -101,7 +106,7 @@ class ServiceKeyCache:
         return stop_watching
 
     async def close(self) -> None:
-        """Waits for reads and writes in progress."""
+        """Stop watching keys, and wait for reads and writes in progress."""
         watches = [*self._watches.values()]
         for task in watches:
             task.cancel()
@@ -109,7 +114,7 @@ class ServiceKeyCache:
 
     async def _watch(self, key_id: str) -> None:
         while True:
-            # The first read is immediate, because the key may have been accepted from the cache.
+            # Read once without waiting, because the key may have been accepted from the cache.
             try:
                 if (await self._read_shared(key_id)).caller is None:
                     break
@@ -126,7 +131,7 @@ class ServiceKeyCache:
         return cached if cached is not None and self._clock() - cached.read_at_seconds < CACHE_SECONDS else None
 
     async def _read_shared(self, key_id: str) -> _CachedKey:
-        """Read the row. Concurrent requests share one read."""
+        """Read the row of a key. Concurrent requests share one read."""
         read = self._reads.get(key_id)
         if read is None:
             read = self._reads[key_id] = asyncio.create_task(self._read(key_id))
@@ -134,7 +139,7 @@ class ServiceKeyCache:
         return await asyncio.shield(read)  # a request that is cancelled must not cancel the read of others
 
     async def _read(self, key_id: str) -> _CachedKey:
-        read_at_seconds = self._clock()  # before the query, because its result may be as old as that
+        read_at_seconds = self._clock()  # taken before the query: the result may show the row as it was at this moment
         row = await ServiceKey.get_or_none(id=key_id, revoked_at=None)
         cached = _CachedKey(read_at_seconds) if row is None else _from_row(row, read_at_seconds)
         store, other = (self._unknown, self._accepted) if row is None else (self._accepted, self._unknown)
@@ -147,7 +152,10 @@ class ServiceKeyCache:
         return cached
 
     def _record_use(self, key_id: str, cached: _CachedKey) -> None:
-        """Update `last_used_at`, without delaying the request: at most once per minute and key, over all processes."""
+        """Update `last_used_at` of a key, at most once per minute over all processes.
+
+        The request does not wait for it.
+        """
         now = self._now()
         last_used_at = self._used_at.get(key_id)
         if last_used_at is None or (cached.last_used_at is not None and cached.last_used_at > last_used_at):

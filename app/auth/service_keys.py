@@ -1,4 +1,4 @@
-"""Service keys: create, list, revoke. A key is `ck_<id>_<secret>`, with id and secret in hex."""
+"""Creates, lists and revokes service keys. A key is `ck_<id>_<secret>`, with id and secret in hex."""
 
 import hashlib
 import json
@@ -27,8 +27,8 @@ MAX_ACTIVE_KEYS_PER_NAME: Final = 2
 """The key in use, and the one that replaces it."""
 MAX_ATTEMPTS: Final = 5
 
-# Two keys of one name may be created at the same time. The unique index on (name, slot) then accepts one; the other
-# transaction inserts nothing, tries again and sees the first.
+# Two calls may create keys of one name at the same time. The unique index on (name, slot) lets only one of them be
+# inserted. The other call inserts no row, tries again and then finds the first key.
 _INSERT: Final = """
     INSERT INTO service_key (id, name, secret_hash, scopes, expires_at, slot, created_at)
     VALUES ($1, $2, $3, $4::jsonb, $5, $6, clock_timestamp()) ON CONFLICT DO NOTHING RETURNING id
@@ -38,6 +38,7 @@ _ACTIVE: Final = """
     WHERE name = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())
     ORDER BY created_at
 """
+# Clears the slots of expired keys.
 _FREE_SLOTS_OF_EXPIRED: Final = """
     UPDATE service_key SET slot = NULL
     WHERE name = $1 AND slot IS NOT NULL AND revoked_at IS NULL AND expires_at <= clock_timestamp()
@@ -50,9 +51,10 @@ _REVOKE: Final = """
 async def create_key(
     name: str, scopes: Iterable[Scope], *, expires_at: datetime | None = None, audit: AuditContext | None = None
 ) -> str:
-    """A new key. It cannot be read again.
+    """Create a key and return it. Only its hash is stored, so it cannot be shown again.
 
-    Raises: InvalidInput: no name or scope; `expires_at` is not in the future; two keys of this name are active.
+    Raises: InvalidInput: there is no name or scope, `expires_at` is not in the future, or two keys of this name are
+    active.
     """
     granted = _checked_scopes(name, scopes)
     if expires_at is not None and expires_at <= utc_now():
@@ -71,7 +73,10 @@ async def create_key(
 
 
 async def revoke_key(key_id: str, *, audit: AuditContext | None = None) -> bool:
-    """Revoke a key. Every process refuses it within 5 seconds. False: it does not exist, or is revoked already."""
+    """Revoke a key. No later than 5 seconds after that, every process refuses it.
+
+    Returns False if the key does not exist or was revoked before.
+    """
     async with pools.transaction() as connection:
         _, revoked = await connection.execute_query(_REVOKE, [key_id])
         if revoked:
@@ -81,12 +86,15 @@ async def revoke_key(key_id: str, *, audit: AuditContext | None = None) -> bool:
 
 
 async def list_keys() -> list[ServiceKey]:
-    """All keys, including expired and revoked ones, by name and time of creation."""
+    """Return all keys, including expired and revoked ones, in the order of their names and times of creation."""
     return await ServiceKey.all().order_by("name", "created_at", "id")
 
 
 async def _free_slot(connection: Connection, name: str) -> int:
-    """A free slot for a key of this name: 1 or 2. Raises: InvalidInput: both are taken."""
+    """Each active key of a name has a slot, 1 or 2. Return a free one.
+
+    Raises: InvalidInput: both are taken.
+    """
     await connection.execute_query(_FREE_SLOTS_OF_EXPIRED, [name])
     _, active = await connection.execute_query(_ACTIVE, [name])
     if len(active) >= MAX_ACTIVE_KEYS_PER_NAME:
@@ -106,7 +114,7 @@ async def _record(
 async def development_key(
     name: str, scopes: Iterable[Scope] = (Scope.CHARGE, Scope.READ), *, settings: Settings | None = None
 ) -> str:
-    """The development key of this name. It is always the same, and is valid again if it was revoked.
+    """Return the development key of this name, always the same one. A call makes a revoked key valid again.
 
     Raises: Misconfigured: in production. InvalidInput.
     """
@@ -133,5 +141,5 @@ def _format_key(key_id: str, secret: bytes) -> str:
 
 
 def hash_secret(secret: bytes) -> bytes:
-    """The hash under which a secret is stored."""
+    """Return the hash that is stored instead of the secret."""
     return hashlib.sha256(secret).digest()
