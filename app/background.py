@@ -1,7 +1,7 @@
 """Background loops of a server process.
 
-Every process of an installation runs all of them. Work that must happen once is claimed in the database, so processes
-do not repeat each other's work.
+Every process of an installation runs all of them. Work that must be done once is first reserved in the database by one
+process.
 """
 
 import asyncio
@@ -29,7 +29,10 @@ log = logging.getLogger(__name__)
 
 
 def background_loops(state: AppState, *, database_url: str) -> Mapping[str, Loop]:
-    """The loops of a server process, by name. Those of payments only where a payment provider is configured."""
+    """Return the loops of a server process by name.
+
+    The loops for payments run only if a payment provider is configured.
+    """
     settings, provider = state.settings, state.payment_provider
     loops: dict[str, Loop] = {
         "change feed": lambda: state.change_feed.run(database_url),
@@ -70,9 +73,9 @@ async def _run_forever(name: str, loop: Loop) -> None:
 
 
 async def apply_due_changes() -> None:
-    """Post the changes that time alone causes (expiry, timeouts) to idle accounts, so that subscribers receive them.
+    """Write changes that become due with time (expiry, timeouts) in accounts that no request uses.
 
-    An account that is used or read applies its own due changes.
+    So subscribers receive them. When a request uses or reads an account, that request applies its due changes.
     """
     while True:
         if await posting.apply_all_due_changes() == 0:
@@ -80,14 +83,14 @@ async def apply_due_changes() -> None:
 
 
 async def notify_of_expiring_grants(days: Sequence[int]) -> None:
-    """Create the notifications of grants that expire within each of `days`."""
+    """Notify owners of grants that expire within so many days, for each number in `days`."""
     while True:
         if await expiry_notifications.notify_expiring_grants(days) == 0:
             await asyncio.sleep(EXPIRY_NOTIFICATION_SECONDS)
 
 
 async def reconcile_refunds(provider: PaymentProvider) -> None:
-    """Ask the provider for the outcome of refunds whose outcome is unknown."""
+    """Query the provider for the outcome of refunds whose outcome is not known."""
     while True:
         if await requests.reconcile_refunds(provider) == 0:
             await asyncio.sleep(REFUND_RECONCILIATION_SECONDS)

@@ -1,4 +1,4 @@
-"""The state of the application that all requests share, and what resolvers read from their `info`."""
+"""The state that all requests of a process share, and the data that resolvers read from their `info`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,25 +31,30 @@ class AppState:
     latest_balances: LatestStates[Any]
     """The newest `Balance` of each account with subscribers; the type is Any because `Balance` imports this module."""
     payment_provider: PaymentProvider | None
-    """None: credits are not sold, only granted."""
+    """If it is None, credits are not sold, only granted."""
 
 
 Context = RequestContext[AppState]
-"""For annotations; create a `RequestContext`, because a call through the alias is slower."""
+"""For annotations only. To create a context, call `RequestContext` itself: a call through the alias is slower."""
 
 ResolverInfo = Info[Context, None]
 """The type of a resolver's `info`."""
 
 
 def audit_context(info: ResolverInfo) -> AuditContext | None:
-    """What the audit log records about this mutation. None: a user changes its own account, which is not recorded."""
+    """Return the data of this mutation for the audit log.
+
+    Returns None for a user, because changes to one's own account are not recorded.
+    """
     caller = info.context.authenticated_caller
     return None if caller.kind is CallerKind.USER else _audit_context(caller, info)
 
 
 def operator_audit_context(info: ResolverInfo) -> AuditContext | None:
-    """Like `audit_context`, for mutations whose entry, hold or block run names the service key: only operators are
-    recorded, with the key that signed their token.
+    """Like `audit_context`, but return None for a service as well.
+
+    For mutations that store the service key in the entry, hold or block run anyway. For an operator, `key_id` is the
+    key that signed the token.
     """
     caller = info.context.authenticated_caller
     return _audit_context(caller, info) if caller.kind is CallerKind.OPERATOR else None

@@ -112,7 +112,7 @@ class NotificationSubscription:
         owner = require_readable_owner(info.context, owner_id)
         feed, owner_ids = info.context.state.change_feed, readable_owners(info.context.authenticated_caller)
         with feed.subscribe(owner) as changes:
-            # If the account does not exist yet, the first write to it is published under the owner's id.
+            # If the account does not exist yet, its creation is announced under the owner's id.
             while (
                 account_id := await retry_until_available(
                     lambda: owner_scope.find_account_id(owner, owner_ids=owner_ids)

@@ -1,4 +1,4 @@
-"""Writing audit records in the statement of their effect, and reading them, newest first."""
+"""Writing audit records in the SQL statement that makes the recorded change, and reading them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,10 @@ from app.db.set_writes import SetWrite
 from app.db.tables import Table
 
 AuditState = Mapping[str, object]
-"""The state of a subject as names and plain values. It contains no block settings and no secrets."""
+"""The state of the changed object (`subject`, for example `grant 3`) as names and plain values.
+
+It contains no block settings and no secrets.
+"""
 
 MAX_RECORD_ID: Final = 2**63 - 1
 
@@ -48,9 +51,10 @@ def append_record(
     before: AuditState | None = None,
     after: AuditState | None = None,
 ) -> None:
-    """Add a record to `write`, so that it is written in the same statement as its effect.
+    """Add a record to `write`, so that it is written in the same statement as the change.
 
-    `audit` None: no record is due, because a user acts on its own account. `at` None: the time of writing.
+    If `audit` is None, no record is written, because a user acts on its own account. If `at` is None, the record has
+    the time at which it is written.
     """
     if audit is None:
         return
@@ -69,9 +73,9 @@ def list_records(
     actor: str | None = None,
     action: str | None = None,
 ) -> QuerySet[AuditRecord]:
-    """Records with a lower id than `before_id`, newest first. The other arguments filter by equality.
+    """Return the records with a lower id than `before_id`, newest first. The other arguments filter by equality.
 
-    Each of them has an index, followed by `id`.
+    For each filter there is an index on (column, id).
     """
     filters = {"account_id": account_id, "actor": actor, "action": action}
     query = AuditRecord.filter(

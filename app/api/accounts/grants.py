@@ -1,4 +1,4 @@
-"""Grants, and the draws that say which grants paid an entry."""
+"""Grants, and draws: how many credits of an entry each grant paid or received."""
 
 from datetime import datetime
 
@@ -19,29 +19,33 @@ describe_enum(
     description="The source of a grant.",
     values={
         GrantSource.PURCHASED: "The credits were bought.",
-        GrantSource.PROMOTIONAL: "The credits were given away.",
+        GrantSource.PROMOTIONAL: "The credits were given free of charge.",
         GrantSource.ADJUSTMENT: "An operator corrected the balance.",
     },
 )
 
 
 @declare.type(
-    description="Credits with their own source, priority and expiry. Every posted credit belongs to one grant.",
+    description="Credits with their own source, priority and expiry. Every credit of the balance belongs to one grant.",
     needs=Permission.INHERITED,
 )
 class Grant(global_ids.Node):
     source: GrantSource = declare.value(description="The source of the credits.")
     credits: Credits = declare.value(description="The number of credits granted.")
-    remaining: Credits = declare.value(description="Credits that are posted and not spent.")
+    remaining: Credits = declare.value(description="Credits that have been added to the balance and not spent.")
     held: Credits = declare.value(description="The part of `remaining` that open holds and budgets reserve.")
     priority: int = declare.value(description="Grants with a lower priority are spent first.")
-    starts_at: datetime | None = declare.value(description="When the grant is posted; null: when it was created.")
+    starts_at: datetime | None = declare.value(
+        description="When the credits are added to the balance. Null if they were added at creation."
+    )
     expires_at: datetime | None = declare.value(description="When unspent credits expire; null: never.")
     reason: str | None = declare.value(description="The reason given by the operator; null for a top-up.")
     created_at: datetime = declare.value(description="When the grant was created.")
 
 
-@declare.type(description="The part of an entry that one grant paid or got back.", needs=Permission.INHERITED)
+@declare.type(
+    description="The part of an entry that was taken from or returned to one grant.", needs=Permission.INHERITED
+)
 class Draw:
     credits: Credits = declare.value(description="The number of credits, always positive.")
     key: strawberry.Private[tuple[int, int]]

@@ -18,8 +18,8 @@ Owner = Annotated[strawberry.ID | None, strawberry.argument(description="The own
 SinceVersion = Annotated[
     Long | None,
     strawberry.argument(
-        description="The last version that the client has received. The first item is sent once there is a newer one; "
-        "at once if the account never had this version."
+        description="The last version that the client has received. The first item is sent when the balance has a "
+        "newer version. If the account never had this version, it is sent immediately."
     ),
 ]
 
@@ -28,8 +28,8 @@ SinceVersion = Annotated[
 class AccountSubscription:
     @declare.subscription(
         needs=Permission.AUTHENTICATED,
-        description="Sends the current balance, then a new item after every change. Versions always rise. Slow clients "
-        "may skip intermediate states but never receive an older one.",
+        description="Sends the current balance, then a new item after every change. Each item has a higher version "
+        "than the one before. Intermediate states may be left out for a slow client.",
     )
     async def balance(
         self, info: ResolverInfo, owner_id: Owner = None, since_version: SinceVersion = None
@@ -40,7 +40,7 @@ class AccountSubscription:
         # A client that reconnects may send its last version twice: as an argument and by the transport (Last-Event-ID).
         seen = max(version for version in (-1, since_version, context.last_seen_version) if version is not None)
         if await owner_scope.find_account_id(owner, owner_ids=owner_ids) is None:
-            # The account does not exist yet. The first write to it is published under the owner's id.
+            # The account does not exist yet. When it is created, that is announced under the owner's id.
             with feed.subscribe(owner) as changes:
                 while (
                     await retry_until_available(lambda: owner_scope.find_account_id(owner, owner_ids=owner_ids)) is None
@@ -63,8 +63,9 @@ class AccountSubscription:
 
 
 def _known_version(seen: int, version: int) -> int:
-    """`seen`, unless it is newer than the account's `version`: then -1, so that the client is not left waiting.
+    """Return `seen`, or -1 if it is higher than the account's `version`.
 
-    Such a version belongs to another account, or to a time before the database was restored from a backup.
+    Otherwise the client would wait for a version that may never exist. Such a version belongs to another account, or
+    was sent before the database was restored from a backup.
     """
     return seen if seen <= version else -1
