@@ -1,6 +1,7 @@
 """Rules: charges, grants, reversals, revocations, due changes and the hash chain."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -40,9 +41,9 @@ def new_account(at: datetime = NOON) -> AccountState:
     )
 
 
-def add_grant(account: AccountState, credits: int, **more: object) -> int:
-    options: dict[str, object] = {"source": GrantSource.PROMOTIONAL} | more
-    grant, _ = balance_changes.add_grant(account, credits, CAUSE, **options)  # type: ignore[arg-type]  the types of `more` are unknown
+def add_grant(account: AccountState, credits: int, **more: Any) -> int:
+    options: dict[str, Any] = {"source": GrantSource.PROMOTIONAL} | more
+    grant, _ = balance_changes.add_grant(account, credits, CAUSE, **options)
     return grant.number
 
 
