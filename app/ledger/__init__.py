@@ -1,16 +1,18 @@
-"""The ledger: accounts, grants, entries, holds and notifications. The only writer of balances.
+"""The ledger: accounts, grants, entries, holds and notifications. Only this package writes balances.
 
-Terms: an *account* belongs to an owner. A *grant* is a number of credits with a source, a priority and an expiry; every
-posted credit belongs to one. An *entry* is one signed line that never changes. A *draw* says which grant paid, or got
-back, how much of an entry. An *operation* is a request with an idempotency key, kept with its result. A *hold* claims
-credits; a *budget* is a hold for a whole task. *Debt* had to leave the account but was already spent.
+Terms: an *account* contains the credits of one owner. A *grant* is a number of credits with a source, a priority and an
+expiry; every posted credit belongs to one grant. An *entry* is one signed line of an account's ledger and never
+changes. A *draw* says how many credits of an entry one grant paid or received. An *operation* is a request with an
+idempotency key, stored with its result. A *hold* claims credits, so that nothing else can spend them; a *budget* is a
+hold for a whole task. *Debt* is credits that had to leave the account after they had been spent. A *posting* is one
+transaction that changes accounts.
 
-Invariants (proved by `app.verify`): posted = sum of the entries = sum of what the grants have left. `seq` numbers the
-entries of an account without gap; `version` numbers its states. The HMAC of each entry covers its content and the
-previous entry.
+Invariants (checked by `app.verify`): the posted credits equal the sum of the entries, and the sum of the credits that
+remain in the grants. `seq` numbers the entries of an account without gaps; `version` numbers its states. The HMAC of
+each entry covers its content and the previous entry.
 
-How it writes: `posting.post` locks the account rows in id order, reads in a new statement, lets the pure `rules` decide
-in memory, and writes everything as sets in one statement.
+To write, `posting.post` locks the account rows in the order of their ids, reads in a new statement, decides in memory
+with `rules`, and writes all rows in one statement.
 
-The ledger knows nothing of tasks, prices and payments. It stores their ids as references and notifies of changes.
+This package imports neither tasks, prices nor payments. It stores their ids as references and publishes changes.
 """

@@ -1,4 +1,4 @@
-"""Accounts by owner. An owner never changes its account, so what was found is cached."""
+"""Finds and creates the accounts of owners. An account never changes its owner, so found ids are cached."""
 
 from typing import Final
 
@@ -9,7 +9,8 @@ _FIND: Final = "SELECT owner_id, account_id FROM owner WHERE owner_id = ANY($1::
 
 _OWNERS: Final = "SELECT id, owner_id FROM account WHERE id = ANY($1::bigint[])"
 
-# Two callers may create the account of one owner at once: the owner row decides, and the other account id stays unused.
+# Two callers may create the account of one owner at the same time. The owner row decides which account id is used; the
+# other id stays unused.
 _CREATE: Final = """
     WITH created_owner AS (
         INSERT INTO owner (owner_id, account_id) VALUES ($1, nextval('account_id_seq'))
@@ -26,12 +27,12 @@ _account_ids: dict[str, int] = {}
 
 
 async def find_account_id(owner_id: str) -> int | None:
-    """The owner's account; None: nothing was ever written for it."""
+    """Return the id of the owner's account, or None if nothing was ever written for the owner."""
     return (await find_account_ids([owner_id])).get(owner_id)
 
 
 async def find_account_ids(owner_ids: list[str]) -> dict[str, int]:
-    """The accounts of those owners that have one."""
+    """Return the account id of each owner that has an account."""
     found = {owner: account_id for owner in owner_ids if (account_id := _account_ids.get(owner)) is not None}
     if missing := [owner for owner in owner_ids if owner not in found]:
         for record in await pools.fetch(_FIND, missing):
@@ -40,17 +41,17 @@ async def find_account_ids(owner_ids: list[str]) -> dict[str, int]:
 
 
 async def find_owner(account_id: int) -> str | None:
-    """The owner of an account; None: there is no such account."""
+    """Return the owner of an account, or None if there is no such account."""
     return (await find_owners([account_id])).get(account_id)
 
 
 async def find_owners(account_ids: list[int]) -> dict[int, str]:
-    """The owners of those accounts that exist."""
+    """Return the owner of each account that exists."""
     return {record["id"]: record["owner_id"] for record in await pools.fetch(_OWNERS, account_ids)}
 
 
 async def get_or_create_account(owner_id: str) -> int:
-    """The owner's account, which is created if this is the first write for it."""
+    """Return the id of the owner's account. Creates the account if it does not exist."""
     if (account_id := await find_account_id(owner_id)) is not None:
         return account_id
     if created := await pools.fetch(_CREATE, owner_id, change_feed.OWNERS_CHANNEL):
@@ -61,7 +62,7 @@ async def get_or_create_account(owner_id: str) -> int:
 
 
 def clear_cache() -> None:
-    """Forget all accounts: for a database that was emptied or replaced."""
+    """Remove all account ids from the cache, after a database was emptied or replaced."""
     _account_ids.clear()
 
 

@@ -1,6 +1,6 @@
-"""Notifications that a grant will expire: once per grant and step (30, 7 and 1 days by default).
+"""Notifications that a grant will expire: one for each grant and step (30, 7 and 1 days before, by default).
 
-They are not resolved when credits are added: these do not keep the grant from expiring.
+They are not resolved when credits are added, because the grant still expires.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,9 +14,9 @@ from app.ledger.notifications import NotificationKind
 from app.ledger.posting import ExtraRead, Posting
 from app.ledger.rules.account_state import GrantState
 
-# Grants that expire within the largest step ($2), and whose step ($1: all) has no notification yet. Unresolved
-# notifications are found by their index; only for grants without one are the resolved ones searched. OFFSET 0 keeps
-# both look-ups per grant, whatever the planner estimates.
+# Selects grants that expire within the largest step ($2) and have no notification yet for their step ($1: all steps).
+# Unresolved notifications are found by their index; resolved ones are searched only for the other grants. OFFSET 0
+# makes the planner use both look-ups for each grant, whatever it estimates.
 _WITHOUT_NOTIFICATION: Final = """
     WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at)
     SELECT g.account_id, g.number FROM credit_grant AS g
@@ -46,9 +46,9 @@ _EXISTING: Final = RowSelect(
 
 
 async def notify_expiring_grants(days: Sequence[int], *, limit: int = 256) -> int:
-    """Notify the owners of grants that expire within `days`, the earliest expiry first.
+    """Notify the owners of grants that expire within `days`. The earliest expiry comes first.
 
-    Returns: how many notifications were added; 0 if none is missing, or another process adds those that are.
+    Returns: the number of notifications added. It is 0 if none is missing, or if another process adds the missing ones.
     """
     missing = [
         (record["account_id"], record["number"])
@@ -60,7 +60,7 @@ async def notify_expiring_grants(days: Sequence[int], *, limit: int = 256) -> in
     subjects = {expiry_subject(number, step) for _, number in missing for step in days}
 
     async def decide(posting: Posting) -> int:
-        # Decided again under the lock: another process may have notified, or the credits may have been spent.
+        # Decide again under the lock: another process may have notified, or the credits may have been spent.
         existing = {(row["account_id"], row["subject"]) for row in posting.rows[0]}
         added = 0
         for account_id, number in missing:
@@ -76,7 +76,7 @@ async def notify_expiring_grants(days: Sequence[int], *, limit: int = 256) -> in
 
 
 def expiry_step(grant: GrantState, days: Iterable[int], *, at: datetime) -> int | None:
-    """The smallest of `days` within which a grant with spendable credits expires; None: it needs no notification."""
+    """Return the smallest of `days` within which the grant expires, or None if no notification is needed."""
     if grant.expires_at is None or not grant.is_open or not grant.spendable or grant.expires_at <= at:
         return None
     left = grant.expires_at - at
@@ -84,7 +84,7 @@ def expiry_step(grant: GrantState, days: Iterable[int], *, at: datetime) -> int 
 
 
 def expiry_subject(number: int, step: int) -> str:
-    """The subject of a grant's notification for one step. The statement above builds the same text."""
+    """Return the subject of a grant's notification for one step. The statement above builds the same text."""
     return f"grant {number}, {step} days"
 
 

@@ -1,4 +1,4 @@
-"""Grant credits and revoke grants: with a reason and an idempotency key, without any payment."""
+"""Grants credits and revokes grants. Both need a reason and an idempotency key, but no payment."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,10 @@ MAX_REASON_LENGTH = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantResult:
-    """A grant after the call. `entry`: None for a grant that starts later, and if nothing was left to revoke."""
+    """The result of granting or revoking.
+
+    `entry` is None if the grant starts later, or if there were no credits left to revoke.
+    """
 
     owner_id: str
     grant: GrantState
@@ -29,9 +32,10 @@ class GrantResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantRequest:
-    """Credits to grant. `priority`: the lowest burns first, within ±1,000.
+    """A request to grant credits.
 
-    `pays_debt`: whether debt may be paid from the grant; None: yes, unless it is promotional.
+    Grants with the lowest `priority` (-1,000 to 1,000) are spent first. `pays_debt` says whether debt may be paid from
+    the grant; if it is None, debt may be paid unless the grant is promotional.
     """
 
     owner_id: str
@@ -48,7 +52,7 @@ class GrantRequest:
     audit: AuditContext | None = None
 
     def check(self) -> None:
-        """Raises: InvalidInput, with every problem."""
+        """Raises: InvalidInput: lists every problem."""
         check_key(self.key, path="idempotencyKey")
         check_amount(self.credits)
         problems = []
@@ -71,20 +75,20 @@ class GrantRequest:
                 "expiresAt": self.expires_at,
                 "reason": self.reason,
             }
-            # Added later: a request without it keeps its hash.
+            # This field was added later. A request without it keeps its hash.
             | ({} if self.pays_debt is None else {"paysDebt": self.pays_debt}),
         )
 
 
 def reason_problems(reason: str) -> list[Problem]:
-    """What is wrong with a reason: it must have 1 to 1,000 characters, not only spaces."""
+    """Return the problems of a reason. It must have 1 to 1,000 characters, and not only spaces."""
     if reason.strip() and len(reason) <= MAX_REASON_LENGTH and "\x00" not in reason:
         return []
     return [Problem("reason", f"must say why, in 1 to {MAX_REASON_LENGTH:,} characters")]
 
 
 async def grant_credits(request: GrantRequest) -> GrantResult:
-    """Add a grant to an owner's account, which is created if it does not exist.
+    """Add a grant to an owner's account. Creates the account if it does not exist.
 
     Raises: InvalidInput, IdempotencyConflict, BalanceLimitReached.
     """
@@ -142,8 +146,9 @@ async def revoke_grant(
     request_id: str | None = None,
     audit: AuditContext | None = None,
 ) -> GrantResult:
-    """Take back what is unspent and unclaimed of a grant. A grant that has not started never starts.
+    """Remove the credits of a grant that are neither spent nor claimed.
 
+    A revoked grant that has not started never starts.
     Raises: InvalidInput, GrantNotFound, IdempotencyConflict.
     """
     check_key(key, path="idempotencyKey")
@@ -193,7 +198,7 @@ async def revoke_grant(
 
 
 async def _replay(posting: Posting, account: AccountState, first: dict[str, object]) -> GrantResult:
-    """The grant of the first result, as it is now, and its first entry."""
+    """Return the first result again, with the present state of the grant."""
     number, seq, revoked = first["grant"], first["seq"], first.get("revoked", 0)
     if not isinstance(number, int) or not isinstance(revoked, int):
         raise TypeError("the result of the operation is not that of a grant")

@@ -1,4 +1,7 @@
-"""Idempotency keys: unique per account, kept with the hash of the request and the ids of its result."""
+"""Idempotency keys.
+
+A key is unique in its account. It is stored with the hash of the request and the ids of the result.
+"""
 
 import hashlib
 import json
@@ -26,16 +29,16 @@ _INSERT: Final = SetStatement(
 
 
 def hash_request(kind: str, request: Mapping[str, Any]) -> bytes:
-    """The first 16 bytes of SHA-256 over the canonical input, in which the order of keys does not matter."""
+    """Return the first 16 bytes of SHA-256 over the canonical input. The order of its keys does not matter."""
     canonical = orjson.dumps([kind, request], option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z, default=str)
     return hashlib.sha256(canonical).digest()[:16]
 
 
 async def find_result(posting: Posting, account: AccountState, key: str, request_hash: bytes) -> dict[str, Any] | None:
-    """The result ids of an earlier request with this key; None: the key is new.
+    """Return the result ids of an earlier request with this key, or None if the key is new.
 
-    The statement runs after the account's lock, so it sees a request that has just committed.
-    Raises: IdempotencyConflict: the earlier request was a different one.
+    The statement runs after the account was locked, so it sees a request that has just committed.
+    Raises: IdempotencyConflict: the key was used for a different request.
     """
     _, records = await posting.connection.execute_query(_FIND, [account.account_id, key])
     if not records:
@@ -55,6 +58,6 @@ def save_result(
     request_hash: bytes,
     result: Mapping[str, Any],
 ) -> None:
-    """Save the key with the ids of its result, in the transaction that made them."""
+    """Save the key with the ids of its result, in the transaction of the operation."""
     values = (account.account_id, key, kind, request_hash, orjson.dumps(result).decode(), account.at)
     posting.write.add(_INSERT, values)

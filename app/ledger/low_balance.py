@@ -1,4 +1,7 @@
-"""The low-balance threshold of an account: the balance is LOW below it, and a notification says so at each crossing."""
+"""The low-balance threshold of an account. Below it the status of the balance is LOW.
+
+Each time the balance falls below the threshold, a notification is added.
+"""
 
 from dataclasses import dataclass
 
@@ -14,7 +17,7 @@ from app.ledger.rules.account_state import AccountBalance
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowBalanceResult:
-    """The account after the call; of a replay, as it is now."""
+    """The account after the call. If the request is a repetition, `balance` is the present one."""
 
     balance: AccountBalance
     replayed: bool
@@ -29,10 +32,11 @@ async def set_low_balance_threshold(
     owner_ids: OwnerScope = None,
     audit: AuditContext | None = None,
 ) -> LowBalanceResult:
-    """Set the threshold (0: never low). Creates the account if it does not exist.
+    """Set the threshold (0: the balance is never low). Creates the account if it does not exist.
 
-    A new threshold adds no notification, even if the balance is below it. One that is no longer true is resolved.
-    Raises: InvalidInput, IdempotencyConflict; Forbidden: the owner is not in `owner_ids`, and no account was created.
+    A new threshold adds no notification, even if the balance is below it. A notification that is no longer true is
+    resolved.
+    Raises: InvalidInput, IdempotencyConflict; Forbidden: the owner is not in `owner_ids`, and no account is created.
     """
     check_key(key, path="idempotencyKey")
     check_amount(credits, minimum=0)

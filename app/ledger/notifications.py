@@ -1,11 +1,11 @@
-"""Notifications to a person about an account: written by postings, listed, and marked as read.
+"""Notifications to a person about an account: adds them in postings, lists them and marks them as read.
 
-There is at most one unresolved notification for each kind, agent and subject: if the same happens again meanwhile,
-nothing is added. Notifications about missing credits are resolved when credits come; resolved ones count as read and
-stay in the list.
+There is at most one unresolved notification for each kind, agent and subject. If the same thing happens again before it
+is resolved, no notification is added. Notifications about missing credits are resolved when credits are added. A
+resolved notification counts as read and stays in the list.
 
-Notifications are numbered under the account's lock, in the order in which they commit, so a reader that has seen all up
-to a number has missed none. Numbers have gaps.
+Numbers are assigned under the account's lock, in the order in which postings commit. So a reader that has seen all
+notifications up to a number has missed none. Numbers have gaps.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,7 +36,7 @@ class NotificationKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notification:
-    """A notification. `agent_id`: the agent that it is about; None: it is about the account.
+    """A notification. `agent_id` is the agent that it is about; None if it is about the account.
 
     `subject` distinguishes notifications of one kind, for example by the grant that expires.
     """
@@ -63,10 +63,10 @@ RESOLVED_BY_CREDITS: Final = (NotificationKind.OUT_OF_CREDITS, NotificationKind.
 """The kinds that are resolved when credits become available."""
 
 MAX_NUMBER: Final = 2**31 - 1
-"""No notification has a higher number."""
+"""The highest possible number."""
 
 MARK_READ_LIMIT: Final = 100
-"""How many of the notifications marked as read are returned, the newest."""
+"""The maximum number of notifications that `mark_read` returns if it marks all."""
 
 _INSERT: Final = NOTIFICATIONS.insert(
     columns=("account_id", "number", "kind", "agent_id", "subject", "message", "at"),
@@ -113,7 +113,7 @@ def notify(
     agent_id: str = "",
     subject: str = "",
 ) -> None:
-    """Add a notification, unless the same one is unresolved. The caller publishes the change of the account."""
+    """Add a notification, unless an unresolved one is the same. The caller publishes the change of the account."""
     account.notification_count += 1
     notification = Notification(
         account_id=account.account_id,
@@ -128,17 +128,17 @@ def notify(
 
 
 def resolve(account: AccountState, write: SetWrite, kind: NotificationKind) -> None:
-    """Resolve the notifications of a kind: what they say is no longer true."""
+    """Resolve the notifications of a kind, because they are no longer true."""
     write.add(_RESOLVE, (account.account_id, kind, account.at))
 
 
 def effective_low_balance_threshold(account: AccountState, default_credits: int) -> int:
-    """The balance is low below this: the account's own threshold, otherwise the default."""
+    """Return the account's own threshold, or the default if it has none. A balance below it is low."""
     return default_credits if account.low_balance_threshold is None else account.low_balance_threshold
 
 
 def is_replenished(account: AccountState) -> bool:
-    """Whether this posting made credits available: there were none before, or credits were added."""
+    """Return whether this posting made credits available: there were none before, or credits were added."""
     available = account.available
     return available > account.locked_available and (
         account.locked_available == 0 or account.posted > account.locked_posted
@@ -146,7 +146,7 @@ def is_replenished(account: AccountState) -> bool:
 
 
 def is_emptied(account: AccountState) -> bool:
-    """Whether this posting used up what was available."""
+    """Return whether this posting used up the available credits."""
     return account.available == 0 < account.locked_available
 
 
@@ -179,7 +179,7 @@ def expiring_message(credits: int, at: datetime) -> str:
 async def list_notifications(
     account_id: int, *, before_number: int = MAX_NUMBER, limit: int, unread_only: bool = False
 ) -> list[Notification]:
-    """Notifications below a number, newest first."""
+    """Return notifications with a number below `before_number`, newest first."""
     query = models.Notification.filter(account_id=account_id, number__lt=before_number)
     if unread_only:
         query = query.filter(read_at__isnull=True)
@@ -187,19 +187,19 @@ async def list_notifications(
 
 
 async def list_notifications_after(account_id: int, number: int, limit: int) -> list[Notification]:
-    """Notifications above a number, oldest first."""
+    """Return notifications with a number above `number`, oldest first."""
     query = models.Notification.filter(account_id=account_id, number__gt=number).order_by("number").limit(limit)
     return await NOTIFICATIONS.fetch(query)
 
 
 async def last_notification_number(account_id: int) -> int:
-    """Later notifications have higher numbers."""
+    """Return the highest number in use. Later notifications have higher numbers."""
     account = await models.Account.get_or_none(id=account_id).only("notification_count")
     return account.notification_count if account is not None else 0
 
 
 async def get_notifications(keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Notification]:
-    """Notifications by (account, number)."""
+    """Return the notifications that exist, by (account id, number)."""
     existing = [(account_id, number) for account_id, number in keys if 0 <= number <= MAX_NUMBER]
     found = await pools.fetch(_BY_NUMBER, *key_columns(existing))
     return {(one.account_id, one.number): one for one in map(NOTIFICATIONS.read, found)}
@@ -208,9 +208,10 @@ async def get_notifications(keys: Iterable[tuple[int, int]]) -> dict[tuple[int, 
 async def mark_read(
     account_id: int, numbers: Sequence[int] | None, *, audit: AuditContext | None = None
 ) -> list[Notification]:
-    """Mark notifications of an account as read; all unread ones if `numbers` is None.
+    """Mark notifications of an account as read. If `numbers` is None, all unread ones are marked.
 
-    Returns: newest first, those of `numbers` that exist, or the newest 100 of all that were unread.
+    Returns: the notifications in `numbers` that exist; if `numbers` is None, the newest 100 of those that were unread.
+    The newest comes first.
     """
     chosen = None if numbers is None else [number for number in numbers if 0 < number <= MAX_NUMBER]
     marked = await failures.run_with_retries(lambda: _mark_read(account_id, chosen, audit))
@@ -221,7 +222,7 @@ async def mark_read(
 
 
 async def _mark_read(account_id: int, numbers: list[int] | None, audit: AuditContext | None) -> Sequence[Any]:
-    """The rows that were unread. One statement; with an audit record, one transaction."""
+    """Return the rows that were unread. This takes one statement, or one transaction if there is an audit record."""
     if audit is None:
         return await pools.fetch(_MARK_READ, account_id, numbers, MARK_READ_LIMIT)
     write = SetWrite()

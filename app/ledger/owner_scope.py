@@ -1,8 +1,8 @@
-"""Reads of single ledger objects within the accounts that the caller may see.
+"""Reads single objects of the ledger, restricted to the owners whose accounts the caller may see.
 
-These are the only ways from what a client sends (an owner id, a node id) to an account id or a row. Every later read
-has the account id in its statement. An object of another owner is not found, by the same statement as an object that
-does not exist.
+Only these functions convert what a client sends (an owner id, a node id) to an account id or a row. Every later
+statement contains the account id. An object of another owner is not found, by the same statement as an object that does
+not exist.
 """
 
 from collections.abc import Collection
@@ -19,25 +19,26 @@ from app.ledger.rows import ENTRIES, GRANTS, HOLDS
 from app.ledger.rules.account_state import GrantState, Hold, LedgerEntry
 
 OwnerScope = Collection[str] | None
-"""The owners whose objects may be read or changed; None: all (services and operators)."""
+"""The owners whose objects may be read or changed. None means all owners (for services and operators)."""
 
 OWNER_SCOPE_SQL: Final = (
     "($3::text[] IS NULL OR EXISTS (SELECT FROM account AS a WHERE a.id = $1 AND a.owner_id = ANY($3)))"
 )
-"""A condition for statements whose $1 is the account and $3 the owners."""
+"""A condition for statements in which $1 is the account and $3 are the owners."""
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 async def find_account_id(owner_id: str, *, owner_ids: OwnerScope) -> int | None:
-    """The id of the owner's account, if it has one and is in the scope."""
+    """Return the id of the owner's account, or None if it does not exist or is not in the scope."""
     return await accounts.find_account_id(owner_id) if owner_ids is None or owner_id in owner_ids else None
 
 
 def check_owner(owner_id: str, *, owner_ids: OwnerScope) -> None:
-    """Check that an account may be changed. Called with the owner that the request names, before an account is created,
-    and again with the owner of the locked account.
+    """Check that the caller may change an account of this owner.
 
+    Called with the owner that the request names, before an account is created, and again with the owner of the locked
+    account.
     Raises: Forbidden: the owner is not in the scope.
     """
     if owner_ids is not None and owner_id not in owner_ids:
@@ -45,19 +46,19 @@ def check_owner(owner_id: str, *, owner_ids: OwnerScope) -> None:
 
 
 async def find_entry(account_id: int, seq: int, *, owner_ids: OwnerScope) -> LedgerEntry | None:
-    """The entry, if its account is in the scope."""
+    """Return the entry, or None if it does not exist or its account is not in the scope."""
     return await ENTRIES.fetch_one(
         restrict_to_scope(models.Entry.filter(account_id=account_id, seq=seq), account_id, owner_ids)
     )
 
 
 async def find_grant(account_id: int, number: int, *, owner_ids: OwnerScope) -> GrantState | None:
-    """The grant, if its account is in the scope."""
+    """Return the grant, or None if it does not exist or its account is not in the scope."""
     return await GRANTS.fetch_one(_numbered(models.Grant, account_id, number, owner_ids))
 
 
 async def find_hold(account_id: int, number: int, *, owner_ids: OwnerScope) -> Hold | None:
-    """The hold, if its account is in the scope, with due changes applied."""
+    """Apply due changes and return the hold, or None if it does not exist or its account is not in the scope."""
     query = _numbered(models.Hold, account_id, number, owner_ids)
     hold = await HOLDS.fetch_one(query)
     if hold is not None and hold.is_open and await queries.ensure_due_changes_applied([account_id]):
@@ -66,12 +67,12 @@ async def find_hold(account_id: int, number: int, *, owner_ids: OwnerScope) -> H
 
 
 async def find_notification(account_id: int, number: int, *, owner_ids: OwnerScope) -> Notification | None:
-    """The notification, if its account is in the scope."""
+    """Return the notification, or None if it does not exist or its account is not in the scope."""
     return await NOTIFICATIONS.fetch_one(_numbered(models.Notification, account_id, number, owner_ids))
 
 
 def _numbered(model: type[AnyModel], account_id: int, number: int, owner_ids: OwnerScope) -> QuerySet[AnyModel]:
-    # Numbers are 32-bit integers; a larger one finds nothing.
+    # Numbers are 32-bit integers, so a higher number finds nothing.
     return restrict_to_scope(model.filter(account_id=account_id, number=min(number, MAX_NUMBER)), account_id, owner_ids)
 
 

@@ -1,16 +1,17 @@
 """Posting: the only way to change accounts.
 
 `post` opens a transaction, locks the accounts in id order, reads in a new statement, applies the changes that are due,
-calls `decide`, writes everything in one statement, and commits. That is five round trips, however many items. The read
-is a statement of its own after the lock, so its snapshot has everything that was committed before the lock was granted.
-After a deadlock or a serialization failure everything runs again.
+calls `decide`, writes everything in one statement, and commits. That is five round trips for any number of items. The
+read is a separate statement after the lock, so it sees everything that was committed before the lock was granted. After
+a deadlock or a serialization failure everything runs again.
 
     async def decide(posting: Posting) -> LedgerEntry:
         return balance_changes.charge(posting.accounts[account_id], 10, cause)
 
     entry = await post([account_id], decide)
 
-A caller's own rows use the same round trips: `reads` adds selects to the read, `posting.write` adds rows to the write.
+A caller can read and write other rows in the same round trips: `reads` adds selects to the read, `posting.write` adds
+rows to the write.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -44,8 +45,8 @@ _GRANTS_BY_NUMBER: Final = f"""
     SELECT {rows.GRANTS.columns("g")} FROM credit_grant AS g WHERE g.account_id = $1 AND g.number = ANY($2::int[])
 """  # noqa: S608  our own constant
 
-# Of the accounts with open holds ($2), the holds that have expired. OFFSET 0 keeps a look-up by key for each account,
-# whatever the planner estimates.
+# Selects the expired holds of the accounts with open holds ($2). OFFSET 0 makes the planner look up each account by
+# key, whatever it estimates.
 _EXPIRED_HOLDS: Final = """
     SELECT d.account_id, d.number FROM unnest($2::bigint[]) AS a(id)
     CROSS JOIN LATERAL (
@@ -73,7 +74,7 @@ _ALL_DUE: Final = """
 """
 
 OnHoldsExpired = Callable[[SetWrite, AccountState], None]
-"""Adds to the write what follows from the holds in `account.expired_holds`."""
+"""A function that adds to the write what follows from the expiry of the holds in `account.expired_holds`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,10 @@ _configuration: _Configuration | None = None
 
 
 def configure(key: bytes, *, low_balance_threshold: int, on_holds_expired: OnHoldsExpired) -> None:
-    """Set, once at start, the key that signs entries, the default low-balance threshold, and the hold expiry handler.
+    """Set the key that signs entries, the default low-balance threshold and the handler of expired holds.
 
-    Raises: ValueError: a key under 32 bytes.
+    Called once at start.
+    Raises: ValueError: the key is shorter than 32 bytes.
     """
     global _configuration  # noqa: PLW0603  set once, before the first posting
     if len(key) < 32:
@@ -98,7 +100,7 @@ def configure(key: bytes, *, low_balance_threshold: int, on_holds_expired: OnHol
 
 
 def signing_key() -> bytes:
-    """The key that signs entries. Raises: RuntimeError: `configure` was not called."""
+    """Return the key that signs entries. Raises: RuntimeError: `configure` was not called."""
     return _configured().signing_key
 
 
@@ -110,7 +112,10 @@ def _configured() -> _Configuration:
 
 @dataclass(frozen=True, slots=True)
 class ExtraRead:
-    """A select of the caller's own, made by the one read after the lock. Its parameters are $1, $2 and so on."""
+    """An additional select of the caller, which runs in the one read after the lock.
+
+    Its parameters are $1, $2 and so on.
+    """
 
     select: RowSelect
     values: Sequence[Any] = ()
@@ -118,9 +123,9 @@ class ExtraRead:
 
 @dataclass(frozen=True, slots=True)
 class HoldRead:
-    """A select of (account_id, number): these holds, and the budgets around them, are loaded into the accounts.
+    """A select of (account_id, number). These holds, and the budgets that contain them, are loaded into the accounts.
 
-    `only_open`: it is left out if none of the accounts has an open hold.
+    If `only_open` is True, the select is skipped when none of the accounts has an open hold.
     """
 
     sql: str
@@ -130,9 +135,9 @@ class HoldRead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posting:
-    """What `decide` works on: the locked accounts, the rows of `reads`, the instant, and what is to be written.
+    """The argument of `decide`: the locked accounts, the rows of `reads`, and the write to which changes are added.
 
-    `rows`: for each of `reads`, its rows by column name.
+    `rows` contains the rows of each of `reads`. Their values are read by column name.
     """
 
     connection: Connection
@@ -144,7 +149,7 @@ class Posting:
     signalled: set[int] = field(default_factory=set)
 
     def publish_change(self, account_id: int) -> None:
-        """Notify subscribers of the account, even if none of its figures has changed (a task that cost 0)."""
+        """Notify subscribers of the account, even if its balance has not changed (a task that cost 0)."""
         self.published.add(account_id)
 
     def signal_tasks(self, account_id: int) -> None:
@@ -163,7 +168,7 @@ class Posting:
         after: AuditState,
         reason: str | None = None,
     ) -> None:
-        """Add a record to the audit log; none if `audit` is None (users who act for themselves)."""
+        """Add a record to the audit log. Does nothing if `audit` is None (users who change their own account)."""
         records.append_record(
             self.write,
             audit,
@@ -176,7 +181,7 @@ class Posting:
         )
 
     async def load_grants(self, account: AccountState, numbers: Iterable[int]) -> None:
-        """Load grants that may be closed, for a reversal into them."""
+        """Load grants that may be closed, because a reversal returns credits to them."""
         missing = [number for number in numbers if number not in account.grants]
         if missing:
             _, found = await self.connection.execute_query(_GRANTS_BY_NUMBER, [account.account_id, missing])
@@ -189,9 +194,9 @@ Decide = Callable[[Posting], Awaitable[T]]
 async def post(
     account_ids: Iterable[int], decide: Decide[T], *, reads: Sequence[ExtraRead] = (), holds: Sequence[HoldRead] = ()
 ) -> T:
-    """Run `decide` with the accounts locked and their due changes applied, and write what it changes in them.
+    """Lock the accounts, apply their due changes, run `decide`, and write what it changed.
 
-    An exception from `decide` rolls everything back, the due changes too; the next posting applies them again.
+    An exception from `decide` rolls everything back, including the due changes; the next posting applies them again.
     """
     ids = sorted(set(account_ids))
 
@@ -199,8 +204,8 @@ async def post(
         async with pools.posting_transaction() as connection:
             posting = await _open(connection, ids, reads, holds)
             while any(account.expired_holds for account in posting.accounts.values()):
-                # Expired holds change rows that `reads` has read, so these changes are written first, and all is read
-                # again.
+                # Expired holds change rows that `reads` has read. So these changes are written first, and everything is
+                # read again.
                 _collect(posting)
                 await posting.write.execute(connection)
                 posting = await _open(connection, ids, reads, holds)
@@ -213,18 +218,18 @@ async def post(
 
 
 async def apply_due_changes(account_ids: Iterable[int]) -> None:
-    """Write what time alone has changed in these accounts."""
+    """Apply the changes that are due in these accounts, and write them."""
 
     async def nothing_else(posting: Posting) -> None:
-        """`post` has applied the due changes."""
+        """Nothing to decide: `post` has applied the due changes."""
 
     await post(account_ids, nothing_else)
 
 
 async def apply_all_due_changes(*, limit: int = 256) -> int:
-    """Write what time has changed in idle accounts, the longest due first.
+    """Apply due changes in accounts that no request uses. The longest due come first.
 
-    Returns: how many were due, up to `limit`.
+    Returns: the number of accounts with due changes, up to `limit`.
     """
     due = [record["id"] for record in await pools.fetch(_ALL_DUE, limit)]
     if due:
@@ -271,7 +276,7 @@ def _hold_names(count: int, has_open_holds: bool) -> list[str]:
 def _read_statement(
     hold_reads: tuple[tuple[str, int], ...], reads: tuple[tuple[str, int], ...], has_open_holds: bool
 ) -> str:
-    """The one read after the lock. $1: the accounts; $2, if any account has open holds: those that have."""
+    """Return the one read after the lock. $1 is the accounts. $2 is the accounts with open holds, if there are any."""
     selects = ["(SELECT at FROM clock) AS clock", f"ARRAY({_OPEN_GRANTS.sql}) AS grants"]
     if has_open_holds:
         selects.append(f"ARRAY({_NEXT_HOLD_EXPIRIES.sql}) AS next_hold_expiries")
@@ -287,7 +292,7 @@ def _read_statement(
 
 
 def _with_budgets(seed: str) -> str:
-    """The holds that `seed` selects as (account_id, number), and the budgets around them."""
+    """Return a select of the holds that `seed` selects as (account_id, number), with the budgets that contain them."""
     return f"""
         WITH RECURSIVE named AS (
             SELECT h.* FROM ({seed}) AS s CROSS JOIN LATERAL (
@@ -302,7 +307,7 @@ def _with_budgets(seed: str) -> str:
 
 
 def _collect(posting: Posting) -> None:
-    """Add to the write what the accounts have become, and the NOTIFY payloads."""
+    """Add the changed rows of the accounts and the NOTIFY payloads to the write."""
     configuration = _configured()
     changed: set[int] = set(posting.published)
     signals: list[tuple[int, int, str]] = []

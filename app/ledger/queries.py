@@ -1,4 +1,4 @@
-"""Reads of the ledger: balances, entries, grants and holds. Changes that are due by time are applied before a read."""
+"""Reads balances, entries, grants and holds. Changes that are due by time are applied before a read."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from app.ledger.rows import ENTRIES, GRANTS, HOLDS
 from app.ledger.rules.account_state import AccountBalance, EntryKind, GrantState, Hold, HoldStatus, LedgerEntry
 
 AccountKey = tuple[int, int]
-"""An account id and the number of one of its grants or holds, or the seq of an entry."""
+"""An account id, with the number of a grant or hold or the seq of an entry."""
 
 _BALANCES: Final = """
     SELECT id, owner_id, version, posted, held, frozen, owed, low_balance_threshold, clock_timestamp() AS as_of,
@@ -37,7 +37,7 @@ _ENTRIES: Final = f"""
     ORDER BY e.seq DESC LIMIT $4
 """  # noqa: S608  our own constant
 
-# For kinds without CHARGE: the redundant condition makes the planner use the small index of entries that are not
+# For kinds without CHARGE. The redundant condition makes the planner use the small index of entries that are not
 # charges.
 _ENTRIES_BESIDE_CHARGES: Final = f"""
     SELECT {ENTRIES.columns("e")} FROM entry AS e
@@ -55,7 +55,7 @@ _HOLDS_BY_NUMBER: Final = f"""
     JOIN hold AS h ON h.account_id = k.account_id AND h.number = k.number
 """  # noqa: S608  our own constant
 
-# `timeout_seconds > 0` is always true, and makes the index of open holds by task usable (migration 0002).
+# `timeout_seconds > 0` is always true. It lets the planner use the index of open holds by task (migration 0002).
 _HELD_BY_TASK: Final = """
     SELECT h.account_id, h.task_id, sum(h.remaining)::bigint AS held
     FROM unnest($1::bigint[], $2::text[]) AS k(account_id, task_id)
@@ -75,14 +75,14 @@ _NEXT_EXPIRIES: Final = """
 
 @dataclass(frozen=True, slots=True)
 class NextExpiry:
-    """Credits that expire at an instant, unless they are spent before."""
+    """Credits that expire at a time, unless they are spent before."""
 
     credits: int
     at: datetime
 
 
 async def get_balances(account_ids: Sequence[int]) -> dict[int, AccountBalance]:
-    """The current figures of the accounts: one statement, and a posting only where a change is due."""
+    """Return the current balances of the accounts. This takes one statement, and a posting only if a change is due."""
     records = await pools.fetch(_BALANCES, list(account_ids))
     if due := [record["id"] for record in records if record["is_due"]]:
         await posting.apply_due_changes(due)
@@ -91,7 +91,7 @@ async def get_balances(account_ids: Sequence[int]) -> dict[int, AccountBalance]:
 
 
 async def empty_balance(owner_id: str) -> AccountBalance:
-    """The figures of an owner without an account: zero, at version 0."""
+    """Return the balance of an owner without an account: zero, at version 0."""
     [record] = await pools.fetch("SELECT clock_timestamp() AS now")
     return AccountBalance(
         account_id=0, owner_id=owner_id, version=0, posted=0, held=0, frozen=0, owed=0, as_of=record["now"]
@@ -99,7 +99,7 @@ async def empty_balance(owner_id: str) -> AccountBalance:
 
 
 async def ensure_due_changes_applied(account_ids: Iterable[int]) -> bool:
-    """Apply due changes, before other rows of these accounts are read. Returns: whether there were any."""
+    """Apply due changes before other rows of these accounts are read. Returns: whether there were any."""
     records = await pools.fetch(_DUE, list(dict.fromkeys(account_ids)))
     if records:
         await posting.apply_due_changes(record["id"] for record in records)
@@ -109,7 +109,7 @@ async def ensure_due_changes_applied(account_ids: Iterable[int]) -> bool:
 async def get_entries(
     keys: Iterable[AccountKey], *, connection: Connection | None = None
 ) -> dict[AccountKey, LedgerEntry]:
-    """Entries by (account, seq). `connection`: that of a transaction to read in."""
+    """Return entries by (account id, seq). If `connection` is given, the entries are read in its transaction."""
     values: list[Any] = list(key_columns(keys))
     if connection is None:
         records = await pools.fetch(_ENTRIES_BY_SEQ, *values)
@@ -121,7 +121,7 @@ async def get_entries(
 async def list_entries(
     account_id: int, *, before_seq: int, limit: int, kinds: Sequence[str] | None = None
 ) -> list[LedgerEntry]:
-    """Entries below a seq, newest first. `kinds` None: all kinds."""
+    """Return entries with a seq below `before_seq`, newest first. `kinds=None` selects all kinds."""
     chosen = list(kinds) if kinds is not None else None
     sql = _ENTRIES if chosen is None or EntryKind.CHARGE in chosen else _ENTRIES_BESIDE_CHARGES
     return [ENTRIES.read(record) for record in await pools.fetch(sql, account_id, before_seq, chosen, limit)]
@@ -130,7 +130,7 @@ async def list_entries(
 async def list_grants(
     account_id: int, *, before_number: int, limit: int, spendable_only: bool = False
 ) -> list[GrantState]:
-    """Grants below a number, newest first."""
+    """Return grants with a number below `before_number`, newest first."""
     query = models.Grant.filter(account_id=account_id, number__lt=before_number).order_by("-number").limit(limit)
     if spendable_only:
         query = query.filter(is_open=True, is_started=True, remaining__gt=F("claimed"))
@@ -138,13 +138,13 @@ async def list_grants(
 
 
 async def get_grants(keys: Iterable[AccountKey]) -> dict[AccountKey, GrantState]:
-    """Grants by (account, number)."""
+    """Return grants by (account id, number)."""
     found = map(GRANTS.read, await pools.fetch(_GRANTS_BY_NUMBER, *key_columns(keys)))
     return {(grant.account_id, grant.number): grant for grant in found}
 
 
 async def get_next_expiries(account_ids: Sequence[int]) -> dict[int, NextExpiry]:
-    """For each account that has one, the earliest expiry and the credits that expire then unless they are spent."""
+    """Return the earliest expiry of each account that has one, with the credits that expire then if not spent."""
     return {
         record["account_id"]: NextExpiry(record["credits"], record["expires_at"])
         for record in await pools.fetch(_NEXT_EXPIRIES, list(account_ids))
@@ -152,7 +152,7 @@ async def get_next_expiries(account_ids: Sequence[int]) -> dict[int, NextExpiry]
 
 
 async def list_holds(account_id: int, *, before_number: int, limit: int, open_only: bool) -> list[Hold]:
-    """Holds below a number, newest first."""
+    """Return holds with a number below `before_number`, newest first."""
     await ensure_due_changes_applied([account_id])
     query = models.Hold.filter(account_id=account_id, number__lt=before_number).order_by("-number").limit(limit)
     if open_only:
@@ -161,7 +161,7 @@ async def list_holds(account_id: int, *, before_number: int, limit: int, open_on
 
 
 async def get_holds(keys: Iterable[AccountKey]) -> dict[AccountKey, Hold]:
-    """Holds by (account, number)."""
+    """Return holds by (account id, number)."""
     columns = key_columns(keys)
     await ensure_due_changes_applied(columns[0])
     found = map(HOLDS.read, await pools.fetch(_HOLDS_BY_NUMBER, *columns))
@@ -169,7 +169,7 @@ async def get_holds(keys: Iterable[AccountKey]) -> dict[AccountKey, Hold]:
 
 
 async def get_held_by_task(tasks: Iterable[tuple[int, str]]) -> dict[tuple[int, str], int]:
-    """The credits held for each task (account, task id), by its own budget and by holds; 0 if there are none."""
+    """Return the credits held for each task (account id, task id), by its budget and its holds; 0 if there are none."""
     held = dict.fromkeys(tasks, 0)
     accounts, task_ids = key_columns(held)
     await ensure_due_changes_applied(accounts)

@@ -1,6 +1,6 @@
-"""Pure rules of the ledger: values in, values out, no database and no clock.
+"""The rules of the ledger. They compute in memory and use neither the database nor the clock.
 
-`account_state` holds the values. `burn_order` selects the grants that pay; `entries` appends a signed entry; `debt`,
-`balance_changes` and `holds` are the operations; `due_changes` applies what time alone changes. An operation either
-changes the account completely, or raises and changes nothing.
+`account_state` defines the values. `burn_order` selects the grants that pay. `entries` appends signed entries. `debt`,
+`balance_changes` and `holds` contain the operations. `due_changes` applies the changes that time causes. An operation
+either changes the account completely, or raises and changes nothing.
 """

@@ -1,6 +1,6 @@
-"""One account in memory, under its lock: figures, open grants and holds, and the entries written so far.
+"""The state of a locked account in memory: balance, open grants and holds, and the entries written so far.
 
-Values only. The other modules of `rules` change them.
+This module only defines values. The other modules of `rules` change them.
 """
 
 from dataclasses import dataclass, field
@@ -9,16 +9,16 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 Draws = tuple[tuple[int, int], ...]
-"""(grant number, credits) pairs: which grant paid, or got back, how much."""
+"""(grant number, credits) pairs: how many credits each grant paid or received."""
 
 
 class EntryKind(StrEnum):
     """What an entry records.
 
-    REFUND: credits of a top-up that left for a refund or a lost dispute (the reason says which); positive when the
-    provider refused the refund and the credits come back. DEBT: the part of a refund or dispute that was already spent;
-    its amount is in `owed`. DEBT_PAID: credits that paid debt. ADJUSTMENT: made by an operator, or the bonus of a
-    refunded top-up.
+    A REFUND removes credits of a top-up because of a refund or a lost dispute (`reason` says which). It is positive if
+    the provider refused the refund and the credits are returned. A DEBT records the part of a refund or dispute that
+    was already spent; its amount is in `owed`. A DEBT_PAID pays debt. An ADJUSTMENT was made by an operator, or removes
+    the bonus of a refunded top-up.
     """
 
     TOP_UP = "TOP_UP"
@@ -33,7 +33,7 @@ class EntryKind(StrEnum):
 
 
 class GrantSource(StrEnum):
-    """Where the credits of a grant came from."""
+    """The origin of a grant's credits."""
 
     PURCHASED = "PURCHASED"
     PROMOTIONAL = "PROMOTIONAL"
@@ -50,7 +50,7 @@ class HoldStatus(StrEnum):
 
 
 class Cause(NamedTuple):
-    """Who caused an entry, and for what. `hold_number`: the hold that paid."""
+    """Who caused an entry, and for what. `hold_number` is the hold that paid, if there is one."""
 
     actor: str
     reason: str | None = None
@@ -62,17 +62,17 @@ class Cause(NamedTuple):
 
 
 CAUSED_BY_TIME = Cause(actor="time")
-"""The cause of expiries."""
+"""The cause of entries for an expiry."""
 
 CAUSED_BY_DEBT = Cause(actor="debt")
-"""The cause of debt payments, which follow from whatever frees credits."""
+"""The cause of debt payments, which follow from any operation that makes credits available."""
 
 
 class LedgerEntry(NamedTuple):
     """One entry. The fields before `mac` are its content, in the order in which they are signed (`hash_chain`).
 
     `credits` and `owed` are the signed changes of `posted` and `owed`; `balance_after` is `posted` after the entry.
-    `hold_number`: the hold that paid. `mac`: 32 bytes.
+    `hold_number` is the hold that paid, if there is one. `mac` has 32 bytes.
     """
 
     account_id: int
@@ -96,10 +96,10 @@ class LedgerEntry(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class GrantState:
-    """Credits granted together. `remaining` counts the posted credits that are left (0 before the grant starts).
+    """Credits granted together. `remaining` is the posted credits that are left (0 before the grant starts).
 
-    `claimed`: the part of `remaining` that open holds claim. `is_open`: False once nothing is left or it was revoked; a
-    reversal can open it again. `pays_debt`: whether debt may be paid from it.
+    `claimed` is the part of `remaining` that open holds claim. `is_open` is False when nothing is left or the grant was
+    revoked; a reversal can open it again. `pays_debt` says whether debt may be paid from the grant.
     """
 
     account_id: int
@@ -125,26 +125,26 @@ class GrantState:
 
     @property
     def next_change_at(self) -> datetime | None:
-        """The next instant at which time alone changes this grant; None if there is none."""
+        """Return the next time at which the grant starts or expires, or None if it does neither."""
         if not self.is_open:
             return None
         if not self.is_started:
             return self.starts_at
-        # A grant that is claimed completely does not change at its expiry, but when its claims are released.
+        # A grant whose credits are all claimed does not change at its expiry, but when the claims are released.
         return self.expires_at if self.spendable else None
 
 
 @dataclass(slots=True, kw_only=True)
 class Hold:
-    """Credits of certain grants, claimed for one block run, or for a whole task (then the hold is a budget).
+    """Credits of certain grants, claimed for one block run or for a whole task. A hold for a task is a *budget*.
 
-    Always credits = captured + released + remaining + allocated.
+    Invariant: credits = captured + released + remaining + allocated.
 
-    - `claims`: credits claimed by grant number; the order has no meaning.
-    - `parent_budget`: the number of the budget that its claims come from and return to.
-    - `allocated`: what holds inside this budget took and did not give back, whether claimed there or drawn.
-    - `closing_reserve`: the part that only closing work may draw.
-    - `terms`: JSON of the caller that placed the hold; the ledger does not read it.
+    - `claims` contains the claimed credits by grant number. Their order has no meaning.
+    - `parent_budget` is the number of the budget from which the claims were taken and to which they return.
+    - `allocated` is the credits that holds inside this budget took and did not return.
+    - `closing_reserve` is the part that only closing work may draw.
+    - `terms` is JSON of the caller that placed the hold. The ledger does not read it.
     """
 
     account_id: int
@@ -186,9 +186,9 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountBalance:
-    """The figures of an account at one version: equal for every reader of that version.
+    """The balance of an account at one version. Every reader of that version sees the same values.
 
-    `low_balance_threshold`: the account's own low-balance threshold; None if it has not set one.
+    `low_balance_threshold` is the account's own threshold, or None if it has none.
     """
 
     account_id: int
@@ -207,16 +207,17 @@ class AccountBalance:
         return max(0, self.posted - self.held - self.frozen)
 
     def audit_fields(self) -> dict[str, object]:
-        """The figures as they are written to the audit log."""
+        """Return the fields that are written to the audit log."""
         return {name: getattr(self, name) for name in ("version", "posted", "held", "frozen", "owed")}
 
 
 @dataclass(slots=True, kw_only=True)
 class AccountState:
-    """One account under its lock, and what is to be written to it.
+    """A locked account, and the rows to write for it.
 
-    `at` is the instant at which everything is decided: the database's clock, never before the last entry. `grants` has
-    every open grant. `holds` has the holds that have expired, those that the caller named, and the budgets around them.
+    `at` is the time of all decisions and new entries: the database's clock, but never before the last entry. `grants`
+    contains every open grant. `holds` contains the expired holds, those that the caller named, and the budgets that
+    contain them.
     """
 
     account_id: int
@@ -240,21 +241,21 @@ class AccountState:
     grants: dict[int, GrantState] = field(default_factory=dict)
     holds: dict[int, Hold] = field(default_factory=dict)
     next_hold_expiry_at: datetime | None = None
-    """A lower bound of the expiry of the holds that are not in `holds`."""
+    """No hold outside `holds` expires before this time."""
     new_entries: list[LedgerEntry] = field(default_factory=list)
     new_grants: set[int] = field(default_factory=set)
     changed_grants: set[int] = field(default_factory=set)
     new_holds: set[int] = field(default_factory=set)
     changed_holds: set[int] = field(default_factory=set)
     expired_holds: list[Hold] = field(default_factory=list)
-    """The holds that time has ended while due changes were applied."""
+    """The holds that expired while due changes were applied."""
     locked_version: int = 0
     locked_available: int = 0
     locked_posted: int = 0
     locked_notification_count: int = 0
-    """Values at the time of the lock, before anything was applied or decided."""
+    """The `locked_…` fields are values read under the lock, before anything was applied or decided."""
     burn_order: list[GrantState] | None = None
-    """Cache of `grants_in_burn_order`; None after a change of the set of open grants."""
+    """The cache of `grants_in_burn_order`, or None after the set of open grants has changed."""
 
     @property
     def available(self) -> int:

@@ -1,6 +1,6 @@
-"""Charge an account, grant credits, reverse a charge, revoke a grant. Pure.
+"""Rules that charge an account, grant credits, reverse a charge and revoke a grant.
 
-Holds and budgets: `holds`. Refunds and disputes: `debt`. What time changes: `due_changes`.
+Rules for holds and budgets are in `holds`, for refunds and disputes in `debt`, for changes by time in `due_changes`.
 """
 
 from collections.abc import Sequence
@@ -35,9 +35,9 @@ def add_grant(
     expires_at: datetime | None = None,
     pays_debt: bool | None = None,
 ) -> tuple[GrantState, LedgerEntry | None]:
-    """Add a grant, then pay debt. A grant that starts later is posted when it starts and has no entry yet.
+    """Add a grant, then pay debt. A grant that starts later gets its entry when it starts.
 
-    `pays_debt`: whether debt may be paid from it; None: yes, unless it is promotional.
+    `pays_debt` says whether debt may be paid from the grant; if it is None, debt may be paid unless it is promotional.
     Raises: BalanceLimitReached: the balance would exceed 2^53 - 1, now or when all scheduled grants have started.
     """
     _check_limit(account, credits)
@@ -57,16 +57,16 @@ def add_grant(
 
 
 def grant_entry_kind(source: GrantSource, top_up_id: str | None) -> EntryKind:
-    """The kind of the entry that posts a grant. A promotional grant of a top-up is its bonus."""
+    """Return the kind of the entry that posts a grant. A promotional grant of a top-up is its bonus."""
     if source is GrantSource.ADJUSTMENT and top_up_id is None:
         return EntryKind.ADJUSTMENT
     return EntryKind.TOP_UP if source is GrantSource.PURCHASED and top_up_id is not None else EntryKind.GRANT
 
 
 def reverse(account: AccountState, draws: Draws, cause: Cause) -> list[LedgerEntry]:
-    """Return the draws of a charge to their grants, which must be loaded: one REVERSAL entry. Then pay debt.
+    """Return the draws of a charge to their grants with one REVERSAL entry, then pay debt. The grants must be loaded.
 
-    What returns to an expired grant expires at once, with both entries. Raises: BalanceLimitReached.
+    Credits that return to an expired grant expire at once; then there are two entries. Raises: BalanceLimitReached.
     """
     credits = sum(drawn for _, drawn in draws)
     _check_limit(account, credits)
@@ -79,9 +79,9 @@ def reverse(account: AccountState, draws: Draws, cause: Cause) -> list[LedgerEnt
 
 
 def reversal_draws(draws: Sequence[tuple[int, int]], *, already_reversed: int, credits: int) -> Draws:
-    """The draws that return `credits` of a charge, of which `already_reversed` were returned before.
+    """Compute the draws that return `credits` of a charge, of which `already_reversed` credits were returned before.
 
-    The last draw is returned first, so partial reversals of any sizes lead to the same state of the grants.
+    The last draw is returned first. So partial reversals of any sizes lead to the same state of the grants.
     """
     returned: list[tuple[int, int]] = []
     for number, drawn in reversed(draws):
@@ -94,9 +94,10 @@ def reversal_draws(draws: Sequence[tuple[int, int]], *, already_reversed: int, c
 
 
 def revoke_grant(account: AccountState, grant: GrantState, cause: Cause) -> tuple[int, LedgerEntry | None]:
-    """Take back what is unspent, unclaimed and not frozen of a grant: the credits and their entry, or 0 and None.
+    """Remove the credits of a grant that are neither spent, claimed nor frozen.
 
-    A grant that has not started never starts.
+    A revoked grant that has not started never starts.
+    Returns: the credits and their entry, or 0 and None.
     """
     if not grant.is_started:
         grant.is_open = False

@@ -1,4 +1,4 @@
-"""Burn order: which grants pay, and how much each. Pure."""
+"""Burn order: rules that decide which grants pay, and how much each of them pays."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -11,7 +11,7 @@ _NEVER = float("inf")
 
 
 def burn_order_key(grant: GrantState) -> tuple[int, float, int, datetime, int]:
-    """Sort key: priority, earliest expiry (none last), promotional before purchased, oldest, number."""
+    """Return the sort key: priority, earliest expiry (no expiry last), promotional before purchased, oldest, number."""
     return (
         grant.priority,
         grant.expires_at.timestamp() if grant.expires_at else _NEVER,
@@ -22,7 +22,7 @@ def burn_order_key(grant: GrantState) -> tuple[int, float, int, datetime, int]:
 
 
 def grants_in_burn_order(account: AccountState) -> list[GrantState]:
-    """The open, started grants of the account. The order is cached until the set of open grants changes."""
+    """Return the open, started grants of the account. The order is cached until the set of open grants changes."""
     if account.burn_order is None:
         account.burn_order = sorted(
             (grant for grant in account.grants.values() if grant.is_open and grant.is_started), key=burn_order_key
@@ -33,7 +33,7 @@ def grants_in_burn_order(account: AccountState) -> list[GrantState]:
 def compute_draws(grants: Iterable[GrantState], credits: int) -> Draws:
     """Split `credits` over `grants`, which are in burn order.
 
-    Raises: InsufficientCredits: the grants together have less.
+    Raises: InsufficientCredits: the grants together have fewer credits.
     """
     draws: list[tuple[int, int]] = []
     missing = credits
@@ -49,7 +49,7 @@ def compute_draws(grants: Iterable[GrantState], credits: int) -> Draws:
 
 
 def draw(account: AccountState, draws: Draws) -> None:
-    """Take the draws from their grants. A grant with nothing left is closed."""
+    """Take the draws from their grants. A grant with no credits left is closed."""
     for number, drawn in draws:
         grant = account.grants[number]
         grant.remaining -= drawn
@@ -58,7 +58,7 @@ def draw(account: AccountState, draws: Draws) -> None:
 
 
 def return_to_grants(account: AccountState, draws: Draws) -> None:
-    """Put drawn credits back into their grants, which must be loaded."""
+    """Return drawn credits to their grants, which must be loaded."""
     for number, drawn in draws:
         grant = account.grants[number]
         grant.remaining += drawn

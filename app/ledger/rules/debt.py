@@ -1,11 +1,11 @@
-"""Debt and frozen credits. Pure.
+"""Rules for debt and frozen credits.
 
-*Owed* credits had to leave the account for a refund or a lost dispute, but were already spent. Whatever frees credits
-first pays the debt, with an entry of its own, from the grants that pay debt. So after every operation: while something
-is owed, nothing is available in such grants.
+*Owed* credits had to leave the account for a refund or a lost dispute, but were already spent. Credits that become
+available first pay the debt, with a separate entry, from the grants that pay debt. So after every operation, while the
+account owes credits, such grants have no available credits.
 
-*Frozen* credits are disputed: they are posted, but cannot be spent. They are a figure of the account, not of its
-grants, and can exceed what is left; then nothing is available until they are unfrozen.
+*Frozen* credits are disputed: they are posted, but cannot be spent. They are a number of the account, not of its
+grants. If more credits are frozen than are left, nothing is available until they are unfrozen.
 """
 
 from datetime import datetime
@@ -26,9 +26,9 @@ from app.ledger.rules.entries import add_new_grant, append_entry, bump_version, 
 
 
 def pay_debt(account: AccountState, at: datetime | None = None) -> list[LedgerEntry]:
-    """Pay what is owed from what is available: one DEBT_PAID entry, or none. Only grants that pay debt are drawn on.
+    """Pay debt from the available credits of grants that pay debt: one DEBT_PAID entry, or none.
 
-    `at`: the instant of what freed the credits. A grant that has expired by then pays nothing.
+    `at` is the time at which the credits became available. A grant that had expired by then pays nothing.
     """
     if not (account.owed and account.available):
         return []
@@ -44,9 +44,11 @@ def pay_debt(account: AccountState, at: datetime | None = None) -> list[LedgerEn
 
 
 def withdraw(account: AccountState, grant: GrantState | None, credits: int, cause: Cause) -> int:
-    """Take `credits` (> 0) of a grant: a REFUND entry for what is unclaimed and not frozen, a DEBT entry for the rest.
+    """Take `credits` (> 0) from a grant.
 
-    Other grants pay the debt at once if they can. Returns: the credits of the new debt, before anything is paid.
+    A REFUND entry takes the credits that are neither claimed nor frozen. The rest becomes debt, with a DEBT entry.
+    Other grants pay the debt at once if they can.
+    Returns: the credits of the new debt, before any of it is paid.
     Raises: BalanceLimitReached: the debt would exceed 2^53 - 1.
     """
     free = _free(account, grant, credits)
@@ -62,7 +64,7 @@ def withdraw(account: AccountState, grant: GrantState | None, credits: int, caus
 
 
 def withdraw_unspent(account: AccountState, grant: GrantState | None, credits: int, cause: Cause) -> int:
-    """Take up to `credits` of a grant, as far as they are unclaimed and not frozen: an ADJUSTMENT entry.
+    """Take up to `credits` from a grant, if they are neither claimed nor frozen, with an ADJUSTMENT entry.
 
     Returns: the credits taken. The rest does not become debt.
     """
@@ -75,10 +77,11 @@ def withdraw_unspent(account: AccountState, grant: GrantState | None, credits: i
 def undo_withdraw(
     account: AccountState, grant: GrantState | None, credits: int, cause: Cause, *, debt: int
 ) -> list[LedgerEntry]:
-    """Undo `withdraw` of `credits`, of which `debt` became a new debt.
+    """Undo a `withdraw` of `credits`, of which `debt` credits became debt.
 
-    The debt is cancelled as far as it is still owed (a DEBT entry). The part of it that was paid meanwhile comes back
-    as a new grant, the rest into `grant` (REFUND entries). Then other debts are paid. Raises: BalanceLimitReached.
+    The part of the debt that is still owed is cancelled with a DEBT entry. The part that was paid meanwhile is returned
+    as a new grant, and the other credits to `grant`, with REFUND entries. Then other debts are paid.
+    Raises: BalanceLimitReached.
     """
     cancelled = min(debt, account.owed)
     if account.posted + credits - cancelled > MAX_CREDITS:
@@ -100,7 +103,7 @@ def undo_withdraw(
 def undo_withdraw_unspent(
     account: AccountState, grant: GrantState | None, credits: int, cause: Cause
 ) -> list[LedgerEntry]:
-    """Undo `withdraw_unspent`. What returns to an expired grant expires at once, with both entries."""
+    """Undo `withdraw_unspent`. Credits that return to an expired grant expire at once; then there are two entries."""
     if not credits or grant is None:
         return []
     return _return(account, grant, credits, EntryKind.ADJUSTMENT, cause) + pay_debt(account)
@@ -116,7 +119,7 @@ def freeze(account: AccountState, credits: int) -> None:
 
 
 def unfreeze(account: AccountState, credits: int, *, pays_debt: bool = True) -> list[LedgerEntry]:
-    """Undo `freeze` and pay debt. `pays_debt` False: the caller withdraws the same credits at once."""
+    """Undo `freeze`, then pay debt. Pass `pays_debt=False` if the caller withdraws the same credits at once."""
     if not credits:
         return []
     account.frozen -= credits

@@ -1,7 +1,7 @@
-"""What time alone changes: grants start and expire, holds expire. Pure.
+"""Rules for the changes that time causes: grants start and expire, holds expire.
 
-The changes that are due are applied before an account is read or decided upon, in the order in which they happened,
-each entry dated at its own instant. So the result does not depend on when they are applied.
+Due changes are applied before an account is read or changed, in the order of their times. Each entry is dated at the
+time of its change. So the result does not depend on when the changes are applied.
 """
 
 from datetime import datetime
@@ -12,13 +12,13 @@ from app.ledger.rules.debt import pay_debt
 from app.ledger.rules.entries import append_entry, expire_grant
 from app.ledger.rules.holds import expire_hold
 
-# Among the changes of one instant: starts, then hold expiries from the inside out, then grant expiries, so that what a
-# hold releases expires in the same entry as the rest of its grant.
+# The order of changes at the same time: first starts, then hold expiries from the innermost outwards, then grant
+# expiries. So credits that a hold releases expire in the same entry as the other credits of their grant.
 _START, _HOLD_EXPIRY, _GRANT_EXPIRY = range(3)
 
 
 def apply_due_changes(account: AccountState) -> list[LedgerEntry]:
-    """Apply all changes that are due at `account.at`. Holds that expired are then in `account.expired_holds`."""
+    """Apply all changes that are due at `account.at`. Then `account.expired_holds` contains the holds that expired."""
     if account.next_change_at is None or account.next_change_at > account.at:
         return []
     entries: list[LedgerEntry] = []
@@ -34,7 +34,7 @@ def apply_due_changes(account: AccountState) -> list[LedgerEntry]:
 
 
 def next_change_at(account: AccountState) -> datetime | None:
-    """The next instant at which time alone changes the account, or an earlier one. None: there is none."""
+    """Return a time before which time changes nothing in the account, or None if time never changes it."""
     instants = [when for grant in account.grants.values() if (when := grant.next_change_at) is not None]
     instants += [hold.expires_at for hold in account.holds.values() if hold.is_open]
     if account.next_hold_expiry_at is not None:
@@ -43,7 +43,7 @@ def next_change_at(account: AccountState) -> datetime | None:
 
 
 def _due(account: AccountState) -> list[tuple[datetime, int, int, GrantState | Hold]]:
-    """(instant, rank among the changes of one instant, number, the grant or hold)"""
+    """Return (time, order among changes at the same time, number, grant or hold) for each due change."""
     due: list[tuple[datetime, int, int, GrantState | Hold]] = [
         (when, _GRANT_EXPIRY if grant.is_started else _START, grant.number, grant)
         for grant in account.grants.values()

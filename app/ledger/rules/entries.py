@@ -1,4 +1,4 @@
-"""Append an entry, add and expire grants, raise the version: the steps of which all operations consist. Pure."""
+"""Steps that all operations use: append an entry, add and expire grants, raise the version."""
 
 from datetime import datetime
 
@@ -27,9 +27,9 @@ def append_entry(
     owed: int = 0,
     at: datetime | None = None,
 ) -> LedgerEntry:
-    """Write one entry. Nothing else changes posted, owed, seq and the chain.
+    """Append one entry. Only this function changes `posted`, `owed`, `seq` and the hash chain.
 
-    `credits` and `owed`: the signed changes. `at`: the instant of the cause, the account's instant by default; an entry
+    `credits` and `owed` are the signed changes. `at` is the time of the cause, by default that of the account; an entry
     is never dated before the previous one.
     Raises: BalanceLimitReached: the balance or the debt would exceed 2^53 - 1.
     """
@@ -59,7 +59,7 @@ def append_entry(
         mac=b"",
     )
     mac = sign_entry(unsigned, previous_mac=account.last_mac, key=account.signing_key)
-    entry = LedgerEntry(*unsigned[:-1], mac=mac)  # _replace takes three times as long, for every charge
+    entry = LedgerEntry(*unsigned[:-1], mac=mac)  # _replace takes three times as long
     account.seq = entry.seq
     account.version = entry.version
     account.posted = balance_after
@@ -71,7 +71,7 @@ def append_entry(
 
 
 def bump_version(account: AccountState) -> None:
-    """Raise the version without an entry: what is held has changed, or the state of the account's tasks."""
+    """Raise the version without an entry, because the held credits or the tasks of the account have changed."""
     account.version += 1
 
 
@@ -87,7 +87,7 @@ def add_new_grant(
     expires_at: datetime | None = None,
     pays_debt: bool = True,
 ) -> tuple[GrantState, LedgerEntry | None]:
-    """A new grant and its entry of that kind. A grant that starts later has no entry until then.
+    """Add a grant, with an entry of `kind`. A grant that starts later gets its entry when it starts.
 
     Raises: BalanceLimitReached.
     """
@@ -126,7 +126,7 @@ def has_expired(grant: GrantState, at: datetime) -> bool:
 def expire_grant(account: AccountState, grant: GrantState, at: datetime) -> list[LedgerEntry]:
     """Remove the unclaimed part of `grant`.
 
-    The claimed part stays, and the grant open, until its claims are released.
+    The claimed part stays, and the grant stays open, until the claims are released.
     """
     entries: list[LedgerEntry] = []
     if credits := grant.remaining - grant.claimed:

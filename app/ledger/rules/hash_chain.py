@@ -1,12 +1,13 @@
 """The HMAC chain over the entries of an account.
 
-Each entry has mac = HMAC-SHA256(key, mac of the account's previous entry + canonical bytes of the content). The key is
-not in the database, so write access to the tables is not enough to forge history. Each account has its own chain:
-writes to different accounts do not wait for each other. The first entry follows 32 zero bytes.
+The MAC of an entry is HMAC-SHA256(key, MAC of the previous entry + canonical bytes of the content). The key is not in
+the database, so write access to the tables is not enough to forge entries. Each account has its own chain, so that
+writes to different accounts do not wait for each other. Before the first entry, the MAC is 32 zero bytes.
 
-Canonical bytes: the content fields in the order of `LedgerEntry`, each as decimal byte length, colon, UTF-8 text, comma
-(a netstring). NULL is "-," without length. Integers are decimal, times are whole microseconds since 1970 UTC, draws are
-`grant:credits` pairs joined by ";". `hold_number` is appended only where a hold paid, as "hold=" and a netstring.
+Canonical bytes are the content fields in the order of `LedgerEntry`, each as a netstring: the decimal length in bytes,
+a colon, the text in UTF-8, a comma. NULL is "-," without a length. Integers are decimal numbers, times are microseconds
+since 1970 in UTC, draws are `grant:credits` pairs joined by ";". Only if a hold paid, "hold=" and the netstring of
+`hold_number` are appended.
 """
 
 import hmac
@@ -21,7 +22,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def canonical_bytes(entry: LedgerEntry) -> bytes:
-    """The bytes that are signed: every field but `mac`."""
+    """Return the bytes that are signed: all fields except `mac`."""
     fields = (
         str(entry.account_id),
         str(entry.seq),
@@ -49,5 +50,5 @@ def canonical_bytes(entry: LedgerEntry) -> bytes:
 
 
 def sign_entry(entry: LedgerEntry, *, previous_mac: bytes, key: bytes) -> bytes:
-    """The 32-byte MAC of an entry, over its content and the MAC of the account's previous entry."""
+    """Return the 32-byte MAC of an entry."""
     return hmac.digest(key, previous_mac + canonical_bytes(entry), "sha256")

@@ -1,11 +1,11 @@
-"""Holds and budgets: claim credits of grants, draw from them, release them. Pure.
+"""Rules for holds and budgets: claim credits of grants, draw from them, release them.
 
-A hold claims credits of grants in burn order. They cannot be spent otherwise until the hold is captured, voided or
-expires. A *budget* is a hold for a whole task: block runs draw on it one by one. A hold inside a budget takes its
-claims from the budget and gives back what it does not need. A claim can outlive the expiry of its grant, by at most 24
-hours: what is released after the expiry expires then.
+A hold claims credits of grants in burn order. Nothing else can spend them until the hold is captured, is voided or
+expires. A *budget* is a hold for a whole task: its block runs draw from it one by one. A hold inside a budget takes its
+claims from the budget and returns what it does not need. A claim can last up to 24 hours longer than its grant; credits
+that are released after the grant has expired expire at once.
 
-The holds that an operation changes, and the budgets around them, must be in `account.holds`.
+The holds that an operation changes, and the budgets that contain them, must be in `account.holds`.
 """
 
 from datetime import datetime, timedelta
@@ -46,7 +46,7 @@ def place_hold(
 ) -> Hold:
     """Claim `credits` of the account, or of the open budget `parent_budget`.
 
-    Raises: InsufficientCredits; BudgetReached: of the parent budget.
+    Raises: InsufficientCredits; BudgetReached: the parent budget has too few credits.
     """
     claims = _claim(account, credits, parent_budget)
     hold = Hold(
@@ -75,10 +75,11 @@ def place_hold(
 
 
 def add_to_budget(account: AccountState, budget: Hold, credits: int) -> None:
-    """Add `credits` to a budget and renew its timeout. A closed budget is reopened.
+    """Add `credits` to a budget and restart its timeout. A closed budget is reopened.
 
-    The credits come from the parent budget; if that is closed, from the account, and the budget has no parent any more.
-    Raises: InsufficientCredits; BudgetReached: of the parent budget.
+    The credits come from the parent budget. If that is closed, they come from the account, and the budget then has no
+    parent.
+    Raises: InsufficientCredits; BudgetReached: the parent budget has too few credits.
     """
     parent = account.holds[budget.parent_budget] if budget.parent_budget is not None else None
     if parent is not None and not parent.is_open:
@@ -119,11 +120,11 @@ def charge_hold(
 def close_hold(
     account: AccountState, hold: Hold, status: HoldStatus, *, at: datetime | None = None
 ) -> list[LedgerEntry]:
-    """Close an open hold. What it still claims returns to its open parent budget, otherwise to the account.
+    """Close an open hold. Its remaining claims return to its parent budget if that is open, otherwise to the account.
 
-    Claims on a grant that has expired meanwhile return to neither: they expire now, with an entry of their own. What
-    does not return to the parent counts as released there too, and in the budgets around it: it was not spent. What the
-    account gets back first pays its debt. `at`: the instant of the closing, the account's instant by default.
+    Claims on a grant that has expired meanwhile expire now, with a separate entry. What does not return to the parent
+    counts as released there and in the budgets that contain it, because it was not spent. Credits that return to the
+    account first pay its debt. `at` is the time of the closing, by default that of the account.
 
     Returns: the entries of expiries and of the debt payment.
     """
@@ -164,7 +165,7 @@ def close_hold(
 
 
 def renew_timeout(account: AccountState, hold: Hold) -> None:
-    """Restart the timeout of an open budget and of the open budgets around it: there is activity in them."""
+    """Restart the timeout of an open budget, and of the open budgets that contain it."""
     for budget in (hold, *_surrounding_budgets(account, hold)):
         if budget.is_open:
             budget.expires_at = _expiry(account, budget)
@@ -172,13 +173,13 @@ def renew_timeout(account: AccountState, hold: Hold) -> None:
 
 
 def expire_hold(account: AccountState, hold: Hold) -> list[LedgerEntry]:
-    """Close a hold whose time is over, dated at that instant."""
+    """Close a hold whose timeout has passed, dated at the time of its expiry."""
     account.expired_holds.append(hold)
     return close_hold(account, hold, HoldStatus.EXPIRED, at=hold.expires_at)
 
 
 def _surrounding_budgets(account: AccountState, hold: Hold) -> list[Hold]:
-    """The budgets around a hold, innermost first, open or not."""
+    """Return the open and closed budgets that contain a hold, innermost first."""
     found: list[Hold] = []
     while hold.parent_budget is not None:
         hold = account.holds[hold.parent_budget]
@@ -214,7 +215,7 @@ def _check_budget(hold: Hold, credits: int, free: int) -> None:
 
 
 def _draws_of_hold(account: AccountState, hold: Hold, credits: int) -> Draws:
-    """Draws of `credits` from the claims of a hold, in burn order."""
+    """Compute the draws that take `credits` from the claims of a hold, in burn order."""
     if len(hold.claims) == 1:
         return ((next(iter(hold.claims)), credits),) if credits else ()
     draws: list[tuple[int, int]] = []
@@ -236,7 +237,7 @@ def _remove_claim(hold: Hold, number: int, credits: int) -> None:
 
 
 def _expiry(account: AccountState, hold: Hold) -> datetime:
-    """When a hold expires that is placed or renewed now."""
+    """Return when a hold expires that is placed or renewed now."""
     expires_at = account.at + timedelta(seconds=hold.timeout_seconds)
     for number in hold.claims:
         if (grant_expires_at := account.grants[number].expires_at) is not None:
