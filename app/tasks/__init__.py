@@ -1,4 +1,4 @@
-"""Tasks: block runs, what they are charged, and what happens when credits run out.
+"""Tasks and their block runs: charging, holds and budgets, stopping when credits run out.
 
 Terms
     task         one execution of an agent

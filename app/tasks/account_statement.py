@@ -1,13 +1,13 @@
-"""The account statement: the entries of an account in groups, newest first. The entries of a task are one group.
+"""The account statement: the entries of an account in groups, newest first. The entries of a task form one group.
 
-A group is placed by its last entry and adds up exactly the entries that the filters select, so the groups of a month
-add up to the month. Pages are pinned to the account's last entry at the first page: because entries never change,
-writes between pages do not move anything.
+Groups are ordered by their last entry. A group adds up only the entries that the filters select, so the sum of the
+groups of a month is the sum of the entries of that month. The first page fixes the last entry of the statement. Entries
+never change, so later writes do not move groups between pages.
 
-Cost: a page reads the entries between its first and its last group in chunks, never the whole account. Charges are
-added up from the tasks' block runs by their index. There is no index of entries by time; because time never falls along
-an account, the borders of a period are found by binary search in about 20 reads. Kinds without CHARGE, and the
-reversals of tasks, use the partial index of entries that are not charges.
+A page reads the entries between its first and its last group in chunks, never the whole account. Charges are added up
+from the tasks' block runs by their index. Entries have no index by time; because times never fall along an account, a
+binary search of about 20 reads finds the limits of a period. Kinds without CHARGE, and the reversals of tasks, use the
+partial index of entries that are not charges.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -20,17 +20,19 @@ from app.ledger import queries
 from app.ledger.rules.account_state import EntryKind, LedgerEntry
 
 GROUPED_KINDS: Final = (EntryKind.CHARGE, EntryKind.REVERSAL)
-"""Kinds of entries that belong to the group of their task; every other entry is a group of its own."""
+"""The kinds of entries that belong to the group of their task. Every other entry is a group of its own."""
 
 _FIRST_CHUNK: Final = 200
 _MAX_CHUNK: Final = 20_000
-"""Entries in a chunk: at first 200, or 8 for each requested group if that is more; then four times as many each time.
+"""The largest number of entries in a chunk.
+
+The first chunk has 200, or 8 for each requested group if that is more; each further chunk has four times as many.
 """
 
 _LAST_SEQ: Final = "SELECT seq FROM account WHERE id = $1"
 
-# The number of entries dated before $3, by binary search over 0..$2: entries up to `low` are, those above `high` are
-# not.
+# Counts the entries dated before $3 by binary search over 0..$2. Entries up to `low` are dated before $3; entries above
+# `high` are not.
 _BEFORE: Final = """
     WITH RECURSIVE search(low, high) AS (
         SELECT 0::bigint, $2::bigint
@@ -79,7 +81,7 @@ _REVERSALS: Final = """
 class StatementGroup:
     """One line of the statement: the selected entries of a task, or a single entry (`task_id` is None).
 
-    The balance after the group is that of `last`, which is `first` if there is only one entry.
+    `last` has the balance after the group. `first` and `last` are the same if there is only one entry.
     """
 
     task_id: str | None
@@ -91,7 +93,7 @@ class StatementGroup:
 
 
 class StatementPosition(NamedTuple):
-    """Where a page ended: the account's last entry at the first page, and the last entry of the page's last group."""
+    """Where a page ended: the last entry of the statement, and the last entry of the page's last group."""
 
     pinned_seq: int
     seq: int
@@ -99,13 +101,13 @@ class StatementPosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StatementPage:
-    """Groups in order. `pinned_seq`: the last entry that this statement includes; 0: the account has none."""
+    """Groups in order. `pinned_seq` is the last entry that this statement includes; 0 if the account has no entries."""
 
     groups: list[StatementGroup]
     pinned_seq: int
 
     def position_of(self, group: StatementGroup) -> StatementPosition:
-        """The position of `group`, to read the next page from."""
+        """Return the position of `group`, after which the next page begins."""
         return StatementPosition(self.pinned_seq, group.last.seq)
 
 
@@ -118,8 +120,9 @@ async def statement_page(
     from_at: datetime | None = None,
     to_at: datetime | None = None,
 ) -> StatementPage:
-    """The next `limit` groups of entries of `kinds` (None: all) dated from `from_at` (inclusive) to `to_at`
-    (exclusive).
+    """Return the next `limit` groups of entries.
+
+    If `kinds` is None, entries of all kinds are included. `from_at` is inclusive, `to_at` is exclusive.
     """
     if after is None:
         await queries.get_balances([account_id])  # applies due changes, which belong to the first page
@@ -144,7 +147,7 @@ async def _count_before(account_id: int, pinned: int, at: datetime) -> int:
 
 @dataclass(slots=True, kw_only=True)
 class _Sum:
-    """A group while it is added up. `first`, `last`: the seq of its first and last entry."""
+    """A group while it is added up. `first` and `last` are the seq of its first and last entry."""
 
     task_id: str | None
     kinds: list[EntryKind]
@@ -173,7 +176,7 @@ class _Sum:
 
 @dataclass(slots=True, kw_only=True)
 class _PageReader:
-    """The collection of one page from the entries `low` < seq <= `high`. `seen`: tasks whose group was found."""
+    """Collects a page from the entries with `low` < seq <= `high`. `seen` contains the tasks whose group was found."""
 
     account_id: int
     low: int
@@ -182,7 +185,7 @@ class _PageReader:
     seen: set[str] = field(default_factory=set)
 
     async def groups_below(self, seq: int, limit: int) -> list[_Sum]:
-        """The first `limit` groups whose last entry is at most `seq`."""
+        """Return the first `limit` groups whose last entry is at most `seq`."""
         found: list[_Sum] = []
         size = max(_FIRST_CHUNK, 8 * limit)
         while len(found) < limit:
@@ -199,8 +202,8 @@ class _PageReader:
         return await pools.fetch(sql, self.account_id, self.low, seq, self.kinds, size)
 
     async def _groups(self, entries: Iterable[Any]) -> list[_Sum]:
-        """The groups that end in `entries`. A task that ends in a newer entry was on an earlier page."""
-        groups: dict[int, _Sum | str] = {}  # by the seq of the last entry: a group, or the id of a task
+        """Return the groups that end in `entries`. A task that ends in a newer entry was on an earlier page."""
+        groups: dict[int, _Sum | str] = {}  # key: the seq of the last entry; value: a group or a task id
         for entry in entries:
             seq, task_id = entry["seq"], entry["task_id"]
             if task_id is None or entry["kind"] not in GROUPED_KINDS:

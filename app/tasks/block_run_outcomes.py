@@ -1,7 +1,7 @@
-"""Outcomes of block runs: what a block run that did not succeed does not cost is given back.
+"""Outcomes of block runs. If a block run did not succeed, some or all of its charge is reversed.
 
 The executor reports the outcome once, after the block run has ended. A block run that succeeded costs what it was
-charged; what other outcomes cost is part of the rate card that priced it (`pricing.outcomes`).
+charged. The rate card that priced it says what other outcomes cost (`pricing.outcomes`).
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class FinishBlockRunRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedBlockRun:
-    """A block run with its outcome. `credits` were given back by `entry`; it is None if they are 0."""
+    """A block run with its outcome. `entry` returned `credits`; it is None if `credits` is 0."""
 
     credits: int
     entry: LedgerEntry | None
@@ -44,18 +44,18 @@ class FinishedBlockRun:
 
 
 async def finish_block_run(request: FinishBlockRunRequest, rate_cards: RateCardCache) -> FinishedBlockRun:
-    """Record the outcome of a block run, and give back what it was charged above the cost of the outcome.
+    """Record the outcome of a block run, and reverse the part of its charge that exceeds the cost of the outcome.
 
-    Earlier reversals count. Works for a task that has ended. Raises: TaskNotFound; BlockRunNotFound: it was not charged
-    in this task (a held block run is captured or voided first); IdempotencyConflict: it has another outcome;
-    BalanceLimitReached.
+    Earlier reversals count. A task that has ended is accepted.
+    Raises: TaskNotFound; BlockRunNotFound: it was not charged in this task (a held block run must be captured or voided
+    first); IdempotencyConflict: it has another outcome; BalanceLimitReached.
     """
     account_id = await task_accounts.require_account(request.task_id)
     key = (account_id, request.block_run_id)
     recorded = (await block_runs_by_id([key])).get(key)
     if recorded is None:
         raise BlockRunNotFound(task_id=request.task_id, block_run_id=request.block_run_id)
-    # Read before the lock: the rate card that priced a block run never changes.
+    # The card is read before the lock, because the rate card that priced a block run never changes.
     card = await rate_cards.find_card(recorded.rate_card_version)
     if card is None:
         raise LookupError(f"rate card {recorded.rate_card_version}, which priced a block run, does not exist")

@@ -1,7 +1,7 @@
-"""Budgets: credits held for a whole task, and what pays for a block run.
+"""Budgets: credits held for a whole task, and the decision what pays for a block run.
 
-A task without a budget pays from the account's available credits. A task with a budget pays from its budget only. A
-nested task without a budget of its own draws on the budget of its closest ancestor that has one.
+A task without a budget pays from the account's available credits. A task with a budget pays only from its budget. A
+nested task without its own budget draws on the budget of its closest ancestor that has one.
 """
 
 from app.errors import BudgetReached, InsufficientCredits, InvalidInput, TaskStopped
@@ -18,7 +18,7 @@ from app.tasks.rules import (
 
 
 def pay(account: AccountState, task: TaskState, credits: int, cause: Cause, *, closing: bool = False) -> LedgerEntry:
-    """Charge `credits` (> 0) to what pays for `task`.
+    """Charge `credits` (> 0) to the budget or the account that pays for `task`.
 
     Raises: InsufficientCredits, BudgetReached; TaskStopped: the budget is closed.
     """
@@ -32,12 +32,12 @@ def pay(account: AccountState, task: TaskState, credits: int, cause: Cause, *, c
 
 
 def find_budget(account: AccountState, task: TaskState) -> Hold | None:
-    """The budget that pays for `task`, open or not, its own or an ancestor's; None: the account pays."""
+    """Return the open or closed budget that pays for `task`, its own or an ancestor's. None if the account pays."""
     return account.holds.get(task.budget_hold) if task.budget_hold is not None else None
 
 
 def require_open_budget(account: AccountState, task: TaskState) -> Hold:
-    """The budget that pays for `task`. Raises: TaskStopped: it has expired, or has ended with its task."""
+    """Return the budget that pays for `task`. Raises: TaskStopped: it has expired, or has ended with its task."""
     budget = find_budget(account, task)
     if budget is None or not budget.is_open:
         raise TaskStopped(task_id=task.task_id, stop_reason=StopReason.BUDGET_EXPIRED)
@@ -45,13 +45,13 @@ def require_open_budget(account: AccountState, task: TaskState) -> Hold:
 
 
 def own_budget(account: AccountState, task: TaskState) -> Hold | None:
-    """The budget of `task` itself, open or not; None: it has none or draws on an ancestor's."""
+    """Return the open or closed budget of `task` itself. None if it has none or draws on an ancestor's."""
     budget = find_budget(account, task)
     return budget if budget is not None and budget.task_id == task.task_id else None
 
 
 def renew_budget(account: AccountState, task: TaskState) -> None:
-    """Restart the timeout of the budget that pays for `task`, and of the budgets around it."""
+    """Restart the timeout of the budget that pays for `task`, and of the budgets that contain it."""
     budget = find_budget(account, task)
     if budget is not None and budget.is_open:
         holds.renew_timeout(account, budget)
@@ -68,11 +68,11 @@ def open_budget(
     request_hash: bytes,
     actor: str,
 ) -> int | None:
-    """Decide what pays for a new task, and hold its budget if it has one (`credits`).
+    """Decide what pays for a new task. If `credits` is given, hold a budget for the task.
 
     The credits of a nested task's budget come from the budget that pays for its parent, if there is one.
-    Returns the number of the budget that pays for the task; None: the account pays.
-    Raises: InsufficientCredits; BudgetReached, TaskStopped: of the parent's budget.
+    Returns: the number of the budget that pays for the task, or None if the account pays.
+    Raises: InsufficientCredits; BudgetReached, TaskStopped: the parent's budget has too few credits, or is closed.
     """
     parent_budget: Hold | None = None
     if parent is not None and parent.budget_hold is not None:
@@ -96,8 +96,9 @@ def open_budget(
 
 
 def fund_resumed_task(account: AccountState, task: TaskState, *, add_budget: int | None, actor: str) -> TaskState:
-    """Check that a task that is being resumed can be paid; `add_budget` credits are added to its budget first.
+    """Check that credits are available for a task that is being resumed.
 
+    First `add_budget` credits are added to its budget.
     Raises: InsufficientCredits, BudgetReached; InvalidInput: the budget to add to is another task's.
     """
     check_no_debt(account)

@@ -1,4 +1,4 @@
-"""Charging block runs: a whole batch is priced, posted and recorded in one transaction; each item has its own result.
+"""Charges block runs. A batch is priced, posted and recorded in one transaction; each item has its own result.
 
 A charge is decided under its account's lock, in this order: was the block run charged before? has the task ended? what
 is the price? is the task stopped? are enough credits available? The effects of an item apply to the items after it. A
@@ -42,15 +42,16 @@ from app.tasks.rules import (
 from app.tasks.stop_and_resume import find_tasks_to_stop, stop_task
 
 _MAX_RATE_CARD_AGE_SECONDS: Final = 8.0
-"""Rate cards read longer ago are read again first: one second before their lease ends (pricing.rate_card_cache)."""
+"""A batch reads rate cards again if they are older than this: one second before their lease ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """An accepted charge. A replay has the entry and cost of the first call, and the task and balance of today.
+    """An accepted charge.
 
-    `entry` is None at cost 0. `signal` is STOP when nothing is left to pay for this task, so that its executor should
-    start no more block runs.
+    For a repeated request, `entry` and the cost are those of the first call; the task and the balance are the present
+    ones. `entry` is None if the cost is 0. `signal` is STOP if nothing is left to pay for this task, so that its
+    executor starts no more block runs.
     """
 
     block_run: BlockRunState
@@ -62,11 +63,11 @@ class Charge:
 
 
 ChargeResult = Charge | BillingError
-"""The result of one item. A refusal is returned and not raised, because it concerns this item only."""
+"""The result of one item. A refusal is returned, not raised, because it concerns only this item."""
 
 
 class ChargeQueue:
-    """Charges of one process, collected into batches."""
+    """Collects the charges of one process into batches."""
 
     def __init__(self, rate_cards: RateCardCache, *, queues: int, batch_limit: int, queue_limit: int) -> None:
         self._rate_cards = rate_cards
@@ -78,7 +79,8 @@ class ChargeQueue:
             fails_whole_batch=failures.is_connection_failure,
             loop_turns=LOOP_TURNS,
         )
-        # For tasks that other workers have started. One look-up per charge would cost a fifth of the charge.
+        # Finds the accounts of tasks that other workers have started. One query for each charge would take a fifth of
+        # the time of the charge.
         self._accounts = BatchedReads(
             task_accounts.find_accounts,
             batch_limit=batch_limit,
@@ -95,7 +97,7 @@ class ChargeQueue:
         return await self._charges.submit(account_id, (account_id, request))
 
     async def charge_batch(self, requests: Sequence[ChargeRequest]) -> list[ChargeResult | BaseException]:
-        """The result of each block run, in order. An item that causes a fault has the exception as its result.
+        """Return the result of each block run, in order. If an item causes a fault, its result is the exception.
 
         Raises: Overloaded: nothing was decided.
         """
@@ -114,7 +116,7 @@ class ChargeQueue:
     async def close(self) -> None:
         """Complete the waiting charges. Call it before the database pools are closed."""
         await self._accounts.close()
-        await asyncio.sleep(0)  # charges whose account was just found enter the queue
+        await asyncio.sleep(0)  # so that charges whose account was just found enter the queue
         await self._charges.close()
 
     async def _post(self, items: Sequence[tuple[int, ChargeRequest]]) -> list[ChargeResult]:
@@ -122,7 +124,7 @@ class ChargeQueue:
 
 
 async def charge_many(items: Sequence[tuple[int, ChargeRequest]], rate_cards: RateCardCache) -> list[ChargeResult]:
-    """Decide and write (account id, request) items in one transaction; a result for each, in order."""
+    """Decide and write (account id, request) items in one transaction. Returns: the result of each item, in order."""
     await ensure_fresh_rate_cards(rate_cards)
 
     async def decide(posting: Posting) -> list[ChargeResult]:
@@ -147,13 +149,13 @@ async def charge_many(items: Sequence[tuple[int, ChargeRequest]], rate_cards: Ra
 
 
 async def ensure_fresh_rate_cards(rate_cards: RateCardCache) -> None:
-    """Read the rate cards before any lock is held, if they are close to the end of their lease."""
+    """Read the rate cards again before any lock is held, if their lease ends soon."""
     if not rate_cards.is_fresh(_MAX_RATE_CARD_AGE_SECONDS):
         await rate_cards.refresh()
 
 
 async def rate_card_at(rate_cards: RateCardCache, account: AccountState) -> Card:
-    """The rate card in force at the time of the decision, not of the request."""
+    """Return the rate card in force at the time of the decision, not of the request."""
     try:
         return rate_cards.card_at(account.at)
     except StaleRateCards:
@@ -162,7 +164,7 @@ async def rate_card_at(rate_cards: RateCardCache, account: AccountState) -> Card
 
 @dataclass(slots=True)
 class _Recorded:
-    """A block run that is recorded already, in the database or by this batch. `entry` is None until it is needed."""
+    """A block run that was recorded before, in the database or by this batch. `entry` is None until it is needed."""
 
     run: BlockRunState
     request_hash: bytes
@@ -174,7 +176,7 @@ _Replay = tuple[_Recorded, TaskState, AccountBalance]
 
 @dataclass(slots=True)
 class _Batch:
-    """A batch while it is decided: tasks and block runs as they are so far, and the results."""
+    """A batch while it is decided: the present tasks and block runs, and the results so far."""
 
     posting: Posting
     tasks: dict[tuple[int, str], TaskState] = field(default_factory=dict)
@@ -271,7 +273,7 @@ class _Batch:
             self.posting.publish_change(account_id)
 
     async def final_results(self) -> list[ChargeResult]:
-        """The results in order, replays with their first entries (one read for all) and STOP signals included."""
+        """Return the results in order, with the first entries of repeated charges (one read) and STOP signals."""
         replays = [
             (recorded.run.account_id, recorded.run.entry_seq)
             for result in self.results

@@ -1,7 +1,8 @@
-"""What tasks and agents cost, in total and by block, model and day. All amounts are credits, charged minus reversed.
+"""Reads the cost of tasks and agents, in total and by block, model and day.
 
-A task's own total is a column of its row and changes with the balance; breakdowns are added up from block runs when
-they are requested. Every read takes many keys and is one statement.
+Amounts are credits, charged minus reversed. A task's own total is a column of its row and changes with the balance.
+Breakdowns are added up from block runs when they are requested. Every function takes many keys and reads in one
+statement.
 """
 
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ MAX_DAYS: Final = 366
 
 @dataclass(frozen=True, slots=True)
 class BlockCost:
-    """What the runs of one block cost, and how many there were."""
+    """The cost of the runs of one block, and their number."""
 
     block: str
     credits: int
@@ -27,7 +28,7 @@ class BlockCost:
 
 @dataclass(frozen=True, slots=True)
 class ModelCost:
-    """What the block runs with one language model cost, and how many there were."""
+    """The cost of the block runs that use one language model, and their number."""
 
     model: str
     credits: int
@@ -39,7 +40,7 @@ Cost = TypeVar("Cost", BlockCost, ModelCost)
 
 @dataclass(frozen=True, slots=True)
 class AgentTotal:
-    """What all tasks of an agent cost, and how many there are."""
+    """The cost of all tasks of an agent, and their number."""
 
     credits: int
     tasks: int
@@ -51,9 +52,9 @@ class AgentTotal:
 
 @dataclass(frozen=True, slots=True)
 class DayCost:
-    """What an agent's block runs of one day cost, whenever they were reversed, and how many tasks they belong to.
+    """The cost of an agent's block runs of one day, and the number of tasks to which they belong.
 
-    `day`: YYYY-MM-DD.
+    `day` has the form YYYY-MM-DD. Reversals are subtracted from the day of the block run, not of the reversal.
     """
 
     day: str
@@ -87,7 +88,7 @@ _DESCENDANT_COSTS: Final = """
     SELECT account_id, root, sum(total)::bigint AS credits FROM descendant GROUP BY account_id, root
 """
 
-# `started_at > '-infinity'` is always true; it makes PostgreSQL use the partial index of tasks by agent.
+# `started_at > '-infinity'` is always true. It lets PostgreSQL use the partial index of tasks by agent.
 _AGENT_TOTALS: Final = """
     SELECT t.account_id, t.agent_id, sum(t.charged - t.reversed)::bigint AS credits, count(*) AS tasks
     FROM unnest($1::bigint[], $2::text[]) AS k(account_id, agent_id)
@@ -133,17 +134,17 @@ _time_zones: frozenset[str] = frozenset()
 
 
 async def costs_by_block(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, list[BlockCost]]:
-    """The cost of each task (account, task id) by block, highest first; a list for every key."""
+    """Return the cost of each task (account id, task id) by block, highest first. The list of a task may be empty."""
     return await _cost_groups(_COSTS_BY_BLOCK, keys, BlockCost)
 
 
 async def costs_by_model(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, list[ModelCost]]:
-    """The cost of each task by language model, highest first, for block runs whose price names a model."""
+    """Return the cost of each task by language model, highest first, for block runs whose price names a model."""
     return await _cost_groups(_COSTS_BY_MODEL, keys, ModelCost)
 
 
 async def descendant_costs(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, int]:
-    """What the children of each task and their descendants cost, without the task itself; 0 if it has none."""
+    """Return the cost of all descendants of each task, without the task itself. It is 0 if there are none."""
     found = dict.fromkeys(keys, 0)
     for record in await pools.fetch(_DESCENDANT_COSTS, *key_columns(found)):
         found[record["account_id"], record["root"]] = record["credits"]
@@ -151,7 +152,7 @@ async def descendant_costs(keys: Iterable[AccountScopedId]) -> dict[AccountScope
 
 
 async def agent_totals(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, AgentTotal]:
-    """What each agent (account, agent id) cost in total, for agents that have tasks."""
+    """Return the total cost of each agent (account id, agent id) that has tasks."""
     return {
         (record["account_id"], record["agent_id"]): AgentTotal(record["credits"], record["tasks"])
         for record in await pools.fetch(_AGENT_TOTALS, *key_columns(keys))
@@ -159,16 +160,17 @@ async def agent_totals(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId,
 
 
 async def agent_costs_by_block(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, list[BlockCost]]:
-    """The cost of each agent by block, highest first; a list for every key. Adds up all its block runs."""
+    """Return the cost of each agent by block, highest first. Adds up all block runs of the agent."""
     return await _cost_groups(_AGENT_COSTS_BY_BLOCK, keys, BlockCost)
 
 
 async def agent_costs_by_day(
     keys: Iterable[AccountScopedId], *, days: int, time_zone: str
 ) -> dict[AccountScopedId, list[DayCost]]:
-    """What each agent cost on each of the last `days` days including today, oldest first; days without cost too.
+    """Return the cost of each agent on each of the last `days` days including today, oldest first.
 
-    Days are those of `time_zone`, an IANA name. Raises: InvalidInput.
+    Days without cost are included. A day begins and ends at midnight in `time_zone` (an IANA name). Raises:
+    InvalidInput.
     """
     await check_days_and_time_zone(days=days, time_zone=time_zone)
     found: dict[AccountScopedId, list[DayCost]] = {key: [] for key in keys}
@@ -180,12 +182,12 @@ async def agent_costs_by_day(
 
 
 async def check_days_and_time_zone(*, days: int, time_zone: str) -> None:
-    """Raises: InvalidInput: not 1 to 366 days, or no time zone name of the database.
+    """Raises: InvalidInput: `days` is not between 1 and 366, or the database does not know the time zone name.
 
     The name is compared with the database's list because PostgreSQL also accepts `UTC+5`, with the sign of POSIX, which
     is the opposite of the usual one.
     """
-    global _time_zones  # noqa: PLW0603  read once: the list belongs to the server
+    global _time_zones  # noqa: PLW0603  read once; the list does not change
     if not 1 <= days <= MAX_DAYS:
         raise InvalidInput.at("days", f"must lie between 1 and {MAX_DAYS}; it is {days}")
     if not _time_zones:

@@ -1,7 +1,7 @@
-"""Holds: credits claimed before a block run that is priced by measurement, and captured after it.
+"""Holds: credits that are claimed before a block run that is priced by measurement, and captured after it.
 
-The block run id identifies the hold: a block run has at most one, ever. Capture, void and expiry are decided under the
-account's lock, and the first of them wins; a repeated call gets the first result.
+The block run id identifies the hold; a block run never has more than one. Capture, void and expiry are decided under
+the account's lock. The first of them takes effect, and a repeated call returns the first result.
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 class OverHold(StrEnum):
-    """What a capture does if its price is above the hold: refuse, or charge the hold only."""
+    """What a capture does if its price is above the hold: refuse, or charge only the held credits."""
 
     REFUSE = "REFUSE"
     CAP = "CAP"
@@ -55,7 +55,10 @@ class OverHold(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaceHoldRequest:
-    """A block run that is priced by measurement and about to run. `at_most`: the upper bounds of its measurements."""
+    """A block run that is priced by measurement and is about to run.
+
+    `at_most` contains upper bounds of its measurements.
+    """
 
     task_id: str
     block_run_id: str
@@ -106,7 +109,7 @@ class CaptureHoldRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldResult:
-    """A hold after a call. A captured hold has its block run, and the entry unless it cost nothing."""
+    """A hold after a call. A captured hold has its block run; `entry` is None if nothing was charged."""
 
     hold: Hold
     task: TaskState
@@ -117,10 +120,10 @@ class HoldResult:
 
 
 async def place_hold(request: PlaceHoldRequest, rate_cards: RateCardCache) -> HoldResult:
-    """Hold the most that a block run may cost. A hold that cannot be paid stops its task, as a refused charge does.
+    """Hold the highest possible cost of a block run. If it cannot be paid, the task stops, as after a refused charge.
 
     Raises: InvalidInput, TaskNotFound, TaskEnded, TaskStopped, PriceNotFound, MeasurementMissing, InsufficientCredits,
-    BudgetReached; IdempotencyConflict: the block run has a hold for another request, or is charged already.
+    BudgetReached; IdempotencyConflict: the block run has a hold for another request, or is already charged.
     """
     request.check()
     account_id = await task_accounts.require_account(request.task_id)
@@ -150,7 +153,7 @@ async def place_hold(request: PlaceHoldRequest, rate_cards: RateCardCache) -> Ho
         except (InsufficientCredits, BudgetReached, TaskStopped) as error:
             stopped = stop_task(posting, account, task, error, required=price.credits, audit=request.audit)
             rows.update_task(posting.write, stopped)
-            return error  # returned, so that the stop is committed
+            return error  # not raised, so that the stop is committed
         renew_budget(account, task)
         task = bump_task_version(task)
         _write(posting, account, task, hold, None, audit=request.audit)
@@ -163,11 +166,12 @@ async def place_hold(request: PlaceHoldRequest, rate_cards: RateCardCache) -> Ho
 
 
 async def capture_hold(request: CaptureHoldRequest) -> HoldResult:
-    """Charge what the block run measured, at the prices recorded when the hold was placed, and release the rest.
+    """Charge the measured cost at the prices recorded when the hold was placed, and release the rest.
 
-    Works for a task that has stopped or ended, because the work is done. Raises: TaskNotFound, HoldNotFound;
-    HoldClosed: voided or expired before; HoldExceeded, MeasurementMissing, BalanceLimitReached; IdempotencyConflict:
-    captured by another request, or charged without the hold.
+    A task that has stopped or ended is accepted, because the work is done.
+    Raises: TaskNotFound, HoldNotFound; HoldClosed: the hold was voided or expired; HoldExceeded, MeasurementMissing,
+    BalanceLimitReached; IdempotencyConflict: the hold was captured by another request, or the block run was charged
+    without it.
     """
     account_id = await task_accounts.require_account(request.task_id)
 
@@ -212,7 +216,7 @@ async def capture_hold(request: CaptureHoldRequest) -> HoldResult:
 async def void_hold(task_id: str, block_run_id: str, *, audit: AuditContext | None = None) -> HoldResult:
     """Release the hold of a block run that was not run.
 
-    Raises: TaskNotFound, HoldNotFound; HoldClosed: captured or expired before.
+    Raises: TaskNotFound, HoldNotFound; HoldClosed: the hold was captured or expired.
     """
     account_id = await task_accounts.require_account(task_id)
 
@@ -246,7 +250,7 @@ async def _post(account_id: int, task_id: str, block_run_id: str, decide: postin
 def _read(
     posting: Posting, account: AccountState, task_id: str, block_run_id: str
 ) -> tuple[TaskState, Hold | None, BlockRunState | None]:
-    """The task, and the hold and the block run if they exist. Raises: TaskNotFound."""
+    """Return the task, and the hold and the block run if they exist. Raises: TaskNotFound."""
     task = rows.posted_task(posting, task_id)
     hold = next((hold for hold in account.holds.values() if hold.block_run_id == block_run_id), None)
     return task, hold, next((run for run, _ in rows.block_runs_with_hash(posting.rows[1])), None)
@@ -272,7 +276,7 @@ def _write(
     audit: AuditContext | None,
     **more: object,
 ) -> None:
-    """Write the task and the audit record, and publish the change; the ledger writes the hold."""
+    """Write the task and the audit record, and publish the change. The ledger writes the hold."""
     rows.update_task(posting.write, task)
     subject = f"task {hold.task_id} block run {hold.block_run_id}"
     posting.record_audit(audit, account, subject=subject, before=before, after=_audit_state(hold) | more)

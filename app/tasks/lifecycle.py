@@ -1,4 +1,4 @@
-"""Starting and ending tasks. Each is decided under the account's lock and identified by the platform's own task id."""
+"""Starts and ends tasks. Both are decided under the account's lock. The platform's own task id identifies the task."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from app.tasks.rules import (
 
 @dataclass(frozen=True, slots=True)
 class TaskChange:
-    """A task after a call; `replayed`: an earlier call with the same request had changed it."""
+    """A task after a call. `replayed` is True if an earlier call with the same request made the change."""
 
     task: TaskState
     replayed: bool
@@ -38,7 +38,7 @@ class TaskChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTaskRequest:
-    """What the platform's backend sends when an agent is to run. `budget` and `closing_reserve` are credits."""
+    """A request of the platform's backend to start a task. `budget` and `closing_reserve` are credits."""
 
     task_id: str
     owner_id: str
@@ -52,7 +52,7 @@ class StartTaskRequest:
     audit: AuditContext | None = None
 
     def check(self) -> None:
-        """Raises: InvalidInput, with every problem."""
+        """Raises: InvalidInput: lists every problem."""
         check_budget(self.budget, timeout_seconds=self.budget_timeout_seconds, closing_reserve=self.closing_reserve)
 
     def request_hash(self) -> bytes:
@@ -72,12 +72,12 @@ class StartTaskRequest:
 
 
 async def start_task(request: StartTaskRequest) -> TaskChange:
-    """Open a task; a repeated request is a replay. A scheduled task that is refused for lack of credits is recorded as
-    skipped.
+    """Start a task. A repeated request returns the first result.
 
-    Raises: InvalidInput; InsufficientCredits: nothing is available, less than the budget, or the account has debt;
-    BudgetReached, TaskEnded, TaskStopped: of the parent; IdempotencyConflict: the task id belongs to another task;
-    TaskNotFound: the account has no such parent.
+    If a scheduled task is refused because credits are missing, the skipped start is recorded.
+    Raises: InvalidInput; InsufficientCredits: no credits or fewer than the budget are available, or the account has
+    debt; BudgetReached, TaskEnded, TaskStopped: the parent cannot have another task; IdempotencyConflict: the task id
+    belongs to another task; TaskNotFound: the account has no such parent.
     """
     request.check()
     account_id = await accounts.find_account_id(request.owner_id)
@@ -88,7 +88,7 @@ async def start_task(request: StartTaskRequest) -> TaskChange:
             # A refusal writes nothing, so an owner without an account does not get one.
             balance = await queries.empty_balance(request.owner_id)
             raise InsufficientCredits(required_credits=request.budget or 1, available_credits=0, balance=balance)
-        account_id = await accounts.get_or_create_account(request.owner_id)  # for the record of the skipped start
+        account_id = await accounts.get_or_create_account(request.owner_id)  # to record the skipped start
     task_ids = [request.task_id] + ([request.parent_task_id] if request.parent_task_id else [])
     keys = [(account_id, task_id) for task_id in task_ids]
 
@@ -116,7 +116,7 @@ async def start_task(request: StartTaskRequest) -> TaskChange:
             if request.trigger is not TaskTrigger.SCHEDULED:
                 raise
             _record_skipped_start(posting, account, request, error)
-            return error  # returned, so that the record is committed
+            return error  # not raised, so that the record is committed
         task = TaskState(
             account_id=account_id,
             task_id=request.task_id,
@@ -146,7 +146,7 @@ async def start_task(request: StartTaskRequest) -> TaskChange:
             [account_id], decide, reads=[rows.read_tasks(keys)], holds=[rows.read_budgets(keys, only_open=True)]
         )
     except RowCountMismatch:
-        # Another account's task may have taken the id after the look-up above.
+        # Another account may have started a task with this id after the query above.
         if await task_accounts.find_account(request.task_id) != account_id:
             raise IdempotencyConflict(key=request.task_id) from None
         raise
@@ -171,7 +171,10 @@ def _running_parent(request: StartTaskRequest, found: Mapping[str, TaskState]) -
 def _record_skipped_start(
     posting: Posting, account: AccountState, request: StartTaskRequest, error: InsufficientCredits
 ) -> None:
-    """Record that a scheduled task was skipped; notify once per agent until the account has credits again."""
+    """Record that a scheduled task was skipped.
+
+    One notification is added for each agent until the account has credits again.
+    """
     reason = "IN_DEBT" if account.owed else StopReason.OUT_OF_CREDITS
     skipped = SkippedStartState(account.account_id, request.task_id, request.agent_id, reason, skipped_at=account.at)
     rows.insert_skipped_start(posting.write, skipped)
@@ -189,7 +192,7 @@ def _record_skipped_start(
 
 
 async def finish_task(task_id: str, status: TaskStatus, *, audit: AuditContext | None = None) -> TaskChange:
-    """End a task as COMPLETED or FAILED, also a stopped one. Ending it the same way again is a replay.
+    """End a running or stopped task as COMPLETED or FAILED. A repeated call returns the first result.
 
     Raises: TaskNotFound; TaskEnded: it has ended with another status.
     """
@@ -201,10 +204,10 @@ async def finish_task(task_id: str, status: TaskStatus, *, audit: AuditContext |
 async def cancel_task(
     task_id: str, *, owner_ids: Collection[str] | None = None, audit: AuditContext | None = None
 ) -> TaskChange:
-    """End a task as CANCELLED; it cannot be resumed.
+    """End a task as CANCELLED. It cannot be resumed.
 
-    `owner_ids`: owners whose tasks may be cancelled; None: any. Raises: TaskNotFound, also for a task of another owner;
-    TaskEnded.
+    If `owner_ids` is given, only tasks of these owners can be cancelled. Raises: TaskNotFound: also for a task of
+    another owner; TaskEnded.
     """
     return await _end_task(task_id, TaskStatus.CANCELLED, owner_ids=owner_ids, audit=audit)
 

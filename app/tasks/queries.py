@@ -1,7 +1,6 @@
-"""Reads of tasks, block runs, agents and skipped starts: by id and in pages.
+"""Reads tasks, block runs, agents and skipped starts, by id and in pages.
 
-Reads for many keys are one statement, so that a page of 50 tasks with their costs takes a constant number of
-statements.
+A read for many keys is one statement, so a page of 50 tasks with their costs takes a constant number of statements.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,11 +22,11 @@ from app.tasks.rows import BLOCK_RUNS, SKIPPED_STARTS, TASKS, AccountScopedId
 from app.tasks.rules import BlockRunState, SkippedStartState, TaskState, TaskStatus
 
 TaskPosition = tuple[datetime | int, str]
-"""Where a page of tasks ended: the last task's value in the page's order, and its task id."""
+"""Where a page of tasks ended: the value by which it is ordered, and the task id of the last task."""
 
 
 class TaskOrder(StrEnum):
-    """Orders of an agent's tasks; ties are ordered by task id."""
+    """The orders of an agent's tasks. Tasks with equal values are ordered by task id."""
 
     NEWEST = "NEWEST"
     OLDEST = "OLDEST"
@@ -36,7 +35,7 @@ class TaskOrder(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OwnedTask:
-    """A task and the owner of its account."""
+    """A task, with the owner of its account."""
 
     task: TaskState
     owner_id: str
@@ -44,7 +43,7 @@ class OwnedTask:
 
 @dataclass(frozen=True, slots=True)
 class AgentActivity:
-    """An agent that has tasks, and when its newest task started."""
+    """An agent that has tasks, with the time at which its newest task started."""
 
     agent_id: str
     last_started_at: datetime
@@ -93,10 +92,10 @@ _BLOCK_RUNS_OF_TASKS: Final = f"""
 
 
 def _select_tasks_of_agents(value: str, sql_type: str, *, descending: bool) -> str:
-    """A page of each agent's tasks in the order of `value`.
+    """Return a select of a page of each agent's tasks, ordered by `value`.
 
-    `started_at > '-infinity'` is always true; it makes PostgreSQL use the partial index of tasks by agent. The position
-    is never NULL, so that it bounds the index scan: a first page begins beyond every task. NULL statuses mean all.
+    `started_at > '-infinity'` is always true. It lets PostgreSQL use the partial index of tasks by agent. The position
+    is never NULL, so that it limits the index scan: a first page begins before every task. NULL statuses mean all.
     """
     comparison, direction = ("<", "DESC") if descending else (">", "ASC")
     return f"""
@@ -114,14 +113,15 @@ def _select_tasks_of_agents(value: str, sql_type: str, *, descending: bool) -> s
 _TASKS_OF_AGENTS: Final[dict[TaskOrder, tuple[str, TaskPosition]]] = {
     TaskOrder.NEWEST: (_select_tasks_of_agents("started_at", "timestamptz", descending=True), (LATEST_TIME, "")),
     TaskOrder.OLDEST: (_select_tasks_of_agents("started_at", "timestamptz", descending=False), (EARLIEST_TIME, "")),
-    # No index has the cost, because every charge would move the task in it: this order sorts the agent's tasks.
+    # No index contains the cost, because every charge would then change the index. So this order sorts the agent's
+    # tasks.
     TaskOrder.HIGHEST_COST: (
         _select_tasks_of_agents("charged - reversed", "bigint", descending=True),
         (MAX_CREDITS + 1, ""),
     ),
 }
 
-# Jumps from agent to agent along the index, however many tasks each agent has.
+# Finds each agent by one look-up in the index, so the time does not depend on the number of tasks.
 _AGENTS: Final = """
     WITH RECURSIVE agent(agent_id) AS (
         (SELECT agent_id FROM task WHERE account_id = $1 AND started_at > '-infinity' ORDER BY agent_id LIMIT 1)
@@ -139,7 +139,7 @@ _AGENTS: Final = """
     ORDER BY newest.started_at DESC, a.agent_id DESC LIMIT $4
 """
 
-# `skipped_at > '-infinity'` makes PostgreSQL use the partial index of skipped starts by agent.
+# `skipped_at > '-infinity'` is always true. It lets PostgreSQL use the partial index of skipped starts by agent.
 _SKIPPED_STARTS: Final = f"""
     SELECT {SKIPPED_STARTS.columns("s")} FROM skipped_start AS s
     WHERE s.account_id = $1 AND s.agent_id = $2 AND s.skipped_at > '-infinity'
@@ -149,10 +149,10 @@ _SKIPPED_STARTS: Final = f"""
 
 
 async def find_tasks(task_ids: Iterable[str], *, owner_ids: OwnerScope) -> dict[str, OwnedTask]:
-    """The tasks that exist in accounts of the scope, by task id, with due changes applied.
+    """Apply due changes, and return the tasks that exist in accounts of the scope, by task id.
 
-    A task of another owner is not found by the same statement as a task that does not exist, so that neither the answer
-    nor its duration distinguishes them.
+    A task of another owner is not found, by the same statement as a task that does not exist. So neither the response
+    nor its duration tells them apart.
     """
     parameters = (list(dict.fromkeys(task_ids)), None if owner_ids is None else list(owner_ids))
     records = await pools.fetch(_FIND_TASKS, *parameters)
@@ -163,26 +163,26 @@ async def find_tasks(task_ids: Iterable[str], *, owner_ids: OwnerScope) -> dict[
 
 
 async def find_block_run(account_id: int, block_run_id: str, *, owner_ids: OwnerScope) -> BlockRunState | None:
-    """The block run, if its account is in the scope."""
+    """Return the block run, or None if it does not exist or its account is not in the scope."""
     query = models.BlockRun.filter(account_id=account_id, block_run_id=block_run_id)
     return await BLOCK_RUNS.fetch_one(restrict_to_scope(query, account_id, owner_ids))
 
 
 async def tasks_by_id(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, TaskState]:
-    """The tasks that exist, by (account, task id), with due changes applied."""
+    """Apply due changes, and return the tasks that exist, by (account id, task id)."""
     accounts, task_ids = key_columns(keys)
     await ensure_due_changes_applied(accounts)
     return {task.key: task for task in map(TASKS.read, await pools.fetch(_TASKS_BY_ID, accounts, task_ids))}
 
 
 async def block_runs_by_id(keys: Iterable[AccountScopedId]) -> dict[AccountScopedId, BlockRunState]:
-    """The block runs that exist, by (account, block run id)."""
+    """Return the block runs that exist, by (account id, block run id)."""
     found = map(BLOCK_RUNS.read, await pools.fetch(_BLOCK_RUNS_BY_ID, *key_columns(keys)))
     return {(run.account_id, run.block_run_id): run for run in found}
 
 
 def position_of(task: TaskState, order: TaskOrder) -> TaskPosition:
-    """The position of `task` in this order."""
+    """Return the position of `task` in this order."""
     return (task.total if order is TaskOrder.HIGHEST_COST else task.started_at, task.task_id)
 
 
@@ -194,12 +194,12 @@ async def tasks_of_agents(
     statuses: Sequence[TaskStatus] | None = None,
     after: TaskPosition | None = None,
 ) -> dict[AccountScopedId, list[TaskState]]:
-    """The next `limit` tasks of each agent (account, agent id) after a position, in order; a list for every key.
+    """Return the next `limit` tasks of each agent (account id, agent id) after a position, in order.
 
-    The caller applies due changes first (`ledger.queries.ensure_due_changes_applied`).
+    The caller first applies due changes (`ledger.queries.ensure_due_changes_applied`).
 
-    NEWEST and OLDEST do not change when tasks are charged. HIGHEST_COST does: a task that is charged between two pages
-    may be on both or on neither.
+    The orders NEWEST and OLDEST do not change when tasks are charged. HIGHEST_COST does: a task that is charged between
+    two pages may be on both or on neither.
     """
     sql, beginning = _TASKS_OF_AGENTS[order]
     found = _empty_lists(keys)
@@ -212,7 +212,7 @@ async def tasks_of_agents(
 async def child_tasks(
     keys: Iterable[AccountScopedId], *, limit: int, after: tuple[datetime, str] | None = None
 ) -> dict[AccountScopedId, list[TaskState]]:
-    """The next `limit` children of each task after (started_at, task id), oldest first; a list for every key."""
+    """Return the next `limit` children of each task after (started_at, task id), oldest first."""
     found = _empty_lists(keys)
     await ensure_due_changes_applied(account_id for account_id, _ in found)
     for record in await pools.fetch(_CHILD_TASKS, *key_columns(found), *(after or (EARLIEST_TIME, "")), limit):
@@ -223,7 +223,7 @@ async def child_tasks(
 async def block_runs_of_tasks(
     keys: Iterable[AccountScopedId], *, limit: int, after_position: int = 0
 ) -> dict[AccountScopedId, list[BlockRunState]]:
-    """The next `limit` block runs of each task in the order in which they were charged; a list for every key."""
+    """Return the next `limit` block runs of each task, in the order in which they were charged."""
     found = _empty_lists(keys)
     for record in await pools.fetch(_BLOCK_RUNS_OF_TASKS, *key_columns(found), after_position, limit):
         found[record["account_id"], record["task_id"]].append(BLOCK_RUNS.read(record))
@@ -231,7 +231,7 @@ async def block_runs_of_tasks(
 
 
 async def stopped_tasks(account_id: int, *, limit: int, before: tuple[datetime, str] | None = None) -> list[TaskState]:
-    """The stopped tasks of an account after (started_at, task id), newest first, with due changes applied."""
+    """Apply due changes and return the stopped tasks of an account, newest first. `before` is (started_at, task id)."""
     await ensure_due_changes_applied([account_id])
     query = models.Task.filter(account_id=account_id, status=TaskStatus.STOPPED)
     if before is not None:
@@ -243,13 +243,13 @@ async def stopped_tasks(account_id: int, *, limit: int, before: tuple[datetime, 
 async def skipped_starts(
     account_id: int, agent_id: str, *, limit: int, before: tuple[datetime, str] | None = None
 ) -> list[SkippedStartState]:
-    """The scheduled starts of an agent that were skipped, after (skipped_at, task id), newest first."""
+    """Return the scheduled starts of an agent that were skipped, newest first. `before` is (skipped_at, task id)."""
     records = await pools.fetch(_SKIPPED_STARTS, account_id, agent_id, *(before or (LATEST_TIME, "")), limit)
     return list(map(SKIPPED_STARTS.read, records))
 
 
 async def agent_page(account_id: int, *, limit: int, after: AgentActivity | None = None) -> list[AgentActivity]:
-    """The next `limit` agents of an account, most recently started first.
+    """Return the next `limit` agents of an account, most recently started first.
 
     An agent that starts a task between two pages moves to the front, so it may be on neither page.
     """

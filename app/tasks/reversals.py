@@ -1,4 +1,4 @@
-"""Reversals: the cost of a block run or of a whole task is given back, also after the task has ended.
+"""Reversals: return the cost of a block run or of a whole task, even after the task has ended.
 
 Credits return to the grants that paid, never to a hold or budget, and never more than was charged.
 """
@@ -22,7 +22,7 @@ from app.tasks.rules import BlockRunState, TaskState, apply_reversal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reversal:
-    """The credits given back for one block run, with the task and balance afterwards."""
+    """The credits returned for one block run, with the task and the balance after the reversal."""
 
     credits: int
     entry: LedgerEntry
@@ -34,7 +34,7 @@ class Reversal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskReversal:
-    """The credits given back for a whole task, 0 if nothing was left. `entries`: their number, one per block run."""
+    """The credits returned for a whole task; 0 if it cost nothing. `entries` is the number of entries, one per block run."""
 
     credits: int
     entries: int
@@ -54,7 +54,7 @@ async def reverse_charge(
     request_id: str | None = None,
     audit: AuditContext | None = None,
 ) -> Reversal:
-    """Give back `credits` of one charge; None: everything that was not given back before.
+    """Return `credits` of one charge. If `credits` is None, everything that was not returned before is returned.
 
     Raises: TaskNotFound, BlockRunNotFound, ReversalExceedsCharge, IdempotencyConflict, InvalidInput,
     BalanceLimitReached.
@@ -114,7 +114,7 @@ async def reverse_task(
     request_id: str | None = None,
     audit: AuditContext | None = None,
 ) -> TaskReversal:
-    """Give back all that a task still costs, in one transaction; not what its children cost.
+    """Return everything that a task still costs, in one transaction. The cost of its children is not returned.
 
     Raises: TaskNotFound, IdempotencyConflict, InvalidInput, BalanceLimitReached.
     """
@@ -156,7 +156,7 @@ async def reverse_task(
 
 
 async def _check(task_id: str, reason: str, idempotency_key: str) -> int:
-    """The account of the task. Raises: InvalidInput, TaskNotFound."""
+    """Return the account id of the task. Raises: InvalidInput, TaskNotFound."""
     check_key(idempotency_key, path="idempotencyKey")
     if problems := reason_problems(reason):
         raise InvalidInput(problems=problems)
@@ -164,7 +164,10 @@ async def _check(task_id: str, reason: str, idempotency_key: str) -> int:
 
 
 async def _reverse_block_runs(posting: Posting, account: AccountState, runs: Sequence[Any], cause: Cause) -> int:
-    """Reverse the rows of `rows.read_reversible_block_runs`, one entry each. Returns the credits given back."""
+    """Reverse the rows of `rows.read_reversible_block_runs`, with one entry each.
+
+    Returns: the credits that were returned.
+    """
     found = [(rows.BLOCK_RUNS.read(row), json.loads(row["draws"])) for row in runs]
     await posting.load_grants(account, {number for _, draws in found for number, _ in draws})
     for run, draws in found:
@@ -175,7 +178,10 @@ async def _reverse_block_runs(posting: Posting, account: AccountState, runs: Seq
 
 
 def get_task_and_block_run(posting: Posting, task_id: str, block_run_id: str) -> tuple[TaskState, BlockRunState]:
-    """What a posting has read with `read_tasks` and `read_block_runs`. Raises: TaskNotFound, BlockRunNotFound."""
+    """Return the task and the block run from the rows of `read_tasks` and `read_block_runs`.
+
+    Raises: TaskNotFound, BlockRunNotFound.
+    """
     task = rows.posted_task(posting, task_id)
     for run, _ in rows.block_runs_with_hash(posting.rows[1]):
         if run.task_id == task_id:
@@ -186,9 +192,10 @@ def get_task_and_block_run(posting: Posting, task_id: str, block_run_id: str) ->
 async def reverse_block_run(
     posting: Posting, account: AccountState, run: BlockRunState, credits: int | None, cause: Cause
 ) -> tuple[int, LedgerEntry]:
-    """Give back `credits` of a block run's charge; None: what is left of it. Returns the credits and their entry.
+    """Return `credits` of a block run's charge.
 
-    Raises: ReversalExceedsCharge, BalanceLimitReached.
+    If `credits` is None, everything that was not returned before is returned.
+    Returns: the credits and their entry. Raises: ReversalExceedsCharge, BalanceLimitReached.
     """
     left = run.cost - run.reversed
     wanted = left if credits is None else credits

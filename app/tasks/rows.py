@@ -1,4 +1,4 @@
-"""Rows of tasks and block runs: what a posting reads after the lock and writes before the commit."""
+"""The rows of tasks and block runs: the reads of a posting after the lock, and its writes before the commit."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -11,7 +11,7 @@ from app.tasks import models
 from app.tasks.rules import BlockRunState, SkippedStartState, TaskState
 
 AccountScopedId = tuple[int, str]
-"""An account id and the platform's own id of a task, a block run or an agent of that account."""
+"""An account id, with the platform's own id of a task, a block run or an agent of that account."""
 
 TASKS: Final = Table(models.Task, TaskState, key=("account_id", "task_id"))
 BLOCK_RUNS: Final = Table(models.BlockRun, BlockRunState, key=("account_id", "block_run_id"))
@@ -44,8 +44,8 @@ _INSERT_SKIPPED_START: Final = SKIPPED_STARTS.insert(
     on_conflict="ON CONFLICT (account_id, task_id) DO NOTHING", checks_row_count=False
 )
 
-# In the reads below OFFSET 0 keeps a look-up by key for each item. Of a table that was vacuumed while it was empty the
-# planner believes that a sequential scan costs nothing, and a posting connection keeps its plans.
+# In the reads below, OFFSET 0 makes the planner look up each item by key. If a table was vacuumed while it was empty,
+# the planner estimates that a sequential scan costs nothing, and a posting connection keeps its plans.
 
 _SELECT_TASKS: Final = RowSelect(
     [*TASKS.column_list("t"), "t.request_hash"],
@@ -100,42 +100,42 @@ _SELECT_HOLDS: Final = """
 
 
 def read_tasks(keys: Iterable[AccountScopedId]) -> ExtraRead:
-    """Tasks by (account, task id), each with the hash of the request that started it."""
+    """Return a read of tasks by (account id, task id), each with the hash of the request that started it."""
     return ExtraRead(_SELECT_TASKS, key_columns(keys))
 
 
 def read_block_runs(keys: Iterable[AccountScopedId]) -> ExtraRead:
-    """Block runs by (account, block run id), each with the hash of its request."""
+    """Return a read of block runs by (account id, block run id), each with the hash of its request."""
     return ExtraRead(_SELECT_BLOCK_RUNS, key_columns(keys))
 
 
 def read_reversible_block_runs(keys: Iterable[AccountScopedId]) -> ExtraRead:
-    """The block runs of tasks (account, task id) that still cost something, in order, each with its entry's draws."""
+    """Return a read of the block runs of tasks that still cost credits, in order, each with the draws of its entry."""
     return ExtraRead(_SELECT_REVERSIBLE_BLOCK_RUNS, key_columns(keys))
 
 
 def read_budgets(keys: Iterable[AccountScopedId], *, only_open: bool = False) -> HoldRead:
-    """The budgets that tasks (account, task id) draw on, for `holds` of a posting."""
+    """Return a read of the budgets on which tasks (account id, task id) draw, for `holds` of a posting."""
     return HoldRead(_SELECT_BUDGETS, key_columns(keys), only_open=only_open)
 
 
 def read_holds(keys: Iterable[AccountScopedId]) -> HoldRead:
-    """The holds of block runs (account, block run id), for `holds` of a posting."""
+    """Return a read of the holds of block runs (account id, block run id), for `holds` of a posting."""
     return HoldRead(_SELECT_HOLDS, key_columns(keys))
 
 
 def tasks_with_hash(rows: Iterable[Any]) -> list[tuple[TaskState, bytes]]:
-    """What `read_tasks` has read."""
+    """Convert the rows of `read_tasks`."""
     return [(TASKS.read(row), bytes(row["request_hash"])) for row in rows]
 
 
 def block_runs_with_hash(rows: Iterable[Any]) -> list[tuple[BlockRunState, bytes]]:
-    """What `read_block_runs` has read."""
+    """Convert the rows of `read_block_runs`."""
     return [(BLOCK_RUNS.read(row), bytes(row["request_hash"])) for row in rows]
 
 
 def posted_task(posting: Posting, task_id: str) -> TaskState:
-    """The task of a posting whose first read is `read_tasks` of this task. Raises: TaskNotFound."""
+    """Return the task of a posting whose first read is `read_tasks` of this task. Raises: TaskNotFound."""
     rows: Sequence[Any] = posting.rows[0]
     if not rows:
         raise TaskNotFound(task_id=task_id)
@@ -158,15 +158,15 @@ def insert_block_run(
 
 
 def update_reversed(write: SetWrite, run: BlockRunState) -> None:
-    """Write how many credits of a block run were given back."""
+    """Write how many credits of a block run were reversed."""
     write.add_row(_UPDATE_REVERSED, run)
 
 
 def update_outcome(write: SetWrite, run: BlockRunState) -> None:
-    """Write the outcome of a block run, once, with the credits given back because of it."""
+    """Write the outcome of a block run, once, with the credits that were reversed because of it."""
     write.add_row(_UPDATE_OUTCOME, run)
 
 
 def insert_skipped_start(write: SetWrite, skipped: SkippedStartState) -> None:
-    """Write that a scheduled task did not start; once, however often the scheduler repeats the request."""
+    """Write that a scheduled task did not start. If the scheduler repeats the request, nothing more is written."""
     write.add_row(_INSERT_SKIPPED_START, skipped)

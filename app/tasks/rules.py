@@ -1,4 +1,4 @@
-"""Rules of tasks without I/O: which states take charges, who may start or resume, how a request is hashed."""
+"""Rules of tasks: which tasks can be charged, which can start or resume, how requests are hashed. They do no I/O."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from app.pricing.outcomes import BlockRunOutcome
 
 
 class TaskStatus(StrEnum):
-    """Status of a task. RUNNING and STOPPED are open, the others final."""
+    """The status of a task. A RUNNING or STOPPED task is open. The other statuses are final."""
 
     RUNNING = "RUNNING"
     COMPLETED = "COMPLETED"
@@ -28,7 +28,7 @@ class TaskStatus(StrEnum):
 
 
 class StopReason(StrEnum):
-    """Why a task is STOPPED."""
+    """The reason why a task is STOPPED."""
 
     OUT_OF_CREDITS = "OUT_OF_CREDITS"
     BUDGET_REACHED = "BUDGET_REACHED"
@@ -36,7 +36,7 @@ class StopReason(StrEnum):
 
 
 class SignalKind(StrEnum):
-    """Instruction to executors: start no more block runs, or continue."""
+    """An instruction to executors: start no more block runs, or continue."""
 
     STOP = "STOP"
     RESUME = "RESUME"
@@ -51,17 +51,17 @@ class TaskTrigger(StrEnum):
 
 
 DEFAULT_BUDGET_TIMEOUT_SECONDS: Final = 3600
-"""A budget expires after this long without a charge, unless its task was started with another timeout."""
+"""A budget expires after this time without a charge, unless its task was started with another timeout."""
 
 ENDED_STATUSES = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
 
 
 class TaskState(NamedTuple):
-    """A task at one version.
+    """A task at one version. Amounts are credits.
 
-    `required` is the cost of the block run that stopped the task, `shortfall` the part of it that was missing; both are
-    None unless the task is stopped for that reason. `budget_hold` is the number of the hold that pays: the task's own
-    budget or that of an ancestor; None: the account pays. Amounts are credits.
+    `required` is the cost of the block run that stopped the task, and `shortfall` is the part of it that was missing;
+    both are None for other tasks. `budget_hold` is the number of the budget that pays for the task, its own or an
+    ancestor's; it is None if the account pays.
     """
 
     account_id: int
@@ -83,20 +83,19 @@ class TaskState(NamedTuple):
 
     @property
     def key(self) -> tuple[int, str]:
-        """(account id, task id)."""
         return self.account_id, self.task_id
 
     @property
     def total(self) -> int:
-        """Charged minus reversed credits of this task, without its children."""
+        """Return the charged minus the reversed credits of this task, without its children."""
         return self.charged - self.reversed
 
 
 class BlockRunState(NamedTuple):
-    """A block run as recorded.
+    """A recorded block run.
 
-    `position` counts the block runs of its task from 1. `entry_seq` is the CHARGE entry, None at cost 0; `outcome_seq`
-    the entry that gave credits back because of the outcome.
+    `position` counts the block runs of its task from 1. `entry_seq` is the CHARGE entry, or None if the cost was 0.
+    `outcome_seq` is the entry that returned credits because of the outcome.
     """
 
     account_id: int
@@ -118,7 +117,7 @@ class BlockRunState(NamedTuple):
 
 
 class SkippedStartState(NamedTuple):
-    """A scheduled task that did not start: no task exists under this id. `reason`: OUT_OF_CREDITS or IN_DEBT."""
+    """A scheduled task that did not start. No task exists with this id. `reason` is OUT_OF_CREDITS or IN_DEBT."""
 
     account_id: int
     task_id: str
@@ -127,11 +126,11 @@ class SkippedStartState(NamedTuple):
     skipped_at: datetime
 
 
-class ChargeRequest(NamedTuple):  # a tuple, because a frozen dataclass takes nine times as long to make
-    """What an executor sends before it runs a block. It names no amount: the server prices the block run.
+class ChargeRequest(NamedTuple):  # creating a frozen dataclass takes nine times as long
+    """The request that an executor sends before it runs a block.
 
-    `closing` marks work that brings the task to its end: it may use the closing reserve of a budget, also when the
-    task is stopped.
+    It contains no amount: the server prices the block run. `closing` marks work that ends the task. Such work may use
+    the closing reserve of a budget, even if the task is stopped.
     """
 
     task_id: str
@@ -146,7 +145,7 @@ class ChargeRequest(NamedTuple):  # a tuple, because a frozen dataclass takes ni
     audit: AuditContext | None = None
 
     def request_hash(self) -> bytes:
-        """16 bytes over everything that says what is run; not who sent it."""
+        """Return 16 bytes over everything that describes the block run. The caller's identity is not included."""
         return request_hash(
             self.task_id,
             self.block_run_id,
@@ -159,25 +158,25 @@ class ChargeRequest(NamedTuple):  # a tuple, because a frozen dataclass takes ni
 
 
 def measurement_values(measurements: Measurements | None) -> list[Any] | None:
-    """Measurements as a part of a request hash."""
+    """Return measurements in the form that is used in a request hash."""
     if measurements is None:
         return None
     return [measurements.seconds, measurements.items, measurements.bytes, measurements.usd]
 
 
 def request_hash(*parts: Any) -> bytes:
-    """16 bytes of SHA-256 over the parts of a request; the order of keys in objects does not matter."""
+    """Return 16 bytes of SHA-256 over the parts of a request. The order of keys in objects does not matter."""
     canonical = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS, default=_normalised)
     return hashlib.sha256(canonical).digest()[:16]
 
 
 def _normalised(value: object) -> str:
-    """One form for equal decimals: 1.0, 1.00 and 1 are the same measurement."""
+    """Return the same text for equal decimals: 1.0, 1.00 and 1 are the same measurement."""
     return format(value.normalize(), "f") if hasattr(value, "normalize") else str(value)
 
 
 def check_budget(budget: int | None, *, timeout_seconds: int | None, closing_reserve: int | None) -> None:
-    """Raises: InvalidInput, with every problem."""
+    """Raises: InvalidInput: lists every problem."""
     problems = []
     if budget is not None and not 1 <= budget <= MAX_CREDITS:
         problems.append(Problem("budget", f"must lie between 1 and {MAX_CREDITS:,} credits"))
@@ -192,19 +191,19 @@ def check_budget(budget: int | None, *, timeout_seconds: int | None, closing_res
 
 
 def check_not_ended(task: TaskState) -> None:
-    """Raises: TaskEnded: the task takes no more charges, not even at cost 0."""
+    """Raises: TaskEnded: the task cannot be charged any more, not even at cost 0."""
     if task.status in ENDED_STATUSES:
         raise TaskEnded(task_id=task.task_id, status=task.status)
 
 
 def check_not_stopped(task: TaskState) -> None:
-    """Raises: TaskStopped: the task takes no charge above cost 0 until it is resumed."""
+    """Raises: TaskStopped: the task can only be charged at cost 0 until it is resumed."""
     if task.status is TaskStatus.STOPPED:
         raise TaskStopped(task_id=task.task_id, stop_reason=task.stop_reason or StopReason.OUT_OF_CREDITS)
 
 
 def check_can_start(account: AccountState) -> None:
-    """A task can start or resume only if the account has credits available and no debt.
+    """Check that the account has available credits and no debt. Otherwise no task can start or resume.
 
     Raises: InsufficientCredits.
     """
@@ -214,15 +213,15 @@ def check_can_start(account: AccountState) -> None:
 
 
 def check_no_debt(account: AccountState) -> None:
-    """Raises: InsufficientCredits: the account has debt, which is paid first by whatever frees credits."""
+    """Raises: InsufficientCredits: the account has debt, which added credits pay first."""
     if account.owed:
         raise InsufficientCredits(required_credits=account.owed + 1, available_credits=0, balance=account.balance())
 
 
 def check_budget_has_credits(budget: Hold | None, task: TaskState) -> Hold:
-    """Return the open budget that `task` draws on.
+    """Return the open budget on which `task` draws.
 
-    Raises: TaskStopped: the budget has expired, or ended with its task; BudgetReached: nothing is left outside of its
+    Raises: TaskStopped: the budget has expired, or ended with its task; BudgetReached: nothing is left except the
     closing reserve.
     """
     if budget is None or not budget.is_open:
@@ -233,17 +232,17 @@ def check_budget_has_credits(budget: Hold | None, task: TaskState) -> Hold:
 
 
 def apply_charge(task: TaskState, cost: int) -> TaskState:
-    """The task after one more block run of `cost` credits."""
+    """Return the task after one more block run that costs `cost` credits."""
     return task._replace(steps=task.steps + 1, charged=task.charged + cost, version=task.version + 1)
 
 
 def apply_reversal(task: TaskState, credits: int) -> TaskState:
-    """The task after `credits` of its cost were given back."""
+    """Return the task after `credits` of its cost were reversed."""
     return task._replace(reversed=task.reversed + credits, version=task.version + 1)
 
 
 def apply_stop(task: TaskState, reason: StopReason, *, required: int, shortfall: int) -> TaskState:
-    """The task after a block run of `required` credits that could not be paid."""
+    """Return the task after it was stopped by a block run of `required` credits that could not be paid."""
     return task._replace(
         status=TaskStatus.STOPPED,
         stop_reason=reason,
@@ -254,17 +253,17 @@ def apply_stop(task: TaskState, reason: StopReason, *, required: int, shortfall:
 
 
 def apply_resume(task: TaskState) -> TaskState:
-    """The task after it was resumed."""
+    """Return the task after it was resumed."""
     return task._replace(
         status=TaskStatus.RUNNING, stop_reason=None, required=None, shortfall=None, version=task.version + 1
     )
 
 
 def bump_task_version(task: TaskState) -> TaskState:
-    """The task after a change of its holds only."""
+    """Return the task with the next version, after only its holds have changed."""
     return task._replace(version=task.version + 1)
 
 
 def apply_end(task: TaskState, status: TaskStatus, at: datetime) -> TaskState:
-    """The task after its end."""
+    """Return the task after it has ended."""
     return task._replace(status=status, stop_reason=None, ended_at=at, version=task.version + 1)

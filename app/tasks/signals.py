@@ -1,9 +1,9 @@
-"""Signals for executors: which tasks have to stop, and which may continue.
+"""Signals for executors: which tasks must stop, and which may continue.
 
-Signals are derived from the accounts and from the stopped tasks; nothing is written for them. A subscriber is woken
-when something may have changed, reads the state of those accounts and compares it with the state that it last sent. So
-a wake-up that is lost, doubled or late does no harm. Each signal carries the version of its account, which rises with
-every stop, resumption and change of the available credits.
+Signals are derived from the accounts and the stopped tasks; they are not stored. When the change feed reports that
+something may have changed, a subscriber reads the state of those accounts and compares it with the state that it sent
+last. So a lost, repeated or late report does no harm. Each signal has the version of its account, which rises with
+every stop, every resumption and every change of the available credits.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from app.tasks.queries import tasks_by_id
 from app.tasks.rules import SignalKind, StopReason, TaskStatus
 
 _MAX_TASK_IDS: Final = 1_000
-"""Task ids in one signal; more are sent as several signals."""
+"""The largest number of task ids in one signal. More task ids are sent as several signals."""
 
 _STOPPED_TASKS: Final = RowSelect(
     ["t.task_id", "t.stop_reason", "t.required", "t.version"],
@@ -32,7 +32,8 @@ _STATES: Final = f"""
     FROM account AS a WHERE a.id = ANY($1::bigint[]) ORDER BY a.id
 """  # noqa: S608  our own constant
 
-# Accounts for which there is a signal: nothing available while tasks run, or tasks that are stopped. NULL: all owners.
+# Selects the accounts for which there is a signal: no credits are available while tasks run, or tasks are stopped. If
+# the list of owners is NULL, all owners are selected.
 _ACCOUNTS_WITH_SIGNALS: Final = """
     SELECT a.id FROM account AS a
     WHERE a.id IN (SELECT account_id FROM task WHERE status = 'RUNNING') AND a.posted - a.held - a.frozen <= 0
@@ -46,7 +47,7 @@ _ACCOUNTS_WITH_SIGNALS: Final = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """STOP or RESUME. `task_ids` None: all open tasks of the owner that have neither a budget nor an open hold."""
+    """A STOP or RESUME. If `task_ids` is None, it is for all open tasks of the owner without budget and open hold."""
 
     kind: SignalKind
     owner_id: str
@@ -57,7 +58,7 @@ class Signal:
 
 
 class StoppedTask(NamedTuple):
-    """A stopped task: `required` is the cost of the block run that stopped it, `version` that of the task."""
+    """A stopped task. `required` is the cost of the block run that stopped it; `version` is that of the task."""
 
     reason: StopReason
     required: int | None
@@ -66,7 +67,7 @@ class StoppedTask(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountSignalState:
-    """The state from which signals are derived: one account at one version. `stopped`: by task id."""
+    """The state of one account from which signals are derived. `stopped` contains the stopped tasks by task id."""
 
     account_id: int
     owner_id: str
@@ -81,7 +82,7 @@ class AccountSignalState:
 
 
 def initial_signals(state: AccountSignalState) -> list[Signal]:
-    """The signals of an account that is sent for the first time."""
+    """Return the signals of an account whose state was not sent before."""
     signals = [_signal(SignalKind.STOP, state, None, StopReason.OUT_OF_CREDITS)] if state.is_out_of_credits else []
     return signals + _stop_signals(state, state.stopped)
 
@@ -89,9 +90,9 @@ def initial_signals(state: AccountSignalState) -> list[Signal]:
 def changed_signals(
     before: AccountSignalState, now: AccountSignalState, *, running_again: Collection[str] = ()
 ) -> list[Signal]:
-    """The signals that follow from a change; none if `now` is older.
+    """Return the signals that follow from a change. There are none if `now` is older than `before`.
 
-    `running_again`: tasks that were stopped before and run now.
+    `running_again` contains the tasks that were stopped in `before` and run now.
     """
     if now.version < before.version:
         return []
@@ -115,7 +116,7 @@ def changed_signals(
 
 
 class SignalTracker:
-    """The state that one subscriber was last sent, and the signals that follow. `owner_ids` None: all owners."""
+    """Keeps the state last sent to one subscriber, and finds the next signals. `owner_ids=None` means all owners."""
 
     def __init__(self, owner_ids: Collection[str] | None) -> None:
         self._owner_ids = list(owner_ids) if owner_ids is not None else None
@@ -123,13 +124,16 @@ class SignalTracker:
         self._other_accounts: set[int] = set()
 
     async def initial_signals(self) -> list[Signal]:
-        """Everything that is stopped now."""
+        """Return signals for everything that is stopped now."""
         states = await _read_states(await self._accounts_with_signals())
         self._save(states)
         return [signal for state in states for signal in initial_signals(state)]
 
     async def new_signals(self, signalled: Mapping[int, Collection[str]] | None) -> list[Signal]:
-        """What has changed in the accounts of `signalled` (account id -> kinds of wake-ups); None: in any account."""
+        """Return the signals that follow from changes since the last call.
+
+        `signalled` contains the kinds of reports by account id. If it is None, any account may have changed.
+        """
         if signalled is None:
             wanted = {*await self._accounts_with_signals(), *self._sent}
         else:
@@ -151,7 +155,7 @@ class SignalTracker:
         return [record["id"] for record in await pools.fetch(_ACCOUNTS_WITH_SIGNALS, self._owner_ids)]
 
     def _save(self, states: Iterable[AccountSignalState]) -> None:
-        """Keep the states that can change back. An account with credits and without stopped tasks needs no memory."""
+        """Keep the states that can still lead to a RESUME. The others are removed."""
         for state in states:
             if state.is_out_of_credits or state.stopped:
                 self._sent[state.account_id] = state
@@ -160,7 +164,10 @@ class SignalTracker:
 
 
 def _assumed_state_before(now: AccountSignalState, kinds: Collection[str]) -> AccountSignalState:
-    """The state before of an account that was not kept: with credits, unless the wake-up says that they came back."""
+    """Return an assumed earlier state of an account whose state was not kept.
+
+    It is assumed to have had credits, unless the change feed reports that credits became available.
+    """
     came_back = change_feed.ACCOUNT_SIGNAL in kinds and not now.is_out_of_credits
     return AccountSignalState(
         account_id=now.account_id, owner_id=now.owner_id, version=0, available=0 if came_back else 1, as_of=now.as_of

@@ -1,8 +1,9 @@
-"""Stopping tasks that cannot be paid, and resuming them.
+"""Stops tasks that cannot be paid, and resumes them.
 
-A task is stopped under its account's lock by the block run that could not be paid, or when the budget that it draws on
-expires. From that commit on no worker accepts a paid block run of it. A resumed task continues where it stopped: its
-executor sends the same block run ids again, and what was charged is not charged twice.
+A task is stopped under its account's lock, by the block run that could not be paid, or when the budget on which it
+draws expires. After that commit no worker accepts a paid block run of it, except closing work that a budget pays for. A
+resumed task continues where it stopped: its executor sends the same block run ids again, and block runs that were
+charged are not charged twice.
 """
 
 from collections.abc import Collection, Iterable
@@ -31,13 +32,13 @@ from app.tasks.rules import (
     check_not_ended,
 )
 
-# `timeout_seconds > 0` is always true; it makes PostgreSQL use the partial index of open holds by task.
+# `timeout_seconds > 0` is always true. It lets PostgreSQL use the partial index of open holds by task.
 _SELECT_TASKS_WITH_OPEN_HOLDS: Final = """
     SELECT DISTINCT account_id, task_id FROM hold
     WHERE account_id = ANY($1::bigint[]) AND task_id = ANY($2::text[]) AND status = 'OPEN' AND timeout_seconds > 0
 """
 
-# A row names a task by its id, or all tasks that draw on a budget (the number of its hold). A task may be named twice.
+# A row names a task by its id, or all tasks that draw on a budget by the number of the hold. A task may be named twice.
 _UPDATE_TASKS_OF_EXPIRED_HOLDS: Final = SetStatement(
     "tasks of expired holds",
     f"""
@@ -70,7 +71,7 @@ def stop_task(
     required: int,
     audit: AuditContext | None = None,
 ) -> TaskState:
-    """The task after `error` refused a block run of `required` credits. The caller writes the task."""
+    """Stop a task because `error` refused a block run of `required` credits. The caller writes the returned task."""
     posting.signal_tasks(account.account_id)
     if isinstance(error, InsufficientCredits):
         error.balance = account.balance()
@@ -98,9 +99,9 @@ def stop_task(
 
 
 async def find_tasks_to_stop(posting: Posting, tasks: Iterable[TaskState]) -> set[tuple[int, str]]:
-    """Those of the tasks, by (account id, task id), that nothing can pay for in the current state of the accounts.
+    """Return the (account id, task id) of those tasks that nothing can pay for in the present state of their accounts.
 
-    A task that holds the last credits of its account is not among them.
+    Tasks that hold the last credits of their account are not included.
     """
     stops: set[tuple[int, str]] = set()
     unless_held: set[tuple[int, str]] = set()
@@ -114,7 +115,7 @@ async def find_tasks_to_stop(posting: Posting, tasks: Iterable[TaskState]) -> se
                 stops.add(task.key)
         elif not account.available:
             (unless_held if account.open_holds else stops).add(task.key)
-    if unless_held:  # rare: an account without available credits that has open holds
+    if unless_held:  # rare: accounts with open holds but no available credits
         _, found = await posting.connection.execute_query(_SELECT_TASKS_WITH_OPEN_HOLDS, list(key_columns(unless_held)))
         stops |= unless_held - {(record["account_id"], record["task_id"]) for record in found}
     return stops
@@ -122,10 +123,11 @@ async def find_tasks_to_stop(posting: Posting, tasks: Iterable[TaskState]) -> se
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeTaskRequest:
-    """Which task to resume. `add_budget`: credits to add to its budget, which is made if the task has none.
+    """A request to resume a task.
 
-    With an idempotency key a repeated request is a replay; without one, a running task is refused. `owner_ids`: owners
-    whose tasks may be resumed; None: any.
+    `add_budget` credits are added to the task's budget, which is created if it has none. With an idempotency key, a
+    repeated request returns the first result; without a key, it is refused because the task is running. If `owner_ids`
+    is given, only tasks of these owners can be resumed.
     """
 
     task_id: str
@@ -149,9 +151,9 @@ class ResumeTaskRequest:
 async def resume_task(request: ResumeTaskRequest) -> TaskChange:
     """Let a stopped task run again.
 
-    Raises: InvalidInput; TaskNotFound; TaskEnded; TaskNotStopped: it is running; InsufficientCredits: nothing is
-    available, less than `add_budget`, or the account has debt; BudgetReached: nothing is left of its budget and none is
-    added; IdempotencyConflict.
+    Raises: InvalidInput, TaskNotFound, TaskEnded; TaskNotStopped: the task is running; InsufficientCredits: no credits
+    or fewer than `add_budget` are available, or the account has debt; BudgetReached: nothing is left of its budget and
+    nothing is added; IdempotencyConflict.
     """
     request.check()
     account_id = await task_accounts.require_account(request.task_id)
@@ -182,16 +184,18 @@ async def resume_task(request: ResumeTaskRequest) -> TaskChange:
 
 
 def configure_ledger(key: bytes, *, low_balance_threshold: int = 500) -> None:
-    """Prepare the ledger for postings, once at start: its signing key (at least 32 bytes), the balance in credits below
-    which a LOW_BALANCE notification is sent, and what happens to tasks whose holds expire.
+    """Set the signing key of the ledger, its low-balance threshold and its handler of expired holds.
+
+    Called once at start. The key has at least 32 bytes. A LOW_BALANCE notification is sent when the balance falls below
+    the threshold.
     """
     posting.configure(key, low_balance_threshold=low_balance_threshold, on_holds_expired=_update_tasks_of_expired_holds)
 
 
 def _update_tasks_of_expired_holds(write: SetWrite, account: AccountState) -> None:
-    """Stop the tasks that draw on an expired budget; raise the version of tasks whose block run hold has expired.
+    """Stop the tasks that draw on an expired budget. Raise the version of tasks whose block run hold has expired.
 
-    Written in the transaction that closes the holds.
+    Both are written in the transaction that closes the holds.
     """
     for hold in account.expired_holds:
         write.add(

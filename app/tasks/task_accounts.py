@@ -1,4 +1,4 @@
-"""Which account a task belongs to. A task never changes its account, so the answers are cached in the process."""
+"""Finds the account of a task. A task never changes its account, so the process caches the account ids."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -12,17 +12,17 @@ _account_ids: dict[str, int] = {}
 
 
 def cached_account(task_id: str) -> int | None:
-    """The cached account id of a task, or None."""
+    """Return the cached account id of a task, or None."""
     return _account_ids.get(task_id)
 
 
 async def find_account(task_id: str) -> int | None:
-    """The account id of a task, or None if the task does not exist."""
+    """Return the account id of a task, or None if the task does not exist."""
     return cached_account(task_id) or (await find_accounts([task_id])).get(task_id)
 
 
 async def require_account(task_id: str) -> int:
-    """The account id of a task. Raises: TaskNotFound."""
+    """Return the account id of a task. Raises: TaskNotFound."""
     account_id = await find_account(task_id)
     if account_id is None:
         raise TaskNotFound(task_id=task_id)
@@ -30,7 +30,7 @@ async def require_account(task_id: str) -> int:
 
 
 async def find_accounts(task_ids: Iterable[str]) -> dict[str, int]:
-    """The account ids of the tasks that exist, by task id."""
+    """Return the account ids of the tasks that exist, by task id."""
     wanted = list(dict.fromkeys(task_ids))
     found = {task_id: number for task_id in wanted if (number := _account_ids.get(task_id)) is not None}
     if missing := [task_id for task_id in wanted if task_id not in found]:
@@ -41,7 +41,7 @@ async def find_accounts(task_ids: Iterable[str]) -> dict[str, int]:
 
 
 def cache_account(task_id: str, account_id: int) -> None:
-    """Cache what a committed transaction has written."""
+    """Cache the account of a task, after the transaction that wrote it has committed."""
     if len(_account_ids) >= _CACHE_SIZE:
         _account_ids.clear()
     _account_ids[task_id] = account_id
