@@ -23,7 +23,7 @@ from app.auth.tokens import utc_now
 from app.errors import Unauthenticated
 
 CACHE_SECONDS: Final = 4
-"""How long a row is used without reading it again. A revocation takes effect after it and one read, within 5 s."""
+"""How long a row is used without reading it again. Short enough that a revocation takes effect within 5 s."""
 WATCH_SECONDS: Final = 2.0
 """The interval at which the keys of open connections are read."""
 CACHE_SIZE: Final = 10_000
