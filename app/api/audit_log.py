@@ -1,4 +1,4 @@
-"""The audit log, for operators: who did what, with which key, why, and the state before and after."""
+"""The audit log, for operators: who made which change, with which key, why, and the state before and after."""
 
 from datetime import datetime
 from typing import Annotated, Final
@@ -20,29 +20,35 @@ from app.ledger import accounts
 
 MAX_ACTOR_LENGTH: Final = 300
 
-Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Only actions on the account of this owner.")]
-Actor = Annotated[str | None, strawberry.argument(description="Only actions of this actor, such as `operator:olivia`.")]
-Action = Annotated[str | None, strawberry.argument(description="Only this mutation, such as `grantCredits`.")]
+Owner = Annotated[strawberry.ID | None, strawberry.argument(description="Only changes to the account of this owner.")]
+Actor = Annotated[
+    str | None, strawberry.argument(description="Only changes made by this actor, such as `operator:olivia`.")
+]
+Action = Annotated[
+    str | None, strawberry.argument(description="Only changes made by this mutation, such as `grantCredits`.")
+]
 
 
 @declare.type(
-    description="An action of an operator or a service, recorded in the transaction of its effect. Records are never "
-    "changed.",
+    description="A change made by an operator or a service. The record is written in the transaction of the change and "
+    "is never changed.",
     needs=Permission.OPERATOR,
 )
 class AuditRecord(global_ids.Node):
-    created_at: datetime = declare.value(description="When, by the clock of the database.")
-    action: str = declare.value(description="The mutation or the command.")
+    created_at: datetime = declare.value(description="When the change was made, by the clock of the database.")
+    action: str = declare.value(description="The name of the mutation or command.")
     subject: str = declare.value(description="What was changed, such as `grant 3` or `task t-1`.")
-    actor: str = declare.value(description="Who did it: `operator:olivia`, `service:0123456789abcdef`.")
+    actor: str = declare.value(
+        description="Who made the change, such as `operator:olivia` or `service:0123456789abcdef`."
+    )
     key_id: str | None = declare.value(
         description="The id of the service key, or of the key that signed the token; null for a command."
     )
     scope: str = declare.value(description="The scopes of the caller, separated by commas.")
     request_id: str | None = declare.value(description="The id of the request, as in the logs; null for a command.")
-    reason: str | None = declare.value(description="The reason given; null if none is required.")
-    before: JSON | None = declare.value(description="The state before; null if nothing existed.")
-    after: JSON | None = declare.value(description="The state after.")
+    reason: str | None = declare.value(description="The reason that was given; null if none is required.")
+    before: JSON | None = declare.value(description="The state before the change; null if nothing existed.")
+    after: JSON | None = declare.value(description="The state after the change.")
     account_id: strawberry.Private[int | None]
 
     @declare.field(description="The owner of the account that was changed; null if no account was.")
@@ -57,7 +63,7 @@ class AuditRecord(global_ids.Node):
 class AuditLogQueries:
     @declare.query(
         needs=Permission.OPERATOR,
-        description="The actions of operators and services, newest first. Charges and holds by services are not "
+        description="The changes made by operators and services, newest first. Charges and holds by services are not "
         "included: their entries name the service.",
     )
     async def audit_log(
@@ -97,7 +103,6 @@ class AuditLogQueries:
 
 
 def to_audit_record(record: models.AuditRecord) -> AuditRecord:
-    """The GraphQL object of a record."""
     return AuditRecord(
         id=global_ids.encode_id("AuditRecord", record.id),
         created_at=record.at,

@@ -1,10 +1,11 @@
 """The GraphQL types of expected errors, derived from the `BillingError` classes.
 
 The leaf class `X` becomes the type `XError`. Its fields are those members of `X` that have a description (see
-`app.errors.described`): `*_id` is an `ID`, `*_credits` is `Credits` and is named without that suffix.
+`app.errors.described`). A member `*_id` has the type `ID`. A member `*_credits` has the type `Credits`, and the field
+is named without that suffix.
 
-A resolver raises the `BillingError`. It is converted if the result union of the field contains its type. If not, it is
-a bug and is masked like any other fault.
+A resolver raises the `BillingError`, which is converted if the result union of the field contains its type. If not,
+there is a bug, and the error is masked like any other fault.
 """
 
 from collections.abc import Iterator
@@ -33,15 +34,15 @@ class UserError:
     message: str = declare.value(description="What is wrong and what to do about it, for people.")
 
 
-@declare.type(description="One problem of an input.", needs=Permission.INHERITED)
+@declare.type(description="One problem in an input.", needs=Permission.INHERITED)
 class Problem:
     path: str = declare.value(description="The path of the value in the input, with dots: `budget`, `blocks.0.rules`.")
     message: str = declare.value(description="What is wrong with the value and what to do about it.")
 
 
 @declare.type(
-    description="This item failed because of an internal error; the others were processed. It may have been charged or "
-    "not. Send it again: a block run is charged only once.",
+    description="The item failed because of an internal error. The other items were processed. The item may have been "
+    "charged: send it again, because a block run is charged only once.",
     needs=Permission.INHERITED,
 )
 class InternalError(UserError):
@@ -49,14 +50,14 @@ class InternalError(UserError):
 
 
 def _error_classes(base: type[BillingError] = BillingError) -> Iterator[type[BillingError]]:
-    """All error classes, subclasses before their base: Strawberry uses the first that matches an error."""
+    """Yield all error classes, subclasses before their base: Strawberry uses the first that matches an error."""
     for cls in base.__subclasses__():
         yield from _error_classes(cls)
         yield cls
 
 
 def _members(error: type[BillingError]) -> Iterator[tuple[str, Any, str]]:
-    """Name, type and description of each described field and property."""
+    """Yield name, type and description of each field and property that has a description."""
     for field in fields(error):  # type: ignore[arg-type]  # every error is a dataclass
         if description := field.metadata.get("description"):
             yield field.name, field.type, description
@@ -90,7 +91,6 @@ class ErrorType:
         self.error_type: type[UserError] = declare_type(cls)
 
     def convert(self, error: BillingError, context: Context) -> UserError:
-        """The GraphQL object of this error."""
         values = {name: getattr(error, attribute) for name, attribute in self._attributes.items()}
         if "problems" in values:
             values["problems"] = [build_from(Problem, problem) for problem in values["problems"]]
@@ -101,7 +101,7 @@ class ErrorType:
         return self.error_type(message=error.message, **values)
 
     def handle(self, exception: BillingError, *, field: StrawberryField, info: Info[Any, Any]) -> UserError:
-        """Called by Strawberry for an error that a resolver raises, if the field's union contains `error_type`."""
+        """Strawberry calls this for an error that a resolver raises, if the field's union contains `error_type`."""
         return self.convert(exception, info.context)
 
 
@@ -109,7 +109,7 @@ ERROR_TYPES: Final = {error: ErrorType(error) for error in _error_classes()}
 
 
 def to_user_error(error: BillingError, context: Context) -> UserError:
-    """The GraphQL object of an error, for an item of a list. Raises: `error` itself: it has no GraphQL type."""
+    """Convert the error of an item of a list. Raises: `error` itself, if it has no GraphQL type."""
     for cls in type(error).__mro__:
         if cls in ERROR_TYPES:
             return ERROR_TYPES[cls].convert(error, context)

@@ -1,4 +1,4 @@
-"""Checks of ids and list lengths in arguments, before anything else is decided."""
+"""Checks of ids and list lengths in arguments. They are made before anything else is decided."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from app.errors import BadRequest, InvalidInput
 
 
 def check_ids(**ids: str | None) -> None:
-    """Check ids and names, given by their path: 1 to 255 visible characters each. None is not checked.
+    """Check that ids and names have 1 to 255 visible characters. Arguments are named by their path; None is valid.
 
     Raises: BadRequest: names the path.
     """
@@ -22,7 +22,7 @@ def check_ids(**ids: str | None) -> None:
 
 
 def check_input_ids(input: object, *names: str) -> None:
-    """Check these fields of a mutation's `input`, like `check_ids`."""
+    """Check fields of a mutation's `input` like `check_ids`."""
     check_ids(**{f"input.{to_camel_case(name)}": getattr(input, name) for name in names})
 
 

@@ -1,4 +1,4 @@
-"""Notifications to people about an account: the type, marking them as read, and the subscription."""
+"""Notifications to people about an account: the GraphQL type, a mutation to mark them as read, and the subscription."""
 
 from collections.abc import AsyncGenerator
 from datetime import datetime
@@ -28,17 +28,17 @@ from app.ledger.notifications import NotificationKind
 
 MAX_MARKED_READ: Final = 100
 READ_LIMIT: Final = 100
-"""How many notifications a subscription reads at once, and the most unread ones that it begins with."""
+"""The most notifications that a subscription reads in one query, and the most unread ones that it sends first."""
 
 describe_enum(
     NotificationKind,
     description="The kind of a notification.",
     values={
         NotificationKind.LOW_BALANCE: "The available credits have fallen below `lowBalanceThreshold`.",
-        NotificationKind.OUT_OF_CREDITS: "No credits are available, or too few for an agent, whose task was stopped.",
-        NotificationKind.SCHEDULE_SKIPPED: "Scheduled tasks of an agent do not start. Sent once until credits "
-        "are added.",
-        NotificationKind.EXPIRING: "Credits will expire in some days.",
+        NotificationKind.OUT_OF_CREDITS: "No credits are available, or too few for a task, which was stopped.",
+        NotificationKind.SCHEDULE_SKIPPED: "Scheduled tasks of an agent do not start. Sent again only after credits "
+        "were added.",
+        NotificationKind.EXPIRING: "Credits will expire soon.",
         NotificationKind.AUTO_TOP_UP_BLOCKED: "Auto top-up makes no purchase.",
         NotificationKind.TOP_UP_FAILED: "A top-up was not paid.",
     },
@@ -51,18 +51,18 @@ class Notification(global_ids.Node):
     message: str = declare.value(description="The text, for people.")
     agent_id: strawberry.ID | None = declare.value(description="The agent; null if it is about the account.")
     created_at: datetime = declare.value(description="When it was created.")
-    read_at: datetime | None = declare.value(description="When it was marked as read or resolved; null: unread.")
+    read_at: datetime | None = declare.value(description="When it was marked as read or resolved. Null means unread.")
     resolved_at: datetime | None = declare.value(
-        description="When its cause ended because credits were added; null if it has not, or if nothing ends it."
+        description="When its cause ended because credits were added; null if it has not ended, or cannot end."
     )
 
 
 @strawberry.input(description="The notifications to mark as read.")
 class MarkNotificationsReadInput:
     notification_ids: list[strawberry.ID] | None = strawberry.field(
-        default=None, description=f"The `id`s of 1 to {MAX_MARKED_READ} notifications; null: all of the account."
+        default=None, description=f"The `id`s of 1 to {MAX_MARKED_READ} notifications. Null means all of the account."
     )
-    owner_id: strawberry.ID | None = strawberry.field(default=None, description="The owner; null: the caller.")
+    owner_id: strawberry.ID | None = strawberry.field(default=None, description="The owner. Null means the caller.")
 
 
 @declare.type(description="The notifications are marked as read.", needs=Permission.INHERITED)
@@ -72,7 +72,7 @@ class MarkNotificationsReadSuccess:
     )
 
 
-Owner = Annotated[strawberry.ID | None, strawberry.argument(description="The owner; null: the caller.")]
+Owner = Annotated[strawberry.ID | None, strawberry.argument(description="The owner. Null means the caller.")]
 
 
 @strawberry.type(description="Mutations of notifications.")
@@ -140,7 +140,6 @@ class NotificationSubscription:
 
 
 def to_notification(row: notifications.Notification) -> Notification:
-    """The GraphQL object of a notification."""
     return build_from(
         Notification,
         row,
@@ -152,7 +151,7 @@ def to_notification(row: notifications.Notification) -> Notification:
 async def load_notification_page(
     account_id: int, *, first: int, after: str | None, unread_only: bool
 ) -> Connection[Notification]:
-    """The notifications of an account, newest first."""
+    """Load a page of an account's notifications, newest first."""
     return await paginate(
         "notifications",
         account_id,
@@ -179,9 +178,9 @@ async def fetch_notification(context: Context, account_id: int, number: int) -> 
 
 
 async def _numbers(account_id: int | None, node_ids: list[strawberry.ID]) -> list[int]:
-    """The numbers of the account's notifications with these ids.
+    """Return the numbers of the account's notifications with these ids.
 
-    Raises: NotificationNotFound: one is not the account's.
+    Raises: NotificationNotFound: a notification does not exist or belongs to another account.
     """
     keys: dict[strawberry.ID, tuple[int, int]] = {}
     for node_id in node_ids:
@@ -189,7 +188,7 @@ async def _numbers(account_id: int | None, node_ids: list[strawberry.ID]) -> lis
         if parts is None:
             raise NotificationNotFound(notification_id=node_id)
         keys[node_id] = (int(parts[0]), int(parts[1]))
-    # A notification of another account is looked up as number 0, which does not exist: the same statement in any case.
+    # A notification of another account is looked up as number 0, which does not exist, so the statement is the same.
     own_id = account_id or 0
     found = await notifications.get_notifications(
         (own_id, number if owner == own_id else 0) for owner, number in keys.values()

@@ -14,10 +14,10 @@ _REQUIRED: Final = object()
 
 
 def build_from(cls: type[T], source: object, **values: Any) -> T:
-    """An object of the dataclass or GraphQL type `cls`.
+    """Build an object of the dataclass or GraphQL type `cls`.
 
-    The fields named in `values` have these values; all others are copied from the attributes of `source` with the same
-    name. So a value that is only passed on is declared at both ends and nowhere else.
+    Fields named in `values` have these values. All others are copied from the attributes of `source` with the same
+    name, so a value that is only passed on is declared at both ends and nowhere else.
     """
     names = _field_names(cls)  # type: ignore[arg-type]  # a class is hashable
     return cls(**{name: getattr(source, name) for name in names if name not in values}, **values)
@@ -35,9 +35,9 @@ def batched(
     read: Callable[[list[K]], Awaitable[Mapping[K, V]]], default: D
 ) -> Callable[[list[K]], Awaitable[list[V | D]]]: ...
 def batched(read: Callable[[list[K]], Awaitable[Mapping[K, V]]], default: Any = _REQUIRED) -> Any:
-    """A batch function for `Context.data_loader`, from a read that returns what it found by key.
+    """Make a batch function for `Context.data_loader` from `read`, which returns a mapping by key.
 
-    A key that was not found gives `default`; without one it is an error.
+    A key that is not in the mapping gives `default`. Without a default, it is an error.
     """
 
     async def load(keys: list[K]) -> list[Any]:

@@ -10,7 +10,9 @@ from app.errors import BadRequest, Forbidden
 
 
 def resolve_owner(context: Context, owner_id: str | None) -> str | None:
-    """The requested owner, or the caller's own id if none is given. None: the caller may not read that account.
+    """Return the requested owner, or the caller's own id if none is given.
+
+    Returns None if the caller may not read that account.
 
     Raises: BadRequest: a service key did not name an owner.
     """
@@ -23,7 +25,7 @@ def resolve_owner(context: Context, owner_id: str | None) -> str | None:
 
 
 def require_readable_owner(context: Context, owner_id: str | None, *, path: str = "ownerId") -> str:
-    """Like `resolve_owner`, for fields that cannot be null. Raises: BadRequest; Forbidden: not readable."""
+    """Like `resolve_owner`, for fields that cannot be null. Raises: BadRequest; Forbidden: the caller may not read."""
     check_ids(**{path: owner_id})
     owner = resolve_owner(context, owner_id)
     if owner is None:
@@ -32,14 +34,14 @@ def require_readable_owner(context: Context, owner_id: str | None, *, path: str 
 
 
 def require_writable_owner(context: Context, owner_id: str | None) -> str:
-    """The owner whose account a mutation with `input.ownerId` changes. Raises: BadRequest, Forbidden."""
+    """Return the owner whose account a mutation with `input.ownerId` changes. Raises: BadRequest, Forbidden."""
     owner = require_readable_owner(context, owner_id, path="input.ownerId")
     check_can_change(context, owner, f"The account of {owner!r}")
     return owner
 
 
 def readable_owners(caller: Caller) -> list[str] | None:
-    """The owners whose objects the caller may read; None: every owner's."""
+    """Return the owners whose objects the caller may read, or None for all owners."""
     if has_scope(caller, Scope.READ):
         return None
     own = [caller.owner_id] if caller.owner_id is not None else []
@@ -47,15 +49,16 @@ def readable_owners(caller: Caller) -> list[str] | None:
 
 
 def writable_owners(caller: Caller) -> list[str] | None:
-    """The owners whose accounts the caller may change (see `check_can_change`); None: every owner's."""
+    """Return the owners whose accounts the caller may change (see `check_can_change`), or None for all owners."""
     if has_scope(caller, Scope.CHARGE) or has_scope(caller, Scope.ADMIN):
         return None
     return [caller.owner_id] if caller.owner_id is not None else []
 
 
 def check_can_change(context: Context, owner_id: str, what: str) -> None:
-    """Only the owner, a service that may charge and an operator may change an account; members of an organisation may
-    only read it. `what` begins the message.
+    """Check that the caller may change an account. The error message begins with `what`.
+
+    The owner, operators and services that may charge may change it. Members of an organisation may only read it.
 
     Raises: Forbidden.
     """

@@ -80,7 +80,7 @@ class Measurements:
     )
 
     def read(self, path: str) -> measurements.Measurements:
-        """The checked measurements. Raises: BadRequest: names the value that is out of bounds, under `path`."""
+        """Check and convert the measurements. Raises: BadRequest: names the path of the value that is out of bounds."""
         try:
             return measurements.parse_measurements(
                 seconds=self.seconds, items=self.items, bytes=self.bytes, usd=self.usd, path=path
@@ -90,7 +90,7 @@ class Measurements:
 
 
 def check_settings(settings: object, path: str) -> Mapping[str, Any] | None:
-    """The settings of a block. Raises: BadRequest: they are not an object."""
+    """Check that the settings of a block are an object or null. Raises: BadRequest."""
     if settings is None or isinstance(settings, dict):
         return settings
     raise BadRequest(f"{path} must be an object.")
@@ -102,7 +102,7 @@ class BlockPrice:
     unit: PriceUnit = declare.value(description="The unit of the price.")
     rate: float = declare.value(description="Credits per unit, for display. `credits` is exact.")
     rule: JSON | None = declare.value(
-        description="The rule that sets the price; null if no rule applies, such as with the customer's own key."
+        description="The rule that sets the price; null if no rule applies, for example with the customer's own key."
     )
     rate_card_version: int = declare.value(description="The version of the rate card in force.")
 
@@ -131,40 +131,42 @@ class EstimateLine:
 class TaskEstimate:
     credits: Credits = declare.value(description="The cost of the plan.")
     lines: list[EstimateLine] = declare.value(description="The lines, in the order of the plan.")
-    affordable: bool = declare.value(description="Whether the available credits pay for all of it.")
+    affordable: bool = declare.value(description="Whether enough credits are available for the whole plan.")
     first_unaffordable_line: int | None = declare.value(
-        description="The index, from 0, of the first line that the available credits do not pay in full; null if they "
-        "pay for all."
+        description="The index, from 0, of the first line for which too few credits are available; null if there are "
+        "enough."
     )
     shortfall: Credits = declare.value(description="The credits that are missing; 0 if none are.")
 
 
-@declare.type(description="A rule of the price of a block.", needs=Permission.INHERITED)
+@declare.type(description="A rule that sets the price of a block.", needs=Permission.INHERITED)
 class PriceRule:
-    when: JSON | None = declare.value(description="The settings to which the rule applies; null: any.")
+    when: JSON | None = declare.value(description="The settings to which the rule applies. Null means any settings.")
     credits: Credits = declare.value(description="The price in credits of `per` units.")
     unit: PriceUnit = declare.value(description="The unit.")
     per: int = declare.value(description="The number of units that cost `credits`.")
 
 
-@declare.type(description="The price of a block run with this outcome.", needs=Permission.INHERITED)
+@declare.type(description="The price of block runs with one outcome.", needs=Permission.INHERITED)
 class OutcomePrice:
     outcome: BlockRunOutcome = declare.value(description="The outcome.")
-    at_most: Credits | None = declare.value(description="The maximum cost; null: the full price.")
+    at_most: Credits | None = declare.value(description="The maximum cost. Null means the full price.")
 
 
 @declare.type(description="The prices of one block.", needs=Permission.INHERITED)
 class BlockPrices:
     block: str = declare.value(description="The block.")
     provider: str | None = declare.value(description="The provider that the block calls; null if none is named.")
-    priced_by_model: bool = declare.value(description="Whether the price is that of the model: see `models`.")
+    priced_by_model: bool = declare.value(
+        description="Whether the price depends on the model: see `models` of the rate card."
+    )
     rules: list[PriceRule] = declare.value(description="The rules; empty if the block is priced by model.")
     outcomes: list[OutcomePrice] = declare.value(
-        description="The outcome prices of this block. For other outcomes those of the rate card apply."
+        description="The outcome prices of this block. For other outcomes, the outcome prices of the rate card apply."
     )
 
 
-@declare.type(description="The price of a run with this model, for blocks priced by model.", needs=Permission.INHERITED)
+@declare.type(description="The price of runs with one model, for blocks priced by model.", needs=Permission.INHERITED)
 class ModelPrice:
     model: str = declare.value(description="The model, as named in the settings.")
     provider: str = declare.value(description="The provider of the model.")
@@ -187,7 +189,7 @@ class RateCard:
 class PublishRateCardInput:
     document: RateCardDocument = strawberry.field(description="The rate card.")
     effective_at: datetime | None = strawberry.field(
-        default=None, description="When it takes effect, at least 10 seconds ahead; null: as soon as possible."
+        default=None, description="When it takes effect, at least 10 seconds ahead. Null means as soon as possible."
     )
     reason: str | None = strawberry.field(default=None, description="The reason, for the audit log.")
     idempotency_key: str = strawberry.field(
@@ -208,8 +210,8 @@ Measured = Annotated[
     Measurements | None, strawberry.argument(description="Required if the price depends on measurements.")
 ]
 Plan = Annotated[list[PlannedBlockRun], strawberry.argument(description="1 to 1,000 lines, in the order of execution.")]
-Owner = Annotated[strawberry.ID | None, strawberry.argument(description="The owner who pays; null: the caller.")]
-Version = Annotated[int | None, strawberry.argument(description="The version; null: the rate card in force.")]
+Owner = Annotated[strawberry.ID | None, strawberry.argument(description="The owner who pays. Null means the caller.")]
+Version = Annotated[int | None, strawberry.argument(description="The version. Null means the rate card in force.")]
 
 
 @strawberry.type(description="Queries for prices.")

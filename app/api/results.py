@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def result_union(name: str, success: type[Any], errors: Sequence[type[BillingError] | type[UserError]]) -> Any:
-    """The union of a success type and the types of `errors`, as an annotation for Strawberry."""
+    """Return the union of a success type and the types of `errors`, as an annotation for Strawberry."""
     members = [ERROR_TYPES[error].error_type if issubclass(error, BillingError) else error for error in errors]
     description = f"{success.__name__}, or the reason why the request was refused."
     return Annotated[Union[(success, *members)], strawberry.union(name, description=description)]
@@ -24,9 +24,9 @@ def result_union(name: str, success: type[Any], errors: Sequence[type[BillingErr
 def mutation(
     *, needs: Permission, audit: AuditPolicy, description: str, errors: Sequence[type[BillingError]]
 ) -> Callable[[F], F]:
-    """A field of Mutation whose resolver returns `<Name>Success` and raises `errors`.
+    """Declare a field of Mutation whose resolver returns `<Name>Success` and raises `errors`.
 
-    Its GraphQL type is the union `<Name>Result` of both. An argument without a description has that of its type.
+    Its GraphQL type is the union `<Name>Result` of both. An argument without a description gets that of its type.
     """
 
     def declare_mutation(resolver: F) -> F:

@@ -1,4 +1,4 @@
-"""Scalars of the API, besides those of the engine."""
+"""The scalars of the API: those of the engine, `Credits` and `RateCardDocument`."""
 
 from collections.abc import Mapping
 from typing import Any, Final, NewType
@@ -28,4 +28,4 @@ SCALARS: Final[Mapping[object, ScalarDefinition]] = {
         parse_literal=_refuse_literal,
     ),
 }
-"""For `engine.schema.create_schema`."""
+"""The argument `scalars` of `engine.schema.create_schema`."""

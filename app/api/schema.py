@@ -25,8 +25,8 @@ from app.engine.global_ids import NodeQueries
 from app.engine.schema import create_schema
 
 UNLIMITED_MUTATIONS: Final = frozenset({"charge", "chargeBatch", "placeHold", "captureHold", "voidHold"})
-"""Rate limits do not count them for services: a refused charge means "do not run the block". Their only limit is the
-charge queue (OVERLOADED)."""
+"""Mutations of services that rate limits do not count, because a refused charge means "do not run the block". Only the
+length of the charge queue limits them (OVERLOADED)."""
 
 
 @strawberry.type(description="All queries.")
@@ -60,9 +60,9 @@ def build_schema(
     subscription: type = Subscription,
     types: Iterable[type] = (),
 ) -> strawberry.Schema:
-    """The schema of these root types. Raises: IncompleteSchema.
+    """Build the schema of these root types. `types` are implementations of Node that no field returns.
 
-    `types`: implementations of Node that no field returns.
+    Raises: IncompleteSchema.
     """
     return create_schema(
         query=query,

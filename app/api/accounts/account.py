@@ -32,13 +32,15 @@ from app.topups import queries as topups
 MAX_NUMBER = 2**31 - 1
 """The highest number that a grant or hold of an account can have."""
 
-Kinds = Annotated[list[EntryKind] | None, strawberry.argument(description="Only entries of these kinds; null: all.")]
+Kinds = Annotated[
+    list[EntryKind] | None, strawberry.argument(description="Only entries of these kinds. Null means all.")
+]
 SpendableOnly = Annotated[bool, strawberry.argument(description="Only grants with credits that can be spent now.")]
 UnreadOnly = Annotated[bool, strawberry.argument(description="Only notifications that are not marked as read.")]
 OpenOnly = Annotated[bool, strawberry.argument(description="Only open holds and budgets.")]
 From = Annotated[datetime | None, strawberry.argument(description="Only entries from this time on.", name="from")]
 To = Annotated[datetime | None, strawberry.argument(description="Only entries before this time.")]
-Owner = Annotated[strawberry.ID | None, strawberry.argument(description="The owner; null: the caller.")]
+Owner = Annotated[strawberry.ID | None, strawberry.argument(description="The owner. Null means the caller.")]
 
 
 class CannotRunReason(StrEnum):
@@ -57,7 +59,7 @@ describe_enum(
 
 
 @declare.type(
-    description="Whether a task could start now. Schedulers ask this before they call startTask.",
+    description="Whether a task could start now. Schedulers query this before they call startTask.",
     needs=Permission.INHERITED,
 )
 class CanRun:
@@ -66,14 +68,16 @@ class CanRun:
 
 
 @declare.type(
-    description="The account of an owner. An account that does not exist yet is shown empty.",
+    description="The account of an owner. If it does not exist yet, it is shown empty.",
     needs=Permission.INHERITED,
 )
 class Account(global_ids.Node):
     owner_id: strawberry.ID = declare.value(description="The user or organisation that owns the account.")
     figures: strawberry.Private[AccountBalance]
 
-    @declare.field(description="The balance now. Grants and holds that are due have started or expired in it.")
+    @declare.field(
+        description="The current balance. It includes all starts and expiries of grants and holds that are due."
+    )
     def balance(self, info: ResolverInfo) -> Balance:
         return to_balance(self.figures, info.context)
 
@@ -225,7 +229,6 @@ class AccountQueries:
 
 
 def to_account(balance: AccountBalance) -> Account:
-    """The GraphQL object of the account with this balance."""
     owner_id = balance.owner_id
     return Account(id=account_node_id(owner_id), owner_id=strawberry.ID(owner_id), figures=balance)
 

@@ -1,4 +1,4 @@
-"""The balance of an account: the GraphQL type `Balance`, its node id, and how it is read and cached."""
+"""The balance of an account: the GraphQL type `Balance`, its node id, and the functions that read and cache it."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -32,7 +32,7 @@ describe_enum(
         AutoTopUpState.OFF: "Auto top-up is switched off.",
         AutoTopUpState.READY: "The next purchase starts when the available credits fall below the threshold.",
         AutoTopUpState.PENDING: "A purchase is in progress.",
-        AutoTopUpState.COOLING_DOWN: "A purchase was made less than a minute ago. The next one waits.",
+        AutoTopUpState.COOLING_DOWN: "A purchase was made less than a minute ago. The next one is made later.",
         AutoTopUpState.BACKING_OFF: "The last purchase failed. It is retried later.",
         AutoTopUpState.BLOCKED: "No purchase is made until a cap ends or the cause is removed: see `blockedReason`.",
         AutoTopUpState.ACTION_REQUIRED: "The owner must confirm a payment: see `actionUrl`.",
@@ -59,9 +59,9 @@ describe_enum(
 )
 
 
-@declare.type(description="Credits that expire next.", needs=Permission.INHERITED)
+@declare.type(description="The credits that expire next.", needs=Permission.INHERITED)
 class Expiry:
-    credits: Credits = declare.value(description="Credits that expire unless they are spent before.")
+    credits: Credits = declare.value(description="The number of credits that expire unless they are spent before.")
     expires_at: datetime = declare.value(description="When they expire.")
 
 
@@ -77,15 +77,15 @@ class Balance(SharedEvent, global_ids.Node):
     posted: Credits = declare.value(description="The sum of all entries of the account.")
     held: Credits = declare.value(description="Credits reserved by open holds and budgets.")
     frozen: Credits = declare.value(description="Credits frozen by disputes.")
-    owed: Credits = declare.value(description="Debt. Credits that become free pay it first.")
+    owed: Credits = declare.value(description="The debt. Credits that become free pay it first.")
     version: Long = declare.value(description="Rises with every change. Ignore a balance with a lower version.")
     status: BalanceStatus = declare.value(description="The most severe status that applies.")
     as_of: datetime = declare.value(description="When the balance was read, by the clock of the database.")
     account_number: strawberry.Private[int | None] = None
 
     @declare.field(
-        description="The state of auto top-up. Purchases change `version` and so reach subscribers at once; a state "
-        "that ends by time alone is seen at the next read."
+        description="The state of auto top-up. A purchase changes `version`, so subscribers receive a new item. A "
+        "state that ends after some time does not change `version`: its end is visible when the balance is read again."
     )
     async def auto_top_up(self, info: ResolverInfo) -> AutoTopUpState:
         return (await load_auto_top_up(self.account_number, info.context)).state
@@ -99,12 +99,11 @@ class Balance(SharedEvent, global_ids.Node):
 
 
 def to_balance(balance: AccountBalance, context: Context) -> Balance:
-    """The GraphQL object of a balance."""
     return _to_balance(balance, context.state.settings.low_balance_threshold)
 
 
 def open_latest_balances(feed: ChangeFeed, *, low_balance_threshold: int) -> LatestStates[Balance]:
-    """The cache of balances with subscribers: all subscribers of an account share one object for each version."""
+    """Open the cache of balances with subscribers. All subscribers of an account share one object for each version."""
 
     async def read(account_ids: Sequence[int]) -> Mapping[int, Balance]:
         found = await retry_until_available(lambda: queries.get_balances(account_ids))
@@ -143,19 +142,22 @@ def _to_balance(balance: AccountBalance, default_threshold: int) -> Balance:
 
 
 def account_node_id(owner_id: str) -> strawberry.ID:
-    """The node id of an owner's account. It is made of the owner's id, so it exists before the account does."""
+    """Return the node id of an owner's account. It contains the owner's id, so it exists before the account does."""
     return global_ids.encode_id("Account", owner_id)
 
 
 async def load_account_balance(owner_id: str, context: Context) -> AccountBalance:
-    """The owner's balance now; all figures are 0 if the account does not exist yet."""
+    """Return the owner's current balance. If the account does not exist yet, all numbers are 0."""
     number = await owner_scope.find_account_id(owner_id, owner_ids=readable_owners(context.authenticated_caller))
     found = await context.state.balance_reader.get(number) if number is not None else None
     return found or await queries.empty_balance(owner_id)
 
 
 async def load_auto_top_up(account_id: int | None, context: Context) -> AutoTopUpView:
-    """The state of an account's auto top-up, batched in the request. None or 0: the account does not exist yet."""
+    """Return the state of an account's auto top-up. All loads of a request are one read.
+
+    `account_id` is None or 0 if the account does not exist yet.
+    """
     if not account_id:
         return configuration.NEVER_CONFIGURED
     provider = context.state.payment_provider.name if context.state.payment_provider else ""
@@ -174,6 +176,6 @@ _next_expiries = batched(queries.get_next_expiries, None)
 
 
 async def _auto_top_ups(keys: list[tuple[int, str, TopUpTerms]]) -> list[AutoTopUpView]:
-    [(_, provider, terms), *_] = keys  # the same in all keys: those of this process
+    [(_, provider, terms), *_] = keys  # all keys have the provider and terms of this process
     found = await configuration.find_views([account_id for account_id, _, _ in keys], provider, terms)
     return [found.get(account_id, configuration.NEVER_CONFIGURED) for account_id, _, _ in keys]

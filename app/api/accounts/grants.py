@@ -38,8 +38,8 @@ class Grant(global_ids.Node):
     starts_at: datetime | None = declare.value(
         description="When the credits are added to the balance. Null if they were added at creation."
     )
-    expires_at: datetime | None = declare.value(description="When unspent credits expire; null: never.")
-    reason: str | None = declare.value(description="The reason given by the operator; null for a top-up.")
+    expires_at: datetime | None = declare.value(description="When unspent credits expire. Null means never.")
+    reason: str | None = declare.value(description="The reason that the operator gave; null for a top-up.")
     created_at: datetime = declare.value(description="When the grant was created.")
 
 
@@ -50,14 +50,13 @@ class Draw:
     credits: Credits = declare.value(description="The number of credits, always positive.")
     key: strawberry.Private[tuple[int, int]]
 
-    @declare.field(description="The grant, as it is now.")
+    @declare.field(description="The grant in its current state.")
     async def grant(self, info: ResolverInfo) -> Grant:
         account_id, _ = self.key
         return to_grant(account_id, await info.context.data_loader(_grants).load(self.key))
 
 
 def to_grant(account_id: int, grant: GrantState) -> Grant:
-    """The GraphQL object of a grant."""
     return build_from(Grant, grant, id=global_ids.encode_id("Grant", account_id, grant.number), held=grant.claimed)
 
 

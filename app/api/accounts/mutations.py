@@ -30,12 +30,15 @@ class GrantCreditsInput:
     priority: int = strawberry.field(
         default=0, description="Grants with a lower priority are spent first; -1,000 to 1,000."
     )
-    starts_at: datetime | None = strawberry.field(default=None, description="When to post the grant; null: now.")
+    starts_at: datetime | None = strawberry.field(
+        default=None, description="When to add the credits to the balance. Null means now."
+    )
     expires_at: datetime | None = strawberry.field(
-        default=None, description="When unspent credits expire, in the future; null: never."
+        default=None, description="When unspent credits expire, in the future. Null means never."
     )
     pays_debt: bool | None = strawberry.field(
-        default=None, description="Whether the credits pay debt first; null: unless `source` is PROMOTIONAL."
+        default=None,
+        description="Whether the credits pay debt first. Null means yes, unless `source` is PROMOTIONAL.",
     )
     reason: str = strawberry.field(description="The reason, 1 to 1,000 characters. The entry shows it.")
     idempotency_key: str = strawberry.field(
@@ -54,9 +57,9 @@ class RevokeGrantInput:
 
 @strawberry.input(description="The threshold of the status LOW.")
 class SetLowBalanceThresholdInput:
-    owner_id: strawberry.ID | None = strawberry.field(default=None, description="The owner; null: the caller.")
+    owner_id: strawberry.ID | None = strawberry.field(default=None, description="The owner. Null means the caller.")
     credits: Credits = strawberry.field(
-        description="The balance has the status LOW if fewer credits are available; 0: never."
+        description="The balance has the status LOW if fewer credits are available. 0 means never."
     )
     idempotency_key: str = strawberry.field(
         description="A repeated request with the same key returns the first result."
@@ -66,7 +69,9 @@ class SetLowBalanceThresholdInput:
 @declare.type(description="The credits are granted.", needs=Permission.INHERITED)
 class GrantCreditsSuccess:
     grant: Grant = declare.value(description="The grant.")
-    entry: Entry | None = declare.value(description="The entry that posts the grant; null until it starts.")
+    entry: Entry | None = declare.value(
+        description="The entry that adds the credits to the balance; null until the grant starts."
+    )
     balance: Balance = declare.value(description="The balance after the request.")
     replayed: bool = declare.value(description="Whether an earlier request with this key has made the grant.")
 
@@ -74,7 +79,9 @@ class GrantCreditsSuccess:
 @declare.type(description="The unspent part of the grant is revoked.", needs=Permission.INHERITED)
 class RevokeGrantSuccess:
     grant: Grant = declare.value(description="The grant.")
-    entry: Entry | None = declare.value(description="The entry that takes the credits; null if there were none.")
+    entry: Entry | None = declare.value(
+        description="The entry that takes the credits; null if there were none to take."
+    )
     balance: Balance = declare.value(description="The balance after the request.")
     revoked: Credits = declare.value(description="The number of credits revoked.")
     replayed: bool = declare.value(description="Whether an earlier request with this key has revoked it.")
@@ -83,7 +90,7 @@ class RevokeGrantSuccess:
 @declare.type(description="The threshold is set.", needs=Permission.INHERITED)
 class SetLowBalanceThresholdSuccess:
     account: Account = declare.value(description="The account.")
-    balance: Balance = declare.value(description="The balance, with the status that follows.")
+    balance: Balance = declare.value(description="The balance, with its status by the new threshold.")
     replayed: bool = declare.value(description="Whether an earlier request with this key has set it.")
 
 

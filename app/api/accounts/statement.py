@@ -48,7 +48,7 @@ async def load_statement_page(
     from_at: datetime | None,
     to_at: datetime | None,
 ) -> Connection[StatementLine]:
-    """A page of an account's statement."""
+    """Load a page of an account's statement."""
     pinned_seq = 0
 
     async def read(limit: int, position: tuple[int, int] | None) -> list[StatementGroup]:

@@ -14,7 +14,7 @@ from app.engine.scalars import Long
 from app.engine.subscriptions import retry_until_available
 from app.ledger import owner_scope
 
-Owner = Annotated[strawberry.ID | None, strawberry.argument(description="The owner; null: the caller.")]
+Owner = Annotated[strawberry.ID | None, strawberry.argument(description="The owner. Null means the caller.")]
 SinceVersion = Annotated[
     Long | None,
     strawberry.argument(

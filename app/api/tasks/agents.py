@@ -1,4 +1,4 @@
-"""Agents: their tasks and what they cost in total."""
+"""Agents, with their tasks and the total cost of these."""
 
 from datetime import datetime
 from typing import Annotated
@@ -37,7 +37,7 @@ describe_enum(
 )
 
 Statuses = Annotated[
-    list[TaskStatus] | None, strawberry.argument(description="Only tasks with these statuses; null: all.")
+    list[TaskStatus] | None, strawberry.argument(description="Only tasks with these statuses. Null means all.")
 ]
 Order = Annotated[TaskOrder, strawberry.argument(description="The order of the tasks.")]
 Days = Annotated[int, strawberry.argument(description="The number of days up to and including today, 1 to 366.")]
@@ -45,28 +45,30 @@ TimeZone = Annotated[
     str, strawberry.argument(description="The time zone of the days, an IANA name such as Europe/Berlin.")
 ]
 AgentId = Annotated[strawberry.ID, strawberry.argument(description="The platform's id of the agent.")]
-Owner = Annotated[strawberry.ID | None, strawberry.argument(description="The owner of the tasks; null: the caller.")]
+Owner = Annotated[
+    strawberry.ID | None, strawberry.argument(description="The owner of the tasks. Null means the caller.")
+]
 
 
 @declare.type(description="The cost of an agent on one day.", needs=Permission.INHERITED)
 class DayCost:
     day: str = declare.value(description="The day, YYYY-MM-DD.")
-    credits: Credits = declare.value(description="Charges of that day, minus their reversals at any later time.")
+    credits: Credits = declare.value(description="The charges of that day, minus their reversals at any later time.")
     task_count: int = declare.value(description="The number of tasks with block runs on that day.")
 
 
 @declare.type(description="The cost of an agent: the sum over all its tasks.", needs=Permission.INHERITED)
 class AgentCost:
-    total: Credits = declare.value(description="Charges minus reversals of all its tasks.")
+    total: Credits = declare.value(description="Charges minus reversals, of all its tasks.")
     task_count: int = declare.value(description="The number of its tasks.")
-    average_per_task: float = declare.value(description="total / taskCount; 0 without tasks.")
+    average_per_task: float = declare.value(description="`total` divided by `taskCount`; 0 if there are no tasks.")
     key: strawberry.Private[AccountScopedId]
 
     @declare.field(description="The cost by block, the most expensive first.")
     async def by_block(self, info: ResolverInfo) -> list[BlockCost]:
         return [build_from(BlockCost, cost) for cost in await info.context.data_loader(_by_block).load(self.key)]
 
-    @declare.field(description="The cost by day, oldest first, including today and days without cost.")
+    @declare.field(description="The cost by day, oldest first. It includes today, and days without cost.")
     async def by_day(self, days: Days = 30, time_zone: TimeZone = "UTC") -> list[DayCost]:
         try:
             found = await costs.agent_costs_by_day([self.key], days=days, time_zone=time_zone)
@@ -105,7 +107,7 @@ class Agent(global_ids.Node):
             node_of=lambda task: to_task(task, self.owner_id),
         )
 
-    @declare.field(description="Scheduled tasks of it that did not start for lack of credits, newest first.")
+    @declare.field(description="Its scheduled tasks that did not start because of missing credits, newest first.")
     async def skipped_starts(self, first: First = 25, after: After = None) -> Connection[SkippedStart]:
         return await load_skipped_page(self.key, first=first, after=after)
 
@@ -124,7 +126,7 @@ class Agent(global_ids.Node):
 class AgentQueries:
     @declare.query(
         needs=Permission.AUTHENTICATED,
-        description="An agent, with its tasks for one owner. Null if it has none or the caller may not read them.",
+        description="An agent, with its tasks for one owner. Null if there are none or the caller may not read them.",
     )
     async def agent(self, info: ResolverInfo, agent_id: AgentId, owner_id: Owner = None) -> Agent | None:
         check_ids(agentId=agent_id, ownerId=owner_id)
@@ -133,7 +135,6 @@ class AgentQueries:
 
 
 def to_agent(account_id: int, owner_id: str, agent_id: str) -> Agent:
-    """The GraphQL object of an agent."""
     return Agent(
         id=global_ids.encode_id("Agent", owner_id, agent_id),
         agent_id=strawberry.ID(agent_id),

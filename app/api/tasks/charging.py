@@ -1,7 +1,7 @@
 """The mutations charge and chargeBatch.
 
-They return errors as values instead of raising them: in a batch each item has its own result, and both mutations share
-the code.
+The resolvers return errors instead of raising them, because in a batch each item has its own result and both mutations
+share the code.
 """
 
 from collections.abc import Mapping
@@ -41,9 +41,9 @@ MAX_BATCH = 1_000
 
 describe_enum(
     SignalKind,
-    description="A signal for executors.",
+    description="The kind of a signal to executors.",
     values={
-        SignalKind.STOP: "Start no more block runs. Those that are running are paid and may finish.",
+        SignalKind.STOP: "Start no more block runs. Running block runs are paid and may finish.",
         SignalKind.RESUME: "Credits are available again. Continue running tasks and resume stopped ones.",
     },
 )
@@ -53,8 +53,8 @@ describe_enum(
 class ChargeInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
     block_run_id: strawberry.ID = strawberry.field(
-        description="The platform's id of the block run. A block run is charged once, however often the request "
-        "is sent."
+        description="The platform's id of the block run. A block run is charged only once, even if the request is "
+        "repeated."
     )
     block: str = strawberry.field(description="The block, as named in the rate card.")
     settings: JSON | None = strawberry.field(
@@ -74,7 +74,7 @@ class ChargeInput:
 
 
 def to_charge_request(plain: Mapping[str, Any], info: ResolverInfo, path: str = "input") -> ChargeRequest:
-    """The request of a ChargeInput that graphql-core has coerced to a dictionary. Raises: BadRequest."""
+    """Convert a ChargeInput, which graphql-core has coerced to a dictionary. Raises: BadRequest."""
     task_id, block_run_id, block = plain["taskId"], plain["blockRunId"], plain["block"]
     check_ids(**{f"{path}.taskId": task_id, f"{path}.blockRunId": block_run_id, f"{path}.block": block})
     measurements = plain.get("measurements")
@@ -94,13 +94,13 @@ def to_charge_request(plain: Mapping[str, Any], info: ResolverInfo, path: str = 
 
 @declare.type(description="The block run is paid and may start.", needs=Permission.INHERITED)
 class ChargeSuccess:
-    """Its objects are built when they are read: most executors read only the cost and the balance."""
+    """The objects are built when they are read, because most executors read only the cost and the balance."""
 
     cost: Credits = declare.value(description="The credits charged when the request was first sent.")
     replayed: bool = declare.value(description="Whether the block run was already charged. Nothing was charged now.")
     signal: SignalKind | None = declare.value(
-        description="STOP if no credits are left for the task: let running block runs finish and start no more. Else "
-        "null."
+        description="STOP if no credits are left for the task: let running block runs finish and start no more. "
+        "Otherwise null."
     )
     charged: strawberry.Private[Charge]
 
@@ -171,12 +171,12 @@ class ChargingMutations:
 
 
 def _as_dict(input: ChargeInput) -> Mapping[str, Any]:
-    """The input as it is passed at run time. The signature names the input type for the schema (`input_as_dict`)."""
+    """Strawberry passes a dictionary (`input_as_dict`); the signature names the input type only for the schema."""
     return cast(Mapping[str, Any], input)
 
 
 def _to_item_result(outcome: Charge | BaseException, context: Context) -> object:
-    """Like `to_charge_result`, but a fault becomes the item's result: the other items were charged."""
+    """Like `to_charge_result`, but a fault becomes the result of its item, because the other items were charged."""
     if isinstance(outcome, Exception) and not isinstance(outcome, BillingError):
         masked = mask_fault(outcome, context)
         return InternalError(message=masked["message"], reference=masked["extensions"]["reference"])
@@ -184,7 +184,7 @@ def _to_item_result(outcome: Charge | BaseException, context: Context) -> object
 
 
 def to_charge_result(outcome: Charge | BaseException, context: Context) -> object:
-    """The member of ChargeResult for the outcome of one item. Raises: `outcome`, if it is a fault."""
+    """Convert the outcome of one item to a member of ChargeResult. Raises: `outcome`, if it is a fault."""
     if isinstance(outcome, BillingError):
         return to_user_error(outcome, context)
     if isinstance(outcome, BaseException):

@@ -1,4 +1,4 @@
-"""The cost of a task: the type `TaskCost` and its breakdowns."""
+"""The cost of a task, in total, by block and by model: the type `TaskCost`."""
 
 import strawberry
 
@@ -50,7 +50,7 @@ class TaskCost(global_ids.Node):
     task_id: strawberry.ID = declare.value(description="The platform's id of the task.")
     status: TaskStatus = declare.value(description="The status of the task.")
     version: Long = declare.value(description="Rises with every change of the task.")
-    total: Credits = declare.value(description="Charges minus reversals of the task itself, without nested tasks.")
+    total: Credits = declare.value(description="Charges minus reversals of the task itself, without its nested tasks.")
     charged: Credits = declare.value(description="The sum of its charges.")
     reversed: Credits = declare.value(description="The sum of its reversals.")
     key: strawberry.Private[AccountScopedId]
@@ -68,14 +68,13 @@ class TaskCost(global_ids.Node):
         return [build_from(BlockCost, cost) for cost in await info.context.data_loader(_by_block).load(self.key)]
 
     @declare.field(
-        description="The cost by language model, the most expensive first. Only block runs priced by model count."
+        description="The cost by language model, the most expensive first. It includes only block runs priced by model."
     )
     async def by_model(self, info: ResolverInfo) -> list[ModelCost]:
         return [build_from(ModelCost, cost) for cost in await info.context.data_loader(_by_model).load(self.key)]
 
 
 def to_task_cost(task: TaskState) -> TaskCost:
-    """The GraphQL object of a task's cost."""
     key = (task.account_id, task.task_id)
     return build_from(TaskCost, task, id=global_ids.encode_id("TaskCost", *key), key=key)
 

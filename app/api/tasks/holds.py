@@ -46,7 +46,7 @@ describe_enum(
 class PlaceHoldInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
     block_run_id: strawberry.ID = strawberry.field(
-        description="The platform's id of the block run. It has one hold, however often the request is sent."
+        description="The platform's id of the block run. It has one hold, even if the request is repeated."
     )
     block: str = strawberry.field(description="The block, as named in the rate card.")
     settings: JSON | None = strawberry.field(
@@ -55,11 +55,9 @@ class PlaceHoldInput:
     uses_own_key: bool = strawberry.field(
         default=False, description="Whether the block run uses the customer's own provider key. It then costs 0."
     )
-    at_most: Measurements = strawberry.field(
-        description="The highest measurements that are possible. Their price is held."
-    )
+    at_most: Measurements = strawberry.field(description="The highest possible measurements. Their price is held.")
     timeout_seconds: int = strawberry.field(
-        default=3600, description="When the hold expires: after 1 second to 24 hours."
+        default=3600, description="The number of seconds after which the hold expires: 1 to 86,400 (24 hours)."
     )
 
 
@@ -112,7 +110,7 @@ class HoldMutations:
         needs=Permission.SERVICE,
         audit=AuditPolicy.OPERATORS,
         description="Hold the maximum price of a block run before it starts. If the result is an error, do not run the "
-        "block; as for charge, an unpaid hold stops the task.",
+        "block. As with charge, the task is stopped if there are too few credits.",
         errors=(
             InvalidInput,
             InsufficientCredits,
@@ -147,7 +145,7 @@ class HoldMutations:
         needs=Permission.SERVICE,
         audit=AuditPolicy.OPERATORS,
         description="Charge a block run by its measurements, at the prices of the time when the hold was placed, and "
-        "release the rest of the hold. Works on stopped and ended tasks too.",
+        "release the rest of the hold. The task may be stopped or ended.",
         errors=(
             MeasurementMissing,
             TaskNotFound,
@@ -186,7 +184,7 @@ class HoldMutations:
     @mutation(
         needs=Permission.SERVICE,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
-        description="Void the hold of a block run that was not run. Its credits are released.",
+        description="Void the hold of a block run that was not started. Its credits are released.",
         errors=(TaskNotFound, HoldNotFound, HoldClosed),
     )
     async def void_hold(self, info: ResolverInfo, input: VoidHoldInput) -> VoidHoldSuccess:

@@ -56,14 +56,14 @@ class StartTaskInput:
     )
     budget: Credits | None = strawberry.field(
         default=None,
-        description="Credits to hold for the task. It then spends these and no others. The budget of a nested task is "
-        "taken from its parent's. Null: the task spends the account's available credits, or its parent's budget if "
-        "there is one.",
+        description="Credits to hold for the task. The task then spends only these. The budget of a nested task is "
+        "taken from its parent's. Null means that the task spends the account's available credits, or its parent's "
+        "budget if there is one.",
     )
     budget_timeout_seconds: int | None = strawberry.field(
         default=None,
         description="If nothing is charged for so many seconds, the budget expires and the task is stopped. From 1 to "
-        "86,400 (24 hours); null: 3,600.",
+        "86,400 (24 hours). Null means 3,600.",
     )
     closing_reserve: Credits | None = strawberry.field(
         default=None, description="The part of the budget that only block runs with `closing` may use."
@@ -86,7 +86,7 @@ class ResumeTaskInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
     add_budget: Credits | None = strawberry.field(
         default=None,
-        description="Credits to add to the budget of the task; a budget is opened if it has none. Null: add nothing.",
+        description="Credits to add to the budget of the task; a budget is opened if it has none. Null adds nothing.",
     )
     idempotency_key: str | None = strawberry.field(
         default=None,
@@ -124,8 +124,8 @@ class LifecycleMutations:
     @mutation(
         needs=Permission.SERVICE,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
-        description="Start a task before its first block run. If the account has no credits available or owes some, "
-        "the task is not started; a scheduled task is recorded as skipped.",
+        description="Start a task before its first block run. If the account has no credits available or has debt, "
+        "the task is not started. A scheduled task is then recorded as skipped.",
         errors=(
             InvalidInput,
             InsufficientCredits,
@@ -204,7 +204,7 @@ class LifecycleMutations:
 
 
 async def _find_owner(context: Context, input: FinishTaskInput | ResumeTaskInput | CancelTaskInput) -> str:
-    """The owner of the task. Raises: BadRequest; TaskNotFound: it does not exist or the caller may not read it."""
+    """Find the owner of a task. Raises: BadRequest; TaskNotFound: it does not exist or the caller may not read it."""
     check_input_ids(input, "task_id")
     found = await queries.find_tasks([input.task_id], owner_ids=readable_owners(context.authenticated_caller))
     if input.task_id not in found:

@@ -14,24 +14,24 @@ from app.tasks import queries
 from app.tasks.rows import AccountScopedId
 
 
-@declare.type(description="A stopped task. resumeTask continues it.", needs=Permission.INHERITED)
+@declare.type(description="A stopped task, which resumeTask can continue.", needs=Permission.INHERITED)
 class ResumableTask:
     task: Task = declare.value(description="The task.")
     shortfall: Credits | None = declare.value(
         description="Credits that were missing for the block run that stopped it; null if its budget has expired."
     )
     required: Credits | None = declare.value(
-        description="The cost of that block run: with so many credits available, or left in its budget, it can "
-        "continue."
+        description="The cost of that block run. The task can continue when so many credits are available, or left "
+        "in its budget; null if its budget has expired."
     )
 
 
 @declare.type(
-    description="A scheduled task that did not start for lack of credits. The task does not exist.",
+    description="A scheduled task that did not start because of missing credits. The task does not exist.",
     needs=Permission.INHERITED,
 )
 class SkippedStart:
-    task_id: strawberry.ID = declare.value(description="The id with which it was to start.")
+    task_id: strawberry.ID = declare.value(description="The platform's id of the task that was not started.")
     reason: str = declare.value(description="Why it did not start: OUT_OF_CREDITS or IN_DEBT.")
     skipped_at: datetime = declare.value(description="When it was refused.")
 
@@ -39,7 +39,7 @@ class SkippedStart:
 async def load_resumable_page(
     account_id: int, owner_id: str, *, first: int, after: str | None
 ) -> Connection[ResumableTask]:
-    """The stopped tasks of an account, the most recently started first."""
+    """Load a page of an account's stopped tasks, the most recently started first."""
     return await paginate(
         "resumable",
         account_id,
@@ -53,7 +53,7 @@ async def load_resumable_page(
 
 
 async def load_skipped_page(agent: AccountScopedId, *, first: int, after: str | None) -> Connection[SkippedStart]:
-    """The skipped tasks of an agent, newest first."""
+    """Load a page of an agent's skipped tasks, newest first."""
     account_id, agent_id = agent
     return await paginate(
         f"skipped.{agent_id}",

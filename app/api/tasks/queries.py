@@ -1,4 +1,4 @@
-"""Queries for tasks, and the nodes of this package by id."""
+"""Queries for tasks, and reading the nodes of this package by id."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -17,7 +17,7 @@ from app.ledger import owner_scope
 from app.tasks import queries
 
 TaskId = Annotated[strawberry.ID, strawberry.argument(description="The platform's id of the task.")]
-TaskIds = Annotated[list[strawberry.ID], strawberry.argument(description="1 to 100 of the platform's ids of tasks.")]
+TaskIds = Annotated[list[strawberry.ID], strawberry.argument(description="The platform's ids of 1 to 100 tasks.")]
 
 
 @strawberry.type(description="Queries for tasks.")

@@ -36,7 +36,7 @@ class ReverseChargeInput:
     task_id: strawberry.ID = strawberry.field(description="The platform's id of the task.")
     block_run_id: strawberry.ID = strawberry.field(description="The platform's id of the block run.")
     credits: Credits | None = strawberry.field(
-        default=None, description="The number of credits, at least 1; null: all that are not reversed yet."
+        default=None, description="The number of credits, at least 1. Null means all that are not reversed yet."
     )
     reason: str = strawberry.field(description="The reason, 1 to 1,000 characters. The entry shows it.")
     idempotency_key: str = strawberry.field(
@@ -88,7 +88,7 @@ class ReversalMutations:
         needs=Permission.SERVICE,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="Report the outcome of a charged block run. If the rate card charges less for this outcome, the "
-        "rest is returned to the grants that paid. Works on ended tasks too.",
+        "rest is returned to the grants that paid. The task may have ended.",
         errors=(TaskNotFound, BlockRunNotFound, IdempotencyConflict, BalanceLimitReached),
     )
     async def finish_block_run(self, info: ResolverInfo, input: FinishBlockRunInput) -> FinishBlockRunSuccess:

@@ -22,14 +22,14 @@ from app.tasks.signals import SignalTracker
 MAX_OWNERS = 1_000
 
 
-@declare.type(description="A signal to the executor of some tasks: stop or continue.", needs=Permission.INHERITED)
+@declare.type(description="A signal to the executors of tasks: stop or continue.", needs=Permission.INHERITED)
 class TaskSignal:
     kind: SignalKind = declare.value(description="What to do.")
     owner_id: strawberry.ID = declare.value(description="The owner of the tasks.")
     task_ids: list[strawberry.ID] | None = declare.value(
-        description="The tasks; null: all open tasks of the owner that have neither a budget nor an open hold."
+        description="The tasks. Null means all open tasks of the owner that have neither a budget nor an open hold."
     )
-    reason: StopReason | None = declare.value(description="Why to stop; null for RESUME.")
+    reason: StopReason | None = declare.value(description="Why tasks are stopped; null for RESUME.")
     version: Long = declare.value(
         description="The version of the account. Ignore a signal with a lower version than one already received."
     )
@@ -39,7 +39,7 @@ class TaskSignal:
 TaskId = Annotated[strawberry.ID, strawberry.argument(description="The platform's id of the task.")]
 OwnerIds = Annotated[
     list[strawberry.ID] | None,
-    strawberry.argument(description=f"The owners of the tasks, 1 to {MAX_OWNERS:,}; null: all owners."),
+    strawberry.argument(description=f"The owners of the tasks, 1 to {MAX_OWNERS:,}. Null means all owners."),
 ]
 
 
@@ -48,7 +48,7 @@ class TaskSubscription:
     @declare.subscription(
         needs=Permission.AUTHENTICATED,
         description="Sends the current cost of a task, then a new item after every change. Slow clients may skip "
-        "intermediate states. Completes when the task ends, and at once if the caller may not read it.",
+        "intermediate states. Completes when the task ends, or immediately if the caller may not read it.",
     )
     async def task_cost(self, info: ResolverInfo, task_id: TaskId) -> AsyncGenerator[TaskCost, None]:
         check_ids(taskId=task_id)
@@ -72,7 +72,7 @@ class TaskSubscription:
 
     @declare.subscription(
         needs=Permission.SERVICE,
-        description="For executors and schedulers: sends a STOP signal for everything that is stopped now, then a "
+        description="For executors and schedulers. Sends a STOP signal for everything that is stopped now, then a "
         "signal within a second after every change.",
     )
     async def task_signals(self, info: ResolverInfo, owner_ids: OwnerIds = None) -> AsyncGenerator[TaskSignal, None]:
@@ -85,5 +85,5 @@ class TaskSubscription:
                 yield build_from(TaskSignal, signal)
             while True:
                 changed = await changes.wait()
-                for signal in await retry_until_available(lambda: tracker.new_signals(changed)):  # noqa: B023  awaited at once
+                for signal in await retry_until_available(lambda: tracker.new_signals(changed)):  # noqa: B023  awaited in the same iteration
                     yield build_from(TaskSignal, signal)

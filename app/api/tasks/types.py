@@ -34,8 +34,8 @@ describe_enum(
         EntryKind.GRANT: "Credits were granted.",
         EntryKind.CHARGE: "A block run was charged.",
         EntryKind.REVERSAL: "A charge was reversed, in part or whole.",
-        EntryKind.REFUND: "Bought credits were taken back because their money is refunded or disputed; positive if the "
-        "refund failed and they were returned.",
+        EntryKind.REFUND: "Bought credits were taken back because their payment is refunded or disputed. The entry is "
+        "positive if the refund failed and the credits were returned.",
         EntryKind.EXPIRY: "Unspent credits of a grant have expired.",
         EntryKind.ADJUSTMENT: "An operator corrected the balance or revoked a grant, or the bonus of a refunded top-up "
         "was taken back.",
@@ -47,10 +47,10 @@ describe_enum(
     HoldStatus,
     description="The status of a hold or budget.",
     values={
-        HoldStatus.OPEN: "It reserves credits.",
-        HoldStatus.CAPTURED: "The cost was charged and the rest released. A budget: its task has ended.",
-        HoldStatus.VOIDED: "It was cancelled and all credits were released.",
-        HoldStatus.EXPIRED: "Its timeout has passed and the remaining credits were released.",
+        HoldStatus.OPEN: "The hold reserves credits.",
+        HoldStatus.CAPTURED: "The cost was charged and the rest released. For a budget: its task has ended.",
+        HoldStatus.VOIDED: "The hold was cancelled and all its credits were released.",
+        HoldStatus.EXPIRED: "The timeout has passed and the remaining credits were released.",
     },
 )
 describe_enum(
@@ -98,11 +98,11 @@ class Hold(global_ids.Node):
     )
     block: str | None = declare.value(description="The block, as named in the rate card; null for a budget.")
     credits: Credits = declare.value(description="Credits reserved in total, including additions to a budget.")
-    captured: Credits = declare.value(description="Credits charged from it.")
-    remaining: Credits = declare.value(description="Credits that it reserves now.")
+    captured: Credits = declare.value(description="Credits charged from the hold.")
+    remaining: Credits = declare.value(description="Credits that the hold reserves now.")
     priced: Credits | None = declare.value(
-        description="The price by the captured measurements: more than `captured` if the capture was capped; null "
-        "before the capture."
+        description="The price by the captured measurements. It is higher than `captured` if the capture was capped. "
+        "Null before the capture."
     )
     status: HoldStatus = declare.value(description="The status of the hold.")
     placed_at: datetime = declare.value(description="When it was placed.")
@@ -124,7 +124,7 @@ class Budget:
     task_id: strawberry.ID = declare.value(
         description="The task that owns the budget. A nested task without a budget of its own uses its parent's."
     )
-    credits: Credits = declare.value(description="Credits put into the budget.")
+    credits: Credits = declare.value(description="Credits that were added to the budget in total.")
     spent: Credits = declare.value(
         description="Credits charged, or reserved by holds and nested budgets taken from it."
     )
@@ -132,7 +132,7 @@ class Budget:
     closing_reserve: Credits = declare.value(
         description="The part of `remaining` that only closing block runs may use."
     )
-    expires_at: datetime = declare.value(description="When it expires unless something is charged before.")
+    expires_at: datetime = declare.value(description="When the budget expires, unless something is charged before.")
 
 
 @declare.type(description="One signed entry of an account. Entries are never changed.", needs=Permission.INHERITED)
@@ -145,15 +145,15 @@ class Entry(global_ids.Node):
     balance_after: Credits = declare.value(description="The posted balance after the entry.")
     effective_at: datetime = declare.value(description="When the entry took effect.")
     actor: str = declare.value(
-        description="Who caused it, such as `user:alice`; `time` for starts and expiries, `debt` for debt payments."
+        description="Who caused it, such as `user:alice`. `time` for starts and expiries, `debt` for debt payments."
     )
-    reason: str | None = declare.value(description="The reason given; null if none is required.")
+    reason: str | None = declare.value(description="The reason that was given; null if none is required.")
     request_id: str | None = declare.value(
         needs=Permission.OPERATOR,
         description="The id of the request that caused it, as in the logs; null if no request did.",
     )
     mac: str = declare.value(
-        description="HMAC-SHA256 of this entry and the previous one, in hex. It proves that no entry was changed."
+        description="HMAC-SHA256 of this entry and the previous one, in hex. `verify` detects changed entries by it."
     )
     row: strawberry.Private[LedgerEntry]
 
@@ -266,7 +266,7 @@ class Task(global_ids.Node):
         key = (self.state.account_id, self.state.task_id)
 
         async def read(limit: int, position: tuple[int] | None) -> list[BlockRunState]:
-            if position is None:  # the first pages of many tasks are one read
+            if position is None:  # one query reads the first pages of many tasks
                 return await info.context.data_loader(_FIRST_RUNS[limit]).load(key)
             return (await task_queries.block_runs_of_tasks([key], limit=limit, after_position=position[0]))[key]
 
@@ -283,7 +283,6 @@ class Task(global_ids.Node):
 
 
 def to_hold(account_id: int, hold: HoldState) -> Hold:
-    """The GraphQL object of a hold."""
     return build_from(
         Hold,
         hold,
@@ -295,7 +294,6 @@ def to_hold(account_id: int, hold: HoldState) -> Hold:
 
 
 def to_entry(entry: LedgerEntry) -> Entry:
-    """The GraphQL object of an entry."""
     return build_from(
         Entry,
         entry,
@@ -308,7 +306,7 @@ def to_entry(entry: LedgerEntry) -> Entry:
 
 
 def to_block_run(run: BlockRunState, charge: LedgerEntry | None = None) -> BlockRun:
-    """The GraphQL object of a block run. `charge`: its entry, if it is at hand."""
+    """Build the GraphQL object of a block run. `charge` is its entry, if that was already read."""
     return build_from(
         BlockRun,
         run,
@@ -321,7 +319,6 @@ def to_block_run(run: BlockRunState, charge: LedgerEntry | None = None) -> Block
 
 
 def to_task(task: TaskState, owner_id: str) -> Task:
-    """The GraphQL object of a task."""
     return build_from(
         Task,
         task,
@@ -333,13 +330,13 @@ def to_task(task: TaskState, owner_id: str) -> Task:
 
 
 async def load_task(context: Context, account_id: int, task_id: str) -> Task | None:
-    """A task by its key, batched in the request."""
+    """Load a task. All loads of a request are one read."""
     found = await context.data_loader(_tasks).load((account_id, task_id))
     return to_task(*found) if found else None
 
 
 async def load_block_run(context: Context, account_id: int, block_run_id: str) -> BlockRun | None:
-    """A block run by its key, batched in the request."""
+    """Load a block run. All loads of a request are one read."""
     run = await context.data_loader(_block_runs).load((account_id, block_run_id))
     return to_block_run(run) if run else None
 
@@ -360,4 +357,4 @@ def _first_runs(limit: int) -> Callable[[list[AccountScopedId]], Awaitable[list[
 
 
 _FIRST_RUNS = [_first_runs(limit) for limit in range(MAX_PAGE + 2)]
-"""A batch function for each page size: the loaders of a request share the reads of one size."""
+"""There is a batch function for each page size. Loads of one size in a request are one read."""

@@ -23,7 +23,7 @@ describe_enum(
         SkipReason.IN_DEBT: "The account owes credits. A person must top up first.",
         SkipReason.DISPUTED: "A payment is disputed.",
         SkipReason.DECLINED_TOO_OFTEN: "Three payments were declined. Save another card or top up manually.",
-        SkipReason.BACKING_OFF: "The last payment was declined. The next is tried later.",
+        SkipReason.BACKING_OFF: "The last payment was declined. The next payment is tried later.",
         SkipReason.PROVIDER_UNAVAILABLE: "The payment provider could not be reached. The next payment is tried later.",
         SkipReason.COOLDOWN: "The last purchase was made less than a minute ago.",
         SkipReason.DAY_COUNT: "`maxCountPerDay` is reached.",
@@ -38,15 +38,17 @@ describe_enum(
 class AutoTopUp:
     enabled: bool = declare.value(description="Whether auto top-up is switched on.")
     threshold: Credits | None = declare.value(
-        description="A purchase is made if fewer credits are available; null if off."
+        description="A purchase is made when fewer credits than these are available; null if auto top-up is off."
     )
     amount: Credits | None = declare.value(description="The credits of each purchase; null if `target` is used.")
     target: Credits | None = declare.value(
         description="A purchase brings the available credits up to this number; null if `amount` is used."
     )
-    max_per_day: Credits | None = declare.value(description="The most credits to buy in a day (UTC); null: no limit.")
+    max_per_day: Credits | None = declare.value(
+        description="The most credits to buy in a day (UTC). Null means no limit."
+    )
     max_per_month: Credits | None = declare.value(
-        description="The most credits to buy in a calendar month (UTC); null: no limit."
+        description="The most credits to buy in a calendar month (UTC). Null means no limit."
     )
     max_count_per_day: int = declare.value(description="The most purchases in a day (UTC).")
     max_count_per_month: int = declare.value(description="The most purchases in a calendar month (UTC).")
@@ -58,7 +60,7 @@ class AutoTopUp:
         "threshold."
     )
     next_eligible_at: datetime | None = declare.value(
-        description="When the reason ends by time alone; null if it does not."
+        description="When `blockedReason` ends without any action; null if it does not."
     )
     action_url: str | None = declare.value(description="Where the owner confirms a payment; null if there is none.")
     spent_this_month: Credits = declare.value(
@@ -67,7 +69,6 @@ class AutoTopUp:
 
 
 def to_auto_top_up(view: AutoTopUpView) -> AutoTopUp:
-    """The GraphQL object of an account's auto top-up."""
     config = view.config
     return build_from(
         AutoTopUp,

@@ -39,11 +39,11 @@ from app.topups.rules import TopUpRow, TopUpTerms
 @strawberry.input(description="The credits to buy.")
 class BeginTopUpInput:
     credits: Credits = strawberry.field(
-        description="The number of credits. By default at least 500 and a multiple of 100; the operator can "
+        description="The number of credits. By default it must be a multiple of 100 and at least 500; the operator can "
         "change this."
     )
     currency: str | None = strawberry.field(
-        default=None, description="The currency, ISO 4217; null: the currency in which credits are sold."
+        default=None, description="The currency, ISO 4217. Null means the currency in which credits are sold."
     )
     return_url: str | None = strawberry.field(
         default=None, description="Where the provider sends the buyer after the payment, an http or https URL."
@@ -70,7 +70,7 @@ class OpenBillingPortalInput:
 class RefundTopUpInput:
     top_up_id: strawberry.ID = strawberry.field(description="The `id` of the top-up.")
     credits: Credits | None = strawberry.field(
-        default=None, description="The number of credits, at least 1; null: all that can still be refunded."
+        default=None, description="The number of credits, at least 1. Null means all that can still be refunded."
     )
     reason: str = strawberry.field(description="The reason, 1 to 1,000 characters. The entries show it.")
     idempotency_key: str = strawberry.field(
@@ -82,32 +82,34 @@ class RefundTopUpInput:
 class SetAutoTopUpInput:
     enabled: bool = strawberry.field(description="Whether to switch it on. If false, the other fields are ignored.")
     threshold: Credits | None = strawberry.field(
-        default=None, description="Buy credits if fewer are available. Required to switch it on."
+        default=None, description="Credits are bought when fewer than these are available. Required to switch it on."
     )
     amount: Credits | None = strawberry.field(
         default=None, description="The credits of each purchase. Either this or `target` is required."
     )
     target: Credits | None = strawberry.field(
-        default=None, description="Buy as many credits as are missing to this number available."
+        default=None, description="Each purchase brings the available credits up to this number."
     )
     max_per_day: Credits | None = strawberry.field(
-        default=None, description="The most credits to buy in a day (UTC); null: no limit."
+        default=None, description="The most credits to buy in a day (UTC). Null means no limit."
     )
     max_per_month: Credits | None = strawberry.field(
-        default=None, description="The most credits to buy in a calendar month (UTC); null: no limit."
+        default=None, description="The most credits to buy in a calendar month (UTC). Null means no limit."
     )
     max_count_per_day: int | None = strawberry.field(
-        default=None, description=f"The most purchases in a day (UTC), 1 to {MAX_COUNT_PER_DAY}; null: the maximum."
+        default=None,
+        description=f"The most purchases in a day (UTC), 1 to {MAX_COUNT_PER_DAY}. Null means {MAX_COUNT_PER_DAY}.",
     )
     max_count_per_month: int | None = strawberry.field(
         default=None,
-        description=f"The most purchases in a calendar month (UTC), 1 to {MAX_COUNT_PER_MONTH}; null: the maximum.",
+        description=f"The most purchases in a calendar month (UTC), 1 to {MAX_COUNT_PER_MONTH}. "
+        f"Null means {MAX_COUNT_PER_MONTH}.",
     )
     consent_version: str | None = strawberry.field(
         default=None, description="The version of the text that the owner has agreed to. Required to switch it on."
     )
     owner_id: strawberry.ID | None = strawberry.field(
-        default=None, description="The owner; null: the caller. Only the owner can switch it on."
+        default=None, description="The owner. Null means the caller. Only the owner can switch it on."
     )
     idempotency_key: str | None = strawberry.field(
         default=None, description="A repeated request with the same key returns the first result."
@@ -123,7 +125,7 @@ class BeginTopUpSuccess:
 
 @declare.type(description="The status of the top-up at the provider.", needs=Permission.INHERITED)
 class ConfirmTopUpSuccess:
-    top_up: TopUp = declare.value(description="The top-up. PENDING if the provider does not know the result yet.")
+    top_up: TopUp = declare.value(description="The top-up. Its status is PENDING if the provider has no result yet.")
     balance: Balance = declare.value(description="The balance after the request.")
 
 
@@ -138,7 +140,9 @@ class OpenBillingPortalSuccess:
 )
 class RefundTopUpSuccess:
     top_up: TopUp = declare.value(description="The top-up.")
-    refund: TopUpRefund = declare.value(description="The refund. FAILED if the provider refused it at once.")
+    refund: TopUpRefund = declare.value(
+        description="The refund. Its status is FAILED if the provider has already refused it."
+    )
     balance: Balance = declare.value(description="The balance after the request.")
     replayed: bool = declare.value(description="Whether an earlier request with this key has made the refund.")
 
@@ -194,7 +198,7 @@ class TopUpMutations:
     @mutation(
         needs=Permission.AUTHENTICATED,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
-        description="Query the provider for the result of a payment and post the credits if it was made. The page to "
+        description="Query the provider for the result of a payment, and add the credits if it was made. The page to "
         "which the buyer returns calls this, so that it need not wait for the provider's webhook.",
         errors=(TopUpNotFound, BalanceLimitReached),
     )
@@ -219,7 +223,7 @@ class TopUpMutations:
     @mutation(
         needs=Permission.OPERATOR,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
-        description="Refund a top-up, in part or whole. Its credits are taken at once; those already spent become "
+        description="Refund a top-up, in part or whole. Its credits are taken immediately; those already spent become "
         "debt. A proportional part of the bonus is taken too; spent bonus reduces the money refunded. If the provider "
         "refuses, the credits are returned.",
         errors=(
@@ -284,7 +288,7 @@ class TopUpMutations:
 
 
 def _buyer(context: Context) -> str:
-    """The caller's own account. Raises: Forbidden: it has none."""
+    """Return the owner of the caller's own account. Raises: Forbidden: the caller has no account."""
     if context.authenticated_caller.owner_id is None:
         raise Forbidden("Only a user can buy credits, for its own account.")
     return context.authenticated_caller.owner_id
@@ -298,7 +302,6 @@ def _payment_provider(context: Context) -> PaymentProvider:
 
 
 async def _require_top_up(context: Context, node_id: str) -> TopUpRow:
-    """Raises: TopUpNotFound."""
     row = await find_top_up(context, node_id)
     if row is None:
         raise TopUpNotFound(top_up_id=node_id)
@@ -306,7 +309,7 @@ async def _require_top_up(context: Context, node_id: str) -> TopUpRow:
 
 
 def _owner_to_configure(context: Context, input: SetAutoTopUpInput) -> str:
-    """The owner whose auto top-up is configured. Raises: Forbidden, BadRequest, Unavailable."""
+    """Return the owner whose auto top-up is configured. Raises: Forbidden, BadRequest, Unavailable."""
     owner = require_writable_owner(context, input.owner_id)
     if input.enabled:
         if context.authenticated_caller.owner_id != owner:

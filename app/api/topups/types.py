@@ -25,7 +25,7 @@ describe_enum(
     description="The status of a top-up.",
     values={
         TopUpStatus.PENDING: "The payment has not been made yet.",
-        TopUpStatus.PAID: "The payment was made and the credits were posted.",
+        TopUpStatus.PAID: "The payment was made and the credits were added to the balance.",
         TopUpStatus.FAILED: "The payment was declined.",
         TopUpStatus.EXPIRED: "The payment was not made in time.",
         TopUpStatus.REFUNDED: "The payment was refunded in full.",
@@ -37,8 +37,8 @@ describe_enum(
     description="The status of a refund. Its credits are taken from the account unless it FAILED.",
     values={
         RefundStatus.PENDING: "The provider has not confirmed the refund yet.",
-        RefundStatus.DONE: "The money was refunded, or the spent bonus was worth as much and nothing was left "
-        "to refund.",
+        RefundStatus.DONE: "The money was refunded, or the bonus credits already spent were worth as much, so "
+        "no money was left to refund.",
         RefundStatus.FAILED: "The provider refused the refund. The credits were returned to the account.",
     },
 )
@@ -47,15 +47,15 @@ describe_enum(
     description="The status of a dispute.",
     values={
         DisputeStatus.OPEN: "The bank has not decided yet. The disputed credits are frozen.",
-        DisputeStatus.WON: "Decided for the seller. The credits can be spent again.",
-        DisputeStatus.LOST: "Decided for the buyer. The credits were taken back; those already spent became debt.",
+        DisputeStatus.WON: "The bank decided for the seller. The credits can be spent again.",
+        DisputeStatus.LOST: "The bank decided for the buyer. The credits were taken back; spent ones became debt.",
     },
 )
 
 
 @declare.type(description="A tax, as calculated by the payment provider.", needs=Permission.INHERITED)
 class TaxLine:
-    label: str = declare.value(description="The provider's name of the tax.")
+    label: str = declare.value(description="The name of the tax at the provider.")
     amount_minor: Long = declare.value(description="The amount in minor units of the receipt's currency.")
     inclusive: bool = declare.value(
         description="Whether the price includes the tax. If not, it was added to the price."
@@ -88,7 +88,7 @@ class TopUpRefund:
         description="The value of bonus credits already spent, deducted from the refund, in minor units."
     )
     status: RefundStatus = declare.value(description="The status of the refund.")
-    reason: str = declare.value(description="The reason given.")
+    reason: str = declare.value(description="The reason that was given.")
     created_at: datetime = declare.value(description="When the refund was requested.")
     decided_at: datetime | None = declare.value(
         description="When the provider confirmed or refused it; null until then."
@@ -111,7 +111,9 @@ class TopUp(global_ids.Node):
     status: TopUpStatus = declare.value(description="The status of the top-up.")
     payment_url: str | None = declare.value(description="The provider's payment page; null if there is none.")
     created_at: datetime = declare.value(description="When the top-up was begun.")
-    paid_at: datetime | None = declare.value(description="When the credits were posted; null before.")
+    paid_at: datetime | None = declare.value(
+        description="When the credits were added to the balance; null before the payment."
+    )
     refunded: Credits = declare.value(description="The credits taken back by refunds.")
     clawed_back: Credits = declare.value(description="The credits taken back by lost disputes.")
     bonus: Credits = declare.value(description="The promotional credits that come with the payment. They expire.")
@@ -159,18 +161,17 @@ def to_top_up(row: TopUpRow) -> TopUp:
 
 
 def to_refund(row: RefundRow) -> TopUpRefund:
-    """The GraphQL object of a refund."""
     return build_from(TopUpRefund, row, debt=row.debt_credits, bonus=row.bonus_credits)
 
 
 async def load_top_up(context: Context, account_id: int, top_up_id: str) -> TopUp | None:
-    """A top-up by its key, batched in the request."""
+    """Load a top-up. All loads of a request are one read."""
     row = await context.data_loader(_top_ups).load((account_id, top_up_id))
     return to_top_up(row) if row else None
 
 
 async def find_top_up(context: Context, node_id: str) -> TopUpRow | None:
-    """The top-up with this `id`. None: it does not exist or the caller may not read it."""
+    """Find the top-up with this `id`. Return None if it does not exist or the caller may not read it."""
     parts = global_ids.decode_id(node_id, "TopUp", int, str)
     return None if parts is None else await _find(context, int(parts[0]), str(parts[1]))
 
