@@ -169,8 +169,8 @@ async def agent_costs_by_day(
 ) -> dict[AccountScopedId, list[DayCost]]:
     """Return the cost of each agent on each of the last `days` days including today, oldest first.
 
-    Days without cost are included. A day begins and ends at midnight in `time_zone` (an IANA name). Raises:
-    InvalidInput.
+    Days without cost are included. A day begins and ends at midnight in `time_zone` (an IANA name).
+    Raises: InvalidInput.
     """
     await check_days_and_time_zone(days=days, time_zone=time_zone)
     found: dict[AccountScopedId, list[DayCost]] = {key: [] for key in keys}

@@ -34,7 +34,7 @@ class Reversal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskReversal:
-    """The credits returned for a whole task; 0 if it cost nothing. `entries` is the number of entries, one per block run."""
+    """The credits returned for a whole task; 0 if it cost nothing. `entries` counts the entries, one per block run."""
 
     credits: int
     entries: int

@@ -1,4 +1,4 @@
-"""Customers at the payment provider: one for each account, created when a card is first saved, with the last card."""
+"""Customers at the payment provider. An account gets one when it first saves a card; only its last card is kept."""
 
 import hashlib
 from typing import Final
@@ -16,7 +16,7 @@ _SELECT: Final = RowSelect(
     ["c.customer_ref"], "FROM payment_customer AS c WHERE c.account_id = $1::bigint AND c.provider = $2"
 )
 
-# Of two concurrent inserts the first one stays.
+# If two inserts are concurrent, the first row stays.
 _INSERT: Final = SetStatement(
     "new customers",
     """
@@ -28,7 +28,8 @@ _INSERT: Final = SetStatement(
     checks_row_count=False,
 )
 
-# Only a card of our own customer; and a payment that was begun before the last card was saved brings no older one back.
+# A card is saved only for our own customer, and only if the payment began after the last card was saved. So an older
+# card never replaces a newer one.
 _SAVE_CARD: Final = SetStatement(
     "saved cards",
     """
@@ -45,7 +46,7 @@ _SAVE_CARD: Final = SetStatement(
 
 
 async def find_customer(account_id: int, provider: str) -> str | None:
-    """The provider's customer id for an account."""
+    """Return the provider's customer id for an account, or None."""
     customer = await PaymentCustomer.get_or_none(account_id=account_id, provider=provider)
     return customer.customer_ref if customer is not None else None
 
@@ -53,9 +54,9 @@ async def find_customer(account_id: int, provider: str) -> str | None:
 async def ensure_customer(
     account_id: int, provider: PaymentProvider, audit: AuditContext | None = None, *, subject: str = ""
 ) -> str:
-    """The provider's customer id for an account, created if there is none.
+    """Return the provider's customer id for an account. Creates the customer if there is none.
 
-    `audit`: writes an audit record about `subject`, in the transaction that stores a new customer.
+    If `audit` is given, an audit record about `subject` is written in the transaction that stores a new customer.
     Raises: Unavailable.
     """
     known = await find_customer(account_id, provider.name)
@@ -75,7 +76,7 @@ async def ensure_customer(
 
 
 def save_card(posting: Posting, top_up: TopUpRow, payment: Payment) -> None:
-    """Store the card of a payment, if the buyer consented to that."""
+    """Store the card of a payment if the buyer consented to that."""
     if payment.card is None or not top_up.saves_card:
         return
     card = payment.card
@@ -89,7 +90,10 @@ def save_card(posting: Posting, top_up: TopUpRow, payment: Payment) -> None:
 
 
 async def _create_customer(account_id: int, provider: PaymentProvider) -> str:
-    """Create a customer. Its reference also differs from those of other installations that use the same provider."""
+    """Create a customer.
+
+    Its reference also differs from references of other installations that use the same provider.
+    """
     account = await Account.get(id=account_id)
     digest = hashlib.sha256(f"{account.owner_id} {account.created_at.isoformat()}".encode()).hexdigest()
     return await provider.create_customer(f"{account_id}-{digest[:32]}")

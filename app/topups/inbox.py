@@ -1,8 +1,9 @@
-"""The inbox: provider events, each stored once, before anything is done about it.
+"""The inbox: each provider event is stored once, before anything else is done with it.
 
-An event is stored when it arrives and marked as handled in the transaction of its effect. One whose handling failed or
-was interrupted is retried (`inbox_retries`) after 30 s, 2 min, 10 min and 1 h. The fifth failure *parks* it: it waits
-for an operator (`python -m app provider-events`). An event that contradicts our rows is parked at once.
+An event is stored when it arrives, and marked as handled in the transaction of its effect. If handling fails or is
+interrupted, the event is retried (`inbox_retries`) after 30 s, 2 min, 10 min and 1 h. After the fifth failure it is
+*parked*: it waits for an operator (`python -m app provider-events`). An event that contradicts our rows is parked at
+once.
 """
 
 import json
@@ -26,9 +27,9 @@ from app.topups.provider_events import EventOutcome
 
 MAX_ATTEMPTS: Final = 5
 BACK_OFF_SECONDS: Final = [30.0, 120.0, 600.0, 3_600.0]
-"""Wait after the first failure, the second, and so on."""
+"""The wait after the first failure, after the second, and so on."""
 HANDLING_TIMEOUT_SECONDS: Final = 60.0
-"""An event that is not handled within this time was interrupted, and is retried by any process."""
+"""An event that is not handled within this time counts as interrupted. Any process may then retry it."""
 _MAX_ERROR_LENGTH: Final = 2_000
 
 _STORE: Final = """
@@ -42,7 +43,7 @@ _SELECT_UNHANDLED: Final = RowSelect(
     "FROM provider_event AS n WHERE n.event_id = $1 AND n.handled_at IS NULL",
 )
 
-# A handled or parked event stays as it is: a second delivery that failed late means nothing.
+# A handled or parked event is not changed, because a second delivery that fails later has no meaning.
 _RECORD_FAILURE: Final = """
     UPDATE provider_event SET attempts = attempts + 1, last_error = $2,
         parked_at = CASE WHEN attempts + 1 >= $3 THEN clock_timestamp() END,
@@ -70,7 +71,7 @@ _DECIDE: Final = SetStatement(
     4,
 )
 
-# A second delivery of a waiting event is no attempt: the outcome WAITING stays until a retry claims the event.
+# A second delivery of a waiting event does not count as an attempt: its outcome stays WAITING until a retry claims it.
 _POSTPONE: Final = SetStatement(
     "waiting provider events",
     """
@@ -90,7 +91,7 @@ _POSTPONE: Final = SetStatement(
     6,
 )
 
-# MATERIALIZED: the subquery must run once, see pending_sweep.
+# MATERIALIZED, because the subquery must run only once (see `pending_sweep`).
 _CLAIM: Final = """
     WITH due AS MATERIALIZED (
         SELECT event_id FROM provider_event
@@ -114,7 +115,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnhandledEvent:
-    """An event that has had no effect yet. `parked_at` None: it is retried automatically."""
+    """An event that has had no effect yet. If `parked_at` is None, it is retried automatically."""
 
     event_id: str
     provider: str
@@ -134,15 +135,15 @@ class StoredEvent:
 
 
 async def store_event(event: ProviderEvent) -> None:
-    """Store an event; one that is stored already stays as it is."""
+    """Store an event. If it is stored already, nothing is changed."""
     body = orjson.dumps(event.body).decode()
     await pools.fetch(_STORE, event.event_id, event.object.provider, body, HANDLING_TIMEOUT_SECONDS)
 
 
 async def record_failure(event_id: str, error: Exception) -> None:
-    """Count a failure with its reason: the event is retried later, or parked after the fifth.
+    """Count a failure and store its reason. The event is retried later; after the fifth failure it is parked.
 
-    A lost database connection says nothing about the event and is not counted.
+    A lost database connection is not counted, because the event is not its cause.
     """
     text = _error_text(f"{type(error).__name__}: {error}")
     if failures.is_connection_failure(error):
@@ -155,24 +156,25 @@ async def record_failure(event_id: str, error: Exception) -> None:
 
 
 def select_unhandled(event: ProviderEvent) -> ExtraRead:
-    """A read of an event that is not handled. `parked_as`: the outcome with which it is parked, or None."""
+    """Return a read of an event that is not handled. `parked_as` is the outcome with which it is parked, or None."""
     return ExtraRead(_SELECT_UNHANDLED, (event.event_id,))
 
 
 def mark_handled(posting: Posting, event: ProviderEvent, outcome: EventOutcome) -> None:
-    """Mark an event as handled, in the transaction of its effect."""
+    """Mark an event as handled in the transaction of its effect."""
     posting.write.add(_DECIDE, (event.event_id, outcome, None, True))
 
 
 def park(posting: Posting, event: ProviderEvent, outcome: EventOutcome, reason: str) -> None:
-    """Leave an event unhandled for an operator, with the reason."""
+    """Park an event for an operator, with the reason."""
     posting.write.add(_DECIDE, (event.event_id, outcome, _error_text(reason), False))
 
 
 def postpone(posting: Posting, event: ProviderEvent, reason: str) -> None:
-    """Leave an event WAITING for another one that has not arrived.
+    """Leave an event WAITING for another event that has not arrived.
 
-    It is retried at the same intervals as after failures, and parked with the last. Further deliveries change nothing.
+    It is retried at the same intervals as after a failure, and parked after the last one. Further deliveries change
+    nothing.
     """
     seconds = "{" + ",".join(map(str, BACK_OFF_SECONDS)) + "}"
     posting.write.add(
@@ -185,18 +187,21 @@ def postpone(posting: Posting, event: ProviderEvent, reason: str) -> None:
 
 
 async def claim_due(provider: str, *, limit: int) -> list[StoredEvent]:
-    """Claim up to `limit` events that are due for a retry. No other process gets them for a minute."""
+    """Claim up to `limit` events that are due for a retry. No other process can claim them for a minute."""
     return [_stored(record) for record in await pools.fetch(_CLAIM, provider, limit, HANDLING_TIMEOUT_SECONDS)]
 
 
 async def find_unhandled(*, limit: int) -> Sequence[UnhandledEvent]:
-    """Events that have had no effect yet: parked ones first, in the order of parking; then the others, oldest first."""
+    """Return events that have had no effect yet: first parked ones in the order of parking, then the oldest others."""
     unhandled = InboxEvent.filter(handled_at=None).order_by("parked_at", "received_at").limit(limit)
     return [UnhandledEvent(**values) for values in await unhandled.values(*UnhandledEvent.__slots__)]
 
 
 async def release(event_id: str, provider: str) -> StoredEvent:
-    """Make an event new again, a parked one too. Raises: InvalidInput: there is no unhandled event with this id."""
+    """Reset an unhandled event, even if it is parked, and claim it to handle it again.
+
+    Raises: InvalidInput: there is no unhandled event with this id.
+    """
     found = await pools.fetch(_RELEASE, event_id, provider, HANDLING_TIMEOUT_SECONDS)
     if not found:
         raise InvalidInput.at(

@@ -1,4 +1,4 @@
-"""Background loop that retries provider events. Each event is handled on its own: a bad one stops no other."""
+"""The background loop that retries provider events. A failure of one event does not affect the others."""
 
 import asyncio
 import logging
@@ -17,14 +17,17 @@ log = logging.getLogger(__name__)
 
 
 async def run_retries(provider: PaymentProvider) -> None:
-    """Retry events as they become due, for ever. Several processes may run this: each event is claimed by one."""
+    """Retry events as they become due, until cancelled.
+
+    Several processes may run this: one of them claims each event.
+    """
     while True:
         if await retry_due(provider) < BATCH_SIZE:
             await asyncio.sleep(POLL_SECONDS)
 
 
 async def retry_due(provider: PaymentProvider, *, limit: int = BATCH_SIZE) -> int:
-    """Retry events that are due. Returns: how many, at most `limit`."""
+    """Retry events that are due. Returns: the number of events, at most `limit`."""
     due = await inbox.claim_due(provider.name, limit=limit)
     for stored in due:
         try:
@@ -37,15 +40,15 @@ async def retry_due(provider: PaymentProvider, *, limit: int = BATCH_SIZE) -> in
 
 
 async def replay(provider: PaymentProvider, event_id: str) -> EventOutcome:
-    """Handle an event now, a parked one too.
+    """Handle an event now, even if it is parked.
 
-    Raises: InvalidInput: there is no unhandled event with this id; or what handling it raises.
+    Raises: InvalidInput: there is no unhandled event with this id. Exceptions of the handling are raised as well.
     """
     return await handle_stored_event(provider, await inbox.release(event_id, provider.name))
 
 
 async def handle_stored_event(provider: PaymentProvider, stored: StoredEvent) -> EventOutcome:
-    """Settle a stored event. Raises: what settling raises, after the failure was counted."""
+    """Settle a stored event. An exception is raised again after the failure was counted."""
     try:
         event = parse_stored_event(provider, stored.body)
         if event is None:

@@ -1,8 +1,8 @@
-"""Background loop that queries the provider about top-ups that stay PENDING, in case a webhook was lost.
+"""The background loop that queries the provider about top-ups that stay PENDING, because a webhook may have been lost.
 
-A top-up is queried from an age of ten minutes on, every five minutes, so that a lost webhook delays credits by at most
-15. One whose checkout was never opened cannot be queried or paid; it expires after a day. Automatic top-ups of that
-kind are reconciled by reference (`auto_topup.purchasing`).
+A top-up is first queried when it is ten minutes old, then every five minutes. So a lost webhook delays credits by at
+most 15 minutes. A top-up whose checkout was never opened cannot be queried or paid; it expires after a day. Automatic
+top-ups without a checkout are reconciled by reference (`auto_topup.purchasing`).
 """
 
 import asyncio
@@ -21,11 +21,11 @@ BATCH_SIZE: Final = 100
 CONCURRENCY: Final = 8
 POLL_SECONDS: Final = 30.0
 QUERY_INTERVAL_SECONDS: Final = 270.0
-"""With POLL_SECONDS: at most five minutes between two queries of a top-up."""
+"""Together with POLL_SECONDS, at most five minutes pass between two queries of a top-up."""
 
-# Never queried ones first, then those queried longest ago. `queried_at` is set before the query, so that a top-up whose
-# query always fails delays no other. MATERIALIZED: as a plain subquery the planner may run it again for each row of the
-# table, and each time it would skip the rows it has locked and take more.
+# Top-ups that were never queried come first, then those queried longest ago. `queried_at` is set before the query, so a
+# top-up whose query always fails does not delay others. MATERIALIZED: the planner may run a plain subquery again for
+# each row of the table, and each run would skip the locked rows and lock more.
 _CLAIM: Final = f"""
     WITH due AS MATERIALIZED (
         SELECT account_id, id FROM top_up
@@ -45,14 +45,17 @@ log = logging.getLogger(__name__)
 
 
 async def run_sweep(provider: PaymentProvider) -> None:
-    """Query top-ups as they become due, for ever. Several processes may run this: each top-up is claimed by one."""
+    """Query top-ups as they become due, until cancelled.
+
+    Several processes may run this: one of them claims each top-up.
+    """
     while True:
         if await sweep(provider) < BATCH_SIZE:
             await asyncio.sleep(POLL_SECONDS)
 
 
 async def sweep(provider: PaymentProvider, *, limit: int = BATCH_SIZE) -> int:
-    """Query top-ups that are due and settle the answers. Returns: how many, at most `limit`."""
+    """Query top-ups that are due, and settle the answers. Returns: the number of top-ups, at most `limit`."""
     records = await pools.fetch(_CLAIM, provider.name, provider.live, limit, QUERY_INTERVAL_SECONDS)
     slots = asyncio.Semaphore(CONCURRENCY)
 

@@ -1,8 +1,8 @@
-"""The interface of a payment provider (`PaymentProvider`), and the values it takes and returns.
+"""The interface of a payment provider (`PaymentProvider`), and the values that it takes and returns.
 
-`configured_provider` chooses the provider from the settings; no other module depends on which one it is. What a
-provider reports (`Payment`, `Refund`, `Dispute`) is compared with our own rows before it has an effect. Every call that
-moves money carries a reference of ours: the same reference is the same payment or refund, so that the call can be
+`configured_provider` chooses the provider from the settings; no other module depends on the choice. What a provider
+reports (`Payment`, `Refund`, `Dispute`) is compared with our own rows before it has an effect. Every call that moves
+money contains a reference that we chose. The same reference means the same payment or refund, so a call can be
 repeated.
 """
 
@@ -16,7 +16,7 @@ from app.topups.rules import Payment
 
 
 class RefundStatus(StrEnum):
-    """Status of a refund at its provider. FAILED: the money was not returned."""
+    """The status of a refund at its provider. FAILED means that the money was not returned."""
 
     PENDING = "PENDING"
     DONE = "DONE"
@@ -24,7 +24,7 @@ class RefundStatus(StrEnum):
 
 
 class DisputeStatus(StrEnum):
-    """Status of a dispute, from the seller's view. WON: the bank decided for the seller or withdrew the dispute."""
+    """The status of a dispute, from the seller's view. WON: the bank decided for the seller or withdrew the dispute."""
 
     OPEN = "OPEN"
     WON = "WON"
@@ -35,7 +35,8 @@ class DisputeStatus(StrEnum):
 class Refund:
     """A refund as its provider reports it.
 
-    `reference`: of our refund; None: begun at the provider. `payment_ref`: as in `Payment`.
+    `reference` is that of our refund, or None if the refund was begun at the provider. `payment_ref` is that of
+    `Payment`.
     """
 
     provider: str
@@ -77,10 +78,11 @@ class ProviderEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckoutRequest:
-    """A payment to be made on the provider's page. `reference`: of our top-up; the same one is the same checkout.
+    """A payment to be made on the provider's page.
 
-    `customer_ref`: the provider's customer id, if there is one. `saves_card`: the buyer consents to later payments in
-    their absence, and the provider stores the card for them.
+    `reference` is that of our top-up; the same reference opens the same checkout. `customer_ref` is the provider's
+    customer id, if there is one. `saves_card` means that the buyer consents to later payments in their absence; the
+    provider then stores the card.
     """
 
     reference: str
@@ -102,7 +104,10 @@ class CheckoutPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedCardCharge:
-    """A payment with a saved card in its owner's absence. `reference`: of our top-up; identifies the payment."""
+    """A payment with a saved card in its owner's absence.
+
+    `reference` is that of our top-up, and identifies the payment.
+    """
 
     reference: str
     description: str
@@ -114,7 +119,7 @@ class SavedCardCharge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefundOrder:
-    """Money to return. `reference`: of our refund; the same one is the same refund."""
+    """Money to return. `reference` is that of our refund; the same reference is the same refund."""
 
     reference: str
     payment_ref: str
@@ -124,7 +129,7 @@ class RefundOrder:
 
 @dataclass(eq=False)
 class InvalidProviderEvent(Exception):
-    """An event that does not come from the provider or cannot be parsed. It is answered with 400 and not stored."""
+    """An event that does not come from the provider or cannot be parsed. The response is 400, and nothing is stored."""
 
     reason: str
 
@@ -135,50 +140,53 @@ class InvalidProviderEvent(Exception):
 class PaymentProvider(Protocol):
     """A payment provider. Its methods are never called inside a transaction.
 
-    All but `verify_event` and `parse_event` raise `Unavailable` if the provider does not answer, or the answer does not
-    say what has become of the call. The outcome is then unknown, and must be queried by the reference first.
+    All methods except `verify_event` and `parse_event` raise `Unavailable` if the provider does not answer, or if its
+    answer does not say whether the call succeeded. The caller must then query the outcome by the reference.
     """
 
     @property
     def name(self) -> str:
-        """Used in top-ups, event ids and the webhook's path; at most 16 characters."""
+        """A name of at most 16 characters. It is used in top-ups, event ids and the path of the webhook."""
 
     @property
     def live(self) -> bool:
-        """Whether it takes real money. Events of the other mode are parked."""
+        """Whether the provider takes real money. Events of the other mode are parked."""
 
     async def create_customer(self, reference: str) -> str:
-        """The id of the customer of this reference, created at the first call."""
+        """Return the id of the customer with this reference. The first call creates the customer."""
 
     async def open_checkout(self, checkout: CheckoutRequest) -> CheckoutPage:
-        """Open a checkout, or find the one with the same reference."""
+        """Open a checkout, or find the checkout with the same reference."""
 
     async def verify_event(self, raw_body: bytes, headers: Mapping[str, str]) -> ProviderEvent | None:
-        """Verify the signature over the raw body and parse the event. None: an event type that is ignored.
+        """Verify the signature over the raw body and parse the event. Returns None for an event type that is ignored.
 
         Raises: InvalidProviderEvent; Unavailable: no secret is configured.
         """
 
     def parse_event(self, body: Mapping[str, Any]) -> ProviderEvent | None:
-        """Parse an event that was verified before, from its stored body. Raises: InvalidProviderEvent."""
+        """Parse the stored body of an event that was verified before. Raises: InvalidProviderEvent."""
 
     async def retrieve_payment(self, provider_ref: str) -> Payment | None:
-        """The current state of a checkout or payment; None: the provider does not know this id."""
+        """Return the present state of a checkout or payment, or None if the provider does not know this id."""
 
     async def charge_saved_card(self, charge: SavedCardCharge) -> Payment:
         """Pay with a saved card. A decline is a result (DECLINED, ACTION_REQUIRED), not an exception."""
 
     async def find_payment(self, reference: str, *, since: datetime) -> Payment | None:
-        """The payment of a call with an unknown outcome; None: the call has made none and will make none."""
+        """Find the payment of a call with an unknown outcome.
+
+        Returns: None if the call has made no payment and will make none.
+        """
 
     async def create_refund(self, order: RefundOrder) -> Refund:
         """Return money. A refusal is a result (FAILED), not an exception."""
 
     async def find_refund(self, reference: str, payment_ref: str) -> Refund | None:
-        """The refund whose call had an unknown outcome; None: there is none."""
+        """Find the refund of a call with an unknown outcome. Returns None if there is none."""
 
     async def create_portal_session(self, customer_ref: str, return_url: str) -> str:
-        """The URL of a page on which a customer manages cards and receipts."""
+        """Return the URL of a page on which a customer manages cards and receipts."""
 
     async def close(self) -> None:
-        """Close connections."""
+        """Close the connections to the provider."""

@@ -1,7 +1,7 @@
-"""What happens to provider events: their outcomes, and the events made of the provider's answers to our queries.
+"""Outcomes of provider events, and events for the provider's answers to our queries.
 
-An answer is settled like a webhook: stored in the inbox, applied once, retried after a failure. Its body is the answer
-itself, from which `parse_stored_event` makes the event again.
+An answer is settled like a webhook: it is stored in the inbox, applied once, and retried after a failure. Its body is
+the answer itself; `parse_stored_event` creates the event from it again.
 """
 
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ _REFUND: Final = TypeAdapter(Refund)
 
 
 class EventOutcome(StrEnum):
-    """What a provider event led to.
+    """The outcome of a provider event.
 
-    WAITING: it reports something about a payment that is not settled yet, or a refund that fits only after an earlier
-    one has failed; it is retried. PARKED_*: nothing was credited, and an operator has to look at it.
+    WAITING: it concerns a payment that is not settled yet, or a refund that is possible only after an earlier one has
+    failed; it is retried. PARKED_*: it had no effect, and an operator must decide about it.
     """
 
     CREDITED = "CREDITED"
@@ -43,7 +43,7 @@ class EventOutcome(StrEnum):
 
 @dataclass(eq=False)
 class EventNotApplied(Exception):
-    """An event that contradicts our own rows. Raised before anything has changed; the outcome says park or wait."""
+    """An event that contradicts our own rows. It is raised before anything is changed; `outcome` says park or wait."""
 
     reason: str
     outcome: EventOutcome = EventOutcome.PARKED_MISMATCH
@@ -53,7 +53,7 @@ class EventNotApplied(Exception):
 
 
 def payment_query_event(payment: Payment) -> ProviderEvent:
-    """The event of a queried payment. The same payment in the same status is the same event."""
+    """Return the event of a queried payment. The same payment in the same status gives the same event."""
     return ProviderEvent(
         event_id=f"{payment.provider}:queried-payment:{payment.provider_ref}:{payment.status}",
         object=payment,
@@ -62,7 +62,7 @@ def payment_query_event(payment: Payment) -> ProviderEvent:
 
 
 def refund_query_event(refund: Refund) -> ProviderEvent:
-    """The event of a refund as the provider answered to its creation or to a query."""
+    """Return the event of a refund, from the provider's answer to its creation or to a query."""
     return ProviderEvent(
         event_id=f"{refund.provider}:queried-refund:{refund.refund_ref}:{refund.status}",
         object=refund,
@@ -71,7 +71,7 @@ def refund_query_event(refund: Refund) -> ProviderEvent:
 
 
 def parse_stored_event(provider: PaymentProvider, body: Mapping[str, Any]) -> ProviderEvent | None:
-    """The event in a stored body, be it a webhook or an answer. Raises: InvalidProviderEvent."""
+    """Return the event of a stored webhook or answer. Raises: InvalidProviderEvent."""
     if (refund := body.get("queried_refund")) is not None:
         return refund_query_event(_REFUND.validate_python(refund))
     if (payment := body.get("queried_payment")) is not None:

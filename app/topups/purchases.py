@@ -29,9 +29,9 @@ from app.topups.settlement import settle
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopUpRequest:
-    """Request to buy credits. `currency` None: the one in which credits are sold.
+    """A request to buy credits. If `currency` is None, it is the currency in which credits are sold.
 
-    `save_card`: the buyer consents to later payments with this card in their absence.
+    `save_card` means that the buyer consents to later payments with this card in their absence.
     """
 
     owner_id: str
@@ -50,7 +50,7 @@ class TopUpRequest:
 
 @dataclass(frozen=True, slots=True)
 class BegunTopUp:
-    """A top-up with the page on which to pay (`top_up.payment_url`). `replayed`: an earlier call has begun it."""
+    """A top-up with the page on which to pay (`top_up.payment_url`). `replayed` is True if an earlier call began it."""
 
     top_up: TopUpRow
     balance: AccountBalance
@@ -68,18 +68,18 @@ class ConfirmedTopUp:
 async def begin_top_up(request: TopUpRequest, provider: PaymentProvider, terms: TopUpTerms) -> BegunTopUp:
     """Record a PENDING top-up and open its checkout.
 
-    The same request again returns the same top-up and page. If the server stopped between the two steps, the provider
-    is called again with the same reference, which opens the same checkout.
+    A repeated request returns the same top-up and page. If the server stopped between the two steps, the provider is
+    called again with the same reference, which opens the same checkout.
 
-    Raises: InvalidInput, IdempotencyConflict; BalanceLimitReached: the credits would not fit; Unavailable: the provider
-    does not answer; the same request may be sent again.
+    Raises: InvalidInput, IdempotencyConflict; BalanceLimitReached: the balance would be too high with the credits;
+    Unavailable: the provider does not answer, and the same request may be sent again.
     """
     check_key(request.key, path="idempotencyKey")
     if problems := find_return_url_problems(request.return_url):
         raise InvalidInput(problems=problems)
     problems = terms.find_problems(request.credits, request.currency)
-    # A refused request writes nothing, not even an account. An accepted one is replayed even if the terms have changed
-    # since; no terms accept an amount beyond MAX_CREDITS, which cannot be hashed either.
+    # A refused request writes nothing, not even an account. A repeated request is accepted even if the terms have
+    # changed since. No terms accept more than MAX_CREDITS, and such an amount cannot be hashed.
     if problems and (abs(request.credits) > MAX_CREDITS or await accounts.find_account_id(request.owner_id) is None):
         raise InvalidInput(problems=problems)
     account_id = await accounts.get_or_create_account(request.owner_id)
@@ -121,8 +121,9 @@ async def begin_top_up(request: TopUpRequest, provider: PaymentProvider, terms: 
 async def confirm_top_up(
     account_id: int, top_up_id: str, provider: PaymentProvider, *, audit: AuditContext | None = None
 ) -> ConfirmedTopUp:
-    """Query the provider about an unpaid top-up and settle the answer, for a return page that loads before the webhook.
+    """Query the provider about an unpaid top-up and settle the answer.
 
+    Used by return pages that load before the webhook.
     Raises: TopUpNotFound: there is no such top-up in this account; Unavailable: the provider does not answer.
     """
     top_up = await queries.find_top_up(account_id, top_up_id)
@@ -139,9 +140,9 @@ async def confirm_top_up(
 async def open_billing_portal(
     owner_id: str, provider: PaymentProvider, return_url: str, *, audit: AuditContext | None = None
 ) -> str:
-    """The URL of a provider's page on which an owner manages cards and receipts. An audit record is written first.
+    """Return the URL of a provider's page on which an owner manages cards and receipts. First writes an audit record.
 
-    Raises: InvalidInput: of the return URL; Unavailable: the provider does not answer.
+    Raises: InvalidInput: the return URL is invalid; Unavailable: the provider does not answer.
     """
     if problems := find_return_url_problems(return_url):
         raise InvalidInput(problems=problems)
@@ -151,10 +152,10 @@ async def open_billing_portal(
 
 
 async def _open_checkout(top_up: TopUpRow, provider: PaymentProvider) -> TopUpRow:
-    """The top-up with its checkout, which the provider opens if it is not known yet."""
+    """Return the top-up with its checkout. If the checkout is not known yet, the provider opens it."""
     if top_up.payment_url is not None or top_up.status is not TopUpStatus.PENDING or top_up.provider != provider.name:
         return top_up
-    # A customer only if the card is saved: the request must be the same whenever it is sent again.
+    # A customer is needed only if the card is saved. The request must be the same whenever it is sent again.
     customer_ref = await customers.ensure_customer(top_up.account_id, provider) if top_up.saves_card else None
     checkout = await provider.open_checkout(
         CheckoutRequest(

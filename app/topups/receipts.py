@@ -1,8 +1,8 @@
 """Receipts of paid top-ups: content, signed links, and the printable HTML page.
 
-A receipt's page is opened in a browser, which sends no token, and buyers forward receipts to their bookkeepers. So its
-link works for whoever has it: it names account and top-up and is signed with a key derived from the ledger's, so that
-it cannot be guessed. It opens this one page and does not expire.
+A receipt is opened in a browser, which sends no token, and buyers forward receipts to their bookkeepers. So everybody
+who has the link can open the page. The link contains the account and the top-up, and is signed with a key derived from
+the ledger's, so that it cannot be guessed. It opens only this page and does not expire.
 """
 
 import base64
@@ -46,7 +46,7 @@ class Receipt:
 
 
 def build_receipt(top_up: TopUpRow) -> Receipt | None:
-    """The receipt of a top-up; None before it is paid. It stays available after refunds."""
+    """Return the receipt of a top-up, or None before it is paid. It remains available after refunds."""
     if top_up.paid_at is None:
         return None
     tax_lines = top_up.tax_lines or ()
@@ -66,13 +66,13 @@ def build_receipt(top_up: TopUpRow) -> Receipt | None:
 
 
 def build_token(reference: Reference) -> str:
-    """The last part of a receipt's URL: 54 characters."""
+    """Return the last part of a receipt's URL, which has 54 characters."""
     named = reference.account_id.to_bytes(8, "big") + bytes.fromhex(reference.row_id)
     return base64.urlsafe_b64encode(named + _mac(named)).decode().rstrip("=")
 
 
 def parse_token(token: str) -> Reference | None:
-    """The top-up that a token names; None: this server has not made the token."""
+    """Return the top-up that a token names, or None if this server did not create the token."""
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
@@ -84,7 +84,10 @@ def parse_token(token: str) -> Reference | None:
 
 
 def render_receipt(receipt: Receipt, seller: str | None) -> str:
-    """The page as HTML, every text escaped. `seller`: name and address, lines separated by semicolons."""
+    """Return the page as HTML with every text escaped.
+
+    `seller` is a name and address, with lines separated by semicolons.
+    """
     return _PAGE.substitute(
         number=escape(receipt.number),
         seller="<br>".join(escape(line.strip()) for line in (seller or "").split(";")),

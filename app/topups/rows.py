@@ -1,4 +1,4 @@
-"""SQL of the table `top_up`: statements that ride in a posting's one read and one write."""
+"""SQL of the table `top_up`. Most statements are part of a posting's one read and one write."""
 
 from dataclasses import asdict
 from typing import Final
@@ -25,7 +25,7 @@ _SELECT: Final = RowSelect(
 
 _INSERT: Final = TOP_UPS.insert()
 
-# Guarded by the status that was read: of two callers that settle the same top-up only one changes it.
+# The update requires the status that was read. So if two callers settle the same top-up, only one changes it.
 _UPDATE: Final = TOP_UPS.update(
     "status", "paid_at", "provider_ref", "payment_url", "payment_ref", "decline_reason", "tax_lines",
     "refunded_credits", "refunded_minor", "clawed_back_credits",
@@ -43,7 +43,7 @@ _INSERT_PAYMENT: Final = SetStatement(
     3,
 )
 
-# A webhook may arrive before the answer to our own call: what it has set stays.
+# A webhook may arrive before the answer to our own call, so values that it has set are kept.
 _RECORD_CHECKOUT: Final = f"""
     UPDATE top_up AS t SET provider_ref = coalesce(provider_ref, $3), payment_url = coalesce(payment_url, $4)
     WHERE account_id = $1 AND id = $2 RETURNING {TOP_UPS.columns("t")}
@@ -53,7 +53,7 @@ _GET: Final = f"SELECT {TOP_UPS.columns('t')} FROM top_up AS t WHERE t.account_i
 
 
 def select_top_up(account_id: int, top_up_id: str) -> ExtraRead:
-    """A read of one top-up, for `TOP_UPS.read`."""
+    """Return a read of one top-up, for `TOP_UPS.read`."""
     return ExtraRead(_SELECT, (account_id, top_up_id))
 
 
@@ -63,22 +63,22 @@ def insert_top_up(write: SetWrite, top_up: TopUpRow) -> None:
 
 
 def update_top_up(write: SetWrite, top_up: TopUpRow, *, status_before: TopUpStatus) -> None:
-    """Write the new state of a top-up. RowCountMismatch if its status is no longer `status_before`."""
+    """Write the new state of a top-up. Raises: RowCountMismatch: its status is no longer `status_before`."""
     write.add_row(_UPDATE, top_up, status_before=status_before)
 
 
 def insert_payment(write: SetWrite, top_up: TopUpRow) -> None:
-    """Write which top-up a payment paid. RowCountMismatch if the payment has paid another."""
+    """Write which top-up a payment paid. Raises: RowCountMismatch: the payment has paid another one."""
     write.add(_INSERT_PAYMENT, (top_up.payment_ref, top_up.account_id, top_up.id))
 
 
 async def record_checkout(top_up: TopUpRow, *, provider_ref: str, payment_url: str | None) -> TopUpRow:
-    """Write the provider's id and page of a top-up, unless they are recorded. Returns: the top-up as it is now."""
+    """Write the provider's id and page of a top-up if they are not recorded yet. Returns: the top-up as it is now."""
     [record] = await pools.fetch(_RECORD_CHECKOUT, top_up.account_id, top_up.id, provider_ref, payment_url)
     return TOP_UPS.read(record)
 
 
 async def get_top_up(connection: Connection, account_id: int, top_up_id: str) -> TopUpRow:
-    """A top-up that is known to exist, read inside a transaction."""
+    """Return a top-up that is known to exist, read inside a transaction."""
     _, [record] = await connection.execute_query(_GET, [account_id, top_up_id])
     return TOP_UPS.read(record)

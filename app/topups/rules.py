@@ -1,4 +1,4 @@
-"""Pure rules of top-ups: what may be bought, its price and bonus, and which status follows from a payment."""
+"""Rules of top-ups: what may be bought, its price and bonus, and the status that follows from a payment."""
 
 import re
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ _MINOR_DIGITS: Final = {
     "UYI": 0, "VND": 0, "VUV": 0, "XAF": 0, "XOF": 0, "XPF": 0,
     "BHD": 3, "IQD": 3, "JOD": 3, "KWD": 3, "LYD": 3, "OMR": 3, "TND": 3,
 }  # fmt: skip
-"""Decimal places of the currencies that have another number than two (ISO 4217)."""
+"""Decimal places of the currencies that do not have two (ISO 4217)."""
 
 
 class TopUpStatus(StrEnum):
-    """Status of a top-up. Only PAID and the statuses after it (REFUNDED, DISPUTED) have credits in the ledger."""
+    """The status of a top-up. Only a PAID, REFUNDED or DISPUTED top-up has credits in the ledger."""
 
     PENDING = "PENDING"
     PAID = "PAID"
@@ -38,9 +38,9 @@ UNPAID_STATUSES: Final = frozenset({TopUpStatus.PENDING, TopUpStatus.FAILED, Top
 
 
 class PaymentStatus(StrEnum):
-    """Status of a payment at its provider.
+    """The status of a payment at its provider.
 
-    ACTION_REQUIRED: a payment with a saved card that its owner has to authenticate on the page `action_url`.
+    ACTION_REQUIRED: the card's owner must authenticate a payment with a saved card, on the page `action_url`.
     """
 
     OPEN = "OPEN"
@@ -62,7 +62,7 @@ class SavedCard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaxLine:
-    """Tax as the provider computes it: included in the price, or added to it."""
+    """A tax as the provider computes it. It is included in the price or added to it."""
 
     label: str
     amount_minor: int
@@ -77,13 +77,13 @@ class Payment:
     live: bool = False
     provider_ref: str
     provider_ref_is_payment: bool = False
-    """Whether `provider_ref` is the id of the payment, and the top-up's own is that of its checkout."""
+    """Whether `provider_ref` is the id of the payment, while that of the top-up is the id of its checkout."""
     payment_ref: str | None = None
-    """The provider's id of the payment, which refunds and disputes name; None before money has moved."""
+    """The provider's id of the payment, which refunds and disputes refer to. None before money has moved."""
     reference: str
     status: PaymentStatus
     amount_minor: int
-    """Without tax that is added to the price."""
+    """The price, without tax that is added to it."""
     currency: str
     card: SavedCard | None = None
     tax_lines: tuple[TaxLine, ...] = ()
@@ -113,11 +113,11 @@ class TopUpRow(NamedTuple):
     clawed_back_credits: int = 0
     """Credits that lost disputes took back."""
     bonus_credits: int = 0
-    """Promotional credits that come with it, in a separate grant that expires `bonus_days` after the payment."""
+    """Promotional credits of this top-up. They are in a separate grant that expires `bonus_days` after the payment."""
     bonus_days: int | None = None
     live: bool = False
     automatic: bool = False
-    """Whether it is an auto top-up."""
+    """Whether it was bought by auto top-up."""
     saves_card: bool = False
     payment_ref: str | None = None
     decline_reason: str | None = None
@@ -130,7 +130,7 @@ class TopUpRow(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """Account id and row id of a top-up or refund; at the provider the text `<account>-<id>`."""
+    """The account id and row id of a top-up or refund. At the provider it is the text `<account>-<id>`."""
 
     account_id: int
     row_id: str
@@ -140,14 +140,14 @@ class Reference(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """The reference in `text`; None: it cannot be one of ours."""
+        """Return the reference in `text`, or None if this server cannot have created it."""
         found = _REFERENCE.fullmatch(text)
         return cls(int(found[1]), found[2]) if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopUpTerms:
-    """Which amounts may be bought, and their price."""
+    """The amounts that may be bought, and their price."""
 
     minimum_credits: int
     maximum_credits: int
@@ -155,7 +155,7 @@ class TopUpTerms:
     currency: str
     minor_per_credit: int
     bonuses: tuple[tuple[int, int], ...] = ()
-    """(least credits of a top-up, promotional credits that it brings), in rising order."""
+    """(minimum credits of a top-up, promotional credits for it), in ascending order."""
     bonus_days: int = 365
 
     @classmethod
@@ -171,11 +171,11 @@ class TopUpTerms:
         )
 
     def amount_minor(self, credits: int) -> int:
-        """The price in minor units of the currency. It is exact."""
+        """Return the exact price in minor units of the currency."""
         return credits * self.minor_per_credit
 
     def bonus_credits(self, credits: int) -> int:
-        """The promotional credits of a top-up: those of the highest step in `bonuses` that it reaches."""
+        """Return the promotional credits of a top-up: those of the highest minimum in `bonuses` that it reaches."""
         return max(((least, bonus) for least, bonus in self.bonuses if least <= credits), default=(0, 0))[1]
 
     def new_top_up(
@@ -192,7 +192,7 @@ class TopUpTerms:
         automatic: bool = False,
         saves_card: bool = False,
     ) -> TopUpRow:
-        """A PENDING top-up at these terms. `live`: of the provider, whether it takes real money."""
+        """Return a PENDING top-up at these terms. `live` says whether the provider takes real money."""
         bonus_credits = self.bonus_credits(credits)
         return TopUpRow(
             account_id=account_id,
@@ -216,7 +216,7 @@ class TopUpTerms:
         )
 
     def find_problems(self, credits: int, currency: str | None) -> list[Problem]:
-        """Problems of buying `credits` for `currency`; None: the currency in which credits are sold."""
+        """Return the problems of buying `credits` for `currency`. None is the currency in which credits are sold."""
         found = []
         if not self.minimum_credits <= credits <= self.maximum_credits:
             bounds = f"between {self.minimum_credits:,} and {self.maximum_credits:,}"
@@ -231,9 +231,10 @@ class TopUpTerms:
 
 
 def find_return_url_problems(url: str | None) -> list[Problem]:
-    """Problems of the URL to which the buyer's browser is redirected after paying, exactly as given.
+    """Return the problems of the URL to which the buyer's browser is redirected after paying.
 
-    Only visible ASCII and no backslash: browsers parse other characters differently and could reach another host.
+    Only visible ASCII without backslash is allowed: browsers parse other characters differently and could go to another
+    host.
     """
     if url is None:
         return []
@@ -247,7 +248,7 @@ def find_return_url_problems(url: str | None) -> list[Problem]:
 
 
 def find_mismatches(top_up: TopUpRow, payment: Payment) -> list[str]:
-    """Where a payment differs from our own row. One that differs is parked, never credited.
+    """Return the differences between a payment and our own row. A payment that differs is parked, never credited.
 
     If the row has no id of the provider, because the call that opened the checkout was interrupted, any id matches.
     """
@@ -269,10 +270,10 @@ def _mode(live: bool) -> str:
 
 
 def derive_status(status: TopUpStatus, payment_status: PaymentStatus) -> TopUpStatus | None:
-    """The new status of a top-up; None: it does not change.
+    """Return the new status of a top-up, or None if it does not change.
 
-    A payment counts whenever it was made: also after a first card was declined, or after the top-up has expired. A
-    decline or an expiry that arrives after the payment changes nothing.
+    A payment always counts, even if a first card was declined or the top-up has expired. A decline or an expiry that
+    arrives after the payment changes nothing.
     """
     if payment_status is PaymentStatus.PAID and status in UNPAID_STATUSES:
         return TopUpStatus.PAID
@@ -284,7 +285,7 @@ def derive_status(status: TopUpStatus, payment_status: PaymentStatus) -> TopUpSt
 
 
 def format_money(amount_minor: int, currency: str) -> str:
-    """An amount as text: 123456 minor units of USD are "1,234.56 USD"; JPY has no decimals, KWD has three."""
+    """Return an amount as text: 123456 minor units of USD are "1,234.56 USD". JPY has no decimals, KWD has three."""
     digits = _MINOR_DIGITS.get(currency, 2)
     whole, part = divmod(amount_minor, 10**digits)
     return f"{whole:,}.{part:0{digits}} {currency}" if digits else f"{whole:,} {currency}"

@@ -1,7 +1,7 @@
-"""Applying provider events to top-ups, each exactly once: `settle`.
+"""Applies each provider event to its top-up exactly once (`settle`).
 
-Webhook, return page and sweep call the same function. Under the account's lock the first one changes the top-up and
-posts; the others find it changed. Inbox row, top-up, entries and grants change in one transaction.
+Webhook, return page and sweep call the same function. The first call changes the top-up and posts, under the account's
+lock; later calls change nothing. Inbox row, top-up, entries and grants change in one transaction.
 """
 
 import logging
@@ -40,10 +40,11 @@ log = logging.getLogger(__name__)
 
 
 async def settle(event: ProviderEvent, *, audit: AuditContext | None = None) -> EventOutcome:
-    """Store an event and apply it once: all of its effect commits, or nothing.
+    """Store an event and apply it once. Either its whole effect is committed, or nothing.
 
-    An event that is not about a top-up of ours, or contradicts it, is parked and credits nothing. If applying fails,
-    the exception is raised and the event is retried from the inbox. `audit`: of the request that queried the provider.
+    An event that is not about one of our top-ups, or contradicts it, is parked and credits nothing. If applying fails,
+    the exception is raised and the event is retried from the inbox. `audit` belongs to the request that queried the
+    provider.
     """
     await inbox.store_event(event)
     reference = await _find_reference(event)
@@ -76,14 +77,17 @@ async def settle(event: ProviderEvent, *, audit: AuditContext | None = None) -> 
 
 
 async def _find_reference(event: ProviderEvent) -> Reference | None:
-    """The top-up of an event: by our reference, or by the payment that paid it."""
+    """Return the top-up of an event, found by our reference or by the payment that paid it."""
     if isinstance(event.object, Payment):
         return Reference.parse(event.object.reference)
     return await queries.find_by_payment(event.object.payment_ref)
 
 
 def _no_top_up(event: ProviderEvent) -> EventNotApplied:
-    """An unknown payment is not ours; a refund or dispute may arrive before its payment is settled."""
+    """Return the error for an event without a top-up.
+
+    An unknown payment is not ours. A refund or dispute may arrive before its payment is settled.
+    """
     if isinstance(event.object, Payment):
         return EventNotApplied("There is no top-up of this reference.", EventOutcome.PARKED_UNKNOWN)
     return EventNotApplied(f"Payment {event.object.payment_ref} is not settled yet.", EventOutcome.WAITING)
@@ -92,7 +96,7 @@ def _no_top_up(event: ProviderEvent) -> EventNotApplied:
 async def _apply(
     posting: Posting, event: ProviderEvent, found: Sequence[Any], audit: AuditContext | None
 ) -> EventOutcome:
-    """Apply an event to its top-up. Raises: EventNotApplied, before anything has changed."""
+    """Apply an event to its top-up. Raises: EventNotApplied: nothing has changed."""
     if isinstance(event.object, Payment):
         top_up = rows.TOP_UPS.read(found[0][0])
         if mismatches := find_mismatches(top_up, event.object):
@@ -114,7 +118,10 @@ async def _apply(
 
 
 def _apply_payment(posting: Posting, top_up: TopUpRow, payment: Payment, audit: AuditContext | None) -> EventOutcome:
-    """Change the top-up to the status that follows. PAID adds the grant, and that of the bonus, which expires."""
+    """Change the top-up to the status that follows from a payment.
+
+    If it becomes PAID, add its grant and that of its bonus.
+    """
     status = derive_status(top_up.status, payment.status)
     if status is None:
         return EventOutcome.UNCHANGED
@@ -142,7 +149,7 @@ def _apply_payment(posting: Posting, top_up: TopUpRow, payment: Payment, audit: 
         if changed.payment_ref is not None:
             rows.insert_payment(posting.write, changed)
     elif top_up.automatic:
-        # The owner was not there to see the decline.
+        # The owner was absent when the card was declined.
         text = f"An automatic top-up of {top_up.credits:,} credits was not paid: the card was declined."
         notifications.notify(account, posting.write, NotificationKind.TOP_UP_FAILED, text, subject=top_up.id)
         posting.publish_change(top_up.account_id)
@@ -153,7 +160,7 @@ def _apply_payment(posting: Posting, top_up: TopUpRow, payment: Payment, audit: 
 
 
 def _leave_unhandled(posting: Posting, event: ProviderEvent, reason: EventNotApplied) -> EventOutcome:
-    """Keep an event that was not applied: it waits for another event, or for an operator."""
+    """Keep an event that was not applied. It waits for another event or for an operator."""
     if reason.outcome is EventOutcome.WAITING:
         log.info("provider event %s waits: %s", event.event_id, reason)
         inbox.postpone(posting, event, reason.reason)

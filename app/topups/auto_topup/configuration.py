@@ -1,4 +1,4 @@
-"""Enabling and disabling auto top-up, and how it is shown. Only the account's owner can enable it, with consent."""
+"""Enables, disables and shows auto top-up. Only the account's owner can enable it, with consent."""
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -22,9 +22,9 @@ from app.topups.rules import TopUpStatus, TopUpTerms
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigureRequest:
-    """Request to enable or disable auto top-up. `key` None: repeated requests are not recognized.
+    """A request to enable or disable auto top-up. If `key` is None, repeated requests are not recognized.
 
-    `owner_ids`: owners whose accounts the caller may change; None: any.
+    If `owner_ids` is given, the caller can change only accounts of these owners.
     """
 
     owner_id: str
@@ -42,7 +42,7 @@ class ConfigureRequest:
 
 @dataclass(frozen=True, slots=True)
 class ConfigureResult:
-    """The account's balance after the call. `replayed`: an earlier call has made the change."""
+    """The account's balance after the call. `replayed` is True if an earlier call made the change."""
 
     balance: AccountBalance
     replayed: bool
@@ -50,7 +50,7 @@ class ConfigureResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoTopUpView:
-    """Auto top-up as it is shown to users. `reason` None: it would buy now, or the balance is above the threshold."""
+    """Auto top-up as users see it. If `reason` is None, it would buy now, or the balance is above the threshold."""
 
     config: AutoTopUpConfig
     consent_version: str | None
@@ -75,9 +75,9 @@ NEVER_CONFIGURED: Final = AutoTopUpView(
 
 
 async def configure(request: ConfigureRequest, terms: TopUpTerms) -> ConfigureResult:
-    """Enable auto top-up with a configuration, or disable it, which needs nothing else.
+    """Enable auto top-up with a configuration, or disable it. To disable it, no other values are needed.
 
-    Raises: Forbidden: the account of another owner; and when enabling InvalidInput, IdempotencyConflict.
+    Raises: Forbidden: the account belongs to another owner; when enabling also InvalidInput, IdempotencyConflict.
     """
     owner_scope.check_owner(request.owner_id, owner_ids=request.owner_ids)
     if not request.config.enabled:
@@ -106,7 +106,7 @@ async def configure(request: ConfigureRequest, terms: TopUpTerms) -> ConfigureRe
 
 
 async def find_views(account_ids: list[int], provider: str, terms: TopUpTerms) -> dict[int, AutoTopUpView]:
-    """Auto top-up of accounts as it is now, without those where it was never enabled."""
+    """Return the present auto top-up of each account in which it was ever enabled."""
     now = datetime.now(UTC)
     found = await rows.find_records(account_ids, provider)
     return {account_id: _build_view(record, terms, now) for account_id, record in found.items()}

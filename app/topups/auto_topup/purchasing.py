@@ -1,8 +1,8 @@
-"""Buying credits automatically, one purchase at a time.
+"""Buys credits automatically, one purchase at a time.
 
-`buy_if_needed` decides under the account's lock and claims the purchase, a PENDING top-up, before the provider is
-called; a unique index allows one for each account. The top-up stays whatever the call does: if its outcome is unknown,
-`reconcile_purchases` queries the provider by the reference, and nothing is bought before it is known.
+`buy_if_needed` decides under the account's lock and inserts a PENDING top-up before the provider is called. A unique
+index allows one such top-up for each account. It remains whatever happens to the call: if the outcome is unknown,
+`reconcile_purchases` queries the provider by the reference, and nothing is bought until the outcome is known.
 """
 
 import logging
@@ -29,11 +29,11 @@ from app.topups.settlement import settle
 
 ACTOR: Final = "auto-top-up"
 UNKNOWN_AFTER_SECONDS: Final = 180.0
-"""After this time the provider is queried about a call without an answer."""
+"""The provider is queried about a call without an answer after this time."""
 ABANDON_AFTER_SECONDS: Final = 24 * 3_600.0
-"""After this time a payment that its owner does not confirm is given up."""
+"""A payment that its owner does not confirm is given up after this time."""
 _CALL_SECONDS: Final = 60.0
-"""A claim that is older is left to reconciliation: the provider is not called for it any more."""
+"""The provider is not called for a claim that is older. Reconciliation then queries it."""
 _BATCH_SIZE: Final = 100
 
 log = logging.getLogger(__name__)
@@ -46,9 +46,10 @@ class _Claim:
 
 
 async def buy_if_needed(account_id: int, provider: PaymentProvider, terms: TopUpTerms) -> Buy | Skip:
-    """Buy credits for an account if configuration, balance and history say so. Never called inside a charge.
+    """Buy credits for an account if configuration, balance and earlier attempts require it.
 
-    Of concurrent calls for the same account one buys. A provider that does not answer raises nothing.
+    Never called inside a charge. Of concurrent calls for the same account only one buys. If the provider does not
+    answer, nothing is raised.
     """
     started_at = time.monotonic()
     claim = await _claim(account_id, provider, terms)
@@ -56,13 +57,16 @@ async def buy_if_needed(account_id: int, provider: PaymentProvider, terms: TopUp
         return claim
     if time.monotonic() - started_at < _CALL_SECONDS:
         await _charge_card(claim, provider)
-        # Again, to record the result of the purchase: the cooldown prevents another one.
+        # Claims again, to record the result of the purchase. The cooldown prevents another purchase.
         await _claim(account_id, provider, terms)
     return Buy(claim.top_up.credits)
 
 
 async def reconcile_purchases(provider: PaymentProvider, terms: TopUpTerms) -> int:
-    """Query purchases with an unknown outcome and give up those that nobody confirms. Returns: how many."""
+    """Query purchases with an unknown outcome, and give up those that were not confirmed.
+
+    Returns: the number of purchases.
+    """
     references = await rows.find_unsettled(
         provider.name,
         unknown_seconds=UNKNOWN_AFTER_SECONDS,
@@ -113,7 +117,10 @@ async def _claim(
 
 
 def _record_check(posting: Posting, account: AccountState, record: AutoTopUpRecord, skip: Skip) -> None:
-    """Write the result of a check. A changed result raises the version, and notifies the owner if they have to act."""
+    """Write the result of a check.
+
+    A changed result raises the version, and notifies the owner if the owner must act.
+    """
     reason = None if skip.reason is SkipReason.ABOVE_THRESHOLD else skip.reason
     rows.record_check(
         posting.write,
@@ -134,7 +141,7 @@ def _record_check(posting: Posting, account: AccountState, record: AutoTopUpReco
 
 
 async def _charge_card(claim: _Claim, provider: PaymentProvider) -> None:
-    """Call the provider, outside any transaction, and settle its answer."""
+    """Call the provider outside any transaction, and settle its answer."""
     top_up = claim.top_up
     try:
         payment = await provider.charge_saved_card(
@@ -161,7 +168,7 @@ async def _settle(top_up: TopUpRow, payment: Payment) -> None:
 
 
 async def _reconcile(reference: Reference, provider: PaymentProvider) -> None:
-    """Query one purchase and settle the answer, or give it up. Raises: Unavailable."""
+    """Query one purchase, and settle the answer or give the purchase up. Raises: Unavailable."""
     top_up = await queries.find_top_up(*reference)
     if top_up is None or top_up.status is not TopUpStatus.PENDING:
         return
@@ -179,7 +186,7 @@ async def _reconcile(reference: Reference, provider: PaymentProvider) -> None:
 
 
 async def _give_up(reference: Reference, status: TopUpStatus) -> None:
-    """Set a purchase to FAILED (the call never arrived) or EXPIRED. A payment that is made later is still credited."""
+    """Set a purchase to FAILED (the provider never received the call) or EXPIRED. A later payment is still credited."""
 
     async def decide(posting: Posting) -> None:
         top_up = top_up_rows.TOP_UPS.read(posting.rows[0][0])

@@ -1,4 +1,4 @@
-"""SQL of the table `auto_top_up`, and the reads that find accounts and purchases to check."""
+"""SQL of the table `auto_top_up`, and reads that find accounts and purchases to check."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -18,7 +18,7 @@ CONFIGS: Final = Table(models.AutoTopUp, AutoTopUpConfig, key=("account_id",))
 
 _ATTEMPT: Final = "id, created_at, credits, status, decline_reason, payment_url"
 
-# This month's attempts, which the caps count (at most 100 a month), and the newest ones, whatever their status.
+# Selects this month's attempts, which the caps count (at most 100 a month), and the newest attempts of any status.
 _ATTEMPTS: Final = RowSelect(
     ["t.created_at", "t.credits", "t.status", "t.decline_reason", "t.payment_url"],
     f"""
@@ -56,7 +56,7 @@ _RECORD: Final = RowSelect(
     """,
 )
 
-# As one array: asyncpg decodes records inside records only within an array of records.
+# The record is in an array, because asyncpg decodes records inside records only within an array of records.
 _RECORDS: Final = f"SELECT ARRAY({_RECORD.sql}) AS records"
 
 _SELECT_CONFIG: Final = RowSelect(CONFIGS.column_list("u"), "FROM auto_top_up AS u WHERE u.account_id = $1::bigint")
@@ -70,7 +70,7 @@ _ENABLE: Final = CONFIGS.insert(
     ),
 )  # fmt: skip
 
-# Configuration and consent stay readable.
+# Configuration and consent remain readable.
 _DISABLE: Final = SetStatement(
     "disable auto_top_up",
     """
@@ -95,7 +95,7 @@ _RECORD_CHECK: Final = SetStatement(
     5,
 )
 
-# Of accounts that have changed: those below the threshold at once, those that were skipped at most every five seconds.
+# Selects changed accounts: those below the threshold at once, those that were skipped at most every five seconds.
 _CHANGED: Final = """
     SELECT u.account_id FROM unnest($1::bigint[]) AS k(id)
     JOIN auto_top_up AS u ON u.account_id = k.id AND u.enabled
@@ -104,7 +104,7 @@ _CHANGED: Final = """
        OR (u.blocked_reason IS NOT NULL AND u.checked_at < clock_timestamp() - interval '5 seconds')
 """
 
-# Without a change: waits that have ended, and periodically all accounts below the threshold or skipped.
+# Selects accounts without a change: those whose wait has ended, and periodically all below the threshold or skipped.
 _DUE: Final = """
     SELECT u.account_id FROM auto_top_up AS u JOIN account AS a ON a.id = u.account_id
     WHERE u.enabled AND (u.blocked_reason IS NOT NULL OR greatest(a.posted - a.held - a.frozen, 0) < u.threshold)
@@ -113,7 +113,7 @@ _DUE: Final = """
     ORDER BY u.checked_at NULLS FIRST LIMIT $2
 """
 
-# Purchases whose call had an unknown outcome, and those that the owner has not confirmed in time.
+# Selects purchases whose call had an unknown outcome, and those that the owner has not confirmed in time.
 _UNSETTLED: Final = """
     SELECT t.account_id, t.id FROM top_up AS t
     WHERE t.status = 'PENDING' AND t.automatic AND t.provider = $1
@@ -131,7 +131,7 @@ class SavedCardRefs(NamedTuple):
 
 
 class AutoTopUpRecord(NamedTuple):
-    """Auto top-up of an account: configuration, result of the last check, and all that the next check needs."""
+    """Auto top-up of an account: configuration, result of the last check, and all data for the next check."""
 
     account_id: int
     config: AutoTopUpConfig
@@ -145,18 +145,18 @@ class AutoTopUpRecord(NamedTuple):
 
 
 def select_record(account_id: int, provider: str) -> ExtraRead:
-    """A read of an account's record, for `record_from_row`; no row if auto top-up was never enabled."""
+    """Return a read of an account's record, for `record_from_row`. It has no row if auto top-up was never enabled."""
     return ExtraRead(_RECORD, ([account_id], provider))
 
 
 async def find_records(account_ids: Iterable[int], provider: str) -> dict[int, AutoTopUpRecord]:
-    """The records of accounts, without those where auto top-up was never enabled."""
+    """Return the records of those accounts in which auto top-up was ever enabled."""
     [found] = await pools.fetch(_RECORDS, list(account_ids), provider)
     return {row["account_id"]: record_from_row(row) for row in _RECORD.read(found["records"])}
 
 
 def record_from_row(row: Mapping[str, Any]) -> AutoTopUpRecord:
-    """A record from the row of `select_record`."""
+    """Convert the row of `select_record`."""
     card = SavedCardRefs(row["customer_ref"], row["card_ref"]) if row["card_ref"] is not None else None
     return AutoTopUpRecord(
         account_id=row["account_id"],
@@ -185,12 +185,12 @@ def record_from_row(row: Mapping[str, Any]) -> AutoTopUpRecord:
 
 
 def select_config(account_id: int) -> ExtraRead:
-    """A read of an account's configuration; no row if auto top-up was never enabled."""
+    """Return a read of an account's configuration. It has no row if auto top-up was never enabled."""
     return ExtraRead(_SELECT_CONFIG, (account_id,))
 
 
 def enable(write: SetWrite, account: AccountState, config: AutoTopUpConfig, consent_version: str, actor: str) -> None:
-    """Write the configuration, and the version of the text to which the owner has consented."""
+    """Write the configuration, and the version of the text to which the owner consented."""
     write.add_row(
         _ENABLE,
         config,
@@ -216,22 +216,22 @@ def record_check(
 
 
 async def find_enabled() -> set[int]:
-    """The accounts in which auto top-up is enabled."""
+    """Return the accounts in which auto top-up is enabled."""
     found = models.AutoTopUp.filter(enabled=True).limit(100_000)
     return {row["account_id"] for row in await found.values("account_id")}
 
 
 async def find_changed(account_ids: Iterable[int]) -> list[int]:
-    """Those of the changed accounts that have to be checked now."""
+    """Return those of the changed accounts that must be checked now."""
     return [record["account_id"] for record in await pools.fetch(_CHANGED, list(account_ids))]
 
 
 async def find_due(*, interval_seconds: float, limit: int) -> list[int]:
-    """Accounts to be checked without a change, those that were checked longest ago first."""
+    """Return accounts to check without a change. Those that were checked longest ago come first."""
     return [record["account_id"] for record in await pools.fetch(_DUE, interval_seconds, limit)]
 
 
 async def find_unsettled(provider: str, *, unknown_seconds: float, open_seconds: float, limit: int) -> list[Reference]:
-    """Automatic top-ups that have been PENDING for too long, oldest first."""
+    """Return automatic top-ups that have been PENDING for too long, oldest first."""
     records = await pools.fetch(_UNSETTLED, provider, unknown_seconds, open_seconds, limit)
     return [Reference(record["account_id"], record["id"]) for record in records]

@@ -1,8 +1,7 @@
-"""Pure rules of auto top-up: whether to buy now, how many credits, and the reason if nothing is bought.
+"""Rules of auto top-up: whether to buy now, how many credits, and the reason if nothing is bought.
 
-Everything is computed from the account's rows, read under its lock: there is no counter that could differ from what was
-bought. An attempt counts towards the caps from when it is begun, whatever its outcome, unless it is known that no money
-moved (FAILED).
+Everything is computed from the account's rows, read under its lock. There is no counter that could differ from the
+purchases. An attempt counts towards the caps as soon as it is begun, unless it is known that no money moved (FAILED).
 """
 
 from collections.abc import Sequence
@@ -16,20 +15,20 @@ from app.errors import Problem
 from app.topups.rules import TopUpStatus, TopUpTerms
 
 COOLDOWN: Final = timedelta(seconds=60)
-"""Least time between two attempts."""
+"""The minimum time between two attempts."""
 BACK_OFF: Final = (timedelta(hours=1), timedelta(hours=4), timedelta(hours=24))
-"""Wait after the first, second and third failed attempt in a row."""
+"""The wait after the first, second and third failed attempt in a row."""
 MAX_DECLINES: Final = 3
 MAX_COUNT_PER_DAY: Final = 10
 MAX_COUNT_PER_MONTH: Final = 100
-"""Highest cap on the number of purchases, and the default."""
+"""The highest cap on the number of purchases, and the default."""
 MAX_CONSENT_VERSION_LENGTH: Final = 64
 NOT_CHARGED: Final = "not_charged"
-"""Decline reason of an attempt that did not reach the provider."""
+"""The decline reason of an attempt that did not reach the provider."""
 
 
 class SkipReason(StrEnum):
-    """Why nothing is bought now."""
+    """The reason why nothing is bought now."""
 
     DISABLED = "DISABLED"
     ABOVE_THRESHOLD = "ABOVE_THRESHOLD"
@@ -49,7 +48,7 @@ class SkipReason(StrEnum):
 
 
 class AutoTopUpState(StrEnum):
-    """State of auto top-up as shown to users."""
+    """The state of auto top-up that users see."""
 
     OFF = "OFF"
     READY = "READY"
@@ -81,14 +80,14 @@ _BLOCK_TEXTS: Final = {
     SkipReason.DAY_CAP: "the purchase would exceed the credits per day.",
     SkipReason.MONTH_CAP: "the purchase would exceed the credits per month.",
 }
-"""Reasons about which the owner is notified."""
+"""The reasons about which the owner is notified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoTopUpConfig:
-    """Configuration by the owner, in credits and counts. Either `amount` or `target` is set.
+    """The owner's configuration, in credits and counts. Either `amount` or `target` is set.
 
-    `max_...` None: no cap on credits, and the default one on counts.
+    If a field `max_...` is None, credits have no cap, and counts have the default cap.
     """
 
     enabled: bool
@@ -105,7 +104,7 @@ OFF: Final = AutoTopUpConfig(enabled=False)
 
 
 class Attempt(NamedTuple):
-    """An automatic top-up. `action_url`: page on which the owner has to confirm it."""
+    """An automatic top-up. `action_url` is the page on which the owner has to confirm it."""
 
     begun_at: datetime
     credits: int
@@ -116,10 +115,10 @@ class Attempt(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptHistory:
-    """Attempts of an account: those of this month and the newest, newest first.
+    """Attempts of an account, newest first: those of this month and the newest of all.
 
-    `declines_reset_at`: when the card was saved or a top-up was last paid manually, whichever is later. Declines before
-    it do not count.
+    `declines_reset_at` is the time when the card was saved or a top-up was last paid manually, whichever is later.
+    Earlier declines do not count.
     """
 
     attempts: Sequence[Attempt] = ()
@@ -129,7 +128,7 @@ class AttemptHistory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BalanceLevel:
-    """Figures of the account, in credits."""
+    """The balance of the account, in credits."""
 
     available: int
     owed: int = 0
@@ -143,7 +142,7 @@ class Buy(NamedTuple):
 
 
 class Skip(NamedTuple):
-    """Buy nothing. `next_eligible_at`: when the reason ends by time alone; None: something else has to happen."""
+    """Buy nothing. `next_eligible_at` is when the reason ends, or None if time alone does not end it."""
 
     reason: SkipReason
     next_eligible_at: datetime | None = None
@@ -163,8 +162,9 @@ def decide(
 
 
 def purchase_credits(config: AutoTopUpConfig, balance: BalanceLevel, terms: TopUpTerms) -> int:
-    """The credits of one purchase: the fixed amount, or what is missing to the target, rounded up to a multiple that is
-    sold, and at most the largest top-up.
+    """Return the credits of one purchase: the fixed amount, or the credits that are missing to reach the target.
+
+    They are rounded up to a multiple that is sold, but not above the largest top-up.
     """
     if config.amount is not None:
         return config.amount
@@ -175,12 +175,12 @@ def purchase_credits(config: AutoTopUpConfig, balance: BalanceLevel, terms: TopU
 
 
 def derive_state(decision: Buy | Skip) -> AutoTopUpState:
-    """The state that users see for a decision."""
+    """Return the state that users see for a decision."""
     return AutoTopUpState.READY if isinstance(decision, Buy) else _STATES.get(decision.reason, AutoTopUpState.BLOCKED)
 
 
 def describe_block(reason: SkipReason) -> str | None:
-    """The text of the notification for a reason; None: the owner need not do anything."""
+    """Return the text of the notification for a reason, or None if the owner need not do anything."""
     return f"Auto top-up does not buy credits: {_BLOCK_TEXTS[reason]}" if reason in _BLOCK_TEXTS else None
 
 
@@ -190,12 +190,12 @@ def count_declines(history: AttemptHistory) -> int:
 
 
 def sum_spent_this_month(attempts: Sequence[Attempt], now: datetime) -> int:
-    """Credits that automatic top-ups have bought this month (UTC), including those whose outcome is unknown."""
+    """Return the credits that automatic top-ups bought this month (UTC), including those with an unknown outcome."""
     return sum(attempt.credits for attempt in _since(attempts, _month(now)))
 
 
 def find_problems(config: AutoTopUpConfig, terms: TopUpTerms, consent_version: str | None) -> list[Problem]:
-    """Problems of enabling auto top-up with this configuration."""
+    """Return the problems of enabling auto top-up with this configuration."""
     found = _find_amount_problems(config, terms)
     for path, most in (("maxPerDay", config.max_per_day), ("maxPerMonth", config.max_per_month)):
         least = config.amount or terms.minimum_credits
@@ -232,7 +232,7 @@ def _find_amount_problems(config: AutoTopUpConfig, terms: TopUpTerms) -> list[Pr
 
 
 def _find_block(config: AutoTopUpConfig, history: AttemptHistory, balance: BalanceLevel, now: datetime) -> Skip | None:
-    """A reason to skip that does not depend on the balance."""
+    """Return a reason to skip that does not depend on the balance, or None."""
     if not config.enabled:
         return Skip(SkipReason.DISABLED)
     for attempt in history.attempts:
@@ -248,7 +248,7 @@ def _find_block(config: AutoTopUpConfig, history: AttemptHistory, balance: Balan
 
 
 def _find_wait(history: AttemptHistory, now: datetime) -> Skip | None:
-    """The back-off or cooldown after the latest attempts."""
+    """Return the wait or cooldown after the latest attempts, or None."""
     if count_declines(history) >= MAX_DECLINES:
         return Skip(SkipReason.DECLINED_TOO_OFTEN)
     if failed := _failed_streak(history):
@@ -262,7 +262,7 @@ def _find_wait(history: AttemptHistory, now: datetime) -> Skip | None:
 
 
 def _failed_streak(history: AttemptHistory) -> list[Attempt]:
-    """The failed attempts, newest first, since the last successful one and since declines were reset."""
+    """Return the failed attempts, newest first, since the last successful one and since declines were reset."""
     found = []
     for attempt in history.attempts:
         if history.declines_reset_at is not None and attempt.begun_at <= history.declines_reset_at:

@@ -1,6 +1,6 @@
-"""Background loops of auto top-up: check accounts after a change of their balance, and sweep for what was missed.
+"""Background loops of auto top-up: check accounts after a change of their balance, and periodically all accounts.
 
-Only accounts in which auto top-up is enabled cost anything: changes of all others are dropped by one set lookup.
+Changes of accounts in which auto top-up is not enabled are dropped by one set lookup.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from app.topups.provider import PaymentProvider
 from app.topups.rules import TopUpTerms
 
 SWEEP_SECONDS: Final = 5.0
-"""Also the time within which other processes learn that auto top-up was enabled in an account."""
+"""Other processes also find newly enabled accounts within this time."""
 CHECK_INTERVAL_SECONDS: Final = 300.0
-"""How often a skipped account is checked without a change."""
+"""The interval at which a skipped account is checked without a change."""
 _CONCURRENCY: Final = 8
 _BATCH_SIZE: Final = 256
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 async def run_worker(feed: ChangeFeed, provider: PaymentProvider, terms: TopUpTerms) -> None:
-    """Check accounts as they change, and all in turn, until cancelled."""
+    """Check accounts when they change, and periodically, until cancelled."""
     enabled = await rows.find_enabled()
     with feed.subscribe_to_accounts(enabled) as subscription:
         async with asyncio.TaskGroup() as group:
@@ -33,7 +33,7 @@ async def run_worker(feed: ChangeFeed, provider: PaymentProvider, terms: TopUpTe
 
 
 async def sweep(provider: PaymentProvider, terms: TopUpTerms) -> int:
-    """Reconcile purchases, then check accounts that are due without a change. Returns: how many accounts."""
+    """Reconcile purchases, then check accounts that are due without a change. Returns: the number of accounts."""
     await purchasing.reconcile_purchases(provider, terms)
     due = await rows.find_due(interval_seconds=CHECK_INTERVAL_SECONDS, limit=_BATCH_SIZE)
     await _check(due, provider, terms)
@@ -49,14 +49,14 @@ async def _sweep_forever(enabled: set[int], provider: PaymentProvider, terms: To
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         found = await rows.find_enabled()
-        # In place: the subscription uses this set.
+        # The set is changed in place, because the subscription uses it.
         enabled.intersection_update(found)
         enabled.update(found)
         await sweep(provider, terms)
 
 
 async def _check(account_ids: Sequence[int], provider: PaymentProvider, terms: TopUpTerms) -> None:
-    """Check some accounts at a time, so that a slow call to the provider does not delay all others."""
+    """Check several accounts at a time, so that a slow call to the provider does not delay all others."""
     for start in range(0, len(account_ids), _CONCURRENCY):
         batch = account_ids[start : start + _CONCURRENCY]
         results = await asyncio.gather(

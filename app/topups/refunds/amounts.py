@@ -1,7 +1,7 @@
-"""Pure rules: how a refund or dispute splits the credits, the bonus and the money of a top-up.
+"""Rules that split the credits, the bonus and the money of a top-up for refunds and disputes.
 
-Each part is computed from what is left, rounded down. So the parts of a top-up add up to the whole exactly, in whatever
-order and sizes it is refunded, and whichever refunds fail.
+Each part is computed from what is left, and rounded down. So the parts of a top-up always add up to the whole, for any
+order and size of refunds, and if some of them fail.
 """
 
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ from app.topups.provider import Dispute, DisputeStatus, Refund, RefundStatus
 from app.topups.rules import TopUpRow, TopUpStatus
 
 EFFECTIVE_DISPUTE_STATUSES: Final = frozenset({DisputeStatus.OPEN, DisputeStatus.LOST})
-"""Statuses of disputes that have credits frozen or taken back."""
+"""The statuses of disputes that have frozen or taken back credits."""
 
 
 class RefundRow(NamedTuple):
-    """A row of the table `top_up_refund`, begun here or at the provider."""
+    """A row of the table `top_up_refund`. The refund was begun here or at the provider."""
 
     account_id: int
     id: str
@@ -38,7 +38,10 @@ class RefundRow(NamedTuple):
 
     @property
     def is_effective(self) -> bool:
-        """Whether its credits have left: they leave when it is requested and return if it fails."""
+        """Whether its credits have left the account.
+
+        They leave when the refund is requested, and return if it fails.
+        """
         return self.status is not RefundStatus.FAILED
 
     @property
@@ -75,11 +78,11 @@ class RemainingAmounts:
     """What is left of a top-up after its refunds and disputes."""
 
     credits: int
-    """Neither refunded nor taken back by a lost dispute."""
+    """Credits that were neither refunded nor taken back by a lost dispute."""
     frozen_credits: int
-    """Part of `credits` that open disputes have frozen."""
+    """The part of `credits` that open disputes have frozen."""
     bonus_credits: int
-    """Bonus that no refund and no lost dispute has accounted for."""
+    """The bonus that belongs to no refund and no lost dispute."""
     money_minor: int
     """The money that belongs to `credits`, before a deduction for spent bonus."""
     returnable_minor: int
@@ -106,30 +109,30 @@ class RemainingAmounts:
 
     @property
     def refundable_credits(self) -> int:
-        """Credits that may be refunded. Disputed ones wait for the decision."""
+        """Return the credits that may be refunded. Disputed credits must wait for the decision."""
         return self.credits - self.frozen_credits
 
     def split_money(self, credits: int) -> int:
-        """The money that belongs to this part of `self.credits`, in minor units."""
+        """Return the money that belongs to this part of `self.credits`, in minor units."""
         return self.money_minor * credits // self.credits
 
     def split_bonus(self, credits: int) -> int:
-        """The bonus that belongs to this part of `self.credits`."""
+        """Return the bonus that belongs to this part of `self.credits`."""
         return self.bonus_credits * credits // self.credits
 
 
 def value_bonus(top_up: TopUpRow, credits: int) -> int:
-    """The value of spent bonus in minor units: that of as many bought credits, rounded down."""
+    """Return the value of spent bonus in minor units: the price of as many bought credits, rounded down."""
     return credits * top_up.amount_minor // top_up.credits
 
 
 def credits_for_amount(top_up: TopUpRow, amount_minor: int) -> int:
-    """The credits that belong to an amount of money, rounded up, at most all of the top-up."""
+    """Return the credits that belong to an amount of money, rounded up, but at most all credits of the top-up."""
     return min(top_up.credits, -(-top_up.credits * amount_minor // top_up.amount_minor))
 
 
 def derive_top_up(top_up: TopUpRow, refunds: Iterable[RefundRow], disputes: Iterable[DisputeRow]) -> TopUpRow:
-    """A paid top-up with the status and figures that follow from its refunds and disputes, whatever their order."""
+    """Return a paid top-up with the status and the sums that follow from its refunds and disputes in any order."""
     effective = [refund for refund in refunds if refund.is_effective]
     disputes = list(disputes)
     refunded = sum(refund.credits for refund in effective)
@@ -149,7 +152,10 @@ def derive_top_up(top_up: TopUpRow, refunds: Iterable[RefundRow], disputes: Iter
 
 
 def find_mismatches(top_up: TopUpRow, reported: Refund | Dispute, *, amount_minor: int | None) -> list[str]:
-    """Where a reported refund or dispute differs from our rows. `amount_minor`: of our row; None: there is none yet."""
+    """Return the differences between a reported refund or dispute and our rows.
+
+    `amount_minor` is that of our row, or None if there is no row yet.
+    """
     pairs = [
         ("provider", reported.provider, top_up.provider),
         ("mode", _mode(live=reported.live), _mode(live=top_up.live)),

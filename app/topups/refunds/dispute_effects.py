@@ -1,10 +1,11 @@
-"""What a dispute does under the account's lock: OPEN freezes credits, WON unfreezes them, LOST takes them back.
+"""The effects of a dispute under the account's lock: OPEN freezes credits, WON unfreezes them, LOST takes them back.
 
-A lost dispute takes what is unclaimed of the top-up's own grant (REFUND entries whose reason names the dispute); the
-rest becomes debt (a DEBT entry). A dispute never covers more than refunds and other disputes leave of the top-up.
+A lost dispute takes the unclaimed credits of the top-up's own grant, with REFUND entries whose reason names the
+dispute. The rest becomes debt, with a DEBT entry. A dispute never covers more than refunds and other disputes leave of
+the top-up.
 
-Events may arrive in any order, repeatedly, and as two event types. WON and LOST are final: OPEN after them changes
-nothing, and a decision that arrives first has the whole effect at once.
+Events may arrive in any order, repeatedly, and as two event types. WON and LOST are final. An OPEN after them changes
+nothing, and a decision that arrives before OPEN has the whole effect at once.
 """
 
 from app.ledger.rules import debt
@@ -17,8 +18,8 @@ from app.topups.refunds.locked_top_up import LockedTopUp, claw_back, extend_disp
 def apply_dispute_event(locked: LockedTopUp, reported: Dispute) -> EventOutcome:
     """Apply a reported dispute.
 
-    Raises: EventNotApplied, before anything has changed: it contradicts our rows or an earlier decision;
-    BalanceLimitReached, of the debt.
+    Raises: EventNotApplied: it contradicts our rows or an earlier decision, and nothing has changed;
+    BalanceLimitReached: the debt would be too high.
     """
     known = locked.disputes.get(reported.dispute_ref)
     amount_minor = known.amount_minor if known else None
@@ -69,7 +70,8 @@ def _win(locked: LockedTopUp, dispute: DisputeRow) -> EventOutcome:
 
 
 def _lose(locked: LockedTopUp, dispute: DisputeRow) -> EventOutcome:
-    # The unfrozen credits pay no other debt: as many leave at once, from this top-up's grant first.
+    # The unfrozen credits must not pay other debt, because the same number of credits leaves at once, first from the
+    # grant of this top-up.
     debt.unfreeze(locked.account, dispute.credits, pays_debt=False)
     lost = dispute._replace(credits=0, status=DisputeStatus.LOST, decided_at=locked.account.at)
     locked.put_row(lost)

@@ -1,7 +1,7 @@
-"""A paid top-up under its account's lock: everything that refunds and disputes are decided on.
+"""A paid top-up under its account's lock, with everything that decides about refunds and disputes.
 
-A `LockedTopUp` has the top-up, its refunds and disputes, and the two grants that it made. It is read in the posting's
-one read, changed in memory and written with it. The figures of the top-up follow from its refunds and disputes.
+A `LockedTopUp` contains the top-up, its refunds and disputes, and its two grants. It is read in the posting's one read,
+changed in memory, and written in the posting's one write. The sums in the top-up follow from its refunds and disputes.
 """
 
 import json
@@ -30,7 +30,7 @@ _SELECT_GRANTS: Final = RowSelect(
     GRANTS.column_list("g"), "FROM credit_grant AS g WHERE g.account_id = $1::bigint AND g.top_up_id = $2"
 )
 
-# Entries by which credits leave a grant unspent: it expired or was revoked.
+# Selects the entries by which credits leave a grant unspent: the grant expired or was revoked.
 _UNSPENT_DRAWS: Final = """
     SELECT e.draws::text AS draws FROM entry AS e
     WHERE e.account_id = $1 AND e.kind <> 'CHARGE'
@@ -40,7 +40,7 @@ _UNSPENT_DRAWS: Final = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenCredits:
-    """What left with some credits of a top-up: how many became new debt, and their share of the bonus."""
+    """The result of taking back credits of a top-up: how many became debt, and their share of the bonus."""
 
     debt_credits: int = 0
     bonus_credits: int = 0
@@ -62,7 +62,7 @@ class LockedTopUp:
     """Bonus that expired or was revoked."""
     status_before: TopUpStatus
     stored_ids: frozenset[str] = frozenset()
-    """Refunds and disputes that the database has."""
+    """The ids of the refunds and disputes that are in the database."""
     changed_ids: set[str] = field(default_factory=set)
 
     @property
@@ -84,7 +84,7 @@ class LockedTopUp:
             self.changed_ids.add(row.dispute_ref)
 
     def write_changes(self, posting: Posting) -> None:
-        """Write changed rows, and the top-up as it follows from them."""
+        """Write the changed rows, and the top-up that follows from them."""
         for key in sorted(self.changed_ids):
             row = self.refunds.get(key) or self.disputes[key]
             refund_rows.write_row(posting.write, row, new=key not in self.stored_ids)
@@ -93,7 +93,7 @@ class LockedTopUp:
 
 
 def select_locked_top_up(reference: Reference) -> list[ExtraRead]:
-    """The reads for `load_locked_top_up`."""
+    """Return the reads for `load_locked_top_up`."""
     key = (reference.account_id, reference.row_id)
     return [
         rows.select_top_up(*key),
@@ -104,14 +104,14 @@ def select_locked_top_up(reference: Reference) -> list[ExtraRead]:
 
 
 async def load_locked_top_up(posting: Posting, found: Any) -> LockedTopUp | None:
-    """The top-up from the rows of those reads, in their order; None: it does not exist."""
+    """Return the top-up from the rows of those reads, in their order, or None if it does not exist."""
     top_ups, refunds, disputes, grants = found
     if not top_ups:
         return None
     top_up = rows.TOP_UPS.read(top_ups[0])
     account = posting.accounts[top_up.account_id]
     for grant in map(GRANTS.read, grants):
-        # Open grants are in the account already, with due changes applied; closed ones are as they were.
+        # Open grants are already in the account, with due changes applied. Closed grants have not changed.
         account.grants.setdefault(grant.number, grant)
     made = [grant for grant in account.grants.values() if grant.top_up_id == top_up.id]
     bonus_grant = next((grant for grant in made if grant.source is GrantSource.PROMOTIONAL), None)
@@ -131,9 +131,9 @@ async def load_locked_top_up(posting: Posting, found: Any) -> LockedTopUp | None
 
 
 def take_credits(locked: LockedTopUp, credits: int, cause: Cause) -> TakenCredits:
-    """Take credits (> 0) of the top-up back, and their share of its bonus, unspent bonus first.
+    """Take credits (> 0) of the top-up back, with their share of its bonus. Unspent bonus is taken first.
 
-    Raises: BalanceLimitReached, of the debt.
+    Raises: BalanceLimitReached: the debt would be too high.
     """
     share = locked.remaining.split_bonus(credits)
     debt_credits = debt.withdraw(locked.account, locked.purchased_grant, credits, cause)
@@ -150,13 +150,13 @@ def take_credits(locked: LockedTopUp, credits: int, cause: Cause) -> TakenCredit
 
 
 def return_credits(locked: LockedTopUp, refund: RefundRow, cause: Cause) -> None:
-    """Return what a refund took. Raises: BalanceLimitReached."""
+    """Return the credits that a refund took. Raises: BalanceLimitReached."""
     debt.undo_withdraw(locked.account, locked.purchased_grant, refund.credits, cause, debt=refund.debt_credits)
     debt.undo_withdraw_unspent(locked.account, locked.bonus_grant, refund.bonus_credits, cause)
 
 
 def extend_disputes(locked: LockedTopUp) -> None:
-    """Extend disputes that cover fewer credits than were disputed, now that a refund failed or another was won."""
+    """Extend disputes that cover fewer credits than were disputed, after a refund failed or another dispute was won."""
     for dispute in sorted(locked.disputes.values(), key=lambda one: (one.opened_at, one.dispute_ref)):
         if dispute.status not in EFFECTIVE_DISPUTE_STATUSES:
             continue
@@ -187,7 +187,7 @@ def claw_back(locked: LockedTopUp, dispute: DisputeRow, credits: int) -> None:
 
 
 async def _sum_unspent(posting: Posting, account: AccountState, grant: GrantState) -> int:
-    """How much of a grant expired or was revoked, including what this posting has expired."""
+    """Return how many credits of a grant expired or were revoked, including those that this posting has expired."""
     if grant.remaining == grant.credits:
         return 0
     _, records = await posting.connection.execute_query(_UNSPENT_DRAWS, [account.account_id])

@@ -1,8 +1,8 @@
-"""What a refund does, decided under the account's lock: when it is requested, and when its provider reports it.
+"""The effects of a refund under the account's lock, when it is requested and when its provider reports it.
 
-The credits leave when the refund is requested, not when the provider confirms it, and return if it fails. A refund
-begun at the provider has the same effect. Its money has been returned already, so it takes precedence over open and
-lost disputes, in whatever order the events arrive.
+The credits leave when the refund is requested, not when the provider confirms it. They return if the refund fails. A
+refund that was begun at the provider has the same effect. Its money has already been returned, so it takes precedence
+over open and lost disputes, in any order of events.
 """
 
 from dataclasses import replace
@@ -25,14 +25,15 @@ _NEXT_STATUSES: Final = {
     RefundStatus.DONE: (RefundStatus.FAILED,),
     RefundStatus.FAILED: (),
 }
-"""FAILED is final; DONE is not: a bank may return the money later."""
+"""The statuses that may follow. FAILED is final. DONE is not, because a bank may return the money later."""
 
 
 def begin_refund(locked: LockedTopUp, credits: int | None, *, reason: str, actor: str) -> RefundRow:
-    """Take `credits` of the top-up back (None: all that is left) and compute the money to return for them.
+    """Take `credits` of the top-up back, and compute the money to return for them.
 
-    The value of spent bonus is deducted from the money, not below 0; a refund of no money is DONE at once. Disputed
-    credits wait for the decision. Raises: RefundExceedsTopUp; BalanceLimitReached, of the debt.
+    `credits=None` means all that are left. The value of spent bonus is deducted from the money, but not below 0. A
+    refund without money is DONE at once. Disputed credits must wait for the decision.
+    Raises: RefundExceedsTopUp; BalanceLimitReached: the debt would be too high.
     """
     remaining = locked.remaining
     requested = remaining.refundable_credits if credits is None else credits
@@ -57,7 +58,7 @@ def begin_refund(locked: LockedTopUp, credits: int | None, *, reason: str, actor
 
 
 def apply_refund_event(locked: LockedTopUp, reported: Refund) -> EventOutcome:
-    """Apply a reported refund. Raises: EventNotApplied, before anything has changed; BalanceLimitReached."""
+    """Apply a reported refund. Raises: EventNotApplied: nothing has changed; BalanceLimitReached."""
     refund = _find_refund(locked, reported)
     amount_minor = refund.amount_minor if refund else None
     if mismatches := find_mismatches(locked.top_up, reported, amount_minor=amount_minor):
@@ -80,7 +81,7 @@ def apply_refund_event(locked: LockedTopUp, reported: Refund) -> EventOutcome:
 
 
 def _find_refund(locked: LockedTopUp, reported: Refund) -> RefundRow | None:
-    """The refund that is reported, by our reference or the provider's; None: it was begun at the provider."""
+    """Return the reported refund, found by our reference or the provider's, or None if it was begun at the provider."""
     if reported.reference is None:
         return next((one for one in locked.refunds.values() if one.refund_ref == reported.refund_ref), None)
     reference = Reference.parse(reported.reference)
@@ -94,10 +95,11 @@ def _find_refund(locked: LockedTopUp, reported: Refund) -> RefundRow | None:
 
 
 def _apply_external_refund(locked: LockedTopUp, reported: Refund) -> EventOutcome:
-    """Apply a refund begun at the provider: the credits of its money, rounded up; all that is left for all the money.
+    """Apply a refund that was begun at the provider.
 
-    One that has failed already is only recorded. One of more than can be returned now waits: a refund that is effective
-    here may have failed at the provider, and the event of that is on its way.
+    It takes the credits that belong to its money, rounded up. If it returns all the money, it takes all credits that
+    are left. A refund that has already failed is only recorded. A refund of more money than can be returned now waits:
+    another refund may have failed at the provider, and the event that reports this may not have arrived yet.
     """
     top_up = locked.top_up
     if reported.amount_minor > top_up.amount_minor:
@@ -124,14 +126,17 @@ def _apply_external_refund(locked: LockedTopUp, reported: Refund) -> EventOutcom
     if credits > clawed_back:
         taken = take_credits(locked, credits - clawed_back, _provider_cause(locked, EXTERNAL_REFUND_REASON))
     _count_as_refunded(locked, clawed_back)
-    # Should this refund fail, what a lost dispute had taken returns as if it had become debt that was paid.
+    # If this refund fails, credits that a lost dispute had taken are returned like debt that was paid.
     taken = replace(taken, debt_credits=taken.debt_credits + clawed_back)
     locked.put_row(_new_external_refund(locked, reported, credits, taken))
     return EventOutcome.REFUNDED
 
 
 def _take_precedence(locked: LockedTopUp, credits: int) -> int:
-    """Unfreeze what open disputes hold of `credits`. Returns: how many of them lost disputes have taken already."""
+    """Unfreeze credits of open disputes, as far as the refund needs them.
+
+    Returns: how many of `credits` lost disputes have already taken.
+    """
     missing = credits - locked.remaining.refundable_credits
     for dispute in reversed(list(locked.disputes.values())):
         if missing > 0 and dispute.status is DisputeStatus.OPEN and (less := min(dispute.credits, missing)):
@@ -142,7 +147,7 @@ def _take_precedence(locked: LockedTopUp, credits: int) -> int:
 
 
 def _count_as_refunded(locked: LockedTopUp, credits: int) -> None:
-    """Count credits that lost disputes have taken as refunded instead; no credits move."""
+    """Count credits that lost disputes have taken as refunded instead. No credits move."""
     for dispute in reversed(list(locked.disputes.values())):
         if credits and dispute.status is DisputeStatus.LOST and (less := min(dispute.credits, credits)):
             locked.put_row(dispute._replace(credits=dispute.credits - less))

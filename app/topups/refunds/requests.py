@@ -1,8 +1,8 @@
-"""Refunds that an operator requests, and the reconciliation of those whose outcome is unknown.
+"""Refunds that an operator requests, and the reconciliation of refunds whose outcome is unknown.
 
-The refund is written, and its credits leave, before the provider is called: outside any transaction, once, with a
-reference of ours. If the call has no answer, the refund stays PENDING. Reconciliation then queries the provider by the
-reference, and calls again only if the provider does not know it.
+The refund is written and its credits leave before the provider is called. The call is made once, outside any
+transaction, with our reference. If it has no answer, the refund stays PENDING. Reconciliation then queries the provider
+by the reference, and repeats the call only if the provider does not know the reference.
 """
 
 import logging
@@ -28,14 +28,14 @@ from app.topups.rules import UNPAID_STATUSES, Reference, TopUpRow
 from app.topups.settlement import settle
 
 UNKNOWN_AFTER_SECONDS: Final = 600
-"""How long a refund may be without an outcome before the provider is queried."""
+"""After this time without an outcome the provider is queried about a refund."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefundRequest:
-    """An operator's request. `credits` None: all that can be refunded."""
+    """An operator's request. If `credits` is None, all credits that can be refunded are refunded."""
 
     account_id: int
     top_up_id: str
@@ -61,7 +61,7 @@ class RefundRequest:
 
 @dataclass(frozen=True, slots=True)
 class RefundResult:
-    """A refund and its top-up after the call. `replayed`: an earlier call has made it."""
+    """A refund and its top-up after the call. `replayed` is True if an earlier call made the refund."""
 
     top_up: TopUpRow
     refund: RefundRow
@@ -72,8 +72,8 @@ class RefundResult:
 async def request_refund(request: RefundRequest, provider: PaymentProvider) -> RefundResult:
     """Take credits of a top-up back and return the money for them.
 
-    Raises: InvalidInput, IdempotencyConflict, TopUpNotFound, TopUpNotPaid, RefundExceedsTopUp; BalanceLimitReached, of
-    the debt; Unavailable: it was paid through another provider than the configured one.
+    Raises: InvalidInput, IdempotencyConflict, TopUpNotFound, TopUpNotPaid, RefundExceedsTopUp; BalanceLimitReached: the
+    debt would be too high; Unavailable: the top-up was paid through another provider than the configured one.
     """
     request.check()
     request_hash = request.request_hash()
@@ -121,16 +121,17 @@ async def request_refund(request: RefundRequest, provider: PaymentProvider) -> R
 async def reconcile_refunds(
     provider: PaymentProvider, *, after_seconds: int = UNKNOWN_AFTER_SECONDS, limit: int = 100
 ) -> int:
-    """Query the provider about refunds that have been PENDING for so long. Returns: how many, at most `limit`.
+    """Query the provider about refunds that have been PENDING for `after_seconds`.
 
-    One that the provider does not know never arrived; it is sent again with the same reference.
+    Returns: their number, at most `limit`. If the provider does not know a refund, it never received the call. The call
+    is repeated with the same reference.
     """
     claimed = await refund_rows.claim_unknown(after_seconds=after_seconds, limit=limit)
     for reference in claimed:
         try:
             await _query(reference, provider)
         except Exception:
-            # The others are not affected; this one is queried again later.
+            # Other refunds are not affected. This one is queried again later.
             log.exception("the outcome of refund %s could not be queried", reference)
     return len(claimed)
 

@@ -14,7 +14,7 @@ from app.topups.rules import Reference
 AnyRow = TypeVar("AnyRow", RefundRow, DisputeRow)
 
 MAX_LISTED: Final = 100
-"""How many refunds, and how many disputes, of one top-up are listed: the newest."""
+"""The maximum number of refunds, and of disputes, that are listed for one top-up. The newest are listed."""
 
 REFUNDS: Final = Table(models.TopUpRefund, RefundRow, key=("account_id", "id"))
 DISPUTES: Final = Table(models.Dispute, DisputeRow, key=("account_id", "dispute_ref"))
@@ -26,7 +26,7 @@ _SELECT_DISPUTES: Final = RowSelect(
     DISPUTES.column_list("d"), "FROM dispute AS d WHERE d.account_id = $1::bigint AND d.top_up_id = $2::text"
 )
 
-# For each top-up an index look-up that ends at the limit.
+# Each top-up is read by one index look-up that ends at the limit.
 _LIST_REFUNDS: Final = f"""
     SELECT r.* FROM unnest($1::bigint[], $2::text[]) AS k(of_account, of_top_up)
     CROSS JOIN LATERAL (
@@ -52,7 +52,8 @@ _UPDATE_DISPUTE: Final = DISPUTES.update(
     "credits", "bonus_credits", "bonus_expired", "bonus_spent", "status", "decided_at"
 )
 
-# `queried_at` claims a refund for one process; another skips it. MATERIALIZED: must run once, see pending_sweep.
+# `queried_at` claims a refund for one process; other processes skip it. MATERIALIZED, because the subquery must run
+# only once (see `pending_sweep`).
 _CLAIM_UNKNOWN: Final = """
     WITH due AS MATERIALIZED (
         SELECT account_id, id FROM top_up_refund
@@ -66,44 +67,44 @@ _CLAIM_UNKNOWN: Final = """
 
 
 def select_refunds(account_id: int, top_up_id: str) -> ExtraRead:
-    """A read of a top-up's refunds."""
+    """Return a read of a top-up's refunds."""
     return ExtraRead(_SELECT_REFUNDS, (account_id, top_up_id))
 
 
 def select_disputes(account_id: int, top_up_id: str) -> ExtraRead:
-    """A read of a top-up's disputes."""
+    """Return a read of a top-up's disputes."""
     return ExtraRead(_SELECT_DISPUTES, (account_id, top_up_id))
 
 
 def write_row(write: SetWrite, row: RefundRow | DisputeRow, *, new: bool) -> None:
-    """Write a refund or a dispute. RowCountMismatch if one that is not new does not exist."""
+    """Write a refund or a dispute. Raises: RowCountMismatch: `new` is False and the row does not exist."""
     if isinstance(row, DisputeRow):
         write.add_row(_INSERT_DISPUTE if new else _UPDATE_DISPUTE, row)
     elif new:
-        # The provider is called right after this transaction, so the first query is due later.
+        # The provider is called immediately after this transaction, so the first query is due later.
         write.add_row(_INSERT_REFUND, row, queried_at=row.created_at)
     else:
         write.add_row(_UPDATE_REFUND, row)
 
 
 async def find_refund(reference: Reference) -> RefundRow | None:
-    """A refund by account and id."""
+    """Return a refund by account id and id, or None."""
     query = models.TopUpRefund.filter(account_id=reference.account_id, id=reference.row_id)
     return await REFUNDS.fetch_one(query)
 
 
 async def find_refunds(references: Iterable[tuple[int, str]]) -> dict[tuple[int, str], list[RefundRow]]:
-    """Refunds by (account, top-up), newest first, at most MAX_LISTED of each top-up, in one statement."""
+    """Return refunds by (account id, top-up id), newest first, at most MAX_LISTED of each top-up, in one statement."""
     return _by_top_up(map(REFUNDS.read, await _fetch(_LIST_REFUNDS, references)))
 
 
 async def find_disputes(references: Iterable[tuple[int, str]]) -> dict[tuple[int, str], list[DisputeRow]]:
-    """Disputes by (account, top-up), as `find_refunds`."""
+    """Return disputes by (account id, top-up id), in the same way as `find_refunds`."""
     return _by_top_up(map(DISPUTES.read, await _fetch(_LIST_DISPUTES, references)))
 
 
 async def claim_unknown(*, after_seconds: int, limit: int) -> list[Reference]:
-    """Claim refunds that have had no outcome for so long, to query the provider about them."""
+    """Claim refunds that have had no outcome for `after_seconds`, to query the provider about them."""
     found = await pools.fetch(_CLAIM_UNKNOWN, after_seconds, limit)
     return [Reference(record["account_id"], record["id"]) for record in found]
 

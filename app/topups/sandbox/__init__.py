@@ -1,5 +1,5 @@
-"""A payment provider that takes no money, for development and tests; it refuses to start in production.
+"""A payment provider that takes no money, for development and tests. It does not start in production.
 
-A page of this server pays, declines and disputes at the press of a button. Otherwise the sandbox behaves like a real
-provider: it keeps its own tables (`sandbox_*`), sends signed events and answers queries.
+On a page of this server, buttons pay, decline or dispute a payment. Otherwise the sandbox behaves like a real provider:
+it has its own tables (`sandbox_*`), sends signed events and answers queries.
 """

@@ -1,8 +1,8 @@
-"""Sandbox events: their JSON, their signature, and their parsing.
+"""Sandbox events: their JSON, signature and parsing.
 
-A body has the form `{"id": ..., "type": "payment.paid", "payment": {...}}`: the type names the object and its status;
-the object has the fields of `Payment`, `Refund` or `Dispute`. The header is `Sandbox-Signature: t=<time>,v1=<hex>`, an
-HMAC-SHA256 over Unix time and raw body: neither can be changed, and an old event cannot be sent again.
+A body has the form `{"id": ..., "type": "payment.paid", "payment": {...}}`. The type names the object and its status.
+The object has the fields of `Payment`, `Refund` or `Dispute`. The header is `Sandbox-Signature: t=<time>,v1=<hex>`, an
+HMAC-SHA256 over Unix time and raw body. So neither can be changed, and an old event cannot be sent again.
 """
 
 import hmac
@@ -32,14 +32,15 @@ _SIGNATURE: Final = re.compile(r"t=([0-9]{1,15}),v1=([0-9a-f]{64})")
 
 
 def sign(raw_body: bytes, secret: bytes, *, at_seconds: int) -> str:
-    """The value of the signature header for a body sent at that Unix time."""
+    """Return the value of the signature header for a body that is sent at this Unix time."""
     return f"t={at_seconds},v1={_digest(raw_body, secret, str(at_seconds))}"
 
 
 def verify(raw_body: bytes, header: str | None, secret: bytes, *, now_seconds: float) -> None:
     """Check the signature of an event.
 
-    Raises: InvalidProviderEvent: it is missing, was made with another secret, or is more than 300 s old or ahead.
+    Raises: InvalidProviderEvent: the signature is missing, was made with another secret, or its time differs by more
+    than 300 s.
     """
     if header is None:
         raise InvalidProviderEvent("The event is not signed.")
@@ -48,26 +49,29 @@ def verify(raw_body: bytes, header: str | None, secret: bytes, *, now_seconds: f
     signed_at, digest = found[1], found[2]
     if not hmac.compare_digest(digest, _digest(raw_body, secret, signed_at)):
         raise InvalidProviderEvent("The signature does not belong to this body.")
-    # Checked last: the time in a forged signature means nothing.
+    # The time is checked last, because the time of a forged signature has no meaning.
     if abs(now_seconds - int(signed_at)) > TOLERANCE_SECONDS:
         raise InvalidProviderEvent(f"The event was signed more than {TOLERANCE_SECONDS} seconds from now.")
 
 
 def build_body(subject: ProviderObject) -> dict[str, Any]:
-    """The body of the event that reports this object in its status. Built again, it is the same event."""
+    """Return the body of the event that reports this object in its present status.
+
+    Repeated calls return the same event.
+    """
     name, status = type(subject).__name__.lower(), subject.status.lower()
     return {"id": f"evt_{_ref(subject)}_{status}", "type": f"{name}.{status}", name: asdict(subject)}
 
 
 def sign_event(subject: ProviderObject, secret: bytes) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of the event that reports this object, signed now."""
+    """Return body and headers of the event that reports this object, signed now."""
     raw_body = orjson.dumps(build_body(subject))
     signature = sign(raw_body, secret, at_seconds=int(time.time()))
     return raw_body, {"Content-Type": "application/json", SIGNATURE_HEADER: signature}
 
 
 def parse_event(body: Any) -> ProviderEvent | None:
-    """The provider event in a body; None for an event type that is not handled.
+    """Return the provider event in a body, or None for an event type that is not handled.
 
     Raises: InvalidProviderEvent: a field is missing or has another form.
     """
@@ -84,7 +88,7 @@ def parse_event(body: Any) -> ProviderEvent | None:
 
 def _parse_object(name: str, content: Any) -> ProviderObject | None:
     try:
-        # As JSON: strict about types, but with the conversions that JSON needs (status, tuples).
+        # Validated as JSON: strict about types, but with the conversions that JSON needs (status, tuples).
         subject: ProviderObject = _OBJECTS[name].validate_json(orjson.dumps(content), strict=True)
     except ValidationError:
         return None

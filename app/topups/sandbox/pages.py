@@ -39,7 +39,7 @@ _STATUS_TEXTS: Final = {
     PaymentStatus.PAID: ("Paid", "Thank you. The credits are being added to your account."),
     PaymentStatus.DECLINED: ("The payment was declined", "Nothing was paid. You may try again."),
 }
-"""Title and text by the status of the payment."""
+"""Title and text for each status of the payment."""
 
 _BUTTONS: Final[dict[PaymentStatus, Sequence[tuple[str, str]]]] = {
     PaymentStatus.OPEN: [("pay", "Pay"), ("decline", "Decline")],
@@ -50,11 +50,11 @@ _DISPUTE_BUTTONS: Final[dict[DisputeStatus | None, Sequence[tuple[str, str]]]] =
     None: [("dispute", "Dispute it, as the buyer")],
     DisputeStatus.OPEN: [("win", "Decide the dispute for the seller"), ("lose", "Decide it for the buyer")],
 }
-"""Buttons of a paid payment by the status of its dispute."""
+"""Buttons of a paid payment for each status of its dispute."""
 
 
 def render_payment(payment: SandboxPayment, *, token: str, dispute: DisputeStatus | None = None) -> str:
-    """The page of a payment: the buttons that its status allows. `token`: of the form."""
+    """Return the page of a payment, with the buttons that its status allows. `token` is the token of its form."""
     status = PaymentStatus(payment.status)
     title, text = _STATUS_TEXTS[status]
     content = _fill(
@@ -74,12 +74,12 @@ def render_payment(payment: SandboxPayment, *, token: str, dispute: DisputeStatu
 
 
 def render_message(title: str, text: str) -> str:
-    """A page with a title and one paragraph."""
+    """Return a page with a title and one paragraph."""
     return _fill(_PAGE, title=title, html={"content": _fill(_PARAGRAPH, text=text)})
 
 
 def render_portal(card_labels: Sequence[str], return_url: str | None) -> str:
-    """The billing portal: the customer's saved cards and a link back."""
+    """Return the billing portal: the customer's saved cards and a link back."""
     parts = [_fill(_PARAGRAPH, text=label) for label in card_labels or ["No card is saved."]]
     if return_url is not None:
         parts.append(_fill(_LINK, url=return_url))
@@ -104,5 +104,5 @@ def _render_return_link(status: PaymentStatus, return_url: str | None) -> str:
 
 
 def _fill(template: Template, *, html: dict[str, str] | None = None, **texts: str) -> str:
-    """Fill a template: `texts` are escaped, `html` is inserted as it is (made by this module only)."""
+    """Fill a template. `texts` are escaped; `html` is inserted unchanged, and only this module creates it."""
     return template.substitute({name: escape(text) for name, text in texts.items()} | (html or {}))

@@ -1,4 +1,4 @@
-"""The sandbox as a `PaymentProvider`, and what its pages do: pay, decline, dispute."""
+"""The sandbox as a `PaymentProvider`, and the actions of its pages: pay, decline, dispute."""
 
 import hmac
 import time
@@ -39,14 +39,14 @@ MIN_SECRET_LENGTH: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """The sandbox provider. `address`: URL at which browsers reach this server; `secret`: signs events and forms."""
+    """The sandbox provider. `address` is the URL of this server for browsers; `secret` signs events and forms."""
 
     address: str
     secret: bytes = field(repr=False)
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
-        """The configured sandbox. Raises: Misconfigured; always in production, where credits would be free."""
+        """Return the configured sandbox. Raises: Misconfigured: always in production, where credits would be free."""
         if settings.environment == "production":
             raise Misconfigured(
                 "The sandbox payment provider gives credits away and does not run in production:"
@@ -108,23 +108,23 @@ class Sandbox:
         return f"{self.address}{PORTAL_PATH}/{customer_ref}?{urlencode({'return': return_url})}"
 
     async def close(self) -> None:
-        """The sandbox has no connections of its own."""
+        """Do nothing: the sandbox has no connections of its own."""
 
     async def find_payment_page(self, reference: str) -> SandboxPayment | None:
-        """The payment that the page of this reference shows."""
+        """Return the payment that the page with this reference shows."""
         return await SandboxPayment.get_or_none(reference=reference) if Reference.parse(reference) else None
 
     async def decide_payment(
         self, payment: SandboxPayment, status: PaymentStatus, *, behaviour: CardBehaviour = CardBehaviour.PAYS
     ) -> SandboxPayment:
-        """Pay or decline. Returns: the payment as it is now; once PAID it stays PAID.
+        """Pay or decline. Returns: the payment as it is now. A PAID payment stays PAID.
 
-        `behaviour`: of later payments with the card, where this payment saves it.
+        If this payment saves the card, `behaviour` decides what happens to later payments with it.
         """
         return await store.decide_payment(payment.reference, status, behaviour)
 
     async def decide_dispute(self, payment: SandboxPayment, status: DisputeStatus) -> Dispute:
-        """Open the dispute of a payment, or decide it as its buyer's bank would. WON and LOST are final."""
+        """Open the dispute of a payment, or decide it in place of the buyer's bank. WON and LOST are final."""
         dispute = await store.decide_dispute(payment.provider_ref, status)
         return Dispute(
             provider=NAME,
@@ -137,23 +137,23 @@ class Sandbox:
         )
 
     async def find_dispute_status(self, payment: SandboxPayment) -> DisputeStatus | None:
-        """The status of the dispute of a payment; None: it is not disputed."""
+        """Return the status of the dispute of a payment, or None if it is not disputed."""
         dispute = await SandboxDispute.get_or_none(payment_ref=payment.provider_ref)
         return DisputeStatus(dispute.status) if dispute is not None else None
 
     def sign_event(self, subject: ProviderObject) -> tuple[bytes, dict[str, str]]:
-        """Body and headers of the event that reports this object in its status."""
+        """Return body and headers of the event that reports this object in its present status."""
         return events.sign_event(subject, self.secret)
 
     def build_form_token(self, reference: str) -> str:
-        """The token in the form of a payment's page: without it another site could make a browser pay (CSRF)."""
+        """Return the token in the form of a payment's page. Without it another site could make a browser pay (CSRF)."""
         return hmac.digest(self.secret, f"form of payment {reference}".encode(), "sha256").hex()
 
     def check_form_token(self, reference: str, token: str) -> bool:
         return hmac.compare_digest(self.build_form_token(reference).encode(), token.encode())
 
     async def describe_payment(self, payment: SandboxPayment) -> Payment:
-        """A payment as the sandbox reports it in events and answers."""
+        """Return a payment as the sandbox reports it in events and answers."""
         status = PaymentStatus(payment.status)
         if status is PaymentStatus.OPEN and payment.card_ref is not None:
             status = PaymentStatus.ACTION_REQUIRED
@@ -162,7 +162,7 @@ class Sandbox:
         return Payment(
             provider=NAME,
             provider_ref=payment.provider_ref,
-            # The money has the id of its checkout.
+            # The payment has the same id as its checkout.
             payment_ref=payment.provider_ref if is_paid else None,
             reference=payment.reference,
             status=status,

@@ -1,7 +1,7 @@
 """The sandbox's own tables: payments, refunds, disputes, customers and cards.
 
-They are separate from the tables of top-ups, as if they were another company's. A reference of the caller identifies a
-payment, a refund or a customer: the same reference again finds the first one.
+They are separate from the tables of top-ups, as those of another company would be. The caller's reference identifies a
+payment, a refund or a customer: if it is used again, the first one is found.
 """
 
 import secrets
@@ -40,8 +40,8 @@ _STATUS_BY_BEHAVIOUR: Final = {
     CardBehaviour.ASKS: PaymentStatus.OPEN,
 }
 
-# One statement: two refunds of a payment at the same time must not pass what was paid, and one of two calls with the
-# same reference must leave the payment as it is.
+# This is one statement, because two concurrent refunds must not exceed the paid amount, and a second call with the same
+# reference must not change the payment.
 _CREATE_REFUND: Final = """
     WITH returned AS (
         UPDATE sandbox_payment SET refunded_minor = refunded_minor + $4
@@ -54,7 +54,7 @@ _CREATE_REFUND: Final = """
 
 
 async def open_payment(checkout: CheckoutRequest) -> SandboxPayment:
-    """The payment of a checkout, created at the first call."""
+    """Return the payment of a checkout. The first call creates it."""
     await _create_once(
         SandboxPayment,
         reference=checkout.reference,
@@ -72,7 +72,10 @@ async def open_payment(checkout: CheckoutRequest) -> SandboxPayment:
 
 
 async def charge_card(charge: SavedCardCharge) -> SandboxPayment:
-    """Pay with a saved card as it behaves, once for a reference. A card that asks leaves the payment OPEN."""
+    """Pay with a saved card, once for each reference. The card's behaviour decides the status.
+
+    If the card requires authentication, the payment stays OPEN.
+    """
     card = await SandboxCard.get_or_none(card_ref=charge.card_ref, customer_ref=charge.customer_ref)
     status = _STATUS_BY_BEHAVIOUR[CardBehaviour(card.behaviour)] if card is not None else PaymentStatus.DECLINED
     now = datetime.now(UTC)
@@ -95,7 +98,7 @@ async def charge_card(charge: SavedCardCharge) -> SandboxPayment:
 async def decide_payment(reference: str, status: PaymentStatus, behaviour: CardBehaviour) -> SandboxPayment:
     """Pay or decline. PAID is final, DECLINED is not. Returns: the payment as it is now.
 
-    `behaviour`: of the card, where this payment is the first to save it.
+    If this payment is the first to save the card, `behaviour` is stored with the card.
     """
     undecided = Q(status=PaymentStatus.OPEN)
     if status is PaymentStatus.PAID:
@@ -109,24 +112,27 @@ async def decide_payment(reference: str, status: PaymentStatus, behaviour: CardB
 
 
 async def find_saved_card(payment: SandboxPayment) -> SandboxCard | None:
-    """The card that a payment saved."""
+    """Return the card that a payment saved, or None."""
     return await SandboxCard.get_or_none(card_ref=f"card_{payment.provider_ref}")
 
 
 async def list_card_labels(customer_ref: str) -> list[str]:
-    """The labels of a customer's cards, 100 at most."""
+    """Return the labels of a customer's cards, at most 100."""
     cards = await SandboxCard.filter(customer_ref=customer_ref).order_by("card_ref").limit(100)
     return [CARD_LABELS[CardBehaviour(card.behaviour)] for card in cards]
 
 
 async def create_customer(reference: str) -> str:
-    """The customer of this reference, created at the first call."""
+    """Return the customer with this reference. The first call creates it."""
     await _create_once(SandboxCustomer, customer_ref=_new_ref("cus"), reference=reference)
     return (await SandboxCustomer.get(reference=reference)).customer_ref
 
 
 async def create_refund(order: RefundOrder, *, reference: str | None) -> SandboxRefund:
-    """Return money, once for a reference; None: a refund begun at the provider. More than was paid is FAILED."""
+    """Return money, once for each reference. A refund of more than was paid is FAILED.
+
+    `reference=None` means that the refund was begun at the provider.
+    """
     refund_ref = _new_ref("re")
     values = (refund_ref, reference, order.payment_ref, order.amount_minor, order.currency)
     try:
@@ -145,7 +151,7 @@ async def decide_dispute(payment_ref: str, status: DisputeStatus) -> SandboxDisp
 
 
 async def _create_once(model: type[Model], **values: Any) -> None:
-    """Insert a row unless there is one with its key."""
+    """Insert a row if no row has its key."""
     with suppress(IntegrityError):
         await model.create(**values)
 

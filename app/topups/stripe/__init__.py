@@ -1,6 +1,6 @@
-"""Stripe by its own SDK: hosted checkout, saved cards, refunds, disputes, webhooks. No other package imports the SDK.
+"""Stripe as a payment provider: checkout on Stripe's pages, saved cards, refunds, disputes, webhooks.
 
-- `event_mapping`: pure; Stripe's objects and events as `Payment`, `Refund` and `Dispute`.
-- `provider`: calls to Stripe and signatures of webhooks.
-- `settings`: checks of the settings before the first call.
+- `event_mapping`: converts Stripe's objects and events to `Payment`, `Refund` and `Dispute`.
+- `provider`: calls Stripe and verifies the signatures of webhooks. Only this module imports Stripe's SDK.
+- `settings`: checks the settings before the first call.
 """

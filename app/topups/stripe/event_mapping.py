@@ -1,7 +1,7 @@
-"""Pure mapping of Stripe's objects and events (JSON) to `Payment`, `Refund` and `Dispute`.
+"""Converts Stripe's objects and events (JSON) to `Payment`, `Refund` and `Dispute`.
 
-`payment_ref` is always the id of the payment intent, which refunds and disputes name too. A checkout has the id of its
-session as `provider_ref`; its payment intent reports the same payment, with `provider_ref_is_payment`.
+`payment_ref` is always the id of the payment intent, which refunds and disputes also contain. The `provider_ref` of a
+checkout is the id of its session. Its payment intent reports the same payment, with `provider_ref_is_payment`.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from app.topups.rules import Payment, PaymentStatus, SavedCard, TaxLine
 NAME: Final = "stripe"
 
 REFERENCE_KEY: Final = "credits_reference"
-"""Metadata key of our objects; the Stripe account may serve other shops too."""
+"""The metadata key of our objects. The Stripe account may also belong to other shops."""
 ORIGIN_KEY: Final = "credits_origin"
 PRICE_BEFORE_TAX_KEY: Final = "credits_price_before_tax"
 SAVES_CARD_KEY: Final = "credits_keeps_card"
@@ -22,7 +22,7 @@ ORIGIN_CHECKOUT: Final = "checkout"
 ORIGIN_SAVED_CARD: Final = "saved card"
 
 _STRIPE_HUNDREDTHS: Final = {"ISK": 100, "UGX": 100}
-"""Currencies without a minor unit that Stripe counts in hundredths."""
+"""Currencies without a minor unit whose amounts Stripe counts in hundredths."""
 
 _REFUND_STATUSES: Final = {
     "succeeded": RefundStatus.DONE,
@@ -30,7 +30,7 @@ _REFUND_STATUSES: Final = {
     "canceled": RefundStatus.FAILED,
 }
 
-# Warnings (warning_*) are inquiries of a bank: no money has moved, so nothing is frozen for them.
+# A warning (warning_*) is an inquiry of a bank. No money has moved, so nothing is frozen.
 _DISPUTE_STATUSES: Final = {
     "needs_response": DisputeStatus.OPEN,
     "under_review": DisputeStatus.OPEN,
@@ -54,12 +54,12 @@ Json = Mapping[str, Any]
 
 
 def to_stripe_amount(amount_minor: int, currency: str) -> int:
-    """An amount in Stripe's minor units."""
+    """Convert an amount to Stripe's minor units."""
     return amount_minor * _STRIPE_HUNDREDTHS.get(currency, 1)
 
 
 def map_event(event: Json) -> ProviderObject | None:
-    """The object of an event; None: a type that is ignored, or an object that is not ours.
+    """Return the object of an event, or None if the type is ignored or the object is not ours.
 
     Raises: KeyError, TypeError, ValueError: it does not have the form of a Stripe event.
     """
@@ -78,7 +78,10 @@ def map_event(event: Json) -> ProviderObject | None:
 
 
 def map_session(session: Json, *, status: PaymentStatus | None = None) -> Payment:
-    """The payment of a checkout session. `status`: set by an event type that says more than the session itself."""
+    """Return the payment of a checkout session.
+
+    `status` is given if the event type says more than the session itself.
+    """
     details = session.get("total_details") or {}
     tax = int(details.get("amount_tax") or 0)
     intent = session.get("payment_intent")
@@ -98,9 +101,9 @@ def map_session(session: Json, *, status: PaymentStatus | None = None) -> Paymen
 
 
 def map_intent(intent: Json) -> Payment:
-    """The payment of a payment intent: with a saved card, or inside a checkout, where only PAID is final.
+    """Return the payment of a payment intent, with a saved card or inside a checkout. In a checkout only PAID is final.
 
-    A buyer whose card is declined in a checkout may try another on the same page; the session's own events end it.
+    A buyer whose card is declined in a checkout may try another card on the same page. Events of the session end it.
     """
     metadata = intent.get("metadata") or {}
     error = intent.get("last_payment_error") or {}
@@ -124,7 +127,10 @@ def map_intent(intent: Json) -> Payment:
 
 
 def map_charge(charge: Json) -> Payment:
-    """The payment of a successful charge. It has the card that paid, which the event of the intent does not have."""
+    """Return the payment of a successful charge.
+
+    A charge contains the card that paid; the event of the intent does not.
+    """
     metadata, card = charge["metadata"], (charge.get("payment_method_details") or {}).get("card")
     currency = str(charge["currency"]).upper()
     customer = _id(charge.get("customer")) if metadata.get(SAVES_CARD_KEY) == YES else None
@@ -172,7 +178,7 @@ def map_dispute(dispute: Json) -> Dispute:
 
 
 def build_declined_payment(charge: SavedCardCharge, live: bool, *, reason: str) -> Payment:
-    """The declined payment of a charge for which Stripe made no object: the reference replaces the id."""
+    """Return the declined payment of a charge for which Stripe created no object. The reference replaces the id."""
     return Payment(
         provider=NAME,
         live=live,
@@ -200,7 +206,7 @@ def _session_status(session: Json) -> PaymentStatus:
         return PaymentStatus.PAID
     intent = session.get("payment_intent")
     if session["status"] == "complete" and isinstance(intent, Mapping):
-        # A delayed payment that failed: the intent waits for another card, but the page is closed.
+        # This is a delayed payment that failed: the intent accepts another card, but the page is closed.
         over = intent["status"] in {"requires_payment_method", "canceled"}
         return PaymentStatus.DECLINED if over else PaymentStatus.OPEN
     return PaymentStatus.OPEN
@@ -222,7 +228,7 @@ def _intent_status(intent: Json, error: Json) -> PaymentStatus:
 
 
 def _card_of_intent(intent: Json) -> SavedCard | None:
-    """The card saved for later payments, if the payment method was expanded."""
+    """Return the card saved for later payments, or None if the payment method was not expanded."""
     method, customer = intent.get("payment_method"), intent.get("customer")
     if intent.get("setup_future_usage") != "off_session" or not customer or not isinstance(method, Mapping):
         return None
@@ -264,7 +270,7 @@ def _tax_line(line: Json, currency: str) -> TaxLine:
 
 
 def _price(amount: int, currency: str, metadata: Json) -> int:
-    """The price of the credits: without the tax, if Stripe has added it."""
+    """Return the price of the credits, without the tax if Stripe has added it."""
     price = str(metadata.get(PRICE_BEFORE_TAX_KEY, ""))
     return _to_our_amount(
         int(price) if price.isascii() and price.isdigit() and int(price) <= amount else amount, currency
@@ -272,13 +278,16 @@ def _price(amount: int, currency: str, metadata: Json) -> int:
 
 
 def _to_our_amount(amount: int, currency: str) -> int:
-    """An amount in our minor units. One that is not a whole number of them stays as it is, and will match no row."""
+    """Convert an amount to our minor units.
+
+    If it is not a whole number of them, it is unchanged and will match no row.
+    """
     whole, rest = divmod(amount, _STRIPE_HUNDREDTHS.get(currency, 1))
     return amount if rest else whole
 
 
 def _id(item: object) -> str | None:
-    """The id of an object that may be expanded."""
+    """Return the id of an object that may be expanded."""
     if isinstance(item, Mapping):
         return str(item["id"])
     return str(item) if item else None

@@ -1,8 +1,8 @@
-"""Calls to Stripe by its own SDK; the only module that imports it.
+"""Calls Stripe with its own SDK. No other module imports the SDK.
 
-Every call that moves money carries our reference as its idempotency key: if the answer was lost, the SDK repeats the
-call, and Stripe answers with the result of the first. Beyond the SDK, webhooks signed in the future are refused, and
-two webhook secrets are accepted during a rotation.
+Every call that moves money contains our reference as its idempotency key: if the answer is lost, the SDK repeats the
+call, and Stripe returns the first result. In addition to the SDK's checks, webhooks signed in the future are refused.
+Two webhook secrets are accepted while one replaces the other.
 """
 
 import re
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from stripe.params.checkout import SessionCreateParams
 
 API_VERSION: Final = "2026-10-28.endive"
-"""The API version that this module expects; webhook endpoints are configured with the same one."""
+"""The API version that this module expects. Webhook endpoints are configured with the same version."""
 
 SIGNATURE_HEADER: Final = "Stripe-Signature"
 TOLERANCE_SECONDS: Final = 300
@@ -57,7 +57,7 @@ PAGE_SIZE: Final = 100
 MAX_PAGES: Final = 100
 
 CALL_WINDOW: Final = (timedelta(minutes=-5), timedelta(hours=1))
-"""Around the time of our row: when, by Stripe's clock, our call can have made a payment."""
+"""The period around the time of our row in which, by Stripe's clock, our call can have made a payment."""
 
 _SIGNED_AT: Final = re.compile(r"(?:^|,)t=([0-9]{1,15})(?=,|$)")
 _UNKNOWN_OUTCOME_ERRORS: Final = (
@@ -73,7 +73,7 @@ _CARD_DELETED_CODES: Final = {"resource_missing", "payment_method_unexpected_sta
 
 @dataclass(frozen=True, slots=True)
 class Stripe:
-    """The Stripe provider. `default_return_url`: used if a call names none; `secrets`: of webhooks."""
+    """The Stripe provider. `default_return_url` is used if a call has none; `secrets` are those of webhooks."""
 
     client: stripe.StripeClient = field(repr=False)
     http: stripe.HTTPXClient = field(repr=False)
@@ -84,7 +84,7 @@ class Stripe:
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
-        """Stripe as the settings say. Raises: Misconfigured."""
+        """Return Stripe as configured. Raises: Misconfigured."""
         key = settings.stripe_secret_key.get_secret_value() if settings.stripe_secret_key else ""
         live = check_settings(settings, key)
         http = stripe.HTTPXClient(timeout=TIMEOUT_SECONDS)
@@ -187,14 +187,14 @@ class Stripe:
             except stripe.CardError as error:
                 return await self._map_card_error(charge, error)
             except stripe.InvalidRequestError as error:
-                # The card or the customer was deleted, on the billing portal or at Stripe.
+                # The card or the customer was deleted, in the billing portal or at Stripe.
                 if error.code not in _CARD_DELETED_CODES:
                     raise
                 return event_mapping.build_declined_payment(charge, self.live, reason=str(error.code))
         return event_mapping.map_intent(made.to_dict())
 
     async def find_payment(self, reference: str, *, since: datetime) -> Payment | None:
-        """By Stripe's list of payments around `since`: its search does not find the newest payments yet."""
+        """Read Stripe's list of payments around `since`, because its search does not find the newest payments yet."""
         earliest, latest = (int((since + offset).timestamp()) for offset in CALL_WINDOW)
         intent = await _find_by_reference(
             reference,
@@ -221,7 +221,7 @@ class Stripe:
                     {"idempotency_key": f"refund-{order.reference}"},
                 )
             except (stripe.InvalidRequestError, stripe.CardError):
-                # Stripe has made no refund object, so no event will report one: our reference replaces its id.
+                # Stripe has created no refund object, so no event will report one. Our reference replaces its id.
                 return Refund(
                     provider=NAME, live=self.live, refund_ref=f"refused-{order.reference}",
                     payment_ref=order.payment_ref, reference=order.reference, status=RefundStatus.FAILED,
@@ -250,7 +250,10 @@ class Stripe:
         return made.url
 
     def _session(self, checkout: CheckoutRequest) -> "SessionCreateParams":
-        """The parameters of a session. Equal for equal checkouts: Stripe rejects another request with the same key."""
+        """Return the parameters of a session.
+
+        They are equal for equal checkouts, because Stripe rejects different requests with the same key.
+        """
         amount = to_stripe_amount(checkout.amount_minor, checkout.currency)
         metadata = {REFERENCE_KEY: checkout.reference, ORIGIN_KEY: ORIGIN_CHECKOUT}
         intent_metadata = (
@@ -262,7 +265,7 @@ class Stripe:
             "mode": "payment",
             "client_reference_id": checkout.reference,
             "metadata": metadata,
-            # No currency conversion: the amount paid must be that of our row.
+            # Currency conversion is disabled, because the paid amount must be that of our row.
             "adaptive_pricing": {"enabled": False},
             "success_url": return_url,
             "cancel_url": return_url,
@@ -290,7 +293,10 @@ class Stripe:
         return params
 
     async def _map_card_error(self, charge: SavedCardCharge, card_error: stripe.CardError) -> Payment:
-        """The payment of a charge that the card refused; if its owner can authenticate it, with the page for that."""
+        """Return the payment of a charge that the card refused.
+
+        If the owner can authenticate it, it contains the page for that.
+        """
         body = card_error.json_body if isinstance(card_error.json_body, dict) else {}
         error = body.get("error", {})
         intent = error.get("payment_intent")
@@ -301,7 +307,7 @@ class Stripe:
         payment = event_mapping.map_intent(intent)
         if payment.status is not PaymentStatus.ACTION_REQUIRED or payment.action_url is not None:
             return payment
-        # Confirmed again, now as on-session, the same payment gets the bank's page instead of a refusal.
+        # If the same payment is confirmed again as on-session, it gets the bank's page instead of a refusal.
         try:
             confirmed = await self.client.v1.payment_intents.confirm_async(
                 payment.provider_ref,
@@ -316,7 +322,8 @@ class Stripe:
 def verify_signature(raw_body: bytes, header: str | None, secrets: tuple[str, ...], *, now_seconds: float) -> None:
     """Check the signature of a webhook.
 
-    Raises: InvalidProviderEvent: it is missing, was made with none of the secrets, or is more than 300 s old or ahead.
+    Raises: InvalidProviderEvent: the signature is missing, was made with none of the secrets, or its time differs by
+    more than 300 s.
     """
     first_error: Exception | None = None
     for secret in secrets:
@@ -332,7 +339,7 @@ def verify_signature(raw_body: bytes, header: str | None, secrets: tuple[str, ..
             f"The signature is invalid: {getattr(first_error, 'user_message', None) or first_error}"[:200]
         )
     signed_at = _SIGNED_AT.findall(header or "")
-    # The SDK does not limit times in the future. There must be one time only: the one that was signed.
+    # The SDK does not refuse times in the future. There must be only one time, the one that was signed.
     if len(signed_at) != 1 or int(signed_at[0]) > now_seconds + TOLERANCE_SECONDS:
         raise InvalidProviderEvent(f"The event was signed more than {TOLERANCE_SECONDS} seconds ahead.")
 
@@ -340,7 +347,10 @@ def verify_signature(raw_body: bytes, header: str | None, secrets: tuple[str, ..
 async def _find_by_reference(
     reference: str, list_page: Callable[[str | None], Awaitable[stripe.ListObject[Any]]]
 ) -> dict[str, Any] | None:
-    """The object of a list with our reference in its metadata. `list_page`: the page after the object of that id."""
+    """Return the object of a list with our reference in its metadata.
+
+    `list_page` returns the page after the given object id.
+    """
     after: str | None = None
     for _ in range(MAX_PAGES):
         async with _translate_errors():
@@ -357,7 +367,7 @@ async def _find_by_reference(
 
 @asynccontextmanager
 async def _translate_errors() -> AsyncIterator[None]:
-    """Raises: Unavailable, if Stripe does not answer or the answer leaves the outcome of the call unknown."""
+    """Raises: Unavailable: Stripe does not answer, or its answer leaves the outcome of the call unknown."""
     try:
         yield
     except _UNKNOWN_OUTCOME_ERRORS as error:

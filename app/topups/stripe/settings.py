@@ -1,4 +1,4 @@
-"""Checks of the settings for Stripe: the server refuses to start with a wrong key or an unsupported currency."""
+"""Checks the settings for Stripe. The server does not start with a wrong key or an unsupported currency."""
 
 import re
 from typing import Final
