@@ -17,7 +17,7 @@ MIN_LEDGER_KEY_BYTES = 32
 
 
 def build_state(settings: Settings) -> AppState:
-    """The state of this process. Nothing is connected or started yet. Raises: Misconfigured."""
+    """Build the state of this process. It opens no connection and starts no task. Raises: Misconfigured."""
     configure_ledger(settings)
     rate_cards = RateCardCache()
     feed = ChangeFeed(sweep_seconds=settings.sweep_seconds, conflate_seconds=settings.conflate_ms / 1000)
@@ -46,8 +46,10 @@ def configure_ledger(settings: Settings) -> None:
 
 
 def ledger_key(settings: Settings) -> bytes:
-    """The key of the entries' HMAC chain. Raises: Misconfigured: in production, if it is missing; if it is too
-    short."""
+    """Return the key of the entries' HMAC chain.
+
+    Raises: Misconfigured: the key is too short, or in production it is missing.
+    """
     if settings.ledger_key is None:
         return development_secret("ledger", settings=settings)
     try:

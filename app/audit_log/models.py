@@ -5,12 +5,12 @@ from tortoise.models import Model
 
 
 class AuditRecord(Model):
-    """One mutation by an operator or a service, never changed or deleted: privileges and triggers prevent it."""
+    """One change by an operator or a service. Privileges and triggers prevent changing or deleting it."""
 
     id = fields.BigIntField(primary_key=True, generated=False)
     at = fields.DatetimeField()
     account_id = fields.BigIntField(null=True)
-    """None: the mutation concerned no particular account."""
+    """It is None if the mutation did not change a particular account."""
     action = fields.CharField(max_length=32)
     """The name of the mutation or command."""
     subject = fields.TextField()
@@ -21,7 +21,7 @@ class AuditRecord(Model):
     request_id = fields.CharField(max_length=64, null=True)
     reason = fields.TextField(null=True)
     before: fields.Field[dict[str, object]] = fields.JSONField(null=True)
-    """None: nothing existed."""
+    """It is None if nothing existed before."""
     after: fields.Field[dict[str, object]] = fields.JSONField(null=True)
 
     class Meta:

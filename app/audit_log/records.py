@@ -22,7 +22,7 @@ MAX_RECORD_ID: Final = 2**63 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditContext:
-    """Who performs a mutation, and in which request."""
+    """Who executes a mutation, and in which request."""
 
     action: str
     """The name of the mutation or command."""

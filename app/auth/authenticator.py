@@ -1,4 +1,4 @@
-"""Authentication of requests, over every transport: a credential in, a caller out."""
+"""Authentication of requests over every transport: finds the caller of a credential."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -19,7 +19,7 @@ MIN_DISTINCT_BYTES: Final = 10
 
 
 class Authenticator:
-    """One per process, created by `build_authenticator`."""
+    """Authenticates requests. `build_authenticator` creates one per process."""
 
     def __init__(
         self, tokens: TokenVerifier, service_keys: ServiceKeyCache, remote_keys: RemoteKeySet | None = None
@@ -29,10 +29,12 @@ class Authenticator:
         self._remote_keys = remote_keys
 
     async def authenticate(self, authorization: str | None) -> Caller | None:
-        """The caller of an Authorization header, or of the same text in connection_init. None: there is none.
+        """Return the caller of an Authorization header, or None if there is no header.
 
-        Raises: Unauthenticated: the credential is malformed or not accepted. Unavailable: tokens cannot be verified
-        now.
+        On a WebSocket, `authorization` is the text with the same format in connection_init.
+
+        Raises: Unauthenticated: the credential is malformed or not accepted. Unavailable: no token can be verified
+        at the moment.
         """
         if authorization is None:
             return None
@@ -42,13 +44,13 @@ class Authenticator:
         return await self.authenticate_credential(credential.strip(" "))
 
     async def authenticate_credential(self, credential: str) -> Caller:
-        """The caller of a token or service key. Raises as `authenticate` does."""
+        """Return the caller of a token or service key. It raises the errors of `authenticate`."""
         if credential.startswith(KEY_PREFIX):
             return await self._service_keys.verify(credential)
         return await self._tokens.verify(credential)
 
     def watch_revocation(self, caller: Caller | None, on_revoked: OnRevoked) -> Callable[[], None]:
-        """Call `on_revoked` when the caller's service key is revoked. Returns: a function that stops watching.
+        """Call `on_revoked` when the caller's service key is revoked. Return a function that stops watching.
 
         Tokens cannot be revoked. `Caller.expires_at` says when a token or key expires.
         """
@@ -57,7 +59,7 @@ class Authenticator:
         return self._service_keys.watch_revocation(caller.key_id, on_revoked)
 
     async def close(self) -> None:
-        """Must be called before the database pools are closed."""
+        """Stop reading keys. Must be called before the database pools are closed."""
         await self._service_keys.close()
         if self._remote_keys is not None:
             await self._remote_keys.close()
@@ -81,9 +83,10 @@ def build_authenticator(settings: Settings, *, now: Callable[[], datetime] = utc
 
 
 def key_source(settings: Settings) -> KeySource:
-    """The keys that verify tokens: the identity provider's key set, a shared secret, or the development key pair.
+    """Return the keys that verify tokens: a key set (JWKS), a shared secret, or the development key pair.
 
-    Raises: Misconfigured: more than one is configured, or in production none; the secret is weak; the URL is not https.
+    Raises: Misconfigured: both a key set and a secret are configured; in production, neither is; the secret is weak; or
+    the URL is not https.
     """
     secret = settings.jwt_hs256_secret
     if settings.jwks_url is not None:
@@ -101,14 +104,17 @@ def key_source(settings: Settings) -> KeySource:
 
 
 def _strong_secret(secret: bytes) -> bytes:
-    """The secret, unless it could be guessed offline from one token. With it, anybody could issue operator tokens."""
+    """Return the secret. Raises: Misconfigured: it is weak.
+
+    A weak secret can be guessed offline from one token. Whoever has the secret can issue operator tokens.
+    """
     if len(secret) >= MIN_SECRET_BYTES and len(set(secret)) >= MIN_DISTINCT_BYTES:
         return secret
     raise Misconfigured("JWT_HS256_SECRET must have at least 32 random bytes: generate it with `openssl rand -hex 32`.")
 
 
 def _trusted_url(url: str, settings: Settings) -> str:
-    """The URL, unless somebody on the network could answer in the provider's place."""
+    """Return the URL. Raises: Misconfigured: another machine on the network could send the key set instead."""
     address = urlsplit(url)
     is_local = address.hostname in {"localhost", "127.0.0.1", "::1"}
     if address.scheme == "https" or (address.scheme == "http" and (is_local or settings.environment == "development")):

@@ -1,4 +1,4 @@
-"""Callers and what they may do. Pure functions over values."""
+"""Callers, their scopes, and the accounts that they may read. These functions do no I/O."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Final
 
 
 class CallerKind(StrEnum):
-    """How the caller authenticated. Its scopes say what it may do."""
+    """The kind of a caller. Its scopes decide what it may do."""
 
     USER = "user"
     SERVICE = "service"
@@ -17,11 +17,11 @@ class CallerKind(StrEnum):
 
 class Scope(StrEnum):
     CHARGE = "charge"
-    """Open and finish tasks, and charge. Implies READ."""
+    """Allows starting and finishing tasks, and charging. Implies READ."""
     READ = "read"
-    """Read any account."""
+    """Allows reading any account."""
     ADMIN = "admin"
-    """For operators: grants, reversals, refunds, prices. Implies READ, but not CHARGE."""
+    """Allows granting, reversing, refunding and publishing prices. Implies READ, but not CHARGE."""
 
 
 _IMPLIED: Final[Mapping[Scope, frozenset[Scope]]] = {
@@ -37,20 +37,20 @@ class Caller:
 
     kind: CallerKind
     actor: str
-    """Its name in the ledger: `user:alice`, `service:<key id>`, `operator:carol`."""
+    """The name of the caller in the ledger: `user:alice`, `service:<key id>` or `operator:carol`."""
     owner_id: str | None = None
-    """The owner of its own account: the `sub` of its token. None for a service."""
+    """The owner of the caller's account: the `sub` of the token. It is None for a service."""
     organisations: frozenset[str] = frozenset()
-    """Other owners whose accounts it may read, but not change."""
+    """Other owners whose accounts the caller may read, but not change."""
     scopes: frozenset[Scope] = frozenset()
     expires_at: datetime | None = None
-    """When its credential expires. Its live connections are closed then. None: never."""
+    """When the credential expires and open connections are closed. It is None if the credential never expires."""
     key_id: str | None = None
     """The id of the service key, or of the key that signed the token."""
 
 
 def has_scope(caller: Caller | None, scope: Scope) -> bool:
-    """Whether the caller has a scope that is or implies `scope`. Users have none."""
+    """Return whether the caller has `scope` or a scope that implies it. Users have no scopes."""
     if caller is not None:
         for held in caller.scopes:
             if scope in _IMPLIED[held]:
@@ -59,7 +59,7 @@ def has_scope(caller: Caller | None, scope: Scope) -> bool:
 
 
 def can_read(caller: Caller | None, owner_id: str) -> bool:
-    """Whether the caller may read this owner's account. To other callers it does not exist."""
+    """Return whether the caller may read this owner's account. To other callers it is reported as missing."""
     return (
         owns(caller, owner_id)
         or has_scope(caller, Scope.READ)
@@ -68,5 +68,5 @@ def can_read(caller: Caller | None, owner_id: str) -> bool:
 
 
 def owns(caller: Caller | None, owner_id: str) -> bool:
-    """Whether it is the caller's own account. Topping up and cancelling tasks need no scope then."""
+    """Return whether it is the caller's own account. Then topping up and cancelling tasks require no scope."""
     return caller is not None and caller.owner_id == owner_id

@@ -1,8 +1,8 @@
 """The development key pair and secret, so that a fresh clone works without an identity provider.
 
-They are stored in `development-keys.json` in the data directory, readable by this user only, and shared by all
-processes of the installation. Unless LEDGER_KEY is set, the ledger key is derived from the secret: without the file,
-existing entries can no longer be verified.
+They are stored in `development-keys.json` in the data directory, which only this user can read. All processes of the
+installation share them. Unless LEDGER_KEY is set, the ledger key is derived from the secret: without the file, existing
+entries can no longer be verified.
 """
 
 import hmac
@@ -50,7 +50,7 @@ class DevelopmentKeys:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Raises: ValueError: the text was not written by `to_json`."""
+        """Read the text that `to_json` has written. Raises: ValueError: the text is invalid."""
         match json.loads(text):
             case {"key_id": str(key_id), "private_key": str(pem), "secret": str(secret)}:
                 private_key = load_pem_private_key(pem.encode(), password=None)
@@ -67,7 +67,7 @@ class DevelopmentKeys:
         return VerificationKey(self.key_id, public_key, allowed_algorithms(public_key))
 
     def secret_for(self, purpose: str) -> bytes:
-        """32 bytes: the same in every process of this installation, and different for each purpose."""
+        """Derive 32 bytes, the same in every process of this installation and different for each purpose."""
         return hmac.digest(self.secret, purpose.encode(), "sha256")
 
     def token(
@@ -79,7 +79,7 @@ class DevelopmentKeys:
         roles: Iterable[str] = (),
         organisations: Iterable[str] = (),
     ) -> str:
-        """A token as an identity provider would issue it. Raises: InvalidInput: the name is not a valid owner id."""
+        """Issue a token in place of an identity provider. Raises: InvalidInput: the name is not a valid owner id."""
         issued_at = utc_now()
         claims = {
             "sub": check_key(name, path="name"),
@@ -95,7 +95,7 @@ class DevelopmentKeys:
 
 @cache
 def load_or_create_keys(directory: Path) -> DevelopmentKeys:
-    """The keys in this directory, generated on first use. Raises: Misconfigured: the file is damaged."""
+    """Return the keys in this directory. The first call creates them. Raises: Misconfigured: the file is damaged."""
     path = directory / FILE_NAME
     if not path.exists():
         write_if_missing(path, DevelopmentKeys.generate().to_json())
@@ -112,7 +112,7 @@ def load_or_create_keys(directory: Path) -> DevelopmentKeys:
 
 
 def installation_keys(settings: Settings | None = None) -> DevelopmentKeys:
-    """The keys of this installation. Raises: Misconfigured: in production."""
+    """Return the keys of this installation. Raises: Misconfigured: in production."""
     settings = settings or get_settings()
     if settings.environment == "production":
         raise Misconfigured("ENVIRONMENT is production: development keys and secrets are not used; set your own.")
@@ -126,24 +126,24 @@ def user_token(
     organisations: Iterable[str] = (),
     settings: Settings | None = None,
 ) -> str:
-    """A token for a user of this development server who may read the accounts of `organisations`."""
+    """Issue a token for a user of this development server, who may read the accounts of `organisations`."""
     settings = settings or get_settings()
     return _issuer(settings).token(name, settings, lifetime, organisations=organisations)
 
 
 def operator_token(name: str, lifetime: timedelta = TOKEN_LIFETIME, *, settings: Settings | None = None) -> str:
-    """A token for an operator of this development server."""
+    """Issue a token for an operator of this development server."""
     settings = settings or get_settings()
     return _issuer(settings).token(name, settings, lifetime, roles=[settings.jwt_admin_role])
 
 
 def development_secret(purpose: str, *, settings: Settings | None = None) -> bytes:
-    """32 bytes for this purpose, in place of a secret that is not set. Raises: Misconfigured: in production."""
+    """Derive 32 bytes for this purpose, to replace a secret that is not set. Raises: Misconfigured: in production."""
     return installation_keys(settings).secret_for(purpose)
 
 
 def issues_development_tokens(settings: Settings) -> bool:
-    """Whether this server issues tokens itself, because no identity provider is configured."""
+    """Return whether this server issues tokens, because no identity provider is configured."""
     return settings.jwks_url is None and settings.jwt_hs256_secret is None
 
 
@@ -155,7 +155,7 @@ def _issuer(settings: Settings) -> DevelopmentKeys:
 
 
 def write_if_missing(path: Path, text: str) -> None:
-    """Write a file atomically, unless it exists. If processes start together, the file of the first one stays."""
+    """Write a file atomically, unless it exists. If several processes call this, the file of the first one is kept."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -19,23 +19,23 @@ from app.errors import Unavailable
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 REFETCH_SECONDS: Final = 30
-"""Minimum interval between fetches that unknown key ids cause: anybody can make up key ids."""
+"""The minimum interval between fetches because of unknown key ids. It is long, because anybody can invent key ids."""
 FIRST_FETCH_RETRY_SECONDS: Final = 1
-"""The interval before the first successful fetch, when no token can be verified."""
+"""The minimum interval until a fetch has succeeded. Until then no token can be verified."""
 FRESH_SECONDS: Final = 300
-"""After this time the set is fetched again in the background, so that withdrawn keys are removed."""
+"""After this time, the key set is fetched again in the background, so that withdrawn keys are removed."""
 FETCH_TIMEOUT_SECONDS: Final = 5.0
 MAX_SET_BYTES: Final = 1 << 20
 MIN_RSA_BITS: Final = 2048
 FETCH_ERRORS: Final = (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError, TimeoutError)
-"""Exceptions of a fetch: no answer, or the answer is not a key set."""
+"""Exceptions of a fetch: there is no response, or the response is not a key set."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A public key, or a shared secret (bytes), and the algorithms it may be used with. A token cannot add others."""
+    """A public key, or a shared secret (bytes), with its algorithms. A token with another algorithm is refused."""
 
     key_id: str | None
     public_key: PublicKey | bytes
@@ -44,11 +44,14 @@ class VerificationKey:
 
 class KeySource(Protocol):
     async def find(self, key_id: str | None) -> VerificationKey | None:
-        """The key with this id, or without an id the only key. Raises: Unavailable: no key set was fetched yet."""
+        """Return the key with this id, or the only key if `key_id` is None.
+
+        Raises: Unavailable: no key set has been fetched yet.
+        """
 
 
 class StaticKeys:
-    """Keys that do not change, such as the development key pair."""
+    """A list of keys that does not change, such as the development key pair."""
 
     def __init__(self, keys: Iterable[VerificationKey]) -> None:
         self._keys = tuple(keys)
@@ -58,7 +61,7 @@ class StaticKeys:
 
 
 class SharedSecret:
-    """The secret of an issuer that signs with HS256. It is used for every token, whatever its key id."""
+    """The secret of an issuer that signs with HS256. It is used for tokens with any key id."""
 
     def __init__(self, secret: bytes) -> None:
         self._key = VerificationKey(None, secret, ("HS256",))
@@ -68,8 +71,10 @@ class SharedSecret:
 
 
 class RemoteKeySet:
-    """The key set (JWKS) of the identity provider. Cached; concurrent requests share a fetch; the last good set is
-    kept."""
+    """The key set (JWKS) of the identity provider, cached.
+
+    Concurrent requests share a fetch. If a fetch fails, the last key set stays in use.
+    """
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._url = url
@@ -123,7 +128,7 @@ class RemoteKeySet:
 
 
 async def fetch_keys(url: str) -> tuple[VerificationKey, ...]:
-    """The usable keys of the set at a URL. Raises: one of FETCH_ERRORS."""
+    """Fetch a key set and return its usable keys. Raises: one of FETCH_ERRORS."""
     return parse_key_set(await _download(url))
 
 
@@ -143,7 +148,7 @@ async def _download(url: str) -> object:
 
 
 def parse_key_set(document: object) -> tuple[VerificationKey, ...]:
-    """The usable keys of a JWKS. Keys for encryption, of other families or too weak are left out.
+    """Return the usable keys of a JWKS. Keys for encryption, keys of other families and weak keys are left out.
 
     Raises: ValueError: it is not a key set, or no key is usable.
     """
@@ -181,7 +186,7 @@ def _read_key(entry: Mapping[str, object]) -> VerificationKey | None:
 
 
 def allowed_algorithms(public_key: object) -> tuple[str, ...]:
-    """The algorithms of a key's family. None if the key is not accepted."""
+    """Return the algorithms of a key's family. There are none if the key is not accepted."""
     match public_key:
         case RSAPublicKey(key_size=bits) if bits >= MIN_RSA_BITS:
             return ("RS256", "PS256")

@@ -30,7 +30,7 @@ CACHE_SIZE: Final = 10_000
 LAST_USED_INTERVAL: Final = timedelta(minutes=1)
 
 OnRevoked = Callable[[], None]
-"""Called at most once, in the event loop."""
+"""A function that is called at most once, in the event loop."""
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class _CachedKey:
 
 
 class ServiceKeyCache:
-    """There is one per process. A row is read at most once in `CACHE_SECONDS`, for all requests with the key."""
+    """Verifies service keys. There is one cache per process. It reads a row at most once in `CACHE_SECONDS`."""
 
     def __init__(
         self,

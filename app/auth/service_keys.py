@@ -24,7 +24,7 @@ KEY_PREFIX: Final = "ck_"
 KEY_PATTERN: Final = re.compile(r"ck_([0-9a-f]{16})_([0-9a-f]{64})", re.ASCII)
 MAX_NAME_LENGTH: Final = 255
 MAX_ACTIVE_KEYS_PER_NAME: Final = 2
-"""The key in use, and the one that replaces it."""
+"""Two, so that a new key can replace the key in use."""
 MAX_ATTEMPTS: Final = 5
 
 # Two calls may create keys of one name at the same time. The unique index on (name, slot) lets only one of them be
