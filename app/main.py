@@ -1,6 +1,6 @@
 """The ASGI application: routes, middleware and lifespan.
 
-Served by `python -m app serve`, or by any ASGI server as `app.main:app`.
+`python -m app serve` serves it. Any other ASGI server can serve it as `app.main:app`.
 """
 
 import gc
@@ -39,10 +39,10 @@ from app.state import build_state
 
 GRAPHQL_PATH: Final = "/graphql"
 CORS_ALLOWED_HEADERS: Final = ("Authorization", "Content-Type", "Last-Event-ID", "X-Request-ID")
-"""Request headers that pages of other origins may send, in production."""
+"""In production, pages of other origins may send these request headers."""
 GC_THRESHOLD: Final = 20_000
-"""New objects between two garbage collections, some megabytes. With Python's default (700; 10,000 since 3.13)
-collections took 6% of the CPU of charges, because they scanned the objects of requests in progress; with this, 1%."""
+"""The number of new objects between two garbage collections: some megabytes. With Python's default (700, since 3.13
+10,000), collections scan the objects of requests in progress and take 6% of the CPU time of charges; with this, 1%."""
 NO_PROTOCOL_LIMITS: Final = (
     "PRODUCTION without the protocol classes of `python -m app serve`: slow or large headers, pipelined requests and "
     "WebSocket pings are not limited. Start the server with `python -m app serve`, or let a proxy limit them."
@@ -52,10 +52,12 @@ log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = False) -> Starlette:
-    """The application.
+    """Create the application.
 
-    `has_protocol_limits`: the server uses the protocol classes of `app.server`, as `serve` does. Otherwise the
-    application limits what it can by itself, and in production logs what it cannot. Raises: Misconfigured.
+    `has_protocol_limits` means that the server uses the protocol classes of `app.server`, as `serve` does. Otherwise
+    the application itself limits the time of request bodies, and in production logs which limits are missing.
+
+    Raises: Misconfigured.
     """
     settings = settings or get_settings()
     exposure = Exposure.from_settings(settings)
@@ -85,7 +87,7 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
         await pools.connect(database_url)
         try:
             async with run_in_background(background_loops(state, database_url=database_url)):
-                # Objects made so far live as long as the process. Frozen, they are not scanned by full collections,
+                # The objects created so far exist until the process ends. Freezing excludes them from full collections,
                 # which otherwise stop all requests for 80 ms, twice per second under load.
                 gc.collect()
                 gc.freeze()
@@ -145,9 +147,10 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
 
 
 class Application(Starlette):
-    """Starlette, with a shortcut for GraphQL requests that need no middleware.
+    """Starlette, with a faster path for GraphQL requests that need no middleware.
 
-    Requests without an Origin header are not sent by pages and skip CORS. WebSockets check their Origin themselves.
+    Requests without an Origin header skip CORS, because no page of another origin sends them. The WebSocket transport
+    checks the Origin header itself.
     """
 
     def __init__(
@@ -160,9 +163,10 @@ class Application(Starlette):
         body_seconds: float | None,
         **options: Any,
     ) -> None:
-        """`allowed_hosts`: None allows any. `on_host_rejected` is called before a request for another host is refused.
+        """If `allowed_hosts` is None, all hosts are allowed. `on_host_rejected` is called before a host is refused.
 
-        `body_seconds`: the deadline for request bodies; None: the server has one. `options`: of Starlette.
+        `body_seconds` is the deadline for request bodies, or None if the server has one. `options` are passed to
+        Starlette.
         """
         super().__init__(**options)
         self.router.redirect_slashes = False
@@ -199,7 +203,7 @@ def _has_origin(scope: Scope) -> bool:
 
 
 def __getattr__(name: str) -> Any:
-    """`app`, for `uvicorn app.main:app`. Created on first access, so that importing this module reads no settings."""
+    """Create `app` on first access, for `uvicorn app.main:app`. So importing this module reads no settings."""
     if name == "app":
         return create_app()
     raise AttributeError(name)

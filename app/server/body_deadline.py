@@ -1,8 +1,8 @@
 """Deadline for request bodies, on any ASGI server: protects against clients that send a body slowly.
 
-A request whose body does not arrive within the deadline is answered with 408, and its connection is closed. The
-application sees a client that has disconnected. `serve` does not need it: its HTTP protocol has a deadline for the
-whole request (`request_deadline`), which costs nothing for a request that arrives in a single read.
+If the body of a request does not arrive within the deadline, the response is 408 and the connection is closed. The
+application receives `http.disconnect`. `serve` does not use this: its HTTP protocol has a deadline for the whole
+request (`request_deadline`), which costs nothing for a request that arrives in a single read.
 """
 
 import asyncio
@@ -51,6 +51,6 @@ class _Request:
 
     async def send(self, message: Message) -> None:
         if self.has_timed_out and not self.has_response:
-            return  # whatever the application says of a client that has disconnected: the response is 408
+            return  # the application responds to a client that has disconnected; the response is 408 instead
         self.has_response = True
         await self._send(message)

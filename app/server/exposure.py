@@ -1,8 +1,8 @@
-"""What the server exposes: the only place where production and development differ in what they accept.
+"""What the server exposes. Only this module decides how production and development differ in what they accept.
 
-Closed in production and open in development: introspection, GraphiQL, suggestions in error messages, queries by GET,
-pages of any origin, documents that are not persisted. Never available: the legacy graphql-ws subprotocol, multipart
-requests and batches.
+Development allows, and production does not: introspection, GraphiQL, suggestions in error messages, queries by GET,
+pages of any origin, and documents that are not persisted. Neither allows the legacy graphql-ws subprotocol, multipart
+requests or batches.
 """
 
 import re
@@ -29,24 +29,24 @@ class Exposure:
     get_queries: bool
     """Whether queries may be sent by GET."""
     allowed_hosts: frozenset[str] | None
-    """Host names that requests may address, without port. None: any."""
+    """Host names that requests may address, without port. None means any."""
     allowed_origins: tuple[str, ...]
-    """Origins whose pages may call the API (CORS). "*" (in development): any."""
+    """Origins whose pages may call the API (CORS). "*" means any, and is allowed only in development."""
     websocket_origins: frozenset[str]
-    """Origins whose pages may open WebSockets, which CORS does not cover: `allowed_origins`, and in production the
-    server's own hosts by https."""
+    """Origins whose pages may open WebSockets, to which CORS does not apply: `allowed_origins`, and in production
+    the server's own hosts by https."""
     same_host_websockets: bool
     """Whether any page of the addressed host may open a WebSocket, with any scheme and port."""
     arbitrary_documents: tuple[str, ...]
     """Kinds of callers that may send documents that are not persisted."""
     summary: str
-    """All of it in one line, for the log."""
+    """A line for the log that describes the other fields."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """What these settings expose.
+        """Decide what these settings expose.
 
-        Raises: Misconfigured: in production, if a secret is weak or a list of hosts or origins is missing or too wide.
+        Raises: Misconfigured: in production, a secret is weak, or a list of hosts or origins is missing or too wide.
         """
         if settings.environment == "development":
             return cls._of_development(settings)
@@ -99,7 +99,7 @@ class Exposure:
 
 
 def production_hosts(settings: Settings) -> frozenset[str]:
-    """The host names of a production server. Raises: Misconfigured: there is none, or one is invalid."""
+    """Return the host names of a production server. Raises: Misconfigured: there is none, or one is invalid."""
     hosts = _hosts(settings)
     if hosts is None:
         raise Misconfigured("ALLOWED_HOSTS is not set: list the host names that clients use for this server.")
@@ -107,7 +107,7 @@ def production_hosts(settings: Settings) -> frozenset[str]:
 
 
 def production_origins(settings: Settings) -> tuple[str, ...]:
-    """The origins whose pages may call a production server. Raises: Misconfigured: one is invalid, or is "*"."""
+    """Return the origins whose pages may call a production server. Raises: Misconfigured: one is invalid or "*"."""
     origins = _origins(settings)
     if "*" in origins:
         raise Misconfigured('ALLOWED_ORIGINS is "*": production requires the exact origins of your pages.')

@@ -19,13 +19,13 @@ async def healthz(_: Request) -> JSONResponse:
 
 
 class Readiness:
-    """Whether requests can be served: the database answers and has every migration."""
+    """Checks that requests can be served: the database responds and has every migration."""
 
     def __init__(self) -> None:
-        self._is_migrated = False  # kept once true: reading the migrations takes milliseconds, and anybody may ask
+        self._is_migrated = False  # never reset: reading the migrations takes milliseconds, and anybody may call this
 
     async def readyz(self, _: Request) -> JSONResponse:
-        """200, or 503 with the reason."""
+        """Respond with 200, or with 503 and the reason."""
         reason = await self._problem()
         return JSONResponse({"ready": reason is None, "reason": reason}, status_code=503 if reason else 200)
 

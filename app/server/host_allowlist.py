@@ -18,13 +18,16 @@ HOST_NOT_ALLOWED: Final = "The Host header of the request is not in ALLOWED_HOST
 
 
 def is_allowed_host(scope: Scope, allowed_hosts: Collection[str]) -> bool:
-    """Whether the request has exactly one Host header, with a name in `allowed_hosts` (lower case, without port)."""
+    """Return whether the request has exactly one Host header, and its name is in `allowed_hosts`.
+
+    The names in `allowed_hosts` are in lower case and without port.
+    """
     hosts = [value for name, value in scope["headers"] if name == b"host"]
     return scope["path"] in PROBE_PATHS or (len(hosts) == 1 and _without_port(hosts[0]) in allowed_hosts)
 
 
 async def reject_host(scope: Scope, send: Send) -> None:
-    """Answer a request whose host is not allowed."""
+    """Respond to a request whose host is not allowed."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 4403, "reason": "Host not allowed"})
     else:

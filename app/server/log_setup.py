@@ -1,8 +1,8 @@
 """Logging of the process: readable lines in development, one JSON object per line in production.
 
-JSON records are redacted by an allow-list: time, level and logger; the message, for the application's and uvicorn's
-loggers only; for an exception its types and the stack, without its message, which may quote user input or a database
-row.
+A JSON record contains only time, level and logger; the message, if the logger belongs to the application or uvicorn;
+and of an exception the types and the stack. The message of an exception is left out, because it may quote user input or
+a database row.
 """
 
 import logging
@@ -22,7 +22,7 @@ _MAX_FRAMES: Final = 30
 
 
 def configure_logging(format: LogFormat) -> None:
-    """Configure the root logger. Replaces an earlier configuration."""
+    """Configure the root logger, and replace an earlier configuration."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         JsonFormatter() if format == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -33,8 +33,7 @@ def configure_logging(format: LogFormat) -> None:
 
 
 def _is_not_invalid_utf8(record: logging.LogRecord) -> bool:
-    """False for the traceback that uvicorn logs for each message with invalid UTF-8. Clients could flood the log with
-    it."""
+    """Exclude the traceback that uvicorn logs for invalid UTF-8, because clients could flood the log with it."""
     return record.msg != "Invalid UTF-8 sequence received from client."
 
 
@@ -58,7 +57,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _message(record: logging.LogRecord) -> str:
-    """The message, with the type of each exception among its arguments instead of the exception's own message."""
+    """Return the message. Exceptions among its arguments are replaced by their types."""
     arguments = record.args
     try:
         if isinstance(arguments, tuple):
@@ -73,7 +72,7 @@ def _redacted(argument: object) -> object:
 
 
 def _type_name(error: BaseException) -> str:
-    """The qualified type, followed by the SQLSTATE of a database error."""
+    """Return the qualified type, followed by the SQLSTATE of a database error."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     sqlstate = getattr(error, "sqlstate", None)
@@ -81,7 +80,7 @@ def _type_name(error: BaseException) -> str:
 
 
 def _type_names(error: BaseException) -> list[str]:
-    """The types of an exception and of its causes."""
+    """Return the types of an exception and of its causes."""
     names: list[str] = []
     current: BaseException | None = error
     while current is not None and len(names) < _MAX_FRAMES:
@@ -91,7 +90,7 @@ def _type_names(error: BaseException) -> list[str]:
 
 
 def _stack(error: BaseException) -> list[str]:
-    """The traceback, outermost frame first: file, line and function, without source lines."""
+    """Return file, line and function of each frame, the outermost frame first."""
     frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
     return [f"{_short_path(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames]
 

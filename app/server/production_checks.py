@@ -13,18 +13,18 @@ from app.db.pools import connection_arguments
 from app.settings import Settings
 
 MIN_DISTINCT_BYTES: Final = 12
-"""Of a key. 32 random bytes contain about 30 distinct ones; a key with fewer than this was typed by hand."""
+"""The minimum of distinct bytes in a key. 32 random bytes have about 30; fewer than 12 mean that it was typed."""
 MIN_PASSWORD_LENGTH: Final = 16
-"""Characters in the password of a database that is reached over a network."""
+"""The minimum length of the password of a database on a network."""
 MIN_DISTINCT_CHARACTERS: Final = 8
-"""In such a password. 16 random hexadecimal digits contain about 10 distinct ones."""
+"""The minimum of distinct characters in such a password. 16 random hexadecimal digits have about 10."""
 COMMON_PASSWORDS: Final = frozenset(
     {"postgres", "password", "secret", "changeme", "change-me", "admin", "root", "credits"}
 )
 
 
 def weak_secrets(settings: Settings) -> list[str]:
-    """Problems of secrets that can be guessed."""
+    """Return a problem for each secret that can be guessed."""
     problems = []
     if _is_typed_by_hand(settings.ledger_key):
         problems.append("LEDGER_KEY is not random: generate it with `openssl rand -hex 32`.")
@@ -38,14 +38,14 @@ def weak_secrets(settings: Settings) -> list[str]:
 
 
 def issuer_problems(settings: Settings) -> list[str]:
-    """The problem that tokens of the development issuer would be accepted."""
+    """Return a problem if tokens of the development issuer would be accepted."""
     if settings.jwt_issuer != Settings.model_fields["jwt_issuer"].default:
         return []
     return ["JWT_ISSUER is the development issuer: set it to the `iss` of your identity provider's tokens."]
 
 
 def webhook_problems(settings: Settings) -> list[str]:
-    """The problem that no webhook of the payment provider could be verified."""
+    """Return a problem if webhooks of the payment provider could not be verified."""
     if settings.payment_provider != "stripe" or settings.stripe_webhook_secret is not None:
         return []
     return [
@@ -54,7 +54,7 @@ def webhook_problems(settings: Settings) -> list[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is on this machine: a loopback address, or the directory of a Unix socket."""
+    """Return whether `host` is on this machine: a loopback address, or the directory of a Unix socket."""
     if host.startswith("/") or host == "localhost":
         return True
     try:
@@ -64,7 +64,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _other_secrets(settings: Settings) -> set[str]:
-    """Every secret but LEDGER_KEY, in lower case, because the case of hexadecimal digits does not matter."""
+    """Return every secret except LEDGER_KEY, in lower case, because the case of hexadecimal digits does not matter."""
     secrets = (
         settings.jwt_hs256_secret,
         settings.stripe_secret_key,
@@ -78,7 +78,7 @@ def _other_secrets(settings: Settings) -> set[str]:
 
 
 def _login(url: str | None) -> Mapping[str, str]:
-    """`host`, `user` and `password` of a database URL; empty if missing. An invalid URL is refused by the pools."""
+    """Return `host`, `user` and `password` of a database URL, empty if missing. The pools refuse an invalid URL."""
     try:
         arguments = connection_arguments(url) if url else {}
     except ValueError:
@@ -87,7 +87,7 @@ def _login(url: str | None) -> Mapping[str, str]:
 
 
 def _has_weak_password(url: str | None) -> bool:
-    """Whether the password is a common one or the user name, or too short for a database on a network."""
+    """Return whether the password is a common one, the user name, or too short for a database on a network."""
     login = _login(url)
     password = login["password"]
     if not password:
@@ -99,7 +99,7 @@ def _has_weak_password(url: str | None) -> bool:
 
 
 def _is_typed_by_hand(key_hex: str | None) -> bool:
-    """Whether the key has few distinct bytes. A missing or short key is refused where it is loaded."""
+    """Return whether the key has few distinct bytes. `app.state.ledger_key` refuses a missing or short key."""
     try:
         key = bytes.fromhex(key_hex or "")
     except ValueError:

@@ -16,7 +16,7 @@ from app.server.single_write import SingleWriteTransport
 from app.settings import get_settings
 
 MAX_HEADER_BYTES: Final = 64 * 1024
-"""Not counted: the first read of a request, and its body."""
+"""The first read of a request and its body are not counted."""
 MAX_PIPELINED_REQUESTS: Final = 64
 
 
@@ -58,7 +58,7 @@ class DeadlineHttpProtocol(HttpToolsProtocol):
         if self._is_first_read:
             self._is_first_read, self._header_bytes = False, 0
         else:
-            self._header_bytes += len(data)  # `on_body` has subtracted what of it was body
+            self._header_bytes += len(data)  # `on_body` has subtracted the bytes of the body
         if self._header_bytes > MAX_HEADER_BYTES:
             self._reject(HEADERS_TOO_LARGE_RESPONSE)
 

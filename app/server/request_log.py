@@ -13,14 +13,14 @@ from typing import Final, Literal, NamedTuple
 
 FLUSH_SECONDS: Final = 0.1
 MAX_BUFFERED_LINES: Final = 10_000
-"""A full buffer is written at once."""
+"""A full buffer is written without waiting."""
 
 LogFormat = Literal["json", "text"]
 RequestLogMode = Literal["all", "without-charges", "none"]
 
 
 class LoggedRequest(NamedTuple):
-    """One request. A named tuple, because a dataclass takes three times as long to create."""
+    """One request. It is a named tuple, because creating a dataclass takes three times as long."""
 
     transport: str
     """http, sse or websocket."""
@@ -34,13 +34,13 @@ class LoggedRequest(NamedTuple):
     kind: str = "request"
     """query, mutation or subscription; `request` if it was refused before its operation was known."""
     name: str = "-"
-    """The operation's name, or its first field."""
+    """The name of the operation, or of its first field."""
     reference: str | None = None
     """The reference id of an internal error."""
 
 
 class RequestLog:
-    """Formats and buffers lines. One per process."""
+    """Formats and buffers lines. There is one per process."""
 
     def __init__(
         self,
@@ -61,11 +61,11 @@ class RequestLog:
         self._timestamp = ""
 
     def is_logged(self, *, charges: bool) -> bool:
-        """Whether a successful request is logged. `charges`: it was a charge. Failed requests are always logged."""
+        """Return whether a successful request is logged. Failed requests always are. `charges` says if it charges."""
         return self._logs_charges if charges else self._logs_anything
 
     def add(self, request: LoggedRequest) -> None:
-        """Buffer a line. Without a running event loop it is written at once."""
+        """Buffer a line. Without a running event loop, write it immediately."""
         self._buffer.append(self._format(self._current_timestamp(), request))
         if self._timer is None:
             try:
@@ -86,7 +86,7 @@ class RequestLog:
             self._write(text)
 
     def _current_timestamp(self) -> str:
-        """The time in UTC, to the second. Formatted once per second."""
+        """Return the time in UTC, to the second. It is formatted once per second."""
         second = int(self._clock())
         if second != self._second:
             self._second, self._timestamp = second, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))

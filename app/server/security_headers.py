@@ -1,4 +1,4 @@
-"""Headers of every response: it is not cached (`no-store`), and browsers do not guess its type (`nosniff`)."""
+"""Headers of every response, so that it is not cached (`no-store`) and browsers do not guess its type (`nosniff`)."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ SECURITY_HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-op
 
 
 def with_security_headers(send: Send) -> Send:
-    """`send`, with each security header added to a response that lacks it, such as one that Starlette generates."""
+    """Wrap `send`, to add missing security headers to responses such as those that Starlette generates."""
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,8 +1,8 @@
 """Sends a response of known length in one write: the head waits for the body.
 
-uvicorn writes head and body separately, which costs a second system call and packet and wakes the client twice. The
-ASGI specification asks servers to wait for the body. The head of a response of unknown length, such as an event stream,
-is sent at once.
+uvicorn writes head and body separately, which costs a second system call and packet, and the client reads twice. The
+ASGI specification requires servers to wait for the body. The head of a response of unknown length, such as an event
+stream, is sent immediately.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ class ResponseCycle(Protocol):
 
     @property
     def expected_content_length(self) -> int:
-        """Bytes of the body that are still to come. 0: none, or the length is unknown."""
+        """The bytes of the body that were not sent yet. 0 if there are none or their number is unknown."""
 
 
 class SingleWriteTransport:
-    """A transport for a single response. A response that fails before its body sends nothing."""
+    """A transport for a single response. If a response fails before its body, nothing is sent."""
 
     __slots__ = ("_cycle", "_has_started", "_head", "_transport")
 
@@ -32,7 +32,7 @@ class SingleWriteTransport:
         self._head: bytes | None = None
 
     def write(self, data: bytes) -> None:
-        """Called with `100 Continue` (if the client asked for it), then the head, then each part of the body."""
+        """uvicorn calls this with `100 Continue` (if the client requests it), then the head, then parts of the body."""
         if self._head is not None:
             data, self._head = self._head + data, None
         elif not self._has_started and self._cycle.response_started:

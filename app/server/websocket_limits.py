@@ -1,10 +1,10 @@
 """WebSocket protocol of `serve`: back-pressure, and limits that uvicorn does not have.
 
-- Reading pauses while the client does not read. uvicorn answers protocol-level pings even then and buffers the answers
-  without bound.
+- Reading pauses while the client does not read. Otherwise uvicorn would still answer pings of the protocol and buffer
+  any number of answers.
 - A client may send 100 pings in 10 seconds. uvicorn answers all that have arrived before it serves another connection.
-- After the server has closed, at most 256 KiB more are read. uvicorn goes on reading for ten seconds.
-- A closed connection whose last messages are never read is aborted. uvicorn waits for ever.
+- After the server has closed a connection, it reads at most 256 KiB more. uvicorn reads for ten more seconds.
+- If the client does not read the last messages of a closed connection, it is aborted. uvicorn waits for ever.
 
 `app.engine.transports.websocket` limits the messages of the GraphQL protocol, on any server.
 """
@@ -19,9 +19,9 @@ from websockets.exceptions import InvalidState
 MAX_PINGS: Final = 100
 PING_WINDOW_SECONDS: Final = 10.0
 MAX_BYTES_AFTER_CLOSE: Final = 256 * 1024
-"""Enough for what was in transit when the server closed, and for the client's close frame."""
+"""Enough for messages that were in transit when the server closed, and for the client's close frame."""
 CLOSE_SECONDS: Final = 5.0
-"""Time for the client to read the close frame."""
+"""The time in which the client must read the close frame."""
 
 
 class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
