@@ -142,7 +142,7 @@ def keys_revoke(id: str) -> None:
 @cli.command()
 @click.argument("owner")
 @click.argument("credits", type=int)
-@click.option("--reason", required=True, help="Written into the entry.")
+@click.option("--reason", required=True, help="The reason, which the entry shows.")
 @click.option("--source", type=click.Choice(["PROMOTIONAL", "PURCHASED", "ADJUSTMENT"]), default="PROMOTIONAL")
 @click.option("--priority", type=int, default=0, help="From -1000 to 1000. Grants of lower priority are spent first.")
 @click.option("--expires-at", type=TIMESTAMP, help="2026-01-31T00:00:00+0000. Default: never.")
@@ -188,7 +188,7 @@ def prices_check(file: Path) -> None:
     type=TIMESTAMP,
     help="2026-01-31T00:00:00+0000. Default: in 11 s.",
 )
-@click.option("--reason", help="Shown in the list of versions.")
+@click.option("--reason", help="The reason, for the audit log.")
 @click.option("--key", help="Idempotency key: repeating it publishes nothing new.")
 def prices_publish(file: Path, effective_at: datetime | None, reason: str | None, key: str | None) -> None:
     """Publish FILE as the next rate card."""
@@ -233,12 +233,12 @@ def documents_manifest(ctx: click.Context, paths: tuple[Path, ...]) -> None:
 
 @cli.group()
 def provider_events() -> None:
-    """Unhandled events of the payment provider."""
+    """List unhandled events of the payment provider, and handle them again."""
 
 
 @provider_events.command("list")
 def provider_events_list() -> None:
-    """List them with the reason, first those that need a person."""
+    """List unhandled events with the reason, first those that an operator must handle."""
     from app.cli import provider_events
 
     asyncio.run(provider_events.list_unhandled())
@@ -247,7 +247,7 @@ def provider_events_list() -> None:
 @provider_events.command("replay")
 @click.argument("id")
 def provider_events_replay(id: str) -> None:
-    """Handle the event ID again, as if it had just arrived."""
+    """Handle the event ID again."""
     from app.cli import provider_events
 
     asyncio.run(provider_events.replay(id))
@@ -271,7 +271,7 @@ def verify(ctx: click.Context, owner: str | None, heads: Path | None) -> None:
 
 
 @cli.command()
-@click.option("--production", is_flag=True, help="Check everything that production needs.")
+@click.option("--production", is_flag=True, help="Check all requirements of production.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def check(ctx: click.Context, *, production: bool, as_json: bool) -> None:

@@ -35,7 +35,7 @@ def run(*, production: bool, as_json: bool) -> int:
 
 
 def _installation(production: bool, stack: ExitStack) -> Installation:
-    """The installation; an embedded PostgreSQL that is started for it runs until `stack` ends."""
+    """Describe the installation. If an embedded PostgreSQL is started for this, it runs until `stack` ends."""
     environment, settings_errors = _load_settings(production)
     settings = get_settings()
     installation = partial(
@@ -54,7 +54,7 @@ def _installation(production: bool, stack: ExitStack) -> Installation:
 
 
 def _load_settings(production: bool) -> tuple[str, tuple[str, ...]]:
-    """Make `get_settings()` usable: without the settings that cannot be parsed, and for production if requested.
+    """Make `get_settings()` usable: leave out settings that cannot be parsed, and set production if requested.
 
     Returns the value of ENVIRONMENT, and a message for each setting that was left out.
     """
@@ -72,7 +72,7 @@ def _load_settings(production: bool) -> tuple[str, tuple[str, ...]]:
 
 
 def _lines(results: Mapping[str, CheckResult]) -> Iterator[str]:
-    """A line for each check, and one more for each further problem."""
+    """Yield a line for each check, and one more for each further problem."""
     width = max(map(len, results))
     for name, result in results.items():
         first, *others = result.messages

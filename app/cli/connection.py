@@ -1,4 +1,4 @@
-"""How a command reaches the database, and the identity with which it acts."""
+"""How a command connects to the database, and its identity in the ledger and the audit log."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -15,28 +15,31 @@ from app.pricing import publishing
 from app.settings import data_directory, get_settings
 
 COMMAND_LINE: Final = "operator:command-line"
-"""The actor of commands. Whoever runs one has the database and its secrets, and so is an operator."""
+"""The actor of commands. Whoever runs a command has access to the database and its secrets, and so is an operator."""
 
 
 def command_line_action(action: str) -> AuditContext:
-    """How the audit log records a command. `action`: the name of the mutation that does the same."""
+    """Return the data of a command for the audit log. `action` is the name of the mutation that does the same."""
     return AuditContext(action=action, actor=COMMAND_LINE, scope=Scope.ADMIN)
 
 
 def override_settings(**values: str) -> None:
-    """Set environment variables for this process and those it starts, and read the settings anew."""
+    """Set environment variables for this process and those that it starts, and read the settings again."""
     os.environ.update({name.upper(): value for name, value in values.items()})
     get_settings.cache_clear()
 
 
 def embedded_directory() -> Path:
-    """The data directory of this installation's embedded PostgreSQL."""
+    """Return the data directory of this installation's embedded PostgreSQL."""
     return data_directory() / "postgres"
 
 
 @contextmanager
 def database_url() -> Iterator[str]:
-    """The database in the application's role: DATABASE_URL, else the running embedded server, else one started here."""
+    """Yield the URL of the database with the application's role.
+
+    It is DATABASE_URL, or else that of the running embedded server. If none runs, one is started until the block ends.
+    """
     if url := get_settings().database_url or embedded_postgres.running_url(embedded_directory(), user=APPLICATION_ROLE):
         yield url
         return
@@ -46,7 +49,7 @@ def database_url() -> Iterator[str]:
 
 @contextmanager
 def owner_and_application_urls() -> Iterator[tuple[str, str]]:
-    """The database in the role that owns its tables, and in the application's role."""
+    """Yield two URLs of the database: with the role that owns its tables, and with the application's role."""
     if url := get_settings().database_url:
         yield get_settings().migration_database_url or url, url
         return
@@ -59,7 +62,7 @@ def owner_and_application_urls() -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def embedded_server() -> Iterator[embedded_postgres.EmbeddedPostgres]:
-    """The embedded PostgreSQL, until the block ends. Raises: Misconfigured: in production."""
+    """Run the embedded PostgreSQL until the block ends. Raises: Misconfigured: in production."""
     if get_settings().environment == "production":
         raise Misconfigured("ENVIRONMENT is production: set DATABASE_URL to a PostgreSQL 15 or newer.")
     with embedded_postgres.start(embedded_directory()) as server:
@@ -68,7 +71,7 @@ def embedded_server() -> Iterator[embedded_postgres.EmbeddedPostgres]:
 
 async def migrate(owner_url: str, application_url: str) -> list[str]:
     """Apply migrations as the owner, publish the default rate card if there is none, and grant the application's role
-    its privileges. Returns what was done.
+    its privileges. Returns a message for each step.
 
     Raises: Misconfigured: the role does not exist, and the owner may not create it.
     """
@@ -82,7 +85,10 @@ async def migrate(owner_url: str, application_url: str) -> list[str]:
 
 @asynccontextmanager
 async def open_database(url: str, *, migrated: bool = True) -> AsyncIterator[None]:
-    """Open the pools until the block ends. Raises: Misconfigured: `migrated`, and migrations are pending."""
+    """Open the pools until the block ends. If `migrated` is set, migrations must not be pending.
+
+    Raises: Misconfigured.
+    """
     await pools.connect(url)
     try:
         if migrated and (pending := await migrations.pending()):

@@ -15,7 +15,9 @@ from app.settings import get_settings
 def check(path: Path | None) -> int:
     """Validate the documents against the schema and the limits, as a production server does.
 
-    Returns the exit status: 1 if there are problems. Raises: Misconfigured: no path, and KNOWN_DOCUMENTS is not set.
+    Returns the exit status: 1 if there are problems.
+
+    Raises: Misconfigured: `path` is None and KNOWN_DOCUMENTS is not set.
     """
     path = path or get_settings().known_documents
     if path is None:
@@ -37,7 +39,7 @@ def manifest(paths: Iterable[Path]) -> int:
 
 
 def load_and_validate(paths: Iterable[Path]) -> tuple[list[PersistedDocument], list[DocumentProblem]]:
-    """The documents in these directories and manifests, and every problem for which the server would not start."""
+    """Read the documents in directories and manifests. Return them, and every problem that prevents a start."""
     found: list[PersistedDocument] = []
     unreadable: list[DocumentProblem] = []
     for path in paths:

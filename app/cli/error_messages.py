@@ -1,4 +1,7 @@
-"""Messages for failed commands: what is wrong and what to do. An exception without message keeps its traceback."""
+"""Messages for failed commands, which say what is wrong and what to do.
+
+A command that fails with any other exception prints the traceback.
+"""
 
 from typing import Final
 
@@ -34,7 +37,7 @@ def message_for(error: Exception) -> str | None:
 
 
 def settings_errors(error: ValidationError) -> list[str]:
-    """A message for each setting that cannot be parsed, without the values of secrets."""
+    """Return a message for each setting that cannot be parsed. It does not contain the value of a secret."""
     return [_settings_error(dict(problem)) for problem in error.errors()]
 
 

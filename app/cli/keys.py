@@ -17,7 +17,7 @@ HEADINGS: Final = ("ID", "NAME", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST 
 
 
 async def create(name: str, scopes: Sequence[str], *, expires_at: datetime | None) -> None:
-    """Print the key alone, so that it can be piped into a secret store; the hint goes to stderr."""
+    """Print only the key to stdout, so that it can be piped into a secret store. Print how to use it to stderr."""
     with database_url() as url:
         async with open_database(url):
             key = await service_keys.create_key(
@@ -32,7 +32,7 @@ async def create(name: str, scopes: Sequence[str], *, expires_at: datetime | Non
 
 
 async def list_keys() -> None:
-    """Print every key, one a line."""
+    """Print a line for each key."""
     with database_url() as url:
         async with open_database(url):
             keys = await service_keys.list_keys()
@@ -44,7 +44,7 @@ async def list_keys() -> None:
 
 
 async def revoke(key_id: str) -> None:
-    """Revoke a key. Servers refuse it within 5 seconds, on open connections too."""
+    """Revoke a key. No later than 5 seconds after that, servers refuse it and close its connections."""
     with database_url() as url:
         async with open_database(url):
             is_revoked = await service_keys.revoke_key(_key_id(key_id), audit=command_line_action("revokeKey"))
@@ -56,7 +56,7 @@ async def revoke(key_id: str) -> None:
 
 
 def _key_id(text: str) -> str:
-    """The id in a whole key, or the text itself."""
+    """Return the id in a whole key, or else the text itself."""
     match = KEY_PATTERN.fullmatch(text)
     return match[1] if match is not None else text
 

@@ -15,7 +15,7 @@ from app.pricing.rate_card_json import document_hash, format_document, parse_jso
 
 
 async def show(version: int | None) -> None:
-    """Print the document of a rate card to stdout, to be edited and published; its version and time go to stderr."""
+    """Print the document of a rate card to stdout, for editing and publishing. Print its version to stderr."""
     with database_url() as url:
         async with open_database(url):
             card = await RateCardCache().find_card(version)
@@ -33,7 +33,7 @@ def check(file: Path) -> None:
 
 def publish(file: Path, *, effective_at: datetime | None, reason: str | None, key: str | None) -> None:
     content = _read(file)
-    _parse(content)  # before a database is needed
+    _parse(content)  # reports errors before a database is opened
     asyncio.run(_publish(content, effective_at=effective_at, reason=reason, key=key))
 
 
@@ -60,7 +60,7 @@ def _read(file: Path) -> object:
 
 
 def _parse(content: object) -> Card:
-    """Raises: InvalidRateCard, with every problem."""
+    """Parse a rate card. Raises: InvalidRateCard, with all problems."""
     return rate_card_document.parse_rate_card(content, version=0, effective_at=datetime.now(UTC))
 
 

@@ -14,7 +14,7 @@ LIMIT: Final = 1_000
 
 
 async def list_unhandled() -> None:
-    """Print the unhandled provider events, one a line: first those that need a person."""
+    """Print a line for each unhandled provider event: first those that an operator must handle."""
     with database_url() as url:
         async with open_database(url):
             events = await inbox.find_unhandled(limit=LIMIT)
@@ -22,7 +22,7 @@ async def list_unhandled() -> None:
 
 
 async def replay(event_id: str) -> None:
-    """Handle an event again, as if it had just arrived."""
+    """Handle a stored event again."""
     settings = get_settings()
     configure_ledger(settings)
     if (provider := open_provider(settings)) is None:

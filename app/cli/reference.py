@@ -31,7 +31,7 @@ def run(page: str) -> None:
 
 
 def settings_page() -> str:
-    """`docs/configuration.md`: every setting with its description and default."""
+    """Return `docs/configuration.md`: every setting with its description and default."""
     rows = [
         f"| `{name.upper()}` | {_cell(setting.description)} | {_default(setting.default)} |"
         for name, setting in Settings.model_fields.items()
@@ -46,7 +46,7 @@ def settings_page() -> str:
 
 
 def api_page(schema: GraphQLSchema) -> str:
-    """`docs/api-reference.md`: every operation and type of the schema."""
+    """Return `docs/api-reference.md`: every operation and type of the schema."""
     operations = [
         (heading, root)
         for heading, root in (
@@ -117,7 +117,7 @@ def _table(first: str, rows: Iterator[tuple[str, str | None]]) -> str:
 
 
 def _shown(value: object) -> str:
-    """The default of an argument or input field, as GraphQL writes it."""
+    """Return the default of an argument or input field in GraphQL syntax."""
     default, kind = getattr(value, "default_value", Undefined), getattr(value, "type", None)
     if default is Undefined or default is None or kind is None:
         return ""

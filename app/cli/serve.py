@@ -1,4 +1,7 @@
-"""`python -m app serve`: the server, and a PostgreSQL if DATABASE_URL is not set. Both stop together."""
+"""`python -m app serve`: runs the server, and an embedded PostgreSQL if DATABASE_URL is not set.
+
+Both stop together.
+"""
 
 import asyncio
 import contextlib
@@ -34,9 +37,9 @@ if TYPE_CHECKING:
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 STOP_SECONDS: Final = 10
-"""How long requests and subscriptions may take to end after a stop signal."""
+"""The time that requests and subscriptions may take to end after a stop signal."""
 PORT_RETRY_SECONDS: Final = 2
-"""How long a used port is retried: after `kill -9` of a server its workers need a moment to exit."""
+"""How long to retry a port that is in use: after `kill -9` of a server, its workers exit a moment later."""
 EXAMPLE_QUERY: Final = '{"query": "{ account { ownerId balance { available status version } } }"}'
 
 
@@ -56,7 +59,7 @@ def run() -> int:
 
 
 def application() -> "Starlette":
-    """The application of a server process. A worker exits when its parent is gone, for example after `kill -9`."""
+    """Create the application of a server process. A worker exits when its parent has ended, even by `kill -9`."""
     parent = multiprocessing.parent_process()
     if parent is not None:
 
@@ -66,7 +69,7 @@ def application() -> "Starlette":
 
         threading.Thread(target=exit_with_parent, daemon=True, name="exit-with-parent").start()
     log_setup.configure_logging(log_format(get_settings()))
-    from app.main import create_app  # not loaded in the supervisor, which would only waste memory
+    from app.main import create_app  # the supervisor does not import it, to save memory
 
     try:
         return create_app(has_protocol_limits=True)
@@ -74,14 +77,15 @@ def application() -> "Starlette":
         if parent is None:
             raise
         print(f"Error: {error}", file=sys.stderr)
-        sys.exit(STARTUP_FAILURE)  # at any other status the supervisor would restart the worker again and again
+        sys.exit(STARTUP_FAILURE)  # after any other status, the supervisor would restart the worker repeatedly
 
 
 def _serve(listener: socket.socket, tokens: dict[token.Kind, str]) -> int:
-    """Serve on the listener.
+    """Serve on the listener. Return the exit status.
 
-    uvicorn's signal handlers are installed before the address is printed, because whoever reads it may send a signal at
-    once. `_exit_while_starting` would raise inside uvicorn's start, or be lost in a callback.
+    uvicorn's signal handlers are installed before the address is printed, because a program that reads the address may
+    send a signal immediately. `_exit_while_starting` would then raise inside uvicorn's start, or inside a callback,
+    where the exception is lost.
     """
     log_setup.configure_logging(log_format(get_settings()))
     config = uvicorn.Config(
@@ -126,10 +130,9 @@ def _database() -> Iterator[None]:
 
 
 async def _prepare_database() -> dict[token.Kind, str]:
-    """In development: migrate, and return the tokens to print. In production: print excess privileges of the role.
+    """In development, migrate, and return the tokens to print. In production, print excess privileges of the role.
 
-    Production is migrated by a release step, its prices are published by an operator, and its tokens are issued by the
-    identity provider.
+    In production a release step migrates, an operator publishes prices, and the identity provider issues tokens.
     """
     settings = get_settings()
     url = settings.database_url
@@ -162,7 +165,7 @@ def _print_address(tokens: dict[token.Kind, str]) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens already, so that the port is reserved and early clients wait. Raises: Misconfigured."""
+    """Open a socket that listens, so that the port is reserved and early clients wait. Raises: Misconfigured."""
     deadline = time.monotonic() + PORT_RETRY_SECONDS
     while True:
         try:
@@ -192,5 +195,5 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _exit_while_starting(_signal: int, _frame: object) -> None:
-    """Leave every `with` block, so that what was started is stopped."""
+    """Leave all `with` blocks, so that the database is stopped."""
     raise SystemExit(0)

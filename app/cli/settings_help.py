@@ -1,4 +1,4 @@
-"""The settings, as `--help` lists them."""
+"""The list of settings for `--help`."""
 
 from collections.abc import Iterator
 
@@ -6,12 +6,12 @@ from app.settings import Settings
 
 
 def format_value(value: object) -> str:
-    """A default as it is written in the environment."""
+    """Format a default as the value of an environment variable."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def rows() -> Iterator[tuple[str, str]]:
-    """The name of each setting, and its description with its default."""
+    """Yield the name of each setting, and its description with its default."""
     for name, field in Settings.model_fields.items():
         default = "unset" if field.default is None else format_value(field.default)
         yield name.upper(), f"{field.description} [{default}]"

@@ -21,7 +21,10 @@ async def run(kind: Kind, name: str) -> None:
 
 
 async def create_token(kind: Kind, name: str) -> str:
-    """A development token. For a service, a key in the database, which must be open: always the same key for a name."""
+    """Return a development token.
+
+    For a service it is a service key, always the same for a name. It is stored in the database, which must be open.
+    """
     match kind:
         case "user":
             return development_keys.user_token(name)

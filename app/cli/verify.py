@@ -1,8 +1,9 @@
 """`python -m app verify [OWNER] [--heads FILE]`
 
-The HMAC chain proves that nobody without the key changed or removed an entry, but not that the newest entries were not
-cut off. Therefore the newest entry of every account, its *head*, can be saved to a file that is stored elsewhere. The
-next verification checks that all saved heads are still in the ledger, and then saves the new ones.
+The HMAC chain proves that nobody without the key has changed an entry or removed one from the middle. It does not prove
+that the newest entries were not removed. Therefore the newest entry of every account, its *head*, can be saved to a
+file that is stored elsewhere. The next verification checks that all saved heads are still in the ledger, and then saves
+the new ones.
 """
 
 import asyncio
@@ -44,7 +45,7 @@ def run(owner_id: str | None, heads_file: Path | None) -> int:
 
 
 async def _verify_and_print(owner_id: str | None, saved: list[AccountHead]) -> list[AccountHead] | None:
-    """The heads of all accounts; None if the ledger is not intact or a saved head is missing."""
+    """Return the heads of all accounts, or None if the ledger is not intact or a saved head is missing."""
     configure_ledger(get_settings())
     with database_url() as url:
         async with open_database(url):
@@ -72,7 +73,7 @@ async def _verify(owner_id: str | None) -> tuple[VerificationReport, list[Accoun
 
 
 async def _missing_heads(saved: list[AccountHead]) -> list[str]:
-    """A line for each saved head whose entry is gone or has another MAC."""
+    """Return a line for each saved head whose entry does not exist or has another MAC."""
     lines: list[str] = []
     for start in range(0, len(saved), HEADS_PER_QUERY):
         some = saved[start : start + HEADS_PER_QUERY]
@@ -84,7 +85,7 @@ async def _missing_heads(saved: list[AccountHead]) -> list[str]:
 
 
 def read_heads(heads_file: Path) -> list[AccountHead]:
-    """Raises: InvalidInput: the file was not written by `write_heads`."""
+    """Read a file that `write_heads` has written. Raises: InvalidInput: the file is invalid."""
     heads: list[AccountHead] = []
     for number, line in enumerate(heads_file.read_text(encoding="ascii", errors="replace").splitlines(), start=1):
         try:
@@ -96,7 +97,7 @@ def read_heads(heads_file: Path) -> list[AccountHead]:
 
 
 def write_heads(heads_file: Path, heads: list[AccountHead]) -> None:
-    """Replaces the file atomically."""
+    """Write the heads to a file, which is replaced atomically."""
     new = heads_file.with_name(f"{heads_file.name}.new")
     new.write_text("".join(f"{head.account_id} {head.seq} {head.mac.hex()}\n" for head in heads), encoding="ascii")
     new.replace(heads_file)

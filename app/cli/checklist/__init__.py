@@ -1,8 +1,8 @@
 """The production checklist: what `python -m app check` verifies.
 
-`runner.CHECKS` lists the checks in the order of the documentation. Every check runs, whatever the others returned,
-except one whose required check (the database, its migrations) did not pass: it is skipped. Checks only read.
+`runner.CHECKS` lists the checks in the order of the documentation. A check runs even if others have failed, unless it
+requires one of them (the database, its migrations): then it is skipped. Checks only read.
 
-Messages go to terminals and logs. They contain no secret, no URL, and no text of a foreign exception, which may
-contain either.
+Messages are printed on terminals and in logs. They contain no secrets, no URLs, and no texts of exceptions of other
+packages, which may contain both.
 """

@@ -1,4 +1,4 @@
-"""Checks of the database: that it responds, is durable and private, and has what the application needs."""
+"""Checks of the database: it responds, is durable and private, and has what the application requires."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from app.pricing.rate_card_cache import RateCardCache, StaleRateCards
 MINIMUM_POSTGRESQL: Final = 15
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 MAXIMUM_CLOCK_DIFFERENCE_SECONDS: Final = 2.0
-"""Tokens expire by the server's clock, credits by the database's."""
+"""The clock of the server decides when tokens expire, that of the database when credits expire."""
 
 _VERSION: Final = (
     "SELECT current_setting('server_version_num')::int AS number, current_setting('server_version') AS name"
@@ -35,7 +35,7 @@ _DURABILITY: Final = """
     FROM unnest(ARRAY['fsync', 'synchronous_commit', 'full_page_writes']) AS name
 """
 
-# The lowest of the limits for this role. The setting `reserved_connections` exists since PostgreSQL 16.
+# The lowest limit for this role. The setting `reserved_connections` exists since PostgreSQL 16.
 _AVAILABLE_CONNECTIONS: Final = """
     SELECT least(
         current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
@@ -49,7 +49,7 @@ _CLOCK: Final = "SELECT extract(epoch FROM clock_timestamp())::float8 AS seconds
 
 
 async def reachable(installation: Installation) -> str:
-    """The database responds. Leaves the pools open for the checks after it."""
+    """The database responds. This check leaves the pools open for those after it."""
     if installation.database_url is None:
         raise CheckFailed(installation.database_error)
     try:
@@ -63,7 +63,7 @@ async def reachable(installation: Installation) -> str:
 
 
 def _describe_connection_error(error: Exception) -> str:
-    """Not the text of the exception, which may contain a part of the URL."""
+    """Describe an error without the text of the exception, which may contain a part of the URL."""
     state = sqlstate(error) or ""
     if state.startswith("28"):
         return "The database refuses the role of DATABASE_URL, or its password: check both, and pg_hba.conf."
@@ -83,7 +83,7 @@ async def version(_: Installation) -> str:
 
 
 def check_version(number: int, name: str) -> str:
-    """`number`: as PostgreSQL encodes its versions, 150004 for 15.4. Raises: CheckFailed."""
+    """Check a version number as PostgreSQL encodes it: 150004 for 15.4. Raises: CheckFailed."""
     if number // 10_000 < MINIMUM_POSTGRESQL:
         raise CheckFailed(f"PostgreSQL is {name}: upgrade to {MINIMUM_POSTGRESQL} or newer.")
     return f"PostgreSQL {name}"
@@ -96,7 +96,7 @@ async def encryption(_: Installation) -> str:
 
 
 def check_encryption(*, is_local: bool, is_encrypted: bool) -> str:
-    """`is_local`: by a Unix socket or the loopback interface. Raises: CheckFailed."""
+    """`is_local` means by a Unix socket or the loopback interface. Raises: CheckFailed."""
     if is_local:
         return "not needed: the database is on this machine"
     if not is_encrypted:
@@ -141,7 +141,7 @@ async def clock(_: Installation) -> str:
 
 
 def check_clock_difference(before: float, database: float, after: float) -> str:
-    """`database` was read between `before` and `after`; only a difference beyond them counts. Raises: CheckFailed."""
+    """`database` was read between `before` and `after`: only a difference beyond them counts. Raises: CheckFailed."""
     difference = max(before - database, database - after, 0.0)
     if difference > MAXIMUM_CLOCK_DIFFERENCE_SECONDS:
         raise CheckFailed(f"The clocks of server and database differ by {difference:.1f} s: synchronise both with NTP.")

@@ -1,4 +1,4 @@
-"""Checks of what surrounds the server: installed packages, and the identity provider's key set."""
+"""Checks of the installed packages and of the identity provider's key set."""
 
 import re
 import sys
@@ -63,7 +63,7 @@ async def jwks(installation: Installation) -> str:
 
 
 def _describe_fetch_error(error: Exception) -> str:
-    """Not the text of the exception: it may contain the URL, and a URL may contain a password."""
+    """Describe an error without the text of the exception, which may contain the URL and so a password."""
     match error:
         case httpx.HTTPStatusError():
             return f"JWKS_URL responds with {error.response.status_code}: check the URL. Redirects are not followed."

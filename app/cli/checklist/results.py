@@ -1,4 +1,4 @@
-"""The types of the checklist: what a check is given, and how it reports its result."""
+"""The types of the checklist: the argument of a check, and its result."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,10 @@ class CheckStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """`messages`: what was found, or for each problem a sentence that says what is wrong and what to do."""
+    """The result of a check.
+
+    `messages` has one message that says what was found, or for each problem one that says what is wrong and what to do.
+    """
 
     status: CheckStatus
     messages: tuple[str, ...]
@@ -28,7 +31,7 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """The installation that is checked. `settings` are those of production if `production` is set."""
+    """The installation that is checked. If `production` is set, `settings` are those of production."""
 
     settings: Settings
     production: bool
@@ -43,22 +46,22 @@ class Installation:
 
 
 class CheckFailed(Exception):
-    """The check found problems; each argument is the message of one."""
+    """The check has found problems. Each argument is a message."""
 
     args: tuple[str, ...]
 
 
 class CheckSkipped(Exception):
-    """The check does not apply; the argument says why."""
+    """The check does not apply. The argument says why."""
 
 
 CheckFunction = Callable[[Installation], Awaitable[str]]
-"""Returns what it found. Raises: CheckFailed, CheckSkipped, Misconfigured."""
+"""A function that returns what it has found. Raises: CheckFailed, CheckSkipped, Misconfigured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """`requires`: the name of the check that must pass before this one can run."""
+    """A check. `requires` is the name of the check that must pass before this one can run."""
 
     name: str
     run: CheckFunction

@@ -1,4 +1,4 @@
-"""The checks in their order, and how they are run."""
+"""The list of checks, and the functions that run them."""
 
 import asyncio
 from typing import Final
@@ -42,7 +42,7 @@ CHECKS: Final = (
 
 
 async def run_checks(installation: Installation) -> dict[str, CheckResult]:
-    """The result of each check by name, in order. The database pools are open meanwhile, and closed afterwards."""
+    """Run the checks in order and return their results by name. The database pools are open until the last check."""
     results: dict[str, CheckResult] = {}
     passed: set[str] = set()
     try:
@@ -65,7 +65,7 @@ async def _run_if_applicable(check: Check, installation: Installation, passed: s
 
 
 async def run_check(check: Check, installation: Installation) -> CheckResult:
-    """The result of one check, whatever it raises."""
+    """Run one check. Any exception becomes a result."""
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
             return CheckResult(CheckStatus.OK, (await check.run(installation),))
@@ -80,7 +80,7 @@ async def run_check(check: Check, installation: Installation) -> CheckResult:
 
 
 def _describe_unexpected(error: Exception) -> str:
-    """Not the text of the exception, which may contain a secret."""
+    """Describe an exception without its text, which may contain a secret."""
     if sqlstate(error) == INSUFFICIENT_PRIVILEGE:
         return "DATABASE_URL's role may not read this: run `python -m app migrate` with MIGRATION_DATABASE_URL set."
     if isinstance(error, TimeoutError):

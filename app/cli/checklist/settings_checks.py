@@ -1,7 +1,7 @@
-"""Checks of the settings: who may call, with which secrets, and who takes payments.
+"""Checks of the settings: secrets, tokens, hosts and origins, payments, documents, logs and rate limits.
 
-What also prevents the server from starting is decided where the server decides it (`app.server`, the authenticator,
-the payment provider); the check only reports it.
+Some of these problems also prevent the server from starting. Then the check calls the code of the server that refuses
+to start (`app.server`, the authenticator, the payment provider) and reports the message.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from app.state import ledger_key
 from app.topups.configured_provider import open_provider
 
 MAXIMUM_MESSAGES: Final = 10
-"""Of one check about persisted documents."""
+"""The most messages about persisted documents."""
 
 
 async def valid_settings(installation: Installation) -> str:
-    """Every setting can be parsed, and ENVIRONMENT is as requested."""
+    """Every setting can be parsed, and ENVIRONMENT is production if that is checked."""
     problems = [*installation.settings_errors]
     is_readable = not any(problem.startswith("ENVIRONMENT:") for problem in problems)
     if installation.production and installation.environment != "production" and is_readable:
@@ -65,7 +65,7 @@ async def hosts(installation: Installation) -> str:
 
 
 async def origins(installation: Installation) -> str:
-    """Pages that may call are listed by their exact origins, with https."""
+    """Pages that may call the API are listed by their exact origins, with https."""
     listed = exposure.production_origins(installation.settings)
     fail_if(
         [
@@ -79,7 +79,7 @@ async def origins(installation: Installation) -> str:
 
 
 async def proxy(installation: Installation) -> str:
-    """Clients behind a proxy can be told apart, and none of them can choose its address."""
+    """Clients behind a proxy have different addresses, and no client can choose its own."""
     settings = installation.settings
     if settings.forwarded_allow_ips is None:
         if not production_checks.is_loopback(settings.host):
@@ -103,7 +103,7 @@ def _proxy_problem(name: str) -> str | None:
 
 
 async def public_url(installation: Installation) -> str:
-    """Users return from a payment page with https, to an allowed host."""
+    """Users return from a payment page to an allowed host, with https."""
     settings = installation.settings
     if settings.payment_provider == "none":
         return "not needed: credits are not sold"
@@ -141,7 +141,7 @@ async def payments(installation: Installation) -> str:
 
 
 async def logs(installation: Installation) -> str:
-    """The log contains no texts of exceptions, and records who requested what."""
+    """The log contains no texts of exceptions, and requests are logged."""
     settings, problems = installation.settings, []
     if log_format(settings) == "text":
         problems.append("LOG_FORMAT is text, which logs exceptions with their texts and with rows: set json.")
@@ -192,7 +192,7 @@ async def persisted_documents(installation: Installation) -> str:
 
 
 def _misconfiguration(attempt: Callable[[], object]) -> list[str]:
-    """The message with which the server would refuse to start."""
+    """Return the message with which the server would refuse to start, if any."""
     try:
         attempt()
     except Misconfigured as error:
