@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 MODULES = sorted((CHECKOUT / "app").rglob("*.py"))
 ALL_MODULES = [path for top in ("app", "bench", "examples", "tests") for path in sorted((CHECKOUT / top).rglob("*.py"))]
 
-MAX_MODULE_LINES = 350
+MAX_MODULE_LINES = 400
 MAX_MODULES_PER_FOLDER = 15
 VAGUE_NAMES = {
     "utils", "util", "helpers", "helper", "common", "core", "misc", "service", "services", "manager", "managers",
