@@ -19,13 +19,16 @@ from typing import Any, ClassVar, Self, dataclass_transform
 
 
 def described(description: str, *, default: Any = MISSING) -> Any:
-    """A dataclass field with a description for the GraphQL API."""
+    """Return a dataclass field with a description for the GraphQL API."""
     return field(default=default, metadata={"description": description})
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem of an input. `path`: where, dotted (`input.items.3.credits`). `message`: what is allowed there."""
+    """One problem of an input.
+
+    `path` says where it is (`input.items.3.credits`). `message` says what is allowed there.
+    """
 
     path: str
     message: str
@@ -39,7 +42,7 @@ class BillingError(Exception):
         dataclass(eq=False, kw_only=True)(cls)
 
     template: ClassVar[str]
-    """The message, with `{error.<attribute>}` where a value goes."""
+    """The message. `{error.<attribute>}` is replaced by the value of the attribute."""
 
     @property
     def message(self) -> str:
@@ -57,7 +60,7 @@ class InvalidInput(BillingError):
 
     @classmethod
     def at(cls, path: str, message: str) -> Self:
-        """The error for a single problem."""
+        """Return the error for a single problem."""
         return cls(problems=[Problem(path, message)])
 
     @property
@@ -283,19 +286,19 @@ class BalanceLimitReached(BillingError):
 
 
 class RequestError(Exception):
-    """A request that is not answered: a top-level GraphQL error. `code` is its `extensions.code`."""
+    """A request that has no result. It causes a top-level GraphQL error; `code` is its `extensions.code`."""
 
     code: ClassVar[str] = "BAD_REQUEST"
 
 
 class BadRequest(RequestError):
-    """An argument is invalid, in an operation whose result has no union to say so."""
+    """An argument is invalid, and the result of the operation has no union for errors."""
 
     code = "BAD_USER_INPUT"
 
 
 class Unauthenticated(RequestError):
-    """No credential was sent where one is required, or the one that was sent was rejected."""
+    """The operation requires a credential, and none was sent or the one that was sent was rejected."""
 
     code = "UNAUTHENTICATED"
 
@@ -307,7 +310,7 @@ class Forbidden(RequestError):
 
 
 class PriceUnavailable(RequestError):
-    """A line of an estimate has no price. The result of an estimate has no union to say so."""
+    """A line of an estimate has no price. The result of an estimate has no union for errors."""
 
     code = "PRICE_NOT_FOUND"
 

@@ -1,7 +1,7 @@
 """HTTP routes of payments: provider webhooks, the sandbox's pages, and receipts.
 
-A webhook is answered with 200 when the event is stored and decided (settled, parked or waiting), 400 when it does not
-come from the provider, and 503 when it could not be handled now: the provider then sends it again.
+The response to a webhook is 200 if the event is stored and decided (settled, parked or waiting), 400 if it does not
+come from the provider, and 503 if it cannot be handled now. After a 503 the provider sends it again.
 """
 
 import logging
@@ -30,7 +30,8 @@ FORM_LIMIT_BYTES: Final = 4_096
 
 PAGE_HEADERS: Final = {
     "Cache-Control": "no-store",
-    # No form-action: browsers apply it to the redirect that follows a form too, and the return page is another site's.
+    # There is no form-action, because browsers also apply it to the redirect after a form, and the return page is on
+    # another site.
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
     ),
@@ -40,7 +41,7 @@ PAGE_HEADERS: Final = {
 
 _PAYMENT_DECISIONS: Final = {"pay": PaymentStatus.PAID, "decline": PaymentStatus.DECLINED, "resend": None}
 _DISPUTE_DECISIONS: Final = {"dispute": DisputeStatus.OPEN, "win": DisputeStatus.WON, "lose": DisputeStatus.LOST}
-"""What the buttons of the sandbox's page send."""
+"""The values that the buttons of the sandbox's page send."""
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +57,10 @@ class BodyRejected(Exception):
 
 
 def payment_routes(provider: PaymentProvider | None, *, seller: str | None = None) -> list[BaseRoute]:
-    """`POST /webhooks/<provider>`, receipts, and the sandbox's pages if the sandbox is the provider.
+    """Return `POST /webhooks/<provider>`, receipts, and the sandbox's pages if the sandbox is the provider.
 
-    Without a provider there are only receipts: those of earlier purchases stay available. `seller`: name and address on
-    receipts, lines separated by semicolons.
+    Without a provider there are only receipts, so that those of earlier purchases remain available. `seller` is the
+    name and address on receipts, with lines separated by semicolons.
     """
     routes: list[BaseRoute] = [
         Route(f"{receipts.PATH}/{{token}}", _page_endpoint(show_receipt_page(seller)), methods=["GET"])
@@ -79,7 +80,7 @@ def payment_routes(provider: PaymentProvider | None, *, seller: str | None = Non
 
 
 def webhook_endpoint(provider: PaymentProvider) -> Endpoint:
-    """Verify the signature over the raw body, then store and settle the event."""
+    """Return an endpoint that verifies the signature over the raw body, then stores and settles the event."""
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -97,7 +98,8 @@ def webhook_endpoint(provider: PaymentProvider) -> Endpoint:
         try:
             outcome = await settlement.settle(event)
         except Exception:
-            # Any fault: the event is in the inbox to be retried, and 503 makes the provider send it again as well.
+            # After any fault the event is in the inbox to be retried. The status 503 makes the provider send it again
+            # as well.
             log.exception("provider event %s could not be settled", event.event_id)
             return _message(503, "The event could not be handled now: send it again.")
         return JSONResponse({"outcome": outcome})
@@ -106,7 +108,7 @@ def webhook_endpoint(provider: PaymentProvider) -> Endpoint:
 
 
 def show_payment_page(provider: Sandbox) -> Endpoint:
-    """The sandbox's page of one payment."""
+    """Return an endpoint for the sandbox's page of one payment."""
 
     async def endpoint(request: Request) -> Response:
         payment = await provider.find_payment_page(request.path_params["reference"])
@@ -116,9 +118,9 @@ def show_payment_page(provider: Sandbox) -> Endpoint:
 
 
 def submit_payment_form(provider: Sandbox, *, webhook_path: str) -> Endpoint:
-    """The form of that page: pay, decline, dispute, decide the dispute, or send the payment's event again.
+    """Return an endpoint for the form of that page: pay, decline, open or decide a dispute, or send the event again.
 
-    The event is sent to the webhook; then the browser is redirected to the return URL, or back to the page.
+    The event is sent to the webhook. Then the browser is redirected to the return URL, or back to the page.
     """
 
     async def endpoint(request: Request) -> Response:
@@ -151,7 +153,7 @@ def submit_payment_form(provider: Sandbox, *, webhook_path: str) -> Endpoint:
 
 
 def show_receipt_page(seller: str | None) -> Endpoint:
-    """The receipt that a signed link names."""
+    """Return an endpoint for the receipt in a signed link."""
 
     async def endpoint(request: Request) -> Response:
         reference = receipts.parse_token(request.path_params["token"])
@@ -165,7 +167,7 @@ def show_receipt_page(seller: str | None) -> Endpoint:
 
 
 async def show_portal_page(request: Request) -> Response:
-    """The sandbox's billing portal: a customer's cards, with a link back to the return URL."""
+    """Show the sandbox's billing portal: a customer's cards, with a link back to the return URL."""
     labels = await store.list_card_labels(request.path_params["customer_ref"])
     return_url = request.query_params.get("return")
     page = pages.render_portal(labels, None if find_return_url_problems(return_url) else return_url)
@@ -175,7 +177,7 @@ async def show_portal_page(request: Request) -> Response:
 async def _send_event(request: Request, provider: Sandbox, event: tuple[bytes, dict[str, str]], *, path: str) -> None:
     """Send a signed event to this server's own webhook, as a provider would.
 
-    A failure is only logged: `confirmTopUp` queries the sandbox, and its page can send the event again.
+    A failure is only logged, because `confirmTopUp` queries the sandbox, and the page can send the event again.
     """
     raw_body, headers = event
     transport = httpx.ASGITransport(app=request.app, raise_app_exceptions=False)
@@ -186,7 +188,10 @@ async def _send_event(request: Request, provider: Sandbox, event: tuple[bytes, d
 
 
 async def _read_body(request: Request, *, limit_bytes: int) -> bytes:
-    """The raw body. Raises: BodyRejected, before more than the limit is kept."""
+    """Return the raw body. Raises: BodyRejected: it is too long or incomplete.
+
+    At most `limit_bytes` are kept in memory.
+    """
     body = bytearray()
     try:
         async for part in request.stream():
@@ -199,7 +204,7 @@ async def _read_body(request: Request, *, limit_bytes: int) -> bytes:
 
 
 def _page_endpoint(endpoint: Endpoint) -> Endpoint:
-    """Answer with a page, and 503, when the database cannot be reached."""
+    """Return an endpoint that responds with a page and status 503 if the database cannot be reached."""
 
     async def wrapped(request: Request) -> Response:
         try:

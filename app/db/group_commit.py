@@ -1,11 +1,12 @@
-"""Group commit: many concurrent callers, one call with a batch of their items.
+"""Group commit: the items of many concurrent callers are executed in batches.
 
-While one batch is executed, arriving items wait and form the next one. So nothing waits when idle, and under load one
-transaction serves many callers. A `GroupCommit` has several queues, each with at most one batch in flight. A key always
-has the same queue, so the items of one account keep their order and are never in two batches at once.
+While one batch is executed, arriving items wait and form the next one. So if no batch is executed, an item starts at
+once, and under load one transaction processes the items of many callers. A `GroupCommit` has several queues, each with
+at most one batch in execution. A key always has the same queue, so the items of one account keep their order and are
+never in two batches at the same time.
 
-A batch that fails is split in halves until the item that causes the failure is alone: that item fails, the others
-succeed. A caller that is cancelled does not affect the others.
+A batch that fails is split in halves until the item that causes the failure is alone. That item fails; the others
+succeed. If a caller is cancelled, the other callers are not affected.
 """
 
 import asyncio
@@ -20,8 +21,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 LOOP_TURNS: Final = 3
-"""For items that come from sockets: in one turn of the event loop sockets are read, in the next what was read is
-parsed, in the third it is submitted."""
+"""The number of event loop turns to wait for items from sockets.
+
+In the first turn sockets are read, in the second the data is parsed, in the third the item is submitted.
+"""
 
 Call = Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
 """Executes a batch and returns one result for each item, in order."""
@@ -32,12 +35,12 @@ def _never(_: BaseException) -> bool:
 
 
 class GroupCommit(Generic[Item, Result]):
-    """Bounded queues in front of `call`, one batch in flight in each.
+    """Bounded queues in front of `call`, each with at most one batch in execution.
 
-    `batch_limit` items make a batch at most, `queue_limit` wait in a queue. `fails_whole_batch(failure)`: whether no
-    part of the batch could succeed (the database cannot be reached), so that it is not split. `loop_turns`: turns of
-    the event loop to wait before a batch is taken, so that items which have arrived at the sockets by then are in it.
-    That takes no time when idle, and makes one batch instead of two under load.
+    A batch has at most `batch_limit` items, and a queue at most `queue_limit`. `fails_whole_batch(failure)` returns
+    whether no part of the batch can succeed (the database cannot be reached); then the batch is not split. `loop_turns`
+    is the number of event loop turns to wait before a batch starts, so that it includes items that have already arrived
+    at the sockets. This takes hardly any time without load, and under load makes one batch instead of two.
     """
 
     def __init__(
@@ -54,9 +57,9 @@ class GroupCommit(Generic[Item, Result]):
         self._queue_limit = queue_limit
 
     async def submit(self, key: int, item: Item) -> Result:
-        """The result of the item.
+        """Return the result of the item.
 
-        Raises: Overloaded, at once, if its queue is full; the failure that the item causes.
+        Raises: Overloaded: its queue is full; this is raised at once. A failure that the item causes is raised as well.
         """
         queue = self._queues[key % len(self._queues)]
         if len(queue.waiting) >= self._queue_limit:
@@ -64,9 +67,9 @@ class GroupCommit(Generic[Item, Result]):
         return await queue.put(item)
 
     async def submit_all(self, keyed: Sequence[tuple[int, Item]]) -> list[Result | BaseException]:
-        """The result or failure of each item, in order.
+        """Return the result or failure of each item, in order.
 
-        Raises: Overloaded if a queue has no room; then none is taken.
+        Raises: Overloaded: a queue has no room; then no item is accepted.
         """
         added = [0] * len(self._queues)
         for key, _ in keyed:
@@ -80,7 +83,7 @@ class GroupCommit(Generic[Item, Result]):
         return await asyncio.gather(*futures, return_exceptions=True)
 
     async def close(self) -> None:
-        """Wait until all batches are executed. Submit nothing afterwards."""
+        """Wait until all batches are executed. No item may be submitted afterwards."""
         for queue in self._queues:
             await queue.wait_until_empty()
 
@@ -118,8 +121,8 @@ class _Queue(Generic[Item, Result]):
                 await asyncio.sleep(0)
             size = min(len(self.waiting), self._batch_limit)
             batch = [self.waiting.popleft() for _ in range(size)]
-            # Items of callers cancelled before the batch starts are left out. Later it is too late: the item is
-            # executed and its result is dropped.
+            # Items of callers that were cancelled before the batch starts are removed. If a caller is cancelled later,
+            # its item is executed and its result is dropped.
             await self._execute([pair for pair in batch if not pair[1].done()])
 
     async def _execute(self, pairs: list[tuple[Item, asyncio.Future[Result]]]) -> None:
@@ -143,10 +146,10 @@ class _Queue(Generic[Item, Result]):
 
 
 class BatchedReads(Generic[Item, Result]):
-    """Reads of many callers as one: `read` gets each key once and returns what it found; a missing key is None.
+    """Combines the reads of many callers. `read` receives each key once and returns what it found by key.
 
-    Callers that ask during a read share the next one, so each gets what was read after it asked. The other arguments
-    are those of `GroupCommit`.
+    The result of a missing key is None. Callers that ask during a read share the next one, so each receives values that
+    were read after it asked. The other arguments are those of `GroupCommit`.
     """
 
     def __init__(
@@ -168,7 +171,7 @@ class BatchedReads(Generic[Item, Result]):
         )
 
     async def get(self, key: Item) -> Result | None:
-        """Raises: Overloaded; the failure that reading this key causes."""
+        """Return the value of a key, or None. Raises: Overloaded; the failure that reading this key causes."""
         return await self._group.submit(0, key)
 
     async def close(self) -> None:

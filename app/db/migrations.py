@@ -1,4 +1,4 @@
-"""Apply the migrations that the database lacks, with Tortoise's migration executor."""
+"""Applies pending migrations with Tortoise's migration executor."""
 
 from tortoise.backends.base.client import BaseDBAsyncClient
 from tortoise.connection import get_connection
@@ -11,14 +11,15 @@ from app.db import pools
 
 
 async def apply() -> list[str]:
-    """Apply all pending migrations in one transaction, and return their names. Needs `pools.connect`.
+    """Apply all pending migrations in one transaction, and return their names. `pools.connect` must be called first.
 
-    Tortoise alone commits a migration before it records it; a process killed in between would apply it again. If two
-    processes migrate at once, the second fails and changes nothing.
+    Tortoise alone commits a migration before it records it, so a process that is killed between the two would apply it
+    again. If two processes migrate at the same time, the second fails and changes nothing.
     """
     names = await pending()
     if names:
-        # Before the transaction: Tortoise reads this table first, and a missing one would abort the transaction.
+        # This comes before the transaction, because Tortoise reads this table first, and a missing table would abort
+        # the transaction.
         connection = get_connection("default")
         await MigrationRecorder(connection).ensure_schema(AsyncpgSchemaEditor(connection, atomic=False))
         async with in_transaction("default") as transaction:
@@ -27,7 +28,7 @@ async def apply() -> list[str]:
 
 
 async def pending() -> list[str]:
-    """The names of the migrations that the database lacks, in order. Needs `pools.connect`."""
+    """Return the names of the pending migrations, in order. `pools.connect` must be called first."""
     plan = await _executor(get_connection("default")).plan()
     return [step.migration.name for step in plan if not step.backward]
 

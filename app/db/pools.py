@@ -1,8 +1,9 @@
 """Database connections: Tortoise's configuration, the two pools, statements and transactions.
 
-Pool `default` serves Tortoise models, reads and small transactions. Pool `posting` writes the ledger. Its planner
-settings keep the set statements on their indexes whatever the statistics say (measured: a generic plan saves 180 us per
-batch, and a wrong index costs 80 ms instead of 0.08). Reads and reports need the opposite, so they use `default`.
+The pool `default` serves Tortoise models, reads and small transactions. The pool `posting` writes the ledger. Its
+planner settings make the set statements use their indexes whatever the statistics are. (Measured: a generic plan saves
+180 us per batch; a wrong index takes 80 ms instead of 0.08 ms.) Reads and reports need other plans, so they use
+`default`.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -21,7 +22,7 @@ class Connection(Protocol):
     """A connection inside a transaction."""
 
     async def execute_query(self, query: str, values: list[Any] | None = None) -> tuple[int, Sequence[Any]]:
-        """The number of records of one statement, and the records."""
+        """Return the number of records of one statement, and the records."""
 
 
 MODELS: Final = [
@@ -40,7 +41,7 @@ POSTING_PLANNER: Final = {
     "enable_bitmapscan": "off",
     "enable_seqscan": "off",
     "jit": "off",
-    # The read after the lock must see what was committed before the lock: a new snapshot for each statement.
+    # The read after the lock must see what was committed before the lock, so each statement needs a new snapshot.
     "default_transaction_isolation": "read committed",
     # A process that hangs between two statements must not keep its accounts locked.
     "idle_in_transaction_session_timeout": "30s",
@@ -48,8 +49,9 @@ POSTING_PLANNER: Final = {
 
 
 def connection_arguments(url: str) -> dict[str, Any]:
-    """The parts of a postgresql:// URL as arguments of asyncpg.connect. `?host=` is the directory of a unix socket.
+    """Return the parts of a postgresql:// URL as arguments of asyncpg.connect.
 
+    `?host=` is the directory of a unix socket.
     Raises: ValueError.
     """
     parts = urlsplit(url)
@@ -71,7 +73,7 @@ def connection_arguments(url: str) -> dict[str, Any]:
 
 
 def tortoise_config(url: str, *, read_connections: int = 5, posting_connections: int = 2) -> dict[str, Any]:
-    """Tortoise's configuration for the database at `url`."""
+    """Return Tortoise's configuration for the database at `url`."""
 
     def pool(size: int, **more: Any) -> dict[str, Any]:
         return {
@@ -95,14 +97,14 @@ def tortoise_config(url: str, *, read_connections: int = 5, posting_connections:
 
 
 async def _keep_session(connection: object) -> None:
-    """asyncpg calls this when a connection returns to its pool, instead of resetting the session.
+    """Do nothing. asyncpg calls this instead of resetting the session when a connection returns to its pool.
 
-    Settings and locks end with their transactions, so there is nothing to reset; the round trip cost as much as a read.
+    Settings and locks end with their transactions, so nothing has to be reset. A reset takes as long as a read.
     """
 
 
 async def connect(url: str, *, read_connections: int | None = None, posting_connections: int | None = None) -> None:
-    """Open the pools. Raises: OSError or asyncpg.PostgresError if the database does not answer."""
+    """Open the pools. Raises: OSError, asyncpg.PostgresError: the database does not answer."""
     chosen = get_settings()
     await Tortoise.init(
         config=tortoise_config(
@@ -110,18 +112,18 @@ async def connect(url: str, *, read_connections: int | None = None, posting_conn
             read_connections=read_connections or chosen.read_connections,
             posting_connections=posting_connections or posting_pool_size(chosen),
         ),
-        _enable_global_fallback=True,  # resolvers and loops run in tasks that were not started from this context
+        _enable_global_fallback=True,  # resolvers and loops run in tasks of other contexts
     )
     await fetch("SELECT 1")
 
 
 def posting_pool_size(settings: Settings) -> int:
-    """One connection for each queue of the group commit, and some for operations that are posted one by one."""
+    """Return the size of the pool: one connection for each queue of the group commit, and some for single postings."""
     return settings.posting_connections + 4
 
 
 def max_connections(settings: Settings) -> int:
-    """How many connections a server opens at most: for each process both pools and the one that listens."""
+    """Return how many connections the server opens at most: for each process both pools, and one that listens."""
     return settings.workers * (settings.read_connections + posting_pool_size(settings) + 1)
 
 
@@ -131,9 +133,10 @@ async def disconnect() -> None:
 
 
 async def fetch(sql: str, *values: Any) -> Sequence[asyncpg.Record]:
-    """The records of one statement outside any transaction; of a statement that writes, what it RETURNs.
+    """Return the records of one statement outside any transaction.
 
-    Tortoise's `execute_query` drops the records of INSERT, UPDATE and DELETE.
+    A statement that writes returns the records of RETURNING. Tortoise's `execute_query` drops the records of INSERT,
+    UPDATE and DELETE.
     """
     async with get_connection("default").acquire_connection() as connection:
         records: Sequence[asyncpg.Record] = await connection.fetch(sql, *values)
@@ -143,8 +146,8 @@ async def fetch(sql: str, *values: Any) -> Sequence[asyncpg.Record]:
 class _Transaction:
     """A pool's connection inside a transaction, without Tortoise's wrapper around each statement.
 
-    Tortoise's `in_transaction` does not return a connection to the pool if BEGIN fails, so a server whose database
-    restarts a few times would run out of connections.
+    Tortoise's `in_transaction` does not return a connection to the pool if BEGIN fails. So a server whose database
+    restarts a few times would have no connections left.
     """
 
     __slots__ = ("_connection",)
@@ -159,13 +162,16 @@ class _Transaction:
 
 @asynccontextmanager
 async def transaction() -> AsyncIterator[Connection]:
-    """One transaction on the `default` pool: committed at the end, rolled back by an exception."""
+    """Begin a transaction on the pool `default`.
+
+    It is committed at the end of the block, or rolled back by an exception.
+    """
     async with get_connection("default").acquire_connection() as connection, connection.transaction():
         yield _Transaction(connection)
 
 
 @asynccontextmanager
 async def posting_transaction() -> AsyncIterator[Connection]:
-    """One transaction on the `posting` pool, for postings only."""
+    """Begin a transaction on the pool `posting`. Only postings use it."""
     async with get_connection("posting").acquire_connection() as connection, connection.transaction():
         yield _Transaction(connection)

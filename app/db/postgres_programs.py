@@ -1,9 +1,9 @@
 """The PostgreSQL programs of the wheel, run by a user that PostgreSQL accepts.
 
-An ordinary user runs them from the wheel. PostgreSQL refuses to run as root: then the owner of the data runs them or,
+An ordinary user runs them from the wheel. PostgreSQL refuses to run as root. Then the owner of the data runs them or,
 for new data, a system user that is created for it. That user cannot read private directories such as root's home, and
-the permissions of existing directories are never widened. Instead the programs are copied to SHARED_DIR, and new data
-lies there too, with a symbolic link from the expected place.
+the permissions of existing directories are not changed. Instead the programs are copied to SHARED_DIR. New data is
+there too, with a symbolic link from the expected place.
 """
 
 import importlib.metadata
@@ -38,13 +38,13 @@ class _RunAs(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The directory of the programs, and the user id that runs them; None: the user of this process."""
+    """The directory of the programs, and the id of the user that runs them. None is the user of this process."""
 
     bin_dir: Path
     user: int | None = None
 
     def run(self, program: str, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a program to its end. Raises: EmbeddedPostgresError: it failed and `check` is True."""
+        """Run a program until it ends. Raises: EmbeddedPostgresError: it failed and `check` is True."""
         command = [self.bin_dir / program, *arguments]
         result = subprocess.run(command, capture_output=True, check=False, text=True, **self._run_as())
         if check and result.returncode != 0:
@@ -54,14 +54,14 @@ class Programs:
     def popen(
         self, *command: str | Path, output: IO[bytes] | int = subprocess.DEVNULL, piped: bool = False
     ) -> subprocess.Popen[bytes]:
-        """Start a process in its own session, so that Ctrl-C or a kill of this process group does not end it."""
+        """Start a process in a separate session, so that Ctrl-C or a kill of this process group does not end it."""
         stdin = subprocess.PIPE if piped else subprocess.DEVNULL
         return subprocess.Popen(
             command, stdin=stdin, stdout=output, stderr=output, start_new_session=True, **self._run_as()
         )
 
     def restrict_to_user(self, directory: Path) -> None:
-        """Give `directory` to the user who runs the programs, without access for others."""
+        """Give `directory` to the user that runs the programs, without access for others."""
         directory.chmod(0o700)
         if self.user is not None:
             os.chown(directory, self.user, pwd.getpwuid(self.user).pw_gid)
@@ -76,7 +76,10 @@ class Programs:
 
 
 def bin_dir() -> Path:
-    """The directory of the wheel's programs: postgres, psql, pgbench and others. Raises: EmbeddedPostgresError."""
+    """Return the directory of the wheel's programs: postgres, psql, pgbench and others.
+
+    Raises: EmbeddedPostgresError.
+    """
     spec = importlib.util.find_spec(WHEEL.replace("-", "_"))
     for place in (spec.submodule_search_locations or ()) if spec else ():
         if (found := Path(place) / "pginstall18" / "bin").is_dir():
@@ -85,7 +88,7 @@ def bin_dir() -> Path:
 
 
 def programs_for(cluster: Path) -> Programs:
-    """The programs for the data in `cluster`, which may not exist yet."""
+    """Return the programs for the data in `cluster`, which may not exist yet."""
     if os.geteuid() != 0:
         return Programs(bin_dir())
     owner = cluster.stat().st_uid if cluster.exists() else 0
@@ -93,7 +96,7 @@ def programs_for(cluster: Path) -> Programs:
 
 
 def data_location(cluster: Path, programs: Programs) -> Path:
-    """Where to put the data of a new `cluster`: there, or in a new directory of SHARED_DIR, with a link to it."""
+    """Return where to put the data of a new `cluster`: there, or in a new directory of SHARED_DIR with a link to it."""
     if programs.user is None or _reachable(cluster.parent):
         return cluster
     home = SHARED_DIR / secrets.token_hex(6)
@@ -102,12 +105,15 @@ def data_location(cluster: Path, programs: Programs) -> Path:
 
 
 def _reachable(path: Path) -> bool:
-    """Whether every user may enter all directories down to and including `path`."""
+    """Return whether every user may enter all directories down to and including `path`."""
     return all(directory.stat().st_mode & stat.S_IXOTH for directory in (path, *path.parents))
 
 
 def _reachable_bin_dir() -> Path:
-    """The wheel's programs, or a copy if the wheel is in a private directory. One copy per version."""
+    """Return the wheel's programs, or a copy if the wheel is in a private directory.
+
+    There is one copy for each version.
+    """
     original = bin_dir()
     if _reachable(original) and (original / "postgres").stat().st_mode & stat.S_IXOTH:
         return original
@@ -120,7 +126,7 @@ def copy_programs(original: Path, into: Path) -> Path:
     installation, package = original.parent, original.parent.parent
     if not into.exists():
         incomplete = Path(tempfile.mkdtemp(dir=into.parent))
-        # The wheel's libraries are found by their place beside the programs: Linux, then macOS.
+        # The programs find the wheel's libraries by their relative path: first Linux, then macOS.
         for part in (installation, package.parent / f"{package.name}.libs", package / ".dylibs"):
             if part.exists():
                 shutil.copytree(part, incomplete / part.relative_to(package.parent), symlinks=True)
@@ -152,7 +158,7 @@ def _system_user() -> int:
     if found := shutil.which(command[0]):
         why = subprocess.run([found, *command[1:]], capture_output=True, check=False, text=True).stderr.strip()
     try:
-        return pwd.getpwnam(SYSTEM_USER).pw_uid  # created now, or by another process meanwhile
+        return pwd.getpwnam(SYSTEM_USER).pw_uid  # created now or by another process
     except KeyError:
         raise EmbeddedPostgresError(
             f"PostgreSQL does not run as root, and the user {SYSTEM_USER!r} could not be created ({why}): "

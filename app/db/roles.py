@@ -1,12 +1,12 @@
-"""The two database roles: the owner of the tables, who migrates, and the application's role, which owns nothing.
+"""The two database roles: the owner of the tables, which migrates, and the application's role, which owns nothing.
 
-The application's role may read all tables, insert, and update what changes. It cannot change append-only rows (entries,
-audit records, rate cards, idempotency keys), delete rows, alter tables or disable triggers. So an attacker who takes
-over a server process cannot rewrite history.
+The application's role may read all tables, insert rows, and update rows that are not append-only. It cannot change
+append-only rows (entries, audit records, rate cards, idempotency keys), delete rows, alter tables or disable triggers.
+So an attacker who controls a server process cannot change the history.
 
-`python -m app migrate` runs `grant_privileges` as the owner after every migration. It grants all privileges of the
-application's role again from scratch, so that nothing granted by hand remains. If one role is both, nothing is granted,
-and `find_excess_privileges` reports it.
+`python -m app migrate` runs `grant_privileges` as the owner after every migration. It revokes all privileges of the
+application's role and grants the needed ones, so that privileges granted by hand do not remain. If one role is both,
+nothing is granted, and `find_excess_privileges` reports it.
 """
 
 from typing import Final
@@ -24,7 +24,7 @@ READ_ONLY_TABLES: Final = ("tortoise_migrations",)
 _ROLE_EXISTS: Final = "SELECT 1 FROM pg_roles WHERE rolname = $1"
 _MAY_CREATE_ROLES: Final = "SELECT rolcreaterole OR rolsuper AS allowed FROM pg_roles WHERE rolname = current_user"
 
-# The server quotes the names. They come from its own catalogue, and the role's name from the settings.
+# The server quotes the names. They come from its own catalogue; the role's name comes from the settings.
 _CREATE_ROLE: Final = "SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', $1::text, $2::text) AS statement"
 
 _GRANT: Final = """
@@ -73,17 +73,17 @@ ADVICE: Final = (
 
 
 def role_name(url: str) -> str:
-    """The role that a database URL names. Raises: Misconfigured: it names none."""
+    """Return the role in a database URL. Raises: Misconfigured: the URL contains no role."""
     if (user := pools.connection_arguments(url)["user"]) is None:
         raise Misconfigured("DATABASE_URL names no user: postgresql://USER:PASSWORD@HOST/NAME.")
     return str(user)
 
 
 async def grant_privileges(application_url: str) -> bool:
-    """Give the role of `application_url` the privileges that the application needs and no others, creating the role if
-    it does not exist.
+    """Give the role of `application_url` exactly the privileges that the application needs.
 
-    Needs `pools.connect` as the owner. Returns: False if the role is the owner itself, and nothing was granted.
+    Creates the role if it does not exist. `pools.connect` must be called first, as the owner.
+    Returns: False if the role is the owner itself, and nothing was granted.
     Raises: Misconfigured: the role does not exist, and the owner may not create roles.
     """
     role = role_name(application_url)
@@ -107,9 +107,9 @@ async def grant_privileges(application_url: str) -> bool:
 
 
 async def find_excess_privileges() -> list[str]:
-    """What the connected role can do to history and should not: one sentence each, and the advice last.
+    """Return what the connected role can do to the history but should not: one sentence each, and the advice last.
 
-    Empty: the role owns nothing and cannot change append-only rows. Needs `pools.connect`.
+    The list is empty if the role owns nothing and cannot change append-only rows. `pools.connect` must be called first.
     """
     records = await pools.fetch(_EXCESS_PRIVILEGES, [*INSERT_ONLY_TABLES, *READ_ONLY_TABLES])
     problems = [str(record["problem"]) for record in records]

@@ -1,8 +1,8 @@
 """Set writes: many rows of many tables in one statement and one round trip.
 
-A `SetStatement` is one data-modifying statement over `unnest`ed columns, with its own parameters `$1..$n`, ending in
+A `SetStatement` is one data-modifying statement over `unnest`ed columns. It has its own parameters `$1..$n` and ends in
 RETURNING 1. A `SetWrite` collects rows by statement, joins the statements into one, renumbers their parameters, and
-checks that each affected as many rows as it was given:
+checks that each statement affected as many rows as it was given:
 
     WITH p0 AS (INSERT INTO entry ... RETURNING 1), p1 AS (UPDATE account ... RETURNING 1)
     SELECT (SELECT count(*) FROM p0), (SELECT count(*) FROM p1)
@@ -27,9 +27,10 @@ _UNNESTED: Final = re.compile(r"\bunnest\(((?:\s*\$\d+::\w+\[\],?)+)\)(\s+AS\b)?
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SetStatement:
-    """One statement over columns: `sql` has one array parameter for each column, in order, and ends in RETURNING 1.
+    """One statement over columns. `sql` has one array parameter for each column, in order, and ends in RETURNING 1.
 
-    `checks_row_count`: False if it may affect more or fewer rows than it is given. Compared by identity.
+    `checks_row_count` is False if it may affect more or fewer rows than it is given. Statements are compared by
+    identity.
     """
 
     name: str
@@ -40,9 +41,9 @@ class SetStatement:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class RowStatement(SetStatement):
-    """A set statement whose values come from a row's attributes (`app.db.tables` makes them).
+    """A set statement whose values come from a row's attributes (`app.db.tables` creates it).
 
-    `others`: the values after those, given by name. `encode`: (place among the values, conversion).
+    `others` are the names of the values after the attributes. `encode` contains (place among the values, conversion).
     """
 
     get_values: Callable[[Any], tuple[Any, ...]]
@@ -63,7 +64,7 @@ class RowStatement(SetStatement):
 
 
 class RowCountMismatch(Exception):
-    """A set statement affected another number of rows than it was given. The transaction must not commit."""
+    """A set statement affected more or fewer rows than it was given. The transaction must not commit."""
 
 
 class SetWrite:
@@ -76,7 +77,7 @@ class SetWrite:
         self._notifications: list[tuple[str, str]] = []
 
     def add(self, statement: SetStatement, values: Values) -> None:
-        """Add one row: a value for each column of the statement, in order."""
+        """Add one row, with a value for each column of the statement, in order."""
         self._rows[statement].append(values)
 
     def add_row(self, statement: RowStatement, row: Any, **others: Any) -> None:
@@ -103,7 +104,7 @@ class SetWrite:
             values.extend(map(list, zip(*self._notifications, strict=True)))
         sql = _joined(statements, bool(self._notifications), is_single)
         _, [counts] = await connection.execute_query(sql, values)
-        for statement, affected in zip(statements, counts, strict=False):  # the last may count the notifications
+        for statement, affected in zip(statements, counts, strict=False):  # the last may count notifications
             if statement.checks_row_count and affected != len(self._rows[statement]):
                 raise RowCountMismatch(f"{statement.name}: {affected} rows instead of {len(self._rows[statement])}")
 
@@ -127,10 +128,10 @@ def _joined(statements: tuple[SetStatement, ...], notifies: bool, is_single: boo
 
 
 def single_row_sql(sql: str) -> str:
-    """The statement for one row: its parameters are the values themselves instead of arrays with one value."""
+    """Return the statement for one row: its parameters are the values themselves instead of arrays with one value."""
     return _UNNESTED.sub(lambda found: f"(SELECT {found[1].replace('[]', '')}){found[2] or ' AS v'}", sql)
 
 
 def renumber_parameters(sql: str, offset: int) -> str:
-    """The statement with its parameters numbered from `offset` + 1, to follow other statements."""
+    """Return the statement with its parameters numbered from `offset` + 1, so that it can follow other statements."""
     return re.sub(r"\$(\d+)", lambda match: f"${int(match[1]) + offset}", sql)

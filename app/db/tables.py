@@ -1,4 +1,4 @@
-"""Tables: a row type is the only list of a table's columns in Python. SQL and conversions are derived from it.
+"""Tables: SQL and conversions are derived from a Tortoise model and a row type, so columns are not listed again.
 
 A `Table` pairs a Tortoise model (column names and SQL types) with a row type: a dataclass or NamedTuple whose fields
 have the names of the columns.
@@ -11,9 +11,9 @@ have the names of the columns.
     _INSERT = GRANTS.insert()
     write.add_row(_INSERT, grant)
 
-Row type fields that are not columns of the model are ignored. Enums and JSON are converted by their annotation and
-column type; other conversions are given by column as `decode` (from the database, JSON already parsed) and `encode` (to
-it). NULL is never converted.
+Fields of the row type that are not columns of the model are ignored. Enums and JSON are converted by their annotation
+and column type. Other conversions are given by column: `decode` converts from the database (JSON is already parsed),
+`encode` to the database. NULL is never converted.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,13 +45,13 @@ _SQL_TYPES: Final[Mapping[type, str]] = {
 
 
 def key_columns(keys: Iterable[tuple[int, Key]]) -> tuple[list[int], list[Key]]:
-    """Keys (account id, second part) without duplicates, as two columns for `unnest`."""
+    """Return keys (account id, second part) without duplicates, as two columns for `unnest`."""
     pairs = list(dict.fromkeys(keys))
     return [account_id for account_id, _ in pairs], [second for _, second in pairs]
 
 
 def to_json(value: Any) -> str:
-    """The text of a jsonb value, as asyncpg expects it."""
+    """Return the text of a jsonb value, as asyncpg expects it."""
     return orjson.dumps(value).decode()
 
 
@@ -85,14 +85,14 @@ class Table(Generic[Row]):
         self._encode |= dict(encode or {})
 
     def columns(self, alias: str) -> str:
-        """The columns of a row, for SELECT: "t.account_id, t.task_id"."""
+        """Return the columns of a row for SELECT: "t.account_id, t.task_id"."""
         return ", ".join(self.column_list(alias))
 
     def column_list(self, alias: str) -> list[str]:
         return [f"{alias}.{name}" for name in self.column_names]
 
     def read(self, record: Any) -> Row:
-        """A row from a record, by column name. Other columns of the record are ignored."""
+        """Return a row from a record, by column name. Other columns of the record are ignored."""
         values = list(self._get_columns(record))
         for place, convert in self._decode:
             if (value := values[place]) is not None:
@@ -101,11 +101,11 @@ class Table(Generic[Row]):
         return row
 
     async def fetch(self, query: QuerySet[Any]) -> list[Row]:
-        """The rows of a Tortoise query over the model."""
+        """Return the rows of a Tortoise query over the model."""
         return [self.read(row) for row in await query.values(*self.column_names)]
 
     async def fetch_one(self, query: QuerySet[Any]) -> Row | None:
-        """The row of a Tortoise query that finds one at most."""
+        """Return the row of a Tortoise query that finds at most one, or None."""
         rows = await self.fetch(query)
         return rows[0] if rows else None
 
@@ -116,10 +116,10 @@ class Table(Generic[Row]):
         on_conflict: str = "",
         checks_row_count: bool = True,
     ) -> RowStatement:
-        """A statement that inserts rows.
+        """Return a statement that inserts rows.
 
-        `columns`: those of the row to write; None: all. `others`: further columns. The values are attributes of the
-        row; what is no attribute is given to `SetWrite.add_row` by name.
+        `columns` are the columns of the row to write; None means all. `others` are further columns. The values are
+        attributes of the row. Values that are not attributes are given to `SetWrite.add_row` by name.
         """
         names = self._attributes_first((*(self.column_names if columns is None else columns), *others))
         sql = (
@@ -135,10 +135,10 @@ class Table(Generic[Row]):
         others: Mapping[str, str] | None = None,
         checks_row_count: bool = True,
     ) -> RowStatement:
-        """A statement that updates `columns` of the rows with the same key.
+        """Return a statement that updates `columns` of the rows with the same key.
 
-        `where`: a further condition over t (the stored row) and v (the new values). `others`: values for it that are
-        not columns, {name: SQL type}. Values are found as in `insert`.
+        `where` is a further condition over t (the stored row) and v (the new values). `others` are values for it that
+        are not columns, as {name: SQL type}. Values are found as in `insert`.
         """
         more = dict(others or {})
         names = self._attributes_first((*self._key, *columns, *more))
@@ -175,9 +175,9 @@ class Table(Generic[Row]):
 
 
 class RowSelect:
-    """A SELECT that another statement contains as an array of ROW(...): its columns lose their names on the way.
+    """A SELECT that another statement contains as an array of ROW(...), where columns have no names.
 
-    `columns`: expressions such as "t.task_id" or "count(*) AS runs"; `source`: the statement from FROM on.
+    `columns` are expressions such as "t.task_id" or "count(*) AS runs". `source` is the statement from FROM on.
     """
 
     def __init__(self, columns: Sequence[str], source: str) -> None:
@@ -185,12 +185,12 @@ class RowSelect:
         self.sql = f"SELECT ROW({', '.join([column.rsplit(' AS ', 1)[0] for column in columns])}) {source}"
 
     def read(self, rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
-        """The rows with their names again."""
+        """Return the rows with the names of their columns."""
         return [dict(zip(self.names, row, strict=True)) for row in rows]
 
 
 def _maker(row_type: Any, names: Sequence[str], fields: Sequence[str]) -> Callable[[list[Any]], Any]:
-    """A function that makes a row from the values of the columns `names`.
+    """Return a function that creates a row from the values of the columns `names`.
 
     A NamedTuple takes them in order, which is fast.
     """
@@ -200,7 +200,10 @@ def _maker(row_type: Any, names: Sequence[str], fields: Sequence[str]) -> Callab
 
 
 def _getter(row_type: Any, names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
-    """A function that gives these attributes of a row. A NamedTuple with just these is that tuple already."""
+    """Return a function that returns these attributes of a row.
+
+    It returns a NamedTuple with exactly these fields unchanged.
+    """
     if issubclass(row_type, tuple) and tuple(names) == row_type._fields:
         return tuple
     return attrgetter(*names)
@@ -211,4 +214,4 @@ def _enum_of(hint: Any) -> Convert | None:
 
 
 def _parse_json(value: Any) -> Any:
-    return orjson.loads(value) if isinstance(value, str) else value  # Tortoise has parsed it already
+    return orjson.loads(value) if isinstance(value, str) else value  # Tortoise may have parsed it already

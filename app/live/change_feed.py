@@ -1,13 +1,13 @@
-"""The change feed: LISTEN/NOTIFY payloads that postings send, and the wake-ups of subscribers in this process.
+"""The change feed receives the notifications of postings (LISTEN/NOTIFY) and wakes the subscribers in this process.
 
-- A NOTIFY payload says "this account has this version" and carries no data. The transaction that makes the change sends
-  it, so it arrives after the commit or not at all.
-- A wake-up carries no data either: the subscriber reads the current state. Ten changes while it sends cost one read,
-  and it never receives an older state.
-- NOTIFY is an optimization. A sweep compares versions every `sweep_seconds` and finds what was lost; after a reconnect
-  every subscriber is woken.
+- A NOTIFY payload says which account has which version, and contains no other data. The transaction that makes the
+  change sends it, so it arrives after the commit or not at all.
+- To *wake* a subscriber means that its `wait` returns. It then reads the current state. Ten changes while it sends an
+  item cause one read, and it never receives an older state.
+- Notifications can be lost. So a sweep compares versions every `sweep_seconds` and wakes subscribers that missed a
+  change. After a reconnect every subscriber is woken.
 
-A topic is an account id. An owner without an account is a topic by `owner_id`, until its account is created.
+A topic is an account id. For an owner without an account, it is the `owner_id` until the account is created.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ OWNERS_CHANNEL: Final = "credits_owners"
 SIGNALS_CHANNEL: Final = "credits_signals"
 _PROBE_CHANNEL: Final = "credits_probe"
 ACCOUNT_SIGNAL: Final = "a"
-"""A signal about an account: its available credits became 0, or positive again."""
+"""A signal about an account: its available credits became 0, or became positive again."""
 TASK_SIGNAL: Final = "t"
 """A signal about tasks of an account: one was stopped or resumed."""
 _MAX_PAYLOAD_BYTES: Final = 7900  # PostgreSQL refuses payloads of 8,000 bytes
@@ -40,12 +40,15 @@ Topic = int | str
 
 
 def change_payloads(versions: Mapping[int, int]) -> Iterator[str]:
-    """Payloads for the accounts with these versions: "id:version,id:version", each short enough for PostgreSQL."""
+    """Return payloads for the accounts with these versions: "id:version,id:version".
+
+    Each is short enough for PostgreSQL.
+    """
     yield from _packed(f"{account_id}:{version}" for account_id, version in versions.items())
 
 
 def signal_payloads(signals: Iterable[tuple[int, int, str]]) -> Iterator[str]:
-    """Payloads for signals (account id, version, kind): "id:version:a,id:version:t"."""
+    """Return payloads for signals (account id, version, kind): "id:version:a,id:version:t"."""
     yield from _packed(f"{account_id}:{version}:{kind}" for account_id, version, kind in signals)
 
 
@@ -63,7 +66,7 @@ def _packed(parts: Iterable[str]) -> Iterator[str]:
 
 
 class Subscription:
-    """One subscriber's pending wake-up. What arrives while it is busy is merged."""
+    """The pending wake-up of one subscriber. Changes that arrive before it calls `wait` are merged."""
 
     def __init__(self) -> None:
         self._woken = asyncio.Event()
@@ -74,19 +77,20 @@ class Subscription:
         self._woken.set()
 
     def add(self, account_id: int, *kinds: str) -> None:
-        """Wake with an account that has changed, or has these kinds of signals."""
+        """Add a changed account, or kinds of signals of an account, and wake the subscriber."""
         self._kinds.setdefault(account_id, set()).update(kinds)
         self._woken.set()
 
     def add_unknown(self) -> None:
-        """Wake because signals may have been lost."""
+        """Wake the subscriber because signals may have been lost."""
         self._is_incomplete = True
         self._woken.set()
 
     async def wait(self) -> dict[int, set[str]] | None:
-        """Wait for a wake-up since the last call. Subscribe and call this before reading, not after.
+        """Wait until something was added since the last call. Subscribe first, call this second, and read last.
 
-        Returns: the accounts that were added, with their kinds of signals; None: some may be missing, read everything.
+        Returns: the added accounts with their kinds of signals, or None if some may be missing and everything must be
+        read.
         """
         await self._woken.wait()
         self._woken.clear()
@@ -96,9 +100,9 @@ class Subscription:
 
 
 class ChangeFeed:
-    """Receives notifications and wakes subscribers; one per process. `run()` listens and sweeps until cancelled.
+    """Receives notifications and wakes subscribers. Each process has one. `run()` listens and sweeps until cancelled.
 
-    `conflate_seconds`: changes of a topic within this time cause one wake-up.
+    Changes of a topic within `conflate_seconds` cause one wake-up.
     """
 
     def __init__(self, *, sweep_seconds: float, conflate_seconds: float) -> None:
@@ -116,7 +120,8 @@ class ChangeFeed:
     def subscribe(self, topic: Topic, *, wake_on_sweep: bool = False) -> Iterator[Subscription]:
         """Subscribe to a topic until the block ends. Subscribe first and read afterwards, so that no change is missed.
 
-        `wake_on_sweep`: wake at every sweep too, for reads that can change without a new version. Always so for owners.
+        With `wake_on_sweep`, every sweep wakes the subscriber too, for reads that can change without a new version.
+        Subscribers of owners are always woken by a sweep.
         """
         subscription = Subscription()
         with self.subscribe_callback(topic, subscription.wake):
@@ -156,7 +161,7 @@ class ChangeFeed:
     def subscribe_to_accounts(self, accounts: Container[int]) -> Iterator[Subscription]:
         """Subscribe to the changes of accounts until the block ends. `accounts` may change meanwhile.
 
-        It is not woken after a lost connection: its user has a sweep of its own.
+        The subscriber is not woken after a lost connection, so it must check its accounts periodically.
         """
         subscription = Subscription()
         self._accounts[subscription] = accounts
@@ -166,7 +171,7 @@ class ChangeFeed:
             del self._accounts[subscription]
 
     async def run(self, url: str) -> None:
-        """Listen and sweep until cancelled. Failures of the database are logged, and it goes on."""
+        """Listen and sweep until cancelled. Failures of the database are logged, and the loop continues."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(url), name="change feed: listen")
             group.create_task(self._sweep_forever(), name="change feed: sweep")
@@ -245,8 +250,11 @@ class ChangeFeed:
 
     @asynccontextmanager
     async def _listening(self, url: str) -> AsyncIterator[asyncpg.Connection]:
-        """A connection that listens. A NOTIFY of its own checks that LISTEN delivers: it does not through a pooler in
-        transaction mode, which accepts the command."""
+        """Open a connection that listens.
+
+        The connection notifies itself to check that notifications arrive. A pooler in transaction mode accepts LISTEN,
+        but delivers no notifications.
+        """
         connection = await asyncpg.connect(**pools.connection_arguments(url), timeout=10, statement_cache_size=0)
         try:
             arrived = asyncio.Event()
@@ -259,7 +267,7 @@ class ChangeFeed:
             for channel, handle in handlers.items():
                 await connection.add_listener(channel, lambda *arguments, handle=handle: handle(arguments[-1]))
             await connection.execute(f"NOTIFY {_PROBE_CHANNEL}")
-            # asyncio.timeout, never wait_for: before Python 3.12 wait_for can swallow a cancellation.
+            # asyncio.timeout is used because wait_for can swallow a cancellation before Python 3.12.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PROBE_SECONDS):
                     await arrived.wait()
@@ -281,7 +289,7 @@ class ChangeFeed:
 
 
 async def _wait_until_lost(connection: asyncpg.Connection) -> None:
-    """Return when the connection is lost. A query every few seconds detects a dead peer."""
+    """Return when the connection is lost. A query every few seconds detects that the server does not respond."""
     lost = asyncio.Event()
     connection.add_termination_listener(lambda _: lost.set())
     while True:

@@ -1,5 +1,6 @@
-"""The latest states of the accounts that have subscribers: one read for all subscribers of an account, and for all
-accounts that changed together.
+"""The latest states of the accounts that have subscribers.
+
+One read serves all subscribers of an account, and all accounts that changed at about the same time:
 
     with latest_states.subscribe(account_id) as subscription:
         while True:
@@ -7,7 +8,7 @@ accounts that changed together.
             version = state.version
 
 A subscriber only receives states that were read after it subscribed, and does not wait for other subscribers. A state
-that it has not taken is replaced by a newer one, so ten changes during a slow send are one item.
+that it has not received yet is replaced by a newer one, so ten changes during a slow send result in one item.
 """
 
 import asyncio
@@ -19,11 +20,11 @@ from typing import Generic, Protocol, TypeVar
 from app.live.change_feed import ChangeFeed
 
 READ_BATCH_LIMIT = 1_000
-"""The most states that one read returns."""
+"""The maximum number of states that one read returns."""
 
 
 class Versioned(Protocol):
-    """A state with a version; a newer state has a higher one."""
+    """A state with a version. A newer state has a higher version."""
 
     @property
     def version(self) -> int: ...
@@ -35,14 +36,14 @@ Read = Callable[[Sequence[int]], Awaitable[Mapping[int, State]]]
 
 @dataclass(slots=True, eq=False)
 class StateSubscription(Generic[State]):
-    """A subscription to one account. `state`: the latest state read since it began."""
+    """A subscription to one account. `state` is the latest state read since the subscription began."""
 
     state: State | None = None
     failure: Exception | None = None
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait_for_newer(self, version: int) -> State:
-        """The latest state, as soon as it is newer than `version`. Raises: what the read of the account raised."""
+        """Return the latest state as soon as it is newer than `version`. Raises: the exception of a failed read."""
         while self.state is None or self.state.version <= version:
             await self._woken.wait()
             self._woken.clear()
@@ -63,9 +64,9 @@ class LatestStates(Generic[State]):
     """The latest states of one process."""
 
     def __init__(self, feed: ChangeFeed, read: Read[State]) -> None:
-        """`read` returns the states of those accounts that exist.
+        """Read states with `read`, which returns the states of those accounts that exist.
 
-        An exception ends the subscriptions of its account.
+        An exception of `read` ends the subscriptions of the account that causes it.
         """
         self._feed = feed
         self._read = read
@@ -96,14 +97,18 @@ class LatestStates(Generic[State]):
     async def _read_changed(self) -> None:
         while self._changed:
             accounts = list(self._changed)[:READ_BATCH_LIMIT]
-            # Those who subscribe during this read get the next one.
+            # Subscribers that are added during this read receive the next one.
             subscriptions = {account_id: list(self._subscriptions.get(account_id, ())) for account_id in accounts}
             for account_id in accounts:
                 del self._changed[account_id]
             await self._publish(accounts, subscriptions)
 
     async def _publish(self, accounts: list[int], subscriptions: Mapping[int, list[StateSubscription[State]]]) -> None:
-        """A read that fails is split in halves until the account that causes it is alone: the others are published."""
+        """Read and publish the states of `accounts`.
+
+        A read that fails is split in halves until the account that causes the failure is alone. The others are
+        published.
+        """
         try:
             states = await self._read(accounts)
         except Exception as failure:

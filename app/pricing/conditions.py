@@ -1,4 +1,4 @@
-"""Conditions of price rules: whether settings match one, and whether two of them can match the same settings."""
+"""Conditions of price rules: whether settings match one, and whether two can match the same settings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
@@ -7,13 +7,13 @@ from typing import Final, TypeAlias
 JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
 Path: TypeAlias = tuple[str, ...]
 Scalar: TypeAlias = str | int | float | tuple[str]
-"""A scalar that can be compared: True == 1 in Python, so booleans and null are replaced by tuples."""
+"""A scalar that can be compared. Booleans and null are replaced by tuples, because True == 1 in Python."""
 
 TRUE: Final = ("true",)
 FALSE: Final = ("false",)
 NULL: Final = ("null",)
 NO_SCALAR: Final = ("a list or an object",)
-"""No condition has this value, so it matches nothing."""
+"""The value of a list or an object. No condition has this value, so it matches nothing."""
 
 _COMPARABLE: Final = (str, int, float)
 
@@ -29,7 +29,7 @@ def comparable_scalar(value: object) -> Scalar:
 
 
 def leaves(when: Mapping[str, JSON], above: Path = ()) -> dict[Path, Scalar]:
-    """The scalars of a condition by their paths: `{"a": {"b": 1}}` has the one leaf `("a", "b") -> 1`."""
+    """Return the scalars of a condition by their paths: `{"a": {"b": 1}}` has the one leaf `("a", "b") -> 1`."""
     found: dict[Path, Scalar] = {}
     for name, value in when.items():
         path = (*above, name)
@@ -41,7 +41,7 @@ def leaves(when: Mapping[str, JSON], above: Path = ()) -> dict[Path, Scalar]:
 
 
 def value_at(path: Path, settings: Mapping[str, JSON]) -> Scalar:
-    """The value at `path`. A missing setting is false, and so is everything under a missing object."""
+    """Return the value at `path`. A missing setting is false, and so is everything under a missing object."""
     level: JSON = settings
     for name in path:
         if not isinstance(level, Mapping):
@@ -53,14 +53,16 @@ def value_at(path: Path, settings: Mapping[str, JSON]) -> Scalar:
 
 
 class Condition:
-    """A condition prepared for comparison with others."""
+    """A condition, prepared for comparison with others."""
 
     __slots__ = ("leaves", "parents")
 
     def __init__(self, when: Mapping[str, JSON]) -> None:
         self.leaves = leaves(when)
         self.parents: dict[Path, bool] = {}
-        """Every path that must be an object -> whether it may also be missing, because all leaves under it are false.
+        """Every path that must be an object.
+
+        The value says whether it may also be missing, because all leaves under it are false.
         """
         for path, value in self.leaves.items():
             for length in range(1, len(path)):
@@ -69,14 +71,14 @@ class Condition:
 
 
 def can_both_match(one: Condition, other: Condition) -> bool:
-    """Whether some settings match both conditions.
+    """Return whether some settings match both conditions.
 
-    None do if both name a path with different scalars, or if one has a scalar where the other has an object; unless the
-    scalar is false and all leaves of the object are false, because then a missing setting matches both. Otherwise the
-    settings that consist of all leaves that are not false match both.
+    No settings match both if a path has different scalars, or if it has a scalar in one condition and an object in the
+    other. There is one exception: if the scalar is false and all leaves of the object are false, a missing setting
+    matches both. Otherwise the settings that consist of all leaves that are not false match both.
     """
     others = other.leaves
-    for path, value in one.leaves.items():  # twice as fast as any(): a card can have millions of pairs
+    for path, value in one.leaves.items():  # twice as fast as any(), and a card can have millions of pairs
         if others.get(path, value) != value:
             return False
     return not (_scalar_meets_object(one, other) or _scalar_meets_object(other, one))
@@ -90,7 +92,7 @@ def _scalar_meets_object(one: Condition, other: Condition) -> bool:
 
 
 def ambiguous_pairs(conditions: Sequence[Condition]) -> Iterator[tuple[int, int]]:
-    """The pairs of positions whose conditions have equally many leaves and can both match the same settings."""
+    """Return the pairs of positions whose conditions have equally many leaves and can both match the same settings."""
     by_leaf_count: dict[int, list[int]] = {}
     for position, condition in enumerate(conditions):
         by_leaf_count.setdefault(len(condition.leaves), []).append(position)
@@ -101,10 +103,10 @@ def ambiguous_pairs(conditions: Sequence[Condition]) -> Iterator[tuple[int, int]
 def _pairs_among(
     positions: list[int], conditions: Sequence[Condition], split: frozenset[Path]
 ) -> Iterator[tuple[int, int]]:
-    """The same for conditions with equally many leaves.
+    """Return the pairs among conditions with equally many leaves.
 
-    If all of them name a path, only those with the same value there can be ambiguous: a thousand rules on `model` cost
-    a thousand look-ups, not half a million comparisons.
+    If all of them contain a path, only those with the same value there can be ambiguous. So a thousand rules on `model`
+    need a thousand look-ups, not half a million comparisons.
     """
     if len(positions) < 2:
         return

@@ -1,4 +1,4 @@
-"""Estimates: what planned block runs would cost, and which of them the balance could not pay."""
+"""Estimates: the cost of planned block runs, and which of them the balance cannot pay."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ MAX_COUNT: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class PlannedBlockRun:
-    """`count` runs of one block with the same settings. `measurements`: of each run."""
+    """`count` runs of one block with the same settings. Each run has the same `measurements`."""
 
     block: str
     settings: Mapping[str, JSON] | None = field(default_factory=dict)
@@ -28,7 +28,7 @@ class PlannedBlockRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EstimateLine:
-    """The cost of one planned line. `quote`: the price of one run; `credits`: of all of them."""
+    """The cost of one planned line. `quote` is the price of one run; `credits` is the cost of all runs."""
 
     block: str
     count: int
@@ -42,8 +42,10 @@ class EstimateLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """The cost of a plan. `first_unaffordable_line`: the position, from 0, of the first line that could not be paid in
-    full; None: all can be paid.
+    """The cost of a plan.
+
+    `first_unaffordable_line` is the position, from 0, of the first line that cannot be paid in full. None if all can be
+    paid.
     """
 
     credits: int
@@ -63,8 +65,8 @@ class Estimate:
 def estimate_cost(card: Card, planned: Sequence[PlannedBlockRun], *, available_credits: int) -> Estimate:
     """Price the plan line by line, and pay the lines in order from `available_credits`.
 
-    Raises: InvalidInput: more than 1,000 lines, or a count outside 1 to 1,000,000; PriceNotFound, MeasurementMissing:
-    for the first line without a price; BalanceLimitReached: a sum would exceed 2^53 - 1.
+    Raises: InvalidInput: more than 1,000 lines, or a count outside 1 to 1,000,000; PriceNotFound, MeasurementMissing: a
+    line has no price; BalanceLimitReached: a sum would exceed 2^53 - 1.
     """
     check_amount(available_credits, path="availableCredits", minimum=0)
     if len(planned) > MAX_LINES:

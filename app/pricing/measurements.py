@@ -11,16 +11,16 @@ from app.errors import InvalidInput, Problem
 MAX_SECONDS: Final = 366 * 86_400
 MAX_USD: Final = 10_000_000
 MAX_DIGITS: Final = 40
-"""Significant digits of a measurement: few enough for exact arithmetic."""
+"""The maximum number of significant digits. It is small enough for exact arithmetic."""
 MAX_EXPONENT: Final = 400
-"""Bound of a decimal's exponent, positive and negative. A float needs three digits; a decimal allows eighteen."""
+"""The largest exponent of a decimal, positive or negative. A float needs three digits; a decimal allows eighteen."""
 
 _DECIMAL_TEXT: Final = re.compile(r"-?[0-9]{1,64}(\.[0-9]{1,64})?([eE][+-]?[0-9]{1,3})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurements:
-    """Measurements of one block run; None: not measured. `usd`: the provider's cost in US dollars.
+    """The measurements of one block run. None means not measured. `usd` is the provider's cost in US dollars.
 
     Seconds and US dollars are exact decimals, never floats. Raises: InvalidInput: a measurement is out of bounds.
     """
@@ -35,7 +35,7 @@ class Measurements:
 
 
 def check_measurements(measurements: Measurements, *, path: str = "measurements") -> None:
-    """Raises: InvalidInput, with every measurement under `path` that is negative, not finite or above its maximum."""
+    """Raises: InvalidInput: lists every measurement under `path` that is negative, not finite or above its maximum."""
     problems = [
         *_decimal_problems(measurements.seconds, MAX_SECONDS, f"{path}.seconds"),
         *_whole_problems(measurements.items, f"{path}.items"),
@@ -54,9 +54,9 @@ def parse_measurements(
     usd: Decimal | str | None = None,
     path: str = "measurements",
 ) -> Measurements:
-    """Measurements from input values. A float is read as the decimal that it prints as: 0.1 is 0.1.
+    """Create measurements from input values. A float is read as the decimal that it prints as: 0.1 is 0.1.
 
-    Raises: InvalidInput, with the problems under `path`.
+    Raises: InvalidInput: lists the problems under `path`.
     """
     if isinstance(usd, str) and not _DECIMAL_TEXT.fullmatch(usd):
         raise InvalidInput.at(f"{path}.usd", 'must be a decimal number in text, like "0.25"')

@@ -1,4 +1,4 @@
-"""Tortoise model of published rate cards. Rows are added and never changed."""
+"""The Tortoise model of published rate cards. Rows are added and never changed."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
-"""What a block run that did not succeed costs: the full price, nothing, or a fee.
+"""The cost of a block run that did not succeed: the full price, nothing, or a fee.
 
-A block run is charged before it runs. When it has ended, its executor reports the outcome, and the charge above the
-cost of the outcome is given back. The rate card sets these costs for all blocks or for one; the default is the full
-price.
+A block run is charged before it runs. When it has ended, its executor reports the outcome, and the part of the charge
+that exceeds the cost of the outcome is reversed. The rate card sets these costs for all blocks or for one; the default
+is the full price.
 """
 
 from collections.abc import Mapping
@@ -19,10 +19,13 @@ class BlockRunOutcome(StrEnum):
 
 
 OutcomePrices = Mapping[BlockRunOutcome, int | None]
-"""The most that an outcome costs, in credits; None, and outcomes that are missing: the full price."""
+"""The maximum cost of an outcome, in credits. An outcome that is None or missing costs the full price."""
 
 
 def cost_after_outcome(outcomes: OutcomePrices, outcome: BlockRunOutcome, cost: int) -> int:
-    """What a block run that was charged `cost` credits costs after its outcome: never more than `cost`."""
+    """Return the cost, after its outcome, of a block run that was charged `cost` credits.
+
+    It is never more than `cost`.
+    """
     most = outcomes.get(outcome)
     return cost if most is None or outcome is BlockRunOutcome.SUCCEEDED else min(cost, most)

@@ -1,7 +1,7 @@
-"""Publishing rate cards: a new version takes effect early enough for every process to have read it.
+"""Publishes rate cards. A new version takes effect only after every process has read it.
 
-Only the database's clock counts. `effective_at` is at least 10 s after the last statement of the publication. A process
-that reads the rate cards and finds no newer version relies on this (see rate_card_cache).
+All times are those of the database's clock. `effective_at` is at least 10 s after the last statement of the
+publication. A process that reads the rate cards and finds no newer version relies on this (see `rate_card_cache`).
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from app.pricing.rate_card_json import canonical_json, default_rate_card, docume
 
 LEAD_TIME: Final = timedelta(seconds=10)
 COMMIT_ALLOWANCE: Final = timedelta(seconds=1)
-"""How long a commit may take to become visible; it is added to the lead time."""
+"""The time that a commit may take to become visible. It is added to the lead time."""
 MAX_AHEAD: Final = timedelta(days=366)
 MAX_REASON_LENGTH: Final = 1_000
 MAX_ATTEMPTS: Final = 50
@@ -30,7 +30,8 @@ MAX_ATTEMPTS: Final = 50
 SELECT_LATEST: Final = """
 SELECT version, effective_at, clock_timestamp() AS now FROM rate_card ORDER BY version DESC LIMIT 1
 """
-# Waits for an uncommitted card with the same version or key, and then writes nothing: the next attempt finds that card.
+# If a card with the same version or key is not yet committed, the insert waits for it and then writes nothing. The next
+# attempt finds that card.
 INSERT_RATE_CARD: Final = """
 INSERT INTO rate_card
     (version, effective_at, document, request_hash, published_at, published_by, reason, idempotency_key)
@@ -43,7 +44,7 @@ SELECT_NOW: Final = "SELECT clock_timestamp() AS now"
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A published card; `replayed`: an earlier call with the same request had published it."""
+    """A published card. `replayed` is True if an earlier call with the same request published it."""
 
     card: Card
     replayed: bool
@@ -58,22 +59,25 @@ class _Request:
     idempotency_key: str | None
 
     def request_hash(self) -> bytes:
-        """The hash of what was requested, without who requested it and when."""
+        """Return the hash of the requested content. It does not include the caller and the time of the request."""
         effective_at = self.effective_at and self.effective_at.astimezone(UTC).isoformat(timespec="microseconds")
         return document_hash({"document": self.document, "effective_at": effective_at, "reason": self.reason})
 
     def row(self, version: int, effective_at: datetime | None) -> list[object]:
-        """The parameters of INSERT_RATE_CARD."""
+        """Return the parameters of INSERT_RATE_CARD."""
         text = canonical_json(self.document).decode()
         return [version, effective_at, text, self.request_hash(), self.actor, self.reason, self.idempotency_key]
 
 
 class _LeadTimeTooShort(Exception):
-    """Rolls an attempt back."""
+    """Raised to roll an attempt back."""
 
 
 async def publish_default_card() -> bool:
-    """Publish the default card as version 1, in force at once, if no card is published yet. Returns whether it did."""
+    """Publish the default card as version 1, in force at once, if no card is published yet.
+
+    Returns: whether it was published.
+    """
     document = default_rate_card()
     parse_rate_card(document, version=1, effective_at=datetime.now(UTC))
     request = _Request(document=document, effective_at=None, actor="default card", reason=None, idempotency_key=None)
@@ -91,10 +95,10 @@ async def publish_rate_card(
 ) -> Publication:
     """Publish `document` as the next version, in force from `effective_at`.
 
-    `effective_at` None: the earliest instant allowed, which is 11 s ahead and after all published cards. The same
-    request with the same key is a replay.
+    If `effective_at` is None, the earliest allowed time is used: 11 s from now, and after all published cards. A
+    repeated request with the same key returns the first result.
 
-    Raises: InvalidRateCard, with all problems of the document; InvalidInput: the instant, reason or key;
+    Raises: InvalidRateCard: lists the problems of the document; InvalidInput: the time, reason or key is invalid;
     IdempotencyConflict.
     """
     check_key(idempotency_key, path="idempotencyKey")
@@ -114,8 +118,8 @@ async def publish_rate_card(
 
 
 async def _try_to_publish(request: _Request, draft: Card, audit: AuditContext | None) -> Publication | None:
-    """One attempt; None: another card was published first, or waiting for it has used up the lead time."""
-    # Read before the transaction, which would otherwise wait for a second connection.
+    """Try once to publish. Returns None if another card was published first, or if waiting for it took too long."""
+    # This is read before the transaction, which would otherwise wait for a second connection.
     earlier = await RateCard.get_or_none(idempotency_key=request.idempotency_key)
     if earlier is not None:
         if bytes(earlier.request_hash) != request.request_hash():
@@ -154,14 +158,14 @@ async def _try_to_publish(request: _Request, draft: Card, audit: AuditContext | 
 
 
 async def card_from_row(row: RateCard) -> Card:
-    """A stored card, validated as strictly as a new one: a price that this version cannot read must not be guessed."""
+    """Return a stored card. It is validated as strictly as a new one, so that a price is never guessed."""
     return await asyncio.to_thread(
         parse_rate_card, row.document, version=row.version, effective_at=row.effective_at.astimezone(UTC)
     )
 
 
 def _check_effective_at(effective_at: datetime | None, *, now: datetime, after: datetime) -> datetime:
-    """When the next card takes effect. Raises: InvalidInput."""
+    """Return when the next card takes effect. Raises: InvalidInput."""
     if effective_at is None:
         return max(now + LEAD_TIME + COMMIT_ALLOWANCE, after + timedelta(microseconds=1))
     if effective_at < now + LEAD_TIME:

@@ -1,4 +1,4 @@
-"""Quotes: the price of one block run, from a rate card, the block and its settings."""
+"""Quotes: the price of one block run, computed from a rate card, the block and its settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from app.pricing.outcomes import OutcomePrices
 
 MAX_REASON_LENGTH: Final = 300
 
-# Exact for a product of two numbers of up to 57 digits. A quotient may be inexact; it is rounded up, as the price is,
+# A product of two numbers of up to 57 digits is exact. A quotient may be inexact, but it is rounded up as the price is,
 # so rounding it again gives the same result as rounding the exact quotient.
 _EXACT: Final = Context(prec=120, rounding=ROUND_CEILING, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
@@ -35,7 +35,7 @@ class Unit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`credits` for every `per` units, for settings that match `when`. For the unit RUN `per` is 1."""
+    """A price of `credits` for every `per` units, for settings that match `when`. For the unit RUN, `per` is 1."""
 
     credits: int
     when: Mapping[str, JSON] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Rule:
     per: int = 1
 
     def as_json(self) -> dict[str, JSON]:
-        """The rule as in a rate card document, without default values."""
+        """Return the rule as in a rate card document, without default values."""
         written: dict[str, JSON] = {"when": self.when} if self.when else {}
         written["credits"] = self.credits
         if self.unit is not Unit.RUN:
@@ -55,9 +55,9 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class BlockPrices:
-    """The rules of one block; a block priced by model has one rule for each model of the card.
+    """The rules of one block. A block priced by model has one rule for each model of the card.
 
-    `outcomes`: the block's own outcome prices; those of the card apply to the outcomes it does not name.
+    `outcomes` are the block's own outcome prices. For other outcomes those of the card apply.
     """
 
     block: str
@@ -78,9 +78,9 @@ class ModelPrice:
 class Quote:
     """The price of one block run.
 
-    `credits` is the exact price, `rate` the credits per unit for display. `rule` is the rule as in a rate card
-    document; None if no rule decided (own key, or unlisted and free). `model` is the value of the model setting if the
-    rule names it.
+    `credits` is the exact price; `rate` is the credits per unit, for display. `rule` is the rule as in a rate card
+    document, or None if no rule decided (own key, or unlisted and free). `model` is the value of the model setting if
+    the rule contains it.
     """
 
     credits: int
@@ -93,7 +93,7 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """A rule with its prepared quote: at a fixed price every quote is the same object."""
+    """A rule with its prepared quote. At a fixed price every quote is the same object."""
 
     rule: Rule
     quote: Quote
@@ -101,9 +101,9 @@ class _Offer:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """All rules of a block with the same paths. No two have the same values, so one look-up finds the match.
+    """All rules of a block with the same paths. No two of them have the same values, so one look-up finds the match.
 
-    `setting`: the setting, if the only path is one top-level setting, as in nearly every rule of a real card.
+    `setting` is given if the only path is a top-level setting, as in nearly every rule of a real card.
     """
 
     paths: tuple[Path, ...]
@@ -131,7 +131,7 @@ class Card:
     _free: Quote = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        shapes_of: dict[int, tuple[_Shape, ...]] = {}  # blocks priced by model share one tuple of rules and its index
+        shapes_of: dict[int, tuple[_Shape, ...]] = {}  # blocks priced by model share one tuple of rules, and its index
         for prices in self.blocks.values():
             if id(prices.rules) not in shapes_of:
                 shapes_of[id(prices.rules)] = self._index(prices.rules)
@@ -141,12 +141,12 @@ class Card:
         object.__setattr__(self, "_free", free)
 
     def outcome_prices_of(self, block: str) -> OutcomePrices:
-        """The outcome prices of a block: its own, then those of the card."""
+        """Return the outcome prices of a block: its own, and those of the card for other outcomes."""
         prices = self.blocks.get(block)
         return {**self.outcomes, **prices.outcomes} if prices is not None and prices.outcomes else self.outcomes
 
     def _index(self, rules: Sequence[Rule]) -> tuple[_Shape, ...]:
-        """Shapes with the most leaves first, so that the first match is the most specific."""
+        """Return the shapes with the most leaves first, so that the first match is the most specific one."""
         by_paths: dict[tuple[Path, ...], dict[tuple[Scalar, ...], _Offer]] = {}
         for rule in rules:
             wanted = sorted(leaves(rule.when).items())
@@ -177,10 +177,10 @@ def quote(
     uses_own_key: bool = False,
     measurements: Measurements | None = None,
 ) -> Quote:
-    """The price of one run of `block`. With the customer's own provider key it is 0 and needs no measurements.
+    """Return the price of one run of `block`. With the customer's own provider key it is 0 and needs no measurements.
 
-    Quotes are shared objects: do not change the rule. Raises: PriceNotFound, MeasurementMissing; BalanceLimitReached:
-    the price would exceed 2^53 - 1.
+    Quotes are shared objects: do not change their rules. Raises: PriceNotFound, MeasurementMissing;
+    BalanceLimitReached: the price would exceed 2^53 - 1.
     """
     if uses_own_key:
         return card._free
@@ -197,7 +197,7 @@ def quote(
 
 
 def price_by_recorded_rule(block: str, rule: Mapping[str, JSON] | None, measurements: Measurements) -> int:
-    """The price of a block run by a rule that was recorded earlier (`Quote.rule`), independent of current prices.
+    """Return the price of a block run by a rule that was recorded earlier (`Quote.rule`). Present prices do not matter.
 
     Raises: MeasurementMissing, BalanceLimitReached.
     """
@@ -223,7 +223,7 @@ def _by_measure(block: str, credits: int, unit: Unit, per: int, measurements: Me
 
 
 def price(credits: int, measure: Decimal, *, per: int) -> int:
-    """`credits` for every `per` of `measure`, rounded up once. Raises: BalanceLimitReached."""
+    """Compute `credits` for every `per` of `measure`, rounded up once. Raises: BalanceLimitReached."""
     total = round_up(_EXACT.divide(_EXACT.multiply(Decimal(credits), measure), Decimal(per)))
     if total > MAX_CREDITS:
         raise BalanceLimitReached(figure="The price of this block run")
@@ -231,7 +231,10 @@ def price(credits: int, measure: Decimal, *, per: int) -> int:
 
 
 def _priced_settings_text(shapes: Sequence[_Shape]) -> str:
-    """Which settings and values have a price, cut to a readable length. Contains nothing of the settings sent."""
+    """Return a text with the settings and values that have a price, cut to a readable length.
+
+    It contains nothing of the settings that were sent.
+    """
     reason = "Its settings match no rule. Priced are:"
     listed = 0
     total = sum(len(shape.offers) for shape in shapes)

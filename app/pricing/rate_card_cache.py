@@ -1,9 +1,9 @@
 """The cache of rate cards in one process.
 
-Only the database's clock counts. Cards that are read at an instant t of this clock are valid until t + 9 s (the lease):
-a card that is not visible at t takes effect later than that, because a publication sets an instant at least 10 s after
-its last statement, and one second is left for its commit to become visible. After the lease the cards must be read
-again before a price is given. So no two processes price by different cards at the same instant.
+All times are those of the database's clock. Cards that are read at time t are valid until t + 9 s (the lease). The
+reason: a card that is not visible at t takes effect later than t + 9 s, because it is published at least 10 s before it
+takes effect, and its commit becomes visible within one second. After the lease, the cards must be read again before a
+price is given. So no two processes use different cards at the same time.
 """
 
 import asyncio
@@ -20,9 +20,12 @@ from app.pricing.quotes import Card
 
 LEASE: Final = LEAD_TIME - COMMIT_ALLOWANCE
 RETENTION: Final = timedelta(hours=25)
-"""How long superseded cards stay in memory: a hold, of at most 24 h, is captured by the card of its placement."""
+"""How long replaced cards stay in memory.
 
-# The version that was in force at $1, and all versions after it.
+A hold, which lasts at most 24 h, is captured by the card of its placement.
+"""
+
+# Selects the version that was in force at $1, and all later versions.
 SELECT_CACHED_VERSIONS: Final = """
 SELECT version, effective_at, request_hash FROM rate_card
 WHERE version >= coalesce((SELECT max(version) FROM rate_card WHERE effective_at <= $1), 0)
@@ -33,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class StaleRateCards(Exception):
-    """The cached rate cards do not cover this instant or version. Refresh and try again."""
+    """The cached rate cards do not cover this time or version. Refresh them and try again."""
 
 
 class RateCardCache:
@@ -48,7 +51,7 @@ class RateCardCache:
         self._refreshing = asyncio.Lock()
 
     def card_at(self, instant: datetime) -> Card:
-        """The card in force at an instant of the database's clock. Raises: StaleRateCards."""
+        """Return the card in force at a time of the database's clock. Raises: StaleRateCards."""
         if instant <= self._valid_until:
             for card in reversed(self._cards):
                 if card.effective_at <= instant:
@@ -56,7 +59,7 @@ class RateCardCache:
         raise StaleRateCards(f"the rate card in force at {instant} is not known")
 
     async def load_card_at(self, instant: datetime) -> Card:
-        """Like `card_at`, but reads the cards again if necessary. Raises: StaleRateCards: no card is in force then."""
+        """Like `card_at`, but read the cards again if necessary. Raises: StaleRateCards: no card is in force then."""
         try:
             return self.card_at(instant)
         except StaleRateCards:
@@ -64,20 +67,23 @@ class RateCardCache:
             return self.card_at(instant)
 
     async def current_card(self) -> Card:
-        """The card in force now, by this process's estimate of the database's clock: for display, not for charges."""
+        """Return the card in force now, for display only: the time of the database's clock is estimated."""
         if not self.is_fresh(LEASE.total_seconds()):
             await self.refresh()
         return await self.load_card_at(self._read_at + timedelta(seconds=time.monotonic() - self._read_monotonic))
 
     def card_by_version(self, version: int) -> Card:
-        """A card that was in force within the last 25 hours or takes effect later. Raises: StaleRateCards."""
+        """Return a card that was in force within the last 25 hours or takes effect later. Raises: StaleRateCards."""
         for card in reversed(self._cards):
             if card.version == version:
                 return card
         raise StaleRateCards(f"rate card {version} is not cached")
 
     async def find_card(self, version: int | None = None) -> Card | None:
-        """Any version, past and future ones too; None: the current card."""
+        """Return a past, present or future version, or None if it does not exist.
+
+        `version=None` returns the present card.
+        """
         if version is None:
             return await self.current_card()
         try:
@@ -87,18 +93,21 @@ class RateCardCache:
             return await card_from_row(row) if row else None
 
     def is_fresh(self, seconds: float) -> bool:
-        """Whether the cards were read within the last `seconds`."""
+        """Return whether the cards were read within the last `seconds`."""
         return time.monotonic() - self._read_monotonic <= seconds
 
     async def refresh(self) -> None:
-        """Read the cards that were published since. After a database error, which is raised, the cached cards stay."""
+        """Read the cards that were published since the last call.
+
+        After a database error, which is raised, the cache is unchanged.
+        """
         async with self._refreshing:
             started = time.monotonic()
-            # The clock is read first, in a statement of its own: read with the cards it would be later than their
-            # snapshot.
+            # The clock is read first, in a separate statement. If it were read with the cards, it would be later than
+            # their snapshot.
             now: datetime = (await pools.fetch(SELECT_NOW))[0]["now"]
             rows = await pools.fetch(SELECT_CACHED_VERSIONS, now - RETENTION)
-            # Compared by instant and hash, because a database restored from a backup can have other cards.
+            # Time and hash are compared, because a database restored from a backup may have other cards.
             identities = {row["version"]: (row["effective_at"], bytes(row["request_hash"])) for row in rows}
             cached = {card.version: card for card in self._cards}
             cards = []

@@ -1,4 +1,4 @@
-"""Validation of a rate card document: JSON written by people -> `Card`, or every reason why it cannot be published.
+"""Converts a rate card document (JSON written by people) to a `Card`, or lists every reason why it is invalid.
 
     {
       "about": "a note for people",
@@ -16,10 +16,10 @@
     }
 
 Units are run (the default), second, item, byte and usd; `per` divides the measurement. Only `blocks` is required.
-`outcomes` says what a block run that did not succeed costs: the full price (the default), nothing, or at most a fee. A
-block can have its own.
+`outcomes` contains the cost of a block run that did not succeed: the full price (the default), nothing, or at most a
+fee. A block can have its own `outcomes`.
 
-Every check notes its problem and continues with a harmless value, so that all problems are reported at once.
+A check that fails records its problem and continues with a harmless value, so that all problems are reported together.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ MAX_BLOCKS: Final = 2_000
 MAX_MODELS: Final = 2_000
 MAX_RULES_PER_BLOCK: Final = 1_000
 MAX_RULES: Final = 20_000
-"""Of all blocks together; a block priced by model counts one rule for each model."""
+"""The maximum number of rules of all blocks together. A block priced by model counts one rule for each model."""
 MAX_CONDITION_DEPTH: Final = 8
 MAX_LEAVES: Final = 32
 MAX_AMBIGUITIES_PER_BLOCK: Final = 20
@@ -54,7 +54,7 @@ _FREE: Final = (Rule(0),)
 
 
 def parse_rate_card(document: object, *, version: int, effective_at: datetime) -> Card:
-    """The card that `document` describes. Raises: InvalidRateCard, with all problems (the first 200)."""
+    """Return the card that `document` describes. Raises: InvalidRateCard: lists the first 200 problems."""
     checks = _Checks()
     card = _card(document, checks, version=version, effective_at=effective_at)
     if checks.unlisted:
@@ -66,7 +66,7 @@ def parse_rate_card(document: object, *, version: int, effective_at: datetime) -
 
 @dataclass(slots=True)
 class _Checks:
-    """Collects problems. A check returns the value if it is valid, and a harmless one otherwise."""
+    """Collects problems. A check returns the value if it is valid, otherwise a harmless value."""
 
     problems: list[Problem] = field(default_factory=list)
     unlisted: int = 0
@@ -95,7 +95,7 @@ class _Checks:
         return value
 
     def entries(self, value: object, path: str, *, at_most: int) -> list[tuple[str, Any]]:
-        """The entries of a list with their paths."""
+        """Return the entries of a list, each with its path."""
         if not isinstance(value, list):
             self.note(path, "must be a list")
             return []
@@ -105,7 +105,7 @@ class _Checks:
         return [(f"{path}.{position}", entry) for position, entry in enumerate(value)]
 
     def name(self, value: object, path: str, *, spaces: bool = False) -> str:
-        """A name of 1 to 255 visible characters; `spaces` allows several words."""
+        """Return a name of 1 to 255 visible characters. `spaces` allows several words."""
         if not isinstance(value, str):
             self.note(path, "must be text")
             return ""
@@ -117,14 +117,14 @@ class _Checks:
 
     def whole_number(self, value: object, path: str, *, minimum: int) -> int:
         if isinstance(value, float) and value.is_integer():
-            value = int(value)  # JSON has one kind of number: 5.0 is 5
+            value = int(value)  # JSON has one type of number, so 5.0 is 5
         if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= MAX_CREDITS:
             self.note(path, f"must be a whole number from {minimum} to {MAX_CREDITS:,}")
             return minimum
         return value
 
     def condition(self, value: object, path: str) -> dict[str, Any]:
-        """A `when`: at most 8 levels of objects with scalars at their ends; only the outermost may be empty."""
+        """Return a `when`: at most 8 levels of objects that contain scalars. Only the outermost object may be empty."""
         leaf_count = 0
 
         def check(part: object, at: str, depth: int) -> Any:
@@ -217,7 +217,7 @@ def _outcomes(value: object, path: str, checks: _Checks) -> OutcomePrices:
 
 
 def _maximum_cost(value: object, path: str, checks: _Checks) -> int | None:
-    """The most that an outcome costs, in credits; None: the full price."""
+    """Return the maximum cost of an outcome in credits, or None for the full price."""
     if value == "full":
         return None
     if value == "nothing":
@@ -253,7 +253,7 @@ def _block(value: object, path: str, checks: _Checks) -> BlockPrices:
         checks.note(path, f"has rules and also {', '.join(both)}: a block has one fixed price or a list of rules")
     if parts["rules"] == []:
         checks.note(f"{path}.rules", "must have at least one rule")
-    rules: dict[int, Rule] = {}  # by position; without the invalid ones, which would seem to be ambiguous
+    rules: dict[int, Rule] = {}  # by position; invalid rules would seem ambiguous
     entries = checks.entries(parts["rules"], f"{path}.rules", at_most=MAX_RULES_PER_BLOCK)
     for position, (at, entry) in enumerate(entries):
         noted = checks.count
@@ -307,5 +307,5 @@ def _check_sizes(document: object, blocks: Mapping[str, BlockPrices], checks: _C
 
 
 def _can_be_stored(text: str) -> bool:
-    """PostgreSQL stores neither NUL nor half of a surrogate pair."""
+    """Return whether PostgreSQL can store the text. It stores neither NUL nor half of a surrogate pair."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,4 +1,4 @@
-"""Rate card documents as JSON text: strict parsing, the canonical form that is hashed, and the format for people."""
+"""Rate card documents as JSON text: strict parsing, the canonical form for hashing, and the format for people."""
 
 import json
 from collections import Counter
@@ -14,15 +14,15 @@ _ONE_ENTRY_PER_LINE: Final = ("blocks", "models", "model_priced_blocks", "free_b
 
 
 def parse_json(text: str) -> Any:
-    """The JSON value of a rate card file. Raises: InvalidRateCard: not JSON, too long, or a name twice in one object.
+    """Parse a rate card file. Raises: InvalidRateCard: it is not JSON, is too long, or has a name twice in one object.
 
-    The standard parser silently keeps the last of two equal names, so that a price would be lost.
+    The standard parser keeps only the last of two equal names, so a price would be lost without an error.
     """
     if len(text) > MAX_TEXT_LENGTH:
         raise InvalidRateCard.at("document", f"must be at most {MAX_TEXT_LENGTH:,} characters")
     try:
         return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as fault:  # RecursionError: nested too deep for the parser
+    except (ValueError, RecursionError) as fault:  # RecursionError: the parser cannot nest deeper
         raise InvalidRateCard.at(
             "document", f"is not JSON, or not allowed in a rate card: {str(fault)[:200]}"
         ) from None
@@ -41,14 +41,14 @@ def _refuse_constant(name: str) -> None:
 
 
 def canonical_json(value: object) -> bytes:
-    """The same text for equal documents: sorted names, no spaces, 5.0 as 5, UTF-8."""
+    """Return the same text for equal documents: sorted names, no spaces, 5.0 as 5, UTF-8."""
     return json.dumps(
         _with_whole_numbers(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()
 
 
 def document_hash(value: object) -> bytes:
-    """The SHA-256 of the canonical form."""
+    """Return the SHA-256 of the canonical form."""
     return sha256(canonical_json(value)).digest()
 
 
@@ -63,7 +63,7 @@ def _with_whole_numbers(value: object) -> object:
 
 
 def format_document(document: Mapping[str, Any]) -> str:
-    """The document as text for people: one block or model on each line."""
+    """Return the document as text for people, with one block or model on each line."""
     parts = []
     for name, value in document.items():
         if name in _ONE_ENTRY_PER_LINE and isinstance(value, list) and value:
@@ -79,7 +79,7 @@ def _compact(value: object) -> str:
 
 
 def default_rate_card_text() -> str:
-    """The text of the default rate card, which is installed with the package."""
+    """Return the text of the default rate card, which is installed with the package."""
     return (resources.files("app.pricing") / "default_rate_card.json").read_text(encoding="utf-8")
 
 

@@ -1,1 +1,1 @@
-"""Verification of the ledger: `verifier` follows the entries of each account, `sql_checks` compare tables."""
+"""Verification of the ledger. `verifier` checks the entries of each account; `sql_checks` compares tables."""

@@ -1,15 +1,17 @@
-"""Checks of the verifier that compare tables with each other: SQL statements by the invariant that they check.
+"""The SQL checks of the verifier, by the invariant that they check. They compare tables with each other.
 
-Each selects (account id, message) of the violations in accounts $1 to $2; on an intact ledger it selects nothing. Both
-sides of a comparison are limited to the range, so that the cost of a range does not depend on the size of the ledger.
+Each statement selects (account id, message) for the violations in accounts $1 to $2. If the ledger is intact, it
+selects nothing. Both sides of a comparison are limited to the range, so that the time for a range does not depend on
+the size of the ledger.
 """
 
 from typing import Final
 
-# The claims of hold h, each [grant, credits]. Anything else is left out, and is missing in the sums.
+# Selects the claims of hold h, each as [grant, credits]. Invalid claims are skipped, so the sums show that they are
+# missing.
 _CLAIMS: Final = "jsonb_path_query(h.claims, 'strict $[*] ? (@[0] > 0 && @[1] > 0)', '{}', true)"
 
-# The sums of the entries of each top-up: bought, returned in credits and debt, and what is left of the bonus.
+# Selects sums of the entries of each top-up: credits bought, returned in credits and debt, and the remaining bonus.
 _OF_TOP_UPS: Final = """
     (SELECT account_id, top_up_id, sum(credits) FILTER (WHERE kind = 'TOP_UP') AS bought,
             coalesce(sum(owed - credits) FILTER (WHERE kind IN ('REFUND', 'DEBT')), 0) AS returned,

@@ -30,7 +30,7 @@ from app.ledger.rules.hash_chain import GENESIS_MAC, sign_entry
 from app.verify.sql_checks import SQL_CHECKS
 
 MAX_LISTED: Final = 1_000
-"""Violations that are listed; further ones are only counted."""
+"""The maximum number of violations that are listed. All are counted."""
 
 _ACCOUNTS_AT_ONCE: Final = 200
 _ENTRIES_AT_ONCE: Final = 2_000
@@ -79,7 +79,10 @@ class AccountHead:
 
 @dataclass(slots=True)
 class VerificationReport:
-    """The numbers of checked accounts and entries, and the violations; `unlisted` counts those that are not listed."""
+    """The numbers of checked accounts and entries, and the violations.
+
+    `unlisted` counts violations that are not listed.
+    """
 
     accounts: int = 0
     entries: int = 0
@@ -98,7 +101,7 @@ class VerificationReport:
 
 
 ProgressCallback = Callable[[int, int], None]
-"""Called after each range with the number of accounts checked so far, and the total."""
+"""Called after each range with the number of accounts checked so far, and the total number."""
 
 
 async def verify_ledger(
@@ -107,7 +110,7 @@ async def verify_ledger(
     *,
     on_head: Callable[[AccountHead], None] | None = None,
 ) -> VerificationReport:
-    """Check the account of one owner, or all accounts; `on_head` receives the heads in account id order.
+    """Check the account of one owner, or all accounts. `on_head` receives the last entries in the order of account ids.
 
     The report of an owner without an account is empty. The ledger key must be set (`stop_and_resume.configure_ledger`).
     """
@@ -136,7 +139,7 @@ async def _verify_range(
     report: VerificationReport,
     on_head: Callable[[AccountHead], None] | None,
 ) -> int:
-    """Check the next accounts from id `first` on, and the ids between them. Returns the id to continue with."""
+    """Check the next accounts from id `first` on, and the ids between them. Returns: the id to continue with."""
     _, records = await connection.execute_query(_ACCOUNTS, [first, last, _ACCOUNTS_AT_ONCE])
     end = records[-1]["id"] if len(records) == _ACCOUNTS_AT_ONCE else last
     checks = {record["id"]: _AccountCheck(record) for record in records}
@@ -177,7 +180,7 @@ async def _entries(connection: Connection, first: int, last: int) -> AsyncIterat
 
 
 class _AccountCheck:
-    """The check of one account, entry by entry."""
+    """Checks one account, entry by entry."""
 
     def __init__(self, account: Any) -> None:
         self.account = account
@@ -186,7 +189,7 @@ class _AccountCheck:
         self._mac = GENESIS_MAC
         self._at: Any = None
         self._remaining: dict[int, int] = {}
-        """What each grant has left after the entries so far, by its number."""
+        """The credits that each grant has left after the entries so far, by grant number."""
 
     def add_entry(self, row: Any) -> Iterator[Violation]:
         """Compare the next entry with those before it."""
