@@ -622,7 +622,7 @@ class Migration(migrations.Migration):
                 "table": "audit_record",
                 "app": "credits",
                 "pk_attr": "id",
-                "table_description": "One mutation by an operator or a service, never changed or deleted: privileges and triggers prevent it.",
+                "table_description": "One change by an operator or a service. Privileges and triggers prevent changing or deleting it.",
             },
             bases=["Model"],
         ),
