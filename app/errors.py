@@ -56,7 +56,7 @@ class BillingError(Exception):
 class InvalidInput(BillingError):
     """A value breaks a rule. Nothing was changed."""
 
-    problems: Sequence[Problem] = described("Every problem found, not only the first.")
+    problems: Sequence[Problem] = described("All problems in the input.")
 
     @classmethod
     def at(cls, path: str, message: str) -> Self:
@@ -95,7 +95,7 @@ class PriceNotFound(BillingError):
     """No rule of the rate card matches this block run."""
 
     block: str = described("The block.")
-    rate_card_version: int = described("The version of the rate card that has no price for it.")
+    rate_card_version: int = described("The version of the rate card, which has no price for the block run.")
     reason: str = "The block is not in the rate card."
 
     template = "Rate card {error.rate_card_version} has no price for block {error.block!r}. {error.reason}"
@@ -122,7 +122,7 @@ class TaskStopped(BillingError):
     """The task is stopped. It accepts no paid block run until it is resumed."""
 
     task_id: str = described("The platform's id of the task.")
-    stop_reason: str = described("Why it was stopped: a value of StopReason.")
+    stop_reason: str = described("Why the task was stopped: a value of StopReason.")
 
     template = "Task {error.task_id!r} is stopped ({error.stop_reason}) and accepts no paid block run: resume it first."
 
@@ -131,7 +131,7 @@ class TaskEnded(BillingError):
     """The task has ended and cannot be changed."""
 
     task_id: str = described("The platform's id of the task.")
-    status: str = described("How it ended: COMPLETED, FAILED or CANCELLED.")
+    status: str = described("How the task ended: COMPLETED, FAILED or CANCELLED.")
 
     template = "Task {error.task_id!r} has ended ({error.status}): start a new task."
 
@@ -187,7 +187,7 @@ class HoldExceeded(BillingError):
 
     block_run_id: str = described("The platform's id of the block run.")
     required_credits: int = described("The price of the block run by its measurements.")
-    held_credits: int = described("Credits held for it.")
+    held_credits: int = described("Credits held for the block run.")
 
     @property
     def shortfall_credits(self) -> int:
@@ -280,7 +280,7 @@ class IdempotencyConflict(BillingError):
 class BalanceLimitReached(BillingError):
     """A figure of the account would exceed 2^53 - 1. Nothing was changed."""
 
-    figure: str = described("The figure that would exceed it, such as: The balance.")
+    figure: str = described("The figure that would exceed the limit, such as: The balance.")
 
     template = "{error.figure} would exceed 9,007,199,254,740,991 (2^53 - 1). Nothing was changed."
 
@@ -335,7 +335,7 @@ class RateLimited(RequestError):
 
 
 class Unavailable(RequestError):
-    """A system that the request needs, such as the payment provider, does not answer. The request can be repeated."""
+    """A system that the request needs, such as the payment provider, does not respond. The request can be repeated."""
 
     code = "UNAVAILABLE"
 
