@@ -75,7 +75,7 @@ async def _run_forever(name: str, loop: Loop) -> None:
 async def apply_due_changes() -> None:
     """Write changes that become due with time (expiry, timeouts) in accounts that no request uses.
 
-    So subscribers receive them. When a request uses or reads an account, that request applies its due changes.
+    So subscribers receive these changes. When a request uses or reads an account, that request applies its due changes.
     """
     while True:
         if await posting.apply_all_due_changes() == 0:

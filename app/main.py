@@ -41,8 +41,8 @@ GRAPHQL_PATH: Final = "/graphql"
 CORS_ALLOWED_HEADERS: Final = ("Authorization", "Content-Type", "Last-Event-ID", "X-Request-ID")
 """In production, pages of other origins may send these request headers."""
 GC_THRESHOLD: Final = 20_000
-"""The number of new objects between two garbage collections: some megabytes. With Python's default (700, since 3.13
-10,000), collections scan the objects of requests in progress and take 6% of the CPU time of charges; with this, 1%."""
+"""The number of new objects between two garbage collections: some megabytes. With Python's default (700, or 10,000
+since 3.13), collections scan the objects of requests in progress and take 6% of the CPU time of charges; now 1%."""
 NO_PROTOCOL_LIMITS: Final = (
     "PRODUCTION without the protocol classes of `python -m app serve`: slow or large headers, pipelined requests and "
     "WebSocket pings are not limited. Start the server with `python -m app serve`, or let a proxy limit them."
@@ -130,7 +130,7 @@ def create_app(settings: Settings | None = None, *, has_protocol_limits: bool = 
             Route("/readyz", Readiness().readyz),
             *webhooks.payment_routes(state.payment_provider, seller=settings.receipt_seller),
         ],
-        # Credentials are sent in a header, never in a cookie, so an allowed page gains nothing beyond its own token.
+        # Credentials are sent in a header, never in a cookie, so an allowed page can only use tokens that it has.
         middleware=[
             Middleware(
                 CORSMiddleware,

@@ -38,7 +38,7 @@ def build_state(settings: Settings) -> AppState:
 
 
 def configure_ledger(settings: Settings) -> None:
-    """Set the ledger key and the low-balance threshold of this process. Required before the first posting.
+    """Set the ledger key and the low-balance threshold of this process. Required before the first change of an account.
 
     Raises: Misconfigured.
     """

@@ -1,4 +1,4 @@
-"""Which accounts a caller may read and change.
+"""Decides which accounts a caller may read and change.
 
 An account that the caller may not read is reported like one that does not exist.
 """
@@ -25,7 +25,7 @@ def resolve_owner(context: Context, owner_id: str | None) -> str | None:
 
 
 def require_readable_owner(context: Context, owner_id: str | None, *, path: str = "ownerId") -> str:
-    """Like `resolve_owner`, for fields that cannot be null. Raises: BadRequest; Forbidden: the caller may not read."""
+    """Like `resolve_owner`, for fields that cannot be null. Raises: BadRequest; Forbidden: not readable."""
     check_ids(**{path: owner_id})
     owner = resolve_owner(context, owner_id)
     if owner is None:

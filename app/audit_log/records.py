@@ -22,7 +22,7 @@ MAX_RECORD_ID: Final = 2**63 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditContext:
-    """Who executes a mutation, and in which request."""
+    """The caller of a mutation, and the request."""
 
     action: str
     """The name of the mutation or command."""

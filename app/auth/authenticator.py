@@ -66,7 +66,7 @@ class Authenticator:
 
 
 def has_service_key(authorization: str | None) -> bool:
-    """Whether an Authorization header has a service key, valid or not."""
+    """Return whether an Authorization header has a service key, valid or not."""
     return authorization is not None and authorization.partition(" ")[2].lstrip(" ").startswith(KEY_PREFIX)
 
 

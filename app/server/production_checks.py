@@ -1,5 +1,5 @@
-"""Checks of settings that would make a production server insecure: weak secrets, the development issuer, unsigned
-webhooks.
+"""Checks of settings that would make a production server insecure: weak secrets, the development issuer, and
+webhooks without a signature.
 
 Each check returns its problems as sentences that name the setting. The server refuses to start with any of them;
 `python -m app check` reports them all.
@@ -13,11 +13,11 @@ from app.db.pools import connection_arguments
 from app.settings import Settings
 
 MIN_DISTINCT_BYTES: Final = 12
-"""The minimum of distinct bytes in a key. 32 random bytes have about 30; fewer than 12 mean that it was typed."""
+"""The minimum number of distinct bytes in a key. 32 random bytes have about 30; a key with few was typed by hand."""
 MIN_PASSWORD_LENGTH: Final = 16
 """The minimum length of the password of a database on a network."""
 MIN_DISTINCT_CHARACTERS: Final = 8
-"""The minimum of distinct characters in such a password. 16 random hexadecimal digits have about 10."""
+"""The minimum number of distinct characters in such a password. 16 random hexadecimal digits have about 10."""
 COMMON_PASSWORDS: Final = frozenset(
     {"postgres", "password", "secret", "changeme", "change-me", "admin", "root", "credits"}
 )

@@ -99,7 +99,7 @@ class DeadlineHttpProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _reject(self, response: bytes) -> None:
-        """Close the connection. Sends `response` first, unless another response has started."""
+        """Close the connection. Before that, send `response`, unless another response has started."""
         cycle: Any = self.cycle
         if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(response)

@@ -148,7 +148,6 @@ class TopUp(global_ids.Node):
 
 
 def to_top_up(row: TopUpRow) -> TopUp:
-    """The GraphQL object of a top-up."""
     return build_from(
         TopUp,
         row,
