@@ -287,7 +287,7 @@ def _stop_server(server: subprocess.Popen[bytes] | psutil.Process) -> None:
 
 
 def _end_watcher(watcher: subprocess.Popen[bytes]) -> None:
-    """Tell the watcher by a line that the server has stopped, and wait until it has ended."""
+    """Send the watcher a line, which means that the server has stopped, and wait until the watcher has ended."""
     with contextlib.suppress(BrokenPipeError):
         watcher.communicate(b"stopped\n")
     watcher.wait()
