@@ -1,19 +1,20 @@
-"""A GraphQL engine on Strawberry and graphql-core. It knows nothing about credits.
+"""A GraphQL engine on Strawberry and graphql-core. It imports no domain package.
 
-A schema is declared with `declare`: every field names the permission it needs (`permissions`), and a schema with a
-field that does not is not built (`schema`). A document is parsed, checked against limits and validated once
-(`documents`, `limits`); its operations are compiled to closures (`compiler`), and what cannot be compiled is executed
-by graphql-core. `execution.GraphQLEngine` does all this for the transports (`transports`: HTTP, server-sent events,
-WebSocket). Persisted documents are known before the first request (`persisted`).
+`declare` declares a schema. Every field states the permission that it needs (`permissions`); otherwise `schema` does
+not build the schema. A document is parsed, checked against limits and validated once (`documents`, `limits`). Its
+operations are compiled to closures (`compiler`); graphql-core executes what cannot be compiled.
+`execution.GraphQLEngine` does all this for the transports (`transports`: HTTP, server-sent events, WebSocket).
+Persisted documents are read before the first request (`persisted`).
 
 Terms
-- context: the state of one request, which its resolvers share (`context.RequestContext`). It is generic over the
-  state of the application, which the engine passes on and never reads.
-- event, item: a subscription's resolver yields events; each is executed, and the response is sent as an item.
+- context: the state of one request, which its resolvers share (`context.RequestContext`). It contains the state of the
+  application, which the engine passes on and never reads.
+- event, item: the resolver of a subscription yields events. The operation is executed for each event, and the response
+  is sent as an item.
 - fault: an unexpected exception. It is logged with a reference, and the client receives only the reference (`errors`).
 
 Invariants
-- The same rules hold over every transport: transports only read and write bytes.
-- The text of an unexpected exception never reaches a client.
-- Nothing is parsed before its size has been checked.
+- The same rules apply to every transport: transports only read and write bytes.
+- The text of an unexpected exception is never sent to a client.
+- The size of everything is checked before it is parsed.
 """

@@ -16,11 +16,11 @@ V = TypeVar("V")
 
 _PROCESS_ID: Final = secrets.token_hex(5)
 _REQUEST_NUMBERS: Final = itertools.count(1)
-"""A request id need not be secret: a random prefix for each process, then a number."""
+"""A request id need not be secret. It is a random prefix for each process, then a number."""
 
 
 class RequestContext(Generic[StateT]):
-    """Created for each request and each item of a subscription, so request id and data loaders are made on demand."""
+    """The context of a request or of one item of a subscription. Request id and data loaders are created on demand."""
 
     __slots__ = (
         "_data_loaders",
@@ -42,42 +42,42 @@ class RequestContext(Generic[StateT]):
         transport: str = "http",
         client_address: str | None = None,
     ) -> None:
-        """`state`: the state of the application. `transport`: http, websocket or sse.
+        """`state` is the state of the application; `transport` is http, websocket or sse.
 
-        `client_address`: the client's, as the server or its trusted proxy reports it.
+        `client_address` is reported by the server or its trusted proxy.
         """
         self.caller = caller
         self.state = state
         self.transport = transport
         self.client_address = client_address
         self.started_seconds = time.perf_counter()
-        """By `time.perf_counter`."""
+        """The time of `time.perf_counter`."""
         self.last_seen_version: int | None = None
-        """The version that a subscriber has seen: the one it reconnected with, then that of each item sent."""
+        """The version that a subscriber has seen: first that of its reconnection, then that of each item sent."""
         self._request_id = request_id
         self._data_loaders: dict[object, DataLoader[Any, Any]] | None = None
 
     @property
     def request_id(self) -> str:
-        """Identifies this request in logs, masked errors and the audit log."""
+        """The id of this request in logs, masked errors and the audit log."""
         if self._request_id is None:
             self._request_id = f"{_PROCESS_ID}{next(_REQUEST_NUMBERS):06x}"
         return self._request_id
 
     @property
     def limit_key(self) -> str:
-        """The key under which limits count this caller: its actor; for anonymous callers, the client address."""
+        """The key under which limits count this caller: its actor, or the client address of an anonymous caller."""
         return self.caller.actor if self.caller is not None else f"anonymous at {self.client_address}"
 
     @property
     def authenticated_caller(self) -> Caller:
-        """The caller, in fields that need authentication. Raises: RuntimeError: the caller is anonymous."""
+        """The caller, for fields that need authentication. Raises: RuntimeError: the caller is anonymous."""
         if self.caller is None:
             raise RuntimeError("a field that uses the caller must need more than Permission.PUBLIC")
         return self.caller
 
     def data_loader(self, load: Callable[[list[K]], Awaitable[Sequence[V | BaseException]]]) -> DataLoader[K, V]:
-        """This request's data loader for `load`, which must be a module-level function: it is the key."""
+        """Return this request's data loader for `load`. `load` is the key, so it must be a module-level function."""
         if self._data_loaders is None:
             self._data_loaders = {}
         if (found := self._data_loaders.get(load)) is None:
@@ -85,11 +85,11 @@ class RequestContext(Generic[StateT]):
         return found
 
     def clear_loaders(self) -> None:
-        """Read everything again from here on, so that a mutation does not return what was loaded before it."""
+        """Remove loaded data, so that a mutation does not return what was loaded before it."""
         self._data_loaders = None
 
     def for_next_item(self) -> "RequestContext[StateT]":
-        """The context of the next item of a subscription: the same request, with nothing loaded."""
+        """Return the context of the next item of a subscription: the same request, without loaded data."""
         return RequestContext(
             self.caller,
             self.state,
@@ -100,6 +100,6 @@ class RequestContext(Generic[StateT]):
 
 
 def client_address_of(scope: Mapping[str, Any]) -> str | None:
-    """The client address in an ASGI scope. The server has already applied FORWARDED_ALLOW_IPS."""
+    """Return the client address of an ASGI scope. The server has already applied FORWARDED_ALLOW_IPS."""
     client = scope.get("client")
     return client[0] if client else None

@@ -1,11 +1,11 @@
-"""Declarations of a schema's types and fields, each with a description and the permission it needs.
+"""Declares the types and fields of a schema, each with a description and the permission that it needs.
 
-Fields of Query, Mutation and Subscription name their permission one by one (`query`, `mutation`, `subscription`). An
-object type or interface names it once for all its fields (`type`, `interface`), and a field may need another (`field`,
-`value`).
+Each field of Query, Mutation and Subscription states its permission (`query`, `mutation`, `subscription`). An object
+type or interface states one permission for all its fields (`type`, `interface`), and a field may state another
+(`field`, `value`).
 
-The permission is checked by a field class, not by a Strawberry extension: the check is one comparison before the
-resolver, and a field that needs no check keeps Strawberry's fast path.
+A field class checks the permission, not a Strawberry extension. So the check is one comparison before the resolver, and
+a field that needs no check keeps Strawberry's fast path.
 """
 
 import builtins
@@ -34,11 +34,11 @@ class GuardedField(StrawberryField):
 
     needs: Permission | None
     input_as_dict: bool
-    """Whether the resolver receives input objects as graphql-core has coerced them (see `mutation`)."""
+    """Whether the resolver receives input objects as dicts, as graphql-core has coerced them (see `mutation`)."""
     is_mutation: bool
     """Whether data loaded before this field may be out of date after it."""
     audit: AuditPolicy | None
-    """Of a mutation; None: not declared."""
+    """The audit policy of a mutation, or None if it is not declared."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class GuardedField(StrawberryField):
         return super().is_basic_field and not self.is_checked
 
     def resolve_with_dicts(self, source: Any, info: GraphQLResolveInfo[Any], **arguments: Any) -> Any:
-        """The resolver that graphql-core calls if `input_as_dict` is set."""
+        """Graphql-core calls this resolver if `input_as_dict` is set."""
         if self.needs is None or self.base_resolver is None:
             raise TypeError(f"{self.python_name} has no permission or no resolver")
         check_permission(info.context.caller, self.needs)
@@ -90,7 +90,7 @@ class GuardedField(StrawberryField):
 
 
 class IsExactClass:
-    """The `is_type_of` of a type whose objects are instances of one class, subclasses excluded."""
+    """The `is_type_of` of a type whose objects are instances of exactly one class, without subclasses."""
 
     __slots__ = ("cls",)
 
@@ -110,7 +110,7 @@ def value(
     default_factory: Any = dataclasses.MISSING,
     deprecation_reason: str | None = None,
 ) -> Any:
-    """An attribute of a type: `credits: Credits = declare.value(description=...)`."""
+    """Declare an attribute of a type: `credits: Credits = declare.value(description=...)`."""
     return GuardedField(
         needs=needs,
         graphql_name=name,
@@ -124,14 +124,14 @@ def value(
 def field(
     *, description: str, needs: Permission | None = None, name: str | None = None, graphql_type: Any = None
 ) -> Callable[[F], F]:
-    """A method of a type that resolves a field. `needs`: None means the permission of the type."""
+    """Declare a method of a type that resolves a field. If `needs` is None, the permission of the type is needed."""
     return _resolved(needs=needs, description=description, name=name, graphql_type=graphql_type)
 
 
 def query(
     *, needs: Permission, description: str, name: str | None = None, graphql_type: Any = None
 ) -> Callable[[F], F]:
-    """A field of Query."""
+    """Declare a field of Query."""
     return _resolved(needs=needs, description=description, name=name, graphql_type=graphql_type)
 
 
@@ -144,11 +144,11 @@ def mutation(
     graphql_type: Any = None,
     input_as_dict: bool = False,
 ) -> Callable[[F], F]:
-    """A field of Mutation. `audit`: `schema.mutations_without_audit_policy` lists those without one.
+    """Declare a field of Mutation. `schema.mutations_without_audit_policy` lists mutations without `audit`.
 
-    `input_as_dict`: the resolver receives input objects as dicts by their GraphQL names, and must return its refusals
-    instead of raising them. Strawberry's input objects take a fifth of the CPU of a charge, because Strawberry inspects
-    the type of each input field again for each value.
+    If `input_as_dict` is set, the resolver receives input objects as dicts by their GraphQL names, and must return its
+    refusals instead of raising them. Strawberry's input objects take a fifth of the CPU time of a charge, because
+    Strawberry inspects the type of each input field again for each value.
     """
     return _resolved(
         needs=needs,
@@ -164,7 +164,7 @@ def mutation(
 def subscription(
     *, needs: Permission, description: str, name: str | None = None, graphql_type: Any = None
 ) -> Callable[[F], F]:
-    """A field of Subscription: an async generator that yields events."""
+    """Declare a field of Subscription: an async generator that yields events."""
     return _resolved(needs=needs, description=description, name=name, graphql_type=graphql_type, is_subscription=True)
 
 
@@ -175,7 +175,7 @@ def _resolved(*, description: str, name: str | None, graphql_type: Any, **option
         declared: Any = GuardedField(graphql_name=name, description=description, type_annotation=annotation, **options)(
             resolver
         )
-        return declared  # type: ignore[no-any-return]  # for the type checker the method stays a method
+        return declared  # type: ignore[no-any-return]  # the type checker sees a method
 
     return declare
 
@@ -184,12 +184,12 @@ def _resolved(*, description: str, name: str | None, graphql_type: Any, **option
 def type(
     *, description: str, needs: Permission, name: str | None = None
 ) -> Callable[[builtins.type[T]], builtins.type[T]]:
-    """An object type. `needs`: the permission of all its fields that name none."""
+    """Declare an object type. `needs` is the permission of all its fields that state none."""
 
     def declare(cls: builtins.type[T]) -> builtins.type[T]:
         if any(has_object_definition(base) for base in cls.__mro__[1:]) and not hasattr(cls, "__parameters__"):
-            # Strawberry would accept any type with the same interface: an error type that is not a member of the union
-            # would be sent as the first error type that is.
+            # Strawberry accepts any type with the same interface: an error type that is not a member of the union would
+            # be sent as the first error type that is.
             cls.is_type_of = IsExactClass(cls)  # type: ignore[attr-defined]  # read by Strawberry
         return _with_permission(strawberry.type(cls, name=name, description=description), needs)
 
@@ -200,7 +200,7 @@ def type(
 def interface(
     *, description: str, needs: Permission, name: str | None = None
 ) -> Callable[[builtins.type[T]], builtins.type[T]]:
-    """An interface, declared like a type."""
+    """Declare an interface, in the same way as a type."""
 
     def declare(cls: builtins.type[T]) -> builtins.type[T]:
         return _with_permission(strawberry.interface(cls, name=name, description=description), needs)
@@ -209,12 +209,12 @@ def interface(
 
 
 def _with_permission(cls: builtins.type[T], needs: Permission) -> builtins.type[T]:
-    """Set the type's permission on each field without one. Raises: TypeError: a field that cannot have one."""
+    """Set the type's permission on each field without one. Raises: TypeError: a field cannot have a permission."""
     definition = get_object_definition(cls, strict=True)
     for index, declared in enumerate(definition.fields):
         if not isinstance(declared, GuardedField):
             raise TypeError(f"{cls.__name__}.{declared.python_name}: declare it with declare.value or declare.field")
         if declared.needs is None:
-            definition.fields[index] = own = copy(declared)  # a copy: an inherited field belongs to the base type
+            definition.fields[index] = own = copy(declared)  # an inherited field belongs to the base type
             own.needs = needs
     return cls

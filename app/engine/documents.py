@@ -1,6 +1,6 @@
-"""Parses and validates documents, caches the valid ones by text, and selects operations.
+"""Parses and validates documents, caches valid documents by text, and selects operations.
 
-A document takes about 2 ms of CPU when it is new and a dict look-up when it is cached.
+A new document takes about 2 ms of CPU time. A cached one takes one dict look-up.
 """
 
 from collections.abc import Callable
@@ -25,15 +25,18 @@ from app.engine.limits.query_complexity import exceeded_limits
 
 MAX_CACHED_DOCUMENTS: Final = 500
 MAX_CACHED_LENGTH: Final = 16 * 1024
-"""In characters. A longer document is executed but not cached, so the cache stays within some tens of megabytes."""
+"""The maximum number of characters of a cached document.
+
+A longer document is executed but not cached, so the cache does not exceed some tens of megabytes.
+"""
 MAX_LENGTH: Final = 32 * 1024
-"""In characters. Comments and block strings make a document long without many tokens."""
+"""The maximum number of characters of a document. Comments and block strings make it long without many tokens."""
 MAX_TOKENS: Final = 1_000
 MAX_ERRORS: Final = 10
 
 
 class InvalidDocument(Exception):
-    """The document cannot be executed. `errors`: why, each with its code in `extensions`."""
+    """The document cannot be executed. `errors` says why; each error has its code in `extensions`."""
 
     def __init__(self, errors: list[GraphQLError]) -> None:
         super().__init__(errors)
@@ -41,21 +44,21 @@ class InvalidDocument(Exception):
 
 
 class DocumentCache:
-    """The documents of one schema."""
+    """Caches the documents of one schema."""
 
     def __init__(self, schema: GraphQLSchema, *, introspection: bool, suggestions: bool | None = None) -> None:
-        """`suggestions`: whether errors say "Did you mean ...?"; by default as `introspection`."""
+        """`suggestions` says whether errors contain "Did you mean ...?". By default it equals `introspection`."""
         self._schema = schema
         self._suggestions = introspection if suggestions is None else suggestions
         self._rules = [*specified_rules, *(() if introspection else (NoSchemaIntrospectionCustomRule,))]
         self._cached: Callable[[str], DocumentNode] = lru_cache(maxsize=MAX_CACHED_DOCUMENTS)(self._parse_and_validate)
 
     def parse_and_validate(self, text: str) -> DocumentNode:
-        """The document of this text, ready to execute. Raises: InvalidDocument."""
+        """Return the validated document of this text. Raises: InvalidDocument."""
         return self._cached(text) if len(text) <= MAX_CACHED_LENGTH else self._parse_and_validate(text)
 
     def _parse_and_validate(self, text: str) -> DocumentNode:
-        # lru_cache does not keep what raises, so invalid documents cannot displace valid ones.
+        # lru_cache does not cache calls that raise, so invalid documents cannot displace valid ones.
         if len(text) > MAX_LENGTH:
             too_long = GraphQLError(f"A document may have at most {MAX_LENGTH:,} characters; it has {len(text):,}.")
             raise InvalidDocument([_with_code(too_long, ErrorCode.PARSE_FAILED)])
@@ -63,7 +66,7 @@ class DocumentCache:
             document = parse(text, max_tokens=MAX_TOKENS)
         except GraphQLSyntaxError as error:
             raise InvalidDocument([_with_code(error, ErrorCode.PARSE_FAILED)]) from None
-        # The limits come first: the time of validation is quadratic in what they bound.
+        # The limits are checked first, because the time of validation is quadratic in the sizes that they limit.
         errors = exceeded_limits(document, self._schema) or validate(
             self._schema, document, self._rules, max_errors=MAX_ERRORS, hide_suggestions=not self._suggestions
         )
@@ -73,7 +76,7 @@ class DocumentCache:
 
 
 def select_operation(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
-    """The operation of this name; None: the only operation. Raises: InvalidDocument."""
+    """Return the operation of this name; if `name` is None, the only operation. Raises: InvalidDocument."""
     operation = get_operation_ast(document, name)
     if operation is not None:
         return operation

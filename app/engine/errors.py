@@ -1,12 +1,14 @@
-"""Top-level errors: each has a code in `extensions`, and an unexpected exception is masked.
+"""Top-level errors. Each has a code in `extensions`. Unexpected exceptions are masked.
 
-GRAPHQL_PARSE_FAILED, GRAPHQL_VALIDATION_FAILED    the document
-PERSISTED_QUERY_NOT_FOUND, DOCUMENT_NOT_ALLOWED    unknown hash; this caller may not send its own documents
-BAD_USER_INPUT                                     variables, arguments, operation name
-the code of a RequestError                         missing permission, bad request, overload
-UNAVAILABLE                                        the database cannot be reached
-TIMED_OUT                                          the operation took too long
-INTERNAL                                           everything else: logged with its traceback and a reference
+GRAPHQL_PARSE_FAILED         the document cannot be parsed
+GRAPHQL_VALIDATION_FAILED    the document is not valid
+PERSISTED_QUERY_NOT_FOUND    no persisted document has the hash
+DOCUMENT_NOT_ALLOWED         this caller may send only persisted documents
+BAD_USER_INPUT               variables, arguments or the operation name are not valid
+the code of a RequestError   a missing permission, a bad request or an overload
+UNAVAILABLE                  the database cannot be reached
+TIMED_OUT                    the operation took too long
+INTERNAL                     any other fault, which is logged with its traceback and a reference
 """
 
 import logging
@@ -44,17 +46,17 @@ class ErrorCode(StrEnum):
 
 
 def format_error(message: str, code: str) -> dict[str, Any]:
-    """A top-level error as it is sent."""
+    """Return a top-level error as it is sent."""
     return {"message": message, "extensions": {"code": code}}
 
 
 def format_errors(errors: Sequence[GraphQLError], context: RequestContext[Any]) -> list[dict[str, Any]]:
-    """The errors of an execution as they are sent. Unexpected ones are logged here and masked."""
+    """Return the errors of an execution as they are sent. Unexpected errors are logged here and masked."""
     return [_format(error, context) for error in errors]
 
 
 def mask_fault(fault: BaseException, context: RequestContext[Any]) -> dict[str, Any]:
-    """Log an unexpected exception; the error to send holds only the reference under which it is logged."""
+    """Log an unexpected exception. The returned error contains only the reference under which it is logged."""
     reference = context.request_id
     log.error("fault %s", reference, exc_info=fault)
     masked = format_error(f"Something went wrong on our side. Quote reference {reference}.", ErrorCode.INTERNAL)
@@ -77,7 +79,7 @@ def _format(error: GraphQLError, context: RequestContext[Any]) -> dict[str, Any]
 
 
 def _root_cause(error: GraphQLError) -> Exception:
-    """The exception that was raised first: graphql-core wraps it at each field it passes."""
+    """Return the exception that was raised first. graphql-core wraps it at each field that it passes."""
     cause: Exception = error
     while isinstance(cause, GraphQLError) and cause.original_error is not None:
         cause = cause.original_error
@@ -85,10 +87,10 @@ def _root_cause(error: GraphQLError) -> Exception:
 
 
 def _is_caused_by_request(error: GraphQLError, cause: GraphQLError) -> bool:
-    """Whether an error of graphql-core is about the request, and not about a value that a resolver returned.
+    """Return whether an error of graphql-core is about the request, not about a value that a resolver returned.
 
-    Before execution (no path) it always is. In a field, errors about arguments name the argument's node; errors about a
-    returned value name no node, or the field's.
+    Before execution (no path) it is always about the request. In a field, errors about arguments contain the argument's
+    node; errors about a returned value contain the field's node or none.
     """
     if error.path is None:
         return True

@@ -1,9 +1,9 @@
-"""The engine: executes the operations of one schema, for all transports.
+"""The engine: executes the operations of one schema for all transports.
 
-A request passes these stages: find its document (`persisted`, `documents`), count the caller against its limits
+The stages of a request are: find its document (`persisted`, `documents`), count the caller against its limits
 (`limits.rate_limiter`), execute the operation (compiled, or by graphql-core), format its errors, log the request.
-Strawberry builds the schema and its resolvers; its own pipeline around an execution takes nearly as long as the
-execution itself, so it is not used.
+Strawberry builds the schema and its resolvers. Its own pipeline is not used, because it takes nearly as long as the
+execution itself.
 """
 
 import asyncio
@@ -45,27 +45,27 @@ SUBSCRIPTION_TRANSPORTS: Final = (
 
 
 class GraphQLRequest(NamedTuple):
-    """One operation to execute; the transports have checked its types."""
+    """One operation to execute. The transports have checked the types of its fields."""
 
     query: str
-    """The document. It may be empty if `document_hash` names a persisted one."""
+    """The document. It may be empty if `document_hash` identifies a persisted document."""
     variables: dict[str, Any] | None = None
     operation_name: str | None = None
     document_hash: str | None = None
-    """SHA-256 of a persisted document, in lower-case hex."""
+    """The SHA-256 of a persisted document, in lower-case hex."""
 
 
 class GraphQLResponse(NamedTuple):
     payload: Mapping[str, Any]
     """`data` and `errors`, as they are sent."""
     ran: bool = True
-    """Whether the operation ran; otherwise the payload has only errors."""
+    """Whether the operation ran. Otherwise the payload contains only errors."""
     retry_after_seconds: int | None = None
     """When to retry, if the rate limit was exceeded."""
 
 
 class OperationFailed(Exception):
-    """The operation did not run, or its subscription has ended. `errors`: as they are sent."""
+    """The operation did not run, or its subscription has ended. `errors` are in the form in which they are sent."""
 
     def __init__(self, *errors: dict[str, Any], retry_after_seconds: int | None = None) -> None:
         super().__init__(*errors)
@@ -75,11 +75,11 @@ class OperationFailed(Exception):
 
 Errors = Sequence[Mapping[str, Any]]
 Prepared = PreparedOperation | OperationFailed
-"""An operation that may run, or why it may not."""
+"""An operation that may run, or the reason why it may not."""
 
 
 def operation_type(prepared: Prepared) -> OperationType | None:
-    """The type of the operation; None: it may not run."""
+    """Return the type of the operation, or None if it may not run."""
     return prepared.operation.operation if isinstance(prepared, PreparedOperation) else None
 
 
@@ -96,7 +96,7 @@ def _rate_limit_failure(refusal: RateLimited) -> OperationFailed:
 
 
 class GraphQLEngine:
-    """Executes operations of one schema. Created once for each process."""
+    """Executes operations of one schema. Each process has one engine."""
 
     def __init__(
         self,
@@ -109,10 +109,10 @@ class GraphQLEngine:
         rate_limiter: RateLimiter | None = None,
         request_log: RequestLog | None = None,
     ) -> None:
-        """`compile_operations`: whether operations are compiled; the responses are the same. `unlimited_mutations`:
-        fields that rate limits do not count for services and operators. No `rate_limiter`: no limits. No `request_log`:
-        no log.
+        """`compile_operations` says whether operations are compiled; the responses are the same.
 
+        `unlimited_mutations` are fields that rate limits do not count for services and operators. Without
+        `rate_limiter` there are no limits, and without `request_log` no log.
         Raises: Misconfigured: a persisted document is not valid.
         """
         self.schema = schema
@@ -131,7 +131,7 @@ class GraphQLEngine:
         self._persisted_operations = self._prepare_persisted()
 
     def check_address_rate(self, context: RequestContext[Any]) -> None:
-        """Before authentication. Raises: RateLimited: this client address has used up its rate."""
+        """Check the rate before authentication. Raises: RateLimited: this client address has used up its rate."""
         if self._rate_limiter is not None:
             self._rate_limiter.check(context)
 
@@ -141,7 +141,7 @@ class GraphQLEngine:
             self._rate_limiter.record_failure(context)
 
     def prepare(self, request: GraphQLRequest, context: RequestContext[Any]) -> Prepared:
-        """Decide whether the operation may run, before executing it. Counts it against the caller's rate, once."""
+        """Decide whether the operation may run, before executing it. Counts it once against the caller's rate."""
         try:
             return self._prepare_limited(request, context)
         except OperationFailed as failed:
@@ -150,7 +150,7 @@ class GraphQLEngine:
     async def execute(
         self, request: GraphQLRequest, context: RequestContext[Any], prepared: Prepared | None = None
     ) -> GraphQLResponse:
-        """The response to a query or mutation. `prepared`: the result of `prepare`, if it was called."""
+        """Return the response to a query or mutation. `prepared` is the result of `prepare`, if it was called."""
         operation = None
         try:
             operation = _or_raise(prepared) if prepared is not None else self._prepare_limited(request, context)
@@ -167,7 +167,10 @@ class GraphQLEngine:
     async def stream(
         self, request: GraphQLRequest, context: RequestContext[Any], prepared: Prepared | None = None
     ) -> AsyncGenerator[bytes, None]:
-        """The items of a subscription, or the response to a query or mutation, as JSON. Raises: OperationFailed."""
+        """Yield the items of a subscription, or the response to a query or mutation, as JSON.
+
+        Raises: OperationFailed.
+        """
         operation, errors, is_logged_elsewhere = None, None, False
         try:
             operation = _or_raise(prepared) if prepared is not None else self._prepare_limited(request, context)
@@ -187,7 +190,7 @@ class GraphQLEngine:
             errors = failed.errors
             raise
         except Exception:
-            is_logged_elsewhere = True  # by the transport, which masks it
+            is_logged_elsewhere = True  # the transport masks and logs it
             raise
         finally:
             if not is_logged_elsewhere:
@@ -206,9 +209,10 @@ class GraphQLEngine:
             log.add(logged_request(context, info, errors))
 
     def _prepare_limited(self, request: GraphQLRequest, context: RequestContext[Any]) -> PreparedOperation:
-        """The operation, counted against the caller's rate. Raises: OperationFailed.
+        """Return the operation, and count it against the caller's rate. Raises: OperationFailed.
 
-        A user is counted before the document is parsed; a service afterwards, because unlimited mutations do not count.
+        A user is counted before the document is parsed. A service is counted afterwards, because unlimited mutations do
+        not count.
         """
         if self._rate_limiter is None:
             return self._prepare(request, context)
@@ -226,7 +230,7 @@ class GraphQLEngine:
     async def _execute_limited(
         self, operation: PreparedOperation, request: GraphQLRequest, context: RequestContext[Any]
     ) -> Mapping[str, Any]:
-        """Execute within the limits of time and concurrency; a service's unlimited mutations have none here."""
+        """Execute within the limits of time and concurrency. They do not apply to a service's unlimited mutations."""
         limiter = self._rate_limiter
         if limiter is None or (operation.info.is_unlimited and not is_user_or_anonymous(context)):
             return await self._execute(operation, request, context)
@@ -267,7 +271,10 @@ class GraphQLEngine:
         return prepared
 
     def _prepare_persisted(self) -> Mapping[tuple[str, str | None], PreparedOperation]:
-        """The operations of persisted documents, by text and operation name; kept as long as the process runs."""
+        """Return the operations of persisted documents, by text and operation name.
+
+        They are kept as long as the process runs.
+        """
         documents, problems = validate_documents(self._persisted_documents.documents, self._documents)
         if problems:
             raise to_misconfigured(problems)

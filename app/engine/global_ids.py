@@ -1,10 +1,10 @@
 """Global object ids and the field `node(id)`.
 
 An id contains the name of a node type and the parts that identify the object, such as ("Entry", account id, seq).
-`node` returns null for an invalid id, an unknown type, and an object that the caller may not read.
+`node` returns null for an invalid id, for an unknown type, and for an object that the caller may not read.
 
-Ids and cursors (`pagination`) are parts encoded as JSON in base64url. They are neither secret nor signed, so whoever
-decodes one must check what the caller may read.
+Ids and cursors (`pagination`) are parts encoded as JSON in base64url. They are neither secret nor signed, so the code
+that decodes one must check what the caller may read.
 """
 
 import re
@@ -22,7 +22,7 @@ from app.engine.permissions import Permission
 
 Part = int | str
 MAX_LENGTH: Final = 2048
-"""Enough for two ids of 255 characters of four bytes each."""
+"""This is enough for two ids of 255 characters of four bytes each."""
 _ALPHABET: Final = re.compile(r"[A-Za-z0-9_-]+")
 _INTEGERS_64_BIT: Final = range(-(2**63), 2**63)
 
@@ -32,7 +32,10 @@ def encode_parts(*parts: Part) -> str:
 
 
 def decode_parts(text: str) -> tuple[Part, ...] | None:
-    """The parts: 64-bit integers and printable strings. None: `encode_parts` did not write this text."""
+    """Return the parts: 64-bit integers and printable strings.
+
+    Returns None if `encode_parts` did not write this text.
+    """
     if len(text) > MAX_LENGTH or not _ALPHABET.fullmatch(text):
         return None
     try:
@@ -61,7 +64,10 @@ _FETCHERS: Final[dict[str, tuple[tuple[type, ...], FetchNode]]] = {}
 
 
 def node_fetcher(node_type: str, *part_types: type) -> Callable[[FetchT], FetchT]:
-    """Register `async def fetch(context, *parts)`. It returns the node; None: not found, or not for this caller."""
+    """Register `async def fetch(context, *parts)`.
+
+    It returns the node, or None if the caller may not read it or it does not exist.
+    """
 
     def register(fetch: FetchT) -> FetchT:
         if node_type in _FETCHERS:
@@ -77,7 +83,7 @@ def encode_id(node_type: str, *parts: Part) -> strawberry.ID:
 
 
 def decode_id(text: str, node_type: str, *part_types: type) -> tuple[Part, ...] | None:
-    """The parts of an id of this type; None: it is not one."""
+    """Return the parts of an id of this type, or None if the text is not one."""
     found = decode_parts(text)
     if found and found[0] == node_type and [type(part) for part in found[1:]] == list(part_types):
         return found[1:]

@@ -1,4 +1,4 @@
-"""Facts about operations: kind and name before they run; counts and a line in the request log afterwards."""
+"""Values about operations: kind and name before they run, counts and a log line afterwards."""
 
 import re
 import time
@@ -20,9 +20,9 @@ _REFERENCE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 @dataclass(frozen=True, slots=True)
 class OperationInfo:
     kind: str
-    """query, mutation or subscription."""
+    """One of query, mutation and subscription."""
     name: str
-    """The operation's name, or that of its first field: letters, digits and underscores, at most 64."""
+    """The operation's name, or that of its first field. It has at most 64 letters, digits and underscores."""
     is_unlimited: bool
     """Whether all its fields are mutations that rate limits do not count."""
 
@@ -33,7 +33,7 @@ class ExecutionCounts:
 
     compiled: int = 0
     interpreted: Counter[str] = field(default_factory=Counter)
-    """Executed by graphql-core instead, by reason."""
+    """The number of operations that graphql-core executed instead, by reason."""
 
 
 _UNKNOWN_OPERATION: Final = OperationInfo(kind="request", name="-", is_unlimited=False)
@@ -52,9 +52,10 @@ def operation_info(operation: OperationDefinitionNode, unlimited_mutations: froz
 def logged_request(
     context: RequestContext[Any], info: OperationInfo | None, errors: Sequence[Mapping[str, Any]] | None
 ) -> LoggedRequest:
-    """A line of the request log; it holds no text that a caller can choose freely.
+    """Return a line for the request log. It contains no text that a caller can choose freely.
 
-    `info`: None, if the request failed before its operation was known. `errors`: as sent; the first one is logged.
+    `info` is None if the request failed before its operation was known. `errors` are in the form in which they are
+    sent; the first one is logged.
     """
     operation = info or _UNKNOWN_OPERATION
     outcome, reference = "ok", None

@@ -60,9 +60,10 @@ def encode_cursor(list_name: str, account_id: Part, *position: Part | datetime) 
 def decode_cursor(
     text: str | None, list_name: str, account_id: Part, position_types: Sequence[type]
 ) -> tuple[Any, ...] | None:
-    """The position in a cursor: one value of each of `position_types` (int, str, datetime). None: the first page.
+    """Return the position in a cursor: one value of each of `position_types` (int, str, datetime).
 
-    Raises: BadRequest: it is not a cursor of this list and account.
+    None for the first page.
+    Raises: BadRequest: the text is not a cursor of this list and account.
     """
     if text is None:
         return None
@@ -96,11 +97,11 @@ async def paginate(
     position_of: Callable[[Row], tuple[Part | datetime, ...]],
     node_of: Callable[[Row], Item],
 ) -> Connection[Item]:
-    """One page of a list.
+    """Return one page of a list.
 
     A position in the list is a tuple of `position_types` (int, str, datetime). `read(limit, position)` returns at most
-    `limit` rows after `position`, or from the beginning if that is None. It is called for one row more than the page
-    has, which shows whether there is a next page.
+    `limit` rows after `position`, or from the beginning if `position` is None. It is called for one more row than the
+    page has, to find out whether there is a next page.
 
     Raises: BadRequest: `first` is out of bounds, or `after` is not a cursor of this list.
     """
@@ -123,5 +124,5 @@ async def paginate(
 
 
 def before_number(position: tuple[int] | None, maximum: int) -> int:
-    """The upper bound of a list that is read downwards by number: that of `position`, at most `maximum`."""
+    """Return the number in `position`, at most `maximum`, as the upper bound of a list in descending order."""
     return maximum if position is None else max(0, min(position[0], maximum))

@@ -1,4 +1,4 @@
-"""Permissions: what a field needs from its caller."""
+"""Permissions that a field can require of its caller."""
 
 from enum import Enum
 
@@ -7,18 +7,18 @@ from app.errors import Forbidden, Unauthenticated
 
 
 class Permission(Enum):
-    """What a field needs. The value completes the error message "This needs ..."."""
+    """A permission that a field needs. The value completes the error message "This needs ..."."""
 
     PUBLIC = "anyone, signed in or not"
     INHERITED = "whoever can read the object"
-    """For fields of object types only: the field that returned the object was checked."""
+    """Used only by fields of object types. The permission was checked for the field that returned the object."""
     AUTHENTICATED = "a user, a service or an operator"
     SERVICE = "a service key with the scope charge, or an operator"
     OPERATOR = "an operator"
 
 
 class AuditPolicy(Enum):
-    """For whose calls a mutation appends a record to the audit log."""
+    """The callers whose calls of a mutation are recorded in the audit log."""
 
     SERVICES_AND_OPERATORS = "every caller except a user"
     OPERATORS = "operators; what the mutation writes names its actor and request anyway"

@@ -1,6 +1,6 @@
-"""Scalars: whole numbers, instants in UTC, and JSON.
+"""Scalars: whole numbers, times in UTC, and JSON.
 
-A parser raises GraphQLError, to which graphql-core adds the name of the variable or argument.
+A parser raises GraphQLError. Graphql-core adds the name of the variable or argument.
 """
 
 import json
@@ -30,7 +30,10 @@ from strawberry.types.scalar import ScalarDefinition, scalar
 MAX_INTEGER: Final = 2**53 - 1
 """Larger integers lose digits in JavaScript."""
 MAX_LITERAL_DIGITS: Final = 20
-"""Of a 64-bit integer with its sign. A longer literal is refused before Python converts it, which is quadratic."""
+"""The length of a 64-bit integer with its sign.
+
+Python converts long literals in quadratic time, so longer ones are refused.
+"""
 MAX_JSON_DEPTH: Final = 8
 MAX_JSON_BYTES: Final = 8 * 1024
 _INTEGERS_64_BIT: Final = range(-(2**63), 2**64)
@@ -39,7 +42,7 @@ Long = NewType("Long", int)
 
 
 def integer_scalar(name: str, description: str) -> ScalarDefinition:
-    """A scalar for integers within ±(2^53 - 1)."""
+    """Return a scalar for integers between -(2^53 - 1) and 2^53 - 1."""
     return scalar(
         name=name,
         description=description,
@@ -93,16 +96,16 @@ def _serialize_instant(value: object) -> str:
 
 
 def to_json(value: Mapping[str, Any] | None) -> JSON | None:
-    """A mapping that is JSON already, with the type of the scalar."""
+    """Return a mapping that is JSON already, with the type of the scalar."""
     return None if value is None else JSON(value)
 
 
 def parse_json(value: object) -> object:
-    """`value`, if it is JSON within the limits of depth and encoded size. Raises: GraphQLError."""
+    """Return `value` if it is JSON within the limits of depth and encoded size. Raises: GraphQLError."""
     _check_json(value, 0)
     try:
         size = len(orjson.dumps(value))
-    except TypeError:  # a lone surrogate, which Python allows and UTF-8 does not
+    except TypeError:  # a lone surrogate: Python allows it, UTF-8 does not
         raise GraphQLError("Its strings must be valid Unicode.") from None
     if size > MAX_JSON_BYTES:
         raise GraphQLError(f"It must take at most {MAX_JSON_BYTES:,} bytes, encoded; it takes {size:,}.")
@@ -114,7 +117,7 @@ def _parse_json_literal(node: ValueNode, variables: dict[str, Any] | None = None
 
 
 def _check_json(value: object, depth: int) -> None:
-    """Refuse what JSON or jsonb cannot hold. The recursion ends at MAX_JSON_DEPTH."""
+    """Refuse values that JSON or jsonb cannot represent. The recursion ends at MAX_JSON_DEPTH."""
     if isinstance(value, dict | list):
         if depth == MAX_JSON_DEPTH:
             raise _too_deep()
@@ -134,7 +137,7 @@ def _check_json_leaf(value: object) -> None:
         case None | bool():
             pass
         case str():
-            if "\x00" in value:  # jsonb cannot hold it
+            if "\x00" in value:  # jsonb cannot store it
                 raise GraphQLError("Its strings must not contain the character U+0000.")
         case int():
             if value not in _INTEGERS_64_BIT:
@@ -181,7 +184,7 @@ def _too_deep() -> GraphQLError:
 
 
 def _shorten(value: object) -> str:
-    """A refused value, short enough for a message."""
+    """Return a refused value, shortened for a message."""
     text = print_ast(value) if isinstance(value, ValueNode) else json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:40]}…"
 
@@ -208,4 +211,4 @@ SCALARS: Final[Mapping[object, ScalarDefinition]] = {
         parse_literal=_parse_json_literal,
     ),
 }
-"""For Strawberry's `scalar_map`."""
+"""The scalars for Strawberry's `scalar_map`."""

@@ -1,4 +1,4 @@
-"""Builds a schema, and checks that every field has a permission and everything in it has a description."""
+"""Builds a schema, and checks that every field has a permission and every part has a description."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
@@ -38,10 +38,10 @@ def create_schema(
     scalars: Mapping[object, ScalarDefinition],
     exception_handlers: Sequence[Any] = (),
 ) -> strawberry.Schema:
-    """The schema of these root types. Raises: IncompleteSchema.
+    """Return the schema of these root types. Raises: IncompleteSchema.
 
-    `types`: implementations of interfaces that no field returns. `exception_handlers`: Strawberry's; they turn
-    exceptions of resolvers into members of the field's union.
+    `types` are implementations of interfaces that no field returns. `exception_handlers` are Strawberry's; they convert
+    exceptions of resolvers to members of the field's union.
     """
     schema = strawberry.Schema(
         query=query,
@@ -61,12 +61,15 @@ def create_schema(
 
 
 def format_schema(schema: strawberry.Schema) -> str:
-    """The schema in SDL, the same in every process: types by name, fields as declared."""
+    """Return the schema in SDL. It is the same in every process: types are ordered by name, fields as declared."""
     return print_schema(schema) + "\n"
 
 
 def describe_enum(enum: type[E], *, description: str, values: Mapping[E, str], name: str | None = None) -> type[E]:
-    """Make `enum` a GraphQL enum. `values`: the description of each member. Raises: TypeError: one is missing."""
+    """Make `enum` a GraphQL enum.
+
+    `values` contains the description of each member. Raises: TypeError: one is missing.
+    """
     if missing := [member.name for member in enum if member not in values]:
         raise TypeError(f"{enum.__name__}: no description for {', '.join(missing)}")
     strawberry.enum(enum, name=name, description=description)
@@ -77,7 +80,10 @@ def describe_enum(enum: type[E], *, description: str, values: Mapping[E, str], n
 
 
 def fields_without_permission(schema: GraphQLSchema) -> list[str]:
-    """The fields, as `Type.field`. INHERITED does not count on the root types: nothing has been checked before them."""
+    """Return the fields without a permission, as `Type.field`.
+
+    INHERITED does not count on the root types, because nothing was checked before them.
+    """
     roots = {schema.query_type, schema.mutation_type, schema.subscription_type}
     return [
         f"{named_type.name}.{name}"
@@ -91,7 +97,7 @@ def fields_without_permission(schema: GraphQLSchema) -> list[str]:
 
 
 def audit_policies(schema: GraphQLSchema) -> dict[str, AuditPolicy | None]:
-    """The audit policy of each mutation; None: it declares none."""
+    """Return the audit policy of each mutation, or None for mutations without one."""
     return {
         name: declared.audit if (declared := _declaration(field)) is not None else None
         for name, field in _mutations(schema).items()
@@ -103,7 +109,7 @@ def mutations_without_audit_policy(schema: GraphQLSchema) -> list[str]:
 
 
 def parts_without_description(schema: GraphQLSchema) -> list[str]:
-    """Types, fields, arguments, input fields and enum values, as `Type.field(argument)`."""
+    """Return types, fields, arguments, input fields and enum values without description, as `Type.field(argument)`."""
     return [
         part
         for named_type in schema.type_map.values()
@@ -129,7 +135,7 @@ def _descriptions(named_type: GraphQLNamedType) -> Iterator[tuple[str, str | Non
 
 
 def _use_dict_resolvers(schema: GraphQLSchema) -> None:
-    """Let graphql-core call the resolvers of mutations with `input_as_dict` directly."""
+    """Make graphql-core call the resolvers of mutations with `input_as_dict` directly."""
     for field in _mutations(schema).values():
         declared = _declaration(field)
         if declared is not None and declared.input_as_dict:

@@ -1,7 +1,7 @@
-"""Executes the events of a subscription: each gives an item, as JSON.
+"""Executes the events of a subscription. Each event results in an item, as JSON.
 
-Each item has a context of its own, so none is built from rows that an earlier item loaded. A `SharedEvent` is encoded
-once for all subscribers with the same operation (`compiler.compiled_operation`).
+Each item has its own context, so it contains no rows that an earlier item loaded. A `SharedEvent` is encoded once for
+all subscribers with the same operation (`compiler.compiled_operation`).
 """
 
 import asyncio
@@ -36,7 +36,7 @@ RETRY_SECONDS: Final = 1.0
 T = TypeVar("T")
 Items = AsyncGenerator[bytes, None]
 Errors = list[dict[str, Any]]
-"""Why a subscription cannot start, as it is sent."""
+"""The errors of a subscription that cannot start, in the form in which they are sent."""
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,10 @@ async def compiled_items(
     variables: Mapping[str, Any] | None,
     counts: ExecutionCounts,
 ) -> Items | Errors:
-    """Executed by the compiled operation, and counted for each event. Raises: NotCompilable, before a resolver runs."""
+    """Return items that the compiled operation executes. Each event is counted.
+
+    Raises: NotCompilable: no resolver has run.
+    """
     started = await compiled.subscribe(context, variables)
     if isinstance(started, list):
         return format_errors(started, context)
@@ -63,7 +66,7 @@ async def interpreted_items(
     operation_name: str | None,
     hide_suggestions: bool,
 ) -> Items | Errors:
-    """Executed by graphql-core."""
+    """Return items that graphql-core executes."""
     executor = StrawberryGraphQLCoreExecutionContext.build(
         schema,
         document,
@@ -83,20 +86,23 @@ async def interpreted_items(
 
 
 def response_payload(result: ExecutionResult, context: RequestContext[Any]) -> Mapping[str, Any]:
-    """A result as it is sent."""
+    """Return a result in the form in which it is sent."""
     if result.errors:
         return {"data": result.data, "errors": format_errors(result.errors, context)}
     return {"data": result.data}
 
 
 def format_source_error(fault: Exception, context: RequestContext[Any]) -> Errors:
-    """The errors to send when a subscription's resolver raises between two events."""
+    """Return the errors to send when a subscription's resolver raises between two events."""
     error = fault if isinstance(fault, GraphQLError) else GraphQLError(str(fault), original_error=fault)
     return format_errors([error], context)
 
 
 async def retry_until_available(read: Callable[[], Awaitable[T]]) -> T:
-    """Read for a subscription, and retry while the database cannot be reached: its restart ends no subscription."""
+    """Read for a subscription.
+
+    If the database cannot be reached, read again, so that its restart ends no subscription.
+    """
     while True:
         try:
             return await read()

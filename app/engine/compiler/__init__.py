@@ -1,8 +1,8 @@
 """Compiler: turns a validated GraphQL operation into Python closures, which execute it.
 
-graphql-core's executor walks the document again for each request: it collects the fields of every object, looks each
-field up in the schema, builds an info and a path for it, and checks the type of every value. Most of this depends on
-the document alone. The compiler does that part once, and the server executes the result for each request:
+For each request, graphql-core's executor collects the fields of every object, looks each field up in the schema, creates
+an info and a path for it, and checks the type of every value. Most of this depends only on the document. The compiler
+does that part once, and the server executes the result for each request:
 
     query ($id: ID!) { task(taskId: $id) { status cost { total } } }
 
@@ -12,14 +12,14 @@ the document alone. The compiler does that part once, and the server executes th
         total    read the attribute `total`, serialize it as Credits
 
 The terms are those of the GraphQL specification. CollectFields finds the fields that an operation selects from an
-object type (`analysis`). ExecuteField yields the response value of one field of one object (`field_execution`); it
+object type (`analysis`). ExecuteField returns the response value of one field of one object (`field_execution`). It
 resolves the value (`resolvers`, with arguments from `input_coercion`) and completes it (`completion`, with
 `output_types`). An **execution** is one run of an operation: its variables, context and errors (`execution_state`). A
 **variant** is an operation compiled for given values of the variables in @skip and @include (`compiled_operation`).
 
 Invariants
 - A compiled operation returns the same as graphql-core's executor: data, errors, their order, paths and locations.
-  Tests compare both over generated documents.
+  Tests compare both for generated documents.
 - It starts the same resolvers in the same order and awaits in the same places, so that data loaders batch the same keys
   and errors keep their order: a single awaitable is awaited, several are gathered.
 - Common cases have a fast path; rare cases call graphql-core's own functions (variables, arguments, infos, async

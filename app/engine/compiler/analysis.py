@@ -32,16 +32,16 @@ _CONDITIONAL_DIRECTIVES: Final = frozenset({"skip", "include"})
 _INTROSPECTION_FIELDS: Final = frozenset({"__schema", "__type"})
 
 Conditions = Mapping[str, bool]
-"""The variables named by @skip and @include, with the values that a variant is compiled for."""
+"""The variables in @skip and @include, with the values for which a variant is compiled."""
 
 
 class NotCompilable(Exception):
-    """graphql-core's executor must execute the operation. The text is a short reason, which is counted."""
+    """The operation must be executed by graphql-core. The text is a short reason, which is counted."""
 
 
 @contextmanager
 def faults_as_not_compilable() -> Iterator[None]:
-    """A bug of the compiler leaves the operation to graphql-core's executor, too. Raises: NotCompilable."""
+    """Convert faults of the compiler to NotCompilable, so that graphql-core executes the operation."""
     try:
         yield
     except NotCompilable:
@@ -54,7 +54,7 @@ def faults_as_not_compilable() -> Iterator[None]:
 def fragments_and_conditions(
     document: DocumentNode, operation: OperationDefinitionNode
 ) -> tuple[dict[str, FragmentDefinitionNode], list[str]]:
-    """The fragments of the document by name, and the variables that @skip and @include name, in order.
+    """Return the fragments of the document by name, and the variables in @skip and @include, in order.
 
     Raises: NotCompilable.
     """
@@ -96,7 +96,7 @@ class CollectedField:
     definition: GraphQLField
     response_name: str
     nodes: list[FieldNode]
-    """All selections with this response name; their selection sets are merged."""
+    """All selections with this response name. Their selection sets are merged."""
 
     @property
     def field_name(self) -> str:
@@ -104,7 +104,7 @@ class CollectedField:
 
 
 class FieldCollector:
-    """The specification's CollectFields for one operation and one set of conditions."""
+    """Implements CollectFields of the specification for one operation and one set of conditions."""
 
     def __init__(
         self, schema: GraphQLSchema, fragments: Mapping[str, FragmentDefinitionNode], conditions: Conditions
@@ -114,7 +114,7 @@ class FieldCollector:
         self._conditions = conditions
 
     def collect(self, parent: GraphQLObjectType, selection_sets: Iterable[SelectionSetNode]) -> list[CollectedField]:
-        """The fields that these selection sets select from `parent`, in order, one for each response name."""
+        """Return the fields that these selection sets select from `parent`, in order, one for each response name."""
         grouped: dict[str, list[FieldNode]] = {}
         visited_fragments: set[str] = set()
         for selection_set in selection_sets:
@@ -155,7 +155,7 @@ class FieldCollector:
         return condition is parent or (is_abstract_type(condition) and self._schema.is_sub_type(condition, parent))
 
     def _is_included(self, directives: Iterable[DirectiveNode] | None) -> bool:
-        """A selection must satisfy both @skip and @include."""
+        """Return whether a selection satisfies both @skip and @include."""
         return all(
             self._condition(directive) is (directive.name.value == "include")
             for directive in directives or ()

@@ -1,6 +1,6 @@
-"""Cache of prepared operations, by document text and operation name.
+"""A cache of prepared operations, by document text and operation name.
 
-It is bounded in number and bytes; the least recently used operation is dropped first.
+Its number of operations and its size in bytes are limited. The least recently used operation is dropped first.
 """
 
 from collections import OrderedDict
@@ -17,7 +17,10 @@ from app.engine.operations import OperationInfo, operation_info
 MAX_OPERATIONS: Final = 500
 MAX_BYTES: Final = 32 * 1024 * 1024
 MEASURE_EVERY: Final = 32
-"""Operations grow when objects of new types are met, so after this many new ones all are measured again (0.5 ms)."""
+"""Operations grow when objects of new types are found.
+
+So after this many new operations all are measured again (0.5 ms).
+"""
 
 _Key = tuple[str, str | None]
 
@@ -30,9 +33,9 @@ class PreparedOperation:
     operation: OperationDefinitionNode
     info: OperationInfo
     compiled: CompiledOperation | None = None
-    """None: graphql-core executes it."""
+    """The compiled operation, or None if graphql-core executes it."""
     not_compiled_reason: str | None = None
-    """Why `compiled` is None; None: compilation is off."""
+    """The reason why `compiled` is None. It is None if the operation is compiled or compilation is off."""
 
 
 class OperationCache:
@@ -56,7 +59,7 @@ class OperationCache:
         self._max_bytes = max_bytes
         self._operations: OrderedDict[_Key, PreparedOperation] = OrderedDict()
         self._size = 0
-        """The size of all at the last measurement, plus that of later additions."""
+        """The size of all operations at the last measurement, plus that of operations added since."""
         self._added_since_measured = 0
 
     def __len__(self) -> int:
@@ -67,7 +70,7 @@ class OperationCache:
         return sum(_size(key, prepared) for key, prepared in self._operations.items())
 
     def find(self, text: str, name: str | None) -> PreparedOperation | None:
-        """The cached operation, which becomes the most recently used."""
+        """Return the cached operation and make it the most recently used one. Returns None if it is not cached."""
         key = (text, name)
         prepared = self._operations.get(key)
         if prepared is not None:
@@ -77,7 +80,7 @@ class OperationCache:
     def add(
         self, text: str, name: str | None, document: DocumentNode, operation: OperationDefinitionNode
     ) -> PreparedOperation:
-        """Prepare this operation and cache it. If its document is too long to be cached, it is not compiled either."""
+        """Prepare this operation and cache it. If its document is too long for the cache, it is not compiled either."""
         if len(text) > MAX_CACHED_LENGTH:
             reason = "length" if self._compile_operations else None
             info = operation_info(operation, self._unlimited_mutations)
@@ -89,7 +92,7 @@ class OperationCache:
         return prepared
 
     def prepare(self, document: DocumentNode, operation: OperationDefinitionNode) -> PreparedOperation:
-        """This operation, compiled if possible; not cached."""
+        """Return this operation, compiled if possible. It is not cached."""
         compiled, reason = None, None
         if self._compile_operations:
             try:
@@ -115,5 +118,5 @@ class OperationCache:
 
 
 def _size(key: _Key, prepared: PreparedOperation) -> int:
-    """The document's syntax tree takes about 80 bytes for each character of the text."""
+    """Return the estimated size. The document's syntax tree takes about 80 bytes for each character of the text."""
     return len(key[0]) * 80 + (prepared.compiled.size_bytes if prepared.compiled else 0)

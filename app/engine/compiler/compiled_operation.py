@@ -23,22 +23,22 @@ from app.engine.compiler.execution_state import Execution, Operation
 from app.engine.compiler.input_coercion import CoercedVariables, VariableCoercer
 
 MAX_VARIANTS: Final = 16
-"""Variants kept for one operation; the least recently used is dropped."""
+"""The maximum number of variants of one operation. The least recently used variant is dropped."""
 BYTES_PER_OPERATION: Final = 8 * 1024
-"""Measured with tracemalloc over the documents of this project: 2 to 10 KiB, most of it for input objects."""
+"""Measured with tracemalloc for the documents of this project: 2 to 10 KiB, most of it for input objects."""
 BYTES_PER_FIELD: Final = 4 * 1024
-"""A compiled field with its completion: 3.1 to 4.2 KiB."""
+"""The size of a compiled field with its completion: 3.1 to 4.2 KiB."""
 
 
 class SharedEvent:
-    """A subscription event sent to many subscribers, which keeps its encoded responses if `encoded_responses` is set.
+    """A subscription event that is sent to many subscribers. It keeps encoded responses if `encoded_responses` is set.
 
-    If an operation only copies attributes of the event, its response depends on the event alone. It is then encoded
-    once for all subscribers with the same operation.
+    If an operation only copies attributes of the event, its response depends only on the event. Then it is encoded once
+    for all subscribers with the same operation.
     """
 
     encoded_responses: dict[object, bytes] | None = None
-    """By variant; freed together with the event."""
+    """The responses by variant. They are freed together with the event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class _Variant:
 
 
 class CompiledOperation:
-    """Executes one operation. Used by a single thread."""
+    """Executes one operation. Only one thread may use it."""
 
     def __init__(
         self,
@@ -83,11 +83,14 @@ class CompiledOperation:
 
     @property
     def size_bytes(self) -> int:
-        """An estimate of its memory, without the document."""
+        """Return the estimated memory of the operation, without the document."""
         return BYTES_PER_OPERATION + self._fields * BYTES_PER_FIELD
 
     def execute(self, context: Any, given: Mapping[str, Any] | None) -> ExecutionResult | Awaitable[ExecutionResult]:
-        """The result for these variables as they were sent. Raises: NotCompilable, before any resolver runs."""
+        """Return the result for variables in the form in which they were sent.
+
+        Raises: NotCompilable: no resolver has run.
+        """
         variables = self._coercer.coerce(given or {})
         if isinstance(variables, list):
             return ExecutionResult(None, errors=variables)
@@ -97,11 +100,12 @@ class CompiledOperation:
     async def subscribe(
         self, context: Any, given: Mapping[str, Any] | None
     ) -> StartedSubscription | list[GraphQLError]:
-        """Start the subscription with these variables as they were sent, or return why it cannot start.
+        """Start the subscription with variables in the form in which they were sent.
 
-        Raises: NotCompilable, before any resolver runs.
+        Returns the errors if it cannot start.
+        Raises: NotCompilable: no resolver has run.
         """
-        if self._condition_names:  # they may decide which field is the only one
+        if self._condition_names:  # they may decide which field is selected
             raise NotCompilable("condition")
         if self._subscribe is None:
             with faults_as_not_compilable():
@@ -109,7 +113,7 @@ class CompiledOperation:
         variables = self._coercer.coerce(given or {})
         if isinstance(variables, list):
             return variables
-        self._variant(variables)  # compiled now, so that no event fails to compile while the subscription runs
+        self._variant(variables)  # compiled now, so that compiling cannot fail later
         try:
             events = await self._subscribe(Execution(self._operation, variables, context))
         except GraphQLError as error:
@@ -119,15 +123,15 @@ class CompiledOperation:
     def execute_event(
         self, context: Any, subscription: StartedSubscription, event: Any
     ) -> ExecutionResult | Awaitable[ExecutionResult]:
-        """The result for one event of a subscription."""
+        """Return the result for one event of a subscription."""
         variables = subscription.variables
         variant = self._variant(variables)
         return self._execute(Execution(self._operation, variables, context, event), variant.execute_fields)
 
     def encode_event(self, context: Any, subscription: StartedSubscription, event: Any) -> bytes | None:
-        """The response to a `SharedEvent` as JSON, encoded once for all subscribers with this operation.
+        """Return the response to a `SharedEvent` as JSON, encoded once for all subscribers with this operation.
 
-        None: the event is not shared, or the response is more than a copy of it.
+        Returns None if the event is not shared, or if the response is more than a copy of it.
         """
         variant = self._variant(subscription.variables)
         if not variant.is_copy or not isinstance(event, SharedEvent) or event.encoded_responses is None:

@@ -1,7 +1,7 @@
-"""Compiles the fields of an operation to closures, and the start of a subscription.
+"""Compiles the fields of an operation, and the start of a subscription, to closures.
 
-What an operation selects from a union or interface is compiled when the first object of a type is met: of the dozen
-error types that a mutation may return, most are never seen.
+The selections from a union or interface are compiled when the first object of a type is found. A mutation may return a
+dozen error types, and most of them never occur.
 """
 
 from collections.abc import AsyncIterable, Awaitable, Callable
@@ -40,27 +40,27 @@ from app.engine.compiler.output_types import classes_of_type, plain_classes, typ
 from app.engine.compiler.resolvers import attribute_name, direct_resolver, is_subscription_event, schema_resolver
 
 Subscribe = Callable[[Execution], Awaitable[AsyncIterable[Any]]]
-"""Starts a subscription: its events. Raises: GraphQLError with its locations and path."""
+"""Starts a subscription and returns its events. Raises: GraphQLError with its locations and path."""
 
 
 class Compiler:
     """Compiles one operation for one set of conditions."""
 
     def __init__(self, operation: Operation, conditions: Conditions, on_field: Callable[[], None]) -> None:
-        """`on_field`: called for each field that is compiled, also later, for those of unions and interfaces."""
+        """`on_field` is called for each compiled field. Fields of unions and interfaces may be compiled later."""
         self._operation = operation
         self._schema = operation.schema
         self._collector = FieldCollector(operation.schema, operation.fragments, conditions)
         self._on_field = on_field
         self.is_copy = True
-        """Whether all fields compiled so far return attributes of the source and nothing else."""
+        """Whether all fields compiled so far only return attributes of the source."""
 
     def compile_root(self, root_type: GraphQLObjectType, *, in_series: bool) -> ExecuteFields:
         fields = self._compile_fields(root_type, [self._operation.definition.selection_set])
         return completion.in_series(fields) if in_series else completion.in_parallel(fields)
 
     def compile_subscribe(self, root_type: GraphQLObjectType) -> Subscribe:
-        """The function that starts the subscription. Raises: NotCompilable."""
+        """Return the function that starts the subscription. Raises: NotCompilable."""
         fields = self._collector.collect(root_type, [self._operation.definition.selection_set])
         if len(fields) != 1:
             raise NotCompilable("root fields")
@@ -119,7 +119,7 @@ class Compiler:
         )
 
     def _compile_abstract(self, field: CollectedField, abstract_type: GraphQLAbstractType) -> CompleteValue:
-        self.is_copy = False  # its fields are compiled later
+        self.is_copy = False  # unknown, because its fields are compiled later
         completions: dict[str, CompleteValue] = {}
 
         def completion_for(object_type: GraphQLObjectType) -> CompleteValue:
@@ -132,7 +132,7 @@ class Compiler:
         return completion.complete_abstract(field, abstract_type, completion_for, by_class, resolve_type)
 
     def _plain_classes(self, output_type: Any) -> frozenset[type]:
-        """Classes whose instances are not awaitable, where this type is expected."""
+        """Return the classes whose instances are not awaitable, for values of this type."""
         if isinstance(output_type, GraphQLList):
             return frozenset({list, tuple})
         if isinstance(output_type, GraphQLObjectType):

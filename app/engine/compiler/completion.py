@@ -1,7 +1,7 @@
-"""CompleteValue: turns a resolved value into JSON.
+"""Implements CompleteValue: converts a resolved value to JSON.
 
-The functions raise errors. `ValueCompletion` handles them: a nullable field or item becomes null; a non-null one raises
-the located error to the object or list around it.
+The functions raise errors. `ValueCompletion` handles them: a nullable field or item becomes null. If the field or item
+is non-null, the located error is raised to the object or list that contains it.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -34,12 +34,12 @@ from app.engine.compiler.execution_state import (
 from app.engine.compiler.output_types import is_cast, serializer
 
 ExecuteFields = Callable[[Execution, Any, ResponsePath | None], Any]
-"""Executes all selected fields of an object: a dict, or a coroutine of it."""
+"""Executes all selected fields of an object. Returns a dict, or a coroutine that returns it."""
 NamedFields = list[tuple[str, ExecuteField]]
 
 
 def in_parallel(fields: NamedFields) -> ExecuteFields:
-    """Start all fields in order, then await them together."""
+    """Return a function that starts all fields in order, then awaits them together."""
 
     def execute(execution: Execution, source: Any, path: ResponsePath | None) -> Any:
         results: dict[str, Any] = {}
@@ -58,7 +58,7 @@ def in_parallel(fields: NamedFields) -> ExecuteFields:
 
 
 def in_series(fields: NamedFields) -> ExecuteFields:
-    """For the root of a mutation: each field ends before the next one starts."""
+    """Return a function for the root of a mutation: each field ends before the next one starts."""
 
     def execute(execution: Execution, source: Any, path: ResponsePath | None) -> Any:
         results: dict[str, Any] = {}
@@ -80,21 +80,21 @@ def in_series(fields: NamedFields) -> ExecuteFields:
 
 
 class ValueCompletion:
-    """What happens to the resolved value of a field or list item: it is awaited and completed, or fails."""
+    """Awaits and completes the resolved value of a field or list item, and handles its errors."""
 
     __slots__ = ("complete", "field", "is_required", "plain_classes")
 
     def __init__(
         self, field: CollectedField, complete: CompleteValue, plain_classes: frozenset[type], *, is_required: bool
     ) -> None:
-        """`plain_classes`: classes whose instances are not awaitable."""
+        """`plain_classes` are classes whose instances are not awaitable."""
         self.field = field
         self.complete = complete
         self.plain_classes = plain_classes
         self.is_required = is_required
 
     def finish(self, execution: Execution, path: ResponsePath, value: Any) -> Any:
-        """JSON, or a coroutine of it. Raises: an error in the value that is found at once."""
+        """Return JSON, or a coroutine that returns it. Raises: an error of the value that is found at once."""
         if type(value) not in self.plain_classes and is_awaitable(value):
             return self._await_value(execution, path, value)
         completed = self.complete(execution, path, value)
@@ -114,7 +114,7 @@ class ValueCompletion:
             return self.handle_error(execution, path, error)
 
     def handle_error(self, execution: Execution, path: ResponsePath, error: Exception) -> None:
-        """Null, where that is allowed. Raises: GraphQLError, where it is not."""
+        """Record the error if null is allowed here. Raises: GraphQLError: null is not allowed."""
         located = locate_error(error, self.field.nodes, path)
         if self.is_required:
             raise located
@@ -122,7 +122,7 @@ class ValueCompletion:
 
 
 def complete_leaf(leaf_type: GraphQLLeafType) -> CompleteValue:
-    """For a nullable scalar or enum."""
+    """Return the completion of a nullable scalar or enum."""
     serialize = serializer(leaf_type)
 
     def complete(_execution: Execution, _path: ResponsePath, value: Any) -> Any:
@@ -155,7 +155,7 @@ def complete_object(
     *,
     is_required: bool,
 ) -> CompleteValue:
-    """`known_classes`: classes whose instances belong to this type without a call of `is_type_of`."""
+    """Return the completion of an object. For instances of `known_classes`, `is_type_of` is not called."""
     is_type_of = object_type.is_type_of
 
     def complete(execution: Execution, path: ResponsePath, value: Any) -> Any:
@@ -195,10 +195,10 @@ def complete_abstract(
     types_by_class: dict[type, GraphQLObjectType],
     resolve_type: Any,
 ) -> CompleteValue:
-    """For a union or interface.
+    """Return the completion of a union or interface.
 
-    `completion_for`: compiles the completion of an object type, called when the first object of the type is met.
-    `types_by_class`: the types of classes for which `resolve_type` need not be called.
+    `completion_for` compiles the completion of an object type; it is called for the first object of the type.
+    `types_by_class` contains the types of classes for which `resolve_type` need not be called.
     """
     completions: dict[type, CompleteValue] = {}
 
@@ -233,7 +233,7 @@ def complete_abstract(
 
 
 class CompleteList:
-    """For a nullable list: completes each item at its index, and awaits together the items that need it."""
+    """Completes a nullable list: each item at its index. Items that must be awaited are awaited together."""
 
     __slots__ = ("_field", "_items", "_list_type")
 
@@ -244,7 +244,7 @@ class CompleteList:
         complete_item: CompleteValue,
         plain_classes: frozenset[type],
     ) -> None:
-        """`plain_classes`: classes whose instances are not awaitable."""
+        """`plain_classes` are classes whose instances are not awaitable."""
         self._field = field
         self._list_type = list_type
         self._items = ValueCompletion(
@@ -290,8 +290,8 @@ class CompleteList:
 
 
 def _remaining_awaitables(items: Iterable[Any]) -> list[Awaitable[Any]]:
-    """The awaitables among the items that were not reached. An iterator that has failed has no more."""
+    """Return the awaitables among the items that were not reached. An iterator that has failed contains no more."""
     found: list[Awaitable[Any]] = []
-    with suppress(Exception):  # the error that led here is the one to report
+    with suppress(Exception):  # the first error is reported
         found.extend(item for item in items if is_awaitable(item))
     return found

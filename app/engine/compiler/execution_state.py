@@ -1,4 +1,4 @@
-"""One execution of a compiled operation: its variables, its context, and the errors so far."""
+"""The state of one execution of a compiled operation: its variables, its context, and the errors so far."""
 
 from asyncio import gather
 from collections.abc import Awaitable, Callable
@@ -25,18 +25,22 @@ from app.engine.compiler.analysis import CollectedField
 from app.engine.compiler.input_coercion import CoercedVariables
 
 ResponsePath = tuple["ResponsePath | None", str | int, str | None]
-"""The position of a value in the response: outer path, key, and the type whose field it is (None: a list item).
+"""The position of a value in the response: the outer path, the key, and the name of the field's type.
 
-The same as graphql-core's Path, which is made only when an error or an info needs it: a tuple costs a tenth.
+The type is None for a list item. The tuple corresponds to graphql-core's Path, which is created only if an error or an
+info needs it: a tuple takes a tenth of the time.
 """
 ExecuteField = Callable[["Execution", Any, "ResponsePath | None"], Any]
-"""Executes one field of one object (the second argument, at the path of the third): JSON, or a coroutine of it."""
+"""Executes one field of one object (the second argument, at the path of the third).
+
+Returns JSON, or a coroutine that returns it.
+"""
 CompleteValue = Callable[["Execution", ResponsePath, Any], Any]
-"""Turns a resolved value at this path into JSON, or a coroutine of it. Raises: any error in the value."""
+"""Converts a resolved value at this path to JSON, or to a coroutine that returns it. Raises: any error in the value."""
 
 
 class Operation:
-    """What all executions of one operation have in common."""
+    """The values that all executions of one operation share."""
 
     __slots__ = ("definition", "fragments", "hide_suggestions", "schema")
 
@@ -55,12 +59,12 @@ class Operation:
 
 
 class Execution:
-    """The state of one execution. Objects that only rare cases need are created on demand."""
+    """The state of one execution. Objects that are rarely needed are created on demand."""
 
     __slots__ = ("_background", "_errors", "_executor", "context", "operation", "root", "variables")
 
     def __init__(self, operation: Operation, variables: CoercedVariables, context: Any, root: Any = None) -> None:
-        """`root`: the source of the root fields; the event, in a subscription."""
+        """`root` is the source of the root fields. In a subscription it is the event."""
         self.operation = operation
         self.variables = variables
         self.context = context
@@ -78,7 +82,10 @@ class Execution:
         self._collected_errors().add(error, to_graphql_path(path) if path else None)
 
     def executor(self) -> Executor[Any]:
-        """graphql-core's executor for this execution, with the same list of errors: for what is not compiled."""
+        """graphql-core's executor for this execution, with the same list of errors.
+
+        It executes what is not compiled.
+        """
         if self._executor is None:
             operation = self.operation
             self._executor = StrawberryGraphQLCoreExecutionContext(
@@ -98,13 +105,16 @@ class Execution:
         return self._executor
 
     def info(self, field: CollectedField, path: ResponsePath) -> GraphQLResolveInfo[Any]:
-        """graphql-core's info for this field; the items of its list share it."""
+        """Return graphql-core's info for this field. The items of its list share the info."""
         while isinstance(path[1], int) and path[0] is not None:
             path = path[0]
         return self.executor().build_resolve_info(field.definition, field.nodes, field.parent, to_graphql_path(path))
 
     def finish_in_background(self, awaitables: list[Awaitable[Any]]) -> None:
-        """Let running resolvers finish whose result is no longer needed, because a sibling has failed."""
+        """Let running resolvers finish in the background.
+
+        Their results are not needed, because another field has failed.
+        """
         if not awaitables:
             return
         if self._background is None:
@@ -120,7 +130,7 @@ class Execution:
 
 
 class LazyInfo:
-    """graphql-core's info; only the context is at hand, the rest is built on first access."""
+    """graphql-core's info. Only the context exists from the beginning; the rest is created on first access."""
 
     __slots__ = ("_execution", "_field", "_path", "context")
 
@@ -135,7 +145,7 @@ class LazyInfo:
 
 
 class LazyStrawberryInfo(Info[Any, Any]):
-    """Strawberry's info, built on first access, too."""
+    """Strawberry's info, also created on first access."""
 
     def __init__(
         self, execution: Execution, field: CollectedField, path: ResponsePath, declaration: StrawberryField
@@ -160,7 +170,7 @@ def to_graphql_path(path: ResponsePath) -> Path:
 
 
 def locate_error(error: Exception, nodes: list[FieldNode], path: ResponsePath) -> GraphQLError:
-    """The error with its locations in the document and its path in the response, unless it has them."""
+    """Return the error with its locations in the document and its path in the response. Existing ones are kept."""
     keys: list[str | int] = []
     outer: ResponsePath | None = path
     while outer is not None:
@@ -170,7 +180,7 @@ def locate_error(error: Exception, nodes: list[FieldNode], path: ResponsePath) -
 
 
 async def await_values(results: Any, keys: list[Any]) -> Any:
-    """Replace the coroutines at `keys` of a dict or list by their results: await one, gather several."""
+    """Replace the coroutines at `keys` of a dict or list by their results. One is awaited, several are gathered."""
     if len(keys) == 1:
         [key] = keys
         results[key] = await results[key]

@@ -1,4 +1,4 @@
-"""ExecuteField: resolves and completes one field of one object, and handles its errors."""
+"""Implements ExecuteField: resolves and completes one field of one object, and handles its errors."""
 
 from collections.abc import Awaitable
 from operator import attrgetter
@@ -17,12 +17,15 @@ from app.engine.compiler.resolvers import DirectResolver, ResolveValue, handle_e
 
 
 def execute_typename(name: str) -> ExecuteField:
-    """For __typename: the object type is known when the field is compiled."""
+    """Return the execution of __typename. The object type is known when the field is compiled."""
     return lambda _execution, _source, _outer: name
 
 
 def execute_attribute(completion: ValueCompletion, name: str, leaf_type: GraphQLLeafType | None) -> ExecuteField:
-    """For a field that returns an attribute. `leaf_type`: the field's type without non-null, if it is a leaf type."""
+    """Return the execution of a field that returns an attribute.
+
+    `leaf_type` is its type without non-null, if that is a leaf type.
+    """
     get = attrgetter(name)
     key, parent = completion.field.response_name, completion.field.parent.name
     if leaf_type is None:
@@ -45,7 +48,7 @@ def _execute_composite(completion: ValueCompletion, get: Any, key: str, parent: 
 
 
 def _execute_identical(completion: ValueCompletion, get: Any, cls: type, key: str, parent: str) -> ExecuteField:
-    """For strings, ids and booleans. As below, the path is made only when it is needed."""
+    """Return the execution for strings, ids and booleans. The path is created only when it is needed."""
 
     def execute(execution: Execution, source: Any, outer: ResponsePath | None) -> Any:
         try:
@@ -93,7 +96,7 @@ def execute_resolver(
 
 
 def execute_event(completion: ValueCompletion, coerce_arguments: CoerceArguments | None) -> ExecuteField:
-    """For the field of a subscription: its value is the event, which is the source."""
+    """Return the execution of a subscription's field. Its value is the event, which is also the source."""
     return execute_resolver(completion, lambda _execution, source, _path, _arguments: source, coerce_arguments)
 
 
@@ -127,7 +130,7 @@ def _with_handlers(field: CollectedField, resolver: DirectResolver) -> ResolveVa
 def _execute_async(
     completion: ValueCompletion, resolver: DirectResolver, coerce_arguments: CoerceArguments | None
 ) -> ExecuteField:
-    """As `execute_resolver`, with one coroutine for the field instead of one for each stage."""
+    """Like `execute_resolver`, with one coroutine for the field instead of one for each stage."""
     field, complete, handle_error = completion.field, completion.complete, completion.handle_error
     key, parent = field.response_name, field.parent.name
     resolve, has_handlers = resolver.resolve, bool(resolver.handlers)

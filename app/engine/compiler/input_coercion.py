@@ -1,9 +1,9 @@
-"""Coercion of variables and arguments, with the results and errors of graphql-core.
+"""Coerces variables and arguments, with the same results and errors as graphql-core.
 
-Each variable definition has a fast path for what clients nearly always send: a value of the expected JSON type. Where
-the fast path does not apply, graphql-core coerces all variables of the request, and words the errors. Of the arguments,
-those that the document fixes are coerced once, and variables are looked up; everything else is left to graphql-core's
-`get_argument_values`.
+Each variable definition has a fast path for what clients nearly always send: a value of the expected JSON type. If the
+fast path does not apply, graphql-core coerces all variables of the request and creates the errors. Arguments with a
+fixed value in the document are coerced once, and variables are looked up. graphql-core's `get_argument_values` coerces
+all other arguments.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ from graphql.utilities.coerce_input_value import coerce_default_value, coerce_in
 from app.engine.compiler.analysis import CollectedField
 
 MAX_ERRORS: Final = 50
-"""How many errors in variables are reported; graphql-core's own default."""
+"""The maximum number of reported errors in variables. This is graphql-core's default."""
 
 _Coerce = Callable[[Any], Any]
 _FastVariable = tuple[str, _Coerce, Any, bool]
@@ -50,7 +50,7 @@ _PASSED_THROUGH: Final[Mapping[Any, type]] = {GraphQLString: str, GraphQLID: str
 
 
 class _FastPathFailed(Exception):
-    """The fast path does not cover this value."""
+    """The fast path does not support this value."""
 
 
 class CoercedVariables:
@@ -71,7 +71,7 @@ class CoercedVariables:
         self._all = all_values
 
     def for_graphql_core(self) -> VariableValues:
-        """In the form that graphql-core's functions take: each with its signature and the value sent."""
+        """Return the variables for functions of graphql-core, each with its signature and the value sent."""
         if self._all is None:
             sources = {
                 signature.name: VariableValueSource(signature, self.given.get(signature.name, Undefined))
@@ -94,7 +94,7 @@ class VariableCoercer:
             self._define(definition)
 
     def coerce(self, given: Mapping[str, Any]) -> CoercedVariables | list[GraphQLError]:
-        """The variables of a request, or the errors in them."""
+        """Return the coerced variables of a request, or the errors in them."""
         if self._fast is None:
             return self._coerce_by_graphql_core(given)
         try:
@@ -121,7 +121,7 @@ class VariableCoercer:
         if self._fast is not None:
             try:
                 default = coerce_default_value(signature)
-            except TypeError:  # an invalid default: graphql-core words the error
+            except TypeError:  # an invalid default: graphql-core creates the error
                 self._fast = None
             else:
                 coerce = _coercion(signature.type, frozenset())
@@ -142,7 +142,10 @@ def _coerce_fast(variables: list[_FastVariable], given: Mapping[str, Any]) -> di
 
 
 def _coercion(input_type: GraphQLInputType, outer_types: frozenset[str]) -> _Coerce:
-    """`outer_types`: the input objects around this one. A recursive input object has no fast path below itself."""
+    """Return a coercion. `outer_types` are the input objects that contain this type.
+
+    A recursive input object has no fast path below itself.
+    """
     if isinstance(input_type, GraphQLNonNull):
         return _coerce_required(_coerce_present(input_type.of_type, outer_types))
     inner = _coerce_present(input_type, outer_types)
@@ -163,7 +166,7 @@ def _coerce_required(inner: _Coerce) -> _Coerce:
 
 
 def _coerce_present(input_type: Any, outer_types: frozenset[str]) -> _Coerce:
-    """The coercion of values that are not null."""
+    """Return the coercion of values that are not null."""
     if isinstance(input_type, GraphQLList):
         return _coerce_list(_coercion(input_type.of_type, outer_types))
     if isinstance(input_type, GraphQLInputObjectType):
@@ -194,7 +197,7 @@ def _coerce_leaf(input_type: Any) -> _Coerce:
 
 def _coerce_list(coerce_item: _Coerce) -> _Coerce:
     def coerce_list(value: Any) -> Any:
-        if type(value) is not list:  # a single item counts as a list of one: rare, left to graphql-core
+        if type(value) is not list:  # rare: graphql-core coerces a single item to a list
             raise _FastPathFailed
         return [coerce_item(item) for item in value]
 
@@ -227,7 +230,7 @@ def _coerce_object(input_type: GraphQLInputObjectType, outer_types: frozenset[st
                 coerced[out_name] = default
             elif is_required:
                 raise _FastPathFailed
-        if known != len(value):  # a field that the type does not have
+        if known != len(value):  # the type does not have a field of the value
             raise _FastPathFailed
         return out_type(coerced)
 
@@ -235,7 +238,7 @@ def _coerce_object(input_type: GraphQLInputObjectType, outer_types: frozenset[st
 
 
 CoerceArguments = Callable[[CoercedVariables], dict[str, Any]]
-"""The arguments of a field by the resolver's names for them. Raises: GraphQLError, as graphql-core words it."""
+"""Returns the arguments of a field by the resolver's names. Raises: GraphQLError: as graphql-core would."""
 
 _VariableArgument = tuple[str, str, Any, bool]
 """The argument's name, the variable's, the argument's default (Undefined: none), and whether null is an error."""
@@ -243,7 +246,7 @@ _IMMUTABLE: Final = (str, int, float, bool, type(None), Enum, datetime, date, De
 
 
 class _NotConstant(Enum):
-    """An argument whose value is known only during execution, or whose value is an error."""
+    """Marks an argument whose value is known only during execution, or is an error."""
 
     NOT_CONSTANT = "not constant"
 
@@ -252,7 +255,7 @@ _NOT_CONSTANT: Final = _NotConstant.NOT_CONSTANT
 
 
 def argument_coercion(field: CollectedField, *, hide_suggestions: bool) -> CoerceArguments | None:
-    """How the arguments of this field are coerced; None: it has no arguments."""
+    """Return a function that coerces the arguments of this field, or None if it has no arguments."""
     if not field.definition.args:
         return None
     node = field.nodes[0]
@@ -297,20 +300,23 @@ def _look_up(
 
 
 def _constant(definition: GraphQLArgument, value: ValueNode | None) -> Any:
-    """The argument's value where the document fixes it. Undefined: it has none. _NOT_CONSTANT: coerce it each time."""
+    """Return the argument's value if it is fixed in the document.
+
+    Returns Undefined if it has no value, and _NOT_CONSTANT if it must be coerced for each execution.
+    """
     if value is None:
         return _NOT_CONSTANT if is_required_argument(definition) else _default(definition)
     if _contains_variable(value):
         return _NOT_CONSTANT
     coerced = coerce_input_literal(value, definition.type)
-    # A resolver might change a mutable value: such a value is made for each execution.
+    # A resolver might change a mutable value, so such a value is created for each execution.
     return coerced if isinstance(coerced, _IMMUTABLE) else _NOT_CONSTANT
 
 
 def _default(definition: GraphQLArgument) -> Any:
     try:
         return coerce_default_value(definition)
-    except TypeError:  # the schema's default is invalid: reported during execution
+    except TypeError:  # the schema's default is invalid; execution reports it
         return _NOT_CONSTANT
 
 

@@ -1,8 +1,8 @@
-"""Output types: how a scalar or enum is serialized, and to which object type an instance of a Python class belongs.
+"""Output types: how scalars and enums are serialized, and to which object type an instance of a Python class belongs.
 
-Strawberry finds the object type of a value by walking over all types of the schema. Where its rules allow only one
-answer for a class, that answer is computed once. `strawberry.cast` overrides the class of one object, so an object that
-was cast is always left to Strawberry.
+Strawberry finds the object type of a value by a search over all types of the schema. If its rules allow only one result
+for a class, that result is computed once. `strawberry.cast` overrides the class of one object, so Strawberry always
+resolves an object that was cast.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -32,26 +32,26 @@ from app.engine.declare import IsExactClass
 Serialize = Callable[[Any], Any]
 
 DEFINITION: Final = "strawberry-definition"
-"""The extension under which Strawberry keeps its own definition of a type or field."""
+"""The key of the extension in which Strawberry stores its own definition of a type or field."""
 
 _IDENTICAL_IN_JSON: Final[Mapping[Any, type]] = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
 _PLAIN_CLASSES: Final = frozenset({str, int, float, bool, datetime})
 
 
 def plain_classes(leaf_type: GraphQLLeafType) -> frozenset[type]:
-    """Classes whose instances are neither awaitable nor exceptions, and may be serialized at once."""
+    """Return the classes whose instances are neither awaitable nor exceptions, and can be serialized at once."""
     if type(leaf_type) is CustomGraphQLEnumType:
         return _PLAIN_CLASSES | {leaf_type.wrapped_cls}
     return _PLAIN_CLASSES
 
 
 def class_identical_in_json(leaf_type: GraphQLLeafType) -> type | None:
-    """The class whose instances are serialized to themselves by this type."""
+    """Return the class whose instances this type serializes to themselves, or None."""
     return _IDENTICAL_IN_JSON.get(leaf_type)
 
 
 def serializer(leaf_type: GraphQLLeafType) -> Serialize:
-    """Serializes values that are not null, as graphql-core does. It raises what the type raises for a wrong value."""
+    """Return a function that serializes values that are not null, with the results and errors of graphql-core."""
     coerce = leaf_type.coerce_output_value
 
     def serialize(value: Any) -> Any:
@@ -78,12 +78,12 @@ def _int_serializer(fallback: Serialize) -> Serialize:
 
 
 def _enum_serializer(enum_type: CustomGraphQLEnumType, fallback: Serialize) -> Serialize:
-    """Looks up the name of a member; Strawberry searches all members for each value."""
+    """Return a function that looks up the name of a member. Strawberry searches all members for each value."""
     members: Iterable[Any] = enum_type.wrapped_cls
     names = {id(member): fallback(member) for member in members}
 
     def serialize(value: Any) -> Any:
-        return names.get(id(value)) or fallback(value)  # by identity: a string may equal a member of a StrEnum
+        return names.get(id(value)) or fallback(value)  # compares identity, because a string may equal a StrEnum member
 
     return serialize
 
@@ -94,7 +94,7 @@ def is_cast(value: Any) -> bool:
 
 @lru_cache(maxsize=1_024)
 def classes_of_type(object_type: GraphQLObjectType) -> frozenset[type]:
-    """The classes whose instances belong to this type by their class alone."""
+    """Return the classes for which the class alone decides that their instances belong to this type."""
     definition = _definition(object_type)
     if definition is None:
         return frozenset()
@@ -110,7 +110,7 @@ def classes_of_type(object_type: GraphQLObjectType) -> frozenset[type]:
 
 @lru_cache(maxsize=1_024)
 def types_by_class(schema: GraphQLSchema, abstract_type: GraphQLAbstractType) -> dict[type, GraphQLObjectType]:
-    """The classes for which Strawberry's type resolver of `abstract_type` can return only one type, and that type."""
+    """Return the classes for which Strawberry's type resolver can return only one type, with that type."""
     if not _is_resolved_by_strawberry(abstract_type):
         return {}
     found: dict[type, GraphQLObjectType] = {}
@@ -133,7 +133,7 @@ def _is_resolved_by_strawberry(abstract_type: GraphQLAbstractType) -> bool:
 
 
 def _is_identified_by_class(definition: StrawberryObjectDefinition, name: str) -> bool:
-    """Whether the class alone decides: it is not generic, nor made from a generic, and has a definition of its own."""
+    """Return whether the class alone identifies the type: it is not generic and has its own definition."""
     return (
         definition.concrete_of is None
         and not definition.is_graphql_generic
@@ -144,7 +144,10 @@ def _is_identified_by_class(definition: StrawberryObjectDefinition, name: str) -
 
 
 def _implements(definition: StrawberryObjectDefinition, abstract_type: GraphQLAbstractType) -> bool:
-    """Strawberry accepts for an interface only instances of the interface's own class."""
+    """Return whether the class implements the interface.
+
+    Strawberry accepts only instances of the interface's own class.
+    """
     if isinstance(abstract_type, GraphQLUnionType):
         return True
     interface: StrawberryObjectDefinition = abstract_type.extensions[DEFINITION]
@@ -152,7 +155,7 @@ def _implements(definition: StrawberryObjectDefinition, abstract_type: GraphQLAb
 
 
 def _is_plain_class(cls: type) -> bool:
-    """Whether its instances are neither exceptions nor awaitable."""
+    """Return whether instances of the class are neither exceptions nor awaitable."""
     return not issubclass(cls, Exception) and not hasattr(cls, "__await__")
 
 

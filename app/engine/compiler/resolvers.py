@@ -1,8 +1,8 @@
-"""ResolveFieldValue: an attribute, a resolver called directly, or the resolver that graphql-core would call.
+"""Implements ResolveFieldValue: reads an attribute, calls a resolver directly, or calls the resolver of graphql-core.
 
-Strawberry's own resolver builds an info, converts each argument by inspecting its type again, and wraps every call for
+Strawberry's own resolver creates an info, converts each argument by inspecting its type again, and wraps every call for
 extensions. A field that uses none of this is resolved directly, in Strawberry's order: convert the arguments, check the
-permission, call the method. Any other field is resolved by what graphql-core would call.
+permission, call the method. Other fields are resolved by the function that graphql-core would call.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,10 @@ from app.engine.declare import GuardedField
 from app.engine.permissions import check_permission
 
 ResolveValue = Callable[[Execution, Any, ResponsePath, dict[str, Any]], Any]
-"""Resolves a field: execution, source, path, arguments by their GraphQL names."""
+"""Resolves a field.
+
+The arguments are the execution, the source, the path, and the field's arguments by GraphQL name.
+"""
 Handlers = tuple[tuple[tuple[type[Exception], ...], ExceptionHandler[Any]], ...]
 _SUPPORTED_FIELDS: Final = (GuardedField, StrawberryField)
 
@@ -37,14 +40,14 @@ class DirectResolver:
 
     resolve: ResolveValue
     is_async: bool
-    """Whether no part of it may run before it is awaited."""
+    """Whether no part of the resolver may run before it is awaited."""
     declaration: StrawberryField
     handlers: Handlers
-    """They turn exceptions into members of the field's union."""
+    """Functions that convert exceptions to members of the field's union."""
 
 
 def attribute_name(field: CollectedField, schema: GraphQLSchema) -> str | None:
-    """The attribute that this field returns; None: it does more than that."""
+    """Return the attribute that this field returns, or None if it does more than that."""
     declaration = _supported_declaration(field)
     if declaration is None or not declaration.is_basic_field or declaration.default_resolver is not getattr:
         return None
@@ -52,13 +55,13 @@ def attribute_name(field: CollectedField, schema: GraphQLSchema) -> str | None:
 
 
 def is_subscription_event(field: CollectedField) -> bool:
-    """Whether the field returns the event of a subscription."""
+    """Return whether the field returns the event of a subscription."""
     declaration = field.definition.extensions.get(DEFINITION)
     return isinstance(declaration, StrawberryField) and declaration.is_subscription
 
 
 def direct_resolver(field: CollectedField, schema: GraphQLSchema) -> DirectResolver | None:
-    """The method that resolves this field; None: it cannot be called directly."""
+    """Return the method that resolves this field, or None if it cannot be called directly."""
     declaration = _supported_declaration(field)
     if (
         declaration is None
@@ -82,7 +85,7 @@ def direct_resolver(field: CollectedField, schema: GraphQLSchema) -> DirectResol
 
 
 def schema_resolver(field: CollectedField) -> ResolveValue:
-    """The resolver that graphql-core would call."""
+    """Return the resolver that graphql-core would call."""
     resolve: Any = field.definition.resolve or default_field_resolver
     declaration = field.definition.extensions.get(DEFINITION)
     make_info: Any = LazyInfo if _takes_input_as_dict(field, declaration) else Execution.info
@@ -96,7 +99,10 @@ def schema_resolver(field: CollectedField) -> ResolveValue:
 def handle_exception(
     resolver: DirectResolver, field: CollectedField, execution: Execution, path: ResponsePath, error: Exception
 ) -> Any:
-    """What the field's handler makes of an exception, or an awaitable of it. Raises: `error`, if none handles it."""
+    """Return the value for which the field's handler replaces an exception, or an awaitable of it.
+
+    Raises: `error`: no handler handles it.
+    """
     for exception_types, handler in resolver.handlers:
         if isinstance(error, exception_types):
             info = LazyStrawberryInfo(execution, field, path, resolver.declaration)
@@ -143,9 +149,9 @@ def _call_method(
 def _argument_conversion(
     arguments: list[StrawberryArgument], converter: Any
 ) -> Callable[[dict[str, Any], Info], dict[str, Any]]:
-    """From GraphQL names to Python names, and from coerced input objects to Strawberry's.
+    """Return a conversion from GraphQL names to Python names, and from coerced input objects to Strawberry's.
 
-    Coerced scalars and enums are passed on as they are.
+    Coerced scalars and enums are passed on unchanged.
     """
     name_of = converter.config.name_converter.from_argument
     known = [(name_of(one), one.python_name, None if _is_passed_on(one, converter) else one.type) for one in arguments]
@@ -166,16 +172,19 @@ def _argument_conversion(
 
 
 def _is_passed_on(argument: StrawberryArgument, converter: Any) -> bool:
-    """Whether Strawberry passes on the coerced value: tried with a value that equals nothing else."""
+    """Return whether Strawberry passes on the coerced value. This is tried with a value that equals nothing else."""
     probe = object()
     try:
         return convert_argument(probe, argument.type, converter.scalar_registry, converter.config) is probe
-    except Exception:  # an input object or a list cannot convert the probe
+    except Exception:  # input objects and lists cannot convert the test value
         return False
 
 
 def _supported_declaration(field: CollectedField) -> StrawberryField | None:
-    """Strawberry's declaration of the field, unless it is of an unknown class, which may resolve in its own way."""
+    """Return Strawberry's declaration of the field, or None if its class is unknown.
+
+    A field of an unknown class may be resolved differently.
+    """
     declaration = field.definition.extensions.get(DEFINITION)
     return declaration if type(declaration) in _SUPPORTED_FIELDS else None
 
@@ -190,7 +199,10 @@ def _takes_input_as_dict(field: CollectedField, declaration: Any) -> bool:
 
 @lru_cache(maxsize=4_096)
 def _handlers(declaration: StrawberryField, schema: GraphQLSchema) -> Handlers:
-    """The exception handlers of a field. Cached, because Strawberry compares the field's type with all handlers."""
+    """Return the exception handlers of a field.
+
+    Cached, because Strawberry compares the field's type with all handlers.
+    """
     found: Handlers = _strawberry_schema(schema).schema_converter._get_field_exception_handlers(declaration)
     return found
 

@@ -1,11 +1,12 @@
-"""Limits on the size and shape of a document, computed in time linear in its length.
+"""Limits on the size and shape of a document. The computation takes time linear in its length.
 
-The size of a fragment is computed once, however often it is spread, so fragments that double each other are multiplied,
-not walked.
+The size of a fragment is computed once, however often it is spread. So fragments that double each other are multiplied,
+not expanded.
 
-Cost of an operation: each field counts 1. A field with the argument `first` counts its subfields once for each item of
-its page (a variable counts as the largest page, a missing argument as its default). Any other list counts its subfields
-ten times. The lists of introspection are not multiplied; a validation rule of graphql-core limits them.
+The cost of an operation is the sum of its fields, each of which counts 1. The subfields of a field with the argument
+`first` count once for each item of its page (a variable counts as the largest page, a missing argument as its default).
+The subfields of any other list count ten times. The lists of introspection are not multiplied; a validation rule of
+graphql-core limits them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -42,12 +43,15 @@ MAX_DIRECTIVES: Final = 50
 MAX_FIELDS: Final = 500
 MAX_COST: Final = 25_000
 MAX_COMPARISONS: Final = 2_000
-"""Pairs of fields with the same position in the response. Validation compares each pair, in 4 to 8 microseconds, to
-decide whether they can be merged; without a limit a few hundred fields would block the process for a second."""
+"""The maximum number of pairs of fields with the same position in the response.
+
+Validation compares each pair, in 4 to 8 microseconds, to decide whether the fields can be merged. Without a limit a few
+hundred fields would block the process for a second.
+"""
 LIST_SIZE: Final = 10
-"""The items that a list without `first` counts as."""
+"""The number of items that is assumed for a list without `first`."""
 _SATURATION: Final = 1_000_000
-"""Sums stop growing here; doubling fragments would otherwise yield numbers of thousands of digits."""
+"""Sums do not grow beyond this value. Doubling fragments would otherwise lead to numbers of thousands of digits."""
 _INTROSPECTION_FIELDS: Final = frozenset({"__schema", "__type"})
 
 Fragments = Mapping[str, FragmentDefinitionNode]
@@ -55,7 +59,7 @@ Fragments = Mapping[str, FragmentDefinitionNode]
 
 @dataclass(frozen=True, slots=True)
 class SelectionSize:
-    """The size of a selection set with its fragments expanded."""
+    """The size of a selection set after its fragments were expanded."""
 
     depth: int = 0
     fields: int = 0
@@ -63,11 +67,11 @@ class SelectionSize:
     directives: int = 0
     cost: int = 0
     top_fields: int = 0
-    """Fields of the first level."""
+    """The number of fields of the first level."""
 
 
 def exceeded_limits(document: DocumentNode, schema: GraphQLSchema) -> list[GraphQLError]:
-    """An error for each limit that the document exceeds."""
+    """Return an error for each limit that the document exceeds."""
     operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
     fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
     for what, count, limit in (
@@ -152,7 +156,10 @@ class SizeCalculator:
         )
 
     def _field(self, node: FieldNode, parent: Any) -> SelectionSize:
-        """A field with its subfields. A field that the schema lacks counts like a scalar; validation refuses it."""
+        """Return the size of a field with its subfields.
+
+        An unknown field counts like a scalar, and validation refuses it.
+        """
         name = node.name.value
         is_introspection = name in _INTROSPECTION_FIELDS
         has_fields = isinstance(parent, GraphQLObjectType | GraphQLInterfaceType)
@@ -161,7 +168,7 @@ class SizeCalculator:
         inner = self._selection_set(node.selection_set, field_type) if node.selection_set else SelectionSize()
         items = 1 if is_introspection or definition is None else _max_items(node, definition, parent)
         return SelectionSize(
-            # Tools write deep introspection queries; a validation rule of graphql-core limits their nested lists.
+            # Tools send deep introspection queries. A validation rule of graphql-core limits their nested lists.
             depth=1 if is_introspection else inner.depth + 1,
             fields=inner.fields + 1,
             aliases=inner.aliases + (node.alias is not None),
@@ -172,7 +179,7 @@ class SizeCalculator:
 
     def _fragment(self, name: str) -> SelectionSize:
         if name not in self._fragment_sizes:
-            self._fragment_sizes[name] = SelectionSize()  # ends the recursion of a cycle, which validation refuses
+            self._fragment_sizes[name] = SelectionSize()  # ends the recursion of a cycle; validation refuses it
             if fragment := self._fragments.get(name):
                 parent = self._schema.get_type(fragment.type_condition.name.value)
                 size = self._selection_set(fragment.selection_set, parent)
@@ -182,7 +189,7 @@ class SizeCalculator:
 
 
 def _max_items(node: FieldNode, definition: GraphQLField, parent: Any) -> int:
-    """How many objects the field may return."""
+    """Return how many objects the field may return."""
     if (first := definition.args.get("first")) is not None:
         for argument in node.arguments or ():
             if argument.name.value == "first":
@@ -192,12 +199,12 @@ def _max_items(node: FieldNode, definition: GraphQLField, parent: Any) -> int:
                 return MAX_PAGE
         return first.default_value if isinstance(first.default_value, int) else MAX_PAGE
     is_list = isinstance(get_nullable_type(definition.type), GraphQLList)
-    is_page = parent.name.endswith("Connection")  # its items were counted with the `first` of the field around it
+    is_page = parent.name.endswith("Connection")  # `first` of the outer field counts its items
     return LIST_SIZE if is_list and not is_page else 1
 
 
 def count_comparisons(operation: OperationDefinitionNode, fragments: Fragments) -> int:
-    """How many pairs of fields validation will compare."""
+    """Return how many pairs of fields validation will compare."""
     pairs = 0
     pending: list[list[SelectionSetNode]] = [[operation.selection_set]]
     while pending:
@@ -211,7 +218,7 @@ def count_comparisons(operation: OperationDefinitionNode, fragments: Fragments) 
 def _fields_by_response_name(
     selection_sets: Iterable[SelectionSetNode], fragments: Fragments
 ) -> dict[str, list[FieldNode]]:
-    """The fields on the first level of all these selection sets."""
+    """Return the fields on the first level of these selection sets."""
     found: dict[str, list[FieldNode]] = {}
     visited_fragments: set[str] = set()
     pending = list(selection_sets)

@@ -1,7 +1,7 @@
-"""Rate limiter: how often a caller or client address may start operations, how many may run at once, and how long.
+"""The rate limiter: limits how often a caller or client address may start operations, and how many may run at once.
 
-The rate is a token bucket for each key: it fills at a steady rate, and each operation takes one token. A process keeps
-its own buckets and allows its share of the rate (1 / WORKERS), so no shared store is needed.
+The rate is a token bucket for each key. A bucket fills at a constant rate, and each operation takes one token. A
+process has its own buckets and allows its share of the rate (1 / WORKERS), so no shared store is needed.
 """
 
 import ipaddress
@@ -18,9 +18,9 @@ from app.errors import RateLimited
 from app.settings import Settings
 
 BURST_SECONDS: Final = 5
-"""A full bucket holds the tokens of this many seconds."""
+"""A full bucket contains the tokens of this many seconds."""
 MAX_KEYS: Final = 20_000
-"""Buckets kept. The least recently used is dropped; its key then starts with a full bucket."""
+"""The maximum number of buckets. The least recently used one is dropped; its key then starts with a full bucket."""
 SERVICE_OPERATIONS: Final = 1_000
 SERVICE_SUBSCRIPTIONS: Final = 2_000
 
@@ -36,7 +36,7 @@ class TokenBuckets:
         max_keys: int = MAX_KEYS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`per_second`: 0 means no limit. `burst`: the tokens of a full bucket, at least 1."""
+        """If `per_second` is 0, there is no limit. `burst` is the number of tokens of a full bucket, at least 1."""
         self._per_second = per_second
         self._burst = max(per_second * BURST_SECONDS if burst is None else burst, 1.0)
         self._max_keys = max_keys
@@ -47,7 +47,7 @@ class TokenBuckets:
         return len(self._levels)
 
     def take(self, key: str) -> float:
-        """Take a token and return 0; if there is none, the seconds until there is one."""
+        """Take a token and return 0. If there is none, return the seconds until there is one."""
         if not self._per_second:
             return 0.0
         now = self._clock()
@@ -60,7 +60,7 @@ class TokenBuckets:
         return seconds
 
     def seconds_until_token(self, key: str) -> float:
-        """What `take` would return, without taking a token."""
+        """Return what `take` would return, without taking a token."""
         return self._seconds_until_token(self._level(key, self._clock())) if self._per_second else 0.0
 
     def _level(self, key: str, now: float) -> float:
@@ -72,7 +72,10 @@ class TokenBuckets:
 
 
 class RateLimiter:
-    """Created once for each process. Services and operators have other limits than users and anonymous callers."""
+    """Limits the operations of one process.
+
+    Limits of services and operators differ from those of users and anonymous callers.
+    """
 
     def __init__(self, settings: Settings) -> None:
         share = 1 / settings.workers
@@ -86,7 +89,7 @@ class RateLimiter:
         self.timeout_seconds = settings.operation_seconds
 
     def record_operation(self, context: RequestContext[Any]) -> None:
-        """Count an operation for its caller and, for users, its client address. Raises: RateLimited."""
+        """Count an operation for its caller and, if that is a user, for its client address. Raises: RateLimited."""
         if not is_user_or_anonymous(context):
             seconds = self._services.take(context.limit_key)
         else:
@@ -96,14 +99,18 @@ class RateLimiter:
         _raise_if_positive(seconds)
 
     def check(self, context: RequestContext[Any]) -> None:
-        """Before authentication; counts nothing. Raises: RateLimited: the client address has used up its rate."""
+        """Check the rate before authentication, without counting.
+
+        Raises: RateLimited: the client address has used up its rate.
+        """
         if context.client_address is not None:
             _raise_if_positive(self._addresses.seconds_until_token(rate_limit_network(context.client_address)))
 
     def record_failure(self, context: RequestContext[Any]) -> None:
-        """Count a request that is refused before its operation is known, such as one with a wrong token, for its client
-        address. Requests of an authenticated service or operator do not count.
+        """Count a refused request for its client address.
 
+        Its operation is unknown, for example because the token is wrong. Requests of an authenticated service or
+        operator do not count.
         Raises: RateLimited: the client address has used up its rate.
         """
         if is_user_or_anonymous(context) and context.client_address is not None:
@@ -111,14 +118,17 @@ class RateLimiter:
 
     @contextmanager
     def running_operation(self, context: RequestContext[Any]) -> Iterator[None]:
-        """Around a query or mutation. Raises: RateLimited: the caller has too many running."""
+        """Count a query or mutation while it runs.
+
+        Raises: RateLimited: too many operations of the caller are running.
+        """
         limit = self._max_operations if is_user_or_anonymous(context) else SERVICE_OPERATIONS
         with _count_at_most(limit, self._operations, context.limit_key):
             yield
 
     @contextmanager
     def open_subscription(self, context: RequestContext[Any]) -> Iterator[None]:
-        """Around a subscription. Raises: RateLimited: the caller has too many open."""
+        """Count a subscription while it is open. Raises: RateLimited: too many subscriptions of the caller are open."""
         limit = self._max_subscriptions if is_user_or_anonymous(context) else SERVICE_SUBSCRIPTIONS
         with _count_at_most(limit, self._subscriptions, context.limit_key):
             yield
@@ -129,7 +139,10 @@ def is_user_or_anonymous(context: RequestContext[Any]) -> bool:
 
 
 def rate_limit_network(address: str) -> str:
-    """The key that a client address is counted under: for IPv6 its /64 network, because one customer has all of it."""
+    """Return the key under which a client address is counted.
+
+    For IPv6 it is the /64 network, which one customer has.
+    """
     if ":" not in address:
         return address
     try:

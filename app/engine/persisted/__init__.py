@@ -1,1 +1,1 @@
-"""Persisted documents: known before the first request, so that clients send the hash of a document and not its text."""
+"""Persisted documents are read before the first request, so that clients send the hash of a document, not its text."""

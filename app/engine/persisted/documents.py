@@ -1,8 +1,8 @@
-"""Persisted documents: a client names a document by the SHA-256 of its text instead of sending it.
+"""Persisted documents: a client sends the SHA-256 of a document's text instead of the text.
 
-They are read from a directory or manifest when the server starts, validated and compiled. Clients cannot register
-documents at run time. A setting lists the kinds of callers that may also send *arbitrary documents*; a text that equals
-a persisted document is always served.
+When the server starts, they are read from a directory or manifest, validated and compiled. Clients cannot register
+documents at run time. A setting lists the kinds of callers that may also send *arbitrary documents*. A text that equals
+a persisted document is always accepted.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ from app.errors import Misconfigured
 ANONYMOUS: Final = "anonymous"
 CALLER_KINDS: Final = frozenset({ANONYMOUS, "users", "services", "operators"})
 MAX_LISTED_PROBLEMS: Final = 10
-"""In an error message; `python -m app documents check` lists all."""
+"""The maximum number of problems in an error message. `python -m app documents check` lists all."""
 
 NOT_FOUND: Final = format_error("PersistedQueryNotFound", ErrorCode.DOCUMENT_NOT_FOUND)
 """Clients compare with this message, so the explanation is in an extension."""
@@ -37,7 +37,7 @@ NOT_FOUND["extensions"]["reason"] = (
 
 
 class DocumentNotServed(Exception):
-    """The document is not executed for this caller. `error`: as it is sent."""
+    """The document is not executed for this caller. `error` is in the form in which it is sent."""
 
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(error)
@@ -45,12 +45,12 @@ class DocumentNotServed(Exception):
 
 
 class PersistedDocuments:
-    """The persisted documents of a server, and who may send others."""
+    """The persisted documents of a server, and the kinds of callers that may send other documents."""
 
     def __init__(
         self, documents: Iterable[PersistedDocument] = (), *, arbitrary_documents: Collection[str] = CALLER_KINDS
     ) -> None:
-        """`arbitrary_documents`: the kinds of callers, of CALLER_KINDS, that may send any document."""
+        """`arbitrary_documents` are the kinds of callers, of CALLER_KINDS, that may send any document."""
         self.documents = tuple(documents)
         self._texts: Mapping[str, str] = {document_hash(document.text): document.text for document in self.documents}
         self._known = frozenset(self._texts.values())
@@ -58,7 +58,10 @@ class PersistedDocuments:
         self._all_served = self._arbitrary_documents >= CALLER_KINDS
 
     def resolve_text(self, query: str, document_hash: str | None, caller: Caller | None) -> str:
-        """The document that a request names by text, hash or both. Raises: DocumentNotServed."""
+        """Return the text of the document that a request identifies by text, hash or both.
+
+        Raises: DocumentNotServed.
+        """
         if document_hash is not None:
             query = self._find(query, document_hash)
         if self._all_served or query in self._known or _caller_kind(caller) in self._arbitrary_documents:
@@ -73,7 +76,7 @@ class PersistedDocuments:
         )
 
     def _find(self, query: str, given_hash: str) -> str:
-        if query:  # after "not found" a client sends hash and text; the text decides
+        if query:  # after "not found" a client sends both; the text decides
             if given_hash != document_hash(query):
                 raise DocumentNotServed(
                     format_error("The hash is not the SHA-256 of the document sent with it.", ErrorCode.BAD_REQUEST)
@@ -85,7 +88,10 @@ class PersistedDocuments:
 
 
 def load_persisted_documents(path: Path | None, *, arbitrary_documents: Collection[str]) -> PersistedDocuments:
-    """The documents in this directory or manifest; None: there are none. Raises: Misconfigured: they cannot be read."""
+    """Return the documents in this directory or manifest. If `path` is None, there are none.
+
+    Raises: Misconfigured: they cannot be read.
+    """
     try:
         documents = read_documents(path) if path is not None else ()
     except UnreadableDocuments as unreadable:
@@ -94,7 +100,7 @@ def load_persisted_documents(path: Path | None, *, arbitrary_documents: Collecti
 
 
 def to_misconfigured(problems: Sequence[DocumentProblem]) -> Misconfigured:
-    """The error that stops the server from starting; it lists the first problems."""
+    """Return the error that stops the server from starting. It lists the first problems."""
     listed = "\n".join(map(str, problems[:MAX_LISTED_PROBLEMS]))
     return Misconfigured(
         f"Problems with KNOWN_DOCUMENTS: {len(problems)}; `python -m app documents check` lists all:\n{listed}"
@@ -106,7 +112,7 @@ def _caller_kind(caller: Caller | None) -> str:
 
 
 def operations_by_name(document: DocumentNode) -> Mapping[str | None, OperationDefinitionNode]:
-    """The operations of a document by the names with which a request may select them; None: the only operation."""
+    """Return the operations of a document by name. The only operation has the key None, too."""
     found = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
     named: dict[str | None, OperationDefinitionNode] = {node.name.value: node for node in found if node.name}
     return named | {None: found[0]} if len(found) == 1 else named
@@ -115,10 +121,9 @@ def operations_by_name(document: DocumentNode) -> Mapping[str | None, OperationD
 def validate_documents(
     documents: Iterable[PersistedDocument], cache: DocumentCache
 ) -> tuple[Mapping[str, DocumentNode], list[DocumentProblem]]:
-    """The parsed documents by text, and why others cannot be executed.
+    """Return the parsed documents by text, and the problems of documents that cannot be executed.
 
-    Several documents may have an operation of the same name: those of older releases of a client beside the current
-    one.
+    Several documents may have an operation of the same name, because older releases of a client may still be in use.
     """
     parsed: dict[str, DocumentNode] = {}
     problems: list[DocumentProblem] = []

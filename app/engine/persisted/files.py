@@ -1,6 +1,6 @@
 """Reads and writes the files of persisted documents: a directory of `*.graphql` files, or a JSON manifest.
 
-In a directory each file is one document, exactly as it stands, line ends included. A manifest is one of
+In a directory, the exact text of each file, including line ends, is one document. A manifest has one of these forms:
 
     {"<sha256>": "<text>", ...}                                         as written by Relay's compiler
     {"format": "apollo-persisted-query-manifest", "version": 1,
@@ -16,20 +16,20 @@ from typing import Final
 
 MAX_DOCUMENTS: Final = 2_000
 MAX_BYTES: Final = 16 * 1024 * 1024
-"""Of all documents together."""
+"""The maximum size of all documents together."""
 APOLLO_FORMAT: Final = "apollo-persisted-query-manifest"
 EXPECTED_FORMAT: Final = 'Write {"<sha256>": "<text>", ...}, or an apollo-persisted-query-manifest of version 1.'
 
 
 def document_hash(text: str) -> str:
-    """SHA-256 of the document's exact text in UTF-8, in lower-case hex."""
+    """Return the SHA-256 of the document's exact text in UTF-8, in lower-case hex."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentProblem:
     location: str
-    """File and line."""
+    """The file and the line."""
     message: str
     """What is wrong, and what to do."""
 
@@ -38,7 +38,7 @@ class DocumentProblem:
 
 
 class UnreadableDocuments(Exception):
-    """The files cannot be read as documents. `problems`: why, each with its location."""
+    """The files cannot be read as documents. `problems` contains the reasons, each with its location."""
 
     def __init__(self, *problems: DocumentProblem) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -50,17 +50,17 @@ class PersistedDocument:
     text: str
     file: str
     manifest_line: int | None = None
-    """None: the document is a file of its own."""
+    """The line in the manifest, or None if the document has its own file."""
 
     def location_of(self, line: int) -> str:
-        """The location of a line of the text."""
+        """Return the location of a line of the text."""
         if self.manifest_line is None:
             return f"{self.file}:{line}"
         return f"{self.file}:{self.manifest_line} (line {line} of the text)"
 
 
 def read_documents(path: Path) -> list[PersistedDocument]:
-    """The documents of a directory or manifest. Raises: UnreadableDocuments."""
+    """Return the documents of a directory or manifest. Raises: UnreadableDocuments."""
     if path.is_dir():
         return _read_directory(path)
     if path.is_file():
@@ -71,7 +71,7 @@ def read_documents(path: Path) -> list[PersistedDocument]:
 
 
 def format_manifest(documents: Iterable[PersistedDocument]) -> str:
-    """A manifest by hash: one document on each line, ordered by hash."""
+    """Return a manifest by hash, with one document on each line, ordered by hash."""
     texts = sorted({document_hash(document.text): document.text for document in documents}.items())
     return "{\n" + ",\n".join(f"  {json.dumps(hash)}: {json.dumps(text)}" for hash, text in texts) + "\n}\n"
 
@@ -86,7 +86,8 @@ def _read_directory(path: Path) -> list[PersistedDocument]:
     found, problems = [], []
     for file in files:
         try:
-            # Bytes: reading in text mode would turn "\r\n" into "\n", and the hash would differ from the client's.
+            # Read as bytes, because text mode would convert "\r\n" to "\n", and the hash would differ from the
+            # client's.
             found.append(PersistedDocument(file.read_bytes().decode(), str(file)))
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
@@ -123,7 +124,7 @@ def _read_manifest(path: Path) -> list[PersistedDocument]:
 
 
 def _read_json(path: Path) -> tuple[str, object]:
-    """The text of a manifest, and its JSON value. Raises: UnreadableDocuments."""
+    """Return the text of a manifest and its JSON value. Raises: UnreadableDocuments."""
     try:
         content = path.read_bytes().decode()
         return content, json.loads(content)
@@ -131,13 +132,13 @@ def _read_json(path: Path) -> tuple[str, object]:
         problem = _unreadable(path, error)
     except json.JSONDecodeError as error:
         problem = DocumentProblem(f"{path}:{error.lineno}", f"It is not JSON ({error.msg}). {EXPECTED_FORMAT}")
-    except (ValueError, RecursionError):  # not UTF-8, a number of thousands of digits, or nested too deep
+    except (ValueError, RecursionError):  # no UTF-8, too many digits, or nested too deep
         problem = DocumentProblem(f"{path}:1", f"It is not JSON in UTF-8. {EXPECTED_FORMAT}")
     raise UnreadableDocuments(problem)
 
 
 def _entries(manifest: object, path: Path) -> Iterator[tuple[str, object]]:
-    """Hash and text of each document in a manifest. Raises: UnreadableDocuments: it is in neither format."""
+    """Return the hash and text of each document in a manifest. Raises: UnreadableDocuments: the format is unknown."""
     match manifest:
         case {"format": name, **rest}:
             operations = rest.get("operations")

@@ -1,1 +1,4 @@
-"""How operations arrive and responses leave: HTTP, server-sent events, WebSocket. All execute by `engine.execution`."""
+"""The transports of operations and responses: HTTP, server-sent events, WebSocket.
+
+`engine.execution` executes for all.
+"""

@@ -1,6 +1,6 @@
 """Limits on the open WebSocket connections of a caller and of a client address.
 
-A connection above the limit closes the oldest one, so that a forgotten tab does not lock its user out.
+A connection above the limit closes the oldest connection, so that a forgotten browser tab does not prevent new ones.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,21 +11,24 @@ from app.engine.context import RequestContext
 from app.engine.limits.rate_limiter import is_user_or_anonymous, rate_limit_network
 
 MAX_SERVICE_CONNECTIONS: Final = 2_000
-"""Of one service key or operator: many executors share a key, each with its own connection."""
+"""The maximum number of connections of one service key or operator. Many executors share a key."""
 TOO_MANY_CONNECTIONS_CODE: Final = 4429
-"""Common clients do not retry after this code; otherwise two tabs would close each other's connections for ever."""
+"""Common clients do not retry after this code. If they did, two tabs would close each other's connections for ever."""
 TOO_MANY_CONNECTIONS: Final = "Too many connections of this caller: the oldest was closed"
 MAX_PENDING_CONNECTIONS: Final = 1_000
-"""Of one client address, before connection_init: after a restart, a whole office reconnects at once."""
+"""The maximum number of connections of one client address before connection_init.
+
+It is high because after a restart all users of an office reconnect at the same time.
+"""
 TOO_MANY_PENDING: Final = "Too many connections of this address wait for connection_init: the oldest was closed"
-"""Sent with 1013, after which common clients retry."""
+"""Sent with code 1013, after which common clients retry."""
 
 _Closers = dict[str, dict[object, Callable[[], None]]]
-"""By key: for each connection, oldest first, the function that closes it."""
+"""For each key, and each of its connections from the oldest on, the function that closes the connection."""
 
 
 class ConnectionLimits:
-    """The connections of one process."""
+    """Counts the connections of one process."""
 
     def __init__(self, max_per_user: int, max_pending: int = MAX_PENDING_CONNECTIONS) -> None:
         self._max_per_user = max_per_user
@@ -35,7 +38,10 @@ class ConnectionLimits:
 
     @contextmanager
     def pending(self, context: RequestContext[Any], close: Callable[[], None]) -> Iterator[None]:
-        """Count a connection that is not authenticated yet. `close` is called at most once, if it is one too many."""
+        """Count a connection that is not authenticated yet.
+
+        `close` is called at most once, if there are too many connections.
+        """
         if context.client_address is None:
             yield
             return
@@ -44,7 +50,7 @@ class ConnectionLimits:
 
     @contextmanager
     def established(self, context: RequestContext[Any], close: Callable[[], None]) -> Iterator[None]:
-        """Count a connection of this caller. `close` as in `pending`."""
+        """Count a connection of this caller. `close` is called as for `pending`."""
         limit = self._max_per_user if is_user_or_anonymous(context) else MAX_SERVICE_CONNECTIONS
         with _counted(self._established, context.limit_key, limit, close):
             yield

@@ -1,7 +1,8 @@
-"""Content negotiation: the media type of a response, by the Accept header of the request.
+"""Content negotiation: the Accept header of a request decides the media type of the response.
 
-application/graphql-response+json if the client names it; application/json if the client accepts anything or sends no
-Accept header, as clients older than the specification expect; an event stream only if the client names it.
+The type is application/graphql-response+json if the client names it. It is application/json if the client accepts
+anything or sends no Accept header, as clients older than the specification expect. It is an event stream only if the
+client names it.
 """
 
 from dataclasses import dataclass
@@ -13,38 +14,38 @@ GRAPHQL_JSON: Final = b"application/graphql-response+json"
 EVENT_STREAM: Final = b"text/event-stream"
 HTML: Final = b"text/html"
 MAX_RANGES: Final = 50
-"""Media ranges of an Accept header that are read; further ones are ignored."""
+"""The maximum number of media ranges of an Accept header that are read. Further ones are ignored."""
 
 _ANY: Final = b"*/*"
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What a client accepts."""
+    """The media types that a client accepts."""
 
     media_type: bytes | None
-    """Of a complete response: JSON or GRAPHQL_JSON. None: the client accepts neither."""
+    """The type of a complete response: JSON or GRAPHQL_JSON. None if the client accepts neither."""
     accepts_stream: bool = False
     prefers_stream: bool = False
-    """Whether it prefers an event stream to a complete response."""
+    """Whether the client prefers an event stream to a complete response."""
 
 
 @lru_cache(maxsize=256)
 def negotiate(accept: bytes | None) -> Accepted:
-    """Reads an Accept header; None: there is none."""
+    """Read an Accept header. None means that there is none."""
     ranges = _ranges(accept or _ANY)
     json, graphql_json = _preference(JSON, ranges), _preference(GRAPHQL_JSON, ranges)
     stream_quality = ranges.get(EVENT_STREAM, 0.0)
     if not (json[0] or graphql_json[0]):
         return Accepted(None, stream_quality > 0, stream_quality > 0)
-    # With equal quality, the more specific range wins; if both types are named, GRAPHQL_JSON.
+    # If the qualities are equal, the more specific range wins. If both types are named, GRAPHQL_JSON wins.
     prefers_graphql_json = graphql_json > json or (graphql_json == json and GRAPHQL_JSON in ranges)
     media_type = GRAPHQL_JSON if prefers_graphql_json else JSON
     return Accepted(media_type, stream_quality > 0, stream_quality > max(json[0], graphql_json[0]))
 
 
 def _preference(media_type: bytes, ranges: dict[bytes, float]) -> tuple[float, int]:
-    """The quality of a type, 0 to 1, and the specificity of the range that gives it."""
+    """Return the quality of a type, 0 to 1, and the specificity of the range that contains it."""
     family = media_type.partition(b"/")[0] + b"/*"
     for specificity, name in ((2, media_type), (1, family), (0, _ANY)):
         if name in ranges:
@@ -53,7 +54,7 @@ def _preference(media_type: bytes, ranges: dict[bytes, float]) -> tuple[float, i
 
 
 def _ranges(accept: bytes) -> dict[bytes, float]:
-    """The media ranges of a header with their qualities. Malformed ones are ignored."""
+    """Return the media ranges of a header with their qualities. Malformed ranges are ignored."""
     found: dict[bytes, float] = {}
     for part in accept.lower().split(b",")[:MAX_RANGES]:
         name, *parameters = (piece.strip() for piece in part.split(b";"))

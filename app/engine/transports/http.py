@@ -1,8 +1,9 @@
 """GraphQL over HTTP: POST /graphql. In development also queries by GET, and GraphiQL.
 
-Status codes follow the GraphQL over HTTP specification. A client that accepts application/graphql-response+json gets
-400 if the operation did not run; with application/json, a well-formed request always gets 200. A client that prefers
-text/event-stream gets an event stream (`sse`), and one that accepts it among others gets one for a subscription.
+Status codes follow the GraphQL over HTTP specification. A client that accepts application/graphql-response+json
+receives 400 if the operation did not run. With application/json, the status of a well-formed request is always 200. A
+client that prefers text/event-stream receives an event stream (`sse`). A client that accepts other types as well
+receives one only for a subscription.
 """
 
 import logging
@@ -28,9 +29,9 @@ from app.server.security_headers import SECURITY_HEADERS
 
 READ_METHODS: Final = frozenset({"GET", "HEAD"})
 CLIENT_DISCONNECTED: Final = "CLIENT_DISCONNECTED"
-"""An outcome in the request log. It is not sent."""
+"""An outcome in the request log. It is not sent to clients."""
 UNCOUNTED_STATUSES: Final = frozenset({429, 503})
-"""Refusals that do not count against the rate of the client address: the request itself was not at fault."""
+"""Statuses that do not count against the rate of the client address, because the request was not the cause."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _JSON_TYPE: Final = re.compile(rb'application/json *(; *charset *= *"?utf-?8"? *)?', re.IGNORECASE)
 
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class _Refused(Exception):
-    """The request is answered with this status and one error; no operation runs."""
+    """The response has this status and one error. No operation runs."""
 
     def __init__(self, status: int, message: str, code: str, *headers: tuple[bytes, bytes]) -> None:
         super().__init__(message)
@@ -71,7 +72,10 @@ class GraphQLOverHTTP:
         graphiql: bool,
         get_queries: bool = False,
     ) -> None:
-        """`graphiql`: whether browsers get GraphiQL by GET. `get_queries`: whether queries may be sent by GET."""
+        """`graphiql` says whether browsers receive GraphiQL by GET.
+
+        `get_queries` says whether queries may be sent by GET.
+        """
         self._engine = engine
         self._authenticator = authenticator
         self._state = state
@@ -124,7 +128,7 @@ class GraphQLOverHTTP:
         await _respond(request, status, payload, media_type, more_headers)
 
     async def _execute(self, request: _HTTPRequest, context: RequestContext[Any]) -> GraphQLResponse | None:
-        """The response; None: an event stream was sent. Raises: _Refused, ClientDisconnected."""
+        """Return the response, or None if an event stream was sent. Raises: _Refused, ClientDisconnected."""
         if not has_service_key(request.authorization):
             try:
                 self._engine.check_address_rate(context)
@@ -138,7 +142,7 @@ class GraphQLOverHTTP:
             return await self._engine.execute(operation, context)
         if request.method == "POST" and accepted.prefers_stream:
             return await self._stream(request, operation, context)
-        # The type of the operation decides. If it cannot run, `execute` responds with the reason.
+        # The type of the operation decides. If the operation may not run, `execute` responds with the reason.
         prepared = self._engine.prepare(operation, context)
         kind = operation_type(prepared)
         if request.method in READ_METHODS and kind is OperationType.MUTATION:
@@ -181,10 +185,10 @@ class GraphQLOverHTTP:
             raise _Refused(503, DATABASE_UNAVAILABLE, Unavailable.code, _retry_after(1)) from None
 
     def _record_failure(self, refused: _Refused, request: _HTTPRequest, context: RequestContext[Any]) -> _Refused:
-        """Count the refusal against the rate of the client address. Returns: it, or that there were too many.
+        """Count the refusal against the rate of the client address.
 
-        Of requests with a service key only a refused key counts, so that an accepted service is never rate limited
-        here.
+        Returns: the refusal, or another one if there were too many. For requests with a service key, only a rejected
+        key counts, so that an accepted service is never rate limited here.
         """
         if refused.status in UNCOUNTED_STATUSES or (refused.status != 401 and has_service_key(request.authorization)):
             return refused
@@ -202,7 +206,7 @@ def _rate_limited(error: RateLimited) -> _Refused:
 
 
 def _check_headers(request: _HTTPRequest, methods: Collection[str]) -> None:
-    """Raises: _Refused: method, content type, encoding or accepted types are not supported."""
+    """Raises: _Refused: the method, content type, encoding or accepted types are not supported."""
     if request.method not in methods:
         raise _Refused(405, "Send operations by POST.", ErrorCode.METHOD_NOT_ALLOWED, _allow(*methods))
     if request.method == "POST":
@@ -220,7 +224,7 @@ def _check_headers(request: _HTTPRequest, methods: Collection[str]) -> None:
 
 
 async def _parse(request: _HTTPRequest, caller: Caller | None) -> GraphQLRequest:
-    """The operation in the body or the URL. Raises: _Refused, ClientDisconnected."""
+    """Return the operation in the body or the URL. Raises: _Refused, ClientDisconnected."""
     limit = request_parsing.max_body_bytes(caller)
     try:
         if request.method in READ_METHODS:
@@ -244,7 +248,10 @@ def _retry_after(seconds: int) -> tuple[bytes, bytes]:
 
 
 def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Repeated headers are joined with a comma, so two Authorization headers are an invalid one."""
+    """Return the headers.
+
+    Repeated headers are joined with a comma, so two Authorization headers are one invalid header.
+    """
     headers: Headers = {}
     for name, value in pairs:
         headers[name] = headers[name] + b", " + value if name in headers else value
@@ -252,7 +259,7 @@ def _headers(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 
 def _request_id(headers: Headers) -> str | None:
-    """The value of X-Request-ID, if it may be written to the log."""
+    """Return the value of X-Request-ID if it may be written to the log."""
     value = headers.get(b"x-request-id")
     return value.decode() if value is not None and _REQUEST_ID.fullmatch(value) else None
 

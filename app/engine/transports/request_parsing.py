@@ -1,4 +1,4 @@
-"""Reads a GraphQL request from a body, a URL or a WebSocket message, within limits. Nothing is executed here."""
+"""Reads a GraphQL request from a body, a URL or a WebSocket message, within limits. It executes nothing."""
 
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -15,9 +15,12 @@ MAX_SERVICE_BODY_BYTES: Final = 1024 * 1024
 MAX_URL_FIELDS: Final = 20
 MAX_VARIABLES: Final = 100
 MAX_VALUES: Final = 50_000
-"""In all variables together, including lists and objects: 50 for each item of a batch of 1,000 charges."""
+"""The maximum number of values in all variables, with lists and objects: 50 for each item of 1,000 charges."""
 MAX_NESTING: Final = 16
-"""Of the variables. Block settings may be 8 levels deep, which is 11 in the items of a list of an input object."""
+"""The maximum nesting of variables.
+
+Block settings may have 8 levels, which is 11 in the items of a list of input objects.
+"""
 
 _DOCUMENT_ID: Final = re.compile("(?:sha256:)?([0-9a-f]{64})", re.IGNORECASE)
 
@@ -29,7 +32,7 @@ class BodyTooLarge(Exception):
 
 
 class MalformedRequest(Exception):
-    """The input is not a GraphQL request. The message says why and is sent to the client."""
+    """The input is not a GraphQL request. The message says why, and is sent to the client."""
 
 
 class InvalidDocumentId(MalformedRequest):
@@ -41,13 +44,18 @@ class ClientDisconnected(Exception):
 
 
 def max_body_bytes(caller: Caller | None) -> int:
-    """Users and anonymous callers send single operations; services send batches, and operators rate cards."""
+    """Return the limit for this caller.
+
+    Users and anonymous callers send single operations, services batches, operators rate cards.
+    """
     return MAX_USER_BODY_BYTES if caller is None or caller.kind is CallerKind.USER else MAX_SERVICE_BODY_BYTES
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
-    """The whole body. Content-Length is not trusted. Raises: BodyTooLarge: it exceeds `limit` bytes;
-    ClientDisconnected."""
+    """Return the whole body. Content-Length is not trusted.
+
+    Raises: BodyTooLarge: the body exceeds `limit` bytes; ClientDisconnected.
+    """
     body = b""
     while True:
         message = await receive()
@@ -64,7 +72,8 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 def parse_body(body: bytes) -> GraphQLRequest:
     """Raises: MalformedRequest."""
     try:
-        # orjson refuses invalid UTF-8, NaN, numbers beyond a double and nesting beyond 1,024 levels.
+        # orjson refuses invalid UTF-8, NaN, numbers that a double cannot represent, and more than 1,024 levels of
+        # nesting.
         parameters = orjson.loads(body)
     except ValueError as error:
         raise MalformedRequest(f"The body is not JSON in UTF-8: {error}.") from None
@@ -76,7 +85,10 @@ def parse_body(body: bytes) -> GraphQLRequest:
 
 
 def parse_query_string(query_string: bytes, limit: int) -> GraphQLRequest:
-    """Variables and extensions are JSON in the URL. Raises: BodyTooLarge: more than `limit` bytes; MalformedRequest."""
+    """Parse the URL. Variables and extensions are JSON.
+
+    Raises: BodyTooLarge: it exceeds `limit` bytes; MalformedRequest.
+    """
     if len(query_string) > limit:
         raise BodyTooLarge
     try:
@@ -94,7 +106,7 @@ def parse_query_string(query_string: bytes, limit: int) -> GraphQLRequest:
 
 
 def parse_request(parameters: object) -> GraphQLRequest:
-    """Other parameters than those of GraphQL over HTTP are ignored. Raises: MalformedRequest, InvalidDocumentId."""
+    """Parse the parameters of GraphQL over HTTP. Others are ignored. Raises: MalformedRequest, InvalidDocumentId."""
     if not isinstance(parameters, dict):
         raise MalformedRequest('Send a JSON object: {"query": "…", "variables": {…}, "operationName": "…"}.')
     query, variables, name = parameters.get("query"), parameters.get("variables"), parameters.get("operationName")
@@ -116,8 +128,9 @@ def parse_request(parameters: object) -> GraphQLRequest:
 
 
 def _document_hash(document_id: object, persisted_query: object) -> str | None:
-    """The SHA-256 of the document, in lower-case hex, by `documentId` or Apollo's extension. None: neither was sent.
+    """Return the SHA-256 of the document in `documentId` or Apollo's extension, in lower-case hex.
 
+    None if neither was sent.
     Raises: InvalidDocumentId: one is malformed, or they differ.
     """
     if document_id is None:
@@ -145,7 +158,7 @@ def _apollo_hash(persisted_query: object) -> str:
 
 
 def _check_size(variables: dict[str, Any]) -> None:
-    """Raises: MalformedRequest."""
+    """Raises: MalformedRequest: there are too many values or levels."""
     if len(variables) > MAX_VARIABLES:
         raise MalformedRequest(f"At most {MAX_VARIABLES} variables may be sent; the request has {len(variables):,}.")
     if _remaining_values(variables, MAX_NESTING, MAX_VALUES) < 0:
@@ -155,7 +168,10 @@ def _check_size(variables: dict[str, Any]) -> None:
 
 
 def _remaining_values(container: dict[str, Any] | list[Any], levels: int, remaining: int) -> int:
-    """How many of the `remaining` values are left after those in `container`. Negative: too many values or levels."""
+    """Return how many of the `remaining` values are left after those in `container`.
+
+    The result is negative if there are too many values or levels.
+    """
     remaining -= len(container)
     if remaining < 0 or not levels:
         return -1

@@ -9,14 +9,14 @@ A request with `Accept: text/event-stream` executes one operation and receives a
     event: complete
     data:
 
-`id` is the version of the item. A client that reconnects with it as Last-Event-ID receives newer items only.
+`id` is the version of the item. A client that reconnects with it as Last-Event-ID receives only newer items.
 
-A refusal before the first item is an ordinary response if the client also accepts one. To a client that accepts event
-streams only it is sent as an item of a stream with status 200, because graphql-sse retries after any other status. Only
-refusals that a retry may solve have another status: a rate limit (429) or a rejected token (401).
+A refusal before the first item is an ordinary response if the client accepts one. If the client accepts only event
+streams, the refusal is an item of a stream with status 200, because graphql-sse retries after any other status. Only
+refusals after which a retry may succeed have another status: a rate limit (429) or a rejected token (401).
 
-A stream that ends without `complete` was interrupted: the caller's credential has expired or was revoked, or the server
-has stopped. Clients reconnect with a new token.
+A stream that ends without `complete` was interrupted: the caller's credential expired or was revoked, or the server
+stopped. Clients then reconnect with a new token.
 """
 
 import asyncio
@@ -37,11 +37,11 @@ from app.engine.execution import GraphQLResponse, OperationFailed
 from app.server.security_headers import SECURITY_HEADERS
 
 KEEP_ALIVE_SECONDS: Final = 12.0
-"""After this time without an item a comment is sent, so that proxies do not close the connection as idle."""
+"""If no item was sent for this time, a comment is sent, so that proxies do not close the connection as idle."""
 FIRST_ITEM_SECONDS: Final = 0.25
-"""How long the response waits for the first item or a refusal before the stream starts without it."""
+"""The time that the response waits for the first item or a refusal. Then the stream starts without it."""
 CLOSE_SECONDS: Final = 2.0
-"""How long a slow client may take to read the end of its stream."""
+"""The time that a slow client may take to read the end of its stream."""
 HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     *SECURITY_HEADERS,
@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 
 def parse_last_event_id(last_event_id: bytes | None) -> int | None:
-    """The version in a Last-Event-ID header. None: there is none, or it is not one of ours."""
+    """Return the version in a Last-Event-ID header. None if there is none, or if this server did not send it."""
     return int(last_event_id) if last_event_id is not None and _VERSION.fullmatch(last_event_id) else None
 
 
@@ -75,10 +75,10 @@ async def stream_response(
     """Send the items of an operation as an event stream.
 
     `watch_revocation` registers a function that is called when the caller's credential is revoked, and returns a
-    function that removes it. `on_error` is called with a masked error that ends the stream. `accepts_json`: the client
-    accepts an ordinary response, too.
+    function that removes it. `on_error` is called with a masked error that ends the stream. `accepts_json` means that
+    the client also accepts an ordinary response.
 
-    Returns: None; or the ordinary response to an operation that was refused before its stream started.
+    Returns: None, or the ordinary response to an operation that was refused before its stream started.
     """
     async with aclosing(items):
         stream = _EventStream(items, context, send, on_error)
@@ -139,7 +139,10 @@ async def _wait_for_revocation(watch_revocation: WatchRevocation) -> bool:
 
 
 class _EventStream:
-    """The stream of one operation. An item is requested only after the one before it was sent, so none is queued."""
+    """The stream of one operation.
+
+    An item is requested only after the previous one was sent, so no items are queued.
+    """
 
     def __init__(
         self, items: AsyncGenerator[bytes, None], context: RequestContext[Any], send: Send, on_error: OnError
@@ -155,7 +158,7 @@ class _EventStream:
     async def wait_for_first_item(self, *, accepts_json: bool) -> None:
         """Wait briefly for the first item, so that a refusal needs no stream.
 
-        Raises: OperationFailed: the operation was refused, and the client gets an ordinary response.
+        Raises: OperationFailed: the operation was refused, and the client receives an ordinary response.
         """
         if (first := await self._wait_for_item(FIRST_ITEM_SECONDS)) is None:
             return
@@ -189,7 +192,7 @@ class _EventStream:
             await asyncio.gather(self._next_item, return_exceptions=True)
 
     async def _next_event(self) -> bytes | None:
-        """The next event or comment. None: the operation has ended."""
+        """Return the next event or comment, or None if the operation has ended."""
         if (arrived := await self._wait_for_item(KEEP_ALIVE_SECONDS)) is None:
             return COMMENT
         self._next_item = None
@@ -206,7 +209,7 @@ class _EventStream:
         return b"event: next\n%bdata: %b\n\n" % (self._id_line(), item)
 
     async def _wait_for_item(self, seconds: float) -> asyncio.Future[bytes | None] | None:
-        """The next item if it arrives in time. Otherwise the next call waits for the same item."""
+        """Return the next item if it arrives in time. Otherwise the next call waits for the same item."""
         if self._next_item is None:
             self._next_item = asyncio.ensure_future(self._advance())
         done, _ = await asyncio.wait([self._next_item], timeout=seconds)
@@ -216,7 +219,10 @@ class _EventStream:
         return await anext(self._items, None)
 
     def _id_line(self) -> bytes:
-        """The `id` line with the version of the item. Empty: it has none, or the version was sent before."""
+        """Return the `id` line with the version of the item.
+
+        It is empty if there is no version or it was sent before.
+        """
         version = self._context.last_seen_version
         if version is None or version == self._last_sent_version:
             return b""

@@ -1,10 +1,10 @@
-"""GraphQL over WebSocket: the graphql-transport-ws protocol, and no other.
+"""GraphQL over WebSocket, by the graphql-transport-ws protocol. No other protocol is supported.
 
-Close codes are those of the protocol, with one exception: a rejected or expired credential closes with 4403, because
-common clients retry after it with a new token; after 4401 they give up.
+Close codes are those of the protocol, with one exception: a rejected or expired credential closes with 4403. Common
+clients retry after 4403 with a new token, but not after 4401.
 
-Back-pressure: the next message is read after the previous one was answered, and an item of a subscription is requested
-after the one before it was sent. Messages, operations and pings are limited here on any server;
+Back-pressure: the next message is read after the previous one was answered, and the next item of a subscription is
+requested after the previous one was sent. This module limits messages, operations and pings on any server.
 `app.server.websocket_limits` adds limits below the level of messages.
 """
 
@@ -33,14 +33,14 @@ PROTOCOL: Final = "graphql-transport-ws"
 EXPIRED: Final = "Forbidden: the token has expired"
 INIT_SECONDS: Final = 10.0
 MAX_OPERATIONS: Final = 100
-"""Concurrent operations of one connection, including subscriptions."""
+"""The maximum number of concurrent operations of one connection, including subscriptions."""
 MAX_MESSAGE_BYTES: Final = request_parsing.MAX_USER_BODY_BYTES
-"""Larger requests are sent by HTTP."""
+"""The maximum size of a message. Larger requests must be sent by HTTP."""
 PINGS_PER_SECOND: Final = 10
 PING_BURST: Final = 100
-"""Pings and pongs of the GraphQL protocol that a client may send at once. Clients send one in several seconds."""
+"""How many pings and pongs of the GraphQL protocol a client may send at once. Clients send one in several seconds."""
 MAX_REASON_LENGTH: Final = 100
-"""Characters of a close reason. A WebSocket allows 123 bytes."""
+"""The maximum number of characters of a close reason. A WebSocket allows 123 bytes."""
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class _Closed(Exception):
         self.reason = reason
 
     def as_error(self) -> dict[str, Any]:
-        """For the request log."""
+        """Return the error for the request log."""
         return format_error(self.reason, f"CLOSED_{self.code}")
 
 
@@ -73,10 +73,10 @@ class GraphQLOverWebSocket:
         connections_per_caller: int = 20,
         pending_per_address: int = connection_limits.MAX_PENDING_CONNECTIONS,
     ) -> None:
-        """`allowed_origins`: origins whose pages may connect; "*": any. `allow_same_host`: also pages of the addressed
-        host.
+        """`allowed_origins` are origins whose pages may connect; "*" means any origin.
 
-        `init_seconds`: how long a connection may wait for connection_init. `connections_per_caller`: for users.
+        `allow_same_host` also allows pages of the host that the request addresses. `init_seconds` is how long a
+        connection may wait for connection_init. `connections_per_caller` applies to users.
         """
         self.engine = engine
         self.authenticator = authenticator
@@ -105,7 +105,10 @@ class GraphQLOverWebSocket:
         await send({"type": "websocket.close", "code": closed.code, "reason": closed.reason})
 
     def _is_origin_allowed(self, origin: str | None, host: str | None) -> bool:
-        """CORS does not apply to WebSockets: without this check any page could connect from its visitor's network."""
+        """Return whether a page of this origin may connect.
+
+        CORS does not apply to WebSockets. Without this check any page could connect from its visitor's network.
+        """
         if origin is None or self._allowed_origins & {"*", origin.lower()}:
             return True
         return self._allow_same_host and is_same_origin(origin, host)
@@ -129,10 +132,13 @@ class _Connection:
         self._until_closed = ExitStack()
         self._until_acknowledged = ExitStack()
         self._timeout_close = _Closed(4408, "Connection initialisation timeout")
-        """How the connection is closed when its timeout expires."""
+        """The code and reason with which the connection is closed when its timeout expires."""
 
     async def run(self, authorization: str | None) -> None:
-        """Serve until either side closes. `authorization`: the header of the handshake, if connection_init has none."""
+        """Serve the connection until it is closed.
+
+        `authorization` is the handshake's header, used if connection_init has none.
+        """
         self._authorization = authorization
         async with asyncio.TaskGroup() as self._tasks:
             try:
@@ -151,7 +157,7 @@ class _Connection:
 
     async def _receive_messages(self) -> None:
         try:
-            # The timeout is for connection_init first, and then for the expiry of the credential.
+            # The timeout is first that of connection_init, then that of the credential's expiry.
             async with asyncio.timeout(self._server.init_seconds) as self._timeout:
                 with self._until_acknowledged:
                     self._until_acknowledged.enter_context(
@@ -163,7 +169,7 @@ class _Connection:
             raise self._timeout_close from None
 
     async def _receive_text(self) -> str | None:
-        """The next message. None: the client has disconnected."""
+        """Return the next message, or None if the client has disconnected."""
         event = await self._receive()
         if event["type"] == "websocket.disconnect":
             return None
@@ -193,7 +199,7 @@ class _Connection:
                 raise _Closed(4400, "Invalid message")
 
     async def _handle_ping(self, kind: str) -> None:
-        """Pings do not count against the caller's rate; their own rate is per connection."""
+        """Answer a ping. Pings do not count against the caller's rate; each connection has a separate rate for them."""
         if self._pings.take(""):
             raise _Closed(1008, "Too many pings")
         if kind == "ping":
@@ -231,8 +237,10 @@ class _Connection:
         raise Unauthenticated("authorization and token must be strings")
 
     def _rejected_credential(self) -> _Closed:
-        """Counts the rejection against the rate of the client address. Too many close with a code that means: retry
-        later."""
+        """Count the rejection against the rate of the client address, and return how to close the connection.
+
+        If there were too many, the close code means that the client may retry later.
+        """
         try:
             self._engine.record_failure(self._context())
         except RateLimited as error:
@@ -285,7 +293,7 @@ class _Connection:
         await self._send({"id": id, "type": "error", "payload": [error]})
 
     async def _run_operation(self, id: str, request: GraphQLRequest) -> None:
-        """Send the items of an operation, then its end. Raises nothing, so that it does not end other operations."""
+        """Send the items of an operation, then its end. It raises nothing, so that other operations are not ended."""
         context = self._context()
         try:
             last_message: dict[str, Any] = {"id": id, "type": "complete"}
@@ -295,7 +303,7 @@ class _Connection:
                         await self._send({"id": id, "type": "next", "payload": orjson.Fragment(item)})
             except OperationFailed as failed:
                 last_message = {"id": id, "type": "error", "payload": failed.errors}
-            self._release_id(id)  # before the last message: after it, the client may use the id again
+            self._release_id(id)  # first, because the client may then use the id again
             await self._send(last_message)
         except OSError:
             pass  # the client has disconnected; `run` detects that too
@@ -312,7 +320,7 @@ class _Connection:
             log.debug("the client disconnected before it received an error")
 
     def _release_id(self, id: str) -> None:
-        if self._operations.get(id) is asyncio.current_task():  # the client may have completed it and reused the id
+        if self._operations.get(id) is asyncio.current_task():  # the client may have reused the id
             del self._operations[id]
 
     async def _send(self, message: Mapping[str, Any]) -> None:
@@ -330,7 +338,7 @@ class _Connection:
 
 
 def _to_loop_time(at: datetime | None) -> float | None:
-    """The event loop's clock at this time. None: no expiry."""
+    """Return the time of the event loop's clock, or None if `at` is None."""
     if at is None:
         return None
     return asyncio.get_running_loop().time() + (at - datetime.now(UTC)).total_seconds()
