@@ -85,6 +85,8 @@ HISTORY: Final = {"CHANGELOG.md", "LICENSE", "tests/test_retired_words.py"}
 FOREIGN: Final = ("requirements.lock", "package-lock.json", "LICENCE.txt", "stripe_openapi_excerpt.json")
 """Texts of others."""
 
+ANY = re.compile("|".join([*WORDS, *(phrase.removeprefix("(?i)") for phrase in PHRASES)]), re.IGNORECASE)
+"""Finds the lines that can contain one; much faster than to split every line into words."""
 WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 ALLOWED = re.compile(
     r"(?i)\ba lot of\b|\b(?:told|tells?)( \w+)? apart\b|card[._-]?fingerprint|\"fingerprint\"|RAISE NOTICE"
@@ -118,6 +120,8 @@ def tracked_files() -> list[str]:
 def retired_words(text: str) -> Iterator[str]:
     """`line: found (what to write instead)`."""
     for number, line in enumerate(ALLOWED.sub("", text).splitlines(), start=1):
+        if not ANY.search(line):
+            continue
         for word in WORD.findall(line):
             if (instead := WORDS.get(word.lower())) is not None:
                 yield f"{number}: {word} ({instead})"
