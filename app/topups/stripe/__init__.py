@@ -1,6 +1,6 @@
 """Stripe as a payment provider: checkout on Stripe's pages, saved cards, refunds, disputes, webhooks.
 
 - `event_mapping`: converts Stripe's objects and events to `Payment`, `Refund` and `Dispute`.
-- `provider`: calls Stripe and verifies the signatures of webhooks. Only this module imports Stripe's SDK.
+- `provider`: calls Stripe. `signatures`: verifies the signatures of webhooks. Only these two import Stripe's SDK.
 - `settings`: checks the settings before the first call.
 """

@@ -1,11 +1,9 @@
-"""Calls Stripe with its own SDK. No other module imports the SDK.
+"""Calls Stripe with its own SDK. Only this module and `signatures` import the SDK.
 
 Every call that moves money contains our reference as its idempotency key: if the answer is lost, the SDK repeats the
-call, and Stripe returns the first result. In addition to the SDK's checks, webhooks signed in the future are refused.
-Two webhook secrets are accepted while one replaces the other.
+call, and Stripe returns the first result.
 """
 
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -42,6 +40,7 @@ from app.topups.stripe.event_mapping import (
     to_stripe_amount,
 )
 from app.topups.stripe.settings import check_settings
+from app.topups.stripe.signatures import SIGNATURE_HEADER, verify_signature
 
 if TYPE_CHECKING:
     from stripe.params.checkout import SessionCreateParams
@@ -49,8 +48,6 @@ if TYPE_CHECKING:
 API_VERSION: Final = "2026-10-28.endive"
 """The API version that this module expects. Webhook endpoints are configured with the same version."""
 
-SIGNATURE_HEADER: Final = "Stripe-Signature"
-TOLERANCE_SECONDS: Final = 300
 TIMEOUT_SECONDS: Final = 15.0
 MAX_RETRIES: Final = 2
 PAGE_SIZE: Final = 100
@@ -59,7 +56,6 @@ MAX_PAGES: Final = 100
 CALL_WINDOW: Final = (timedelta(minutes=-5), timedelta(hours=1))
 """The period around the time of our row in which, by Stripe's clock, our call can have made a payment."""
 
-_SIGNED_AT: Final = re.compile(r"(?:^|,)t=([0-9]{1,15})(?=,|$)")
 _UNKNOWN_OUTCOME_ERRORS: Final = (
     stripe.APIConnectionError,
     stripe.APIError,
@@ -317,31 +313,6 @@ class Stripe:
         except stripe.CardError as second:
             return replace(payment, status=PaymentStatus.DECLINED, decline_reason=str(second.code or "declined")[:64])
         return event_mapping.map_intent(confirmed.to_dict())
-
-
-def verify_signature(raw_body: bytes, header: str | None, secrets: tuple[str, ...], *, now_seconds: float) -> None:
-    """Check the signature of a webhook.
-
-    Raises: InvalidProviderEvent: the signature is missing, was made with none of the secrets, or its time differs by
-    more than 300 s.
-    """
-    first_error: Exception | None = None
-    for secret in secrets:
-        try:
-            stripe.WebhookSignature.verify_header(raw_body, header, secret, TOLERANCE_SECONDS)
-            break
-        except stripe.SignatureVerificationError as error:
-            first_error = first_error or error
-        except UnicodeDecodeError:
-            raise InvalidProviderEvent("The event is not UTF-8.") from None
-    else:
-        raise InvalidProviderEvent(
-            f"The signature is invalid: {getattr(first_error, 'user_message', None) or first_error}"[:200]
-        )
-    signed_at = _SIGNED_AT.findall(header or "")
-    # The SDK does not refuse times in the future. There must be only one time, the one that was signed.
-    if len(signed_at) != 1 or int(signed_at[0]) > now_seconds + TOLERANCE_SECONDS:
-        raise InvalidProviderEvent(f"The event was signed more than {TOLERANCE_SECONDS} seconds ahead.")
 
 
 async def _find_by_reference(
