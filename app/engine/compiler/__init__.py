@@ -1,6 +1,6 @@
 """Compiler: turns a validated GraphQL operation into Python closures, which execute it.
 
-For each request, graphql-core's executor collects the fields of every object, looks each field up in the schema, creates
+For each request, graphql-core's executor collects the fields of every object, looks each field up in the schema, makes
 an info and a path for it, and checks the type of every value. Most of this depends only on the document. The compiler
 does that part once, and the server executes the result for each request:
 
