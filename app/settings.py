@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 def _parse_days(value: object) -> tuple[int, ...]:
-    """Reads `30,7,1`."""
+    """Parse `30,7,1`."""
     parts = value.split(",") if isinstance(value, str) else value
     if isinstance(parts, list | tuple):
         texts = [str(part).strip() for part in parts]
@@ -25,7 +25,7 @@ def _parse_days(value: object) -> tuple[int, ...]:
 
 
 def _parse_bonuses(value: object) -> tuple[tuple[int, int], ...] | None:
-    """Reads `5000:500,10000:1500`, in any order. Returns: pairs of credits and bonus, sorted."""
+    """Parse `5000:500,10000:1500`, in any order. Returns: sorted pairs of credits and bonus."""
     if value is None or isinstance(value, tuple):
         return value
     parts = [part.strip().split(":") for part in value.split(",")] if isinstance(value, str) else []
@@ -40,7 +40,7 @@ def _parse_bonuses(value: object) -> tuple[tuple[int, int], ...] | None:
 
 
 def _parse_names(value: object) -> tuple[str, ...] | None:
-    """Reads names separated by commas."""
+    """Parse names separated by commas."""
     if value is None or isinstance(value, tuple):
         return value
     names = [part.strip() for part in value.split(",")] if isinstance(value, str) else []
@@ -50,7 +50,7 @@ def _parse_names(value: object) -> tuple[str, ...] | None:
 
 
 def _parse_caller_kinds(value: object) -> tuple[str, ...] | None:
-    """Reads kinds of callers separated by commas; `nobody` is none of them."""
+    """Parse kinds of callers separated by commas. `nobody` means none of them."""
     names = _parse_names(value)
     if names is None or names == ("nobody",):
         return None if names is None else ()
@@ -70,18 +70,18 @@ Seconds = Annotated[float, Field(gt=0, le=300)]
 
 
 class Settings(BaseSettings):
-    """All settings. The defaults suit development. An empty variable counts as unset."""
+    """All settings. The defaults are for development. An empty variable counts as unset."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", use_attribute_docstrings=True)
 
     environment: Literal["development", "production"] = "development"
-    """production refuses development keys and closes introspection, GraphiQL and GET."""
+    """production: development keys are refused; introspection, GraphiQL and GET are disabled."""
     database_url: PostgresUrl = None
-    """PostgreSQL 15 or newer. Unset: an embedded one is started, with its data in DATA_DIR."""
+    """PostgreSQL 15 or newer. If unset, an embedded PostgreSQL is started, with its data in DATA_DIR."""
     migration_database_url: PostgresUrl = None
-    """The same database, as the role that owns its tables, for migrations. Unset: DATABASE_URL."""
+    """The same database for migrations, as the role that owns its tables. If unset, DATABASE_URL is used."""
     data_dir: Path | None = None
-    """Directory of the embedded PostgreSQL and of the development keys. Unset: .data in the checkout."""
+    """Directory of the embedded PostgreSQL and of the development keys. If unset, .data in the checkout."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -89,76 +89,92 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Number of server processes."""
     public_url: str | None = None
-    """URL of this server for browsers, used in links to payment pages and receipts. Unset: http://HOST:PORT."""
+    """URL of this server for browsers, used in links to payment pages and receipts. If unset, http://HOST:PORT."""
     allowed_hosts: Names = None
-    """Host names that requests may address, separated by commas. Unset: the host of PUBLIC_URL; in development any."""
+    """Host names that requests may address, separated by commas.
+
+    If unset, only the host of PUBLIC_URL; in development any.
+    """
     allowed_origins: Names = None
-    """Other origins whose pages may call the API, separated by commas. Unset: none; in development any."""
+    """Other origins whose pages may call the API, separated by commas.
+
+    If unset, no other origin; in development any.
+    """
     forwarded_allow_ips: Names = None
-    """Addresses of proxies whose X-Forwarded-For header is trusted, separated by commas. Unset: 127.0.0.1."""
+    """Addresses of proxies whose X-Forwarded-For header is trusted, separated by commas. If unset, 127.0.0.1."""
     known_documents: Path | None = None
     """Persisted GraphQL documents: a directory of *.graphql files, or a manifest."""
     arbitrary_documents: CallerKinds = None
-    """Who may send documents that are not persisted: some of anonymous,users,services,operators, or nobody. Unset:
-    services,operators; in development all."""
+    """Callers that may send documents that are not persisted: some of anonymous,users,services,operators, or nobody.
+
+    If unset, services,operators; in development all.
+    """
     ledger_key: str | None = None
-    """Key of the entries' HMAC chain: at least 32 bytes in hex. Required in production."""
+    """Key of the entries' HMAC chain, at least 32 bytes in hex. Required in production."""
     jwt_issuer: str = "http://localhost/development"
     """Required `iss` of tokens."""
     jwt_audience: str = "credits"
     """Required `aud` of tokens."""
     jwks_url: str | None = None
-    """URL of the public keys that verify tokens (JWKS). Unset: the development key pair."""
+    """URL of the public keys that verify tokens (JWKS). If unset, the development key pair is used."""
     jwt_hs256_secret: Annotated[SecretStr | None, Field(min_length=32)] = None
-    """Shared secret of an issuer that signs tokens with HS256, at least 32 bytes. Instead of JWKS_URL."""
+    """Shared secret of an issuer that signs tokens with HS256, at least 32 bytes. It replaces JWKS_URL."""
     jwt_admin_role: str = "credits-admin"
     """Role that makes the caller an operator."""
     jwt_roles_claim: str = "roles"
-    """Claim with the roles of a caller."""
+    """Claim that contains the roles of a caller."""
     jwt_organisations_claim: str = "organisations"
-    """Claim with the organisations whose accounts a user may read."""
+    """Claim that contains the organisations whose accounts a user may read."""
     posting_connections: Annotated[int, Field(ge=1, le=16)] = 2
     """Database connections for charges, per process. Each account always uses the same one."""
     batch_limit: Annotated[int, Field(ge=1, le=1000)] = 256
     """Maximum number of charges in one transaction."""
     queue_limit: Annotated[int, Field(ge=1, le=100_000)] = 4096
-    """Charges that may wait for each posting connection. Further ones are refused with OVERLOADED."""
+    """Maximum number of charges that wait for one posting connection. Further charges are refused with OVERLOADED."""
     compile_operations: Literal["on", "off"] = "on"
-    """on: operations are compiled when they are first executed. off: graphql-core executes them."""
+    """on: operations are compiled when they are first executed, those of persisted documents when the server starts.
+
+    off: graphql-core executes all operations.
+    """
     request_seconds: Seconds = 15
-    """Time within which a whole HTTP request must arrive, headers and body."""
+    """Time within which a whole HTTP request, with headers and body, must arrive."""
     operation_seconds: Seconds = 30
-    """Time limit of a query or mutation. Charges have no such limit; they wait in a queue of limited length."""
+    """Time limit of a query or mutation. It does not apply to charges, which wait in a queue of limited length."""
     rate_per_user: Rate = 50
-    """Operations per second of one user, over all WORKERS. Bursts may use 5 seconds' worth at once. 0: no limit."""
+    """Operations per second of one user, over all WORKERS. A burst may use 5 seconds' worth at once. 0: no limit."""
     rate_per_address: Rate = 200
-    """Operations per second of all users and anonymous callers of one address (IPv6: one /64 network). Rejected
-    credentials and malformed requests count, too. 0: no limit."""
+    """Operations per second of all users and anonymous callers of one address (IPv6: one /64 network).
+
+    Rejected credentials and malformed requests count, too. 0: no limit.
+    """
     rate_per_service: Rate = 2000
     """Operations per second of one service key or operator. Charges and holds do not count. 0: no limit."""
     operations_per_user: Positive = 50
-    """Concurrent queries and mutations of one user, per process."""
+    """Maximum number of concurrent queries and mutations of one user, per process."""
     subscriptions_per_user: Positive = 200
-    """Concurrent subscriptions of one user, per process."""
+    """Maximum number of concurrent subscriptions of one user, per process."""
     connections_per_user: Positive = 20
-    """WebSocket connections of one user, per process. A further one closes the oldest. The limit of a service key or
-    operator is 2,000; that of connections of one address which are not authenticated yet is 1,000."""
+    """Maximum number of WebSocket connections of one user, per process. A further connection closes the oldest.
+
+    The maximum is 2,000 for a service key or operator, and 1,000 for connections of one address that are not
+    authenticated yet.
+    """
     log_format: Literal["json", "text"] | None = None
-    """json: one redacted object per line. Unset: json in production, text in development."""
+    """json: one redacted object per line. If unset, json in production and text in development."""
     request_log: Literal["all", "without-charges", "none"] = "all"
-    """Which operations are logged. Refused and failed ones always are."""
+    """Operations that are logged. Refused and failed operations are always logged."""
     read_connections: Annotated[int, Field(ge=1, le=100)] = 5
     """Database connections for reads, per process."""
     sweep_seconds: Annotated[float, Field(gt=0, le=5)] = 5.0
-    """Interval at which versions are compared, in case a change notification was lost."""
+    """Interval at which versions are compared, because a change notification may have been lost."""
     conflate_ms: Annotated[int, Field(ge=0, le=1000)] = 25
-    """Changes of a balance within this time are sent as one."""
+    """Changes of a balance within this time are sent as one change."""
     low_balance_threshold: Annotated[int, Field(ge=0)] = 500
-    """Available credits below which a balance is LOW, for accounts without a threshold of their own."""
+    """Number of available credits below which a balance is LOW, for accounts without their own threshold."""
     expiry_notification_days: Days = (30, 7, 1)
     """Days before the expiry of a grant at which its owner is notified, separated by commas."""
     payment_provider: Literal["sandbox", "stripe", "none"] = "sandbox"
-    """stripe; sandbox: simulates payments, for development; none: credits are not sold."""
+    """stripe; sandbox: payments are simulated, for development; none: credits are not sold."""
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
     """Currency of top-ups."""
     minor_per_credit: Positive = 1
@@ -172,47 +188,51 @@ class Settings(BaseSettings):
     top_up_bonuses: Bonuses = None
     """Promotional credits for a top-up of at least so many credits: CREDITS:BONUS, such as 5000:500,10000:1500."""
     top_up_bonus_days: Annotated[int, Field(ge=1, le=3650)] = 365
-    """Days after which such a bonus expires."""
+    """Days after which the promotional credits of a top-up expire."""
     receipt_seller: Annotated[str | None, Field(max_length=500)] = None
     """Name and address of the seller on receipts. A semicolon starts a new line."""
     sandbox_secret: str | None = None
-    """Secret that signs the sandbox's webhooks. Unset: the development secret."""
+    """Secret that signs the sandbox's webhooks. If unset, the development secret is used."""
     stripe_secret_key: SecretStr | None = None
     """API key of Stripe (sk_... or rk_...): a live key in production, a test key in development."""
     stripe_webhook_secret: SecretStr | None = None
-    """Secret that signs Stripe's webhooks (whsec_...). Unset: webhooks are answered with 503, and Stripe repeats
-    them."""
+    """Secret that signs Stripe's webhooks (whsec_...).
+
+    If unset, the response to webhooks is 503, and Stripe repeats them.
+    """
     stripe_webhook_secret_previous: SecretStr | None = None
-    """The previous webhook secret, which is also accepted during a rotation."""
+    """The previous webhook secret. It is accepted as well while a new one replaces it."""
     stripe_automatic_tax: bool = False
     """Whether Stripe Tax calculates taxes and adds them to the price."""
     stripe_base_url: Annotated[str | None, Field(pattern=r"^https?://")] = None
-    """URL of a substitute for Stripe's API, in development. Unset: Stripe's own."""
+    """URL of a substitute for Stripe's API, in development. If unset, Stripe's own URL is used."""
 
 
-for _field in Settings.model_fields.values():  # docstrings may have several lines, descriptions have one
+for _field in Settings.model_fields.values():  # a docstring may have several lines, a description one
     _field.description = " ".join((_field.description or "").split())
 
 
 def log_format(settings: Settings) -> Literal["json", "text"]:
-    """The log format of this process."""
+    """Return the log format of this process."""
     return settings.log_format or ("json" if settings.environment == "production" else "text")
 
 
 @cache
 def get_settings() -> Settings:
-    """The settings of this process, read once."""
+    """Return the settings of this process, which are read once."""
     return Settings()
 
 
 def data_directory(settings: Settings | None = None) -> Path:
-    """The absolute path of DATA_DIR, or of `.data` in the checkout. It may not exist yet."""
+    """Return the absolute path of DATA_DIR, or of `.data` in the checkout. It may not exist yet."""
     return ((settings or get_settings()).data_dir or Path(__file__).resolve().parent.parent / ".data").absolute()
 
 
 def server_url(settings: Settings | None = None) -> str:
-    """The URL of the server for clients on this machine: http://HOST:PORT, or the loopback if HOST means all
-    addresses."""
+    """Return the URL of the server for clients on this machine: http://HOST:PORT.
+
+    If HOST means all addresses, the URL contains the loopback address.
+    """
     settings = settings or get_settings()
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  compared, not bound
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
