@@ -152,7 +152,7 @@ async def find_tasks(task_ids: Iterable[str], *, owner_ids: OwnerScope) -> dict[
     """Apply due changes, and return the tasks that exist in accounts of the scope, by task id.
 
     A task of another owner is not found, by the same statement as a task that does not exist. So neither the response
-    nor its duration tells them apart.
+    nor its duration distinguishes them.
     """
     parameters = (list(dict.fromkeys(task_ids)), None if owner_ids is None else list(owner_ids))
     records = await pools.fetch(_FIND_TASKS, *parameters)
