@@ -14,5 +14,6 @@ each entry covers its content and the previous entry.
 To write, `posting.post` locks the account rows in the order of their ids, reads in a new statement, decides in memory
 with `rules`, and writes all rows in one statement.
 
-This package imports neither tasks, prices nor payments. It stores their ids as references and publishes changes.
+This package does not import the packages of tasks, prices and payments. It stores their ids as references, and
+publishes changes.
 """

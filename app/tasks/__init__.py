@@ -2,15 +2,15 @@
 
 Terms
     task         one execution of an agent
-    block run    one execution of one block inside a task; its id identifies its charge, however often it is sent
+    block run    one execution of one block inside a task; its id identifies its charge, even if it is sent repeatedly
     budget       a hold of credits for a whole task, which pays for it and for nested tasks without a budget
     hold         credits claimed for one block run that is priced by measurement
 
 Invariants
-    - `charged` and `reversed` of a task are the sums of its entries at every moment.
-    - A task that has ended takes no charge.
+    - `charged` and `reversed` of a task always equal the sums of its entries.
+    - A task that has ended cannot be charged.
     - A task becomes STOPPED only under its account's lock: by the charge that could not be paid, or when the budget it
       draws on expires.
 
-The lock of an account guards its tasks and block runs too: all changes go through `ledger.posting`.
+The lock of an account also protects its tasks and block runs, because `ledger.posting` makes all changes.
 """
