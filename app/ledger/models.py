@@ -19,7 +19,7 @@ class Owner(Model):
 
 
 class Account(Model):
-    """One owner's account. The lock of its row guards everything of the account."""
+    """One owner's account. The lock of its row protects all rows of the account."""
 
     id = fields.BigIntField(primary_key=True, generated=False)
     owner_id = fields.CharField(max_length=255)
@@ -44,7 +44,7 @@ class Account(Model):
 
 
 class Entry(Model):
-    """One signed entry, never changed or deleted: privileges and triggers prevent it."""
+    """One signed entry. Privileges and triggers prevent changes and deletions."""
 
     account_id = fields.BigIntField()
     seq = fields.BigIntField(primary_key=True, generated=False)
@@ -93,7 +93,7 @@ class Grant(Model):
 
 
 class Hold(Model):
-    """Credits claimed for one block run, or for a whole task (a budget: `block_run_id` is null)."""
+    """Credits claimed for one block run, or for a whole task (a budget, whose `block_run_id` is null)."""
 
     account_id = fields.BigIntField()
     number = fields.IntField(primary_key=True, generated=False)
@@ -124,7 +124,7 @@ class Hold(Model):
 
 
 class Notification(Model):
-    """A notification to a person about an account; at most one unresolved per kind, agent and subject."""
+    """A notification to a person about an account. At most one per kind, agent and subject is unresolved."""
 
     account_id = fields.BigIntField()
     number = fields.IntField(primary_key=True, generated=False)
@@ -141,7 +141,7 @@ class Notification(Model):
 
 
 class Operation(Model):
-    """An idempotency key with the hash of its request and the ids of its result. Never deleted."""
+    """An idempotency key with the hash of its request and the ids of its result. It is never deleted."""
 
     account_id = fields.BigIntField()
     key = fields.CharField(max_length=255, primary_key=True)

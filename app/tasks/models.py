@@ -17,7 +17,7 @@ class TaskAccount(Model):
 class Task(Model):
     """One execution of an agent. `steps`, `charged` and `reversed` (credits) are the sums of its block runs.
 
-    `budget_hold`: the number of the hold that pays for it. `request_hash`: of the request that started it.
+    `budget_hold` is the number of the budget that pays for it. `request_hash` is that of the request that started it.
     """
 
     account_id = fields.BigIntField()
@@ -57,10 +57,10 @@ class SkippedStart(Model):
 
 
 class BlockRun(Model):
-    """One block run, also at cost 0. Of its settings, only the matched price rule and the model it names are stored.
+    """One block run, even if it costs 0. Its settings are not stored, only the price rule that matched and its model.
 
-    `outcome` and `finished_at`: what the executor has reported, and when. `entry_seq`: the CHARGE entry; `outcome_seq`:
-    the REVERSAL entry that the outcome has led to.
+    The executor reported `outcome` at `finished_at`. `entry_seq` is the CHARGE entry. `outcome_seq` is the REVERSAL
+    entry that returned credits because of the outcome.
     """
 
     account_id = fields.BigIntField()

@@ -40,7 +40,7 @@ class TopUp(Model):
 
 
 class ProviderPayment(Model):
-    """The top-up that a provider's payment paid, for events that name only the payment."""
+    """The top-up that a provider's payment paid, for events that contain only the payment."""
 
     payment_ref = fields.CharField(max_length=255, primary_key=True)
     account_id = fields.BigIntField()
@@ -53,8 +53,9 @@ class ProviderPayment(Model):
 class TopUpRefund(Model):
     """A refund of a top-up. The primary key is (account_id, id).
 
-    `credits`: credits taken from the top-up's grant + `debt_credits`. Its share of the bonus: `bonus_credits` (taken)
-    + `bonus_expired` (expired unspent) + `bonus_spent`, whose value `reduced_minor` is deducted from the money.
+    `credits` is the sum of the credits taken from the top-up's grant and `debt_credits`. The refund's share of the
+    bonus is the sum of `bonus_credits` (taken), `bonus_expired` (expired unspent) and `bonus_spent`. The value of the
+    spent bonus, `reduced_minor`, is deducted from the money.
     """
 
     account_id = fields.BigIntField()
@@ -82,7 +83,7 @@ class TopUpRefund(Model):
 class Dispute(Model):
     """A dispute of a payment. The primary key is (account_id, dispute_ref).
 
-    `credits`: frozen while it is OPEN, taken back when it is LOST. The bonus columns are those of a refund.
+    `credits` are frozen while it is OPEN, and taken back when it is LOST. The bonus columns are those of a refund.
     """
 
     account_id = fields.BigIntField()
@@ -118,7 +119,7 @@ class PaymentCustomer(Model):
 class AutoTopUp(Model):
     """Configuration of auto top-up, which only the account's owner can enable.
 
-    `declines`, `blocked_reason` and `next_eligible_at`: result of the last check (`checked_at`).
+    `declines`, `blocked_reason` and `next_eligible_at` are the result of the last check (`checked_at`).
     """
 
     account_id = fields.BigIntField(primary_key=True, generated=False)
@@ -209,7 +210,7 @@ class SandboxDispute(Model):
 
 
 class SandboxCustomer(Model):
-    """A customer of the sandbox provider. `reference`: ours."""
+    """A customer of the sandbox provider. `reference` is our own reference."""
 
     customer_ref = fields.CharField(max_length=255, primary_key=True)
     reference = fields.CharField(max_length=255, unique=True)
@@ -219,7 +220,7 @@ class SandboxCustomer(Model):
 
 
 class SandboxCard(Model):
-    """A card saved at the sandbox provider. `behaviour`: see `sandbox.store.CardBehaviour`."""
+    """A card saved at the sandbox provider. `behaviour` is a `sandbox.store.CardBehaviour`."""
 
     card_ref = fields.CharField(max_length=255, primary_key=True)
     customer_ref = fields.CharField(max_length=255)
