@@ -33,7 +33,7 @@ class FinishBlockRunRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedBlockRun:
-    """A block run with its outcome. `entry` returned `credits`; it is None if `credits` is 0."""
+    """A block run with its outcome. `entry` reversed `credits`; it is None if `credits` is 0."""
 
     credits: int
     entry: LedgerEntry | None
@@ -55,7 +55,7 @@ async def finish_block_run(request: FinishBlockRunRequest, rate_cards: RateCardC
     recorded = (await block_runs_by_id([key])).get(key)
     if recorded is None:
         raise BlockRunNotFound(task_id=request.task_id, block_run_id=request.block_run_id)
-    # The card is read before the lock, because the rate card that priced a block run never changes.
+    # The card can be read before the lock, because the rate card that priced a block run never changes.
     card = await rate_cards.find_card(recorded.rate_card_version)
     if card is None:
         raise LookupError(f"rate card {recorded.rate_card_version}, which priced a block run, does not exist")

@@ -76,8 +76,8 @@ async def start_task(request: StartTaskRequest) -> TaskChange:
 
     If a scheduled task is refused because credits are missing, the skipped start is recorded.
     Raises: InvalidInput; InsufficientCredits: no credits or fewer than the budget are available, or the account has
-    debt; BudgetReached, TaskEnded, TaskStopped: the parent cannot have another task; IdempotencyConflict: the task id
-    belongs to another task; TaskNotFound: the account has no such parent.
+    debt; BudgetReached: the parent's budget has too few credits; TaskEnded, TaskStopped: the parent has ended or is
+    stopped; IdempotencyConflict: the task id belongs to another task; TaskNotFound: the account has no such parent.
     """
     request.check()
     account_id = await accounts.find_account_id(request.owner_id)

@@ -1,4 +1,4 @@
-"""Reversals: return the cost of a block run or of a whole task, even after the task has ended.
+"""Reverses the cost of a block run or of a whole task, even after the task has ended.
 
 Credits return to the grants that paid, never to a hold or budget, and never more than was charged.
 """
@@ -22,7 +22,7 @@ from app.tasks.rules import BlockRunState, TaskState, apply_reversal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reversal:
-    """The credits returned for one block run, with the task and the balance after the reversal."""
+    """The credits reversed for one block run, with the task and the balance after the reversal."""
 
     credits: int
     entry: LedgerEntry
@@ -34,7 +34,7 @@ class Reversal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskReversal:
-    """The credits returned for a whole task; 0 if it cost nothing. `entries` counts the entries, one per block run."""
+    """The credits reversed for a whole task; 0 if it cost nothing. `entries` counts the entries, one per block run."""
 
     credits: int
     entries: int
@@ -54,7 +54,7 @@ async def reverse_charge(
     request_id: str | None = None,
     audit: AuditContext | None = None,
 ) -> Reversal:
-    """Return `credits` of one charge. If `credits` is None, everything that was not returned before is returned.
+    """Reverse `credits` of one charge. If `credits` is None, everything that was not reversed before is reversed.
 
     Raises: TaskNotFound, BlockRunNotFound, ReversalExceedsCharge, IdempotencyConflict, InvalidInput,
     BalanceLimitReached.
@@ -114,7 +114,7 @@ async def reverse_task(
     request_id: str | None = None,
     audit: AuditContext | None = None,
 ) -> TaskReversal:
-    """Return everything that a task still costs, in one transaction. The cost of its children is not returned.
+    """Reverse everything that a task still costs, in one transaction. The cost of its children is not reversed.
 
     Raises: TaskNotFound, IdempotencyConflict, InvalidInput, BalanceLimitReached.
     """
@@ -166,7 +166,7 @@ async def _check(task_id: str, reason: str, idempotency_key: str) -> int:
 async def _reverse_block_runs(posting: Posting, account: AccountState, runs: Sequence[Any], cause: Cause) -> int:
     """Reverse the rows of `rows.read_reversible_block_runs`, with one entry each.
 
-    Returns: the credits that were returned.
+    Returns: the reversed credits.
     """
     found = [(rows.BLOCK_RUNS.read(row), json.loads(row["draws"])) for row in runs]
     await posting.load_grants(account, {number for _, draws in found for number, _ in draws})
@@ -192,10 +192,10 @@ def get_task_and_block_run(posting: Posting, task_id: str, block_run_id: str) ->
 async def reverse_block_run(
     posting: Posting, account: AccountState, run: BlockRunState, credits: int | None, cause: Cause
 ) -> tuple[int, LedgerEntry]:
-    """Return `credits` of a block run's charge.
+    """Reverse `credits` of a block run's charge.
 
-    If `credits` is None, everything that was not returned before is returned.
-    Returns: the credits and their entry. Raises: ReversalExceedsCharge, BalanceLimitReached.
+    If `credits` is None, everything that was not reversed before is reversed.
+    Returns: the reversed credits and their entry. Raises: ReversalExceedsCharge, BalanceLimitReached.
     """
     left = run.cost - run.reversed
     wanted = left if credits is None else credits

@@ -180,7 +180,7 @@ class PaymentProvider(Protocol):
         """
 
     async def create_refund(self, order: RefundOrder) -> Refund:
-        """Return money. A refusal is a result (FAILED), not an exception."""
+        """Refund money. A refusal is a result (FAILED), not an exception."""
 
     async def find_refund(self, reference: str, payment_ref: str) -> Refund | None:
         """Find the refund of a call with an unknown outcome. Returns None if there is none."""

@@ -25,9 +25,9 @@ from app.engine.compiler.analysis import CollectedField
 from app.engine.compiler.input_coercion import CoercedVariables
 
 ResponsePath = tuple["ResponsePath | None", str | int, str | None]
-"""The position of a value in the response: the outer path, the key, and the name of the field's type.
+"""The position of a value in the response: the outer path, the key, and the name of the type that has the field.
 
-The type is None for a list item. The tuple corresponds to graphql-core's Path, which is created only if an error or an
+The name is None for a list item. The tuple corresponds to graphql-core's Path, which is created only if an error or an
 info needs it: a tuple takes a tenth of the time.
 """
 ExecuteField = Callable[["Execution", Any, "ResponsePath | None"], Any]

@@ -64,9 +64,10 @@ def grant_entry_kind(source: GrantSource, top_up_id: str | None) -> EntryKind:
 
 
 def reverse(account: AccountState, draws: Draws, cause: Cause) -> list[LedgerEntry]:
-    """Return the draws of a charge to their grants with one REVERSAL entry, then pay debt. The grants must be loaded.
+    """Put the draws of a charge back into their grants with one REVERSAL entry, then pay debt.
 
-    Credits that return to an expired grant expire at once; then there are two entries. Raises: BalanceLimitReached.
+    The grants must be loaded. Credits that return to an expired grant expire at once; then there are two entries.
+    Raises: BalanceLimitReached.
     """
     credits = sum(drawn for _, drawn in draws)
     _check_limit(account, credits)

@@ -58,7 +58,7 @@ def draw(account: AccountState, draws: Draws) -> None:
 
 
 def return_to_grants(account: AccountState, draws: Draws) -> None:
-    """Return drawn credits to their grants, which must be loaded."""
+    """Put drawn credits back into their grants, which must be loaded."""
     for number, drawn in draws:
         grant = account.grants[number]
         grant.remaining += drawn

@@ -34,7 +34,7 @@ def apply_due_changes(account: AccountState) -> list[LedgerEntry]:
 
 
 def next_change_at(account: AccountState) -> datetime | None:
-    """Return a time before which time changes nothing in the account, or None if time never changes it."""
+    """Return the earliest time at which the account can have a due change, or None if it will have none."""
     instants = [when for grant in account.grants.values() if (when := grant.next_change_at) is not None]
     instants += [hold.expires_at for hold in account.holds.values() if hold.is_open]
     if account.next_hold_expiry_at is not None:

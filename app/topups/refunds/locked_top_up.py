@@ -150,7 +150,7 @@ def take_credits(locked: LockedTopUp, credits: int, cause: Cause) -> TakenCredit
 
 
 def return_credits(locked: LockedTopUp, refund: RefundRow, cause: Cause) -> None:
-    """Return the credits that a refund took. Raises: BalanceLimitReached."""
+    """Undo the withdrawals that a refund made. Raises: BalanceLimitReached."""
     debt.undo_withdraw(locked.account, locked.purchased_grant, refund.credits, cause, debt=refund.debt_credits)
     debt.undo_withdraw_unspent(locked.account, locked.bonus_grant, refund.bonus_credits, cause)
 

@@ -129,7 +129,7 @@ async def create_customer(reference: str) -> str:
 
 
 async def create_refund(order: RefundOrder, *, reference: str | None) -> SandboxRefund:
-    """Return money, once for each reference. A refund of more than was paid is FAILED.
+    """Refund money, once for each reference. A refund of more than was paid is FAILED.
 
     `reference=None` means that the refund was begun at the provider.
     """
