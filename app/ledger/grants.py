@@ -198,7 +198,7 @@ async def revoke_grant(
 
 
 async def _replay(posting: Posting, account: AccountState, first: dict[str, object]) -> GrantResult:
-    """Return the first result again, with the present state of the grant."""
+    """Return the first result again, with the current state of the grant."""
     number, seq, revoked = first["grant"], first["seq"], first.get("revoked", 0)
     if not isinstance(number, int) or not isinstance(revoked, int):
         raise TypeError("the result of the operation is not that of a grant")

@@ -17,7 +17,7 @@ from app.ledger.rules.account_state import AccountBalance
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowBalanceResult:
-    """The account after the call. If the request is a repetition, `balance` is the present one."""
+    """The account after the call. If the request is a repetition, `balance` is the current one."""
 
     balance: AccountBalance
     replayed: bool

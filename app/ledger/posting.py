@@ -227,7 +227,7 @@ async def apply_due_changes(account_ids: Iterable[int]) -> None:
 
 
 async def apply_all_due_changes(*, limit: int = 256) -> int:
-    """Apply due changes in accounts that no request uses. The longest due come first.
+    """Apply due changes in accounts that no request uses. Those that have been due longest come first.
 
     Returns: the number of accounts with due changes, up to `limit`.
     """

@@ -80,9 +80,9 @@ class RateCardCache:
         raise StaleRateCards(f"rate card {version} is not cached")
 
     async def find_card(self, version: int | None = None) -> Card | None:
-        """Return a past, present or future version, or None if it does not exist.
+        """Return a past, current or future version, or None if it does not exist.
 
-        `version=None` returns the present card.
+        `version=None` returns the current card.
         """
         if version is None:
             return await self.current_card()

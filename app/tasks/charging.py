@@ -49,7 +49,7 @@ _MAX_RATE_CARD_AGE_SECONDS: Final = 8.0
 class Charge:
     """An accepted charge.
 
-    For a repeated request, `entry` and the cost are those of the first call; the task and the balance are the present
+    For a repeated request, `entry` and the cost are those of the first call; the task and the balance are the current
     ones. `entry` is None if the cost is 0. `signal` is STOP if nothing is left to pay for this task, so that its
     executor starts no more block runs.
     """
@@ -176,7 +176,7 @@ _Replay = tuple[_Recorded, TaskState, AccountBalance]
 
 @dataclass(slots=True)
 class _Batch:
-    """A batch while it is decided: the present tasks and block runs, and the results so far."""
+    """A batch while it is decided: the current tasks and block runs, and the results so far."""
 
     posting: Posting
     tasks: dict[tuple[int, str], TaskState] = field(default_factory=dict)

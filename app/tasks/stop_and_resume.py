@@ -99,7 +99,7 @@ def stop_task(
 
 
 async def find_tasks_to_stop(posting: Posting, tasks: Iterable[TaskState]) -> set[tuple[int, str]]:
-    """Return the (account id, task id) of those tasks that nothing can pay for in the present state of their accounts.
+    """Return the (account id, task id) of those tasks that nothing can pay for in the current state of their accounts.
 
     Tasks that hold the last credits of their account are not included.
     """

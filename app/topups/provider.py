@@ -168,7 +168,7 @@ class PaymentProvider(Protocol):
         """Parse the stored body of an event that was verified before. Raises: InvalidProviderEvent."""
 
     async def retrieve_payment(self, provider_ref: str) -> Payment | None:
-        """Return the present state of a checkout or payment, or None if the provider does not know this id."""
+        """Return the current state of a checkout or payment, or None if the provider does not know this id."""
 
     async def charge_saved_card(self, charge: SavedCardCharge) -> Payment:
         """Pay with a saved card. A decline is a result (DECLINED, ACTION_REQUIRED), not an exception."""

@@ -123,7 +123,7 @@ async def confirm_top_up(
 ) -> ConfirmedTopUp:
     """Query the provider about an unpaid top-up and settle the answer.
 
-    Used by return pages that load before the webhook.
+    Used by return pages that load before the webhook arrives.
     Raises: TopUpNotFound: there is no such top-up in this account; Unavailable: the provider does not answer.
     """
     top_up = await queries.find_top_up(account_id, top_up_id)

@@ -4,8 +4,8 @@
 available first pay the debt, with a separate entry, from the grants that pay debt. So after every operation, while the
 account owes credits, such grants have no available credits.
 
-*Frozen* credits are disputed: they are posted, but cannot be spent. They are a number of the account, not of its
-grants. If more credits are frozen than are left, nothing is available until they are unfrozen.
+*Frozen* credits are disputed: they are posted, but cannot be spent. They are counted for the account, not
+for its grants. If more credits are frozen than are left, nothing is available until they are unfrozen.
 """
 
 from datetime import datetime

@@ -106,7 +106,7 @@ async def configure(request: ConfigureRequest, terms: TopUpTerms) -> ConfigureRe
 
 
 async def find_views(account_ids: list[int], provider: str, terms: TopUpTerms) -> dict[int, AutoTopUpView]:
-    """Return the present auto top-up of each account in which it was ever enabled."""
+    """Return the current auto top-up of each account in which it was ever enabled."""
     now = datetime.now(UTC)
     found = await rows.find_records(account_ids, provider)
     return {account_id: _build_view(record, terms, now) for account_id, record in found.items()}

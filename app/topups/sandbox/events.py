@@ -55,7 +55,7 @@ def verify(raw_body: bytes, header: str | None, secret: bytes, *, now_seconds: f
 
 
 def build_body(subject: ProviderObject) -> dict[str, Any]:
-    """Return the body of the event that reports this object in its present status.
+    """Return the body of the event that reports this object in its current status.
 
     Repeated calls return the same event.
     """

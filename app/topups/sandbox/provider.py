@@ -142,7 +142,7 @@ class Sandbox:
         return DisputeStatus(dispute.status) if dispute is not None else None
 
     def sign_event(self, subject: ProviderObject) -> tuple[bytes, dict[str, str]]:
-        """Return body and headers of the event that reports this object in its present status."""
+        """Return body and headers of the event that reports this object in its current status."""
         return events.sign_event(subject, self.secret)
 
     def build_form_token(self, reference: str) -> str:
