@@ -64,7 +64,7 @@ class LatestStates(Generic[State]):
     """The latest states of one process."""
 
     def __init__(self, feed: ChangeFeed, read: Read[State]) -> None:
-        """Read states with `read`, which returns the states of those accounts that exist.
+        """`read` returns the states of those accounts that exist.
 
         An exception of `read` ends the subscriptions of the account that causes it.
         """

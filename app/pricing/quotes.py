@@ -197,7 +197,7 @@ def quote(
 
 
 def price_by_recorded_rule(block: str, rule: Mapping[str, JSON] | None, measurements: Measurements) -> int:
-    """Return the price of a block run by a rule that was recorded earlier (`Quote.rule`). Present prices do not matter.
+    """Return the price of a block run by a rule that was recorded earlier (`Quote.rule`). Current prices do not matter.
 
     Raises: MeasurementMissing, BalanceLimitReached.
     """

@@ -22,7 +22,7 @@ def parse_json(text: str) -> Any:
         raise InvalidRateCard.at("document", f"must be at most {MAX_TEXT_LENGTH:,} characters")
     try:
         return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as fault:  # RecursionError: the parser cannot nest deeper
+    except (ValueError, RecursionError) as fault:  # RecursionError: nested too deeply
         raise InvalidRateCard.at(
             "document", f"is not JSON, or not allowed in a rate card: {str(fault)[:200]}"
         ) from None

@@ -1,4 +1,4 @@
-"""The model of one account, written from the specification (DESIGN.md): no database, no code of the product, not fast.
+"""A simple model of one account. It uses neither a database nor code of the product, and it need not be fast.
 
 Every credit of a grant is in one pocket: that of the account, of a task's budget, or of a hold for one block run. A
 charge takes credits out of a pocket, in burn order. Placing a hold or budget moves credits to its pocket; closing it

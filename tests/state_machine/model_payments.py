@@ -1,4 +1,4 @@
-"""The model of payments: top-ups, refunds and disputes, written from the specification (DESIGN.md, section 7).
+"""A simple model of payments: top-ups, refunds and disputes. It uses no code of the product.
 
 A credit costs one minor unit. There is no bonus: `tests/topups/refunds/test_refunds_state_machine.py` covers it.
 """

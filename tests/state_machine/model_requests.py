@@ -1,4 +1,4 @@
-"""The model's answers to requests, one method each, from the specification (DESIGN.md, sections 4, 5 and 7).
+"""The model's answers to requests, one method for each. It uses no code of the product.
 
 A method changes the model and returns facts, or raises `Refused`. A refusal changes nothing, except that a lack of
 credits stops the task.
