@@ -73,7 +73,7 @@ class GuardedField(StrawberryField):
         return super().is_basic_field and not self.is_checked
 
     def resolve_with_dicts(self, source: Any, info: GraphQLResolveInfo[Any], **arguments: Any) -> Any:
-        """Graphql-core calls this resolver if `input_as_dict` is set."""
+        """graphql-core calls this resolver if `input_as_dict` is set."""
         if self.needs is None or self.base_resolver is None:
             raise TypeError(f"{self.python_name} has no permission or no resolver")
         check_permission(info.context.caller, self.needs)

@@ -1,6 +1,6 @@
 """Scalars: whole numbers, times in UTC, and JSON.
 
-A parser raises GraphQLError. Graphql-core adds the name of the variable or argument.
+A parser raises GraphQLError. graphql-core adds the name of the variable or argument.
 """
 
 import json
