@@ -9,7 +9,35 @@ import click
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 PATH = click.Path(path_type=Path)
-TIMESTAMP = click.DateTime(["%Y-%m-%dT%H:%M:%S%z"])
+
+
+class InstantType(click.ParamType[datetime]):
+    """An instant, parsed like those of the API."""
+
+    name = "instant"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        from app.instants import InvalidInstant, parse_instant
+
+        try:
+            return parse_instant(value)
+        except InvalidInstant as error:
+            self.fail(f"{value!r:.60} {error}.", param, ctx)
+
+
+INSTANT = InstantType()
+
+
+class WrongUse(click.ClickException):
+    """An argument is wrong."""
+
+    exit_code = 2
+
+
+class CouldNotRun(click.ClickException):
+    """The command could not do its work, so its result is unknown."""
+
+    exit_code = 3
 
 
 class CommandGroup(click.Group):
@@ -111,7 +139,7 @@ def keys() -> None:
     type=click.Choice(["charge", "read", "admin"]),
     help="charge: run and charge tasks, and read; read: read any account; admin: all that operators may. Repeatable.",
 )
-@click.option("--expires-at", type=TIMESTAMP, help="2026-01-31T00:00:00+0000. Default: never.")
+@click.option("--expires-at", type=INSTANT, help="2026-01-31T00:00:00Z. Default: never.")
 def keys_create(name: str, scopes: tuple[str, ...], expires_at: datetime | None) -> None:
     """Create a key for NAME and print it.
 
@@ -145,7 +173,7 @@ def keys_revoke(id: str) -> None:
 @click.option("--reason", required=True, help="The reason, which the entry shows.")
 @click.option("--source", type=click.Choice(["PROMOTIONAL", "PURCHASED", "ADJUSTMENT"]), default="PROMOTIONAL")
 @click.option("--priority", type=int, default=0, help="From -1000 to 1000. Grants of lower priority are spent first.")
-@click.option("--expires-at", type=TIMESTAMP, help="2026-01-31T00:00:00+0000. Default: never.")
+@click.option("--expires-at", type=INSTANT, help="2026-01-31T00:00:00Z. Default: never.")
 @click.option("--key", help="Idempotency key: repeating it grants nothing more. Default: a new one.")
 def grant(owner: str, credits: int, **options: Any) -> None:
     """Grant credits to an account.
@@ -163,7 +191,7 @@ def prices() -> None:
 
 
 @prices.command("show")
-@click.option("--version", type=click.IntRange(min=1), help="Any published version. Default: the one in force.")
+@click.option("--version", type=click.IntRange(1, 2**31 - 1), help="Any published version. Default: the one in force.")
 def prices_show(version: int | None) -> None:
     """Print the rate card as a file that can be edited and published."""
     from app.cli import prices
@@ -185,8 +213,8 @@ def prices_check(file: Path) -> None:
 @click.option(
     "--at",
     "effective_at",
-    type=TIMESTAMP,
-    help="2026-01-31T00:00:00+0000. Default: in 11 s.",
+    type=INSTANT,
+    help="2026-01-31T00:00:00Z. Default: in 11 s.",
 )
 @click.option("--reason", help="The reason, for the audit log.")
 @click.option("--key", help="Idempotency key: repeating it publishes nothing new.")
@@ -262,12 +290,29 @@ def provider_events_replay(id: str) -> None:
 )
 @click.pass_context
 def verify(ctx: click.Context, owner: str | None, heads: Path | None) -> None:
-    """Verify the ledger; exit with 1 if it is not intact."""
+    """Verify the ledger, or the account of OWNER.
+
+    Exits with 0 if it is intact, 1 if it is not, 2 if an argument is wrong (OWNER has no account, too), and 3 if it
+    could not run.
+    """
     from app.cli import verify
 
-    if owner and heads:
+    if owner is not None and heads:
         raise click.UsageError("--heads covers all accounts: leave out OWNER.")
-    ctx.exit(verify.run(owner, heads))
+    try:
+        status = verify.run(owner, heads)
+    except Exception as error:
+        raise _verify_failure(error) from error
+    ctx.exit(status)
+
+
+def _verify_failure(error: Exception) -> click.ClickException:
+    """Return how `verify` fails. Exit code 1 is only for a ledger that was found not to be intact."""
+    from app.cli import error_messages
+    from app.errors import InvalidInput
+
+    message = error_messages.message_for(error) or f"The ledger could not be verified: {error!r}"
+    return WrongUse(message) if isinstance(error, InvalidInput) else CouldNotRun(message)
 
 
 @cli.command()

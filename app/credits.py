@@ -15,6 +15,19 @@ MAX_CREDITS: Final = 2**53 - 1
 MAX_KEY_LENGTH: Final = 255
 """Of ids and idempotency keys, in characters."""
 
+_INVISIBLE: Final = frozenset(
+    map(
+        chr,
+        (
+            *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
+            *range(0x180B, 0x1810),
+            *range(0xFE00, 0xFE10),
+            *range(0xE0100, 0xE01F0),
+        ),
+    )
+)
+"""Characters that Python counts as printable although nothing is seen: fillers, joiners and variation selectors."""
+
 
 def check_amount(credits: int, *, path: str = "credits", minimum: int = 1) -> int:
     """`credits`, if it is between `minimum` and 2^53 - 1. Raises: InvalidInput at `path`."""
@@ -25,9 +38,19 @@ def check_amount(credits: int, *, path: str = "credits", minimum: int = 1) -> in
 
 def check_key(key: str, *, path: str) -> str:
     """`key`, if it is a valid id or idempotency key: 1 to 255 visible characters, no spaces. Raises: InvalidInput."""
-    if 1 <= len(key) <= MAX_KEY_LENGTH and key.isprintable() and not any(map(str.isspace, key)):
+    if 1 <= len(key) <= MAX_KEY_LENGTH and is_visible(key) and " " not in key:
         return key
     raise InvalidInput.at(path, f"must have 1 to {MAX_KEY_LENGTH} visible characters, without spaces")
+
+
+def is_visible(text: str) -> bool:
+    """Whether every character of `text` is visible or the space U+0020."""
+    return text.isprintable() and (text.isascii() or _INVISIBLE.isdisjoint(text))
+
+
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL can store `text`. It stores neither NUL nor half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def round_up(amount: Decimal) -> int:

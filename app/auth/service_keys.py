@@ -14,10 +14,12 @@ from app.auth.caller import Scope
 from app.auth.development_keys import development_secret
 from app.auth.models import ServiceKey
 from app.auth.tokens import utc_now
+from app.credits import check_key, is_visible
 from app.db import pools
 from app.db.pools import Connection
 from app.db.set_writes import SetWrite
 from app.errors import InvalidInput
+from app.instants import check_instant
 from app.settings import Settings
 
 KEY_PREFIX: Final = "ck_"
@@ -57,7 +59,7 @@ async def create_key(
     active.
     """
     granted = _checked_scopes(name, scopes)
-    if expires_at is not None and expires_at <= utc_now():
+    if expires_at is not None and check_instant(expires_at, path="expiresAt") <= utc_now():
         raise InvalidInput.at("expiresAt", "must be in the future")
     key_id, secret = secrets.token_hex(8), secrets.token_bytes(32)
     for _ in range(MAX_ATTEMPTS):
@@ -76,7 +78,9 @@ async def revoke_key(key_id: str, *, audit: AuditContext | None = None) -> bool:
     """Revoke a key. No later than 5 seconds after that, every process refuses it.
 
     Returns False if the key does not exist or was revoked before.
+    Raises: InvalidInput: this cannot be the id of a key.
     """
+    check_key(key_id, path="id")
     async with pools.transaction() as connection:
         _, revoked = await connection.execute_query(_REVOKE, [key_id])
         if revoked:
@@ -128,7 +132,7 @@ async def development_key(
 
 
 def _checked_scopes(name: str, scopes: Iterable[Scope]) -> list[str]:
-    if not (1 <= len(name) <= MAX_NAME_LENGTH and name.isprintable() and name.strip()):
+    if not (1 <= len(name) <= MAX_NAME_LENGTH and is_visible(name) and name.strip()):
         raise InvalidInput.at("name", f"must have 1 to {MAX_NAME_LENGTH} visible characters")
     granted = sorted(set(scopes))
     if not granted:

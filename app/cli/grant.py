@@ -28,7 +28,7 @@ async def run(
         priority=priority,
         expires_at=expires_at,
         reason=reason,
-        key=key or f"command-line-{secrets.token_hex(8)}",
+        key=f"command-line-{secrets.token_hex(8)}" if key is None else key,
         actor=COMMAND_LINE,
         audit=command_line_action("grantCredits"),
     )

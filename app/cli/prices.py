@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.cli.connection import COMMAND_LINE, command_line_action, database_url, open_database
-from app.errors import InvalidInput
+from app.errors import InvalidInput, InvalidRateCard
 from app.pricing import publishing, rate_card_document
 from app.pricing.models import RateCard
 from app.pricing.quotes import Card
@@ -46,16 +46,23 @@ async def _publish(content: object, *, effective_at: datetime | None, reason: st
                 actor=COMMAND_LINE,
                 audit=command_line_action("publishRateCard"),
                 reason=reason,
-                idempotency_key=key
-                or f"command-line-{datetime.now(UTC):%Y%m%dT%H%M%S}-{document_hash(content).hex()[:16]}",
+                idempotency_key=_new_key(content) if key is None else key,
             )
     card = published.card
     done = "was published before" if published.replayed else "published"
     print(f"rate card {card.version} {done}, in force from {card.effective_at.isoformat()}: {_size(card)}")
 
 
+def _new_key(content: object) -> str:
+    return f"command-line-{datetime.now(UTC):%Y%m%dT%H%M%S}-{document_hash(content).hex()[:16]}"
+
+
 def _read(file: Path) -> object:
-    content: object = parse_json(file.read_text(encoding="utf-8"))
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InvalidRateCard.at("document", "is not UTF-8") from None
+    content: object = parse_json(text)
     return content
 
 

@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from app.cli.connection import database_url, open_database
+from app.credits import check_key
 from app.db import pools
 from app.errors import InvalidInput
+from app.ledger import accounts
 from app.settings import get_settings
 from app.state import configure_ledger
 from app.verify import verifier
@@ -49,6 +51,8 @@ async def _verify_and_print(owner_id: str | None, saved: list[AccountHead]) -> l
     configure_ledger(get_settings())
     with database_url() as url:
         async with open_database(url):
+            if owner_id is not None:
+                await _check_owner(owner_id)
             missing = await _missing_heads(saved)
             report, heads = await _verify(owner_id)
     for line in (*missing, *report.violations):
@@ -59,6 +63,13 @@ async def _verify_and_print(owner_id: str | None, saved: list[AccountHead]) -> l
     verdict = f"{violations:,} violations" if violations else "the ledger is intact"
     print(f"{report.accounts:,} accounts, {report.entries:,} entries: {verdict}")
     return heads if report.is_intact and not missing else None
+
+
+async def _check_owner(owner_id: str) -> None:
+    """Raises: InvalidInput: the owner has no account, so nothing would be verified."""
+    check_key(owner_id, path="OWNER")
+    if await accounts.find_account_id(owner_id) is None:
+        raise InvalidInput.at("OWNER", f"{owner_id} has no account")
 
 
 async def _verify(owner_id: str | None) -> tuple[VerificationReport, list[AccountHead]]:

@@ -15,6 +15,7 @@ from app.engine import declare
 from app.engine.global_ids import Part, decode_parts, encode_parts
 from app.engine.permissions import Permission
 from app.errors import BadRequest
+from app.instants import InvalidInstant, parse_instant
 
 MAX_PAGE: Final = 100
 
@@ -79,10 +80,8 @@ def _decode_part(part: Part, part_type: type) -> Part | datetime:
     if type(part) is part_type:
         return part
     if part_type is datetime and isinstance(part, str):
-        with suppress(ValueError):
-            instant = datetime.fromisoformat(part)
-            if instant.tzinfo is not None:
-                return instant
+        with suppress(InvalidInstant):
+            return parse_instant(part)
     raise BadRequest(_INVALID_CURSOR)
 
 

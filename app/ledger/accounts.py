@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from app.credits import check_key
 from app.db import pools
 from app.live import change_feed
 
@@ -51,7 +52,11 @@ async def find_owners(account_ids: list[int]) -> dict[int, str]:
 
 
 async def get_or_create_account(owner_id: str) -> int:
-    """Return the id of the owner's account. Creates the account if it does not exist."""
+    """Return the id of the owner's account. Creates the account if it does not exist.
+
+    Every owner is created here, so the owner id is checked here. Raises: InvalidInput: it is not a valid id.
+    """
+    check_key(owner_id, path="ownerId")
     if (account_id := await find_account_id(owner_id)) is not None:
         return account_id
     if created := await pools.fetch(_CREATE, owner_id, change_feed.OWNERS_CHANNEL):

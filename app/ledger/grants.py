@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.audit_log.records import AuditContext
-from app.credits import check_amount, check_key
+from app.credits import check_amount, check_key, is_storable
 from app.errors import GrantNotFound, InvalidInput, Problem
+from app.instants import check_instant
 from app.ledger import accounts, idempotency, posting, queries
 from app.ledger.posting import Posting
 from app.ledger.rules import balance_changes
@@ -55,6 +56,9 @@ class GrantRequest:
         """Raises: InvalidInput: lists every problem."""
         check_key(self.key, path="idempotencyKey")
         check_amount(self.credits)
+        for path, instant in (("startsAt", self.starts_at), ("expiresAt", self.expires_at)):
+            if instant is not None:
+                check_instant(instant, path=path)
         problems = []
         if abs(self.priority) > MAX_PRIORITY:
             problems.append(Problem("priority", f"must lie between -{MAX_PRIORITY:,} and {MAX_PRIORITY:,}"))
@@ -82,7 +86,7 @@ class GrantRequest:
 
 def reason_problems(reason: str) -> list[Problem]:
     """Return the problems of a reason. It must have 1 to 1,000 characters, and not only spaces."""
-    if reason.strip() and len(reason) <= MAX_REASON_LENGTH and "\x00" not in reason:
+    if reason.strip() and len(reason) <= MAX_REASON_LENGTH and is_storable(reason):
         return []
     return [Problem("reason", f"must say why, in 1 to {MAX_REASON_LENGTH:,} characters")]
 

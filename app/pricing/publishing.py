@@ -15,6 +15,7 @@ from app.credits import check_key
 from app.db import failures, pools
 from app.db.set_writes import SetWrite
 from app.errors import IdempotencyConflict, InvalidInput
+from app.instants import check_instant
 from app.pricing.models import RateCard
 from app.pricing.quotes import Card
 from app.pricing.rate_card_document import parse_rate_card
@@ -104,8 +105,8 @@ async def publish_rate_card(
     check_key(idempotency_key, path="idempotencyKey")
     if reason is not None and not (1 <= len(reason) <= MAX_REASON_LENGTH and reason.isprintable()):
         raise InvalidInput.at("reason", f"must have 1 to {MAX_REASON_LENGTH:,} printable characters")
-    if effective_at is not None and effective_at.tzinfo is None:
-        raise InvalidInput.at("effectiveAt", "must have an offset from UTC")
+    if effective_at is not None:
+        effective_at = check_instant(effective_at, path="effectiveAt")
     draft = await asyncio.to_thread(parse_rate_card, document, version=0, effective_at=datetime.now(UTC))
     request = _Request(
         document=document, effective_at=effective_at, actor=actor, reason=reason, idempotency_key=idempotency_key

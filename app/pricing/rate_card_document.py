@@ -28,7 +28,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
-from app.credits import MAX_CREDITS
+from app.credits import MAX_CREDITS, is_storable, is_visible
 from app.errors import InvalidRateCard, Problem
 from app.pricing.conditions import Condition, ambiguous_pairs
 from app.pricing.outcomes import BlockRunOutcome, OutcomePrices
@@ -109,7 +109,7 @@ class _Checks:
         if not isinstance(value, str):
             self.note(path, "must be text")
             return ""
-        visible = value.isprintable() and value == value.strip() and (spaces or " " not in value)
+        visible = is_visible(value) and value == value.strip() and (spaces or " " not in value)
         if not (visible and 1 <= len(value) <= MAX_NAME_LENGTH):
             words = "" if spaces else ", without spaces"
             self.note(path, f"must have 1 to {MAX_NAME_LENGTH} visible characters{words}")
@@ -169,7 +169,7 @@ class _Checks:
 def _card(document: object, checks: _Checks, *, version: int, effective_at: datetime) -> Card:
     parts = checks.fields(document, "document", required={"blocks"}, optional=_OPTIONAL)
     about = parts.get("about", "")
-    if not isinstance(about, str) or len(about) > MAX_ABOUT_LENGTH or not _can_be_stored(about):
+    if not isinstance(about, str) or len(about) > MAX_ABOUT_LENGTH or not is_storable(about):
         checks.note("about", f"must be text of at most {MAX_ABOUT_LENGTH:,} characters")
     unlisted = parts.get("unlisted", "refused")
     if unlisted not in ("refused", "free"):
@@ -304,8 +304,3 @@ def _check_sizes(document: object, blocks: Mapping[str, BlockPrices], checks: _C
         checks.note("document", f"must have at most {MAX_RULES:,} rules (blocks times models too); it has {total:,}")
     if not checks.problems and len(canonical_json(document)) > MAX_TEXT_LENGTH:
         checks.note("document", f"must be at most {MAX_TEXT_LENGTH:,} bytes")
-
-
-def _can_be_stored(text: str) -> bool:
-    """Return whether PostgreSQL can store the text. It stores neither NUL nor half of a surrogate pair."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

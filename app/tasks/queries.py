@@ -5,7 +5,7 @@ A read for many keys is one statement, so a page of 50 tasks with their costs ta
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from tortoise.expressions import Q
 from app.credits import MAX_CREDITS
 from app.db import pools
 from app.db.tables import key_columns
+from app.instants import MAX_INSTANT, MIN_INSTANT
 from app.ledger import posting
 from app.ledger.owner_scope import OwnerScope, restrict_to_scope
 from app.ledger.queries import ensure_due_changes_applied
@@ -48,9 +49,6 @@ class AgentActivity:
     agent_id: str
     last_started_at: datetime
 
-
-EARLIEST_TIME: Final = datetime.min.replace(tzinfo=UTC)
-LATEST_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
 # A NULL list of owners means all (services and operators).
 _FIND_TASKS: Final = f"""
@@ -111,8 +109,8 @@ def _select_tasks_of_agents(value: str, sql_type: str, *, descending: bool) -> s
 
 
 _TASKS_OF_AGENTS: Final[dict[TaskOrder, tuple[str, TaskPosition]]] = {
-    TaskOrder.NEWEST: (_select_tasks_of_agents("started_at", "timestamptz", descending=True), (LATEST_TIME, "")),
-    TaskOrder.OLDEST: (_select_tasks_of_agents("started_at", "timestamptz", descending=False), (EARLIEST_TIME, "")),
+    TaskOrder.NEWEST: (_select_tasks_of_agents("started_at", "timestamptz", descending=True), (MAX_INSTANT, "")),
+    TaskOrder.OLDEST: (_select_tasks_of_agents("started_at", "timestamptz", descending=False), (MIN_INSTANT, "")),
     # No index contains the cost, because every charge would then change the index. So this order sorts the agent's
     # tasks.
     TaskOrder.HIGHEST_COST: (
@@ -215,7 +213,7 @@ async def child_tasks(
     """Return the next `limit` children of each task after (started_at, task id), oldest first."""
     found = _empty_lists(keys)
     await ensure_due_changes_applied(account_id for account_id, _ in found)
-    for record in await pools.fetch(_CHILD_TASKS, *key_columns(found), *(after or (EARLIEST_TIME, "")), limit):
+    for record in await pools.fetch(_CHILD_TASKS, *key_columns(found), *(after or (MIN_INSTANT, "")), limit):
         found[record["account_id"], record["parent_task_id"]].append(TASKS.read(record))
     return found
 
@@ -244,7 +242,7 @@ async def skipped_starts(
     account_id: int, agent_id: str, *, limit: int, before: tuple[datetime, str] | None = None
 ) -> list[SkippedStartState]:
     """Return the scheduled starts of an agent that were skipped, newest first. `before` is (skipped_at, task id)."""
-    records = await pools.fetch(_SKIPPED_STARTS, account_id, agent_id, *(before or (LATEST_TIME, "")), limit)
+    records = await pools.fetch(_SKIPPED_STARTS, account_id, agent_id, *(before or (MAX_INSTANT, "")), limit)
     return list(map(SKIPPED_STARTS.read, records))
 
 
@@ -253,7 +251,7 @@ async def agent_page(account_id: int, *, limit: int, after: AgentActivity | None
 
     An agent that starts a task between two pages moves to the front, so it may be on neither page.
     """
-    position = (after.last_started_at, after.agent_id) if after else (LATEST_TIME, "")
+    position = (after.last_started_at, after.agent_id) if after else (MAX_INSTANT, "")
     records = await pools.fetch(_AGENTS, account_id, *position, limit)
     return [AgentActivity(record["agent_id"], record["started_at"]) for record in records]
 

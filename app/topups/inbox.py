@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 from asyncpg import Record
 
+from app.credits import check_key
 from app.db import failures, pools
 from app.db.set_writes import SetStatement
 from app.db.tables import RowSelect
@@ -202,6 +203,7 @@ async def release(event_id: str, provider: str) -> StoredEvent:
 
     Raises: InvalidInput: there is no unhandled event with this id.
     """
+    check_key(event_id, path="id")
     found = await pools.fetch(_RELEASE, event_id, provider, HANDLING_TIMEOUT_SECONDS)
     if not found:
         raise InvalidInput.at(

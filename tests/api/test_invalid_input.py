@@ -122,8 +122,26 @@ async def test_a_grant_of_the_wrong_type_is_a_bad_request(api: Api) -> None:
         {"credits": "5"},
         {"startsAt": "yesterday"},
         {"startsAt": "2099-01-01"},
+        {"startsAt": "1999-12-31T23:59:59Z"},
+        {"expiresAt": "9999-01-01T00:00:00.000001Z"},
+        {"expiresAt": "9999-12-31T23:59:59.9999999Z"},
     ):
         assert (await api.error(OPERATOR, GRANT, input=good | invalid))[0] == "BAD_USER_INPUT"
+
+
+async def test_an_account_with_the_latest_expiry_stays_usable(api: Api) -> None:
+    latest = {"ownerId": "alice", "credits": 5, "reason": "welcome"} | {
+        "startsAt": "2000-01-01T00:00:00Z",
+        "expiresAt": "9999-01-01T00:00:00Z",
+    }
+    for key in ("k1", "k2"):
+        found = (await api.data(OPERATOR, GRANT, input=latest | {"idempotencyKey": key}))["grantCredits"]
+        assert found["__typename"] == "GrantCreditsSuccess"
+    found = await api.data(ALICE, "{ account { balance { available } grants { edges { node { expiresAt } } } } }")
+    assert found["account"] == {
+        "balance": {"available": 10},
+        "grants": {"edges": [{"node": {"expiresAt": "9999-01-01T00:00:00Z"}}] * 2},
+    }
 
 
 async def test_a_grant_above_the_limit_of_the_balance_is_refused(api: Api) -> None:

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import asyncpg
+import pytest
 
 from app.db import pools
 from app.pricing import publishing
@@ -44,6 +45,86 @@ async def test_a_refused_grant_is_an_error_and_writes_nothing(db: str) -> None:
     assert refused.returncode == 1
     assert refused.stderr.startswith("Error: credits must lie between 1 and ")
     assert await pools.fetch("SELECT 1 FROM account") == []
+
+
+@pytest.mark.parametrize("owner", ["", "al ice", "al\u200bice", "al\nice", "a" * 300, "al\udcffice"])
+async def test_a_grant_to_an_invalid_owner_is_refused_as_by_the_api(db: str, owner: str) -> None:
+    refused = await run(db, "grant", owner, "5", "--reason", "welcome")
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "Error: ownerId must have 1 to 255 visible characters, without spaces\n"
+    assert await pools.fetch("SELECT 1 FROM account") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--key", ""), "Error: idempotencyKey must have 1 to 255 visible characters, without spaces\n"),
+        (("--key", "a b"), "Error: idempotencyKey must have 1 to 255 visible characters, without spaces\n"),
+        (("--reason", "\udcff"), "Error: reason must say why, in 1 to 1,000 characters\n"),
+        (("--expires-at", "9999-12-31T23:59:59Z"), "must lie between 2000-01-01 and 9999-01-01 UTC.\n"),
+        (("--expires-at", "2099-01-01T00:00:00"), "must have an offset from UTC, such as 2026-01-31T12:00:00Z.\n"),
+    ],
+)
+async def test_a_grant_with_an_invalid_option_is_refused(db: str, options: tuple[str, str], message: str) -> None:
+    refused = await run(db, "grant", "alice", "5", "--reason", "welcome", *options)
+
+    assert refused.returncode in {1, 2}
+    assert refused.stderr.endswith(message)
+    assert "Traceback" not in refused.stderr
+    assert await pools.fetch("SELECT 1 FROM account") == []
+
+
+async def test_an_empty_key_of_a_publication_is_refused(db: str) -> None:
+    await publishing.publish_default_card()
+
+    refused = await run(db, "prices", "publish", str(REPOSITORY / "app/pricing/default_rate_card.json"), "--key", "")
+
+    assert (refused.returncode, refused.stderr) == (
+        1, "Error: idempotencyKey must have 1 to 255 visible characters, without spaces\n"
+    )  # fmt: skip
+    assert len(await pools.fetch("SELECT 1 FROM rate_card")) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("keys", "create", "", "--scope", "read"), "Error: name must have 1 to 255 visible characters\n"),
+        (("keys", "revoke", "\udcff"), "Error: id must have 1 to 255 visible characters, without spaces\n"),
+        (("provider-events", "replay", ""), "Error: id must have 1 to 255 visible characters, without spaces\n"),
+        (("token", "service", "\u3164"), "Error: name must have 1 to 255 visible characters\n"),
+        (("token", "user", "al ice"), "Error: name must have 1 to 255 visible characters, without spaces\n"),
+    ],
+)
+async def test_other_commands_refuse_invalid_ids_and_names(
+    db: str, tmp_path: Path, command: tuple[str, ...], message: str
+) -> None:
+    refused = await run_beside(*command, DATABASE_URL=db, LEDGER_KEY=LEDGER_KEY.hex(), DATA_DIR=str(tmp_path))
+
+    assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", message)
+
+
+@pytest.mark.parametrize(
+    ("owner", "message"),
+    [
+        ("nobody", "Error: OWNER nobody has no account\n"),
+        ("", "Error: OWNER must have 1 to 255 visible characters, without spaces\n"),
+        ("al ice", "Error: OWNER must have 1 to 255 visible characters, without spaces\n"),
+    ],
+)
+async def test_an_unknown_owner_cannot_be_verified(db: str, owner: str, message: str) -> None:
+    await grant_credits("alice", 100)
+
+    refused = await run(db, "verify", owner)
+
+    assert (refused.returncode, refused.stdout, refused.stderr) == (2, "", message)
+
+
+async def test_a_verification_without_a_database_exits_with_3() -> None:
+    failed = await run("postgresql://nobody@127.0.0.1:1/nothing", "verify")
+
+    assert failed.returncode == 3
+    assert "The database cannot be reached" in failed.stderr
 
 
 async def test_an_intact_ledger_is_verified(db: str) -> None:
@@ -112,7 +193,7 @@ async def test_a_file_without_heads_is_refused(db: str, tmp_path: Path) -> None:
 
     refused = await run(db, "verify", "--heads", str(heads))
 
-    assert (refused.returncode, refused.stderr) == (1, "Error: heads is not a file of heads: see line 1\n")
+    assert (refused.returncode, refused.stderr) == (2, "Error: heads is not a file of heads: see line 1\n")
     assert heads.read_text() == "something else\n"
 
 

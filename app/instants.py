@@ -1,0 +1,45 @@
+"""Instants from callers: their bounds, and the only place that parses and checks them.
+
+The bounds leave room on both sides of the calendar: for time zones, for adding a period, and for `datetime.max`, which
+asyncpg stores as `infinity` and reads back without an offset.
+"""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from app.errors import InvalidInput
+
+MIN_INSTANT: Final = datetime(2000, 1, 1, tzinfo=UTC)
+MAX_INSTANT: Final = datetime(9999, 1, 1, tzinfo=UTC)
+MAX_TEXT_LENGTH: Final = 40
+
+
+class InvalidInstant(ValueError):
+    """The value is not an instant within the bounds. The message says what it must be."""
+
+
+def parse_instant(text: str) -> datetime:
+    """Return the instant that an ISO 8601 text with an offset denotes, in UTC. Raises: InvalidInstant."""
+    if len(text) > MAX_TEXT_LENGTH:
+        raise InvalidInstant("must be an ISO 8601 instant such as 2026-01-31T12:00:00Z")
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInstant("must be an ISO 8601 instant such as 2026-01-31T12:00:00Z") from None
+    return _in_utc(instant)
+
+
+def check_instant(instant: datetime, *, path: str) -> datetime:
+    """Return `instant` in UTC, if it lies within the bounds. Raises: InvalidInput at `path`."""
+    try:
+        return _in_utc(instant)
+    except InvalidInstant as error:
+        raise InvalidInput.at(path, str(error)) from None
+
+
+def _in_utc(instant: datetime) -> datetime:
+    if instant.tzinfo is None:
+        raise InvalidInstant("must have an offset from UTC, such as 2026-01-31T12:00:00Z")
+    if not MIN_INSTANT <= instant <= MAX_INSTANT:  # compared before it is converted, which can leave the calendar
+        raise InvalidInstant("must lie between 2000-01-01 and 9999-01-01 UTC")
+    return instant.astimezone(UTC)
