@@ -13,6 +13,7 @@ class TopUp(Model):
     id = fields.CharField(max_length=64, primary_key=True)
     credits = fields.BigIntField()
     amount_minor = fields.BigIntField()
+    total_minor = fields.BigIntField(null=True)
     currency = fields.CharField(max_length=3)
     status = fields.CharField(max_length=16)
     provider = fields.CharField(max_length=16)

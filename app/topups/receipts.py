@@ -57,7 +57,7 @@ def build_receipt(top_up: TopUpRow) -> Receipt | None:
         amount_minor=top_up.amount_minor,
         currency=top_up.currency,
         tax_lines=tax_lines,
-        total_minor=top_up.amount_minor + sum(line.amount_minor for line in tax_lines if not line.inclusive),
+        total_minor=top_up.paid_minor,
         paid_at=top_up.paid_at,
         reference=top_up.reference,
         token=build_token(Reference(top_up.account_id, top_up.id)),

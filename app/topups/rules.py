@@ -34,6 +34,9 @@ class TopUpStatus(StrEnum):
     DISPUTED = "DISPUTED"
 
 
+UNNAMED_TAX: Final = "Tax"
+"""The label of a tax line if the provider reports only how much tax there is."""
+
 UNPAID_STATUSES: Final = frozenset({TopUpStatus.PENDING, TopUpStatus.FAILED, TopUpStatus.EXPIRED})
 
 
@@ -84,11 +87,18 @@ class Payment:
     status: PaymentStatus
     amount_minor: int
     """The price, without tax that is added to it."""
+    captured_minor: int | None = None
+    """The money that was captured, or None if the provider does not say it."""
     currency: str
     card: SavedCard | None = None
     tax_lines: tuple[TaxLine, ...] = ()
     decline_reason: str | None = None
     action_url: str | None = None
+
+    @property
+    def total_minor(self) -> int:
+        """The price with the tax that is added to it."""
+        return self.amount_minor + sum(line.amount_minor for line in self.tax_lines if not line.inclusive)
 
 
 class TopUpRow(NamedTuple):
@@ -122,6 +132,13 @@ class TopUpRow(NamedTuple):
     payment_ref: str | None = None
     decline_reason: str | None = None
     tax_lines: tuple[TaxLine, ...] = ()
+    total_minor: int | None = None
+    """The price with the tax that was added to it. None before the payment."""
+
+    @property
+    def paid_minor(self) -> int:
+        """The money that belongs to the credits: what the buyer paid, or before the payment the price."""
+        return self.amount_minor if self.total_minor is None else self.total_minor
 
     @property
     def reference(self) -> str:
@@ -250,7 +267,8 @@ def find_return_url_problems(url: str | None) -> list[Problem]:
 def find_mismatches(top_up: TopUpRow, payment: Payment) -> list[str]:
     """Return the differences between a payment and our own row. A payment that differs is parked, never credited.
 
-    If the row has no id of the provider, because the call that opened the checkout was interrupted, any id matches.
+    If the row has no id of the provider, because the call that opened the checkout was interrupted, any id matches. The
+    whole price and its tax must have been captured, and later events must report the same total.
     """
     their_ref = payment.payment_ref if payment.provider_ref_is_payment else payment.provider_ref
     our_ref = top_up.payment_ref if payment.provider_ref_is_payment else top_up.provider_ref
@@ -262,6 +280,16 @@ def find_mismatches(top_up: TopUpRow, payment: Payment) -> list[str]:
         ("amount in minor units", payment.amount_minor, top_up.amount_minor),
         ("currency", payment.currency, top_up.currency),
     ]
+    if payment.status is PaymentStatus.PAID:
+        captured, total = payment.captured_minor, top_up.total_minor
+        pairs += [
+            (
+                "captured amount in minor units",
+                payment.total_minor if captured is None else captured,
+                payment.total_minor,
+            ),
+            ("total in minor units", payment.total_minor, payment.total_minor if total is None else total),
+        ]
     return [f"{name} is {theirs}, ours is {ours}" for name, theirs, ours in pairs if theirs != ours]
 
 
@@ -282,6 +310,25 @@ def derive_status(status: TopUpStatus, payment_status: PaymentStatus) -> TopUpSt
             payment_status
         )
     return None
+
+
+def merge_facts(top_up: TopUpRow, payment: Payment) -> TopUpRow:
+    """Return a top-up with what a PAID payment says beyond the status.
+
+    Several events report one payment. Each contains only some of these facts, so the result is the same for any order
+    of the events.
+    """
+    return top_up._replace(
+        provider_ref=top_up.provider_ref if payment.provider_ref_is_payment else payment.provider_ref,
+        payment_ref=top_up.payment_ref or payment.payment_ref,
+        total_minor=payment.total_minor,
+        tax_lines=max(top_up.tax_lines or (), payment.tax_lines, key=_tax_detail),
+    )
+
+
+def _tax_detail(lines: tuple[TaxLine, ...]) -> list[tuple[bool, str, int, bool]]:
+    """Return a sort key of tax lines. Lines with the names of taxes are the highest, and no lines the lowest."""
+    return [(line.label != UNNAMED_TAX, line.label, line.amount_minor, line.inclusive) for line in lines]
 
 
 def format_money(amount_minor: int, currency: str) -> str:

@@ -28,6 +28,7 @@ from app.topups.rules import (
     TopUpStatus,
     derive_status,
     find_mismatches,
+    merge_facts,
 )
 
 _OUTCOMES: Final = {
@@ -120,10 +121,13 @@ async def _apply(
 def _apply_payment(posting: Posting, top_up: TopUpRow, payment: Payment, audit: AuditContext | None) -> EventOutcome:
     """Change the top-up to the status that follows from a payment.
 
-    If it becomes PAID, add its grant and that of its bonus.
+    If it becomes PAID, add its grant and that of its bonus. If it is PAID already, add what this payment says and
+    earlier events did not.
     """
     status = derive_status(top_up.status, payment.status)
     if status is None:
+        if payment.status is PaymentStatus.PAID:
+            _add_facts(posting, top_up, payment)
         return EventOutcome.UNCHANGED
     account = posting.accounts[top_up.account_id]
     changed = top_up._replace(
@@ -131,10 +135,9 @@ def _apply_payment(posting: Posting, top_up: TopUpRow, payment: Payment, audit: 
         provider_ref=top_up.provider_ref if payment.provider_ref_is_payment else payment.provider_ref,
         payment_ref=payment.payment_ref or top_up.payment_ref,
         decline_reason=payment.decline_reason,
-        tax_lines=payment.tax_lines,
     )
     if status is TopUpStatus.PAID:
-        changed = changed._replace(paid_at=account.at)
+        changed = merge_facts(changed, payment)._replace(paid_at=account.at)
         cause = Cause(actor=top_up.actor, top_up_id=top_up.id)
         balance_changes.add_grant(account, top_up.credits, cause, source=GrantSource.PURCHASED)
         if top_up.bonus_credits:
@@ -157,6 +160,16 @@ def _apply_payment(posting: Posting, top_up: TopUpRow, payment: Payment, audit: 
     before, after = {"status": top_up.status}, {"status": status, "declineReason": payment.decline_reason}
     posting.record_audit(audit, account, subject=f"top-up {top_up.id}", before=before, after=after)
     return _OUTCOMES[status]
+
+
+def _add_facts(posting: Posting, top_up: TopUpRow, payment: Payment) -> None:
+    """Add what a payment says to a top-up that was paid before this event. No credits move."""
+    changed = merge_facts(top_up, payment)
+    if changed == top_up:
+        return
+    if top_up.payment_ref is None and changed.payment_ref is not None:
+        rows.insert_payment(posting.write, changed)
+    rows.update_top_up(posting.write, changed, status_before=top_up.status)
 
 
 def _leave_unhandled(posting: Posting, event: ProviderEvent, reason: EventNotApplied) -> EventOutcome:

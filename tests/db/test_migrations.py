@@ -32,7 +32,7 @@ from tests.factories import block_run_request, grant_credits, start_task
 
 pytestmark = pytest.mark.anyio
 
-ALL_MIGRATIONS = ["0001_initial", "0002_keys_checks_and_indexes"]
+ALL_MIGRATIONS = ["0001_initial", "0002_keys_checks_and_indexes", "0003_top_up_total"]
 
 TYPES: dict[type, str] = {
     BigIntField: "bigint",
@@ -113,7 +113,7 @@ INDEXES = """
 
 
 async def test_the_database_has_the_checks_indexes_and_triggers_of_the_sql(db: str) -> None:
-    sql = (REPOSITORY / "migrations" / "0002_keys_checks_and_indexes.py").read_text()
+    sql = "".join([(REPOSITORY / "migrations" / f"{name}.py").read_text() for name in ALL_MIGRATIONS])
     for pattern, query in (
         (r"ADD CONSTRAINT (\w+) CHECK", "SELECT conname AS name FROM pg_constraint WHERE contype = 'c'"),
         (r"CREATE (?:UNIQUE )?INDEX (\w+)", INDEXES),
@@ -171,6 +171,51 @@ async def test_migrations_can_be_undone_and_applied_again(database_url: str) -> 
         assert {record["tablename"] for record in left} == {"tortoise_migrations"}
         assert await migrations.pending() == ALL_MIGRATIONS
         assert await migrations.apply() == ALL_MIGRATIONS
+    finally:
+        await pools.disconnect()
+        await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        await admin.close()
+
+
+async def test_paid_top_ups_get_the_total_with_the_tax_that_was_added(database_url: str) -> None:
+    """In a database of its own, because it undoes a migration."""
+    name = f"credits_scratch_{secrets.token_hex(4)}"
+    admin = await asyncpg.connect(**pools.connection_arguments(database_url))
+    await admin.execute(f'CREATE DATABASE "{name}"')
+    try:
+        await pools.connect(urlunsplit(urlsplit(database_url)._replace(path=f"/{name}")))
+        await migrations.apply()
+        executor = MigrationExecutor(
+            get_connection("default"), {"credits": {"models": pools.MODELS, "migrations": "migrations"}}
+        )
+        await executor.migrate([MigrationTarget("credits", "0002_keys_checks_and_indexes")])
+        taxes = {
+            "added": '[{"label": "Tax", "amount_minor": 100, "inclusive": false}]',
+            "both": '[{"label": "a", "amount_minor": 7, "inclusive": false},'
+            ' {"label": "b", "amount_minor": 50, "inclusive": true}, {"label": "c", "amount_minor": 1,'
+            ' "inclusive": false}]',
+            "empty": "[]", "json null": "null", "none": None, "unpaid": None,
+        }  # fmt: skip
+        for top_up, lines in taxes.items():
+            await pools.fetch(
+                "INSERT INTO top_up (account_id, id, credits, amount_minor, currency, status, provider, actor,"
+                " created_at, paid_at, tax_lines) VALUES (1, $1, 500, 500, 'USD', $2::text, 'stripe', 'user:a', now(),"
+                " CASE $2::text WHEN 'PAID' THEN now() END, $3::jsonb)",
+                top_up, "PENDING" if top_up == "unpaid" else "PAID", lines,
+            )  # fmt: skip
+        assert await migrations.apply() == ["0003_top_up_total"]
+        found = await pools.fetch("SELECT id, total_minor FROM top_up")
+        assert {row["id"]: row["total_minor"] for row in found} == {
+            "added": 600, "both": 508, "empty": 500, "json null": 500, "none": 500, "unpaid": None,
+        }  # fmt: skip
+        await pools.fetch("UPDATE top_up SET refunded_minor = 600 WHERE id = 'added'")
+        for statement in (
+            "UPDATE top_up SET refunded_minor = 601 WHERE id = 'added'",
+            "UPDATE top_up SET refunded_minor = 501 WHERE id = 'unpaid'",
+            "UPDATE top_up SET total_minor = 499 WHERE id = 'empty'",
+        ):
+            with pytest.raises(asyncpg.CheckViolationError):
+                await pools.fetch(statement)
     finally:
         await pools.disconnect()
         await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

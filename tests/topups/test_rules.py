@@ -1,7 +1,8 @@
 """Rules of top-ups: amounts and prices, return URLs, references, mismatches and status changes."""
 
 from datetime import UTC, datetime
-from itertools import product
+from functools import reduce
+from itertools import permutations, product
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from app.topups.rules import (
     Payment,
     PaymentStatus,
     Reference,
+    TaxLine,
     TopUpRow,
     TopUpStatus,
     TopUpTerms,
@@ -20,8 +22,13 @@ from app.topups.rules import (
     find_mismatches,
     find_return_url_problems,
     format_money,
+    merge_facts,
 )
 from tests.topups.top_up_fixtures import TERMS
+
+UNNAMED_VAT = TaxLine(label="Tax", amount_minor=100, inclusive=False)
+NAMED_VAT = TaxLine(label="VAT 20 %", amount_minor=100, inclusive=False)
+INCLUDED_TAX = TaxLine(label="Fee", amount_minor=3, inclusive=True)
 
 TOP_UP = TopUpRow(
     account_id=7,
@@ -172,10 +179,42 @@ def test_a_payment_that_equals_our_row_has_no_mismatches() -> None:
         ({"live": True}, "mode is live, ours is test"),
         ({"provider_ref": "pay_2"}, "payment is pay_2, ours is pay_1"),
         ({"reference": f"8-{'0' * 32}"}, f"reference is 8-{'0' * 32}, ours is 7-{'0' * 32}"),
+        ({"captured_minor": 499}, "captured amount in minor units is 499, ours is 500"),
+        ({"captured_minor": 0}, "captured amount in minor units is 0, ours is 500"),
+        ({"captured_minor": 500, "tax_lines": (UNNAMED_VAT,)}, "captured amount in minor units is 500, ours is 600"),
     ],
 )
 def test_every_field_is_compared_with_our_row(changes: dict[str, Any], mismatch: str) -> None:
     assert find_mismatches(TOP_UP, payment(**changes)) == [mismatch]
+
+
+def test_the_total_of_later_events_is_compared_with_that_of_the_first() -> None:
+    known = TOP_UP._replace(status=TopUpStatus.PAID, total_minor=600)
+    taxed = payment(tax_lines=(UNNAMED_VAT,))
+    assert find_mismatches(known, taxed) == []
+    assert find_mismatches(known, payment()) == ["total in minor units is 500, ours is 600"]
+    assert find_mismatches(known, payment(status=PaymentStatus.DECLINED)) == []
+
+
+FACTS = [
+    payment(payment_ref="pi_1", tax_lines=(UNNAMED_VAT,)),
+    payment(tax_lines=(NAMED_VAT, INCLUDED_TAX)),
+    payment(provider_ref="pi_1", payment_ref="pi_1", provider_ref_is_payment=True, tax_lines=(UNNAMED_VAT,)),
+    payment(tax_lines=(UNNAMED_VAT,)),
+]
+
+
+@pytest.mark.parametrize("order", list(permutations(FACTS)))
+@pytest.mark.parametrize("provider_ref", ["pay_1", None])
+def test_the_facts_of_a_payment_are_the_same_for_any_order_of_its_events(
+    order: tuple[Payment, ...], provider_ref: str | None
+) -> None:
+    found = reduce(merge_facts, order, TOP_UP._replace(provider_ref=provider_ref))
+    assert found == TOP_UP._replace(
+        payment_ref="pi_1", total_minor=600, tax_lines=(NAMED_VAT, INCLUDED_TAX), provider_ref="pay_1"
+    )
+    assert reduce(merge_facts, order, found) == found
+    assert (TOP_UP.paid_minor, found.paid_minor) == (500, 600)
 
 
 def test_a_payment_counts_after_any_status_and_nothing_reverts_it() -> None:

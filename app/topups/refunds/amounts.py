@@ -1,7 +1,8 @@
 """Rules that split the credits, the bonus and the money of a top-up for refunds and disputes.
 
-Each part is computed from what is left, and rounded down. So the parts of a top-up always add up to the whole, for any
-order and size of refunds, and if some of them fail.
+The money is what the buyer paid, with the tax that was added to the price. Each part is computed from what is left, and
+rounded down. So the parts of a top-up always add up to the whole, for any order and size of refunds, and if some of
+them fail.
 """
 
 from collections.abc import Iterable
@@ -96,7 +97,7 @@ class RemainingAmounts:
         taken = sum(refund.credits for refund in effective) + sum(dispute.credits for dispute in lost)
         bonus = sum(refund.total_bonus_credits for refund in effective)
         bonus += sum(dispute.total_bonus_credits for dispute in lost)
-        money = max(0, top_up.amount_minor - sum(refund.gross_minor for refund in effective))
+        money = max(0, top_up.paid_minor - sum(refund.gross_minor for refund in effective))
         for dispute in lost:
             money -= min(dispute.amount_minor, money)
         return cls(
@@ -104,7 +105,7 @@ class RemainingAmounts:
             frozen_credits=sum(dispute.credits for dispute in disputes if dispute.status is DisputeStatus.OPEN),
             bonus_credits=top_up.bonus_credits - bonus,
             money_minor=money,
-            returnable_minor=top_up.amount_minor - sum(refund.amount_minor for refund in effective),
+            returnable_minor=top_up.paid_minor - sum(refund.amount_minor for refund in effective),
         )
 
     @property
@@ -123,12 +124,12 @@ class RemainingAmounts:
 
 def value_bonus(top_up: TopUpRow, credits: int) -> int:
     """Return the value of spent bonus in minor units: the price of as many bought credits, rounded down."""
-    return credits * top_up.amount_minor // top_up.credits
+    return credits * top_up.paid_minor // top_up.credits
 
 
 def credits_for_amount(top_up: TopUpRow, amount_minor: int) -> int:
     """Return the credits that belong to an amount of money, rounded up, but at most all credits of the top-up."""
-    return min(top_up.credits, -(-top_up.credits * amount_minor // top_up.amount_minor))
+    return min(top_up.credits, -(-top_up.credits * amount_minor // top_up.paid_minor))
 
 
 def derive_top_up(top_up: TopUpRow, refunds: Iterable[RefundRow], disputes: Iterable[DisputeRow]) -> TopUpRow:

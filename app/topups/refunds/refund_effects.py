@@ -97,30 +97,34 @@ def _find_refund(locked: LockedTopUp, reported: Refund) -> RefundRow | None:
 def _apply_external_refund(locked: LockedTopUp, reported: Refund) -> EventOutcome:
     """Apply a refund that was begun at the provider.
 
-    It takes the credits that belong to its money, rounded up. If it returns all the money, it takes all credits that
-    are left. A refund that has already failed is only recorded. A refund of more money than can be returned now waits:
-    another refund may have failed at the provider, and the event that reports this may not have arrived yet.
+    Together with earlier refunds it takes the credits that belong to their money, rounded up. So a refund of very
+    little money may take none. If it returns all the money, it takes all credits that are left. A refund that has
+    already failed is only recorded. A refund of more money than can be returned now waits: another refund may have
+    failed at the provider, and the event that reports this may not have arrived yet.
     """
     top_up = locked.top_up
-    if reported.amount_minor > top_up.amount_minor:
+    if reported.amount_minor > top_up.paid_minor:
         raise EventNotApplied(
-            f"amount in minor units is {reported.amount_minor}, {top_up.amount_minor} could be returned"
+            f"amount in minor units is {reported.amount_minor}, {top_up.paid_minor} could be returned"
         )
     if reported.status is RefundStatus.FAILED:
         credits = credits_for_amount(top_up, reported.amount_minor)
         locked.put_row(_new_external_refund(locked, reported, credits, TakenCredits()))
         return EventOutcome.REFUND_FAILED
     effective = [one for one in locked.refunds.values() if one.is_effective]
-    credits_left = top_up.credits - sum(one.credits for one in effective)
-    money_left = top_up.amount_minor - sum(one.gross_minor for one in effective)
-    if reported.amount_minor > locked.remaining.returnable_minor or not credits_left:
+    credits_taken = sum(one.credits for one in effective)
+    money_taken = sum(one.gross_minor for one in effective)
+    credits_left, money_left = top_up.credits - credits_taken, top_up.paid_minor - money_taken
+    is_too_much = not credits_left and reported.amount_minor > money_left
+    if is_too_much or reported.amount_minor > locked.remaining.returnable_minor:
         returnable = locked.remaining.returnable_minor
         reason = f"amount in minor units is {reported.amount_minor}, {returnable} could be returned"
         raise EventNotApplied(reason, EventOutcome.WAITING)
     if reported.amount_minor >= money_left:
         credits = credits_left
     else:
-        credits = min(credits_left, -(-credits_left * reported.amount_minor // money_left))
+        due = credits_for_amount(top_up, money_taken + reported.amount_minor)
+        credits = min(credits_left, max(0, due - credits_taken))
     clawed_back = _take_precedence(locked, credits)
     taken = TakenCredits()
     if credits > clawed_back:

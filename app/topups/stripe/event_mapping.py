@@ -2,13 +2,17 @@
 
 `payment_ref` is always the id of the payment intent, which refunds and disputes also contain. The `provider_ref` of a
 checkout is the id of its session. Its payment intent reports the same payment, with `provider_ref_is_payment`.
+
+Stripe Tax adds tax to the price of a checkout. Every object of the payment reports the same price and the same tax: the
+session contains both, and the intent and the charge contain the total and, in our metadata, the price. Only a session
+that is retrieved names the taxes.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 from app.topups.provider import Dispute, DisputeStatus, ProviderObject, Refund, RefundStatus, SavedCardCharge
-from app.topups.rules import Payment, PaymentStatus, SavedCard, TaxLine
+from app.topups.rules import UNNAMED_TAX, Payment, PaymentStatus, SavedCard, TaxLine
 
 NAME: Final = "stripe"
 
@@ -82,10 +86,10 @@ def map_session(session: Json, *, status: PaymentStatus | None = None) -> Paymen
 
     `status` is given if the event type says more than the session itself.
     """
-    details = session.get("total_details") or {}
-    tax = int(details.get("amount_tax") or 0)
     intent = session.get("payment_intent")
     currency = str(session["currency"]).upper()
+    total = _to_our_amount(int(session["amount_total"]), currency)
+    tax_lines = _tax_lines(session.get("total_details") or {}, currency)
     return Payment(
         provider=NAME,
         live=bool(session["livemode"]),
@@ -93,10 +97,11 @@ def map_session(session: Json, *, status: PaymentStatus | None = None) -> Paymen
         payment_ref=_id(intent),
         reference=str(session.get("client_reference_id") or ""),
         status=status or _session_status(session),
-        amount_minor=_to_our_amount(int(session["amount_total"]) - tax, currency),
+        amount_minor=total - sum(line.amount_minor for line in tax_lines if not line.inclusive),
+        captured_minor=_captured(intent, currency) if isinstance(intent, Mapping) else None,
         currency=currency,
         card=_card_of_intent(intent) if isinstance(intent, Mapping) else None,
-        tax_lines=_tax_lines(details, tax, currency),
+        tax_lines=tax_lines,
     )
 
 
@@ -119,8 +124,10 @@ def map_intent(intent: Json) -> Payment:
         reference=str(metadata.get(REFERENCE_KEY, "")),
         status=status if status is PaymentStatus.PAID or not is_checkout else PaymentStatus.OPEN,
         amount_minor=_price(int(intent["amount"]), currency, metadata),
+        captured_minor=_captured(intent, currency),
         currency=currency,
         card=_card_of_intent(intent),
+        tax_lines=_added_tax(int(intent["amount"]), currency, metadata),
         decline_reason=_decline_reason(error) if status is PaymentStatus.DECLINED else None,
         action_url=_action_url(intent),
     )
@@ -131,6 +138,7 @@ def map_charge(charge: Json) -> Payment:
 
     A charge contains the card that paid; the event of the intent does not.
     """
+    amount, captured = int(charge["amount"]), charge.get("amount_captured")
     metadata, card = charge["metadata"], (charge.get("payment_method_details") or {}).get("card")
     currency = str(charge["currency"]).upper()
     customer = _id(charge.get("customer")) if metadata.get(SAVES_CARD_KEY) == YES else None
@@ -142,8 +150,10 @@ def map_charge(charge: Json) -> Payment:
         payment_ref=_id(charge["payment_intent"]),
         reference=str(metadata.get(REFERENCE_KEY, "")),
         status=PaymentStatus.PAID if charge["paid"] and charge["captured"] else PaymentStatus.OPEN,
-        amount_minor=_price(int(charge["amount"]), currency, metadata),
+        amount_minor=_price(amount, currency, metadata),
+        captured_minor=None if captured is None else _to_our_amount(int(captured), currency),
         currency=currency,
+        tax_lines=_added_tax(amount, currency, metadata),
         card=SavedCard(customer_ref=customer, card_ref=str(charge["payment_method"]), label=_label(card))
         if card and customer
         else None,
@@ -251,12 +261,27 @@ def _action_url(intent: Json) -> str | None:
     return str(url) if url else None
 
 
-def _tax_lines(details: Json, tax: int, currency: str) -> tuple[TaxLine, ...]:
+def _captured(intent: Json, currency: str) -> int | None:
+    """Return the money that a payment intent has captured, or None before it has succeeded."""
+    received = intent.get("amount_received")
+    return _to_our_amount(int(received), currency) if intent["status"] == "succeeded" and received is not None else None
+
+
+def _tax_lines(details: Json, currency: str) -> tuple[TaxLine, ...]:
+    """Return the taxes of a session. If their names are missing or do not add up to the tax, they are one line."""
+    tax = _to_our_amount(int(details.get("amount_tax") or 0), currency)
     taxes = (details.get("breakdown") or {}).get("taxes") or []
-    lines = [_tax_line(line, currency) for line in taxes if line["amount"]]
-    if not lines and tax:
-        lines = [TaxLine(label="Tax", amount_minor=_to_our_amount(tax, currency), inclusive=False)]
-    return tuple(lines)
+    lines = tuple([_tax_line(line, currency) for line in taxes if line["amount"]])
+    return lines if sum(line.amount_minor for line in lines) == tax else _unnamed_tax(tax)
+
+
+def _added_tax(amount: int, currency: str, metadata: Json) -> tuple[TaxLine, ...]:
+    """Return the tax that Stripe has added to the price of an intent or a charge."""
+    return _unnamed_tax(_to_our_amount(amount, currency) - _price(amount, currency, metadata))
+
+
+def _unnamed_tax(amount_minor: int) -> tuple[TaxLine, ...]:
+    return (TaxLine(label=UNNAMED_TAX, amount_minor=amount_minor, inclusive=False),) if amount_minor else ()
 
 
 def _tax_line(line: Json, currency: str) -> TaxLine:

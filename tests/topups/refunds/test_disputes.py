@@ -229,7 +229,7 @@ async def test_two_disputes_of_one_payment_take_no_more_than_the_payment(db: str
 
 async def test_a_disputed_part_freezes_its_credits_rounded_up(db: str) -> None:
     top_up = await create_paid_top_up(credits=1_000)
-    await pools.fetch("UPDATE top_up SET amount_minor = 3000")
+    await pools.fetch("UPDATE top_up SET amount_minor = 3000, total_minor = 3000")
     await deliver(build_dispute(top_up, OPEN, amount_minor=1_001))
     assert (await read_figures(top_up)).frozen == 334
 

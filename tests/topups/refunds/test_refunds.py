@@ -558,13 +558,13 @@ async def test_a_refund_does_not_take_claimed_credits_of_a_hold(db: str) -> None
 
 @settings(max_examples=300, deadline=None)
 @given(
-    credits=st.integers(1, 60), amount=st.integers(1, 10_000), bonus=st.integers(0, 50),
+    credits=st.integers(1, 60), amount=st.integers(1, 10_000), tax=st.integers(0, 3_000), bonus=st.integers(0, 50),
     parts=st.lists(st.tuples(st.integers(1, 20), st.booleans()), max_size=12),
 )  # fmt: skip
 def test_parts_of_any_size_add_up_exactly_even_if_some_fail(
-    credits: int, amount: int, bonus: int, parts: list[tuple[int, bool]]
+    credits: int, amount: int, tax: int, bonus: int, parts: list[tuple[int, bool]]
 ) -> None:
-    top_up = build_top_up(credits, amount, bonus)
+    top_up = build_top_up(credits, amount, bonus)._replace(total_minor=amount + tax)
     requests: list[RefundRow] = []
     numbers = itertools.count()
     for wanted, refused in [*parts, (credits, False)]:
@@ -578,7 +578,7 @@ def test_parts_of_any_size_add_up_exactly_even_if_some_fail(
     standing = [row for row in requests if row.is_effective]
     assert sum(row.credits for row in standing) == credits
     assert sum(row.total_bonus_credits for row in standing) == bonus
-    assert sum(row.amount_minor for row in standing) == amount
+    assert sum(row.amount_minor for row in standing) == amount + tax
 
 
 def build_top_up(credits: int, amount_minor: int, bonus: int) -> TopUpRow:
