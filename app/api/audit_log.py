@@ -12,6 +12,7 @@ from app.api.objects import batched
 from app.audit_log import models, records
 from app.auth.caller import Scope, has_scope
 from app.engine import declare, global_ids
+from app.engine.global_ids import LONG
 from app.engine.pagination import After, Connection, First, paginate
 from app.engine.permissions import Permission
 from app.engine.scalars import to_json
@@ -93,7 +94,7 @@ class AuditLogQueries:
         return await paginate(
             "auditLog",
             f"{owner_id or ''} {actor or ''} {action or ''}",
-            (int,),
+            (LONG,),
             first=first,
             after=after,
             read=read,
@@ -119,7 +120,7 @@ def to_audit_record(record: models.AuditRecord) -> AuditRecord:
     )
 
 
-@global_ids.node_fetcher("AuditRecord", int)
+@global_ids.node_fetcher("AuditRecord", LONG)
 async def fetch_record(context: Context, record_id: int) -> AuditRecord | None:
     if not has_scope(context.authenticated_caller, Scope.ADMIN):
         return None

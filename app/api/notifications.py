@@ -18,6 +18,7 @@ from app.api.owner_scope import (
 )
 from app.api.results import mutation
 from app.engine import declare, global_ids
+from app.engine.global_ids import INT32, LONG
 from app.engine.pagination import Connection, before_number, paginate
 from app.engine.permissions import AuditPolicy, Permission
 from app.engine.schema import describe_enum
@@ -155,7 +156,7 @@ async def load_notification_page(
     return await paginate(
         "notifications",
         account_id,
-        (int,),
+        (INT32,),
         first=first,
         after=after,
         read=lambda limit, position: notifications.list_notifications(
@@ -169,7 +170,7 @@ async def load_notification_page(
     )
 
 
-@global_ids.node_fetcher("Notification", int, int)
+@global_ids.node_fetcher("Notification", LONG, INT32)
 async def fetch_notification(context: Context, account_id: int, number: int) -> Notification | None:
     found = await owner_scope.find_notification(
         account_id, number, owner_ids=readable_owners(context.authenticated_caller)
@@ -184,10 +185,10 @@ async def _numbers(account_id: int | None, node_ids: list[strawberry.ID]) -> lis
     """
     keys: dict[strawberry.ID, tuple[int, int]] = {}
     for node_id in node_ids:
-        parts = global_ids.decode_id(node_id, "Notification", int, int)
+        parts = global_ids.decode_id(node_id, "Notification")
         if parts is None:
             raise NotificationNotFound(notification_id=node_id)
-        keys[node_id] = (int(parts[0]), int(parts[1]))
+        keys[node_id] = parts
     # A notification of another account is looked up as number 0, which does not exist, so the statement is the same.
     own_id = account_id or 0
     found = await notifications.get_notifications(

@@ -1,21 +1,19 @@
 """Pagination by cursor: Connection, Edge and PageInfo as Relay defines them, forward only.
 
-A cursor contains the name of its list, the account id and a position. A cursor of another list or account is refused.
+A cursor contains the name of its list, the account id and a position. A cursor of another list or account is refused,
+and so is one whose position does not fit the types of the list (`global_ids.PartType`).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from datetime import datetime
-from itertools import starmap
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 import strawberry
 
 from app.engine import declare
-from app.engine.global_ids import Part, decode_parts, encode_parts
+from app.engine.global_ids import Part, PartType, decode_parts, decode_values, encode_parts
 from app.engine.permissions import Permission
 from app.errors import BadRequest
-from app.instants import InvalidInstant, parse_instant
 
 MAX_PAGE: Final = 100
 
@@ -54,14 +52,14 @@ class Connection(Generic[NodeT]):
 
 
 def encode_cursor(list_name: str, account_id: Part, *position: Part | datetime) -> str:
-    parts = (part.isoformat() if isinstance(part, datetime) else part for part in position)
+    parts = (part.astimezone(UTC).isoformat() if isinstance(part, datetime) else part for part in position)
     return encode_parts(list_name, account_id, *parts)
 
 
 def decode_cursor(
-    text: str | None, list_name: str, account_id: Part, position_types: Sequence[type]
+    text: str | None, list_name: str, account_id: Part, position_types: Sequence[PartType]
 ) -> tuple[Any, ...] | None:
-    """Return the position in a cursor: one value of each of `position_types` (int, str, datetime).
+    """Return the position in a cursor: one value of each of `position_types`.
 
     None for the first page.
     Raises: BadRequest: the text is not a cursor of this list and account.
@@ -69,26 +67,16 @@ def decode_cursor(
     if text is None:
         return None
     match decode_parts(text):
-        case (found_list, found_account, *parts) if (
-            found_list == list_name and found_account == account_id and len(parts) == len(position_types)
-        ):
-            return tuple(starmap(_decode_part, zip(parts, position_types, strict=True)))
-    raise BadRequest(_INVALID_CURSOR)
-
-
-def _decode_part(part: Part, part_type: type) -> Part | datetime:
-    if type(part) is part_type:
-        return part
-    if part_type is datetime and isinstance(part, str):
-        with suppress(InvalidInstant):
-            return parse_instant(part)
+        case (found_list, found_account, *parts) if found_list == list_name and found_account == account_id:
+            if (position := decode_values(parts, position_types)) is not None:
+                return position
     raise BadRequest(_INVALID_CURSOR)
 
 
 async def paginate(
     list_name: str,
     account_id: Part,
-    position_types: Sequence[type],
+    position_types: Sequence[PartType],
     *,
     first: int,
     after: str | None,
@@ -98,9 +86,9 @@ async def paginate(
 ) -> Connection[Item]:
     """Return one page of a list.
 
-    A position in the list is a tuple of `position_types` (int, str, datetime). `read(limit, position)` returns at most
-    `limit` rows after `position`, or from the beginning if `position` is None. It is called for one more row than the
-    page has, to find out whether there is a next page.
+    A position in the list is a tuple of values of `position_types`. `read(limit, position)` returns at most `limit`
+    rows after `position`, or from the beginning if `position` is None. It is called for one more row than the page
+    has, to find out whether there is a next page.
 
     Raises: BadRequest: `first` is out of bounds, or `after` is not a cursor of this list.
     """
@@ -123,5 +111,5 @@ async def paginate(
 
 
 def before_number(position: tuple[int] | None, maximum: int) -> int:
-    """Return the number in `position`, at most `maximum`, as the upper bound of a list in descending order."""
-    return maximum if position is None else max(0, min(position[0], maximum))
+    """Return the number in `position` as the upper bound of a descending list; `maximum` for the first page."""
+    return maximum if position is None else position[0]

@@ -14,7 +14,7 @@ from tortoise.queryset import QuerySet
 
 from app.errors import Forbidden
 from app.ledger import accounts, models, queries
-from app.ledger.notifications import MAX_NUMBER, NOTIFICATIONS, Notification
+from app.ledger.notifications import NOTIFICATIONS, Notification
 from app.ledger.rows import ENTRIES, GRANTS, HOLDS
 from app.ledger.rules.account_state import GrantState, Hold, LedgerEntry
 
@@ -72,8 +72,7 @@ async def find_notification(account_id: int, number: int, *, owner_ids: OwnerSco
 
 
 def _numbered(model: type[AnyModel], account_id: int, number: int, owner_ids: OwnerScope) -> QuerySet[AnyModel]:
-    # Numbers are 32-bit integers, so a higher number finds nothing.
-    return restrict_to_scope(model.filter(account_id=account_id, number=min(number, MAX_NUMBER)), account_id, owner_ids)
+    return restrict_to_scope(model.filter(account_id=account_id, number=number), account_id, owner_ids)
 
 
 def restrict_to_scope(query: QuerySet[AnyModel], account_id: int, owner_ids: OwnerScope) -> QuerySet[AnyModel]:

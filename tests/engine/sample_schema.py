@@ -21,6 +21,7 @@ from app.auth.tokens import TokenRequirements, TokenVerifier
 from app.engine import declare, global_ids, scalars
 from app.engine.context import RequestContext
 from app.engine.execution import GraphQLEngine
+from app.engine.global_ids import INT32, KEY, LONG
 from app.engine.pagination import After, Connection, First, paginate
 from app.engine.permissions import Permission
 from app.engine.scalars import Long, integer_scalar
@@ -58,7 +59,7 @@ async def load_loud(names: list[str]) -> list[str]:
     return [name.upper() for name in names]
 
 
-@global_ids.node_fetcher("Toy", int, str)
+@global_ids.node_fetcher("Toy", LONG, KEY)
 async def fetch_toy(context: Context, account_id: int, name: str) -> Toy | None:
     return toy(name) if account_id == ACCOUNT and context.caller == USER else None
 
@@ -176,7 +177,7 @@ class Query(global_ids.NodeQueries):
         return await paginate(
             "toys",
             ACCOUNT,
-            (int,),
+            (INT32,),
             first=first,
             after=after,
             read=read_toys,

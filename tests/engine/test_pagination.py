@@ -1,7 +1,7 @@
 """Pagination, cursors and global ids."""
 
 from base64 import urlsafe_b64encode
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -9,7 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.engine.execution import GraphQLRequest
-from app.engine.global_ids import decode_id, decode_parts, encode_id, encode_parts
+from app.engine.global_ids import (
+    INSTANT,
+    INT32,
+    KEY,
+    LONG,
+    UUID_HEX,
+    PartType,
+    decode_id,
+    decode_parts,
+    encode_id,
+    encode_parts,
+)
 from app.engine.pagination import before_number, decode_cursor, encode_cursor, paginate
 from app.errors import BadRequest
 from tests.engine.sample_schema import ACCOUNT, USER, context, engine, utc
@@ -66,19 +77,47 @@ def test_ids_of_the_maximum_length_fit() -> None:
 
 
 def test_a_cursor_is_decoded_to_its_position() -> None:
-    assert decode_cursor(encode_cursor("entries", 7, 12, "x"), "entries", 7, (int, str)) == (12, "x")
-    assert decode_cursor(encode_cursor("entries", 7, utc(2026, 1, 31)), "entries", 7, (datetime,)) == (
-        utc(2026, 1, 31),
-    )
-    assert decode_cursor(None, "entries", 7, (int,)) is None
+    assert decode_cursor(encode_cursor("entries", 7, 12, "x"), "entries", 7, (INT32, KEY)) == (12, "x")
+    assert decode_cursor(encode_cursor("entries", 7, utc(2026, 1, 31)), "entries", 7, (INSTANT,)) == (utc(2026, 1, 31),)
+    assert decode_cursor(None, "entries", 7, (INT32,)) is None
 
 
-@pytest.mark.parametrize(
-    "time", ["yesterday", "2026-01-31T00:00:00", "", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-12:00"]
-)
+LONGEST_KEY = "\U0001d4b3" * 255
+BOUNDS: list[tuple[PartType, list[int | str], list[int | str]]] = [
+    (INT32, [0, 1, 2**31 - 1], [-1, 2**31, 2**53, 2**63 - 1, -(2**63), "1"]),
+    (LONG, [0, 2**31, 2**53 - 1], [-1, 2**53, 2**63 - 1, -(2**63), "1"]),
+    (KEY, ["x", "Ü-1", LONGEST_KEY], ["", "x" * 256, "a b", "a\x00b", "a\nb", "\u200b", 7]),
+    (UUID_HEX, ["0123456789abcdef" * 2], ["", "0" * 31, "0" * 33, "G" * 32, "A" * 32, "0" * 31 + "\n", 7]),
+]
+"""For each type the parts that it accepts, and those that it refuses."""
+REFUSED_TIMES = [
+    "", "yesterday", "2026-01-31", "2026-01-31T00:00:00", "1999-12-31T23:59:59+00:00",
+    "9999-01-01T00:00:00.000001+00:00", "9999-12-31T23:59:59.999999+00:00", "9999-12-31T23:59:59-23:59",
+    "0001-01-01T00:00:00+00:00", "0001-01-01T00:00:00+23:59", "2026-01-31T00:00:00+00:00\x00",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("part_type", "accepted", "refused"), BOUNDS, ids=[bound[0].name for bound in BOUNDS])
+def test_a_cursor_contains_only_values_within_the_bounds_of_their_types(
+    part_type: PartType, accepted: list[int | str], refused: list[int | str]
+) -> None:
+    for part in accepted:
+        assert decode_cursor(encode_cursor("entries", 7, part), "entries", 7, (part_type,)) == (part,)
+    for part in refused:
+        with pytest.raises(BadRequest, match="after is not a cursor of this list"):
+            decode_cursor(encode_cursor("entries", 7, part), "entries", 7, (part_type,))
+
+
+@pytest.mark.parametrize("time", REFUSED_TIMES)
 def test_a_cursor_with_an_invalid_time_is_refused(time: str) -> None:
     with pytest.raises(BadRequest, match="after is not a cursor of this list"):
-        decode_cursor(encode_cursor("entries", 7, time), "entries", 7, (datetime,))
+        decode_cursor(encode_cursor("entries", 7, time), "entries", 7, (INSTANT,))
+
+
+def test_a_time_of_another_offset_is_encoded_in_utc() -> None:
+    local = datetime(2026, 1, 31, 13, tzinfo=timezone(timedelta(hours=1)))
+    [found] = decode_cursor(encode_cursor("entries", 7, local), "entries", 7, (INSTANT,)) or ()
+    assert (found, found.tzinfo) == (datetime(2026, 1, 31, 12, tzinfo=UTC), UTC)
 
 
 @pytest.mark.parametrize(
@@ -95,14 +134,27 @@ def test_a_cursor_with_an_invalid_time_is_refused(time: str) -> None:
 )
 def test_a_cursor_of_another_list_or_account_is_refused(foreign: str) -> None:
     with pytest.raises(BadRequest, match="after is not a cursor of this list"):
-        decode_cursor(foreign, "entries", 7, (int,))
+        decode_cursor(foreign, "entries", 7, (INT32,))
 
 
-def test_an_id_is_decoded_only_for_its_type_and_parts() -> None:
-    assert decode_id(encode_id("Entry", 7, "x"), "Entry", int, str) == (7, "x")
-    assert decode_id(encode_id("Entry", 7, "x"), "Grant", int, str) is None
-    assert decode_id(encode_id("Entry", 7, "x"), "Entry", int, int) is None
-    assert decode_id(encode_id("Entry", 7), "Entry", int, str) is None
+@pytest.mark.parametrize(
+    "text",
+    [
+        encode_id("Toy", 2**53, "x"),
+        encode_id("Toy", -1, "x"),
+        encode_id("Toy", 7, "x" * 256),
+        encode_id("Toy", 7, "a b"),
+        encode_id("Toy", 7, 8),
+        encode_id("Toy", "7", "x"),
+        encode_id("Toy", 7),
+        encode_id("Toy", 7, "x", 1),
+        encode_id("Ghost", 7, "x"),
+        *INVALID,
+    ],
+)
+def test_an_id_is_decoded_only_to_parts_of_its_node_type(text: str) -> None:
+    assert decode_id(text, "Toy") is None
+    assert decode_id(encode_id("Toy", 7, "x"), "Toy") == (7, "x")
 
 
 async def execute(query: str, **variables: Any) -> Any:
@@ -179,7 +231,7 @@ async def test_a_page_is_read_from_the_position_in_the_cursor() -> None:
         return await paginate(
             "rows",
             7,
-            (datetime, str),
+            (INSTANT, KEY),
             first=3,
             after=after,
             read=read,
@@ -196,5 +248,5 @@ async def test_a_page_is_read_from_the_position_in_the_cursor() -> None:
             await page(made_up)
 
 
-def test_the_number_of_a_made_up_cursor_is_kept_within_the_list() -> None:
-    assert [before_number(position, 10) for position in (None, (7,), (11,), (-1,))] == [10, 7, 10, 0]
+def test_a_first_page_in_descending_order_begins_below_the_maximum() -> None:
+    assert [before_number(position, 10) for position in (None, (7,), (0,))] == [10, 7, 0]

@@ -21,6 +21,7 @@ from app.api.topups.auto_top_up import AutoTopUp, to_auto_top_up
 from app.api.topups.types import TopUp, to_top_up
 from app.credits import MAX_CREDITS
 from app.engine import declare, global_ids
+from app.engine.global_ids import INSTANT, INT32, KEY, LONG, UUID_HEX
 from app.engine.pagination import After, Connection, First, before_number, paginate
 from app.engine.permissions import Permission
 from app.engine.schema import describe_enum
@@ -100,7 +101,7 @@ class Account(global_ids.Node):
         return await paginate(
             "agents",
             number,
-            (datetime, str),
+            (INSTANT, KEY),
             first=first,
             after=after,
             read=lambda limit, position: task_queries.agent_page(
@@ -136,7 +137,7 @@ class Account(global_ids.Node):
         return await paginate(
             "entries",
             number,
-            (int,),
+            (LONG,),
             first=first,
             after=after,
             read=lambda limit, position: queries.list_entries(
@@ -154,7 +155,7 @@ class Account(global_ids.Node):
         return await paginate(
             "grants",
             number,
-            (int,),
+            (INT32,),
             first=first,
             after=after,
             read=lambda limit, position: queries.list_grants(
@@ -173,7 +174,7 @@ class Account(global_ids.Node):
         return await paginate(
             "holds",
             number,
-            (int,),
+            (INT32,),
             first=first,
             after=after,
             read=lambda limit, position: queries.list_holds(
@@ -206,7 +207,7 @@ class Account(global_ids.Node):
         return await paginate(
             "topUps",
             number,
-            (datetime, str),
+            (INSTANT, UUID_HEX),
             first=first,
             after=after,
             read=lambda limit, position: topups.list_top_ups(number, before=position, limit=limit),
@@ -233,7 +234,7 @@ def to_account(balance: AccountBalance) -> Account:
     return Account(id=account_node_id(owner_id), owner_id=strawberry.ID(owner_id), figures=balance)
 
 
-@global_ids.node_fetcher("Account", str)
+@global_ids.node_fetcher("Account", KEY)
 async def fetch_account(context: Context, owner_id: str) -> Account | None:
     return await _load_account(context, owner_id) if resolve_owner(context, owner_id) is not None else None
 

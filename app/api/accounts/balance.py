@@ -12,6 +12,7 @@ from app.api.owner_scope import readable_owners, resolve_owner
 from app.api.scalars import Credits
 from app.engine import declare, global_ids
 from app.engine.compiler.compiled_operation import SharedEvent
+from app.engine.global_ids import KEY
 from app.engine.permissions import Permission
 from app.engine.scalars import Long
 from app.engine.schema import describe_enum
@@ -165,7 +166,7 @@ async def load_auto_top_up(account_id: int | None, context: Context) -> AutoTopU
     return await context.data_loader(_auto_top_ups).load((account_id, provider, terms))
 
 
-@global_ids.node_fetcher("Balance", str)
+@global_ids.node_fetcher("Balance", KEY)
 async def fetch_balance(context: Context, owner_id: str) -> Balance | None:
     if resolve_owner(context, owner_id) is None:
         return None

@@ -9,6 +9,7 @@ from app.api.objects import batched, build_from
 from app.api.owner_scope import readable_owners
 from app.api.scalars import Credits
 from app.engine import declare, global_ids
+from app.engine.global_ids import INT32, LONG
 from app.engine.permissions import Permission
 from app.engine.schema import describe_enum
 from app.ledger import owner_scope, queries
@@ -60,7 +61,7 @@ def to_grant(account_id: int, grant: GrantState) -> Grant:
     return build_from(Grant, grant, id=global_ids.encode_id("Grant", account_id, grant.number), held=grant.claimed)
 
 
-@global_ids.node_fetcher("Grant", int, int)
+@global_ids.node_fetcher("Grant", LONG, INT32)
 async def fetch_grant(context: Context, account_id: int, number: int) -> Grant | None:
     grant = await owner_scope.find_grant(account_id, number, owner_ids=readable_owners(context.authenticated_caller))
     return to_grant(account_id, grant) if grant else None

@@ -128,10 +128,10 @@ class AccountMutations:
         errors=(InvalidInput, GrantNotFound, IdempotencyConflict),
     )
     async def revoke_grant(self, info: ResolverInfo, input: RevokeGrantInput) -> RevokeGrantSuccess:
-        parts = global_ids.decode_id(input.grant_id, "Grant", int, int)
+        parts = global_ids.decode_id(input.grant_id, "Grant")
         if parts is None:
             raise GrantNotFound(grant_id=input.grant_id)
-        account_id, number = int(parts[0]), int(parts[1])
+        account_id, number = parts
         done = await grants.revoke_grant(
             account_id,
             number,

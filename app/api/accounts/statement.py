@@ -8,6 +8,7 @@ from app.api.context import ResolverInfo
 from app.api.scalars import Credits
 from app.api.tasks.types import Entry, Task, load_task, to_entry
 from app.engine import declare
+from app.engine.global_ids import LONG
 from app.engine.pagination import Connection, paginate
 from app.engine.permissions import Permission
 from app.ledger.rules.account_state import EntryKind
@@ -67,7 +68,7 @@ async def load_statement_page(
     return await paginate(
         "statement",
         account_id,
-        (int, int),
+        (LONG, LONG),
         first=first,
         after=after,
         read=read,

@@ -1,6 +1,5 @@
 """Agents, with their tasks and the total cost of these."""
 
-from datetime import datetime
 from typing import Annotated
 
 import strawberry
@@ -14,6 +13,7 @@ from app.api.tasks.costs import BlockCost
 from app.api.tasks.out_of_credits import SkippedStart, load_skipped_page
 from app.api.tasks.types import Task, to_task
 from app.engine import declare, global_ids
+from app.engine.global_ids import INSTANT, KEY, LONG
 from app.engine.pagination import After, Connection, First, paginate
 from app.engine.permissions import Permission
 from app.engine.schema import describe_enum
@@ -99,7 +99,7 @@ class Agent(global_ids.Node):
         return await paginate(
             f"tasks.{order.value}.{agent_id}",
             account_id,
-            (int if order is TaskOrder.HIGHEST_COST else datetime, str),
+            (LONG if order is TaskOrder.HIGHEST_COST else INSTANT, KEY),
             first=first,
             after=after,
             read=read,
@@ -143,7 +143,7 @@ def to_agent(account_id: int, owner_id: str, agent_id: str) -> Agent:
     )
 
 
-@global_ids.node_fetcher("Agent", str, str)
+@global_ids.node_fetcher("Agent", KEY, KEY)
 async def fetch_agent(context: Context, owner_id: str, agent_id: str) -> Agent | None:
     return await _find(context, owner_id, agent_id) if resolve_owner(context, owner_id) is not None else None
 

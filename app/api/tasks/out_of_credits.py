@@ -8,6 +8,7 @@ from app.api.objects import build_from
 from app.api.scalars import Credits
 from app.api.tasks.types import Task, to_task
 from app.engine import declare
+from app.engine.global_ids import INSTANT, KEY
 from app.engine.pagination import Connection, paginate
 from app.engine.permissions import Permission
 from app.tasks import queries
@@ -43,7 +44,7 @@ async def load_resumable_page(
     return await paginate(
         "resumable",
         account_id,
-        (datetime, str),
+        (INSTANT, KEY),
         first=first,
         after=after,
         read=lambda limit, position: queries.stopped_tasks(account_id, limit=limit, before=position),
@@ -58,7 +59,7 @@ async def load_skipped_page(agent: AccountScopedId, *, first: int, after: str | 
     return await paginate(
         f"skipped.{agent_id}",
         account_id,
-        (datetime, str),
+        (INSTANT, KEY),
         first=first,
         after=after,
         read=lambda limit, position: queries.skipped_starts(account_id, agent_id, limit=limit, before=position),

@@ -11,6 +11,7 @@ from app.api.owner_scope import readable_owners
 from app.api.tasks.costs import TaskCost, to_task_cost
 from app.api.tasks.types import BlockRun, Entry, Hold, Task, to_block_run, to_entry, to_hold, to_task
 from app.engine import declare, global_ids
+from app.engine.global_ids import INT32, KEY, LONG
 from app.engine.pagination import MAX_PAGE
 from app.engine.permissions import Permission
 from app.ledger import owner_scope
@@ -41,19 +42,19 @@ class TaskQueries:
         return await _find(info.context, task_ids)
 
 
-@global_ids.node_fetcher("Task", int, str)
+@global_ids.node_fetcher("Task", LONG, KEY)
 async def fetch_task(context: Context, account_id: int, task_id: str) -> Task | None:
     found = (await _find(context, [task_id]))[0]
     return found if found and found.state.account_id == account_id else None
 
 
-@global_ids.node_fetcher("TaskCost", int, str)
+@global_ids.node_fetcher("TaskCost", LONG, KEY)
 async def fetch_task_cost(context: Context, account_id: int, task_id: str) -> TaskCost | None:
     task = await fetch_task(context, account_id, task_id)
     return to_task_cost(task.state) if task else None
 
 
-@global_ids.node_fetcher("BlockRun", int, str)
+@global_ids.node_fetcher("BlockRun", LONG, KEY)
 async def fetch_block_run(context: Context, account_id: int, block_run_id: str) -> BlockRun | None:
     run = await queries.find_block_run(
         account_id, block_run_id, owner_ids=readable_owners(context.authenticated_caller)
@@ -61,13 +62,13 @@ async def fetch_block_run(context: Context, account_id: int, block_run_id: str) 
     return to_block_run(run) if run else None
 
 
-@global_ids.node_fetcher("Hold", int, int)
+@global_ids.node_fetcher("Hold", LONG, INT32)
 async def fetch_hold(context: Context, account_id: int, number: int) -> Hold | None:
     hold = await owner_scope.find_hold(account_id, number, owner_ids=readable_owners(context.authenticated_caller))
     return to_hold(account_id, hold) if hold is not None else None
 
 
-@global_ids.node_fetcher("Entry", int, int)
+@global_ids.node_fetcher("Entry", LONG, LONG)
 async def fetch_entry(context: Context, account_id: int, seq: int) -> Entry | None:
     entry = await owner_scope.find_entry(account_id, seq, owner_ids=readable_owners(context.authenticated_caller))
     return to_entry(entry) if entry else None

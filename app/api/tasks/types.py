@@ -15,6 +15,7 @@ from app.api.tasks.costs import TaskCost, to_task_cost
 from app.api.tasks.enums import BlockRunOutcome, EntryKind, HoldStatus, StopReason, TaskTrigger
 from app.api.topups.types import TopUp, load_top_up
 from app.engine import declare, global_ids
+from app.engine.global_ids import INSTANT, INT32, KEY
 from app.engine.pagination import MAX_PAGE, After, Connection, First, paginate
 from app.engine.permissions import Permission
 from app.engine.scalars import Long, to_json
@@ -194,7 +195,7 @@ class Task(global_ids.Node):
         return await paginate(
             f"children.{self.task_id}",
             self.state.account_id,
-            (datetime, str),
+            (INSTANT, KEY),
             first=first,
             after=after,
             read=read,
@@ -214,7 +215,7 @@ class Task(global_ids.Node):
         return await paginate(
             f"blockRuns.{self.task_id}",
             self.state.account_id,
-            (int,),
+            (INT32,),
             first=first,
             after=after,
             read=read,

@@ -9,6 +9,7 @@ from app.api.objects import batched, build_from
 from app.api.owner_scope import readable_owners
 from app.api.scalars import Credits
 from app.engine import declare, global_ids
+from app.engine.global_ids import LONG, UUID_HEX
 from app.engine.permissions import Permission
 from app.engine.scalars import Long
 from app.engine.schema import describe_enum
@@ -171,11 +172,11 @@ async def load_top_up(context: Context, account_id: int, top_up_id: str) -> TopU
 
 async def find_top_up(context: Context, node_id: str) -> TopUpRow | None:
     """Find the top-up with this `id`. Return None if it does not exist or the caller may not read it."""
-    parts = global_ids.decode_id(node_id, "TopUp", int, str)
-    return None if parts is None else await _find(context, int(parts[0]), str(parts[1]))
+    parts = global_ids.decode_id(node_id, "TopUp")
+    return None if parts is None else await _find(context, *parts)
 
 
-@global_ids.node_fetcher("TopUp", int, str)
+@global_ids.node_fetcher("TopUp", LONG, UUID_HEX)
 async def fetch_top_up(context: Context, account_id: int, top_up_id: str) -> TopUp | None:
     row = await _find(context, account_id, top_up_id)
     return to_top_up(row) if row else None
