@@ -1,4 +1,4 @@
-"""Agents, with their tasks and the total cost of these."""
+"""Agents, with their tasks, skipped starts and costs."""
 
 from typing import Annotated
 
@@ -107,7 +107,9 @@ class Agent(global_ids.Node):
             node_of=lambda task: to_task(task, self.owner_id),
         )
 
-    @declare.field(description="Its scheduled tasks that did not start because of missing credits, newest first.")
+    @declare.field(
+        description="Its scheduled tasks that did not start because of missing credits or debt, newest first."
+    )
     async def skipped_starts(self, first: First = 25, after: After = None) -> Connection[SkippedStart]:
         return await load_skipped_page(self.key, first=first, after=after)
 
@@ -126,7 +128,8 @@ class Agent(global_ids.Node):
 class AgentQueries:
     @declare.query(
         needs=Permission.AUTHENTICATED,
-        description="An agent, with its tasks for one owner. Null if there are none or the caller may not read them.",
+        description="An agent, with its tasks for one owner. Null if it has neither tasks nor skipped starts for this "
+        "owner, or the caller may not read them.",
     )
     async def agent(self, info: ResolverInfo, agent_id: AgentId, owner_id: Owner = None) -> Agent | None:
         check_ids(agentId=agent_id, ownerId=owner_id)
@@ -154,7 +157,7 @@ async def _find(context: Context, owner_id: str, agent_id: str) -> Agent | None:
         return None
     await queries.ensure_due_changes_applied([number])
     has_tasks = bool((await task_queries.tasks_of_agents([(number, agent_id)], limit=1))[number, agent_id])
-    # An agent whose scheduled tasks were all skipped exists too.
+    # An agent also exists if all its scheduled tasks were skipped.
     if has_tasks or await task_queries.skipped_starts(number, agent_id, limit=1):
         return to_agent(number, owner_id, agent_id)
     return None

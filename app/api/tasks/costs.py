@@ -22,8 +22,8 @@ describe_enum(
         TaskStatus.COMPLETED: "The task has completed its work.",
         TaskStatus.FAILED: "The task could not complete its work.",
         TaskStatus.CANCELLED: "The task was cancelled. It cannot be resumed.",
-        TaskStatus.STOPPED: "A block run could not be paid, or the budget has expired. The task accepts no paid block "
-        "runs until it is resumed.",
+        TaskStatus.STOPPED: "A block run could not be paid, or the budget has expired. Until the task is resumed, it "
+        "accepts only block runs that cost 0, and closing ones that its budget can pay.",
     },
 )
 

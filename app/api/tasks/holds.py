@@ -145,7 +145,7 @@ class HoldMutations:
         needs=Permission.SERVICE,
         audit=AuditPolicy.OPERATORS,
         description="Charge a block run by its measurements, at the prices of the time when the hold was placed, and "
-        "release the rest of the hold. The task may be stopped or ended.",
+        "release the rest of the hold. This is also accepted after the task has stopped or ended.",
         errors=(
             MeasurementMissing,
             TaskNotFound,

@@ -28,7 +28,7 @@ class ResumableTask:
 
 
 @declare.type(
-    description="A scheduled task that did not start because of missing credits. The task does not exist.",
+    description="A scheduled task that did not start because of missing credits or debt. The task does not exist.",
     needs=Permission.INHERITED,
 )
 class SkippedStart:

@@ -1,4 +1,4 @@
-"""Queries for tasks, and reading the nodes of this package by id."""
+"""Queries for tasks, and reading tasks, their costs, block runs, holds and entries by node id."""
 
 from collections.abc import Sequence
 from typing import Annotated

@@ -88,7 +88,7 @@ class ReversalMutations:
         needs=Permission.SERVICE,
         audit=AuditPolicy.SERVICES_AND_OPERATORS,
         description="Report the outcome of a charged block run. If the rate card charges less for this outcome, the "
-        "rest is returned to the grants that paid. The task may have ended.",
+        "rest is returned to the grants that paid. This is also accepted after the task has ended.",
         errors=(TaskNotFound, BlockRunNotFound, IdempotencyConflict, BalanceLimitReached),
     )
     async def finish_block_run(self, info: ResolverInfo, input: FinishBlockRunInput) -> FinishBlockRunSuccess:

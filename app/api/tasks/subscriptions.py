@@ -31,7 +31,8 @@ class TaskSignal:
     )
     reason: StopReason | None = declare.value(description="Why tasks are stopped; null for RESUME.")
     version: Long = declare.value(
-        description="The version of the account. Ignore a signal with a lower version than one already received."
+        description="The version of the account. Ignore a signal with a lower version than one already received for "
+        "the same owner."
     )
     as_of: datetime = declare.value(description="When the state was read, by the clock of the database.")
 

@@ -87,7 +87,8 @@ class Entry(global_ids.Node):
     balance_after: Credits = declare.value(description="The posted balance after the entry.")
     effective_at: datetime = declare.value(description="When the entry took effect.")
     actor: str = declare.value(
-        description="Who caused it, such as `user:alice`. `time` for starts and expiries, `debt` for debt payments."
+        description="Who caused it, such as `user:alice`. `time` for expiries, `debt` for debt payments, `auto-top-up` "
+        "for automatic purchases."
     )
     reason: str | None = declare.value(description="The reason that was given; null if none is required.")
     request_id: str | None = declare.value(

@@ -22,10 +22,12 @@ describe_enum(
         SkipReason.ACTION_REQUIRED: "The owner must confirm a payment at the bank: see `actionUrl`.",
         SkipReason.IN_DEBT: "The account owes credits. A person must top up first.",
         SkipReason.DISPUTED: "A payment is disputed.",
-        SkipReason.DECLINED_TOO_OFTEN: "Three payments were declined. Save another card or top up manually.",
-        SkipReason.BACKING_OFF: "The last payment was declined. The next payment is tried later.",
+        SkipReason.DECLINED_TOO_OFTEN: "Three payments in a row were declined or not confirmed by the owner. Save "
+        "another card or top up manually.",
+        SkipReason.BACKING_OFF: "The last payment was declined or not confirmed by the owner. The next payment is "
+        "tried later.",
         SkipReason.PROVIDER_UNAVAILABLE: "The payment provider could not be reached. The next payment is tried later.",
-        SkipReason.COOLDOWN: "The last purchase was made less than a minute ago.",
+        SkipReason.COOLDOWN: "The last purchase was begun less than a minute ago.",
         SkipReason.DAY_COUNT: "`maxCountPerDay` is reached.",
         SkipReason.MONTH_COUNT: "`maxCountPerMonth` is reached.",
         SkipReason.DAY_CAP: "The next purchase would exceed `maxPerDay`.",
@@ -38,11 +40,15 @@ describe_enum(
 class AutoTopUp:
     enabled: bool = declare.value(description="Whether auto top-up is switched on.")
     threshold: Credits | None = declare.value(
-        description="A purchase is made when fewer credits than these are available; null if auto top-up is off."
+        description="A purchase is made when fewer credits than this number are available; null if auto top-up was "
+        "never switched on."
     )
-    amount: Credits | None = declare.value(description="The credits of each purchase; null if `target` is used.")
+    amount: Credits | None = declare.value(
+        description="The credits of each purchase; null if `target` is used or auto top-up was never switched on."
+    )
     target: Credits | None = declare.value(
-        description="A purchase brings the available credits up to this number; null if `amount` is used."
+        description="A purchase brings the available credits to at least this number, unless that needs more than the "
+        "largest top-up; null if `amount` is used or auto top-up was never switched on."
     )
     max_per_day: Credits | None = declare.value(
         description="The most credits to buy in a day (UTC). Null means no limit."
@@ -52,19 +58,24 @@ class AutoTopUp:
     )
     max_count_per_day: int = declare.value(description="The most purchases in a day (UTC).")
     max_count_per_month: int = declare.value(description="The most purchases in a calendar month (UTC).")
-    consent_version: str | None = declare.value(description="The version of the text that the owner agreed to.")
-    consent_at: datetime | None = declare.value(description="When the owner agreed.")
+    consent_version: str | None = declare.value(
+        description="The version of the text that the owner agreed to; null if auto top-up was never switched on."
+    )
+    consent_at: datetime | None = declare.value(
+        description="When the owner agreed; null if auto top-up was never switched on."
+    )
     state: AutoTopUpState = declare.value(description="The state of auto top-up.")
     blocked_reason: SkipReason | None = declare.value(
-        description="Why no purchase is made now; null if one would be made as soon as credits fall below the "
-        "threshold."
+        description="Why no purchase can be made now; null if nothing prevents one. The caps are checked only while "
+        "the available credits are below the threshold."
     )
     next_eligible_at: datetime | None = declare.value(
-        description="When `blockedReason` ends without any action; null if it does not."
+        description="When `blockedReason` ends without any action; null if time alone does not end it."
     )
     action_url: str | None = declare.value(description="Where the owner confirms a payment; null if there is none.")
     spent_this_month: Credits = declare.value(
-        description="The credits bought automatically in this calendar month (UTC), including purchases in progress."
+        description="The credits of all automatic purchases begun in this calendar month (UTC), except those that "
+        "failed. Purchases in progress and purchases that the owner did not confirm in time are included."
     )
 
 

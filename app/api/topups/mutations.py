@@ -80,7 +80,9 @@ class RefundTopUpInput:
 
 @strawberry.input(description="The configuration of auto top-up.")
 class SetAutoTopUpInput:
-    enabled: bool = strawberry.field(description="Whether to switch it on. If false, the other fields are ignored.")
+    enabled: bool = strawberry.field(
+        description="Whether to switch it on. If false, all other fields except `ownerId` are ignored."
+    )
     threshold: Credits | None = strawberry.field(
         default=None, description="Credits are bought when fewer than these are available. Required to switch it on."
     )
@@ -88,7 +90,9 @@ class SetAutoTopUpInput:
         default=None, description="The credits of each purchase. Either this or `target` is required."
     )
     target: Credits | None = strawberry.field(
-        default=None, description="Each purchase brings the available credits up to this number."
+        default=None,
+        description="Each purchase brings the available credits to at least this number, unless that needs "
+        "more than the largest top-up.",
     )
     max_per_day: Credits | None = strawberry.field(
         default=None, description="The most credits to buy in a day (UTC). Null means no limit."
@@ -135,7 +139,8 @@ class OpenBillingPortalSuccess:
 
 
 @declare.type(
-    description="The credits are taken from the account, and the provider was asked to refund the money.",
+    description="The credits are taken from the account. If money is left to refund, the provider was asked to refund "
+    "it.",
     needs=Permission.INHERITED,
 )
 class RefundTopUpSuccess:

@@ -27,7 +27,7 @@ describe_enum(
     values={
         TopUpStatus.PENDING: "The payment has not been made yet.",
         TopUpStatus.PAID: "The payment was made and the credits were added to the balance.",
-        TopUpStatus.FAILED: "The payment was declined.",
+        TopUpStatus.FAILED: "The payment was declined, or the provider never received it.",
         TopUpStatus.EXPIRED: "The payment was not made in time.",
         TopUpStatus.REFUNDED: "The payment was refunded in full.",
         TopUpStatus.DISPUTED: "The buyer disputes the payment.",

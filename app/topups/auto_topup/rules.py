@@ -190,7 +190,7 @@ def count_declines(history: AttemptHistory) -> int:
 
 
 def sum_spent_this_month(attempts: Sequence[Attempt], now: datetime) -> int:
-    """Return the credits that automatic top-ups bought this month (UTC), including those with an unknown outcome."""
+    """Return the credits of all attempts of this month (UTC) except FAILED ones."""
     return sum(attempt.credits for attempt in _since(attempts, _month(now)))
 
 
@@ -232,7 +232,7 @@ def _find_amount_problems(config: AutoTopUpConfig, terms: TopUpTerms) -> list[Pr
 
 
 def _find_block(config: AutoTopUpConfig, history: AttemptHistory, balance: BalanceLevel, now: datetime) -> Skip | None:
-    """Return a reason to skip that does not depend on the balance, or None."""
+    """Return a reason to skip that does not depend on the available credits, or None."""
     if not config.enabled:
         return Skip(SkipReason.DISABLED)
     for attempt in history.attempts:
