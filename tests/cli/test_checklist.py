@@ -127,7 +127,7 @@ WRONG: list[tuple[CheckFunction, dict[str, Any], str]] = [
     (S.payments, {"stripe_webhook_secret": None}, "STRIPE_WEBHOOK_SECRET is not set: "),
     (S.payments, {"stripe_webhook_secret": "typed"}, "STRIPE_WEBHOOK_SECRET does not begin with whsec_: copy"),
     (S.payments, {"stripe_base_url": "http://stand-in"}, "STRIPE_BASE_URL "),
-    (S.logs, {"log_format": "text"}, "LOG_FORMAT is text, which logs exceptions with their texts"),
+    (S.logs, {"log_format": "text"}, "LOG_FORMAT is text, which logs the texts of exceptions"),
     (S.logs, {"request_log": "none"}, "REQUEST_LOG is none, so requests are not logged"),
     (S.rate_limits, {"rate_per_user": 0}, "RATE_PER_USER is 0, which is no limit: unset it, or set a number"),
     (S.rate_limits, {"rate_per_address": 0}, "RATE_PER_ADDRESS is 0, which is no limit: unset it"),

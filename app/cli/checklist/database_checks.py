@@ -108,7 +108,7 @@ def check_encryption(*, is_local: bool, is_encrypted: bool) -> str:
 
 
 async def durability(_: Installation) -> str:
-    """What PostgreSQL has acknowledged survives a crash."""
+    """A commit that PostgreSQL has acknowledged survives a crash."""
     fail_if(
         [
             f"{row['name']} is off, so acknowledged commits can be lost in a crash: set it to on, for this role and "
@@ -134,7 +134,7 @@ async def connections(installation: Installation) -> str:
 
 
 async def clock(_: Installation) -> str:
-    """Server and database have the same time."""
+    """The clocks of server and database differ by at most `MAXIMUM_CLOCK_DIFFERENCE_SECONDS`."""
     before = time.time()
     [row] = await pools.fetch(_CLOCK)
     return check_clock_difference(before, row["seconds"], time.time())
@@ -149,7 +149,7 @@ def check_clock_difference(before: float, database: float, after: float) -> str:
 
 
 async def migrations(_: Installation) -> str:
-    """The tables are those of this version."""
+    """All migrations of this version are applied."""
     if pending := await schema_migrations.pending():
         raise CheckFailed(f"Migrations are pending ({', '.join(pending)}): run `python -m app migrate` as the owner.")
     return "all are applied"
@@ -171,7 +171,7 @@ async def rate_card(_: Installation) -> str:
 
 
 async def service_keys(_: Installation) -> str:
-    """A service key is active; only services can start tasks."""
+    """A service key is active, with any scope. Executors need one with the scope charge to start tasks."""
     now = datetime.now(UTC)
     active = await ServiceKey.filter(Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None).count()
     if not active:

@@ -15,14 +15,15 @@ class CheckStatus(StrEnum):
     OK = "OK"
     FAILED = "FAILED"
     SKIPPED = "SKIPPED"
-    """A required check did not pass, or the check applies to production only."""
+    """The check that it requires did not pass, it applies to production only, or it has raised CheckSkipped."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
     """The result of a check.
 
-    `messages` has one message that says what was found, or for each problem one that says what is wrong and what to do.
+    If the check passed, `messages` has one message: what was found. If it failed, there is one for each problem: what
+    is wrong, and what to do. If it was skipped, there is one: why.
     """
 
     status: CheckStatus
@@ -31,12 +32,12 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """The installation that is checked. If `production` is set, `settings` are those of production."""
+    """The installation that is checked. If `production` is set, `settings` were read with ENVIRONMENT=production."""
 
     settings: Settings
     production: bool
     environment: str = "production"
-    """The value of ENVIRONMENT."""
+    """The configured value of ENVIRONMENT, even if `production` is set."""
     settings_errors: tuple[str, ...] = ()
     """A message for each setting that cannot be parsed; `settings` has its default instead."""
     database_url: str | None = None
@@ -61,7 +62,11 @@ CheckFunction = Callable[[Installation], Awaitable[str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """A check. `requires` is the name of the check that must pass before this one can run."""
+    """A check.
+
+    `requires` is the name of the check that must pass before this one can run. If `in_development` is False, the check
+    is skipped without `--production`.
+    """
 
     name: str
     run: CheckFunction

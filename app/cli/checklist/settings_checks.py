@@ -1,7 +1,7 @@
 """Checks of the settings: secrets, tokens, hosts and origins, payments, documents, logs and rate limits.
 
-Some of these problems also prevent the server from starting. Then the check calls the code of the server that refuses
-to start (`app.server`, the authenticator, the payment provider) and reports the message.
+Some of these problems also prevent the server from starting. Such a check calls the same code as the server does at
+start (`app.server`, `app.state`, the authenticator, the payment provider), and reports its error message.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from app.state import ledger_key
 from app.topups.configured_provider import open_provider
 
 MAXIMUM_MESSAGES: Final = 10
-"""The most messages about persisted documents."""
+"""The most problems of persisted documents that are listed."""
 
 
 async def valid_settings(installation: Installation) -> str:
-    """Every setting can be parsed, and ENVIRONMENT is production if that is checked."""
+    """Every setting can be parsed. With `--production`, ENVIRONMENT must be production."""
     problems = [*installation.settings_errors]
     is_readable = not any(problem.startswith("ENVIRONMENT:") for problem in problems)
     if installation.production and installation.environment != "production" and is_readable:
@@ -34,7 +34,7 @@ async def valid_settings(installation: Installation) -> str:
 
 
 async def secrets(installation: Installation) -> str:
-    """The ledger key and the database passwords are set and not guessable."""
+    """LEDGER_KEY is set, and neither it nor a password in a database URL can be guessed."""
     problems = production_checks.weak_secrets(installation.settings)
     if installation.settings.ledger_key is None:
         problems.append("LEDGER_KEY is not set: create one with `openssl rand -hex 32`, and keep a copy elsewhere.")
@@ -45,7 +45,7 @@ async def secrets(installation: Installation) -> str:
 
 
 async def tokens(installation: Installation) -> str:
-    """There is one way to verify tokens, with an issuer and an audience of your own."""
+    """The keys that verify tokens come from one source. In production, JWT_ISSUER and JWT_AUDIENCE are set."""
     settings = installation.settings
     problems = []
     if installation.production:
@@ -79,7 +79,7 @@ async def origins(installation: Installation) -> str:
 
 
 async def proxy(installation: Installation) -> str:
-    """Clients behind a proxy have different addresses, and no client can choose its own."""
+    """The server sees each client's own address behind a proxy, and a client cannot forge it."""
     settings = installation.settings
     if settings.forwarded_allow_ips is None:
         if not production_checks.is_loopback(settings.host):
@@ -103,7 +103,7 @@ def _proxy_problem(name: str) -> str | None:
 
 
 async def public_url(installation: Installation) -> str:
-    """Users return from a payment page to an allowed host, with https."""
+    """If credits are sold, users return from a payment page to an allowed host, with https."""
     settings = installation.settings
     if settings.payment_provider == "none":
         return "not needed: credits are not sold"
@@ -121,7 +121,7 @@ async def public_url(installation: Installation) -> str:
 
 
 async def payments(installation: Installation) -> str:
-    """The payment provider takes real money, and its webhooks are verified."""
+    """The payment provider can be opened. In production, it takes real money, or credits are not sold."""
     settings = installation.settings
     problems = production_checks.webhook_problems(settings) if installation.production else []
     if installation.production and settings.payment_provider == "stripe":
@@ -144,7 +144,9 @@ async def logs(installation: Installation) -> str:
     """The log contains no texts of exceptions, and requests are logged."""
     settings, problems = installation.settings, []
     if log_format(settings) == "text":
-        problems.append("LOG_FORMAT is text, which logs exceptions with their texts and with rows: set json.")
+        problems.append(
+            "LOG_FORMAT is text, which logs the texts of exceptions, which may contain database rows: set json."
+        )
     if settings.request_log == "none":
         problems.append("REQUEST_LOG is none, so requests are not logged: unset it, or set without-charges.")
     fail_if(problems)
@@ -166,7 +168,7 @@ async def rate_limits(installation: Installation) -> str:
 
 
 async def persisted_documents(installation: Installation) -> str:
-    """The documents of users' clients are listed and valid."""
+    """The documents in KNOWN_DOCUMENTS are valid. In production, it or ARBITRARY_DOCUMENTS is set."""
     settings = installation.settings
     if settings.known_documents is not None:
         found, problems = documents.load_and_validate([settings.known_documents])
