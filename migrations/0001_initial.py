@@ -540,10 +540,10 @@ class Migration(migrations.Migration):
             fields=[
                 ("version", fields.IntField(primary_key=True, generated=False, description="from 1, without gap")),
                 ("effective_at", fields.DatetimeField(description="rises strictly with the version")),
-                ("document", fields.JSONField(description="the card as published: app/pricing/rate_card_document.py")),
+                ("document", fields.JSONField(description="the card as published; rate_card_document.py defines its format")),
                 (
                     "request_hash",
-                    fields.BinaryField(description="SHA-256 of the canonical request: document, asked instant, reason"),
+                    fields.BinaryField(description="SHA-256 of the request: document, requested effective_at, reason"),
                 ),
                 ("published_at", fields.DatetimeField()),
                 ("published_by", fields.TextField()),
@@ -590,7 +590,7 @@ class Migration(migrations.Migration):
                 (
                     "slot",
                     fields.IntField(
-                        null=True, description="1 or 2: each active key of a name has another. Null for development keys and some expired keys."
+                        null=True, description="1 or 2: two active keys of the same name have different slots. Null for development keys and some expired keys."
                     ),
                 ),
             ],
@@ -622,7 +622,7 @@ class Migration(migrations.Migration):
                 "table": "audit_record",
                 "app": "credits",
                 "pk_attr": "id",
-                "table_description": "One change by an operator or a service. Privileges and triggers prevent changing or deleting it.",
+                "table_description": "One action of an operator or a service, usually a change. Privileges and triggers protect the record.",
             },
             bases=["Model"],
         ),

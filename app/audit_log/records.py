@@ -1,4 +1,4 @@
-"""Writing audit records in the SQL statement that makes the recorded change, and reading them."""
+"""Writing audit records in the transaction of the recorded change, and reading them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ class AuditContext:
     """The name of the mutation or command."""
     actor: str
     key_id: str | None = None
-    """The service key, or the key that signed the token."""
+    """The service key, or the key that signed the token. None for a command."""
     scope: str
-    """The scopes of the caller, separated by commas."""
+    """The scopes of the caller, separated by commas, or `none`."""
     request_id: str | None = None
 
 
@@ -51,10 +51,10 @@ def append_record(
     before: AuditState | None = None,
     after: AuditState | None = None,
 ) -> None:
-    """Add a record to `write`, so that it is written in the same statement as the change.
+    """Add a record to `write`, which must be executed in the transaction of the change.
 
-    If `audit` is None, no record is written, because a user acts on its own account. If `at` is None, the record has
-    the time at which it is written.
+    If `write` also contains the change, both are written in one statement. If `audit` is None, no record is written,
+    because a user acts on its own account. If `at` is None, the record has the time at which it is written.
     """
     if audit is None:
         return

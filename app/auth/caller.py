@@ -8,7 +8,7 @@ from typing import Final
 
 
 class CallerKind(StrEnum):
-    """The kind of a caller. Its scopes decide what it may do."""
+    """The kind of a caller. A user has no scopes, an operator has ADMIN, and a service has the scopes of its key."""
 
     USER = "user"
     SERVICE = "service"
@@ -17,11 +17,14 @@ class CallerKind(StrEnum):
 
 class Scope(StrEnum):
     CHARGE = "charge"
-    """Allows starting and finishing tasks, and charging. Implies READ."""
+    """Allows charging, holds, and changing tasks and accounts of any owner (see `check_can_change`). Implies READ."""
     READ = "read"
     """Allows reading any account."""
     ADMIN = "admin"
-    """Allows granting, reversing, refunding and publishing prices. Implies READ, but not CHARGE."""
+    """Allows granting, reversing, refunding and publishing prices, and everything that READ and CHARGE allow.
+
+    `has_scope` does not report CHARGE for it: checks that require CHARGE also accept ADMIN (see `check_permission`).
+    """
 
 
 _IMPLIED: Final[Mapping[Scope, frozenset[Scope]]] = {
@@ -41,7 +44,7 @@ class Caller:
     owner_id: str | None = None
     """The owner of the caller's account: the `sub` of the token. It is None for a service."""
     organisations: frozenset[str] = frozenset()
-    """Other owners whose accounts the caller may read, but not change."""
+    """Other owners whose accounts the caller may read, even without the scope READ."""
     scopes: frozenset[Scope] = frozenset()
     expires_at: datetime | None = None
     """When the credential expires and open connections are closed. It is None if the credential never expires."""
@@ -68,5 +71,5 @@ def can_read(caller: Caller | None, owner_id: str) -> bool:
 
 
 def owns(caller: Caller | None, owner_id: str) -> bool:
-    """Return whether it is the caller's own account. Then topping up and cancelling tasks require no scope."""
+    """Return whether `owner_id` is the owner of the caller's own account."""
     return caller is not None and caller.owner_id == owner_id

@@ -112,7 +112,7 @@ def load_or_create_keys(directory: Path) -> DevelopmentKeys:
 
 
 def installation_keys(settings: Settings | None = None) -> DevelopmentKeys:
-    """Return the keys of this installation. Raises: Misconfigured: in production."""
+    """Return the keys of this installation. Raises: Misconfigured: in production, or the file is damaged."""
     settings = settings or get_settings()
     if settings.environment == "production":
         raise Misconfigured("ENVIRONMENT is production: development keys and secrets are not used; set your own.")

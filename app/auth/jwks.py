@@ -19,11 +19,11 @@ from app.errors import Unavailable
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 REFETCH_SECONDS: Final = 30
-"""The minimum interval between fetches because of unknown key ids. It is long, because anybody can invent key ids."""
+"""The minimum interval between fetches. It is long, because anybody can cause a fetch with an unknown key id."""
 FIRST_FETCH_RETRY_SECONDS: Final = 1
-"""The minimum interval until a fetch has succeeded. Until then no token can be verified."""
+"""The minimum interval as long as no fetch has succeeded. Until then no token can be verified."""
 FRESH_SECONDS: Final = 300
-"""After this time, the key set is fetched again in the background, so that withdrawn keys are removed."""
+"""If the key set is older when a token is verified, it is fetched again in the background, to remove withdrawn keys."""
 FETCH_TIMEOUT_SECONDS: Final = 5.0
 MAX_SET_BYTES: Final = 1 << 20
 MIN_RSA_BITS: Final = 2048

@@ -23,7 +23,8 @@ class ServiceKey(Model):
     last_used_at = fields.DatetimeField(null=True, description="When it was last used, updated at most once a minute.")
     slot = fields.IntField(
         null=True,
-        description="1 or 2: each active key of a name has another. Null for development keys and some expired keys.",
+        description="1 or 2: two active keys of the same name have different slots. Null for development keys and some "
+        "expired keys.",
     )
 
     class Meta:

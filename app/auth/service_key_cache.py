@@ -1,7 +1,7 @@
 """Cache of service keys.
 
-Verifying keys rarely reads the database. The keys of open connections are read repeatedly, to close the connections
-when the keys are revoked.
+To verify a key, its row is read at most every few seconds. The keys of open connections are also read repeatedly, to
+close the connections when the keys are revoked.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class _CachedKey:
 
 
 class ServiceKeyCache:
-    """Verifies service keys. There is one cache per process. It reads a row at most once in `CACHE_SECONDS`."""
+    """Verifies service keys. There is one cache per process. `verify` uses a row for up to `CACHE_SECONDS`."""
 
     def __init__(
         self,

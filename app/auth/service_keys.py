@@ -55,8 +55,8 @@ async def create_key(
 ) -> str:
     """Create a key and return it. Only its hash is stored, so it cannot be shown again.
 
-    Raises: InvalidInput: there is no name or scope, `expires_at` is not in the future, or two keys of this name are
-    active.
+    Raises: InvalidInput: the name is invalid, there is no scope, `expires_at` is not in the future, or two keys of this
+    name are active.
     """
     granted = _checked_scopes(name, scopes)
     if expires_at is not None and check_instant(expires_at, path="expiresAt") <= utc_now():
@@ -95,9 +95,9 @@ async def list_keys() -> list[ServiceKey]:
 
 
 async def _free_slot(connection: Connection, name: str) -> int:
-    """Each active key of a name has a slot, 1 or 2. Return a free one.
+    """Return a slot, 1 or 2, that no active key of this name has.
 
-    Raises: InvalidInput: both are taken.
+    Raises: InvalidInput: two keys of this name are active.
     """
     await connection.execute_query(_FREE_SLOTS_OF_EXPIRED, [name])
     _, active = await connection.execute_query(_ACTIVE, [name])

@@ -11,9 +11,11 @@ Invariants
       published if two rules of a block have equally many leaves and can both match.
     - `false` also matches a missing setting; under a missing object every setting is missing. `null` is a value, not a
       missing setting. Numbers are never equal to booleans. Lists are never equal to anything.
-    - An unknown block, and settings that match no rule, are refused. A free block has an explicit price of 0.
+    - Settings that match no rule are refused. So is an unknown block, unless the card declares unlisted blocks free. A
+      free block has an explicit price of 0.
     - A price is rounded up once, after an exact multiplication and division.
-    - Every process has a rate card in memory before it takes effect, by the database's clock.
+    - No process prices a charge by a replaced rate card: each has read the new card before it takes effect, by the
+      database's clock, or must read the cards again before it gives a price.
 
 This package does not use accounts, tasks or charges, and writes only rate cards.
 """

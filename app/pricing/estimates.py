@@ -1,4 +1,4 @@
-"""Estimates: the cost of planned block runs, and which of them the balance cannot pay."""
+"""Estimates: the cost of planned block runs, and the first of them that the balance cannot pay."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

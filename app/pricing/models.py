@@ -9,8 +9,10 @@ from tortoise.models import Model
 class RateCard(Model):
     version = fields.IntField(primary_key=True, generated=False, description="from 1, without gap")
     effective_at = fields.DatetimeField(description="rises strictly with the version")
-    document = fields.JSONField[dict[str, Any]](description="the card as published: app/pricing/rate_card_document.py")
-    request_hash = fields.BinaryField(description="SHA-256 of the canonical request: document, asked instant, reason")
+    document = fields.JSONField[dict[str, Any]](
+        description="the card as published; rate_card_document.py defines its format"
+    )
+    request_hash = fields.BinaryField(description="SHA-256 of the request: document, requested effective_at, reason")
     published_at = fields.DatetimeField()
     published_by = fields.TextField()
     reason = fields.TextField(null=True)

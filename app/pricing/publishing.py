@@ -1,7 +1,8 @@
-"""Publishes rate cards. A new version takes effect only after every process has read it.
+"""Publishes rate cards. After a new version has taken effect, no process prices a charge by an older one.
 
 All times are those of the database's clock. `effective_at` is at least 10 s after the last statement of the
-publication. A process that reads the rate cards and finds no newer version relies on this (see `rate_card_cache`).
+publication. A process that reads the rate cards and finds no newer version relies on this (see `rate_card_cache`). Only
+the default card, which is published if there is none, takes effect at once.
 """
 
 import asyncio
@@ -96,8 +97,8 @@ async def publish_rate_card(
 ) -> Publication:
     """Publish `document` as the next version, in force from `effective_at`.
 
-    If `effective_at` is None, the earliest allowed time is used: 11 s from now, and after all published cards. A
-    repeated request with the same key returns the first result.
+    If `effective_at` is None, the card takes effect in 11 s, or immediately after the last published card if that is
+    later. A repeated request with the same key returns the first result.
 
     Raises: InvalidRateCard: lists the problems of the document; InvalidInput: the time, reason or key is invalid;
     IdempotencyConflict.
@@ -119,7 +120,10 @@ async def publish_rate_card(
 
 
 async def _try_to_publish(request: _Request, draft: Card, audit: AuditContext | None) -> Publication | None:
-    """Try once to publish. Returns None if another card was published first, or if waiting for it took too long."""
+    """Try once to publish. Returns None if another card was published first, or if waiting for it took too long.
+
+    If there was no card, the default card is published, and None is returned.
+    """
     # This is read before the transaction, which would otherwise wait for a second connection.
     earlier = await RateCard.get_or_none(idempotency_key=request.idempotency_key)
     if earlier is not None:

@@ -22,7 +22,8 @@ LEASE: Final = LEAD_TIME - COMMIT_ALLOWANCE
 RETENTION: Final = timedelta(hours=25)
 """How long replaced cards stay in memory.
 
-A hold, which lasts at most 24 h, is captured by the card of its placement.
+The outcome of a block run is priced by the card of its charge, usually within this time. Older cards are read from the
+database.
 """
 
 # Selects the version that was in force at $1, and all later versions.
