@@ -299,6 +299,8 @@ def verify(ctx: click.Context, owner: str | None, heads: Path | None) -> None:
 
     if owner is not None and heads:
         raise click.UsageError("--heads covers all accounts: leave out OWNER.")
+    if heads and not heads.parent.is_dir():  # found now, not after a verification that may take hours
+        raise click.UsageError(f"--heads: the directory {heads.parent} does not exist.")
     try:
         status = verify.run(owner, heads)
     except Exception as error:

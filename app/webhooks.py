@@ -5,6 +5,7 @@ come from the provider, and 503 if it cannot be handled now. After a 503 the pro
 """
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -39,6 +40,9 @@ PAGE_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 
+_PATH_PARAMETER: Final = re.compile(r"[!-~]{1,255}")
+"""References, customers and tokens consist of visible ASCII characters."""
+
 _PAYMENT_DECISIONS: Final = {"pay": PaymentStatus.PAID, "decline": PaymentStatus.DECLINED, "resend": None}
 _DISPUTE_DECISIONS: Final = {"dispute": DisputeStatus.OPEN, "win": DisputeStatus.WON, "lose": DisputeStatus.LOST}
 """The values that the buttons of the sandbox's page send."""
@@ -63,7 +67,9 @@ def payment_routes(provider: PaymentProvider | None, *, seller: str | None = Non
     name and address on receipts, with lines separated by semicolons.
     """
     routes: list[BaseRoute] = [
-        Route(f"{receipts.PATH}/{{token}}", _page_endpoint(show_receipt_page(seller)), methods=["GET"])
+        Route(
+            f"{receipts.PATH}/{{token}}", _page_endpoint(show_receipt_page(seller), _receipt_not_found), methods=["GET"]
+        )
     ]
     if provider is None:
         return routes
@@ -71,10 +77,15 @@ def payment_routes(provider: PaymentProvider | None, *, seller: str | None = Non
     routes.append(Route(webhook_path, webhook_endpoint(provider), methods=["POST"]))
     if isinstance(provider, Sandbox):
         path = f"{PAYMENT_PATH}/{{reference}}"
+        form = submit_payment_form(provider, webhook_path=webhook_path)
         routes += [
-            Route(path, _page_endpoint(show_payment_page(provider)), methods=["GET"]),
-            Route(path, _page_endpoint(submit_payment_form(provider, webhook_path=webhook_path)), methods=["POST"]),
-            Route(f"{PORTAL_PATH}/{{customer_ref}}", _page_endpoint(show_portal_page), methods=["GET"]),
+            Route(path, _page_endpoint(show_payment_page(provider), _payment_not_found), methods=["GET"]),
+            Route(path, _page_endpoint(form, _payment_not_found), methods=["POST"]),
+            Route(
+                f"{PORTAL_PATH}/{{customer_ref}}",
+                _page_endpoint(show_portal_page, _customer_not_found),
+                methods=["GET"],
+            ),
         ]
     return routes
 
@@ -160,7 +171,7 @@ def show_receipt_page(seller: str | None) -> Endpoint:
         top_up = await queries.find_top_up(*reference) if reference is not None else None
         receipt = receipts.build_receipt(top_up) if top_up is not None else None
         if receipt is None:
-            return _message_page(404, "Receipt not found", "Take the address from your account's list of top-ups.")
+            return _receipt_not_found()
         return HTMLResponse(receipts.render_receipt(receipt, seller), headers=PAGE_HEADERS)
 
     return endpoint
@@ -203,10 +214,16 @@ async def _read_body(request: Request, *, limit_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _page_endpoint(endpoint: Endpoint) -> Endpoint:
-    """Return an endpoint that responds with a page and status 503 if the database cannot be reached."""
+def _page_endpoint(endpoint: Endpoint, not_found: Callable[[], Response]) -> Endpoint:
+    """Return an endpoint that responds with a page in two more cases.
+
+    The response is `not_found()` if a path parameter is one that this server never puts into a link: the database
+    cannot compare U+0000 with a column. The status is 503 if the database cannot be reached.
+    """
 
     async def wrapped(request: Request) -> Response:
+        if not all(map(_PATH_PARAMETER.fullmatch, request.path_params.values())):
+            return not_found()
         try:
             return await endpoint(request)
         except Exception as error:
@@ -226,6 +243,14 @@ async def _render_payment(provider: Sandbox, payment: SandboxPayment) -> Respons
 
 def _payment_not_found() -> Response:
     return _message_page(404, "Payment not found", "Begin a top-up and open its paymentUrl.")
+
+
+def _customer_not_found() -> Response:
+    return _message_page(404, "Customer not found", "Open the billing portal from the page of your account.")
+
+
+def _receipt_not_found() -> Response:
+    return _message_page(404, "Receipt not found", "Take the address from your account's list of top-ups.")
 
 
 def _message_page(status: int, title: str, text: str) -> Response:

@@ -331,3 +331,41 @@ async def test_refund_events_are_settled_and_incomplete_ones_refused(client: htt
     early = body | {"id": "evt_re_2", "refund": refund | {"refund_ref": "re_2", "payment_ref": "pay_unknown"}}
     assert (await send(client, early)).json() == {"outcome": "WAITING"}
     assert await posted_credits(top_up.account_id) == 300
+
+
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [
+        ("/sandbox/portal/", "Customer not found"), ("/sandbox/pay/", "Payment not found"),
+        ("/receipts/", "Receipt not found"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("parameter", ["%00", "a%00b", "%20", "%0A", "%FF", "%ED%A0%80", "%E2%80%8B", "x" * 256])
+async def test_a_path_that_no_link_contains_is_not_found(
+    client: httpx.AsyncClient, path: str, title: str, parameter: str
+) -> None:
+    answer = await client.get(path + parameter)
+
+    assert (answer.status_code, title in answer.text) == (404, True)
+
+
+@pytest.mark.parametrize("value", ["%00", "%FF", "%ED%A0%80", "http://[", "http://a%00b", "x" * 5_000])
+async def test_a_return_url_that_is_not_allowed_is_left_out(client: httpx.AsyncClient, value: str) -> None:
+    answer = await client.get(f"/sandbox/portal/cus_1?return={value}")
+
+    assert (answer.status_code, "href" in answer.text) == (200, False)
+
+
+@pytest.mark.parametrize("field", ["token", "decision", "card"])
+@pytest.mark.parametrize("value", ["%00", "%FF", "%ED%A0%80", "%F0%9D%92%B3"])
+async def test_a_form_field_of_any_bytes_is_no_fault(client: httpx.AsyncClient, field: str, value: str) -> None:
+    top_up = await create_top_up()
+    await client.get(path_of(top_up))
+    fields = {"token": await read_form_token(client, top_up), "decision": "decline", "card": "pays"}
+    body = "&".join(f"{name}={value if name == field else sent}" for name, sent in fields.items())
+
+    answer = await client.post(
+        path_of(top_up), content=body, headers={"content-type": "application/x-www-form-urlencoded"}
+    )
+
+    assert answer.status_code == {"token": 403, "decision": 400, "card": 303}[field]

@@ -9,7 +9,7 @@ import asyncpg
 from pydantic import ValidationError
 
 from app.db.embedded_postgres import EmbeddedPostgresError
-from app.db.failures import is_connection_failure, sqlstate
+from app.db.failures import is_connection_failure, is_file_error, sqlstate
 from app.errors import BillingError, Misconfigured, RequestError
 
 SECRET_WORDS: Final = ("KEY", "SECRET", "URL")
@@ -30,10 +30,17 @@ def message_for(error: Exception) -> str | None:
                 f"The database role lacks a privilege: {error}. `python -m app migrate` with MIGRATION_DATABASE_URL "
                 "set grants the application's privileges. What the application may never do, run as the owner."
             )
-        case _ if is_connection_failure(error):
-            return f"The database cannot be reached ({error}): start it, check DATABASE_URL, or unset it."
         case _:
-            return None
+            return _io_error(error)
+
+
+def _io_error(error: Exception) -> str | None:
+    if isinstance(error, OSError) and is_file_error(error):
+        file = "A file" if error.filename is None else f"The file {error.filename}"
+        return f"{file} cannot be read or written ({error.strerror}): check its path, permissions and the free space."
+    if is_connection_failure(error):
+        return f"The database cannot be reached ({error}): start it, check DATABASE_URL, or unset it."
+    return None
 
 
 def settings_errors(error: ValidationError) -> list[str]:

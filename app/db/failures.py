@@ -1,6 +1,7 @@
 """Failures of the database: which of them mean that it cannot be reached, and which transactions can run again."""
 
 import asyncio
+import errno
 import random
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -14,6 +15,10 @@ RETRIED_SQLSTATES: Final = frozenset({"40001", "40P01"})
 
 CONNECTION_FAILURE_SQLSTATES: Final = frozenset({"57P01", "57P02", "57P03", "53300", "25006"})
 """The server shuts down, starts, has no connection left or is read-only: the request is not the cause."""
+
+
+_FILE_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO})
+"""Errors of a write to a file. Python does not add the file's name to them."""
 
 
 def sqlstate(failure: BaseException | None) -> str | None:
@@ -31,7 +36,14 @@ def is_connection_failure(failure: BaseException) -> bool:
     state = sqlstate(failure)
     if state is not None:
         return state.startswith("08") or state in CONNECTION_FAILURE_SQLSTATES
+    if is_file_error(failure):
+        return False
     return isinstance(failure, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError | TimeoutError)
+
+
+def is_file_error(failure: BaseException) -> bool:
+    """Return whether an OSError concerns a file. An error of a socket, also of a Unix socket, contains no file name."""
+    return isinstance(failure, OSError) and (failure.filename is not None or failure.errno in _FILE_ERRNOS)
 
 
 async def run_with_retries(operation: Callable[[], Awaitable[T]], *, attempts: int = 6) -> T:

@@ -30,6 +30,10 @@ OPERATION_TIMED_OUT: Final = (
 )
 
 
+LoggedTypes = set[type[BaseException]]
+"""The types of exceptions that were logged for one response. Each is logged once, however many fields or items fail."""
+
+
 class ErrorCode(StrEnum):
     PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
     VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
@@ -52,29 +56,58 @@ def format_error(message: str, code: str) -> dict[str, Any]:
 
 def format_errors(errors: Sequence[GraphQLError], context: RequestContext[Any]) -> list[dict[str, Any]]:
     """Return the errors of an execution as they are sent. Unexpected errors are logged here and masked."""
-    return [_format(error, context) for error in errors]
+    logged: LoggedTypes = set()
+    return [_format(error, context, logged) for error in errors]
 
 
-def mask_fault(fault: BaseException, context: RequestContext[Any]) -> dict[str, Any]:
-    """Log an unexpected exception. The returned error contains only the reference under which it is logged."""
+def mask_fault(fault: BaseException, context: RequestContext[Any], logged: LoggedTypes | None = None) -> dict[str, Any]:
+    """Log an unexpected exception. The returned error contains only the reference under which it is logged.
+
+    If `logged` is given, a type that it contains is not logged again.
+    """
     reference = context.request_id
-    log.error("fault %s", reference, exc_info=fault)
+    if _is_first(fault, logged):
+        log.error("fault %s", reference, exc_info=fault)
     masked = format_error(f"Something went wrong on our side. Quote reference {reference}.", ErrorCode.INTERNAL)
     masked["extensions"]["reference"] = reference
     return masked
 
 
-def _format(error: GraphQLError, context: RequestContext[Any]) -> dict[str, Any]:
+def describe_item_fault(fault: BaseException, context: RequestContext[Any], logged: LoggedTypes) -> str:
+    """Return the message for an item of a list that failed unexpectedly, and log it like `mask_fault`."""
+    if failures.is_connection_failure(fault):
+        _log_connection_failure(fault, logged)
+        return DATABASE_UNAVAILABLE
+    message: str = mask_fault(fault, context, logged)["message"]
+    return message
+
+
+def _is_first(fault: BaseException, logged: LoggedTypes | None) -> bool:
+    """Add the type to `logged`, and return whether it is new there."""
+    if logged is None:
+        return True
+    if type(fault) in logged:
+        return False
+    logged.add(type(fault))
+    return True
+
+
+def _log_connection_failure(failure: BaseException, logged: LoggedTypes) -> None:
+    if _is_first(failure, logged):
+        log.warning("the database cannot be reached: %s", failure)
+
+
+def _format(error: GraphQLError, context: RequestContext[Any], logged: LoggedTypes) -> dict[str, Any]:
     cause = _root_cause(error)
     if isinstance(cause, RequestError):
         message, code = str(cause), cause.code
     elif failures.is_connection_failure(cause):
-        log.warning("the database cannot be reached: %s", cause)
+        _log_connection_failure(cause, logged)
         message, code = DATABASE_UNAVAILABLE, Unavailable.code
     elif isinstance(cause, GraphQLError) and _is_caused_by_request(error, cause):
         message, code = error.message, (cause.extensions or {}).get("code", ErrorCode.BAD_USER_INPUT)
     else:
-        return _with_position(error, mask_fault(cause, context))
+        return _with_position(error, mask_fault(cause, context, logged))
     return _with_position(error, format_error(message, code))
 
 

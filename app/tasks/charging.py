@@ -99,7 +99,8 @@ class ChargeQueue:
     async def charge_batch(self, requests: Sequence[ChargeRequest]) -> list[ChargeResult | BaseException]:
         """Return the result of each block run, in order. If an item causes a fault, its result is the exception.
 
-        Raises: Overloaded: nothing was decided.
+        Raises: Overloaded: nothing was decided; the exception of the items, if the database could not be reached for
+        any of them.
         """
         accounts = await task_accounts.find_accounts(request.task_id for request in requests)
         known = [
@@ -107,7 +108,11 @@ class ChargeQueue:
             for request in requests
             if (account_id := accounts.get(request.task_id)) is not None
         ]
-        results = iter(await self._charges.submit_all(known))
+        charged = await self._charges.submit_all(known)
+        unreachable = [one for one in charged if isinstance(one, BaseException) and failures.is_connection_failure(one)]
+        if unreachable and len(unreachable) == len(charged):
+            raise unreachable[0]
+        results = iter(charged)
         return [
             next(results) if request.task_id in accounts else TaskNotFound(task_id=request.task_id)
             for request in requests

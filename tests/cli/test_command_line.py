@@ -1,5 +1,6 @@
 """`python -m app`: help, and the messages of commands that cannot run."""
 
+import errno
 import re
 import socket
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import jwt
 import pytest
 
+from app.cli.error_messages import message_for
 from app.settings import Settings
 from tests.command_line import REPOSITORY, SETTINGS, run_command
 
@@ -78,3 +80,31 @@ def test_a_rate_card_file_is_checked_without_a_database(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_data_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+
+    done = run_command("token", "user", "ada", DATA_DIR=str(file / "data"))
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"Error: The file {file / 'data'} cannot be read or written (Not a directory): check its path, permissions "
+        "and the free space.\n"
+    )
+
+
+def test_heads_in_a_missing_directory_are_refused_before_the_verification(tmp_path: Path) -> None:
+    done = run_command(
+        "verify", "--heads", str(tmp_path / "missing" / "heads"), DATABASE_URL="postgresql://127.0.0.1:1/x"
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"Error: --heads: the directory {tmp_path / 'missing'} does not exist.\n")
+
+
+def test_a_full_disk_is_not_reported_as_a_fault_of_the_database() -> None:
+    assert message_for(OSError(errno.ENOSPC, "No space left on device")) == (
+        "A file cannot be read or written (No space left on device): check its path, permissions and the free space."
+    )

@@ -19,7 +19,7 @@ from app.api.results import result_union
 from app.api.scalars import Credits
 from app.api.tasks.types import BlockRun, Entry, Task, to_block_run, to_entry, to_task
 from app.engine import declare
-from app.engine.errors import mask_fault
+from app.engine.errors import LoggedTypes, describe_item_fault
 from app.engine.permissions import AuditPolicy, Permission
 from app.engine.schema import describe_enum
 from app.errors import (
@@ -167,7 +167,8 @@ class ChargingMutations:
         check_list_length(input, name="input", limit=MAX_BATCH)
         requests = [to_charge_request(_as_dict(item), info, f"input.{position}") for position, item in enumerate(input)]
         outcomes = await info.context.state.charge_queue.charge_batch(requests)
-        return [_to_item_result(outcome, info.context) for outcome in outcomes]
+        logged: LoggedTypes = set()
+        return [_to_item_result(outcome, info.context, logged) for outcome in outcomes]
 
 
 def _as_dict(input: ChargeInput) -> Mapping[str, Any]:
@@ -175,11 +176,10 @@ def _as_dict(input: ChargeInput) -> Mapping[str, Any]:
     return cast(Mapping[str, Any], input)
 
 
-def _to_item_result(outcome: Charge | BaseException, context: Context) -> object:
+def _to_item_result(outcome: Charge | BaseException, context: Context, logged: LoggedTypes) -> object:
     """Like `to_charge_result`, but a fault becomes the result of its item, because the other items were charged."""
     if isinstance(outcome, Exception) and not isinstance(outcome, BillingError):
-        masked = mask_fault(outcome, context)
-        return InternalError(message=masked["message"], reference=masked["extensions"]["reference"])
+        return InternalError(message=describe_item_fault(outcome, context, logged), reference=context.request_id)
     return to_charge_result(outcome, context)
 
 

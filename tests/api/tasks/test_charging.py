@@ -1,9 +1,15 @@
 """The mutations that charge, as an executor sends them."""
 
+from typing import Any
+
 import pytest
 
+from app.db import pools
+from app.engine.errors import DATABASE_UNAVAILABLE
+from app.tasks import charging
+from app.tasks.rules import TaskState
 from tests.api.conftest import ALICE, BOB, OPERATOR, READER, SERVICE, Api
-from tests.factories import grant_credits, start_task
+from tests.factories import grant_credits, start_task, unique_id
 
 pytestmark = pytest.mark.anyio
 
@@ -143,3 +149,61 @@ async def test_an_operator_reverses_a_charge_in_parts_up_to_its_cost(api: Api) -
         "reversible": 6,
     }
     assert (await api.error(SERVICE, reverse, input=more))[0] == "FORBIDDEN"
+
+
+BATCH = """mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) { __typename
+    ... on InternalError { message reference } } }"""
+
+
+async def test_a_batch_without_a_database_is_one_error_and_a_few_log_lines(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    await grant_credits("alice", 20_000)
+    task = await start_task("alice")
+    assert (await api.data(SERVICE, CHARGE, input=an_input(task.task_id)))["charge"]["cost"] == 10
+    await pools.disconnect()
+    with pytest.raises(OSError, match="Connect call failed"):
+        await pools.connect("postgresql://127.0.0.1:1/nowhere")
+    caplog.clear()
+
+    items = [an_input(task.task_id, f"run-{number}") for number in range(1_000)]
+    code, message = await api.error(SERVICE, BATCH, input=items)
+
+    assert (code, message) == ("UNAVAILABLE", DATABASE_UNAVAILABLE)
+    assert sum(len(record.getMessage()) + len(str(record.exc_text or "")) for record in caplog.records) < 2_000
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (ConnectionRefusedError("Connect call failed"), DATABASE_UNAVAILABLE),
+        (ValueError("a bug"), "Something went wrong on our side."),
+    ],
+)
+async def test_items_that_fail_beside_charged_ones_are_logged_once(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: Exception, message: str
+) -> None:
+    tasks: list[TaskState] = []
+    while len({task.account_id % 2 for task in tasks}) < 2:  # two queues, by account id
+        owner = unique_id("owner")
+        await grant_credits(owner, 1_000)
+        tasks.append(await start_task(owner))
+    failing = tasks[-1]
+    others = [task for task in tasks if task.account_id % 2 != failing.account_id % 2]
+    charge_many = charging.charge_many
+
+    async def fail_for_one_queue(items: Any, rate_cards: Any) -> Any:
+        if any(account_id == failing.account_id for account_id, _ in items):
+            raise failure
+        return await charge_many(items, rate_cards)
+
+    monkeypatch.setattr(charging, "charge_many", fail_for_one_queue)
+    caplog.clear()
+
+    items = [an_input(task.task_id, f"run-{number}") for number in range(5) for task in (others[0], failing)]
+    found = (await api.data(SERVICE, BATCH, input=items))["chargeBatch"]
+
+    assert [one["__typename"] for one in found] == ["ChargeSuccess", "InternalError"] * 5
+    assert {one["message"].split(" Quote ")[0] for one in found[1::2]} == {message}
+    assert len({one["reference"] for one in found[1::2]}) == 1
+    assert len([record for record in caplog.records if record.name == "app.engine.errors"]) == 1
