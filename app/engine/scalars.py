@@ -1,4 +1,4 @@
-"""Scalars: whole numbers, times in UTC, and JSON.
+"""Scalars: ids, numbers, times in UTC, and JSON. A number is taken exactly or refused, never rounded.
 
 A parser raises GraphQLError. graphql-core adds the name of the variable or argument.
 """
@@ -15,6 +15,8 @@ from graphql import (
     EnumValueNode,
     FloatValueNode,
     GraphQLError,
+    GraphQLFloat,
+    GraphQLID,
     IntValueNode,
     ListValueNode,
     NullValueNode,
@@ -27,18 +29,13 @@ from graphql import (
 from strawberry.scalars import JSON
 from strawberry.types.scalar import ScalarDefinition, scalar
 
+from app.exact_json import INTEGERS_64_BIT, InexactNumber, parse_fraction, parse_integer
 from app.instants import InvalidInstant, parse_instant
 
 MAX_INTEGER: Final = 2**53 - 1
 """Larger integers lose digits in JavaScript."""
-MAX_LITERAL_DIGITS: Final = 20
-"""The length of a 64-bit integer with its sign.
-
-Python converts long literals in quadratic time, so longer ones are refused.
-"""
 MAX_JSON_DEPTH: Final = 8
 MAX_JSON_BYTES: Final = 8 * 1024
-_INTEGERS_64_BIT: Final = range(-(2**63), 2**64)
 
 Long = NewType("Long", int)
 
@@ -55,20 +52,67 @@ def integer_scalar(name: str, description: str) -> ScalarDefinition:
 
 
 def _parse_integer(value: object) -> int:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value) or abs(value) > MAX_INTEGER:
-            raise GraphQLError(f"It must lie within ±{MAX_INTEGER:,} (2^53 - 1); it is {_shorten(value)}.")
-        if value == int(value):
-            return int(value)
-    raise GraphQLError(f"It must be a whole number, sent as a JSON number; it is {_shorten(value)}.")
+    if type(value) is int:
+        if abs(value) <= MAX_INTEGER:
+            return value
+        raise _out_of_bounds(value)
+    if isinstance(value, InexactNumber) and value.is_integer:
+        raise _out_of_bounds(value)
+    raise GraphQLError(
+        f"It must be a whole number, sent as a JSON number without fraction and exponent; it is {_shorten(value)}."
+    )
 
 
 def _parse_integer_literal(node: ValueNode, _variables: dict[str, Any] | None = None) -> int:
     if not isinstance(node, IntValueNode):
         raise GraphQLError(f"It must be a whole number; it is {_shorten(node)}.", node)
-    if len(node.value) > MAX_LITERAL_DIGITS:
-        raise GraphQLError(f"It must lie within ±{MAX_INTEGER:,} (2^53 - 1); it is {_shorten(node)}.", node)
-    return _parse_integer(int(node.value))
+    return _parse_integer(parse_integer(node.value))
+
+
+def _out_of_bounds(value: object) -> GraphQLError:
+    return GraphQLError(f"It must lie within ±{MAX_INTEGER:,} (2^53 - 1); it is {_shorten(value)}.")
+
+
+def _parse_id(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if type(value) is int and abs(value) <= MAX_INTEGER:
+        return str(value)
+    raise GraphQLError(
+        f"An id must be a string, or a whole number within ±{MAX_INTEGER:,} (2^53 - 1) without fraction and exponent; "
+        f"it is {_shorten(value)}."
+    )
+
+
+def _parse_id_literal(node: ValueNode) -> str:
+    match node:
+        case StringValueNode():
+            return node.value
+        case IntValueNode():
+            return _parse_id(parse_integer(node.value))
+    return _parse_id(node)
+
+
+def _parse_float_literal(node: ValueNode) -> float:
+    match node:
+        case IntValueNode():
+            number: float = GraphQLFloat.coerce_input_value(parse_integer(node.value))
+        case FloatValueNode():
+            number = GraphQLFloat.coerce_input_value(parse_fraction(node.value))
+        case _:
+            raise GraphQLError(f"Float cannot represent non numeric value: {_shorten(node)}", node)
+    return number
+
+
+def use_exact_scalars() -> None:
+    """Make graphql-core's ID and Float refuse numbers that it would round.
+
+    Its ID accepts any whole float: two large ids become one. graphql-core allows no other types with these names, so
+    the functions of its types are replaced.
+    """
+    GraphQLID.coerce_input_value = _parse_id
+    GraphQLID.coerce_input_literal = _parse_id_literal
+    GraphQLFloat.coerce_input_literal = _parse_float_literal
 
 
 def _serialize_integer(value: object) -> int:
@@ -137,8 +181,12 @@ def _check_json_leaf(value: object) -> None:
             if "\x00" in value:  # jsonb cannot store it
                 raise GraphQLError("Its strings must not contain the character U+0000.")
         case int():
-            if value not in _INTEGERS_64_BIT:
+            if value not in INTEGERS_64_BIT:
                 raise GraphQLError("Its whole numbers must fit 64 bits.")
+        case InexactNumber():
+            if value.is_integer:
+                raise GraphQLError("Its whole numbers must fit 64 bits.")
+            raise GraphQLError(f"Its numbers must fit a double without rounding; {value} does not.")
         case float():
             if not math.isfinite(value):
                 raise GraphQLError("Its numbers must be finite.")
@@ -162,11 +210,9 @@ def _leaf_literal_to_json(node: ValueNode, variables: dict[str, Any]) -> object:
         case BooleanValueNode() | StringValueNode() | EnumValueNode():
             found = node.value
         case IntValueNode():
-            if len(node.value) > MAX_LITERAL_DIGITS:
-                raise GraphQLError("Its whole numbers must fit 64 bits.")
-            found = int(node.value)
+            found = parse_integer(node.value)
         case FloatValueNode():
-            found = float(node.value)
+            found = parse_fraction(node.value)
         case VariableNode():
             found = variables.get(node.name.value)
         case NullValueNode():
@@ -182,7 +228,14 @@ def _too_deep() -> GraphQLError:
 
 def _shorten(value: object) -> str:
     """Return a refused value, shortened for a message."""
-    text = print_ast(value) if isinstance(value, ValueNode) else json.dumps(value, default=str, ensure_ascii=False)
+    if isinstance(value, ValueNode):
+        text = print_ast(value)
+    elif isinstance(value, InexactNumber):
+        text = value.text
+    elif type(value) is int and abs(value) > 10**60:  # Python refuses to print thousands of digits
+        text = "a number of more than 60 digits"
+    else:
+        text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 

@@ -21,6 +21,7 @@ from strawberry.types.scalar import ScalarDefinition
 
 from app.engine.declare import GuardedField
 from app.engine.permissions import AuditPolicy, Permission
+from app.engine.scalars import use_exact_scalars
 
 E = TypeVar("E", bound=Enum)
 
@@ -43,6 +44,7 @@ def create_schema(
     `types` are implementations of interfaces that no field returns. `exception_handlers` are Strawberry's; they convert
     exceptions of resolvers to members of the field's union.
     """
+    use_exact_scalars()
     schema = strawberry.Schema(
         query=query,
         mutation=mutation,

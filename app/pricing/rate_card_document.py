@@ -30,6 +30,7 @@ from typing import Any, Final
 
 from app.credits import MAX_CREDITS, is_storable, is_visible
 from app.errors import InvalidRateCard, Problem
+from app.exact_json import InexactNumber
 from app.pricing.conditions import Condition, ambiguous_pairs
 from app.pricing.outcomes import BlockRunOutcome, OutcomePrices
 from app.pricing.quotes import BlockPrices, Card, ModelPrice, Rule, Unit
@@ -152,10 +153,10 @@ class _Checks:
     def _scalar(self, value: object, path: str) -> str | int | float | bool | None:
         if value is None or isinstance(value, bool):
             return value
-        if isinstance(value, int | float):
-            if abs(value) <= MAX_CREDITS:
+        if isinstance(value, int | float | InexactNumber):
+            if not isinstance(value, InexactNumber) and abs(value) <= MAX_CREDITS:
                 return int(value) if float(value).is_integer() else value
-            self.note(path, f"must be a number within ±{MAX_CREDITS:,}")
+            self.note(path, f"must be a number within ±{MAX_CREDITS:,} that fits a double without rounding")
             return 0
         if isinstance(value, str):
             if len(value) <= MAX_NAME_LENGTH and (value.isprintable() or not value):

@@ -8,6 +8,7 @@ from importlib import resources
 from typing import Any, Final
 
 from app.errors import InvalidRateCard
+from app.exact_json import parse_fraction, parse_integer
 
 MAX_TEXT_LENGTH: Final = 4_000_000
 _ONE_ENTRY_PER_LINE: Final = ("blocks", "models", "model_priced_blocks", "free_blocks")
@@ -21,7 +22,13 @@ def parse_json(text: str) -> Any:
     if len(text) > MAX_TEXT_LENGTH:
         raise InvalidRateCard.at("document", f"must be at most {MAX_TEXT_LENGTH:,} characters")
     try:
-        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+        return json.loads(
+            text,
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_refuse_constant,
+            parse_int=parse_integer,
+            parse_float=parse_fraction,
+        )
     except (ValueError, RecursionError) as fault:  # RecursionError: nested too deeply
         raise InvalidRateCard.at(
             "document", f"is not JSON, or not allowed in a rate card: {str(fault)[:200]}"

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import orjson
 import pytest
 
 from app.db import pools
+from app.engine.transports.request_parsing import parse_body
 from tests.api.conftest import ALICE, OPERATOR, SERVICE, Api
 from tests.factories import grant_credits, start_task
 
@@ -61,6 +63,36 @@ async def test_a_malformed_charge_is_a_bad_request(api: Api) -> None:
         batch = "mutation($input: [ChargeInput!]!) { chargeBatch(input: $input) { __typename } }"
         assert (await api.error(SERVICE, batch, input=[good, good | invalid]))[0] == "BAD_USER_INPUT"
         assert await counts() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "problem"),
+    [
+        ("blockRunId", "12345678901234567890123", "An id must be a string"),
+        ("blockRunId", "9007199254740993", "An id must be a string"),
+        ("taskId", "1e3", "An id must be a string"),
+        ("settings", '{"seed": 18446744073709551616}', "Its whole numbers must fit 64 bits."),
+        ("settings", '{"seed": 9007199254740993.0}', "Its numbers must fit a double without rounding"),
+        ("measurements", '{"seconds": 1.00000000000000001}', "Float cannot represent non numeric value"),
+        ("measurements", '{"items": 9007199254740993}', "It must lie within"),
+        ("measurements", '{"bytes": 1e3}', "without fraction and exponent"),
+    ],
+)
+async def test_a_charge_with_a_number_that_would_be_rounded_is_refused(
+    api: Api, name: str, number: str, problem: str
+) -> None:
+    await grant_credits("alice", 100)
+    task = await start_task("alice")
+    before = await counts()
+    good = {"taskId": task.task_id, "blockRunId": "run", "block": "ReplicateModelBlock"} | {name: "NUMBER"}
+    body = orjson.dumps({"query": CHARGE, "variables": {"input": good}}).replace(b'"NUMBER"', number.encode())
+
+    code, message = await api.error(SERVICE, CHARGE, **(parse_body(body).variables or {}))
+
+    assert code == "BAD_USER_INPUT"
+    assert problem in message
+    assert f"at .{name}" in message
+    assert await counts() == before
 
 
 async def test_a_batch_has_one_to_a_thousand_items(api: Api) -> None:

@@ -5,8 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-import orjson
-
+from app import exact_json
 from app.auth.caller import Caller, CallerKind
 from app.engine.execution import GraphQLRequest
 
@@ -74,7 +73,7 @@ def parse_body(body: bytes) -> GraphQLRequest:
     try:
         # orjson refuses invalid UTF-8, NaN, numbers that a double cannot represent, and more than 1,024 levels of
         # nesting.
-        parameters = orjson.loads(body)
+        parameters = exact_json.loads(body)
     except ValueError as error:
         raise MalformedRequest(f"The body is not JSON in UTF-8: {error}.") from None
     if isinstance(parameters, list):
@@ -97,7 +96,7 @@ def parse_query_string(query_string: bytes, limit: int) -> GraphQLRequest:
         )
         parameters: dict[str, object] = dict(pairs)
         for name in ("variables", "extensions"):
-            parameters[name] = orjson.loads(text) if (text := str(parameters.get(name, ""))) else None
+            parameters[name] = exact_json.loads(text) if (text := str(parameters.get(name, ""))) else None
     except ValueError as error:
         raise MalformedRequest(f"The URL does not contain a GraphQL request: {error}.") from None
     if len({name for name, _ in pairs}) < len(pairs):

@@ -19,6 +19,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 from strawberry.http.websocket_origin import is_same_origin
 
+from app import exact_json
 from app.auth.authenticator import Authenticator
 from app.auth.caller import Caller
 from app.engine.context import RequestContext, client_address_of
@@ -182,7 +183,7 @@ class _Connection:
 
     async def _handle(self, text: str) -> None:
         try:
-            message = orjson.loads(text)
+            message = exact_json.loads(text)
         except ValueError:
             raise _Closed(4400, "Messages must be JSON") from None
         match message:

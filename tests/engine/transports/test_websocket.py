@@ -25,6 +25,18 @@ async def test_a_subscription_is_sent_to_its_end() -> None:
         ]
 
 
+async def test_an_id_that_would_be_rounded_is_refused() -> None:
+    async with open_accepted_connection() as client:
+        await client.init({"token": token()})
+        query = "query ($v: ID!) { node(id: $v) { id } }"
+        await client.send(
+            f'{{"id": "1", "type": "subscribe", "payload": {{"query": "{query}", "variables": {{"v": {10**22 + 1}}}}}}}'
+        )
+        [error] = (await client.next_message())["payload"]
+        assert "An id must be a string" in error["message"]
+        assert "it is 10000000000000000000001." in error["message"]
+
+
 async def test_queries_and_mutations_are_supported() -> None:
     async with open_accepted_connection() as client:
         await client.init({"token": token()})
