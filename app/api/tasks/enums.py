@@ -51,8 +51,8 @@ describe_enum(
         StopReason.OUT_OF_CREDITS: "The account had fewer credits available than a block run costs.",
         StopReason.BUDGET_REACHED: "The budget had fewer credits left than a block run costs. resumeTask can "
         "add to it.",
-        StopReason.BUDGET_EXPIRED: "Nothing was charged within the budget's timeout, or the parent task that owned the "
-        "budget has ended. The rest was returned to the account. resumeTask can open a new budget.",
+        StopReason.BUDGET_EXPIRED: "Nothing was charged within the budget's timeout, or the ancestor task that owned "
+        "the budget has ended. The rest was returned to the account. resumeTask can open a new budget.",
     },
 )
 describe_enum(

@@ -64,7 +64,8 @@ class Hold(global_ids.Node):
 )
 class Budget:
     task_id: strawberry.ID = declare.value(
-        description="The task that owns the budget. A nested task without a budget of its own uses its parent's."
+        description="The task that owns the budget. A nested task without a budget of its own uses that of its "
+        "closest ancestor that has one."
     )
     credits: Credits = declare.value(description="Credits that were added to the budget in total.")
     spent: Credits = declare.value(

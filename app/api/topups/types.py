@@ -29,7 +29,7 @@ describe_enum(
         TopUpStatus.PAID: "The payment was made and the credits were added to the balance.",
         TopUpStatus.FAILED: "The payment was declined, or the provider never received it.",
         TopUpStatus.EXPIRED: "The payment was not made in time.",
-        TopUpStatus.REFUNDED: "The payment was refunded in full.",
+        TopUpStatus.REFUNDED: "All credits were taken back, by refunds or lost disputes.",
         TopUpStatus.DISPUTED: "The buyer disputes the payment.",
     },
 )
@@ -40,7 +40,8 @@ describe_enum(
         RefundStatus.PENDING: "The provider has not confirmed the refund yet.",
         RefundStatus.DONE: "The money was refunded, or the bonus credits already spent were worth as much, so "
         "no money was left to refund.",
-        RefundStatus.FAILED: "The provider refused the refund. The credits were returned to the account.",
+        RefundStatus.FAILED: "The provider refused the refund, or the refunded money came back to it. The credits were "
+        "returned to the account.",
     },
 )
 describe_enum(
@@ -89,10 +90,12 @@ class TopUpRefund:
         description="The value of bonus credits already spent, deducted from the refund, in minor units."
     )
     status: RefundStatus = declare.value(description="The status of the refund.")
-    reason: str = declare.value(description="The reason that was given.")
-    created_at: datetime = declare.value(description="When the refund was requested.")
+    reason: str = declare.value(description="The reason that was given, or `begun at the provider`.")
+    created_at: datetime = declare.value(
+        description="When the refund was requested here, or reported by the provider if it was begun there."
+    )
     decided_at: datetime | None = declare.value(
-        description="When the provider confirmed or refused it; null until then."
+        description="When it was confirmed or refused; null while its status is PENDING."
     )
 
 
@@ -110,7 +113,9 @@ class TopUp(global_ids.Node):
     amount_minor: Long = declare.value(description="The price in minor units of the currency (cents).")
     currency: str = declare.value(description="The currency, ISO 4217.")
     status: TopUpStatus = declare.value(description="The status of the top-up.")
-    payment_url: str | None = declare.value(description="The provider's payment page; null if there is none.")
+    payment_url: str | None = declare.value(
+        description="The provider's page on which the buyer pays or confirms the payment; null if there is none."
+    )
     created_at: datetime = declare.value(description="When the top-up was begun.")
     paid_at: datetime | None = declare.value(
         description="When the credits were added to the balance; null before the payment."

@@ -74,7 +74,8 @@ _BLOCK_TEXTS: Final = {
     SkipReason.ACTION_REQUIRED: "your bank asks you to confirm the payment.",
     SkipReason.IN_DEBT: "the account is in debt. Buy credits manually first.",
     SkipReason.DISPUTED: "a payment is disputed.",
-    SkipReason.DECLINED_TOO_OFTEN: "the card was declined three times. Save another, or buy credits manually.",
+    SkipReason.DECLINED_TOO_OFTEN: "three payments in a row were declined or not confirmed. Save another card, or "
+    "buy credits manually.",
     SkipReason.DAY_COUNT: "the number of purchases per day is reached.",
     SkipReason.MONTH_COUNT: "the number of purchases per month is reached.",
     SkipReason.DAY_CAP: "the purchase would exceed the credits per day.",
